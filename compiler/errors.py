@@ -1,0 +1,46 @@
+"""What the compiler says when it cannot compile: stage, subject, the numbers that disagree, remedy."""
+
+
+class CompileError(Exception):
+    """The model cannot be compiled for the rack as asked; the command line exits with 3.
+
+    `reason` holds both numbers that disagree; `remedy` is a sentence that says what to change. Several problems of
+    one stage are joined by `collect`.
+    """
+
+    def __init__(self, stage: str, subject: str, reason: str, remedy: str = "") -> None:
+        super().__init__(stage, subject, reason, remedy)
+        self.stage, self.subject, self.reason, self.remedy = stage, subject, reason, remedy
+
+    def __str__(self) -> str:
+        """`stage: subject: reason. remedy`, one line."""
+        text = f"{self.stage}: {self.subject}: {self.reason.rstrip('.')}."
+        return f"{text} {self.remedy}" if self.remedy else text
+
+
+class CapacityError(CompileError):
+    """Something does not fit: SRAM, ports, accumulators, chips."""
+
+
+class RoutingError(CompileError):
+    """Data cannot reach the chip that needs it, or not over the lanes that there are."""
+
+
+class UnsupportedOpError(CompileError):
+    """The model holds an operation that is not in the op vocabulary."""
+
+
+class OptionError(CompileError):
+    """An option that contradicts the model or the rack (tp, batch, context)."""
+
+
+def collect(problems: list[CompileError]) -> None:
+    """Raise the only problem of a stage as it is, several as one error of the first's class; none: return."""
+    if not problems:
+        return
+    first = problems[0]
+    if len(problems) > 1:
+        more = f"{first.reason.rstrip('.')}, and {len(problems) - 1} more problems"
+        shown = "; ".join(f"{p.subject}: {p.reason.rstrip('.')}" for p in problems[1:4])
+        first = type(first)(first.stage, first.subject, f"{more} ({shown})", first.remedy)
+    raise first

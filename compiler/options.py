@@ -1,0 +1,38 @@
+"""What a user may choose about a compilation: read by the command line, the passes and the content hash."""
+
+from dataclasses import dataclass
+
+from compiler.errors import OptionError
+
+LAYOUTS = ("column", "row", "2d")
+PLACEMENTS = ("contiguous", "round-robin", "random")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileOptions:
+    """Options of `compile`.
+
+    tp: chips per group (tensor parallel); None: the fastest single-token latency that fits.
+    pp: groups that the blocks are spread over (pipeline); None: as few as fit.
+    layout: how matmuls split in a group: by columns, by rows, or both ("2d").
+    placement, seed: which chips form a group.
+    """
+
+    tp: int | None = None
+    pp: int | None = None
+    layout: str = "column"
+    placement: str = "contiguous"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in (("--tp", self.tp), ("--pp", self.pp)):
+            if value is not None and value < 1:
+                raise OptionError("options", name, f"is {value}, must be at least 1", "Give a positive count.")
+        for name, value, choices in (
+            ("--layout", self.layout, LAYOUTS),
+            ("--placement", self.placement, PLACEMENTS),
+        ):
+            if value not in choices:
+                raise OptionError(
+                    "options", name, f"'{value}' is unknown", f"Choose one of {', '.join(choices)}."
+                )

@@ -1,0 +1,1 @@
+"""Placement strategies: which chips form each group, one strategy per file."""

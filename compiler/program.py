@@ -1,0 +1,250 @@
+"""The compiled program: blocks of instruction rows, the calls that place them, the weight image, the manifest.
+
+A *block* is a scheduled piece of the model (an attention or FFN block on one group of chips) that many calls
+share. Its rows name chips by rank in the group, addresses by space and offset (`space << 40 | offset`), cycles
+from 0. A *call* gives the ranks their chips, the spaces their bases, the block its cycle. Expansion is exact.
+"""
+
+import hashlib
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compiler.isa import COLUMNS, KV, SHARED, SPACE_SHIFT, TAG_SHIFT, TAGS, WEIGHTS, Columns
+
+LOADS = ("chip", "addr", "words", "kind", "tensor", "k0", "n0", "lines", "tag")
+TILE, SCALE, GAIN, TABLE, ANGLES = range(5)  # kinds of preloaded values, see Loads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loads:
+    """What lies in the weight space before the first cycle: one row per preloaded value, int64 columns.
+
+    TILE: 80 words, one per output column n0 .. n0+79, each 320 e4m3 lanes of input rows k0 .. k0+319.
+    SCALE: one word, the f32 scales 2^e of columns n0 .. n0+79. GAIN: one word, f32 gains of n0 .. n0+79.
+    TABLE: the embedding, per vocabulary row the fp16 lanes n0 .. n0+80*lines-1 in ceil(lines/2) words.
+    ANGLES: the RoPE table, per position cos then sin (int16 Q1.15, head_dim/2 each; 1.0 is stored as 32767+1 by
+    the int32 host copy) in whole words.
+    k0 and n0 are *padded* positions: the maps of the tensor's slot say which row or column each is (-1: zero).
+    """
+
+    chip: np.ndarray
+    addr: np.ndarray
+    words: np.ndarray
+    kind: np.ndarray
+    tensor: np.ndarray
+    k0: np.ndarray
+    n0: np.ndarray
+    lines: np.ndarray
+    tag: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.chip)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """A scheduled block in rank, offset and relative-cycle form; `columns` and `cycles` per context bucket.
+
+    `slots[tensor]` is (row map, column map), indices into `maps` (-1: none).
+    """
+
+    name: str
+    columns: dict[int, Columns]
+    cycles: dict[int, int]
+    loads: Loads
+    maps: tuple[np.ndarray, ...]
+    slots: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One use of a block: its chips by rank, bases of the weight and KV spaces by rank, cycle per bucket."""
+
+    block: int
+    name: str
+    chips: tuple[int, ...]
+    weight_base: tuple[int, ...]
+    kv_base: tuple[int, ...]
+    shared_base: tuple[int, ...]
+    tag: int
+    tensors: tuple[str, ...]
+    base: dict[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """What compile returns and the only thing that lpu sees.
+
+    `manifest` keys: model, rack, options, versions, inputs (sha256), rows (batch), contexts, kernels (list of
+    dicts, the static attributes that `aux` indexes), chip (ChipSpec numbers), links (list of [a, b, lanes,
+    hop_cycles, slot_cycles], directed), forward_cycles, regions (per chip [transient, kv, weights] -> [base,
+    words]), logits (list of [chip, line address, padded line]), token ([chip, line address]), vocab, cycles
+    per context, clock_hz, digest.
+    """
+
+    manifest: dict[str, Any]
+    blocks: tuple[Block, ...]
+    calls: tuple[Call, ...]
+
+    def expand(self, context: int) -> Columns:
+        """Every instruction of one step in call order, with chips, SRAM words and cycles of the rack."""
+        parts = [self._expand_call(call, context) for call in self.calls]
+        return Columns(**{name: np.concatenate([p[name] for p in parts]) for name in COLUMNS + TAGS})
+
+    def _expand_call(self, call: Call, context: int) -> dict[str, np.ndarray]:
+        rows = self.blocks[call.block].columns[context]
+        chips = np.array(call.chips)
+        bases = self._bases(call)
+        out = {name: getattr(rows, name) for name in COLUMNS + TAGS}
+        out["t0"] = rows.t0 + call.base[context]
+        out["t1"] = rows.t1 + call.base[context]
+        for name in ("dst", "src", "src2", "src3"):
+            out[name] = _resolve(getattr(rows, name), rows.chip, bases)
+            tag = getattr(rows, name + "_tag")
+            out[name + "_tag"] = np.where(tag < 0, tag, tag + (call.tag << TAG_SHIFT))
+        out["chip"] = chips[rows.chip]
+        out["peer"] = np.where(rows.peer < 0, -1, chips[rows.peer])
+        return out
+
+    def _bases(self, call: Call) -> np.ndarray:
+        """Word address where each space begins, [space, rank]; the transient space begins at 0."""
+        bases = np.zeros((4, len(call.chips)), np.int64)
+        bases[WEIGHTS], bases[KV], bases[SHARED] = call.weight_base, call.kv_base, call.shared_base
+        return bases
+
+    def loads(self) -> Loads:
+        """Every preloaded value with its chip and SRAM word; `tensor` indexes `slot_names`."""
+        parts: list[dict[str, np.ndarray]] = []
+        first = 0
+        for call in self.calls:
+            loads = self.blocks[call.block].loads
+            out = {name: getattr(loads, name) for name in LOADS}
+            out["addr"] = _resolve(loads.addr, loads.chip, self._bases(call))
+            out["chip"] = np.array(call.chips)[loads.chip]
+            out["tensor"] = loads.tensor + first
+            out["tag"] = loads.tag + (call.tag << TAG_SHIFT)
+            first += len(call.tensors)
+            parts.append(out)
+        return Loads(**{name: np.concatenate([p[name] for p in parts]) for name in LOADS})
+
+    def slots(self) -> list[tuple[str, np.ndarray | None, np.ndarray | None]]:
+        """(tensor name, row map, column map) of every slot, in the order that `loads` numbers them."""
+        out: list[tuple[str, np.ndarray | None, np.ndarray | None]] = []
+        for call in self.calls:
+            block = self.blocks[call.block]
+            for name, (row, col) in zip(call.tensors, block.slots, strict=True):
+                out.append((name, None if row < 0 else block.maps[row], None if col < 0 else block.maps[col]))
+        return out
+
+
+def _resolve(operand: np.ndarray, rank: np.ndarray, bases: np.ndarray) -> np.ndarray:
+    """Space-coded offsets to SRAM words; -1 and accumulators (small numbers in space 0) stay as they are."""
+    space = operand >> SPACE_SHIFT
+    offset = operand & ((1 << SPACE_SHIFT) - 1)
+    return np.where(operand < 0, operand, offset + bases[np.maximum(space, 0), rank])
+
+
+def digest(program: Program) -> str:
+    """sha256 over the expanded columns of every bucket, the preloaded values and what they are made of."""
+    sha = hashlib.sha256()
+    for context in program.manifest["contexts"]:
+        columns = program.expand(context)
+        for name in COLUMNS + TAGS:
+            sha.update(np.ascontiguousarray(getattr(columns, name), "<i8"))
+    loads = program.loads()
+    for name in LOADS:
+        sha.update(np.ascontiguousarray(getattr(loads, name), "<i8"))
+    for block in program.blocks:
+        for entries in block.maps:
+            sha.update(np.ascontiguousarray(entries, "<i8"))
+        sha.update(repr(block.slots).encode())
+    sha.update(json.dumps([call.tensors for call in program.calls]).encode())
+    sha.update(json.dumps({k: program.manifest[k] for k in _HASHED}, sort_keys=True).encode())
+    return sha.hexdigest()
+
+
+_HASHED = ("rows", "contexts", "capacity", "kernels", "regions", "logits", "token", "vocab", "chip", "links")
+
+
+class ProgramError(Exception):
+    """A program folder that cannot be read: missing, truncated or altered."""
+
+
+def save(program: Program, folder: Path) -> None:
+    """Write `manifest.json` and `columns.npz` into an existing folder: equal programs give equal bytes."""
+    arrays: dict[str, np.ndarray] = {}
+    blocks: list[dict[str, Any]] = []
+    for i, block in enumerate(program.blocks):
+        for context, columns in block.columns.items():
+            arrays |= {f"{i}.{context}.{name}": _narrow(getattr(columns, name)) for name in COLUMNS + TAGS}
+        arrays |= {f"{i}.loads.{name}": _narrow(getattr(block.loads, name)) for name in LOADS}
+        arrays |= {f"{i}.map.{j}": _narrow(entries) for j, entries in enumerate(block.maps)}
+        blocks.append(
+            {"name": block.name, "cycles": block.cycles, "maps": len(block.maps), "slots": block.slots}
+        )
+    calls = [{name: getattr(call, name) for name in Call.__slots__} for call in program.calls]
+    body = {"manifest": program.manifest, "blocks": blocks, "calls": calls}
+    np.savez_compressed(folder / "columns.npz", **arrays)  # pyright: ignore[reportArgumentType]
+    text = json.dumps(body, sort_keys=True)
+    sealed = json.dumps({"seal": hashlib.sha256(text.encode()).hexdigest()}) + "\n" + text + "\n"
+    (folder / "manifest.json").write_text(sealed)
+
+
+def load(folder: Path) -> Program:
+    """Read what `save` wrote.
+
+    Raises ProgramError if a file is missing, or is not what the seal and the digest say.
+    """
+    try:
+        seal, text = (folder / "manifest.json").read_text().split("\n", 1)
+        if json.loads(seal)["seal"] != hashlib.sha256(text.rstrip("\n").encode()).hexdigest():
+            raise ProgramError(f"{folder}/manifest.json: its seal differs: the file was altered. Compile again.")
+        body = json.loads(text)
+        with np.load(folder / "columns.npz") as arrays:
+            blocks = tuple(_block(arrays, i, meta) for i, meta in enumerate(body["blocks"]))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+        raise ProgramError(f"{folder}: not a whole program folder ({error}). Compile again.") from error
+    calls = tuple(
+        Call(**{k: tuple(v) if isinstance(v, list) else _by_context(v) for k, v in call.items()})
+        for call in body["calls"]
+    )
+    program = Program(manifest=body["manifest"], blocks=blocks, calls=calls)
+    if (found := digest(program)) != program.manifest["digest"]:
+        raise ProgramError(
+            f"{folder}/columns.npz: digest {found[:16]} differs from the manifest's "
+            f"{program.manifest['digest'][:16]}: the file was altered. Compile again."
+        )
+    return program
+
+
+def _narrow(values: np.ndarray) -> np.ndarray:
+    """The same integers in the smallest type that holds them."""
+    low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
+    for kind in (np.int8, np.int16, np.int32):
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return values.astype(kind)
+    return values.astype(np.int64)
+
+
+def _by_context(value: Any) -> Any:
+    return {int(k): v for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def _block(arrays: Any, i: int, meta: dict[str, Any]) -> Block:
+    def wide(key: str) -> np.ndarray:
+        return arrays[key].astype(np.int64)
+
+    contexts = [int(context) for context in meta["cycles"]]
+    return Block(
+        name=meta["name"],
+        columns={c: Columns(**{n: wide(f"{i}.{c}.{n}") for n in COLUMNS + TAGS}) for c in contexts},
+        cycles=_by_context(meta["cycles"]),
+        loads=Loads(**{name: wide(f"{i}.loads.{name}") for name in LOADS}),
+        maps=tuple(wide(f"{i}.map.{j}") for j in range(meta["maps"])),
+        slots=tuple((row, column) for row, column in meta["slots"]),
+    )

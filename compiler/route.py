@@ -1,0 +1,86 @@
+"""Routes: the tree of links over which one chip's lines reach the chips that need them.
+
+Routes are asked for while a block is lowered, in ranks of the group; every question is kept, so that a block
+lowered for one group of chips can be reused for another whose answers are the same, link for link.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from compiler.errors import RoutingError
+from fabric.paths import multicast_tree
+from fabric.rack import Rack
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """One link of a route between two ranks."""
+
+    parent: int
+    child: int
+    lanes: int
+    hop_cycles: int
+    slot_cycles: int
+
+
+class Router:
+    """Routes of one group of chips; ranks beyond the group are named as they are first met."""
+
+    def __init__(self, rack: Rack, chips: tuple[int, ...]) -> None:
+        self.rack = rack
+        self.chips = list(chips)
+        self._rank = {chip: rank for rank, chip in enumerate(chips)}
+        self.answers: dict[tuple[int, tuple[int, ...]], tuple[Edge, ...]] = {}
+
+    def tree(self, source: int, targets: tuple[int, ...]) -> tuple[Edge, ...]:
+        """Links from rank `source` to ranks `targets`, parents before children."""
+        key = (source, targets)
+        if key not in self.answers:
+            self.answers[key] = self._tree(source, targets)
+        return self.answers[key]
+
+    def _tree(self, source: int, targets: tuple[int, ...]) -> tuple[Edge, ...]:
+        edges: list[Edge] = []
+        try:
+            pairs = multicast_tree(
+                self.rack, self.chips[source], [self.chips[rank] for rank in targets], salt=source
+            )
+        except ValueError as error:
+            raise RoutingError(
+                "route", f"chip {self.chips[source]}", str(error), "Add links to the rack or choose other chips."
+            ) from error
+        links = self.rack.links
+        for parent, child in pairs:
+            link = self.rack.link(parent, child)
+            edges.append(
+                Edge(
+                    self._name(parent),
+                    self._name(child),
+                    int(links.lanes[link]),
+                    int(links.hop_cycles[link]),
+                    int(links.slot_cycles[link]),
+                )
+            )
+        return tuple(edges)
+
+    def _name(self, chip: int) -> int:
+        if chip not in self._rank:
+            self._rank[chip] = len(self.chips)
+            self.chips.append(chip)
+        return self._rank[chip]
+
+    def same_as(self, other: "Router") -> bool:
+        """Whether every route that `other` gave is the same here, so that its schedule holds here too."""
+        return all(self.tree(*question) == answer for question, answer in other.answers.items())
+
+    def link(self, a: int, b: int) -> Edge:
+        """The link between two ranks that a route uses."""
+        index = self.rack.link(self.chips[a], self.chips[b])
+        links = self.rack.links
+        return Edge(a, b, int(links.lanes[index]), int(links.hop_cycles[index]), int(links.slot_cycles[index]))
+
+
+def owner_of(index: np.ndarray | int, count: int, ranks: int) -> np.ndarray:
+    """The rank that owns segment `index` of `count`: contiguous runs, sizes at most one apart."""
+    return np.asarray(index) * ranks // count
