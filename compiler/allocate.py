@@ -1,7 +1,7 @@
 """Allocation: a transient SRAM address for every line of a block, on every rank that holds it.
 
-The residual that blocks hand on lives in two fixed buffers at the bottom of SRAM, used in turn; everything else is
-placed above them by first fit over lifetimes.
+The residual that blocks hand on lives in two fixed buffers at the bottom of SRAM, used in turn; everything
+else is placed above them by first fit over lifetimes.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ FOREVER = 1 << 62
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
-    """First word of each line: a flat table indexed by `offset[uid] + rank * lines[uid] + line`; words used by rank."""
+    """First word of each line, flat at `offset[uid] + rank * lines[uid] + line`; words used by rank."""
 
     table: np.ndarray
     offset: np.ndarray

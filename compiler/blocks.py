@@ -42,7 +42,10 @@ def cut(graph: Graph) -> tuple[ModelBlock, ...]:
             begin, source = node.index + 1, result
     if not graph.nodes or graph.nodes[-1].op != "argmax":
         raise CompileError(
-            "capture", "model", "a decode step must end in argmax over its logits", "Return (logits, argmax(logits), cache)."
+            "capture",
+            "model",
+            "a decode step must end in argmax over its logits",
+            "Return (logits, argmax(logits), cache).",
         )
     return (*blocks, _block(graph, begin, len(graph.nodes), source, graph.token.value))
 
@@ -69,7 +72,9 @@ def _block(graph: Graph, begin: int, end: int, source: int, result: int) -> Mode
             if view.value not in local:
                 if value.kind == "node":
                     raise CompileError(
-                        "capture", f"{node.path}: {node.op}", "it reads a value of an earlier block besides the residual",
+                        "capture",
+                        f"{node.path}: {node.op}",
+                        "it reads a value of an earlier block besides the residual",
                         "Let one f32 residual alone carry state between blocks.",
                     )
                 if value.kind == "param":

@@ -36,7 +36,10 @@ def capture(
     names += [("token", "token"), ("position", "position")]
     names += [("cache", f"cache.{i}") for i in range(len(jax.tree.leaves(cache)))]
     walker = _Walker()
-    views = [walker.value(kind, name, var.aval) for (kind, name), var in zip(names, closed.jaxpr.invars, strict=True)]
+    views = [
+        walker.value(kind, name, var.aval)
+        for (kind, name), var in zip(names, closed.jaxpr.invars, strict=True)
+    ]
     outs = walker.walk(closed.jaxpr, closed.consts, views, "")
     return Graph(
         values=tuple(walker.values),

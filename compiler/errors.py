@@ -4,8 +4,8 @@
 class CompileError(Exception):
     """The model cannot be compiled for the rack as asked; the command line exits with 3.
 
-    `reason` holds both numbers that disagree; `remedy` is a sentence that says what to change. Several problems of
-    one stage are joined by `collect`.
+    `reason` holds both numbers that disagree; `remedy` is a sentence that says what to change. Several
+    problems of one stage are joined by `collect`.
     """
 
     def __init__(self, stage: str, subject: str, reason: str, remedy: str = "") -> None:

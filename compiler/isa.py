@@ -38,7 +38,9 @@ class Op(IntEnum):
     RSTAT = 3  # dst one line (f32 lane 0: 1/rms) <- n f32 lines at src
     NORM = 4  # dst fp16 lines <- n f32 lines at src, stat line src2, gain words src3 (weights)
     HNORM = 5  # per-head RMS norm: dst fp16 <- n dense heads (f32) at src, gain words src3 (weights)
-    ROPE = 6  # dst fp16 <- n dense heads at src (f32, or fp16 by kernel), table src2 (weights) at the position
+    ROPE = (
+        6  # dst fp16 <- n dense heads at src (f32, or fp16 by kernel), table src2 (weights) at the position
+    )
     CAST = 7  # dst fp16 lines <- n f32 lines at src, rounded
     KVW = 8  # KV words at dst (kv), at the step's position <- K heads src, V heads src2 (one kv head, fp16)
     QK = 9  # dst scores <- q heads src (fp16), K of chunk n at src2 (kv)

@@ -5,7 +5,7 @@ import numpy as np
 from compiler.graph import Node, View
 from compiler.isa import F16_LANES, KV, SPACE_SHIFT, WIDE_LANES, Op, ceil_div, kv_words, score_lines
 from compiler.layout import Segments, attention_shape
-from compiler.lower import Lowering
+from compiler.lowering import Lowering
 
 
 def chunk_of(context: int, planes: int) -> int:
@@ -19,7 +19,7 @@ def kv_capacity(contexts: tuple[int, ...], planes: int) -> int:
 
 
 def lower_attention(low: Lowering, node: Node) -> None:
-    """attention over the KV cache of one context bucket, each KV head on the rank that owns it."""
+    """Attention over the KV cache of one context bucket, each KV head on the rank that owns it."""
     heads, head_dim = attention_shape(low.graph, node)
     group = node.inputs[0].width // head_dim // heads
     (q, qs), (k, ks), (v, vs) = (low.lines(view, node) for view in node.inputs[:3])
@@ -32,8 +32,17 @@ def lower_attention(low: Lowering, node: Node) -> None:
     chunks = int(ceil_div(low.context, chunk))
     words = kv_words(head_dim, kv)
     aux = low.kernels.index(
-        "attention", head_dim=head_dim, group=group, chunk=chunk, chunks=chunks, kv=kv, kv_words=words,
-        kv_stride=low.capacity * words, capacity=low.capacity, frac=node.attributes["fraction_bits"], rows=low.batch,
+        "attention",
+        head_dim=head_dim,
+        group=group,
+        chunk=chunk,
+        chunks=chunks,
+        kv=kv,
+        kv_words=words,
+        kv_stride=low.capacity * words,
+        capacity=low.capacity,
+        frac=node.attributes["fraction_bits"],
+        rows=low.batch,
     )
     kernel = low.kernels[aux]
     owner = q.owner[qs.first]
@@ -42,7 +51,13 @@ def lower_attention(low: Lowering, node: Node) -> None:
     head = np.arange(heads)
     region_tag = (uid << 40) | head
     append = low.rows.add(
-        Op.KVW, rank=owner, n=1, aux=aux, src_tag=k.tag(ks.first), src2_tag=v.tag(vs.first), dst=region,
+        Op.KVW,
+        rank=owner,
+        n=1,
+        aux=aux,
+        src_tag=k.tag(ks.first),
+        src2_tag=v.tag(vs.first),
+        dst=region,
         dst_tag=region_tag,
     )
     each = np.repeat(head, chunks)
@@ -58,25 +73,49 @@ def lower_attention(low: Lowering, node: Node) -> None:
     holder, first, count = spread(size)
     scores = low.value("f32", holder, first=first, count=count)
     asked = low.rows.add(
-        Op.QK, rank=rank, pin=pin, n=index, aux=aux, src_tag=q.tag(qs.first[each]), src2=region[each],
-        src2_tag=region_tag[each], dst_tag=scores.tag(first),
+        Op.QK,
+        rank=rank,
+        pin=pin,
+        n=index,
+        aux=aux,
+        src_tag=q.tag(qs.first[each]),
+        src2=region[each],
+        src2_tag=region_tag[each],
+        dst_tag=scores.tag(first),
     )
     low.rows.edge(append[each], asked)
     peak = low.value("stat", owner, first=head, count=np.ones_like(head))
     low.rows.add(
-        Op.SMAX, rank=owner, n=chunks, aux=aux, src_tag=scores.tag(head * chunks * size), dst_tag=peak.tag(head)
+        Op.SMAX,
+        rank=owner,
+        n=chunks,
+        aux=aux,
+        src_tag=scores.tag(head * chunks * size),
+        dst_tag=peak.tag(head),
     )
     holder, first, count = spread(size + 1)
     weights = low.value("f32", holder, first=first, count=count)
     low.rows.add(
-        Op.EXP, rank=rank, n=1, aux=aux, src_tag=scores.tag(at * size), src2_tag=peak.tag(each),
+        Op.EXP,
+        rank=rank,
+        n=1,
+        aux=aux,
+        src_tag=scores.tag(at * size),
+        src2_tag=peak.tag(each),
         dst_tag=weights.tag(first),
     )
     holder, first, count = spread(wide)
     partial = low.value("wide", holder, first=first, count=count)
     weighed = low.rows.add(
-        Op.PV, rank=rank, pin=pin, n=index, aux=aux, src_tag=weights.tag(at * (size + 1)), src2=region[each],
-        src2_tag=region_tag[each], dst_tag=partial.tag(first),
+        Op.PV,
+        rank=rank,
+        pin=pin,
+        n=index,
+        aux=aux,
+        src_tag=weights.tag(at * (size + 1)),
+        src2=region[each],
+        src2_tag=region_tag[each],
+        dst_tag=partial.tag(first),
     )
     low.rows.edge(append[each], weighed)
     lines = int(ceil_div(group * head_dim, F16_LANES))
@@ -87,8 +126,13 @@ def lower_attention(low: Lowering, node: Node) -> None:
         "f16", np.repeat(owner, lines), columns.reshape(-1), first=first, count=np.full(heads, lines)
     )
     low.rows.add(
-        Op.AOUT, rank=owner, n=chunks, aux=aux, src_tag=partial.tag(head * chunks * wide),
-        src2_tag=weights.tag(head * chunks * (size + 1) + size), dst_tag=out.tag(first),
+        Op.AOUT,
+        rank=owner,
+        n=chunks,
+        aux=aux,
+        src_tag=partial.tag(head * chunks * wide),
+        src2_tag=weights.tag(head * chunks * (size + 1) + size),
+        dst_tag=out.tag(first),
     )
     total = heads * group * head_dim
     segments = Segments(start=0, total=total, width=group * head_dim, first=first, lines=lines)

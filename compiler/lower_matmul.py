@@ -8,7 +8,7 @@ from compiler.errors import CompileError
 from compiler.graph import Node, View
 from compiler.isa import F32_LANES, TILE_ROWS, Op, ceil_div
 from compiler.layout import Demand, Lines, lay
-from compiler.lower import Lowering
+from compiler.lowering import Lowering
 from compiler.program import SCALE, TILE
 
 
@@ -29,7 +29,9 @@ def lower_matmuls(low: Lowering, nodes: list[Node]) -> None:
     source, _ = low.lines(nodes[0].inputs[0], nodes[0])
     if source.dtype != "f16":
         raise CompileError(
-            "lower", f"{nodes[0].path}: matmul", f"its input is {source.dtype}, must be fp16",
+            "lower",
+            f"{nodes[0].path}: matmul",
+            f"its input is {source.dtype}, must be fp16",
             "Round it first (rms_norm, glu, attention and round16 return fp16).",
         )
     low.gather(source, low.group.needs(source.lines))
@@ -78,15 +80,29 @@ def _multiply(low: Lowering, nodes: list[Node], source: Lines, out: Lines, tenso
     uid = low.weight_uid()
     tags = (uid << 40) | (k[lines] * out.lines + line)
     address = low.weights.load(
-        rank[spread][lines], F32_LANES, kind=TILE, tensor=codes[line], k0=k[lines] * TILE_ROWS,
-        n0=line * F32_LANES, lines=1, tag=tags,
+        rank[spread][lines],
+        F32_LANES,
+        kind=TILE,
+        tensor=codes[line],
+        k0=k[lines] * TILE_ROWS,
+        n0=line * F32_LANES,
+        lines=1,
+        tag=tags,
     )
     begin = np.cumsum(width[spread]) - width[spread]
     k_lines = np.minimum(2, source.lines - 2 * k)
     aux = np.array([-1, *(low.kernels.index("mm", k_lines=i) for i in (1, 2))])[k_lines]
     products = low.rows.add(
-        Op.MM, rank=rank[spread], pin=plane[spread], n=width[spread], aux=aux, dst=slot[spread],
-        src_tag=source.tag(2 * k), src2=address[begin], src2_tag=tags[begin], dst_tag=out.tag(first[spread]),
+        Op.MM,
+        rank=rank[spread],
+        pin=plane[spread],
+        n=width[spread],
+        aux=aux,
+        dst=slot[spread],
+        src_tag=source.tag(2 * k),
+        src2=address[begin],
+        src2_tag=tags[begin],
+        dst_tag=out.tag(first[spread]),
     )
     last: Any = _write_back(low, out, chunk, part, rank, plane, slot, part_count, scales)
     low.rows.edge(products, last[spread])
@@ -150,8 +166,12 @@ def _write_back(
     if low.group.k_parts == 1:
         address, tags = _scale(low, out, rank, chunk, scales)
         return low.rows.add(
-            Op.WB, aux=low.kernels.index("wb", wide=False), src2=address, src2_tag=tags,
-            dst_tag=out.tag(first), **fields,
+            Op.WB,
+            aux=low.kernels.index("wb", wide=False),
+            src2=address,
+            src2_tag=tags,
+            dst_tag=out.tag(first),
+            **fields,
         )
     base = 4 * parts * (np.cumsum(out.count) - out.count)
     place = np.cumsum(part_count > 0)[part] - 1
@@ -160,9 +180,7 @@ def _write_back(
     owner = np.empty(lines, np.int64)
     owner[np.repeat(begin, 4 * width) + _ramp(4 * width)] = np.repeat(rank, 4 * width)
     partial = low.value("wide", owner, first=begin, count=4 * width)
-    wide = low.rows.add(
-        Op.WB, aux=low.kernels.index("wb", wide=True), dst_tag=partial.tag(begin), **fields
-    )
+    wide = low.rows.add(Op.WB, aux=low.kernels.index("wb", wide=True), dst_tag=partial.tag(begin), **fields)
     need = np.zeros((low.group.ranks, lines), bool)
     need[np.repeat(out.owner[out.first], 4 * parts * out.count), np.arange(lines)] = True
     low.gather(partial, need)
@@ -170,8 +188,14 @@ def _write_back(
     home = out.owner[out.first]
     address, tags = _scale(low, out, home, every, scales)
     low.rows.add(
-        Op.RED, rank=home, n=out.count, aux=low.kernels.index("red", parts=parts), src_tag=partial.tag(base),
-        src2=address, src2_tag=tags, dst_tag=out.tag(out.first),
+        Op.RED,
+        rank=home,
+        n=out.count,
+        aux=low.kernels.index("red", parts=parts),
+        src_tag=partial.tag(base),
+        src2=address,
+        src2_tag=tags,
+        dst_tag=out.tag(out.first),
     )
     return wide
 
@@ -185,7 +209,14 @@ def _scale(
     uid = low.weight_uid()
     tags = (uid << 40) | line
     address = low.weights.load(
-        np.repeat(rank, width), 1, kind=SCALE, tensor=scales[line], k0=0, n0=line * F32_LANES, lines=1, tag=tags
+        np.repeat(rank, width),
+        1,
+        kind=SCALE,
+        tensor=scales[line],
+        k0=0,
+        n0=line * F32_LANES,
+        lines=1,
+        tag=tags,
     )
     begin = np.cumsum(width) - width
     return address[begin], tags[begin]

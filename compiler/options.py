@@ -27,7 +27,9 @@ class CompileOptions:
     def __post_init__(self) -> None:
         for name, value in (("--tp", self.tp), ("--pp", self.pp)):
             if value is not None and value < 1:
-                raise OptionError("options", name, f"is {value}, must be at least 1", "Give a positive count.")
+                raise OptionError(
+                    "options", name, f"is {value}, must be at least 1", "Give a positive count."
+                )
         for name, value, choices in (
             ("--layout", self.layout, LAYOUTS),
             ("--placement", self.placement, PLACEMENTS),

@@ -1,30 +1,26 @@
 """The whole compiler on one screen: step -> graph -> blocks -> stages -> templates -> program."""
 
-import hashlib
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from math import isqrt
 from typing import Any
 
-import numpy as np
-
+from compiler.assemble import Use, angle_words, assemble
 from compiler.blocks import ModelBlock, cut
 from compiler.capture import capture
 from compiler.errors import CapacityError, CompileError, OptionError
 from compiler.graph import Graph
-from compiler.isa import COLUMNS, TAGS, Columns, ceil_div
 from compiler.layout import Demands
-from compiler.lower import Group
+from compiler.lower import Plan, lower
 from compiler.lower_attention import kv_capacity
+from compiler.lowering import Group
 from compiler.options import CompileOptions
 from compiler.place import contiguous, random, round_robin
-from compiler.program import ANGLES, LOADS, Block, Call, Loads, Program, digest
+from compiler.program import Program
 from compiler.route import Router
 from compiler.rows import Kernels
 from compiler.stages import Size, assign
-from compiler.template import Plan, Template, lowered, residual_lines, template
+from compiler.template import Template, residual_lines, template
 from fabric.rack import Rack
 
 PLACE = {"contiguous": contiguous.place, "round-robin": round_robin.place, "random": random.place}
@@ -78,16 +74,22 @@ def _compile(
     shared = angle_words(graph)
     sizes = block_sizes(plan, blocks, shape, Router(rack, groups[0]))
     stages = assign(
-        sizes, groups=len(groups), pp=options.pp, capacity=rack.chip.sram_words, shared=shared, tp=tp, rack=rack.name
+        sizes,
+        groups=len(groups),
+        pp=options.pp,
+        capacity=rack.chip.sram_words,
+        shared=shared,
+        tp=tp,
+        rack=rack.name,
     )
     book = _Book(plan, rack, shape)
-    calls: list[tuple[ModelBlock, int, tuple[int, ...]]] = []
+    uses: list[Use] = []
     for i, block in enumerate(blocks):
         progress("schedule", i, len(blocks))
         after = groups[stages[(i + 1) % len(blocks)]]
         which, chips = book.template(block, groups[stages[i]], after, i % 2)
-        calls.append((block, which, chips))
-    return _assemble(source, graph, plan, rack, options, book.templates, calls, groups[: stages[-1] + 1])
+        uses.append(Use(block=block, template=which, chips=chips))
+    return assemble(plan, rack, options, source.model, book.templates, uses, groups[: stages[-1] + 1])
 
 
 def fastest_tp(
@@ -127,7 +129,9 @@ def checked_tp(options: CompileOptions, rack: Rack) -> int:
     tp = options.tp or 1
     if rack.chips % tp:
         raise OptionError(
-            "options", f"--tp {tp}", f"does not divide the {rack.chips} chips of {rack.name}",
+            "options",
+            f"--tp {tp}",
+            f"does not divide the {rack.chips} chips of {rack.name}",
             f"Give a divisor of {rack.chips}.",
         )
     return tp
@@ -152,36 +156,18 @@ def plan_of(source: Source, graph: Graph, rack: Rack) -> Plan:
     )
 
 
-def angle_params(graph: Graph) -> list[int]:
-    """The RoPE tables of a graph, in order of first use."""
-    found: list[int] = []
-    for node in graph.nodes:
-        if node.op == "rope" and node.inputs[1].value not in found:
-            found.append(node.inputs[1].value)
-    if len(found) > 1:
-        raise CompileError("lower", "rope", f"{len(found)} different angle tables", "Share one table in the model.")
-    return found
-
-
-def angle_words(graph: Graph) -> int:
-    """Words of the RoPE table on a chip."""
-    total = 0
-    for value in angle_params(graph):
-        positions, _, half = graph.values[value].shape
-        total += positions * int(ceil_div(4 * half, 320))
-    return total
-
-
 def block_sizes(plan: Plan, blocks: tuple[ModelBlock, ...], shape: Group, router: Router) -> list[Size]:
     """What each block takes of SRAM, each kind lowered once."""
     known: dict[str, Size] = {}
     out: list[Size] = []
     for block in blocks:
         if block.kind not in known:
-            low, _ = lowered(plan, block, shape, router, max(plan.contexts))
+            low, _ = lower(plan, block, shape, router, max(plan.contexts))
             held = [value.held[: shape.ranks].sum(axis=1).max() for value in low.values]
             transient = (2 * residual_lines(plan.graph) + int(sum(held))) * plan.graph.batch
-            known[block.kind] = Size(name=block.name, words=low.weights.words + low.kv_words, transient=transient)
+            known[block.kind] = Size(
+                name=block.name, words=low.weights.words + low.kv_words, transient=transient
+            )
         out.append(replace(known[block.kind], name=block.name))
     return out
 
@@ -207,146 +193,8 @@ class _Book:
         router = Router(self.rack, chips + after if moves else chips)
         ranks = self.shape.ranks
         targets = tuple(range(ranks, 2 * ranks)) if moves else self.shape.targets
-        self.templates.append(template(self.plan, block, replace(self.shape, targets=targets), router, parity))
+        self.templates.append(
+            template(self.plan, block, replace(self.shape, targets=targets), router, parity)
+        )
         known.append(len(self.templates) - 1)
         return known[-1], tuple(router.chips)
-
-
-def _assemble(
-    source: Source,
-    graph: Graph,
-    plan: Plan,
-    rack: Rack,
-    options: CompileOptions,
-    templates: list[Template],
-    uses: list[tuple[ModelBlock, int, tuple[int, ...]]],
-    groups: tuple[tuple[int, ...], ...],
-) -> Program:
-    batch = graph.batch
-    transient, kv, weights = (np.zeros(rack.chips, np.int64) for _ in range(3))
-    for chips in groups:
-        weights[list(chips)] += angle_words(graph)
-    for _, which, chips in uses:
-        made = templates[which]
-        touched = list(chips[: len(made.transient_words)])
-        transient[touched] = np.maximum(transient[touched], made.transient_words)
-    transient = ceil_div(transient, batch) * batch
-    blocks, calls = _angle_calls(graph, groups, plan.contexts)
-    kv_at, weight_at = np.zeros(rack.chips, np.int64), weights.copy()
-    cycle = dict.fromkeys(plan.contexts, 0)
-    tag, first = 1, len(blocks)
-    names = {value.index: value.name for value in graph.values}
-    drafts: list[dict[str, Any]] = []
-    for block, which, chips in uses:
-        made = templates[which]
-        own = list(chips[: len(made.weight_words)])
-        rest = [0] * (len(chips) - len(own))
-        drafts.append(
-            {
-                "block": first + which,
-                "name": block.name,
-                "chips": chips,
-                "kv": [int(kv_at[c]) for c in own] + rest,
-                "weight": [int(weight_at[c]) for c in own] + rest,
-                "tag": tag,
-                "tensors": tuple(names[block.params[i]] for i in made.params),
-                "base": dict(cycle),
-            }
-        )
-        kv_at[own] += made.kv_words
-        weight_at[own] += made.weight_words
-        tag += made.uids
-        cycle = {context: cycle[context] + made.cycles[context] for context in cycle}
-    kv_base = transient
-    weight_base = kv_base + kv_at
-    used = weight_base + weight_at
-    worst = int(np.argmax(used))
-    if used[worst] > rack.chip.sram_words:
-        raise CapacityError(
-            "allocate", f"chip {worst}",
-            f"needs {int(used[worst]) * 320 / 1e6:.1f} MB, a chip has {rack.chip.sram_words * 320 / 1e6:.1f} MB",
-            "Raise --tp or --pp, or shorten the context or the batch.",
-        )
-    for draft in drafts:
-        chips = draft["chips"]
-        calls.append(
-            Call(
-                block=draft["block"],
-                name=draft["name"],
-                chips=chips,
-                weight_base=tuple(int(weight_base[c]) + o for c, o in zip(chips, draft["weight"], strict=True)),
-                kv_base=tuple(int(kv_base[c]) + o for c, o in zip(chips, draft["kv"], strict=True)),
-                shared_base=tuple(int(weight_base[c]) for c in chips),
-                tag=draft["tag"],
-                tensors=draft["tensors"],
-                base=draft["base"],
-            )
-        )
-    for index, call in enumerate(calls[: len(groups)]):
-        base = tuple(int(weight_base[c]) for c in call.chips)
-        calls[index] = replace(call, weight_base=base, kv_base=base, shared_base=base)
-    blocks += [
-        Block(name=_first_name(uses, i), columns=t.columns, cycles=t.cycles, loads=t.loads, maps=t.maps, slots=t.slots)
-        for i, t in enumerate(templates)
-    ]
-    last, chips = templates[uses[-1][1]], uses[-1][2]
-    assert last.token is not None
-    regions = np.stack([np.zeros_like(transient), transient, kv_base, kv_at, weight_base, weight_at], axis=-1)
-    inputs = {"model": source.model, "rack": rack.to_manifest(), "options": asdict(options), "contexts": plan.contexts}
-    manifest: dict[str, Any] = {
-        "schema": "lpu-program/1",
-        "model": source.model,
-        "options": asdict(options),
-        "groups": [list(g) for g in groups],
-        "versions": {"lpu-emulator": version("lpu-emulator")},
-        "inputs": hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest(),
-        "rows": batch,
-        "contexts": list(plan.contexts),
-        "capacity": plan.capacity,
-        "kernels": plan.kernels.items,
-        "regions": regions.reshape(-1, 3, 2).tolist(),
-        "logits": [[chips[rank], address, line] for rank, address, line in last.logits],
-        "token": [chips[last.token[0]], last.token[1]],
-        "vocab": graph.values[graph.logits.value].shape[-1],
-        "cycles": {str(context): cycles for context, cycles in cycle.items()},
-        **rack.to_manifest(),
-    }
-    program = Program(manifest=manifest, blocks=tuple(blocks), calls=tuple(calls))
-    manifest["digest"] = digest(program)
-    return program
-
-
-def _first_name(uses: list[tuple[ModelBlock, int, tuple[int, ...]]], which: int) -> str:
-    return next(block.name for block, used, _ in uses if used == which)
-
-
-def _angle_calls(
-    graph: Graph, groups: tuple[tuple[int, ...], ...], contexts: tuple[int, ...]
-) -> tuple[list[Block], list[Call]]:
-    """The RoPE table as a block without rows, called once per group."""
-    params = angle_params(graph)
-    ranks = len(groups[0])
-    rank = np.arange(ranks if params else 0)
-    words = angle_words(graph)
-    fields = {name: np.zeros_like(rank) for name in LOADS}
-    fields |= {"chip": rank, "addr": 3 << 40 | 0 * rank, "words": words + 0 * rank, "kind": ANGLES + 0 * rank}
-    fields |= {"lines": 1 + 0 * rank, "tag": 0 * rank}
-    empty = Columns(**{name: np.zeros(0, np.int64) for name in COLUMNS + TAGS})
-    block = Block(
-        name="angles",
-        columns=dict.fromkeys(contexts, empty),
-        cycles=dict.fromkeys(contexts, 0),
-        loads=Loads(**fields),
-        maps=(),
-        slots=((-1, -1),) if params else (),
-    )
-    names = tuple(graph.values[value].name for value in params)
-    zeros = (0,) * ranks
-    calls = [
-        Call(
-            block=0, name="angles", chips=chips, weight_base=zeros, kv_base=zeros, shared_base=zeros, tag=0,
-            tensors=names, base=dict.fromkeys(contexts, 0),
-        )
-        for chips in groups
-    ]
-    return [block], calls

@@ -203,7 +203,9 @@ def load(folder: Path) -> Program:
     try:
         seal, text = (folder / "manifest.json").read_text().split("\n", 1)
         if json.loads(seal)["seal"] != hashlib.sha256(text.rstrip("\n").encode()).hexdigest():
-            raise ProgramError(f"{folder}/manifest.json: its seal differs: the file was altered. Compile again.")
+            raise ProgramError(
+                f"{folder}/manifest.json: its seal differs: the file was altered. Compile again."
+            )
         body = json.loads(text)
         with np.load(folder / "columns.npz") as arrays:
             blocks = tuple(_block(arrays, i, meta) for i, meta in enumerate(body["blocks"]))

@@ -48,7 +48,10 @@ class Router:
             )
         except ValueError as error:
             raise RoutingError(
-                "route", f"chip {self.chips[source]}", str(error), "Add links to the rack or choose other chips."
+                "route",
+                f"chip {self.chips[source]}",
+                str(error),
+                "Add links to the rack or choose other chips.",
             ) from error
         links = self.rack.links
         for parent, child in pairs:
@@ -78,7 +81,9 @@ class Router:
         """The link between two ranks that a route uses."""
         index = self.rack.link(self.chips[a], self.chips[b])
         links = self.rack.links
-        return Edge(a, b, int(links.lanes[index]), int(links.hop_cycles[index]), int(links.slot_cycles[index]))
+        return Edge(
+            a, b, int(links.lanes[index]), int(links.hop_cycles[index]), int(links.slot_cycles[index])
+        )
 
 
 def owner_of(index: np.ndarray | int, count: int, ranks: int) -> np.ndarray:

@@ -117,7 +117,9 @@ class WeightArena:
         """Place values of `words` words each, in order, per rank; returns their space-coded addresses."""
         names = ("kind", "tensor", "k0", "n0", "lines", "tag")
         arrays = np.broadcast_arrays(
-            np.asarray(rank, np.int64), np.asarray(words, np.int64), *[np.asarray(fields[f], np.int64) for f in names]
+            np.asarray(rank, np.int64),
+            np.asarray(words, np.int64),
+            *[np.asarray(fields[f], np.int64) for f in names],
         )
         rank, words = arrays[0].reshape(-1), arrays[1].reshape(-1)
         order = np.argsort(rank, kind="stable")

@@ -87,7 +87,9 @@ def dependencies(rows: Rows, kernels: Kernels) -> np.ndarray:
     Raises CompileError if a row reads lines that nothing writes (value 0, the block's input, excepted).
     """
     wrote, read = spans(rows, kernels, True), spans(rows, kernels, False)
-    line_bits = int(max((wrote.tag & _LINE).max(initial=0), (read.tag & _LINE).max(initial=0)) + 1).bit_length() + 1
+    line_bits = (
+        int(max((wrote.tag & _LINE).max(initial=0), (read.tag & _LINE).max(initial=0)) + 1).bit_length() + 1
+    )
     rank_bits = int(max(rows.rank.max(), rows.peer.max()) + 1).bit_length()
 
     def key(span: Spans) -> np.ndarray:
@@ -108,7 +110,9 @@ def dependencies(rows: Rows, kernels: Kernels) -> np.ndarray:
     if missing.any():
         row = int(read.row[np.flatnonzero(missing)[0]])
         raise CompileError(
-            "schedule", f"row {row} ({Op(int(rows.op[row])).name})", "reads lines that no row writes",
+            "schedule",
+            f"row {row} ({Op(int(rows.op[row])).name})",
+            "reads lines that no row writes",
             "This is a bug of the compiler: please report it.",
         )
     count = high - low
@@ -146,7 +150,9 @@ def schedule(rows: Rows, kernels: Kernels, router: Router, chip: ChipSpec, batch
     transfer = (rows.op == Op.SEND) | (rows.op == Op.FORWARD)
     kind = (resource >> 32) % 4
     unit = np.select(
-        [transfer, kind == MXM, kind == DRAIN], [-1, rows.pin, chip.planes + rows.pin], 2 * chip.planes + instance
+        [transfer, kind == MXM, kind == DRAIN],
+        [-1, rows.pin, chip.planes + rows.pin],
+        2 * chip.planes + instance,
     )
     return Times(
         t0=t0,

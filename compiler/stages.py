@@ -27,14 +27,17 @@ def assign(
     """
     if pp is not None and pp > min(groups, len(sizes)):
         raise OptionError(
-            "stages", f"--pp {pp}", f"there are {groups} groups of {tp} chips and {len(sizes)} blocks",
+            "stages",
+            f"--pp {pp}",
+            f"there are {groups} groups of {tp} chips and {len(sizes)} blocks",
             f"Give --pp {min(groups, len(sizes))} or less.",
         )
     room = capacity - shared - max(size.transient for size in sizes)
     for size in sizes:
         if size.words.max() > room:
             raise CapacityError(
-                "stages", size.name,
+                "stages",
+                size.name,
                 f"needs {_mb(int(size.words.max()) + capacity - room)} on one chip, a chip has {_mb(capacity)}",
                 f"Raise --tp above {tp}, or shorten the context or the batch.",
             )
@@ -43,7 +46,8 @@ def assign(
         if stages[-1] >= groups:
             total = sum(int(size.words.sum()) for size in sizes)
             raise CapacityError(
-                "stages", f"rack {rack}",
+                "stages",
+                f"rack {rack}",
                 f"the model needs {_mb(total)} in {stages[-1] + 1} groups of {tp} chips, "
                 f"the rack has {groups} ({_mb(room * groups * tp)} for weights and KV)",
                 f"Use a rack of {(stages[-1] + 1) * tp} chips or more, a shorter context, or kv: fp8.",
@@ -51,10 +55,13 @@ def assign(
         return stages
     stages = _balanced(sizes, pp)
     for group in range(pp):
-        words = np.sum([size.words for size, stage in zip(sizes, stages, strict=True) if stage == group], axis=0)
+        words = np.sum(
+            [size.words for size, stage in zip(sizes, stages, strict=True) if stage == group], axis=0
+        )
         if words.max() > room:
             raise CapacityError(
-                "stages", f"group {group}",
+                "stages",
+                f"group {group}",
                 f"needs {_mb(int(words.max()) + capacity - room)} on one chip, a chip has {_mb(capacity)}",
                 f"Raise --pp above {pp} or --tp above {tp}.",
             )

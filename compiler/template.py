@@ -7,47 +7,21 @@ import numpy as np
 from compiler.allocate import Addresses, allocate
 from compiler.blocks import ModelBlock
 from compiler.emit import emit, rename
-from compiler.graph import Graph, View, width
-from compiler.isa import F32_LANES, Columns, ceil_div
-from compiler.layout import Demands, Lines, Segments, natural
-from compiler.lower import Group, Lowering, lower_add, lower_argmax, lower_embed, lower_glu
-from compiler.lower import lower_rms_norm, lower_rope, lower_round16
-from compiler.lower_attention import lower_attention
-from compiler.lower_matmul import lower_matmuls, matmul_views
+from compiler.graph import Graph, width
+from compiler.isa import F32_LANES, TAG_SHIFT, Columns, ceil_div
+from compiler.layout import Lines
+from compiler.lower import Plan, lower
+from compiler.lowering import Group, Lowering
 from compiler.program import LOADS, Loads
 from compiler.route import Router
-from compiler.rows import Kernels, RowBuilder, WeightArena
-from compiler.schedule import schedule, spans
-from compiler.errors import UnsupportedOpError
-from fabric.chip import ChipSpec
-
-LOWER = {
-    "embed": lower_embed,
-    "rms_norm": lower_rms_norm,
-    "rope": lower_rope,
-    "round16": lower_round16,
-    "attention": lower_attention,
-    "glu": lower_glu,
-    "add": lower_add,
-    "argmax": lower_argmax,
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What all blocks of a compilation share."""
-
-    graph: Graph
-    demands: Demands
-    chip: ChipSpec
-    contexts: tuple[int, ...]
-    capacity: int
-    kernels: Kernels
+from compiler.rows import Rows
+from compiler.schedule import Times, schedule, spans
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Template:
-    """A block in ranks and offsets, for every context bucket; `outputs` are kept lines: uid -> addresses [rank, line].
+    """A block in ranks and offsets, for every context bucket; `logits` (rank, address, line) and `token`
+    (rank, address) are outputs.
 
     `weight_words`, `kv_words` are by rank of the group, `transient_words` by every rank it touches.
     """
@@ -71,55 +45,13 @@ class Template:
 def residual_lines(graph: Graph) -> int:
     """Lines of the widest value that blocks may hand on."""
     return max(
-        (int(ceil_div(width(graph.values[n.outputs[0]]), F32_LANES)) for n in graph.nodes if n.op in ("embed", "add")),
+        (
+            int(ceil_div(width(graph.values[n.outputs[0]]), F32_LANES))
+            for n in graph.nodes
+            if n.op in ("embed", "add")
+        ),
         default=0,
     )
-
-
-def lowered(plan: Plan, block: ModelBlock, group: Group, router: Router, context: int) -> tuple[Lowering, Lines]:
-    """The block's rows, and the value that it hands on."""
-    low = Lowering(
-        graph=plan.graph,
-        demands=plan.demands,
-        params={value: i for i, value in enumerate(block.params)},
-        group=group,
-        router=router,
-        chip=plan.chip,
-        context=context,
-        capacity=plan.capacity,
-        kernels=plan.kernels,
-        rows=RowBuilder(),
-        weights=WeightArena(group.ranks),
-        kv_words=np.zeros(group.ranks, np.int64),
-    )
-    if block.source >= 0:
-        _take_input(low, block.source)
-    groups = matmul_views(list(block.nodes))
-    for node in block.nodes:
-        if node.op == "matmul":
-            if groups[node.inputs[0]][0] is node:
-                lower_matmuls(low, groups[node.inputs[0]])
-        elif node.op in LOWER:
-            LOWER[node.op](low, node)
-        else:
-            raise UnsupportedOpError(
-                "lower", f"{node.path}: {node.op} ({node.source})", "no rows are known for this op", "Use another op."
-            )
-    result = low.where[View(value=block.result, start=0, width=width(plan.graph.values[block.result]))][0]
-    need = np.zeros((max(group.targets) + 1, result.lines), bool)
-    need[list(group.targets)] = True
-    low.gather(result, need)
-    return low, result
-
-
-def _take_input(low: Lowering, source: int) -> None:
-    total = width(low.graph.values[source])
-    owner, columns = natural(total, low.group.ranks)
-    first = np.arange(len(owner))
-    value = low.value("f32", owner, columns, first=first, count=np.ones_like(first), uid=0)
-    value.held[: low.group.ranks] = True
-    segments = Segments(start=0, total=total, width=F32_LANES, first=first, lines=1)
-    low.where[View(value=source, start=0, width=total)] = (value, segments)
 
 
 def template(plan: Plan, block: ModelBlock, group: Group, router: Router, parity: int) -> Template:
@@ -128,7 +60,7 @@ def template(plan: Plan, block: ModelBlock, group: Group, router: Router, parity
     cycles: dict[int, int] = {}
     low, logits, token, used = None, [], None, np.zeros(0, np.int64)
     for context in plan.contexts:
-        low, result = lowered(plan, block, group, router, context)
+        low, result = lower(plan, block, group, router, context)
         uids = low.uids
         rows = rename(low.rows.build(), result.uid, uids)
         times = schedule(rows, plan.kernels, router, plan.chip, plan.graph.batch)
@@ -161,7 +93,9 @@ def _joined(parts: list[dict[str, np.ndarray]], name: str) -> np.ndarray:
     return np.concatenate([part[name] for part in parts]) if parts else np.zeros(0, np.int64)
 
 
-def _addresses(plan, low, block, result, rows, times, parity) -> Addresses:  # noqa: ANN001
+def _addresses(
+    plan: Plan, low: Lowering, block: ModelBlock, result: Lines, rows: Rows, times: Times, parity: int
+) -> Addresses:
     batch = plan.graph.batch
     buffer = residual_lines(plan.graph) * batch
     fixed = {low.uids: (1 - parity) * buffer}
@@ -188,4 +122,4 @@ def _outputs(
     line = np.arange(logits.lines)
     at = addresses.of(logits.owner, logits.tag(line))
     places = [(int(r), int(a), int(i)) for r, a, i in zip(logits.owner, at, line, strict=True)]
-    return places, (0, int(addresses.of(np.zeros(1, np.int64), np.array([token_uid << 40]))[0]))
+    return places, (0, int(addresses.of(np.zeros(1, np.int64), np.array([token_uid << TAG_SHIFT]))[0]))

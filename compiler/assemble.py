@@ -1,0 +1,220 @@
+"""Assembly: templates and their uses -> calls with chips, bases and cycles, the regions of SRAM, the manifest."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from compiler.blocks import ModelBlock
+from compiler.errors import CapacityError, CompileError
+from compiler.graph import Graph
+from compiler.isa import COLUMNS, SHARED, SPACE_SHIFT, TAGS, WORD_BYTES, Columns, ceil_div
+from compiler.lower import Plan
+from compiler.options import CompileOptions
+from compiler.program import ANGLES, LOADS, Block, Call, Loads, Program, digest
+from compiler.template import Template
+from fabric.rack import Rack
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """One block of the model on its chips (by rank), by the template of that index."""
+
+    block: ModelBlock
+    template: int
+    chips: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SramMap:
+    """Words of each region on each chip; they lie in this order from address 0."""
+
+    transient: np.ndarray
+    kv: np.ndarray
+    weights: np.ndarray
+
+    @property
+    def kv_base(self) -> np.ndarray:
+        """First KV word by chip."""
+        return self.transient
+
+    @property
+    def weight_base(self) -> np.ndarray:
+        """First weight word by chip."""
+        return self.transient + self.kv
+
+    def regions(self) -> list[list[list[int]]]:
+        """[[base, words] of transients, KV, weights] by chip."""
+        zero = np.zeros_like(self.transient)
+        columns = (zero, self.transient, self.kv_base, self.kv, self.weight_base, self.weights)
+        return np.stack(columns, axis=-1).reshape(-1, 3, 2).tolist()
+
+
+def assemble(
+    plan: Plan,
+    rack: Rack,
+    options: CompileOptions,
+    model: dict[str, Any],
+    templates: Sequence[Template],
+    uses: Sequence[Use],
+    groups: Sequence[tuple[int, ...]],
+) -> Program:
+    """The program of `uses` one after another; raises CapacityError if a chip is too small."""
+    graph = plan.graph
+    sram = _sram(graph, rack, templates, uses, groups)
+    angles = _angle_block(graph, len(groups[0]), plan.contexts)
+    names = {use.template: use.block.name for use in reversed(uses)}
+    blocks = [angles] + [
+        Block(name=names[i], columns=t.columns, cycles=t.cycles, loads=t.loads, maps=t.maps, slots=t.slots)
+        for i, t in enumerate(templates)
+    ]
+    calls, cycles = _calls(plan, templates, uses, groups, sram)
+    last, chips = templates[uses[-1].template], uses[-1].chips
+    assert last.token is not None
+    stated = {
+        "model": model,
+        "options": asdict(options),
+        "contexts": list(plan.contexts),
+        **rack.to_manifest(),
+    }
+    manifest: dict[str, Any] = {
+        "schema": "lpu-program/1",
+        "inputs": hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest(),
+        "versions": {"lpu-emulator": version("lpu-emulator")},
+        "groups": [list(group) for group in groups],
+        "rows": graph.batch,
+        "capacity": plan.capacity,
+        "kernels": plan.kernels.items,
+        "regions": sram.regions(),
+        "logits": [[chips[rank], address, line] for rank, address, line in last.logits],
+        "token": [chips[last.token[0]], last.token[1]],
+        "vocab": graph.values[graph.logits.value].shape[-1],
+        "cycles": {str(context): count for context, count in cycles.items()},
+        **stated,
+    }
+    program = Program(manifest=manifest, blocks=tuple(blocks), calls=tuple(calls))
+    manifest["digest"] = digest(program)
+    return program
+
+
+def _sram(
+    graph: Graph,
+    rack: Rack,
+    templates: Sequence[Template],
+    uses: Sequence[Use],
+    groups: Sequence[tuple[int, ...]],
+) -> SramMap:
+    transient, kv, weights = (np.zeros(rack.chips, np.int64) for _ in range(3))
+    for chips in groups:
+        weights[list(chips)] += angle_words(graph)
+    for use in uses:
+        made = templates[use.template]
+        touched = list(use.chips[: len(made.transient_words)])
+        own = list(use.chips[: len(made.weight_words)])
+        transient[touched] = np.maximum(transient[touched], made.transient_words)
+        kv[own] += made.kv_words
+        weights[own] += made.weight_words
+    transient = ceil_div(transient, graph.batch) * graph.batch
+    used = transient + kv + weights
+    worst = int(np.argmax(used))
+    if used[worst] > rack.chip.sram_words:
+        raise CapacityError(
+            "allocate",
+            f"chip {worst}",
+            f"needs {int(used[worst]) * WORD_BYTES} bytes, a chip has {rack.chip.sram_words * WORD_BYTES}",
+            "Raise --tp or --pp, or shorten the context or the batch.",
+        )
+    return SramMap(transient=transient, kv=kv, weights=weights)
+
+
+def _calls(
+    plan: Plan,
+    templates: Sequence[Template],
+    uses: Sequence[Use],
+    groups: Sequence[tuple[int, ...]],
+    sram: SramMap,
+) -> tuple[list[Call], dict[int, int]]:
+    """The calls in order, and the cycle at which the last one ends, per bucket."""
+    names = {value.index: value.name for value in plan.graph.values}
+    cycle = dict.fromkeys(plan.contexts, 0)
+    shared = sram.weight_base
+    kv_at = sram.kv_base.copy()
+    weight_at = sram.weight_base.copy()
+    calls: list[Call] = []
+
+    def call(block: int, name: str, chips: tuple[int, ...], tag: int, tensors: tuple[str, ...]) -> Call:
+        at = list(chips)
+        return Call(
+            block=block,
+            name=name,
+            chips=chips,
+            weight_base=tuple(weight_at[at].tolist()),
+            kv_base=tuple(kv_at[at].tolist()),
+            shared_base=tuple(shared[at].tolist()),
+            tag=tag,
+            tensors=tensors,
+            base=dict(cycle),
+        )
+
+    tables = tuple(names[value] for value in angle_params(plan.graph))
+    for chips in groups:
+        calls.append(call(0, "angles", chips, 0, tables))
+        weight_at[list(chips)] += angle_words(plan.graph)
+    tag = 1
+    for use in uses:
+        made = templates[use.template]
+        tensors = tuple(names[use.block.params[i]] for i in made.params)
+        calls.append(call(1 + use.template, use.block.name, use.chips, tag, tensors))
+        own = list(use.chips[: len(made.weight_words)])
+        kv_at[own] += made.kv_words
+        weight_at[own] += made.weight_words
+        tag += made.uids
+        cycle = {context: count + made.cycles[context] for context, count in cycle.items()}
+    return calls, cycle
+
+
+def angle_params(graph: Graph) -> list[int]:
+    """The RoPE table of a graph, if it has one."""
+    found: list[int] = []
+    for node in graph.nodes:
+        if node.op == "rope" and node.inputs[1].value not in found:
+            found.append(node.inputs[1].value)
+    if len(found) > 1:
+        names = ", ".join(graph.values[value].name for value in found)
+        raise CompileError("lower", "rope", f"reads {len(found)} angle tables ({names})", "Share one table.")
+    return found
+
+
+def angle_words(graph: Graph) -> int:
+    """Words of the RoPE table on a chip."""
+    total = 0
+    for value in angle_params(graph):
+        positions, _, half = graph.values[value].shape
+        total += positions * int(ceil_div(4 * half, WORD_BYTES))
+    return total
+
+
+def _angle_block(graph: Graph, ranks: int, contexts: tuple[int, ...]) -> Block:
+    """The RoPE table as a block without rows, called once per group."""
+    rank = np.arange(ranks if angle_params(graph) else 0)
+    fields = dict.fromkeys(LOADS, 0 * rank)
+    fields |= {
+        "chip": rank,
+        "addr": (SHARED << SPACE_SHIFT) + 0 * rank,
+        "words": angle_words(graph) + 0 * rank,
+        "kind": ANGLES + 0 * rank,
+        "lines": 1 + 0 * rank,
+    }
+    empty = Columns(**{name: np.zeros(0, np.int64) for name in COLUMNS + TAGS})
+    return Block(
+        name="angles",
+        columns=dict.fromkeys(contexts, empty),
+        cycles=dict.fromkeys(contexts, 0),
+        loads=Loads(**fields),
+        maps=(),
+        slots=((-1, -1),) if len(rank) else (),
+    )
