@@ -1,4 +1,4 @@
-"""Assembly: templates and their uses -> calls with chips, bases and cycles, the regions of SRAM, the manifest."""
+"""Assembly: templates and their uses -> calls with chips, bases and cycles, SRAM regions, the manifest."""
 
 import hashlib
 import json

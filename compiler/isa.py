@@ -1,9 +1,9 @@
 """The instruction words: what one row of a program means, operand by operand.
 
-A *word* is one 320-byte vector, the unit of SRAM addresses and of link slots. A *line* is the words that one
-vector of lanes takes for all `rows` of the batch: `rows` consecutive words, row by row. Transient operands are
-addressed at their first word and always start at a multiple of `rows`. A word holds 160 fp16, 80 f32, 80 int32
-or 20 wide (two f64) lanes; weights hold 320 e4m3 lanes of one column.
+A *word* is one 320-byte vector, the unit of SRAM addresses and of link slots. A *line* is the words that
+one vector of lanes takes for all `rows` of the batch: `rows` consecutive words, row by row. Transient operands
+are addressed at their first word and always start at a multiple of `rows`. A word holds 160 fp16, 80 f32,
+80 int32 or 20 wide (two f64) lanes; weights hold 320 e4m3 lanes of one column.
 
 Hardware: the vendor stores fp16 as two byte planes of 320 lanes (facts: hardware.md section 1); here the same
 bytes lie densely, so that a slice of any tensor moves in whole words.
@@ -30,7 +30,7 @@ Kernel = Mapping[str, Any]
 
 
 class Op(IntEnum):
-    """Opcodes. `n` counts f32 lines unless the row says otherwise; `aux` is the row's kernel (SEND: lanes)."""
+    """Opcodes. `n` counts f32 lines unless the row says otherwise; `aux` is the kernel (SEND: lanes)."""
 
     SEND = 0  # n lines from src on chip to dst on peer, over lanes lane .. lane+aux-1
     FORWARD = 1  # a SEND whose lines arrived by a transfer themselves: pays the forwarding latency too
@@ -49,7 +49,7 @@ class Op(IntEnum):
     PV = 12  # dst wide lines <- weights of one chunk at src, V of chunk n at src2 (kv)
     AOUT = 13  # dst fp16 heads <- n wide partials at src, n sum lines at src2 (a stride apart)
     MM = 14  # accumulator dst of the plane += k tile at src (fp16 lines) x weight tile src2 (80 n words)
-    WB = 15  # dst n f32 lines (or 4n wide lines) <- accumulator src of the plane, scale words src2; src3 MMs in it
+    WB = 15  # dst n f32 (or 4n wide) lines <- accumulator src of the plane, scale words src2; src3 MMs in it
     RED = 16  # dst n f32 lines <- parts wide partials of 4n lines each at src, scale words src2 (weights)
     ADD = 17  # dst n f32 lines <- n f32 lines src + n f32 lines src2
     GLU = 18  # dst fp16 lines <- gate n f32 lines src, up n f32 lines src2
@@ -110,8 +110,8 @@ def score_lines(k: Kernel) -> int:
 class Operand:
     """One operand of one opcode: where it lives and how many lines (transient) or words (else) it spans.
 
-    `extent(n, kernel)` maps the row's count and its kernel to the span. `stride` (lines) says that the operand
-    is `n` single pieces, a stride apart.
+    `extent(n, kernel)` maps the row's count and its kernel to the span. `stride` (lines) says that the
+    operand is `n` single pieces, a stride apart.
     """
 
     column: str

@@ -1,7 +1,8 @@
 """Layout: how a value's features are cut into segments and lines, and which rank owns which.
 
-A *segment* is what one consumer takes whole: the query heads of one KV head for attention, 160 columns for a GLU,
-80 columns otherwise. Segments are padded to whole lines; consecutive segments of one rank are consecutive lines.
+A *segment* is what one consumer takes whole: the query heads of one KV head for attention, 160 columns for a
+GLU, 80 columns otherwise. Segments are padded to whole lines; consecutive segments of one rank are consecutive
+lines.
 """
 
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class Segments:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lines:
-    """A value laid out: `owner[line]` is the rank that computes the line, `columns[lane]` the real column or -1.
+    """A value laid out: `owner[line]` computes the line, `columns[lane]` is the real column or -1.
 
     `first`, `count` are the line ranges that single rows write; `held[rank, line]` tells where copies lie.
     """
@@ -80,7 +81,7 @@ class Demands:
         return self._readers.get(value, [])
 
     def pieces(self, value: int) -> list[Demand]:
-        """The distinct views of a value in column order, each with the segment width that its readers want."""
+        """The distinct views of a value in column order, with the segment width that their readers want."""
         views = {node.inputs[position] for node, position in self.readers(value)}
         if self.graph.logits.value == value or not views:
             views.add(View(value=value, start=0, width=width(self.graph.values[value])))
@@ -130,7 +131,7 @@ def input_width(value: Value) -> int:
 
 
 def natural(total: int, ranks: int) -> tuple[np.ndarray, np.ndarray]:
-    """(owner [lines], columns [80 lines]) of a residual-like value: 80-column lines in order, spread evenly."""
+    """(owner [lines], columns [80 lines]) of a residual-like value: lines in order, spread evenly."""
     lines = ceil_div(total, F32_LANES)
     columns = np.arange(lines * F32_LANES)
     return np.arange(lines) * ranks // lines, np.where(columns < total, columns, -1)

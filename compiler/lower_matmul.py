@@ -131,7 +131,7 @@ def _slots(
 
 
 def _planes(low: Lowering, rank: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(plane, accumulator, earlier chain on the same accumulator or -1) of chains dealt out in order per rank."""
+    """(plane, accumulator, earlier chain on that accumulator or -1) of chains dealt out in order per rank."""
     order = np.argsort(rank, kind="stable")
     starts = np.searchsorted(rank[order], rank[order])
     turn = np.empty_like(rank)

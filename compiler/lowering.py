@@ -16,7 +16,7 @@ from fabric.chip import ChipSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """The ranks that a block runs on: `ranks` of them, K split over `k_parts`; its result goes to `targets`."""
+    """The `ranks` that a block runs on, K split over `k_parts`; its result goes to `targets`."""
 
     ranks: int
     k_parts: int
@@ -88,7 +88,7 @@ class Lowering:
         return [replace(value, uid=self.uids) if value is result else value for value in self.values]
 
     def slot(self, value: int, rows: np.ndarray | None, columns: np.ndarray | None) -> int:
-        """The weight slot of a parameter of the block (named by its position among the block's parameters)."""
+        """The weight slot of a parameter, named by its position among the parameters of the block."""
         return self.weights.slot(str(self.params[value]), rows, columns)
 
     def lines(self, view: View, node: Node) -> tuple[Lines, Segments | None]:
@@ -97,7 +97,7 @@ class Lowering:
             raise CompileError(
                 "lower",
                 f"{node.path or 'model'}: {node.op}",
-                f"columns {view.start}..{view.start + view.width} are not laid out for this use ({node.source})",
+                f"columns {view.start}..{view.start + view.width} are not laid out for it ({node.source})",
                 "Slice only what a matmul returns, at segment boundaries.",
             )
         return self.where[view]

@@ -1,8 +1,9 @@
-"""The compiled program: blocks of instruction rows, the calls that place them, the weight image, the manifest.
+"""The compiled program: blocks of instruction rows, the calls that place them, preloaded values, the manifest.
 
 A *block* is a scheduled piece of the model (an attention or FFN block on one group of chips) that many calls
-share. Its rows name chips by rank in the group, addresses by space and offset (`space << 40 | offset`), cycles
-from 0. A *call* gives the ranks their chips, the spaces their bases, the block its cycle. Expansion is exact.
+share. Its rows name chips by rank in the group, addresses by space and offset (`space << 40 | offset`),
+cycles from 0. A *call* gives the ranks their chips, the spaces their bases, the block its cycle. Expansion is
+exact.
 """
 
 import hashlib
@@ -27,9 +28,8 @@ class Loads:
     TILE: 80 words, one per output column n0 .. n0+79, each 320 e4m3 lanes of input rows k0 .. k0+319.
     SCALE: one word, the f32 scales 2^e of columns n0 .. n0+79. GAIN: one word, f32 gains of n0 .. n0+79.
     TABLE: the embedding, per vocabulary row the fp16 lanes n0 .. n0+80*lines-1 in ceil(lines/2) words.
-    ANGLES: the RoPE table, per position cos then sin (int16 Q1.15, head_dim/2 each; 1.0 is stored as 32767+1 by
-    the int32 host copy) in whole words.
-    k0 and n0 are *padded* positions: the maps of the tensor's slot say which row or column each is (-1: zero).
+    ANGLES: the RoPE table, per position cos then sin (Q1.15, head_dim/2 each, two bytes) in whole words.
+    k0 and n0 are *padded* positions: the maps of the slot say which row or column each is (-1: zero).
     """
 
     chip: np.ndarray
@@ -155,17 +155,21 @@ def digest(program: Program) -> str:
     for context in program.manifest["contexts"]:
         columns = program.expand(context)
         for name in COLUMNS + TAGS:
-            sha.update(np.ascontiguousarray(getattr(columns, name), "<i8"))
+            sha.update(_bytes(getattr(columns, name)))
     loads = program.loads()
     for name in LOADS:
-        sha.update(np.ascontiguousarray(getattr(loads, name), "<i8"))
+        sha.update(_bytes(getattr(loads, name)))
     for block in program.blocks:
         for entries in block.maps:
-            sha.update(np.ascontiguousarray(entries, "<i8"))
+            sha.update(_bytes(entries))
         sha.update(repr(block.slots).encode())
     sha.update(json.dumps([call.tensors for call in program.calls]).encode())
     sha.update(json.dumps({k: program.manifest[k] for k in _HASHED}, sort_keys=True).encode())
     return sha.hexdigest()
+
+
+def _bytes(values: np.ndarray) -> memoryview:
+    return memoryview(np.ascontiguousarray(values, "<i8"))
 
 
 _HASHED = ("rows", "contexts", "capacity", "kernels", "regions", "logits", "token", "vocab", "chip", "links")
@@ -211,10 +215,7 @@ def load(folder: Path) -> Program:
             blocks = tuple(_block(arrays, i, meta) for i, meta in enumerate(body["blocks"]))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
         raise ProgramError(f"{folder}: not a whole program folder ({error}). Compile again.") from error
-    calls = tuple(
-        Call(**{k: tuple(v) if isinstance(v, list) else _by_context(v) for k, v in call.items()})
-        for call in body["calls"]
-    )
+    calls = tuple(_call(entry) for entry in body["calls"])
     program = Program(manifest=body["manifest"], blocks=blocks, calls=calls)
     if (found := digest(program)) != program.manifest["digest"]:
         raise ProgramError(
@@ -233,8 +234,13 @@ def _narrow(values: np.ndarray) -> np.ndarray:
     return values.astype(np.int64)
 
 
-def _by_context(value: Any) -> Any:
-    return {int(k): v for k, v in value.items()} if isinstance(value, dict) else value
+def _by_context(counts: dict[str, int]) -> dict[int, int]:
+    return {int(context): count for context, count in counts.items()}
+
+
+def _call(entry: dict[str, Any]) -> Call:
+    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
+    return Call(**(fields | {"base": _by_context(entry["base"])}))
 
 
 def _block(arrays: Any, i: int, meta: dict[str, Any]) -> Block:

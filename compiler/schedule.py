@@ -20,7 +20,7 @@ from fabric.chip import ChipSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Times:
-    """When and where each row runs: start, result, unit (-1 for transfers), first lane and lanes (transfers)."""
+    """When and where each row runs: start, result, unit (transfers: -1), first lane and lanes (transfers)."""
 
     t0: np.ndarray
     t1: np.ndarray
@@ -198,7 +198,7 @@ def _list_schedule(
     width: list[int],
     free: dict[int, int],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(start, first instance) per row. `free[resource]` is a bit mask of instances, `width` how many a row takes."""
+    """(start, first instance) per row; `free[resource]` is a mask of instances, `width` how many a row takes."""
     size = len(resource)
     waiting = np.bincount(edges[:, 1], minlength=size).tolist()
     pointer = np.searchsorted(edges[:, 0], np.arange(size + 1)).tolist()

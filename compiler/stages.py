@@ -38,7 +38,7 @@ def assign(
             raise CapacityError(
                 "stages",
                 size.name,
-                f"needs {_mb(int(size.words.max()) + capacity - room)} on one chip, a chip has {_mb(capacity)}",
+                f"needs {_mb(int(size.words.max()) + capacity - room)} per chip, a chip has {_mb(capacity)}",
                 f"Raise --tp above {tp}, or shorten the context or the batch.",
             )
     if pp is None:

@@ -1,4 +1,4 @@
-"""Templates: one block lowered, scheduled, allocated and emitted for one group, reused where nothing differs."""
+"""Templates: one block lowered, scheduled, allocated and emitted for one group of chips."""
 
 from dataclasses import dataclass
 
@@ -20,10 +20,10 @@ from compiler.schedule import Times, schedule, spans
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Template:
-    """A block in ranks and offsets, for every context bucket; `logits` (rank, address, line) and `token`
-    (rank, address) are outputs.
+    """A block in ranks and offsets, for every context bucket.
 
-    `weight_words`, `kv_words` are by rank of the group, `transient_words` by every rank it touches.
+    `weight_words` and `kv_words` are by rank of the group, `transient_words` by every rank that it touches;
+    `logits` (rank, address, line) and `token` (rank, address) are the outputs of the last block.
     """
 
     columns: dict[int, Columns]
