@@ -1,9 +1,9 @@
 """The instruction words: what one row of a program means, operand by operand.
 
 A *word* is one 320-byte vector, the unit of SRAM addresses and of link slots. A *line* is the words that
-one vector of lanes takes for all `rows` of the batch: `rows` consecutive words, row by row. Transient operands
-are addressed at their first word and always start at a multiple of `rows`. A word holds 160 fp16, 80 f32,
-80 int32 or 20 wide (two f64) lanes; weights hold 320 e4m3 lanes of one column.
+one vector of lanes takes for all `rows` of the batch: `rows` consecutive words, row by row. Transient
+operands are addressed at their first word and always start at a multiple of `rows`. A word holds 160 fp16,
+80 f32, 80 int32 or 20 wide (two f64) lanes; weights hold 320 e4m3 lanes of one column.
 
 Hardware: the vendor stores fp16 as two byte planes of 320 lanes (facts: hardware.md section 1); here the same
 bytes lie densely, so that a slice of any tensor moves in whole words.

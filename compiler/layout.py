@@ -1,8 +1,8 @@
 """Layout: how a value's features are cut into segments and lines, and which rank owns which.
 
 A *segment* is what one consumer takes whole: the query heads of one KV head for attention, 160 columns for a
-GLU, 80 columns otherwise. Segments are padded to whole lines; consecutive segments of one rank are consecutive
-lines.
+GLU, 80 columns otherwise. Segments are padded to whole lines; consecutive segments of one rank are
+consecutive lines.
 """
 
 from dataclasses import dataclass

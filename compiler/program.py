@@ -1,4 +1,4 @@
-"""The compiled program: blocks of instruction rows, the calls that place them, preloaded values, the manifest.
+"""The compiled program: blocks of instruction rows, the calls that place them, preloads, the manifest.
 
 A *block* is a scheduled piece of the model (an attention or FFN block on one group of chips) that many calls
 share. Its rows name chips by rank in the group, addresses by space and offset (`space << 40 | offset`),
@@ -211,7 +211,7 @@ def load(folder: Path) -> Program:
                 f"{folder}/manifest.json: its seal differs: the file was altered. Compile again."
             )
         body = json.loads(text)
-        with np.load(folder / "columns.npz") as arrays:
+        with (folder / "columns.npz").open("rb") as file, np.load(file) as arrays:
             blocks = tuple(_block(arrays, i, meta) for i, meta in enumerate(body["blocks"]))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
         raise ProgramError(f"{folder}: not a whole program folder ({error}). Compile again.") from error
@@ -239,8 +239,9 @@ def _by_context(counts: dict[str, int]) -> dict[int, int]:
 
 
 def _call(entry: dict[str, Any]) -> Call:
-    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
-    return Call(**(fields | {"base": _by_context(entry["base"])}))
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+    fields["base"] = _by_context(entry["base"])
+    return Call(**fields)
 
 
 def _block(arrays: Any, i: int, meta: dict[str, Any]) -> Block:

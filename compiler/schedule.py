@@ -198,7 +198,7 @@ def _list_schedule(
     width: list[int],
     free: dict[int, int],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(start, first instance) per row; `free[resource]` is a mask of instances, `width` how many a row takes."""
+    """(start, first instance) per row; `free[resource]` masks instances, `width` is how many a row takes."""
     size = len(resource)
     waiting = np.bincount(edges[:, 1], minlength=size).tolist()
     pointer = np.searchsorted(edges[:, 0], np.arange(size + 1)).tolist()

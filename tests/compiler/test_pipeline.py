@@ -1,0 +1,156 @@
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from steps import llama
+
+from compiler.errors import CapacityError, OptionError
+from compiler.isa import COLUMNS, TAGS, Op
+from compiler.options import CompileOptions
+from compiler.pipeline import compile_program
+from compiler.program import Program, ProgramError, load, save
+from fabric.rack import load_rack
+
+TRAY = load_rack("lpx-tray")
+
+
+def compiled(**options: object) -> Program:
+    return compile_program(llama(), TRAY, CompileOptions(**options))  # pyright: ignore[reportArgumentType]
+
+
+def test_equal_layers_share_one_template_and_expand_to_the_same_rows() -> None:
+    program = compiled(tp=4)
+    attention = [call for call in program.calls if call.name.endswith("attention")]
+    assert len(attention) == 2
+    assert attention[0].block == attention[1].block
+    assert attention[1].base[160] > attention[0].base[160]
+
+
+def test_the_residual_of_one_block_is_the_input_of_the_next_by_tag() -> None:
+    program = compiled(tp=2)
+    columns = program.expand(160)
+    adds = np.flatnonzero(columns.op == Op.ADD)
+    stats = columns.src_tag[columns.op == Op.RSTAT]
+    assert np.isin(columns.dst_tag[adds] >> 40, stats >> 40).all()
+
+
+@pytest.mark.parametrize("layout", ["column", "row", "2d"])
+def test_every_layout_computes_each_product_once(layout: str) -> None:
+    """Each (weight line, k tile) is multiplied on exactly one rank, whatever the layout."""
+    columns = compiled(tp=4, layout=layout).expand(160)
+    products = columns.op == Op.MM
+    weights = np.repeat(columns.src2_tag[products], columns.n[products])
+    assert len(np.unique(columns.src2_tag[products])) == products.sum()
+    source = llama()
+    assert len(weights) == sum(
+        _tiles(name, shape.shape[0]) * _lines(name, shape.shape[1])
+        for name, shape in source.params.items()
+        if name.endswith("codes")
+    )
+
+
+def _tiles(name: str, rows: int) -> int:
+    """k tiles: the output of each of the 4 KV heads is a line of its own, two lines make a tile."""
+    return 2 if name.endswith(".o.codes") else -(-rows // 320)
+
+
+def _lines(name: str, columns: int) -> int:
+    if name.endswith((".q.codes", ".k.codes", ".v.codes")):
+        return 4 * -(-columns // 4 // 80)
+    if name.endswith((".gate.codes", ".up.codes")):
+        return 2 * -(-columns // 160)
+    return -(-columns // 80)
+
+
+def test_a_saved_program_loads_equal_and_saves_to_equal_bytes(tmp_path: Path) -> None:
+    program = compiled(tp=2)
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    two.mkdir()
+    save(program, one)
+    again = load(one)
+    save(again, two)
+    for name in ("manifest.json", "columns.npz"):
+        assert (one / name).read_bytes() == (two / name).read_bytes()
+    for name in COLUMNS + TAGS:
+        assert np.array_equal(getattr(program.expand(160), name), getattr(again.expand(160), name))
+
+
+def test_an_altered_column_is_found_by_its_digest(tmp_path: Path) -> None:
+    program = compiled(tp=2)
+    block = program.blocks[2]
+    columns = replace(block.columns[160], t0=block.columns[160].t0 + 1)
+    altered = replace(block, columns={160: columns})
+    save(replace(program, blocks=(*program.blocks[:2], altered, *program.blocks[3:])), tmp_path)
+    with pytest.raises(ProgramError, match="digest"):
+        load(tmp_path)
+
+
+def test_an_altered_manifest_is_found_by_its_seal(tmp_path: Path) -> None:
+    save(compiled(tp=2), tmp_path)
+    path = tmp_path / "manifest.json"
+    path.write_text(path.read_text().replace('"rows": 1', '"rows": 2'))
+    with pytest.raises(ProgramError, match="seal"):
+        load(tmp_path)
+
+
+def test_a_truncated_or_missing_file_is_one_clear_error(tmp_path: Path) -> None:
+    save(compiled(tp=2), tmp_path)
+    path = tmp_path / "columns.npz"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ProgramError, match="not a whole program"):
+        load(tmp_path)
+    path.unlink()
+    with pytest.raises(ProgramError, match="not a whole program"):
+        load(tmp_path)
+
+
+def test_a_tp_that_does_not_divide_the_rack_names_both_numbers() -> None:
+    with pytest.raises(OptionError, match=r"--tp 3.*8 chips"):
+        compiled(tp=3)
+
+
+def test_more_stages_than_groups_are_refused() -> None:
+    with pytest.raises(OptionError, match=r"--pp 5.*2 groups of 4"):
+        compiled(tp=4, pp=5)
+
+
+def test_a_model_that_does_not_fit_says_bytes_needed_and_available() -> None:
+    small = replace(TRAY, chip=TRAY.chip.with_numbers(sram_bytes=200_000))
+    with pytest.raises(CapacityError, match=r"needs .* a chip has"):
+        compile_program(llama(), small, CompileOptions(tp=1))
+
+
+def test_the_search_for_tp_takes_the_fastest_that_fits() -> None:
+    best = compile_program(llama(), TRAY, CompileOptions())
+    every = [compiled(tp=tp).manifest["cycles"]["160"] for tp in (1, 2, 4, 8)]
+    assert best.manifest["cycles"]["160"] == min(every)
+
+
+def test_the_digest_does_not_depend_on_the_hash_seed() -> None:
+    code = (
+        "from steps import llama; from fabric.rack import load_rack; from compiler.options import CompileOptions;"
+        "from compiler.pipeline import compile_program;"
+        "print(compile_program(llama(), load_rack('lpx-tray'), CompileOptions(tp=8, layout='2d')).manifest['digest'])"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parent)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("0", "1")
+    }
+    assert len(found) == 1
+
+
+def test_the_manifest_is_plain_json() -> None:
+    manifest = compiled(tp=2).manifest
+    assert json.loads(json.dumps(manifest)) == manifest
