@@ -1,0 +1,72 @@
+"""The chips and racks that ship with the project: one YAML file each in `fabric/catalog/`."""
+
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fabric.chip import ChipSpec, Sourced, check_sources
+from fabric.topology import Level, RackSpec
+
+FOLDER = Path(__file__).with_name("catalog")
+ALIASES = {"lp30-p4": "lp30"}
+
+
+class UnknownChipError(ValueError):
+    """A chip name that the catalog does not hold."""
+
+
+class UnknownRackError(ValueError):
+    """A rack name that the catalog does not hold."""
+
+
+def chip_names() -> tuple[str, ...]:
+    """Names of all chips, sorted, aliases among them."""
+    return tuple(sorted([*_stems("chips"), *ALIASES]))
+
+
+def rack_names() -> tuple[str, ...]:
+    """Names of all racks, sorted."""
+    return _stems("racks")
+
+
+@cache
+def chip_spec(name: str) -> ChipSpec:
+    """The chip of that name; an unknown name raises `UnknownChipError` with the closest one."""
+    if name not in chip_names():
+        raise UnknownChipError(_unknown("chip", name, chip_names()))
+    fields = _read("chips", ALIASES.get(name, name))
+    spec = ChipSpec(sources=_sources(fields), **fields)
+    check_sources(f"chip {name}", list(spec.numbers()), spec.sources)
+    return spec
+
+
+@cache
+def rack_spec(name: str) -> RackSpec:
+    """The rack of that name as its file writes it; an unknown name raises `UnknownRackError`."""
+    if name not in rack_names():
+        raise UnknownRackError(_unknown("rack", name, rack_names()))
+    fields = _read("racks", name)
+    levels = tuple(Level(shape=tuple(level.pop("shape", ())), **level) for level in fields.pop("levels", ()))
+    links = tuple((a, b, lanes, hop_ns) for a, b, lanes, hop_ns in fields.pop("links", ()))
+    return RackSpec(sources=_sources(fields), levels=levels, links=links, **fields)
+
+
+def _stems(folder: str) -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in (FOLDER / folder).glob("*.yaml")))
+
+
+def _read(folder: str, name: str) -> dict[str, Any]:
+    return yaml.safe_load((FOLDER / folder / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def _sources(fields: dict[str, Any]) -> tuple[Sourced, ...]:
+    return tuple(Sourced(**source) for source in fields.pop("sources"))
+
+
+def _unknown(what: str, name: str, names: tuple[str, ...]) -> str:
+    near = get_close_matches(name, names, n=1, cutoff=0.4)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"{what}: {name!r} is not in the catalog.{hint} It holds: {', '.join(names)}."

@@ -1,0 +1,8 @@
+"""`python -m lpu` is the command line."""
+
+import sys
+
+from lpu.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

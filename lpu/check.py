@@ -1,0 +1,94 @@
+"""The independent checker of a program: the seven rules that make it legal, on its expanded columns.
+
+It believes nothing that the compiler says: regions, links and preloaded values are looked at, cycles are
+computed again from docs/timing.md, and the producer of every read is found by address and cycle alone.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from compiler.isa import COLUMNS, TAGS, Columns, Op
+from compiler.program import LOADS, Loads, Program
+from lpu.check_accumulators import accumulators
+from lpu.check_cycles import cycles
+from lpu.check_findings import RULES, Findings, HazardError, Report, Violation, tag
+from lpu.check_memory import memory
+from lpu.check_operands import image, operands, regions
+from lpu.check_rows import Machine, form, groups, is_transfer
+from lpu.check_units import ports, units
+from lpu.check_weights import cache, weights
+
+__all__ = ["RULES", "HazardError", "Report", "Violation", "check", "check_columns", "require"]
+
+
+def check(program: Program, context: int) -> Report:
+    """Check one step of a program, for one context bucket."""
+    return check_columns(program.manifest, program.loads(), program.expand(context))
+
+
+def check_columns(manifest: Mapping[str, Any], loads: Loads, columns: Columns) -> Report:
+    """Check expanded columns against a manifest and the preloaded values, whoever made them."""
+    findings = Findings(columns)
+    if not _tables(findings, loads, columns):
+        return findings.report()
+    try:
+        machine = Machine.of(manifest)
+    except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+        what = f"manifest: {type(error).__name__}: {error}"
+        findings.note(0, np.zeros(1), lambda _: what)
+        return findings.report()
+    form(findings, machine)
+    regions(findings, machine)
+    if findings.counts[0]:
+        return findings.report()  # the other rules could make no sense of such rows
+    found = groups(columns, machine)
+    held = cycles(findings, machine, found)
+    units(findings, machine, held)
+    ports(findings, machine, held)
+    accumulators(findings, machine)
+    used = operands(findings, machine, found)
+    weights(findings, machine, used.weights, loads, image(findings, machine, loads))
+    cache(findings, machine, used.kv_reads, used.kv_writes)
+    memory(findings, machine, used)
+    _carried(findings)
+    return findings.report()
+
+
+def require(report: Report) -> Report:
+    """The report itself if it is clean.
+
+    Raises HazardError if it is not.
+    """
+    if not report.ok:
+        raise HazardError(report)
+    return report
+
+
+def _tables(findings: Findings, loads: Loads, columns: Columns) -> bool:
+    """Whether all columns are int64 arrays of one length."""
+    for table, names in ((columns, COLUMNS + TAGS), (loads, LOADS)):
+        arrays = [getattr(table, name) for name in names]
+        wrong = [a.dtype != np.int64 or a.shape != (len(table),) for a in arrays]
+        findings.note(
+            0,
+            np.flatnonzero(wrong),
+            lambda i, n=names, a=arrays: (
+                f"column {n[i]} is {a[i].dtype} {a[i].shape}, must be int64 ({len(a[0])},)"
+            ),
+        )
+    return not findings.counts[0]
+
+
+def _carried(findings: Findings) -> None:
+    """Rule 7: a transfer delivers the value that it took."""
+    c = findings.columns
+    bad = np.flatnonzero(is_transfer(c.op) & (c.src_tag >= 0) & (c.dst_tag >= 0) & (c.src_tag != c.dst_tag))
+    findings.add(
+        7,
+        bad,
+        lambda i: (
+            f"{Op(c.op[bad[i]]).name} takes tag {tag(c.src_tag[bad[i]])}, delivers {tag(c.dst_tag[bad[i]])}"
+        ),
+    )

@@ -1,0 +1,215 @@
+"""Rule 5: the SRAM that every row reads and writes, inside the regions of its chip."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from compiler.isa import KV, READS, SHARED, TRANSIENT, WEIGHTS, WRITES, Columns, Op, Operand
+from compiler.program import ANGLES, GAIN, SCALE, TABLE, TILE, Loads
+from lpu.check_findings import Findings
+from lpu.check_rows import REGIONS, Group, Machine
+
+_REGION = {TRANSIENT: 0, KV: 1, WEIGHTS: 2, SHARED: 2}
+_KIND = {
+    Op.EMBED: TABLE,
+    Op.NORM: GAIN,
+    Op.HNORM: GAIN,
+    Op.ROPE: ANGLES,
+    Op.MM: TILE,
+    Op.WB: SCALE,
+    Op.RED: SCALE,
+}
+KIND_NAMES = ("TILE", "SCALE", "GAIN", "TABLE", "ANGLES")
+KIND_WORDS = np.array([80, 1, 1, 0, 0])  # words per preloaded value; tables have any number
+
+
+class Accesses(NamedTuple):
+    """Reads or writes of one space: [start, stop) in words, at a cycle, of values tagged `tag` and onwards.
+
+    `kind` is the kind of preloaded value that a weight read needs.
+    """
+
+    row: np.ndarray
+    chip: np.ndarray
+    start: np.ndarray
+    stop: np.ndarray
+    time: np.ndarray
+    tag: np.ndarray
+    kind: np.ndarray
+
+    def take(self, which: np.ndarray) -> "Accesses":
+        """The accesses named by an index or mask array."""
+        return Accesses(*(column[which] for column in self))
+
+
+class Operands(NamedTuple):
+    """All accesses of the program that lie where they may."""
+
+    reads: Accesses
+    writes: Accesses
+    weights: Accesses
+    kv_reads: Accesses
+    kv_writes: Accesses
+
+
+def operands(findings: Findings, machine: Machine, groups: list[Group]) -> Operands:
+    """Every access of every row; those outside their region or off their line are violations and left out."""
+    parts: dict[tuple[int, bool], list[Accesses]] = {}
+    for group in groups:
+        if group.op in (Op.QK, Op.PV):
+            _chunk(findings, group)
+        for operand in READS[group.op]:
+            space = WEIGHTS if operand.space == SHARED else operand.space
+            parts.setdefault((space, False), []).append(
+                _access(findings.columns, group, operand, machine.rows)
+            )
+        write = WRITES[group.op]
+        if write is not None:
+            made = _access(findings.columns, group, write, machine.rows, write=True)
+            parts.setdefault((write.space, True), []).append(made)
+    empty = Accesses(*(np.zeros(0, np.int64) for _ in Accesses._fields))
+
+    def inside(space: int, write: bool) -> Accesses:
+        lists = parts.get((space, write), [empty])
+        joined = Accesses(*(np.concatenate(columns) for columns in zip(*lists, strict=True)))
+        return _inside(findings, machine, joined, space)
+
+    return Operands(
+        reads=inside(TRANSIENT, False),
+        writes=inside(TRANSIENT, True),
+        weights=inside(WEIGHTS, False),
+        kv_reads=inside(KV, False),
+        kv_writes=inside(KV, True),
+    )
+
+
+def _chunk(findings: Findings, group: Group) -> None:
+    """The chunk that a row names begins inside its KV region."""
+    kernel, n = group.kernel, findings.columns.n[group.rows]
+    bad = np.flatnonzero(n * kernel["chunk"] * kernel["kv_words"] >= kernel["kv_stride"])
+    findings.add(
+        5,
+        group.rows[bad],
+        lambda i: (
+            f"chunk {n[bad[i]]} begins at token {n[bad[i]] * kernel['chunk']}, its KV region has "
+            f"{kernel['kv_stride'] // kernel['kv_words']}"
+        ),
+    )
+
+
+def _access(c: Columns, group: Group, operand: Operand, batch: int, write: bool = False) -> Accesses:
+    op, kernel, rows = group
+    n = c.n[rows]
+    start, tag = getattr(c, operand.column)[rows], getattr(c, operand.column + "_tag")[rows]
+    unit = batch if operand.space == TRANSIENT else 1
+    words = operand.extent(n, kernel) * unit
+    if operand.stride:
+        rows, words = np.repeat(rows, n), np.repeat(words, n)
+        piece = np.arange(len(rows)) - np.repeat(np.cumsum(n) - n, n)
+        step = piece * operand.stride(kernel)
+        start = np.repeat(start, n) + step * unit
+        tag = np.repeat(tag, n)
+        tag = np.where(tag < 0, -1, tag + step)
+    if op is Op.WB and kernel["wide"] and not write:
+        rows = rows[:0]  # wide partials are not scaled yet: no operand
+    count = len(rows)
+    return Accesses(
+        row=rows,
+        chip=(c.peer if write and op in (Op.SEND, Op.FORWARD) else c.chip)[rows],
+        start=start[:count],
+        stop=start[:count] + words[:count],
+        time=(c.t1 if write else c.t0)[rows],
+        tag=tag[:count],
+        kind=np.full(count, _KIND.get(op, -1)),
+    )
+
+
+def _inside(findings: Findings, machine: Machine, a: Accesses, space: int) -> Accesses:
+    base, words = machine.regions[:, _REGION[space]].T
+    low, high = np.maximum(base, 0), np.minimum(base + words, machine.words)
+    off = (a.start < low[a.chip]) | (a.stop > high[a.chip])
+    name = REGIONS[_REGION[space]]
+    bad = np.flatnonzero(off)
+    findings.add(
+        5,
+        a.row[bad],
+        lambda i: (
+            f"operand words {a.start[bad[i]]} .. {a.stop[bad[i]] - 1}, "
+            f"chip {a.chip[bad[i]]} has its {name} region in words {low[a.chip[bad[i]]]} .. {high[a.chip[bad[i]]] - 1}"
+        ),
+    )
+    if space == TRANSIENT and machine.rows > 1:
+        skew = np.flatnonzero((a.start % machine.rows != 0) & ~off)
+        findings.add(
+            5,
+            a.row[skew],
+            lambda i: f"operand at word {a.start[skew[i]]}, lines begin at multiples of {machine.rows} words",
+        )
+        off[skew] = True
+    return a.take(~off) if off.any() else a
+
+
+def regions(findings: Findings, machine: Machine) -> None:
+    """The regions of each chip are disjoint and inside its SRAM."""
+    base, words = machine.regions[..., 0], machine.regions[..., 1]
+    bad = (words < 0) | (base < 0) | (base + words > machine.words)
+    end = base + words
+    findings.note(
+        5,
+        np.argwhere(bad),
+        lambda at: (
+            f"chip {at[0]}: its {REGIONS[at[1]]} region is words {base[tuple(at)]} .. {end[tuple(at)] - 1}, "
+            f"the chip has {machine.words}"
+        ),
+    )
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        first, last = np.maximum(base[:, one], base[:, other]), np.minimum(end[:, one], end[:, other])
+        clash = (first < last) & (words[:, one] > 0) & (words[:, other] > 0)
+        names = f"{REGIONS[one]} and {REGIONS[other]}"
+        findings.note(
+            5,
+            np.flatnonzero(clash),
+            lambda chip, n=names, f=first, e=last: (
+                f"chip {chip}: {n} regions share words {f[chip]} .. {e[chip] - 1}"
+            ),
+        )
+
+
+def image(findings: Findings, machine: Machine, loads: Loads) -> np.ndarray:
+    """The well formed loads in order of chip and address: disjoint and inside the weight regions."""
+    known = (
+        (loads.chip >= 0) & (loads.chip < machine.chips) & (loads.kind >= 0) & (loads.kind < len(KIND_NAMES))
+    )
+    chip, kind = np.where(known, loads.chip, 0), np.where(known, loads.kind, 0)
+    fixed = KIND_WORDS[kind]
+    known &= (loads.words > 0) & ((loads.words == fixed) | (fixed == 0))
+    base, words = machine.regions[chip, 2].T
+    within = (loads.addr >= np.maximum(base, 0)) & (
+        loads.addr + loads.words <= np.minimum(base + words, machine.words)
+    )
+    findings.note(
+        0,
+        np.flatnonzero(~known),
+        lambda i: f"load {i}: chip {loads.chip[i]}, kind {loads.kind[i]}, {loads.words[i]} words",
+    )
+    findings.note(
+        5,
+        np.flatnonzero(known & ~within),
+        lambda i: (
+            f"load {i}: words {loads.addr[i]} .. {loads.addr[i] + loads.words[i] - 1} of chip {chip[i]}, "
+            f"its weights region is words {base[i]} .. {base[i] + words[i] - 1}"
+        ),
+    )
+    which = np.flatnonzero(known & within)
+    key = loads.chip[which] * machine.words + loads.addr[which]
+    order = np.argsort(key, kind="stable")
+    which, key = which[order], key[order]
+    findings.note(
+        5,
+        np.flatnonzero(key[:-1] + loads.words[which[:-1]] > key[1:]),
+        lambda i: (
+            f"loads {which[i]} and {which[i + 1]} share word {loads.addr[which[i + 1]]} of chip "
+            f"{loads.chip[which[i]]}: the first ends at {loads.addr[which[i]] + loads.words[which[i]] - 1}"
+        ),
+    )
+    return which

@@ -1,0 +1,208 @@
+"""The rows as the checker sees them: the machine of the manifest, rows by kernel, rule 0 (form)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from compiler.isa import F32_LANES, TILE_ROWS, WORD_BYTES, Columns, Kernel, Op
+from lpu.check_findings import Findings
+
+TIME_BITS = 36  # keys are place << TIME_BITS | cycle and stay below 2^63
+CYCLE = (1 << TIME_BITS) - 1
+REGIONS = ("transient", "kv", "weights")  # the order in the manifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """The numbers of the manifest that the rules need. `link[chip * chips + peer]` is an index or -1."""
+
+    chips: int
+    rows: int
+    words: int
+    planes: int
+    chains: int
+    accumulators: int
+    ports: int
+    plane_bytes: int
+    mxm_fill: int
+    vxm_latency: int
+    lane_reduce: int
+    forward: int
+    kernels: tuple[Kernel, ...]
+    regions: np.ndarray
+    link: np.ndarray
+    lanes: np.ndarray
+    hop: np.ndarray
+    slot: np.ndarray
+    outputs: np.ndarray
+
+    @staticmethod
+    def of(manifest: Mapping[str, Any]) -> "Machine":
+        """The machine that a manifest describes."""
+        chip: Mapping[str, Any] = manifest["chip"]
+        regions = np.array(manifest["regions"], np.int64).reshape(-1, len(REGIONS), 2)
+        chips = len(regions)
+        links = np.array(manifest["links"], np.int64).reshape(-1, 5)
+        if ((links[:, :2] < 0) | (links[:, :2] >= chips)).any() or (links[:, 2:] < [1, 0, 1]).any():
+            raise ValueError("links: an end is no chip, or lanes, hop_cycles or slot_cycles are too small")
+        pair = links[:, 0] * chips + links[:, 1]
+        if len(np.unique(pair)) < len(pair):
+            raise ValueError("links: two links join one pair of chips in one direction")
+        link = np.full(chips * chips, -1, np.int64)
+        link[pair] = np.arange(len(links))
+        rate = Fraction(chip["sram_bytes_per_cycle"]) * Fraction(str(chip["weight_install_frac"]))
+        plane_bytes = int(
+            rate / chip["planes"] + Fraction(1, 2)
+        )  # whole bytes, as fabric/chip.py rounds them
+        outputs = [entry[:2] for entry in manifest["logits"]] + [manifest["token"][:2]]
+        return Machine(
+            chips=chips,
+            rows=manifest["rows"],
+            words=chip["sram_bytes"] // WORD_BYTES,
+            planes=chip["planes"],
+            chains=chip["vxm_chains"],
+            accumulators=chip["accumulators"],
+            ports=chip["activation_ports"],
+            plane_bytes=plane_bytes,
+            mxm_fill=chip["mxm_fill_cycles"],
+            vxm_latency=chip["vxm_latency_cycles"],
+            lane_reduce=chip["lane_reduce_cycles"],
+            forward=manifest["forward_cycles"],
+            kernels=tuple(manifest["kernels"]),
+            regions=regions,
+            link=link,
+            lanes=links[:, 2],
+            hop=links[:, 3],
+            slot=links[:, 4],
+            outputs=np.array(outputs, np.int64).reshape(-1, 2),
+        )
+
+
+class Group(NamedTuple):
+    """All rows of one opcode and kernel."""
+
+    op: Op
+    kernel: Kernel
+    rows: np.ndarray
+
+
+# The attributes that an opcode needs of its kernel (compiler/isa.py and docs/timing.md).
+_ATTENTION = ("group", "head_dim", "chunk", "rows", "kv_stride", "kv_words", "kv")
+_NEEDS: dict[Op, tuple[str, ...]] = {
+    Op.EMBED: ("vocab", "stride"),
+    Op.HNORM: ("head_dim",),
+    Op.ROPE: ("head_dim", "input", "positions", "stride"),
+    Op.KVW: ("head_dim", "rows", "kv_stride", "kv_words"),
+    Op.QK: _ATTENTION,
+    Op.SMAX: ("group", "chunk"),
+    Op.EXP: ("group", "chunk"),
+    Op.PV: _ATTENTION,
+    Op.AOUT: ("group", "chunk", "head_dim"),
+    Op.MM: ("k_lines",),
+    Op.WB: ("wide",),
+    Op.RED: ("parts",),
+}
+_WORDS_OF = {"kv": ("fp16", "fp8"), "input": ("f32", "fp16", "f16"), "wide": (True, False)}
+_F16_LANES = 160
+# Rows whose n is a chunk or nothing may have n = 0; a plane has 320 columns, so MM and WB at most 4 lines.
+_LEAST = np.array([0 if op in (Op.KVW, Op.QK, Op.EXP, Op.PV) else 1 for op in Op])
+_MOST = np.array([TILE_ROWS // F32_LANES if op in (Op.MM, Op.WB) else 1 << 21 for op in Op])
+
+
+def is_transfer(op: np.ndarray) -> np.ndarray:
+    """Which rows are SEND or FORWARD."""
+    return (op == Op.SEND) | (op == Op.FORWARD)
+
+
+def form(findings: Findings, machine: Machine) -> None:
+    """Rule 0: rows of which the other rules can make sense at all."""
+    c, kernels = findings.columns, len(machine.kernels)
+    known = (c.op >= 0) & (c.op < len(Op))
+    findings.add(0, np.flatnonzero(~known), lambda i: f"opcodes are 0 .. {len(Op) - 1}")
+    op = np.where(known, c.op, 0)
+    transfer = is_transfer(op) & known
+    names = {"chip": np.ones(len(c), bool), "peer": transfer}
+    for name, relevant in names.items():
+        values = getattr(c, name)
+        bad = np.flatnonzero(relevant & ((values < 0) | (values >= machine.chips)))
+        findings.add(
+            0, bad, lambda i, v=values, b=bad, n=name: f"{n} {v[b[i]]}, chips are 0 .. {machine.chips - 1}"
+        )
+    bad = np.flatnonzero((c.t0 < 0) | (c.t1 < c.t0) | (c.t1 > CYCLE >> 1))
+    findings.add(0, bad, lambda i, b=bad: f"from cycle {c.t0[b[i]]} to cycle {c.t1[b[i]]}")
+    bad = np.flatnonzero(known & ((c.n < _LEAST[op]) | (c.n > _MOST[op])))
+    findings.add(
+        0, bad, lambda i, b=bad: f"n is {c.n[b[i]]}, at least {_LEAST[op[b[i]]]}, at most {_MOST[op[b[i]]]}"
+    )
+    bad = np.flatnonzero(transfer & ((c.aux < 1) | (c.aux > 1 << 16)))
+    findings.add(0, bad, lambda i, b=bad: f"uses {c.aux[b[i]]} lanes, at least 1")
+    bad = np.flatnonzero(known & ~transfer & ((c.aux < 0) | (c.aux >= kernels)))
+    findings.add(0, bad, lambda i, b=bad: f"kernel {c.aux[b[i]]}, kernels are 0 .. {kernels - 1}")
+    if sum(findings.counts) == 0:
+        for group in groups(c, machine):
+            wrong = _wrong(group.op, group.kernel, machine.rows)
+            if wrong:
+                findings.add(0, group.rows, lambda i, w=wrong: w)
+
+
+def _wrong(op: Op, kernel: Kernel, rows: int) -> str:
+    """What is wrong with a kernel for an opcode, or nothing."""
+    for name in _NEEDS.get(op, ()):
+        if name not in kernel:
+            return f"its kernel has no {name}"
+        value = kernel[name]
+        if name in _WORDS_OF:
+            if value not in _WORDS_OF[name]:
+                return f"its kernel has {name} {value!r}, not one of {_WORDS_OF[name]}"
+        elif not isinstance(value, int) or not 0 < value < 1 << 31:
+            return f"its kernel has {name} {value!r}, not a count"
+    if kernel.get("rows", rows) != rows:
+        return f"its kernel has {kernel['rows']} rows, the program {rows}"
+    if "chunk" in _NEEDS.get(op, ()) and kernel["group"] * kernel["chunk"] % F32_LANES:
+        return f"{kernel['group']} x {kernel['chunk']} scores are no whole lines of {F32_LANES}"
+    if op is Op.MM and kernel["k_lines"] * _F16_LANES > TILE_ROWS:
+        return f"its kernel has k_lines {kernel['k_lines']}, a plane takes {TILE_ROWS // _F16_LANES}"
+    return ""
+
+
+def groups(columns: Columns, machine: Machine) -> list[Group]:
+    """The rows by opcode and kernel; transfers have no kernel. Rows keep their order in a group."""
+    kernels = max(len(machine.kernels), 1)
+    key = columns.op * kernels + np.where(is_transfer(columns.op), 0, columns.aux)
+    if len(Op) * kernels <= 1 << 16:
+        key = key.astype(np.uint16)  # numpy sorts these in linear time
+    order = np.argsort(key, kind="stable")
+    key = key[order]
+    starts = np.flatnonzero(np.concatenate([[len(key) > 0], key[1:] != key[:-1]]))
+    out: list[Group] = []
+    for rows in np.split(order, starts[1:]) if len(order) else []:
+        row = rows[0]
+        op = Op(int(columns.op[row]))
+        transfer = op in (Op.SEND, Op.FORWARD)
+        out.append(Group(op, {} if transfer else machine.kernels[columns.aux[row]], rows))
+    return out
+
+
+class Pieces(NamedTuple):
+    """Intervals cut at every end of any of them: of each piece its interval, its segment, where it begins."""
+
+    interval: np.ndarray
+    segment: np.ndarray
+    begin: np.ndarray
+
+
+def split(start: np.ndarray, stop: np.ndarray, size: int) -> Pieces:
+    """Cut the intervals [start, stop) of positions below `size`; two pieces are one segment or disjoint."""
+    cut = np.zeros(size + 1, bool)
+    cut[start] = True
+    cut[stop] = True
+    segment_of = np.cumsum(cut, dtype=np.int32)
+    first = segment_of[start] - 1
+    count = segment_of[stop - 1] - first
+    interval = np.repeat(np.arange(len(start)), count)
+    within = np.arange(len(interval)) - np.repeat(np.cumsum(count) - count, count)
+    segment = first[interval] + within
+    return Pieces(interval, segment, np.flatnonzero(cut)[segment])

@@ -1,0 +1,97 @@
+"""Rules 1 and 3: units and lanes are held by one row at a time; the words of a cycle fit the ports."""
+
+from typing import Any
+
+import numpy as np
+
+from compiler.isa import Op
+from lpu.check_cycles import Held
+from lpu.check_findings import Findings
+from lpu.check_rows import CYCLE, TIME_BITS, Machine, is_transfer, split
+
+_RATE = 1024  # ports are counted in 1/1024 words per cycle
+
+
+def units(findings: Findings, machine: Machine, held: Held) -> None:
+    """Rule 1 for the units of the chips and for the lanes of the links."""
+    c = findings.columns
+    planes, last = machine.planes, 2 * machine.planes + machine.chains
+    low, high = np.full(len(Op), 2 * planes), np.full(len(Op), last)
+    low[[Op.MM, Op.QK, Op.PV]], high[[Op.MM, Op.QK, Op.PV]] = 0, planes
+    low[Op.WB], high[Op.WB] = planes, 2 * planes
+    low[[Op.SEND, Op.FORWARD]], high[[Op.SEND, Op.FORWARD]] = -1, 0
+    fits = (c.unit >= low[c.op]) & (c.unit < high[c.op])
+    bad = np.flatnonzero(~fits)
+    findings.add(
+        1,
+        bad,
+        lambda i: f"on unit {c.unit[bad[i]]}, units {low[c.op[bad[i]]]} .. {high[c.op[bad[i]]] - 1} do this",
+    )
+    rows = np.flatnonzero(fits & (c.unit >= 0))
+    _exclusive(findings, rows, c.chip[rows] * last + c.unit[rows], held.hold, "unit")
+    _lanes(findings, machine, held)
+
+
+def _lanes(findings: Findings, machine: Machine, held: Held) -> None:
+    c = findings.columns
+    if not len(machine.lanes):
+        return
+    rows = np.flatnonzero(held.link >= 0)
+    rows = rows[(c.lane[rows] >= 0) & (c.lane[rows] + c.aux[rows] <= machine.lanes[held.link[rows]])]
+    begins = np.cumsum(machine.lanes) - machine.lanes
+    start = begins[held.link[rows]] + c.lane[rows]
+    pieces = split(start, start + c.aux[rows], int(machine.lanes.sum()))
+    _exclusive(findings, rows[pieces.interval], pieces.segment, held.hold, "lanes")
+
+
+def _exclusive(findings: Findings, rows: np.ndarray, place: np.ndarray, hold: np.ndarray, what: str) -> None:
+    """Rows of one place must not begin before the row before them is done."""
+    c = findings.columns
+    key = place << TIME_BITS | c.t0[rows]
+    order = np.argsort(key)
+    rows, key = rows[order], key[order]
+    late = np.flatnonzero(key[:-1] + hold[rows[:-1]] > key[1:])
+    late = late[key[late] >> TIME_BITS == key[late + 1] >> TIME_BITS]
+
+    def text(i: int) -> str:
+        before = rows[late[i]]
+        end = int(c.t0[before] + hold[before])
+        mine = _name(findings, rows[late[i] + 1])
+        return f"needs {what} {mine}, held until cycle {end} by {findings.place(before)}"
+
+    findings.add(1, rows[late + 1], text)
+
+
+def _name(findings: Findings, row: Any) -> str:
+    c = findings.columns
+    if c.unit[row] >= 0:
+        return str(c.unit[row])
+    return f"{c.lane[row]} .. {c.lane[row] + c.aux[row] - 1} to chip {c.peer[row]}"
+
+
+def ports(findings: Findings, machine: Machine, held: Held) -> None:
+    """Rule 3: the words that all rows of a chip move in a cycle."""
+    c = findings.columns
+    rows = np.flatnonzero(held.hold > 0)
+    rate = (_RATE * held.words[rows] + held.hold[rows] - 1) // held.hold[rows]
+    sends = np.flatnonzero(is_transfer(c.op[rows]))
+    row = np.concatenate([rows, rows[sends]])
+    rate = np.concatenate([rate, rate[sends]])
+    chip = np.concatenate([c.chip[rows], c.peer[rows[sends]]]) << TIME_BITS
+    begin = np.maximum(np.concatenate([c.t0[rows], c.t1[rows[sends]] - held.hold[rows[sends]]]), 0)
+    key = np.concatenate(
+        [(chip | begin) << 1 | 1, chip + begin + held.hold[row] << 1]
+    )  # ends before beginnings
+    order = np.argsort(key)
+    key, load = key[order], np.cumsum(np.concatenate([rate, -rate])[order])
+    last = np.ones(len(key), bool)
+    last[:-1] = key[1:] >> 1 != key[:-1] >> 1  # the last event of a cycle
+    over = np.flatnonzero(last & (load > _RATE * machine.ports) & (key & 1).astype(bool))
+    findings.add(
+        3,
+        row[order[over]],
+        lambda i: (
+            f"at cycle {key[over[i]] >> 1 & CYCLE} chip {key[over[i]] >> TIME_BITS + 1} moves "
+            f"{load[over[i]] / _RATE:.1f} words, it has {machine.ports} ports"
+        ),
+    )

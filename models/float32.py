@@ -1,0 +1,96 @@
+"""The ops of the vocabulary in plain f32 JAX: the baseline to compare speed and values with.
+
+Weights may be f32 [k, n] in place of codes (then already scaled); activations are f32 wherever the contract
+says fp16; caches are f32.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Float32, Int32, Shaped
+
+from models.formats import pow2
+
+Batch = Int32[Array, " batch"]
+Cache = Float32[Array, "batch tokens kv_heads head_dim"]
+ACTIVATIONS = {"silu": jax.nn.silu, "gelu": lambda x: jax.nn.gelu(x, approximate=True)}
+
+
+def embed(table: Float[Array, "vocab hidden"], tokens: Batch) -> Float32[Array, "batch hidden"]:
+    """Rows of the table."""
+    return table[tokens].astype(jnp.float32)
+
+
+def decode(codes: Shaped[Array, "k n"], exponent: Int32[Array, " n"]) -> Float32[Array, "k n"]:
+    """Weights as f32: e4m3 codes times 2^exponent per column; f32 weights as they are."""
+    if codes.dtype != jnp.uint8:
+        return codes
+    values = jax.lax.bitcast_convert_type(codes, jnp.float8_e4m3fn).astype(jnp.float32)
+    return values * pow2(exponent).astype(jnp.float32)
+
+
+def matmul(
+    a: Float32[Array, "batch k"], codes: Shaped[Array, "k n"], exponent: Int32[Array, " n"]
+) -> Float32[Array, "batch n"]:
+    """One f32 matrix product."""
+    return a @ decode(codes, exponent)
+
+
+def rms_norm(
+    x: Float32[Array, "*batch width"], gain: Float32[Array, " width"], *, eps: float
+) -> Float32[Array, "*batch width"]:
+    """The vector over its root mean square, times the gain."""
+    return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + jnp.float32(eps)) * gain
+
+
+def rope(
+    x: Float32[Array, "batch heads head_dim"], angles: Int32[Array, "context 2 pairs"], position: Batch
+) -> Float32[Array, "batch heads head_dim"]:
+    """Half-split rotary embedding."""
+    a, b = jnp.split(x, 2, axis=-1)
+    turn = angles[position].astype(jnp.float32) * jnp.float32(2**-15)
+    c, s = turn[:, None, 0], turn[:, None, 1]
+    return jnp.concatenate([a * c - b * s, b * c + a * s], axis=-1)
+
+
+def round16(x: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
+    """Nothing: f32 stays f32."""
+    return x
+
+
+def attention(
+    q: Float32[Array, "batch heads head_dim"],
+    k: Float32[Array, "batch kv_heads head_dim"],
+    v: Float32[Array, "batch kv_heads head_dim"],
+    k_cache: Cache,
+    v_cache: Cache,
+    position: Batch,
+    *,
+    fraction_bits: int,
+) -> tuple[Float32[Array, "batch lanes"], Cache, Cache]:
+    """Append, then softmax attention to all tokens up to the position."""
+    batch, tokens, kv_heads, head_dim = k_cache.shape
+    rows = jnp.arange(batch)
+    k_cache, v_cache = k_cache.at[rows, position].set(k), v_cache.at[rows, position].set(v)
+    grouped = q.reshape(batch, kv_heads, -1, head_dim)
+    scores = jnp.einsum("bhgd,bthd->bhgt", grouped, k_cache) * jnp.float32(head_dim**-0.5)
+    seen = jnp.arange(tokens) <= position[:, None]
+    weights = jax.nn.softmax(jnp.where(seen[:, None, None], scores, -jnp.inf), axis=-1)
+    return jnp.einsum("bhgt,bthd->bhgd", weights, v_cache).reshape(batch, -1), k_cache, v_cache
+
+
+def glu(
+    gate: Float32[Array, "*shape"], up: Float32[Array, "*shape"], *, activation: str
+) -> Float32[Array, "*shape"]:
+    """Activation of the gate, times up."""
+    return ACTIVATIONS[activation](gate) * up
+
+
+def add(x: Float32[Array, "*shape"], y: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
+    """The residual sum."""
+    return x + y
+
+
+def argmax(logits: Float32[Array, "batch vocab"]) -> Batch:
+    """The token with the largest logit."""
+    return jnp.argmax(logits, axis=-1).astype(jnp.int32)

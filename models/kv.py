@@ -1,0 +1,32 @@
+"""The KV cache of a decoder: the only state that lives from step to step."""
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+KVFormat = Literal["fp16", "fp8"]
+
+
+class KVCache(NamedTuple):
+    """Keys and values per layer, each [batch, tokens, kv_heads, head_dim], fp16 or e4m3 codes (uint8).
+
+    Leaves are arrays, or `jax.ShapeDtypeStruct` where only the shape is meant.
+    """
+
+    k: tuple[Any, ...]
+    v: tuple[Any, ...]
+
+
+def kv_shape(layers: int, batch: int, context: int, kv_heads: int, head_dim: int, kv: KVFormat) -> KVCache:
+    """Shapes of the cache of that many equal layers."""
+    dtypes = {"fp16": jnp.float16, "fp8": jnp.uint8}
+    if kv not in dtypes:
+        raise ValueError(f"kv: format {kv!r} is unknown, it is fp16 or fp8.")
+    leaf = jax.ShapeDtypeStruct((batch, context, kv_heads, head_dim), dtypes[kv])
+    return KVCache((leaf,) * layers, (leaf,) * layers)
+
+
+def empty_cache(shape: KVCache) -> KVCache:
+    """A cache of that shape filled with zeros."""
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shape)

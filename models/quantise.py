@@ -1,0 +1,154 @@
+"""Float weights as e4m3 codes with a power-of-two scale per output column, and back.
+
+Source: facts/numerics.md sections 2.1 and 2.2 (`rn8`). Numpy only, block by block: a block of 128 Ki values
+stays in cache, which is what makes a 1B model a matter of seconds.
+"""
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, Int32, UInt8
+
+FORMAT = "e4m3 codes, 2^e per column, rn8, v1"  # enters every digest: other codes need another name
+LARGEST = 448.0
+LEAST_EXPONENT = -126  # below it 2^e is no normal f32
+_BLOCK = 1 << 17
+_SMALLEST_NORMAL = np.uint32(0x3C800000)  # bits of 2^-6
+_SUBNORMAL_MAGIC = np.float32(1 << 14)  # one ulp of it is 2^-9, the step of e4m3 subnormals
+
+Values = Float32[np.ndarray, "k n"]
+
+
+class WeightError(ValueError):
+    """Weights that cannot be used: the message names file, tensor, both numbers and a remedy."""
+
+
+class Quantised(NamedTuple):
+    """Codes and exponents of one matrix (value = code * 2^exponent), and what the rounding cost."""
+
+    codes: UInt8[np.ndarray, "k n"]
+    exponent: Int32[np.ndarray, " n"]
+    relative_error: float  # root mean square of the error over that of the values
+
+
+def decode_table() -> Float32[np.ndarray, " 256"]:
+    """The value of every e4m3fn code; 0x7F and 0xFF are NaN."""
+    code = np.arange(256)
+    exponent, mantissa = (code >> 3) & 15, code & 7
+    size = np.where(exponent > 0, (8 + mantissa) * 2.0 ** (exponent - 10), mantissa * 2.0**-9)
+    size[code & 0x7F == 0x7F] = np.nan
+    return np.where(code & 0x80, -size, size).astype(np.float32)
+
+
+_TABLE = decode_table()
+
+
+def dequantise(codes: UInt8[np.ndarray, "k n"], exponent: Int32[np.ndarray, " n"]) -> Values:
+    """The f32 values of codes with their scales, exactly (unless below 2^-126)."""
+    values = _TABLE[codes]
+    values *= power_of_two(exponent)
+    return values
+
+
+def power_of_two(exponent: Int32[np.ndarray, " n"]) -> Float32[np.ndarray, " n"]:
+    """2^exponent, exactly."""
+    return np.ldexp(np.float32(1), exponent)
+
+
+@functools.lru_cache(maxsize=1)
+def _half_table() -> Float32[np.ndarray, " 65536"]:
+    return np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
+
+
+def widen(values: np.ndarray) -> np.ndarray:
+    """The same values in f32. Fp16 goes by a table: numpy's own conversion is six times slower."""
+    return _half_table()[values.view(np.uint16)] if values.dtype == np.float16 else values.astype(np.float32)
+
+
+def quantise(values: Values, name: str = "matrix") -> Quantised:
+    """The nearest e4m3 codes, at the least power-of-two scale per column that keeps the column inside +-448.
+
+    A transposed view is fine and stays a view; NaN or infinity raise `WeightError` with the index.
+    """
+    if values.ndim != 2:
+        raise WeightError(f"{name}: has {values.ndim} axes, a matrix to quantise has 2.")
+    by_column = not values.flags.c_contiguous and values.T.flags.c_contiguous
+    rows = values.T if by_column else values  # rows lie together in memory
+    exponent = _exponents(_largest(rows, values, name, axis=1 if by_column else 0))
+    scale = power_of_two(-exponent)
+    scales = np.broadcast_to(scale[:, None] if by_column else scale, rows.shape)
+    codes = np.empty(values.shape, np.uint8)
+    into = codes.T if by_column else codes
+    error, total = 0.0, 0.0
+    for part in _blocks(rows):
+        scaled = rows[part] * scales[part]
+        rounded, into[part] = _round(scaled)
+        scaled *= (unit := 1 / scales[part])
+        rounded *= unit
+        rounded -= scaled
+        error += float(np.einsum("ij,ij->", rounded, rounded, dtype=np.float64))
+        total += float(np.einsum("ij,ij->", scaled, scaled, dtype=np.float64))
+    relative = (error / total) ** 0.5 if total else 0.0
+    return Quantised(codes, exponent, relative)
+
+
+def to_e4m3(values: Values) -> UInt8[np.ndarray, "k n"]:
+    """Contract rounding `rn8` of finite values: clip to +-448, nearest even, no -0."""
+    return _round(np.clip(values, np.float32(-LARGEST), np.float32(LARGEST)))[1]
+
+
+def check_finite(values: np.ndarray, name: str) -> None:
+    """Raise `WeightError` with the first index that holds NaN or infinity."""
+    finite = np.isfinite(values)
+    if not finite.all():
+        index = np.unravel_index(int(np.argmin(finite)), values.shape)
+        raise WeightError(
+            f"{name}: {values.size - int(finite.sum())} of {values.size} values are not finite, the first is "
+            f"{values[index]} at {[int(i) for i in index]}. Repair the checkpoint; the contract takes no NaN."
+        )
+
+
+def _largest(rows: np.ndarray, values: np.ndarray, name: str, axis: int) -> Float32[np.ndarray, " n"]:
+    """Largest magnitude per column of `values`, checked to be finite."""
+    largest = np.zeros(values.shape[1], np.float32)
+    for part in _blocks(rows):
+        block = np.abs(rows[part]).max(axis=axis, initial=0)
+        if axis == 1:
+            largest[part] = block
+        else:
+            np.maximum(largest, block, out=largest)
+    if not np.isfinite(largest).all():
+        check_finite(values, name)
+    return largest
+
+
+def _exponents(largest: Float32[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:
+    """The least e with largest <= 448 * 2^e; 0 for a column of zeros."""
+    fraction, power = np.frexp(largest)  # 448 = 0.875 * 2^9
+    exponent = power - 9 + (fraction > 0.875)
+    exponent[largest == 0] = 0
+    return np.maximum(exponent, LEAST_EXPONENT).astype(np.int32)
+
+
+def _blocks(rows: np.ndarray) -> list[slice]:
+    step = max(_BLOCK // max(rows.shape[1], 1), 32)
+    return [slice(first, first + step) for first in range(0, rows.shape[0], step)]
+
+
+def _round(values: Values) -> tuple[Values, UInt8[np.ndarray, "k n"]]:
+    """Values within +-448 rounded to e4m3: as f32, and as codes."""
+    bits = values.view(np.uint32)
+    m = bits & np.uint32(0x7FFFFFFF)
+    small = m < _SMALLEST_NORMAL
+    low = m.view(np.float32) + _SUBNORMAL_MAGIC
+    m += np.uint32(0x7FFFF) + ((m >> np.uint32(20)) & np.uint32(1))
+    m &= np.uint32(0xFFF00000)
+    code = (m >> np.uint32(20)) - np.uint32(960)
+    np.copyto(code, low.view(np.uint32) - _SUBNORMAL_MAGIC.view(np.uint32), where=small)
+    low -= _SUBNORMAL_MAGIC
+    np.copyto(m.view(np.float32), low, where=small)
+    sign = bits & np.uint32(0x80000000)
+    m |= sign
+    code |= (sign >> np.uint32(24)) * (code != 0)
+    return m.view(np.float32), code.astype(np.uint8)

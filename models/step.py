@@ -1,0 +1,86 @@
+"""A decode step as a pure function over weights by path: what the compiler traces and the reference runs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from models.config import TransformerConfig
+from models.kv import KVCache, KVFormat
+from models.llama import Llama
+
+Params = dict[str, Array]
+Outputs = tuple[Array, Array, KVCache]
+
+
+@runtime_checkable
+class Factory(Protocol):
+    """Makes a module with `__call__(tokens, position, cache)`, `cache_shape()` and perhaps `constants()`."""
+
+    def __call__(self, *, batch: int, context: int, kv: KVFormat) -> nnx.Module:
+        """The module for that batch, context and KV format."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One decode step: `fn(params, tokens, position, cache) -> (logits, token, cache)`.
+
+    `params` holds the shape of everything that `fn` takes by path (`layers.3.ffn.up.codes`), `constants` the
+    values of those that follow from the configuration (`angles`); the others are weights.
+    """
+
+    fn: Callable[[Params, Array, Array, KVCache], Outputs]
+    params: dict[str, jax.ShapeDtypeStruct]
+    cache: KVCache
+    batch: int
+    context: int
+    kv: KVFormat
+    constants: dict[str, np.ndarray]
+
+    def inputs(self) -> tuple[Any, Any, Any, Any]:
+        """Shapes of the arguments of `fn`, to trace it with."""
+        sequence = jax.ShapeDtypeStruct((self.batch,), np.int32)
+        return self.params, sequence, sequence, self.cache
+
+
+def build_step(factory: Factory, *, batch: int, context: int, kv: KVFormat = "fp16") -> Step:
+    """The step of the module that the factory makes; shapes only, nothing is allocated for its weights."""
+    model: Any = nnx.eval_shape(lambda: factory(batch=batch, context=context, kv=kv))
+    graph, state = nnx.split(model)
+    leaves = {".".join(map(str, path)): (path, leaf) for path, leaf in nnx.to_flat_state(state)}
+
+    def fn(params: Params, tokens: Array, position: Array, cache: KVCache) -> Outputs:
+        _check_names(params, leaves)
+        flat = [(path, leaf.replace(params[name])) for name, (path, leaf) in leaves.items()]
+        return nnx.merge(graph, nnx.from_flat_state(flat))(tokens, position, cache)
+
+    return Step(
+        fn=fn,
+        params={name: leaf.get_value() for name, (_, leaf) in leaves.items()},
+        cache=model.cache_shape(),
+        batch=batch,
+        context=context,
+        kv=kv,
+        constants=model.constants() if hasattr(model, "constants") else {},
+    )
+
+
+def llama_step(config: TransformerConfig, *, batch: int, context: int, kv: KVFormat = "fp16") -> Step:
+    """The step of a Llama-family model."""
+    return build_step(partial(Llama, config), batch=batch, context=context, kv=kv)
+
+
+def _check_names(params: Params, leaves: dict[str, Any]) -> None:
+    missing, unknown = sorted(leaves.keys() - params.keys()), sorted(params.keys() - leaves.keys())
+    if missing or unknown:
+        raise ValueError(
+            f"step: {len(missing)} of {len(leaves)} parameters are missing "
+            f"({', '.join(missing[:3]) or 'none'}), "
+            f"{len(unknown)} are unknown ({', '.join(unknown[:3]) or 'none'}). Pass what Step.params names."
+        )
