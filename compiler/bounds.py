@@ -1,8 +1,9 @@
 """Lower bounds that a schedule is held against, and the quality figure: cycles over the largest of them.
 
 A step runs its blocks one after another, as each needs the residual of the one before, and a matmul cannot
-install its weights before its input is there (the install is part of the row). So the bound of a step is the sum
-of the bounds of its blocks. Every figure is modelled: it follows from the chip's datasheet, nothing was measured.
+install its weights before its input is there (the install is part of the row). So the bound of a step is the
+sum of the bounds of its blocks. Every figure is modelled: it follows from the chip's datasheet, nothing was
+measured.
 """
 
 from collections.abc import Mapping

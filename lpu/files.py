@@ -54,7 +54,7 @@ class ModelFile:
 
 
 def read_model(source: str | Path) -> ModelFile:
-    """A model by file, by catalog name, by `package.module:factory` or by Hugging Face folder, in this order."""
+    """A model by file, catalog name, `package.module:factory` or Hugging Face folder."""
     text, path = str(source), Path(source)
     if not text:
         raise FileError("model: needs a catalog name, a file, a folder or a package.module:factory")

@@ -1,4 +1,4 @@
-"""Occupancy of a program: what keeps units and links busy, where a token's cycles go, and the bounds beside it.
+"""Occupancy of a program: what keeps units and links busy, where a step's cycles go, its lower bounds.
 
 All of it follows from the program and the chip's datasheet, so all of it is *modelled*: nothing was timed.
 """
@@ -13,7 +13,9 @@ import numpy as np
 from compiler.bounds import Bound, Work, bounds, work
 from compiler.isa import WORD_BYTES, Columns
 from compiler.program import Program
-from lpu.holds import holds, is_transfer, link_rows
+from lpu.figures import percent, size
+from lpu.holds import holds, is_transfer
+from lpu.traffic import LinkUse, link_use
 
 REGIONS = ("transient", "kv", "weights")
 
@@ -95,19 +97,19 @@ class Occupancy:
                 f"occupancy (modelled): context {self.context}, batch {self.batch}: {self.cycles:,} cycles = "
                 f"{self.microseconds:.2f} us a step on {self.chips_used} of {self.chips} chips",
                 "  cycles    "
-                + ", ".join(f"{b.kind} {_percent(b.cycles / self.cycles)}" for b in self.blocks),
+                + ", ".join(f"{b.kind} {percent(b.cycles / self.cycles)}" for b in self.blocks),
                 "  units     busy on all used chips | while a chip's own blocks run",
                 *(
-                    f"    {u.name:<12}{_percent(u.busy_share):>9} | {_percent(u.active_share)}"
+                    f"    {u.name:<12}{percent(u.busy_share):>9} | {percent(u.active_share)}"
                     for u in self.units
                 ),
                 "  links     lane slots reserved | busiest link | moved",
                 *(str(link) for link in self.links),
-                f"  sram      fullest is chip {self.fullest_chip}, of {_bytes(self.sram_bytes)}: "
-                + ", ".join(f"{r.region} {_bytes(r.fullest_chip_bytes)}" for r in self.regions),
-                f"  work      {_bytes(self.weight_bytes)} weights and {_bytes(self.kv_bytes)} KV installed, "
+                f"  sram      fullest is chip {self.fullest_chip}, of {size(self.sram_bytes)}: "
+                + ", ".join(f"{r.region} {size(r.fullest_chip_bytes)}" for r in self.regions),
+                f"  work      {size(self.weight_bytes)} weights and {size(self.kv_bytes)} KV installed, "
                 f"{self.macs / 1e9:.3f} G MACs; "
-                f"{_percent(self.sram_bandwidth_share)} of the used chips' SRAM bandwidth",
+                f"{percent(self.sram_bandwidth_share)} of the used chips' SRAM bandwidth",
                 *(f"  bound     {b.name} {b.cycles:,} cycles ({b.reason})" for b in self.bounds),
                 f"  quality   {self.quality:.2f} x the largest bound",
             ]

@@ -25,7 +25,7 @@ class UnknownChipNumberError(ValueError):
 def trace(program: Program, context: int, chips: Sequence[int] | None = None) -> dict[str, Any]:
     """The trace as JSON values, equal for equal programs; `chips` are those of the first group if not given.
 
-    `ts` and `dur` are microseconds, cut to whole picoseconds of the (assumed) clock; `args` holds exact cycles.
+    `ts` and `dur` are microseconds, cut to whole picoseconds; `args` holds exact cycles.
     An event lasts as long as the unit or lane is held; its result is committed at `t1_cycle`.
     """
     manifest = program.manifest

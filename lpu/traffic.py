@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Int
 
 from compiler.isa import WORD_BYTES, Columns
+from lpu.figures import percent, size
 from lpu.holds import is_transfer, link_rows
-from lpu.text import XXX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,17 +26,17 @@ class LinkUse:
     busiest_share: float
 
     def __str__(self) -> str:
-    share = self.reserved_slots / self.available_slots
-    a, b = self.busiest
-    if not self.links_used:
-        return f"    {self.level:<12}{_percent(share):>9} | none of {self.links} links used"
-    return (
-        f"    {self.level:<12}{_percent(share):>9} | {a} -> {b} {_percent(self.busiest_share)} | "
-        f"{_bytes(self.moved_bytes)} over {self.links_used} of {self.links} links"
-    )
+        share = self.reserved_slots / self.available_slots
+        a, b = self.busiest
+        if not self.links_used:
+            return f"    {self.level:<12}{percent(share):>9} | none of {self.links} links used"
+        return (
+            f"    {self.level:<12}{percent(share):>9} | {a} -> {b} {percent(self.busiest_share)} | "
+            f"{size(self.moved_bytes)} over {self.links_used} of {self.links} links"
+        )
 
 
-def link_levels(manifest: Mapping[str, Any]) -> np.ndarray:
+def link_levels(manifest: Mapping[str, Any]) -> Int[np.ndarray, " links"]:
     """The level of each link of the manifest: the innermost one with a group that holds both its ends."""
     links = np.array(manifest["links"], np.int64).reshape(-1, 5)
     out = np.full(len(links), len(manifest["levels"]) - 1)
@@ -51,6 +51,7 @@ def link_levels(manifest: Mapping[str, Any]) -> np.ndarray:
 def link_use(
     manifest: Mapping[str, Any], columns: Columns, hold: np.ndarray, cycles: int
 ) -> tuple[LinkUse, ...]:
+    """The use of each level's links by rows that hold them for `hold`, in a step of `cycles`."""
     links = np.array(manifest["links"], np.int64).reshape(-1, 5)
     moved = is_transfer(columns)
     which = link_rows(manifest, columns.chip[moved], columns.peer[moved])

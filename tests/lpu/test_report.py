@@ -7,7 +7,8 @@ from compiler.bounds import bounds, critical_path
 from compiler.isa import Op
 from compiler.program import Program
 from lpu.holds import holds, is_transfer
-from lpu.report import kind_of, link_levels, occupancy
+from lpu.report import kind_of, occupancy
+from lpu.traffic import link_levels
 
 
 def test_block_kinds_and_hand_overs_add_up_to_the_step(pair_program: Program) -> None:

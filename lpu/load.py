@@ -1,0 +1,268 @@
+"""A model file becomes what the compiler and the machine take: a step, weights by path, and who they are."""
+
+import hashlib
+import importlib
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from compiler.errors import CompileError, OptionError
+from compiler.pipeline import Source
+from lpu.document import FileError
+from lpu.files import FACTORY, ModelFile
+from lpu.text import Tokenizer, tokenizer_for
+from models.catalog import catalog
+from models.config import Llama3Scaling, TransformerConfig
+from models.kv import KVFormat
+from models.step import Factory, Step, build_step, llama_step
+from models.weights import Weights, WeightError, check_shapes, seeded, weight_shapes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenModel:
+    """A model ready to compile and to run. `about` is what the program's manifest says of it.
+
+    config: None for a module of the user's own. folder: of a Hugging Face model. file: how another process
+    opens the same model; None for a Python callable, which has no name.
+    """
+
+    step: Step
+    weights: Weights
+    contexts: tuple[int, ...]
+    about: dict[str, Any]
+    config: TransformerConfig | None = None
+    folder: Path | None = None
+    file: ModelFile | None = None
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        return str(self.about["name"])
+
+    @property
+    def vocab(self) -> int:
+        """Size of the vocabulary."""
+        return int(jax.eval_shape(self.step.fn, *self.step.inputs())[0].shape[-1])
+
+    def source(self) -> Source:
+        """What the compiler takes."""
+        params, tokens, position, cache = self.step.inputs()
+        return Source(
+            step=self.step.fn,
+            params=params,
+            tokens=tokens,
+            position=position,
+            cache=cache,
+            contexts=self.contexts,
+            model=self.about,
+        )
+
+    def tokenizer(self) -> Tokenizer | None:
+        """Text to ids and back, where the model has a way to."""
+        return tokenizer_for(self.vocab, self.folder)
+
+
+def open_model(file: ModelFile) -> OpenModel:
+    """The model that a file describes; no weight is read yet, except to name their content.
+
+    Raises FileError (weights), CompileError (a module that cannot be built or traced, a context too long).
+    """
+    folder = Path(file.model) if Path(file.model).is_dir() else None
+    if folder is None and FACTORY.fullmatch(file.model):
+        return _finish(file, own_step(import_factory(file.model), file, file.model), None, None)
+    config = _folder_config(folder) if folder else catalog(file.model)
+    return _finish(file, family_step(config, file), config, folder)
+
+
+def open_callable(factory: Callable[..., Any], file: ModelFile) -> OpenModel:
+    """The model of a Python callable `factory(batch=, context=, kv=)`; `file.model` is its name in reports."""
+    return replace(_finish(file, own_step(factory, file, file.model), None, None), file=None)
+
+
+def reopen(manifest: Mapping[str, Any], weights: str | None = None) -> OpenModel:
+    """The model that a program was compiled from, by its manifest.
+
+    weights: where they lie, for a program of a checkpoint; the manifest has their digest, not their place.
+    Raises FileError if they are other weights than those that the program was compiled with.
+    """
+    about = manifest["model"]
+    known = str(about["weights"])
+    if weights is None and not known.startswith("seed:"):
+        raise FileError(
+            f"weights: this program was compiled with {known}. Give --weights safetensors:PATH or orbax:PATH."
+        )
+    try:
+        file = ModelFile(
+            model=str(about["name"]),
+            weights=weights or known,
+            batch=int(manifest["rows"]),
+            context=tuple(manifest["contexts"]),
+            kv=about["kv"],
+        )
+    except ValueError as error:
+        raise FileError(str(error)) from None
+    if about["config"] is None:
+        opened = _finish(file, own_step(import_factory(file.model), file, file.model), None, None)
+    else:
+        config = _config(about["config"])
+        opened = _finish(file, family_step(config, file), config, _weights_folder(file.weights))
+    for key in ("parameters", "weights_digest"):
+        if opened.about[key] != about[key]:
+            raise FileError(
+                f"weights: {file.weights}: {key} is {opened.about[key][:16]}, the program was compiled for "
+                f"{about[key][:16]}. Give the weights that it was compiled with, or compile again."
+            )
+    return opened
+
+
+def family_step(config: TransformerConfig, file: ModelFile) -> Step:
+    """The step of a Llama-family model; OptionError if the context is longer than the model's."""
+    if file.context[-1] > config.max_context:
+        raise OptionError(
+            "context",
+            config.name,
+            f"context {file.context[-1]} is above the model's longest, {config.max_context}",
+            f"Give --context {config.max_context} or less.",
+        )
+    try:
+        return llama_step(config, batch=file.batch, context=file.context[-1], kv=file.kv)
+    except ValueError as error:
+        raise CompileError("model", config.name, str(error)) from None
+
+
+def own_step(factory: Callable[..., Any], file: ModelFile, name: str) -> Step:
+    """The step of a user's own module, traced once by shapes so that its own mistakes are told apart."""
+    made: Factory = factory
+    kv: KVFormat = file.kv
+    try:
+        step = build_step(made, batch=file.batch, context=file.context[-1], kv=kv)
+        out = jax.eval_shape(step.fn, *step.inputs())
+        logits, token, cache = out
+    except Exception as error:
+        reason = f"raised {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        raise CompileError(
+            "model", name, f"{reason} {_user_line(error)}".rstrip(), "See the module; --debug shows all."
+        ) from error
+    wanted = ((file.batch,), np.dtype(np.int32), jax.tree.structure(step.cache))
+    if (token.shape, token.dtype, jax.tree.structure(cache)) != wanted or len(logits.shape) != 2:
+        raise CompileError(
+            "model",
+            name,
+            f"returns logits {logits.shape}, token {token.shape} {token.dtype}",
+            f"Return (logits [{file.batch}, vocab], token int32 [{file.batch}], the cache as it came).",
+        )
+    return step
+
+
+def import_factory(name: str) -> Callable[..., Any]:
+    """The callable of `package.module:factory`, looked for in the current folder too."""
+    module, _, attribute = name.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise FileError(
+            f"model: {name}: {error}. Start lpu where {module.split('.')[0]} can be imported."
+        ) from error
+    except AttributeError as error:
+        raise FileError(f"model: {name}: {error}") from error
+    except Exception as error:
+        raise FileError(
+            f"model: {name}: importing it raised {type(error).__name__}: {error} {_user_line(error)}".rstrip()
+        ) from error
+    if not callable(found):
+        raise FileError(f"model: {name}: is {type(found).__name__}, not a callable that makes a module")
+    return found
+
+
+def _finish(
+    file: ModelFile, step: Step, config: TransformerConfig | None, folder: Path | None
+) -> OpenModel:
+    shapes = weight_shapes(step)
+    try:
+        weights = _weights(file, shapes, config)
+        check_shapes(weights, shapes)
+        digest = weights.digest()
+    except (WeightError, OSError) as error:
+        raise FileError(f"weights: {error}") from error
+    about: dict[str, Any] = {
+        "name": config.name if config else file.model,
+        "config": asdict(config) if config else None,
+        "kv": file.kv,
+        "parameters": _shapes_digest(step),
+        "weights": file.weights if file.weights.startswith("seed:") else weights.identity,
+        "weights_digest": digest,
+    }
+    return OpenModel(
+        step=step,
+        weights=weights,
+        contexts=file.context,
+        about=about,
+        config=config,
+        folder=folder,
+        file=file,
+    )
+
+
+def _weights(file: ModelFile, shapes: dict[str, Any], config: TransformerConfig | None) -> Weights:
+    kind, _, rest = file.weights.partition(":")
+    if kind == "seed":
+        return seeded(shapes, int(rest), tied=bool(config and config.tied))
+    if kind == "orbax":
+        from models.checkpoint import open_orbax
+
+        return open_orbax(Path(rest))
+    from models.huggingface import open_folder
+
+    return open_folder(Path(rest) if rest else Path(file.model)).weights
+
+
+def _folder_config(folder: Path) -> TransformerConfig:
+    from models.huggingface import open_folder
+
+    try:
+        return open_folder(folder).config
+    except (ValueError, OSError) as error:
+        raise FileError(f"model: {error}") from error
+
+
+def _config(fields: Mapping[str, Any]) -> TransformerConfig:
+    scaling = fields["rope_scaling"]
+    return TransformerConfig(
+        **{**fields, "rope_scaling": None if scaling is None else Llama3Scaling(**scaling)}
+    )
+
+
+def _weights_folder(weights: str) -> Path | None:
+    kind, _, rest = weights.partition(":")
+    path = Path(rest)
+    return path if kind == "safetensors" and path.is_dir() else None
+
+
+def _shapes_digest(step: Step) -> str:
+    held = [[name, list(leaf.shape), str(leaf.dtype)] for name, leaf in sorted(step.params.items())]
+    constants = {
+        name: hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+        for name, value in sorted(step.constants.items())
+    }
+    return hashlib.sha256(json.dumps([held, constants]).encode()).hexdigest()
+
+
+def _user_line(error: BaseException) -> str:
+    """`(file:line)` of the last frame outside installed packages and this project."""
+    home = str(Path(__file__).resolve().parents[1])
+    place, frame = "", error.__traceback__
+    while frame is not None:
+        path = frame.tb_frame.f_code.co_filename
+        inside = any(path.startswith(f"{home}/{name}/") for name in ("lpu", "models", "compiler", "fabric"))
+        if not inside and "site-packages" not in path and not path.startswith("<"):
+            place = f"({path}:{frame.tb_lineno})"
+        frame = frame.tb_next
+    return place
