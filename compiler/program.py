@@ -169,7 +169,7 @@ def digest(program: Program) -> str:
 
 
 def _bytes(values: np.ndarray) -> memoryview:
-    return memoryview(np.ascontiguousarray(values, "<i8"))
+    return np.ascontiguousarray(values, "<i8").data
 
 
 _HASHED = ("rows", "contexts", "capacity", "kernels", "regions", "logits", "token", "vocab", "chip", "links")

@@ -1,8 +1,7 @@
-"""The paths that a message may take: fewest hops first, ties spread by a salt, nothing left to chance."""
+"""The paths that a message may take: fewest hops, then fewest cycles, ties spread by a salt, nothing by chance."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -10,24 +9,37 @@ from jaxtyping import Int
 
 from fabric.rack import Rack
 
+WORDS = 32  # length of the message whose cycles decide between paths of equally many hops: 10 kB
+
 
 class _Reach:
-    """What is kept per rack: hop counts, and who sends to each chip."""
+    """What is kept per rack: hop counts, and for each source asked for the senders nearer to it."""
 
     def __init__(self, rack: Rack) -> None:
         self.hops = _breadth_first(rack)
         self.hops.flags.writeable = False
-        order = np.lexsort((rack.links.a, rack.links.b))
-        starts = np.searchsorted(rack.links.b[order], np.arange(rack.chips + 1))
-        senders = rack.links.a[order].tolist()
-        self.senders: list[list[int]] = [senders[first:last] for first, last in pairwise(starts.tolist())]
-        self._rows: dict[int, list[int]] = {}
+        links = rack.links
+        self._ends = links.a, links.b, links.hop_cycles - (-WORDS // links.lanes) * links.slot_cycles
+        self._before: dict[int, list[list[int]]] = {}
 
-    def row(self, source: int) -> list[int]:
-        """Hops from `source` to every chip."""
-        if source not in self._rows:
-            self._rows[source] = self.hops[source].tolist()
-        return self._rows[source]
+    def before(self, source: int) -> list[list[int]]:
+        """For each chip the senders that lie on a best path from `source`, by number counted from the source's."""
+        if source not in self._before:
+            distance, chips = self.hops[source], len(self.hops)
+            nearer = distance[self._ends[0]] + 1 == distance[self._ends[1]]
+            a, b, cycles = (column[nearer] for column in self._ends)
+            best = np.full(chips, np.iinfo(np.int64).max)
+            best[source] = 0
+            for depth in range(1, int(distance.max()) + 1):
+                last = distance[b] == depth
+                np.minimum.at(best, b[last], best[a[last]] + cycles[last])
+            good = best[a] + cycles == best[b]
+            a, b = a[good], b[good]
+            out: list[list[int]] = [[] for _ in range(chips)]
+            for row in np.lexsort(((a - source) % chips, b)).tolist():
+                out[b[row]].append(int(a[row]))
+            self._before[source] = out
+        return self._before[source]
 
 
 _reaches: "WeakKeyDictionary[Rack, _Reach]" = WeakKeyDictionary()
@@ -39,38 +51,37 @@ def hops(rack: Rack) -> Int[np.ndarray, "chips chips"]:
 
 
 def shortest_path(rack: Rack, a: int, b: int, salt: int = 0) -> tuple[int, ...]:
-    """Chips from `a` to `b`, both included, over the fewest links.
+    """Chips from `a` to `b`, both included, over the fewest links and, among those, the fastest.
 
-    Among equally short paths `salt` chooses: 0, 1, 2 ... run through all of them.
+    Among equally good paths `salt` chooses: 0, 1, 2 ... run through all of them.
     """
-    reach = _reach(rack)
-    row = reach.row(a)
+    before = _reach(rack).before(a)
     path = [b]
     while path[-1] != a:
-        before = _before(reach, row, path[-1])
-        salt, choice = divmod(salt, len(before))
-        path.append(_relative(before, a, rack.chips)[choice])
+        senders = before[path[-1]]
+        salt, choice = divmod(salt, len(senders))
+        path.append(senders[choice])
     return tuple(reversed(path))
 
 
 def multicast_tree(rack: Rack, source: int, targets: Sequence[int], salt: int = 0) -> list[tuple[int, int]]:
     """Links (parent, child) that take a message from `source` to all `targets`, parents before children.
 
-    Every target is reached in the fewest hops. A parent is, in this order of preference: a target itself;
-    the chip that could serve most children; the choice of `salt`. Chip numbers count relative to the source
-    only, so that equal groups of a symmetric rack get equal trees.
+    Every target is reached over a path as good as `shortest_path`. A parent is, in this order of preference:
+    a target itself; the chip that could serve most children; the choice of `salt`. Chip numbers count relative
+    to the source only, so that equal groups of a symmetric rack get equal trees.
     """
     reach = _reach(rack)
-    row = reach.row(source)
-    layers: list[dict[int, None]] = [{} for _ in range(max((row[t] for t in targets), default=0) + 1)]
+    before, distance, chips = reach.before(source), reach.hops[source], rack.chips
+    layers: dict[int, dict[int, None]] = {}
     for target in targets:
-        layers[row[target]][target] = None
+        layers.setdefault(int(distance[target]), {})[target] = None
     edges: list[tuple[int, int]] = []
-    for depth in range(len(layers) - 1, 0, -1):
-        children = _relative(layers[depth], source, rack.chips)
-        before = [_relative(_before(reach, row, child), source, rack.chips) for child in children]
-        parents = _parents(before, layers[depth - 1], source, rack.chips, salt)
-        layers[depth - 1].update(dict.fromkeys(parents))
+    for depth in range(max(layers, default=0), 0, -1):
+        children = sorted(layers[depth], key=lambda chip: (chip - source) % chips)
+        nearer = layers.setdefault(depth - 1, {})
+        parents = _parents([before[child] for child in children], nearer, source, chips, salt)
+        nearer.update(dict.fromkeys(parents))
         edges[:0] = zip(parents, children, strict=True)
     return edges
 
@@ -86,16 +97,6 @@ def _parents(
         there = [chip for chip in candidates if chip in ready]
         parents.append(there[(salt + turn) % len(there)] if there else max(candidates, key=rank.__getitem__))
     return parents
-
-
-def _before(reach: _Reach, row: list[int], chip: int) -> list[int]:
-    """Chips that send to `chip` and are one hop nearer to the source of `row`."""
-    return [sender for sender in reach.senders[chip] if row[sender] == row[chip] - 1]
-
-
-def _relative(some: Iterable[int], source: int, chips: int) -> list[int]:
-    """Chips in order of their number counted from the source's."""
-    return sorted(some, key=lambda chip: (chip - source) % chips)
 
 
 def _mix(salt: int, number: int) -> int:

@@ -9,6 +9,7 @@ from fabric.chip import Sourced
 from fabric.link import Links
 
 Kind = Literal["all-to-all", "dragonfly", "ring", "line", "torus"]
+Ports = Literal["mirror", "halves"]
 MOST_CHIPS = 4096  # a bound on memory: tables of chips x chips
 
 
@@ -18,11 +19,12 @@ class Level:
 
     kind: which members are wired - all-to-all and dragonfly every pair, ring and line those up to `reach`
     apart, torus neighbours in the grid `shape`. links: by how many cables - 0 joins each chip of a member
-    to the chip of the same rank in the other; n puts n cables between the two members, spread over their
-    chips. Cable m at distance d (counted around the ring) is port p = n (d - 1) + m, on chip p mod S of the
-    first member and S - 1 - p mod S of the second, which have S chips each. lanes: of each cable. hop_ns:
-    from SRAM to SRAM. slot_cycles: cycles per word and lane where they differ from the chip's. Source: the
-    port rule is derived (hardware.md 2.2); nobody has published one.
+    to the chip of the same rank in the other; n puts n cables between the two members, spread over their S
+    chips: cable m at distance d (counted around the ring) is port p = n (d - 1) + m. ports says on which
+    chip that is: mirror - p mod S of the first member and S - 1 - p mod S of the second; halves - p mod S/2
+    of the first, S/2 + p mod S/2 of the second. lanes: of each cable. hop_ns: from SRAM to SRAM.
+    slot_cycles: cycles per word and lane where they differ from the chip's.
+    Source: both port rules are derived (hardware.md 2.2, 3.2); nobody has published one.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Level:
     lanes: int
     hop_ns: int
     links: int = 0
+    ports: Ports = "mirror"
     reach: int = 1
     shape: tuple[int, ...] = ()
     slot_cycles: int | None = None
@@ -89,6 +92,11 @@ class RackSpec:
         for name in names:
             if names.count(name) > 1 or name == "links":
                 raise ValueError(f"levels: the name {name!r} is taken; each level needs its own")
+        below = 1
+        for level in self.levels:
+            if level.ports == "halves" and below % 2:
+                raise ValueError(f"ports: level {level.name} halves members of {below} chips")
+            below *= level.size
         if self.levels and self.levels[0].links:
             raise ValueError(
                 "levels: the first level joins chips, of which each pair has one link; leave out `links`"
@@ -129,7 +137,9 @@ def cables(levels: tuple[Level, ...], depth: int) -> list[tuple[int, int]]:
             a, b = group[i * chips], group[j * chips]
             if level.links:
                 ports = range(level.links * (distance - 1), level.links * distance)
-                pairs += [(a + p % chips, b + chips - 1 - p % chips) for p in ports]
+                pairs += [
+                    (a + first, b + second) for first, second in (_port(level, p, chips) for p in ports)
+                ]
             else:
                 pairs += [(a + rank, b + rank) for rank in range(chips)]
     return pairs
@@ -143,6 +153,14 @@ def graph(links: Links, chips: int) -> "nx.DiGraph[int]":
     for a, b, lanes, hop, slot in rows:
         out.add_edge(int(a), int(b), lanes=int(lanes), hop_cycles=int(hop), slot_cycles=int(slot))
     return out
+
+
+def _port(level: Level, port: int, chips: int) -> tuple[int, int]:
+    """Ranks of the two chips that hold a port."""
+    if level.ports == "halves":
+        half = chips // 2
+        return port % half, chips - half + port % half
+    return port % chips, chips - 1 - port % chips
 
 
 def _members(level: Level) -> list[tuple[int, int, int]]:

@@ -1,6 +1,5 @@
 """The error of a program whose reads do not find what they must; the command line leaves with 4."""
 
-from dataclasses import dataclass
 from typing import NoReturn
 
 import numpy as np
@@ -8,25 +7,19 @@ import numpy as np
 from compiler.isa import Columns, Op
 
 
-@dataclass(frozen=True, slots=True)
 class LinkError(Exception):
-    """One row of a program cannot be linked: which one, where, when and why. `row` is -1 for no single row."""
+    """One row of a program cannot be linked: which one, on which chip, at which cycle and word, and why."""
 
-    row: int
-    opcode: str
-    chip: int
-    cycle: int
-    address: int
-    message: str
-
-    def __str__(self) -> str:
-        return (
-            f"link: row {self.row} ({self.opcode}) on chip {self.chip}, cycle {self.cycle}, "
-            f"word {self.address}: {self.message}"
-        )
+    def __init__(self, row: int, opcode: str, chip: int, cycle: int, address: int, message: str) -> None:
+        where = "" if address < 0 else f", word {address}"
+        super().__init__(f"link: row {row} ({opcode}) on chip {chip}, cycle {cycle}{where}: {message}")
+        self.row, self.opcode, self.chip = row, opcode, chip
+        self.cycle, self.address, self.message = cycle, address, message
 
 
-def fail(columns: Columns, row: int, message: str, address: int = -1, *, at_commit: bool = False) -> NoReturn:
+def fail(
+    columns: Columns, row: int, message: str, address: int | np.int64 = -1, *, at_commit: bool = False
+) -> NoReturn:
     """Raise LinkError for a row, at the cycle of its reads or of its commit."""
     op = Op(int(columns.op[row])).name if 0 <= columns.op[row] < len(Op) else str(columns.op[row])
     cycle = int((columns.t1 if at_commit else columns.t0)[row])

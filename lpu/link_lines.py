@@ -150,13 +150,12 @@ def read_spans(columns: Columns, parts: list[tuple[Op, Kernel, np.ndarray]], bat
 def write_spans(columns: Columns, parts: list[tuple[Op, Kernel, np.ndarray]], batch: int) -> Spans:
     """The transient results of every row."""
     size = len(columns)
-    count, kind, block = np.zeros(size, np.int64), np.zeros(size, np.int64), np.ones(size, np.int64)
+    count, kind, block = (np.zeros(size, np.int64) for _ in range(3))
     for op, kernel, rows in parts:
         write = WRITES[op]
         if write is not None and write.space == TRANSIENT:
             count[rows] = write.extent(columns.n[rows], kernel)
             kind[rows] = WIDE if op is Op.WB and kernel["wide"] else _WRITTEN[op]
-            block[rows] = block_lines(int(kind[rows[0]]), kernel)
     return Spans(start=columns.dst, count=count, step=np.full(size, batch), kind=kind, block=block)
 
 

@@ -55,7 +55,7 @@ def llama(
                 q = ops.rope(mm(y, at + ".q").reshape(batch, heads, head_dim), p["angles"], position)
                 k = ops.rope(mm(y, at + ".k").reshape(batch, kv_heads, head_dim), p["angles"], position)
                 v = ops.round16(mm(y, at + ".v").reshape(batch, kv_heads, head_dim))
-                o, *kv = ops.attention(q, k, v, *caches[i], position, fraction_bits=bits)
+                o, *kv = ops.attention(q, k, v, caches[i][0], caches[i][1], position, fraction_bits=bits)
                 out.append(tuple(kv))
                 x = ops.add(x, mm(o, at + ".o"))
             with jax.named_scope(f"layers.{i}.ffn"):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fabric.catalog import chip_spec
 from fabric.chip import stated
-from fabric.paths import hops, multicast_tree, shortest_path
+from fabric.paths import WORDS, hops, multicast_tree, shortest_path
 from fabric.rack import build_rack, load_rack
 from fabric.topology import RackSpec
 
@@ -19,49 +19,69 @@ CHIP = chip_spec("tiny").with_numbers("test", lanes=10_000)
 
 
 @st.composite
-def racks(draw):
-    """Connected racks of no regular form: a random tree and some links more."""
+def machines(draw):
+    """Connected machines of no regular form: a random tree and some links more. (chips, links)."""
     chips = draw(st.integers(2, 14))
     pairs = {(draw(st.integers(0, b - 1)), b) for b in range(1, chips)}
     ends = st.integers(0, chips - 1)
     more = draw(st.lists(st.tuples(ends, ends), max_size=20))
     pairs |= {(min(pair), max(pair)) for pair in more if pair[0] != pair[1]}
-    links = tuple((a, b, 1, 10) for a, b in sorted(pairs))
+    lanes = draw(st.sampled_from([1, 8, (1, 8)]))
+    return chips, tuple(
+        (a, b, draw(st.sampled_from(lanes)) if isinstance(lanes, tuple) else lanes, 10)
+        for a, b in sorted(pairs)
+    )
+
+
+def built(chips, links):
     spec = RackSpec(name="r", chip="tiny", forward_ns=0, chips=chips, links=links)
     return build_rack(replace(spec, sources=stated(spec.numbers(), (), "test")), CHIP)
 
 
-@given(racks())
-def test_hops_agree_with_networkx_on_any_machine(rack):
+def best_paths(rack, a, b):
+    """Every path of fewest hops and, among those, fewest cycles for a message of WORDS words."""
+    links = rack.links
+
+    def cycles(path):
+        rows = [rack.link(x, y) for x, y in pairwise(path)]
+        return sum(
+            int(links.hop_cycles[r] + -(-WORDS // links.lanes[r]) * links.slot_cycles[r]) for r in rows
+        )
+
+    paths = [tuple(path) for path in nx.all_shortest_paths(rack.graph(), a, b)]
+    return {path for path in paths if cycles(path) == min(map(cycles, paths))}
+
+
+@given(machines())
+def test_hops_agree_with_networkx_on_any_machine(machine):
+    rack = built(*machine)
     distance = dict(nx.all_pairs_shortest_path_length(rack.graph()))
     assert hops(rack).tolist() == [[distance[a][b] for b in range(rack.chips)] for a in range(rack.chips)]
 
 
-@given(racks(), st.data())
-def test_a_path_has_the_fewest_links_and_salts_run_through_all_of_them(rack, data):
-    a = data.draw(st.integers(0, rack.chips - 1))
-    b = data.draw(st.integers(0, rack.chips - 1))
-    every = {tuple(path) for path in nx.all_shortest_paths(rack.graph(), a, b)}
+@given(machines(), st.integers(0, 13), st.integers(0, 13))
+def test_salts_run_through_all_of_the_best_paths_and_no_others(machine, a, b):
+    rack = built(*machine)
+    a, b = a % rack.chips, b % rack.chips
+    every = best_paths(rack, a, b)
     found = {shortest_path(rack, a, b, salt) for salt in range(200)}
     assert found <= every
     assert len(found) == len(every) or len(every) > 20
-    assert all(rack.link(x, y) >= 0 for path in found for x, y in pairwise(path))
 
 
 @settings(max_examples=200)
-@given(racks(), st.integers(0, 5), st.data())
-def test_a_multicast_tree_reaches_each_target_in_the_fewest_hops(rack, salt, data):
-    chip = st.integers(0, rack.chips - 1)
-    source, targets = data.draw(chip), data.draw(st.lists(chip, max_size=20))
+@given(machines(), st.integers(0, 5), st.integers(0, 13), st.lists(st.integers(0, 13), max_size=20))
+def test_a_multicast_tree_reaches_each_target_over_a_best_path(machine, salt, source, targets):
+    rack = built(*machine)
+    source, targets = source % rack.chips, [target % rack.chips for target in targets]
     tree = multicast_tree(rack, source, targets, salt)
-    depth = {source: 0}
+    path = {source: (source,)}
     for parent, child in tree:
-        assert rack.link(parent, child) >= 0
-        assert child not in depth
-        depth[child] = depth[parent] + 1  # the parent came before: a KeyError otherwise
-    assert all(depth[target] == hops(rack)[source, target] for target in targets)
+        assert child not in path
+        path[child] = (*path[parent], child)  # the parent came before: a KeyError otherwise
+    assert all(path[target] in best_paths(rack, source, target) for target in targets)
     assert {child for _, child in tree} - set(targets) <= {parent for parent, _ in tree}  # no dead ends
-    assert list(depth.values()) == sorted(depth.values())
+    assert [len(one) for one in path.values()] == sorted(len(one) for one in path.values())
     assert tree == multicast_tree(rack, source, list(reversed(targets)), salt)
 
 
@@ -75,19 +95,26 @@ def test_targets_forward_before_bystanders_do():
 
 def test_one_bystander_serves_all_whom_it_can():
     rack = load_rack("lpx")
-    tree = multicast_tree(
-        rack, 7, list(range(24, 32))
-    )  # tray 3, entered at its gateways 26 and 27 from 4 and 5
-    assert len(tree) == 10
-    assert {parent for parent, _ in tree} == {7, 4, 5, 26, 27}
-    one = multicast_tree(rack, 7, [24, 25, 28, 29, 30, 31])
-    assert len(one) == 8  # one gateway suffices
+    # Tray 3 is entered at its gateways 26 and 27, from 5 and 4 of tray 0; 7 has no link to it.
+    for salt in range(8):
+        tree = multicast_tree(rack, 7, [24, 25, 28, 29, 30], salt)
+        assert len(tree) == 7
+        assert {parent for parent, _ in tree} in ({7, 4, 27}, {7, 5, 26})
+        both = multicast_tree(rack, 7, [24, 25, 26, 27, 28, 29, 30], salt)
+        assert {parent for parent, _ in both} == {7, 4, 5, 26, 27}
+
+
+def test_of_paths_with_equally_many_hops_the_widest_is_taken():
+    wide = built(4, ((0, 1, 1, 10), (1, 3, 8, 10), (0, 2, 8, 10), (2, 3, 8, 10)))
+    assert shortest_path(wide, 0, 3, 0) == shortest_path(wide, 0, 3, 1) == (0, 2, 3)
+    near = built(4, ((0, 1, 1, 10), (1, 3, 1, 10), (0, 2, 1, 10), (2, 3, 1, 11)))
+    assert multicast_tree(near, 0, [3]) == [(0, 1), (1, 3)]
 
 
 def test_salts_spread_over_both_gateways_between_two_trays():
     rack = load_rack("lpx")
     paths = Counter(shortest_path(rack, 7, 24, salt) for salt in range(64))
-    assert sorted(paths.values()) == [32, 32]
+    assert paths == {(7, 4, 27, 24): 32, (7, 5, 26, 24): 32}
     trees = Counter(multicast_tree(rack, 7, [24], salt)[0] for salt in range(64))
     assert len(trees) == 2
     assert min(trees.values()) >= 20

@@ -36,6 +36,8 @@ def test_an_outer_level_joins_chips_of_the_same_rank_unless_it_counts_links():
     assert cables((tray, level(size=3)), 1) == [(0, 2), (1, 3), (2, 4), (3, 5), (4, 0), (5, 1)]
     spread = level(kind="dragonfly", size=3, links=2)
     assert cables((tray, spread), 1) == [(0, 3), (1, 2), (2, 5), (3, 4), (4, 1), (5, 0)]
+    halves = level(kind="ring", size=3, links=2, ports="halves")
+    assert cables((level(kind="all-to-all"), halves), 1) == [(0, 6), (1, 7), (4, 10), (5, 11), (8, 2), (9, 3)]
 
 
 def test_groups_are_the_chips_of_each_tray_and_of_the_whole():
@@ -70,6 +72,10 @@ def test_a_level_that_cannot_be_says_which_number(numbers, message):
         ({"forward_ns": -1, "chips": 1}, "forward_ns: is -1"),
         ({"levels": (level(), level())}, "the name 'x' is taken"),
         ({"levels": (level(links=1),)}, "the first level joins chips"),
+        (
+            {"levels": (level(size=3), level(name="y", links=1, ports="halves"))},
+            "level y halves members of 3 chips",
+        ),
         ({"levels": (level(),), "chips": 5}, "chips: is 5, the levels span 4"),
         ({"chips": 5000}, "has 5000, at most 4096"),
     ],

@@ -1,0 +1,245 @@
+"""The certificate: one program's logits held bit by bit against every other way to get them."""
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from compiler.errors import CompileError
+from compiler.options import LAYOUTS, PLACEMENTS, CompileOptions
+from compiler.pipeline import compile_program
+from compiler.program import Program
+from fabric.rack import Rack
+from lpu.certify_child import Child, children
+from lpu.check import check, require
+from lpu.decoders import machine_of, plain_decode, reference_decode, restart
+from lpu.equivalence import Equivalence, Quantisation, equivalence, quantisation
+from lpu.generate import Generation, Progress, generate, replay
+from lpu.load import OpenModel
+
+PACKAGES = ("lpu-emulator", "jax", "jaxlib", "numpy", "flax")
+EVERYTHING = "all"  # of `corrupt`: every comparison
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One other way to the same bits. equal: None if it could not be taken, `detail` says why.
+
+    `detail` of a difference names the first sequence, step and logit that differ.
+    """
+
+    name: str
+    equal: bool | None
+    detail: str
+    logits_sha256: str = ""
+    program_sha256: str = ""
+    cycles_per_token: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """What was run, and every comparison of its bits. The f32 reports stand beside them and decide nothing."""
+
+    model: dict[str, Any]
+    rack: str
+    options: dict[str, Any]
+    inputs_sha256: str
+    program_sha256: str
+    logits_sha256: str
+    prompts: tuple[tuple[int, ...], ...]
+    tokens: tuple[tuple[int, ...], ...]
+    cycles_per_token: dict[str, int]
+    clock_hz: int
+    rows_checked: int
+    versions: dict[str, str]
+    comparisons: tuple[Comparison, ...]
+    numerical_equivalence: Equivalence | None
+    quantisation: Quantisation | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether all comparisons that were taken are equal, the reference and the second run among them."""
+        taken = [one.name for one in self.comparisons if one.equal is not None]
+        needed = {"single-device reference", "run twice"} <= set(taken)
+        return needed and all(one.equal is not False for one in self.comparisons)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; nothing in it was timed, so equal runs write equal certificates."""
+        names = [name for name in self.__slots__ if name not in ("comparisons", *_REPORTS)]
+        return {
+            "schema": "lpu-certificate/1",
+            "bits_equal": self.ok,
+            **{name: getattr(self, name) for name in names},
+            "comparisons": [
+                {name: getattr(one, name) for name in Comparison.__slots__} for one in self.comparisons
+            ],
+            **{name: report and report.to_json() for name in _REPORTS if [report := getattr(self, name)]},
+        }
+
+
+_REPORTS = ("numerical_equivalence", "quantisation")
+
+
+def certify(
+    model: OpenModel,
+    rack: Rack,
+    options: CompileOptions,
+    prompts: Sequence[Sequence[int]],
+    count: int,
+    *,
+    rack_name: str | None = None,
+    plain: bool = True,
+    corrupt: str = "",
+    progress: Progress = lambda stage, done, total: None,
+) -> Certificate:
+    """Compile, check and run; then get the same logits by every other way and compare bits.
+
+    rack_name: how another process opens the rack (None: the runs in other processes are left out).
+    corrupt: for tests, the comparison (or "all") whose run gets one flipped bit in one weight.
+    Raises what compile, check, link and run raise.
+    """
+    program = compile_program(model.source(), rack, options, progress)
+    rows = sum(require(check(program, context)).rows for context in model.contexts)
+    machine = machine_of(program, model)
+    batch = int(program.manifest["rows"])
+    base = generate(restart(machine), prompts, count, batch, progress, "run")
+    settled = replace(options, tp=program.manifest["options"]["tp"])
+    ways = _Ways(model, rack, program, base, corrupt, progress)
+    found = [
+        ways.take("single-device reference", lambda m: (None, reference_decode(m))),
+        ways.take("run twice", lambda m: (None, restart(machine if m is model else machine_of(program, m)))),
+    ]
+    del machine
+    for name, other in variants(settled):
+        found.append(ways.take(name, lambda m, other=other: _compiled(m, rack, other)))
+    for child in children(model.file, rack_name, options, prompts, count):
+        found.append(ways.take_child(child))
+    return Certificate(
+        model=model.about,
+        rack=rack.name,
+        options=program.manifest["options"],
+        inputs_sha256=program.manifest["inputs"],
+        program_sha256=program.manifest["digest"],
+        logits_sha256=base.digest,
+        prompts=base.prompts,
+        tokens=base.tokens,
+        cycles_per_token=program.manifest["cycles"],
+        clock_hz=program.manifest["clock_hz"],
+        rows_checked=rows,
+        versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        comparisons=tuple(found),
+        **(_reports(model, base, batch, progress) if plain else dict.fromkeys(_REPORTS)),
+    )
+
+
+def variants(options: CompileOptions) -> list[tuple[str, CompileOptions]]:
+    """Every other layout and every other placement than those of `options`, one changed at a time."""
+    out = [
+        (f"layout {name}", replace(options, layout=name)) for name in LAYOUTS if name != options.layout
+    ]
+    out += [
+        (f"placement {name}", replace(options, placement=name))
+        for name in PLACEMENTS
+        if name != options.placement
+    ]
+    if options.placement == "random":
+        out.append(("placement random, next seed", replace(options, seed=options.seed + 1)))
+    return out
+
+
+def difference(base: Generation, other: Generation) -> str:
+    """The first place where the logits' bits or the tokens differ, or "" if nothing does."""
+    for sequence, (a, b) in enumerate(zip(base.logits, other.logits, strict=True)):
+        wrong = np.argwhere(a.view(np.uint32) != b.view(np.uint32))
+        if len(wrong):
+            step, logit = (int(i) for i in wrong[0])
+            return (
+                f"{len(wrong)} of {a.size} logits of sequence {sequence} differ, the first at step {step}, "
+                f"logit {logit}: {a[step, logit]!s} and {b[step, logit]!s}"
+            )
+    return "" if base.tokens == other.tokens else f"tokens {base.tokens} and {other.tokens} differ"
+
+
+Way = Callable[[OpenModel], tuple[Program | None, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ways:
+    """Takes one comparison after another against the base run."""
+
+    model: OpenModel
+    rack: Rack
+    program: Program
+    base: Generation
+    corrupt: str
+    progress: Progress
+
+    def take(self, name: str, way: Way) -> Comparison:
+        """Decode again that way and compare every bit; replayed tokens, so that a difference shows at once."""
+        model = self.model
+        if self.corrupt in (name, EVERYTHING):
+            model = replace(model, weights=flipped(model.weights))
+        batch = int(self.program.manifest["rows"])
+        try:
+            program, decode = way(model)
+        except CompileError as error:
+            return Comparison(name=name, equal=None, detail=f"cannot be compiled: {error}")
+        run = generate(
+            decode, self.base.prompts, len(self.base.tokens[0]), batch, self.progress, name
+        )
+        wrong = difference(self.base, run)
+        cycles = None if program is None else program.manifest["cycles"][str(self.model.contexts[0])]
+        return Comparison(
+            name=name,
+            equal=not wrong,
+            detail=wrong,
+            logits_sha256=run.digest,
+            program_sha256="" if program is None else program.manifest["digest"],
+            cycles_per_token=cycles,
+        )
+
+    def take_child(self, child: Child) -> Comparison:
+        """Compile and run in another process and compare both digests."""
+        self.progress(child.name, 0, 1)
+        found = child.run(self.corrupt in (child.name, EVERYTHING))
+        if found.reason:
+            return Comparison(name=child.name, equal=None, detail=found.reason)
+        wrong = [
+            f"{what} {ours[:16]} here, {theirs[:16]} there"
+            for what, ours, theirs in (
+                ("program digest", self.program.manifest["digest"], found.program_sha256),
+                ("logits digest", self.base.digest, found.logits_sha256),
+            )
+            if ours != theirs
+        ]
+        return Comparison(
+            name=child.name,
+            equal=not wrong,
+            detail="; ".join(wrong),
+            logits_sha256=found.logits_sha256,
+            program_sha256=found.program_sha256,
+        )
+
+
+def _compiled(model: OpenModel, rack: Rack, options: CompileOptions) -> tuple[Program, Any]:
+    program = compile_program(model.source(), rack, options)
+    for context in model.contexts:
+        require(check(program, context))
+    return program, restart(machine_of(program, model))
+
+
+def _reports(
+    model: OpenModel, base: Generation, batch: int, progress: Progress
+) -> dict[str, Any]:
+    """Numerical equivalence, and the quantisation report where the weights come from a checkpoint."""
+    same = replay(plain_decode(model), base, batch, progress, "plain f32")
+    near = equivalence(base, same, ("contract", "the same weights in plain f32"))
+    errors = model.weights.relative_errors
+    if not errors:
+        return {"numerical_equivalence": near, "quantisation": None}
+    own = replay(plain_decode(model, rounded=False), base, batch, progress, "checkpoint in f32")
+    cost = equivalence(same, own, ("e4m3 weights in plain f32", "the checkpoint's in plain f32"))
+    return {"numerical_equivalence": near, "quantisation": quantisation(errors, cost)}

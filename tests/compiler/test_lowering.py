@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compiler.cost import timing
+from compiler.isa import READS, WRITES, Op
+from compiler.layout import natural
+from compiler.lower import LOWER
+from compiler.lower_attention import chunk_of, kv_capacity
+from compiler.lower_matmul import tile_cut
+from compiler.rows import WeightArena
+from compiler.stages import Size, assign
+from fabric.catalog import chip_spec
+from models.ops import OPS
+
+
+def test_every_op_of_the_vocabulary_can_be_lowered() -> None:
+    assert set(LOWER) | {"matmul"} == set(OPS)
+
+
+def test_every_opcode_has_operands_and_a_cost() -> None:
+    assert set(READS) == set(WRITES) == set(Op)
+    kernel = {
+        "k_lines": 2, "wide": False, "parts": 2, "vocab": 10, "stride": 1, "head_dim": 64, "input": "f32",
+        "group": 2, "chunk": 80, "chunks": 1, "kv": "fp16", "kv_words": 1, "kv_stride": 80, "rows": 1,
+        "positions": 8,
+    }  # fmt: skip
+    for op in set(Op) - {Op.SEND, Op.FORWARD}:
+        hold, latency = timing(op, np.array([1, 2]), kernel, chip_spec("lp30"), 1)
+        assert (hold >= 1).all()
+        assert (latency >= hold).all()
+
+
+@given(st.integers(1, 500), st.sampled_from([1, 2, 4, 8]), st.integers(1, 8))
+def test_tiles_cover_the_lines_and_are_at_most_four_wide(lines: int, planes: int, rows: int) -> None:
+    widths = tile_cut(lines, planes, rows)
+    assert widths.sum() == lines
+    assert widths.min() >= 1
+    assert widths.max() <= 4
+
+
+def test_a_full_tile_takes_four_cycles_at_the_default_chip() -> None:
+    """320 x 320 bytes at 25,600 bytes per cycle and plane (facts: scheduling.md 1.1)."""
+    assert timing(Op.MM, 4, {"k_lines": 2}, chip_spec("lp30"), 1)[0] == 4
+
+
+@given(st.integers(1, 20_000), st.integers(1, 64))
+def test_natural_lines_are_spread_evenly_and_in_order(total: int, ranks: int) -> None:
+    owner, columns = natural(total, ranks)
+    assert (np.diff(owner) >= 0).all()
+    counts = np.bincount(owner, minlength=ranks)
+    assert counts.max() - counts.min() <= 1
+    assert np.array_equal(columns[columns >= 0], np.arange(total))
+
+
+@given(st.integers(1, 10_000))
+def test_chunks_hold_the_context(context: int) -> None:
+    chunk = chunk_of(context, 4)
+    assert chunk % 80 == 0
+    assert kv_capacity((context,), 4) >= context
+
+
+def test_weights_of_one_rank_lie_end_to_end_in_load_order() -> None:
+    arena = WeightArena(2)
+    fields = {"kind": 0, "tensor": 0, "k0": 0, "n0": 0, "lines": 1, "tag": 0}
+    first = arena.load(np.array([1, 0, 1]), np.array([10, 20, 30]), **fields)
+    again = arena.load(np.array([1]), 5, **fields)
+    assert [int(a & 0xFFFF) for a in first] == [0, 0, 10]
+    assert int(again[0] & 0xFFFF) == 40
+    assert arena.words.tolist() == [20, 45]
+
+
+def _sizes(*words: int) -> list[Size]:
+    return [Size(name=f"b{i}", words=np.array([w]), transient=0) for i, w in enumerate(words)]
+
+
+@pytest.mark.parametrize(("pp", "stages"), [(None, [0, 0, 1, 2]), (4, [0, 1, 2, 3])])
+def test_blocks_go_to_as_few_groups_as_fit_or_to_exactly_pp(pp: int | None, stages: list[int]) -> None:
+    found = assign(_sizes(4, 6, 7, 9), groups=8, pp=pp, capacity=10, shared=0, tp=1, rack="r")
+    assert found == stages
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.data())
+def test_a_balanced_pipeline_uses_every_group_in_order(words: list[int], data: st.DataObject) -> None:
+    pp = data.draw(st.integers(1, len(words)))
+    stages = assign(_sizes(*words), groups=64, pp=pp, capacity=10_000, shared=0, tp=1, rack="r")
+    assert stages[0] == 0
+    assert stages[-1] == pp - 1
+    assert set(np.diff(stages).tolist()) <= {0, 1}
