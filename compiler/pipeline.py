@@ -19,7 +19,7 @@ from compiler.place import contiguous, random, round_robin
 from compiler.program import Program
 from compiler.route import Router
 from compiler.rows import Kernels
-from compiler.stages import Size, assign
+from compiler.stages import Room, Size, assign
 from compiler.template import Template, residual_lines, template
 from fabric.rack import Rack
 
@@ -70,26 +70,39 @@ def _compile(
     tp = checked_tp(options, rack)
     plan = plan_of(source, graph, rack)
     groups = PLACE[options.placement](rack, tp, rack.chips // tp, options.seed)
-    shape = Group(ranks=tp, k_parts=k_parts(options.layout, tp), targets=tuple(range(tp)))
-    shared = angle_words(graph)
-    sizes = block_sizes(plan, blocks, shape, Router(rack, groups[0]))
-    stages = assign(
-        sizes,
-        groups=len(groups),
-        pp=options.pp,
-        capacity=rack.chip.sram_words,
-        shared=shared,
-        tp=tp,
-        rack=rack.name,
-    )
-    book = _Book(plan, rack, shape)
+    sizes, stages = _stages(plan, blocks, rack, groups, options)
+    chips = [
+        tuple(chip for group in groups[stage : stage + size.span] for chip in group)
+        for stage, size in zip(stages, sizes, strict=True)
+    ]
+    book = _Book(plan, rack, options.layout)
     uses: list[Use] = []
     for i, block in enumerate(blocks):
         progress("schedule", i, len(blocks))
-        after = groups[stages[(i + 1) % len(blocks)]]
-        which, chips = book.template(block, groups[stages[i]], after, i % 2)
-        uses.append(Use(block=block, template=which, chips=chips))
-    return assemble(plan, rack, options, source.model, book.templates, uses, groups[: stages[-1] + 1])
+        uses.append(book.use(block, chips[i], chips[(i + 1) % len(blocks)], i % 2))
+    used = max(stage + size.span for stage, size in zip(stages, sizes, strict=True))
+    return assemble(plan, rack, options, source.model, book.templates, uses, groups[:used])
+
+
+def _stages(
+    plan: Plan,
+    blocks: tuple[ModelBlock, ...],
+    rack: Rack,
+    groups: tuple[tuple[int, ...], ...],
+    options: CompileOptions,
+) -> tuple[list[Size], list[int]]:
+    """Sizes and first groups of the blocks; embedding and head spread over more groups until all fits."""
+    first: CapacityError | None = None
+    for wider in (1, 2, 4, 8, 16):
+        if wider > len(groups) or (first and options.pp is not None):
+            break
+        sizes, room = block_sizes(plan, blocks, rack, groups, options.layout, wider)
+        try:
+            return sizes, assign(sizes, room, options.pp)
+        except CapacityError as error:
+            first = first or error
+    assert first is not None
+    raise first
 
 
 def fastest_tp(
@@ -156,45 +169,63 @@ def plan_of(source: Source, graph: Graph, rack: Rack) -> Plan:
     )
 
 
-def block_sizes(plan: Plan, blocks: tuple[ModelBlock, ...], shape: Group, router: Router) -> list[Size]:
-    """What each block takes of SRAM, each kind lowered once."""
+def block_sizes(
+    plan: Plan,
+    blocks: tuple[ModelBlock, ...],
+    rack: Rack,
+    groups: tuple[tuple[int, ...], ...],
+    layout: str,
+    wider: int,
+) -> tuple[list[Size], Room]:
+    """What each block takes of SRAM and on how many neighbouring groups; and the room there is.
+
+    wider: the first and the last block (embedding and head) take at least so many groups.
+    """
+    tp = len(groups[0])
+    capacity = rack.chip.sram_words - angle_words(plan.graph)
     known: dict[str, Size] = {}
-    out: list[Size] = []
     for block in blocks:
-        if block.kind not in known:
-            low, _ = lower(plan, block, shape, router, max(plan.contexts))
-            held = [value.held[: shape.ranks].sum(axis=1).max() for value in low.values]
-            transient = (2 * residual_lines(plan.graph) + int(sum(held))) * plan.graph.batch
-            known[block.kind] = Size(
-                name=block.name, words=low.weights.words + low.kv_words, transient=transient
-            )
-        out.append(replace(known[block.kind], name=block.name))
-    return out
+        span = wider if block in (blocks[0], blocks[-1]) else 1
+        while block.kind not in known:
+            size = _size(plan, block, rack, sum(groups[:span], ()), layout, span)
+            fits = int(size.words.max()) + size.transient <= capacity
+            if fits or span * 2 > len(groups):
+                known[block.kind] = size
+            span *= 2
+    sizes = [replace(known[block.kind], name=block.name) for block in blocks]
+    words = capacity - max(size.transient for size in sizes)
+    return sizes, Room(rack=rack.name, groups=len(groups), tp=tp, words=words, capacity=rack.chip.sram_words)
+
+
+def _size(plan: Plan, block: ModelBlock, rack: Rack, chips: tuple[int, ...], layout: str, span: int) -> Size:
+    ranks = len(chips)
+    shape = Group(ranks=ranks, k_parts=k_parts(layout, ranks), targets=tuple(range(ranks)))
+    low, _ = lower(plan, block, shape, Router(rack, chips), max(plan.contexts))
+    held = sum(int(value.held[:ranks].sum(axis=1).max()) for value in low.values)
+    transient = (2 * residual_lines(plan.graph) + held) * plan.graph.batch
+    return Size(name=block.name, words=low.weights.words + low.kv_words, transient=transient, span=span)
 
 
 class _Book:
     """Templates made so far, looked up by block kind, parity and routes."""
 
-    def __init__(self, plan: Plan, rack: Rack, shape: Group) -> None:
-        self.plan, self.rack, self.shape = plan, rack, shape
+    def __init__(self, plan: Plan, rack: Rack, layout: str) -> None:
+        self.plan, self.rack, self.layout = plan, rack, layout
         self.templates: list[Template] = []
-        self._by_key: dict[tuple[str, bool, int], list[int]] = {}
+        self._by_key: dict[tuple[str, int, tuple[int, ...], int], list[int]] = {}
 
-    def template(
-        self, block: ModelBlock, chips: tuple[int, ...], after: tuple[int, ...], parity: int
-    ) -> tuple[int, tuple[int, ...]]:
-        """(template index, chips by rank) for a block on `chips` whose result goes to `after`."""
-        moves = chips != after
-        known = self._by_key.setdefault((block.kind, moves, parity), [])
+    def use(self, block: ModelBlock, chips: tuple[int, ...], after: tuple[int, ...], parity: int) -> Use:
+        """The block on `chips`, its result going to the chips `after`."""
+        others = tuple(chip for chip in after if chip not in chips)
+        ranks = {chip: rank for rank, chip in enumerate(chips + others)}
+        targets = tuple(ranks[chip] for chip in after)
+        known = self._by_key.setdefault((block.kind, len(chips), targets, parity), [])
         for index in known:
-            router = Router(self.rack, chips + after if moves else chips)
+            router = Router(self.rack, chips + others)
             if router.same_as(self.templates[index].router):
-                return index, tuple(router.chips)
-        router = Router(self.rack, chips + after if moves else chips)
-        ranks = self.shape.ranks
-        targets = tuple(range(ranks, 2 * ranks)) if moves else self.shape.targets
-        self.templates.append(
-            template(self.plan, block, replace(self.shape, targets=targets), router, parity)
-        )
+                return Use(block=block, template=index, chips=tuple(router.chips))
+        router = Router(self.rack, chips + others)
+        group = Group(ranks=len(chips), k_parts=k_parts(self.layout, len(chips)), targets=targets)
+        self.templates.append(template(self.plan, block, group, router, parity))
         known.append(len(self.templates) - 1)
-        return known[-1], tuple(router.chips)
+        return Use(block=block, template=known[-1], chips=tuple(router.chips))

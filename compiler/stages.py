@@ -1,5 +1,6 @@
-"""Stages: which group of chips runs which block, so that every chip's SRAM suffices."""
+"""Stages: which groups of chips run which block, so that every chip's SRAM suffices."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,89 +11,112 @@ from compiler.isa import WORD_BYTES
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """Words that a block takes on each rank of its group (weights and KV), and its transients."""
+    """Words that a block takes (weights and KV) on each chip of the `span` neighbouring groups it runs on."""
 
     name: str
     words: np.ndarray
     transient: int
+    span: int = 1
 
 
-def assign(
-    sizes: list[Size], *, groups: int, pp: int | None, capacity: int, shared: int, tp: int, rack: str
-) -> list[int]:
-    """The group of each block, in pipeline order; as few groups as fit, or exactly `pp`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What there is: groups of `tp` chips, `words` per chip for weights and KV of `capacity` words in all."""
 
-    capacity: words per chip; shared: words that every chip of a group keeps once (RoPE angles).
+    rack: str
+    groups: int
+    tp: int
+    words: int
+    capacity: int
+
+
+def assign(sizes: Sequence[Size], room: Room, pp: int | None) -> list[int]:
+    """The first group of each block, in pipeline order; as few groups as fit, or exactly `pp`.
+
     Raises CapacityError naming the block or group with bytes needed and available.
     """
-    if pp is not None and pp > min(groups, len(sizes)):
+    for size in sizes:
+        _fits(f"block {size.name}", int(size.words.max()), room, f"--tp above {room.tp}")
+    if pp is None:
+        stages = _first_fit(sizes, room)
+        used = max(stage + size.span for stage, size in zip(stages, sizes, strict=True))
+        if used > room.groups:
+            raise CapacityError(
+                "stages",
+                f"rack {room.rack}",
+                f"the model needs {used * room.tp} chips in groups of {room.tp} "
+                f"({_mb(sum(int(size.words.sum()) for size in sizes))} of weights and KV), "
+                f"the rack has {room.groups * room.tp} ({_mb(room.words * room.groups * room.tp)} for them)",
+                f"Use a rack of {used * room.tp} chips or more, a shorter context, or kv: fp8.",
+            )
+        return stages
+    most = min(room.groups, len(sizes))
+    if pp > most:
         raise OptionError(
             "stages",
             f"--pp {pp}",
-            f"there are {groups} groups of {tp} chips and {len(sizes)} blocks",
-            f"Give --pp {min(groups, len(sizes))} or less.",
+            f"there are {room.groups} groups of {room.tp} chips and {len(sizes)} blocks",
+            f"Give --pp {most} or less.",
         )
-    room = capacity - shared - max(size.transient for size in sizes)
-    for size in sizes:
-        if size.words.max() > room:
-            raise CapacityError(
-                "stages",
-                size.name,
-                f"needs {_mb(int(size.words.max()) + capacity - room)} per chip, a chip has {_mb(capacity)}",
-                f"Raise --tp above {tp}, or shorten the context or the batch.",
-            )
-    if pp is None:
-        stages = _first_fit(sizes, room)
-        if stages[-1] >= groups:
-            total = sum(int(size.words.sum()) for size in sizes)
-            raise CapacityError(
-                "stages",
-                f"rack {rack}",
-                f"the model needs {_mb(total)} in {stages[-1] + 1} groups of {tp} chips, "
-                f"the rack has {groups} ({_mb(room * groups * tp)} for weights and KV)",
-                f"Use a rack of {(stages[-1] + 1) * tp} chips or more, a shorter context, or kv: fp8.",
-            )
-        return stages
+    wide = [size for size in sizes if size.span > 1]
+    if wide:
+        raise OptionError(
+            "stages",
+            f"--pp {pp}",
+            f"block {wide[0].name} fills {wide[0].span} groups of {room.tp} chips by itself",
+            f"Leave --pp to the compiler, or raise --tp above {room.tp}.",
+        )
     stages = _balanced(sizes, pp)
     for group in range(pp):
-        words = np.sum(
-            [size.words for size, stage in zip(sizes, stages, strict=True) if stage == group], axis=0
+        parts = [size.words for size, stage in zip(sizes, stages, strict=True) if stage == group]
+        _fits(
+            f"group {group}",
+            int(np.sum(parts, axis=0).max()),
+            room,
+            f"--pp above {pp} or --tp above {room.tp}",
         )
-        if words.max() > room:
-            raise CapacityError(
-                "stages",
-                f"group {group}",
-                f"needs {_mb(int(words.max()) + capacity - room)} on one chip, a chip has {_mb(capacity)}",
-                f"Raise --pp above {pp} or --tp above {tp}.",
-            )
     return stages
+
+
+def _fits(subject: str, words: int, room: Room, raising: str) -> None:
+    if words > room.words:
+        raise CapacityError(
+            "stages",
+            subject,
+            f"needs {_mb(words + room.capacity - room.words)} per chip, a chip has {_mb(room.capacity)}",
+            f"Raise {raising}, or shorten the context or the batch.",
+        )
 
 
 def _mb(words: int) -> str:
     return f"{words * WORD_BYTES / 1e6:.1f} MB"
 
 
-def _first_fit(sizes: list[Size], room: int) -> list[int]:
+def _first_fit(sizes: Sequence[Size], room: Room) -> list[int]:
+    """Each block begins where the last one began if it fits, else in the next group that has room.
+
+    A block that spans several groups may begin so much earlier that it ends where the last block began.
+    """
+    used = np.zeros((room.groups + sum(size.span for size in sizes), room.tp), np.int64)
     stages: list[int] = []
-    group, used = 0, np.zeros_like(sizes[0].words)
+    last = 0
     for size in sizes:
-        if (used + size.words).max() > room:
-            group, used = group + 1, np.zeros_like(used)
-        used = used + size.words
-        stages.append(group)
+        words = size.words.reshape(size.span, room.tp)
+        at = max(0, last - size.span + 1)
+        while (used[at : at + size.span] + words).max() > room.words:
+            at += 1
+        used[at : at + size.span] += words
+        stages.append(at)
+        last = at
     return stages
 
 
-def _balanced(sizes: list[Size], pp: int) -> list[int]:
+def _balanced(sizes: Sequence[Size], pp: int) -> list[int]:
     """Contiguous runs of nearly equal words, at least one block each."""
     weights = np.array([max(int(size.words.max()), 1) for size in sizes], np.int64)
     middle = np.cumsum(weights) * 2 - weights
-    stages = np.minimum(middle * pp // (2 * int(weights.sum())), pp - 1)
-    for i in range(1, len(stages)):
-        stages[i] = min(max(stages[i], stages[i - 1]), stages[i - 1] + 1)
-    for i in range(len(stages) - 1, -1, -1):
-        stages[i] = max(stages[i], pp - (len(stages) - i))
-    stages[0] = 0
-    for i in range(1, len(stages)):
-        stages[i] = min(stages[i], stages[i - 1] + 1)
-    return [int(stage) for stage in stages]
+    stages = np.minimum(middle * pp // (2 * int(weights.sum())), pp - 1).tolist()
+    for i in range(len(stages)):
+        before = stages[i - 1] if i else 0
+        stages[i] = min(max(stages[i], before, pp - (len(stages) - i)), before + (1 if i else 0))
+    return stages

@@ -11,6 +11,7 @@ Source: facts/hardware.md, head.
 """
 
 WORD_BYTES = 320
+MOST = 10**13  # of any number: keeps every cycle count far inside 64 bits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +56,9 @@ class ChipSpec:
     def __post_init__(self) -> None:
         for name, value in self.numbers().items():
             least = 0 if name in ("mxm_fill_cycles", "vxm_latency_cycles", "lane_reduce_cycles") else 1
-            if name != "weight_install_frac" and value < least:
-                raise ValueError(f"{name}: chip {self.name} has {value}, needs at least {least}")
+            if name != "weight_install_frac" and not least <= value <= MOST:
+                bound = f"at most {MOST:_}" if value > MOST else f"at least {least}"
+                raise ValueError(f"{name}: chip {self.name} has {value}, needs {bound}")
         if not 0 < self.weight_install_frac <= 1:
             raise ValueError(
                 f"weight_install_frac: is {self.weight_install_frac}, must be above 0 and at most 1"

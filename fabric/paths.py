@@ -1,4 +1,4 @@
-"""The paths that a message may take: fewest hops, then fewest cycles, ties spread by a salt, nothing by chance."""
+"""The paths that a message may take: fewest hops, then fewest cycles, ties by a salt, nothing by chance."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ class _Reach:
         self._before: dict[int, list[list[int]]] = {}
 
     def before(self, source: int) -> list[list[int]]:
-        """For each chip the senders that lie on a best path from `source`, by number counted from the source's."""
+        """For each chip the senders on a best path from `source`, in order of their distance in numbers."""
         if source not in self._before:
             distance, chips = self.hops[source], len(self.hops)
             nearer = distance[self._ends[0]] + 1 == distance[self._ends[1]]
@@ -68,8 +68,8 @@ def multicast_tree(rack: Rack, source: int, targets: Sequence[int], salt: int = 
     """Links (parent, child) that take a message from `source` to all `targets`, parents before children.
 
     Every target is reached over a path as good as `shortest_path`. A parent is, in this order of preference:
-    a target itself; the chip that could serve most children; the choice of `salt`. Chip numbers count relative
-    to the source only, so that equal groups of a symmetric rack get equal trees.
+    a target itself; the chip that could serve most children; the choice of `salt`. Chip numbers count
+    relative to the source only, so that equal groups of a symmetric rack get equal trees.
     """
     reach = _reach(rack)
     before, distance, chips = reach.before(source), reach.hops[source], rack.chips

@@ -10,6 +10,7 @@ from fabric.link import Links
 
 Kind = Literal["all-to-all", "dragonfly", "ring", "line", "torus"]
 Ports = Literal["mirror", "halves"]
+MOST = 10**9  # nanoseconds, lanes: keeps every cycle count far inside 64 bits
 MOST_CHIPS = 4096  # a bound on memory: tables of chips x chips
 
 
@@ -45,8 +46,9 @@ class Level:
             ("hop_ns", self.hop_ns),
             ("reach", self.reach),
         ):
-            if value < 1:
-                raise ValueError(f"{name}: level {self.name} has {value}, needs at least 1")
+            if not 1 <= value <= MOST:
+                bound = f"at most {MOST:_}" if value > MOST else "at least 1"
+                raise ValueError(f"{name}: level {self.name} has {value}, needs {bound}")
         if self.links < (1 if self.kind == "dragonfly" else 0):
             raise ValueError(f"links: level {self.name} has {self.links}, a {self.kind} needs at least 1")
         if self.kind == "torus":
@@ -86,8 +88,11 @@ class RackSpec:
     sources: tuple[Sourced, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.forward_ns < 0:
-            raise ValueError(f"forward_ns: is {self.forward_ns}, needs at least 0")
+        if not 0 <= self.forward_ns <= MOST:
+            raise ValueError(f"forward_ns: is {self.forward_ns}, needs 0 to {MOST:_}")
+        for link in self.links:
+            if max(map(abs, link)) > MOST:
+                raise ValueError(f"links: {list(link)} holds a number above {MOST:_}")
         names = [level.name for level in self.levels]
         for name in names:
             if names.count(name) > 1 or name == "links":

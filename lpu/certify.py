@@ -15,7 +15,7 @@ from compiler.program import Program
 from fabric.rack import Rack
 from lpu.certify_child import Child, children
 from lpu.check import check, require
-from lpu.decoders import machine_of, plain_decode, reference_decode, restart
+from lpu.decoders import flipped, machine_of, plain_decode, reference_decode, restart
 from lpu.equivalence import Equivalence, Quantisation, equivalence, quantisation
 from lpu.generate import Generation, Progress, generate, replay
 from lpu.load import OpenModel
@@ -137,9 +137,7 @@ def certify(
 
 def variants(options: CompileOptions) -> list[tuple[str, CompileOptions]]:
     """Every other layout and every other placement than those of `options`, one changed at a time."""
-    out = [
-        (f"layout {name}", replace(options, layout=name)) for name in LAYOUTS if name != options.layout
-    ]
+    out = [(f"layout {name}", replace(options, layout=name)) for name in LAYOUTS if name != options.layout]
     out += [
         (f"placement {name}", replace(options, placement=name))
         for name in PLACEMENTS
@@ -187,9 +185,7 @@ class _Ways:
             program, decode = way(model)
         except CompileError as error:
             return Comparison(name=name, equal=None, detail=f"cannot be compiled: {error}")
-        run = generate(
-            decode, self.base.prompts, len(self.base.tokens[0]), batch, self.progress, name
-        )
+        run = generate(decode, self.base.prompts, len(self.base.tokens[0]), batch, self.progress, name)
         wrong = difference(self.base, run)
         cycles = None if program is None else program.manifest["cycles"][str(self.model.contexts[0])]
         return Comparison(
@@ -231,9 +227,7 @@ def _compiled(model: OpenModel, rack: Rack, options: CompileOptions) -> tuple[Pr
     return program, restart(machine_of(program, model))
 
 
-def _reports(
-    model: OpenModel, base: Generation, batch: int, progress: Progress
-) -> dict[str, Any]:
+def _reports(model: OpenModel, base: Generation, batch: int, progress: Progress) -> dict[str, Any]:
     """Numerical equivalence, and the quantisation report where the weights come from a checkpoint."""
     same = replay(plain_decode(model), base, batch, progress, "plain f32")
     near = equivalence(base, same, ("contract", "the same weights in plain f32"))

@@ -116,7 +116,7 @@ def _links(findings: Findings, machine: Machine, link: np.ndarray, rows: np.ndar
     findings.add(4, missing, lambda i: f"no link from chip {c.chip[missing[i]]} to chip {c.peer[missing[i]]}")
     rows = rows[link[rows] >= 0]
     lanes = machine.lanes[link[rows]] if len(rows) else rows
-    out = np.flatnonzero((c.lane[rows] < 0) | (c.lane[rows] + c.aux[rows] > lanes))
+    out = np.flatnonzero((c.lane[rows] < 0) | (c.lane[rows] > lanes - c.aux[rows]))
     findings.add(
         4,
         rows[out],

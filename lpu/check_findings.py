@@ -81,22 +81,28 @@ class Findings:
     columns: Columns
     counts: list[int] = field(default_factory=lambda: [0] * len(RULES))
     kept: list[tuple[int, Violation]] = field(default_factory=list)
+    seen: dict[int, np.ndarray] = field(default_factory=dict)
 
     def add(self, rule: int, rows: np.ndarray, text: Callable[[int], str]) -> None:
-        """Count the violating `rows` (each once); `text(i)` says what is wrong with `rows[i]`."""
+        """Count the violating `rows` (each once a rule); `text(i)` says what is wrong with `rows[i]`."""
         if len(rows) == 0:
             return
+        seen = self.seen.setdefault(rule, np.zeros(len(self.columns), bool))
         unique, first = np.unique(rows, return_index=True)
+        unique, first = unique[~seen[unique]], first[~seen[unique]]
+        seen[unique] = True
         self.counts[rule] += len(unique)
         earliest = np.argsort(self.columns.t0[unique], kind="stable")[:KEPT]
         for row, i in zip(unique[earliest].tolist(), first[earliest].tolist(), strict=True):
-            self._keep(rule, row, int(self.columns.t0[row]), f"{self.place(row)}: {text(i)}")
+            with np.errstate(over="ignore"):  # numbers out of any range still have to be named
+                self._keep(rule, row, int(self.columns.t0[row]), f"{self.place(row)}: {text(i)}")
 
     def note(self, rule: int, which: np.ndarray, text: Callable[[Any], str]) -> None:
-        """Count violations that no row is to blame for; `text(w)` says what is wrong with each `w` of `which`."""
+        """Count violations that no row is to blame for; `text(w)` says what is wrong with one of them."""
         self.counts[rule] += len(which)
         for entry in which[:KEPT]:
-            self._keep(rule, -1, -1, text(entry))
+            with np.errstate(over="ignore"):
+                self._keep(rule, -1, -1, text(entry))
 
     def place(self, row: Any) -> str:
         """Row, opcode, chip and cycle in words."""

@@ -127,7 +127,7 @@ def _access(c: Columns, group: Group, operand: Operand, batch: int, write: bool 
 def _inside(findings: Findings, machine: Machine, a: Accesses, space: int) -> Accesses:
     base, words = machine.regions[:, _REGION[space]].T
     low, high = np.maximum(base, 0), np.minimum(base + words, machine.words)
-    off = (a.start < low[a.chip]) | (a.stop > high[a.chip])
+    off = (a.start < low[a.chip]) | (a.start > high[a.chip] - (a.stop - a.start))
     name = REGIONS[_REGION[space]]
     bad = np.flatnonzero(off)
     findings.add(
@@ -135,7 +135,8 @@ def _inside(findings: Findings, machine: Machine, a: Accesses, space: int) -> Ac
         a.row[bad],
         lambda i: (
             f"operand words {a.start[bad[i]]} .. {a.stop[bad[i]] - 1}, "
-            f"chip {a.chip[bad[i]]} has its {name} region in words {low[a.chip[bad[i]]]} .. {high[a.chip[bad[i]]] - 1}"
+            f"chip {a.chip[bad[i]]} has its {name} region in words {low[a.chip[bad[i]]]} .. "
+            f"{high[a.chip[bad[i]]] - 1}"
         ),
     )
     if space == TRANSIENT and machine.rows > 1:
@@ -182,11 +183,10 @@ def image(findings: Findings, machine: Machine, loads: Loads) -> np.ndarray:
     )
     chip, kind = np.where(known, loads.chip, 0), np.where(known, loads.kind, 0)
     fixed = KIND_WORDS[kind]
-    known &= (loads.words > 0) & ((loads.words == fixed) | (fixed == 0))
+    known &= (loads.words > 0) & (loads.words <= machine.words) & ((loads.words == fixed) | (fixed == 0))
     base, words = machine.regions[chip, 2].T
-    within = (loads.addr >= np.maximum(base, 0)) & (
-        loads.addr + loads.words <= np.minimum(base + words, machine.words)
-    )
+    top = np.minimum(base + words, machine.words)
+    within = (loads.addr >= np.maximum(base, 0)) & (loads.addr <= top - loads.words)
     findings.note(
         0,
         np.flatnonzero(~known),

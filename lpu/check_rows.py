@@ -13,6 +13,8 @@ from lpu.check_findings import Findings
 TIME_BITS = 36  # keys are place << TIME_BITS | cycle and stay below 2^63
 CYCLE = (1 << TIME_BITS) - 1
 REGIONS = ("transient", "kv", "weights")  # the order in the manifest
+_COUNTS = ("planes", "sram_bytes", "sram_bytes_per_cycle", "accumulators", "vxm_chains", "activation_ports")
+_DELAYS = ("mxm_fill_cycles", "vxm_latency_cycles", "lane_reduce_cycles")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,12 @@ class Machine:
     def of(manifest: Mapping[str, Any]) -> "Machine":
         """The machine that a manifest describes."""
         chip: Mapping[str, Any] = manifest["chip"]
+        counts = {name: chip[name] for name in _COUNTS} | {"rows": manifest["rows"]}
+        delays = {name: chip[name] for name in _DELAYS} | {"forward_cycles": manifest["forward_cycles"]}
+        for least, numbers in ((1, counts), (0, delays)):
+            for name, value in numbers.items():
+                if not isinstance(value, int) or not least <= value < 1 << 40:
+                    raise ValueError(f"{name} is {value!r}, must be a whole number of at least {least}")
         regions = np.array(manifest["regions"], np.int64).reshape(-1, len(REGIONS), 2)
         chips = len(regions)
         links = np.array(manifest["links"], np.int64).reshape(-1, 5)
@@ -51,12 +59,14 @@ class Machine:
         pair = links[:, 0] * chips + links[:, 1]
         if len(np.unique(pair)) < len(pair):
             raise ValueError("links: two links join one pair of chips in one direction")
-        link = np.full(chips * chips, -1, np.int64)
+        link = np.full(chips * chips, -1, np.int32)
         link[pair] = np.arange(len(links))
         rate = Fraction(chip["sram_bytes_per_cycle"]) * Fraction(str(chip["weight_install_frac"]))
         plane_bytes = int(
             rate / chip["planes"] + Fraction(1, 2)
         )  # whole bytes, as fabric/chip.py rounds them
+        if plane_bytes < 1:
+            raise ValueError("weight_install_frac: a plane installs less than one byte per cycle")
         outputs = [entry[:2] for entry in manifest["logits"]] + [manifest["token"][:2]]
         return Machine(
             chips=chips,

@@ -37,7 +37,7 @@ def _lanes(findings: Findings, machine: Machine, held: Held) -> None:
     if not len(machine.lanes):
         return
     rows = np.flatnonzero(held.link >= 0)
-    rows = rows[(c.lane[rows] >= 0) & (c.lane[rows] + c.aux[rows] <= machine.lanes[held.link[rows]])]
+    rows = rows[(c.lane[rows] >= 0) & (c.lane[rows] <= machine.lanes[held.link[rows]] - c.aux[rows])]
     begins = np.cumsum(machine.lanes) - machine.lanes
     start = begins[held.link[rows]] + c.lane[rows]
     pieces = split(start, start + c.aux[rows], int(machine.lanes.sum()))

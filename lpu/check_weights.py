@@ -72,7 +72,8 @@ def cache(findings: Findings, machine: Machine, reads: Accesses, writes: Accesse
     made, name = np.full(len(places), -1), np.full(len(places), -1)
     appended, asked = which[: len(writes.row)], which[len(writes.row) :]
     np.maximum.at(made, appended, writes.time)
-    name[appended] = writes.tag
+    in_time = np.argsort(writes.time, kind="stable")
+    name[appended[in_time]] = writes.tag[in_time]
     early = np.flatnonzero((made[asked] < 0) | (reads.time < made[asked]))
     findings.add(
         2,

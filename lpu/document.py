@@ -55,7 +55,8 @@ def read_document(path: Path) -> Document:
         if loader is not None:
             loader.dispose()
     if not isinstance(data, dict):
-        raise FileError(f"{path}:1:1: holds {type(data).__name__}, not keys with values")
+        what = "is empty" if data is None else f"holds a {type(data).__name__}"
+        raise FileError(f"{path}:1:1: {what}, needs keys with values")
     return Document(path, data, places)
 
 

@@ -70,7 +70,9 @@ def equivalence(left: Generation, right: Generation, names: tuple[str, str]) -> 
     )
 
 
-def ulp_distance(a: Float32[np.ndarray, "*shape"], b: Float32[np.ndarray, "*shape"]) -> Int64[np.ndarray, "*shape"]:
+def ulp_distance(
+    a: Float32[np.ndarray, "*shape"], b: Float32[np.ndarray, "*shape"]
+) -> Int64[np.ndarray, "*shape"]:
     """How many f32 values lie between a and b; 0 if they are equal, -0 and +0 among them."""
     return np.abs(_ordered(a) - _ordered(b))
 

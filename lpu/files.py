@@ -77,7 +77,7 @@ def read_rack(source: str | Path) -> Rack:
     spec = replace(spec, sources=stated(spec.numbers(), spec.sources, str(path)))
     try:
         return build_rack(spec, chip)
-    except (ValueError, OverflowError) as error:
+    except ValueError as error:
         raise FileError(document.complaint(("links",) if spec.links else ("levels",), str(error))) from None
 
 

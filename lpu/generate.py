@@ -11,9 +11,7 @@ from jaxtyping import Float32, Int32
 from lpu.document import FileError
 
 Ids = tuple[tuple[int, ...], ...]
-Decode = Callable[
-    [Int32[np.ndarray, " batch"], Int32[np.ndarray, " batch"]], tuple[np.ndarray, np.ndarray]
-]
+Decode = Callable[[Int32[np.ndarray, " batch"], Int32[np.ndarray, " batch"]], tuple[np.ndarray, np.ndarray]]
 Progress = Callable[[str, int, int], None]
 
 

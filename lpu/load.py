@@ -80,6 +80,13 @@ def open_model(file: ModelFile) -> OpenModel:
     return _finish(file, family_step(config, file), config, folder)
 
 
+def longest_context(file: ModelFile) -> int | None:
+    """The longest context that the model can take; None for a module of the user's own."""
+    if Path(file.model).is_dir():
+        return _folder_config(Path(file.model)).max_context
+    return None if FACTORY.fullmatch(file.model) else catalog(file.model).max_context
+
+
 def open_callable(factory: Callable[..., Any], file: ModelFile) -> OpenModel:
     """The model of a Python callable `factory(batch=, context=, kv=)`; `file.model` is its name in reports."""
     return replace(_finish(file, own_step(factory, file, file.model), None, None), file=None)
@@ -182,9 +189,7 @@ def import_factory(name: str) -> Callable[..., Any]:
     return found
 
 
-def _finish(
-    file: ModelFile, step: Step, config: TransformerConfig | None, folder: Path | None
-) -> OpenModel:
+def _finish(file: ModelFile, step: Step, config: TransformerConfig | None, folder: Path | None) -> OpenModel:
     shapes = weight_shapes(step)
     try:
         weights = _weights(file, shapes, config)

@@ -154,7 +154,7 @@ def call_of_rows(program: Program, context: int) -> np.ndarray:
 
 def kind_of(name: str) -> str:
     """The kind of a block by its name: `layers.3.ffn` is an `ffn`."""
-    words = [word for word in re.split(r"[._]?\d+|\.", name) if word]
+    words = [word.strip() for word in re.split(r"[._]?\d+|\.", name) if word.strip()]
     return words[-1] if words else name
 
 

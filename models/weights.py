@@ -1,4 +1,4 @@
-"""Weights by parameter path, tensor by tensor: what every source of them offers, and the one drawn from a seed.
+"""Weights by parameter path, tensor by tensor: what every source of them offers, and the one from a seed.
 
 Other sources: `models/huggingface.py` (`open_folder`) and `models/checkpoint.py` (`open_orbax`).
 """
@@ -76,15 +76,15 @@ def check_shapes(weights: Weights, wanted: Shapes) -> None:
     missing = sorted(wanted.keys() - weights.shapes.keys())
     if missing:
         raise WeightError(
-            f"{weights.identity}: {len(missing)} of {len(wanted)} tensors of the model are missing, the first is "
+            f"{weights.identity}: {len(missing)} of {len(wanted)} tensors of the model are missing, first "
             f"{missing[0]}. Use the model that these weights were made for."
         )
     for name, shape in wanted.items():
         held = weights.shapes[name]
         if (held.shape, held.dtype) != (shape.shape, shape.dtype):
             raise WeightError(
-                f"{weights.identity}: {name} is {held.dtype} {list(held.shape)}, the model takes {shape.dtype} "
-                f"{list(shape.shape)}. Use the model that these weights were made for."
+                f"{weights.identity}: {name} is {held.dtype} {list(held.shape)}, the model takes "
+                f"{shape.dtype} {list(shape.shape)}. Use the model that these weights were made for."
             )
 
 
@@ -114,8 +114,8 @@ def seeded(shapes: Shapes, seed: int, *, tied: bool = False) -> "Seeded":
 class Seeded:
     """`Weights` drawn from a seed; see `seeded`.
 
-    Matrices are Gaussian at a standard deviation of 1/sqrt(k), so that outputs stay near 1, with exponents that
-    differ between columns; gains lie within 1 +- 1/16; table rows have length 1.
+    Matrices are Gaussian at a standard deviation of 1/sqrt(k), so that outputs stay near 1, with exponents
+    that differ between columns; gains lie within 1 +- 1/16; table rows have length 1.
     """
 
     def __init__(self, shapes: Shapes, seed: int, *, tied: bool = False) -> None:
@@ -183,8 +183,8 @@ class Seeded:
         if table is None or head is None or table.shape[::-1] != head.shape:
             held = [None if one is None else list(one.shape) for one in (table, head)]
             raise WeightError(
-                f"{self.identity}: tied, but {TABLE} is {held[0]} and {HEAD}{_CODES} {held[1]}: one must be the "
-                "transpose of the other. Set tied: false."
+                f"{self.identity}: tied, but {TABLE} is {held[0]} and {HEAD}{_CODES} {held[1]}: one must be "
+                "the transpose of the other. Set tied: false."
             )
 
 

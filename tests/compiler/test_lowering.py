@@ -10,7 +10,7 @@ from compiler.lower import LOWER
 from compiler.lower_attention import chunk_of, kv_capacity
 from compiler.lower_matmul import tile_cut
 from compiler.rows import WeightArena
-from compiler.stages import Size, assign
+from compiler.stages import Room, Size, assign
 from fabric.catalog import chip_spec
 from models.ops import OPS
 
@@ -71,20 +71,24 @@ def test_weights_of_one_rank_lie_end_to_end_in_load_order() -> None:
     assert arena.words.tolist() == [20, 45]
 
 
+def _room(groups: int, words: int) -> Room:
+    return Room(rack="r", groups=groups, tp=1, words=words, capacity=words)
+
+
 def _sizes(*words: int) -> list[Size]:
     return [Size(name=f"b{i}", words=np.array([w]), transient=0) for i, w in enumerate(words)]
 
 
 @pytest.mark.parametrize(("pp", "stages"), [(None, [0, 0, 1, 2]), (4, [0, 1, 2, 3])])
 def test_blocks_go_to_as_few_groups_as_fit_or_to_exactly_pp(pp: int | None, stages: list[int]) -> None:
-    found = assign(_sizes(4, 6, 7, 9), groups=8, pp=pp, capacity=10, shared=0, tp=1, rack="r")
+    found = assign(_sizes(4, 6, 7, 9), _room(8, 10), pp)
     assert found == stages
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.data())
 def test_a_balanced_pipeline_uses_every_group_in_order(words: list[int], data: st.DataObject) -> None:
     pp = data.draw(st.integers(1, len(words)))
-    stages = assign(_sizes(*words), groups=64, pp=pp, capacity=10_000, shared=0, tp=1, rack="r")
+    stages = assign(_sizes(*words), _room(64, 10_000), pp)
     assert stages[0] == 0
     assert stages[-1] == pp - 1
     assert set(np.diff(stages).tolist()) <= {0, 1}

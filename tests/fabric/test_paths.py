@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 from fabric.catalog import chip_spec
 from fabric.chip import stated
 from fabric.paths import WORDS, hops, multicast_tree, shortest_path
-from fabric.rack import build_rack, load_rack
+from fabric.rack import Rack, build_rack, load_rack
 from fabric.topology import RackSpec
 
+Machine = tuple[int, tuple[tuple[int, int, int, int], ...]]
 CHIP = chip_spec("tiny").with_numbers("test", lanes=10_000)
 
 
 @st.composite
-def machines(draw):
+def machines(draw: st.DrawFn) -> Machine:
     """Connected machines of no regular form: a random tree and some links more. (chips, links)."""
     chips = draw(st.integers(2, 14))
     pairs = {(draw(st.integers(0, b - 1)), b) for b in range(1, chips)}
@@ -33,16 +34,16 @@ def machines(draw):
     )
 
 
-def built(chips, links):
+def built(chips: int, links: tuple[tuple[int, int, int, int], ...]) -> Rack:
     spec = RackSpec(name="r", chip="tiny", forward_ns=0, chips=chips, links=links)
     return build_rack(replace(spec, sources=stated(spec.numbers(), (), "test")), CHIP)
 
 
-def best_paths(rack, a, b):
+def best_paths(rack: Rack, a: int, b: int) -> set[tuple[int, ...]]:
     """Every path of fewest hops and, among those, fewest cycles for a message of WORDS words."""
     links = rack.links
 
-    def cycles(path):
+    def cycles(path: tuple[int, ...]) -> int:
         rows = [rack.link(x, y) for x, y in pairwise(path)]
         return sum(
             int(links.hop_cycles[r] + -(-WORDS // links.lanes[r]) * links.slot_cycles[r]) for r in rows
@@ -53,14 +54,14 @@ def best_paths(rack, a, b):
 
 
 @given(machines())
-def test_hops_agree_with_networkx_on_any_machine(machine):
+def test_hops_agree_with_networkx_on_any_machine(machine: Machine) -> None:
     rack = built(*machine)
     distance = dict(nx.all_pairs_shortest_path_length(rack.graph()))
     assert hops(rack).tolist() == [[distance[a][b] for b in range(rack.chips)] for a in range(rack.chips)]
 
 
 @given(machines(), st.integers(0, 13), st.integers(0, 13))
-def test_salts_run_through_all_of_the_best_paths_and_no_others(machine, a, b):
+def test_salts_run_through_all_of_the_best_paths_and_no_others(machine: Machine, a: int, b: int) -> None:
     rack = built(*machine)
     a, b = a % rack.chips, b % rack.chips
     every = best_paths(rack, a, b)
@@ -71,11 +72,13 @@ def test_salts_run_through_all_of_the_best_paths_and_no_others(machine, a, b):
 
 @settings(max_examples=200)
 @given(machines(), st.integers(0, 5), st.integers(0, 13), st.lists(st.integers(0, 13), max_size=20))
-def test_a_multicast_tree_reaches_each_target_over_a_best_path(machine, salt, source, targets):
+def test_a_multicast_tree_reaches_each_target_over_a_best_path(
+    machine: Machine, salt: int, source: int, targets: list[int]
+) -> None:
     rack = built(*machine)
     source, targets = source % rack.chips, [target % rack.chips for target in targets]
     tree = multicast_tree(rack, source, targets, salt)
-    path = {source: (source,)}
+    path: dict[int, tuple[int, ...]] = {source: (source,)}
     for parent, child in tree:
         assert child not in path
         path[child] = (*path[parent], child)  # the parent came before: a KeyError otherwise
@@ -85,7 +88,7 @@ def test_a_multicast_tree_reaches_each_target_over_a_best_path(machine, salt, so
     assert tree == multicast_tree(rack, source, list(reversed(targets)), salt)
 
 
-def test_targets_forward_before_bystanders_do():
+def test_targets_forward_before_bystanders_do() -> None:
     rack = load_rack("torus-4x4")
     # From 0 to 5 by 1 or by 4: whichever is a target is the parent.
     for salt in range(8):
@@ -93,7 +96,7 @@ def test_targets_forward_before_bystanders_do():
         assert multicast_tree(rack, 0, [5, 4], salt) == [(0, 4), (4, 5)]
 
 
-def test_one_bystander_serves_all_whom_it_can():
+def test_one_bystander_serves_all_whom_it_can() -> None:
     rack = load_rack("lpx")
     # Tray 3 is entered at its gateways 26 and 27, from 5 and 4 of tray 0; 7 has no link to it.
     for salt in range(8):
@@ -104,14 +107,14 @@ def test_one_bystander_serves_all_whom_it_can():
         assert {parent for parent, _ in both} == {7, 4, 5, 26, 27}
 
 
-def test_of_paths_with_equally_many_hops_the_widest_is_taken():
+def test_of_paths_with_equally_many_hops_the_widest_is_taken() -> None:
     wide = built(4, ((0, 1, 1, 10), (1, 3, 8, 10), (0, 2, 8, 10), (2, 3, 8, 10)))
     assert shortest_path(wide, 0, 3, 0) == shortest_path(wide, 0, 3, 1) == (0, 2, 3)
     near = built(4, ((0, 1, 1, 10), (1, 3, 1, 10), (0, 2, 1, 10), (2, 3, 1, 11)))
     assert multicast_tree(near, 0, [3]) == [(0, 1), (1, 3)]
 
 
-def test_salts_spread_over_both_gateways_between_two_trays():
+def test_salts_spread_over_both_gateways_between_two_trays() -> None:
     rack = load_rack("lpx")
     paths = Counter(shortest_path(rack, 7, 24, salt) for salt in range(64))
     assert paths == {(7, 4, 27, 24): 32, (7, 5, 26, 24): 32}
@@ -120,7 +123,7 @@ def test_salts_spread_over_both_gateways_between_two_trays():
     assert min(trees.values()) >= 20
 
 
-def test_equal_groups_of_a_symmetric_rack_get_equal_trees():
+def test_equal_groups_of_a_symmetric_rack_get_equal_trees() -> None:
     rack = load_rack("torus-4x4")
     tree = multicast_tree(rack, 0, [6, 9, 10], 3)
     for shift in (4, 8, 12):  # a row further
@@ -128,7 +131,7 @@ def test_equal_groups_of_a_symmetric_rack_get_equal_trees():
         assert moved == [((a + shift) % 16, (b + shift) % 16) for a, b in tree]
 
 
-def test_nothing_to_reach_is_an_empty_tree():
+def test_nothing_to_reach_is_an_empty_tree() -> None:
     rack = load_rack("ring-8")
     assert multicast_tree(rack, 3, []) == []
     assert multicast_tree(rack, 3, [3, 3]) == []
@@ -136,7 +139,7 @@ def test_nothing_to_reach_is_an_empty_tree():
 
 
 @pytest.mark.parametrize(("name", "seconds"), [("lpx", 0.1), ("lpx-x4", 2.0)])
-def test_hops_are_kept_and_fast(name, seconds):
+def test_hops_are_kept_and_fast(name: str, seconds: float) -> None:
     rack = load_rack(name)
     start = time.perf_counter()
     first = hops(rack)

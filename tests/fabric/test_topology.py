@@ -1,11 +1,14 @@
+from typing import Any
+
 import pytest
 
 from fabric.chip import stated
 from fabric.topology import Level, RackSpec, cables, groups
 
 
-def level(**numbers):
-    return Level(**{"name": "x", "kind": "ring", "size": 4, "lanes": 1, "hop_ns": 1, **numbers})
+def level(**numbers: Any) -> Level:
+    base: dict[str, Any] = {"name": "x", "kind": "ring", "size": 4, "lanes": 1, "hop_ns": 1}
+    return Level(**base | numbers)
 
 
 @pytest.mark.parametrize(
@@ -25,13 +28,15 @@ def level(**numbers):
         (level(kind="torus", size=3, shape=(3, 1)), {(0, 1), (1, 2), (0, 2)}),
     ],
 )
-def test_each_kind_of_level_joins_the_pairs_that_its_name_says_once(one, pairs):
+def test_each_kind_of_level_joins_the_pairs_that_its_name_says_once(
+    one: Level, pairs: set[tuple[int, int]]
+) -> None:
     found = cables((one,), 0)
     assert len(found) == len(pairs)
     assert {(min(pair), max(pair)) for pair in found} == pairs
 
 
-def test_an_outer_level_joins_chips_of_the_same_rank_unless_it_counts_links():
+def test_an_outer_level_joins_chips_of_the_same_rank_unless_it_counts_links() -> None:
     tray = level(kind="all-to-all", size=2)
     assert cables((tray, level(size=3)), 1) == [(0, 2), (1, 3), (2, 4), (3, 5), (4, 0), (5, 1)]
     spread = level(kind="dragonfly", size=3, links=2)
@@ -40,7 +45,7 @@ def test_an_outer_level_joins_chips_of_the_same_rank_unless_it_counts_links():
     assert cables((level(kind="all-to-all"), halves), 1) == [(0, 6), (1, 7), (4, 10), (5, 11), (8, 2), (9, 3)]
 
 
-def test_groups_are_the_chips_of_each_tray_and_of_the_whole():
+def test_groups_are_the_chips_of_each_tray_and_of_the_whole() -> None:
     levels = (level(size=2), level(size=3))
     assert groups(levels, 0) == ((0, 1), (2, 3), (4, 5))
     assert groups(levels, 1) == ((0, 1, 2, 3, 4, 5),)
@@ -60,7 +65,7 @@ def test_groups_are_the_chips_of_each_tray_and_of_the_whole():
         ({"kind": "all-to-all", "reach": 2}, "only a ring or line has a reach"),
     ],
 )
-def test_a_level_that_cannot_be_says_which_number(numbers, message):
+def test_a_level_that_cannot_be_says_which_number(numbers: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         level(**numbers)
 
@@ -80,14 +85,23 @@ def test_a_level_that_cannot_be_says_which_number(numbers, message):
         ({"chips": 5000}, "has 5000, at most 4096"),
     ],
 )
-def test_a_rack_that_cannot_be_says_which_number(fields, message):
+def test_a_rack_that_cannot_be_says_which_number(fields: dict[str, Any], message: str) -> None:
+    base: dict[str, Any] = {"name": "r", "chip": "tiny", "forward_ns": 0}
     with pytest.raises(ValueError, match=message):
-        RackSpec(**{"name": "r", "chip": "tiny", "forward_ns": 0, **fields})
+        RackSpec(**base | fields)
 
 
-def test_the_numbers_of_a_rack_are_those_that_need_a_source():
+def test_the_numbers_of_a_rack_are_those_that_need_a_source() -> None:
     spec = RackSpec(
         name="r", chip="tiny", forward_ns=0, levels=(level(slot_cycles=3),), links=((0, 2, 1, 5),)
     )
     assert spec.numbers() == ["forward_ns", "x.size", "x.lanes", "x.hop_ns", "x.slot_cycles", "links"]
     assert len(stated(spec.numbers(), spec.sources, "here")) == 6
+
+
+@pytest.mark.parametrize("numbers", [{"hop_ns": 10**10}, {"lanes": 10**30}])
+def test_numbers_that_no_cycle_count_can_hold_are_refused(numbers: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="needs at most 1_000_000_000"):
+        level(**numbers)
+    with pytest.raises(ValueError, match=r"links: .* holds a number above 1_000_000_000"):
+        RackSpec(name="r", chip="tiny", forward_ns=0, chips=2, links=((0, 1, 1, 10**10),))

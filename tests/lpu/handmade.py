@@ -1,4 +1,4 @@
-"""Programs written by hand: no compiler, every address and cycle a literal that docs/matmul-by-hand.md derives."""
+"""Programs written by hand: no compiler, every cycle a literal that docs/matmul-by-hand.md derives."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -69,7 +69,7 @@ def extend(table: Columns, *rows: dict[str, int]) -> Columns:
 
 
 def manifest(**changes: Any) -> dict[str, Any]:
-    """The manifest of two chips with two lanes each way: transient words 0 .. 999, kv .. 1199, weights .. 1999."""
+    """Two chips, two lanes each way: transient words 0 .. 999, kv 1000 .. 1199, weights 1200 .. 1999."""
     out: dict[str, Any] = {
         "model": "handmade",
         "rows": 1,
@@ -131,9 +131,7 @@ def matmul() -> Program:
     image: list[dict[str, int]] = []
     for chip in (0, 1):
         y = 2 * chip
-        image.append(
-            {"chip": chip, "addr": W, "words": 64, "kind": TABLE, "lines": 8, "tag": tag(T_TABLE)}
-        )
+        image.append({"chip": chip, "addr": W, "words": 64, "kind": TABLE, "lines": 8, "tag": tag(T_TABLE)})
         image += [
             {"chip": chip, "addr": W + 64 + 160 * k + 80 * i, "words": 80, "kind": TILE, "tensor": 1}
             | {"k0": 320 * k, "n0": 80 * (y + i), "lines": 1, "tag": tag(T_W, 4 * k + y + i)}
@@ -181,7 +179,7 @@ A_EMBED, A_CAST, A_KVW, A_QK0, A_QK1, A_SMAX, A_EXP0, A_EXP1, A_PV0, A_PV1, A_AO
 
 
 def attention() -> Program:
-    """Two query heads of 80 lanes over 160 tokens in two chunks: KVW, QK, SMAX, EXP, PV and the strided AOUT."""
+    """Two query heads of 80 lanes over 160 tokens in two chunks: from KVW to the strided AOUT."""
     kernel = {"op": "attention", "head_dim": 80, "group": 2, "chunk": 80, "kv": "fp16", "rows": 1}
     kernel |= {"kv_words": 1, "kv_stride": 160}
     kernels = [{"op": "embed", "vocab": 16, "stride": 3}, {"op": "cast"}, kernel]
@@ -208,7 +206,7 @@ def attention() -> Program:
             for i in (0, 1)
         ),
         *(
-            {"op": Op.PV, "unit": i, "t0": 65, "t1": 77, "aux": 2, "n": i, "dst": o + 8 * i}
+            {"op": Op.PV, "unit": i, "t0": 61 + 4 * i, "t1": 73 + 4 * i, "aux": 2, "n": i, "dst": o + 8 * i}
             | {"dst_tag": tag(6, 8 * i), "src": e + 3 * i, "src_tag": tag(5, 3 * i), "src2": K}
             | {"src2_tag": tag(9)}
             for i in (0, 1)
@@ -225,9 +223,7 @@ def attention() -> Program:
     return program(described, columns(rows), loads(image), ("embedding", "gain"), 85)
 
 
-def tiled(
-    base: Program, pairs: int, times: int
-) -> tuple[Mapping[str, Any], Loads, Columns]:
+def tiled(base: Program, pairs: int, times: int) -> tuple[Mapping[str, Any], Loads, Columns]:
     """A two-chip program on many pairs of chips, again and again: big and legal, made without a row loop."""
     one, image = base.expand(CONTEXT), base.loads()
     rows, period = len(one), base.blocks[0].cycles[CONTEXT]

@@ -51,7 +51,7 @@ QWEN3 = Qwen3Config(
 
 
 def make(name: str, model: PreTrainedModel, shard: str) -> None:
-    """Write one folder: config.json, safetensors, and expected.npz with tokens [t] and logits [t, vocab]."""
+    """Write one folder: config.json, safetensors, expected.npz with tokens [t] and logits [t, vocab]."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for path, tensor in model.named_parameters():
@@ -64,12 +64,29 @@ def make(name: str, model: PreTrainedModel, shard: str) -> None:
     tokens = torch.randint(0, 256, (1, TOKENS), generator=generator)
     with torch.no_grad():
         logits = model(tokens).logits[0]
+        round_turns(model.model.rotary_emb)
+        rounded = model(tokens).logits[0]
     folder = HERE / name
     shutil.rmtree(folder, ignore_errors=True)
     model.save_pretrained(folder, max_shard_size=shard)
     (folder / "generation_config.json").unlink(missing_ok=True)
-    np.savez(folder / "expected.npz", tokens=tokens[0].numpy().astype(np.int32), logits=logits.numpy())
-    print(name, sorted(path.name for path in folder.iterdir()), float(logits.std()))
+    np.savez(
+        folder / "expected.npz",
+        tokens=tokens[0].numpy().astype(np.int32),
+        logits=logits.numpy(),
+        logits_rounded_turns=rounded.numpy(),
+    )
+    print(name, float(logits.std()), float((logits - rounded).abs().max() / logits.abs().max()))
+
+
+def round_turns(rotary: torch.nn.Module) -> None:
+    """Let the model use our contract's RoPE table: cos and sin rounded to 2^-15."""
+    exact = rotary.forward
+
+    def forward(x: torch.Tensor, **where: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(torch.round(turn * 2**15) / 2**15 for turn in exact(x, **where))
+
+    rotary.forward = forward
 
 
 def build(kind: type[PreTrainedModel], config: PretrainedConfig) -> PreTrainedModel:

@@ -1,0 +1,266 @@
+"""The verbs of the command line as plain functions: open, compile, check, run, certify.
+
+`compile("llama-tiny", rack="quad")` gives what `lpu compile llama-tiny --rack quad` computes. A model is a
+catalog name, a model file, a Hugging Face folder, `package.module:factory`, or the factory itself.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from compiler.options import CompileOptions
+from compiler.pipeline import compile_program
+from compiler.program import Program, load, save
+from fabric.rack import Rack
+from lpu import certify as certificates
+from lpu.certify import Certificate
+from lpu.check import Report, require
+from lpu.check import check as check_context
+from lpu.decoders import flipped, machine_of, restart
+from lpu.document import FileError
+from lpu.files import FILES, ModelFile, atomic_folder, read_model, read_rack
+from lpu.generate import Generation, Progress, check_room, generate
+from lpu.load import OpenModel, longest_context, open_callable
+from lpu.load import open_model as open_file
+from lpu.load import reopen as reopen
+from lpu.text import checked_ids
+
+DEFAULT_CONTEXT = 1024
+Model = str | Path | ModelFile | Callable[..., Any]
+Prompt = str | Sequence[int]
+
+
+def quiet(stage: str, done: int, total: int) -> None:
+    """No progress reports."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compiled:
+    """A program, and the model and rack that it was compiled from. `reports` are empty if nothing checked it."""
+
+    program: Program
+    model: OpenModel
+    rack: Rack
+    reports: dict[int, Report] = field(default_factory=dict[int, Report])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What running a program gave. cycles: modelled, of each step in the context bucket that it ran in."""
+
+    program: Program
+    generation: Generation
+    texts: tuple[str, ...] | None
+    buckets: tuple[int, ...]
+
+    @property
+    def cycles(self) -> tuple[int, ...]:
+        """Cycles of each step."""
+        known = self.program.manifest["cycles"]
+        return tuple(int(known[str(bucket)]) for bucket in self.buckets)
+
+    @property
+    def microseconds_per_token(self) -> float:
+        """Mean of the steps at the chip's clock."""
+        return sum(self.cycles) * 1e6 / self.program.manifest["clock_hz"] / len(self.cycles)
+
+
+def open_model(
+    model: Model,
+    *,
+    batch: int | None = None,
+    context: Sequence[int] | None = None,
+    kv: str | None = None,
+    weights: str | None = None,
+) -> OpenModel:
+    """A model by name, file, folder, `package.module:factory` or callable; what is given overrides its file.
+
+    context: buckets, ascending; by default 1024 or the model's longest, whichever is shorter.
+    Raises FileError or CompileError.
+    """
+    chosen: dict[str, Any] = {"batch": batch, "context": context and tuple(context), "kv": kv}
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    own = callable(model) and not isinstance(model, (str, Path, ModelFile))
+    if own:
+        file = ModelFile(model=f"{getattr(model, '__module__', '')}:{getattr(model, '__name__', 'factory')}")
+    else:
+        file = model if isinstance(model, ModelFile) else read_model(model)
+    try:
+        file = replace(file, **chosen)
+        if weights is not None:
+            file = _with_weights(file, weights)
+    except ValueError as error:
+        raise FileError(f"options: {error}") from None
+    if file.kv not in ("fp16", "fp8"):
+        raise FileError(f"options: kv: is {file.kv!r}, must be fp16 or fp8")
+    if own:
+        assert callable(model)
+        return open_callable(model, file)
+    from_file = isinstance(model, ModelFile) or Path(model).suffix in FILES  # pyright: ignore[reportArgumentType]
+    if context is None and not from_file:
+        file = _shortened(file)
+    return open_file(file)
+
+
+def compile(
+    model: Model | OpenModel,
+    *,
+    rack: str | Path | Rack = "lpx",
+    options: CompileOptions | None = None,
+    check: bool = True,
+    progress: Progress = quiet,
+    **chosen: Any,
+) -> Compiled:
+    """Compile a model for a rack, and check the program. `chosen` goes to `open_model`.
+
+    Raises FileError, CompileError, or HazardError if the program breaks a rule.
+    """
+    opened = model if isinstance(model, OpenModel) else open_model(model, **chosen)
+    machine = rack if isinstance(rack, Rack) else read_rack(rack)
+    program = compile_program(opened.source(), machine, options or CompileOptions(), progress)
+    reports: dict[int, Report] = {}
+    if check:
+        reports = check_program(program, progress)
+        for report in reports.values():
+            require(report)
+    return Compiled(program=program, model=opened, rack=machine, reports=reports)
+
+
+def check_program(program: Program, progress: Progress = quiet) -> dict[int, Report]:
+    """The report of every context bucket; nothing is raised."""
+    reports: dict[int, Report] = {}
+    contexts = program.manifest["contexts"]
+    for i, context in enumerate(contexts):
+        progress("check", i, len(contexts))
+        reports[context] = check_context(program, context)
+    return reports
+
+
+def save_program(program: Program, folder: str | Path) -> None:
+    """Write a program folder: whole or not at all. Raises FileError if it cannot be written."""
+    with atomic_folder(folder) as part:
+        save(program, part)
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise FileError if a file could not be written there, before a long run has its result."""
+    folder = Path(path).resolve().parent
+    while not folder.exists():
+        folder = folder.parent
+    if Path(path).is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise FileError(f"output: {path}: cannot be written. Choose another -o.")
+
+
+def load_program(folder: str | Path) -> Program:
+    """Read a program folder. Raises ProgramError if it is not whole or was altered."""
+    return load(Path(folder))
+
+
+def run(
+    program: Program | Compiled,
+    prompts: Sequence[Prompt],
+    *,
+    tokens: int = 16,
+    model: OpenModel | None = None,
+    weights: str | None = None,
+    corrupt: bool = False,
+    progress: Progress = quiet,
+) -> Run:
+    """Greedy decode of one prompt per row of the batch, each a text or token ids, `tokens` new ones for each.
+
+    model: what the program was compiled from; opened again by the manifest if not given, with the checkpoint
+    that `weights` names. corrupt: for tests, flips one bit of one weight.
+    Raises FileError (prompts, weights), LinkError, MachineError.
+    """
+    if isinstance(program, Compiled):
+        program, model = program.program, program.model
+    manifest = program.manifest
+    model = model or reopen(manifest, weights)
+    batch, context = int(manifest["rows"]), max(manifest["contexts"])
+    ids = prompt_ids(prompts, model, int(manifest["vocab"]))
+    check_room(ids, tokens, batch, context)
+    progress("link", 0, 1)
+    if corrupt:
+        model = replace(model, weights=flipped(model.weights))
+    done = generate(restart(machine_of(program, model)), ids, tokens, batch, progress)
+    tokenizer = model.tokenizer()
+    return Run(
+        program=program,
+        generation=done,
+        texts=tuple(map(tokenizer.decode, done.tokens)) if tokenizer else None,
+        buckets=tuple(bucket_of(position, manifest["contexts"]) for position in done.positions),
+    )
+
+
+def certify(
+    model: Model | OpenModel,
+    *,
+    rack: str | Path | Rack = "lpx",
+    options: CompileOptions | None = None,
+    prompts: Sequence[Prompt] | None = None,
+    tokens: int = 16,
+    plain: bool = True,
+    corrupt: str = "",
+    progress: Progress = quiet,
+    **chosen: Any,
+) -> Certificate:
+    """Compile, check and run a model, and compare the logits' bits with every other way to get them.
+
+    See `lpu.certify`. `plain` adds the numerical-equivalence report. `chosen` goes to `open_model`.
+    """
+    opened = model if isinstance(model, OpenModel) else open_model(model, **chosen)
+    vocab, batch = opened.vocab, opened.step.batch
+    ids = prompt_ids(prompts, opened, vocab) if prompts else default_prompts(batch, vocab)
+    check_room(ids, tokens, batch, max(opened.contexts))
+    return certificates.certify(
+        opened,
+        rack if isinstance(rack, Rack) else read_rack(rack),
+        options or CompileOptions(),
+        ids,
+        tokens,
+        rack_name=None if isinstance(rack, Rack) else str(rack),
+        plain=plain,
+        corrupt=corrupt,
+        progress=progress,
+    )
+
+
+def prompt_ids(prompts: Sequence[Prompt], model: OpenModel, vocab: int) -> list[list[int]]:
+    """Texts through the model's tokenizer, ids as they are; all checked against the vocabulary."""
+    out: list[list[int]] = []
+    for prompt in prompts:
+        if not isinstance(prompt, str):
+            out.append(list(prompt))
+            continue
+        tokenizer = model.tokenizer()
+        if tokenizer is None:
+            raise FileError(f"prompt: {model.name} has no tokenizer. Give the prompt as --prompt-ids 1,2,3.")
+        out.append(tokenizer.encode(prompt))
+    return checked_ids(out, vocab)
+
+
+def default_prompts(batch: int, vocab: int) -> list[list[int]]:
+    """Fixed prompts of different lengths, one per row of the batch."""
+    return [[(7 * i + 13 * row + 1) % vocab for i in range(4 + row)] for row in range(batch)]
+
+
+def bucket_of(position: int, contexts: Sequence[int]) -> int:
+    """The shortest compiled context that holds the position."""
+    return min(context for context in contexts if context > position)
+
+
+def _with_weights(file: ModelFile, weights: str) -> ModelFile:
+    """The file with other weights, their path made absolute."""
+    kind, _, rest = weights.partition(":")
+    if kind in ("safetensors", "orbax") and rest:
+        if not Path(rest).exists():
+            raise FileError(f"weights: {rest}: is not there")
+        weights = f"{kind}:{Path(rest).resolve()}"
+    return replace(file, weights=weights)
+
+
+def _shortened(file: ModelFile) -> ModelFile:
+    """The default context, or the longest of a shorter model."""
+    return replace(file, context=(min(DEFAULT_CONTEXT, longest_context(file) or DEFAULT_CONTEXT),))

@@ -1,0 +1,107 @@
+"""`lpu`: the command line. Verbs live in `cli_program`, `cli_run` and `cli_list`; errors end here, on one line.
+
+Exit codes: 0 ok, 1 a check failed, 2 usage or a bad file, 3 cannot compile, 4 the program broke its schedule,
+130 interrupted. Nothing heavy is imported before a verb runs.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from lpu import cli_list, cli_program, cli_run
+from lpu.terminal import Terminal
+
+BROKEN_PIPE = 141
+INTERRUPTED = 130
+EXIT_CODES = {
+    "lpu.document.FileError": 2,
+    "compiler.program.ProgramError": 2,
+    "models.quantise.WeightError": 2,
+    "models.catalog.UnknownModelError": 2,
+    "fabric.catalog.UnknownRackError": 2,
+    "fabric.catalog.UnknownChipError": 2,
+    "lpu.trace.UnknownChipNumberError": 2,
+    "compiler.errors.CompileError": 3,
+    "lpu.check_findings.HazardError": 4,
+    "lpu.link_error.LinkError": 4,
+    "models.formats.NumericsError": 1,
+}
+"""By full name, so that no module has to be imported to know its errors. Any other error is a bug."""
+
+app = typer.Typer(
+    name="lpu",
+    help="Compile a model for a rack of SRAM LPUs, cycle by cycle; check, run and certify the program.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for _verb in (*cli_program.VERBS, *cli_run.VERBS, *cli_list.VERBS):
+    app.command(_verb.__name__.rstrip("_"))(_verb)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        print(f"lpu-emulator {version('lpu-emulator')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+) -> None:
+    """Compile a model for a rack of SRAM LPUs, cycle by cycle; check, run and certify the program."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line; gives the exit code."""
+    terminal = Terminal()
+    try:
+        return _run(sys.argv[1:] if arguments is None else list(arguments), terminal)
+    except KeyboardInterrupt:
+        terminal.error("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except Exception as error:
+        code = exit_code(error)
+        if terminal.debug or code is None:
+            raise
+        terminal.error(message(error))
+        return code
+
+
+def exit_code(error: BaseException) -> int | None:
+    """The exit code of a user's error; None for a bug."""
+    if hasattr(error, "format_message"):
+        return 2
+    for kind in type(error).__mro__:
+        if (code := EXIT_CODES.get(f"{kind.__module__}.{kind.__qualname__}")) is not None:
+            return code
+    return None
+
+
+def message(error: BaseException) -> str:
+    """What the error says, of usage errors with the command that helps."""
+    if not hasattr(error, "format_message"):
+        return str(error)
+    context: Any = getattr(error, "ctx", None)
+    path = context.command_path if context else "lpu"
+    text = " ".join(str(getattr(error, "format_message")()).split())
+    return f"usage: {text.rstrip('.')}. See {path} --help."
+
+
+def _run(arguments: list[str], terminal: Terminal) -> int:
+    command: Any = typer.main.get_command(app)
+    try:
+        code = command.main(args=arguments, prog_name="lpu", standalone_mode=False, obj=terminal)
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    sys.stdout.flush()
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,83 @@
+"""The options that several verbs share, each declared once. Nothing heavy is imported here."""
+
+from typing import Annotated, Any
+
+import typer
+
+
+def _set_json(context: typer.Context, value: bool) -> bool:
+    context.find_root().obj.json |= value
+    return value
+
+
+def _set_debug(context: typer.Context, value: bool) -> bool:
+    context.find_root().obj.debug |= value
+    return value
+
+
+Json = Annotated[
+    bool, typer.Option("--json", help="One JSON object on stdout.", callback=_set_json, is_eager=True)
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Tracebacks of errors.", callback=_set_debug, is_eager=True)
+]
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A catalog name (lpu models), a model file, a Hugging Face folder, or package.module:factory.",
+    ),
+]
+ProgramFolder = Annotated[str, typer.Argument(metavar="PROGRAM", help="A folder that lpu compile -o wrote.")]
+RackName = Annotated[str, typer.Option("--rack", help="A catalog name (lpu racks) or a rack file.")]
+Batch = Annotated[int | None, typer.Option("--batch", help="Sequences at once.")]
+Context = Annotated[
+    str | None, typer.Option("--context", help="Context buckets in tokens, ascending: 1024,8192.")
+]
+Kv = Annotated[str | None, typer.Option("--kv", help="Format of the KV cache: fp16 or fp8.")]
+Weights = Annotated[
+    str | None, typer.Option("--weights", help="seed:N, safetensors, safetensors:PATH or orbax:PATH.")
+]
+Tp = Annotated[int | None, typer.Option("--tp", help="Chips per group; the fastest that fits if not given.")]
+Pp = Annotated[int | None, typer.Option("--pp", help="Groups in the pipeline; as few as fit if not given.")]
+Layout = Annotated[str, typer.Option("--layout", help="How matmuls split in a group: column, row or 2d.")]
+Placement = Annotated[str, typer.Option("--placement", help="contiguous, round-robin or random.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the random placement.")]
+Tokens = Annotated[int, typer.Option("--tokens", help="New tokens of each sequence.")]
+Prompts = Annotated[list[str] | None, typer.Option("--prompt", help="A prompt; repeat it for a batch.")]
+PromptIds = Annotated[
+    list[str] | None, typer.Option("--prompt-ids", help="Token ids 1,2,3; several prompts as 1,2;3,4.")
+]
+NoCheck = Annotated[bool, typer.Option("--no-check", help="Do not check the program.")]
+
+
+def compile_options(tp: int | None, pp: int | None, layout: str, placement: str, seed: int) -> Any:
+    """The options of the compiler, checked."""
+    from compiler.options import CompileOptions
+
+    return CompileOptions(tp=tp, pp=pp, layout=layout, placement=placement, seed=seed)
+
+
+def model_options(
+    batch: int | None, context: str | None, kv: str | None, weights: str | None
+) -> dict[str, Any]:
+    """What overrides the model file; FileError if the context is no list of numbers."""
+    buckets = None
+    if context is not None:
+        try:
+            buckets = tuple(int(word) for word in context.split(","))
+        except ValueError:
+            from lpu.document import FileError
+
+            raise FileError(
+                f"options: --context {context!r} is no list of numbers. Write --context 1024,8192."
+            ) from None
+    return {"batch": batch, "context": buckets, "kv": kv, "weights": weights}
+
+
+def chosen_prompts(texts: list[str] | None, ids: list[str] | None) -> list[Any] | None:
+    """Prompts of both options in order, texts first; None if there is none."""
+    from lpu.text import parse_ids
+
+    found: list[Any] = [*(texts or []), *(prompt for part in ids or [] for prompt in parse_ids(part))]
+    return found or None

@@ -1,0 +1,129 @@
+"""Three ways to take a decode step, all as `Decode`: the machine, the reference under the contract, plain f32."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from compiler.program import Program
+from lpu.generate import Decode
+from lpu.load import OpenModel
+from lpu.run import Machine, prepare
+from models.kv import empty_cache
+from models.plain import plain, plain_cache, plain_params
+from models.step import Params
+from models.weights import Shapes, Weights
+
+
+def machine_of(program: Program, model: OpenModel) -> Machine:
+    """The linked program with its weights in SRAM; raises LinkError or MachineError."""
+    return prepare(program, Tensors(model))
+
+
+def restart(machine: Machine) -> Decode:
+    """The machine from an empty KV cache on."""
+    state = machine.start()
+
+    def decode(tokens: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        nonlocal state
+        logits, chosen, state = machine.step(state, tokens, at)
+        return np.asarray(logits), np.asarray(chosen)
+
+    return decode
+
+
+def reference_decode(model: OpenModel) -> Decode:
+    """The module itself on one device under the contract, without any schedule."""
+    return _decode(model.step.fn, reference_params(model), empty_cache(model.step.cache))
+
+
+def plain_decode(model: OpenModel, *, rounded: bool = True) -> Decode:
+    """The module in plain f32, with its e4m3 weights or (`rounded=False`) those before quantisation."""
+    if rounded:
+        params = plain_params(reference_params(model))
+    else:
+        params = {name: jnp.asarray(model.weights.plain(name)) for name in model.weights.shapes}
+        params |= {name: jnp.asarray(value) for name, value in model.step.constants.items()}
+    return _decode(plain(model.step.fn), params, plain_cache(model.step.cache))
+
+
+def reference_params(model: OpenModel) -> Params:
+    """Everything the step takes, on the device."""
+    tensors = Tensors(model)
+    return {name: jnp.asarray(tensors[name]) for name in model.step.params}
+
+
+def _decode(fn: Any, params: Params, cache: Any) -> Decode:
+    step: Any = jax.jit(fn, donate_argnums=3)
+    state = cache
+
+    def decode(tokens: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        nonlocal state
+        logits, chosen, state = step(params, jnp.asarray(tokens), jnp.asarray(at), state)
+        return np.asarray(logits), np.asarray(chosen)
+
+    return decode
+
+
+class Tensors(Mapping[str, np.ndarray]):
+    """Weights and constants of a model by parameter path."""
+
+    def __init__(self, model: OpenModel) -> None:
+        self._weights, self._constants = model.weights, model.step.constants
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """The tensor of that path."""
+        return self._constants[name] if name in self._constants else self._weights[name]
+
+    def __iter__(self) -> Any:
+        return iter([*self._weights.shapes, *self._constants])
+
+    def __len__(self) -> int:
+        return len(self._weights.shapes) + len(self._constants)
+
+
+@dataclass(frozen=True, slots=True)
+class Flipped:
+    """Weights with the sign of one code of the output head turned: for tests of the comparisons."""
+
+    weights: Weights
+    name: str
+
+    @property
+    def shapes(self) -> Shapes:
+        """As of the weights."""
+        return self.weights.shapes
+
+    @property
+    def identity(self) -> str:
+        """As of the weights: only the comparison of bits may notice."""
+        return self.weights.identity
+
+    @property
+    def relative_errors(self) -> Mapping[str, float]:
+        """As of the weights."""
+        return self.weights.relative_errors
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """The tensor, with one code changed if it is the one."""
+        values = self.weights[name]
+        if name == self.name:
+            values = values.copy()
+            values.flat[int(np.argmax(values & 0x7F != 0))] ^= 0x80
+        return values
+
+    def plain(self, name: str) -> np.ndarray:
+        """As of the weights."""
+        return self.weights.plain(name)
+
+    def digest(self) -> str:
+        """As of the weights."""
+        return self.weights.digest()
+
+
+def flipped(weights: Weights) -> Flipped:
+    """The weights with one bit of the last matrix flipped."""
+    return Flipped(weights, [name for name in weights.shapes if name.endswith(".codes")][-1])

@@ -1,0 +1,113 @@
+"""What a person sees: results on stdout (text, or one JSON object), everything else on stderr."""
+
+import json
+import sys
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+PATIENCE_SECONDS = 1.0  # what takes longer shows a progress bar
+
+
+@dataclass(slots=True)
+class Terminal:
+    """Where the verbs write to. json: one object instead of text. debug: errors keep their traceback."""
+
+    json: bool = False
+    debug: bool = False
+
+    def result(self, body: dict[str, Any]) -> None:
+        """The one JSON object of a verb, in JSON mode only."""
+        if self.json:
+            print(json.dumps(body))
+
+    def say(self, text: str) -> None:
+        """Text of a result; nothing in JSON mode."""
+        if not self.json:
+            print(text)
+
+    def facts(self, rows: Sequence[tuple[str, str]]) -> None:
+        """Names and values, one per line."""
+        if self.json:
+            return
+        if not sys.stdout.isatty():
+            for name, value in rows:
+                print(f"{name:<12}{value}")
+            return
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        grid = Table.grid(padding=(0, 2))
+        for name, value in rows:
+            grid.add_row(Text(name, style="bold"), Text(value))
+        Console().print(grid)
+
+    def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table: rich on a terminal, aligned columns in a pipe."""
+        if self.json:
+            return
+        if not sys.stdout.isatty():
+            widths = [max(len(line[i]) for line in [headers, *rows]) for i in range(len(headers))]
+            for line in [headers, *rows]:
+                print(
+                    "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+                )
+            return
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(*headers)
+        for line in rows:
+            table.add_row(*(Text(cell) for cell in line))
+        Console().print(table)
+
+    def note(self, text: str) -> None:
+        """A line on stderr."""
+        print(text, file=sys.stderr)
+
+    def error(self, text: str) -> None:
+        """One line per problem on stderr."""
+        for line in text.splitlines() or [""]:
+            print(f"error: {line}", file=sys.stderr)
+
+
+class Bar:
+    """A progress bar on stderr, shown after a second and on a terminal only."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._bar: Any = None
+        self._task: Any = None
+        self._on = sys.stderr.isatty()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Note that `done` of `total` parts of a stage are done."""
+        if not self._on or (self._bar is None and time.monotonic() - self._start < PATIENCE_SECONDS):
+            return
+        if self._bar is None:
+            from rich.console import Console
+            from rich.progress import Progress
+
+            self._bar = Progress(console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task(stage)
+            self._bar.start()
+        self._bar.update(self._task, description=stage, completed=done, total=total)
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+@contextmanager
+def progress() -> Generator[Bar]:
+    """A bar for the time of a block."""
+    bar = Bar()
+    try:
+        yield bar
+    finally:
+        bar.stop()
