@@ -4,8 +4,7 @@
 class CompileError(Exception):
     """The model cannot be compiled for the rack as asked; the command line exits with 3.
 
-    `reason` holds both numbers that disagree; `remedy` is a sentence that says what to change. Several
-    problems of one stage are joined by `collect`.
+    `reason` holds both numbers that disagree; `remedy` is a sentence that says what to change.
     """
 
     def __init__(self, stage: str, subject: str, reason: str, remedy: str = "") -> None:
@@ -32,15 +31,3 @@ class UnsupportedOpError(CompileError):
 
 class OptionError(CompileError):
     """An option that contradicts the model or the rack (tp, batch, context)."""
-
-
-def collect(problems: list[CompileError]) -> None:
-    """Raise the only problem of a stage as it is, several as one error of the first's class; none: return."""
-    if not problems:
-        return
-    first = problems[0]
-    if len(problems) > 1:
-        more = f"{first.reason.rstrip('.')}, and {len(problems) - 1} more problems"
-        shown = "; ".join(f"{p.subject}: {p.reason.rstrip('.')}" for p in problems[1:4])
-        first = type(first)(first.stage, first.subject, f"{more} ({shown})", first.remedy)
-    raise first

@@ -69,7 +69,9 @@ def _multiply(low: Lowering, nodes: list[Node], source: Lines, out: Lines, tenso
     chunk, part = chunk[live], part[live]
     first, width = out.first[chunk], out.count[chunk]
     rank = out.owner[first] // parts * parts + part
-    plane, slot, earlier = _planes(low, rank)
+    turn = _turns(low, rank)
+    place = turn % low.drains.shape[1]
+    plane, slot = place % low.chip.planes, place // low.chip.planes
 
     # One row per (chunk, part, k tile); one preloaded value per row and line.
     spread = np.repeat(np.arange(len(chunk)), part_count[part])
@@ -106,8 +108,9 @@ def _multiply(low: Lowering, nodes: list[Node], source: Lines, out: Lines, tenso
     )
     last: Any = _write_back(low, out, chunk, part, rank, plane, slot, part_count, scales)
     low.rows.edge(products, last[spread])
-    reused = earlier[spread] >= 0
-    low.rows.edge(last[earlier[spread][reused]], products[reused])
+    earlier = _emptied_by(low, rank, place, last)[spread]
+    reused = earlier >= 0
+    low.rows.edge(earlier[reused], products[reused])
 
 
 def _ramp(counts: np.ndarray) -> np.ndarray:
@@ -130,21 +133,25 @@ def _slots(
     return np.array(codes)[tensor], np.array(scales)[tensor]
 
 
-def _planes(low: Lowering, rank: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(plane, accumulator, earlier chain on that accumulator or -1) of chains dealt out in order per rank."""
+def _turns(low: Lowering, rank: np.ndarray) -> np.ndarray:
+    """The turn of each chain on its rank: planes first, then accumulators; a matmul begins at plane 0."""
     order = np.argsort(rank, kind="stable")
-    starts = np.searchsorted(rank[order], rank[order])
     turn = np.empty_like(rank)
-    turn[order] = np.arange(len(rank)) - starts
-    plane = turn % low.chip.planes
-    slot = turn // low.chip.planes % low.chip.accumulators
-    earlier = np.full(len(rank), -1)
-    distance = low.chip.planes * low.chip.accumulators
-    position = np.empty_like(rank)
-    position[order] = np.arange(len(rank))
-    late = turn >= distance
-    earlier[late] = order[position[late] - distance]
-    return plane, slot, earlier
+    turn[order] = np.arange(len(rank)) - np.searchsorted(rank[order], rank[order])
+    turn += (ceil_div(low.turns, low.chip.planes) * low.chip.planes)[rank]
+    np.maximum.at(low.turns, rank, turn + 1)
+    return turn
+
+
+def _emptied_by(low: Lowering, rank: np.ndarray, place: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """The write-back that empties the accumulator before each chain, of this matmul or an earlier, or -1."""
+    key = rank * low.drains.shape[1] + place
+    order = np.argsort(key, kind="stable")
+    first = np.diff(key[order], prepend=-1) != 0
+    emptied = np.empty_like(last)
+    emptied[order] = np.where(first, low.drains.reshape(-1)[key[order]], np.roll(last[order], 1))
+    low.drains.reshape(-1)[key[order][np.roll(first, -1)]] = last[order][np.roll(first, -1)]
+    return emptied
 
 
 def _write_back(

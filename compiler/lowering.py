@@ -37,7 +37,11 @@ class Group:
 
 @dataclass(slots=True, kw_only=True)
 class Lowering:
-    """What is known while one block is lowered."""
+    """What is known while one block is lowered.
+
+    turns: matmul chains so far by rank.
+    drains: the write-back that last emptied each [rank, accumulator], or -1.
+    """
 
     graph: Graph
     demands: Demands
@@ -56,6 +60,12 @@ class Lowering:
     values: list[Lines] = field(default_factory=list)
     uids: int = 1
     angles: set[str] = field(default_factory=set)
+    turns: np.ndarray = field(init=False)
+    drains: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.turns = np.zeros(self.group.ranks, np.int64)
+        self.drains = np.full((self.group.ranks, self.chip.planes * self.chip.accumulators), -1)
 
     @property
     def batch(self) -> int:

@@ -12,16 +12,18 @@ from typing import Any
 
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
-from compiler.program import Program, load, save
+from compiler.program import Program
 from fabric.rack import Rack
 from lpu import certify as certificates
 from lpu.certify import Certificate
 from lpu.check import Report, require
-from lpu.check import check as check_context
 from lpu.decoders import flipped, machine_of, restart
 from lpu.document import FileError
-from lpu.files import FILES, ModelFile, atomic_folder, read_model, read_rack
-from lpu.generate import Generation, Progress, check_room, generate
+from lpu.files import FILES, ModelFile, read_model, read_rack
+from lpu.folder import Progress, check_program, quiet
+from lpu.folder import load_program as load_program
+from lpu.folder import save_program as save_program
+from lpu.generate import Generation, check_room, generate
 from lpu.load import OpenModel, longest_context, open_callable
 from lpu.load import open_model as open_file
 from lpu.load import reopen as reopen
@@ -32,13 +34,9 @@ Model = str | Path | ModelFile | Callable[..., Any]
 Prompt = str | Sequence[int]
 
 
-def quiet(stage: str, done: int, total: int) -> None:
-    """No progress reports."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compiled:
-    """A program, and the model and rack that it was compiled from. `reports` are empty if nothing checked it."""
+    """A program, and the model and rack that it was compiled from. `reports`: of its check, if any."""
 
     program: Program
     model: OpenModel
@@ -128,22 +126,6 @@ def compile(
     return Compiled(program=program, model=opened, rack=machine, reports=reports)
 
 
-def check_program(program: Program, progress: Progress = quiet) -> dict[int, Report]:
-    """The report of every context bucket; nothing is raised."""
-    reports: dict[int, Report] = {}
-    contexts = program.manifest["contexts"]
-    for i, context in enumerate(contexts):
-        progress("check", i, len(contexts))
-        reports[context] = check_context(program, context)
-    return reports
-
-
-def save_program(program: Program, folder: str | Path) -> None:
-    """Write a program folder: whole or not at all. Raises FileError if it cannot be written."""
-    with atomic_folder(folder) as part:
-        save(program, part)
-
-
 def check_writable(path: str | Path) -> None:
     """Raise FileError if a file could not be written there, before a long run has its result."""
     folder = Path(path).resolve().parent
@@ -151,11 +133,6 @@ def check_writable(path: str | Path) -> None:
         folder = folder.parent
     if Path(path).is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise FileError(f"output: {path}: cannot be written. Choose another -o.")
-
-
-def load_program(folder: str | Path) -> Program:
-    """Read a program folder. Raises ProgramError if it is not whole or was altered."""
-    return load(Path(folder))
 
 
 def run(

@@ -17,7 +17,8 @@ from lpu.certify_child import Child, children
 from lpu.check import check, require
 from lpu.decoders import flipped, machine_of, plain_decode, reference_decode, restart
 from lpu.equivalence import Equivalence, Quantisation, equivalence, quantisation
-from lpu.generate import Generation, Progress, generate, replay
+from lpu.folder import Progress
+from lpu.generate import Generation, generate, replay
 from lpu.load import OpenModel
 
 PACKAGES = ("lpu-emulator", "jax", "jaxlib", "numpy", "flax")
@@ -41,7 +42,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
-    """What was run, and every comparison of its bits. The f32 reports stand beside them and decide nothing."""
+    """What was run, and every comparison of its bits. The f32 reports beside them decide nothing."""
 
     model: dict[str, Any]
     rack: str
@@ -176,7 +177,7 @@ class _Ways:
     progress: Progress
 
     def take(self, name: str, way: Way) -> Comparison:
-        """Decode again that way and compare every bit; replayed tokens, so that a difference shows at once."""
+        """Decode again that way and compare every bit."""
         model = self.model
         if self.corrupt in (name, EVERYTHING):
             model = replace(model, weights=flipped(model.weights))

@@ -15,7 +15,7 @@ from lpu.check_accumulators import accumulators
 from lpu.check_cycles import cycles
 from lpu.check_findings import RULES, Findings, HazardError, Report, Violation, tag
 from lpu.check_memory import memory
-from lpu.check_operands import image, operands, regions
+from lpu.check_operands import operands, regions
 from lpu.check_rows import Machine, form, groups, is_transfer
 from lpu.check_units import ports, units
 from lpu.check_weights import cache, weights
@@ -49,7 +49,7 @@ def check_columns(manifest: Mapping[str, Any], loads: Loads, columns: Columns) -
     ports(findings, machine, held)
     accumulators(findings, machine)
     used = operands(findings, machine, found)
-    weights(findings, machine, used.weights, loads, image(findings, machine, loads))
+    weights(findings, machine, used.weights, loads)
     cache(findings, machine, used.kv_reads, used.kv_writes)
     memory(findings, machine, used)
     _carried(findings)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from compiler.isa import KV, READS, SHARED, TRANSIENT, WEIGHTS, WRITES, Columns, Op, Operand
-from compiler.program import ANGLES, GAIN, SCALE, TABLE, TILE, Loads
+from compiler.program import ANGLES, GAIN, SCALE, TABLE, TILE
 from lpu.check_findings import Findings
 from lpu.check_rows import REGIONS, Group, Machine
 
@@ -19,8 +19,6 @@ _KIND = {
     Op.WB: SCALE,
     Op.RED: SCALE,
 }
-KIND_NAMES = ("TILE", "SCALE", "GAIN", "TABLE", "ANGLES")
-KIND_WORDS = np.array([80, 1, 1, 0, 0])  # words per preloaded value; tables have any number
 
 
 class Accesses(NamedTuple):
@@ -174,42 +172,3 @@ def regions(findings: Findings, machine: Machine) -> None:
                 f"chip {chip}: {n} regions share words {f[chip]} .. {e[chip] - 1}"
             ),
         )
-
-
-def image(findings: Findings, machine: Machine, loads: Loads) -> np.ndarray:
-    """The well formed loads in order of chip and address: disjoint and inside the weight regions."""
-    known = (
-        (loads.chip >= 0) & (loads.chip < machine.chips) & (loads.kind >= 0) & (loads.kind < len(KIND_NAMES))
-    )
-    chip, kind = np.where(known, loads.chip, 0), np.where(known, loads.kind, 0)
-    fixed = KIND_WORDS[kind]
-    known &= (loads.words > 0) & (loads.words <= machine.words) & ((loads.words == fixed) | (fixed == 0))
-    base, words = machine.regions[chip, 2].T
-    top = np.minimum(base + words, machine.words)
-    within = (loads.addr >= np.maximum(base, 0)) & (loads.addr <= top - loads.words)
-    findings.note(
-        0,
-        np.flatnonzero(~known),
-        lambda i: f"load {i}: chip {loads.chip[i]}, kind {loads.kind[i]}, {loads.words[i]} words",
-    )
-    findings.note(
-        5,
-        np.flatnonzero(known & ~within),
-        lambda i: (
-            f"load {i}: words {loads.addr[i]} .. {loads.addr[i] + loads.words[i] - 1} of chip {chip[i]}, "
-            f"its weights region is words {base[i]} .. {base[i] + words[i] - 1}"
-        ),
-    )
-    which = np.flatnonzero(known & within)
-    key = loads.chip[which] * machine.words + loads.addr[which]
-    order = np.argsort(key, kind="stable")
-    which, key = which[order], key[order]
-    findings.note(
-        5,
-        np.flatnonzero(key[:-1] + loads.words[which[:-1]] > key[1:]),
-        lambda i: (
-            f"loads {which[i]} and {which[i + 1]} share word {loads.addr[which[i + 1]]} of chip "
-            f"{loads.chip[which[i]]}: the first ends at {loads.addr[which[i]] + loads.words[which[i]] - 1}"
-        ),
-    )
-    return which

@@ -1,20 +1,79 @@
 """Rules 2 and 7 on what outlives a step: preloaded values and the KV cache."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from compiler.program import Loads
 from lpu.check_findings import Findings, tag
-from lpu.check_operands import KIND_NAMES, KIND_WORDS, Accesses
+from lpu.check_operands import Accesses
 from lpu.check_rows import CYCLE, TIME_BITS, Machine
 
 
-def weights(findings: Findings, machine: Machine, reads: Accesses, loads: Loads, order: np.ndarray) -> None:
+KIND_NAMES = ("TILE", "SCALE", "GAIN", "TABLE", "ANGLES")
+KIND_WORDS = np.array([80, 1, 1, 0, 0])  # words per preloaded value; tables have any number
+
+
+class Image(NamedTuple):
+    """The preloaded values in order of chip and address: where each begins and ends in the rack's words."""
+
+    load: np.ndarray
+    begin: np.ndarray
+    end: np.ndarray
+    kind: np.ndarray
+    tag: np.ndarray
+
+
+def image(findings: Findings, machine: Machine, loads: Loads) -> Image:
+    """The well formed loads, all of them disjoint and inside the weight regions unless a finding says so."""
+    known = (loads.chip >= 0) & (loads.chip < machine.chips)
+    known &= (
+        (loads.kind >= 0)
+        & (loads.kind < len(KIND_NAMES))
+        & (loads.words > 0)
+        & (loads.words <= machine.words)
+    )
+    chip, kind = (loads.chip, loads.kind) if known.all() else (loads.chip * known, loads.kind * known)
+    fixed = KIND_WORDS[kind]
+    known &= (loads.words == fixed) | (fixed == 0)
+    base, words = machine.regions[:, 2].T
+    low, high = np.maximum(base, 0), np.minimum(base + words, machine.words)
+    within = (loads.addr >= low[chip]) & (loads.addr <= high[chip] - loads.words)
+    findings.note(
+        0,
+        np.flatnonzero(~known),
+        lambda i: f"load {i}: chip {loads.chip[i]}, kind {loads.kind[i]}, {loads.words[i]} words",
+    )
+    findings.note(
+        5,
+        np.flatnonzero(known & ~within),
+        lambda i: (
+            f"load {i}: words {loads.addr[i]} .. {loads.addr[i] + loads.words[i] - 1} of chip {chip[i]}, "
+            f"its weights region is words {low[chip[i]]} .. {high[chip[i]] - 1}"
+        ),
+    )
+    load = np.flatnonzero(known & within)
+    begin = loads.chip[load] * machine.words + loads.addr[load]
+    order = np.argsort(begin)
+    load, begin = load[order], begin[order]
+    end = begin + loads.words[load]
+    findings.note(
+        5,
+        np.flatnonzero(end[:-1] > begin[1:]),
+        lambda i: (
+            f"loads {load[i]} and {load[i + 1]} share word {loads.addr[load[i + 1]]} of chip "
+            f"{loads.chip[load[i]]}: the first ends at {end[i] - 1 - loads.chip[load[i]] * machine.words}"
+        ),
+    )
+    return Image(load, begin, end, loads.kind[load], loads.tag[load])
+
+
+def weights(findings: Findings, machine: Machine, reads: Accesses, loads: Loads) -> None:
     """Every weight read covers whole preloaded values of its kind, consecutive in place and in tag."""
+    order, begin, end, kind, name = image(findings, machine, loads)
     if not len(order):
         findings.add(2, reads.row, lambda i: f"reads word {reads.start[i]}: nothing is preloaded")
         return
-    begin = loads.chip[order] * machine.words + loads.addr[order]
-    end, kind, name = begin + loads.words[order], loads.kind[order], loads.tag[order]
     along = np.argsort(reads.chip * machine.words + reads.start)
     a = reads.take(along)
     want = a.chip * machine.words + a.start
@@ -23,8 +82,7 @@ def weights(findings: Findings, machine: Machine, reads: Accesses, loads: Loads,
     each = KIND_WORDS[a.kind]
     count = np.where(each > 0, size // np.maximum(each, 1), 1)
     last = np.minimum(first + count - 1, len(order) - 1)
-    breaks = np.zeros(len(order), np.int64)
-    breaks[1:] = np.cumsum((begin[1:] != end[:-1]) | (kind[1:] != kind[:-1]))
+    breaks = _changes((begin[1:] != end[:-1]) | (kind[1:] != kind[:-1]))
     covered = (begin[first] == want) & (end[last] == want + size) & (breaks[first] == breaks[last])
     bad = np.flatnonzero(~covered | (kind[first] != a.kind))
 
@@ -37,8 +95,7 @@ def weights(findings: Findings, machine: Machine, reads: Accesses, loads: Loads,
         return f"needs {needs} of chip {a.chip[b]}; the preloaded {KIND_NAMES[loads.kind[load]]} is in {has}"
 
     findings.add(2, a.row[bad], text)
-    jumps = np.zeros(len(order), np.int64)
-    jumps[1:] = np.cumsum(name[1:] != name[:-1] + 1)
+    jumps = _changes(name[1:] != name[:-1] + 1)
     good = covered & (kind[first] == a.kind) & (a.tag >= 0) & (name[first] >= 0)
     wrong = np.flatnonzero(good & ((name[first] != a.tag) | (jumps[first] != jumps[last])))
     findings.add(
@@ -49,6 +106,11 @@ def weights(findings: Findings, machine: Machine, reads: Accesses, loads: Loads,
             f", wants {tag(a.tag[wrong[i]])} .. {tag(a.tag[wrong[i]] + count[wrong[i]] - 1)}"
         ),
     )
+
+
+def _changes(differs: np.ndarray) -> np.ndarray:
+    """How often neighbours differed up to each entry."""
+    return np.concatenate([np.zeros(1, np.int32), np.cumsum(differs, dtype=np.int32)])
 
 
 def cache(findings: Findings, machine: Machine, reads: Accesses, writes: Accesses) -> None:

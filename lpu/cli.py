@@ -1,4 +1,4 @@
-"""`lpu`: the command line. Verbs live in `cli_program`, `cli_run` and `cli_list`; errors end here, on one line.
+"""`lpu`: the command line. Verbs live in `cli_program`, `cli_run`, `cli_list`; errors end here, on one line.
 
 Exit codes: 0 ok, 1 a check failed, 2 usage or a bad file, 3 cannot compile, 4 the program broke its schedule,
 130 interrupted. Nothing heavy is imported before a verb runs.
@@ -89,11 +89,11 @@ def exit_code(error: BaseException) -> int | None:
 
 def message(error: BaseException) -> str:
     """What the error says, of usage errors with the command that helps."""
-    if not hasattr(error, "format_message"):
+    usage: Any = error
+    if not hasattr(usage, "format_message"):
         return str(error)
-    context: Any = getattr(error, "ctx", None)
-    path = context.command_path if context else "lpu"
-    text = " ".join(str(getattr(error, "format_message")()).split())
+    path = usage.ctx.command_path if getattr(usage, "ctx", None) else "lpu"
+    text = " ".join(str(usage.format_message()).split())
     return f"usage: {text.rstrip('.')}. See {path} --help."
 
 

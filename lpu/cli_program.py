@@ -1,8 +1,7 @@
 """Verbs about a program: compile, check, report, bounds, trace."""
 
 from contextlib import nullcontext
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -26,10 +25,6 @@ from lpu.cli_options import (
     model_options,
 )
 from lpu.terminal import Terminal, progress
-
-if TYPE_CHECKING:
-    from compiler.program import Program
-    from lpu.check import Report
 
 BROKEN = 4
 Output = Annotated[str | None, typer.Option("-o", "--output", help="Folder to write the program into.")]
@@ -58,6 +53,7 @@ def compile_(
     from lpu import api
     from lpu.files import atomic_folder
     from lpu.report import occupancy
+    from lpu.show_program import program_body, show_program
 
     terminal: Terminal = context.obj
     options = compile_options(tp, pp, layout, placement, seed)
@@ -86,13 +82,14 @@ def compile_(
 
 
 def check(context: typer.Context, program: ProgramFolder, json: Json = False, debug: Debug = False) -> None:
-    """Check a program against the rules of the machine, independently of the compiler (exit 4 if it breaks one)."""
-    from lpu import api
+    """Check a program against the rules of the machine, without the compiler (exit 4 if it breaks one)."""
+    from lpu.folder import check_program, load_program
+    from lpu.show_program import check_body
 
     terminal: Terminal = context.obj
-    loaded = api.load_program(program)
+    loaded = load_program(program)
     with progress() as bar:
-        reports = api.check_program(loaded, bar)
+        reports = check_program(loaded, bar)
     for bucket, report in reports.items():
         terminal.say(f"{report} (context {bucket})")
     ok = all(report.ok for report in reports.values())
@@ -111,11 +108,12 @@ def check(context: typer.Context, program: ProgramFolder, json: Json = False, de
 
 def report(context: typer.Context, program: ProgramFolder, json: Json = False, debug: Debug = False) -> None:
     """What a program keeps busy: units, links, SRAM, and the bounds beside its cycles."""
-    from lpu import api
+    from lpu.folder import load_program
     from lpu.report import occupancy
+    from lpu.show_program import program_body, show_program
 
     terminal: Terminal = context.obj
-    loaded = api.load_program(program)
+    loaded = load_program(program)
     show_program(terminal, loaded)
     used = [occupancy(loaded, bucket) for bucket in loaded.manifest["contexts"]]
     for one in used:
@@ -128,10 +126,10 @@ def report(context: typer.Context, program: ProgramFolder, json: Json = False, d
 def bounds(context: typer.Context, program: ProgramFolder, json: Json = False, debug: Debug = False) -> None:
     """Lower bounds on the cycles of a program, the largest of them beside what it takes."""
     from compiler.bounds import bounds as bounds_of
-    from lpu import api
+    from lpu.folder import load_program
 
     terminal: Terminal = context.obj
-    loaded = api.load_program(program)
+    loaded = load_program(program)
     rows: list[dict[str, Any]] = []
     for bucket in loaded.manifest["contexts"]:
         rows += [
@@ -178,12 +176,12 @@ def trace(
     debug: Debug = False,
 ) -> None:
     """Write a step as a Chrome/Perfetto trace: a process per chip, a thread per unit and link lane."""
-    from lpu import api
     from lpu.document import FileError
+    from lpu.folder import load_program
     from lpu.trace import write_trace
 
     terminal: Terminal = context.obj
-    loaded = api.load_program(program)
+    loaded = load_program(program)
     known = loaded.manifest["contexts"]
     chosen = known[0] if bucket is None else bucket
     if chosen not in known:
@@ -202,86 +200,6 @@ def trace(
             "program_sha256": loaded.manifest["digest"],
         }
     )
-
-
-def show_program(terminal: Terminal, program: "Program") -> None:
-    """What a program is, in a few lines."""
-    from lpu.confidence import confidence_line
-    from lpu.figures import size
-
-    body, manifest = program_body(program), program.manifest
-    about, options = manifest["model"], manifest["options"]
-    terminal.facts(
-        [
-            (
-                "model",
-                f"{about['name']}, weights {about['weights']}, kv {about['kv']}, batch {body['batch']}",
-            ),
-            ("rack", f"{body['rack']}: {manifest['chips']} chips {manifest['chip_name']}"),
-            (
-                "layout",
-                f"tp {options['tp']} by {options['layout']}, {body['groups_used']} of "
-                f"{manifest['chips'] // options['tp']} groups in the pipeline, placement {options['placement']}",
-            ),
-            *(
-                (
-                    "latency",
-                    f"{one['latency_cycles']:,} cycles = {one['latency_microseconds']:.2f} us per token at "
-                    f"context {one['context']} ({one['rows']:,} rows)",
-                )
-                for one in body["contexts"]
-            ),
-            (
-                "sram",
-                f"{size(body['sram_bytes_max'])} on the fullest chip, of {size(body['sram_bytes_chip'])}",
-            ),
-            ("numbers", confidence_line(manifest["sources"])),
-            ("digest", body["program_sha256"]),
-        ]
-    )
-
-
-def program_body(program: "Program") -> dict[str, Any]:
-    """The same as JSON values."""
-    from compiler.isa import WORD_BYTES
-    from lpu.confidence import by_confidence
-
-    manifest = program.manifest
-    words = max(sum(region[1] for region in chip) for chip in manifest["regions"])
-    return {
-        "model": manifest["model"],
-        "rack": manifest["rack"],
-        "options": manifest["options"],
-        "groups_used": len(manifest["groups"]),
-        "batch": manifest["rows"],
-        "contexts": [
-            {
-                "context": context,
-                "rows": len(program.expand(context)),
-                "latency_cycles": manifest["cycles"][str(context)],
-                "latency_microseconds": manifest["cycles"][str(context)] * 1e6 / manifest["clock_hz"],
-            }
-            for context in manifest["contexts"]
-        ],
-        "clock_hz": manifest["clock_hz"],
-        "numbers": by_confidence(manifest["sources"]),
-        "sram_bytes_max": words * WORD_BYTES,
-        "sram_bytes_chip": manifest["chip"]["sram_bytes"],
-        "inputs_sha256": manifest["inputs"],
-        "program_sha256": manifest["digest"],
-    }
-
-
-def check_body(context: int, found: "Report") -> dict[str, Any]:
-    """One report as JSON values."""
-    return {
-        "context": context,
-        "rows": found.rows,
-        "ok": found.ok,
-        "violations": found.total,
-        "violations_per_rule": list(found.counts),
-        "first": [asdict(one) for one in found.violations],
-    }
 
 
 VERBS = (compile_, check, report, bounds, trace)

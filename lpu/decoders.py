@@ -1,4 +1,4 @@
-"""Three ways to take a decode step, all as `Decode`: the machine, the reference under the contract, plain f32."""
+"""Three ways to take a decode step: the machine, the reference under the contract, plain f32."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""How near the contract is to plain f32: relative error, top-1 agreement, ulp histogram. Never a bit comparison.
+"""How near the contract is to plain f32: relative error, top-1 agreement, ulps. Never a bit comparison.
 
-Two reports, kept apart: *numerical equivalence* holds the same e4m3 weights in plain f32 against the contract;
-*quantisation* holds the checkpoint's own weights in plain f32 against the e4m3 weights in plain f32.
+Two reports, kept apart: *numerical equivalence* holds the contract against plain f32 with the same weights;
+*quantisation* holds e4m3 weights in plain f32 against the checkpoint's own weights in plain f32.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ ULP_BINS = (1, 2, 4, 16, 256, 4096, 65_536, 1 << 20)
 class Equivalence:
     """What comparing logits of `left` and `right` gave, over `steps` steps of all sequences together.
 
-    relative_error: 2-norm of the difference over the 2-norm of `right`, the largest and the mean of all steps.
+    relative_error: 2-norm of the difference over that of `right`, the largest and the mean of all steps.
     top1_agreement: share of steps where both have the same largest logit. ulps: logits per bin of `ULP_BINS`.
     """
 

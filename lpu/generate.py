@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Float32, Int32
 
 from lpu.document import FileError
+from lpu.folder import Progress
 
 Ids = tuple[tuple[int, ...], ...]
 Decode = Callable[[Int32[np.ndarray, " batch"], Int32[np.ndarray, " batch"]], tuple[np.ndarray, np.ndarray]]
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,8 @@ def check_room(prompts: Sequence[Sequence[int]], count: int, batch: int, context
         raise FileError(f"run: --tokens is {count}, must be at least 1.")
     if len(prompts) > batch:
         raise FileError(
-            f"run: {len(prompts)} prompts, the program has a batch of {batch}. Compile with --batch {len(prompts)}."
+            f"run: {len(prompts)} prompts, the program has a batch of {batch}. "
+            f"Compile with --batch {len(prompts)}."
         )
     if (steps := steps_needed(prompts, count)) > context:
         raise FileError(

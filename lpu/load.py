@@ -21,7 +21,7 @@ from models.catalog import catalog
 from models.config import Llama3Scaling, TransformerConfig
 from models.kv import KVFormat
 from models.step import Factory, Step, build_step, llama_step
-from models.weights import Weights, WeightError, check_shapes, seeded, weight_shapes
+from models.weights import WeightError, Weights, check_shapes, seeded, weight_shapes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +88,7 @@ def longest_context(file: ModelFile) -> int | None:
 
 
 def open_callable(factory: Callable[..., Any], file: ModelFile) -> OpenModel:
-    """The model of a Python callable `factory(batch=, context=, kv=)`; `file.model` is its name in reports."""
+    """The model of a callable `factory(batch=, context=, kv=)`; `file.model` is its name in reports."""
     return replace(_finish(file, own_step(factory, file, file.model), None, None), file=None)
 
 

@@ -1,4 +1,4 @@
-"""Prompt text to token ids and back: bytes for the tiny vocabulary, `tokenizer.json` for Hugging Face folders."""
+"""Prompt text to token ids and back: bytes, or the `tokenizer.json` of a Hugging Face folder."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -71,7 +71,8 @@ def parse_ids(text: str) -> list[list[int]]:
             prompts.append([int(word) for word in part.split(",")])
         except ValueError:
             raise FileError(
-                f"prompt: {part.strip()!r} is no list of token ids. Write --prompt-ids 1,2,3 (; between prompts)."
+                f"prompt: {part.strip()!r} is no list of token ids. "
+                "Write --prompt-ids 1,2,3 with ; between prompts."
             ) from None
     return prompts
 

@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Mapping
 from statistics import NormalDist
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -29,6 +29,7 @@ _NORMAL = NormalDist()
 Shapes = dict[str, jax.ShapeDtypeStruct]
 
 
+@runtime_checkable
 class Weights(Protocol):
     """Weights by parameter path, each loaded when asked for and kept by the caller only.
 

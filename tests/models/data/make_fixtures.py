@@ -83,8 +83,8 @@ def round_turns(rotary: torch.nn.Module) -> None:
     """Let the model use our contract's RoPE table: cos and sin rounded to 2^-15."""
     exact = rotary.forward
 
-    def forward(x: torch.Tensor, **where: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(torch.round(turn * 2**15) / 2**15 for turn in exact(x, **where))
+    def forward(*where: torch.Tensor, **named: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(torch.round(turn * 2**15) / 2**15 for turn in exact(*where, **named))
 
     rotary.forward = forward
 
