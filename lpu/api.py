@@ -80,11 +80,8 @@ def open_model(
     """
     chosen: dict[str, Any] = {"batch": batch, "context": context and tuple(context), "kv": kv}
     chosen = {name: value for name, value in chosen.items() if value is not None}
-    own = callable(model) and not isinstance(model, (str, Path, ModelFile))
-    if own:
-        file = ModelFile(model=f"{getattr(model, '__module__', '')}:{getattr(model, '__name__', 'factory')}")
-    else:
-        file = model if isinstance(model, ModelFile) else read_model(model)
+    own = None if isinstance(model, (str, Path, ModelFile)) else model
+    file = _file_of(model)
     try:
         file = replace(file, **chosen)
         if weights is not None:
@@ -93,12 +90,10 @@ def open_model(
         raise FileError(f"options: {error}") from None
     if file.kv not in ("fp16", "fp8"):
         raise FileError(f"options: kv: is {file.kv!r}, must be fp16 or fp8")
-    if own:
-        assert callable(model)
-        return open_callable(model, file)
-    from_file = isinstance(model, ModelFile) or Path(model).suffix in FILES  # pyright: ignore[reportArgumentType]
-    if context is None and not from_file:
-        file = _shortened(file)
+    if own is not None:
+        return open_callable(own, file)
+    if context is None and isinstance(model, (str, Path)) and Path(model).suffix not in FILES:
+        file = replace(file, context=(min(DEFAULT_CONTEXT, longest_context(file) or DEFAULT_CONTEXT),))
     return open_file(file)
 
 
@@ -228,6 +223,14 @@ def bucket_of(position: int, contexts: Sequence[int]) -> int:
     return min(context for context in contexts if context > position)
 
 
+def _file_of(model: Model) -> ModelFile:
+    if isinstance(model, ModelFile):
+        return model
+    if isinstance(model, (str, Path)):
+        return read_model(model)
+    return ModelFile(model=f"{model.__module__}:{getattr(model, '__qualname__', type(model).__name__)}")
+
+
 def _with_weights(file: ModelFile, weights: str) -> ModelFile:
     """The file with other weights, their path made absolute."""
     kind, _, rest = weights.partition(":")
@@ -236,8 +239,3 @@ def _with_weights(file: ModelFile, weights: str) -> ModelFile:
             raise FileError(f"weights: {rest}: is not there")
         weights = f"{kind}:{Path(rest).resolve()}"
     return replace(file, weights=weights)
-
-
-def _shortened(file: ModelFile) -> ModelFile:
-    """The default context, or the longest of a shorter model."""
-    return replace(file, context=(min(DEFAULT_CONTEXT, longest_context(file) or DEFAULT_CONTEXT),))

@@ -9,7 +9,6 @@ from lpu.check_findings import Findings, tag
 from lpu.check_operands import Accesses
 from lpu.check_rows import CYCLE, TIME_BITS, Machine
 
-
 KIND_NAMES = ("TILE", "SCALE", "GAIN", "TABLE", "ANGLES")
 KIND_WORDS = np.array([80, 1, 1, 0, 0])  # words per preloaded value; tables have any number
 

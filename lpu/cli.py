@@ -26,6 +26,7 @@ EXIT_CODES = {
     "lpu.trace.UnknownChipNumberError": 2,
     "compiler.errors.CompileError": 3,
     "lpu.check_findings.HazardError": 4,
+    "lpu.image.MachineError": 2,
     "lpu.link_error.LinkError": 4,
     "models.formats.NumericsError": 1,
 }

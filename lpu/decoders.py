@@ -1,6 +1,6 @@
 """Three ways to take a decode step: the machine, the reference under the contract, plain f32."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +78,10 @@ class Tensors(Mapping[str, np.ndarray]):
         """The tensor of that path."""
         return self._constants[name] if name in self._constants else self._weights[name]
 
-    def __iter__(self) -> Any:
+    def __contains__(self, name: object) -> bool:
+        return name in self._constants or name in self._weights.shapes
+
+    def __iter__(self) -> Iterator[str]:
         return iter([*self._weights.shapes, *self._constants])
 
     def __len__(self) -> int:

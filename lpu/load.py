@@ -100,7 +100,7 @@ def reopen(manifest: Mapping[str, Any], weights: str | None = None) -> OpenModel
     """
     about = manifest["model"]
     known = str(about["weights"])
-    if weights is None and not known.startswith("seed:"):
+    if weights == "safetensors" or (weights is None and not known.startswith("seed:")):
         raise FileError(
             f"weights: this program was compiled with {known}. Give --weights safetensors:PATH or orbax:PATH."
         )
@@ -226,23 +226,23 @@ def _weights(file: ModelFile, shapes: dict[str, Any], config: TransformerConfig 
         return open_orbax(Path(rest))
     from models.huggingface import open_folder
 
-    return open_folder(Path(rest) if rest else Path(file.model)).weights
+    return open_folder(Path(rest) if rest else Path(file.model), config)
 
 
 def _folder_config(folder: Path) -> TransformerConfig:
-    from models.huggingface import open_folder
+    from models.huggingface_config import read_config
 
     try:
-        return open_folder(folder).config
-    except (ValueError, OSError) as error:
+        return read_config(folder)
+    except (WeightError, OSError) as error:
         raise FileError(f"model: {error}") from error
 
 
 def _config(fields: Mapping[str, Any]) -> TransformerConfig:
-    scaling = fields["rope_scaling"]
-    return TransformerConfig(
-        **{**fields, "rope_scaling": None if scaling is None else Llama3Scaling(**scaling)}
-    )
+    known: dict[str, Any] = dict(fields)
+    if known["rope_scaling"] is not None:
+        known["rope_scaling"] = Llama3Scaling(**known["rope_scaling"])
+    return TransformerConfig(**known)
 
 
 def _weights_folder(weights: str) -> Path | None:

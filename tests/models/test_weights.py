@@ -29,8 +29,8 @@ SMALL: Shapes = {
     "head.exponent": jax.ShapeDtypeStruct((96,), np.int32),
 }
 # The bytes of seed 7 as first written down; they may change only together with `weights.SCHEME`.
-SEED_7 = "@SEED7@"
-SEED_7_TIED = "@SEED7T@"
+SEED_7 = "2492831e31aa47801e355364fa45c03e051155cc67f2384c08905ec94ccad13e"
+SEED_7_TIED = "115658984e038b064a3b538e61a328ce1e11361fabc52fc04f07fb817cb8dae2"
 
 
 def gaussian(*shape: int, seed: int = 0) -> np.ndarray:
@@ -65,7 +65,7 @@ def test_rounding_is_that_of_the_contract() -> None:
     np.testing.assert_array_equal(to_e4m3(values), np.asarray(rn8(jax.numpy.asarray(values))))
 
 
-@given(hnp.arrays(np.float32, (5, 3), elements=st.floats(-1e30, 1e30, width=32)))
+@given(hnp.arrays(np.float32, (5, 3), elements=st.floats(-(2.0**100), 2.0**100, width=32)))
 def test_each_column_gets_the_least_scale_that_holds_it(values: np.ndarray) -> None:
     codes, exponent, _ = quantise(values)
     largest = np.abs(values).max(axis=0).astype(np.float64)
