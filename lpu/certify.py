@@ -18,10 +18,12 @@ from lpu.check import check, require
 from lpu.decoders import flipped, machine_of, plain_decode, reference_decode, restart
 from lpu.equivalence import Equivalence, Quantisation, equivalence, quantisation
 from lpu.folder import Progress
-from lpu.generate import Generation, generate, replay
+from lpu.generate import Decode, Generation, generate, replay
 from lpu.load import OpenModel
 
 PACKAGES = ("lpu-emulator", "jax", "jaxlib", "numpy", "flax")
+REFERENCE, TWICE = "single-device reference", "run twice"
+LEAST_TP = 4  # the fewest chips that split in two directions
 EVERYTHING = "all"  # of `corrupt`: every comparison
 
 
@@ -37,7 +39,7 @@ class Comparison:
     detail: str
     logits_sha256: str = ""
     program_sha256: str = ""
-    cycles_per_token: int | None = None
+    cycles_per_token: dict[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +66,7 @@ class Certificate:
     def ok(self) -> bool:
         """Whether all comparisons that were taken are equal, the reference and the second run among them."""
         taken = [one.name for one in self.comparisons if one.equal is not None]
-        needed = {"single-device reference", "run twice"} <= set(taken)
+        needed = {REFERENCE, TWICE} <= set(taken)
         return needed and all(one.equal is not False for one in self.comparisons)
 
     def to_json(self) -> dict[str, Any]:
@@ -107,15 +109,15 @@ def certify(
     machine = machine_of(program, model)
     batch = int(program.manifest["rows"])
     base = generate(restart(machine), prompts, count, batch, progress, "run")
-    settled = replace(options, tp=program.manifest["options"]["tp"])
+    settled = CompileOptions(**program.manifest["options"])
     ways = _Ways(model, rack, program, base, corrupt, progress)
     found = [
-        ways.take("single-device reference", lambda m: (None, reference_decode(m))),
-        ways.take("run twice", lambda m: (None, restart(machine if m is model else machine_of(program, m)))),
+        ways.take(REFERENCE, reference_decode),
+        ways.take(TWICE, lambda other: restart(machine if other is model else machine_of(program, other))),
     ]
     del machine
-    for name, other in variants(settled):
-        found.append(ways.take(name, lambda m, other=other: _compiled(m, rack, other)))
+    for name, other in variants(settled, rack.chips):
+        found.append(ways.take_variant(name, other))
     for child in children(model.file, rack_name, options, prompts, count):
         found.append(ways.take_child(child))
     return Certificate(
@@ -136,17 +138,34 @@ def certify(
     )
 
 
-def variants(options: CompileOptions) -> list[tuple[str, CompileOptions]]:
-    """Every other layout and every other placement than those of `options`, one changed at a time."""
-    out = [(f"layout {name}", replace(options, layout=name)) for name in LAYOUTS if name != options.layout]
+def variants(options: CompileOptions, chips: int) -> list[tuple[str, CompileOptions]]:
+    """Every other layout and every other placement than those of `options`, one changed at a time.
+
+    Fewer than four chips cannot split in two directions, one chip not at all: tp is raised there.
+    """
+    wide, suffix = _at_least(LEAST_TP, options, chips)
+    out = [
+        (f"layout {name}{suffix}", replace(wide, layout=name))
+        for name in LAYOUTS
+        if name != options.layout or suffix
+    ]
+    placed, suffix = _at_least(2, options, chips)
     out += [
-        (f"placement {name}", replace(options, placement=name))
+        (f"placement {name}{suffix}", replace(placed, placement=name))
         for name in PLACEMENTS
         if name != options.placement
     ]
-    if options.placement == "random":
-        out.append(("placement random, next seed", replace(options, seed=options.seed + 1)))
-    return out
+    again = replace(placed, placement="random", seed=options.seed + 1)
+    return [*out, (f"placement random, seed {again.seed}{suffix}", again)]
+
+
+def _at_least(least: int, options: CompileOptions, chips: int) -> tuple[CompileOptions, str]:
+    """The options at the smallest tp from `least` on that divides the chips, and what the name adds."""
+    tp = options.tp or 1
+    raised = next((n for n in range(max(tp, least), chips + 1) if chips % n == 0), tp)
+    if raised == tp:
+        return replace(options, tp=tp), ""
+    return replace(options, tp=raised, pp=None), f" (tp {raised})"
 
 
 def difference(base: Generation, other: Generation) -> str:
@@ -162,9 +181,6 @@ def difference(base: Generation, other: Generation) -> str:
     return "" if base.tokens == other.tokens else f"tokens {base.tokens} and {other.tokens} differ"
 
 
-Way = Callable[[OpenModel], tuple[Program | None, Any]]
-
-
 @dataclass(frozen=True, slots=True)
 class _Ways:
     """Takes one comparison after another against the base run."""
@@ -176,27 +192,38 @@ class _Ways:
     corrupt: str
     progress: Progress
 
-    def take(self, name: str, way: Way) -> Comparison:
+    def take(
+        self, name: str, way: Callable[[OpenModel], Decode], program: Program | None = None
+    ) -> Comparison:
         """Decode again that way and compare every bit."""
         model = self.model
         if self.corrupt in (name, EVERYTHING):
             model = replace(model, weights=flipped(model.weights))
-        batch = int(self.program.manifest["rows"])
-        try:
-            program, decode = way(model)
-        except CompileError as error:
-            return Comparison(name=name, equal=None, detail=f"cannot be compiled: {error}")
-        run = generate(decode, self.base.prompts, len(self.base.tokens[0]), batch, self.progress, name)
-        wrong = difference(self.base, run)
-        cycles = None if program is None else program.manifest["cycles"][str(self.model.contexts[0])]
+        base, batch = self.base, int(self.program.manifest["rows"])
+        run = generate(way(model), base.prompts, len(base.tokens[0]), batch, self.progress, name)
+        wrong = difference(base, run)
+        if program is None:
+            return Comparison(name=name, equal=not wrong, detail=wrong, logits_sha256=run.digest)
         return Comparison(
             name=name,
             equal=not wrong,
             detail=wrong,
             logits_sha256=run.digest,
-            program_sha256="" if program is None else program.manifest["digest"],
-            cycles_per_token=cycles,
+            program_sha256=program.manifest["digest"],
+            cycles_per_token=program.manifest["cycles"],
         )
+
+    def take_variant(self, name: str, options: CompileOptions) -> Comparison:
+        """Compile with other options, check, run, compare; the same program again would prove nothing."""
+        try:
+            program = compile_program(self.model.source(), self.rack, options, self.progress)
+        except CompileError as error:
+            return Comparison(name=name, equal=None, detail=f"cannot be compiled: {error}")
+        if program.manifest["digest"] == self.program.manifest["digest"]:
+            return Comparison(name=name, equal=None, detail="is the same program on this rack")
+        for context in self.model.contexts:
+            require(check(program, context))
+        return self.take(name, lambda model: restart(machine_of(program, model)), program)
 
     def take_child(self, child: Child) -> Comparison:
         """Compile and run in another process and compare both digests."""
@@ -219,13 +246,6 @@ class _Ways:
             logits_sha256=found.logits_sha256,
             program_sha256=found.program_sha256,
         )
-
-
-def _compiled(model: OpenModel, rack: Rack, options: CompileOptions) -> tuple[Program, Any]:
-    program = compile_program(model.source(), rack, options)
-    for context in model.contexts:
-        require(check(program, context))
-    return program, restart(machine_of(program, model))
 
 
 def _reports(model: OpenModel, base: Generation, batch: int, progress: Progress) -> dict[str, Any]:

@@ -53,6 +53,7 @@ def check_columns(manifest: Mapping[str, Any], loads: Loads, columns: Columns) -
     cache(findings, machine, used.kv_reads, used.kv_writes)
     memory(findings, machine, used)
     _carried(findings)
+    _numbered(findings, machine)
     return findings.report()
 
 
@@ -91,4 +92,20 @@ def _carried(findings: Findings) -> None:
         lambda i: (
             f"{Op(c.op[bad[i]]).name} takes tag {tag(c.src_tag[bad[i]])}, delivers {tag(c.dst_tag[bad[i]])}"
         ),
+    )
+
+
+def _numbered(findings: Findings, machine: Machine) -> None:
+    """Rule 7: ARGMAX counts from the line of the vocabulary that the manifest says it reads."""
+    c, lines = findings.columns, machine.logits
+    rows = np.flatnonzero(c.op == Op.ARGMAX)
+    if not len(lines):
+        return
+    place, want = lines[:, 0] * machine.words + lines[:, 1], c.chip[rows] * machine.words + c.src[rows]
+    order = np.argsort(place)
+    at = order[np.minimum(np.searchsorted(place[order], want), len(place) - 1)]
+    number = np.where(place[at] == want, lines[at, 2], c.src3[rows])
+    bad = np.flatnonzero(number != c.src3[rows])
+    findings.add(
+        7, rows[bad], lambda i: f"counts from line {c.src3[rows[bad[i]]]}, but reads line {number[bad[i]]}"
     )

@@ -134,7 +134,7 @@ def _mistaken(findings: Findings, e: _Events, read: np.ndarray, made: np.ndarray
 
 def _outputs(findings: Findings, machine: Machine, writes: Accesses) -> None:
     """The lines that the manifest calls logits and token are written by some row."""
-    chip, word = machine.outputs.T
+    chip, word = np.concatenate([machine.logits[:, :2], machine.token]).T
     real = (chip >= 0) & (chip < machine.chips) & (word >= 0) & (word < machine.words)
     starts = np.sort(writes.chip * machine.words + writes.start)
     stops = np.sort(writes.chip * machine.words + writes.stop)

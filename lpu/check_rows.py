@@ -39,7 +39,8 @@ class Machine:
     lanes: np.ndarray
     hop: np.ndarray
     slot: np.ndarray
-    outputs: np.ndarray
+    logits: np.ndarray
+    token: np.ndarray
 
     @staticmethod
     def of(manifest: Mapping[str, Any]) -> "Machine":
@@ -67,7 +68,8 @@ class Machine:
         )  # whole bytes, as fabric/chip.py rounds them
         if plane_bytes < 1:
             raise ValueError("weight_install_frac: a plane installs less than one byte per cycle")
-        outputs = [entry[:2] for entry in manifest["logits"]] + [manifest["token"][:2]]
+        logits = np.array(manifest["logits"], np.int64).reshape(-1, 3)
+        token = np.array(manifest["token"], np.int64).reshape(1, 2)
         return Machine(
             chips=chips,
             rows=manifest["rows"],
@@ -87,7 +89,8 @@ class Machine:
             lanes=links[:, 2],
             hop=links[:, 3],
             slot=links[:, 4],
-            outputs=np.array(outputs, np.int64).reshape(-1, 2),
+            logits=logits,
+            token=token,
         )
 
 
@@ -115,6 +118,7 @@ _NEEDS: dict[Op, tuple[str, ...]] = {
     Op.WB: ("wide",),
     Op.RED: ("parts",),
 }
+_ATTENTION_OPS = (Op.KVW, Op.QK, Op.SMAX, Op.EXP, Op.PV, Op.AOUT)
 _WORDS_OF = {"kv": ("fp16", "fp8"), "input": ("f32", "fp16", "f16"), "wide": (True, False)}
 _F16_LANES = 160
 # Rows whose n is a chunk or nothing may have n = 0; a plane has 320 columns, so MM and WB at most 4 lines.
@@ -160,6 +164,9 @@ def form(findings: Findings, machine: Machine) -> None:
 
 def _wrong(op: Op, kernel: Kernel, rows: int) -> str:
     """What is wrong with a kernel for an opcode, or nothing."""
+    family = "attention" if op in _ATTENTION_OPS else op.name.lower()
+    if kernel.get("op", family) != family:
+        return f"its kernel is for {kernel['op']}"
     for name in _NEEDS.get(op, ()):
         if name not in kernel:
             return f"its kernel has no {name}"

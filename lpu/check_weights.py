@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from compiler.program import Loads
+from compiler.program import TABLE, Loads
 from lpu.check_findings import Findings, tag
 from lpu.check_operands import Accesses
 from lpu.check_rows import CYCLE, TIME_BITS, Machine
@@ -94,6 +94,9 @@ def weights(findings: Findings, machine: Machine, reads: Accesses, loads: Loads)
         return f"needs {needs} of chip {a.chip[b]}; the preloaded {KIND_NAMES[loads.kind[load]]} is in {has}"
 
     findings.add(2, a.row[bad], text)
+    lines, n = loads.lines[order[first]], findings.columns.n[a.row]
+    cut = np.flatnonzero((a.kind == TABLE) & covered & (lines != n))
+    findings.add(2, a.row[cut], lambda i: f"reads {n[cut[i]]} lines of a table of {lines[cut[i]]}")
     jumps = _changes(name[1:] != name[:-1] + 1)
     good = covered & (kind[first] == a.kind) & (a.tag >= 0) & (name[first] >= 0)
     wrong = np.flatnonzero(good & ((name[first] != a.tag) | (jumps[first] != jumps[last])))

@@ -1,7 +1,7 @@
 """The SRAM image: what the loads of a program put there, as arrays that the kernels index.
 
-Equal values on many chips are kept once. A tile, a scale word or a gain word of any address is one entry, so rows
-read what lies at *their* address: two swapped tiles change bits.
+Equal values on many chips are kept once. A tile, a scale word or a gain word of any address is one entry, so
+rows read what lies at *their* address: two swapped tiles change bits.
 """
 
 from collections.abc import Mapping
@@ -25,8 +25,9 @@ class MachineError(Exception):
 class Image(NamedTuple):
     """Preloaded values, one entry each.
 
-    tiles [n, 320, 80] e4m3 codes; exponents [n, 80] int32; gains [n, 80] f32; columns [n, 80] int32, the table
-    columns that an embedding line gathers (-1: zero); tables, one fp16 [vocab, d] each; angles, int32 [S, 2, hd/2].
+    tiles [n, 320, 80] e4m3 codes; exponents [n, 80] int32; gains [n, 80] f32; columns [n, 80] int32, the
+    table columns that an embedding line gathers (-1: zero); tables, fp16 [vocab, d] each; angles, int32
+    [positions, 2, head_dim / 2] each. The last entry of `gains` is zero, of `columns` -1.
     """
 
     tiles: Array
@@ -46,7 +47,7 @@ class Placed(NamedTuple):
 
 
 def place(loads: Loads, slots: list[Slot], weights: Weights) -> Placed:
-    """The image of a program's loads; raises MachineError for a tensor that is missing or of another shape."""
+    """The image of a program's loads; raises MachineError for a tensor that does not fit."""
     slot, distinct = _distinct(slots)
     entry = np.zeros(len(loads), np.int64)
     tensor = np.zeros(len(loads), np.int64)
@@ -127,7 +128,9 @@ def _tiles(wanted: np.ndarray, slots: list[Slot], weights: Weights, dtype: type)
             padded[:] = 0
             if len(there):
                 first, last = line[there[0]], line[there[-1]] + 1
-                if np.array_equal(line[there], np.arange(first, last)) and there[-1] - there[0] + 1 == len(there):
+                if np.array_equal(line[there], np.arange(first, last)) and there[-1] - there[0] + 1 == len(
+                    there
+                ):
                     block = codes[:, first:last]
                 else:
                     block = codes[:, line[there]]

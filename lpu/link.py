@@ -1,8 +1,9 @@
-"""Link: every read resolved to the write that its address and cycle name. The dataflow that the schedule implies.
+"""Link: every read resolved to the write that its address and cycle name; the dataflow of the schedule.
 
-Tags and the compiler's graph play no part here. A read takes the last write to its words that was committed at or
-before its cycle; transfers become aliases; products on an accumulator belong to the next write-back that drains it;
-weights are what was preloaded at the address. What finds nothing, or something of another kind, is a `LinkError`.
+Tags and the compiler's graph play no part here. A read takes the last write to its words that was committed
+at or before its cycle; transfers become aliases; products on an accumulator belong to the next write-back
+that drains it; weights are what was preloaded at the address. What finds nothing, or something of another kind, is
+a `LinkError`.
 """
 
 from collections.abc import Mapping
@@ -24,10 +25,12 @@ class Dataflow:
     """What computes what from what, row by row.
 
     lines: every transient line written, and per operand the one that each line read comes from.
-    result: index of each row's first written line. load, loads: first preloaded value of each row (an index into
-    `load_order`) and how many. drain: write-back of each MM row, else -1. region: KV region of each row, else -1;
-    append: the KVW row of each region; region_at: its chip and address. level: longest path from the inputs, one
-    for an MM and its write-back; -1 for transfers. logits, token: written lines. kernels: of the manifest.
+    result: index of each row's first written line.
+    load, loads: first preloaded value of each row (an index into `load_order`) and how many.
+    drain: write-back of each MM row, else -1.
+    region: KV region of each row, else -1; append: the KVW row of each region; region_at: its chip and word.
+    level: longest path from the inputs, one for an MM and its write-back; -1 for transfers.
+    logits, logits_at: written line and padded vocabulary line of each logits line; token: a written line.
     """
 
     columns: Columns

@@ -1,6 +1,6 @@
 """The error of a program whose reads do not find what they must; the command line leaves with 4."""
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -17,9 +17,7 @@ class LinkError(Exception):
         self.cycle, self.address, self.message = cycle, address, message
 
 
-def fail(
-    columns: Columns, row: int, message: str, address: int | np.int64 = -1, *, at_commit: bool = False
-) -> NoReturn:
+def fail(columns: Columns, row: Any, message: str, address: Any = -1, *, at_commit: bool = False) -> NoReturn:
     """Raise LinkError for a row, at the cycle of its reads or of its commit."""
     op = Op(int(columns.op[row])).name if 0 <= columns.op[row] < len(Op) else str(columns.op[row])
     cycle = int((columns.t1 if at_commit else columns.t0)[row])

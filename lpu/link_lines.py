@@ -1,4 +1,4 @@
-"""Transient lines: which line each row reads and writes, and which write each read finds, by address and cycle."""
+"""Transient lines: which lines each row reads and writes, and which write each read finds."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from compiler.isa import READS, TRANSIENT, WIDE_LANES, WRITES, Columns, Kernel, 
 from lpu.link_error import fail, first_of, ramp
 
 F32, F16, STAT, PEAK, PICK, SCORE, WEIGHT, SUM, PART, WIDE, COPY = range(11)  # what a line holds
-NAMES = "f32 fp16 stat peak pick score weight sum part wide copy".split()
+NAMES = ("f32", "fp16", "stat", "peak", "pick", "score", "weight", "sum", "part", "wide", "copy")
 
 _WRITTEN: dict[Op, int] = {
     Op.SEND: COPY,
@@ -56,6 +56,7 @@ _READ: dict[Op, tuple[int, ...]] = {
 }
 _ATTENTION = (SCORE, WEIGHT, SUM, PART, PEAK)
 OPERANDS = ("src", "src2")
+Parts = list[tuple[Op, Kernel, np.ndarray]]  # opcode, kernel, rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +82,8 @@ class Spans:
 class Lines:
     """Every transient line that is read and written.
 
-    Writes: `row`, `line` (offset in the row's result), `kind`. Reads, per operand: `first[operand][row]` is the
-    row's first entry of `found[operand]`, the index of the write that the line comes from, transfers removed.
+    Writes: `row`, `line` (offset in the row's result), `kind`. Reads, per operand: `first[operand][row]` is
+    the row's first entry of `found[operand]`, the write that the line comes from, transfers removed.
     """
 
     row: np.ndarray
@@ -101,7 +102,7 @@ def block_lines(kind: int, kernel: Kernel) -> int:
     return 4 if kind == WIDE else 1
 
 
-def classes(columns: Columns, kernels: list[Kernel]) -> list[tuple[Op, Kernel, np.ndarray]]:
+def classes(columns: Columns, kernels: list[Kernel]) -> Parts:
     """(opcode, kernel, rows) of every distinct pair; transfers have no kernel."""
     bad = (columns.op < 0) | (columns.op >= len(Op))
     if (row := first_of(bad)) >= 0:
@@ -113,7 +114,7 @@ def classes(columns: Columns, kernels: list[Kernel]) -> list[tuple[Op, Kernel, n
     key = np.where(transfer, columns.op, columns.op + len(Op) * (columns.aux + 1))
     order = np.argsort(key, kind="stable")
     cuts = np.flatnonzero(np.diff(key[order], prepend=-1))
-    out: list[tuple[Op, Kernel, np.ndarray]] = []
+    out: Parts = []
     for rows in np.split(order, cuts[1:]):
         if len(rows):
             op = Op(int(columns.op[rows[0]]))
@@ -124,15 +125,19 @@ def classes(columns: Columns, kernels: list[Kernel]) -> list[tuple[Op, Kernel, n
     return out
 
 
-_KERNEL_OF = dict.fromkeys((Op.KVW, Op.QK, Op.SMAX, Op.EXP, Op.PV, Op.AOUT), "attention")
+_KERNEL_OF: dict[Op, str] = dict.fromkeys((Op.KVW, Op.QK, Op.SMAX, Op.EXP, Op.PV, Op.AOUT), "attention")
 
 
-def read_spans(columns: Columns, parts: list[tuple[Op, Kernel, np.ndarray]], batch: int) -> tuple[Spans, Spans]:
+def read_spans(columns: Columns, parts: Parts, batch: int) -> tuple[Spans, Spans]:
     """The transient operands `src` and `src2` of every row."""
     size = len(columns)
     out = [{name: np.zeros(size, np.int64) for name in ("start", "count", "kind")} for _ in OPERANDS]
     for fields, name in zip(out, OPERANDS, strict=True):
-        fields |= {"start": getattr(columns, name), "step": np.full(size, batch), "block": np.ones(size, np.int64)}
+        fields |= {
+            "start": getattr(columns, name),
+            "step": np.full(size, batch),
+            "block": np.ones(size, np.int64),
+        }
     for op, kernel, rows in parts:
         n = columns.n[rows]
         reads = [operand for operand in READS[op] if operand.space == TRANSIENT]
@@ -147,7 +152,7 @@ def read_spans(columns: Columns, parts: list[tuple[Op, Kernel, np.ndarray]], bat
     return Spans(**out[0]), Spans(**out[1])
 
 
-def write_spans(columns: Columns, parts: list[tuple[Op, Kernel, np.ndarray]], batch: int) -> Spans:
+def write_spans(columns: Columns, parts: Parts, batch: int) -> Spans:
     """The transient results of every row."""
     size = len(columns)
     count, kind, block = (np.zeros(size, np.int64) for _ in range(3))
@@ -169,7 +174,11 @@ def resolve(
     span = int(regions[:, 0].sum(axis=-1).max()) // batch + 1
     bits = int(max(columns.t1.max(initial=0), 1) + 1).bit_length()
     if (span * len(regions)).bit_length() + bits > 62:
-        fail(columns, int(np.argmax(columns.t1)), "the program is too long: addresses and cycles exceed 62 bits")
+        fail(
+            columns,
+            int(np.argmax(columns.t1)),
+            "addresses and cycles exceed 62 bits together",
+        )
 
     row = np.repeat(np.arange(len(columns)), writes.count)
     line = ramp(writes.count)
@@ -202,10 +211,17 @@ def resolve(
     last = np.repeat(np.cumsum(writes.count) - 1, writes.count)
     kind = np.where((kind == WEIGHT) & (np.arange(len(row)) == last), SUM, kind)
     source = _sources(columns, writes, reads[0], found[0])
-    outputs = np.array([entry[:2] for entry in [*manifest["logits"], manifest["token"]]], np.int64).reshape(-1, 2)
+    outputs = np.array([entry[:2] for entry in [*manifest["logits"], manifest["token"]]], np.int64).reshape(
+        -1, 2
+    )
     final = find(outputs[:, 0] * span + outputs[:, 1] // batch, np.full(len(outputs), (1 << bits) - 1))
     if (miss := first_of(final < 0)) >= 0:
-        fail(columns, len(columns) - 1, f"output {miss} on chip {outputs[miss, 0]} is never written", outputs[miss, 1])
+        fail(
+            columns,
+            len(columns) - 1,
+            f"output {miss} on chip {outputs[miss, 0]} is never written",
+            outputs[miss, 1],
+        )
     lines = Lines(
         row=row,
         line=line,
@@ -221,7 +237,9 @@ def _check_form(
 ) -> None:
     """Chips exist, time runs forward, operands start at a line and lie in the transient region."""
     chips = len(regions)
-    if (row := first_of((columns.chip < 0) | (columns.chip >= chips) | (holder < 0) | (holder >= chips))) >= 0:
+    if (
+        row := first_of((columns.chip < 0) | (columns.chip >= chips) | (holder < 0) | (holder >= chips))
+    ) >= 0:
         fail(columns, row, f"chip {columns.chip[row]} or peer {columns.peer[row]} is not one of {chips}")
     if (row := first_of((columns.t0 < 0) | (columns.t1 <= columns.t0))) >= 0:
         fail(columns, row, f"commits at {columns.t1[row]}, not after it reads")
@@ -234,7 +252,12 @@ def _check_form(
         base, words = regions[where, 0, 0], regions[where, 0, 1]
         end = span.start + (span.count - 1) * span.step + batch
         if (row := first_of(used & ((span.start < base) | (end > base + words)))) >= 0:
-            fail(columns, row, f"leaves the transient region, which ends at {base[row] + words[row]}", end[row] - 1)
+            fail(
+                columns,
+                row,
+                f"leaves the transient region, which ends at {base[row] + words[row]}",
+                end[row] - 1,
+            )
 
 
 def _sources(columns: Columns, writes: Spans, src: Spans, found: np.ndarray) -> np.ndarray:
@@ -250,13 +273,15 @@ def _sources(columns: Columns, writes: Spans, src: Spans, found: np.ndarray) -> 
 
 
 def check_kinds(columns: Columns, reads: tuple[Spans, Spans], lines: Lines) -> None:
-    """Every line is of the kind that its reader takes, and blocks are whole, in order, of one row and kernel."""
+    """Every line is of the kind that its reader takes; blocks are whole, in order, of one row and kernel."""
     for span, found in zip(reads, lines.found, strict=True):
         reader = np.repeat(np.arange(len(columns)), span.count)
         word = span.start[reader] + ramp(span.count) * span.step[reader]
         want, have = span.kind[reader], lines.kind[found]
         if (miss := first_of((want != COPY) & (want != have))) >= 0:
-            message = f"reads {NAMES[want[miss]]} where row {lines.row[found[miss]]} wrote {NAMES[have[miss]]}"
+            message = (
+                f"reads {NAMES[want[miss]]} where row {lines.row[found[miss]]} wrote {NAMES[have[miss]]}"
+            )
             fail(columns, int(reader[miss]), message, int(word[miss]))
         block = span.block[reader]
         offset = ramp(span.count) % block

@@ -41,10 +41,8 @@ def weights(columns: Columns, parts: Parts, loads: Loads) -> tuple[np.ndarray, n
             extent = np.broadcast_to(operand.extent(columns.n[rows], kernel), rows.shape)
             rows, extent = rows[extent > 0], extent[extent > 0]
             address = getattr(columns, operand.column)[rows]
-            at = np.searchsorted(key, (columns.chip[rows] << 40) | address)
-            spot = np.minimum(at, len(key) - 1)
-            missing = (at == len(key)) | (key[spot] != (columns.chip[rows] << 40) | address) | (address < 0)
-            if (miss := first_of(missing)) >= 0:
+            spot = _lookup(key, (columns.chip[rows] << 40) | address)
+            if (miss := first_of(spot < 0)) >= 0:
                 fail(columns, rows[miss], f"no preloaded {_NAMES[_KIND[op]]} begins there", address[miss])
             last = np.searchsorted(ends, ends[spot] - words[spot] + extent)
             reach = np.minimum(last, len(key) - 1)
@@ -61,6 +59,13 @@ def weights(columns: Columns, parts: Parts, loads: Loads) -> tuple[np.ndarray, n
             first[rows], count[rows] = spot, many
     _check_tables(columns, loads, order, first)
     return order, first, count
+
+
+def _lookup(keys: np.ndarray, sought: np.ndarray) -> np.ndarray:
+    """Index of each sought key among the sorted keys, -1 where it is none."""
+    spot = np.searchsorted(keys, sought)
+    padded = np.append(keys, -1)
+    return np.where((padded[spot] == sought) & (sought >= 0), spot, -1)
 
 
 def _check_tables(columns: Columns, loads: Loads, order: np.ndarray, first: np.ndarray) -> None:
@@ -85,16 +90,17 @@ def regions(columns: Columns, parts: Parts) -> tuple[np.ndarray, np.ndarray, np.
     order = np.argsort(key, kind="stable")
     appends, key = appends[order], key[order]
     if (twice := first_of(key[1:] == key[:-1])) >= 0:
-        fail(columns, appends[twice + 1], "a second append to the region in one step", key[twice] & (1 << 40) - 1)
+        late = appends[twice + 1]
+        fail(columns, late, "a second append to the region in one step", columns.dst[late])
     region[appends] = np.arange(len(appends))
     for op, kernel, rows in parts:
         if all(operand.space != KV for operand in READS[op]):
             continue
         sought = (columns.chip[rows] << 40) | columns.src2[rows]
-        spot = np.minimum(np.searchsorted(key, sought), max(len(key) - 1, 0))
-        if not len(key) or (miss := first_of(key[spot] != sought)) >= 0:
-            miss = miss if len(key) else 0
-            fail(columns, rows[miss], "reads a KV region that this step appends nothing to", columns.src2[rows[miss]])
+        spot = _lookup(key, sought)
+        if (miss := first_of(spot < 0)) >= 0:
+            row = rows[miss]
+            fail(columns, row, "reads a KV region that this step appends nothing to", columns.src2[row])
         writer = appends[spot]
         if (miss := first_of(columns.t1[writer] > columns.t0[rows])) >= 0:
             message = f"reads KV before its append at cycle {columns.t1[writer[miss]]} (row {writer[miss]})"
@@ -119,7 +125,11 @@ def chains(columns: Columns, parts: Parts, manifest: Mapping[str, Any]) -> np.nd
 
     def key(rows: np.ndarray, plane: np.ndarray, slot: np.ndarray, time: np.ndarray) -> np.ndarray:
         if (miss := first_of((plane < 0) | (plane >= planes) | (slot < 0))) >= 0:
-            fail(columns, rows[miss], f"unit {columns.unit[rows[miss]]} or accumulator {slot[miss]} does not exist")
+            fail(
+                columns,
+                rows[miss],
+                f"unit {columns.unit[rows[miss]]} or accumulator {slot[miss]} does not exist",
+            )
         return ((columns.chip[rows] * planes + plane) * slots + slot) << bits | time
 
     closing = key(drains, columns.unit[drains] - planes, columns.src[drains], columns.t0[drains])
@@ -132,18 +142,28 @@ def chains(columns: Columns, parts: Parts, manifest: Mapping[str, Any]) -> np.nd
     at = np.empty_like(sought)
     at[sought] = np.searchsorted(closing, adding[sought])
     spot = np.minimum(at, max(len(drains) - 1, 0))
-    open_ = np.ones(len(products), bool) if not len(drains) else (
-        (at == len(drains)) | (closing[spot] >> bits != adding >> bits)
+    open_ = (
+        np.ones(len(products), bool)
+        if not len(drains)
+        else ((at == len(drains)) | (closing[spot] >> bits != adding >> bits))
     )
     if (miss := first_of(open_)) >= 0:
-        fail(columns, products[miss], f"no write-back empties accumulator {columns.dst[products[miss]]} after it")
+        fail(
+            columns,
+            products[miss],
+            f"no write-back empties accumulator {columns.dst[products[miss]]} after it",
+        )
     counts = np.bincount(spot, minlength=len(drains)) if len(products) else np.zeros(len(drains), np.int64)
     if (miss := first_of((counts == 0) | (counts != columns.src3[drains]))) >= 0:
         message = f"finds {counts[miss]} products in its accumulator, expects {columns.src3[drains[miss]]}"
         fail(columns, drains[miss], message)
     owner[products] = drains[spot]
     if (miss := first_of(columns.n[products] != columns.n[owner[products]])) >= 0:
-        fail(columns, products[miss], f"multiplies {columns.n[products[miss]]} lines, its write-back takes another number")
+        fail(
+            columns,
+            products[miss],
+            f"multiplies {columns.n[products[miss]]} lines, its write-back takes another number",
+        )
     for op, kernel, rows in parts:
         if op is Op.MM and not 1 <= kernel["k_lines"] <= ceil_div(320, 160):
             fail(columns, rows[0], f"a tile of {kernel['k_lines']} fp16 lines does not exist")

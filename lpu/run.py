@@ -1,8 +1,8 @@
 """Run: a linked program executed in JAX, one jitted scan over its steps.
 
-The schedule is data: a step names its kernel, its operands' pool rows and where its results go. Kernels only read
-the pools; one update per pool appends what they return. KV is read as the last step left it, with this step's
-appended rows put in their place, and is written once at the end.
+The schedule is data: a step names its kernel, its operands' pool rows and where its results go. Kernels only
+read the pools; one update per pool appends what they return. KV is read as the last step left it, with this
+step's appended rows put in their place, and is written once at the end.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ class Step(NamedTuple):
 
 
 class Machine:
-    """A program loaded with its weights. `step` runs one token per sequence; the state is the KV cache alone."""
+    """A program loaded with its weights: `step` runs one token per sequence, the state is the KV cache."""
 
     def __init__(self, image: Image, kv: list[jax.ShapeDtypeStruct], entries: dict[int, Packed]) -> None:
         self.image, self.entries, self._kv = image, entries, kv
@@ -56,17 +56,23 @@ class Machine:
             if last < context:
                 return context
         raise MachineError(
-            f"run: position {last} is beyond the largest context, {max(self.entries)}. Compile with a longer --context."
+            f"run: position {last} is beyond the largest context, {max(self.entries)}. "
+            "Compile with a longer --context."
         )
 
     def step(self, state: KV, tokens: Any, positions: Any) -> Step:
-        """One decode step; `state` is consumed. Raises MachineError for bad inputs and for NaN or Inf in the logits."""
+        """One decode step; `state` is consumed.
+
+        Raises MachineError for inputs out of range and for NaN or Inf in the logits.
+        """
         tokens, positions = np.asarray(tokens, np.int32), np.asarray(positions, np.int32)
         context = self.bucket(positions)
         layout = self.entries[context].layout
         for name, array, most in (("token", tokens, layout.vocab), ("position", positions, context)):
             if array.shape != (layout.batch,):
-                raise MachineError(f"run: {name}s have shape {array.shape}, the program takes {layout.batch}.")
+                raise MachineError(
+                    f"run: {name}s have shape {array.shape}, the program takes {layout.batch}."
+                )
             if array.min() < 0 or array.max() >= most:
                 raise MachineError(f"run: {name} {array.min()}..{array.max()} is outside 0..{most - 1}.")
         logits, token, finite, state = execute(
@@ -106,9 +112,13 @@ def _stores(flows: Mapping[int, Dataflow]) -> tuple[list[jax.ShapeDtypeStruct], 
         for shape, regions in found.items():
             at = flow.region_at[regions]
             if not np.array_equal(places.setdefault(shape, at), at):
-                raise MachineError(f"run: the KV regions of context {context} differ from those of another context.")
+                raise MachineError(
+                    f"run: the KV regions of context {context} differ from those of another context."
+                )
     if len(places) > 1:
-        raise MachineError(f"run: {len(places)} shapes of KV in one program, {sorted(places)}, only one is supported.")
+        raise MachineError(
+            f"run: {len(places)} shapes of KV in one program, {sorted(places)}, only one is supported."
+        )
     batch = next(iter(flows.values())).batch
     shapes = [
         jax.ShapeDtypeStruct((len(at), batch, capacity, head_dim), np.float16 if kv == "fp16" else np.uint8)
@@ -137,7 +147,11 @@ def _branch(kind: Kind, layout: Layout) -> Any:
 
 def pool_shapes(layout: Layout, rows: tuple[int, int, int]) -> list[tuple[tuple[int, ...], Any]]:
     """(shape, dtype) of the three pools or of blocks of them."""
-    lanes = (((layout.batch, F16_LANES), F16), ((layout.batch, F32_LANES), F32), ((2, layout.batch, F32_LANES), F64))
+    lanes = (
+        ((layout.batch, F16_LANES), F16),
+        ((layout.batch, F32_LANES), F32),
+        ((2, layout.batch, F32_LANES), F64),
+    )
     return [((count, *shape), dtype) for count, (shape, dtype) in zip(rows, lanes, strict=True)]
 
 
@@ -160,7 +174,8 @@ def execute(
         ]
         return Pools(*out), None
 
-    pools, _ = lax.scan(step, pools, (tables.kind, tables.offset, tables.rows))
+    steps: Any = (tables.kind, tables.offset, tables.rows)
+    pools, _ = lax.scan(step, pools, steps)
     assert pools.f16 is not None
     assert pools.f32 is not None
     logits = jnp.moveaxis(pools.f32[tables.logits], 0, 1).reshape(layout.batch, -1)[:, : layout.vocab]
@@ -173,7 +188,7 @@ def execute(
 
 
 def _append(store: Array, lines: Array, positions: Array) -> Array:
-    """The store with one head per region and sequence written at its position; lines [regions, n, batch, 160]."""
+    """The store with a head per region and sequence at its position; lines [regions, n, batch, 160]."""
     regions, batch, _, head_dim = store.shape
     new = jnp.moveaxis(lines, 1, 2).reshape(regions, batch, -1)[..., :head_dim]
     new = rn8(new.astype(F32)) if store.dtype == jnp.uint8 else new

@@ -1,7 +1,7 @@
 """Items: the rows of a dataflow as equal-shaped pieces of work, grouped by kernel.
 
-Row-wise kernels (norm, add, round, ...) work line by line, so a row of n lines is n items; kernels that mix lanes
-(statistics, heads, attention) take a row as one item. An item is a row of integers: written lines that it reads
+Kernels that work lane by lane (norm, add, round, ...) take a line, so a row of n lines is n items; those that
+mix lanes (statistics, heads, attention) take a row. An item is a row of integers: written lines that it reads
 (`pooled` columns, -1: zeros), entries of the image, regions and chunks.
 """
 
@@ -38,8 +38,8 @@ class Items:
 class Products:
     """All tiles multiplied, in order of level and output line: table [tiles, 3] of two fp16 lines and a tile.
 
-    Tiles of one `line` (an output line of one write-back) in one batch share a `part`. `folded` pairs a written
-    wide line with the only part that it is made of.
+    Tiles of one output line of one write-back that fall into one batch share a `part`. `folded` pairs a
+    written wide line with the only part that it is made of.
     """
 
     table: np.ndarray
@@ -85,12 +85,20 @@ class _Source:
         counts = ceil_div(self.flow.columns.n[rows], per)
         return np.repeat(rows, counts), ramp(counts)
 
-    def items(self, kernel: str, rows: np.ndarray, columns: list[np.ndarray], pooled: list[int], **more: Any) -> Items:
-        """Items from index columns (1-D, or 2-D for several); `pooled` counts how many columns are, per entry."""
+    def items(
+        self, kernel: str, rows: np.ndarray, columns: list[np.ndarray], pooled: list[int], **more: Any
+    ) -> Items:
+        """Items from index columns (1-D, or 2-D for several); `pooled` tells which hold written lines."""
         parts = [c[:, None] if c.ndim == 1 else c for c in columns]
-        flags = np.concatenate([np.full(p.shape[1], bool(flag)) for p, flag in zip(parts, pooled, strict=True)])
+        flags = np.concatenate(
+            [np.full(p.shape[1], bool(flag)) for p, flag in zip(parts, pooled, strict=True)]
+        )
         return Items(
-            kernel=kernel, table=np.concatenate(parts, axis=1), pooled=flags, level=self.flow.level[rows], **more
+            kernel=kernel,
+            table=np.concatenate(parts, axis=1),
+            pooled=flags,
+            level=self.flow.level[rows],
+            **more,
         )
 
 
@@ -106,7 +114,9 @@ def _embed(s: _Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
 
 def _rstat(s: _Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
     params = (("width", k["width"]), ("eps", k["eps"]))
-    return s.items("rstat", rows, [s.block(0, rows)], [1], out=((F32, 1, s.flow.result[rows]),), params=params)
+    return s.items(
+        "rstat", rows, [s.block(0, rows)], [1], out=((F32, 1, s.flow.result[rows]),), params=params
+    )
 
 
 def _norm(s: _Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:

@@ -1,8 +1,8 @@
 """One function per kind of item: gathers operands from the pools and the image, returns new pool rows.
 
-A line of all sequences is one pool row: fp16 [batch, 160], f32 [batch, 80], wide [2, batch, 80] (high and low).
-Row 0 of every pool is zero. Integers below 2^24 (softmax weights, vocabulary columns) lie in f32 rows as numbers,
-sums of softmax weights in the high part of a wide row. All arithmetic is that of `models/numerics.py`.
+A line of all sequences is one pool row: fp16 [batch, 160], f32 [batch, 80], wide [2, batch, 80] (high, low).
+Row 0 of every pool is zero. Integers below 2^24 (softmax weights, vocabulary columns) lie in f32 rows as
+numbers, sums of softmax weights in the high part of a wide row. The arithmetic is `models/numerics.py`'s.
 """
 
 from collections.abc import Callable

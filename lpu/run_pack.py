@@ -1,7 +1,7 @@
 """Pack: items into steps of fixed shape, level by level; equal items (replicated on many chips) run once.
 
-What comes out is data: a table of indices and, per step, the kernel, the table offset and where in the pools its
-rows begin. Sizes are rounded up to few distinct ones, so that programs of one shape share a compiled executor.
+What comes out is data: a table of indices and, per step, the kernel, the table offset and where in the pools
+its rows begin. Sizes are rounded up to few distinct ones, so that programs of one shape share one executable.
 """
 
 from collections.abc import Mapping
@@ -182,7 +182,7 @@ def pack(flow: Dataflow, placed: Placed, stores: Mapping[int, int]) -> Packed:
     tables = Tables(
         *steps,
         logits=_logits(flow, where),
-        token=np.int32(where[flow.token]),
+        token=np.array(where[flow.token], np.int32),
         keys=tuple(regions[0]),
         values=tuple(regions[1]),
     )
@@ -215,7 +215,8 @@ def _logits(flow: Dataflow, where: np.ndarray) -> np.ndarray:
     order = np.argsort(flow.logits_at, kind="stable")
     if not np.array_equal(flow.logits_at[order], np.arange(count)):
         raise MachineError(
-            f"run: the manifest names {len(order)} logits lines, a vocabulary of {flow.vocab} has {count}, once each."
+            f"run: the manifest names {len(order)} logits lines, "
+            f"a vocabulary of {flow.vocab} has {count}, once each."
         )
     return where[flow.logits[order]].astype(np.int32)
 
@@ -247,7 +248,9 @@ def _kinds(packer: _Packer) -> tuple[tuple[Kind, ...], dict[int, int]]:
 
 def _batch_size(sizes: np.ndarray, width: int, rows: tuple[int, ...], batch: int) -> int:
     """Items per step (a power of two) that the cost model likes best for groups of these sizes."""
-    most = min((limit // max(1, batch // 4) // count for limit, count in zip(BLOCK_ROWS, rows, strict=True) if count))
+    most = min(
+        (limit // max(1, batch // 4) // count for limit, count in zip(BLOCK_ROWS, rows, strict=True) if count)
+    )
     choices = [1 << i for i in range(max(most, 1).bit_length())]
     item = _ROW_US * batch * (min(width, 32) + sum(rows))
     return min(choices, key=lambda size: float((-(-sizes // size) * (_STEP_US + size * item)).sum()))

@@ -123,13 +123,14 @@ class HuggingFaceWeights:
 
     def _matrix(self, path: str) -> Quantised:
         """Codes and exponents; the last matrix is kept, as both are asked for in turn."""
-        if self._last is None or self._last[0] != path:
-            self._last = None
+        last = self._last
+        if last is None or last[0] != path:
+            self._last = None  # its memory is wanted
             entry = self._entries[self._sources[path].name]
             kept = _kept(entry, self._scale(entry)) if entry.dtype == "F8_E4M3" else None
-            self._last = path, kept or quantise(self._values(entry).T, entry.place)
-            self.relative_errors[f"{path}.codes"] = self._last[1].relative_error
-        return self._last[1]
+            self._last = last = path, kept or quantise(self._values(entry).T, entry.place)
+            self.relative_errors[f"{path}.codes"] = last[1].relative_error
+        return last[1]
 
     def _values(self, entry: Entry) -> Float32[np.ndarray, "*axes"]:
         """The tensor in f32, fp8 with its scale."""

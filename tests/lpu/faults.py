@@ -127,9 +127,7 @@ FAULTS: dict[str, Callable[[Columns, dict[str, Any], Random], Faulty]] = {
     "wrong destination address": _field("dst", _near("dst")),
     "wrong peer": _field("peer", _other(lambda m: m["chips"], "peer"), Op.SEND, Op.FORWARD),
     "swapped times": _swap(("t0", "t1")),
-    "wrong accumulator": _field(
-        "dst", _other(lambda m: m["chip"]["accumulators"], "dst"), Op.MM
-    ),
+    "wrong accumulator": _field("dst", _other(lambda m: m["chip"]["accumulators"], "dst"), Op.MM),
     "swapped weight tiles": _swap(("src2",), Op.MM),
     "overlapping regions": _overlap,
     "two rows on one unit": _onto(("unit", "t0", "t1"), transfers=False),

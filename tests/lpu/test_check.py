@@ -68,7 +68,7 @@ def _swap(first: int, second: int, *names: str) -> Change:
 MATMUL_FAULTS: dict[str, tuple[int, Change, str]] = {
     "an unknown opcode": (0, lambda c: change(c, hand.WB, op=99), "opcodes are 0 .. 20"),
     "an unknown kernel": (0, lambda c: change(c, hand.WB, aux=77), "kernel 77, kernels are 0 .. 5"),
-    "another opcode's kernel": (0, lambda c: change(c, hand.WB, aux=0), "has no wide"),
+    "another opcode's kernel": (0, lambda c: change(c, hand.WB, aux=0), "its kernel is for embed"),
     "an unknown chip": (0, lambda c: change(c, hand.WB, chip=2), "chip 2, chips are 0 .. 1"),
     "an unknown peer": (0, lambda c: change(c, hand.SEND, peer=-1), "peer -1, chips are 0 .. 1"),
     "a row before the first cycle": (0, moved(hand.EMBED, -1), "from cycle -1 to cycle 6"),
@@ -106,6 +106,7 @@ MATMUL_FAULTS: dict[str, tuple[int, Change, str]] = {
     "a relay that is no FORWARD": (4, lambda c: extend(c, SEND_BACK), "its opcode must be FORWARD"),
     "a slow instruction": (6, lambda c: change(c, hand.ARGRED, t1=92), "takes 14 cycles, must take 13"),
     "swapped weights": (7, _swap(hand.MM0, hand.MM1, "src2"), "holds tags 7.4 .. 7.5, wants 7.0 .. 7.1"),
+    "an argmax of other lines": (7, lambda c: change(c, hand.ARGMAX, src3=2), "but reads line 0"),
     "swapped activations": (7, _swap(hand.MM0, hand.MM1, "src"), "wants tag 2.0"),
     "another value's addition": (7, lambda c: change(c, hand.MM0, dst_tag=tag(50)), "adds tag 50.0"),
     "a transfer that renames": (7, lambda c: change(c, hand.SEND, dst_tag=tag(50)), "delivers 50.0"),
@@ -141,6 +142,24 @@ def test_a_fault_in_attention_is_found_by_its_rule_alone(name: str) -> None:
     assert any(words in violation.message for violation in report.violations), str(report)
 
 
+KERNEL_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
+    "a missing attribute": ({"chunk": None}, "its kernel has chunk None, not a count"),
+    "another batch": ({"rows": 2}, "its kernel has 2 rows, the program 1"),
+    "an unknown format": ({"kv": "bf16"}, "its kernel has kv 'bf16'"),
+    "scores that fill no line": ({"chunk": 81}, "2 x 81 scores are no whole lines of 80"),
+}
+
+
+@pytest.mark.parametrize("name", KERNEL_FAULTS)
+def test_a_kernel_that_means_nothing_is_found(name: str) -> None:
+    changes, words = KERNEL_FAULTS[name]
+    program = hand.attention()
+    kernels = program.manifest["kernels"]
+    report = mutated(program, kernels=[*kernels[:2], kernels[2] | changes])
+    assert rules(report) == {0}
+    assert words in report.violations[-1].message
+
+
 MANIFEST_FAULTS: dict[str, tuple[int, dict[str, Any], str]] = {
     "no regions": (0, {"regions": None}, "manifest: "),
     "a batch of nothing": (0, {"rows": 0}, "rows is 0, must be a whole number of at least 1"),
@@ -164,6 +183,7 @@ def test_a_machine_that_the_rows_do_not_fit_is_found(name: str) -> None:
 
 
 LOAD_FAULTS: dict[str, tuple[int, Callable[[Loads], Loads], str]] = {
+    "a table of fewer lines": (2, lambda w: change_load(w, 0, lines=5), "reads 6 lines of a table of 5"),
     "an unknown kind": (0, lambda w: change_load(w, 1, kind=9), "load 1: chip 0, kind 9"),
     "a value of another kind": (2, lambda w: change_load(w, 0, kind=4), "is in chip 0 words 1200 .. 1247"),
     "a table of another size": (2, lambda w: change_load(w, 0, words=40), "needs 1 TABLE value(s)"),

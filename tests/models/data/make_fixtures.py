@@ -1,17 +1,25 @@
-"""Makes the tiny checkpoints beside this file and their expected logits, with transformers and PyTorch on CPU.
+"""Makes the tiny checkpoints beside this file and their expected logits, with transformers and PyTorch.
 
 Not part of the test suite. In an environment of its own:
     pip install torch==2.13.0 transformers==5.23.0 safetensors && python make_fixtures.py
 Written with torch 2.13.0+cpu, transformers 5.23.0.
 """
 
+# pyright: basic, reportMissingImports=false
+
 import shutil
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PretrainedConfig, PreTrainedModel
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 HERE = Path(__file__).parent
 TOKENS = 12
