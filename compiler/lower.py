@@ -22,6 +22,7 @@ from compiler.lower_vector import (
     lower_round16,
 )
 from compiler.lowering import Group, Lowering
+from compiler.needs import input_lines
 from compiler.route import Router
 from compiler.rows import Kernels, RowBuilder, WeightArena
 from fabric.chip import ChipSpec
@@ -69,7 +70,7 @@ def lower(
         kv_words=np.zeros(group.ranks, np.int64),
     )
     if block.source >= 0:
-        _take_input(low, block.source)
+        _take_input(low, block)
     groups = matmul_views(list(block.nodes))
     for node in block.nodes:
         if node.op == "matmul":
@@ -86,16 +87,17 @@ def lower(
             )
     result = low.where[View(value=block.result, start=0, width=width(plan.graph.values[block.result]))][0]
     need = np.zeros((max(group.targets) + 1, result.lines), bool)
-    need[list(group.targets)] = True
+    need[list(group.targets)] = group.wanted
     low.gather(result, need)
     return low, result
 
 
-def _take_input(low: Lowering, source: int) -> None:
+def _take_input(low: Lowering, block: ModelBlock) -> None:
+    source, ranks = block.source, low.group.ranks
     total = width(low.graph.values[source])
-    owner, columns = natural(total, low.group.ranks)
+    owner, columns = natural(total, ranks)
     first = np.arange(len(owner))
     value = low.value("f32", owner, columns, first=first, count=np.ones_like(first), uid=0)
-    value.held[: low.group.ranks] = True
+    value.held[:ranks] = input_lines(low.graph, low.demands, block, ranks, low.group.k_parts)
     segments = Segments(start=0, total=total, width=F32_LANES, first=first, lines=1)
     low.where[View(value=source, start=0, width=total)] = (value, segments)

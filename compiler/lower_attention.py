@@ -1,10 +1,22 @@
 """Lowering of attention: KV append, then scores, weights and values chunk by chunk, per KV head."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from compiler.graph import Node, View
-from compiler.isa import F16_LANES, KV, SPACE_SHIFT, WIDE_LANES, Op, ceil_div, kv_words, score_lines
-from compiler.layout import Segments, attention_shape
+from compiler.isa import (
+    F16_LANES,
+    KV,
+    SPACE_SHIFT,
+    TAG_SHIFT,
+    WIDE_LANES,
+    Op,
+    ceil_div,
+    kv_words,
+    score_lines,
+)
+from compiler.layout import Lines, Segments, attention_shape
 from compiler.lowering import Lowering
 
 
@@ -18,16 +30,100 @@ def kv_capacity(contexts: tuple[int, ...], planes: int) -> int:
     return max(chunk_of(c, planes) * int(ceil_div(c, chunk_of(c, planes))) for c in contexts)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Heads:
+    """The KV heads of one attention and their chunks, head by head: arrays over (head, chunk).
+
+    owner: rank of each head; head, chunk, rank, place: of each pair; region, append: KV words, KVW row of heads.
+    """
+
+    aux: int
+    chunks: int
+    owner: np.ndarray
+    head: np.ndarray
+    chunk: np.ndarray
+    rank: np.ndarray
+    place: np.ndarray
+    region: np.ndarray
+    region_tag: np.ndarray
+    append: np.ndarray
+
+    def value(self, low: Lowering, dtype: str, lines: int) -> Lines:
+        """A value of `lines` lines per (head, chunk), written by one row each."""
+        count = np.full(len(self.place), lines)
+        return low.value(dtype, np.repeat(self.rank, lines), first=self.place * lines, count=count)
+
+    def install(self, low: Lowering, op: Op, source: np.ndarray, out: Lines) -> None:
+        """QK or PV rows: each chunk of K or V on a plane, after the step's append."""
+        rows = low.rows.add(
+            op,
+            rank=self.rank,
+            pin=self.place % low.chip.planes,
+            n=self.chunk,
+            aux=self.aux,
+            src_tag=source,
+            src2=self.region[self.head],
+            src2_tag=self.region_tag[self.head],
+            dst_tag=out.tag(out.first),
+        )
+        low.rows.edge(self.append[self.head], rows)
+
+
 def lower_attention(low: Lowering, node: Node) -> None:
-    """Attention over the KV cache of one context bucket, each KV head on the rank that owns it."""
-    heads, head_dim = attention_shape(low.graph, node)
-    group = node.inputs[0].width // head_dim // heads
-    (q, qs), (k, ks), (v, vs) = (low.lines(view, node) for view in node.inputs[:3])
-    assert qs is not None
-    assert ks is not None
-    assert vs is not None
-    dtype = low.graph.values[node.inputs[3].value].dtype
-    kv = "fp16" if dtype == "float16" else "fp8"
+    """Lower attention over the KV cache of one context bucket, each KV head on the rank that owns it."""
+    kv_heads, head_dim = attention_shape(low.graph, node)
+    group = node.inputs[0].width // head_dim // kv_heads
+    q, queries = low.segments(node.inputs[0], node)
+    heads = _append(low, node, kv_heads, head_dim, group, q.owner[queries.first])
+    kernel = low.kernels[heads.aux]
+    size, wide = score_lines(kernel), int(ceil_div(group * head_dim, WIDE_LANES))
+    scores = heads.value(low, "f32", size)
+    heads.install(low, Op.QK, q.tag(queries.first[heads.head]), scores)
+    peaks = heads.value(low, "stat", 1)
+    low.rows.add(
+        Op.SMAX,
+        rank=heads.rank,
+        n=1,
+        aux=heads.aux,
+        src_tag=scores.tag(scores.first),
+        dst_tag=peaks.tag(peaks.first),
+    )
+    weights = heads.value(low, "f32", size + 1)
+    low.rows.add(
+        Op.EXP,
+        rank=heads.rank,
+        n=1,
+        aux=heads.aux,
+        src_tag=scores.tag(scores.first),
+        src2_tag=peaks.tag(heads.head * heads.chunks),
+        dst_tag=weights.tag(weights.first),
+    )
+    partial = heads.value(low, "wide", wide)
+    heads.install(low, Op.PV, weights.tag(weights.first), partial)
+    lines = int(ceil_div(group * head_dim, F16_LANES))
+    columns = np.full((kv_heads, lines * F16_LANES), -1)
+    columns[:, : group * head_dim] = np.arange(kv_heads * group * head_dim).reshape(kv_heads, -1)
+    head = np.arange(kv_heads)
+    first, count = head * lines, np.full(kv_heads, lines)
+    out = low.value("f16", np.repeat(heads.owner, lines), columns.reshape(-1), first=first, count=count)
+    low.rows.add(
+        Op.AOUT,
+        rank=heads.owner,
+        n=heads.chunks,
+        aux=heads.aux,
+        src_tag=partial.tag(head * heads.chunks * wide),
+        src2_tag=weights.tag(head * heads.chunks * (size + 1) + size),
+        dst_tag=out.tag(first),
+    )
+    total = kv_heads * group * head_dim
+    segments = Segments(start=0, total=total, width=group * head_dim, first=first, lines=lines)
+    low.where[View(value=node.outputs[0], start=0, width=total)] = (out, segments)
+
+
+def _append(low: Lowering, node: Node, kv_heads: int, head_dim: int, group: int, owner: np.ndarray) -> _Heads:
+    """KVW rows of the step's K and V, and the bookkeeping of heads and chunks."""
+    (k, keys), (v, values) = low.segments(node.inputs[1], node), low.segments(node.inputs[2], node)
+    kv = "fp16" if low.graph.values[node.inputs[3].value].dtype == "float16" else "fp8"
     chunk = chunk_of(low.context, low.chip.planes)
     chunks = int(ceil_div(low.context, chunk))
     words = kv_words(head_dim, kv)
@@ -44,99 +140,31 @@ def lower_attention(low: Lowering, node: Node) -> None:
         frac=node.attributes["fraction_bits"],
         rows=low.batch,
     )
-    kernel = low.kernels[aux]
-    owner = q.owner[qs.first]
     region = _regions(low, owner, low.batch * low.capacity * words)
-    uid = low.weight_uid()
-    head = np.arange(heads)
-    region_tag = (uid << 40) | head
+    region_tag = (low.weight_uid() << TAG_SHIFT) | np.arange(kv_heads)
     append = low.rows.add(
         Op.KVW,
         rank=owner,
         n=1,
         aux=aux,
-        src_tag=k.tag(ks.first),
-        src2_tag=v.tag(vs.first),
+        src_tag=k.tag(keys.first),
+        src2_tag=v.tag(values.first),
         dst=region,
         dst_tag=region_tag,
     )
-    each = np.repeat(head, chunks)
-    index = np.tile(np.arange(chunks), heads)
-    pin = (each * chunks + index) % low.chip.planes
-    size, wide = score_lines(kernel), int(ceil_div(group * head_dim, WIDE_LANES))
-    rank = owner[each]
-    at = each * chunks + index
-
-    def spread(lines: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return np.repeat(rank, lines), at * lines, np.full(len(at), lines)
-
-    holder, first, count = spread(size)
-    scores = low.value("f32", holder, first=first, count=count)
-    asked = low.rows.add(
-        Op.QK,
-        rank=rank,
-        pin=pin,
-        n=index,
+    head = np.repeat(np.arange(kv_heads), chunks)
+    return _Heads(
         aux=aux,
-        src_tag=q.tag(qs.first[each]),
-        src2=region[each],
-        src2_tag=region_tag[each],
-        dst_tag=scores.tag(first),
+        chunks=chunks,
+        owner=owner,
+        head=head,
+        chunk=np.tile(np.arange(chunks), kv_heads),
+        rank=owner[head],
+        place=np.arange(len(head)),
+        region=region,
+        region_tag=region_tag,
+        append=append,
     )
-    low.rows.edge(append[each], asked)
-    peak = low.value("stat", owner, first=head, count=np.ones_like(head))
-    low.rows.add(
-        Op.SMAX,
-        rank=owner,
-        n=chunks,
-        aux=aux,
-        src_tag=scores.tag(head * chunks * size),
-        dst_tag=peak.tag(head),
-    )
-    holder, first, count = spread(size + 1)
-    weights = low.value("f32", holder, first=first, count=count)
-    low.rows.add(
-        Op.EXP,
-        rank=rank,
-        n=1,
-        aux=aux,
-        src_tag=scores.tag(at * size),
-        src2_tag=peak.tag(each),
-        dst_tag=weights.tag(first),
-    )
-    holder, first, count = spread(wide)
-    partial = low.value("wide", holder, first=first, count=count)
-    weighed = low.rows.add(
-        Op.PV,
-        rank=rank,
-        pin=pin,
-        n=index,
-        aux=aux,
-        src_tag=weights.tag(at * (size + 1)),
-        src2=region[each],
-        src2_tag=region_tag[each],
-        dst_tag=partial.tag(first),
-    )
-    low.rows.edge(append[each], weighed)
-    lines = int(ceil_div(group * head_dim, F16_LANES))
-    columns = np.full((heads, lines * F16_LANES), -1)
-    columns[:, : group * head_dim] = np.arange(heads * group * head_dim).reshape(heads, -1)
-    first = head * lines
-    out = low.value(
-        "f16", np.repeat(owner, lines), columns.reshape(-1), first=first, count=np.full(heads, lines)
-    )
-    low.rows.add(
-        Op.AOUT,
-        rank=owner,
-        n=chunks,
-        aux=aux,
-        src_tag=partial.tag(head * chunks * wide),
-        src2_tag=weights.tag(head * chunks * (size + 1) + size),
-        dst_tag=out.tag(first),
-    )
-    total = heads * group * head_dim
-    segments = Segments(start=0, total=total, width=group * head_dim, first=first, lines=lines)
-    low.where[View(value=node.outputs[0], start=0, width=total)] = (out, segments)
 
 
 def _regions(low: Lowering, owner: np.ndarray, words: int) -> np.ndarray:

@@ -34,7 +34,7 @@ def lower_matmuls(low: Lowering, nodes: list[Node]) -> None:
             f"its input is {source.dtype}, must be fp16",
             "Round it first (rms_norm, glu, attention and round16 return fp16).",
         )
-    low.gather(source, low.group.needs(source.lines))
+    low.gather(source, low.group.needs(source.lines, low.multipliers(nodes[0].inputs[0].value)))
     demands: list[tuple[Demand, int]] = []
     tensor: list[int] = []
     for which, node in enumerate(nodes):

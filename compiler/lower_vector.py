@@ -63,23 +63,22 @@ def lower_rms_norm(low: Lowering, node: Node) -> None:
         raise CompileError(
             "lower", f"{node.path}: rms_norm", "its input is not f32", "Normalise the residual."
         )
-    ranks = low.group.ranks
-    low.gather(value, np.ones((ranks, value.lines), bool))
+    active = low.multipliers(node.outputs[0])
+    ranks = np.flatnonzero(active)
+    low.gather(value, np.repeat(active[:, None], value.lines, axis=1))
     width = node.inputs[0].width
     aux = low.kernels.index("rstat", width=width, eps=node.attributes["eps"])
     stat = low.value("stat", np.zeros(1, np.int64), first=np.zeros(1, np.int64), count=np.ones(1, np.int64))
-    stat.held[:ranks] = True
-    low.rows.add(
-        Op.RSTAT, rank=np.arange(ranks), n=value.lines, aux=aux, src_tag=value.tag(0), dst_tag=stat.tag(0)
-    )
+    stat.held[: len(active), 0] = active
+    low.rows.add(Op.RSTAT, rank=ranks, n=value.lines, aux=aux, src_tag=value.tag(0), dst_tag=stat.tag(0))
     lines = int(ceil_div(value.lines, 2))
     columns = np.full(lines * F16_LANES, -1)
     columns[: len(value.columns)] = value.columns
     first = np.arange(0, lines, 2)
     count = np.minimum(2, lines - first)
     out = low.value("f16", np.full(lines, -1), columns, first=first, count=count)
-    need = low.group.needs(lines)
-    out.held[:ranks] = need
+    need = low.group.needs(lines, active)
+    out.held[: len(active)] = need
     rank, tile = np.nonzero(need[:, ::2])
     n = np.minimum(4, value.lines - 4 * tile)
     uid = low.weight_uid()
@@ -103,8 +102,7 @@ def lower_rms_norm(low: Lowering, node: Node) -> None:
 def _per_segment(low: Lowering, node: Node, op: Op) -> None:
     """HNORM, ROPE, CAST: one row per segment, fp16 result with the same segments."""
     view = node.inputs[0]
-    value, segments = low.lines(view, node)
-    assert segments is not None
+    value, segments = low.segments(view, node)
     lines = int(ceil_div(segments.width, F16_LANES))
     count = len(segments)
     owner = value.owner[segments.first]
@@ -181,9 +179,7 @@ def lower_round16(low: Lowering, node: Node) -> None:
 
 def lower_glu(low: Lowering, node: Node) -> None:
     """glu: one row per strip of 160 columns, gate and up side by side on one rank."""
-    (gate, gates), (up, ups) = low.lines(node.inputs[0], node), low.lines(node.inputs[1], node)
-    assert gates is not None
-    assert ups is not None
+    (gate, gates), (up, ups) = (low.segments(view, node) for view in node.inputs)
     owner = gate.owner[gates.first]
     total = node.inputs[0].width
     columns = np.arange(len(gates) * F16_LANES)
@@ -205,12 +201,10 @@ def lower_glu(low: Lowering, node: Node) -> None:
 
 def lower_add(low: Lowering, node: Node) -> None:
     """add: where the freshly computed operand lies; the residual is held there already or is sent."""
-    pairs = [low.lines(view, node) for view in node.inputs]
+    pairs = [low.segments(view, node) for view in node.inputs]
     if pairs[0][0].uid > pairs[1][0].uid:
         pairs.reverse()
     (old, old_segments), (new, segments) = pairs
-    assert segments is not None
-    assert old_segments is not None
     count = len(segments)
     total = node.inputs[0].width
     owner = new.owner[segments.first]
@@ -237,8 +231,7 @@ def lower_add(low: Lowering, node: Node) -> None:
 
 def lower_argmax(low: Lowering, node: Node) -> None:
     """argmax: each rank over its own vocabulary lines, then the first rank over the ranks."""
-    logits, segments = low.lines(node.inputs[0], node)
-    assert segments is not None
+    logits, _ = low.segments(node.inputs[0], node)
     owner = logits.owner
     first = np.flatnonzero(np.diff(owner, prepend=-1))
     n = np.diff(np.append(first, logits.lines))

@@ -8,6 +8,7 @@ from compiler.errors import CompileError
 from compiler.graph import Graph, Node, View
 from compiler.isa import F32_LANES, Op, ceil_div
 from compiler.layout import LANES, Demands, Lines, Segments
+from compiler.needs import multipliers as who_multiplies
 from compiler.program import GAIN
 from compiler.route import Router
 from compiler.rows import Kernels, RowBuilder, WeightArena
@@ -16,23 +17,27 @@ from fabric.chip import ChipSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """The `ranks` that a block runs on, K split over `k_parts`; its result goes to `targets`."""
+    """The `ranks` that a block runs on, K split over `k_parts`.
+
+    Its result goes to the ranks `targets` (perhaps of another group): `wanted[i, line]` to target i.
+    """
 
     ranks: int
     k_parts: int
     targets: tuple[int, ...]
+    wanted: np.ndarray
 
     def k_part(self, tiles: int) -> tuple[np.ndarray, np.ndarray]:
         """(first k tile, k tiles) of each of the `k_parts`."""
         cuts = np.arange(self.k_parts + 1) * tiles // self.k_parts
         return cuts[:-1], np.diff(cuts)
 
-    def needs(self, lines: int) -> np.ndarray:
-        """Bool [ranks, lines]: the fp16 lines of a matmul input that each rank multiplies."""
+    def needs(self, lines: int, multipliers: np.ndarray) -> np.ndarray:
+        """The fp16 lines of a matmul input that each of the `multipliers` reads, as [ranks, lines]."""
         first, count = self.k_part(ceil_div(lines, 2))
         part = np.arange(self.ranks) % self.k_parts
         tile = np.arange(lines) // 2
-        return (tile >= first[part, None]) & (tile < (first + count)[part, None])
+        return multipliers[:, None] & (tile >= first[part, None]) & (tile < (first + count)[part, None])
 
 
 @dataclass(slots=True, kw_only=True)
@@ -96,6 +101,16 @@ class Lowering:
     def all_values(self, result: Lines) -> list[Lines]:
         """Every value of the block, the one it hands on renumbered to be the last."""
         return [replace(value, uid=self.uids) if value is result else value for value in self.values]
+
+    def multipliers(self, value: int) -> np.ndarray:
+        """Who multiplies a value by weights, as [ranks]."""
+        return who_multiplies(self.demands, value, self.group.ranks, self.group.k_parts)
+
+    def segments(self, view: View, node: Node) -> tuple[Lines, Segments]:
+        """The layout of an operand that is cut into segments."""
+        value, segments = self.lines(view, node)
+        assert segments is not None, f"{node.path}: {node.op} reads an operand that is not cut"
+        return value, segments
 
     def slot(self, value: int, rows: np.ndarray | None, columns: np.ndarray | None) -> int:
         """The weight slot of a parameter, named by its position among the parameters of the block."""

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from math import isqrt
 from typing import Any
 
+import numpy as np
+
 from compiler.assemble import Use, angle_words, assemble
 from compiler.blocks import ModelBlock, cut
 from compiler.capture import capture
@@ -14,6 +16,7 @@ from compiler.layout import Demands
 from compiler.lower import Plan, lower
 from compiler.lower_attention import kv_capacity
 from compiler.lowering import Group
+from compiler.needs import input_lines
 from compiler.options import CompileOptions
 from compiler.place import contiguous, random, round_robin
 from compiler.program import Program
@@ -79,7 +82,8 @@ def _compile(
     uses: list[Use] = []
     for i, block in enumerate(blocks):
         progress("schedule", i, len(blocks))
-        uses.append(book.use(block, chips[i], chips[(i + 1) % len(blocks)], i % 2))
+        after = (i + 1) % len(blocks)
+        uses.append(book.use(block, chips[i], blocks[after], chips[after], i % 2))
     used = max(stage + size.span for stage, size in zip(stages, sizes, strict=True))
     return assemble(plan, rack, options, source.model, book.templates, uses, groups[:used])
 
@@ -199,7 +203,12 @@ def block_sizes(
 
 def _size(plan: Plan, block: ModelBlock, rack: Rack, chips: tuple[int, ...], layout: str, span: int) -> Size:
     ranks = len(chips)
-    shape = Group(ranks=ranks, k_parts=k_parts(layout, ranks), targets=tuple(range(ranks)))
+    shape = Group(
+        ranks=ranks,
+        k_parts=k_parts(layout, ranks),
+        targets=tuple(range(ranks)),
+        wanted=np.ones((ranks, 1), bool),
+    )
     low, _ = lower(plan, block, shape, Router(rack, chips), max(plan.contexts))
     held = sum(int(value.held[:ranks].sum(axis=1).max()) for value in low.values)
     transient = (2 * residual_lines(plan.graph) + held) * plan.graph.batch
@@ -212,20 +221,39 @@ class _Book:
     def __init__(self, plan: Plan, rack: Rack, layout: str) -> None:
         self.plan, self.rack, self.layout = plan, rack, layout
         self.templates: list[Template] = []
-        self._by_key: dict[tuple[str, int, tuple[int, ...], int], list[int]] = {}
+        self._needs: dict[tuple[str, int], np.ndarray] = {}
+        self._by_key: dict[tuple[str, int, tuple[int, ...], bytes, int], list[int]] = {}
 
-    def use(self, block: ModelBlock, chips: tuple[int, ...], after: tuple[int, ...], parity: int) -> Use:
-        """The block on `chips`, its result going to the chips `after`."""
+    def use(
+        self,
+        block: ModelBlock,
+        chips: tuple[int, ...],
+        reader: ModelBlock,
+        after: tuple[int, ...],
+        parity: int,
+    ) -> Use:
+        """The block on `chips`, its result going to the block `reader` on the chips `after`."""
         others = tuple(chip for chip in after if chip not in chips)
         ranks = {chip: rank for rank, chip in enumerate(chips + others)}
         targets = tuple(ranks[chip] for chip in after)
-        known = self._by_key.setdefault((block.kind, len(chips), targets, parity), [])
+        wanted = self._wanted(reader, len(after))
+        key = (block.kind, len(chips), targets, wanted.tobytes(), parity)
+        known = self._by_key.setdefault(key, [])
         for index in known:
             router = Router(self.rack, chips + others)
             if router.same_as(self.templates[index].router):
                 return Use(block=block, template=index, chips=tuple(router.chips))
         router = Router(self.rack, chips + others)
-        group = Group(ranks=len(chips), k_parts=k_parts(self.layout, len(chips)), targets=targets)
+        group = Group(
+            ranks=len(chips), k_parts=k_parts(self.layout, len(chips)), targets=targets, wanted=wanted
+        )
         self.templates.append(template(self.plan, block, group, router, parity))
         known.append(len(self.templates) - 1)
         return Use(block=block, template=known[-1], chips=tuple(router.chips))
+
+    def _wanted(self, reader: ModelBlock, ranks: int) -> np.ndarray:
+        key = (reader.kind, ranks)
+        if key not in self._needs:
+            parts = k_parts(self.layout, ranks)
+            self._needs[key] = input_lines(self.plan.graph, self.plan.demands, reader, ranks, parts)
+        return self._needs[key]

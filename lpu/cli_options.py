@@ -1,8 +1,11 @@
 """The options that several verbs share, each declared once. Nothing heavy is imported here."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
+
+from compiler.options import LAYOUTS, PLACEMENTS
 
 
 def _set_json(context: typer.Context, value: bool) -> bool:
@@ -13,6 +16,15 @@ def _set_json(context: typer.Context, value: bool) -> bool:
 def _set_debug(context: typer.Context, value: bool) -> bool:
     context.find_root().obj.debug |= value
     return value
+
+
+def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
+    def check(value: str) -> str:
+        if value not in choices:
+            raise typer.BadParameter(f"{value!r} is none of {', '.join(choices)}")
+        return value
+
+    return check
 
 
 Json = Annotated[
@@ -30,7 +42,7 @@ Model = Annotated[
 ]
 ProgramFolder = Annotated[str, typer.Argument(metavar="PROGRAM", help="A folder that lpu compile -o wrote.")]
 RackName = Annotated[str, typer.Option("--rack", help="A catalog name (lpu racks) or a rack file.")]
-Batch = Annotated[int | None, typer.Option("--batch", help="Sequences at once.")]
+Batch = Annotated[int | None, typer.Option("--batch", min=1, help="Sequences at once.")]
 Context = Annotated[
     str | None, typer.Option("--context", help="Context buckets in tokens, ascending: 1024,8192.")
 ]
@@ -38,12 +50,30 @@ Kv = Annotated[str | None, typer.Option("--kv", help="Format of the KV cache: fp
 Weights = Annotated[
     str | None, typer.Option("--weights", help="seed:N, safetensors, safetensors:PATH or orbax:PATH.")
 ]
-Tp = Annotated[int | None, typer.Option("--tp", help="Chips per group; the fastest that fits if not given.")]
-Pp = Annotated[int | None, typer.Option("--pp", help="Groups in the pipeline; as few as fit if not given.")]
-Layout = Annotated[str, typer.Option("--layout", help="How matmuls split in a group: column, row or 2d.")]
-Placement = Annotated[str, typer.Option("--placement", help="contiguous, round-robin or random.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of the random placement.")]
-Tokens = Annotated[int, typer.Option("--tokens", help="New tokens of each sequence.")]
+Tp = Annotated[
+    int | None, typer.Option("--tp", min=1, help="Chips per group; the fastest that fits by default.")
+]
+Pp = Annotated[
+    int | None, typer.Option("--pp", min=1, help="Groups in the pipeline; as few as fit by default.")
+]
+Layout = Annotated[
+    str,
+    typer.Option(
+        "--layout",
+        help=f"How matmuls split in a group: {', '.join(LAYOUTS)}.",
+        callback=_one_of(LAYOUTS),
+    ),
+]
+Placement = Annotated[
+    str,
+    typer.Option(
+        "--placement",
+        help=f"Which chips form a group: {', '.join(PLACEMENTS)}.",
+        callback=_one_of(PLACEMENTS),
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the random placement.")]
+Tokens = Annotated[int, typer.Option("--tokens", min=1, help="New tokens of each sequence.")]
 Prompts = Annotated[list[str] | None, typer.Option("--prompt", help="A prompt; repeat it for a batch.")]
 PromptIds = Annotated[
     list[str] | None, typer.Option("--prompt-ids", help="Token ids 1,2,3; several prompts as 1,2;3,4.")

@@ -67,6 +67,7 @@ def run(
     with progress() as bar:
         made: Any
         if is_program(program):
+            refuse_compile_options(context)
             made = api.load_program(program)
             model = api.reopen(made.manifest, weights)
         else:
@@ -145,6 +146,16 @@ def is_program(source: str) -> bool:
     """Whether the argument is a program folder (perhaps a broken one) rather than a model."""
     path = Path(source)
     return path.is_dir() and not (path / "config.json").is_file()
+
+
+def refuse_compile_options(context: typer.Context) -> None:
+    """A program is compiled already: an option that would change it is an error, not ignored."""
+    names = ("rack", "tp", "pp", "layout", "placement", "seed", "batch", "contexts", "kv")
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            option = {"contexts": "--context"}.get(name, f"--{name}")
+            raise typer.BadParameter(f"{option} has no meaning for a program that is compiled already")
 
 
 VERBS = (run, certify)

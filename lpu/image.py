@@ -120,27 +120,25 @@ def _tiles(wanted: np.ndarray, slots: list[Slot], weights: Weights, dtype: type)
         by_column = mine[np.argsort(wanted[mine, 2], kind="stable")]
         cuts = np.flatnonzero(np.diff(wanted[by_column, 2], prepend=-1))
         real = np.flatnonzero(rows >= 0)
+        whole = np.array_equal(rows[: len(real)], np.arange(len(codes)))
         padded = np.zeros((TILE_ROWS * int(ceil_div(len(rows), TILE_ROWS)), F32_LANES), np.uint8)
         for some in np.split(by_column, cuts[1:]):
-            n0 = wanted[some[0], 2]
-            line = columns[n0 : n0 + F32_LANES]
-            there = np.flatnonzero(line >= 0)
-            padded[:] = 0
-            if len(there):
-                first, last = line[there[0]], line[there[-1]] + 1
-                if np.array_equal(line[there], np.arange(first, last)) and there[-1] - there[0] + 1 == len(
-                    there
-                ):
-                    block = codes[:, first:last]
-                else:
-                    block = codes[:, line[there]]
-                place = slice(there[0], there[-1] + 1) if there[-1] - there[0] + 1 == len(there) else there
-                if len(real) == codes.shape[0] and np.array_equal(real, rows[real]):
-                    padded[: len(real), place] = block
-                else:
-                    padded[real[:, None], there[None, :]] = block[rows[real]]
+            n0 = int(wanted[some[0], 2])
+            block = _line(codes, columns[n0 : n0 + F32_LANES])
+            if whole:
+                padded[: len(codes)] = block
+            else:
+                padded[real] = block[rows[real]]
             store[some] = padded.reshape(-1, TILE_ROWS, F32_LANES)[wanted[some, 1] // TILE_ROWS]
     return store
+
+
+def _line(codes: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """[K, 80]: these columns of the codes, zeros for -1; a view where they are consecutive."""
+    first = int(columns[0])
+    if first >= 0 and np.array_equal(columns, np.arange(first, first + F32_LANES)):
+        return codes[:, first : first + F32_LANES]
+    return np.where(columns >= 0, codes[:, np.maximum(columns, 0)], np.uint8(0))
 
 
 def _words(wanted: np.ndarray, slots: list[Slot], weights: Weights, dtype: type) -> np.ndarray:

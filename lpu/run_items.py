@@ -167,9 +167,9 @@ def _smax(s: _Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
 
 def _exp(s: _Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
     size, result = score_lines(k), s.flow.result[rows]
-    columns = [s.read(0, rows, 0), s.read(1, rows, 0)]
+    columns = [s.read(0, rows, 0), s.block(1, rows)]
     out = ((F32, size, result), (WIDE, 1, result + size))
-    return s.items("exp", rows, columns, [1, 1], out=out, params=_attention(k, "frac"))
+    return s.items("exp", rows, columns, [1, 1], out=out, params=_attention(k, "frac", "chunks"))
 
 
 def _pv(s: _Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:

@@ -153,7 +153,7 @@ def _smax(k: Params, env: Env, pools: Pools, t: Array) -> Pools:
 
 def _exp(k: Params, env: Env, pools: Pools, t: Array) -> Pools:
     scores = _score_block(k, pools.f32, t[:, 0])
-    peak = jnp.swapaxes(take(pools.f32, t[:, 1])[..., : k["group"]], 1, 2)
+    peak = jnp.swapaxes(take(pools.f32, t[:, 1:])[..., : k["group"]].max(axis=1), 1, 2)
     weights = numerics.expq(scores - peak[:, :, None, :, None], k["frac"])
     total = jnp.swapaxes(weights.sum(axis=(2, 4)), 1, 2).astype(F64)
     rows = weights.astype(F32).reshape(-1, *weights.shape[-2:])
