@@ -45,7 +45,7 @@ class Op(IntEnum):
     KVW = 8  # KV words at dst (kv), at the step's position <- K heads src, V heads src2 (one kv head, fp16)
     QK = 9  # dst scores <- q heads src (fp16), K of chunk n at src2 (kv)
     SMAX = 10  # dst one line (f32 lane per head: max) <- scores of n chunks at src
-    EXP = 11  # dst weights (int32), then a line of sums <- scores of one chunk src, max lines of all chunks src2
+    EXP = 11  # dst weights (int32), a line of sums <- scores of one chunk src, max lines of all chunks src2
     PV = 12  # dst wide lines <- weights of one chunk at src, V of chunk n at src2 (kv)
     AOUT = 13  # dst fp16 heads <- n wide partials at src, n sum lines at src2 (a stride apart)
     MM = 14  # accumulator dst of the plane += k tile at src (fp16 lines) x weight tile src2 (80 n words)

@@ -34,7 +34,7 @@ def kv_capacity(contexts: tuple[int, ...], planes: int) -> int:
 class _Heads:
     """The KV heads of one attention and their chunks, head by head: arrays over (head, chunk).
 
-    owner: rank of each head; head, chunk, rank, place: of each pair; region, append: KV words, KVW row of heads.
+    owner, region, append: rank, KV words and KVW row of each head; head, chunk, rank, place: of each pair.
     """
 
     aux: int

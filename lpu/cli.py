@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from lpu import cli_list, cli_program, cli_run
-from lpu.terminal import Terminal
+from lpu.terminal import TERMINAL, Terminal
 
 BROKEN_PIPE = 141
 INTERRUPTED = 130
@@ -44,12 +44,13 @@ for _verb in (*cli_program.VERBS, *cli_run.VERBS, *cli_list.VERBS):
     app.command(_verb.__name__.rstrip("_"))(_verb)
 
 
-def _version(value: bool) -> None:
+def _version(value: bool) -> bool:
     if value:
         from importlib.metadata import version
 
         print(f"lpu-emulator {version('lpu-emulator')}")
         raise typer.Exit
+    return value
 
 
 @app.callback()
@@ -62,8 +63,9 @@ def options(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; gives the exit code."""
     terminal = Terminal()
+    TERMINAL.set(terminal)
     try:
-        return _run(sys.argv[1:] if arguments is None else list(arguments), terminal)
+        return _run(sys.argv[1:] if arguments is None else list(arguments))
     except KeyboardInterrupt:
         terminal.error("interrupted")
         return INTERRUPTED
@@ -100,10 +102,10 @@ def message(error: BaseException) -> str:
     return f"usage: {text.rstrip('.')}. See {path} --help."
 
 
-def _run(arguments: list[str], terminal: Terminal) -> int:
+def _run(arguments: list[str]) -> int:
     command: Any = typer.main.get_command(app)
     try:
-        code = command.main(args=arguments, prog_name="lpu", standalone_mode=False, obj=terminal)
+        code = command.main(args=arguments, prog_name="lpu", standalone_mode=False)
     except typer.Abort:
         raise KeyboardInterrupt from None
     sys.stdout.flush()

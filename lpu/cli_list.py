@@ -9,16 +9,16 @@ from typing import Any
 import typer
 
 from lpu.cli_options import Debug, Json
-from lpu.terminal import Terminal
+from lpu.terminal import TERMINAL
 
 PACKAGES = ("lpu-emulator", "jax", "jaxlib", "flax", "numpy", "orbax-checkpoint", "safetensors", "tokenizers")
 
 
-def models(context: typer.Context, json: Json = False, debug: Debug = False) -> None:
+def models(json: Json = False, debug: Debug = False) -> None:
     """The models of the catalog."""
     from models.catalog import catalog, catalog_names
 
-    terminal: Terminal = context.obj
+    terminal = TERMINAL.get()
     configs = [catalog(name) for name in catalog_names()]
     keys = ("name", "layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab", "max_context")
     rows = [{key: getattr(config, key) for key in keys} for config in configs]
@@ -38,13 +38,13 @@ def models(context: typer.Context, json: Json = False, debug: Debug = False) -> 
     terminal.result({"schema": "lpu-models/1", "models": rows})
 
 
-def racks(context: typer.Context, json: Json = False, debug: Debug = False) -> None:
+def racks(json: Json = False, debug: Debug = False) -> None:
     """The racks of the catalog, with the numbers that nobody publishes."""
     from fabric.catalog import rack_names
     from fabric.rack import load_rack
     from lpu.confidence import by_confidence
 
-    terminal: Terminal = context.obj
+    terminal = TERMINAL.get()
     found = [load_rack(name) for name in rack_names()]
     terminal.table(
         ("rack", "chips", "chip", "links", "sram", "levels", "assumed numbers"),
@@ -80,13 +80,13 @@ def racks(context: typer.Context, json: Json = False, debug: Debug = False) -> N
     )
 
 
-def env(context: typer.Context, json: Json = False, debug: Debug = False) -> None:
+def env(json: Json = False, debug: Debug = False) -> None:
     """Versions, devices, and whether this JAX keeps the numerics contract (exit 1 if not)."""
     import jax
 
     from models.formats import NumericsError, guard
 
-    terminal: Terminal = context.obj
+    terminal = TERMINAL.get()
     verdict = "kept"
     try:
         guard()

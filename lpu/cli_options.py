@@ -5,22 +5,25 @@ from typing import Annotated, Any
 
 import typer
 
-from compiler.options import LAYOUTS, PLACEMENTS
+from compiler.options import LAYOUTS, PLACEMENTS, CompileOptions
+from lpu.terminal import TERMINAL
+
+DEFAULT_RACK = "lpx"
 
 
-def _set_json(context: typer.Context, value: bool) -> bool:
-    context.find_root().obj.json |= value
+def _set_json(value: bool) -> bool:
+    TERMINAL.get().json |= value
     return value
 
 
-def _set_debug(context: typer.Context, value: bool) -> bool:
-    context.find_root().obj.debug |= value
+def _set_debug(value: bool) -> bool:
+    TERMINAL.get().debug |= value
     return value
 
 
-def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
-    def check(value: str) -> str:
-        if value not in choices:
+def _one_of(choices: tuple[str, ...]) -> Callable[[str | None], str | None]:
+    def check(value: str | None) -> str | None:
+        if value is not None and value not in choices:
             raise typer.BadParameter(f"{value!r} is none of {', '.join(choices)}")
         return value
 
@@ -41,7 +44,10 @@ Model = Annotated[
     ),
 ]
 ProgramFolder = Annotated[str, typer.Argument(metavar="PROGRAM", help="A folder that lpu compile -o wrote.")]
-RackName = Annotated[str, typer.Option("--rack", help="A catalog name (lpu racks) or a rack file.")]
+RackName = Annotated[
+    str | None,
+    typer.Option("--rack", help=f"A catalog name (lpu racks) or a rack file; {DEFAULT_RACK} by default."),
+]
 Batch = Annotated[int | None, typer.Option("--batch", min=1, help="Sequences at once.")]
 Context = Annotated[
     str | None, typer.Option("--context", help="Context buckets in tokens, ascending: 1024,8192.")
@@ -57,7 +63,7 @@ Pp = Annotated[
     int | None, typer.Option("--pp", min=1, help="Groups in the pipeline; as few as fit by default.")
 ]
 Layout = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--layout",
         help=f"How matmuls split in a group: {', '.join(LAYOUTS)}.",
@@ -65,14 +71,14 @@ Layout = Annotated[
     ),
 ]
 Placement = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--placement",
         help=f"Which chips form a group: {', '.join(PLACEMENTS)}.",
         callback=_one_of(PLACEMENTS),
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the random placement.")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the random placement.")]
 Tokens = Annotated[int, typer.Option("--tokens", min=1, help="New tokens of each sequence.")]
 Prompts = Annotated[list[str] | None, typer.Option("--prompt", help="A prompt; repeat it for a batch.")]
 PromptIds = Annotated[
@@ -81,11 +87,13 @@ PromptIds = Annotated[
 NoCheck = Annotated[bool, typer.Option("--no-check", help="Do not check the program.")]
 
 
-def compile_options(tp: int | None, pp: int | None, layout: str, placement: str, seed: int) -> Any:
-    """The options of the compiler, checked."""
-    from compiler.options import CompileOptions
-
-    return CompileOptions(tp=tp, pp=pp, layout=layout, placement=placement, seed=seed)
+def compile_options(
+    tp: int | None, pp: int | None, layout: str | None, placement: str | None, seed: int | None
+) -> CompileOptions:
+    """The options of the compiler; what is not given stays as it is by default."""
+    given = {"tp": tp, "pp": pp, "layout": layout, "placement": placement, "seed": seed}
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    return CompileOptions(**chosen)
 
 
 def model_options(

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from lpu.cli_options import (
+    DEFAULT_RACK,
     Batch,
     Context,
     Debug,
@@ -24,22 +25,21 @@ from lpu.cli_options import (
     compile_options,
     model_options,
 )
-from lpu.terminal import Terminal, progress
+from lpu.terminal import TERMINAL, progress
 
 BROKEN = 4
 Output = Annotated[str | None, typer.Option("-o", "--output", help="Folder to write the program into.")]
 
 
 def compile_(
-    context: typer.Context,
     model: Model,
-    rack: RackName = "lpx",
+    rack: RackName = None,
     output: Output = None,
     tp: Tp = None,
     pp: Pp = None,
-    layout: Layout = "column",
-    placement: Placement = "contiguous",
-    seed: Seed = 0,
+    layout: Layout = None,
+    placement: Placement = None,
+    seed: Seed = None,
     batch: Batch = None,
     contexts: Context = None,
     kv: Kv = None,
@@ -55,11 +55,13 @@ def compile_(
     from lpu.report import occupancy
     from lpu.show_program import program_body, show_program
 
-    terminal: Terminal = context.obj
+    terminal = TERMINAL.get()
     options = compile_options(tp, pp, layout, placement, seed)
     chosen = model_options(batch, contexts, kv, weights)
     with atomic_folder(output) if output else nullcontext() as folder, progress() as bar:
-        made = api.compile(model, rack=rack, options=options, check=not no_check, progress=bar, **chosen)
+        made = api.compile(
+            model, rack=rack or DEFAULT_RACK, options=options, check=not no_check, progress=bar, **chosen
+        )
         if folder is not None:
             save(made.program, folder)
     show_program(terminal, made.program)
@@ -81,12 +83,12 @@ def compile_(
     )
 
 
-def check(context: typer.Context, program: ProgramFolder, json: Json = False, debug: Debug = False) -> None:
+def check(program: ProgramFolder, json: Json = False, debug: Debug = False) -> None:
     """Check a program against the rules of the machine, without the compiler (exit 4 if it breaks one)."""
     from lpu.folder import check_program, load_program
     from lpu.show_program import check_body
 
-    terminal: Terminal = context.obj
+    terminal = TERMINAL.get()
     loaded = load_program(program)
     with progress() as bar:
         reports = check_program(loaded, bar)
@@ -106,13 +108,13 @@ def check(context: typer.Context, program: ProgramFolder, json: Json = False, de
         raise typer.Exit(BROKEN)
 
 
-def report(context: typer.Context, program: ProgramFolder, json: Json = False, debug: Debug = False) -> None:
+def report(program: ProgramFolder, json: Json = False, debug: Debug = False) -> None:
     """What a program keeps busy: units, links, SRAM, and the bounds beside its cycles."""
     from lpu.folder import load_program
     from lpu.report import occupancy
     from lpu.show_program import program_body, show_program
 
-    terminal: Terminal = context.obj
+    terminal = TERMINAL.get()
     loaded = load_program(program)
     show_program(terminal, loaded)
     used = [occupancy(loaded, bucket) for bucket in loaded.manifest["contexts"]]
@@ -123,12 +125,12 @@ def report(context: typer.Context, program: ProgramFolder, json: Json = False, d
     )
 
 
-def bounds(context: typer.Context, program: ProgramFolder, json: Json = False, debug: Debug = False) -> None:
+def bounds(program: ProgramFolder, json: Json = False, debug: Debug = False) -> None:
     """Lower bounds on the cycles of a program, the largest of them beside what it takes."""
     from compiler.bounds import bounds as bounds_of
     from lpu.folder import load_program
 
-    terminal: Terminal = context.obj
+    terminal = TERMINAL.get()
     loaded = load_program(program)
     rows: list[dict[str, Any]] = []
     for bucket in loaded.manifest["contexts"]:
@@ -163,7 +165,6 @@ def bounds(context: typer.Context, program: ProgramFolder, json: Json = False, d
 
 
 def trace(
-    context: typer.Context,
     program: ProgramFolder,
     output: Annotated[str, typer.Option("-o", "--output", help="JSON file to write.")],
     chips: Annotated[
@@ -180,7 +181,7 @@ def trace(
     from lpu.folder import load_program
     from lpu.trace import write_trace
 
-    terminal: Terminal = context.obj
+    terminal = TERMINAL.get()
     loaded = load_program(program)
     known = loaded.manifest["contexts"]
     chosen = known[0] if bucket is None else bucket

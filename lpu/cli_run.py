@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from lpu.cli_options import (
+    DEFAULT_RACK,
     Batch,
     Context,
     Debug,
@@ -27,25 +28,24 @@ from lpu.cli_options import (
     compile_options,
     model_options,
 )
-from lpu.terminal import Terminal, progress
+from lpu.terminal import TERMINAL, progress
 
 DIFFERENT = 1
 
 
 def run(
-    context: typer.Context,
     program: Annotated[
         str, typer.Argument(metavar="PROGRAM|MODEL", help="A program folder, or a MODEL to compile.")
     ],
-    rack: RackName = "lpx",
+    rack: RackName = None,
     prompt: Prompts = None,
     prompt_ids: PromptIds = None,
     tokens: Tokens = 16,
     tp: Tp = None,
     pp: Pp = None,
-    layout: Layout = "column",
-    placement: Placement = "contiguous",
-    seed: Seed = 0,
+    layout: Layout = None,
+    placement: Placement = None,
+    seed: Seed = None,
     batch: Batch = None,
     contexts: Context = None,
     kv: Kv = None,
@@ -60,14 +60,15 @@ def run(
     from lpu.report import occupancy
     from lpu.show_run import run_body, show_run
 
-    terminal: Terminal = context.obj
+    terminal = TERMINAL.get()
     prompts = chosen_prompts(prompt, prompt_ids)
     options = compile_options(tp, pp, layout, placement, seed)
     chosen = model_options(batch, contexts, kv, weights)
     with progress() as bar:
         made: Any
         if is_program(program):
-            refuse_compile_options(context)
+            refuse(rack=rack, tp=tp, pp=pp, layout=layout, placement=placement, seed=seed)
+            refuse(batch=batch, context=contexts, kv=kv)
             made = api.load_program(program)
             model = api.reopen(made.manifest, weights)
         else:
@@ -78,7 +79,9 @@ def run(
         ids = api.prompt_ids(prompts or api.default_prompts(model.step.batch, vocab), model, vocab)
         api.check_room(ids, tokens, model.step.batch, max(model.contexts))
         if made is None:
-            made = api.compile(model, rack=rack, options=options, check=not no_check, progress=bar).program
+            made = api.compile(
+                model, rack=rack or DEFAULT_RACK, options=options, check=not no_check, progress=bar
+            ).program
         done = api.run(made, ids, tokens=tokens, model=model, corrupt=corrupt, progress=bar)
     show_run(terminal, done)
     used = [occupancy(made, bucket) for bucket in sorted(set(done.buckets))]
@@ -88,18 +91,17 @@ def run(
 
 
 def certify(
-    context: typer.Context,
     model: Model,
-    rack: RackName = "lpx",
+    rack: RackName = None,
     output: Annotated[str | None, typer.Option("-o", "--output", help="Certificate file to write.")] = None,
     prompt: Prompts = None,
     prompt_ids: PromptIds = None,
     tokens: Tokens = 16,
     tp: Tp = None,
     pp: Pp = None,
-    layout: Layout = "column",
-    placement: Placement = "contiguous",
-    seed: Seed = 0,
+    layout: Layout = None,
+    placement: Placement = None,
+    seed: Seed = None,
     batch: Batch = None,
     contexts: Context = None,
     kv: Kv = None,
@@ -114,7 +116,7 @@ def certify(
     from lpu.files import write_json_atomic
     from lpu.show_run import failures, show_certificate
 
-    terminal: Terminal = context.obj
+    terminal = TERMINAL.get()
     prompts = chosen_prompts(prompt, prompt_ids)
     options = compile_options(tp, pp, layout, placement, seed)
     chosen = model_options(batch or (len(prompts) if prompts else None), contexts, kv, weights)
@@ -123,7 +125,7 @@ def certify(
     with progress() as bar:
         found = api.certify(
             model,
-            rack=rack,
+            rack=rack or DEFAULT_RACK,
             options=options,
             prompts=prompts,
             tokens=tokens,
@@ -148,14 +150,11 @@ def is_program(source: str) -> bool:
     return path.is_dir() and not (path / "config.json").is_file()
 
 
-def refuse_compile_options(context: typer.Context) -> None:
+def refuse(**options: object) -> None:
     """A program is compiled already: an option that would change it is an error, not ignored."""
-    names = ("rack", "tp", "pp", "layout", "placement", "seed", "batch", "contexts", "kv")
-    for name in names:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
-            option = {"contexts": "--context"}.get(name, f"--{name}")
-            raise typer.BadParameter(f"{option} has no meaning for a program that is compiled already")
+    for name, value in options.items():
+        if value is not None:
+            raise typer.BadParameter(f"--{name} has no meaning for a program that is compiled already")
 
 
 VERBS = (run, certify)

@@ -46,7 +46,7 @@ def plain_decode(model: OpenModel, *, rounded: bool = True) -> Decode:
         params = plain_params(reference_params(model))
     else:
         params = {name: jnp.asarray(model.weights.plain(name)) for name in model.weights.shapes}
-        params |= {name: jnp.asarray(value) for name, value in model.step.constants.items()}
+        params |= {name: jnp.asarray(value) for name, value in model.step.plain_constants.items()}
     return _decode(plain(model.step.fn), params, plain_cache(model.step.cache))
 
 

@@ -24,7 +24,7 @@ class Generation:
 
     prompts: Ids
     tokens: Ids
-    logits: tuple[Float32[np.ndarray, "steps vocab"], ...]
+    logits: tuple[Float32[np.ndarray, "_ vocab"], ...]
     positions: tuple[int, ...]
     seconds: tuple[float, ...]
 

@@ -2,8 +2,8 @@
 
 Tags and the compiler's graph play no part here. A read takes the last write to its words that was committed
 at or before its cycle; transfers become aliases; products on an accumulator belong to the next write-back
-that drains it; weights are what was preloaded at the address. What finds nothing, or something of another kind, is
-a `LinkError`.
+that drains it; weights are what was preloaded at the address. What finds nothing, or something of another kind,
+is a `LinkError`.
 """
 
 from collections.abc import Mapping

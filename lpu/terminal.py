@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +74,10 @@ class Terminal:
         """One line per problem on stderr."""
         for line in text.splitlines() or [""]:
             print(f"error: {line}", file=sys.stderr)
+
+
+TERMINAL: ContextVar[Terminal] = ContextVar("terminal")
+"""Of the command line that runs now."""
 
 
 class Bar:

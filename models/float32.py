@@ -44,11 +44,15 @@ def rms_norm(
 
 
 def rope(
-    x: Float32[Array, "batch heads head_dim"], angles: Int32[Array, "context 2 pairs"], position: Batch
+    x: Float32[Array, "batch heads head_dim"],
+    angles: Int32[Array, "context 2 pairs"] | Float32[Array, "context 2 pairs"],
+    position: Batch,
 ) -> Float32[Array, "batch heads head_dim"]:
-    """Half-split rotary embedding."""
+    """Half-split rotary embedding; angles are cos and sin as f32, or in Q1.15."""
     a, b = jnp.split(x, 2, axis=-1)
-    turn = angles[position].astype(jnp.float32) * jnp.float32(2**-15)
+    turn = angles[position]
+    if turn.dtype == jnp.int32:
+        turn = turn.astype(jnp.float32) * jnp.float32(2**-15)
     c, s = turn[:, None, 0], turn[:, None, 1]
     return jnp.concatenate([a * c - b * s, b * c + a * s], axis=-1)
 

@@ -14,7 +14,7 @@ from jaxtyping import Float, Float16, Float32, Int32, UInt8
 from models import ops
 from models.config import TransformerConfig
 from models.kv import KVCache, KVFormat, kv_shape
-from models.rope import rope_angles
+from models.rope import rope_angles, rope_turns
 
 Positions = Int32[Array, " batch"]
 LayerKV = Float[Array, "batch tokens kv_heads head_dim"] | UInt8[Array, "batch tokens kv_heads head_dim"]
@@ -74,7 +74,7 @@ class Attention(nnx.Module):
     def __call__(
         self,
         x: Float32[Array, "batch hidden"],
-        angles: Int32[Array, "context 2 pairs"],
+        angles: Int32[Array, "context 2 pairs"] | Float32[Array, "context 2 pairs"],
         position: Positions,
         k_cache: LayerKV,
         v_cache: LayerKV,
@@ -143,6 +143,11 @@ class Llama(nnx.Module):
         """Arrays that follow from the configuration and are not weights, by parameter path."""
         config = self.config
         return {"angles": rope_angles(self.context, config.head_dim, config.rope_theta, config.rope_scaling)}
+
+    def plain_constants(self) -> dict[str, np.ndarray]:
+        """The same arrays for the plain f32 step: cos and sin unrounded."""
+        config = self.config
+        return {"angles": rope_turns(self.context, config.head_dim, config.rope_theta, config.rope_scaling)}
 
     def cache_shape(self) -> KVCache:
         """Shapes of the KV cache that `__call__` takes."""

@@ -86,6 +86,10 @@ def _embed_contract(table: Array, tokens: Array) -> Array:
 
 
 def _rope_contract(x: Array, angles: Array, position: Array) -> Array:
+    if angles.dtype != jnp.int32:
+        raise TypeError(
+            f"rope: angles are {angles.dtype}, the contract takes Q1.15 (int32). Use models.plain."
+        )
     return numerics.rn16(numerics.rope(x, angles[position][:, None]))
 
 
@@ -237,7 +241,7 @@ def rms_norm(
 
 def rope(
     x: Float[Array, "batch heads head_dim"],
-    angles: Int32[Array, "context 2 pairs"],
+    angles: Int32[Array, "context 2 pairs"] | Float32[Array, "context 2 pairs"],
     position: Int32[Array, " batch"],
 ) -> Float16[Array, "batch heads head_dim"]:
     """Half-split rotary embedding at the position, rounded to fp16; angles are cos and sin in Q1.15."""

@@ -4,7 +4,7 @@ import functools
 import math
 
 import numpy as np
-from jaxtyping import Float64, Int32
+from jaxtyping import Float32, Float64, Int32
 
 from models.config import Llama3Scaling
 
@@ -30,7 +30,20 @@ def rope_angles(
     context: int, head_dim: int, theta: float, scaling: Llama3Scaling | None = None
 ) -> Int32[np.ndarray, "context 2 pairs"]:
     """Cos (row 0) and sin (row 1) per position, times 2^15 and rounded; 1.0 is 32768. Read-only."""
-    turn = np.arange(context, dtype=np.float64)[:, None] * frequencies(head_dim, theta, scaling)
-    table = np.rint(np.stack([np.cos(turn), np.sin(turn)], axis=1) * 2**15).astype(np.int32)
+    table = np.rint(_turns(context, head_dim, theta, scaling) * 2**15).astype(np.int32)
     table.setflags(write=False)
     return table
+
+
+def rope_turns(
+    context: int, head_dim: int, theta: float, scaling: Llama3Scaling | None = None
+) -> Float32[np.ndarray, "context 2 pairs"]:
+    """Cos and sin per position in f32: what the plain f32 step turns by."""
+    return _turns(context, head_dim, theta, scaling).astype(np.float32)
+
+
+def _turns(
+    context: int, head_dim: int, theta: float, scaling: Llama3Scaling | None
+) -> Float64[np.ndarray, "context 2 pairs"]:
+    turn = np.arange(context, dtype=np.float64)[:, None] * frequencies(head_dim, theta, scaling)
+    return np.stack([np.cos(turn), np.sin(turn)], axis=1)

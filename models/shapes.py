@@ -54,7 +54,7 @@ def rms_norm_shape(x: ShapedArray, gain: ShapedArray, *, eps: float) -> Results:
 def rope_shape(x: ShapedArray, angles: ShapedArray, position: ShapedArray) -> Results:
     """Of x [batch, heads, head_dim], angles [context, 2, head_dim / 2], position [batch]: x in fp16."""
     _operand("rope", "x", x, 3, F16, F32)
-    _operand("rope", "angles", angles, 3, I32)
+    _operand("rope", "angles", angles, 3, I32, F32)
     _operand("rope", "position", position, 1, I32)
     _same("rope", "batch of x and of position", x.shape[0], position.shape[0])
     _same("rope", "angles per position and head_dim of x", angles.shape[1:], (2, x.shape[2] // 2))

@@ -32,7 +32,8 @@ class Step:
     """One decode step: `fn(params, tokens, position, cache) -> (logits, token, cache)`.
 
     `params` holds the shape of everything that `fn` takes by path (`layers.3.ffn.up.codes`), `constants` the
-    values of those that follow from the configuration (`angles`); the others are weights.
+    values of those that follow from the configuration (`angles`), `plain_constants` the same for the plain
+    f32 step; the others are weights.
     """
 
     fn: Callable[[Params, Array, Array, KVCache], Outputs]
@@ -42,6 +43,7 @@ class Step:
     context: int
     kv: KVFormat
     constants: dict[str, np.ndarray]
+    plain_constants: dict[str, np.ndarray]
 
     def inputs(self) -> tuple[Any, Any, Any, Any]:
         """Shapes of the arguments of `fn`, to trace it with."""
@@ -60,6 +62,7 @@ def build_step(factory: Factory, *, batch: int, context: int, kv: KVFormat = "fp
         flat = [(path, leaf.replace(params[name])) for name, (path, leaf) in leaves.items()]
         return nnx.merge(graph, nnx.from_flat_state(flat))(tokens, position, cache)
 
+    constants: dict[str, np.ndarray] = model.constants() if hasattr(model, "constants") else {}
     return Step(
         fn=fn,
         params={name: leaf.get_value() for name, (_, leaf) in leaves.items()},
@@ -67,7 +70,8 @@ def build_step(factory: Factory, *, batch: int, context: int, kv: KVFormat = "fp
         batch=batch,
         context=context,
         kv=kv,
-        constants=model.constants() if hasattr(model, "constants") else {},
+        constants=constants,
+        plain_constants=model.plain_constants() if hasattr(model, "plain_constants") else constants,
     )
 
 

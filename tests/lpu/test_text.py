@@ -1,0 +1,39 @@
+from pathlib import Path
+
+import pytest
+
+from lpu.document import FileError
+from lpu.text import BOS, byte_tokenizer, checked_ids, folder_tokenizer, parse_ids, tokenizer_for
+
+
+def test_bytes_come_back_as_the_text_they_were() -> None:
+    tokenizer = byte_tokenizer()
+    ids = tokenizer.encode("Grüße")
+    assert ids[0] == BOS
+    assert tokenizer.decode(ids) == "Grüße"
+    assert tokenizer.decode([0xFF, 258]) == "�"
+
+
+def test_ids_of_several_prompts() -> None:
+    assert parse_ids("1, 2,3;4") == [[1, 2, 3], [4]]
+    with pytest.raises(FileError, match="'4,x' is no list of token ids"):
+        parse_ids("1;4,x")
+    with pytest.raises(FileError, match="prompt 2 holds token 9, the vocabulary has 0 to 8"):
+        checked_ids([[8], [9]], 9)
+    with pytest.raises(FileError, match="prompt 1 is empty"):
+        checked_ids([[]], 9)
+
+
+def test_only_the_tiny_vocabulary_is_bytes(tmp_path: Path) -> None:
+    found = tokenizer_for(259, None)
+    assert found is not None
+    assert found.name == "bytes"
+    assert tokenizer_for(32_000, tmp_path) is None
+
+
+def test_a_broken_or_missing_tokenizer_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"is not there\. Give the prompt as --prompt-ids"):
+        folder_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(FileError, match="needs the tokenizers library|is no tokenizer"):
+        folder_tokenizer(tmp_path)
