@@ -12,22 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from compiler.isa import (
-    F16_LANES,
-    F32_LANES,
-    READS,
-    TAG_SHIFT,
-    TILE_ROWS,
-    TRANSIENT,
-    WRITES,
-    Columns,
-    Kernel,
-    Op,
-)
+from compiler.dataflow import Waits, edges, waits
+from compiler.holds import holds, link_rows
+from compiler.isa import F16_LANES, F32_LANES, TILE_ROWS, Columns, Kernel, Op
 from compiler.program import Program
 
-_LINE = (1 << TAG_SHIFT) - 1
-_HOP = 1 << 20  # a path is its cycles times this, plus its hops: the longest path first, then the most hops
 MACS_PER_PLANE = TILE_ROWS * TILE_ROWS
 
 
@@ -70,21 +59,24 @@ def work(columns: Columns, kernels: list[Kernel], batch: int, chips: int) -> Wor
 
 
 def bounds(program: Program, context: int) -> tuple[Bound, ...]:
-    """The bounds of one step of a context bucket: installs, products, critical path."""
+    """The bounds of one step of a context bucket."""
     manifest = program.manifest
     chip = manifest["chip"]
     rate = chip["sram_bytes_per_cycle"] * chip["weight_install_frac"]
-    install, product, path, hops = 0, 0, 0, 0
+    install, product, path, hops, busy = 0, 0, 0, 0, 0
+    first = {call.block: call for call in reversed(program.calls)}
     uses = np.bincount([call.block for call in program.calls], minlength=len(program.blocks)).tolist()
-    for block, times in zip(program.blocks, uses, strict=True):
-        columns = block.columns[context]
+    for block, times in enumerate(uses):
+        columns = program.expand_call(first[block], context)
         if not len(columns):
             continue
-        asked = work(columns, manifest["kernels"], manifest["rows"], int(columns.chip.max()) + 1)
+        asked = work(columns, manifest["kernels"], manifest["rows"], manifest["chips"])
         install += times * int(np.ceil((asked.weight_bytes + asked.kv_bytes).max() / rate))
         product += times * -(-int(asked.macs.max()) // (MACS_PER_PLANE * chip["planes"]))
-        longest = critical_path(columns, manifest)
+        chain = waits(columns, edges(columns, manifest["kernels"], chip["planes"], first[block].tag))
+        longest = critical_path(columns, chain)
         path, hops = path + times * longest[0], hops + times * longest[1]
+        busy += times * max(longest[0], busy_units(columns, chain, manifest))
     return (
         Bound(
             name="installs",
@@ -95,75 +87,44 @@ def bounds(program: Program, context: int) -> tuple[Bound, ...]:
         Bound(
             name="critical path", cycles=path, reason=f"longest chain of rows, {hops} link hops among them"
         ),
+        Bound(
+            name="busy units",
+            cycles=busy,
+            reason="what must come before and after the work of the busiest units or lanes of each block",
+        ),
     )
 
 
-def critical_path(columns: Columns, manifest: Mapping[str, Any]) -> tuple[int, int]:
-    """(cycles, hops) of the longest chain of rows through transient lines and accumulators, units unlimited.
+def critical_path(columns: Columns, chain: Waits) -> tuple[int, int]:
+    """(cycles, link hops) of the longest chain of rows, units and lanes unlimited."""
+    through = chain.head + (columns.t1 - columns.t0) + chain.tail
+    last = int(np.argmax(np.where(chain.tail == 0, through, -1)))
+    transfer = columns.op[last] in (Op.SEND, Op.FORWARD)
+    return int(through[last]), int(chain.hops[last]) + int(transfer)
 
-    Rows keep their latencies, lanes and routes. KV words written in the same step are not followed.
+
+def busy_units(columns: Columns, chain: Waits, manifest: Mapping[str, Any]) -> int:
+    """Cycles that no order of the rows can beat, by head, work and tail of one class of units or one link.
+
+    Of the rows that a chip's planes (or drains, chains, lanes) take and that cannot start before a cycle h,
+    the last ends its hold no earlier than h + work / units; what must follow takes at least the least tail.
+    Source: the one-machine bound of job-shop scheduling (Carlier 1982).
     """
-    kernels, planes = manifest["kernels"], manifest["chip"]["planes"]
-    transfer = (columns.op == Op.SEND) | (columns.op == Op.FORWARD)
-    lines = _Lines(columns, kernels)
-    filled: dict[tuple[int, int, int], int] = {}
-    longest = 0
-    cost = (columns.t1 - columns.t0) * _HOP + transfer
-    for row in np.argsort(columns.t0, kind="stable").tolist():
-        op, rank, unit = Op(int(columns.op[row])), int(columns.chip[row]), int(columns.unit[row])
-        begin = lines.ready(row)
-        if op is Op.WB:
-            begin = max(begin, filled.pop((rank, unit - planes, int(columns.src[row])), 0))
-        end = begin + int(cost[row])
-        if op is Op.MM:
-            place = (rank, unit, int(columns.dst[row]))
-            filled[place] = max(filled.get(place, 0), end)
-        lines.commit(row, end)
-        longest = max(longest, end)
-    return longest // _HOP, longest % _HOP
-
-
-class _Lines:
-    """When each transient line is there, by value and rank; a line that no row wrote is there at 0."""
-
-    def __init__(self, columns: Columns, kernels: list[Kernel]) -> None:
-        self.columns, self.kernels = columns, kernels
-        self._of: dict[tuple[int, int], np.ndarray] = {}
-
-    def ready(self, row: int) -> int:
-        """When the last transient operand of a row is there."""
-        op, rank, n, kernel = self._row(row)
-        latest = 0
-        for operand in READS[op]:
-            if operand.space == TRANSIENT:
-                tag, size = (
-                    int(getattr(self.columns, operand.column + "_tag")[row]),
-                    int(operand.extent(n, kernel)),
-                )
-                pieces, step = (n, operand.stride(kernel)) if operand.stride else (1, 0)
-                span = size + (pieces - 1) * step
-                lines = self._lines(tag, rank, span)[tag & _LINE : (tag & _LINE) + span : step or 1]
-                latest = max(latest, int(lines.max(initial=0)))
-        return latest
-
-    def commit(self, row: int, end: int) -> None:
-        """The lines that a row writes are there at `end`."""
-        op, rank, n, kernel = self._row(row)
-        write = WRITES[op]
-        if write is not None and write.space == TRANSIENT:
-            tag, size = int(self.columns.dst_tag[row]), int(write.extent(n, kernel))
-            rank = int(self.columns.peer[row]) if op in (Op.SEND, Op.FORWARD) else rank
-            self._lines(tag, rank, size)[tag & _LINE : (tag & _LINE) + size] = end
-
-    def _row(self, row: int) -> tuple[Op, int, int, Kernel]:
-        op, aux = Op(int(self.columns.op[row])), int(self.columns.aux[row])
-        kernel = {} if op in (Op.SEND, Op.FORWARD) else self.kernels[aux]
-        return op, int(self.columns.chip[row]), int(self.columns.n[row]), kernel
-
-    def _lines(self, tag: int, rank: int, span: int) -> np.ndarray:
-        place, top = (tag >> TAG_SHIFT, rank), (tag & _LINE) + span
-        known = self._of.get(place, np.zeros(0, np.int64))
-        if len(known) < top:
-            known = np.append(known, np.zeros(2 * top - len(known), np.int64))
-            self._of[place] = known
-        return known
+    chip = manifest["chip"]
+    hold = holds(columns, manifest)
+    transfer = columns.peer >= 0
+    group = np.minimum(columns.unit // chip["planes"], 2)
+    units = np.array([chip["planes"], chip["planes"], chip["vxm_chains"]])[np.maximum(group, 0)]
+    lanes = np.array(manifest["links"], np.int64).reshape(-1, 5)[:, 2]
+    links = link_rows(manifest, columns.chip[transfer], columns.peer[transfer])
+    units[transfer] = lanes[links]
+    name = columns.chip * 4 + group
+    name[transfer] = manifest["chips"] * 4 + links
+    work = np.where(transfer, hold * columns.aux, hold)
+    after = (columns.t1 - columns.t0) - hold + chain.tail
+    best = 0
+    order = np.lexsort((-chain.head, name))
+    for rows in np.split(order, np.flatnonzero(np.diff(name[order])) + 1):
+        total = -(-np.cumsum(work[rows]) // units[rows])
+        best = max(best, int((chain.head[rows] + total + np.minimum.accumulate(after[rows])).max()))
+    return best

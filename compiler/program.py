@@ -93,10 +93,11 @@ class Program:
 
     def expand(self, context: int) -> Columns:
         """Every instruction of one step in call order, with chips, SRAM words and cycles of the rack."""
-        parts = [self._expand_call(call, context) for call in self.calls]
-        return Columns(**{name: np.concatenate([p[name] for p in parts]) for name in COLUMNS + TAGS})
+        parts = [self.expand_call(call, context) for call in self.calls]
+        return Columns(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in COLUMNS + TAGS})
 
-    def _expand_call(self, call: Call, context: int) -> dict[str, np.ndarray]:
+    def expand_call(self, call: Call, context: int) -> Columns:
+        """The instructions of one call."""
         rows = self.blocks[call.block].columns[context]
         chips = np.array(call.chips)
         bases = self._bases(call)
@@ -109,7 +110,7 @@ class Program:
             out[name + "_tag"] = np.where(tag < 0, tag, tag + (call.tag << TAG_SHIFT))
         out["chip"] = chips[rows.chip]
         out["peer"] = np.where(rows.peer < 0, -1, chips[rows.peer])
-        return out
+        return Columns(**out)
 
     def _bases(self, call: Call) -> np.ndarray:
         """Word address where each space begins, [space, rank]; the transient space begins at 0."""

@@ -6,13 +6,14 @@ Source: facts scheduling.md section 3.
 """
 
 import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from compiler.cost import DRAIN, LINK, MXM, VXM, timing, unit_class
 from compiler.errors import CompileError
-from compiler.isa import READS, TAG_SHIFT, TRANSIENT, WRITES, Op, ceil_div
+from compiler.isa import READS, TAG_SHIFT, TRANSIENT, WRITES, Kernel, Op, ceil_div
 from compiler.route import Router
 from compiler.rows import Kernels, Rows
 from fabric.chip import ChipSpec
@@ -44,7 +45,7 @@ class Spans:
     lines: np.ndarray
 
 
-def spans(rows: Rows, kernels: Kernels, writes: bool) -> Spans:
+def spans(rows: Rows, kernels: Kernels | Sequence[Kernel], writes: bool) -> Spans:
     """Every transient range that the rows write, or read."""
     none = np.zeros(0, np.int64)
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = [(none, none, none, none)]
@@ -81,10 +82,10 @@ def _kinds(rows: Rows) -> list[tuple[Op, int, np.ndarray]]:
     ]
 
 
-def dependencies(rows: Rows, kernels: Kernels) -> np.ndarray:
+def dependencies(rows: Rows, kernels: Kernels | Sequence[Kernel], given: int = 0) -> np.ndarray:
     """int64 [edges, 2]: (writer, reader) through every transient line, and the rows' own edges.
 
-    Raises CompileError if a row reads lines that nothing writes (value 0, the block's input, excepted).
+    Raises CompileError if a row reads lines that nothing writes (value `given`, the block's input, excepted).
     """
     wrote, read = spans(rows, kernels, True), spans(rows, kernels, False)
     line_bits = (
@@ -106,7 +107,7 @@ def dependencies(rows: Rows, kernels: Kernels) -> np.ndarray:
     ends = np.append(0, np.cumsum(sizes))
     low = np.minimum(low, high)
     covered = ends[high] - ends[low]
-    missing = (covered < read.lines) & (read.tag >> TAG_SHIFT != 0)
+    missing = (covered < read.lines) & (read.tag >> TAG_SHIFT != given)
     if missing.any():
         row = int(read.row[np.flatnonzero(missing)[0]])
         raise CompileError(

@@ -78,6 +78,8 @@ def open_model(
     context: buckets, ascending; by default 1024 or the model's longest, whichever is shorter.
     Raises FileError or CompileError.
     """
+    if kv not in (None, "fp16", "fp8"):
+        raise FileError(f"options: kv: is {kv!r}, must be fp16 or fp8")
     chosen: dict[str, Any] = {"batch": batch, "context": context and tuple(context), "kv": kv}
     chosen = {name: value for name, value in chosen.items() if value is not None}
     own = None if isinstance(model, (str, Path, ModelFile)) else model
@@ -88,8 +90,6 @@ def open_model(
             file = _with_weights(file, weights)
     except ValueError as error:
         raise FileError(f"options: {error}") from None
-    if file.kv not in ("fp16", "fp8"):
-        raise FileError(f"options: kv: is {file.kv!r}, must be fp16 or fp8")
     if own is not None:
         return open_callable(own, file)
     if context is None and isinstance(model, (str, Path)) and Path(model).suffix not in FILES:

@@ -57,7 +57,7 @@ def place(loads: Loads, slots: list[Slot], weights: Weights) -> Placed:
         wanted, entry[rows] = _unique(slot[loads.tensor[rows]], loads.k0[rows], loads.n0[rows])
         stores[kind] = fill(wanted, distinct, weights, np.int32 if kind == SCALE else np.float32)
     rows = np.flatnonzero(loads.kind == TABLE)
-    columns, entry[rows] = _embedding(loads, rows, slots)
+    columns, entry[rows] = _embedding(loads, rows, slots, weights)
     tables, tensor[rows] = _whole(loads, rows, slots, weights, np.float16)
     rows = np.flatnonzero(loads.kind == ANGLES)
     angles, tensor[rows] = _whole(loads, rows, slots, weights, np.int32)
@@ -110,13 +110,13 @@ def _tiles(wanted: np.ndarray, slots: list[Slot], weights: Weights, dtype: type)
         if begin == end:
             continue
         codes = _tensor(weights, name, 2)
-        if rows is None or columns is None or codes.dtype != np.uint8:
-            raise MachineError(f"run: {name} is {codes.dtype}, must be uint8 codes with row and column maps.")
-        _check_map(name, rows, codes.shape[0])
-        _check_map(name, columns, codes.shape[1])
+        if codes.dtype != np.uint8:
+            raise MachineError(f"run: {name} is {codes.dtype}, must be uint8 e4m3 codes.")
+        mine = np.arange(begin, end)
+        rows = _map(name, rows, codes.shape[0], int(wanted[mine, 1].max()) + TILE_ROWS)
+        columns = _map(name, columns, codes.shape[1], int(wanted[mine, 2].max()) + F32_LANES)
         if (codes & 0x7F).max(initial=0) == 0x7F:
             raise MachineError(f"run: {name} holds the e4m3 code of NaN (0x7F or 0xFF).")
-        mine = np.arange(begin, end)
         by_column = mine[np.argsort(wanted[mine, 2], kind="stable")]
         cuts = np.flatnonzero(np.diff(wanted[by_column, 2], prepend=-1))
         real = np.flatnonzero(rows >= 0)
@@ -149,30 +149,34 @@ def _words(wanted: np.ndarray, slots: list[Slot], weights: Weights, dtype: type)
         if begin == end:
             continue
         vector = _tensor(weights, name, 1)
-        if columns is None:
-            raise MachineError(f"run: {name} has no column map.")
-        _check_map(name, columns, len(vector))
+        columns = _map(name, columns, len(vector), int(wanted[begin:end, 2].max()) + F32_LANES)
         lanes = columns[wanted[begin:end, 2, None] + np.arange(F32_LANES)]
         store[begin:end] = np.where(lanes >= 0, vector[np.maximum(lanes, 0)], 0)
     return store
 
 
-def _check_map(name: str, entries: np.ndarray, size: int) -> None:
+def _map(name: str, entries: np.ndarray | None, size: int, positions: int) -> np.ndarray:
+    """Real index of at least so many padded positions, -1 where there is none; without a map as they come."""
+    if entries is None:
+        entries = np.arange(size)
     if entries.max(initial=-1) >= size:
         raise MachineError(f"run: the program reads index {entries.max()} of {name}, which has {size}.")
+    return np.append(entries, np.full(max(positions - len(entries), 0), -1))
 
 
-def _embedding(loads: Loads, rows: np.ndarray, slots: list[Slot]) -> tuple[np.ndarray, np.ndarray]:
+def _embedding(
+    loads: Loads, rows: np.ndarray, slots: list[Slot], weights: Weights
+) -> tuple[np.ndarray, np.ndarray]:
     """(int32 [n, 80] columns per line, first entry of each TABLE load)."""
     known: dict[bytes, int] = {}
     lines: list[np.ndarray] = []
     entry = np.zeros(len(rows), np.int64)
     for i, row in enumerate(rows):
-        columns = slots[loads.tensor[row]][2]
-        if columns is None:
-            raise MachineError(f"run: {slots[loads.tensor[row]][0]} has no column map.")
-        count = int(loads.lines[row])
-        block = columns[loads.n0[row] : loads.n0[row] + count * F32_LANES].astype(np.int32)
+        name, _, columns = slots[loads.tensor[row]]
+        first, count = int(loads.n0[row]), int(loads.lines[row])
+        size = _tensor(weights, name, 2).shape[1]
+        columns = _map(name, columns, size, first + count * F32_LANES)
+        block = columns[first : first + count * F32_LANES].astype(np.int32)
         if block.tobytes() not in known:
             known[block.tobytes()] = sum(map(len, lines))
             lines.append(block.reshape(count, F32_LANES))

@@ -2,7 +2,7 @@
 
 Tags and the compiler's graph play no part here. A read takes the last write to its words that was committed
 at or before its cycle; transfers become aliases; products on an accumulator belong to the next write-back
-that drains it; weights are what was preloaded at the address. What finds nothing, or something of another kind,
+that drains it; weights are what was preloaded at the address. What finds nothing, or another kind of thing,
 is a `LinkError`.
 """
 
@@ -16,7 +16,8 @@ from compiler.isa import Columns, Op
 from compiler.program import Loads
 from lpu.link_error import LinkError as LinkError
 from lpu.link_error import fail, first_of, ramp
-from lpu.link_lines import Lines, check_kinds, classes, read_spans, resolve, write_spans
+from lpu.link_kinds import check_kinds, check_outputs
+from lpu.link_lines import Lines, classes, read_spans, resolve, write_spans
 from lpu.link_state import chains, regions, weights
 
 
@@ -64,6 +65,7 @@ def link(manifest: Mapping[str, Any], loads: Loads, columns: Columns) -> Dataflo
     reads, writes = read_spans(columns, parts, batch), write_spans(columns, parts, batch)
     lines, outputs = resolve(columns, reads, writes, manifest)
     check_kinds(columns, reads, lines)
+    check_outputs(columns, lines, outputs)
     order, load, count = weights(columns, parts, loads)
     region, append, region_at = regions(columns, parts)
     drain = chains(columns, parts, manifest)

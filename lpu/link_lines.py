@@ -54,7 +54,6 @@ _READ: dict[Op, tuple[int, ...]] = {
     Op.ARGMAX: (F32,),
     Op.ARGRED: (PICK,),
 }
-_ATTENTION = (SCORE, WEIGHT, SUM, PART, PEAK)
 OPERANDS = ("src", "src2")
 Parts = list[tuple[Op, Kernel, np.ndarray]]  # opcode, kernel, rows
 
@@ -270,27 +269,3 @@ def _sources(columns: Columns, writes: Spans, src: Spans, found: np.ndarray) -> 
         if np.array_equal(further, source):
             return source
         source = further
-
-
-def check_kinds(columns: Columns, reads: tuple[Spans, Spans], lines: Lines) -> None:
-    """Every line is of the kind that its reader takes; blocks are whole, in order, of one row and kernel."""
-    for span, found in zip(reads, lines.found, strict=True):
-        reader = np.repeat(np.arange(len(columns)), span.count)
-        word = span.start[reader] + ramp(span.count) * span.step[reader]
-        want, have = span.kind[reader], lines.kind[found]
-        if (miss := first_of((want != COPY) & (want != have))) >= 0:
-            message = (
-                f"reads {NAMES[want[miss]]} where row {lines.row[found[miss]]} wrote {NAMES[have[miss]]}"
-            )
-            fail(columns, int(reader[miss]), message, int(word[miss]))
-        block = span.block[reader]
-        offset = ramp(span.count) % block
-        head = np.arange(len(found)) - offset
-        head_line = lines.line[found[head]]
-        same = (lines.row[found] == lines.row[found[head]]) & (lines.line[found] == head_line + offset)
-        if (miss := first_of(~same | (head_line % block != 0) & (block > 1))) >= 0:
-            message = f"reads a {NAMES[want[miss]]} block whose lines are not one whole result"
-            fail(columns, int(reader[miss]), message, int(word[miss]))
-        attention = np.isin(want, _ATTENTION)
-        if (miss := first_of(attention & (columns.aux[reader] != columns.aux[lines.row[found]]))) >= 0:
-            fail(columns, int(reader[miss]), "reads the result of another attention", int(word[miss]))

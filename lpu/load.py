@@ -48,6 +48,8 @@ class OpenModel:
     @property
     def vocab(self) -> int:
         """Size of the vocabulary."""
+        if self.config is not None:
+            return self.config.vocab
         return int(jax.eval_shape(self.step.fn, *self.step.inputs())[0].shape[-1])
 
     def source(self) -> Source:

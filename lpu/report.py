@@ -14,7 +14,7 @@ from compiler.bounds import Bound, Work, bounds, work
 from compiler.isa import WORD_BYTES, Columns
 from compiler.program import Program
 from lpu.figures import percent, size
-from lpu.holds import holds, is_transfer
+from compiler.holds import holds, is_transfer
 from lpu.traffic import LinkUse, link_use
 
 REGIONS = ("transient", "kv", "weights")

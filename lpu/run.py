@@ -68,7 +68,8 @@ class Machine:
         tokens, positions = np.asarray(tokens, np.int32), np.asarray(positions, np.int32)
         context = self.bucket(positions)
         layout = self.entries[context].layout
-        for name, array, most in (("token", tokens, layout.vocab), ("position", positions, context)):
+        known = len(self.image.tables[0]) if self.image.tables else layout.vocab
+        for name, array, most in (("token", tokens, known), ("position", positions, context)):
             if array.shape != (layout.batch,):
                 raise MachineError(
                     f"run: {name}s have shape {array.shape}, the program takes {layout.batch}."

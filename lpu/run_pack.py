@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from compiler.isa import F32_LANES
 from lpu.image import MachineError, Placed
 from lpu.link import Dataflow
-from lpu.run_items import F16, F32, WIDE, Items, Products, items, products
+from lpu.run_items import WIDE, Items, Products, items, products
 
 TILE_BATCH = 32  # tiles of 320 x 80 per step: 0.8 MB of codes, 6.5 MB decoded
 BLOCK_ROWS = (32, 64, 32)  # pool rows that one step may return, unless one item needs more
@@ -165,6 +166,7 @@ def _merge(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def pack(flow: Dataflow, placed: Placed, stores: Mapping[int, int]) -> Packed:
     """The steps that execute a dataflow."""
+    _check_ranges(flow)
     tiles, work = products(flow, placed, TILE_BATCH)
     packer = _Packer(flow, work + items(flow, placed, stores), tiles)
     packer.pack()
@@ -209,9 +211,20 @@ def pack(flow: Dataflow, placed: Placed, stores: Mapping[int, int]) -> Packed:
     return Packed(layout, tables, counts)
 
 
+def _check_ranges(flow: Dataflow) -> None:
+    """What the pools hold as f32 numbers must be exact there, and a line must have a lane per head."""
+    limits = {"frac": 24, "group": F32_LANES, "vocab": 1 << 24}
+    for kernel in flow.kernels:
+        for name, most in limits.items():
+            if kernel.get(name, 0) > most:
+                raise MachineError(
+                    f"run: {kernel['op']}: {name} is {kernel[name]}, the executor takes {most}."
+                )
+
+
 def _logits(flow: Dataflow, where: np.ndarray) -> np.ndarray:
     """Pool row of every padded vocabulary line."""
-    count = -(-flow.vocab // 80)
+    count = -(-flow.vocab // F32_LANES)
     order = np.argsort(flow.logits_at, kind="stable")
     if not np.array_equal(flow.logits_at[order], np.arange(count)):
         raise MachineError(
@@ -285,6 +298,3 @@ def _steps(
         np.concatenate(cursor).astype(np.int32),
         np.concatenate(tables).astype(np.int32),
     )
-
-
-POOLS = (F16, F32, WIDE)

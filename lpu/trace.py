@@ -9,7 +9,7 @@ import numpy as np
 from compiler.isa import Op
 from compiler.program import Program
 from lpu.files import write_json_atomic
-from lpu.holds import holds, is_transfer
+from compiler.holds import holds, is_transfer
 from lpu.report import call_of_rows
 
 FIRST_LANE = 1000  # thread number of the first link lane; units come before

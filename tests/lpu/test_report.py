@@ -1,12 +1,13 @@
 import json
+from dataclasses import replace
 
-import numpy as np
 import pytest
 
-from compiler.bounds import bounds, critical_path
+from compiler.bounds import bounds, busy_units, critical_path
+from compiler.dataflow import edges, waits
+from compiler.holds import holds, is_transfer
 from compiler.isa import Op
 from compiler.program import Program
-from lpu.holds import holds, is_transfer
 from lpu.report import kind_of, occupancy
 from lpu.traffic import link_levels
 
@@ -71,25 +72,27 @@ def test_no_bound_is_above_the_schedule(pair_program: Program, piped_program: Pr
         assert report.quality >= 1
 
 
-def test_the_critical_path_of_a_block_is_at_most_its_length(piped_program: Program) -> None:
-    for block in piped_program.blocks:
-        if len(block.columns[80]):
-            cycles, hops = critical_path(block.columns[80], piped_program.manifest)
-            assert 0 < cycles <= block.cycles[80]
-            assert hops >= 0
+def test_no_bound_of_a_block_exceeds_its_length(piped_program: Program) -> None:
+    manifest = piped_program.manifest
+    for call in piped_program.calls:
+        columns = piped_program.expand_call(call, 80)
+        if len(columns):
+            pairs = edges(columns, manifest["kernels"], manifest["chip"]["planes"], call.tag)
+            chain = waits(columns, pairs)
+            assert (columns.t0 - columns.t0.min() >= chain.head).all()
+            cycles = piped_program.blocks[call.block].cycles[80]
+            assert 0 < critical_path(columns, chain)[0] <= cycles
+            assert 0 < busy_units(columns, chain, manifest) <= cycles
 
 
-def test_a_chain_of_two_rows_is_as_long_as_both(pair_program: Program) -> None:
-    ffn = next(b for b in pair_program.blocks if b.name.endswith("ffn"))
-    columns = ffn.columns[80]
-    send = int(np.flatnonzero(columns.op == Op.SEND)[0])
-    (reader,) = np.flatnonzero((columns.op == Op.RSTAT) & (columns.chip == columns.peer[send]))[:1]
-    pair = columns.take(np.array([send, int(reader)]))
-    one, two = (pair.t1 - pair.t0).tolist()
-    reads_it = pair.src_tag[1] <= pair.dst_tag[0] < pair.src_tag[1] + pair.n[1]
-    assert critical_path(pair, pair_program.manifest) == (
-        (one + two, 1) if reads_it else (max(one, two), int(one >= two))
-    )
+def test_a_longer_row_makes_the_critical_path_longer(pair_program: Program) -> None:
+    manifest = pair_program.manifest
+    call = next(call for call in pair_program.calls if call.name.endswith("ffn"))
+    columns = pair_program.expand_call(call, 80)
+    pairs = edges(columns, manifest["kernels"], manifest["chip"]["planes"], call.tag)
+    before = critical_path(columns, waits(columns, pairs))[0]
+    slower = replace(columns, t1=columns.t1 + 7 * (columns.op == Op.RSTAT))
+    assert critical_path(slower, waits(slower, pairs))[0] == before + 7
 
 
 def test_an_occupancy_fits_a_screen_and_is_plain_json(pair_program: Program) -> None:

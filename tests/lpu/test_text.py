@@ -37,3 +37,15 @@ def test_a_broken_or_missing_tokenizer_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(FileError, match="needs the tokenizers library|is no tokenizer"):
         folder_tokenizer(tmp_path)
+
+
+def test_a_folders_own_tokenizer_is_used(tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    vocab = {"[UNK]": 0, "static": 1, "schedule": 2}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocab, unk_token="[UNK]"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made.save(str(tmp_path / "tokenizer.json"))
+    found = tokenizer_for(259, tmp_path)
+    assert found is not None
+    assert found.encode("static schedule static x") == [1, 2, 1, 0]
+    assert found.decode([2, 1]) == "schedule static"

@@ -1,0 +1,258 @@
+"""Run: the bits of a scheduled program are those of the model on one device, and follow the schedule."""
+
+import contextlib
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import SMALL
+from handmade import matmul
+
+from compiler.isa import Op
+from compiler.options import CompileOptions
+from compiler.pipeline import Source, compile_program
+from compiler.program import Block, Program
+from fabric.rack import load_rack
+from lpu.image import MachineError
+from lpu.link import LinkError
+from lpu.run import Machine, execute, prepare
+from models.config import TransformerConfig
+from models.kv import KVFormat, empty_cache
+from models.step import Step, llama_step
+
+Arrays = dict[str, np.ndarray]
+HEADS = replace(SMALL, name="head-norms", qk_norm=True, head_dim=48, kv_heads=4, activation="gelu")
+
+
+def made_up(step: Step, seed: int = 0) -> Arrays:
+    """Weights of any bytes, with scales that keep activations near 1."""
+    random, out = np.random.default_rng(seed), dict[str, np.ndarray]()
+    for name, shape in step.params.items():
+        if name in step.constants:
+            out[name] = step.constants[name]
+        elif name.endswith(".codes"):
+            codes = random.integers(0, 256, shape.shape, np.uint8)
+            out[name] = np.where(codes & 0x7F > 0x60, codes & 0xBF, codes)
+        elif name.endswith(".exponent"):
+            out[name] = random.integers(-9, -5, shape.shape).astype(np.int32)
+        else:
+            out[name] = (1 + 0.3 * random.standard_normal(shape.shape)).astype(shape.dtype)
+    return out
+
+
+def compiled(
+    config: TransformerConfig,
+    rack: str,
+    contexts: tuple[int, ...] = (80,),
+    batch: int = 1,
+    kv: KVFormat = "fp16",
+    **options: Any,
+) -> tuple[Step, Program]:
+    config = replace(config, max_context=max(contexts))
+    step = llama_step(config, batch=batch, context=max(contexts), kv=kv)
+    params, tokens, position, cache = step.inputs()
+    source = Source(
+        step=step.fn,
+        params=params,
+        tokens=tokens,
+        position=position,
+        cache=cache,
+        contexts=contexts,
+        model={},
+    )
+    return step, compile_program(source, load_rack(rack), CompileOptions(**options))
+
+
+def bits(x: Any) -> list[int]:
+    return np.asarray(x).view(np.uint32).reshape(-1).tolist()
+
+
+def assert_same(step: Step, program: Program, positions: list[list[int]], seed: int = 0) -> Machine:
+    """The scheduled program and the model itself, step by step from the same tokens."""
+    weights = made_up(step, seed)
+    machine = prepare(program, weights)
+    state, cache = machine.start(), empty_cache(step.cache)
+    params = {name: jnp.asarray(value) for name, value in weights.items()}
+    tokens = np.arange(3, 3 + step.batch, dtype=np.int32)
+    reference = jax.jit(step.fn)
+    for position in positions:
+        at = np.array(position, np.int32)
+        result = machine.step(state, tokens, at)
+        logits, token, cache = reference(params, jnp.asarray(tokens), jnp.asarray(at), cache)
+        assert bits(result.logits) == bits(logits)
+        assert np.asarray(result.token).tolist() == np.asarray(token).tolist()
+        state, tokens = result.state, np.asarray(token)
+    return machine
+
+
+CASES: dict[str, tuple[TransformerConfig, str, dict[str, Any], list[list[int]]]] = {
+    "one chip": (SMALL, "pair", {"tp": 1, "pp": 1}, [[0], [1], [2]]),
+    "columns on two chips": (SMALL, "pair", {"tp": 2, "pp": 1}, [[0], [1], [79]]),
+    "rows on four chips, anywhere": (
+        SMALL,
+        "quad",
+        {"tp": 4, "pp": 1, "layout": "row", "placement": "random"},
+        [[0], [1]],
+    ),
+    "2d, pipelined, a batch of three at its own positions": (
+        SMALL,
+        "lpx-tray",
+        {"tp": 4, "pp": 2, "layout": "2d", "batch": 3},
+        [[0, 40, 7], [1, 41, 8], [2, 0, 79]],
+    ),
+    "e4m3 cache, two context buckets": (
+        SMALL,
+        "pair",
+        {"tp": 2, "pp": 1, "kv": "fp8", "contexts": (80, 240), "batch": 2},
+        [[0, 78], [1, 79], [2, 80], [200, 81], [201, 82]],
+    ),
+    "head norms, gelu, heads across lines": (HEADS, "pair", {"tp": 2, "pp": 1}, [[0], [1], [2]]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bits_equal_the_model_on_one_device(case: str) -> None:
+    config, rack, options, positions = CASES[case]
+    step, program = compiled(config, rack, **options)
+    machine = assert_same(step, program, positions)
+    for context in program.manifest["contexts"]:
+        counts = machine.counts(context)
+        assert counts["steps"] >= counts["levels"] > 20
+        assert counts["mm"] > 0
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[Step, Program, Arrays]:
+    step, program = compiled(SMALL, "pair", tp=2, pp=1)
+    return step, program, made_up(step)
+
+
+def logits(program: Program, weights: Arrays, tokens: tuple[int, ...] = (5, 9)) -> list[int]:
+    """Bits of the last of a few steps."""
+    machine = prepare(program, weights)
+    state, out = machine.start(), None
+    for position, token in enumerate(tokens):
+        out = machine.step(state, np.array([token]), np.array([position]))
+        state = out.state
+    assert out is not None
+    return bits(out.logits)
+
+
+def edited(program: Program, block: int, rows: list[int], **fields: list[int]) -> Program:
+    """The program with some fields of some rows of one block replaced."""
+    columns = program.blocks[block].columns[80]
+    new = {name: getattr(columns, name).copy() for name in fields}
+    for name, values in fields.items():
+        new[name][rows] = values
+    changed: Block = replace(program.blocks[block], columns={80: replace(columns, **new)})
+    blocks = [*program.blocks[:block], changed, *program.blocks[block + 1 :]]
+    return replace(program, blocks=tuple(blocks))
+
+
+def block_with(program: Program, op: Op) -> tuple[int, np.ndarray]:
+    """The first block that has rows of an opcode, and those rows."""
+    for index, block in enumerate(program.blocks):
+        rows = np.flatnonzero(block.columns[80].op == op)
+        if len(rows):
+            return index, rows
+    raise AssertionError(op)
+
+
+def test_two_swapped_tiles_change_the_bits(pair: tuple[Step, Program, Arrays]) -> None:
+    _, program, weights = pair
+    block, rows = block_with(program, Op.MM)
+    columns = program.blocks[block].columns[80]
+    first = rows[0]
+    alike = rows[(columns.chip[rows] == columns.chip[first]) & (columns.n[rows] == columns.n[first])]
+    pair_of = [int(first), int(alike[1])]
+    tiles = columns.src2[pair_of].tolist()
+    swapped = edited(program, block, pair_of, src2=tiles[::-1])
+    assert logits(swapped, weights) != logits(program, weights)
+
+
+def test_a_product_of_another_line_changes_the_bits(pair: tuple[Step, Program, Arrays]) -> None:
+    _, program, weights = pair
+    block, rows = block_with(program, Op.MM)
+    columns = program.blocks[block].columns[80]
+    here = rows[columns.chip[rows] == columns.chip[rows[0]]]
+    other = here[columns.src[here] != columns.src[here[0]]]
+    if not len(other):
+        pytest.skip("one k tile only")
+    moved = edited(program, block, [int(here[0])], src=[int(columns.src[other[0]])])
+    with contextlib.suppress(LinkError):
+        assert logits(moved, weights) != logits(program, weights)
+
+
+def test_a_dropped_transfer_stops_the_run(pair: tuple[Step, Program, Arrays]) -> None:
+    _, program, weights = pair
+    block, rows = block_with(program, Op.SEND)
+    columns = program.blocks[block].columns[80]
+    keep = np.delete(np.arange(len(columns)), rows[0])
+    cut = replace(program.blocks[block], columns={80: columns.take(keep)})
+    blocks = (*program.blocks[:block], cut, *program.blocks[block + 1 :])
+    with pytest.raises(LinkError):
+        prepare(replace(program, blocks=blocks), weights)
+
+
+def test_an_equal_shaped_program_needs_no_second_compile(pair: tuple[Step, Program, Arrays]) -> None:
+    jitted: Any = execute
+    step, program, weights = pair
+    logits(program, weights)
+    before = jitted._cache_size()
+    other = compiled(SMALL, "pair", tp=2, pp=1, placement="random", seed=3)[1]
+    assert logits(other, made_up(step, 1)) != logits(program, weights)
+    assert jitted._cache_size() == before
+
+
+def test_a_handmade_program_multiplies_as_integers_do() -> None:
+    """No compiler: cast to fp16, two k tiles, columns on two chips, against Python-exact int64 sums."""
+    random = np.random.default_rng(0)
+    table = random.integers(-40, 41, (16, 640)).astype(np.float16)
+    values = random.integers(-7, 8, (640, 320))
+    codes = np.array([0, 56, 64, 68, 72, 74, 76, 78], np.uint8)[np.abs(values)]  # e4m3 codes of 0 .. 7
+    weights = {
+        "embedding": table,
+        "head": codes | np.where(values < 0, 0x80, 0).astype(np.uint8),
+        "head_scale": np.zeros(320, np.int32),
+    }
+    program = matmul()
+    program = replace(program, manifest=program.manifest | {"vocab": 320})
+    machine = prepare(program, weights)
+    for token in (0, 7):
+        want = table[token].astype(np.int64) @ values
+        result = machine.step(machine.start(), [token], [0])
+        assert np.asarray(result.logits)[0].tolist() == want.tolist()
+        assert np.asarray(result.token).tolist() == [int(np.argmax(want))]
+
+
+def test_what_does_not_fit_is_one_line(pair: tuple[Step, Program, Arrays]) -> None:
+    _, program, weights = pair
+    name = "layers.0.attention.q.codes"
+
+    def message(change: dict[str, Any]) -> str:
+        with pytest.raises(MachineError) as error:
+            prepare(program, {k: v for k, v in (weights | change).items() if v is not None})
+        return str(error.value)
+
+    assert message({name: None}) == f"run: weights lack {name}. They have {len(weights) - 1} tensors."
+    assert "0x7F" in message({name: np.full_like(weights[name], 0x7F)})
+    assert "must be uint8" in message({name: weights[name].astype(np.float32)})
+    assert "has 10" in message({name: weights[name][:10]})
+    assert "must be float16" in message({"embed.table": weights["embed.table"].astype(np.float32)})
+
+    machine = prepare(program, weights)
+    for tokens, positions, match in (
+        ([0], [80], "position 80 is beyond the largest context, 80"),
+        ([0], [-1], "position -1"),
+        ([240], [0], "token 240"),
+        ([0, 1], [0, 1], "have shape"),
+    ):
+        with pytest.raises(MachineError, match=match):
+            machine.step(machine.start(), tokens, positions)
+    infinite = weights | {"norm.gain": np.full_like(weights["norm.gain"], np.nan)}
+    broken = prepare(program, infinite)
+    with pytest.raises(MachineError, match="NaN or Inf"):
+        broken.step(broken.start(), [0], [0])
