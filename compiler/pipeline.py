@@ -22,7 +22,7 @@ from compiler.place import contiguous, random, round_robin
 from compiler.program import Program
 from compiler.route import Router
 from compiler.rows import Kernels
-from compiler.stages import Room, Size, assign
+from compiler.stages import Room, Size, Stage, assign, groups_used
 from compiler.template import Template, residual_lines, template
 from fabric.rack import Rack
 
@@ -74,18 +74,21 @@ def _compile(
     plan = plan_of(source, graph, rack)
     groups = PLACE[options.placement](rack, tp, rack.chips // tp, options.seed)
     sizes, stages = _stages(plan, blocks, rack, groups, options)
-    chips = [
-        tuple(chip for group in groups[stage : stage + size.span] for chip in group)
-        for stage, size in zip(stages, sizes, strict=True)
-    ]
+    chips = [_chips(groups, stage, size) for stage, size in zip(stages, sizes, strict=True)]
     book = _Book(plan, rack, options.layout)
     uses: list[Use] = []
     for i, block in enumerate(blocks):
         progress("schedule", i, len(blocks))
         after = (i + 1) % len(blocks)
         uses.append(book.use(block, chips[i], blocks[after], chips[after], i % 2))
-    used = max(stage + size.span for stage, size in zip(stages, sizes, strict=True))
-    return assemble(plan, rack, options, source.model, book.templates, uses, groups[:used])
+    used = groups[: groups_used(stages, sizes)]
+    return assemble(plan, rack, options, source.model, book.templates, uses, used)
+
+
+def _chips(groups: tuple[tuple[int, ...], ...], stage: Stage, size: Size) -> tuple[int, ...]:
+    """The chips of a block by rank."""
+    chips = sum(groups[stage.group : stage.group + size.span], ())
+    return chips[stage.turn :] + chips[: stage.turn]
 
 
 def _stages(
@@ -94,8 +97,8 @@ def _stages(
     rack: Rack,
     groups: tuple[tuple[int, ...], ...],
     options: CompileOptions,
-) -> tuple[list[Size], list[int]]:
-    """Sizes and first groups of the blocks; embedding and head spread over more groups until all fits."""
+) -> tuple[list[Size], list[Stage]]:
+    """Sizes and stages of the blocks; embedding and head spread over more groups until all fits."""
     first: CapacityError | None = None
     for wider in (1, 2, 4, 8, 16):
         if wider > len(groups) or (first and options.pp is not None):

@@ -8,6 +8,8 @@ import numpy as np
 from compiler.errors import CapacityError, OptionError
 from compiler.isa import WORD_BYTES
 
+MOST_TURNS = 8  # each turn needs templates of its own
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
@@ -17,6 +19,14 @@ class Size:
     words: np.ndarray
     transient: int
     span: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Where a block runs: its first group, and by how many chips its ranks are turned within the groups."""
+
+    group: int
+    turn: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,16 +40,18 @@ class Room:
     capacity: int
 
 
-def assign(sizes: Sequence[Size], room: Room, pp: int | None) -> list[int]:
-    """The first group of each block, in pipeline order; as few groups as fit, or exactly `pp`.
+def assign(sizes: Sequence[Size], room: Room, pp: int | None) -> list[Stage]:
+    """The stage of each block, in pipeline order; as few groups as fit, or exactly `pp`.
 
     Raises CapacityError naming the block or group with bytes needed and available.
     """
     for size in sizes:
         _fits(f"block {size.name}", int(size.words.max()), room, f"--tp above {room.tp}")
     if pp is None:
-        stages = _first_fit(sizes, room)
-        used = max(stage + size.span for stage, size in zip(stages, sizes, strict=True))
+        stages = _first_fit(sizes, room, turns=1)
+        if groups_used(stages, sizes) > room.groups:
+            stages = _first_fit(sizes, room, turns=min(MOST_TURNS, room.tp))
+        used = groups_used(stages, sizes)
         if used > room.groups:
             raise CapacityError(
                 "stages",
@@ -66,16 +78,17 @@ def assign(sizes: Sequence[Size], room: Room, pp: int | None) -> list[int]:
             f"block {wide[0].name} fills {wide[0].span} groups of {room.tp} chips by itself",
             f"Leave --pp to the compiler, or raise --tp above {room.tp}.",
         )
-    stages = _balanced(sizes, pp)
+    numbers = _balanced(sizes, pp)
     for group in range(pp):
-        parts = [size.words for size, stage in zip(sizes, stages, strict=True) if stage == group]
-        _fits(
-            f"group {group}",
-            int(np.sum(parts, axis=0).max()),
-            room,
-            f"--pp above {pp} or --tp above {room.tp}",
-        )
-    return stages
+        parts = [size.words for size, stage in zip(sizes, numbers, strict=True) if stage == group]
+        words = int(np.sum(parts, axis=0).max())
+        _fits(f"group {group}", words, room, f"--pp above {pp} or --tp above {room.tp}")
+    return [Stage(group=group) for group in numbers]
+
+
+def groups_used(stages: Sequence[Stage], sizes: Sequence[Size]) -> int:
+    """How many groups of the rack have a block."""
+    return max(stage.group + size.span for stage, size in zip(stages, sizes, strict=True))
 
 
 def _fits(subject: str, words: int, room: Room, raising: str) -> None:
@@ -92,23 +105,33 @@ def _mb(words: int) -> str:
     return f"{words * WORD_BYTES / 1e6:.1f} MB"
 
 
-def _first_fit(sizes: Sequence[Size], room: Room) -> list[int]:
+def _first_fit(sizes: Sequence[Size], room: Room, turns: int) -> list[Stage]:
     """Each block begins where the last one began if it fits, else in the next group that has room.
 
     A block that spans several groups may begin so much earlier that it ends where the last block began.
+    Blocks that load few of their ranks (attention with more ranks than KV heads) are turned to the emptiest
+    chips.
     """
     used = np.zeros((room.groups + sum(size.span for size in sizes), room.tp), np.int64)
-    stages: list[int] = []
+    stages: list[Stage] = []
     last = 0
     for size in sizes:
-        words = size.words.reshape(size.span, room.tp)
         at = max(0, last - size.span + 1)
-        while (used[at : at + size.span] + words).max() > room.words:
+        while True:
+            here = used[at : at + size.span].reshape(-1)
+            turn = _turn(size.words, here, turns)
+            if (here + np.roll(size.words, turn)).max() <= room.words:
+                break
             at += 1
-        used[at : at + size.span] += words
-        stages.append(at)
+        used[at : at + size.span] += np.roll(size.words, turn).reshape(size.span, room.tp)
+        stages.append(Stage(group=at, turn=turn))
         last = at
     return stages
+
+
+def _turn(words: np.ndarray, used: np.ndarray, turns: int) -> int:
+    """By how many chips, less than `turns`, to turn a block so that the fullest chip is emptiest."""
+    return min(range(turns), key=lambda turn: (int((used + np.roll(words, turn)).max()), turn))
 
 
 def _balanced(sizes: Sequence[Size], pp: int) -> list[int]:

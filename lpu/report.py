@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from compiler.bounds import Bound, Work, bounds, work
+from compiler.holds import holds, is_transfer
 from compiler.isa import WORD_BYTES, Columns
 from compiler.program import Program
 from lpu.figures import percent, size
-from compiler.holds import holds, is_transfer
 from lpu.traffic import LinkUse, link_use
 
 REGIONS = ("transient", "kv", "weights")

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from compiler.holds import holds, is_transfer
 from compiler.isa import Op
 from compiler.program import Program
 from lpu.files import write_json_atomic
-from compiler.holds import holds, is_transfer
 from lpu.report import call_of_rows
 
 FIRST_LANE = 1000  # thread number of the first link lane; units come before

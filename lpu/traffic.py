@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from compiler.holds import is_transfer, link_rows
 from compiler.isa import WORD_BYTES, Columns
 from lpu.figures import percent, size
-from compiler.holds import is_transfer, link_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,7 +80,7 @@ def test_a_saved_program_opens_its_model_again(tmp_path: Path) -> None:
     assert (
         api.run(loaded, ["a"], tokens=2).generation.digest == api.run(made, ["a"], tokens=2).generation.digest
     )
-    with pytest.raises(FileError, match="weights_digest is .*, the program was compiled for"):
+    with pytest.raises(FileError, match=r"weights_digest is .*, the program was compiled for"):
         api.run(loaded, ["a"], tokens=2, weights="seed:3")
 
 

@@ -18,7 +18,7 @@ SINE_LINE = (Path(__file__).with_name("own_models.py").read_text().split("jnp.si
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder from which `own_models` can be imported; whatever a verb leaves there is found."""
+    """An empty current folder from which `own_models` can be imported; what a verb leaves there is found."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     return tmp_path
