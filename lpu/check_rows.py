@@ -111,7 +111,7 @@ _NEEDS: dict[Op, tuple[str, ...]] = {
     Op.KVW: ("head_dim", "rows", "kv_stride", "kv_words"),
     Op.QK: _ATTENTION,
     Op.SMAX: ("group", "chunk"),
-    Op.EXP: ("group", "chunk"),
+    Op.EXP: ("group", "chunk", "chunks"),
     Op.PV: _ATTENTION,
     Op.AOUT: ("group", "chunk", "head_dim"),
     Op.MM: ("k_lines",),

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from compiler.isa import F16_LANES, F32_LANES, ceil_div
+from compiler.isa import F16_LANES, F32_LANES, TILE_ROWS, ceil_div
 from lpu.image import Image
 from models import numerics
-from models.formats import F16, F32, F64, I64, Wide, add32, decode_small, halves, rn8, rn16
+from models.formats import F16, F32, F64, I64, Wide, add32, halves, rn8, rn16
 
 Params = dict[str, Any]
 
@@ -184,16 +184,22 @@ def _mm(k: Params, env: Env, pools: Pools, t: Array) -> Pools:
 
     Exact in any order: at most 32 tiles of 320 rows meet in one sum (`numerics.EXACT_K` is 37,449).
     """
-    x = halves(_lanes(take(pools.f16, t[:, :2])))
-    rows = jnp.concatenate([x.high, x.low], axis=1) * 256
-    tiles = decode_small(take(env.image.tiles, t[:, 2]))
-    part = jnp.einsum("trk,tkn->trn", rows, tiles)
+    x = halves(_lanes(take(pools.f16, t[:, :2]))[:, None])
+    high = jnp.arange(2)[:, None, None] == 0
+    rows = jnp.where(high, x.high, x.low).reshape(len(t), -1, TILE_ROWS) * 256
+    part = jnp.einsum("trk,tkn->trn", rows, decode(take(env.image.tiles, t[:, 2])))
     same = (t[:, 3, None] == jnp.arange(len(t), dtype=t.dtype)).astype(F64)
     total = jnp.einsum("ts,trn->srn", same, part)
     return Pools(wide=total.reshape(len(t), 2, -1, F32_LANES))
 
 
-def _total(wide: Array) -> Wide:
+def decode(codes: Array) -> Array:
+    """`formats.decode_small` in fewer operations: the shifted sign leaves one bit to clear."""
+    signed = lax.bitcast_convert_type(codes, jnp.int8).astype(jnp.int16)
+    return lax.bitcast_convert_type((signed << 7) & jnp.int16(~0x4000), F16).astype(F64)
+
+
+def total_of(wide: Array) -> Wide:
     """Sum over axis 1 of wide rows [items, parts, 2, batch, 80], at any depth of K."""
     part = Wide(wide[:, :, 0], wide[:, :, 1])
     if wide.shape[1] == 1:
@@ -204,11 +210,11 @@ def _total(wide: Array) -> Wide:
 
 def _round(k: Params, env: Env, pools: Pools, t: Array) -> Pools:
     exponent = take(env.image.exponents, t[:, -1])[:, None]
-    return Pools(f32=numerics.round_wide(_total(take(pools.wide, t[:, :-1])), exponent))
+    return Pools(f32=numerics.round_wide(total_of(take(pools.wide, t[:, :-1])), exponent))
 
 
 def _fold(k: Params, env: Env, pools: Pools, t: Array) -> Pools:
-    return Pools(wide=jnp.stack(_total(take(pools.wide, t)), axis=1))
+    return Pools(wide=jnp.stack(total_of(take(pools.wide, t)), axis=1))
 
 
 def _add(k: Params, env: Env, pools: Pools, t: Array) -> Pools:

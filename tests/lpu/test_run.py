@@ -2,6 +2,7 @@
 
 import contextlib
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import jax
@@ -19,7 +20,9 @@ from fabric.rack import load_rack
 from lpu.image import MachineError
 from lpu.link import LinkError
 from lpu.run import Machine, execute, prepare
+from lpu.run_kernels import decode, total_of
 from models.config import TransformerConfig
+from models.formats import decode_small
 from models.kv import KVFormat, empty_cache
 from models.step import Step, llama_step
 
@@ -226,6 +229,23 @@ def test_a_handmade_program_multiplies_as_integers_do() -> None:
         result = machine.step(machine.start(), [token], [0])
         assert np.asarray(result.logits)[0].tolist() == want.tolist()
         assert np.asarray(result.token).tolist() == [int(np.argmax(want))]
+
+
+def test_the_fast_decoder_knows_every_code() -> None:
+    codes = np.delete(np.arange(256, dtype=np.uint8), [0x7F, 0xFF])
+    fast, slow = decode(jnp.asarray(codes)), decode_small(jnp.asarray(codes))
+    assert np.array_equal(np.asarray(fast).view(np.int64), np.asarray(slow).view(np.int64))
+
+
+def test_parts_of_any_depth_of_k_add_exactly() -> None:
+    """Each part holds 2^53 - 1 units of its half; without carries five of them no longer fit f64."""
+    random = np.random.default_rng(0)
+    units = random.integers(2**53 - 64, 2**53, (5, 2))
+    wide = (units * np.array([2.0**-15, 2.0**-37])).reshape(1, 5, 2, 1, 1)
+    total = total_of(jnp.asarray(wide))
+    got = Fraction(float(total.high[0, 0, 0])) + Fraction(float(total.low[0, 0, 0]))
+    want = sum(Fraction(int(a), 2**15) + Fraction(int(b), 2**37) for a, b in units)
+    assert got == want
 
 
 def test_what_does_not_fit_is_one_line(pair: tuple[Step, Program, Arrays]) -> None:
