@@ -174,13 +174,15 @@ def certify(
     prompts: Sequence[Prompt] | None = None,
     tokens: int = 16,
     plain: bool = True,
+    pythons: Sequence[str] = (),
     corrupt: str = "",
     progress: Progress = quiet,
     **chosen: Any,
 ) -> Certificate:
     """Compile, check and run a model, and compare the logits' bits with every other way to get them.
 
-    See `lpu.certify`. `plain` adds the numerical-equivalence report. `chosen` goes to `open_model`.
+    See `lpu.certify`. `plain` adds the numerical-equivalence report, `pythons` are other interpreters to
+    compare with. `chosen` goes to `open_model`.
     """
     opened = model if isinstance(model, OpenModel) else open_model(model, **chosen)
     vocab, batch = opened.vocab, opened.step.batch
@@ -194,6 +196,7 @@ def certify(
         tokens,
         rack_name=None if isinstance(rack, Rack) else str(rack),
         plain=plain,
+        pythons=pythons,
         corrupt=corrupt,
         progress=progress,
     )

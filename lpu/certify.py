@@ -95,12 +95,14 @@ def certify(
     *,
     rack_name: str | None = None,
     plain: bool = True,
+    pythons: Sequence[str] = (),
     corrupt: str = "",
     progress: Progress = lambda stage, done, total: None,
 ) -> Certificate:
     """Compile, check and run; then get the same logits by every other way and compare bits.
 
     rack_name: how another process opens the rack (None: the runs in other processes are left out).
+    pythons: other interpreters with lpu-emulator installed, perhaps under another JAX.
     corrupt: for tests, the comparison (or "all") whose run gets one flipped bit in one weight.
     Raises what compile, check, link and run raise.
     """
@@ -118,7 +120,7 @@ def certify(
     del machine
     for name, other in variants(settled, rack.chips):
         found.append(ways.take_variant(name, other))
-    for child in children(model.file, rack_name, options, prompts, count):
+    for child in children(model.file, rack_name, options, prompts, count, pythons):
         found.append(ways.take_child(child))
     return Certificate(
         model=model.about,

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from compiler.options import CompileOptions
+from lpu.document import FileError
 from lpu.files import ModelFile
 
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
@@ -59,8 +60,9 @@ def children(
     options: CompileOptions,
     prompts: Sequence[Sequence[int]],
     count: int,
+    pythons: Sequence[str] = (),
 ) -> list[Child]:
-    """One thread, two threads, another hash seed; each with the reason if it cannot be taken here."""
+    """One thread, two threads, another hash seed, other interpreters; the reason if one cannot be taken."""
     reason = "" if file and rack else "a Python object has no name that another process could open it by"
     command = _command(file, rack, options, prompts, count) if file and rack else ()
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -76,7 +78,24 @@ def children(
             environment={"PYTHONHASHSEED": OTHER_HASH_SEED},
             reason=reason,
         ),
+        *(Child(name=described(one), command=(one, *command[1:]), reason=reason) for one in pythons),
     ]
+
+
+def described(python: str) -> str:
+    """What another interpreter is: its version and that of its JAX. Raises FileError if it cannot be used."""
+    code = (
+        "import importlib.metadata as m, platform; m.version('lpu-emulator');"
+        "print('Python', platform.python_version() + ', jax', m.version('jax'))"
+    )
+    try:
+        done = subprocess.run([python, "-P", "-c", code], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise FileError(
+            f"--python {python}: is no Python with lpu-emulator installed ({type(error).__name__}). "
+            "Give the python of an environment made with pip install lpu-emulator."
+        ) from error
+    return done.stdout.strip()
 
 
 def _command(

@@ -107,6 +107,10 @@ def certify(
     kv: Kv = None,
     weights: Weights = None,
     plain: Annotated[bool, typer.Option(help="The numerical-equivalence report against plain f32.")] = True,
+    python: Annotated[
+        list[str] | None,
+        typer.Option("--python", help="Another Python with lpu-emulator (and its JAX) to compare with."),
+    ] = None,
     json: Json = False,
     debug: Debug = False,
     corrupt: Annotated[str, typer.Option("--corrupt", hidden=True)] = "",
@@ -130,6 +134,7 @@ def certify(
             prompts=prompts,
             tokens=tokens,
             plain=plain,
+            pythons=python or [],
             corrupt=corrupt,
             progress=bar,
             **chosen,

@@ -1,4 +1,5 @@
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from compiler.options import CompileOptions
 from lpu import api, cli
 from lpu.certify import REFERENCE, TWICE, Certificate, Comparison, difference, variants
 from lpu.certify_child import Child, children
+from lpu.document import FileError
 from lpu.files import ModelFile
 from lpu.generate import Generation
 
@@ -159,3 +161,14 @@ def test_a_child_that_fails_is_a_difference() -> None:
 def test_prompts_of_the_certificate_differ_in_length() -> None:
     prompts = api.default_prompts(8, 259)
     assert [len(prompt) for prompt in prompts] == list(range(4, 12))
+
+
+def test_another_interpreter_is_compared_too_and_a_wrong_one_is_named() -> None:
+    file = ModelFile(model="llama-tiny", context=(32,))
+    (*_, child) = children(file, "pair", CompileOptions(), [[1]], 1, [sys.executable])
+    assert child.name.startswith("Python 3")
+    assert "jax" in child.name
+    found = child.run()
+    assert len(found.logits_sha256) == len(found.program_sha256) == 64
+    with pytest.raises(FileError, match="no Python with lpu-emulator"):
+        children(file, "pair", CompileOptions(), [[1]], 1, ["/nonexistent/python"])

@@ -238,14 +238,13 @@ def test_the_fast_decoder_knows_every_code() -> None:
 
 
 def test_parts_of_any_depth_of_k_add_exactly() -> None:
-    """Each part holds 2^53 - 1 units of its half; without carries five of them no longer fit f64."""
+    """Parts as large as K = 37,449 makes them; without carries five of them no longer fit f64."""
     random = np.random.default_rng(0)
-    units = random.integers(2**53 - 64, 2**53, (5, 2))
-    wide = (units * np.array([2.0**-15, 2.0**-37])).reshape(1, 5, 2, 1, 1)
-    total = total_of(jnp.asarray(wide))
+    high, low = random.integers(2**53 - 64, 2**53, 5), random.integers(2**52 - 64, 2**52, 5)
+    parts = np.stack([high * 2.0**-13, low * 2.0**-33], axis=-1).reshape(1, 5, 2, 1, 1)
+    total = total_of(jnp.asarray(parts))
     got = Fraction(float(total.high[0, 0, 0])) + Fraction(float(total.low[0, 0, 0]))
-    want = sum(Fraction(int(a), 2**15) + Fraction(int(b), 2**37) for a, b in units)
-    assert got == want
+    assert got == Fraction(sum(map(int, high)), 2**13) + Fraction(sum(map(int, low)), 2**33)
 
 
 def test_what_does_not_fit_is_one_line(pair: tuple[Step, Program, Arrays]) -> None:
