@@ -9,24 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from compiler.blocks import ModelBlock
-from compiler.errors import CapacityError, CompileError
+from compiler.angles import angle_block, angle_params, angle_words
+from compiler.errors import CapacityError
 from compiler.graph import Graph
-from compiler.isa import COLUMNS, SHARED, SPACE_SHIFT, TAGS, WORD_BYTES, Columns, ceil_div
+from compiler.isa import WORD_BYTES, ceil_div
 from compiler.lower import Plan
-from compiler.options import CompileOptions
-from compiler.program import ANGLES, LOADS, Block, Call, Loads, Program, digest
+from compiler.program import Block, Call, Program, digest
 from compiler.template import Template
+from compiler.uses import Scheduled, Use
 from fabric.rack import Rack
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Use:
-    """One block of the model on its chips (by rank), by the template of that index."""
-
-    block: ModelBlock
-    template: int
-    chips: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,19 +45,12 @@ class SramMap:
         return np.stack(columns, axis=-1).reshape(-1, 3, 2).tolist()
 
 
-def assemble(
-    plan: Plan,
-    rack: Rack,
-    options: CompileOptions,
-    model: dict[str, Any],
-    templates: Sequence[Template],
-    uses: Sequence[Use],
-    groups: Sequence[tuple[int, ...]],
-) -> Program:
-    """The program of `uses` one after another; raises CapacityError if a chip is too small."""
+def assemble(rack: Rack, model: dict[str, Any], scheduled: Scheduled) -> Program:
+    """The program of scheduled blocks one after another; raises CapacityError if a chip is too small."""
+    plan, templates, uses, groups = scheduled.plan, scheduled.templates, scheduled.uses, scheduled.groups
     graph = plan.graph
     sram = _sram(graph, rack, templates, uses, groups)
-    angles = _angle_block(graph, len(groups[0]), plan.contexts)
+    angles = angle_block(graph, len(groups[0]), plan.contexts)
     names = {use.template: use.block.name for use in reversed(uses)}
     blocks = [angles] + [
         Block(name=names[i], columns=t.columns, cycles=t.cycles, loads=t.loads, maps=t.maps, slots=t.slots)
@@ -77,7 +61,7 @@ def assemble(
     assert last.token is not None
     stated = {
         "model": model,
-        "options": asdict(options),
+        "options": asdict(scheduled.options),
         "contexts": list(plan.contexts),
         **rack.to_manifest(),
     }
@@ -175,46 +159,3 @@ def _calls(
         tag += made.uids
         cycle = {context: count + made.cycles[context] for context, count in cycle.items()}
     return calls, cycle
-
-
-def angle_params(graph: Graph) -> list[int]:
-    """The RoPE table of a graph, if it has one."""
-    found: list[int] = []
-    for node in graph.nodes:
-        if node.op == "rope" and node.inputs[1].value not in found:
-            found.append(node.inputs[1].value)
-    if len(found) > 1:
-        names = ", ".join(graph.values[value].name for value in found)
-        raise CompileError("lower", "rope", f"reads {len(found)} angle tables ({names})", "Share one table.")
-    return found
-
-
-def angle_words(graph: Graph) -> int:
-    """Words of the RoPE table on a chip."""
-    total = 0
-    for value in angle_params(graph):
-        positions, _, half = graph.values[value].shape
-        total += positions * int(ceil_div(4 * half, WORD_BYTES))
-    return total
-
-
-def _angle_block(graph: Graph, ranks: int, contexts: tuple[int, ...]) -> Block:
-    """The RoPE table as a block without rows, called once per group."""
-    rank = np.arange(ranks if angle_params(graph) else 0)
-    fields = dict.fromkeys(LOADS, 0 * rank)
-    fields |= {
-        "chip": rank,
-        "addr": (SHARED << SPACE_SHIFT) + 0 * rank,
-        "words": angle_words(graph) + 0 * rank,
-        "kind": ANGLES + 0 * rank,
-        "lines": 1 + 0 * rank,
-    }
-    empty = Columns(**{name: np.zeros(0, np.int64) for name in COLUMNS + TAGS})
-    return Block(
-        name="angles",
-        columns=dict.fromkeys(contexts, empty),
-        cycles=dict.fromkeys(contexts, 0),
-        loads=Loads(**fields),
-        maps=(),
-        slots=((-1, -1),) if len(rank) else (),
-    )

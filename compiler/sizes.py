@@ -1,0 +1,64 @@
+"""Sizes: what each block takes of SRAM on each rank, by lowering one of each kind."""
+
+from dataclasses import replace
+from math import isqrt
+
+import numpy as np
+
+from compiler.angles import angle_words
+from compiler.blocks import ModelBlock
+from compiler.lower import Plan, lower
+from compiler.lowering import Group
+from compiler.route import Router
+from compiler.stages import Room, Size
+from compiler.template import residual_lines
+from fabric.rack import Rack
+
+
+def k_parts(layout: str, tp: int) -> int:
+    """Into how many parts of K the matmuls of a group split."""
+    if layout == "2d":
+        return max(d for d in range(1, isqrt(tp) + 1) if tp % d == 0)
+    return tp if layout == "row" else 1
+
+
+def block_sizes(
+    plan: Plan,
+    blocks: tuple[ModelBlock, ...],
+    rack: Rack,
+    groups: tuple[tuple[int, ...], ...],
+    layout: str,
+    wider: int,
+) -> tuple[list[Size], Room]:
+    """What each block takes of SRAM and on how many neighbouring groups; and the room there is.
+
+    wider: the first and the last block (embedding and head) take at least so many groups.
+    """
+    tp = len(groups[0])
+    capacity = rack.chip.sram_words - angle_words(plan.graph)
+    known: dict[str, Size] = {}
+    for block in blocks:
+        span = wider if block in (blocks[0], blocks[-1]) else 1
+        while block.kind not in known:
+            size = _size(plan, block, rack, sum(groups[:span], ()), layout, span)
+            fits = int(size.words.max()) + size.transient <= capacity
+            if fits or span * 2 > len(groups):
+                known[block.kind] = size
+            span *= 2
+    sizes = [replace(known[block.kind], name=block.name) for block in blocks]
+    words = capacity - max(size.transient for size in sizes)
+    return sizes, Room(rack=rack.name, groups=len(groups), tp=tp, words=words, capacity=rack.chip.sram_words)
+
+
+def _size(plan: Plan, block: ModelBlock, rack: Rack, chips: tuple[int, ...], layout: str, span: int) -> Size:
+    ranks = len(chips)
+    shape = Group(
+        ranks=ranks,
+        k_parts=k_parts(layout, ranks),
+        targets=tuple(range(ranks)),
+        wanted=np.ones((ranks, 1), bool),
+    )
+    low, _ = lower(plan, block, shape, Router(rack, chips), max(plan.contexts))
+    held = sum(int(value.held[:ranks].sum(axis=1).max()) for value in low.values)
+    transient = (2 * residual_lines(plan.graph) + held) * plan.graph.batch
+    return Size(name=block.name, words=low.weights.words + low.kv_words, transient=transient, span=span)

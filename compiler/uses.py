@@ -1,0 +1,158 @@
+"""Uses: every block of the model on its chips, by a template that equal blocks share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from compiler.blocks import ModelBlock
+from compiler.errors import CapacityError, OptionError
+from compiler.lower import Plan
+from compiler.lowering import Group
+from compiler.needs import input_lines
+from compiler.options import CompileOptions
+from compiler.place import contiguous, random, round_robin
+from compiler.route import Router
+from compiler.sizes import block_sizes, k_parts
+from compiler.stages import Size, Stage, assign, groups_used
+from compiler.template import Template, template
+from fabric.rack import Rack
+
+PLACE = {"contiguous": contiguous.place, "round-robin": round_robin.place, "random": random.place}
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """One block of the model on its chips (by rank), by the template of that index."""
+
+    block: ModelBlock
+    template: int
+    chips: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scheduled:
+    """All blocks scheduled: templates, their uses in order, the groups that have work; cycles of a step."""
+
+    plan: Plan
+    options: CompileOptions
+    templates: list[Template]
+    uses: list[Use]
+    groups: tuple[tuple[int, ...], ...]
+
+    @property
+    def cycles(self) -> int:
+        """Length of a step of the largest context bucket."""
+        context = max(self.plan.contexts)
+        return sum(self.templates[use.template].cycles[context] for use in self.uses)
+
+
+def schedule_blocks(
+    plan: Plan, blocks: tuple[ModelBlock, ...], rack: Rack, options: CompileOptions, progress: Progress
+) -> Scheduled:
+    """Place every block and schedule every template, for the `tp` of the options.
+
+    Raises CapacityError, RoutingError or OptionError.
+    """
+    tp = _checked_tp(options, rack)
+    groups = PLACE[options.placement](rack, tp, rack.chips // tp, options.seed)
+    sizes, stages = _stages(plan, blocks, rack, groups, options)
+    chips = [_chips(groups, stage, size) for stage, size in zip(stages, sizes, strict=True)]
+    book = _Book(plan, rack, options.layout)
+    uses: list[Use] = []
+    for i, block in enumerate(blocks):
+        progress("schedule", i, len(blocks))
+        after = (i + 1) % len(blocks)
+        uses.append(book.use(block, chips[i], blocks[after], chips[after], i % 2))
+    return Scheduled(
+        plan=plan,
+        options=options,
+        templates=book.templates,
+        uses=uses,
+        groups=groups[: groups_used(stages, sizes)],
+    )
+
+
+def _checked_tp(options: CompileOptions, rack: Rack) -> int:
+    """The chips per group; raises OptionError unless they divide the rack."""
+    tp = options.tp or 1
+    if rack.chips % tp:
+        raise OptionError(
+            "options",
+            f"--tp {tp}",
+            f"does not divide the {rack.chips} chips of {rack.name}",
+            f"Give a divisor of {rack.chips}.",
+        )
+    return tp
+
+
+def _chips(groups: tuple[tuple[int, ...], ...], stage: Stage, size: Size) -> tuple[int, ...]:
+    """The chips of a block by rank."""
+    chips = sum(groups[stage.group : stage.group + size.span], ())
+    return chips[stage.turn :] + chips[: stage.turn]
+
+
+def _stages(
+    plan: Plan,
+    blocks: tuple[ModelBlock, ...],
+    rack: Rack,
+    groups: tuple[tuple[int, ...], ...],
+    options: CompileOptions,
+) -> tuple[list[Size], list[Stage]]:
+    """Sizes and stages of the blocks; embedding and head spread over more groups until all fits."""
+    first: CapacityError | None = None
+    for wider in (1, 2, 4, 8, 16):
+        if wider > len(groups) or (first and options.pp is not None):
+            break
+        sizes, room = block_sizes(plan, blocks, rack, groups, options.layout, wider)
+        try:
+            return sizes, assign(sizes, room, options.pp)
+        except CapacityError as error:
+            first = first or error
+    assert first is not None
+    raise first
+
+
+class _Book:
+    """Templates made so far, looked up by block kind, parity and routes."""
+
+    def __init__(self, plan: Plan, rack: Rack, layout: str) -> None:
+        self.plan, self.rack, self.layout = plan, rack, layout
+        self.templates: list[Template] = []
+        self._needs: dict[tuple[str, int], np.ndarray] = {}
+        self._by_key: dict[tuple[str, int, tuple[int, ...], bytes, int], list[int]] = {}
+
+    def use(
+        self,
+        block: ModelBlock,
+        chips: tuple[int, ...],
+        reader: ModelBlock,
+        after: tuple[int, ...],
+        parity: int,
+    ) -> Use:
+        """The block on `chips`, its result going to the block `reader` on the chips `after`."""
+        others = tuple(chip for chip in after if chip not in chips)
+        ranks = {chip: rank for rank, chip in enumerate(chips + others)}
+        targets = tuple(ranks[chip] for chip in after)
+        wanted = self._wanted(reader, len(after))
+        key = (block.kind, len(chips), targets, wanted.tobytes(), parity)
+        known = self._by_key.setdefault(key, [])
+        for index in known:
+            router = Router(self.rack, chips + others)
+            if router.same_as(self.templates[index].router):
+                return Use(block=block, template=index, chips=tuple(router.chips))
+        router = Router(self.rack, chips + others)
+        group = Group(
+            ranks=len(chips), k_parts=k_parts(self.layout, len(chips)), targets=targets, wanted=wanted
+        )
+        self.templates.append(template(self.plan, block, group, router, parity))
+        known.append(len(self.templates) - 1)
+        return Use(block=block, template=known[-1], chips=tuple(router.chips))
+
+    def _wanted(self, reader: ModelBlock, ranks: int) -> np.ndarray:
+        key = (reader.kind, ranks)
+        if key not in self._needs:
+            parts = k_parts(self.layout, ranks)
+            self._needs[key] = input_lines(self.plan.graph, self.plan.demands, reader, ranks, parts)
+        return self._needs[key]
