@@ -197,13 +197,15 @@ def dropped(rows: Columns, row: int) -> Columns:
     return rows.take(np.delete(np.arange(len(rows)), row))
 
 
-@pytest.mark.parametrize("fault", [late, dropped])
-@pytest.mark.parametrize("op", [op for op in Op if op not in (Op.FORWARD, Op.HNORM, Op.RED)])
+PRESENT = [op for op in Op if op not in (Op.FORWARD, Op.HNORM, Op.RED)]
+# The last row of a step may be late: nothing reads it.
+MISSED = [(fault, op) for op in PRESENT for fault in (late, dropped) if (fault, op) != (late, Op.ARGRED)]
+
+
+@pytest.mark.parametrize(("fault", "op"), MISSED)
 def test_every_opcode_is_missed(pair_program: Program, fault: Fault, op: Op) -> None:
     rows = pair_program.expand(80)
     row = int(np.flatnonzero(rows.op == op)[0])
-    if fault is late and op == Op.ARGRED:
-        pytest.skip("the last row may be late")
     with pytest.raises(LinkError):
         linked(pair_program, fault(rows, row))
 
