@@ -1,12 +1,12 @@
 """Lowering of matmuls: tiles on MXM planes, write-backs, and the reduction of partial sums between ranks."""
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from compiler.errors import CompileError
 from compiler.graph import Node, View
-from compiler.isa import F32_LANES, TILE_ROWS, Op, ceil_div
+from compiler.isa import F32_LANES, TAG_SHIFT, TILE_ROWS, Op, ceil_div
 from compiler.layout import Demand, Lines, lay
 from compiler.lowering import Lowering
 from compiler.program import SCALE, TILE
@@ -58,57 +58,89 @@ def _chunks(low: Lowering, owner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(first), np.concatenate(widths)
 
 
-def _multiply(low: Lowering, nodes: list[Node], source: Lines, out: Lines, tensor: np.ndarray) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Chains:
+    """Products that share an accumulator: one chain per column tile and K part, int64 by chain.
+
+    chunk: column tile (a range of `out.first`, `out.count`); part: K part; first, width: its lines; rank,
+    place, plane, slot: where it accumulates; begin, length: its k tiles.
+    """
+
+    chunk: np.ndarray
+    part: np.ndarray
+    first: np.ndarray
+    width: np.ndarray
+    rank: np.ndarray
+    place: np.ndarray
+    plane: np.ndarray
+    slot: np.ndarray
+    begin: np.ndarray
+    length: np.ndarray
+
+
+def _chains(low: Lowering, source: Lines, out: Lines) -> _Chains:
     parts = low.group.k_parts
-    tiles = int(ceil_div(source.lines, 2))
-    part_first, part_count = low.group.k_part(tiles)
-    codes, scales = _slots(low, nodes, source, out, tensor, tiles)
+    begin, length = low.group.k_part(int(ceil_div(source.lines, 2)))
     chunk = np.repeat(np.arange(len(out.first)), parts)
     part = np.tile(np.arange(parts), len(out.first))
-    live = part_count[part] > 0
+    live = length[part] > 0
     chunk, part = chunk[live], part[live]
-    first, width = out.first[chunk], out.count[chunk]
+    first = out.first[chunk]
     rank = out.owner[first] // parts * parts + part
-    turn = _turns(low, rank)
-    place = turn % low.drains.shape[1]
-    plane, slot = place % low.chip.planes, place // low.chip.planes
+    place = _turns(low, rank) % low.drains.shape[1]
+    return _Chains(
+        chunk=chunk,
+        part=part,
+        first=first,
+        width=out.count[chunk],
+        rank=rank,
+        place=place,
+        plane=place % low.chip.planes,
+        slot=place // low.chip.planes,
+        begin=begin[part],
+        length=length[part],
+    )
 
-    # One row per (chunk, part, k tile); one preloaded value per row and line.
-    spread = np.repeat(np.arange(len(chunk)), part_count[part])
-    step = _ramp(part_count[part])
-    k = part_first[part][spread] + step
-    lines = np.repeat(np.arange(len(spread)), width[spread])
-    line = first[spread][lines] + _ramp(width[spread])
+
+def _multiply(low: Lowering, nodes: list[Node], source: Lines, out: Lines, tensor: np.ndarray) -> None:
+    """MM rows, k tile by k tile of each chain, and the write-backs that end the chains."""
+    codes, scales = _slots(low, nodes, source, out, tensor)
+    chains = _chains(low, source, out)
+    chain = np.repeat(np.arange(len(chains.chunk)), chains.length)  # of each product
+    k = chains.begin[chain] + _ramp(chains.length)
+    width, first, rank = chains.width[chain], chains.first[chain], chains.rank[chain]
+    product = np.repeat(np.arange(len(chain)), width)  # of each preloaded line of a tile
+    line = first[product] + _ramp(width)
     uid = low.weight_uid()
-    tags = (uid << 40) | (k[lines] * out.lines + line)
+    tags = (uid << TAG_SHIFT) | (k[product] * out.lines + line)
     address = low.weights.load(
-        rank[spread][lines],
+        rank[product],
         F32_LANES,
         kind=TILE,
         tensor=codes[line],
-        k0=k[lines] * TILE_ROWS,
+        k0=k[product] * TILE_ROWS,
         n0=line * F32_LANES,
         lines=1,
         tag=tags,
     )
-    begin = np.cumsum(width[spread]) - width[spread]
+    begin = np.cumsum(width) - width
     k_lines = np.minimum(2, source.lines - 2 * k)
     aux = np.array([-1, *(low.kernels.index("mm", k_lines=i) for i in (1, 2))])[k_lines]
     products = low.rows.add(
         Op.MM,
-        rank=rank[spread],
-        pin=plane[spread],
-        n=width[spread],
+        rank=rank,
+        pin=chains.plane[chain],
+        n=width,
         aux=aux,
-        dst=slot[spread],
+        dst=chains.slot[chain],
         src_tag=source.tag(2 * k),
         src2=address[begin],
         src2_tag=tags[begin],
-        dst_tag=out.tag(first[spread]),
+        dst_tag=out.tag(first),
     )
-    last: Any = _write_back(low, out, chunk, part, rank, plane, slot, part_count, scales)
-    low.rows.edge(products, last[spread])
-    earlier = _emptied_by(low, rank, place, last)[spread]
+    last = _write_back(low, out, chains, scales)
+    low.rows.edge(products, last[chain])
+    earlier = _emptied_by(low, chains, last)[chain]
     reused = earlier >= 0
     low.rows.edge(earlier[reused], products[reused])
 
@@ -120,10 +152,10 @@ def _ramp(counts: np.ndarray) -> np.ndarray:
 
 
 def _slots(
-    low: Lowering, nodes: list[Node], source: Lines, out: Lines, tensor: np.ndarray, tiles: int
+    low: Lowering, nodes: list[Node], source: Lines, out: Lines, tensor: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The code and scale slots of every output line: each matmul sees its own columns only."""
-    rows = np.full(tiles * TILE_ROWS, -1)
+    rows = np.full(ceil_div(source.lines, 2) * TILE_ROWS, -1)
     rows[: len(source.columns)] = source.columns
     codes, scales = [], []
     for which, node in enumerate(nodes):
@@ -143,9 +175,9 @@ def _turns(low: Lowering, rank: np.ndarray) -> np.ndarray:
     return turn
 
 
-def _emptied_by(low: Lowering, rank: np.ndarray, place: np.ndarray, last: np.ndarray) -> np.ndarray:
+def _emptied_by(low: Lowering, chains: _Chains, last: np.ndarray) -> np.ndarray:
     """The write-back that empties the accumulator before each chain, of this matmul or an earlier, or -1."""
-    key = rank * low.drains.shape[1] + place
+    key = chains.rank * low.drains.shape[1] + chains.place
     order = np.argsort(key, kind="stable")
     first = np.diff(key[order], prepend=-1) != 0
     emptied = np.empty_like(last)
@@ -154,39 +186,29 @@ def _emptied_by(low: Lowering, rank: np.ndarray, place: np.ndarray, last: np.nda
     return emptied
 
 
-def _write_back(
-    low: Lowering,
-    out: Lines,
-    chunk: np.ndarray,
-    part: np.ndarray,
-    rank: np.ndarray,
-    plane: np.ndarray,
-    slot: np.ndarray,
-    part_count: np.ndarray,
-    scales: np.ndarray,
-) -> np.ndarray:
+def _write_back(low: Lowering, out: Lines, chains: _Chains, scales: np.ndarray) -> np.ndarray:
     """WB rows of the chains; with several K parts they leave wide partials that RED adds at the owner."""
-    width, first = out.count[chunk], out.first[chunk]
-    chain = part_count[part]
-    parts = int((part_count > 0).sum())
-    fields = {"rank": rank, "pin": plane, "n": width, "src": slot, "src_tag": out.tag(first), "src3": chain}
+    fields = {
+        "rank": chains.rank,
+        "pin": chains.plane,
+        "n": chains.width,
+        "src": chains.slot,
+        "src_tag": out.tag(chains.first),
+        "src3": chains.length,
+    }
     if low.group.k_parts == 1:
-        address, tags = _scale(low, out, rank, chunk, scales)
-        return low.rows.add(
-            Op.WB,
-            aux=low.kernels.index("wb", wide=False),
-            src2=address,
-            src2_tag=tags,
-            dst_tag=out.tag(first),
-            **fields,
-        )
+        address, tags = _scale(low, out, chains.rank, chains.chunk, scales)
+        aux, dst_tag = low.kernels.index("wb", wide=False), out.tag(chains.first)
+        return low.rows.add(Op.WB, aux=aux, src2=address, src2_tag=tags, dst_tag=dst_tag, **fields)
+    live = np.unique(chains.part)
+    parts = len(live)
     base = 4 * parts * (np.cumsum(out.count) - out.count)
-    place = np.cumsum(part_count > 0)[part] - 1
-    begin = base[chunk] + 4 * width * place
+    size = 4 * chains.width
+    begin = base[chains.chunk] + size * np.searchsorted(live, chains.part)
     lines = 4 * parts * out.lines
     owner = np.empty(lines, np.int64)
-    owner[np.repeat(begin, 4 * width) + _ramp(4 * width)] = np.repeat(rank, 4 * width)
-    partial = low.value("wide", owner, first=begin, count=4 * width)
+    owner[np.repeat(begin, size) + _ramp(size)] = np.repeat(chains.rank, size)
+    partial = low.value("wide", owner, first=begin, count=size)
     wide = low.rows.add(Op.WB, aux=low.kernels.index("wb", wide=True), dst_tag=partial.tag(begin), **fields)
     need = np.zeros((low.group.ranks, lines), bool)
     need[np.repeat(out.owner[out.first], 4 * parts * out.count), np.arange(lines)] = True
@@ -214,7 +236,7 @@ def _scale(
     width = out.count[chunk]
     line = np.repeat(out.first[chunk], width) + _ramp(width)
     uid = low.weight_uid()
-    tags = (uid << 40) | line
+    tags = (uid << TAG_SHIFT) | line
     address = low.weights.load(
         np.repeat(rank, width),
         1,
