@@ -72,6 +72,14 @@ def place(loads: Loads, slots: list[Slot], weights: Weights) -> Placed:
     return Placed(image, entry, tensor)
 
 
+def image_bytes(loads: Loads, slots: list[Slot]) -> int:
+    """Host bytes of the weight tiles of an image, equal ones counted once."""
+    slot, _ = _distinct(slots)
+    rows = np.flatnonzero(loads.kind == TILE)
+    wanted, _ = _unique(slot[loads.tensor[rows]], loads.k0[rows], loads.n0[rows])
+    return len(wanted) * TILE_ROWS * F32_LANES
+
+
 def _distinct(slots: list[Slot]) -> tuple[np.ndarray, list[Slot]]:
     """(index of each slot among those that differ in tensor or maps, those)."""
     index: dict[tuple[str, bytes, bytes], int] = {}

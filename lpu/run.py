@@ -16,7 +16,8 @@ from jax import Array, lax
 
 from compiler.isa import F16_LANES, F32_LANES
 from compiler.program import Program
-from lpu.image import Image, MachineError, Weights, place
+from lpu import host_memory
+from lpu.image import Image, MachineError, Weights, image_bytes, place
 from lpu.link import Dataflow, link
 from lpu.run_kernels import KERNELS, KV, Env, Pools
 from lpu.run_pack import Kind, Layout, Packed, Tables, pack
@@ -92,8 +93,10 @@ def prepare(program: Program, weights: Weights) -> Machine:
     formats.guard()
     loads, manifest = program.loads(), program.manifest
     flows = {context: link(manifest, loads, program.expand(context)) for context in manifest["contexts"]}
-    placed = place(loads, program.slots(), weights)
     shapes, stores = _stores(flows)
+    kv_bytes = 2 * sum(int(np.prod(shape.shape)) * shape.dtype.itemsize for shape in shapes)
+    host_memory.require(image_bytes(loads, program.slots()) + kv_bytes)
+    placed = place(loads, program.slots(), weights)
     entries: dict[int, Packed] = {}
     for context, flow in flows.items():
         entries[context] = pack(flow, placed, stores)

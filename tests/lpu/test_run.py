@@ -17,6 +17,7 @@ from compiler.options import CompileOptions
 from compiler.pipeline import Source, compile_program
 from compiler.program import Block, Program
 from fabric.rack import load_rack
+from lpu import host_memory
 from lpu.image import MachineError
 from lpu.link import LinkError
 from lpu.run import Machine, execute, prepare
@@ -274,3 +275,12 @@ def test_what_does_not_fit_is_one_line(pair: tuple[Step, Program, Arrays]) -> No
     broken = prepare(program, infinite)
     with pytest.raises(MachineError, match="NaN or Inf"):
         broken.step(broken.start(), [0], [0])
+
+
+def test_a_program_larger_than_memory_is_refused_before_it_is_loaded(
+    pair: tuple[Step, Program, Arrays], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, program, weights = pair
+    monkeypatch.setattr(host_memory, "free_bytes", lambda: 1000)
+    with pytest.raises(MachineError, match=r"GB of host memory, 0\.0 GB are free"):
+        prepare(program, weights)
