@@ -5,16 +5,17 @@ catalog name, a model file, a Hugging Face folder, `package.module:factory`, or 
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
 from compiler.program import Program
 from fabric.rack import Rack
 from lpu import certify as certificates
+from lpu import sweep as sweeps
 from lpu.certify import Certificate
 from lpu.check import Report, require
 from lpu.decoders import flipped, machine_of, restart
@@ -27,7 +28,11 @@ from lpu.generate import Generation, check_room, generate
 from lpu.load import OpenModel, longest_context, open_callable
 from lpu.load import open_model as open_file
 from lpu.load import reopen as reopen
+from lpu.sweep import Sweep
 from lpu.text import checked_ids
+
+if TYPE_CHECKING:
+    from models.checkpoint import OrbaxWeights
 
 DEFAULT_CONTEXT = 1024
 Model = str | Path | ModelFile | Callable[..., Any]
@@ -119,6 +124,38 @@ def compile(
         for report in reports.values():
             require(report)
     return Compiled(program=program, model=opened, rack=machine, reports=reports)
+
+
+def sweep(
+    model: Model | OpenModel,
+    values: Mapping[str, Sequence[Any]],
+    *,
+    rack: str | Path | Rack = "lpx",
+    options: CompileOptions | None = None,
+    check: bool = True,
+    progress: Progress = quiet,
+    **chosen: Any,
+) -> Sweep:
+    """Compile a model again for every value of assumed numbers, as in `{"planes": (4, 6, 8)}`.
+
+    See `lpu.knobs` for the keys. `chosen` goes to `open_model`.
+    """
+    opened = model if isinstance(model, OpenModel) else open_model(model, **chosen)
+    machine = rack if isinstance(rack, Rack) else read_rack(rack)
+    return sweeps.sweep(opened, machine, values, options or CompileOptions(), check, progress)
+
+
+def save_weights(model: OpenModel, folder: str | Path) -> "OrbaxWeights":
+    """Save a model's converted weights with Orbax in a new folder: whole or not at all.
+
+    Raises FileError if it cannot be written, WeightError for weights that cannot be converted.
+    """
+    from models.checkpoint import save_orbax
+
+    try:
+        return save_orbax(folder, model.weights, model=model.name)
+    except OSError as error:
+        raise FileError(f"{folder}: cannot be written ({error.strerror or error}).") from error
 
 
 def check_writable(path: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""`lpu`: the command line. Verbs live in `cli_program`, `cli_run`, `cli_list`; errors end here, on one line.
+"""`lpu`: the command line. Verbs live in the files `cli_*`; errors end here, on one line.
 
 Exit codes: 0 ok, 1 a check failed, 2 usage or a bad file, 3 cannot compile, 4 the program broke its schedule,
 130 interrupted. Nothing heavy is imported before a verb runs.
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lpu import cli_list, cli_program, cli_run
+from lpu import cli_convert, cli_list, cli_program, cli_run
 from lpu.terminal import TERMINAL, Terminal
 
 BROKEN_PIPE = 141
@@ -40,7 +40,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for _verb in (*cli_program.VERBS, *cli_run.VERBS, *cli_list.VERBS):
+for _verb in (*cli_program.VERBS, *cli_run.VERBS, *cli_convert.VERBS, *cli_list.VERBS):
     app.command(_verb.__name__.rstrip("_"))(_verb)
 
 
