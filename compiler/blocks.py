@@ -55,7 +55,7 @@ def _crosses(graph: Graph, demands: Demands, value: int) -> bool:
     if graph.values[value].dtype != "float32" or value == graph.logits.value:
         return False
     return all(
-        node.op == "add" or (node.op == "rms_norm" and not is_head_norm(graph, node))
+        node.op == "add" or (node.op == "rms_norm" and not is_head_norm(demands, node))
         for node, _ in demands.readers(value)
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from compiler.dataflow import Waits, edges, waits
-from compiler.holds import holds, link_rows
+from compiler.holds import chip_of, holds, link_rows
 from compiler.isa import F16_LANES, F32_LANES, TILE_ROWS, Columns, Kernel, Op
 from compiler.program import Program
 
@@ -62,7 +62,7 @@ def bounds(program: Program, context: int) -> tuple[Bound, ...]:
     """The bounds of one step of a context bucket."""
     manifest = program.manifest
     chip = manifest["chip"]
-    rate = chip["sram_bytes_per_cycle"] * chip["weight_install_frac"]
+    rate = chip_of(manifest).plane_bytes_per_cycle * chip["planes"]
     install, product, path, hops, busy = 0, 0, 0, 0, 0
     first = {call.block: call for call in reversed(program.calls)}
     uses = np.bincount([call.block for call in program.calls], minlength=len(program.blocks)).tolist()
@@ -71,7 +71,7 @@ def bounds(program: Program, context: int) -> tuple[Bound, ...]:
         if not len(columns):
             continue
         asked = work(columns, manifest["kernels"], manifest["rows"], manifest["chips"])
-        install += times * int(np.ceil((asked.weight_bytes + asked.kv_bytes).max() / rate))
+        install += times * -(-int((asked.weight_bytes + asked.kv_bytes).max()) // rate)
         product += times * -(-int(asked.macs.max()) // (MACS_PER_PLANE * chip["planes"]))
         chain = waits(columns, edges(columns, manifest["kernels"], chip["planes"], first[block].tag))
         longest = critical_path(columns, chain)
@@ -81,7 +81,7 @@ def bounds(program: Program, context: int) -> tuple[Bound, ...]:
         Bound(
             name="installs",
             cycles=install,
-            reason="weights and KV of the busiest chip of each block / SRAM rate",
+            reason="weights and KV of the busiest chip of each block / what planes install",
         ),
         Bound(name="products", cycles=product, reason="MACs of the busiest chip of each block / peak"),
         Bound(

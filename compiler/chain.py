@@ -1,8 +1,8 @@
 """Where the cycles of a step went: the chain of rows that ends each block, cycle by cycle.
 
-From the row of a block whose result comes last, walk to the operand that it waited for, and on. What lies between
-an operand and the row's start is waiting for a unit or for lanes; the rest is the rows' own time. So the parts
-add up to the block's length, to the cycle.
+From the row of a block whose result comes last, walk to the operand that it waited for, and on. What lies
+between an operand and the row's start is waiting for a unit or for lanes; the rest is the rows' own time. So
+the parts add up to the block's length, to the cycle.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ PARTS = tuple(dict.fromkeys((*RESULTS.values(), *HOLDS.values(), *WAITS.values()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chain:
-    """The chain that ends a block: cycles by part, in the order of PARTS. calls: how often the block is used."""
+    """The chain that ends a block: cycles by part, in the order of PARTS. calls: how often a step runs it."""
 
     name: str
     calls: int

@@ -109,7 +109,7 @@ class Demands:
         if node.op == "attention":
             heads, head_dim = attention_shape(self.graph, node)
             return head_dim * (node.inputs[0].width // head_dim // heads) if position == 0 else head_dim
-        if node.op == "rope" or node.op == "round16" or is_head_norm(self.graph, node):
+        if node.op == "rope" or node.op == "round16" or is_head_norm(self, node):
             return self._columns(View(value=node.outputs[0], start=0, width=width(values[node.outputs[0]])))
         return F16_LANES if node.op == "glu" else (F32_LANES if node.op in ("add", "argmax") else None)
 
@@ -120,9 +120,12 @@ def attention_shape(graph: Graph, node: Node) -> tuple[int, int]:
     return shape[2], shape[3]
 
 
-def is_head_norm(graph: Graph, node: Node) -> bool:
-    """Whether an rms_norm runs over each head rather than over all features."""
-    return node.op == "rms_norm" and input_width(graph.values[node.inputs[1].value]) < node.inputs[0].width
+def is_head_norm(demands: "Demands", node: Node) -> bool:
+    """Whether an rms_norm runs over each head rather than over all features; a single head is told by use."""
+    if node.op != "rms_norm":
+        return False
+    narrow = input_width(demands.graph.values[node.inputs[1].value]) < node.inputs[0].width
+    return narrow or any(reader.op in ("rope", "attention") for reader, _ in demands.readers(node.outputs[0]))
 
 
 def input_width(value: Value) -> int:

@@ -55,7 +55,7 @@ def _natural_segments(low: Lowering, out: int, value: Lines, total: int) -> None
 
 def lower_rms_norm(low: Lowering, node: Node) -> None:
     """rms_norm over all features, on every rank that multiplies the result; or per head."""
-    if is_head_norm(low.graph, node):
+    if is_head_norm(low.demands, node):
         _per_segment(low, node, Op.HNORM)
         return
     value, _ = low.lines(node.inputs[0], node)

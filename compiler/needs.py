@@ -31,7 +31,7 @@ def input_lines(graph: Graph, demands: Demands, block: ModelBlock, ranks: int, k
     owner, _ = natural(width(graph.values[block.source]), ranks)
     need = np.zeros((ranks, len(owner)), bool)
     for node, _ in demands.readers(block.source):
-        if node.op == "rms_norm" and not is_head_norm(graph, node):
+        if node.op == "rms_norm" and not is_head_norm(demands, node):
             need[multipliers(demands, node.outputs[0], ranks, k_parts)] = True
         else:
             need[owner, np.arange(len(owner))] = True

@@ -88,9 +88,8 @@ def dependencies(rows: Rows, kernels: Kernels | Sequence[Kernel], given: int = 0
     Raises CompileError if a row reads lines that nothing writes (value `given`, the block's input, excepted).
     """
     wrote, read = spans(rows, kernels, True), spans(rows, kernels, False)
-    line_bits = (
-        int(max((wrote.tag & _LINE).max(initial=0), (read.tag & _LINE).max(initial=0)) + 1).bit_length() + 1
-    )
+    ends = [((span.tag & _LINE) + span.lines).max(initial=0) for span in (wrote, read)]
+    line_bits = int(max(ends)).bit_length()  # no span reaches into the lines of the next rank
     rank_bits = int(max(rows.rank.max(), rows.peer.max()) + 1).bit_length()
 
     def key(span: Spans) -> np.ndarray:

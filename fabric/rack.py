@@ -27,7 +27,7 @@ class Rack:
     """The machine that a program is compiled for. Chips are numbered from 0, tray by tray.
 
     forward_cycles: what each hop after the first takes longer. levels: from the tray outward; `links.level`
-    indexes them, links that the file lists one by one have the level "links".
+    indexes them, links that the file lists one by one have the level "links". spec: what it was built from.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Rack:
     forward_cycles: int
     levels: tuple[RackLevel, ...]
     sources: tuple[Sourced, ...]
+    spec: RackSpec
 
     def link(self, a: int, b: int) -> int:
         """The row of the link from `a` to `b` in `links`, or -1."""
@@ -112,6 +113,7 @@ def build_rack(spec: RackSpec, chip: ChipSpec) -> Rack:
         forward_cycles=ns_to_cycles(spec.forward_ns, chip.clock_hz),
         levels=tuple(levels),
         sources=spec.sources,
+        spec=spec,
     )
 
 

@@ -14,6 +14,7 @@ from compiler.program import LOADS, Loads, Program
 from lpu.check_accumulators import accumulators
 from lpu.check_cycles import cycles
 from lpu.check_findings import RULES, Findings, HazardError, Report, Violation, tag
+from lpu.check_meaning import meaning, tagged
 from lpu.check_memory import memory
 from lpu.check_operands import operands, regions
 from lpu.check_rows import Machine, form, groups, is_transfer
@@ -25,11 +26,18 @@ __all__ = ["RULES", "HazardError", "Report", "Violation", "check", "check_column
 
 def check(program: Program, context: int) -> Report:
     """Check one step of a program, for one context bucket."""
-    return check_columns(program.manifest, program.loads(), program.expand(context))
+    stated = program.manifest["cycles"].get(str(context))
+    return check_columns(program.manifest, program.loads(), program.expand(context), stated)
 
 
-def check_columns(manifest: Mapping[str, Any], loads: Loads, columns: Columns) -> Report:
-    """Check expanded columns against a manifest and the preloaded values, whoever made them."""
+def check_columns(
+    manifest: Mapping[str, Any], loads: Loads, columns: Columns, cycles_stated: int | None = None
+) -> Report:
+    """Check expanded columns against a manifest and the preloaded values, whoever made them.
+
+    cycles_stated: what the manifest says that the step takes, for a whole program: its last result must come
+    then, and every operand must be tagged.
+    """
     findings = Findings(columns)
     if not _tables(findings, loads, columns):
         return findings.report()
@@ -51,9 +59,15 @@ def check_columns(manifest: Mapping[str, Any], loads: Loads, columns: Columns) -
     used = operands(findings, machine, found)
     weights(findings, machine, used.weights, loads)
     cache(findings, machine, used.kv_reads, used.kv_writes)
-    memory(findings, machine, used)
+    unread, left = memory(findings, machine, used)
+    if cycles_stated is not None:
+        tagged(findings, found)
+        _length(findings, cycles_stated)
     _carried(findings)
     _numbered(findings, machine)
+    if not sum(findings.counts):
+        meaning(findings, machine, found, left)  # of rows that have their right operands
+        findings.add(7, unread, lambda _: "makes a line that no row reads")
     return findings.report()
 
 
@@ -80,6 +94,14 @@ def _tables(findings: Findings, loads: Loads, columns: Columns) -> bool:
             ),
         )
     return not findings.counts[0]
+
+
+def _length(findings: Findings, stated: int) -> None:
+    """Rule 6: the step takes the cycles that the manifest says."""
+    last = int(findings.columns.t1.max(initial=0))
+    if stated != last:
+        what = f"manifest: cycles is {stated}, the last result comes at cycle {last}"
+        findings.note(6, np.zeros(1), lambda _: what)
 
 
 def _carried(findings: Findings) -> None:

@@ -25,8 +25,16 @@ class _Events(NamedTuple):
     line: np.ndarray
 
 
-def memory(findings: Findings, machine: Machine, operands: Operands) -> None:
-    """Check the transient lines of every chip, some chips at a time."""
+# A statistic, a copy or a last result may lie where nobody reads it; any other result is made for a row.
+_FOR_NOBODY = (Op.SEND, Op.FORWARD, Op.RSTAT, Op.AOUT, Op.ARGRED)
+
+
+def memory(findings: Findings, machine: Machine, operands: Operands) -> tuple[np.ndarray, np.ndarray]:
+    """Check the transient lines of every chip, some chips at a time.
+
+    Returns the rows with a line that no row reads, and the tags left at the logits and the token (-1: none).
+    """
+    unread = [np.zeros(0, np.int64)]
     writes, reads = (_lines(a, machine.rows) for a in (operands.writes, operands.reads))
     reach = np.zeros(machine.chips, np.int64)
     for a in (writes, reads):
@@ -38,8 +46,19 @@ def memory(findings: Findings, machine: Machine, operands: Operands) -> None:
         offset[chips] = np.cumsum(reach[chips]) - reach[chips]
         some = len(chips) < machine.chips
         parts = [a.take(batch[a.chip] == index) if some else a for a in (writes, reads)]
-        _resolve(findings, _events(parts[0], parts[1], offset, int(reach[chips].sum())))
-    _outputs(findings, machine, operands.writes)
+        events = _events(parts[0], parts[1], offset, int(reach[chips].sum()))
+        _resolve(findings, events)
+        unread.append(_unread(findings, events))
+    return np.unique(np.concatenate(unread)), _outputs(findings, machine, operands.writes)
+
+
+def _unread(findings: Findings, e: _Events) -> np.ndarray:
+    """Rows with a line that is overwritten, or left at the end, and was never read."""
+    write = e.key & 1 == 0
+    read = np.zeros(len(write), bool)
+    read[:-1] = ~write[1:] & (e.key[1:] >> TIME_BITS + 1 == e.key[:-1] >> TIME_BITS + 1)
+    rows = e.row[write & ~read]
+    return rows[~np.isin(findings.columns.op[rows], _FOR_NOBODY)]
 
 
 def _lines(a: Accesses, rows: int) -> Accesses:
@@ -132,8 +151,8 @@ def _mistaken(findings: Findings, e: _Events, read: np.ndarray, made: np.ndarray
         findings.add(rule, e.row[read[which]], lambda i, w=which: text(w, i))
 
 
-def _outputs(findings: Findings, machine: Machine, writes: Accesses) -> None:
-    """The lines that the manifest calls logits and token are written by some row."""
+def _outputs(findings: Findings, machine: Machine, writes: Accesses) -> np.ndarray:
+    """The lines that the manifest calls logits and token are written by some row; what is left there."""
     chip, word = np.concatenate([machine.logits[:, :2], machine.token]).T
     real = (chip >= 0) & (chip < machine.chips) & (word >= 0) & (word < machine.words)
     starts = np.sort(writes.chip * machine.words + writes.start)
@@ -148,3 +167,14 @@ def _outputs(findings: Findings, machine: Machine, writes: Accesses) -> None:
             "is written by no row"
         ),
     )
+    order = np.argsort(key, kind="stable")
+    start, stop = (writes.chip * machine.words + end for end in (writes.start, writes.stop))
+    low, high = np.searchsorted(key[order], start), np.searchsorted(key[order], stop)
+    left, latest = np.full(len(key), -1), np.full(len(key), -1)
+    for write in np.flatnonzero(low < high):
+        some = order[low[write] : high[write]]
+        some = some[latest[some] <= writes.time[write]]
+        latest[some] = writes.time[write]
+        into = (key[some] - start[write]) // machine.rows
+        left[some] = writes.tag[write] + into if writes.tag[write] >= 0 else -1
+    return left

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from compiler.isa import F32_LANES, TILE_ROWS, WORD_BYTES, Columns, Kernel, Op
+from compiler.isa import F32_LANES, TILE_ROWS, WORD_BYTES, Columns, Kernel, Op, kv_words
 from lpu.check_findings import Findings
 
 TIME_BITS = 36  # keys are place << TIME_BITS | cycle and stay below 2^63
@@ -180,6 +180,8 @@ def _wrong(op: Op, kernel: Kernel, rows: int) -> str:
         return f"its kernel has {kernel['rows']} rows, the program {rows}"
     if "chunk" in _NEEDS.get(op, ()) and kernel["group"] * kernel["chunk"] % F32_LANES:
         return f"{kernel['group']} x {kernel['chunk']} scores are no whole lines of {F32_LANES}"
+    if "kv" in _NEEDS.get(op, ()) and kernel["kv_words"] != kv_words(kernel["head_dim"], kernel["kv"]):
+        return f"its kernel has kv_words {kernel['kv_words']}, {kernel['kv']} heads take another number"
     if op is Op.MM and kernel["k_lines"] * _F16_LANES > TILE_ROWS:
         return f"its kernel has k_lines {kernel['k_lines']}, a plane takes {TILE_ROWS // _F16_LANES}"
     return ""

@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from compiler.program import TABLE, Loads
+from compiler.isa import F16_LANES, F32_LANES, TAG_SHIFT, Op
+from compiler.program import GAIN, TABLE, TILE, Loads
 from lpu.check_findings import Findings, tag
 from lpu.check_operands import Accesses
 from lpu.check_rows import CYCLE, TIME_BITS, Machine
@@ -106,6 +107,33 @@ def weights(findings: Findings, machine: Machine, reads: Accesses, loads: Loads)
         lambda i: (
             f"word {a.start[wrong[i]]} holds tags {tag(name[first[wrong[i]]])} .. {tag(name[last[wrong[i]]])}"
             f", wants {tag(a.tag[wrong[i]])} .. {tag(a.tag[wrong[i]] + count[wrong[i]] - 1)}"
+        ),
+    )
+
+    _placed(findings, a.take(good), loads, order, first[good], last[good])
+
+
+def _placed(
+    findings: Findings, a: Accesses, loads: Loads, order: np.ndarray, first: np.ndarray, last: np.ndarray
+) -> None:
+    """What a row reads is for the rows and columns that its tags name: k0 and n0 of the preloaded values."""
+    c, line = findings.columns, (1 << TAG_SHIFT) - 1
+    k0, n0 = loads.k0[order], loads.n0[order]
+    jumps = _changes((n0[1:] != n0[:-1] + F32_LANES) | (k0[1:] != k0[:-1]))
+    source, target = c.src_tag[a.row], c.dst_tag[a.row]
+    column = np.where(a.kind == GAIN, source & line, target & line) * F32_LANES
+    column = np.where(c.op[a.row] == Op.HNORM, 0, column)
+    depth = np.where(a.kind == TILE, (source & line) * F16_LANES, 0)
+    tagged = (source >= 0) & (target >= 0)
+    wrong = np.flatnonzero(
+        tagged & ((n0[first] != column) | (k0[first] != depth) | (jumps[first] != jumps[last]))
+    )
+    findings.add(
+        7,
+        a.row[wrong],
+        lambda i: (
+            f"needs {KIND_NAMES[a.kind[wrong[i]]]} values of row {depth[wrong[i]]} and column "
+            f"{column[wrong[i]]} onwards, finds row {k0[first[wrong[i]]]}, column {n0[first[wrong[i]]]}"
         ),
     )
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from compiler.options import CompileOptions
 from lpu.cli_options import (
     DEFAULT_RACK,
     Batch,
@@ -28,6 +29,15 @@ from lpu.cli_options import (
 from lpu.terminal import TERMINAL, progress
 
 BROKEN = 4
+Sweeps = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sweep",
+        metavar="KEY=V1,V2",
+        help="Compile again with an assumed number changed: planes=4,6,8 or hop_ns=250,350,450; repeatable. "
+        "Keys: docs/sweeps.md.",
+    ),
+]
 Output = Annotated[str | None, typer.Option("-o", "--output", help="Folder to write the program into.")]
 
 
@@ -44,6 +54,7 @@ def compile_(
     contexts: Context = None,
     kv: Kv = None,
     weights: Weights = None,
+    sweep: Sweeps = None,
     no_check: NoCheck = False,
     json: Json = False,
     debug: Debug = False,
@@ -58,6 +69,9 @@ def compile_(
     terminal = TERMINAL.get()
     options = compile_options(tp, pp, layout, placement, seed)
     chosen = model_options(batch, contexts, kv, weights)
+    if sweep:
+        _sweep(model, rack or DEFAULT_RACK, sweep, output, not no_check, options, chosen)
+        return
     with atomic_folder(output) if output else nullcontext() as folder, progress() as bar:
         made = api.compile(
             model, rack=rack or DEFAULT_RACK, options=options, check=not no_check, progress=bar, **chosen
@@ -81,6 +95,31 @@ def compile_(
             "occupancy": [one.to_json() for one in used],
         }
     )
+
+
+def _sweep(
+    model: str,
+    rack: str,
+    texts: list[str],
+    output: str | None,
+    check: bool,
+    options: CompileOptions,
+    chosen: dict[str, Any],
+) -> None:
+    from lpu import api
+    from lpu.document import FileError
+    from lpu.sweep import HEADERS, parse_sweeps
+
+    if output:
+        raise FileError("sweep: writes no program. Leave out -o, or --sweep.")
+    terminal = TERMINAL.get()
+    with progress() as bar:
+        found = api.sweep(
+            model, parse_sweeps(texts), rack=rack, options=options, check=check, progress=bar, **chosen
+        )
+    terminal.table(HEADERS, found.rows())
+    terminal.say(str(found))
+    terminal.result(found.to_json())
 
 
 def check(program: ProgramFolder, json: Json = False, debug: Debug = False) -> None:
@@ -128,7 +167,9 @@ def report(program: ProgramFolder, json: Json = False, debug: Debug = False) -> 
 def bounds(program: ProgramFolder, json: Json = False, debug: Debug = False) -> None:
     """Lower bounds on the cycles of a program, the largest of them beside what it takes."""
     from compiler.bounds import bounds as bounds_of
+    from compiler.chain import chain_totals, chains
     from lpu.folder import load_program
+    from lpu.report import chain_line
 
     terminal = TERMINAL.get()
     loaded = load_program(program)
@@ -152,14 +193,17 @@ def bounds(program: ProgramFolder, json: Json = False, debug: Debug = False) -> 
             for row in rows
         ],
     )
+    went = {bucket: chains(loaded, bucket) for bucket in cycles}
     for bucket, count in cycles.items():
         terminal.say(f"schedule    {count:,} cycles at context {bucket} (modelled)")
+        terminal.say(f"chain       {chain_line(went[bucket])}")
     terminal.result(
         {
             "schema": "lpu-bounds/1",
             "program_sha256": loaded.manifest["digest"],
             "bounds": rows,
             "latency_cycles": {str(bucket): count for bucket, count in cycles.items()},
+            "chain_cycles": {str(bucket): chain_totals(found) for bucket, found in went.items()},
         }
     )
 

@@ -4,13 +4,14 @@ All of it follows from the program and the chip's datasheet, so all of it is *mo
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from compiler.bounds import Bound, Work, bounds, work
+from compiler.chain import Chain, chain_totals, chains
 from compiler.holds import holds, is_transfer
 from compiler.isa import WORD_BYTES, Columns
 from compiler.program import Program
@@ -74,6 +75,7 @@ class Occupancy:
     macs: int
     sram_bandwidth_share: float
     bounds: tuple[Bound, ...]
+    chains: tuple[Chain, ...]
 
     @property
     def microseconds(self) -> float:
@@ -88,7 +90,11 @@ class Occupancy:
     def to_json(self) -> dict[str, Any]:
         """The same as plain JSON values; keys carry their units."""
         body = asdict(self)
-        derived = {"step_microseconds": self.microseconds, "cycles_over_bound": self.quality}
+        derived = {
+            "step_microseconds": self.microseconds,
+            "cycles_over_bound": self.quality,
+            "chain_cycles": chain_totals(self.chains),
+        }
         return {"schema": "lpu-occupancy/1", "label": "modelled", **derived, **body}
 
     def __str__(self) -> str:
@@ -112,6 +118,7 @@ class Occupancy:
                 f"{percent(self.sram_bandwidth_share)} of the used chips' SRAM bandwidth",
                 *(f"  bound     {b.name} {b.cycles:,} cycles ({b.reason})" for b in self.bounds),
                 f"  quality   {self.quality:.2f} x the largest bound",
+                "  chain     " + chain_line(self.chains),
             ]
         )
 
@@ -142,8 +149,16 @@ def occupancy(program: Program, context: int) -> Occupancy:
         regions=regions,
         sram_bandwidth_share=installed / rate,
         bounds=bounds(program, context),
+        chains=chains(program, context),
         **_totals(asked),
     )
+
+
+def chain_line(found: Sequence[Chain]) -> str:
+    """What the rows that end each block did, as shares of the step, and what they waited for."""
+    totals = chain_totals(found)
+    step = max(sum(totals.values()), 1)
+    return ", ".join(f"{part} {percent(cycles / step)}" for part, cycles in totals.items() if cycles)
 
 
 def call_of_rows(program: Program, context: int) -> np.ndarray:

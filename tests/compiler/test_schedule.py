@@ -6,7 +6,11 @@ from steps import llama
 from compiler.isa import Op
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
-from compiler.schedule import _list_schedule  # pyright: ignore[reportPrivateUsage]
+from compiler.rows import RowBuilder, tag
+from compiler.schedule import (
+    _list_schedule,  # pyright: ignore[reportPrivateUsage]
+    dependencies,
+)
 from fabric.rack import load_rack
 
 
@@ -59,3 +63,12 @@ def test_the_first_hop_is_a_send_and_each_further_one_a_forward() -> None:
     keys = zip(columns.chip.tolist(), columns.src_tag.tolist(), strict=True)
     was_sent = np.array([key in arrived for key in keys])
     assert np.array_equal(columns.op[moves] == Op.FORWARD, was_sent[moves])
+
+
+def test_a_line_range_reaches_no_line_of_the_next_rank() -> None:
+    """Five lines from line 0 sent from rank 0 to rank 1: the send does not wait for itself."""
+    rows = RowBuilder()
+    rows.add(Op.EMBED, rank=0, n=5, aux=0, src_tag=tag(2, 0), dst_tag=tag(3, 0))
+    rows.add(Op.SEND, rank=0, peer=1, n=5, src_tag=tag(3, 0), dst_tag=tag(3, 0))
+    edges = dependencies(rows.build(), [{"vocab": 2, "stride": 3}])
+    assert edges.tolist() == [[0, 1]]

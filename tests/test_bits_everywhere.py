@@ -1,0 +1,156 @@
+"""Random models on random racks: the bits of every program are those of the model on one device."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_run import bits, made_up
+
+from compiler.errors import CapacityError, OptionError
+from compiler.options import LAYOUTS, PLACEMENTS, CompileOptions
+from compiler.pipeline import Source, compile_program
+from compiler.program import Program
+from fabric.rack import Rack, load_rack
+from lpu.check import check, require
+from lpu.files import read_rack
+from lpu.run import prepare
+from models.config import TransformerConfig
+from models.kv import KVFormat, empty_cache
+from models.step import Step, llama_step
+
+RING = """
+name: ring-{chips}
+chip: {chip}
+forward_ns: 50
+levels:
+  - {{name: ring, kind: ring, size: {chips}, lanes: 4, hop_ns: 100}}
+sources:
+  - {{field: forward_ns, confidence: assumed, source: "made up for tests"}}
+  - {{field: ring.size, confidence: assumed, source: "made up for tests"}}
+  - {{field: ring.lanes, confidence: assumed, source: "made up for tests"}}
+  - {{field: ring.hop_ns, confidence: assumed, source: "made up for tests"}}
+"""
+CONTEXTS = ((80,), (1,), (33,), (81,), (79, 80), (50, 97), (160, 330), (20, 81, 333), (640,))
+SIZES = {"quad": 4, "lpx-tray": 8, "ring-8": 8, "torus-4x4": 16, "ring-6": 6, "ring-9": 9}
+
+
+class Draw:
+    """Choices by seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = np.random.default_rng(seed)
+
+    def among(self, *choices: Any) -> Any:
+        return choices[int(self.random.integers(len(choices)))]
+
+    def below(self, end: int) -> int:
+        return int(self.random.integers(end))
+
+
+def drawn_model(draw: Draw) -> TransformerConfig:
+    kv_heads = draw.among(1, 2, 3, 4, 5, 8)
+    return TransformerConfig(
+        name="drawn",
+        layers=draw.among(1, 2, 3),
+        hidden=draw.among(16, 24, 48, 100, 160, 208, 330, 401),
+        heads=kv_heads * draw.among(1, 1, 2, 3, 4, 7),
+        kv_heads=kv_heads,
+        head_dim=draw.among(2, 6, 16, 32, 40, 48, 64, 80, 96, 128, 160),
+        ffn=draw.among(8, 50, 161, 320, 333, 512),
+        vocab=draw.among(2, 3, 79, 80, 81, 150, 259, 1001),
+        tied=draw.among(True, False),
+        qk_norm=draw.among(True, False),
+        activation=draw.among("silu", "gelu"),
+        rope_theta=1e4,
+        eps=1e-5,
+        max_context=1024,
+        source="drawn for a test",
+    )
+
+
+def drawn_rack(draw: Draw, folder: Path) -> Rack:
+    name = draw.among(*SIZES)
+    if not name.startswith("ring-") or name == "ring-8":
+        return load_rack(name)
+    path = folder / "rack.yaml"
+    path.write_text(RING.format(chips=SIZES[name], chip=draw.among("lp30", "tiny")))
+    return read_rack(str(path))
+
+
+def drawn_options(draw: Draw, chips: int) -> CompileOptions:
+    tp = draw.among(*(d for d in range(1, chips + 1) if chips % d == 0))
+    pp = draw.among(None, None, 1, 2, 3)
+    return CompileOptions(
+        tp=tp,
+        pp=pp if pp is not None and tp * pp <= chips else None,
+        layout=draw.among(*LAYOUTS),
+        placement=draw.among(*PLACEMENTS),
+        seed=draw.below(5),
+    )
+
+
+def drawn_positions(draw: Draw, contexts: tuple[int, ...], batch: int) -> list[np.ndarray]:
+    """A position per sequence and step: two in a row, the borders of every bucket, and some."""
+    most = max(contexts) - 1
+    spread = draw.below(max(most // batch, 1))
+    steps = [np.arange(batch) * spread + i for i in range(2)]
+    for border in {position for c in contexts for position in (c - 1, c)}:
+        steps.append(np.where(np.arange(batch) % 2 == 0, border, draw.below(border + 1)))
+    steps.append(draw.random.integers(0, most + 1, batch))
+    return [np.minimum(step, most).astype(np.int32) for step in steps]
+
+
+def assert_bits(step: Step, program: Program, draw: Draw, vocab: int, seed: int) -> None:
+    weights = made_up(step, seed)
+    machine = prepare(program, weights)
+    state, cache = machine.start(), empty_cache(step.cache)
+    params = {name: jnp.asarray(value) for name, value in weights.items()}
+    reference = jax.jit(step.fn)
+    for at in drawn_positions(draw, tuple(program.manifest["contexts"]), step.batch):
+        tokens = draw.random.integers(0, vocab, step.batch).astype(np.int32)
+        result = machine.step(state, tokens, at)
+        logits, token, cache = reference(params, jnp.asarray(tokens), jnp.asarray(at), cache)
+        assert bits(result.logits) == bits(logits), at
+        assert np.asarray(result.token).tolist() == np.asarray(token).tolist()
+        state = result.state
+
+
+def hold(seed: int, folder: Path) -> bool:
+    """Whether the drawn case compiles; if it does, its programs are legal and give the model's bits."""
+    draw = Draw(seed)
+    config, rack = drawn_model(draw), drawn_rack(draw, folder)
+    options, contexts = drawn_options(draw, rack.chips), draw.among(*CONTEXTS)
+    kv: KVFormat = draw.among("fp16", "fp8")
+    step = llama_step(config, batch=draw.among(1, 1, 2, 3, 5, 8), context=max(contexts), kv=kv)
+    params, tokens, position, cache = step.inputs()
+    source = Source(
+        step=step.fn,
+        params=params,
+        tokens=tokens,
+        position=position,
+        cache=cache,
+        contexts=contexts,
+        model={},
+    )
+    try:
+        program = compile_program(source, rack, options)
+    except (CapacityError, OptionError):
+        return False
+    for context in contexts:
+        require(check(program, context))
+    assert_bits(step, program, draw, config.vocab, seed)
+    return True
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_drawn_model_on_a_drawn_rack_has_the_bits_of_one_device(seed: int, tmp_path: Path) -> None:
+    assert hold(seed, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100, 124))
+def test_many_drawn_models_have_the_bits_of_one_device(seed: int, tmp_path: Path) -> None:
+    hold(seed, tmp_path)
