@@ -176,6 +176,9 @@ def _bytes(values: np.ndarray) -> memoryview:
 _HASHED = ("rows", "contexts", "capacity", "kernels", "regions", "logits", "token", "vocab", "chip", "links")
 
 
+_NOT_WHOLE = (OSError, EOFError, zipfile.BadZipFile, LookupError, ValueError, TypeError, AttributeError)
+
+
 class ProgramError(Exception):
     """A program folder that cannot be read: missing, truncated or altered."""
 
@@ -214,14 +217,15 @@ def load(folder: Path) -> Program:
         body = json.loads(text)
         with (folder / "columns.npz").open("rb") as file, np.load(file) as arrays:
             blocks = tuple(_block(arrays, i, meta) for i, meta in enumerate(body["blocks"]))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+        calls = tuple(_call(entry) for entry in body["calls"])
+        program = Program(manifest=body["manifest"], blocks=blocks, calls=calls)
+        found, stated = digest(program), program.manifest["digest"]
+    except _NOT_WHOLE as error:
         raise ProgramError(f"{folder}: not a whole program folder ({error}). Compile again.") from error
-    calls = tuple(_call(entry) for entry in body["calls"])
-    program = Program(manifest=body["manifest"], blocks=blocks, calls=calls)
-    if (found := digest(program)) != program.manifest["digest"]:
+    if found != stated:
         raise ProgramError(
             f"{folder}/columns.npz: digest {found[:16]} differs from the manifest's "
-            f"{program.manifest['digest'][:16]}: the file was altered. Compile again."
+            f"{stated[:16]}: the file was altered. Compile again."
         )
     return program
 

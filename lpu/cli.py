@@ -7,6 +7,7 @@ Exit codes: 0 ok, 1 a check failed, 2 usage or a bad file, 3 cannot compile, 4 t
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -62,6 +63,9 @@ def options(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; gives the exit code."""
+    for name in ("stdout", "stderr"):  # closed by the caller, as in `lpu racks >&-`
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
     terminal = Terminal()
     TERMINAL.set(terminal)
     try:

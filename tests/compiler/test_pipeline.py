@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import subprocess
@@ -155,3 +156,12 @@ def test_the_digest_does_not_depend_on_the_hash_seed() -> None:
 def test_the_manifest_is_plain_json() -> None:
     manifest = compiled(tp=2).manifest
     assert json.loads(json.dumps(manifest)) == manifest
+
+
+@pytest.mark.parametrize("body", ["[]", "{}", '{"manifest":{},"blocks":[],"calls":[{"base":{}}]}'])
+def test_a_sealed_folder_of_something_else_is_no_program(body: str, tmp_path: Path) -> None:
+    seal = hashlib.sha256(body.encode()).hexdigest()
+    (tmp_path / "manifest.json").write_text(f'{{"seal": "{seal}"}}\n{body}\n')
+    np.savez(tmp_path / "columns.npz")
+    with pytest.raises(ProgramError, match="not a whole program folder"):
+        load(tmp_path)

@@ -20,8 +20,8 @@ CONTEXT = 400  # on four planes: chunks of 160 tokens, of which the last is not 
 
 @pytest.fixture(scope="module")
 def program() -> Program:
-    config = replace(SMALL, qk_norm=True, hidden=480)
-    return compiled(config, "pair", contexts=(CONTEXT,), batch=2, tp=1, pp=1)[1]
+    config = replace(SMALL, qk_norm=True, hidden=480, heads=8, kv_heads=4, vocab=400)
+    return compiled(config, "pair", contexts=(CONTEXT,), batch=2, tp=2, pp=1)[1]
 
 
 def row(c: Columns, op: Op, number: int = 0) -> int:
@@ -29,8 +29,15 @@ def row(c: Columns, op: Op, number: int = 0) -> int:
 
 
 def counted(op: Op, by: int, number: int = 0) -> Callable[[Columns], Columns]:
-    """One row with another count, and with the same cycles: a compiler that believes in it."""
+    """One row with another count, at the same cycles."""
     return lambda c: change(c, at := row(c, op, number), n=int(c.n[at]) + by)
+
+
+def other_gains(c: Columns, at: int) -> Columns:
+    """A head norm with the gains of the next one on its chip that has others."""
+    others = (c.op == Op.HNORM) & (c.chip == c.chip[at]) & (c.src3 != c.src3[at])
+    other = int(np.flatnonzero(others)[0])
+    return change(c, at, src3=int(c.src3[other]), src3_tag=int(c.src3_tag[other]))
 
 
 def exchanged(op: Op, names: tuple[str, ...], one: int, other: int) -> Callable[[Columns], Columns]:
@@ -56,7 +63,9 @@ FAULTS: dict[str, Callable[[Columns], Columns]] = {
     "half a glu": counted(Op.GLU, -1),
     "half a normalisation": counted(Op.NORM, -1),
     "a candidate left out": counted(Op.ARGRED, -1),
-    "logits left out": counted(Op.ARGMAX, -1),
+    "logits left out": lambda c: change(
+        counted(Op.ARGMAX, -1)(c), at := row(c, Op.ARGMAX), t1=int(c.t1[at]) - 1
+    ),
     "the residual of other lines": lambda c: change(
         c,
         row(c, Op.ADD, 1),
@@ -64,7 +73,8 @@ FAULTS: dict[str, Callable[[Columns], Columns]] = {
         src_tag=int(c.src_tag[row(c, Op.ADD)]),
     ),
     "a tile beside other lines": exchanged(Op.MM, ("src2", "src2_tag"), 0, -1),
-    "gains of another norm": exchanged(Op.HNORM, ("src3", "src3_tag"), 0, 1),
+    "gains of another norm": lambda c: other_gains(c, row(c, Op.HNORM)),
+    "an accumulator of other lines": exchanged(Op.WB, ("dst", "dst_tag"), 0, 1),
 }
 
 

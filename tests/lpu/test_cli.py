@@ -224,3 +224,9 @@ def test_another_projects_folder_under_one_of_our_names_is_named(tmp_path: Path)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith(f"ImportError: lpu: Python finds another project's 'models' ({tmp_path.resolve()}")
+
+
+def test_a_closed_stdout_is_no_traceback() -> None:
+    command = f"{sys.executable} -m lpu racks >&-"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
