@@ -72,6 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(sys.argv[1:] if arguments is None else list(arguments))
     except KeyboardInterrupt:
         terminal.error("interrupted")
+        if arguments is None:  # threads of XLA may still compile, and crash a Python that winds down
+            sys.stdout.flush()
+            os._exit(INTERRUPTED)
         return INTERRUPTED
     except (BrokenPipeError, SystemExit) as error:
         if not isinstance(error if isinstance(error, OSError) else error.__context__, BrokenPipeError):
@@ -112,5 +115,7 @@ def _run(arguments: list[str]) -> int:
         code = command.main(args=arguments, prog_name="lpu", standalone_mode=False)
     except typer.Abort:
         raise KeyboardInterrupt from None
+    if code == INTERRUPTED:  # what typer makes of an interrupt
+        raise KeyboardInterrupt
     sys.stdout.flush()
     return code if isinstance(code, int) else 0

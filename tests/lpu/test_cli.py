@@ -150,13 +150,16 @@ def test_lists_print_tables_and_one_object(capsys: pytest.CaptureFixture[str], v
     one_object(capsys, f"lpu-{verb}/1")
 
 
-def test_an_interrupt_exits_130_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_exits_130_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("lpu.api.compile", interrupt)
     assert lpu("compile", "llama-tiny", *QUAD, "-o", str(tmp_path / "p")) == 130
     assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().err.splitlines()[-1] == "error: interrupted"
 
 
 def test_a_bug_keeps_its_traceback_and_debug_shows_that_of_errors(monkeypatch: pytest.MonkeyPatch) -> None:
