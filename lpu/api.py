@@ -19,7 +19,7 @@ from lpu import sweep as sweeps
 from lpu.certify import Certificate
 from lpu.check import Report, require
 from lpu.decoders import flipped, machine_of, restart
-from lpu.document import FileError
+from lpu.document import FileError, read_document
 from lpu.files import FILES, ModelFile, read_model, read_rack
 from lpu.folder import Progress, check_program, quiet
 from lpu.folder import load_program as load_program
@@ -97,7 +97,7 @@ def open_model(
         raise FileError(f"options: {error}") from None
     if own is not None:
         return open_callable(own, file)
-    if context is None and isinstance(model, (str, Path)) and Path(model).suffix not in FILES:
+    if context is None and not _states_context(model):
         file = replace(file, context=(min(DEFAULT_CONTEXT, longest_context(file) or DEFAULT_CONTEXT),))
     return open_file(file)
 
@@ -261,6 +261,13 @@ def default_prompts(batch: int, vocab: int) -> list[list[int]]:
 def bucket_of(position: int, contexts: Sequence[int]) -> int:
     """The shortest compiled context that holds the position."""
     return min(context for context in contexts if context > position)
+
+
+def _states_context(model: Model) -> bool:
+    """Whether a model says which contexts it is for: a ModelFile does, a file if it has the key."""
+    if not isinstance(model, (str, Path)):
+        return True
+    return Path(model).suffix in FILES and "context" in read_document(Path(model)).data
 
 
 def _file_of(model: Model) -> ModelFile:

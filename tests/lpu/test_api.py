@@ -98,3 +98,11 @@ def test_ulps_are_counted_through_zero() -> None:
     a = np.array([1, -0.0, 1e-45, -2], np.float32)
     b = np.array([np.nextafter(np.float32(1), np.float32(2)), 0, -1e-45, -2], np.float32)
     assert ulp_distance(a, b).tolist() == [1, 0, 2, 0]
+
+
+def test_a_model_file_without_a_context_takes_the_longest_that_the_model_has(tmp_path: Path) -> None:
+    file = tmp_path / "tiny.yaml"
+    file.write_text("model: llama-tiny\n")
+    assert api.open_model(file).contexts == (256,)
+    file.write_text("model: llama-tiny\ncontext: 64\n")
+    assert api.open_model(file).contexts == (64,)
