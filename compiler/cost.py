@@ -77,8 +77,9 @@ def timing(op: Op, n: Any, kernel: Kernel, chip: ChipSpec, rows: int) -> tuple[A
         return hold, hold + chip.mxm_fill_cycles
     if op in (Op.QK, Op.PV):
         install = kernel["chunk"] * kernel["head_dim"] * (2 if kernel["kv"] == "fp16" else 1)
-        stream = ceil_div(kernel["chunk"], TILE_ROWS) * kernel["group"]
-        hold = rows * max(ceil_div(install, chip.plane_bytes_per_cycle), stream) + 0 * n
+        share = rows // kernel["sequences"]  # K or V of a sequence is installed once for all of its rows
+        stream = share * ceil_div(kernel["chunk"], TILE_ROWS) * kernel["group"]
+        hold = kernel["sequences"] * max(ceil_div(install, chip.plane_bytes_per_cycle), stream) + 0 * n
         return hold, hold + chip.mxm_fill_cycles
     lanes, passes, reduces = _VXM[op]
     words = rows * moved_lines(op, n, kernel)

@@ -141,10 +141,12 @@ def _one(n: Any, k: Kernel) -> Any:
 
 
 def _kv_chunk(n: Any, k: Kernel) -> Any:
-    return k["rows"] * k["kv_stride"] + 0 * n
+    return k["cached"] * k["kv_stride"] + 0 * n
 
 
-# Reads, per opcode. KV operands name the region of one (layer, kv head); the chunk is data of the row.
+# Reads, per opcode. KV operands name the region of one (layer, kv head): `kv_stride` words for each of the
+# `cached` sequences. The chunk is data of the row; which `sequences` of them a step takes is data of the step,
+# as its positions are, and each of them has rows / sequences rows.
 READS: dict[Op, tuple[Operand, ...]] = {
     Op.SEND: (Operand("src", TRANSIENT, _same),),
     Op.FORWARD: (Operand("src", TRANSIENT, _same),),

@@ -41,13 +41,18 @@ LOWER: dict[str, Callable[[Lowering, Node], None]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What all blocks of a compilation share."""
+    """What all blocks of a compilation share.
+
+    capacity, cached: tokens and sequences of the KV cache. chunk: rows of each sequence in a step.
+    """
 
     graph: Graph
     demands: Demands
     chip: ChipSpec
     contexts: tuple[int, ...]
     capacity: int
+    cached: int
+    chunk: int
     kernels: Kernels
 
 
@@ -64,6 +69,7 @@ def lower(
         chip=plan.chip,
         context=context,
         capacity=plan.capacity,
+        cached=plan.cached,
         kernels=plan.kernels,
         rows=RowBuilder(),
         weights=WeightArena(group.ranks),

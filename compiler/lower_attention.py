@@ -139,8 +139,10 @@ def _append(low: Lowering, node: Node, kv_heads: int, head_dim: int, group: int,
         capacity=low.capacity,
         frac=node.attributes["fraction_bits"],
         rows=low.batch,
+        sequences=low.graph.values[node.inputs[3].value].shape[0],
+        cached=low.cached,
     )
-    region = _regions(low, owner, low.batch * low.capacity * words)
+    region = _regions(low, owner, low.cached * low.capacity * words)
     region_tag = (low.weight_uid() << TAG_SHIFT) | np.arange(kv_heads)
     append = low.rows.add(
         Op.KVW,

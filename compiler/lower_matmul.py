@@ -16,6 +16,7 @@ def tile_cut(lines: int, planes: int, rows: int) -> np.ndarray:
     """Widths (1..4 lines) of the column tiles that `lines` output lines are cut into, evenly over the planes.
 
     A tile narrower than `rows` lines takes no less time than `rows` cycles, so wide batches use wide tiles.
+    `rows` are those of a decode step in a prefill program too: both read the same preloaded tiles.
     """
     least = int(ceil_div(lines, 4))
     most = int(ceil_div(lines, min(4, rows)))
@@ -53,7 +54,7 @@ def _chunks(low: Lowering, owner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(first line, lines) of each column tile: the lines of one owner, cut by `tile_cut`."""
     runs = np.flatnonzero(np.diff(owner, prepend=-1))
     sizes = np.diff(np.append(runs, len(owner)))
-    widths = [tile_cut(int(size), low.chip.planes, low.batch) for size in sizes]
+    widths = [tile_cut(int(size), low.chip.planes, low.cached) for size in sizes]
     first = [run + np.cumsum(width) - width for run, width in zip(runs, widths, strict=True)]
     return np.concatenate(first), np.concatenate(widths)
 

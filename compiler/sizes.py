@@ -15,6 +15,9 @@ from compiler.template import residual_lines
 from fabric.rack import Rack
 
 
+Beside = tuple[Plan, tuple[ModelBlock, ...]]  # the blocks of a plan of other rows, in the same order
+
+
 def k_parts(layout: str, tp: int) -> int:
     """Into how many parts of K the matmuls of a group split."""
     if layout == "2d":
@@ -29,18 +32,24 @@ def block_sizes(
     groups: tuple[tuple[int, ...], ...],
     layout: str,
     wider: int,
+    beside: Beside | None = None,
 ) -> tuple[list[Size], Room]:
     """What each block takes of SRAM and on how many neighbouring groups; and the room there is.
 
     wider: the first and the last block (embedding and head) take at least so many groups.
+    beside: blocks whose transients must have room there as well.
     """
     tp = len(groups[0])
     capacity = rack.chip.sram_words - angle_words(plan.graph)
     known: dict[str, Size] = {}
-    for block in blocks:
+    for i, block in enumerate(blocks):
         span = wider if block in (blocks[0], blocks[-1]) else 1
         while block.kind not in known:
-            size = _size(plan, block, rack, sum(groups[:span], ()), layout, span)
+            chips = sum(groups[:span], ())
+            size = _size(plan, block, rack, chips, layout, span)
+            if beside is not None:
+                other = _size(beside[0], beside[1][i], rack, chips, layout, span)
+                size = replace(size, transient=max(size.transient, other.transient))
             fits = int(size.words.max()) + size.transient <= capacity
             if fits or span * 2 > len(groups):
                 known[block.kind] = size

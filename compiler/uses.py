@@ -13,7 +13,7 @@ from compiler.needs import input_lines
 from compiler.options import CompileOptions
 from compiler.place import contiguous, random, round_robin
 from compiler.route import Router
-from compiler.sizes import block_sizes, k_parts
+from compiler.sizes import Beside, block_sizes, k_parts
 from compiler.stages import Size, Stage, assign, groups_used
 from compiler.template import Template, template
 from fabric.rack import Rack
@@ -33,13 +33,17 @@ class Use:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scheduled:
-    """All blocks scheduled: templates, their uses in order, the groups that have work; cycles of a step."""
+    """All blocks scheduled: templates, their uses in order, the groups that have work; cycles of a step.
+
+    chips: of each block by rank.
+    """
 
     plan: Plan
     options: CompileOptions
     templates: list[Template]
     uses: list[Use]
     groups: tuple[tuple[int, ...], ...]
+    chips: tuple[tuple[int, ...], ...]
 
     @property
     def cycles(self) -> int:
@@ -49,16 +53,25 @@ class Scheduled:
 
 
 def schedule_blocks(
-    plan: Plan, blocks: tuple[ModelBlock, ...], rack: Rack, options: CompileOptions, progress: Progress
+    plan: Plan,
+    blocks: tuple[ModelBlock, ...],
+    rack: Rack,
+    options: CompileOptions,
+    progress: Progress,
+    *,
+    beside: Beside | None = None,
+    along: Scheduled | None = None,
 ) -> Scheduled:
     """Place every block and schedule every template, for the `tp` of the options.
 
+    beside: the same blocks at another number of rows, whose transients must fit in the same SRAM.
+    along: blocks scheduled before, on whose chips these go.
     Raises CapacityError, RoutingError or OptionError.
     """
-    tp = _checked_tp(options, rack)
-    groups = PLACE[options.placement](rack, tp, rack.chips // tp, options.seed)
-    sizes, stages = _stages(plan, blocks, rack, groups, options)
-    chips = [_chips(groups, stage, size) for stage, size in zip(stages, sizes, strict=True)]
+    if along is not None:
+        groups, chips = along.groups, along.chips
+    else:
+        groups, chips = place_blocks(plan, blocks, rack, options, beside)
     book = _Book(plan, rack, options.layout)
     uses: list[Use] = []
     for i, block in enumerate(blocks):
@@ -70,8 +83,24 @@ def schedule_blocks(
         options=options,
         templates=book.templates,
         uses=uses,
-        groups=groups[: groups_used(stages, sizes)],
+        groups=groups,
+        chips=chips,
     )
+
+
+def place_blocks(
+    plan: Plan,
+    blocks: tuple[ModelBlock, ...],
+    rack: Rack,
+    options: CompileOptions,
+    beside: Beside | None = None,
+) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
+    """(the groups that have work, the chips of each block by rank)."""
+    tp = _checked_tp(options, rack)
+    groups = PLACE[options.placement](rack, tp, rack.chips // tp, options.seed)
+    sizes, stages = _stages(plan, blocks, rack, groups, options, beside)
+    chips = tuple(_chips(groups, stage, size) for stage, size in zip(stages, sizes, strict=True))
+    return groups[: groups_used(stages, sizes)], chips
 
 
 def _checked_tp(options: CompileOptions, rack: Rack) -> int:
@@ -99,13 +128,14 @@ def _stages(
     rack: Rack,
     groups: tuple[tuple[int, ...], ...],
     options: CompileOptions,
+    beside: Beside | None,
 ) -> tuple[list[Size], list[Stage]]:
     """Sizes and stages of the blocks; embedding and head spread over more groups until all fits."""
     first: CapacityError | None = None
     for wider in (1, 2, 4, 8, 16):
         if wider > len(groups) or (first and options.pp is not None):
             break
-        sizes, room = block_sizes(plan, blocks, rack, groups, options.layout, wider)
+        sizes, room = block_sizes(plan, blocks, rack, groups, options.layout, wider, beside)
         try:
             return sizes, assign(sizes, room, options.pp)
         except CapacityError as error:

@@ -79,7 +79,8 @@ def _time(op: Op, n: np.ndarray, k: Kernel, words: Any, m: Machine) -> tuple[Any
         return m.rows * (4 if k["wide"] else 1), m.mxm_fill
     if op in (Op.QK, Op.PV):
         install = k["chunk"] * k["head_dim"] * (2 if k["kv"] == "fp16" else 1)
-        return m.rows * max(_up(install, m.plane_bytes), _up(k["chunk"], _D) * k["group"]), m.mxm_fill
+        streamed = m.rows // k["sequences"] * _up(k["chunk"], _D) * k["group"]
+        return k["sequences"] * max(_up(install, m.plane_bytes), streamed), m.mxm_fill
     count, passes = _VXM[op]
     hold = np.maximum(_up(_lanes(count, n, k) * m.rows, _D) * passes, _up(words, _VXM_WORDS))
     return hold, m.vxm_latency + (m.lane_reduce if op in _REDUCES else 0)

@@ -23,6 +23,8 @@ class Machine:
 
     chips: int
     rows: int
+    sequences: int
+    chunk: int
     words: int
     planes: int
     chains: int
@@ -46,7 +48,8 @@ class Machine:
     def of(manifest: Mapping[str, Any]) -> "Machine":
         """The machine that a manifest describes."""
         chip: Mapping[str, Any] = manifest["chip"]
-        counts = {name: chip[name] for name in _COUNTS} | {"rows": manifest["rows"]}
+        counts = {name: chip[name] for name in _COUNTS}
+        counts |= {name: manifest[name] for name in ("rows", "sequences", "chunk")}
         delays = {name: chip[name] for name in _DELAYS} | {"forward_cycles": manifest["forward_cycles"]}
         for least, numbers in ((1, counts), (0, delays)):
             for name, value in numbers.items():
@@ -73,6 +76,8 @@ class Machine:
         return Machine(
             chips=chips,
             rows=manifest["rows"],
+            sequences=manifest["sequences"],
+            chunk=manifest["chunk"],
             words=chip["sram_bytes"] // WORD_BYTES,
             planes=chip["planes"],
             chains=chip["vxm_chains"],
@@ -103,12 +108,12 @@ class Group(NamedTuple):
 
 
 # The attributes that an opcode needs of its kernel (compiler/isa.py and docs/timing.md).
-_ATTENTION = ("group", "head_dim", "chunk", "rows", "kv_stride", "kv_words", "kv")
+_ATTENTION = ("group", "head_dim", "chunk", "rows", "kv_stride", "kv_words", "kv", "sequences", "cached")
 _NEEDS: dict[Op, tuple[str, ...]] = {
     Op.EMBED: ("vocab", "stride"),
     Op.HNORM: ("head_dim",),
     Op.ROPE: ("head_dim", "input", "positions", "stride"),
-    Op.KVW: ("head_dim", "rows", "kv_stride", "kv_words"),
+    Op.KVW: ("head_dim", "rows", "kv_stride", "kv_words", "sequences", "cached"),
     Op.QK: _ATTENTION,
     Op.SMAX: ("group", "chunk"),
     Op.EXP: ("group", "chunk", "chunks"),
@@ -157,13 +162,14 @@ def form(findings: Findings, machine: Machine) -> None:
     findings.add(0, bad, lambda i, b=bad: f"kernel {c.aux[b[i]]}, kernels are 0 .. {kernels - 1}")
     if sum(findings.counts) == 0:
         for group in groups(c, machine):
-            wrong = _wrong(group.op, group.kernel, machine.rows)
+            wrong = _wrong(group.op, group.kernel, machine)
             if wrong:
                 findings.add(0, group.rows, lambda i, w=wrong: w)
 
 
-def _wrong(op: Op, kernel: Kernel, rows: int) -> str:
+def _wrong(op: Op, kernel: Kernel, machine: Machine) -> str:
     """What is wrong with a kernel for an opcode, or nothing."""
+    rows = machine.rows
     family = "attention" if op in _ATTENTION_OPS else op.name.lower()
     if kernel.get("op", family) != family:
         return f"its kernel is for {kernel['op']}"
@@ -178,6 +184,14 @@ def _wrong(op: Op, kernel: Kernel, rows: int) -> str:
             return f"its kernel has {name} {value!r}, not a count"
     if kernel.get("rows", rows) != rows:
         return f"its kernel has {kernel['rows']} rows, the program {rows}"
+    if "sequences" in _NEEDS.get(op, ()):
+        if kernel["sequences"] * machine.chunk != rows:
+            return f"its kernel has {kernel['sequences']} sequences of {machine.chunk} rows, the program {rows}"
+        if kernel["cached"] != machine.sequences or kernel["sequences"] > machine.sequences:
+            return (
+                f"its kernel takes {kernel['sequences']} of {kernel['cached']} cached sequences, "
+                f"the program has {machine.sequences}"
+            )
     if "chunk" in _NEEDS.get(op, ()) and kernel["group"] * kernel["chunk"] % F32_LANES:
         return f"{kernel['group']} x {kernel['chunk']} scores are no whole lines of {F32_LANES}"
     if "kv" in _NEEDS.get(op, ()) and kernel["kv_words"] != kv_words(kernel["head_dim"], kernel["kv"]):

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from compiler.isa import F32_LANES, TILE_ROWS, ceil_div
-from compiler.program import ANGLES, GAIN, SCALE, TABLE, TILE, Loads
+from compiler.program import ANGLES, GAIN, LOADS, SCALE, TABLE, TILE, Loads
 
 Slot = tuple[str, np.ndarray | None, np.ndarray | None]
 Weights = Mapping[str, np.ndarray]
@@ -44,6 +44,8 @@ class Placed(NamedTuple):
     image: Image
     entry: np.ndarray
     tensor: np.ndarray
+    loads: Loads
+    slots: list[Slot]
 
 
 def place(loads: Loads, slots: list[Slot], weights: Weights) -> Placed:
@@ -69,7 +71,13 @@ def place(loads: Loads, slots: list[Slot], weights: Weights) -> Placed:
         tables=tables,
         angles=angles,
     )
-    return Placed(image, entry, tensor)
+    return Placed(image, entry, tensor, loads, slots)
+
+
+def same_image(placed: Placed, loads: Loads, slots: list[Slot]) -> bool:
+    """Whether other loads put the same values at the same addresses, in the same order."""
+    columns = [np.array_equal(getattr(placed.loads, name), getattr(loads, name)) for name in LOADS]
+    return all(columns) and _keys(placed.slots) == _keys(slots)
 
 
 def image_bytes(loads: Loads, slots: list[Slot]) -> int:
@@ -85,13 +93,20 @@ def _distinct(slots: list[Slot]) -> tuple[np.ndarray, list[Slot]]:
     index: dict[tuple[str, bytes, bytes], int] = {}
     known: list[Slot] = []
     out = np.zeros(len(slots), np.int64)
-    for i, (name, rows, columns) in enumerate(slots):
-        key = (name, b"" if rows is None else rows.tobytes(), b"" if columns is None else columns.tobytes())
+    for i, key in enumerate(_keys(slots)):
         if key not in index:
             index[key] = len(known)
             known.append(slots[i])
         out[i] = index[key]
     return out, known
+
+
+def _keys(slots: list[Slot]) -> list[tuple[str, bytes, bytes]]:
+    """Tensor, row map and column map of each slot, to compare."""
+    return [
+        (name, b"" if rows is None else rows.tobytes(), b"" if columns is None else columns.tobytes())
+        for name, rows, columns in slots
+    ]
 
 
 def _unique(slot: np.ndarray, k0: np.ndarray, n0: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

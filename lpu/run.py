@@ -15,9 +15,9 @@ import numpy as np
 from jax import Array, lax
 
 from compiler.isa import F16_LANES, F32_LANES
-from compiler.program import Program
+from compiler.program import Loads, Program
 from lpu import host_memory
-from lpu.image import Image, MachineError, Weights, image_bytes, place
+from lpu.image import Image, MachineError, Placed, Slot, Weights, image_bytes, place, same_image
 from lpu.link import Dataflow, link
 from lpu.run_kernels import KERNELS, KV, Env, Pools
 from lpu.run_pack import Kind, Layout, Packed, Tables, pack
@@ -26,7 +26,7 @@ from models.formats import F16, F32, F64, rn8
 
 
 class Step(NamedTuple):
-    """What one step returns: logits f32 [batch, vocab], the most likely token [batch], and the KV state."""
+    """What one step returns: logits f32 [rows, vocab], the most likely token [rows], and the KV state."""
 
     logits: Array
     token: Array
@@ -34,16 +34,21 @@ class Step(NamedTuple):
 
 
 class Machine:
-    """A program loaded with its weights: `step` runs one token per sequence, the state is the KV cache."""
+    """A program loaded with its weights: `step` takes one token per row, the state is the KV cache.
 
-    def __init__(self, image: Image, kv: list[jax.ShapeDtypeStruct], entries: dict[int, Packed]) -> None:
-        self.image, self.entries, self._kv = image, entries, kv
-        self.batch = next(iter(entries.values())).layout.batch
+    rows: tokens of a step, in equal runs of `takes` sequences of the `cached` ones.
+    """
+
+    def __init__(self, placed: Placed, stores: "Stores", entries: dict[int, Packed]) -> None:
+        self.placed, self.image, self.entries, self.stores = placed, placed.image, entries, stores
+        layout = next(iter(entries.values())).layout
+        self.rows, self.takes = layout.batch, layout.sequences
+        self.cached = stores.shapes[0].shape[1] if stores.shapes else self.takes
         self._tables = {context: jax.device_put(packed.tables) for context, packed in entries.items()}
 
     def start(self) -> KV:
         """An empty KV cache."""
-        keys, values = (tuple(jnp.zeros(s.shape, s.dtype) for s in self._kv) for _ in range(2))
+        keys, values = (tuple(jnp.zeros(s.shape, s.dtype) for s in self.stores.shapes) for _ in range(2))
         return KV(keys, values)
 
     def counts(self, context: int) -> dict[str, int]:
@@ -61,8 +66,8 @@ class Machine:
             "Compile with a longer --context."
         )
 
-    def step(self, state: KV, tokens: Any, positions: Any) -> Step:
-        """One decode step; `state` is consumed.
+    def step(self, state: KV, tokens: Any, positions: Any, sequence: int = 0) -> Step:
+        """One step; `state` is consumed. sequence: the first of the cache's that it is for.
 
         Raises MachineError for inputs out of range and for NaN or Inf in the logits.
         """
@@ -77,41 +82,84 @@ class Machine:
                 )
             if array.min() < 0 or array.max() >= most:
                 raise MachineError(f"run: {name} {array.min()}..{array.max()} is outside 0..{most - 1}.")
+        if not 0 <= sequence <= self.cached - self.takes:
+            raise MachineError(f"run: sequence {sequence} is outside 0..{self.cached - self.takes}.")
+        if (np.diff(positions.reshape(self.takes, -1), axis=1) < 1).any():
+            raise MachineError("run: the positions of a chunk do not ascend.")
         logits, token, finite, state = execute(
-            layout, self._tables[context], self.image, state, jnp.asarray(tokens), jnp.asarray(positions)
+            layout,
+            self._tables[context],
+            self.image,
+            state,
+            jnp.asarray(tokens),
+            jnp.asarray(positions),
+            jnp.int32(sequence),
         )
         if not bool(finite):
             raise MachineError("run: the logits hold NaN or Inf. The contract knows finite values only.")
         return Step(logits, token, state)
 
 
-def prepare(program: Program, weights: Weights) -> Machine:
+class Stores(NamedTuple):
+    """The KV arrays: shape of each, store of each attention kernel, chip and word of the regions of each."""
+
+    shapes: list[jax.ShapeDtypeStruct]
+    of_kernel: dict[int, int]
+    places: list[np.ndarray]
+
+
+def prepare(program: Program, weights: Weights, beside: Machine | None = None) -> Machine:
     """Link every context bucket, build the SRAM image, pack the steps.
 
+    beside: a machine whose image and KV state this one shares; the programs must have been compiled together.
     Raises LinkError for a program that breaks its schedule, MachineError for weights that do not fit it.
     """
     formats.guard()
     loads, manifest = program.loads(), program.manifest
     flows = {context: link(manifest, loads, program.expand(context)) for context in manifest["contexts"]}
-    shapes, stores = _stores(flows)
-    kv_bytes = 2 * sum(int(np.prod(shape.shape)) * shape.dtype.itemsize for shape in shapes)
-    host_memory.require(image_bytes(loads, program.slots()) + kv_bytes)
-    placed = place(loads, program.slots(), weights)
+    stores = _stores(flows)
+    if beside is None:
+        kv_bytes = 2 * sum(int(np.prod(shape.shape)) * shape.dtype.itemsize for shape in stores.shapes)
+        host_memory.require(image_bytes(loads, program.slots()) + kv_bytes)
+        placed = place(loads, program.slots(), weights)
+    else:
+        placed = beside.placed
+        _shared(beside, stores, loads, program.slots())
     entries: dict[int, Packed] = {}
     for context, flow in flows.items():
-        entries[context] = pack(flow, placed, stores)
-    return Machine(placed.image, shapes, entries)
+        entries[context] = pack(flow, placed, stores.of_kernel)
+    return Machine(placed, stores, entries)
 
 
-def _stores(flows: Mapping[int, Dataflow]) -> tuple[list[jax.ShapeDtypeStruct], dict[int, int]]:
-    """(shape of each KV store, store of each attention kernel); every bucket must use the same regions."""
-    places: dict[tuple[int, str, int], np.ndarray] = {}
+def _shared(beside: Machine, stores: Stores, loads: Loads, slots: list[Slot]) -> None:
+    """Raise MachineError unless a program may use a machine's image and KV state."""
+    other = beside.stores
+    differs = [
+        name
+        for name, same in (
+            ("preloaded values", same_image(beside.placed, loads, slots)),
+            ("KV shapes", stores.shapes == other.shapes),
+            ("KV regions", all(map(np.array_equal, stores.places, other.places))),
+        )
+        if not same
+    ]
+    if differs:
+        raise MachineError(
+            f"run: the programs have different {' and '.join(differs)}: no common memory image. "
+            "Compile them together, with --prefill."
+        )
+
+
+def _stores(flows: Mapping[int, Dataflow]) -> Stores:
+    """The KV arrays of a program; every bucket must use the same regions."""
+    places: dict[tuple[int, str, int, int], np.ndarray] = {}
     stores: dict[int, int] = {}
     for context, flow in flows.items():
-        found: dict[tuple[int, str, int], list[int]] = {}
+        found: dict[tuple[int, str, int, int], list[int]] = {}
         for region, row in enumerate(flow.append):
             kernel = flow.kernels[int(flow.columns.aux[row])]
-            found.setdefault((kernel["head_dim"], kernel["kv"], kernel["capacity"]), []).append(region)
+            shape = (kernel["head_dim"], kernel["kv"], kernel["capacity"], kernel["cached"])
+            found.setdefault(shape, []).append(region)
             stores[int(flow.columns.aux[row])] = 0
         for shape, regions in found.items():
             at = flow.region_at[regions]
@@ -123,12 +171,11 @@ def _stores(flows: Mapping[int, Dataflow]) -> tuple[list[jax.ShapeDtypeStruct], 
         raise MachineError(
             f"run: {len(places)} shapes of KV in one program, {sorted(places)}, only one is supported."
         )
-    batch = next(iter(flows.values())).batch
     shapes = [
-        jax.ShapeDtypeStruct((len(at), batch, capacity, head_dim), np.float16 if kv == "fp16" else np.uint8)
-        for (head_dim, kv, capacity), at in places.items()
+        jax.ShapeDtypeStruct((len(at), cached, capacity, head_dim), np.float16 if kv == "fp16" else np.uint8)
+        for (head_dim, kv, capacity, cached), at in places.items()
     ]
-    return shapes, stores
+    return Stores(shapes, stores, list(places.values()))
 
 
 def _branch(kind: Kind, layout: Layout) -> Any:
@@ -161,10 +208,16 @@ def pool_shapes(layout: Layout, rows: tuple[int, int, int]) -> list[tuple[tuple[
 
 @partial(jax.jit, static_argnums=0, donate_argnums=3)
 def execute(
-    layout: Layout, tables: Tables, image: Image, state: KV, tokens: Array, positions: Array
+    layout: Layout,
+    tables: Tables,
+    image: Image,
+    state: KV,
+    tokens: Array,
+    positions: Array,
+    sequence: Array,
 ) -> tuple[Array, Array, Array, KV]:
     """(logits, token, whether all logits are finite, state) of one step."""
-    env = Env(image, state, tokens, positions)
+    env = Env(image, state, tokens, positions, sequence)
     branches = [_branch(kind, layout) for kind in layout.kinds]
     pools = Pools(*(jnp.zeros(shape, dtype) for shape, dtype in pool_shapes(layout, layout.pools)))
 
@@ -184,17 +237,19 @@ def execute(
     assert pools.f32 is not None
     logits = jnp.moveaxis(pools.f32[tables.logits], 0, 1).reshape(layout.batch, -1)[:, : layout.vocab]
     token = pools.f32[tables.token, :, 1].astype(jnp.int32)
+    at = sequence + jnp.arange(layout.batch) // (layout.batch // layout.sequences)
+    append = partial(_append, sequence=at, positions=positions)
     new = KV(
-        tuple(_append(s, pools.f16[r], positions) for s, r in zip(state.keys, tables.keys, strict=True)),
-        tuple(_append(s, pools.f16[r], positions) for s, r in zip(state.values, tables.values, strict=True)),
+        tuple(append(s, pools.f16[r]) for s, r in zip(state.keys, tables.keys, strict=True)),
+        tuple(append(s, pools.f16[r]) for s, r in zip(state.values, tables.values, strict=True)),
     )
     return logits, token, jnp.isfinite(logits).all(), new
 
 
-def _append(store: Array, lines: Array, positions: Array) -> Array:
-    """The store with a head per region and sequence at its position; lines [regions, n, batch, 160]."""
-    regions, batch, _, head_dim = store.shape
-    new = jnp.moveaxis(lines, 1, 2).reshape(regions, batch, -1)[..., :head_dim]
+def _append(store: Array, lines: Array, sequence: Array, positions: Array) -> Array:
+    """The store with a head per region and row at its sequence and position; lines [regions, n, rows, 160]."""
+    regions, _, _, head_dim = store.shape
+    new = jnp.moveaxis(lines, 1, 2).reshape(regions, len(positions), -1)[..., :head_dim]
     new = rn8(new.astype(F32)) if store.dtype == jnp.uint8 else new
-    region, row = jnp.arange(regions)[:, None], jnp.arange(batch)[None]
-    return store.at[region, row, positions[None]].set(new, unique_indices=True, indices_are_sorted=True)
+    at = store.at[jnp.arange(regions)[:, None], sequence[None], positions[None]]
+    return at.set(new, unique_indices=True, indices_are_sorted=True)

@@ -150,7 +150,7 @@ def _cast(s: _Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
 
 
 def _attention(k: Mapping[str, Any], *names: str) -> tuple[tuple[str, Any], ...]:
-    return tuple((name, k[name]) for name in ("group", "head_dim", "chunk", *names))
+    return tuple((name, k[name]) for name in ("group", "head_dim", "chunk", "sequences", *names))
 
 
 def _qk(s: _Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:

@@ -20,19 +20,20 @@ Params = dict[str, Any]
 
 
 class KV(NamedTuple):
-    """The cache, per shape of attention: keys and values [regions, batch, capacity, head_dim]."""
+    """The cache, per shape of attention: keys and values [regions, sequences, capacity, head_dim]."""
 
     keys: tuple[Array, ...]
     values: tuple[Array, ...]
 
 
 class Env(NamedTuple):
-    """What stays as it is during one step."""
+    """What stays as it is during one step. sequence: the first of the cache's that the step takes."""
 
     image: Image
     kv: KV
     tokens: Array
     positions: Array
+    sequence: Array
 
 
 class Pools(NamedTuple):
@@ -111,31 +112,38 @@ def _cast(k: Params, env: Env, pools: Pools, t: Array) -> Pools:
 
 
 def _cached(k: Params, env: Env, store: Array, pools: Pools, t: Array) -> tuple[Array, Array]:
-    """(tokens of one chunk [items, batch, chunk, head_dim] with this step's appended, their positions).
+    """(tokens of one chunk [items, sequences, chunk, head_dim] with this step's appended, their positions).
 
     `t` holds region, chunk, and the lines of the appended head.
     """
-    _, batch, _, head_dim = store.shape
+    head_dim, sequences = store.shape[-1], k["sequences"]
     chunk, zero = k["chunk"], jnp.zeros_like(t[:, 0])
-    sizes = (1, batch, chunk, head_dim)
+    sizes = (1, sequences, chunk, head_dim)
     numbers = lax.GatherDimensionNumbers(
         offset_dims=(1, 2, 3), collapsed_slice_dims=(0,), start_index_map=(0, 1, 2, 3)
     )
-    start = jnp.stack([t[:, 0], zero, t[:, 1] * chunk, zero], axis=-1)
+    start = jnp.stack([t[:, 0], zero + env.sequence, t[:, 1] * chunk, zero], axis=-1)
     old = lax.gather(store, start, numbers, sizes, mode=lax.GatherScatterMode.PROMISE_IN_BOUNDS)
     new = _lanes(take(pools.f16, t[:, 2:]))[..., :head_dim]
     new = rn8(new.astype(F32)) if store.dtype == jnp.uint8 else new
     position = t[:, 1, None] * chunk + jnp.arange(chunk, dtype=t.dtype)
-    here = position[:, None] == env.positions[:, None]
-    return jnp.where(here[..., None], new[:, :, None], old), position
+    new = new.reshape(len(t), sequences, -1, head_dim)
+    here = position[:, None, None] == env.positions.reshape(sequences, -1, 1)  # [items, sequences, rows, chunk]
+    if new.shape[2] > 1:
+        new = jnp.take_along_axis(new, jnp.argmax(here, axis=2)[..., None], axis=2)
+    return jnp.where(here.any(axis=2)[..., None], new, old), position
 
 
 def _qk(k: Params, env: Env, pools: Pools, t: Array) -> Pools:
+    """Rows of one sequence stand beside the heads of a group: all of them read the same keys."""
     lines = int(ceil_div(k["group"] * k["head_dim"], F16_LANES))
     q = _heads(pools.f16, t[:, :lines], k["group"], k["head_dim"])
+    items, batch, group, head_dim = q.shape
     keys, position = _cached(k, env, env.kv.keys[k["store"]], pools, t[:, lines:])
-    scores = numerics.attention_scores(q, keys, position[:, None] <= env.positions[:, None])
-    return Pools(f32=_lines(scores.reshape(*q.shape[:2], -1), F32_LANES))
+    scores = numerics.attention_scores(q.reshape(items, k["sequences"], -1, head_dim), keys)
+    seen = position[:, None] <= env.positions[:, None]
+    scores = jnp.where(seen[:, :, None], scores.reshape(items, batch, group, -1), F32(numerics.MASKED))
+    return Pools(f32=_lines(scores.reshape(items, batch, -1), F32_LANES))
 
 
 def _score_block(k: Params, pool: Array | None, first: Array) -> Array:
@@ -164,7 +172,7 @@ def _pv(k: Params, env: Env, pools: Pools, t: Array) -> Pools:
     weights = jnp.moveaxis(_score_block(k, pools.f32, t[:, 0]), 3, 1).astype(jnp.int32)
     values, _ = _cached(k, env, env.kv.values[k["store"]], pools, t[:, 1:])
     items, batch, group = weights.shape[:3]
-    part = numerics.attention_values(weights.reshape(items, batch, group, -1), values)
+    part = numerics.attention_values(weights.reshape(*values.shape[:2], -1, k["chunk"]), values)
     flat = (items, batch, group * k["head_dim"])
     return Pools(wide=_wide_lines(Wide(part.high.reshape(flat), part.low.reshape(flat))))
 

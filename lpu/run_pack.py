@@ -33,12 +33,16 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a compiled executor depends on: kinds, rows per step and in all, batch, lengths of the tables."""
+    """What a compiled executor depends on: kinds, rows per step and in all, lengths of the tables.
+
+    batch: rows that a step takes, in equal runs of `sequences`.
+    """
 
     kinds: tuple[Kind, ...]
     block: tuple[int, int, int]
     pools: tuple[int, int, int]
     batch: int
+    sequences: int
     vocab: int
 
 
@@ -202,6 +206,7 @@ def pack(flow: Dataflow, placed: Placed, stores: Mapping[int, int]) -> Packed:
         block=(block[0], block[1], block[2]),
         pools=(bucket(ends[0] + block[0]), bucket(ends[1] + block[1]), bucket(ends[2] + block[2])),
         batch=flow.batch,
+        sequences=next((int(k["sequences"]) for k in flow.kernels if k["op"] == "attention"), flow.batch),
         vocab=flow.vocab,
     )
     counts = {"steps": len(steps[0]), "levels": flow.levels}
