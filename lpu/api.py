@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compiler.options import CompileOptions
-from compiler.pipeline import compile_program
+from compiler.pipeline import compile_pair, compile_program
 from compiler.program import Program
 from fabric.rack import Rack
 from lpu import certify as certificates
 from lpu import sweep as sweeps
 from lpu.certify import Certificate
 from lpu.check import Report, require
-from lpu.decoders import flipped, machine_of, restart
+from lpu.check_pair import pair
+from lpu.decoders import flipped, machine_of, restart, restart_pair
 from lpu.document import FileError, read_document
 from lpu.files import FILES, ModelFile, read_model, read_rack
 from lpu.folder import Progress, check_program, quiet
+from lpu.folder import load_prefill as load_prefill
 from lpu.folder import load_program as load_program
 from lpu.folder import save_program as save_program
 from lpu.generate import Generation, check_room, generate
@@ -41,22 +43,32 @@ Prompt = str | Sequence[int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compiled:
-    """A program, and the model and rack that it was compiled from. `reports`: of its check, if any."""
+    """A program, and the model and rack that it was compiled from. `reports`: of its check, if any.
+
+    prefill, prefill_reports: the same of the program that takes a chunk of a prompt, if there is one.
+    """
 
     program: Program
     model: OpenModel
     rack: Rack
     reports: dict[int, Report] = field(default_factory=dict[int, Report])
+    prefill: Program | None = None
+    prefill_reports: dict[int, Report] = field(default_factory=dict[int, Report])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What running a program gave. cycles: modelled, of each step in the context bucket that it ran in."""
+    """What running a program gave. cycles: modelled, of each step in the context bucket that it ran in.
+
+    prefill_buckets: of the chunks that the prefill program took.
+    """
 
     program: Program
     generation: Generation
     texts: tuple[str, ...] | None
     buckets: tuple[int, ...]
+    prefill: Program | None = None
+    prefill_buckets: tuple[int, ...] = ()
 
     @property
     def cycles(self) -> tuple[int, ...]:
@@ -65,9 +77,15 @@ class Run:
         return tuple(int(known[str(bucket)]) for bucket in self.buckets)
 
     @property
+    def prefill_cycles(self) -> tuple[int, ...]:
+        """Cycles of each chunk."""
+        known = self.prefill.manifest["cycles"] if self.prefill else {}
+        return tuple(int(known[str(bucket)]) for bucket in self.prefill_buckets)
+
+    @property
     def microseconds_per_token(self) -> float:
-        """Mean of the steps at the chip's clock."""
-        return sum(self.cycles) * 1e6 / self.program.manifest["clock_hz"] / len(self.cycles)
+        """Mean of the decode steps at the chip's clock; 0 if there were none."""
+        return sum(self.cycles) * 1e6 / self.program.manifest["clock_hz"] / max(len(self.cycles), 1)
 
 
 def open_model(
@@ -108,22 +126,41 @@ def compile(
     rack: str | Path | Rack = "lpx",
     options: CompileOptions | None = None,
     check: bool = True,
+    prefill: int | None = None,
     progress: Progress = quiet,
     **chosen: Any,
 ) -> Compiled:
     """Compile a model for a rack, and check the program. `chosen` goes to `open_model`.
 
+    prefill: also compile a program that takes so many tokens of one prompt at a time.
     Raises FileError, CompileError, or HazardError if the program breaks a rule.
     """
+    if prefill is not None and prefill < 2:
+        raise FileError(f"options: --prefill is {prefill}, must be at least 2: tokens of a prompt at a time.")
     opened = model if isinstance(model, OpenModel) else open_model(model, **chosen)
     machine = rack if isinstance(rack, Rack) else read_rack(rack)
-    program = compile_program(opened.source(), machine, options or CompileOptions(), progress)
+    chosen_options, long = options or CompileOptions(), None
+    if prefill is None:
+        program = compile_program(opened.source(), machine, chosen_options, progress)
+    else:
+        sources = opened.source(), opened.source(prefill)
+        program, long = compile_pair(*sources, machine, chosen_options, progress)
     reports: dict[int, Report] = {}
+    long_reports: dict[int, Report] = {}
     if check:
         reports = check_program(program, progress)
-        for report in reports.values():
+        long_reports = check_program(long, progress, "check prefill") if long else {}
+        image = [pair(program, long)] if long else []
+        for report in (*reports.values(), *long_reports.values(), *image):
             require(report)
-    return Compiled(program=program, model=opened, rack=machine, reports=reports)
+    return Compiled(
+        program=program,
+        model=opened,
+        rack=machine,
+        reports=reports,
+        prefill=long,
+        prefill_reports=long_reports,
+    )
 
 
 def sweep(
@@ -174,17 +211,19 @@ def run(
     tokens: int = 16,
     model: OpenModel | None = None,
     weights: str | None = None,
+    prefill: Program | None = None,
     corrupt: bool = False,
     progress: Progress = quiet,
 ) -> Run:
     """Greedy decode of one prompt per row of the batch, each a text or token ids, `tokens` new ones for each.
 
+    prefill: the program that takes chunks of the prompts, if it does not come with the other.
     model: what the program was compiled from; opened again by the manifest if not given, with the checkpoint
     that `weights` names. corrupt: for tests, flips one bit of one weight.
     Raises FileError (prompts, weights), LinkError, MachineError.
     """
     if isinstance(program, Compiled):
-        program, model = program.program, program.model
+        program, model, prefill = program.program, program.model, program.prefill
     manifest = program.manifest
     model = model or reopen(manifest, weights)
     batch, context = int(manifest["rows"]), max(manifest["contexts"])
@@ -193,13 +232,22 @@ def run(
     progress("link", 0, 1)
     if corrupt:
         model = replace(model, weights=flipped(model.weights))
-    done = generate(restart(machine_of(program, model)), ids, tokens, batch, progress)
+    machine = machine_of(program, model)
+    if prefill is not None and any(len(prompt) >= prefill.manifest["chunk"] for prompt in ids):
+        decode, chunks = restart_pair(machine, machine_of(prefill, model, machine))
+        done = generate(decode, ids, tokens, batch, progress, prefill=chunks)
+    else:
+        done = generate(restart(machine), ids, tokens, batch, progress)
     tokenizer = model.tokenizer()
     return Run(
         program=program,
         generation=done,
         texts=tuple(map(tokenizer.decode, done.tokens)) if tokenizer else None,
         buckets=tuple(bucket_of(position, manifest["contexts"]) for position in done.positions),
+        prefill=prefill,
+        prefill_buckets=tuple(
+            bucket_of(position, prefill.manifest["contexts"] if prefill else ()) for position in done.chunks
+        ),
     )
 
 

@@ -186,7 +186,9 @@ def _wrong(op: Op, kernel: Kernel, machine: Machine) -> str:
         return f"its kernel has {kernel['rows']} rows, the program {rows}"
     if "sequences" in _NEEDS.get(op, ()):
         if kernel["sequences"] * machine.chunk != rows:
-            return f"its kernel has {kernel['sequences']} sequences of {machine.chunk} rows, the program {rows}"
+            return (
+                f"its kernel has {kernel['sequences']} sequences of {machine.chunk} rows, the program {rows}"
+            )
         if kernel["cached"] != machine.sequences or kernel["sequences"] > machine.sequences:
             return (
                 f"its kernel takes {kernel['sequences']} of {kernel['cached']} cached sequences, "

@@ -79,6 +79,10 @@ Placement = Annotated[
     ),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the random placement.")]
+Prefill = Annotated[
+    int | None,
+    typer.Option("--prefill", min=2, help="Also a program for so many tokens of one prompt at a time."),
+]
 Tokens = Annotated[int, typer.Option("--tokens", min=1, help="New tokens of each sequence.")]
 Prompts = Annotated[list[str] | None, typer.Option("--prompt", help="A prompt; repeat it for a batch.")]
 PromptIds = Annotated[

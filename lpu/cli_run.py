@@ -17,6 +17,7 @@ from lpu.cli_options import (
     NoCheck,
     Placement,
     Pp,
+    Prefill,
     PromptIds,
     Prompts,
     RackName,
@@ -50,6 +51,7 @@ def run(
     contexts: Context = None,
     kv: Kv = None,
     weights: Weights = None,
+    prefill: Prefill = None,
     no_check: NoCheck = False,
     json: Json = False,
     debug: Debug = False,
@@ -68,21 +70,28 @@ def run(
         made: Any
         if is_program(program):
             refuse(rack=rack, tp=tp, pp=pp, layout=layout, placement=placement, seed=seed)
-            refuse(batch=batch, context=contexts, kv=kv)
+            refuse(batch=batch, context=contexts, kv=kv, prefill=prefill)
             made = api.load_program(program)
+            long = api.load_prefill(program, made)
             model = api.reopen(made.manifest, weights)
         else:
             chosen["batch"] = batch or (len(prompts) if prompts else None)
             model = api.open_model(program, **chosen)
-            made = None
+            made, long = None, None
         vocab = model.vocab
         ids = api.prompt_ids(prompts or api.default_prompts(model.step.batch, vocab), model, vocab)
         api.check_room(ids, tokens, model.step.batch, max(model.contexts))
         if made is None:
-            made = api.compile(
-                model, rack=rack or DEFAULT_RACK, options=options, check=not no_check, progress=bar
-            ).program
-        done = api.run(made, ids, tokens=tokens, model=model, corrupt=corrupt, progress=bar)
+            compiled = api.compile(
+                model,
+                rack=rack or DEFAULT_RACK,
+                options=options,
+                check=not no_check,
+                prefill=prefill,
+                progress=bar,
+            )
+            made, long = compiled.program, compiled.prefill
+        done = api.run(made, ids, tokens=tokens, model=model, prefill=long, corrupt=corrupt, progress=bar)
     show_run(terminal, done)
     used = [occupancy(made, bucket) for bucket in sorted(set(done.buckets))]
     for one in used:

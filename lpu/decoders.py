@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from compiler.program import Program
-from lpu.generate import Decode
+from lpu.generate import Decode, Prefill
 from lpu.load import OpenModel
 from lpu.run import Machine, prepare
 from models.kv import empty_cache
@@ -18,9 +18,12 @@ from models.step import Params
 from models.weights import Shapes, Weights
 
 
-def machine_of(program: Program, model: OpenModel) -> Machine:
-    """The linked program with its weights in SRAM; raises LinkError or MachineError."""
-    return prepare(program, Tensors(model))
+def machine_of(program: Program, model: OpenModel, beside: Machine | None = None) -> Machine:
+    """The linked program with its weights in SRAM; raises LinkError or MachineError.
+
+    beside: a machine that has them there already, of a program with the same memory image.
+    """
+    return prepare(program, Tensors(model), beside)
 
 
 def restart(machine: Machine) -> Decode:
@@ -33,6 +36,23 @@ def restart(machine: Machine) -> Decode:
         return np.asarray(logits), np.asarray(chosen)
 
     return decode
+
+
+def restart_pair(machine: Machine, long: Machine) -> tuple[Decode, Prefill]:
+    """Both machines of a memory image from an empty KV cache on, which they share."""
+    state = machine.start()
+
+    def decode(tokens: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        nonlocal state
+        logits, chosen, state = machine.step(state, tokens, at)
+        return np.asarray(logits), np.asarray(chosen)
+
+    def take(tokens: np.ndarray, at: np.ndarray, sequence: int) -> tuple[np.ndarray, np.ndarray]:
+        nonlocal state
+        logits, chosen, state = long.step(state, tokens, at, sequence)
+        return np.asarray(logits), np.asarray(chosen)
+
+    return decode, Prefill(long.rows, take)
 
 
 def reference_decode(model: OpenModel) -> Decode:

@@ -128,7 +128,9 @@ def _cached(k: Params, env: Env, store: Array, pools: Pools, t: Array) -> tuple[
     new = rn8(new.astype(F32)) if store.dtype == jnp.uint8 else new
     position = t[:, 1, None] * chunk + jnp.arange(chunk, dtype=t.dtype)
     new = new.reshape(len(t), sequences, -1, head_dim)
-    here = position[:, None, None] == env.positions.reshape(sequences, -1, 1)  # [items, sequences, rows, chunk]
+    here = position[:, None, None] == env.positions.reshape(
+        sequences, -1, 1
+    )  # [items, sequences, rows, chunk]
     if new.shape[2] > 1:
         new = jnp.take_along_axis(new, jnp.argmax(here, axis=2)[..., None], axis=2)
     return jnp.where(here.any(axis=2)[..., None], new, old), position

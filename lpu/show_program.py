@@ -73,6 +73,45 @@ def program_body(program: Program) -> dict[str, Any]:
     }
 
 
+def show_prefill(terminal: Terminal, program: Program) -> None:
+    """What a prefill program takes, per context bucket."""
+    body = prefill_body(program)
+    terminal.facts(
+        [
+            *(
+                (
+                    "prefill",
+                    f"{one['latency_cycles']:,} cycles = {one['latency_microseconds']:.2f} us for "
+                    f"{body['tokens']} tokens of a prompt at context {one['context']} ({one['rows']:,} rows), "
+                    f"{one['tokens_per_second']:,.0f} tokens/s (modelled)",
+                )
+                for one in body["contexts"]
+            ),
+            ("digest", body["program_sha256"]),
+        ]
+    )
+
+
+def prefill_body(program: Program) -> dict[str, Any]:
+    """The same as JSON values."""
+    manifest = program.manifest
+    tokens, clock = manifest["chunk"], manifest["clock_hz"]
+    return {
+        "tokens": tokens,
+        "contexts": [
+            {
+                "context": context,
+                "rows": len(program.expand(context)),
+                "latency_cycles": (cycles := manifest["cycles"][str(context)]),
+                "latency_microseconds": cycles * 1e6 / clock,
+                "tokens_per_second": tokens * clock / cycles,
+            }
+            for context in manifest["contexts"]
+        ],
+        "program_sha256": manifest["digest"],
+    }
+
+
 def check_body(context: int, found: Report) -> dict[str, Any]:
     """One report as JSON values."""
     return {

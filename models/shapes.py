@@ -94,7 +94,9 @@ def attention_shape(
     _same("attention", "k and one token of its cache", k.shape[1:], k_cache.shape[2:])
     _same("attention", "batch of q and of position", batch, position.shape[0])
     if sequences < 1 or batch % sequences:
-        raise ValueError(f"attention: {batch} rows are no equal share for {sequences} sequences of the cache.")
+        raise ValueError(
+            f"attention: {batch} rows are no equal share for {sequences} sequences of the cache."
+        )
     if heads % k.shape[1]:
         raise ValueError(f"attention: {heads} heads are no multiple of {k.shape[1]} kv heads.")
     if k_cache.shape[1] > 1 << (33 - fraction_bits):

@@ -61,9 +61,7 @@ class Step:
         return self.params, row, row, self.cache
 
 
-def build_step(
-    factory: Factory, *, batch: int, context: int, kv: KVFormat = "fp16", chunk: int = 1
-) -> Step:
+def build_step(factory: Factory, *, batch: int, context: int, kv: KVFormat = "fp16", chunk: int = 1) -> Step:
     """The step of the module that the factory makes; shapes only, nothing is allocated for its weights.
 
     The module of a chunk step is one for `batch * chunk` rows; its cache is that of `batch` sequences.
