@@ -14,7 +14,7 @@ from jax import Array, lax
 from compiler.isa import F16_LANES, F32_LANES, TILE_ROWS, ceil_div
 from lpu.image import Image
 from models import numerics
-from models.formats import F16, F32, F64, I64, Wide, add32, halves, rn8, rn16
+from models.formats import F16, F32, F64, I64, Wide, add32, halves, plus0, rn8, rn16
 
 Params = dict[str, Any]
 
@@ -203,6 +203,21 @@ def _mm(k: Params, env: Env, pools: Pools, t: Array) -> Pools:
     return Pools(wide=total.reshape(len(t), 2, -1, F32_LANES))
 
 
+def _dense(k: Params, env: Env, pools: Pools, t: Array) -> Pools:
+    """All rows times `lines` columns of `depth` tiles each, side by side: one product, exact in any order."""
+    depth, lines, inputs = k["depth"], k["lines"], 2 * k["depth"]
+    x = halves(_lanes(take(pools.f16, t[:, :inputs])))
+    rows = jnp.concatenate([x.high, x.low], axis=1) * 256
+    tiles = take(env.image.tiles, t[:, inputs : inputs + depth * lines])
+    tiles = tiles.reshape(len(t), depth, lines, TILE_ROWS, F32_LANES)
+    codes = jnp.swapaxes(tiles, 2, 3).reshape(len(t), depth * TILE_ROWS, lines * F32_LANES)
+    part = Wide(*jnp.split(plus0(rows @ decode(codes)), 2, axis=1))
+    if not k["rounded"]:
+        return Pools(wide=_wide_lines(part))
+    exponent = take(env.image.exponents, t[:, -lines:]).reshape(len(t), 1, -1)
+    return Pools(f32=_lines(numerics.round_wide(part, exponent), F32_LANES))
+
+
 def decode(codes: Array) -> Array:
     """`formats.decode_small` in fewer operations: the shifted sign leaves one bit to clear."""
     signed = lax.bitcast_convert_type(codes, jnp.int8).astype(jnp.int16)
@@ -273,6 +288,7 @@ KERNELS: dict[str, Callable[[Params, Env, Pools, Array], Pools]] = {
     "pv": _pv,
     "aout": _aout,
     "mm": _mm,
+    "dense": _dense,
     "round": _round,
     "fold": _fold,
     "add": _add,

@@ -13,11 +13,14 @@ import numpy as np
 from compiler.isa import F32_LANES
 from lpu.image import MachineError, Placed
 from lpu.link import Dataflow
+from lpu.run_dense import DENSE_ROWS, dense_products
 from lpu.run_items import WIDE, Items, Products, items, products
 
 TILE_BATCH = 32  # tiles of 320 x 80 per step: 0.8 MB of codes, 6.5 MB decoded
 BLOCK_ROWS = (32, 64, 32)  # pool rows that one step may return, unless one item needs more
+DENSE_BLOCK_ROWS = (8, 32, 8)  # the same where steps have many rows
 _STEP_US, _ROW_US = 10.0, 0.4  # cost model for batch sizes: a step, and a pool row gathered or written
+_DENSE_US = 8.0  # and a step of many rows, by row
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +112,7 @@ class _Packer:
             )
             self.cuts.append(np.searchsorted(each.level[order], levels))
         self.tile_cuts = np.searchsorted(tiles.level, levels)
-        folded = tiles.level[np.searchsorted(tiles.part, tiles.folded[:, 1] - self.written)]
-        self.fold_cuts = np.searchsorted(folded, levels)
+        self.fold_cuts = np.searchsorted(tiles.fold_level, levels)
 
     def pack(self) -> None:
         """All levels in order: products first, then what may use them."""
@@ -122,10 +124,10 @@ class _Packer:
         for now in range(self.flow.levels):
             if self.tile_cuts[now] < self.tile_cuts[now + 1]:
                 self._multiply(slice(self.tile_cuts[now], self.tile_cuts[now + 1]))
-                pair = self.tiles.folded[self.fold_cuts[now] : self.fold_cuts[now + 1]]
-                self.where[pair[:, 0]] = self.where[pair[:, 1]]
             for index in which[order[ends[now] : ends[now + 1]]]:
                 self._emit(int(index), slice(self.cuts[index][now], self.cuts[index][now + 1]))
+            pair = self.tiles.folded[self.fold_cuts[now] : self.fold_cuts[now + 1]]
+            self.where[pair[:, 0]] = self.where[pair[:, 1]]
 
     def _multiply(self, tiles: slice) -> None:
         table, part = self.tiles.table[tiles].copy(), self.tiles.part[tiles]
@@ -147,8 +149,11 @@ class _Packer:
         self.groups.append(_Group(index, table, self._at(), None))
         for pool, rows, lines in each.out:
             base = self.cursor[pool] + rows * same
-            count = 1 if pool == WIDE else rows
-            self.where[lines[span, None] + np.arange(count)] = base[:, None] + np.arange(count)
+            if lines.ndim == 2:
+                self.where[lines[span]] = base[:, None] + np.arange(rows)
+            else:
+                count = 1 if pool == WIDE else rows
+                self.where[lines[span, None] + np.arange(count)] = base[:, None] + np.arange(count)
             self.cursor[pool] += rows * len(table)
 
     def _at(self) -> tuple[int, int, int]:
@@ -171,7 +176,8 @@ def _merge(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def pack(flow: Dataflow, placed: Placed, stores: Mapping[int, int]) -> Packed:
     """The steps that execute a dataflow."""
     _check_ranges(flow)
-    tiles, work = products(flow, placed, TILE_BATCH)
+    many = flow.batch >= DENSE_ROWS
+    tiles, work = dense_products(flow, placed) if many else products(flow, placed, TILE_BATCH)
     packer = _Packer(flow, work + items(flow, placed, stores), tiles)
     packer.pack()
     kinds, index = _kinds(packer)
@@ -266,12 +272,15 @@ def _kinds(packer: _Packer) -> tuple[tuple[Kind, ...], dict[int, int]]:
 
 def _batch_size(sizes: np.ndarray, width: int, rows: tuple[int, ...], batch: int) -> int:
     """Items per step (a power of two) that the cost model likes best for groups of these sizes."""
-    most = min(
-        (limit // max(1, batch // 4) // count for limit, count in zip(BLOCK_ROWS, rows, strict=True) if count)
-    )
+    limits = [limit // max(1, batch // 4) for limit in BLOCK_ROWS]
+    fixed = _STEP_US
+    if batch >= DENSE_ROWS:  # a block of such rows costs more to write than the items in it
+        limits = list(map(max, limits, DENSE_BLOCK_ROWS))
+        fixed += _DENSE_US * batch
+    most = min(limit // count for limit, count in zip(limits, rows, strict=True) if count)
     choices = [1 << i for i in range(max(most, 1).bit_length())]
     item = _ROW_US * batch * (min(width, 32) + sum(rows))
-    return min(choices, key=lambda size: float((-(-sizes // size) * (_STEP_US + size * item)).sum()))
+    return min(choices, key=lambda size: float((-(-sizes // size) * (fixed + size * item)).sum()))
 
 
 def _steps(
