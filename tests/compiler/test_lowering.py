@@ -40,6 +40,17 @@ def test_tiles_cover_the_lines_and_are_at_most_four_wide(lines: int, planes: int
     assert widths.max() <= 4
 
 
+def test_k_and_v_are_installed_once_per_sequence_however_many_rows_it_has() -> None:
+    """160 tokens of 128 fp16 lanes at 25,600 bytes a cycle: 2 cycles; each row streams its heads through."""
+    kernel = {"chunk": 160, "head_dim": 128, "kv": "fp16", "group": 1}
+    for op in (Op.QK, Op.PV):
+        hold = [
+            timing(op, 0, kernel | {"sequences": sequences}, chip_spec("lp30"), rows)[0]
+            for sequences, rows in ((1, 1), (4, 4), (1, 4), (2, 8), (1, 512))
+        ]
+        assert hold == [2, 8, 4, 8, 512]
+
+
 def test_a_full_tile_takes_four_cycles_at_the_default_chip() -> None:
     """320 x 320 bytes at 25,600 bytes per cycle and plane (facts: scheduling.md 1.1)."""
     assert timing(Op.MM, 4, {"k_lines": 2}, chip_spec("lp30"), 1)[0] == 4
