@@ -1,8 +1,7 @@
 """512 tokens of a prompt through the prefill program of a 1.1B Llama, against as many single decode steps.
 
-Both programs lie in one memory image on all 256 chips of an LPX rack. Every bit of the logits of all positions,
-of the KV cache, and of the decode steps that follow is compared. `--layers 2` is a trial run, `--help` lists
-the options.
+Both programs lie in one memory image on an LPX rack. Every bit of the logits of all positions, of the KV and
+of the decode steps that follow is compared. `--layers 2` is a trial run, `--help` lists the options.
 """
 
 import argparse
@@ -32,7 +31,9 @@ def main() -> None:
     print(machine())
     building: list[float] = []
     jax.monitoring.register_event_duration_secs_listener(
-        lambda event, duration_secs, **_: building.append(duration_secs) if event.startswith(COMPILE) else None
+        lambda event, duration_secs, **_: (
+            building.append(duration_secs) if event.startswith(COMPILE) else None
+        )
     )
     start = time.perf_counter()
     compiled = api.compile(
@@ -54,7 +55,9 @@ def main() -> None:
     decoder = machine_of(program, compiled.model)
     prefiller = machine_of(long, compiled.model, decoder)
     print(f"load      {time.perf_counter() - start:.1f} s, one image for both (measured)")
-    ids = np.random.default_rng(0).integers(0, compiled.model.vocab, args.tokens + args.after).astype(np.int32)
+    ids = (
+        np.random.default_rng(0).integers(0, compiled.model.vocab, args.tokens + args.after).astype(np.int32)
+    )
     prompt = np.arange(args.tokens, dtype=np.int32)
 
     building.clear()
@@ -62,7 +65,10 @@ def main() -> None:
     whole = prefiller.step(prefiller.start(), ids[prompt], prompt)
     logits = np.asarray(whole.logits)
     took, built = time.perf_counter() - start, sum(building)
-    print(f"prefill   {took - built:.1f} s, and {built:.1f} s of XLA compile; peak {peak_gb():.1f} GB (measured)")
+    print(
+        f"prefill   {took - built:.1f} s, and {built:.1f} s of XLA compile; "
+        f"peak {peak_gb():.1f} GB (measured)"
+    )
 
     building.clear()
     start = time.perf_counter()
@@ -72,7 +78,9 @@ def main() -> None:
         wrong += differing(step.logits, logits[[position]])
         state = step.state
     took, built = time.perf_counter() - start, sum(building)
-    print(f"decode    {took - built:.1f} s for {args.tokens} steps, and {built:.1f} s of XLA compile (measured)")
+    print(
+        f"decode    {took - built:.1f} s for {args.tokens} steps, and {built:.1f} s of XLA compile (measured)"
+    )
     verdict(f"{logits.size:,} logits", wrong)
     verdict(f"{sum(leaf.size for leaf in leaves(state)):,} KV values", cache_difference(state, whole.state))
 

@@ -145,8 +145,8 @@ def _kv_chunk(n: Any, k: Kernel) -> Any:
 
 
 # Reads, per opcode. KV operands name the region of one (layer, kv head): `kv_stride` words for each of the
-# `cached` sequences. The chunk is data of the row; which `sequences` of them a step takes is data of the step,
-# as its positions are, and each of them has rows / sequences rows.
+# `cached` sequences. The chunk is data of the row; which `sequences` of them a step takes is data of the
+# step, as its positions are, and each of them has rows / sequences rows.
 READS: dict[Op, tuple[Operand, ...]] = {
     Op.SEND: (Operand("src", TRANSIENT, _same),),
     Op.FORWARD: (Operand("src", TRANSIENT, _same),),

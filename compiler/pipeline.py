@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from compiler.assemble import assemble, sram_map
-from compiler.blocks import ModelBlock, cut
+from compiler.blocks import cut
 from compiler.capture import capture
 from compiler.errors import CapacityError, CompileError, OptionError
 from compiler.graph import Graph

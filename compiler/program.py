@@ -81,12 +81,12 @@ class Program:
     """What compile returns and the only thing that lpu sees.
 
     `manifest` keys: model, rack, options, versions, inputs (sha256), rows (of a step), sequences (of the KV
-    cache), chunk (rows of each sequence that a step takes, 1 to decode), prefill (chunk of the prefill program
-    with the same memory image, 0 for none), contexts, kernels (list of dicts, the static attributes that
-    `aux` indexes), chip (ChipSpec numbers), links (list of [a, b, lanes,
-    hop_cycles, slot_cycles], directed), forward_cycles, regions (per chip [transient, kv, weights] -> [base,
-    words]), logits (list of [chip, line address, padded line]), token ([chip, line address]), vocab, cycles
-    per context, clock_hz, digest.
+    cache), chunk (rows of each sequence that a step takes, 1 to decode), prefill (chunk of the prefill
+    program with the same memory image, 0 for none), contexts, kernels (list of dicts, the static attributes
+    that `aux` indexes), chip (ChipSpec numbers), links (list of [a, b, lanes, hop_cycles, slot_cycles],
+    directed), forward_cycles, regions (per chip [transient, kv, weights] -> [base, words]), logits (list of
+    [chip, line address, padded line]), token ([chip, line address]), vocab, cycles per context, clock_hz,
+    digest.
     """
 
     manifest: dict[str, Any]

@@ -14,7 +14,6 @@ from compiler.stages import Room, Size
 from compiler.template import residual_lines
 from fabric.rack import Rack
 
-
 Beside = tuple[Plan, tuple[ModelBlock, ...]]  # the blocks of a plan of other rows, in the same order
 
 

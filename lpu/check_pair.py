@@ -72,10 +72,7 @@ def _preloaded(findings: Findings, decode: Program, prefill: Program) -> None:
     differs = np.zeros(len(ours), bool)
     for name in LOADS:
         differs |= getattr(ours, name) != getattr(theirs, name)
-    slots, others = decode.slots(), prefill.slots()
-    odd = len(slots) != len(others) or any(
-        a[0] != b[0] or not all(map(np.array_equal, a[1:], b[1:])) for a, b in zip(slots, others, strict=True)
-    )
+    odd = _tensors(decode) != _tensors(prefill)
     findings.note(
         2,
         np.flatnonzero(differs),
@@ -87,6 +84,14 @@ def _preloaded(findings: Findings, decode: Program, prefill: Program) -> None:
     findings.note(
         2, np.zeros(int(odd)), lambda _: "the preloaded values are of other tensors to decode than to prefill"
     )
+
+
+def _tensors(program: Program) -> list[tuple[str, bytes, bytes]]:
+    """Name, row map and column map of what the preloaded values are cut from."""
+    return [
+        (name, b"" if rows is None else rows.tobytes(), b"" if columns is None else columns.tobytes())
+        for name, rows, columns in program.slots()
+    ]
 
 
 def _heads(columns: Columns, kernels: Any) -> dict[int, tuple[Any, ...]]:

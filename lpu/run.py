@@ -128,7 +128,15 @@ def prepare(program: Program, weights: Weights, beside: Machine | None = None) -
     entries: dict[int, Packed] = {}
     for context, flow in flows.items():
         entries[context] = pack(flow, placed, stores.of_kernel)
+    if beside is not None:
+        host_memory.require(max(_pool_bytes(packed.layout) for packed in entries.values()), host_memory.LINES)
     return Machine(placed, stores, entries)
+
+
+def _pool_bytes(layout: Layout) -> int:
+    """Host bytes of all lines that a step computes."""
+    shapes = pool_shapes(layout, layout.pools)
+    return sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in shapes)
 
 
 def _shared(beside: Machine, stores: Stores, loads: Loads, slots: list[Slot]) -> None:
@@ -247,7 +255,7 @@ def execute(
 
 
 def _append(store: Array, lines: Array, sequence: Array, positions: Array) -> Array:
-    """The store with a head per region and row at its sequence and position; lines [regions, n, rows, 160]."""
+    """The store with the head of each region and row in place; lines [regions, n, rows, 160]."""
     regions, _, _, head_dim = store.shape
     new = jnp.moveaxis(lines, 1, 2).reshape(regions, len(positions), -1)[..., :head_dim]
     new = rn8(new.astype(F32)) if store.dtype == jnp.uint8 else new

@@ -1,4 +1,4 @@
-"""Products of many rows: whole columns of K at a time, so that a step with hundreds of rows is matrix products.
+"""Products of many rows: whole columns of K at a time, as large matrix products.
 
 With few rows (`lpu/run_items.py`) the tiles are what costs, so they are taken in the order of the schedule.
 With many, output lines that multiply the same input lines become one product, tiles side by side.

@@ -288,7 +288,7 @@ def products(flow: Dataflow, placed: Placed, batch: int) -> tuple[Products, list
 def written_back(
     source: Source, row: np.ndarray, line: np.ndarray, first: np.ndarray, fans: np.ndarray
 ) -> tuple[np.ndarray, list[Items]]:
-    """(`folded` of Products, items that add up parts) of lines of write-backs of `fans` parts from `first`."""
+    """(`folded` of Products, items that add up parts): each line of a write-back has `fans` from `first`."""
     flow = source.flow
     wide = np.array([bool(k.get("wide")) for k in flow.kernels])[flow.columns.aux[row]]
     written = len(flow.lines.row)

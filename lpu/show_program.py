@@ -15,6 +15,7 @@ def show_program(terminal: Terminal, program: Program) -> None:
     """What a program is, in a few lines."""
     body, manifest = program_body(program), program.manifest
     about, options = manifest["model"], manifest["options"]
+    tokens = "per token" if manifest["chunk"] == 1 else f"for {manifest['chunk']} tokens of a prompt"
     terminal.facts(
         [
             (
@@ -30,7 +31,8 @@ def show_program(terminal: Terminal, program: Program) -> None:
             *(
                 (
                     "latency",
-                    f"{one['latency_cycles']:,} cycles = {one['latency_microseconds']:.2f} us per token at "
+                    f"{one['latency_cycles']:,} cycles = {one['latency_microseconds']:.2f} us "
+                    f"{tokens} at "
                     f"context {one['context']} ({one['rows']:,} rows)",
                 )
                 for one in body["contexts"]
@@ -82,8 +84,8 @@ def show_prefill(terminal: Terminal, program: Program) -> None:
                 (
                     "prefill",
                     f"{one['latency_cycles']:,} cycles = {one['latency_microseconds']:.2f} us for "
-                    f"{body['tokens']} tokens of a prompt at context {one['context']} ({one['rows']:,} rows), "
-                    f"{one['tokens_per_second']:,.0f} tokens/s (modelled)",
+                    f"{body['tokens']} tokens of a prompt at context {one['context']} "
+                    f"({one['rows']:,} rows), {one['tokens_per_second']:,.0f} tokens/s (modelled)",
                 )
                 for one in body["contexts"]
             ),

@@ -127,7 +127,8 @@ class Layer(nnx.Module):
 class Llama(nnx.Module):
     """A decoder that takes one token per row of the batch and step, each row a sequence of its own.
 
-    With a cache of fewer sequences the rows are chunks of them (`models.step.build_step`). `batch`, `context` (tokens of the KV cache) and `kv` (its format) are fixed, as a compiled program's are.
+    With a cache of fewer sequences the rows are chunks of them (`models.step.build_step`). `batch`, `context`
+    (tokens of the KV cache) and `kv` (its format) are fixed, as a compiled program's are.
     """
 
     def __init__(self, config: TransformerConfig, *, batch: int, context: int, kv: KVFormat = "fp16") -> None:

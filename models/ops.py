@@ -18,8 +18,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import mlir
 from jaxtyping import Float, Float16, Float32, Int32, UInt8
 
-from models import float32, numerics
 from models import attention as kv_attention
+from models import float32, numerics
 from models.shapes import (
     add_shape,
     argmax_shape,

@@ -35,9 +35,10 @@ class Factory(Protocol):
 class Step:
     """One step: `fn(params, tokens, position, cache) -> (logits, token, cache)`.
 
-    Its rows are `chunk` tokens of each of `batch` sequences, sequence by sequence. `params` holds the shape of everything that `fn` takes by path (`layers.3.ffn.up.codes`), `constants` the
-    values of those that follow from the configuration (`angles`), `plain_constants` the same for the plain
-    f32 step; the others are weights.
+    Its rows are `chunk` tokens of each of `batch` sequences, sequence by sequence. `params` holds the shape of
+    everything that `fn` takes by path (`layers.3.ffn.up.codes`), `constants` the values of those that follow
+    from the configuration (`angles`), `plain_constants` the same for the plain f32 step; the others are
+    weights.
     """
 
     fn: Callable[[Params, Array, Array, KVCache], Outputs]

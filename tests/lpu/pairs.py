@@ -42,6 +42,6 @@ def compiled_pair(
     step = llama_step(config, batch=batch, context=max(contexts), kv=kv)
     long = llama_step(config, batch=1, context=max(contexts), kv=kv, chunk=chunk)
     machine = load_rack(rack)
-    machine = replace(machine, chip=machine.chip.with_numbers(**(chip or {})))
+    machine = replace(machine, chip=machine.chip.with_numbers("for a test", **(chip or {})))
     sources = source(step, contexts), source(long, contexts)
     return step, *compile_pair(*sources, machine, CompileOptions(**options))

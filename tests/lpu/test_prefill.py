@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import SMALL
+from own_models import head_norms
 from pairs import compiled_pair
 from test_run import HEADS, bits, made_up
 
@@ -17,7 +18,7 @@ from compiler.errors import CapacityError, OptionError
 from compiler.isa import Op
 from compiler.options import CompileOptions
 from compiler.program import Program
-from lpu import api
+from lpu import api, host_memory
 from lpu.check import check, require
 from lpu.check_pair import pair
 from lpu.cli import main
@@ -91,9 +92,9 @@ def test_two_chunks_and_a_decode_step_have_the_bits_of_single_steps(case: str) -
     assert bits(after.logits) == bits(by_reference(2 * chunk))
 
 
-def test_prompts_of_any_length_give_the_logits_of_the_reference() -> None:
+def test_prompts_of_any_length_to_an_own_module_give_the_logits_of_the_reference() -> None:
     """19 tokens in chunks of 8 are three chunks, the last from 11 on; 5 tokens are fed one by one."""
-    compiled = api.compile("llama-tiny", rack="pair", prefill=8, batch=3, context=[40])
+    compiled = api.compile(head_norms, rack="pair", prefill=8, batch=3, context=[40])
     prompts = [list(range(3, 22)), [7, 8, 9, 10, 11], list(range(30, 46))]
     done = api.run(compiled, prompts, tokens=4)
     same = generate(reference_decode(compiled.model), prompts, 4, 3)
@@ -199,7 +200,11 @@ def test_a_machine_shares_its_image_with_no_other_program(both: tuple[Program, P
 
 
 FORMS: dict[str, tuple[Callable[[Program], Program], int, str]] = {
-    "K installed for every row": (lambda p: edited(kernels(p, sequences=16), chunk=1, sequences=16), 0, "16 of 2"),
+    "K installed for every row": (
+        lambda p: edited(kernels(p, sequences=16), chunk=1, sequences=16),
+        0,
+        "16 of 2",
+    ),
     "sequences of another share": (lambda p: kernels(p, sequences=3), 0, "3 sequences of 16 rows"),
     "another cache": (lambda p: kernels(p, cached=5), 0, "1 of 5 cached sequences, the program has 2"),
     "no sequences": (lambda p: kernels(p, sequences=0), 0, "has sequences 0, not a count"),
@@ -227,6 +232,16 @@ def test_keys_are_installed_once_for_all_rows_of_a_sequence() -> None:
                for v in several.violations)  # fmt: skip
 
 
+def test_a_chunk_larger_than_host_memory_is_refused_before_it_runs(
+    both: tuple[Program, Program], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = made_up(compiled_pair(SMALL, 16, rack="pair", tp=2, batch=2)[0])
+    single = prepare(both[0], weights)
+    monkeypatch.setattr(host_memory, "free_bytes", lambda: 1000)
+    with pytest.raises(MachineError, match=r"a chunk computes take .* GB are free\. .*smaller --prefill"):
+        prepare(both[1], weights, single)
+
+
 def test_inputs_that_are_no_chunk_are_refused(both: tuple[Program, Program]) -> None:
     step, decode, long = compiled_pair(SMALL, 16, rack="pair", tp=2, batch=2)
     single = prepare(decode, weights := made_up(step))
@@ -245,7 +260,9 @@ def test_inputs_that_are_no_chunk_are_refused(both: tuple[Program, Program]) -> 
 
 
 def test_a_chunk_that_does_not_fit_is_one_line_with_its_remedy() -> None:
-    with pytest.raises(OptionError, match=r"--prefill 81: is above the longest context, 80\. Give --prefill 80"):
+    with pytest.raises(
+        OptionError, match=r"--prefill 81: is above the longest context, 80\. Give --prefill 80"
+    ):
         compiled_pair(SMALL, 81, rack="pair", tp=2)
     wide = replace(SMALL, hidden=1600, ffn=16_000, vocab=4000)
     with pytest.raises(CapacityError) as error:
@@ -271,7 +288,9 @@ def test_the_command_line_saves_checks_reports_and_runs_both(
         return code, capsys.readouterr().out
 
     folder = str(tmp_path / "p")
-    code, out = lpu("compile", "llama-tiny", "--rack", "pair", "--context", "40", "--prefill", "8", "-o", folder)
+    code, out = lpu(
+        "compile", "llama-tiny", "--rack", "pair", "--context", "40", "--prefill", "8", "-o", folder
+    )
     assert code == 0
     assert "cycles" in out
     assert "for 8 tokens of a prompt at context 40" in out
