@@ -38,11 +38,11 @@ def load_program(folder: str | Path) -> Program:
 
 
 def load_prefill(folder: str | Path, decode: Program) -> Program | None:
-    """Read the prefill program beside the decode program of a folder, None if it was compiled without one.
+    """Read the prefill program beside the decode program of a folder, None if there is none beside it.
 
     Raises ProgramError if it is not whole or was altered.
     """
-    if not decode.manifest["prefill"]:
+    if decode.manifest["prefill"] in (0, decode.manifest["chunk"]):
         return None
     return load(Path(folder) / PREFILL)
 

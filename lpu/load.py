@@ -105,6 +105,11 @@ def reopen(manifest: Mapping[str, Any], weights: str | None = None) -> OpenModel
     weights: where they lie, for a program of a checkpoint; the manifest has their digest, not their place.
     Raises FileError if they are other weights than those that the program was compiled with.
     """
+    if manifest["chunk"] > 1:
+        raise FileError(
+            f"run: this program takes {manifest['chunk']} tokens of a prompt at a time and cannot decode. "
+            "Give the program folder that it lies in."
+        )
     about = manifest["model"]
     known = str(about["weights"])
     if weights == "safetensors" or (weights is None and not known.startswith("seed:")):

@@ -35,7 +35,7 @@ class Factory(Protocol):
 class Step:
     """One step: `fn(params, tokens, position, cache) -> (logits, token, cache)`.
 
-    Its rows are `chunk` tokens of each of `batch` sequences, sequence by sequence. `params` holds the shape of
+    Its rows are `chunk` tokens of each of `batch` sequences, one after another. `params` holds the shape of
     everything that `fn` takes by path (`layers.3.ffn.up.codes`), `constants` the values of those that follow
     from the configuration (`angles`), `plain_constants` the same for the plain f32 step; the others are
     weights.

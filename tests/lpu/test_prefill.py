@@ -296,6 +296,9 @@ def test_the_command_line_saves_checks_reports_and_runs_both(
     assert "for 8 tokens of a prompt at context 40" in out
     assert (tmp_path / "p" / "prefill" / "manifest.json").is_file()
     assert "for 8 tokens of a prompt" in lpu("report", folder)[1]
+    assert "us for 8 tokens of a prompt at context 40" in lpu("report", f"{folder}/prefill")[1]
+    assert main(["run", f"{folder}/prefill"]) == 2
+    assert "Give the program folder that it lies in" in capsys.readouterr().err
     code, out = lpu("check", folder)
     assert code == 0
     assert "image       one for both programs" in out
