@@ -260,6 +260,7 @@ def certify(
     tokens: int = 16,
     plain: bool = True,
     pythons: Sequence[str] = (),
+    prefill: int | None = None,
     corrupt: str = "",
     progress: Progress = quiet,
     **chosen: Any,
@@ -267,11 +268,11 @@ def certify(
     """Compile, check and run a model, and compare the logits' bits with every other way to get them.
 
     See `lpu.certify`. `plain` adds the numerical-equivalence report, `pythons` are other interpreters to
-    compare with. `chosen` goes to `open_model`.
+    compare with, `prefill` takes the prompts in chunks of so many tokens too. `chosen` goes to `open_model`.
     """
     opened = model if isinstance(model, OpenModel) else open_model(model, **chosen)
     vocab, batch = opened.vocab, opened.step.batch
-    ids = prompt_ids(prompts, opened, vocab) if prompts else default_prompts(batch, vocab)
+    ids = prompt_ids(prompts, opened, vocab) if prompts else default_prompts(batch, vocab, prefill or 0)
     check_room(ids, tokens, batch, max(opened.contexts))
     return certificates.certify(
         opened,
@@ -282,6 +283,7 @@ def certify(
         rack_name=None if isinstance(rack, Rack) else str(rack),
         plain=plain,
         pythons=pythons,
+        prefill=prefill,
         corrupt=corrupt,
         progress=progress,
     )
@@ -301,9 +303,9 @@ def prompt_ids(prompts: Sequence[Prompt], model: OpenModel, vocab: int) -> list[
     return checked_ids(out, vocab)
 
 
-def default_prompts(batch: int, vocab: int) -> list[list[int]]:
-    """Fixed prompts of different lengths, one per row of the batch."""
-    return [[(7 * i + 13 * row + 1) % vocab for i in range(4 + row)] for row in range(batch)]
+def default_prompts(batch: int, vocab: int, least: int = 0) -> list[list[int]]:
+    """Fixed prompts of different lengths, one per row of the batch, of at least so many tokens."""
+    return [[(7 * i + 13 * row + 1) % vocab for i in range(max(4, least) + row)] for row in range(batch)]
 
 
 def bucket_of(position: int, contexts: Sequence[int]) -> int:

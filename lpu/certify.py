@@ -10,15 +10,16 @@ import numpy as np
 
 from compiler.errors import CompileError
 from compiler.options import LAYOUTS, PLACEMENTS, CompileOptions
-from compiler.pipeline import compile_program
+from compiler.pipeline import compile_pair, compile_program
 from compiler.program import Program
 from fabric.rack import Rack
 from lpu.certify_child import Child, children
 from lpu.check import check, require
-from lpu.decoders import flipped, machine_of, plain_decode, reference_decode, restart
+from lpu.check_pair import pair
+from lpu.decoders import flipped, machine_of, plain_decode, reference_decode, restart, restart_pair
 from lpu.equivalence import Equivalence, Quantisation, equivalence, quantisation
 from lpu.folder import Progress
-from lpu.generate import Decode, Generation, generate, replay
+from lpu.generate import Decode, Generation, Prefill, generate, replay
 from lpu.load import OpenModel
 
 PACKAGES = ("lpu-emulator", "jax", "jaxlib", "numpy", "flax")
@@ -96,6 +97,7 @@ def certify(
     rack_name: str | None = None,
     plain: bool = True,
     pythons: Sequence[str] = (),
+    prefill: int | None = None,
     corrupt: str = "",
     progress: Progress = lambda stage, done, total: None,
 ) -> Certificate:
@@ -103,6 +105,7 @@ def certify(
 
     rack_name: how another process opens the rack (None: the runs in other processes are left out).
     pythons: other interpreters with lpu-emulator installed, perhaps under another JAX.
+    prefill: also take the prompts in chunks of so many tokens.
     corrupt: for tests, the comparison (or "all") whose run gets one flipped bit in one weight.
     Raises what compile, check, link and run raise.
     """
@@ -118,6 +121,8 @@ def certify(
         ways.take(TWICE, lambda other: restart(machine if other is model else machine_of(program, other))),
     ]
     del machine
+    if prefill is not None:
+        found.append(ways.take_prefill(prefill, settled))
     for name, other in variants(settled, rack.chips):
         found.append(ways.take_variant(name, other))
     for child in children(model.file, rack_name, options, prompts, count, pythons):
@@ -195,14 +200,19 @@ class _Ways:
     progress: Progress
 
     def take(
-        self, name: str, way: Callable[[OpenModel], Decode], program: Program | None = None
+        self,
+        name: str,
+        way: Callable[[OpenModel], Decode | tuple[Decode, Prefill]],
+        program: Program | None = None,
     ) -> Comparison:
-        """Decode again that way and compare every bit."""
+        """Decode again that way, prompts in chunks if it has a way for them, and compare every bit."""
         model = self.model
         if self.corrupt in (name, EVERYTHING):
             model = replace(model, weights=flipped(model.weights))
         base, batch = self.base, int(self.program.manifest["rows"])
-        run = generate(way(model), base.prompts, len(base.tokens[0]), batch, self.progress, name)
+        made = way(model)
+        decode, chunks = made if isinstance(made, tuple) else (made, None)
+        run = generate(decode, base.prompts, len(base.tokens[0]), batch, self.progress, name, chunks)
         wrong = difference(base, run)
         if program is None:
             return Comparison(name=name, equal=not wrong, detail=wrong, logits_sha256=run.digest)
@@ -226,6 +236,27 @@ class _Ways:
         for context in self.model.contexts:
             require(check(program, context))
         return self.take(name, lambda model: restart(machine_of(program, model)), program)
+
+    def take_prefill(self, tokens: int, options: CompileOptions) -> Comparison:
+        """Compile a prefill program beside the same decode program, check both, run, compare."""
+        name = f"prefill in chunks of {tokens}"
+        if all(len(prompt) < tokens for prompt in self.base.prompts):
+            return Comparison(name=name, equal=None, detail=f"no prompt has {tokens} tokens")
+        sources = self.model.source(), self.model.source(tokens)
+        try:
+            decode, long = compile_pair(*sources, self.rack, options, self.progress)
+        except CompileError as error:
+            return Comparison(name=name, equal=None, detail=f"cannot be compiled: {error}")
+        for program in (decode, long):
+            for context in program.manifest["contexts"]:
+                require(check(program, context))
+        require(pair(decode, long))
+
+        def both(model: OpenModel) -> tuple[Decode, Prefill]:
+            machine = machine_of(decode, model)
+            return restart_pair(machine, machine_of(long, model, machine))
+
+        return self.take(name, both, long)
 
     def take_child(self, child: Child) -> Comparison:
         """Compile and run in another process and compare both digests."""

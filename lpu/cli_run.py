@@ -115,6 +115,7 @@ def certify(
     contexts: Context = None,
     kv: Kv = None,
     weights: Weights = None,
+    prefill: Prefill = None,
     plain: Annotated[bool, typer.Option(help="The numerical-equivalence report against plain f32.")] = True,
     python: Annotated[
         list[str] | None,
@@ -144,6 +145,7 @@ def certify(
             tokens=tokens,
             plain=plain,
             pythons=python or [],
+            prefill=prefill,
             corrupt=corrupt,
             progress=bar,
             **chosen,

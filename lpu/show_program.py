@@ -56,7 +56,7 @@ def program_body(program: Program) -> dict[str, Any]:
         "rack": manifest["rack"],
         "options": manifest["options"],
         "groups_used": len(manifest["groups"]),
-        "batch": manifest["rows"],
+        "batch": manifest["sequences"],
         "contexts": [
             {
                 "context": context,

@@ -18,7 +18,7 @@ from compiler.errors import CapacityError, OptionError
 from compiler.isa import Op
 from compiler.options import CompileOptions
 from compiler.program import Program
-from lpu import api, host_memory
+from lpu import api, certify, host_memory
 from lpu.check import check, require
 from lpu.check_pair import pair
 from lpu.cli import main
@@ -103,6 +103,20 @@ def test_prompts_of_any_length_to_an_own_module_give_the_logits_of_the_reference
     assert done.generation.chunks == (7, 15, 18, 7, 15)
     assert done.generation.steps == 5 + 4 - 1
     assert len(done.prefill_cycles) == 5
+
+
+def test_a_certificate_holds_chunks_against_single_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other comparisons have tests of their own."""
+    monkeypatch.setattr(certify, "variants", lambda *_: [])
+    monkeypatch.setattr(certify, "children", lambda *_: [])
+    name = "prefill in chunks of 8"
+    for corrupt in ("", name):
+        found = api.certify(
+            head_norms, rack="pair", context=[40], tokens=2, prefill=8, plain=False, corrupt=corrupt
+        )
+        (chunks,) = (one for one in found.comparisons if one.name == name)
+        assert chunks.equal is (not corrupt)
+        assert found.ok is (not corrupt)
 
 
 def test_the_last_chunk_of_a_prompt_ends_with_it() -> None:
@@ -296,7 +310,9 @@ def test_the_command_line_saves_checks_reports_and_runs_both(
     assert "for 8 tokens of a prompt at context 40" in out
     assert (tmp_path / "p" / "prefill" / "manifest.json").is_file()
     assert "for 8 tokens of a prompt" in lpu("report", folder)[1]
-    assert "us for 8 tokens of a prompt at context 40" in lpu("report", f"{folder}/prefill")[1]
+    out = lpu("report", f"{folder}/prefill")[1]
+    assert "us for 8 tokens of a prompt at context 40" in out
+    assert "context 40, batch 1 of 8 tokens" in out
     assert main(["run", f"{folder}/prefill"]) == 2
     assert "Give the program folder that it lies in" in capsys.readouterr().err
     code, out = lpu("check", folder)
