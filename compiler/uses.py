@@ -32,14 +32,27 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A `tp` that the search tried: the cycles of its step, or why it has none."""
+
+    tp: int
+    cycles: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scheduled:
-    """All blocks scheduled: templates, their uses in order, the groups that have work; cycles of a step."""
+    """All blocks scheduled: templates, their uses in order, the groups that have work; cycles of a step.
+
+    search: what was tried to find its `tp`, if that was left to the compiler.
+    """
 
     plan: Plan
     options: CompileOptions
     templates: list[Template]
     uses: list[Use]
     groups: tuple[tuple[int, ...], ...]
+    search: tuple[Candidate, ...] = ()
 
     @property
     def cycles(self) -> int:
