@@ -81,8 +81,8 @@ def _fastest(rack: Rack, scheduled: Callable[[int], Scheduled]) -> Scheduled:
         tp *= 2
     if best is None:
         assert reason is not None
-        if isinstance(reason, CapacityError):
-            reason.remedy = f"No --tp fits {rack.name}: take a larger rack, a shorter context, or kv: fp8."
+        if "--tp" in reason.remedy:
+            reason.remedy = f"No --tp fits {rack.name}: use a larger rack, a shorter context, or kv: fp8."
         raise reason
     return replace(best, search=tuple(tried))
 

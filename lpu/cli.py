@@ -36,7 +36,7 @@ EXIT_CODES = {
 app = typer.Typer(
     name="lpu",
     help="Compile a model for a rack of SRAM LPUs, cycle by cycle; check, run and certify the program.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -56,9 +56,12 @@ def _version(value: bool) -> bool:
 
 @app.callback()
 def options(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
 ) -> None:
     """Compile a model for a rack of SRAM LPUs, cycle by cycle; check, run and certify the program."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

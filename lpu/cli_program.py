@@ -72,7 +72,7 @@ def compile_(
     if sweep:
         _sweep(model, rack or DEFAULT_RACK, sweep, output, not no_check, options, chosen)
         return
-    with atomic_folder(output) if output else nullcontext() as folder, progress() as bar:
+    with nullcontext() if output is None else atomic_folder(output) as folder, progress() as bar:
         made = api.compile(
             model, rack=rack or DEFAULT_RACK, options=options, check=not no_check, progress=bar, **chosen
         )
