@@ -36,7 +36,6 @@ EXIT_CODES = {
 app = typer.Typer(
     name="lpu",
     help="Compile a model for a rack of SRAM LPUs, cycle by cycle; check, run and certify the program.",
-    invoke_without_command=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -56,12 +55,9 @@ def _version(value: bool) -> bool:
 
 @app.callback()
 def options(
-    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
 ) -> None:
     """Compile a model for a rack of SRAM LPUs, cycle by cycle; check, run and certify the program."""
-    if context.invoked_subcommand is None:
-        print(context.get_help())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -115,7 +111,7 @@ def message(error: BaseException) -> str:
 def _run(arguments: list[str]) -> int:
     command: Any = typer.main.get_command(app)
     try:
-        code = command.main(args=arguments, prog_name="lpu", standalone_mode=False)
+        code = command.main(args=arguments or ["--help"], prog_name="lpu", standalone_mode=False)
     except typer.Abort:
         raise KeyboardInterrupt from None
     if code == INTERRUPTED:  # what typer makes of an interrupt

@@ -66,7 +66,7 @@ def refused(capsys: pytest.CaptureFixture[str], code: int, *words: str) -> str:
         (
             2,
             ["compile", "llama-tiny", *QUAD, "--tp", "many"],
-            ["'many' is neither a positive count nor auto"],
+            ["'many' is neither a positive count"],
         ),
         (2, ["compile", "no_such_module:x"], ["No module named 'no_such_module'"]),
         (2, ["compile", "own_models:nothing"], ["has no attribute 'nothing'"]),
