@@ -74,6 +74,7 @@ def assemble(
     manifest: dict[str, Any] = {
         "schema": "lpu-program/1",
         "inputs": hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest(),
+        "search": [asdict(candidate) for candidate in scheduled.search],
         "versions": {"lpu-emulator": version("lpu-emulator")},
         "groups": [list(group) for group in groups],
         "rows": graph.batch,

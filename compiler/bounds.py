@@ -63,7 +63,7 @@ def bounds(program: Program, context: int) -> tuple[Bound, ...]:
     manifest = program.manifest
     chip = manifest["chip"]
     rate = chip_of(manifest).plane_bytes_per_cycle * chip["planes"]
-    install, product, path, hops, busy = 0, 0, 0, 0, 0
+    install, product, occupied, wires, path, hops, busy = 0, 0, 0, 0, 0, 0, 0
     first = {call.block: call for call in reversed(program.calls)}
     uses = np.bincount([call.block for call in program.calls], minlength=len(program.blocks)).tolist()
     for block, times in enumerate(uses):
@@ -73,10 +73,13 @@ def bounds(program: Program, context: int) -> tuple[Bound, ...]:
         asked = work(columns, manifest["kernels"], manifest["rows"], manifest["chips"])
         install += times * -(-int((asked.weight_bytes + asked.kv_bytes).max()) // rate)
         product += times * -(-int(asked.macs.max()) // (MACS_PER_PLANE * chip["planes"]))
+        hold = holds(columns, manifest)
+        occupied += times * busiest_planes(columns, hold, manifest)
+        wires += times * busiest_link(columns, hold, manifest)
         chain = waits(columns, edges(columns, manifest["kernels"], chip["planes"], first[block].tag))
         longest = critical_path(columns, chain)
         path, hops = path + times * longest[0], hops + times * longest[1]
-        busy += times * max(longest[0], busy_units(columns, chain, manifest))
+        busy += times * max(longest[0], busy_units(columns, chain, hold, manifest))
     return (
         Bound(
             name="installs",
@@ -84,6 +87,16 @@ def bounds(program: Program, context: int) -> tuple[Bound, ...]:
             reason="weights and KV of the busiest chip of each block / what planes install",
         ),
         Bound(name="products", cycles=product, reason="MACs of the busiest chip of each block / peak"),
+        Bound(
+            name="MXM geometry",
+            cycles=occupied,
+            reason="what tiles as they are cut hold the planes of the busiest chip of each block",
+        ),
+        Bound(
+            name="links",
+            cycles=wires,
+            reason="bytes over the most loaded link of each block / its bandwidth",
+        ),
         Bound(
             name="critical path", cycles=path, reason=f"longest chain of rows, {hops} link hops among them"
         ),
@@ -103,7 +116,23 @@ def critical_path(columns: Columns, chain: Waits) -> tuple[int, int]:
     return int(through[last]), int(chain.hops[last]) + int(transfer)
 
 
-def busy_units(columns: Columns, chain: Waits, manifest: Mapping[str, Any]) -> int:
+def busiest_planes(columns: Columns, hold: np.ndarray, manifest: Mapping[str, Any]) -> int:
+    """Cycles that the planes of one chip, sharing its tiles evenly, are held: padding and fill included."""
+    planes = manifest["chip"]["planes"]
+    tiles = (columns.peer < 0) & (columns.unit < planes)
+    return -(-int(np.bincount(columns.chip[tiles], hold[tiles], 1).max()) // planes)
+
+
+def busiest_link(columns: Columns, hold: np.ndarray, manifest: Mapping[str, Any]) -> int:
+    """Cycles that all lanes of one link together need for the lines that cross it."""
+    sent = np.flatnonzero(columns.peer >= 0)
+    links = link_rows(manifest, columns.chip[sent], columns.peer[sent])
+    lanes = np.array(manifest["links"], np.int64).reshape(-1, 5)[:, 2]
+    held = np.bincount(links, hold[sent] * columns.aux[sent], len(lanes)).astype(np.int64)
+    return int((-(-held // lanes)).max(initial=0))
+
+
+def busy_units(columns: Columns, chain: Waits, hold: np.ndarray, manifest: Mapping[str, Any]) -> int:
     """Cycles that no order of the rows can beat, by head, work and tail of one class of units or one link.
 
     Of the rows that a chip's planes (or drains, chains, lanes) take and that cannot start before a cycle h,
@@ -111,7 +140,6 @@ def busy_units(columns: Columns, chain: Waits, manifest: Mapping[str, Any]) -> i
     Source: the one-machine bound of job-shop scheduling (Carlier 1982).
     """
     chip = manifest["chip"]
-    hold = holds(columns, manifest)
     transfer = columns.peer >= 0
     group = np.minimum(columns.unit // chip["planes"], 2)
     units = np.array([chip["planes"], chip["planes"], chip["vxm_chains"]])[np.maximum(group, 0)]

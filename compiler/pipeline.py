@@ -18,7 +18,7 @@ from compiler.lower_attention import kv_capacity
 from compiler.options import CompileOptions
 from compiler.program import Program
 from compiler.rows import Kernels
-from compiler.uses import Progress, Scheduled, place_blocks, schedule_blocks
+from compiler.uses import Candidate, Progress, Scheduled, place_blocks, schedule_blocks
 from fabric.rack import Rack
 
 
@@ -129,23 +129,29 @@ def _fastest(rack: Rack, scheduled: Callable[[int], Scheduled]) -> Scheduled:
     """
     best: Scheduled | None = None
     reason: CompileError | None = None
+    tried: list[Candidate] = []
     worse, tp = 0, 1
     while rack.chips % tp == 0 and worse < 2:
         try:
             found = scheduled(tp)
         except (CapacityError, OptionError) as error:
+            tried.append(Candidate(tp=tp, reason=f"{error.subject} {error.reason}"))
             if best is not None:
                 break
             if reason is None or isinstance(error, CapacityError):
                 reason = error
         else:
+            tried.append(Candidate(tp=tp, cycles=found.cycles))
             worse = 0 if best is None or found.cycles < best.cycles else worse + 1
             best = found if not worse else best
         tp *= 2
     if best is None:
         assert reason is not None
+        if "--tp" in reason.remedy:
+            shorter = "a smaller --prefill" if "--prefill" in reason.remedy else "a shorter context"
+            reason.remedy = f"No --tp fits {rack.name}: use a larger rack, {shorter}, or kv: fp8."
         raise reason
-    return best
+    return replace(best, search=tuple(tried))
 
 
 def plan_of(source: Source, graph: Graph, rack: Rack, decode: Source | None = None) -> Plan:

@@ -32,10 +32,20 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A `tp` that the search tried: the cycles of its step, or why it has none."""
+
+    tp: int
+    cycles: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scheduled:
     """All blocks scheduled: templates, their uses in order, the groups that have work; cycles of a step.
 
     chips: of each block by rank.
+    search: what was tried to find its `tp`, if that was left to the compiler.
     """
 
     plan: Plan
@@ -44,6 +54,7 @@ class Scheduled:
     uses: list[Use]
     groups: tuple[tuple[int, ...], ...]
     chips: tuple[tuple[int, ...], ...]
+    search: tuple[Candidate, ...] = ()
 
     @property
     def cycles(self) -> int:

@@ -1,4 +1,4 @@
-"""The verbs of the command line as plain functions: open, compile, check, run, certify.
+"""The verbs of the command line as plain functions: open, compile, check, run, certify, validate.
 
 `compile("llama-tiny", rack="quad")` gives what `lpu compile llama-tiny --rack quad` computes. A model is a
 catalog name, a model file, a Hugging Face folder, `package.module:factory`, or the factory itself.
@@ -16,6 +16,7 @@ from compiler.program import Program
 from fabric.rack import Rack
 from lpu import certify as certificates
 from lpu import sweep as sweeps
+from lpu import validate as validations
 from lpu.certify import Certificate
 from lpu.check import Report, require
 from lpu.check_pair import pair
@@ -32,6 +33,7 @@ from lpu.load import open_model as open_file
 from lpu.load import reopen as reopen
 from lpu.sweep import Sweep
 from lpu.text import checked_ids
+from lpu.validate import Validation
 
 if TYPE_CHECKING:
     from models.checkpoint import OrbaxWeights
@@ -287,6 +289,11 @@ def certify(
         corrupt=corrupt,
         progress=progress,
     )
+
+
+def validate(case: int | None = None) -> Validation:
+    """Hold the models against published figures of GroqChip1: all cases, or one. Raises FileError."""
+    return validations.validate(case)
 
 
 def prompt_ids(prompts: Sequence[Prompt], model: OpenModel, vocab: int) -> list[list[int]]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lpu import cli_convert, cli_list, cli_program, cli_run
+from lpu import cli_convert, cli_list, cli_program, cli_run, cli_validate
 from lpu.terminal import TERMINAL, Terminal
 
 BROKEN_PIPE = 141
@@ -36,12 +36,12 @@ EXIT_CODES = {
 app = typer.Typer(
     name="lpu",
     help="Compile a model for a rack of SRAM LPUs, cycle by cycle; check, run and certify the program.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for _verb in (*cli_program.VERBS, *cli_run.VERBS, *cli_convert.VERBS, *cli_list.VERBS):
+_VERBS = (*cli_program.VERBS, *cli_run.VERBS, *cli_convert.VERBS, *cli_validate.VERBS, *cli_list.VERBS)
+for _verb in _VERBS:
     app.command(_verb.__name__.rstrip("_"))(_verb)
 
 
@@ -112,7 +112,7 @@ def message(error: BaseException) -> str:
 def _run(arguments: list[str]) -> int:
     command: Any = typer.main.get_command(app)
     try:
-        code = command.main(args=arguments, prog_name="lpu", standalone_mode=False)
+        code = command.main(args=arguments or ["--help"], prog_name="lpu", standalone_mode=False)
     except typer.Abort:
         raise KeyboardInterrupt from None
     if code == INTERRUPTED:  # what typer makes of an interrupt

@@ -30,6 +30,13 @@ def _one_of(choices: tuple[str, ...]) -> Callable[[str | None], str | None]:
     return check
 
 
+def _count_or_auto(text: str) -> int:
+    """A count, 0 for `auto`."""
+    if text != "auto" and not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise typer.BadParameter(f"{text!r} is neither a positive count nor auto")
+    return 0 if text == "auto" else int(text)
+
+
 Json = Annotated[
     bool, typer.Option("--json", help="One JSON object on stdout.", callback=_set_json, is_eager=True)
 ]
@@ -57,7 +64,13 @@ Weights = Annotated[
     str | None, typer.Option("--weights", help="seed:N, safetensors, safetensors:PATH or orbax:PATH.")
 ]
 Tp = Annotated[
-    int | None, typer.Option("--tp", min=1, help="Chips per group; the fastest that fits by default.")
+    int | None,
+    typer.Option(
+        "--tp",
+        metavar="N|auto",
+        parser=_count_or_auto,
+        help="Chips per group; auto, the default, schedules all that fit and takes the shortest step.",
+    ),
 ]
 Pp = Annotated[
     int | None, typer.Option("--pp", min=1, help="Groups in the pipeline; as few as fit by default.")
@@ -95,7 +108,7 @@ def compile_options(
     tp: int | None, pp: int | None, layout: str | None, placement: str | None, seed: int | None
 ) -> CompileOptions:
     """The options of the compiler; what is not given stays as it is by default."""
-    given = {"tp": tp, "pp": pp, "layout": layout, "placement": placement, "seed": seed}
+    given = {"tp": tp or None, "pp": pp, "layout": layout, "placement": placement, "seed": seed}
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     return CompileOptions(**chosen)
 

@@ -77,7 +77,7 @@ def compile_(
             raise FileError("sweep: compiles decode programs only. Leave out --prefill, or --sweep.")
         _sweep(model, rack or DEFAULT_RACK, sweep, output, not no_check, options, chosen)
         return
-    with atomic_folder(output) if output else nullcontext() as folder, progress() as bar:
+    with nullcontext() if output is None else atomic_folder(output) as folder, progress() as bar:
         made = api.compile(
             model,
             rack=rack or DEFAULT_RACK,

@@ -93,6 +93,8 @@ def read_json(path: str | Path) -> Any:
 
 def write_json_atomic(path: str | Path, value: Any) -> None:
     """Write `value` as JSON: the file is whole or as it was before."""
+    if not str(path):
+        raise FileError("output: -o names no folder. Give one, or leave -o out.")
     path = Path(path).resolve()
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     text = json.dumps(value, indent=1) + "\n"
@@ -113,6 +115,8 @@ def atomic_folder(path: str | Path, marker: str = "manifest.json") -> Generator[
 
     An existing folder is replaced only if it is empty or holds `marker`: it is an earlier result then.
     """
+    if not str(path):
+        raise FileError("output: -o names no folder. Give one, or leave -o out.")
     path = Path(path).resolve()
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:

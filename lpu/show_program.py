@@ -1,5 +1,6 @@
 """A program and its check as lines for a person and as JSON values."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -28,6 +29,7 @@ def show_program(terminal: Terminal, program: Program) -> None:
                 f"tp {options['tp']} by {options['layout']}, {body['groups_used']} of "
                 f"{manifest['chips'] // options['tp']} groups in the pipeline, {options['placement']}",
             ),
+            *((("search", search_line(manifest["search"], options["tp"])),) if manifest["search"] else ()),
             *(
                 (
                     "latency",
@@ -47,6 +49,13 @@ def show_program(terminal: Terminal, program: Program) -> None:
     )
 
 
+def search_line(tried: Sequence[Mapping[str, Any]], chosen: int) -> str:
+    """Every tp that was scheduled with its cycles, and those that do not fit."""
+    fit = [f"tp {one['tp']} {one['cycles']:,} cycles" for one in tried if one["cycles"] is not None]
+    unfit = [f"tp {one['tp']}: {one['reason']}" for one in tried if one["cycles"] is None]
+    return f"tp {chosen} is the shortest step of {', '.join(fit)}" + "".join(f"; {one}" for one in unfit)
+
+
 def program_body(program: Program) -> dict[str, Any]:
     """The same as JSON values."""
     manifest = program.manifest
@@ -55,6 +64,7 @@ def program_body(program: Program) -> dict[str, Any]:
         "model": manifest["model"],
         "rack": manifest["rack"],
         "options": manifest["options"],
+        "search": manifest["search"],
         "groups_used": len(manifest["groups"]),
         "batch": manifest["sequences"],
         "contexts": [

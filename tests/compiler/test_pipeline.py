@@ -15,6 +15,7 @@ from compiler.isa import COLUMNS, TAGS, Op
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
 from compiler.program import Program, ProgramError, load, save
+from compiler.route import Router
 from fabric.rack import load_rack
 
 TRAY = load_rack("lpx-tray")
@@ -30,6 +31,32 @@ def test_equal_layers_share_one_template_and_expand_to_the_same_rows() -> None:
     assert len(attention) == 2
     assert attention[0].block == attention[1].block
     assert attention[1].base[160] > attention[0].base[160]
+
+
+@pytest.mark.parametrize("layout", ["column", "row", "2d"])
+@pytest.mark.parametrize("pp", [1, 2])
+def test_replicated_templates_are_row_by_row_what_every_block_scheduled_anew_gives(
+    layout: str, pp: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = llama(layers=5)
+    options = CompileOptions(tp=4, pp=pp, layout=layout)
+    replicated = compile_program(source, TRAY, options)
+    monkeypatch.setattr(Router, "same_as", lambda *_: False)
+    unrolled = compile_program(source, TRAY, options)
+    assert len(unrolled.blocks) == len(unrolled.calls) - pp + 1 > len(replicated.blocks)
+    for name in COLUMNS + TAGS:
+        assert np.array_equal(getattr(replicated.expand(160), name), getattr(unrolled.expand(160), name)), (
+            name
+        )
+
+
+def test_the_search_for_a_tp_says_what_it_tried_and_takes_the_shortest_step() -> None:
+    program = compiled()
+    tried = {one["tp"]: one["cycles"] for one in program.manifest["search"]}
+    assert list(tried) == [1, 2, 4, 8][: len(tried)]
+    assert program.manifest["options"]["tp"] == min(tried, key=lambda tp: tried[tp])
+    assert program.manifest["cycles"]["160"] == min(tried.values())
+    assert compiled(tp=2).manifest["search"] == []
 
 
 def test_the_residual_of_one_block_is_the_input_of_the_next_by_tag() -> None:

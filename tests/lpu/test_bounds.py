@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiler.bounds import bounds, busy_units, critical_path
+from compiler.bounds import bounds, busiest_link, busiest_planes, busy_units, critical_path
 from compiler.chain import PARTS, chain_totals, chains
-from compiler.dataflow import edges, waits
+from compiler.dataflow import Waits, edges, waits
 from compiler.holds import holds
 from compiler.isa import Columns
 from compiler.options import CompileOptions
@@ -70,6 +70,16 @@ def another_schedule(
     return replace(columns, t0=t0, t1=t0 + np.array(latency, np.int64))
 
 
+def row_bounds(columns: Columns, chain: Waits, manifest: dict[str, Any]) -> tuple[int, ...]:
+    hold = holds(columns, manifest)
+    return (
+        critical_path(columns, chain)[0],
+        busy_units(columns, chain, hold, manifest),
+        busiest_planes(columns, hold, manifest),
+        busiest_link(columns, hold, manifest),
+    )
+
+
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_no_bound_exceeds_any_legal_schedule_of_the_rows(
@@ -86,10 +96,9 @@ def test_no_bound_exceeds_any_legal_schedule_of_the_rows(
             other = another_schedule(columns, pairs, manifest, random)
             length = int(other.t1.max())
             chain = waits(other, pairs)
-            found = critical_path(other, chain)[0], busy_units(other, chain, manifest)
+            found = row_bounds(other, chain, manifest)
             assert max(found) <= length
-            own = waits(columns, pairs)
-            assert found == (critical_path(columns, own)[0], busy_units(columns, own, manifest))
+            assert found == row_bounds(columns, waits(columns, pairs), manifest)
 
 
 @pytest.mark.parametrize("rack", ["pair", "quad"])
@@ -122,8 +131,11 @@ def test_a_bound_falls_when_its_resource_is_doubled_and_rises_with_the_hop() -> 
     assert step_bounds("pair", 2, "sram_bytes_per_cycle", "204800")["installs"] * 2 <= base["installs"] + 99
     planes = step_bounds("pair", 2, "planes", "8")
     assert planes["products"] * 2 <= base["products"] + 99
+    assert planes["MXM geometry"] < base["MXM geometry"]
     lanes = step_bounds("pair", 2, "lanes", "2")
     slower = step_bounds("pair", 2, "slot_cycles", "720")
+    assert 2 * lanes["links"] > base["links"] > lanes["links"] > 0
+    assert slower["links"] > base["links"]
     for name in ("critical path", "busy units"):
         assert lanes[name] <= base[name] < slower[name]
     assert step_bounds("pair", 2, "hop_ns", "700")["critical path"] > base["critical path"]

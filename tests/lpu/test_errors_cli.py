@@ -61,6 +61,13 @@ def refused(capsys: pytest.CaptureFixture[str], code: int, *words: str) -> str:
         ),
         (3, ["compile", "llama-2-70b", *QUAD], ["quad", "MB", "the rack has", "Use a rack of"]),
         (3, ["compile", "llama-2-70b", *QUAD, "--tp", "4", "--pp", "1"], ["MB", "500.0 MB", "Raise --"]),
+        (3, ["compile", "llama-3.1-405b", "--rack", "pair"], ["MB", "500.0 MB", "No --tp fits pair"]),
+        (2, ["compile", "llama-tiny", *QUAD, "-o", ""], ["-o names no folder"]),
+        (
+            2,
+            ["compile", "llama-tiny", *QUAD, "--tp", "many"],
+            ["'many' is neither a positive count"],
+        ),
         (2, ["compile", "no_such_module:x"], ["No module named 'no_such_module'"]),
         (2, ["compile", "own_models:nothing"], ["has no attribute 'nothing'"]),
         (2, ["compile", "own_models:NUMBER"], ["is int, not a callable"]),

@@ -82,7 +82,7 @@ def test_no_bound_of_a_block_exceeds_its_length(piped_program: Program) -> None:
             assert (columns.t0 - columns.t0.min() >= chain.head).all()
             cycles = piped_program.blocks[call.block].cycles[80]
             assert 0 < critical_path(columns, chain)[0] <= cycles
-            assert 0 < busy_units(columns, chain, manifest) <= cycles
+            assert 0 < busy_units(columns, chain, holds(columns, manifest), manifest) <= cycles
 
 
 def test_a_longer_row_makes_the_critical_path_longer(pair_program: Program) -> None:
