@@ -1,5 +1,6 @@
 """Three ways to take a decode step: the machine, the reference under the contract, plain f32."""
 
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from lpu.run import Machine, prepare
 from models.kv import empty_cache
 from models.plain import plain, plain_cache, plain_params
 from models.step import Params
-from models.weights import Shapes, Weights
+from models.weights import ReadRows, Shapes, Weights, row_reader
 
 
 def machine_of(program: Program, model: OpenModel) -> Machine:
@@ -73,10 +74,26 @@ class Tensors(Mapping[str, np.ndarray]):
 
     def __init__(self, model: OpenModel) -> None:
         self._weights, self._constants = model.weights, model.step.constants
+        self._exponents: dict[str, np.ndarray] = {}
+        self._lock = threading.Lock()
+        self.shapes = dict(model.step.params)
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """The tensor of that path."""
-        return self._constants[name] if name in self._constants else self._weights[name]
+        """The tensor of that path, one thread at a time: sources keep what they quantised last."""
+        if name in self._constants:
+            return self._constants[name]
+        with self._lock:
+            if name in self._exponents:
+                return self._exponents.pop(name)
+            exponent = name.removesuffix("codes") + "exponent"
+            values = self._weights[name]
+            if name.endswith(".codes") and exponent in self._weights.shapes:
+                self._exponents[exponent] = self._weights[exponent]
+            return values
+
+    def row_reader(self, name: str) -> ReadRows | None:
+        """Reads rows of a tensor without the rest of it; None where the weights cannot."""
+        return None if name in self._constants else row_reader(self._weights, name)
 
     def __contains__(self, name: object) -> bool:
         return name in self._constants or name in self._weights.shapes
@@ -117,6 +134,10 @@ class Flipped:
             values = values.copy()
             values.flat[int(np.argmax(values & 0x7F != 0))] ^= 0x80
         return values
+
+    def row_reader(self, name: str) -> ReadRows | None:
+        """As of the weights, but for the tensor with the changed code."""
+        return None if name == self.name else row_reader(self.weights, name)
 
     def plain(self, name: str) -> np.ndarray:
         """As of the weights."""

@@ -5,7 +5,7 @@ read the pools; one update per pool appends what they return. KV is read as the 
 step's appended rows put in their place, and is written once at the end.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,7 +17,8 @@ from jax import Array, lax
 from compiler.isa import F16_LANES, F32_LANES
 from compiler.program import Program
 from lpu import host_memory
-from lpu.image import Image, MachineError, Weights, image_bytes, place
+from lpu.image import Image, MachineError, Weights, image_bytes
+from lpu.image_fill import place
 from lpu.link import Dataflow, link
 from lpu.run_kernels import KERNELS, KV, Env, Pools
 from lpu.run_pack import Kind, Layout, Packed, Tables, pack
@@ -52,37 +53,47 @@ class Machine:
 
     def bucket(self, positions: Any) -> int:
         """The smallest context bucket that holds these positions."""
-        last = int(np.max(positions))
-        for context in sorted(self.entries):
-            if last < context:
-                return context
-        raise MachineError(
-            f"run: position {last} is beyond the largest context, {max(self.entries)}. "
-            "Compile with a longer --context."
-        )
+        return bucket_of(self.entries, positions)
 
     def step(self, state: KV, tokens: Any, positions: Any) -> Step:
         """One decode step; `state` is consumed.
 
         Raises MachineError for inputs out of range and for NaN or Inf in the logits.
         """
-        tokens, positions = np.asarray(tokens, np.int32), np.asarray(positions, np.int32)
         context = self.bucket(positions)
         layout = self.entries[context].layout
         known = len(self.image.tables[0]) if self.image.tables else layout.vocab
-        for name, array, most in (("token", tokens, known), ("position", positions, context)):
-            if array.shape != (layout.batch,):
-                raise MachineError(
-                    f"run: {name}s have shape {array.shape}, the program takes {layout.batch}."
-                )
-            if array.min() < 0 or array.max() >= most:
-                raise MachineError(f"run: {name} {array.min()}..{array.max()} is outside 0..{most - 1}.")
+        tokens, positions = checked_inputs(layout.batch, known, context, tokens, positions)
         logits, token, finite, state = execute(
             layout, self._tables[context], self.image, state, jnp.asarray(tokens), jnp.asarray(positions)
         )
         if not bool(finite):
             raise MachineError("run: the logits hold NaN or Inf. The contract knows finite values only.")
         return Step(logits, token, state)
+
+
+def bucket_of(contexts: Iterable[int], positions: Any) -> int:
+    """The smallest of these context buckets that holds the positions."""
+    last = int(np.max(positions))
+    largest = max(contexts := sorted(contexts))
+    if last >= largest:
+        raise MachineError(
+            f"run: position {last} is beyond the largest context, {largest}. Compile with a longer --context."
+        )
+    return next(context for context in contexts if last < context)
+
+
+def checked_inputs(
+    batch: int, known: int, context: int, tokens: Any, positions: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens below `known` and positions below `context`, one per sequence; MachineError for others."""
+    tokens, positions = np.asarray(tokens, np.int32), np.asarray(positions, np.int32)
+    for name, array, most in (("token", tokens, known), ("position", positions, context)):
+        if array.shape != (batch,):
+            raise MachineError(f"run: {name}s have shape {array.shape}, the program takes {batch}.")
+        if array.min() < 0 or array.max() >= most:
+            raise MachineError(f"run: {name} {array.min()}..{array.max()} is outside 0..{most - 1}.")
+    return tokens, positions
 
 
 def prepare(program: Program, weights: Weights) -> Machine:
@@ -93,7 +104,7 @@ def prepare(program: Program, weights: Weights) -> Machine:
     formats.guard()
     loads, manifest = program.loads(), program.manifest
     flows = {context: link(manifest, loads, program.expand(context)) for context in manifest["contexts"]}
-    shapes, stores = _stores(flows)
+    shapes, stores = kv_stores(flows)
     kv_bytes = 2 * sum(int(np.prod(shape.shape)) * shape.dtype.itemsize for shape in shapes)
     host_memory.require(image_bytes(loads, program.slots()) + kv_bytes)
     placed = place(loads, program.slots(), weights)
@@ -103,7 +114,7 @@ def prepare(program: Program, weights: Weights) -> Machine:
     return Machine(placed.image, shapes, entries)
 
 
-def _stores(flows: Mapping[int, Dataflow]) -> tuple[list[jax.ShapeDtypeStruct], dict[int, int]]:
+def kv_stores(flows: Mapping[int, Dataflow]) -> tuple[list[jax.ShapeDtypeStruct], dict[int, int]]:
     """(shape of each KV store, store of each attention kernel); every bucket must use the same regions."""
     places: dict[tuple[int, str, int], np.ndarray] = {}
     stores: dict[int, int] = {}
@@ -165,8 +176,22 @@ def execute(
 ) -> tuple[Array, Array, Array, KV]:
     """(logits, token, whether all logits are finite, state) of one step."""
     env = Env(image, state, tokens, positions)
-    branches = [_branch(kind, layout) for kind in layout.kinds]
     pools = Pools(*(jnp.zeros(shape, dtype) for shape, dtype in pool_shapes(layout, layout.pools)))
+    pools = take_steps(layout, tables, env, pools)
+    assert pools.f16 is not None
+    assert pools.f32 is not None
+    logits = jnp.moveaxis(pools.f32[tables.logits], 0, 1).reshape(layout.batch, -1)[:, : layout.vocab]
+    token = pools.f32[tables.token, :, 1].astype(jnp.int32)
+    new = KV(
+        tuple(_append(s, pools.f16[r], positions) for s, r in zip(state.keys, tables.keys, strict=True)),
+        tuple(_append(s, pools.f16[r], positions) for s, r in zip(state.values, tables.values, strict=True)),
+    )
+    return logits, token, jnp.isfinite(logits).all(), new
+
+
+def take_steps(layout: Layout, tables: Tables, env: Env, pools: Pools) -> Pools:
+    """The pools after all steps."""
+    branches = [_branch(kind, layout) for kind in layout.kinds]
 
     def step(pools: Pools, now: tuple[Array, Array, Array]) -> tuple[Pools, None]:
         kind, offset, rows = now
@@ -179,22 +204,19 @@ def execute(
         return Pools(*out), None
 
     steps: Any = (tables.kind, tables.offset, tables.rows)
-    pools, _ = lax.scan(step, pools, steps)
-    assert pools.f16 is not None
-    assert pools.f32 is not None
-    logits = jnp.moveaxis(pools.f32[tables.logits], 0, 1).reshape(layout.batch, -1)[:, : layout.vocab]
-    token = pools.f32[tables.token, :, 1].astype(jnp.int32)
-    new = KV(
-        tuple(_append(s, pools.f16[r], positions) for s, r in zip(state.keys, tables.keys, strict=True)),
-        tuple(_append(s, pools.f16[r], positions) for s, r in zip(state.values, tables.values, strict=True)),
-    )
-    return logits, token, jnp.isfinite(logits).all(), new
+    return lax.scan(step, pools, steps)[0]
 
 
 def _append(store: Array, lines: Array, positions: Array) -> Array:
     """The store with a head per region and sequence at its position; lines [regions, n, batch, 160]."""
-    regions, batch, _, head_dim = store.shape
-    new = jnp.moveaxis(lines, 1, 2).reshape(regions, batch, -1)[..., :head_dim]
-    new = rn8(new.astype(F32)) if store.dtype == jnp.uint8 else new
+    regions, batch, _, _ = store.shape
+    new = heads_of(store, lines)
     region, row = jnp.arange(regions)[:, None], jnp.arange(batch)[None]
     return store.at[region, row, positions[None]].set(new, unique_indices=True, indices_are_sorted=True)
+
+
+def heads_of(store: Array, lines: Array) -> Array:
+    """The heads [regions, batch, head_dim] that lines [regions, n, batch, 160] hold, as the store keeps them."""
+    regions, batch, _, head_dim = store.shape
+    new = jnp.moveaxis(lines, 1, 2).reshape(regions, batch, -1)[..., :head_dim]
+    return rn8(new.astype(F32)) if store.dtype == jnp.uint8 else new
