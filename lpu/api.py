@@ -175,12 +175,14 @@ def run(
     model: OpenModel | None = None,
     weights: str | None = None,
     corrupt: bool = False,
+    stream: bool | None = None,
     progress: Progress = quiet,
 ) -> Run:
     """Greedy decode of one prompt per row of the batch, each a text or token ids, `tokens` new ones for each.
 
     model: what the program was compiled from; opened again by the manifest if not given, with the checkpoint
-    that `weights` names. corrupt: for tests, flips one bit of one weight.
+    that `weights` names. corrupt: for tests, flips one bit of one weight. stream: take the weights call by
+    call at every step; None: if they exceed the host's memory.
     Raises FileError (prompts, weights), LinkError, MachineError.
     """
     if isinstance(program, Compiled):
@@ -193,7 +195,7 @@ def run(
     progress("link", 0, 1)
     if corrupt:
         model = replace(model, weights=flipped(model.weights))
-    done = generate(restart(machine_of(program, model)), ids, tokens, batch, progress)
+    done = generate(restart(machine_of(program, model, stream, progress)), ids, tokens, batch, progress)
     tokenizer = model.tokenizer()
     return Run(
         program=program,
@@ -213,6 +215,7 @@ def certify(
     plain: bool = True,
     pythons: Sequence[str] = (),
     corrupt: str = "",
+    stream: bool | None = None,
     progress: Progress = quiet,
     **chosen: Any,
 ) -> Certificate:
@@ -235,6 +238,7 @@ def certify(
         plain=plain,
         pythons=pythons,
         corrupt=corrupt,
+        stream=stream,
         progress=progress,
     )
 

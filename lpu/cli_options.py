@@ -56,6 +56,13 @@ Kv = Annotated[str | None, typer.Option("--kv", help="Format of the KV cache: fp
 Weights = Annotated[
     str | None, typer.Option("--weights", help="seed:N, safetensors, safetensors:PATH or orbax:PATH.")
 ]
+Stream = Annotated[
+    bool | None,
+    typer.Option(
+        "--stream/--no-stream",
+        help="Take the weights call by call at every step; by default if they exceed the memory here.",
+    ),
+]
 Tp = Annotated[
     int | None, typer.Option("--tp", min=1, help="Chips per group; the fastest that fits by default.")
 ]

@@ -21,6 +21,7 @@ from lpu.cli_options import (
     Prompts,
     RackName,
     Seed,
+    Stream,
     Tokens,
     Tp,
     Weights,
@@ -50,6 +51,7 @@ def run(
     contexts: Context = None,
     kv: Kv = None,
     weights: Weights = None,
+    stream: Stream = None,
     no_check: NoCheck = False,
     json: Json = False,
     debug: Debug = False,
@@ -82,7 +84,7 @@ def run(
             made = api.compile(
                 model, rack=rack or DEFAULT_RACK, options=options, check=not no_check, progress=bar
             ).program
-        done = api.run(made, ids, tokens=tokens, model=model, corrupt=corrupt, progress=bar)
+        done = api.run(made, ids, tokens=tokens, model=model, corrupt=corrupt, stream=stream, progress=bar)
     show_run(terminal, done)
     used = [occupancy(made, bucket) for bucket in sorted(set(done.buckets))]
     for one in used:
@@ -111,6 +113,7 @@ def certify(
         list[str] | None,
         typer.Option("--python", help="Another Python with lpu-emulator (and its JAX) to compare with."),
     ] = None,
+    stream: Stream = None,
     json: Json = False,
     debug: Debug = False,
     corrupt: Annotated[str, typer.Option("--corrupt", hidden=True)] = "",
@@ -136,6 +139,7 @@ def certify(
             plain=plain,
             pythons=python or [],
             corrupt=corrupt,
+            stream=stream,
             progress=bar,
             **chosen,
         )

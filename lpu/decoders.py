@@ -10,23 +10,32 @@ import jax.numpy as jnp
 import numpy as np
 
 from compiler.program import Program
+from lpu.folder import Progress
 from lpu.generate import Decode
+from lpu.image import MachineError
 from lpu.load import OpenModel
-from lpu.run import Machine, prepare
+from lpu.run import Machine
+from lpu.stream import Streamed, open_machine
+from models import streamed
 from models.kv import empty_cache
 from models.plain import plain, plain_cache, plain_params
 from models.step import Params
 from models.weights import ReadRows, Shapes, Weights, row_reader
 
 
-def machine_of(program: Program, model: OpenModel) -> Machine:
-    """The linked program with its weights in SRAM; raises LinkError or MachineError."""
-    return prepare(program, Tensors(model))
+def machine_of(
+    program: Program, model: OpenModel, stream: bool | None = None, progress: Progress | None = None
+) -> Machine | Streamed:
+    """The linked program with its weights in SRAM, or streamed (`None`: if they exceed the host's memory).
+
+    Raises LinkError or MachineError.
+    """
+    return open_machine(program, Tensors(model), stream, progress)
 
 
-def restart(machine: Machine) -> Decode:
+def restart(machine: Machine | Streamed) -> Decode:
     """The machine from an empty KV cache on."""
-    state = machine.start()
+    state: Any = machine.start()
 
     def decode(tokens: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         nonlocal state
@@ -36,9 +45,25 @@ def restart(machine: Machine) -> Decode:
     return decode
 
 
-def reference_decode(model: OpenModel) -> Decode:
-    """The module itself on one device under the contract, without any schedule."""
+def reference_decode(model: OpenModel, *, stream: bool = False) -> Decode:
+    """The module itself on one device under the contract, without any schedule; layer by layer if asked."""
+    if stream:
+        step = model.step
+        check_layers(model)
+        assert model.config is not None
+        return streamed.Streamed(
+            model.config, Tensors(model), batch=step.batch, context=step.context, kv=step.kv
+        ).step
     return _decode(model.step.fn, reference_params(model), empty_cache(model.step.cache))
+
+
+def check_layers(model: OpenModel) -> None:
+    """Raise MachineError for a module of the user's own: nothing says what its layers are."""
+    if model.config is None:
+        raise MachineError(
+            f"reference: {model.name} is a module of its own, only models of the catalog and of Hugging Face "
+            "folders are known layer by layer. Certify it where its weights fit in memory, without --stream."
+        )
 
 
 def plain_decode(model: OpenModel, *, rounded: bool = True) -> Decode:

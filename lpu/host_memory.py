@@ -16,11 +16,17 @@ def free_bytes() -> int | None:
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
 
 
+def holds(need_bytes: int) -> bool:
+    """Whether so much can be had, as far as the system says."""
+    free = free_bytes()
+    return free is None or need_bytes <= free
+
+
 def require(need_bytes: int, *, streamed: bool = False) -> None:
-    """Raise MachineError if the weights and KV of a program, or of its largest calls, take more than there is."""
+    """Raise MachineError if weights (streamed: of the two largest calls) and KV take more than there is."""
     free = free_bytes()
     if free is not None and need_bytes > free:
-        what = "two calls' weights and the KV, streamed," if streamed else "its weights and KV"
+        what = "the weights of its two largest calls and its KV" if streamed else "its weights and KV"
         raise MachineError(
             f"run: {what} take {need_bytes / 1e9:.1f} GB of host memory, "
             f"{free / 1e9:.1f} GB are free. Run a smaller model or context here; "

@@ -5,6 +5,7 @@ lying as tiles. Strips write disjoint parts of the store, so any number of threa
 """
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -67,9 +68,7 @@ def _whole_job(slot: Slot, wanted: np.ndarray, weights: Weights, store: np.ndarr
     return job
 
 
-def _strips(
-    slot: Slot, wanted: np.ndarray, weights: Any, read: ReadRows, store: np.ndarray
-) -> Iterator[Job]:
+def _strips(slot: Slot, wanted: np.ndarray, weights: Any, read: ReadRows, store: np.ndarray) -> Iterator[Job]:
     """A job per 320 rows: those rows of these columns into the tiles that want them."""
     name, rows, columns = slot
     shape, dtype = shape_of(weights, name)
@@ -124,14 +123,14 @@ def _rows(name: str, rows: np.ndarray, read: ReadRows) -> np.ndarray:
 def _runs(lanes: np.ndarray) -> list[tuple[int, int, np.ndarray | int]]:
     """(first line, last, real column of its lane 0) of runs of consecutive columns; other lines one by one.
 
-    `lanes` [lines, 80] is the real column of each lane; a line with gaps keeps its row in place of the column.
+    `lanes` [lines, 80] is the real column of each lane; a line with gaps keeps its lanes.
     """
     whole = (np.diff(lanes, axis=1) == 1).all(axis=1) & (lanes[:, 0] >= 0)
     joined = whole[1:] & whole[:-1] & (lanes[1:, 0] == lanes[:-1, -1] + 1)
-    cuts = np.append(np.flatnonzero(np.append(True, ~joined)), len(lanes))
+    cuts = [*np.flatnonzero(np.append(True, ~joined)), len(lanes)]
     return [
         (int(first), int(last), int(lanes[first, 0]) if whole[first] else lanes[first])
-        for first, last in zip(cuts, cuts[1:], strict=False)
+        for first, last in pairwise(cuts)
     ]
 
 

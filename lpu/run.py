@@ -15,9 +15,9 @@ import numpy as np
 from jax import Array, lax
 
 from compiler.isa import F16_LANES, F32_LANES
-from compiler.program import Program
+from compiler.program import Loads, Program
 from lpu import host_memory
-from lpu.image import Image, MachineError, Weights, image_bytes
+from lpu.image import Image, MachineError, Slot, Weights, image_bytes
 from lpu.image_fill import place
 from lpu.link import Dataflow, link
 from lpu.run_kernels import KERNELS, KV, Env, Pools
@@ -96,18 +96,33 @@ def checked_inputs(
     return tokens, positions
 
 
-def prepare(program: Program, weights: Weights) -> Machine:
-    """Link every context bucket, build the SRAM image, pack the steps.
+class Linked(NamedTuple):
+    """A program's preloads, their tensors, the dataflow of each context bucket, the host bytes it takes."""
+
+    loads: Loads
+    slots: list[Slot]
+    flows: dict[int, Dataflow]
+    bytes: int
+
+
+def linked(program: Program) -> Linked:
+    """Link every context bucket; raises LinkError for a program that breaks its schedule."""
+    loads, slots, manifest = program.loads(), program.slots(), program.manifest
+    flows = {context: link(manifest, loads, program.expand(context)) for context in manifest["contexts"]}
+    kv_bytes = 2 * sum(int(np.prod(s.shape)) * s.dtype.itemsize for s in kv_stores(flows)[0])
+    return Linked(loads, slots, flows, image_bytes(loads, slots) + kv_bytes)
+
+
+def prepare(program: Program, weights: Weights, ready: Linked | None = None) -> Machine:
+    """Link every context bucket (unless done), build the SRAM image, pack the steps.
 
     Raises LinkError for a program that breaks its schedule, MachineError for weights that do not fit it.
     """
     formats.guard()
-    loads, manifest = program.loads(), program.manifest
-    flows = {context: link(manifest, loads, program.expand(context)) for context in manifest["contexts"]}
+    loads, slots, flows, bytes_ = ready or linked(program)
+    host_memory.require(bytes_)
     shapes, stores = kv_stores(flows)
-    kv_bytes = 2 * sum(int(np.prod(shape.shape)) * shape.dtype.itemsize for shape in shapes)
-    host_memory.require(image_bytes(loads, program.slots()) + kv_bytes)
-    placed = place(loads, program.slots(), weights)
+    placed = place(loads, slots, weights)
     entries: dict[int, Packed] = {}
     for context, flow in flows.items():
         entries[context] = pack(flow, placed, stores)
@@ -216,7 +231,7 @@ def _append(store: Array, lines: Array, positions: Array) -> Array:
 
 
 def heads_of(store: Array, lines: Array) -> Array:
-    """The heads [regions, batch, head_dim] that lines [regions, n, batch, 160] hold, as the store keeps them."""
+    """The heads [regions, batch, head_dim] in lines [regions, n, batch, 160], as the store keeps them."""
     regions, batch, _, head_dim = store.shape
     new = jnp.moveaxis(lines, 1, 2).reshape(regions, batch, -1)[..., :head_dim]
     return rn8(new.astype(F32)) if store.dtype == jnp.uint8 else new

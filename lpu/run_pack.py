@@ -68,7 +68,7 @@ class Packed(NamedTuple):
 
 
 class Carried(NamedTuple):
-    """Lines that are there before the first step: which, in which pool row, and how many rows of each pool."""
+    """Lines that are there before the first step: which, in which pool row, how many rows of each pool."""
 
     lines: np.ndarray
     rows: np.ndarray

@@ -19,13 +19,25 @@ from compiler.program import Loads, Program
 from lpu import host_memory
 from lpu.image import Image, MachineError, Plan, Slot, Weights, plan
 from lpu.image_fill import shape_of
-from lpu.link import Dataflow, link
-from lpu.run import bucket_of, checked_inputs, heads_of, kv_stores, pool_shapes, take_steps
+from lpu.link import Dataflow
+from lpu.run import (
+    Linked,
+    Machine,
+    bucket_of,
+    checked_inputs,
+    heads_of,
+    kv_stores,
+    linked,
+    pool_shapes,
+    prepare,
+    take_steps,
+)
 from lpu.run_kernels import KV, Env, Pools
 from lpu.run_pack import Carried, Layout, Tables, logits_rows, pack
 from lpu.stream_cut import Piece, cut, pool_of
-from lpu.stream_feed import Feed, aligned_zeros, largest
+from lpu.stream_feed import Feed, largest
 from models import formats
+from models.borrowed import aligned_zeros, borrow
 
 Told = Callable[[str, int, int], None]
 State = tuple[KV, ...]
@@ -88,7 +100,7 @@ class Streamed:
         """An empty KV cache: stores per call, in host memory that is taken when it is written."""
 
         def zeros(shapes: list[jax.ShapeDtypeStruct]) -> tuple[Any, ...]:
-            return tuple(aligned_zeros(int(np.prod(s.shape)), s.dtype).reshape(s.shape) for s in shapes)
+            return tuple(aligned_zeros(s.shape, s.dtype) for s in shapes)
 
         return tuple(KV(zeros(shapes), zeros(shapes)) for shapes in self._kv)
 
@@ -131,7 +143,7 @@ class Streamed:
 def _take_call(entry: Entry, image: Image, kv: KV, host: list[np.ndarray], positions: np.ndarray) -> None:
     """Compute one call: what it leaves goes to the host, its new keys and values into the stores."""
     rows = tuple(pool[index] for pool, index in zip(host, entry.takes, strict=True))
-    stores = jax.tree.map(jax.dlpack.from_dlpack, kv)
+    stores = jax.tree.map(borrow, kv)
     left, keys, values = execute_call(entry.layout, entry.tables, image, stores, rows, entry.gives, positions)
     for pool, new, first in zip(host, left, entry.at, strict=True):
         pool[first : first + len(new)] = new
@@ -168,15 +180,16 @@ def execute_call(
     return left, keys, values
 
 
-def stream(program: Program, weights: Weights, told: Told | None = None) -> Streamed:
-    """Link every context bucket, cut it at its calls, pack each; no weight is read yet.
+def stream(
+    program: Program, weights: Weights, told: Told | None = None, ready: Linked | None = None
+) -> Streamed:
+    """Link every context bucket (unless done), cut it at its calls, pack each; no weight is read yet.
 
     Raises LinkError for a program that breaks its schedule, MachineError for one that cannot be streamed or
     whose largest call does not fit the host's memory.
     """
     formats.guard()
-    loads, slots, manifest = program.loads(), program.slots(), program.manifest
-    flows = {context: link(manifest, loads, program.expand(context)) for context in manifest["contexts"]}
+    loads, slots, flows, _ = ready or linked(program)
     homes = {context: np.full(len(flow.lines.row), -1, np.int64) for context, flow in flows.items()}
     sizes = {context: [0] * POOLS for context in flows}
     entries: dict[int, list[Entry]] = {context: [] for context in flows}
@@ -199,7 +212,20 @@ def stream(program: Program, weights: Weights, told: Told | None = None) -> Stre
     }
     kv_bytes = 2 * sum(int(np.prod(s.shape)) * s.dtype.itemsize for shapes in kv for s in shapes)
     host_memory.require(largest(plans)[0] + kv_bytes, streamed=True)
-    return Streamed(weights, plans, kv, entries, outputs, int(manifest["vocab"]), told)
+    return Streamed(weights, plans, kv, entries, outputs, int(program.manifest["vocab"]), told)
+
+
+def open_machine(
+    program: Program, weights: Weights, streamed: bool | None = None, told: Told | None = None
+) -> Machine | Streamed:
+    """The program with all its weights loaded, or streamed: as asked, else if they exceed the free memory.
+
+    Raises LinkError for a program that breaks its schedule, MachineError for weights that do not fit it.
+    """
+    ready = linked(program)
+    if streamed is None:
+        streamed = not host_memory.holds(ready.bytes)
+    return stream(program, weights, told, ready) if streamed else prepare(program, weights, ready)
 
 
 def _some(loads: Loads, slots: list[Slot], used: np.ndarray) -> tuple[Loads, list[Slot]]:

@@ -66,7 +66,12 @@ def cut(program: Program, context: int, flow: Dataflow) -> Iterator[Piece]:
         if sizes[i]:
             mine = handed[np.searchsorted(handed, line_cuts[i]) : np.searchsorted(handed, line_cuts[i + 1])]
             yield _piece(
-                call.name, flow, (row_cuts[i], row_cuts[i + 1]), (line_cuts[i], line_cuts[i + 1]), needs[i], mine
+                call.name,
+                flow,
+                (row_cuts[i], row_cuts[i + 1]),
+                (line_cuts[i], line_cuts[i + 1]),
+                needs[i],
+                mine,
             )
 
 

@@ -6,18 +6,15 @@ thread takes it, nor when.
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
-import jax
 import numpy as np
 
 from compiler.isa import F32_LANES, TILE_ROWS
-from compiler.program import TILE
 from lpu.image import Image, MachineError, Plan, Weights, tile_bytes
 from lpu.image_fill import row_reader, small_parts, tile_jobs
+from models.borrowed import aligned_zeros, borrow
 
 THREADS = 2  # that read or draw weights, beside those that XLA computes with
-_ALIGNMENT = 64  # at which JAX takes a numpy array as it lies
 
 
 class Feed:
@@ -26,7 +23,7 @@ class Feed:
     def __init__(self, plans: Sequence[Plan]) -> None:
         self.plans = tuple(plans)
         bytes_ = tile_bytes(max((plan.tiles for plan in plans), default=0))
-        self._stores = [aligned_zeros(bytes_), aligned_zeros(bytes_)]
+        self._stores = [aligned_zeros((bytes_,)), aligned_zeros((bytes_,))]
 
     def images(self, weights: Weights, tokens: np.ndarray) -> Iterator[Image]:
         """The image of every call; of embedding tables only the rows of these tokens, one after another."""
@@ -39,14 +36,14 @@ class Feed:
                         job.result()
                     ahead = self._start(threads, i + 1, weights)
                     seen = Rows(weights, plan.tables, tokens)
-                    yield small_parts(plan, seen, jax.dlpack.from_dlpack(self._tiles(i)))
+                    yield small_parts(plan, seen, borrow(self._tiles(i)))
             finally:
                 for job in [*ahead]:
                     job.cancel()
 
     def _tiles(self, call: int) -> np.ndarray:
         tiles = self.plans[call].tiles
-        held = self._stores[call % 2][: tile_bytes(tiles)] if tiles else aligned_zeros(tile_bytes(1))
+        held = self._stores[call % 2][: tile_bytes(tiles)] if tiles else aligned_zeros((tile_bytes(1),))
         return held.reshape(-1, TILE_ROWS, F32_LANES)
 
     def _start(self, threads: ThreadPoolExecutor, call: int, weights: Weights) -> list[Future[None]]:
@@ -82,20 +79,9 @@ class Rows(Mapping[str, np.ndarray]):
         return len(self._weights)
 
 
-def aligned_zeros(size: int, dtype: Any = np.uint8) -> np.ndarray:
-    """So many zeros that JAX can read without a copy; memory that is never written costs nothing."""
-    bytes_ = size * np.dtype(dtype).itemsize
-    raw = np.zeros(bytes_ + _ALIGNMENT, np.uint8)
-    first = -raw.ctypes.data % _ALIGNMENT
-    return raw[first : first + bytes_].view(dtype)
-
-
 def largest(plans: Sequence[Plan]) -> tuple[int, int]:
     """(bytes of the two largest neighbours, of the largest single call)."""
     sizes = [tile_bytes(plan.tiles) for plan in plans]
     if not sizes:
         raise MachineError("run: the program has no calls.")
     return max(a + b for a, b in zip(sizes, [*sizes[1:], 0], strict=True)), max(sizes)
-
-
-__all__ = ["TILE", "Feed", "aligned_zeros", "largest"]

@@ -223,7 +223,7 @@ class Seeded:
 
 
 class _Stream:
-    """Random bytes of one tensor, from byte `begin` on: Philox, whose raw stream is fixed, keyed by seed and path."""
+    """Random bytes of one tensor from byte `begin` on: Philox (its raw stream is fixed) by seed and path."""
 
     def __init__(self, seed: int, name: str, begin: int = 0) -> None:
         key = hashlib.sha256(f"{SCHEME}\n{seed}\n{name}".encode()).digest()
@@ -244,7 +244,7 @@ class _Stream:
 
 
 def _codes(raw: _Stream, shape: tuple[int, ...], depth: int = 0) -> UInt8[np.ndarray, "*experts k n"]:
-    """A code for every random byte, looked up two at a time and block by block, so that all stays in cache."""
+    """A code for every random byte, looked up two at a time, block by block to stay in cache."""
     table, count = _pair_table(depth or shape[-2]), math.prod(shape)
     out = np.empty(count + count % 2, np.uint8)
     for first in range(0, len(out), _BLOCK):
