@@ -96,6 +96,11 @@ class Streamed:
         tables = [name for one in plans for name in one.tables]
         self._known = min((shape_of(weights, name)[0][0] for name in tables), default=vocab)
 
+    @property
+    def waited_seconds(self) -> float:
+        """Measured: how long the steps so far waited for weights."""
+        return self._feed.waited_seconds
+
     def start(self) -> State:
         """An empty KV cache: stores per call, in host memory that is taken when it is written."""
 

@@ -4,6 +4,7 @@ Two stores of tiles take turns. Every job writes its own part of a store, so the
 thread takes it, nor when.
 """
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -18,11 +19,15 @@ THREADS = 2  # that read or draw weights, beside those that XLA computes with
 
 
 class Feed:
-    """Images of calls in order; each is valid until the next one is asked for."""
+    """Images of calls in order; each is valid until the next one is asked for.
+
+    waited_seconds: measured, how long callers waited for weights so far.
+    """
 
     def __init__(self, plans: Sequence[Plan]) -> None:
         self.plans = tuple(plans)
         bytes_ = tile_bytes(max((plan.tiles for plan in plans), default=0))
+        self.waited_seconds = 0.0
         self._stores = [aligned_zeros((bytes_,)), aligned_zeros((bytes_,))]
 
     def images(self, weights: Weights, tokens: np.ndarray) -> Iterator[Image]:
@@ -31,14 +36,15 @@ class Feed:
             ahead = self._start(threads, 0, weights)
             try:
                 for i, plan in enumerate(self.plans):
-                    now, ahead = ahead, []
-                    for job in now:
+                    start = time.perf_counter()
+                    for job in ahead:
                         job.result()
+                    self.waited_seconds += time.perf_counter() - start
                     ahead = self._start(threads, i + 1, weights)
                     seen = Rows(weights, plan.tables, tokens)
                     yield small_parts(plan, seen, borrow(self._tiles(i)))
             finally:
-                for job in [*ahead]:
+                for job in ahead:
                     job.cancel()
 
     def _tiles(self, call: int) -> np.ndarray:

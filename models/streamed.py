@@ -4,7 +4,7 @@ The same modules under the same contract as `models/llama.py` calls them, so the
 function serves all layers. While a layer is computed, threads read or draw the weights of the next.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, Protocol
@@ -88,7 +88,7 @@ class Streamed:
         params.close()
         return out
 
-    def _params(self) -> Iterator[Params]:
+    def _params(self) -> Generator[Params]:
         """The parameters of each layer, then of the head; each valid until the next is asked for."""
         layers = self.config.layers
         groups = [(f"layers.{i}.", self._layer_shapes) for i in range(layers)] + [("", self._head_shapes)]
@@ -96,13 +96,12 @@ class Streamed:
             ahead = self._start(threads, 0, *groups[0])
             try:
                 for i in range(len(groups)):
-                    now, jobs = ahead
-                    ahead = {}, []
-                    for job in jobs:
+                    for job in ahead[1]:
                         job.result()
+                    now = {name: borrow(values) for name, values in ahead[0].items()}
                     if i + 1 < len(groups):
                         ahead = self._start(threads, (i + 1) % 2, *groups[i + 1])
-                    yield {name: borrow(values) for name, values in now.items()}
+                    yield now
             finally:
                 for job in ahead[1]:
                     job.cancel()
