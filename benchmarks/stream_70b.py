@@ -1,12 +1,13 @@
-"""One token of llama-3.1-70b with real math on a machine whose memory does not hold it: seconds, memory, bits.
+"""One token of llama-3.1-70b with real math, on a machine that cannot hold it: seconds, memory, bits.
 
-The program's token (open, compile, link, weights from the seed, logits) and the reference's (the Flax modules,
-layer by layer) run one after the other, each in a process of its own. `--help` lists the options.
+The program's token (open, compile, link, weights from the seed, logits) and the reference's (the Flax
+modules, layer by layer) run one after the other, each in a process of its own. `--help` lists the options.
 """
 
 import argparse
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -31,7 +32,7 @@ def main() -> None:
     if args.part:
         print(json.dumps(PARTS[args.part](args)))
         return
-    print(machine() + "\n", flush=True)
+    print(f"{machine()}\nload      {os.getloadavg()[0]:.1f} before the start\n", flush=True)
     digests: list[str] = []
     for part, (seconds, gigabytes) in GOALS.items():
         found = in_process(part)

@@ -6,6 +6,7 @@ call (normally the residual); anything else cannot be streamed and is a `Machine
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -45,10 +46,11 @@ class Piece:
 def cut(program: Program, context: int, flow: Dataflow) -> Iterator[Piece]:
     """The pieces of the calls that have rows, in order, one at a time."""
     sizes = [len(program.blocks[call.block].columns[context]) for call in program.calls]
-    row_cuts = np.append(0, np.cumsum(sizes))
-    line_cuts = np.append(flow.result, len(flow.lines.row))[row_cuts]
-    needs = [_needs(flow, row_cuts[i], row_cuts[i + 1], line_cuts[i : i + 2]) for i in range(len(sizes))]
-    for call, lines, first in zip(program.calls, needs, line_cuts, strict=False):
+    row_cuts: list[int] = [0, *np.cumsum(sizes).tolist()]
+    line_cuts: list[int] = np.append(flow.result, len(flow.lines.row))[row_cuts].tolist()
+    rows, own = list(pairwise(row_cuts)), list(pairwise(line_cuts))
+    needs = [_needs(flow, *pair) for pair in zip(rows, own, strict=True)]
+    for call, lines, (first, _) in zip(program.calls, needs, own, strict=True):
         if len(lines) and lines[-1] >= first:
             raise MachineError(
                 f"run: {call.name} reads line {lines[-1]} of a later call, its own begin at {first}: "
@@ -64,15 +66,8 @@ def cut(program: Program, context: int, flow: Dataflow) -> Iterator[Piece]:
             )
     for i, call in enumerate(program.calls):
         if sizes[i]:
-            mine = handed[np.searchsorted(handed, line_cuts[i]) : np.searchsorted(handed, line_cuts[i + 1])]
-            yield _piece(
-                call.name,
-                flow,
-                (row_cuts[i], row_cuts[i + 1]),
-                (line_cuts[i], line_cuts[i + 1]),
-                needs[i],
-                mine,
-            )
+            first, last = np.searchsorted(handed, own[i])
+            yield _piece(call.name, flow, rows[i], own[i], needs[i], handed[first:last])
 
 
 def pool_of(flow: Dataflow, lines: np.ndarray) -> np.ndarray:
@@ -80,8 +75,9 @@ def pool_of(flow: Dataflow, lines: np.ndarray) -> np.ndarray:
     return np.array([_POOL[int(kind)] for kind in flow.lines.kind[lines]], np.int64)
 
 
-def _needs(flow: Dataflow, begin: int, end: int, own: np.ndarray) -> np.ndarray:
-    """Lines of other calls that rows [begin, end) read, transfers followed to what they copy."""
+def _needs(flow: Dataflow, rows: tuple[int, int], own: tuple[int, int]) -> np.ndarray:
+    """Lines of other calls that these rows read, transfers followed to what they copy."""
+    begin, end = rows
     moved = flow.columns.op[begin:end] <= Op.FORWARD
     out: list[np.ndarray] = []
     for first, found in zip(flow.lines.first, flow.lines.found, strict=True):

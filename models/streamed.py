@@ -4,10 +4,11 @@ The same modules under the same contract as `models/llama.py` calls them, so the
 function serves all layers. While a layer is computed, threads read or draw the weights of the next.
 """
 
+import functools
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,7 @@ Arrays = dict[str, np.ndarray]
 Params = dict[str, Array]
 
 
+@runtime_checkable
 class Source(Protocol):
     """Weights and constants by path."""
 
@@ -67,12 +69,8 @@ class Streamed:
         shapes = kv_shape(config.layers, batch, context, config.kv_heads, config.head_dim, kv)
         self.cache: KVCache = jax.tree.map(lambda leaf: aligned_zeros(leaf.shape, leaf.dtype), shapes)
         self._sides: tuple[Arrays, Arrays] = ({}, {})
-        embed, _ = _stateless(partial(Embedding, batch, config.hidden), lambda m, x: m(x))
-        self._embed: Any = jax.jit(embed)
-        layer, self._layer_shapes = _stateless(partial(Layer, config, context=context), _take_layer)
-        self._layer: Any = jax.jit(layer)
-        head, self._head_shapes = _stateless(partial(Head, config), lambda m, x: m(x))
-        self._head: Any = jax.jit(head)
+        made = _functions(config, batch, context)
+        (self._embed, _), (self._layer, self._layer_shapes), (self._head, self._head_shapes) = made
 
     def step(self, tokens: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(logits f32 [batch, vocab], the most likely token [batch]) of tokens and positions [batch]."""
@@ -148,6 +146,24 @@ def _take_layer(
     x, keys, values = layer.attention(x, angles, position, keys, values)
     sequence = jnp.arange(len(position))
     return layer.ffn(x), keys[sequence, position], values[sequence, position]
+
+
+@functools.lru_cache(maxsize=2)
+def _functions(
+    config: TransformerConfig, batch: int, context: int
+) -> tuple[tuple[Any, dict[str, jax.ShapeDtypeStruct]], ...]:
+    """(jitted function, shapes of its parameters) of the embedding, a layer and the head."""
+    makers: list[tuple[Callable[[], nnx.Module], Callable[..., Any]]] = [
+        (partial(Embedding, batch, config.hidden), _call),
+        (partial(Layer, config, context=context), _take_layer),
+        (partial(Head, config), _call),
+    ]
+    stateless = [_stateless(make, call) for make, call in makers]
+    return tuple((jax.jit(fn), shapes) for fn, shapes in stateless)
+
+
+def _call(module: Any, x: Array) -> Any:
+    return module(x)
 
 
 def _stateless(

@@ -166,9 +166,9 @@ class Seeded:
 
     def row_reader(self, name: str) -> ReadRows | None:
         """Rows of a matrix or table, drawn from the middle of its stream."""
-        shape = self.shapes[name]
+        shape = self.shapes.get(name)
         tied_head = self.tied and name == HEAD + _CODES
-        if tied_head or len(shape.shape) != 2 or shape.dtype not in (np.uint8, np.float16):
+        if shape is None or tied_head or len(shape.shape) != 2 or shape.dtype not in (np.uint8, np.float16):
             return None
         width, draw = shape.shape[1], _codes if shape.dtype == np.uint8 else _table
         depth = shape.shape[0] if shape.dtype == np.uint8 else 0
