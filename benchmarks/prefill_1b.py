@@ -17,8 +17,8 @@ from measure import machine, peak_gb
 from compiler.options import CompileOptions
 from compiler.program import Program
 from lpu import api
-from lpu.decoders import machine_of
-from lpu.run import KV
+from lpu.decoders import Tensors
+from lpu.run import KV, prepare
 from models.catalog import catalog
 from models.kv import KVFormat
 from models.llama import Llama
@@ -52,8 +52,8 @@ def main() -> None:
     print(f"ratio     {each * args.tokens / chunk:.1f} x fewer cycles (modelled)")
 
     start = time.perf_counter()
-    decoder = machine_of(program, compiled.model)
-    prefiller = machine_of(long, compiled.model, decoder)
+    decoder = prepare(program, Tensors(compiled.model))
+    prefiller = prepare(long, Tensors(compiled.model), decoder)
     print(f"load      {time.perf_counter() - start:.1f} s, one image for both (measured)")
     ids = (
         np.random.default_rng(0).integers(0, compiled.model.vocab, args.tokens + args.after).astype(np.int32)

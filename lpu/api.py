@@ -20,7 +20,7 @@ from lpu import validate as validations
 from lpu.certify import Certificate
 from lpu.check import Report, require
 from lpu.check_pair import pair
-from lpu.decoders import flipped, machine_of, restart, restart_pair
+from lpu.decoders import beside, flipped, machine_of, restart, restart_pair
 from lpu.document import FileError, read_document
 from lpu.files import FILES, ModelFile, read_model, read_rack
 from lpu.folder import Progress, check_program, quiet
@@ -31,6 +31,7 @@ from lpu.generate import Generation, check_room, generate
 from lpu.load import OpenModel, longest_context, open_callable
 from lpu.load import open_model as open_file
 from lpu.load import reopen as reopen
+from lpu.run import Machine
 from lpu.sweep import Sweep
 from lpu.text import checked_ids
 from lpu.validate import Validation
@@ -215,13 +216,15 @@ def run(
     weights: str | None = None,
     prefill: Program | None = None,
     corrupt: bool = False,
+    stream: bool | None = None,
     progress: Progress = quiet,
 ) -> Run:
     """Greedy decode of one prompt per row of the batch, each a text or token ids, `tokens` new ones for each.
 
     prefill: the program that takes chunks of the prompts, if it does not come with the other.
     model: what the program was compiled from; opened again by the manifest if not given, with the checkpoint
-    that `weights` names. corrupt: for tests, flips one bit of one weight.
+    that `weights` names. corrupt: for tests, flips one bit of one weight. stream: take the weights call by
+    call at every step; None: if they exceed the host's memory.
     Raises FileError (prompts, weights), LinkError, MachineError.
     """
     if isinstance(program, Compiled):
@@ -234,9 +237,10 @@ def run(
     progress("link", 0, 1)
     if corrupt:
         model = replace(model, weights=flipped(model.weights))
-    machine = machine_of(program, model)
-    if prefill is not None and any(len(prompt) >= prefill.manifest["chunk"] for prompt in ids):
-        decode, chunks = restart_pair(machine, machine_of(prefill, model, machine))
+    machine = machine_of(program, model, stream, progress)
+    chunked = prefill is not None and any(len(prompt) >= prefill.manifest["chunk"] for prompt in ids)
+    if prefill is not None and chunked and isinstance(machine, Machine):
+        decode, chunks = restart_pair(machine, beside(prefill, model, machine))
         done = generate(decode, ids, tokens, batch, progress, prefill=chunks)
     else:
         done = generate(restart(machine), ids, tokens, batch, progress)
@@ -264,6 +268,7 @@ def certify(
     pythons: Sequence[str] = (),
     prefill: int | None = None,
     corrupt: str = "",
+    stream: bool | None = None,
     progress: Progress = quiet,
     **chosen: Any,
 ) -> Certificate:
@@ -287,6 +292,7 @@ def certify(
         pythons=pythons,
         prefill=prefill,
         corrupt=corrupt,
+        stream=stream,
         progress=progress,
     )
 

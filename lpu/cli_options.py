@@ -63,6 +63,13 @@ Kv = Annotated[str | None, typer.Option("--kv", help="Format of the KV cache: fp
 Weights = Annotated[
     str | None, typer.Option("--weights", help="seed:N, safetensors, safetensors:PATH or orbax:PATH.")
 ]
+Stream = Annotated[
+    bool | None,
+    typer.Option(
+        "--stream/--no-stream",
+        help="Take the weights call by call at every step; by default if they exceed the memory here.",
+    ),
+]
 Tp = Annotated[
     int | None,
     typer.Option(

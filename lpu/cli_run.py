@@ -22,6 +22,7 @@ from lpu.cli_options import (
     Prompts,
     RackName,
     Seed,
+    Stream,
     Tokens,
     Tp,
     Weights,
@@ -52,6 +53,7 @@ def run(
     kv: Kv = None,
     weights: Weights = None,
     prefill: Prefill = None,
+    stream: Stream = None,
     no_check: NoCheck = False,
     json: Json = False,
     debug: Debug = False,
@@ -91,7 +93,16 @@ def run(
                 progress=bar,
             )
             made, long = compiled.program, compiled.prefill
-        done = api.run(made, ids, tokens=tokens, model=model, prefill=long, corrupt=corrupt, progress=bar)
+        done = api.run(
+            made,
+            ids,
+            tokens=tokens,
+            model=model,
+            prefill=long,
+            corrupt=corrupt,
+            stream=stream,
+            progress=bar,
+        )
     show_run(terminal, done)
     used = [occupancy(made, bucket) for bucket in sorted(set(done.buckets))]
     for one in used:
@@ -121,6 +132,7 @@ def certify(
         list[str] | None,
         typer.Option("--python", help="Another Python with lpu-emulator (and its JAX) to compare with."),
     ] = None,
+    stream: Stream = None,
     json: Json = False,
     debug: Debug = False,
     corrupt: Annotated[str, typer.Option("--corrupt", hidden=True)] = "",
@@ -147,6 +159,7 @@ def certify(
             pythons=python or [],
             prefill=prefill,
             corrupt=corrupt,
+            stream=stream,
             progress=bar,
             **chosen,
         )

@@ -20,7 +20,14 @@ WEIGHTS = (
     "its weights and KV take",
     "Run a smaller model or context here; compile, check and report need no weights.",
 )
+STREAMED = ("the weights of its two largest calls and its KV take", WEIGHTS[1])
 LINES = ("the lines that a chunk computes take", "Compile with a smaller --prefill to run here.")
+
+
+def holds(need_bytes: int) -> bool:
+    """Whether so much can be had, as far as the system says."""
+    free = free_bytes()
+    return free is None or need_bytes <= free
 
 
 def require(need_bytes: int, words: tuple[str, str] = WEIGHTS) -> None:

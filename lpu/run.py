@@ -5,7 +5,7 @@ read the pools; one update per pool appends what they return. KV is read as the 
 step's appended rows put in their place, and is written once at the end.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,7 +17,8 @@ from jax import Array, lax
 from compiler.isa import F16_LANES, F32_LANES
 from compiler.program import Loads, Program
 from lpu import host_memory
-from lpu.image import Image, MachineError, Placed, Slot, Weights, image_bytes, place, same_image
+from lpu.image import Image, MachineError, Placed, Slot, Weights, image_bytes, same_image
+from lpu.image_fill import place
 from lpu.link import Dataflow, link
 from lpu.run_kernels import KERNELS, KV, Env, Pools
 from lpu.run_pack import Kind, Layout, Packed, Tables, pack
@@ -57,31 +58,17 @@ class Machine:
 
     def bucket(self, positions: Any) -> int:
         """The smallest context bucket that holds these positions."""
-        last = int(np.max(positions))
-        for context in sorted(self.entries):
-            if last < context:
-                return context
-        raise MachineError(
-            f"run: position {last} is beyond the largest context, {max(self.entries)}. "
-            "Compile with a longer --context."
-        )
+        return bucket_of(self.entries, positions)
 
     def step(self, state: KV, tokens: Any, positions: Any, sequence: int = 0) -> Step:
         """One step; `state` is consumed. sequence: the first of the cache's that it is for.
 
         Raises MachineError for inputs out of range and for NaN or Inf in the logits.
         """
-        tokens, positions = np.asarray(tokens, np.int32), np.asarray(positions, np.int32)
         context = self.bucket(positions)
         layout = self.entries[context].layout
         known = len(self.image.tables[0]) if self.image.tables else layout.vocab
-        for name, array, most in (("token", tokens, known), ("position", positions, context)):
-            if array.shape != (layout.batch,):
-                raise MachineError(
-                    f"run: {name}s have shape {array.shape}, the program takes {layout.batch}."
-                )
-            if array.min() < 0 or array.max() >= most:
-                raise MachineError(f"run: {name} {array.min()}..{array.max()} is outside 0..{most - 1}.")
+        tokens, positions = checked_inputs(layout.batch, known, context, tokens, positions)
         if not 0 <= sequence <= self.cached - self.takes:
             raise MachineError(f"run: sequence {sequence} is outside 0..{self.cached - self.takes}.")
         if (np.diff(positions.reshape(self.takes, -1), axis=1) < 1).any():
@@ -108,23 +95,64 @@ class Stores(NamedTuple):
     places: list[np.ndarray]
 
 
-def prepare(program: Program, weights: Weights, beside: Machine | None = None) -> Machine:
-    """Link every context bucket, build the SRAM image, pack the steps.
+def bucket_of(contexts: Iterable[int], positions: Any) -> int:
+    """The smallest of these context buckets that holds the positions."""
+    last = int(np.max(positions))
+    largest = max(contexts := sorted(contexts))
+    if last >= largest:
+        raise MachineError(
+            f"run: position {last} is beyond the largest context, {largest}. Compile with a longer --context."
+        )
+    return next(context for context in contexts if last < context)
+
+
+def checked_inputs(
+    batch: int, known: int, context: int, tokens: Any, positions: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens below `known` and positions below `context`, one per sequence; MachineError for others."""
+    tokens, positions = np.asarray(tokens, np.int32), np.asarray(positions, np.int32)
+    for name, array, most in (("token", tokens, known), ("position", positions, context)):
+        if array.shape != (batch,):
+            raise MachineError(f"run: {name}s have shape {array.shape}, the program takes {batch}.")
+        if array.min() < 0 or array.max() >= most:
+            raise MachineError(f"run: {name} {array.min()}..{array.max()} is outside 0..{most - 1}.")
+    return tokens, positions
+
+
+class Linked(NamedTuple):
+    """A program's preloads, their tensors, the dataflow of each context bucket, the host bytes it takes."""
+
+    loads: Loads
+    slots: list[Slot]
+    flows: dict[int, Dataflow]
+    bytes: int
+
+
+def linked(program: Program) -> Linked:
+    """Link every context bucket; raises LinkError for a program that breaks its schedule."""
+    loads, slots, manifest = program.loads(), program.slots(), program.manifest
+    flows = {context: link(manifest, loads, program.expand(context)) for context in manifest["contexts"]}
+    kv_bytes = 2 * sum(int(np.prod(s.shape)) * s.dtype.itemsize for s in kv_stores(flows).shapes)
+    return Linked(loads, slots, flows, image_bytes(loads, slots) + kv_bytes)
+
+
+def prepare(
+    program: Program, weights: Weights, beside: Machine | None = None, ready: Linked | None = None
+) -> Machine:
+    """Link every context bucket (unless done), build the SRAM image, pack the steps.
 
     beside: a machine whose image and KV state this one shares; the programs must have been compiled together.
     Raises LinkError for a program that breaks its schedule, MachineError for weights that do not fit it.
     """
     formats.guard()
-    loads, manifest = program.loads(), program.manifest
-    flows = {context: link(manifest, loads, program.expand(context)) for context in manifest["contexts"]}
-    stores = _stores(flows)
+    loads, slots, flows, bytes_ = ready or linked(program)
+    stores = kv_stores(flows)
     if beside is None:
-        kv_bytes = 2 * sum(int(np.prod(shape.shape)) * shape.dtype.itemsize for shape in stores.shapes)
-        host_memory.require(image_bytes(loads, program.slots()) + kv_bytes)
-        placed = place(loads, program.slots(), weights)
+        host_memory.require(bytes_)
+        placed = place(loads, slots, weights)
     else:
         placed = beside.placed
-        _shared(beside, stores, loads, program.slots())
+        _shared(beside, stores, loads, slots)
     entries: dict[int, Packed] = {}
     for context, flow in flows.items():
         entries[context] = pack(flow, placed, stores.of_kernel)
@@ -158,7 +186,7 @@ def _shared(beside: Machine, stores: Stores, loads: Loads, slots: list[Slot]) ->
         )
 
 
-def _stores(flows: Mapping[int, Dataflow]) -> Stores:
+def kv_stores(flows: Mapping[int, Dataflow]) -> Stores:
     """The KV arrays of a program; every bucket must use the same regions."""
     places: dict[tuple[int, str, int, int], np.ndarray] = {}
     stores: dict[int, int] = {}
@@ -226,21 +254,8 @@ def execute(
 ) -> tuple[Array, Array, Array, KV]:
     """(logits, token, whether all logits are finite, state) of one step."""
     env = Env(image, state, tokens, positions, sequence)
-    branches = [_branch(kind, layout) for kind in layout.kinds]
     pools = Pools(*(jnp.zeros(shape, dtype) for shape, dtype in pool_shapes(layout, layout.pools)))
-
-    def step(pools: Pools, now: tuple[Array, Array, Array]) -> tuple[Pools, None]:
-        kind, offset, rows = now
-        blocks = lax.switch(kind, branches, env, pools, tables.table, offset)
-        out = [
-            lax.dynamic_update_slice(pool, block, (rows[i], *(jnp.int32(0) for _ in block.shape[1:])))
-            for i, (pool, block) in enumerate(zip(pools, blocks, strict=True))
-            if pool is not None
-        ]
-        return Pools(*out), None
-
-    steps: Any = (tables.kind, tables.offset, tables.rows)
-    pools, _ = lax.scan(step, pools, steps)
+    pools = take_steps(layout, tables, env, pools)
     assert pools.f16 is not None
     assert pools.f32 is not None
     logits = jnp.moveaxis(pools.f32[tables.logits], 0, 1).reshape(layout.batch, -1)[:, : layout.vocab]
@@ -254,10 +269,33 @@ def execute(
     return logits, token, jnp.isfinite(logits).all(), new
 
 
+def take_steps(layout: Layout, tables: Tables, env: Env, pools: Pools) -> Pools:
+    """The pools after all steps."""
+    branches = [_branch(kind, layout) for kind in layout.kinds]
+
+    def step(pools: Pools, now: tuple[Array, Array, Array]) -> tuple[Pools, None]:
+        kind, offset, rows = now
+        blocks = lax.switch(kind, branches, env, pools, tables.table, offset)
+        out = [
+            lax.dynamic_update_slice(pool, block, (rows[i], *(jnp.int32(0) for _ in block.shape[1:])))
+            for i, (pool, block) in enumerate(zip(pools, blocks, strict=True))
+            if pool is not None
+        ]
+        return Pools(*out), None
+
+    steps: Any = (tables.kind, tables.offset, tables.rows)
+    return lax.scan(step, pools, steps)[0]
+
+
 def _append(store: Array, lines: Array, sequence: Array, positions: Array) -> Array:
     """The store with the head of each region and row in place; lines [regions, n, rows, 160]."""
-    regions, _, _, head_dim = store.shape
-    new = jnp.moveaxis(lines, 1, 2).reshape(regions, len(positions), -1)[..., :head_dim]
-    new = rn8(new.astype(F32)) if store.dtype == jnp.uint8 else new
-    at = store.at[jnp.arange(regions)[:, None], sequence[None], positions[None]]
-    return at.set(new, unique_indices=True, indices_are_sorted=True)
+    regions = jnp.arange(len(store))[:, None]
+    at = store.at[regions, sequence[None], positions[None]]
+    return at.set(heads_of(store, lines), unique_indices=True, indices_are_sorted=True)
+
+
+def heads_of(store: Array, lines: Array) -> Array:
+    """The heads [regions, rows, head_dim] in lines [regions, n, rows, 160], as the store keeps them."""
+    regions, _, rows, _ = lines.shape
+    new = jnp.moveaxis(lines, 1, 2).reshape(regions, rows, -1)[..., : store.shape[-1]]
+    return rn8(new.astype(F32)) if store.dtype == jnp.uint8 else new

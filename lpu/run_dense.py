@@ -7,7 +7,7 @@ With many, output lines that multiply the same input lines become one product, t
 import numpy as np
 
 from compiler.isa import Op
-from lpu.image import Placed
+from lpu.image import Placed, Plan
 from lpu.link import Dataflow
 from lpu.run_items import F32, WIDE, Items, Products, Source, written_back
 
@@ -16,7 +16,7 @@ DEEP = 32  # tiles of 320 input rows in one sum: exact (`numerics.EXACT_K` is 37
 LINES = 8  # output lines of one product, at most
 
 
-def dense_products(flow: Dataflow, placed: Placed) -> tuple[Products, list[Items]]:
+def dense_products(flow: Dataflow, placed: Plan | Placed) -> tuple[Products, list[Items]]:
     """All products as items, and the write-backs that add up those deeper than `DEEP` tiles."""
     source, columns = Source(flow, placed), flow.columns
     rows, j = source.spread(np.flatnonzero(columns.op == Op.MM), 1)

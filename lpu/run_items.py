@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from compiler.isa import F16_LANES, F32_LANES, WIDE_LANES, Op, ceil_div, score_lines
-from lpu.image import Placed
+from lpu.image import Placed, Plan
 from lpu.link import Dataflow
 from lpu.link_error import ramp
 
@@ -55,7 +55,7 @@ class Source:
     """Looks operands up for the builders."""
 
     flow: Dataflow
-    placed: Placed
+    placed: Plan | Placed
 
     def read(self, operand: int, rows: np.ndarray, offset: np.ndarray | int) -> np.ndarray:
         """The written line behind line `offset` of an operand; -1 beyond its end."""
@@ -238,7 +238,7 @@ BUILD: dict[Op, tuple[Builder, bool]] = {
 }
 
 
-def items(flow: Dataflow, placed: Placed, stores: Mapping[int, int]) -> list[Items]:
+def items(flow: Dataflow, placed: Plan | Placed, stores: Mapping[int, int]) -> list[Items]:
     """All items but the products and write-backs; `stores` is the KV store of each attention kernel."""
     source, columns = Source(flow, placed), flow.columns
     out: list[Items] = []
@@ -255,7 +255,7 @@ def items(flow: Dataflow, placed: Placed, stores: Mapping[int, int]) -> list[Ite
     return out
 
 
-def products(flow: Dataflow, placed: Placed, batch: int) -> tuple[Products, list[Items]]:
+def products(flow: Dataflow, placed: Plan | Placed, batch: int) -> tuple[Products, list[Items]]:
     """The tiles in batches of `batch`, and the write-backs that add up their parts."""
     source, columns = Source(flow, placed), flow.columns
     rows, j = source.spread(np.flatnonzero(columns.op == Op.MM), 1)

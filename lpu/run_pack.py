@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from compiler.isa import F32_LANES
-from lpu.image import MachineError, Placed
+from lpu.image import MachineError, Placed, Plan
 from lpu.link import Dataflow
 from lpu.run_dense import DENSE_ROWS, dense_products
 from lpu.run_items import WIDE, Items, Products, items, products
@@ -63,11 +63,26 @@ class Tables(NamedTuple):
 
 
 class Packed(NamedTuple):
-    """The executor's program and what it counts: items per kernel after merging equal ones, steps, levels."""
+    """The executor's program and what it counts: items per kernel after merging equal ones, steps, levels.
+
+    where: the pool row of every written line.
+    """
 
     layout: Layout
     tables: Tables
     counts: dict[str, int]
+    where: np.ndarray
+
+
+class Carried(NamedTuple):
+    """Lines that are there before the first step: which, in which pool row, how many rows of each pool."""
+
+    lines: np.ndarray
+    rows: np.ndarray
+    counts: tuple[int, int, int]
+
+
+NOTHING = Carried(np.zeros(0, np.int64), np.zeros(0, np.int64), (0, 0, 0))
 
 
 def bucket(size: int) -> int:
@@ -88,11 +103,12 @@ class _Group(NamedTuple):
 class _Packer:
     """Walks the levels, hands out pool rows, remembers in which one every written line lies."""
 
-    def __init__(self, flow: Dataflow, work: list[Items], tiles: Products) -> None:
+    def __init__(self, flow: Dataflow, work: list[Items], tiles: Products, carried: Carried) -> None:
         self.flow, self.tiles = flow, tiles
         self.written = len(flow.lines.row)
         self.where = np.zeros(self.written + tiles.parts + 1, np.int64)
-        self.cursor = [1, 1, 1]
+        self.where[carried.lines] = carried.rows
+        self.cursor = [1 + count for count in carried.counts]
         self.groups: list[_Group] = []
         self.work: list[Items] = []
         self.cuts: list[np.ndarray] = []
@@ -173,12 +189,14 @@ def _merge(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return table[first[order]], rank[same.reshape(-1)]
 
 
-def pack(flow: Dataflow, placed: Placed, stores: Mapping[int, int]) -> Packed:
-    """The steps that execute a dataflow."""
+def pack(
+    flow: Dataflow, placed: Plan | Placed, stores: Mapping[int, int], carried: Carried = NOTHING
+) -> Packed:
+    """The steps that execute a dataflow; `carried` lines lie in the pools from row 1 on."""
     _check_ranges(flow)
     many = flow.batch >= DENSE_ROWS
     tiles, work = dense_products(flow, placed) if many else products(flow, placed, TILE_BATCH)
-    packer = _Packer(flow, work + items(flow, placed, stores), tiles)
+    packer = _Packer(flow, work + items(flow, placed, stores), tiles, carried)
     packer.pack()
     kinds, index = _kinds(packer)
     steps = _steps(packer.groups, kinds, index)
@@ -193,7 +211,7 @@ def pack(flow: Dataflow, placed: Placed, stores: Mapping[int, int]) -> Packed:
             regions[operand].append(np.array(rows, np.int32))
     tables = Tables(
         *steps,
-        logits=_logits(flow, where),
+        logits=logits_rows(flow, where),
         token=np.array(where[flow.token], np.int32),
         keys=tuple(regions[0]),
         values=tuple(regions[1]),
@@ -219,7 +237,7 @@ def pack(flow: Dataflow, placed: Placed, stores: Mapping[int, int]) -> Packed:
     for group in packer.groups:
         name = kinds[index[group.which]].kernel
         counts[name] = counts.get(name, 0) + len(group.table)
-    return Packed(layout, tables, counts)
+    return Packed(layout, tables, counts, where)
 
 
 def _check_ranges(flow: Dataflow) -> None:
@@ -233,8 +251,8 @@ def _check_ranges(flow: Dataflow) -> None:
                 )
 
 
-def _logits(flow: Dataflow, where: np.ndarray) -> np.ndarray:
-    """Pool row of every padded vocabulary line."""
+def logits_rows(flow: Dataflow, where: np.ndarray) -> np.ndarray:
+    """Row of every padded vocabulary line, by where each written line lies."""
     count = -(-flow.vocab // F32_LANES)
     order = np.argsort(flow.logits_at, kind="stable")
     if not np.array_equal(flow.logits_at[order], np.arange(count)):
