@@ -27,8 +27,9 @@ def require(need_bytes: int, *, streamed: bool = False) -> None:
     free = free_bytes()
     if free is not None and need_bytes > free:
         what = "the weights of its two largest calls and its KV" if streamed else "its weights and KV"
+        smaller = "Run a smaller model or context here" + ("" if streamed else ", or stream it (--stream)")
         raise MachineError(
             f"run: {what} take {need_bytes / 1e9:.1f} GB of host memory, "
-            f"{free / 1e9:.1f} GB are free. Run a smaller model or context here; "
+            f"{free / 1e9:.1f} GB are free. {smaller}; "
             "compile, check and report need no weights."
         )
