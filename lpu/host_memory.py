@@ -18,9 +18,12 @@ def free_bytes() -> int | None:
 
 WEIGHTS = (
     "its weights and KV take",
+    "Run a smaller model or context here, or stream it (--stream); compile, check and report need no weights.",
+)
+STREAMED = (
+    "the weights of its two largest calls and its KV take",
     "Run a smaller model or context here; compile, check and report need no weights.",
 )
-STREAMED = ("the weights of its two largest calls and its KV take", WEIGHTS[1])
 LINES = ("the lines that a chunk computes take", "Compile with a smaller --prefill to run here.")
 
 

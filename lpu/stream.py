@@ -35,7 +35,7 @@ from lpu.run import (
 from lpu.run_kernels import KV, Env, Pools
 from lpu.run_pack import Carried, Layout, Tables, logits_rows, pack
 from lpu.stream_cut import Piece, cut, pool_of
-from lpu.stream_feed import Feed, largest
+from lpu.stream_feed import Feed, stream_bytes
 from models import formats
 from models.borrowed import aligned_zeros, borrow
 
@@ -216,7 +216,7 @@ def stream(
         for context, flow in flows.items()
     }
     kv_bytes = 2 * sum(int(np.prod(s.shape)) * s.dtype.itemsize for shapes in kv for s in shapes)
-    host_memory.require(largest(plans)[0] + kv_bytes, host_memory.STREAMED)
+    host_memory.require(stream_bytes(plans, weights) + kv_bytes, host_memory.STREAMED)
     return Streamed(weights, plans, kv, entries, outputs, int(program.manifest["vocab"]), told)
 
 

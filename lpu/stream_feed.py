@@ -11,11 +11,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from compiler.isa import F32_LANES, TILE_ROWS
+from compiler.program import TILE
 from lpu.image import Image, MachineError, Plan, Weights, tile_bytes
-from lpu.image_fill import row_reader, small_parts, tile_jobs
+from lpu.image_fill import row_reader, shape_of, small_parts, tile_jobs
 from models.borrowed import aligned_zeros, borrow
 
 THREADS = 2  # that read or draw weights, beside those that XLA computes with
+WHOLE_BYTES = 5  # per weight of a matrix that comes whole: its code, and the f32 value that it is made of
 
 
 class Feed:
@@ -85,9 +87,12 @@ class Rows(Mapping[str, np.ndarray]):
         return len(self._weights)
 
 
-def largest(plans: Sequence[Plan]) -> tuple[int, int]:
-    """(bytes of the two largest neighbours, of the largest single call)."""
-    sizes = [tile_bytes(plan.tiles) for plan in plans]
-    if not sizes:
+def stream_bytes(plans: Sequence[Plan], weights: Weights) -> int:
+    """Host bytes of images in turn: the tiles of two calls, and the largest matrix that comes whole."""
+    tiles = [tile_bytes(plan.tiles) for plan in plans]
+    if not tiles:
         raise MachineError("run: the program has no calls.")
-    return max(a + b for a, b in zip(sizes, [*sizes[1:], 0], strict=True)), max(sizes)
+    names = {plan.slots[slot][0] for plan in plans for slot in np.unique(plan.wanted[TILE][:, 0])}
+    whole = [name for name in sorted(names & weights.keys()) if row_reader(weights, name) is None]
+    matrix = max((int(np.prod(shape_of(weights, name)[0])) for name in whole), default=0)
+    return max(a + b for a, b in zip(tiles, [*tiles[1:], 0], strict=True)) + WHOLE_BYTES * matrix
