@@ -33,11 +33,11 @@ from models.kv import empty_cache
 TINY = catalog("llama-tiny")
 CASES: dict[str, tuple[TransformerConfig, int, dict[str, Any]]] = {
     "one chip, few rows": (TINY, 8, {"tp": 1, "batch": 2}),
-    "four chips, e4m3 cache, many rows": (TINY, 24, {"tp": 4, "kv": "fp8"}),
+    "four chips, e4m3 cache, many rows": (TINY, 36, {"tp": 4, "kv": "fp8"}),
     "partial sums, three sequences, two context buckets": (
         SMALL,
-        20,
-        {"tp": 4, "layout": "row", "batch": 3, "contexts": (20, 90)},
+        40,
+        {"tp": 4, "layout": "row", "batch": 3, "contexts": (40, 90)},
     ),
     "head norms, heads across lines": (HEADS, 17, {"tp": 2}),
 }
