@@ -59,7 +59,7 @@ def block_sizes(
 
 
 def _allocated(plan: Plan, block: ModelBlock, rack: Rack, chips: tuple[int, ...], layout: str) -> int:
-    """Transient words of the fullest rank, by really scheduling the block: lines of many rows are worth it."""
+    """Transient words of the fullest rank, found by scheduling the block: lines of many rows are large."""
     made = template(plan, block, _alone(layout, len(chips)), Router(rack, chips), 0)
     return int(made.transient_words.max())
 
