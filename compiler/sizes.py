@@ -11,7 +11,7 @@ from compiler.lower import Plan, lower
 from compiler.lowering import Group
 from compiler.route import Router
 from compiler.stages import Room, Size
-from compiler.template import residual_lines
+from compiler.template import residual_lines, template
 from fabric.rack import Rack
 
 Beside = tuple[Plan, tuple[ModelBlock, ...]]  # the blocks of a plan of other rows, in the same order
@@ -47,8 +47,8 @@ def block_sizes(
             chips = sum(groups[:span], ())
             size = _size(plan, block, rack, chips, layout, span)
             if beside is not None:
-                other = _size(beside[0], beside[1][i], rack, chips, layout, span)
-                size = replace(size, transient=max(size.transient, other.transient))
+                other = _allocated(beside[0], beside[1][i], rack, chips, layout)
+                size = replace(size, transient=max(size.transient, other))
             fits = int(size.words.max()) + size.transient <= capacity
             if fits or span * 2 > len(groups):
                 known[block.kind] = size
@@ -58,15 +58,25 @@ def block_sizes(
     return sizes, Room(rack=rack.name, groups=len(groups), tp=tp, words=words, capacity=rack.chip.sram_words)
 
 
-def _size(plan: Plan, block: ModelBlock, rack: Rack, chips: tuple[int, ...], layout: str, span: int) -> Size:
-    ranks = len(chips)
-    shape = Group(
+def _allocated(plan: Plan, block: ModelBlock, rack: Rack, chips: tuple[int, ...], layout: str) -> int:
+    """Transient words of the fullest rank, found by scheduling the block: lines of many rows are large."""
+    made = template(plan, block, _alone(layout, len(chips)), Router(rack, chips), 0)
+    return int(made.transient_words.max())
+
+
+def _alone(layout: str, ranks: int) -> Group:
+    """A group that hands its result to itself, all of it to all ranks."""
+    return Group(
         ranks=ranks,
         k_parts=k_parts(layout, ranks),
         targets=tuple(range(ranks)),
         wanted=np.ones((ranks, 1), bool),
     )
-    low, _ = lower(plan, block, shape, Router(rack, chips), max(plan.contexts))
+
+
+def _size(plan: Plan, block: ModelBlock, rack: Rack, chips: tuple[int, ...], layout: str, span: int) -> Size:
+    ranks = len(chips)
+    low, _ = lower(plan, block, _alone(layout, ranks), Router(rack, chips), max(plan.contexts))
     held = sum(int(value.held[:ranks].sum(axis=1).max()) for value in low.values)
     transient = (2 * residual_lines(plan.graph) + held) * plan.graph.batch
     return Size(name=block.name, words=low.weights.words + low.kv_words, transient=transient, span=span)

@@ -11,7 +11,7 @@ from lpu.image import Placed, Plan
 from lpu.link import Dataflow
 from lpu.run_items import F32, WIDE, Items, Products, Source, written_back
 
-DENSE_ROWS = 16  # from so many rows on
+DENSE_ROWS = 32  # from so many rows on: below, large products of decoded tiles are slower (measured)
 DEEP = 32  # tiles of 320 input rows in one sum: exact (`numerics.EXACT_K` is 37,449), and bounds its memory
 LINES = 8  # output lines of one product, at most
 

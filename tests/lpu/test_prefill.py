@@ -33,11 +33,11 @@ from models.kv import empty_cache
 TINY = catalog("llama-tiny")
 CASES: dict[str, tuple[TransformerConfig, int, dict[str, Any]]] = {
     "one chip, few rows": (TINY, 8, {"tp": 1, "batch": 2}),
-    "four chips, e4m3 cache, many rows": (TINY, 24, {"tp": 4, "kv": "fp8"}),
+    "four chips, e4m3 cache, many rows": (TINY, 36, {"tp": 4, "kv": "fp8"}),
     "partial sums, three sequences, two context buckets": (
         SMALL,
-        20,
-        {"tp": 4, "layout": "row", "batch": 3, "contexts": (20, 90)},
+        40,
+        {"tp": 4, "layout": "row", "batch": 3, "contexts": (40, 90)},
     ),
     "head norms, heads across lines": (HEADS, 17, {"tp": 2}),
 }
@@ -283,7 +283,8 @@ def test_a_chunk_that_does_not_fit_is_one_line_with_its_remedy() -> None:
         compiled_pair(wide, 4000, rack="pair", contexts=(4000,), tp=1)
     text = str(error.value)
     assert "--prefill 4000" in text
-    assert "a chip has 500.0 MB" in text
+    assert "the model needs 5 chips" in text
+    assert "the rack has 2" in text
     assert text.endswith("Give a smaller --prefill, or raise --tp or --pp.")
 
 
