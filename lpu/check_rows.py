@@ -187,13 +187,16 @@ def _wrong(op: Op, kernel: Kernel, rows: int) -> str:
     return ""
 
 
+def by_small(values: np.ndarray, count: int) -> np.ndarray:
+    """The stable order of values in 0 .. count-1; numpy sorts 16-bit integers in linear time."""
+    return np.argsort(values.astype(np.uint16) if count <= 1 << 16 else values, kind="stable")
+
+
 def groups(columns: Columns, machine: Machine) -> list[Group]:
     """The rows by opcode and kernel; transfers have no kernel. Rows keep their order in a group."""
     kernels = max(len(machine.kernels), 1)
     key = columns.op * kernels + np.where(is_transfer(columns.op), 0, columns.aux)
-    if len(Op) * kernels <= 1 << 16:
-        key = key.astype(np.uint16)  # numpy sorts these in linear time
-    order = np.argsort(key, kind="stable")
+    order = by_small(key, len(Op) * kernels)
     key = key[order]
     starts = np.flatnonzero(np.concatenate([[len(key) > 0], key[1:] != key[:-1]]))
     out: list[Group] = []

@@ -1,5 +1,6 @@
 """Rules 2 and 7 on what outlives a step: preloaded values and the KV cache."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -7,8 +8,9 @@ import numpy as np
 from compiler.isa import F16_LANES, F32_LANES, TAG_SHIFT, Op
 from compiler.program import GAIN, TABLE, TILE, Loads
 from lpu.check_findings import Findings, tag
+from lpu.check_loads import Preloads
 from lpu.check_operands import Accesses
-from lpu.check_rows import CYCLE, TIME_BITS, Machine
+from lpu.check_rows import CYCLE, TIME_BITS, Machine, by_small
 
 KIND_NAMES = ("TILE", "SCALE", "GAIN", "TABLE", "ANGLES")
 KIND_WORDS = np.array([80, 1, 1, 0, 0])  # words per preloaded value; tables have any number
@@ -24,8 +26,9 @@ class Image(NamedTuple):
     tag: np.ndarray
 
 
-def image(findings: Findings, machine: Machine, loads: Loads) -> Image:
+def image(findings: Findings, machine: Machine, preloads: Preloads) -> Image:
     """The well formed loads, all of them disjoint and inside the weight regions unless a finding says so."""
+    number, loads = preloads
     known = (loads.chip >= 0) & (loads.chip < machine.chips)
     known &= (
         (loads.kind >= 0)
@@ -42,35 +45,57 @@ def image(findings: Findings, machine: Machine, loads: Loads) -> Image:
     findings.note(
         0,
         np.flatnonzero(~known),
-        lambda i: f"load {i}: chip {loads.chip[i]}, kind {loads.kind[i]}, {loads.words[i]} words",
+        lambda i: f"load {number[i]}: chip {loads.chip[i]}, kind {loads.kind[i]}, {loads.words[i]} words",
     )
     findings.note(
         5,
         np.flatnonzero(known & ~within),
         lambda i: (
-            f"load {i}: words {loads.addr[i]} .. {loads.addr[i] + loads.words[i] - 1} of chip {chip[i]}, "
+            f"load {number[i]}: words {loads.addr[i]} .. {loads.addr[i] + loads.words[i] - 1} of chip {chip[i]}, "
             f"its weights region is words {low[chip[i]]} .. {high[chip[i]] - 1}"
         ),
     )
     load = np.flatnonzero(known & within)
     begin = loads.chip[load] * machine.words + loads.addr[load]
-    order = np.argsort(begin)
-    load, begin = load[order], begin[order]
+    if (begin[1:] < begin[:-1]).any():
+        order = np.argsort(begin)
+        load, begin = load[order], begin[order]
     end = begin + loads.words[load]
     findings.note(
         5,
         np.flatnonzero(end[:-1] > begin[1:]),
         lambda i: (
-            f"loads {load[i]} and {load[i + 1]} share word {loads.addr[load[i + 1]]} of chip "
+            f"loads {number[load[i]]} and {number[load[i + 1]]} share word {loads.addr[load[i + 1]]} of chip "
             f"{loads.chip[load[i]]}: the first ends at {end[i] - 1 - loads.chip[load[i]] * machine.words}"
         ),
     )
     return Image(load, begin, end, loads.kind[load], loads.tag[load])
 
 
-def weights(findings: Findings, machine: Machine, reads: Accesses, loads: Loads) -> None:
-    """Every weight read covers whole preloaded values of its kind, consecutive in place and in tag."""
-    order, begin, end, kind, name = image(findings, machine, loads)
+def weights(findings: Findings, machine: Machine, reads: Accesses, pieces: Iterable[Preloads]) -> None:
+    """Every weight read covers whole preloaded values of its kind, consecutive in place and in tag.
+
+    pieces: the preloaded values; no chip has some in one piece and some in another.
+    """
+    by_chip = by_small(reads.chip, machine.chips)
+    begins = np.searchsorted(reads.chip[by_chip], np.arange(machine.chips + 1))
+    left = np.ones(machine.chips, bool)  # chips whose values no piece has brought
+    for preloads in pieces:
+        chips = np.unique(preloads.loads.chip)
+        chips = chips[(chips >= 0) & (chips < machine.chips)]
+        left[chips] = False
+        some = [by_chip[begins[chip] : begins[chip + 1]] for chip in chips.tolist()]
+        if some:
+            _preloaded(findings, machine, reads.take(np.concatenate(some)), preloads)
+        else:
+            image(findings, machine, preloads)
+    bare = np.flatnonzero(left[reads.chip])
+    findings.add(2, reads.row[bare], lambda i: f"reads word {reads.start[bare[i]]}: nothing is preloaded")
+
+
+def _preloaded(findings: Findings, machine: Machine, reads: Accesses, preloads: Preloads) -> None:
+    loads = preloads.loads
+    order, begin, end, kind, name = image(findings, machine, preloads)
     if not len(order):
         findings.add(2, reads.row, lambda i: f"reads word {reads.start[i]}: nothing is preloaded")
         return
