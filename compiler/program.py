@@ -173,32 +173,40 @@ def _resolve(operand: np.ndarray, rank: np.ndarray, bases: np.ndarray) -> np.nda
 def digest(program: Program) -> str:
     """sha256 over the expanded columns of every bucket, the preloaded values and what they are made of.
 
-    Call by call, as int64: nothing of the size of the program is ever held.
+    Call by call: nothing of the size of the program is ever held.
     """
     sha = hashlib.sha256()
     for context in program.manifest["contexts"]:
         for call in program.calls:
-            _update(sha, program.expand_call(call, context), COLUMNS + TAGS)
+            for part in _written(program.expand_call(call, context), COLUMNS + TAGS):
+                sha.update(part)
     for loads in program.loads_by_call():
-        _update(sha, loads, LOADS)
+        for part in _written(loads, LOADS):
+            sha.update(part)
     for block in program.blocks:
         for entries in block.maps:
-            sha.update(_bytes(entries))
+            sha.update(len(entries).to_bytes(8, "little"))
+            for part in _column(entries):
+                sha.update(part)
         sha.update(repr(block.slots).encode())
     sha.update(json.dumps([call.tensors for call in program.calls]).encode())
     sha.update(json.dumps({k: program.manifest[k] for k in _HASHED}, sort_keys=True).encode())
     return sha.hexdigest()
 
 
-def _update(sha: "hashlib._Hash", table: Columns | Loads, names: Sequence[str]) -> None:
-    """Hash a table: its length, then column by column, so that no two programs give the same bytes."""
-    sha.update(len(table).to_bytes(8, "little"))
+def _written(table: Columns | Loads, names: Sequence[str]) -> Iterator[bytes | memoryview]:
+    """The bytes of a table: its length, then each column after the type that it narrows to.
+
+    Hashing takes longer than everything else here, and most numbers fit two bytes.
+    """
+    yield len(table).to_bytes(8, "little")
     for name in names:
-        sha.update(_bytes(getattr(table, name)))
+        yield from _column(getattr(table, name))
 
 
-def _bytes(values: np.ndarray) -> memoryview:
-    return np.ascontiguousarray(values, "<i8").data
+def _column(values: np.ndarray) -> tuple[bytes, memoryview]:
+    narrow = _narrow(values)
+    return narrow.dtype.char.encode(), np.ascontiguousarray(narrow, narrow.dtype.newbyteorder("<")).data
 
 
 _HASHED = ("rows", "contexts", "capacity", "kernels", "regions", "logits", "token", "vocab", "chip", "links")

@@ -52,25 +52,28 @@ class Operands(NamedTuple):
 
 def operands(findings: Findings, machine: Machine, groups: list[Group]) -> Operands:
     """Every access of every row; those outside their region or off their line are violations and left out."""
-    parts: dict[tuple[int, bool], list[Accesses]] = {}
+    wanted: dict[tuple[int, bool], list[tuple[Group, Operand]]] = {}
     for group in groups:
         if group.op in (Op.QK, Op.PV):
             _chunk(findings, group)
         for operand in READS[group.op]:
             space = WEIGHTS if operand.space == SHARED else operand.space
-            parts.setdefault((space, False), []).append(
-                _access(findings.columns, group, operand, machine.rows)
-            )
+            wanted.setdefault((space, False), []).append((group, operand))
         write = WRITES[group.op]
         if write is not None:
-            made = _access(findings.columns, group, write, machine.rows, write=True)
-            parts.setdefault((write.space, True), []).append(made)
-    empty = Accesses(*(np.zeros(0, np.int64) for _ in Accesses._fields))
+            wanted.setdefault((write.space, True), []).append((group, write))
 
     def inside(space: int, write: bool) -> Accesses:
-        lists = parts.get((space, write), [empty])
-        joined = Accesses(*(np.concatenate(columns) for columns in zip(*lists, strict=True)))
-        return _inside(findings, machine, joined, space)
+        c, some = findings.columns, wanted.get((space, write), [])
+        most = sum(int(c.n[g.rows].sum()) if o.stride else len(g.rows) for g, o in some)
+        joined = Accesses(*(np.empty(most, np.int64) for _ in Accesses._fields))
+        stop = 0
+        for group, operand in some:  # into place: two copies would be most of the memory of the check
+            part = _access(c, group, operand, machine.rows, write=write)
+            start, stop = stop, stop + len(part.row)
+            for column, values in zip(joined, part, strict=True):
+                column[start:stop] = values
+        return _inside(findings, machine, Accesses(*(column[:stop] for column in joined)), space)
 
     return Operands(
         reads=inside(TRANSIENT, False),

@@ -1,6 +1,6 @@
 """The rows as the checker sees them: the machine of the manifest, rows by kernel, rule 0 (form)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -190,6 +190,28 @@ def _wrong(op: Op, kernel: Kernel, rows: int) -> str:
 def by_small(values: np.ndarray, count: int) -> np.ndarray:
     """The stable order of values in 0 .. count-1; numpy sorts 16-bit integers in linear time."""
     return np.argsort(values.astype(np.uint16) if count <= 1 << 16 else values, kind="stable")
+
+
+class Batches:
+    """Entries by chip, in pieces of whole chips that fit the caches of a processor.
+
+    work: of each chip, in what the caller counts in; a piece takes more than `most` only for a single chip.
+    """
+
+    def __init__(self, work: np.ndarray, most: int) -> None:
+        before = (np.cumsum(work) - work) // most
+        starts = np.flatnonzero(np.diff(before, prepend=-1))
+        self.ends = np.concatenate([starts, [len(work)]])
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """The chips [first, last) of one piece after another."""
+        return iter(zip(self.ends[:-1].tolist(), self.ends[1:].tolist(), strict=True))
+
+    def of(self, chip: np.ndarray) -> Iterator[np.ndarray]:
+        """The entries of one piece after another, in order of chips, of which each entry has one."""
+        order = by_small(chip, int(self.ends[-1]))
+        ends = np.concatenate([[0], np.cumsum(np.bincount(chip, minlength=self.ends[-1]))])[self.ends]
+        return (order[start:stop] for start, stop in zip(ends[:-1], ends[1:], strict=True))
 
 
 def groups(columns: Columns, machine: Machine) -> list[Group]:

@@ -51,8 +51,8 @@ def image(findings: Findings, machine: Machine, preloads: Preloads) -> Image:
         5,
         np.flatnonzero(known & ~within),
         lambda i: (
-            f"load {number[i]}: words {loads.addr[i]} .. {loads.addr[i] + loads.words[i] - 1} of chip {chip[i]}, "
-            f"its weights region is words {low[chip[i]]} .. {high[chip[i]] - 1}"
+            f"load {number[i]}: words {loads.addr[i]} .. {loads.addr[i] + loads.words[i] - 1} "
+            f"of chip {chip[i]}, its weights region is words {low[chip[i]]} .. {high[chip[i]] - 1}"
         ),
     )
     load = np.flatnonzero(known & within)
