@@ -129,12 +129,11 @@ class Program:
         """The preloaded values of one call after another: together they are `loads`."""
         first = 0
         for call in self.calls:
-            yield self.loads_of_call(call, first)
+            yield self.placed(call, self.blocks[call.block].loads, first)
             first += len(call.tensors)
 
-    def loads_of_call(self, call: Call, first: int = 0) -> Loads:
-        """The preloaded values of one call, whose tensors are numbered from `first`."""
-        loads = self.blocks[call.block].loads
+    def placed(self, call: Call, loads: Loads, first: int = 0) -> Loads:
+        """Some preloaded values of a call's block where the call places them; its tensors count from `first`."""
         out = {name: getattr(loads, name) for name in LOADS}
         out["addr"] = _resolve(loads.addr, loads.chip, self._bases(call))
         out["chip"] = np.array(call.chips)[loads.chip]

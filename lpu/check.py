@@ -14,7 +14,7 @@ from compiler.program import LOADS, Loads, Program
 from lpu.check_accumulators import accumulators
 from lpu.check_cycles import cycles
 from lpu.check_findings import RULES, Findings, HazardError, Report, Violation, tag
-from lpu.check_loads import Preloads, by_chips, whole
+from lpu.check_loads import Preloads, by_chip, whole
 from lpu.check_meaning import meaning, tagged
 from lpu.check_memory import memory
 from lpu.check_operands import operands, regions
@@ -28,7 +28,7 @@ __all__ = ["RULES", "HazardError", "Report", "Violation", "check", "check_column
 def check(program: Program, context: int) -> Report:
     """Check one step of a program, for one context bucket."""
     stated = program.manifest["cycles"].get(str(context))
-    return _check(program.manifest, by_chips(program), program.expand(context), stated)
+    return _check(program.manifest, by_chip(program), program.expand(context), stated)
 
 
 def check_columns(

@@ -1,14 +1,14 @@
-"""The preloaded values as the checker looks at them: all of some chips at a time.
+"""The preloaded values as the checker looks at them: all of one chip at a time.
 
 A chip's image is checked by itself, so those of a whole rack (millions of values) need never lie in memory.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from compiler.program import LOADS, Loads, Program
+from compiler.program import LOADS, Block, Loads, Program
 
 
 class Preloads(NamedTuple):
@@ -23,30 +23,34 @@ def whole(loads: Loads) -> list[Preloads]:
     return [Preloads(np.arange(len(loads)), loads)]
 
 
-def by_chips(program: Program) -> Iterator[Preloads]:
-    """The values of a program in pieces that have no chip in common."""
-    counts = [len(program.blocks[call.block].loads) for call in program.calls]
-    starts = np.cumsum([0, *counts])
-    for calls in _together(program):
-        number = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in calls])
-        tables = [program.loads_of_call(program.calls[i]) for i in calls]
-        columns = {name: np.concatenate([getattr(table, name) for table in tables]) for name in LOADS}
-        yield Preloads(number, Loads(**columns))
-
-
-def _together(program: Program) -> Sequence[list[int]]:
-    """The calls that preload anything, in groups of which no two preload a chip in common."""
-    ranks = [np.unique(block.loads.chip).tolist() for block in program.blocks]
-    group: dict[int, list[int]] = {}  # of a chip: one list, shared by all chips of the group
+def by_chip(program: Program) -> Iterator[Preloads]:
+    """The values of a program as it places them, one chip after another."""
+    blocks = [_by_rank(block) for block in program.blocks]
+    counts = [len(block.loads) for block in program.blocks]
+    held: dict[int, list[Preloads]] = {}  # the numbers count from the call's first, the values lie nowhere yet
+    of: dict[int, list[tuple[int, int]]] = {}  # per chip: call, first number
+    start = 0
     for index, call in enumerate(program.calls):
-        chips = [call.chips[rank] for rank in ranks[call.block]]
-        merged = {id(group[chip]): group[chip] for chip in chips if chip in group}
-        if len(merged) == 1:
-            joined = next(iter(merged.values()))
-        else:
-            joined = [i for calls in merged.values() for i in calls]
-            group |= {chip: joined for chip, calls in group.items() if id(calls) in merged}
-        joined.append(index)
-        group |= dict.fromkeys(chips, joined)
-    found = {id(calls): sorted(calls) for _, calls in sorted(group.items())}
-    return list(found.values())
+        for rank, piece in blocks[call.block].items():
+            held.setdefault(call.chips[rank], []).append(piece)
+            of.setdefault(call.chips[rank], []).append((index, start))
+        start += counts[call.block]
+    for chip in sorted(held):
+        numbers, tables = list[np.ndarray](), list[Loads]()
+        for piece, (index, first) in zip(held[chip], of[chip], strict=True):
+            numbers.append(piece.number + first)
+            tables.append(program.placed(program.calls[index], piece.loads))
+        columns = {name: np.concatenate([getattr(table, name) for table in tables]) for name in LOADS}
+        yield Preloads(np.concatenate(numbers), Loads(**columns))
+
+
+def _by_rank(block: Block) -> dict[int, Preloads]:
+    """The values of a block by rank."""
+    loads = block.loads
+    order = np.argsort(loads.chip, kind="stable")
+    starts = np.flatnonzero(np.diff(loads.chip[order], prepend=-1))
+    some = np.split(order, starts[1:]) if len(order) else []
+    return {
+        int(loads.chip[rows[0]]): Preloads(rows, Loads(**{name: getattr(loads, name)[rows] for name in LOADS}))
+        for rows in some
+    }

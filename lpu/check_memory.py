@@ -13,7 +13,7 @@ from lpu.check_findings import Findings, tag
 from lpu.check_operands import Accesses, Operands
 from lpu.check_rows import CYCLE, TIME_BITS, Batches, Machine, is_transfer, split
 
-_BATCH_LINES = 1 << 21  # lines of SRAM looked at together: bounds the memory of the check
+_BATCH_LINES = 1 << 19  # lines of SRAM looked at together: bounds the memory of the check
 _ACCESS_LINES = 16  # an access takes about the memory of so many lines
 
 

@@ -10,7 +10,7 @@ from lpu.check_findings import Findings
 from lpu.check_rows import CYCLE, TIME_BITS, Batches, Machine, is_transfer, split
 
 _RATE = 1024  # ports are counted in 1/1024 words per cycle
-_BATCH_ROWS = 1 << 16
+_BATCH_ROWS = 1 << 14
 
 
 def units(findings: Findings, machine: Machine, held: Held) -> None:
