@@ -133,7 +133,7 @@ class Program:
             first += len(call.tensors)
 
     def placed(self, call: Call, loads: Loads, first: int = 0) -> Loads:
-        """Some preloaded values of a call's block where the call places them; its tensors count from `first`."""
+        """Preloaded values of a call's block where the call places them; its tensors count from `first`."""
         out = {name: getattr(loads, name) for name in LOADS}
         out["addr"] = _resolve(loads.addr, loads.chip, self._bases(call))
         out["chip"] = np.array(call.chips)[loads.chip]

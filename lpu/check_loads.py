@@ -27,7 +27,9 @@ def by_chip(program: Program) -> Iterator[Preloads]:
     """The values of a program as it places them, one chip after another."""
     blocks = [_by_rank(block) for block in program.blocks]
     counts = [len(block.loads) for block in program.blocks]
-    held: dict[int, list[Preloads]] = {}  # the numbers count from the call's first, the values lie nowhere yet
+    held: dict[
+        int, list[Preloads]
+    ] = {}  # the numbers count from the call's first, the values lie nowhere yet
     of: dict[int, list[tuple[int, int]]] = {}  # per chip: call, first number
     start = 0
     for index, call in enumerate(program.calls):
@@ -51,6 +53,8 @@ def _by_rank(block: Block) -> dict[int, Preloads]:
     starts = np.flatnonzero(np.diff(loads.chip[order], prepend=-1))
     some = np.split(order, starts[1:]) if len(order) else []
     return {
-        int(loads.chip[rows[0]]): Preloads(rows, Loads(**{name: getattr(loads, name)[rows] for name in LOADS}))
+        int(loads.chip[rows[0]]): Preloads(
+            rows, Loads(**{name: getattr(loads, name)[rows] for name in LOADS})
+        )
         for rows in some
     }

@@ -10,7 +10,7 @@ import numpy as np
 
 from compiler.isa import F32_LANES, READS, TAG_SHIFT, WIDE_LANES, Columns, Op, score_lines
 from lpu.check_findings import Findings, tag
-from lpu.check_rows import Group, Machine, is_transfer
+from lpu.check_rows import Group, Machine, by_small, is_transfer
 
 _LINE = (1 << TAG_SHIFT) - 1
 _IN_ORDER = (Op.ADD, Op.GLU, Op.HNORM, Op.ROPE, Op.CAST, Op.RED)
@@ -81,11 +81,11 @@ def _copies(findings: Findings) -> _Made:
 def _alike(findings: Findings, made: _Made) -> None:
     """Rows of one opcode that make parts of one value take parts of the same values, in their order."""
     c = findings.columns
-    rows = np.concatenate([made.row, np.flatnonzero((c.op == Op.MM) & (c.dst_tag >= 0))])
-    key = np.stack([c.op[rows], c.dst_tag[rows] >> TAG_SHIFT])
-    order = np.lexsort((c.dst_tag[rows], key[1], key[0]))
-    rows, key = rows[order], key[:, order]
-    joined = (key[:, 1:] == key[:, :-1]).all(axis=0)
+    tiles = np.flatnonzero((c.op == Op.MM) & (c.dst_tag >= 0))
+    tiles = tiles[np.argsort(c.dst_tag[tiles], kind="stable")]
+    rows = np.concatenate([made.row[by_small(c.op[made.row], len(Op))], tiles])  # by opcode and tag
+    op, value = c.op[rows].astype(np.int8), c.dst_tag[rows] >> TAG_SHIFT
+    joined = (op[1:] == op[:-1]) & (value[1:] == value[:-1])
     before, after = rows[:-1][joined], rows[1:][joined]
     strange = np.zeros(len(after), bool)
     for name in ("src_tag", "src2_tag", "src3_tag"):

@@ -40,10 +40,14 @@ def memory(findings: Findings, machine: Machine, operands: Operands) -> tuple[np
     reach = np.zeros(machine.chips, np.int64)
     for a in (writes, reads):
         np.maximum.at(reach, a.chip, a.stop)
-    count = np.bincount(writes.chip, minlength=machine.chips) + np.bincount(reads.chip, minlength=machine.chips)
+    count = np.bincount(writes.chip, minlength=machine.chips) + np.bincount(
+        reads.chip, minlength=machine.chips
+    )
     batches = Batches(reach + _ACCESS_LINES * count, _BATCH_LINES)
     offset = np.zeros(machine.chips, np.int64)
-    for (first, last), write, read in zip(batches, batches.of(writes.chip), batches.of(reads.chip), strict=True):
+    for (first, last), write, read in zip(
+        batches, batches.of(writes.chip), batches.of(reads.chip), strict=True
+    ):
         lines = np.cumsum(reach[first:last])
         offset[first:last] = lines - reach[first:last]
         events = _events(writes.take(write), reads.take(read), offset, int(lines[-1]))

@@ -17,7 +17,7 @@ KIND_WORDS = np.array([80, 1, 1, 0, 0])  # words per preloaded value; tables hav
 
 
 class Image(NamedTuple):
-    """The preloaded values in order of chip and address, and where each begins and ends in the rack's words."""
+    """The preloaded values in order of chip and address; where each begins and ends in the rack's words."""
 
     number: np.ndarray
     loads: Loads
@@ -58,7 +58,7 @@ def image(findings: Findings, machine: Machine, preloads: Preloads) -> Image:
     fine = known & within
     if not fine.all() or (begin[1:] < begin[:-1]).any():
         order = np.flatnonzero(fine)
-        order = order[np.argsort(begin[order])]
+        order = order[np.argsort(begin[order], kind="stable")]
         number, begin = number[order], begin[order]
         loads = Loads(**{name: getattr(loads, name)[order] for name in LOADS})
     end = begin + loads.words
@@ -144,9 +144,7 @@ def _preloaded(findings: Findings, machine: Machine, reads: Accesses, preloads: 
         _placed(findings, a.take(good), loads, first[good], last[good])
 
 
-def _placed(
-    findings: Findings, a: Accesses, loads: Loads, first: np.ndarray, last: np.ndarray
-) -> None:
+def _placed(findings: Findings, a: Accesses, loads: Loads, first: np.ndarray, last: np.ndarray) -> None:
     """What a row reads is for the rows and columns that its tags name: k0 and n0 of the preloaded values."""
     c, line = findings.columns, (1 << TAG_SHIFT) - 1
     k0, n0 = loads.k0, loads.n0
