@@ -96,7 +96,7 @@ class Machine:
 
 
 class Group(NamedTuple):
-    """Rows of one opcode and kernel; many such rows are several groups, each fit for the processor's caches."""
+    """Rows of one opcode and kernel; where there are many, several groups that fit a processor's caches."""
 
     op: Op
     kernel: Kernel
