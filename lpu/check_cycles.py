@@ -90,24 +90,29 @@ def cycles(findings: Findings, machine: Machine, groups: list[Group]) -> Held:
     """Hold and words of every row; rows that take other cycles than they must are violations."""
     c, m = findings.columns, machine
     hold, words = np.zeros(len(c), np.int64), np.zeros(len(c), np.int64)
-    link = np.full(len(c), -1, np.int64)
-    beyond = np.zeros(len(c), np.int64)
+    link = np.full(len(c), -1, np.int32)
+    right = np.zeros(len(c), np.int64)
     for op, kernel, rows in groups:
         n = c.n[rows]
         if op in (Op.SEND, Op.FORWARD):
             link[rows] = joined = m.link[c.chip[rows] * m.chips + c.peer[rows]]
             words[rows] = n * m.rows
-            hold[rows] = _up(n * m.rows, c.aux[rows]) * m.slot[joined] if len(m.slot) else 1
-            beyond[rows] = (m.hop[joined] if len(m.hop) else 0) + (m.forward if op is Op.FORWARD else 0)
+            held = _up(n * m.rows, c.aux[rows]) * m.slot[joined] if len(m.slot) else 1
+            beyond = (m.hop[joined] if len(m.hop) else 0) + (m.forward if op is Op.FORWARD else 0)
         else:
             words[rows] = moved = _moved(op, n, kernel, m.rows)
-            hold[rows], beyond[rows] = _time(op, n, kernel, moved, m)
-    taken, right = c.t1 - c.t0, hold + beyond
+            held, beyond = _time(op, n, kernel, moved, m)
+        hold[rows] = held
+        right[rows] = held + beyond
     transfer = (c.op == Op.SEND) | (c.op == Op.FORWARD)
     _links(findings, machine, link, np.flatnonzero(transfer))
-    wrong = (taken != right) & (~transfer | (link >= 0))
+    wrong = (c.t1 - c.t0 != right) & (~transfer | (link >= 0))
     for rule, rows in ((6, np.flatnonzero(wrong & ~transfer)), (4, np.flatnonzero(wrong & transfer))):
-        findings.add(rule, rows, lambda i, r=rows: f"takes {taken[r[i]]} cycles, must take {right[r[i]]}")
+        findings.add(
+            rule,
+            rows,
+            lambda i, r=rows: f"takes {c.t1[r[i]] - c.t0[r[i]]} cycles, must take {right[r[i]]}",
+        )
     return Held(hold, words, link)
 
 

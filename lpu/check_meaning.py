@@ -10,7 +10,7 @@ import numpy as np
 
 from compiler.isa import F32_LANES, READS, TAG_SHIFT, WIDE_LANES, Columns, Op, score_lines
 from lpu.check_findings import Findings, tag
-from lpu.check_rows import Group, Machine, is_transfer
+from lpu.check_rows import Group, Machine, by_small, is_transfer
 
 _LINE = (1 << TAG_SHIFT) - 1
 _IN_ORDER = (Op.ADD, Op.GLU, Op.HNORM, Op.ROPE, Op.CAST, Op.RED)
@@ -81,11 +81,11 @@ def _copies(findings: Findings) -> _Made:
 def _alike(findings: Findings, made: _Made) -> None:
     """Rows of one opcode that make parts of one value take parts of the same values, in their order."""
     c = findings.columns
-    rows = np.concatenate([made.row, np.flatnonzero((c.op == Op.MM) & (c.dst_tag >= 0))])
-    key = np.stack([c.op[rows], c.dst_tag[rows] >> TAG_SHIFT])
-    order = np.lexsort((c.dst_tag[rows], key[1], key[0]))
-    rows, key = rows[order], key[:, order]
-    joined = (key[:, 1:] == key[:, :-1]).all(axis=0)
+    tiles = np.flatnonzero((c.op == Op.MM) & (c.dst_tag >= 0))
+    tiles = tiles[np.argsort(c.dst_tag[tiles], kind="stable")]
+    rows = np.concatenate([made.row[by_small(c.op[made.row], len(Op))], tiles])  # by opcode and tag
+    op, value = c.op[rows].astype(np.int8), c.dst_tag[rows] >> TAG_SHIFT
+    joined = (op[1:] == op[:-1]) & (value[1:] == value[:-1])
     before, after = rows[:-1][joined], rows[1:][joined]
     strange = np.zeros(len(after), bool)
     for name in ("src_tag", "src2_tag", "src3_tag"):
@@ -156,45 +156,62 @@ def _counts(findings: Findings, machine: Machine, groups: list[Group], made: _Ma
 
 def _chunks(findings: Findings, made: _Made, group: Group) -> None:
     """AOUT adds up every chunk that was scored, once, each with the weights of its own scores."""
-    c, kernel, rows = findings.columns, group.kernel, group.rows
-    queries = np.flatnonzero((c.op == Op.QK) & (c.src_tag >= 0) & (c.src2_tag >= 0) & (c.dst_tag >= 0))
-    scored: dict[int, np.ndarray] = {}
-    region = c.src2_tag[queries]
-    order = np.argsort(region, kind="stable")
-    cuts = np.flatnonzero(np.diff(region[order], prepend=-1))
-    for some in np.split(queries[order], cuts[1:]):
-        if len(some):
-            scored[int(c.src2_tag[some[0]])] = np.sort(c.n[some])
+    c, kernel = findings.columns, group.kernel
+    rows = group.rows[(c.src_tag[group.rows] >= 0) & (c.src2_tag[group.rows] >= 0)]
     wide = -(-kernel["group"] * kernel["head_dim"] // WIDE_LANES)
+    of, piece = _pieces(c.n[rows])
+    values = made.find(c.src_tag[rows[of]] + piece * wide)
+    known = _every(len(rows), of, (values >= 0) & (c.op[values] == Op.PV))
+    rows, values = rows[known], values[known[of]]  # rule 2 or the other tags have found the rest
+    of, piece = _pieces(c.n[rows])
+    weights = made.find(c.src_tag[values])
+    scores = np.where(weights >= 0, made.find(c.src_tag[weights]), -1)
+    good = (scores >= 0) & (c.op[weights] == Op.EXP) & (c.op[scores] == Op.QK)
     size = score_lines(kernel)
-    bad: list[int] = []
-    for row in rows[(c.src_tag[rows] >= 0) & (c.src2_tag[rows] >= 0)].tolist():
-        piece = np.arange(int(c.n[row]))
-        values = made.find(c.src_tag[row] + piece * wide)
-        if (values < 0).any() or (c.op[values] != Op.PV).any():
-            continue  # rule 2 or the other tags have found it
-        weights = made.find(c.src_tag[values])
-        scores = made.find(c.src_tag[weights]) if (weights >= 0).all() else weights
-        if (scores < 0).any() or (c.op[weights] != Op.EXP).any() or (c.op[scores] != Op.QK).any():
-            bad.append(row)
-            continue
-        sums = c.dst_tag[weights] + size == c.src2_tag[row] + piece * (size + 1)
-        one = (c.src2_tag[values] == c.src2_tag[scores]) & (c.src2_tag[scores] == c.src2_tag[scores[0]])
-        same = (c.n[values] == c.n[scores]) & (c.src_tag[scores] == c.src_tag[scores[0]])
-        wanted = scored.get(int(c.src2_tag[scores[0]]), np.zeros(0))
-        whole = np.array_equal(np.sort(c.n[values]), np.arange(len(piece))) and len(wanted) == len(piece)
-        peaks = [made.find(c.src2_tag[w] + np.arange(kernel.get("chunks", 1))) for w in weights.tolist()]
-        if not ((sums & one & same).all() and whole and all(_covers(c, made, p, scores) for p in peaks)):
-            bad.append(row)
-    findings.add(7, np.array(bad, np.int64), lambda i: "does not add up every chunk of its KV region once")
+    good &= c.dst_tag[weights] + size == c.src2_tag[rows[of]] + piece * (size + 1)
+    good &= (c.src2_tag[values] == c.src2_tag[scores]) & (c.n[values] == c.n[scores])
+    head = scores[np.flatnonzero(piece == 0)]
+    good &= (c.src2_tag[scores] == c.src2_tag[head[of]]) & (c.src_tag[scores] == c.src_tag[head[of]])
+    good &= c.n[values][np.lexsort((c.n[values], of))] == piece  # every chunk once
+    right = _every(len(rows), of, good)
+    right &= _scored(c, head) == c.n[rows]
+    peaks, pair = np.unique(np.stack([of, c.src2_tag[weights]]), axis=1), kernel.get("chunks", 1)
+    right &= _every(len(rows), peaks[0], _cover(c, made, peaks, pair, of, scores, c.n[rows]))
+    findings.add(7, rows[~right], lambda i: "does not add up every chunk of its KV region once")
 
 
-def _covers(c: Columns, made: _Made, peaks: np.ndarray, scores: np.ndarray) -> bool:
-    """Whether these rows are the maxima over all these scores."""
-    if (peaks < 0).any() or (c.op[peaks] != Op.SMAX).any() or c.n[peaks].sum() != len(scores):
-        return False
-    over = made.find(c.src_tag[peaks])
-    return bool(np.isin(over, scores).all()) and len(np.unique(over)) == len(over)
+def _pieces(count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """So many pieces of each row: the index of the row, the number in it."""
+    of = np.repeat(np.arange(len(count)), count)
+    return of, np.arange(len(of)) - (np.cumsum(count) - count)[of]
+
+
+def _every(rows: int, of: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """Of which rows all pieces are good."""
+    return np.bincount(of[~good], minlength=rows) == 0
+
+
+def _scored(c: Columns, queries: np.ndarray) -> np.ndarray:
+    """How many chunks of their KV regions are scored at all."""
+    some = np.flatnonzero((c.op == Op.QK) & (c.src_tag >= 0) & (c.src2_tag >= 0) & (c.dst_tag >= 0))
+    regions, count = np.unique(c.src2_tag[some], return_counts=True)
+    at = np.minimum(np.searchsorted(regions, c.src2_tag[queries]), max(len(regions) - 1, 0))
+    if not len(regions):
+        return np.zeros(len(queries), np.int64)
+    return np.where(regions[at] == c.src2_tag[queries], count[at], 0)
+
+
+def _cover(
+    c: Columns, made: _Made, peaks: np.ndarray, lines: int, of: np.ndarray, scores: np.ndarray, n: np.ndarray
+) -> np.ndarray:
+    """Whether the maxima of each (row, tag of the first line of maxima) are over all scores of the row."""
+    maxima = made.find(peaks[1][:, None] + np.arange(lines))
+    over = np.where(maxima >= 0, made.find(c.src_tag[maxima]), -1)
+    good = ((maxima >= 0) & (c.op[maxima] == Op.SMAX)).all(axis=1)
+    good &= c.n[maxima].sum(axis=1) == n[peaks[0]]
+    good &= np.isin(peaks[0][:, None] * len(c) + over, (of * len(c) + scores)[scores >= 0]).all(axis=1)
+    over = np.sort(over, axis=1)
+    return good & (over >= 0).all(axis=1) & (over[:, 1:] != over[:, :-1]).all(axis=1)
 
 
 def _vocabulary(findings: Findings, machine: Machine, groups: list[Group], left: np.ndarray) -> None:

@@ -1,8 +1,9 @@
 """The rows as the checker sees them: the machine of the manifest, rows by kernel, rule 0 (form)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,7 +101,7 @@ class Machine:
 
 
 class Group(NamedTuple):
-    """All rows of one opcode and kernel."""
+    """Rows of one opcode and kernel; where there are many, several groups that fit a processor's caches."""
 
     op: Op
     kernel: Kernel
@@ -126,9 +127,10 @@ _NEEDS: dict[Op, tuple[str, ...]] = {
 _ATTENTION_OPS = (Op.KVW, Op.QK, Op.SMAX, Op.EXP, Op.PV, Op.AOUT)
 _WORDS_OF = {"kv": ("fp16", "fp8"), "input": ("f32", "fp16", "f16"), "wide": (True, False)}
 _F16_LANES = 160
+_PIECE = 1 << 15  # rows of a group
 # Rows whose n is a chunk or nothing may have n = 0; a plane has 320 columns, so MM and WB at most 4 lines.
-_LEAST = np.array([0 if op in (Op.KVW, Op.QK, Op.EXP, Op.PV) else 1 for op in Op])
-_MOST = np.array([TILE_ROWS // F32_LANES if op in (Op.MM, Op.WB) else 1 << 21 for op in Op])
+_LEAST = np.array([0 if op in (Op.KVW, Op.QK, Op.EXP, Op.PV) else 1 for op in Op], np.int32)
+_MOST = np.array([TILE_ROWS // F32_LANES if op in (Op.MM, Op.WB) else 1 << 21 for op in Op], np.int32)
 
 
 def is_transfer(op: np.ndarray) -> np.ndarray:
@@ -141,7 +143,7 @@ def form(findings: Findings, machine: Machine) -> None:
     c, kernels = findings.columns, len(machine.kernels)
     known = (c.op >= 0) & (c.op < len(Op))
     findings.add(0, np.flatnonzero(~known), lambda i: f"opcodes are 0 .. {len(Op) - 1}")
-    op = np.where(known, c.op, 0)
+    op = np.where(known, c.op, 0).astype(np.int8)  # an eighth of the memory
     transfer = is_transfer(op) & known
     names = {"chip": np.ones(len(c), bool), "peer": transfer}
     for name, relevant in names.items():
@@ -203,13 +205,38 @@ def _wrong(op: Op, kernel: Kernel, machine: Machine) -> str:
     return ""
 
 
+def by_small(values: np.ndarray, count: int) -> np.ndarray:
+    """The stable order of values in 0 .. count-1; numpy sorts 16-bit integers in linear time."""
+    return np.argsort(values.astype(np.uint16) if count <= 1 << 16 else values, kind="stable")
+
+
+class Batches:
+    """Entries by chip, in pieces of whole chips that fit the caches of a processor.
+
+    work: of each chip, in what the caller counts in; a piece takes more than `most` only for a single chip.
+    """
+
+    def __init__(self, work: np.ndarray, most: int) -> None:
+        before = (np.cumsum(work) - work) // most
+        starts = np.flatnonzero(np.diff(before, prepend=-1))
+        self.ends = np.concatenate([starts, [len(work)]])
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """The chips [first, last) of one piece after another."""
+        return pairwise(self.ends.tolist())
+
+    def of(self, chip: np.ndarray) -> Iterator[np.ndarray]:
+        """The entries of one piece after another, in order of chips, of which each entry has one."""
+        order = by_small(chip, int(self.ends[-1]))
+        ends = np.concatenate([[0], np.cumsum(np.bincount(chip, minlength=self.ends[-1]))])[self.ends]
+        return (order[start:stop] for start, stop in pairwise(ends.tolist()))
+
+
 def groups(columns: Columns, machine: Machine) -> list[Group]:
     """The rows by opcode and kernel; transfers have no kernel. Rows keep their order in a group."""
     kernels = max(len(machine.kernels), 1)
     key = columns.op * kernels + np.where(is_transfer(columns.op), 0, columns.aux)
-    if len(Op) * kernels <= 1 << 16:
-        key = key.astype(np.uint16)  # numpy sorts these in linear time
-    order = np.argsort(key, kind="stable")
+    order = by_small(key, len(Op) * kernels)
     key = key[order]
     starts = np.flatnonzero(np.concatenate([[len(key) > 0], key[1:] != key[:-1]]))
     out: list[Group] = []
@@ -217,7 +244,8 @@ def groups(columns: Columns, machine: Machine) -> list[Group]:
         row = rows[0]
         op = Op(int(columns.op[row]))
         transfer = op in (Op.SEND, Op.FORWARD)
-        out.append(Group(op, {} if transfer else machine.kernels[columns.aux[row]], rows))
+        kernel = {} if transfer else machine.kernels[columns.aux[row]]
+        out += [Group(op, kernel, rows[at : at + _PIECE]) for at in range(0, len(rows), _PIECE)]
     return out
 
 

@@ -18,7 +18,8 @@ def free_bytes() -> int | None:
 
 WEIGHTS = (
     "its weights and KV take",
-    "Run a smaller model or context here, or stream it (--stream); compile, check and report need no weights.",
+    "Run a smaller model or context here, or stream it (--stream); "
+    "compile, check and report need no weights.",
 )
 STREAMED = (
     "the weights of its two largest calls and its KV take",
