@@ -41,7 +41,10 @@ LOWER: dict[str, Callable[[Lowering, Node], None]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What all blocks of a compilation share."""
+    """What all blocks of a compilation share.
+
+    cp: ranks that the context of each KV head is dealt over; capacity: tokens of KV per rank and head.
+    """
 
     graph: Graph
     demands: Demands
@@ -49,6 +52,7 @@ class Plan:
     contexts: tuple[int, ...]
     capacity: int
     kernels: Kernels
+    cp: int = 1
 
 
 def lower(
@@ -64,6 +68,7 @@ def lower(
         chip=plan.chip,
         context=context,
         capacity=plan.capacity,
+        cp=plan.cp,
         kernels=plan.kernels,
         rows=RowBuilder(),
         weights=WeightArena(group.ranks),

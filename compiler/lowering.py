@@ -44,6 +44,7 @@ class Group:
 class Lowering:
     """What is known while one block is lowered.
 
+    cp: ranks that the context of each KV head is dealt over; capacity: its tokens per rank.
     turns: matmul chains so far by rank.
     drains: the write-back that last emptied each [rank, accumulator], or -1.
     """
@@ -56,6 +57,7 @@ class Lowering:
     chip: ChipSpec
     context: int
     capacity: int
+    cp: int
     kernels: Kernels
     rows: RowBuilder
     weights: WeightArena

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from compiler.isa import F32_LANES, READS, TAG_SHIFT, WIDE_LANES, Columns, Op, score_lines
+from compiler.isa import F32_LANES, READS, TAG_SHIFT, Columns, Kernel, Op, merged_lines, score_lines, stripes
 from lpu.check_findings import Findings, tag
 from lpu.check_rows import Group, Machine, is_transfer
 
@@ -40,8 +40,10 @@ def meaning(findings: Findings, machine: Machine, groups: list[Group], left: np.
     _alike(findings, made)
     _counts(findings, machine, groups, made)
     for group in groups:
-        if group.op is Op.AOUT:
-            _chunks(findings, made, group)
+        if group.op in (Op.AOUT, Op.ASUM):
+            _chunks(findings, made, group, stripes(group.kernel))
+        if group.op is Op.AEND:
+            _dealt(findings, made, group)
     _vocabulary(findings, machine, groups, left)
 
 
@@ -154,8 +156,11 @@ def _counts(findings: Findings, machine: Machine, groups: list[Group], made: _Ma
     )
 
 
-def _chunks(findings: Findings, made: _Made, group: Group) -> None:
-    """AOUT adds up every chunk that was scored, once, each with the weights of its own scores."""
+def _chunks(findings: Findings, made: _Made, group: Group, parts: int) -> None:
+    """AOUT and ASUM add up every chunk that was scored, once, each with the weights of its own scores.
+
+    Where a context is dealt over several regions, the maxima over the others are for `_dealt` to look at.
+    """
     c, kernel, rows = findings.columns, group.kernel, group.rows
     queries = np.flatnonzero((c.op == Op.QK) & (c.src_tag >= 0) & (c.src2_tag >= 0) & (c.dst_tag >= 0))
     scored: dict[int, np.ndarray] = {}
@@ -165,8 +170,7 @@ def _chunks(findings: Findings, made: _Made, group: Group) -> None:
     for some in np.split(queries[order], cuts[1:]):
         if len(some):
             scored[int(c.src2_tag[some[0]])] = np.sort(c.n[some])
-    wide = -(-kernel["group"] * kernel["head_dim"] // WIDE_LANES)
-    size = score_lines(kernel)
+    wide, size = merged_lines(kernel) - 1, score_lines(kernel)
     bad: list[int] = []
     for row in rows[(c.src_tag[rows] >= 0) & (c.src2_tag[rows] >= 0)].tolist():
         piece = np.arange(int(c.n[row]))
@@ -183,10 +187,46 @@ def _chunks(findings: Findings, made: _Made, group: Group) -> None:
         same = (c.n[values] == c.n[scores]) & (c.src_tag[scores] == c.src_tag[scores[0]])
         wanted = scored.get(int(c.src2_tag[scores[0]]), np.zeros(0))
         whole = np.array_equal(np.sort(c.n[values]), np.arange(len(piece))) and len(wanted) == len(piece)
-        peaks = [made.find(c.src2_tag[w] + np.arange(kernel.get("chunks", 1))) for w in weights.tolist()]
-        if not ((sums & one & same).all() and whole and all(_covers(c, made, p, scores) for p in peaks)):
+        good = (sums & one & same).all() and whole
+        if parts == 1:
+            good &= all(_covers(c, made, _peaks(c, made, w, kernel), scores) for w in weights.tolist())
+        if not good:
             bad.append(row)
     findings.add(7, np.array(bad, np.int64), lambda i: "does not add up every chunk of its KV region once")
+
+
+def _dealt(findings: Findings, made: _Made, group: Group) -> None:
+    """AEND adds up every stripe of one head once, all weighted against the maximum over all of them."""
+    c, kernel, count = findings.columns, group.kernel, stripes(group.kernel)
+    appends = np.flatnonzero((c.op == Op.KVW) & (c.dst_tag >= 0))
+    order = np.argsort(c.dst_tag[appends], kind="stable")
+    regions = _Made(c.dst_tag[appends][order], appends[order])
+    bad: list[int] = []
+    for row in group.rows[c.src_tag[group.rows] >= 0].tolist():
+        sums = made.find(c.src_tag[row] + np.arange(int(c.n[row])) * merged_lines(kernel))
+        if (sums < 0).any() or (c.op[sums] != Op.ASUM).any():
+            continue  # rule 2 or the other tags have found it
+        steps = c.n[sums]
+        piece = np.arange(int(steps.sum())) - np.repeat(np.cumsum(steps) - steps, steps)
+        values = made.find(np.repeat(c.src_tag[sums], steps) + piece * (merged_lines(kernel) - 1))
+        weights = made.find(c.src_tag[values])
+        scores = made.find(c.src_tag[weights])
+        if min(values.min(), weights.min(), scores.min()) < 0:
+            continue
+        held = regions.find(np.unique(c.src2_tag[scores]))
+        dealt = len(sums) == len(held) == count and np.array_equal(np.sort(c.src3[held]), np.arange(count))
+        one = all(
+            len(np.unique(values)) == 1 for values in (c.src_tag[held], c.src2_tag[held], c.src_tag[scores])
+        )
+        one &= len(np.unique(c.src2_tag[weights])) == 1
+        if not (dealt and one and _covers(c, made, _peaks(c, made, int(weights[0]), kernel), scores)):
+            bad.append(row)
+    findings.add(7, np.array(bad, np.int64), lambda i: "does not add up every stripe of one KV head once")
+
+
+def _peaks(c: Columns, made: _Made, weights: int, kernel: Kernel) -> np.ndarray:
+    """The rows that made the maxima that an EXP row takes."""
+    return made.find(c.src2_tag[weights] + np.arange(kernel.get("chunks", 1)))
 
 
 def _covers(c: Columns, made: _Made, peaks: np.ndarray, scores: np.ndarray) -> bool:

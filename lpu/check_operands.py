@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from compiler.isa import KV, READS, SHARED, TRANSIENT, WEIGHTS, WRITES, Columns, Op, Operand
+from compiler.isa import KV, READS, SHARED, TRANSIENT, WEIGHTS, WRITES, Columns, Op, Operand, stripes
 from compiler.program import ANGLES, GAIN, SCALE, TABLE, TILE
 from lpu.check_findings import Findings
 from lpu.check_rows import REGIONS, Group, Machine
@@ -56,6 +56,8 @@ def operands(findings: Findings, machine: Machine, groups: list[Group]) -> Opera
     for group in groups:
         if group.op in (Op.QK, Op.PV):
             _chunk(findings, group)
+        if group.op is Op.KVW:
+            _stripe(findings, group)
         for operand in READS[group.op]:
             space = WEIGHTS if operand.space == SHARED else operand.space
             parts.setdefault((space, False), []).append(
@@ -93,6 +95,13 @@ def _chunk(findings: Findings, group: Group) -> None:
             f"{kernel['kv_stride'] // kernel['kv_words']}"
         ),
     )
+
+
+def _stripe(findings: Findings, group: Group) -> None:
+    """An append names one of the stripes that a head's tokens are dealt over."""
+    stripe, count = findings.columns.src3[group.rows], stripes(group.kernel)
+    bad = np.flatnonzero((stripe < -1) | (stripe >= count) | ((stripe < 0) & (count > 1)))
+    findings.add(5, group.rows[bad], lambda i: f"appends to stripe {stripe[bad[i]]} of {count}")
 
 
 def _access(c: Columns, group: Group, operand: Operand, batch: int, write: bool = False) -> Accesses:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from compiler.isa import F16_LANES, F32_LANES
+from compiler.isa import F16_LANES, F32_LANES, stripes
 from compiler.program import Program
 from lpu import host_memory
 from lpu.image import Image, MachineError, Weights, image_bytes, place
@@ -114,7 +114,9 @@ def _stores(flows: Mapping[int, Dataflow]) -> tuple[list[jax.ShapeDtypeStruct], 
             found.setdefault((kernel["head_dim"], kernel["kv"], kernel["capacity"]), []).append(region)
             stores[int(flow.columns.aux[row])] = 0
         for shape, regions in found.items():
-            at = flow.region_at[regions]
+            rows = flow.append[regions]
+            dealt = [stripes(flow.kernels[int(aux)]) for aux in flow.columns.aux[rows]]
+            at = np.column_stack([flow.region_at[regions], flow.columns.src3[rows], dealt])
             if not np.array_equal(places.setdefault(shape, at), at):
                 raise MachineError(
                     f"run: the KV regions of context {context} differ from those of another context."
@@ -185,16 +187,27 @@ def execute(
     logits = jnp.moveaxis(pools.f32[tables.logits], 0, 1).reshape(layout.batch, -1)[:, : layout.vocab]
     token = pools.f32[tables.token, :, 1].astype(jnp.int32)
     new = KV(
-        tuple(_append(s, pools.f16[r], positions) for s, r in zip(state.keys, tables.keys, strict=True)),
-        tuple(_append(s, pools.f16[r], positions) for s, r in zip(state.values, tables.values, strict=True)),
+        *(
+            tuple(
+                _append(s, pools.f16[r], positions, d)
+                for s, r, d in zip(old, rows, tables.dealt, strict=True)
+            )
+            for old, rows in ((state.keys, tables.keys), (state.values, tables.values))
+        )
     )
     return logits, token, jnp.isfinite(logits).all(), new
 
 
-def _append(store: Array, lines: Array, positions: Array) -> Array:
-    """The store with a head per region and sequence at its position; lines [regions, n, batch, 160]."""
-    regions, batch, _, head_dim = store.shape
+def _append(store: Array, lines: Array, positions: Array, dealt: Any) -> Array:
+    """The store with a head per region and sequence at its position; lines [regions, n, batch, 160].
+
+    A region whose stripe (`dealt`: stripe, stripes) the position does not fall in stays as it was.
+    """
+    regions, batch, capacity, head_dim = store.shape
     new = jnp.moveaxis(lines, 1, 2).reshape(regions, batch, -1)[..., :head_dim]
     new = rn8(new.astype(F32)) if store.dtype == jnp.uint8 else new
     region, row = jnp.arange(regions)[:, None], jnp.arange(batch)[None]
-    return store.at[region, row, positions[None]].set(new, unique_indices=True, indices_are_sorted=True)
+    turn, count = positions[None] // F32_LANES, dealt[:, 1:]
+    place = turn // count * F32_LANES + positions[None] % F32_LANES
+    place = jnp.where(turn % count == dealt[:, :1], place, capacity)
+    return store.at[region, row, place].set(new, unique_indices=True, indices_are_sorted=True, mode="drop")

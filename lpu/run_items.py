@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from compiler.isa import F16_LANES, F32_LANES, WIDE_LANES, Op, ceil_div, score_lines
+from compiler.isa import F16_LANES, F32_LANES, WIDE_LANES, Op, ceil_div, merged_lines, score_lines, stripes
 from lpu.image import Placed
 from lpu.link import Dataflow
 from lpu.link_error import ramp
@@ -153,11 +153,19 @@ def _attention(k: Mapping[str, Any], *names: str) -> tuple[tuple[str, Any], ...]
     return tuple((name, k[name]) for name in ("group", "head_dim", "chunk", *names))
 
 
-def _qk(s: _Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
+def _cached(s: _Source, rows: np.ndarray, operand: int) -> tuple[list[np.ndarray], list[int]]:
+    """Columns that name a chunk of K or V (region, stripe, chunk, lines appended); which are pooled."""
     region = s.flow.region[rows]
-    columns = [s.block(0, rows), region, s.flow.columns.n[rows], s.block(0, s.flow.append[region])]
+    append = s.flow.append[region]
+    stripe = np.maximum(s.flow.columns.src3[append], 0)
+    return [region, stripe, s.flow.columns.n[rows], s.block(operand, append)], [0, 0, 0, 1]
+
+
+def _qk(s: _Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
+    cached, pooled = _cached(s, rows, 0)
     out = ((F32, score_lines(k), s.flow.result[rows]),)
-    return s.items("qk", rows, columns, [1, 0, 0, 1], out=out, params=_attention(k, "store"))
+    params = (*_attention(k, "store"), ("stripes", stripes(k)))
+    return s.items("qk", rows, [s.block(0, rows), *cached], [1, *pooled], out=out, params=params)
 
 
 def _smax(s: _Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
@@ -173,10 +181,10 @@ def _exp(s: _Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
 
 
 def _pv(s: _Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
-    region = s.flow.region[rows]
-    columns = [s.read(0, rows, 0), region, s.flow.columns.n[rows], s.block(1, s.flow.append[region])]
+    cached, pooled = _cached(s, rows, 1)
     out = ((WIDE, int(ceil_div(k["group"] * k["head_dim"], F32_LANES)), s.flow.result[rows]),)
-    return s.items("pv", rows, columns, [1, 0, 0, 1], out=out, params=_attention(k, "store"))
+    params = (*_attention(k, "store"), ("stripes", stripes(k)))
+    return s.items("pv", rows, [s.read(0, rows, 0), *cached], [1, *pooled], out=out, params=params)
 
 
 def _aout(s: _Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
@@ -184,6 +192,18 @@ def _aout(s: _Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
     columns = [s.block(0, rows, int(ceil_div(width, WIDE_LANES))), s.block(1, rows)]
     out = ((F16, int(ceil_div(width, F16_LANES)), s.flow.result[rows]),)
     return s.items("aout", rows, columns, [1, 1], out=out, params=(*_attention(k), ("n", n)))
+
+
+def _asum(s: _Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
+    width = k["group"] * k["head_dim"]
+    columns = [s.block(0, rows, int(ceil_div(width, WIDE_LANES))), s.block(1, rows)]
+    out = ((WIDE, int(ceil_div(width, F32_LANES)) + 1, s.flow.result[rows]),)
+    return s.items("asum", rows, columns, [1, 1], out=out, params=(*_attention(k), ("n", n)))
+
+
+def _aend(s: _Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
+    out = ((F16, int(ceil_div(k["group"] * k["head_dim"], F16_LANES)), s.flow.result[rows]),)
+    return s.items("aend", rows, [s.block(0, rows, merged_lines(k))], [1], out=out, params=_attention(k))
 
 
 def _red(s: _Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
@@ -229,6 +249,8 @@ BUILD: dict[Op, tuple[Builder, bool]] = {
     Op.EXP: (_exp, False),
     Op.PV: (_pv, False),
     Op.AOUT: (_aout, True),
+    Op.ASUM: (_asum, True),
+    Op.AEND: (_aend, True),
     Op.RED: (_red, False),
     Op.ADD: (_add, False),
     Op.GLU: (_glu, False),
