@@ -51,7 +51,7 @@ class Op(IntEnum):
     AOUT = 13  # dst fp16 heads <- n wide partials at src, n sum lines at src2 (a stride apart)
     MM = 14  # accumulator dst of the plane += k tile at src (fp16 lines) x weight tile src2 (80 n words)
     WB = 15  # dst n f32 (or 4n wide) lines <- accumulator src of the plane, scale words src2; src3 MMs in it
-    RED = 16  # dst n f32 lines <- parts wide partials of 4n lines each at src, scale words src2 (weights)
+    RED = 16  # dst n f32 (or 4n wide) lines <- parts wide partials of 4n lines at src, scale words src2
     ADD = 17  # dst n f32 lines <- n f32 lines src + n f32 lines src2
     GLU = 18  # dst fp16 lines <- gate n f32 lines src, up n f32 lines src2
     ARGMAX = 19  # dst one line (f32 value, int32 index) <- n logits lines src, first of global line src3
@@ -114,6 +114,11 @@ def stripes(k: Kernel) -> int:
 def score_lines(k: Kernel) -> int:
     """Lines that the scores of one chunk take: one row of `chunk` f32 lanes per query head of the group."""
     return k["group"] * k["chunk"] // F32_LANES
+
+
+def wide(k: Kernel) -> bool:
+    """Whether a WB or RED row leaves partial sums, unscaled, rather than f32."""
+    return bool(k.get("wide"))
 
 
 def merged_lines(k: Kernel) -> int:
@@ -213,7 +218,7 @@ READS: dict[Op, tuple[Operand, ...]] = {
     Op.WB: (Operand("src2", WEIGHTS, lambda n, k: 0 * n if k["wide"] else n),),
     Op.RED: (
         Operand("src", TRANSIENT, lambda n, k: 4 * n * k["parts"]),
-        Operand("src2", WEIGHTS, _same),
+        Operand("src2", WEIGHTS, lambda n, k: 0 * n if wide(k) else n),
     ),
     Op.ADD: (Operand("src", TRANSIENT, _same), Operand("src2", TRANSIENT, _same)),
     Op.GLU: (Operand("src", TRANSIENT, _same), Operand("src2", TRANSIENT, _same)),
@@ -241,7 +246,7 @@ WRITES: dict[Op, Operand | None] = {
     Op.AEND: Operand("dst", TRANSIENT, _group(F16_LANES)),
     Op.MM: None,
     Op.WB: Operand("dst", TRANSIENT, lambda n, k: 4 * n if k["wide"] else n),
-    Op.RED: Operand("dst", TRANSIENT, _same),
+    Op.RED: Operand("dst", TRANSIENT, lambda n, k: 4 * n if wide(k) else n),
     Op.ADD: Operand("dst", TRANSIENT, _same),
     Op.GLU: Operand("dst", TRANSIENT, _f16_of_f32),
     Op.ARGMAX: Operand("dst", TRANSIENT, _one),

@@ -63,6 +63,7 @@ def lower(
         graph=plan.graph,
         demands=plan.demands,
         params={value: i for i, value in enumerate(block.params)},
+        result=block.result,
         group=group,
         router=router,
         chip=plan.chip,

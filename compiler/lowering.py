@@ -44,6 +44,7 @@ class Group:
 class Lowering:
     """What is known while one block is lowered.
 
+    result: the value that the block hands on.
     cp: ranks that the context of each KV head is dealt over; capacity: its tokens per rank.
     turns: matmul chains so far by rank.
     drains: the write-back that last emptied each [rank, accumulator], or -1.
@@ -52,6 +53,7 @@ class Lowering:
     graph: Graph
     demands: Demands
     params: dict[int, int]
+    result: int
     group: Group
     router: Router
     chip: ChipSpec

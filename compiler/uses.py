@@ -90,7 +90,7 @@ def _checked_tp(options: CompileOptions, rack: Rack) -> int:
 
 def _chips(groups: tuple[tuple[int, ...], ...], stage: Stage, size: Size) -> tuple[int, ...]:
     """The chips of a block by rank."""
-    chips = sum(groups[stage.group : stage.group + size.span], ())
+    chips = [chip for group in groups[stage.group : stage.group + size.span] for chip in group]
     return tuple(chips[place] for place in turned(len(chips), stage.turn, size.step).tolist())
 
 

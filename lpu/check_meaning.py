@@ -8,7 +8,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from compiler.isa import F32_LANES, READS, TAG_SHIFT, Columns, Kernel, Op, merged_lines, score_lines, stripes
+from compiler.isa import (
+    F32_LANES,
+    READS,
+    TAG_SHIFT,
+    Columns,
+    Kernel,
+    Op,
+    merged_lines,
+    score_lines,
+    stripes,
+    wide,
+)
 from lpu.check_findings import Findings, tag
 from lpu.check_rows import Group, Machine, is_transfer
 
@@ -51,7 +62,7 @@ def tagged(findings: Findings, groups: list[Group]) -> None:
     """Every result and operand of a whole program says what it is, RoPE's table excepted."""
     for op, kernel, rows in groups:
         names = {operand.column for operand in READS[op]} | {"dst"}
-        if op is Op.ROPE or (op is Op.WB and kernel["wide"]):
+        if op is Op.ROPE or (op in (Op.WB, Op.RED) and wide(kernel)):
             names -= {"src2"}
         for name in sorted(names):
             bad = rows[getattr(findings.columns, name + "_tag")[rows] < 0]
@@ -170,11 +181,11 @@ def _chunks(findings: Findings, made: _Made, group: Group, parts: int) -> None:
     for some in np.split(queries[order], cuts[1:]):
         if len(some):
             scored[int(c.src2_tag[some[0]])] = np.sort(c.n[some])
-    wide, size = merged_lines(kernel) - 1, score_lines(kernel)
+    lines, size = merged_lines(kernel) - 1, score_lines(kernel)
     bad: list[int] = []
     for row in rows[(c.src_tag[rows] >= 0) & (c.src2_tag[rows] >= 0)].tolist():
         piece = np.arange(int(c.n[row]))
-        values = made.find(c.src_tag[row] + piece * wide)
+        values = made.find(c.src_tag[row] + piece * lines)
         if (values < 0).any() or (c.op[values] != Op.PV).any():
             continue  # rule 2 or the other tags have found it
         weights = made.find(c.src_tag[values])

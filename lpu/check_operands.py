@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from compiler.isa import KV, READS, SHARED, TRANSIENT, WEIGHTS, WRITES, Columns, Op, Operand, stripes
+from compiler.isa import KV, READS, SHARED, TRANSIENT, WEIGHTS, WRITES, Columns, Op, Operand, stripes, wide
 from compiler.program import ANGLES, GAIN, SCALE, TABLE, TILE
 from lpu.check_findings import Findings
 from lpu.check_rows import REGIONS, Group, Machine
@@ -117,7 +117,7 @@ def _access(c: Columns, group: Group, operand: Operand, batch: int, write: bool 
         start = np.repeat(start, n) + step * unit
         tag = np.repeat(tag, n)
         tag = np.where(tag < 0, -1, tag + step)
-    if op is Op.WB and kernel["wide"] and not write:
+    if op in (Op.WB, Op.RED) and operand.space == WEIGHTS and wide(kernel):
         rows = rows[:0]  # wide partials are not scaled yet: no operand
     count = len(rows)
     return Accesses(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from compiler.isa import READS, TRANSIENT, WRITES, Columns, Kernel, Op, merged_lines, score_lines
+from compiler.isa import READS, TRANSIENT, WRITES, Columns, Kernel, Op, merged_lines, score_lines, wide
 from lpu.link_error import fail, first_of, ramp
 
 F32, F16, STAT, PEAK, PICK, SCORE, WEIGHT, SUM, PART, WIDE, COPY, MERGED = range(12)  # what a line holds
@@ -165,7 +165,7 @@ def write_spans(columns: Columns, parts: Parts, batch: int) -> Spans:
         write = WRITES[op]
         if write is not None and write.space == TRANSIENT:
             count[rows] = write.extent(columns.n[rows], kernel)
-            kind[rows] = WIDE if op is Op.WB and kernel["wide"] else _WRITTEN[op]
+            kind[rows] = WIDE if op in (Op.WB, Op.RED) and wide(kernel) else _WRITTEN[op]
     return Spans(start=columns.dst, count=count, step=np.full(size, batch), kind=kind, block=block)
 
 

@@ -11,7 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from compiler.isa import F16_LANES, F32_LANES, WIDE_LANES, Op, ceil_div, merged_lines, score_lines, stripes
+from compiler.isa import (
+    F16_LANES,
+    F32_LANES,
+    WIDE_LANES,
+    Op,
+    ceil_div,
+    merged_lines,
+    score_lines,
+    stripes,
+    wide,
+)
 from lpu.image import Placed
 from lpu.link import Dataflow
 from lpu.link_error import ramp
@@ -209,6 +219,9 @@ def _aend(s: _Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
 def _red(s: _Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
     row, j = s.spread(rows, 1)
     offsets = 4 * j[:, None] + 4 * s.flow.columns.n[row][:, None] * np.arange(k["parts"])
+    if wide(k):
+        out = ((WIDE, 1, s.flow.result[row] + 4 * j),)
+        return s.items("fold", row, [s.read(0, row[:, None], offsets)], [1], out=out)
     columns = [s.read(0, row[:, None], offsets), s.entry(row, j)]
     return s.items("round", row, columns, [1, 0], out=((F32, 1, s.flow.result[row] + j),))
 
@@ -293,14 +306,14 @@ def products(flow: Dataflow, placed: Placed, batch: int) -> tuple[Products, list
     first = np.flatnonzero((np.diff(back, prepend=-1) != 0) | (np.diff(line, prepend=-1) != 0))
     fans = np.diff(np.append(first, len(heads)))
     row, line = back[first], line[first]
-    wide = np.array([bool(k.get("wide")) for k in flow.kernels])[columns.aux[row]]
+    partial = np.array([wide(k) for k in flow.kernels])[columns.aux[row]]
     written = len(flow.lines.row)
-    alone = wide & (fans == 1)
+    alone = partial & (fans == 1)
     folded = np.stack([flow.result[row[alone]] + 4 * line[alone], written + first[alone]], axis=-1)
     size = 1 << np.ceil(np.log2(np.maximum(fans, 1))).astype(np.int64)
     out: list[Items] = []
-    for some, fan in sorted({(bool(w), int(f)) for w, f in zip(wide[~alone], size[~alone], strict=True)}):
-        mine = np.flatnonzero((wide == some) & (size == fan) & ~alone)
+    for some, fan in sorted({(bool(w), int(f)) for w, f in zip(partial[~alone], size[~alone], strict=True)}):
+        mine = np.flatnonzero((partial == some) & (size == fan) & ~alone)
         each = np.arange(fan)
         parts = np.where(each < fans[mine, None], written + first[mine, None] + each, -1)
         if some:
