@@ -61,7 +61,7 @@ def choices(
 
 def _cycles(plan: Plan, block: ModelBlock, rack: Rack, chips: tuple[int, ...], layout: str) -> int:
     """Length of a block on these chips whose result goes to all of them."""
-    plan = replace(plan, kernels=Kernels())
+    plan = replace(plan, kernels=Kernels(), detours=False)
     ranks = len(chips)
     group = Group(
         ranks=ranks,

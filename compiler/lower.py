@@ -44,6 +44,7 @@ class Plan:
     """What all blocks of a compilation share.
 
     cp: ranks that the context of each KV head is dealt over; capacity: tokens of KV per rank and head.
+    detours: whether large transfers may go round by chips that have no part in a block.
     """
 
     graph: Graph
@@ -53,6 +54,7 @@ class Plan:
     capacity: int
     kernels: Kernels
     cp: int = 1
+    detours: bool = True
 
 
 def lower(
@@ -70,6 +72,7 @@ def lower(
         context=context,
         capacity=plan.capacity,
         cp=plan.cp,
+        detours=plan.detours,
         kernels=plan.kernels,
         rows=RowBuilder(),
         weights=WeightArena(group.ranks),

@@ -59,7 +59,7 @@ def _size(plan: Plan, block: ModelBlock, rack: Rack, chips: tuple[int, ...], lay
         targets=tuple(range(ranks)),
         wanted=np.ones((ranks, 1), bool),
     )
-    low, _ = lower(plan, block, shape, Router(rack, chips), max(plan.contexts))
+    low, _ = lower(replace(plan, detours=False), block, shape, Router(rack, chips), max(plan.contexts))
     held = sum(int(value.held[:ranks].sum(axis=1).max()) for value in low.values)
     transient = (2 * residual_lines(plan.graph) + held) * plan.graph.batch
     return Size(
