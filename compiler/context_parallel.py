@@ -43,7 +43,7 @@ def choices(
                 "options",
                 f"--cp {options.cp}",
                 f"{max(heads)} KV heads on {len(chips)} ranks have at most {max(most, 1)} each",
-                f"Give --cp {max(most, 1)} or less, or raise --tp.",
+                f"Give --cp {most} or less, or raise --tp." if most > 1 else "Leave --cp out, or raise --tp.",
             )
         return [options.cp]
     most = min(most, int(ceil_div(max(plan.contexts), F32_LANES)))

@@ -11,7 +11,7 @@ from compiler.isa import ceil_div
 from compiler.route import Edge, Router
 
 Tree = tuple[Edge, ...]
-MOST_STEPS = 1 << 20  # of lines times trees: larger exchanges keep to the shortest trees, to compile in time
+MOST_STEPS = 1 << 17  # of lines times trees: larger exchanges keep to the shortest trees, to compile in time
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,8 @@ CASES: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "two chips per head": (SMALL, "quad", {"tp": 4, "cp": 2}),
     "four chips for one head": (ONE_HEAD, "quad", {"tp": 4, "cp": 4}),
     "three chips per head, anywhere": (SMALL, "torus-4x4", {"tp": 8, "cp": 3, "placement": "random"}),
+    "five chips per head, of two trays": (SMALL, "lpx", {"tp": 16, "cp": 5}),
+    "four chips per head": (SMALL, "lpx-16x16", {"tp": 8, "cp": 4}),
     "rows and columns": (SMALL, "quad", {"tp": 4, "cp": 2, "layout": "2d"}),
 }
 
