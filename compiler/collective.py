@@ -85,7 +85,7 @@ def reduce(low: Lowering, nodes: list[Node], out: Lines, made: Partials, scales:
         tile, rank = np.nonzero(readers[:, out.first].T)
         low.gather(made.value, np.repeat(readers, 4 * made.parts, axis=1))
         _final(low, out, made.value, (rank, tile), made.parts, made.base, scales)
-        out.held[: low.group.ranks] |= readers
+        out.held[: low.group.ranks] = readers
         return
     value, base, parts = made.value, made.base, made.parts
     if way == "levels":
@@ -121,7 +121,10 @@ def choose(low: Lowering, made: Partials, readers: np.ndarray | None) -> str:
 
 
 def _readers(low: Lowering, nodes: list[Node], out: Lines) -> np.ndarray | None:
-    """Who reads the sum that a matmul's result ends the block with, [ranks, lines]; None if others do."""
+    """Who reads the sum that a matmul's result ends the block with, [ranks, lines].
+
+    None if others read it too, or if an owner does not: the residual to add lies with the owners.
+    """
     users = low.demands.readers(nodes[0].outputs[0])
     ends = len(nodes) == len(users) == 1 and users[0][0].op == "add"
     if not ends or users[0][0].outputs[0] != low.result or max(low.group.targets) >= low.group.ranks:
@@ -129,7 +132,8 @@ def _readers(low: Lowering, nodes: list[Node], out: Lines) -> np.ndarray | None:
     mask = np.zeros((low.group.ranks, out.lines), bool)
     mask[list(low.group.targets)] = np.broadcast_to(low.group.wanted, (len(low.group.targets), out.lines))
     some = np.logical_or.reduceat(mask, out.first, axis=1)
-    return mask if np.array_equal(np.repeat(some, out.count, axis=1), mask) else None
+    whole = np.array_equal(np.repeat(some, out.count, axis=1), mask)  # of each tile all lines or none
+    return mask if whole and mask[out.owner, np.arange(out.lines)].all() else None
 
 
 def _tray_starts(made: Partials) -> tuple[np.ndarray, np.ndarray]:

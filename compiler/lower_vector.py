@@ -218,7 +218,7 @@ def lower_add(low: Lowering, node: Node) -> None:
     n = np.diff(np.append(first, count))
     _, columns = natural(total, low.group.ranks)
     out = low.value("f32", owner, columns, first=first, count=n)
-    out.held[: low.group.ranks] |= held
+    out.held[: low.group.ranks] = held
     row, rank = np.nonzero(held[:, first].T)
     low.rows.add(
         Op.ADD,

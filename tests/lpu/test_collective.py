@@ -145,3 +145,11 @@ def test_a_sum_of_too_few_partials_is_found_though_it_links(two_steps: Program) 
     link(manifest, two_steps.loads(), wrong)
     report = check_columns(manifest, two_steps.loads(), wrong)
     assert report.counts[7] > 0
+
+
+def test_where_an_owner_reads_no_result_the_owners_add() -> None:
+    """Few ranks of sixteen multiply the next block's input, the residual lies elsewhere: owners add then."""
+    narrow = replace(SMALL, layers=1, heads=8, kv_heads=8, ffn=8, vocab=80)
+    step, program = compiled(narrow, "torus-4x4", contexts=(97,), tp=16, pp=1, layout="2d")
+    require(check(program, 97))
+    assert_same(step, program, [[0], [96]])
