@@ -43,7 +43,9 @@ LOWER: dict[str, Callable[[Lowering, Node], None]] = {
 class Plan:
     """What all blocks of a compilation share.
 
-    capacity, cached: tokens and sequences of the KV cache. chunk: rows of each sequence in a step.
+    capacity, cached: tokens of KV per rank and head, and sequences, of the cache. cp: ranks that the context
+    of each KV head is dealt over. chunk: rows of each sequence in a step. detours: whether large transfers
+    may go round by chips that have no part in a block.
     """
 
     graph: Graph
@@ -54,6 +56,8 @@ class Plan:
     cached: int
     chunk: int
     kernels: Kernels
+    cp: int = 1
+    detours: bool = True
 
 
 def lower(
@@ -64,12 +68,15 @@ def lower(
         graph=plan.graph,
         demands=plan.demands,
         params={value: i for i, value in enumerate(block.params)},
+        result=block.result,
         group=group,
         router=router,
         chip=plan.chip,
         context=context,
         capacity=plan.capacity,
         cached=plan.cached,
+        cp=plan.cp,
+        detours=plan.detours,
         kernels=plan.kernels,
         rows=RowBuilder(),
         weights=WeightArena(group.ranks),

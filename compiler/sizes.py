@@ -7,6 +7,7 @@ import numpy as np
 
 from compiler.angles import angle_words
 from compiler.blocks import ModelBlock
+from compiler.layout import attention_shape
 from compiler.lower import Plan, lower
 from compiler.lowering import Group
 from compiler.route import Router
@@ -76,7 +77,20 @@ def _alone(layout: str, ranks: int) -> Group:
 
 def _size(plan: Plan, block: ModelBlock, rack: Rack, chips: tuple[int, ...], layout: str, span: int) -> Size:
     ranks = len(chips)
+    plan = replace(plan, detours=False)
     low, _ = lower(plan, block, _alone(layout, ranks), Router(rack, chips), max(plan.contexts))
     held = sum(int(value.held[:ranks].sum(axis=1).max()) for value in low.values)
     transient = (2 * residual_lines(plan.graph) + held) * plan.graph.batch
-    return Size(name=block.name, words=low.weights.words + low.kv_words, transient=transient, span=span)
+    return Size(
+        name=block.name,
+        words=low.weights.words + low.kv_words,
+        transient=transient,
+        span=span,
+        step=_together(plan, block, ranks),
+    )
+
+
+def _together(plan: Plan, block: ModelBlock, ranks: int) -> int:
+    """How many neighbouring ranks a block's KV heads have each, where their contexts are dealt over them."""
+    heads = [attention_shape(plan.graph, node)[0] for node in block.nodes if node.op == "attention"]
+    return ranks // heads[0] if heads and plan.cp > 1 and ranks % heads[0] == 0 else 1

@@ -1,11 +1,12 @@
 """Uses: every block of the model on its chips, by a template that equal blocks share."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from compiler.blocks import ModelBlock
+from compiler.context_parallel import choices, dealt
 from compiler.errors import CapacityError, OptionError
 from compiler.lower import Plan
 from compiler.lowering import Group
@@ -14,7 +15,7 @@ from compiler.options import CompileOptions
 from compiler.place import contiguous, random, round_robin
 from compiler.route import Router
 from compiler.sizes import Beside, block_sizes, k_parts
-from compiler.stages import Size, Stage, assign, groups_used
+from compiler.stages import Size, Stage, assign, groups_used, turned
 from compiler.template import Template, template
 from fabric.rack import Rack
 
@@ -80,9 +81,9 @@ def schedule_blocks(
     Raises CapacityError, RoutingError or OptionError.
     """
     if along is not None:
-        groups, chips = along.groups, along.chips
+        plan, groups, chips = dealt(plan, along.plan.cp), along.groups, along.chips
     else:
-        groups, chips = place_blocks(plan, blocks, rack, options, beside)
+        plan, groups, chips = place_blocks(plan, blocks, rack, options, beside)
     book = _Book(plan, rack, options.layout)
     uses: list[Use] = []
     for i, block in enumerate(blocks):
@@ -91,7 +92,7 @@ def schedule_blocks(
         uses.append(book.use(block, chips[i], blocks[after], chips[after], i % 2))
     return Scheduled(
         plan=plan,
-        options=options,
+        options=replace(options, cp=plan.cp),
         templates=book.templates,
         uses=uses,
         groups=groups,
@@ -105,13 +106,13 @@ def place_blocks(
     rack: Rack,
     options: CompileOptions,
     beside: Beside | None = None,
-) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
-    """(the groups that have work, the chips of each block by rank)."""
+) -> tuple[Plan, tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
+    """(the plan, its contexts dealt over ranks; the groups that have work; the chips of each block by rank)."""
     tp = _checked_tp(options, rack)
     groups = PLACE[options.placement](rack, tp, rack.chips // tp, options.seed)
-    sizes, stages = _stages(plan, blocks, rack, groups, options, beside)
+    plan, (sizes, stages) = _fitted(plan, blocks, rack, groups, options, beside)
     chips = tuple(_chips(groups, stage, size) for stage, size in zip(stages, sizes, strict=True))
-    return groups[: groups_used(stages, sizes)], chips
+    return plan, groups[: groups_used(stages, sizes)], chips
 
 
 def _checked_tp(options: CompileOptions, rack: Rack) -> int:
@@ -129,8 +130,29 @@ def _checked_tp(options: CompileOptions, rack: Rack) -> int:
 
 def _chips(groups: tuple[tuple[int, ...], ...], stage: Stage, size: Size) -> tuple[int, ...]:
     """The chips of a block by rank."""
-    chips = sum(groups[stage.group : stage.group + size.span], ())
-    return chips[stage.turn :] + chips[: stage.turn]
+    chips = [chip for group in groups[stage.group : stage.group + size.span] for chip in group]
+    return tuple(chips[place] for place in turned(len(chips), stage.turn, size.step).tolist())
+
+
+def _fitted(
+    plan: Plan,
+    blocks: tuple[ModelBlock, ...],
+    rack: Rack,
+    groups: tuple[tuple[int, ...], ...],
+    options: CompileOptions,
+    beside: Beside | None,
+) -> tuple[Plan, tuple[list[Size], list[Stage]]]:
+    """The plan with the contexts dealt over the ranks that suit best and fit; sizes and stages."""
+    first: CapacityError | None = None
+    for cp in choices(plan, blocks, rack, groups[0], options):
+        chosen = dealt(plan, cp)
+        other = beside and (dealt(beside[0], cp), beside[1])
+        try:
+            return chosen, _stages(chosen, blocks, rack, groups, options, other)
+        except CapacityError as error:
+            first = first or error
+    assert first is not None
+    raise first
 
 
 def _stages(

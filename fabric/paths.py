@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -108,6 +109,29 @@ def multicast_tree(rack: Rack, source: int, targets: Sequence[int], salt: int = 
         nearer.update(dict.fromkeys(parents))
         edges[:0] = zip(parents, children, strict=True)
     return edges
+
+
+def detour_trees(
+    rack: Rack, source: int, targets: Sequence[int], salt: int = 0, most: int = 16
+) -> list[list[tuple[int, int]]]:
+    """Trees as of `multicast_tree` that each go by way of another chip next to a target; at most `most`.
+
+    Nearest chips first, then by their number relative to the source. No tree meets a chip twice.
+    """
+    distance, chips = _reach(rack).hops[source], rack.chips
+    ends = {int(chip) for target in targets for chip in rack.neighbours(target)} - {source, *targets}
+    order = sorted(ends, key=lambda chip: (int(distance[chip]), (chip - source) % chips))
+    shortest = multicast_tree(rack, source, targets, salt)
+    out: list[list[tuple[int, int]]] = []
+    for via in order:
+        path = shortest_path(rack, source, via, salt)
+        tree = [*pairwise(path), *multicast_tree(rack, via, targets, salt)]
+        children = [child for _, child in tree]
+        if source not in children and len(set(children)) == len(children) and tree != shortest:
+            out.append(tree)
+        if len(out) == most:
+            break
+    return out
 
 
 def _parents(

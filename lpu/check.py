@@ -19,6 +19,7 @@ from lpu.check_meaning import meaning, tagged
 from lpu.check_memory import memory
 from lpu.check_operands import operands, regions
 from lpu.check_rows import Machine, form, groups, is_transfer
+from lpu.check_sums import sums
 from lpu.check_units import ports, units
 from lpu.check_weights import cache, weights
 
@@ -77,6 +78,7 @@ def _check(
     _numbered(findings, machine)
     if not sum(findings.counts):
         meaning(findings, machine, found, left)  # of rows that have their right operands
+        sums(findings, found)
         findings.add(7, unread, lambda _: "makes a line that no row reads")
     return findings.report()
 

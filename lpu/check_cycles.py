@@ -25,6 +25,8 @@ _VXM: dict[Op, tuple[int, int]] = {
     Op.SMAX: (_CHUNKS, 1),
     Op.EXP: (_CHUNK, 4),
     Op.AOUT: (_GROUP, 1),
+    Op.ASUM: (_GROUP, 1),
+    Op.AEND: (_GROUP, 1),
     Op.RED: (_PARTS, 1),
     Op.ADD: (_LINES, 1),
     Op.GLU: (_LINES, 4),

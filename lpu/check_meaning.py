@@ -8,7 +8,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from compiler.isa import F32_LANES, READS, TAG_SHIFT, WIDE_LANES, Columns, Op, score_lines
+from compiler.isa import (
+    F32_LANES,
+    READS,
+    TAG_SHIFT,
+    Columns,
+    Kernel,
+    Op,
+    merged_lines,
+    score_lines,
+    stripes,
+    wide,
+)
 from lpu.check_findings import Findings, tag
 from lpu.check_rows import Group, Machine, by_small, is_transfer
 
@@ -40,8 +51,10 @@ def meaning(findings: Findings, machine: Machine, groups: list[Group], left: np.
     _alike(findings, made)
     _counts(findings, machine, groups, made)
     for group in groups:
-        if group.op is Op.AOUT:
-            _chunks(findings, made, group)
+        if group.op in (Op.AOUT, Op.ASUM):
+            _chunks(findings, made, group, stripes(group.kernel))
+        if group.op is Op.AEND:
+            _dealt(findings, made, group)
     _vocabulary(findings, machine, groups, left)
 
 
@@ -49,7 +62,7 @@ def tagged(findings: Findings, groups: list[Group]) -> None:
     """Every result and operand of a whole program says what it is, RoPE's table excepted."""
     for op, kernel, rows in groups:
         names = {operand.column for operand in READS[op]} | {"dst"}
-        if op is Op.ROPE or (op is Op.WB and kernel["wide"]):
+        if op is Op.ROPE or (op in (Op.WB, Op.RED) and wide(kernel)):
             names -= {"src2"}
         for name in sorted(names):
             bad = rows[getattr(findings.columns, name + "_tag")[rows] < 0]
@@ -154,20 +167,22 @@ def _counts(findings: Findings, machine: Machine, groups: list[Group], made: _Ma
     )
 
 
-def _chunks(findings: Findings, made: _Made, group: Group) -> None:
-    """AOUT adds up every chunk that was scored, once, each with the weights of its own scores."""
+def _chunks(findings: Findings, made: _Made, group: Group, parts: int) -> None:
+    """AOUT and ASUM add up every chunk that was scored, once, each with the weights of its own scores.
+
+    Where a context is dealt over several regions, the maxima over the others are for `_dealt` to look at.
+    """
     c, kernel = findings.columns, group.kernel
     rows = group.rows[(c.src_tag[group.rows] >= 0) & (c.src2_tag[group.rows] >= 0)]
-    wide = -(-kernel["group"] * kernel["head_dim"] // WIDE_LANES)
+    lines, size = merged_lines(kernel) - 1, score_lines(kernel)
     of, piece = _pieces(c.n[rows])
-    values = made.find(c.src_tag[rows[of]] + piece * wide)
+    values = made.find(c.src_tag[rows[of]] + piece * lines)
     known = _every(len(rows), of, (values >= 0) & (c.op[values] == Op.PV))
     rows, values = rows[known], values[known[of]]  # rule 2 or the other tags have found the rest
     of, piece = _pieces(c.n[rows])
     weights = made.find(c.src_tag[values])
     scores = np.where(weights >= 0, made.find(c.src_tag[weights]), -1)
     good = (scores >= 0) & (c.op[weights] == Op.EXP) & (c.op[scores] == Op.QK)
-    size = score_lines(kernel)
     good &= c.dst_tag[weights] + size == c.src2_tag[rows[of]] + piece * (size + 1)
     good &= (c.src2_tag[values] == c.src2_tag[scores]) & (c.n[values] == c.n[scores])
     head = scores[np.flatnonzero(piece == 0)]
@@ -175,8 +190,9 @@ def _chunks(findings: Findings, made: _Made, group: Group) -> None:
     good &= c.n[values][np.lexsort((c.n[values], of))] == piece  # every chunk once
     right = _every(len(rows), of, good)
     right &= _scored(c, head) == c.n[rows]
-    peaks, pair = np.unique(np.stack([of, c.src2_tag[weights]]), axis=1), kernel.get("chunks", 1)
-    right &= _every(len(rows), peaks[0], _cover(c, made, peaks, pair, of, scores, c.n[rows]))
+    if parts == 1:
+        peaks, pair = np.unique(np.stack([of, c.src2_tag[weights]]), axis=1), kernel.get("chunks", 1)
+        right &= _every(len(rows), peaks[0], _cover(c, made, peaks, pair, of, scores, c.n[rows]))
     findings.add(7, rows[~right], lambda i: "does not add up every chunk of its KV region once")
 
 
@@ -212,6 +228,48 @@ def _cover(
     good &= np.isin(peaks[0][:, None] * len(c) + over, (of * len(c) + scores)[scores >= 0]).all(axis=1)
     over = np.sort(over, axis=1)
     return good & (over >= 0).all(axis=1) & (over[:, 1:] != over[:, :-1]).all(axis=1)
+
+
+def _dealt(findings: Findings, made: _Made, group: Group) -> None:
+    """AEND adds up every stripe of one head once, all weighted against the maximum over all of them."""
+    c, kernel, count = findings.columns, group.kernel, stripes(group.kernel)
+    appends = np.flatnonzero((c.op == Op.KVW) & (c.dst_tag >= 0))
+    order = np.argsort(c.dst_tag[appends], kind="stable")
+    regions = _Made(c.dst_tag[appends][order], appends[order])
+    bad: list[int] = []
+    for row in group.rows[c.src_tag[group.rows] >= 0].tolist():
+        sums = made.find(c.src_tag[row] + np.arange(int(c.n[row])) * merged_lines(kernel))
+        if (sums < 0).any() or (c.op[sums] != Op.ASUM).any():
+            continue  # rule 2 or the other tags have found it
+        steps = c.n[sums]
+        piece = np.arange(int(steps.sum())) - np.repeat(np.cumsum(steps) - steps, steps)
+        values = made.find(np.repeat(c.src_tag[sums], steps) + piece * (merged_lines(kernel) - 1))
+        weights = made.find(c.src_tag[values])
+        scores = made.find(c.src_tag[weights])
+        if min(values.min(), weights.min(), scores.min()) < 0:
+            continue
+        held = regions.find(np.unique(c.src2_tag[scores]))
+        dealt = len(sums) == len(held) == count and np.array_equal(np.sort(c.src3[held]), np.arange(count))
+        one = all(
+            len(np.unique(values)) == 1 for values in (c.src_tag[held], c.src2_tag[held], c.src_tag[scores])
+        )
+        one &= len(np.unique(c.src2_tag[weights])) == 1
+        if not (dealt and one and _covers(c, made, _peaks(c, made, int(weights[0]), kernel), scores)):
+            bad.append(row)
+    findings.add(7, np.array(bad, np.int64), lambda i: "does not add up every stripe of one KV head once")
+
+
+def _peaks(c: Columns, made: _Made, weights: int, kernel: Kernel) -> np.ndarray:
+    """The rows that made the maxima that an EXP row takes."""
+    return made.find(c.src2_tag[weights] + np.arange(kernel.get("chunks", 1)))
+
+
+def _covers(c: Columns, made: _Made, peaks: np.ndarray, scores: np.ndarray) -> bool:
+    """Whether these rows are the maxima over all these scores."""
+    if (peaks < 0).any() or (c.op[peaks] != Op.SMAX).any() or c.n[peaks].sum() != len(scores):
+        return False
+    over = made.find(c.src_tag[peaks])
+    return bool(np.isin(over, scores).all()) and len(np.unique(over)) == len(over)
 
 
 def _vocabulary(findings: Findings, machine: Machine, groups: list[Group], left: np.ndarray) -> None:

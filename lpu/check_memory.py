@@ -27,7 +27,7 @@ class _Events(NamedTuple):
 
 
 # A statistic, a copy or a last result may lie where nobody reads it; any other result is made for a row.
-_FOR_NOBODY = (Op.SEND, Op.FORWARD, Op.RSTAT, Op.AOUT, Op.ARGRED)
+_FOR_NOBODY = (Op.SEND, Op.FORWARD, Op.RSTAT, Op.AOUT, Op.AEND, Op.ARGRED)
 
 
 def memory(findings: Findings, machine: Machine, operands: Operands) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from compiler.isa import KV, READS, SHARED, TRANSIENT, WEIGHTS, WRITES, Columns, Op, Operand
+from compiler.isa import KV, READS, SHARED, TRANSIENT, WEIGHTS, WRITES, Columns, Op, Operand, stripes, wide
 from compiler.program import ANGLES, GAIN, SCALE, TABLE, TILE
 from lpu.check_findings import Findings
 from lpu.check_rows import REGIONS, Group, Machine
@@ -57,6 +57,8 @@ def operands(findings: Findings, machine: Machine, groups: list[Group]) -> Opera
     for group in groups:
         if group.op in (Op.QK, Op.PV):
             _chunk(findings, group)
+        if group.op is Op.KVW:
+            _stripe(findings, group)
         for operand in READS[group.op]:
             space = WEIGHTS if operand.space == SHARED else operand.space
             wanted.setdefault((space, False), []).append((group, operand))
@@ -101,6 +103,13 @@ def _chunk(findings: Findings, group: Group) -> None:
     )
 
 
+def _stripe(findings: Findings, group: Group) -> None:
+    """An append names one of the stripes that a head's tokens are dealt over."""
+    stripe, count = findings.columns.src3[group.rows], stripes(group.kernel)
+    bad = np.flatnonzero((stripe < -1) | (stripe >= count) | ((stripe < 0) & (count > 1)))
+    findings.add(5, group.rows[bad], lambda i: f"appends to stripe {stripe[bad[i]]} of {count}")
+
+
 def _access(c: Columns, group: Group, operand: Operand, batch: int, write: bool = False) -> Accesses:
     op, kernel, rows = group
     n = c.n[rows]
@@ -114,7 +123,7 @@ def _access(c: Columns, group: Group, operand: Operand, batch: int, write: bool 
         start = np.repeat(start, n) + step * unit
         tag = np.repeat(tag, n)
         tag = np.where(tag < 0, -1, tag + step)
-    if op is Op.WB and kernel["wide"] and not write:
+    if op in (Op.WB, Op.RED) and operand.space == WEIGHTS and wide(kernel):
         rows = rows[:0]  # wide partials are not scaled yet: no operand
     count = len(rows)
     return Accesses(

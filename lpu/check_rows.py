@@ -120,11 +120,13 @@ _NEEDS: dict[Op, tuple[str, ...]] = {
     Op.EXP: ("group", "chunk", "chunks"),
     Op.PV: _ATTENTION,
     Op.AOUT: ("group", "chunk", "head_dim"),
+    Op.ASUM: ("group", "chunk", "head_dim"),
+    Op.AEND: ("group", "chunk", "head_dim"),
     Op.MM: ("k_lines",),
     Op.WB: ("wide",),
     Op.RED: ("parts",),
 }
-_ATTENTION_OPS = (Op.KVW, Op.QK, Op.SMAX, Op.EXP, Op.PV, Op.AOUT)
+_ATTENTION_OPS = (Op.KVW, Op.QK, Op.SMAX, Op.EXP, Op.PV, Op.AOUT, Op.ASUM, Op.AEND)
 _WORDS_OF = {"kv": ("fp16", "fp8"), "input": ("f32", "fp16", "f16"), "wide": (True, False)}
 _F16_LANES = 160
 _PIECE = 1 << 15  # rows of a group
@@ -196,6 +198,11 @@ def _wrong(op: Op, kernel: Kernel, machine: Machine) -> str:
                 f"its kernel takes {kernel['sequences']} of {kernel['cached']} cached sequences, "
                 f"the program has {machine.sequences}"
             )
+    count = kernel.get("stripes", 1)
+    if not isinstance(count, int) or not 0 < count < 1 << 31:
+        return f"its kernel has stripes {count!r}, not a count"
+    if op in _ATTENTION_OPS and kernel.get("chunks", count) % count:
+        return f"its kernel has {kernel['chunks']} chunks in {count} stripes"
     if "chunk" in _NEEDS.get(op, ()) and kernel["group"] * kernel["chunk"] % F32_LANES:
         return f"{kernel['group']} x {kernel['chunk']} scores are no whole lines of {F32_LANES}"
     if "kv" in _NEEDS.get(op, ()) and kernel["kv_words"] != kv_words(kernel["head_dim"], kernel["kv"]):

@@ -82,6 +82,12 @@ Tp = Annotated[
 Pp = Annotated[
     int | None, typer.Option("--pp", min=1, help="Groups in the pipeline; as few as fit by default.")
 ]
+Cp = Annotated[
+    int | None,
+    typer.Option(
+        "--cp", min=1, help="Chips that each KV head's context is dealt over; the fastest by default."
+    ),
+]
 Layout = Annotated[
     str | None,
     typer.Option(
@@ -112,10 +118,15 @@ NoCheck = Annotated[bool, typer.Option("--no-check", help="Do not check the prog
 
 
 def compile_options(
-    tp: int | None, pp: int | None, layout: str | None, placement: str | None, seed: int | None
+    tp: int | None,
+    pp: int | None,
+    layout: str | None,
+    placement: str | None,
+    seed: int | None,
+    cp: int | None = None,
 ) -> CompileOptions:
     """The options of the compiler; what is not given stays as it is by default."""
-    given = {"tp": tp or None, "pp": pp, "layout": layout, "placement": placement, "seed": seed}
+    given = {"tp": tp or None, "pp": pp, "layout": layout, "placement": placement, "seed": seed, "cp": cp}
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     return CompileOptions(**chosen)
 

@@ -10,6 +10,7 @@ from lpu.cli_options import (
     DEFAULT_RACK,
     Batch,
     Context,
+    Cp,
     Debug,
     Json,
     Kv,
@@ -48,6 +49,7 @@ def compile_(
     output: Output = None,
     tp: Tp = None,
     pp: Pp = None,
+    cp: Cp = None,
     layout: Layout = None,
     placement: Placement = None,
     seed: Seed = None,
@@ -70,7 +72,7 @@ def compile_(
     from lpu.show_program import prefill_body, program_body, show_prefill, show_program
 
     terminal = TERMINAL.get()
-    options = compile_options(tp, pp, layout, placement, seed)
+    options = compile_options(tp, pp, layout, placement, seed, cp)
     chosen = model_options(batch, contexts, kv, weights)
     if sweep:
         if prefill:

@@ -9,6 +9,7 @@ from lpu.cli_options import (
     DEFAULT_RACK,
     Batch,
     Context,
+    Cp,
     Debug,
     Json,
     Kv,
@@ -45,6 +46,7 @@ def run(
     tokens: Tokens = 16,
     tp: Tp = None,
     pp: Pp = None,
+    cp: Cp = None,
     layout: Layout = None,
     placement: Placement = None,
     seed: Seed = None,
@@ -66,12 +68,12 @@ def run(
 
     terminal = TERMINAL.get()
     prompts = chosen_prompts(prompt, prompt_ids)
-    options = compile_options(tp, pp, layout, placement, seed)
+    options = compile_options(tp, pp, layout, placement, seed, cp)
     chosen = model_options(batch, contexts, kv, weights)
     with progress() as bar:
         made: Any
         if is_program(program):
-            refuse(rack=rack, tp=tp, pp=pp, layout=layout, placement=placement, seed=seed)
+            refuse(rack=rack, tp=tp, pp=pp, cp=cp, layout=layout, placement=placement, seed=seed)
             refuse(batch=batch, context=contexts, kv=kv, prefill=prefill)
             made = api.load_program(program)
             long = api.load_prefill(program, made)
@@ -119,6 +121,7 @@ def certify(
     tokens: Tokens = 16,
     tp: Tp = None,
     pp: Pp = None,
+    cp: Cp = None,
     layout: Layout = None,
     placement: Placement = None,
     seed: Seed = None,
@@ -144,7 +147,7 @@ def certify(
 
     terminal = TERMINAL.get()
     prompts = chosen_prompts(prompt, prompt_ids)
-    options = compile_options(tp, pp, layout, placement, seed)
+    options = compile_options(tp, pp, layout, placement, seed, cp)
     chosen = model_options(batch or (len(prompts) if prompts else None), contexts, kv, weights)
     if output:
         api.check_writable(output)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from compiler.isa import F16_LANES, F32_LANES
+from compiler.isa import F16_LANES, F32_LANES, stripes
 from compiler.program import Loads, Program
 from lpu import host_memory
 from lpu.image import Image, MachineError, Placed, Slot, Weights, image_bytes, same_image
@@ -198,7 +198,9 @@ def kv_stores(flows: Mapping[int, Dataflow]) -> Stores:
             found.setdefault(shape, []).append(region)
             stores[int(flow.columns.aux[row])] = 0
         for shape, regions in found.items():
-            at = flow.region_at[regions]
+            rows = flow.append[regions]
+            dealt = [stripes(flow.kernels[int(aux)]) for aux in flow.columns.aux[rows]]
+            at = np.column_stack([flow.region_at[regions], flow.columns.src3[rows], dealt])
             if not np.array_equal(places.setdefault(shape, at), at):
                 raise MachineError(
                     f"run: the KV regions of context {context} differ from those of another context."
@@ -262,9 +264,11 @@ def execute(
     token = pools.f32[tables.token, :, 1].astype(jnp.int32)
     at = sequence + jnp.arange(layout.batch) // (layout.batch // layout.sequences)
     append = partial(_append, sequence=at, positions=positions)
+    keys = zip(state.keys, tables.keys, tables.dealt, strict=True)
+    values = zip(state.values, tables.values, tables.dealt, strict=True)
     new = KV(
-        tuple(append(s, pools.f16[r]) for s, r in zip(state.keys, tables.keys, strict=True)),
-        tuple(append(s, pools.f16[r]) for s, r in zip(state.values, tables.values, strict=True)),
+        tuple(append(s, pools.f16[r], d) for s, r, d in keys),
+        tuple(append(s, pools.f16[r], d) for s, r, d in values),
     )
     return logits, token, jnp.isfinite(logits).all(), new
 
@@ -287,11 +291,21 @@ def take_steps(layout: Layout, tables: Tables, env: Env, pools: Pools) -> Pools:
     return lax.scan(step, pools, steps)[0]
 
 
-def _append(store: Array, lines: Array, sequence: Array, positions: Array) -> Array:
-    """The store with the head of each region and row in place; lines [regions, n, rows, 160]."""
+def _append(store: Array, lines: Array, dealt: Array, sequence: Array, positions: Array) -> Array:
+    """The store with the head of each region and row in place; lines [regions, n, rows, 160].
+
+    A region whose stripe (`dealt`: stripe, stripes) the position does not fall in stays as it was.
+    """
+    inside, place = in_stripe(dealt, positions[None])
+    at = jnp.where(inside, place, store.shape[2])
     regions = jnp.arange(len(store))[:, None]
-    at = store.at[regions, sequence[None], positions[None]]
-    return at.set(heads_of(store, lines), unique_indices=True, indices_are_sorted=True)
+    return store.at[regions, sequence[None], at].set(heads_of(store, lines), mode="drop")
+
+
+def in_stripe(dealt: Any, positions: Any) -> tuple[Any, Any]:
+    """(whether positions [1, rows] fall in the stripe of each region, where in it); dealt [regions, 2]."""
+    turn, count = positions // F32_LANES, dealt[:, 1:]
+    return turn % count == dealt[:, :1], turn // count * F32_LANES + positions % F32_LANES
 
 
 def heads_of(store: Array, lines: Array) -> Array:

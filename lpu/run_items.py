@@ -11,7 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from compiler.isa import F16_LANES, F32_LANES, WIDE_LANES, Op, ceil_div, score_lines
+from compiler.isa import (
+    F16_LANES,
+    F32_LANES,
+    WIDE_LANES,
+    Op,
+    ceil_div,
+    merged_lines,
+    score_lines,
+    stripes,
+    wide,
+)
 from lpu.image import Placed, Plan
 from lpu.link import Dataflow
 from lpu.link_error import ramp
@@ -154,11 +164,19 @@ def _attention(k: Mapping[str, Any], *names: str) -> tuple[tuple[str, Any], ...]
     return tuple((name, k[name]) for name in ("group", "head_dim", "chunk", "sequences", *names))
 
 
-def _qk(s: Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
+def _cached(s: Source, rows: np.ndarray, operand: int) -> tuple[list[np.ndarray], list[int]]:
+    """Columns that name a chunk of K or V (region, stripe, chunk, lines appended); which are pooled."""
     region = s.flow.region[rows]
-    columns = [s.block(0, rows), region, s.flow.columns.n[rows], s.block(0, s.flow.append[region])]
+    append = s.flow.append[region]
+    stripe = np.maximum(s.flow.columns.src3[append], 0)
+    return [region, stripe, s.flow.columns.n[rows], s.block(operand, append)], [0, 0, 0, 1]
+
+
+def _qk(s: _Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
+    cached, pooled = _cached(s, rows, 0)
     out = ((F32, score_lines(k), s.flow.result[rows]),)
-    return s.items("qk", rows, columns, [1, 0, 0, 1], out=out, params=_attention(k, "store"))
+    params = (*_attention(k, "store"), ("stripes", stripes(k)))
+    return s.items("qk", rows, [s.block(0, rows), *cached], [1, *pooled], out=out, params=params)
 
 
 def _smax(s: Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
@@ -174,10 +192,10 @@ def _exp(s: Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
 
 
 def _pv(s: Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
-    region = s.flow.region[rows]
-    columns = [s.read(0, rows, 0), region, s.flow.columns.n[rows], s.block(1, s.flow.append[region])]
+    cached, pooled = _cached(s, rows, 1)
     out = ((WIDE, int(ceil_div(k["group"] * k["head_dim"], F32_LANES)), s.flow.result[rows]),)
-    return s.items("pv", rows, columns, [1, 0, 0, 1], out=out, params=_attention(k, "store"))
+    params = (*_attention(k, "store"), ("stripes", stripes(k)))
+    return s.items("pv", rows, [s.read(0, rows, 0), *cached], [1, *pooled], out=out, params=params)
 
 
 def _aout(s: Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
@@ -187,9 +205,24 @@ def _aout(s: Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
     return s.items("aout", rows, columns, [1, 1], out=out, params=(*_attention(k), ("n", n)))
 
 
+def _asum(s: Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
+    width = k["group"] * k["head_dim"]
+    columns = [s.block(0, rows, int(ceil_div(width, WIDE_LANES))), s.block(1, rows)]
+    out = ((WIDE, int(ceil_div(width, F32_LANES)) + 1, s.flow.result[rows]),)
+    return s.items("asum", rows, columns, [1, 1], out=out, params=(*_attention(k), ("n", n)))
+
+
+def _aend(s: Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
+    out = ((F16, int(ceil_div(k["group"] * k["head_dim"], F16_LANES)), s.flow.result[rows]),)
+    return s.items("aend", rows, [s.block(0, rows, merged_lines(k))], [1], out=out, params=_attention(k))
+
+
 def _red(s: Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
     row, j = s.spread(rows, 1)
     offsets = 4 * j[:, None] + 4 * s.flow.columns.n[row][:, None] * np.arange(k["parts"])
+    if wide(k):
+        out = ((WIDE, 1, s.flow.result[row] + 4 * j),)
+        return s.items("fold", row, [s.read(0, row[:, None], offsets)], [1], out=out)
     columns = [s.read(0, row[:, None], offsets), s.entry(row, j)]
     return s.items("round", row, columns, [1, 0], out=((F32, 1, s.flow.result[row] + j),))
 
@@ -230,6 +263,8 @@ BUILD: dict[Op, tuple[Builder, bool]] = {
     Op.EXP: (_exp, False),
     Op.PV: (_pv, False),
     Op.AOUT: (_aout, True),
+    Op.ASUM: (_asum, True),
+    Op.AEND: (_aend, True),
     Op.RED: (_red, False),
     Op.ADD: (_add, False),
     Op.GLU: (_glu, False),
@@ -290,14 +325,14 @@ def written_back(
 ) -> tuple[np.ndarray, list[Items]]:
     """(`folded` of Products, items that add up parts): each line of a write-back has `fans` from `first`."""
     flow = source.flow
-    wide = np.array([bool(k.get("wide")) for k in flow.kernels])[flow.columns.aux[row]]
+    partial = np.array([wide(k) for k in flow.kernels])[flow.columns.aux[row]]
     written = len(flow.lines.row)
-    alone = wide & (fans == 1)
+    alone = partial & (fans == 1)
     folded = np.stack([flow.result[row[alone]] + 4 * line[alone], written + first[alone]], axis=-1)
     size = 1 << np.ceil(np.log2(np.maximum(fans, 1))).astype(np.int64)
     out: list[Items] = []
-    for some, fan in sorted({(bool(w), int(f)) for w, f in zip(wide[~alone], size[~alone], strict=True)}):
-        mine = np.flatnonzero((wide == some) & (size == fan) & ~alone)
+    for some, fan in sorted({(bool(w), int(f)) for w, f in zip(partial[~alone], size[~alone], strict=True)}):
+        mine = np.flatnonzero((partial == some) & (size == fan) & ~alone)
         each = np.arange(fan)
         parts = np.where(each < fans[mine, None], written + first[mine, None] + each, -1)
         if some:

@@ -114,7 +114,8 @@ def _cast(k: Params, env: Env, pools: Pools, t: Array) -> Pools:
 def _cached(k: Params, env: Env, store: Array, pools: Pools, t: Array) -> tuple[Array, Array]:
     """(tokens of one chunk [items, sequences, chunk, head_dim] with this step's appended, their positions).
 
-    `t` holds region, chunk, and the lines of the appended head.
+    `t` holds region, stripe, chunk, and the lines of the appended head. Of every `stripes` * 80 tokens the
+    region holds the 80 of its stripe.
     """
     head_dim, sequences = store.shape[-1], k["sequences"]
     chunk, zero = k["chunk"], jnp.zeros_like(t[:, 0])
@@ -122,15 +123,15 @@ def _cached(k: Params, env: Env, store: Array, pools: Pools, t: Array) -> tuple[
     numbers = lax.GatherDimensionNumbers(
         offset_dims=(1, 2, 3), collapsed_slice_dims=(0,), start_index_map=(0, 1, 2, 3)
     )
-    start = jnp.stack([t[:, 0], zero + env.sequence, t[:, 1] * chunk, zero], axis=-1)
+    start = jnp.stack([t[:, 0], zero + env.sequence, t[:, 2] * chunk, zero], axis=-1)
     old = lax.gather(store, start, numbers, sizes, mode=lax.GatherScatterMode.PROMISE_IN_BOUNDS)
-    new = _lanes(take(pools.f16, t[:, 2:]))[..., :head_dim]
+    new = _lanes(take(pools.f16, t[:, 3:]))[..., :head_dim]
     new = rn8(new.astype(F32)) if store.dtype == jnp.uint8 else new
-    position = t[:, 1, None] * chunk + jnp.arange(chunk, dtype=t.dtype)
+    place = t[:, 2, None] * chunk + jnp.arange(chunk, dtype=t.dtype)
+    position = (place // F32_LANES * k["stripes"] + t[:, 1, None]) * F32_LANES + place % F32_LANES
     new = new.reshape(len(t), sequences, -1, head_dim)
-    here = position[:, None, None] == env.positions.reshape(
-        sequences, -1, 1
-    )  # [items, sequences, rows, chunk]
+    at = env.positions.reshape(sequences, -1, 1)
+    here = position[:, None, None] == at  # [items, sequences, rows, chunk]
     if new.shape[2] > 1:
         new = jnp.take_along_axis(new, jnp.argmax(here, axis=2)[..., None], axis=2)
     return jnp.where(here.any(axis=2)[..., None], new, old), position
@@ -180,12 +181,35 @@ def _pv(k: Params, env: Env, pools: Pools, t: Array) -> Pools:
 
 
 def _aout(k: Params, env: Env, pools: Pools, t: Array) -> Pools:
-    n, width = k["n"], k["group"] * k["head_dim"]
-    rows = t[:, :n, None] + jnp.arange(int(ceil_div(width, F32_LANES)), dtype=t.dtype)
-    part = jnp.moveaxis(take(pools.wide, rows).sum(axis=1), 1, 3)
+    return _finished(k, *_summed(k, pools, t))
+
+
+def _asum(k: Params, env: Env, pools: Pools, t: Array) -> Pools:
+    part, total = _summed(k, pools, t)
+    rows = jnp.concatenate([part, total[:, None]], axis=1)
+    return Pools(wide=rows.reshape(-1, *rows.shape[2:]))
+
+
+def _aend(k: Params, env: Env, pools: Pools, t: Array) -> Pools:
+    count = int(ceil_div(k["group"] * k["head_dim"], F32_LANES)) + 1
+    merged = take(pools.wide, t[..., None] + jnp.arange(count, dtype=t.dtype)).sum(axis=1)
+    return _finished(k, merged[:, :-1], merged[:, -1])
+
+
+def _summed(k: Params, pools: Pools, t: Array) -> tuple[Array, Array]:
+    """(partials [items, lines, 2, batch, 80], sums of weights [items, 2, batch, 80]) added over n chunks."""
+    n, lines = k["n"], int(ceil_div(k["group"] * k["head_dim"], F32_LANES))
+    rows = t[:, :n, None] + jnp.arange(lines, dtype=t.dtype)
+    return take(pools.wide, rows).sum(axis=1), take(pools.wide, t[:, n:]).sum(axis=1)
+
+
+def _finished(k: Params, part: Array, total: Array) -> Pools:
+    """The heads of partials and sums as `_summed` gives them."""
+    width = k["group"] * k["head_dim"]
+    part = jnp.moveaxis(part, 1, 3)
     part = part.reshape(*part.shape[:3], -1)[..., :width].reshape(*part.shape[:3], k["group"], k["head_dim"])
-    total = take(pools.wide, t[:, n:])[:, :, 0, :, : k["group"]].sum(axis=1).astype(I64)
-    out = numerics.attention_out(Wide(part[:, 0], part[:, 1]), total)
+    sums = total[:, 0, :, : k["group"]].astype(I64)
+    out = numerics.attention_out(Wide(part[:, 0], part[:, 1]), sums)
     return Pools(f16=_lines(out.reshape(*out.shape[:2], -1), F16_LANES))
 
 
@@ -287,6 +311,8 @@ KERNELS: dict[str, Callable[[Params, Env, Pools, Array], Pools]] = {
     "exp": _exp,
     "pv": _pv,
     "aout": _aout,
+    "asum": _asum,
+    "aend": _aend,
     "mm": _mm,
     "dense": _dense,
     "round": _round,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from compiler.isa import F32_LANES
+from compiler.isa import F32_LANES, stripes
 from lpu.image import MachineError, Placed, Plan
 from lpu.link import Dataflow
 from lpu.run_dense import DENSE_ROWS, dense_products
@@ -50,7 +50,7 @@ class Layout:
 
 
 class Tables(NamedTuple):
-    """A packed program: int32 arrays."""
+    """A packed program: int32 arrays. `dealt` is (stripe, stripes) of every region, per store."""
 
     kind: np.ndarray
     offset: np.ndarray
@@ -60,6 +60,7 @@ class Tables(NamedTuple):
     token: np.ndarray
     keys: tuple[np.ndarray, ...]
     values: tuple[np.ndarray, ...]
+    dealt: tuple[np.ndarray, ...]
 
 
 class Packed(NamedTuple):
@@ -215,6 +216,7 @@ def pack(
         token=np.array(where[flow.token], np.int32),
         keys=tuple(regions[0]),
         values=tuple(regions[1]),
+        dealt=tuple(_dealt(flow, stores, store) for store in sorted(set(stores.values()))),
     )
     ends = packer.cursor
     tail = np.array([ends], np.int32)
@@ -238,6 +240,13 @@ def pack(
         name = kinds[index[group.which]].kernel
         counts[name] = counts.get(name, 0) + len(group.table)
     return Packed(layout, tables, counts, where)
+
+
+def _dealt(flow: Dataflow, stores: Mapping[int, int], store: int) -> np.ndarray:
+    """(stripe, stripes) of each region of a store: which of every so many runs of 80 tokens it holds."""
+    rows = [row for row in flow.append if stores[int(flow.columns.aux[row])] == store]
+    aux, stripe = flow.columns.aux[rows], np.maximum(flow.columns.src3[rows], 0)
+    return np.stack([stripe, [stripes(flow.kernels[kernel]) for kernel in aux]], axis=-1).astype(np.int32)
 
 
 def _check_ranges(flow: Dataflow) -> None:

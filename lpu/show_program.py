@@ -26,7 +26,7 @@ def show_program(terminal: Terminal, program: Program) -> None:
             ("rack", f"{body['rack']}: {manifest['chips']} chips {manifest['chip_name']}"),
             (
                 "layout",
-                f"tp {options['tp']} by {options['layout']}, {body['groups_used']} of "
+                f"tp {options['tp']}{_dealt(options)} by {options['layout']}, {body['groups_used']} of "
                 f"{manifest['chips'] // options['tp']} groups in the pipeline, {options['placement']}",
             ),
             *((("search", search_line(manifest["search"], options["tp"])),) if manifest["search"] else ()),
@@ -134,3 +134,8 @@ def check_body(context: int, found: Report) -> dict[str, Any]:
         "violations_per_rule": list(found.counts),
         "first": [asdict(one) for one in found.violations],
     }
+
+
+def _dealt(options: Mapping[str, Any]) -> str:
+    """Over how many chips a head's context is dealt, where it is."""
+    return f", cp {options['cp']}" if (options.get("cp") or 1) > 1 else ""

@@ -82,12 +82,14 @@ def drawn_rack(draw: Draw, folder: Path) -> Rack:
     return read_rack(str(path))
 
 
-def drawn_options(draw: Draw, chips: int) -> CompileOptions:
+def drawn_options(draw: Draw, chips: int, kv_heads: int) -> CompileOptions:
     tp = draw.among(*(d for d in range(1, chips + 1) if chips % d == 0))
     pp = draw.among(None, None, 1, 2, 3)
+    most = max(tp // kv_heads, 1)
     return CompileOptions(
         tp=tp,
         pp=pp if pp is not None and tp * pp <= chips else None,
+        cp=1 + draw.below(most) if draw.below(2) else None,
         layout=draw.among(*LAYOUTS),
         placement=draw.among(*PLACEMENTS),
         seed=draw.below(5),
@@ -124,7 +126,7 @@ def hold(seed: int, folder: Path) -> bool:
     """Whether the drawn case compiles; if it does, its programs are legal and give the model's bits."""
     draw = Draw(seed)
     config, rack = drawn_model(draw), drawn_rack(draw, folder)
-    options, contexts = drawn_options(draw, rack.chips), draw.among(*CONTEXTS)
+    options, contexts = drawn_options(draw, rack.chips, config.kv_heads), draw.among(*CONTEXTS)
     kv: KVFormat = draw.among("fp16", "fp8")
     step = llama_step(config, batch=draw.among(1, 1, 2, 3, 5, 8), context=max(contexts), kv=kv)
     params, tokens, position, cache = step.inputs()
