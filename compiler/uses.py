@@ -107,7 +107,7 @@ def place_blocks(
     options: CompileOptions,
     beside: Beside | None = None,
 ) -> tuple[Plan, tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
-    """(the plan, its contexts dealt over ranks; the groups that have work; the chips of each block by rank)."""
+    """(the plan, its contexts dealt over ranks; the groups that have work; the chips of each block)."""
     tp = _checked_tp(options, rack)
     groups = PLACE[options.placement](rack, tp, rack.chips // tp, options.seed)
     plan, (sizes, stages) = _fitted(plan, blocks, rack, groups, options, beside)

@@ -291,7 +291,7 @@ def take_steps(layout: Layout, tables: Tables, env: Env, pools: Pools) -> Pools:
     return lax.scan(step, pools, steps)[0]
 
 
-def _append(store: Array, lines: Array, dealt: Array, sequence: Array, positions: Array) -> Array:
+def _append(store: Array, lines: Array, dealt: Any, sequence: Array, positions: Array) -> Array:
     """The store with the head of each region and row in place; lines [regions, n, rows, 160].
 
     A region whose stripe (`dealt`: stripe, stripes) the position does not fall in stays as it was.

@@ -172,7 +172,7 @@ def _cached(s: Source, rows: np.ndarray, operand: int) -> tuple[list[np.ndarray]
     return [region, stripe, s.flow.columns.n[rows], s.block(operand, append)], [0, 0, 0, 1]
 
 
-def _qk(s: _Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
+def _qk(s: Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
     cached, pooled = _cached(s, rows, 0)
     out = ((F32, score_lines(k), s.flow.result[rows]),)
     params = (*_attention(k, "store"), ("stripes", stripes(k)))

@@ -26,6 +26,7 @@ from lpu.run import (
     bucket_of,
     checked_inputs,
     heads_of,
+    in_stripe,
     kv_stores,
     linked,
     pool_shapes,
@@ -152,9 +153,11 @@ def _take_call(entry: Entry, image: Image, kv: KV, host: list[np.ndarray], posit
     left, keys, values = execute_call(entry.layout, entry.tables, image, stores, rows, entry.gives, positions)
     for pool, new, first in zip(host, left, entry.at, strict=True):
         pool[first : first + len(new)] = new
-    sequence = np.arange(len(positions))
-    for store, new in zip((*kv.keys, *kv.values), (*keys, *values), strict=True):
-        store[:, sequence, positions] = new
+    dealt = entry.tables.dealt * 2
+    for store, new, stripes in zip((*kv.keys, *kv.values), (*keys, *values), dealt, strict=True):
+        inside, place = in_stripe(stripes, positions[None])
+        region, row = np.nonzero(inside)
+        store[region, row, place[region, row]] = np.asarray(new)[region, row]
 
 
 @partial(jax.jit, static_argnums=0)
