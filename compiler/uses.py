@@ -32,14 +32,34 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Waves:
+    """What lets a new wave (a step of other users) enter every `interval` cycles, per context bucket.
+
+    bases: of each use, the cycle of the wave at which it begins. arenas: copies of the transient words by
+    chip. bound: no interval of these rows on these chips is shorter; bound_of: the unit or link that sets it.
+    """
+
+    bases: list[dict[int, int]]
+    arenas: np.ndarray
+    cycles: dict[int, int]
+    interval: dict[int, int]
+    bound: dict[int, int]
+    bound_of: dict[int, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scheduled:
-    """All blocks scheduled: templates, their uses in order, the groups that have work; cycles of a step."""
+    """All blocks scheduled: templates, their uses in order, the groups that have work; cycles of a step.
+
+    waves: None if one step runs at a time, each block after the one before it.
+    """
 
     plan: Plan
     options: CompileOptions
     templates: list[Template]
     uses: list[Use]
     groups: tuple[tuple[int, ...], ...]
+    waves: Waves | None = None
 
     @property
     def cycles(self) -> int:
@@ -55,7 +75,7 @@ def schedule_blocks(
 
     Raises CapacityError, RoutingError or OptionError.
     """
-    tp = _checked_tp(options, rack)
+    tp = checked_tp(options, rack)
     groups = PLACE[options.placement](rack, tp, rack.chips // tp, options.seed)
     sizes, stages = _stages(plan, blocks, rack, groups, options)
     chips = [_chips(groups, stage, size) for stage, size in zip(stages, sizes, strict=True)]
@@ -74,7 +94,7 @@ def schedule_blocks(
     )
 
 
-def _checked_tp(options: CompileOptions, rack: Rack) -> int:
+def checked_tp(options: CompileOptions, rack: Rack) -> int:
     """The chips per group; raises OptionError unless they divide the rack."""
     tp = options.tp or 1
     if rack.chips % tp:

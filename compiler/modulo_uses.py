@@ -1,0 +1,281 @@
+"""Waves: the stages of a model, scheduled so that a new wave may enter every interval."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from compiler.blocks import ModelBlock
+from compiler.errors import CompileError
+from compiler.isa import ceil_div
+from compiler.lower import Plan
+from compiler.lowering import Group
+from compiler.modulo import Placed, Ring, place
+from compiler.modulo_balance import Balance, balance
+from compiler.modulo_rows import CLASS_NAMES, Load
+from compiler.modulo_stage import EmittedStage, LoweredStage, emit_stage, lower_stage
+from compiler.cost import LINK
+from compiler.needs import input_lines
+from compiler.options import CompileOptions
+from compiler.route import Router
+from compiler.sizes import k_parts
+from compiler.uses import PLACE, Progress, Scheduled, Use, Waves, checked_tp
+from fabric.rack import Rack
+
+MOST_OF_BOUND = 4  # an interval so many times its bound is given up
+Masks = tuple[tuple[int, ...], ...]
+
+
+def schedule_waves(
+    plan: Plan, blocks: tuple[ModelBlock, ...], rack: Rack, options: CompileOptions, progress: Progress
+) -> Scheduled:
+    """Place every stage and schedule it at the shortest interval found, for the `tp` of the options.
+
+    Raises CapacityError, RoutingError, OptionError, or CompileError if no interval is found.
+    """
+    tp = checked_tp(options, rack)
+    groups = PLACE[options.placement](rack, tp, rack.chips // tp, options.seed)
+    shared = balance(plan, blocks, rack, groups, options.layout, options.pp)
+    book = _Book(plan, rack, options.layout)
+    stages = [np.flatnonzero(np.array(shared.stages) == i).tolist() for i in range(shared.stages[-1] + 1)]
+    for i, members in enumerate(stages):
+        progress("lower", i, len(stages))
+        after = (i + 1) % len(stages)
+        mine = tuple(blocks[j] for j in members)
+        book.use(mine, groups[i], blocks[stages[after][0]], groups[after])
+    found = {context: _interval(book, context, options.interval_slack, progress) for context in plan.contexts}
+    return _emitted(plan, book, options, groups[: len(stages)], found)
+
+
+def best_tp(
+    plan: Callable[[], Plan], blocks: tuple[ModelBlock, ...], rack: Rack, options: CompileOptions
+) -> int:
+    """The tp (a power of two that divides the rack) whose stages have the smallest largest load.
+
+    Raises the reason why the largest fits not, if none does.
+    """
+    best: tuple[int, int] | None = None
+    reason: CompileError | None = None
+    worse, tp = 0, 1
+    while rack.chips % tp == 0 and worse < 2:
+        groups = PLACE[options.placement](rack, tp, rack.chips // tp, options.seed)
+        try:
+            load = balance(plan(), blocks, rack, groups, options.layout, options.pp).load
+        except CompileError as error:
+            if best is not None:
+                break
+            reason = error
+        else:
+            worse = 0 if best is None or load < best[0] else worse + 1
+            best = (load, tp) if not worse else best
+        tp *= 2
+    if best is None:
+        assert reason is not None
+        raise reason
+    return best[1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """An interval at which all stages fit: per stage its base and its rows, the cycles of a wave."""
+
+    interval: int
+    bound: int
+    what: str
+    bases: list[int]
+    placed: list[tuple[int, Placed]]
+    cycles: int
+
+
+class _Book:
+    """Stages lowered so far, looked up by what they hold and where they hand it to."""
+
+    def __init__(self, plan: Plan, rack: Rack, layout: str) -> None:
+        self.plan, self.rack, self.layout = plan, rack, layout
+        self.lowered: list[LoweredStage] = []
+        self.uses: list[tuple[int, tuple[int, ...]]] = []
+        self.blocks: list[tuple[ModelBlock, ...]] = []
+        self._by_key: dict[tuple[str, tuple[int, ...], bytes], list[int]] = {}
+        self._tried: dict[tuple[int, int, int, Masks], int] = {}
+        self.placed: list[Placed | None] = []
+
+    def use(
+        self, blocks: tuple[ModelBlock, ...], chips: tuple[int, ...], reader: ModelBlock, after: tuple[int, ...]
+    ) -> None:
+        """The next stage, on `chips`; its result goes to the block `reader` on the chips `after`."""
+        others = tuple(chip for chip in after if chip not in chips)
+        ranks = {chip: rank for rank, chip in enumerate(chips + others)}
+        targets = tuple(ranks[chip] for chip in after)
+        wanted = self._wanted(reader, len(after))
+        key = ("\n".join(block.kind for block in blocks), targets, wanted.tobytes())
+        self.blocks.append(blocks)
+        for index in self._by_key.setdefault(key, []):
+            router = Router(self.rack, chips + others)
+            if router.same_as(self.lowered[index].router):
+                self.uses.append((index, tuple(router.chips)))
+                return
+        router = Router(self.rack, chips + others)
+        own = tuple(range(len(chips)))
+        parts = k_parts(self.layout, len(chips))
+        groups = [
+            Group(ranks=len(chips), k_parts=parts, targets=own, wanted=self._wanted(block, len(chips)))
+            for block in blocks[1:]
+        ]
+        groups.append(Group(ranks=len(chips), k_parts=parts, targets=targets, wanted=wanted))
+        self.lowered.append(lower_stage(self.plan, blocks, tuple(groups), router))
+        self._by_key[key].append(len(self.lowered) - 1)
+        self.uses.append((len(self.lowered) - 1, tuple(router.chips)))
+
+    def _wanted(self, reader: ModelBlock, ranks: int) -> np.ndarray:
+        parts = k_parts(self.layout, ranks)
+        return input_lines(self.plan.graph, self.plan.demands, reader, ranks, parts)
+
+    def place(self, index: int, context: int, interval: int, links: Masks) -> int | None:
+        """The number of the placement of a stage whose links are free as `links` says, if there is one."""
+        key = (index, context, interval, links)
+        if key not in self._tried:
+            body = self.lowered[index].bodies[context].problem
+            ring, given = Ring(interval), iter(links)
+            free = [
+                next(given) if one.kind == LINK else (ring.empty,) * one.instances for one in body.resources
+            ]
+            self._tried[key] = len(self.placed)
+            self.placed.append(place(body.problem, interval, free))
+        number = self._tried[key]
+        return None if self.placed[number] is None else number
+
+
+def _interval(book: _Book, context: int, slack: float, progress: Progress) -> _Found:
+    """The shortest interval found, from the bound (times the slack) on."""
+    bodies = [stage.bodies[context].problem for stage in book.lowered]
+    bound, what = _bound(book, context)
+    start = max(-int(-bound * Fraction(str(slack)) // 1), *(body.least for body in bodies))
+    heavy = sorted(range(len(bodies)), key=lambda i: (-bodies[i].least, i))
+    interval = start
+    while interval <= MOST_OF_BOUND * start:
+        progress("interval", interval - start, start)
+        found = _at(book, context, interval, heavy)
+        if found is not None:
+            bases, placed, cycles = found
+            return _Found(
+                interval=interval, bound=bound, what=what, bases=bases, placed=placed, cycles=cycles
+            )
+        interval += max(1, interval // 128)
+    raise CompileError(
+        "interval",
+        f"context {context}",
+        f"no interval from {start} to {interval} cycles has room for every row",
+        "Raise --interval-slack, or change --tp or --pp.",
+    )
+
+
+def _bound(book: _Book, context: int) -> tuple[int, str]:
+    """The largest load of any class of units or any link, and whose it is; hand-overs of all stages added up."""
+    links: dict[tuple[int, int], int] = {}
+    best, what = 1, "nothing"
+    worst: list[tuple[int, Load]] = []
+    for i, (index, chips) in enumerate(book.uses):
+        for load in book.lowered[index].bodies[context].problem.loads:
+            if load.kind == LINK:
+                pair = (chips[load.rank], chips[load.peer])
+                links[pair] = links.get(pair, 0) + load.cycles
+            else:
+                worst.append((i, load))
+    for i, load in worst:
+        if load.cycles > best:
+            chip = book.uses[i][1][load.rank]
+            best, what = load.cycles, f"{CLASS_NAMES[load.kind]} of chip {chip} (group {i})"
+    for (a, b), cycles in links.items():
+        if cycles > best:
+            best, what = cycles, f"link lanes from chip {a} to chip {b}"
+    return best, what
+
+
+def _at(
+    book: _Book, context: int, interval: int, heavy: list[int]
+) -> tuple[list[int], list[tuple[int, Placed]], int] | None:
+    """Bases and placements of all stages at an interval, and the cycles of a wave; None if one fits not."""
+    ring = Ring(interval)
+    for index in heavy:
+        body = book.lowered[index].bodies[context].problem
+        links = tuple((ring.empty,) * one.instances for one in body.resources if one.kind == LINK)
+        if book.place(index, context, interval, links) is None:
+            return None
+    lanes: dict[tuple[int, int], tuple[int, ...]] = {}
+    base = 0
+    bases: list[int] = []
+    out: list[tuple[int, Placed]] = []
+    for index, chips in book.uses:
+        body = book.lowered[index].bodies[context].problem
+        own = [(chips[one.rank], chips[one.peer]) for one in body.resources if one.kind == LINK]
+        counts = [one.instances for one in body.resources if one.kind == LINK]
+        links = tuple(
+            tuple(ring.turned(free, base) for free in lanes.get(pair, (ring.empty,) * count))
+            for pair, count in zip(own, counts, strict=True)
+        )
+        number = book.place(index, context, interval, links)
+        placed = None if number is None else book.placed[number]
+        if number is None or placed is None:
+            return None
+        left = [free for one, free in zip(body.resources, placed.free, strict=True) if one.kind == LINK]
+        for pair, rings in zip(own, left, strict=True):
+            lanes[pair] = tuple(ring.turned(free, -base) for free in rings)
+        bases.append(base)
+        out.append((number, placed))
+        base += int((placed.start + np.array(body.problem.latency)).max(initial=0))
+    return bases, out, base
+
+
+def _emitted(
+    plan: Plan,
+    book: _Book,
+    options: CompileOptions,
+    groups: tuple[tuple[int, ...], ...],
+    found: dict[int, _Found],
+) -> Scheduled:
+    """Templates and uses of all stages, and what a wave needs to follow another."""
+    templates = []
+    uses: list[Use] = []
+    bases: list[dict[int, int]] = []
+    made: dict[tuple[int, int, tuple[int, ...]], tuple[int, EmittedStage]] = {}
+    first = {context: np.full(book.rack.chips, 1 << 62) for context in plan.contexts}
+    last = {context: np.full(book.rack.chips, -1) for context in plan.contexts}
+    for i, (index, chips) in enumerate(book.uses):
+        key = (index, i % 2, tuple(one.placed[i][0] for one in found.values()))
+        if key not in made:
+            placed = {context: one.placed[i][1] for context, one in found.items()}
+            made[key] = (len(templates), emit_stage(plan, book.lowered[index], placed, i % 2))
+            templates += made[key][1].templates
+        number, stage = made[key]
+        for j, block in enumerate(book.blocks[i]):
+            uses.append(Use(block=block, template=number + j, chips=chips))
+            bases.append({c: one.bases[i] + stage.starts[j][c] for c, one in found.items()})
+        at = list(chips)
+        for context, one in found.items():
+            first[context][at] = np.minimum(first[context][at], stage.first[context] + one.bases[i])
+            used = stage.last[context] >= 0
+            ends = np.where(used, stage.last[context] + one.bases[i], -1)
+            last[context][at] = np.maximum(last[context][at], ends)
+    out = templates[uses[-1].template]
+    arenas = np.ones(book.rack.chips, np.int64)
+    for context, one in found.items():
+        for rank in [place[0] for place in out.logits] + [out.token[0]] if out.token else []:
+            last[context][uses[-1].chips[rank]] = one.cycles
+        span = np.maximum(last[context] - first[context] + 1, 0)
+        arenas = np.maximum(arenas, ceil_div(span, one.interval))
+    return Scheduled(
+        plan=plan,
+        options=options,
+        templates=templates,
+        uses=uses,
+        groups=groups,
+        waves=Waves(
+            bases=bases,
+            arenas=arenas,
+            cycles={context: one.cycles for context, one in found.items()},
+            interval={context: one.interval for context, one in found.items()},
+            bound={context: one.bound for context, one in found.items()},
+            bound_of={context: one.what for context, one in found.items()},
+        ),
+    )
