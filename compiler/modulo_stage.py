@@ -16,7 +16,7 @@ from compiler.modulo import Placed
 from compiler.modulo_rows import StageRows, stage_rows
 from compiler.route import Router
 from compiler.rows import FIELDS, Rows
-from compiler.schedule import Times, spans
+from compiler.schedule import Spans, Times, spans
 from compiler.template import Template, outputs, residual_lines, template_of
 
 
@@ -45,17 +45,22 @@ class LoweredStage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EmittedStage:
-    """Templates of a stage's blocks; the cycle of the stage at which each begins, by bucket.
+class Lives:
+    """Of transient lines by rank and first word: a wave's first write there, and its last write or read."""
 
-    first, last: by bucket and rank, the first cycle at which a wave writes transients there and the last at
-    which it reads or writes them (first > last: never).
-    """
+    rank: np.ndarray
+    word: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmittedStage:
+    """Templates of a stage's blocks; the cycle of the stage at which each begins, and lives, by bucket."""
 
     templates: list[Template]
     starts: list[dict[int, int]]
-    first: dict[int, np.ndarray]
-    last: dict[int, np.ndarray]
+    lives: dict[int, Lives]
 
 
 def lower_stage(
@@ -98,16 +103,19 @@ def _raised(rows: Rows, uids: int, first: int) -> Rows:
 
 
 def emit_stage(plan: Plan, stage: LoweredStage, placed: Mapping[int, Placed], parity: int) -> EmittedStage:
-    """Allocate and emit a placed stage; `parity` names the buffer at which its input lies."""
+    """Allocate and emit a placed stage; `parity` names the buffer at which its input lies.
+
+    The token has a line of its own: it returns to the first stage long after that one has used its buffers.
+    """
     columns: list[dict[int, Columns]] = [{} for _ in stage.blocks]
     starts: list[dict[int, int]] = [{} for _ in stage.blocks]
     cycles: list[dict[int, int]] = [{} for _ in stage.blocks]
-    first, last = dict[int, np.ndarray](), dict[int, np.ndarray]()
+    lives: dict[int, Lives] = {}
     used = np.zeros(len(stage.router.chips), np.int64)
     addresses: Addresses | None = None
     for context, body in stage.bodies.items():
         rows, times = body.problem.times(placed[context])
-        addresses, first[context], last[context] = _addresses(plan, stage, body, rows, times, parity)
+        addresses, lives[context] = _addresses(plan, stage, body, rows, times, parity)
         used = np.maximum(used, addresses.words)
         whole = emit(rows, times, addresses)
         for i in range(len(stage.blocks)):
@@ -124,7 +132,7 @@ def emit_stage(plan: Plan, stage: LoweredStage, placed: Mapping[int, Placed], pa
             logits, token = outputs(plan, low, addresses, body.offsets[i], body.offsets[i + 1])
             made = replace(made, logits=logits, token=token)
         templates.append(made)
-    return EmittedStage(templates=templates, starts=starts, first=first, last=last)
+    return EmittedStage(templates=templates, starts=starts, lives=lives)
 
 
 def _lowered(part: Columns, start: int, uids: int) -> Columns:
@@ -136,18 +144,15 @@ def _lowered(part: Columns, start: int, uids: int) -> Columns:
 
 def _addresses(
     plan: Plan, stage: LoweredStage, body: StageBody, rows: Rows, times: Times, parity: int
-) -> tuple[Addresses, np.ndarray, np.ndarray]:
-    """The address of every line; per rank the first write and the last access of transients."""
+) -> tuple[Addresses, Lives]:
+    """The address of every line, and for how long each word is needed."""
     batch, ranks = plan.graph.batch, len(stage.router.chips)
     buffer = residual_lines(plan.graph) * batch
-    fixed = {body.offsets[-1]: (1 - parity) * buffer}
+    token = stage.blocks[-1].result == plan.graph.token.value
+    fixed = {body.offsets[-1]: 2 * buffer if token else (1 - parity) * buffer}
     if stage.blocks[0].source >= 0:
         fixed[0] = parity * buffer
     wrote, read = spans(rows, plan.kernels, True), spans(rows, plan.kernels, False)
-    first, last = np.full(ranks, 1 << 62), np.full(ranks, -1)
-    np.minimum.at(first, wrote.rank, times.t1[wrote.row])
-    np.maximum.at(last, wrote.rank, times.t1[wrote.row])
-    np.maximum.at(last, read.rank, times.t0[read.row])
     keep = [uid + offset for low, offset in zip(body.lows, body.offsets, strict=False) for uid in low.keep]
     found = allocate(
         body.values,
@@ -157,7 +162,23 @@ def _addresses(
         ranks=ranks,
         batch=batch,
         fixed=fixed,
-        floor=2 * buffer,
+        floor=2 * buffer + batch,
         keep=tuple(uid for uid in keep if any(uid == value.uid for value in body.values)),
     )
-    return found, first, last
+    return found, _lives(found, wrote, read, times)
+
+
+def _lives(addresses: Addresses, wrote: Spans, read: Spans, times: Times) -> Lives:
+    """From when to when each line of SRAM belongs to a wave."""
+    parts: list[tuple[np.ndarray, ...]] = []
+    for span, when in ((wrote, times.t1), (read, times.t0)):
+        piece = np.repeat(np.arange(len(span.row)), span.lines)
+        step = np.arange(len(piece)) - np.repeat(np.cumsum(span.lines) - span.lines, span.lines)
+        rank = span.rank[piece]
+        parts.append((rank, addresses.of(rank, span.tag[piece] + step), when[span.row[piece]]))
+    key = [rank << 40 | word for rank, word, _ in parts]
+    place, index = np.unique(np.concatenate(key), return_inverse=True)
+    first, last = np.full(len(place), 1 << 62), np.full(len(place), -1)
+    np.minimum.at(first, index[: len(key[0])], parts[0][2])
+    np.maximum.at(last, index, np.concatenate([parts[0][2], parts[1][2]]))
+    return Lives(rank=place >> 40, word=place & ((1 << 40) - 1), first=first, last=last)

@@ -239,8 +239,7 @@ def _emitted(
     uses: list[Use] = []
     bases: list[dict[int, int]] = []
     made: dict[tuple[int, int, tuple[int, ...]], tuple[int, EmittedStage]] = {}
-    first = {context: np.full(book.rack.chips, 1 << 62) for context in plan.contexts}
-    last = {context: np.full(book.rack.chips, -1) for context in plan.contexts}
+    lives: dict[int, list[np.ndarray]] = {context: [] for context in plan.contexts}
     for i, (index, chips) in enumerate(book.uses):
         key = (index, i % 2, tuple(one.placed[i][0] for one in found.values()))
         if key not in made:
@@ -251,19 +250,18 @@ def _emitted(
         for j, block in enumerate(book.blocks[i]):
             uses.append(Use(block=block, template=number + j, chips=chips))
             bases.append({c: one.bases[i] + stage.starts[j][c] for c, one in found.items()})
-        at = list(chips)
         for context, one in found.items():
-            first[context][at] = np.minimum(first[context][at], stage.first[context] + one.bases[i])
-            used = stage.last[context] >= 0
-            ends = np.where(used, stage.last[context] + one.bases[i], -1)
-            last[context][at] = np.maximum(last[context][at], ends)
+            life = stage.lives[context]
+            place = np.array(chips)[life.rank] << 40 | life.word
+            lives[context].append(np.stack([place, life.first + one.bases[i], life.last + one.bases[i]]))
     out = templates[uses[-1].template]
+    outputs = [uses[-1].chips[rank] << 40 | word for rank, word, _ in out.logits]
     arenas = np.ones(book.rack.chips, np.int64)
     for context, one in found.items():
-        for rank in [place[0] for place in out.logits] + [out.token[0]] if out.token else []:
-            last[context][uses[-1].chips[rank]] = one.cycles
-        span = np.maximum(last[context] - first[context] + 1, 0)
-        arenas = np.maximum(arenas, ceil_div(span, one.interval))
+        kept = np.array(outputs, np.int64)  # until the host has read them, when the wave ends
+        ends = np.stack([kept, np.full(len(kept), one.cycles), np.full(len(kept), one.cycles)])
+        chip, span = _spans(np.concatenate([*lives[context], ends], axis=1))
+        np.maximum.at(arenas, chip, ceil_div(span, one.interval))
     return Scheduled(
         plan=plan,
         options=options,
@@ -279,3 +277,12 @@ def _emitted(
             bound_of={context: one.what for context, one in found.items()},
         ),
     )
+
+
+def _spans(lives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(chip, cycles that a wave needs the line) of every line; `lives` has rows place, first and last."""
+    place, index = np.unique(lives[0], return_inverse=True)
+    first, last = np.full(len(place), 1 << 62), np.full(len(place), -1)
+    np.minimum.at(first, index, lives[1])
+    np.maximum.at(last, index, lives[2])
+    return place >> 40, last - first + 1
