@@ -68,7 +68,15 @@ def balance(
             high, stages = middle, found
         else:
             low = middle + 1
-    return Balance(stages=stages, load=high)
+    load, low, most_words = high, int(words[-1].max()) // (pp or most), room.words
+    while low < most_words:  # equal loads: the emptiest chips, so that most users fit
+        middle = (low + most_words) // 2
+        found = _fill(totals, words, middle, load)
+        if found[-1] < (pp or most):
+            most_words, stages = middle, found
+        else:
+            low = middle + 1
+    return Balance(stages=stages, load=load)
 
 
 def _asked(

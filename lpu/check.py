@@ -19,15 +19,18 @@ from lpu.check_memory import memory
 from lpu.check_operands import operands, regions
 from lpu.check_rows import Machine, form, groups, is_transfer
 from lpu.check_units import ports, units
+from lpu.check_waves import check_waves
 from lpu.check_weights import cache, weights
 
 __all__ = ["RULES", "HazardError", "Report", "Violation", "check", "check_columns", "require"]
 
 
 def check(program: Program, context: int) -> Report:
-    """Check one step of a program, for one context bucket."""
+    """Check one step of a program, for one context bucket, and, if it has waves, that they may follow it."""
     stated = program.manifest["cycles"].get(str(context))
-    return check_columns(program.manifest, program.loads(), program.expand(context), stated)
+    columns = program.expand(context)
+    report = check_columns(program.manifest, program.loads(), columns, stated)
+    return check_waves(program.manifest, columns, context) if report.ok and "waves" in program.manifest else report
 
 
 def check_columns(
