@@ -31,7 +31,7 @@ class Problem:
     """Rows to place. By row: latency and hold in cycles, resource, how many neighbouring instances it takes.
 
     before, after: by row, the rows that it waits for and that wait for it. instances: by resource.
-    tiles: the chains on accumulators; accumulators: how many every plane has.
+    tiles: the chains on accumulators; places: the planes that they are on; accumulators: what each has.
     """
 
     hold: list[int]
@@ -42,17 +42,19 @@ class Problem:
     after: list[list[int]]
     instances: list[int]
     tiles: tuple[Tiles, ...]
+    places: int
     accumulators: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
-    """Start and first instance of every row, the accumulator of every chain, what is left of the rings."""
+    """Start and first instance of every row, the accumulator of every chain, and the rings: free, held."""
 
     start: np.ndarray
     instance: np.ndarray
     accumulator: list[int]
     free: list[list[int]]
+    held: list[list[int]]
 
 
 class Ring:
@@ -91,22 +93,32 @@ class Ring:
         return one | one << self.interval
 
 
-def place(problem: Problem, interval: int, free: Sequence[Sequence[int]]) -> Placed | None:
-    """Place every row, or None if one finds no room; `free[resource][instance]` are the rings to begin with."""
+def place(
+    problem: Problem, interval: int, free: Sequence[Sequence[int]], held: Sequence[Sequence[int]]
+) -> Placed | None:
+    """Place every row, or None if one finds no room.
+
+    free[resource][instance], held[place][accumulator]: the rings to begin with, free and taken cycles.
+    """
     if max(problem.hold, default=0) > interval:
         return None
-    return _Placing(problem, interval, free).run()
+    return _Placing(problem, interval, free, held).run()
 
 
 class _Placing:
-    def __init__(self, problem: Problem, interval: int, free: Sequence[Sequence[int]]) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        interval: int,
+        free: Sequence[Sequence[int]],
+        held: Sequence[Sequence[int]],
+    ) -> None:
         self.problem, self.ring = problem, Ring(interval)
         self.free = [list(one) for one in free]
         size = len(problem.hold)
         self.start, self.ready, self.instance = [-1] * size, [0] * size, [0] * size
         self.accumulator = [-1] * len(problem.tiles)
-        planes = max((tiles.place for tiles in problem.tiles), default=-1) + 1
-        self.held = [[0] * problem.accumulators for _ in range(planes)]
+        self.held = [list(one) for one in held]
 
     def run(self) -> Placed | None:
         """Groups (a chain, or a row of its own) in order of their first row, when what they read is placed."""
@@ -145,6 +157,7 @@ class _Placing:
             instance=np.array(self.instance, np.int64),
             accumulator=self.accumulator,
             free=self.free,
+            held=self.held,
         )
 
     def _row(self, row: int) -> bool:
@@ -153,7 +166,7 @@ class _Placing:
         rings = self.free[p.resource[row]]
         runs = [ring.runs(free, hold) for free in rings]
         best, at = -1, -1
-        for first in range(len(rings) - width + 1):
+        for first in range(0, len(rings) - width + 1, width):  # side by side, so that no lanes are cut off
             common = runs[first]
             for one in runs[first + 1 : first + width]:
                 common &= one

@@ -6,7 +6,7 @@ import numpy as np
 
 from compiler.blocks import ModelBlock
 from compiler.errors import CapacityError, OptionError
-from compiler.isa import WORD_BYTES
+from compiler.isa import WORD_BYTES, ceil_div
 from compiler.lower import Plan, lower
 from compiler.lowering import Group
 from compiler.modulo_rows import loads_of
@@ -96,7 +96,9 @@ def _asked(
             router = Router(rack, chips)
             low, _ = lower(plan, block, shape, router, max(plan.contexts))
             loads = loads_of(low.rows.build(), plan.kernels, router, plan.chip, plan.graph.batch)
-            known[block.kind] = {(one.kind, one.rank, one.peer): one.cycles for one in loads}
+            known[block.kind] = {
+                (one.kind, one.rank, one.peer): int(ceil_div(one.cycles, one.instances)) for one in loads
+            }
     names = {name: i for i, name in enumerate(sorted({key for one in known.values() for key in one}))}
     out = np.zeros((len(blocks), max(len(names), 1)), np.int64)
     for i, block in enumerate(blocks):

@@ -28,12 +28,13 @@ class Resource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """No interval is shorter than `cycles`: what one wave asks of a class of units of a rank, or of a link.
+    """What one wave asks of a class of units of a rank, or of a link: cycles of all its instances together.
 
-    It pools the planes (drains, chains, lanes), so it holds for every choice of plane.
+    No interval is shorter than their quotient, whichever plane (drain, chain, lane) each row takes.
     """
 
     cycles: int
+    instances: int
     kind: int
     rank: int
     peer: int
@@ -110,6 +111,7 @@ def stage_rows(rows: Rows, kernels: Kernels, router: Router, chip: ChipSpec, bat
             after=after,
             instances=[one.instances for one in resources],
             tiles=_tiles(rows, chain, chip.planes),
+            places=chip.planes * (int(rows.rank.max(initial=0)) + 1),
             accumulators=chip.accumulators,
         ),
         resources=resources,
@@ -121,7 +123,10 @@ def stage_rows(rows: Rows, kernels: Kernels, router: Router, chip: ChipSpec, bat
 def _timed(
     rows: Rows, kernels: Kernels, router: Router, chip: ChipSpec, batch: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(hold, latency, lanes) of every row; a transfer takes the fewest lanes that give the fewest slots."""
+    """(hold, latency, lanes) of every row.
+
+    A transfer takes as many lanes as divide its link's, so that transfers pack, and waste the fewest slots.
+    """
     hold, latency = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
     width = np.ones(len(rows), np.int64)
     for op, aux, which in op_kinds(rows):
@@ -133,12 +138,19 @@ def _timed(
             edge = router.link(name >> 20, name & 0xFFFFF)
             mine = which[pair == name]
             words = rows.n[mine] * batch
-            slots = ceil_div(words, edge.lanes)
-            width[mine] = ceil_div(words, slots)
+            width[mine] = _lanes(words, edge.lanes)
+            slots = ceil_div(words, width[mine])
             hold[mine] = slots * edge.slot_cycles
             forward = router.rack.forward_cycles if op is Op.FORWARD else 0
             latency[mine] = hold[mine] + edge.hop_cycles + forward
     return hold, latency, width
+
+
+def _lanes(words: np.ndarray, lanes: int) -> np.ndarray:
+    """Of the divisors of `lanes` the largest that leaves the fewest slots empty."""
+    divisors = np.array([d for d in range(lanes, 0, -1) if lanes % d == 0])
+    empty = ceil_div(words[:, None], divisors) * divisors - words[:, None]
+    return divisors[np.argmin(empty, axis=1)]
 
 
 def _planes(rows: Rows, chain: np.ndarray, hold: np.ndarray, planes: int) -> np.ndarray:
@@ -198,7 +210,8 @@ def loads_of(
     found = [_resource(int(name), router, chip) for name in names]
     return tuple(
         Load(
-            cycles=int(ceil_div(cycles, chip.planes if one.kind in (MXM, DRAIN) else one.instances)),
+            cycles=cycles,
+            instances=chip.planes if one.kind in (MXM, DRAIN) else one.instances,
             kind=one.kind,
             rank=one.rank,
             peer=one.peer,

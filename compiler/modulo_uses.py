@@ -7,20 +7,20 @@ from fractions import Fraction
 import numpy as np
 
 from compiler.blocks import ModelBlock
-from compiler.errors import CompileError
+from compiler.errors import CapacityError, CompileError
 from compiler.isa import ceil_div
 from compiler.lower import Plan
 from compiler.lowering import Group
 from compiler.modulo import Placed, Ring, place
-from compiler.modulo_balance import Balance, balance
-from compiler.modulo_rows import CLASS_NAMES, Load
+from compiler.modulo_balance import balance
+from compiler.modulo_rows import CLASS_NAMES, StageRows
 from compiler.modulo_stage import EmittedStage, LoweredStage, emit_stage, lower_stage
 from compiler.cost import LINK
 from compiler.needs import input_lines
 from compiler.options import CompileOptions
 from compiler.route import Router
 from compiler.sizes import k_parts
-from compiler.uses import PLACE, Progress, Scheduled, Use, Waves, checked_tp
+from compiler.uses import PLACE, Progress, Scheduled, Use, Waves, checked_tp, fitted
 from fabric.rack import Rack
 
 MOST_OF_BOUND = 4  # an interval so many times its bound is given up
@@ -36,16 +36,32 @@ def schedule_waves(
     """
     tp = checked_tp(options, rack)
     groups = PLACE[options.placement](rack, tp, rack.chips // tp, options.seed)
-    shared = balance(plan, blocks, rack, groups, options.layout, options.pp)
+    chips, used = _shared_out(plan, blocks, rack, groups, options)
     book = _Book(plan, rack, options.layout)
-    stages = [np.flatnonzero(np.array(shared.stages) == i).tolist() for i in range(shared.stages[-1] + 1)]
-    for i, members in enumerate(stages):
-        progress("lower", i, len(stages))
-        after = (i + 1) % len(stages)
-        mine = tuple(blocks[j] for j in members)
-        book.use(mine, groups[i], blocks[stages[after][0]], groups[after])
+    cuts = [i for i in range(len(blocks)) if not i or chips[i] != chips[i - 1]]
+    for first, end in zip(cuts, [*cuts[1:], len(blocks)], strict=True):
+        progress("lower", first, len(blocks))
+        after = end % len(blocks)
+        book.use(blocks[first:end], chips[first], blocks[after], chips[after])
     found = {context: _interval(book, context, options.interval_slack, progress) for context in plan.contexts}
-    return _emitted(plan, book, options, groups[: len(stages)], found)
+    return _emitted(plan, book, options, groups[:used], found)
+
+
+def _shared_out(
+    plan: Plan,
+    blocks: tuple[ModelBlock, ...],
+    rack: Rack,
+    groups: tuple[tuple[int, ...], ...],
+    options: CompileOptions,
+) -> tuple[list[tuple[int, ...]], int]:
+    """The chips of each block: evenly loaded, or, if that takes too many groups, as they fit."""
+    try:
+        shared = balance(plan, blocks, rack, groups, options.layout, options.pp).stages
+    except CapacityError:
+        if options.pp is not None:
+            raise
+        return fitted(plan, blocks, rack, groups, options)
+    return [groups[stage] for stage in shared], shared[-1] + 1
 
 
 def best_tp(
@@ -53,7 +69,7 @@ def best_tp(
 ) -> int:
     """The tp (a power of two that divides the rack) whose stages have the smallest largest load.
 
-    Raises the reason why the largest fits not, if none does.
+    Raises the reason why the last one tried does not fit, if none does.
     """
     best: tuple[int, int] | None = None
     reason: CompileError | None = None
@@ -97,7 +113,7 @@ class _Book:
         self.uses: list[tuple[int, tuple[int, ...]]] = []
         self.blocks: list[tuple[ModelBlock, ...]] = []
         self._by_key: dict[tuple[str, tuple[int, ...], bytes], list[int]] = {}
-        self._tried: dict[tuple[int, int, int, Masks], int] = {}
+        self._tried: dict[tuple[int, int, int, Masks, Masks], int] = {}
         self.placed: list[Placed | None] = []
 
     def use(
@@ -131,17 +147,13 @@ class _Book:
         parts = k_parts(self.layout, ranks)
         return input_lines(self.plan.graph, self.plan.demands, reader, ranks, parts)
 
-    def place(self, index: int, context: int, interval: int, links: Masks) -> int | None:
-        """The number of the placement of a stage whose links are free as `links` says, if there is one."""
-        key = (index, context, interval, links)
+    def place(self, index: int, context: int, interval: int, free: Masks, held: Masks) -> int | None:
+        """The number of the placement of a stage on rings that are free and held so, if there is one."""
+        key = (index, context, interval, free, held)
         if key not in self._tried:
             body = self.lowered[index].bodies[context].problem
-            ring, given = Ring(interval), iter(links)
-            free = [
-                next(given) if one.kind == LINK else (ring.empty,) * one.instances for one in body.resources
-            ]
             self._tried[key] = len(self.placed)
-            self.placed.append(place(body.problem, interval, free))
+            self.placed.append(place(body.problem, interval, free, held))
         number = self._tried[key]
         return None if self.placed[number] is None else number
 
@@ -171,59 +183,83 @@ def _interval(book: _Book, context: int, slack: float, progress: Progress) -> _F
 
 
 def _bound(book: _Book, context: int) -> tuple[int, str]:
-    """The largest load of any class of units or any link, and whose it is; hand-overs of all stages added up."""
-    links: dict[tuple[int, int], int] = {}
-    best, what = 1, "nothing"
-    worst: list[tuple[int, Load]] = []
-    for i, (index, chips) in enumerate(book.uses):
+    """The largest load of any class of units or any link, all stages added up, and whose it is."""
+    asked: dict[tuple[int, int, int], tuple[int, int]] = {}
+    for index, chips in book.uses:
         for load in book.lowered[index].bodies[context].problem.loads:
-            if load.kind == LINK:
-                pair = (chips[load.rank], chips[load.peer])
-                links[pair] = links.get(pair, 0) + load.cycles
-            else:
-                worst.append((i, load))
-    for i, load in worst:
-        if load.cycles > best:
-            chip = book.uses[i][1][load.rank]
-            best, what = load.cycles, f"{CLASS_NAMES[load.kind]} of chip {chip} (group {i})"
-    for (a, b), cycles in links.items():
-        if cycles > best:
-            best, what = cycles, f"link lanes from chip {a} to chip {b}"
-    return best, what
+            key = (load.kind, chips[load.rank], chips[load.peer] if load.kind == LINK else -1)
+            asked[key] = (asked.get(key, (0, 0))[0] + load.cycles, load.instances)
+    cycles, what = 1, "nothing"
+    for (kind, chip, peer), (total, instances) in asked.items():
+        if ceil_div(total, instances) > cycles:
+            cycles = int(ceil_div(total, instances))
+            to = f" to chip {peer}" if kind == LINK else ""
+            what = f"{CLASS_NAMES[kind]} of chip {chip}{to}"
+    return cycles, what
+
+
+class _Rings:
+    """The rings of the whole rack, in the cycles of a wave; a stage sees them from its base."""
+
+    def __init__(self, interval: int) -> None:
+        self.ring = Ring(interval)
+        self.free: dict[tuple[int, int, int], tuple[int, ...]] = {}
+        self.held: dict[tuple[int, int], tuple[int, ...]] = {}
+
+    def seen(self, stage: StageRows, chips: tuple[int, ...], base: int) -> tuple[Masks, Masks]:
+        """(free, held) of a stage's resources and planes."""
+        turned, problem = self.ring.turned, stage.problem
+        free: list[tuple[int, ...]] = []
+        for name, one in zip(_names(stage, chips), stage.resources, strict=True):
+            known = self.free.get(name)
+            whole = (self.ring.empty,) * one.instances
+            free.append(whole if known is None else tuple(turned(mask, base) for mask in known))
+        held: list[tuple[int, ...]] = []
+        for place in range(problem.places):
+            known = self.held.get((chips[place // stage.planes], place % stage.planes))
+            none = (0,) * problem.accumulators
+            held.append(none if known is None else tuple(turned(mask, base) for mask in known))
+        return tuple(free), tuple(held)
+
+    def take(self, stage: StageRows, chips: tuple[int, ...], base: int, placed: Placed) -> None:
+        """Keep what a placed stage left of its rings."""
+        turned = self.ring.turned
+        for name, rings in zip(_names(stage, chips), placed.free, strict=True):
+            self.free[name] = tuple(turned(mask, -base) for mask in rings)
+        for place, rings in enumerate(placed.held):
+            name = (chips[place // stage.planes], place % stage.planes)
+            self.held[name] = tuple(turned(mask, -base) for mask in rings)
+
+
+def _names(stage: StageRows, chips: tuple[int, ...]) -> list[tuple[int, int, int]]:
+    """The resources of a stage by class, chip, and peer or plane."""
+    return [
+        (one.kind, chips[one.rank], chips[one.peer] if one.kind == LINK else one.pin)
+        for one in stage.resources
+    ]
 
 
 def _at(
     book: _Book, context: int, interval: int, heavy: list[int]
 ) -> tuple[list[int], list[tuple[int, Placed]], int] | None:
     """Bases and placements of all stages at an interval, and the cycles of a wave; None if one fits not."""
-    ring = Ring(interval)
-    for index in heavy:
-        body = book.lowered[index].bodies[context].problem
-        links = tuple((ring.empty,) * one.instances for one in body.resources if one.kind == LINK)
-        if book.place(index, context, interval, links) is None:
+    stages = [one.bodies[context].problem for one in book.lowered]
+    for index in heavy:  # alone: what does not fit so fits not at all
+        chips = tuple(range(len(book.lowered[index].router.chips)))
+        if book.place(index, context, interval, *_Rings(interval).seen(stages[index], chips, 0)) is None:
             return None
-    lanes: dict[tuple[int, int], tuple[int, ...]] = {}
-    base = 0
+    rings, base = _Rings(interval), 0
     bases: list[int] = []
     out: list[tuple[int, Placed]] = []
     for index, chips in book.uses:
-        body = book.lowered[index].bodies[context].problem
-        own = [(chips[one.rank], chips[one.peer]) for one in body.resources if one.kind == LINK]
-        counts = [one.instances for one in body.resources if one.kind == LINK]
-        links = tuple(
-            tuple(ring.turned(free, base) for free in lanes.get(pair, (ring.empty,) * count))
-            for pair, count in zip(own, counts, strict=True)
-        )
-        number = book.place(index, context, interval, links)
+        number = book.place(index, context, interval, *rings.seen(stages[index], chips, base))
         placed = None if number is None else book.placed[number]
         if number is None or placed is None:
             return None
-        left = [free for one, free in zip(body.resources, placed.free, strict=True) if one.kind == LINK]
-        for pair, rings in zip(own, left, strict=True):
-            lanes[pair] = tuple(ring.turned(free, -base) for free in rings)
+        rings.take(stages[index], chips, base, placed)
         bases.append(base)
         out.append((number, placed))
-        base += int((placed.start + np.array(body.problem.latency)).max(initial=0))
+        base += int((placed.start + np.array(stages[index].problem.latency)).max(initial=0))
     return bases, out, base
 
 

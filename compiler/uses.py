@@ -77,8 +77,7 @@ def schedule_blocks(
     """
     tp = checked_tp(options, rack)
     groups = PLACE[options.placement](rack, tp, rack.chips // tp, options.seed)
-    sizes, stages = _stages(plan, blocks, rack, groups, options)
-    chips = [_chips(groups, stage, size) for stage, size in zip(stages, sizes, strict=True)]
+    chips, used = fitted(plan, blocks, rack, groups, options)
     book = _Book(plan, rack, options.layout)
     uses: list[Use] = []
     for i, block in enumerate(blocks):
@@ -90,8 +89,21 @@ def schedule_blocks(
         options=options,
         templates=book.templates,
         uses=uses,
-        groups=groups[: groups_used(stages, sizes)],
+        groups=groups[:used],
     )
+
+
+def fitted(
+    plan: Plan,
+    blocks: tuple[ModelBlock, ...],
+    rack: Rack,
+    groups: tuple[tuple[int, ...], ...],
+    options: CompileOptions,
+) -> tuple[list[tuple[int, ...]], int]:
+    """The chips of each block by rank, such that all fit, and how many groups have work."""
+    sizes, stages = _stages(plan, blocks, rack, groups, options)
+    chips = [_chips(groups, stage, size) for stage, size in zip(stages, sizes, strict=True)]
+    return chips, groups_used(stages, sizes)
 
 
 def checked_tp(options: CompileOptions, rack: Rack) -> int:
