@@ -15,6 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 STEPS = 64  # delays tried for a tile that finds no free accumulator
+LONG = 4  # a row that holds a plane so many times as long as any product may get its place in advance,
+SHARE = 32  # and so may a row that holds a unit for more than such a part of the interval
+ALIGNED = 8  # cycles that places made in advance begin at multiples of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +33,8 @@ class Tiles:
 class Problem:
     """Rows to place. By row: latency and hold in cycles, resource, how many neighbouring instances it takes.
 
-    before, after: by row, the rows that it waits for and that wait for it. instances: by resource.
+    before, after: by row, the rows that it waits for and that wait for it. By resource: instances, and whether
+    its rows take one each, so that their places may be chosen before they are (movable).
     tiles: the chains on accumulators; places: the planes that they are on; accumulators: what each has.
     """
 
@@ -41,6 +45,7 @@ class Problem:
     before: list[list[int]]
     after: list[list[int]]
     instances: list[int]
+    movable: list[bool]
     tiles: tuple[Tiles, ...]
     places: int
     accumulators: int
@@ -94,15 +99,22 @@ class Ring:
 
 
 def place(
-    problem: Problem, interval: int, free: Sequence[Sequence[int]], held: Sequence[Sequence[int]]
+    problem: Problem,
+    interval: int,
+    free: Sequence[Sequence[int]],
+    held: Sequence[Sequence[int]],
+    advance: bool,
 ) -> Placed | None:
     """Place every row, or None if one finds no room.
+
+    advance: long rows get their places on planes first, so that short ones do not cut what is left to pieces.
 
     free[resource][instance], held[place][accumulator]: the rings to begin with, free and taken cycles.
     """
     if max(problem.hold, default=0) > interval:
         return None
-    return _Placing(problem, interval, free, held).run()
+    placing = _Placing(problem, interval, free, held)
+    return None if advance and not placing.advance() else placing.run()
 
 
 class _Placing:
@@ -119,6 +131,38 @@ class _Placing:
         self.start, self.ready, self.instance = [-1] * size, [0] * size, [0] * size
         self.accumulator = [-1] * len(problem.tiles)
         self.held = [list(one) for one in held]
+        self.places: dict[tuple[int, int], list[int]] = {}
+
+    def advance(self) -> bool:
+        """Set places aside for long rows, evenly over the ring of each instance; False if there is no room."""
+        p, ring = self.problem, self.ring
+        products: dict[int, int] = {}
+        chained = [False] * len(p.hold)
+        for tiles in p.tiles:
+            for row in (*tiles.products, tiles.drain):
+                chained[row] = True
+                products[p.resource[row]] = max(products.get(p.resource[row], 0), p.hold[row])
+        long: dict[tuple[int, int], list[int]] = {}
+        for row, one in enumerate(p.resource):
+            least = min(LONG * products.get(one, ring.interval), ring.interval // SHARE)
+            if not chained[row] and p.movable[one] and p.hold[row] > least:
+                rings = range(p.instances[one])
+                which = min(rings, key=lambda i, one=one: sum(long.get((one, i), ())))
+                long.setdefault((one, which), []).append(p.hold[row])
+        return all(self._set_aside(one, which, holds) for (one, which), holds in long.items())
+
+    def _set_aside(self, one: int, which: int, holds: list[int]) -> bool:
+        ring, gap = self.ring, (self.ring.interval - sum(holds)) // len(holds) // ALIGNED * ALIGNED
+        start = 0
+        for hold in holds:
+            taken = ring.taken(start, hold)
+            if gap < 0 or self.free[one][which] & taken != taken:
+                return False
+            self.free[one][which] &= ~taken
+            kept = self.places.setdefault((one, hold), [0] * self.problem.instances[one])
+            kept[which] |= 1 << start
+            start += hold + gap
+        return True
 
     def run(self) -> Placed | None:
         """Groups (a chain, or a row of its own) in order of their first row, when what they read is placed."""
@@ -163,6 +207,12 @@ class _Placing:
     def _row(self, row: int) -> bool:
         p, ring = self.problem, self.ring
         hold, width, ready = p.hold[row], p.width[row], self.ready[row]
+        kept = self.places.get((p.resource[row], hold))
+        if kept and any(kept):
+            starts = [(ring.first(one, ready), i) for i, one in enumerate(kept) if one]
+            self.start[row], self.instance[row] = min(starts)
+            kept[self.instance[row]] &= ~(1 << self.start[row] % ring.interval)
+            return True
         rings = self.free[p.resource[row]]
         runs = [ring.runs(free, hold) for free in rings]
         best, at = -1, -1

@@ -110,6 +110,7 @@ def stage_rows(rows: Rows, kernels: Kernels, router: Router, chip: ChipSpec, bat
             before=before,
             after=after,
             instances=[one.instances for one in resources],
+            movable=[one.kind in (MXM, VXM) for one in resources],
             tiles=_tiles(rows, chain, chip.planes),
             places=chip.planes * (int(rows.rank.max(initial=0)) + 1),
             accumulators=chip.accumulators,

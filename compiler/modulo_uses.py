@@ -153,7 +153,8 @@ class _Book:
         if key not in self._tried:
             body = self.lowered[index].bodies[context].problem
             self._tried[key] = len(self.placed)
-            self.placed.append(place(body.problem, interval, free, held))
+            found = place(body.problem, interval, free, held, advance=False)
+            self.placed.append(found or place(body.problem, interval, free, held, advance=True))
         number = self._tried[key]
         return None if self.placed[number] is None else number
 
@@ -164,7 +165,7 @@ def _interval(book: _Book, context: int, slack: float, progress: Progress) -> _F
     bound, what = _bound(book, context)
     start = max(-int(-bound * Fraction(str(slack)) // 1), *(body.least for body in bodies))
     heavy = sorted(range(len(bodies)), key=lambda i: (-bodies[i].least, i))
-    interval = start
+    interval, step = start, max(1, start // 128)
     while interval <= MOST_OF_BOUND * start:
         progress("interval", interval - start, start)
         found = _at(book, context, interval, heavy)
@@ -173,7 +174,7 @@ def _interval(book: _Book, context: int, slack: float, progress: Progress) -> _F
             return _Found(
                 interval=interval, bound=bound, what=what, bases=bases, placed=placed, cycles=cycles
             )
-        interval += max(1, interval // 128)
+        interval, step = interval + step, ceil_div(5 * step, 4)
     raise CompileError(
         "interval",
         f"context {context}",
