@@ -16,12 +16,15 @@ from lpu.cli_options import (
     Layout,
     Model,
     NoCheck,
+    Objective,
     Placement,
     Pp,
     ProgramFolder,
     RackName,
     Seed,
+    Slack,
     Tp,
+    Users,
     Weights,
     compile_options,
     model_options,
@@ -54,6 +57,9 @@ def compile_(
     contexts: Context = None,
     kv: Kv = None,
     weights: Weights = None,
+    objective: Objective = None,
+    interval_slack: Slack = None,
+    users: Users = None,
     sweep: Sweeps = None,
     no_check: NoCheck = False,
     json: Json = False,
@@ -65,10 +71,14 @@ def compile_(
     from lpu.files import atomic_folder
     from lpu.report import occupancy
     from lpu.show_program import program_body, show_program
+    from lpu.throughput import throughput
 
     terminal = TERMINAL.get()
-    options = compile_options(tp, pp, layout, placement, seed)
+    options = compile_options(tp, pp, layout, placement, seed, objective, interval_slack, users)
     chosen = model_options(batch, contexts, kv, weights)
+    if options.objective == "pareto":
+        _pareto(model, rack or DEFAULT_RACK, output, not no_check, options, chosen)
+        return
     if sweep:
         _sweep(model, rack or DEFAULT_RACK, sweep, output, not no_check, options, chosen)
         return
@@ -82,6 +92,8 @@ def compile_(
     used = [occupancy(made.program, bucket) for bucket in made.model.contexts]
     for one in used:
         terminal.say(str(one))
+    for rate in throughput(made.program):
+        terminal.say(str(rate))
     for bucket, report in made.reports.items():
         terminal.say(f"{report} (context {bucket})")
     if output:
@@ -93,7 +105,34 @@ def compile_(
             "checked": not no_check,
             "folder": output,
             "occupancy": [one.to_json() for one in used],
+            "throughput": [one.to_json() for one in throughput(made.program)],
         }
+    )
+
+
+def _pareto(
+    model: str,
+    rack: str,
+    output: str | None,
+    check: bool,
+    options: CompileOptions,
+    chosen: dict[str, Any],
+) -> None:
+    from lpu import api
+    from lpu.document import FileError
+    from lpu.throughput import HEADERS
+
+    if output:
+        raise FileError(
+            "pareto: writes no program. Choose one: --objective throughput --interval-slack 1.2 -o FOLDER."
+        )
+    terminal = TERMINAL.get()
+    with progress() as bar:
+        found = api.pareto(model, rack=rack, options=options, check=check, progress=bar, **chosen)
+    terminal.table(HEADERS, [one.row() for one in found])
+    terminal.say("modelled; programs that another one beats in every column are left out (docs/throughput.md)")
+    terminal.result(
+        {"schema": "lpu-pareto/1", "label": "modelled", "programs": [one.to_json() for one in found]}
     )
 
 
@@ -152,15 +191,24 @@ def report(program: ProgramFolder, json: Json = False, debug: Debug = False) -> 
     from lpu.folder import load_program
     from lpu.report import occupancy
     from lpu.show_program import program_body, show_program
+    from lpu.throughput import throughput
 
     terminal = TERMINAL.get()
     loaded = load_program(program)
     show_program(terminal, loaded)
+    rates = throughput(loaded)
     used = [occupancy(loaded, bucket) for bucket in loaded.manifest["contexts"]]
     for one in used:
         terminal.say(str(one))
+    for rate in rates:
+        terminal.say(str(rate))
     terminal.result(
-        {"schema": "lpu-report/1"} | program_body(loaded) | {"occupancy": [one.to_json() for one in used]}
+        {"schema": "lpu-report/1"}
+        | program_body(loaded)
+        | {
+            "occupancy": [one.to_json() for one in used],
+            "throughput": [one.to_json() for one in rates],
+        }
     )
 
 
