@@ -155,13 +155,13 @@ class _Placing:
         ring, gap = self.ring, (self.ring.interval - sum(holds)) // len(holds) // ALIGNED * ALIGNED
         start = 0
         for hold in holds:
-            taken = ring.taken(start, hold)
-            if gap < 0 or self.free[one][which] & taken != taken:
+            start = ring.first(ring.runs(self.free[one][which], hold), start)
+            if start < 0:
                 return False
-            self.free[one][which] &= ~taken
+            self.free[one][which] &= ~ring.taken(start, hold)
             kept = self.places.setdefault((one, hold), [0] * self.problem.instances[one])
-            kept[which] |= 1 << start
-            start += hold + gap
+            kept[which] |= 1 << start % ring.interval
+            start += hold + max(gap, 0)
         return True
 
     def run(self) -> Placed | None:

@@ -163,7 +163,9 @@ def _planes(rows: Rows, chain: np.ndarray, hold: np.ndarray, planes: int) -> np.
     items = items[np.lexsort((items, -size[items]))]
     load = [[0] * planes for _ in range(int(rows.rank.max(initial=0)) + 1)]
     plane = rows.pin.copy()
-    for one, rank, cycles in zip(items.tolist(), rows.rank[items].tolist(), size[items].tolist(), strict=True):
+    for one, rank, cycles in zip(
+        items.tolist(), rows.rank[items].tolist(), size[items].tolist(), strict=True
+    ):
         best = min(range(planes), key=load[rank].__getitem__)
         load[rank][best] += cycles
         plane[one] = best
@@ -201,9 +203,7 @@ def _tiles(rows: Rows, chain: np.ndarray, planes: int) -> tuple[Tiles, ...]:
     )
 
 
-def loads_of(
-    rows: Rows, kernels: Kernels, router: Router, chip: ChipSpec, batch: int
-) -> tuple[Load, ...]:
+def loads_of(rows: Rows, kernels: Kernels, router: Router, chip: ChipSpec, batch: int) -> tuple[Load, ...]:
     """What a wave asks of every class of units of a rank, and of every link, over all its instances."""
     hold, _, width = _timed(rows, kernels, router, chip, batch)
     names, resource = _resources(replace(rows, pin=np.zeros_like(rows.pin)))

@@ -152,6 +152,11 @@ def _addresses(
     fixed = {body.offsets[-1]: 2 * buffer if token else (1 - parity) * buffer}
     if stage.blocks[0].source >= 0:
         fixed[0] = parity * buffer
+    floor = 2 * buffer + batch
+    if token and len(plan.contexts) > 1:  # the logits lie at one place in all buckets
+        logits = body.lows[-1].where[plan.graph.logits][0]
+        fixed[logits.uid + body.offsets[-2]] = floor
+        floor += logits.lines * batch
     wrote, read = spans(rows, plan.kernels, True), spans(rows, plan.kernels, False)
     keep = [uid + offset for low, offset in zip(body.lows, body.offsets, strict=False) for uid in low.keep]
     found = allocate(
@@ -162,7 +167,7 @@ def _addresses(
         ranks=ranks,
         batch=batch,
         fixed=fixed,
-        floor=2 * buffer + batch,
+        floor=floor,
         keep=tuple(uid for uid in keep if any(uid == value.uid for value in body.values)),
     )
     return found, _lives(found, wrote, read, times)

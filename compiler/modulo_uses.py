@@ -7,6 +7,7 @@ from fractions import Fraction
 import numpy as np
 
 from compiler.blocks import ModelBlock
+from compiler.cost import LINK
 from compiler.errors import CapacityError, CompileError
 from compiler.isa import ceil_div
 from compiler.lower import Plan
@@ -15,7 +16,6 @@ from compiler.modulo import Placed, Ring, place
 from compiler.modulo_balance import balance
 from compiler.modulo_rows import CLASS_NAMES, StageRows
 from compiler.modulo_stage import EmittedStage, LoweredStage, emit_stage, lower_stage
-from compiler.cost import LINK
 from compiler.needs import input_lines
 from compiler.options import CompileOptions
 from compiler.route import Router
@@ -117,7 +117,11 @@ class _Book:
         self.placed: list[Placed | None] = []
 
     def use(
-        self, blocks: tuple[ModelBlock, ...], chips: tuple[int, ...], reader: ModelBlock, after: tuple[int, ...]
+        self,
+        blocks: tuple[ModelBlock, ...],
+        chips: tuple[int, ...],
+        reader: ModelBlock,
+        after: tuple[int, ...],
     ) -> None:
         """The next stage, on `chips`; its result goes to the block `reader` on the chips `after`."""
         others = tuple(chip for chip in after if chip not in chips)

@@ -15,7 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from compiler.isa import COLUMNS, KV, READS, SHARED, SPACE_SHIFT, TAG_SHIFT, TAGS, WEIGHTS, WRITES, Columns, Op
+from compiler.isa import (
+    COLUMNS,
+    KV,
+    READS,
+    SHARED,
+    SPACE_SHIFT,
+    TAG_SHIFT,
+    TAGS,
+    WEIGHTS,
+    WRITES,
+    Columns,
+    Op,
+)
 
 LOADS = ("chip", "addr", "words", "kind", "tensor", "k0", "n0", "lines", "tag")
 TILE, SCALE, GAIN, TABLE, ANGLES = range(5)  # kinds of preloaded values, see Loads
@@ -213,7 +225,19 @@ def _bytes(values: np.ndarray) -> memoryview:
     return np.ascontiguousarray(values, "<i8").data
 
 
-_HASHED = ("rows", "contexts", "capacity", "kernels", "regions", "logits", "token", "vocab", "chip", "links", "waves")
+_HASHED = (
+    "rows",
+    "contexts",
+    "capacity",
+    "kernels",
+    "regions",
+    "logits",
+    "token",
+    "vocab",
+    "chip",
+    "links",
+    "waves",
+)
 
 
 _NOT_WHOLE = (OSError, EOFError, zipfile.BadZipFile, LookupError, ValueError, TypeError, AttributeError)

@@ -30,7 +30,11 @@ def check(program: Program, context: int) -> Report:
     stated = program.manifest["cycles"].get(str(context))
     columns = program.expand(context)
     report = check_columns(program.manifest, program.loads(), columns, stated)
-    return check_waves(program.manifest, columns, context) if report.ok and "waves" in program.manifest else report
+    return (
+        check_waves(program.manifest, columns, context)
+        if report.ok and "waves" in program.manifest
+        else report
+    )
 
 
 def check_columns(

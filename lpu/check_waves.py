@@ -58,7 +58,13 @@ def check_waves(manifest: Mapping[str, Any], columns: Columns, context: int) -> 
 def _stated(manifest: Mapping[str, Any], context: int) -> _Waves:
     waves: Mapping[str, Any] = manifest["waves"]
     entry = waves["contexts"][str(context)]
-    counts = [entry["interval"], entry["turn"], waves["users"], waves["tags"], manifest["cycles"][str(context)]]
+    counts = [
+        entry["interval"],
+        entry["turn"],
+        waves["users"],
+        waves["tags"],
+        manifest["cycles"][str(context)],
+    ]
     if any(not isinstance(count, int) or count < 1 for count in counts):
         raise ValueError(f"interval, turn, users, tags and cycles are {counts}, must be counts")
     columns = [np.array(waves[name], np.int64) for name in ("arenas", "arena_words", "user_words")]
@@ -98,7 +104,9 @@ def _units(findings: Findings, machine: Machine, held: Held, interval: int) -> N
     begins = np.cumsum(machine.lanes) - machine.lanes
     first = begins[held.link[moves]] + c.lane[moves]
     rows = np.concatenate([compute, np.repeat(moves, c.aux[moves])])
-    step = np.arange(len(rows) - len(compute)) - np.repeat(np.cumsum(c.aux[moves]) - c.aux[moves], c.aux[moves])
+    step = np.arange(len(rows) - len(compute)) - np.repeat(
+        np.cumsum(c.aux[moves]) - c.aux[moves], c.aux[moves]
+    )
     lane = np.repeat(first, c.aux[moves]) + step
     place = np.concatenate([c.chip[compute] * last + c.unit[compute], machine.chips * last + lane])
     clash, before = _overlaps(place, c.t0[rows], held.hold[rows], interval)

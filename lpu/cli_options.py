@@ -94,7 +94,9 @@ Slack = Annotated[
 ]
 Users = Annotated[
     int | None,
-    typer.Option("--users", min=1, help="Groups of --batch sequences that keep KV; as many as fit by default."),
+    typer.Option(
+        "--users", min=1, help="Groups of --batch sequences that keep KV; as many as fit by default."
+    ),
 ]
 Tokens = Annotated[int, typer.Option("--tokens", min=1, help="New tokens of each sequence.")]
 Prompts = Annotated[list[str] | None, typer.Option("--prompt", help="A prompt; repeat it for a batch.")]

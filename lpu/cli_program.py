@@ -130,7 +130,9 @@ def _pareto(
     with progress() as bar:
         found = api.pareto(model, rack=rack, options=options, check=check, progress=bar, **chosen)
     terminal.table(HEADERS, [one.row() for one in found])
-    terminal.say("modelled; programs that another one beats in every column are left out (docs/throughput.md)")
+    terminal.say(
+        "modelled; programs that another one beats in every column are left out (docs/throughput.md)"
+    )
     terminal.result(
         {"schema": "lpu-pareto/1", "label": "modelled", "programs": [one.to_json() for one in found]}
     )

@@ -66,7 +66,9 @@ class Throughput:
 
     def __str__(self) -> str:
         us = 1e6 / self.clock_hz
-        over = "" if self.bound is None else f", {self.interval / self.bound:.3f} x the bound of {self.bound:,}"
+        over = (
+            "" if self.bound is None else f", {self.interval / self.bound:.3f} x the bound of {self.bound:,}"
+        )
         return "\n".join(
             [
                 f"throughput (modelled): context {self.context}, batch {self.batch}: a step enters every "
