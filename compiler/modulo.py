@@ -1,7 +1,7 @@
-"""Modulo scheduling: each row of one wave gets a cycle such that waves may follow one every `interval` cycles.
+"""Modulo scheduling: each row of a wave gets a cycle such that a new wave may come every `interval` cycles.
 
-Every plane, drain, chain and lane is a ring of `interval` cycles; a row that holds it from cycle t on takes the
-places t mod interval, and no place is taken twice. Rows are placed one after another, each at the first cycle
+Every plane, drain, chain and lane is a ring of `interval` cycles; a row that holds it from cycle t on takes
+the places t mod interval, and no place is taken twice. Rows are placed one after another, each at the first cycle
 at which its operands are there and its ring has room. An accumulator is a ring too, taken from the first
 product of a tile until its write-back.
 Source: Rau, iterative modulo scheduling (MICRO 1994), without the backtracking: a longer interval is tried
@@ -22,7 +22,7 @@ ALIGNED = 8  # cycles that places made in advance begin at multiples of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tiles:
-    """Rows that share an accumulator: products, and the write-back that empties it; `place` names the plane."""
+    """Rows that share an accumulator: products, and their write-back; `place` names the plane."""
 
     products: tuple[int, ...]
     drain: int
@@ -33,7 +33,7 @@ class Tiles:
 class Problem:
     """Rows to place. By row: latency and hold in cycles, resource, how many neighbouring instances it takes.
 
-    before, after: by row, the rows that it waits for and that wait for it. By resource: instances, and whether
+    before, after: by row, the rows that it waits for and that wait for it. By resource: instances, whether
     its rows take one each, so that their places may be chosen before they are (movable).
     tiles: the chains on accumulators; places: the planes that they are on; accumulators: what each has.
     """
@@ -134,7 +134,7 @@ class _Placing:
         self.places: dict[tuple[int, int], list[int]] = {}
 
     def advance(self) -> bool:
-        """Set places aside for long rows, evenly over the ring of each instance; False if there is no room."""
+        """Set places aside for long rows, evenly over the ring of each instance; False: no room."""
         p, ring = self.problem, self.ring
         products: dict[int, int] = {}
         chained = [False] * len(p.hold)
@@ -152,20 +152,29 @@ class _Placing:
         return all(self._set_aside(one, which, holds) for (one, which), holds in long.items())
 
     def _set_aside(self, one: int, which: int, holds: list[int]) -> bool:
-        ring, gap = self.ring, (self.ring.interval - sum(holds)) // len(holds) // ALIGNED * ALIGNED
-        start = 0
-        for hold in holds:
-            start = ring.first(ring.runs(self.free[one][which], hold), start)
-            if start < 0:
-                return False
-            self.free[one][which] &= ~ring.taken(start, hold)
-            kept = self.places.setdefault((one, hold), [0] * self.problem.instances[one])
-            kept[which] |= 1 << start % ring.interval
-            start += hold + max(gap, 0)
-        return True
+        """Places evenly apart, or, if they do not fit so, close together behind what is taken."""
+        ring, whole = self.ring, self.free[one][which]
+        gap = max(0, ring.interval - sum(holds)) // len(holds) // ALIGNED * ALIGNED
+        edges = whole & ~(whole << 1) & ring.full
+        for apart, start in ((gap, 0), (0, (edges & -edges).bit_length() - 1 if edges else 0)):
+            free, starts = whole, list[int]()
+            for hold in holds:
+                start = ring.first(ring.runs(free, hold), start)
+                if start < 0:
+                    break
+                free &= ~ring.taken(start, hold)
+                starts.append(start)
+                start += hold + apart
+            else:
+                self.free[one][which] = free
+                for hold, begin in zip(holds, starts, strict=True):
+                    kept = self.places.setdefault((one, hold), [0] * self.problem.instances[one])
+                    kept[which] |= 1 << begin % ring.interval
+                return True
+        return False
 
     def run(self) -> Placed | None:
-        """Groups (a chain, or a row of its own) in order of their first row, when what they read is placed."""
+        """Groups (chains, other rows alone) in order of their first row, once what they read is placed."""
         p = self.problem
         group = list(range(len(p.hold)))
         chain: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""Balance: consecutive blocks shared out over groups of chips so that the largest load of any unit is least."""
+"""Balance: consecutive blocks shared out over groups of chips so that the largest load is least."""
 
 from dataclasses import dataclass
 
@@ -82,7 +82,7 @@ def balance(
 def _asked(
     plan: Plan, blocks: tuple[ModelBlock, ...], rack: Rack, chips: tuple[int, ...], layout: str
 ) -> np.ndarray:
-    """Cycles that each block asks of each class of units and each link inside its group, as [blocks, loads]."""
+    """Cycles that each block asks of each class of units and each link of its group, as [blocks, loads]."""
     ranks = len(chips)
     shape = Group(
         ranks=ranks,
@@ -108,7 +108,7 @@ def _asked(
 
 
 def _fill(totals: np.ndarray, words: np.ndarray, room: int, most: int) -> list[int]:
-    """The stage of each block if every stage takes as many as keep it at `most` cycles and within its SRAM."""
+    """The stage of each block if every stage takes as many as `most` cycles and its SRAM allow."""
     stages: list[int] = []
     stage, first = 0, 0
     for block in range(len(totals) - 1):

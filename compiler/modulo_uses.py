@@ -12,9 +12,10 @@ from compiler.errors import CapacityError, CompileError
 from compiler.isa import ceil_div
 from compiler.lower import Plan
 from compiler.lowering import Group
-from compiler.modulo import Placed, Ring, place
+from compiler.modulo import Placed, place
 from compiler.modulo_balance import balance
-from compiler.modulo_rows import CLASS_NAMES, StageRows
+from compiler.modulo_rings import Masks, Rings
+from compiler.modulo_rows import CLASS_NAMES
 from compiler.modulo_stage import EmittedStage, LoweredStage, emit_stage, lower_stage
 from compiler.needs import input_lines
 from compiler.options import CompileOptions
@@ -24,7 +25,6 @@ from compiler.uses import PLACE, Progress, Scheduled, Use, Waves, checked_tp, fi
 from fabric.rack import Rack
 
 MOST_OF_BOUND = 4  # an interval so many times its bound is given up
-Masks = tuple[tuple[int, ...], ...]
 
 
 def schedule_waves(
@@ -203,47 +203,6 @@ def _bound(book: _Book, context: int) -> tuple[int, str]:
     return cycles, what
 
 
-class _Rings:
-    """The rings of the whole rack, in the cycles of a wave; a stage sees them from its base."""
-
-    def __init__(self, interval: int) -> None:
-        self.ring = Ring(interval)
-        self.free: dict[tuple[int, int, int], tuple[int, ...]] = {}
-        self.held: dict[tuple[int, int], tuple[int, ...]] = {}
-
-    def seen(self, stage: StageRows, chips: tuple[int, ...], base: int) -> tuple[Masks, Masks]:
-        """(free, held) of a stage's resources and planes."""
-        turned, problem = self.ring.turned, stage.problem
-        free: list[tuple[int, ...]] = []
-        for name, one in zip(_names(stage, chips), stage.resources, strict=True):
-            known = self.free.get(name)
-            whole = (self.ring.empty,) * one.instances
-            free.append(whole if known is None else tuple(turned(mask, base) for mask in known))
-        held: list[tuple[int, ...]] = []
-        for place in range(problem.places):
-            known = self.held.get((chips[place // stage.planes], place % stage.planes))
-            none = (0,) * problem.accumulators
-            held.append(none if known is None else tuple(turned(mask, base) for mask in known))
-        return tuple(free), tuple(held)
-
-    def take(self, stage: StageRows, chips: tuple[int, ...], base: int, placed: Placed) -> None:
-        """Keep what a placed stage left of its rings."""
-        turned = self.ring.turned
-        for name, rings in zip(_names(stage, chips), placed.free, strict=True):
-            self.free[name] = tuple(turned(mask, -base) for mask in rings)
-        for place, rings in enumerate(placed.held):
-            name = (chips[place // stage.planes], place % stage.planes)
-            self.held[name] = tuple(turned(mask, -base) for mask in rings)
-
-
-def _names(stage: StageRows, chips: tuple[int, ...]) -> list[tuple[int, int, int]]:
-    """The resources of a stage by class, chip, and peer or plane."""
-    return [
-        (one.kind, chips[one.rank], chips[one.peer] if one.kind == LINK else one.pin)
-        for one in stage.resources
-    ]
-
-
 def _at(
     book: _Book, context: int, interval: int, heavy: list[int]
 ) -> tuple[list[int], list[tuple[int, Placed]], int] | None:
@@ -251,9 +210,9 @@ def _at(
     stages = [one.bodies[context].problem for one in book.lowered]
     for index in heavy:  # alone: what does not fit so fits not at all
         chips = tuple(range(len(book.lowered[index].router.chips)))
-        if book.place(index, context, interval, *_Rings(interval).seen(stages[index], chips, 0)) is None:
+        if book.place(index, context, interval, *Rings(interval).seen(stages[index], chips, 0)) is None:
             return None
-    rings, base = _Rings(interval), 0
+    rings, base = Rings(interval), 0
     bases: list[int] = []
     out: list[tuple[int, Placed]] = []
     for index, chips in book.uses:

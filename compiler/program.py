@@ -96,10 +96,10 @@ class Program:
     dicts, the static attributes that `aux` indexes), chip (ChipSpec numbers), links (list of [a, b, lanes,
     hop_cycles, slot_cycles], directed), forward_cycles, regions (per chip [transient, kv, weights] -> [base,
     words]), logits (list of [chip, line address, padded line]), token ([chip, line address]), vocab, cycles
-    per context, clock_hz, digest; and waves, if a new step of other users may enter every interval: users (how
-    many keep their KV, in groups of `rows`), arenas, arena_words and user_words by chip (copies and words of
-    the transients, words of one user's KV), tags (values of a wave), contexts: per bucket interval, turn
-    (intervals after which a user may step again), bound and bound_of (a lower bound of the interval, and whose).
+    per context, clock_hz, digest; and waves, if a new step of other users may enter every interval: users
+    (how many keep their KV, in groups of `rows`), arenas, arena_words and user_words by chip (copies
+    and words of the transients, words of one user's KV), tags (values of a wave), contexts: per bucket
+    interval, turn (intervals after which a user may step again), bound and bound_of (no shorter interval, and why).
     """
 
     manifest: dict[str, Any]

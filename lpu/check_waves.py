@@ -113,8 +113,9 @@ def _units(findings: Findings, machine: Machine, held: Held, interval: int) -> N
 
     def text(i: int) -> str:
         return (
-            f"holds its unit or lane for {held.hold[rows[clash[i]]]} cycles, {c.t0[rows[clash[i]]] % interval} "
-            f"modulo the interval of {interval}, so does {findings.place(rows[before[i]])} in another wave"
+            f"holds its unit or lane for {held.hold[rows[clash[i]]]} cycles, "
+            f"{c.t0[rows[clash[i]]] % interval} modulo the interval of {interval}, so "
+            f"does {findings.place(rows[before[i]])} in another wave"
         )
 
     findings.add(1, rows[clash], text)
@@ -195,14 +196,14 @@ def _accumulators(findings: Findings, machine: Machine, interval: int) -> None:
         2,
         rows[clash],
         lambda i: (
-            f"its accumulator has products from cycle {first[clash[i]]} to {c.t0[rows[clash[i]]]}, and, modulo "
-            f"the interval of {interval}, those of {findings.place(rows[before[i]])} in another wave"
+            f"its accumulator has products from cycle {first[clash[i]]} to {c.t0[rows[clash[i]]]}, and, "
+            f"modulo the interval of {interval}, those of {findings.place(rows[before[i]])} in another wave"
         ),
     )
 
 
 def _lines(findings: Findings, machine: Machine, used: Operands, waves: _Waves) -> None:
-    """Rule 2: a wave is done with every line before the wave comes that has the same copy of the transients."""
+    """Rule 2: a wave is done with a line before the wave with the same copy of it comes."""
     parts = [used.writes, used.reads]
     reach = np.zeros(machine.chips, np.int64)
     np.maximum.at(reach, machine.logits[:, 0], machine.logits[:, 1] + machine.rows)
@@ -228,11 +229,13 @@ def _lines(findings: Findings, machine: Machine, used: Operands, waves: _Waves) 
     who = pieces.interval[late]
     by_row = row[who] >= 0
 
-    def text(i: int, which: np.ndarray = np.flatnonzero(by_row)) -> str:
+    which = np.flatnonzero(by_row)
+
+    def text(i: int) -> str:
         at = which[i]
         return (
-            f"a wave needs a line at word {a.start[who[at]]} or after it for {span[late[at]]} cycles; the wave "
-            f"with the same copy comes after {room[late[at]]}"
+            f"a wave needs a line at word {a.start[who[at]]} or after it for {span[late[at]]} cycles; "
+            f"the wave with the same copy comes after {room[late[at]]}"
         )
 
     findings.add(2, row[who[by_row]], text)
@@ -253,8 +256,8 @@ def _copies(findings: Findings, machine: Machine, used: Operands, waves: _Waves)
                 5,
                 a.row[out],
                 lambda i, a=a, o=out, e=end: (
-                    f"operand words {a.start[o[i]]} .. {a.stop[o[i]] - 1} of chip {a.chip[o[i]]}: what the wave "
-                    f"or its user has there ends at word {e[a.chip[o[i]]] - 1}"
+                    f"operand words {a.start[o[i]]} .. {a.stop[o[i]] - 1} of chip {a.chip[o[i]]}: what the "
+                    f"wave or its user has there ends at word {e[a.chip[o[i]]] - 1}"
                 ),
             )
     c = findings.columns

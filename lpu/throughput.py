@@ -74,7 +74,8 @@ class Throughput:
                 f"throughput (modelled): context {self.context}, batch {self.batch}: a step enters every "
                 f"{self.interval:,} cycles = {self.interval * us:.2f} us{over} ({self.bound_of})",
                 f"  step      {self.cycles:,} cycles = {self.cycles * us:.2f} us from token to token",
-                f"  users     {self.users * self.batch:,} fit by their KV ({self.users:,} x batch {self.batch}); "
+                f"  users     {self.users * self.batch:,} fit by their KV ({self.users:,} x batch "
+                f"{self.batch}); "
                 f"{-(-self.cycles // self.interval) * self.batch:,} would fill the pipeline",
                 f"  tokens/s  {self.tokens_per_second:,.0f} with the users that fit, "
                 f"{self.tokens_per_second_of_sequence:,.0f} each; "

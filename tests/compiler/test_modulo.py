@@ -66,7 +66,7 @@ def test_a_row_longer_than_the_interval_has_no_room() -> None:
 
 
 def test_an_accumulator_is_free_again_only_after_its_write_back() -> None:
-    """Two tiles of two products on one plane with one accumulator: spans of 2 x 2 cycles and the write-back."""
+    """Two tiles of two products on one plane with one accumulator."""
     two = Problem(
         hold=[2, 2, 1, 2, 2, 1],
         latency=[2, 2, 6, 2, 2, 6],

@@ -1,4 +1,4 @@
-"""Waves: steps of several users overlapped in one pipeline are legal, and each computes what the first does."""
+"""Waves: steps of several users overlapped are legal, and each computes what the first does."""
 
 import copy
 from dataclasses import replace
