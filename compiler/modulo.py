@@ -1,9 +1,9 @@
 """Modulo scheduling: each row of a wave gets a cycle such that a new wave may come every `interval` cycles.
 
 Every plane, drain, chain and lane is a ring of `interval` cycles; a row that holds it from cycle t on takes
-the places t mod interval, and no place is taken twice. Rows are placed one after another, each at the first cycle
-at which its operands are there and its ring has room. An accumulator is a ring too, taken from the first
-product of a tile until its write-back.
+the places t mod interval, and no place is taken twice. Rows are placed one after another, each at the first
+cycle at which its operands are there and its ring has room. An accumulator is a ring too, taken from the
+first product of a tile until its write-back.
 Source: Rau, iterative modulo scheduling (MICRO 1994), without the backtracking: a longer interval is tried
 instead.
 """

@@ -99,7 +99,8 @@ class Program:
     per context, clock_hz, digest; and waves, if a new step of other users may enter every interval: users
     (how many keep their KV, in groups of `rows`), arenas, arena_words and user_words by chip (copies
     and words of the transients, words of one user's KV), tags (values of a wave), contexts: per bucket
-    interval, turn (intervals after which a user may step again), bound and bound_of (no shorter interval, and why).
+    interval, turn (intervals after which a user may step again), bound and bound_of (no shorter interval,
+    and why).
     """
 
     manifest: dict[str, Any]
