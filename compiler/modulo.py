@@ -155,7 +155,7 @@ class _Placing:
         """Places evenly apart, or, if they do not fit so, close together behind what is taken."""
         ring, whole = self.ring, self.free[one][which]
         gap = max(0, ring.interval - sum(holds)) // len(holds) // ALIGNED * ALIGNED
-        edges = whole & ~(whole << 1) & ring.full
+        edges = whole & ~ring.turned(whole, -1) & ring.full  # free cycles behind taken ones
         for apart, start in ((gap, 0), (0, (edges & -edges).bit_length() - 1 if edges else 0)):
             free, starts = whole, list[int]()
             for hold in holds:
