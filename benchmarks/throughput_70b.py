@@ -6,6 +6,7 @@ from typing import Any
 
 from measure import machine, peak_gb
 
+from compiler.errors import CompileError
 from compiler.options import CompileOptions
 from lpu import api
 from lpu.check import check, require
@@ -29,7 +30,11 @@ def main() -> None:
     for context, batch, kv in CASES:
         chosen: dict[str, Any] = {"context": [context], "batch": batch, "kv": kv}
         start = time.perf_counter()
-        made = api.compile("llama-3.1-70b", rack=args.rack, options=options, check=False, **chosen)
+        try:
+            made = api.compile("llama-3.1-70b", rack=args.rack, options=options, check=False, **chosen)
+        except CompileError as error:
+            print(f"| {context} | {batch} | {kv} | {error} |", flush=True)
+            continue
         compiled = time.perf_counter()
         require(check(made.program, context))
         checked = time.perf_counter()
