@@ -6,6 +6,8 @@ from compiler.errors import OptionError
 
 LAYOUTS = ("column", "row", "2d")
 PLACEMENTS = ("contiguous", "round-robin", "random")
+OBJECTIVES = ("latency", "throughput", "pareto")
+MOST_SLACK = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +19,10 @@ class CompileOptions:
     cp: ranks that the context of each KV head is dealt over (context parallel); None: whatever is fastest.
     layout: how matmuls split in a group: by columns, by rows, or both ("2d").
     placement, seed: which chips form a group.
+    objective: "latency": one step at a time, as short as can be; "throughput": a new step (of other users)
+    enters every interval of cycles; "pareto" is a comparison of programs, none of its own.
+    interval_slack: the interval is at least so many times its resource bound (throughput).
+    users: groups of `batch` sequences whose KV is kept (throughput); None: as many as fit.
     """
 
     tp: int | None = None
@@ -25,9 +31,13 @@ class CompileOptions:
     layout: str = "column"
     placement: str = "contiguous"
     seed: int = 0
+    objective: str = "latency"
+    interval_slack: float = 1.0
+    users: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("--tp", self.tp), ("--pp", self.pp), ("--cp", self.cp)):
+        counts = (("--tp", self.tp), ("--pp", self.pp), ("--cp", self.cp), ("--users", self.users))
+        for name, value in counts:
             if value is not None and value < 1:
                 raise OptionError(
                     "options", name, f"is {value}, must be at least 1", "Give a positive count."
@@ -35,8 +45,23 @@ class CompileOptions:
         for name, value, choices in (
             ("--layout", self.layout, LAYOUTS),
             ("--placement", self.placement, PLACEMENTS),
+            ("--objective", self.objective, OBJECTIVES),
         ):
             if value not in choices:
                 raise OptionError(
                     "options", name, f"'{value}' is unknown", f"Choose one of {', '.join(choices)}."
                 )
+        if not 1 <= self.interval_slack <= MOST_SLACK:
+            raise OptionError(
+                "options",
+                "--interval-slack",
+                f"is {self.interval_slack:g}, must be from 1 to {MOST_SLACK}",
+                "Give 1.1 for an interval ten percent above its bound.",
+            )
+        if self.objective == "latency" and (self.users is not None or self.interval_slack != 1):
+            raise OptionError(
+                "options",
+                "--users" if self.users is not None else "--interval-slack",
+                "means nothing for a program that runs one step at a time",
+                "Add --objective throughput.",
+            )

@@ -15,6 +15,7 @@ from compiler.graph import Graph
 from compiler.layout import Demands
 from compiler.lower import Plan
 from compiler.lower_attention import kv_capacity
+from compiler.modulo_uses import best_tp, schedule_waves
 from compiler.options import CompileOptions
 from compiler.program import Program
 from compiler.rows import Kernels
@@ -55,14 +56,25 @@ def compile_program(
 
     Raises CompileError (UnsupportedOpError, CapacityError, RoutingError, OptionError).
     """
+    if options.objective == "pareto":
+        raise OptionError(
+            "options",
+            "--objective pareto",
+            "compares programs and makes none",
+            "Choose --objective throughput and an --interval-slack.",
+        )
     progress("capture", 0, 1)
     graph = capture(source.step, source.params, source.tokens, source.position, source.cache)
     blocks = cut(graph)
 
     def scheduled(tp: int) -> Scheduled:
         plan = plan_of(source, graph, rack)
-        return schedule_blocks(plan, blocks, rack, replace(options, tp=tp), progress)
+        schedule = schedule_waves if options.objective == "throughput" else schedule_blocks
+        return schedule(plan, blocks, rack, replace(options, tp=tp), progress)
 
+    if options.objective == "throughput" and options.tp is None:
+        tp = best_tp(lambda: plan_of(source, graph, rack), blocks, rack, options)
+        options = replace(options, tp=tp)
     chosen = _fastest(rack, scheduled) if options.tp is None else scheduled(options.tp)
     progress("assemble", 0, 1)
     return assemble(rack, source.model, chosen, sram_map(rack, chosen))
@@ -76,6 +88,13 @@ def compile_pair(
     Both programs have one memory image: the same weights, KV and placement, chosen for the decode step.
     Raises CompileError as `compile_program` does, of what the chunk adds in terms of `--prefill`.
     """
+    if options.objective != "latency":
+        raise OptionError(
+            "options",
+            f"--prefill {chunk.chunk}",
+            f"goes with --objective latency, not {options.objective}",
+            "Leave out one of them.",
+        )
     progress("capture", 0, 1)
     graph = capture(source.step, source.params, source.tokens, source.position, source.cache)
     long = capture(chunk.step, chunk.params, chunk.tokens, chunk.position, chunk.cache)

@@ -16,7 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from compiler.isa import COLUMNS, KV, SHARED, SPACE_SHIFT, TAG_SHIFT, TAGS, WEIGHTS, Columns
+from compiler.isa import (
+    COLUMNS,
+    KV,
+    READS,
+    SHARED,
+    SPACE_SHIFT,
+    TAG_SHIFT,
+    TAGS,
+    WEIGHTS,
+    WRITES,
+    Columns,
+    Op,
+)
 
 LOADS = ("chip", "addr", "words", "kind", "tensor", "k0", "n0", "lines", "tag")
 TILE, SCALE, GAIN, TABLE, ANGLES = range(5)  # kinds of preloaded values, see Loads
@@ -87,18 +99,25 @@ class Program:
     that `aux` indexes), chip (ChipSpec numbers), links (list of [a, b, lanes, hop_cycles, slot_cycles],
     directed), forward_cycles, regions (per chip [transient, kv, weights] -> [base, words]), logits (list of
     [chip, line address, padded line]), token ([chip, line address]), vocab, cycles per context, clock_hz,
-    digest.
+    digest; and waves, if a new step of other users may enter every interval: users (how many keep their KV,
+    in groups of `rows`), arenas, arena_words and user_words by chip (copies and words of the transients,
+    words of one user's KV), tags (values of a wave), contexts: per bucket interval, turn (intervals after
+    which a user may step again), bound and bound_of (no shorter interval, and why).
     """
 
     manifest: dict[str, Any]
     blocks: tuple[Block, ...]
     calls: tuple[Call, ...]
 
-    def expand(self, context: int) -> Columns:
-        """Every instruction of one step in call order, with chips, SRAM words and cycles of the rack."""
+    def expand(self, context: int, wave: int = 0) -> Columns:
+        """Every instruction of one step in call order, with chips, SRAM words and cycles of the rack.
+
+        wave: the step that enters `wave` intervals after the first one, of the user `wave % turn`.
+        """
         rows = sum(len(self.blocks[call.block].columns[context]) for call in self.calls)
         parts = (self.expand_call(call, context) for call in self.calls)
-        return Columns(**_joined(COLUMNS + TAGS, parts, rows))
+        whole = Columns(**_joined(COLUMNS + TAGS, parts, rows))
+        return _later(whole, self.manifest["waves"], context, wave) if wave else whole
 
     def expand_call(self, call: Call, context: int) -> Columns:
         """The instructions of one call."""
@@ -164,6 +183,38 @@ def _joined(names: Sequence[str], parts: Iterable[Any], rows: int) -> dict[str, 
     return out
 
 
+def _later(columns: Columns, waves: dict[str, Any], context: int, wave: int) -> Columns:
+    """The rows of the first wave as a later one: its cycles, arenas, KV of its user, tags of its own."""
+    entry = waves["contexts"][str(context)]
+    user = wave % entry["turn"]
+    if user >= waves["users"]:
+        raise ValueError(f"wave {wave} is of user {user}, there are {waves['users']}")
+    move = np.zeros((4, len(waves["arenas"])), np.int64)
+    move[0] = wave % np.array(waves["arenas"]) * np.array(waves["arena_words"])
+    move[KV] = user * np.array(waves["user_words"])
+    space = np.full((4, len(Op)), WEIGHTS)  # by operand and opcode; what is no operand does not move
+    named = np.zeros((4, len(Op)), bool)  # tags of accumulators count, too
+    for op in Op:
+        for operand in READS[op] + ((write,) if (write := WRITES[op]) else ()):
+            space[_OPERANDS.index(operand.column), op] = operand.space
+    named[:] = (space != WEIGHTS) & (space != SHARED)
+    named[0, Op.MM] = named[1, Op.WB] = True
+    out = {name: getattr(columns, name) for name in COLUMNS + TAGS}
+    transfer = (columns.op == Op.SEND) | (columns.op == Op.FORWARD)
+    for i, name in enumerate(_OPERANDS):
+        chip = np.where(transfer, columns.peer, columns.chip) if name == "dst" else columns.chip
+        value, tag = out[name], out[name + "_tag"]
+        out[name] = np.where(value < 0, value, value + move[space[i, columns.op], chip])
+        moved = named[i, columns.op] & (tag >= 0)
+        out[name + "_tag"] = tag + np.where(moved, wave * waves["tags"] << TAG_SHIFT, 0)
+    out["t0"] = columns.t0 + wave * entry["interval"]
+    out["t1"] = columns.t1 + wave * entry["interval"]
+    return Columns(**out)
+
+
+_OPERANDS = ("dst", "src", "src2", "src3")
+
+
 def _resolve(operand: np.ndarray, rank: np.ndarray, bases: np.ndarray) -> np.ndarray:
     """Space-coded offsets to SRAM words; -1 and accumulators (small numbers in space 0) stay as they are."""
     space = operand >> SPACE_SHIFT
@@ -191,7 +242,8 @@ def digest(program: Program) -> str:
                 sha.update(part)
         sha.update(repr(block.slots).encode())
     sha.update(json.dumps([call.tensors for call in program.calls]).encode())
-    sha.update(json.dumps({k: program.manifest[k] for k in _HASHED}, sort_keys=True).encode())
+    stated = {k: program.manifest[k] for k in _HASHED if k != "waves" or k in program.manifest}
+    sha.update(json.dumps(stated, sort_keys=True).encode())
     return sha.hexdigest()
 
 
@@ -212,7 +264,7 @@ def _column(values: np.ndarray) -> tuple[bytes, memoryview]:
 
 _HASHED = (
     *("rows", "sequences", "chunk", "contexts", "capacity", "kernels"),
-    *("regions", "logits", "token", "vocab", "chip", "links"),
+    *("regions", "logits", "token", "vocab", "chip", "links", "waves"),
 )
 
 

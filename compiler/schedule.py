@@ -49,7 +49,7 @@ def spans(rows: Rows, kernels: Kernels | Sequence[Kernel], writes: bool) -> Span
     """Every transient range that the rows write, or read."""
     none = np.zeros(0, np.int64)
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = [(none, none, none, none)]
-    for op, aux, which in _kinds(rows):
+    for op, aux, which in op_kinds(rows):
         kernel = kernels[aux] if aux >= 0 else {}
         write = WRITES[op]
         for operand in ((write,) if write else ()) if writes else READS[op]:
@@ -70,7 +70,7 @@ def spans(rows: Rows, kernels: Kernels | Sequence[Kernel], writes: bool) -> Span
     return Spans(row=columns[0], rank=columns[1], tag=columns[2], lines=columns[3])
 
 
-def _kinds(rows: Rows) -> list[tuple[Op, int, np.ndarray]]:
+def op_kinds(rows: Rows) -> list[tuple[Op, int, np.ndarray]]:
     """Row indices by (opcode, kernel)."""
     key = rows.op << 32 | (rows.aux + 1)
     order = np.argsort(key, kind="stable")
@@ -134,7 +134,7 @@ def schedule(rows: Rows, kernels: Kernels, router: Router, chip: ChipSpec, batch
     lanes = np.full(len(rows), 1, np.int64)
     resource = np.zeros(len(rows), np.int64)
     free: dict[int, int] = {}
-    for op, aux, which in _kinds(rows):
+    for op, aux, which in op_kinds(rows):
         kind = unit_class(op)
         if kind == LINK:
             _links(rows, which, op, router, batch, hold, latency, lanes, resource, free)

@@ -70,8 +70,16 @@ def template(plan: Plan, block: ModelBlock, group: Group, router: Router, parity
         columns[context], cycles[context] = emit(rows, times, addresses), times.cycles
         used = np.maximum(used, addresses.words) if len(used) else addresses.words
         if block.result == plan.graph.token.value:
-            logits, token = _outputs(plan, low, addresses, uids)
+            logits, token = outputs(plan, low, addresses, 0, uids)
     assert low is not None
+    made = template_of(low, columns, cycles, used)
+    return made if token is None else replace(made, logits=logits, token=token)
+
+
+def template_of(
+    low: Lowering, columns: dict[int, Columns], cycles: dict[int, int], transient_words: np.ndarray
+) -> Template:
+    """The template of a lowered block, without outputs."""
     parts = low.weights.parts
     return Template(
         columns=columns,
@@ -82,12 +90,12 @@ def template(plan: Plan, block: ModelBlock, group: Group, router: Router, parity
         params=tuple(int(name) for name in low.weights.tensors),
         weight_words=low.weights.words,
         kv_words=low.kv_words,
-        transient_words=used,
+        transient_words=transient_words,
         uids=low.uids,
-        logits=logits,
-        token=token,
+        logits=[],
+        token=None,
         angles=tuple(sorted(low.angles)),
-        router=router,
+        router=low.router,
     )
 
 
@@ -125,12 +133,15 @@ def _addresses(
     )
 
 
-def _outputs(
-    plan: Plan, low: Lowering, addresses: Addresses, token_uid: int
+def outputs(
+    plan: Plan, low: Lowering, addresses: Addresses, first_uid: int, token_uid: int
 ) -> tuple[list[tuple[int, int, int]], tuple[int, int]]:
-    """Where the logits lie, as (rank, address, padded line), and the token as (rank, address)."""
+    """Where the logits lie, as (rank, address, padded line), and the token as (rank, address).
+
+    first_uid: what the block's values are numbered from in `addresses`; token_uid: the token's number there.
+    """
     logits = low.where[plan.graph.logits][0]
     line = np.arange(logits.lines)
-    at = addresses.of(logits.owner, logits.tag(line))
+    at = addresses.of(logits.owner, logits.tag(line) + (first_uid << TAG_SHIFT))
     places = [(int(r), int(a), int(i)) for r, a, i in zip(logits.owner, at, line, strict=True)]
     return places, (0, int(addresses.of(np.zeros(1, np.int64), np.array([token_uid << TAG_SHIFT]))[0]))

@@ -42,10 +42,26 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Waves:
+    """What lets a new wave (a step of other users) enter every `interval` cycles, per context bucket.
+
+    bases: of each use, the cycle of the wave at which it begins. arenas: copies of the transient words by
+    chip. bound: no interval of these rows on these chips is shorter; bound_of: the unit or link that sets it.
+    """
+
+    bases: list[dict[int, int]]
+    arenas: np.ndarray
+    cycles: dict[int, int]
+    interval: dict[int, int]
+    bound: dict[int, int]
+    bound_of: dict[int, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scheduled:
     """All blocks scheduled: templates, their uses in order, the groups that have work; cycles of a step.
 
-    chips: of each block by rank.
+    chips: of each block by rank. waves: None if one step runs at a time, each block after the one before it.
     search: what was tried to find its `tp`, if that was left to the compiler.
     """
 
@@ -55,6 +71,7 @@ class Scheduled:
     uses: list[Use]
     groups: tuple[tuple[int, ...], ...]
     chips: tuple[tuple[int, ...], ...]
+    waves: Waves | None = None
     search: tuple[Candidate, ...] = ()
 
     @property
@@ -108,14 +125,14 @@ def place_blocks(
     beside: Beside | None = None,
 ) -> tuple[Plan, tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
     """(the plan, its contexts dealt over ranks; the groups that have work; the chips of each block)."""
-    tp = _checked_tp(options, rack)
+    tp = checked_tp(options, rack)
     groups = PLACE[options.placement](rack, tp, rack.chips // tp, options.seed)
     plan, (sizes, stages) = _fitted(plan, blocks, rack, groups, options, beside)
     chips = tuple(_chips(groups, stage, size) for stage, size in zip(stages, sizes, strict=True))
     return plan, groups[: groups_used(stages, sizes)], chips
 
 
-def _checked_tp(options: CompileOptions, rack: Rack) -> int:
+def checked_tp(options: CompileOptions, rack: Rack) -> int:
     """The chips per group; raises OptionError unless they divide the rack."""
     tp = options.tp or 1
     if rack.chips % tp:

@@ -34,6 +34,8 @@ from lpu.load import reopen as reopen
 from lpu.run import Machine
 from lpu.sweep import Sweep
 from lpu.text import checked_ids
+from lpu.throughput import SLACKS, Throughput, non_dominated
+from lpu.throughput import of as throughput_of
 from lpu.validate import Validation
 
 if TYPE_CHECKING:
@@ -183,6 +185,31 @@ def sweep(
     opened = model if isinstance(model, OpenModel) else open_model(model, **chosen)
     machine = rack if isinstance(rack, Rack) else read_rack(rack)
     return sweeps.sweep(opened, machine, values, options or CompileOptions(), check, progress)
+
+
+def pareto(
+    model: Model | OpenModel,
+    *,
+    rack: str | Path | Rack = "lpx",
+    options: CompileOptions | None = None,
+    check: bool = True,
+    slacks: Sequence[float] = SLACKS,
+    progress: Progress = quiet,
+    **chosen: Any,
+) -> list[Throughput]:
+    """Compile for latency and at intervals of several slacks; the programs that none beats in everything.
+
+    In order of latency, of the largest context bucket. `chosen` goes to `open_model`.
+    """
+    opened = model if isinstance(model, OpenModel) else open_model(model, **chosen)
+    plain = replace(options or CompileOptions(), objective="latency", interval_slack=1.0, users=None)
+    found = [compile(opened, rack=rack, options=plain, check=check, progress=progress).program]
+    for slack in slacks:
+        wave = replace(
+            plain, objective="throughput", interval_slack=slack, users=options.users if options else None
+        )
+        found.append(compile(opened, rack=rack, options=wave, check=check, progress=progress).program)
+    return non_dominated([throughput_of(program, max(opened.contexts)) for program in found])
 
 
 def save_weights(model: OpenModel, folder: str | Path) -> "OrbaxWeights":

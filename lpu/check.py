@@ -21,15 +21,19 @@ from lpu.check_operands import operands, regions
 from lpu.check_rows import Machine, form, groups, is_transfer
 from lpu.check_sums import sums
 from lpu.check_units import ports, units
+from lpu.check_waves import check_waves
 from lpu.check_weights import cache, weights
 
 __all__ = ["RULES", "HazardError", "Report", "Violation", "check", "check_columns", "require"]
 
 
 def check(program: Program, context: int) -> Report:
-    """Check one step of a program, for one context bucket."""
+    """Check one step of a program, for one context bucket, and, if it has waves, that they may follow it."""
     stated = program.manifest["cycles"].get(str(context))
-    return _check(program.manifest, by_chip(program), program.expand(context), stated)
+    columns = program.expand(context)
+    report = _check(program.manifest, by_chip(program), columns, stated)
+    waves = report.ok and "waves" in program.manifest
+    return check_waves(program.manifest, columns, context) if waves else report
 
 
 def check_columns(

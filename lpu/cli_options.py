@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from compiler.options import LAYOUTS, PLACEMENTS, CompileOptions
+from compiler.options import LAYOUTS, OBJECTIVES, PLACEMENTS, CompileOptions
 from lpu.terminal import TERMINAL
 
 DEFAULT_RACK = "lpx"
@@ -109,6 +109,25 @@ Prefill = Annotated[
     int | None,
     typer.Option("--prefill", min=2, help="Also a program for so many tokens of one prompt at a time."),
 ]
+Objective = Annotated[
+    str | None,
+    typer.Option(
+        "--objective",
+        help="latency: one step, as short as can be (default); throughput: a new step of other users every "
+        "interval of cycles; pareto: compare both (docs/throughput.md).",
+        callback=_one_of(OBJECTIVES),
+    ),
+]
+Slack = Annotated[
+    float | None,
+    typer.Option("--interval-slack", help="Interval over its resource bound, at least: 1.0 (default), 1.5."),
+]
+Users = Annotated[
+    int | None,
+    typer.Option(
+        "--users", min=1, help="Groups of --batch sequences that keep KV; as many as fit by default."
+    ),
+]
 Tokens = Annotated[int, typer.Option("--tokens", min=1, help="New tokens of each sequence.")]
 Prompts = Annotated[list[str] | None, typer.Option("--prompt", help="A prompt; repeat it for a batch.")]
 PromptIds = Annotated[
@@ -124,9 +143,13 @@ def compile_options(
     placement: str | None,
     seed: int | None,
     cp: int | None = None,
+    objective: str | None = None,
+    interval_slack: float | None = None,
+    users: int | None = None,
 ) -> CompileOptions:
     """The options of the compiler; what is not given stays as it is by default."""
     given = {"tp": tp or None, "pp": pp, "layout": layout, "placement": placement, "seed": seed, "cp": cp}
+    given |= {"objective": objective, "interval_slack": interval_slack, "users": users}
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     return CompileOptions(**chosen)
 

@@ -17,13 +17,16 @@ from lpu.cli_options import (
     Layout,
     Model,
     NoCheck,
+    Objective,
     Placement,
     Pp,
     Prefill,
     ProgramFolder,
     RackName,
     Seed,
+    Slack,
     Tp,
+    Users,
     Weights,
     compile_options,
     model_options,
@@ -58,6 +61,9 @@ def compile_(
     kv: Kv = None,
     weights: Weights = None,
     prefill: Prefill = None,
+    objective: Objective = None,
+    interval_slack: Slack = None,
+    users: Users = None,
     sweep: Sweeps = None,
     no_check: NoCheck = False,
     json: Json = False,
@@ -70,10 +76,14 @@ def compile_(
     from lpu.folder import save_into
     from lpu.report import occupancy
     from lpu.show_program import prefill_body, program_body, show_prefill, show_program
+    from lpu.throughput import throughput
 
     terminal = TERMINAL.get()
-    options = compile_options(tp, pp, layout, placement, seed, cp)
+    options = compile_options(tp, pp, layout, placement, seed, cp, objective, interval_slack, users)
     chosen = model_options(batch, contexts, kv, weights)
+    if options.objective == "pareto":
+        _pareto(model, rack or DEFAULT_RACK, output, not no_check, options, chosen)
+        return
     if sweep:
         if prefill:
             raise FileError("sweep: compiles decode programs only. Leave out --prefill, or --sweep.")
@@ -97,6 +107,8 @@ def compile_(
     used = [occupancy(made.program, bucket) for bucket in made.model.contexts]
     for one in used:
         terminal.say(str(one))
+    for rate in throughput(made.program):
+        terminal.say(str(rate))
     for bucket, report in made.reports.items():
         terminal.say(f"{report} (context {bucket})")
     for bucket, report in made.prefill_reports.items():
@@ -111,7 +123,36 @@ def compile_(
             "folder": output,
             "occupancy": [one.to_json() for one in used],
             "prefill": prefill_body(made.prefill) if made.prefill else None,
+            "throughput": [one.to_json() for one in throughput(made.program)],
         }
+    )
+
+
+def _pareto(
+    model: str,
+    rack: str,
+    output: str | None,
+    check: bool,
+    options: CompileOptions,
+    chosen: dict[str, Any],
+) -> None:
+    from lpu import api
+    from lpu.document import FileError
+    from lpu.throughput import HEADERS
+
+    if output:
+        raise FileError(
+            "pareto: writes no program. Choose one: --objective throughput --interval-slack 1.2 -o FOLDER."
+        )
+    terminal = TERMINAL.get()
+    with progress() as bar:
+        found = api.pareto(model, rack=rack, options=options, check=check, progress=bar, **chosen)
+    terminal.table(HEADERS, [one.row() for one in found])
+    terminal.say(
+        "modelled; programs that another one beats in every column are left out (docs/throughput.md)"
+    )
+    terminal.result(
+        {"schema": "lpu-pareto/1", "label": "modelled", "programs": [one.to_json() for one in found]}
     )
 
 
@@ -179,6 +220,7 @@ def report(program: ProgramFolder, json: Json = False, debug: Debug = False) -> 
     from lpu.folder import load_prefill, load_program
     from lpu.report import occupancy
     from lpu.show_program import prefill_body, program_body, show_prefill, show_program
+    from lpu.throughput import throughput
 
     terminal = TERMINAL.get()
     loaded = load_program(program)
@@ -186,15 +228,19 @@ def report(program: ProgramFolder, json: Json = False, debug: Debug = False) -> 
     show_program(terminal, loaded)
     if long:
         show_prefill(terminal, long)
+    rates = throughput(loaded)
     used = [occupancy(loaded, bucket) for bucket in loaded.manifest["contexts"]]
     for one in used:
         terminal.say(str(one))
+    for rate in rates:
+        terminal.say(str(rate))
     terminal.result(
         {"schema": "lpu-report/1"}
         | program_body(loaded)
         | {
             "occupancy": [one.to_json() for one in used],
             "prefill": prefill_body(long) if long else None,
+            "throughput": [one.to_json() for one in rates],
         }
     )
 
