@@ -6,6 +6,19 @@ from compiler.errors import OptionError
 
 LAYOUTS = ("column", "row", "2d")
 PLACEMENTS = ("contiguous", "round-robin", "random")
+STRATEGIES = (
+    *PLACEMENTS,
+    "first-fit",
+    "minmax-dp",
+    "parametric-dp",
+    "metis",
+    "spectral",
+    "annealing",
+    "genetic",
+    "cpsat",
+    "exhaustive",
+)
+"""Placement strategies, each a file of compiler/place/. Those of PLACEMENTS choose groups and no more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +28,7 @@ class CompileOptions:
     tp: chips per group (tensor parallel); None: the fastest single-token latency that fits.
     pp: groups that the blocks are spread over (pipeline); None: as few as fit.
     layout: how matmuls split in a group: by columns, by rows, or both ("2d").
-    placement, seed: which chips form a group.
+    placement, seed: which chips form a group; most of compiler/place/ choose the group of each block too.
     """
 
     tp: int | None = None
@@ -30,11 +43,15 @@ class CompileOptions:
                 raise OptionError(
                     "options", name, f"is {value}, must be at least 1", "Give a positive count."
                 )
-        for name, value, choices in (
-            ("--layout", self.layout, LAYOUTS),
-            ("--placement", self.placement, PLACEMENTS),
-        ):
+        for name, value, choices in (("--layout", self.layout, LAYOUTS),):
             if value not in choices:
                 raise OptionError(
                     "options", name, f"'{value}' is unknown", f"Choose one of {', '.join(choices)}."
                 )
+        if self.placement not in PLACEMENTS and self.pp is not None:
+            raise OptionError(
+                "options",
+                f"--pp {self.pp}",
+                f"placement {self.placement} chooses the groups of blocks itself",
+                f"Leave out --pp, or choose one of {', '.join(PLACEMENTS)}.",
+            )

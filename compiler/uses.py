@@ -11,14 +11,17 @@ from compiler.lower import Plan
 from compiler.lowering import Group
 from compiler.needs import input_lines
 from compiler.options import CompileOptions
-from compiler.place import contiguous, random, round_robin
+from compiler.place import contiguous, random, registry, round_robin
+from compiler.place.cost import CostModel
+from compiler.place.measure import shards_of
+from compiler.place.problem import Placement, chips_of
 from compiler.route import Router
 from compiler.sizes import block_sizes, k_parts
 from compiler.stages import Size, Stage, assign, groups_used
 from compiler.template import Template, template
 from fabric.rack import Rack
 
-PLACE = {"contiguous": contiguous.place, "round-robin": round_robin.place, "random": random.place}
+GROUPS = {"contiguous": contiguous.groups, "round-robin": round_robin.groups, "random": random.groups}
 Progress = Callable[[str, int, int], None]
 
 
@@ -62,16 +65,32 @@ class Scheduled:
 
 
 def schedule_blocks(
-    plan: Plan, blocks: tuple[ModelBlock, ...], rack: Rack, options: CompileOptions, progress: Progress
+    plan: Plan,
+    blocks: tuple[ModelBlock, ...],
+    rack: Rack,
+    options: CompileOptions,
+    progress: Progress,
+    placement: Placement | None = None,
 ) -> Scheduled:
     """Place every block and schedule every template, for the `tp` of the options.
 
-    Raises CapacityError, RoutingError or OptionError.
+    placement: the chips of every shard, if they are already chosen.
+    Raises CapacityError, RoutingError, PlacementError or OptionError.
     """
     tp = _checked_tp(options, rack)
-    groups = PLACE[options.placement](rack, tp, rack.chips // tp, options.seed)
-    sizes, stages = _stages(plan, blocks, rack, groups, options)
-    chips = [_chips(groups, stage, size) for stage, size in zip(stages, sizes, strict=True)]
+    if placement is None and options.placement not in GROUPS:
+        progress("place", 0, 1)
+        shards = shards_of(plan, blocks, rack, tp, options.layout)
+        cost = CostModel(shards, rack)
+        placement = registry.search(options.placement, shards, rack, cost, options.seed, registry.BUDGET)
+    if placement is None:
+        groups = GROUPS[options.placement](rack, tp, rack.chips // tp, options.seed)
+        sizes, stages = _stages(plan, blocks, rack, groups, options)
+        chips = [_chips(groups, stage, size) for stage, size in zip(stages, sizes, strict=True)]
+        groups = groups[: groups_used(stages, sizes)]
+    else:
+        chips = [chips_of(row) for row in placement]
+        groups = _groups(chips, tp)
     book = _Book(plan, rack, options.layout)
     uses: list[Use] = []
     for i, block in enumerate(blocks):
@@ -83,7 +102,7 @@ def schedule_blocks(
         options=options,
         templates=book.templates,
         uses=uses,
-        groups=groups[: groups_used(stages, sizes)],
+        groups=groups,
     )
 
 
@@ -98,6 +117,17 @@ def _checked_tp(options: CompileOptions, rack: Rack) -> int:
             f"Give a divisor of {rack.chips}.",
         )
     return tp
+
+
+def _groups(chips: list[tuple[int, ...]], tp: int) -> tuple[tuple[int, ...], ...]:
+    """The chips in use: by groups of `tp` if blocks share all of their chips or none, else one by one."""
+    groups: dict[frozenset[int], tuple[int, ...]] = {}
+    for mine in chips:
+        groups.setdefault(frozenset(mine), mine)
+    every = tuple(dict.fromkeys(chip for mine in chips for chip in mine))
+    if sum(map(len, groups)) == len(every) and all(len(mine) == tp for mine in groups):
+        return tuple(groups.values())
+    return tuple((chip,) for chip in every)
 
 
 def _chips(groups: tuple[tuple[int, ...], ...], stage: Stage, size: Size) -> tuple[int, ...]:

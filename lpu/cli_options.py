@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from compiler.options import LAYOUTS, PLACEMENTS, CompileOptions
+from compiler.options import LAYOUTS, STRATEGIES, CompileOptions
 from lpu.terminal import TERMINAL
 
 DEFAULT_RACK = "lpx"
@@ -87,11 +87,11 @@ Placement = Annotated[
     str | None,
     typer.Option(
         "--placement",
-        help=f"Which chips form a group: {', '.join(PLACEMENTS)}.",
-        callback=_one_of(PLACEMENTS),
+        help=f"Where blocks run: {', '.join(STRATEGIES)}, package.module:function, "
+        "or the name of an installed strategy.",
     ),
 ]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the random placement.")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the placement.")]
 Tokens = Annotated[int, typer.Option("--tokens", min=1, help="New tokens of each sequence.")]
 Prompts = Annotated[list[str] | None, typer.Option("--prompt", help="A prompt; repeat it for a batch.")]
 PromptIds = Annotated[
