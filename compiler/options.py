@@ -19,6 +19,7 @@ STRATEGIES = (
     "exhaustive",
 )
 """Placement strategies, each a file of compiler/place/. Those of PLACEMENTS choose groups and no more."""
+SEEDED = ("random", "metis", "annealing", "genetic", "cpsat")  # the others are the same for every seed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,6 +37,10 @@ class Estimate:
     value: int
 
 
+Exchanges = dict[tuple[tuple[int, ...], tuple[int, ...], int], Exchange]
+"""By sources, targets and words; models of one rack may share them."""
+
+
 class CostModel:
     """Estimates for one problem on one rack.
 
@@ -44,12 +48,14 @@ class CostModel:
     whenever it got better; `proved`, whether it showed that no placement on its groups has a lower value.
     """
 
-    def __init__(self, shards: Shards, rack: Rack, alpha: int = 0) -> None:
+    def __init__(
+        self, shards: Shards, rack: Rack, alpha: int = 0, exchanges: Exchanges | None = None
+    ) -> None:
         self.shards, self.rack, self.alpha = shards, rack, alpha
         self.evaluations = 0
         self.proved = False
         self.best: list[tuple[int, int]] = []
-        self._exchanges: dict[tuple[tuple[int, ...], tuple[int, ...], int], Exchange] = {}
+        self._exchanges: Exchanges = {} if exchanges is None else exchanges
 
     def exchange(self, sources: tuple[int, ...], targets: tuple[int, ...], words: int) -> Exchange:
         """The exchange of `words` from each source to all targets, each computed once."""

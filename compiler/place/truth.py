@@ -135,12 +135,6 @@ def _reads(shape: Shape, blocks: int) -> tuple[tuple[int, ...], ...]:
 
 
 def _case(entry: dict[str, Any]) -> Case:
-    return Case(
-        **entry
-        | {
-            "before": tuple(tuple(reads) for reads in entry["before"]),
-            "needs": tuple(entry["needs"]),
-            "at": tuple(entry["at"]),
-            "proved_by": tuple(entry["proved_by"]),
-        }
-    )
+    lists: dict[str, Any] = {name: tuple(entry[name]) for name in ("needs", "at", "proved_by")}
+    lists["before"] = tuple(tuple(reads) for reads in entry["before"])
+    return Case(**{**entry, **lists})

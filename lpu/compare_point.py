@@ -1,0 +1,282 @@
+"""One point of a comparison: a strategy searches, the real scheduler compiles, the checker checks.
+
+A task is plain JSON, so that it can be hashed and sent to another process or machine; so is what comes back.
+Figures of `Point` are modelled; those of `Point.measured` were timed.
+"""
+
+import hashlib
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from compiler.assemble import assemble
+from compiler.blocks import ModelBlock, cut
+from compiler.bounds import bounds
+from compiler.capture import capture
+from compiler.errors import CompileError
+from compiler.graph import Graph
+from compiler.holds import holds, link_rows
+from compiler.isa import WORD_BYTES
+from compiler.options import CompileOptions
+from compiler.pipeline import Source, compile_program, plan_of
+from compiler.place.cost import CostModel, Estimate, Exchanges
+from compiler.place.measure import shards_of
+from compiler.place.problem import Placement, Shards
+from compiler.place.registry import search
+from compiler.program import Program
+from compiler.uses import schedule_blocks
+from fabric.rack import Rack
+from lpu.check import require
+from lpu.check_findings import HazardError
+from lpu.files import read_rack
+from lpu.folder import check_program, quiet
+from lpu.load import OpenModel
+
+DEFAULT = "default"  # the strategy of the point that is what `lpu compile` does when it is given no placement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What one point is: the model and what overrides its file, the rack, the strategy and its limits.
+
+    tp: 0 for the default point is what `lpu compile` takes. certify: tokens to run it for.
+    """
+
+    model: str
+    rack: str
+    strategy: str
+    chosen: dict[str, Any] = field(default_factory=dict[str, Any])
+    tp: int = 0
+    layout: str = "column"
+    seed: int = 0
+    budget: int = 20_000
+    alpha: int = 0
+    certify: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """What a placement came to. error: why there is none; figures are 0 then.
+
+    period_cycles: the busiest unit class of a chip for one token. link_peak_cycles: the most loaded link.
+    bound_cycles: the largest lower bound of this program. estimate: of the cost model. best: (evaluations,
+    value) whenever the search got better. busy_cycles, stage: by chip; stage -1: unused.
+    """
+
+    strategy: str
+    seed: int
+    tp: int = 0
+    error: str = ""
+    latency_cycles: int = 0
+    microseconds: float = 0.0
+    period_cycles: int = 0
+    link_peak_cycles: int = 0
+    max_bytes: int = 0
+    hop_bytes: int = 0
+    bound_cycles: int = 0
+    clock_hz: int = 0
+    estimate: dict[str, int] = field(default_factory=dict[str, int])
+    evaluations: int = 0
+    proved: bool = False
+    best: list[list[int]] = field(default_factory=list[list[int]])
+    busy_cycles: list[int] = field(default_factory=list[int])
+    stage: list[int] = field(default_factory=list[int])
+    program_sha256: str = ""
+    placement_sha256: str = ""
+    logits_sha256: str = ""
+    reference_sha256: str = ""
+    measured: dict[str, float] = field(default_factory=dict[str, float])
+
+
+def key(task: Task) -> str:
+    """sha256 of everything that decides a point: the task, the model and rack as they are now, the version."""
+    opened = _opened(task.model, json.dumps(task.chosen, sort_keys=True), task.rack)
+    body = [asdict(task), opened.model.about, opened.rack.to_manifest(), version("lpu-emulator")]
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def measure(task: dict[str, Any]) -> dict[str, Any]:
+    """The point of a task, both as JSON; what cannot be compiled or placed is a point with an error."""
+    one = Task(**task)
+    try:
+        return asdict(_measured(one))
+    except (CompileError, HazardError) as error:
+        text = " ".join(str(error).split())
+        return asdict(Point(strategy=one.strategy, seed=one.seed, tp=one.tp, error=text))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Opened:
+    """A model and a rack, and what compilations of them share in a process."""
+
+    model: OpenModel
+    rack: Rack
+    source: Source
+    graph: Graph
+    blocks: tuple[ModelBlock, ...]
+    exchanges: Exchanges
+
+
+@lru_cache(maxsize=4)
+def _opened(model: str, chosen: str, rack: str) -> _Opened:
+    from lpu import api
+
+    opened = api.open_model(model, **json.loads(chosen))
+    source = opened.source()
+    graph = capture(source.step, source.params, source.tokens, source.position, source.cache)
+    return _Opened(
+        model=opened, rack=read_rack(rack), source=source, graph=graph, blocks=cut(graph), exchanges={}
+    )
+
+
+@lru_cache(maxsize=4)
+def _shards(model: str, chosen: str, rack: str, tp: int, layout: str) -> Shards:
+    opened = _opened(model, chosen, rack)
+    plan = plan_of(opened.source, opened.graph, opened.rack)
+    return shards_of(plan, opened.blocks, opened.rack, tp, layout)
+
+
+def _measured(task: Task) -> Point:
+    chosen = json.dumps(task.chosen, sort_keys=True)
+    opened = _opened(task.model, chosen, task.rack)
+    rack, start = opened.rack, time.perf_counter()
+    if task.strategy == DEFAULT:
+        options = CompileOptions(tp=task.tp or None, layout=task.layout)
+        program = compile_program(opened.source, rack, options)
+        compiled = time.perf_counter() - start
+        return _point(task, opened, program, {"compile_seconds": compiled})
+    shards = _shards(task.model, chosen, task.rack, task.tp, task.layout)
+    cost = CostModel(shards, rack, task.alpha, opened.exchanges)
+    start = time.perf_counter()
+    placement = search(task.strategy, shards, rack, cost, task.seed, task.budget)
+    searched = time.perf_counter() - start
+    start = time.perf_counter()
+    plan = plan_of(opened.source, opened.graph, rack)
+    options = CompileOptions(tp=task.tp, layout=task.layout, placement=task.strategy, seed=task.seed)
+    scheduled = schedule_blocks(plan, opened.blocks, rack, options, quiet, placement)
+    program = assemble(rack, opened.source.model, scheduled)
+    measured = {
+        "search_seconds": searched,
+        "compile_seconds": time.perf_counter() - start,
+        "evaluations_per_second": cost.evaluations / max(searched, 1e-9),
+    }
+    return _point(task, opened, program, measured, (cost, placement))
+
+
+def _point(
+    task: Task,
+    opened: _Opened,
+    program: Program,
+    measured: dict[str, float],
+    searched: tuple[CostModel, Placement] | None = None,
+) -> Point:
+    """The figures of a compiled program, checked and, where asked for, run."""
+    start = time.perf_counter()
+    for report in check_program(program).values():
+        require(report)
+    measured["check_seconds"] = time.perf_counter() - start
+    manifest = program.manifest
+    context = max(manifest["contexts"])
+    cycles, clock = int(manifest["cycles"][str(context)]), int(manifest["clock_hz"])
+    busy, link_peak, hop_words = loads(program, context)
+    regions = np.array(manifest["regions"], np.int64)[:, :, 1].sum(axis=1)
+    logits, reference = _logits(task, opened.model, program) if task.certify else ("", "")
+    found: dict[str, Any] = {}
+    if searched is not None:
+        cost, placement = searched
+        estimate: Estimate = cost.estimate(placement)
+        found = {
+            "estimate": asdict(estimate),
+            "evaluations": cost.evaluations,
+            "proved": cost.proved,
+            "best": [list(pair) for pair in _thinned(cost.best)],
+            "placement_sha256": hashlib.sha256(placement.astype("<i8").tobytes()).hexdigest(),
+        }
+    return Point(
+        strategy=task.strategy,
+        seed=task.seed,
+        tp=int(manifest["options"]["tp"]),
+        latency_cycles=cycles,
+        microseconds=cycles * 1e6 / clock,
+        period_cycles=int(busy.max()),
+        link_peak_cycles=link_peak,
+        max_bytes=int(regions.max()) * WORD_BYTES,
+        hop_bytes=hop_words * WORD_BYTES,
+        bound_cycles=max(bound.cycles for bound in bounds(program, context)),
+        clock_hz=clock,
+        busy_cycles=busy.tolist(),
+        stage=_stages(program),
+        program_sha256=str(manifest["digest"]),
+        logits_sha256=logits,
+        reference_sha256=reference,
+        measured=measured,
+        **found,
+    )
+
+
+def loads(program: Program, context: int) -> tuple[np.ndarray, int, int]:
+    """Cycles of the busiest unit class of every chip, of the most loaded link; words times links crossed."""
+    manifest = program.manifest
+    planes, chains, chips = manifest["chip"]["planes"], manifest["chip"]["vxm_chains"], manifest["chips"]
+    busy = np.zeros((3, chips), np.int64)
+    lanes = np.array(manifest["links"], np.int64).reshape(-1, 5)[:, 2]
+    links = np.zeros(len(lanes), np.int64)
+    hop_words = 0
+    for call in program.calls:
+        columns = program.expand_call(call, context)
+        if not len(columns):
+            continue
+        hold = holds(columns, manifest)
+        moved = columns.peer >= 0
+        unit = np.minimum(columns.unit // planes, 2)
+        for kind in range(3):
+            mine = ~moved & (unit == kind)
+            busy[kind] += np.bincount(columns.chip[mine], hold[mine], chips).astype(np.int64)
+        rows = link_rows(manifest, columns.chip[moved], columns.peer[moved])
+        links += np.bincount(rows, (hold * columns.aux)[moved], len(lanes)).astype(np.int64)
+        hop_words += int(columns.n[moved].sum()) * manifest["rows"]
+    each = -(-busy // np.array([planes, planes, chains])[:, None])
+    return each.max(axis=0), int((-(-links // lanes)).max(initial=0)), hop_words
+
+
+def _stages(program: Program) -> list[int]:
+    """By chip, which of the groups of blocks uses it first, in order of the step; -1: none."""
+    stage = [-1] * program.manifest["chips"]
+    count = 0
+    for call in program.calls:
+        if call.name == "angles":
+            continue
+        block = program.blocks[call.block]
+        rows = next(iter(block.columns.values()))
+        own = np.unique(rows.chip[rows.peer < 0]).tolist()
+        fresh = [call.chips[rank] for rank in own if stage[call.chips[rank]] < 0]
+        for chip in fresh:
+            stage[chip] = count
+        count += bool(fresh)
+    return stage
+
+
+def _thinned(best: list[tuple[int, int]], most: int = 200) -> list[tuple[int, int]]:
+    """The last ones of a long list of improvements matter most: first, last, and evenly between."""
+    if len(best) <= most:
+        return best
+    return [best[i * (len(best) - 1) // (most - 1)] for i in range(most)]
+
+
+def _logits(task: Task, model: OpenModel, program: Program) -> tuple[str, str]:
+    """Digests of the logits of the program's run and, for the default point, of the single-device reference."""
+    from lpu.api import default_prompts
+    from lpu.decoders import machine_of, reference_decode, restart
+    from lpu.generate import generate
+
+    batch = int(program.manifest["rows"])
+    prompts = default_prompts(batch, model.vocab)
+    ran = generate(restart(machine_of(program, model)), prompts, task.certify, batch).digest
+    if task.strategy != DEFAULT:
+        return ran, ""
+    return ran, generate(reference_decode(model), prompts, task.certify, batch).digest
