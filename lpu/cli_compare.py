@@ -23,6 +23,7 @@ from lpu.cli_options import (
 from lpu.terminal import TERMINAL, progress
 
 BITS_DIFFER = 1
+ALL = ",".join(STRATEGIES)
 CERTIFY_TOKENS = 4
 Racks = Annotated[
     str, typer.Option("--rack", help="Racks, by comma: catalog names or files. The first is the reference.")
@@ -31,7 +32,7 @@ Strategies = Annotated[
     str,
     typer.Option(
         "--strategies",
-        help=f"By comma: {', '.join(STRATEGIES)}, an installed one or package.module:function.",
+        help=f"By comma: {ALL}, an installed one, or package.module:function.",
     ),
 ]
 Seeds = Annotated[int, typer.Option("--seeds", min=1, help="Seeds 0 .. N-1 of strategies that draw.")]
@@ -54,7 +55,7 @@ Certify = Annotated[
 def compare(
     model: Model,
     rack: Racks = DEFAULT_RACK,
-    strategies: Strategies = ",".join(STRATEGIES),
+    strategies: Strategies = ALL,
     seeds: Seeds = 5,
     budget: Budget = 20_000,
     alpha: Alpha = 0,

@@ -143,7 +143,7 @@ class RackComparison:
         return digests == {self.default.reference_sha256} if digests else None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; keys carry their units. `measured` of a point was timed, the rest is modelled."""
+        """Plain JSON values. `measured` of a point was timed, everything else is modelled."""
         return {
             "rack": self.rack,
             "best": {"strategy": self.best.strategy, "seed": self.best.seed},
@@ -220,7 +220,7 @@ def compare(
     """
     if not strategies or not racks:
         raise FileError(
-            "compare: no strategies or racks. Write --strategies contiguous,annealing --rack lpx."
+            "compare: needs strategies and a rack. Write --strategies contiguous,annealing --rack lpx."
         )
     out: list[RackComparison] = []
     for rack in racks:

@@ -94,7 +94,7 @@ class Point:
 
 
 def key(task: Task) -> str:
-    """sha256 of everything that decides a point: the task, the model and rack as they are now, the version."""
+    """sha256 of what decides a point: the task, the model and rack as they are now, the version."""
     opened = _opened(task.model, json.dumps(task.chosen, sort_keys=True), task.rack)
     body = [asdict(task), opened.model.about, opened.rack.to_manifest(), version("lpu-emulator")]
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
@@ -269,7 +269,7 @@ def _thinned(best: list[tuple[int, int]], most: int = 200) -> list[tuple[int, in
 
 
 def _logits(task: Task, model: OpenModel, program: Program) -> tuple[str, str]:
-    """Digests of the logits of the program's run and, for the default point, of the single-device reference."""
+    """Digests of the logits of the run and, for the default point, of the single-device reference."""
     from lpu.api import default_prompts
     from lpu.decoders import machine_of, reference_decode, restart
     from lpu.generate import generate

@@ -1,12 +1,12 @@
-"""Runs the tasks of a comparison in processes or on a Dask cluster; every point is kept as soon as it is there.
+"""Runs the tasks of a comparison in processes or on a Dask cluster; keeps every point once it is there.
 
-The results folder holds `points.jsonl`, one line per point: its key, its task, the point. A comparison that is
-started again takes what is there; a killed one loses the points that were being computed.
+The results folder holds `points.jsonl`, one line per point: its key, its task, the point. A comparison that
+is started again takes what is there; a killed one loses the points that were being computed.
 """
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -43,13 +43,13 @@ def run_tasks(
     return [Point(**known[name]) for name in keys]
 
 
-Compute = Callable[[list[dict[str, Any]]], Iterator[tuple[int, dict[str, Any]]]]
+Compute = Callable[[list[dict[str, Any]]], Generator[tuple[int, dict[str, Any]]]]
 
 
 def _processes(jobs: int) -> Compute:
     """Points in the order in which processes of this machine finish them."""
 
-    def compute(tasks: list[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
+    def compute(tasks: list[dict[str, Any]]) -> Generator[tuple[int, dict[str, Any]]]:
         if jobs == 1:
             yield from ((i, measure(task)) for i, task in enumerate(tasks))
             return
@@ -78,7 +78,7 @@ def _cluster(address: str) -> Compute:
         ) from None
     library: Any = distributed
 
-    def compute(tasks: list[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
+    def compute(tasks: list[dict[str, Any]]) -> Generator[tuple[int, dict[str, Any]]]:
         try:
             client = library.Client(address)
         except (OSError, ValueError) as error:
