@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 from compiler.options import SEEDED, STRATEGIES
+from compiler.place.registry import strategy
 from lpu.compare_point import DEFAULT, Point, Task
 from lpu.compare_runner import run_tasks
 from lpu.document import FileError
@@ -123,9 +124,8 @@ class RackComparison:
         if agreement is not None:
             lines.append(f"agreement   {agreement:.3f} (ranks by the cost model and by the real scheduler)")
         lines += [
-            f"proved      {point.strategy}: no placement on its groups has a lower value in the cost model"
-            for point in self.good
-            if point.proved
+            f"proved      {name}: no placement on its groups has a lower value in the cost model"
+            for name in dict.fromkeys(point.strategy for point in self.good if point.proved)
         ]
         failed = dict.fromkeys(f"{point.strategy}: {point.error}" for point in self.points if point.error)
         lines += [f"failed      {text}" for text in failed]
@@ -215,13 +215,15 @@ def compare(
 ) -> Comparison:
     """Compare strategies on racks; `task` says the model, layout, budget, alpha and, if not 0, tp.
 
-    A strategy that draws nothing runs for one seed. Raises FileError, CompileError for a rack on which
-    `lpu compile` itself has no program.
+    A strategy that draws nothing runs for one seed. Raises OptionError for one that is not there, FileError
+    for a rack on which `lpu compile` itself has no program.
     """
     if not strategies or not racks:
         raise FileError(
             "compare: needs strategies and a rack. Write --strategies contiguous,annealing --rack lpx."
         )
+    for name in strategies:
+        strategy(name)
     out: list[RackComparison] = []
     for rack in racks:
         first = replace(task, rack=rack, strategy=DEFAULT)
@@ -241,7 +243,7 @@ def compare(
     return Comparison(model=task.model, racks=tuple(out))
 
 
-def spearman(ones: Sequence[float], others: Sequence[float]) -> float | None:
+def spearman(ones: Sequence[float | int], others: Sequence[float | int]) -> float | None:
     """Spearman's rank correlation, ties at their mean rank; None if one side has one rank only."""
     a, b = _places(ones), _places(others)
     mean = (len(a) + 1) / 2
@@ -251,7 +253,7 @@ def spearman(ones: Sequence[float], others: Sequence[float]) -> float | None:
     return sum((x - mean) * (y - mean) for x, y in zip(a, b, strict=True)) / (spread[0] * spread[1]) ** 0.5
 
 
-def _places(values: Sequence[float]) -> list[float]:
+def _places(values: Sequence[float | int]) -> list[float]:
     return [
         sum(other < value for other in values) + (sum(other == value for other in values) + 1) / 2
         for value in values

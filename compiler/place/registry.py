@@ -1,8 +1,10 @@
 """Strategies by name: ours, installed ones (entry point group `lpu.placement`), `package.module:function`."""
 
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,8 @@ def strategy(name: str) -> Strategy:
         return import_module(f"compiler.place.{name.replace('-', '_')}").place
     if ":" in name:
         module, _, attribute = name.partition(":")
+        if str(Path.cwd()) not in sys.path:  # as for models of the user's own
+            sys.path.append(str(Path.cwd()))
         load: Callable[[], Any] = lambda: getattr(import_module(module), attribute)
     else:
         named = [point for point in entry_points(group=GROUP) if point.name == name]
