@@ -7,14 +7,15 @@ The comparison is `lpu compare`; every argument that is not of this file goes to
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
-from measure import cores, machine, show
+from measure import machine, show
 
 
 def main() -> None:
@@ -39,15 +40,18 @@ def main() -> None:
             args.budget,
         ]
         start = time.perf_counter()
-        ran = subprocess.run(
+        with subprocess.Popen(
             [sys.executable, "-m", "lpu", "compare", args.model, *words, "--json", *out, *rest],
             stdout=subprocess.PIPE,
             text=True,
-            check=True,
             env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path.cwd()), *sys.path])},
-        )
+        ) as ran:
+            peak = Peak(ran.pid)
+            text, _ = ran.communicate()
         seconds = time.perf_counter() - start
-    body = json.loads(ran.stdout)
+    if ran.returncode:
+        sys.exit(ran.returncode)
+    body = json.loads(text)
     for one in body["racks"]:
         default, *points = one["points"]
         good = [point for point in points if not point["error"]]
@@ -59,8 +63,38 @@ def main() -> None:
     for line in body["rankings"]:
         print(line)
     show("seconds", seconds, "s", 900)
-    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
-    show(f"memory, {cores() + 1} x the largest process", (cores() + 1) * child, "GB", 4)
+    show("most memory of all its processes", peak.gb, "GB", 4)
+
+
+class Peak:
+    """The most memory that a process and its descendants held together, looked at twice a second (Linux)."""
+
+    def __init__(self, pid: int) -> None:
+        self.gb = 0.0
+        Thread(target=self._watch, args=(pid,), daemon=True).start()
+
+    def _watch(self, pid: int) -> None:
+        while Path(f"/proc/{pid}").exists():
+            self.gb = max(self.gb, sum(map(_held, _family(pid))) / 1e9)
+            time.sleep(0.5)
+
+
+def _family(pid: int) -> list[int]:
+    found = [pid]
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        with suppress(OSError):
+            for child in (task / "children").read_text().split():
+                found += _family(int(child))
+    return found
+
+
+def _held(pid: int) -> int:
+    """Bytes of a process, pages that it shares counted by its share."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    return 0
 
 
 if __name__ == "__main__":

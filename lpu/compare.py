@@ -227,7 +227,7 @@ def compare(
     out: list[RackComparison] = []
     for rack in racks:
         first = replace(task, rack=rack, strategy=DEFAULT)
-        (default,) = run_tasks([first], folder, 1, scheduler, progress)
+        (default,) = run_tasks([first], folder, jobs, scheduler, progress)
         if default.error and not task.tp:
             raise FileError(f"compare: {rack}: {default.error}")
         tasks = [

@@ -5,11 +5,14 @@ Figures of `Point` are modelled; those of `Point.measured` were timed.
 """
 
 import hashlib
+import inspect
 import json
+import sys
 import time
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,12 +25,12 @@ from compiler.errors import CompileError
 from compiler.graph import Graph
 from compiler.holds import holds, link_rows
 from compiler.isa import WORD_BYTES
-from compiler.options import CompileOptions
+from compiler.options import STRATEGIES, CompileOptions
 from compiler.pipeline import Source, compile_program, plan_of
 from compiler.place.cost import CostModel, Estimate, Exchanges
 from compiler.place.measure import shards_of
 from compiler.place.problem import Placement, Shards
-from compiler.place.registry import search
+from compiler.place.registry import search, strategy
 from compiler.program import Program
 from compiler.uses import schedule_blocks
 from fabric.rack import Rack
@@ -94,10 +97,26 @@ class Point:
 
 
 def key(task: Task) -> str:
-    """sha256 of what decides a point: the task, the model and rack as they are now, the version."""
+    """sha256 of what decides a point: the task, the model and rack as they are now, the code."""
     opened = _opened(task.model, json.dumps(task.chosen, sort_keys=True), task.rack)
-    body = [asdict(task), opened.model.about, opened.rack.to_manifest(), version("lpu-emulator")]
+    body = [asdict(task), opened.model.about, opened.rack.to_manifest(), _code(task.strategy)]
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+@lru_cache
+def _code(name: str) -> str:
+    """sha256 of the sources of the compiler, of this file, and of a strategy that is not ours."""
+    here = Path(__file__)
+    paths = [here, *sorted((here.parents[1] / "compiler").rglob("*.py"))]
+    if name not in (DEFAULT, *STRATEGIES):
+        try:
+            paths.append(Path(inspect.getfile(strategy(name))))
+        except (TypeError, OSError):  # a builtin, or an object that is called
+            paths.append(Path(sys.modules[type(strategy(name)).__module__].__file__ or __file__))
+    sha = hashlib.sha256(version("lpu-emulator").encode())
+    for path in paths:
+        sha.update(path.read_bytes())
+    return sha.hexdigest()
 
 
 def measure(task: dict[str, Any]) -> dict[str, Any]:

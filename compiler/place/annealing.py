@@ -81,17 +81,20 @@ def _chain(tables: Tables, cost: CostModel, first: list[int], random: Random, bu
                     best, lowest = list(at), value
                     cost.best.append((noted + valid, value))
             continue
-        i = int(draw() * count)
-        after = i + 1 if i + 1 < count else 0
-        choice = draw()
-        old = at[i]
-        if choice < 0.4:
-            new = at[i - 1]
-        elif choice < 0.8:
-            new = at[after]
-        else:
-            new = int(draw() * groups)
-        if new == old or used[new] + words[i] > room:
+        while True:  # until the block would move
+            i = int(draw() * count)
+            after = i + 1 if i + 1 < count else 0
+            choice = draw()
+            old = at[i]
+            if choice < 0.4:
+                new = at[i - 1]
+            elif choice < 0.8:
+                new = at[after]
+            else:
+                new = int(draw() * groups)
+            if new != old:
+                break
+        if used[new] + words[i] > room:
             continue
         valid += 1
         row, before, mine = alone[i], give[i - 1][at[i - 1]], give[i]
