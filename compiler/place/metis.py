@@ -28,8 +28,7 @@ def place(shards: Shards, rack: Rack, cost: CostModel, seed: int, budget: int) -
     scale = max(sum(words) // (SCALE * 1000), 1)
     _, parts = library.part_graph(
         min(rack.chips, len(words)),
-        xadj=begins,
-        adjncy=near,
+        adjacency=library.CSRAdjacency(begins, near),
         vweights=[max(one // scale, 1) for one in words],
         eweights=weights,
         options=library.Options(seed=seed),

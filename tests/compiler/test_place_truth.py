@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -109,3 +110,15 @@ def test_the_same_seed_gives_the_same_bytes_in_other_processes_under_other_hash_
     ]
     assert texts[0] == texts[1]
     assert len(texts[0].split()) == 3
+
+
+def test_cpsat_proves_what_it_says_it_proves_or_says_that_it_is_not_installed() -> None:
+    for case in [case for case in CASES if len(case.needs) <= 12]:
+        cost = case.cost()
+        if find_spec("ortools") is None:
+            with pytest.raises(PlacementError, match="needs ortools"):
+                search("cpsat", cost.shards, cost.rack, cost, 0, BUDGET)
+            continue
+        found = cost.estimate(search("cpsat", cost.shards, cost.rack, cost, 0, BUDGET)).value
+        assert cost.proved
+        assert found == case.optimum
