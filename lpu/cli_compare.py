@@ -77,7 +77,9 @@ def compare(
     """Compare placement strategies: each placement goes through the real scheduler and the checker."""
     import os
 
-    from lpu.compare import HEADERS, Task, compare
+    from lpu import api
+    from lpu.compare import HEADERS
+    from lpu.compare_point import Task
     from lpu.document import FileError
 
     terminal = TERMINAL.get()
@@ -99,12 +101,13 @@ def compare(
         need_matplotlib()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with progress() as bar:
-        found = compare(
-            task,
-            _words(rack),
+        found = api.compare(
+            model,
             _words(strategies),
-            seeds,
-            folder=Path(output) if output else None,
+            racks=_words(rack),
+            seeds=seeds,
+            task=task,
+            folder=output or None,
             jobs=jobs or cores,
             scheduler=scheduler,
             progress=bar,

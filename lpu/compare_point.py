@@ -23,7 +23,6 @@ from compiler.bounds import bounds
 from compiler.capture import capture
 from compiler.errors import CompileError
 from compiler.graph import Graph
-from compiler.holds import holds, link_rows
 from compiler.isa import WORD_BYTES
 from compiler.options import STRATEGIES, CompileOptions
 from compiler.pipeline import Source, compile_program, plan_of
@@ -36,6 +35,7 @@ from compiler.uses import schedule_blocks
 from fabric.rack import Rack
 from lpu.check import require
 from lpu.check_findings import HazardError
+from lpu.compare_loads import loads, stages
 from lpu.files import read_rack
 from lpu.folder import check_program, quiet
 from lpu.load import OpenModel
@@ -229,55 +229,13 @@ def _point(
         bound_cycles=max(bound.cycles for bound in bounds(program, context)),
         clock_hz=clock,
         busy_cycles=busy.tolist(),
-        stage=_stages(program),
+        stage=stages(program),
         program_sha256=str(manifest["digest"]),
         logits_sha256=logits,
         reference_sha256=reference,
         measured=measured,
         **found,
     )
-
-
-def loads(program: Program, context: int) -> tuple[np.ndarray, int, int]:
-    """Cycles of the busiest unit class of every chip, of the most loaded link; words times links crossed."""
-    manifest = program.manifest
-    planes, chains, chips = manifest["chip"]["planes"], manifest["chip"]["vxm_chains"], manifest["chips"]
-    busy = np.zeros((3, chips), np.int64)
-    lanes = np.array(manifest["links"], np.int64).reshape(-1, 5)[:, 2]
-    links = np.zeros(len(lanes), np.int64)
-    hop_words = 0
-    for call in program.calls:
-        columns = program.expand_call(call, context)
-        if not len(columns):
-            continue
-        hold = holds(columns, manifest)
-        moved = columns.peer >= 0
-        unit = np.minimum(columns.unit // planes, 2)
-        for kind in range(3):
-            mine = ~moved & (unit == kind)
-            busy[kind] += np.bincount(columns.chip[mine], hold[mine], chips).astype(np.int64)
-        rows = link_rows(manifest, columns.chip[moved], columns.peer[moved])
-        links += np.bincount(rows, (hold * columns.aux)[moved], len(lanes)).astype(np.int64)
-        hop_words += int(columns.n[moved].sum()) * manifest["rows"]
-    each = -(-busy // np.array([planes, planes, chains])[:, None])
-    return each.max(axis=0), int((-(-links // lanes)).max(initial=0)), hop_words
-
-
-def _stages(program: Program) -> list[int]:
-    """By chip, which of the groups of blocks uses it first, in order of the step; -1: none."""
-    stage = [-1] * program.manifest["chips"]
-    count = 0
-    for call in program.calls:
-        if call.name == "angles":
-            continue
-        block = program.blocks[call.block]
-        rows = next(iter(block.columns.values()))
-        own = np.unique(rows.chip[rows.peer < 0]).tolist()
-        fresh = [call.chips[rank] for rank in own if stage[call.chips[rank]] < 0]
-        for chip in fresh:
-            stage[chip] = count
-        count += bool(fresh)
-    return stage
 
 
 def _thinned(best: list[tuple[int, int]], most: int = 200) -> list[tuple[int, int]]:
