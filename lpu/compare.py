@@ -179,8 +179,10 @@ class Comparison:
             names = [name for name in first if name in found and name != DEFAULT]
             ranks = [_places([one[name] for name in names]) for one in (first, found)]
             agreement = spearman([first[name] for name in names], [found[name] for name in names])
+            ratios = [{name: one[name] / min(one.values()) for name in names} for one in (first, found)]
             moved = [
-                f"{name} {ranks[0][i]:g} to {ranks[1][i]:g}"
+                f"{name} {ranks[0][i]:g} to {ranks[1][i]:g} "
+                f"({ratios[0][name]:.3f} to {ratios[1][name]:.3f} of the best)"
                 for i, name in enumerate(names)
                 if ranks[0][i] != ranks[1][i]
             ]

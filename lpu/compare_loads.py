@@ -1,4 +1,4 @@
-"""What a program asks of every chip and link for one token, and which chips work at which stage of the step."""
+"""What a program asks of every chip and link for one token, and the stage that each chip is in."""
 
 import numpy as np
 
