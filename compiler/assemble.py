@@ -5,13 +5,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from math import lcm
 from typing import Any
 
 import numpy as np
 
 from compiler.angles import angle_block, angle_params, angle_words
 from compiler.errors import CapacityError
-from compiler.graph import Graph
 from compiler.isa import WORD_BYTES, ceil_div
 from compiler.lower import Plan
 from compiler.program import Block, Call, Program, digest
@@ -45,11 +45,15 @@ class SramMap:
         return np.stack(columns, axis=-1).reshape(-1, 3, 2).tolist()
 
 
-def assemble(rack: Rack, model: dict[str, Any], scheduled: Scheduled) -> Program:
-    """The program of scheduled blocks one after another; raises CapacityError if a chip is too small."""
+def assemble(
+    rack: Rack, model: dict[str, Any], scheduled: Scheduled, sram: SramMap, prefill: int = 0
+) -> Program:
+    """The program of scheduled blocks one after another.
+
+    prefill: tokens of a chunk where there is a prefill program with the same memory image.
+    """
     plan, templates, uses, groups = scheduled.plan, scheduled.templates, scheduled.uses, scheduled.groups
     graph = plan.graph
-    sram = _sram(graph, rack, templates, uses, groups)
     angles = angle_block(graph, len(groups[0]), plan.contexts)
     names = {use.template: use.block.name for use in reversed(uses)}
     blocks = [angles] + [
@@ -63,6 +67,8 @@ def assemble(rack: Rack, model: dict[str, Any], scheduled: Scheduled) -> Program
         "model": model,
         "options": asdict(scheduled.options),
         "contexts": list(plan.contexts),
+        "chunk": plan.chunk,
+        "prefill": prefill,
         **rack.to_manifest(),
     }
     manifest: dict[str, Any] = {
@@ -72,6 +78,7 @@ def assemble(rack: Rack, model: dict[str, Any], scheduled: Scheduled) -> Program
         "versions": {"lpu-emulator": version("lpu-emulator")},
         "groups": [list(group) for group in groups],
         "rows": graph.batch,
+        "sequences": plan.cached,
         "capacity": plan.capacity,
         "kernels": plan.kernels.items,
         "regions": sram.regions(),
@@ -86,24 +93,26 @@ def assemble(rack: Rack, model: dict[str, Any], scheduled: Scheduled) -> Program
     return program
 
 
-def _sram(
-    graph: Graph,
-    rack: Rack,
-    templates: Sequence[Template],
-    uses: Sequence[Use],
-    groups: Sequence[tuple[int, ...]],
-) -> SramMap:
+def sram_map(rack: Rack, scheduled: Scheduled, *others: Scheduled) -> SramMap:
+    """Where transients, KV and weights lie, with room for the transients of `others` too.
+
+    Raises CapacityError if a chip is too small.
+    """
     transient, kv, weights = (np.zeros(rack.chips, np.int64) for _ in range(3))
-    for chips in groups:
-        weights[list(chips)] += angle_words(graph)
-    for use in uses:
-        made = templates[use.template]
-        touched = list(use.chips[: len(made.transient_words)])
+    for chips in scheduled.groups:
+        weights[list(chips)] += angle_words(scheduled.plan.graph)
+    for use in scheduled.uses:
+        made = scheduled.templates[use.template]
         own = list(use.chips[: len(made.weight_words)])
-        transient[touched] = np.maximum(transient[touched], made.transient_words)
         kv[own] += made.kv_words
         weights[own] += made.weight_words
-    transient = ceil_div(transient, graph.batch) * graph.batch
+    for each in (scheduled, *others):
+        for use in each.uses:
+            made = each.templates[use.template]
+            touched = list(use.chips[: len(made.transient_words)])
+            transient[touched] = np.maximum(transient[touched], made.transient_words)
+    rows = lcm(*(each.plan.graph.batch for each in (scheduled, *others)))
+    transient = ceil_div(transient, rows) * rows
     used = transient + kv + weights
     worst = int(np.argmax(used))
     if used[worst] > rack.chip.sram_words:

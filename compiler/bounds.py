@@ -48,7 +48,7 @@ def work(columns: Columns, kernels: list[Kernel], batch: int, chips: int) -> Wor
     for op in (Op.QK, Op.PV):
         for aux in np.unique(columns.aux[columns.op == op]).tolist():
             rows, k = (columns.op == op) & (columns.aux == aux), kernels[aux]
-            kv[rows] = batch * k["chunk"] * k["head_dim"] * (2 if k["kv"] == "fp16" else 1)
+            kv[rows] = k["sequences"] * k["chunk"] * k["head_dim"] * (2 if k["kv"] == "fp16" else 1)
             macs[rows] = batch * k["group"] * k["chunk"] * k["head_dim"]
     return Work(
         **{

@@ -23,6 +23,10 @@ def _heads(n: Any, k: Kernel) -> Any:
     return n * k["head_dim"]
 
 
+def _group(n: Any, k: Kernel) -> Any:
+    return n * k["group"] * k["head_dim"]
+
+
 def _scores(n: Any, k: Kernel) -> Any:
     return k["group"] * k["chunk"] + 0 * n
 
@@ -38,7 +42,9 @@ _VXM: dict[Op, tuple[Callable[[Any, Kernel], Any], int, bool]] = {
     Op.KVW: (lambda n, k: 2 * k["head_dim"] + 0 * n, 1, False),
     Op.SMAX: (lambda n, k: n * k["group"] * k["chunk"], 1, True),
     Op.EXP: (_scores, 4, True),
-    Op.AOUT: (lambda n, k: n * k["group"] * k["head_dim"], 1, False),
+    Op.AOUT: (_group, 1, False),
+    Op.ASUM: (_group, 1, False),
+    Op.AEND: (_group, 1, False),
     Op.RED: (lambda n, k: F32_LANES * n * k["parts"], 1, False),
     Op.ADD: (_lanes_of_lines, 1, False),
     Op.GLU: (_lanes_of_lines, 4, False),
@@ -77,8 +83,9 @@ def timing(op: Op, n: Any, kernel: Kernel, chip: ChipSpec, rows: int) -> tuple[A
         return hold, hold + chip.mxm_fill_cycles
     if op in (Op.QK, Op.PV):
         install = kernel["chunk"] * kernel["head_dim"] * (2 if kernel["kv"] == "fp16" else 1)
-        stream = ceil_div(kernel["chunk"], TILE_ROWS) * kernel["group"]
-        hold = rows * max(ceil_div(install, chip.plane_bytes_per_cycle), stream) + 0 * n
+        share = rows // kernel["sequences"]  # K or V of a sequence is installed once for all of its rows
+        stream = share * ceil_div(kernel["chunk"], TILE_ROWS) * kernel["group"]
+        hold = kernel["sequences"] * max(ceil_div(install, chip.plane_bytes_per_cycle), stream) + 0 * n
         return hold, hold + chip.mxm_fill_cycles
     lanes, passes, reduces = _VXM[op]
     words = rows * moved_lines(op, n, kernel)

@@ -42,7 +42,8 @@ class Op(IntEnum):
         6  # dst fp16 <- n dense heads at src (f32, or fp16 by kernel), table src2 (weights) at the position
     )
     CAST = 7  # dst fp16 lines <- n f32 lines at src, rounded
-    KVW = 8  # KV words at dst (kv), at the step's position <- K heads src, V heads src2 (one kv head, fp16)
+    KVW = 8  # KV words at dst (kv), at the step's position <- K heads src, V heads src2 (one kv head, fp16);
+    #          a head dealt over several regions: src3 is the stripe of this one, others take nothing
     QK = 9  # dst scores <- q heads src (fp16), K of chunk n at src2 (kv)
     SMAX = 10  # dst one line (f32 lane per head: max) <- scores of n chunks at src
     EXP = 11  # dst weights (int32), a line of sums <- scores of one chunk src, max lines of all chunks src2
@@ -50,11 +51,15 @@ class Op(IntEnum):
     AOUT = 13  # dst fp16 heads <- n wide partials at src, n sum lines at src2 (a stride apart)
     MM = 14  # accumulator dst of the plane += k tile at src (fp16 lines) x weight tile src2 (80 n words)
     WB = 15  # dst n f32 (or 4n wide) lines <- accumulator src of the plane, scale words src2; src3 MMs in it
-    RED = 16  # dst n f32 lines <- parts wide partials of 4n lines each at src, scale words src2 (weights)
+    RED = 16  # dst n f32 (or 4n wide) lines <- parts wide partials of 4n lines at src, scale words src2
     ADD = 17  # dst n f32 lines <- n f32 lines src + n f32 lines src2
     GLU = 18  # dst fp16 lines <- gate n f32 lines src, up n f32 lines src2
     ARGMAX = 19  # dst one line (f32 value, int32 index) <- n logits lines src, first of global line src3
     ARGRED = 20  # dst one line (value, index) <- n such lines at src
+    ASUM = (
+        21  # dst one wide partial and its sum line <- n wide partials at src, n sum lines at src2 (as AOUT)
+    )
+    AEND = 22  # dst fp16 heads <- n results of ASUM at src, all stripes of one kv head
 
 
 COLUMNS = ("op", "chip", "unit", "t0", "t1", "dst", "src", "src2", "src3", "aux", "n", "peer", "lane")
@@ -101,9 +106,24 @@ def kv_words(head_dim: int, kv: str) -> int:
     return ceil_div(2 * head_dim * (2 if kv == "fp16" else 1), WORD_BYTES)
 
 
+def stripes(k: Kernel) -> int:
+    """Regions that the tokens of a kv head are dealt over, 80 tokens (a score line) at a time."""
+    return int(k.get("stripes", 1))
+
+
 def score_lines(k: Kernel) -> int:
     """Lines that the scores of one chunk take: one row of `chunk` f32 lanes per query head of the group."""
     return k["group"] * k["chunk"] // F32_LANES
+
+
+def wide(k: Kernel) -> bool:
+    """Whether a WB or RED row leaves partial sums, unscaled, rather than f32."""
+    return bool(k.get("wide"))
+
+
+def merged_lines(k: Kernel) -> int:
+    """Lines of a wide partial of all heads of the group and of the sums that belong to it."""
+    return ceil_div(k["group"] * k["head_dim"], WIDE_LANES) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +161,12 @@ def _one(n: Any, k: Kernel) -> Any:
 
 
 def _kv_chunk(n: Any, k: Kernel) -> Any:
-    return k["rows"] * k["kv_stride"] + 0 * n
+    return k["cached"] * k["kv_stride"] + 0 * n
 
 
-# Reads, per opcode. KV operands name the region of one (layer, kv head); the chunk is data of the row.
+# Reads, per opcode. KV operands name the region of one (layer, kv head): `kv_stride` words for each of the
+# `cached` sequences. The chunk is data of the row; which `sequences` of them a step takes is data of the
+# step, as its positions are, and each of them has rows / sequences rows.
 READS: dict[Op, tuple[Operand, ...]] = {
     Op.SEND: (Operand("src", TRANSIENT, _same),),
     Op.FORWARD: (Operand("src", TRANSIENT, _same),),
@@ -186,6 +208,11 @@ READS: dict[Op, tuple[Operand, ...]] = {
         Operand("src", TRANSIENT, lambda n, k: n * ceil_div(k["group"] * k["head_dim"], WIDE_LANES)),
         Operand("src2", TRANSIENT, _one, lambda k: score_lines(k) + 1),
     ),
+    Op.ASUM: (
+        Operand("src", TRANSIENT, lambda n, k: n * ceil_div(k["group"] * k["head_dim"], WIDE_LANES)),
+        Operand("src2", TRANSIENT, _one, lambda k: score_lines(k) + 1),
+    ),
+    Op.AEND: (Operand("src", TRANSIENT, lambda n, k: n * merged_lines(k)),),
     Op.MM: (
         Operand("src", TRANSIENT, lambda n, k: k["k_lines"] + 0 * n),
         Operand("src2", WEIGHTS, lambda n, k: F32_LANES * n),
@@ -193,7 +220,7 @@ READS: dict[Op, tuple[Operand, ...]] = {
     Op.WB: (Operand("src2", WEIGHTS, lambda n, k: 0 * n if k["wide"] else n),),
     Op.RED: (
         Operand("src", TRANSIENT, lambda n, k: 4 * n * k["parts"]),
-        Operand("src2", WEIGHTS, _same),
+        Operand("src2", WEIGHTS, lambda n, k: 0 * n if wide(k) else n),
     ),
     Op.ADD: (Operand("src", TRANSIENT, _same), Operand("src2", TRANSIENT, _same)),
     Op.GLU: (Operand("src", TRANSIENT, _same), Operand("src2", TRANSIENT, _same)),
@@ -217,9 +244,11 @@ WRITES: dict[Op, Operand | None] = {
     Op.EXP: Operand("dst", TRANSIENT, lambda n, k: score_lines(k) + 1 + 0 * n),
     Op.PV: Operand("dst", TRANSIENT, _group(WIDE_LANES)),
     Op.AOUT: Operand("dst", TRANSIENT, _group(F16_LANES)),
+    Op.ASUM: Operand("dst", TRANSIENT, lambda n, k: merged_lines(k) + 0 * n),
+    Op.AEND: Operand("dst", TRANSIENT, _group(F16_LANES)),
     Op.MM: None,
     Op.WB: Operand("dst", TRANSIENT, lambda n, k: 4 * n if k["wide"] else n),
-    Op.RED: Operand("dst", TRANSIENT, _same),
+    Op.RED: Operand("dst", TRANSIENT, lambda n, k: 4 * n if wide(k) else n),
     Op.ADD: Operand("dst", TRANSIENT, _same),
     Op.GLU: Operand("dst", TRANSIENT, _f16_of_f32),
     Op.ARGMAX: Operand("dst", TRANSIENT, _one),

@@ -41,14 +41,23 @@ LOWER: dict[str, Callable[[Lowering, Node], None]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What all blocks of a compilation share."""
+    """What all blocks of a compilation share.
+
+    capacity, cached: tokens of KV per rank and head, and sequences, of the cache. cp: ranks that the context
+    of each KV head is dealt over. chunk: rows of each sequence in a step. detours: whether large transfers
+    may go round by chips that have no part in a block.
+    """
 
     graph: Graph
     demands: Demands
     chip: ChipSpec
     contexts: tuple[int, ...]
     capacity: int
+    cached: int
+    chunk: int
     kernels: Kernels
+    cp: int = 1
+    detours: bool = True
 
 
 def lower(
@@ -59,11 +68,15 @@ def lower(
         graph=plan.graph,
         demands=plan.demands,
         params={value: i for i, value in enumerate(block.params)},
+        result=block.result,
         group=group,
         router=router,
         chip=plan.chip,
         context=context,
         capacity=plan.capacity,
+        cached=plan.cached,
+        cp=plan.cp,
+        detours=plan.detours,
         kernels=plan.kernels,
         rows=RowBuilder(),
         weights=WeightArena(group.ranks),

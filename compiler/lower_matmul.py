@@ -1,21 +1,23 @@
-"""Lowering of matmuls: tiles on MXM planes, write-backs, and the reduction of partial sums between ranks."""
+"""Lowering of matmuls: tiles on MXM planes and write-backs."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from compiler.collective import partials, ramp, reduce, scale_words
 from compiler.errors import CompileError
 from compiler.graph import Node, View
 from compiler.isa import F32_LANES, TAG_SHIFT, TILE_ROWS, Op, ceil_div
 from compiler.layout import Demand, Lines, lay
 from compiler.lowering import Lowering
-from compiler.program import SCALE, TILE
+from compiler.program import TILE
 
 
 def tile_cut(lines: int, planes: int, rows: int) -> np.ndarray:
     """Widths (1..4 lines) of the column tiles that `lines` output lines are cut into, evenly over the planes.
 
     A tile narrower than `rows` lines takes no less time than `rows` cycles, so wide batches use wide tiles.
+    `rows` are those of a decode step in a prefill program too: both read the same preloaded tiles.
     """
     least = int(ceil_div(lines, 4))
     most = int(ceil_div(lines, min(4, rows)))
@@ -53,7 +55,7 @@ def _chunks(low: Lowering, owner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(first line, lines) of each column tile: the lines of one owner, cut by `tile_cut`."""
     runs = np.flatnonzero(np.diff(owner, prepend=-1))
     sizes = np.diff(np.append(runs, len(owner)))
-    widths = [tile_cut(int(size), low.chip.planes, low.batch) for size in sizes]
+    widths = [tile_cut(int(size), low.chip.planes, low.cached) for size in sizes]
     first = [run + np.cumsum(width) - width for run, width in zip(runs, widths, strict=True)]
     return np.concatenate(first), np.concatenate(widths)
 
@@ -107,10 +109,10 @@ def _multiply(low: Lowering, nodes: list[Node], source: Lines, out: Lines, tenso
     codes, scales = _slots(low, nodes, source, out, tensor)
     chains = _chains(low, source, out)
     chain = np.repeat(np.arange(len(chains.chunk)), chains.length)  # of each product
-    k = chains.begin[chain] + _ramp(chains.length)
+    k = chains.begin[chain] + ramp(chains.length)
     width, first, rank = chains.width[chain], chains.first[chain], chains.rank[chain]
     product = np.repeat(np.arange(len(chain)), width)  # of each preloaded line of a tile
-    line = first[product] + _ramp(width)
+    line = first[product] + ramp(width)
     uid = low.weight_uid()
     tags = (uid << TAG_SHIFT) | (k[product] * out.lines + line)
     address = low.weights.load(
@@ -138,17 +140,11 @@ def _multiply(low: Lowering, nodes: list[Node], source: Lines, out: Lines, tenso
         src2_tag=tags[begin],
         dst_tag=out.tag(first),
     )
-    last = _write_back(low, out, chains, scales)
+    last = _write_back(low, nodes, out, chains, scales)
     low.rows.edge(products, last[chain])
     earlier = _emptied_by(low, chains, last)[chain]
     reused = earlier >= 0
     low.rows.edge(earlier[reused], products[reused])
-
-
-def _ramp(counts: np.ndarray) -> np.ndarray:
-    """0 .. c-1 for each count, end to end."""
-    ends = np.cumsum(counts)
-    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
 
 
 def _slots(
@@ -186,8 +182,10 @@ def _emptied_by(low: Lowering, chains: _Chains, last: np.ndarray) -> np.ndarray:
     return emptied
 
 
-def _write_back(low: Lowering, out: Lines, chains: _Chains, scales: np.ndarray) -> np.ndarray:
-    """WB rows of the chains; with several K parts they leave wide partials that RED adds at the owner."""
+def _write_back(
+    low: Lowering, nodes: list[Node], out: Lines, chains: _Chains, scales: np.ndarray
+) -> np.ndarray:
+    """WB rows of the chains; with several K parts they leave wide partials that `collective` adds."""
     fields = {
         "rank": chains.rank,
         "pin": chains.plane,
@@ -197,58 +195,18 @@ def _write_back(low: Lowering, out: Lines, chains: _Chains, scales: np.ndarray) 
         "src3": chains.length,
     }
     if low.group.k_parts == 1:
-        address, tags = _scale(low, out, chains.rank, chains.chunk, scales)
+        address, tags = scale_words(low, out, chains.rank, chains.chunk, scales)
         aux, dst_tag = low.kernels.index("wb", wide=False), out.tag(chains.first)
         return low.rows.add(Op.WB, aux=aux, src2=address, src2_tag=tags, dst_tag=dst_tag, **fields)
     live = np.unique(chains.part)
-    parts = len(live)
-    base = 4 * parts * (np.cumsum(out.count) - out.count)
-    size = 4 * chains.width
-    begin = base[chains.chunk] + size * np.searchsorted(live, chains.part)
-    lines = 4 * parts * out.lines
-    owner = np.empty(lines, np.int64)
-    owner[np.repeat(begin, size) + _ramp(size)] = np.repeat(chains.rank, size)
-    partial = low.value("wide", owner, first=begin, count=size)
-    wide = low.rows.add(Op.WB, aux=low.kernels.index("wb", wide=True), dst_tag=partial.tag(begin), **fields)
-    need = np.zeros((low.group.ranks, lines), bool)
-    need[np.repeat(out.owner[out.first], 4 * parts * out.count), np.arange(lines)] = True
-    low.gather(partial, need)
-    every = np.arange(len(out.first))
-    home = out.owner[out.first]
-    address, tags = _scale(low, out, home, every, scales)
-    low.rows.add(
-        Op.RED,
-        rank=home,
-        n=out.count,
-        aux=low.kernels.index("red", parts=parts),
-        src_tag=partial.tag(base),
-        src2=address,
-        src2_tag=tags,
-        dst_tag=out.tag(out.first),
+    made, place = partials(low, out, live)
+    at = place[chains.chunk, np.searchsorted(live, chains.part)]
+    begin = made.base[chains.chunk] + 4 * chains.width * at
+    wide = low.rows.add(
+        Op.WB, aux=low.kernels.index("wb", wide=True), dst_tag=made.value.tag(begin), **fields
     )
+    reduce(low, nodes, out, made, scales)
     return wide
-
-
-def _scale(
-    low: Lowering, out: Lines, rank: np.ndarray, chunk: np.ndarray, scales: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Load the scale words of each chunk on its rank; (address, tag) of the first."""
-    width = out.count[chunk]
-    line = np.repeat(out.first[chunk], width) + _ramp(width)
-    uid = low.weight_uid()
-    tags = (uid << TAG_SHIFT) | line
-    address = low.weights.load(
-        np.repeat(rank, width),
-        1,
-        kind=SCALE,
-        tensor=scales[line],
-        k0=0,
-        n0=line * F32_LANES,
-        lines=1,
-        tag=tags,
-    )
-    begin = np.cumsum(width) - width
-    return address[begin], tags[begin]
 
 
 def matmul_views(nodes: list[Node]) -> dict[View, list[Node]]:

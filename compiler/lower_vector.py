@@ -200,7 +200,7 @@ def lower_glu(low: Lowering, node: Node) -> None:
 
 
 def lower_add(low: Lowering, node: Node) -> None:
-    """add: where the freshly computed operand lies; the residual is held there already or is sent."""
+    """add: wherever the freshly computed operand lies; the residual is held there already or is sent."""
     pairs = [low.segments(view, node) for view in node.inputs]
     if pairs[0][0].uid > pairs[1][0].uid:
         pairs.reverse()
@@ -208,8 +208,9 @@ def lower_add(low: Lowering, node: Node) -> None:
     count = len(segments)
     total = node.inputs[0].width
     owner = new.owner[segments.first]
+    held = new.held[: low.group.ranks, segments.first]
     need = np.zeros((low.group.ranks, old.lines), bool)
-    need[owner, old_segments.first] = True
+    need[:, old_segments.first] = held
     low.gather(old, need)
     steady = np.diff(segments.first, prepend=-9) == 1
     starts_row = np.isin(segments.first, new.first) | ~steady
@@ -217,14 +218,16 @@ def lower_add(low: Lowering, node: Node) -> None:
     n = np.diff(np.append(first, count))
     _, columns = natural(total, low.group.ranks)
     out = low.value("f32", owner, columns, first=first, count=n)
+    out.held[: low.group.ranks] = held
+    row, rank = np.nonzero(held[:, first].T)
     low.rows.add(
         Op.ADD,
-        rank=owner[first],
-        n=n,
+        rank=rank,
+        n=n[row],
         aux=low.kernels.index("add"),
-        src_tag=old.tag(old_segments.first[first]),
-        src2_tag=new.tag(segments.first[first]),
-        dst_tag=out.tag(first),
+        src_tag=old.tag(old_segments.first[first[row]]),
+        src2_tag=new.tag(segments.first[first[row]]),
+        dst_tag=out.tag(first[row]),
     )
     _natural_segments(low, node.outputs[0], out, total)
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from compiler.detour import Send, Tree, deal
 from compiler.errors import CompileError
 from compiler.graph import Graph, Node, View
 from compiler.isa import F32_LANES, Op, ceil_div
@@ -44,6 +45,10 @@ class Group:
 class Lowering:
     """What is known while one block is lowered.
 
+    result: the value that the block hands on.
+    cached: sequences of the KV cache, and so the rows that a decode step takes.
+    cp: ranks that the context of each KV head is dealt over; capacity: its tokens per rank.
+    detours: whether large transfers may go round; detoured: whether one does.
     turns: matmul chains so far by rank.
     drains: the write-back that last emptied each [rank, accumulator], or -1.
     """
@@ -51,11 +56,14 @@ class Lowering:
     graph: Graph
     demands: Demands
     params: dict[int, int]
+    result: int
     group: Group
     router: Router
     chip: ChipSpec
     context: int
     capacity: int
+    cached: int
+    cp: int
     kernels: Kernels
     rows: RowBuilder
     weights: WeightArena
@@ -65,6 +73,8 @@ class Lowering:
     values: list[Lines] = field(default_factory=list)
     uids: int = 1
     angles: set[str] = field(default_factory=set)
+    detours: bool = True
+    detoured: bool = False
     turns: np.ndarray = field(init=False)
     drains: np.ndarray = field(init=False)
 
@@ -137,13 +147,33 @@ class Lowering:
         keys: dict[tuple[int, bytes], list[int]] = {}
         for i in np.flatnonzero(wanted.any(axis=1)):
             keys.setdefault((int(owners[i]), wanted[i].tobytes()), []).append(int(i))
+        sends: list[Send] = []
         for (owner, _), ranges in keys.items():
             targets = tuple(int(rank) for rank in np.flatnonzero(wanted[ranges[0]]))
-            self._send(value, owner, targets, np.array(ranges))
+            count = value.count[ranges]
+            sends.append(Send(owner, targets, int(count.sum()), int(count.max())))
+        dealt = deal(self.router, sends, self.batch) if self.detours else None
+        for i, (send, ranges) in enumerate(zip(sends, keys.values(), strict=True)):
+            first, count = value.first[ranges], value.count[ranges]
+            shortest = self.router.tree(send.source, send.targets)
+            if dealt is None or all(tree == shortest for tree in dealt[i]):
+                self._send(value, send.source, shortest, first, count)
+            else:
+                self._deal(value, send.source, dealt[i], first, count)
 
-    def _send(self, value: Lines, owner: int, targets: tuple[int, ...], ranges: np.ndarray) -> None:
-        first, count = value.first[ranges], value.count[ranges]
-        edges = self.router.tree(owner, targets)
+    def _deal(
+        self, value: Lines, owner: int, trees: list[Tree], first: np.ndarray, count: np.ndarray
+    ) -> None:
+        """Send line by line, each over its own tree, in the order of the lines."""
+        self.detoured = True
+        line = np.repeat(first - np.cumsum(count) + count, count) + np.arange(count.sum())
+        begin = 0
+        for end in range(1, len(trees) + 1):
+            if end == len(trees) or trees[end] != trees[begin]:
+                self._send(value, owner, trees[begin], line[begin:end], np.ones(end - begin, np.int64))
+                begin = end
+
+    def _send(self, value: Lines, owner: int, edges: Tree, first: np.ndarray, count: np.ndarray) -> None:
         parent = np.array([e.parent for e in edges])
         child = np.array([e.child for e in edges])
         fresh = ~value.held[child[None, :], first[:, None]]

@@ -28,18 +28,20 @@ class CompileOptions:
 
     tp: chips per group (tensor parallel); None: the fastest single-token latency that fits.
     pp: groups that the blocks are spread over (pipeline); None: as few as fit.
+    cp: ranks that the context of each KV head is dealt over (context parallel); None: whatever is fastest.
     layout: how matmuls split in a group: by columns, by rows, or both ("2d").
     placement, seed: which chips form a group; most of compiler/place/ choose the group of each block too.
     """
 
     tp: int | None = None
     pp: int | None = None
+    cp: int | None = None
     layout: str = "column"
     placement: str = "contiguous"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, value in (("--tp", self.tp), ("--pp", self.pp)):
+        for name, value in (("--tp", self.tp), ("--pp", self.pp), ("--cp", self.cp)):
             if value is not None and value < 1:
                 raise OptionError(
                     "options", name, f"is {value}, must be at least 1", "Give a positive count."

@@ -1,10 +1,13 @@
 """The whole compiler on one screen: step -> graph -> blocks -> scheduled templates -> program."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from compiler.assemble import assemble
+import jax
+
+from compiler.assemble import assemble, sram_map
 from compiler.blocks import cut
 from compiler.capture import capture
 from compiler.errors import CapacityError, CompileError, OptionError
@@ -15,13 +18,16 @@ from compiler.lower_attention import kv_capacity
 from compiler.options import CompileOptions
 from compiler.program import Program
 from compiler.rows import Kernels
-from compiler.uses import Candidate, Progress, Scheduled, schedule_blocks
+from compiler.uses import Candidate, Progress, Scheduled, place_blocks, schedule_blocks
 from fabric.rack import Rack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """What is compiled: a traceable decode step, its shapes, and what the manifest says of the model."""
+    """What is compiled: a traceable step, its shapes, and what the manifest says of the model.
+
+    chunk: tokens of each sequence that it takes, 1 to decode.
+    """
 
     step: Callable[..., Any]
     params: dict[str, Any]
@@ -30,6 +36,12 @@ class Source:
     cache: Any
     contexts: tuple[int, ...]
     model: dict[str, Any]
+    chunk: int = 1
+
+    @property
+    def cached(self) -> int:
+        """Sequences of the KV cache."""
+        return next((leaf.shape[0] for leaf in jax.tree.leaves(self.cache)), self.tokens.shape[0])
 
 
 def quiet(stage: str, done: int, total: int) -> None:
@@ -53,7 +65,61 @@ def compile_program(
 
     chosen = _fastest(rack, scheduled) if options.tp is None else scheduled(options.tp)
     progress("assemble", 0, 1)
-    return assemble(rack, source.model, chosen)
+    return assemble(rack, source.model, chosen, sram_map(rack, chosen))
+
+
+def compile_pair(
+    source: Source, chunk: Source, rack: Rack, options: CompileOptions, progress: Progress = quiet
+) -> tuple[Program, Program]:
+    """Compile a decode step, and a step of the same model that prefills a chunk of one sequence of its cache.
+
+    Both programs have one memory image: the same weights, KV and placement, chosen for the decode step.
+    Raises CompileError as `compile_program` does, of what the chunk adds in terms of `--prefill`.
+    """
+    progress("capture", 0, 1)
+    graph = capture(source.step, source.params, source.tokens, source.position, source.cache)
+    long = capture(chunk.step, chunk.params, chunk.tokens, chunk.position, chunk.cache)
+    blocks, long_blocks = cut(graph), cut(long)
+    fitting = replace(chunk, contexts=tuple(c for c in source.contexts if c >= chunk.chunk))
+    if not fitting.contexts:
+        raise OptionError(
+            "options",
+            f"--prefill {chunk.chunk}",
+            f"is above the longest context, {max(source.contexts)}",
+            f"Give --prefill {max(source.contexts)} or less.",
+        )
+
+    def scheduled(tp: int) -> Scheduled:
+        plan, here = plan_of(source, graph, rack), replace(options, tp=tp)
+        beside = plan_of(fitting, long, rack, source), long_blocks
+        with _blaming(chunk.chunk, lambda: place_blocks(plan_of(source, graph, rack), blocks, rack, here)):
+            return schedule_blocks(plan, blocks, rack, here, progress, beside=beside)
+
+    chosen = _fastest(rack, scheduled) if options.tp is None else scheduled(options.tp)
+    long_plan = plan_of(fitting, long, rack, source)
+    prefill = schedule_blocks(long_plan, long_blocks, rack, chosen.options, progress, along=chosen)
+    progress("assemble", 0, 1)
+    with _blaming(chunk.chunk, lambda: sram_map(rack, chosen)):
+        sram = sram_map(rack, chosen, prefill)
+    return (
+        assemble(rack, source.model, chosen, sram, chunk.chunk),
+        assemble(rack, source.model, prefill, sram, chunk.chunk),
+    )
+
+
+@contextmanager
+def _blaming(tokens: int, without: Callable[[], Any]) -> Generator[None]:
+    """A CapacityError inside is one of --prefill, unless the decode step does not fit without it either."""
+    try:
+        yield
+    except CapacityError as error:
+        without()
+        raise CapacityError(
+            error.stage,
+            f"--prefill {tokens}",
+            f"its transients lie beside weights and KV, and {error.subject} {error.reason}",
+            "Give a smaller --prefill, or raise --tp or --pp.",
+        ) from error
 
 
 def _fastest(rack: Rack, scheduled: Callable[[int], Scheduled]) -> Scheduled:
@@ -82,18 +148,22 @@ def _fastest(rack: Rack, scheduled: Callable[[int], Scheduled]) -> Scheduled:
     if best is None:
         assert reason is not None
         if "--tp" in reason.remedy:
-            reason.remedy = f"No --tp fits {rack.name}: use a larger rack, a shorter context, or kv: fp8."
+            shorter = "a smaller --prefill" if "--prefill" in reason.remedy else "a shorter context"
+            reason.remedy = f"No --tp fits {rack.name}: use a larger rack, {shorter}, or kv: fp8."
         raise reason
     return replace(best, search=tuple(tried))
 
 
-def plan_of(source: Source, graph: Graph, rack: Rack) -> Plan:
-    """What all blocks share."""
+def plan_of(source: Source, graph: Graph, rack: Rack, decode: Source | None = None) -> Plan:
+    """What all blocks share. decode: whose cache the step of `source` works on, if not its own."""
+    decode = decode or source
     return Plan(
         graph=graph,
         demands=Demands(graph),
         chip=rack.chip,
         contexts=source.contexts,
-        capacity=kv_capacity(source.contexts, rack.chip.planes),
+        capacity=kv_capacity(decode.contexts, rack.chip.planes),
+        cached=decode.cached,
+        chunk=source.chunk,
         kernels=Kernels(),
     )

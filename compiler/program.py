@@ -9,6 +9,7 @@ exact.
 import hashlib
 import json
 import zipfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,11 +81,13 @@ class Call:
 class Program:
     """What compile returns and the only thing that lpu sees.
 
-    `manifest` keys: model, rack, options, versions, inputs (sha256), rows (batch), contexts, kernels (list of
-    dicts, the static attributes that `aux` indexes), chip (ChipSpec numbers), links (list of [a, b, lanes,
-    hop_cycles, slot_cycles], directed), forward_cycles, regions (per chip [transient, kv, weights] -> [base,
-    words]), logits (list of [chip, line address, padded line]), token ([chip, line address]), vocab, cycles
-    per context, clock_hz, digest.
+    `manifest` keys: model, rack, options, versions, inputs (sha256), rows (of a step), sequences (of the KV
+    cache), chunk (rows of each sequence that a step takes, 1 to decode), prefill (chunk of the prefill
+    program with the same memory image, 0 for none), contexts, kernels (list of dicts, the static attributes
+    that `aux` indexes), chip (ChipSpec numbers), links (list of [a, b, lanes, hop_cycles, slot_cycles],
+    directed), forward_cycles, regions (per chip [transient, kv, weights] -> [base, words]), logits (list of
+    [chip, line address, padded line]), token ([chip, line address]), vocab, cycles per context, clock_hz,
+    digest.
     """
 
     manifest: dict[str, Any]
@@ -93,8 +96,9 @@ class Program:
 
     def expand(self, context: int) -> Columns:
         """Every instruction of one step in call order, with chips, SRAM words and cycles of the rack."""
-        parts = [self.expand_call(call, context) for call in self.calls]
-        return Columns(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in COLUMNS + TAGS})
+        rows = sum(len(self.blocks[call.block].columns[context]) for call in self.calls)
+        parts = (self.expand_call(call, context) for call in self.calls)
+        return Columns(**_joined(COLUMNS + TAGS, parts, rows))
 
     def expand_call(self, call: Call, context: int) -> Columns:
         """The instructions of one call."""
@@ -120,18 +124,24 @@ class Program:
 
     def loads(self) -> Loads:
         """Every preloaded value with its chip and SRAM word; `tensor` indexes `slot_names`."""
-        parts: list[dict[str, np.ndarray]] = []
+        count = sum(len(self.blocks[call.block].loads) for call in self.calls)
+        return Loads(**_joined(LOADS, self.loads_by_call(), count))
+
+    def loads_by_call(self) -> Iterator[Loads]:
+        """The preloaded values of one call after another: together they are `loads`."""
         first = 0
         for call in self.calls:
-            loads = self.blocks[call.block].loads
-            out = {name: getattr(loads, name) for name in LOADS}
-            out["addr"] = _resolve(loads.addr, loads.chip, self._bases(call))
-            out["chip"] = np.array(call.chips)[loads.chip]
-            out["tensor"] = loads.tensor + first
-            out["tag"] = loads.tag + (call.tag << TAG_SHIFT)
+            yield self.placed(call, self.blocks[call.block].loads, first)
             first += len(call.tensors)
-            parts.append(out)
-        return Loads(**{name: np.concatenate([p[name] for p in parts]) for name in LOADS})
+
+    def placed(self, call: Call, loads: Loads, first: int = 0) -> Loads:
+        """Preloaded values of a call's block where the call places them; its tensors count from `first`."""
+        out = {name: getattr(loads, name) for name in LOADS}
+        out["addr"] = _resolve(loads.addr, loads.chip, self._bases(call))
+        out["chip"] = np.array(call.chips)[loads.chip]
+        out["tensor"] = loads.tensor + first
+        out["tag"] = loads.tag + (call.tag << TAG_SHIFT)
+        return Loads(**out)
 
     def slots(self) -> list[tuple[str, np.ndarray | None, np.ndarray | None]]:
         """(tensor name, row map, column map) of every slot, in the order that `loads` numbers them."""
@@ -143,6 +153,17 @@ class Program:
         return out
 
 
+def _joined(names: Sequence[str], parts: Iterable[Any], rows: int) -> dict[str, np.ndarray]:
+    """The columns of all parts one after another, of so many rows: no two copies of the whole."""
+    out = {name: np.empty(rows, np.int64) for name in names}
+    stop = 0
+    for part in parts:
+        start, stop = stop, stop + len(part)
+        for name, column in out.items():
+            column[start:stop] = getattr(part, name)
+    return out
+
+
 def _resolve(operand: np.ndarray, rank: np.ndarray, bases: np.ndarray) -> np.ndarray:
     """Space-coded offsets to SRAM words; -1 and accumulators (small numbers in space 0) stay as they are."""
     space = operand >> SPACE_SHIFT
@@ -151,29 +172,48 @@ def _resolve(operand: np.ndarray, rank: np.ndarray, bases: np.ndarray) -> np.nda
 
 
 def digest(program: Program) -> str:
-    """sha256 over the expanded columns of every bucket, the preloaded values and what they are made of."""
+    """sha256 over the expanded columns of every bucket, the preloaded values and what they are made of.
+
+    Call by call: nothing of the size of the program is ever held.
+    """
     sha = hashlib.sha256()
     for context in program.manifest["contexts"]:
-        columns = program.expand(context)
-        for name in COLUMNS + TAGS:
-            sha.update(_bytes(getattr(columns, name)))
-    loads = program.loads()
-    for name in LOADS:
-        sha.update(_bytes(getattr(loads, name)))
+        for call in program.calls:
+            for part in _written(program.expand_call(call, context), COLUMNS + TAGS):
+                sha.update(part)
+    for loads in program.loads_by_call():
+        for part in _written(loads, LOADS):
+            sha.update(part)
     for block in program.blocks:
         for entries in block.maps:
-            sha.update(_bytes(entries))
+            sha.update(len(entries).to_bytes(8, "little"))
+            for part in _column(entries):
+                sha.update(part)
         sha.update(repr(block.slots).encode())
     sha.update(json.dumps([call.tensors for call in program.calls]).encode())
     sha.update(json.dumps({k: program.manifest[k] for k in _HASHED}, sort_keys=True).encode())
     return sha.hexdigest()
 
 
-def _bytes(values: np.ndarray) -> memoryview:
-    return np.ascontiguousarray(values, "<i8").data
+def _written(table: Columns | Loads, names: Sequence[str]) -> Iterator[bytes | memoryview]:
+    """The bytes of a table: its length, then each column after the type that it narrows to.
+
+    Hashing takes longer than everything else here, and most numbers fit two bytes.
+    """
+    yield len(table).to_bytes(8, "little")
+    for name in names:
+        yield from _column(getattr(table, name))
 
 
-_HASHED = ("rows", "contexts", "capacity", "kernels", "regions", "logits", "token", "vocab", "chip", "links")
+def _column(values: np.ndarray) -> tuple[bytes, memoryview]:
+    narrow = _narrow(values)
+    return narrow.dtype.char.encode(), np.ascontiguousarray(narrow, narrow.dtype.newbyteorder("<")).data
+
+
+_HASHED = (
+    *("rows", "sequences", "chunk", "contexts", "capacity", "kernels"),
+    *("regions", "logits", "token", "vocab", "chip", "links"),
+)
 
 
 _NOT_WHOLE = (OSError, EOFError, zipfile.BadZipFile, LookupError, ValueError, TypeError, AttributeError)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from compiler.errors import RoutingError
-from fabric.paths import multicast_tree
+from fabric.paths import detour_trees, multicast_tree
 from fabric.rack import Rack
 
 
@@ -32,6 +32,7 @@ class Router:
         self.chips = list(chips)
         self._rank = {chip: rank for rank, chip in enumerate(chips)}
         self.answers: dict[tuple[int, tuple[int, ...]], tuple[Edge, ...]] = {}
+        self.others: dict[tuple[int, tuple[int, ...]], tuple[tuple[Edge, ...], ...]] = {}
 
     def tree(self, source: int, targets: tuple[int, ...]) -> tuple[Edge, ...]:
         """Links from rank `source` to ranks `targets`, parents before children."""
@@ -40,8 +41,16 @@ class Router:
             self.answers[key] = self._tree(source, targets)
         return self.answers[key]
 
+    def detours(self, source: int, targets: tuple[int, ...]) -> tuple[tuple[Edge, ...], ...]:
+        """Other trees from `source` to `targets`, each by way of another chip, nearest first."""
+        key = (source, targets)
+        if key not in self.others:
+            chips = [self.chips[rank] for rank in targets]
+            found = detour_trees(self.rack, self.chips[source], chips, salt=source)
+            self.others[key] = tuple(self._edges(tree) for tree in found)
+        return self.others[key]
+
     def _tree(self, source: int, targets: tuple[int, ...]) -> tuple[Edge, ...]:
-        edges: list[Edge] = []
         try:
             pairs = multicast_tree(
                 self.rack, self.chips[source], [self.chips[rank] for rank in targets], salt=source
@@ -53,19 +62,11 @@ class Router:
                 str(error),
                 "Add links to the rack or choose other chips.",
             ) from error
-        links = self.rack.links
-        for parent, child in pairs:
-            link = self.rack.link(parent, child)
-            edges.append(
-                Edge(
-                    self._name(parent),
-                    self._name(child),
-                    int(links.lanes[link]),
-                    int(links.hop_cycles[link]),
-                    int(links.slot_cycles[link]),
-                )
-            )
-        return tuple(edges)
+        return self._edges(pairs)
+
+    def _edges(self, pairs: list[tuple[int, int]]) -> tuple[Edge, ...]:
+        """Links between chips, in ranks."""
+        return tuple(self.link(self._name(parent), self._name(child)) for parent, child in pairs)
 
     def _name(self, chip: int) -> int:
         if chip not in self._rank:
@@ -75,7 +76,8 @@ class Router:
 
     def same_as(self, other: "Router") -> bool:
         """Whether every route that `other` gave is the same here, so that its schedule holds here too."""
-        return all(self.tree(*question) == answer for question, answer in other.answers.items())
+        same = all(self.tree(*question) == answer for question, answer in other.answers.items())
+        return same and all(self.detours(*question) == answer for question, answer in other.others.items())
 
     def link(self, a: int, b: int) -> Edge:
         """The link between two ranks that a route uses."""

@@ -13,17 +13,21 @@ MOST_TURNS = 8  # each turn needs templates of its own
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """Words that a block takes (weights and KV) on each chip of the `span` neighbouring groups it runs on."""
+    """Words that a block takes (weights and KV) on each chip of the `span` neighbouring groups it runs on.
+
+    step: so many neighbouring ranks share a context: they are turned among themselves.
+    """
 
     name: str
     words: np.ndarray
     transient: int
     span: int = 1
+    step: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """Where a block runs: its first group, and by how many chips its ranks are turned within the groups."""
+    """Where a block runs: its first group, and how far its ranks are turned within the groups."""
 
     group: int
     turn: int = 0
@@ -119,19 +123,32 @@ def _first_fit(sizes: Sequence[Size], room: Room, turns: int) -> list[Stage]:
         at = max(0, last - size.span + 1)
         while True:
             here = used[at : at + size.span].reshape(-1)
-            turn = _turn(size.words, here, turns)
-            if (here + np.roll(size.words, turn)).max() <= room.words:
+            turn = _turn(size, here, turns)
+            if _loaded(size, here, turn).max() <= room.words:
                 break
             at += 1
-        used[at : at + size.span] += np.roll(size.words, turn).reshape(size.span, room.tp)
+        used[at : at + size.span] = _loaded(size, here, turn).reshape(size.span, room.tp)
         stages.append(Stage(group=at, turn=turn))
         last = at
     return stages
 
 
-def _turn(words: np.ndarray, used: np.ndarray, turns: int) -> int:
-    """By how many chips, less than `turns`, to turn a block so that the fullest chip is emptiest."""
-    return min(range(turns), key=lambda turn: (int((used + np.roll(words, turn)).max()), turn))
+def turned(ranks: int, turn: int, step: int) -> np.ndarray:
+    """The place of each rank: `turn` places on, round and round its own `step`, then whole steps on."""
+    rank = np.arange(ranks)
+    return (rank // step + turn // step) % (ranks // step) * step + (rank + turn) % step
+
+
+def _loaded(size: Size, used: np.ndarray, turn: int) -> np.ndarray:
+    """Words on each chip when a turned block is added."""
+    out = used.copy()
+    out[turned(len(used), turn, size.step)] += size.words
+    return out
+
+
+def _turn(size: Size, used: np.ndarray, turns: int) -> int:
+    """How far, less than `turns`, to turn a block so that the fullest chip is emptiest."""
+    return min(range(turns), key=lambda turn: (int(_loaded(size, used, turn).max()), turn))
 
 
 def _balanced(sizes: Sequence[Size], pp: int) -> list[int]:

@@ -1,11 +1,12 @@
 """Uses: every block of the model on its chips, by a template that equal blocks share."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from compiler.blocks import ModelBlock
+from compiler.context_parallel import choices, dealt
 from compiler.errors import CapacityError, OptionError
 from compiler.lower import Plan
 from compiler.lowering import Group
@@ -16,8 +17,8 @@ from compiler.place.cost import CostModel
 from compiler.place.measure import shards_of
 from compiler.place.problem import Placement, chips_of
 from compiler.route import Router
-from compiler.sizes import block_sizes, k_parts
-from compiler.stages import Size, Stage, assign, groups_used
+from compiler.sizes import Beside, block_sizes, k_parts
+from compiler.stages import Size, Stage, assign, groups_used, turned
 from compiler.template import Template, template
 from fabric.rack import Rack
 
@@ -47,6 +48,7 @@ class Candidate:
 class Scheduled:
     """All blocks scheduled: templates, their uses in order, the groups that have work; cycles of a step.
 
+    chips: of each block by rank.
     search: what was tried to find its `tp`, if that was left to the compiler.
     """
 
@@ -55,6 +57,7 @@ class Scheduled:
     templates: list[Template]
     uses: list[Use]
     groups: tuple[tuple[int, ...], ...]
+    chips: tuple[tuple[int, ...], ...]
     search: tuple[Candidate, ...] = ()
 
     @property
@@ -70,27 +73,25 @@ def schedule_blocks(
     rack: Rack,
     options: CompileOptions,
     progress: Progress,
+    *,
+    beside: Beside | None = None,
+    along: Scheduled | None = None,
     placement: Placement | None = None,
 ) -> Scheduled:
     """Place every block and schedule every template, for the `tp` of the options.
 
-    placement: the chips of every shard, if they are already chosen.
+    beside: the same blocks at another number of rows, whose transients must fit in the same SRAM.
+    along: blocks scheduled before, on whose chips these go. placement: the chips of every shard, if they are
+    already chosen, for a plan whose contexts are dealt.
     Raises CapacityError, RoutingError, PlacementError or OptionError.
     """
-    tp = _checked_tp(options, rack)
-    if placement is None and options.placement not in GROUPS:
-        progress("place", 0, 1)
-        shards = shards_of(plan, blocks, rack, tp, options.layout)
-        cost = CostModel(shards, rack)
-        placement = registry.search(options.placement, shards, rack, cost, options.seed, registry.BUDGET)
-    if placement is None:
-        groups = GROUPS[options.placement](rack, tp, rack.chips // tp, options.seed)
-        sizes, stages = _stages(plan, blocks, rack, groups, options)
-        chips = [_chips(groups, stage, size) for stage, size in zip(stages, sizes, strict=True)]
-        groups = groups[: groups_used(stages, sizes)]
+    if along is not None:
+        plan, groups, chips = dealt(plan, along.plan.cp), along.groups, along.chips
+    elif placement is not None:
+        chips = tuple(chips_of(row) for row in placement)
+        groups = _groups(chips, _checked_tp(options, rack))
     else:
-        chips = [chips_of(row) for row in placement]
-        groups = _groups(chips, tp)
+        plan, groups, chips = place_blocks(plan, blocks, rack, options, beside)
     book = _Book(plan, rack, options.layout)
     uses: list[Use] = []
     for i, block in enumerate(blocks):
@@ -99,11 +100,34 @@ def schedule_blocks(
         uses.append(book.use(block, chips[i], blocks[after], chips[after], i % 2))
     return Scheduled(
         plan=plan,
-        options=options,
+        options=replace(options, cp=plan.cp),
         templates=book.templates,
         uses=uses,
         groups=groups,
+        chips=chips,
     )
+
+
+def place_blocks(
+    plan: Plan,
+    blocks: tuple[ModelBlock, ...],
+    rack: Rack,
+    options: CompileOptions,
+    beside: Beside | None = None,
+) -> tuple[Plan, tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
+    """The plan, its contexts dealt over ranks; the groups that have work; the chips of each block by rank."""
+    tp = _checked_tp(options, rack)
+    if options.placement not in GROUPS:
+        plan = dealt(plan, choices(plan, blocks, rack, tuple(range(tp)), options)[0])
+        shards = shards_of(plan, blocks, rack, tp, options.layout)
+        cost = CostModel(shards, rack)
+        found = registry.search(options.placement, shards, rack, cost, options.seed, registry.BUDGET)
+        chips = tuple(chips_of(row) for row in found)
+        return plan, _groups(chips, tp), chips
+    groups = GROUPS[options.placement](rack, tp, rack.chips // tp, options.seed)
+    plan, (sizes, stages) = _fitted(plan, blocks, rack, groups, options, beside)
+    chips = tuple(_chips(groups, stage, size) for stage, size in zip(stages, sizes, strict=True))
+    return plan, groups[: groups_used(stages, sizes)], chips
 
 
 def _checked_tp(options: CompileOptions, rack: Rack) -> int:
@@ -119,7 +143,7 @@ def _checked_tp(options: CompileOptions, rack: Rack) -> int:
     return tp
 
 
-def _groups(chips: list[tuple[int, ...]], tp: int) -> tuple[tuple[int, ...], ...]:
+def _groups(chips: tuple[tuple[int, ...], ...], tp: int) -> tuple[tuple[int, ...], ...]:
     """The chips in use: by groups of `tp` if blocks share all of their chips or none, else one by one."""
     groups: dict[frozenset[int], tuple[int, ...]] = {}
     for mine in chips:
@@ -132,8 +156,29 @@ def _groups(chips: list[tuple[int, ...]], tp: int) -> tuple[tuple[int, ...], ...
 
 def _chips(groups: tuple[tuple[int, ...], ...], stage: Stage, size: Size) -> tuple[int, ...]:
     """The chips of a block by rank."""
-    chips = sum(groups[stage.group : stage.group + size.span], ())
-    return chips[stage.turn :] + chips[: stage.turn]
+    chips = [chip for group in groups[stage.group : stage.group + size.span] for chip in group]
+    return tuple(chips[place] for place in turned(len(chips), stage.turn, size.step).tolist())
+
+
+def _fitted(
+    plan: Plan,
+    blocks: tuple[ModelBlock, ...],
+    rack: Rack,
+    groups: tuple[tuple[int, ...], ...],
+    options: CompileOptions,
+    beside: Beside | None,
+) -> tuple[Plan, tuple[list[Size], list[Stage]]]:
+    """The plan with the contexts dealt over the ranks that suit best and fit; sizes and stages."""
+    first: CapacityError | None = None
+    for cp in choices(plan, blocks, rack, groups[0], options):
+        chosen = dealt(plan, cp)
+        other = beside and (dealt(beside[0], cp), beside[1])
+        try:
+            return chosen, _stages(chosen, blocks, rack, groups, options, other)
+        except CapacityError as error:
+            first = first or error
+    assert first is not None
+    raise first
 
 
 def _stages(
@@ -142,13 +187,14 @@ def _stages(
     rack: Rack,
     groups: tuple[tuple[int, ...], ...],
     options: CompileOptions,
+    beside: Beside | None,
 ) -> tuple[list[Size], list[Stage]]:
     """Sizes and stages of the blocks; embedding and head spread over more groups until all fits."""
     first: CapacityError | None = None
     for wider in (1, 2, 4, 8, 16):
         if wider > len(groups) or (first and options.pp is not None):
             break
-        sizes, room = block_sizes(plan, blocks, rack, groups, options.layout, wider)
+        sizes, room = block_sizes(plan, blocks, rack, groups, options.layout, wider, beside)
         try:
             return sizes, assign(sizes, room, options.pp)
         except CapacityError as error:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -12,6 +13,40 @@ from fabric.rack import Rack
 WORDS = 32  # length of the message whose cycles decide between paths of equally many hops: 10 kB
 
 
+class _Senders:
+    """For one source, by chip the senders on a best path from it, in order of their distance in numbers.
+
+    Found when a chip is asked for, over the chips on its paths only: a group of chips asks for few.
+    """
+
+    def __init__(self, source: int, distance: list[int], links_to: list[list[tuple[int, int]]]) -> None:
+        self._source, self._distance, self._links_to = source, distance, links_to
+        self._best = {source: 0}  # cycles
+        self._found: dict[int, list[int]] = {source: []}
+
+    def __getitem__(self, chip: int) -> list[int]:
+        if chip not in self._found:
+            self._find(chip)
+        return self._found[chip]
+
+    def _find(self, chip: int) -> None:
+        layers, layer = list[list[int]](), [chip]
+        while layer:
+            layers.append(layer)
+            layer = list({a: None for b in layer for a, _ in self._nearer(b) if a not in self._found})
+        for b in (b for layer in reversed(layers) for b in layer):
+            cycles = {a: self._best[a] + link for a, link in self._nearer(b)}
+            self._best[b] = least = min(cycles.values())
+            chips = len(self._distance)
+            self._found[b] = sorted(
+                (a for a in cycles if cycles[a] == least), key=lambda a: (a - self._source) % chips
+            )
+
+    def _nearer(self, b: int) -> list[tuple[int, int]]:
+        """The links to `b` from chips that are one link nearer to the source."""
+        return [(a, link) for a, link in self._links_to[b] if self._distance[a] + 1 == self._distance[b]]
+
+
 class _Reach:
     """What is kept per rack: hop counts, and for each source asked for the senders nearer to it."""
 
@@ -19,26 +54,16 @@ class _Reach:
         self.hops = _breadth_first(rack)
         self.hops.flags.writeable = False
         links = rack.links
-        self._ends = links.a, links.b, links.hop_cycles - (-WORDS // links.lanes) * links.slot_cycles
-        self._before: dict[int, list[list[int]]] = {}
+        cycles = links.hop_cycles - (-WORDS // links.lanes) * links.slot_cycles
+        self._links_to: list[list[tuple[int, int]]] = [[] for _ in range(rack.chips)]
+        for a, b, link in zip(links.a.tolist(), links.b.tolist(), cycles.tolist(), strict=True):
+            self._links_to[b].append((a, link))
+        self._before: dict[int, _Senders] = {}
 
-    def before(self, source: int) -> list[list[int]]:
-        """For each chip the senders on a best path from `source`, in order of their distance in numbers."""
+    def before(self, source: int) -> _Senders:
+        """For each chip the senders on a best path from `source`."""
         if source not in self._before:
-            distance, chips = self.hops[source], len(self.hops)
-            nearer = distance[self._ends[0]] + 1 == distance[self._ends[1]]
-            a, b, cycles = (column[nearer] for column in self._ends)
-            best = np.full(chips, np.iinfo(np.int64).max)
-            best[source] = 0
-            for depth in range(1, int(distance.max()) + 1):
-                last = distance[b] == depth
-                np.minimum.at(best, b[last], best[a[last]] + cycles[last])
-            good = best[a] + cycles == best[b]
-            a, b = a[good], b[good]
-            out: list[list[int]] = [[] for _ in range(chips)]
-            for row in np.lexsort(((a - source) % chips, b)).tolist():
-                out[b[row]].append(int(a[row]))
-            self._before[source] = out
+            self._before[source] = _Senders(source, self.hops[source].tolist(), self._links_to)
         return self._before[source]
 
 
@@ -84,6 +109,29 @@ def multicast_tree(rack: Rack, source: int, targets: Sequence[int], salt: int = 
         nearer.update(dict.fromkeys(parents))
         edges[:0] = zip(parents, children, strict=True)
     return edges
+
+
+def detour_trees(
+    rack: Rack, source: int, targets: Sequence[int], salt: int = 0, most: int = 16
+) -> list[list[tuple[int, int]]]:
+    """Trees as of `multicast_tree` that each go by way of another chip next to a target; at most `most`.
+
+    Nearest chips first, then by their number relative to the source. No tree meets a chip twice.
+    """
+    distance, chips = _reach(rack).hops[source], rack.chips
+    ends = {int(chip) for target in targets for chip in rack.neighbours(target)} - {source, *targets}
+    order = sorted(ends, key=lambda chip: (int(distance[chip]), (chip - source) % chips))
+    shortest = multicast_tree(rack, source, targets, salt)
+    out: list[list[tuple[int, int]]] = []
+    for via in order:
+        path = shortest_path(rack, source, via, salt)
+        tree = [*pairwise(path), *multicast_tree(rack, via, targets, salt)]
+        children = [child for _, child in tree]
+        if source not in children and len(set(children)) == len(children) and tree != shortest:
+            out.append(tree)
+        if len(out) == most:
+            break
+    return out
 
 
 def _parents(

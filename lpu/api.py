@@ -1,4 +1,4 @@
-"""The verbs of the command line as plain functions: open, compile, check, run, certify, compare.
+"""The verbs of the command line as plain functions: open, compile, check, run, certify, compare, validate.
 
 `compile("llama-tiny", rack="quad")` gives what `lpu compile llama-tiny --rack quad` computes. A model is a
 catalog name, a model file, a Hugging Face folder, `package.module:factory`, or the factory itself.
@@ -11,28 +11,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compiler.options import CompileOptions
-from compiler.pipeline import compile_program
+from compiler.pipeline import compile_pair, compile_program
 from compiler.program import Program
 from fabric.rack import Rack
 from lpu import certify as certificates
 from lpu import compare as comparisons
 from lpu import sweep as sweeps
+from lpu import validate as validations
 from lpu.certify import Certificate
 from lpu.check import Report, require
+from lpu.check_pair import pair
 from lpu.compare import Comparison
 from lpu.compare_point import Task
-from lpu.decoders import flipped, machine_of, restart
+from lpu.decoders import beside, flipped, machine_of, restart, restart_pair
 from lpu.document import FileError, read_document
 from lpu.files import FILES, ModelFile, read_model, read_rack
 from lpu.folder import Progress, check_program, quiet
+from lpu.folder import load_prefill as load_prefill
 from lpu.folder import load_program as load_program
 from lpu.folder import save_program as save_program
 from lpu.generate import Generation, check_room, generate
 from lpu.load import OpenModel, longest_context, open_callable
 from lpu.load import open_model as open_file
 from lpu.load import reopen as reopen
+from lpu.run import Machine
 from lpu.sweep import Sweep
 from lpu.text import checked_ids
+from lpu.validate import Validation
 
 if TYPE_CHECKING:
     from models.checkpoint import OrbaxWeights
@@ -44,22 +49,32 @@ Prompt = str | Sequence[int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compiled:
-    """A program, and the model and rack that it was compiled from. `reports`: of its check, if any."""
+    """A program, and the model and rack that it was compiled from. `reports`: of its check, if any.
+
+    prefill, prefill_reports: the same of the program that takes a chunk of a prompt, if there is one.
+    """
 
     program: Program
     model: OpenModel
     rack: Rack
     reports: dict[int, Report] = field(default_factory=dict[int, Report])
+    prefill: Program | None = None
+    prefill_reports: dict[int, Report] = field(default_factory=dict[int, Report])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What running a program gave. cycles: modelled, of each step in the context bucket that it ran in."""
+    """What running a program gave. cycles: modelled, of each step in the context bucket that it ran in.
+
+    prefill_buckets: of the chunks that the prefill program took.
+    """
 
     program: Program
     generation: Generation
     texts: tuple[str, ...] | None
     buckets: tuple[int, ...]
+    prefill: Program | None = None
+    prefill_buckets: tuple[int, ...] = ()
 
     @property
     def cycles(self) -> tuple[int, ...]:
@@ -68,9 +83,15 @@ class Run:
         return tuple(int(known[str(bucket)]) for bucket in self.buckets)
 
     @property
+    def prefill_cycles(self) -> tuple[int, ...]:
+        """Cycles of each chunk."""
+        known = self.prefill.manifest["cycles"] if self.prefill else {}
+        return tuple(int(known[str(bucket)]) for bucket in self.prefill_buckets)
+
+    @property
     def microseconds_per_token(self) -> float:
-        """Mean of the steps at the chip's clock."""
-        return sum(self.cycles) * 1e6 / self.program.manifest["clock_hz"] / len(self.cycles)
+        """Mean of the decode steps at the chip's clock; 0 if there were none."""
+        return sum(self.cycles) * 1e6 / self.program.manifest["clock_hz"] / max(len(self.cycles), 1)
 
 
 def open_model(
@@ -111,22 +132,41 @@ def compile(
     rack: str | Path | Rack = "lpx",
     options: CompileOptions | None = None,
     check: bool = True,
+    prefill: int | None = None,
     progress: Progress = quiet,
     **chosen: Any,
 ) -> Compiled:
     """Compile a model for a rack, and check the program. `chosen` goes to `open_model`.
 
+    prefill: also compile a program that takes so many tokens of one prompt at a time.
     Raises FileError, CompileError, or HazardError if the program breaks a rule.
     """
+    if prefill is not None and prefill < 2:
+        raise FileError(f"options: --prefill is {prefill}, must be at least 2: tokens of a prompt at a time.")
     opened = model if isinstance(model, OpenModel) else open_model(model, **chosen)
     machine = rack if isinstance(rack, Rack) else read_rack(rack)
-    program = compile_program(opened.source(), machine, options or CompileOptions(), progress)
+    chosen_options, long = options or CompileOptions(), None
+    if prefill is None:
+        program = compile_program(opened.source(), machine, chosen_options, progress)
+    else:
+        sources = opened.source(), opened.source(prefill)
+        program, long = compile_pair(*sources, machine, chosen_options, progress)
     reports: dict[int, Report] = {}
+    long_reports: dict[int, Report] = {}
     if check:
         reports = check_program(program, progress)
-        for report in reports.values():
+        long_reports = check_program(long, progress, "check prefill") if long else {}
+        image = [pair(program, long)] if long else []
+        for report in (*reports.values(), *long_reports.values(), *image):
             require(report)
-    return Compiled(program=program, model=opened, rack=machine, reports=reports)
+    return Compiled(
+        program=program,
+        model=opened,
+        rack=machine,
+        reports=reports,
+        prefill=long,
+        prefill_reports=long_reports,
+    )
 
 
 def sweep(
@@ -209,17 +249,21 @@ def run(
     tokens: int = 16,
     model: OpenModel | None = None,
     weights: str | None = None,
+    prefill: Program | None = None,
     corrupt: bool = False,
+    stream: bool | None = None,
     progress: Progress = quiet,
 ) -> Run:
     """Greedy decode of one prompt per row of the batch, each a text or token ids, `tokens` new ones for each.
 
+    prefill: the program that takes chunks of the prompts, if it does not come with the other.
     model: what the program was compiled from; opened again by the manifest if not given, with the checkpoint
-    that `weights` names. corrupt: for tests, flips one bit of one weight.
+    that `weights` names. corrupt: for tests, flips one bit of one weight. stream: take the weights call by
+    call at every step; None: if they exceed the host's memory.
     Raises FileError (prompts, weights), LinkError, MachineError.
     """
     if isinstance(program, Compiled):
-        program, model = program.program, program.model
+        program, model, prefill = program.program, program.model, program.prefill
     manifest = program.manifest
     model = model or reopen(manifest, weights)
     batch, context = int(manifest["rows"]), max(manifest["contexts"])
@@ -228,13 +272,23 @@ def run(
     progress("link", 0, 1)
     if corrupt:
         model = replace(model, weights=flipped(model.weights))
-    done = generate(restart(machine_of(program, model)), ids, tokens, batch, progress)
+    machine = machine_of(program, model, stream, progress)
+    chunked = prefill is not None and any(len(prompt) >= prefill.manifest["chunk"] for prompt in ids)
+    if prefill is not None and chunked and isinstance(machine, Machine):
+        decode, chunks = restart_pair(machine, beside(prefill, model, machine))
+        done = generate(decode, ids, tokens, batch, progress, prefill=chunks)
+    else:
+        done = generate(restart(machine), ids, tokens, batch, progress)
     tokenizer = model.tokenizer()
     return Run(
         program=program,
         generation=done,
         texts=tuple(map(tokenizer.decode, done.tokens)) if tokenizer else None,
         buckets=tuple(bucket_of(position, manifest["contexts"]) for position in done.positions),
+        prefill=prefill,
+        prefill_buckets=tuple(
+            bucket_of(position, prefill.manifest["contexts"] if prefill else ()) for position in done.chunks
+        ),
     )
 
 
@@ -247,18 +301,20 @@ def certify(
     tokens: int = 16,
     plain: bool = True,
     pythons: Sequence[str] = (),
+    prefill: int | None = None,
     corrupt: str = "",
+    stream: bool | None = None,
     progress: Progress = quiet,
     **chosen: Any,
 ) -> Certificate:
     """Compile, check and run a model, and compare the logits' bits with every other way to get them.
 
     See `lpu.certify`. `plain` adds the numerical-equivalence report, `pythons` are other interpreters to
-    compare with. `chosen` goes to `open_model`.
+    compare with, `prefill` takes the prompts in chunks of so many tokens too. `chosen` goes to `open_model`.
     """
     opened = model if isinstance(model, OpenModel) else open_model(model, **chosen)
     vocab, batch = opened.vocab, opened.step.batch
-    ids = prompt_ids(prompts, opened, vocab) if prompts else default_prompts(batch, vocab)
+    ids = prompt_ids(prompts, opened, vocab) if prompts else default_prompts(batch, vocab, prefill or 0)
     check_room(ids, tokens, batch, max(opened.contexts))
     return certificates.certify(
         opened,
@@ -269,9 +325,16 @@ def certify(
         rack_name=None if isinstance(rack, Rack) else str(rack),
         plain=plain,
         pythons=pythons,
+        prefill=prefill,
         corrupt=corrupt,
+        stream=stream,
         progress=progress,
     )
+
+
+def validate(case: int | None = None) -> Validation:
+    """Hold the models against published figures of GroqChip1: all cases, or one. Raises FileError."""
+    return validations.validate(case)
 
 
 def prompt_ids(prompts: Sequence[Prompt], model: OpenModel, vocab: int) -> list[list[int]]:
@@ -288,9 +351,9 @@ def prompt_ids(prompts: Sequence[Prompt], model: OpenModel, vocab: int) -> list[
     return checked_ids(out, vocab)
 
 
-def default_prompts(batch: int, vocab: int) -> list[list[int]]:
-    """Fixed prompts of different lengths, one per row of the batch."""
-    return [[(7 * i + 13 * row + 1) % vocab for i in range(4 + row)] for row in range(batch)]
+def default_prompts(batch: int, vocab: int, least: int = 0) -> list[list[int]]:
+    """Fixed prompts of different lengths, one per row of the batch, of at least so many tokens."""
+    return [[(7 * i + 13 * row + 1) % vocab for i in range(max(4, least) + row)] for row in range(batch)]
 
 
 def bucket_of(position: int, contexts: Sequence[int]) -> int:

@@ -10,16 +10,28 @@ import numpy as np
 
 from compiler.errors import CompileError
 from compiler.options import LAYOUTS, PLACEMENTS, CompileOptions
-from compiler.pipeline import compile_program
+from compiler.pipeline import compile_pair, compile_program
 from compiler.program import Program
 from fabric.rack import Rack
 from lpu.certify_child import Child, children
 from lpu.check import check, require
-from lpu.decoders import flipped, machine_of, plain_decode, reference_decode, restart
+from lpu.check_pair import pair
+from lpu.decoders import (
+    beside,
+    check_layers,
+    flipped,
+    machine_of,
+    plain_decode,
+    reference_decode,
+    restart,
+    restart_pair,
+)
 from lpu.equivalence import Equivalence, Quantisation, equivalence, quantisation
 from lpu.folder import Progress
-from lpu.generate import Decode, Generation, generate, replay
+from lpu.generate import Decode, Generation, Prefill, generate, replay
 from lpu.load import OpenModel
+from lpu.run import Machine
+from lpu.stream import Streamed
 
 PACKAGES = ("lpu-emulator", "jax", "jaxlib", "numpy", "flax")
 REFERENCE, TWICE = "single-device reference", "run twice"
@@ -96,31 +108,42 @@ def certify(
     rack_name: str | None = None,
     plain: bool = True,
     pythons: Sequence[str] = (),
+    prefill: int | None = None,
     corrupt: str = "",
+    stream: bool | None = None,
     progress: Progress = lambda stage, done, total: None,
 ) -> Certificate:
     """Compile, check and run; then get the same logits by every other way and compare bits.
 
     rack_name: how another process opens the rack (None: the runs in other processes are left out).
     pythons: other interpreters with lpu-emulator installed, perhaps under another JAX.
+    prefill: also take the prompts in chunks of so many tokens.
+    stream: take weights call by call and layer by layer; None: if they exceed the host's memory. The f32
+    reports, which need all weights at once, are left out then.
     corrupt: for tests, the comparison (or "all") whose run gets one flipped bit in one weight.
     Raises what compile, check, link and run raise.
     """
     program = compile_program(model.source(), rack, options, progress)
     rows = sum(require(check(program, context)).rows for context in model.contexts)
-    machine = machine_of(program, model)
+    machine = machine_of(program, model, stream)
+    if streamed := isinstance(machine, Streamed):
+        check_layers(model)
     batch = int(program.manifest["rows"])
     base = generate(restart(machine), prompts, count, batch, progress, "run")
     settled = CompileOptions(**program.manifest["options"])
-    ways = _Ways(model, rack, program, base, corrupt, progress)
+    ways = _Ways(model, rack, program, base, corrupt, stream, progress)
     found = [
-        ways.take(REFERENCE, reference_decode),
-        ways.take(TWICE, lambda other: restart(machine if other is model else machine_of(program, other))),
+        ways.take(REFERENCE, lambda other: reference_decode(other, stream=streamed)),
+        ways.take(
+            TWICE, lambda other: restart(machine if other is model else machine_of(program, other, stream))
+        ),
     ]
     del machine
+    if prefill is not None and not streamed:
+        found.append(ways.take_prefill(prefill, settled))
     for name, other in variants(settled, rack.chips):
         found.append(ways.take_variant(name, other))
-    for child in children(model.file, rack_name, options, prompts, count, pythons):
+    for child in children(model.file, rack_name, options, prompts, count, pythons, stream):
         found.append(ways.take_child(child))
     return Certificate(
         model=model.about,
@@ -136,7 +159,7 @@ def certify(
         rows_checked=rows,
         versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         comparisons=tuple(found),
-        **(_reports(model, base, batch, progress) if plain else dict.fromkeys(_REPORTS)),
+        **(_reports(model, base, batch, progress) if plain and not streamed else dict.fromkeys(_REPORTS)),
     )
 
 
@@ -192,17 +215,23 @@ class _Ways:
     program: Program
     base: Generation
     corrupt: str
+    stream: bool | None
     progress: Progress
 
     def take(
-        self, name: str, way: Callable[[OpenModel], Decode], program: Program | None = None
+        self,
+        name: str,
+        way: Callable[[OpenModel], Decode | tuple[Decode, Prefill]],
+        program: Program | None = None,
     ) -> Comparison:
-        """Decode again that way and compare every bit."""
+        """Decode again that way, prompts in chunks if it has a way for them, and compare every bit."""
         model = self.model
         if self.corrupt in (name, EVERYTHING):
             model = replace(model, weights=flipped(model.weights))
         base, batch = self.base, int(self.program.manifest["rows"])
-        run = generate(way(model), base.prompts, len(base.tokens[0]), batch, self.progress, name)
+        made = way(model)
+        decode, chunks = made if isinstance(made, tuple) else (made, None)
+        run = generate(decode, base.prompts, len(base.tokens[0]), batch, self.progress, name, chunks)
         wrong = difference(base, run)
         if program is None:
             return Comparison(name=name, equal=not wrong, detail=wrong, logits_sha256=run.digest)
@@ -225,7 +254,29 @@ class _Ways:
             return Comparison(name=name, equal=None, detail="is the same program on this rack")
         for context in self.model.contexts:
             require(check(program, context))
-        return self.take(name, lambda model: restart(machine_of(program, model)), program)
+        return self.take(name, lambda model: restart(machine_of(program, model, self.stream)), program)
+
+    def take_prefill(self, tokens: int, options: CompileOptions) -> Comparison:
+        """Compile a prefill program beside the same decode program, check both, run, compare."""
+        name = f"prefill in chunks of {tokens}"
+        if all(len(prompt) < tokens for prompt in self.base.prompts):
+            return Comparison(name=name, equal=None, detail=f"no prompt has {tokens} tokens")
+        sources = self.model.source(), self.model.source(tokens)
+        try:
+            decode, long = compile_pair(*sources, self.rack, options, self.progress)
+        except CompileError as error:
+            return Comparison(name=name, equal=None, detail=f"cannot be compiled: {error}")
+        for program in (decode, long):
+            for context in program.manifest["contexts"]:
+                require(check(program, context))
+        require(pair(decode, long))
+
+        def both(model: OpenModel) -> tuple[Decode, Prefill]:
+            machine = machine_of(decode, model, stream=False)
+            assert isinstance(machine, Machine)
+            return restart_pair(machine, beside(long, model, machine))
+
+        return self.take(name, both, long)
 
     def take_child(self, child: Child) -> Comparison:
         """Compile and run in another process and compare both digests."""

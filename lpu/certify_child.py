@@ -61,10 +61,13 @@ def children(
     prompts: Sequence[Sequence[int]],
     count: int,
     pythons: Sequence[str] = (),
+    stream: bool | None = None,
 ) -> list[Child]:
     """One thread, two threads, another hash seed, other interpreters; the reason if one cannot be taken."""
     reason = "" if file and rack else "a Python object has no name that another process could open it by"
     command = _command(file, rack, options, prompts, count) if file and rack else ()
+    if stream is not None:
+        command = (*command, "--stream" if stream else "--no-stream")
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     pinned = "" if shutil.which("taskset") else "no taskset here"
     two = reason or pinned or ("" if cpus > 1 else "one CPU here")
@@ -107,7 +110,7 @@ def _command(
     words += ["--context", ",".join(map(str, file.context)), "--tokens", str(count)]
     words += ["--prompt-ids", ";".join(",".join(map(str, prompt)) for prompt in prompts)]
     words += ["--layout", options.layout, "--placement", options.placement, "--seed", str(options.seed)]
-    for name, value in (("--tp", options.tp), ("--pp", options.pp)):
+    for name, value in (("--tp", options.tp), ("--pp", options.pp), ("--cp", options.cp)):
         words += [] if value is None else [name, str(value)]
     return tuple(words)
 

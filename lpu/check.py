@@ -4,7 +4,7 @@ It believes nothing that the compiler says: regions, links and preloaded values 
 computed again from docs/timing.md, and the producer of every read is found by address and cycle alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,12 @@ from compiler.program import LOADS, Loads, Program
 from lpu.check_accumulators import accumulators
 from lpu.check_cycles import cycles
 from lpu.check_findings import RULES, Findings, HazardError, Report, Violation, tag
+from lpu.check_loads import Preloads, by_chip, whole
 from lpu.check_meaning import meaning, tagged
 from lpu.check_memory import memory
 from lpu.check_operands import operands, regions
 from lpu.check_rows import Machine, form, groups, is_transfer
+from lpu.check_sums import sums
 from lpu.check_units import ports, units
 from lpu.check_weights import cache, weights
 
@@ -27,7 +29,7 @@ __all__ = ["RULES", "HazardError", "Report", "Violation", "check", "check_column
 def check(program: Program, context: int) -> Report:
     """Check one step of a program, for one context bucket."""
     stated = program.manifest["cycles"].get(str(context))
-    return check_columns(program.manifest, program.loads(), program.expand(context), stated)
+    return _check(program.manifest, by_chip(program), program.expand(context), stated)
 
 
 def check_columns(
@@ -39,7 +41,16 @@ def check_columns(
     then, and every operand must be tagged.
     """
     findings = Findings(columns)
-    if not _tables(findings, loads, columns):
+    if not _table(findings, loads, LOADS):
+        return findings.report()
+    return _check(manifest, whole(loads), columns, cycles_stated)
+
+
+def _check(
+    manifest: Mapping[str, Any], pieces: Iterable[Preloads], columns: Columns, cycles_stated: int | None
+) -> Report:
+    findings = Findings(columns)
+    if not _table(findings, columns, COLUMNS + TAGS):
         return findings.report()
     try:
         machine = Machine.of(manifest)
@@ -57,7 +68,7 @@ def check_columns(
     ports(findings, machine, held)
     accumulators(findings, machine)
     used = operands(findings, machine, found)
-    weights(findings, machine, used.weights, loads)
+    weights(findings, machine, used.weights, pieces)
     cache(findings, machine, used.kv_reads, used.kv_writes)
     unread, left = memory(findings, machine, used)
     if cycles_stated is not None:
@@ -67,6 +78,7 @@ def check_columns(
     _numbered(findings, machine)
     if not sum(findings.counts):
         meaning(findings, machine, found, left)  # of rows that have their right operands
+        sums(findings, found)
         findings.add(7, unread, lambda _: "makes a line that no row reads")
     return findings.report()
 
@@ -81,19 +93,18 @@ def require(report: Report) -> Report:
     return report
 
 
-def _tables(findings: Findings, loads: Loads, columns: Columns) -> bool:
+def _table(findings: Findings, table: Columns | Loads, names: Sequence[str]) -> bool:
     """Whether all columns are int64 arrays of one length."""
-    for table, names in ((columns, COLUMNS + TAGS), (loads, LOADS)):
-        arrays = [getattr(table, name) for name in names]
-        wrong = [a.dtype != np.int64 or a.shape != (len(table),) for a in arrays]
-        findings.note(
-            0,
-            np.flatnonzero(wrong),
-            lambda i, n=names, a=arrays: (
-                f"column {n[i]} is {a[i].dtype} {a[i].shape}, must be int64 ({len(a[0])},)"
-            ),
-        )
-    return not findings.counts[0]
+    arrays = [getattr(table, name) for name in names]
+    wrong = np.flatnonzero([a.dtype != np.int64 or a.shape != (len(table),) for a in arrays])
+    findings.note(
+        0,
+        wrong,
+        lambda i: (
+            f"column {names[i]} is {arrays[i].dtype} {arrays[i].shape}, must be int64 ({len(arrays[0])},)"
+        ),
+    )
+    return not len(wrong)
 
 
 def _length(findings: Findings, stated: int) -> None:

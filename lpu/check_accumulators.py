@@ -4,7 +4,9 @@ import numpy as np
 
 from compiler.isa import Op
 from lpu.check_findings import Findings, tag
-from lpu.check_rows import TIME_BITS, Machine
+from lpu.check_rows import TIME_BITS, Batches, Machine
+
+_BATCH_ROWS = 1 << 15
 
 
 def accumulators(findings: Findings, machine: Machine) -> None:
@@ -14,26 +16,34 @@ def accumulators(findings: Findings, machine: Machine) -> None:
     wb = np.flatnonzero((c.op == Op.WB) & (c.unit >= planes) & (c.unit < 2 * planes))
     row = np.concatenate([mm, wb])
     slot = np.concatenate([c.dst[mm], c.src[wb]])
-    out = np.flatnonzero((slot < 0) | (slot >= slots))
+    real = (slot >= 0) & (slot < slots)
+    out = np.flatnonzero(~real)
     findings.add(2, row[out], lambda i: f"accumulator {slot[out[i]]}, a plane has {slots}")
-    plane = (c.chip[row] * planes + c.unit[row] - np.where(c.op[row] == Op.WB, planes, 0)) * slots + slot
-    key = (plane << TIME_BITS | np.where(c.op[row] == Op.WB, c.t0[row], c.t1[row])) << 1 | (
-        c.op[row] == Op.WB
-    )
-    key = key[(slot >= 0) & (slot < slots)]
-    row = row[(slot >= 0) & (slot < slots)]
+    if len(out):
+        row, slot = row[real], slot[real]
+    if not (c.op[row] == Op.WB).any():
+        findings.add(2, row, lambda i: "no WB reads its accumulator")
+        return
+    chip = c.chip[row]
+    batches = Batches(np.bincount(chip, minlength=machine.chips), _BATCH_ROWS)
+    for some in batches.of(chip):
+        _closed(findings, machine, row[some], slot[some])
+
+
+def _closed(findings: Findings, machine: Machine, row: np.ndarray, slot: np.ndarray) -> None:
+    """All MM and WB of some chips, with the accumulator of each."""
+    c, planes, slots = findings.columns, machine.planes, machine.accumulators
+    ends = c.op[row] == Op.WB
+    plane = (c.chip[row] * planes + c.unit[row] - np.where(ends, planes, 0)) * slots + slot
+    key = (plane << TIME_BITS | np.where(ends, c.t0[row], c.t1[row])) << 1 | ends
     order = np.argsort(key)
     key, row = key[order], row[order]
     closes = (key & 1).astype(bool)
     wb, wb_key = row[closes], key[closes]
-    if not len(wb):
-        findings.add(2, row, lambda i: "no WB reads its accumulator")
-        return
     mm, mm_key = row[~closes], key[~closes]
     owner = (np.cumsum(closes) - closes)[~closes]
     closed = owner < len(wb)
-    owner = np.minimum(owner, len(wb) - 1)
-    closed &= wb_key[owner] >> TIME_BITS + 1 == mm_key >> TIME_BITS + 1
+    closed[closed] = wb_key[owner[closed]] >> TIME_BITS + 1 == mm_key[closed] >> TIME_BITS + 1
     left = np.flatnonzero(~closed)
     findings.add(
         2, mm[left], lambda i: f"adds at cycle {c.t1[mm[left[i]]]}, no later WB reads its accumulator"

@@ -25,6 +25,8 @@ _VXM: dict[Op, tuple[int, int]] = {
     Op.SMAX: (_CHUNKS, 1),
     Op.EXP: (_CHUNK, 4),
     Op.AOUT: (_GROUP, 1),
+    Op.ASUM: (_GROUP, 1),
+    Op.AEND: (_GROUP, 1),
     Op.RED: (_PARTS, 1),
     Op.ADD: (_LINES, 1),
     Op.GLU: (_LINES, 4),
@@ -79,7 +81,8 @@ def _time(op: Op, n: np.ndarray, k: Kernel, words: Any, m: Machine) -> tuple[Any
         return m.rows * (4 if k["wide"] else 1), m.mxm_fill
     if op in (Op.QK, Op.PV):
         install = k["chunk"] * k["head_dim"] * (2 if k["kv"] == "fp16" else 1)
-        return m.rows * max(_up(install, m.plane_bytes), _up(k["chunk"], _D) * k["group"]), m.mxm_fill
+        streamed = m.rows // k["sequences"] * _up(k["chunk"], _D) * k["group"]
+        return k["sequences"] * max(_up(install, m.plane_bytes), streamed), m.mxm_fill
     count, passes = _VXM[op]
     hold = np.maximum(_up(_lanes(count, n, k) * m.rows, _D) * passes, _up(words, _VXM_WORDS))
     return hold, m.vxm_latency + (m.lane_reduce if op in _REDUCES else 0)
@@ -89,24 +92,29 @@ def cycles(findings: Findings, machine: Machine, groups: list[Group]) -> Held:
     """Hold and words of every row; rows that take other cycles than they must are violations."""
     c, m = findings.columns, machine
     hold, words = np.zeros(len(c), np.int64), np.zeros(len(c), np.int64)
-    link = np.full(len(c), -1, np.int64)
-    beyond = np.zeros(len(c), np.int64)
+    link = np.full(len(c), -1, np.int32)
+    right = np.zeros(len(c), np.int64)
     for op, kernel, rows in groups:
         n = c.n[rows]
         if op in (Op.SEND, Op.FORWARD):
             link[rows] = joined = m.link[c.chip[rows] * m.chips + c.peer[rows]]
             words[rows] = n * m.rows
-            hold[rows] = _up(n * m.rows, c.aux[rows]) * m.slot[joined] if len(m.slot) else 1
-            beyond[rows] = (m.hop[joined] if len(m.hop) else 0) + (m.forward if op is Op.FORWARD else 0)
+            held = _up(n * m.rows, c.aux[rows]) * m.slot[joined] if len(m.slot) else 1
+            beyond = (m.hop[joined] if len(m.hop) else 0) + (m.forward if op is Op.FORWARD else 0)
         else:
             words[rows] = moved = _moved(op, n, kernel, m.rows)
-            hold[rows], beyond[rows] = _time(op, n, kernel, moved, m)
-    taken, right = c.t1 - c.t0, hold + beyond
+            held, beyond = _time(op, n, kernel, moved, m)
+        hold[rows] = held
+        right[rows] = held + beyond
     transfer = (c.op == Op.SEND) | (c.op == Op.FORWARD)
     _links(findings, machine, link, np.flatnonzero(transfer))
-    wrong = (taken != right) & (~transfer | (link >= 0))
+    wrong = (c.t1 - c.t0 != right) & (~transfer | (link >= 0))
     for rule, rows in ((6, np.flatnonzero(wrong & ~transfer)), (4, np.flatnonzero(wrong & transfer))):
-        findings.add(rule, rows, lambda i, r=rows: f"takes {taken[r[i]]} cycles, must take {right[r[i]]}")
+        findings.add(
+            rule,
+            rows,
+            lambda i, r=rows: f"takes {c.t1[r[i]] - c.t0[r[i]]} cycles, must take {right[r[i]]}",
+        )
     return Held(hold, words, link)
 
 

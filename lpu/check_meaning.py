@@ -8,9 +8,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from compiler.isa import F32_LANES, READS, TAG_SHIFT, WIDE_LANES, Columns, Op, score_lines
+from compiler.isa import (
+    F32_LANES,
+    READS,
+    TAG_SHIFT,
+    Columns,
+    Kernel,
+    Op,
+    merged_lines,
+    score_lines,
+    stripes,
+    wide,
+)
 from lpu.check_findings import Findings, tag
-from lpu.check_rows import Group, Machine, is_transfer
+from lpu.check_rows import Group, Machine, by_small, is_transfer
 
 _LINE = (1 << TAG_SHIFT) - 1
 _IN_ORDER = (Op.ADD, Op.GLU, Op.HNORM, Op.ROPE, Op.CAST, Op.RED)
@@ -40,8 +51,10 @@ def meaning(findings: Findings, machine: Machine, groups: list[Group], left: np.
     _alike(findings, made)
     _counts(findings, machine, groups, made)
     for group in groups:
-        if group.op is Op.AOUT:
-            _chunks(findings, made, group)
+        if group.op in (Op.AOUT, Op.ASUM):
+            _chunks(findings, made, group, stripes(group.kernel))
+        if group.op is Op.AEND:
+            _dealt(findings, made, group)
     _vocabulary(findings, machine, groups, left)
 
 
@@ -49,7 +62,7 @@ def tagged(findings: Findings, groups: list[Group]) -> None:
     """Every result and operand of a whole program says what it is, RoPE's table excepted."""
     for op, kernel, rows in groups:
         names = {operand.column for operand in READS[op]} | {"dst"}
-        if op is Op.ROPE or (op is Op.WB and kernel["wide"]):
+        if op is Op.ROPE or (op in (Op.WB, Op.RED) and wide(kernel)):
             names -= {"src2"}
         for name in sorted(names):
             bad = rows[getattr(findings.columns, name + "_tag")[rows] < 0]
@@ -81,11 +94,11 @@ def _copies(findings: Findings) -> _Made:
 def _alike(findings: Findings, made: _Made) -> None:
     """Rows of one opcode that make parts of one value take parts of the same values, in their order."""
     c = findings.columns
-    rows = np.concatenate([made.row, np.flatnonzero((c.op == Op.MM) & (c.dst_tag >= 0))])
-    key = np.stack([c.op[rows], c.dst_tag[rows] >> TAG_SHIFT])
-    order = np.lexsort((c.dst_tag[rows], key[1], key[0]))
-    rows, key = rows[order], key[:, order]
-    joined = (key[:, 1:] == key[:, :-1]).all(axis=0)
+    tiles = np.flatnonzero((c.op == Op.MM) & (c.dst_tag >= 0))
+    tiles = tiles[np.argsort(c.dst_tag[tiles], kind="stable")]
+    rows = np.concatenate([made.row[by_small(c.op[made.row], len(Op))], tiles])  # by opcode and tag
+    op, value = c.op[rows].astype(np.int8), c.dst_tag[rows] >> TAG_SHIFT
+    joined = (op[1:] == op[:-1]) & (value[1:] == value[:-1])
     before, after = rows[:-1][joined], rows[1:][joined]
     strange = np.zeros(len(after), bool)
     for name in ("src_tag", "src2_tag", "src3_tag"):
@@ -154,39 +167,101 @@ def _counts(findings: Findings, machine: Machine, groups: list[Group], made: _Ma
     )
 
 
-def _chunks(findings: Findings, made: _Made, group: Group) -> None:
-    """AOUT adds up every chunk that was scored, once, each with the weights of its own scores."""
-    c, kernel, rows = findings.columns, group.kernel, group.rows
-    queries = np.flatnonzero((c.op == Op.QK) & (c.src_tag >= 0) & (c.src2_tag >= 0) & (c.dst_tag >= 0))
-    scored: dict[int, np.ndarray] = {}
-    region = c.src2_tag[queries]
-    order = np.argsort(region, kind="stable")
-    cuts = np.flatnonzero(np.diff(region[order], prepend=-1))
-    for some in np.split(queries[order], cuts[1:]):
-        if len(some):
-            scored[int(c.src2_tag[some[0]])] = np.sort(c.n[some])
-    wide = -(-kernel["group"] * kernel["head_dim"] // WIDE_LANES)
-    size = score_lines(kernel)
+def _chunks(findings: Findings, made: _Made, group: Group, parts: int) -> None:
+    """AOUT and ASUM add up every chunk that was scored, once, each with the weights of its own scores.
+
+    Where a context is dealt over several regions, the maxima over the others are for `_dealt` to look at.
+    """
+    c, kernel = findings.columns, group.kernel
+    rows = group.rows[(c.src_tag[group.rows] >= 0) & (c.src2_tag[group.rows] >= 0)]
+    lines, size = merged_lines(kernel) - 1, score_lines(kernel)
+    of, piece = _pieces(c.n[rows])
+    values = made.find(c.src_tag[rows[of]] + piece * lines)
+    known = _every(len(rows), of, (values >= 0) & (c.op[values] == Op.PV))
+    rows, values = rows[known], values[known[of]]  # rule 2 or the other tags have found the rest
+    of, piece = _pieces(c.n[rows])
+    weights = made.find(c.src_tag[values])
+    scores = np.where(weights >= 0, made.find(c.src_tag[weights]), -1)
+    good = (scores >= 0) & (c.op[weights] == Op.EXP) & (c.op[scores] == Op.QK)
+    good &= c.dst_tag[weights] + size == c.src2_tag[rows[of]] + piece * (size + 1)
+    good &= (c.src2_tag[values] == c.src2_tag[scores]) & (c.n[values] == c.n[scores])
+    head = scores[np.flatnonzero(piece == 0)]
+    good &= (c.src2_tag[scores] == c.src2_tag[head[of]]) & (c.src_tag[scores] == c.src_tag[head[of]])
+    good &= c.n[values][np.lexsort((c.n[values], of))] == piece  # every chunk once
+    right = _every(len(rows), of, good)
+    right &= _scored(c, head) == c.n[rows]
+    if parts == 1:
+        peaks, pair = np.unique(np.stack([of, c.src2_tag[weights]]), axis=1), kernel.get("chunks", 1)
+        right &= _every(len(rows), peaks[0], _cover(c, made, peaks, pair, of, scores, c.n[rows]))
+    findings.add(7, rows[~right], lambda i: "does not add up every chunk of its KV region once")
+
+
+def _pieces(count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """So many pieces of each row: the index of the row, the number in it."""
+    of = np.repeat(np.arange(len(count)), count)
+    return of, np.arange(len(of)) - (np.cumsum(count) - count)[of]
+
+
+def _every(rows: int, of: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """Of which rows all pieces are good."""
+    return np.bincount(of[~good], minlength=rows) == 0
+
+
+def _scored(c: Columns, queries: np.ndarray) -> np.ndarray:
+    """How many chunks of their KV regions are scored at all."""
+    some = np.flatnonzero((c.op == Op.QK) & (c.src_tag >= 0) & (c.src2_tag >= 0) & (c.dst_tag >= 0))
+    regions, count = np.unique(c.src2_tag[some], return_counts=True)
+    at = np.minimum(np.searchsorted(regions, c.src2_tag[queries]), max(len(regions) - 1, 0))
+    if not len(regions):
+        return np.zeros(len(queries), np.int64)
+    return np.where(regions[at] == c.src2_tag[queries], count[at], 0)
+
+
+def _cover(
+    c: Columns, made: _Made, peaks: np.ndarray, lines: int, of: np.ndarray, scores: np.ndarray, n: np.ndarray
+) -> np.ndarray:
+    """Whether the maxima of each (row, tag of the first line of maxima) are over all scores of the row."""
+    maxima = made.find(peaks[1][:, None] + np.arange(lines))
+    over = np.where(maxima >= 0, made.find(c.src_tag[maxima]), -1)
+    good = ((maxima >= 0) & (c.op[maxima] == Op.SMAX)).all(axis=1)
+    good &= c.n[maxima].sum(axis=1) == n[peaks[0]]
+    good &= np.isin(peaks[0][:, None] * len(c) + over, (of * len(c) + scores)[scores >= 0]).all(axis=1)
+    over = np.sort(over, axis=1)
+    return good & (over >= 0).all(axis=1) & (over[:, 1:] != over[:, :-1]).all(axis=1)
+
+
+def _dealt(findings: Findings, made: _Made, group: Group) -> None:
+    """AEND adds up every stripe of one head once, all weighted against the maximum over all of them."""
+    c, kernel, count = findings.columns, group.kernel, stripes(group.kernel)
+    appends = np.flatnonzero((c.op == Op.KVW) & (c.dst_tag >= 0))
+    order = np.argsort(c.dst_tag[appends], kind="stable")
+    regions = _Made(c.dst_tag[appends][order], appends[order])
     bad: list[int] = []
-    for row in rows[(c.src_tag[rows] >= 0) & (c.src2_tag[rows] >= 0)].tolist():
-        piece = np.arange(int(c.n[row]))
-        values = made.find(c.src_tag[row] + piece * wide)
-        if (values < 0).any() or (c.op[values] != Op.PV).any():
+    for row in group.rows[c.src_tag[group.rows] >= 0].tolist():
+        sums = made.find(c.src_tag[row] + np.arange(int(c.n[row])) * merged_lines(kernel))
+        if (sums < 0).any() or (c.op[sums] != Op.ASUM).any():
             continue  # rule 2 or the other tags have found it
+        steps = c.n[sums]
+        piece = np.arange(int(steps.sum())) - np.repeat(np.cumsum(steps) - steps, steps)
+        values = made.find(np.repeat(c.src_tag[sums], steps) + piece * (merged_lines(kernel) - 1))
         weights = made.find(c.src_tag[values])
-        scores = made.find(c.src_tag[weights]) if (weights >= 0).all() else weights
-        if (scores < 0).any() or (c.op[weights] != Op.EXP).any() or (c.op[scores] != Op.QK).any():
-            bad.append(row)
+        scores = made.find(c.src_tag[weights])
+        if min(values.min(), weights.min(), scores.min()) < 0:
             continue
-        sums = c.dst_tag[weights] + size == c.src2_tag[row] + piece * (size + 1)
-        one = (c.src2_tag[values] == c.src2_tag[scores]) & (c.src2_tag[scores] == c.src2_tag[scores[0]])
-        same = (c.n[values] == c.n[scores]) & (c.src_tag[scores] == c.src_tag[scores[0]])
-        wanted = scored.get(int(c.src2_tag[scores[0]]), np.zeros(0))
-        whole = np.array_equal(np.sort(c.n[values]), np.arange(len(piece))) and len(wanted) == len(piece)
-        peaks = [made.find(c.src2_tag[w] + np.arange(kernel.get("chunks", 1))) for w in weights.tolist()]
-        if not ((sums & one & same).all() and whole and all(_covers(c, made, p, scores) for p in peaks)):
+        held = regions.find(np.unique(c.src2_tag[scores]))
+        dealt = len(sums) == len(held) == count and np.array_equal(np.sort(c.src3[held]), np.arange(count))
+        one = all(
+            len(np.unique(values)) == 1 for values in (c.src_tag[held], c.src2_tag[held], c.src_tag[scores])
+        )
+        one &= len(np.unique(c.src2_tag[weights])) == 1
+        if not (dealt and one and _covers(c, made, _peaks(c, made, int(weights[0]), kernel), scores)):
             bad.append(row)
-    findings.add(7, np.array(bad, np.int64), lambda i: "does not add up every chunk of its KV region once")
+    findings.add(7, np.array(bad, np.int64), lambda i: "does not add up every stripe of one KV head once")
+
+
+def _peaks(c: Columns, made: _Made, weights: int, kernel: Kernel) -> np.ndarray:
+    """The rows that made the maxima that an EXP row takes."""
+    return made.find(c.src2_tag[weights] + np.arange(kernel.get("chunks", 1)))
 
 
 def _covers(c: Columns, made: _Made, peaks: np.ndarray, scores: np.ndarray) -> bool:

@@ -11,9 +11,10 @@ import numpy as np
 from compiler.isa import Op
 from lpu.check_findings import Findings, tag
 from lpu.check_operands import Accesses, Operands
-from lpu.check_rows import CYCLE, TIME_BITS, Machine, is_transfer, split
+from lpu.check_rows import CYCLE, TIME_BITS, Batches, Machine, is_transfer, split
 
-_BATCH_LINES = 1 << 24  # lines of SRAM looked at together: bounds the memory of the check
+_BATCH_LINES = 1 << 19  # lines of SRAM looked at together: bounds the memory of the check
+_ACCESS_LINES = 16  # an access takes about the memory of so many lines
 
 
 class _Events(NamedTuple):
@@ -26,7 +27,7 @@ class _Events(NamedTuple):
 
 
 # A statistic, a copy or a last result may lie where nobody reads it; any other result is made for a row.
-_FOR_NOBODY = (Op.SEND, Op.FORWARD, Op.RSTAT, Op.AOUT, Op.ARGRED)
+_FOR_NOBODY = (Op.SEND, Op.FORWARD, Op.RSTAT, Op.AOUT, Op.AEND, Op.ARGRED)
 
 
 def memory(findings: Findings, machine: Machine, operands: Operands) -> tuple[np.ndarray, np.ndarray]:
@@ -39,14 +40,17 @@ def memory(findings: Findings, machine: Machine, operands: Operands) -> tuple[np
     reach = np.zeros(machine.chips, np.int64)
     for a in (writes, reads):
         np.maximum.at(reach, a.chip, a.stop)
-    batch = (np.cumsum(reach) - reach) // _BATCH_LINES
-    for index in range(int(batch[-1]) + 1 if len(batch) else 0):
-        chips = np.flatnonzero(batch == index)
-        offset = np.zeros(machine.chips, np.int64)
-        offset[chips] = np.cumsum(reach[chips]) - reach[chips]
-        some = len(chips) < machine.chips
-        parts = [a.take(batch[a.chip] == index) if some else a for a in (writes, reads)]
-        events = _events(parts[0], parts[1], offset, int(reach[chips].sum()))
+    count = np.bincount(writes.chip, minlength=machine.chips) + np.bincount(
+        reads.chip, minlength=machine.chips
+    )
+    batches = Batches(reach + _ACCESS_LINES * count, _BATCH_LINES)
+    offset = np.zeros(machine.chips, np.int64)
+    for (first, last), write, read in zip(
+        batches, batches.of(writes.chip), batches.of(reads.chip), strict=True
+    ):
+        lines = np.cumsum(reach[first:last])
+        offset[first:last] = lines - reach[first:last]
+        events = _events(writes.take(write), reads.take(read), offset, int(lines[-1]))
         _resolve(findings, events)
         unread.append(_unread(findings, events))
     return np.unique(np.concatenate(unread)), _outputs(findings, machine, operands.writes)
@@ -155,6 +159,9 @@ def _outputs(findings: Findings, machine: Machine, writes: Accesses) -> np.ndarr
     """The lines that the manifest calls logits and token are written by some row; what is left there."""
     chip, word = np.concatenate([machine.logits[:, :2], machine.token]).T
     real = (chip >= 0) & (chip < machine.chips) & (word >= 0) & (word < machine.words)
+    there = np.zeros(machine.chips, bool)
+    there[chip[real]] = True
+    writes = writes.take(there[writes.chip])
     starts = np.sort(writes.chip * machine.words + writes.start)
     stops = np.sort(writes.chip * machine.words + writes.stop)
     key = chip * machine.words + word

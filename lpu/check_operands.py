@@ -4,12 +4,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from compiler.isa import KV, READS, SHARED, TRANSIENT, WEIGHTS, WRITES, Columns, Op, Operand
+from compiler.isa import KV, READS, SHARED, TRANSIENT, WEIGHTS, WRITES, Columns, Op, Operand, stripes, wide
 from compiler.program import ANGLES, GAIN, SCALE, TABLE, TILE
 from lpu.check_findings import Findings
 from lpu.check_rows import REGIONS, Group, Machine
 
 _REGION = {TRANSIENT: 0, KV: 1, WEIGHTS: 2, SHARED: 2}
+_PIECE = 1 << 15  # accesses looked at together
 _KIND = {
     Op.EMBED: TABLE,
     Op.NORM: GAIN,
@@ -52,25 +53,32 @@ class Operands(NamedTuple):
 
 def operands(findings: Findings, machine: Machine, groups: list[Group]) -> Operands:
     """Every access of every row; those outside their region or off their line are violations and left out."""
-    parts: dict[tuple[int, bool], list[Accesses]] = {}
+    wanted: dict[tuple[int, bool], list[tuple[Group, Operand]]] = {}
     for group in groups:
         if group.op in (Op.QK, Op.PV):
             _chunk(findings, group)
+        if group.op is Op.KVW:
+            _stripe(findings, group)
         for operand in READS[group.op]:
             space = WEIGHTS if operand.space == SHARED else operand.space
-            parts.setdefault((space, False), []).append(
-                _access(findings.columns, group, operand, machine.rows)
-            )
+            wanted.setdefault((space, False), []).append((group, operand))
         write = WRITES[group.op]
         if write is not None:
-            made = _access(findings.columns, group, write, machine.rows, write=True)
-            parts.setdefault((write.space, True), []).append(made)
-    empty = Accesses(*(np.zeros(0, np.int64) for _ in Accesses._fields))
+            wanted.setdefault((write.space, True), []).append((group, write))
 
     def inside(space: int, write: bool) -> Accesses:
-        lists = parts.get((space, write), [empty])
-        joined = Accesses(*(np.concatenate(columns) for columns in zip(*lists, strict=True)))
-        return _inside(findings, machine, joined, space)
+        c, some = findings.columns, wanted.get((space, write), [])
+        most = sum(int(c.n[g.rows].sum()) if o.stride else len(g.rows) for g, o in some)
+        joined = Accesses(
+            *(np.empty(most, np.int8 if name == "kind" else np.int64) for name in Accesses._fields)
+        )
+        stop = 0
+        for group, operand in some:  # into place: two copies would be most of the memory of the check
+            part = _access(c, group, operand, machine.rows, write=write)
+            start, stop = stop, stop + len(part.row)
+            for column, values in zip(joined, part, strict=True):
+                column[start:stop] = values
+        return _inside(findings, machine, Accesses(*(column[:stop] for column in joined)), space)
 
     return Operands(
         reads=inside(TRANSIENT, False),
@@ -95,6 +103,13 @@ def _chunk(findings: Findings, group: Group) -> None:
     )
 
 
+def _stripe(findings: Findings, group: Group) -> None:
+    """An append names one of the stripes that a head's tokens are dealt over."""
+    stripe, count = findings.columns.src3[group.rows], stripes(group.kernel)
+    bad = np.flatnonzero((stripe < -1) | (stripe >= count) | ((stripe < 0) & (count > 1)))
+    findings.add(5, group.rows[bad], lambda i: f"appends to stripe {stripe[bad[i]]} of {count}")
+
+
 def _access(c: Columns, group: Group, operand: Operand, batch: int, write: bool = False) -> Accesses:
     op, kernel, rows = group
     n = c.n[rows]
@@ -108,7 +123,7 @@ def _access(c: Columns, group: Group, operand: Operand, batch: int, write: bool 
         start = np.repeat(start, n) + step * unit
         tag = np.repeat(tag, n)
         tag = np.where(tag < 0, -1, tag + step)
-    if op is Op.WB and kernel["wide"] and not write:
+    if op in (Op.WB, Op.RED) and operand.space == WEIGHTS and wide(kernel):
         rows = rows[:0]  # wide partials are not scaled yet: no operand
     count = len(rows)
     return Accesses(
@@ -125,7 +140,10 @@ def _access(c: Columns, group: Group, operand: Operand, batch: int, write: bool 
 def _inside(findings: Findings, machine: Machine, a: Accesses, space: int) -> Accesses:
     base, words = machine.regions[:, _REGION[space]].T
     low, high = np.maximum(base, 0), np.minimum(base + words, machine.words)
-    off = (a.start < low[a.chip]) | (a.start > high[a.chip] - (a.stop - a.start))
+    off = np.empty(len(a.row), bool)
+    for at in range(0, len(off), _PIECE):
+        chip, start, stop = (column[at : at + _PIECE] for column in (a.chip, a.start, a.stop))
+        off[at : at + _PIECE] = (start < low[chip]) | (start > high[chip] - (stop - start))
     name = REGIONS[_REGION[space]]
     bad = np.flatnonzero(off)
     findings.add(

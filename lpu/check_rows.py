@@ -1,8 +1,9 @@
 """The rows as the checker sees them: the machine of the manifest, rows by kernel, rule 0 (form)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,8 @@ class Machine:
 
     chips: int
     rows: int
+    sequences: int
+    chunk: int
     words: int
     planes: int
     chains: int
@@ -46,7 +49,8 @@ class Machine:
     def of(manifest: Mapping[str, Any]) -> "Machine":
         """The machine that a manifest describes."""
         chip: Mapping[str, Any] = manifest["chip"]
-        counts = {name: chip[name] for name in _COUNTS} | {"rows": manifest["rows"]}
+        counts = {name: chip[name] for name in _COUNTS}
+        counts |= {name: manifest[name] for name in ("rows", "sequences", "chunk")}
         delays = {name: chip[name] for name in _DELAYS} | {"forward_cycles": manifest["forward_cycles"]}
         for least, numbers in ((1, counts), (0, delays)):
             for name, value in numbers.items():
@@ -73,6 +77,8 @@ class Machine:
         return Machine(
             chips=chips,
             rows=manifest["rows"],
+            sequences=manifest["sequences"],
+            chunk=manifest["chunk"],
             words=chip["sram_bytes"] // WORD_BYTES,
             planes=chip["planes"],
             chains=chip["vxm_chains"],
@@ -95,7 +101,7 @@ class Machine:
 
 
 class Group(NamedTuple):
-    """All rows of one opcode and kernel."""
+    """Rows of one opcode and kernel; where there are many, several groups that fit a processor's caches."""
 
     op: Op
     kernel: Kernel
@@ -103,27 +109,30 @@ class Group(NamedTuple):
 
 
 # The attributes that an opcode needs of its kernel (compiler/isa.py and docs/timing.md).
-_ATTENTION = ("group", "head_dim", "chunk", "rows", "kv_stride", "kv_words", "kv")
+_ATTENTION = ("group", "head_dim", "chunk", "rows", "kv_stride", "kv_words", "kv", "sequences", "cached")
 _NEEDS: dict[Op, tuple[str, ...]] = {
     Op.EMBED: ("vocab", "stride"),
     Op.HNORM: ("head_dim",),
     Op.ROPE: ("head_dim", "input", "positions", "stride"),
-    Op.KVW: ("head_dim", "rows", "kv_stride", "kv_words"),
+    Op.KVW: ("head_dim", "rows", "kv_stride", "kv_words", "sequences", "cached"),
     Op.QK: _ATTENTION,
     Op.SMAX: ("group", "chunk"),
     Op.EXP: ("group", "chunk", "chunks"),
     Op.PV: _ATTENTION,
     Op.AOUT: ("group", "chunk", "head_dim"),
+    Op.ASUM: ("group", "chunk", "head_dim"),
+    Op.AEND: ("group", "chunk", "head_dim"),
     Op.MM: ("k_lines",),
     Op.WB: ("wide",),
     Op.RED: ("parts",),
 }
-_ATTENTION_OPS = (Op.KVW, Op.QK, Op.SMAX, Op.EXP, Op.PV, Op.AOUT)
+_ATTENTION_OPS = (Op.KVW, Op.QK, Op.SMAX, Op.EXP, Op.PV, Op.AOUT, Op.ASUM, Op.AEND)
 _WORDS_OF = {"kv": ("fp16", "fp8"), "input": ("f32", "fp16", "f16"), "wide": (True, False)}
 _F16_LANES = 160
+_PIECE = 1 << 15  # rows of a group
 # Rows whose n is a chunk or nothing may have n = 0; a plane has 320 columns, so MM and WB at most 4 lines.
-_LEAST = np.array([0 if op in (Op.KVW, Op.QK, Op.EXP, Op.PV) else 1 for op in Op])
-_MOST = np.array([TILE_ROWS // F32_LANES if op in (Op.MM, Op.WB) else 1 << 21 for op in Op])
+_LEAST = np.array([0 if op in (Op.KVW, Op.QK, Op.EXP, Op.PV) else 1 for op in Op], np.int32)
+_MOST = np.array([TILE_ROWS // F32_LANES if op in (Op.MM, Op.WB) else 1 << 21 for op in Op], np.int32)
 
 
 def is_transfer(op: np.ndarray) -> np.ndarray:
@@ -136,7 +145,7 @@ def form(findings: Findings, machine: Machine) -> None:
     c, kernels = findings.columns, len(machine.kernels)
     known = (c.op >= 0) & (c.op < len(Op))
     findings.add(0, np.flatnonzero(~known), lambda i: f"opcodes are 0 .. {len(Op) - 1}")
-    op = np.where(known, c.op, 0)
+    op = np.where(known, c.op, 0).astype(np.int8)  # an eighth of the memory
     transfer = is_transfer(op) & known
     names = {"chip": np.ones(len(c), bool), "peer": transfer}
     for name, relevant in names.items():
@@ -157,13 +166,14 @@ def form(findings: Findings, machine: Machine) -> None:
     findings.add(0, bad, lambda i, b=bad: f"kernel {c.aux[b[i]]}, kernels are 0 .. {kernels - 1}")
     if sum(findings.counts) == 0:
         for group in groups(c, machine):
-            wrong = _wrong(group.op, group.kernel, machine.rows)
+            wrong = _wrong(group.op, group.kernel, machine)
             if wrong:
                 findings.add(0, group.rows, lambda i, w=wrong: w)
 
 
-def _wrong(op: Op, kernel: Kernel, rows: int) -> str:
+def _wrong(op: Op, kernel: Kernel, machine: Machine) -> str:
     """What is wrong with a kernel for an opcode, or nothing."""
+    rows = machine.rows
     family = "attention" if op in _ATTENTION_OPS else op.name.lower()
     if kernel.get("op", family) != family:
         return f"its kernel is for {kernel['op']}"
@@ -178,6 +188,21 @@ def _wrong(op: Op, kernel: Kernel, rows: int) -> str:
             return f"its kernel has {name} {value!r}, not a count"
     if kernel.get("rows", rows) != rows:
         return f"its kernel has {kernel['rows']} rows, the program {rows}"
+    if "sequences" in _NEEDS.get(op, ()):
+        if kernel["sequences"] * machine.chunk != rows:
+            return (
+                f"its kernel has {kernel['sequences']} sequences of {machine.chunk} rows, the program {rows}"
+            )
+        if kernel["cached"] != machine.sequences or kernel["sequences"] > machine.sequences:
+            return (
+                f"its kernel takes {kernel['sequences']} of {kernel['cached']} cached sequences, "
+                f"the program has {machine.sequences}"
+            )
+    count = kernel.get("stripes", 1)
+    if not isinstance(count, int) or not 0 < count < 1 << 31:
+        return f"its kernel has stripes {count!r}, not a count"
+    if op in _ATTENTION_OPS and kernel.get("chunks", count) % count:
+        return f"its kernel has {kernel['chunks']} chunks in {count} stripes"
     if "chunk" in _NEEDS.get(op, ()) and kernel["group"] * kernel["chunk"] % F32_LANES:
         return f"{kernel['group']} x {kernel['chunk']} scores are no whole lines of {F32_LANES}"
     if "kv" in _NEEDS.get(op, ()) and kernel["kv_words"] != kv_words(kernel["head_dim"], kernel["kv"]):
@@ -187,13 +212,38 @@ def _wrong(op: Op, kernel: Kernel, rows: int) -> str:
     return ""
 
 
+def by_small(values: np.ndarray, count: int) -> np.ndarray:
+    """The stable order of values in 0 .. count-1; numpy sorts 16-bit integers in linear time."""
+    return np.argsort(values.astype(np.uint16) if count <= 1 << 16 else values, kind="stable")
+
+
+class Batches:
+    """Entries by chip, in pieces of whole chips that fit the caches of a processor.
+
+    work: of each chip, in what the caller counts in; a piece takes more than `most` only for a single chip.
+    """
+
+    def __init__(self, work: np.ndarray, most: int) -> None:
+        before = (np.cumsum(work) - work) // most
+        starts = np.flatnonzero(np.diff(before, prepend=-1))
+        self.ends = np.concatenate([starts, [len(work)]])
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """The chips [first, last) of one piece after another."""
+        return pairwise(self.ends.tolist())
+
+    def of(self, chip: np.ndarray) -> Iterator[np.ndarray]:
+        """The entries of one piece after another, in order of chips, of which each entry has one."""
+        order = by_small(chip, int(self.ends[-1]))
+        ends = np.concatenate([[0], np.cumsum(np.bincount(chip, minlength=self.ends[-1]))])[self.ends]
+        return (order[start:stop] for start, stop in pairwise(ends.tolist()))
+
+
 def groups(columns: Columns, machine: Machine) -> list[Group]:
     """The rows by opcode and kernel; transfers have no kernel. Rows keep their order in a group."""
     kernels = max(len(machine.kernels), 1)
     key = columns.op * kernels + np.where(is_transfer(columns.op), 0, columns.aux)
-    if len(Op) * kernels <= 1 << 16:
-        key = key.astype(np.uint16)  # numpy sorts these in linear time
-    order = np.argsort(key, kind="stable")
+    order = by_small(key, len(Op) * kernels)
     key = key[order]
     starts = np.flatnonzero(np.concatenate([[len(key) > 0], key[1:] != key[:-1]]))
     out: list[Group] = []
@@ -201,7 +251,8 @@ def groups(columns: Columns, machine: Machine) -> list[Group]:
         row = rows[0]
         op = Op(int(columns.op[row]))
         transfer = op in (Op.SEND, Op.FORWARD)
-        out.append(Group(op, {} if transfer else machine.kernels[columns.aux[row]], rows))
+        kernel = {} if transfer else machine.kernels[columns.aux[row]]
+        out += [Group(op, kernel, rows[at : at + _PIECE]) for at in range(0, len(rows), _PIECE)]
     return out
 
 

@@ -7,9 +7,10 @@ import numpy as np
 from compiler.isa import Op
 from lpu.check_cycles import Held
 from lpu.check_findings import Findings
-from lpu.check_rows import CYCLE, TIME_BITS, Machine, is_transfer, split
+from lpu.check_rows import CYCLE, TIME_BITS, Batches, Machine, is_transfer, split
 
 _RATE = 1024  # ports are counted in 1/1024 words per cycle
+_BATCH_ROWS = 1 << 14
 
 
 def units(findings: Findings, machine: Machine, held: Held) -> None:
@@ -73,15 +74,23 @@ def ports(findings: Findings, machine: Machine, held: Held) -> None:
     """Rule 3: the words that all rows of a chip move in a cycle."""
     c = findings.columns
     rows = np.flatnonzero(held.hold > 0)
-    rate = (_RATE * held.words[rows] + held.hold[rows] - 1) // held.hold[rows]
-    sends = np.flatnonzero(is_transfer(c.op[rows]))
-    row = np.concatenate([rows, rows[sends]])
-    rate = np.concatenate([rate, rate[sends]])
-    chip = np.concatenate([c.chip[rows], c.peer[rows[sends]]]) << TIME_BITS
-    begin = np.maximum(np.concatenate([c.t0[rows], c.t1[rows[sends]] - held.hold[rows[sends]]]), 0)
-    key = np.concatenate(
-        [(chip | begin) << 1 | 1, chip + begin + held.hold[row] << 1]
-    )  # ends before beginnings
+    sends = rows[is_transfer(c.op[rows])]
+    chip = np.concatenate([c.chip[rows], c.peer[sends]])  # a transfer loads both of its ends
+    row = np.concatenate([rows, sends])
+    batches = Batches(np.bincount(chip, minlength=machine.chips), _BATCH_ROWS)
+    for some in batches.of(chip):
+        _ports(findings, machine, held, row[some], chip[some], some >= len(rows))
+
+
+def _ports(
+    findings: Findings, machine: Machine, held: Held, row: np.ndarray, chip: np.ndarray, arrives: np.ndarray
+) -> None:
+    """All rows of some chips; `arrives`: the chip receives what the row sends."""
+    c, hold = findings.columns, held.hold[row]
+    rate = (_RATE * held.words[row] + hold - 1) // hold
+    begin = np.maximum(np.where(arrives, c.t1[row] - hold, c.t0[row]), 0)
+    place = chip << TIME_BITS
+    key = np.concatenate([(place | begin) << 1 | 1, place + begin + hold << 1])  # ends before beginnings
     order = np.argsort(key)
     key, load = key[order], np.cumsum(np.concatenate([rate, -rate])[order])
     last = np.ones(len(key), bool)

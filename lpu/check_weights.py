@@ -1,31 +1,33 @@
 """Rules 2 and 7 on what outlives a step: preloaded values and the KV cache."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
 from compiler.isa import F16_LANES, F32_LANES, TAG_SHIFT, Op
-from compiler.program import GAIN, TABLE, TILE, Loads
+from compiler.program import GAIN, LOADS, TABLE, TILE, Loads
 from lpu.check_findings import Findings, tag
+from lpu.check_loads import Preloads
 from lpu.check_operands import Accesses
-from lpu.check_rows import CYCLE, TIME_BITS, Machine
+from lpu.check_rows import CYCLE, TIME_BITS, Machine, by_small
 
 KIND_NAMES = ("TILE", "SCALE", "GAIN", "TABLE", "ANGLES")
 KIND_WORDS = np.array([80, 1, 1, 0, 0])  # words per preloaded value; tables have any number
 
 
 class Image(NamedTuple):
-    """The preloaded values in order of chip and address: where each begins and ends in the rack's words."""
+    """The preloaded values in order of chip and address; where each begins and ends in the rack's words."""
 
-    load: np.ndarray
+    number: np.ndarray
+    loads: Loads
     begin: np.ndarray
     end: np.ndarray
-    kind: np.ndarray
-    tag: np.ndarray
 
 
-def image(findings: Findings, machine: Machine, loads: Loads) -> Image:
+def image(findings: Findings, machine: Machine, preloads: Preloads) -> Image:
     """The well formed loads, all of them disjoint and inside the weight regions unless a finding says so."""
+    number, loads = preloads
     known = (loads.chip >= 0) & (loads.chip < machine.chips)
     known &= (
         (loads.kind >= 0)
@@ -42,36 +44,62 @@ def image(findings: Findings, machine: Machine, loads: Loads) -> Image:
     findings.note(
         0,
         np.flatnonzero(~known),
-        lambda i: f"load {i}: chip {loads.chip[i]}, kind {loads.kind[i]}, {loads.words[i]} words",
+        lambda i: f"load {number[i]}: chip {loads.chip[i]}, kind {loads.kind[i]}, {loads.words[i]} words",
     )
     findings.note(
         5,
         np.flatnonzero(known & ~within),
         lambda i: (
-            f"load {i}: words {loads.addr[i]} .. {loads.addr[i] + loads.words[i] - 1} of chip {chip[i]}, "
-            f"its weights region is words {low[chip[i]]} .. {high[chip[i]] - 1}"
+            f"load {number[i]}: words {loads.addr[i]} .. {loads.addr[i] + loads.words[i] - 1} "
+            f"of chip {chip[i]}, its weights region is words {low[chip[i]]} .. {high[chip[i]] - 1}"
         ),
     )
-    load = np.flatnonzero(known & within)
-    begin = loads.chip[load] * machine.words + loads.addr[load]
-    order = np.argsort(begin)
-    load, begin = load[order], begin[order]
-    end = begin + loads.words[load]
+    begin = loads.chip * machine.words + loads.addr
+    fine = known & within
+    if not fine.all() or (begin[1:] < begin[:-1]).any():
+        order = np.flatnonzero(fine)
+        order = order[np.argsort(begin[order], kind="stable")]
+        number, begin = number[order], begin[order]
+        loads = Loads(**{name: getattr(loads, name)[order] for name in LOADS})
+    end = begin + loads.words
     findings.note(
         5,
         np.flatnonzero(end[:-1] > begin[1:]),
         lambda i: (
-            f"loads {load[i]} and {load[i + 1]} share word {loads.addr[load[i + 1]]} of chip "
-            f"{loads.chip[load[i]]}: the first ends at {end[i] - 1 - loads.chip[load[i]] * machine.words}"
+            f"loads {number[i]} and {number[i + 1]} share word {loads.addr[i + 1]} of chip "
+            f"{loads.chip[i]}: the first ends at {end[i] - 1 - loads.chip[i] * machine.words}"
         ),
     )
-    return Image(load, begin, end, loads.kind[load], loads.tag[load])
+    return Image(number, loads, begin, end)
 
 
-def weights(findings: Findings, machine: Machine, reads: Accesses, loads: Loads) -> None:
-    """Every weight read covers whole preloaded values of its kind, consecutive in place and in tag."""
-    order, begin, end, kind, name = image(findings, machine, loads)
-    if not len(order):
+def weights(findings: Findings, machine: Machine, reads: Accesses, pieces: Iterable[Preloads]) -> None:
+    """Every weight read covers whole preloaded values of its kind, consecutive in place and in tag.
+
+    pieces: the preloaded values; no chip has some in one piece and some in another.
+    """
+    by_chip = by_small(reads.chip, machine.chips)
+    begins = np.searchsorted(reads.chip[by_chip], np.arange(machine.chips + 1))
+    left = np.ones(machine.chips, bool)  # chips whose values no piece has brought
+    for preloads in pieces:
+        chip = preloads.loads.chip
+        here = np.zeros(machine.chips, bool)
+        here[chip[(chip >= 0) & (chip < machine.chips)]] = True
+        left &= ~here
+        chips = np.flatnonzero(here)
+        some = [by_chip[begins[chip] : begins[chip + 1]] for chip in chips.tolist()]
+        if some:
+            _preloaded(findings, machine, reads.take(np.concatenate(some)), preloads)
+        else:
+            image(findings, machine, preloads)
+    bare = np.flatnonzero(left[reads.chip])
+    findings.add(2, reads.row[bare], lambda i: f"reads word {reads.start[bare[i]]}: nothing is preloaded")
+
+
+def _preloaded(findings: Findings, machine: Machine, reads: Accesses, preloads: Preloads) -> None:
+    number, loads, begin, end = image(findings, machine, preloads)
+    kind, name = loads.kind, loads.tag
+    if not len(number):
         findings.add(2, reads.row, lambda i: f"reads word {reads.start[i]}: nothing is preloaded")
         return
     along = np.argsort(reads.chip * machine.words + reads.start)
@@ -81,13 +109,13 @@ def weights(findings: Findings, machine: Machine, reads: Accesses, loads: Loads)
     first = np.maximum(np.searchsorted(begin, want, "right") - 1, 0)
     each = KIND_WORDS[a.kind]
     count = np.where(each > 0, size // np.maximum(each, 1), 1)
-    last = np.minimum(first + count - 1, len(order) - 1)
+    last = np.minimum(first + count - 1, len(number) - 1)
     breaks = _changes((begin[1:] != end[:-1]) | (kind[1:] != kind[:-1]))
     covered = (begin[first] == want) & (end[last] == want + size) & (breaks[first] == breaks[last])
     bad = np.flatnonzero(~covered | (kind[first] != a.kind))
 
     def text(i: int) -> str:
-        b, load = bad[i], order[first[bad[i]]]
+        b, load = bad[i], first[bad[i]]
         needs = f"{count[b]} {KIND_NAMES[a.kind[b]]} value(s) in words {a.start[b]} .. {a.stop[b] - 1}"
         has = (
             f"chip {loads.chip[load]} words {loads.addr[load]} .. {loads.addr[load] + loads.words[load] - 1}"
@@ -95,7 +123,7 @@ def weights(findings: Findings, machine: Machine, reads: Accesses, loads: Loads)
         return f"needs {needs} of chip {a.chip[b]}; the preloaded {KIND_NAMES[loads.kind[load]]} is in {has}"
 
     findings.add(2, a.row[bad], text)
-    lines, n = loads.lines[order[first]], findings.columns.n[a.row]
+    lines, n = loads.lines[first], findings.columns.n[a.row]
     cut = np.flatnonzero((a.kind == TABLE) & covered & (lines != n))
     findings.add(2, a.row[cut], lambda i: f"reads {n[cut[i]]} lines of a table of {lines[cut[i]]}")
     jumps = _changes(name[1:] != name[:-1] + 1)
@@ -110,15 +138,16 @@ def weights(findings: Findings, machine: Machine, reads: Accesses, loads: Loads)
         ),
     )
 
-    _placed(findings, a.take(good), loads, order, first[good], last[good])
+    if good.all():
+        _placed(findings, a, loads, first, last)
+    else:
+        _placed(findings, a.take(good), loads, first[good], last[good])
 
 
-def _placed(
-    findings: Findings, a: Accesses, loads: Loads, order: np.ndarray, first: np.ndarray, last: np.ndarray
-) -> None:
+def _placed(findings: Findings, a: Accesses, loads: Loads, first: np.ndarray, last: np.ndarray) -> None:
     """What a row reads is for the rows and columns that its tags name: k0 and n0 of the preloaded values."""
     c, line = findings.columns, (1 << TAG_SHIFT) - 1
-    k0, n0 = loads.k0[order], loads.n0[order]
+    k0, n0 = loads.k0, loads.n0
     jumps = _changes((n0[1:] != n0[:-1] + F32_LANES) | (k0[1:] != k0[:-1]))
     source, target = c.src_tag[a.row], c.dst_tag[a.row]
     column = np.where(a.kind == GAIN, source & line, target & line) * F32_LANES

@@ -63,6 +63,13 @@ Kv = Annotated[str | None, typer.Option("--kv", help="Format of the KV cache: fp
 Weights = Annotated[
     str | None, typer.Option("--weights", help="seed:N, safetensors, safetensors:PATH or orbax:PATH.")
 ]
+Stream = Annotated[
+    bool | None,
+    typer.Option(
+        "--stream/--no-stream",
+        help="Take the weights call by call at every step; by default if they exceed the memory here.",
+    ),
+]
 Tp = Annotated[
     int | None,
     typer.Option(
@@ -74,6 +81,12 @@ Tp = Annotated[
 ]
 Pp = Annotated[
     int | None, typer.Option("--pp", min=1, help="Groups in the pipeline; as few as fit by default.")
+]
+Cp = Annotated[
+    int | None,
+    typer.Option(
+        "--cp", min=1, help="Chips that each KV head's context is dealt over; the fastest by default."
+    ),
 ]
 Layout = Annotated[
     str | None,
@@ -92,6 +105,10 @@ Placement = Annotated[
     ),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the placement.")]
+Prefill = Annotated[
+    int | None,
+    typer.Option("--prefill", min=2, help="Also a program for so many tokens of one prompt at a time."),
+]
 Tokens = Annotated[int, typer.Option("--tokens", min=1, help="New tokens of each sequence.")]
 Prompts = Annotated[list[str] | None, typer.Option("--prompt", help="A prompt; repeat it for a batch.")]
 PromptIds = Annotated[
@@ -101,10 +118,15 @@ NoCheck = Annotated[bool, typer.Option("--no-check", help="Do not check the prog
 
 
 def compile_options(
-    tp: int | None, pp: int | None, layout: str | None, placement: str | None, seed: int | None
+    tp: int | None,
+    pp: int | None,
+    layout: str | None,
+    placement: str | None,
+    seed: int | None,
+    cp: int | None = None,
 ) -> CompileOptions:
     """The options of the compiler; what is not given stays as it is by default."""
-    given = {"tp": tp or None, "pp": pp, "layout": layout, "placement": placement, "seed": seed}
+    given = {"tp": tp or None, "pp": pp, "layout": layout, "placement": placement, "seed": seed, "cp": cp}
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     return CompileOptions(**chosen)
 

@@ -10,6 +10,7 @@ from lpu.cli_options import (
     DEFAULT_RACK,
     Batch,
     Context,
+    Cp,
     Debug,
     Json,
     Kv,
@@ -18,6 +19,7 @@ from lpu.cli_options import (
     NoCheck,
     Placement,
     Pp,
+    Prefill,
     ProgramFolder,
     RackName,
     Seed,
@@ -47,6 +49,7 @@ def compile_(
     output: Output = None,
     tp: Tp = None,
     pp: Pp = None,
+    cp: Cp = None,
     layout: Layout = None,
     placement: Placement = None,
     seed: Seed = None,
@@ -54,36 +57,50 @@ def compile_(
     contexts: Context = None,
     kv: Kv = None,
     weights: Weights = None,
+    prefill: Prefill = None,
     sweep: Sweeps = None,
     no_check: NoCheck = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Compile a model for a rack: every cycle of every chip, checked."""
-    from compiler.program import save
     from lpu import api
+    from lpu.document import FileError
     from lpu.files import atomic_folder
+    from lpu.folder import save_into
     from lpu.report import occupancy
-    from lpu.show_program import program_body, show_program
+    from lpu.show_program import prefill_body, program_body, show_prefill, show_program
 
     terminal = TERMINAL.get()
-    options = compile_options(tp, pp, layout, placement, seed)
+    options = compile_options(tp, pp, layout, placement, seed, cp)
     chosen = model_options(batch, contexts, kv, weights)
     if sweep:
+        if prefill:
+            raise FileError("sweep: compiles decode programs only. Leave out --prefill, or --sweep.")
         _sweep(model, rack or DEFAULT_RACK, sweep, output, not no_check, options, chosen)
         return
     with nullcontext() if output is None else atomic_folder(output) as folder, progress() as bar:
         made = api.compile(
-            model, rack=rack or DEFAULT_RACK, options=options, check=not no_check, progress=bar, **chosen
+            model,
+            rack=rack or DEFAULT_RACK,
+            options=options,
+            check=not no_check,
+            prefill=prefill,
+            progress=bar,
+            **chosen,
         )
         if folder is not None:
-            save(made.program, folder)
+            save_into(folder, made.program, made.prefill)
     show_program(terminal, made.program)
+    if made.prefill:
+        show_prefill(terminal, made.prefill)
     used = [occupancy(made.program, bucket) for bucket in made.model.contexts]
     for one in used:
         terminal.say(str(one))
     for bucket, report in made.reports.items():
         terminal.say(f"{report} (context {bucket})")
+    for bucket, report in made.prefill_reports.items():
+        terminal.say(f"{report} (prefill, context {bucket})")
     if output:
         terminal.say(f"saved       {output}")
     terminal.result(
@@ -93,6 +110,7 @@ def compile_(
             "checked": not no_check,
             "folder": output,
             "occupancy": [one.to_json() for one in used],
+            "prefill": prefill_body(made.prefill) if made.prefill else None,
         }
     )
 
@@ -124,16 +142,24 @@ def _sweep(
 
 def check(program: ProgramFolder, json: Json = False, debug: Debug = False) -> None:
     """Check a program against the rules of the machine, without the compiler (exit 4 if it breaks one)."""
-    from lpu.folder import check_program, load_program
+    from lpu.check_pair import pair
+    from lpu.folder import check_program, load_prefill, load_program
     from lpu.show_program import check_body
 
     terminal = TERMINAL.get()
     loaded = load_program(program)
+    long = load_prefill(program, loaded)
     with progress() as bar:
         reports = check_program(loaded, bar)
+        long_reports = check_program(long, bar, "check prefill") if long else {}
     for bucket, report in reports.items():
         terminal.say(f"{report} (context {bucket})")
-    ok = all(report.ok for report in reports.values())
+    for bucket, report in long_reports.items():
+        terminal.say(f"{report} (prefill, context {bucket})")
+    image = pair(loaded, long) if long else None
+    if image:
+        terminal.say("image       one for both programs" if image.ok else str(image))
+    ok = all(report.ok for report in (*reports.values(), *long_reports.values(), *([image] if image else ())))
     terminal.say(f"verdict     {'legal' if ok else 'broken'}, digest {loaded.manifest['digest']}")
     terminal.result(
         {
@@ -141,6 +167,7 @@ def check(program: ProgramFolder, json: Json = False, debug: Debug = False) -> N
             "ok": ok,
             "program_sha256": loaded.manifest["digest"],
             "contexts": [check_body(bucket, report) for bucket, report in reports.items()],
+            "prefill": [check_body(bucket, report) for bucket, report in long_reports.items()],
         }
     )
     if not ok:
@@ -149,18 +176,26 @@ def check(program: ProgramFolder, json: Json = False, debug: Debug = False) -> N
 
 def report(program: ProgramFolder, json: Json = False, debug: Debug = False) -> None:
     """What a program keeps busy: units, links, SRAM, and the bounds beside its cycles."""
-    from lpu.folder import load_program
+    from lpu.folder import load_prefill, load_program
     from lpu.report import occupancy
-    from lpu.show_program import program_body, show_program
+    from lpu.show_program import prefill_body, program_body, show_prefill, show_program
 
     terminal = TERMINAL.get()
     loaded = load_program(program)
+    long = load_prefill(program, loaded)
     show_program(terminal, loaded)
+    if long:
+        show_prefill(terminal, long)
     used = [occupancy(loaded, bucket) for bucket in loaded.manifest["contexts"]]
     for one in used:
         terminal.say(str(one))
     terminal.result(
-        {"schema": "lpu-report/1"} | program_body(loaded) | {"occupancy": [one.to_json() for one in used]}
+        {"schema": "lpu-report/1"}
+        | program_body(loaded)
+        | {
+            "occupancy": [one.to_json() for one in used],
+            "prefill": prefill_body(long) if long else None,
+        }
     )
 
 

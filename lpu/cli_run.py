@@ -9,6 +9,7 @@ from lpu.cli_options import (
     DEFAULT_RACK,
     Batch,
     Context,
+    Cp,
     Debug,
     Json,
     Kv,
@@ -17,10 +18,12 @@ from lpu.cli_options import (
     NoCheck,
     Placement,
     Pp,
+    Prefill,
     PromptIds,
     Prompts,
     RackName,
     Seed,
+    Stream,
     Tokens,
     Tp,
     Weights,
@@ -43,6 +46,7 @@ def run(
     tokens: Tokens = 16,
     tp: Tp = None,
     pp: Pp = None,
+    cp: Cp = None,
     layout: Layout = None,
     placement: Placement = None,
     seed: Seed = None,
@@ -50,6 +54,8 @@ def run(
     contexts: Context = None,
     kv: Kv = None,
     weights: Weights = None,
+    prefill: Prefill = None,
+    stream: Stream = None,
     no_check: NoCheck = False,
     json: Json = False,
     debug: Debug = False,
@@ -62,27 +68,43 @@ def run(
 
     terminal = TERMINAL.get()
     prompts = chosen_prompts(prompt, prompt_ids)
-    options = compile_options(tp, pp, layout, placement, seed)
+    options = compile_options(tp, pp, layout, placement, seed, cp)
     chosen = model_options(batch, contexts, kv, weights)
     with progress() as bar:
         made: Any
         if is_program(program):
-            refuse(rack=rack, tp=tp, pp=pp, layout=layout, placement=placement, seed=seed)
-            refuse(batch=batch, context=contexts, kv=kv)
+            refuse(rack=rack, tp=tp, pp=pp, cp=cp, layout=layout, placement=placement, seed=seed)
+            refuse(batch=batch, context=contexts, kv=kv, prefill=prefill)
             made = api.load_program(program)
+            long = api.load_prefill(program, made)
             model = api.reopen(made.manifest, weights)
         else:
             chosen["batch"] = batch or (len(prompts) if prompts else None)
             model = api.open_model(program, **chosen)
-            made = None
+            made, long = None, None
         vocab = model.vocab
         ids = api.prompt_ids(prompts or api.default_prompts(model.step.batch, vocab), model, vocab)
         api.check_room(ids, tokens, model.step.batch, max(model.contexts))
         if made is None:
-            made = api.compile(
-                model, rack=rack or DEFAULT_RACK, options=options, check=not no_check, progress=bar
-            ).program
-        done = api.run(made, ids, tokens=tokens, model=model, corrupt=corrupt, progress=bar)
+            compiled = api.compile(
+                model,
+                rack=rack or DEFAULT_RACK,
+                options=options,
+                check=not no_check,
+                prefill=prefill,
+                progress=bar,
+            )
+            made, long = compiled.program, compiled.prefill
+        done = api.run(
+            made,
+            ids,
+            tokens=tokens,
+            model=model,
+            prefill=long,
+            corrupt=corrupt,
+            stream=stream,
+            progress=bar,
+        )
     show_run(terminal, done)
     used = [occupancy(made, bucket) for bucket in sorted(set(done.buckets))]
     for one in used:
@@ -99,6 +121,7 @@ def certify(
     tokens: Tokens = 16,
     tp: Tp = None,
     pp: Pp = None,
+    cp: Cp = None,
     layout: Layout = None,
     placement: Placement = None,
     seed: Seed = None,
@@ -106,11 +129,13 @@ def certify(
     contexts: Context = None,
     kv: Kv = None,
     weights: Weights = None,
+    prefill: Prefill = None,
     plain: Annotated[bool, typer.Option(help="The numerical-equivalence report against plain f32.")] = True,
     python: Annotated[
         list[str] | None,
         typer.Option("--python", help="Another Python with lpu-emulator (and its JAX) to compare with."),
     ] = None,
+    stream: Stream = None,
     json: Json = False,
     debug: Debug = False,
     corrupt: Annotated[str, typer.Option("--corrupt", hidden=True)] = "",
@@ -122,7 +147,7 @@ def certify(
 
     terminal = TERMINAL.get()
     prompts = chosen_prompts(prompt, prompt_ids)
-    options = compile_options(tp, pp, layout, placement, seed)
+    options = compile_options(tp, pp, layout, placement, seed, cp)
     chosen = model_options(batch or (len(prompts) if prompts else None), contexts, kv, weights)
     if output:
         api.check_writable(output)
@@ -135,7 +160,9 @@ def certify(
             tokens=tokens,
             plain=plain,
             pythons=python or [],
+            prefill=prefill,
             corrupt=corrupt,
+            stream=stream,
             progress=bar,
             **chosen,
         )

@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from compiler.assemble import assemble
+from compiler.assemble import assemble, sram_map
 from compiler.blocks import ModelBlock, cut
 from compiler.bounds import bounds
 from compiler.capture import capture
+from compiler.context_parallel import choices, dealt
 from compiler.errors import CompileError
 from compiler.graph import Graph
 from compiler.isa import WORD_BYTES
@@ -154,10 +155,13 @@ def _opened(model: str, chosen: str, rack: str) -> _Opened:
 
 
 @lru_cache(maxsize=4)
-def _shards(model: str, chosen: str, rack: str, tp: int, layout: str) -> Shards:
+def _shards(model: str, chosen: str, rack: str, tp: int, layout: str) -> tuple[Shards, int]:
+    """The shards, and over how many ranks the context of each KV head is dealt."""
     opened = _opened(model, chosen, rack)
     plan = plan_of(opened.source, opened.graph, opened.rack)
-    return shards_of(plan, opened.blocks, opened.rack, tp, layout)
+    options = CompileOptions(tp=tp, layout=layout)
+    cp = choices(plan, opened.blocks, opened.rack, tuple(range(tp)), options)[0]
+    return shards_of(dealt(plan, cp), opened.blocks, opened.rack, tp, layout), cp
 
 
 def _measured(task: Task) -> Point:
@@ -169,16 +173,16 @@ def _measured(task: Task) -> Point:
         program = compile_program(opened.source, rack, options)
         compiled = time.perf_counter() - start
         return _point(task, opened, program, {"compile_seconds": compiled})
-    shards = _shards(task.model, chosen, task.rack, task.tp, task.layout)
+    shards, cp = _shards(task.model, chosen, task.rack, task.tp, task.layout)
     cost = CostModel(shards, rack, task.alpha, opened.exchanges)
     start = time.perf_counter()
     placement = search(task.strategy, shards, rack, cost, task.seed, task.budget)
     searched = time.perf_counter() - start
     start = time.perf_counter()
-    plan = plan_of(opened.source, opened.graph, rack)
+    plan = dealt(plan_of(opened.source, opened.graph, rack), cp)
     options = CompileOptions(tp=task.tp, layout=task.layout, placement=task.strategy, seed=task.seed)
-    scheduled = schedule_blocks(plan, opened.blocks, rack, options, quiet, placement)
-    program = assemble(rack, opened.source.model, scheduled)
+    scheduled = schedule_blocks(plan, opened.blocks, rack, options, quiet, placement=placement)
+    program = assemble(rack, opened.source.model, scheduled, sram_map(rack, scheduled))
     measured = {
         "search_seconds": searched,
         "compile_seconds": time.perf_counter() - start,

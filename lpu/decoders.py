@@ -1,5 +1,6 @@
 """Three ways to take a decode step: the machine, the reference under the contract, plain f32."""
 
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,23 +10,37 @@ import jax.numpy as jnp
 import numpy as np
 
 from compiler.program import Program
-from lpu.generate import Decode
+from lpu.folder import Progress
+from lpu.generate import Decode, Prefill
+from lpu.image import MachineError
 from lpu.load import OpenModel
 from lpu.run import Machine, prepare
+from lpu.stream import Streamed, open_machine
+from models import streamed
 from models.kv import empty_cache
 from models.plain import plain, plain_cache, plain_params
 from models.step import Params
-from models.weights import Shapes, Weights
+from models.weights import ReadRows, Shapes, Weights, row_reader
 
 
-def machine_of(program: Program, model: OpenModel) -> Machine:
-    """The linked program with its weights in SRAM; raises LinkError or MachineError."""
-    return prepare(program, Tensors(model))
+def machine_of(
+    program: Program, model: OpenModel, stream: bool | None = None, progress: Progress | None = None
+) -> Machine | Streamed:
+    """The linked program with its weights in SRAM, or streamed (`None`: if they exceed the host's memory).
+
+    Raises LinkError or MachineError.
+    """
+    return open_machine(program, Tensors(model), stream, progress)
 
 
-def restart(machine: Machine) -> Decode:
+def beside(program: Program, model: OpenModel, machine: Machine) -> Machine:
+    """A program with the memory image of a machine, sharing its weights and KV; raises as `machine_of`."""
+    return prepare(program, Tensors(model), beside=machine)
+
+
+def restart(machine: Machine | Streamed) -> Decode:
     """The machine from an empty KV cache on."""
-    state = machine.start()
+    state: Any = machine.start()
 
     def decode(tokens: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         nonlocal state
@@ -35,9 +50,42 @@ def restart(machine: Machine) -> Decode:
     return decode
 
 
-def reference_decode(model: OpenModel) -> Decode:
-    """The module itself on one device under the contract, without any schedule."""
+def restart_pair(machine: Machine, long: Machine) -> tuple[Decode, Prefill]:
+    """Both machines of a memory image from an empty KV cache on, which they share."""
+    state = machine.start()
+
+    def decode(tokens: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        nonlocal state
+        logits, chosen, state = machine.step(state, tokens, at)
+        return np.asarray(logits), np.asarray(chosen)
+
+    def take(tokens: np.ndarray, at: np.ndarray, sequence: int) -> tuple[np.ndarray, np.ndarray]:
+        nonlocal state
+        logits, chosen, state = long.step(state, tokens, at, sequence)
+        return np.asarray(logits), np.asarray(chosen)
+
+    return decode, Prefill(long.rows, take)
+
+
+def reference_decode(model: OpenModel, *, stream: bool = False) -> Decode:
+    """The module itself on one device under the contract, without any schedule; layer by layer if asked."""
+    if stream:
+        step = model.step
+        check_layers(model)
+        assert model.config is not None
+        return streamed.Streamed(
+            model.config, Tensors(model), batch=step.batch, context=step.context, kv=step.kv
+        ).step
     return _decode(model.step.fn, reference_params(model), empty_cache(model.step.cache))
+
+
+def check_layers(model: OpenModel) -> None:
+    """Raise MachineError for a module of the user's own: nothing says what its layers are."""
+    if model.config is None:
+        raise MachineError(
+            f"reference: {model.name} is a module of its own, only models of the catalog and of Hugging Face "
+            "folders are known layer by layer. Certify it where its weights fit in memory, without --stream."
+        )
 
 
 def plain_decode(model: OpenModel, *, rounded: bool = True) -> Decode:
@@ -73,10 +121,26 @@ class Tensors(Mapping[str, np.ndarray]):
 
     def __init__(self, model: OpenModel) -> None:
         self._weights, self._constants = model.weights, model.step.constants
+        self._exponents: dict[str, np.ndarray] = {}
+        self._lock = threading.Lock()
+        self.shapes = dict(model.step.params)
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """The tensor of that path."""
-        return self._constants[name] if name in self._constants else self._weights[name]
+        """The tensor of that path, one thread at a time: sources keep what they quantised last."""
+        if name in self._constants:
+            return self._constants[name]
+        with self._lock:
+            if name in self._exponents:
+                return self._exponents.pop(name)
+            exponent = name.removesuffix("codes") + "exponent"
+            values = self._weights[name]
+            if name.endswith(".codes") and exponent in self._weights.shapes:
+                self._exponents[exponent] = self._weights[exponent]
+            return values
+
+    def row_reader(self, name: str) -> ReadRows | None:
+        """Reads rows of a tensor without the rest of it; None where the weights cannot."""
+        return None if name in self._constants else row_reader(self._weights, name)
 
     def __contains__(self, name: object) -> bool:
         return name in self._constants or name in self._weights.shapes
@@ -117,6 +181,10 @@ class Flipped:
             values = values.copy()
             values.flat[int(np.argmax(values & 0x7F != 0))] ^= 0x80
         return values
+
+    def row_reader(self, name: str) -> ReadRows | None:
+        """As of the weights, but for the tensor with the changed code."""
+        return None if name == self.name else row_reader(self.weights, name)
 
     def plain(self, name: str) -> np.ndarray:
         """As of the weights."""

@@ -1,4 +1,7 @@
-"""Greedy decode, token by token: the same loop for the machine, the reference and the plain f32 baseline."""
+"""Greedy decode, token by token: the same loop for the machine, the reference and the plain f32 baseline.
+
+Where a step that takes a chunk of a prompt is at hand, prompts of at least a chunk are taken by it first.
+"""
 
 import hashlib
 import time
@@ -13,13 +16,25 @@ from lpu.folder import Progress
 
 Ids = tuple[tuple[int, ...], ...]
 Decode = Callable[[Int32[np.ndarray, " batch"], Int32[np.ndarray, " batch"]], tuple[np.ndarray, np.ndarray]]
+Chunk = Callable[
+    [Int32[np.ndarray, " chunk"], Int32[np.ndarray, " chunk"], int], tuple[np.ndarray, np.ndarray]
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Prefill:
+    """Takes `size` tokens of one sequence at their positions: (logits, most likely tokens) of all of them."""
+
+    size: int
+    take: Chunk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """What a decode gave. Sequence i took `len(prompts[i]) + len(tokens[i]) - 1` steps.
+    """What a decode gave. Sequence i took `len(prompts[i]) + len(tokens[i]) - 1` positions.
 
-    logits: of every sequence, one row per step that it took. positions: the largest of each step.
+    logits: of every sequence, one row per position. positions, seconds: the largest position of each decode
+    step and its time; chunks, chunk_seconds: the same of each chunk of a prompt.
     """
 
     prompts: Ids
@@ -27,10 +42,12 @@ class Generation:
     logits: tuple[Float32[np.ndarray, "_ vocab"], ...]
     positions: tuple[int, ...]
     seconds: tuple[float, ...]
+    chunks: tuple[int, ...] = ()
+    chunk_seconds: tuple[float, ...] = ()
 
     @property
     def steps(self) -> int:
-        """Steps that the longest sequence took."""
+        """Decode steps that were taken."""
         return len(self.positions)
 
     @property
@@ -70,24 +87,47 @@ def generate(
     batch: int,
     progress: Progress | None = None,
     stage: str = "run",
+    prefill: Prefill | None = None,
 ) -> Generation:
     """Feed each prompt one token per step, then its own greedy choice, until each has `count` new tokens.
 
-    A sequence that is done, or a row of the batch without a prompt, repeats its last step.
+    A sequence that is done, or a row of the batch without a prompt, repeats its last step. A prompt that
+    `prefill` took before begins with its first new token.
     """
     fed = [list(prompt) for prompt in prompts]
     new: list[list[int]] = [[] for _ in prompts]
     logits: list[list[np.ndarray]] = [[] for _ in prompts]
+    ahead = [0 for _ in prompts]
     positions: list[int] = []
     seconds: list[float] = []
-    total = steps_needed(prompts, count)
+    chunks: list[int] = []
+    chunk_seconds: list[float] = []
+    for i, prompt in enumerate(prompts):
+        if prefill is None or len(prompt) < prefill.size:
+            continue
+        begins = chunk_starts(len(prompt), prefill.size)
+        for k, first in enumerate(begins):
+            if progress:
+                progress(f"{stage}: prompt {i}", k, len(begins))
+            where = np.arange(first, first + prefill.size, dtype=np.int32)
+            start = time.perf_counter()
+            out, chosen = prefill.take(np.array(prompt, np.int32)[where], where, i)
+            chunk_seconds.append(time.perf_counter() - start)
+            chunks.append(int(where[-1]))
+            logits[i] += list(np.array(out[len(logits[i]) - first :], np.float32))
+            if where[-1] == len(prompt) - 1:
+                new[i].append(int(chosen[-1]))
+        ahead[i] = len(prompt)
+        if len(new[i]) < count:
+            fed[i].append(new[i][0])
+    total = max(len(prompt) + count - 1 - done for prompt, done in zip(prompts, ahead, strict=True))
     for step in range(total):
         if progress:
             progress(stage, step, total)
         at = np.zeros(batch, np.int32)
         tokens = np.zeros(batch, np.int32)
         for i, sequence in enumerate(fed):
-            at[i] = min(step, len(sequence) - 1)
+            at[i] = min(ahead[i] + step, len(sequence) - 1)
             tokens[i] = sequence[at[i]]
         start = time.perf_counter()
         out, chosen = decode(tokens, at)
@@ -97,7 +137,7 @@ def generate(
             if len(new[i]) == count:
                 continue
             logits[i].append(np.array(out[i], np.float32))
-            if step >= len(prompt) - 1:
+            if at[i] >= len(prompt) - 1:
                 new[i].append(int(chosen[i]))
                 if len(new[i]) < count:
                     fed[i].append(int(chosen[i]))
@@ -107,7 +147,18 @@ def generate(
         logits=tuple(map(np.stack, logits)),
         positions=tuple(positions),
         seconds=tuple(seconds),
+        chunks=tuple(chunks),
+        chunk_seconds=tuple(chunk_seconds),
     )
+
+
+def chunk_starts(tokens: int, size: int) -> list[int]:
+    """Where the chunks of a prompt begin.
+
+    The last one ends with the prompt: it takes some positions again, whose keys, values and logits come out
+    as before, since each is made of the same tokens.
+    """
+    return [*range(0, tokens - size, size), tokens - size]
 
 
 def replay(

@@ -4,9 +4,9 @@ import numpy as np
 
 from compiler.isa import Columns, Op
 from lpu.link_error import fail, first_of, ramp
-from lpu.link_lines import COPY, F32, NAMES, PART, PEAK, SCORE, SUM, WEIGHT, Lines, Spans
+from lpu.link_lines import COPY, F32, MERGED, NAMES, PART, PEAK, SCORE, SUM, WEIGHT, Lines, Spans
 
-_ATTENTION = (SCORE, WEIGHT, SUM, PART, PEAK)
+_ATTENTION = (SCORE, WEIGHT, SUM, PART, PEAK, MERGED)
 
 
 def check_outputs(columns: Columns, lines: Lines, outputs: np.ndarray) -> None:

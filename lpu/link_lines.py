@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from compiler.isa import READS, TRANSIENT, WIDE_LANES, WRITES, Columns, Kernel, Op, ceil_div, score_lines
+from compiler.isa import READS, TRANSIENT, WRITES, Columns, Kernel, Op, merged_lines, score_lines, wide
 from lpu.link_error import fail, first_of, ramp
 
-F32, F16, STAT, PEAK, PICK, SCORE, WEIGHT, SUM, PART, WIDE, COPY = range(11)  # what a line holds
-NAMES = ("f32", "fp16", "stat", "peak", "pick", "score", "weight", "sum", "part", "wide", "copy")
+F32, F16, STAT, PEAK, PICK, SCORE, WEIGHT, SUM, PART, WIDE, COPY, MERGED = range(12)  # what a line holds
+NAMES = ("f32", "fp16", "stat", "peak", "pick", "score", "weight", "sum", "part", "wide", "copy", "merged")
 
 _WRITTEN: dict[Op, int] = {
     Op.SEND: COPY,
@@ -26,6 +26,8 @@ _WRITTEN: dict[Op, int] = {
     Op.EXP: WEIGHT,
     Op.PV: PART,
     Op.AOUT: F16,
+    Op.ASUM: MERGED,
+    Op.AEND: F16,
     Op.WB: F32,
     Op.RED: F32,
     Op.ADD: F32,
@@ -47,6 +49,8 @@ _READ: dict[Op, tuple[int, ...]] = {
     Op.EXP: (SCORE, PEAK),
     Op.PV: (WEIGHT,),
     Op.AOUT: (PART, SUM),
+    Op.ASUM: (PART, SUM),
+    Op.AEND: (MERGED,),
     Op.MM: (F16,),
     Op.RED: (WIDE,),
     Op.ADD: (F32, F32),
@@ -96,8 +100,8 @@ def block_lines(kind: int, kernel: Kernel) -> int:
     """Lines that only make sense together, from one row and in order."""
     if kind in (SCORE, WEIGHT):
         return score_lines(kernel)
-    if kind == PART:
-        return int(ceil_div(kernel["group"] * kernel["head_dim"], WIDE_LANES))
+    if kind in (PART, MERGED):
+        return merged_lines(kernel) - (kind == PART)
     return 4 if kind == WIDE else 1
 
 
@@ -124,7 +128,9 @@ def classes(columns: Columns, kernels: list[Kernel]) -> Parts:
     return out
 
 
-_KERNEL_OF: dict[Op, str] = dict.fromkeys((Op.KVW, Op.QK, Op.SMAX, Op.EXP, Op.PV, Op.AOUT), "attention")
+_KERNEL_OF: dict[Op, str] = dict.fromkeys(
+    (Op.KVW, Op.QK, Op.SMAX, Op.EXP, Op.PV, Op.AOUT, Op.ASUM, Op.AEND), "attention"
+)
 
 
 def read_spans(columns: Columns, parts: Parts, batch: int) -> tuple[Spans, Spans]:
@@ -159,7 +165,7 @@ def write_spans(columns: Columns, parts: Parts, batch: int) -> Spans:
         write = WRITES[op]
         if write is not None and write.space == TRANSIENT:
             count[rows] = write.extent(columns.n[rows], kernel)
-            kind[rows] = WIDE if op is Op.WB and kernel["wide"] else _WRITTEN[op]
+            kind[rows] = WIDE if op in (Op.WB, Op.RED) and wide(kernel) else _WRITTEN[op]
     return Spans(start=columns.dst, count=count, step=np.full(size, batch), kind=kind, block=block)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from compiler.isa import F32_LANES, KV, READS, SHARED, WEIGHTS, Columns, Kernel, Op, ceil_div
+from compiler.isa import F32_LANES, KV, READS, SHARED, WEIGHTS, Columns, Kernel, Op, ceil_div, stripes
 from compiler.program import ANGLES, GAIN, SCALE, TABLE, TILE, Loads
 from lpu.link_error import fail, first_of, ramp
 
@@ -92,6 +92,11 @@ def regions(columns: Columns, parts: Parts) -> tuple[np.ndarray, np.ndarray, np.
     if (twice := first_of(key[1:] == key[:-1])) >= 0:
         late = appends[twice + 1]
         fail(columns, late, "a second append to the region in one step", columns.dst[late])
+    for op, kernel, rows in parts:
+        wrong = (columns.src3[rows] < -1) | (columns.src3[rows] >= stripes(kernel))
+        if op is Op.KVW and (miss := first_of(wrong)) >= 0:
+            stripe = columns.src3[rows[miss]]
+            fail(columns, rows[miss], f"stripe {stripe} of a context is not one of {stripes(kernel)}")
     region[appends] = np.arange(len(appends))
     for op, kernel, rows in parts:
         if all(operand.space != KV for operand in READS[op]):
@@ -107,8 +112,8 @@ def regions(columns: Columns, parts: Parts) -> tuple[np.ndarray, np.ndarray, np.
             fail(columns, rows[miss], message, columns.src2[rows[miss]])
         if (miss := first_of(columns.aux[writer] != columns.aux[rows])) >= 0:
             fail(columns, rows[miss], "reads KV of another attention", columns.src2[rows[miss]])
-        if (miss := first_of(columns.n[rows] >= kernel["chunks"])) >= 0:
-            fail(columns, rows[miss], f"chunk {columns.n[rows[miss]]} is not one of {kernel['chunks']}")
+        if (miss := first_of(columns.n[rows] >= (chunks := kernel["chunks"] // stripes(kernel)))) >= 0:
+            fail(columns, rows[miss], f"chunk {columns.n[rows[miss]]} is not one of {chunks}")
         region[rows] = spot
     places = np.stack([columns.chip[appends], columns.dst[appends]], axis=-1)
     return region, appends, places

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,12 @@ class OpenModel:
     """A model ready to compile and to run. `about` is what the program's manifest says of it.
 
     config: None for a module of the user's own. folder: of a Hugging Face model. file: how another process
-    opens the same model; None for a Python callable, which has no name.
+    opens the same model; None for a Python callable, which has no name. chunks: the step that takes so many
+    tokens of one sequence.
     """
 
     step: Step
+    chunks: Callable[[int], Step]
     weights: Weights
     contexts: tuple[int, ...]
     about: dict[str, Any]
@@ -52,17 +55,19 @@ class OpenModel:
             return self.config.vocab
         return int(jax.eval_shape(self.step.fn, *self.step.inputs())[0].shape[-1])
 
-    def source(self) -> Source:
-        """What the compiler takes."""
-        params, tokens, position, cache = self.step.inputs()
+    def source(self, chunk: int = 1) -> Source:
+        """What the compiler takes: the decode step, or the step of a chunk of one sequence."""
+        step = self.chunks(chunk) if chunk > 1 else self.step
+        params, tokens, position, cache = step.inputs()
         return Source(
-            step=self.step.fn,
+            step=step.fn,
             params=params,
             tokens=tokens,
             position=position,
             cache=cache,
             contexts=self.contexts,
             model=self.about,
+            chunk=chunk,
         )
 
     def tokenizer(self) -> Tokenizer | None:
@@ -77,9 +82,9 @@ def open_model(file: ModelFile) -> OpenModel:
     """
     folder = Path(file.model) if Path(file.model).is_dir() else None
     if folder is None and FACTORY.fullmatch(file.model):
-        return _finish(file, own_step(import_factory(file.model), file, file.model), None, None)
+        return _finish(file, partial(own_step, import_factory(file.model), file, file.model), None, None)
     config = _folder_config(folder) if folder else catalog(file.model)
-    return _finish(file, family_step(config, file), config, folder)
+    return _finish(file, partial(family_step, config, file), config, folder)
 
 
 def longest_context(file: ModelFile) -> int | None:
@@ -91,7 +96,7 @@ def longest_context(file: ModelFile) -> int | None:
 
 def open_callable(factory: Callable[..., Any], file: ModelFile) -> OpenModel:
     """The model of a callable `factory(batch=, context=, kv=)`; `file.model` is its name in reports."""
-    return replace(_finish(file, own_step(factory, file, file.model), None, None), file=None)
+    return replace(_finish(file, partial(own_step, factory, file, file.model), None, None), file=None)
 
 
 def reopen(manifest: Mapping[str, Any], weights: str | None = None) -> OpenModel:
@@ -100,6 +105,11 @@ def reopen(manifest: Mapping[str, Any], weights: str | None = None) -> OpenModel
     weights: where they lie, for a program of a checkpoint; the manifest has their digest, not their place.
     Raises FileError if they are other weights than those that the program was compiled with.
     """
+    if manifest["chunk"] > 1:
+        raise FileError(
+            f"run: this program takes {manifest['chunk']} tokens of a prompt at a time and cannot decode. "
+            "Give the program folder that it lies in."
+        )
     about = manifest["model"]
     known = str(about["weights"])
     if weights == "safetensors" or (weights is None and not known.startswith("seed:")):
@@ -117,10 +127,10 @@ def reopen(manifest: Mapping[str, Any], weights: str | None = None) -> OpenModel
     except ValueError as error:
         raise FileError(str(error)) from None
     if about["config"] is None:
-        opened = _finish(file, own_step(import_factory(file.model), file, file.model), None, None)
+        opened = _finish(file, partial(own_step, import_factory(file.model), file, file.model), None, None)
     else:
         config = _config(about["config"])
-        opened = _finish(file, family_step(config, file), config, _weights_folder(file.weights))
+        opened = _finish(file, partial(family_step, config, file), config, _weights_folder(file.weights))
     for key in ("parameters", "weights_digest"):
         if opened.about[key] != about[key]:
             raise FileError(
@@ -130,8 +140,11 @@ def reopen(manifest: Mapping[str, Any], weights: str | None = None) -> OpenModel
     return opened
 
 
-def family_step(config: TransformerConfig, file: ModelFile) -> Step:
-    """The step of a Llama-family model; OptionError if the context is longer than the model's."""
+def family_step(config: TransformerConfig, file: ModelFile, chunk: int = 1) -> Step:
+    """The step of a Llama-family model, of one sequence where it takes a chunk of tokens.
+
+    Raises OptionError if the context is longer than the model's.
+    """
     if file.context[-1] > config.max_context:
         raise OptionError(
             "context",
@@ -140,17 +153,19 @@ def family_step(config: TransformerConfig, file: ModelFile) -> Step:
             f"Give --context {config.max_context} or less.",
         )
     try:
-        return llama_step(config, batch=file.batch, context=file.context[-1], kv=file.kv)
+        batch = file.batch if chunk == 1 else 1
+        return llama_step(config, batch=batch, context=file.context[-1], kv=file.kv, chunk=chunk)
     except ValueError as error:
         raise CompileError("model", config.name, str(error)) from None
 
 
-def own_step(factory: Callable[..., Any], file: ModelFile, name: str) -> Step:
+def own_step(factory: Callable[..., Any], file: ModelFile, name: str, chunk: int = 1) -> Step:
     """The step of a user's own module, traced once by shapes so that its own mistakes are told apart."""
     made: Factory = factory
     kv: KVFormat = file.kv
+    batch = file.batch if chunk == 1 else 1
     try:
-        step = build_step(made, batch=file.batch, context=file.context[-1], kv=kv)
+        step = build_step(made, batch=batch, context=file.context[-1], kv=kv, chunk=chunk)
         out = jax.eval_shape(step.fn, *step.inputs())
         logits, token, cache = out
     except Exception as error:
@@ -158,13 +173,13 @@ def own_step(factory: Callable[..., Any], file: ModelFile, name: str) -> Step:
         raise CompileError(
             "model", name, f"{reason} {_user_line(error)}".rstrip(), "See the module; --debug shows all."
         ) from error
-    wanted = ((file.batch,), np.dtype(np.int32), jax.tree.structure(step.cache))
+    wanted = ((step.rows,), np.dtype(np.int32), jax.tree.structure(step.cache))
     if (token.shape, token.dtype, jax.tree.structure(cache)) != wanted or len(logits.shape) != 2:
         raise CompileError(
             "model",
             name,
             f"returns logits {logits.shape}, token {token.shape} {token.dtype}",
-            f"Return (logits [{file.batch}, vocab], token int32 [{file.batch}], the cache as it came).",
+            f"Return (logits [{step.rows}, vocab], token int32 [{step.rows}], the cache as it came).",
         )
     return step
 
@@ -191,7 +206,10 @@ def import_factory(name: str) -> Callable[..., Any]:
     return found
 
 
-def _finish(file: ModelFile, step: Step, config: TransformerConfig | None, folder: Path | None) -> OpenModel:
+def _finish(
+    file: ModelFile, steps: Callable[[int], Step], config: TransformerConfig | None, folder: Path | None
+) -> OpenModel:
+    step = steps(1)
     shapes = weight_shapes(step)
     try:
         weights = _weights(file, shapes, config)
@@ -209,6 +227,7 @@ def _finish(file: ModelFile, step: Step, config: TransformerConfig | None, folde
     }
     return OpenModel(
         step=step,
+        chunks=steps,
         weights=weights,
         contexts=file.context,
         about=about,

@@ -60,6 +60,7 @@ class Occupancy:
 
     context: int
     batch: int
+    chunk: int
     cycles: int
     clock_hz: int
     chips: int
@@ -100,7 +101,8 @@ class Occupancy:
     def __str__(self) -> str:
         return "\n".join(
             [
-                f"occupancy (modelled): context {self.context}, batch {self.batch}: {self.cycles:,} cycles = "
+                f"occupancy (modelled): context {self.context}, batch {self.batch}"
+                f"{f' of {self.chunk} tokens' if self.chunk > 1 else ''}: {self.cycles:,} cycles = "
                 f"{self.microseconds:.2f} us a step on {self.chips_used} of {self.chips} chips",
                 "  cycles    "
                 + ", ".join(f"{b.kind} {percent(b.cycles / self.cycles)}" for b in self.blocks),
@@ -136,7 +138,8 @@ def occupancy(program: Program, context: int) -> Occupancy:
     fullest, regions = _regions(manifest)
     return Occupancy(
         context=context,
-        batch=manifest["rows"],
+        batch=manifest["rows"] // manifest["chunk"],
+        chunk=manifest["chunk"],
         cycles=cycles,
         clock_hz=manifest["clock_hz"],
         chips=chips,

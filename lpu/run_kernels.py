@@ -14,25 +14,26 @@ from jax import Array, lax
 from compiler.isa import F16_LANES, F32_LANES, TILE_ROWS, ceil_div
 from lpu.image import Image
 from models import numerics
-from models.formats import F16, F32, F64, I64, Wide, add32, halves, rn8, rn16
+from models.formats import F16, F32, F64, I64, Wide, add32, halves, plus0, rn8, rn16
 
 Params = dict[str, Any]
 
 
 class KV(NamedTuple):
-    """The cache, per shape of attention: keys and values [regions, batch, capacity, head_dim]."""
+    """The cache, per shape of attention: keys and values [regions, sequences, capacity, head_dim]."""
 
     keys: tuple[Array, ...]
     values: tuple[Array, ...]
 
 
 class Env(NamedTuple):
-    """What stays as it is during one step."""
+    """What stays as it is during one step. sequence: the first of the cache's that the step takes."""
 
     image: Image
     kv: KV
     tokens: Array
     positions: Array
+    sequence: Array
 
 
 class Pools(NamedTuple):
@@ -111,31 +112,41 @@ def _cast(k: Params, env: Env, pools: Pools, t: Array) -> Pools:
 
 
 def _cached(k: Params, env: Env, store: Array, pools: Pools, t: Array) -> tuple[Array, Array]:
-    """(tokens of one chunk [items, batch, chunk, head_dim] with this step's appended, their positions).
+    """(tokens of one chunk [items, sequences, chunk, head_dim] with this step's appended, their positions).
 
-    `t` holds region, chunk, and the lines of the appended head.
+    `t` holds region, stripe, chunk, and the lines of the appended head. Of every `stripes` * 80 tokens the
+    region holds the 80 of its stripe.
     """
-    _, batch, _, head_dim = store.shape
+    head_dim, sequences = store.shape[-1], k["sequences"]
     chunk, zero = k["chunk"], jnp.zeros_like(t[:, 0])
-    sizes = (1, batch, chunk, head_dim)
+    sizes = (1, sequences, chunk, head_dim)
     numbers = lax.GatherDimensionNumbers(
         offset_dims=(1, 2, 3), collapsed_slice_dims=(0,), start_index_map=(0, 1, 2, 3)
     )
-    start = jnp.stack([t[:, 0], zero, t[:, 1] * chunk, zero], axis=-1)
+    start = jnp.stack([t[:, 0], zero + env.sequence, t[:, 2] * chunk, zero], axis=-1)
     old = lax.gather(store, start, numbers, sizes, mode=lax.GatherScatterMode.PROMISE_IN_BOUNDS)
-    new = _lanes(take(pools.f16, t[:, 2:]))[..., :head_dim]
+    new = _lanes(take(pools.f16, t[:, 3:]))[..., :head_dim]
     new = rn8(new.astype(F32)) if store.dtype == jnp.uint8 else new
-    position = t[:, 1, None] * chunk + jnp.arange(chunk, dtype=t.dtype)
-    here = position[:, None] == env.positions[:, None]
-    return jnp.where(here[..., None], new[:, :, None], old), position
+    place = t[:, 2, None] * chunk + jnp.arange(chunk, dtype=t.dtype)
+    position = (place // F32_LANES * k["stripes"] + t[:, 1, None]) * F32_LANES + place % F32_LANES
+    new = new.reshape(len(t), sequences, -1, head_dim)
+    at = env.positions.reshape(sequences, -1, 1)
+    here = position[:, None, None] == at  # [items, sequences, rows, chunk]
+    if new.shape[2] > 1:
+        new = jnp.take_along_axis(new, jnp.argmax(here, axis=2)[..., None], axis=2)
+    return jnp.where(here.any(axis=2)[..., None], new, old), position
 
 
 def _qk(k: Params, env: Env, pools: Pools, t: Array) -> Pools:
+    """Rows of one sequence stand beside the heads of a group: all of them read the same keys."""
     lines = int(ceil_div(k["group"] * k["head_dim"], F16_LANES))
     q = _heads(pools.f16, t[:, :lines], k["group"], k["head_dim"])
+    items, batch, group, head_dim = q.shape
     keys, position = _cached(k, env, env.kv.keys[k["store"]], pools, t[:, lines:])
-    scores = numerics.attention_scores(q, keys, position[:, None] <= env.positions[:, None])
-    return Pools(f32=_lines(scores.reshape(*q.shape[:2], -1), F32_LANES))
+    scores = numerics.attention_scores(q.reshape(items, k["sequences"], -1, head_dim), keys)
+    seen = position[:, None] <= env.positions[:, None]
+    scores = jnp.where(seen[:, :, None], scores.reshape(items, batch, group, -1), F32(numerics.MASKED))
+    return Pools(f32=_lines(scores.reshape(items, batch, -1), F32_LANES))
 
 
 def _score_block(k: Params, pool: Array | None, first: Array) -> Array:
@@ -164,18 +175,41 @@ def _pv(k: Params, env: Env, pools: Pools, t: Array) -> Pools:
     weights = jnp.moveaxis(_score_block(k, pools.f32, t[:, 0]), 3, 1).astype(jnp.int32)
     values, _ = _cached(k, env, env.kv.values[k["store"]], pools, t[:, 1:])
     items, batch, group = weights.shape[:3]
-    part = numerics.attention_values(weights.reshape(items, batch, group, -1), values)
+    part = numerics.attention_values(weights.reshape(*values.shape[:2], -1, k["chunk"]), values)
     flat = (items, batch, group * k["head_dim"])
     return Pools(wide=_wide_lines(Wide(part.high.reshape(flat), part.low.reshape(flat))))
 
 
 def _aout(k: Params, env: Env, pools: Pools, t: Array) -> Pools:
-    n, width = k["n"], k["group"] * k["head_dim"]
-    rows = t[:, :n, None] + jnp.arange(int(ceil_div(width, F32_LANES)), dtype=t.dtype)
-    part = jnp.moveaxis(take(pools.wide, rows).sum(axis=1), 1, 3)
+    return _finished(k, *_summed(k, pools, t))
+
+
+def _asum(k: Params, env: Env, pools: Pools, t: Array) -> Pools:
+    part, total = _summed(k, pools, t)
+    rows = jnp.concatenate([part, total[:, None]], axis=1)
+    return Pools(wide=rows.reshape(-1, *rows.shape[2:]))
+
+
+def _aend(k: Params, env: Env, pools: Pools, t: Array) -> Pools:
+    count = int(ceil_div(k["group"] * k["head_dim"], F32_LANES)) + 1
+    merged = take(pools.wide, t[..., None] + jnp.arange(count, dtype=t.dtype)).sum(axis=1)
+    return _finished(k, merged[:, :-1], merged[:, -1])
+
+
+def _summed(k: Params, pools: Pools, t: Array) -> tuple[Array, Array]:
+    """(partials [items, lines, 2, batch, 80], sums of weights [items, 2, batch, 80]) added over n chunks."""
+    n, lines = k["n"], int(ceil_div(k["group"] * k["head_dim"], F32_LANES))
+    rows = t[:, :n, None] + jnp.arange(lines, dtype=t.dtype)
+    return take(pools.wide, rows).sum(axis=1), take(pools.wide, t[:, n:]).sum(axis=1)
+
+
+def _finished(k: Params, part: Array, total: Array) -> Pools:
+    """The heads of partials and sums as `_summed` gives them."""
+    width = k["group"] * k["head_dim"]
+    part = jnp.moveaxis(part, 1, 3)
     part = part.reshape(*part.shape[:3], -1)[..., :width].reshape(*part.shape[:3], k["group"], k["head_dim"])
-    total = take(pools.wide, t[:, n:])[:, :, 0, :, : k["group"]].sum(axis=1).astype(I64)
-    out = numerics.attention_out(Wide(part[:, 0], part[:, 1]), total)
+    sums = total[:, 0, :, : k["group"]].astype(I64)
+    out = numerics.attention_out(Wide(part[:, 0], part[:, 1]), sums)
     return Pools(f16=_lines(out.reshape(*out.shape[:2], -1), F16_LANES))
 
 
@@ -191,6 +225,21 @@ def _mm(k: Params, env: Env, pools: Pools, t: Array) -> Pools:
     same = (t[:, 3, None] == jnp.arange(len(t), dtype=t.dtype)).astype(F64)
     total = jnp.einsum("ts,trn->srn", same, part)
     return Pools(wide=total.reshape(len(t), 2, -1, F32_LANES))
+
+
+def _dense(k: Params, env: Env, pools: Pools, t: Array) -> Pools:
+    """All rows times `lines` columns of `depth` tiles each, side by side: one product, exact in any order."""
+    depth, lines, inputs = k["depth"], k["lines"], 2 * k["depth"]
+    x = halves(_lanes(take(pools.f16, t[:, :inputs])))
+    rows = jnp.concatenate([x.high, x.low], axis=1) * 256
+    tiles = take(env.image.tiles, t[:, inputs : inputs + depth * lines])
+    tiles = tiles.reshape(len(t), depth, lines, TILE_ROWS, F32_LANES)
+    codes = jnp.swapaxes(tiles, 2, 3).reshape(len(t), depth * TILE_ROWS, lines * F32_LANES)
+    part = Wide(*jnp.split(plus0(rows @ decode(codes)), 2, axis=1))
+    if not k["rounded"]:
+        return Pools(wide=_wide_lines(part))
+    exponent = take(env.image.exponents, t[:, -lines:]).reshape(len(t), 1, -1)
+    return Pools(f32=_lines(numerics.round_wide(part, exponent), F32_LANES))
 
 
 def decode(codes: Array) -> Array:
@@ -262,7 +311,10 @@ KERNELS: dict[str, Callable[[Params, Env, Pools, Array], Pools]] = {
     "exp": _exp,
     "pv": _pv,
     "aout": _aout,
+    "asum": _asum,
+    "aend": _aend,
     "mm": _mm,
+    "dense": _dense,
     "round": _round,
     "fold": _fold,
     "add": _add,

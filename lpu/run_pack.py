@@ -10,14 +10,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from compiler.isa import F32_LANES
-from lpu.image import MachineError, Placed
+from compiler.isa import F32_LANES, stripes
+from lpu.image import MachineError, Placed, Plan
 from lpu.link import Dataflow
+from lpu.run_dense import DENSE_ROWS, dense_products
 from lpu.run_items import WIDE, Items, Products, items, products
 
 TILE_BATCH = 32  # tiles of 320 x 80 per step: 0.8 MB of codes, 6.5 MB decoded
 BLOCK_ROWS = (32, 64, 32)  # pool rows that one step may return, unless one item needs more
+DENSE_BLOCK_ROWS = (8, 32, 8)  # the same where steps have many rows
 _STEP_US, _ROW_US = 10.0, 0.4  # cost model for batch sizes: a step, and a pool row gathered or written
+_DENSE_US = 8.0  # and a step of many rows, by row
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +36,21 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a compiled executor depends on: kinds, rows per step and in all, batch, lengths of the tables."""
+    """What a compiled executor depends on: kinds, rows per step and in all, lengths of the tables.
+
+    batch: rows that a step takes, in equal runs of `sequences`.
+    """
 
     kinds: tuple[Kind, ...]
     block: tuple[int, int, int]
     pools: tuple[int, int, int]
     batch: int
+    sequences: int
     vocab: int
 
 
 class Tables(NamedTuple):
-    """A packed program: int32 arrays."""
+    """A packed program: int32 arrays. `dealt` is (stripe, stripes) of every region, per store."""
 
     kind: np.ndarray
     offset: np.ndarray
@@ -53,14 +60,30 @@ class Tables(NamedTuple):
     token: np.ndarray
     keys: tuple[np.ndarray, ...]
     values: tuple[np.ndarray, ...]
+    dealt: tuple[np.ndarray, ...]
 
 
 class Packed(NamedTuple):
-    """The executor's program and what it counts: items per kernel after merging equal ones, steps, levels."""
+    """The executor's program and what it counts: items per kernel after merging equal ones, steps, levels.
+
+    where: the pool row of every written line.
+    """
 
     layout: Layout
     tables: Tables
     counts: dict[str, int]
+    where: np.ndarray
+
+
+class Carried(NamedTuple):
+    """Lines that are there before the first step: which, in which pool row, how many rows of each pool."""
+
+    lines: np.ndarray
+    rows: np.ndarray
+    counts: tuple[int, int, int]
+
+
+NOTHING = Carried(np.zeros(0, np.int64), np.zeros(0, np.int64), (0, 0, 0))
 
 
 def bucket(size: int) -> int:
@@ -81,11 +104,12 @@ class _Group(NamedTuple):
 class _Packer:
     """Walks the levels, hands out pool rows, remembers in which one every written line lies."""
 
-    def __init__(self, flow: Dataflow, work: list[Items], tiles: Products) -> None:
+    def __init__(self, flow: Dataflow, work: list[Items], tiles: Products, carried: Carried) -> None:
         self.flow, self.tiles = flow, tiles
         self.written = len(flow.lines.row)
         self.where = np.zeros(self.written + tiles.parts + 1, np.int64)
-        self.cursor = [1, 1, 1]
+        self.where[carried.lines] = carried.rows
+        self.cursor = [1 + count for count in carried.counts]
         self.groups: list[_Group] = []
         self.work: list[Items] = []
         self.cuts: list[np.ndarray] = []
@@ -105,8 +129,7 @@ class _Packer:
             )
             self.cuts.append(np.searchsorted(each.level[order], levels))
         self.tile_cuts = np.searchsorted(tiles.level, levels)
-        folded = tiles.level[np.searchsorted(tiles.part, tiles.folded[:, 1] - self.written)]
-        self.fold_cuts = np.searchsorted(folded, levels)
+        self.fold_cuts = np.searchsorted(tiles.fold_level, levels)
 
     def pack(self) -> None:
         """All levels in order: products first, then what may use them."""
@@ -118,10 +141,10 @@ class _Packer:
         for now in range(self.flow.levels):
             if self.tile_cuts[now] < self.tile_cuts[now + 1]:
                 self._multiply(slice(self.tile_cuts[now], self.tile_cuts[now + 1]))
-                pair = self.tiles.folded[self.fold_cuts[now] : self.fold_cuts[now + 1]]
-                self.where[pair[:, 0]] = self.where[pair[:, 1]]
             for index in which[order[ends[now] : ends[now + 1]]]:
                 self._emit(int(index), slice(self.cuts[index][now], self.cuts[index][now + 1]))
+            pair = self.tiles.folded[self.fold_cuts[now] : self.fold_cuts[now + 1]]
+            self.where[pair[:, 0]] = self.where[pair[:, 1]]
 
     def _multiply(self, tiles: slice) -> None:
         table, part = self.tiles.table[tiles].copy(), self.tiles.part[tiles]
@@ -143,8 +166,11 @@ class _Packer:
         self.groups.append(_Group(index, table, self._at(), None))
         for pool, rows, lines in each.out:
             base = self.cursor[pool] + rows * same
-            count = 1 if pool == WIDE else rows
-            self.where[lines[span, None] + np.arange(count)] = base[:, None] + np.arange(count)
+            if lines.ndim == 2:
+                self.where[lines[span]] = base[:, None] + np.arange(rows)
+            else:
+                count = 1 if pool == WIDE else rows
+                self.where[lines[span, None] + np.arange(count)] = base[:, None] + np.arange(count)
             self.cursor[pool] += rows * len(table)
 
     def _at(self) -> tuple[int, int, int]:
@@ -164,11 +190,14 @@ def _merge(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return table[first[order]], rank[same.reshape(-1)]
 
 
-def pack(flow: Dataflow, placed: Placed, stores: Mapping[int, int]) -> Packed:
-    """The steps that execute a dataflow."""
+def pack(
+    flow: Dataflow, placed: Plan | Placed, stores: Mapping[int, int], carried: Carried = NOTHING
+) -> Packed:
+    """The steps that execute a dataflow; `carried` lines lie in the pools from row 1 on."""
     _check_ranges(flow)
-    tiles, work = products(flow, placed, TILE_BATCH)
-    packer = _Packer(flow, work + items(flow, placed, stores), tiles)
+    many = flow.batch >= DENSE_ROWS
+    tiles, work = dense_products(flow, placed) if many else products(flow, placed, TILE_BATCH)
+    packer = _Packer(flow, work + items(flow, placed, stores), tiles, carried)
     packer.pack()
     kinds, index = _kinds(packer)
     steps = _steps(packer.groups, kinds, index)
@@ -183,10 +212,11 @@ def pack(flow: Dataflow, placed: Placed, stores: Mapping[int, int]) -> Packed:
             regions[operand].append(np.array(rows, np.int32))
     tables = Tables(
         *steps,
-        logits=_logits(flow, where),
+        logits=logits_rows(flow, where),
         token=np.array(where[flow.token], np.int32),
         keys=tuple(regions[0]),
         values=tuple(regions[1]),
+        dealt=tuple(_dealt(flow, stores, store) for store in sorted(set(stores.values()))),
     )
     ends = packer.cursor
     tail = np.array([ends], np.int32)
@@ -202,13 +232,21 @@ def pack(flow: Dataflow, placed: Placed, stores: Mapping[int, int]) -> Packed:
         block=(block[0], block[1], block[2]),
         pools=(bucket(ends[0] + block[0]), bucket(ends[1] + block[1]), bucket(ends[2] + block[2])),
         batch=flow.batch,
+        sequences=next((int(k["sequences"]) for k in flow.kernels if k["op"] == "attention"), flow.batch),
         vocab=flow.vocab,
     )
     counts = {"steps": len(steps[0]), "levels": flow.levels}
     for group in packer.groups:
         name = kinds[index[group.which]].kernel
         counts[name] = counts.get(name, 0) + len(group.table)
-    return Packed(layout, tables, counts)
+    return Packed(layout, tables, counts, where)
+
+
+def _dealt(flow: Dataflow, stores: Mapping[int, int], store: int) -> np.ndarray:
+    """(stripe, stripes) of each region of a store: which of every so many runs of 80 tokens it holds."""
+    rows = [row for row in flow.append if stores[int(flow.columns.aux[row])] == store]
+    aux, stripe = flow.columns.aux[rows], np.maximum(flow.columns.src3[rows], 0)
+    return np.stack([stripe, [stripes(flow.kernels[kernel]) for kernel in aux]], axis=-1).astype(np.int32)
 
 
 def _check_ranges(flow: Dataflow) -> None:
@@ -222,8 +260,8 @@ def _check_ranges(flow: Dataflow) -> None:
                 )
 
 
-def _logits(flow: Dataflow, where: np.ndarray) -> np.ndarray:
-    """Pool row of every padded vocabulary line."""
+def logits_rows(flow: Dataflow, where: np.ndarray) -> np.ndarray:
+    """Row of every padded vocabulary line, by where each written line lies."""
     count = -(-flow.vocab // F32_LANES)
     order = np.argsort(flow.logits_at, kind="stable")
     if not np.array_equal(flow.logits_at[order], np.arange(count)):
@@ -261,12 +299,15 @@ def _kinds(packer: _Packer) -> tuple[tuple[Kind, ...], dict[int, int]]:
 
 def _batch_size(sizes: np.ndarray, width: int, rows: tuple[int, ...], batch: int) -> int:
     """Items per step (a power of two) that the cost model likes best for groups of these sizes."""
-    most = min(
-        (limit // max(1, batch // 4) // count for limit, count in zip(BLOCK_ROWS, rows, strict=True) if count)
-    )
+    limits = [limit // max(1, batch // 4) for limit in BLOCK_ROWS]
+    fixed = _STEP_US
+    if batch >= DENSE_ROWS:  # a block of such rows costs more to write than the items in it
+        limits = list(map(max, limits, DENSE_BLOCK_ROWS))
+        fixed += _DENSE_US * batch
+    most = min(limit // count for limit, count in zip(limits, rows, strict=True) if count)
     choices = [1 << i for i in range(max(most, 1).bit_length())]
     item = _ROW_US * batch * (min(width, 32) + sum(rows))
-    return min(choices, key=lambda size: float((-(-sizes // size) * (_STEP_US + size * item)).sum()))
+    return min(choices, key=lambda size: float((-(-sizes // size) * (fixed + size * item)).sum()))
 
 
 def _steps(

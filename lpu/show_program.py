@@ -16,6 +16,7 @@ def show_program(terminal: Terminal, program: Program) -> None:
     """What a program is, in a few lines."""
     body, manifest = program_body(program), program.manifest
     about, options = manifest["model"], manifest["options"]
+    tokens = "per token" if manifest["chunk"] == 1 else f"for {manifest['chunk']} tokens of a prompt"
     terminal.facts(
         [
             (
@@ -25,14 +26,15 @@ def show_program(terminal: Terminal, program: Program) -> None:
             ("rack", f"{body['rack']}: {manifest['chips']} chips {manifest['chip_name']}"),
             (
                 "layout",
-                f"tp {options['tp']} by {options['layout']}, {body['groups_used']} of "
+                f"tp {options['tp']}{_dealt(options)} by {options['layout']}, {body['groups_used']} of "
                 f"{manifest['chips'] // options['tp']} groups in the pipeline, {options['placement']}",
             ),
             *((("search", search_line(manifest["search"], options["tp"])),) if manifest["search"] else ()),
             *(
                 (
                     "latency",
-                    f"{one['latency_cycles']:,} cycles = {one['latency_microseconds']:.2f} us per token at "
+                    f"{one['latency_cycles']:,} cycles = {one['latency_microseconds']:.2f} us "
+                    f"{tokens} at "
                     f"context {one['context']} ({one['rows']:,} rows)",
                 )
                 for one in body["contexts"]
@@ -64,7 +66,7 @@ def program_body(program: Program) -> dict[str, Any]:
         "options": manifest["options"],
         "search": manifest["search"],
         "groups_used": len(manifest["groups"]),
-        "batch": manifest["rows"],
+        "batch": manifest["sequences"],
         "contexts": [
             {
                 "context": context,
@@ -83,6 +85,45 @@ def program_body(program: Program) -> dict[str, Any]:
     }
 
 
+def show_prefill(terminal: Terminal, program: Program) -> None:
+    """What a prefill program takes, per context bucket."""
+    body = prefill_body(program)
+    terminal.facts(
+        [
+            *(
+                (
+                    "prefill",
+                    f"{one['latency_cycles']:,} cycles = {one['latency_microseconds']:.2f} us for "
+                    f"{body['tokens']} tokens of a prompt at context {one['context']} "
+                    f"({one['rows']:,} rows), {one['tokens_per_second']:,.0f} tokens/s (modelled)",
+                )
+                for one in body["contexts"]
+            ),
+            ("digest", body["program_sha256"]),
+        ]
+    )
+
+
+def prefill_body(program: Program) -> dict[str, Any]:
+    """The same as JSON values."""
+    manifest = program.manifest
+    tokens, clock = manifest["chunk"], manifest["clock_hz"]
+    return {
+        "tokens": tokens,
+        "contexts": [
+            {
+                "context": context,
+                "rows": len(program.expand(context)),
+                "latency_cycles": (cycles := manifest["cycles"][str(context)]),
+                "latency_microseconds": cycles * 1e6 / clock,
+                "tokens_per_second": tokens * clock / cycles,
+            }
+            for context in manifest["contexts"]
+        ],
+        "program_sha256": manifest["digest"],
+    }
+
+
 def check_body(context: int, found: Report) -> dict[str, Any]:
     """One report as JSON values."""
     return {
@@ -93,3 +134,8 @@ def check_body(context: int, found: Report) -> dict[str, Any]:
         "violations_per_rule": list(found.counts),
         "first": [asdict(one) for one in found.violations],
     }
+
+
+def _dealt(options: Mapping[str, Any]) -> str:
+    """Over how many chips a head's context is dealt, where it is."""
+    return f", cp {options['cp']}" if (options.get("cp") or 1) > 1 else ""

@@ -21,6 +21,7 @@ def show_run(terminal: Terminal, done: Run) -> None:
     buckets = ", ".join(f"{done.buckets.count(b)} in context {b}" for b in sorted(set(done.buckets)))
     terminal.facts(
         [
+            *((("prefill", _prefill_line(body["prefill"])),) if body["prefill"] else ()),
             ("steps", f"{done.generation.steps} ({buckets})"),
             (
                 "latency",
@@ -34,12 +35,19 @@ def show_run(terminal: Terminal, done: Run) -> None:
     )
 
 
+def _prefill_line(prefill: dict[str, Any]) -> str:
+    return (
+        f"{prefill['chunks']} chunks of {prefill['tokens']} tokens: {prefill['total_cycles']:,} cycles = "
+        f"{prefill['microseconds']:.2f} us (modelled); {prefill['emulated_seconds']:.2f} s here (measured)"
+    )
+
+
 def run_body(done: Run) -> dict[str, Any]:
     """A run as JSON values."""
     manifest, generation = done.program.manifest, done.generation
     texts = done.texts or [None] * len(generation.prompts)
-    cycles = sum(done.cycles) / len(done.cycles)
-    seconds = sorted(generation.seconds)
+    cycles = sum(done.cycles) / max(len(done.cycles), 1)
+    seconds = sorted(generation.seconds) or [0.0]
     return {
         "schema": "lpu-run/1",
         "model": manifest["model"],
@@ -54,6 +62,16 @@ def run_body(done: Run) -> dict[str, Any]:
         "total_cycles": sum(done.cycles),
         "mean_latency_cycles": cycles,
         "mean_latency_microseconds": done.microseconds_per_token,
+        "prefill": {
+            "chunks": len(generation.chunks),
+            "tokens": done.prefill.manifest["chunk"],
+            "total_cycles": sum(done.prefill_cycles),
+            "microseconds": sum(done.prefill_cycles) * 1e6 / manifest["clock_hz"],
+            "emulated_seconds": sum(generation.chunk_seconds),
+            "program_sha256": done.prefill.manifest["digest"],
+        }
+        if done.prefill and generation.chunks
+        else None,
         "clock_hz": manifest["clock_hz"],
         "emulated_seconds_per_step": seconds[len(seconds) // 2],
         "inputs_sha256": manifest["inputs"],

@@ -12,7 +12,7 @@ from jaxtyping import Float, Float32, Int32, Shaped
 from models.formats import pow2
 
 Batch = Int32[Array, " batch"]
-Cache = Float32[Array, "batch tokens kv_heads head_dim"]
+Cache = Float32[Array, "sequences tokens kv_heads head_dim"]
 ACTIVATIONS = {"silu": jax.nn.silu, "gelu": lambda x: jax.nn.gelu(x, approximate=True)}
 
 
@@ -72,15 +72,16 @@ def attention(
     *,
     fraction_bits: int,
 ) -> tuple[Float32[Array, "batch lanes"], Cache, Cache]:
-    """Append, then softmax attention to all tokens up to the position."""
-    batch, tokens, kv_heads, head_dim = k_cache.shape
-    rows = jnp.arange(batch)
-    k_cache, v_cache = k_cache.at[rows, position].set(k), v_cache.at[rows, position].set(v)
-    grouped = q.reshape(batch, kv_heads, -1, head_dim)
-    scores = jnp.einsum("bhgd,bthd->bhgt", grouped, k_cache) * jnp.float32(head_dim**-0.5)
-    seen = jnp.arange(tokens) <= position[:, None]
-    weights = jax.nn.softmax(jnp.where(seen[:, None, None], scores, -jnp.inf), axis=-1)
-    return jnp.einsum("bhgt,bthd->bhgd", weights, v_cache).reshape(batch, -1), k_cache, v_cache
+    """Append, then softmax attention to all tokens up to the position; rows in equal runs per sequence."""
+    sequences, tokens, kv_heads, head_dim = k_cache.shape
+    share = len(q) // sequences
+    row = jnp.arange(len(q)) // share
+    k_cache, v_cache = k_cache.at[row, position].set(k), v_cache.at[row, position].set(v)
+    grouped = q.reshape(sequences, share, kv_heads, -1, head_dim)
+    scores = jnp.einsum("srhgd,sthd->srhgt", grouped, k_cache) * jnp.float32(head_dim**-0.5)
+    seen = jnp.arange(tokens) <= position.reshape(sequences, share, 1)
+    weights = jax.nn.softmax(jnp.where(seen[:, :, None, None], scores, -jnp.inf), axis=-1)
+    return jnp.einsum("srhgt,sthd->srhgd", weights, v_cache).reshape(len(q), -1), k_cache, v_cache
 
 
 def glu(

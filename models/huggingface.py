@@ -24,7 +24,7 @@ from models.quantise import (
     quantise,
 )
 from models.safetensor_files import Entry, files_digest, open_files
-from models.weights import HEAD, TABLE, Shapes
+from models.weights import HEAD, TABLE, ReadRows, Shapes
 
 __all__ = ["HuggingFaceWeights", "open_folder", "read_config"]
 
@@ -103,6 +103,21 @@ class HuggingFaceWeights:
         values = self._values(entry)
         check_finite(values, entry.place)
         return to_half(values) if name == TABLE else np.where(np.abs(values) < _TINY, np.float32(0), values)
+
+    def row_reader(self, name: str) -> ReadRows | None:
+        """Rows of the table; a matrix lies transposed and is quantised by whole columns."""
+        if name != TABLE:
+            return None
+        entry = self._entries[self._sources[name].name]
+        if entry.dtype == "F8_E4M3":
+            return None
+
+        def read(first: int, last: int) -> np.ndarray:
+            values = entry.floats(slice(first, last))
+            check_finite(values, entry.place)
+            return to_half(values)
+
+        return read
 
     def plain(self, name: str) -> np.ndarray:
         """The tensor in f32 as the checkpoint has it; a matrix as a transposed view [k, n]."""

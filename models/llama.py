@@ -17,7 +17,9 @@ from models.kv import KVCache, KVFormat, kv_shape
 from models.rope import rope_angles, rope_turns
 
 Positions = Int32[Array, " batch"]
-LayerKV = Float[Array, "batch tokens kv_heads head_dim"] | UInt8[Array, "batch tokens kv_heads head_dim"]
+LayerKV = (
+    Float[Array, "sequences tokens kv_heads head_dim"] | UInt8[Array, "sequences tokens kv_heads head_dim"]
+)
 
 
 class Linear(nnx.Module):
@@ -79,7 +81,7 @@ class Attention(nnx.Module):
         k_cache: LayerKV,
         v_cache: LayerKV,
     ) -> tuple[Float32[Array, "batch hidden"], LayerKV, LayerKV]:
-        """One token per sequence; the caches come back with it appended."""
+        """One token per row; the caches come back with it appended."""
         config, a = self.config, self.norm(x)
         q = self.q(a).reshape(-1, config.heads, config.head_dim)
         k = self.k(a).reshape(-1, config.kv_heads, config.head_dim)
@@ -123,9 +125,10 @@ class Layer(nnx.Module):
 
 
 class Llama(nnx.Module):
-    """A decoder that takes one token per sequence and step.
+    """A decoder that takes one token per row of the batch and step, each row a sequence of its own.
 
-    `batch`, `context` (tokens of the KV cache) and `kv` (its format) are fixed, as a compiled program's are.
+    With a cache of fewer sequences the rows are chunks of them (`models.step.build_step`). `batch`, `context`
+    (tokens of the KV cache) and `kv` (its format) are fixed, as a compiled program's are.
     """
 
     def __init__(self, config: TransformerConfig, *, batch: int, context: int, kv: KVFormat = "fp16") -> None:

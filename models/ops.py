@@ -18,8 +18,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import mlir
 from jaxtyping import Float, Float16, Float32, Int32, UInt8
 
+from models import attention as kv_attention
 from models import float32, numerics
-from models.attention import decode_attention
 from models.shapes import (
     add_shape,
     argmax_shape,
@@ -33,7 +33,9 @@ from models.shapes import (
 )
 
 Codes = UInt8[Array, "k n"] | Float32[Array, "k n"]
-Cache = Float[Array, "batch tokens kv_heads head_dim"] | UInt8[Array, "batch tokens kv_heads head_dim"]
+Cache = (
+    Float[Array, "sequences tokens kv_heads head_dim"] | UInt8[Array, "sequences tokens kv_heads head_dim"]
+)
 CONTEXT_BITS = ((8192, 20), (32_768, 18), (131_072, 16))
 
 
@@ -196,7 +198,7 @@ OPS: dict[str, OpRow] = {
             "attention",
             attention_shape,
             _attention_flops,
-            decode_attention,
+            kv_attention.attention,
             float32.attention,
             _attention_bytes,
         ),
@@ -263,7 +265,11 @@ def attention(
     *,
     fraction_bits: int,
 ) -> tuple[Float16[Array, "batch lanes"], Cache, Cache]:
-    """Append k and v to the caches at the position, then attend to all tokens up to it."""
+    """Append k and v to the caches at the position, then attend to all tokens up to it.
+
+    The sequences of the caches share the batch rows in equal runs: one row each to decode, a chunk of a
+    prompt where there are more rows than sequences. Positions of one sequence ascend.
+    """
     return _bind("attention", q, k, v, k_cache, v_cache, position, fraction_bits=fraction_bits)
 
 

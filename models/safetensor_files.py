@@ -53,9 +53,9 @@ class Entry:
             return np.zeros(self.shape, kind)
         return np.memmap(self.file, kind, "r", self.start, (count,)).view(np.ndarray).reshape(self.shape)
 
-    def floats(self) -> np.ndarray:
-        """The values in f32; of fp8 without its scale."""
-        raw = self.raw()
+    def floats(self, rows: slice | None = None) -> np.ndarray:
+        """The values (or some rows of them) in f32; of fp8 without its scale."""
+        raw = self.raw() if rows is None else self.raw()[rows]
         if self.dtype == "BF16":
             bits = raw.astype(np.uint32)
             bits <<= np.uint32(16)

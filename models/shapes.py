@@ -77,18 +77,26 @@ def attention_shape(
     *,
     fraction_bits: int,
 ) -> Results:
-    """Of q [batch, heads, d], k, v [batch, kv, d], caches [batch, tokens, kv, d]: [batch, lanes], caches."""
+    """Of q [rows, heads, d], k, v [rows, kv, d], caches [sequences, tokens, kv, d]: [rows, lanes], caches.
+
+    Every sequence of the caches gets an equal run of the rows.
+    """
     for name, array in (("q", q), ("k", k), ("v", v)):
         _operand("attention", name, array, 3, F16)
     for name, array in (("k_cache", k_cache), ("v_cache", v_cache)):
         _operand("attention", name, array, 4, F16, U8, F32)
     _operand("attention", "position", position, 1, I32)
     batch, heads, head_dim = q.shape
+    sequences = k_cache.shape[0]
     _same("attention", "shapes of k and v", k.shape, v.shape)
     _same("attention", "caches of k and v", (k_cache.shape, k_cache.dtype), (v_cache.shape, v_cache.dtype))
     _same("attention", "batch and head_dim of q and of k", (batch, head_dim), (k.shape[0], k.shape[2]))
-    _same("attention", "k and one token of its cache", k.shape, (k_cache.shape[0], *k_cache.shape[2:]))
+    _same("attention", "k and one token of its cache", k.shape[1:], k_cache.shape[2:])
     _same("attention", "batch of q and of position", batch, position.shape[0])
+    if sequences < 1 or batch % sequences:
+        raise ValueError(
+            f"attention: {batch} rows are no equal share for {sequences} sequences of the cache."
+        )
     if heads % k.shape[1]:
         raise ValueError(f"attention: {heads} heads are no multiple of {k.shape[1]} kv heads.")
     if k_cache.shape[1] > 1 << (33 - fraction_bits):

@@ -1,4 +1,8 @@
-"""A decode step as a pure function over weights by path: what the compiler traces and the reference runs."""
+"""A step as a pure function over weights by path: what the compiler traces and the reference runs.
+
+A decode step takes one token of each of `batch` sequences. A chunk step takes `chunk` tokens of each: that is
+how a prompt is prefilled, one sequence at a time (`in_sequence`) into the cache of a decode step.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import numpy as np
 from flax import nnx
-from jax import Array
+from jax import Array, lax
 
 from models.config import TransformerConfig
 from models.kv import KVCache, KVFormat
@@ -29,11 +33,12 @@ class Factory(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One decode step: `fn(params, tokens, position, cache) -> (logits, token, cache)`.
+    """One step: `fn(params, tokens, position, cache) -> (logits, token, cache)`.
 
-    `params` holds the shape of everything that `fn` takes by path (`layers.3.ffn.up.codes`), `constants` the
-    values of those that follow from the configuration (`angles`), `plain_constants` the same for the plain
-    f32 step; the others are weights.
+    Its rows are `chunk` tokens of each of `batch` sequences, one after another. `params` holds the shape of
+    everything that `fn` takes by path (`layers.3.ffn.up.codes`), `constants` the values of those that follow
+    from the configuration (`angles`), `plain_constants` the same for the plain f32 step; the others are
+    weights.
     """
 
     fn: Callable[[Params, Array, Array, KVCache], Outputs]
@@ -44,16 +49,25 @@ class Step:
     kv: KVFormat
     constants: dict[str, np.ndarray]
     plain_constants: dict[str, np.ndarray]
+    chunk: int = 1
+
+    @property
+    def rows(self) -> int:
+        """Tokens that one step takes."""
+        return self.batch * self.chunk
 
     def inputs(self) -> tuple[Any, Any, Any, Any]:
         """Shapes of the arguments of `fn`, to trace it with."""
-        sequence = jax.ShapeDtypeStruct((self.batch,), np.int32)
-        return self.params, sequence, sequence, self.cache
+        row = jax.ShapeDtypeStruct((self.rows,), np.int32)
+        return self.params, row, row, self.cache
 
 
-def build_step(factory: Factory, *, batch: int, context: int, kv: KVFormat = "fp16") -> Step:
-    """The step of the module that the factory makes; shapes only, nothing is allocated for its weights."""
-    model: Any = nnx.eval_shape(lambda: factory(batch=batch, context=context, kv=kv))
+def build_step(factory: Factory, *, batch: int, context: int, kv: KVFormat = "fp16", chunk: int = 1) -> Step:
+    """The step of the module that the factory makes; shapes only, nothing is allocated for its weights.
+
+    The module of a chunk step is one for `batch * chunk` rows; its cache is that of `batch` sequences.
+    """
+    model: Any = nnx.eval_shape(lambda: factory(batch=batch * chunk, context=context, kv=kv))
     graph, state = nnx.split(model)
     leaves = {".".join(map(str, path)): (path, leaf) for path, leaf in nnx.to_flat_state(state)}
 
@@ -62,22 +76,44 @@ def build_step(factory: Factory, *, batch: int, context: int, kv: KVFormat = "fp
         flat = [(path, leaf.replace(params[name])) for name, (path, leaf) in leaves.items()]
         return nnx.merge(graph, nnx.from_flat_state(flat))(tokens, position, cache)
 
+    def shared(leaf: Any) -> Any:
+        return jax.ShapeDtypeStruct((batch, *leaf.shape[1:]), leaf.dtype)
+
     constants: dict[str, np.ndarray] = model.constants() if hasattr(model, "constants") else {}
     return Step(
         fn=fn,
         params={name: leaf.get_value() for name, (_, leaf) in leaves.items()},
-        cache=model.cache_shape(),
+        cache=jax.tree.map(shared, model.cache_shape()) if chunk > 1 else model.cache_shape(),
         batch=batch,
         context=context,
         kv=kv,
         constants=constants,
         plain_constants=model.plain_constants() if hasattr(model, "plain_constants") else constants,
+        chunk=chunk,
     )
 
 
-def llama_step(config: TransformerConfig, *, batch: int, context: int, kv: KVFormat = "fp16") -> Step:
+def llama_step(
+    config: TransformerConfig, *, batch: int, context: int, kv: KVFormat = "fp16", chunk: int = 1
+) -> Step:
     """The step of a Llama-family model."""
-    return build_step(partial(Llama, config), batch=batch, context=context, kv=kv)
+    return build_step(partial(Llama, config), batch=batch, context=context, kv=kv, chunk=chunk)
+
+
+def in_sequence(step: Step) -> Callable[[Params, Array, Array, KVCache, Array], Outputs]:
+    """The step of one sequence (batch 1) on that sequence of a larger cache, given as a last int32 scalar."""
+
+    def fn(params: Params, tokens: Array, position: Array, cache: KVCache, sequence: Array) -> Outputs:
+        own = jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, sequence, 1), cache)
+        logits, token, own = step.fn(params, tokens, position, own)
+        put: Callable[[Array, Array], Array] = partial(_put, sequence)
+        return logits, token, jax.tree.map(put, cache, own)
+
+    return fn
+
+
+def _put(sequence: Array, every: Array, one: Array) -> Array:
+    return lax.dynamic_update_slice_in_dim(every, one, sequence, 0)
 
 
 def _check_names(params: Params, leaves: dict[str, Any]) -> None:

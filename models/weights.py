@@ -7,7 +7,7 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from statistics import NormalDist
 from typing import Any, Protocol, runtime_checkable
 
@@ -25,8 +25,12 @@ TABLE, HEAD = "embed.table", "head"  # which tensors are one in a tied model
 _CODES, _EXPONENT = ".codes", ".exponent"
 _VARIANCE = 1.5625  # of a weight, from exponents that vary by -1, 0, 0, 1
 _NORMAL = NormalDist()
+_BLOCK_BYTES = 32  # that Philox makes of one counter
+_BLOCK = 1 << 16  # codes drawn and looked up at a time: they stay in cache; a multiple of the above
 
 Shapes = dict[str, jax.ShapeDtypeStruct]
+ReadRows = Callable[[int, int], np.ndarray]
+"""Rows [first, last) of one tensor."""
 
 
 @runtime_checkable
@@ -65,6 +69,20 @@ class Weights(Protocol):
     def digest(self) -> str:
         """Sha256 (hex) of all that determines the tensors."""
         ...
+
+
+@runtime_checkable
+class ByRows(Protocol):
+    """Weights of which some tensors can be had row by row: what a model larger than memory is streamed by."""
+
+    def row_reader(self, name: str) -> ReadRows | None:
+        """Reads rows of that tensor, on any thread; None where it can only be had whole."""
+        ...
+
+
+def row_reader(weights: Weights, name: str) -> ReadRows | None:
+    """Reads rows of a tensor without the rest of it; None where these weights cannot."""
+    return weights.row_reader(name) if isinstance(weights, ByRows) else None
 
 
 def weight_shapes(step: Step) -> Shapes:
@@ -146,6 +164,21 @@ class Seeded:
             return _codes(raw, shape.shape)
         return _table(raw, shape.shape) if shape.dtype == np.float16 else _gains(raw, shape.shape)
 
+    def row_reader(self, name: str) -> ReadRows | None:
+        """Rows of a matrix or table, drawn from the middle of its stream."""
+        shape = self.shapes.get(name)
+        tied_head = self.tied and name == HEAD + _CODES
+        if shape is None or tied_head or len(shape.shape) != 2 or shape.dtype not in (np.uint8, np.float16):
+            return None
+        width, draw = shape.shape[1], _codes if shape.dtype == np.uint8 else _table
+        depth = shape.shape[0] if shape.dtype == np.uint8 else 0
+
+        def read(first: int, last: int) -> np.ndarray:
+            begin = first * width * shape.dtype.itemsize
+            return draw(_Stream(self.seed, name, begin), (last - first, width), depth)
+
+        return read
+
     def plain(self, name: str) -> np.ndarray:
         """The tensor in f32; the head of a tied model before its quantisation."""
         if self.tied and name == HEAD + _CODES:
@@ -190,33 +223,56 @@ class Seeded:
 
 
 class _Stream:
-    """Random bytes of one tensor: Philox, whose raw stream is fixed, keyed by seed and path."""
+    """Random bytes of one tensor from byte `begin` on: Philox (its raw stream is fixed) by seed and path."""
 
-    def __init__(self, seed: int, name: str) -> None:
+    def __init__(self, seed: int, name: str, begin: int = 0) -> None:
         key = hashlib.sha256(f"{SCHEME}\n{seed}\n{name}".encode()).digest()
-        self._bits = np.random.Philox(key=int.from_bytes(key[:16], "little"))
+        blocks, skip = divmod(begin, _BLOCK_BYTES)
+        self._bits = np.random.Philox(key=int.from_bytes(key[:16], "little"), counter=blocks)
+        self._rest = self._draw(_BLOCK_BYTES)[skip:] if skip else self._draw(0)
 
-    def take(self, count: int) -> bytes:
-        return self._bits.random_raw(-(-count // 8)).astype("<u8", copy=False).tobytes()[:count]
+    def take(self, count: int) -> UInt8[np.ndarray, " count"]:
+        """The next bytes."""
+        raw = self._draw(count - len(self._rest))
+        if len(self._rest):
+            raw = np.concatenate([self._rest, raw])
+        self._rest = raw[count:]
+        return raw[:count]
+
+    def _draw(self, count: int) -> UInt8[np.ndarray, " more"]:
+        return self._bits.random_raw(max(-(-count // 8), 0)).astype("<u8", copy=False).view(np.uint8)
 
 
-def _codes(raw: _Stream, shape: tuple[int, ...]) -> UInt8[np.ndarray, "*experts k n"]:
-    table = _code_table(shape[-2]).tobytes()
-    return np.frombuffer(raw.take(math.prod(shape)).translate(table), np.uint8).reshape(shape)
+def _codes(raw: _Stream, shape: tuple[int, ...], depth: int = 0) -> UInt8[np.ndarray, "*experts k n"]:
+    """A code for every random byte, looked up two at a time, block by block to stay in cache."""
+    table, count = _pair_table(depth or shape[-2]), math.prod(shape)
+    out = np.empty(count + count % 2, np.uint8)
+    for first in range(0, len(out), _BLOCK):
+        part = out[first : first + _BLOCK]
+        pairs = _even(raw.take(min(len(part), count - first))).view("<u2")
+        np.take(table, pairs, out=part.view("<u2"), mode="clip")
+    return out[:count].reshape(shape)
+
+
+def _even(values: UInt8[np.ndarray, " count"]) -> UInt8[np.ndarray, " even"]:
+    """The bytes, one more if they are odd in number; aligned to two."""
+    if len(values) % 2:
+        return np.append(values, np.uint8(0))
+    return values if values.ctypes.data % 2 == 0 else values.copy()
 
 
 def _exponents(raw: _Stream, shape: tuple[int, ...], depth: int) -> Int32[np.ndarray, "*experts n"]:
-    byte = np.frombuffer(raw.take(math.prod(shape)), np.uint8).reshape(shape)
+    byte = raw.take(math.prod(shape)).reshape(shape)
     return np.array([-1, 0, 0, 1], np.int32)[byte & 3] + np.int32(_scale(depth)[1])
 
 
-def _table(raw: _Stream, shape: tuple[int, ...]) -> Float16[np.ndarray, "*rows width"]:
-    index = np.frombuffer(raw.take(2 * math.prod(shape)), "<u2").reshape(shape)
+def _table(raw: _Stream, shape: tuple[int, ...], depth: int = 0) -> Float16[np.ndarray, "*rows width"]:
+    index = raw.take(2 * math.prod(shape)).view("<u2").reshape(shape)
     return (_quantiles(1 << 16) * shape[-1] ** -0.5).astype(np.float16)[index]
 
 
 def _gains(raw: _Stream, shape: tuple[int, ...]) -> Float32[np.ndarray, "*width"]:
-    index = np.frombuffer(raw.take(2 * math.prod(shape)), "<u2").reshape(shape)
+    index = raw.take(2 * math.prod(shape)).view("<u2").reshape(shape)
     return np.float32(1) + (index.astype(np.float32) - np.float32(1 << 15)) * np.float32(2.0**-19)
 
 
@@ -230,6 +286,13 @@ def _scale(depth: int) -> tuple[float, int]:
 def _code_table(depth: int) -> UInt8[np.ndarray, " 256"]:
     """The code for every random byte."""
     return to_e4m3((_quantiles(256) * _scale(depth)[0]).astype(np.float32)[None])[0]
+
+
+@functools.lru_cache(maxsize=16)
+def _pair_table(depth: int) -> np.ndarray:
+    """The two codes (uint16) for every two random bytes."""
+    table = _code_table(depth).astype("<u2")
+    return (table[None] | table[:, None] << 8).reshape(-1)
 
 
 @functools.lru_cache(maxsize=2)

@@ -7,14 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from pairs import source as source_of
 from test_run import bits, made_up
 
 from compiler.errors import CapacityError, OptionError
 from compiler.options import LAYOUTS, PLACEMENTS, CompileOptions
-from compiler.pipeline import Source, compile_program
+from compiler.pipeline import Source, compile_pair, compile_program
 from compiler.program import Program
 from fabric.rack import Rack, load_rack
 from lpu.check import check, require
+from lpu.check_pair import pair
 from lpu.files import read_rack
 from lpu.run import prepare
 from models.config import TransformerConfig
@@ -80,12 +82,14 @@ def drawn_rack(draw: Draw, folder: Path) -> Rack:
     return read_rack(str(path))
 
 
-def drawn_options(draw: Draw, chips: int) -> CompileOptions:
+def drawn_options(draw: Draw, chips: int, kv_heads: int) -> CompileOptions:
     tp = draw.among(*(d for d in range(1, chips + 1) if chips % d == 0))
     pp = draw.among(None, None, 1, 2, 3)
+    most = max(tp // kv_heads, 1)
     return CompileOptions(
         tp=tp,
         pp=pp if pp is not None and tp * pp <= chips else None,
+        cp=1 + draw.below(most) if draw.below(2) else None,
         layout=draw.among(*LAYOUTS),
         placement=draw.among(*PLACEMENTS),
         seed=draw.below(5),
@@ -122,7 +126,7 @@ def hold(seed: int, folder: Path) -> bool:
     """Whether the drawn case compiles; if it does, its programs are legal and give the model's bits."""
     draw = Draw(seed)
     config, rack = drawn_model(draw), drawn_rack(draw, folder)
-    options, contexts = drawn_options(draw, rack.chips), draw.among(*CONTEXTS)
+    options, contexts = drawn_options(draw, rack.chips, config.kv_heads), draw.among(*CONTEXTS)
     kv: KVFormat = draw.among("fp16", "fp8")
     step = llama_step(config, batch=draw.among(1, 1, 2, 3, 5, 8), context=max(contexts), kv=kv)
     params, tokens, position, cache = step.inputs()
@@ -154,3 +158,56 @@ def test_a_drawn_model_on_a_drawn_rack_has_the_bits_of_one_device(seed: int, tmp
 @pytest.mark.parametrize("seed", range(100, 124))
 def test_many_drawn_models_have_the_bits_of_one_device(seed: int, tmp_path: Path) -> None:
     hold(seed, tmp_path)
+
+
+def hold_chunks(seed: int, folder: Path) -> bool:
+    """Whether the drawn case compiles; if it does, its programs are legal and give the model's bits."""
+    draw = Draw(seed)
+    config, rack = drawn_model(draw), drawn_rack(draw, folder)
+    options, contexts = drawn_options(draw, rack.chips), draw.among(*CONTEXTS[2:])
+    kv: KVFormat = draw.among("fp16", "fp8")
+    most = max(contexts)
+    chunk = min(draw.among(2, 3, 7, 15, 16, 17, 33, 64), most)
+    step = llama_step(config, batch=draw.among(1, 1, 2, 3, 5), context=most, kv=kv)
+    long = llama_step(config, batch=1, context=most, kv=kv, chunk=chunk)
+    try:
+        decode, prefill = compile_pair(source_of(step, contexts), source_of(long, contexts), rack, options)
+    except (CapacityError, OptionError):
+        return False
+    for program in (decode, prefill):
+        for context in program.manifest["contexts"]:
+            require(check(program, context))
+    require(pair(decode, prefill))
+    weights = made_up(step, seed)
+    single = prepare(decode, weights)
+    chunks = prepare(prefill, weights, single)
+    count = min(2 * chunk, most)
+    tokens = draw.random.integers(0, config.vocab, (step.batch, count)).astype(np.int32)
+    params = {name: jnp.asarray(value) for name, value in weights.items()}
+    reference, cache = jax.jit(step.fn), empty_cache(step.cache)
+    rows: list[np.ndarray] = []
+    for position in range(count):
+        at = jnp.full(step.batch, position, jnp.int32)
+        logits, _, cache = reference(params, jnp.asarray(tokens[:, position]), at, cache)
+        rows.append(np.asarray(logits))
+    want, state = np.stack(rows, axis=1), single.start()
+    for sequence in draw.random.permutation(step.batch).tolist():
+        for first in (0, draw.below(count - chunk + 1), count - chunk):
+            at = np.arange(first, first + chunk)
+            done = chunks.step(state, tokens[sequence, at], at, sequence)
+            assert bits(done.logits) == bits(want[sequence, at]), (sequence, first)
+            state = done.state
+    last = np.full(step.batch, count - 1)
+    assert bits(single.step(state, tokens[:, -1], last).logits) == bits(want[:, -1])
+    return True
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_chunks_of_a_drawn_model_have_the_bits_of_single_steps(seed: int, tmp_path: Path) -> None:
+    assert hold_chunks(seed, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(200, 220))
+def test_chunks_of_many_drawn_models_have_the_bits_of_single_steps(seed: int, tmp_path: Path) -> None:
+    hold_chunks(seed, tmp_path)

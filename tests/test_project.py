@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-EXECUTES = ("check", "link", "run", "image")  # first words of the files that execute or check a program
+EXECUTES = (
+    "check",
+    "link",
+    "run",
+    "image",
+    "stream",
+)  # first words of the files that execute or check a program
 FOLDERS = ("lpu", "compiler", "fabric", "models")
 
 

@@ -5,14 +5,16 @@ import numpy as np
 from compiler.errors import CapacityError
 from compiler.place.problem import Placement, Shards
 from compiler.place.tables import Tables
-from compiler.stages import assign
+from compiler.stages import assign, turned
 from fabric.rack import Rack
 
 
 def fill(shards: Shards, rack: Rack, groups: tuple[tuple[int, ...], ...]) -> Placement:
     """Each block where the last one is if it fits, else on the next group; raises CapacityError."""
     stages = assign(shards.sizes(), shards.room_of(rack.name, len(groups)), None)
-    return np.array([np.roll(groups[stage.group], -stage.turn) for stage in stages], np.int64)
+    return np.array(
+        [np.array(groups[stage.group])[turned(shards.tp, stage.turn, 1)] for stage in stages], np.int64
+    )
 
 
 def first_fit(tables: Tables) -> list[int]:

@@ -24,7 +24,7 @@ def test_every_opcode_has_operands_and_a_cost() -> None:
     kernel = {
         "k_lines": 2, "wide": False, "parts": 2, "vocab": 10, "stride": 1, "head_dim": 64, "input": "f32",
         "group": 2, "chunk": 80, "chunks": 1, "kv": "fp16", "kv_words": 1, "kv_stride": 80, "rows": 1,
-        "positions": 8,
+        "positions": 8, "sequences": 1, "cached": 1,
     }  # fmt: skip
     for op in set(Op) - {Op.SEND, Op.FORWARD}:
         hold, latency = timing(op, np.array([1, 2]), kernel, chip_spec("lp30"), 1)
@@ -38,6 +38,17 @@ def test_tiles_cover_the_lines_and_are_at_most_four_wide(lines: int, planes: int
     assert widths.sum() == lines
     assert widths.min() >= 1
     assert widths.max() <= 4
+
+
+def test_k_and_v_are_installed_once_per_sequence_however_many_rows_it_has() -> None:
+    """160 tokens of 128 fp16 lanes at 25,600 bytes a cycle: 2 cycles; each row streams its heads through."""
+    kernel = {"chunk": 160, "head_dim": 128, "kv": "fp16", "group": 1}
+    for op in (Op.QK, Op.PV):
+        hold = [
+            timing(op, 0, kernel | {"sequences": sequences}, chip_spec("lp30"), rows)[0]
+            for sequences, rows in ((1, 1), (4, 4), (1, 4), (2, 8), (1, 512))
+        ]
+        assert hold == [2, 8, 4, 8, 512]
 
 
 def test_a_full_tile_takes_four_cycles_at_the_default_chip() -> None:

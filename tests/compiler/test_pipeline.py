@@ -11,10 +11,10 @@ import pytest
 from steps import llama
 
 from compiler.errors import CapacityError, OptionError
-from compiler.isa import COLUMNS, TAGS, Op
+from compiler.isa import COLUMNS, TAGS, Columns, Op
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
-from compiler.program import Program, ProgramError, load, save
+from compiler.program import LOADS, Program, ProgramError, digest, load, save
 from compiler.route import Router
 from fabric.rack import load_rack
 
@@ -117,6 +117,23 @@ def test_an_altered_column_is_found_by_its_digest(tmp_path: Path) -> None:
     save(replace(program, blocks=(*program.blocks[:2], altered, *program.blocks[3:])), tmp_path)
     with pytest.raises(ProgramError, match="digest"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("name", COLUMNS + TAGS + LOADS)
+def test_every_column_is_in_the_digest(name: str) -> None:
+    program = compiled(tp=2)
+    block = program.blocks[2]
+    table = block.columns[160] if name in COLUMNS + TAGS else block.loads
+    values = getattr(table, name).copy()
+    values[np.argmax(values)] ^= 1
+    changed = replace(table, **{name: values})
+    other = (
+        replace(block, columns={160: changed})
+        if isinstance(changed, Columns)
+        else replace(block, loads=changed)
+    )
+    blocks = (*program.blocks[:2], other, *program.blocks[3:])
+    assert digest(replace(program, blocks=blocks)) != program.manifest["digest"] == digest(program)
 
 
 def test_an_altered_manifest_is_found_by_its_seal(tmp_path: Path) -> None:

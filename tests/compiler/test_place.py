@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from steps import llama
 
-from compiler.assemble import assemble
+from compiler.assemble import assemble, sram_map
 from compiler.blocks import cut
 from compiler.capture import capture
 from compiler.errors import CapacityError, OptionError
@@ -33,7 +33,7 @@ def shards(rack: Rack, tp: int) -> Shards:
 def program_of(rack: Rack, tp: int, placement: np.ndarray) -> Program:
     plan = plan_of(SOURCE, GRAPH, rack)
     scheduled = schedule_blocks(plan, BLOCKS, rack, CompileOptions(tp=tp), quiet, placement=placement)
-    return assemble(rack, SOURCE.model, scheduled)
+    return assemble(rack, SOURCE.model, scheduled, sram_map(rack, scheduled))
 
 
 @pytest.mark.parametrize("name", PLACEMENTS)

@@ -41,3 +41,9 @@ def pair_program() -> Program:
 def piped_program() -> Program:
     """SMALL on the four chips of `quad`, two groups of two."""
     return compiled("quad", CompileOptions(tp=2, pp=2))
+
+
+@pytest.fixture(scope="session")
+def dealt_program() -> Program:
+    """SMALL on the four chips of `quad`, the context of each KV head dealt over two of them."""
+    return compiled("quad", CompileOptions(tp=4, pp=1, cp=2))

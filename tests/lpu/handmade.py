@@ -73,6 +73,8 @@ def manifest(**changes: Any) -> dict[str, Any]:
     out: dict[str, Any] = {
         "model": "handmade",
         "rows": 1,
+        "sequences": 1,
+        "chunk": 1,
         "contexts": [CONTEXT],
         "chip": CHIP,
         "kernels": [],
@@ -181,6 +183,7 @@ A_EMBED, A_CAST, A_KVW, A_QK0, A_QK1, A_SMAX, A_EXP0, A_EXP1, A_PV0, A_PV1, A_AO
 def attention() -> Program:
     """Two query heads of 80 lanes over 160 tokens in two chunks: from KVW to the strided AOUT."""
     kernel = {"op": "attention", "head_dim": 80, "group": 2, "chunk": 80, "kv": "fp16", "rows": 1}
+    kernel |= {"sequences": 1, "cached": 1}
     kernel |= {"kv_words": 1, "kv_stride": 160, "chunks": 1}  # one SMAX row for both: EXP reads one max line
     kernels = [{"op": "embed", "vocab": 16, "stride": 3}, {"op": "cast"}, kernel]
     x, f, s, m, e, o, out = 0, 8, 16, 20, 24, 32, 48

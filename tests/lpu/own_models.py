@@ -12,10 +12,16 @@ from models.llama import Llama
 
 ONE_LAYER = dataclasses.replace(catalog("llama-tiny"), layers=1)
 NUMBER = 3
+HEAD_NORMS = dataclasses.replace(ONE_LAYER, qk_norm=True, head_dim=48)
 
 
 def one_layer(*, batch: int, context: int, kv: Any) -> nnx.Module:
     return Llama(ONE_LAYER, batch=batch, context=context, kv=kv)
+
+
+def head_norms(*, batch: int, context: int, kv: Any) -> nnx.Module:
+    """Attention as in Qwen3."""
+    return Llama(HEAD_NORMS, batch=batch, context=context, kv=kv)
 
 
 class Sine(Llama):

@@ -77,6 +77,13 @@ def test_shapes_that_do_not_fit_are_refused_with_both_numbers() -> None:
         ops.matmul(zeros(HALF, 2, 6), zeros(FLOAT, 6, 5), zeros(INT, 5))
 
 
+def test_rows_are_equal_shares_of_the_sequences_of_a_cache() -> None:
+    operands = OPERANDS["attention"][0]
+    three = [jnp.concatenate([x, x[:1]]) for x in operands[:3]]
+    with pytest.raises(ValueError, match="3 rows are no equal share for 2 sequences of the cache"):
+        OPS["attention"].primitive.bind(*three, CACHE, CACHE, zeros(INT, 3), fraction_bits=20)
+
+
 def test_fraction_bits_keep_the_weighted_sum_exact() -> None:
     assert [ops.fraction_bits(n) for n in (1, 8192, 8193, 32768, 131072)] == [20, 20, 18, 18, 16]
     with pytest.raises(ValueError, match="context 131073 is above 131072"):
@@ -104,6 +111,26 @@ def test_attention_appends_and_sees_tokens_up_to_its_position(
         for h in range(2):
             want = attend(q[row, 2 * h : 2 * h + 2], keys[row, : last + 1, h], values[row, : last + 1, h])
             assert np.array_equal(out[row, 16 * h : 16 * h + 16], want.reshape(-1))
+
+
+@pytest.mark.parametrize("rows", [6, 130], ids=["few rows", "more than a piece"])
+def test_rows_of_a_chunk_attend_as_single_steps_do(rows: int) -> None:
+    """Two sequences, `rows` tokens of each from position 3 on, against one token of each at a time."""
+    rng = np.random.default_rng(1)
+    q, k, v = (
+        jnp.asarray(rng.standard_normal((2, rows, heads, 8)).astype(np.float16)) for heads in (4, 2, 2)
+    )
+    keys, values = (jnp.asarray(rng.standard_normal((2, 140, 2, 8)).astype(np.float16)) for _ in range(2))
+    run = jax.jit(OPS["attention"].contract, static_argnames="fraction_bits")
+    flat = [x.reshape(2 * rows, *x.shape[2:]) for x in (q, k, v)]
+    position = jnp.tile(jnp.arange(3, 3 + rows, dtype=jnp.int32), 2)
+    out, *caches = run(*flat, keys, values, position, fraction_bits=20)
+    for i in range(rows):
+        at = jnp.full(2, 3 + i, jnp.int32)
+        want, keys, values = run(q[:, i], k[:, i], v[:, i], keys, values, at, fraction_bits=20)
+        assert np.array_equal(out.reshape(2, rows, -1)[:, i], want)
+    assert np.array_equal(caches[0], keys)
+    assert np.array_equal(caches[1], values)
 
 
 @jax.jit

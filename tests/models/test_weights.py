@@ -17,7 +17,7 @@ from models.catalog import catalog
 from models.checkpoint import open_orbax, save_orbax
 from models.quantise import WeightError, decode_table, dequantise, quantise, to_e4m3, widen
 from models.step import llama_step
-from models.weights import Shapes, check_shapes, content_digest, seeded, weight_shapes
+from models.weights import Shapes, check_shapes, content_digest, row_reader, seeded, weight_shapes
 
 TINY = weight_shapes(llama_step(catalog("llama-tiny"), batch=1, context=16))
 SMALL: Shapes = {
@@ -292,3 +292,21 @@ def test_the_bytes_do_not_depend_on_the_hash_seed() -> None:
     ]
     assert out[0]
     assert out[0] == out[1]
+
+
+def test_rows_of_a_seeded_tensor_are_those_of_the_whole() -> None:
+    """Widths that are no multiple of what Philox makes at a time, and more than one block of them."""
+    shapes = {
+        "a.codes": jax.ShapeDtypeStruct((1200, 77), np.dtype(np.uint8)),
+        "a.exponent": jax.ShapeDtypeStruct((77,), np.dtype(np.int32)),
+        "embed.table": jax.ShapeDtypeStruct((130, 77), np.dtype(np.float16)),
+    }
+    weights = seeded(shapes, 3)
+    for name in ("a.codes", "embed.table"):
+        whole, read = weights[name], row_reader(weights, name)
+        assert read is not None
+        for first, last in ((0, 1), (1, 3), (7, 130), (0, len(whole)), (len(whole) - 1, len(whole))):
+            rows = read(first, last)
+            assert rows.dtype == whole.dtype
+            assert np.array_equal(rows, whole[first:last])
+    assert row_reader(weights, "a.exponent") is None

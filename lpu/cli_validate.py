@@ -1,0 +1,67 @@
+"""The verb that holds the models against published figures: validate."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lpu.cli_options import Debug, Json
+from lpu.terminal import TERMINAL
+
+if TYPE_CHECKING:
+    from lpu.validation.point import Point
+
+HEADERS = ("case", "point", "kind", "published", "modelled", "unit", "error", "tolerance", "verdict")
+VERDICTS = {True: "pass", False: "FAIL", None: "-"}
+CaseNumber = Annotated[
+    int | None, typer.Option("--case", metavar="N", help="This case only; docs/validation.md numbers them.")
+]
+
+
+def validate(case: CaseNumber = None, json: Json = False, debug: Debug = False) -> None:
+    """Hold the models against published figures of GroqChip1 (exit 1 beyond a tolerance)."""
+    from lpu import api
+
+    terminal = TERMINAL.get()
+    found = api.validate(case)
+    terminal.table(HEADERS, [_line(point) for point in found.points])
+    terminal.say("")
+    facts = [(f"case {one.number}", f"{one.title}: {one.remark}") for one in found.cases]
+    facts += [("fitted", str(one)) for one in found.fitted]
+    facts += [(name, ", ".join(names)) for name, names in found.inputs.items() if names]
+    terminal.facts([*facts, ("verdict", found.verdict)])
+    terminal.result({"schema": "lpu-validate/1"} | found.to_json())
+    if not found.passed:
+        raise typer.Exit(1)
+
+
+def _line(point: "Point") -> list[str]:
+    return [
+        str(point.case),
+        point.name,
+        point.kind,
+        _least(point) + _number(point.published),
+        _number(point.modelled),
+        point.unit,
+        f"{point.error_percent + 0.0:+.2f} %",
+        _tolerance(point),
+        VERDICTS[point.passed],
+    ]
+
+
+def _least(point: "Point") -> str:
+    return ">= " if point.at_least else ""
+
+
+def _tolerance(point: "Point") -> str:
+    if point.tolerance_percent is None or point.at_least:
+        return "-"
+    return "exact" if point.tolerance_percent < 1e-6 else f"{point.tolerance_percent:g} %"
+
+
+def _number(value: int | float) -> str:
+    """Up to three decimals."""
+    text = f"{value:,.3f}"
+    return text.rstrip("0").rstrip(".")
+
+
+VERBS = (validate,)

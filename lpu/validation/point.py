@@ -1,0 +1,55 @@
+"""One figure held against a published one: kind, signed error, tolerance, verdict."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Kind = Literal["fit", "anchor", "check", "shown"]
+"""fit: a constant was fitted to the figure, so agreement proves nothing. anchor: the figure follows from the
+other numbers, within its tolerance. check: a published limit that the model must keep. shown: for comparison,
+with no verdict."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """A modelled figure beside a published one, both in `unit`.
+
+    at_least: `published` is a lower limit. tolerance_percent: how far `modelled` may lie from `published`,
+    either way or, of a limit, below it; None: no verdict.
+    """
+
+    case: int
+    name: str
+    kind: Kind
+    unit: str
+    published: int | float
+    modelled: int | float
+    tolerance_percent: int | float | None
+    at_least: bool = False
+
+    @property
+    def error_percent(self) -> float:
+        """Signed: modelled above published is positive."""
+        return 100 * (self.modelled - self.published) / self.published
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether the figure is within its tolerance; None where there is no verdict."""
+        if self.tolerance_percent is None:
+            return None
+        error = self.error_percent if self.at_least else -abs(self.error_percent)
+        return error >= -self.tolerance_percent
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`; `published` and `modelled` are in `unit`."""
+        return {
+            "case": self.case,
+            "point": self.name,
+            "kind": self.kind,
+            "unit": self.unit,
+            "published": self.published,
+            "modelled": self.modelled,
+            "at_least": self.at_least,
+            "error_percent": self.error_percent,
+            "tolerance_percent": self.tolerance_percent,
+            "passed": self.passed,
+        }

@@ -1,0 +1,180 @@
+"""The reference for models larger than memory: the Flax modules, one layer's weights at a time.
+
+The same modules under the same contract as `models/llama.py` calls them, so the same bits; one jitted
+function serves all layers. While a layer is computed, threads read or draw the weights of the next.
+"""
+
+import functools
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from models import ops
+from models.borrowed import aligned_zeros, borrow
+from models.config import TransformerConfig
+from models.kv import KVCache, KVFormat, kv_shape
+from models.llama import Embedding, Layer, Linear, Norm
+from models.weights import TABLE, ReadRows
+
+THREADS = 2  # that read or draw weights, beside those that XLA computes with
+STRIP_BYTES = 8 << 20  # of a matrix that is read at a time
+
+Arrays = dict[str, np.ndarray]
+Params = dict[str, Array]
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Weights and constants by path."""
+
+    def __getitem__(self, name: str, /) -> np.ndarray:
+        """The tensor of that path, whole."""
+        ...
+
+    def row_reader(self, name: str) -> ReadRows | None:
+        """Reads rows of a tensor on any thread; None where it can only be had whole."""
+        ...
+
+
+class Head(nnx.Module):
+    """What follows the last layer."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        self.norm = Norm(config.hidden, config.eps)
+        self.head = Linear(config.hidden, config.vocab)
+
+    def __call__(self, x: Array) -> tuple[Array, Array]:
+        """(logits, the most likely token)."""
+        logits = self.head(self.norm(x))
+        return logits, ops.argmax(logits)
+
+
+class Streamed:
+    """A decoder step by step, layer by layer.
+
+    The KV cache lies in host memory that is taken when it is written; `step` changes it in place.
+    """
+
+    def __init__(
+        self, config: TransformerConfig, weights: Source, *, batch: int, context: int, kv: KVFormat
+    ) -> None:
+        self.config, self._weights = config, weights
+        shapes = kv_shape(config.layers, batch, context, config.kv_heads, config.head_dim, kv)
+        self.cache: KVCache = jax.tree.map(lambda leaf: aligned_zeros(leaf.shape, leaf.dtype), shapes)
+        self._sides: tuple[Arrays, Arrays] = ({}, {})
+        made = _functions(config, batch, context)
+        (self._embed, _), (self._layer, self._layer_shapes), (self._head, self._head_shapes) = made
+
+    def step(self, tokens: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(logits f32 [batch, vocab], the most likely token [batch]) of tokens and positions [batch]."""
+        angles, at = jnp.asarray(self._weights["angles"]), jnp.asarray(position, jnp.int32)
+        sequence = np.arange(len(tokens))
+        x = self._embed({"table": self._table_rows(tokens)}, jnp.arange(len(tokens), dtype=jnp.int32))
+        params = self._params()
+        for keys, values in zip(self.cache.k, self.cache.v, strict=True):
+            x, k, v = self._layer(next(params), x, angles, at, borrow(keys), borrow(values))
+            keys[sequence, position], values[sequence, position] = k, v  # waits: the weights are free again
+        logits, token = self._head(next(params), x)
+        out = np.array(logits), np.array(token)
+        params.close()
+        return out
+
+    def _params(self) -> Generator[Params]:
+        """The parameters of each layer, then of the head; each valid until the next is asked for."""
+        layers = self.config.layers
+        groups = [(f"layers.{i}.", self._layer_shapes) for i in range(layers)] + [("", self._head_shapes)]
+        with ThreadPoolExecutor(THREADS, "weights") as threads:
+            ahead = self._start(threads, 0, *groups[0])
+            try:
+                for i in range(len(groups)):
+                    for job in ahead[1]:
+                        job.result()
+                    now = {name: borrow(values) for name, values in ahead[0].items()}
+                    if i + 1 < len(groups):
+                        ahead = self._start(threads, (i + 1) % 2, *groups[i + 1])
+                    yield now
+            finally:
+                for job in ahead[1]:
+                    job.cancel()
+
+    def _start(
+        self, threads: ThreadPoolExecutor, side: int, prefix: str, shapes: dict[str, jax.ShapeDtypeStruct]
+    ) -> tuple[Arrays, list[Future[None]]]:
+        """Arrays of this side, and the jobs that fill them with the tensors under that prefix."""
+        into: Arrays = {}
+        jobs: list[Future[None]] = []
+        for name, shape in shapes.items():
+            held = self._sides[side].get(name)
+            if held is None or held.shape != shape.shape:
+                held = self._sides[side][name] = aligned_zeros(shape.shape, shape.dtype)
+            into[name] = held
+            read = self._weights.row_reader(prefix + name)
+            if read is None:
+                jobs.append(threads.submit(self._copy, prefix + name, held))
+                continue
+            rows = max(STRIP_BYTES // held[0].nbytes, 1)
+            for first in range(0, len(held), rows):
+                jobs.append(threads.submit(_copy_rows, read, first, held[first : first + rows]))
+        return into, jobs
+
+    def _copy(self, name: str, into: np.ndarray) -> None:
+        into[...] = self._weights[name]
+
+    def _table_rows(self, tokens: np.ndarray) -> np.ndarray:
+        """The table's rows of the tokens [batch, hidden]."""
+        read = self._weights.row_reader(TABLE)
+        if read is None:
+            return self._weights[TABLE][tokens]
+        return np.concatenate([read(int(token), int(token) + 1) for token in tokens])
+
+
+def _copy_rows(read: ReadRows, first: int, into: np.ndarray) -> None:
+    into[...] = read(first, first + len(into))
+
+
+def _take_layer(
+    layer: Any, x: Array, angles: Array, position: Array, keys: Array, values: Array
+) -> tuple[Array, Array, Array]:
+    """(x after the layer, the heads that it appended to the keys, to the values)."""
+    x, keys, values = layer.attention(x, angles, position, keys, values)
+    sequence = jnp.arange(len(position))
+    return layer.ffn(x), keys[sequence, position], values[sequence, position]
+
+
+@functools.lru_cache(maxsize=2)
+def _functions(
+    config: TransformerConfig, batch: int, context: int
+) -> tuple[tuple[Any, dict[str, jax.ShapeDtypeStruct]], ...]:
+    """(jitted function, shapes of its parameters) of the embedding, a layer and the head."""
+    makers: list[tuple[Callable[[], nnx.Module], Callable[..., Any]]] = [
+        (partial(Embedding, batch, config.hidden), _call),
+        (partial(Layer, config, context=context), _take_layer),
+        (partial(Head, config), _call),
+    ]
+    stateless = [_stateless(make, call) for make, call in makers]
+    return tuple((jax.jit(fn), shapes) for fn, shapes in stateless)
+
+
+def _call(module: Any, x: Array) -> Any:
+    return module(x)
+
+
+def _stateless(
+    make: Callable[[], nnx.Module], call: Callable[..., Any]
+) -> tuple[Callable[..., Any], dict[str, jax.ShapeDtypeStruct]]:
+    """(`call(module, ...)` as a function of the module's parameters by path, their shapes)."""
+    graph, state = nnx.split(nnx.eval_shape(make))
+    leaves = {".".join(map(str, path)): (path, leaf) for path, leaf in nnx.to_flat_state(state)}
+
+    def fn(params: Params, *args: Any) -> Any:
+        flat = [(path, leaf.replace(params[name])) for name, (path, leaf) in leaves.items()]
+        return call(nnx.merge(graph, nnx.from_flat_state(flat)), *args)
+
+    return fn, {name: leaf.get_value() for name, (_, leaf) in leaves.items()}

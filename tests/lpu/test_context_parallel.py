@@ -1,0 +1,151 @@
+"""A KV head's context dealt over several chips: the same bits, and every fault of the exchange is found."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import SMALL
+from handmade import change
+from test_run import assert_same, compiled, made_up
+
+from compiler.isa import Columns, Op
+from compiler.lower_attention import kv_capacity, share_of
+from compiler.program import Program
+from lpu.check import check, check_columns, require
+from lpu.link import LinkError, link
+from lpu.run import prepare
+
+CONTEXT = 400
+POSITIONS = [[0], [1], [79], [80], [81], [159], [160], [333], [399]]
+ONE_HEAD = replace(SMALL, heads=4, kv_heads=1)
+
+
+@pytest.fixture(scope="module")
+def program() -> Program:
+    return compiled(SMALL, "quad", contexts=(CONTEXT,), tp=4, pp=1, cp=2)[1]
+
+
+CASES: dict[str, tuple[Any, str, dict[str, Any]]] = {
+    "one chip per head": (SMALL, "quad", {"tp": 4, "cp": 1}),
+    "two chips per head": (SMALL, "quad", {"tp": 4, "cp": 2}),
+    "four chips for one head": (ONE_HEAD, "quad", {"tp": 4, "cp": 4}),
+    "three chips per head, anywhere": (SMALL, "torus-4x4", {"tp": 8, "cp": 3, "placement": "random"}),
+    "five chips per head, of two trays": (SMALL, "lpx", {"tp": 16, "cp": 5}),
+    "four chips per head": (SMALL, "lpx-16x16", {"tp": 8, "cp": 4}),
+    "rows and columns": (SMALL, "quad", {"tp": 4, "cp": 2, "layout": "2d"}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_bits_are_those_of_one_device(name: str) -> None:
+    config, rack, options = CASES[name]
+    step, program = compiled(config, rack, contexts=(CONTEXT,), pp=1, **options)
+    assert program.manifest["options"]["cp"] == options["cp"]
+    require(check(program, CONTEXT))
+    assert_same(step, program, POSITIONS)
+
+
+def test_buckets_batches_and_fp8_have_the_bits_too() -> None:
+    step, program = compiled(SMALL, "quad", contexts=(60, 400), batch=3, kv="fp8", tp=4, pp=1, cp=2)
+    for context in (60, 400):
+        require(check(program, context))
+    assert_same(step, program, [[0, 20, 59], [1, 81, 399], [2, 160, 240], [79, 80, 241]])
+
+
+def test_a_chip_holds_its_share_of_the_context() -> None:
+    whole, shared = (
+        compiled(ONE_HEAD, "quad", contexts=(1280,), tp=4, pp=1, cp=cp)[1].manifest["regions"]
+        for cp in (1, 4)
+    )
+    words = [[chip[1][1] for chip in regions] for regions in (whole, shared)]
+    assert words[0] == [max(words[0]), 0, 0, 0]
+    assert words[1] == [max(words[0]) // 4] * 4
+
+
+def test_an_append_lies_only_in_the_stripe_of_its_position(program: Program) -> None:
+    step, _ = compiled(SMALL, "quad", contexts=(CONTEXT,), tp=4, pp=1, cp=2)
+    machine = prepare(program, made_up(step))
+    after = machine.step(
+        machine.start(), np.array([5]), np.array([165])
+    )  # third run of 80: stripe 0, place 85
+    keys = np.asarray(jnp.abs(after.state.keys[0]).sum(axis=-1))[:, 0]
+    found = [np.flatnonzero(region).tolist() for region in keys]
+    assert sorted(found) == [[]] * (len(found) // 2) + [[85]] * (len(found) // 2)
+
+
+def fault(op: Op, number: int = 0, **fields: int) -> Callable[[Columns], Columns]:
+    return lambda c: change(c, int(np.flatnonzero(c.op == op)[number]), **fields)
+
+
+def without(c: Columns, rows: np.ndarray, which: int = 0) -> Columns:
+    return c.take(np.arange(len(c)) != rows[which])
+
+
+def peaks_sent(c: Columns) -> np.ndarray:
+    made = np.unique(c.dst_tag[c.op == Op.SMAX])
+    return np.flatnonzero((c.op == Op.SEND) & np.isin(c.src_tag, made))
+
+
+def partials_sent(c: Columns) -> np.ndarray:
+    made = np.unique(c.dst_tag[c.op == Op.ASUM])
+    return np.flatnonzero((c.op == Op.SEND) & np.isin(c.src_tag, made))
+
+
+def chunk_left_out(c: Columns) -> Columns:
+    """A stripe without one of its chunks."""
+    rows = np.flatnonzero(c.op == Op.ASUM)
+    return change(c, int(rows[0]), n=int(c.n[rows[0]]) - 1)
+
+
+def other_head(c: Columns) -> Columns:
+    """The owner of a head takes for its partial what came for another head."""
+    ends = np.flatnonzero(c.op == Op.AEND)
+    return change(c, int(ends[0]), src_tag=int(c.src_tag[ends[1]]))
+
+
+FAULTS: dict[str, Callable[[Columns], Columns]] = {
+    "a stripe appended to twice, another never": fault(Op.KVW, src3=1),
+    "no stripe named": fault(Op.KVW, src3=-1),
+    "a stripe that is none": fault(Op.KVW, src3=2),
+    "a maximum not sent": lambda c: without(c, peaks_sent(c)),
+    "a partial not sent": lambda c: without(c, partials_sent(c)),
+    "a partial left out": fault(Op.AEND, n=1),
+    "a chunk left out": chunk_left_out,
+    "a partial of another head": other_head,
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_every_fault_of_the_exchange_is_found(program: Program, name: str) -> None:
+    columns = program.expand(CONTEXT)
+    assert check_columns(program.manifest, program.loads(), columns).ok
+    assert not check_columns(program.manifest, program.loads(), FAULTS[name](columns)).ok
+
+
+def test_an_exchanged_stripe_links_and_is_found_by_what_rows_mean(program: Program) -> None:
+    """Cycles, addresses and kinds are all right: only the tags of K tell that tokens are held twice."""
+    wrong = FAULTS["a stripe appended to twice, another never"](program.expand(CONTEXT))
+    link(program.manifest, program.loads(), wrong)
+    report = check_columns(program.manifest, program.loads(), wrong)
+    assert report.counts[7] == report.total > 0
+    assert "every stripe of one KV head" in str(report)
+
+
+def test_the_linker_refuses_a_stripe_that_does_not_exist(program: Program) -> None:
+    with pytest.raises(LinkError, match="stripe 2 of a context is not one of 2"):
+        link(program.manifest, program.loads(), FAULTS["a stripe that is none"](program.expand(CONTEXT)))
+
+
+def test_the_linker_misses_a_partial_that_never_came(program: Program) -> None:
+    with pytest.raises(LinkError, match="nothing has written yet"):
+        link(program.manifest, program.loads(), FAULTS["a partial not sent"](program.expand(CONTEXT)))
+
+
+@pytest.mark.parametrize("stripes", [1, 2, 3, 8])
+def test_stripes_hold_every_token_of_every_bucket(stripes: int) -> None:
+    for context in (1, 80, 81, 399, 2048):
+        assert share_of(context, stripes) * stripes >= context
+        assert kv_capacity((context, 80), 4, stripes) >= share_of(context, stripes)
