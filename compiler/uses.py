@@ -115,7 +115,7 @@ def place_blocks(
     options: CompileOptions,
     beside: Beside | None = None,
 ) -> tuple[Plan, tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
-    """The plan, its contexts dealt over ranks; the groups that have work; the chips of each block by rank."""
+    """(the plan, its contexts dealt over ranks; the groups that have work; the chips of each block)."""
     tp = _checked_tp(options, rack)
     if options.placement not in GROUPS:
         plan = dealt(plan, choices(plan, blocks, rack, tuple(range(tp)), options)[0])

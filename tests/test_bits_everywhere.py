@@ -164,7 +164,7 @@ def hold_chunks(seed: int, folder: Path) -> bool:
     """Whether the drawn case compiles; if it does, its programs are legal and give the model's bits."""
     draw = Draw(seed)
     config, rack = drawn_model(draw), drawn_rack(draw, folder)
-    options, contexts = drawn_options(draw, rack.chips), draw.among(*CONTEXTS[2:])
+    options, contexts = drawn_options(draw, rack.chips, config.kv_heads), draw.among(*CONTEXTS[2:])
     kv: KVFormat = draw.among("fp16", "fp8")
     most = max(contexts)
     chunk = min(draw.among(2, 3, 7, 15, 16, 17, 33, 64), most)
