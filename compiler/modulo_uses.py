@@ -22,7 +22,7 @@ from compiler.needs import input_lines
 from compiler.options import CompileOptions
 from compiler.route import Router
 from compiler.sizes import k_parts
-from compiler.uses import PLACE, Progress, Scheduled, Use, Waves, checked_tp, place_blocks
+from compiler.uses import GROUPS, Progress, Scheduled, Use, Waves, checked_tp, place_blocks
 from fabric.rack import Rack
 
 MOST_OF_BOUND = 4  # an interval so many times its bound is given up
@@ -36,7 +36,7 @@ def schedule_waves(
     Raises CapacityError, RoutingError, OptionError, or CompileError if no interval is found.
     """
     tp = checked_tp(options, rack)
-    groups = PLACE[options.placement](rack, tp, rack.chips // tp, options.seed)
+    groups = GROUPS[options.placement](rack, tp, rack.chips // tp, options.seed)
     options = replace(options, cp=options.cp or 1)
     plan = replace(dealt(plan, choices(plan, blocks, rack, groups[0], options)[0]), detours=False)
     chips, used = _shared_out(plan, blocks, rack, groups, options)
@@ -79,7 +79,7 @@ def best_tp(
     reason: CompileError | None = None
     worse, tp = 0, 1
     while rack.chips % tp == 0 and worse < 2:
-        groups = PLACE[options.placement](rack, tp, rack.chips // tp, options.seed)
+        groups = GROUPS[options.placement](rack, tp, rack.chips // tp, options.seed)
         try:
             load = balance(plan(), blocks, rack, groups, options.layout, options.pp).load
         except CompileError as error:

@@ -8,6 +8,20 @@ LAYOUTS = ("column", "row", "2d")
 PLACEMENTS = ("contiguous", "round-robin", "random")
 OBJECTIVES = ("latency", "throughput", "pareto")
 MOST_SLACK = 16
+STRATEGIES = (
+    *PLACEMENTS,
+    "first-fit",
+    "minmax-dp",
+    "parametric-dp",
+    "metis",
+    "spectral",
+    "annealing",
+    "genetic",
+    "cpsat",
+    "exhaustive",
+)
+"""Placement strategies, each a file of compiler/place/. Those of PLACEMENTS choose groups and no more."""
+SEEDED = ("random", "metis", "annealing", "genetic", "cpsat")  # the others are the same for every seed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +32,7 @@ class CompileOptions:
     pp: groups that the blocks are spread over (pipeline); None: as few as fit.
     cp: ranks that the context of each KV head is dealt over (context parallel); None: whatever is fastest.
     layout: how matmuls split in a group: by columns, by rows, or both ("2d").
-    placement, seed: which chips form a group.
+    placement, seed: which chips form a group; most of compiler/place/ choose the group of each block too.
     objective: "latency": one step at a time, as short as can be; "throughput": a new step (of other users)
     enters every interval of cycles; "pareto" is a comparison of programs, none of its own.
     interval_slack: the interval is at least so many times its resource bound (throughput).
@@ -44,7 +58,6 @@ class CompileOptions:
                 )
         for name, value, choices in (
             ("--layout", self.layout, LAYOUTS),
-            ("--placement", self.placement, PLACEMENTS),
             ("--objective", self.objective, OBJECTIVES),
         ):
             if value not in choices:
@@ -64,4 +77,18 @@ class CompileOptions:
                 "--users" if self.users is not None else "--interval-slack",
                 "means nothing for a program that runs one step at a time",
                 "Add --objective throughput.",
+            )
+        if self.placement not in PLACEMENTS and self.objective != "latency":
+            raise OptionError(
+                "options",
+                f"--objective {self.objective}",
+                f"shares the blocks out itself, and placement {self.placement} does",
+                f"Leave out one of them, or choose one of {', '.join(PLACEMENTS)}.",
+            )
+        if self.placement not in PLACEMENTS and self.pp is not None:
+            raise OptionError(
+                "options",
+                f"--pp {self.pp}",
+                f"placement {self.placement} chooses the groups of blocks itself",
+                f"Leave out --pp, or choose one of {', '.join(PLACEMENTS)}.",
             )

@@ -12,14 +12,17 @@ from compiler.lower import Plan
 from compiler.lowering import Group
 from compiler.needs import input_lines
 from compiler.options import CompileOptions
-from compiler.place import contiguous, random, round_robin
+from compiler.place import contiguous, random, registry, round_robin
+from compiler.place.cost import CostModel
+from compiler.place.measure import shards_of
+from compiler.place.problem import Placement, chips_of
 from compiler.route import Router
 from compiler.sizes import Beside, block_sizes, k_parts
 from compiler.stages import Size, Stage, assign, groups_used, turned
 from compiler.template import Template, template
 from fabric.rack import Rack
 
-PLACE = {"contiguous": contiguous.place, "round-robin": round_robin.place, "random": random.place}
+GROUPS = {"contiguous": contiguous.groups, "round-robin": round_robin.groups, "random": random.groups}
 Progress = Callable[[str, int, int], None]
 
 
@@ -90,15 +93,20 @@ def schedule_blocks(
     *,
     beside: Beside | None = None,
     along: Scheduled | None = None,
+    placement: Placement | None = None,
 ) -> Scheduled:
     """Place every block and schedule every template, for the `tp` of the options.
 
     beside: the same blocks at another number of rows, whose transients must fit in the same SRAM.
-    along: blocks scheduled before, on whose chips these go.
-    Raises CapacityError, RoutingError or OptionError.
+    along: blocks scheduled before, on whose chips these go. placement: the chips of every shard, if they are
+    already chosen, for a plan whose contexts are dealt.
+    Raises CapacityError, RoutingError, PlacementError or OptionError.
     """
     if along is not None:
         plan, groups, chips = dealt(plan, along.plan.cp), along.groups, along.chips
+    elif placement is not None:
+        chips = tuple(chips_of(row) for row in placement)
+        groups = _groups(chips, checked_tp(options, rack))
     else:
         plan, groups, chips = place_blocks(plan, blocks, rack, options, beside)
     book = _Book(plan, rack, options.layout)
@@ -126,7 +134,14 @@ def place_blocks(
 ) -> tuple[Plan, tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
     """(the plan, its contexts dealt over ranks; the groups that have work; the chips of each block)."""
     tp = checked_tp(options, rack)
-    groups = PLACE[options.placement](rack, tp, rack.chips // tp, options.seed)
+    if options.placement not in GROUPS:
+        plan = dealt(plan, choices(plan, blocks, rack, tuple(range(tp)), options)[0])
+        shards = shards_of(plan, blocks, rack, tp, options.layout)
+        cost = CostModel(shards, rack)
+        found = registry.search(options.placement, shards, rack, cost, options.seed, registry.BUDGET)
+        chips = tuple(chips_of(row) for row in found)
+        return plan, _groups(chips, tp), chips
+    groups = GROUPS[options.placement](rack, tp, rack.chips // tp, options.seed)
     plan, (sizes, stages) = _fitted(plan, blocks, rack, groups, options, beside)
     chips = tuple(_chips(groups, stage, size) for stage, size in zip(stages, sizes, strict=True))
     return plan, groups[: groups_used(stages, sizes)], chips
@@ -143,6 +158,17 @@ def checked_tp(options: CompileOptions, rack: Rack) -> int:
             f"Give a divisor of {rack.chips}.",
         )
     return tp
+
+
+def _groups(chips: tuple[tuple[int, ...], ...], tp: int) -> tuple[tuple[int, ...], ...]:
+    """The chips in use: by groups of `tp` if blocks share all of their chips or none, else one by one."""
+    groups: dict[frozenset[int], tuple[int, ...]] = {}
+    for mine in chips:
+        groups.setdefault(frozenset(mine), mine)
+    every = tuple(dict.fromkeys(chip for mine in chips for chip in mine))
+    if sum(map(len, groups)) == len(every) and all(len(mine) == tp for mine in groups):
+        return tuple(groups.values())
+    return tuple((chip,) for chip in every)
 
 
 def _chips(groups: tuple[tuple[int, ...], ...], stage: Stage, size: Size) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""The verbs of the command line as plain functions: open, compile, check, run, certify, validate.
+"""The verbs of the command line as plain functions: open, compile, check, run, certify, compare, validate.
 
 `compile("llama-tiny", rack="quad")` gives what `lpu compile llama-tiny --rack quad` computes. A model is a
 catalog name, a model file, a Hugging Face folder, `package.module:factory`, or the factory itself.
@@ -15,11 +15,14 @@ from compiler.pipeline import compile_pair, compile_program
 from compiler.program import Program
 from fabric.rack import Rack
 from lpu import certify as certificates
+from lpu import compare as comparisons
 from lpu import sweep as sweeps
 from lpu import validate as validations
 from lpu.certify import Certificate
 from lpu.check import Report, require
 from lpu.check_pair import pair
+from lpu.compare import Comparison
+from lpu.compare_point import Task
 from lpu.decoders import beside, flipped, machine_of, restart, restart_pair
 from lpu.document import FileError, read_document
 from lpu.files import FILES, ModelFile, read_model, read_rack
@@ -210,6 +213,38 @@ def pareto(
         )
         found.append(compile(opened, rack=rack, options=wave, check=check, progress=progress).program)
     return non_dominated([throughput_of(program, max(opened.contexts)) for program in found])
+
+
+def compare(
+    model: str,
+    strategies: Sequence[str],
+    *,
+    racks: Sequence[str] = ("lpx",),
+    seeds: int = 5,
+    task: Task | None = None,
+    folder: str | Path | None = None,
+    jobs: int = 1,
+    scheduler: str | None = None,
+    progress: Progress = quiet,
+    **chosen: Any,
+) -> Comparison:
+    """Compare placement strategies, each through the real scheduler and the checker; see docs/placement.md.
+
+    Model and racks are names or files, as other processes open them again. task: its tp, layout, budget,
+    alpha and certify are taken. folder: where points are kept. `chosen` goes to `open_model`.
+    Raises FileError or OptionError.
+    """
+    base = task or Task(model=model, rack="", strategy="")
+    return comparisons.compare(
+        replace(base, model=model, chosen={**base.chosen, **chosen}),
+        racks,
+        strategies,
+        seeds,
+        folder=None if folder is None else Path(folder),
+        jobs=jobs,
+        scheduler=scheduler,
+        progress=progress,
+    )
 
 
 def save_weights(model: OpenModel, folder: str | Path) -> "OrbaxWeights":

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lpu import cli_convert, cli_list, cli_program, cli_run, cli_validate
+from lpu import cli_compare, cli_convert, cli_list, cli_program, cli_run, cli_validate
 from lpu.terminal import TERMINAL, Terminal
 
 BROKEN_PIPE = 141
@@ -40,7 +40,14 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-_VERBS = (*cli_program.VERBS, *cli_run.VERBS, *cli_convert.VERBS, *cli_validate.VERBS, *cli_list.VERBS)
+_VERBS = (
+    *cli_program.VERBS,
+    *cli_run.VERBS,
+    *cli_compare.VERBS,
+    *cli_convert.VERBS,
+    *cli_validate.VERBS,
+    *cli_list.VERBS,
+)
 for _verb in _VERBS:
     app.command(_verb.__name__.rstrip("_"))(_verb)
 

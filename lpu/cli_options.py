@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from compiler.options import LAYOUTS, OBJECTIVES, PLACEMENTS, CompileOptions
+from compiler.options import LAYOUTS, OBJECTIVES, STRATEGIES, CompileOptions
 from lpu.terminal import TERMINAL
 
 DEFAULT_RACK = "lpx"
@@ -100,11 +100,11 @@ Placement = Annotated[
     str | None,
     typer.Option(
         "--placement",
-        help=f"Which chips form a group: {', '.join(PLACEMENTS)}.",
-        callback=_one_of(PLACEMENTS),
+        help=f"Where blocks run: {', '.join(STRATEGIES)}, package.module:function, "
+        "or the name of an installed strategy.",
     ),
 ]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the random placement.")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the placement.")]
 Prefill = Annotated[
     int | None,
     typer.Option("--prefill", min=2, help="Also a program for so many tokens of one prompt at a time."),

@@ -40,7 +40,15 @@ def test_every_catalog_file_lies_in_a_package() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "CONTRIBUTING.md", "docs/pipeline.md", "docs/numbers.md", "docs/bounds.md"]
+    "name",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/pipeline.md",
+        "docs/numbers.md",
+        "docs/bounds.md",
+        "docs/placement.md",
+    ],
 )
 def test_files_that_a_page_names_are_there(name: str) -> None:
     text = (ROOT / name).read_text()

@@ -2,10 +2,20 @@
 
 import numpy as np
 
+from compiler.place.cost import CostModel
+from compiler.place.fill import fill
+from compiler.place.problem import Placement, Shards
 from fabric.rack import Rack
 
 
-def place(rack: Rack, size: int, groups: int, seed: int) -> tuple[tuple[int, ...], ...]:
+def groups(rack: Rack, size: int, count: int, seed: int) -> tuple[tuple[int, ...], ...]:
     """Groups of chips drawn without replacement by a PCG64 generator of that seed."""
     order = np.random.Generator(np.random.PCG64(seed)).permutation(rack.chips)
-    return tuple(tuple(int(chip) for chip in order[g * size : (g + 1) * size]) for g in range(groups))
+    return tuple(tuple(int(chip) for chip in order[g * size : (g + 1) * size]) for g in range(count))
+
+
+def place(shards: Shards, rack: Rack, cost: CostModel, seed: int, budget: int) -> Placement:
+    """Blocks fill those groups in order."""
+    found = fill(shards, rack, groups(rack, shards.tp, rack.chips // shards.tp, seed))
+    cost.note(cost.estimate(found).value)
+    return found
