@@ -5,7 +5,7 @@ catalog name, a model file, a Hugging Face folder, `package.module:factory`, or 
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,29 +24,26 @@ from lpu.check_pair import pair
 from lpu.compare import Comparison
 from lpu.compare_point import Task
 from lpu.decoders import beside, flipped, machine_of, restart, restart_pair
-from lpu.document import FileError, read_document
-from lpu.files import FILES, ModelFile, read_model, read_rack
+from lpu.document import FileError
+from lpu.files import read_rack
 from lpu.folder import Progress, check_program, quiet
 from lpu.folder import load_prefill as load_prefill
 from lpu.folder import load_program as load_program
 from lpu.folder import save_program as save_program
 from lpu.generate import Generation, check_room, generate
-from lpu.load import OpenModel, longest_context, open_callable
-from lpu.load import open_model as open_file
+from lpu.load import OpenModel
 from lpu.load import reopen as reopen
+from lpu.opening import Model, open_model
+from lpu.prompts import Prompt, prompt_ids
+from lpu.prompts import default_prompts as default_prompts
 from lpu.run import Machine
 from lpu.sweep import Sweep
-from lpu.text import checked_ids
 from lpu.throughput import SLACKS, Throughput, non_dominated
 from lpu.throughput import of as throughput_of
 from lpu.validate import Validation
 
 if TYPE_CHECKING:
     from models.checkpoint import OrbaxWeights
-
-DEFAULT_CONTEXT = 1024
-Model = str | Path | ModelFile | Callable[..., Any]
-Prompt = str | Sequence[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,38 +91,6 @@ class Run:
     def microseconds_per_token(self) -> float:
         """Mean of the decode steps at the chip's clock; 0 if there were none."""
         return sum(self.cycles) * 1e6 / self.program.manifest["clock_hz"] / max(len(self.cycles), 1)
-
-
-def open_model(
-    model: Model,
-    *,
-    batch: int | None = None,
-    context: Sequence[int] | None = None,
-    kv: str | None = None,
-    weights: str | None = None,
-) -> OpenModel:
-    """A model by name, file, folder, `package.module:factory` or callable; what is given overrides its file.
-
-    context: buckets, ascending; by default 1024 or the model's longest, whichever is shorter.
-    Raises FileError or CompileError.
-    """
-    if kv not in (None, "fp16", "fp8"):
-        raise FileError(f"options: kv: is {kv!r}, must be fp16 or fp8")
-    chosen: dict[str, Any] = {"batch": batch, "context": context and tuple(context), "kv": kv}
-    chosen = {name: value for name, value in chosen.items() if value is not None}
-    own = None if isinstance(model, (str, Path, ModelFile)) else model
-    file = _file_of(model)
-    try:
-        file = replace(file, **chosen)
-        if weights is not None:
-            file = _with_weights(file, weights)
-    except ValueError as error:
-        raise FileError(f"options: {error}") from None
-    if own is not None:
-        return open_callable(own, file)
-    if context is None and not _states_context(model):
-        file = replace(file, context=(min(DEFAULT_CONTEXT, longest_context(file) or DEFAULT_CONTEXT),))
-    return open_file(file)
 
 
 def compile(
@@ -364,50 +329,6 @@ def validate(case: int | None = None) -> Validation:
     return validations.validate(case)
 
 
-def prompt_ids(prompts: Sequence[Prompt], model: OpenModel, vocab: int) -> list[list[int]]:
-    """Texts through the model's tokenizer, ids as they are; all checked against the vocabulary."""
-    out: list[list[int]] = []
-    for prompt in prompts:
-        if not isinstance(prompt, str):
-            out.append(list(prompt))
-            continue
-        tokenizer = model.tokenizer()
-        if tokenizer is None:
-            raise FileError(f"prompt: {model.name} has no tokenizer. Give the prompt as --prompt-ids 1,2,3.")
-        out.append(tokenizer.encode(prompt))
-    return checked_ids(out, vocab)
-
-
-def default_prompts(batch: int, vocab: int, least: int = 0) -> list[list[int]]:
-    """Fixed prompts of different lengths, one per row of the batch, of at least so many tokens."""
-    return [[(7 * i + 13 * row + 1) % vocab for i in range(max(4, least) + row)] for row in range(batch)]
-
-
 def bucket_of(position: int, contexts: Sequence[int]) -> int:
     """The shortest compiled context that holds the position."""
     return min(context for context in contexts if context > position)
-
-
-def _states_context(model: Model) -> bool:
-    """Whether a model says which contexts it is for: a ModelFile does, a file if it has the key."""
-    if not isinstance(model, (str, Path)):
-        return True
-    return Path(model).suffix in FILES and "context" in read_document(Path(model)).data
-
-
-def _file_of(model: Model) -> ModelFile:
-    if isinstance(model, ModelFile):
-        return model
-    if isinstance(model, (str, Path)):
-        return read_model(model)
-    return ModelFile(model=f"{model.__module__}:{getattr(model, '__qualname__', type(model).__name__)}")
-
-
-def _with_weights(file: ModelFile, weights: str) -> ModelFile:
-    """The file with other weights, their path made absolute."""
-    kind, _, rest = weights.partition(":")
-    if kind in ("safetensors", "orbax") and rest:
-        if not Path(rest).exists():
-            raise FileError(f"weights: {rest}: is not there")
-        weights = f"{kind}:{Path(rest).resolve()}"
-    return replace(file, weights=weights)

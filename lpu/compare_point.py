@@ -251,9 +251,9 @@ def _thinned(best: list[tuple[int, int]], most: int = 200) -> list[tuple[int, in
 
 def _logits(task: Task, model: OpenModel, program: Program) -> tuple[str, str]:
     """Digests of the logits of the run and, for the default point, of the single-device reference."""
-    from lpu.api import default_prompts
     from lpu.decoders import machine_of, reference_decode, restart
     from lpu.generate import generate
+    from lpu.prompts import default_prompts
 
     batch = int(program.manifest["rows"])
     prompts = default_prompts(batch, model.vocab)
