@@ -114,7 +114,7 @@ def non_dominated(found: Sequence[Throughput]) -> list[Throughput]:
     """In order of latency those that no other beats in step, tokens/s and tokens/s at the interval."""
 
     def worth(one: Throughput) -> tuple[float, ...]:
-        return (-one.cycles, one.tokens_per_second, one.tokens_per_second_of_interval)
+        return (float(-one.cycles), one.tokens_per_second, one.tokens_per_second_of_interval)
 
     def beaten(one: Throughput) -> bool:
         mine = worth(one)

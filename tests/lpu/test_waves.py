@@ -185,3 +185,38 @@ def test_a_row_one_cycle_off_is_caught_or_another_legal_schedule(subject: Progra
             flow.lines.row[flow.lines.found[0]], reference.lines.row[reference.lines.found[0]]
         )
     assert caught
+
+
+def moved(columns: Columns, row: int, by: int) -> Columns:
+    t0, t1 = columns.t0.copy(), columns.t1.copy()
+    t0[row] += by
+    t1[row] += by
+    return replace(columns, t0=t0, t1=t1)
+
+
+def test_a_transfer_on_a_lane_that_another_wave_holds_is_caught(subject: Program) -> None:
+    columns = subject.expand(160)
+    interval = subject.manifest["waves"]["contexts"]["160"]["interval"]
+    sends = np.flatnonzero(columns.lane >= 0)
+    link = columns.chip[sends] << 40 | columns.peer[sends] << 20 | columns.lane[sends]
+    one, other = next((a, b) for i, a in enumerate(sends) for b in sends[i + 1 :][link[i + 1 :] == link[i]])
+    late = moved(columns, int(one), int(columns.t0[other] - columns.t0[one]) + interval)
+    report = check_waves(subject.manifest, late, 160)
+    assert report.counts[1], str(report)
+
+
+def test_a_write_back_a_whole_interval_late_meets_the_next_wave_in_its_accumulator(subject: Program) -> None:
+    columns = subject.expand(160)
+    interval = subject.manifest["waves"]["contexts"]["160"]["interval"]
+    row = int(np.flatnonzero(columns.op == Op.WB)[0])
+    report = check_waves(subject.manifest, moved(columns, row, interval), 160)
+    assert "accumulator" in str(report)
+    assert report.counts[2]
+
+
+def test_waves_that_move_more_words_together_than_a_chip_has_ports_are_caught(subject: Program) -> None:
+    manifest = copy.deepcopy(subject.manifest)
+    manifest["chip"]["activation_ports"] = 1
+    report = check_waves(manifest, subject.expand(160), 160)
+    assert report.counts[3]
+    assert "for all waves" in str(report)
