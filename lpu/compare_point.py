@@ -40,6 +40,7 @@ from lpu.compare_loads import loads, stages
 from lpu.files import read_rack
 from lpu.folder import check_program, quiet
 from lpu.load import OpenModel
+from lpu.opening import open_model
 
 DEFAULT = "default"  # the strategy of the point that is what `lpu compile` does when it is given no placement
 
@@ -144,9 +145,7 @@ class _Opened:
 
 @lru_cache(maxsize=4)
 def _opened(model: str, chosen: str, rack: str) -> _Opened:
-    from lpu import api
-
-    opened = api.open_model(model, **json.loads(chosen))
+    opened = open_model(model, **json.loads(chosen))
     source = opened.source()
     graph = capture(source.step, source.params, source.tokens, source.position, source.cache)
     return _Opened(
