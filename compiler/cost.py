@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from compiler.isa import F32_LANES, READS, TILE_ROWS, TRANSIENT, WRITES, Kernel, Op, ceil_div
+from compiler.isa import F32_LANES, READS, TILE_ROWS, TRANSIENT, WRITES, Kernel, Op, ceil_div, wire_words
 from fabric.chip import ChipSpec
 
-MXM, DRAIN, VXM, LINK = range(4)  # unit classes
+MXM, DRAIN, VXM, LINK, HOST_IN, HOST_OUT = range(6)  # unit classes
+CLASSES = 6
 
 
 def _lanes_of_lines(n: Any, k: Kernel) -> Any:
@@ -60,6 +61,10 @@ def unit_class(op: Op) -> int:
         return MXM
     if op is Op.WB:
         return DRAIN
+    if op in (Op.TAKE, Op.KVIN):
+        return HOST_IN
+    if op in (Op.GIVE, Op.KVOUT):
+        return HOST_OUT
     return LINK if op in (Op.SEND, Op.FORWARD) else VXM
 
 
@@ -87,6 +92,9 @@ def timing(op: Op, n: Any, kernel: Kernel, chip: ChipSpec, rows: int) -> tuple[A
         stream = share * ceil_div(kernel["chunk"], TILE_ROWS) * kernel["group"]
         hold = kernel["sequences"] * max(ceil_div(install, chip.plane_bytes_per_cycle), stream) + 0 * n
         return hold, hold + chip.mxm_fill_cycles
+    if unit_class(op) in (HOST_IN, HOST_OUT):
+        hold = wire_words(op, n, kernel, rows) * kernel["host_slot"]
+        return hold, hold
     lanes, passes, reduces = _VXM[op]
     words = rows * moved_lines(op, n, kernel)
     if op is Op.EMBED:

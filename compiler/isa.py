@@ -60,6 +60,10 @@ class Op(IntEnum):
         21  # dst one wide partial and its sum line <- n wide partials at src, n sum lines at src2 (as AOUT)
     )
     AEND = 22  # dst fp16 heads <- n results of ASUM at src, all stripes of one kv head
+    TAKE = 23  # dst n fp16 lines <- the host lane: from line src3 of the step's message on
+    GIVE = 24  # n f32 lines (or fp16, by kernel) at src -> the host lane: from line src3 of the answer on
+    KVIN = 25  # KV words at dst (kv) of n tokens <- the host lane; sequence and first position are the step's
+    KVOUT = 26  # KV words at src2 (kv) of n tokens -> the host lane, as KVIN
 
 
 COLUMNS = ("op", "chip", "unit", "t0", "t1", "dst", "src", "src2", "src3", "aux", "n", "peer", "lane")
@@ -114,6 +118,13 @@ def stripes(k: Kernel) -> int:
 def score_lines(k: Kernel) -> int:
     """Lines that the scores of one chunk take: one row of `chunk` f32 lanes per query head of the group."""
     return k["group"] * k["chunk"] // F32_LANES
+
+
+def wire_words(op: Op, n: Any, k: Kernel, rows: int) -> Any:
+    """Words that a row moves over the host lane of its chip, in `k["host_slot"]` cycles each."""
+    if op in (Op.KVIN, Op.KVOUT):
+        return n * k["kv_words"]
+    return rows * (ceil_div(n, 2) if k.get("wire") == "fp8" else n)
 
 
 def wide(k: Kernel) -> bool:
@@ -226,6 +237,10 @@ READS: dict[Op, tuple[Operand, ...]] = {
     Op.GLU: (Operand("src", TRANSIENT, _same), Operand("src2", TRANSIENT, _same)),
     Op.ARGMAX: (Operand("src", TRANSIENT, _same),),
     Op.ARGRED: (Operand("src", TRANSIENT, _same),),
+    Op.TAKE: (),
+    Op.GIVE: (Operand("src", TRANSIENT, _same),),
+    Op.KVIN: (),
+    Op.KVOUT: (Operand("src2", KV, _kv_chunk),),
 }
 
 # The write at `dst`, per opcode: MM writes an accumulator, KVW a word that the position selects.
@@ -253,4 +268,8 @@ WRITES: dict[Op, Operand | None] = {
     Op.GLU: Operand("dst", TRANSIENT, _f16_of_f32),
     Op.ARGMAX: Operand("dst", TRANSIENT, _one),
     Op.ARGRED: Operand("dst", TRANSIENT, _one),
+    Op.TAKE: Operand("dst", TRANSIENT, _same),
+    Op.GIVE: None,
+    Op.KVIN: Operand("dst", KV, _kv_chunk),
+    Op.KVOUT: None,
 }

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compiler.cost import DRAIN, LINK, MXM, VXM, timing, unit_class
+from compiler.cost import CLASSES, DRAIN, HOST_IN, HOST_OUT, LINK, MXM, VXM, timing, unit_class
 from compiler.errors import CompileError
 from compiler.isa import READS, TAG_SHIFT, TRANSIENT, WRITES, Kernel, Op, ceil_div
 from compiler.route import Router
@@ -141,17 +141,18 @@ def schedule(rows: Rows, kernels: Kernels, router: Router, chip: ChipSpec, batch
             continue
         hold[which], latency[which] = timing(op, rows.n[which], kernels[aux], chip, batch)
         pin = rows.pin[which] if kind in (MXM, DRAIN) else 0
-        resource[which] = (rows.rank[which] * 4 + kind) << 32 | pin
+        resource[which] = (rows.rank[which] * CLASSES + kind) << 32 | pin
         for name in np.unique(resource[which]).tolist():
             free[name] = (1 << chip.vxm_chains) - 1 if kind == VXM else 1
     t0, instance = _list_schedule(
         dependencies(rows, kernels), resource.tolist(), hold.tolist(), latency.tolist(), lanes.tolist(), free
     )
     transfer = (rows.op == Op.SEND) | (rows.op == Op.FORWARD)
-    kind = (resource >> 32) % 4
+    kind = (resource >> 32) % CLASSES
+    host = 2 * chip.planes + chip.vxm_chains
     unit = np.select(
-        [transfer, kind == MXM, kind == DRAIN],
-        [-1, rows.pin, chip.planes + rows.pin],
+        [transfer, kind == MXM, kind == DRAIN, kind == HOST_IN, kind == HOST_OUT],
+        [-1, rows.pin, chip.planes + rows.pin, host, host + 1],
         2 * chip.planes + instance,
     )
     return Times(
@@ -186,8 +187,8 @@ def _links(
         lanes[mine] = ceil_div(words, slots)
         hold[mine] = slots * edge.slot_cycles
         latency[mine] = hold[mine] + edge.hop_cycles + forward
-        resource[mine] = ((name >> 20) * 4 + LINK) << 32 | (name & 0xFFFFF)
-        free[((name >> 20) * 4 + LINK) << 32 | (name & 0xFFFFF)] = (1 << edge.lanes) - 1
+        resource[mine] = ((name >> 20) * CLASSES + LINK) << 32 | (name & 0xFFFFF)
+        free[((name >> 20) * CLASSES + LINK) << 32 | (name & 0xFFFFF)] = (1 << edge.lanes) - 1
 
 
 def _list_schedule(

@@ -20,6 +20,8 @@ def units(findings: Findings, machine: Machine, held: Held) -> None:
     low, high = np.full(len(Op), 2 * planes), np.full(len(Op), last)
     low[[Op.MM, Op.QK, Op.PV]], high[[Op.MM, Op.QK, Op.PV]] = 0, planes
     low[Op.WB], high[Op.WB] = planes, 2 * planes
+    for ops, unit in (((Op.TAKE, Op.KVIN), last), ((Op.GIVE, Op.KVOUT), last + 1)):  # the host lane, each way
+        low[list(ops)], high[list(ops)] = unit, unit + 1
     low[[Op.SEND, Op.FORWARD]], high[[Op.SEND, Op.FORWARD]] = -1, 0
     fits = (c.unit >= low[c.op]) & (c.unit < high[c.op])
     bad = np.flatnonzero(~fits)
@@ -29,7 +31,7 @@ def units(findings: Findings, machine: Machine, held: Held) -> None:
         lambda i: f"on unit {c.unit[bad[i]]}, units {low[c.op[bad[i]]]} .. {high[c.op[bad[i]]] - 1} do this",
     )
     rows = np.flatnonzero(fits & (c.unit >= 0))
-    _exclusive(findings, rows, c.chip[rows] * last + c.unit[rows], held.hold, "unit")
+    _exclusive(findings, rows, c.chip[rows] * (last + 2) + c.unit[rows], held.hold, "unit")
     _lanes(findings, machine, held)
 
 

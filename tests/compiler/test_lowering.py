@@ -24,7 +24,7 @@ def test_every_opcode_has_operands_and_a_cost() -> None:
     kernel = {
         "k_lines": 2, "wide": False, "parts": 2, "vocab": 10, "stride": 1, "head_dim": 64, "input": "f32",
         "group": 2, "chunk": 80, "chunks": 1, "kv": "fp16", "kv_words": 1, "kv_stride": 80, "rows": 1,
-        "positions": 8, "sequences": 1, "cached": 1,
+        "positions": 8, "sequences": 1, "cached": 1, "host_slot": 38,
     }  # fmt: skip
     for op in set(Op) - {Op.SEND, Op.FORWARD}:
         hold, latency = timing(op, np.array([1, 2]), kernel, chip_spec("lp30"), 1)

@@ -66,7 +66,7 @@ def _swap(first: int, second: int, *names: str) -> Change:
 
 
 MATMUL_FAULTS: dict[str, tuple[int, Change, str]] = {
-    "an unknown opcode": (0, lambda c: change(c, hand.WB, op=99), "opcodes are 0 .. 22"),
+    "an unknown opcode": (0, lambda c: change(c, hand.WB, op=99), "opcodes are 0 .. 26"),
     "an unknown kernel": (0, lambda c: change(c, hand.WB, aux=77), "kernel 77, kernels are 0 .. 5"),
     "another opcode's kernel": (0, lambda c: change(c, hand.WB, aux=0), "its kernel is for embed"),
     "an unknown chip": (0, lambda c: change(c, hand.WB, chip=2), "chip 2, chips are 0 .. 1"),
