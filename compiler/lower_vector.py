@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from compiler.errors import CompileError
+from compiler.errors import CompileError, UnsupportedOpError
 from compiler.graph import Node, View
 from compiler.isa import F16_LANES, F32_LANES, SHARED, SPACE_SHIFT, WORD_BYTES, Op, ceil_div
 from compiler.layout import LANES, Lines, Segments, is_head_norm, natural
@@ -201,6 +201,13 @@ def lower_glu(low: Lowering, node: Node) -> None:
 
 def lower_add(low: Lowering, node: Node) -> None:
     """add: wherever the freshly computed operand lies; the residual is held there already or is sent."""
+    if any(low.graph.values[view.value].dtype != "float32" for view in node.inputs):
+        raise UnsupportedOpError(
+            "lower",
+            f"{node.path}: add ({node.source})",
+            "one operand is float16, the chips add float32",
+            "Leave the sum unrounded: float16 sums cross between GPUs and LPUs only.",
+        )
     pairs = [low.segments(view, node) for view in node.inputs]
     if pairs[0][0].uid > pairs[1][0].uid:
         pairs.reverse()

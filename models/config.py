@@ -29,7 +29,11 @@ class Llama3Scaling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransformerConfig:
-    """A dense decoder of the Llama family: Llama 2/3, Mistral, Qwen3."""
+    """A dense decoder of the Llama family: Llama 2/3, Mistral, Qwen3.
+
+    ffn_down, ffn_up: how the input of each FFN and its result are rounded, for an FFN that runs on another
+    machine: fp16 and f32 are what they are anyway, others add an op to the model (round8, round16).
+    """
 
     name: str
     layers: int
@@ -48,6 +52,8 @@ class TransformerConfig:
     rope_scaling: Llama3Scaling | None = None
     activation: Activation = "silu"
     published_parameters: int | None = None
+    ffn_down: Literal["fp16", "fp8"] = "fp16"
+    ffn_up: Literal["f32", "fp16"] = "f32"
 
     def __post_init__(self) -> None:
         for field in ("layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab", "max_context"):

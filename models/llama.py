@@ -108,12 +108,16 @@ class FeedForward(nnx.Module):
         self.gate = Linear(config.hidden, config.ffn)
         self.up = Linear(config.hidden, config.ffn)
         self.down = Linear(config.ffn, config.hidden)
+        self.rounds = (config.ffn_down == "fp8", config.ffn_up == "fp16")
         self.activation = config.activation
 
     def __call__(self, x: Float32[Array, "batch hidden"]) -> Float32[Array, "batch hidden"]:
         """One vector per sequence."""
         a = self.norm(x)
-        return ops.add(x, self.down(ops.glu(self.gate(a), self.up(a), activation=self.activation)))
+        if self.rounds[0]:
+            a = ops.round8(a)
+        y = self.down(ops.glu(self.gate(a), self.up(a), activation=self.activation))
+        return ops.add(x, ops.round16(y) if self.rounds[1] else y)
 
 
 class Layer(nnx.Module):

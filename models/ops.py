@@ -20,6 +20,7 @@ from jaxtyping import Float, Float16, Float32, Int32, UInt8
 
 from models import attention as kv_attention
 from models import float32, numerics
+from models.formats import decode_e4m3, rn8
 from models.shapes import (
     add_shape,
     argmax_shape,
@@ -29,6 +30,7 @@ from models.shapes import (
     matmul_shape,
     rms_norm_shape,
     rope_shape,
+    round8_shape,
     round16_shape,
 )
 
@@ -105,6 +107,14 @@ def _matmul_contract(a: Array, codes: Array, exponent: Array) -> Array:
 
 def _glu_contract(gate: Array, up: Array, *, activation: str) -> Array:
     return numerics.glu(gate, up, activation)
+
+
+def _round8_contract(x: Array) -> Array:
+    return decode_e4m3(rn8(x.astype(jnp.float32))).astype(jnp.float16)
+
+
+def _add_contract(x: Array, y: Array) -> Array:
+    return numerics.add32(x, y.astype(jnp.float32))
 
 
 def _attention_flops(
@@ -193,6 +203,7 @@ OPS: dict[str, OpRow] = {
                 + 4 * position.shape[0] * angles.shape[1] * angles.shape[2]
             ),
         ),
+        _row("round8", round8_shape, _per_element(0), _round8_contract, float32.round8),
         _row("round16", round16_shape, _per_element(0), numerics.rn16, float32.round16),
         _row(
             "attention",
@@ -203,7 +214,7 @@ OPS: dict[str, OpRow] = {
             _attention_bytes,
         ),
         _row("glu", glu_shape, _per_element(6), _glu_contract, float32.glu),
-        _row("add", add_shape, _per_element(1), numerics.add32, float32.add),
+        _row("add", add_shape, _per_element(1), _add_contract, float32.add),
         _row("argmax", argmax_shape, _per_element(1), numerics.argmax, float32.argmax),
     )
 }
@@ -255,6 +266,11 @@ def round16(x: Float32[Array, "*shape"]) -> Float16[Array, "*shape"]:
     return _bind("round16", x)
 
 
+def round8(x: Float16[Array, "*shape"]) -> Float16[Array, "*shape"]:
+    """The values rounded to e4m3, in fp16, which holds every one of them."""
+    return _bind("round8", x)
+
+
 def attention(
     q: Float16[Array, "batch heads head_dim"],
     k: Float16[Array, "batch kv_heads head_dim"],
@@ -280,7 +296,7 @@ def glu(
     return _bind("glu", gate, up, activation=activation)
 
 
-def add(x: Float32[Array, "*shape"], y: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
+def add(x: Float32[Array, "*shape"], y: Float[Array, "*shape"]) -> Float32[Array, "*shape"]:
     """The residual sum."""
     return _bind("add", x, y)
 

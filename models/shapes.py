@@ -67,6 +67,12 @@ def round16_shape(x: ShapedArray) -> Results:
     return (ShapedArray(x.shape, F16),)
 
 
+def round8_shape(x: ShapedArray) -> Results:
+    """Of x [...] in fp16: the same."""
+    _operand("round8", "x", x, None, F16)
+    return (ShapedArray(x.shape, F16),)
+
+
 def attention_shape(
     q: ShapedArray,
     k: ShapedArray,
@@ -119,9 +125,9 @@ def glu_shape(gate: ShapedArray, up: ShapedArray, *, activation: str) -> Results
 
 
 def add_shape(x: ShapedArray, y: ShapedArray) -> Results:
-    """Of x [...], y [...]: the same."""
+    """Of x [...], y [...], which may be fp16: the shape of both, f32."""
     _operand("add", "x", x, None, F32)
-    _operand("add", "y", y, None, F32)
+    _operand("add", "y", y, None, F32, F16)
     _same("add", "shapes of x and y", x.shape, y.shape)
     return (ShapedArray(x.shape, F32),)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from models import numerics, ops
+from models.formats import decode_e4m3
 from models.ops import OPS
 
 FLOAT, HALF, INT, BYTE = jnp.float32, jnp.float16, jnp.int32, jnp.uint8
@@ -22,6 +23,7 @@ OPERANDS: dict[str, tuple[tuple[jax.Array, ...], dict[str, Any]]] = {
     "rms_norm": ((zeros(FLOAT, 2, 4, 6), zeros(FLOAT, 6)), {"eps": 1e-5}),
     "rope": ((zeros(FLOAT, 2, 4, 8), zeros(INT, 16, 2, 4), zeros(INT, 2)), {}),
     "round16": ((zeros(FLOAT, 2, 4),), {}),
+    "round8": ((zeros(HALF, 2, 4),), {}),
     "attention": (
         (zeros(HALF, 2, 4, 8), zeros(HALF, 2, 2, 8), zeros(HALF, 2, 2, 8), CACHE, CACHE, zeros(INT, 2)),
         {"fraction_bits": 20},
@@ -139,3 +141,16 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     scores = numerics.attention_scores(q, k)
     weights, total = numerics.softmax_weights(scores, scores.max(-1), 20)
     return numerics.attention_out(numerics.attention_values(weights, v), total)
+
+
+def test_round8_gives_the_nearest_e4m3_value_and_leaves_those_that_are_one() -> None:
+    codes = np.array([c for c in range(256) if c & 0x7F != 0x7F and c != 0x80], np.uint8)
+    values = np.asarray(decode_e4m3(jnp.asarray(codes)), np.float16)
+    np.testing.assert_array_equal(np.asarray(ops.round8(jnp.asarray(values))), values)
+    between = jnp.array([1.0625, 1.07, 500.0, -3e-4], HALF)
+    assert np.asarray(ops.round8(between)).tolist() == [1.0, 1.125, 448.0, 0.0]
+
+
+def test_a_sum_takes_a_float16_operand_as_the_number_that_it_is() -> None:
+    x, y = jnp.array([1e-3, 2.5], FLOAT), jnp.array([0.1, -7.0], HALF)
+    np.testing.assert_array_equal(ops.add(x, y), ops.add(x, y.astype(FLOAT)))
