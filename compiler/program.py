@@ -102,7 +102,10 @@ class Program:
     digest; and waves, if a new step of other users may enter every interval: users (how many keep their KV,
     in groups of `rows`), arenas, arena_words and user_words by chip (copies and words of the transients,
     words of one user's KV), tags (values of a wave), contexts: per bucket interval, turn (intervals after
-    which a user may step again), bound and bound_of (no shorter interval, and why).
+    which a user may step again), bound and bound_of (no shorter interval, and why). A program that moves KV
+    over the host lanes has kind ("ingest" or "egress"), tokens (of one sequence), bridge (name and numbers),
+    layers, slots (per call [name, base, cycles]), ready (cycle by layer before which its slot may not
+    begin, or None: slots one after another), program (digest of the decode program), and no logits or token.
     """
 
     manifest: dict[str, Any]
@@ -242,7 +245,7 @@ def digest(program: Program) -> str:
                 sha.update(part)
         sha.update(repr(block.slots).encode())
     sha.update(json.dumps([call.tensors for call in program.calls]).encode())
-    stated = {k: program.manifest[k] for k in _HASHED if k != "waves" or k in program.manifest}
+    stated = {k: program.manifest[k] for k in _HASHED if k not in _SOME or k in program.manifest}
     sha.update(json.dumps(stated, sort_keys=True).encode())
     return sha.hexdigest()
 
@@ -265,7 +268,9 @@ def _column(values: np.ndarray) -> tuple[bytes, memoryview]:
 _HASHED = (
     *("rows", "sequences", "chunk", "contexts", "capacity", "kernels"),
     *("regions", "logits", "token", "vocab", "chip", "links", "waves"),
+    *("kind", "tokens", "bridge", "slots", "ready"),
 )
+_SOME = ("waves", "kind", "tokens", "bridge", "slots", "ready")  # what not every program has
 
 
 _NOT_WHOLE = (OSError, EOFError, zipfile.BadZipFile, LookupError, ValueError, TypeError, AttributeError)
