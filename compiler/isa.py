@@ -62,8 +62,14 @@ class Op(IntEnum):
     AEND = 22  # dst fp16 heads <- n results of ASUM at src, all stripes of one kv head
     TAKE = 23  # dst n fp16 lines <- the host lane: from line src3 of the step's message on
     GIVE = 24  # n f32 lines (or fp16, by kernel) at src -> the host lane: from line src3 of the answer on
-    KVIN = 25  # KV words at dst (kv) of n tokens <- the host lane; sequence and first position are the step's
-    KVOUT = 26  # KV words at src2 (kv) of n tokens -> the host lane, as KVIN
+    KVIN = (
+        25  # KV words at dst (kv) of at most n tokens <- the host lane; the tokens are consecutive ones of a
+    )
+    #            sequence, which one and the first position are data. A call takes one layer's message, the
+    #            K and V of every KV head; src3 is the row's line of it: KV head * stripes + stripe
+    KVOUT = (
+        26  # KV words at src2 (kv) of at most n tokens -> the host lane: line src3 of its message, as KVIN
+    )
 
 
 COLUMNS = ("op", "chip", "unit", "t0", "t1", "dst", "src", "src2", "src3", "aux", "n", "peer", "lane")
@@ -113,6 +119,12 @@ def kv_words(head_dim: int, kv: str) -> int:
 def stripes(k: Kernel) -> int:
     """Regions that the tokens of a kv head are dealt over, 80 tokens (a score line) at a time."""
     return int(k.get("stripes", 1))
+
+
+def stripe_tokens(tokens: int, count: int) -> int:
+    """The most of so many consecutive tokens that can fall to one of `count` stripes, wherever they begin."""
+    runs, rest = divmod(tokens, F32_LANES * count)
+    return F32_LANES * runs + min(rest, F32_LANES)
 
 
 def score_lines(k: Kernel) -> int:

@@ -103,7 +103,10 @@ class Program:
     digest; and waves, if a new step of other users may enter every interval: users (how many keep their KV,
     in groups of `rows`), arenas, arena_words and user_words by chip (copies and words of the transients,
     words of one user's KV), tags (values of a wave), contexts: per bucket interval, turn (intervals after
-    which a user may step again), bound and bound_of (no shorter interval, and why).
+    which a user may step again), bound and bound_of (no shorter interval, and why). A program that moves KV
+    over the host lanes has kind ("ingest" or "egress"), tokens (of one sequence), bridge (name and numbers),
+    layers, slots (per call [name, base, cycles]), ready (cycle by layer before which its slot may not
+    begin, or None: slots one after another), program (digest of the decode program), and no logits or token.
     """
 
     manifest: dict[str, Any]
@@ -277,8 +280,9 @@ def _column(values: np.ndarray) -> tuple[bytes, memoryview]:
 _HASHED = (
     *("rows", "sequences", "chunk", "contexts", "capacity", "kernels"),
     *("regions", "logits", "token", "vocab", "chip", "links", "waves", "hops", "bridge"),
+    *("kind", "tokens", "slots", "ready"),
 )
-_SOME = ("waves", "hops", "bridge")  # not every program has them
+_SOME = ("waves", "hops", "bridge", "kind", "tokens", "slots", "ready")  # not every program has them
 
 
 _NOT_WHOLE = (OSError, EOFError, zipfile.BadZipFile, LookupError, ValueError, TypeError, AttributeError)

@@ -25,6 +25,11 @@ class BridgeSpec:
             least = 0 if name == "latency_ns" else 1
             if value < least:
                 raise ValueError(f"{name}: bridge {self.name} has {value}, needs at least {least}")
+        if self.rack_bytes_per_second < self.rack_lpus:
+            raise ValueError(
+                f"rack_bytes_per_second: bridge {self.name} has {self.rack_bytes_per_second} for "
+                f"{self.rack_lpus} LPUs, needs at least {self.rack_lpus}"
+            )
 
     def numbers(self) -> dict[str, int]:
         """Every number by name, in field order."""
@@ -36,4 +41,4 @@ class BridgeSpec:
         All lanes of a rack at once are no faster than its bridges.
         """
         rate = min(self.lpu_bytes_per_second, self.rack_bytes_per_second // self.rack_lpus)
-        return -(-WORD_BYTES * clock_hz // max(rate, 1))
+        return -(-WORD_BYTES * clock_hz // rate)

@@ -1,4 +1,4 @@
-"""The chips, GPUs and racks that ship with the project: one YAML file each in `fabric/catalog/`."""
+"""The chips, GPUs, racks and bridges that ship with the project: one YAML file each in `fabric/catalog/`."""
 
 from dataclasses import replace
 from difflib import get_close_matches
@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from fabric.bridge import BridgeSpec
 from fabric.chip import ChipSpec, Sourced, check_sources
 from fabric.gpu import AllReduce, Efficiency, GpuSpec, spread
 from fabric.topology import Level, RackSpec
@@ -28,6 +29,10 @@ class UnknownRackError(ValueError):
     """A rack name that the catalog does not hold."""
 
 
+class UnknownBridgeError(ValueError):
+    """A bridge name that the catalog does not hold."""
+
+
 def chip_names() -> tuple[str, ...]:
     """Names of all chips, sorted, aliases among them."""
     return tuple(sorted([*_stems("chips"), *ALIASES]))
@@ -41,6 +46,11 @@ def gpu_names() -> tuple[str, ...]:
 def rack_names() -> tuple[str, ...]:
     """Names of all racks, sorted."""
     return _stems("racks")
+
+
+def bridge_names() -> tuple[str, ...]:
+    """Names of all bridges to GPUs, sorted."""
+    return _stems("bridges")
 
 
 @cache
@@ -80,6 +90,17 @@ def rack_spec(name: str) -> RackSpec:
     levels = tuple(Level(shape=tuple(level.pop("shape", ())), **level) for level in fields.pop("levels", ()))
     links = tuple((a, b, lanes, hop_ns) for a, b, lanes, hop_ns in fields.pop("links", ()))
     return RackSpec(sources=_sources(fields), levels=levels, links=links, **fields)
+
+
+@cache
+def bridge_spec(name: str) -> BridgeSpec:
+    """The bridge of that name; an unknown name raises `UnknownBridgeError` with the closest one."""
+    if name not in bridge_names():
+        raise UnknownBridgeError(_unknown("bridge", name, bridge_names()))
+    fields = _read("bridges", name)
+    spec = BridgeSpec(sources=_sources(fields), **fields)
+    check_sources(f"bridge {name}", list(spec.numbers()), spec.sources)
+    return spec
 
 
 def _stems(folder: str) -> tuple[str, ...]:

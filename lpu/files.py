@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from fabric.catalog import UnknownChipError, UnknownRackError, chip_spec
-from fabric.chip import ChipSpec, stated
+from fabric.bridge import BridgeSpec
+from fabric.catalog import UnknownBridgeError, UnknownChipError, UnknownRackError, bridge_spec, chip_spec
+from fabric.chip import ChipSpec, check_sources, stated
 from fabric.rack import Rack, build_rack, load_rack
 from fabric.topology import RackSpec
 from lpu.document import Document, FileError, Key, parse, read_document, read_text
@@ -79,6 +80,24 @@ def read_rack(source: str | Path) -> Rack:
         return build_rack(spec, chip)
     except ValueError as error:
         raise FileError(document.complaint(("links",) if spec.links else ("levels",), str(error))) from None
+
+
+def read_bridge(source: str | Path) -> BridgeSpec:
+    """A bridge to GPUs by file or by catalog name. Raises FileError."""
+    path = Path(source)
+    if not (path.suffix in FILES or path.is_file()):
+        try:
+            return bridge_spec(str(source))
+        except UnknownBridgeError as error:
+            raise FileError(f"{error} A bridge of your own is a .yaml file.") from None
+    document = read_document(path)
+    spec = parse(BridgeSpec, document)
+    try:
+        spec = replace(spec, sources=stated(list(spec.numbers()), spec.sources, str(path)))
+        check_sources(f"bridge {spec.name}", list(spec.numbers()), spec.sources)
+    except ValueError as error:
+        raise FileError(document.complaint(("sources",), str(error).removeprefix("sources: "))) from None
+    return spec
 
 
 def read_json(path: str | Path) -> Any:

@@ -12,6 +12,7 @@ EXECUTES = (
     "run",
     "image",
     "stream",
+    "ingest",
 )  # first words of the files that execute or check a program
 FOLDERS = ("lpu", "compiler", "fabric", "models")
 
