@@ -44,9 +44,7 @@ def turns(
 ) -> tuple[tuple[Turn, ...], tuple[tuple[Part, ...], ...]]:
     """The turns of a request in time, and the parts of a round of each."""
     rounds = tuple(round_parts(request, share, drafter, drafting, n) for n in range(request.turns))
-    made = [
-        _turn(request, share, drafter, drafting, number, parts) for number, parts in enumerate(rounds)
-    ]
+    made = [_turn(request, share, drafter, drafting, number, parts) for number, parts in enumerate(rounds)]
     return tuple(made), rounds
 
 

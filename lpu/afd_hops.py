@@ -1,7 +1,7 @@
-"""Mode afd in time: attention on the GPUs, FFN hops on the LPUs, micro-batches in ping-pong over two links.
+"""Mode afd in time: attention on the GPUs, FFN hops on the LPUs, micro-batches in ping-pong.
 
-The times of hops are cycles of their programs; GPUs and links are modelled. Source: facts/afd.md sections 0, 1
-and 3.3.
+The times of hops are cycles of their programs; GPUs and links are modelled.
+Source: facts/afd.md sections 0, 1 and 3.3.
 """
 
 from collections.abc import Sequence
@@ -38,8 +38,10 @@ class HopTimes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dam:
-    """How slots are chosen. jitter: of the GPUs' times, standard deviation over mean. target: how often a hop
-    may miss its slot; without jitter there is no slack."""
+    """How slots are chosen: the slack is such that a hop misses its slot with probability `target`.
+
+    jitter: standard deviation over mean of the GPUs' times; there is no slack without it.
+    """
 
     jitter: float = 0.0
     target: float = 0.001
@@ -155,9 +157,7 @@ def turns(
             Turn(
                 number=number,
                 first=(
-                    Part(
-                        name="queue", picoseconds=picoseconds(request.queue_seconds), basis="assumed"
-                    ),
+                    Part(name="queue", picoseconds=picoseconds(request.queue_seconds), basis="assumed"),
                     Part(name="prefill", picoseconds=prefill, basis="modelled"),
                 ),
                 step=(

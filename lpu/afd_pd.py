@@ -38,9 +38,7 @@ class Handover:
         return self.ends[-1] - self.computed[-1]
 
 
-def stream(
-    computed: Sequence[int], wire: int, latency: int, slot: Sequence[int]
-) -> Handover:
+def stream(computed: Sequence[int], wire: int, latency: int, slot: Sequence[int]) -> Handover:
     """Layers one behind the other over the NICs (`wire` each), the latency, and their slots in SRAM."""
     arrived: list[int] = []
     begins: list[int] = []
@@ -52,9 +50,7 @@ def stream(
         begins.append(max(taken, sent + latency))
         taken = begins[-1] + takes
         ends.append(taken)
-    return Handover(
-        computed=tuple(computed), arrived=tuple(arrived), begins=tuple(begins), ends=tuple(ends)
-    )
+    return Handover(computed=tuple(computed), arrived=tuple(arrived), begins=tuple(begins), ends=tuple(ends))
 
 
 def turns(
@@ -89,7 +85,9 @@ def _turn(
         crossed["kv_up"] = size
         back = (
             Part(name="kv read from SRAM", picoseconds=given, basis="exact"),
-            Part(name="kv to the GPUs", picoseconds=share.latency + share.wire(size, batch), basis="modelled"),
+            Part(
+                name="kv to the GPUs", picoseconds=share.latency + share.wire(size, batch), basis="modelled"
+            ),
         )
     steps = [_step(decode, before + brings - 1 + i) for i in range(request.new_tokens)]
     later = steps[1:] or steps

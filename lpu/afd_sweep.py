@@ -1,5 +1,4 @@
-"""Ratios of GPUs to LPUs, batches and micro-batches side by side: the best under a latency target, and where
-dividing the model loses to GPUs alone."""
+"""Ratios of GPUs to LPUs, batches and micro-batches side by side: what is best, and where AFD loses."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field

@@ -1,4 +1,4 @@
-"""GPUs beside a rack: how a batch is spread over them, their times in picoseconds, and their way to the LPUs."""
+"""GPUs beside a rack: how a batch is spread over them, their times, and their way to the LPUs."""
 
 from dataclasses import dataclass
 
@@ -68,7 +68,7 @@ class GpuShare:
         Each replica sends its rows' share over the NICs of all its GPUs at once.
         """
         share = -(-size * self.rows(batch) // batch)
-        return -(-share * PS_PER_SECOND // (self.pool.gpus * self.pool.spec.nic_bytes_per_second))
+        return -(-share * PS_PER_SECOND // (self.pool.gpus * int(self.pool.spec.nic_bytes_per_second)))
 
     def copied(self, size: int, batch: int) -> int:
         """The same for bytes of which every GPU of a replica needs its own copy."""
@@ -82,9 +82,7 @@ class GpuShare:
     def require_fit(self, batch: int, context: int) -> None:
         """Raise CapacityError where a replica cannot hold all weights and the KV of its sequences."""
         weights = self.pool.weight_bytes(self.config)
-        self.pool.require_fit(
-            weights, self.pool.kv_bytes(self.config, self.rows(batch), context, self.kv)
-        )
+        self.pool.require_fit(weights, self.pool.kv_bytes(self.config, self.rows(batch), context, self.kv))
 
 
 def share(
@@ -96,7 +94,7 @@ def share(
     kv: str = "fp16",
     gemm: GemmFormat = "w8a16",
 ) -> GpuShare:
-    """`gpus` GPUs as few replicas: each a power of two of GPUs in one NVLink domain that the heads divide over.
+    """GPUs as few replicas: each a power of two of them in one NVLink domain that the heads divide over.
 
     Raises OptionError for a number of GPUs that is no such number times another.
     """
@@ -104,7 +102,10 @@ def share(
         raise OptionError("gpu", "--gpus", f"is {gpus}, needs at least 1", "Give the GPUs beside the rack.")
     tp = 1
     while (
-        gpus % (2 * tp) == 0 and 2 * tp <= spec.nvlink_gpus and config.heads % (2 * tp) == 0 and tp < config.heads
+        gpus % (2 * tp) == 0
+        and 2 * tp <= spec.nvlink_gpus
+        and config.heads % (2 * tp) == 0
+        and tp < config.heads
     ):
         tp *= 2
     pool = GpuPool(spec=spec, gpus=tp, gemm=gemm)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from lpu.document import FileError
 
 Basis = Literal["exact", "modelled", "assumed"]
-"""exact: cycles of a scheduled program. modelled: an operator model. assumed: a number that nobody published."""
+"""exact: cycles of a program. modelled: an operator model. assumed: a number that nobody published."""
 
 PS_PER_SECOND = 10**12
 PS_PER_US = 10**6
