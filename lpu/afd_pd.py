@@ -10,7 +10,7 @@ from typing import Literal
 from compiler.ingest import compile_egress, compile_ingest
 from compiler.program import Program
 from lpu.gpu_share import GpuShare
-from lpu.request import Part, Request, cycles_ps
+from lpu.request import Part, Request, cycles_ps, picoseconds
 from lpu.run import bucket_of
 from lpu.turn import Turn
 
@@ -35,21 +35,56 @@ class Handover:
     @property
     def exposed(self) -> int:
         """Picoseconds from the end of the prefill to the last word in SRAM."""
-        return self.ends[-1] - self.computed[-1]
+        return max(self.ends) - self.computed[-1]
 
 
-def stream(computed: Sequence[int], wire: int, latency: int, slot: Sequence[int]) -> Handover:
-    """Layers one behind the other over the NICs (`wire` each), the latency, and their slots in SRAM."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What a turn has to do, in tokens of each sequence.
+
+    prefix: tokens whose KV the GPUs have. prefilled: those that they compute. handed: those whose KV goes to
+    the LPUs, which take the last token of the prompt themselves. returned: decoded ones that come back.
+    """
+
+    prefix: int
+    prefilled: int
+    handed: int
+    returned: int
+
+
+def work(request: Request, policy: Policy, number: int) -> Work:
+    """The work of a turn: GPUs lack the KV of what the LPUs took in the turn before it."""
+    before, brings = request.before(number), request.brings(number)
+    if not number:
+        return Work(prefix=0, prefilled=brings - 1, handed=brings - 1, returned=0)
+    again = request.new_tokens if policy == "recompute" else 0
+    return Work(
+        prefix=before - 1 - again,
+        prefilled=brings + again,
+        handed=brings,
+        returned=request.new_tokens - again,
+    )
+
+
+def stream(
+    computed: Sequence[int],
+    wire: int,
+    latency: int,
+    slots: Sequence[int],
+    chips: Sequence[tuple[int, ...]],
+) -> Handover:
+    """Layers one behind the other over the NICs (`wire` each), the latency, and their slots on their chips."""
     arrived: list[int] = []
     begins: list[int] = []
     ends: list[int] = []
-    sent = taken = 0
-    for ready, takes in zip(computed, slot, strict=True):
+    sent = 0
+    taken: dict[int, int] = {}
+    for ready, takes, where in zip(computed, slots, chips, strict=True):
         sent = max(sent, ready) + wire
         arrived.append(sent + latency)
-        begins.append(max(taken, sent + latency))
-        taken = begins[-1] + takes
-        ends.append(taken)
+        begins.append(max(sent + latency, *(taken.get(chip, 0) for chip in where)))
+        ends.append(begins[-1] + takes)
+        taken.update(dict.fromkeys(where, ends[-1]))
     return Handover(computed=tuple(computed), arrived=tuple(arrived), begins=tuple(begins), ends=tuple(ends))
 
 
@@ -64,48 +99,59 @@ def turns(
 def _turn(
     request: Request, share: GpuShare, decode: Program, policy: Policy, number: int
 ) -> tuple[Turn, Handover]:
-    config, batch, clock = share.config, request.batch, decode.manifest["clock_hz"]
-    before, brings = request.before(number), request.brings(number)
-    again = request.new_tokens if number and policy == "recompute" else 0
-    prefilled = brings + again - (0 if number else 1)
-    handed = brings - (0 if number else 1)
-    token_bytes = 2 * config.kv_heads * config.head_dim * (1 if share.kv == "fp8" else 2)
-    layer = share.prefill_layer(prefilled, before + brings - 1 - prefilled, batch)
-    begin = share.embed(batch * prefilled)
-    computed = [begin + layer * (i + 1) for i in range(config.layers)]
-    ingest = compile_ingest(decode, handed, share.bridge).manifest["slots"]
-    slot = [batch * cycles_ps(cycles, clock) for _, _, cycles in ingest]
-    handover = stream(computed, share.wire(batch * handed * token_bytes, batch), share.latency, slot)
-    back: tuple[Part, ...] = ()
-    crossed = {"kv_down": batch * handed * token_bytes * config.layers}
-    if number and policy == "copy-back":
-        size = batch * request.new_tokens * token_bytes * config.layers
-        egress = compile_egress(decode, request.new_tokens, share.bridge).manifest["slots"]
-        given = batch * sum(cycles_ps(cycles, clock) for _, _, cycles in egress)
-        crossed["kv_up"] = size
-        back = (
-            Part(name="kv read from SRAM", picoseconds=given, basis="exact"),
-            Part(
-                name="kv to the GPUs", picoseconds=share.latency + share.wire(size, batch), basis="modelled"
-            ),
-        )
-    steps = [_step(decode, before + brings - 1 + i) for i in range(request.new_tokens)]
+    todo = work(request, policy, number)
+    handover = _handover(share, decode, todo, request.batch)
+    last = request.before(number) + request.brings(number) - 1
+    steps = [_step(decode, last + i) for i in range(request.new_tokens)]
     later = steps[1:] or steps
+    token = request.batch * _token_bytes(share) * share.config.layers
     turn = Turn(
         number=number,
         first=(
-            Part(name="queue", picoseconds=round(request.queue_seconds * 10**12), basis="assumed"),
-            *back,
-            Part(name="prefill", picoseconds=computed[-1], basis="modelled"),
+            Part(name="queue", picoseconds=picoseconds(request.queue_seconds), basis="assumed"),
+            *_returned(share, decode, todo.returned, request.batch),
+            Part(name="prefill", picoseconds=handover.computed[-1], basis="modelled"),
             Part(name="hand-over, exposed", picoseconds=handover.exposed, basis="modelled"),
             Part(name="first token", picoseconds=steps[0], basis="exact"),
         ),
         step=(Part(name="LPU step", picoseconds=sum(later) // len(later), basis="exact"),),
         tokens=request.new_tokens,
-        reused=before + brings - 1 - prefilled,
-        crossed=crossed,
+        reused=todo.prefix + todo.returned,
+        crossed={"kv_down": todo.handed * token, "kv_up": todo.returned * token},
     )
     return turn, handover
+
+
+def _handover(share: GpuShare, decode: Program, todo: Work, batch: int) -> Handover:
+    layers, clock = share.config.layers, decode.manifest["clock_hz"]
+    layer = share.prefill_layer(todo.prefilled, todo.prefix + todo.returned, batch)
+    begin = share.embed(batch * todo.prefilled)
+    ingest = compile_ingest(decode, todo.handed, share.bridge)
+    return stream(
+        [begin + layer * (i + 1) for i in range(layers)],
+        share.wire(batch * todo.handed * _token_bytes(share), batch),
+        share.latency,
+        [batch * cycles_ps(cycles, clock) for _, _, cycles in ingest.manifest["slots"]],
+        [call.chips for call in ingest.calls],
+    )
+
+
+def _returned(share: GpuShare, decode: Program, tokens: int, batch: int) -> tuple[Part, ...]:
+    """Reading decoded KV out of SRAM and sending it, before the prefill that needs it."""
+    if not tokens:
+        return ()
+    slots = compile_egress(decode, tokens, share.bridge).manifest["slots"]
+    given = batch * sum(cycles_ps(cycles, decode.manifest["clock_hz"]) for _, _, cycles in slots)
+    wired = share.latency + share.wire(batch * tokens * _token_bytes(share) * share.config.layers, batch)
+    return (
+        Part(name="kv read from SRAM", picoseconds=given, basis="exact"),
+        Part(name="kv to the GPUs", picoseconds=wired, basis="modelled"),
+    )
+
+
+def _token_bytes(share: GpuShare) -> int:
+    """K and V of one token and layer."""
+    return 2 * share.config.kv_heads * share.config.head_dim * (1 if share.kv == "fp8" else 2)
 
 
 def _step(decode: Program, position: int) -> int:
