@@ -73,7 +73,7 @@ def stream(
     slots: Sequence[int],
     chips: Sequence[tuple[int, ...]],
 ) -> Handover:
-    """Layers one behind the other over the NICs (`wire` each), the latency, and their slots on their chips."""
+    """Layers in a row over the NICs (`wire` each), the latency, and their slots on their chips."""
     arrived: list[int] = []
     begins: list[int] = []
     ends: list[int] = []

@@ -1,0 +1,327 @@
+"""GPUs and LPUs together: a request in one of three modes, compiled, timed, and run if asked.
+
+The LPU side is a scheduled program in every mode, so its part of a time is exact; the GPUs' part is modelled.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from compiler.errors import OptionError
+from compiler.hops import compile_hops
+from compiler.options import CompileOptions
+from compiler.pipeline import compile_program
+from compiler.program import HOPS, Program
+from compiler.split import Split
+from fabric.bridge import BridgeSpec
+from fabric.gpu import GpuSpec
+from fabric.rack import Rack
+from lpu import afd_draft, afd_hops, afd_pd, afd_trace
+from lpu.afd_draft import Drafting
+from lpu.afd_hops import Dam, HopTimes, Pace
+from lpu.afd_pd import Policy
+from lpu.afd_report import AfdReport, Figure
+from lpu.afd_sweep import LPUS_PER_RACK
+from lpu.check import require
+from lpu.confidence import by_confidence
+from lpu.folder import Progress, check_program, quiet
+from lpu.gpu import GemmFormat
+from lpu.gpu_share import GpuShare, share
+from lpu.load import OpenModel
+from lpu.request import PS_PER_SECOND, Part, Request, picoseconds
+from models.config import TransformerConfig
+
+MODES = ("pd", "afd", "draft")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """GPUs beside a rack of LPUs. gemm: the format of the GPUs' weights and products."""
+
+    rack: Rack
+    gpu: GpuSpec
+    gpus: int
+    bridge: BridgeSpec
+    gemm: GemmFormat = "w8a16"
+
+    @property
+    def racks(self) -> float:
+        """The LPUs in racks of 256."""
+        return self.rack.chips / LPUS_PER_RACK
+
+    def share(self, model: OpenModel) -> GpuShare:
+        """The GPUs for a model. Raises OptionError."""
+        return share(
+            config_of(model), self.gpu, self.gpus, self.bridge, kv=model.step.kv, gemm=self.gemm
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AfdOptions:
+    """How the work is divided. by, threshold: of the split, in mode afd. policy: of decoded KV, in mode pd."""
+
+    mode: str = "pd"
+    policy: Policy = "recompute"
+    micro_batches: int = 2
+    dam: Dam = field(default_factory=Dam)
+    drafting: Drafting = field(default_factory=lambda: Drafting(drafts=4, acceptance=0.7))
+    by: str = "role"
+    threshold: float | None = None
+    compile: CompileOptions = field(default_factory=CompileOptions)
+    check: bool = True
+
+    def __post_init__(self) -> None:
+        for name, value, known in (("--mode", self.mode, MODES), ("--kv-policy", self.policy, afd_pd.POLICIES)):
+            if value not in known:
+                raise OptionError("afd", f"{name} {value}", "is unknown", f"Choose {', '.join(known)}.")
+
+
+def config_of(model: OpenModel) -> TransformerConfig:
+    """The numbers that the GPU model needs; OptionError for a module of the user's own."""
+    if model.config is None:
+        raise OptionError(
+            "afd",
+            model.name,
+            "is a module of its own, so the GPU model does not know its layers",
+            "Use a model of the catalog or a Hugging Face folder.",
+        )
+    return model.config
+
+
+def afd(
+    model: OpenModel,
+    request: Request,
+    beside: Beside,
+    options: AfdOptions,
+    drafter: OpenModel | None = None,
+    progress: Progress = quiet,
+) -> tuple[AfdReport, Program]:
+    """A request in time, and the program of the LPUs. model: for the batch and the context of the request.
+
+    Raises CompileError where a side does not fit, HazardError for a program that breaks a rule.
+    """
+    gpus = beside.share(model)
+    if options.mode == "pd":
+        return _pd(model, request, beside, gpus, options, progress)
+    gpus.require_fit(request.batch, request.context)
+    if options.mode == "afd":
+        return _afd(model, request, beside, gpus, options, progress)
+    if drafter is None:
+        raise OptionError("afd", "--mode draft", "needs a small model", "Give one with --drafter.")
+    return _draft(drafter, request, beside, gpus, options, progress)
+
+
+def hop_times(program: Program, split: Split) -> HopTimes:
+    """The times and bytes of a program's hops."""
+    hops = program.manifest["hops"]
+    return HopTimes(
+        cycles=tuple(int(hop["cycles"][str(HOPS)]) for hop in hops),
+        clock_hz=int(program.manifest["clock_hz"]),
+        down_bytes=split.hops[0].down_bytes // split.rows,
+        up_bytes=split.hops[0].up_bytes // split.rows,
+        wire_down=split.hops[0].wire_down,
+        wire_up=split.hops[0].wire_up,
+    )
+
+
+def lpus_of(program: Program) -> int:
+    """Chips that have work."""
+    return len({chip for group in program.manifest["groups"] for chip in group})
+
+
+def _checked(program: Program, options: AfdOptions, progress: Progress) -> Program:
+    if options.check:
+        for report in check_program(program, progress).values():
+            require(report)
+    return program
+
+
+def _pd(
+    model: OpenModel,
+    request: Request,
+    beside: Beside,
+    gpus: GpuShare,
+    options: AfdOptions,
+    progress: Progress,
+) -> tuple[AfdReport, Program]:
+    gpus.require_fit(request.batch, request.context)
+    program = _checked(
+        compile_program(model.source(), beside.rack, options.compile, progress), options, progress
+    )
+    turns, handovers = afd_pd.turns(request, gpus, program, options.policy)
+    todo = afd_pd.work(request, options.policy, request.turns - 1)
+    ops = gpus.pool.prefill_layer(
+        gpus.config, todo.prefilled, todo.prefix + todo.returned, gpus.rows(request.batch), gpus.kv
+    ).ops
+    slot = handovers[-1].ends[-1] - handovers[-1].begins[-1]
+    layer = (
+        *(Part(name=op.name, picoseconds=picoseconds(op.seconds), basis="modelled") for op in ops),
+        Part(name="KV slot on the LPUs, behind it", picoseconds=slot, basis="exact"),
+    )
+    hidden = 1 - handovers[-1].exposed / max(handovers[-1].ends)
+    figures = (
+        Figure(
+            name="LPU cycles per token",
+            value=max(map(int, program.manifest["cycles"].values())),
+            unit="cycles",
+            basis="exact",
+        ),
+        Figure(name="hand-over hidden", value=100 * hidden, unit="% of its time", basis="modelled"),
+        Figure(name="KV of decoded tokens", value=options.policy, unit="", basis="exact"),
+    )
+    events = afd_trace.of_handover(handovers[-1], turns[-1].first[-1].picoseconds)
+    return _report(
+        "pd", model, request, beside, gpus, program, turns, layer, figures, events=tuple(events)
+    ), program
+
+
+def _afd(
+    model: OpenModel,
+    request: Request,
+    beside: Beside,
+    gpus: GpuShare,
+    options: AfdOptions,
+    progress: Progress,
+) -> tuple[AfdReport, Program]:
+    rows = afd_hops.check_micro_batches(request.batch, options.micro_batches)
+    program, split = compile_hops(
+        model.source(batch=rows),
+        beside.rack,
+        options.compile,
+        beside.bridge,
+        by=options.by,
+        threshold=options.threshold,
+        progress=progress,
+    )
+    hops = hop_times(_checked(program, options, progress), split)
+    turns, paces = afd_hops.turns(request, gpus, hops, options.micro_batches, options.dam)
+    last = paces[-1]
+    length = request.before(request.turns - 1) + request.brings(request.turns - 1) + request.new_tokens // 2
+    report = _report(
+        "afd",
+        model,
+        request,
+        beside,
+        gpus,
+        program,
+        turns,
+        afd_hops.layer_parts(gpus, hops, last, length),
+        _afd_figures(request, last, hops),
+        events=tuple(afd_trace.of_pace(last)),
+        pace=last,
+    )
+    return report, program
+
+
+def _afd_figures(request: Request, pace: Pace, hops: HopTimes) -> tuple[Figure, ...]:
+    """Names as aiconfigurator has them, where it has them."""
+    line, m = pace.timeline, pace.plan.micro_batches
+    attention, ffn = (sum(one.times[i] for one in pace.plan.layers) for i in (0, 2))
+    crossing = len(hops.cycles) * request.batch
+    return (
+        Figure(name="balance t_f / t_a", value=ffn / attention, unit="", basis="modelled"),
+        Figure(name="bubble", value=100 * float(line.bubble_share), unit="% of a step", basis="modelled"),
+        Figure(name="exposed communication", value=pace.exposed / 1e9, unit="ms a step", basis="modelled"),
+        Figure(name="set by", value=pace.binding, unit="", basis="modelled"),
+        Figure(
+            name="step, aiconfigurator's form", value=pace.estimate / 1e9, unit="ms", basis="modelled"
+        ),
+        Figure(name="GPUs alone", value=pace.alone / 1e9, unit="ms a token", basis="modelled"),
+        Figure(name="link down", value=crossing * hops.down_bytes, unit="bytes a step", basis="exact"),
+        Figure(name="link up", value=crossing * hops.up_bytes, unit="bytes a step", basis="exact"),
+        Figure(name="wires", value=f"{hops.wire_down} down, {hops.wire_up} up", unit="", basis="exact"),
+        Figure(name="LPU cycles per token", value=m * sum(hops.cycles), unit="cycles", basis="exact"),
+    )
+
+
+def _draft(
+    drafter: OpenModel,
+    request: Request,
+    beside: Beside,
+    gpus: GpuShare,
+    options: AfdOptions,
+    progress: Progress,
+) -> tuple[AfdReport, Program]:
+    program = _checked(
+        compile_program(drafter.source(), beside.rack, options.compile, progress), options, progress
+    )
+    turns, rounds = afd_draft.turns(request, gpus, program, options.drafting)
+    figures = (
+        Figure(name="drafts a round", value=options.drafting.drafts, unit="tokens", basis="exact"),
+        Figure(name="acceptance", value=options.drafting.acceptance, unit="", basis="assumed"),
+        Figure(
+            name="tokens a round", value=float(options.drafting.tokens), unit="expected", basis="assumed"
+        ),
+        Figure(
+            name="LPU cycles per draft",
+            value=max(map(int, program.manifest["cycles"].values())),
+            unit="cycles",
+            basis="exact",
+        ),
+        Figure(
+            name="GPUs alone",
+            value=gpus.step(request.batch, request.context) / 1e9,
+            unit="ms a token",
+            basis="modelled",
+        ),
+    )
+    events = afd_trace.of_parts(rounds[-1], "round", "draft and verify")
+    report = _report(
+        "draft", drafter, request, beside, gpus, program, turns, rounds[-1], figures, events=tuple(events)
+    )
+    return report, program
+
+
+def _report(
+    mode: str,
+    model: OpenModel,
+    request: Request,
+    beside: Beside,
+    gpus: GpuShare,
+    program: Program,
+    turns: Sequence["afd_pd.Turn"],
+    layer: Sequence[Part],
+    figures: Sequence[Figure],
+    *,
+    events: Iterable[afd_trace.Event],
+    pace: Pace | None = None,
+) -> AfdReport:
+    sources = [
+        (f"{where}.{source.field}", source.confidence, source.source)
+        for where, every in (
+            (beside.rack.chip.name, beside.rack.chip.sources),
+            (beside.gpu.name, beside.gpu.sources),
+            (beside.bridge.name, beside.bridge.sources),
+        )
+        for source in every
+    ]
+    replicas = f" in {gpus.replicas} replicas" if gpus.replicas > 1 else ""
+    return AfdReport(
+        mode=mode,
+        machine=(
+            ("model", gpus.config.name if model.config is gpus.config else f"{gpus.config.name}, {model.name}"),
+            ("gpus", f"{beside.gpus} x {beside.gpu.name}{replicas}"),
+            ("lpus", f"{lpus_of(program)} of {beside.rack.chips} on {beside.rack.name}"),
+            (
+                "bridge",
+                f"{beside.bridge.name}, {beside.bridge.latency_ns / 1000:g} us one way (assumed)",
+            ),
+            ("kv", gpus.kv),
+            ("gemm", beside.gemm),
+            ("digest", str(program.manifest["digest"])),
+        ),
+        batch=request.batch,
+        racks=beside.racks,
+        turns=tuple(turns),
+        layer=tuple(layer),
+        figures=tuple(figures),
+        boundary=pace.boundary if pace else None,
+        warnings=tuple(afd_hops.warnings(pace, request.batch)) if pace else (),
+        assumptions=by_confidence(sources),
+        band=gpus.pool.spec.band,
+        events=tuple(events),
+    )
+
+
+def token_seconds(report: AfdReport) -> float:
+    """Seconds per token of the last turn."""
+    return report.turns[-1].tpot / PS_PER_SECOND
