@@ -12,6 +12,7 @@ class ModelBlock:
     """A run of nodes: reads the value `source` (-1: the step's inputs), leaves the value `result`.
 
     `params` are its parameters in order of first use; `kind` is equal for blocks that differ in names only.
+    wire: of a hop, the format in which the source comes over the host lanes; "" if blocks hand on their values.
     """
 
     name: str
@@ -20,6 +21,7 @@ class ModelBlock:
     result: int
     params: tuple[int, ...]
     kind: str
+    wire: str = ""
 
 
 def cut(graph: Graph) -> tuple[ModelBlock, ...]:
@@ -38,7 +40,7 @@ def cut(graph: Graph) -> tuple[ModelBlock, ...]:
         live |= {v for v in node.outputs if last_use[v] > node.index}
         live = {v for v in live if last_use[v] > node.index}
         if len(live) == 1 and _crosses(graph, demands, result := min(live)):
-            blocks.append(_block(graph, begin, node.index + 1, source, result))
+            blocks.append(block_of(graph, graph.nodes[begin : node.index + 1], source, result))
             begin, source = node.index + 1, result
     if not graph.nodes or graph.nodes[-1].op != "argmax":
         raise CompileError(
@@ -47,7 +49,7 @@ def cut(graph: Graph) -> tuple[ModelBlock, ...]:
             "a decode step must end in argmax over its logits",
             "Return (logits, argmax(logits), cache).",
         )
-    return (*blocks, _block(graph, begin, len(graph.nodes), source, graph.token.value))
+    return (*blocks, block_of(graph, graph.nodes[begin:], source, graph.token.value))
 
 
 def _crosses(graph: Graph, demands: Demands, value: int) -> bool:
@@ -60,11 +62,13 @@ def _crosses(graph: Graph, demands: Demands, value: int) -> bool:
     )
 
 
-def _block(graph: Graph, begin: int, end: int, source: int, result: int) -> ModelBlock:
-    nodes = graph.nodes[begin:end]
+def block_of(
+    graph: Graph, nodes: tuple[Node, ...], source: int, result: int, *, name: str = "", wire: str = ""
+) -> ModelBlock:
+    """The block of these nodes, named after the first that has a path unless `name` is given."""
     local: dict[int, str] = {source: "in"}
     params: list[int] = []
-    words: list[str] = []
+    words: list[str] = [f"take {wire}"] if wire else []
     for node in nodes:
         reads = []
         for view in node.inputs:
@@ -86,12 +90,13 @@ def _block(graph: Graph, begin: int, end: int, source: int, result: int) -> Mode
         words.append(f"{node.op}({','.join(reads)}){sorted(node.attributes.items())!r}")
     paths = [node.path for node in nodes if node.path]
     return ModelBlock(
-        name=paths[0] if paths else f"nodes {begin}..{end}",
+        name=name or (paths[0] if paths else f"nodes {nodes[0].index}..{nodes[-1].index + 1}"),
         nodes=nodes,
         source=source,
         result=result,
         params=tuple(params),
         kind=";".join(words),
+        wire=wire,
     )
 
 

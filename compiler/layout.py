@@ -93,7 +93,8 @@ class Demands:
             for node, position in self.readers(view.value)
             if node.inputs[position] == view
         ]
-        found = sorted({w for w in wanted if w is not None}) or [F32_LANES]
+        alone = not wanted and self.graph.values[view.value].dtype == "float16"  # it leaves the chips
+        found = sorted({w for w in wanted if w is not None}) or [F16_LANES if alone else F32_LANES]
         if len(found) > 1:
             value = self.graph.values[view.value]
             raise CompileError(

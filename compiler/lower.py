@@ -11,6 +11,7 @@ from compiler.graph import Graph, Node, View, width
 from compiler.isa import F32_LANES
 from compiler.layout import Demands, Lines, Segments, natural
 from compiler.lower_attention import lower_attention
+from compiler.lower_host import lower_give, lower_take
 from compiler.lower_matmul import lower_matmuls, matmul_views
 from compiler.lower_vector import (
     lower_add,
@@ -45,7 +46,7 @@ class Plan:
 
     capacity, cached: tokens of KV per rank and head, and sequences, of the cache. cp: ranks that the context
     of each KV head is dealt over. chunk: rows of each sequence in a step. detours: whether large transfers
-    may go round by chips that have no part in a block.
+    may go round by chips that have no part in a block. host_slot: cycles of a word on a chip's host lane.
     """
 
     graph: Graph
@@ -58,12 +59,16 @@ class Plan:
     kernels: Kernels
     cp: int = 1
     detours: bool = True
+    host_slot: int = 0
 
 
 def lower(
     plan: Plan, block: ModelBlock, group: Group, router: Router, context: int
 ) -> tuple[Lowering, Lines]:
-    """The block's rows (in the Lowering), and the value that it hands on, sent to the group's targets."""
+    """The block's rows (in the Lowering), and the value that it hands on, sent to the group's targets.
+
+    A hop takes its source from the host lanes and gives the value back to them.
+    """
     low = Lowering(
         graph=plan.graph,
         demands=plan.demands,
@@ -81,8 +86,11 @@ def lower(
         rows=RowBuilder(),
         weights=WeightArena(group.ranks),
         kv_words=np.zeros(group.ranks, np.int64),
+        host_slot=plan.host_slot,
     )
-    if block.source >= 0:
+    if block.wire:
+        lower_take(low, block)
+    elif block.source >= 0:
         _take_input(low, block)
     groups = matmul_views(list(block.nodes))
     for node in block.nodes:
@@ -99,6 +107,9 @@ def lower(
                 "Use another op.",
             )
     result = low.where[View(value=block.result, start=0, width=width(plan.graph.values[block.result]))][0]
+    if block.wire:
+        lower_give(low, block, result)
+        return low, result
     need = np.zeros((max(group.targets) + 1, result.lines), bool)
     need[list(group.targets)] = group.wanted
     low.gather(result, need)

@@ -75,7 +75,7 @@ def compile_program(
     if options.objective == "throughput" and options.tp is None:
         tp = best_tp(lambda: plan_of(source, graph, rack), blocks, rack, options)
         options = replace(options, tp=tp)
-    chosen = _fastest(rack, scheduled) if options.tp is None else scheduled(options.tp)
+    chosen = fastest(rack, scheduled) if options.tp is None else scheduled(options.tp)
     progress("assemble", 0, 1)
     return assemble(rack, source.model, chosen, sram_map(rack, chosen))
 
@@ -114,7 +114,7 @@ def compile_pair(
         with _blaming(chunk.chunk, lambda: place_blocks(plan_of(source, graph, rack), blocks, rack, here)):
             return schedule_blocks(plan, blocks, rack, here, progress, beside=beside)
 
-    chosen = _fastest(rack, scheduled) if options.tp is None else scheduled(options.tp)
+    chosen = fastest(rack, scheduled) if options.tp is None else scheduled(options.tp)
     long_plan = plan_of(fitting, long, rack, source)
     prefill = schedule_blocks(long_plan, long_blocks, rack, chosen.options, progress, along=chosen)
     progress("assemble", 0, 1)
@@ -141,7 +141,7 @@ def _blaming(tokens: int, without: Callable[[], Any]) -> Generator[None]:
         ) from error
 
 
-def _fastest(rack: Rack, scheduled: Callable[[int], Scheduled]) -> Scheduled:
+def fastest(rack: Rack, scheduled: Callable[[int], Scheduled]) -> Scheduled:
     """The tp (a power of two that divides the rack) with the shortest step among those that fit.
 
     Each candidate is really scheduled; the search stops when two in a row are slower than the best.

@@ -10,7 +10,7 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from compiler.isa import (
 )
 
 LOADS = ("chip", "addr", "words", "kind", "tensor", "k0", "n0", "lines", "tag")
+HOPS = 1  # the one context of a program of hops, which read no KV
 TILE, SCALE, GAIN, TABLE, ANGLES = range(5)  # kinds of preloaded values, see Loads
 
 
@@ -137,6 +138,17 @@ class Program:
         out["chip"] = chips[rows.chip]
         out["peer"] = np.where(rows.peer < 0, -1, chips[rows.peer])
         return Columns(**out)
+
+    def hop(self, index: int) -> "Program":
+        """The hop of that index by itself, from cycle 0: the same chips and words, its own weights only."""
+        stated = self.manifest["hops"][index]
+        call, zero = self.calls[stated["call"]], dict.fromkeys(stated["base"], 0)
+        hop = {**stated, "call": 0, "base": zero}
+        manifest = {**self.manifest, "hops": [hop], "cycles": stated["cycles"]}
+        alone = replace(call, block=0, base=dict.fromkeys(call.base, 0))
+        program = Program(manifest=manifest, blocks=(self.blocks[call.block],), calls=(alone,))
+        manifest["digest"] = digest(program)
+        return program
 
     def _bases(self, call: Call) -> np.ndarray:
         """Word address where each space begins, [space, rank]; the transient space begins at 0."""
@@ -267,10 +279,10 @@ def _column(values: np.ndarray) -> tuple[bytes, memoryview]:
 
 _HASHED = (
     *("rows", "sequences", "chunk", "contexts", "capacity", "kernels"),
-    *("regions", "logits", "token", "vocab", "chip", "links", "waves"),
-    *("kind", "tokens", "bridge", "slots", "ready"),
+    *("regions", "logits", "token", "vocab", "chip", "links", "waves", "hops", "bridge"),
+    *("kind", "tokens", "slots", "ready"),
 )
-_SOME = ("waves", "kind", "tokens", "bridge", "slots", "ready")  # what not every program has
+_SOME = ("waves", "hops", "bridge", "kind", "tokens", "slots", "ready")  # not every program has them
 
 
 _NOT_WHOLE = (OSError, EOFError, zipfile.BadZipFile, LookupError, ValueError, TypeError, AttributeError)

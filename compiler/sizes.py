@@ -36,7 +36,7 @@ def block_sizes(
 ) -> tuple[list[Size], Room]:
     """What each block takes of SRAM and on how many neighbouring groups; and the room there is.
 
-    wider: the first and the last block (embedding and head) take at least so many groups.
+    wider: the first and the last block (embedding and head) take at least so many groups. Hops take one.
     beside: blocks whose transients must have room there as well.
     """
     tp = len(groups[0])
@@ -51,7 +51,7 @@ def block_sizes(
                 other = _allocated(beside[0], beside[1][i], rack, chips, layout)
                 size = replace(size, transient=max(size.transient, other))
             fits = int(size.words.max()) + size.transient <= capacity
-            if fits or span * 2 > len(groups):
+            if fits or block.wire or span * 2 > len(groups):
                 known[block.kind] = size
             span *= 2
     sizes = [replace(known[block.kind], name=block.name) for block in blocks]

@@ -117,8 +117,8 @@ def _addresses(
 ) -> Addresses:
     batch = plan.graph.batch
     buffer = residual_lines(plan.graph) * batch
-    fixed = {low.uids: (1 - parity) * buffer}
-    if block.source >= 0:
+    fixed = {} if block.wire else {low.uids: (1 - parity) * buffer}  # the values of a hop may lie anywhere
+    if block.source >= 0 and not block.wire:
         fixed[0] = parity * buffer
     return allocate(
         low.all_values(result),

@@ -114,7 +114,10 @@ def schedule_blocks(
     for i, block in enumerate(blocks):
         progress("schedule", i, len(blocks))
         after = (i + 1) % len(blocks)
-        uses.append(book.use(block, chips[i], blocks[after], chips[after], i % 2))
+        if block.wire:
+            uses.append(book.hop(block, chips[i]))
+        else:
+            uses.append(book.use(block, chips[i], blocks[after], chips[after], i % 2))
     return Scheduled(
         plan=plan,
         options=replace(options, cp=plan.cp),
@@ -209,7 +212,7 @@ def _stages(
     """Sizes and stages of the blocks; embedding and head spread over more groups until all fits."""
     first: CapacityError | None = None
     for wider in (1, 2, 4, 8, 16):
-        if wider > len(groups) or (first and options.pp is not None):
+        if wider > len(groups) or (first and (options.pp is not None or blocks[0].wire)):
             break
         sizes, room = block_sizes(plan, blocks, rack, groups, options.layout, wider, beside)
         try:
@@ -241,7 +244,21 @@ class _Book:
         others = tuple(chip for chip in after if chip not in chips)
         ranks = {chip: rank for rank, chip in enumerate(chips + others)}
         targets = tuple(ranks[chip] for chip in after)
-        wanted = self._wanted(reader, len(after))
+        return self._use(block, chips, others, targets, self._wanted(reader, len(after)), parity)
+
+    def hop(self, block: ModelBlock, chips: tuple[int, ...]) -> Use:
+        """The hop on `chips`, its result going to the host lanes."""
+        return self._use(block, chips, (), (), np.zeros((0, 0), bool), 0)
+
+    def _use(
+        self,
+        block: ModelBlock,
+        chips: tuple[int, ...],
+        others: tuple[int, ...],
+        targets: tuple[int, ...],
+        wanted: np.ndarray,
+        parity: int,
+    ) -> Use:
         key = (block.kind, len(chips), targets, wanted.tobytes(), parity)
         known = self._by_key.setdefault(key, [])
         for index in known:

@@ -1,5 +1,6 @@
-"""The chips, racks and bridges that ship with the project: one YAML file each in `fabric/catalog/`."""
+"""The chips, GPUs, racks and bridges that ship with the project: one YAML file each in `fabric/catalog/`."""
 
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -9,6 +10,7 @@ import yaml
 
 from fabric.bridge import BridgeSpec
 from fabric.chip import ChipSpec, Sourced, check_sources
+from fabric.gpu import AllReduce, Efficiency, GpuSpec, spread
 from fabric.topology import Level, RackSpec
 
 FOLDER = Path(__file__).with_name("catalog")
@@ -17,6 +19,10 @@ ALIASES = {"lp30-p4": "lp30"}
 
 class UnknownChipError(ValueError):
     """A chip name that the catalog does not hold."""
+
+
+class UnknownGpuError(ValueError):
+    """A GPU name that the catalog does not hold."""
 
 
 class UnknownRackError(ValueError):
@@ -30,6 +36,11 @@ class UnknownBridgeError(ValueError):
 def chip_names() -> tuple[str, ...]:
     """Names of all chips, sorted, aliases among them."""
     return tuple(sorted([*_stems("chips"), *ALIASES]))
+
+
+def gpu_names() -> tuple[str, ...]:
+    """Names of all GPUs, sorted."""
+    return _stems("gpus")
 
 
 def rack_names() -> tuple[str, ...]:
@@ -50,6 +61,23 @@ def chip_spec(name: str) -> ChipSpec:
     fields = _read("chips", ALIASES.get(name, name))
     spec = ChipSpec(sources=_sources(fields), **fields)
     check_sources(f"chip {name}", list(spec.numbers()), spec.sources)
+    return spec
+
+
+@cache
+def gpu_spec(name: str) -> GpuSpec:
+    """The GPU of that name; an unknown name raises `UnknownGpuError` with the closest one."""
+    if name not in gpu_names():
+        raise UnknownGpuError(_unknown("gpu", name, gpu_names()))
+    fields = _read("gpus", name)
+    sources, carried_from = _sources(fields), tuple(fields.pop("carried_from", ()))
+    rates = fields.pop("all_reduce")
+    points, floors = (tuple((a, t) for a, t in rates.pop(key)) for key in ("points", "floors"))
+    all_reduce = AllReduce(points=points, floors=floors, **rates)
+    kernels = {key: Efficiency(**fields.pop(key)) for key in list(fields) if isinstance(fields[key], dict)}
+    spec = GpuSpec(all_reduce=all_reduce, carried_from=carried_from, **kernels, **fields)
+    spec = replace(spec, sources=spread(spec.sourced_names(), sources))
+    check_sources(f"gpu {name}", spec.sourced_names(), spec.sources)
     return spec
 
 

@@ -324,9 +324,12 @@ def certify(
     )
 
 
-def validate(case: int | None = None) -> Validation:
-    """Hold the models against published figures of GroqChip1: all cases, or one. Raises FileError."""
-    return validations.validate(case)
+def validate(case: int | None = None, suite: str = "lpu") -> Validation:
+    """Hold the models against published or measured figures: all cases, or one. Raises FileError.
+
+    suite: "lpu" (GroqChip1) or "gpu" (operators of the H200).
+    """
+    return validations.validate(case, suite=suite)
 
 
 def bucket_of(position: int, contexts: Sequence[int]) -> int:

@@ -24,6 +24,7 @@ EXIT_CODES = {
     "models.catalog.UnknownModelError": 2,
     "fabric.catalog.UnknownRackError": 2,
     "fabric.catalog.UnknownChipError": 2,
+    "fabric.catalog.UnknownGpuError": 2,
     "lpu.trace.UnknownChipNumberError": 2,
     "compiler.errors.CompileError": 3,
     "lpu.check_findings.HazardError": 4,

@@ -1,4 +1,4 @@
-"""Verbs that list what there is: models, racks, env."""
+"""Verbs that list what there is: models, racks, gpus, env."""
 
 import os
 import platform
@@ -80,6 +80,48 @@ def racks(json: Json = False, debug: Debug = False) -> None:
     )
 
 
+def gpus(json: Json = False, debug: Debug = False) -> None:
+    """The GPUs of the catalog, and whose measured efficiencies each one uses."""
+    from fabric.catalog import gpu_names, gpu_spec
+    from lpu.confidence import by_confidence
+
+    terminal = TERMINAL.get()
+    found = [gpu_spec(name) for name in gpu_names()]
+    terminal.table(
+        ("gpu", "memory", "bandwidth", "bf16", "fp8", "fp4", "nvlink", "nic", "band", "parameters from"),
+        [
+            [
+                gpu.name,
+                f"{gpu.memory_bytes / 1e9:,.0f} GB",
+                f"{gpu.memory_bytes_per_second / 1e12:,.2f} TB/s",
+                *(
+                    f"{flops / 1e15:,.2f} PF" if flops else "-"
+                    for flops in (gpu.flops_bf16, gpu.flops_fp8, gpu.flops_fp4)
+                ),
+                f"{gpu.nvlink_bytes_per_second / 1e9:,.0f} GB/s",
+                f"{gpu.nic_bytes_per_second / 1e9:,.0f} GB/s",
+                gpu.band_text,
+                gpu.parameters_text,
+            ]
+            for gpu in found
+        ],
+    )
+    terminal.result(
+        {
+            "schema": "lpu-gpus/1",
+            "gpus": [
+                {
+                    "name": gpu.name,
+                    **gpu.numbers(),
+                    "carried_from": list(gpu.carried_from),
+                    "confidence": by_confidence([(s.field, s.confidence, s.source) for s in gpu.sources]),
+                }
+                for gpu in found
+            ],
+        }
+    )
+
+
 def env(json: Json = False, debug: Debug = False) -> None:
     """Versions, devices, and whether this JAX keeps the numerics contract (exit 1 if not)."""
     import jax
@@ -122,4 +164,4 @@ def _version(name: str) -> str | None:
         return None
 
 
-VERBS = (models, racks, env)
+VERBS = (models, racks, gpus, env)

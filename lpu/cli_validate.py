@@ -10,20 +10,24 @@ from lpu.terminal import TERMINAL
 if TYPE_CHECKING:
     from lpu.validation.point import Point
 
-HEADERS = ("case", "point", "kind", "published", "modelled", "unit", "error", "tolerance", "verdict")
 VERDICTS = {True: "pass", False: "FAIL", None: "-"}
 CaseNumber = Annotated[
-    int | None, typer.Option("--case", metavar="N", help="This case only; docs/validation.md numbers them.")
+    int | None,
+    typer.Option("--case", metavar="N", help="This case only, by its number."),
 ]
 
 
-def validate(case: CaseNumber = None, json: Json = False, debug: Debug = False) -> None:
-    """Hold the models against published figures of GroqChip1 (exit 1 beyond a tolerance)."""
+Gpu = Annotated[bool, typer.Option("--gpu", help="The GPU model against measured operators; docs/gpu.md.")]
+
+
+def validate(case: CaseNumber = None, gpu: Gpu = False, json: Json = False, debug: Debug = False) -> None:
+    """Hold the models against published figures of GroqChip1, or the GPU's (exit 1 beyond a tolerance)."""
     from lpu import api
 
     terminal = TERMINAL.get()
-    found = api.validate(case)
-    terminal.table(HEADERS, [_line(point) for point in found.points])
+    found = api.validate(case, suite="gpu" if gpu else "lpu")
+    headers = ("case", "point", "kind", found.figure, "modelled", "unit", "error", "tolerance", "verdict")
+    terminal.table(headers, [_line(point) for point in found.points])
     terminal.say("")
     facts = [(f"case {one.number}", f"{one.title}: {one.remark}") for one in found.cases]
     facts += [("fitted", str(one)) for one in found.fitted]
@@ -39,21 +43,21 @@ def _line(point: "Point") -> list[str]:
         str(point.case),
         point.name,
         point.kind,
-        _least(point) + _number(point.published),
+        _limit(point) + _number(point.published),
         _number(point.modelled),
         point.unit,
-        f"{point.error_percent + 0.0:+.2f} %",
+        "-" if point.kind == "gate" else f"{point.error_percent + 0.0:+.2f} %",
         _tolerance(point),
         VERDICTS[point.passed],
     ]
 
 
-def _least(point: "Point") -> str:
-    return ">= " if point.at_least else ""
+def _limit(point: "Point") -> str:
+    return ">= " if point.at_least else "<= " if point.kind == "gate" else ""
 
 
 def _tolerance(point: "Point") -> str:
-    if point.tolerance_percent is None or point.at_least:
+    if point.tolerance_percent is None or _limit(point):
         return "-"
     return "exact" if point.tolerance_percent < 1e-6 else f"{point.tolerance_percent:g} %"
 

@@ -1,11 +1,11 @@
-"""Validation: the registry of cases, and what running them gave.
+"""Validation: the registry of suites and cases, and what running them gave.
 
-A case is a file of `lpu/validation/` with a function `points(machine)`, and one line in `CASES`. No published
-figure outside these cases was used for any constant; others are kept aside. docs/validation.md says what each
-case tests and what it does not.
+A case is a file of `lpu/validation/` with a function `points(machine)`, and one line in `CASES`; a suite is
+a set of cases with a machine of its own, and one line in `SUITES`. No published figure outside the cases was
+used for any constant of the LPU; others are kept aside. docs/validation.md (suite lpu) and docs/gpu.md (gpu)
+say what each case tests and what it does not.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from lpu.document import FileError
 from lpu.validation import (
     all_reduce,
     constants,
+    gpu_points,
     hops,
     host_calls,
     matmul_fp16,
@@ -23,17 +24,7 @@ from lpu.validation import (
 from lpu.validation.constants import Fitted
 from lpu.validation.machine import Machine, catalog_machine
 from lpu.validation.point import Point
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """One published workload or figure. remark: what its result does and does not prove, one sentence."""
-
-    number: int
-    title: str
-    points: Callable[[Machine], tuple[Point, ...]]
-    remark: str
-
+from lpu.validation.suite import Case, Suite
 
 CASES = (
     Case(
@@ -79,8 +70,13 @@ CASES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validation:
-    """The points of the cases that ran. inputs: names of numbers that were not fitted, by confidence."""
+    """The points of the cases that ran. inputs: names of numbers that were not fitted, by confidence.
 
+    figure: what stands beside the model, `published` or `measured`.
+    """
+
+    suite: str
+    figure: str
     cases: tuple[Case, ...]
     points: tuple[Point, ...]
     fitted: tuple[Fitted, ...]
@@ -94,7 +90,9 @@ class Validation:
     @property
     def verdict(self) -> str:
         """How many points kept their tolerance, by kind."""
-        kinds = {kind: [p for p in self.points if p.kind == kind] for kind in ("fit", "anchor", "check")}
+        kinds = {
+            kind: [p for p in self.points if p.kind == kind] for kind in ("fit", "anchor", "check", "gate")
+        }
         parts = [
             f"{sum(p.passed is True for p in own)} of {len(own)} {kind}" for kind, own in kinds.items() if own
         ]
@@ -103,6 +101,7 @@ class Validation:
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
         return {
+            "suite": self.suite,
             "passed": self.passed,
             "cases": [
                 {"case": case.number, "title": case.title, "remark": case.remark} for case in self.cases
@@ -112,26 +111,37 @@ class Validation:
         }
 
 
-def validate(number: int | None = None, machine: Machine | None = None) -> Validation:
-    """Run all cases, or the one of that number, on `machine` (the catalog's). Raises FileError."""
-    machine = machine or catalog_machine()
-    cases = tuple(case for case in CASES if number in (None, case.number))
+def validate(number: int | None = None, machine: Any = None, suite: str = "lpu") -> Validation:
+    """Run all cases of a suite, or the one of that number, on `machine` (the catalog's). Raises FileError."""
+    if suite not in SUITES:
+        raise FileError(f"validate: there is no suite {suite!r}. Choose one of {', '.join(SUITES)}.")
+    chosen = SUITES[suite]
+    cases = tuple(case for case in chosen.cases if number in (None, case.number))
     if not cases:
-        known = ", ".join(str(case.number) for case in CASES)
+        known = ", ".join(str(case.number) for case in chosen.cases)
         raise FileError(f"validate: --case {number}: there is no such case. Choose one of {known}.")
+    machine = machine or chosen.machine()
     return Validation(
+        suite=suite,
+        figure=chosen.figure,
         cases=cases,
         points=tuple(point for case in cases for point in case.points(machine)),
-        fitted=constants.fitted(machine),
-        inputs=_inputs(machine),
+        fitted=chosen.fitted(machine),
+        inputs=by_confidence(chosen.sources(machine)),
     )
 
 
-def _inputs(machine: Machine) -> dict[str, list[str]]:
-    """Numbers of chip and rack by confidence, without the fitted ones."""
-    sources = [
+def _sources(machine: Machine) -> list[tuple[str, str, str]]:
+    """Of the numbers of chip and rack, without the fitted ones."""
+    return [
         (source.field, source.confidence, source.source)
         for source in machine.chip.sources + machine.spec.sources
         if source.field != "slot_cycles" and not source.field.endswith(".hop_ns")
     ]
-    return by_confidence(sources)
+
+
+SUITES = {
+    "lpu": Suite(cases=CASES, machine=lambda: catalog_machine(), sources=_sources, fitted=constants.fitted),
+    "gpu": gpu_points.SUITE,
+}
+"""By name: what `lpu validate` runs without a flag (lpu), and with the flag of that name."""

@@ -3,18 +3,18 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["fit", "anchor", "check", "shown"]
+Kind = Literal["fit", "anchor", "check", "gate", "shown"]
 """fit: a constant was fitted to the figure, so agreement proves nothing. anchor: the figure follows from the
-other numbers, within its tolerance. check: a published limit that the model must keep. shown: for comparison,
-with no verdict."""
+other numbers, within its tolerance. check: a published limit that the model must keep. gate: an upper limit,
+set after seeing the errors, against changes for the worse. shown: for comparison, with no verdict."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
     """A modelled figure beside a published one, both in `unit`.
 
-    at_least: `published` is a lower limit. tolerance_percent: how far `modelled` may lie from `published`,
-    either way or, of a limit, below it; None: no verdict.
+    at_least: `published` is a lower limit; of a gate it is an upper one. tolerance_percent: how far
+    `modelled` may lie from `published`, either way or, of a lower limit, below it; None: no verdict.
     """
 
     case: int
@@ -36,6 +36,8 @@ class Point:
         """Whether the figure is within its tolerance; None where there is no verdict."""
         if self.tolerance_percent is None:
             return None
+        if self.kind == "gate":
+            return self.modelled <= self.published
         error = self.error_percent if self.at_least else -abs(self.error_percent)
         return error >= -self.tolerance_percent
 

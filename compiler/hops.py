@@ -1,0 +1,191 @@
+"""Hops: the LPU side of attention/FFN disaggregation, one scheduled program per hop in one memory image.
+
+Each hop is scheduled by itself: its cycles run from the first line taken from the host lanes to the last one
+given back. Equal layers share one template. Source: facts/afd.md section 3.3.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from typing import Any
+
+from compiler.assemble import SramMap, sram_map
+from compiler.blocks import ModelBlock, block_of
+from compiler.capture import capture
+from compiler.errors import OptionError
+from compiler.graph import Graph, View, width
+from compiler.layout import Demands
+from compiler.lower import Plan
+from compiler.options import PLACEMENTS, CompileOptions
+from compiler.pipeline import Source, fastest, quiet
+from compiler.program import HOPS, Block, Call, Program, digest
+from compiler.rows import Kernels
+from compiler.split import Split, split
+from compiler.uses import Progress, Scheduled, schedule_blocks
+from fabric.bridge import BridgeSpec
+from fabric.rack import Rack
+
+
+def compile_hops(
+    source: Source,
+    rack: Rack,
+    options: CompileOptions,
+    bridge: BridgeSpec,
+    *,
+    by: str = "role",
+    role: str = "ffn",
+    threshold: float | None = None,
+    progress: Progress = quiet,
+) -> tuple[Program, Split]:
+    """Compile the hops of a step for a rack behind a bridge; (the program, what was split off).
+
+    Raises CompileError (CapacityError, RoutingError, OptionError) as `compile_program` does.
+    """
+    _check(options)
+    progress("capture", 0, 1)
+    graph = capture(source.step, source.params, source.tokens, source.position, source.cache)
+    found = split(graph, by=by, role=role, threshold=threshold)
+    blocks = hop_blocks(graph, found)
+
+    def scheduled(tp: int) -> Scheduled:
+        plan = _plan(graph, found, rack, bridge)
+        return schedule_blocks(plan, blocks, rack, replace(options, tp=tp), progress)
+
+    chosen = fastest(rack, scheduled) if options.tp is None else scheduled(options.tp)
+    progress("assemble", 0, 1)
+    return _assembled(source.model, found, rack, bridge, chosen, sram_map(rack, chosen)), found
+
+
+def hop_blocks(graph: Graph, found: Split) -> tuple[ModelBlock, ...]:
+    """The hops as blocks that take their input from the host lanes."""
+    return tuple(
+        block_of(
+            graph,
+            tuple(graph.nodes[i] for i in hop.nodes),
+            hop.input,
+            hop.output,
+            name=hop.name,
+            wire=hop.wire_down,
+        )
+        for hop in found.hops
+    )
+
+
+def _check(options: CompileOptions) -> None:
+    for name, value, goes in (
+        ("--objective", options.objective, ("latency",)),
+        ("--placement", options.placement, PLACEMENTS),
+        ("--cp", options.cp, (None, 1)),
+    ):
+        if value not in goes:
+            choices = ", ".join(str(choice) for choice in goes if choice is not None)
+            raise OptionError(
+                "options",
+                f"{name} {value}",
+                "means nothing for hops, which run one at a time and keep no KV",
+                f"Leave it out, or choose one of {choices}.",
+            )
+
+
+def _plan(graph: Graph, found: Split, rack: Rack, bridge: BridgeSpec) -> Plan:
+    """What all hops share: a graph of their nodes alone, so that what they give back has no reader in it."""
+    nowhere = View(value=-1, start=0, width=0)
+    nodes = tuple(graph.nodes[i] for hop in found.hops for i in hop.nodes)
+    alone = replace(graph, nodes=nodes, logits=nowhere, token=nowhere)
+    return Plan(
+        graph=alone,
+        demands=Demands(alone),
+        chip=rack.chip,
+        contexts=(HOPS,),
+        capacity=0,
+        cached=graph.batch,
+        chunk=1,
+        kernels=Kernels(),
+        host_slot=bridge.slot_cycles(rack.chip.clock_hz),
+    )
+
+
+def _assembled(
+    model: dict[str, Any], found: Split, rack: Rack, bridge: BridgeSpec, scheduled: Scheduled, sram: SramMap
+) -> Program:
+    plan, templates, uses = scheduled.plan, scheduled.templates, scheduled.uses
+    names = {use.template: use.block.name for use in reversed(uses)}
+    blocks = tuple(
+        Block(name=names[i], columns=t.columns, cycles=t.cycles, loads=t.loads, maps=t.maps, slots=t.slots)
+        for i, t in enumerate(templates)
+    )
+    calls, cycles = _calls(scheduled, sram)
+    hops: list[dict[str, Any]] = []
+    for i, (hop, call) in enumerate(zip(found.hops, calls, strict=True)):
+        down, up = (width(plan.graph.values[value]) for value in (hop.input, hop.output))
+        hops.append(
+            {
+                "name": hop.name,
+                "call": i,
+                "base": {str(HOPS): call.base[HOPS]},
+                "cycles": {str(HOPS): blocks[call.block].cycles[HOPS]},
+                "inputs": {"rows": found.rows, "width": down, "wire": hop.wire_down},
+                "outputs": {"rows": found.rows, "width": up, "wire": hop.wire_up},
+            }
+        )
+    stated = {
+        "model": model,
+        "options": asdict(scheduled.options),
+        "contexts": [HOPS],
+        "chunk": 1,
+        "prefill": 0,
+        "bridge": {"name": bridge.name, **bridge.numbers(), "slot_cycles": plan.host_slot},
+        "split": [{"name": hop.name, "nodes": list(hop.nodes)} for hop in found.hops],
+        **rack.to_manifest(),
+    }
+    manifest: dict[str, Any] = {
+        "schema": "lpu-program/1",
+        "inputs": hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest(),
+        "search": [asdict(candidate) for candidate in scheduled.search],
+        "versions": {"lpu-emulator": version("lpu-emulator")},
+        "groups": [list(group) for group in scheduled.groups],
+        "rows": found.rows,
+        "sequences": found.rows,
+        "capacity": 0,
+        "kernels": plan.kernels.items,
+        "regions": sram.regions(),
+        "logits": [],
+        "token": [],
+        "vocab": 0,
+        "cycles": {str(HOPS): cycles},
+        "hops": hops,
+        **stated,
+    }
+    program = Program(manifest=manifest, blocks=blocks, calls=tuple(calls))
+    manifest["digest"] = digest(program)
+    return program
+
+
+def _calls(scheduled: Scheduled, sram: SramMap) -> tuple[list[Call], int]:
+    """A call per hop, each from where the one before it ends, and where the last one ends."""
+    names = {value.index: value.name for value in scheduled.plan.graph.values}
+    weight_at, kv_at = sram.weight_base.copy(), sram.kv_base
+    calls: list[Call] = []
+    cycle, tag = 0, 1
+    for use in scheduled.uses:
+        made = scheduled.templates[use.template]
+        own = list(use.chips[: len(made.weight_words)])
+        at = list(use.chips)
+        calls.append(
+            Call(
+                block=use.template,
+                name=use.block.name,
+                chips=use.chips,
+                weight_base=tuple(weight_at[at].tolist()),
+                kv_base=tuple(kv_at[at].tolist()),
+                shared_base=tuple(sram.weight_base[at].tolist()),
+                tag=tag,
+                tensors=tuple(names[use.block.params[i]] for i in made.params),
+                base={HOPS: cycle},
+            )
+        )
+        weight_at[own] += made.weight_words
+        tag += made.uids + 1
+        cycle += made.cycles[HOPS]
+    return calls, cycle

@@ -1,0 +1,69 @@
+"""How long named operators take on GPUs, and whether that is modelled or measured."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Basis = Literal["modelled", "measured"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpTime:
+    """One operator's seconds; launches: kernels that it is."""
+
+    name: str
+    seconds: float
+    launches: int = 1
+    basis: Basis = "modelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Breakdown:
+    """Operators that run one after another. band: relative half-width of their times (0: none is stated)."""
+
+    ops: tuple[OpTime, ...]
+    band: int | float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Of all operators."""
+        return sum(op.seconds for op in self.ops)
+
+    @property
+    def launches(self) -> int:
+        """Kernels of all operators."""
+        return sum(op.launches for op in self.ops)
+
+    @property
+    def basis(self) -> str:
+        """`modelled`, `measured`, or `modelled and measured`: the word that a claim about `seconds` needs."""
+        return " and ".join(sorted({op.basis for op in self.ops}))
+
+    def times(self, count: int) -> "Breakdown":
+        """The same operators so many times, each as one line."""
+        ops = (
+            OpTime(name=o.name, seconds=count * o.seconds, launches=count * o.launches, basis=o.basis)
+            for o in self.ops
+        )
+        return Breakdown(ops=tuple(ops), band=self.band)
+
+    def then(self, other: "Breakdown") -> "Breakdown":
+        """These operators, then the other's."""
+        return Breakdown(ops=self.ops + other.ops, band=max(self.band, other.band))
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "seconds": self.seconds,
+            "basis": self.basis,
+            "band": self.band,
+            "ops": [
+                {"op": o.name, "seconds": o.seconds, "launches": o.launches, "basis": o.basis}
+                for o in self.ops
+            ],
+        }
+
+    def __str__(self) -> str:
+        band = f" +-{100 * self.band:g} %" if self.band else ""
+        lines = [f"{o.name:<16}{1e6 * o.seconds:>12,.1f} us  {o.launches:>5} launches" for o in self.ops]
+        lines += [f"{'total':<16}{1e6 * self.seconds:>12,.1f} us{band}, {self.basis}"]
+        return "\n".join(lines)

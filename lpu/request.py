@@ -1,0 +1,77 @@
+"""A request of several turns: how many tokens each turn brings, and what a report says of its time."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lpu.document import FileError
+
+Basis = Literal["exact", "modelled", "assumed"]
+"""exact: cycles of a program. modelled: an operator model. assumed: a number that nobody published."""
+
+PS_PER_SECOND = 10**12
+PS_PER_US = 10**6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """`turns` turns of `batch` sequences: each brings `prompt_tokens` tokens, then `new_tokens` are decoded.
+
+    later_tokens: what turns after the first bring. queue_seconds: before the first prefill.
+    """
+
+    prompt_tokens: int
+    new_tokens: int
+    batch: int = 1
+    turns: int = 1
+    later_tokens: int | None = None
+    queue_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        least = {"prompt_tokens": 2, "new_tokens": 1, "batch": 1, "turns": 1, "queue_seconds": 0}
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                option = f"--{name.removesuffix('_seconds').replace('_', '-')}"
+                raise FileError(f"request: {option} is {getattr(self, name)}, must be at least {bound}.")
+        if self.later_tokens is not None and self.later_tokens < 1:
+            raise FileError(f"request: --later-tokens is {self.later_tokens}, must be at least 1.")
+
+    def brings(self, turn: int) -> int:
+        """Tokens of the user in a turn, counted from 0."""
+        return self.prompt_tokens if turn == 0 or self.later_tokens is None else self.later_tokens
+
+    def before(self, turn: int) -> int:
+        """Tokens of a sequence before a turn: those that it brought, and those that were decoded."""
+        return sum(self.brings(earlier) + self.new_tokens for earlier in range(turn))
+
+    @property
+    def context(self) -> int:
+        """Tokens of a sequence after the last turn."""
+        return self.before(self.turns)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One named share of a time, in whole picoseconds, and how it is known."""
+
+    name: str
+    picoseconds: int
+    basis: Basis
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {"name": self.name, "seconds": self.picoseconds / PS_PER_SECOND, "basis": self.basis}
+
+
+def picoseconds(seconds: float) -> int:
+    """Seconds of a model, to the nearest picosecond."""
+    return round(seconds * PS_PER_SECOND)
+
+
+def cycles_ps(cycles: int, clock_hz: int) -> int:
+    """Cycles of the rack's clock, cut to whole picoseconds."""
+    return cycles * PS_PER_SECOND // clock_hz
+
+
+def total(parts: tuple[Part, ...]) -> int:
+    """Picoseconds of parts that come one after another."""
+    return sum(part.picoseconds for part in parts)
