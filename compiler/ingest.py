@@ -145,12 +145,13 @@ def _block(over: _Handover, block: Block, kernels: list[dict[str, Any]]) -> Bloc
         reason = f"its {len(line)} KV regions are not those of 1 attention"
         raise CompileError(over.kind, block.name, reason, "Hand on an f32 residual between attentions.")
     attention = manifest["kernels"][int(appends.aux[0])]
-    kernel = {"op": "handover", **{name: attention[name] for name in _REGION}, "stripes": stripes(attention)}
-    kernel["host_slot"] = over.bridge.slot_cycles(manifest["clock_hz"])
+    count, slot = stripes(attention), over.bridge.slot_cycles(manifest["clock_hz"])
+    kernel = {"op": "handover", **{name: attention[name] for name in _REGION}}
+    kernel |= {"stripes": count, "host_slot": slot}
     if kernel not in kernels:
         kernels.append(kernel)
     chip = ChipSpec(name=manifest["chip_name"], **manifest["chip"])
-    n = stripe_tokens(over.tokens, kernel["stripes"])
+    n = stripe_tokens(over.tokens, count)
     hold = int(timing(over.op, n, kernel, chip, manifest["rows"])[0])
     t0 = hold * _before(appends.chip)
     lane = 2 * chip.planes + chip.vxm_chains + (over.op is Op.KVOUT)
@@ -226,17 +227,18 @@ def _program(
     }
     cycles = [blocks[call.block].cycles[context] for call in calls]
     slots = [[call.name, call.base[context], each] for call, each in zip(calls, cycles, strict=True)]
+    ends = [call.base[context] + each for call, each in zip(calls, cycles, strict=True)]
+    of_bridge = [[f"bridge.{s.field}", s.confidence, s.source] for s in bridge.sources]
     manifest: dict[str, Any] = {
         **{name: decode[name] for name in _KEPT},
         **stated,
         "inputs": hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest(),
-        "sources": decode["sources"]
-        + [[f"bridge.{s.field}", s.confidence, s.source] for s in bridge.sources],
+        "sources": decode["sources"] + of_bridge,
         "kernels": kernels,
         "slots": slots,
         "logits": [],
         "token": [],
-        "cycles": {str(context): max(slot[1] + slot[2] for slot in slots)},
+        "cycles": {str(context): max(ends)},
     }
     program = Program(manifest=manifest, blocks=tuple(blocks), calls=calls)
     manifest["digest"] = digest(program)

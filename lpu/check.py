@@ -14,6 +14,7 @@ from compiler.program import LOADS, Loads, Program
 from lpu.check_accumulators import accumulators
 from lpu.check_cycles import cycles
 from lpu.check_findings import RULES, Findings, HazardError, Report, Violation, tag
+from lpu.check_lanes import lanes
 from lpu.check_loads import Preloads, by_chip, whole
 from lpu.check_meaning import meaning, tagged
 from lpu.check_memory import memory
@@ -70,6 +71,7 @@ def _check(
     held = cycles(findings, machine, found)
     units(findings, machine, held)
     ports(findings, machine, held)
+    lanes(findings, machine, manifest, found)
     accumulators(findings, machine)
     used = operands(findings, machine, found)
     weights(findings, machine, used.weights, pieces)

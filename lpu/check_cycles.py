@@ -70,6 +70,8 @@ def _moved(op: Op, n: np.ndarray, k: Kernel, rows: int) -> Any:
             lines = lines + operand.extent(n, k) * (n if operand.stride else 1)
     if op is Op.EMBED:
         lines = lines + _up(n, 2)
+    if op in (Op.KVIN, Op.KVOUT):
+        return n * k["kv_words"]
     return rows * (lines + (k["kv_words"] if op is Op.KVW else 0))
 
 
@@ -83,6 +85,8 @@ def _time(op: Op, n: np.ndarray, k: Kernel, words: Any, m: Machine) -> tuple[Any
         install = k["chunk"] * k["head_dim"] * (2 if k["kv"] == "fp16" else 1)
         streamed = m.rows // k["sequences"] * _up(k["chunk"], _D) * k["group"]
         return k["sequences"] * max(_up(install, m.plane_bytes), streamed), m.mxm_fill
+    if op in (Op.KVIN, Op.KVOUT):
+        return words * k["host_slot"], 0
     count, passes = _VXM[op]
     hold = np.maximum(_up(_lanes(count, n, k) * m.rows, _D) * passes, _up(words, _VXM_WORDS))
     return hold, m.vxm_latency + (m.lane_reduce if op in _REDUCES else 0)

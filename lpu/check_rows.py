@@ -14,14 +14,19 @@ from lpu.check_findings import Findings
 TIME_BITS = 36  # keys are place << TIME_BITS | cycle and stay below 2^63
 CYCLE = (1 << TIME_BITS) - 1
 REGIONS = ("transient", "kv", "weights")  # the order in the manifest
+MOVES = {"ingest": Op.KVIN, "egress": Op.KVOUT}  # the one opcode of a program of that kind
 _COUNTS = ("planes", "sram_bytes", "sram_bytes_per_cycle", "accumulators", "vxm_chains", "activation_ports")
 _DELAYS = ("mxm_fill_cycles", "vxm_latency_cycles", "lane_reduce_cycles")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """The numbers of the manifest that the rules need. `link[chip * chips + peer]` is an index or -1."""
+    """The numbers of the manifest that the rules need. `link[chip * chips + peer]` is an index or -1.
 
+    kind: "step", or "ingest" or "egress" of what moves KV over the host lanes and leaves no token.
+    """
+
+    kind: str
     chips: int
     rows: int
     sequences: int
@@ -73,8 +78,10 @@ class Machine:
         if plane_bytes < 1:
             raise ValueError("weight_install_frac: a plane installs less than one byte per cycle")
         logits = np.array(manifest["logits"], np.int64).reshape(-1, 3)
-        token = np.array(manifest["token"], np.int64).reshape(1, 2)
+        kind = manifest.get("kind", "step")
+        token = np.array(manifest["token"], np.int64).reshape(int(kind not in MOVES), 2)
         return Machine(
+            kind=kind,
             chips=chips,
             rows=manifest["rows"],
             sequences=manifest["sequences"],
@@ -110,6 +117,7 @@ class Group(NamedTuple):
 
 # The attributes that an opcode needs of its kernel (compiler/isa.py and docs/timing.md).
 _ATTENTION = ("group", "head_dim", "chunk", "rows", "kv_stride", "kv_words", "kv", "sequences", "cached")
+_MOVED = ("head_dim", "kv", "kv_stride", "kv_words", "cached", "capacity", "host_slot")
 _NEEDS: dict[Op, tuple[str, ...]] = {
     Op.EMBED: ("vocab", "stride"),
     Op.HNORM: ("head_dim",),
@@ -125,8 +133,11 @@ _NEEDS: dict[Op, tuple[str, ...]] = {
     Op.MM: ("k_lines",),
     Op.WB: ("wide",),
     Op.RED: ("parts",),
+    Op.KVIN: _MOVED,
+    Op.KVOUT: _MOVED,
 }
 _ATTENTION_OPS = (Op.KVW, Op.QK, Op.SMAX, Op.EXP, Op.PV, Op.AOUT, Op.ASUM, Op.AEND)
+_OVER = (Op.KVIN, Op.KVOUT)
 _WORDS_OF = {"kv": ("fp16", "fp8"), "input": ("f32", "fp16", "f16"), "wide": (True, False)}
 _F16_LANES = 160
 _PIECE = 1 << 15  # rows of a group
@@ -160,6 +171,9 @@ def form(findings: Findings, machine: Machine) -> None:
     findings.add(
         0, bad, lambda i, b=bad: f"n is {c.n[b[i]]}, at least {_LEAST[op[b[i]]]}, at most {_MOST[op[b[i]]]}"
     )
+    meant = MOVES.get(machine.kind)
+    bad = np.flatnonzero(np.isin(op, _OVER) & known if meant is None else op != meant)
+    findings.add(0, bad, lambda i: f"is no row of a program of kind {machine.kind!r}")
     bad = np.flatnonzero(transfer & ((c.aux < 1) | (c.aux > 1 << 16)))
     findings.add(0, bad, lambda i, b=bad: f"uses {c.aux[b[i]]} lanes, at least 1")
     bad = np.flatnonzero(known & ~transfer & ((c.aux < 0) | (c.aux >= kernels)))
@@ -174,7 +188,7 @@ def form(findings: Findings, machine: Machine) -> None:
 def _wrong(op: Op, kernel: Kernel, machine: Machine) -> str:
     """What is wrong with a kernel for an opcode, or nothing."""
     rows = machine.rows
-    family = "attention" if op in _ATTENTION_OPS else op.name.lower()
+    family = "attention" if op in _ATTENTION_OPS else "handover" if op in _OVER else op.name.lower()
     if kernel.get("op", family) != family:
         return f"its kernel is for {kernel['op']}"
     for name in _NEEDS.get(op, ()):
@@ -198,6 +212,8 @@ def _wrong(op: Op, kernel: Kernel, machine: Machine) -> str:
                 f"its kernel takes {kernel['sequences']} of {kernel['cached']} cached sequences, "
                 f"the program has {machine.sequences}"
             )
+    if op in _OVER and kernel["cached"] != machine.sequences:
+        return f"its kernel has {kernel['cached']} cached sequences, the program {machine.sequences}"
     count = kernel.get("stripes", 1)
     if not isinstance(count, int) or not 0 < count < 1 << 31:
         return f"its kernel has stripes {count!r}, not a count"

@@ -195,7 +195,8 @@ def cache(findings: Findings, machine: Machine, reads: Accesses, writes: Accesse
     np.maximum.at(made, appended, writes.time)
     in_time = np.argsort(writes.time, kind="stable")
     name[appended[in_time]] = writes.tag[in_time]
-    early = np.flatnonzero((made[asked] < 0) | (reads.time < made[asked]))
+    inside = findings.columns.op[reads.row] != Op.KVOUT  # what an egress reads, other steps have left
+    early = np.flatnonzero(inside & ((made[asked] < 0) | (reads.time < made[asked])))
     findings.add(
         2,
         reads.row[early],

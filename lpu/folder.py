@@ -1,6 +1,7 @@
 """A program folder: written whole or not at all, read back, checked bucket by bucket.
 
-A prefill program lies in the folder `prefill` of the decode program that it shares its memory image with.
+A prefill program lies in the folder `prefill` of the decode program that it shares its memory image with, the
+programs that move its KV to and from GPUs in the folders `ingest` and `egress`.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from compiler.program import Program, load, save
 from lpu.check import Report, check
 from lpu.files import atomic_folder
 
-PREFILL = "prefill"
+PREFILL, INGEST, EGRESS = "prefill", "ingest", "egress"
 Progress = Callable[[str, int, int], None]
 
 
@@ -18,18 +19,31 @@ def quiet(stage: str, done: int, total: int) -> None:
     """No progress reports."""
 
 
-def save_program(program: Program, folder: str | Path, prefill: Program | None = None) -> None:
+def save_program(
+    program: Program,
+    folder: str | Path,
+    prefill: Program | None = None,
+    ingest: Program | None = None,
+    egress: Program | None = None,
+) -> None:
     """Write a program folder: whole or not at all. Raises FileError if it cannot be written."""
     with atomic_folder(folder) as part:
-        save_into(part, program, prefill)
+        save_into(part, program, prefill, ingest, egress)
 
 
-def save_into(folder: Path, program: Program, prefill: Program | None = None) -> None:
-    """Write the files of a program, and of its prefill program, into an existing folder."""
+def save_into(
+    folder: Path,
+    program: Program,
+    prefill: Program | None = None,
+    ingest: Program | None = None,
+    egress: Program | None = None,
+) -> None:
+    """Write the files of a program, and of those that go with it, into an existing folder."""
     save(program, folder)
-    if prefill is not None:
-        (folder / PREFILL).mkdir()
-        save(prefill, folder / PREFILL)
+    for name, other in ((PREFILL, prefill), (INGEST, ingest), (EGRESS, egress)):
+        if other is not None:
+            (folder / name).mkdir()
+            save(other, folder / name)
 
 
 def load_program(folder: str | Path) -> Program:
@@ -45,6 +59,17 @@ def load_prefill(folder: str | Path, decode: Program) -> Program | None:
     if decode.manifest["prefill"] in (0, decode.manifest["chunk"]):
         return None
     return load(Path(folder) / PREFILL)
+
+
+def load_handover(folder: str | Path) -> tuple[Program | None, Program | None]:
+    """Read the ingest and the egress program of a folder, None for one that it does not hold.
+
+    Raises ProgramError if one is not whole or was altered.
+    """
+    ingest, egress = (
+        load(Path(folder) / name) if (Path(folder) / name).is_dir() else None for name in (INGEST, EGRESS)
+    )
+    return ingest, egress
 
 
 def check_program(program: Program, progress: Progress = quiet, stage: str = "check") -> dict[int, Report]:

@@ -1,5 +1,6 @@
 """Hand-over: KV of a prefill elsewhere goes through scheduled rows, and the LPUs decode on with its bits."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -8,12 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import SMALL
+from handmade import change
 from test_run import bits, compiled, made_up
 
 from compiler.ingest import compile_egress, compile_ingest
+from compiler.isa import Columns, Op
+from compiler.program import Program
 from fabric.catalog import bridge_spec
+from lpu.image import MachineError
 from lpu.ingest import Handover
-from lpu.run import prepare
+from lpu.link import LinkError
+from lpu.run import Machine, prepare
 from models.config import TransformerConfig
 from models.kv import KVCache, empty_cache
 from models.step import Step
@@ -120,3 +126,142 @@ def test_a_short_chunk_writes_nothing_beyond_its_tokens() -> None:
         places = [np.flatnonzero(region).tolist() for region in held]
         assert sorted(places) == [list(range(20))] * 4 + [list(range(70, 80))] * 4
         assert set(held.ravel().tolist()) == {0.0, value}
+
+
+@pytest.fixture(scope="module")
+def small() -> tuple[Machine, Program, Program, Program]:
+    """A machine with each head's context on two chips; its programs."""
+    step, decode = compiled(SMALL, "quad", tp=4, pp=1, cp=2, contexts=(400,), batch=2)
+    ingest, egress = compile_ingest(decode, 100, BRIDGE), compile_egress(decode, 100, BRIDGE)
+    return prepare(decode, made_up(step)), decode, ingest, egress
+
+
+def rows_of(made: Program, edit: Callable[[Columns], Columns]) -> Program:
+    (block,) = made.blocks
+    (context,) = made.manifest["contexts"]
+    return replace(made, blocks=(replace(block, columns={context: edit(block.columns[context])}),))
+
+
+def row(which: int, **fields: int) -> Callable[[Program], Program]:
+    return lambda p: rows_of(p, lambda c: change(c, which, **fields))
+
+
+def only(*which: int) -> Callable[[Program], Program]:
+    return lambda p: rows_of(p, lambda c: c.take(np.array(which)))
+
+
+def kernels(made: Program, **fields: Any) -> Program:
+    known = [kernel | fields for kernel in made.manifest["kernels"]]
+    return replace(made, manifest=made.manifest | {"kernels": known})
+
+
+def exchanged(made: Program, *names: str) -> Program:
+    """Each column of `names` with its first two heads exchanged (lines 0, 1 and 2, 3)."""
+    turn = np.array([2, 3, 0, 1])
+    return rows_of(made, lambda c: replace(c, **{name: getattr(c, name)[turn] for name in names}))
+
+
+REFUSED: dict[str, tuple[Callable[[Program], Program], str]] = {
+    "a row dropped": (only(0, 1, 3), "no KVIN row moves the KV region at word"),
+    "a row to another word": (row(1, dst=1 << 40 | 7), "no KV region of the machine begins there"),
+    "a row to another chip": (row(1, chip=0), r"no KV region|moves the same KV region"),
+    "a row twice": (only(0, 1, 2, 3, 3), "moves the same KV region"),
+    "a row of another opcode": (row(0, op=int(Op.KVW)), "has no place among the KVIN rows"),
+    "a line of another stripe": (row(0, src3=1), "of stripe 1, its region holds stripe 0"),
+    "a line twice": (row(0, src3=2), "8 KV regions take 6 lines"),
+    "a line of no head": (row(0, src3=-2), "moves line -2"),
+    "another format": (lambda p: kernels(p, kv="fp8"), "has kv fp8, the machine's regions fp16"),
+    "another capacity": (lambda p: kernels(p, capacity=80), "has capacity 80, the machine's regions"),
+    "other words": (lambda p: kernels(p, kv_words=2), "has kv_words 2"),
+    "no stripes": (lambda p: kernels(p, stripes=1), "has stripes 1, the machine's regions 2"),
+    "a layer left out": (lambda p: replace(p, calls=p.calls[:1]), "no KVIN row moves"),
+    "the decode program": (lambda p: replace(p, manifest=p.manifest | {"kind": "step"}), "is of kind 'step'"),
+}
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+def test_rows_that_are_not_of_the_machines_regions_are_refused(
+    small: tuple[Machine, Program, Program, Program], fault: str
+) -> None:
+    edit, message = REFUSED[fault]
+    with pytest.raises((LinkError, MachineError), match=message):
+        Handover(small[0], edit(small[2]))
+
+
+def layers_exchanged(made: Program) -> Program:
+    one, other = made.calls
+    calls = replace(one, kv_base=other.kv_base), replace(other, kv_base=one.kv_base)
+    return replace(made, calls=calls)
+
+
+MOVED: dict[str, Callable[[Program], Program]] = {
+    "heads exchanged": lambda p: exchanged(p, "src3"),
+    "layers exchanged": layers_exchanged,
+    "too few tokens": row(1, n=79),
+}
+
+
+def filled(machine: Machine, *programs: Program) -> tuple[Handover, Any, Any]:
+    """(the hand-over, a cache with 100 tokens from position 80 on in sequence 1, what was sent)."""
+    random = np.random.default_rng(3)
+    sent = [random.standard_normal((2, 100, 2, 32)).astype(np.float16) for _ in "kv"]
+    over = Handover(machine, *programs)
+    return over, over.take(machine.start(), 1, 80, *sent), sent
+
+
+@pytest.mark.parametrize("fault", MOVED)
+def test_rows_that_move_something_else_change_the_bits(
+    small: tuple[Machine, Program, Program, Program], fault: str
+) -> None:
+    machine, _, ingest, egress = small
+    _, state, sent = filled(machine, ingest, egress)
+    for programs in ((MOVED[fault](ingest), egress), (ingest, MOVED[fault](egress))):
+        over, other, _ = filled(machine, *programs)
+        found = over.give(other, 1, 80, 100)
+        assert all(one.tobytes() != theirs.tobytes() for one, theirs in zip(found, sent, strict=True))
+    over, state, sent = filled(machine, ingest, egress)
+    for one, theirs in zip(over.give(state, 1, 80, 100), sent, strict=True):
+        assert one.tobytes() == theirs.tobytes()
+
+
+def test_another_sequence_keeps_what_it_had(small: tuple[Machine, Program, Program, Program]) -> None:
+    machine, _, ingest, egress = small
+    over, state, _ = filled(machine, ingest, egress)
+    assert not any(part.any() for part in over.give(state, 0, 0, 100))
+    assert not any(part[:, :80].any() for part in over.give(state, 1, 0, 100))
+
+
+def test_a_message_that_does_not_fit_is_one_line(small: tuple[Machine, Program, Program, Program]) -> None:
+    machine, decode, ingest, egress = small
+    over, state = Handover(machine, ingest, egress), machine.start()
+    zeros: Any = np.zeros((2, 100, 2, 32), np.float16)
+    for arguments, message in (
+        (
+            (0, 0, zeros[:1], zeros),
+            r"k is float16 \(1, 100, 2, 32\), the program takes float16 \(2, tok",
+        ),
+        ((0, 0, zeros, zeros[:, :5]), r"v is float16 \(2, 5, 2, 32\)"),
+        ((0, 0, zeros.astype(np.uint8), zeros), "k is uint8"),
+        ((2, 0, zeros, zeros), r"sequence 2 is outside 0\.\.1"),
+        ((0, 301, zeros, zeros), r"tokens 301\.\.400 are outside 0\.\.399"),
+        ((0, -1, zeros, zeros), r"tokens -1\.\.98 are outside"),
+        ((0, 0, zeros[:, :0], zeros[:, :0]), "0 tokens, the program moves 1 to 100"),
+        ((0, 0, np.zeros((2, 101, 2, 32), np.float16), np.zeros((2, 101, 2, 32), np.float16)), "101 tokens"),
+    ):
+        with pytest.raises(MachineError, match=message):
+            over.take(state, *arguments)
+    for count in (0, 101):
+        with pytest.raises(MachineError, match=f"egress: {count} tokens"):
+            over.give(state, 0, 0, count)
+    with pytest.raises(MachineError, match="has no egress program"):
+        Handover(machine, ingest).give(state, 0, 0, 1)
+    with pytest.raises(MachineError, match="is of kind 'ingest', not 'egress'"):
+        Handover(machine, ingest, ingest)
+    with pytest.raises(MachineError, match="is of kind 'step', not 'ingest'"):
+        Handover(machine, decode)
+
+
+def test_a_hand_over_is_no_step(small: tuple[Machine, Program, Program, Program]) -> None:
+    for made in small[2:]:
+        with pytest.raises((LinkError, MachineError)):
+            prepare(made, {})
