@@ -16,6 +16,7 @@ from compiler.isa import Columns, Op
 from compiler.program import Loads
 from lpu.link_error import LinkError as LinkError
 from lpu.link_error import fail, first_of, ramp
+from lpu.link_host import check_host
 from lpu.link_kinds import check_kinds, check_outputs
 from lpu.link_lines import Lines, classes, read_spans, resolve, write_spans
 from lpu.link_state import chains, regions, weights
@@ -31,7 +32,8 @@ class Dataflow:
     drain: write-back of each MM row, else -1.
     region: KV region of each row, else -1; append: the KVW row of each region; region_at: its chip and word.
     level: longest path from the inputs, one for an MM and its write-back; -1 for transfers.
-    logits, logits_at: written line and padded vocabulary line of each logits line; token: a written line.
+    logits, logits_at: written line and padded vocabulary line of each logits line; token: a written line, -1
+    for a hop, whose TAKE rows say in src3 which lines of its message they take, and GIVE rows those they give.
     """
 
     columns: Columns
@@ -65,7 +67,9 @@ def link(manifest: Mapping[str, Any], loads: Loads, columns: Columns) -> Dataflo
     reads, writes = read_spans(columns, parts, batch), write_spans(columns, parts, batch)
     lines, outputs = resolve(columns, reads, writes, manifest)
     check_kinds(columns, reads, lines)
-    check_outputs(columns, lines, outputs)
+    if manifest["token"]:
+        check_outputs(columns, lines, outputs)
+    check_host(columns, manifest)
     order, load, count = weights(columns, parts, loads)
     region, append, region_at = regions(columns, parts)
     drain = chains(columns, parts, manifest)
@@ -83,9 +87,9 @@ def link(manifest: Mapping[str, Any], loads: Loads, columns: Columns) -> Dataflo
         append=append,
         region_at=region_at,
         level=_levels(columns, lines, drain, region, append),
-        logits=outputs[:-1],
+        logits=outputs[: len(manifest["logits"])],
         logits_at=np.array([entry[2] for entry in manifest["logits"]], np.int64),
-        token=int(outputs[-1]),
+        token=int(outputs[-1]) if manifest["token"] else -1,
         vocab=int(manifest["vocab"]),
     )
 

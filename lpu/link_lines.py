@@ -34,6 +34,7 @@ _WRITTEN: dict[Op, int] = {
     Op.GLU: F16,
     Op.ARGMAX: PICK,
     Op.ARGRED: PICK,
+    Op.TAKE: F16,
 }
 _READ: dict[Op, tuple[int, ...]] = {
     Op.SEND: (COPY,),
@@ -57,6 +58,7 @@ _READ: dict[Op, tuple[int, ...]] = {
     Op.GLU: (F32, F32),
     Op.ARGMAX: (F32,),
     Op.ARGRED: (PICK,),
+    Op.GIVE: (F32,),
 }
 OPERANDS = ("src", "src2")
 Parts = list[tuple[Op, Kernel, np.ndarray]]  # opcode, kernel, rows
@@ -152,7 +154,8 @@ def read_spans(columns: Columns, parts: Parts, batch: int) -> tuple[Spans, Spans
             fields["count"][rows] = n if single else operand.extent(n, kernel)
             if operand.stride is not None:
                 fields["step"][rows] = batch * operand.stride(kernel)
-            fields["kind"][rows] = F16 if op is Op.ROPE and kernel["input"] == "f16" else kind
+            half = op is Op.ROPE and kernel["input"] == "f16" or op is Op.GIVE and kernel["wire"] == "fp16"
+            fields["kind"][rows] = F16 if half else kind
             fields["block"][rows] = block_lines(kind, kernel)
     return Spans(**out[0]), Spans(**out[1])
 
@@ -172,7 +175,7 @@ def write_spans(columns: Columns, parts: Parts, batch: int) -> Spans:
 def resolve(
     columns: Columns, reads: tuple[Spans, Spans], writes: Spans, manifest: Mapping[str, Any]
 ) -> tuple[Lines, np.ndarray]:
-    """Find the write of every read line; also the writes of `manifest` outputs (logits, then the token)."""
+    """Find the write of every read line; also those of `manifest` outputs (logits, then the token, if any)."""
     batch, regions = manifest["rows"], np.array(manifest["regions"], np.int64).reshape(-1, 3, 2)
     holder = np.where(columns.op <= Op.FORWARD, columns.peer, columns.chip)
     _check_form(columns, (*reads, writes), holder, regions, batch)
@@ -216,9 +219,8 @@ def resolve(
     last = np.repeat(np.cumsum(writes.count) - 1, writes.count)
     kind = np.where((kind == WEIGHT) & (np.arange(len(row)) == last), SUM, kind)
     source = _sources(columns, writes, reads[0], found[0])
-    outputs = np.array([entry[:2] for entry in [*manifest["logits"], manifest["token"]]], np.int64).reshape(
-        -1, 2
-    )
+    token = [manifest["token"]] if manifest["token"] else []
+    outputs = np.array([entry[:2] for entry in [*manifest["logits"], *token]], np.int64).reshape(-1, 2)
     final = find(outputs[:, 0] * span + outputs[:, 1] // batch, np.full(len(outputs), (1 << bits) - 1))
     if (miss := first_of(final < 0)) >= 0:
         fail(
