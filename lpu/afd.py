@@ -26,7 +26,7 @@ from lpu.confidence import by_confidence
 from lpu.folder import Progress, check_program, quiet
 from lpu.gpu import GemmFormat
 from lpu.gpu_share import GpuShare, share
-from lpu.load import OpenModel
+from lpu.load import OpenModel, of_micro_batch
 from lpu.request import PS_PER_SECOND, Part, Request, picoseconds
 from models.config import TransformerConfig
 
@@ -50,9 +50,7 @@ class Beside:
 
     def share(self, model: OpenModel) -> GpuShare:
         """The GPUs for a model. Raises OptionError."""
-        return share(
-            config_of(model), self.gpu, self.gpus, self.bridge, kv=model.step.kv, gemm=self.gemm
-        )
+        return share(config_of(model), self.gpu, self.gpus, self.bridge, kv=model.step.kv, gemm=self.gemm)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +68,10 @@ class AfdOptions:
     check: bool = True
 
     def __post_init__(self) -> None:
-        for name, value, known in (("--mode", self.mode, MODES), ("--kv-policy", self.policy, afd_pd.POLICIES)):
+        for name, value, known in (
+            ("--mode", self.mode, MODES),
+            ("--kv-policy", self.policy, afd_pd.POLICIES),
+        ):
             if value not in known:
                 raise OptionError("afd", f"{name} {value}", "is unknown", f"Choose {', '.join(known)}.")
 
@@ -184,7 +185,7 @@ def _afd(
 ) -> tuple[AfdReport, Program]:
     rows = afd_hops.check_micro_batches(request.batch, options.micro_batches)
     program, split = compile_hops(
-        model.source(batch=rows),
+        of_micro_batch(model, rows).source(),
         beside.rack,
         options.compile,
         beside.bridge,
@@ -222,9 +223,7 @@ def _afd_figures(request: Request, pace: Pace, hops: HopTimes) -> tuple[Figure, 
         Figure(name="bubble", value=100 * float(line.bubble_share), unit="% of a step", basis="modelled"),
         Figure(name="exposed communication", value=pace.exposed / 1e9, unit="ms a step", basis="modelled"),
         Figure(name="set by", value=pace.binding, unit="", basis="modelled"),
-        Figure(
-            name="step, aiconfigurator's form", value=pace.estimate / 1e9, unit="ms", basis="modelled"
-        ),
+        Figure(name="step, aiconfigurator's form", value=pace.estimate / 1e9, unit="ms", basis="modelled"),
         Figure(name="GPUs alone", value=pace.alone / 1e9, unit="ms a token", basis="modelled"),
         Figure(name="link down", value=crossing * hops.down_bytes, unit="bytes a step", basis="exact"),
         Figure(name="link up", value=crossing * hops.up_bytes, unit="bytes a step", basis="exact"),
@@ -248,9 +247,7 @@ def _draft(
     figures = (
         Figure(name="drafts a round", value=options.drafting.drafts, unit="tokens", basis="exact"),
         Figure(name="acceptance", value=options.drafting.acceptance, unit="", basis="assumed"),
-        Figure(
-            name="tokens a round", value=float(options.drafting.tokens), unit="expected", basis="assumed"
-        ),
+        Figure(name="tokens a round", value=float(options.drafting.tokens), unit="expected", basis="assumed"),
         Figure(
             name="LPU cycles per draft",
             value=max(map(int, program.manifest["cycles"].values())),
@@ -298,7 +295,10 @@ def _report(
     return AfdReport(
         mode=mode,
         machine=(
-            ("model", gpus.config.name if model.config is gpus.config else f"{gpus.config.name}, {model.name}"),
+            (
+                "model",
+                gpus.config.name if model.config is gpus.config else f"{gpus.config.name}, {model.name}",
+            ),
             ("gpus", f"{beside.gpus} x {beside.gpu.name}{replicas}"),
             ("lpus", f"{lpus_of(program)} of {beside.rack.chips} on {beside.rack.name}"),
             (

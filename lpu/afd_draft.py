@@ -54,7 +54,7 @@ def round_parts(
     """A round: one step of the drafter per draft and one to catch up, then all rows through the GPUs."""
     middle = request.before(number) + request.brings(number) + request.new_tokens // 2
     rows = drafting.drafts + 1
-    verify = share.prefill(rows, middle, request.batch)
+    verify = share.verify(request.batch, rows, middle)
     ids = share.wire(request.batch * rows * ID_BYTES, request.batch)
     return (
         Part(name="drafts on the LPUs", picoseconds=rows * _step(drafter, middle), basis="exact"),

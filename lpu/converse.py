@@ -5,7 +5,7 @@ answers of hops, token ids. The bits of tokens and logits are those of `lpu.conv
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
@@ -219,8 +219,3 @@ def converse_draft(
         counts["draft_steps"] += done.draft_steps + done.prompt_steps
         spoken.append(Spoken(prompts=done.prompts, tokens=done.tokens, logits=done.logits))
     return Conversation(turns=tuple(spoken), counts=counts)
-
-
-def of_micro_batch(model: OpenModel, rows: int) -> OpenModel:
-    """The same model for so many sequences."""
-    return replace(model, step=model.chunks(1, batch=rows))

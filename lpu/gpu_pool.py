@@ -90,6 +90,19 @@ class GpuPool:
         layer = self.attention_layer(config, batch, kv_len, kv).then(self.ffn_layer(config, batch))
         return self._whole(config, layer, tokens=batch, batch=batch)
 
+    def verify(
+        self, config: TransformerConfig, batch: int, rows: int, kv_len: int, kv: KvFormat = "bf16"
+    ) -> Breakdown:
+        """A step of `rows` tokens of each sequence, as drafts are verified: more query heads over one KV.
+
+        assumed: a decode kernel packs the queries of a sequence, so that its keys are read once.
+        """
+        heads, kv_heads = self.heads(config)
+        seconds = gpu.decode_attention(self.spec, batch, kv_len, heads * rows, kv_heads, config.head_dim, kv)
+        half = self._attention_half(config, batch * rows, OpTime(name="attention", seconds=seconds))
+        layer = half.then(self.ffn_layer(config, batch * rows))
+        return self._whole(config, layer, tokens=batch * rows, batch=batch * rows)
+
     def prefill_layer(
         self, config: TransformerConfig, tokens: int, prefix: int = 0, batch: int = 1, kv: KvFormat = "bf16"
     ) -> Breakdown:

@@ -62,6 +62,10 @@ class GpuShare:
         """Picoseconds of a decode step on the GPUs alone."""
         return _ps(self.pool.step(self.config, self.rows(batch), kv_len, self.kv))
 
+    def verify(self, batch: int, rows: int, kv_len: int) -> int:
+        """Picoseconds of a step that takes `rows` tokens of each sequence."""
+        return _ps(self.pool.verify(self.config, self.rows(batch), rows, kv_len, self.kv))
+
     def wire(self, size: int, batch: int) -> int:
         """Picoseconds of `size` bytes of a batch between GPUs and FPGAs, one way, without latency.
 

@@ -8,7 +8,11 @@ import numpy as np
 from compiler.isa import F16_LANES, F32_LANES, Columns, Op, ceil_div
 from lpu.link_error import fail, first_of, ramp
 
-_LANES = {"fp8": F16_LANES, "fp16": F16_LANES, "f32": F32_LANES}  # of a line in SRAM, by its format on the wire
+_LANES = {
+    "fp8": F16_LANES,
+    "fp16": F16_LANES,
+    "f32": F32_LANES,
+}  # of a line in SRAM, by its format on the wire
 
 
 def host_lines(stated: Mapping[str, Any]) -> int:

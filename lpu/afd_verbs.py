@@ -1,0 +1,174 @@
+"""The verbs of GPUs beside a rack as plain functions: afd, ratios."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from compiler.errors import CompileError
+from compiler.hops import compile_hops
+from compiler.options import CompileOptions
+from fabric.bridge import BridgeSpec
+from fabric.catalog import gpu_spec
+from fabric.gpu import GpuSpec
+from fabric.rack import Rack
+from lpu import afd as modes
+from lpu.afd import AfdOptions, Beside, hop_times, lpus_of
+from lpu.afd_bits import spoken, verdict
+from lpu.afd_hops import HopTimes
+from lpu.afd_report import AfdReport
+from lpu.afd_sweep import RatioSweep, ratio_sweep
+from lpu.document import FileError
+from lpu.files import read_bridge, read_rack
+from lpu.folder import Progress, quiet
+from lpu.gpu import GemmFormat
+from lpu.load import OpenModel, of_micro_batch
+from lpu.opening import Model, open_model
+from lpu.prefix_binding import binding_of
+from lpu.prefix_cache import PrefixCache
+from lpu.prefix_store import load as load_cache
+from lpu.prefix_store import save as save_cache
+from lpu.request import Request
+
+BLOCK_TOKENS = 16
+
+
+def afd(
+    model: Model,
+    request: Request,
+    *,
+    gpus: int = 8,
+    gpu: str | GpuSpec = "h200",
+    rack: str | Path | Rack = "lpx",
+    bridge: str | Path | BridgeSpec = "spectrum-x",
+    gemm: GemmFormat = "w8a16",
+    options: AfdOptions | None = None,
+    drafter: Model | None = None,
+    run: bool = False,
+    kv_cache: str | Path | None = None,
+    progress: Progress = quiet,
+    **chosen: Any,
+) -> AfdReport:
+    """What `lpu afd` reports of a request. run: execute the math too and compare its bits with the model's.
+
+    kv_cache: a folder of prefixes' KV that a run in mode pd begins with and leaves. `chosen` goes to
+    `open_model`; contexts are the ends of the turns if not given.
+    Raises FileError, CompileError, HazardError, LinkError or MachineError.
+    """
+    options = options or AfdOptions()
+    beside = _beside(rack, gpu, gpus, bridge, gemm)
+    if not chosen.get("context"):
+        ends = (request.before(turn + 1) for turn in range(request.turns))
+        chosen = chosen | {"context": tuple(dict.fromkeys(ends))}
+    opened = open_model(model, batch=request.batch, **chosen)
+    if max(opened.contexts) < request.context:
+        raise FileError(
+            f"request: its turns come to {request.context} tokens, --context ends at {max(opened.contexts)}."
+        )
+    small = None
+    if drafter is not None:
+        small = open_model(drafter, batch=request.batch, context=chosen["context"])
+    _check_use(options.mode, drafter is not None, run, kv_cache is not None)
+    store = _opened_cache(opened, kv_cache) if kv_cache is not None else None
+    report, program = modes.afd(opened, request, beside, options, small, progress)
+    if not run:
+        return report
+    found = spoken(
+        options.mode,
+        opened,
+        program,
+        request,
+        beside.bridge,
+        copy_back=options.policy == "copy-back",
+        drafter=small,
+        drafts=options.drafting.drafts,
+        cache=store,
+        progress=progress,
+    )
+    if store is not None and kv_cache is not None:
+        save_cache(kv_cache, store)
+    return replace(report, bits=verdict(found, opened, request, progress), counts=found.counts)
+
+
+def ratios(
+    model: Model,
+    *,
+    gpus: Sequence[int],
+    batches: Sequence[int],
+    micro_batches: Sequence[int],
+    kv_tokens: int,
+    target_seconds: float | None = None,
+    gpu: str | GpuSpec = "h200",
+    rack: str | Path | Rack = "lpx",
+    bridge: str | Path | BridgeSpec = "spectrum-x",
+    gemm: GemmFormat = "w8a16",
+    options: CompileOptions | None = None,
+    progress: Progress = quiet,
+    **chosen: Any,
+) -> RatioSweep:
+    """Every number of GPUs with every batch and number of micro-batches; hops are compiled once per rows.
+
+    The tp of the hops is searched at the fewest rows if the options leave it open.
+    Raises FileError, and CompileError where no point at all can be made.
+    """
+    opened = open_model(model, batch=1, context=(kv_tokens,), **chosen)
+    sides = [_beside(rack, gpu, count, bridge, gemm) for count in gpus]
+    shares = [side.share(opened) for side in sides]
+    rows = sorted({batch // m for batch in batches for m in micro_batches if batch % m == 0})
+    if not rows:
+        raise FileError(f"ratios: no batch of {list(batches)} divides into {list(micro_batches)} parts.")
+    machine, link, given = sides[0].rack, sides[0].bridge, options or CompileOptions()
+    if given.tp is None:
+        first, _ = compile_hops(of_micro_batch(opened, rows[0]).source(), machine, given, link)
+        given = replace(given, tp=int(first.manifest["options"]["tp"]))
+
+    @cache
+    def hops(count: int) -> tuple[HopTimes, int] | CompileError:
+        progress("hops", rows.index(count), len(rows))
+        try:
+            program, split = compile_hops(of_micro_batch(opened, count).source(), machine, given, link)
+        except CompileError as error:
+            return error
+        return hop_times(program, split), lpus_of(program)
+
+    def times(count: int) -> tuple[HopTimes, int]:
+        found = hops(count)
+        if isinstance(found, CompileError):
+            raise found
+        return found
+
+    return ratio_sweep(shares, times, batches, micro_batches, kv_tokens, target_seconds)
+
+
+def _beside(
+    rack: str | Path | Rack,
+    gpu: str | GpuSpec,
+    gpus: int,
+    bridge: str | Path | BridgeSpec,
+    gemm: GemmFormat,
+) -> Beside:
+    return Beside(
+        rack=rack if isinstance(rack, Rack) else read_rack(rack),
+        gpu=gpu if isinstance(gpu, GpuSpec) else gpu_spec(gpu),
+        gpus=gpus,
+        bridge=bridge if isinstance(bridge, BridgeSpec) else read_bridge(bridge),
+        gemm=gemm,
+    )
+
+
+def _check_use(mode: str, drafter: bool, run: bool, cache: bool) -> None:
+    """Options that the mode would ignore are refused."""
+    if drafter and mode != "draft":
+        raise FileError(f"options: --drafter means nothing in mode {mode}. Use --mode draft.")
+    if cache and (mode != "pd" or not run):
+        raise FileError("options: --kv-cache goes with --mode pd and --run: it holds real bytes.")
+
+
+def _opened_cache(model: OpenModel, folder: str | Path) -> PrefixCache:
+    binding = binding_of(model)
+    return (
+        load_cache(folder, binding, BLOCK_TOKENS)
+        if Path(folder).exists()
+        else PrefixCache(binding, BLOCK_TOKENS)
+    )

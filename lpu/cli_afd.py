@@ -1,0 +1,225 @@
+"""GPUs beside the rack: afd, ratios."""
+
+from typing import Annotated, Any
+
+import typer
+
+from lpu.cli_options import (
+    DEFAULT_RACK,
+    Context,
+    Debug,
+    Json,
+    Kv,
+    Layout,
+    Model,
+    NoCheck,
+    Placement,
+    Pp,
+    RackName,
+    Seed,
+    Tp,
+    Weights,
+    compile_options,
+    model_options,
+)
+from lpu.terminal import TERMINAL, progress
+
+DIFFERENT = 1
+Gpu = Annotated[str, typer.Option("--gpu", help="A GPU of the catalog (lpu gpus).")]
+Bridge = Annotated[
+    str, typer.Option("--bridge", help="Between GPUs and LPUs: spectrum-x, fpga-400g, or a bridge file.")
+]
+Gemm = Annotated[
+    str, typer.Option("--gemm", help="The GPUs' weights and products: w8a16, bf16, fp8 or nvfp4.")
+]
+By = Annotated[
+    str, typer.Option("--split", help="afd: what the LPUs do, by role (the FFNs) or by intensity.")
+]
+Threshold = Annotated[
+    float | None, typer.Option("--threshold", help="afd: FLOP per byte from which on the LPUs do it.")
+]
+Down = Annotated[
+    str | None, typer.Option("--ffn-down", help="afd: FFN inputs cross as fp16 or fp8 (rounded).")
+]
+Up = Annotated[str | None, typer.Option("--ffn-up", help="afd: FFN results cross as f32 or fp16 (rounded).")]
+
+
+def afd(
+    model: Model,
+    mode: Annotated[str, typer.Option("--mode", help="pd, afd or draft; see docs/afd.md.")] = "pd",
+    gpus: Annotated[int, typer.Option("--gpus", help="GPUs beside the rack.")] = 8,
+    gpu: Gpu = "h200",
+    rack: RackName = None,
+    bridge: Bridge = "spectrum-x",
+    prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", help="Tokens that a turn brings.")] = 4096,
+    new_tokens: Annotated[int, typer.Option("--new-tokens", help="Tokens decoded in a turn.")] = 512,
+    later_tokens: Annotated[
+        int | None, typer.Option("--later-tokens", help="Tokens that turns after the first bring.")
+    ] = None,
+    cached_tokens: Annotated[
+        int, typer.Option("--cached-tokens", help="pd: of the first prompt, tokens whose KV the GPUs have.")
+    ] = 0,
+    batch: Annotated[int, typer.Option("--batch", help="Sequences at once.")] = 1,
+    turns: Annotated[int, typer.Option("--turns", help="Turns of the conversation.")] = 1,
+    queue: Annotated[float, typer.Option("--queue-seconds", help="Before a prefill begins.")] = 0.0,
+    micro_batches: Annotated[int, typer.Option("--micro-batches", help="afd: 1 to 4, in ping-pong.")] = 2,
+    split: By = "role",
+    threshold: Threshold = None,
+    ffn_down: Down = None,
+    ffn_up: Up = None,
+    jitter: Annotated[
+        float, typer.Option("--gpu-jitter", help="afd: of GPU times, deviation over mean.")
+    ] = 0.0,
+    miss: Annotated[
+        float, typer.Option("--miss-probability", help="afd: how often a hop may miss its slot.")
+    ] = 0.001,
+    jitter_seed: Annotated[int, typer.Option("--jitter-seed", min=0, help="afd: of the jitter.")] = 0,
+    policy: Annotated[
+        str,
+        typer.Option("--kv-policy", help="pd: GPUs recompute decoded tokens, or LPUs copy-back their KV."),
+    ] = "recompute",
+    drafter: Annotated[str | None, typer.Option("--drafter", help="draft: the small model.")] = None,
+    drafts: Annotated[int, typer.Option("--drafts", help="draft: tokens proposed a round.")] = 4,
+    acceptance: Annotated[
+        float, typer.Option("--acceptance", help="draft: assumed chance that a draft is right.")
+    ] = 0.7,
+    gemm: Gemm = "w8a16",
+    tp: Tp = None,
+    pp: Pp = None,
+    layout: Layout = None,
+    placement: Placement = None,
+    seed: Seed = None,
+    contexts: Context = None,
+    kv: Kv = None,
+    weights: Weights = None,
+    run: Annotated[
+        bool, typer.Option("--run", help="Run the math too, and compare it with the model.")
+    ] = False,
+    kv_cache: Annotated[
+        str | None,
+        typer.Option("--kv-cache", help="pd with --run: a folder of prefixes' KV, read and written."),
+    ] = None,
+    trace: Annotated[str | None, typer.Option("--trace", help="Write a Perfetto trace here.")] = None,
+    no_check: NoCheck = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """GPU and LPU together: prefill/decode split, attention/FFN split, or drafting, in time and in bits."""
+    from lpu import api
+    from lpu.afd import AfdOptions
+    from lpu.afd_draft import Drafting
+    from lpu.afd_hops import Dam
+    from lpu.request import Request
+    from lpu.show_afd import show_afd
+
+    terminal = TERMINAL.get()
+    request = Request(
+        prompt_tokens=prompt_tokens,
+        new_tokens=new_tokens,
+        later_tokens=later_tokens,
+        cached_tokens=cached_tokens,
+        batch=batch,
+        turns=turns,
+        queue_seconds=queue,
+    )
+    known: Any = policy
+    options = AfdOptions(
+        mode=mode,
+        policy=known,
+        micro_batches=micro_batches,
+        dam=Dam(jitter=jitter, target=miss, seed=jitter_seed),
+        drafting=Drafting(drafts=drafts, acceptance=acceptance),
+        by=split,
+        threshold=threshold,
+        compile=compile_options(tp, pp, layout, placement, seed),
+        check=not no_check,
+    )
+    if trace:
+        api.check_writable(trace)
+    chosen = model_options(None, contexts, kv, weights) | {"ffn_down": ffn_down, "ffn_up": ffn_up}
+    with progress() as bar:
+        found = api.afd(
+            model,
+            request,
+            gpus=gpus,
+            gpu=gpu,
+            rack=rack or DEFAULT_RACK,
+            bridge=bridge,
+            gemm=gemm,
+            options=options,
+            drafter=drafter,
+            run=run,
+            kv_cache=kv_cache,
+            progress=bar,
+            **chosen,
+        )
+    if trace:
+        from lpu.afd_trace import write_trace
+
+        write_trace(trace, found.events, {"mode": mode, "machine": dict(found.machine)})
+    show_afd(found, terminal)
+    terminal.result(found.to_json())
+    if not found.equal:
+        raise typer.Exit(DIFFERENT)
+
+
+def ratios(
+    model: Model,
+    gpus: Annotated[str, typer.Option("--gpus", help="Numbers of GPUs: 8,16,32.")] = "8,16,32,64",
+    batches: Annotated[str, typer.Option("--batches", help="Batches: 12,24,48.")] = "12,24,48,96",
+    micro_batches: Annotated[
+        str, typer.Option("--micro-batches", help="Micro-batches: 1,2,3,4.")
+    ] = "1,2,3,4",
+    context: Annotated[int, typer.Option("--kv-tokens", help="Tokens of each sequence's KV.")] = 8192,
+    target: Annotated[
+        float | None, typer.Option("--target-ms", help="Milliseconds per token that a point may take.")
+    ] = None,
+    gpu: Gpu = "h200",
+    rack: RackName = None,
+    bridge: Bridge = "spectrum-x",
+    gemm: Gemm = "w8a16",
+    tp: Tp = None,
+    kv: Kv = None,
+    ffn_down: Down = None,
+    ffn_up: Up = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Ratios of GPUs to LPUs for attention/FFN disaggregation: the best one, and where it loses."""
+    from lpu import api
+    from lpu.show_afd import show_ratios
+
+    terminal = TERMINAL.get()
+    with progress() as bar:
+        found = api.ratios(
+            model,
+            gpus=_numbers("--gpus", gpus),
+            batches=_numbers("--batches", batches),
+            micro_batches=_numbers("--micro-batches", micro_batches),
+            kv_tokens=context,
+            target_seconds=None if target is None else target / 1000,
+            gpu=gpu,
+            rack=rack or DEFAULT_RACK,
+            bridge=bridge,
+            gemm=gemm,
+            options=compile_options(tp, None, None, None, None),
+            progress=bar,
+            kv=kv,
+            ffn_down=ffn_down,
+            ffn_up=ffn_up,
+        )
+    show_ratios(found, terminal)
+    terminal.result({"schema": "lpu-ratios/1"} | found.to_json())
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    """Positive counts, or a FileError that names the option."""
+    from lpu.document import FileError
+
+    words = text.split(",")
+    if not all(word.isascii() and word.isdigit() and int(word) > 0 for word in words):
+        raise FileError(f"options: {option} {text!r} is no list of positive counts. Write {option} 8,16.")
+    return [int(word) for word in words]
+
+
+VERBS = (afd, ratios)
