@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from lpu.document import FileError
 from lpu.timeline import ATTENTION, RESOURCES
 
 
-class StageError(ValueError):
-    """A time or a count that no schedule can have."""
+class StageError(FileError):
+    """A time or a count that no schedule can have; the command line leaves with 2."""
 
 
 @dataclass(frozen=True, slots=True)
