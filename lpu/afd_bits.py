@@ -3,6 +3,7 @@
 from compiler.ingest import compile_egress, compile_ingest
 from compiler.program import Program
 from fabric.bridge import BridgeSpec
+from lpu.check import require
 from lpu.check_handover import check_handover
 from lpu.conversation import Conversation, Users, default_users, reference
 from lpu.converse import PdPrograms, converse_afd, converse_draft, converse_pd
@@ -44,7 +45,7 @@ def spoken(
     tokens = min(HANDOVER_TOKENS, max(program.manifest["contexts"]))
     ingest = compile_ingest(program, tokens, bridge)
     egress = compile_egress(program, tokens, bridge) if copy_back else None
-    check_handover(program, ingest, egress)
+    require(check_handover(program, ingest, egress))
     programs = PdPrograms(decode=program, ingest=ingest, egress=egress)
     return converse_pd(model, programs, users, request.new_tokens, cache=cache, progress=progress)
 

@@ -56,7 +56,8 @@ def work(request: Request, policy: Policy, number: int) -> Work:
     """The work of a turn: GPUs lack the KV of what the LPUs took in the turn before it."""
     before, brings = request.before(number), request.brings(number)
     if not number:
-        return Work(prefix=0, prefilled=brings - 1, handed=brings - 1, returned=0)
+        known = request.cached_tokens
+        return Work(prefix=known, prefilled=brings - 1 - known, handed=brings - 1, returned=0)
     again = request.new_tokens if policy == "recompute" else 0
     return Work(
         prefix=before - 1 - again,

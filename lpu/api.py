@@ -18,6 +18,8 @@ from lpu import certify as certificates
 from lpu import compare as comparisons
 from lpu import sweep as sweeps
 from lpu import validate as validations
+from lpu.afd_verbs import afd as afd
+from lpu.afd_verbs import ratios as ratios
 from lpu.certify import Certificate
 from lpu.check import Report, require
 from lpu.check_pair import pair

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lpu import cli_compare, cli_convert, cli_list, cli_program, cli_run, cli_validate
+from lpu import cli_afd, cli_compare, cli_convert, cli_list, cli_program, cli_run, cli_validate
 from lpu.terminal import TERMINAL, Terminal
 
 BROKEN_PIPE = 141
@@ -46,6 +46,7 @@ _VERBS = (
     *cli_run.VERBS,
     *cli_compare.VERBS,
     *cli_convert.VERBS,
+    *cli_afd.VERBS,
     *cli_validate.VERBS,
     *cli_list.VERBS,
 )

@@ -34,6 +34,7 @@ class ModelFile:
     model: a name of the catalog, a Hugging Face folder, or `package.module:factory`.
     weights: `seed:N`, `safetensors` (of the model's folder), `safetensors:PATH` or `orbax:PATH`.
     batch: sequences at once. context: one bucket of tokens or several, ascending. kv: format of the KV cache.
+    ffn_down, ffn_up: how the FFNs' inputs and results are rounded, see TransformerConfig.
     """
 
     model: str
@@ -41,6 +42,8 @@ class ModelFile:
     batch: int = 1
     context: tuple[int, ...] = (1024,)
     kv: Literal["fp16", "fp8"] = "fp16"
+    ffn_down: Literal["fp16", "fp8"] = "fp16"
+    ffn_up: Literal["f32", "fp16"] = "f32"
 
     def __post_init__(self) -> None:
         if not self.model:

@@ -13,6 +13,7 @@ from jax import Array
 from jaxtyping import Int
 
 from lpu.decoders import reference_params
+from lpu.gpu_pieces import Hop, Pieces
 from lpu.load import OpenModel
 from lpu.prefix_cache import KVBytes, PrefixCache
 from lpu.run import checked_inputs
@@ -81,6 +82,13 @@ class GpuSide:
         """One token of every sequence at its position: logits [batch, vocab]."""
         tokens, positions = checked_inputs(self.batch, self.vocab, self.context, tokens, positions)
         return self._run(self._steps[1], tokens, positions)
+
+    def divided(self, pieces: Pieces, tokens: Tokens, positions: Tokens, hop: Hop) -> Taken:
+        """`decode` with its hops computed elsewhere."""
+        tokens, positions = checked_inputs(self.batch, self.vocab, self.context, tokens, positions)
+        rows = jnp.asarray(tokens), jnp.asarray(positions)
+        logits, chosen, self._cache = pieces.step(self._params, *rows, self._cache, hop)
+        return Taken(np.asarray(logits), np.asarray(chosen))
 
     def rows(self, tokens: Int[np.ndarray, "batch rows"], positions: Int[np.ndarray, "batch rows"]) -> Taken:
         """As many tokens of every sequence in one step: logits [batch, rows, vocab].

@@ -84,7 +84,13 @@ def open_model(file: ModelFile) -> OpenModel:
     if folder is None and FACTORY.fullmatch(file.model):
         return _finish(file, partial(own_step, import_factory(file.model), file, file.model), None, None)
     config = _folder_config(folder) if folder else catalog(file.model)
+    config = replace(config, ffn_down=file.ffn_down, ffn_up=file.ffn_up)
     return _finish(file, partial(family_step, config, file), config, folder)
+
+
+def of_micro_batch(model: OpenModel, rows: int) -> OpenModel:
+    """The same model for `rows` sequences."""
+    return replace(model, step=model.chunks(1, batch=rows))
 
 
 def longest_context(file: ModelFile) -> int | None:

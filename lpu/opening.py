@@ -21,6 +21,8 @@ def open_model(
     context: Sequence[int] | None = None,
     kv: str | None = None,
     weights: str | None = None,
+    ffn_down: str | None = None,
+    ffn_up: str | None = None,
 ) -> OpenModel:
     """A model by name, file, folder, `package.module:factory` or callable; what is given overrides its file.
 
@@ -29,7 +31,12 @@ def open_model(
     """
     if kv not in (None, "fp16", "fp8"):
         raise FileError(f"options: kv: is {kv!r}, must be fp16 or fp8")
+    if ffn_down not in (None, "fp16", "fp8"):
+        raise FileError(f"options: --ffn-down is {ffn_down!r}, must be fp16 or fp8")
+    if ffn_up not in (None, "f32", "fp16"):
+        raise FileError(f"options: --ffn-up is {ffn_up!r}, must be f32 or fp16")
     chosen: dict[str, Any] = {"batch": batch, "context": context and tuple(context), "kv": kv}
+    chosen |= {"ffn_down": ffn_down, "ffn_up": ffn_up}
     chosen = {name: value for name, value in chosen.items() if value is not None}
     own = None if isinstance(model, (str, Path, ModelFile)) else model
     file = _file_of(model)

@@ -16,7 +16,8 @@ PS_PER_US = 10**6
 class Request:
     """`turns` turns of `batch` sequences: each brings `prompt_tokens` tokens, then `new_tokens` are decoded.
 
-    later_tokens: what turns after the first bring. queue_seconds: before the first prefill.
+    later_tokens: what turns after the first bring. cached_tokens: of the first prompt, those whose KV the
+    GPUs have. queue_seconds: before each prefill.
     """
 
     prompt_tokens: int
@@ -24,6 +25,7 @@ class Request:
     batch: int = 1
     turns: int = 1
     later_tokens: int | None = None
+    cached_tokens: int = 0
     queue_seconds: float = 0.0
 
     def __post_init__(self) -> None:
@@ -34,6 +36,12 @@ class Request:
                 raise FileError(f"request: {option} is {getattr(self, name)}, must be at least {bound}.")
         if self.later_tokens is not None and self.later_tokens < 1:
             raise FileError(f"request: --later-tokens is {self.later_tokens}, must be at least 1.")
+
+        if not 0 <= self.cached_tokens < self.prompt_tokens - 1:
+            raise FileError(
+                f"request: --cached-tokens is {self.cached_tokens}, must be 0 to {self.prompt_tokens - 2}: "
+                "two tokens of a prompt are always taken."
+            )
 
     def brings(self, turn: int) -> int:
         """Tokens of the user in a turn, counted from 0."""
