@@ -27,7 +27,7 @@ from lpu.folder import Progress, check_program, quiet
 from lpu.gpu import GemmFormat
 from lpu.gpu_share import GpuShare, share
 from lpu.load import OpenModel, of_micro_batch
-from lpu.request import PS_PER_SECOND, Part, Request, picoseconds
+from lpu.request import Part, Request, picoseconds
 from models.config import TransformerConfig
 
 MODES = ("pd", "afd", "draft")
@@ -55,7 +55,7 @@ class Beside:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AfdOptions:
-    """How the work is divided. by, threshold: of the split, in mode afd. policy: of decoded KV, in mode pd."""
+    """How the work is divided. by, threshold: of the split (mode afd). policy: of decoded KV (mode pd)."""
 
     mode: str = "pd"
     policy: Policy = "recompute"
@@ -321,7 +321,3 @@ def _report(
         events=tuple(events),
     )
 
-
-def token_seconds(report: AfdReport) -> float:
-    """Seconds per token of the last turn."""
-    return report.turns[-1].tpot / PS_PER_SECOND

@@ -33,15 +33,15 @@ Gemm = Annotated[
     str, typer.Option("--gemm", help="The GPUs' weights and products: w8a16, bf16, fp8 or nvfp4.")
 ]
 By = Annotated[
-    str, typer.Option("--split", help="afd: what the LPUs do, by role (the FFNs) or by intensity.")
+    str, typer.Option("--split", help="afd: the LPUs' share by role (FFNs) or by intensity.")
 ]
 Threshold = Annotated[
     float | None, typer.Option("--threshold", help="afd: FLOP per byte from which on the LPUs do it.")
 ]
 Down = Annotated[
-    str | None, typer.Option("--ffn-down", help="afd: FFN inputs cross as fp16 or fp8 (rounded).")
+    str | None, typer.Option("--ffn-down", help="afd: FFN inputs cross as fp16, or fp8.")
 ]
-Up = Annotated[str | None, typer.Option("--ffn-up", help="afd: FFN results cross as f32 or fp16 (rounded).")]
+Up = Annotated[str | None, typer.Option("--ffn-up", help="afd: FFN results cross as f32, or fp16.")]
 
 
 def afd(
@@ -76,7 +76,7 @@ def afd(
     jitter_seed: Annotated[int, typer.Option("--jitter-seed", min=0, help="afd: of the jitter.")] = 0,
     policy: Annotated[
         str,
-        typer.Option("--kv-policy", help="pd: GPUs recompute decoded tokens, or LPUs copy-back their KV."),
+        typer.Option("--kv-policy", help="pd: GPUs recompute decoded tokens, or copy-back of their KV."),
     ] = "recompute",
     drafter: Annotated[str | None, typer.Option("--drafter", help="draft: the small model.")] = None,
     drafts: Annotated[int, typer.Option("--drafts", help="draft: tokens proposed a round.")] = 4,
@@ -97,7 +97,7 @@ def afd(
     ] = False,
     kv_cache: Annotated[
         str | None,
-        typer.Option("--kv-cache", help="pd with --run: a folder of prefixes' KV, read and written."),
+        typer.Option("--kv-cache", help="pd with --run: a folder of KV to begin with and leave."),
     ] = None,
     trace: Annotated[str | None, typer.Option("--trace", help="Write a Perfetto trace here.")] = None,
     no_check: NoCheck = False,

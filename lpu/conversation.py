@@ -56,13 +56,13 @@ def prompts_of(spoken: Sequence[Spoken], users: Users) -> list[tuple[int, ...]]:
     return [(*prompt, *tokens, *ids) for prompt, tokens, ids in before]
 
 
-def default_users(turns: int, batch: int, vocab: int, first: int, later: int) -> list[list[tuple[int, ...]]]:
+def default_users(turns: int, batch: int, vocab: int, first: int, later: int) -> Users:
     """Turns of arbitrary but fixed token ids: `first` of each sequence in the first turn, then `later`."""
     if vocab < 2:
         raise FileError(f"afd: a vocabulary of {vocab} token cannot make a prompt, 2 are needed.")
     sizes = [first] + [later] * (turns - 1)
     draw = np.random.default_rng(0)
-    return [[tuple(draw.integers(0, vocab, size).tolist()) for _ in range(batch)] for size in sizes]
+    return [tuple(tuple(draw.integers(0, vocab, size).tolist()) for _ in range(batch)) for size in sizes]
 
 
 def reference(model: OpenModel, users: Users, tokens: int, progress: Progress = quiet) -> Conversation:
