@@ -62,14 +62,10 @@ class Op(IntEnum):
     AEND = 22  # dst fp16 heads <- n results of ASUM at src, all stripes of one kv head
     TAKE = 23  # dst n fp16 lines <- the host lane: from line src3 of the step's message on
     GIVE = 24  # n f32 lines (or fp16, by kernel) at src -> the host lane: from line src3 of the answer on
-    KVIN = (
-        25  # KV words at dst (kv) of at most n tokens <- the host lane; the tokens are consecutive ones of a
-    )
-    #            sequence, which one and the first position are data. A call takes one layer's message, the
-    #            K and V of every KV head; src3 is the row's line of it: KV head * stripes + stripe
-    KVOUT = (
-        26  # KV words at src2 (kv) of at most n tokens -> the host lane: line src3 of its message, as KVIN
-    )
+    KVIN = 25  # KV words at dst (kv) of at most n consecutive tokens of a sequence <- the host lane; which
+    #            sequence and the first position are data. A call takes the message of one layer, K and V of
+    #            all its KV heads; src3 is the row's line of the message: KV head * stripes + stripe
+    KVOUT = 26  # KV words at src2 (kv) -> the host lane: line src3 of the message of a layer, as KVIN
 
 
 COLUMNS = ("op", "chip", "unit", "t0", "t1", "dst", "src", "src2", "src3", "aux", "n", "peer", "lane")

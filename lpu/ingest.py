@@ -55,6 +55,11 @@ class Handover:
         self._in = _linked(machine, ingest, "ingest")
         self._out = None if egress is None else _linked(machine, egress, "egress")
 
+    @property
+    def tokens(self) -> int:
+        """The most tokens of a message, each way."""
+        return min(linked.tokens for linked in (self._in, self._out) if linked is not None)
+
     def take(self, state: KV, sequence: int, first: int, k: Any, v: Any) -> KV:
         """The cache with tokens first .. first+count-1 of a sequence; `state` is consumed.
 

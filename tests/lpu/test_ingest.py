@@ -250,6 +250,8 @@ def test_a_message_that_does_not_fit_is_one_line(small: tuple[Machine, Program, 
     ):
         with pytest.raises(MachineError, match=message):
             over.take(state, *arguments)
+    assert over.tokens == 100
+    assert Handover(machine, ingest, compile_egress(decode, 30, BRIDGE)).tokens == 30
     for count in (0, 101):
         with pytest.raises(MachineError, match=f"egress: {count} tokens"):
             over.give(state, 0, 0, count)
