@@ -152,13 +152,13 @@ def generate(
     )
 
 
-def chunk_starts(tokens: int, size: int) -> list[int]:
-    """Where the chunks of a prompt begin.
+def chunk_starts(tokens: int, size: int, start: int = 0) -> list[int]:
+    """Where the chunks of a prompt begin, of which the tokens before `start` were taken already.
 
     The last one ends with the prompt: it takes some positions again, whose keys, values and logits come out
     as before, since each is made of the same tokens.
     """
-    return [*range(0, tokens - size, size), tokens - size]
+    return [*range(start, tokens - size, size), tokens - size]
 
 
 def replay(

@@ -31,11 +31,11 @@ class OpenModel:
 
     config: None for a module of the user's own. folder: of a Hugging Face model. file: how another process
     opens the same model; None for a Python callable, which has no name. chunks: the step that takes so many
-    tokens of one sequence.
+    tokens of one sequence, or of each of `batch` sequences.
     """
 
     step: Step
-    chunks: Callable[[int], Step]
+    chunks: Callable[..., Step]
     weights: Weights
     contexts: tuple[int, ...]
     about: dict[str, Any]
@@ -140,8 +140,8 @@ def reopen(manifest: Mapping[str, Any], weights: str | None = None) -> OpenModel
     return opened
 
 
-def family_step(config: TransformerConfig, file: ModelFile, chunk: int = 1) -> Step:
-    """The step of a Llama-family model, of one sequence where it takes a chunk of tokens.
+def family_step(config: TransformerConfig, file: ModelFile, chunk: int = 1, batch: int | None = None) -> Step:
+    """The step of a Llama-family model; where it takes a chunk of tokens, of one sequence if not told.
 
     Raises OptionError if the context is longer than the model's.
     """
@@ -153,17 +153,19 @@ def family_step(config: TransformerConfig, file: ModelFile, chunk: int = 1) -> S
             f"Give --context {config.max_context} or less.",
         )
     try:
-        batch = file.batch if chunk == 1 else 1
+        batch = batch or (file.batch if chunk == 1 else 1)
         return llama_step(config, batch=batch, context=file.context[-1], kv=file.kv, chunk=chunk)
     except ValueError as error:
         raise CompileError("model", config.name, str(error)) from None
 
 
-def own_step(factory: Callable[..., Any], file: ModelFile, name: str, chunk: int = 1) -> Step:
+def own_step(
+    factory: Callable[..., Any], file: ModelFile, name: str, chunk: int = 1, batch: int | None = None
+) -> Step:
     """The step of a user's own module, traced once by shapes so that its own mistakes are told apart."""
     made: Factory = factory
     kv: KVFormat = file.kv
-    batch = file.batch if chunk == 1 else 1
+    batch = batch or (file.batch if chunk == 1 else 1)
     try:
         step = build_step(made, batch=batch, context=file.context[-1], kv=kv, chunk=chunk)
         out = jax.eval_shape(step.fn, *step.inputs())
@@ -207,7 +209,7 @@ def import_factory(name: str) -> Callable[..., Any]:
 
 
 def _finish(
-    file: ModelFile, steps: Callable[[int], Step], config: TransformerConfig | None, folder: Path | None
+    file: ModelFile, steps: Callable[..., Step], config: TransformerConfig | None, folder: Path | None
 ) -> OpenModel:
     step = steps(1)
     shapes = weight_shapes(step)
