@@ -43,8 +43,8 @@ CASES = (
         title="DeepSeek-V3.2 on Ascend 910C, AFD against EP64",
         points=lambda _: afd_910c.points(),
         remark=(
-            "sign and order only, for links of 335 to 380 us (sourced: 365, at another batch); with fast links "
-            "AFD wins at both ratios; rates at 16K are 1.3 to 1.5 times too high"
+            "sign and order only, for links of 335 to 380 us (sourced: 365, at another batch); with fast "
+            "links AFD wins at both ratios; rates at 16K are 1.3 to 1.5 times too high"
         ),
     ),
     Case(
