@@ -295,10 +295,7 @@ def _report(
     return AfdReport(
         mode=mode,
         machine=(
-            (
-                "model",
-                gpus.config.name if model.config is gpus.config else f"{gpus.config.name}, {model.name}",
-            ),
+            ("model", gpus.config.name + ("" if mode != "draft" else f", drafted by {model.name}")),
             ("gpus", f"{beside.gpus} x {beside.gpu.name}{replicas}"),
             ("lpus", f"{lpus_of(program)} of {beside.rack.chips} on {beside.rack.name}"),
             (
@@ -320,4 +317,3 @@ def _report(
         band=gpus.pool.spec.band,
         events=tuple(events),
     )
-

@@ -52,8 +52,8 @@ class Dam:
 class Pace:
     """A decode step of all micro-batches at one length of the KV, in steady state.
 
-    plan: its stages, with the slack of the slots in `attention`. period: picoseconds from token to token.
-    exposed: of one step, by which the links make it longer. alone: of the GPUs without LPUs.
+    plan: its stages; the wait for a slot, where there is jitter, is part of `down`. period: picoseconds from
+    token to token. exposed: of one step, by which the links make it longer. alone: of the GPUs without LPUs.
     """
 
     plan: Plan
@@ -111,7 +111,7 @@ def pace(
     up = share.latency + share.copied(rows * hops.up_bytes, rows)
     slack = slack_for(dam.target, attention, dam.jitter, hops.clock_hz) if dam.jitter else 0
     stages = [
-        Stages(attention + cycles_ps(slack, hops.clock_hz), down, cycles_ps(cycles, hops.clock_hz), up)
+        Stages(attention, down + cycles_ps(slack, hops.clock_hz), cycles_ps(cycles, hops.clock_hz), up)
         for cycles in hops.cycles
     ]
     plan = Plan(
@@ -180,16 +180,16 @@ def layer_parts(share: GpuShare, hops: HopTimes, found: Pace, kv_len: int) -> tu
     """One layer of one micro-batch, operator by operator, in the order that it goes through."""
     gpu = share.attention(found.rows, kv_len)
     parts = [Part(name=op.name, picoseconds=picoseconds(op.seconds), basis="modelled") for op in gpu.ops]
-    slack = found.boundary.boundary.slack_cycles
-    if slack:
-        parts.append(Part(name="slack", picoseconds=cycles_ps(slack, hops.clock_hz), basis="modelled"))
+    slack = cycles_ps(found.boundary.boundary.slack_cycles, hops.clock_hz)
     layer = found.plan.layers[len(found.plan.layers) // 2]
-    for name, time in (("down", layer.down), ("FFN hop", layer.ffn), ("up", layer.up)):
-        if name == "FFN hop":
-            parts.append(Part(name="FFN hop on the LPUs", picoseconds=time, basis="exact"))
-            continue
-        parts.append(Part(name=f"{name}, latency", picoseconds=share.latency, basis="assumed"))
-        parts.append(Part(name=f"{name}, bytes", picoseconds=time - share.latency, basis="modelled"))
+    parts += [
+        Part(name="down, latency", picoseconds=share.latency, basis="assumed"),
+        Part(name="down, bytes", picoseconds=layer.down - slack - share.latency, basis="modelled"),
+        Part(name="wait for the slot", picoseconds=slack, basis="modelled"),
+        Part(name="FFN hop on the LPUs", picoseconds=layer.ffn, basis="exact"),
+        Part(name="up, latency", picoseconds=share.latency, basis="assumed"),
+        Part(name="up, bytes", picoseconds=layer.up - share.latency, basis="modelled"),
+    ]
     return tuple(parts)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 from compiler.errors import CompileError
 from compiler.hops import compile_hops
@@ -42,7 +42,7 @@ def afd(
     gpu: str | GpuSpec = "h200",
     rack: str | Path | Rack = "lpx",
     bridge: str | Path | BridgeSpec = "spectrum-x",
-    gemm: GemmFormat = "w8a16",
+    gemm: str = "w8a16",
     options: AfdOptions | None = None,
     drafter: Model | None = None,
     run: bool = False,
@@ -61,7 +61,7 @@ def afd(
     if not chosen.get("context"):
         ends = (request.before(turn + 1) for turn in range(request.turns))
         chosen = chosen | {"context": tuple(dict.fromkeys(ends))}
-    opened = open_model(model, batch=request.batch, **chosen)
+    opened = open_model(model, **chosen | {"batch": request.batch})
     if max(opened.contexts) < request.context:
         raise FileError(
             f"request: its turns come to {request.context} tokens, --context ends at {max(opened.contexts)}."
@@ -102,7 +102,7 @@ def ratios(
     gpu: str | GpuSpec = "h200",
     rack: str | Path | Rack = "lpx",
     bridge: str | Path | BridgeSpec = "spectrum-x",
-    gemm: GemmFormat = "w8a16",
+    gemm: str = "w8a16",
     options: CompileOptions | None = None,
     progress: Progress = quiet,
     **chosen: Any,
@@ -112,7 +112,7 @@ def ratios(
     The tp of the hops is searched at the fewest rows if the options leave it open.
     Raises FileError, and CompileError where no point at all can be made.
     """
-    opened = open_model(model, batch=1, context=(kv_tokens,), **chosen)
+    opened = open_model(model, **chosen | {"batch": 1, "context": (kv_tokens,)})
     sides = [_beside(rack, gpu, count, bridge, gemm) for count in gpus]
     shares = [side.share(opened) for side in sides]
     rows = sorted({batch // m for batch in batches for m in micro_batches if batch % m == 0})
@@ -146,14 +146,16 @@ def _beside(
     gpu: str | GpuSpec,
     gpus: int,
     bridge: str | Path | BridgeSpec,
-    gemm: GemmFormat,
+    gemm: str,
 ) -> Beside:
+    if gemm not in get_args(GemmFormat):
+        raise FileError(f"options: --gemm is {gemm!r}, must be one of {', '.join(get_args(GemmFormat))}")
     return Beside(
         rack=rack if isinstance(rack, Rack) else read_rack(rack),
         gpu=gpu if isinstance(gpu, GpuSpec) else gpu_spec(gpu),
         gpus=gpus,
         bridge=bridge if isinstance(bridge, BridgeSpec) else read_bridge(bridge),
-        gemm=gemm,
+        gemm=cast(GemmFormat, gemm),
     )
 
 

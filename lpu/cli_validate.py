@@ -20,12 +20,22 @@ CaseNumber = Annotated[
 Gpu = Annotated[bool, typer.Option("--gpu", help="The GPU model against measured operators; docs/gpu.md.")]
 
 
-def validate(case: CaseNumber = None, gpu: Gpu = False, json: Json = False, debug: Debug = False) -> None:
-    """Hold the models against published figures of GroqChip1, or the GPU's (exit 1 beyond a tolerance)."""
+Afd = Annotated[
+    bool,
+    typer.Option("--afd", help="The schedule of divided models against published ones; docs/afd-timing.md."),
+]
+
+
+def validate(
+    case: CaseNumber = None, gpu: Gpu = False, afd: Afd = False, json: Json = False, debug: Debug = False
+) -> None:
+    """Hold the models against published figures, of GroqChip1 by default (exit 1 beyond a tolerance)."""
     from lpu import api
 
     terminal = TERMINAL.get()
-    found = api.validate(case, suite="gpu" if gpu else "lpu")
+    if gpu and afd:
+        raise typer.BadParameter("one suite at a time", param_hint="'--gpu' / '--afd'")
+    found = api.validate(case, suite="gpu" if gpu else "afd" if afd else "lpu")
     headers = ("case", "point", "kind", found.figure, "modelled", "unit", "error", "tolerance", "verdict")
     terminal.table(headers, [_line(point) for point in found.points])
     terminal.say("")

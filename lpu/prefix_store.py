@@ -28,6 +28,7 @@ NAMES = {
     "adapter": "adapter is",
     "block_tokens": "block size is",
 }
+HASH_DIGITS = 64  # of a sha256
 REMEDY = "Use another folder or recompute."
 
 
@@ -48,9 +49,9 @@ def save(folder: str | Path, cache: PrefixCache) -> None:
             "tokens": [block.tokens.tolist() for block in held],
         }
         if held:  # Orbax keeps no empty arrays
-            arrays = {"k": np.stack([one.k for one in held]), "v": np.stack([one.v for one in held])}
+            both = np.stack([[one.k for one in held], [one.v for one in held]])
             with ocp.PyTreeCheckpointer() as checkpointer:
-                checkpointer.save(part / BLOCKS, arrays)
+                checkpointer.save(part / BLOCKS, {"kv": both})
         (part / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
 
 
@@ -76,9 +77,9 @@ def load(
         reason = f"{type(error).__name__}: {error}"
         raise FileError(f"kv-cache: {folder / INDEX}: cannot be read ({reason}). {REMEDY}") from None
     layout = binding.layout
-    shape = (len(before), layout.layers, block_tokens, layout.kv_heads, layout.head_dim)
+    shape = (2, len(before), layout.layers, block_tokens, layout.kv_heads, layout.head_dim)
     k, v = _read(folder / BLOCKS, shape, DTYPES[binding.kv]) if before else ((), ())
-    blocks = [Block(*each) for each in zip(before, tokens, k, v, strict=True)]
+    blocks = [Block(*each) for each in zip(before, tokens, map(np.copy, k), map(np.copy, v), strict=True)]
     if (found := _digest(blocks)) != digest:
         raise FileError(
             f"kv-cache: {folder}: sha256 of tokens and KV bytes is {found[:16]}, "
@@ -89,27 +90,28 @@ def load(
     return cache
 
 
-def _read(folder: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Keys and values [blocks, layers, block_tokens, kv_heads, head_dim] of the Orbax checkpoint."""
-    import jax
+def _read(folder: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """Keys and values [2, blocks, layers, block_tokens, kv_heads, head_dim] of the Orbax checkpoint."""
     import orbax.checkpoint as ocp  # pyright: ignore[reportMissingTypeStubs]
 
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:
-            tree: Any = checkpointer.restore(folder.absolute(), args=ocp.args.PyTreeRestore())
-        k, v = (np.asarray(jax.device_get(tree[name])) for name in ("k", "v"))
+            tree: Any = checkpointer.restore(
+                folder.absolute(),
+                args=ocp.args.PyTreeRestore(restore_args={"kv": ocp.RestoreArgs(restore_type=np.ndarray)}),
+            )
+        both = np.asarray(tree["kv"])
     except Exception as error:  # Orbax and TensorStore raise many kinds
-        reason = (str(error).strip().split("\n")[0])[:200]
+        reason = str(error).strip().split("\n")[0][:200]
         raise FileError(
             f"kv-cache: {folder}: cannot be read ({type(error).__name__}: {reason}). {REMEDY}"
         ) from error
-    for name, array in (("k", k), ("v", v)):
-        if (array.shape, array.dtype) != (shape, dtype):
-            raise FileError(
-                f"kv-cache: {folder}: {name} is {array.dtype} {list(array.shape)}, {INDEX} says {dtype} "
-                f"{list(shape)}. {REMEDY}"
-            )
-    return k, v
+    if (both.shape, both.dtype) != (shape, dtype):
+        raise FileError(
+            f"kv-cache: {folder}: holds {both.dtype} {list(both.shape)}, {INDEX} says {dtype} {list(shape)}. "
+            f"{REMEDY}"
+        )
+    return both
 
 
 def _check_bound(folder: Path, held: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -130,7 +132,8 @@ def _short(value: Any) -> str:
     """A hash by its first digits, a layout by its numbers, no adapter as none."""
     if isinstance(value, Mapping):
         return " ".join(f"{name} {number}" for name, number in value.items())
-    return str(value)[:16] or "none"
+    text = str(value)
+    return text[:16] if len(text) == HASH_DIGITS else text or "none"
 
 
 def _digest(blocks: list[Block]) -> str:

@@ -43,7 +43,7 @@ def show_afd(report: AfdReport, terminal: Terminal) -> None:
     band = f"; GPU times carry a band of +-{100 * report.band:g} %" if report.band else ""
     terminal.facts(
         [
-            *((name, ", ".join(names)) for name, names in report.assumptions.items() if names),
+            ("assumed", ", ".join(report.assumptions.get("assumed", []))),
             ("label", PROJECTION + band),
         ]
     )

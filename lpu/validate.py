@@ -2,8 +2,8 @@
 
 A case is a file of `lpu/validation/` with a function `points(machine)`, and one line in `CASES`; a suite is
 a set of cases with a machine of its own, and one line in `SUITES`. No published figure outside the cases was
-used for any constant of the LPU; others are kept aside. docs/validation.md (suite lpu) and docs/gpu.md (gpu)
-say what each case tests and what it does not.
+used for any constant of the LPU; others are kept aside. docs/validation.md (suite lpu) and docs/gpu.md (gpu),
+docs/afd-timing.md (afd) say what each case tests and what it does not.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from typing import Any
 from lpu.confidence import by_confidence
 from lpu.document import FileError
 from lpu.validation import (
+    afd_anchors,
     all_reduce,
     constants,
     gpu_points,
@@ -143,5 +144,6 @@ def _sources(machine: Machine) -> list[tuple[str, str, str]]:
 SUITES = {
     "lpu": Suite(cases=CASES, machine=lambda: catalog_machine(), sources=_sources, fitted=constants.fitted),
     "gpu": gpu_points.SUITE,
+    "afd": afd_anchors.SUITE,
 }
 """By name: what `lpu validate` runs without a flag (lpu), and with the flag of that name."""

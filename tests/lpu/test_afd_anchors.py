@@ -7,7 +7,7 @@ import pytest
 
 from lpu.pingpong import period_bounds, steady_period
 from lpu.validation import afd_910c, afd_910c_operators, afd_fastafd, afd_step3, afd_sweeps
-from lpu.validation.afd_anchors import AFD_CASES
+from lpu.validation.afd_anchors import CASES
 from lpu.validation.point import Point
 
 INPUTS = afd_910c.INPUTS
@@ -23,13 +23,13 @@ def modelled() -> dict[str, Point]:
 
 
 def test_every_case_has_points_of_its_number_and_all_verdicts_are_good() -> None:
-    assert [number for number, *_ in AFD_CASES] == [101, 103, 104, 105, 108, 110, 111, 112]
-    for number, title, points, remark in AFD_CASES:
-        found = points(None)
-        assert title
-        assert remark
+    assert [case.number for case in CASES] == [101, 103, 104, 105, 108, 110, 111, 112]
+    for case in CASES:
+        found = case.points(None)
+        assert case.title
+        assert case.remark
         assert found
-        assert {point.case for point in found} == {number}
+        assert {point.case for point in found} == {case.number}
         assert all(point.passed is not False for point in found)
         assert len({point.name for point in found}) == len(found)
 
