@@ -14,6 +14,7 @@ from lpu.speculation import Drafter, Held, Speculation
 
 PROMPTS = {1: [ids(6)], 4: [ids(6), ids(1, 1), ids(11, 2), ids(3, 3)]}
 COUNT = 11
+Wanted = dict[int, Generation]
 
 
 def decode_of(batch: int, seed: int) -> Decode:
@@ -49,7 +50,7 @@ def greedy(prompts: Sequence[Sequence[int]], count: int, batch: int) -> Generati
 
 
 @pytest.fixture(scope="module")
-def wanted() -> dict[int, Generation]:
+def wanted() -> Wanted:
     return {batch: greedy(prompts, COUNT, batch) for batch, prompts in PROMPTS.items()}
 
 
@@ -60,11 +61,8 @@ def require_greedy(found: Speculation, want: Generation) -> None:
         assert ours.tobytes() == theirs[len(prompt) - 1 :].tobytes()
 
 
-@pytest.mark.parametrize(("batch", "k"), [(1, 1), (1, 4), (4, 1), (4, 2), (4, 3), (4, 4)])
-@pytest.mark.parametrize("name", DRAFTERS)
-def test_the_output_is_the_big_models_greedy_decode(
-    name: str, batch: int, k: int, wanted: dict[int, Generation]
-) -> None:
+def require_drafted(name: str, batch: int, k: int, wanted: Wanted) -> None:
+    """The big model's greedy decode, and the counts that such a drafter leads to."""
     found = speculate(drafter(DRAFTERS[name](batch), batch), side(batch), PROMPTS[batch], COUNT, k)
     require_greedy(found, wanted[batch])
     assert found.draft_steps == (k + 1) * found.verify_steps
@@ -79,6 +77,18 @@ def test_the_output_is_the_big_models_greedy_decode(
     else:
         assert 0.2 < found.acceptance_rate < 1.0
         assert 1.0 < found.tokens_per_verify < k + 1
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+@pytest.mark.parametrize("name", DRAFTERS)
+def test_the_output_of_four_sequences_is_the_big_models(name: str, k: int, wanted: Wanted) -> None:
+    require_drafted(name, 4, k, wanted)
+
+
+@pytest.mark.parametrize("k", [1, 4])
+@pytest.mark.parametrize("name", ["the same model", "now right, now wrong"])
+def test_the_output_of_one_sequence_is_the_big_models(name: str, k: int, wanted: Wanted) -> None:
+    require_drafted(name, 1, k, wanted)
 
 
 def test_counts_of_a_round_by_hand() -> None:
@@ -102,7 +112,7 @@ def test_counts_of_a_round_by_hand() -> None:
     assert found.verified == (6,)
 
 
-def test_a_broken_verifier_is_noticed(wanted: dict[int, Generation]) -> None:
+def test_a_broken_verifier_is_noticed(wanted: Wanted) -> None:
     """So the equality above can fail."""
 
     class Broken:
@@ -113,7 +123,7 @@ def test_a_broken_verifier_is_noticed(wanted: dict[int, Generation]) -> None:
             logits, chosen = side(1).rows(tokens, positions)
             return logits, tokens + 0 * chosen
 
-    found = speculate(drafter(decode_of(1, 7), 1), Broken(), PROMPTS[1], COUNT, 2)
+    found = speculate(drafter(mixing(1), 1), Broken(), PROMPTS[1], COUNT, 1)
     with pytest.raises(AssertionError):
         require_greedy(found, wanted[1])
 
