@@ -12,7 +12,7 @@ class ModelBlock:
     """A run of nodes: reads the value `source` (-1: the step's inputs), leaves the value `result`.
 
     `params` are its parameters in order of first use; `kind` is equal for blocks that differ in names only.
-    wire: of a hop, the format in which the source comes over the host lanes; "" if blocks hand on their values.
+    wire: of a hop, the format in which the source comes over the host lanes; "" for other blocks.
     """
 
     name: str

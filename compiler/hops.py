@@ -141,6 +141,7 @@ def _assembled(
     }
     manifest: dict[str, Any] = {
         "schema": "lpu-program/1",
+        "kind": "hops",
         "inputs": hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest(),
         "search": [asdict(candidate) for candidate in scheduled.search],
         "versions": {"lpu-emulator": version("lpu-emulator")},

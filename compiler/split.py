@@ -8,13 +8,10 @@ Source: facts/afd.md sections 0 and 3.3.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
-from jax.core import ShapedArray
-
 from compiler.errors import CapacityError, CompileError, OptionError
-from compiler.graph import Graph, Node, View, width
+from compiler.graph import Graph, Node, width
+from compiler.intensity import bytes_of, flops, intensity
 from fabric.rack import Rack
-from models.ops import OPS
 
 BY = ("role", "intensity")
 ROLES = ("attention", "ffn", "embed", "head")  # last parts of module paths: scopes below them are theirs
@@ -59,7 +56,8 @@ class Split:
     def __str__(self) -> str:
         first = self.hops[0]
         lines = [
-            f"split: {len(self.hops)} hops of {self.rows} rows, {_gb(self.weight_bytes)} of weights on the LPUs",
+            f"split: {len(self.hops)} hops of {self.rows} rows",
+            f"  LPUs: {_gb(self.weight_bytes)} of weights",
             f"  GPUs: {len(self.gpu_nodes)} nodes, {_gb(self.gpu_weight_bytes)} of weights, "
             f"{_gb(self.kv_bytes)} of KV",
         ]
@@ -109,8 +107,8 @@ def split(graph: Graph, *, by: str = "role", role: str = "ffn", threshold: float
         hops=hops,
         rows=graph.batch,
         gpu_nodes=tuple(node.index for node in stays),
-        gpu_weight_bytes=_bytes(graph, stays, "param"),
-        kv_bytes=_bytes(graph, stays, "cache"),
+        gpu_weight_bytes=bytes_of(graph, stays, "param"),
+        kv_bytes=bytes_of(graph, stays, "cache"),
     )
 
 
@@ -142,16 +140,6 @@ def module_of(path: str, roles: Iterable[str]) -> str:
     parts = path.split(".")
     ends = [i for i, part in enumerate(parts) if part in roles]
     return ".".join(parts[: ends[0] + 1]) if ends else path
-
-
-def intensity(graph: Graph, nodes: Iterable[Node]) -> float:
-    """FLOP per byte of these nodes; a KV cache counts all of its bytes."""
-    flops, moved = 0, 0
-    for node in nodes:
-        operands = _operands(graph, node)
-        flops += OPS[node.op].flops(*operands, **node.attributes)
-        moved += OPS[node.op].bytes(*operands, **node.attributes)
-    return flops / max(moved, 1)
 
 
 def _intense(graph: Graph, modules: dict[str, list[Node]], threshold: float) -> list[str]:
@@ -245,8 +233,8 @@ def _hop(graph: Graph, name: str, module: list[Node]) -> Hop:
         wire_up=wire_up,
         down_bytes=graph.batch * width(source) * BYTES[wire_down],
         up_bytes=graph.batch * width(result) * BYTES[wire_up],
-        weight_bytes=_bytes(graph, nodes, "param"),
-        flops=sum(OPS[n.op].flops(*_operands(graph, n), **n.attributes) for n in nodes),
+        weight_bytes=bytes_of(graph, nodes, "param"),
+        flops=flops(graph, nodes),
     )
 
 
@@ -258,30 +246,6 @@ def _rounding(graph: Graph, last: Node) -> list[Node]:
 
 def _holds_kv(graph: Graph, nodes: Iterable[Node]) -> bool:
     return any(graph.values[view.value].kind == "cache" for node in nodes for view in node.inputs)
-
-
-def _bytes(graph: Graph, nodes: Iterable[Node], kind: str) -> int:
-    """Bytes of all values of a kind that these nodes read."""
-    read = {view.value for node in nodes for view in node.inputs if graph.values[view.value].kind == kind}
-    shaped = [_whole(graph, value) for value in sorted(read)]
-    return sum(array.size * array.dtype.itemsize for array in shaped)
-
-
-def _whole(graph: Graph, value: int) -> ShapedArray:
-    return ShapedArray(graph.values[value].shape, np.dtype(graph.values[value].dtype))
-
-
-def _operands(graph: Graph, node: Node) -> list[ShapedArray]:
-    """The operands with the shapes that the op saw: activations as its result, or rows of features."""
-    return [_operand(graph, node, view) for view in node.inputs]
-
-
-def _operand(graph: Graph, node: Node, view: View) -> ShapedArray:
-    whole, like = _whole(graph, view.value), graph.values[node.outputs[0]]
-    if graph.values[view.value].kind != "node":
-        return whole
-    same = width(like) == view.width and len(like.shape) > 1
-    return ShapedArray(like.shape if same else (graph.batch, view.width), whole.dtype)
 
 
 def _name(graph: Graph, value: int) -> str:

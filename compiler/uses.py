@@ -231,6 +231,7 @@ class _Book:
         self.templates: list[Template] = []
         self._needs: dict[tuple[str, int], np.ndarray] = {}
         self._by_key: dict[tuple[str, int, tuple[int, ...], bytes, int], list[int]] = {}
+        self._hops: dict[tuple[str, tuple[int, ...]], Use] = {}
 
     def use(
         self,
@@ -248,7 +249,10 @@ class _Book:
 
     def hop(self, block: ModelBlock, chips: tuple[int, ...]) -> Use:
         """The hop on `chips`, its result going to the host lanes."""
-        return self._use(block, chips, (), (), np.zeros((0, 0), bool), 0)
+        if (block.kind, chips) not in self._hops:
+            found = self._use(block, chips, (), (), np.zeros((0, 0), bool), 0)
+            self._hops[block.kind, chips] = found
+        return replace(self._hops[block.kind, chips], block=block)
 
     def _use(
         self,

@@ -14,6 +14,7 @@ from compiler.program import LOADS, Loads, Program
 from lpu.check_accumulators import accumulators
 from lpu.check_cycles import cycles
 from lpu.check_findings import RULES, Findings, HazardError, Report, Violation, tag
+from lpu.check_host import host
 from lpu.check_lanes import lanes
 from lpu.check_loads import Preloads, by_chip, whole
 from lpu.check_meaning import meaning, tagged
@@ -80,6 +81,7 @@ def _check(
     if cycles_stated is not None:
         tagged(findings, found)
         _length(findings, cycles_stated)
+    host(findings, machine, manifest, found)
     _carried(findings)
     _numbered(findings, machine)
     if not sum(findings.counts):

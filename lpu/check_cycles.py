@@ -87,6 +87,8 @@ def _time(op: Op, n: np.ndarray, k: Kernel, words: Any, m: Machine) -> tuple[Any
         return k["sequences"] * max(_up(install, m.plane_bytes), streamed), m.mxm_fill
     if op in (Op.KVIN, Op.KVOUT):
         return words * k["host_slot"], 0
+    if op in (Op.TAKE, Op.GIVE):
+        return (_up(n, 2) if k["wire"] == "fp8" else n) * m.rows * k["host_slot"], 0
     count, passes = _VXM[op]
     hold = np.maximum(_up(_lanes(count, n, k) * m.rows, _D) * passes, _up(words, _VXM_WORDS))
     return hold, m.vxm_latency + (m.lane_reduce if op in _REDUCES else 0)

@@ -17,7 +17,7 @@ def lanes(findings: Findings, machine: Machine, manifest: Mapping[str, Any], gro
     if machine.kind not in MOVES:
         return
     try:
-        slot = _slot(manifest["bridge"], manifest["clock_hz"])
+        slot = slot_of(manifest["bridge"], manifest["clock_hz"])
         tokens = int(manifest["tokens"])
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         what = f"manifest: {type(error).__name__}: {error}"
@@ -47,7 +47,7 @@ def lanes(findings: Findings, machine: Machine, manifest: Mapping[str, Any], gro
     )
 
 
-def _slot(bridge: Mapping[str, Any], clock_hz: int) -> int:
+def slot_of(bridge: Mapping[str, Any], clock_hz: int) -> int:
     """Cycles of one word over the lane of one LPU, when the lanes of all share the rack's bridges."""
     rate = min(bridge["lpu_bytes_per_second"], bridge["rack_bytes_per_second"] // bridge["rack_lpus"])
     return (WORD_BYTES * clock_hz + rate - 1) // rate

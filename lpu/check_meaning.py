@@ -61,7 +61,8 @@ def meaning(findings: Findings, machine: Machine, groups: list[Group], left: np.
 def tagged(findings: Findings, groups: list[Group]) -> None:
     """Every result and operand of a whole program says what it is, RoPE's table excepted."""
     for op, kernel, rows in groups:
-        names = {operand.column for operand in READS[op]} | ({"dst"} if op is not Op.KVOUT else set())
+        nowhere = op in (Op.GIVE, Op.KVOUT)
+        names = {operand.column for operand in READS[op]} | (set() if nowhere else {"dst"})
         if op is Op.ROPE or (op in (Op.WB, Op.RED) and wide(kernel)):
             names -= {"src2"}
         for name in sorted(names):

@@ -23,7 +23,7 @@ _DELAYS = ("mxm_fill_cycles", "vxm_latency_cycles", "lane_reduce_cycles")
 class Machine:
     """The numbers of the manifest that the rules need. `link[chip * chips + peer]` is an index or -1.
 
-    kind: "step", or "ingest" or "egress" of what moves KV over the host lanes and leaves no token.
+    kind: "step"; or what leaves no token: "hops", and "ingest" or "egress" of KV over the host lanes.
     """
 
     kind: str
@@ -79,7 +79,7 @@ class Machine:
             raise ValueError("weight_install_frac: a plane installs less than one byte per cycle")
         logits = np.array(manifest["logits"], np.int64).reshape(-1, 3)
         kind = manifest.get("kind", "step")
-        token = np.array(manifest["token"], np.int64).reshape(int(kind not in MOVES), 2)
+        token = np.array(manifest["token"], np.int64).reshape(int(kind == "step"), 2)
         return Machine(
             kind=kind,
             chips=chips,
@@ -135,10 +135,17 @@ _NEEDS: dict[Op, tuple[str, ...]] = {
     Op.RED: ("parts",),
     Op.KVIN: _MOVED,
     Op.KVOUT: _MOVED,
+    Op.TAKE: ("wire", "host_slot"),
+    Op.GIVE: ("wire", "host_slot"),
 }
 _ATTENTION_OPS = (Op.KVW, Op.QK, Op.SMAX, Op.EXP, Op.PV, Op.AOUT, Op.ASUM, Op.AEND)
 _OVER = (Op.KVIN, Op.KVOUT)
-_WORDS_OF = {"kv": ("fp16", "fp8"), "input": ("f32", "fp16", "f16"), "wide": (True, False)}
+_WORDS_OF = {
+    "kv": ("fp16", "fp8"),
+    "input": ("f32", "fp16", "f16"),
+    "wide": (True, False),
+    "wire": ("fp8", "fp16", "f32"),
+}
 _F16_LANES = 160
 _PIECE = 1 << 15  # rows of a group
 # Rows whose n is a chunk or nothing may have n = 0; a plane has 320 columns, so MM and WB at most 4 lines.

@@ -32,15 +32,11 @@ Bridge = Annotated[
 Gemm = Annotated[
     str, typer.Option("--gemm", help="The GPUs' weights and products: w8a16, bf16, fp8 or nvfp4.")
 ]
-By = Annotated[
-    str, typer.Option("--split", help="afd: the LPUs' share by role (FFNs) or by intensity.")
-]
+By = Annotated[str, typer.Option("--split", help="afd: the LPUs' share by role (FFNs) or by intensity.")]
 Threshold = Annotated[
     float | None, typer.Option("--threshold", help="afd: FLOP per byte from which on the LPUs do it.")
 ]
-Down = Annotated[
-    str | None, typer.Option("--ffn-down", help="afd: FFN inputs cross as fp16, or fp8.")
-]
+Down = Annotated[str | None, typer.Option("--ffn-down", help="afd: FFN inputs cross as fp16, or fp8.")]
 Up = Annotated[str | None, typer.Option("--ffn-up", help="afd: FFN results cross as f32, or fp16.")]
 
 

@@ -32,8 +32,8 @@ class Dataflow:
     drain: write-back of each MM row, else -1.
     region: KV region of each row, else -1; append: the KVW row of each region; region_at: its chip and word.
     level: longest path from the inputs, one for an MM and its write-back; -1 for transfers.
-    logits, logits_at: written line and padded vocabulary line of each logits line; token: a written line, -1
-    for a hop, whose TAKE rows say in src3 which lines of its message they take, and GIVE rows those they give.
+    logits, logits_at: written line and padded vocabulary line of each logits line; token: a written line, or
+    -1 for a hop: its TAKE and GIVE rows name in src3 the lines of its message and of its answer.
     """
 
     columns: Columns

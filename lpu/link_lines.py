@@ -177,7 +177,7 @@ def write_spans(columns: Columns, parts: Parts, batch: int) -> Spans:
 def resolve(
     columns: Columns, reads: tuple[Spans, Spans], writes: Spans, manifest: Mapping[str, Any]
 ) -> tuple[Lines, np.ndarray]:
-    """Find the write of every read line; also those of `manifest` outputs (logits, then the token, if any)."""
+    """Find the write of every read line; also those of `manifest` outputs: logits, then the token, if any."""
     batch, regions = manifest["rows"], np.array(manifest["regions"], np.int64).reshape(-1, 3, 2)
     holder = np.where(columns.op <= Op.FORWARD, columns.peer, columns.chip)
     _check_form(columns, (*reads, writes), holder, regions, batch)

@@ -77,8 +77,8 @@ def message_of(hop: Hop, message: Any) -> Array:
         exact = decode_e4m3(codes).astype(F16) == message
         if not bool(exact.all()):
             raise MachineError(
-                f"run: {int((~exact).sum())} of {message.size} values of the message to {hop.name} are no e4m3 "
-                "values, its wire is fp8. Round them with round8."
+                f"run: {int((~exact).sum())} of {message.size} values of the message to {hop.name} are not "
+                "e4m3, its wire is fp8. Round them with round8."
             )
         return codes
     return message
@@ -134,7 +134,7 @@ def execute_hop(
     answer: Array,
     message: Array,
 ) -> tuple[Array, Array]:
-    """(answer [rows, width], whether all of it is finite); the message lies in the fp16 pool from row 1 on."""
+    """(answer [rows, width], whether all of it is finite); the message is the fp16 pool from row 1 on."""
     rows = layout.batch
     if wires[0] == "fp8":
         message = decode_e4m3(message).astype(F16)

@@ -1,0 +1,61 @@
+"""Hops of small models behind a bridge, compiled for tests."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from pairs import source
+
+from compiler.hops import compile_hops
+from compiler.isa import TAG_SHIFT, Columns
+from compiler.options import CompileOptions
+from compiler.program import HOPS, Program
+from compiler.split import Split
+from fabric.bridge import BridgeSpec
+from fabric.rack import load_rack
+from lpu.check import Report, check_columns
+from models import ops
+from models.config import TransformerConfig
+from models.step import Step, llama_step
+
+BRIDGE = BridgeSpec(
+    name="for tests",
+    lpu_bytes_per_second=12_500_000_000,
+    rack_bytes_per_second=3_200_000_000_000,
+    rack_lpus=256,
+    latency_ns=4_000,
+)  # the rates of spectrum-x
+
+
+def hopped(
+    config: TransformerConfig, rack: str, rows: int = 1, by: str = "role", **options: Any
+) -> tuple[Step, Program, Split]:
+    """(the step, the program of its FFN hops, the split) for so many rows."""
+    step = llama_step(config, batch=rows, context=80)
+    return step, *compile_hops(
+        source(step, (80,)), load_rack(rack), CompileOptions(**options), BRIDGE, by=by
+    )
+
+
+def contract_ffn(config: TransformerConfig, weights: dict[str, np.ndarray], layer: int, x: Array) -> Array:
+    """What the FFN of a layer makes of its normalised input [rows, hidden], before the residual sum."""
+
+    def product(a: Array, name: str) -> Array:
+        at = f"layers.{layer}.ffn.{name}"
+        return ops.matmul(a, jnp.asarray(weights[f"{at}.codes"]), jnp.asarray(weights[f"{at}.exponent"]))
+
+    y = product(ops.glu(product(x, "gate"), product(x, "up"), activation=config.activation), "down")
+    return ops.round16(y) if config.ffn_up == "fp16" else y
+
+
+def checked(program: Program, columns: Columns, **manifest: Any) -> Report:
+    """The report on columns in place of the program's, with some of the manifest replaced."""
+    return check_columns(
+        program.manifest | manifest, program.loads(), columns, program.manifest["cycles"][str(HOPS)]
+    )
+
+
+def line(tag: int) -> int:
+    """The line that a tag names."""
+    return tag & ((1 << TAG_SHIFT) - 1)
