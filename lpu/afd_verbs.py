@@ -21,7 +21,7 @@ from lpu.afd_report import AfdReport
 from lpu.afd_sweep import RatioSweep, ratio_sweep
 from lpu.document import FileError
 from lpu.files import read_bridge, read_rack
-from lpu.folder import Progress, quiet
+from lpu.folder import Progress, quiet, save_program
 from lpu.gpu import GemmFormat
 from lpu.load import OpenModel, of_micro_batch
 from lpu.opening import Model, open_model
@@ -47,13 +47,14 @@ def afd(
     drafter: Model | None = None,
     run: bool = False,
     kv_cache: str | Path | None = None,
+    output: str | Path | None = None,
     progress: Progress = quiet,
     **chosen: Any,
 ) -> AfdReport:
     """What `lpu afd` reports of a request. run: execute the math too and compare its bits with the model's.
 
     kv_cache: a folder of prefixes' KV that a run in mode pd begins with and leaves. `chosen` goes to
-    `open_model`; contexts are the ends of the turns if not given.
+    `open_model`; contexts are the ends of the turns if not given. output: a folder for the LPUs' program.
     Raises FileError, CompileError, HazardError, LinkError or MachineError.
     """
     options = options or AfdOptions()
@@ -73,6 +74,8 @@ def afd(
     _check_use(options.mode, drafter is not None, run, kv_cache is not None)
     store = _opened_cache(opened, kv_cache) if kv_cache is not None else None
     report, program = modes.afd(opened, request, beside, options, small, progress)
+    if output is not None:
+        save_program(program, output)
     if not run:
         return report
     found = spoken(

@@ -33,9 +33,7 @@ def hopped(
 ) -> tuple[Step, Program, Split]:
     """(the step, the program of its FFN hops, the split) for so many rows."""
     step = llama_step(config, batch=rows, context=80)
-    return step, *compile_hops(
-        source(step, (80,)), load_rack(rack), CompileOptions(**options), BRIDGE, by=by
-    )
+    return step, *compile_hops(source(step, (80,)), load_rack(rack), CompileOptions(**options), BRIDGE, by=by)
 
 
 def contract_ffn(config: TransformerConfig, weights: dict[str, np.ndarray], layer: int, x: Array) -> Array:
