@@ -48,11 +48,16 @@ def compile_hops(
     found = split(graph, by=by, role=role, threshold=threshold)
     blocks = hop_blocks(graph, found)
 
-    def scheduled(tp: int) -> Scheduled:
-        plan = _plan(graph, found, rack, bridge)
+    def scheduled(tp: int, detours: bool) -> Scheduled:
+        plan = replace(_plan(graph, found, rack, bridge), detours=detours)
         return schedule_blocks(plan, blocks, rack, replace(options, tp=tp), progress)
 
-    chosen = fastest(rack, scheduled) if options.tp is None else scheduled(options.tp)
+    if options.tp is None:  # detours cost most of the compile time: the search goes without them
+        search = fastest(rack, lambda tp: scheduled(tp, False))
+        assert search.options.tp is not None
+        chosen = replace(scheduled(search.options.tp, True), search=search.search)
+    else:
+        chosen = scheduled(options.tp, True)
     progress("assemble", 0, 1)
     return _assembled(source.model, found, rack, bridge, chosen, sram_map(rack, chosen)), found
 

@@ -23,18 +23,7 @@ from fabric.link import ns_to_cycles
 
 _REGION = ("head_dim", "kv", "kv_words", "kv_stride", "cached", "capacity")
 _KEPT = (
-    *(
-        "schema",
-        "versions",
-        "model",
-        "options",
-        "groups",
-        "rows",
-        "sequences",
-        "chunk",
-        "prefill",
-        "capacity",
-    ),
+    *("schema", "versions", "model", "options", "groups", "rows", "sequences", "chunk", "capacity"),
     *("regions", "vocab", "rack", "chips", "chip_name", "clock_hz", "chip", "forward_cycles", "levels"),
     "links",
 )
@@ -236,6 +225,7 @@ def _program(
         "sources": decode["sources"] + of_bridge,
         "kernels": kernels,
         "slots": slots,
+        "prefill": 0,
         "logits": [],
         "token": [],
         "cycles": {str(context): max(ends)},

@@ -38,6 +38,7 @@ LOWER: dict[str, Callable[[Lowering, Node], None]] = {
     "add": lower_add,
     "argmax": lower_argmax,
 }
+ELSEWHERE = ("round8",)  # ops that GPUs alone do, beside the hops of a divided model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +104,8 @@ def lower(
             raise UnsupportedOpError(
                 "lower",
                 f"{node.path}: {node.op} ({node.source})",
-                "no rows are known for this op",
-                "Use another op.",
+                "only GPUs do it, where the model is divided" if node.op in ELSEWHERE else "has no rows",
+                "Use lpu afd --mode afd." if node.op in ELSEWHERE else "Use another op.",
             )
     result = low.where[View(value=block.result, start=0, width=width(plan.graph.values[block.result]))][0]
     if block.wire:

@@ -163,7 +163,7 @@ def _pd(
         Figure(
             name="LPU cycles per token",
             value=max(map(int, program.manifest["cycles"].values())),
-            unit="cycles",
+            unit="cycles, longest bucket",
             basis="exact",
         ),
         Figure(name="hand-over hidden", value=100 * hidden, unit="% of its time", basis="modelled"),
@@ -228,7 +228,7 @@ def _afd_figures(request: Request, pace: Pace, hops: HopTimes) -> tuple[Figure, 
         Figure(name="link down", value=crossing * hops.down_bytes, unit="bytes a step", basis="exact"),
         Figure(name="link up", value=crossing * hops.up_bytes, unit="bytes a step", basis="exact"),
         Figure(name="wires", value=f"{hops.wire_down} down, {hops.wire_up} up", unit="", basis="exact"),
-        Figure(name="LPU cycles per token", value=m * sum(hops.cycles), unit="cycles", basis="exact"),
+        Figure(name="LPU cycles per step", value=m * sum(hops.cycles), unit="cycles", basis="exact"),
     )
 
 

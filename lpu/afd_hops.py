@@ -204,7 +204,7 @@ def warnings(found: Pace, batch: int) -> list[str]:
     layers: Sequence[Stages] = found.plan.layers
     slot = Fraction(found.alone, 3 * len(layers))
     out += [
-        f"dead zone (stage budget: a third of the GPUs' own layer): {text}"
+        f"{text}, if a stage may take a third of the GPUs' own layer"
         for text in closed_forms.dead_zone(layers[len(layers) // 2], int(slot))
     ]
     return out

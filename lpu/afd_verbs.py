@@ -21,7 +21,7 @@ from lpu.afd_report import AfdReport
 from lpu.afd_sweep import RatioSweep, ratio_sweep
 from lpu.document import FileError
 from lpu.files import read_bridge, read_rack
-from lpu.folder import Progress, quiet
+from lpu.folder import Progress, quiet, save_program
 from lpu.gpu import GemmFormat
 from lpu.load import OpenModel, of_micro_batch
 from lpu.opening import Model, open_model
@@ -47,13 +47,14 @@ def afd(
     drafter: Model | None = None,
     run: bool = False,
     kv_cache: str | Path | None = None,
+    output: str | Path | None = None,
     progress: Progress = quiet,
     **chosen: Any,
 ) -> AfdReport:
     """What `lpu afd` reports of a request. run: execute the math too and compare its bits with the model's.
 
     kv_cache: a folder of prefixes' KV that a run in mode pd begins with and leaves. `chosen` goes to
-    `open_model`; contexts are the ends of the turns if not given.
+    `open_model`; contexts are the ends of the turns if not given. output: a folder for the LPUs' program.
     Raises FileError, CompileError, HazardError, LinkError or MachineError.
     """
     options = options or AfdOptions()
@@ -61,7 +62,8 @@ def afd(
     if not chosen.get("context"):
         ends = (request.before(turn + 1) for turn in range(request.turns))
         chosen = chosen | {"context": tuple(dict.fromkeys(ends))}
-    opened = open_model(model, **chosen | {"batch": request.batch})
+    given: dict[str, Any] = chosen | {"batch": request.batch}
+    opened = open_model(model, **given)
     if max(opened.contexts) < request.context:
         raise FileError(
             f"request: its turns come to {request.context} tokens, --context ends at {max(opened.contexts)}."
@@ -72,6 +74,8 @@ def afd(
     _check_use(options.mode, drafter is not None, run, kv_cache is not None)
     store = _opened_cache(opened, kv_cache) if kv_cache is not None else None
     report, program = modes.afd(opened, request, beside, options, small, progress)
+    if output is not None:
+        save_program(program, output)
     if not run:
         return report
     found = spoken(
@@ -112,22 +116,23 @@ def ratios(
     The tp of the hops is searched at the fewest rows if the options leave it open.
     Raises FileError, and CompileError where no point at all can be made.
     """
-    opened = open_model(model, **chosen | {"batch": 1, "context": (kv_tokens,)})
+    given: dict[str, Any] = chosen | {"batch": 1, "context": (kv_tokens,)}
+    opened = open_model(model, **given)
     sides = [_beside(rack, gpu, count, bridge, gemm) for count in gpus]
     shares = [side.share(opened) for side in sides]
     rows = sorted({batch // m for batch in batches for m in micro_batches if batch % m == 0})
     if not rows:
         raise FileError(f"ratios: no batch of {list(batches)} divides into {list(micro_batches)} parts.")
-    machine, link, given = sides[0].rack, sides[0].bridge, options or CompileOptions()
-    if given.tp is None:
-        first, _ = compile_hops(of_micro_batch(opened, rows[0]).source(), machine, given, link)
-        given = replace(given, tp=int(first.manifest["options"]["tp"]))
+    machine, link, plan = sides[0].rack, sides[0].bridge, options or CompileOptions()
+    if plan.tp is None:
+        first, _ = compile_hops(of_micro_batch(opened, rows[0]).source(), machine, plan, link)
+        plan = replace(plan, tp=int(first.manifest["options"]["tp"]))
 
     @cache
     def hops(count: int) -> tuple[HopTimes, int] | CompileError:
         progress("hops", rows.index(count), len(rows))
         try:
-            program, split = compile_hops(of_micro_batch(opened, count).source(), machine, given, link)
+            program, split = compile_hops(of_micro_batch(opened, count).source(), machine, plan, link)
         except CompileError as error:
             return error
         return hop_times(program, split), lpus_of(program)

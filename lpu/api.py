@@ -31,6 +31,7 @@ from lpu.files import read_rack
 from lpu.folder import Progress, check_program, quiet
 from lpu.folder import load_prefill as load_prefill
 from lpu.folder import load_program as load_program
+from lpu.folder import load_step as load_step
 from lpu.folder import save_program as save_program
 from lpu.generate import Generation, check_room, generate
 from lpu.load import OpenModel

@@ -95,6 +95,9 @@ def afd(
         str | None,
         typer.Option("--kv-cache", help="pd with --run: a folder of KV to begin with and leave."),
     ] = None,
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", help="Folder to write the LPUs' program into.")
+    ] = None,
     trace: Annotated[str | None, typer.Option("--trace", help="Write a Perfetto trace here.")] = None,
     no_check: NoCheck = False,
     json: Json = False,
@@ -146,6 +149,7 @@ def afd(
             drafter=drafter,
             run=run,
             kv_cache=kv_cache,
+            output=output,
             progress=bar,
             **chosen,
         )

@@ -183,13 +183,15 @@ def _sweep(
 
 def check(program: ProgramFolder, json: Json = False, debug: Debug = False) -> None:
     """Check a program against the rules of the machine, without the compiler (exit 4 if it breaks one)."""
+    from lpu.check_handover import check_handover
     from lpu.check_pair import pair
-    from lpu.folder import check_program, load_prefill, load_program
+    from lpu.folder import check_program, load_handover, load_prefill, load_program
     from lpu.show_program import check_body
 
     terminal = TERMINAL.get()
     loaded = load_program(program)
     long = load_prefill(program, loaded)
+    ingest, egress = load_handover(program)
     with progress() as bar:
         reports = check_program(loaded, bar)
         long_reports = check_program(long, bar, "check prefill") if long else {}
@@ -197,10 +199,14 @@ def check(program: ProgramFolder, json: Json = False, debug: Debug = False) -> N
         terminal.say(f"{report} (context {bucket})")
     for bucket, report in long_reports.items():
         terminal.say(f"{report} (prefill, context {bucket})")
-    image = pair(loaded, long) if long else None
-    if image:
-        terminal.say("image       one for both programs" if image.ok else str(image))
-    ok = all(report.ok for report in (*reports.values(), *long_reports.values(), *([image] if image else ())))
+    image = [pair(loaded, long)] if long else []
+    moved = [report for one in (ingest, egress) if one for report in check_program(one).values()]
+    moved += [check_handover(loaded, ingest, egress)] if ingest else []
+    for one in moved:
+        terminal.say(f"{one} (hand-over of KV)")
+    for one in image:
+        terminal.say("image       one for both programs" if one.ok else str(one))
+    ok = all(report.ok for report in (*reports.values(), *long_reports.values(), *image, *moved))
     terminal.say(f"verdict     {'legal' if ok else 'broken'}, digest {loaded.manifest['digest']}")
     terminal.result(
         {
@@ -217,13 +223,13 @@ def check(program: ProgramFolder, json: Json = False, debug: Debug = False) -> N
 
 def report(program: ProgramFolder, json: Json = False, debug: Debug = False) -> None:
     """What a program keeps busy: units, links, SRAM, and the bounds beside its cycles."""
-    from lpu.folder import load_prefill, load_program
+    from lpu.folder import load_prefill, load_step
     from lpu.report import occupancy
     from lpu.show_program import prefill_body, program_body, show_prefill, show_program
     from lpu.throughput import throughput
 
     terminal = TERMINAL.get()
-    loaded = load_program(program)
+    loaded = load_step(program)
     long = load_prefill(program, loaded)
     show_program(terminal, loaded)
     if long:
@@ -249,11 +255,11 @@ def bounds(program: ProgramFolder, json: Json = False, debug: Debug = False) -> 
     """Lower bounds on the cycles of a program, the largest of them beside what it takes."""
     from compiler.bounds import bounds as bounds_of
     from compiler.chain import chain_totals, chains
-    from lpu.folder import load_program
+    from lpu.folder import load_step
     from lpu.report import chain_line
 
     terminal = TERMINAL.get()
-    loaded = load_program(program)
+    loaded = load_step(program)
     rows: list[dict[str, Any]] = []
     for bucket in loaded.manifest["contexts"]:
         rows += [

@@ -75,7 +75,7 @@ def run(
         if is_program(program):
             refuse(rack=rack, tp=tp, pp=pp, cp=cp, layout=layout, placement=placement, seed=seed)
             refuse(batch=batch, context=contexts, kv=kv, prefill=prefill)
-            made = api.load_program(program)
+            made = api.load_step(program)
             long = api.load_prefill(program, made)
             model = api.reopen(made.manifest, weights)
         else:

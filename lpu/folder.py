@@ -9,6 +9,8 @@ from pathlib import Path
 
 from compiler.program import Program, load, save
 from lpu.check import Report, check
+from lpu.check_rows import MOVES
+from lpu.document import FileError
 from lpu.files import atomic_folder
 
 PREFILL, INGEST, EGRESS = "prefill", "ingest", "egress"
@@ -49,6 +51,17 @@ def save_into(
 def load_program(folder: str | Path) -> Program:
     """Read a program folder. Raises ProgramError if it is not whole or was altered."""
     return load(Path(folder))
+
+
+def load_step(folder: str | Path) -> Program:
+    """Read the folder of a program that computes, not one that moves KV. Raises ProgramError or FileError."""
+    program = load_program(folder)
+    if (kind := program.manifest.get("kind")) in MOVES:
+        raise FileError(
+            f"{folder}: this program moves KV ({kind}) and computes no step. "
+            "Give the program folder that it lies in."
+        )
+    return program
 
 
 def load_prefill(folder: str | Path, decode: Program) -> Program | None:

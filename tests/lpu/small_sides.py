@@ -1,6 +1,7 @@
 """Small models for the GPU's side, drafting and the prefix cache: opened once, their steps compiled once."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from flax import nnx
 
 from lpu import api
 from lpu.decoders import reference_decode
-from lpu.generate import Decode
+from lpu.generate import Decode, Generation, generate
 from lpu.gpu_side import GpuSide
 from lpu.load import OpenModel
 from models.config import TransformerConfig
@@ -31,15 +32,30 @@ def opened(batch: int = 1, kv: str = "fp16", seed: int = 0, context: int = CONTE
 
 
 @functools.cache
-def side(batch: int = 1, kv: str = "fp16", seed: int = 0, copy: int = 0) -> GpuSide:
-    """Shared by tests: what one leaves in the KV must not matter to the next. copy: with KV of its own."""
+def _side(batch: int, kv: str, seed: int, copy: int) -> GpuSide:
     return GpuSide(opened(batch, kv, seed), chunk=8)
 
 
+def side(batch: int = 1, kv: str = "fp16", seed: int = 0, copy: int = 0) -> GpuSide:
+    """Shared by tests, with junk in all of its KV: nothing can be right by what lay there.
+
+    copy: another one with KV of its own.
+    """
+    gpu, rng = _side(batch, kv, seed, copy), np.random.default_rng(1)
+    for sequence in range(batch):
+        k, v = (rng.integers(0, 0x38, part.shape) for part in gpu.kv(sequence, 0, CONTEXT))
+        gpu.put_kv(sequence, 0, *(part.astype(np.uint8 if kv == "fp8" else np.float16) for part in (k, v)))
+    return gpu
+
+
 @functools.cache
-def reference(batch: int = 1, kv: str = "fp16") -> Decode:
-    """The reference, one token at a time; shared as the sides are."""
-    return reference_decode(opened(batch, kv))
+def _reference(kv: str) -> Decode:
+    return reference_decode(opened(1, kv))
+
+
+def greedy(prompts: Sequence[Sequence[int]], count: int, kv: str = "fp16") -> list[Generation]:
+    """What the reference makes of each prompt, alone and one token at a time."""
+    return [generate(_reference(kv), [prompt], count, 1) for prompt in prompts]
 
 
 def ids(count: int, seed: int = 0) -> list[int]:

@@ -17,6 +17,7 @@ from compiler.program import Program, digest
 from fabric.catalog import bridge_spec
 from lpu.check import check, check_columns, require
 from lpu.check_handover import check_handover
+from lpu.cli import main
 from lpu.folder import load_handover, load_program, save_program
 
 BRIDGE = bridge_spec("spectrum-x")
@@ -233,3 +234,20 @@ def test_both_lie_beside_the_decode_program(
     assert [digest(p) for p in (ingest, egress)] == [p.manifest["digest"] for p in (found, back)]
     save_program(decode, tmp_path / "p", ingest=ingest)
     assert load_handover(tmp_path / "p")[1] is None
+
+
+def test_the_command_line_checks_them_too_and_computes_nothing_with_them(
+    decode: Program, ingest: Program, egress: Program, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_program(decode, tmp_path / "p", ingest=ingest, egress=egress)
+    assert main(["check", str(tmp_path / "p")]) == 0
+    assert capsys.readouterr().out.count("8 rows, all 8 rules hold (hand-over of KV)") == 3
+    for verb in ("run", "report", "bounds"):
+        assert main([verb, str(tmp_path / "p" / "ingest")]) == 2
+        assert "moves KV (ingest) and computes no step. Give the program folder" in capsys.readouterr().err
+    assert main(["check", str(tmp_path / "p" / "egress")]) == 0
+    broken = without(2)(ingest)
+    save_program(decode, tmp_path / "q", ingest=edited(broken, digest=digest(broken)))
+    capsys.readouterr()
+    assert main(["check", str(tmp_path / "q")]) == 4
+    assert "no row moves the KV region" in capsys.readouterr().out

@@ -1,8 +1,6 @@
-from typing import Any
-
 import numpy as np
 import pytest
-from small_sides import CONTEXT, VOCAB, ids, reference, side
+from small_sides import CONTEXT, VOCAB, greedy, ids, side
 
 from lpu.generate import generate
 from lpu.image import MachineError
@@ -10,21 +8,13 @@ from lpu.image import MachineError
 TOKENS = 21
 
 
-def by_reference(batch: int, kv: str, lines: list[list[int]]) -> np.ndarray:
-    """Logits [batch, tokens, vocab] of the reference that takes one token at a time."""
-    decode = reference(batch, kv)
-    columns = np.array(lines, np.int32).T
-    out = [decode(column, np.full(batch, at, np.int32))[0] for at, column in enumerate(columns)]
-    return np.stack(out, axis=1)
-
-
 @pytest.mark.parametrize(("batch", "kv"), [(1, "fp16"), (1, "fp8"), (3, "fp16"), (3, "fp8")])
 def test_chunks_single_steps_and_rows_have_the_bits_of_the_reference(batch: int, kv: str) -> None:
     """Of 21 tokens 11 are prefilled in chunks of 8, then come 2 single steps and two steps of 4 rows."""
     lines = [ids(TOKENS, seed) for seed in range(batch)]
-    want = by_reference(batch, kv, lines)
+    want = np.stack([one.logits[0] for one in greedy(lines, 1, kv)])
     gpu, table = side(batch, kv), np.array(lines, np.int32)
-    found: list[list[Any]] = [[gpu.prefill(i, line[:11])] for i, line in enumerate(lines)]
+    prefilled = [gpu.prefill(i, line[:11]) for i, line in enumerate(lines)]
     for at in (11, 12):
         done = gpu.decode(table[:, at], np.full(batch, at))
         assert done.chosen.tolist() == want[:, at].argmax(axis=-1).tolist()
@@ -34,26 +24,32 @@ def test_chunks_single_steps_and_rows_have_the_bits_of_the_reference(batch: int,
         done = gpu.rows(table[:, first : first + 4], span)
         assert done.logits.tobytes() == want[:, first : first + 4].tobytes()
         assert done.chosen.tolist() == want[:, first : first + 4].argmax(axis=-1).tolist()
-    for i, (prefilled,) in enumerate(found):
-        assert prefilled.logits.tobytes() == want[i, :11].tobytes()
-        assert prefilled.chosen.tolist() == want[i, :11].argmax(axis=-1).tolist()
+    for done, logits in zip(prefilled, want[:, :11], strict=True):
+        assert done.logits.tobytes() == logits.tobytes()
+        assert done.chosen.tolist() == logits.argmax(axis=-1).tolist()
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 16, CONTEXT])
 def test_prompts_of_any_length_leave_the_same_kv_and_no_more(count: int) -> None:
     """Shorter than a chunk, equal to it, and as long as the context; the reference is single steps."""
     line = ids(count)
-    gpu, single = side(copy=1), side()
-    k, v = gpu.kv(0, 0, CONTEXT)
-    gpu.put_kv(0, 0, np.zeros_like(k), np.zeros_like(v))
-    logits = gpu.prefill(0, line).logits
+    gpu = side()
+
+    def clear() -> None:
+        k, v = gpu.kv(0, 0, CONTEXT)
+        gpu.put_kv(0, 0, np.zeros_like(k), np.zeros_like(v))
+
+    clear()
+    logits, chunked = gpu.prefill(0, line).logits, gpu.kv(0, 0, CONTEXT)
+    clear()
     for at, token in enumerate(line):
-        done = single.decode(np.array([token]), np.array([at]))
+        done = gpu.decode(np.array([token]), np.array([at]))
         assert done.logits[0].tobytes() == logits[at].tobytes()
-    for ours, theirs in zip(gpu.kv(0, 0, count), single.kv(0, 0, count), strict=True):
-        assert ours.shape == (2, count, 2, 16)
+    for ours, theirs in zip(chunked, gpu.kv(0, 0, CONTEXT), strict=True):
+        assert ours.shape == (2, CONTEXT, 2, 16)
         assert ours.tobytes() == theirs.tobytes()
-    assert not any(rest.any() for rest in gpu.kv(0, count, CONTEXT))
+        assert ours[:, :count].any(axis=(0, 2, 3)).all()
+        assert not ours[:, count:].any()
 
 
 def test_a_sequence_is_prefilled_without_touching_its_neighbours() -> None:
@@ -68,15 +64,13 @@ def test_a_sequence_is_prefilled_without_touching_its_neighbours() -> None:
 
 @pytest.mark.parametrize("kv", ["fp16", "fp8"])
 def test_a_prefill_that_starts_from_moved_kv_has_the_bits_of_one_from_scratch(kv: str) -> None:
-    line = ids(20)
-    here, there = side(3, kv), side(1, kv)
-    whole = here.prefill(2, line)
-    k, v = here.kv(2, 0, 13)
-    there.prefill(0, ids(20, 9))
-    there.put_kv(0, 0, k, v)
-    rest = there.prefill(0, line[13:], 13)
+    line, gpu = ids(20), side(3, kv)
+    whole = gpu.prefill(2, line)
+    gpu.prefill(0, ids(20, 9))
+    gpu.put_kv(0, 0, *gpu.kv(2, 0, 13))
+    rest = gpu.prefill(0, line[13:], 13)
     assert rest.logits.tobytes() == whole.logits[13:].tobytes()
-    for ours, theirs in zip(there.kv(0, 0, 20), here.kv(2, 0, 20), strict=True):
+    for ours, theirs in zip(gpu.kv(0, 0, 20), gpu.kv(2, 0, 20), strict=True):
         assert ours.tobytes() == theirs.tobytes()
 
 
@@ -94,8 +88,10 @@ def test_kv_of_other_bits_changes_the_logits() -> None:
 def test_a_greedy_decode_is_that_of_the_reference() -> None:
     gpu = side(3)
     prompts = [ids(5), ids(2, 1), ids(9, 2)]
-    want = generate(reference(3), prompts, 6, 3)
-    assert generate(gpu.decode, prompts, 6, 3).digest == want.digest
+    found = generate(gpu.decode, prompts, 6, 3)
+    for want, tokens, logits in zip(greedy(prompts, 6), found.tokens, found.logits, strict=True):
+        assert tokens == want.tokens[0]
+        assert logits.tobytes() == want.logits[0].tobytes()
 
 
 def test_what_does_not_fit_is_refused_with_both_numbers() -> None:
