@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import SMALL
+from faults import FAULTS as FAULTS_OF_ROWS
 from handmade import change
 from hopped import checked, hopped
+from test_faults import same
 
 from compiler.isa import TAG_SHIFT, TAGS, Columns, Op
 from compiler.program import HOPS, Program
-from lpu.check import Report, check, require
+from lpu.check import Report, check, check_columns, require
+from lpu.link import LinkError, link
 from models.config import TransformerConfig
 
 WIDE = replace(SMALL, name="wide", hidden=640, ffn=960)
@@ -204,3 +207,22 @@ def test_a_step_takes_and_gives_nothing(program: Program) -> None:
     report = checked(program, program.expand(HOPS), kind="step", token=[0, 0])
     assert 0 in rules(report)
     assert any("names no hop" in v.message for v in report.violations)
+
+
+@pytest.mark.parametrize("name", FAULTS_OF_ROWS)
+def test_every_seeded_fault_in_a_hop_is_caught_or_provably_harmless(name: str) -> None:
+    made = hopped(replace(WIDE, hidden=1280), "quad", 2, tp=4, layout="2d")[1].hop(1)
+    columns, loads = made.expand(HOPS), made.loads()
+    flow, caught = link(made.manifest, loads, columns), 0
+    for seed in range(10):
+        faulty = FAULTS_OF_ROWS[name](columns, made.manifest, np.random.default_rng(seed))
+        if not check_columns(faulty.manifest, loads, faulty.columns).ok:
+            caught += 1
+            continue
+        try:
+            again = link(faulty.manifest, loads, faulty.columns)
+        except LinkError:
+            caught += 1
+            continue
+        assert same(again, flow), f"seed {seed}: unnoticed, and the dataflow differs"
+    assert caught >= 3
