@@ -68,7 +68,7 @@ def work(request: Request, policy: Policy, number: int) -> Work:
         return Work(prefix=known, prefilled=brings - 1 - known, handed=brings - 1, returned=0)
     again = request.new_tokens if policy == "recompute" else 0
     return Work(
-        prefix=before - 1 - again,
+        prefix=before - 1 - request.new_tokens,
         prefilled=brings + again,
         handed=brings,
         returned=request.new_tokens - again,
