@@ -10,19 +10,29 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compiler.cost import DRAIN, LINK, MXM, VXM, unit_class
+from compiler.cost import DRAIN, HOST_IN, HOST_OUT, LINK, MXM, VXM, unit_class
 from compiler.dataflow import edges
 from compiler.holds import holds
 from compiler.isa import Columns, Op
 from compiler.program import Program
 
-HOLDS = {LINK: "link slots", MXM: "MXM", DRAIN: "drains", VXM: "VXM"}
-RESULTS = {LINK: "link hops", MXM: "MXM fill", DRAIN: "MXM fill", VXM: "VXM latency"}
+HOST = "host lanes"
+HOLDS = {LINK: "link slots", MXM: "MXM", DRAIN: "drains", VXM: "VXM", HOST_IN: HOST, HOST_OUT: HOST}
+RESULTS = {
+    LINK: "link hops",
+    MXM: "MXM fill",
+    DRAIN: "MXM fill",
+    VXM: "VXM latency",
+    HOST_IN: HOST,
+    HOST_OUT: HOST,
+}
 WAITS = {
     LINK: "waits for lanes",
     MXM: "waits for planes",
     DRAIN: "waits for drains",
     VXM: "waits for chains",
+    HOST_IN: "waits for host lanes",
+    HOST_OUT: "waits for host lanes",
 }
 PARTS = tuple(dict.fromkeys((*RESULTS.values(), *HOLDS.values(), *WAITS.values())))
 

@@ -54,7 +54,6 @@ class Split:
         return sum(hop.weight_bytes for hop in self.hops)
 
     def __str__(self) -> str:
-        first = self.hops[0]
         lines = [
             f"split: {len(self.hops)} hops of {self.rows} rows",
             f"  LPUs: {_gb(self.weight_bytes)} of weights",
@@ -67,7 +66,7 @@ class Split:
             for hop in self.hops[:20]
         ]
         more = len(self.hops) - 20
-        return "\n".join([*lines, f"  ... and {more} more like {first.name}"] if more > 0 else lines)
+        return "\n".join([*lines, f"  ... and {more} more"] if more > 0 else lines)
 
 
 def split(graph: Graph, *, by: str = "role", role: str = "ffn", threshold: float | None = None) -> Split:
@@ -150,17 +149,15 @@ def _intense(graph: Graph, modules: dict[str, list[Node]], threshold: float) -> 
     if held := [name for name in chosen if name in kept]:
         most = max(kept.values())
         others = max((value for name, value in found.items() if name not in kept), default=0.0)
-        remedy = (
-            f"Use --mode pd or a threshold above {most:.2f}."
-            if others > most
-            else f"Use --mode pd or a role: at most {others:.2f} without a KV cache, no threshold parts them."
-        )
+        remedy = f"a threshold above {most:.2f}."
+        if others <= most:
+            remedy = f"a role: modules without a KV cache have at most {others:.2f}, no threshold parts them."
         raise CompileError(
             "split",
             f"module {held[0]}",
             f"its {found[held[0]]:.2f} FLOP/byte reach the threshold {threshold:g}, and it holds a KV cache, "
             "which stays on the GPUs in this mode",
-            remedy,
+            f"Use --mode pd or {remedy}",
         )
     if not chosen:
         most = max(found.values(), default=0.0)

@@ -11,7 +11,7 @@ from compiler.hops import compile_hops
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
 from compiler.program import HOPS, Program
-from compiler.split import Split
+from compiler.split import BY, Split
 from fabric.bridge import BridgeSpec
 from fabric.gpu import GpuSpec
 from fabric.rack import Rack
@@ -23,11 +23,13 @@ from lpu.afd_report import AfdReport, Figure
 from lpu.afd_sweep import LPUS_PER_RACK
 from lpu.check import require
 from lpu.confidence import by_confidence
+from lpu.document import FileError
 from lpu.folder import Progress, check_program, quiet
 from lpu.gpu import GemmFormat
 from lpu.gpu_share import GpuShare, share
 from lpu.load import OpenModel, of_micro_batch
 from lpu.request import Part, Request, picoseconds
+from lpu.turn import Turn
 from models.config import TransformerConfig
 
 MODES = ("pd", "afd", "draft")
@@ -61,7 +63,7 @@ class AfdOptions:
     policy: Policy = "recompute"
     micro_batches: int = 2
     dam: Dam = field(default_factory=Dam)
-    drafting: Drafting = field(default_factory=lambda: Drafting(drafts=4, acceptance=0.7))
+    drafting: Drafting = field(default_factory=Drafting)
     by: str = "role"
     threshold: float | None = None
     compile: CompileOptions = field(default_factory=CompileOptions)
@@ -71,9 +73,15 @@ class AfdOptions:
         for name, value, known in (
             ("--mode", self.mode, MODES),
             ("--kv-policy", self.policy, afd_pd.POLICIES),
+            ("--split", self.by, BY),
         ):
             if value not in known:
-                raise OptionError("afd", f"{name} {value}", "is unknown", f"Choose {', '.join(known)}.")
+                raise FileError(f"options: {name} is {value!r}, must be one of {', '.join(known)}.")
+        if (self.by == "intensity") != (self.threshold is not None):
+            raise FileError(
+                f"options: --split {self.by} with --threshold {self.threshold}: a threshold goes with "
+                "--split intensity, which needs one."
+            )
 
 
 def config_of(model: OpenModel) -> TransformerConfig:
@@ -98,17 +106,29 @@ def afd(
 ) -> tuple[AfdReport, Program]:
     """A request in time, and the program of the LPUs. model: for the batch and the context of the request.
 
-    Raises CompileError where a side does not fit, HazardError for a program that breaks a rule.
+    Raises FileError for a drafter that does not go with the model, CompileError where a side does not fit,
+    HazardError for a program that breaks a rule.
     """
+    if options.mode == "draft":
+        _check_drafter(model, drafter)
     gpus = beside.share(model)
     if options.mode == "pd":
         return _pd(model, request, beside, gpus, options, progress)
     gpus.require_fit(request.batch, request.context)
     if options.mode == "afd":
         return _afd(model, request, beside, gpus, options, progress)
-    if drafter is None:
-        raise OptionError("afd", "--mode draft", "needs a small model", "Give one with --drafter.")
+    assert drafter is not None
     return _draft(drafter, request, beside, gpus, options, progress)
+
+
+def _check_drafter(model: OpenModel, drafter: OpenModel | None) -> None:
+    if drafter is None:
+        raise FileError("options: --mode draft needs a small model. Give one with --drafter.")
+    if drafter.vocab != model.vocab:
+        raise FileError(
+            f"options: --drafter {drafter.name} has a vocabulary of {drafter.vocab} tokens, {model.name} one "
+            f"of {model.vocab}. Give two models of one tokenizer."
+        )
 
 
 def hop_times(program: Program, split: Split) -> HopTimes:
@@ -158,7 +178,6 @@ def _pd(
         *(Part(name=op.name, picoseconds=picoseconds(op.seconds), basis="modelled") for op in ops),
         Part(name="KV slot on the LPUs, behind it", picoseconds=slot, basis="exact"),
     )
-    hidden = 1 - handovers[-1].exposed / max(handovers[-1].ends)
     figures = (
         Figure(
             name="LPU cycles per token",
@@ -166,7 +185,12 @@ def _pd(
             unit="cycles, longest bucket",
             basis="exact",
         ),
-        Figure(name="hand-over hidden", value=100 * hidden, unit="% of its time", basis="modelled"),
+        Figure(
+            name="hand-over hidden",
+            value=100 * handovers[-1].hidden,
+            unit="% of its time",
+            basis="modelled",
+        ),
         Figure(name="KV of decoded tokens", value=options.policy, unit="", basis="exact"),
     )
     events = afd_trace.of_handover(handovers[-1], turns[-1].first[-1].picoseconds)
@@ -256,7 +280,7 @@ def _draft(
         ),
         Figure(
             name="GPUs alone",
-            value=gpus.step(request.batch, request.context) / 1e9,
+            value=gpus.step(request.batch, afd_draft.middle(request, request.turns - 1)) / 1e9,
             unit="ms a token",
             basis="modelled",
         ),
@@ -275,7 +299,7 @@ def _report(
     beside: Beside,
     gpus: GpuShare,
     program: Program,
-    turns: Sequence["afd_pd.Turn"],
+    turns: Sequence[Turn],
     layer: Sequence[Part],
     figures: Sequence[Figure],
     *,
@@ -312,8 +336,18 @@ def _report(
         layer=tuple(layer),
         figures=tuple(figures),
         boundary=pace.boundary if pace else None,
-        warnings=tuple(afd_hops.warnings(pace, request.batch)) if pace else (),
+        warnings=tuple(_warnings(gpus, request.batch, pace)),
         assumptions=by_confidence(sources),
         band=gpus.pool.spec.band,
         events=tuple(events),
     )
+
+
+def _warnings(gpus: GpuShare, batch: int, pace: Pace | None) -> list[str]:
+    rows = pace.rows if pace else batch
+    out = afd_hops.warnings(pace, batch) if pace else []
+    if gpus.idle(rows):
+        out.append(
+            f"{gpus.idle(rows)} of {gpus.replicas} replicas of GPUs are idle: {rows} sequences at a time"
+        )
+    return out

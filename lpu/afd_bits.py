@@ -7,12 +7,29 @@ from lpu.check import require
 from lpu.check_handover import check_handover
 from lpu.conversation import Conversation, Users, default_users, reference
 from lpu.converse import PdPrograms, converse_afd, converse_draft, converse_pd
-from lpu.folder import Progress, quiet
+from lpu.folder import Progress, check_program, quiet
 from lpu.load import OpenModel, of_micro_batch
 from lpu.prefix_cache import PrefixCache
 from lpu.request import Request
 
 HANDOVER_TOKENS = 128
+
+
+def pd_programs(program: Program, bridge: BridgeSpec, copy_back: bool, check: bool = True) -> PdPrograms:
+    """A decode program with those that hand its KV over, in messages of 128 tokens (or its context).
+
+    egress: only if decoded KV is copied back. Raises CompileError, HazardError.
+    """
+    tokens = min(HANDOVER_TOKENS, max(program.manifest["contexts"]))
+    ingest = compile_ingest(program, tokens, bridge)
+    egress = compile_egress(program, tokens, bridge) if copy_back else None
+    if check:
+        for one in (ingest, egress):
+            if one is not None:
+                for report in check_program(one).values():
+                    require(report)
+        require(check_handover(program, ingest, egress))
+    return PdPrograms(decode=program, ingest=ingest, egress=egress)
 
 
 def users_of(request: Request, model: OpenModel) -> Users:
@@ -26,15 +43,14 @@ def spoken(
     model: OpenModel,
     program: Program,
     request: Request,
-    bridge: BridgeSpec,
     *,
-    copy_back: bool = False,
+    handover: PdPrograms | None = None,
     drafter: OpenModel | None = None,
     drafts: int = 4,
     cache: PrefixCache | None = None,
     progress: Progress = quiet,
 ) -> Conversation:
-    """What a mode's programs and GPUs say. Raises LinkError, MachineError, HazardError."""
+    """What a mode's programs and GPUs say; handover: of mode pd. Raises LinkError, MachineError."""
     users = users_of(request, model)
     if mode == "afd":
         part = of_micro_batch(model, int(program.manifest["rows"]))
@@ -42,12 +58,8 @@ def spoken(
     if mode == "draft":
         assert drafter is not None
         return converse_draft(model, drafter, program, users, request.new_tokens, drafts, progress=progress)
-    tokens = min(HANDOVER_TOKENS, max(program.manifest["contexts"]))
-    ingest = compile_ingest(program, tokens, bridge)
-    egress = compile_egress(program, tokens, bridge) if copy_back else None
-    require(check_handover(program, ingest, egress))
-    programs = PdPrograms(decode=program, ingest=ingest, egress=egress)
-    return converse_pd(model, programs, users, request.new_tokens, cache=cache, progress=progress)
+    assert handover is not None
+    return converse_pd(model, handover, users, request.new_tokens, cache=cache, progress=progress)
 
 
 def verdict(found: Conversation, model: OpenModel, request: Request, progress: Progress = quiet) -> str:

@@ -22,8 +22,8 @@ ID_BYTES = 4
 class Drafting:
     """drafts: tokens that the LPUs propose a round. acceptance: assumed chance that the next one is right."""
 
-    drafts: int
-    acceptance: float
+    drafts: int = 4
+    acceptance: float = 0.7
 
     def __post_init__(self) -> None:
         if self.drafts < 1:
@@ -52,15 +52,19 @@ def round_parts(
     request: Request, share: GpuShare, drafter: Program, drafting: Drafting, number: int
 ) -> tuple[Part, ...]:
     """A round: one step of the drafter per draft and one to catch up, then all rows through the GPUs."""
-    middle = request.before(number) + request.brings(number) + request.new_tokens // 2
-    rows = drafting.drafts + 1
-    verify = share.verify(request.batch, rows, middle)
+    length, rows = middle(request, number), drafting.drafts + 1
+    verify = share.verify(request.batch, rows, length)
     ids = share.wire(request.batch * rows * ID_BYTES, request.batch)
     return (
-        Part(name="drafts on the LPUs", picoseconds=rows * _step(drafter, middle), basis="exact"),
+        Part(name="drafts on the LPUs", picoseconds=rows * _step(drafter, length), basis="exact"),
         Part(name="verify on the GPUs", picoseconds=verify, basis="modelled"),
         Part(name="round trip of ids", picoseconds=2 * (share.latency + ids), basis="assumed"),
     )
+
+
+def middle(request: Request, number: int) -> int:
+    """Tokens of a sequence half way through the decode of a turn."""
+    return request.before(number) + request.brings(number) + request.new_tokens // 2
 
 
 def _turn(

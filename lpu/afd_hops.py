@@ -7,6 +7,7 @@ Source: facts/afd.md sections 0, 1 and 3.3.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import inf
 
 from compiler.errors import OptionError
 from lpu import closed_forms
@@ -14,7 +15,7 @@ from lpu.boundary import Boundary, SlotReport, slack_for, slots
 from lpu.gpu_share import GpuShare
 from lpu.pingpong import exposed_transfer, period_bounds, run, steady_period
 from lpu.request import PS_PER_SECOND, Part, Request, cycles_ps, picoseconds
-from lpu.stages import Plan, Stages
+from lpu.stages import Plan, StageError, Stages
 from lpu.timeline import Timeline
 from lpu.turn import Turn
 
@@ -46,6 +47,12 @@ class Dam:
     jitter: float = 0.0
     target: float = 0.001
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.jitter < inf:
+            raise StageError(f"boundary: --gpu-jitter is {self.jitter}, must be at least 0 and finite.")
+        if not 0 < self.target < 1:
+            raise StageError(f"boundary: --miss-probability is {self.target}, must be between 0 and 1.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from compiler.ingest import compile_egress, compile_ingest
-from compiler.program import Program
+from compiler.program import Call, Program
 from lpu.gpu_share import GpuShare
 from lpu.request import Part, Request, cycles_ps, picoseconds
 from lpu.run import bucket_of
@@ -23,19 +23,27 @@ POLICIES: tuple[Policy, ...] = ("recompute", "copy-back")
 class Handover:
     """When the layers of a turn's KV are there: picoseconds after the prefill began.
 
-    computed: on the GPUs. arrived: at the FPGAs, all bytes. begins, ends: of the slot in which the chips of
-    the layer take it; a slot is as many cycles as its rows, whatever arrives.
+    computed: on the GPUs. sent: when the NICs are done with it. arrived: at the FPGAs, all bytes. begins,
+    ends: of the slot in which the chips of the layer take it; a slot is as many cycles as its rows, whatever
+    arrives. chips: of each layer, those that take it.
     """
 
     computed: tuple[int, ...]
+    sent: tuple[int, ...]
     arrived: tuple[int, ...]
     begins: tuple[int, ...]
     ends: tuple[int, ...]
+    chips: tuple[tuple[int, ...], ...]
 
     @property
     def exposed(self) -> int:
         """Picoseconds from the end of the prefill to the last word in SRAM."""
         return max(self.ends) - self.computed[-1]
+
+    @property
+    def hidden(self) -> float:
+        """The share of the hand-over, from the first layer's bytes to the last word, behind the prefill."""
+        return 1 - self.exposed / (max(self.ends) - self.computed[0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,18 +83,23 @@ def stream(
     chips: Sequence[tuple[int, ...]],
 ) -> Handover:
     """Layers in a row over the NICs (`wire` each), the latency, and their slots on their chips."""
-    arrived: list[int] = []
+    sent: list[int] = []
     begins: list[int] = []
     ends: list[int] = []
-    sent = 0
     taken: dict[int, int] = {}
     for ready, takes, where in zip(computed, slots, chips, strict=True):
-        sent = max(sent, ready) + wire
-        arrived.append(sent + latency)
-        begins.append(max(sent + latency, *(taken.get(chip, 0) for chip in where)))
+        sent.append(max(sent[-1] if sent else 0, ready) + wire)
+        begins.append(max(sent[-1] + latency, *(taken.get(chip, 0) for chip in where)))
         ends.append(begins[-1] + takes)
         taken.update(dict.fromkeys(where, ends[-1]))
-    return Handover(computed=tuple(computed), arrived=tuple(arrived), begins=tuple(begins), ends=tuple(ends))
+    return Handover(
+        computed=tuple(computed),
+        sent=tuple(sent),
+        arrived=tuple(moment + latency for moment in sent),
+        begins=tuple(begins),
+        ends=tuple(ends),
+        chips=tuple(chips),
+    )
 
 
 def turns(
@@ -133,8 +146,14 @@ def _handover(share: GpuShare, decode: Program, todo: Work, batch: int) -> Hando
         share.wire(batch * todo.handed * _token_bytes(share), batch),
         share.latency,
         [batch * cycles_ps(cycles, clock) for _, _, cycles in ingest.manifest["slots"]],
-        [call.chips for call in ingest.calls],
+        [_chips(ingest, call) for call in ingest.calls],
     )
+
+
+def _chips(ingest: Program, call: Call) -> tuple[int, ...]:
+    """The chips that a layer's rows are on."""
+    (context,) = ingest.manifest["contexts"]
+    return tuple(sorted(set(ingest.expand_call(call, context).chip.tolist())))
 
 
 def _returned(share: GpuShare, decode: Program, tokens: int, batch: int) -> tuple[Part, ...]:

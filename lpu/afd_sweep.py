@@ -1,7 +1,7 @@
 """Ratios of GPUs to LPUs, batches and micro-batches side by side: what is best, and where AFD loses."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from compiler.errors import CompileError
@@ -67,7 +67,6 @@ class RatioSweep:
 
     points: tuple[Ratio, ...]
     target: float | None
-    regimes: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
     def best(self) -> Ratio | None:

@@ -37,14 +37,20 @@ def of_pace(pace: Pace) -> Iterator[Event]:
 
 
 def of_handover(handover: Handover, first_token: int) -> Iterator[Event]:
-    """A prefill layer by layer, the way of its KV, and the step that takes the last token of the prompt."""
-    computed = handover.computed
+    """A prefill layer by layer, the way of its KV, and the step that takes the last token of the prompt.
+
+    KV down: as long as the NICs send; its latency is what lies between that and its slot at least.
+    """
+    computed, sent = handover.computed, 0
+    groups = list(dict.fromkeys(handover.chips))
     begin = max(0, 2 * computed[0] - computed[1]) if len(computed) > 1 else 0
     for layer, end in enumerate(computed):
         yield Event("GPUs", "prefill", f"layer {layer}", begin, end, "modelled")
-        yield Event("bridge", "KV down", f"layer {layer}", end, handover.arrived[layer], "modelled")
+        yield Event("bridge", "KV down", f"layer {layer}", max(sent, end), handover.sent[layer], "modelled")
+        sent = handover.sent[layer]
         slot = handover.begins[layer], handover.ends[layer]
-        yield Event("LPUs", "ingest", f"layer {layer}", *slot, "exact")
+        thread = f"ingest, group {groups.index(handover.chips[layer])}"
+        yield Event("LPUs", thread, f"layer {layer}", *slot, "exact")
         begin = end
     last = max(handover.ends)
     yield Event("LPUs", "decode", "first token", last, last + first_token, "exact")

@@ -1,8 +1,10 @@
 """The verbs of GPUs beside a rack as plain functions: afd, ratios."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
+from math import inf
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -15,13 +17,13 @@ from fabric.gpu import GpuSpec
 from fabric.rack import Rack
 from lpu import afd as modes
 from lpu.afd import AfdOptions, Beside, hop_times, lpus_of
-from lpu.afd_bits import spoken, verdict
+from lpu.afd_bits import pd_programs, spoken, verdict
 from lpu.afd_hops import HopTimes
 from lpu.afd_report import AfdReport
 from lpu.afd_sweep import RatioSweep, ratio_sweep
 from lpu.document import FileError
-from lpu.files import read_bridge, read_rack
-from lpu.folder import Progress, quiet, save_program
+from lpu.files import atomic_folder, check_writable, read_bridge, read_rack
+from lpu.folder import Progress, quiet, save_into
 from lpu.gpu import GemmFormat
 from lpu.load import OpenModel, of_micro_batch
 from lpu.opening import Model, open_model
@@ -54,10 +56,12 @@ def afd(
     """What `lpu afd` reports of a request. run: execute the math too and compare its bits with the model's.
 
     kv_cache: a folder of prefixes' KV that a run in mode pd begins with and leaves. `chosen` goes to
-    `open_model`; contexts are the ends of the turns if not given. output: a folder for the LPUs' program.
+    `open_model`; contexts are the ends of the turns if not given. output: a folder for the LPUs' program, and
+    in mode pd for those that hand KV over beside it.
     Raises FileError, CompileError, HazardError, LinkError or MachineError.
     """
     options = options or AfdOptions()
+    _check_use(options.mode, drafter is not None, run, kv_cache)
     beside = _beside(rack, gpu, gpus, bridge, gemm)
     if not chosen.get("context"):
         ends = (request.before(turn + 1) for turn in range(request.turns))
@@ -71,25 +75,28 @@ def afd(
     small = None
     if drafter is not None:
         small = open_model(drafter, batch=request.batch, context=chosen["context"])
-    _check_use(options.mode, drafter is not None, run, kv_cache is not None)
     store = _opened_cache(opened, kv_cache) if kv_cache is not None else None
-    report, program = modes.afd(opened, request, beside, options, small, progress)
-    if output is not None:
-        save_program(program, output)
-    if not run:
-        return report
-    found = spoken(
-        options.mode,
-        opened,
-        program,
-        request,
-        beside.bridge,
-        copy_back=options.policy == "copy-back",
-        drafter=small,
-        drafts=options.drafting.drafts,
-        cache=store,
-        progress=progress,
-    )
+    with nullcontext() if output is None else atomic_folder(output) as folder:
+        report, program = modes.afd(opened, request, beside, options, small, progress)
+        moved = None
+        if options.mode == "pd" and (run or folder is not None):
+            moved = pd_programs(program, beside.bridge, options.policy == "copy-back", options.check)
+        if folder is not None:
+            others = {} if moved is None else {"ingest": moved.ingest, "egress": moved.egress}
+            save_into(folder, program, **others)
+        if not run:
+            return report
+        found = spoken(
+            options.mode,
+            opened,
+            program,
+            request,
+            handover=moved,
+            drafter=small,
+            drafts=options.drafting.drafts,
+            cache=store,
+            progress=progress,
+        )
     if store is not None and kv_cache is not None:
         save_cache(kv_cache, store)
     return replace(report, bits=verdict(found, opened, request, progress), counts=found.counts)
@@ -116,6 +123,8 @@ def ratios(
     The tp of the hops is searched at the fewest rows if the options leave it open.
     Raises FileError, and CompileError where no point at all can be made.
     """
+    if target_seconds is not None and not 0 < target_seconds < inf:
+        raise FileError(f"ratios: --target-ms is {1000 * target_seconds:g}, must be above 0 and finite.")
     given: dict[str, Any] = chosen | {"batch": 1, "context": (kv_tokens,)}
     opened = open_model(model, **given)
     sides = [_beside(rack, gpu, count, bridge, gemm) for count in gpus]
@@ -164,12 +173,16 @@ def _beside(
     )
 
 
-def _check_use(mode: str, drafter: bool, run: bool, cache: bool) -> None:
-    """Options that the mode would ignore are refused."""
+def _check_use(mode: str, drafter: bool, run: bool, cache: str | Path | None) -> None:
+    """Options that the mode would ignore are refused, and a folder that could not be written."""
     if drafter and mode != "draft":
         raise FileError(f"options: --drafter means nothing in mode {mode}. Use --mode draft.")
-    if cache and (mode != "pd" or not run):
+    if cache is None:
+        return
+    if mode != "pd" or not run:
         raise FileError("options: --kv-cache goes with --mode pd and --run: it holds real bytes.")
+    if not Path(cache).exists():
+        check_writable(cache, "--kv-cache")
 
 
 def _opened_cache(model: OpenModel, folder: str | Path) -> PrefixCache:

@@ -4,7 +4,6 @@
 catalog name, a model file, a Hugging Face folder, `package.module:factory`, or the factory itself.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from lpu.compare import Comparison
 from lpu.compare_point import Task
 from lpu.decoders import beside, flipped, machine_of, restart, restart_pair
 from lpu.document import FileError
+from lpu.files import check_writable as check_writable
 from lpu.files import read_rack
 from lpu.folder import Progress, check_program, quiet
 from lpu.folder import load_prefill as load_prefill
@@ -226,15 +226,6 @@ def save_weights(model: OpenModel, folder: str | Path) -> "OrbaxWeights":
         return save_orbax(folder, model.weights, model=model.name)
     except OSError as error:
         raise FileError(f"{folder}: cannot be written ({error.strerror or error}).") from error
-
-
-def check_writable(path: str | Path) -> None:
-    """Raise FileError if a file could not be written there, before a long run has its result."""
-    folder = Path(path).resolve().parent
-    while not folder.exists():
-        folder = folder.parent
-    if Path(path).is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise FileError(f"output: {path}: cannot be written. Choose another -o.")
 
 
 def run(

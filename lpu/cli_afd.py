@@ -32,7 +32,9 @@ Bridge = Annotated[
 Gemm = Annotated[
     str, typer.Option("--gemm", help="The GPUs' weights and products: w8a16, bf16, fp8 or nvfp4.")
 ]
-By = Annotated[str, typer.Option("--split", help="afd: the LPUs' share by role (FFNs) or by intensity.")]
+By = Annotated[
+    str | None, typer.Option("--split", help="afd: the LPUs' share by role (FFNs, default) or by intensity.")
+]
 Threshold = Annotated[
     float | None, typer.Option("--threshold", help="afd: FLOP per byte from which on the LPUs do it.")
 ]
@@ -43,7 +45,7 @@ Up = Annotated[str | None, typer.Option("--ffn-up", help="afd: FFN results cross
 def afd(
     model: Model,
     mode: Annotated[str, typer.Option("--mode", help="pd, afd or draft; see docs/afd.md.")] = "pd",
-    gpus: Annotated[int, typer.Option("--gpus", help="GPUs beside the rack.")] = 8,
+    gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs beside the rack.")] = 8,
     gpu: Gpu = "h200",
     rack: RackName = None,
     bridge: Bridge = "spectrum-x",
@@ -53,32 +55,40 @@ def afd(
         int | None, typer.Option("--later-tokens", help="Tokens that turns after the first bring.")
     ] = None,
     cached_tokens: Annotated[
-        int, typer.Option("--cached-tokens", help="pd: of the first prompt, tokens whose KV the GPUs have.")
-    ] = 0,
+        int | None,
+        typer.Option("--cached-tokens", help="pd: of the first prompt, tokens whose KV the GPUs have; 0."),
+    ] = None,
     batch: Annotated[int, typer.Option("--batch", help="Sequences at once.")] = 1,
     turns: Annotated[int, typer.Option("--turns", help="Turns of the conversation.")] = 1,
     queue: Annotated[float, typer.Option("--queue-seconds", help="Before a prefill begins.")] = 0.0,
-    micro_batches: Annotated[int, typer.Option("--micro-batches", help="afd: 1 to 4, in ping-pong.")] = 2,
-    split: By = "role",
+    micro_batches: Annotated[
+        int | None, typer.Option("--micro-batches", help="afd: 1 to 4, in ping-pong; 2 by default.")
+    ] = None,
+    split: By = None,
     threshold: Threshold = None,
     ffn_down: Down = None,
     ffn_up: Up = None,
     jitter: Annotated[
-        float, typer.Option("--gpu-jitter", help="afd: of GPU times, deviation over mean.")
-    ] = 0.0,
+        float | None, typer.Option("--gpu-jitter", help="afd: of GPU times, deviation over mean; 0.")
+    ] = None,
     miss: Annotated[
-        float, typer.Option("--miss-probability", help="afd: how often a hop may miss its slot.")
-    ] = 0.001,
-    jitter_seed: Annotated[int, typer.Option("--jitter-seed", min=0, help="afd: of the jitter.")] = 0,
+        float | None,
+        typer.Option("--miss-probability", help="afd: how often a hop may miss its slot; 0.001."),
+    ] = None,
+    jitter_seed: Annotated[
+        int | None, typer.Option("--jitter-seed", min=0, help="afd: of the jitter; 0.")
+    ] = None,
     policy: Annotated[
-        str,
-        typer.Option("--kv-policy", help="pd: GPUs recompute decoded tokens, or copy-back of their KV."),
-    ] = "recompute",
+        str | None,
+        typer.Option("--kv-policy", help="pd: GPUs recompute decoded tokens (default), or copy-back."),
+    ] = None,
     drafter: Annotated[str | None, typer.Option("--drafter", help="draft: the small model.")] = None,
-    drafts: Annotated[int, typer.Option("--drafts", help="draft: tokens proposed a round.")] = 4,
+    drafts: Annotated[
+        int | None, typer.Option("--drafts", help="draft: tokens proposed a round; 4 by default.")
+    ] = None,
     acceptance: Annotated[
-        float, typer.Option("--acceptance", help="draft: assumed chance that a draft is right.")
-    ] = 0.7,
+        float | None, typer.Option("--acceptance", help="draft: assumed chance that a draft is right; 0.7.")
+    ] = None,
     gemm: Gemm = "w8a16",
     tp: Tp = None,
     pp: Pp = None,
@@ -116,25 +126,27 @@ def afd(
         prompt_tokens=prompt_tokens,
         new_tokens=new_tokens,
         later_tokens=later_tokens,
-        cached_tokens=cached_tokens,
+        cached_tokens=cached_tokens or 0,
         batch=batch,
         turns=turns,
         queue_seconds=queue,
     )
-    known: Any = policy
     options = AfdOptions(
         mode=mode,
-        policy=known,
-        micro_batches=micro_batches,
-        dam=Dam(jitter=jitter, target=miss, seed=jitter_seed),
-        drafting=Drafting(drafts=drafts, acceptance=acceptance),
-        by=split,
+        dam=Dam(**_given(jitter=jitter, target=miss, seed=jitter_seed)),
+        drafting=Drafting(**_given(drafts=drafts, acceptance=acceptance)),
         threshold=threshold,
         compile=compile_options(tp, pp, layout, placement, seed),
         check=not no_check,
+        **_given(policy=policy, micro_batches=micro_batches, by=split),
     )
-    if trace:
-        api.check_writable(trace)
+    _refuse("pd", mode, cached_tokens=cached_tokens, kv_policy=policy, kv_cache=kv_cache)
+    _refuse("afd", mode, micro_batches=micro_batches, split=split, threshold=threshold)
+    _refuse("afd", mode, ffn_down=ffn_down, ffn_up=ffn_up)
+    _refuse("afd", mode, gpu_jitter=jitter, miss_probability=miss, jitter_seed=jitter_seed)
+    _refuse("draft", mode, drafter=drafter, drafts=drafts, acceptance=acceptance)
+    if trace is not None:
+        api.check_writable(trace, "--trace")
     chosen = model_options(None, contexts, kv, weights) | {"ffn_down": ffn_down, "ffn_up": ffn_up}
     with progress() as bar:
         found = api.afd(
@@ -153,12 +165,15 @@ def afd(
             progress=bar,
             **chosen,
         )
-    if trace:
+    if trace is not None:
         from lpu.afd_trace import write_trace
 
         write_trace(trace, found.events, {"mode": mode, "machine": dict(found.machine)})
     show_afd(found, terminal)
-    terminal.result(found.to_json())
+    for path in (output, trace):
+        if path is not None:
+            terminal.say(f"saved       {path}")
+    terminal.result(found.to_json() | {"folder": output, "trace": trace})
     if not found.equal:
         raise typer.Exit(DIFFERENT)
 
@@ -210,6 +225,21 @@ def ratios(
         )
     show_ratios(found, terminal)
     terminal.result({"schema": "lpu-ratios/1"} | found.to_json())
+
+
+def _given(**options: object) -> dict[str, Any]:
+    """Without those that are not given, whose defaults stand elsewhere."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _refuse(owner: str, mode: str, **options: object) -> None:
+    """An option that only another mode reads is an error, not ignored."""
+    from lpu.document import FileError
+
+    for name in _given(**options) if mode != owner else ():
+        raise FileError(
+            f"options: --{name.replace('_', '-')} means nothing in mode {mode}. Use --mode {owner}."
+        )
 
 
 def _numbers(option: str, text: str) -> list[int]:

@@ -281,8 +281,10 @@ def bounds(program: ProgramFolder, json: Json = False, debug: Debug = False) -> 
         ],
     )
     went = {bucket: chains(loaded, bucket) for bucket in cycles}
+    hops = len(loaded.manifest.get("hops", ()))
     for bucket, count in cycles.items():
-        terminal.say(f"schedule    {count:,} cycles at context {bucket} (modelled)")
+        where = f"of {hops} hops one after another" if hops else f"at context {bucket}"
+        terminal.say(f"schedule    {count:,} cycles {where} (modelled)")
         terminal.say(f"chain       {chain_line(went[bucket])}")
     terminal.result(
         {

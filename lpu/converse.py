@@ -129,8 +129,8 @@ def _spoken(prompts: Sequence[tuple[int, ...]], chosen: np.ndarray, logits: np.n
 class _MicroBatch:
     """The GPU's share of some sequences: their KV, and the pieces of a step around the hops."""
 
-    def __init__(self, model: OpenModel, pieces: Pieces, hops: HopMachine) -> None:
-        self.gpu, self.pieces, self.hops = GpuSide(model), pieces, hops
+    def __init__(self, gpu: GpuSide, pieces: Pieces, hops: HopMachine) -> None:
+        self.gpu, self.pieces, self.hops = gpu, pieces, hops
         self.crossed = {"down": 0, "up": 0}
 
     def hop(self, number: int, value: Array) -> Array:
@@ -162,7 +162,8 @@ def converse_afd(
     machine = prepare_hops(hops, Tensors(model))
     pieces = Pieces(model.step, [hop["nodes"] for hop in hops.manifest["split"]])
     batch = len(users[0])
-    parts = [_MicroBatch(model, pieces, machine) for _ in range(batch // rows)]
+    gpu = GpuSide(model)
+    parts = [_MicroBatch(gpu.beside(), pieces, machine) for _ in range(batch // rows)]
     spoken: list[Spoken] = []
     held = 0
     counts = {"prefilled_tokens": 0, "hops": 0}

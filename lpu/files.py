@@ -131,6 +131,15 @@ def write_json_atomic(path: str | Path, value: Any) -> None:
             part.unlink(missing_ok=True)
 
 
+def check_writable(path: str | Path, option: str = "-o") -> None:
+    """Raise FileError if a file could not be written there, before a long run has its result."""
+    folder = Path(path).resolve().parent
+    while not folder.exists():
+        folder = folder.parent
+    if Path(path).is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise FileError(f"output: {path}: cannot be written. Choose another {option}.")
+
+
 @contextmanager
 def atomic_folder(path: str | Path, marker: str = "manifest.json") -> Generator[Path]:
     """A new folder to write into, which becomes `path` when the block ends well and vanishes otherwise.

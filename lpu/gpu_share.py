@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from compiler.errors import OptionError
+from compiler.errors import CapacityError, OptionError
 from fabric.bridge import BridgeSpec
 from fabric.gpu import GpuSpec
 from lpu.gpu import GemmFormat, KvFormat
@@ -29,6 +29,10 @@ class GpuShare:
     def gpus(self) -> int:
         """Of all replicas."""
         return self.pool.gpus * self.replicas
+
+    def idle(self, batch: int) -> int:
+        """Replicas that have no sequence of a batch."""
+        return max(0, self.replicas - batch)
 
     def rows(self, batch: int) -> int:
         """Sequences of a batch on the replica that has most of them."""
@@ -86,7 +90,19 @@ class GpuShare:
     def require_fit(self, batch: int, context: int) -> None:
         """Raise CapacityError where a replica cannot hold all weights and the KV of its sequences."""
         weights = self.pool.weight_bytes(self.config)
-        self.pool.require_fit(weights, self.pool.kv_bytes(self.config, self.rows(batch), context, self.kv))
+        kv = self.pool.kv_bytes(self.config, self.rows(batch), context, self.kv)
+        try:
+            self.pool.require_fit(weights, kv)
+        except CapacityError as error:
+            if self.replicas == 1:
+                raise
+            raise CapacityError(
+                error.stage,
+                f"each of {self.replicas} replicas of {error.subject}",
+                error.reason,
+                "A replica is a power of two of GPUs of one NVLink domain: take another number of GPUs, "
+                "a smaller batch or context, or fp8 KV.",
+            ) from None
 
 
 def share(
@@ -100,7 +116,7 @@ def share(
 ) -> GpuShare:
     """GPUs as few replicas: each a power of two of them in one NVLink domain that the heads divide over.
 
-    Raises OptionError for a number of GPUs that is no such number times another.
+    Raises OptionError for no GPUs.
     """
     if gpus < 1:
         raise OptionError("gpu", "--gpus", f"is {gpus}, needs at least 1", "Give the GPUs beside the rack.")
@@ -109,11 +125,10 @@ def share(
         gpus % (2 * tp) == 0
         and 2 * tp <= spec.nvlink_gpus
         and config.heads % (2 * tp) == 0
-        and tp < config.heads
+        and (config.kv_heads % (2 * tp) == 0 or 2 * tp % config.kv_heads == 0)
     ):
         tp *= 2
     pool = GpuPool(spec=spec, gpus=tp, gemm=gemm)
-    pool.heads(config)
     return GpuShare(
         config=config, pool=pool, replicas=gpus // tp, bridge=bridge, kv="fp8" if kv == "fp8" else "bf16"
     )

@@ -3,6 +3,7 @@
 What it gives has the bits of the reference, which takes one token at a time. Its time is modelled elsewhere.
 """
 
+from copy import copy
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -57,6 +58,12 @@ class GpuSide:
         self._steps: dict[int, Any] = {1: jax.jit(step.fn, donate_argnums=3)}
         self._write: Any = jax.jit(_write, donate_argnums=0)
         self._prefill: Any = jax.jit(in_sequence(model.chunks(self.chunk, batch=1)), donate_argnums=3)
+
+    def beside(self) -> "GpuSide":
+        """Another one with an empty KV cache of its own; what is compiled is compiled once for both."""
+        other = copy(self)
+        other._cache = empty_cache(self.model.chunks(1, batch=self.batch).cache)
+        return other
 
     def prefill(self, sequence: int, tokens: Any, start: int = 0) -> Taken:
         """Take tokens of one sequence from position `start` on, in chunks: logits [tokens, vocab] of all.

@@ -116,6 +116,11 @@ def reopen(manifest: Mapping[str, Any], weights: str | None = None) -> OpenModel
             f"run: this program takes {manifest['chunk']} tokens of a prompt at a time and cannot decode. "
             "Give the program folder that it lies in."
         )
+    if manifest.get("kind") == "hops":
+        raise FileError(
+            f"run: this folder holds {len(manifest['hops'])} hops of {manifest['rows']} rows, no step that "
+            "decodes. Run them between GPUs: lpu afd MODEL --mode afd --run."
+        )
     about = manifest["model"]
     known = str(about["weights"])
     if weights == "safetensors" or (weights is None and not known.startswith("seed:")):

@@ -56,7 +56,10 @@ class RegionUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Occupancy:
-    """What one step of a program keeps busy. Every figure is modelled."""
+    """What one step of a program keeps busy. Every figure is modelled.
+
+    hops: of a program of hops, all of which are counted, one after another; 0 of a step.
+    """
 
     context: int
     batch: int
@@ -77,11 +80,20 @@ class Occupancy:
     sram_bandwidth_share: float
     bounds: tuple[Bound, ...]
     chains: tuple[Chain, ...]
+    hops: int = 0
 
     @property
     def microseconds(self) -> float:
         """How long the step takes at the chip's (assumed) clock."""
         return self.cycles * 1e6 / self.clock_hz
+
+    @property
+    def title(self) -> str:
+        """What the cycles are of."""
+        if self.hops:
+            return f"{self.hops} hops of {self.batch} rows"
+        tokens = f" of {self.chunk} tokens" if self.chunk > 1 else ""
+        return f"context {self.context}, batch {self.batch}{tokens}"
 
     @property
     def quality(self) -> float:
@@ -101,9 +113,9 @@ class Occupancy:
     def __str__(self) -> str:
         return "\n".join(
             [
-                f"occupancy (modelled): context {self.context}, batch {self.batch}"
-                f"{f' of {self.chunk} tokens' if self.chunk > 1 else ''}: {self.cycles:,} cycles = "
-                f"{self.microseconds:.2f} us a step on {self.chips_used} of {self.chips} chips",
+                f"occupancy (modelled): {self.title}: {self.cycles:,} cycles = {self.microseconds:.2f} us "
+                f"{'one after another' if self.hops else 'a step'} "
+                f"on {self.chips_used} of {self.chips} chips",
                 "  cycles    "
                 + ", ".join(f"{b.kind} {percent(b.cycles / self.cycles)}" for b in self.blocks),
                 "  units     busy on all used chips | while a chip's own blocks run",
@@ -153,6 +165,7 @@ def occupancy(program: Program, context: int) -> Occupancy:
         sram_bandwidth_share=installed / rate,
         bounds=bounds(program, context),
         chains=chains(program, context),
+        hops=len(manifest.get("hops", ())),
         **_totals(asked),
     )
 
@@ -209,11 +222,13 @@ def _units(
     manifest = program.manifest
     planes, chains = manifest["chip"]["planes"], manifest["chip"]["vxm_chains"]
     active = _active_cycles(program, context)
+    lanes = [("host lanes", 2 * planes + chains, 2)] if "bridge" in manifest else []
     out: list[UnitUse] = []
     for name, first, units in (
         ("MXM planes", 0, planes),
         ("drains", planes, planes),
         ("VXM chains", 2 * planes, chains),
+        *lanes,
     ):
         rows = (columns.unit >= first) & (columns.unit < first + units)
         busy = np.bincount(columns.chip[rows], hold[rows], manifest["chips"]).astype(np.int64)

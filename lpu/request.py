@@ -1,12 +1,15 @@
 """A request of several turns: how many tokens each turn brings, and what a report says of its time."""
 
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Literal
 
 from lpu.document import FileError
 
 Basis = Literal["exact", "modelled", "assumed"]
 """exact: cycles of a program. modelled: an operator model. assumed: a number that nobody published."""
+BASES: tuple[Basis, ...] = ("assumed", "modelled", "exact")
+"""The weakest first."""
 
 PS_PER_SECOND = 10**12
 PS_PER_US = 10**6
@@ -31,9 +34,9 @@ class Request:
     def __post_init__(self) -> None:
         least = {"prompt_tokens": 2, "new_tokens": 1, "batch": 1, "turns": 1, "queue_seconds": 0}
         for name, bound in least.items():
-            if getattr(self, name) < bound:
-                option = f"--{name.removesuffix('_seconds').replace('_', '-')}"
-                raise FileError(f"request: {option} is {getattr(self, name)}, must be at least {bound}.")
+            if not bound <= getattr(self, name) < inf:
+                option, given = f"--{name.replace('_', '-')}", getattr(self, name)
+                raise FileError(f"request: {option} is {given}, must be at least {bound} and finite.")
         if self.later_tokens is not None and self.later_tokens < 1:
             raise FileError(f"request: --later-tokens is {self.later_tokens}, must be at least 1.")
 
@@ -78,6 +81,15 @@ def picoseconds(seconds: float) -> int:
 def cycles_ps(cycles: int, clock_hz: int) -> int:
     """Cycles of the rack's clock, cut to whole picoseconds."""
     return cycles * PS_PER_SECOND // clock_hz
+
+
+def weakest(parts: tuple[Part, ...]) -> Basis:
+    """How a sum of parts is known: no better than any of them that takes time."""
+    known = {part.basis for part in parts if part.picoseconds}
+    for basis in BASES:
+        if basis in known:
+            return basis
+    return "exact"
 
 
 def total(parts: tuple[Part, ...]) -> int:

@@ -1,11 +1,12 @@
 """A program and its check as lines for a person and as JSON values."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from compiler.isa import WORD_BYTES
-from compiler.program import Program
+from compiler.program import HOPS, Program
 from lpu.check import Report
 from lpu.confidence import by_confidence, confidence_line
 from lpu.figures import size
@@ -30,15 +31,7 @@ def show_program(terminal: Terminal, program: Program) -> None:
                 f"{manifest['chips'] // options['tp']} groups in the pipeline, {options['placement']}",
             ),
             *((("search", search_line(manifest["search"], options["tp"])),) if manifest["search"] else ()),
-            *(
-                (
-                    "latency",
-                    f"{one['latency_cycles']:,} cycles = {one['latency_microseconds']:.2f} us "
-                    f"{tokens} at "
-                    f"context {one['context']} ({one['rows']:,} rows)",
-                )
-                for one in body["contexts"]
-            ),
+            *(_hop_lines(body) if body["hops"] else _latency_lines(body, tokens)),
             (
                 "sram",
                 f"{size(body['sram_bytes_max'])} on the fullest chip, of {size(body['sram_bytes_chip'])}",
@@ -47,6 +40,35 @@ def show_program(terminal: Terminal, program: Program) -> None:
             ("digest", body["program_sha256"]),
         ]
     )
+
+
+def _latency_lines(body: Mapping[str, Any], tokens: str) -> list[tuple[str, str]]:
+    return [
+        (
+            "latency",
+            f"{one['latency_cycles']:,} cycles = {one['latency_microseconds']:.2f} us {tokens} at "
+            f"context {one['context']} ({one['rows']:,} rows)",
+        )
+        for one in body["contexts"]
+    ]
+
+
+def _hop_lines(body: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Hops by their cycles, and their sum, which is no latency of a token."""
+    counts = Counter(hop["cycles"] for hop in body["hops"])
+    (whole,) = body["contexts"]
+    each = [
+        ("hops", f"{count} of {cycles:,} cycles = {cycles * 1e6 / body['clock_hz']:.2f} us, each by itself")
+        for cycles, count in sorted(counts.items())
+    ]
+    return [
+        *each,
+        (
+            "sum",
+            f"{whole['latency_cycles']:,} cycles = {whole['latency_microseconds']:.2f} us of all hops "
+            f"({whole['rows']:,} rows); between them are GPUs and links, see lpu afd",
+        ),
+    ]
 
 
 def search_line(tried: Sequence[Mapping[str, Any]], chosen: int) -> str:
@@ -75,6 +97,9 @@ def program_body(program: Program) -> dict[str, Any]:
                 "latency_microseconds": manifest["cycles"][str(context)] * 1e6 / manifest["clock_hz"],
             }
             for context in manifest["contexts"]
+        ],
+        "hops": [
+            {"name": hop["name"], "cycles": int(hop["cycles"][str(HOPS)])} for hop in manifest.get("hops", ())
         ],
         "clock_hz": manifest["clock_hz"],
         "numbers": by_confidence(manifest["sources"]),

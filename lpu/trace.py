@@ -65,7 +65,7 @@ def _events(program: Program, context: int, chips: list[int]) -> Iterator[dict[s
     for chip in chips:
         yield {"name": "process_name", "ph": "M", "pid": chip, "args": {"name": f"chip {chip}"}}
     for chip, number in places:
-        name = _thread_name(number, manifest["chip"]["planes"])
+        name = _thread_name(number, manifest["chip"]["planes"], manifest["chip"]["vxm_chains"])
         yield {"name": "thread_name", "ph": "M", "pid": chip, "tid": number, "args": {"name": name}}
         yield {
             "name": "thread_sort_index",
@@ -96,10 +96,13 @@ def _picoseconds(cycle: int, clock_hz: int) -> int:
     return cycle * PS_PER_SECOND // clock_hz
 
 
-def _thread_name(number: int, planes: int) -> str:
+def _thread_name(number: int, planes: int, chains: int) -> str:
     if number >= FIRST_LANE:
         peer, lane = divmod(number - FIRST_LANE, LANES)
         return f"link to {peer} lane {lane}"
     if number < planes:
         return f"MXM plane {number}"
-    return f"drain {number - planes}" if number < 2 * planes else f"VXM chain {number - 2 * planes}"
+    if number < 2 * planes:
+        return f"drain {number - planes}"
+    chain = number - 2 * planes
+    return f"VXM chain {chain}" if chain < chains else ("host lane in", "host lane out")[chain - chains]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from lpu.request import PS_PER_SECOND, Part, total
+from lpu.request import PS_PER_SECOND, Part, total, weakest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +43,9 @@ class Turn:
             "ttft_seconds": self.ttft / PS_PER_SECOND,
             "tpot_seconds": self.tpot / PS_PER_SECOND,
             "end_to_end_seconds": self.end_to_end / PS_PER_SECOND,
+            "ttft_basis": weakest(self.first),
+            "tpot_basis": weakest(self.step),
+            "end_to_end_basis": weakest(self.first + self.step),
             "ttft": [part.to_json() for part in self.first],
             "tpot": [part.to_json() for part in self.step],
             "new_tokens": self.tokens,

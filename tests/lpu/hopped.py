@@ -8,32 +8,26 @@ from jax import Array
 from pairs import source
 
 from compiler.hops import compile_hops
-from compiler.isa import TAG_SHIFT, Columns
+from compiler.isa import Columns
 from compiler.options import CompileOptions
 from compiler.program import HOPS, Program
 from compiler.split import Split
-from fabric.bridge import BridgeSpec
+from fabric.catalog import bridge_spec
 from fabric.rack import load_rack
 from lpu.check import Report, check_columns
 from models import ops
 from models.config import TransformerConfig
 from models.step import Step, llama_step
 
-BRIDGE = BridgeSpec(
-    name="for tests",
-    lpu_bytes_per_second=12_500_000_000,
-    rack_bytes_per_second=3_200_000_000_000,
-    rack_lpus=256,
-    latency_ns=4_000,
-)  # the rates of spectrum-x
+BRIDGE = bridge_spec("spectrum-x")
 
 
 def hopped(
-    config: TransformerConfig, rack: str, rows: int = 1, by: str = "role", **options: Any
+    config: TransformerConfig, rack: str, rows: int = 1, **options: Any
 ) -> tuple[Step, Program, Split]:
     """(the step, the program of its FFN hops, the split) for so many rows."""
     step = llama_step(config, batch=rows, context=80)
-    return step, *compile_hops(source(step, (80,)), load_rack(rack), CompileOptions(**options), BRIDGE, by=by)
+    return step, *compile_hops(source(step, (80,)), load_rack(rack), CompileOptions(**options), BRIDGE)
 
 
 def contract_ffn(config: TransformerConfig, weights: dict[str, np.ndarray], layer: int, x: Array) -> Array:
@@ -52,8 +46,3 @@ def checked(program: Program, columns: Columns, **manifest: Any) -> Report:
     return check_columns(
         program.manifest | manifest, program.loads(), columns, program.manifest["cycles"][str(HOPS)]
     )
-
-
-def line(tag: int) -> int:
-    """The line that a tag names."""
-    return tag & ((1 << TAG_SHIFT) - 1)

@@ -73,10 +73,10 @@ def test_hops_that_are_equal_but_for_their_weights_share_one_executable() -> Non
     step, program, _ = hopped(config, "quad", 3, tp=2, pp=2)
     assert len(program.blocks) == 1
     machine = prepare_hops(program, made_up(step))
-    before = execute_hop._cache_size()  # pyright: ignore[reportFunctionMemberAccess]
+    before = execute_hop._cache_size()  # pyright: ignore[reportAttributeAccessIssue]
     for layer in range(4):
         machine.step(layer, message(config, 3))
-    assert execute_hop._cache_size() == before + 1  # pyright: ignore[reportFunctionMemberAccess]
+    assert execute_hop._cache_size() == before + 1  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_a_message_crosses_as_e4m3_codes_where_the_wire_is_fp8() -> None:
@@ -143,7 +143,7 @@ def test_every_line_of_an_answer_is_given_once(alone: Program) -> None:
     with pytest.raises(LinkError, match="of the answer is never given"):
         relinked(alone, columns.take(np.arange(len(columns)) != gives[0]))
     with pytest.raises(LinkError, match="of the answer is given twice"):
-        relinked(alone, change(columns, gives[1], src3=columns.src3[gives[0]]))
+        relinked(alone, change(columns, gives[1], src3=int(columns.src3[gives[0]])))
     with pytest.raises(LinkError, match=r"lines 8 .. 8 of 8"):
         relinked(alone, change(columns, gives[-1], src3=8))
 
@@ -155,8 +155,8 @@ def test_a_line_taken_for_another_changes_the_bits(alone: Program) -> None:
     block = program.blocks[0]
     columns = block.columns[HOPS]
     one, other = np.flatnonzero(columns.op == Op.TAKE)[:2]
-    swapped = change(columns, int(one), src3=columns.src3[other])
-    swapped = change(swapped, int(other), src3=columns.src3[one])
+    swapped = change(columns, int(one), src3=int(columns.src3[other]))
+    swapped = change(swapped, int(other), src3=int(columns.src3[one]))
     faulty = replace(program, blocks=(replace(block, columns={HOPS: swapped}),))
     right, wrong = (prepare_hops(each, weights).step(0, x) for each in (program, faulty))
     assert np.asarray(right).tobytes() != np.asarray(wrong).tobytes()

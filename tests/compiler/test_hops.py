@@ -1,0 +1,182 @@
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from steps import llama
+
+from compiler.errors import CapacityError, OptionError
+from compiler.hops import compile_hops
+from compiler.isa import COLUMNS, TAGS, Op
+from compiler.options import CompileOptions
+from compiler.pipeline import Source
+from compiler.program import HOPS, Program, digest, load, save
+from fabric.catalog import bridge_spec
+from fabric.rack import Rack, load_rack
+from lpu.check import check, require
+from models.catalog import catalog
+from models.step import llama_step
+
+TRAY, BRIDGE = load_rack("lpx-tray"), bridge_spec("spectrum-x")
+
+
+def compiled(source: Source | None = None, rack: Rack = TRAY, **options: Any) -> Program:
+    return compile_hops(source or llama(), rack, CompileOptions(**options), BRIDGE)[0]
+
+
+def big(name: str, rows: int) -> Source:
+    """A model of the catalog, for so many rows."""
+    step = llama_step(catalog(name), batch=rows, context=80)
+    params, tokens, position, cache = step.inputs()
+    return Source(
+        step=step.fn,
+        params=params,
+        tokens=tokens,
+        position=position,
+        cache=cache,
+        contexts=(80,),
+        model={"name": name},
+    )
+
+
+def test_equal_hops_share_one_template_and_lie_in_one_memory_image() -> None:
+    program = compiled(llama(layers=5), tp=4)
+    assert (len(program.blocks), len(program.calls)) == (1, 5)
+    loads = program.loads()
+    place = np.sort((loads.chip << 40) + loads.addr)
+    assert len(np.unique(place)) == len(place) == 5 * len(program.blocks[0].loads)
+    bases = [hop["base"]["1"] for hop in program.manifest["hops"]]
+    cycles = program.manifest["hops"][0]["cycles"]["1"]
+    assert bases == [i * cycles for i in range(5)]
+    assert program.manifest["cycles"] == {"1": 5 * cycles}
+
+
+def test_a_hop_runs_from_the_first_line_taken_to_the_last_one_given() -> None:
+    program = compiled(tp=4, layout="2d")
+    columns, stated = program.hop(1).expand(HOPS), program.manifest["hops"][1]
+    takes, gives = columns.op == Op.TAKE, columns.op == Op.GIVE
+    assert columns.t0.min() == columns.t0[takes].min() == 0
+    assert columns.t1.max() == columns.t1[gives].max() == stated["cycles"]["1"]
+    assert stated["inputs"] == {"rows": 1, "width": 256, "wire": "fp16"}
+    assert stated["outputs"] == {"rows": 1, "width": 256, "wire": "f32"}
+
+
+def test_a_hop_by_itself_is_the_same_rows_from_cycle_zero() -> None:
+    program = compiled(tp=4)
+    whole, alone = program.expand(HOPS), program.hop(1).expand(HOPS)
+    base = program.manifest["hops"][1]["base"]["1"]
+    mine = whole.take(np.flatnonzero(whole.t0 >= base))
+    for name in COLUMNS + TAGS:
+        shift = base if name in ("t0", "t1") else 0
+        assert np.array_equal(getattr(mine, name), getattr(alone, name) + shift), name
+
+
+def test_a_line_is_taken_once_and_by_a_chip_of_its_part_of_k() -> None:
+    for layout, parts in (("column", 1), ("row", 4), ("2d", 2)):
+        columns = compiled(llama(wide=1280), tp=4, layout=layout).hop(0).expand(HOPS)
+        takes = columns.take(np.flatnonzero(columns.op == Op.TAKE))
+        assert np.sort(takes.src3).tolist() == list(range(8))
+        assert (takes.chip % parts == takes.src3 // 2 * parts // 4).all()
+
+
+def test_two_lines_of_e4m3_cross_in_one_word() -> None:
+    config = replace(catalog("llama-tiny"), hidden=800, ffn_down="fp8", ffn_up="fp16")
+    step = llama_step(config, batch=3, context=80)
+    params, tokens, position, cache = step.inputs()
+    source = Source(
+        step=step.fn, params=params, tokens=tokens, position=position, cache=cache, contexts=(80,), model={}
+    )
+    columns = compiled(source, tp=1).hop(0).expand(HOPS)
+    takes, gives = (columns.take(np.flatnonzero(columns.op == op)) for op in (Op.TAKE, Op.GIVE))
+    assert takes.n.tolist() == [2, 2, 1]
+    assert (takes.t1 - takes.t0).tolist() == [3 * 38] * 3
+    assert (gives.t1 - gives.t0).sum() == 5 * 3 * 38
+
+
+def test_the_search_for_a_tp_takes_the_shortest_hops() -> None:
+    program = compiled()
+    tried = {one["tp"]: one["cycles"] for one in program.manifest["search"]}
+    assert program.manifest["options"]["tp"] == min(tried, key=lambda tp: tried[tp])
+    assert program.manifest["cycles"]["1"] == min(tried.values())
+
+
+def test_pp_spreads_the_hops_over_groups() -> None:
+    program = compiled(llama(layers=4), tp=2, pp=4)
+    assert [call.chips for call in program.calls] == [(0, 1), (2, 3), (4, 5), (6, 7)]
+    assert program.manifest["groups"] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+
+
+def test_a_saved_program_of_hops_loads_equal(tmp_path: Path) -> None:
+    program = compiled(tp=2)
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    two.mkdir()
+    save(program, one)
+    save(load(one), two)
+    for name in ("manifest.json", "columns.npz"):
+        assert (one / name).read_bytes() == (two / name).read_bytes()
+    assert json.loads(json.dumps(program.manifest)) == program.manifest
+
+
+@pytest.mark.parametrize("name", ["hops", "bridge"])
+def test_what_the_manifest_says_of_hops_is_in_the_digest(name: str) -> None:
+    program = compiled(tp=2)
+    other = replace(program, manifest={**program.manifest, name: []})
+    assert digest(other) != program.manifest["digest"] == digest(program)
+
+
+def test_the_digest_of_hops_does_not_depend_on_the_hash_seed() -> None:
+    code = "from test_hops import compiled; print(compiled(tp=8, layout='2d').manifest['digest'])"
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parent)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("0", "1")
+    }
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"objective": "throughput"}, {"placement": "annealing"}, {"cp": 2}],
+    ids=lambda o: next(iter(o)),
+)
+def test_options_that_hops_have_no_use_for_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match="means nothing for hops"):
+        compiled(tp=4, **options)
+
+
+def test_hops_that_do_not_fit_say_bytes_needed_and_available() -> None:
+    small = replace(TRAY, chip=TRAY.chip.with_numbers("for a test", sram_bytes=400_000))
+    with pytest.raises(CapacityError, match=r"layers.0.ffn: needs .* a chip has 0.4 MB. Raise --tp above 1"):
+        compiled(rack=small, tp=1)
+    small = replace(TRAY, chip=TRAY.chip.with_numbers("for a test", sram_bytes=704_000))
+    with pytest.raises(CapacityError, match=r"the model needs 16 chips in groups of 2 .* the rack has 8"):
+        compiled(llama(layers=8), rack=small, tp=2)
+
+
+@pytest.mark.parametrize(
+    ("model", "rack", "seconds"),
+    [
+        ("llama-3.1-70b", "lpx", 20),
+        pytest.param("llama-3.1-405b", "lpx-x4", 60, marks=pytest.mark.slow),
+    ],
+)
+def test_the_hops_of_large_models_compile_and_check_in_seconds(model: str, rack: str, seconds: int) -> None:
+    """Measured on two cores: 0.3 and 1.2 s to compile, 2.6 and 6.3 s to check; the limits are wide."""
+    source, machine = big(model, 1), load_rack(rack)
+    begin = time.perf_counter()
+    program = compiled(source, machine, tp=8)
+    require(check(program, HOPS))
+    assert len(program.blocks) == 1
+    assert time.perf_counter() - begin < seconds
