@@ -1,11 +1,12 @@
 """1000 tokens of a real hop program beside GPUs whose times jitter: what the LPUs do, and what it costs.
 
 The cycles of a hop come from the program of llama-3.1-70b's FFNs (exact), the period from the ping-pong
-schedule (modelled). Each hop's GPU time is drawn (lognormal: assumed); the LPUs wait for a slot, with slack for
-the target probability of a miss, and once without slack. What `lpu/boundary.py` reports of the draws is held
-against a walk through every hop in plain integers: how many were late, what each paid, and the LPUs' cycles of
-a token. With one seed and one target the same draws are late at any jitter: only the slack differs. The exit
-code is 1 if the LPUs' cycles vary, a missed slot costs other than its period, or the count is no likely draw.
+schedule (modelled). Each hop's GPU time is drawn (lognormal: assumed); the LPUs wait for a slot, with slack
+for the target probability of a miss, and once without. What `lpu/boundary.py` reports of the draws is held
+against a walk through every hop in plain integers: how many were late, what each paid, and the LPUs' cycles
+of a token. With one seed and one target the same draws are late at any jitter: only the slack differs. The
+exit code is 1 if the LPUs' cycles vary, a missed slot costs other than its period, or the count is no likely
+draw.
 """
 
 import argparse
@@ -49,8 +50,8 @@ def main() -> None:
     hops = hop_times(program, split)
     print(
         f"{args.model} on {args.rack} with tp {args.tp} beside {args.gpus} h200, {args.context} tokens of "
-        f"KV, batch {args.batch}, m {args.micro_batches}: {len(hops.cycles)} hops of {max(hops.cycles):,} cycles "
-        f"(exact), digest {program.manifest['digest'][:16]}\n"
+        f"KV, batch {args.batch}, m {args.micro_batches}: {len(hops.cycles)} hops of {max(hops.cycles):,} "
+        f"cycles (exact), digest {program.manifest['digest'][:16]}\n"
         f"compiled and checked in {time.perf_counter() - start:.1f} s (measured); {DRAWN_STEPS} tokens, "
         f"slack for a miss probability of {args.target:g}, seed {args.seed}\n\n"
         "| jitter | slack, cycles | period, cycles | LPU cycles a token | variance | late hops of "
