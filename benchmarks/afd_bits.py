@@ -22,7 +22,7 @@ from compiler.options import CompileOptions
 from fabric.catalog import gpu_spec
 from lpu import afd as modes
 from lpu.afd import AfdOptions, Beside
-from lpu.afd_bits import spoken, users_of
+from lpu.afd_bits import pd_programs, spoken, users_of
 from lpu.afd_draft import Drafting
 from lpu.afd_pd import Policy
 from lpu.conversation import Conversation, reference
@@ -135,13 +135,13 @@ def said(case: Case, model: OpenModel, request: Request, args: argparse.Namespac
     )
     small = drafter(case, model) if case.mode == "draft" else None
     _, program = modes.afd(model, request, beside, options, small)
+    handover = pd_programs(program, beside.bridge, case.policy == "copy-back") if case.mode == "pd" else None
     return spoken(
         case.mode,
         model,
         program,
         request,
-        beside.bridge,
-        copy_back=case.policy == "copy-back",
+        handover=handover,
         drafter=small,
         drafts=args.drafts,
     )
