@@ -38,7 +38,7 @@ def run(plan: Plan) -> Timeline:
     rows = len(columns) * plan.micro_batches
     resource, layer, time = (
         np.tile(np.repeat(np.array(values, dtype=np.int64), plan.micro_batches), plan.steps)
-        for values in zip(*columns, strict=True)
+        for values in zip(*(column[:3] for column in columns), strict=True)
     )
     end = np.array(ends, dtype=np.int64)
     return Timeline(
@@ -76,10 +76,12 @@ def period_bounds(plan: Plan) -> dict[str, int]:
     Keys: the names of RESOURCES, and `latency`.
     """
     work = [0] * len(RESOURCES)
-    for resource, _, time in plan.columns:
+    late = 0
+    for resource, _, time, delay in plan.columns:
         work[resource] += time
+        late += delay
     bounds = {name: plan.micro_batches * time for name, time in zip(RESOURCES, work, strict=True)}
-    return bounds | {"latency": sum(work)}
+    return bounds | {"latency": sum(work) + late}
 
 
 def balance(plan: Plan) -> Fraction:
@@ -93,14 +95,14 @@ def balance(plan: Plan) -> Fraction:
     return Fraction(bounds["ffn"], bounds["attention"])
 
 
-def _step(columns: Sequence[tuple[int, int, int]], state: list[int], ends: list[int]) -> list[int]:
+def _step(columns: Sequence[tuple[int, int, int, int]], state: list[int], ends: list[int]) -> list[int]:
     """The state after a step: when each resource is free, then each token out. Appends to `ends`."""
     free, ready = state[: len(RESOURCES)], state[len(RESOURCES) :]
-    for resource, _, time in columns:
+    for resource, _, time, delay in columns:
         moment, done = free[resource], []
         for here in ready:
             moment = (here if here > moment else moment) + time
             done.append(moment)
-        free[resource], ready = moment, done
+        free[resource], ready = moment, [here + delay for here in done]
         ends += done
     return free + ready
