@@ -1,0 +1,142 @@
+"""1000 tokens of a real hop program beside GPUs whose times jitter: what the LPUs do, and what it costs.
+
+The cycles of a hop come from the program of llama-3.1-70b's FFNs (exact), the period from the ping-pong
+schedule (modelled). Each hop's GPU time is drawn (lognormal: assumed); the LPUs wait for a slot, with slack
+for the target probability of a miss, and once without. What `lpu/boundary.py` reports of the draws is held
+against a walk through every hop in plain integers: how many were late, what each paid, and the LPUs' cycles
+of a token. With one seed and one target the same draws are late at any jitter: only the slack differs. The
+exit code is 1 if the LPUs' cycles vary, a missed slot costs other than its period, or the count is no likely
+draw.
+"""
+
+import argparse
+import time
+from collections import Counter
+from dataclasses import replace
+from math import sqrt
+
+from measure import machine
+
+from compiler.hops import compile_hops
+from compiler.options import CompileOptions
+from fabric.catalog import gpu_spec
+from lpu.afd import Beside, hop_times
+from lpu.afd_hops import DRAWN_STEPS, Dam, pace
+from lpu.boundary import Boundary, SlotReport, lognormal, slots
+from lpu.check import require
+from lpu.files import read_bridge, read_rack
+from lpu.folder import check_program
+from lpu.load import of_micro_batch
+from lpu.opening import open_model
+
+JITTERS = (0.0, 0.01, 0.05, 0.2)
+DEVIATIONS = 4.0  # of a counted share from its probability, by chance less than once in 15,000
+
+
+def main() -> None:
+    args = arguments()
+    print(machine())
+    start = time.perf_counter()
+    rows = args.batch // args.micro_batches
+    opened = open_model(args.model, batch=args.batch, context=(args.context,))
+    beside = Beside(
+        rack=read_rack(args.rack), gpu=gpu_spec("h200"), gpus=args.gpus, bridge=read_bridge("spectrum-x")
+    )
+    program, split = compile_hops(
+        of_micro_batch(opened, rows).source(), beside.rack, CompileOptions(tp=args.tp), beside.bridge
+    )
+    for report in check_program(program).values():
+        require(report)
+    hops = hop_times(program, split)
+    print(
+        f"{args.model} on {args.rack} with tp {args.tp} beside {args.gpus} h200, {args.context} tokens of "
+        f"KV, batch {args.batch}, m {args.micro_batches}: {len(hops.cycles)} hops of {max(hops.cycles):,} "
+        f"cycles (exact), digest {program.manifest['digest'][:16]}\n"
+        f"compiled and checked in {time.perf_counter() - start:.1f} s (measured); {DRAWN_STEPS} tokens, "
+        f"slack for a miss probability of {args.target:g}, seed {args.seed}\n\n"
+        "| jitter | slack, cycles | period, cycles | LPU cycles a token | variance | late hops of "
+        f"{len(hops.cycles) * DRAWN_STEPS:,} | analytic | deviations | slots missed | at most by a hop "
+        "| added, periods | waits, cycles a token |\n|" + "---|" * 12
+    )
+    share, good = beside.share(opened), True
+    for jitter in JITTERS:
+        dam = Dam(jitter=jitter, target=args.target, seed=args.seed)
+        found = pace(share, hops, args.batch, args.micro_batches, args.context, dam).boundary
+        good &= shown(found)
+        if jitter:
+            bare = replace(found.boundary, slack_cycles=0)
+            good &= shown(slots(bare, steps=DRAWN_STEPS, hops=found.hops, seed=args.seed))
+    print(
+        "\nLPU cycles: exact. Jitter: assumed. Slots and periods: modelled.\nGoals: variance 0, a missed "
+        f"slot costs its period to the cycle, counted within {DEVIATIONS:g} standard deviations of analytic: "
+        f"{'met' if good else 'missed'}"
+    )
+    if not good:
+        raise SystemExit(1)
+
+
+def shown(report: SlotReport) -> bool:
+    """A row of the table, and whether it is as it must be."""
+    one = report.boundary
+    taken, late, most, added = replayed(one, report)
+    chance, draws = one.miss_probability, report.hops * DRAWN_STEPS
+    spread = sqrt(chance * (1 - chance) / draws)
+    away = abs(late / draws - chance) / spread if spread else float(late > 0)
+    print(
+        f"| {one.jitter:g} | {one.slack_cycles:,} | {one.period_cycles:,} | {next(iter(taken)):,} "
+        f"| {report.lpu_cycles.var():g} | {late:,} = {late / draws:.2e} | {chance:.2e} | {away:.1f} "
+        f"| {report.misses:,} | {most} | {added / one.period_cycles:,g} "
+        f"| {report.waiting_cycles.mean():,.0f} |",
+        flush=True,
+    )
+    return (
+        list(taken) == [int(report.lpu_cycles[0])]
+        and float(report.lpu_cycles.var()) == 0
+        and late == report.late_hops
+        and added == report.added_cycles == report.misses * one.period_cycles
+        and away <= DEVIATIONS
+    )
+
+
+def replayed(one: Boundary, report: SlotReport) -> tuple[Counter[int], int, int, int]:
+    """Every hop of every token once more in plain integers, from the same draw.
+
+    (LPU cycles of tokens with how often each occurs, late hops, most slots that one missed, cycles that
+    tokens took longer than with every hop on its first slot).
+    """
+    factors = lognormal(one.jitter, report.hops * DRAWN_STEPS, report.seed).tolist()
+    taken: Counter[int] = Counter()
+    late = most = added = 0
+    for token in range(DRAWN_STEPS):
+        now = busy = 0
+        for hop in range(report.hops):
+            gpu_ps = round(one.gpu_ps * factors[token * report.hops + hop])
+            arrival = -(-gpu_ps * one.clock_hz // 10**12)
+            slot, missed = one.offset_cycles, 0
+            while slot < arrival:
+                slot, missed = slot + one.period_cycles, missed + 1
+            begin = now + slot
+            now = begin + one.lpu_cycles
+            busy += now - begin
+            late, most = late + bool(missed), max(most, missed)
+        taken[busy] += 1
+        added += now - report.hops * (one.offset_cycles + one.lpu_cycles)
+    return taken, late, most, added
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", default="llama-3.1-70b")
+    parser.add_argument("--rack", default="lpx")
+    parser.add_argument("--tp", type=int, default=8)
+    parser.add_argument("--gpus", type=int, default=8)
+    parser.add_argument("--context", type=int, default=8192)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--micro-batches", type=int, default=2)
+    parser.add_argument("--target", type=float, default=0.001)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
