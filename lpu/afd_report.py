@@ -17,7 +17,7 @@ class Figure:
     """A named figure that is no time of a turn. basis: exact, modelled or assumed."""
 
     name: str
-    value: float | str
+    value: int | float | str
     unit: str
     basis: str
 
@@ -27,6 +27,8 @@ class Figure:
 
     def __str__(self) -> str:
         value = self.value if isinstance(self.value, str) else f"{self.value:,.4g}"
+        if isinstance(self.value, int):
+            value = f"{self.value:,}"
         return f"{value} {self.unit}".strip() + f" ({self.basis})"
 
 

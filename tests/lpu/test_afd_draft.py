@@ -10,7 +10,7 @@ from compiler.errors import OptionError
 from compiler.program import Program
 from fabric.catalog import gpu_spec
 from lpu.afd_draft import Drafting, middle, turns
-from lpu.gpu_share import GpuShare, share
+from lpu.gpu_share import GpuShare, shares
 from lpu.request import Request
 
 STEP_PS = 5_592_405  # 8192 cycles at 1,464,843,750 Hz
@@ -19,7 +19,7 @@ REQUEST = Request(prompt_tokens=10, new_tokens=4, turns=2, later_tokens=5)
 
 @pytest.fixture(scope="module")
 def one() -> GpuShare:
-    return share(SMALL, gpu_spec("h200"), 1, BRIDGE)
+    return shares(SMALL, gpu_spec("h200"), 1, BRIDGE)[-1]
 
 
 def test_a_round_by_hand(one: GpuShare, pair_program: Program) -> None:

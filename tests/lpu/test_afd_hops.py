@@ -14,7 +14,7 @@ from compiler.errors import OptionError
 from fabric.catalog import gpu_spec
 from lpu import closed_forms
 from lpu.afd_hops import Dam, HopTimes, check_micro_batches, layer_parts, pace, turns, warnings
-from lpu.gpu_share import GpuShare, share
+from lpu.gpu_share import GpuShare, shares
 from lpu.pingpong import run
 from lpu.request import Request, total
 from lpu.stages import StageError, Stages
@@ -28,7 +28,7 @@ JITTER = Dam(jitter=0.2, target=0.05, seed=3)
 
 def gpus(count: int = 1, latency_ns: int = 4_000, nic: int = 50_000_000_000) -> GpuShare:
     spec = replace(H200, nic_bytes_per_second=nic)
-    return share(SMALL, spec, count, replace(BRIDGE, latency_ns=latency_ns))
+    return shares(SMALL, spec, count, replace(BRIDGE, latency_ns=latency_ns))[-1]
 
 
 def test_the_stages_of_a_micro_batch_by_hand() -> None:

@@ -9,11 +9,11 @@ from compiler.errors import CapacityError
 from fabric.catalog import gpu_spec
 from lpu.afd_hops import HopTimes, pace
 from lpu.afd_sweep import Ratio, RatioSweep, ratio_sweep
-from lpu.gpu_share import share
+from lpu.gpu_share import shares
 from models.catalog import catalog
 
 LLAMA = catalog("llama-3.1-70b")
-SHARES = [share(LLAMA, gpu_spec("h200"), count, BRIDGE) for count in (1, 8)]
+SHARES = [shares(LLAMA, gpu_spec("h200"), count, BRIDGE) for count in (1, 8)]
 
 
 def hops(rows: int) -> tuple[HopTimes, int]:
