@@ -17,7 +17,7 @@ class Figure:
     """A named figure that is no time of a turn. basis: exact, modelled or assumed."""
 
     name: str
-    value: float | str
+    value: int | float | str
     unit: str
     basis: str
 
@@ -51,7 +51,7 @@ class AfdReport:
     assumptions: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     bits: str | None = None
     counts: dict[str, int] = field(default_factory=dict[str, int])
-    band: float = 0.0
+    band: int | float = 0.0
     events: tuple[Event, ...] = ()
 
     @property
