@@ -5,6 +5,7 @@ The LPU side is a scheduled program in every mode, so its part of a time is exac
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from compiler.errors import OptionError
 from compiler.hops import compile_hops
@@ -60,7 +61,7 @@ class AfdOptions:
     """How the work is divided. by, threshold: of the split (mode afd). policy: of decoded KV (mode pd)."""
 
     mode: str = "pd"
-    policy: Policy = "recompute"
+    policy: str = "recompute"
     micro_batches: int = 2
     dam: Dam = field(default_factory=Dam)
     drafting: Drafting = field(default_factory=Drafting)
@@ -168,8 +169,9 @@ def _pd(
     program = _checked(
         compile_program(model.source(), beside.rack, options.compile, progress), options, progress
     )
-    turns, handovers = afd_pd.turns(request, gpus, program, options.policy)
-    todo = afd_pd.work(request, options.policy, request.turns - 1)
+    policy = cast(Policy, options.policy)
+    turns, handovers = afd_pd.turns(request, gpus, program, policy)
+    todo = afd_pd.work(request, policy, request.turns - 1)
     ops = gpus.pool.prefill_layer(
         gpus.config, todo.prefilled, todo.prefix + todo.returned, gpus.rows(request.batch), gpus.kv
     ).ops
@@ -191,7 +193,7 @@ def _pd(
             unit="% of its time",
             basis="modelled",
         ),
-        Figure(name="KV of decoded tokens", value=options.policy, unit="", basis="exact"),
+        Figure(name="KV of decoded tokens", value=policy, unit="", basis="exact"),
     )
     events = afd_trace.of_handover(handovers[-1], turns[-1].first[-1].picoseconds)
     return _report(
