@@ -155,7 +155,7 @@ def pace(
 def turns(
     request: Request, share: GpuShare, hops: HopTimes, micro_batches: int, dam: Dam, alone: int | None = None
 ) -> tuple[tuple[Turn, ...], tuple[Pace, ...]]:
-    """The turns of a request in time, each with its pace at the mean length of its KV. alone: as in `pace`."""
+    """The turns of a request in time, each with its pace at the mean length of its KV."""
     made: list[Turn] = []
     paces: list[Pace] = []
     for number in range(request.turns):

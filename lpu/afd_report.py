@@ -53,7 +53,7 @@ class AfdReport:
     assumptions: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     bits: str | None = None
     counts: dict[str, int] = field(default_factory=dict[str, int])
-    band: float = 0.0
+    band: int | float = 0.0
     events: tuple[Event, ...] = ()
 
     @property

@@ -93,8 +93,7 @@ class GpuPool:
     def verify(
         self, config: TransformerConfig, batch: int, rows: int, kv_len: int, kv: KvFormat = "bf16"
     ) -> Breakdown:
-        """A step of `rows` tokens of each sequence, as drafts are verified: more query heads over one KV.
-        """
+        """A step of `rows` tokens of each sequence, as drafts are verified: more query heads over one KV."""
         heads, kv_heads = self.heads(config)
         shape = rows, kv_len, heads, kv_heads, config.head_dim
         seconds = gpu.packed_attention(self.spec, batch, *shape, kv)

@@ -96,7 +96,7 @@ def test_the_fastest_way_is_the_fastest_of_those_that_fit() -> None:
     every = shares(LLAMA, H200, 8, BRIDGE)
     times = [one.prefill(8192, 0, 8) for one in every]
     assert fastest(every, lambda one: one.prefill(8192, 0, 8), 8, 8192).prefill(8192, 0, 8) == min(times)
-    alone = fastest(every, lambda one: one.pool.gpus, 64, 65536)
+    alone = fastest(every, lambda one: one.pool.gpus, 32, 65536)
     assert alone.pool.gpus > 1  # one GPU cannot hold its share of the KV beside all weights
     with pytest.raises(CapacityError, match="Take more GPUs"):
         fastest(every, lambda one: one.pool.gpus, 512, 65536)
