@@ -3,7 +3,7 @@
 The LPU side is a scheduled program in every mode, so its part of a time is exact; the GPUs' part is modelled.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from compiler.errors import OptionError
@@ -26,7 +26,7 @@ from lpu.confidence import by_confidence
 from lpu.document import FileError
 from lpu.folder import Progress, check_program, quiet
 from lpu.gpu import GemmFormat
-from lpu.gpu_share import GpuShare, share
+from lpu.gpu_share import GpuShare, fastest, shares
 from lpu.load import OpenModel, of_micro_batch
 from lpu.request import Part, Request, picoseconds
 from lpu.turn import Turn
@@ -37,37 +37,47 @@ MODES = ("pd", "afd", "draft")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beside:
-    """GPUs beside a rack of LPUs. gemm: the format of the GPUs' weights and products."""
+    """GPUs beside a rack of LPUs. gemm: the format of the GPUs' weights and products.
+
+    gpu_tp: GPUs that share a model by tensor parallelism; None: what is fastest for a mode.
+    """
 
     rack: Rack
     gpu: GpuSpec
     gpus: int
     bridge: BridgeSpec
     gemm: GemmFormat = "w8a16"
+    gpu_tp: int | None = None
 
     @property
     def racks(self) -> float:
-        """The LPUs in racks of 256."""
-        return self.rack.chips / LPUS_PER_RACK
+        """The LPUs in racks of 256; a smaller machine is one rack."""
+        return max(1.0, self.rack.chips / LPUS_PER_RACK)
 
-    def share(self, model: OpenModel) -> GpuShare:
-        """The GPUs for a model. Raises OptionError."""
-        return share(config_of(model), self.gpu, self.gpus, self.bridge, kv=model.step.kv, gemm=self.gemm)
+    def shares(self, model: OpenModel) -> tuple[GpuShare, ...]:
+        """The ways to deal the GPUs for a model. Raises OptionError."""
+        about = config_of(model), self.gpu, self.gpus, self.bridge
+        return shares(*about, kv=model.step.kv, gemm=self.gemm, tp=self.gpu_tp)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AfdOptions:
-    """How the work is divided. by, threshold: of the split (mode afd). policy: of decoded KV (mode pd)."""
+    """How the work is divided. by, threshold: of the split (mode afd). policy: of decoded KV (mode pd).
+
+    micro_batches: None is 2 where they divide the batch, else 1. target: picoseconds that a token may take,
+    to warn of the dead zone (mode afd).
+    """
 
     mode: str = "pd"
     policy: Policy = "recompute"
-    micro_batches: int = 2
+    micro_batches: int | None = None
     dam: Dam = field(default_factory=Dam)
     drafting: Drafting = field(default_factory=Drafting)
     by: str = "role"
     threshold: float | None = None
     compile: CompileOptions = field(default_factory=CompileOptions)
     check: bool = True
+    target: int | None = None
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -111,14 +121,25 @@ def afd(
     """
     if options.mode == "draft":
         _check_drafter(model, drafter)
-    gpus = beside.share(model)
+    every = beside.shares(model)
     if options.mode == "pd":
-        return _pd(model, request, beside, gpus, options, progress)
-    gpus.require_fit(request.batch, request.context)
+        return _pd(model, request, beside, every, options, progress)
     if options.mode == "afd":
-        return _afd(model, request, beside, gpus, options, progress)
+        return _afd(model, request, beside, every, options, progress)
     assert drafter is not None
-    return _draft(drafter, request, beside, gpus, options, progress)
+    return _draft(drafter, request, beside, every, options, progress)
+
+
+def _best(every: Sequence[GpuShare], request: Request, time: Callable[[GpuShare], int]) -> GpuShare:
+    """The fastest way to deal the GPUs that holds all weights and the KV of the whole request."""
+    return fastest(every, time, request.batch, request.context)
+
+
+def _alone(every: Sequence[GpuShare], request: Request) -> int:
+    """Picoseconds of a step in the last turn on the GPUs alone, dealt as is best for that."""
+    length = request.middle(request.turns - 1)
+    best = _best(every, request, lambda one: one.step(request.batch, length))
+    return best.step(request.batch, length)
 
 
 def _check_drafter(model: OpenModel, drafter: OpenModel | None) -> None:
@@ -160,15 +181,16 @@ def _pd(
     model: OpenModel,
     request: Request,
     beside: Beside,
-    gpus: GpuShare,
+    every: Sequence[GpuShare],
     options: AfdOptions,
     progress: Progress,
 ) -> tuple[AfdReport, Program]:
-    gpus.require_fit(request.batch, request.context)
+    first = afd_pd.work(request, options.policy, 0)
+    gpus = _best(every, request, lambda one: one.prefill(first.prefilled, first.prefix, request.batch))
     program = _checked(
         compile_program(model.source(), beside.rack, options.compile, progress), options, progress
     )
-    turns, handovers = afd_pd.turns(request, gpus, program, options.policy)
+    turns, handovers = afd_pd.turns(request, gpus, program, options.policy, options.check)
     todo = afd_pd.work(request, options.policy, request.turns - 1)
     ops = gpus.pool.prefill_layer(
         gpus.config, todo.prefilled, todo.prefix + todo.returned, gpus.rows(request.batch), gpus.kv
@@ -203,11 +225,14 @@ def _afd(
     model: OpenModel,
     request: Request,
     beside: Beside,
-    gpus: GpuShare,
+    every: Sequence[GpuShare],
     options: AfdOptions,
     progress: Progress,
 ) -> tuple[AfdReport, Program]:
-    rows = afd_hops.check_micro_batches(request.batch, options.micro_batches)
+    length = request.middle(request.turns - 1)
+    m = options.micro_batches or (2 if request.batch % 2 == 0 else 1)
+    rows = afd_hops.check_micro_batches(request.batch, m)
+    gpus = _best(every, request, lambda one: picoseconds(one.attention(rows, length).seconds))
     program, split = compile_hops(
         of_micro_batch(model, rows).source(),
         beside.rack,
@@ -218,9 +243,9 @@ def _afd(
         progress=progress,
     )
     hops = hop_times(_checked(program, options, progress), split)
-    turns, paces = afd_hops.turns(request, gpus, hops, options.micro_batches, options.dam)
+    alone = _alone(every, request)
+    turns, paces = afd_hops.turns(request, gpus, hops, m, options.dam, alone)
     last = paces[-1]
-    length = request.before(request.turns - 1) + request.brings(request.turns - 1) + request.new_tokens // 2
     report = _report(
         "afd",
         model,
@@ -230,14 +255,28 @@ def _afd(
         program,
         turns,
         afd_hops.layer_parts(gpus, hops, last, length),
-        _afd_figures(request, last, hops),
+        _afd_figures(request, last, hops, gpus.pool.gpus),
         events=tuple(afd_trace.of_pace(last)),
         pace=last,
+        target=options.target,
+        more=(("split", _split_line(split, gpus, request, beside.rack)),),
     )
     return report, program
 
 
-def _afd_figures(request: Request, pace: Pace, hops: HopTimes) -> tuple[Figure, ...]:
+def _split_line(split: Split, gpus: GpuShare, request: Request, rack: Rack) -> str:
+    """What lies where, and the room for it."""
+    sram = rack.chips * rack.chip.sram_bytes
+    weights = gpus.pool.weight_bytes(gpus.config)
+    kv = gpus.pool.kv_bytes(gpus.config, gpus.rows(request.batch), request.context, gpus.kv)
+    return (
+        f"{len(split.hops)} hops, {split.weight_bytes / 1e9:.1f} GB of weights on LPUs of "
+        f"{sram / 1e9:.1f} GB; a replica of GPUs holds all weights ({weights / 1e9:.1f} GB, it prefills "
+        f"too) and {kv / 1e9:.1f} GB of KV in {gpus.pool.memory_bytes / 1e9:.1f} GB"
+    )
+
+
+def _afd_figures(request: Request, pace: Pace, hops: HopTimes, tp: int) -> tuple[Figure, ...]:
     """Names as aiconfigurator has them, where it has them."""
     line, m = pace.timeline, pace.plan.micro_batches
     attention, ffn = (sum(one.times[i] for one in pace.plan.layers) for i in (0, 2))
@@ -251,6 +290,12 @@ def _afd_figures(request: Request, pace: Pace, hops: HopTimes) -> tuple[Figure, 
         Figure(name="GPUs alone", value=pace.alone / 1e9, unit="ms a token", basis="modelled"),
         Figure(name="link down", value=crossing * hops.down_bytes, unit="bytes a step", basis="exact"),
         Figure(name="link up", value=crossing * hops.up_bytes, unit="bytes a step", basis="exact"),
+        Figure(
+            name="link up, copies",
+            value=crossing * hops.up_bytes * tp,
+            unit="bytes a step: one for each GPU of a replica, made by the switch",
+            basis="assumed",
+        ),
         Figure(name="wires", value=f"{hops.wire_down} down, {hops.wire_up} up", unit="", basis="exact"),
         Figure(name="LPU cycles per step", value=m * sum(hops.cycles), unit="cycles", basis="exact"),
     )
@@ -260,10 +305,12 @@ def _draft(
     drafter: OpenModel,
     request: Request,
     beside: Beside,
-    gpus: GpuShare,
+    every: Sequence[GpuShare],
     options: AfdOptions,
     progress: Progress,
 ) -> tuple[AfdReport, Program]:
+    length, rows = request.middle(request.turns - 1), options.drafting.drafts + 1
+    gpus = _best(every, request, lambda one: one.verify(request.batch, rows, length))
     program = _checked(
         compile_program(drafter.source(), beside.rack, options.compile, progress), options, progress
     )
@@ -280,7 +327,7 @@ def _draft(
         ),
         Figure(
             name="GPUs alone",
-            value=gpus.step(request.batch, afd_draft.middle(request, request.turns - 1)) / 1e9,
+            value=_alone(every, request) / 1e9,
             unit="ms a token",
             basis="modelled",
         ),
@@ -305,6 +352,8 @@ def _report(
     *,
     events: Iterable[afd_trace.Event],
     pace: Pace | None = None,
+    target: int | None = None,
+    more: tuple[tuple[str, str], ...] = (),
 ) -> AfdReport:
     sources = [
         (f"{where}.{source.field}", source.confidence, source.source)
@@ -315,19 +364,19 @@ def _report(
         )
         for source in every
     ]
-    replicas = f" in {gpus.replicas} replicas" if gpus.replicas > 1 else ""
     return AfdReport(
         mode=mode,
         machine=(
             ("model", gpus.config.name + ("" if mode != "draft" else f", drafted by {model.name}")),
-            ("gpus", f"{beside.gpus} x {beside.gpu.name}{replicas}"),
+            ("gpus", f"{beside.gpus} x {beside.gpu.name}: {gpus.replicas} x tp {gpus.pool.gpus}"),
             ("lpus", f"{lpus_of(program)} of {beside.rack.chips} on {beside.rack.name}"),
             (
                 "bridge",
                 f"{beside.bridge.name}, {beside.bridge.latency_ns / 1000:g} us one way (assumed)",
             ),
-            ("kv", gpus.kv),
-            ("gemm", beside.gemm),
+            *more,
+            ("kv", model.step.kv),
+            ("gemm", f"{beside.gemm} (its time; the math is the contract's)"),
             ("digest", str(program.manifest["digest"])),
         ),
         batch=request.batch,
@@ -336,16 +385,16 @@ def _report(
         layer=tuple(layer),
         figures=tuple(figures),
         boundary=pace.boundary if pace else None,
-        warnings=tuple(_warnings(gpus, request.batch, pace)),
+        warnings=tuple(_warnings(gpus, request.batch, pace, target)),
         assumptions=by_confidence(sources),
         band=gpus.pool.spec.band,
         events=tuple(events),
     )
 
 
-def _warnings(gpus: GpuShare, batch: int, pace: Pace | None) -> list[str]:
+def _warnings(gpus: GpuShare, batch: int, pace: Pace | None, target: int | None) -> list[str]:
     rows = pace.rows if pace else batch
-    out = afd_hops.warnings(pace, batch) if pace else []
+    out = afd_hops.warnings(pace, batch, target) if pace else []
     if gpus.idle(rows):
         out.append(
             f"{gpus.idle(rows)} of {gpus.replicas} replicas of GPUs are idle: {rows} sequences at a time"

@@ -52,7 +52,7 @@ def round_parts(
     request: Request, share: GpuShare, drafter: Program, drafting: Drafting, number: int
 ) -> tuple[Part, ...]:
     """A round: one step of the drafter per draft and one to catch up, then all rows through the GPUs."""
-    length, rows = middle(request, number), drafting.drafts + 1
+    length, rows = request.middle(number), drafting.drafts + 1
     verify = share.verify(request.batch, rows, length)
     ids = share.wire(request.batch * rows * ID_BYTES, request.batch)
     return (
@@ -60,11 +60,6 @@ def round_parts(
         Part(name="verify on the GPUs", picoseconds=verify, basis="modelled"),
         Part(name="round trip of ids", picoseconds=2 * (share.latency + ids), basis="assumed"),
     )
-
-
-def middle(request: Request, number: int) -> int:
-    """Tokens of a sequence half way through the decode of a turn."""
-    return request.before(number) + request.brings(number) + request.new_tokens // 2
 
 
 def _turn(
@@ -87,6 +82,8 @@ def _turn(
         first=(
             Part(name="queue", picoseconds=picoseconds(request.queue_seconds), basis="assumed"),
             Part(name="prefill", picoseconds=prefill, basis="modelled"),
+        ),
+        later=(
             Part(name="drafter's prompt, exposed", picoseconds=max(0, taken - prefill), basis="modelled"),
         ),
         step=(Part(name="round / expected tokens", picoseconds=mean, basis="assumed"),),

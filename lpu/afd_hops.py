@@ -4,7 +4,6 @@ The times of hops are cycles of their programs; GPUs and links are modelled.
 Source: facts/afd.md sections 0, 1 and 3.3.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import inf
@@ -59,7 +58,7 @@ class Dam:
 class Pace:
     """A decode step of all micro-batches at one length of the KV, in steady state.
 
-    plan: its stages; the wait for a slot, where there is jitter, is part of `down`. period: picoseconds from
+    plan: its stages. period: picoseconds from
     token to token. exposed: of one step, by which the links make it longer. alone: of the GPUs without LPUs.
     """
 
@@ -77,10 +76,10 @@ class Pace:
 
     @property
     def missed(self) -> int:
-        """Mean picoseconds that missed slots add to a token, of the drawn steps."""
-        report = self.boundary
-        added = report.added_cycles * PS_PER_SECOND // report.boundary.clock_hz
-        return added // len(report.lpu_cycles)
+        """Mean picoseconds that missed slots add to a token: hops x probability of a miss x slot period."""
+        one = self.boundary.boundary
+        late = self.boundary.hops * one.miss_probability * one.period_cycles
+        return round(late * PS_PER_SECOND / one.clock_hz)
 
     @property
     def binding(self) -> str:
@@ -92,7 +91,7 @@ class Pace:
     def estimate(self) -> int:
         """The step by aiconfigurator's closed form, picoseconds, of the middle layer."""
         layers, m = self.plan.layers, self.plan.micro_batches
-        return int(closed_forms.aiconfigurator(len(layers), m, layers[len(layers) // 2]).step)
+        return int(closed_forms.aiconfigurator(len(layers), m, _in_one(layers[len(layers) // 2])).step)
 
 
 def check_micro_batches(batch: int, micro_batches: int) -> int:
@@ -108,19 +107,26 @@ def check_micro_batches(batch: int, micro_batches: int) -> int:
 
 
 def pace(
-    share: GpuShare, hops: HopTimes, batch: int, micro_batches: int, kv_len: int, dam: Dam | None = None
+    share: GpuShare,
+    hops: HopTimes,
+    batch: int,
+    micro_batches: int,
+    kv_len: int,
+    dam: Dam | None = None,
+    alone: int | None = None,
 ) -> Pace:
-    """A decode step over `kv_len` tokens of each sequence."""
+    """A decode step over `kv_len` tokens of each sequence.
+
+    alone: of the GPUs without LPUs, dealt as is best for that; as `share` deals them if not given.
+    """
     dam = dam or Dam()
     rows = check_micro_batches(batch, micro_batches)
     attention = picoseconds(share.attention(rows, kv_len).seconds)
-    down = share.latency + share.wire(rows * hops.down_bytes, rows)
-    up = share.latency + share.copied(rows * hops.up_bytes, rows)
+    down = share.wire(rows * hops.down_bytes, rows)
+    up = share.copied(rows * hops.up_bytes, rows)
     slack = slack_for(dam.target, attention, dam.jitter, hops.clock_hz) if dam.jitter else 0
-    stages = [
-        Stages(attention, down + cycles_ps(slack, hops.clock_hz), cycles_ps(cycles, hops.clock_hz), up)
-        for cycles in hops.cycles
-    ]
+    waits = share.latency, cycles_ps(slack, hops.clock_hz)
+    stages = [Stages(attention, down, cycles_ps(cycles, hops.clock_hz), up, *waits) for cycles in hops.cycles]
     plan = Plan(
         layers=tuple(stages),
         micro_batches=micro_batches,
@@ -141,13 +147,13 @@ def pace(
         period=period,
         exposed=exposed_transfer(plan),
         boundary=slots(boundary, steps=DRAWN_STEPS, hops=len(stages), seed=dam.seed),
-        alone=share.step(batch, kv_len),
+        alone=share.step(batch, kv_len) if alone is None else alone,
         rows=rows,
     )
 
 
 def turns(
-    request: Request, share: GpuShare, hops: HopTimes, micro_batches: int, dam: Dam
+    request: Request, share: GpuShare, hops: HopTimes, micro_batches: int, dam: Dam, alone: int
 ) -> tuple[tuple[Turn, ...], tuple[Pace, ...]]:
     """The turns of a request in time, each with its pace at the mean length of its KV."""
     made: list[Turn] = []
@@ -156,9 +162,7 @@ def turns(
         before, brings = request.before(number), request.brings(number)
         reused = max(0, before - 1)  # all KV is on the GPUs; the last token of a turn was never taken
         prefill = share.prefill(before + brings - reused, reused, request.batch)
-        found = pace(
-            share, hops, request.batch, micro_batches, before + brings + request.new_tokens // 2, dam
-        )
+        found = pace(share, hops, request.batch, micro_batches, request.middle(number), dam, alone)
         steps = request.batch * (request.new_tokens - 1) * len(hops.cycles)
         made.append(
             Turn(
@@ -191,27 +195,30 @@ def layer_parts(share: GpuShare, hops: HopTimes, found: Pace, kv_len: int) -> tu
     layer = found.plan.layers[len(found.plan.layers) // 2]
     parts += [
         Part(name="down, latency", picoseconds=share.latency, basis="assumed"),
-        Part(name="down, bytes", picoseconds=layer.down - slack - share.latency, basis="modelled"),
+        Part(name="down, bytes", picoseconds=layer.down, basis="modelled"),
         Part(name="wait for the slot", picoseconds=slack, basis="modelled"),
         Part(name="FFN hop on the LPUs", picoseconds=layer.ffn, basis="exact"),
         Part(name="up, latency", picoseconds=share.latency, basis="assumed"),
-        Part(name="up, bytes", picoseconds=layer.up - share.latency, basis="modelled"),
+        Part(name="up, bytes", picoseconds=layer.up, basis="modelled"),
     ]
     return tuple(parts)
 
 
-def warnings(found: Pace, batch: int) -> list[str]:
-    """What speaks against dividing the model here, one line each."""
+def warnings(found: Pace, batch: int, target: int | None) -> list[str]:
+    """What speaks against dividing the model here. target: picoseconds that a token may take."""
     out: list[str] = []
     if found.period >= found.alone:
         out.append(
             f"AFD loses: {float(found.period) / 1e9:.3f} ms a token against {found.alone / 1e9:.3f} ms "
             f"on the GPUs alone, at batch {batch}; {found.binding} sets its pace"
         )
-    layers: Sequence[Stages] = found.plan.layers
-    slot = Fraction(found.alone, 3 * len(layers))
-    out += [
-        f"{text}, if a stage may take a third of the GPUs' own layer"
-        for text in closed_forms.dead_zone(layers[len(layers) // 2], int(slot))
-    ]
+    if target is not None:
+        layers = found.plan.layers
+        slot = closed_forms.dead_zone_slot(target, Fraction(1), 0, len(layers))
+        out += list(closed_forms.dead_zone(_in_one(layers[len(layers) // 2]), int(slot)))
     return out
+
+
+def _in_one(layer: Stages) -> Stages:
+    """The stages as closed forms count them: a link's latency is part of its time."""
+    return Stages(layer.attention, layer.down + layer.latency, layer.ffn, layer.up + layer.latency)

@@ -9,6 +9,8 @@ from typing import Literal
 
 from compiler.ingest import compile_egress, compile_ingest
 from compiler.program import Call, Program
+from lpu.check import require
+from lpu.check_handover import check_handover
 from lpu.gpu_share import GpuShare
 from lpu.request import Part, Request, cycles_ps, picoseconds
 from lpu.run import bucket_of
@@ -68,7 +70,7 @@ def work(request: Request, policy: Policy, number: int) -> Work:
         return Work(prefix=known, prefilled=brings - 1 - known, handed=brings - 1, returned=0)
     again = request.new_tokens if policy == "recompute" else 0
     return Work(
-        prefix=before - 1 - again,
+        prefix=before - 1 - request.new_tokens,
         prefilled=brings + again,
         handed=brings,
         returned=request.new_tokens - again,
@@ -103,18 +105,25 @@ def stream(
 
 
 def turns(
-    request: Request, share: GpuShare, decode: Program, policy: Policy
+    request: Request, share: GpuShare, decode: Program, policy: Policy, check: bool = True
 ) -> tuple[tuple[Turn, ...], tuple[Handover, ...]]:
-    """The turns of a request in time, and the hand-over of each."""
-    found = [_turn(request, share, decode, policy, number) for number in range(request.turns)]
+    """The turns of a request in time, and the hand-over of each.
+
+    check: the programs that move KV too. Raises HazardError if one breaks a rule.
+    """
+    found = [_turn(request, share, decode, policy, number, check) for number in range(request.turns)]
     return tuple(turn for turn, _ in found), tuple(handover for _, handover in found)
 
 
 def _turn(
-    request: Request, share: GpuShare, decode: Program, policy: Policy, number: int
+    request: Request, share: GpuShare, decode: Program, policy: Policy, number: int, check: bool
 ) -> tuple[Turn, Handover]:
     todo = work(request, policy, number)
-    handover = _handover(share, decode, todo, request.batch)
+    ingest = compile_ingest(decode, todo.handed, share.bridge)
+    egress = compile_egress(decode, todo.returned, share.bridge) if todo.returned else None
+    if check:
+        require(check_handover(decode, ingest, egress))
+    handover = _handover(share, ingest, todo, request.batch)
     last = request.before(number) + request.brings(number) - 1
     steps = [_step(decode, last + i) for i in range(request.new_tokens)]
     later = steps[1:] or steps
@@ -123,7 +132,7 @@ def _turn(
         number=number,
         first=(
             Part(name="queue", picoseconds=picoseconds(request.queue_seconds), basis="assumed"),
-            *_returned(share, decode, todo.returned, request.batch),
+            *_returned(share, egress, todo.returned, request.batch),
             Part(name="prefill", picoseconds=handover.computed[-1], basis="modelled"),
             Part(name="hand-over, exposed", picoseconds=handover.exposed, basis="modelled"),
             Part(name="first token", picoseconds=steps[0], basis="exact"),
@@ -136,11 +145,10 @@ def _turn(
     return turn, handover
 
 
-def _handover(share: GpuShare, decode: Program, todo: Work, batch: int) -> Handover:
-    layers, clock = share.config.layers, decode.manifest["clock_hz"]
+def _handover(share: GpuShare, ingest: Program, todo: Work, batch: int) -> Handover:
+    layers, clock = share.config.layers, ingest.manifest["clock_hz"]
     layer = share.prefill_layer(todo.prefilled, todo.prefix + todo.returned, batch)
     begin = share.embed(batch * todo.prefilled)
-    ingest = compile_ingest(decode, todo.handed, share.bridge)
     return stream(
         [begin + layer * (i + 1) for i in range(layers)],
         share.wire(batch * todo.handed * _token_bytes(share), batch),
@@ -156,12 +164,12 @@ def _chips(ingest: Program, call: Call) -> tuple[int, ...]:
     return tuple(sorted(set(ingest.expand_call(call, context).chip.tolist())))
 
 
-def _returned(share: GpuShare, decode: Program, tokens: int, batch: int) -> tuple[Part, ...]:
+def _returned(share: GpuShare, egress: Program | None, tokens: int, batch: int) -> tuple[Part, ...]:
     """Reading decoded KV out of SRAM and sending it, before the prefill that needs it."""
-    if not tokens:
+    if egress is None:
         return ()
-    slots = compile_egress(decode, tokens, share.bridge).manifest["slots"]
-    given = batch * sum(cycles_ps(cycles, decode.manifest["clock_hz"]) for _, _, cycles in slots)
+    clock, slots = egress.manifest["clock_hz"], egress.manifest["slots"]
+    given = batch * sum(cycles_ps(cycles, clock) for _, _, cycles in slots)
     wired = share.latency + share.wire(batch * tokens * _token_bytes(share) * share.config.layers, batch)
     return (
         Part(name="kv read from SRAM", picoseconds=given, basis="exact"),

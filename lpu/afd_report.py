@@ -61,8 +61,14 @@ class AfdReport:
 
     @property
     def per_rack(self) -> float:
-        """Tokens per second of the whole batch, by racks of LPUs."""
+        """Tokens per second of the whole batch while it decodes, by racks of LPUs; GPUs are not counted."""
         return self.batch * self.per_user / self.racks
+
+    @property
+    def sustained(self) -> float:
+        """New tokens of all turns by the time that they take, prefills and all, over the whole batch."""
+        spent = sum(turn.end_to_end for turn in self.turns)
+        return self.batch * sum(turn.tokens for turn in self.turns) * PS_PER_SECOND / spent
 
     @property
     def equal(self) -> bool:
@@ -81,8 +87,9 @@ class AfdReport:
             "layer": [part.to_json() for part in self.layer],
             "figures": [figure.to_json() for figure in self.figures],
             "tokens_per_second_per_user": self.per_user,
-            "tokens_per_second_per_rack": self.per_rack,
-            "racks": self.racks,
+            "tokens_per_second_per_lpu_rack": self.per_rack,
+            "sustained_tokens_per_second": self.sustained,
+            "lpu_racks": self.racks,
             "boundary": self.boundary.to_json() if self.boundary else None,
             "warnings": list(self.warnings),
             "assumptions": self.assumptions,
@@ -117,7 +124,7 @@ def part_rows(turns: Sequence[Turn], layer: Sequence[Part], layer_name: str) -> 
     rows = [
         [f"turn {turn.number + 1} {what}", part.name, milliseconds(part.picoseconds), part.basis]
         for turn in turns
-        for what, parts in (("TTFT", turn.first), ("TPOT", turn.step))
+        for what, parts in (("TTFT", turn.first), ("then", turn.later), ("TPOT", turn.step))
         for part in parts
     ]
     return rows + [[layer_name, part.name, milliseconds(part.picoseconds), part.basis] for part in layer]

@@ -1,13 +1,14 @@
 """Ratios of GPUs to LPUs, batches and micro-batches side by side: what is best, and where AFD loses."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from compiler.errors import CompileError
 from lpu.afd_hops import HopTimes, pace
-from lpu.gpu_share import GpuShare
-from lpu.request import PS_PER_SECOND
+from lpu.afd_report import PROJECTION
+from lpu.gpu_share import GpuShare, fastest
+from lpu.request import PS_PER_SECOND, picoseconds
 
 GPUS_PER_RACK = 72
 """So that GPUs and LPUs can be counted in racks. Source: NVL72; facts/afd.md section 1.3 counts racks too."""
@@ -57,16 +58,28 @@ class Ratio:
 
     def to_json(self, target: float | None) -> dict[str, Any]:
         """For `--json`."""
-        more = {"racks": self.racks, "tokens_per_second_per_rack": self.per_rack}
-        return asdict(self) | more | {"verdict": self.verdict(target)}
+        return {
+            "gpus": self.gpus,
+            "lpus": self.lpus,
+            "batch": self.batch,
+            "micro_batches": self.micro_batches,
+            "tpot_seconds": self.tpot,
+            "alone_tpot_seconds": self.alone,
+            "racks": self.racks,
+            "tokens_per_second_per_rack": self.per_rack,
+            "set_by": self.binding,
+            "refused": self.refused,
+            "verdict": self.verdict(target),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RatioSweep:
-    """All points. target: seconds per token that a point may take; None: any."""
+    """All points. target: seconds per token that a point may take; None: any. machine: in words."""
 
     points: tuple[Ratio, ...]
     target: float | None
+    machine: str = ""
 
     @property
     def best(self) -> Ratio | None:
@@ -96,6 +109,8 @@ class RatioSweep:
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
         return {
+            "label": PROJECTION,
+            "machine": self.machine,
             "target_seconds": self.target,
             "points": [point.to_json(self.target) for point in self.points],
             "best": self.best.to_json(self.target) if self.best else None,
@@ -113,14 +128,17 @@ REGIMES = {
 
 
 def ratio_sweep(
-    shares: Sequence[GpuShare],
+    shares: Sequence[Sequence[GpuShare]],
     hops: Callable[[int], tuple[HopTimes, int]],
     batches: Sequence[int],
     micro_batches: Sequence[int],
     kv_len: int,
     target: float | None = None,
+    machine: str = "",
 ) -> RatioSweep:
-    """Every share with every batch and number of micro-batches that divides it.
+    """Every number of GPUs, dealt as is best, with every batch and number of micro-batches that divides it.
+
+    GPUs that share hold no FFN: prefill is done elsewhere here. GPUs alone hold all weights.
 
     hops: times of the hops for so many rows, and the LPUs that hold them. What does not fit is a point too.
     """
@@ -131,25 +149,42 @@ def ratio_sweep(
         for m in micro_batches
         if batch % m == 0
     ]
-    return RatioSweep(points=tuple(points), target=target)
+    return RatioSweep(points=tuple(points), target=target, machine=machine)
 
 
 def _point(
-    share: GpuShare, hops: Callable[[int], tuple[HopTimes, int]], batch: int, m: int, kv_len: int
+    every: Sequence[GpuShare],
+    hops: Callable[[int], tuple[HopTimes, int]],
+    batch: int,
+    m: int,
+    kv_len: int,
 ) -> Ratio:
     lpus = 0
     try:
         times, lpus = hops(batch // m)
-        share.require_fit(batch, kv_len)
-        found = pace(share, times, batch, m, kv_len)
+        rows = batch // m
+        share = fastest(
+            every, lambda one: picoseconds(one.attention(rows, kv_len).seconds), batch, kv_len, ffn=False
+        )
+        alone = _alone(every, batch, kv_len)
+        found = pace(share, times, batch, m, kv_len, alone=alone or 0)
     except CompileError as error:
-        return Ratio(gpus=share.gpus, lpus=lpus, batch=batch, micro_batches=m, refused=str(error))
+        return Ratio(gpus=every[0].gpus, lpus=lpus, batch=batch, micro_batches=m, refused=str(error))
     return Ratio(
         gpus=share.gpus,
         lpus=lpus,
         batch=batch,
         micro_batches=m,
         tpot=float(found.period) / PS_PER_SECOND,
-        alone=found.alone / PS_PER_SECOND,
+        alone=alone and alone / PS_PER_SECOND,
         binding=found.binding,
     )
+
+
+def _alone(every: Sequence[GpuShare], batch: int, kv_len: int) -> int | None:
+    """Picoseconds of a step on the GPUs alone; None if they cannot hold the model and its KV."""
+    try:
+        best = fastest(every, lambda one: one.step(batch, kv_len), batch, kv_len)
+    except CompileError:
+        return None
+    return best.step(batch, kv_len)

@@ -17,7 +17,7 @@ from fabric.gpu import GpuSpec
 from fabric.rack import Rack
 from lpu import afd as modes
 from lpu.afd import AfdOptions, Beside, hop_times, lpus_of
-from lpu.afd_bits import pd_programs, spoken, verdict
+from lpu.afd_bits import pd_programs, spoken, users_of, verdict
 from lpu.afd_hops import HopTimes
 from lpu.afd_report import AfdReport
 from lpu.afd_sweep import RatioSweep, ratio_sweep
@@ -45,6 +45,7 @@ def afd(
     rack: str | Path | Rack = "lpx",
     bridge: str | Path | BridgeSpec = "spectrum-x",
     gemm: str = "w8a16",
+    gpu_tp: int | None = None,
     options: AfdOptions | None = None,
     drafter: Model | None = None,
     run: bool = False,
@@ -62,7 +63,7 @@ def afd(
     """
     options = options or AfdOptions()
     _check_use(options.mode, drafter is not None, run, kv_cache)
-    beside = _beside(rack, gpu, gpus, bridge, gemm)
+    beside = _beside(rack, gpu, gpus, bridge, gemm, gpu_tp)
     if not chosen.get("context"):
         ends = (request.before(turn + 1) for turn in range(request.turns))
         chosen = chosen | {"context": tuple(dict.fromkeys(ends))}
@@ -74,8 +75,11 @@ def afd(
         )
     small = None
     if drafter is not None:
-        small = open_model(drafter, batch=request.batch, context=chosen["context"])
-    store = _opened_cache(opened, kv_cache) if kv_cache is not None else None
+        small = open_model(drafter, batch=request.batch, context=chosen["context"], kv=opened.step.kv)
+    store = None
+    if kv_cache is not None:
+        store = _opened_cache(opened, kv_cache, gpus)
+        request = replace(request, cached_tokens=_cached(store, opened, request))
     with nullcontext() if output is None else atomic_folder(output) as folder:
         report, program = modes.afd(opened, request, beside, options, small, progress)
         moved = None
@@ -128,7 +132,7 @@ def ratios(
     given: dict[str, Any] = chosen | {"batch": 1, "context": (kv_tokens,)}
     opened = open_model(model, **given)
     sides = [_beside(rack, gpu, count, bridge, gemm) for count in gpus]
-    shares = [side.share(opened) for side in sides]
+    shares = [side.shares(opened) for side in sides]
     rows = sorted({batch // m for batch in batches for m in micro_batches if batch % m == 0})
     if not rows:
         raise FileError(f"ratios: no batch of {list(batches)} divides into {list(micro_batches)} parts.")
@@ -152,7 +156,13 @@ def ratios(
             raise found
         return found
 
-    return ratio_sweep(shares, times, batches, micro_batches, kv_tokens, target_seconds)
+    spec = sides[0].gpu
+    words = (
+        f"{spec.name}{f' ({spec.band_text})' if spec.band else ''}, {gemm}, kv {opened.step.kv}, {link.name} with "
+        f"{link.latency_ns / 1000:g} us one way (assumed), hops at tp {plan.tp} on {machine.name}, "
+        f"{kv_tokens} tokens of KV a sequence; prefill is done elsewhere"
+    )
+    return ratio_sweep(shares, times, batches, micro_batches, kv_tokens, target_seconds, words)
 
 
 def _beside(
@@ -161,6 +171,7 @@ def _beside(
     gpus: int,
     bridge: str | Path | BridgeSpec,
     gemm: str,
+    gpu_tp: int | None = None,
 ) -> Beside:
     if gemm not in get_args(GemmFormat):
         raise FileError(f"options: --gemm is {gemm!r}, must be one of {', '.join(get_args(GemmFormat))}")
@@ -170,6 +181,7 @@ def _beside(
         gpus=gpus,
         bridge=bridge if isinstance(bridge, BridgeSpec) else read_bridge(bridge),
         gemm=cast(GemmFormat, gemm),
+        gpu_tp=gpu_tp,
     )
 
 
@@ -185,8 +197,15 @@ def _check_use(mode: str, drafter: bool, run: bool, cache: str | Path | None) ->
         check_writable(cache, "--kv-cache")
 
 
-def _opened_cache(model: OpenModel, folder: str | Path) -> PrefixCache:
-    binding = binding_of(model)
+def _cached(store: PrefixCache, model: OpenModel, request: Request) -> int:
+    """Tokens of every first prompt whose KV the cache has; two of a prompt are always taken."""
+    hits = [store.match(prompt).tokens for prompt in users_of(request, model)[0]]
+    return min(*hits, request.prompt_tokens - 2) if hits else 0
+
+
+def _opened_cache(model: OpenModel, folder: str | Path, gpus: int) -> PrefixCache:
+    """Bound to the number of GPUs: their share of each head's KV is another layout."""
+    binding = binding_of(model, tp=gpus)
     return (
         load_cache(folder, binding, BLOCK_TOKENS)
         if Path(folder).exists()

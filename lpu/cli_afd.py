@@ -89,6 +89,9 @@ def afd(
     acceptance: Annotated[
         float | None, typer.Option("--acceptance", help="draft: assumed chance that a draft is right; 0.7.")
     ] = None,
+    gpu_tp: Annotated[
+        int | None, typer.Option("--gpu-tp", min=1, help="GPUs to a replica; the fastest by default.")
+    ] = None,
     gemm: Gemm = "w8a16",
     tp: Tp = None,
     pp: Pp = None,
@@ -157,6 +160,7 @@ def afd(
             rack=rack or DEFAULT_RACK,
             bridge=bridge,
             gemm=gemm,
+            gpu_tp=gpu_tp,
             options=options,
             drafter=drafter,
             run=run,

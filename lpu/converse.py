@@ -21,7 +21,7 @@ from lpu.ingest import Handover
 from lpu.load import OpenModel
 from lpu.prefix_cache import PrefixCache
 from lpu.run import Machine, prepare
-from lpu.run_hop import HopMachine, prepare_hops
+from lpu.run_hop import HopMachine, message_of, prepare_hops
 from lpu.run_kernels import KV
 from lpu.speculate import speculate
 from lpu.speculation import Drafter, Held
@@ -136,9 +136,8 @@ class _MicroBatch:
     def hop(self, number: int, value: Array) -> Array:
         """What comes back of a hop: the message and the answer as bytes of their wires."""
         answer = self.hops.step(number, value)
-        down, up = self.hops.hops[number].wires
-        self.crossed["down"] += value.size * (1 if down == "fp8" else 2)
-        self.crossed["up"] += answer.size * (2 if up == "fp16" else 4)
+        self.crossed["down"] += message_of(self.hops.hops[number], value).nbytes
+        self.crossed["up"] += answer.nbytes
         return jnp.asarray(answer)
 
     def decode(self, tokens: np.ndarray, at: np.ndarray) -> Taken:

@@ -111,6 +111,9 @@ class GpuPool:
         modelled = gpu.context_attention(
             self.spec, batch, tokens, heads, kv_heads, config.head_dim, kv, prefix
         )
+        if prefix:  # assumed: a chunk may run as a decode with more query heads, if that is faster
+            packed = prefix + tokens, heads * tokens, kv_heads, config.head_dim
+            modelled = min(modelled, gpu.decode_attention(self.spec, batch, *packed, kv))
         key = self._shape(config) | {"prefix": prefix, "batch": batch, "q_len": tokens}
         attention = self._timed("attention", "context_attn", modelled, kv_dtype=kv, **key)
         half = self._attention_half(config, batch * tokens, attention)

@@ -1,5 +1,6 @@
 """GPUs beside a rack: how a batch is spread over them, their times, and their way to the LPUs."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from compiler.errors import CapacityError, OptionError
@@ -87,9 +88,12 @@ class GpuShare:
         """Picoseconds that one way takes besides."""
         return self.bridge.latency_ns * 1000
 
-    def require_fit(self, batch: int, context: int) -> None:
-        """Raise CapacityError where a replica cannot hold all weights and the KV of its sequences."""
-        weights = self.pool.weight_bytes(self.config)
+    def require_fit(self, batch: int, context: int, ffn: bool = True) -> None:
+        """Raise CapacityError where a replica cannot hold the weights and the KV of its sequences.
+
+        ffn: the weights of the FFNs too, as GPUs need them that prefill.
+        """
+        weights = self.pool.weight_bytes(self.config, ffn)
         kv = self.pool.kv_bytes(self.config, self.rows(batch), context, self.kv)
         try:
             self.pool.require_fit(weights, kv)
@@ -100,12 +104,11 @@ class GpuShare:
                 error.stage,
                 f"each of {self.replicas} replicas of {error.subject}",
                 error.reason,
-                "A replica is a power of two of GPUs of one NVLink domain: take another number of GPUs, "
-                "a smaller batch or context, or fp8 KV.",
+                "Take more GPUs to a replica, a smaller batch or context, or fp8 KV.",
             ) from None
 
 
-def share(
+def shares(
     config: TransformerConfig,
     spec: GpuSpec,
     gpus: int,
@@ -113,25 +116,60 @@ def share(
     *,
     kv: str = "fp16",
     gemm: GemmFormat = "w8a16",
-) -> GpuShare:
-    """GPUs as few replicas: each a power of two of them in one NVLink domain that the heads divide over.
+    tp: int | None = None,
+) -> tuple[GpuShare, ...]:
+    """Every way to deal GPUs to replicas of `tp` each, in one NVLink domain, that the heads divide over.
 
-    Raises OptionError for no GPUs.
+    tp: this one only. Raises OptionError for no GPUs, or where there is no such way.
     """
     if gpus < 1:
         raise OptionError("gpu", "--gpus", f"is {gpus}, needs at least 1", "Give the GPUs beside the rack.")
-    tp = 1
-    while (
-        gpus % (2 * tp) == 0
-        and 2 * tp <= spec.nvlink_gpus
-        and config.heads % (2 * tp) == 0
-        and (config.kv_heads % (2 * tp) == 0 or 2 * tp % config.kv_heads == 0)
-    ):
-        tp *= 2
-    pool = GpuPool(spec=spec, gpus=tp, gemm=gemm)
-    return GpuShare(
-        config=config, pool=pool, replicas=gpus // tp, bridge=bridge, kv="fp8" if kv == "fp8" else "bf16"
+    most = min(gpus, spec.nvlink_gpus, config.heads)
+    sizes = [size for size in range(1, most + 1) if gpus % size == 0 and _divides(config, size)]
+    if tp is not None and tp not in sizes:
+        raise OptionError(
+            "gpu",
+            f"--gpu-tp {tp}",
+            f"{gpus} GPUs in NVLink domains of {spec.nvlink_gpus} with {config.heads} query and "
+            f"{config.kv_heads} KV heads can be dealt {', '.join(map(str, sizes))} to a replica",
+            "Choose one of them.",
+        )
+    return tuple(
+        GpuShare(
+            config=config,
+            pool=GpuPool(spec=spec, gpus=size, gemm=gemm),
+            replicas=gpus // size,
+            bridge=bridge,
+            kv="fp8" if kv == "fp8" else "bf16",
+        )
+        for size in (sizes if tp is None else [tp])
     )
+
+
+def _divides(config: TransformerConfig, size: int) -> bool:
+    return config.heads % size == 0 and (config.kv_heads % size == 0 or size % config.kv_heads == 0)
+
+
+def fastest(
+    every: Sequence[GpuShare], time: Callable[[GpuShare], int], batch: int, context: int, ffn: bool = True
+) -> GpuShare:
+    """The one with the least time among those that fit; the fewest GPUs to a replica of equals.
+
+    ffn: whether they hold the FFNs' weights too. Raises CapacityError of the largest replica if none fits.
+    """
+    fitting: list[GpuShare] = []
+    error: CapacityError | None = None
+    for one in every:
+        try:
+            one.require_fit(batch, context, ffn)
+        except CapacityError as found:
+            error = found
+        else:
+            fitting.append(one)
+    if not fitting:
+        assert error is not None
+        raise error
+    return min(fitting, key=time)
 
 
 def _ps(found: Breakdown) -> int:

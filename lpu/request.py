@@ -54,6 +54,10 @@ class Request:
         """Tokens of a sequence before a turn: those that it brought, and those that were decoded."""
         return sum(self.brings(earlier) + self.new_tokens for earlier in range(turn))
 
+    def middle(self, turn: int) -> int:
+        """Tokens of a sequence when half of a turn is decoded: the mean length of its KV."""
+        return self.before(turn) + self.brings(turn) + self.new_tokens // 2
+
     @property
     def context(self) -> int:
         """Tokens of a sequence after the last turn."""

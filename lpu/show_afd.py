@@ -30,7 +30,8 @@ def show_afd(report: AfdReport, terminal: Terminal) -> None:
     terminal.table(PARTS, part_rows(report.turns, report.layer, LAYERS[report.mode]))
     terminal.say("")
     rows = [(figure.name, str(figure)) for figure in report.figures]
-    rows.append(("tokens/s", f"{report.per_user:,.1f} per user, {report.per_rack:,.1f} per rack of LPUs"))
+    speeds = f"{report.per_user:,.1f} per user, {report.per_rack:,.1f} per rack of LPUs while decoding"
+    rows.append(("tokens/s", f"{speeds}; {report.sustained:,.1f} sustained, prefills and all"))
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         terminal.say(f"{name:<{width}}  {value}")
@@ -87,6 +88,7 @@ def show_ratios(sweep: RatioSweep, terminal: Terminal) -> None:
             ("best", words),
             ("losing", sweep.losing),
             ("racks", "72 GPUs or 256 LPUs count as one rack (assumed)"),
+            ("machine", sweep.machine),
             ("label", PROJECTION),
         ]
     )

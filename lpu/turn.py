@@ -10,8 +10,9 @@ from lpu.request import PS_PER_SECOND, Part, total, weakest
 class Turn:
     """first: parts of the time to the first token. step: parts of the mean time of each token after it.
 
-    tokens: new ones of each sequence. reused: tokens of a sequence whose KV was there before. crossed: bytes
-    over the bridge by name, of the whole turn and batch.
+    later: parts between the first token and the second, besides. tokens: new ones of each sequence. reused:
+    tokens of a sequence whose KV was there before. crossed: bytes over the bridge by name, of the whole turn
+    and batch.
     """
 
     number: int
@@ -20,6 +21,7 @@ class Turn:
     tokens: int
     reused: int
     crossed: dict[str, int] = field(default_factory=dict[str, int])
+    later: tuple[Part, ...] = ()
 
     @property
     def ttft(self) -> int:
@@ -34,7 +36,7 @@ class Turn:
     @property
     def end_to_end(self) -> int:
         """From the prompt to the last token, in picoseconds."""
-        return self.ttft + (self.tokens - 1) * self.tpot
+        return self.ttft + (total(self.later) if self.tokens > 1 else 0) + (self.tokens - 1) * self.tpot
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
@@ -45,8 +47,9 @@ class Turn:
             "end_to_end_seconds": self.end_to_end / PS_PER_SECOND,
             "ttft_basis": weakest(self.first),
             "tpot_basis": weakest(self.step),
-            "end_to_end_basis": weakest(self.first + self.step),
+            "end_to_end_basis": weakest(self.first + self.later + self.step),
             "ttft": [part.to_json() for part in self.first],
+            "later": [part.to_json() for part in self.later],
             "tpot": [part.to_json() for part in self.step],
             "new_tokens": self.tokens,
             "reused_tokens": self.reused,
