@@ -62,7 +62,12 @@ def afd(
     turns: Annotated[int, typer.Option("--turns", help="Turns of the conversation.")] = 1,
     queue: Annotated[float, typer.Option("--queue-seconds", help="Before a prefill begins.")] = 0.0,
     micro_batches: Annotated[
-        int | None, typer.Option("--micro-batches", help="afd: 1 to 4, in ping-pong; 2 by default.")
+        int | None,
+        typer.Option("--micro-batches", help="afd: 1 to 4, in ping-pong; 2 if they divide the batch."),
+    ] = None,
+    target: Annotated[
+        float | None,
+        typer.Option("--target-ms", help="afd: milliseconds per token, to warn of the dead zone."),
     ] = None,
     split: By = None,
     threshold: Threshold = None,
@@ -141,11 +146,12 @@ def afd(
         threshold=threshold,
         compile=compile_options(tp, pp, layout, placement, seed),
         check=not no_check,
+        target=None if target is None else round(target * 10**9),
         **_given(policy=policy, micro_batches=micro_batches, by=split),
     )
     _refuse("pd", mode, cached_tokens=cached_tokens, kv_policy=policy, kv_cache=kv_cache)
     _refuse("afd", mode, micro_batches=micro_batches, split=split, threshold=threshold)
-    _refuse("afd", mode, ffn_down=ffn_down, ffn_up=ffn_up)
+    _refuse("afd", mode, ffn_down=ffn_down, ffn_up=ffn_up, target_ms=target)
     _refuse("afd", mode, gpu_jitter=jitter, miss_probability=miss, jitter_seed=jitter_seed)
     _refuse("draft", mode, drafter=drafter, drafts=drafts, acceptance=acceptance)
     if trace is not None:
