@@ -34,12 +34,11 @@ def main() -> None:
     print(machine())
     print(
         f"{args.model} on {args.rack} with tp {args.tp} beside {args.gpus} h200, {args.context} tokens of "
-        f"KV, batch {args.batch}, m {args.micro_batches}; slack for a miss probability of {args.target:g}, seed "
-        f"{args.seed}\n\n"
+        f"KV, batch {args.batch}, m {args.micro_batches}; slack for a miss probability of {args.target:g}, "
+        f"seed {args.seed}\n\n"
         "| jitter | slack, cycles | period, cycles | hops | LPU cycles a token | variance | late hops "
-        "| analytic | deviations | slots missed | at most by a hop | added, periods | waits, cycles a token |\n|"
-        + "---|"
-        * 13
+        "| analytic | deviations | slots missed | at most by a hop | added, periods "
+        "| waits, cycles a token |\n|" + "---|" * 13
     )
     good, digests = True, set[str]()
     start = time.perf_counter()

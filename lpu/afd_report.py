@@ -17,7 +17,7 @@ class Figure:
     """A named figure that is no time of a turn. basis: exact, modelled or assumed."""
 
     name: str
-    value: float | str
+    value: int | float | str
     unit: str
     basis: str
 

@@ -1,4 +1,4 @@
-"""docs/afd.md against the program: its example is what a command prints, its step on paper what is scheduled."""
+"""docs/afd.md against the program: its example is what a command prints, its step on paper is the schedule."""
 
 import re
 import shlex
