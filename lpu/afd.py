@@ -5,6 +5,7 @@ The LPU side is a scheduled program in every mode, so its part of a time is exac
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from compiler.errors import OptionError
 from compiler.hops import compile_hops
@@ -69,7 +70,7 @@ class AfdOptions:
     """
 
     mode: str = "pd"
-    policy: Policy = "recompute"
+    policy: str = "recompute"
     micro_batches: int | None = None
     dam: Dam = field(default_factory=Dam)
     drafting: Drafting = field(default_factory=Drafting)
@@ -185,13 +186,14 @@ def _pd(
     options: AfdOptions,
     progress: Progress,
 ) -> tuple[AfdReport, Program]:
-    first = afd_pd.work(request, options.policy, 0)
+    policy = cast(Policy, options.policy)
+    first = afd_pd.work(request, policy, 0)
     gpus = _best(every, request, lambda one: one.prefill(first.prefilled, first.prefix, request.batch))
     program = _checked(
         compile_program(model.source(), beside.rack, options.compile, progress), options, progress
     )
-    turns, handovers = afd_pd.turns(request, gpus, program, options.policy, options.check)
-    todo = afd_pd.work(request, options.policy, request.turns - 1)
+    turns, handovers = afd_pd.turns(request, gpus, program, policy, options.check)
+    todo = afd_pd.work(request, policy, request.turns - 1)
     ops = gpus.pool.prefill_layer(
         gpus.config, todo.prefilled, todo.prefix + todo.returned, gpus.rows(request.batch), gpus.kv
     ).ops
@@ -213,7 +215,7 @@ def _pd(
             unit="% of its time",
             basis="modelled",
         ),
-        Figure(name="KV of decoded tokens", value=options.policy, unit="", basis="exact"),
+        Figure(name="KV of decoded tokens", value=policy, unit="", basis="exact"),
     )
     events = afd_trace.of_handover(handovers[-1], turns[-1].first[-1].picoseconds)
     return _report(

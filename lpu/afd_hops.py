@@ -153,7 +153,7 @@ def pace(
 
 
 def turns(
-    request: Request, share: GpuShare, hops: HopTimes, micro_batches: int, dam: Dam, alone: int
+    request: Request, share: GpuShare, hops: HopTimes, micro_batches: int, dam: Dam, alone: int | None = None
 ) -> tuple[tuple[Turn, ...], tuple[Pace, ...]]:
     """The turns of a request in time, each with its pace at the mean length of its KV."""
     made: list[Turn] = []
@@ -204,7 +204,7 @@ def layer_parts(share: GpuShare, hops: HopTimes, found: Pace, kv_len: int) -> tu
     return tuple(parts)
 
 
-def warnings(found: Pace, batch: int, target: int | None) -> list[str]:
+def warnings(found: Pace, batch: int, target: int | None = None) -> list[str]:
     """What speaks against dividing the model here. target: picoseconds that a token may take."""
     out: list[str] = []
     if found.period >= found.alone:

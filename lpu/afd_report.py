@@ -27,6 +27,8 @@ class Figure:
 
     def __str__(self) -> str:
         value = self.value if isinstance(self.value, str) else f"{self.value:,.4g}"
+        if isinstance(self.value, int):
+            value = f"{self.value:,}"
         return f"{value} {self.unit}".strip() + f" ({self.basis})"
 
 
@@ -51,7 +53,7 @@ class AfdReport:
     assumptions: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     bits: str | None = None
     counts: dict[str, int] = field(default_factory=dict[str, int])
-    band: float = 0.0
+    band: int | float = 0.0
     events: tuple[Event, ...] = ()
 
     @property

@@ -159,8 +159,8 @@ def ratios(
     spec = sides[0].gpu
     words = (
         f"{spec.name}{f' ({spec.band_text})' if spec.band else ''}, {gemm}, kv {opened.step.kv}, "
-        f"{link.name} with {link.latency_ns / 1000:g} us one way (assumed), hops at tp {plan.tp} on {machine.name}, "
-        f"{kv_tokens} tokens of KV a sequence; prefill is done elsewhere"
+        f"{link.name} with {link.latency_ns / 1000:g} us one way (assumed), hops at tp {plan.tp} on "
+        f"{machine.name}, {kv_tokens} tokens of KV a sequence; prefill is done elsewhere"
     )
     return ratio_sweep(shares, times, batches, micro_batches, kv_tokens, target_seconds, words)
 

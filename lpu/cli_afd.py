@@ -63,11 +63,11 @@ def afd(
     queue: Annotated[float, typer.Option("--queue-seconds", help="Before a prefill begins.")] = 0.0,
     micro_batches: Annotated[
         int | None,
-        typer.Option("--micro-batches", help="afd: 1 to 4, in ping-pong; 2 if they divide the batch."),
+        typer.Option("--micro-batches", help="afd: 1 to 4, in ping-pong; 2, or 1."),
     ] = None,
     target: Annotated[
         float | None,
-        typer.Option("--target-ms", help="afd: milliseconds per token, to warn of the dead zone."),
+        typer.Option("--target-ms", help="afd: ms a token, to warn of the dead zone."),
     ] = None,
     split: By = None,
     threshold: Threshold = None,

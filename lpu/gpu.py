@@ -25,6 +25,7 @@ INPUT_BYTES = {"bf16": 2.0, "w8a16": 2.0, "fp8": 1.0, "fp8_block": 1.0, "nvfp4":
 MLA_LATENT, MLA_ROPE, MLA_LEAST_HEADS = 512, 64, 64
 SPLIT_BYTES_PER_SECOND = 1.7e12
 """What a sequence draws at most per KV head, where asked for. Source: facts/gpu_model.md section 1."""
+TILE_QUERIES = 128
 
 
 def decode_attention(
@@ -53,6 +54,20 @@ def decode_attention(
     flops = 4 * batch * heads * head_dim * keys
     wave = e.tw_seconds * batch * kv_heads / gpu.sms
     return e.t0_seconds + wave + max(size / rate, flops / (gpu.flops_bf16 * e.ef))
+
+
+def packed_attention(
+    gpu: GpuSpec, batch: int, rows: int, kv_len: int, heads: int, kv_heads: int, head_dim: int, kv: KvFormat
+) -> float:
+    """A few queries per sequence and head by a decode kernel, which takes those of one KV head in tiles.
+
+    assumed: a tile is 128 queries, each costs a decode of its own, and the last query sees `kv_len` keys.
+    """
+    _least(rows=rows)
+    queries = rows * heads // kv_heads
+    tiles = -(-queries // TILE_QUERIES)
+    wide = -(-queries // tiles) * kv_heads
+    return tiles * decode_attention(gpu, batch, kv_len, wide, kv_heads, head_dim, kv)
 
 
 def decode_mla(gpu: GpuSpec, batch: int, kv_len: int, heads: int, kv: KvFormat = "bf16") -> float:

@@ -93,12 +93,10 @@ class GpuPool:
     def verify(
         self, config: TransformerConfig, batch: int, rows: int, kv_len: int, kv: KvFormat = "bf16"
     ) -> Breakdown:
-        """A step of `rows` tokens of each sequence, as drafts are verified: more query heads over one KV.
-
-        assumed: a decode kernel packs the queries of a sequence, so that its keys are read once.
-        """
+        """A step of `rows` tokens of each sequence, as drafts are verified: more query heads over one KV."""
         heads, kv_heads = self.heads(config)
-        seconds = gpu.decode_attention(self.spec, batch, kv_len, heads * rows, kv_heads, config.head_dim, kv)
+        shape = rows, kv_len, heads, kv_heads, config.head_dim
+        seconds = gpu.packed_attention(self.spec, batch, *shape, kv)
         half = self._attention_half(config, batch * rows, OpTime(name="attention", seconds=seconds))
         layer = half.then(self.ffn_layer(config, batch * rows))
         return self._whole(config, layer, tokens=batch * rows, batch=batch * rows)
@@ -111,9 +109,9 @@ class GpuPool:
         modelled = gpu.context_attention(
             self.spec, batch, tokens, heads, kv_heads, config.head_dim, kv, prefix
         )
-        if prefix:  # assumed: a chunk may run as a decode with more query heads, if that is faster
-            packed = prefix + tokens, heads * tokens, kv_heads, config.head_dim
-            modelled = min(modelled, gpu.decode_attention(self.spec, batch, *packed, kv))
+        if prefix:  # few tokens after many run faster as a decode
+            shape = tokens, prefix + tokens, heads, kv_heads, config.head_dim
+            modelled = min(modelled, gpu.packed_attention(self.spec, batch, *shape, kv))
         key = self._shape(config) | {"prefix": prefix, "batch": batch, "q_len": tokens}
         attention = self._timed("attention", "context_attn", modelled, kv_dtype=kv, **key)
         half = self._attention_half(config, batch * tokens, attention)

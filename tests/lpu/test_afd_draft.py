@@ -9,8 +9,8 @@ from hopped import BRIDGE
 from compiler.errors import OptionError
 from compiler.program import Program
 from fabric.catalog import gpu_spec
-from lpu.afd_draft import Drafting, middle, turns
-from lpu.gpu_share import GpuShare, share
+from lpu.afd_draft import Drafting, turns
+from lpu.gpu_share import GpuShare, shares
 from lpu.request import Request
 
 STEP_PS = 5_592_405  # 8192 cycles at 1,464,843,750 Hz
@@ -19,7 +19,7 @@ REQUEST = Request(prompt_tokens=10, new_tokens=4, turns=2, later_tokens=5)
 
 @pytest.fixture(scope="module")
 def one() -> GpuShare:
-    return share(SMALL, gpu_spec("h200"), 1, BRIDGE)
+    return shares(SMALL, gpu_spec("h200"), 1, BRIDGE)[-1]
 
 
 def test_a_round_by_hand(one: GpuShare, pair_program: Program) -> None:
@@ -35,7 +35,7 @@ def test_a_round_by_hand(one: GpuShare, pair_program: Program) -> None:
     again = one.prefill(6, 13, 1)
     assert (second.reused, second.first[1].picoseconds) == (13, again)
     assert second.first[2].picoseconds == max(0, 6 * STEP_PS - again)
-    assert (middle(REQUEST, 0), middle(REQUEST, 1)) == (12, 21)
+    assert (REQUEST.middle(0), REQUEST.middle(1)) == (12, 21)
 
 
 def test_drafts_that_are_never_right_cost_a_round_a_token(one: GpuShare, pair_program: Program) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from compiler.program import Program
 from fabric.catalog import gpu_spec
 from lpu.afd_pd import POLICIES, Policy, stream, turns, work
-from lpu.gpu_share import GpuShare, share
+from lpu.gpu_share import GpuShare, shares
 from lpu.request import Request
 
 COUNTS = st.integers(1, 9)
@@ -86,7 +86,7 @@ def test_a_faster_link_or_a_shorter_slot_is_never_later() -> None:
 
 @pytest.fixture(scope="module")
 def one() -> GpuShare:
-    return share(SMALL, gpu_spec("h200"), 1, BRIDGE)
+    return shares(SMALL, gpu_spec("h200"), 1, BRIDGE)[-1]
 
 
 def test_two_turns_by_hand(one: GpuShare, pair_program: Program) -> None:

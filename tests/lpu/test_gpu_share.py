@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from compiler.errors import CapacityError, OptionError
 from fabric.catalog import gpu_spec
-from lpu.gpu_share import GpuShare, share
+from lpu.gpu_share import GpuShare, fastest, shares
 from models.catalog import catalog
 
 H200 = gpu_spec("h200")
@@ -19,7 +19,7 @@ LLAMA = catalog("llama-3.1-70b")
 
 
 def of(gpus: int, heads: int = 64, kv_heads: int = 8) -> GpuShare:
-    return share(replace(LLAMA, heads=heads, kv_heads=kv_heads), H200, gpus, BRIDGE)
+    return shares(replace(LLAMA, heads=heads, kv_heads=kv_heads), H200, gpus, BRIDGE)[-1]
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def of(gpus: int, heads: int = 64, kv_heads: int = 8) -> GpuShare:
         (8, 24, 6, 2, 4),
     ],
 )
-def test_gpus_are_replicas_of_powers_of_two(
+def test_the_largest_replica_is_of_gpus_that_the_heads_divide_over(
     gpus: int, heads: int, kv_heads: int, tp: int, replicas: int
 ) -> None:
     found = of(gpus, heads, kv_heads)
@@ -78,6 +78,26 @@ def test_what_does_not_fit_names_the_replicas() -> None:
     of(1).require_fit(1, 1024)
     with pytest.raises(CapacityError, match=r"gpu: 1 x h200: needs .* Take more GPUs"):
         of(1).require_fit(64, 65536)
-    with pytest.raises(CapacityError, match=r"each of 7 replicas of 1 x h200: needs .* power of two"):
+    with pytest.raises(
+        CapacityError, match=r"each of 7 replicas of 1 x h200: needs .* Take more GPUs to a replica"
+    ):
         of(7).require_fit(64, 65536)
     of(8).require_fit(32, 65536)
+
+
+def test_gpus_can_be_dealt_in_every_way_that_the_heads_divide_over() -> None:
+    assert [one.pool.gpus for one in shares(LLAMA, H200, 8, BRIDGE)] == [1, 2, 4, 8]
+    assert [one.pool.gpus for one in shares(LLAMA, H200, 8, BRIDGE, tp=4)] == [4]
+    with pytest.raises(OptionError, match="--gpu-tp 3: 8 GPUs .* can be dealt 1, 2, 4, 8 to a replica"):
+        shares(LLAMA, H200, 8, BRIDGE, tp=3)
+
+
+def test_the_fastest_way_is_the_fastest_of_those_that_fit() -> None:
+    every = shares(LLAMA, H200, 8, BRIDGE)
+    times = [one.prefill(8192, 0, 8) for one in every]
+    assert fastest(every, lambda one: one.prefill(8192, 0, 8), 8, 8192).prefill(8192, 0, 8) == min(times)
+    alone = fastest(every, lambda one: one.pool.gpus, 32, 65536)
+    assert alone.pool.gpus > 1  # one GPU cannot hold its share of the KV beside all weights
+    with pytest.raises(CapacityError, match="Take more GPUs"):
+        fastest(every, lambda one: one.pool.gpus, 512, 65536)
+    assert fastest(every, lambda one: one.pool.gpus, 32, 32768, ffn=False).pool.gpus == 1
