@@ -97,6 +97,8 @@ def told(mode: str, body: dict[str, Any]) -> None:
     turn = body["turns"][-1]
     on = body["machine"]
     print(f"{on['gpus']}, {on['lpus']}, {on['bridge']}; digest {on['digest'][:16]}")
+    if "split" in on:
+        print(f"split {on['split']} (exact)")
     for name, whole, parts in (
         ("TTFT", "ttft_seconds", "ttft"),
         ("TPOT", "tpot_seconds", "tpot"),

@@ -20,15 +20,16 @@ from compiler.hops import compile_hops
 from compiler.options import CompileOptions
 from fabric.catalog import gpu_spec
 from lpu import api
-from lpu.afd import Beside, hop_times, lpus_of
-from lpu.afd_hops import HopTimes
-from lpu.afd_sweep import GPUS_PER_RACK, LPUS_PER_RACK, Ratio, RatioSweep, ratio_sweep
+from lpu.afd import hop_times, lpus_of
+from lpu.afd_hops import HopTimes, pace
+from lpu.afd_sweep import GPUS_PER_RACK, LPUS_PER_RACK, Ratio, RatioSweep
 from lpu.closed_forms import Linear, best_ratio
 from lpu.files import read_bridge, read_rack
+from lpu.gpu_pool import GpuPool
 from lpu.gpu_share import GpuShare
-from lpu.load import OpenModel, of_micro_batch
+from lpu.load import of_micro_batch
 from lpu.opening import open_model
-from lpu.request import cycles_ps, picoseconds
+from lpu.request import PS_PER_SECOND, cycles_ps, picoseconds
 
 GPUS = (8, 16, 32, 64, 128)
 BATCHES = (12, 24, 48, 96, 192, 384, 480, 768, 960, 1536)
@@ -109,33 +110,50 @@ class Fit:
 def checked(args: argparse.Namespace) -> None:
     """The optimum along equal replicas, counted and by the closed form."""
     opened = open_model(args.model, batch=1, context=(args.context,))
-    beside = [
-        Beside(rack=read_rack(args.rack), gpu=gpu_spec("h200"), gpus=8 * n, bridge=read_bridge("spectrum-x"))
-        for n in REPLICAS
+    config = opened.config
+    assert config is not None
+    rack, bridge, pool = (
+        read_rack(args.rack),
+        read_bridge("spectrum-x"),
+        GpuPool(spec=gpu_spec("h200"), gpus=8),
+    )
+    shares = [
+        GpuShare(config=config, pool=pool, replicas=count, bridge=bridge, kv="bf16") for count in REPLICAS
     ]
-    shares = [one.share(opened) for one in beside]
 
     @cache
     def hops(rows: int) -> tuple[HopTimes, int]:
         part = of_micro_batch(opened, rows).source()
-        program, split = compile_hops(part, beside[0].rack, CompileOptions(tp=args.tp), beside[0].bridge)
+        program, split = compile_hops(part, rack, CompileOptions(tp=args.tp), bridge)
         return hop_times(program, split), lpus_of(program)
 
+    m = args.micro_batches
     for rows in args.rows:
-        m = args.micro_batches
-        points = [
-            ratio_sweep([share], hops, [m * rows * n], [m], args.context).points[0]
-            for n, share in zip(REPLICAS, shares, strict=True)
-        ]
+        points: list[Ratio] = []
+        for share in shares:
+            batch = m * rows * share.replicas
+            times, lpus = hops(rows * share.replicas)
+            found = pace(share, times, batch, m, args.context)
+            tpot = float(found.period) / PS_PER_SECOND
+            points.append(
+                Ratio(
+                    gpus=share.gpus,
+                    lpus=lpus,
+                    batch=batch,
+                    micro_batches=m,
+                    tpot=tpot,
+                    alone=found.alone / PS_PER_SECOND,
+                    binding=found.binding,
+                )
+            )
         best = max(range(len(points)), key=lambda i: points[i].per_rack)
         few, many = hops(2 * rows), hops(16 * rows)
-        fit = fitted(shares[0], opened, (2 * rows, few), (16 * rows, many), rows, args.context)
+        fit = fitted(shares[0], (2 * rows, few), (16 * rows, many), rows, args.context)
         report(rows, points, best, fit)
 
 
 def fitted(
     share: GpuShare,
-    opened: OpenModel,
     few: tuple[int, tuple[HopTimes, int]],
     many: tuple[int, tuple[HopTimes, int]],
     rows: int,
