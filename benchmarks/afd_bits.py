@@ -21,10 +21,10 @@ from measure import machine, peak_gb
 from compiler.options import CompileOptions
 from fabric.catalog import gpu_spec
 from lpu import afd as modes
-from lpu.afd import AfdOptions, Beside
 from lpu.afd_bits import pd_programs, spoken, users_of
 from lpu.afd_draft import Drafting
 from lpu.afd_pd import Policy
+from lpu.afd_setup import AfdOptions, Beside
 from lpu.conversation import Conversation, reference
 from lpu.files import read_bridge, read_rack
 from lpu.load import OpenModel

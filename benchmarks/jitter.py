@@ -19,9 +19,9 @@ from measure import machine
 
 from compiler.options import CompileOptions
 from lpu import api
-from lpu.afd import AfdOptions
 from lpu.afd_hops import Dam
 from lpu.afd_report import AfdReport
+from lpu.afd_setup import AfdOptions
 from lpu.boundary import Boundary, SlotReport, lognormal, slots
 from lpu.request import Request
 

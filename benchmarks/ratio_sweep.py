@@ -20,8 +20,8 @@ from compiler.hops import compile_hops
 from compiler.options import CompileOptions
 from fabric.catalog import gpu_spec
 from lpu import api
-from lpu.afd import hop_times, lpus_of
 from lpu.afd_hops import HopTimes, pace
+from lpu.afd_setup import hop_times, lpus_of
 from lpu.afd_sweep import GPUS_PER_RACK, LPUS_PER_RACK, Ratio, RatioSweep
 from lpu.closed_forms import Linear, best_ratio
 from lpu.files import read_bridge, read_rack

@@ -3,108 +3,27 @@
 The LPU side is a scheduled program in every mode, so its part of a time is exact; the GPUs' part is modelled.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from typing import cast
 
-from compiler.errors import OptionError
 from compiler.hops import compile_hops
-from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
-from compiler.program import HOPS, Program
-from compiler.split import BY, Split
-from fabric.bridge import BridgeSpec
-from fabric.gpu import GpuSpec
+from compiler.program import Program
+from compiler.split import Split
 from fabric.rack import Rack
 from lpu import afd_draft, afd_hops, afd_pd, afd_trace
-from lpu.afd_draft import Drafting
-from lpu.afd_hops import Dam, HopTimes, Pace
+from lpu.afd_hops import HopTimes, Pace
 from lpu.afd_pd import Policy
 from lpu.afd_report import AfdReport, Figure
-from lpu.afd_sweep import LPUS_PER_RACK
+from lpu.afd_setup import AfdOptions, Beside, alone, best, hop_times, lpus_of
 from lpu.check import require
 from lpu.confidence import by_confidence
 from lpu.document import FileError
 from lpu.folder import Progress, check_program, quiet
-from lpu.gpu import GemmFormat
-from lpu.gpu_share import GpuShare, fastest, shares
+from lpu.gpu_share import GpuShare
 from lpu.load import OpenModel, of_micro_batch
 from lpu.request import Part, Request, picoseconds
 from lpu.turn import Turn
-from models.config import TransformerConfig
-
-MODES = ("pd", "afd", "draft")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Beside:
-    """GPUs beside a rack of LPUs. gemm: the format of the GPUs' weights and products.
-
-    gpu_tp: GPUs that share a model by tensor parallelism; None: what is fastest for a mode.
-    """
-
-    rack: Rack
-    gpu: GpuSpec
-    gpus: int
-    bridge: BridgeSpec
-    gemm: GemmFormat = "w8a16"
-    gpu_tp: int | None = None
-
-    @property
-    def racks(self) -> float:
-        """The LPUs in racks of 256; a smaller machine is one rack."""
-        return max(1.0, self.rack.chips / LPUS_PER_RACK)
-
-    def shares(self, model: OpenModel) -> tuple[GpuShare, ...]:
-        """The ways to deal the GPUs for a model. Raises OptionError."""
-        about = config_of(model), self.gpu, self.gpus, self.bridge
-        return shares(*about, kv=model.step.kv, gemm=self.gemm, tp=self.gpu_tp)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AfdOptions:
-    """How the work is divided. by, threshold: of the split (mode afd). policy: of decoded KV (mode pd).
-
-    micro_batches: None is 2 where they divide the batch, else 1. target: picoseconds that a token may take,
-    to warn of the dead zone (mode afd).
-    """
-
-    mode: str = "pd"
-    policy: str = "recompute"
-    micro_batches: int | None = None
-    dam: Dam = field(default_factory=Dam)
-    drafting: Drafting = field(default_factory=Drafting)
-    by: str = "role"
-    threshold: float | None = None
-    compile: CompileOptions = field(default_factory=CompileOptions)
-    check: bool = True
-    target: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, value, known in (
-            ("--mode", self.mode, MODES),
-            ("--kv-policy", self.policy, afd_pd.POLICIES),
-            ("--split", self.by, BY),
-        ):
-            if value not in known:
-                raise FileError(f"options: {name} is {value!r}, must be one of {', '.join(known)}.")
-        if (self.by == "intensity") != (self.threshold is not None):
-            raise FileError(
-                f"options: --split {self.by} with --threshold {self.threshold}: a threshold goes with "
-                "--split intensity, which needs one."
-            )
-
-
-def config_of(model: OpenModel) -> TransformerConfig:
-    """The numbers that the GPU model needs; OptionError for a module of the user's own."""
-    if model.config is None:
-        raise OptionError(
-            "afd",
-            model.name,
-            "is a module of its own, so the GPU model does not know its layers",
-            "Use a model of the catalog or a Hugging Face folder.",
-        )
-    return model.config
 
 
 def afd(
@@ -131,18 +50,6 @@ def afd(
     return _draft(drafter, request, beside, every, options, progress)
 
 
-def _best(every: Sequence[GpuShare], request: Request, time: Callable[[GpuShare], int]) -> GpuShare:
-    """The fastest way to deal the GPUs that holds all weights and the KV of the whole request."""
-    return fastest(every, time, request.batch, request.context)
-
-
-def _alone(every: Sequence[GpuShare], request: Request) -> int:
-    """Picoseconds of a step in the last turn on the GPUs alone, dealt as is best for that."""
-    length = request.middle(request.turns - 1)
-    best = _best(every, request, lambda one: one.step(request.batch, length))
-    return best.step(request.batch, length)
-
-
 def _check_drafter(model: OpenModel, drafter: OpenModel | None) -> None:
     if drafter is None:
         raise FileError("options: --mode draft needs a small model. Give one with --drafter.")
@@ -151,24 +58,6 @@ def _check_drafter(model: OpenModel, drafter: OpenModel | None) -> None:
             f"options: --drafter {drafter.name} has a vocabulary of {drafter.vocab} tokens, {model.name} one "
             f"of {model.vocab}. Give two models of one tokenizer."
         )
-
-
-def hop_times(program: Program, split: Split) -> HopTimes:
-    """The times and bytes of a program's hops."""
-    hops = program.manifest["hops"]
-    return HopTimes(
-        cycles=tuple(int(hop["cycles"][str(HOPS)]) for hop in hops),
-        clock_hz=int(program.manifest["clock_hz"]),
-        down_bytes=split.hops[0].down_bytes // split.rows,
-        up_bytes=split.hops[0].up_bytes // split.rows,
-        wire_down=split.hops[0].wire_down,
-        wire_up=split.hops[0].wire_up,
-    )
-
-
-def lpus_of(program: Program) -> int:
-    """Chips that have work."""
-    return len({chip for group in program.manifest["groups"] for chip in group})
 
 
 def _checked(program: Program, options: AfdOptions, progress: Progress) -> Program:
@@ -188,7 +77,7 @@ def _pd(
 ) -> tuple[AfdReport, Program]:
     policy = cast(Policy, options.policy)
     first = afd_pd.work(request, policy, 0)
-    gpus = _best(every, request, lambda one: one.prefill(first.prefilled, first.prefix, request.batch))
+    gpus = best(every, request, lambda one: one.prefill(first.prefilled, first.prefix, request.batch))
     program = _checked(
         compile_program(model.source(), beside.rack, options.compile, progress), options, progress
     )
@@ -234,7 +123,7 @@ def _afd(
     length = request.middle(request.turns - 1)
     m = options.micro_batches or (2 if request.batch % 2 == 0 else 1)
     rows = afd_hops.check_micro_batches(request.batch, m)
-    gpus = _best(every, request, lambda one: picoseconds(one.attention(rows, length).seconds))
+    gpus = best(every, request, lambda one: picoseconds(one.attention(rows, length).seconds))
     program, split = compile_hops(
         of_micro_batch(model, rows).source(),
         beside.rack,
@@ -245,8 +134,8 @@ def _afd(
         progress=progress,
     )
     hops = hop_times(_checked(program, options, progress), split)
-    alone = _alone(every, request)
-    turns, paces = afd_hops.turns(request, gpus, hops, m, options.dam, alone)
+    by_themselves = alone(every, request)
+    turns, paces = afd_hops.turns(request, gpus, hops, m, options.dam, by_themselves)
     last = paces[-1]
     report = _report(
         "afd",
@@ -312,7 +201,7 @@ def _draft(
     progress: Progress,
 ) -> tuple[AfdReport, Program]:
     length, rows = request.middle(request.turns - 1), options.drafting.drafts + 1
-    gpus = _best(every, request, lambda one: one.verify(request.batch, rows, length))
+    gpus = best(every, request, lambda one: one.verify(request.batch, rows, length))
     program = _checked(
         compile_program(drafter.source(), beside.rack, options.compile, progress), options, progress
     )
@@ -329,7 +218,7 @@ def _draft(
         ),
         Figure(
             name="GPUs alone",
-            value=_alone(every, request) / 1e9,
+            value=alone(every, request) / 1e9,
             unit="ms a token",
             basis="modelled",
         ),

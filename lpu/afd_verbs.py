@@ -16,10 +16,10 @@ from fabric.catalog import gpu_spec
 from fabric.gpu import GpuSpec
 from fabric.rack import Rack
 from lpu import afd as modes
-from lpu.afd import AfdOptions, Beside, hop_times, lpus_of
 from lpu.afd_bits import pd_programs, spoken, users_of, verdict
 from lpu.afd_hops import HopTimes
 from lpu.afd_report import AfdReport
+from lpu.afd_setup import AfdOptions, Beside, hop_times, lpus_of
 from lpu.afd_sweep import RatioSweep, ratio_sweep
 from lpu.document import FileError
 from lpu.files import atomic_folder, check_writable, read_bridge, read_rack

@@ -123,9 +123,9 @@ def afd(
 ) -> None:
     """GPU and LPU together: prefill/decode split, attention/FFN split, or drafting, in time and in bits."""
     from lpu import api
-    from lpu.afd import AfdOptions
     from lpu.afd_draft import Drafting
     from lpu.afd_hops import Dam
+    from lpu.afd_setup import AfdOptions
     from lpu.request import Request
     from lpu.show_afd import show_afd
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from lpu import api
-from lpu.afd import AfdOptions
 from lpu.afd_draft import Drafting
 from lpu.afd_hops import Dam
 from lpu.afd_pd import stream
 from lpu.afd_report import AfdReport
+from lpu.afd_setup import AfdOptions
 from lpu.afd_trace import Event, of_handover, trace
 from lpu.document import FileError
 from lpu.folder import load_handover, load_program

@@ -11,7 +11,7 @@ from compiler.ingest import compile_ingest
 from compiler.options import CompileOptions
 from fabric.catalog import bridge_spec
 from lpu import api, cli
-from lpu.afd import AfdOptions
+from lpu.afd_setup import AfdOptions
 from lpu.conversation import Conversation
 from lpu.request import Request
 
