@@ -88,7 +88,7 @@ def _pd(
     ).ops
     slot = handovers[-1].ends[-1] - handovers[-1].begins[-1]
     layer = (
-        *(Part(name=op.name, picoseconds=picoseconds(op.seconds), basis="modelled") for op in ops),
+        *(Part(name=op.name, picoseconds=picoseconds(op.seconds), basis=op.basis) for op in ops),
         Part(name="KV slot on the LPUs, behind it", picoseconds=slot, basis="exact"),
     )
     figures = (
@@ -146,7 +146,7 @@ def _afd(
         program,
         turns,
         afd_hops.layer_parts(gpus, hops, last, length),
-        _afd_figures(request, last, hops, gpus.pool.gpus),
+        _afd_figures(request, last, hops, gpus),
         events=tuple(afd_trace.of_pace(last)),
         pace=last,
         target=options.target,
@@ -167,8 +167,9 @@ def _split_line(split: Split, gpus: GpuShare, request: Request, rack: Rack) -> s
     )
 
 
-def _afd_figures(request: Request, pace: Pace, hops: HopTimes, tp: int) -> tuple[Figure, ...]:
+def _afd_figures(request: Request, pace: Pace, hops: HopTimes, gpus: GpuShare) -> tuple[Figure, ...]:
     """Names as aiconfigurator has them, where it has them."""
+    tp, basis = gpus.pool.gpus, gpus.basis
     line, m = pace.timeline, pace.plan.micro_batches
     attention, ffn = (sum(one.times[i] for one in pace.plan.layers) for i in (0, 2))
     crossing = len(hops.cycles) * request.batch
@@ -178,7 +179,7 @@ def _afd_figures(request: Request, pace: Pace, hops: HopTimes, tp: int) -> tuple
         Figure(name="exposed communication", value=pace.exposed / 1e9, unit="ms a step", basis="modelled"),
         Figure(name="set by", value=pace.binding, unit="", basis="modelled"),
         Figure(name="step, aiconfigurator's form", value=pace.estimate / 1e9, unit="ms", basis="modelled"),
-        Figure(name="GPUs alone", value=pace.alone / 1e9, unit="ms a token", basis="modelled"),
+        Figure(name="GPUs alone", value=pace.alone / 1e9, unit="ms a token", basis=basis),
         Figure(name="link down", value=crossing * hops.down_bytes, unit="bytes a step", basis="exact"),
         Figure(name="link up", value=crossing * hops.up_bytes, unit="bytes a step", basis="exact"),
         Figure(

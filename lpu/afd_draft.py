@@ -57,7 +57,7 @@ def round_parts(
     ids = share.wire(request.batch * rows * ID_BYTES, request.batch)
     return (
         Part(name="drafts on the LPUs", picoseconds=rows * _step(drafter, length), basis="exact"),
-        Part(name="verify on the GPUs", picoseconds=verify, basis="modelled"),
+        Part(name="verify on the GPUs", picoseconds=verify, basis=share.basis),
         Part(name="round trip of ids", picoseconds=2 * (share.latency + ids), basis="assumed"),
     )
 
@@ -81,7 +81,7 @@ def _turn(
         number=number,
         first=(
             Part(name="queue", picoseconds=picoseconds(request.queue_seconds), basis="assumed"),
-            Part(name="prefill", picoseconds=prefill, basis="modelled"),
+            Part(name="prefill", picoseconds=prefill, basis=share.basis),
         ),
         later=(
             Part(name="drafter's prompt, exposed", picoseconds=max(0, taken - prefill), basis="modelled"),

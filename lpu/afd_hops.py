@@ -169,10 +169,10 @@ def turns(
                 number=number,
                 first=(
                     Part(name="queue", picoseconds=picoseconds(request.queue_seconds), basis="assumed"),
-                    Part(name="prefill", picoseconds=prefill, basis="modelled"),
+                    Part(name="prefill", picoseconds=prefill, basis=share.basis),
                 ),
                 step=(
-                    Part(name="ping-pong step", picoseconds=int(found.period), basis="modelled"),
+                    Part(name="ping-pong step", picoseconds=int(found.period), basis=share.basis),
                     Part(name="missed slots", picoseconds=found.missed, basis="modelled"),
                 ),
                 tokens=request.new_tokens,
@@ -190,7 +190,7 @@ def turns(
 def layer_parts(share: GpuShare, hops: HopTimes, found: Pace, kv_len: int) -> tuple[Part, ...]:
     """One layer of one micro-batch, operator by operator, in the order that it goes through."""
     gpu = share.attention(found.rows, kv_len)
-    parts = [Part(name=op.name, picoseconds=picoseconds(op.seconds), basis="modelled") for op in gpu.ops]
+    parts = [Part(name=op.name, picoseconds=picoseconds(op.seconds), basis=op.basis) for op in gpu.ops]
     slack = cycles_ps(found.boundary.boundary.slack_cycles, hops.clock_hz)
     layer = found.plan.layers[len(found.plan.layers) // 2]
     parts += [

@@ -133,7 +133,7 @@ def _turn(
         first=(
             Part(name="queue", picoseconds=picoseconds(request.queue_seconds), basis="assumed"),
             *_returned(share, egress, todo.returned, request.batch),
-            Part(name="prefill", picoseconds=handover.computed[-1], basis="modelled"),
+            Part(name="prefill", picoseconds=handover.computed[-1], basis=share.basis),
             Part(name="hand-over, exposed", picoseconds=handover.exposed, basis="modelled"),
             Part(name="first token", picoseconds=steps[0], basis="exact"),
         ),

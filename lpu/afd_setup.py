@@ -17,6 +17,7 @@ from lpu.afd_sweep import LPUS_PER_RACK
 from lpu.document import FileError
 from lpu.gpu import GemmFormat
 from lpu.gpu_share import GpuShare, fastest, shares
+from lpu.gpu_table import GpuTable
 from lpu.load import OpenModel
 from lpu.request import Request
 from models.config import TransformerConfig
@@ -28,7 +29,8 @@ MODES = ("pd", "afd", "draft")
 class Beside:
     """GPUs beside a rack of LPUs. gemm: the format of the GPUs' weights and products.
 
-    gpu_tp: GPUs that share a model by tensor parallelism; None: what is fastest for a mode.
+    gpu_tp: GPUs that share a model by tensor parallelism; None: what is fastest for a mode. table: measured
+    times to take where it has them.
     """
 
     rack: Rack
@@ -37,6 +39,7 @@ class Beside:
     bridge: BridgeSpec
     gemm: GemmFormat = "w8a16"
     gpu_tp: int | None = None
+    table: GpuTable | None = None
 
     @property
     def racks(self) -> float:
@@ -46,7 +49,7 @@ class Beside:
     def shares(self, model: OpenModel) -> tuple[GpuShare, ...]:
         """The ways to deal the GPUs for a model. Raises OptionError."""
         about = config_of(model), self.gpu, self.gpus, self.bridge
-        return shares(*about, kv=model.step.kv, gemm=self.gemm, tp=self.gpu_tp)
+        return shares(*about, kv=model.step.kv, gemm=self.gemm, tp=self.gpu_tp, table=self.table)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

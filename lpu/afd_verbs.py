@@ -25,6 +25,7 @@ from lpu.document import FileError
 from lpu.files import atomic_folder, check_writable, read_bridge, read_rack
 from lpu.folder import Progress, quiet, save_into
 from lpu.gpu import GemmFormat
+from lpu.gpu_table import read_table
 from lpu.load import OpenModel, of_micro_batch
 from lpu.opening import Model, open_model
 from lpu.prefix_binding import binding_of
@@ -46,6 +47,7 @@ def afd(
     bridge: str | Path | BridgeSpec = "spectrum-x",
     gemm: str = "w8a16",
     gpu_tp: int | None = None,
+    gpu_table: str | Path | None = None,
     options: AfdOptions | None = None,
     drafter: Model | None = None,
     run: bool = False,
@@ -56,14 +58,15 @@ def afd(
 ) -> AfdReport:
     """What `lpu afd` reports of a request. run: execute the math too and compare its bits with the model's.
 
-    kv_cache: a folder of prefixes' KV that a run in mode pd begins with and leaves. `chosen` goes to
-    `open_model`; contexts are the ends of the turns if not given. output: a folder for the LPUs' program, and
-    in mode pd for those that hand KV over beside it.
+    gpu_table: a file of measured operators, which are taken where it has them. kv_cache: a folder of
+    prefixes' KV that a run in mode pd begins with and leaves. output: a folder for the LPUs' program, and in
+    mode pd for those that hand KV over beside it. `chosen` goes to `open_model`; contexts are the ends of the
+    turns if not given.
     Raises FileError, CompileError, HazardError, LinkError or MachineError.
     """
     options = options or AfdOptions()
     _check_use(options.mode, drafter is not None, run, kv_cache)
-    beside = _beside(rack, gpu, gpus, bridge, gemm, gpu_tp)
+    beside = _beside(rack, gpu, gpus, bridge, gemm, gpu_tp, gpu_table)
     if not chosen.get("context"):
         ends = (request.before(turn + 1) for turn in range(request.turns))
         chosen = chosen | {"context": tuple(dict.fromkeys(ends))}
@@ -172,6 +175,7 @@ def _beside(
     bridge: str | Path | BridgeSpec,
     gemm: str,
     gpu_tp: int | None = None,
+    table: str | Path | None = None,
 ) -> Beside:
     if gemm not in get_args(GemmFormat):
         raise FileError(f"options: --gemm is {gemm!r}, must be one of {', '.join(get_args(GemmFormat))}")
@@ -182,6 +186,7 @@ def _beside(
         bridge=bridge if isinstance(bridge, BridgeSpec) else read_bridge(bridge),
         gemm=cast(GemmFormat, gemm),
         gpu_tp=gpu_tp,
+        table=None if table is None else read_table(Path(table)),
     )
 
 

@@ -97,6 +97,9 @@ def afd(
     gpu_tp: Annotated[
         int | None, typer.Option("--gpu-tp", min=1, help="GPUs to a replica; the fastest by default.")
     ] = None,
+    gpu_table: Annotated[
+        str | None, typer.Option("--gpu-table", help="Measured operators (CSV), taken where it has them.")
+    ] = None,
     gemm: Gemm = "w8a16",
     tp: Tp = None,
     pp: Pp = None,
@@ -167,6 +170,7 @@ def afd(
             bridge=bridge,
             gemm=gemm,
             gpu_tp=gpu_tp,
+            gpu_table=gpu_table,
             options=options,
             drafter=drafter,
             run=run,

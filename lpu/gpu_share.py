@@ -8,8 +8,9 @@ from fabric.bridge import BridgeSpec
 from fabric.gpu import GpuSpec
 from lpu.gpu import GemmFormat, KvFormat
 from lpu.gpu_pool import GpuPool
+from lpu.gpu_table import GpuTable
 from lpu.gpu_time import Breakdown
-from lpu.request import PS_PER_SECOND, picoseconds
+from lpu.request import PS_PER_SECOND, Basis, picoseconds
 from models.config import TransformerConfig
 
 
@@ -25,6 +26,11 @@ class GpuShare:
     replicas: int
     bridge: BridgeSpec
     kv: KvFormat
+
+    @property
+    def basis(self) -> Basis:
+        """How its times are known: a table may hold some operators, never all."""
+        return "modelled" if self.pool.table is None else "partly measured"
 
     @property
     def gpus(self) -> int:
@@ -117,10 +123,12 @@ def shares(
     kv: str = "fp16",
     gemm: GemmFormat = "w8a16",
     tp: int | None = None,
+    table: GpuTable | None = None,
 ) -> tuple[GpuShare, ...]:
     """Every way to deal GPUs to replicas of `tp` each, in one NVLink domain, that the heads divide over.
 
-    tp: this one only. Raises OptionError for no GPUs, or where there is no such way.
+    tp: this one only. table: measured operators, to take where it has them.
+    Raises OptionError for no GPUs, or where there is no such way.
     """
     if gpus < 1:
         raise OptionError("gpu", "--gpus", f"is {gpus}, needs at least 1", "Give the GPUs beside the rack.")
@@ -137,7 +145,7 @@ def shares(
     return tuple(
         GpuShare(
             config=config,
-            pool=GpuPool(spec=spec, gpus=size, gemm=gemm),
+            pool=GpuPool(spec=spec, gpus=size, gemm=gemm, table=table),
             replicas=gpus // size,
             bridge=bridge,
             kv="fp8" if kv == "fp8" else "bf16",

@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 from lpu.document import FileError
 
-Basis = Literal["exact", "modelled", "assumed"]
-"""exact: cycles of a program. modelled: an operator model. assumed: a number that nobody published."""
-BASES: tuple[Basis, ...] = ("assumed", "modelled", "exact")
+Basis = Literal["exact", "measured", "partly measured", "modelled", "assumed"]
+"""exact: cycles of a program. modelled: an operator model. measured: a table of operators that the
+user gave; partly: the others are modelled. assumed: a number that nobody published."""
+BASES: tuple[Basis, ...] = ("assumed", "modelled", "partly measured", "measured", "exact")
 """The weakest first."""
 
 PS_PER_SECOND = 10**12
