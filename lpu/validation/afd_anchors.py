@@ -3,7 +3,7 @@
 Numbers are 100 + n of case AFD-n in facts/afd.md section 2. docs/afd-timing.md says what each shows.
 """
 
-from lpu.validation import afd_910c, afd_fastafd, afd_step3, afd_sweeps
+from lpu.validation import afd_910c, afd_fastafd, afd_step3, afd_step3_tables, afd_sweeps
 from lpu.validation.suite import Case, Suite
 
 CASES = (
@@ -12,6 +12,12 @@ CASES = (
         title="Step-3: link rate of an FFN device",
         points=lambda _: afd_step3.rate_points(),
         remark="arithmetic on published numbers; the text's 91 us for both directions contradicts its table",
+    ),
+    Case(
+        number=afd_step3_tables.CASE,
+        title="Step-3: KV bytes and attention of a token at 8K",
+        points=lambda _: afd_step3_tables.points(),
+        remark="arithmetic on published geometries; the published figures are recalled, not looked up",
     ),
     Case(
         number=afd_step3.SPARSITY_CASE,

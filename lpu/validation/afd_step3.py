@@ -1,7 +1,4 @@
-"""Cases 101, 103, 104: the arithmetic of Step-3 - link rate, least sparsity, what a weaker device holds.
-
-Its Tables 2 and 3 (case 102) are left out: their numbers are not in facts/afd.md.
-"""
+"""Cases 101, 103, 104: the arithmetic of Step-3 - link rate, least sparsity, what a weaker device holds."""
 
 from dataclasses import dataclass
 from fractions import Fraction

@@ -6,7 +6,14 @@ from fractions import Fraction
 import pytest
 
 from lpu.pingpong import period_bounds, steady_period
-from lpu.validation import afd_910c, afd_910c_operators, afd_fastafd, afd_step3, afd_sweeps
+from lpu.validation import (
+    afd_910c,
+    afd_910c_operators,
+    afd_fastafd,
+    afd_step3,
+    afd_step3_tables,
+    afd_sweeps,
+)
 from lpu.validation.afd_anchors import CASES
 from lpu.validation.point import Point
 
@@ -23,7 +30,7 @@ def modelled() -> dict[str, Point]:
 
 
 def test_every_case_has_points_of_its_number_and_all_verdicts_are_good() -> None:
-    assert [case.number for case in CASES] == [101, 103, 104, 105, 108, 110, 111, 112]
+    assert [case.number for case in CASES] == [101, 102, 103, 104, 105, 108, 110, 111, 112]
     for case in CASES:
         found = case.points(None)
         assert case.title
@@ -146,3 +153,13 @@ def test_operators_grow_with_what_they_read() -> None:
 
 def test_tokens_written_are_half_of_1024_and_the_spread() -> None:
     assert afd_910c.mean_position() == pytest.approx(512 + 1024**2 / 12 / 2048)
+
+
+def test_step3_tables_fail_for_another_geometry(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert all(point.passed for point in afd_step3_tables.points())
+    wrong = replace(afd_step3_tables.MODELS["Step-3"], layers=60)
+    monkeypatch.setitem(afd_step3_tables.MODELS, "Step-3", wrong)
+    assert [point.name for point in afd_step3_tables.points() if not point.passed] == [
+        "Step-3, KV of a sequence",
+        "Step-3, attention of a token",
+    ]

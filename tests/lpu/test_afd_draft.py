@@ -31,10 +31,12 @@ def test_a_round_by_hand(one: GpuShare, pair_program: Program) -> None:
     assert first.tpot == int(Fraction(3 * STEP_PS + verify + 8_000_480) / Fraction(7, 4))
     assert first.crossed == {"ids": 2 * 3 * 4 * 2}  # three more tokens take two rounds
     prefill = one.prefill(10, 0, 1)
-    assert [part.picoseconds for part in first.first] == [0, prefill, max(0, 10 * STEP_PS - prefill)]
+    assert [part.picoseconds for part in first.first] == [0, prefill]
+    assert [part.picoseconds for part in first.later] == [max(0, 10 * STEP_PS - prefill)]
+    assert first.end_to_end == first.ttft + first.later[0].picoseconds + 3 * first.tpot
     again = one.prefill(6, 13, 1)
     assert (second.reused, second.first[1].picoseconds) == (13, again)
-    assert second.first[2].picoseconds == max(0, 6 * STEP_PS - again)
+    assert second.later[0].picoseconds == max(0, 6 * STEP_PS - again)
     assert (REQUEST.middle(0), REQUEST.middle(1)) == (12, 21)
 
 

@@ -70,10 +70,15 @@ def test_the_parts_of_a_turn_add_up(report: AfdReport) -> None:
         for total in ("ttft", "tpot"):
             assert turn[f"{total}_seconds"] == pytest.approx(sum(p["seconds"] for p in turn[total]))
         assert turn["end_to_end_seconds"] == pytest.approx(
-            turn["ttft_seconds"] + (REQUEST.new_tokens - 1) * turn["tpot_seconds"]
+            turn["ttft_seconds"]
+            + sum(part["seconds"] for part in turn["later"])
+            + (REQUEST.new_tokens - 1) * turn["tpot_seconds"]
         )
     assert report.per_user == pytest.approx(1 / report.to_json()["turns"][-1]["tpot_seconds"])
-    assert report.per_rack == pytest.approx(report.per_user * REQUEST.batch / (2 / 256))
+    assert report.per_rack == pytest.approx(report.per_user * REQUEST.batch)  # two chips are one rack
+    spent = sum(turn["end_to_end_seconds"] for turn in report.to_json()["turns"])
+    new = REQUEST.batch * REQUEST.turns * REQUEST.new_tokens
+    assert report.sustained == pytest.approx(new / spent)
 
 
 def overlaps(events: list[Event]) -> list[tuple[Event, Event]]:
@@ -144,7 +149,7 @@ def test_the_programs_of_every_mode_are_saved(
 def test_idle_replicas_are_a_warning() -> None:
     found = api.afd("llama-tiny", Request(prompt_tokens=4, new_tokens=2), rack="pair", gpus=7)
     assert found.warnings == ("6 of 7 replicas of GPUs are idle: 1 sequences at a time",)
-    assert ("gpus", "7 x h200 in 7 replicas") in found.machine
+    assert ("gpus", "7 x h200: 7 x tp 1") in found.machine
 
 
 def test_nothing_is_written_where_a_run_fails(tmp_path: Path) -> None:

@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 from test_errors_cli import refused
 
+from compiler.ingest import compile_ingest
+from compiler.options import CompileOptions
+from fabric.catalog import bridge_spec
 from lpu import api, cli
 from lpu.afd import AfdOptions
 from lpu.conversation import Conversation
@@ -84,6 +87,17 @@ def test_the_check_of_a_saved_folder_holds_its_hand_over_too(
 ) -> None:
     assert cli.main(["check", str(left / "p")]) == 0
     assert capsys.readouterr().out.count("(hand-over of KV)") == 3
+
+
+def test_a_hand_over_of_another_program_is_broken(left: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    decode = api.load_program(left / "p")
+    other = api.compile(
+        "llama-tiny", rack="quad", options=CompileOptions(tp=1), batch=1, context=(22,), kv="fp8"
+    )
+    ingest = compile_ingest(other.program, 8, bridge_spec("spectrum-x"))
+    api.save_program(decode, "q", ingest=ingest)
+    assert cli.main(["check", "q"]) == 4
+    assert "verdict     broken" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("verb", ["report", "bounds"])
@@ -265,7 +279,7 @@ def test_an_option_of_another_mode_is_refused(
         (2, [*TINY, "--target-ms", "0"], ["--target-ms is 0, must be above 0"]),
         (2, [*TINY, "--target-ms", "nan"], ["--target-ms is nan, must be above 0"]),
         (2, [*TINY, "--kv-tokens", "64", "--gpu", "h20"], ["Did you mean h200?"]),
-        (3, ["llama-2-7b", "--rack", "quad", "--kv-tokens", "4096"], ["MB", "500.0 MB"]),
+        (3, ["llama-2-7b", "--rack", "quad", "--kv-tokens", "4096"], ["needs 12 chips", "has 4 (1999.3 MB"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
 )

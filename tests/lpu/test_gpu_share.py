@@ -88,7 +88,7 @@ def test_what_does_not_fit_names_the_replicas() -> None:
 def test_gpus_can_be_dealt_in_every_way_that_the_heads_divide_over() -> None:
     assert [one.pool.gpus for one in shares(LLAMA, H200, 8, BRIDGE)] == [1, 2, 4, 8]
     assert [one.pool.gpus for one in shares(LLAMA, H200, 8, BRIDGE, tp=4)] == [4]
-    with pytest.raises(OptionError, match="--gpu-tp 3: 8 GPUs .* can be dealt 1, 2, 4, 8 to a replica"):
+    with pytest.raises(OptionError, match=r"--gpu-tp 3: 8 GPUs .* can be dealt 1, 2, 4, 8 to a replica"):
         shares(LLAMA, H200, 8, BRIDGE, tp=3)
 
 

@@ -113,3 +113,15 @@ def test_what_does_not_fit_is_refused_with_both_numbers() -> None:
         gpu.put_kv(0, 0, k[:1], v[:1])
     with pytest.raises(ValueError, match=r"v is float32 \[2, 4"):
         gpu.put_kv(0, 0, k, v.astype(np.float32))
+
+
+def test_two_sides_share_what_is_compiled_and_no_kv() -> None:
+    one, line = side(), ids(9)
+    other = one.beside()
+    before = [part.tobytes() for part in one.kv(0, 0, CONTEXT)]
+    found = other.prefill(0, line)
+    assert [part.tobytes() for part in one.kv(0, 0, CONTEXT)] == before
+    assert found.logits.tobytes() == one.prefill(0, line).logits.tobytes()
+    for here, there in zip(one.kv(0, 0, 9), other.kv(0, 0, 9), strict=True):
+        assert here.tobytes() == there.tobytes()
+    assert not any(part.any() for part in other.kv(0, 9, CONTEXT))
