@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from compiler.options import CompileOptions
 from lpu import api
 from lpu.afd_draft import Drafting
 from lpu.afd_hops import Dam
@@ -182,3 +183,24 @@ def test_equal_questions_give_equal_bytes_whatever_the_hash_seed() -> None:
     ratios, afd = map(json.loads, outs[0].splitlines())
     assert (ratios["schema"], afd["schema"]) == ("lpu-ratios/1", "lpu-afd/1")
     assert len(ratios["points"]) == 2 * 2 * 2
+
+
+def test_measured_operators_are_named_as_such_wherever_they_count(tmp_path: Path) -> None:
+    header = (
+        "id,op,framework,fw_version,kernel,compute_dtype,kv_dtype,batch,q_len,kv_len,heads,kv_heads,head_dim,"
+        "gemm_m,gemm_n,gemm_k,extra,latency_us\n"
+    )
+    row = "a,gemm,own,1,mine,w8a16,,,,,,,,4,256,256,,123.0\n"  # the output product of llama-tiny, 4 rows
+    (tmp_path / "table.csv").write_text(header + row)
+    options = AfdOptions(mode="afd", micro_batches=1, compile=CompileOptions(tp=2))
+    known: dict[str, Any] = {"rack": "pair", "gpus": 1, "options": options}
+    request = Request(prompt_tokens=8, new_tokens=2, batch=4)
+    plain = api.afd("llama-tiny", request, **known)
+    found = api.afd("llama-tiny", request, gpu_table=tmp_path / "table.csv", **known)
+    assert {part.basis for part in plain.layer} == {"modelled", "assumed", "exact"}
+    measured = [part for part in found.layer if part.basis == "measured"]
+    assert [(part.name, part.picoseconds) for part in measured] == [("o", 123_000_000)]
+    assert found.turns[0].step[0].basis == "partly measured"
+    assert found.turns[0].tpot > plain.turns[0].tpot
+    with pytest.raises(FileError, match="nowhere"):
+        api.afd("llama-tiny", request, gpu_table=tmp_path / "nowhere.csv", **known)
