@@ -21,7 +21,7 @@ from compiler.options import PLACEMENTS, CompileOptions
 from compiler.pipeline import Source, fastest, quiet
 from compiler.program import HOPS, Block, Call, Program, digest
 from compiler.rows import Kernels
-from compiler.split import Split, split
+from compiler.split import Split, require_fit, split
 from compiler.uses import Progress, Scheduled, schedule_blocks
 from fabric.bridge import BridgeSpec
 from fabric.rack import Rack
@@ -36,16 +36,20 @@ def compile_hops(
     by: str = "role",
     role: str = "ffn",
     threshold: float | None = None,
+    gpus: int = 0,
+    gpu_memory_bytes: int = 0,
     progress: Progress = quiet,
 ) -> tuple[Program, Split]:
     """Compile the hops of a step for a rack behind a bridge; (the program, what was split off).
 
+    gpus, gpu_memory_bytes: that hold what is not split off, and of each; see `require_fit`.
     Raises CompileError (CapacityError, RoutingError, OptionError) as `compile_program` does.
     """
     _check(options)
     progress("capture", 0, 1)
     graph = capture(source.step, source.params, source.tokens, source.position, source.cache)
     found = split(graph, by=by, role=role, threshold=threshold)
+    require_fit(found, rack, gpus, gpu_memory_bytes)
     blocks = hop_blocks(graph, found)
 
     def scheduled(tp: int, detours: bool) -> Scheduled:

@@ -111,10 +111,11 @@ def split(graph: Graph, *, by: str = "role", role: str = "ffn", threshold: float
     )
 
 
-def require_fit(split: Split, rack: Rack, gpus: int, gpu_memory_bytes: int) -> None:
+def require_fit(split: Split, rack: Rack, gpus: int = 0, gpu_memory_bytes: int = 0) -> None:
     """Raise CapacityError unless the weights of each side (and the KV of the GPUs) fit there.
 
     rack: all LPUs together. Padding and transients come on top: compiling finds what they take.
+    gpus: that hold the rest together, `gpu_memory_bytes` each; 0 leaves them out.
     """
     there = rack.chips * rack.chip.sram_bytes
     if split.weight_bytes > there:
@@ -125,7 +126,7 @@ def require_fit(split: Split, rack: Rack, gpus: int, gpu_memory_bytes: int) -> N
             "Use a rack of more chips (several racks), or split off less of the model.",
         )
     needs, there = split.gpu_weight_bytes + split.kv_bytes, gpus * gpu_memory_bytes
-    if needs > there:
+    if gpus and needs > there:
         raise CapacityError(
             "split",
             f"{gpus} GPUs",

@@ -131,6 +131,8 @@ def _afd(
         beside.bridge,
         by=options.by,
         threshold=options.threshold,
+        gpus=gpus.pool.gpus,
+        gpu_memory_bytes=gpus.pool.memory_bytes // gpus.pool.gpus,
         progress=progress,
     )
     hops = hop_times(_checked(program, options, progress), split)

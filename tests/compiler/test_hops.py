@@ -2,7 +2,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -166,17 +165,11 @@ def test_hops_that_do_not_fit_say_bytes_needed_and_available() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "rack", "seconds"),
-    [
-        ("llama-3.1-70b", "lpx", 20),
-        pytest.param("llama-3.1-405b", "lpx-x4", 60, marks=pytest.mark.slow),
-    ],
+    ("model", "rack"),
+    [("llama-3.1-70b", "lpx"), pytest.param("llama-3.1-405b", "lpx-x4", marks=pytest.mark.slow)],
 )
-def test_the_hops_of_large_models_compile_and_check_in_seconds(model: str, rack: str, seconds: int) -> None:
-    """Measured on two cores: 0.3 and 1.2 s to compile, 2.6 and 6.3 s to check; the limits are wide."""
-    source, machine = big(model, 1), load_rack(rack)
-    begin = time.perf_counter()
-    program = compiled(source, machine, tp=8)
+def test_the_hops_of_large_models_share_one_template_and_are_legal(model: str, rack: str) -> None:
+    """How long it takes: benchmarks/afd_70b.py."""
+    program = compiled(big(model, 1), load_rack(rack), tp=8)
     require(check(program, HOPS))
     assert len(program.blocks) == 1
-    assert time.perf_counter() - begin < seconds
