@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import pairwise
 from math import isfinite
+from typing import Any
 
 from fabric.chip import Sourced
 
@@ -140,8 +141,8 @@ def spread(names: list[str], sources: tuple[Sourced, ...]) -> tuple[Sourced, ...
     return tuple(out)
 
 
-def _numbers(record: object, prefix: str) -> Iterator[tuple[str, int | float]]:
-    for field in fields(record):  # pyright: ignore[reportArgumentType]
+def _numbers(record: Any, prefix: str) -> Iterator[tuple[str, int | float]]:
+    for field in fields(record):
         value = getattr(record, field.name)
         if is_dataclass(value):
             yield from _numbers(value, f"{prefix}{field.name}.")

@@ -176,8 +176,8 @@ def _afd_figures(request: Request, pace: Pace, hops: HopTimes, gpus: GpuShare) -
     attention, ffn = (sum(one.times[i] for one in pace.plan.layers) for i in (0, 2))
     crossing = len(hops.cycles) * request.batch
     return (
-        Figure(name="balance t_f / t_a", value=ffn / attention, unit="", basis="modelled"),
-        Figure(name="bubble", value=100 * float(line.bubble_share), unit="% of a step", basis="modelled"),
+        Figure(name="balance t_f / t_a", value=ffn / attention, unit="", basis=basis),
+        Figure(name="bubble", value=100 * float(line.bubble_share), unit="% of a step", basis=basis),
         Figure(name="exposed communication", value=pace.exposed / 1e9, unit="ms a step", basis="modelled"),
         Figure(name="set by", value=pace.binding, unit="", basis="modelled"),
         Figure(name="step, aiconfigurator's form", value=pace.estimate / 1e9, unit="ms", basis="modelled"),
@@ -223,7 +223,7 @@ def _draft(
             name="GPUs alone",
             value=alone(every, request) / 1e9,
             unit="ms a token",
-            basis="modelled",
+            basis=gpus.basis,
         ),
     )
     events = afd_trace.of_parts(rounds[-1], "round", "draft and verify")

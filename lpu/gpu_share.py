@@ -65,10 +65,6 @@ class GpuShare:
         """The attention half of a decode layer, up to the input of the FFN."""
         return self.pool.attention_layer(self.config, self.rows(batch), kv_len, self.kv)
 
-    def ffn(self, batch: int) -> Breakdown:
-        """The FFN of a layer, were it on the GPUs too."""
-        return self.pool.ffn_layer(self.config, self.rows(batch))
-
     def step(self, batch: int, kv_len: int) -> int:
         """Picoseconds of a decode step on the GPUs alone."""
         return _ps(self.pool.step(self.config, self.rows(batch), kv_len, self.kv))
