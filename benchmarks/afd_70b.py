@@ -16,10 +16,10 @@ from typing import Any
 
 from measure import machine, show
 
-from compiler.capture import capture
-from compiler.split import split
-from lpu.load import of_micro_batch
-from lpu.opening import open_model
+from compiler.graph.capture import capture
+from compiler.graph.split import split
+from lpu.inputs.model import of_micro_batch
+from lpu.inputs.open import open_model
 
 COMMON = ("--prompt-tokens", "8192", "--gpu", "h200")
 CASES: tuple[tuple[str, float, tuple[str, ...]], ...] = (

@@ -20,19 +20,19 @@ from measure import machine, peak_gb
 
 from compiler.options import CompileOptions
 from fabric.catalog import gpu_spec
-from lpu import afd as modes
-from lpu.afd_bits import pd_programs, spoken, users_of
-from lpu.afd_draft import Drafting
-from lpu.afd_pd import Policy
-from lpu.afd_setup import AfdOptions, Beside
-from lpu.conversation import Conversation, reference
-from lpu.files import read_bridge, read_rack
-from lpu.load import OpenModel
-from lpu.opening import open_model
-from lpu.request import Request
+from lpu.afd import afd as modes
+from lpu.afd.bits import pd_programs, spoken, users_of
+from lpu.afd.draft import Drafting
+from lpu.afd.pd import Policy
+from lpu.afd.setup import AfdOptions, Beside
+from lpu.decode.conversation import Conversation, reference
+from lpu.gpu.request import Request
+from lpu.inputs.files import read_bridge, read_rack
+from lpu.inputs.model import OpenModel
+from lpu.inputs.open import open_model
 from models.catalog import catalog
+from models.families.llama import Llama
 from models.kv import KVFormat
-from models.llama import Llama
 
 SHAPES = ((1, 1), (4, 1), (4, 2), (4, 4), (12, 3))  # batch, micro-batches
 WIRES = (("fp16", "f32"), ("fp8", "f32"), ("fp16", "fp16"), ("fp8", "fp16"))  # ffn_down, ffn_up

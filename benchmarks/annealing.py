@@ -12,8 +12,8 @@ import time
 
 from measure import machine, show
 
-from compiler.blocks import cut
-from compiler.capture import capture
+from compiler.graph.capture import capture
+from compiler.lower.blocks import cut
 from compiler.pipeline import plan_of
 from compiler.place.cost import CostModel
 from compiler.place.measure import shards_of

@@ -10,7 +10,7 @@ from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
 from fabric.rack import load_rack
 from lpu import api
-from lpu.check import check
+from lpu.check.check import check
 
 
 def main() -> None:

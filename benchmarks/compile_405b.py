@@ -9,8 +9,8 @@ from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
 from fabric.rack import load_rack
 from lpu import api
-from lpu.check import check
-from lpu.report import occupancy
+from lpu.check.check import check
+from lpu.report.occupancy import occupancy
 
 SECONDS = 60  # compile and check together
 GB = 6

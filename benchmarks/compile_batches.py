@@ -6,7 +6,7 @@ from measure import machine
 
 from compiler.options import CompileOptions
 from lpu import api
-from lpu.report import occupancy
+from lpu.report.occupancy import occupancy
 
 NAMES = ("installs", "products", "MXM geometry", "links", "critical path", "busy units")
 

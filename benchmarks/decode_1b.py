@@ -16,10 +16,10 @@ from measure import machine, peak_gb, show
 
 from compiler.options import CompileOptions
 from lpu import api
-from lpu.certify import difference
-from lpu.decoders import machine_of, plain_decode, reference_decode, restart
-from lpu.generate import Generation, generate, replay
-from lpu.link import link
+from lpu.certify.certify import difference
+from lpu.decode.decoders import machine_of, plain_decode, reference_decode, restart
+from lpu.decode.generate import Generation, generate, replay
+from lpu.link.link import link
 
 PROMPT = [1, 15_043, 29_892, 3_186]
 COMPILE = "/jax/core/compile/"  # jaxpr tracing, lowering to MLIR, XLA itself

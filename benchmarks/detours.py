@@ -9,11 +9,11 @@ import argparse
 import numpy as np
 from measure import machine
 
-from compiler.detour import Send, Tree, deal
-from compiler.isa import F16_LANES, Op
-from compiler.route import Router
-from compiler.rows import Kernels, RowBuilder
-from compiler.schedule import schedule
+from compiler.lower.rows import Kernels, RowBuilder
+from compiler.program.isa import F16_LANES, Op
+from compiler.route.detour import Send, Tree, deal
+from compiler.route.route import Router
+from compiler.schedule.list_schedule import schedule
 from fabric.rack import Rack, load_rack
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from measure import machine, peak_gb, show
 
 from compiler.options import CompileOptions
-from compiler.program import Program
+from compiler.program.program import Program
 from lpu import api
-from lpu.decoders import machine_of, restart
+from lpu.decode.decoders import machine_of, restart
 
 CASES = {
     "llama-tiny": ("quad", CompileOptions(tp=4), 256),

@@ -2,8 +2,8 @@
 
 The cycles of a hop come from the program of llama-3.1-70b's FFNs (exact), the period from the ping-pong
 schedule (modelled). Each hop's GPU time is drawn (lognormal: assumed); the LPUs wait for a slot, with slack
-for the target probability of a miss, and once without. What `lpu/boundary.py` reports of the draws is held
-against a walk through every hop in plain integers: how many were late, what each paid, and the LPUs' cycles
+for the target probability of a miss, and once without. What `lpu/pingpong/boundary.py` reports of the draws is
+held against a walk through every hop in plain integers: how many were late, what each paid, and the LPUs' cycles
 of a token. With one seed and one target the same draws are late at any jitter: only the slack differs. The
 exit code is 1 if the LPUs' cycles vary, a missed slot costs other than its period, or the count is no likely
 draw.
@@ -19,11 +19,11 @@ from measure import machine
 
 from compiler.options import CompileOptions
 from lpu import api
-from lpu.afd_hops import Dam
-from lpu.afd_report import AfdReport
-from lpu.afd_setup import AfdOptions
-from lpu.boundary import Boundary, SlotReport, lognormal, slots
-from lpu.request import Request
+from lpu.afd.hops import Dam
+from lpu.afd.report import AfdReport
+from lpu.afd.setup import AfdOptions
+from lpu.gpu.request import Request
+from lpu.pingpong.boundary import Boundary, SlotReport, lognormal, slots
 
 JITTERS = (0.0, 0.01, 0.05, 0.2)
 DEVIATIONS = 4.0  # of a counted share from its probability, by chance less than once in 15,000

@@ -15,13 +15,13 @@ from flax import nnx
 from measure import machine, peak_gb
 
 from compiler.options import CompileOptions
-from compiler.program import Program
+from compiler.program.program import Program
 from lpu import api
-from lpu.decoders import Tensors
-from lpu.run import KV, prepare
+from lpu.decode.decoders import Tensors
+from lpu.run.machine import KV, prepare
 from models.catalog import catalog
+from models.families.llama import Llama
 from models.kv import KVFormat
-from models.llama import Llama
 
 COMPILE = "/jax/core/compile/"  # jaxpr tracing, lowering to MLIR, XLA itself
 

@@ -11,7 +11,7 @@ from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
 from fabric.rack import load_rack
 from lpu import api
-from lpu.link import link
+from lpu.link.link import link
 
 
 def main() -> None:

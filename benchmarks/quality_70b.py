@@ -11,7 +11,7 @@ from measure import machine, peak_gb
 
 from compiler.options import CompileOptions
 from lpu import api
-from lpu.report import occupancy
+from lpu.report.occupancy import occupancy
 
 
 @dataclass(frozen=True)

@@ -20,16 +20,16 @@ from compiler.hops import compile_hops
 from compiler.options import CompileOptions
 from fabric.catalog import gpu_spec
 from lpu import api
-from lpu.afd_hops import HopTimes, pace
-from lpu.afd_setup import hop_times, lpus_of
-from lpu.afd_sweep import GPUS_PER_RACK, LPUS_PER_RACK, Ratio, RatioSweep
-from lpu.closed_forms import Linear, best_ratio
-from lpu.files import read_bridge, read_rack
-from lpu.gpu_pool import GpuPool
-from lpu.gpu_share import GpuShare
-from lpu.load import of_micro_batch
-from lpu.opening import open_model
-from lpu.request import PS_PER_SECOND, cycles_ps, picoseconds
+from lpu.afd.hops import HopTimes, pace
+from lpu.afd.ratios import GPUS_PER_RACK, LPUS_PER_RACK, Ratio, RatioSweep
+from lpu.afd.setup import hop_times, lpus_of
+from lpu.gpu.pool import GpuPool
+from lpu.gpu.request import PS_PER_SECOND, cycles_ps, picoseconds
+from lpu.gpu.share import GpuShare
+from lpu.inputs.files import read_bridge, read_rack
+from lpu.inputs.model import of_micro_batch
+from lpu.inputs.open import open_model
+from lpu.pingpong.closed_forms import Linear, best_ratio
 
 GPUS = (8, 16, 32, 64, 128)
 BATCHES = (12, 24, 48, 96, 192, 384, 480, 768, 960, 1536)

@@ -20,8 +20,8 @@ from measure import machine, peak_gb, show
 
 from compiler.options import CompileOptions
 from lpu import api
-from lpu.decoders import machine_of, reference_decode
-from lpu.stream import Streamed
+from lpu.decode.decoders import machine_of, reference_decode
+from lpu.run.stream import Streamed
 
 COMPILE = "/jax/core/compile/"  # jaxpr tracing, lowering to MLIR, XLA itself
 GOALS: dict[str, tuple[float | None, float | None]] = {"program": (150, 8), "reference": (None, None)}

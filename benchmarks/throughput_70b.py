@@ -9,8 +9,8 @@ from measure import machine, peak_gb
 from compiler.errors import CompileError
 from compiler.options import CompileOptions
 from lpu import api
-from lpu.check import check, require
-from lpu.throughput import of
+from lpu.check.check import check, require
+from lpu.report.throughput import of
 
 CASES: tuple[tuple[int, int, str], ...] = ((8192, 1, "fp16"), (8192, 4, "fp16"), (131072, 1, "fp8"))
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from compiler.angles import angle_block, angle_params, angle_words
 from compiler.errors import CapacityError
-from compiler.isa import WORD_BYTES, ceil_div
-from compiler.lower import Plan
-from compiler.program import Block, Call, Program, digest
-from compiler.uses import Scheduled, Waves
+from compiler.latency import Scheduled, Waves
+from compiler.lower.block import Plan
+from compiler.lower.rope_table import angle_block, angle_params, angle_words
+from compiler.program.isa import WORD_BYTES, ceil_div
+from compiler.program.program import Block, Call, Program, digest
 from fabric.rack import Rack
 
 MOST_USERS = 1 << 20  # of a model that keeps no KV

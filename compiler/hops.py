@@ -11,18 +11,18 @@ from importlib.metadata import version
 from typing import Any
 
 from compiler.assemble import SramMap, sram_map
-from compiler.blocks import ModelBlock, block_of
-from compiler.capture import capture
 from compiler.errors import OptionError
-from compiler.graph import Graph, View, width
-from compiler.layout import Demands
-from compiler.lower import Plan
+from compiler.graph.capture import capture
+from compiler.graph.graph import Graph, View, width
+from compiler.graph.split import Split, require_fit, split
+from compiler.latency import Progress, Scheduled, schedule_blocks
+from compiler.lower.block import Plan
+from compiler.lower.blocks import ModelBlock, block_of
+from compiler.lower.layout import Demands
+from compiler.lower.rows import Kernels
 from compiler.options import PLACEMENTS, CompileOptions
 from compiler.pipeline import Source, fastest, quiet
-from compiler.program import HOPS, Block, Call, Program, digest
-from compiler.rows import Kernels
-from compiler.split import Split, require_fit, split
-from compiler.uses import Progress, Scheduled, schedule_blocks
+from compiler.program.program import HOPS, Block, Call, Program, digest
 from fabric.bridge import BridgeSpec
 from fabric.rack import Rack
 

@@ -8,18 +8,18 @@ from typing import Any
 import jax
 
 from compiler.assemble import assemble, sram_map
-from compiler.blocks import cut
-from compiler.capture import capture
 from compiler.errors import CapacityError, CompileError, OptionError
-from compiler.graph import Graph
-from compiler.layout import Demands
-from compiler.lower import Plan
-from compiler.lower_attention import kv_capacity
-from compiler.modulo_uses import best_tp, schedule_waves
+from compiler.graph.capture import capture
+from compiler.graph.graph import Graph
+from compiler.latency import Candidate, Progress, Scheduled, place_blocks, schedule_blocks
+from compiler.lower.attention import kv_capacity
+from compiler.lower.block import Plan
+from compiler.lower.blocks import cut
+from compiler.lower.layout import Demands
+from compiler.lower.rows import Kernels
 from compiler.options import CompileOptions
-from compiler.program import Program
-from compiler.rows import Kernels
-from compiler.uses import Candidate, Progress, Scheduled, place_blocks, schedule_blocks
+from compiler.program.program import Program
+from compiler.throughput.interval import best_tp, schedule_waves
 from fabric.rack import Rack
 
 

@@ -9,9 +9,9 @@ import time
 
 from compiler.options import CompileOptions
 from lpu import api
-from lpu.certify import difference
-from lpu.decoders import reference_decode
-from lpu.generate import Generation, generate
+from lpu.certify.certify import difference
+from lpu.decode.decoders import reference_decode
+from lpu.decode.generate import Generation, generate
 
 MODEL, RACK, PROMPT, TOKENS = "llama-tiny", "lpx", "Hello, deterministic world", 16
 WAYS = {

@@ -2,7 +2,7 @@
 
 import sys
 
-from lpu.cli import main
+from lpu.cli.app import main
 
 if __name__ == "__main__":
     sys.exit(main())

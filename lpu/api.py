@@ -11,42 +11,42 @@ from typing import TYPE_CHECKING, Any
 
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_pair, compile_program
-from compiler.program import Program
+from compiler.program.program import Program
 from fabric.rack import Rack
-from lpu import certify as certificates
-from lpu import compare as comparisons
-from lpu import sweep as sweeps
-from lpu import validate as validations
-from lpu.afd_verbs import afd as afd
-from lpu.afd_verbs import ratios as ratios
-from lpu.certify import Certificate
-from lpu.check import Report, require
-from lpu.check_pair import pair
-from lpu.compare import Comparison
-from lpu.compare_point import Task
-from lpu.decoders import beside, flipped, machine_of, restart, restart_pair
-from lpu.document import FileError
-from lpu.files import check_writable as check_writable
-from lpu.files import read_rack
+from lpu.afd.verbs import afd as afd
+from lpu.afd.verbs import ratios as ratios
+from lpu.certify import certify as certificates
+from lpu.certify.certify import Certificate
+from lpu.check.check import Report, require
+from lpu.check.pair import pair
+from lpu.compare import compare as comparisons
+from lpu.compare.compare import Comparison
+from lpu.compare.point import Task
+from lpu.decode.decoders import beside, flipped, machine_of, restart, restart_pair
+from lpu.decode.generate import Generation, check_room, generate
 from lpu.folder import Progress, check_program, quiet
 from lpu.folder import load_prefill as load_prefill
 from lpu.folder import load_program as load_program
 from lpu.folder import load_step as load_step
 from lpu.folder import save_program as save_program
-from lpu.generate import Generation, check_room, generate
-from lpu.load import OpenModel
-from lpu.load import reopen as reopen
-from lpu.opening import Model, open_model
-from lpu.prompts import Prompt, prompt_ids
-from lpu.prompts import default_prompts as default_prompts
-from lpu.run import Machine
-from lpu.sweep import Sweep
-from lpu.throughput import SLACKS, Throughput, non_dominated
-from lpu.throughput import of as throughput_of
-from lpu.validate import Validation
+from lpu.inputs.document import FileError
+from lpu.inputs.files import check_writable as check_writable
+from lpu.inputs.files import read_rack
+from lpu.inputs.model import OpenModel
+from lpu.inputs.model import reopen as reopen
+from lpu.inputs.open import Model, open_model
+from lpu.inputs.prompts import Prompt, prompt_ids
+from lpu.inputs.prompts import default_prompts as default_prompts
+from lpu.report.throughput import SLACKS, Throughput, non_dominated
+from lpu.report.throughput import of as throughput_of
+from lpu.run.machine import Machine
+from lpu.sweep import sweep as sweeps
+from lpu.sweep.sweep import Sweep
+from lpu.validate import validate as validations
+from lpu.validate.validate import Validation
 
 if TYPE_CHECKING:
-    from models.checkpoint import OrbaxWeights
+    from models.sources.checkpoint import OrbaxWeights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,7 +220,7 @@ def save_weights(model: OpenModel, folder: str | Path) -> "OrbaxWeights":
 
     Raises FileError if it cannot be written, WeightError for weights that cannot be converted.
     """
-    from models.checkpoint import save_orbax
+    from models.sources.checkpoint import save_orbax
 
     try:
         return save_orbax(folder, model.weights, model=model.name)

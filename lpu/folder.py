@@ -7,11 +7,11 @@ programs that move its KV to and from GPUs in the folders `ingest` and `egress`.
 from collections.abc import Callable
 from pathlib import Path
 
-from compiler.program import Program, load, save
-from lpu.check import Report, check
-from lpu.check_rows import MOVES
-from lpu.document import FileError
-from lpu.files import atomic_folder
+from compiler.program.program import Program, load, save
+from lpu.check.check import Report, check
+from lpu.check.machine import MOVES
+from lpu.inputs.document import FileError
+from lpu.inputs.files import atomic_folder
 
 PREFILL, INGEST, EGRESS = "prefill", "ingest", "egress"
 Progress = Callable[[str, int, int], None]

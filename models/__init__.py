@@ -1,1 +1,1 @@
-"""x."""
+"""What to compute: the op vocabulary, its exact numerics, model families, weights."""

@@ -15,8 +15,8 @@ from flax import nnx
 from jax import Array, lax
 
 from models.config import TransformerConfig
+from models.families.llama import Llama
 from models.kv import KVCache, KVFormat
-from models.llama import Llama
 
 Params = dict[str, Array]
 Outputs = tuple[Array, Array, KVCache]

@@ -1,7 +1,7 @@
 """The reference for models larger than memory: the Flax modules, one layer's weights at a time.
 
-The same modules under the same contract as `models/llama.py` calls them, so the same bits; one jitted
-function serves all layers. While a layer is computed, threads read or draw the weights of the next.
+The same modules under the same contract as `models/families/llama.py` calls them, so the same bits; one
+jitted function serves all layers. While a layer is computed, threads read or draw the weights of the next.
 """
 
 import functools
@@ -16,12 +16,12 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from models import ops
-from models.borrowed import aligned_zeros, borrow
 from models.config import TransformerConfig
+from models.contract import ops
+from models.families.llama import Embedding, Layer, Linear, Norm
 from models.kv import KVCache, KVFormat, kv_shape
-from models.llama import Embedding, Layer, Linear, Norm
-from models.weights import TABLE, ReadRows
+from models.sources.borrowed import aligned_zeros, borrow
+from models.sources.weights import TABLE, ReadRows
 
 THREADS = 2  # that read or draw weights, beside those that XLA computes with
 STRIP_BYTES = 8 << 20  # of a matrix that is read at a time

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lpu import cli
-from lpu.pingpong import exposed_transfer, run, steady_period
-from lpu.stages import Plan, Stages
+from lpu.cli import app as cli
+from lpu.pingpong.pingpong import exposed_transfer, run, steady_period
+from lpu.pingpong.stages import Plan, Stages
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/afd.md").read_text()
@@ -45,7 +45,7 @@ def test_the_step_on_paper_is_the_schedule() -> None:
 
 
 def test_files_and_options_that_the_page_names_are_there() -> None:
-    source = (ROOT / "lpu/cli_afd.py").read_text() + (ROOT / "lpu/cli_options.py").read_text()
+    source = (ROOT / "lpu/cli/afd.py").read_text() + (ROOT / "lpu/cli/options.py").read_text()
     for path in re.findall(r"`((?:lpu|fabric|compiler|docs|benchmarks)/[\w./]+)`", PAGE):
         assert (ROOT / path).exists(), path
     for path in re.findall(r"\]\(([\w./-]+)\)", PAGE):

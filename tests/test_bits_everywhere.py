@@ -7,18 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from beside import bits, made_up
 from pairs import source as source_of
-from test_run import bits, made_up
 
 from compiler.errors import CapacityError, OptionError
 from compiler.options import LAYOUTS, PLACEMENTS, CompileOptions
 from compiler.pipeline import Source, compile_pair, compile_program
-from compiler.program import Program
+from compiler.program.program import Program
 from fabric.rack import Rack, load_rack
-from lpu.check import check, require
-from lpu.check_pair import pair
-from lpu.files import read_rack
-from lpu.run import prepare
+from lpu.check.check import check, require
+from lpu.check.pair import pair
+from lpu.inputs.files import read_rack
+from lpu.run.machine import prepare
 from models.config import TransformerConfig
 from models.kv import KVFormat, empty_cache
 from models.step import Step, llama_step

@@ -9,9 +9,9 @@ from compiler.options import CompileOptions
 from fabric.catalog import chip_spec
 from fabric.rack import load_rack
 from lpu import api
-from lpu.certify import difference
-from lpu.decoders import reference_decode
-from lpu.generate import generate
+from lpu.certify.certify import difference
+from lpu.decode.decoders import reference_decode
+from lpu.decode.generate import generate
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

@@ -4,8 +4,8 @@ import numpy as np
 
 from compiler.errors import CapacityError
 from compiler.place.problem import Placement, Shards
+from compiler.place.stages import assign, turned
 from compiler.place.tables import Tables
-from compiler.stages import assign, turned
 from fabric.rack import Rack
 
 

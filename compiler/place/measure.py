@@ -4,21 +4,21 @@ from dataclasses import replace
 
 import numpy as np
 
-from compiler.blocks import ModelBlock
-from compiler.cost import timing
-from compiler.dataflow import edges, waits
+from compiler.analyse.dataflow import edges, waits
+from compiler.analyse.holds import kinds
 from compiler.errors import CapacityError
-from compiler.holds import kinds
-from compiler.isa import Columns, Op, ceil_div
-from compiler.lower import Plan
-from compiler.lowering import Group
-from compiler.needs import input_lines
+from compiler.lower.block import Plan
+from compiler.lower.blocks import ModelBlock
+from compiler.lower.context import Group
+from compiler.lower.needs import input_lines
+from compiler.lower.rows import Kernels
 from compiler.place.exchange import exchange
 from compiler.place.problem import Need, Shards
-from compiler.route import Router
-from compiler.rows import Kernels
-from compiler.sizes import block_sizes, k_parts
-from compiler.template import Template, template
+from compiler.place.sizes import block_sizes, k_parts
+from compiler.program.isa import Columns, Op, ceil_div
+from compiler.route.route import Router
+from compiler.schedule.template import Template, template
+from compiler.timing import timing
 from fabric.rack import Rack
 
 

@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Int
 
 from compiler.errors import CapacityError, CompileError
-from compiler.isa import WORD_BYTES
-from compiler.stages import Room, Size
+from compiler.place.stages import Room, Size
+from compiler.program.isa import WORD_BYTES
 
 Placement = Int[np.ndarray, "blocks tp"]
 """The chip of every shard. A block runs on its distinct chips in order of first shard, evenly spread."""

@@ -7,9 +7,9 @@ from parallel import Parallel
 
 from compiler.options import CompileOptions
 from lpu import api
-from lpu.certify import difference
-from lpu.decoders import reference_decode
-from lpu.generate import generate
+from lpu.certify.certify import difference
+from lpu.decode.decoders import reference_decode
+from lpu.decode.generate import generate
 
 PROMPT = [3, 1, 4, 1, 5]
 

@@ -1,6 +1,7 @@
 """A model of one's own: attention and FFN side by side on one norm, as in GPT-J and PaLM.
 
-Its parts are Flax NNX modules, its equations are ops of `models/ops.py`; that is all that the compiler asks.
+Its parts are Flax NNX modules, its equations are ops of `models/contract/ops.py`;
+that is all that the compiler asks.
 """
 
 import jax
@@ -9,9 +10,9 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from models import ops
+from models.contract import ops
+from models.families.llama import Embedding, Linear, Norm
 from models.kv import KVCache, KVFormat, kv_shape
-from models.llama import Embedding, Linear, Norm
 from models.rope import rope_angles
 
 HIDDEN, HEADS, KV_HEADS, HEAD_DIM, FFN, VOCAB, LAYERS = 320, 8, 4, 40, 960, 400, 3

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from compiler.pipeline import Source
-from models import ops
-from models.numerics import enable
+from models.contract import ops
+from models.contract.numerics import enable
 
 enable()
 Shape = jax.ShapeDtypeStruct

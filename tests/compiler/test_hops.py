@@ -12,13 +12,13 @@ from steps import llama
 
 from compiler.errors import CapacityError, OptionError
 from compiler.hops import compile_hops
-from compiler.isa import COLUMNS, TAGS, Op
 from compiler.options import CompileOptions
 from compiler.pipeline import Source
-from compiler.program import HOPS, Program, digest, load, save
+from compiler.program.isa import COLUMNS, TAGS, Op
+from compiler.program.program import HOPS, Program, digest, load, save
 from fabric.catalog import bridge_spec
 from fabric.rack import Rack, load_rack
-from lpu.check import check, require
+from lpu.check.check import check, require
 from models.catalog import catalog
 from models.step import llama_step
 

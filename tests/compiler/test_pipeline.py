@@ -11,11 +11,11 @@ import pytest
 from steps import llama
 
 from compiler.errors import CapacityError, OptionError
-from compiler.isa import COLUMNS, TAGS, Columns, Op
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
-from compiler.program import LOADS, Program, ProgramError, digest, load, save
-from compiler.route import Router
+from compiler.program.isa import COLUMNS, TAGS, Columns, Op
+from compiler.program.program import LOADS, Program, ProgramError, digest, load, save
+from compiler.route.route import Router
 from fabric.rack import load_rack
 
 TRAY = load_rack("lpx-tray")

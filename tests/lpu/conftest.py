@@ -4,7 +4,7 @@ import pytest
 
 from compiler.options import CompileOptions
 from compiler.pipeline import Source, compile_program
-from compiler.program import Program
+from compiler.program.program import Program
 from fabric.rack import load_rack
 from models.config import TransformerConfig
 from models.step import llama_step

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from compiler.isa import Columns, Op
+from compiler.program.isa import Columns, Op
+from lpu.link.link import Dataflow
 
 Random = np.random.Generator
 
@@ -133,3 +134,13 @@ FAULTS: dict[str, Callable[[Columns, dict[str, Any], Random], Faulty]] = {
     "two rows on one unit": _onto(("unit", "t0", "t1"), transfers=False),
     "a lane slot used twice": _onto(("lane", "t0", "t1"), transfers=True),
 }
+
+
+def same(one: Dataflow, two: Dataflow) -> bool:
+    """Whether two dataflows compute the same from the same, row by row."""
+    names = ("result", "load_order", "load", "loads", "drain", "region", "append", "logits")
+    pairs = [(getattr(one, name), getattr(two, name)) for name in names]
+    pairs += [(one.lines.row, two.lines.row), (one.lines.line, two.lines.line)]
+    pairs += list(zip(one.lines.first + one.lines.found, two.lines.first + two.lines.found, strict=True))
+    pairs += [(getattr(one.columns, name), getattr(two.columns, name)) for name in ("op", "aux", "n")]
+    return one.token == two.token and all(np.array_equal(a, b) for a, b in pairs)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from compiler.isa import COLUMNS, KV, SPACE_SHIFT, TAG_SHIFT, TAGS, WEIGHTS, Columns, Op
-from compiler.program import GAIN, LOADS, SCALE, TABLE, TILE, Block, Call, Loads, Program
+from compiler.program.isa import COLUMNS, KV, SPACE_SHIFT, TAG_SHIFT, TAGS, WEIGHTS, Columns, Op
+from compiler.program.program import GAIN, LOADS, SCALE, TABLE, TILE, Block, Call, Loads, Program
 
 CONTEXT = 160
 CHIP = {

@@ -7,16 +7,16 @@ import numpy as np
 from jax import Array
 from pairs import source
 
+from compiler.graph.split import Split
 from compiler.hops import compile_hops
-from compiler.isa import Columns
 from compiler.options import CompileOptions
-from compiler.program import HOPS, Program
-from compiler.split import Split
+from compiler.program.isa import Columns
+from compiler.program.program import HOPS, Program
 from fabric.catalog import bridge_spec
 from fabric.rack import load_rack
-from lpu.check import Report, check_columns
-from models import ops
+from lpu.check.check import Report, check_columns
 from models.config import TransformerConfig
+from models.contract import ops
 from models.step import Step, llama_step
 
 BRIDGE = bridge_spec("spectrum-x")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from models.catalog import catalog
-from models.llama import Llama
+from models.families.llama import Llama
 
 ONE_LAYER = dataclasses.replace(catalog("llama-tiny"), layers=1)
 NUMBER = 3

@@ -5,7 +5,7 @@ from typing import Any
 
 from compiler.options import CompileOptions
 from compiler.pipeline import Source, compile_pair
-from compiler.program import Program
+from compiler.program.program import Program
 from fabric.rack import load_rack
 from models.config import TransformerConfig
 from models.kv import KVFormat

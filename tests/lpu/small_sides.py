@@ -8,12 +8,12 @@ import numpy as np
 from flax import nnx
 
 from lpu import api
-from lpu.decoders import reference_decode
-from lpu.generate import Decode, Generation, generate
-from lpu.gpu_side import GpuSide
-from lpu.load import OpenModel
+from lpu.afd.gpu_side import GpuSide
+from lpu.decode.decoders import reference_decode
+from lpu.decode.generate import Decode, Generation, generate
+from lpu.inputs.model import OpenModel
 from models.config import TransformerConfig
-from models.llama import Llama
+from models.families.llama import Llama
 
 VOCAB, CONTEXT = 61, 48
 LITTLE = TransformerConfig(

@@ -8,12 +8,12 @@ from flax import nnx
 
 from compiler.options import CompileOptions
 from lpu import api
-from lpu.decoders import plain_decode, reference_decode
-from lpu.document import FileError
-from lpu.equivalence import equivalence, ulp_distance
-from lpu.generate import generate, replay
+from lpu.certify.equivalence import equivalence, ulp_distance
+from lpu.decode.decoders import plain_decode, reference_decode
+from lpu.decode.generate import generate, replay
+from lpu.inputs.document import FileError
 from models.catalog import catalog
-from models.llama import Llama
+from models.families.llama import Llama
 
 ONE_LAYER = dataclasses.replace(catalog("llama-tiny"), layers=1)
 

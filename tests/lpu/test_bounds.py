@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiler.bounds import bounds, busiest_link, busiest_planes, busy_units, critical_path
-from compiler.chain import PARTS, chain_totals, chains
-from compiler.dataflow import Waits, edges, waits
-from compiler.holds import holds
-from compiler.isa import Columns
+from compiler.analyse.bounds import bounds, busiest_link, busiest_planes, busy_units, critical_path
+from compiler.analyse.chain import PARTS, chain_totals, chains
+from compiler.analyse.dataflow import Waits, edges, waits
+from compiler.analyse.holds import holds
 from compiler.options import CompileOptions
-from compiler.program import Program
+from compiler.program.isa import Columns
+from compiler.program.program import Program
 from fabric.rack import load_rack
 from lpu import api
-from lpu.files import ModelFile
-from lpu.knobs import turned
+from lpu.inputs.files import ModelFile
+from lpu.sweep.knobs import turned
 
 CONTEXT = 80
 

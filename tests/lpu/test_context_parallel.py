@@ -7,16 +7,16 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from beside import assert_same, compiled, made_up
 from conftest import SMALL
 from handmade import change
-from test_run import assert_same, compiled, made_up
 
-from compiler.isa import Columns, Op
-from compiler.lower_attention import kv_capacity, share_of
-from compiler.program import Program
-from lpu.check import check, check_columns, require
-from lpu.link import LinkError, link
-from lpu.run import prepare
+from compiler.lower.attention import kv_capacity, share_of
+from compiler.program.isa import Columns, Op
+from compiler.program.program import Program
+from lpu.check.check import check, check_columns, require
+from lpu.link.link import LinkError, link
+from lpu.run.machine import prepare
 
 CONTEXT = 400
 POSITIONS = [[0], [1], [79], [80], [81], [159], [160], [333], [399]]

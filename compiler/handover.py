@@ -1,0 +1,235 @@
+"""KV between GPUs and LPUs as programs: one call per layer, one row per KV region, over the host lanes.
+
+Each region that a decode program appends to takes its tokens of a layer's message (ingest) or gives them
+(egress) over the lane of its chip. The lanes of one layer's chips run side by side, each one row at a time.
+Source: facts/afd.md sections 3.1 to 3.3 (layer-wise streaming; into fixed slots here).
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from compiler.errors import CompileError, OptionError
+from compiler.program.isa import COLUMNS, TAG_SHIFT, TAGS, Columns, Op, stripe_tokens, stripes
+from compiler.program.program import LOADS, Block, Call, Loads, Program, digest
+from compiler.timing import timing
+from fabric.bridge import BridgeSpec
+from fabric.chip import ChipSpec
+from fabric.link import ns_to_cycles
+
+_REGION = ("head_dim", "kv", "kv_words", "kv_stride", "cached", "capacity")
+_KEPT = (
+    *("schema", "versions", "model", "options", "groups", "rows", "sequences", "chunk", "capacity"),
+    *("regions", "vocab", "rack", "chips", "chip_name", "clock_hz", "chip", "forward_cycles", "levels"),
+    "links",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Handover:
+    """What is asked for. ready: cycle by layer from which on its slot may begin; None: one after another."""
+
+    decode: Program
+    tokens: int
+    bridge: BridgeSpec
+    op: Op
+    ready: tuple[int, ...] | None
+
+    @property
+    def kind(self) -> str:
+        """As the manifest says it."""
+        return "ingest" if self.op is Op.KVIN else "egress"
+
+    @property
+    def context(self) -> int:
+        """The bucket whose rows name the regions: they are the same in all."""
+        return max(self.decode.manifest["contexts"])
+
+
+def compile_ingest(
+    decode: Program, tokens: int, bridge: BridgeSpec, arrivals: Sequence[int] | None = None
+) -> Program:
+    """The program that writes `tokens` consecutive tokens of one sequence into the KV of a decode program.
+
+    arrivals: for each layer the cycle at which a GPU has its K and V; its slot begins as soon as they can be
+    there (the bridge's latency later) and the lanes of its chips are free, so layers on other chips overlap.
+    None: slots one after another, cycle 0 is when the first word arrives. What the GPUs' own links carry is
+    not bounded here.
+    Raises CompileError.
+    """
+    ready = None
+    if arrivals is not None:
+        if min(arrivals, default=0) < 0:
+            raise OptionError(
+                "ingest", "arrivals", f"begin at {min(arrivals)}, must be at least 0", "Give cycles."
+            )
+        latency = ns_to_cycles(bridge.latency_ns, int(decode.manifest["clock_hz"]))
+        ready = tuple(int(cycle) + latency for cycle in arrivals)
+    return _compile(_Handover(decode=decode, tokens=tokens, bridge=bridge, op=Op.KVIN, ready=ready))
+
+
+def compile_egress(decode: Program, tokens: int, bridge: BridgeSpec, *, overlap: bool = False) -> Program:
+    """The program that reads `tokens` consecutive tokens of one sequence out of the KV of a decode program.
+
+    overlap: layers on other chips at the same time, instead of slots one after another.
+    Raises CompileError.
+    """
+    ready = (0,) * len(_attentions(decode)) if overlap else None
+    return _compile(_Handover(decode=decode, tokens=tokens, bridge=bridge, op=Op.KVOUT, ready=ready))
+
+
+def _compile(over: _Handover) -> Program:
+    attentions = _attentions(over.decode)
+    _check(over, len(attentions))
+    kernels: list[dict[str, Any]] = []
+    made: dict[int, int] = {}
+    blocks: list[Block] = []
+    for call in attentions:
+        if call.block not in made:
+            made[call.block] = len(blocks)
+            blocks.append(_block(over, over.decode.blocks[call.block], kernels))
+    lines = {len(block.columns[over.context]) for block in blocks}
+    if len(lines) > 1:
+        reason = f"layers have {min(lines)} to {max(lines)} of them"
+        raise CompileError(over.kind, "KV regions", reason, "Use a model whose layers have equal KV heads.")
+    return _program(over, kernels, blocks, _calls(over, attentions, made, blocks))
+
+
+def _check(over: _Handover, layers: int) -> None:
+    """Raise OptionError for a program or a number of tokens that there is no hand-over for."""
+    manifest, most = over.decode.manifest, over.context
+    if "waves" in manifest:
+        reason = f"keeps KV of {manifest['waves']['users']} groups of users, a hand-over knows 1"
+        remedy = "Compile with --objective latency."
+        raise OptionError(over.kind, "--objective throughput", reason, remedy)
+    if not layers:
+        raise OptionError(over.kind, "program", "keeps KV of 0 layers", "Give one that decodes.")
+    if not 1 <= over.tokens <= most:
+        reason = f"are {over.tokens}, the longest context is {most}"
+        raise OptionError(over.kind, "tokens", reason, f"Give 1 to {most}.")
+    if over.ready is not None and len(over.ready) != layers:
+        reason = f"are {len(over.ready)}, the program has {layers} layers"
+        raise OptionError(over.kind, "arrivals", reason, "Give one for each layer.")
+
+
+def _attentions(decode: Program) -> list[Call]:
+    """The calls that append to KV, in the order of the layers."""
+    context = max(decode.manifest["contexts"])
+    appends = [bool((block.columns[context].op == Op.KVW).any()) for block in decode.blocks]
+    return [call for call in decode.calls if appends[call.block]]
+
+
+def _block(over: _Handover, block: Block, kernels: list[dict[str, Any]]) -> Block:
+    """One row per region that a block appends to: in order of lines, on each chip one after another."""
+    manifest, rows = over.decode.manifest, block.columns[over.context]
+    appends = rows.take(np.flatnonzero(rows.op == Op.KVW))
+    line = appends.dst_tag & ((1 << TAG_SHIFT) - 1)  # KV head * stripes + stripe
+    order = np.argsort(line, kind="stable")
+    appends, line = appends.take(order), line[order]
+    if not np.array_equal(line, np.arange(len(line))) or len(np.unique(appends.aux)) > 1:
+        reason = f"its {len(line)} KV regions are not those of 1 attention"
+        raise CompileError(over.kind, block.name, reason, "Hand on an f32 residual between attentions.")
+    attention = manifest["kernels"][int(appends.aux[0])]
+    count, slot = stripes(attention), over.bridge.slot_cycles(manifest["clock_hz"])
+    kernel = {"op": "handover", **{name: attention[name] for name in _REGION}}
+    kernel |= {"stripes": count, "host_slot": slot}
+    if kernel not in kernels:
+        kernels.append(kernel)
+    chip = ChipSpec(name=manifest["chip_name"], **manifest["chip"])
+    n = stripe_tokens(over.tokens, count)
+    hold = int(timing(over.op, n, kernel, chip, manifest["rows"])[0])
+    t0 = hold * _before(appends.chip)
+    lane = 2 * chip.planes + chip.vxm_chains + (over.op is Op.KVOUT)
+    same = {"op": int(over.op), "unit": lane, "aux": kernels.index(kernel), "n": n}
+    fields = {name: np.full(len(line), same.get(name, -1), np.int64) for name in COLUMNS + TAGS}
+    fields |= {"chip": appends.chip, "t0": t0, "t1": t0 + hold, "src3": line}
+    at = "dst" if over.op is Op.KVIN else "src2"
+    fields |= {at: appends.dst, at + "_tag": appends.dst_tag}
+    return Block(
+        name=block.name,
+        columns={over.context: Columns(**fields)},
+        cycles={over.context: int(fields["t1"].max())},
+        loads=Loads(**{name: np.zeros(0, np.int64) for name in LOADS}),
+        maps=(),
+        slots=(),
+    )
+
+
+def _before(rank: np.ndarray) -> np.ndarray:
+    """How many earlier entries have the same rank, of each entry."""
+    out = np.zeros(len(rank), np.int64)
+    for one in np.unique(rank):
+        own = np.flatnonzero(rank == one)
+        out[own] = np.arange(len(own))
+    return out
+
+
+def _calls(
+    over: _Handover, attentions: list[Call], made: dict[int, int], blocks: list[Block]
+) -> tuple[Call, ...]:
+    """A call per layer, on the chips and KV bases of the decode program's, and the cycle of its slot."""
+    free: dict[int, int] = {}  # by chip, when its lane is
+    end = 0
+    calls: list[Call] = []
+    for layer, call in enumerate(attentions):
+        block = blocks[made[call.block]]
+        rows = block.columns[over.context]
+        chips = [call.chips[rank] for rank in rows.chip]
+        base = end
+        if over.ready is not None:
+            base = max(over.ready[layer], *(free.get(chip, 0) for chip in chips))
+        end = base + block.cycles[over.context]
+        for chip, done in zip(chips, rows.t1.tolist(), strict=True):
+            free[chip] = max(free.get(chip, 0), base + done)
+        calls.append(
+            Call(
+                block=made[call.block],
+                name=call.name,
+                chips=call.chips,
+                weight_base=call.weight_base,
+                kv_base=call.kv_base,
+                shared_base=call.shared_base,
+                tag=call.tag,
+                tensors=(),
+                base={over.context: base},
+            )
+        )
+    return tuple(calls)
+
+
+def _program(
+    over: _Handover, kernels: list[dict[str, Any]], blocks: list[Block], calls: tuple[Call, ...]
+) -> Program:
+    decode, bridge, context = over.decode.manifest, over.bridge, over.context
+    stated: dict[str, Any] = {
+        "kind": over.kind,
+        "program": decode["digest"],
+        "tokens": over.tokens,
+        "bridge": {"name": bridge.name, **bridge.numbers()},
+        "layers": len(calls),
+        "ready": None if over.ready is None else list(over.ready),
+        "contexts": [context],
+    }
+    cycles = [blocks[call.block].cycles[context] for call in calls]
+    slots = [[call.name, call.base[context], each] for call, each in zip(calls, cycles, strict=True)]
+    ends = [call.base[context] + each for call, each in zip(calls, cycles, strict=True)]
+    of_bridge = [[f"bridge.{s.field}", s.confidence, s.source] for s in bridge.sources]
+    manifest: dict[str, Any] = {
+        **{name: decode[name] for name in _KEPT},
+        **stated,
+        "inputs": hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest(),
+        "sources": decode["sources"] + of_bridge,
+        "kernels": kernels,
+        "slots": slots,
+        "prefill": 0,
+        "logits": [],
+        "token": [],
+        "cycles": {str(context): max(ends)},
+    }
+    program = Program(manifest=manifest, blocks=tuple(blocks), calls=calls)
+    manifest["digest"] = digest(program)
+    return program

@@ -1,0 +1,204 @@
+"""What is known while one block is lowered: its group of ranks, its values so far, its rows and preloads."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from compiler.errors import CompileError
+from compiler.graph.graph import Graph, Node, View
+from compiler.lower.layout import LANES, Demands, Lines, Segments
+from compiler.lower.needs import multipliers as who_multiplies
+from compiler.lower.rows import Kernels, RowBuilder, WeightArena
+from compiler.program.isa import F32_LANES, Op, ceil_div
+from compiler.program.program import GAIN
+from compiler.route.detour import Send, Tree, deal
+from compiler.route.route import Router
+from fabric.chip import ChipSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """The `ranks` that a block runs on, K split over `k_parts`.
+
+    Its result goes to the ranks `targets` (perhaps of another group): `wanted[i, line]` to target i.
+    """
+
+    ranks: int
+    k_parts: int
+    targets: tuple[int, ...]
+    wanted: np.ndarray
+
+    def k_part(self, tiles: int) -> tuple[np.ndarray, np.ndarray]:
+        """(first k tile, k tiles) of each of the `k_parts`."""
+        cuts = np.arange(self.k_parts + 1) * tiles // self.k_parts
+        return cuts[:-1], np.diff(cuts)
+
+    def needs(self, lines: int, multipliers: np.ndarray) -> np.ndarray:
+        """The fp16 lines of a matmul input that each of the `multipliers` reads, as [ranks, lines]."""
+        first, count = self.k_part(ceil_div(lines, 2))
+        part = np.arange(self.ranks) % self.k_parts
+        tile = np.arange(lines) // 2
+        return multipliers[:, None] & (tile >= first[part, None]) & (tile < (first + count)[part, None])
+
+
+@dataclass(slots=True, kw_only=True)
+class Lowering:
+    """What is known while one block is lowered.
+
+    result: the value that the block hands on.
+    cached: sequences of the KV cache, and so the rows that a decode step takes.
+    cp: ranks that the context of each KV head is dealt over; capacity: its tokens per rank.
+    detours: whether large transfers may go round; detoured: whether one does.
+    host_slot: cycles of a word on the host lane of a chip.
+    turns: matmul chains so far by rank.
+    drains: the write-back that last emptied each [rank, accumulator], or -1.
+    """
+
+    graph: Graph
+    demands: Demands
+    params: dict[int, int]
+    result: int
+    group: Group
+    router: Router
+    chip: ChipSpec
+    context: int
+    capacity: int
+    cached: int
+    cp: int
+    kernels: Kernels
+    rows: RowBuilder
+    weights: WeightArena
+    kv_words: np.ndarray
+    where: dict[View, tuple[Lines, Segments | None]] = field(default_factory=dict)
+    keep: list[int] = field(default_factory=list)
+    values: list[Lines] = field(default_factory=list)
+    uids: int = 1
+    angles: set[str] = field(default_factory=set)
+    detours: bool = True
+    detoured: bool = False
+    host_slot: int = 0
+    turns: np.ndarray = field(init=False)
+    drains: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.turns = np.zeros(self.group.ranks, np.int64)
+        self.drains = np.full((self.group.ranks, self.chip.planes * self.chip.accumulators), -1)
+
+    @property
+    def batch(self) -> int:
+        """Rows of the batch."""
+        return self.graph.batch
+
+    def value(
+        self,
+        dtype: str,
+        owner: np.ndarray,
+        columns: np.ndarray | None = None,
+        *,
+        first: np.ndarray,
+        count: np.ndarray,
+        uid: int | None = None,
+    ) -> Lines:
+        """A new laid-out value, held by its owners."""
+        if uid is None:
+            uid, self.uids = self.uids, self.uids + 1
+        held = np.zeros((self.router.rack.chips, len(owner)), bool)
+        own = np.flatnonzero(owner >= 0)
+        held[owner[own], own] = True
+        columns = np.full(len(owner) * LANES[dtype], -1) if columns is None else columns
+        lines = Lines(uid=uid, dtype=dtype, owner=owner, columns=columns, held=held, first=first, count=count)
+        self.values.append(lines)
+        return lines
+
+    def all_values(self, result: Lines) -> list[Lines]:
+        """Every value of the block, the one it hands on renumbered to be the last."""
+        return [replace(value, uid=self.uids) if value is result else value for value in self.values]
+
+    def multipliers(self, value: int) -> np.ndarray:
+        """Who multiplies a value by weights, as [ranks]."""
+        return who_multiplies(self.demands, value, self.group.ranks, self.group.k_parts)
+
+    def segments(self, view: View, node: Node) -> tuple[Lines, Segments]:
+        """The layout of an operand that is cut into segments."""
+        value, segments = self.lines(view, node)
+        assert segments is not None, f"{node.path}: {node.op} reads an operand that is not cut"
+        return value, segments
+
+    def slot(self, value: int, rows: np.ndarray | None, columns: np.ndarray | None) -> int:
+        """The weight slot of a parameter, named by its position among the parameters of the block."""
+        return self.weights.slot(str(self.params[value]), rows, columns)
+
+    def lines(self, view: View, node: Node) -> tuple[Lines, Segments | None]:
+        """The layout of an operand."""
+        if view not in self.where:
+            raise CompileError(
+                "lower",
+                f"{node.path or 'model'}: {node.op}",
+                f"columns {view.start}..{view.start + view.width} are not laid out for it ({node.source})",
+                "Slice only what a matmul returns, at segment boundaries.",
+            )
+        return self.where[view]
+
+    def gather(self, value: Lines, need: np.ndarray) -> None:
+        """Send lines from their owners to every rank that `need[rank, line]` and does not hold them."""
+        held = value.held
+        ranks = need.shape[0]
+        missing = need & ~held[:ranks]
+        wanted = np.logical_or.reduceat(missing, value.first, axis=1).T if len(value.first) else missing.T
+        owners = value.owner[value.first]
+        keys: dict[tuple[int, bytes], list[int]] = {}
+        for i in np.flatnonzero(wanted.any(axis=1)):
+            keys.setdefault((int(owners[i]), wanted[i].tobytes()), []).append(int(i))
+        sends: list[Send] = []
+        for (owner, _), ranges in keys.items():
+            targets = tuple(int(rank) for rank in np.flatnonzero(wanted[ranges[0]]))
+            count = value.count[ranges]
+            sends.append(Send(owner, targets, int(count.sum()), int(count.max())))
+        dealt = deal(self.router, sends, self.batch) if self.detours else None
+        for i, (send, ranges) in enumerate(zip(sends, keys.values(), strict=True)):
+            first, count = value.first[ranges], value.count[ranges]
+            shortest = self.router.tree(send.source, send.targets)
+            if dealt is None or all(tree == shortest for tree in dealt[i]):
+                self._send(value, send.source, shortest, first, count)
+            else:
+                self._deal(value, send.source, dealt[i], first, count)
+
+    def _deal(
+        self, value: Lines, owner: int, trees: list[Tree], first: np.ndarray, count: np.ndarray
+    ) -> None:
+        """Send line by line, each over its own tree, in the order of the lines."""
+        self.detoured = True
+        line = np.repeat(first - np.cumsum(count) + count, count) + np.arange(count.sum())
+        begin = 0
+        for end in range(1, len(trees) + 1):
+            if end == len(trees) or trees[end] != trees[begin]:
+                self._send(value, owner, trees[begin], line[begin:end], np.ones(end - begin, np.int64))
+                begin = end
+
+    def _send(self, value: Lines, owner: int, edges: Tree, first: np.ndarray, count: np.ndarray) -> None:
+        parent = np.array([e.parent for e in edges])
+        child = np.array([e.child for e in edges])
+        fresh = ~value.held[child[None, :], first[:, None]]
+        line = np.broadcast_to(first[:, None], fresh.shape)[fresh]
+        n = np.broadcast_to(count[:, None], fresh.shape)[fresh]
+        rank = np.broadcast_to(parent, fresh.shape)[fresh]
+        peer = np.broadcast_to(child, fresh.shape)[fresh]
+        tags = value.tag(line)
+        op = np.where(rank == owner, int(Op.SEND), int(Op.FORWARD))
+        self.rows.add(op, rank=rank, peer=peer, n=n, src_tag=tags, dst_tag=tags)
+        for begin, size in zip(first, count, strict=True):
+            value.held[child, begin : begin + size] = True
+
+    def gain(
+        self, value: int, columns: np.ndarray, ranks: np.ndarray, lines: np.ndarray, uid: int
+    ) -> np.ndarray:
+        """Load the gain words of `lines` (80 columns each) on `ranks`; returns their addresses."""
+        slot = self.slot(value, None, columns)
+        return self.weights.load(
+            ranks, 1, kind=GAIN, tensor=slot, k0=0, n0=lines * F32_LANES, lines=1, tag=(uid << 40) | lines
+        )
+
+    def weight_uid(self) -> int:
+        """A uid for the tags of preloaded values."""
+        self.uids += 1
+        return self.uids - 1

@@ -1,0 +1,218 @@
+"""Lowering of matmuls: tiles on MXM planes and write-backs."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from compiler.errors import CompileError
+from compiler.graph.graph import Node, View
+from compiler.lower.collective import partials, ramp, reduce, scale_words
+from compiler.lower.context import Lowering
+from compiler.lower.layout import Demand, Lines, lay
+from compiler.program.isa import F32_LANES, TAG_SHIFT, TILE_ROWS, Op, ceil_div
+from compiler.program.program import TILE
+
+
+def tile_cut(lines: int, planes: int, rows: int) -> np.ndarray:
+    """Widths (1..4 lines) of the column tiles that `lines` output lines are cut into, evenly over the planes.
+
+    A tile narrower than `rows` lines takes no less time than `rows` cycles, so wide batches use wide tiles.
+    `rows` are those of a decode step in a prefill program too: both read the same preloaded tiles.
+    """
+    least = int(ceil_div(lines, 4))
+    most = int(ceil_div(lines, min(4, rows)))
+    count = min(most, int(ceil_div(least, planes)) * planes)
+    cuts = np.arange(count + 1) * lines // count
+    return np.diff(cuts)
+
+
+def lower_matmuls(low: Lowering, nodes: list[Node]) -> None:
+    """The matmuls of one input together, so that q, k and v (or gate and up) fill tiles side by side."""
+    source, _ = low.lines(nodes[0].inputs[0], nodes[0])
+    if source.dtype != "f16":
+        raise CompileError(
+            "lower",
+            f"{nodes[0].path}: matmul",
+            f"its input is {source.dtype}, must be fp16",
+            "Round it first (rms_norm, glu, attention and round16 return fp16).",
+        )
+    low.gather(source, low.group.needs(source.lines, low.multipliers(nodes[0].inputs[0].value)))
+    demands: list[tuple[Demand, int]] = []
+    tensor: list[int] = []
+    for which, node in enumerate(nodes):
+        for demand in low.demands.pieces(node.outputs[0]):
+            demands.append((demand, demand.view.start))
+            tensor.append(which)
+    owner, columns, segments, piece = lay(demands, "f32", low.group.ranks)
+    chunks = _chunks(low, owner)
+    out = low.value("f32", owner, columns, first=chunks[0], count=chunks[1])
+    _multiply(low, nodes, source, out, np.array(tensor)[piece])
+    for (demand, _), segment in zip(demands, segments, strict=True):
+        low.where[demand.view] = (out, segment)
+
+
+def _chunks(low: Lowering, owner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(first line, lines) of each column tile: the lines of one owner, cut by `tile_cut`."""
+    runs = np.flatnonzero(np.diff(owner, prepend=-1))
+    sizes = np.diff(np.append(runs, len(owner)))
+    widths = [tile_cut(int(size), low.chip.planes, low.cached) for size in sizes]
+    first = [run + np.cumsum(width) - width for run, width in zip(runs, widths, strict=True)]
+    return np.concatenate(first), np.concatenate(widths)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Chains:
+    """Products that share an accumulator: one chain per column tile and K part, int64 by chain.
+
+    chunk: column tile (a range of `out.first`, `out.count`); part: K part; first, width: its lines; rank,
+    place, plane, slot: where it accumulates; begin, length: its k tiles.
+    """
+
+    chunk: np.ndarray
+    part: np.ndarray
+    first: np.ndarray
+    width: np.ndarray
+    rank: np.ndarray
+    place: np.ndarray
+    plane: np.ndarray
+    slot: np.ndarray
+    begin: np.ndarray
+    length: np.ndarray
+
+
+def _chains(low: Lowering, source: Lines, out: Lines) -> _Chains:
+    parts = low.group.k_parts
+    begin, length = low.group.k_part(int(ceil_div(source.lines, 2)))
+    chunk = np.repeat(np.arange(len(out.first)), parts)
+    part = np.tile(np.arange(parts), len(out.first))
+    live = length[part] > 0
+    chunk, part = chunk[live], part[live]
+    first = out.first[chunk]
+    rank = out.owner[first] // parts * parts + part
+    place = _turns(low, rank) % low.drains.shape[1]
+    return _Chains(
+        chunk=chunk,
+        part=part,
+        first=first,
+        width=out.count[chunk],
+        rank=rank,
+        place=place,
+        plane=place % low.chip.planes,
+        slot=place // low.chip.planes,
+        begin=begin[part],
+        length=length[part],
+    )
+
+
+def _multiply(low: Lowering, nodes: list[Node], source: Lines, out: Lines, tensor: np.ndarray) -> None:
+    """MM rows, k tile by k tile of each chain, and the write-backs that end the chains."""
+    codes, scales = _slots(low, nodes, source, out, tensor)
+    chains = _chains(low, source, out)
+    chain = np.repeat(np.arange(len(chains.chunk)), chains.length)  # of each product
+    k = chains.begin[chain] + ramp(chains.length)
+    width, first, rank = chains.width[chain], chains.first[chain], chains.rank[chain]
+    product = np.repeat(np.arange(len(chain)), width)  # of each preloaded line of a tile
+    line = first[product] + ramp(width)
+    uid = low.weight_uid()
+    tags = (uid << TAG_SHIFT) | (k[product] * out.lines + line)
+    address = low.weights.load(
+        rank[product],
+        F32_LANES,
+        kind=TILE,
+        tensor=codes[line],
+        k0=k[product] * TILE_ROWS,
+        n0=line * F32_LANES,
+        lines=1,
+        tag=tags,
+    )
+    begin = np.cumsum(width) - width
+    k_lines = np.minimum(2, source.lines - 2 * k)
+    aux = np.array([-1, *(low.kernels.index("mm", k_lines=i) for i in (1, 2))])[k_lines]
+    products = low.rows.add(
+        Op.MM,
+        rank=rank,
+        pin=chains.plane[chain],
+        n=width,
+        aux=aux,
+        dst=chains.slot[chain],
+        src_tag=source.tag(2 * k),
+        src2=address[begin],
+        src2_tag=tags[begin],
+        dst_tag=out.tag(first),
+    )
+    last = _write_back(low, nodes, out, chains, scales)
+    low.rows.edge(products, last[chain])
+    earlier = _emptied_by(low, chains, last)[chain]
+    reused = earlier >= 0
+    low.rows.edge(earlier[reused], products[reused])
+
+
+def _slots(
+    low: Lowering, nodes: list[Node], source: Lines, out: Lines, tensor: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The code and scale slots of every output line: each matmul sees its own columns only."""
+    rows = np.full(ceil_div(source.lines, 2) * TILE_ROWS, -1)
+    rows[: len(source.columns)] = source.columns
+    codes, scales = [], []
+    for which, node in enumerate(nodes):
+        columns = np.where(np.repeat(tensor, F32_LANES) == which, out.columns, -1)
+        codes.append(low.slot(node.inputs[1].value, rows, columns))
+        scales.append(low.slot(node.inputs[2].value, None, columns))
+    return np.array(codes)[tensor], np.array(scales)[tensor]
+
+
+def _turns(low: Lowering, rank: np.ndarray) -> np.ndarray:
+    """The turn of each chain on its rank: planes first, then accumulators; a matmul begins at plane 0."""
+    order = np.argsort(rank, kind="stable")
+    turn = np.empty_like(rank)
+    turn[order] = np.arange(len(rank)) - np.searchsorted(rank[order], rank[order])
+    turn += (ceil_div(low.turns, low.chip.planes) * low.chip.planes)[rank]
+    np.maximum.at(low.turns, rank, turn + 1)
+    return turn
+
+
+def _emptied_by(low: Lowering, chains: _Chains, last: np.ndarray) -> np.ndarray:
+    """The write-back that empties the accumulator before each chain, of this matmul or an earlier, or -1."""
+    key = chains.rank * low.drains.shape[1] + chains.place
+    order = np.argsort(key, kind="stable")
+    first = np.diff(key[order], prepend=-1) != 0
+    emptied = np.empty_like(last)
+    emptied[order] = np.where(first, low.drains.reshape(-1)[key[order]], np.roll(last[order], 1))
+    low.drains.reshape(-1)[key[order][np.roll(first, -1)]] = last[order][np.roll(first, -1)]
+    return emptied
+
+
+def _write_back(
+    low: Lowering, nodes: list[Node], out: Lines, chains: _Chains, scales: np.ndarray
+) -> np.ndarray:
+    """WB rows of the chains; with several K parts they leave wide partials that `collective` adds."""
+    fields = {
+        "rank": chains.rank,
+        "pin": chains.plane,
+        "n": chains.width,
+        "src": chains.slot,
+        "src_tag": out.tag(chains.first),
+        "src3": chains.length,
+    }
+    if low.group.k_parts == 1:
+        address, tags = scale_words(low, out, chains.rank, chains.chunk, scales)
+        aux, dst_tag = low.kernels.index("wb", wide=False), out.tag(chains.first)
+        return low.rows.add(Op.WB, aux=aux, src2=address, src2_tag=tags, dst_tag=dst_tag, **fields)
+    live = np.unique(chains.part)
+    made, place = partials(low, out, live)
+    at = place[chains.chunk, np.searchsorted(live, chains.part)]
+    begin = made.base[chains.chunk] + 4 * chains.width * at
+    wide = low.rows.add(
+        Op.WB, aux=low.kernels.index("wb", wide=True), dst_tag=made.value.tag(begin), **fields
+    )
+    reduce(low, nodes, out, made, scales)
+    return wide
+
+
+def matmul_views(nodes: list[Node]) -> dict[View, list[Node]]:
+    """Matmuls by their input, in program order."""
+    groups: dict[View, list[Node]] = {}
+    for node in nodes:
+        if node.op == "matmul":
+            groups.setdefault(node.inputs[0], []).append(node)
+    return groups

@@ -1,0 +1,141 @@
+"""Rows before they have cycles and transient addresses: what lowering writes and scheduling reads."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from compiler.program.isa import SPACE_SHIFT, TAG_SHIFT, TAGS, WEIGHTS, Kernel, Op
+
+FIELDS = ("op", "rank", "n", "aux", "peer", "pin", "dst", "src", "src2", "src3", *TAGS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """Equally long int64 columns, one row per tile operation or transfer, in program order.
+
+    Transient operands exist as tags only (`uid << 40 | line`); weight, KV and accumulator operands are final.
+    `pin` is the instance of the unit class that the row must use, -1: any.
+    `edges` are (earlier row, later row) dependencies besides those through transient lines.
+    """
+
+    op: np.ndarray
+    rank: np.ndarray
+    n: np.ndarray
+    aux: np.ndarray
+    peer: np.ndarray
+    pin: np.ndarray
+    dst: np.ndarray
+    src: np.ndarray
+    src2: np.ndarray
+    src3: np.ndarray
+    dst_tag: np.ndarray
+    src_tag: np.ndarray
+    src2_tag: np.ndarray
+    src3_tag: np.ndarray
+    edges: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.op)
+
+
+class RowBuilder:
+    """Collects rows in program order; every field may be a scalar or an array, broadcast together."""
+
+    def __init__(self) -> None:
+        self._parts: list[dict[str, np.ndarray]] = []
+        self._edges: list[np.ndarray] = []
+        self.count = 0
+
+    def add(self, op: Op | np.ndarray, **fields: Any) -> np.ndarray:
+        """Append rows; returns their indices. Fields not given are -1."""
+        fields["op"] = op
+        arrays = np.broadcast_arrays(*[np.asarray(fields.get(name, -1), np.int64) for name in FIELDS])
+        size = arrays[0].size
+        self._parts.append({name: array.reshape(-1) for name, array in zip(FIELDS, arrays, strict=True)})
+        rows = np.arange(self.count, self.count + size)
+        self.count += size
+        return rows
+
+    def edge(self, before: np.ndarray, after: np.ndarray) -> None:
+        """Row `before[i]` must finish no later than row `after[i]` starts."""
+        self._edges.append(np.stack(np.broadcast_arrays(before, after), axis=-1).reshape(-1, 2))
+
+    def build(self) -> Rows:
+        """All rows so far."""
+        columns = {name: np.concatenate([p[name] for p in self._parts]) for name in FIELDS}
+        edges = np.concatenate([np.zeros((0, 2), np.int64), *self._edges])
+        return Rows(edges=edges, **columns)
+
+
+class Kernels:
+    """The distinct attribute sets of a program's rows, numbered by first use."""
+
+    def __init__(self) -> None:
+        self.items: list[dict[str, Any]] = []
+        self._index: dict[str, int] = {}
+
+    def index(self, op: str, **attributes: Any) -> int:
+        """The number that `aux` carries for these attributes."""
+        kernel = {"op": op, **attributes}
+        key = repr(sorted(kernel.items()))
+        if key not in self._index:
+            self._index[key] = len(self.items)
+            self.items.append(kernel)
+        return self._index[key]
+
+    def __getitem__(self, index: int) -> Kernel:
+        return self.items[index]
+
+
+class WeightArena:
+    """Bump addresses of preloaded values, per rank, and the load table that names what lies there."""
+
+    def __init__(self, ranks: int) -> None:
+        self.words = np.zeros(ranks, np.int64)
+        self.parts: list[dict[str, np.ndarray]] = []
+        self.tensors: list[str] = []
+        self.slots: list[tuple[int, int]] = []
+        self.maps: list[np.ndarray] = []
+
+    def slot(self, name: str, rows: np.ndarray | None, columns: np.ndarray | None) -> int:
+        """A tensor of the block with its padded row and column maps."""
+        self.tensors.append(name)
+        self.slots.append((self._map(rows), self._map(columns)))
+        return len(self.slots) - 1
+
+    def _map(self, entries: np.ndarray | None) -> int:
+        if entries is None:
+            return -1
+        for index, known in enumerate(self.maps):
+            if np.array_equal(known, entries):
+                return index
+        self.maps.append(np.ascontiguousarray(entries, np.int64))
+        return len(self.maps) - 1
+
+    def load(self, rank: Any, words: Any, **fields: Any) -> np.ndarray:
+        """Place values of `words` words each, in order, per rank; returns their space-coded addresses."""
+        names = ("kind", "tensor", "k0", "n0", "lines", "tag")
+        arrays = np.broadcast_arrays(
+            np.asarray(rank, np.int64),
+            np.asarray(words, np.int64),
+            *[np.asarray(fields[f], np.int64) for f in names],
+        )
+        rank, words = arrays[0].reshape(-1), arrays[1].reshape(-1)
+        order = np.argsort(rank, kind="stable")
+        ends = np.cumsum(words[order])
+        begins = ends - words[order]
+        first = np.searchsorted(rank[order], np.arange(len(self.words)))
+        offset = np.append(begins, ends[-1:] if len(ends) else 0)[first]
+        address = np.empty_like(begins)
+        address[order] = begins - offset[rank[order]] + self.words[rank[order]]
+        np.add.at(self.words, rank, words)
+        coded = address | (WEIGHTS << SPACE_SHIFT)
+        part = {name: array.reshape(-1) for name, array in zip(names, arrays[2:], strict=True)}
+        self.parts.append({"chip": rank, "addr": coded, "words": words, **part})
+        return coded
+
+
+def tag(uid: int, line: Any) -> Any:
+    """The tag of line `line` of the block's value `uid`."""
+    return (uid << TAG_SHIFT) | line

@@ -1,0 +1,74 @@
+"""Context parallel: over how many ranks the context of each KV head is dealt."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from compiler.errors import OptionError
+from compiler.lower.attention import kv_capacity
+from compiler.lower.block import Plan, lower
+from compiler.lower.blocks import ModelBlock
+from compiler.lower.context import Group
+from compiler.lower.layout import attention_shape
+from compiler.lower.rows import Kernels
+from compiler.options import CompileOptions
+from compiler.place.sizes import k_parts
+from compiler.program.isa import F32_LANES, ceil_div
+from compiler.route.route import Router
+from compiler.schedule.list_schedule import schedule
+from fabric.rack import Rack
+
+
+def dealt(plan: Plan, cp: int) -> Plan:
+    """The plan with every KV head's context dealt over `cp` ranks."""
+    return replace(plan, cp=cp, capacity=kv_capacity(plan.contexts, plan.chip.planes, cp))
+
+
+def choices(
+    plan: Plan, blocks: Sequence[ModelBlock], rack: Rack, chips: tuple[int, ...], options: CompileOptions
+) -> list[int]:
+    """The cp to try, best first; of several the next is for when the model does not fit.
+
+    A power of two with kv_heads * cp <= ranks and at least 80 tokens per rank. An attention block is really
+    scheduled with 1, 2, 4, ... until more ranks make it slower. Raises OptionError for a `cp` that has no
+    ranks.
+    """
+    attention = [block for block in blocks if any(node.op == "attention" for node in block.nodes)]
+    heads = [attention_shape(plan.graph, n)[0] for b in attention for n in b.nodes if n.op == "attention"]
+    most = len(chips) // max(heads, default=1)
+    if options.cp is not None:
+        if options.cp > max(most, 1):
+            raise OptionError(
+                "options",
+                f"--cp {options.cp}",
+                f"{max(heads)} KV heads on {len(chips)} ranks have at most {max(most, 1)} each",
+                f"Give --cp {most} or less, or raise --tp." if most > 1 else "Leave --cp out, or raise --tp.",
+            )
+        return [options.cp]
+    most = min(most, int(ceil_div(max(plan.contexts), F32_LANES)))
+    powers = [1 << i for i in range(max(most, 1).bit_length())]
+    if len(powers) == 1 or not attention:
+        return [1]
+    known: list[tuple[int, int]] = []
+    for cp in powers:
+        known.append((_cycles(dealt(plan, cp), attention[0], rack, chips, options.layout), cp))
+        if known[-1][0] > min(known)[0]:
+            break
+    best = min(known)[1]
+    return [best, *(cp for cp in powers if cp > best)]
+
+
+def _cycles(plan: Plan, block: ModelBlock, rack: Rack, chips: tuple[int, ...], layout: str) -> int:
+    """Length of a block on these chips whose result goes to all of them."""
+    plan = replace(plan, kernels=Kernels(), detours=False)
+    ranks = len(chips)
+    group = Group(
+        ranks=ranks,
+        k_parts=k_parts(layout, ranks),
+        targets=tuple(range(ranks)),
+        wanted=np.ones((ranks, 1), bool),
+    )
+    router = Router(rack, chips)
+    low, _ = lower(plan, block, group, router, max(plan.contexts))
+    return schedule(low.rows.build(), plan.kernels, router, plan.chip, plan.graph.batch).cycles

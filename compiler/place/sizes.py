@@ -1,0 +1,96 @@
+"""Sizes: what each block takes of SRAM on each rank, by lowering one of each kind."""
+
+from dataclasses import replace
+from math import isqrt
+
+import numpy as np
+
+from compiler.lower.block import Plan, lower
+from compiler.lower.blocks import ModelBlock
+from compiler.lower.context import Group
+from compiler.lower.layout import attention_shape
+from compiler.lower.rope_table import angle_words
+from compiler.place.stages import Room, Size
+from compiler.route.route import Router
+from compiler.schedule.template import residual_lines, template
+from fabric.rack import Rack
+
+Beside = tuple[Plan, tuple[ModelBlock, ...]]  # the blocks of a plan of other rows, in the same order
+
+
+def k_parts(layout: str, tp: int) -> int:
+    """Into how many parts of K the matmuls of a group split."""
+    if layout == "2d":
+        return max(d for d in range(1, isqrt(tp) + 1) if tp % d == 0)
+    return tp if layout == "row" else 1
+
+
+def block_sizes(
+    plan: Plan,
+    blocks: tuple[ModelBlock, ...],
+    rack: Rack,
+    groups: tuple[tuple[int, ...], ...],
+    layout: str,
+    wider: int,
+    beside: Beside | None = None,
+) -> tuple[list[Size], Room]:
+    """What each block takes of SRAM and on how many neighbouring groups; and the room there is.
+
+    wider: the first and the last block (embedding and head) take at least so many groups. Hops take one.
+    beside: blocks whose transients must have room there as well.
+    """
+    tp = len(groups[0])
+    capacity = rack.chip.sram_words - angle_words(plan.graph)
+    known: dict[str, Size] = {}
+    for i, block in enumerate(blocks):
+        span = wider if block in (blocks[0], blocks[-1]) else 1
+        while block.kind not in known:
+            chips = sum(groups[:span], ())
+            size = _size(plan, block, rack, chips, layout, span)
+            if beside is not None:
+                other = _allocated(beside[0], beside[1][i], rack, chips, layout)
+                size = replace(size, transient=max(size.transient, other))
+            fits = int(size.words.max()) + size.transient <= capacity
+            if fits or block.wire or span * 2 > len(groups):
+                known[block.kind] = size
+            span *= 2
+    sizes = [replace(known[block.kind], name=block.name) for block in blocks]
+    words = capacity - max(size.transient for size in sizes)
+    return sizes, Room(rack=rack.name, groups=len(groups), tp=tp, words=words, capacity=rack.chip.sram_words)
+
+
+def _allocated(plan: Plan, block: ModelBlock, rack: Rack, chips: tuple[int, ...], layout: str) -> int:
+    """Transient words of the fullest rank, found by scheduling the block: lines of many rows are large."""
+    made = template(plan, block, _alone(layout, len(chips)), Router(rack, chips), 0)
+    return int(made.transient_words.max())
+
+
+def _alone(layout: str, ranks: int) -> Group:
+    """A group that hands its result to itself, all of it to all ranks."""
+    return Group(
+        ranks=ranks,
+        k_parts=k_parts(layout, ranks),
+        targets=tuple(range(ranks)),
+        wanted=np.ones((ranks, 1), bool),
+    )
+
+
+def _size(plan: Plan, block: ModelBlock, rack: Rack, chips: tuple[int, ...], layout: str, span: int) -> Size:
+    ranks = len(chips)
+    plan = replace(plan, detours=False)
+    low, _ = lower(plan, block, _alone(layout, ranks), Router(rack, chips), max(plan.contexts))
+    held = sum(int(value.held[:ranks].sum(axis=1).max()) for value in low.values)
+    transient = (2 * residual_lines(plan.graph) + held) * plan.graph.batch
+    return Size(
+        name=block.name,
+        words=low.weights.words + low.kv_words,
+        transient=transient,
+        span=span,
+        step=_together(plan, block, ranks),
+    )
+
+
+def _together(plan: Plan, block: ModelBlock, ranks: int) -> int:
+    """How many neighbouring ranks a block's KV heads have each, where their contexts are dealt over them."""
+    heads = [attention_shape(plan.graph, node)[0] for node in block.nodes if node.op == "attention"]
+    return ranks // heads[0] if heads and plan.cp > 1 and ranks % heads[0] == 0 else 1

@@ -1,0 +1,162 @@
+"""Stages: which groups of chips run which block, so that every chip's SRAM suffices."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from compiler.errors import CapacityError, OptionError
+from compiler.program.isa import WORD_BYTES
+
+MOST_TURNS = 8  # each turn needs templates of its own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """Words that a block takes (weights and KV) on each chip of the `span` neighbouring groups it runs on.
+
+    step: so many neighbouring ranks share a context: they are turned among themselves.
+    """
+
+    name: str
+    words: np.ndarray
+    transient: int
+    span: int = 1
+    step: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Where a block runs: its first group, and how far its ranks are turned within the groups."""
+
+    group: int
+    turn: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What there is: groups of `tp` chips, `words` per chip for weights and KV of `capacity` words in all."""
+
+    rack: str
+    groups: int
+    tp: int
+    words: int
+    capacity: int
+
+
+def assign(sizes: Sequence[Size], room: Room, pp: int | None) -> list[Stage]:
+    """The stage of each block, in pipeline order; as few groups as fit, or exactly `pp`.
+
+    Raises CapacityError naming the block or group with bytes needed and available.
+    """
+    for size in sizes:
+        _fits(f"block {size.name}", int(size.words.max()), room, f"--tp above {room.tp}")
+    if pp is None:
+        stages = _first_fit(sizes, room, turns=1)
+        if groups_used(stages, sizes) > room.groups:
+            stages = _first_fit(sizes, room, turns=min(MOST_TURNS, room.tp))
+        used = groups_used(stages, sizes)
+        if used > room.groups:
+            raise CapacityError(
+                "stages",
+                f"rack {room.rack}",
+                f"the model needs {used * room.tp} chips in groups of {room.tp} "
+                f"({_mb(sum(int(size.words.sum()) for size in sizes))} of weights and KV), "
+                f"the rack has {room.groups * room.tp} ({_mb(room.words * room.groups * room.tp)} for them)",
+                f"Use a rack of {used * room.tp} chips or more, a shorter context, or kv: fp8.",
+            )
+        return stages
+    most = min(room.groups, len(sizes))
+    if pp > most:
+        raise OptionError(
+            "stages",
+            f"--pp {pp}",
+            f"there are {room.groups} groups of {room.tp} chips and {len(sizes)} blocks",
+            f"Give --pp {most} or less.",
+        )
+    wide = [size for size in sizes if size.span > 1]
+    if wide:
+        raise OptionError(
+            "stages",
+            f"--pp {pp}",
+            f"block {wide[0].name} fills {wide[0].span} groups of {room.tp} chips by itself",
+            f"Leave --pp to the compiler, or raise --tp above {room.tp}.",
+        )
+    numbers = _balanced(sizes, pp)
+    for group in range(pp):
+        parts = [size.words for size, stage in zip(sizes, numbers, strict=True) if stage == group]
+        words = int(np.sum(parts, axis=0).max())
+        _fits(f"group {group}", words, room, f"--pp above {pp} or --tp above {room.tp}")
+    return [Stage(group=group) for group in numbers]
+
+
+def groups_used(stages: Sequence[Stage], sizes: Sequence[Size]) -> int:
+    """How many groups of the rack have a block."""
+    return max(stage.group + size.span for stage, size in zip(stages, sizes, strict=True))
+
+
+def _fits(subject: str, words: int, room: Room, raising: str) -> None:
+    if words > room.words:
+        raise CapacityError(
+            "stages",
+            subject,
+            f"needs {_mb(words + room.capacity - room.words)} per chip, a chip has {_mb(room.capacity)}",
+            f"Raise {raising}, or shorten the context or the batch.",
+        )
+
+
+def _mb(words: int) -> str:
+    return f"{words * WORD_BYTES / 1e6:.1f} MB"
+
+
+def _first_fit(sizes: Sequence[Size], room: Room, turns: int) -> list[Stage]:
+    """Each block begins where the last one began if it fits, else in the next group that has room.
+
+    A block that spans several groups may begin so much earlier that it ends where the last block began.
+    Blocks that load few of their ranks (attention with more ranks than KV heads) are turned to the emptiest
+    chips.
+    """
+    used = np.zeros((room.groups + sum(size.span for size in sizes), room.tp), np.int64)
+    stages: list[Stage] = []
+    last = 0
+    for size in sizes:
+        at = max(0, last - size.span + 1)
+        while True:
+            here = used[at : at + size.span].reshape(-1)
+            turn = _turn(size, here, turns)
+            if _loaded(size, here, turn).max() <= room.words:
+                break
+            at += 1
+        used[at : at + size.span] = _loaded(size, here, turn).reshape(size.span, room.tp)
+        stages.append(Stage(group=at, turn=turn))
+        last = at
+    return stages
+
+
+def turned(ranks: int, turn: int, step: int) -> np.ndarray:
+    """The place of each rank: `turn` places on, round and round its own `step`, then whole steps on."""
+    rank = np.arange(ranks)
+    return (rank // step + turn // step) % (ranks // step) * step + (rank + turn) % step
+
+
+def _loaded(size: Size, used: np.ndarray, turn: int) -> np.ndarray:
+    """Words on each chip when a turned block is added."""
+    out = used.copy()
+    out[turned(len(used), turn, size.step)] += size.words
+    return out
+
+
+def _turn(size: Size, used: np.ndarray, turns: int) -> int:
+    """How far, less than `turns`, to turn a block so that the fullest chip is emptiest."""
+    return min(range(turns), key=lambda turn: (int(_loaded(size, used, turn).max()), turn))
+
+
+def _balanced(sizes: Sequence[Size], pp: int) -> list[int]:
+    """Contiguous runs of nearly equal words, at least one block each."""
+    weights = np.array([max(int(size.words.max()), 1) for size in sizes], np.int64)
+    middle = np.cumsum(weights) * 2 - weights
+    stages = np.minimum(middle * pp // (2 * int(weights.sum())), pp - 1).tolist()
+    for i in range(len(stages)):
+        before = stages[i - 1] if i else 0
+        stages[i] = min(max(stages[i], before, pp - (len(stages) - i)), before + (1 if i else 0))
+    return stages

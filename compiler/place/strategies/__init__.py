@@ -1,0 +1,1 @@
+"""One placement strategy per file."""

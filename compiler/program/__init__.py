@@ -1,0 +1,1 @@
+"""The output language: instruction words and the compiled program."""

@@ -1,0 +1,1 @@
+"""Rows to cycles, units and addresses."""

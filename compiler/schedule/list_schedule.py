@@ -1,0 +1,256 @@
+"""Scheduling: rows of one block -> a cycle and a unit (or lanes) for each, by list scheduling.
+
+Events are canonical: everything that happens in a cycle is absorbed before anything is dispatched, and a unit
+takes the ready row of lowest index. So equal blocks get equal schedules, whatever happened before them.
+Source: facts scheduling.md section 3.
+"""
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from compiler.errors import CompileError
+from compiler.lower.rows import Kernels, Rows
+from compiler.program.isa import READS, TAG_SHIFT, TRANSIENT, WRITES, Kernel, Op, ceil_div
+from compiler.route.route import Router
+from compiler.timing import CLASSES, DRAIN, HOST_IN, HOST_OUT, LINK, MXM, VXM, timing, unit_class
+from fabric.chip import ChipSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """When and where each row runs: start, result, unit (transfers: -1), first lane and lanes (transfers)."""
+
+    t0: np.ndarray
+    t1: np.ndarray
+    unit: np.ndarray
+    lane: np.ndarray
+    lanes: np.ndarray
+
+    @property
+    def cycles(self) -> int:
+        """Length of the schedule."""
+        return int(self.t1.max(initial=0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spans:
+    """Transient line ranges that rows read or write: row, rank, tag of the first line, lines."""
+
+    row: np.ndarray
+    rank: np.ndarray
+    tag: np.ndarray
+    lines: np.ndarray
+
+
+def spans(rows: Rows, kernels: Kernels | Sequence[Kernel], writes: bool) -> Spans:
+    """Every transient range that the rows write, or read."""
+    none = np.zeros(0, np.int64)
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = [(none, none, none, none)]
+    for op, aux, which in op_kinds(rows):
+        kernel = kernels[aux] if aux >= 0 else {}
+        write = WRITES[op]
+        for operand in ((write,) if write else ()) if writes else READS[op]:
+            if operand.space != TRANSIENT:
+                continue
+            n = rows.n[which]
+            rank = rows.peer[which] if writes and op in (Op.SEND, Op.FORWARD) else rows.rank[which]
+            tags = getattr(rows, operand.column + "_tag")[which]
+            size = operand.extent(n, kernel)
+            if operand.stride is not None:
+                piece = np.repeat(np.arange(len(which)), n)
+                step = np.arange(len(piece)) - np.repeat(np.cumsum(n) - n, n)
+                tags = tags[piece] + step * operand.stride(kernel)
+                parts.append((which[piece], rank[piece], tags, np.ones_like(tags)))
+            else:
+                parts.append((which, rank, tags, size))
+    columns = [np.concatenate([part[i] for part in parts]) for i in range(4)]
+    return Spans(row=columns[0], rank=columns[1], tag=columns[2], lines=columns[3])
+
+
+def op_kinds(rows: Rows) -> list[tuple[Op, int, np.ndarray]]:
+    """Row indices by (opcode, kernel)."""
+    key = rows.op << 32 | (rows.aux + 1)
+    order = np.argsort(key, kind="stable")
+    cuts = np.flatnonzero(np.diff(key[order], prepend=-1))
+    return [
+        (Op(int(rows.op[which[0]])), int(rows.aux[which[0]]), which)
+        for which in np.split(order, cuts[1:])
+        if len(which)
+    ]
+
+
+def dependencies(rows: Rows, kernels: Kernels | Sequence[Kernel], given: int = 0) -> np.ndarray:
+    """int64 [edges, 2]: (writer, reader) through every transient line, and the rows' own edges.
+
+    Raises CompileError if a row reads lines that nothing writes (value `given`, the block's input, excepted).
+    """
+    wrote, read = spans(rows, kernels, True), spans(rows, kernels, False)
+    ends = [((span.tag & _LINE) + span.lines).max(initial=0) for span in (wrote, read)]
+    line_bits = int(max(ends)).bit_length()  # no span reaches into the lines of the next rank
+    rank_bits = int(max(rows.rank.max(), rows.peer.max()) + 1).bit_length()
+
+    def key(span: Spans) -> np.ndarray:
+        return (span.tag >> TAG_SHIFT << rank_bits | span.rank) << line_bits | (span.tag & _LINE)
+
+    begins = key(wrote)
+    order = np.argsort(begins, kind="stable")
+    begins, sizes, writers = begins[order], wrote.lines[order], wrote.row[order]
+    want = key(read)
+    low = np.searchsorted(begins, want, side="right") - 1
+    low = np.maximum(low, 0)
+    low += begins[low] + sizes[low] <= want
+    high = np.searchsorted(begins, want + read.lines, side="left")
+    ends = np.append(0, np.cumsum(sizes))
+    low = np.minimum(low, high)
+    covered = ends[high] - ends[low]
+    missing = (covered < read.lines) & (read.tag >> TAG_SHIFT != given)
+    if missing.any():
+        row = int(read.row[np.flatnonzero(missing)[0]])
+        raise CompileError(
+            "schedule",
+            f"row {row} ({Op(int(rows.op[row])).name})",
+            "reads lines that no row writes",
+            "This is a bug of the compiler: please report it.",
+        )
+    count = high - low
+    reader = np.repeat(read.row, count)
+    step = np.arange(len(reader)) - np.repeat(np.cumsum(count) - count, count)
+    writer = writers[np.repeat(low, count) + step]
+    edges = np.concatenate([np.stack([writer, reader], axis=-1), rows.edges])
+    packed = np.unique(edges[:, 0] << 32 | edges[:, 1])
+    return np.stack([packed >> 32, packed & 0xFFFFFFFF], axis=-1)
+
+
+_LINE = (1 << TAG_SHIFT) - 1
+
+
+def schedule(rows: Rows, kernels: Kernels, router: Router, chip: ChipSpec, batch: int) -> Times:
+    """List-schedule the rows of a block on the units and links of its ranks."""
+    hold = np.zeros(len(rows), np.int64)
+    latency = np.zeros(len(rows), np.int64)
+    lanes = np.full(len(rows), 1, np.int64)
+    resource = np.zeros(len(rows), np.int64)
+    free: dict[int, int] = {}
+    for op, aux, which in op_kinds(rows):
+        kind = unit_class(op)
+        if kind == LINK:
+            _links(rows, which, op, router, batch, hold, latency, lanes, resource, free)
+            continue
+        hold[which], latency[which] = timing(op, rows.n[which], kernels[aux], chip, batch)
+        pin = rows.pin[which] if kind in (MXM, DRAIN) else 0
+        resource[which] = (rows.rank[which] * CLASSES + kind) << 32 | pin
+        for name in np.unique(resource[which]).tolist():
+            free[name] = (1 << chip.vxm_chains) - 1 if kind == VXM else 1
+    t0, instance = _list_schedule(
+        dependencies(rows, kernels), resource.tolist(), hold.tolist(), latency.tolist(), lanes.tolist(), free
+    )
+    transfer = (rows.op == Op.SEND) | (rows.op == Op.FORWARD)
+    kind = (resource >> 32) % CLASSES
+    host = 2 * chip.planes + chip.vxm_chains
+    unit = np.select(
+        [transfer, kind == MXM, kind == DRAIN, kind == HOST_IN, kind == HOST_OUT],
+        [-1, rows.pin, chip.planes + rows.pin, host, host + 1],
+        2 * chip.planes + instance,
+    )
+    return Times(
+        t0=t0,
+        t1=t0 + latency,
+        unit=unit,
+        lane=np.where(transfer, instance, -1),
+        lanes=np.where(transfer, lanes, -1),
+    )
+
+
+def _links(
+    rows: Rows,
+    which: np.ndarray,
+    op: Op,
+    router: Router,
+    batch: int,
+    hold: np.ndarray,
+    latency: np.ndarray,
+    lanes: np.ndarray,
+    resource: np.ndarray,
+    free: dict[int, int],
+) -> None:
+    """Transfer rows use the fewest lanes that give the fewest slots, all of one link."""
+    pair = rows.rank[which] << 20 | rows.peer[which]
+    forward = router.rack.forward_cycles if op is Op.FORWARD else 0
+    for name in np.unique(pair).tolist():
+        edge = router.link(name >> 20, name & 0xFFFFF)
+        mine = which[pair == name]
+        words = rows.n[mine] * batch
+        slots = ceil_div(words, edge.lanes)
+        lanes[mine] = ceil_div(words, slots)
+        hold[mine] = slots * edge.slot_cycles
+        latency[mine] = hold[mine] + edge.hop_cycles + forward
+        resource[mine] = ((name >> 20) * CLASSES + LINK) << 32 | (name & 0xFFFFF)
+        free[((name >> 20) * CLASSES + LINK) << 32 | (name & 0xFFFFF)] = (1 << edge.lanes) - 1
+
+
+def _list_schedule(
+    edges: np.ndarray,
+    resource: list[int],
+    hold: list[int],
+    latency: list[int],
+    width: list[int],
+    free: dict[int, int],
+) -> tuple[np.ndarray, np.ndarray]:
+    """(start, first instance) per row; `free[resource]` masks instances, `width` is how many a row takes."""
+    size = len(resource)
+    waiting = np.bincount(edges[:, 1], minlength=size).tolist()
+    pointer = np.searchsorted(edges[:, 0], np.arange(size + 1)).tolist()
+    successor = edges[:, 1].tolist()
+    ready: dict[int, list[int]] = {name: [] for name in free}
+    start, place = [-1] * size, [0] * size
+    done: dict[int, list[int]] = {}
+    released: dict[int, list[tuple[int, int]]] = {}
+    times = [0]
+    done[0] = []
+    for row in range(size):
+        if not waiting[row]:
+            heapq.heappush(ready[resource[row]], row)
+    dirty = list(ready)
+    while times:
+        now = heapq.heappop(times)
+        for name, mask in released.pop(now, ()):
+            free[name] |= mask
+            dirty.append(name)
+        for row in done.pop(now, ()):
+            for after in successor[pointer[row] : pointer[row + 1]]:
+                waiting[after] -= 1
+                if not waiting[after]:
+                    name = resource[after]
+                    heapq.heappush(ready[name], after)
+                    dirty.append(name)
+        for name in dirty:
+            queue = ready[name]
+            while queue:
+                lanes = width[queue[0]]
+                fits = free[name]
+                for _ in range(lanes - 1):
+                    fits &= fits >> 1
+                if not fits:
+                    break
+                row = heapq.heappop(queue)
+                first = (fits & -fits).bit_length() - 1
+                mask = ((1 << lanes) - 1) << first
+                free[name] ^= mask
+                start[row], place[row] = now, first
+                end, commit = now + hold[row], now + latency[row]
+                if end not in released:
+                    if end not in done:
+                        heapq.heappush(times, end)
+                    released[end] = []
+                released[end].append((name, mask))
+                if commit not in done:
+                    if commit not in released:
+                        heapq.heappush(times, commit)
+                    done[commit] = []
+                done[commit].append(row)
+        dirty = []
+    assert min(start, default=0) >= 0, "a cycle among the rows of a block"
+    return np.array(start, np.int64), np.array(place, np.int64)

@@ -1,0 +1,1 @@
+"""A new step of other users every interval."""

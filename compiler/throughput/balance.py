@@ -1,0 +1,134 @@
+"""Balance: consecutive blocks shared out over groups of chips so that the largest load is least."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from compiler.errors import CapacityError, OptionError
+from compiler.lower.block import Plan, lower
+from compiler.lower.blocks import ModelBlock
+from compiler.lower.context import Group
+from compiler.place.sizes import block_sizes, k_parts
+from compiler.place.stages import Room, Size
+from compiler.program.isa import WORD_BYTES, ceil_div
+from compiler.route.route import Router
+from compiler.throughput.problem import loads_of
+from fabric.rack import Rack
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balance:
+    """The group of each block, and the largest load of any unit or link without the hand-overs, in cycles."""
+
+    stages: list[int]
+    load: int
+
+
+def balance(
+    plan: Plan,
+    blocks: tuple[ModelBlock, ...],
+    rack: Rack,
+    groups: tuple[tuple[int, ...], ...],
+    layout: str,
+    pp: int | None,
+) -> Balance:
+    """Share the blocks out over at most `pp` groups, all of the rack's by default.
+
+    Raises CapacityError if they do not fit, OptionError for a `pp` that there cannot be.
+    """
+    most = min(len(groups), len(blocks))
+    if pp is not None and pp > most:
+        raise OptionError(
+            "stages",
+            f"--pp {pp}",
+            f"there are {len(groups)} groups of {len(groups[0])} chips and {len(blocks)} blocks",
+            f"Give --pp {most} or less.",
+        )
+    sizes, room = block_sizes(plan, blocks, rack, groups, layout, 1)
+    wide = [size for size in sizes if size.span > 1 or int(size.words.max()) > room.words]
+    if wide:
+        raise CapacityError(
+            "stages",
+            f"block {wide[0].name}",
+            f"needs {_mb(int(wide[0].words.sum()))} on {room.tp} chips of {_mb(room.capacity)}, and a stage "
+            "that runs at an interval has one group of chips",
+            f"Raise --tp above {room.tp}, or shorten the context or the batch.",
+        )
+    asked = _asked(plan, blocks, rack, groups[0], layout)
+    totals = np.concatenate([np.zeros((1, asked.shape[1]), np.int64), np.cumsum(asked, axis=0)])
+    words = np.concatenate([np.zeros((1, room.tp), np.int64), np.cumsum([s.words for s in sizes], axis=0)])
+    low, high = int(asked.max()), int(totals[-1].max())
+    stages = _fill(totals, words, room.words, high)
+    if stages[-1] >= (pp or most):
+        raise _full(sizes, room, stages[-1] + 1, pp or most)
+    while low < high:
+        middle = (low + high) // 2
+        found = _fill(totals, words, room.words, middle)
+        if found[-1] < (pp or most):
+            high, stages = middle, found
+        else:
+            low = middle + 1
+    load, low, most_words = high, int(words[-1].max()) // (pp or most), room.words
+    while low < most_words:  # equal loads: the emptiest chips, so that most users fit
+        middle = (low + most_words) // 2
+        found = _fill(totals, words, middle, load)
+        if found[-1] < (pp or most):
+            most_words, stages = middle, found
+        else:
+            low = middle + 1
+    return Balance(stages=stages, load=load)
+
+
+def _asked(
+    plan: Plan, blocks: tuple[ModelBlock, ...], rack: Rack, chips: tuple[int, ...], layout: str
+) -> np.ndarray:
+    """Cycles that each block asks of each class of units and each link of its group, as [blocks, loads]."""
+    ranks = len(chips)
+    shape = Group(
+        ranks=ranks,
+        k_parts=k_parts(layout, ranks),
+        targets=tuple(range(ranks)),
+        wanted=np.ones((ranks, 1), bool),
+    )
+    known: dict[str, dict[tuple[int, int, int], int]] = {}
+    for block in blocks:
+        if block.kind not in known:
+            router = Router(rack, chips)
+            low, _ = lower(plan, block, shape, router, max(plan.contexts))
+            loads = loads_of(low.rows.build(), plan.kernels, router, plan.chip, plan.graph.batch)
+            known[block.kind] = {
+                (one.kind, one.rank, one.peer): int(ceil_div(one.cycles, one.instances)) for one in loads
+            }
+    names = {name: i for i, name in enumerate(sorted({key for one in known.values() for key in one}))}
+    out = np.zeros((len(blocks), max(len(names), 1)), np.int64)
+    for i, block in enumerate(blocks):
+        for name, cycles in known[block.kind].items():
+            out[i, names[name]] = cycles
+    return out
+
+
+def _fill(totals: np.ndarray, words: np.ndarray, room: int, most: int) -> list[int]:
+    """The stage of each block if every stage takes as many as `most` cycles and its SRAM allow."""
+    stages: list[int] = []
+    stage, first = 0, 0
+    for block in range(len(totals) - 1):
+        over = int((totals[block + 1] - totals[first]).max()) > most
+        over |= int((words[block + 1] - words[first]).max()) > room
+        if over and block > first:
+            stage, first = stage + 1, block
+        stages.append(stage)
+    return stages
+
+
+def _full(sizes: list[Size], room: Room, needed: int, groups: int) -> CapacityError:
+    return CapacityError(
+        "stages",
+        f"rack {room.rack}",
+        f"the model needs {needed} groups of {room.tp} chips "
+        f"({_mb(sum(int(size.words.sum()) for size in sizes))} of weights and KV), there are {groups}",
+        "Use a larger rack or --pp, a shorter context, or kv: fp8.",
+    )
+
+
+def _mb(words: int) -> str:
+    return f"{words * WORD_BYTES / 1e6:.1f} MB"

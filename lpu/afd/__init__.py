@@ -1,0 +1,1 @@
+"""GPUs and LPUs together."""

@@ -1,0 +1,190 @@
+"""Ratios of GPUs to LPUs, batches and micro-batches side by side: what is best, and where AFD loses."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from compiler.errors import CompileError
+from lpu.afd.hops import HopTimes, pace
+from lpu.afd.report import PROJECTION
+from lpu.gpu.request import PS_PER_SECOND, picoseconds
+from lpu.gpu.share import GpuShare, fastest
+
+GPUS_PER_RACK = 72
+"""So that GPUs and LPUs can be counted in racks. Source: NVL72; facts/afd.md section 1.3 counts racks too."""
+LPUS_PER_RACK = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ratio:
+    """One point: so many GPUs and LPUs at a batch in so many micro-batches; refused: why there is no time.
+
+    tpot, alone: seconds per token with the LPUs, and on the same GPUs without them (None: they do not fit).
+    binding: what sets the pace. racks: 72 GPUs or 256 LPUs count as one.
+    """
+
+    gpus: int
+    lpus: int
+    batch: int
+    micro_batches: int
+    tpot: float | None = None
+    alone: float | None = None
+    binding: str = ""
+    refused: str = ""
+
+    @property
+    def racks(self) -> float:
+        """GPUs and LPUs in racks."""
+        return self.gpus / GPUS_PER_RACK + self.lpus / LPUS_PER_RACK
+
+    @property
+    def per_rack(self) -> float:
+        """Tokens per second and rack; 0 if refused."""
+        return self.batch / self.tpot / self.racks if self.tpot else 0.0
+
+    @property
+    def alone_per_rack(self) -> float:
+        """The same of the GPUs without LPUs."""
+        return self.batch / self.alone / (self.gpus / GPUS_PER_RACK) if self.alone else 0.0
+
+    def verdict(self, target: float | None) -> str:
+        """Whether dividing wins here: `loses` where GPUs alone give more per rack within the target."""
+        if self.tpot is None:
+            return "refused"
+        alone_meets = self.alone is not None and (target is None or self.alone <= target)
+        if target is not None and self.tpot > target:
+            return "loses" if alone_meets else "too slow"
+        return "loses" if alone_meets and self.alone_per_rack >= self.per_rack else "wins"
+
+    def to_json(self, target: float | None) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "gpus": self.gpus,
+            "lpus": self.lpus,
+            "batch": self.batch,
+            "micro_batches": self.micro_batches,
+            "tpot_seconds": self.tpot,
+            "alone_tpot_seconds": self.alone,
+            "racks": self.racks,
+            "tokens_per_second_per_rack": self.per_rack,
+            "set_by": self.binding,
+            "refused": self.refused,
+            "verdict": self.verdict(target),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RatioSweep:
+    """All points. target: seconds per token that a point may take; None: any. machine: in words."""
+
+    points: tuple[Ratio, ...]
+    target: float | None
+    machine: str = ""
+
+    @property
+    def best(self) -> Ratio | None:
+        """The point with most tokens per second and rack that meets the target, if there is one."""
+        fitting = [
+            point
+            for point in self.points
+            if point.tpot is not None and (self.target is None or point.tpot <= self.target)
+        ]
+        return max(fitting, key=lambda point: point.per_rack, default=None)
+
+    @property
+    def losing(self) -> str:
+        """Where AFD loses to not splitting, in words."""
+        lost = [point for point in self.points if point.verdict(self.target) == "loses"]
+        timed = [point for point in self.points if point.tpot is not None]
+        if not lost:
+            return f"AFD loses at none of {len(timed)} points"
+        bound = sorted({point.binding for point in lost})
+        parts = [f"AFD loses at {len(lost)} of {len(timed)} points"]
+        for name in bound:
+            own = [point for point in lost if point.binding == name]
+            batches = sorted({point.batch for point in own})
+            parts.append(f"{REGIMES[name]}: batch {batches[0]} to {batches[-1]} ({len(own)} points)")
+        return "; ".join(parts)
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "label": PROJECTION,
+            "machine": self.machine,
+            "target_seconds": self.target,
+            "points": [point.to_json(self.target) for point in self.points],
+            "best": self.best.to_json(self.target) if self.best else None,
+            "losing": self.losing,
+        }
+
+
+REGIMES = {
+    "attention": "attention-bound (the LPUs wait for kernels and launches of the GPUs)",
+    "ffn": "FFN-bound (past a few rows per weight tile an LPU is bound by compute)",
+    "down": "bound by the link down",
+    "up": "bound by the link up",
+    "latency": "latency-bound (too few micro-batches to fill the round trip)",
+}
+
+
+def ratio_sweep(
+    shares: Sequence[Sequence[GpuShare]],
+    hops: Callable[[int], tuple[HopTimes, int]],
+    batches: Sequence[int],
+    micro_batches: Sequence[int],
+    kv_len: int,
+    target: float | None = None,
+    machine: str = "",
+) -> RatioSweep:
+    """Every number of GPUs, dealt as is best, with every batch and number of micro-batches that divides it.
+
+    GPUs that share hold no FFN: prefill is done elsewhere here. GPUs alone hold all weights.
+
+    hops: times of the hops for so many rows, and the LPUs that hold them. What does not fit is a point too.
+    """
+    points = [
+        _point(share, hops, batch, m, kv_len)
+        for share in shares
+        for batch in batches
+        for m in micro_batches
+        if batch % m == 0
+    ]
+    return RatioSweep(points=tuple(points), target=target, machine=machine)
+
+
+def _point(
+    every: Sequence[GpuShare],
+    hops: Callable[[int], tuple[HopTimes, int]],
+    batch: int,
+    m: int,
+    kv_len: int,
+) -> Ratio:
+    lpus = 0
+    try:
+        times, lpus = hops(batch // m)
+        rows = batch // m
+        share = fastest(
+            every, lambda one: picoseconds(one.attention(rows, kv_len).seconds), batch, kv_len, ffn=False
+        )
+        alone = _alone(every, batch, kv_len)
+        found = pace(share, times, batch, m, kv_len, alone=alone or 0)
+    except CompileError as error:
+        return Ratio(gpus=every[0].gpus, lpus=lpus, batch=batch, micro_batches=m, refused=str(error))
+    return Ratio(
+        gpus=share.gpus,
+        lpus=lpus,
+        batch=batch,
+        micro_batches=m,
+        tpot=float(found.period) / PS_PER_SECOND,
+        alone=alone and alone / PS_PER_SECOND,
+        binding=found.binding,
+    )
+
+
+def _alone(every: Sequence[GpuShare], batch: int, kv_len: int) -> int | None:
+    """Picoseconds of a step on the GPUs alone; None if they cannot hold the model and its KV."""
+    try:
+        best = fastest(every, lambda one: one.step(batch, kv_len), batch, kv_len)
+    except CompileError:
+        return None
+    return best.step(batch, kv_len)

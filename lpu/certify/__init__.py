@@ -1,0 +1,1 @@
+"""Bits held against every other way to get them."""

@@ -1,0 +1,313 @@
+"""The certificate: one program's logits held bit by bit against every other way to get them."""
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from compiler.errors import CompileError
+from compiler.options import LAYOUTS, PLACEMENTS, CompileOptions
+from compiler.pipeline import compile_pair, compile_program
+from compiler.program.program import Program
+from fabric.rack import Rack
+from lpu.certify.child import Child, children
+from lpu.certify.equivalence import Equivalence, Quantisation, equivalence, quantisation
+from lpu.check.check import check, require
+from lpu.check.pair import pair
+from lpu.decode.decoders import (
+    beside,
+    check_layers,
+    flipped,
+    machine_of,
+    plain_decode,
+    reference_decode,
+    restart,
+    restart_pair,
+)
+from lpu.decode.generate import Decode, Generation, Prefill, generate, replay
+from lpu.folder import Progress
+from lpu.inputs.model import OpenModel
+from lpu.run.machine import Machine
+from lpu.run.stream import Streamed
+
+PACKAGES = ("lpu-emulator", "jax", "jaxlib", "numpy", "flax")
+REFERENCE, TWICE = "single-device reference", "run twice"
+LEAST_TP = 4  # the fewest chips that split in two directions
+EVERYTHING = "all"  # of `corrupt`: every comparison
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One other way to the same bits. equal: None if it could not be taken, `detail` says why.
+
+    `detail` of a difference names the first sequence, step and logit that differ.
+    """
+
+    name: str
+    equal: bool | None
+    detail: str
+    logits_sha256: str = ""
+    program_sha256: str = ""
+    cycles_per_token: dict[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """What was run, and every comparison of its bits. The f32 reports beside them decide nothing."""
+
+    model: dict[str, Any]
+    rack: str
+    options: dict[str, Any]
+    inputs_sha256: str
+    program_sha256: str
+    logits_sha256: str
+    prompts: tuple[tuple[int, ...], ...]
+    tokens: tuple[tuple[int, ...], ...]
+    cycles_per_token: dict[str, int]
+    clock_hz: int
+    rows_checked: int
+    versions: dict[str, str]
+    comparisons: tuple[Comparison, ...]
+    numerical_equivalence: Equivalence | None
+    quantisation: Quantisation | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether all comparisons that were taken are equal, the reference and the second run among them."""
+        taken = [one.name for one in self.comparisons if one.equal is not None]
+        needed = {REFERENCE, TWICE} <= set(taken)
+        return needed and all(one.equal is not False for one in self.comparisons)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; nothing in it was timed, so equal runs write equal certificates."""
+        names = [name for name in self.__slots__ if name not in ("comparisons", *_REPORTS)]
+        return {
+            "schema": "lpu-certificate/1",
+            "bits_equal": self.ok,
+            **{name: getattr(self, name) for name in names},
+            "comparisons": [
+                {name: getattr(one, name) for name in Comparison.__slots__} for one in self.comparisons
+            ],
+            **{name: report and report.to_json() for name in _REPORTS if [report := getattr(self, name)]},
+        }
+
+
+_REPORTS = ("numerical_equivalence", "quantisation")
+
+
+def certify(
+    model: OpenModel,
+    rack: Rack,
+    options: CompileOptions,
+    prompts: Sequence[Sequence[int]],
+    count: int,
+    *,
+    rack_name: str | None = None,
+    plain: bool = True,
+    pythons: Sequence[str] = (),
+    prefill: int | None = None,
+    corrupt: str = "",
+    stream: bool | None = None,
+    progress: Progress = lambda stage, done, total: None,
+) -> Certificate:
+    """Compile, check and run; then get the same logits by every other way and compare bits.
+
+    rack_name: how another process opens the rack (None: the runs in other processes are left out).
+    pythons: other interpreters with lpu-emulator installed, perhaps under another JAX.
+    prefill: also take the prompts in chunks of so many tokens.
+    stream: take weights call by call and layer by layer; None: if they exceed the host's memory. The f32
+    reports, which need all weights at once, are left out then.
+    corrupt: for tests, the comparison (or "all") whose run gets one flipped bit in one weight.
+    Raises what compile, check, link and run raise.
+    """
+    program = compile_program(model.source(), rack, options, progress)
+    rows = sum(require(check(program, context)).rows for context in model.contexts)
+    machine = machine_of(program, model, stream)
+    if streamed := isinstance(machine, Streamed):
+        check_layers(model)
+    batch = int(program.manifest["rows"])
+    base = generate(restart(machine), prompts, count, batch, progress, "run")
+    settled = CompileOptions(**program.manifest["options"])
+    ways = _Ways(model, rack, program, base, corrupt, stream, progress)
+    found = [
+        ways.take(REFERENCE, lambda other: reference_decode(other, stream=streamed)),
+        ways.take(
+            TWICE, lambda other: restart(machine if other is model else machine_of(program, other, stream))
+        ),
+    ]
+    del machine
+    if prefill is not None and not streamed:
+        found.append(ways.take_prefill(prefill, settled))
+    for name, other in variants(settled, rack.chips):
+        found.append(ways.take_variant(name, other))
+    for child in children(model.file, rack_name, options, prompts, count, pythons, stream):
+        found.append(ways.take_child(child))
+    return Certificate(
+        model=model.about,
+        rack=rack.name,
+        options=program.manifest["options"],
+        inputs_sha256=program.manifest["inputs"],
+        program_sha256=program.manifest["digest"],
+        logits_sha256=base.digest,
+        prompts=base.prompts,
+        tokens=base.tokens,
+        cycles_per_token=program.manifest["cycles"],
+        clock_hz=program.manifest["clock_hz"],
+        rows_checked=rows,
+        versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        comparisons=tuple(found),
+        **(_reports(model, base, batch, progress) if plain and not streamed else dict.fromkeys(_REPORTS)),
+    )
+
+
+def variants(options: CompileOptions, chips: int) -> list[tuple[str, CompileOptions]]:
+    """Every other layout and every other placement than those of `options`, one changed at a time.
+
+    Fewer than four chips cannot split in two directions, one chip not at all: tp is raised there.
+    """
+    wide, suffix = _at_least(LEAST_TP, options, chips)
+    out = [
+        (f"layout {name}{suffix}", replace(wide, layout=name))
+        for name in LAYOUTS
+        if name != options.layout or suffix
+    ]
+    placed, suffix = _at_least(2, options, chips)
+    out += [
+        (f"placement {name}{suffix}", replace(placed, placement=name))
+        for name in PLACEMENTS
+        if name != options.placement
+    ]
+    again = replace(placed, placement="random", seed=options.seed + 1)
+    return [*out, (f"placement random, seed {again.seed}{suffix}", again)]
+
+
+def _at_least(least: int, options: CompileOptions, chips: int) -> tuple[CompileOptions, str]:
+    """The options at the smallest tp from `least` on that divides the chips, and what the name adds."""
+    tp = options.tp or 1
+    raised = next((n for n in range(max(tp, least), chips + 1) if chips % n == 0), tp)
+    if raised == tp:
+        return replace(options, tp=tp), ""
+    return replace(options, tp=raised, pp=None), f" (tp {raised})"
+
+
+def difference(base: Generation, other: Generation) -> str:
+    """The first place where the logits' bits or the tokens differ, or "" if nothing does."""
+    for sequence, (a, b) in enumerate(zip(base.logits, other.logits, strict=True)):
+        wrong = np.argwhere(a.view(np.uint32) != b.view(np.uint32))
+        if len(wrong):
+            step, logit = (int(i) for i in wrong[0])
+            return (
+                f"{len(wrong)} of {a.size} logits of sequence {sequence} differ, the first at step {step}, "
+                f"logit {logit}: {a[step, logit]!s} and {b[step, logit]!s}"
+            )
+    return "" if base.tokens == other.tokens else f"tokens {base.tokens} and {other.tokens} differ"
+
+
+@dataclass(frozen=True, slots=True)
+class _Ways:
+    """Takes one comparison after another against the base run."""
+
+    model: OpenModel
+    rack: Rack
+    program: Program
+    base: Generation
+    corrupt: str
+    stream: bool | None
+    progress: Progress
+
+    def take(
+        self,
+        name: str,
+        way: Callable[[OpenModel], Decode | tuple[Decode, Prefill]],
+        program: Program | None = None,
+    ) -> Comparison:
+        """Decode again that way, prompts in chunks if it has a way for them, and compare every bit."""
+        model = self.model
+        if self.corrupt in (name, EVERYTHING):
+            model = replace(model, weights=flipped(model.weights))
+        base, batch = self.base, int(self.program.manifest["rows"])
+        made = way(model)
+        decode, chunks = made if isinstance(made, tuple) else (made, None)
+        run = generate(decode, base.prompts, len(base.tokens[0]), batch, self.progress, name, chunks)
+        wrong = difference(base, run)
+        if program is None:
+            return Comparison(name=name, equal=not wrong, detail=wrong, logits_sha256=run.digest)
+        return Comparison(
+            name=name,
+            equal=not wrong,
+            detail=wrong,
+            logits_sha256=run.digest,
+            program_sha256=program.manifest["digest"],
+            cycles_per_token=program.manifest["cycles"],
+        )
+
+    def take_variant(self, name: str, options: CompileOptions) -> Comparison:
+        """Compile with other options, check, run, compare; the same program again would prove nothing."""
+        try:
+            program = compile_program(self.model.source(), self.rack, options, self.progress)
+        except CompileError as error:
+            return Comparison(name=name, equal=None, detail=f"cannot be compiled: {error}")
+        if program.manifest["digest"] == self.program.manifest["digest"]:
+            return Comparison(name=name, equal=None, detail="is the same program on this rack")
+        for context in self.model.contexts:
+            require(check(program, context))
+        return self.take(name, lambda model: restart(machine_of(program, model, self.stream)), program)
+
+    def take_prefill(self, tokens: int, options: CompileOptions) -> Comparison:
+        """Compile a prefill program beside the same decode program, check both, run, compare."""
+        name = f"prefill in chunks of {tokens}"
+        if all(len(prompt) < tokens for prompt in self.base.prompts):
+            return Comparison(name=name, equal=None, detail=f"no prompt has {tokens} tokens")
+        sources = self.model.source(), self.model.source(tokens)
+        try:
+            decode, long = compile_pair(*sources, self.rack, options, self.progress)
+        except CompileError as error:
+            return Comparison(name=name, equal=None, detail=f"cannot be compiled: {error}")
+        for program in (decode, long):
+            for context in program.manifest["contexts"]:
+                require(check(program, context))
+        require(pair(decode, long))
+
+        def both(model: OpenModel) -> tuple[Decode, Prefill]:
+            machine = machine_of(decode, model, stream=False)
+            assert isinstance(machine, Machine)
+            return restart_pair(machine, beside(long, model, machine))
+
+        return self.take(name, both, long)
+
+    def take_child(self, child: Child) -> Comparison:
+        """Compile and run in another process and compare both digests."""
+        self.progress(child.name, 0, 1)
+        found = child.run(self.corrupt in (child.name, EVERYTHING))
+        if found.reason:
+            return Comparison(name=child.name, equal=None, detail=found.reason)
+        wrong = [
+            f"{what} {ours[:16]} here, {theirs[:16]} there"
+            for what, ours, theirs in (
+                ("program digest", self.program.manifest["digest"], found.program_sha256),
+                ("logits digest", self.base.digest, found.logits_sha256),
+            )
+            if ours != theirs
+        ]
+        return Comparison(
+            name=child.name,
+            equal=not wrong,
+            detail="; ".join(wrong),
+            logits_sha256=found.logits_sha256,
+            program_sha256=found.program_sha256,
+        )
+
+
+def _reports(model: OpenModel, base: Generation, batch: int, progress: Progress) -> dict[str, Any]:
+    """Numerical equivalence, and the quantisation report where the weights come from a checkpoint."""
+    same = replay(plain_decode(model), base, batch, progress, "plain f32")
+    near = equivalence(base, same, ("contract", "the same weights in plain f32"))
+    errors = model.weights.relative_errors
+    if not errors:
+        return {"numerical_equivalence": near, "quantisation": None}
+    own = replay(plain_decode(model, rounded=False), base, batch, progress, "checkpoint in f32")
+    cost = equivalence(same, own, ("e4m3 weights in plain f32", "the checkpoint's in plain f32"))
+    return {"numerical_equivalence": near, "quantisation": quantisation(errors, cost)}

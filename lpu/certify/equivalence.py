@@ -1,0 +1,118 @@
+"""How near the contract is to plain f32: relative error, top-1 agreement, ulps. Never a bit comparison.
+
+Two reports, kept apart: *numerical equivalence* holds the contract against plain f32 with the same weights;
+*quantisation* holds e4m3 weights in plain f32 against the checkpoint's own weights in plain f32.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from lpu.decode.generate import Generation
+
+ULP_BINS = (1, 2, 4, 16, 256, 4096, 65_536, 1 << 20)
+"""Upper ends (exclusive) of the histogram's bins; the last bin is what lies above."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Equivalence:
+    """What comparing logits of `left` and `right` gave, over `steps` steps of all sequences together.
+
+    relative_error: 2-norm of the difference over that of `right`, the largest and the mean of all steps.
+    top1_agreement: share of steps where both have the same largest logit. ulps: logits per bin of `ULP_BINS`.
+    """
+
+    left: str
+    right: str
+    steps: int
+    relative_error_max: float
+    relative_error_mean: float
+    top1_agreement: float
+    ulps: tuple[int, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self) | {"ulp_bins_below": list(ULP_BINS)}
+
+    def __str__(self) -> str:
+        total = max(sum(self.ulps), 1)
+        names = [f"<{end}" for end in ULP_BINS] + [f">={ULP_BINS[-1]}"]
+        bins = ", ".join(
+            f"{name} {100 * n / total:.1f} %" for name, n in zip(names, self.ulps, strict=True) if n
+        )
+        return (
+            f"{self.left} against {self.right}: relative error {self.relative_error_mean:.2e} mean, "
+            f"{self.relative_error_max:.2e} max; top-1 agreement {100 * self.top1_agreement:.1f} % of "
+            f"{self.steps} steps; f32 ulps: {bins}"
+        )
+
+
+def equivalence(left: Generation, right: Generation, names: tuple[str, str]) -> Equivalence:
+    """The logits of two decodes of the same tokens held against each other; `right` is the yardstick."""
+    a, b = (np.concatenate(one.logits) for one in (left, right))
+    wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
+    norm = np.linalg.norm(wide_b, axis=1)
+    errors = np.linalg.norm(wide_a - wide_b, axis=1) / np.where(norm == 0, 1, norm)
+    counts = np.bincount(
+        np.searchsorted(ULP_BINS, ulp_distance(a, b).ravel(), side="right"), minlength=len(ULP_BINS) + 1
+    )
+    return Equivalence(
+        left=names[0],
+        right=names[1],
+        steps=len(a),
+        relative_error_max=float(errors.max()),
+        relative_error_mean=float(errors.mean()),
+        top1_agreement=float((a.argmax(axis=1) == b.argmax(axis=1)).mean()),
+        ulps=tuple(counts.tolist()),
+    )
+
+
+def ulp_distance(
+    a: Float32[np.ndarray, "*shape"], b: Float32[np.ndarray, "*shape"]
+) -> Int64[np.ndarray, "*shape"]:
+    """How many f32 values lie between a and b; 0 if they are equal, -0 and +0 among them."""
+    return np.abs(_ordered(a) - _ordered(b))
+
+
+def _ordered(values: Float32[np.ndarray, "*shape"]) -> Int64[np.ndarray, "*shape"]:
+    """Integers in the order of the floats: the bits, with the negative half turned round."""
+    bits = np.ascontiguousarray(values).view(np.int32).astype(np.int64)
+    return np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantisation:
+    """The cost of e4m3 weights alone: error of the tensors, and of the logits in plain f32."""
+
+    tensors: int
+    relative_error_max: float
+    worst_tensor: str
+    relative_error_mean: float
+    logits: Equivalence
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self) | {"logits": self.logits.to_json()}
+
+    def __str__(self) -> str:
+        return (
+            f"{self.tensors} matrices to e4m3: relative rms error {self.relative_error_mean:.2e} mean, "
+            f"{self.relative_error_max:.2e} max ({self.worst_tensor}); {self.logits}"
+        )
+
+
+def quantisation(errors: Mapping[str, float], logits: Equivalence) -> Quantisation | None:
+    """The report of the tensors' errors beside that of the logits; None if nothing was quantised."""
+    if not errors:
+        return None
+    worst = max(errors, key=lambda name: (errors[name], name))
+    return Quantisation(
+        tensors=len(errors),
+        relative_error_max=errors[worst],
+        worst_tensor=worst,
+        relative_error_mean=float(np.mean(list(errors.values()))),
+        logits=logits,
+    )

@@ -1,0 +1,152 @@
+"""The independent checker of a program: the seven rules that make it legal, on its expanded columns.
+
+It believes nothing that the compiler says: regions, links and preloaded values are looked at, cycles are
+computed again from docs/timing.md, and the producer of every read is found by address and cycle alone.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from compiler.program.isa import COLUMNS, TAGS, Columns, Op
+from compiler.program.program import LOADS, Loads, Program
+from lpu.check.accumulators import accumulators
+from lpu.check.cycles import cycles
+from lpu.check.findings import RULES, Findings, HazardError, Report, Violation, tag
+from lpu.check.handover_lanes import lanes
+from lpu.check.hops import host
+from lpu.check.loads import Preloads, by_chip, whole
+from lpu.check.machine import Machine, form, groups, is_transfer
+from lpu.check.meaning import meaning, tagged
+from lpu.check.operands import operands, regions
+from lpu.check.sums import sums
+from lpu.check.transients import memory
+from lpu.check.units import ports, units
+from lpu.check.waves import check_waves
+from lpu.check.weights import cache, weights
+
+__all__ = ["RULES", "HazardError", "Report", "Violation", "check", "check_columns", "require"]
+
+
+def check(program: Program, context: int) -> Report:
+    """Check one step of a program, for one context bucket, and, if it has waves, that they may follow it."""
+    stated = program.manifest["cycles"].get(str(context))
+    columns = program.expand(context)
+    report = _check(program.manifest, by_chip(program), columns, stated)
+    waves = report.ok and "waves" in program.manifest
+    return check_waves(program.manifest, columns, context) if waves else report
+
+
+def check_columns(
+    manifest: Mapping[str, Any], loads: Loads, columns: Columns, cycles_stated: int | None = None
+) -> Report:
+    """Check expanded columns against a manifest and the preloaded values, whoever made them.
+
+    cycles_stated: what the manifest says that the step takes, for a whole program: its last result must come
+    then, and every operand must be tagged.
+    """
+    findings = Findings(columns)
+    if not _table(findings, loads, LOADS):
+        return findings.report()
+    return _check(manifest, whole(loads), columns, cycles_stated)
+
+
+def _check(
+    manifest: Mapping[str, Any], pieces: Iterable[Preloads], columns: Columns, cycles_stated: int | None
+) -> Report:
+    findings = Findings(columns)
+    if not _table(findings, columns, COLUMNS + TAGS):
+        return findings.report()
+    try:
+        machine = Machine.of(manifest)
+    except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+        what = f"manifest: {type(error).__name__}: {error}"
+        findings.note(0, np.zeros(1), lambda _: what)
+        return findings.report()
+    form(findings, machine)
+    regions(findings, machine)
+    if findings.counts[0]:
+        return findings.report()  # the other rules could make no sense of such rows
+    found = groups(columns, machine)
+    held = cycles(findings, machine, found)
+    units(findings, machine, held)
+    ports(findings, machine, held)
+    lanes(findings, machine, manifest, found)
+    accumulators(findings, machine)
+    used = operands(findings, machine, found)
+    weights(findings, machine, used.weights, pieces)
+    cache(findings, machine, used.kv_reads, used.kv_writes)
+    unread, left = memory(findings, machine, used)
+    if cycles_stated is not None:
+        tagged(findings, found)
+        _length(findings, cycles_stated)
+    host(findings, machine, manifest, found)
+    _carried(findings)
+    _numbered(findings, machine)
+    if not sum(findings.counts):
+        meaning(findings, machine, found, left)  # of rows that have their right operands
+        sums(findings, found)
+        findings.add(7, unread, lambda _: "makes a line that no row reads")
+    return findings.report()
+
+
+def require(report: Report) -> Report:
+    """The report itself if it is clean.
+
+    Raises HazardError if it is not.
+    """
+    if not report.ok:
+        raise HazardError(report)
+    return report
+
+
+def _table(findings: Findings, table: Columns | Loads, names: Sequence[str]) -> bool:
+    """Whether all columns are int64 arrays of one length."""
+    arrays = [getattr(table, name) for name in names]
+    wrong = np.flatnonzero([a.dtype != np.int64 or a.shape != (len(table),) for a in arrays])
+    findings.note(
+        0,
+        wrong,
+        lambda i: (
+            f"column {names[i]} is {arrays[i].dtype} {arrays[i].shape}, must be int64 ({len(arrays[0])},)"
+        ),
+    )
+    return not len(wrong)
+
+
+def _length(findings: Findings, stated: int) -> None:
+    """Rule 6: the step takes the cycles that the manifest says."""
+    last = int(findings.columns.t1.max(initial=0))
+    if stated != last:
+        what = f"manifest: cycles is {stated}, the last result comes at cycle {last}"
+        findings.note(6, np.zeros(1), lambda _: what)
+
+
+def _carried(findings: Findings) -> None:
+    """Rule 7: a transfer delivers the value that it took."""
+    c = findings.columns
+    bad = np.flatnonzero(is_transfer(c.op) & (c.src_tag >= 0) & (c.dst_tag >= 0) & (c.src_tag != c.dst_tag))
+    findings.add(
+        7,
+        bad,
+        lambda i: (
+            f"{Op(c.op[bad[i]]).name} takes tag {tag(c.src_tag[bad[i]])}, delivers {tag(c.dst_tag[bad[i]])}"
+        ),
+    )
+
+
+def _numbered(findings: Findings, machine: Machine) -> None:
+    """Rule 7: ARGMAX counts from the line of the vocabulary that the manifest says it reads."""
+    c, lines = findings.columns, machine.logits
+    rows = np.flatnonzero(c.op == Op.ARGMAX)
+    if not len(lines):
+        return
+    place, want = lines[:, 0] * machine.words + lines[:, 1], c.chip[rows] * machine.words + c.src[rows]
+    order = np.argsort(place)
+    at = order[np.minimum(np.searchsorted(place[order], want), len(place) - 1)]
+    number = np.where(place[at] == want, lines[at, 2], c.src3[rows])
+    bad = np.flatnonzero(number != c.src3[rows])
+    findings.add(
+        7, rows[bad], lambda i: f"counts from line {c.src3[rows[bad[i]]]}, but reads line {number[bad[i]]}"
+    )

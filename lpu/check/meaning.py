@@ -1,0 +1,323 @@
+"""Rule 7 on what rows are about: counts, lines and chunks that cycles and addresses cannot tell.
+
+A row may take the right value at the right cycle and still take too little of it, or its lines in another
+order. Tags name value and line, so such rows contradict the rows whose results they take.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from compiler.program.isa import (
+    F32_LANES,
+    READS,
+    TAG_SHIFT,
+    Columns,
+    Kernel,
+    Op,
+    merged_lines,
+    score_lines,
+    stripes,
+    wide,
+)
+from lpu.check.findings import Findings, tag
+from lpu.check.machine import Group, Machine, by_small, is_transfer
+
+_LINE = (1 << TAG_SHIFT) - 1
+_IN_ORDER = (Op.ADD, Op.GLU, Op.HNORM, Op.ROPE, Op.CAST, Op.RED)
+_SAME = ("op", "aux", "n", "src_tag", "src2_tag", "src3_tag", "src3")  # src3 is an address where src3_tag is
+
+
+class _Made(NamedTuple):
+    """Compute rows by the tag of their first result: sorted tags, a row of each."""
+
+    tag: np.ndarray
+    row: np.ndarray
+
+    def find(self, wanted: np.ndarray) -> np.ndarray:
+        """The row that makes each tag first of its result; -1 for none."""
+        if not len(self.tag):
+            return np.full(np.shape(wanted), -1)
+        at = np.minimum(np.searchsorted(self.tag, wanted), len(self.tag) - 1)
+        return np.where((self.tag[at] == wanted) & (wanted >= 0), self.row[at], -1)
+
+
+def meaning(findings: Findings, machine: Machine, groups: list[Group], left: np.ndarray) -> None:
+    """Check the counts of rows against those of the rows that made their operands.
+
+    left: tags of what lies at the logits and, last, at the token when the step ends.
+    """
+    made = _copies(findings)
+    _alike(findings, made)
+    _counts(findings, machine, groups, made)
+    for group in groups:
+        if group.op in (Op.AOUT, Op.ASUM):
+            _chunks(findings, made, group, stripes(group.kernel))
+        if group.op is Op.AEND:
+            _dealt(findings, made, group)
+    _vocabulary(findings, machine, groups, left)
+
+
+def tagged(findings: Findings, groups: list[Group]) -> None:
+    """Every result and operand of a whole program says what it is, RoPE's table excepted."""
+    for op, kernel, rows in groups:
+        nowhere = op in (Op.GIVE, Op.KVOUT)
+        names = {operand.column for operand in READS[op]} | (set() if nowhere else {"dst"})
+        if op is Op.ROPE or (op in (Op.WB, Op.RED) and wide(kernel)):
+            names -= {"src2"}
+        for name in sorted(names):
+            bad = rows[getattr(findings.columns, name + "_tag")[rows] < 0]
+            findings.add(7, bad, lambda _, n=name: f"{n} has no tag")
+
+
+def _copies(findings: Findings) -> _Made:
+    """Rows that make one value on several chips must make it the same way."""
+    c = findings.columns
+    rows = np.flatnonzero(~is_transfer(c.op) & (c.op != Op.MM) & (c.op != Op.KVW) & (c.dst_tag >= 0))
+    rows = rows[np.argsort(c.dst_tag[rows], kind="stable")]
+    name = c.dst_tag[rows]
+    first = np.ones(len(rows), bool)
+    first[1:] = name[1:] != name[:-1]
+    of = rows[first][np.cumsum(first) - 1] if len(rows) else rows
+    same = np.ones(len(rows), bool)
+    for field in _SAME:
+        differs = getattr(c, field)[rows] != getattr(c, field)[of]
+        same &= ~differs | ((c.src3_tag[rows] >= 0) if field == "src3" else False)
+    bad = np.flatnonzero(~same)
+    findings.add(
+        7,
+        rows[bad],
+        lambda i: f"makes tag {tag(name[bad[i]])} in another way than {findings.place(of[bad[i]])}",
+    )
+    return _Made(name[first], rows[first])
+
+
+def _alike(findings: Findings, made: _Made) -> None:
+    """Rows of one opcode that make parts of one value take parts of the same values, in their order."""
+    c = findings.columns
+    tiles = np.flatnonzero((c.op == Op.MM) & (c.dst_tag >= 0))
+    tiles = tiles[np.argsort(c.dst_tag[tiles], kind="stable")]
+    rows = np.concatenate([made.row[by_small(c.op[made.row], len(Op))], tiles])  # by opcode and tag
+    op, value = c.op[rows].astype(np.int8), c.dst_tag[rows] >> TAG_SHIFT
+    joined = (op[1:] == op[:-1]) & (value[1:] == value[:-1])
+    before, after = rows[:-1][joined], rows[1:][joined]
+    strange = np.zeros(len(after), bool)
+    for name in ("src_tag", "src2_tag", "src3_tag"):
+        values = getattr(c, name)
+        both = (values[after] >= 0) & (values[before] >= 0)
+        strange |= both & (values[after] >> TAG_SHIFT != values[before] >> TAG_SHIFT)
+    ordered = np.isin(c.op[after], _IN_ORDER)
+    for name in ("src_tag", "src2_tag"):
+        values = getattr(c, name)
+        lines = (name == "src_tag") | np.isin(c.op[after], (Op.ADD, Op.GLU))  # else src2 is a weight
+        both = (values[after] >= 0) & (values[before] >= 0)
+        strange |= ordered & lines & both & (values[after] <= values[before])
+    bad = np.flatnonzero(strange)
+    findings.add(
+        7,
+        after[bad],
+        lambda i: (
+            f"makes tag {tag(c.dst_tag[after[bad[i]]])} of other values, or of others of their lines, "
+            f"than {findings.place(before[bad[i]])} its neighbour"
+        ),
+    )
+    tiles = np.flatnonzero((c.op == Op.MM) & (c.src_tag >= 0))
+    tiles = tiles[np.argsort(c.src_tag[tiles], kind="stable")]
+    same = c.src_tag[tiles][1:] == c.src_tag[tiles][:-1]
+    thin = np.flatnonzero(same & (c.aux[tiles][1:] != c.aux[tiles][:-1]))
+    findings.add(
+        7, tiles[thin + 1], lambda i: f"takes other lines of one k tile than {findings.place(tiles[thin[i]])}"
+    )
+
+
+def _counts(findings: Findings, machine: Machine, groups: list[Group], made: _Made) -> None:
+    """NORM and ROPE take all that the row before them made; their results lie where their inputs did."""
+    c = findings.columns
+    norm = np.flatnonzero((c.op == Op.NORM) & (c.src_tag >= 0) & (c.src2_tag >= 0) & (c.dst_tag >= 0))
+    stat = made.find(c.src2_tag[norm])
+    norm, stat = norm[stat >= 0], stat[stat >= 0]
+    begin = c.src_tag[norm] - c.src_tag[stat]
+    end = begin + c.n[norm]
+    ends = (end == c.n[stat]) | (c.n[norm] % 2 == 0) & (end < c.n[stat])
+    bad = np.flatnonzero((begin < 0) | ~ends | (begin != 2 * (c.dst_tag[norm] & _LINE)))
+    findings.add(
+        7,
+        norm[bad],
+        lambda i: (
+            f"normalises lines {begin[bad[i]]} .. {end[bad[i]] - 1} into line "
+            f"{c.dst_tag[norm[bad[i]]] & _LINE}, its statistic is over {c.n[stat[bad[i]]]} lines"
+        ),
+    )
+    for group in groups:
+        if group.op is Op.RSTAT and "width" in group.kernel:
+            lines = -(-group.kernel["width"] // F32_LANES)
+            cut = np.flatnonzero(c.n[group.rows] != lines)
+            findings.add(
+                7,
+                group.rows[cut],
+                lambda i, r=group.rows[cut], n=lines: f"is over {c.n[r[i]]} lines, its width takes {n}",
+            )
+    rope = np.flatnonzero((c.op == Op.ROPE) & (c.src_tag >= 0))
+    head = made.find(c.src_tag[rope])
+    size = np.array([kernel.get("head_dim", 0) for kernel in machine.kernels])
+    fits = (head < 0) | (c.op[head] != Op.HNORM)
+    fits |= (c.n[head] == c.n[rope]) & (size[c.aux[head]] == size[c.aux[rope]])
+    odd = np.flatnonzero(~fits)
+    findings.add(
+        7, rope[odd], lambda i: f"turns {c.n[rope[odd[i]]]} heads, {findings.place(head[odd[i]])} made others"
+    )
+
+
+def _chunks(findings: Findings, made: _Made, group: Group, parts: int) -> None:
+    """AOUT and ASUM add up every chunk that was scored, once, each with the weights of its own scores.
+
+    Where a context is dealt over several regions, the maxima over the others are for `_dealt` to look at.
+    """
+    c, kernel = findings.columns, group.kernel
+    rows = group.rows[(c.src_tag[group.rows] >= 0) & (c.src2_tag[group.rows] >= 0)]
+    lines, size = merged_lines(kernel) - 1, score_lines(kernel)
+    of, piece = _pieces(c.n[rows])
+    values = made.find(c.src_tag[rows[of]] + piece * lines)
+    known = _every(len(rows), of, (values >= 0) & (c.op[values] == Op.PV))
+    rows, values = rows[known], values[known[of]]  # rule 2 or the other tags have found the rest
+    of, piece = _pieces(c.n[rows])
+    weights = made.find(c.src_tag[values])
+    scores = np.where(weights >= 0, made.find(c.src_tag[weights]), -1)
+    good = (scores >= 0) & (c.op[weights] == Op.EXP) & (c.op[scores] == Op.QK)
+    good &= c.dst_tag[weights] + size == c.src2_tag[rows[of]] + piece * (size + 1)
+    good &= (c.src2_tag[values] == c.src2_tag[scores]) & (c.n[values] == c.n[scores])
+    head = scores[np.flatnonzero(piece == 0)]
+    good &= (c.src2_tag[scores] == c.src2_tag[head[of]]) & (c.src_tag[scores] == c.src_tag[head[of]])
+    good &= c.n[values][np.lexsort((c.n[values], of))] == piece  # every chunk once
+    right = _every(len(rows), of, good)
+    right &= _scored(c, head) == c.n[rows]
+    if parts == 1:
+        peaks, pair = np.unique(np.stack([of, c.src2_tag[weights]]), axis=1), kernel.get("chunks", 1)
+        right &= _every(len(rows), peaks[0], _cover(c, made, peaks, pair, of, scores, c.n[rows]))
+    findings.add(7, rows[~right], lambda i: "does not add up every chunk of its KV region once")
+
+
+def _pieces(count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """So many pieces of each row: the index of the row, the number in it."""
+    of = np.repeat(np.arange(len(count)), count)
+    return of, np.arange(len(of)) - (np.cumsum(count) - count)[of]
+
+
+def _every(rows: int, of: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """Of which rows all pieces are good."""
+    return np.bincount(of[~good], minlength=rows) == 0
+
+
+def _scored(c: Columns, queries: np.ndarray) -> np.ndarray:
+    """How many chunks of their KV regions are scored at all."""
+    some = np.flatnonzero((c.op == Op.QK) & (c.src_tag >= 0) & (c.src2_tag >= 0) & (c.dst_tag >= 0))
+    regions, count = np.unique(c.src2_tag[some], return_counts=True)
+    at = np.minimum(np.searchsorted(regions, c.src2_tag[queries]), max(len(regions) - 1, 0))
+    if not len(regions):
+        return np.zeros(len(queries), np.int64)
+    return np.where(regions[at] == c.src2_tag[queries], count[at], 0)
+
+
+def _cover(
+    c: Columns, made: _Made, peaks: np.ndarray, lines: int, of: np.ndarray, scores: np.ndarray, n: np.ndarray
+) -> np.ndarray:
+    """Whether the maxima of each (row, tag of the first line of maxima) are over all scores of the row."""
+    maxima = made.find(peaks[1][:, None] + np.arange(lines))
+    over = np.where(maxima >= 0, made.find(c.src_tag[maxima]), -1)
+    good = ((maxima >= 0) & (c.op[maxima] == Op.SMAX)).all(axis=1)
+    good &= c.n[maxima].sum(axis=1) == n[peaks[0]]
+    good &= np.isin(peaks[0][:, None] * len(c) + over, (of * len(c) + scores)[scores >= 0]).all(axis=1)
+    over = np.sort(over, axis=1)
+    return good & (over >= 0).all(axis=1) & (over[:, 1:] != over[:, :-1]).all(axis=1)
+
+
+def _dealt(findings: Findings, made: _Made, group: Group) -> None:
+    """AEND adds up every stripe of one head once, all weighted against the maximum over all of them."""
+    c, kernel, count = findings.columns, group.kernel, stripes(group.kernel)
+    appends = np.flatnonzero((c.op == Op.KVW) & (c.dst_tag >= 0))
+    order = np.argsort(c.dst_tag[appends], kind="stable")
+    regions = _Made(c.dst_tag[appends][order], appends[order])
+    bad: list[int] = []
+    for row in group.rows[c.src_tag[group.rows] >= 0].tolist():
+        sums = made.find(c.src_tag[row] + np.arange(int(c.n[row])) * merged_lines(kernel))
+        if (sums < 0).any() or (c.op[sums] != Op.ASUM).any():
+            continue  # rule 2 or the other tags have found it
+        steps = c.n[sums]
+        piece = np.arange(int(steps.sum())) - np.repeat(np.cumsum(steps) - steps, steps)
+        values = made.find(np.repeat(c.src_tag[sums], steps) + piece * (merged_lines(kernel) - 1))
+        weights = made.find(c.src_tag[values])
+        scores = made.find(c.src_tag[weights])
+        if min(values.min(), weights.min(), scores.min()) < 0:
+            continue
+        held = regions.find(np.unique(c.src2_tag[scores]))
+        dealt = len(sums) == len(held) == count and np.array_equal(np.sort(c.src3[held]), np.arange(count))
+        one = all(
+            len(np.unique(values)) == 1 for values in (c.src_tag[held], c.src2_tag[held], c.src_tag[scores])
+        )
+        one &= len(np.unique(c.src2_tag[weights])) == 1
+        if not (dealt and one and _covers(c, made, _peaks(c, made, int(weights[0]), kernel), scores)):
+            bad.append(row)
+    findings.add(7, np.array(bad, np.int64), lambda i: "does not add up every stripe of one KV head once")
+
+
+def _peaks(c: Columns, made: _Made, weights: int, kernel: Kernel) -> np.ndarray:
+    """The rows that made the maxima that an EXP row takes."""
+    return made.find(c.src2_tag[weights] + np.arange(kernel.get("chunks", 1)))
+
+
+def _covers(c: Columns, made: _Made, peaks: np.ndarray, scores: np.ndarray) -> bool:
+    """Whether these rows are the maxima over all these scores."""
+    if (peaks < 0).any() or (c.op[peaks] != Op.SMAX).any() or c.n[peaks].sum() != len(scores):
+        return False
+    over = made.find(c.src_tag[peaks])
+    return bool(np.isin(over, scores).all()) and len(np.unique(over)) == len(over)
+
+
+def _vocabulary(findings: Findings, machine: Machine, groups: list[Group], left: np.ndarray) -> None:
+    """The rows that look for the largest logit look at every line of the vocabulary once, as the logits."""
+    c = findings.columns
+    vocab = [int(g.kernel["vocab"]) for g in groups if g.op is Op.ARGMAX and "vocab" in g.kernel]
+    rows = np.flatnonzero((c.op == Op.ARGMAX) & (c.src_tag >= 0) & (c.dst_tag >= 0))
+    if not vocab or not len(machine.logits):
+        return
+    lines = -(-max(vocab) // F32_LANES)
+    _candidates(findings, rows)
+    value = c.src_tag[rows] - c.src3[rows]  # tag of its line 0
+    order = np.lexsort((c.src3[rows], value))
+    rows, value = rows[order], value[order]
+    again = (value[1:] == value[:-1]) & (c.src3[rows[1:]] == c.src3[rows[:-1]])
+    again &= c.n[rows[1:]] == c.n[rows[:-1]]  # the same lines on another chip
+    rows, value = np.delete(rows, 1 + np.flatnonzero(again)), np.delete(value, 1 + np.flatnonzero(again))
+    begin, end = c.src3[rows], c.src3[rows] + c.n[rows]
+    fresh = np.diff(value, prepend=-2) != 0
+    wanted = np.where(fresh, 0, np.roll(end, 1))
+    gap = np.flatnonzero(begin != wanted)
+    findings.add(7, rows[gap], lambda i: f"begins at line {begin[gap[i]]}, not {wanted[gap[i]]}")
+    short = np.flatnonzero(np.roll(fresh, -1) & (end != lines))
+    findings.add(7, rows[short], lambda i: f"ends at line {end[short[i]]} of a vocabulary of {lines} lines")
+    named = np.sort(machine.logits[:, 2])
+    zero = c.src_tag[rows[:1]] - c.src3[rows[:1]]  # of each line its logits line is this many tags further
+    wrong = np.flatnonzero(np.isin(left[:-1] - machine.logits[:, 2], value, invert=True) & (left[:-1] >= 0))
+    findings.note(
+        7,
+        wrong if len(zero) else wrong[:0],
+        lambda i: (
+            f"manifest: logits line {machine.logits[i, 2]} is where tag {tag(left[i])} is left, "
+            f"not {tag(zero[0] + machine.logits[i, 2])}"
+        ),
+    )
+    tokens = c.dst_tag[(c.op == Op.ARGRED) & (c.dst_tag >= 0)]
+    if left[-1] >= 0 and len(tokens) and left[-1] not in tokens:
+        findings.note(7, np.zeros(1), lambda _: f"manifest: the token is where tag {tag(left[-1])} is left")
+    if not np.array_equal(named, np.arange(lines)):
+        findings.note(7, np.zeros(1), lambda _: f"manifest: logits name {len(named)} lines, not {lines} once")
+
+
+def _candidates(findings: Findings, rows: np.ndarray) -> None:
+    """ARGRED picks among all that the ARGMAX rows of one vocabulary found."""
+    c = findings.columns
+    found, count = np.unique(np.unique(c.dst_tag[rows]) >> TAG_SHIFT, return_counts=True)
+    last = np.flatnonzero((c.op == Op.ARGRED) & np.isin(c.src_tag >> TAG_SHIFT, found))
+    wanted = count[np.searchsorted(found, c.src_tag[last] >> TAG_SHIFT)]
+    bad = np.flatnonzero((c.n[last] != wanted) | (c.src_tag[last] & _LINE != 0))
+    findings.add(7, last[bad], lambda i: f"picks among {c.n[last[bad[i]]]} of {wanted[bad[i]]} candidates")

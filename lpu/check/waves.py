@@ -1,0 +1,268 @@
+"""The rules of waves: what one step must keep so that another may follow it every interval of cycles.
+
+A wave repeats the first one `interval` cycles later, in the next copy of the transients and on the KV of its
+own user. So all that a wave holds must be free modulo the interval, and what it leaves in memory must be done
+with before a later wave comes to the same words. Nothing here knows how the rows were scheduled.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from compiler.program.isa import TAG_SHIFT, TAGS, Columns, Op
+from lpu.check.cycles import Held, cycles
+from lpu.check.findings import Findings, Report
+from lpu.check.machine import Machine, groups, is_transfer, split
+from lpu.check.operands import Accesses, Operands, operands
+
+_RATE = 1024  # ports are counted in 1/1024 words per cycle
+
+
+class _Waves(NamedTuple):
+    """What the manifest says of the waves of one context bucket; the last three by chip."""
+
+    interval: int
+    turn: int
+    users: int
+    tags: int
+    cycles: int
+    arenas: np.ndarray
+    arena_words: np.ndarray
+    user_words: np.ndarray
+
+
+def check_waves(manifest: Mapping[str, Any], columns: Columns, context: int) -> Report:
+    """Check that waves may follow one another; the rows of one wave are taken to be legal by themselves."""
+    findings = Findings(columns)
+    try:
+        machine, waves = Machine.of(manifest), _stated(manifest, context)
+        findings.note(0, np.flatnonzero(_off(waves, machine)), lambda i: f"waves: {_OFF[i]}")
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"waves: {type(error).__name__}: {error}"
+        findings.note(0, np.zeros(1), lambda _: what)
+        return findings.report()
+    if findings.counts[0]:
+        return findings.report()
+    found = groups(columns, machine)
+    held = cycles(findings, machine, found)
+    used = operands(findings, machine, found)
+    _units(findings, machine, held, waves.interval)
+    _ports(findings, machine, held, waves.interval)
+    _accumulators(findings, machine, waves.interval)
+    _lines(findings, machine, used, waves)
+    _copies(findings, machine, used, waves)
+    return findings.report()
+
+
+def _stated(manifest: Mapping[str, Any], context: int) -> _Waves:
+    waves: Mapping[str, Any] = manifest["waves"]
+    entry = waves["contexts"][str(context)]
+    counts = [
+        entry["interval"],
+        entry["turn"],
+        waves["users"],
+        waves["tags"],
+        manifest["cycles"][str(context)],
+    ]
+    if any(not isinstance(count, int) or count < 1 for count in counts):
+        raise ValueError(f"interval, turn, users, tags and cycles are {counts}, must be counts")
+    columns = [np.array(waves[name], np.int64) for name in ("arenas", "arena_words", "user_words")]
+    chips = len(manifest["regions"])
+    if any(column.shape != (chips,) for column in columns):
+        raise ValueError(f"arenas, arena_words and user_words must be of {chips} chips")
+    return _Waves(*counts, *columns)
+
+
+_OFF = (
+    "a user steps again before its last step has ended: turn x interval is less than cycles",
+    "there are more users than waves in a turn",
+    "the copies of the transients take more words than a chip's transient region, or lines are cut",
+    "the KV of all users takes more words than a chip's KV region",
+)
+
+
+def _off(waves: _Waves, machine: Machine) -> list[bool]:
+    """Which of `_OFF` is the case."""
+    room = machine.regions[..., 1]
+    short = (waves.arenas < 1) | (waves.arenas * waves.arena_words > room[:, 0])
+    skew = waves.arena_words % machine.rows != 0
+    return [
+        waves.turn * waves.interval < waves.cycles,
+        waves.users > waves.turn,
+        bool((short | skew).any()),
+        bool((waves.users * waves.user_words > room[:, 1]).any()),
+    ]
+
+
+def _units(findings: Findings, machine: Machine, held: Held, interval: int) -> None:
+    """Rule 1: no unit and no lane is held twice at cycles that are equal modulo the interval."""
+    c = findings.columns
+    last = 2 * machine.planes + machine.chains
+    compute = np.flatnonzero((c.unit >= 0) & (held.hold > 0))
+    moves = np.flatnonzero((held.link >= 0) & (held.hold > 0))
+    begins = np.cumsum(machine.lanes) - machine.lanes
+    first = begins[held.link[moves]] + c.lane[moves]
+    rows = np.concatenate([compute, np.repeat(moves, c.aux[moves])])
+    step = np.arange(len(rows) - len(compute)) - np.repeat(
+        np.cumsum(c.aux[moves]) - c.aux[moves], c.aux[moves]
+    )
+    lane = np.repeat(first, c.aux[moves]) + step
+    place = np.concatenate([c.chip[compute] * last + c.unit[compute], machine.chips * last + lane])
+    clash, before = _overlaps(place, c.t0[rows], held.hold[rows], interval)
+
+    def text(i: int) -> str:
+        return (
+            f"holds its unit or lane for {held.hold[rows[clash[i]]]} cycles, "
+            f"{c.t0[rows[clash[i]]] % interval} modulo the interval of {interval}, so "
+            f"does {findings.place(rows[before[i]])} in another wave"
+        )
+
+    findings.add(1, rows[clash], text)
+
+
+def _overlaps(
+    place: np.ndarray, start: np.ndarray, length: np.ndarray, interval: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(entry, entry it meets) where spans of one place meet modulo the interval."""
+    if not len(place):
+        return place, place
+    phase = start % interval
+    order = np.lexsort((phase, place))
+    place, phase, length = place[order], phase[order], length[order]
+    ends = np.append(np.flatnonzero(place[1:] != place[:-1]), len(place) - 1)
+    begins = np.append(0, ends[:-1] + 1)
+    follower = np.arange(1, len(place) + 1)
+    follower[ends] = begins
+    until = phase[np.minimum(follower, len(place) - 1)]
+    until[ends] += interval  # the first of the next round follows the last
+    bad = np.flatnonzero(phase + length > until)
+    return order[follower[bad]], order[bad]
+
+
+def _ports(findings: Findings, machine: Machine, held: Held, interval: int) -> None:
+    """Rule 3: the words that all waves together move through the ports of a chip in a cycle."""
+    c = findings.columns
+    rows = np.flatnonzero(held.hold > 0)
+    rate = -(-_RATE * held.words[rows] // held.hold[rows])
+    sends = np.flatnonzero(is_transfer(c.op[rows]))
+    row = np.concatenate([rows, rows[sends]])
+    rate = np.concatenate([rate, rate[sends]])
+    chip = np.concatenate([c.chip[rows], c.peer[rows[sends]]])
+    begin = np.concatenate([c.t0[rows], c.t1[rows[sends]] - held.hold[rows[sends]]]) % interval
+    end = begin + held.hold[row]
+    wraps = end > interval  # a hold is no longer than the interval, or its unit is held twice
+    none = np.zeros(int(wraps.sum()), np.int64)
+    who = np.concatenate([row, row[wraps]])
+    rate = np.concatenate([rate, rate[wraps]])
+    chip = np.concatenate([chip, chip[wraps]])
+    begin = np.concatenate([begin, none])
+    end = np.concatenate([np.minimum(end, interval), end[wraps] - interval])
+    key = np.concatenate([(chip * (interval + 1) + begin) << 1 | 1, chip * (interval + 1) + end << 1])
+    order = np.argsort(key, kind="stable")
+    key, load = key[order], np.cumsum(np.concatenate([rate, -rate])[order])
+    last = np.append(key[1:] >> 1 != key[:-1] >> 1, True)
+    over = np.flatnonzero(last & (load > _RATE * machine.ports) & (key & 1).astype(bool))
+    findings.add(
+        3,
+        who[order[over] % len(who)],
+        lambda i: (
+            f"{(key[over[i]] >> 1) % (interval + 1)} cycles into the interval chip "
+            f"{(key[over[i]] >> 1) // (interval + 1)} moves {load[over[i]] / _RATE:.1f} words for all waves, "
+            f"it has {machine.ports} ports"
+        ),
+    )
+
+
+def _accumulators(findings: Findings, machine: Machine, interval: int) -> None:
+    """Rule 2: an accumulator has one tile's sums from its first product to its write-back, in all waves."""
+    c, planes = findings.columns, machine.planes
+    mm, wb = np.flatnonzero(c.op == Op.MM), np.flatnonzero(c.op == Op.WB)
+    if not len(wb):
+        return
+    spot = np.concatenate([c.unit[mm], c.unit[wb] - planes]) + planes * c.chip[np.concatenate([mm, wb])]
+    spot = spot * machine.accumulators + np.concatenate([c.dst[mm], c.src[wb]])
+    closes = np.concatenate([np.zeros(len(mm), bool), np.ones(len(wb), bool)])
+    when = np.concatenate([c.t1[mm], c.t0[wb]])
+    order = np.lexsort((closes, when, spot))
+    tile = np.cumsum(closes[order]) - closes[order]  # of every event, the write-back that comes next
+    first = np.full(len(wb), 1 << 62)
+    inside = tile < len(wb)
+    np.minimum.at(first, tile[inside], when[order][inside])
+    ends = order[closes[order]]
+    clash, before = _overlaps(spot[ends], first, when[ends] - first + 1, interval)
+    rows = np.concatenate([mm, wb])[ends]
+    findings.add(
+        2,
+        rows[clash],
+        lambda i: (
+            f"its accumulator has products from cycle {first[clash[i]]} to {c.t0[rows[clash[i]]]}, and, "
+            f"modulo the interval of {interval}, those of {findings.place(rows[before[i]])} in another wave"
+        ),
+    )
+
+
+def _lines(findings: Findings, machine: Machine, used: Operands, waves: _Waves) -> None:
+    """Rule 2: a wave is done with a line before the wave with the same copy of it comes."""
+    parts = [used.writes, used.reads]
+    reach = np.zeros(machine.chips, np.int64)
+    np.maximum.at(reach, machine.logits[:, 0], machine.logits[:, 1] + machine.rows)
+    for a in parts:
+        np.maximum.at(reach, a.chip, a.stop)
+    offset = np.cumsum(reach) - reach
+    size = int(reach.sum())
+    a = Accesses(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    kept = machine.logits[:, :2] if len(machine.logits) else np.zeros((0, 2), np.int64)
+    start = np.concatenate([a.start + offset[a.chip], kept[:, 1] + offset[kept[:, 0]]])
+    stop = np.concatenate([a.stop + offset[a.chip], kept[:, 1] + offset[kept[:, 0]] + machine.rows])
+    time = np.concatenate([a.time, np.full(len(kept), waves.cycles)])  # the host reads logits at the end
+    row = np.concatenate([a.row, np.full(len(kept), -1)])
+    chip = np.concatenate([a.chip, kept[:, 0]])
+    pieces = split(start, stop, size)
+    segments = int(pieces.segment.max(initial=-1)) + 1
+    first, last = np.full(segments, 1 << 62), np.full(segments, -1)
+    np.minimum.at(first, pieces.segment, time[pieces.interval])
+    np.maximum.at(last, pieces.segment, time[pieces.interval])
+    room = (waves.arenas * waves.interval)[chip[pieces.interval]]
+    span = (last - first + 1)[pieces.segment]
+    late = np.flatnonzero((span > room) & (time[pieces.interval] == last[pieces.segment]))
+    who = pieces.interval[late]
+    by_row = row[who] >= 0
+
+    which = np.flatnonzero(by_row)
+
+    def text(i: int) -> str:
+        at = which[i]
+        return (
+            f"a wave needs a line at word {a.start[who[at]]} or after it for {span[late[at]]} cycles; "
+            f"the wave with the same copy comes after {room[late[at]]}"
+        )
+
+    findings.add(2, row[who[by_row]], text)
+    outputs = np.unique(chip[who[~by_row]])
+    findings.note(2, outputs, lambda at: f"logits on chip {at} are overwritten before their wave ends")
+
+
+def _copies(findings: Findings, machine: Machine, used: Operands, waves: _Waves) -> None:
+    """Rule 5 and 7: the first wave stays in its copy of the transients, its user's KV, and its own tags."""
+    for space, words, parts in (
+        (0, waves.arena_words, (used.reads, used.writes)),
+        (1, waves.user_words, (used.kv_reads, used.kv_writes)),
+    ):
+        end = machine.regions[:, space, 0] + words
+        for a in parts:
+            out = np.flatnonzero(a.stop > end[a.chip])
+            findings.add(
+                5,
+                a.row[out],
+                lambda i, a=a, o=out, e=end: (
+                    f"operand words {a.start[o[i]]} .. {a.stop[o[i]] - 1} of chip {a.chip[o[i]]}: what the "
+                    f"wave or its user has there ends at word {e[a.chip[o[i]]] - 1}"
+                ),
+            )
+    c = findings.columns
+    highest = np.max([getattr(c, name) for name in TAGS], axis=0) >> TAG_SHIFT
+    foreign = np.flatnonzero(highest >= waves.tags)
+    findings.add(
+        7, foreign, lambda i: f"names value {highest[foreign[i]]}, a wave has values 0 .. {waves.tags - 1}"
+    )

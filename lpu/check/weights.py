@@ -1,0 +1,227 @@
+"""Rules 2 and 7 on what outlives a step: preloaded values and the KV cache."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from compiler.program.isa import F16_LANES, F32_LANES, TAG_SHIFT, Op
+from compiler.program.program import GAIN, LOADS, TABLE, TILE, Loads
+from lpu.check.findings import Findings, tag
+from lpu.check.loads import Preloads
+from lpu.check.machine import CYCLE, TIME_BITS, Machine, by_small
+from lpu.check.operands import Accesses
+
+KIND_NAMES = ("TILE", "SCALE", "GAIN", "TABLE", "ANGLES")
+KIND_WORDS = np.array([80, 1, 1, 0, 0])  # words per preloaded value; tables have any number
+
+
+class Image(NamedTuple):
+    """The preloaded values in order of chip and address; where each begins and ends in the rack's words."""
+
+    number: np.ndarray
+    loads: Loads
+    begin: np.ndarray
+    end: np.ndarray
+
+
+def image(findings: Findings, machine: Machine, preloads: Preloads) -> Image:
+    """The well formed loads, all of them disjoint and inside the weight regions unless a finding says so."""
+    number, loads = preloads
+    known = (loads.chip >= 0) & (loads.chip < machine.chips)
+    known &= (
+        (loads.kind >= 0)
+        & (loads.kind < len(KIND_NAMES))
+        & (loads.words > 0)
+        & (loads.words <= machine.words)
+    )
+    chip, kind = (loads.chip, loads.kind) if known.all() else (loads.chip * known, loads.kind * known)
+    fixed = KIND_WORDS[kind]
+    known &= (loads.words == fixed) | (fixed == 0)
+    base, words = machine.regions[:, 2].T
+    low, high = np.maximum(base, 0), np.minimum(base + words, machine.words)
+    within = (loads.addr >= low[chip]) & (loads.addr <= high[chip] - loads.words)
+    findings.note(
+        0,
+        np.flatnonzero(~known),
+        lambda i: f"load {number[i]}: chip {loads.chip[i]}, kind {loads.kind[i]}, {loads.words[i]} words",
+    )
+    findings.note(
+        5,
+        np.flatnonzero(known & ~within),
+        lambda i: (
+            f"load {number[i]}: words {loads.addr[i]} .. {loads.addr[i] + loads.words[i] - 1} "
+            f"of chip {chip[i]}, its weights region is words {low[chip[i]]} .. {high[chip[i]] - 1}"
+        ),
+    )
+    begin = loads.chip * machine.words + loads.addr
+    fine = known & within
+    if not fine.all() or (begin[1:] < begin[:-1]).any():
+        order = np.flatnonzero(fine)
+        order = order[np.argsort(begin[order], kind="stable")]
+        number, begin = number[order], begin[order]
+        loads = Loads(**{name: getattr(loads, name)[order] for name in LOADS})
+    end = begin + loads.words
+    findings.note(
+        5,
+        np.flatnonzero(end[:-1] > begin[1:]),
+        lambda i: (
+            f"loads {number[i]} and {number[i + 1]} share word {loads.addr[i + 1]} of chip "
+            f"{loads.chip[i]}: the first ends at {end[i] - 1 - loads.chip[i] * machine.words}"
+        ),
+    )
+    return Image(number, loads, begin, end)
+
+
+def weights(findings: Findings, machine: Machine, reads: Accesses, pieces: Iterable[Preloads]) -> None:
+    """Every weight read covers whole preloaded values of its kind, consecutive in place and in tag.
+
+    pieces: the preloaded values; no chip has some in one piece and some in another.
+    """
+    by_chip = by_small(reads.chip, machine.chips)
+    begins = np.searchsorted(reads.chip[by_chip], np.arange(machine.chips + 1))
+    left = np.ones(machine.chips, bool)  # chips whose values no piece has brought
+    for preloads in pieces:
+        chip = preloads.loads.chip
+        here = np.zeros(machine.chips, bool)
+        here[chip[(chip >= 0) & (chip < machine.chips)]] = True
+        left &= ~here
+        chips = np.flatnonzero(here)
+        some = [by_chip[begins[chip] : begins[chip + 1]] for chip in chips.tolist()]
+        if some:
+            _preloaded(findings, machine, reads.take(np.concatenate(some)), preloads)
+        else:
+            image(findings, machine, preloads)
+    bare = np.flatnonzero(left[reads.chip])
+    findings.add(2, reads.row[bare], lambda i: f"reads word {reads.start[bare[i]]}: nothing is preloaded")
+
+
+def _preloaded(findings: Findings, machine: Machine, reads: Accesses, preloads: Preloads) -> None:
+    number, loads, begin, end = image(findings, machine, preloads)
+    kind, name = loads.kind, loads.tag
+    if not len(number):
+        findings.add(2, reads.row, lambda i: f"reads word {reads.start[i]}: nothing is preloaded")
+        return
+    along = np.argsort(reads.chip * machine.words + reads.start)
+    a = reads.take(along)
+    want = a.chip * machine.words + a.start
+    size = a.stop - a.start
+    first = np.maximum(np.searchsorted(begin, want, "right") - 1, 0)
+    each = KIND_WORDS[a.kind]
+    count = np.where(each > 0, size // np.maximum(each, 1), 1)
+    last = np.minimum(first + count - 1, len(number) - 1)
+    breaks = _changes((begin[1:] != end[:-1]) | (kind[1:] != kind[:-1]))
+    covered = (begin[first] == want) & (end[last] == want + size) & (breaks[first] == breaks[last])
+    bad = np.flatnonzero(~covered | (kind[first] != a.kind))
+
+    def text(i: int) -> str:
+        b, load = bad[i], first[bad[i]]
+        needs = f"{count[b]} {KIND_NAMES[a.kind[b]]} value(s) in words {a.start[b]} .. {a.stop[b] - 1}"
+        has = (
+            f"chip {loads.chip[load]} words {loads.addr[load]} .. {loads.addr[load] + loads.words[load] - 1}"
+        )
+        return f"needs {needs} of chip {a.chip[b]}; the preloaded {KIND_NAMES[loads.kind[load]]} is in {has}"
+
+    findings.add(2, a.row[bad], text)
+    lines, n = loads.lines[first], findings.columns.n[a.row]
+    cut = np.flatnonzero((a.kind == TABLE) & covered & (lines != n))
+    findings.add(2, a.row[cut], lambda i: f"reads {n[cut[i]]} lines of a table of {lines[cut[i]]}")
+    jumps = _changes(name[1:] != name[:-1] + 1)
+    good = covered & (kind[first] == a.kind) & (a.tag >= 0) & (name[first] >= 0)
+    wrong = np.flatnonzero(good & ((name[first] != a.tag) | (jumps[first] != jumps[last])))
+    findings.add(
+        7,
+        a.row[wrong],
+        lambda i: (
+            f"word {a.start[wrong[i]]} holds tags {tag(name[first[wrong[i]]])} .. {tag(name[last[wrong[i]]])}"
+            f", wants {tag(a.tag[wrong[i]])} .. {tag(a.tag[wrong[i]] + count[wrong[i]] - 1)}"
+        ),
+    )
+
+    if good.all():
+        _placed(findings, a, loads, first, last)
+    else:
+        _placed(findings, a.take(good), loads, first[good], last[good])
+
+
+def _placed(findings: Findings, a: Accesses, loads: Loads, first: np.ndarray, last: np.ndarray) -> None:
+    """What a row reads is for the rows and columns that its tags name: k0 and n0 of the preloaded values."""
+    c, line = findings.columns, (1 << TAG_SHIFT) - 1
+    k0, n0 = loads.k0, loads.n0
+    jumps = _changes((n0[1:] != n0[:-1] + F32_LANES) | (k0[1:] != k0[:-1]))
+    source, target = c.src_tag[a.row], c.dst_tag[a.row]
+    column = np.where(a.kind == GAIN, source & line, target & line) * F32_LANES
+    column = np.where(c.op[a.row] == Op.HNORM, 0, column)
+    depth = np.where(a.kind == TILE, (source & line) * F16_LANES, 0)
+    tagged = (source >= 0) & (target >= 0)
+    wrong = np.flatnonzero(
+        tagged & ((n0[first] != column) | (k0[first] != depth) | (jumps[first] != jumps[last]))
+    )
+    findings.add(
+        7,
+        a.row[wrong],
+        lambda i: (
+            f"needs {KIND_NAMES[a.kind[wrong[i]]]} values of row {depth[wrong[i]]} and column "
+            f"{column[wrong[i]]} onwards, finds row {k0[first[wrong[i]]]}, column {n0[first[wrong[i]]]}"
+        ),
+    )
+
+
+def _changes(differs: np.ndarray) -> np.ndarray:
+    """How often neighbours differed up to each entry."""
+    return np.concatenate([np.zeros(1, np.int32), np.cumsum(differs, dtype=np.int32)])
+
+
+def cache(findings: Findings, machine: Machine, reads: Accesses, writes: Accesses) -> None:
+    """K and V are read after the step's own are appended; regions of two heads do not overlap."""
+    a = Accesses(*(np.concatenate(columns) for columns in zip(writes, reads, strict=True)))
+    if not len(a.row):
+        return
+    start = a.chip * machine.words + a.start
+    places, which = np.unique(start, return_inverse=True)
+    stop = np.zeros(len(places), np.int64)
+    np.maximum.at(stop, which, start + a.stop - a.start)
+    clash = np.flatnonzero(stop[:-1] > places[1:])
+    overlap = np.flatnonzero(np.isin(which, clash + 1) | (start + a.stop - a.start != stop[which]))
+    findings.add(
+        5,
+        a.row[overlap],
+        lambda i: (
+            f"KV region of words {a.start[overlap[i]]} .. {a.stop[overlap[i]] - 1} overlaps another one"
+        ),
+    )
+    made, name = np.full(len(places), -1), np.full(len(places), -1)
+    appended, asked = which[: len(writes.row)], which[len(writes.row) :]
+    np.maximum.at(made, appended, writes.time)
+    in_time = np.argsort(writes.time, kind="stable")
+    name[appended[in_time]] = writes.tag[in_time]
+    inside = findings.columns.op[reads.row] != Op.KVOUT  # what an egress reads, other steps have left
+    early = np.flatnonzero(inside & ((made[asked] < 0) | (reads.time < made[asked])))
+    findings.add(
+        2,
+        reads.row[early],
+        lambda i: (
+            f"reads the KV region at word {reads.start[early[i]]} at cycle {reads.time[early[i]]}: "
+            + (
+                f"KVW commits at cycle {made[asked[early[i]]]}"
+                if made[asked[early[i]]] >= 0
+                else "no KVW writes it"
+            )
+        ),
+    )
+    order = np.argsort(appended << TIME_BITS | writes.time)
+    key = (appended << TIME_BITS | writes.time)[order]
+    twice = np.flatnonzero(key[1:] == key[:-1])
+    findings.add(
+        3,
+        writes.row[order[twice + 1]],
+        lambda i: (
+            f"appends at cycle {key[twice[i]] & CYCLE}, so does {findings.place(writes.row[order[twice[i]]])}"
+        ),
+    )
+    wrong = np.flatnonzero((reads.tag >= 0) & (name[asked] >= 0) & (reads.tag != name[asked]))
+    findings.add(
+        7,
+        reads.row[wrong],
+        lambda i: f"KV region holds tag {tag(name[asked[wrong[i]]])}, wants tag {tag(reads.tag[wrong[i]])}",
+    )

@@ -1,0 +1,43 @@
+"""The verb that keeps converted weights: convert."""
+
+from typing import Annotated
+
+import typer
+
+from lpu.cli.options import Debug, Json, Model, Weights
+from lpu.cli.terminal import TERMINAL
+
+
+def convert(
+    model: Model,
+    output: Annotated[str, typer.Option("-o", "--output", help="Orbax folder to write; must not exist.")],
+    weights: Weights = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Save a model's weights as the rack holds them (e4m3), with Orbax: open them again with orbax:DIR."""
+    from lpu import api
+
+    terminal = TERMINAL.get()
+    opened = api.open_model(model, weights=weights)
+    saved = api.save_weights(opened, output)
+    errors = opened.weights.relative_errors
+    body = {
+        "schema": "lpu-convert/1",
+        "model": opened.name,
+        "folder": output,
+        "tensors": len(saved.shapes),
+        "weights_sha256": saved.digest(),
+        "largest_relative_error": max(errors.values(), default=None),
+    }
+    terminal.say(f"model       {opened.name}, weights {opened.weights.identity}")
+    terminal.say(f"saved       {output}: {len(saved.shapes)} tensors, sha256 {saved.digest()}")
+    if errors:
+        terminal.say(
+            f"quantised   {len(errors)} matrices, largest relative error {max(errors.values()):.2e} (rms)"
+        )
+    terminal.say(f"open with   --weights orbax:{output}")
+    terminal.result(body)
+
+
+VERBS = (convert,)

@@ -1,0 +1,166 @@
+"""A program and its check as lines for a person and as JSON values."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from compiler.program.isa import WORD_BYTES
+from compiler.program.program import HOPS, Program
+from lpu.check.check import Report
+from lpu.cli.terminal import Terminal
+from lpu.report.confidence import by_confidence, confidence_line
+from lpu.report.figures import size
+
+
+def show_program(terminal: Terminal, program: Program) -> None:
+    """What a program is, in a few lines."""
+    body, manifest = program_body(program), program.manifest
+    about, options = manifest["model"], manifest["options"]
+    tokens = "per token" if manifest["chunk"] == 1 else f"for {manifest['chunk']} tokens of a prompt"
+    terminal.facts(
+        [
+            (
+                "model",
+                f"{about['name']}, weights {about['weights']}, kv {about['kv']}, batch {body['batch']}",
+            ),
+            ("rack", f"{body['rack']}: {manifest['chips']} chips {manifest['chip_name']}"),
+            (
+                "layout",
+                f"tp {options['tp']}{_dealt(options)} by {options['layout']}, {body['groups_used']} of "
+                f"{manifest['chips'] // options['tp']} groups in the pipeline, {options['placement']}",
+            ),
+            *((("search", search_line(manifest["search"], options["tp"])),) if manifest["search"] else ()),
+            *(_hop_lines(body) if body["hops"] else _latency_lines(body, tokens)),
+            (
+                "sram",
+                f"{size(body['sram_bytes_max'])} on the fullest chip, of {size(body['sram_bytes_chip'])}",
+            ),
+            ("numbers", confidence_line(manifest["sources"])),
+            ("digest", body["program_sha256"]),
+        ]
+    )
+
+
+def _latency_lines(body: Mapping[str, Any], tokens: str) -> list[tuple[str, str]]:
+    return [
+        (
+            "latency",
+            f"{one['latency_cycles']:,} cycles = {one['latency_microseconds']:.2f} us {tokens} at "
+            f"context {one['context']} ({one['rows']:,} rows)",
+        )
+        for one in body["contexts"]
+    ]
+
+
+def _hop_lines(body: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Hops by their cycles, and their sum, which is no latency of a token."""
+    counts = Counter(hop["cycles"] for hop in body["hops"])
+    (whole,) = body["contexts"]
+    each = [
+        ("hops", f"{count} of {cycles:,} cycles = {cycles * 1e6 / body['clock_hz']:.2f} us, each by itself")
+        for cycles, count in sorted(counts.items())
+    ]
+    return [
+        *each,
+        (
+            "sum",
+            f"{whole['latency_cycles']:,} cycles = {whole['latency_microseconds']:.2f} us of all hops "
+            f"({whole['rows']:,} rows); between them are GPUs and links, see lpu afd",
+        ),
+    ]
+
+
+def search_line(tried: Sequence[Mapping[str, Any]], chosen: int) -> str:
+    """Every tp that was scheduled with its cycles, and those that do not fit."""
+    fit = [f"tp {one['tp']} {one['cycles']:,} cycles" for one in tried if one["cycles"] is not None]
+    unfit = [f"tp {one['tp']}: {one['reason']}" for one in tried if one["cycles"] is None]
+    return f"tp {chosen} is the shortest step of {', '.join(fit)}" + "".join(f"; {one}" for one in unfit)
+
+
+def program_body(program: Program) -> dict[str, Any]:
+    """The same as JSON values."""
+    manifest = program.manifest
+    words = max(sum(region[1] for region in chip) for chip in manifest["regions"])
+    return {
+        "model": manifest["model"],
+        "rack": manifest["rack"],
+        "options": manifest["options"],
+        "search": manifest["search"],
+        "groups_used": len(manifest["groups"]),
+        "batch": manifest["sequences"],
+        "contexts": [
+            {
+                "context": context,
+                "rows": len(program.expand(context)),
+                "latency_cycles": manifest["cycles"][str(context)],
+                "latency_microseconds": manifest["cycles"][str(context)] * 1e6 / manifest["clock_hz"],
+            }
+            for context in manifest["contexts"]
+        ],
+        "hops": [
+            {"name": hop["name"], "cycles": int(hop["cycles"][str(HOPS)])} for hop in manifest.get("hops", ())
+        ],
+        "clock_hz": manifest["clock_hz"],
+        "numbers": by_confidence(manifest["sources"]),
+        "sram_bytes_max": words * WORD_BYTES,
+        "sram_bytes_chip": manifest["chip"]["sram_bytes"],
+        "inputs_sha256": manifest["inputs"],
+        "program_sha256": manifest["digest"],
+    }
+
+
+def show_prefill(terminal: Terminal, program: Program) -> None:
+    """What a prefill program takes, per context bucket."""
+    body = prefill_body(program)
+    terminal.facts(
+        [
+            *(
+                (
+                    "prefill",
+                    f"{one['latency_cycles']:,} cycles = {one['latency_microseconds']:.2f} us for "
+                    f"{body['tokens']} tokens of a prompt at context {one['context']} "
+                    f"({one['rows']:,} rows), {one['tokens_per_second']:,.0f} tokens/s (modelled)",
+                )
+                for one in body["contexts"]
+            ),
+            ("digest", body["program_sha256"]),
+        ]
+    )
+
+
+def prefill_body(program: Program) -> dict[str, Any]:
+    """The same as JSON values."""
+    manifest = program.manifest
+    tokens, clock = manifest["chunk"], manifest["clock_hz"]
+    return {
+        "tokens": tokens,
+        "contexts": [
+            {
+                "context": context,
+                "rows": len(program.expand(context)),
+                "latency_cycles": (cycles := manifest["cycles"][str(context)]),
+                "latency_microseconds": cycles * 1e6 / clock,
+                "tokens_per_second": tokens * clock / cycles,
+            }
+            for context in manifest["contexts"]
+        ],
+        "program_sha256": manifest["digest"],
+    }
+
+
+def check_body(context: int, found: Report) -> dict[str, Any]:
+    """One report as JSON values."""
+    return {
+        "context": context,
+        "rows": found.rows,
+        "ok": found.ok,
+        "violations": found.total,
+        "violations_per_rule": list(found.counts),
+        "first": [asdict(one) for one in found.violations],
+    }
+
+
+def _dealt(options: Mapping[str, Any]) -> str:
+    """Over how many chips a head's context is dealt, where it is."""
+    return f", cp {options['cp']}" if (options.get("cp") or 1) > 1 else ""

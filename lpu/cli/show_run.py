@@ -1,0 +1,118 @@
+"""A run and a certificate as lines for a person and as JSON values."""
+
+from typing import Any
+
+from lpu.api import Run
+from lpu.certify.certify import Certificate
+from lpu.cli.terminal import Terminal
+
+WORDS = {True: "equal", False: "DIFFERENT", None: "not compared"}
+
+
+def show_run(terminal: Terminal, done: Run) -> None:
+    """The text and ids of each sequence, then what it took."""
+    body, clock = run_body(done), done.program.manifest["clock_hz"]
+    for i, one in enumerate(body["sequences"]):
+        if one["text"] is not None:
+            terminal.say(f"text {i}      {one['text']!r}")
+        terminal.say(
+            f"ids {i}       {','.join(map(str, one['prompt_ids']))} -> {','.join(map(str, one['token_ids']))}"
+        )
+    buckets = ", ".join(f"{done.buckets.count(b)} in context {b}" for b in sorted(set(done.buckets)))
+    terminal.facts(
+        [
+            *((("prefill", _prefill_line(body["prefill"])),) if body["prefill"] else ()),
+            ("steps", f"{done.generation.steps} ({buckets})"),
+            (
+                "latency",
+                f"{body['mean_latency_cycles']:,.0f} cycles = {body['mean_latency_microseconds']:.2f} us "
+                f"per token (modelled, at an assumed clock of {clock / 1e9:.4f} GHz)",
+            ),
+            ("emulated", f"{body['emulated_seconds_per_step']:.4f} s per step here (measured, median)"),
+            ("program", body["program_sha256"]),
+            ("logits", body["logits_sha256"]),
+        ]
+    )
+
+
+def _prefill_line(prefill: dict[str, Any]) -> str:
+    return (
+        f"{prefill['chunks']} chunks of {prefill['tokens']} tokens: {prefill['total_cycles']:,} cycles = "
+        f"{prefill['microseconds']:.2f} us (modelled); {prefill['emulated_seconds']:.2f} s here (measured)"
+    )
+
+
+def run_body(done: Run) -> dict[str, Any]:
+    """A run as JSON values."""
+    manifest, generation = done.program.manifest, done.generation
+    texts = done.texts or [None] * len(generation.prompts)
+    cycles = sum(done.cycles) / max(len(done.cycles), 1)
+    seconds = sorted(generation.seconds) or [0.0]
+    return {
+        "schema": "lpu-run/1",
+        "model": manifest["model"],
+        "rack": manifest["rack"],
+        "options": manifest["options"],
+        "sequences": [
+            {"prompt_ids": list(prompt), "token_ids": list(tokens), "text": text}
+            for prompt, tokens, text in zip(generation.prompts, generation.tokens, texts, strict=True)
+        ],
+        "steps": generation.steps,
+        "steps_per_context": {str(b): done.buckets.count(b) for b in sorted(set(done.buckets))},
+        "total_cycles": sum(done.cycles),
+        "mean_latency_cycles": cycles,
+        "mean_latency_microseconds": done.microseconds_per_token,
+        "prefill": {
+            "chunks": len(generation.chunks),
+            "tokens": done.prefill.manifest["chunk"],
+            "total_cycles": sum(done.prefill_cycles),
+            "microseconds": sum(done.prefill_cycles) * 1e6 / manifest["clock_hz"],
+            "emulated_seconds": sum(generation.chunk_seconds),
+            "program_sha256": done.prefill.manifest["digest"],
+        }
+        if done.prefill and generation.chunks
+        else None,
+        "clock_hz": manifest["clock_hz"],
+        "emulated_seconds_per_step": seconds[len(seconds) // 2],
+        "inputs_sha256": manifest["inputs"],
+        "program_sha256": manifest["digest"],
+        "logits_sha256": generation.digest,
+    }
+
+
+def show_certificate(terminal: Terminal, found: Certificate, output: str | None) -> None:
+    """The table of comparisons, then what was certified, then the f32 reports, apart."""
+    terminal.table(
+        ("compared with", "bits", "logits", "program", "remark"),
+        [
+            [one.name, WORDS[one.equal], one.logits_sha256[:16], one.program_sha256[:16], one.detail]
+            for one in found.comparisons
+        ],
+    )
+    cycles = ", ".join(
+        f"{count:,} cycles = {count * 1e6 / found.clock_hz:.2f} us per token at context {context}"
+        for context, count in found.cycles_per_token.items()
+    )
+    facts = [
+        ("model", f"{found.model['name']}, weights {found.model['weights']}"),
+        ("rack", found.rack),
+        ("checked", f"{found.rows_checked:,} rows, all rules hold"),
+        ("latency", f"{cycles} (modelled)"),
+        ("inputs", found.inputs_sha256),
+        ("program", found.program_sha256),
+        ("logits", found.logits_sha256),
+        ("verdict", "bits equal" if found.ok else "NOT certified: " + failures(found)),
+    ]
+    if found.numerical_equivalence:
+        facts.append(("f32", str(found.numerical_equivalence)))
+    if found.quantisation:
+        facts.append(("quantised", str(found.quantisation)))
+    if output:
+        facts.append(("saved", output))
+    terminal.facts(facts)
+
+
+def failures(found: Certificate) -> str:
+    """Which comparisons differ."""
+    names = [one.name for one in found.comparisons if one.equal is False]
+    return f"{len(names)} of {len(found.comparisons)} comparisons differ: {', '.join(names)}."

@@ -1,0 +1,81 @@
+"""The verb that holds the models against published figures: validate."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lpu.cli.options import Debug, Json
+from lpu.cli.terminal import TERMINAL
+
+if TYPE_CHECKING:
+    from lpu.validate.cases.point import Point
+
+VERDICTS = {True: "pass", False: "FAIL", None: "-"}
+CaseNumber = Annotated[
+    int | None,
+    typer.Option("--case", metavar="N", help="This case only, by its number."),
+]
+
+
+Gpu = Annotated[bool, typer.Option("--gpu", help="The GPU model against measured operators; docs/gpu.md.")]
+
+
+Afd = Annotated[
+    bool,
+    typer.Option("--afd", help="The schedule of divided models against published ones; docs/afd-timing.md."),
+]
+
+
+def validate(
+    case: CaseNumber = None, gpu: Gpu = False, afd: Afd = False, json: Json = False, debug: Debug = False
+) -> None:
+    """Hold the models against published figures, of GroqChip1 by default (exit 1 beyond a tolerance)."""
+    from lpu import api
+
+    terminal = TERMINAL.get()
+    if gpu and afd:
+        raise typer.BadParameter("one suite at a time", param_hint="'--gpu' / '--afd'")
+    found = api.validate(case, suite="gpu" if gpu else "afd" if afd else "lpu")
+    headers = ("case", "point", "kind", found.figure, "modelled", "unit", "error", "tolerance", "verdict")
+    terminal.table(headers, [_line(point) for point in found.points])
+    terminal.say("")
+    facts = [(f"case {one.number}", f"{one.title}: {one.remark}") for one in found.cases]
+    facts += [("fitted", str(one)) for one in found.fitted]
+    facts += [(name, ", ".join(names)) for name, names in found.inputs.items() if names]
+    terminal.facts([*facts, ("verdict", found.verdict)])
+    terminal.result({"schema": "lpu-validate/1"} | found.to_json())
+    if not found.passed:
+        raise typer.Exit(1)
+
+
+def _line(point: "Point") -> list[str]:
+    return [
+        str(point.case),
+        point.name,
+        point.kind,
+        _limit(point) + _number(point.published),
+        _number(point.modelled),
+        point.unit,
+        "-" if point.kind == "gate" else f"{point.error_percent + 0.0:+.2f} %",
+        _tolerance(point),
+        VERDICTS[point.passed],
+    ]
+
+
+def _limit(point: "Point") -> str:
+    return ">= " if point.at_least else "<= " if point.kind == "gate" else ""
+
+
+def _tolerance(point: "Point") -> str:
+    if point.tolerance_percent is None or _limit(point):
+        return "-"
+    return "exact" if point.tolerance_percent < 1e-6 else f"{point.tolerance_percent:g} %"
+
+
+def _number(value: int | float) -> str:
+    """Up to three decimals."""
+    text = f"{value:,.3f}"
+    return text.rstrip("0").rstrip(".")
+
+
+VERBS = (validate,)

@@ -1,0 +1,1 @@
+"""Placement strategies side by side."""

@@ -1,0 +1,48 @@
+"""What a program asks of every chip and link for one token, and the stage that each chip is in."""
+
+import numpy as np
+
+from compiler.analyse.holds import holds, link_rows
+from compiler.program.program import Program
+
+
+def loads(program: Program, context: int) -> tuple[np.ndarray, int, int]:
+    """Cycles of the busiest unit class of every chip, of the most loaded link; words times links crossed."""
+    manifest = program.manifest
+    planes, chains, chips = manifest["chip"]["planes"], manifest["chip"]["vxm_chains"], manifest["chips"]
+    busy = np.zeros((3, chips), np.int64)
+    lanes = np.array(manifest["links"], np.int64).reshape(-1, 5)[:, 2]
+    links = np.zeros(len(lanes), np.int64)
+    hop_words = 0
+    for call in program.calls:
+        columns = program.expand_call(call, context)
+        if not len(columns):
+            continue
+        hold = holds(columns, manifest)
+        moved = columns.peer >= 0
+        unit = np.minimum(columns.unit // planes, 2)
+        for kind in range(3):
+            mine = ~moved & (unit == kind)
+            busy[kind] += np.bincount(columns.chip[mine], hold[mine], chips).astype(np.int64)
+        rows = link_rows(manifest, columns.chip[moved], columns.peer[moved])
+        links += np.bincount(rows, (hold * columns.aux)[moved], len(lanes)).astype(np.int64)
+        hop_words += int(columns.n[moved].sum()) * manifest["rows"]
+    each = -(-busy // np.array([planes, planes, chains])[:, None])
+    return each.max(axis=0), int((-(-links // lanes)).max(initial=0)), hop_words
+
+
+def stages(program: Program) -> list[int]:
+    """By chip, which of the groups of blocks uses it first, in order of the step; -1: none."""
+    stage = [-1] * program.manifest["chips"]
+    count = 0
+    for call in program.calls:
+        if call.name == "angles":
+            continue
+        block = program.blocks[call.block]
+        rows = next(iter(block.columns.values()))
+        own = np.unique(rows.chip[rows.peer < 0]).tolist()
+        fresh = [call.chips[rank] for rank in own if stage[call.chips[rank]] < 0]
+        for chip in fresh:
+            stage[chip] = count
+        count += bool(fresh)
+    return stage

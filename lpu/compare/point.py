@@ -1,0 +1,262 @@
+"""One point of a comparison: a strategy searches, the real scheduler compiles, the checker checks.
+
+A task is plain JSON, so that it can be hashed and sent to another process or machine; so is what comes back.
+Figures of `Point` are modelled; those of `Point.measured` were timed.
+"""
+
+import hashlib
+import inspect
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compiler.analyse.bounds import bounds
+from compiler.assemble import assemble, sram_map
+from compiler.errors import CompileError
+from compiler.graph.capture import capture
+from compiler.graph.graph import Graph
+from compiler.latency import schedule_blocks
+from compiler.lower.blocks import ModelBlock, cut
+from compiler.options import STRATEGIES, CompileOptions
+from compiler.pipeline import Source, compile_program, plan_of
+from compiler.place.context_parallel import choices, dealt
+from compiler.place.cost import CostModel, Estimate, Exchanges
+from compiler.place.measure import shards_of
+from compiler.place.problem import Placement, Shards
+from compiler.place.registry import search, strategy
+from compiler.program.isa import WORD_BYTES
+from compiler.program.program import Program
+from fabric.rack import Rack
+from lpu.check.check import require
+from lpu.check.findings import HazardError
+from lpu.compare.loads import loads, stages
+from lpu.folder import check_program, quiet
+from lpu.inputs.files import read_rack
+from lpu.inputs.model import OpenModel
+from lpu.inputs.open import open_model
+
+DEFAULT = "default"  # the strategy of the point that is what `lpu compile` does when it is given no placement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What one point is: the model and what overrides its file, the rack, the strategy and its limits.
+
+    tp: 0 for the default point is what `lpu compile` takes. certify: tokens to run it for.
+    """
+
+    model: str
+    rack: str
+    strategy: str
+    chosen: dict[str, Any] = field(default_factory=dict[str, Any])
+    tp: int = 0
+    layout: str = "column"
+    seed: int = 0
+    budget: int = 20_000
+    alpha: int = 0
+    certify: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """What a placement came to. error: why there is none; figures are 0 then.
+
+    period_cycles: the busiest unit class of a chip for one token. link_peak_cycles: the most loaded link.
+    bound_cycles: the largest lower bound of this program. estimate: of the cost model. best: (evaluations,
+    value) whenever the search got better. busy_cycles, stage: by chip; stage -1: unused.
+    """
+
+    strategy: str
+    seed: int
+    tp: int = 0
+    error: str = ""
+    latency_cycles: int = 0
+    microseconds: float = 0.0
+    period_cycles: int = 0
+    link_peak_cycles: int = 0
+    max_bytes: int = 0
+    hop_bytes: int = 0
+    bound_cycles: int = 0
+    clock_hz: int = 0
+    estimate: dict[str, int] = field(default_factory=dict[str, int])
+    evaluations: int = 0
+    proved: bool = False
+    best: list[list[int]] = field(default_factory=list[list[int]])
+    busy_cycles: list[int] = field(default_factory=list[int])
+    stage: list[int] = field(default_factory=list[int])
+    program_sha256: str = ""
+    placement_sha256: str = ""
+    logits_sha256: str = ""
+    reference_sha256: str = ""
+    measured: dict[str, float] = field(default_factory=dict[str, float])
+
+
+def key(task: Task) -> str:
+    """sha256 of what decides a point: the task, the model and rack as they are now, the code."""
+    opened = _opened(task.model, json.dumps(task.chosen, sort_keys=True), task.rack)
+    body = [asdict(task), opened.model.about, opened.rack.to_manifest(), _code(task.strategy)]
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+@lru_cache
+def _code(name: str) -> str:
+    """sha256 of the sources of the compiler, of this file, and of a strategy that is not ours."""
+    here = Path(__file__)
+    paths = [here, *sorted((here.parents[1] / "compiler").rglob("*.py"))]
+    if name not in (DEFAULT, *STRATEGIES):
+        try:
+            paths.append(Path(inspect.getfile(strategy(name))))
+        except (TypeError, OSError):  # a builtin, or an object that is called
+            paths.append(Path(sys.modules[type(strategy(name)).__module__].__file__ or __file__))
+    sha = hashlib.sha256(version("lpu-emulator").encode())
+    for path in paths:
+        sha.update(path.read_bytes())
+    return sha.hexdigest()
+
+
+def measure(task: dict[str, Any]) -> dict[str, Any]:
+    """The point of a task, both as JSON; what cannot be compiled or placed is a point with an error."""
+    one = Task(**task)
+    try:
+        return asdict(_measured(one))
+    except (CompileError, HazardError) as error:
+        text = " ".join(str(error).split())
+        return asdict(Point(strategy=one.strategy, seed=one.seed, tp=one.tp, error=text))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Opened:
+    """A model and a rack, and what compilations of them share in a process."""
+
+    model: OpenModel
+    rack: Rack
+    source: Source
+    graph: Graph
+    blocks: tuple[ModelBlock, ...]
+    exchanges: Exchanges
+
+
+@lru_cache(maxsize=4)
+def _opened(model: str, chosen: str, rack: str) -> _Opened:
+    opened = open_model(model, **json.loads(chosen))
+    source = opened.source()
+    graph = capture(source.step, source.params, source.tokens, source.position, source.cache)
+    return _Opened(
+        model=opened, rack=read_rack(rack), source=source, graph=graph, blocks=cut(graph), exchanges={}
+    )
+
+
+@lru_cache(maxsize=4)
+def _shards(model: str, chosen: str, rack: str, tp: int, layout: str) -> tuple[Shards, int]:
+    """The shards, and over how many ranks the context of each KV head is dealt."""
+    opened = _opened(model, chosen, rack)
+    plan = plan_of(opened.source, opened.graph, opened.rack)
+    options = CompileOptions(tp=tp, layout=layout)
+    cp = choices(plan, opened.blocks, opened.rack, tuple(range(tp)), options)[0]
+    return shards_of(dealt(plan, cp), opened.blocks, opened.rack, tp, layout), cp
+
+
+def _measured(task: Task) -> Point:
+    chosen = json.dumps(task.chosen, sort_keys=True)
+    opened = _opened(task.model, chosen, task.rack)
+    rack, start = opened.rack, time.perf_counter()
+    if task.strategy == DEFAULT:
+        options = CompileOptions(tp=task.tp or None, layout=task.layout)
+        program = compile_program(opened.source, rack, options)
+        compiled = time.perf_counter() - start
+        return _point(task, opened, program, {"compile_seconds": compiled})
+    shards, cp = _shards(task.model, chosen, task.rack, task.tp, task.layout)
+    cost = CostModel(shards, rack, task.alpha, opened.exchanges)
+    start = time.perf_counter()
+    placement = search(task.strategy, shards, rack, cost, task.seed, task.budget)
+    searched = time.perf_counter() - start
+    start = time.perf_counter()
+    plan = dealt(plan_of(opened.source, opened.graph, rack), cp)
+    options = CompileOptions(tp=task.tp, layout=task.layout, placement=task.strategy, seed=task.seed)
+    scheduled = schedule_blocks(plan, opened.blocks, rack, options, quiet, placement=placement)
+    program = assemble(rack, opened.source.model, scheduled, sram_map(rack, scheduled))
+    measured = {
+        "search_seconds": searched,
+        "compile_seconds": time.perf_counter() - start,
+        "evaluations_per_second": cost.evaluations / max(searched, 1e-9),
+    }
+    return _point(task, opened, program, measured, (cost, placement))
+
+
+def _point(
+    task: Task,
+    opened: _Opened,
+    program: Program,
+    measured: dict[str, float],
+    searched: tuple[CostModel, Placement] | None = None,
+) -> Point:
+    """The figures of a compiled program, checked and, where asked for, run."""
+    start = time.perf_counter()
+    for report in check_program(program).values():
+        require(report)
+    measured["check_seconds"] = time.perf_counter() - start
+    manifest = program.manifest
+    context = max(manifest["contexts"])
+    cycles, clock = int(manifest["cycles"][str(context)]), int(manifest["clock_hz"])
+    busy, link_peak, hop_words = loads(program, context)
+    regions = np.array(manifest["regions"], np.int64)[:, :, 1].sum(axis=1)
+    logits, reference = _logits(task, opened.model, program) if task.certify else ("", "")
+    found: dict[str, Any] = {}
+    if searched is not None:
+        cost, placement = searched
+        estimate: Estimate = cost.estimate(placement)
+        found = {
+            "estimate": asdict(estimate),
+            "evaluations": cost.evaluations,
+            "proved": cost.proved,
+            "best": [list(pair) for pair in _thinned(cost.best)],
+            "placement_sha256": hashlib.sha256(placement.astype("<i8").tobytes()).hexdigest(),
+        }
+    return Point(
+        strategy=task.strategy,
+        seed=task.seed,
+        tp=int(manifest["options"]["tp"]),
+        latency_cycles=cycles,
+        microseconds=cycles * 1e6 / clock,
+        period_cycles=int(busy.max()),
+        link_peak_cycles=link_peak,
+        max_bytes=int(regions.max()) * WORD_BYTES,
+        hop_bytes=hop_words * WORD_BYTES,
+        bound_cycles=max(bound.cycles for bound in bounds(program, context)),
+        clock_hz=clock,
+        busy_cycles=busy.tolist(),
+        stage=stages(program),
+        program_sha256=str(manifest["digest"]),
+        logits_sha256=logits,
+        reference_sha256=reference,
+        measured=measured,
+        **found,
+    )
+
+
+def _thinned(best: list[tuple[int, int]], most: int = 200) -> list[tuple[int, int]]:
+    """The last ones of a long list of improvements matter most: first, last, and evenly between."""
+    if len(best) <= most:
+        return best
+    return [best[i * (len(best) - 1) // (most - 1)] for i in range(most)]
+
+
+def _logits(task: Task, model: OpenModel, program: Program) -> tuple[str, str]:
+    """Digests of the logits of the run and, for the default point, of the single-device reference."""
+    from lpu.decode.decoders import machine_of, reference_decode, restart
+    from lpu.decode.generate import generate
+    from lpu.inputs.prompts import default_prompts
+
+    batch = int(program.manifest["rows"])
+    prompts = default_prompts(batch, model.vocab)
+    ran = generate(restart(machine_of(program, model)), prompts, task.certify, batch).digest
+    if task.strategy != DEFAULT:
+        return ran, ""
+    return ran, generate(reference_decode(model), prompts, task.certify, batch).digest

@@ -1,0 +1,127 @@
+"""Runs the tasks of a comparison in processes or on a Dask cluster; keeps every point once it is there.
+
+The results folder holds `points.jsonl`, one line per point: its key, its task, the point. A comparison that
+is started again takes what is there; a killed one loses the points that were being computed.
+"""
+
+import json
+import os
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from dataclasses import asdict
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from lpu.compare.point import Point, Task, key, measure
+from lpu.folder import Progress
+from lpu.inputs.document import FileError
+
+POINTS = "points.jsonl"
+
+
+def run_tasks(
+    tasks: Sequence[Task], folder: Path | None, jobs: int, scheduler: str | None, progress: Progress
+) -> list[Point]:
+    """The points of the tasks in their order, those in the folder not computed again. Raises FileError."""
+    keys = [key(task) for task in tasks]
+    known = {} if folder is None else _kept(folder)
+    left = {name: task for name, task in zip(keys, tasks, strict=True) if name not in known}
+    progress("compare", len(tasks) - len(left), len(tasks))
+    if left:
+        compute = _cluster(scheduler) if scheduler else _processes(jobs)
+        with closing(compute([asdict(task) for task in left.values()])) as found:
+            names = list(left)
+            for i, body in found:
+                known[names[i]] = body
+                if folder is not None:
+                    _keep(folder, names[i], asdict(left[names[i]]), body)
+                done = sum(name in known for name in keys)
+                progress(f"compare {body['strategy']}", done, len(tasks))
+    return [Point(**known[name]) for name in keys]
+
+
+Compute = Callable[[list[dict[str, Any]]], Generator[tuple[int, dict[str, Any]]]]
+
+
+def _processes(jobs: int) -> Compute:
+    """Points in the order in which processes of this machine finish them."""
+
+    def compute(tasks: list[dict[str, Any]]) -> Generator[tuple[int, dict[str, Any]]]:
+        if jobs == 1:
+            yield from ((i, measure(task)) for i, task in enumerate(tasks))
+            return
+        pool = ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=get_context("spawn"))
+        try:
+            futures = {pool.submit(measure, task): i for i, task in enumerate(tasks)}
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BrokenProcessPool:
+            raise FileError(
+                "compare: a process was killed, perhaps for its memory. Give --jobs 1, or -o to keep points."
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    return compute
+
+
+def _cluster(address: str) -> Compute:
+    """Points in the order in which a Dask cluster finishes them."""
+    try:
+        import distributed  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise FileError(
+            "compare: --scheduler needs dask.distributed. pip install 'lpu-emulator[distributed]'."
+        ) from None
+    library: Any = distributed
+
+    def compute(tasks: list[dict[str, Any]]) -> Generator[tuple[int, dict[str, Any]]]:
+        try:
+            client = library.Client(address)
+        except (OSError, ValueError) as error:
+            raise FileError(f"compare: --scheduler {address}: cannot be reached ({error}).") from None
+        with client:
+            futures = client.map(measure, tasks, pure=False)
+            index = {future.key: i for i, future in enumerate(futures)}
+            for future in library.as_completed(futures):
+                yield index[future.key], future.result()
+
+    return compute
+
+
+def _kept(folder: Path) -> dict[str, dict[str, Any]]:
+    """The points in the folder by key; a last line that was cut off is none."""
+    path = folder / POINTS
+    if not path.is_file():
+        return {}
+    found: dict[str, dict[str, Any]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+            Point(**entry["point"])
+            found[entry["key"]] = entry["point"]
+        except (ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def _keep(folder: Path, name: str, task: dict[str, Any], body: dict[str, Any]) -> None:
+    """Append one whole line; a cut-off one before it is ended first."""
+    path = folder / POINTS
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                broken = file.read(1) != b"\n"
+            else:
+                broken = False
+            text = json.dumps({"key": name, "task": task, "point": body}) + "\n"
+            file.write((("\n" if broken else "") + text).encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise FileError(f"{folder}: cannot be written ({error.strerror or error}).") from error

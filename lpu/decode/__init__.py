@@ -1,0 +1,1 @@
+"""Tokens out of anything that takes a step."""

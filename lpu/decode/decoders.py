@@ -1,0 +1,200 @@
+"""Three ways to take a decode step: the machine, the reference under the contract, plain f32."""
+
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from compiler.program.program import Program
+from lpu.decode.generate import Decode, Prefill
+from lpu.folder import Progress
+from lpu.inputs.model import OpenModel
+from lpu.run.image import MachineError
+from lpu.run.machine import Machine, prepare
+from lpu.run.stream import Streamed, open_machine
+from models import streamed
+from models.contract.plain import plain, plain_cache, plain_params
+from models.kv import empty_cache
+from models.sources.weights import ReadRows, Shapes, Weights, row_reader
+from models.step import Params
+
+
+def machine_of(
+    program: Program, model: OpenModel, stream: bool | None = None, progress: Progress | None = None
+) -> Machine | Streamed:
+    """The linked program with its weights in SRAM, or streamed (`None`: if they exceed the host's memory).
+
+    Raises LinkError or MachineError.
+    """
+    return open_machine(program, Tensors(model), stream, progress)
+
+
+def beside(program: Program, model: OpenModel, machine: Machine) -> Machine:
+    """A program with the memory image of a machine, sharing its weights and KV; raises as `machine_of`."""
+    return prepare(program, Tensors(model), beside=machine)
+
+
+def restart(machine: Machine | Streamed) -> Decode:
+    """The machine from an empty KV cache on."""
+    state: Any = machine.start()
+
+    def decode(tokens: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        nonlocal state
+        logits, chosen, state = machine.step(state, tokens, at)
+        return np.asarray(logits), np.asarray(chosen)
+
+    return decode
+
+
+def restart_pair(machine: Machine, long: Machine) -> tuple[Decode, Prefill]:
+    """Both machines of a memory image from an empty KV cache on, which they share."""
+    state = machine.start()
+
+    def decode(tokens: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        nonlocal state
+        logits, chosen, state = machine.step(state, tokens, at)
+        return np.asarray(logits), np.asarray(chosen)
+
+    def take(tokens: np.ndarray, at: np.ndarray, sequence: int) -> tuple[np.ndarray, np.ndarray]:
+        nonlocal state
+        logits, chosen, state = long.step(state, tokens, at, sequence)
+        return np.asarray(logits), np.asarray(chosen)
+
+    return decode, Prefill(long.rows, take)
+
+
+def reference_decode(model: OpenModel, *, stream: bool = False) -> Decode:
+    """The module itself on one device under the contract, without any schedule; layer by layer if asked."""
+    if stream:
+        step = model.step
+        check_layers(model)
+        assert model.config is not None
+        return streamed.Streamed(
+            model.config, Tensors(model), batch=step.batch, context=step.context, kv=step.kv
+        ).step
+    return _decode(model.step.fn, reference_params(model), empty_cache(model.step.cache))
+
+
+def check_layers(model: OpenModel) -> None:
+    """Raise MachineError for a module of the user's own: nothing says what its layers are."""
+    if model.config is None:
+        raise MachineError(
+            f"reference: {model.name} is a module of its own, only models of the catalog and of Hugging Face "
+            "folders are known layer by layer. Certify it where its weights fit in memory, without --stream."
+        )
+
+
+def plain_decode(model: OpenModel, *, rounded: bool = True) -> Decode:
+    """The module in plain f32, with its e4m3 weights or (`rounded=False`) those before quantisation."""
+    if rounded:
+        params = plain_params(reference_params(model))
+    else:
+        params = {name: jnp.asarray(model.weights.plain(name)) for name in model.weights.shapes}
+        params |= {name: jnp.asarray(value) for name, value in model.step.plain_constants.items()}
+    return _decode(plain(model.step.fn), params, plain_cache(model.step.cache))
+
+
+def reference_params(model: OpenModel) -> Params:
+    """Everything the step takes, on the device."""
+    tensors = Tensors(model)
+    return {name: jnp.asarray(tensors[name]) for name in model.step.params}
+
+
+def _decode(fn: Any, params: Params, cache: Any) -> Decode:
+    step: Any = jax.jit(fn, donate_argnums=3)
+    state = cache
+
+    def decode(tokens: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        nonlocal state
+        logits, chosen, state = step(params, jnp.asarray(tokens), jnp.asarray(at), state)
+        return np.asarray(logits), np.asarray(chosen)
+
+    return decode
+
+
+class Tensors(Mapping[str, np.ndarray]):
+    """Weights and constants of a model by parameter path."""
+
+    def __init__(self, model: OpenModel) -> None:
+        self._weights, self._constants = model.weights, model.step.constants
+        self._exponents: dict[str, np.ndarray] = {}
+        self._lock = threading.Lock()
+        self.shapes = dict(model.step.params)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """The tensor of that path, one thread at a time: sources keep what they quantised last."""
+        if name in self._constants:
+            return self._constants[name]
+        with self._lock:
+            if name in self._exponents:
+                return self._exponents.pop(name)
+            exponent = name.removesuffix("codes") + "exponent"
+            values = self._weights[name]
+            if name.endswith(".codes") and exponent in self._weights.shapes:
+                self._exponents[exponent] = self._weights[exponent]
+            return values
+
+    def row_reader(self, name: str) -> ReadRows | None:
+        """Reads rows of a tensor without the rest of it; None where the weights cannot."""
+        return None if name in self._constants else row_reader(self._weights, name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._constants or name in self._weights.shapes
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([*self._weights.shapes, *self._constants])
+
+    def __len__(self) -> int:
+        return len(self._weights.shapes) + len(self._constants)
+
+
+@dataclass(frozen=True, slots=True)
+class Flipped:
+    """Weights with the sign of one code of the output head turned: for tests of the comparisons."""
+
+    weights: Weights
+    name: str
+
+    @property
+    def shapes(self) -> Shapes:
+        """As of the weights."""
+        return self.weights.shapes
+
+    @property
+    def identity(self) -> str:
+        """As of the weights: only the comparison of bits may notice."""
+        return self.weights.identity
+
+    @property
+    def relative_errors(self) -> Mapping[str, float]:
+        """As of the weights."""
+        return self.weights.relative_errors
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """The tensor, with one code changed if it is the one."""
+        values = self.weights[name]
+        if name == self.name:
+            values = values.copy()
+            values.flat[int(np.argmax(values & 0x7F != 0))] ^= 0x80
+        return values
+
+    def row_reader(self, name: str) -> ReadRows | None:
+        """As of the weights, but for the tensor with the changed code."""
+        return None if name == self.name else row_reader(self.weights, name)
+
+    def plain(self, name: str) -> np.ndarray:
+        """As of the weights."""
+        return self.weights.plain(name)
+
+    def digest(self) -> str:
+        """As of the weights."""
+        return self.weights.digest()
+
+
+def flipped(weights: Weights) -> Flipped:
+    """The weights with one bit of the last matrix flipped."""
+    return Flipped(weights, [name for name in weights.shapes if name.endswith(".codes")][-1])

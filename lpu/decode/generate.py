@@ -1,0 +1,177 @@
+"""Greedy decode, token by token: the same loop for the machine, the reference and the plain f32 baseline.
+
+Where a step that takes a chunk of a prompt is at hand, prompts of at least a chunk are taken by it first.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Int32
+
+from lpu.folder import Progress
+from lpu.inputs.document import FileError
+
+Ids = tuple[tuple[int, ...], ...]
+Decode = Callable[[Int32[np.ndarray, " batch"], Int32[np.ndarray, " batch"]], tuple[np.ndarray, np.ndarray]]
+Chunk = Callable[
+    [Int32[np.ndarray, " chunk"], Int32[np.ndarray, " chunk"], int], tuple[np.ndarray, np.ndarray]
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Prefill:
+    """Takes `size` tokens of one sequence at their positions: (logits, most likely tokens) of all of them."""
+
+    size: int
+    take: Chunk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """What a decode gave. Sequence i took `len(prompts[i]) + len(tokens[i]) - 1` positions.
+
+    logits: of every sequence, one row per position. positions, seconds: the largest position of each decode
+    step and its time; chunks, chunk_seconds: the same of each chunk of a prompt.
+    """
+
+    prompts: Ids
+    tokens: Ids
+    logits: tuple[Float32[np.ndarray, "_ vocab"], ...]
+    positions: tuple[int, ...]
+    seconds: tuple[float, ...]
+    chunks: tuple[int, ...] = ()
+    chunk_seconds: tuple[float, ...] = ()
+
+    @property
+    def steps(self) -> int:
+        """Decode steps that were taken."""
+        return len(self.positions)
+
+    @property
+    def digest(self) -> str:
+        """Sha256 over the f32 bytes of all logits, sequence by sequence, step by step."""
+        sha = hashlib.sha256()
+        for rows in self.logits:
+            sha.update(np.ascontiguousarray(rows, "<f4").tobytes())
+        return sha.hexdigest()
+
+
+def steps_needed(prompts: Sequence[Sequence[int]], count: int) -> int:
+    """Steps, and so words of context, that the longest prompt takes with `count` new tokens."""
+    return max(len(prompt) for prompt in prompts) + count - 1
+
+
+def check_room(prompts: Sequence[Sequence[int]], count: int, batch: int, context: int) -> None:
+    """Raise FileError if the prompts are too many, or too long for the context with `count` new tokens."""
+    if count < 1:
+        raise FileError(f"run: --tokens is {count}, must be at least 1.")
+    if len(prompts) > batch:
+        raise FileError(
+            f"run: {len(prompts)} prompts, the program has a batch of {batch}. "
+            f"Compile with --batch {len(prompts)}."
+        )
+    if (steps := steps_needed(prompts, count)) > context:
+        raise FileError(
+            f"run: {steps - count + 1} prompt tokens and {count} new ones need a context of {steps}, "
+            f"compiled is {context}. Give fewer tokens, or compile with --context {steps}."
+        )
+
+
+def generate(
+    decode: Decode,
+    prompts: Sequence[Sequence[int]],
+    count: int,
+    batch: int,
+    progress: Progress | None = None,
+    stage: str = "run",
+    prefill: Prefill | None = None,
+) -> Generation:
+    """Feed each prompt one token per step, then its own greedy choice, until each has `count` new tokens.
+
+    A sequence that is done, or a row of the batch without a prompt, repeats its last step. A prompt that
+    `prefill` took before begins with its first new token.
+    """
+    fed = [list(prompt) for prompt in prompts]
+    new: list[list[int]] = [[] for _ in prompts]
+    logits: list[list[np.ndarray]] = [[] for _ in prompts]
+    ahead = [0 for _ in prompts]
+    positions: list[int] = []
+    seconds: list[float] = []
+    chunks: list[int] = []
+    chunk_seconds: list[float] = []
+    for i, prompt in enumerate(prompts):
+        if prefill is None or len(prompt) < prefill.size:
+            continue
+        begins = chunk_starts(len(prompt), prefill.size)
+        for k, first in enumerate(begins):
+            if progress:
+                progress(f"{stage}: prompt {i}", k, len(begins))
+            where = np.arange(first, first + prefill.size, dtype=np.int32)
+            start = time.perf_counter()
+            out, chosen = prefill.take(np.array(prompt, np.int32)[where], where, i)
+            chunk_seconds.append(time.perf_counter() - start)
+            chunks.append(int(where[-1]))
+            logits[i] += list(np.array(out[len(logits[i]) - first :], np.float32))
+            if where[-1] == len(prompt) - 1:
+                new[i].append(int(chosen[-1]))
+        ahead[i] = len(prompt)
+        if len(new[i]) < count:
+            fed[i].append(new[i][0])
+    total = max(len(prompt) + count - 1 - done for prompt, done in zip(prompts, ahead, strict=True))
+    for step in range(total):
+        if progress:
+            progress(stage, step, total)
+        at = np.zeros(batch, np.int32)
+        tokens = np.zeros(batch, np.int32)
+        for i, sequence in enumerate(fed):
+            at[i] = min(ahead[i] + step, len(sequence) - 1)
+            tokens[i] = sequence[at[i]]
+        start = time.perf_counter()
+        out, chosen = decode(tokens, at)
+        seconds.append(time.perf_counter() - start)
+        positions.append(int(at.max()))
+        for i, prompt in enumerate(prompts):
+            if len(new[i]) == count:
+                continue
+            logits[i].append(np.array(out[i], np.float32))
+            if at[i] >= len(prompt) - 1:
+                new[i].append(int(chosen[i]))
+                if len(new[i]) < count:
+                    fed[i].append(int(chosen[i]))
+    return Generation(
+        prompts=tuple(map(tuple, prompts)),
+        tokens=tuple(map(tuple, new)),
+        logits=tuple(map(np.stack, logits)),
+        positions=tuple(positions),
+        seconds=tuple(seconds),
+        chunks=tuple(chunks),
+        chunk_seconds=tuple(chunk_seconds),
+    )
+
+
+def chunk_starts(tokens: int, size: int, start: int = 0) -> list[int]:
+    """Where the chunks of a prompt begin, of which the tokens before `start` were taken already.
+
+    The last one ends with the prompt: it takes some positions again, whose keys, values and logits come out
+    as before, since each is made of the same tokens.
+    """
+    return [*range(start, tokens - size, size), tokens - size]
+
+
+def replay(
+    decode: Decode, run: Generation, batch: int, progress: Progress | None = None, stage: str = "replay"
+) -> Generation:
+    """Decode again with the tokens that `run` fed and chose, whatever `decode` would choose."""
+    known = [[*prompt, *tokens] for prompt, tokens in zip(run.prompts, run.tokens, strict=True)]
+
+    def forced(tokens: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        out, chosen = decode(tokens, at)
+        chosen = np.array(chosen)
+        for i, sequence in enumerate(known):
+            chosen[i] = sequence[min(int(at[i]) + 1, len(sequence) - 1)]
+        return out, chosen
+
+    return generate(forced, run.prompts, len(run.tokens[0]), batch, progress, stage)

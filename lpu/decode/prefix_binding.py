@@ -1,0 +1,56 @@
+"""What the KV bytes of a model are bound to: hashes of everything that decides them."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from typing import Any
+
+import jax
+
+from lpu.decode.prefix_cache import Binding, Layout
+from lpu.inputs.model import OpenModel
+from lpu.inputs.text import BYTE_VOCAB
+from models.contract.ops import fraction_bits
+
+POSITIONS = ("head_dim", "rope_theta", "rope_scaling")
+IDLE = ("name", "source", "max_context", "published_parameters", "vocab", "tied")  # decide no bit of K and V
+
+
+def binding_of(model: OpenModel, *, tp: int = 1, pp: int = 1, adapter: str = "") -> Binding:
+    """The binding of an open model. tp, pp: chips that its KV is sharded over; adapter: name or hash of one.
+
+    weights: the digest that a program's manifest has. tokenizer: sha256 of tokenizer.json, "bytes" or "none".
+    positions: of RoPE's base, scaling and width. arithmetic: of the other numbers of the configuration and
+    the bits of a softmax weight, which a longer context has fewer of. Of a module of the user's own the last
+    two are its constants and its traced step.
+    """
+    step = model.chunks(1, batch=1)
+    leaf = step.cache.k[0]
+    if model.config is None:
+        positions = str(model.about["parameters"])
+        arithmetic = hashlib.sha256(str(jax.make_jaxpr(step.fn)(*step.inputs())).encode()).hexdigest()
+    else:
+        numbers = asdict(model.config)
+        positions = _hash({name: numbers[name] for name in POSITIONS})
+        others = {name: value for name, value in numbers.items() if name not in (*POSITIONS, *IDLE)}
+        arithmetic = _hash(others | {"fraction_bits": fraction_bits(step.context)})
+    return Binding(
+        weights=str(model.about["weights_digest"]),
+        tokenizer=_tokenizer(model),
+        positions=positions,
+        arithmetic=arithmetic,
+        kv=step.kv,
+        layout=Layout(layers=len(step.cache.k), kv_heads=leaf.shape[2], head_dim=leaf.shape[3], tp=tp, pp=pp),
+        adapter=adapter,
+    )
+
+
+def _tokenizer(model: OpenModel) -> str:
+    path = model.folder / "tokenizer.json" if model.folder else None
+    if path is not None and path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    return "bytes" if model.vocab == BYTE_VOCAB else "none"
+
+
+def _hash(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,189 @@
+"""The KV bytes of prompts' beginnings, by the tokens that they are of and by all that decides their bits.
+
+Blocks of equally many tokens are keyed by a chain of hashes: a changed token changes the key of its block and
+of every later one. Source: facts/afd.md sections 5.1 and 5.3.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Shaped
+
+from lpu.inputs.document import FileError
+from models.kv import KVFormat
+
+KVBytes = Shaped[np.ndarray, "layers tokens kv_heads head_dim"]
+DTYPES = {"fp16": np.dtype(np.float16), "fp8": np.dtype(np.uint8)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """The shape of one token's KV, and over how many chips its heads (tp) and layers (pp) are sharded."""
+
+    layers: int
+    kv_heads: int
+    head_dim: int
+    tp: int = 1
+    pp: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """All that the KV bytes of given tokens depend on; a cache serves no run that differs in any of it.
+
+    weights, tokenizer, positions, arithmetic: hashes (see `lpu.prefix_binding`). adapter: "" if none.
+    """
+
+    weights: str
+    tokenizer: str
+    positions: str
+    arithmetic: str
+    kv: KVFormat
+    layout: Layout
+    adapter: str = ""
+
+    def digest(self) -> bytes:
+        """Sha256 over all fields."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).digest()
+
+
+class Hit(NamedTuple):
+    """The longest cached beginning of a prompt: so many tokens, and their keys and values."""
+
+    tokens: int
+    k: KVBytes
+    v: KVBytes
+
+
+class Block(NamedTuple):
+    """Tokens int32 [block_tokens] after the block of key `before`, and their keys and values."""
+
+    before: bytes
+    tokens: np.ndarray
+    k: KVBytes
+    v: KVBytes
+
+    @property
+    def key(self) -> bytes:
+        """Sha256 over the key before and the tokens' bytes."""
+        return hashlib.sha256(self.before + self.tokens.tobytes()).digest()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the keys and values."""
+        return self.k.nbytes + self.v.nbytes
+
+
+class PrefixCache:
+    """Whole blocks of KV bytes, each held once; over the capacity the least recently used go.
+
+    What is used is in logical order: no clock. Of one prompt the last blocks count as older than the first,
+    so a block never goes before one that can only be reached through it. capacity_bytes: None is no limit.
+    """
+
+    def __init__(self, binding: Binding, block_tokens: int, capacity_bytes: int | None = None) -> None:
+        if block_tokens < 1:
+            raise FileError(f"kv-cache: blocks of {block_tokens} tokens. Take at least 1.")
+        self.binding, self.block_tokens, self.capacity_bytes = binding, block_tokens, capacity_bytes
+        self._blocks: dict[bytes, Block] = {}  # the least recently used first
+        self._bytes = 0
+
+    def store(self, tokens: Sequence[int], k: KVBytes, v: KVBytes) -> int:
+        """Keep the whole blocks of one sequence's KV, copied; how many of them were not there before.
+
+        Raises FileError if a block is there with other bytes, ValueError for arrays of another shape.
+        """
+        self._check("k", k, len(tokens))
+        self._check("v", v, len(tokens))
+        blocks = {block.key: block for block in self._cut(tokens, k, v)}
+        added = [key for key in blocks if key not in self._blocks]
+        for i, (key, block) in enumerate(blocks.items()):
+            if key not in added and not _equal(self._blocks[key], block):
+                first = i * self.block_tokens
+                raise FileError(
+                    f"kv-cache: tokens {first} to {first + self.block_tokens - 1} have other KV bytes than "
+                    f"those cached under their key {key.hex()[:16]}. Use another folder or recompute."
+                )
+        for key in added:
+            self._put(key, blocks[key]._replace(k=blocks[key].k.copy(), v=blocks[key].v.copy()))
+        self._use(list(blocks))
+        self._evict()
+        return len(added)
+
+    def match(self, tokens: Sequence[int]) -> Hit:
+        """The longest cached beginning, never the whole prompt: one token at least remains to be computed.
+
+        Its logits choose the first new token, and no logits are cached.
+        """
+        empty = np.zeros(self._shape(0), DTYPES[self.binding.kv])
+        known = tokens[: len(tokens) - 1] if len(tokens) else tokens
+        found: list[bytes] = []
+        for block in self._cut(known, empty, empty):
+            if block.key not in self._blocks:
+                break
+            found.append(block.key)
+        self._use(found)
+        blocks = [self._blocks[key] for key in found]
+        k = np.concatenate([empty, *(block.k for block in blocks)], axis=1)
+        v = np.concatenate([empty, *(block.v for block in blocks)], axis=1)
+        return Hit(len(found) * self.block_tokens, k, v)
+
+    def blocks(self) -> list[Block]:
+        """Every block, the least recently used first."""
+        return list(self._blocks.values())
+
+    def restore(self, blocks: Iterable[Block]) -> None:
+        """Put in the blocks of an equal cache, in their order of use; over the capacity the first go."""
+        for block in blocks:
+            self._put(block.key, block)
+        self._evict()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the keys and values that are held."""
+        return self._bytes
+
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+    def _cut(self, tokens: Sequence[int], k: KVBytes, v: KVBytes) -> Iterator[Block]:
+        """The whole blocks of a sequence; before the first stands the digest of the binding."""
+        before, ids = self.binding.digest(), np.asarray(tokens, "<i4")
+        for first in range(0, len(ids) - self.block_tokens + 1, self.block_tokens):
+            span = slice(first, first + self.block_tokens)
+            block = Block(before, ids[span].copy(), k[:, span], v[:, span])
+            before = block.key
+            yield block
+
+    def _put(self, key: bytes, block: Block) -> None:
+        self._blocks[key] = block
+        self._bytes += block.nbytes
+
+    def _use(self, keys: Sequence[bytes]) -> None:
+        for key in reversed(keys):
+            self._blocks[key] = self._blocks.pop(key)
+
+    def _evict(self) -> None:
+        while self.capacity_bytes is not None and self._bytes > self.capacity_bytes:
+            key = next(iter(self._blocks))
+            self._bytes -= self._blocks.pop(key).nbytes
+
+    def _shape(self, tokens: int) -> tuple[int, int, int, int]:
+        layout = self.binding.layout
+        return layout.layers, tokens, layout.kv_heads, layout.head_dim
+
+    def _check(self, name: str, array: np.ndarray, tokens: int) -> None:
+        wanted, dtype = self._shape(tokens), DTYPES[self.binding.kv]
+        if (array.shape, array.dtype) != (wanted, dtype):
+            raise ValueError(
+                f"kv-cache: {name} is {array.dtype} {list(array.shape)}, "
+                f"the cache takes {dtype} {list(wanted)} for {tokens} tokens."
+            )
+
+
+def _equal(one: Block, other: Block) -> bool:
+    return one.k.tobytes() == other.k.tobytes() and one.v.tobytes() == other.v.tobytes()

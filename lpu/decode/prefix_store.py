@@ -1,0 +1,144 @@
+"""A prefix cache in a folder: written whole or not at all, read only by a run that it is bound to.
+
+`prefix.json` says what it is bound to and lists the blocks; `blocks/` is an Orbax checkpoint of their bytes.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lpu.decode.prefix_cache import DTYPES, Binding, Block, PrefixCache
+from lpu.inputs.document import FileError
+from lpu.inputs.files import atomic_folder, read_json
+
+SCHEMA = "lpu-prefix-1"
+INDEX, BLOCKS = "prefix.json", "blocks"
+NAMES = {
+    "weights": "weights are",
+    "tokenizer": "tokenizer is",
+    "positions": "positions are",
+    "arithmetic": "arithmetic is",
+    "kv": "kv format is",
+    "layout": "layout is",
+    "adapter": "adapter is",
+    "block_tokens": "block size is",
+}
+HASH_DIGITS = 64  # of a sha256
+REMEDY = "Use another folder or recompute."
+
+
+def save(folder: str | Path, cache: PrefixCache) -> None:
+    """Write the cache to a folder, which may be empty or hold an earlier one; anything else is refused.
+
+    Raises FileError if it cannot be written.
+    """
+    import orbax.checkpoint as ocp  # pyright: ignore[reportMissingTypeStubs]
+
+    held = cache.blocks()
+    with atomic_folder(folder, marker=INDEX) as part:
+        index = {
+            "schema": SCHEMA,
+            "bound_to": _bound(cache.binding, cache.block_tokens),
+            "digest": _digest(held),
+            "before": [block.before.hex() for block in held],
+            "tokens": [block.tokens.tolist() for block in held],
+        }
+        if held:  # Orbax keeps no empty arrays
+            both = np.stack([[one.k for one in held], [one.v for one in held]])
+            with ocp.PyTreeCheckpointer() as checkpointer:
+                checkpointer.save(part / BLOCKS, {"kv": both})
+        (part / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+
+
+def load(
+    folder: str | Path, binding: Binding, block_tokens: int, capacity_bytes: int | None = None
+) -> PrefixCache:
+    """The cache of a folder. Raises FileError if it is bound to something else, not whole, or not one."""
+    folder = Path(folder)
+    if not (folder / INDEX).is_file():
+        found = f"it holds no {INDEX}" if folder.is_dir() else "there is no such folder"
+        raise FileError(f"kv-cache: {folder}: is no prefix cache, {found}. Name the folder of one.")
+    index: Any = read_json(folder / INDEX)
+    try:
+        if index["schema"] != SCHEMA:
+            raise FileError(
+                f"kv-cache: {folder}: schema is {index['schema']!r}, this version reads {SCHEMA!r}. {REMEDY}"
+            )
+        _check_bound(folder, index["bound_to"], _bound(binding, block_tokens))
+        before = [bytes.fromhex(key) for key in index["before"]]
+        tokens = np.array(index["tokens"], "<i4").reshape(len(before), block_tokens)
+        digest = str(index["digest"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise FileError(f"kv-cache: {folder / INDEX}: cannot be read ({reason}). {REMEDY}") from None
+    layout = binding.layout
+    shape = (2, len(before), layout.layers, block_tokens, layout.kv_heads, layout.head_dim)
+    k, v = _read(folder / BLOCKS, shape, DTYPES[binding.kv]) if before else ((), ())
+    blocks = [Block(*each) for each in zip(before, tokens, map(np.copy, k), map(np.copy, v), strict=True)]
+    if (found := _digest(blocks)) != digest:
+        raise FileError(
+            f"kv-cache: {folder}: sha256 of tokens and KV bytes is {found[:16]}, "
+            f"{INDEX} says {digest[:16]}. {REMEDY}"
+        )
+    cache = PrefixCache(binding, block_tokens, capacity_bytes)
+    cache.restore(blocks)
+    return cache
+
+
+def _read(folder: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """Keys and values [2, blocks, layers, block_tokens, kv_heads, head_dim] of the Orbax checkpoint."""
+    import orbax.checkpoint as ocp  # pyright: ignore[reportMissingTypeStubs]
+
+    try:
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            tree: Any = checkpointer.restore(
+                folder.absolute(),
+                args=ocp.args.PyTreeRestore(restore_args={"kv": ocp.RestoreArgs(restore_type=np.ndarray)}),
+            )
+        both = np.asarray(tree["kv"])
+    except Exception as error:  # Orbax and TensorStore raise many kinds
+        reason = str(error).strip().split("\n")[0][:200]
+        raise FileError(
+            f"kv-cache: {folder}: cannot be read ({type(error).__name__}: {reason}). {REMEDY}"
+        ) from error
+    if (both.shape, both.dtype) != (shape, dtype):
+        raise FileError(
+            f"kv-cache: {folder}: holds {both.dtype} {list(both.shape)}, {INDEX} says {dtype} {list(shape)}. "
+            f"{REMEDY}"
+        )
+    return both
+
+
+def _check_bound(folder: Path, held: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """One line that names every field that differs."""
+    if set(held) != set(NAMES):
+        raise KeyError(f"bound_to has the keys {', '.join(held)}")
+    unequal = [name for name in NAMES if held[name] != wanted[name]]
+    if unequal:
+        said = [f"{NAMES[n]} {_short(held[n])}, this run has {_short(wanted[n])}" for n in unequal]
+        raise FileError(f"kv-cache: {folder}: {'; '.join(said)}. {REMEDY}")
+
+
+def _bound(binding: Binding, block_tokens: int) -> dict[str, Any]:
+    return {**asdict(binding), "block_tokens": block_tokens}
+
+
+def _short(value: Any) -> str:
+    """A hash by its first digits, a layout by its numbers, no adapter as none."""
+    if isinstance(value, Mapping):
+        return " ".join(f"{name} {number}" for name, number in value.items())
+    text = str(value)
+    return text[:16] if len(text) == HASH_DIGITS else text or "none"
+
+
+def _digest(blocks: list[Block]) -> str:
+    sha = hashlib.sha256()
+    for block in blocks:
+        for part in (block.before, block.tokens.tobytes(), block.k.tobytes(), block.v.tobytes()):
+            sha.update(part)
+    return sha.hexdigest()

@@ -1,0 +1,173 @@
+"""Greedy decode of a big model with the drafts of a small one: its tokens and logits, in fewer of its steps.
+
+A round: the drafter proposes k tokens of every sequence, one a step; the verifier takes them all at once and
+keeps those that it would have chosen itself, and one more of its own. Source: facts/afd.md sections 3.3, 4.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lpu.decode.generate import Ids, check_room, chunk_starts
+from lpu.decode.speculation import Drafter, Held, Round, Speculation, Verifier
+from lpu.folder import Progress, quiet
+from lpu.inputs.document import FileError
+
+
+def speculate(
+    draft: Drafter,
+    verify: Verifier,
+    prompts: Sequence[Sequence[int]],
+    tokens: int,
+    k: int,
+    *,
+    held: Held | None = None,
+    progress: Progress = quiet,
+) -> Speculation:
+    """`tokens` new ones per prompt, those of the big model's own greedy decode whatever the drafter says.
+
+    A prompt that begins with tokens that a side holds begins there. Raises FileError if the vocabularies
+    differ, or the prompts do not fit one of the two.
+    """
+    _check(draft, verify, prompts, tokens, k)
+    held = held or Held()
+    new: list[list[int]] = []
+    logits: list[list[np.ndarray]] = []
+    starts = _starts(prompts, held.verify)
+    for i, (prompt, start) in enumerate(zip(prompts, starts, strict=True)):
+        progress("verifier: prompts", i, len(prompts))
+        out, chosen = verify.prefill(i, prompt[start:], start)
+        new.append([int(chosen[-1])])
+        logits.append([np.array(out[-1], np.float32)])
+    steps, chunks = _feed(draft, prompts, _starts(prompts, held.draft))
+    rounds: list[Round] = []
+    while (least := min(map(len, new))) < tokens:
+        progress("rounds", least, tokens)
+        rounds.append(_round(draft, verify, prompts, new, logits, tokens, k))
+    return Speculation(
+        prompts=tuple(map(tuple, prompts)),
+        tokens=tuple(map(tuple, new)),
+        logits=tuple(map(np.stack, logits)),
+        k=k,
+        rounds=tuple(rounds),
+        prompt_steps=steps,
+        prompt_chunks=chunks,
+        verified=tuple(len(prompt) - start for prompt, start in zip(prompts, starts, strict=True)),
+    )
+
+
+@dataclass(slots=True)
+class _Line:
+    """What one sequence of a round takes: the last known token and its drafts, from position `begin` on.
+
+    Only `useful` drafts can become tokens; after them the last position repeats, on both sides.
+    """
+
+    tokens: list[int]
+    begin: int
+    useful: int
+
+    def at(self, row: int) -> tuple[int, int]:
+        """Token and position of a row."""
+        row = min(row, self.useful)
+        return self.tokens[row], self.begin + row
+
+
+def _line(prompt: Sequence[int], new: list[int], count: int) -> _Line:
+    """The line of a sequence; of one that is done its last token but one again, whose KV both sides hold."""
+    known = [*prompt, *new]
+    back = 1 if len(new) < count else 2
+    return _Line([known[-back]], len(known) - back, max(count - len(new) - 1, 0))
+
+
+def _round(
+    draft: Drafter,
+    verify: Verifier,
+    prompts: Sequence[Sequence[int]],
+    new: list[list[int]],
+    logits: list[list[np.ndarray]],
+    count: int,
+    k: int,
+) -> Round:
+    """Draft, verify, and extend `new` and `logits`.
+
+    The drafter takes k + 1 steps, also where k drafts were wanted: the last one takes the last draft, so that
+    its KV lacks nothing if all are accepted. It needs no answer and can run while the verifier does.
+    What either side wrote for drafts that were rejected lies behind the sequence and is overwritten.
+    """
+    lines = [_line(prompt, tokens, count) for prompt, tokens in zip(prompts, new, strict=True)]
+    for line in lines:
+        line.useful = min(line.useful, k)
+    for row in range(k + 1):
+        _, chosen = draft.decode(*_rows(lines, draft.batch, [row]))
+        for i, line in enumerate(lines):
+            if row < line.useful:
+                line.tokens.append(int(chosen[i]))
+    tokens, at = _rows(lines, verify.batch, range(k + 1))
+    out, chosen = verify.rows(tokens.reshape(verify.batch, -1), at.reshape(verify.batch, -1))
+    emitted: list[int] = []
+    for i, line in enumerate(lines):
+        if len(new[i]) == count:
+            emitted.append(0)
+            continue
+        agreed = [token == wish for token, wish in zip(line.tokens[1:], chosen[i].tolist(), strict=False)]
+        accepted = [*agreed, False].index(False)
+        new[i] += chosen[i, : accepted + 1].tolist()
+        logits[i] += list(np.array(out[i, : accepted + 1], np.float32))
+        emitted.append(accepted + 1)
+    return Round(tuple(line.useful for line in lines), tuple(emitted))
+
+
+def _rows(lines: list[_Line], batch: int, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens and positions [batch * rows]; 0 in the rows of a batch that have no sequence."""
+    both = np.zeros((2, batch, len(rows)), np.int32)
+    for i, line in enumerate(lines):
+        both[:, i] = np.array([line.at(row) for row in rows]).T
+    return both[0].reshape(-1), both[1].reshape(-1)
+
+
+def _feed(draft: Drafter, prompts: Sequence[Sequence[int]], starts: list[int]) -> tuple[int, int]:
+    """Let the drafter take the prompts: the steps and chunks that it took."""
+    chunks, left = 0, list(starts)
+    for i, prompt in enumerate(prompts):
+        if draft.prefill is None or len(prompt) < draft.prefill.size:
+            continue
+        for first in chunk_starts(len(prompt), draft.prefill.size, starts[i]):
+            where = np.arange(first, first + draft.prefill.size, dtype=np.int32)
+            draft.prefill.take(np.array(prompt, np.int32)[where], where, i)
+            chunks += 1
+        left[i] = len(prompt)
+    steps = max(len(prompt) - begin for prompt, begin in zip(prompts, left, strict=True))
+    for step in range(steps):
+        lines = [
+            _Line([prompt[at]], at, 0)
+            for prompt, begin in zip(prompts, left, strict=True)
+            for at in [min(begin + step, len(prompt) - 1)]
+        ]
+        draft.decode(*_rows(lines, draft.batch, [0]))
+    return steps, chunks
+
+
+def _starts(prompts: Sequence[Sequence[int]], held: Ids) -> list[int]:
+    """How much of each prompt is held; its last token is taken again, for its logits."""
+    known = [*held, *[()] * (len(prompts) - len(held))]
+    return [_shared(prompt[:-1], tokens) for prompt, tokens in zip(prompts, known, strict=True)]
+
+
+def _shared(prompt: Sequence[int], held: Sequence[int]) -> int:
+    """Tokens that both begin with."""
+    equal = [one == other for one, other in zip(prompt, held, strict=False)]
+    return [*equal, False].index(False)
+
+
+def _check(draft: Drafter, verify: Verifier, prompts: Sequence[Sequence[int]], tokens: int, k: int) -> None:
+    if draft.vocab != verify.vocab:
+        raise FileError(
+            f"draft: the drafter has a vocabulary of {draft.vocab} tokens, the big model one of "
+            f"{verify.vocab}. Give two models of one tokenizer."
+        )
+    if k < 1:
+        raise FileError(f"draft: {k} drafts per round. Take at least 1.")
+    for side in (draft, verify):
+        check_room(prompts, tokens, side.batch, side.context)

@@ -1,0 +1,102 @@
+"""A request of several turns: how many tokens each turn brings, and what a report says of its time."""
+
+from dataclasses import dataclass
+from math import inf
+from typing import Any, Literal
+
+from lpu.inputs.document import FileError
+
+Basis = Literal["exact", "measured", "partly measured", "modelled", "assumed"]
+"""exact: cycles of a program. modelled: an operator model. measured: a table of operators that the
+user gave; partly: the others are modelled. assumed: a number that nobody published."""
+BASES: tuple[Basis, ...] = ("assumed", "modelled", "partly measured", "measured", "exact")
+"""The weakest first."""
+
+PS_PER_SECOND = 10**12
+PS_PER_US = 10**6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """`turns` turns of `batch` sequences: each brings `prompt_tokens` tokens, then `new_tokens` are decoded.
+
+    later_tokens: what turns after the first bring. cached_tokens: of the first prompt, those whose KV the
+    GPUs have. queue_seconds: before each prefill.
+    """
+
+    prompt_tokens: int
+    new_tokens: int
+    batch: int = 1
+    turns: int = 1
+    later_tokens: int | None = None
+    cached_tokens: int = 0
+    queue_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        least = {"prompt_tokens": 2, "new_tokens": 1, "batch": 1, "turns": 1, "queue_seconds": 0}
+        for name, bound in least.items():
+            if not bound <= getattr(self, name) < inf:
+                option, given = f"--{name.replace('_', '-')}", getattr(self, name)
+                raise FileError(f"request: {option} is {given}, must be at least {bound} and finite.")
+        if self.later_tokens is not None and self.later_tokens < 1:
+            raise FileError(f"request: --later-tokens is {self.later_tokens}, must be at least 1.")
+
+        if not 0 <= self.cached_tokens < self.prompt_tokens - 1:
+            raise FileError(
+                f"request: --cached-tokens is {self.cached_tokens}, must be 0 to {self.prompt_tokens - 2}: "
+                "two tokens of a prompt are always taken."
+            )
+
+    def brings(self, turn: int) -> int:
+        """Tokens of the user in a turn, counted from 0."""
+        return self.prompt_tokens if turn == 0 or self.later_tokens is None else self.later_tokens
+
+    def before(self, turn: int) -> int:
+        """Tokens of a sequence before a turn: those that it brought, and those that were decoded."""
+        return sum(self.brings(earlier) + self.new_tokens for earlier in range(turn))
+
+    def middle(self, turn: int) -> int:
+        """Tokens of a sequence when half of a turn is decoded: the mean length of its KV."""
+        return self.before(turn) + self.brings(turn) + self.new_tokens // 2
+
+    @property
+    def context(self) -> int:
+        """Tokens of a sequence after the last turn."""
+        return self.before(self.turns)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One named share of a time, in whole picoseconds, and how it is known."""
+
+    name: str
+    picoseconds: int
+    basis: Basis
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {"name": self.name, "seconds": self.picoseconds / PS_PER_SECOND, "basis": self.basis}
+
+
+def picoseconds(seconds: float) -> int:
+    """Seconds of a model, to the nearest picosecond."""
+    return round(seconds * PS_PER_SECOND)
+
+
+def cycles_ps(cycles: int, clock_hz: int) -> int:
+    """Cycles of the rack's clock, cut to whole picoseconds."""
+    return cycles * PS_PER_SECOND // clock_hz
+
+
+def weakest(parts: tuple[Part, ...]) -> Basis:
+    """How a sum of parts is known: no better than any of them that takes time."""
+    known = {part.basis for part in parts if part.picoseconds}
+    for basis in BASES:
+        if basis in known:
+            return basis
+    return "exact"
+
+
+def total(parts: tuple[Part, ...]) -> int:
+    """Picoseconds of parts that come one after another."""
+    return sum(part.picoseconds for part in parts)

@@ -1,0 +1,180 @@
+"""GPUs beside a rack: how a batch is spread over them, their times, and their way to the LPUs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from compiler.errors import CapacityError, OptionError
+from fabric.bridge import BridgeSpec
+from fabric.gpu import GpuSpec
+from lpu.gpu.operators import GemmFormat, KvFormat
+from lpu.gpu.pool import GpuPool
+from lpu.gpu.request import PS_PER_SECOND, Basis, picoseconds
+from lpu.gpu.table import GpuTable
+from lpu.gpu.time import Breakdown
+from models.config import TransformerConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuShare:
+    """`replicas` pools of GPUs that hold the model each, a bridge to the LPUs; `kv` is the cache's format.
+
+    A batch is dealt over the replicas; what counts is the one with most rows.
+    """
+
+    config: TransformerConfig
+    pool: GpuPool
+    replicas: int
+    bridge: BridgeSpec
+    kv: KvFormat
+
+    @property
+    def basis(self) -> Basis:
+        """How its times are known: a table may hold some operators, never all."""
+        return "modelled" if self.pool.table is None else "partly measured"
+
+    @property
+    def gpus(self) -> int:
+        """Of all replicas."""
+        return self.pool.gpus * self.replicas
+
+    def idle(self, batch: int) -> int:
+        """Replicas that have no sequence of a batch."""
+        return max(0, self.replicas - batch)
+
+    def rows(self, batch: int) -> int:
+        """Sequences of a batch on the replica that has most of them."""
+        return -(-batch // self.replicas)
+
+    def prefill_layer(self, tokens: int, prefix: int, batch: int) -> int:
+        """Picoseconds of one layer of a prefill."""
+        return _ps(self.pool.prefill_layer(self.config, tokens, prefix, self.rows(batch), self.kv))
+
+    def prefill(self, tokens: int, prefix: int, batch: int) -> int:
+        """Picoseconds of a prefill up to the first new token."""
+        return _ps(self.pool.prefill(self.config, tokens, prefix, self.rows(batch), self.kv))
+
+    def embed(self, rows: int) -> int:
+        """Picoseconds of the embedding of so many rows in all."""
+        return _ps(self.pool.embed(self.config, self.rows(rows)))
+
+    def head(self, batch: int) -> int:
+        """Picoseconds of the final norm, the head and the choice of a token."""
+        return _ps(self.pool.head(self.config, self.rows(batch)))
+
+    def attention(self, batch: int, kv_len: int) -> Breakdown:
+        """The attention half of a decode layer, up to the input of the FFN."""
+        return self.pool.attention_layer(self.config, self.rows(batch), kv_len, self.kv)
+
+    def step(self, batch: int, kv_len: int) -> int:
+        """Picoseconds of a decode step on the GPUs alone."""
+        return _ps(self.pool.step(self.config, self.rows(batch), kv_len, self.kv))
+
+    def verify(self, batch: int, rows: int, kv_len: int) -> int:
+        """Picoseconds of a step that takes `rows` tokens of each sequence."""
+        return _ps(self.pool.verify(self.config, self.rows(batch), rows, kv_len, self.kv))
+
+    def wire(self, size: int, batch: int) -> int:
+        """Picoseconds of `size` bytes of a batch between GPUs and FPGAs, one way, without latency.
+
+        Each replica sends its rows' share over the NICs of all its GPUs at once.
+        """
+        share = -(-size * self.rows(batch) // batch)
+        return -(-share * PS_PER_SECOND // (self.pool.gpus * int(self.pool.spec.nic_bytes_per_second)))
+
+    def copied(self, size: int, batch: int) -> int:
+        """The same for bytes of which every GPU of a replica needs its own copy."""
+        return self.wire(size * self.pool.gpus, batch)
+
+    @property
+    def latency(self) -> int:
+        """Picoseconds that one way takes besides."""
+        return self.bridge.latency_ns * 1000
+
+    def require_fit(self, batch: int, context: int, ffn: bool = True) -> None:
+        """Raise CapacityError where a replica cannot hold the weights and the KV of its sequences.
+
+        ffn: the weights of the FFNs too, as GPUs need them that prefill.
+        """
+        weights = self.pool.weight_bytes(self.config, ffn)
+        kv = self.pool.kv_bytes(self.config, self.rows(batch), context, self.kv)
+        try:
+            self.pool.require_fit(weights, kv)
+        except CapacityError as error:
+            if self.replicas == 1:
+                raise
+            raise CapacityError(
+                error.stage,
+                f"each of {self.replicas} replicas of {error.subject}",
+                error.reason,
+                "Take more GPUs to a replica, a smaller batch or context, or fp8 KV.",
+            ) from None
+
+
+def shares(
+    config: TransformerConfig,
+    spec: GpuSpec,
+    gpus: int,
+    bridge: BridgeSpec,
+    *,
+    kv: str = "fp16",
+    gemm: GemmFormat = "w8a16",
+    tp: int | None = None,
+    table: GpuTable | None = None,
+) -> tuple[GpuShare, ...]:
+    """Every way to deal GPUs to replicas of `tp` each, in one NVLink domain, that the heads divide over.
+
+    tp: this one only. table: measured operators, to take where it has them.
+    Raises OptionError for no GPUs, or where there is no such way.
+    """
+    if gpus < 1:
+        raise OptionError("gpu", "--gpus", f"is {gpus}, needs at least 1", "Give the GPUs beside the rack.")
+    most = min(gpus, spec.nvlink_gpus, config.heads)
+    sizes = [size for size in range(1, most + 1) if gpus % size == 0 and _divides(config, size)]
+    if tp is not None and tp not in sizes:
+        raise OptionError(
+            "gpu",
+            f"--gpu-tp {tp}",
+            f"{gpus} GPUs in NVLink domains of {spec.nvlink_gpus} with {config.heads} query and "
+            f"{config.kv_heads} KV heads can be dealt {', '.join(map(str, sizes))} to a replica",
+            "Choose one of them.",
+        )
+    return tuple(
+        GpuShare(
+            config=config,
+            pool=GpuPool(spec=spec, gpus=size, gemm=gemm, table=table),
+            replicas=gpus // size,
+            bridge=bridge,
+            kv="fp8" if kv == "fp8" else "bf16",
+        )
+        for size in (sizes if tp is None else [tp])
+    )
+
+
+def _divides(config: TransformerConfig, size: int) -> bool:
+    return config.heads % size == 0 and (config.kv_heads % size == 0 or size % config.kv_heads == 0)
+
+
+def fastest(
+    every: Sequence[GpuShare], time: Callable[[GpuShare], int], batch: int, context: int, ffn: bool = True
+) -> GpuShare:
+    """The one with the least time among those that fit; the fewest GPUs to a replica of equals.
+
+    ffn: whether they hold the FFNs' weights too. Raises CapacityError of the largest replica if none fits.
+    """
+    fitting: list[GpuShare] = []
+    error: CapacityError | None = None
+    for one in every:
+        try:
+            one.require_fit(batch, context, ffn)
+        except CapacityError as found:
+            error = found
+        else:
+            fitting.append(one)
+    if not fitting:
+        assert error is not None
+        raise error
+    return min(fitting, key=time)
+
+
+def _ps(found: Breakdown) -> int:
+    return picoseconds(found.seconds)

@@ -1,0 +1,1 @@
+"""What users write: model files, racks, prompts. The only readers of user files."""

@@ -1,0 +1,254 @@
+"""The only reader of user files: YAML and JSON in, frozen records out; and files that are whole or not there.
+
+Every complaint about a file is a `FileError` of one line per problem: `file:line:col: key: message`.
+"""
+
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from fabric.bridge import BridgeSpec
+from fabric.catalog import UnknownBridgeError, UnknownChipError, UnknownRackError, bridge_spec, chip_spec
+from fabric.chip import ChipSpec, check_sources, stated
+from fabric.rack import Rack, build_rack, load_rack
+from fabric.topology import RackSpec
+from lpu.inputs.document import Document, FileError, Key, parse, read_document, read_text
+from models.catalog import UnknownModelError, catalog, catalog_names
+
+FILES = (".yaml", ".yml", ".json")
+FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+WEIGHTS = re.compile(r"seed:\d+|safetensors|(safetensors|orbax):.+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFile:
+    """What to run: a model, its weights, and the shapes that the program is compiled for.
+
+    model: a name of the catalog, a Hugging Face folder, or `package.module:factory`.
+    weights: `seed:N`, `safetensors` (of the model's folder), `safetensors:PATH` or `orbax:PATH`.
+    batch: sequences at once. context: one bucket of tokens or several, ascending. kv: format of the KV cache.
+    ffn_down, ffn_up: how the FFNs' inputs and results are rounded, see TransformerConfig.
+    """
+
+    model: str
+    weights: str = "seed:0"
+    batch: int = 1
+    context: tuple[int, ...] = (1024,)
+    kv: Literal["fp16", "fp8"] = "fp16"
+    ffn_down: Literal["fp16", "fp8"] = "fp16"
+    ffn_up: Literal["f32", "fp16"] = "f32"
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise ValueError("model: is empty")
+        if not WEIGHTS.fullmatch(self.weights):
+            choices = "seed:N, safetensors, safetensors:PATH or orbax:PATH"
+            raise ValueError(f"weights: {self.weights!r} is none of {choices}")
+        if self.batch < 1:
+            raise ValueError(f"batch: is {self.batch}, needs at least 1")
+        if not self.context or min(self.context) < 1 or list(self.context) != sorted(set(self.context)):
+            raise ValueError(f"context: is {list(self.context)}, needs ascending numbers of at least 1")
+
+
+def read_model(source: str | Path) -> ModelFile:
+    """A model by file, catalog name, `package.module:factory` or Hugging Face folder."""
+    text, path = str(source), Path(source)
+    if not text:
+        raise FileError("model: needs a catalog name, a file, a folder or a package.module:factory")
+    if path.suffix in FILES or path.is_file():
+        return _read_model_file(path)
+    return _resolved(ModelFile(model=text), Path())
+
+
+def read_rack(source: str | Path) -> Rack:
+    """A rack by file or by catalog name. In a file, `chip` is a name or a mapping with `base` and changes."""
+    path = Path(source)
+    if not (path.suffix in FILES or path.is_file()):
+        try:
+            return load_rack(str(source))
+        except UnknownRackError as error:
+            raise FileError(f"{error} A rack of your own is a .yaml file.") from None
+    document = read_document(path)
+    chip = _chip(document)
+    spec = parse(RackSpec, document._replace(data=document.data | {"chip": chip.name}))
+    spec = replace(spec, sources=stated(spec.numbers(), spec.sources, str(path)))
+    try:
+        return build_rack(spec, chip)
+    except ValueError as error:
+        raise FileError(document.complaint(("links",) if spec.links else ("levels",), str(error))) from None
+
+
+def read_bridge(source: str | Path) -> BridgeSpec:
+    """A bridge to GPUs by file or by catalog name. Raises FileError."""
+    path = Path(source)
+    if not (path.suffix in FILES or path.is_file()):
+        try:
+            return bridge_spec(str(source))
+        except UnknownBridgeError as error:
+            raise FileError(f"{error} A bridge of your own is a .yaml file.") from None
+    document = read_document(path)
+    spec = parse(BridgeSpec, document)
+    try:
+        spec = replace(spec, sources=stated(list(spec.numbers()), spec.sources, str(path)))
+        check_sources(f"bridge {spec.name}", list(spec.numbers()), spec.sources)
+    except ValueError as error:
+        raise FileError(document.complaint(("sources",), str(error).removeprefix("sources: "))) from None
+    return spec
+
+
+def read_json(path: str | Path) -> Any:
+    """What a JSON file holds; a key twice is an error."""
+    try:
+        return json.loads(read_text(Path(path)), object_pairs_hook=_once)
+    except json.JSONDecodeError as error:
+        raise FileError(f"{path}:{error.lineno}:{error.colno}: {error.msg}") from None
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"{path}:1:1: {error}") from None
+
+
+def write_json_atomic(path: str | Path, value: Any) -> None:
+    """Write `value` as JSON: the file is whole or as it was before."""
+    if not str(path):
+        raise FileError("output: -o names no folder. Give one, or leave -o out.")
+    path = Path(path).resolve()
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    text = json.dumps(value, indent=1) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def check_writable(path: str | Path, option: str = "-o") -> None:
+    """Raise FileError if a file could not be written there, before a long run has its result."""
+    folder = Path(path).resolve().parent
+    while not folder.exists():
+        folder = folder.parent
+    if Path(path).is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise FileError(f"output: {path}: cannot be written. Choose another {option}.")
+
+
+@contextmanager
+def atomic_folder(path: str | Path, marker: str = "manifest.json") -> Generator[Path]:
+    """A new folder to write into, which becomes `path` when the block ends well and vanishes otherwise.
+
+    An existing folder is replaced only if it is empty or holds `marker`: it is an earlier result then.
+    """
+    if not str(path):
+        raise FileError("output: -o names no folder. Give one, or leave -o out.")
+    path = Path(path).resolve()
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        if path.exists() and not path.is_dir():
+            raise FileError(f"{path}: is a file, not a folder. Choose another -o.")
+        if path.is_dir() and any(path.iterdir()) and not (path / marker).is_file():
+            raise FileError(f"{path}: is not empty and holds no {marker}. Choose another -o.")
+        part.mkdir(parents=True)
+        yield part
+        _swap(part, path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _read_model_file(path: Path) -> ModelFile:
+    document = read_document(path)
+    context = document.data.get("context", [])
+    data = document.data | ({} if isinstance(context, list) else {"context": [context]})
+    model = parse(ModelFile, document._replace(data=data))
+    try:
+        return _resolved(model, path.parent, "weights" in data)
+    except FileError as error:
+        key = "weights" if str(error).startswith("weights") else "model"
+        raise FileError(document.complaint((key,), str(error).removeprefix(f"{key}: "))) from None
+
+
+def _resolved(model: ModelFile, folder: Path, keep_weights: bool = False) -> ModelFile:
+    """Paths made absolute against `folder`, and what they name found to be there."""
+    name, weights = model.model, model.weights
+    home = folder / name
+    if name in catalog_names():
+        pass
+    elif home.is_dir() and (home / "config.json").is_file():
+        name = str(home.resolve())
+        if not keep_weights and any(home.glob("*.safetensors")):
+            weights = "safetensors"
+    elif home.is_dir():
+        raise FileError(f"model: {name}: is a folder without config.json, so no Hugging Face model")
+    elif not FACTORY.fullmatch(name):
+        try:
+            catalog(name)
+        except UnknownModelError as error:
+            raise FileError(f"{error} Nor is it a file, a folder or a package.module:factory.") from None
+    kind, _, rest = weights.partition(":")
+    if kind != "seed" and rest:
+        if not (folder / rest).exists():
+            raise FileError(f"weights: {rest}: is not there")
+        weights = f"{kind}:{(folder / rest).resolve()}"
+    elif kind == "safetensors" and not Path(name).is_absolute():
+        raise FileError(f"weights: model {name} is not a folder. Write safetensors:PATH.")
+    return replace(model, model=name, weights=weights)
+
+
+def _chip(document: Document) -> ChipSpec:
+    """The chip of a rack file: by name, or a mapping of changes to `base` or of every number."""
+    chip = document.data.get("chip", "")
+    changes: dict[str, Any] = dict(chip) if isinstance(chip, dict) else {"base": chip}
+    base: dict[str, Any] = {}
+    if "base" in changes:
+        key: Key = ("chip", "base") if isinstance(chip, dict) else ("chip",)
+        name = changes.pop("base")
+        if not isinstance(name, str) or not name:
+            raise FileError(document.complaint(key, "needs a name of the chip catalog"))
+        try:
+            base = asdict(chip_spec(name))
+        except UnknownChipError as error:
+            raise FileError(document.complaint(key, str(error).removeprefix("chip: "))) from None
+        if not changes:
+            return chip_spec(name)
+        base["sources"] = [source for source in base["sources"] if source["field"] not in changes]
+        base["sources"] += changes.pop("sources", [])
+    places = {key[1:]: place for key, place in document.places.items() if key[:1] == ("chip",)}
+    spec = parse(ChipSpec, Document(document.path, base | changes, places))
+    return replace(spec, sources=stated(list(spec.numbers()), spec.sources, str(document.path)))
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in out:
+            raise ValueError(f"{name}: is there twice")
+        out[name] = value
+    return out
+
+
+def _swap(part: Path, path: Path) -> None:
+    """Put `part` where `path` is; if that fails, `path` is as it was."""
+    if not path.exists():
+        part.rename(path)
+        return
+    old = part.with_name(part.name + ".old")
+    path.rename(old)
+    try:
+        part.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _unwritable(path: Path, error: OSError) -> FileError:
+    return FileError(f"{path}: cannot be written: {error.strerror or error}")

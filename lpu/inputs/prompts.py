@@ -1,0 +1,28 @@
+"""Prompts as token ids."""
+
+from collections.abc import Sequence
+
+from lpu.inputs.document import FileError
+from lpu.inputs.model import OpenModel
+from lpu.inputs.text import checked_ids
+
+Prompt = str | Sequence[int]
+
+
+def prompt_ids(prompts: Sequence[Prompt], model: OpenModel, vocab: int) -> list[list[int]]:
+    """Texts through the model's tokenizer, ids as they are; all checked against the vocabulary."""
+    out: list[list[int]] = []
+    for prompt in prompts:
+        if not isinstance(prompt, str):
+            out.append(list(prompt))
+            continue
+        tokenizer = model.tokenizer()
+        if tokenizer is None:
+            raise FileError(f"prompt: {model.name} has no tokenizer. Give the prompt as --prompt-ids 1,2,3.")
+        out.append(tokenizer.encode(prompt))
+    return checked_ids(out, vocab)
+
+
+def default_prompts(batch: int, vocab: int, least: int = 0) -> list[list[int]]:
+    """Fixed prompts of different lengths, one per row of the batch, of at least so many tokens."""
+    return [[(7 * i + 13 * row + 1) % vocab for i in range(max(4, least) + row)] for row in range(batch)]

@@ -1,0 +1,1 @@
+"""Reads resolved to writes: the dataflow that a schedule implies."""

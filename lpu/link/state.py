@@ -1,0 +1,175 @@
+"""What lives outside the transients: preloaded values, KV regions, and the accumulators of the planes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from compiler.program.isa import F32_LANES, KV, READS, SHARED, WEIGHTS, Columns, Kernel, Op, ceil_div, stripes
+from compiler.program.program import ANGLES, GAIN, SCALE, TABLE, TILE, Loads
+from lpu.link.error import fail, first_of, ramp
+
+_KIND = {
+    Op.EMBED: TABLE,
+    Op.NORM: GAIN,
+    Op.HNORM: GAIN,
+    Op.ROPE: ANGLES,
+    Op.MM: TILE,
+    Op.WB: SCALE,
+    Op.RED: SCALE,
+}
+_NAMES = ("TILE", "SCALE", "GAIN", "TABLE", "ANGLES")
+Parts = list[tuple[Op, Kernel, np.ndarray]]
+
+
+def weights(columns: Columns, parts: Parts, loads: Loads) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The preloaded values that rows read: (order of `loads`, first index into it, count) per row."""
+    key = (loads.chip << 40) | loads.addr
+    order = np.argsort(key)
+    key, words, kind = key[order], loads.words[order], loads.kind[order]
+    size = len(columns)
+    first, count = np.zeros(size, np.int64), np.zeros(size, np.int64)
+    overlap = first_of(key[1:] < key[:-1] + words[:-1])
+    if overlap >= 0:
+        at = order[overlap + 1]
+        fail(columns, 0, f"preloaded values {order[overlap]} and {at} overlap", loads.addr[at])
+    ends = np.cumsum(words)
+    for op, kernel, rows in parts:
+        for operand in READS[op]:
+            if operand.space not in (WEIGHTS, SHARED) or not len(rows):
+                continue
+            extent = np.broadcast_to(operand.extent(columns.n[rows], kernel), rows.shape)
+            rows, extent = rows[extent > 0], extent[extent > 0]
+            address = getattr(columns, operand.column)[rows]
+            spot = _lookup(key, (columns.chip[rows] << 40) | address)
+            if (miss := first_of(spot < 0)) >= 0:
+                fail(columns, rows[miss], f"no preloaded {_NAMES[_KIND[op]]} begins there", address[miss])
+            last = np.searchsorted(ends, ends[spot] - words[spot] + extent)
+            reach = np.minimum(last, len(key) - 1)
+            whole = (last < len(key)) & (key[reach] + words[reach] == key[spot] + extent)
+            if (miss := first_of(~whole)) >= 0:
+                message = f"the {extent[miss]} words that it reads are not whole preloaded values"
+                fail(columns, rows[miss], message, address[miss])
+            many = reach - spot + 1
+            each = np.repeat(spot, many) + ramp(many)
+            if (miss := first_of(kind[each] != _KIND[op])) >= 0:
+                row = np.repeat(rows, many)[miss]
+                message = f"finds {_NAMES[kind[each][miss]]} where it reads {_NAMES[_KIND[op]]}"
+                fail(columns, row, message, loads.addr[order[each[miss]]])
+            first[rows], count[rows] = spot, many
+    _check_tables(columns, loads, order, first)
+    return order, first, count
+
+
+def _lookup(keys: np.ndarray, sought: np.ndarray) -> np.ndarray:
+    """Index of each sought key among the sorted keys, -1 where it is none."""
+    spot = np.searchsorted(keys, sought)
+    padded = np.append(keys, -1)
+    return np.where((padded[spot] == sought) & (sought >= 0), spot, -1)
+
+
+def _check_tables(columns: Columns, loads: Loads, order: np.ndarray, first: np.ndarray) -> None:
+    """An embedding gathers as many lines as its table has, a plane multiplies tiles of 80 words."""
+    if len(order) == 0:
+        return
+    rows = np.flatnonzero(columns.op == Op.EMBED)
+    if (miss := first_of(loads.lines[order[first[rows]]] != columns.n[rows])) >= 0:
+        fail(columns, rows[miss], "its table has another number of lines", columns.src[rows[miss]])
+    if (miss := first_of((loads.kind == TILE) & (loads.words != F32_LANES))) >= 0:
+        fail(columns, 0, f"preloaded tile {miss} has {loads.words[miss]} words, not 80", loads.addr[miss])
+
+
+def regions(columns: Columns, parts: Parts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """KV regions: (region of each row or -1, row that appends to each region, [regions, 2] chip and address).
+
+    Every read of a region must come after this step's append to it.
+    """
+    region = np.full(len(columns), -1, np.int64)
+    appends = np.flatnonzero(columns.op == Op.KVW)
+    key = (columns.chip[appends] << 40) | columns.dst[appends]
+    order = np.argsort(key, kind="stable")
+    appends, key = appends[order], key[order]
+    if (twice := first_of(key[1:] == key[:-1])) >= 0:
+        late = appends[twice + 1]
+        fail(columns, late, "a second append to the region in one step", columns.dst[late])
+    for op, kernel, rows in parts:
+        wrong = (columns.src3[rows] < -1) | (columns.src3[rows] >= stripes(kernel))
+        if op is Op.KVW and (miss := first_of(wrong)) >= 0:
+            stripe = columns.src3[rows[miss]]
+            fail(columns, rows[miss], f"stripe {stripe} of a context is not one of {stripes(kernel)}")
+    region[appends] = np.arange(len(appends))
+    for op, kernel, rows in parts:
+        if all(operand.space != KV for operand in READS[op]):
+            continue
+        sought = (columns.chip[rows] << 40) | columns.src2[rows]
+        spot = _lookup(key, sought)
+        if (miss := first_of(spot < 0)) >= 0:
+            row = rows[miss]
+            fail(columns, row, "reads a KV region that this step appends nothing to", columns.src2[row])
+        writer = appends[spot]
+        if (miss := first_of(columns.t1[writer] > columns.t0[rows])) >= 0:
+            message = f"reads KV before its append at cycle {columns.t1[writer[miss]]} (row {writer[miss]})"
+            fail(columns, rows[miss], message, columns.src2[rows[miss]])
+        if (miss := first_of(columns.aux[writer] != columns.aux[rows])) >= 0:
+            fail(columns, rows[miss], "reads KV of another attention", columns.src2[rows[miss]])
+        if (miss := first_of(columns.n[rows] >= (chunks := kernel["chunks"] // stripes(kernel)))) >= 0:
+            fail(columns, rows[miss], f"chunk {columns.n[rows[miss]]} is not one of {chunks}")
+        region[rows] = spot
+    places = np.stack([columns.chip[appends], columns.dst[appends]], axis=-1)
+    return region, appends, places
+
+
+def chains(columns: Columns, parts: Parts, manifest: Mapping[str, Any]) -> np.ndarray:
+    """The write-back that closes the accumulation of each MM row; -1 for other rows."""
+    planes = int(manifest["chip"]["planes"])
+    products = np.flatnonzero(columns.op == Op.MM)
+    drains = np.flatnonzero(columns.op == Op.WB)
+    owner = np.full(len(columns), -1, np.int64)
+    bits = int(max(columns.t1.max(initial=0), 1)).bit_length()
+    slots = int(max(columns.dst[products].max(initial=0), columns.src[drains].max(initial=0))) + 1
+
+    def key(rows: np.ndarray, plane: np.ndarray, slot: np.ndarray, time: np.ndarray) -> np.ndarray:
+        if (miss := first_of((plane < 0) | (plane >= planes) | (slot < 0))) >= 0:
+            fail(
+                columns,
+                rows[miss],
+                f"unit {columns.unit[rows[miss]]} or accumulator {slot[miss]} does not exist",
+            )
+        return ((columns.chip[rows] * planes + plane) * slots + slot) << bits | time
+
+    closing = key(drains, columns.unit[drains] - planes, columns.src[drains], columns.t0[drains])
+    order = np.argsort(closing, kind="stable")
+    closing, drains = closing[order], drains[order]
+    if (twice := first_of(closing[1:] == closing[:-1])) >= 0:
+        fail(columns, drains[twice + 1], f"drains the accumulator in the same cycle as row {drains[twice]}")
+    adding = key(products, columns.unit[products], columns.dst[products], columns.t1[products])
+    sought = np.argsort(adding)
+    at = np.empty_like(sought)
+    at[sought] = np.searchsorted(closing, adding[sought])
+    spot = np.minimum(at, max(len(drains) - 1, 0))
+    open_ = (
+        np.ones(len(products), bool)
+        if not len(drains)
+        else ((at == len(drains)) | (closing[spot] >> bits != adding >> bits))
+    )
+    if (miss := first_of(open_)) >= 0:
+        fail(
+            columns,
+            products[miss],
+            f"no write-back empties accumulator {columns.dst[products[miss]]} after it",
+        )
+    counts = np.bincount(spot, minlength=len(drains)) if len(products) else np.zeros(len(drains), np.int64)
+    if (miss := first_of((counts == 0) | (counts != columns.src3[drains]))) >= 0:
+        message = f"finds {counts[miss]} products in its accumulator, expects {columns.src3[drains[miss]]}"
+        fail(columns, drains[miss], message)
+    owner[products] = drains[spot]
+    if (miss := first_of(columns.n[products] != columns.n[owner[products]])) >= 0:
+        fail(
+            columns,
+            products[miss],
+            f"multiplies {columns.n[products[miss]]} lines, its write-back takes another number",
+        )
+    for op, kernel, rows in parts:
+        if op is Op.MM and not 1 <= kernel["k_lines"] <= ceil_div(320, 160):
+            fail(columns, rows[0], f"a tile of {kernel['k_lines']} fp16 lines does not exist")
+    return owner

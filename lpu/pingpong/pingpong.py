@@ -1,0 +1,108 @@
+"""Ping-pong of micro-batches between an attention pool and an FFN pool: the event schedule of its steps.
+
+Four resources serve one micro-batch at a time, always in the same order (step, layer, micro-batch): the
+attention pool, the link down to the FFN pool, the FFN pool, the link up. A stage begins when its micro-batch
+is there and its resource is free. Time is integer picoseconds. The closed forms of
+`lpu/pingpong/closed_forms.py` are limits of this schedule. Source: facts/afd.md sections 0 and 1.
+"""
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+
+from lpu.pingpong.max_plus import NEVER, greatest_cycle_mean
+from lpu.pingpong.stages import Plan, StageError, Stages
+from lpu.pingpong.timeline import RESOURCES, Timeline
+
+
+def schedule(
+    layers: Sequence[Stages], micro_batches: int, *, embed: int = 0, head: int = 0, steps: int = 1
+) -> Timeline:
+    """When every stage of every micro-batch runs; time 0 is when all of them may enter. Raises StageError.
+
+    The end is when the last token is out: after the last link up, or the head after it. With t_dn = t_up = 0
+    that is the end of the last FFN stage.
+    """
+    plan = Plan(layers=tuple(layers), micro_batches=micro_batches, embed=embed, head=head, steps=steps)
+    return run(plan)
+
+
+def run(plan: Plan) -> Timeline:
+    """The same for a Plan."""
+    columns = tuple(plan.columns)
+    state = [0] * (len(RESOURCES) + plan.micro_batches)
+    ends: list[int] = []
+    for _ in range(plan.steps):
+        state = _step(columns, state, ends)
+    rows = len(columns) * plan.micro_batches
+    resource, layer, time = (
+        np.tile(np.repeat(np.array(values, dtype=np.int64), plan.micro_batches), plan.steps)
+        for values in zip(*(column[:3] for column in columns), strict=True)
+    )
+    end = np.array(ends, dtype=np.int64)
+    return Timeline(
+        step=np.repeat(np.arange(plan.steps, dtype=np.int64), rows),
+        resource=resource,
+        layer=layer,
+        micro_batch=np.tile(np.arange(plan.micro_batches, dtype=np.int64), len(columns) * plan.steps),
+        start=end - time,
+        end=end,
+        steps=plan.steps,
+        micro_batches=plan.micro_batches,
+    )
+
+
+def exposed_transfer(plan: Plan) -> int:
+    """Picoseconds by which the links make the schedule longer than it were if they took no time."""
+    return run(plan).makespan - run(plan.without_transfers()).makespan
+
+
+def steady_period(plan: Plan) -> Fraction:
+    """Time from a token to the next of its micro-batch in steady state (TPOT), exact, whatever the steps.
+
+    A step maps the moments when resources are free and tokens are out to those of the next step, by sums and
+    maxima: the period is the greatest cycle mean of that map.
+    """
+    columns = tuple(plan.columns)
+    size = len(RESOURCES) + plan.micro_batches
+    units = ([0 if i == j else NEVER for j in range(size)] for i in range(size))
+    return greatest_cycle_mean([_step(columns, unit, []) for unit in units])
+
+
+def period_bounds(plan: Plan) -> dict[str, int]:
+    """What no steady period is shorter than: the work of each resource in a step, and one micro-batch's way.
+
+    Keys: the names of RESOURCES, and `latency`.
+    """
+    work = [0] * len(RESOURCES)
+    late = 0
+    for resource, _, time, delay in plan.columns:
+        work[resource] += time
+        late += delay
+    bounds = {name: plan.micro_batches * time for name, time in zip(RESOURCES, work, strict=True)}
+    return bounds | {"latency": sum(work) + late}
+
+
+def balance(plan: Plan) -> Fraction:
+    """FFN work over attention work of a step, t_f / t_a; 1 is balanced. Raises StageError without attention.
+
+    The operating rule is not balance but t_f + t_c <= t_a. Source: facts/afd.md sections 0 (rule 3) and 1.6.
+    """
+    bounds = period_bounds(plan)
+    if not bounds["attention"]:
+        raise StageError("pingpong: balance: attention takes 0 ps, needs 1 or more. Give its time.")
+    return Fraction(bounds["ffn"], bounds["attention"])
+
+
+def _step(columns: Sequence[tuple[int, int, int, int]], state: list[int], ends: list[int]) -> list[int]:
+    """The state after a step: when each resource is free, then each token out. Appends to `ends`."""
+    free, ready = state[: len(RESOURCES)], state[len(RESOURCES) :]
+    for resource, _, time, delay in columns:
+        moment, done = free[resource], []
+        for here in ready:
+            moment = (here if here > moment else moment) + time
+            done.append(moment)
+        free[resource], ready = moment, [here + delay for here in done]
+        ends += done
+    return free + ready

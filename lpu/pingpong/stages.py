@@ -1,0 +1,84 @@
+"""What a ping-pong schedule is made of: the stage times of a layer, and the plan of a step."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from lpu.inputs.document import FileError
+from lpu.pingpong.timeline import ATTENTION, RESOURCES
+
+
+class StageError(FileError):
+    """A time or a count that no schedule can have; the command line leaves with 2."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """One layer of one micro-batch: t_a, t_dn (GPU to LPU), t_f, t_up (LPU to GPU), integer picoseconds each.
+
+    down and up are one direction each. latency: each way, after a link's bytes; slot: until the FFN's slot
+    begins. Both only delay a micro-batch, no resource is held meanwhile. Source: facts/afd.md section 1.
+    """
+
+    attention: int
+    down: int
+    ffn: int
+    up: int
+    latency: int = 0
+    slot: int = 0
+
+    def __post_init__(self) -> None:
+        named = zip((*RESOURCES, "latency", "slot"), (*self.times, self.latency, self.slot), strict=True)
+        for name, time in named:
+            if time < 0:
+                raise StageError(
+                    f"pingpong: {name}: takes {time} ps, needs 0 or more. Give no negative time."
+                )
+
+    @property
+    def times(self) -> tuple[int, int, int, int]:
+        """In the order of RESOURCES."""
+        return (self.attention, self.down, self.ffn, self.up)
+
+    @property
+    def delays(self) -> tuple[int, int, int, int]:
+        """What passes after each of `times` before the next one can begin."""
+        return (0, self.latency + self.slot, 0, self.latency)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """`micro_batches` micro-batches through `layers`, for `steps` steps.
+
+    embed: of the attention pool, before layer 0 and part of its first stage. head: of the attention pool,
+    after the last layer, a stage of its own. Both for each micro-batch, integer picoseconds. A micro-batch
+    enters its next step when its token is out: after the head, or the last link up where there is no head.
+    """
+
+    layers: tuple[Stages, ...]
+    micro_batches: int
+    embed: int = 0
+    head: int = 0
+    steps: int = 1
+
+    def __post_init__(self) -> None:
+        for name, least in (("micro_batches", 1), ("steps", 1), ("embed", 0), ("head", 0)):
+            value = getattr(self, name)
+            if value < least:
+                raise StageError(f"pingpong: {name}: is {value}, needs {least} or more. Raise it.")
+        if not self.layers:
+            raise StageError("pingpong: layers: there are 0, needs 1 or more. Give Stages for each layer.")
+
+    @property
+    def columns(self) -> Iterator[tuple[int, int, int, int]]:
+        """(resource, layer, time, delay after it) of what a micro-batch goes through in a step, in order."""
+        for number, layer in enumerate(self.layers):
+            for resource, (time, delay) in enumerate(zip(layer.times, layer.delays, strict=True)):
+                first = resource == ATTENTION and number == 0
+                yield resource, number, time + (self.embed if first else 0), delay
+        if self.head or self.layers[-1].latency:  # a token is out when it has arrived
+            yield ATTENTION, len(self.layers), self.head, 0
+
+    def without_transfers(self) -> "Plan":
+        """The same with links that take no time and have no latency; waits for slots stay."""
+        bare = (replace(one, down=0, up=0, latency=0) for one in self.layers)
+        return replace(self, layers=tuple(bare))

@@ -1,0 +1,127 @@
+"""Throughput of a program whose waves follow one another: interval, users, tokens per second; modelled."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from compiler.program.program import Program
+
+SLACKS = (1.0, 1.1, 1.25, 1.5, 2.0, 3.0)  # what `--objective pareto` tries
+HEADERS = ("program", "step us", "interval us", "/ bound", "users", "tokens/s", "tokens/s at the interval")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Throughput:
+    """One context bucket of a program; every figure is modelled.
+
+    cycles: of one step. interval: cycles from one step to the next; bound: no interval of these rows on these
+    chips is shorter, because of bound_of (None: one step at a time, the interval is the step). users: groups
+    of `batch` sequences whose KV there is room for; turn: intervals after which a user may step again.
+    """
+
+    name: str
+    context: int
+    batch: int
+    cycles: int
+    interval: int
+    bound: int | None
+    bound_of: str
+    users: int
+    turn: int
+    clock_hz: int
+
+    @property
+    def tokens_per_second_of_interval(self) -> float:
+        """If a step of some user enters at every interval."""
+        return self.batch * self.clock_hz / self.interval
+
+    @property
+    def tokens_per_second(self) -> float:
+        """With the users that there is room for: each of them steps once a turn."""
+        return self.users * self.batch * self.clock_hz / (self.turn * self.interval)
+
+    @property
+    def tokens_per_second_of_sequence(self) -> float:
+        """What one sequence gets of it."""
+        return self.clock_hz / (self.turn * self.interval)
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain JSON values."""
+        names = ("tokens_per_second", "tokens_per_second_of_interval", "tokens_per_second_of_sequence")
+        derived = {name: getattr(self, name) for name in names}
+        over = None if self.bound is None else self.interval / self.bound
+        return {"label": "modelled", **asdict(self), "interval_over_bound": over, **derived}
+
+    def row(self) -> list[str]:
+        """A line of the table that HEADERS names."""
+        return [
+            self.name,
+            f"{self.cycles * 1e6 / self.clock_hz:.1f}",
+            f"{self.interval * 1e6 / self.clock_hz:.2f}",
+            "" if self.bound is None else f"{self.interval / self.bound:.3f}",
+            f"{self.users * self.batch:,}",
+            f"{self.tokens_per_second:,.0f}",
+            f"{self.tokens_per_second_of_interval:,.0f}",
+        ]
+
+    def __str__(self) -> str:
+        us = 1e6 / self.clock_hz
+        over = (
+            "" if self.bound is None else f", {self.interval / self.bound:.3f} x the bound of {self.bound:,}"
+        )
+        return "\n".join(
+            [
+                f"throughput (modelled): context {self.context}, batch {self.batch}: a step enters every "
+                f"{self.interval:,} cycles = {self.interval * us:.2f} us{over} ({self.bound_of})",
+                f"  step      {self.cycles:,} cycles = {self.cycles * us:.2f} us from token to token",
+                f"  users     {self.users * self.batch:,} fit by their KV ({self.users:,} x batch "
+                f"{self.batch}); "
+                f"{-(-self.cycles // self.interval) * self.batch:,} would fill the pipeline",
+                f"  tokens/s  {self.tokens_per_second:,.0f} with the users that fit, "
+                f"{self.tokens_per_second_of_sequence:,.0f} each; "
+                f"{self.tokens_per_second_of_interval:,.0f} if every interval had a step",
+            ]
+        )
+
+
+def of(program: Program, context: int) -> Throughput:
+    """The throughput of one context bucket; a program without waves runs one step of one user at a time."""
+    manifest = program.manifest
+    cycles = int(manifest["cycles"][str(context)])
+    waves = manifest.get("waves")
+    entry = waves["contexts"][str(context)] if waves else {}
+    slack = manifest["options"].get("interval_slack", 1)
+    return Throughput(
+        name=f"throughput, slack {slack:g}" if waves else "latency",
+        context=context,
+        batch=manifest["rows"],
+        cycles=cycles,
+        interval=entry.get("interval", cycles),
+        bound=entry.get("bound"),
+        bound_of=entry.get("bound_of", "one step at a time"),
+        users=waves["users"] if waves else 1,
+        turn=entry.get("turn", 1),
+        clock_hz=manifest["clock_hz"],
+    )
+
+
+def throughput(program: Program) -> list[Throughput]:
+    """Of every context bucket of a program that has waves; nothing for others."""
+    return [of(program, context) for context in program.manifest["contexts"] if "waves" in program.manifest]
+
+
+def non_dominated(found: Sequence[Throughput]) -> list[Throughput]:
+    """In order of latency those that no other beats in step, tokens/s and tokens/s at the interval."""
+
+    def worth(one: Throughput) -> tuple[float, ...]:
+        return (float(-one.cycles), one.tokens_per_second, one.tokens_per_second_of_interval)
+
+    def beaten(one: Throughput) -> bool:
+        mine = worth(one)
+        return any(
+            worth(other) != mine and all(a >= b for a, b in zip(worth(other), mine, strict=True))
+            for other in found
+        )
+
+    kept = [one for one in found if not beaten(one)]
+    return sorted(kept, key=lambda one: (one.cycles, one.interval, one.name))

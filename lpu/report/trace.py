@@ -1,0 +1,108 @@
+"""A step of a program as a Chrome/Perfetto trace: a process per chip, a thread per unit and per link lane."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compiler.analyse.holds import holds, is_transfer
+from compiler.program.isa import Op
+from compiler.program.program import Program
+from lpu.inputs.files import write_json_atomic
+from lpu.report.occupancy import call_of_rows
+
+FIRST_LANE = 1000  # thread number of the first link lane; units come before
+LANES = 128  # thread numbers set aside per link
+PS_PER_SECOND = 10**12
+PS_PER_US = 10**6
+
+
+class UnknownChipNumberError(ValueError):
+    """A chip number outside the rack."""
+
+
+def trace(program: Program, context: int, chips: Sequence[int] | None = None) -> dict[str, Any]:
+    """The trace as JSON values, equal for equal programs; `chips` are those of the first group if not given.
+
+    `ts` and `dur` are microseconds, cut to whole picoseconds; `args` holds exact cycles.
+    An event lasts as long as the unit or lane is held; its result is committed at `t1_cycle`.
+    """
+    manifest = program.manifest
+    chosen = sorted(set(manifest["groups"][0] if chips is None else chips))
+    for chip in chosen:
+        if not 0 <= chip < manifest["chips"]:
+            raise UnknownChipNumberError(
+                f"trace: chip {chip}: {manifest['rack']} has {manifest['chips']} chips, numbered from 0."
+            )
+    about = {name: manifest[name] for name in ("digest", "rack", "clock_hz")}
+    cycles = manifest["cycles"][str(context)]
+    return {
+        "displayTimeUnit": "ns",
+        "otherData": {"schema": "lpu-trace/1", "context": context, "cycles": cycles, **about},
+        "traceEvents": list(_events(program, context, chosen)),
+    }
+
+
+def write_trace(path: str | Path, program: Program, context: int, chips: Sequence[int] | None = None) -> None:
+    """Write the trace as a JSON file, whole or not at all."""
+    write_json_atomic(path, trace(program, context, chips))
+
+
+def _events(program: Program, context: int, chips: list[int]) -> Iterator[dict[str, Any]]:
+    """Names of processes and threads, then the events, by chip, thread and cycle."""
+    manifest, columns = program.manifest, program.expand(context)
+    rows = np.flatnonzero(np.isin(columns.chip, chips))
+    hold = holds(columns, manifest)
+    calls = call_of_rows(program, context)
+    moved = is_transfer(columns)
+    lanes = np.where(moved, columns.aux, 1)[rows]
+    row = np.repeat(rows, lanes)
+    lane = np.arange(len(row)) - np.repeat(np.cumsum(lanes) - lanes, lanes) + columns.lane[row]
+    thread = np.where(moved[row], FIRST_LANE + columns.peer[row] * LANES + lane, columns.unit[row])
+    order = np.lexsort((row, columns.t0[row], thread, columns.chip[row]))
+    places = np.unique(np.stack([columns.chip[row], thread], axis=-1), axis=0).tolist()
+    for chip in chips:
+        yield {"name": "process_name", "ph": "M", "pid": chip, "args": {"name": f"chip {chip}"}}
+    for chip, number in places:
+        name = _thread_name(number, manifest["chip"]["planes"], manifest["chip"]["vxm_chains"])
+        yield {"name": "thread_name", "ph": "M", "pid": chip, "tid": number, "args": {"name": name}}
+        yield {
+            "name": "thread_sort_index",
+            "ph": "M",
+            "pid": chip,
+            "tid": number,
+            "args": {"sort_index": number},
+        }
+    clock = manifest["clock_hz"]
+    for at in order.tolist():
+        i = int(row[at])
+        start, end = int(columns.t0[i]), int(columns.t0[i] + hold[i])
+        block = program.calls[int(calls[i])].name
+        begin = _picoseconds(start, clock)
+        yield {
+            "name": f"{Op(int(columns.op[i])).name} {block}",
+            "cat": block,
+            "ph": "X",
+            "pid": int(columns.chip[i]),
+            "tid": int(thread[at]),
+            "ts": begin / PS_PER_US,
+            "dur": (_picoseconds(end, clock) - begin) / PS_PER_US,
+            "args": {"row": i, "t0_cycle": start, "hold_cycles": end - start, "t1_cycle": int(columns.t1[i])},
+        }
+
+
+def _picoseconds(cycle: int, clock_hz: int) -> int:
+    return cycle * PS_PER_SECOND // clock_hz
+
+
+def _thread_name(number: int, planes: int, chains: int) -> str:
+    if number >= FIRST_LANE:
+        peer, lane = divmod(number - FIRST_LANE, LANES)
+        return f"link to {peer} lane {lane}"
+    if number < planes:
+        return f"MXM plane {number}"
+    if number < 2 * planes:
+        return f"drain {number - planes}"
+    chain = number - 2 * planes
+    return f"VXM chain {chain}" if chain < chains else ("host lane in", "host lane out")[chain - chains]

@@ -1,0 +1,81 @@
+"""Traffic of a program: which share of each level's link lanes it reserves, and what it moves."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from compiler.analyse.holds import is_transfer, link_rows
+from compiler.program.isa import WORD_BYTES, Columns
+from lpu.report.figures import percent, size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkUse:
+    """The links of one level: lane slots reserved of those that there are, and the busiest link."""
+
+    level: str
+    links: int
+    links_used: int
+    moved_bytes: int
+    reserved_slots: int
+    available_slots: int
+    busiest: tuple[int, int]
+    busiest_share: float
+
+    def __str__(self) -> str:
+        share = self.reserved_slots / self.available_slots
+        a, b = self.busiest
+        if not self.links_used:
+            return f"    {self.level:<12}{percent(share):>9} | none of {self.links} links used"
+        return (
+            f"    {self.level:<12}{percent(share):>9} | {a} -> {b} {percent(self.busiest_share)} | "
+            f"{size(self.moved_bytes)} over {self.links_used} of {self.links} links"
+        )
+
+
+def link_levels(manifest: Mapping[str, Any]) -> Int[np.ndarray, " links"]:
+    """The level of each link of the manifest: the innermost one with a group that holds both its ends."""
+    links = np.array(manifest["links"], np.int64).reshape(-1, 5)
+    out = np.full(len(links), len(manifest["levels"]) - 1)
+    for level in range(len(manifest["levels"]) - 1, -1, -1):
+        group = np.full(manifest["chips"], -1)
+        for index, chips in enumerate(manifest["levels"][level][2]):
+            group[chips] = index
+        out[group[links[:, 0]] == group[links[:, 1]]] = level
+    return out
+
+
+def link_use(
+    manifest: Mapping[str, Any], columns: Columns, hold: np.ndarray, cycles: int
+) -> tuple[LinkUse, ...]:
+    """The use of each level's links by rows that hold them for `hold`, in a step of `cycles`."""
+    links = np.array(manifest["links"], np.int64).reshape(-1, 5)
+    moved = is_transfer(columns)
+    which = link_rows(manifest, columns.chip[moved], columns.peer[moved])
+    slots = hold[moved] // links[which, 4] * columns.aux[moved]
+    reserved = np.bincount(which, slots, len(links)).astype(np.int64)
+    words = np.bincount(which, columns.n[moved] * manifest["rows"], len(links)).astype(np.int64)
+    available = np.maximum(cycles // links[:, 4] * links[:, 2], 1)
+    level_of = link_levels(manifest)
+    out: list[LinkUse] = []
+    for level, (name, *_) in enumerate(manifest["levels"]):
+        mine = np.flatnonzero(level_of == level)
+        if not len(mine):
+            continue
+        busiest = int(mine[np.argmax(reserved[mine] / available[mine])])
+        out.append(
+            LinkUse(
+                level=name,
+                links=len(mine),
+                links_used=int((reserved[mine] > 0).sum()),
+                moved_bytes=int(words[mine].sum()) * WORD_BYTES,
+                reserved_slots=int(reserved[mine].sum()),
+                available_slots=int(available[mine].sum()),
+                busiest=(int(links[busiest, 0]), int(links[busiest, 1])),
+                busiest_share=float(reserved[busiest] / available[busiest]),
+            )
+        )
+    return tuple(out)

@@ -1,0 +1,1 @@
+"""A linked program executed in JAX."""

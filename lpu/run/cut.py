@@ -1,0 +1,166 @@
+"""Cut: a linked dataflow in pieces, one per call of the program, and the lines that pass between them.
+
+A call's rows lie together in the expanded program. What it reads is its own, or was written by an earlier
+call (normally the residual); anything else cannot be streamed and is a `MachineError`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from compiler.program.isa import COLUMNS, TAGS, Columns, Op
+from compiler.program.program import Program
+from lpu.link.error import ramp
+from lpu.link.lines import F16, F32, NAMES, PEAK, PICK, STAT, Lines
+from lpu.link.link import Dataflow
+from lpu.run.image import MachineError
+
+_POOL = {F16: 0, F32: 1, STAT: 1, PEAK: 1, PICK: 1}  # lines that are one pool row each
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """One call: its dataflow by itself, and how it hangs together with the others.
+
+    flow: rows, lines, regions and loads numbered from 0; after its own lines come those of `needs`. used: the
+    loads of the program that its rows read, ascending; regions: its KV regions in the program. needs: lines
+    of earlier calls that it reads. hands: its own lines (numbered from 0) that later calls or the outputs
+    read; hand_lines: the same in the program's numbers.
+    """
+
+    name: str
+    flow: Dataflow
+    used: np.ndarray
+    regions: np.ndarray
+    needs: np.ndarray
+    hands: np.ndarray
+    hand_lines: np.ndarray
+
+    def reindexed(self, loads: np.ndarray) -> Dataflow:
+        """The dataflow with its loads numbered as in `loads`, which holds all that it uses, ascending."""
+        return replace(self.flow, load_order=np.searchsorted(loads, self.used)[self.flow.load_order])
+
+
+def cut(program: Program, context: int, flow: Dataflow) -> Iterator[Piece]:
+    """The pieces of the calls that have rows, in order, one at a time."""
+    sizes = [len(program.blocks[call.block].columns[context]) for call in program.calls]
+    row_cuts: list[int] = [0, *np.cumsum(sizes).tolist()]
+    line_cuts: list[int] = np.append(flow.result, len(flow.lines.row))[row_cuts].tolist()
+    rows, own = list(pairwise(row_cuts)), list(pairwise(line_cuts))
+    needs = [_needs(flow, *pair) for pair in zip(rows, own, strict=True)]
+    for call, lines, (first, _) in zip(program.calls, needs, own, strict=True):
+        if len(lines) and lines[-1] >= first:
+            raise MachineError(
+                f"run: {call.name} reads line {lines[-1]} of a later call, its own begin at {first}: "
+                "this program cannot be streamed."
+            )
+    handed = np.unique(np.concatenate([*needs, flow.logits, [flow.token]]))
+    for line in handed:
+        if flow.lines.kind[line] not in _POOL:
+            name = program.calls[int(np.searchsorted(line_cuts, line, side="right")) - 1].name
+            raise MachineError(
+                f"run: {name} hands over {NAMES[flow.lines.kind[line]]} lines, f32 and fp16 ones can be "
+                "streamed. Run it whole."
+            )
+    for i, call in enumerate(program.calls):
+        if sizes[i]:
+            first, last = np.searchsorted(handed, own[i])
+            yield _piece(call.name, flow, rows[i], own[i], needs[i], handed[first:last])
+
+
+def pool_of(flow: Dataflow, lines: np.ndarray) -> np.ndarray:
+    """The pool (0 fp16, 1 f32) that holds each of these lines, which calls hand over."""
+    return np.array([_POOL[int(kind)] for kind in flow.lines.kind[lines]], np.int64)
+
+
+def _needs(flow: Dataflow, rows: tuple[int, int], own: tuple[int, int]) -> np.ndarray:
+    """Lines of other calls that these rows read, transfers followed to what they copy."""
+    begin, end = rows
+    moved = flow.columns.op[begin:end] <= Op.FORWARD
+    out: list[np.ndarray] = []
+    for first, found in zip(flow.lines.first, flow.lines.found, strict=True):
+        lines = found[first[begin] : first[end]]
+        used = ~np.repeat(moved, np.diff(first[begin : end + 1]))
+        out.append(lines[used & ((lines < own[0]) | (lines >= own[1]))])
+    return np.unique(np.concatenate(out))
+
+
+def _piece(
+    name: str,
+    flow: Dataflow,
+    rows: tuple[int, int],
+    own: tuple[int, int],
+    needs: np.ndarray,
+    hands: np.ndarray,
+) -> Piece:
+    (begin, end), count = rows, own[1] - own[0]
+    columns = Columns(**{field: getattr(flow.columns, field)[begin:end] for field in COLUMNS + TAGS})
+
+    def local(lines: np.ndarray) -> np.ndarray:
+        inside = (lines >= own[0]) & (lines < own[1])
+        return np.where(inside, lines - own[0], count + np.searchsorted(needs, lines))
+
+    first = tuple(every[begin : end + 1] - every[begin] for every in flow.lines.first)
+    found = tuple(
+        local(found[every[begin] : every[end]])
+        for every, found in zip(flow.lines.first, flow.lines.found, strict=True)
+    )
+    extra = np.full(len(needs), -1)
+    lines = Lines(
+        row=np.append(flow.lines.row[own[0] : own[1]] - begin, extra),
+        line=np.append(flow.lines.line[own[0] : own[1]], 0 * extra),
+        kind=np.append(flow.lines.kind[own[0] : own[1]], flow.lines.kind[needs]),
+        first=(first[0], first[1]),
+        found=(found[0], found[1]),
+    )
+    regions = np.sort(flow.region[begin:end][columns.op == Op.KVW])
+    region = _within(name, flow.region[begin:end], regions, "KV region")
+    products = flow.drain[begin:end]
+    if ((products >= 0) & ((products < begin) | (products >= end))).any():
+        raise MachineError(f"run: {name} leaves products to another call: this program cannot be streamed.")
+    counts = flow.loads[begin:end]
+    spots = np.repeat(flow.load[begin:end], counts) + ramp(counts)
+    used, order = np.unique(flow.load_order[spots], return_inverse=True)
+    levels = flow.level[begin:end]
+    level = np.full(len(levels), -1, np.int64)
+    level[levels >= 0] = np.unique(levels[levels >= 0], return_inverse=True)[1]
+    piece = replace(
+        flow,
+        columns=columns,
+        lines=lines,
+        result=flow.result[begin:end] - own[0],
+        load_order=order.reshape(-1),
+        load=np.cumsum(counts) - counts,
+        loads=counts,
+        drain=np.where(products >= 0, products - begin, -1),
+        region=region,
+        append=flow.append[regions] - begin,
+        region_at=flow.region_at[regions],
+        level=level,
+        logits=np.zeros(0, np.int64),
+        logits_at=np.zeros(0, np.int64),
+        token=0,
+        vocab=0,
+    )
+    return Piece(
+        name=name,
+        flow=piece,
+        used=used,
+        regions=regions,
+        needs=needs,
+        hands=hands - own[0],
+        hand_lines=hands,
+    )
+
+
+def _within(name: str, region: np.ndarray, known: np.ndarray, what: str) -> np.ndarray:
+    """Regions numbered within the call; every one must be appended to by the call itself."""
+    spot = np.searchsorted(known, region)
+    padded = np.append(known, -1)
+    if ((region >= 0) & (padded[spot] != region)).any():
+        raise MachineError(
+            f"run: {name} reads a {what} that another call appends to: this program cannot be streamed."
+        )
+    return np.where(region >= 0, spot, -1)

@@ -1,0 +1,98 @@
+"""Feed: the tiles of one call after another, read or drawn by threads while the call before is computed.
+
+Two stores of tiles take turns. Every job writes its own part of a store, so the bytes do not depend on which
+thread takes it, nor when.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+from compiler.program.isa import F32_LANES, TILE_ROWS
+from compiler.program.program import TILE
+from lpu.run.fill import row_reader, shape_of, small_parts, tile_jobs
+from lpu.run.image import Image, MachineError, Plan, Weights, tile_bytes
+from models.sources.borrowed import aligned_zeros, borrow
+
+THREADS = 2  # that read or draw weights, beside those that XLA computes with
+WHOLE_BYTES = 5  # per weight of a matrix that comes whole: its code, and the f32 value that it is made of
+
+
+class Feed:
+    """Images of calls in order; each is valid until the next one is asked for.
+
+    waited_seconds: measured, how long callers waited for weights so far.
+    """
+
+    def __init__(self, plans: Sequence[Plan]) -> None:
+        self.plans = tuple(plans)
+        bytes_ = tile_bytes(max((plan.tiles for plan in plans), default=0))
+        self.waited_seconds = 0.0
+        self._stores = [aligned_zeros((bytes_,)), aligned_zeros((bytes_,))]
+
+    def images(self, weights: Weights, tokens: np.ndarray) -> Iterator[Image]:
+        """The image of every call; of embedding tables only the rows of these tokens, one after another."""
+        with ThreadPoolExecutor(THREADS, "weights") as threads:
+            ahead = self._start(threads, 0, weights)
+            try:
+                for i, plan in enumerate(self.plans):
+                    start = time.perf_counter()
+                    for job in ahead:
+                        job.result()
+                    self.waited_seconds += time.perf_counter() - start
+                    ahead = self._start(threads, i + 1, weights)
+                    seen = Rows(weights, plan.tables, tokens)
+                    yield small_parts(plan, seen, borrow(self._tiles(i)))
+            finally:
+                for job in ahead:
+                    job.cancel()
+
+    def _tiles(self, call: int) -> np.ndarray:
+        tiles = self.plans[call].tiles
+        held = self._stores[call % 2][: tile_bytes(tiles)] if tiles else aligned_zeros((tile_bytes(1),))
+        return held.reshape(-1, TILE_ROWS, F32_LANES)
+
+    def _start(self, threads: ThreadPoolExecutor, call: int, weights: Weights) -> list[Future[None]]:
+        """Put the jobs of a call into the queue; its store is free, as the call two before is done."""
+        if call >= len(self.plans) or not self.plans[call].tiles:
+            return []
+        jobs = tile_jobs(self.plans[call], weights, self._tiles(call))
+        return [threads.submit(job) for group in jobs for job in group]
+
+
+class Rows(Mapping[str, np.ndarray]):
+    """Weights whose tables hold the rows of these tokens only."""
+
+    def __init__(self, weights: Weights, tables: Sequence[str], tokens: np.ndarray) -> None:
+        self._weights, self._tables, self._tokens = weights, tables, tokens
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """The tensor of that path, or the rows."""
+        if name not in self._tables:
+            return self._weights[name]
+        read = row_reader(self._weights, name)
+        if read is None:
+            return self._weights[name][self._tokens]
+        return np.concatenate([read(int(token), int(token) + 1) for token in self._tokens])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._weights
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def __len__(self) -> int:
+        return len(self._weights)
+
+
+def stream_bytes(plans: Sequence[Plan], weights: Weights) -> int:
+    """Host bytes of images in turn: the tiles of two calls, and the largest matrix that comes whole."""
+    tiles = [tile_bytes(plan.tiles) for plan in plans]
+    if not tiles:
+        raise MachineError("run: the program has no calls.")
+    names = {plan.slots[slot][0] for plan in plans for slot in np.unique(plan.wanted[TILE][:, 0])}
+    whole = [name for name in sorted(names & weights.keys()) if row_reader(weights, name) is None]
+    matrix = max((int(np.prod(shape_of(weights, name)[0])) for name in whole), default=0)
+    return max(a + b for a, b in zip(tiles, [*tiles[1:], 0], strict=True)) + WHOLE_BYTES * matrix

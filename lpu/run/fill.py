@@ -1,0 +1,204 @@
+"""The bytes of an image: tensors cut into tiles, scale and gain words, tables and angles.
+
+A matrix is taken in strips of 320 rows, which stay in cache between being read (or drawn from a seed) and
+lying as tiles. Strips write disjoint parts of the store, so any number of threads gives the same bytes.
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any
+
+import jax
+import numpy as np
+
+from compiler.program.isa import F32_LANES, TILE_ROWS
+from compiler.program.program import GAIN, SCALE, TILE, Loads
+from lpu.run.image import Image, MachineError, Placed, Plan, Slot, Weights, plan
+
+Job = Callable[[], None]
+ReadRows = Callable[[int, int], np.ndarray]
+
+
+def place(loads: Loads, slots: list[Slot], weights: Weights) -> Placed:
+    """The image of a program's loads; raises MachineError for a tensor that does not fit."""
+    planned = plan(loads, slots)
+    tiles = np.zeros((planned.tiles + 1, TILE_ROWS, F32_LANES), np.uint8)
+    for jobs in tile_jobs(planned, weights, tiles):
+        for job in jobs:
+            job()
+    image = small_parts(planned, weights, jax.device_put(tiles))
+    return Placed(image, planned.entry, planned.tensor, loads, slots)
+
+
+def small_parts(planned: Plan, weights: Weights, tiles: jax.Array) -> Image:
+    """The image around its tiles."""
+    return Image(
+        tiles=tiles,
+        exponents=jax.device_put(_words(planned, weights, SCALE, np.int32)),
+        gains=jax.device_put(_words(planned, weights, GAIN, np.float32)),
+        columns=jax.device_put(_columns(planned, weights)),
+        tables=tuple(jax.device_put(_whole(weights, name, np.float16)) for name in planned.tables),
+        angles=tuple(jax.device_put(_whole(weights, name, np.int32)) for name in planned.angles),
+    )
+
+
+def tile_jobs(planned: Plan, weights: Weights, store: np.ndarray) -> Iterator[list[Job]]:
+    """Per matrix the jobs that write its tiles into uint8 [n, 320, 80], in any order, each on any thread.
+
+    A matrix that can only be had whole is one job.
+    """
+    wanted = planned.wanted[TILE]
+    begins = np.searchsorted(wanted[:, 0], np.arange(len(planned.slots) + 1))
+    for slot, begin, end in zip(planned.slots, begins, begins[1:], strict=False):
+        if begin == end:
+            continue
+        read = row_reader(weights, slot[0])
+        if read is None:
+            yield [_whole_job(slot, wanted[begin:end], weights, store[begin:end])]
+        else:
+            yield list(_strips(slot, wanted[begin:end], weights, read, store[begin:end]))
+
+
+def _whole_job(slot: Slot, wanted: np.ndarray, weights: Weights, store: np.ndarray) -> Job:
+    def job() -> None:
+        codes = _tensor(weights, slot[0], 2)
+        strips = _strips(slot, wanted, {slot[0]: codes}, lambda first, last: codes[first:last], store)
+        for strip in strips:
+            strip()
+
+    return job
+
+
+def _strips(slot: Slot, wanted: np.ndarray, weights: Any, read: ReadRows, store: np.ndarray) -> Iterator[Job]:
+    """A job per 320 rows: those rows of these columns into the tiles that want them."""
+    name, rows, columns = slot
+    shape, dtype = shape_of(weights, name)
+    if dtype != np.uint8:
+        raise MachineError(f"run: {name} is {dtype}, must be uint8 e4m3 codes.")
+    rows = index_map(name, rows, shape[0], int(wanted[:, 1].max()) + TILE_ROWS)
+    columns = index_map(name, columns, shape[1], int(wanted[:, 2].max()) + F32_LANES)
+    runs: dict[bytes, list[tuple[int, int, np.ndarray | int]]] = {}
+    cuts = np.flatnonzero(np.diff(wanted[:, 1], prepend=-1))
+    for begin, end in zip(cuts, np.append(cuts[1:], len(wanted)), strict=True):
+        k0, lines = int(wanted[begin, 1]), wanted[begin:end, 2]
+        key = lines.tobytes()
+        if key not in runs:
+            runs[key] = _runs(columns[lines[:, None] + np.arange(F32_LANES)])
+        yield _strip(name, rows[k0 : k0 + TILE_ROWS], runs[key], read, store[begin:end])
+
+
+def _strip(
+    name: str,
+    rows: np.ndarray,
+    runs: list[tuple[int, int, np.ndarray | int]],
+    read: ReadRows,
+    store: np.ndarray,
+) -> Job:
+    def job() -> None:
+        strip = _rows(name, rows, read)
+        for first, last, lanes in runs:
+            into = store[first:last]
+            if isinstance(lanes, int):
+                block = strip[:, lanes : lanes + (last - first) * F32_LANES]
+                into[:] = block.reshape(TILE_ROWS, last - first, F32_LANES).transpose(1, 0, 2)
+            else:
+                into[0] = np.where(lanes >= 0, strip[:, np.maximum(lanes, 0)], np.uint8(0))
+
+    return job
+
+
+def _rows(name: str, rows: np.ndarray, read: ReadRows) -> np.ndarray:
+    """[320, n]: these rows of the matrix, zeros for -1."""
+    real = np.flatnonzero(rows >= 0)
+    first, last = (int(rows[real].min()), int(rows[real].max()) + 1) if len(real) else (0, 0)
+    codes = read(first, last)
+    if codes.max(initial=0) == 0xFF or codes.view(np.int8).max(initial=0) == 0x7F:
+        raise MachineError(f"run: {name} holds the e4m3 code of NaN (0x7F or 0xFF).")
+    if len(real) == TILE_ROWS and np.array_equal(rows, np.arange(first, last)):
+        return codes
+    strip = np.zeros((TILE_ROWS, codes.shape[1]), np.uint8)
+    strip[real] = codes[rows[real] - first]
+    return strip
+
+
+def _runs(lanes: np.ndarray) -> list[tuple[int, int, np.ndarray | int]]:
+    """(first line, last, real column of its lane 0) of runs of consecutive columns; other lines one by one.
+
+    `lanes` [lines, 80] is the real column of each lane; a line with gaps keeps its lanes.
+    """
+    whole = (np.diff(lanes, axis=1) == 1).all(axis=1) & (lanes[:, 0] >= 0)
+    joined = whole[1:] & whole[:-1] & (lanes[1:, 0] == lanes[:-1, -1] + 1)
+    cuts = [*np.flatnonzero(np.append(True, ~joined)), len(lanes)]
+    return [
+        (int(first), int(last), int(lanes[first, 0]) if whole[first] else lanes[first])
+        for first, last in pairwise(cuts)
+    ]
+
+
+def _words(planned: Plan, weights: Weights, kind: int, dtype: type) -> np.ndarray:
+    """[n + 1, 80]: lanes n0.. of padded vectors (scale exponents or gains); the last entry is zero."""
+    wanted = planned.wanted[kind]
+    store = np.zeros((len(wanted) + 1, F32_LANES), dtype)
+    begins = np.searchsorted(wanted[:, 0], np.arange(len(planned.slots) + 1))
+    for (name, _, columns), begin, end in zip(planned.slots, begins, begins[1:], strict=False):
+        if begin == end:
+            continue
+        vector = _tensor(weights, name, 1)
+        columns = index_map(name, columns, len(vector), int(wanted[begin:end, 2].max()) + F32_LANES)
+        lanes = columns[wanted[begin:end, 2, None] + np.arange(F32_LANES)]
+        store[begin:end] = np.where(lanes >= 0, vector[np.maximum(lanes, 0)], 0)
+    return store
+
+
+def _columns(planned: Plan, weights: Weights) -> np.ndarray:
+    """int32 [n + 1, 80]: table columns per embedding line; the last line is -1."""
+    lines: list[np.ndarray] = []
+    for slot, first, count in planned.gathers:
+        name, _, columns = planned.slots[slot]
+        last = first + count * F32_LANES
+        columns = index_map(name, columns, shape_of(weights, name)[0][-1], last)
+        lines.append(columns[first:last].astype(np.int32).reshape(count, F32_LANES))
+    return np.concatenate([*lines, np.full((1, F32_LANES), -1, np.int32)])
+
+
+def index_map(name: str, entries: np.ndarray | None, size: int, positions: int) -> np.ndarray:
+    """Real index of at least so many padded positions, -1 where there is none; without a map as they come."""
+    if entries is None:
+        entries = np.arange(size)
+    if entries.max(initial=-1) >= size:
+        raise MachineError(f"run: the program reads index {entries.max()} of {name}, which has {size}.")
+    return np.append(entries, np.full(max(positions - len(entries), 0), -1))
+
+
+def _whole(weights: Weights, name: str, dtype: type) -> np.ndarray:
+    array = _tensor(weights, name, 2 if dtype is np.float16 else 3)
+    if array.dtype != dtype:
+        raise MachineError(f"run: {name} is {array.dtype}, must be {np.dtype(dtype)}.")
+    return array
+
+
+def _tensor(weights: Weights, name: str, axes: int) -> np.ndarray:
+    if name not in weights:
+        raise MachineError(f"run: weights lack {name}. They have {len(weights)} tensors.")
+    array = np.asarray(weights[name])
+    if array.ndim != axes:
+        raise MachineError(f"run: {name} has {array.ndim} axes, must have {axes}.")
+    return array
+
+
+def shape_of(weights: Weights, name: str) -> tuple[tuple[int, ...], Any]:
+    """(shape, dtype) of a matrix, without reading it where the weights say so."""
+    shapes = getattr(weights, "shapes", {})
+    if name in shapes:
+        shape, dtype = shapes[name].shape, shapes[name].dtype
+        if len(shape) != 2:
+            raise MachineError(f"run: {name} has {len(shape)} axes, must have 2.")
+        return shape, dtype
+    array = _tensor(weights, name, 2)
+    return array.shape, array.dtype
+
+
+def row_reader(weights: Weights, name: str) -> ReadRows | None:
+    """How rows of a matrix are read on their own, where they can be without the rest of it."""
+    reader = getattr(weights, "row_reader", None)
+    return None if reader is None else reader(name)

@@ -1,0 +1,226 @@
+"""Hand-over: KV bytes between messages of a GPU and the KV cache of a machine, by the rows of a program.
+
+What a region gets is what its row says: the call is the layer, the row's line the KV head and stripe, its
+address the region, its count the most tokens that it takes. The machine's own regions are those of its
+decode program; a row that names another place, or a region without a row, raises.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from compiler.program.isa import Columns, Op, kv_words, stripes
+from compiler.program.program import Program
+from lpu.link.error import fail, first_of
+from lpu.run.image import MachineError
+from lpu.run.kernels import KV
+from lpu.run.machine import Machine, in_stripe
+
+_OPS = {"ingest": Op.KVIN, "egress": Op.KVOUT}
+
+
+class Regions(NamedTuple):
+    """Of every KV region of a store: layer, KV head, [stripe, stripes], most tokens that its row moves."""
+
+    layer: Array
+    head: Array
+    dealt: Array
+    most: Array
+
+
+@dataclass(frozen=True, slots=True)
+class _Linked:
+    """A hand-over program on a machine's regions; a message is [layers, tokens, heads, head_dim] twice."""
+
+    regions: Regions
+    layers: int
+    tokens: int
+    heads: int
+
+
+class Handover:
+    """The KV cache of a machine filled by an ingest program, and read back by an egress program.
+
+    Raises LinkError or MachineError for a program whose rows are not of this machine's KV regions, each once.
+    """
+
+    def __init__(self, machine: Machine, ingest: Program, egress: Program | None = None) -> None:
+        self._shapes = machine.stores.shapes
+        self._context = max(machine.entries)
+        self._in = _linked(machine, ingest, "ingest")
+        self._out = None if egress is None else _linked(machine, egress, "egress")
+
+    @property
+    def tokens(self) -> int:
+        """The most tokens of a message, each way."""
+        return min(linked.tokens for linked in (self._in, self._out) if linked is not None)
+
+    def take(self, state: KV, sequence: int, first: int, k: Any, v: Any) -> KV:
+        """The cache with tokens first .. first+count-1 of a sequence; `state` is consumed.
+
+        k, v: [layers, count, kv_heads, head_dim] in the cache's format (fp16, or e4m3 codes as uint8).
+        A count below the program's takes its cycles all the same. Raises MachineError.
+        """
+        linked, (shape,) = self._in, self._shapes
+        parts = [np.asarray(k), np.asarray(v)]
+        count = parts[0].shape[1] if parts[0].ndim == 4 else 0
+        wanted = (linked.layers, count, linked.heads, shape.shape[-1])
+        for name, part in zip("kv", parts, strict=True):
+            if part.shape != wanted or part.dtype != shape.dtype:
+                raise MachineError(
+                    f"ingest: {name} is {part.dtype} {part.shape}, the program takes {np.dtype(shape.dtype)} "
+                    f"({linked.layers}, tokens, {linked.heads}, {shape.shape[-1]})."
+                )
+        self._check(linked, sequence, first, count, "ingest")
+        padded = [np.pad(part, ((0, 0), (0, linked.tokens - count), (0, 0), (0, 0))) for part in parts]
+        where = jnp.int32(sequence), jnp.int32(first), jnp.int32(count)
+        return _take(linked.regions, state, *map(jnp.asarray, padded), *where)
+
+    def give(self, state: KV, sequence: int, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """(k, v) of tokens first .. first+count-1 of a sequence, each as `take` takes it.
+
+        Raises MachineError.
+        """
+        if self._out is None:
+            raise MachineError("egress: the hand-over has no egress program. Compile one beside the ingest.")
+        linked = self._out
+        self._check(linked, sequence, first, count, "egress")
+        sizes = linked.layers, linked.tokens, linked.heads
+        k, v = _give(sizes, linked.regions, state, jnp.int32(sequence), jnp.int32(first))
+        return np.asarray(k)[:, :count], np.asarray(v)[:, :count]
+
+    def _check(self, linked: _Linked, sequence: int, first: int, count: int, kind: str) -> None:
+        cached = self._shapes[0].shape[1]
+        if not 0 <= sequence < cached:
+            raise MachineError(f"{kind}: sequence {sequence} is outside 0..{cached - 1}.")
+        if not 1 <= count <= linked.tokens:
+            raise MachineError(f"{kind}: {count} tokens, the program moves 1 to {linked.tokens} at a time.")
+        if first < 0 or first + count > self._context:
+            raise MachineError(
+                f"{kind}: tokens {first}..{first + count - 1} are outside 0..{self._context - 1}."
+            )
+
+
+@partial(jax.jit, donate_argnums=1)
+def _take(regions: Regions, state: KV, k: Array, v: Array, sequence: Array, first: Array, count: Array) -> KV:
+    def put(store: Array, values: Array) -> Array:
+        moved, place = _moved(regions, first, values.shape[1])
+        moved &= jnp.arange(values.shape[1]) < count
+        at = jnp.where(moved, place, store.shape[2])
+        rows = jnp.arange(len(store))[:, None]
+        return store.at[rows, sequence, at].set(values[regions.layer, :, regions.head], mode="drop")
+
+    (keys,), (held,) = state
+    return KV((put(keys, k),), (put(held, v),))
+
+
+@partial(jax.jit, static_argnums=0)
+def _give(
+    sizes: tuple[int, int, int], regions: Regions, state: KV, sequence: Array, first: Array
+) -> tuple[Array, Array]:
+    layers, tokens, heads = sizes
+
+    def get(store: Array) -> Array:
+        moved, place = _moved(regions, first, tokens)
+        rows = jnp.arange(len(store))[:, None]
+        values = store[rows, sequence, jnp.minimum(place, store.shape[2] - 1)]
+        at = jnp.where(moved, jnp.arange(tokens), tokens)
+        out = jnp.zeros((layers, tokens, heads, store.shape[-1]), store.dtype)
+        return out.at[regions.layer[:, None], at, regions.head[:, None]].set(values, mode="drop")
+
+    (keys,), (held,) = state
+    return get(keys), get(held)
+
+
+def _moved(regions: Regions, first: Array, tokens: int) -> tuple[Array, Array]:
+    """(whether each region moves each token of a message, where it lies in the region)."""
+    inside, place = in_stripe(regions.dealt, (first + jnp.arange(tokens))[None])
+    return inside & (jnp.cumsum(inside, axis=1) <= regions.most[:, None]), place
+
+
+def _linked(machine: Machine, program: Program, kind: str) -> _Linked:
+    """The program's rows on the machine's regions; LinkError or MachineError where they do not fit."""
+    manifest = program.manifest
+    if manifest.get("kind") != kind:
+        raise MachineError(f"{kind}: the program is of kind {manifest.get('kind', 'step')!r}, not {kind!r}.")
+    if len(machine.stores.shapes) != 1:
+        raise MachineError(f"{kind}: the machine keeps {len(machine.stores.shapes)} shapes of KV, needs 1.")
+    tokens, (context,) = int(manifest["tokens"]), manifest["contexts"]
+    parts = [program.expand_call(call, context) for call in program.calls]
+    layer = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    columns = Columns(
+        **{
+            name: np.concatenate([getattr(part, name) for part in parts])
+            for name in Columns.__dataclass_fields__
+        }
+    )
+    rows = _rows_of_regions(machine, columns, _OPS[kind])
+    _check_kernels(machine, columns, manifest["kernels"], rows)
+    places = machine.stores.places[0][:, 2:]
+    dealt = np.maximum(places, [0, 1])
+    line, layer = columns.src3[rows], layer[rows]
+    head, stripe = np.divmod(line, dealt[:, 1])
+    if (miss := first_of((stripe != dealt[:, 0]) | (line < 0))) >= 0:
+        message = (
+            f"moves line {line[miss]}: of stripe {stripe[miss]}, its region holds stripe {dealt[miss, 0]}"
+        )
+        fail(columns, rows[miss], message)
+    heads = int(head.max()) + 1
+    named = np.unique((layer * heads + head) * dealt[:, 1] + stripe)
+    if len(named) != len(line) or len(line) != len(parts) * heads * int(dealt[0, 1]):
+        raise MachineError(
+            f"{kind}: {len(line)} KV regions take {len(named)} lines of {len(parts)} layers, each with "
+            f"{heads} heads of {dealt[0, 1]} stripes. Compile the program again."
+        )
+    regions = Regions(*map(jnp.asarray, (layer, head, dealt, columns.n[rows])))
+    return _Linked(regions, len(parts), tokens, heads)
+
+
+def _rows_of_regions(machine: Machine, columns: Columns, op: Op) -> np.ndarray:
+    """The row of each region of the machine, in the order of its store."""
+    if (miss := first_of(columns.op != op)) >= 0:
+        fail(columns, miss, f"has no place among the {op.name} rows of a hand-over")
+    word = columns.dst if op is Op.KVIN else columns.src2
+    place = machine.stores.places[0]
+    key, sought = place[:, 0] << 40 | place[:, 1], columns.chip << 40 | word
+    order = np.argsort(key)
+    at = order[np.minimum(np.searchsorted(key[order], sought), len(key) - 1)]
+    if (miss := first_of(key[at] != sought)) >= 0:
+        fail(columns, miss, "no KV region of the machine begins there", word[miss])
+    rows = np.full(len(key), -1, np.int64)
+    rows[at] = np.arange(len(at))
+    if (miss := first_of(rows[at] != np.arange(len(at)))) >= 0:
+        fail(columns, miss, f"row {rows[at[miss]]} moves the same KV region", word[miss])
+    if (miss := first_of(rows < 0)) >= 0:
+        raise MachineError(
+            f"run: no {op.name} row moves the KV region at word {place[miss, 1]} of chip {place[miss, 0]}."
+        )
+    return rows
+
+
+def _check_kernels(machine: Machine, columns: Columns, kernels: Any, rows: np.ndarray) -> None:
+    """LinkError unless the rows' kernels are of the regions that the machine has."""
+    (shape,) = machine.stores.shapes
+    _, cached, capacity, head_dim = shape.shape
+    kv = "fp16" if shape.dtype == np.float16 else "fp8"
+    words = kv_words(head_dim, kv)
+    wanted = {
+        "head_dim": head_dim,
+        "kv": kv,
+        "cached": cached,
+        "capacity": capacity,
+        "kv_words": words,
+        "kv_stride": capacity * words,
+    }
+    for region, row in enumerate(rows):
+        kernel = kernels[int(columns.aux[row])]
+        found = {name: kernel.get(name) for name in wanted} | {"stripes": stripes(kernel)}
+        want = wanted | {"stripes": int(machine.stores.places[0][region, 3])}
+        for name, value in want.items():
+            if found[name] != value:
+                fail(columns, row, f"its kernel has {name} {found[name]}, the machine's regions {value}")

@@ -1,0 +1,168 @@
+"""The SRAM image: which preloaded values a program's rows can read, one entry each.
+
+Equal values on many chips are kept once. A tile, a scale word or a gain word of any address is one entry, so
+rows read what lies at *their* address: two swapped tiles change bits. `lpu/run/fill.py` puts the bytes in.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jax import Array
+
+from compiler.program.isa import F32_LANES, TILE_ROWS
+from compiler.program.program import ANGLES, GAIN, LOADS, SCALE, TABLE, TILE, Loads
+
+Slot = tuple[str, np.ndarray | None, np.ndarray | None]
+Weights = Mapping[str, np.ndarray]
+
+
+class MachineError(Exception):
+    """The program, its weights or its inputs do not fit together; one line."""
+
+
+class Image(NamedTuple):
+    """Preloaded values, one entry each.
+
+    tiles [n, 320, 80] e4m3 codes; exponents [n, 80] int32; gains [n, 80] f32; columns [n, 80] int32, the
+    table columns that an embedding line gathers (-1: zero); tables, fp16 [vocab, d] each; angles, int32
+    [positions, 2, head_dim / 2] each. The last entry of `gains` is zero, of `columns` -1.
+    """
+
+    tiles: Array
+    exponents: Array
+    gains: Array
+    columns: Array
+    tables: tuple[Array, ...]
+    angles: tuple[Array, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What an image holds, before any byte of it is read.
+
+    slots: the distinct ones. wanted: per kind (TILE, SCALE, GAIN) int64 [n, 3], in order: slot, first row,
+    first column, all padded. gathers: per embedding block its slot, first padded column and lines. tables,
+    angles: tensors held whole. entry, tensor: per load its entry (of TABLE: the first of its lines) and the
+    index of its tensor.
+    """
+
+    slots: list[Slot]
+    wanted: dict[int, np.ndarray]
+    gathers: list[tuple[int, int, int]]
+    tables: list[str]
+    angles: list[str]
+    entry: np.ndarray
+    tensor: np.ndarray
+
+    @property
+    def tiles(self) -> int:
+        """Distinct weight tiles."""
+        return len(self.wanted[TILE])
+
+
+class Placed(NamedTuple):
+    """The image, and per load its entry (of TABLE: the first of its lines) and the index of its tensor."""
+
+    image: Image
+    entry: np.ndarray
+    tensor: np.ndarray
+    loads: Loads
+    slots: list[Slot]
+
+
+def plan(loads: Loads, slots: list[Slot]) -> Plan:
+    """What the image of these loads holds."""
+    slot, distinct = _distinct(slots)
+    entry = np.zeros(len(loads), np.int64)
+    tensor = np.zeros(len(loads), np.int64)
+    wanted: dict[int, np.ndarray] = {}
+    for kind in (TILE, SCALE, GAIN):
+        rows = np.flatnonzero(loads.kind == kind)
+        wanted[kind], entry[rows] = _unique(slot[loads.tensor[rows]], loads.k0[rows], loads.n0[rows])
+    rows = np.flatnonzero(loads.kind == TABLE)
+    gathers, entry[rows] = _gathers(loads, rows, slot)
+    tables, tensor[rows] = _names(loads, rows, slots)
+    rows = np.flatnonzero(loads.kind == ANGLES)
+    angles, tensor[rows] = _names(loads, rows, slots)
+    return Plan(
+        slots=distinct,
+        wanted=wanted,
+        gathers=gathers,
+        tables=tables,
+        angles=angles,
+        entry=entry,
+        tensor=tensor,
+    )
+
+
+def same_image(placed: Placed, loads: Loads, slots: list[Slot]) -> bool:
+    """Whether other loads put the same values at the same addresses, in the same order."""
+    columns = [np.array_equal(getattr(placed.loads, name), getattr(loads, name)) for name in LOADS]
+    return all(columns) and _keys(placed.slots) == _keys(slots)
+
+
+def tile_bytes(tiles: int) -> int:
+    """Host bytes of so many weight tiles."""
+    return tiles * TILE_ROWS * F32_LANES
+
+
+def image_bytes(loads: Loads, slots: list[Slot]) -> int:
+    """Host bytes of the weight tiles of an image, equal ones counted once."""
+    slot, _ = _distinct(slots)
+    rows = np.flatnonzero(loads.kind == TILE)
+    wanted, _ = _unique(slot[loads.tensor[rows]], loads.k0[rows], loads.n0[rows])
+    return tile_bytes(len(wanted))
+
+
+def _distinct(slots: list[Slot]) -> tuple[np.ndarray, list[Slot]]:
+    """(index of each slot among those that differ in tensor or maps, those)."""
+    index: dict[tuple[str, bytes, bytes], int] = {}
+    known: list[Slot] = []
+    out = np.zeros(len(slots), np.int64)
+    for i, key in enumerate(_keys(slots)):
+        if key not in index:
+            index[key] = len(known)
+            known.append(slots[i])
+        out[i] = index[key]
+    return out, known
+
+
+def _keys(slots: list[Slot]) -> list[tuple[str, bytes, bytes]]:
+    """Tensor, row map and column map of each slot, to compare."""
+    return [
+        (name, b"" if rows is None else rows.tobytes(), b"" if columns is None else columns.tobytes())
+        for name, rows, columns in slots
+    ]
+
+
+def _unique(slot: np.ndarray, k0: np.ndarray, n0: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(distinct [n, 3] of slot, first row, first column; entry of each)."""
+    most = np.int64(max(k0.max(initial=0), n0.max(initial=0)) + 1)
+    keys, entry = np.unique((slot * most + k0) * most + n0, return_inverse=True)
+    return np.stack([keys // most // most, keys // most % most, keys % most], axis=-1), entry
+
+
+def _gathers(
+    loads: Loads, rows: np.ndarray, slot: np.ndarray
+) -> tuple[list[tuple[int, int, int]], np.ndarray]:
+    """(distinct blocks of embedding lines, first line of each TABLE load)."""
+    known: dict[tuple[int, int, int], int] = {}
+    entry = np.zeros(len(rows), np.int64)
+    lines = 0
+    for i, row in enumerate(rows):
+        key = (int(slot[loads.tensor[row]]), int(loads.n0[row]), int(loads.lines[row]))
+        if key not in known:
+            known[key] = lines
+            lines += key[2]
+        entry[i] = known[key]
+    return list(known), entry
+
+
+def _names(loads: Loads, rows: np.ndarray, slots: list[Slot]) -> tuple[list[str], np.ndarray]:
+    """(the distinct tensors that these loads hold whole, index of each load's)."""
+    names = [slots[loads.tensor[row]][0] for row in rows]
+    distinct = list(dict.fromkeys(names))
+    index = {name: i for i, name in enumerate(distinct)}
+    return distinct, np.array([index[name] for name in names], np.int64)

@@ -1,0 +1,1 @@
+"""Assumed numbers changed one at a time."""

@@ -1,0 +1,1 @@
+"""One published figure per file."""

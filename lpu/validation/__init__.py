@@ -1,1 +1,0 @@
-"""The cases of `lpu validate`: published figures of GroqChip1 and its racks, held against our models."""

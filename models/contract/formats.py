@@ -1,0 +1,144 @@
+"""The number formats of the contract: roundings, exact sums of two, decoding, and the start-up guard.
+
+Source: facts/numerics.md sections 2.1 to 2.3 and 3. A multiply may feed an add only where the product is
+exact, so that FMA contraction cannot change a bit; every zero is +0; subnormals are flushed explicitly, as
+XLA on CPU flushes them and numpy does not. Importing this module turns on 64-bit JAX, which all of it needs.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jaxtyping import Float16, Float32, Float64, Int, UInt8
+
+F16, F32, F64, I64 = jnp.float16, jnp.float32, jnp.float64, jnp.int64
+_TINY = float(np.finfo(np.float32).tiny)
+
+
+class NumericsError(RuntimeError):
+    """This JAX does not keep the contract: 64-bit is off, or the compiler reorders float arithmetic."""
+
+
+class Wide(NamedTuple):
+    """A sum before its rounding: exactly `high + low`. Adding wide partials element by element is exact."""
+
+    high: Float64[Array, "*shape"]
+    low: Float64[Array, "*shape"]
+
+
+def enable() -> None:
+    """Turn on 64-bit JAX; must come before the first array."""
+    jax.config.update("jax_enable_x64", True)
+
+
+enable()
+
+
+def rn32(v: Float64[Array, "*shape"]) -> Float32[Array, "*shape"]:
+    """Round to nearest f32; what lies below 2^-126 becomes +0."""
+    return jnp.where(jnp.abs(v) < _TINY, F32(0), v.astype(F32))
+
+
+def plus0(v: Float64[Array, "*shape"]) -> Float64[Array, "*shape"]:
+    """The value, with -0 turned into +0 (XLA drops an addition of 0)."""
+    return jnp.where(v == 0, F64(0), v)
+
+
+def flush32(v: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
+    """The value, or +0 below 2^-126."""
+    return jnp.where(jnp.abs(v) < _TINY, F32(0), v)
+
+
+def rn16(v: Float32[Array, "*shape"]) -> Float16[Array, "*shape"]:
+    """Clip to +-65504, round to nearest fp16 (subnormals kept), -0 becomes +0."""
+    half = jnp.clip(v, -65504.0, 65504.0).astype(F16)
+    return jnp.where(half == 0, F16(0), half)
+
+
+def rn8(v: Float32[Array, "*shape"]) -> UInt8[Array, "*shape"]:
+    """Clip to +-448, round to nearest e4m3 code; code 0x80 (-0) becomes 0."""
+    v = jnp.clip(v, -448.0, 448.0)
+    bits = lax.bitcast_convert_type(v, jnp.uint32)
+    sign, m = (bits >> 24) & 0x80, bits & 0x7FFFFFFF
+    normal = ((m + 0x7FFFF + ((m >> 20) & 1)) >> 20) - 960
+    code = jnp.where(m >= 0x3C800000, normal, jnp.round(jnp.abs(v) * 512).astype(jnp.uint32))
+    return jnp.where(code == 0, 0, code | sign).astype(jnp.uint8)
+
+
+def add32(a: Float32[Array, "*shape"], b: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
+    """The f32 sum of two f32 values, flushed."""
+    return flush32(a + b)
+
+
+def two_sum(
+    a: Float64[Array, "*shape"], b: Float64[Array, "*shape"]
+) -> tuple[Float64[Array, "*shape"], Float64[Array, "*shape"]]:
+    """Knuth's TwoSum: (rounded sum, its error), together exactly a + b."""
+    s = a + b
+    t = s - a
+    return s, (a - (s - t)) + (b - t)
+
+
+def odd64(a: Float64[Array, "*shape"], b: Float64[Array, "*shape"]) -> Float64[Array, "*shape"]:
+    """The sum rounded to odd: rounding that once more to f32 is as good as rounding a + b itself."""
+    return _odd(*two_sum(a, b))
+
+
+def _odd(s: Array, e: Array) -> Array:
+    """A rounded sum and its error as one f64 that is rounded to odd."""
+    bits = lax.bitcast_convert_type(s, I64)
+    step = jnp.where((e > 0) == (s > 0), 1, -1)
+    return lax.bitcast_convert_type(bits + jnp.where((e != 0) & (bits & 1 == 0), step, 0), F64)
+
+
+def pow2(e: Int[Array, "*shape"]) -> Float64[Array, "*shape"]:
+    """2^e exactly, for -1022 <= e <= 1023."""
+    return lax.bitcast_convert_type((e.astype(I64) + 1023) << 52, F64)
+
+
+def decode_e4m3(codes: UInt8[Array, "*shape"]) -> Float64[Array, "*shape"]:
+    """Values of e4m3 codes, by way of fp16 bits (through f32 bits the subnormals would be flushed)."""
+    return decode_small(codes) * 256
+
+
+def decode_small(codes: UInt8[Array, "*shape"]) -> Float64[Array, "*shape"]:
+    """Values of e4m3 codes times 2^-8: fp16 has the same fields with a bias that is 8 higher."""
+    b = codes.astype(jnp.uint16)
+    bits = ((b & 0x80) << 8) | ((b & 0x7F) << 7)
+    return lax.bitcast_convert_type(bits, F16).astype(F32).astype(F64)
+
+
+def halves(a: Float16[Array, "*shape"]) -> Wide:
+    """Fp16 values as a multiple of 2^-4 and the rest, each of at most 20 bits."""
+    x = a.astype(F64)
+    high = jnp.round(x * 16) * 0.0625
+    return Wide(high, x - high)
+
+
+TwoSum = Callable[[Array, Array], tuple[Array, Array]]
+
+
+def guard(two_sum: TwoSum = two_sum) -> None:
+    """Raise `NumericsError` unless this JAX keeps the contract: 64-bit, IEEE sums, no reassociation.
+
+    The sum 1 + 2^-24 + 2^-80 lies a hair above an f32 midpoint: it must round up, but rounds down (to even)
+    as soon as the compiler simplifies TwoSum's error to zero.
+    """
+    if not jax.config.read("jax_enable_x64"):
+        raise NumericsError(
+            "numerics: jax_enable_x64 is off, the contract needs f64. Call models.contract.formats.enable()."
+        )
+
+    def midpoint(a: Array, b: Array) -> Array:
+        return rn32(_odd(*two_sum(a, b)))
+
+    got = np.asarray(jax.jit(midpoint)(jnp.array([1 + 2.0**-24]), jnp.array([2.0**-80])))[0]
+    want = np.float32(1 + 2.0**-23)
+    if got != want:
+        raise NumericsError(
+            f"numerics: 1 + 2^-24 + 2^-80 rounds to {got!r}, the contract says {want!r}. "
+            "Is fast-math on (XLA_FLAGS)? It must be off."
+        )

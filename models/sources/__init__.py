@@ -1,0 +1,1 @@
+"""Where weights come from: a seed, Hugging Face folders, Orbax checkpoints."""

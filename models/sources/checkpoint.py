@@ -1,0 +1,152 @@
+"""Weights in the contract's format as an Orbax checkpoint: written once, read tensor by tensor.
+
+A folder holds `weights.json` (what it is, shapes, digest) and `tensors/` (the checkpoint: a tree of arrays by
+the parts of their paths). It appears under its name only when it is complete.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp  # pyright: ignore[reportMissingTypeStubs]
+
+from models.sources.quantise import WeightError, dequantise, widen
+from models.sources.weights import Shapes, Weights, hash_tensors
+
+__all__ = ["OrbaxWeights", "open_orbax", "save_orbax"]
+
+SCHEMA = "lpu-weights-1"
+IDENTITY, TENSORS = "weights.json", "tensors"
+
+
+def save_orbax(
+    folder: str | Path, weights: Weights, *, model: str = "", names: Iterable[str] | None = None
+) -> "OrbaxWeights":
+    """Write the tensors (all unless named) to a new folder and open it; they are held in memory meanwhile.
+
+    `model` is written beside them, for the reader.
+    """
+    target = Path(folder).absolute()
+    if target.exists():
+        raise WeightError(f"{folder}: exists already. Remove it or name another folder.")
+    held = {name: weights[name] for name in sorted(weights.shapes if names is None else names)}
+    identity = {
+        "schema": SCHEMA,
+        "model": model,
+        "source": weights.identity,
+        "source_digest": weights.digest(),
+        "digest": hash_tensors(held.items()),
+        "tensors": {name: {"dtype": str(a.dtype), "shape": list(a.shape)} for name, a in held.items()},
+    }
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            checkpointer.save(partial / TENSORS, _nested(held))
+        (partial / IDENTITY).write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
+        partial.chmod(0o755)
+        os.rename(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return open_orbax(folder)
+
+
+def open_orbax(folder: str | Path) -> "OrbaxWeights":
+    """The weights of a folder that `save_orbax` wrote; `WeightError` when it is missing or not complete."""
+    root = Path(folder)
+    path = root / IDENTITY
+    if not path.is_file():
+        found = f"it holds no {IDENTITY}" if root.is_dir() else "there is no such folder"
+        raise WeightError(f"{root}: no checkpoint of ours, {found}. Write one with save_orbax.")
+    try:
+        identity = json.loads(path.read_text(encoding="utf-8"))
+        schema = identity.get("schema")
+        if schema != SCHEMA:
+            raise WeightError(
+                f"{path}: schema is {schema!r}, not {SCHEMA!r}. Write it again with save_orbax."
+            )
+        return OrbaxWeights(root, identity)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        if isinstance(error, WeightError):
+            raise
+        raise WeightError(
+            f"{path}: cannot be read ({type(error).__name__}: {error}). Write it again with save_orbax."
+        ) from error
+
+
+class OrbaxWeights:
+    """`Weights` of an Orbax checkpoint; see `open_orbax`. `plain` gives what the codes stand for."""
+
+    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
+        self.folder = folder
+        self.model = str(identity["model"])
+        self.source = str(identity["source"])
+        self.identity = f"orbax {folder.resolve().name} ({self.source})"
+        self.relative_errors: dict[str, float] = {}
+        self._digest = str(identity["digest"])
+        self.shapes: Shapes = {
+            name: jax.ShapeDtypeStruct(tuple(one["shape"]), np.dtype(one["dtype"]))
+            for name, one in identity["tensors"].items()
+        }
+        if not (folder / TENSORS / "_METADATA").is_file():
+            raise WeightError(
+                f"{folder / TENSORS}: no complete Orbax checkpoint (no _METADATA), {IDENTITY} lists "
+                f"{len(self.shapes)} tensors. Copy the whole folder, or write it again with save_orbax."
+            )
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """The tensor of that path, read now."""
+        if name not in self.shapes:
+            raise WeightError(f"{self.folder}: no tensor {name} among {len(self.shapes)}. Check the model.")
+        shape = self.shapes[name]
+        wanted = _nested({name: np.broadcast_to(np.zeros((), shape.dtype), shape.shape)})
+        arguments = ocp.args.PyTreeRestore(
+            item=wanted,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+            partial_restore=True,
+        )
+        try:
+            with ocp.PyTreeCheckpointer() as checkpointer:
+                tree: Any = checkpointer.restore((self.folder / TENSORS).absolute(), args=arguments)
+        except Exception as error:  # Orbax and TensorStore raise many kinds
+            reason = str(error).strip().split("\n")[0][:200]
+            raise WeightError(
+                f"{self.folder / TENSORS}: {name} cannot be read ({type(error).__name__}: {reason}). "
+                "Copy the whole folder, or write it again with save_orbax."
+            ) from error
+        array = np.asarray(jax.tree.leaves(tree)[0])
+        if (array.shape, array.dtype) != (shape.shape, shape.dtype):
+            raise WeightError(
+                f"{self.folder / TENSORS}: {name} is {array.dtype} {list(array.shape)}, {IDENTITY} says "
+                f"{shape.dtype} {list(shape.shape)}. Write it again with save_orbax."
+            )
+        return array
+
+    def plain(self, name: str) -> np.ndarray:
+        """The tensor in f32; of codes their values, as the checkpoint holds no others."""
+        if name.endswith(".codes"):
+            return dequantise(self[name], self[name.removesuffix("codes") + "exponent"])
+        values = self[name]
+        return values if name.endswith(".exponent") else widen(values)
+
+    def digest(self) -> str:
+        """Sha256 over the tensors as they were saved (`content_digest`)."""
+        return self._digest
+
+
+def _nested(tensors: dict[str, np.ndarray]) -> dict[str, Any]:
+    """A tree by the parts of the paths, as Orbax keeps it."""
+    root: dict[str, Any] = {}
+    for name, array in tensors.items():
+        *parents, leaf = name.split(".")
+        node = root
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = array
+    return root

@@ -1,0 +1,232 @@
+"""A Hugging Face folder (config.json, safetensors) as `Weights`: names, layout and formats turned into ours.
+
+Checkpoints hold matrices as [out, in]; ours are [k, n] = [in, out]. Their RoPE is half-split as ours is, so
+nothing is permuted. Tensors are read one at a time; a matrix is quantised when first asked for.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import Float16, Float32, Int32, UInt8
+
+from models.config import TransformerConfig
+from models.sources.huggingface_config import read_config, weight_block
+from models.sources.quantise import (
+    FORMAT,
+    Quantised,
+    WeightError,
+    check_finite,
+    dequantise,
+    quantise,
+)
+from models.sources.safetensor_files import Entry, files_digest, open_files
+from models.sources.weights import HEAD, TABLE, ReadRows, Shapes
+
+__all__ = ["HuggingFaceWeights", "open_folder", "read_config"]
+
+EMBEDDING, LM_HEAD = "model.embed_tokens.weight", "lm_head.weight"
+SCALES = ("_scale_inv", "_scale")  # behind `...weight`: of blocks; of the tensor or of rows (or of blocks)
+_IGNORED = ("_scale", "_scale_inv", ".rotary_emb.inv_freq")  # of weights (read with them), activations and KV
+_TINY = np.finfo(np.float32).tiny
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where one of our tensors (a matrix without its `.codes`) comes from, and its shape there."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+def sources(config: TransformerConfig) -> dict[str, Source]:
+    """Tensor of the checkpoint for each table, gain and matrix of ours, in the order of the model.
+
+    Source: transformers 5.23, modeling_llama.py and modeling_qwen3.py.
+    """
+    return {ours: Source(name=theirs, shape=shape) for ours, theirs, shape in _sources(config)}
+
+
+def _sources(config: TransformerConfig) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    hidden, ffn = config.hidden, config.ffn
+    q, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    yield TABLE, EMBEDDING, (config.vocab, hidden)
+    for i in range(config.layers):
+        ours, theirs = f"layers.{i}.attention", f"model.layers.{i}.self_attn"
+        yield f"{ours}.norm.gain", f"model.layers.{i}.input_layernorm.weight", (hidden,)
+        for name, shape in {"q": (q, hidden), "k": (kv, hidden), "v": (kv, hidden), "o": (hidden, q)}.items():
+            yield f"{ours}.{name}", f"{theirs}.{name}_proj.weight", shape
+        for name in ("q_norm", "k_norm") if config.qk_norm else ():
+            yield f"{ours}.{name}.gain", f"{theirs}.{name}.weight", (config.head_dim,)
+        ours, theirs = f"layers.{i}.ffn", f"model.layers.{i}.mlp"
+        yield f"{ours}.norm.gain", f"model.layers.{i}.post_attention_layernorm.weight", (hidden,)
+        for name, shape in {"gate": (ffn, hidden), "up": (ffn, hidden), "down": (hidden, ffn)}.items():
+            yield f"{ours}.{name}", f"{theirs}.{name}_proj.weight", shape
+    yield "norm.gain", "model.norm.weight", (hidden,)
+    yield HEAD, EMBEDDING if config.tied else LM_HEAD, (config.vocab, hidden)
+
+
+def open_folder(folder: str | Path, config: TransformerConfig | None = None) -> "HuggingFaceWeights":
+    """The weights of a folder; every name and shape is checked now, the data when it is read.
+
+    `config` is what `read_config(folder)` gives unless another is wanted.
+    """
+    return HuggingFaceWeights(Path(folder), read_config(folder) if config is None else config)
+
+
+class HuggingFaceWeights:
+    """`Weights` of a Hugging Face folder; see `open_folder`."""
+
+    def __init__(self, folder: Path, config: TransformerConfig) -> None:
+        self.folder, self.config = folder, config
+        self.identity = f"huggingface {folder.resolve().name}"
+        self.relative_errors: dict[str, float] = {}
+        self._sources = sources(config)
+        self._entries = open_files(folder)
+        self._block = weight_block(folder)
+        self._last: tuple[str, Quantised] | None = None
+        self.shapes = _shapes(self._sources)
+        self._check()
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """The tensor of that path; matrices and the table are rounded here."""
+        path, _, kind = name.rpartition(".")
+        if kind in ("codes", "exponent") and path in self._sources:
+            quantised = self._matrix(path)
+            return quantised.codes if kind == "codes" else quantised.exponent
+        if name not in self.shapes:
+            raise WeightError(f"{self.identity}: no tensor {name} among {len(self.shapes)}. Check the model.")
+        entry = self._entries[self._sources[name].name]
+        values = self._values(entry)
+        check_finite(values, entry.place)
+        return to_half(values) if name == TABLE else np.where(np.abs(values) < _TINY, np.float32(0), values)
+
+    def row_reader(self, name: str) -> ReadRows | None:
+        """Rows of the table; a matrix lies transposed and is quantised by whole columns."""
+        if name != TABLE:
+            return None
+        entry = self._entries[self._sources[name].name]
+        if entry.dtype == "F8_E4M3":
+            return None
+
+        def read(first: int, last: int) -> np.ndarray:
+            values = entry.floats(slice(first, last))
+            check_finite(values, entry.place)
+            return to_half(values)
+
+        return read
+
+    def plain(self, name: str) -> np.ndarray:
+        """The tensor in f32 as the checkpoint has it; a matrix as a transposed view [k, n]."""
+        path, _, kind = name.rpartition(".")
+        if kind == "exponent":
+            return self[name]
+        source = self._sources.get(path if kind == "codes" else name)
+        if source is None:
+            return self[name]  # raises
+        values = self._values(self._entries[source.name])
+        return values.T if kind == "codes" else values
+
+    def digest(self) -> str:
+        """Sha256 over config.json, all files and the version of the quantisation; reads every file once."""
+        config = hashlib.sha256((self.folder / "config.json").read_bytes()).hexdigest()
+        text = f"{FORMAT}\n{self.config.tied}\n{config}\n{files_digest(self._entries)}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _matrix(self, path: str) -> Quantised:
+        """Codes and exponents; the last matrix is kept, as both are asked for in turn."""
+        last = self._last
+        if last is None or last[0] != path:
+            self._last = None  # its memory is wanted
+            entry = self._entries[self._sources[path].name]
+            kept = _kept(entry, self._scale(entry)) if entry.dtype == "F8_E4M3" else None
+            self._last = last = path, kept or quantise(self._values(entry).T, entry.place)
+            self.relative_errors[f"{path}.codes"] = last[1].relative_error
+        return last[1]
+
+    def _values(self, entry: Entry) -> Float32[np.ndarray, "*axes"]:
+        """The tensor in f32, fp8 with its scale."""
+        if entry.dtype != "F8_E4M3":
+            return entry.floats()
+        scale, (_, columns) = self._scale(entry), self._block
+        values = dequantise(entry.raw(), np.zeros(entry.shape[-1], np.int32))
+        check_finite(values, entry.place)
+        for i in range(scale.shape[1]):
+            part = slice(i * columns, (i + 1) * columns) if scale.shape[1] > 1 else slice(None)
+            values[:, part] *= scale[:, i : i + 1]
+        return values
+
+    def _scale(self, entry: Entry) -> Float32[np.ndarray, "out blocks"]:
+        """Scales of an fp8 matrix, one row per output: one column, or one per block of inputs."""
+        found = [self._entries[entry.name + end] for end in SCALES if entry.name + end in self._entries]
+        if len(entry.shape) != 2 or not found:
+            raise WeightError(
+                f"{entry.place} is F8_E4M3 {list(entry.shape)} and has no {' or '.join(SCALES)} beside it. "
+                "Fp8 takes a matrix with its scale: fetch the whole checkpoint."
+            )
+        scale, (out, k), (rows, columns) = found[0].floats(), entry.shape, self._block
+        check_finite(scale, found[0].place)
+        if scale.size == 1:
+            return np.broadcast_to(scale.reshape(1, 1), (out, 1))
+        if scale.shape in ((out,), (out, 1)):
+            return scale.reshape(out, 1)
+        if scale.shape == (-(-out // rows), -(-k // columns)):
+            return np.repeat(scale, rows, axis=0)[:out]
+        raise WeightError(
+            f"{found[0].place} has shape {list(scale.shape)}: [{out}, {k}] takes one scale, {out}, or blocks "
+            f"of {rows} x {columns}. Check quantization_config.weight_block_size."
+        )
+
+    def _check(self) -> None:
+        """Raise unless the files hold exactly the model's tensors in their shapes."""
+        wanted = {source.name: source.shape for source in self._sources.values()}
+        missing = [name for name in wanted if name not in self._entries]
+        known = {*wanted, LM_HEAD} if self.config.tied else wanted.keys()
+        unknown = [name for name in self._entries if name not in known and not name.endswith(_IGNORED)]
+        if missing or unknown:
+            raise WeightError(
+                f"{self.folder}: {len(missing)} tensors that config.json asks for are missing "
+                f"({', '.join(missing[:3]) or 'none'}), {len(unknown)} have no place in it "
+                f"({', '.join(unknown[:3]) or 'none'}). Config and checkpoint must be of one model."
+            )
+        for name, shape in wanted.items():
+            entry = self._entries[name]
+            if entry.shape != shape:
+                raise WeightError(
+                    f"{entry.place} has shape {list(entry.shape)}, config.json makes it {list(shape)}. "
+                    "Config and checkpoint must be of one model."
+                )
+
+
+def to_half(values: Float32[np.ndarray, "*axes"]) -> Float16[np.ndarray, "*axes"]:
+    """Contract rounding `rn16` of finite values: clip to +-65504, nearest even, no -0."""
+    half = np.clip(values, np.float32(-65504), np.float32(65504)).astype(np.float16)
+    half.view(np.uint16)[half.view(np.uint16) == 0x8000] = 0
+    return half
+
+
+def _shapes(held: dict[str, Source]) -> Shapes:
+    shapes: Shapes = {}
+    for path, source in held.items():
+        if path == TABLE or len(source.shape) == 1:
+            dtype = np.float16 if path == TABLE else np.float32
+            shapes[path] = jax.ShapeDtypeStruct(source.shape, dtype)
+        else:
+            shapes[f"{path}.codes"] = jax.ShapeDtypeStruct(source.shape[::-1], np.uint8)
+            shapes[f"{path}.exponent"] = jax.ShapeDtypeStruct(source.shape[:1], np.int32)
+    return shapes
+
+
+def _kept(entry: Entry, scale: Float32[np.ndarray, "out blocks"]) -> Quantised | None:
+    """The codes of an fp8 matrix as they are, where its scales are powers of two and one per output."""
+    fraction, power = np.frexp(scale[:, 0])
+    if not (np.all(fraction == 0.5) and np.all(scale == scale[:, :1]) and power.min() > -126):
+        return None
+    codes: UInt8[np.ndarray, "out k"] = entry.raw()
+    check_finite(dequantise(codes, np.zeros(entry.shape[1], np.int32)), entry.place)
+    exponent: Int32[np.ndarray, " out"] = (power - 1).astype(np.int32)
+    positive = np.where(codes == 0x80, np.uint8(0), codes)
+    return Quantised(np.ascontiguousarray(positive.T), exponent, 0.0)

@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compiler.lower.attention import chunk_of, kv_capacity
+from compiler.lower.block import ELSEWHERE, LOWER
+from compiler.lower.layout import natural
+from compiler.lower.matmul import tile_cut
+from compiler.lower.rows import WeightArena
+from compiler.place.stages import Room, Size, assign
+from compiler.program.isa import READS, WRITES, Op
+from compiler.timing import timing
+from fabric.catalog import chip_spec
+from models.contract.ops import OPS
+
+
+def test_every_op_of_the_vocabulary_can_be_lowered() -> None:
+    assert set(LOWER) | {"matmul", *ELSEWHERE} == set(OPS)
+
+
+def test_every_opcode_has_operands_and_a_cost() -> None:
+    assert set(READS) == set(WRITES) == set(Op)
+    kernel = {
+        "k_lines": 2, "wide": False, "parts": 2, "vocab": 10, "stride": 1, "head_dim": 64, "input": "f32",
+        "group": 2, "chunk": 80, "chunks": 1, "kv": "fp16", "kv_words": 1, "kv_stride": 80, "rows": 1,
+        "positions": 8, "sequences": 1, "cached": 1, "host_slot": 38,
+    }  # fmt: skip
+    for op in set(Op) - {Op.SEND, Op.FORWARD}:
+        hold, latency = timing(op, np.array([1, 2]), kernel, chip_spec("lp30"), 1)
+        assert (hold >= 1).all()
+        assert (latency >= hold).all()
+
+
+@given(st.integers(1, 500), st.sampled_from([1, 2, 4, 8]), st.integers(1, 8))
+def test_tiles_cover_the_lines_and_are_at_most_four_wide(lines: int, planes: int, rows: int) -> None:
+    widths = tile_cut(lines, planes, rows)
+    assert widths.sum() == lines
+    assert widths.min() >= 1
+    assert widths.max() <= 4
+
+
+def test_k_and_v_are_installed_once_per_sequence_however_many_rows_it_has() -> None:
+    """160 tokens of 128 fp16 lanes at 25,600 bytes a cycle: 2 cycles; each row streams its heads through."""
+    kernel = {"chunk": 160, "head_dim": 128, "kv": "fp16", "group": 1}
+    for op in (Op.QK, Op.PV):
+        hold = [
+            timing(op, 0, kernel | {"sequences": sequences}, chip_spec("lp30"), rows)[0]
+            for sequences, rows in ((1, 1), (4, 4), (1, 4), (2, 8), (1, 512))
+        ]
+        assert hold == [2, 8, 4, 8, 512]
+
+
+def test_a_full_tile_takes_four_cycles_at_the_default_chip() -> None:
+    """320 x 320 bytes at 25,600 bytes per cycle and plane (facts: scheduling.md 1.1)."""
+    assert timing(Op.MM, 4, {"k_lines": 2}, chip_spec("lp30"), 1)[0] == 4
+
+
+@given(st.integers(1, 20_000), st.integers(1, 64))
+def test_natural_lines_are_spread_evenly_and_in_order(total: int, ranks: int) -> None:
+    owner, columns = natural(total, ranks)
+    assert (np.diff(owner) >= 0).all()
+    counts = np.bincount(owner, minlength=ranks)
+    assert counts.max() - counts.min() <= 1
+    assert np.array_equal(columns[columns >= 0], np.arange(total))
+
+
+@given(st.integers(1, 10_000))
+def test_chunks_hold_the_context(context: int) -> None:
+    chunk = chunk_of(context, 4)
+    assert chunk % 80 == 0
+    assert kv_capacity((context,), 4) >= context
+
+
+def test_weights_of_one_rank_lie_end_to_end_in_load_order() -> None:
+    arena = WeightArena(2)
+    fields = {"kind": 0, "tensor": 0, "k0": 0, "n0": 0, "lines": 1, "tag": 0}
+    first = arena.load(np.array([1, 0, 1]), np.array([10, 20, 30]), **fields)
+    again = arena.load(np.array([1]), 5, **fields)
+    assert [int(a & 0xFFFF) for a in first] == [0, 0, 10]
+    assert int(again[0] & 0xFFFF) == 40
+    assert arena.words.tolist() == [20, 45]
+
+
+def _room(groups: int, words: int) -> Room:
+    return Room(rack="r", groups=groups, tp=1, words=words, capacity=words)
+
+
+def _sizes(*words: int) -> list[Size]:
+    return [Size(name=f"b{i}", words=np.array([w]), transient=0) for i, w in enumerate(words)]
+
+
+@pytest.mark.parametrize(("pp", "stages"), [(None, [0, 0, 1, 2]), (4, [0, 1, 2, 3])])
+def test_blocks_go_to_as_few_groups_as_fit_or_to_exactly_pp(pp: int | None, stages: list[int]) -> None:
+    found = assign(_sizes(4, 6, 7, 9), _room(8, 10), pp)
+    assert [stage.group for stage in found] == stages
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.data())
+def test_a_balanced_pipeline_uses_every_group_in_order(words: list[int], data: st.DataObject) -> None:
+    pp = data.draw(st.integers(1, len(words)))
+    stages = [stage.group for stage in assign(_sizes(*words), _room(64, 10_000), pp)]
+    assert stages[0] == 0
+    assert stages[-1] == pp - 1
+    assert set(np.diff(stages).tolist()) <= {0, 1}
+
+
+def test_uneven_blocks_are_turned_to_the_emptiest_chips() -> None:
+    sizes = [Size(name="b", words=np.array([6, 0, 0, 0]), transient=0)] * 4
+    room = Room(rack="r", groups=1, tp=4, words=6, capacity=6)
+    assert sorted(stage.turn for stage in assign(sizes, room, None)) == [0, 1, 2, 3]

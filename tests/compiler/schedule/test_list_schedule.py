@@ -1,0 +1,74 @@
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from steps import llama
+
+from compiler.lower.rows import RowBuilder, tag
+from compiler.options import CompileOptions
+from compiler.pipeline import compile_program
+from compiler.program.isa import Op
+from compiler.schedule.list_schedule import (
+    _list_schedule,  # pyright: ignore[reportPrivateUsage]
+    dependencies,
+)
+from fabric.rack import load_rack
+
+
+@st.composite
+def problems(
+    draw: st.DrawFn,
+) -> tuple[np.ndarray, list[int], list[int], list[int], list[int], dict[int, int]]:
+    size = draw(st.integers(1, 30))
+    pairs = draw(st.lists(st.tuples(st.integers(0, size - 1), st.integers(0, size - 1)), max_size=60))
+    edges = np.array(sorted({(min(p), max(p)) for p in pairs if p[0] != p[1]}), np.int64).reshape(-1, 2)
+    resource = draw(st.lists(st.integers(0, 2), min_size=size, max_size=size))
+    hold = draw(st.lists(st.integers(1, 9), min_size=size, max_size=size))
+    extra = draw(st.lists(st.integers(0, 9), min_size=size, max_size=size))
+    width = [draw(st.integers(1, 3)) if r == 2 else 1 for r in resource]
+    latency = [h + e for h, e in zip(hold, extra, strict=True)]
+    return edges, resource, hold, latency, width, {0: 1, 1: 0b11, 2: 0b1111}
+
+
+@settings(max_examples=200, deadline=None)
+@given(problems())
+def test_no_instance_is_held_twice_and_every_edge_is_kept(problem: tuple) -> None:  # type: ignore[type-arg]
+    edges, resource, hold, latency, width, free = problem
+    start, first = _list_schedule(edges, resource, hold, latency, width, dict(free))
+    for before, after in edges:
+        assert start[after] >= start[before] + latency[before]
+    held: set[tuple[int, int, int]] = set()
+    for row, begin in enumerate(start):
+        for cycle in range(begin, begin + hold[row]):
+            for instance in range(first[row], first[row] + width[row]):
+                assert free[resource[row]] >> instance & 1
+                assert (resource[row], instance, cycle) not in held
+                held.add((resource[row], instance, cycle))
+
+
+def test_a_transfer_never_beats_the_wire() -> None:
+    rack = load_rack("lpx")
+    columns = compile_program(llama(), rack, CompileOptions(tp=16)).expand(160)
+    moves = np.isin(columns.op, (Op.SEND, Op.FORWARD))
+    links = rack.links.index[columns.chip[moves], columns.peer[moves]]
+    assert (links >= 0).all()
+    assert (columns.t1 - columns.t0)[
+        moves
+    ].min() >= rack.links.hop_cycles.min() + rack.links.slot_cycles.min()
+
+
+def test_the_first_hop_is_a_send_and_each_further_one_a_forward() -> None:
+    columns = compile_program(llama(), load_rack("ring-8"), CompileOptions(tp=8)).expand(160)
+    moves = np.isin(columns.op, (Op.SEND, Op.FORWARD))
+    arrived = set(zip(columns.peer[moves].tolist(), columns.dst_tag[moves].tolist(), strict=True))
+    keys = zip(columns.chip.tolist(), columns.src_tag.tolist(), strict=True)
+    was_sent = np.array([key in arrived for key in keys])
+    assert np.array_equal(columns.op[moves] == Op.FORWARD, was_sent[moves])
+
+
+def test_a_line_range_reaches_no_line_of_the_next_rank() -> None:
+    """Five lines from line 0 sent from rank 0 to rank 1: the send does not wait for itself."""
+    rows = RowBuilder()
+    rows.add(Op.EMBED, rank=0, n=5, aux=0, src_tag=tag(2, 0), dst_tag=tag(3, 0))
+    rows.add(Op.SEND, rank=0, peer=1, n=5, src_tag=tag(3, 0), dst_tag=tag(3, 0))
+    edges = dependencies(rows.build(), [{"vocab": 2, "stride": 3}])
+    assert edges.tolist() == [[0, 1]]

@@ -1,0 +1,156 @@
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from models.contract import numerics, ops
+from models.contract.formats import decode_e4m3
+from models.contract.ops import OPS
+
+FLOAT, HALF, INT, BYTE = jnp.float32, jnp.float16, jnp.int32, jnp.uint8
+
+
+def zeros(dtype: Any, *shape: int) -> jax.Array:
+    return jnp.zeros(shape, dtype)
+
+
+CACHE = zeros(HALF, 2, 16, 2, 8)
+OPERANDS: dict[str, tuple[tuple[jax.Array, ...], dict[str, Any]]] = {
+    "embed": ((zeros(HALF, 10, 6), zeros(INT, 2)), {}),
+    "matmul": ((zeros(HALF, 2, 6), zeros(BYTE, 6, 5), zeros(INT, 5)), {}),
+    "rms_norm": ((zeros(FLOAT, 2, 4, 6), zeros(FLOAT, 6)), {"eps": 1e-5}),
+    "rope": ((zeros(FLOAT, 2, 4, 8), zeros(INT, 16, 2, 4), zeros(INT, 2)), {}),
+    "round16": ((zeros(FLOAT, 2, 4),), {}),
+    "round8": ((zeros(HALF, 2, 4),), {}),
+    "attention": (
+        (zeros(HALF, 2, 4, 8), zeros(HALF, 2, 2, 8), zeros(HALF, 2, 2, 8), CACHE, CACHE, zeros(INT, 2)),
+        {"fraction_bits": 20},
+    ),
+    "glu": ((zeros(FLOAT, 2, 6), zeros(FLOAT, 2, 6)), {"activation": "gelu"}),
+    "add": ((zeros(FLOAT, 2, 6), zeros(FLOAT, 2, 6)), {}),
+    "argmax": ((zeros(FLOAT, 2, 9),), {}),
+}
+
+
+def test_every_op_of_the_table_is_tested_here() -> None:
+    assert OPERANDS.keys() == OPS.keys()
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_an_op_is_one_named_equation_and_its_shapes_are_what_it_computes(name: str) -> None:
+    operands, attributes = OPERANDS[name]
+    public = getattr(ops, name)
+    jaxpr = jax.make_jaxpr(lambda *x: public(*x, **attributes))(*operands)
+    (equation,) = jaxpr.jaxpr.eqns
+    assert equation.primitive.name == f"lpu_{name}"
+    assert equation.params == attributes
+    assert ops.op_of(equation.primitive) is OPS[name]
+    for run in (public, jax.jit(public, static_argnames=list(attributes))):
+        got = jax.tree.leaves(run(*operands, **attributes))
+        assert [(x.shape, x.dtype) for x in got] == [(x.shape, x.dtype) for x in jaxpr.out_avals]
+
+
+def test_flops_and_bytes_of_a_matmul_and_of_attention() -> None:
+    shapes = [jax.typeof(x) for x in OPERANDS["matmul"][0]]
+    assert OPS["matmul"].flops(*shapes) == 2 * 2 * 6 * 5
+    assert OPS["matmul"].bytes(*shapes) == 2 * 6 * 2 + 6 * 5 + 5 * 4 + 2 * 5 * 4
+    shapes = [jax.typeof(x) for x in OPERANDS["attention"][0]]
+    assert OPS["attention"].flops(*shapes, fraction_bits=20) == 4 * (2 * 4 * 8) * 16
+    cache, token, heads = 2 * 16 * 2 * 8 * 2, 2 * 2 * 8 * 2, 2 * 4 * 8 * 2
+    assert OPS["attention"].bytes(*shapes, fraction_bits=20) == 2 * heads + 2 * cache + 4 * token
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_every_row_counts_flops_and_bytes(name: str) -> None:
+    operands, attributes = OPERANDS[name]
+    shapes = [jax.typeof(x) for x in operands]
+    assert OPS[name].flops(*shapes, **attributes) >= 0
+    assert OPS[name].bytes(*shapes, **attributes) > 0
+
+
+def test_shapes_that_do_not_fit_are_refused_with_both_numbers() -> None:
+    with pytest.raises(ValueError, match="matmul: k of a and of codes: 6 and 7 differ"):
+        OPS["matmul"].primitive.bind(zeros(HALF, 2, 6), zeros(BYTE, 7, 5), zeros(INT, 5))
+    with pytest.raises(ValueError, match="a is float32, it takes float16"):
+        OPS["matmul"].primitive.bind(zeros(FLOAT, 2, 6), zeros(BYTE, 6, 5), zeros(INT, 5))
+    with pytest.raises(TypeError, match=r"weights are float32, the contract takes e4m3 codes"):
+        ops.matmul(zeros(HALF, 2, 6), zeros(FLOAT, 6, 5), zeros(INT, 5))
+
+
+def test_rows_are_equal_shares_of_the_sequences_of_a_cache() -> None:
+    operands = OPERANDS["attention"][0]
+    three = [jnp.concatenate([x, x[:1]]) for x in operands[:3]]
+    with pytest.raises(ValueError, match="3 rows are no equal share for 2 sequences of the cache"):
+        OPS["attention"].primitive.bind(*three, CACHE, CACHE, zeros(INT, 3), fraction_bits=20)
+
+
+def test_fraction_bits_keep_the_weighted_sum_exact() -> None:
+    assert [ops.fraction_bits(n) for n in (1, 8192, 8193, 32768, 131072)] == [20, 20, 18, 18, 16]
+    with pytest.raises(ValueError, match="context 131073 is above 131072"):
+        ops.fraction_bits(131_073)
+
+
+@pytest.mark.parametrize("dtype", [HALF, BYTE])
+@pytest.mark.parametrize("block_bytes", [1024, 4 << 20], ids=["blocks of 4", "one block"])
+def test_attention_appends_and_sees_tokens_up_to_its_position(
+    monkeypatch: pytest.MonkeyPatch, dtype: Any, block_bytes: int
+) -> None:
+    monkeypatch.setattr(numerics, "BLOCK_BYTES", block_bytes)
+    rng = np.random.default_rng(0)
+    q, k, v = (jnp.asarray(rng.standard_normal((2, h, 8)).astype(np.float16)) for h in (4, 2, 2))
+    caches = [rng.standard_normal((2, 16, 2, 8)).astype(np.float32) for _ in range(2)]
+    if dtype == BYTE:
+        caches = [np.asarray(numerics.rn8(jnp.asarray(c))) for c in caches]
+    keys, values = (jnp.asarray(c.astype(dtype)) for c in caches)
+    position = jnp.array([5, 11], jnp.int32)
+    run = jax.jit(OPS["attention"].contract, static_argnames="fraction_bits")
+    out, keys, values = run(q, k, v, keys, values, position, fraction_bits=20)
+    for row, last in enumerate((5, 11)):
+        want_k = numerics.rn8(k[row].astype(FLOAT)) if dtype == BYTE else k[row]
+        assert np.array_equal(keys[row, last], want_k)
+        for h in range(2):
+            want = attend(q[row, 2 * h : 2 * h + 2], keys[row, : last + 1, h], values[row, : last + 1, h])
+            assert np.array_equal(out[row, 16 * h : 16 * h + 16], want.reshape(-1))
+
+
+@pytest.mark.parametrize("rows", [6, 130], ids=["few rows", "more than a piece"])
+def test_rows_of_a_chunk_attend_as_single_steps_do(rows: int) -> None:
+    """Two sequences, `rows` tokens of each from position 3 on, against one token of each at a time."""
+    rng = np.random.default_rng(1)
+    q, k, v = (
+        jnp.asarray(rng.standard_normal((2, rows, heads, 8)).astype(np.float16)) for heads in (4, 2, 2)
+    )
+    keys, values = (jnp.asarray(rng.standard_normal((2, 140, 2, 8)).astype(np.float16)) for _ in range(2))
+    run = jax.jit(OPS["attention"].contract, static_argnames="fraction_bits")
+    flat = [x.reshape(2 * rows, *x.shape[2:]) for x in (q, k, v)]
+    position = jnp.tile(jnp.arange(3, 3 + rows, dtype=jnp.int32), 2)
+    out, *caches = run(*flat, keys, values, position, fraction_bits=20)
+    for i in range(rows):
+        at = jnp.full(2, 3 + i, jnp.int32)
+        want, keys, values = run(q[:, i], k[:, i], v[:, i], keys, values, at, fraction_bits=20)
+        assert np.array_equal(out.reshape(2, rows, -1)[:, i], want)
+    assert np.array_equal(caches[0], keys)
+    assert np.array_equal(caches[1], values)
+
+
+@jax.jit
+def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """The same by hand: one KV head, no cache, no mask, no blocks."""
+    scores = numerics.attention_scores(q, k)
+    weights, total = numerics.softmax_weights(scores, scores.max(-1), 20)
+    return numerics.attention_out(numerics.attention_values(weights, v), total)
+
+
+def test_round8_gives_the_nearest_e4m3_value_and_leaves_those_that_are_one() -> None:
+    codes = np.array([c for c in range(256) if c & 0x7F != 0x7F and c != 0x80], np.uint8)
+    values = np.asarray(decode_e4m3(jnp.asarray(codes)), np.float16)
+    np.testing.assert_array_equal(np.asarray(ops.round8(jnp.asarray(values))), values)
+    between = jnp.array([1.0625, 1.07, 500.0, -3e-4], HALF)
+    assert np.asarray(ops.round8(between)).tolist() == [1.0, 1.125, 448.0, 0.0]
+
+
+def test_a_sum_takes_a_float16_operand_as_the_number_that_it_is() -> None:
+    x, y = jnp.array([1e-3, 2.5], FLOAT), jnp.array([0.1, -7.0], HALF)
+    np.testing.assert_array_equal(ops.add(x, y), ops.add(x, y.astype(FLOAT)))

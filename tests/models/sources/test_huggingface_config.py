@@ -1,0 +1,125 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.config import Llama3Scaling
+from models.sources.huggingface import read_config
+from models.sources.quantise import WeightError
+
+DATA = Path(__file__).parents[1] / "data"
+LLAMA, QWEN3 = DATA / "tiny-llama", DATA / "tiny-qwen3"
+
+
+def edited(folder: Path, edit: Callable[[dict[str, Any]], object]) -> Path:
+    """A folder with only a config.json: that of tiny-llama with changes."""
+    folder.mkdir(exist_ok=True)
+    keys = json.loads((LLAMA / "config.json").read_text())
+    edit(keys)
+    (folder / "config.json").write_text(json.dumps(keys))
+    return folder
+
+
+def test_both_spellings_of_rope_are_read(tmp_path: Path) -> None:
+    def old(keys: dict[str, Any]) -> None:
+        rope = keys.pop("rope_parameters")
+        keys["rope_theta"] = rope.pop("rope_theta")
+        keys["rope_scaling"] = {"type": rope.pop("rope_type"), **rope}
+
+    config, again = read_config(LLAMA), read_config(edited(tmp_path / "tiny-llama", old))
+    assert config == again
+    assert config.rope_scaling == Llama3Scaling(
+        factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position=32
+    )
+    assert (read_config(QWEN3).rope_theta, read_config(QWEN3).rope_scaling) == (1e6, None)
+
+
+def test_published_configurations_are_those_of_the_catalog(tmp_path: Path) -> None:
+    """Source: config.json of mistralai/Mistral-7B-v0.3 and meta-llama/Llama-2-7b-hf, the keys that matter."""
+    shared = {"hidden_size": 4096, "num_attention_heads": 32, "num_hidden_layers": 32, "hidden_act": "silu"}
+    shared |= {"rms_norm_eps": 1e-5, "tie_word_embeddings": False}
+    mistral = {
+        "model_type": "mistral",
+        "intermediate_size": 14336,
+        "num_key_value_heads": 8,
+        "vocab_size": 32768,
+    }
+    mistral |= {"max_position_embeddings": 32768, "rope_theta": 1e6, "sliding_window": None}
+    llama = {"model_type": "llama", "intermediate_size": 11008, "vocab_size": 32000, "rope_scaling": None}
+    llama |= {"max_position_embeddings": 4096}
+    for name, keys, parameters in (("m", mistral, 7_248_023_552), ("l", llama, 6_738_415_616)):
+
+        def replace(held: dict[str, Any], keys: dict[str, Any] = keys) -> None:
+            held.clear()
+            held.update(shared | keys)
+
+        config = read_config(edited(tmp_path / name, replace))
+        assert config.parameters() == parameters
+        assert config.head_dim == 128
+        assert config.rope_scaling is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "mixtral"}, "model_type is 'mixtral': only llama, mistral, qwen3"),
+        ({"attention_bias": True}, "attention_bias is True: biases"),
+        ({"num_local_experts": 8}, "num_local_experts is 8: experts"),
+        ({"hidden_act": "relu2"}, "hidden_act is 'relu2'"),
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_scaling.type is 'yarn'"),
+        (
+            {"rope_parameters": {"rope_type": "linear", "factor": 4.0}},
+            "rope_parameters.rope_type is 'linear'",
+        ),
+        ({"rope_parameters": {"full_attention": {"rope_theta": 1e4}}}, "rope_parameters.full_attention is"),
+        (
+            {"rope_parameters": {"rope_type": "llama3", "factor": 8.0}},
+            "rope_parameters.low_freq_factor is missing",
+        ),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5: only 1"),
+        (
+            {"model_type": "mistral", "sliding_window": 128},
+            "sliding_window is 128: below max_position_embeddings 256",
+        ),
+        (
+            {"model_type": "mistral", "max_position_embeddings": 9999},
+            r"sliding_window \(absent: by default\) is 4096",
+        ),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types is"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config.quant_method is 'gptq'"),
+        ({"num_attention_heads": None}, "num_attention_heads is missing"),
+        ({"hidden_size": "64"}, "hidden_size is '64': it is a whole number"),
+        ({"vocab_size": True}, "vocab_size is True"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps is nan"),
+        ({"num_key_value_heads": 3}, "heads 4 is no multiple of kv_heads 3"),
+    ],
+)
+def test_what_the_model_cannot_do_is_refused_by_its_key(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    folder = edited(tmp_path, lambda keys: keys.update(changes))
+    with pytest.raises(WeightError, match=message) as caught:
+        read_config(folder)
+    assert str(folder / "config.json") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_window_as_long_as_the_context_is_no_window(tmp_path: Path) -> None:
+    folder = edited(tmp_path, lambda keys: keys.update(model_type="mistral", sliding_window=256))
+    assert read_config(folder).max_context == 256
+
+
+def test_a_config_that_is_no_config_is_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightError, match=r"none/config.json: not found \(nor is there a folder"):
+        read_config(tmp_path / "none")
+    with pytest.raises(WeightError, match="its folder exists"):
+        read_config(tmp_path)
+    (tmp_path / "config.json").write_text('{\n "hidden_size": }')
+    with pytest.raises(WeightError, match=r"config.json:2:17: no JSON"):
+        read_config(tmp_path)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(WeightError, match="holds a JSON list, expected an object"):
+        read_config(tmp_path)
