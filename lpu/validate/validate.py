@@ -1,8 +1,8 @@
 """Validation: the registry of suites and cases, and what running them gave.
 
 A case is a file of `lpu/validate/cases/` with a function `points(machine)`, and one line in `CASES`; a suite
-is a set of cases with a machine of its own, and one line in `SUITES`. No published figure outside the cases was
-used for any constant of the LPU; others are kept aside. docs/validation.md (suite lpu) and docs/gpu.md (gpu),
+is a set of cases with a machine of its own, and one line in `SUITES`. No published figure outside the cases
+was used for any constant of the LPU; others are kept aside. docs/validation.md (suite lpu) and docs/gpu.md (gpu),
 docs/afd-timing.md (afd) say what each case tests and what it does not.
 """
 

@@ -2,7 +2,7 @@
 
 Source: facts/numerics.md section 2. In short: weights are e4m3 bytes with a power-of-two scale, activations
 and KV fp16, residuals and logits f32. The formats and roundings of `models/contract/formats.py` are part of
-this module's vocabulary. Every function may be mapped over leading axes (`jax.vmap`), which never changes a bit.
+this module's vocabulary. Every function may be mapped over leading axes (`jax.vmap`): no bit changes.
 """
 
 import math
