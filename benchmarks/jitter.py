@@ -5,8 +5,8 @@ schedule (modelled). Each hop's GPU time is drawn (lognormal: assumed); the LPUs
 for the target probability of a miss, and once without. What `lpu/pingpong/boundary.py` reports of the
 draws is held against a walk through every hop in plain integers: how many were late, what each paid, and the
 LPUs' cycles of a token. With one seed and one target the same draws are late at any jitter: only the slack
-differs. The exit code is 1 if the LPUs' cycles vary, a missed slot costs other than its period, or the count is
-no likely draw.
+differs. The exit code is 1 if the LPUs' cycles vary, a missed slot costs other than its period, or the
+count is no likely draw.
 """
 
 import argparse

@@ -21,9 +21,7 @@ from lpu.run.machine import checked_inputs
 from models.kv import KVCache, empty_cache
 from models.step import in_sequence
 
-CHUNK = (
-    64  # tokens of a prompt at a time: the rows of one sequence that attend at once (contract/attention.py)
-)
+CHUNK = 64  # tokens of a prompt at a time: the rows of one sequence that attend at once
 
 Tokens = Int[np.ndarray, " batch"]
 

@@ -2,8 +2,8 @@
 
 A case is a file of `lpu/validate/cases/` with a function `points(machine)`, and one line in `CASES`; a suite
 is a set of cases with a machine of its own, and one line in `SUITES`. No published figure outside the cases
-was used for any constant of the LPU; others are kept aside. docs/validation.md (suite lpu) and docs/gpu.md (gpu),
-docs/afd-timing.md (afd) say what each case tests and what it does not.
+was used for any constant of the LPU; others are kept aside. docs/validation.md (suite lpu),
+docs/gpu.md (gpu) and docs/afd-timing.md (afd) say what each case tests and what it does not.
 """
 
 from dataclasses import dataclass
