@@ -22,7 +22,7 @@ BUDGET = 20_000  # evaluations of a search that nobody gave a budget
 def strategy(name: str) -> Strategy:
     """The strategy of that name. Raises OptionError if there is none or it cannot be imported."""
     if name in STRATEGIES:
-        return import_module(f"compiler.place.{name.replace('-', '_')}").place
+        return import_module(f"compiler.place.strategies.{name.replace('-', '_')}").place
     if ":" in name:
         module, _, attribute = name.partition(":")
         if str(Path.cwd()) not in sys.path:  # as for models of the user's own

@@ -109,7 +109,7 @@ def key(task: Task) -> str:
 def _code(name: str) -> str:
     """sha256 of the sources of the compiler, of this file, and of a strategy that is not ours."""
     here = Path(__file__)
-    paths = [here, *sorted((here.parents[1] / "compiler").rglob("*.py"))]
+    paths = [here, *sorted((here.parents[2] / "compiler").rglob("*.py"))]
     if name not in (DEFAULT, *STRATEGIES):
         try:
             paths.append(Path(inspect.getfile(strategy(name))))

@@ -296,7 +296,7 @@ def _shapes_digest(step: Step) -> str:
 
 def _user_line(error: BaseException) -> str:
     """`(file:line)` of the last frame outside installed packages and this project."""
-    home = str(Path(__file__).resolve().parents[1])
+    home = str(Path(__file__).resolve().parents[2])
     place, frame = "", error.__traceback__
     while frame is not None:
         path = frame.tb_frame.f_code.co_filename

@@ -141,7 +141,7 @@ def test_a_bad_plug_in_is_refused_with_one_line(
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["nothing", "no.such:thing", "compiler.isa:WORD_BYTES"])
+@pytest.mark.parametrize("name", ["nothing", "no.such:thing", "compiler.program.isa:WORD_BYTES"])
 def test_a_strategy_that_is_not_there_is_named(name: str) -> None:
     with pytest.raises(OptionError, match=name):
         compile_program(SOURCE, TRAY, CompileOptions(tp=2, placement=name))

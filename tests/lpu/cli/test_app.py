@@ -204,7 +204,7 @@ def test_the_bar_waits_a_second_and_for_a_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("lpu.terminal.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("lpu.cli.terminal.time.monotonic", lambda: now[0])
     bar = Bar()
     now[0] = 2.0
     bar("run", 0, 2)
