@@ -1,19 +1,39 @@
-# make demo: from a fresh clone to proven bits. make test: everything that CI holds the code against.
+# make demo: from a fresh clone to proven bits. make test: what to run all the time, within five minutes.
+# make test-all: everything that CI holds the code against. make acceptance: whole corpora, for hours; it resumes.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 BIN := .venv/bin
+SHELL := /bin/bash
 
-.PHONY: demo test clean
+.PHONY: demo test test-all acceptance house lint clean
 
 demo: .venv/.installed
 	$(BIN)/python examples/demo.py
 
 test: .venv/.dev
+	@time $(MAKE) --no-print-directory lint fast-tests
+
+test-all: .venv/.dev
+	@time $(MAKE) --no-print-directory lint all-tests
+
+lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n 2
+
+.PHONY: fast-tests all-tests
+fast-tests: .venv/.dev
+	$(BIN)/pytest -q -n 2 --dist loadfile -m "not slow"
+
+all-tests: .venv/.dev
+	$(BIN)/pytest -q -n 2 --dist loadfile
+
+acceptance: .venv/.dev
+	$(BIN)/python tests/corpora/acceptance.py
+
+house: .venv/.dev
+	$(BIN)/python tests/house.py
 
 clean:
 	rm -rf .venv build dist out

@@ -3,7 +3,6 @@ import os
 import pty
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -35,20 +34,13 @@ def one_object(capsys: pytest.CaptureFixture[str], schema: str) -> dict[str, Any
     return body
 
 
-def test_help_is_quick_and_imports_no_jax() -> None:
+def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys\nfrom lpu.cli.app import main\nmain(['--help'])\n"
         "assert not {'jax', 'flax', 'numpy', 'pydantic', 'rich.console'} & set(sys.modules)"
     )
-    seconds: list[float] = []
-    out = ""
-    for _ in range(3):
-        start = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        seconds.append(time.perf_counter() - start)
-        out = done.stdout
-    assert "certify" in out
-    assert min(seconds) < 0.7
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "certify" in done.stdout
 
 
 def test_every_verb_has_help_json_and_debug(capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,13 +82,20 @@ def test_compile_prints_one_object_with_units(capsys: pytest.CaptureFixture[str]
     assert body["sram_bytes_max"] < body["sram_bytes_chip"]
 
 
-@pytest.mark.parametrize("verb", ["check", "report", "bounds"])
+SAYS = {
+    "check": "check: 625 rows, all 8 rules hold",
+    "report": "verdict     legal",
+    "bounds": "context  bound",
+}
+
+
+@pytest.mark.parametrize("verb", SAYS)
 def test_verbs_of_a_program_print_text_and_one_object(
     capsys: pytest.CaptureFixture[str], program: str, verb: str
 ) -> None:
     assert lpu(verb, program) == 0
     out, err = capsys.readouterr()
-    assert out
+    assert out.startswith(SAYS[verb])
     assert err == ""
     assert lpu(verb, program, "--json") == 0
     one_object(capsys, f"lpu-{verb}/1")

@@ -1,7 +1,6 @@
 import collections
 import dataclasses
 import resource
-import time
 from collections.abc import Callable
 
 import jax
@@ -87,11 +86,9 @@ def test_the_module_holds_the_parameters_that_its_config_counts(name: str) -> No
 
 def test_the_largest_llama_is_traced_without_its_weights() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
     step = llama_step(catalog("llama-3.1-405b"), batch=1, context=8192)
     jaxpr = jax.make_jaxpr(step.fn)(*step.inputs())
     assert len(jaxpr.jaxpr.eqns) == 126 * 19 + 4
-    assert time.perf_counter() - start < 20
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # KiB
 
 

@@ -2,7 +2,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
@@ -200,13 +199,16 @@ def test_weights_of_another_model_are_refused() -> None:
 
 
 @pytest.mark.slow
-def test_a_billion_codes_take_seconds() -> None:
+def test_a_billion_codes_are_drawn_and_none_means_nan() -> None:
     config = catalog("llama-1.2b")
     weights = seeded(weight_shapes(llama_step(config, batch=1, context=512)), 0)
-    start = time.perf_counter()
-    total = sum(weights[name].nbytes for name in weights.shapes)
-    assert total > 1.1e9
-    assert time.perf_counter() - start < 30
+    codes = [name for name in weights.shapes if name.endswith(".codes")]
+    count = 0
+    for name in codes:
+        values = weights[name]
+        assert not ((values & 0x7F) == 0x7F).any()
+        count += values.size
+    assert count > 1e9
 
 
 # Orbax

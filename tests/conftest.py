@@ -1,0 +1,54 @@
+"""Every test: XLA's compiled functions kept between runs, and the CPU seconds of each test counted."""
+
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# Before jax is imported, here and in every interpreter that a test starts.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "xla"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+BEGAN = pytest.StashKey[float]()
+taken: dict[str, float] = {}
+
+
+def user_seconds() -> float:
+    """User CPU seconds of this process and of the children that it has waited for."""
+    return sum(resource.getrusage(who).ru_utime for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--cpu", type=int, default=0, metavar="N", help="print the N tests that take the most user CPU"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    item.stash[BEGAN] = user_seconds()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """The last report of a test carries its seconds, fixtures that it was the first to need included."""
+    if call.when == "teardown":
+        item.user_properties.append(("user_seconds", user_seconds() - item.stash[BEGAN]))
+    return (yield)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "teardown":
+        taken[report.nodeid] = dict(report.user_properties)["user_seconds"]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    terminalreporter.write_line(f"user CPU of the tests: {sum(taken.values()):.0f} s")
+    most = sorted(taken.items(), key=lambda kv: -kv[1])[: config.getoption("--cpu")]
+    for name, seconds in most:
+        terminalreporter.write_line(f"{seconds:8.1f} s  {name}")
