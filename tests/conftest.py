@@ -38,13 +38,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """The last report of a test carries its seconds, fixtures that it was the first to need included."""
     if call.when == "teardown":
-        item.user_properties.append(("user_seconds", user_seconds() - item.stash[BEGAN]))
+        now = user_seconds()
+        item.user_properties.append(("user_seconds", now - item.stash.get(BEGAN, now)))
     return (yield)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if report.when == "teardown":
-        taken[report.nodeid] = dict(report.user_properties)["user_seconds"]
+    for name, value in report.user_properties:
+        if name == "user_seconds" and isinstance(value, float):
+            taken[report.nodeid] = value
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
