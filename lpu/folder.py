@@ -12,6 +12,7 @@ from lpu.check.check import Report, check
 from lpu.check.machine import MOVES
 from lpu.inputs.document import FileError
 from lpu.inputs.files import atomic_folder
+from models.extensions import load_extensions
 
 PREFILL, INGEST, EGRESS = "prefill", "ingest", "egress"
 Progress = Callable[[str, int, int], None]
@@ -50,6 +51,7 @@ def save_into(
 
 def load_program(folder: str | Path) -> Program:
     """Read a program folder. Raises ProgramError if it is not whole or was altered."""
+    load_extensions()
     return load(Path(folder))
 
 

@@ -1,7 +1,7 @@
 """Capture: a Flax/JAX decode step -> jaxpr -> Graph.
 
-Accepted equations are the vocabulary ops (named `lpu_<op>`) and shape-only primitives; anything else is an
-`UnsupportedOpError` that names the primitive, the source line and the module path.
+Accepted equations are the ops of the registry (`models.contract.ops.OPS`) and shape-only primitives;
+anything else is an `UnsupportedOpError` that names the primitive, the source line and the module path.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,8 +13,8 @@ from jax.extend import core as jex
 
 from compiler.errors import UnsupportedOpError
 from compiler.graph.graph import Graph, Node, Value, View, width
+from models.contract.ops import OPS, op_of
 
-PREFIX = "lpu_"
 _VIEWS = ("reshape", "squeeze", "expand_dims", "copy", "stop_gradient", "optimization_barrier")
 _CALLS = ("jit", "pjit", "closed_call", "custom_jvp_call", "remat", "checkpoint")
 
@@ -81,12 +81,12 @@ class _Walker:
     def _equation(self, eqn: Any, inputs: list[View], path: str) -> list[View]:
         name = eqn.primitive.name
         path = _join(path, str(eqn.source_info.name_stack))
-        if name.startswith(PREFIX):
+        if (record := op_of(eqn.primitive)) is not None:
             outs = [self.value("node", "", var.aval) for var in eqn.outvars]
             self.nodes.append(
                 Node(
                     index=len(self.nodes),
-                    op=name.removeprefix(PREFIX),
+                    op=record.name,
                     inputs=tuple(inputs),
                     outputs=tuple(view.value for view in outs),
                     attributes=dict(eqn.params),
@@ -109,7 +109,7 @@ class _Walker:
             "capture",
             f"primitive '{name}' at {_source(eqn)}" + (f" in module '{path}'" if path else ""),
             "it is neither an op of the vocabulary nor a shape-only change that keeps the batch axis",
-            "Write it with models.contract.ops (embed, matmul, rms_norm, rope, attention, glu, add, argmax).",
+            f"Write it with models.contract.ops ({', '.join(OPS)}).",
         )
 
 

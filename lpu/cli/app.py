@@ -28,6 +28,7 @@ EXIT_CODES = {
     "compiler.program.program.ProgramError": 2,
     "models.sources.quantise.WeightError": 2,
     "models.catalog.UnknownModelError": 2,
+    "models.extensions.ExtensionError": 2,
     "fabric.catalog.UnknownRackError": 2,
     "fabric.catalog.UnknownChipError": 2,
     "fabric.catalog.UnknownGpuError": 2,
@@ -72,8 +73,17 @@ def _version(value: bool) -> bool:
 @app.callback()
 def options(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+    extend: Annotated[
+        list[str] | None,
+        typer.Option("--extend", metavar="MODULE", help="Import a module that registers ops or families."),
+    ] = None,
 ) -> None:
     """Compile a model for a rack of SRAM LPUs, cycle by cycle; check, run and certify the program."""
+    from models import extensions
+
+    for module in extend or ():
+        extensions.extend(module)
+    extensions.load_extensions()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

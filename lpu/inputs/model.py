@@ -20,6 +20,7 @@ from lpu.inputs.files import FACTORY, ModelFile
 from lpu.inputs.text import Tokenizer, tokenizer_for
 from models.catalog import catalog
 from models.config import Llama3Scaling, TransformerConfig
+from models.extensions import load_extensions
 from models.kv import KVFormat
 from models.sources.weights import WeightError, Weights, check_shapes, seeded, weight_shapes
 from models.step import Factory, Step, build_step, llama_step
@@ -111,6 +112,7 @@ def reopen(manifest: Mapping[str, Any], weights: str | None = None) -> OpenModel
     weights: where they lie, for a program of a checkpoint; the manifest has their digest, not their place.
     Raises FileError if they are other weights than those that the program was compiled with.
     """
+    load_extensions()
     if manifest["chunk"] > 1:
         raise FileError(
             f"run: this program takes {manifest['chunk']} tokens of a prompt at a time and cannot decode. "

@@ -9,6 +9,7 @@ from lpu.inputs.document import FileError, read_document
 from lpu.inputs.files import FILES, ModelFile, read_model
 from lpu.inputs.model import OpenModel, longest_context, open_callable
 from lpu.inputs.model import open_model as open_file
+from models.extensions import load_extensions
 
 DEFAULT_CONTEXT = 1024
 Model = str | Path | ModelFile | Callable[..., Any]
@@ -29,6 +30,7 @@ def open_model(
     context: buckets, ascending; by default 1024 or the model's longest, whichever is shorter.
     Raises FileError or CompileError.
     """
+    load_extensions()
     if kv not in (None, "fp16", "fp8"):
         raise FileError(f"options: kv: is {kv!r}, must be fp16 or fp8")
     if ffn_down not in (None, "fp16", "fp8"):

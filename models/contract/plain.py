@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from models.contract import float32
 from models.contract.ops import op_of
+from models.contract.vocabulary.matmul import decode
 
 CALLS = ("jit", "pjit", "closed_call")
 
@@ -39,7 +39,7 @@ def plain_cache(cache: Any) -> Any:
 
 def _plain_param(params: dict[str, jax.Array], name: str, value: jax.Array) -> jax.Array:
     if name.endswith(".codes"):
-        return float32.decode(value, params[name.removesuffix("codes") + "exponent"])
+        return decode(value, params[name.removesuffix("codes") + "exponent"])
     return _widen(value)
 
 
@@ -63,9 +63,9 @@ def _evaluate(closed: ClosedJaxpr, arguments: list[Any]) -> list[Any]:
 
 
 def _apply(equation: Any, operands: list[Any]) -> list[Any]:
-    row = op_of(equation.primitive)
-    if row is not None:
-        out = row.plain(*operands, **equation.params)
+    record = op_of(equation.primitive)
+    if record is not None:
+        out = record.plain(*operands, **equation.params)
         return list(out) if isinstance(out, tuple) else [out]
     if equation.primitive.name in CALLS:
         inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
