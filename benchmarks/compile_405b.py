@@ -39,7 +39,7 @@ def main() -> None:
     show("check", checked - compiled, "s")
     show("compile and check", checked - start, "s", SECONDS)
     show("peak memory with the check", peak_gb(), "GB", GB)
-    groups = program.manifest["groups"]
+    groups = program.manifest.groups
     print(f"\n{len(groups)} groups of {len(groups[0])} chips; {report}")
     print(occupancy(program, args.context))
 

@@ -38,7 +38,7 @@ def main() -> None:
     show("open, compile and check", checked - start, "s", 10)
     show("peak memory of the compile", memory, "GB", 2)
     show("peak memory with the check", peak_gb(), "GB", 2)
-    groups = program.manifest["groups"]
+    groups = program.manifest.groups
     print(f"\n{len(groups)} groups of {len(groups[0])} chips; {report}")
     print(occupancy(program, args.context))
 

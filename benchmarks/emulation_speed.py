@@ -39,7 +39,7 @@ def measure(name: str, rack: str, options: CompileOptions, context: int, tokens:
     compiled = api.compile(name, rack=rack, options=options, context=[context])
     program = compiled.program
     manifest = program.manifest
-    cycles, chips = manifest["cycles"][str(context)], chips_used(program, context)
+    cycles, chips = manifest.cycles[context], chips_used(program, context)
     decode = restart(machine_of(program, compiled.model))
     seconds: list[float] = []
     for step in range(tokens + 1):

@@ -106,11 +106,11 @@ def chosen_model(args: argparse.Namespace) -> Any:
 
 
 def cycles(program: Program, context: int) -> int:
-    return int(program.manifest["cycles"][str(context)])
+    return int(program.manifest.cycles[context])
 
 
 def line(name: str, text: str, total: int, tokens: int, program: Program) -> None:
-    seconds = total / program.manifest["clock_hz"]
+    seconds = total / program.manifest.clock_hz
     print(f"{name:<9} {text} = {1e6 * seconds:,.0f} us, {tokens / seconds:,.0f} tokens/s (modelled)")
 
 

@@ -35,7 +35,7 @@ def main() -> None:
         loaded = api.load_program(Path(folder) / "program")
         show("save", saved - start, "s")
         show("load, with its digest checked", time.perf_counter() - saved, "s")
-    assert loaded.manifest["digest"] == program.manifest["digest"]
+    assert loaded.manifest.digest == program.manifest.digest
     for name, count in sizes.items():
         show(f"  {name}", count / 1e6, "MB", digits=3)
     show("on disk", sum(sizes.values()) / 1e6, "MB", 5)

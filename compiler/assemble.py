@@ -76,7 +76,7 @@ def assemble(
         "prefill": prefill,
         **rack.to_manifest(),
     }
-    manifest: dict[str, Any] = {
+    manifest: Manifest = {
         "schema": "lpu-program/1",
         "inputs": hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest(),
         "search": [asdict(candidate) for candidate in scheduled.search],
@@ -95,7 +95,7 @@ def assemble(
         **stated,
     }
     program = Program(manifest=manifest, blocks=tuple(blocks), calls=tuple(calls))
-    manifest["digest"] = digest(program)
+    manifest.digest = digest(program)
     return program
 
 

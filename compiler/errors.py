@@ -29,5 +29,5 @@ class UnsupportedOpError(CompileError):
     """The model holds an operation that is not in the op vocabulary."""
 
 
-class OptionError(CompileError):
+class OptionError(CompileError, ValueError):
     """An option that contradicts the model or the rack (tp, batch, context)."""

@@ -47,7 +47,7 @@ class _Handover:
     @property
     def context(self) -> int:
         """The bucket whose rows name the regions: they are the same in all."""
-        return max(self.decode.manifest["contexts"])
+        return max(self.decode.manifest.contexts)
 
 
 def compile_ingest(
@@ -67,7 +67,7 @@ def compile_ingest(
             raise OptionError(
                 "ingest", "arrivals", f"begin at {min(arrivals)}, must be at least 0", "Give cycles."
             )
-        latency = ns_to_cycles(bridge.latency_ns, int(decode.manifest["clock_hz"]))
+        latency = ns_to_cycles(bridge.latency_ns, int(decode.manifest.clock_hz))
         ready = tuple(int(cycle) + latency for cycle in arrivals)
     return _compile(_Handover(decode=decode, tokens=tokens, bridge=bridge, op=Op.KVIN, ready=ready))
 
@@ -102,7 +102,7 @@ def _compile(over: _Handover) -> Program:
 def _check(over: _Handover, layers: int) -> None:
     """Raise OptionError for a program or a number of tokens that there is no hand-over for."""
     manifest, most = over.decode.manifest, over.context
-    if "waves" in manifest:
+    if manifest.waves is not None:
         reason = f"keeps KV of {manifest['waves']['users']} groups of users, a hand-over knows 1"
         remedy = "Compile with --objective latency."
         raise OptionError(over.kind, "--objective throughput", reason, remedy)
@@ -118,7 +118,7 @@ def _check(over: _Handover, layers: int) -> None:
 
 def _attentions(decode: Program) -> list[Call]:
     """The calls that append to KV, in the order of the layers."""
-    context = max(decode.manifest["contexts"])
+    context = max(decode.manifest.contexts)
     appends = [bool((block.columns[context].op == Op.KVW).any()) for block in decode.blocks]
     return [call for call in decode.calls if appends[call.block]]
 
@@ -133,15 +133,15 @@ def _block(over: _Handover, block: Block, kernels: list[dict[str, Any]]) -> Bloc
     if not np.array_equal(line, np.arange(len(line))) or len(np.unique(appends.aux)) > 1:
         reason = f"its {len(line)} KV regions are not those of 1 attention"
         raise CompileError(over.kind, block.name, reason, "Hand on an f32 residual between attentions.")
-    attention = manifest["kernels"][int(appends.aux[0])]
-    count, slot = stripes(attention), over.bridge.slot_cycles(manifest["clock_hz"])
+    attention = manifest.kernels[int(appends.aux[0])]
+    count, slot = stripes(attention), over.bridge.slot_cycles(manifest.clock_hz)
     kernel = {"op": "handover", **{name: attention[name] for name in _REGION}}
     kernel |= {"stripes": count, "host_slot": slot}
     if kernel not in kernels:
         kernels.append(kernel)
-    chip = ChipSpec(name=manifest["chip_name"], **manifest["chip"])
+    chip = ChipSpec(name=manifest.chip.name, **manifest.chip)
     n = stripe_tokens(over.tokens, count)
-    hold = int(timing(over.op, n, kernel, chip, manifest["rows"])[0])
+    hold = int(timing(over.op, n, kernel, chip, manifest.rows)[0])
     t0 = hold * _before(appends.chip)
     lane = 2 * chip.planes + chip.vxm_chains + (over.op is Op.KVOUT)
     same = {"op": int(over.op), "unit": lane, "aux": kernels.index(kernel), "n": n}
@@ -218,7 +218,7 @@ def _program(
     slots = [[call.name, call.base[context], each] for call, each in zip(calls, cycles, strict=True)]
     ends = [call.base[context] + each for call, each in zip(calls, cycles, strict=True)]
     of_bridge = [[f"bridge.{s.field}", s.confidence, s.source] for s in bridge.sources]
-    manifest: dict[str, Any] = {
+    manifest: Manifest = {
         **{name: decode[name] for name in _KEPT},
         **stated,
         "inputs": hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest(),
@@ -231,5 +231,5 @@ def _program(
         "cycles": {str(context): max(ends)},
     }
     program = Program(manifest=manifest, blocks=tuple(blocks), calls=calls)
-    manifest["digest"] = digest(program)
+    manifest.digest = digest(program)
     return program

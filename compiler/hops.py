@@ -148,7 +148,7 @@ def _assembled(
         "split": [{"name": hop.name, "nodes": list(hop.nodes)} for hop in found.hops],
         **rack.to_manifest(),
     }
-    manifest: dict[str, Any] = {
+    manifest: Manifest = {
         "schema": "lpu-program/1",
         "kind": "hops",
         "inputs": hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest(),
@@ -168,7 +168,7 @@ def _assembled(
         **stated,
     }
     program = Program(manifest=manifest, blocks=blocks, calls=tuple(calls))
-    manifest["digest"] = digest(program)
+    manifest.digest = digest(program)
     return program
 
 

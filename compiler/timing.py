@@ -31,15 +31,15 @@ def _lanes_of_lines(n: Any, k: Kernel) -> Any:
 
 
 def _heads(n: Any, k: Kernel) -> Any:
-    return n * k["head_dim"]
+    return n * k.head_dim
 
 
 def _group(n: Any, k: Kernel) -> Any:
-    return n * k["group"] * k["head_dim"]
+    return n * k.group * k.head_dim
 
 
 def _scores(n: Any, k: Kernel) -> Any:
-    return k["group"] * k["chunk"] + 0 * n
+    return k.group * k.chunk + 0 * n
 
 
 # VXM rows: lanes per batch row, passes over the ALU mesh, and whether lanes are reduced across.
@@ -50,13 +50,13 @@ _VXM: dict[Op, tuple[Callable[[Any, Kernel], Any], int, bool]] = {
     Op.HNORM: (_heads, 4, True),
     Op.ROPE: (_heads, 3, False),
     Op.CAST: (_lanes_of_lines, 1, False),
-    Op.KVW: (lambda n, k: 2 * k["head_dim"] + 0 * n, 1, False),
-    Op.SMAX: (lambda n, k: n * k["group"] * k["chunk"], 1, True),
+    Op.KVW: (lambda n, k: 2 * k.head_dim + 0 * n, 1, False),
+    Op.SMAX: (lambda n, k: n * k.group * k.chunk, 1, True),
     Op.EXP: (_scores, 4, True),
     Op.AOUT: (_group, 1, False),
     Op.ASUM: (_group, 1, False),
     Op.AEND: (_group, 1, False),
-    Op.RED: (lambda n, k: F32_LANES * n * k["parts"], 1, False),
+    Op.RED: (lambda n, k: F32_LANES * n * k.parts, 1, False),
     Op.ADD: (_lanes_of_lines, 1, False),
     Op.GLU: (_lanes_of_lines, 4, False),
     Op.ARGMAX: (_lanes_of_lines, 1, True),
@@ -94,23 +94,23 @@ def timing(op: Op, n: Any, kernel: Kernel, chip: ChipSpec, rows: int) -> tuple[A
         hold = np.maximum(ceil_div(TILE_ROWS * F32_LANES * n, chip.plane_bytes_per_cycle), rows)
         return hold, hold
     if op is Op.WB:
-        hold = rows * (4 if kernel["wide"] else 1) + 0 * n
+        hold = rows * (4 if kernel.wide else 1) + 0 * n
         return hold, hold + chip.mxm_fill_cycles
     if op in (Op.QK, Op.PV):
-        install = kernel["chunk"] * kernel["head_dim"] * (2 if kernel["kv"] == "fp16" else 1)
-        share = rows // kernel["sequences"]  # K or V of a sequence is installed once for all of its rows
-        stream = share * ceil_div(kernel["chunk"], TILE_ROWS) * kernel["group"]
-        hold = kernel["sequences"] * max(ceil_div(install, chip.plane_bytes_per_cycle), stream) + 0 * n
+        install = kernel.chunk * kernel.head_dim * (2 if kernel.kv == "fp16" else 1)
+        share = rows // kernel.sequences  # K or V of a sequence is installed once for all of its rows
+        stream = share * ceil_div(kernel.chunk, TILE_ROWS) * kernel.group
+        hold = kernel.sequences * max(ceil_div(install, chip.plane_bytes_per_cycle), stream) + 0 * n
         return hold, hold + chip.mxm_fill_cycles
     if unit_class(op) in (HOST_IN, HOST_OUT):
-        hold = wire_words(op, n, kernel, rows) * kernel["host_slot"]
+        hold = wire_words(op, n, kernel, rows) * kernel.host_slot
         return hold, hold
     lanes, passes, reduces = _VXM[op]
     words = rows * moved_lines(op, n, kernel)
     if op is Op.EMBED:
         words = words + rows * ceil_div(n, 2)
     if op is Op.KVW:
-        words = words + rows * kernel["kv_words"]
+        words = words + rows * kernel.kv_words
     hold = np.maximum(
         ceil_div(lanes(n, kernel) * rows, TILE_ROWS) * passes, ceil_div(words, VXM_WORDS_PER_CYCLE)
     )

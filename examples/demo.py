@@ -41,8 +41,8 @@ def show(name: str, options: CompileOptions, model: api.OpenModel, reference: Ge
     begin = time.perf_counter()
     compiled = api.compile(model, rack=RACK, options=options)
     print(f"\n{name}: compiled for {RACK} [{seconds(begin)}]")
-    manifest, chosen = compiled.program.manifest, compiled.program.manifest["options"]
-    groups, split = len(manifest["groups"]), f"{chosen['layout']} split, {chosen['placement']} placement"
+    manifest, chosen = compiled.program.manifest, compiled.program.manifest.options
+    groups, split = len(manifest.groups), f"{chosen['layout']} split, {chosen['placement']} placement"
     print(f"  chips          {groups} group(s) of {chosen['tp']}, {split}")
     for report in compiled.reports.values():
         print(f"  {report}")

@@ -81,19 +81,19 @@ class Run:
     @property
     def cycles(self) -> tuple[int, ...]:
         """Cycles of each step."""
-        known = self.program.manifest["cycles"]
+        known = self.program.manifest.cycles
         return tuple(int(known[str(bucket)]) for bucket in self.buckets)
 
     @property
     def prefill_cycles(self) -> tuple[int, ...]:
         """Cycles of each chunk."""
-        known = self.prefill.manifest["cycles"] if self.prefill else {}
+        known = self.prefill.manifest.cycles if self.prefill else {}
         return tuple(int(known[str(bucket)]) for bucket in self.prefill_buckets)
 
     @property
     def microseconds_per_token(self) -> float:
         """Mean of the decode steps at the chip's clock; 0 if there were none."""
-        return sum(self.cycles) * 1e6 / self.program.manifest["clock_hz"] / max(len(self.cycles), 1)
+        return sum(self.cycles) * 1e6 / self.program.manifest.clock_hz / max(len(self.cycles), 1)
 
 
 def compile(
@@ -252,14 +252,14 @@ def run(
         program, model, prefill = program.program, program.model, program.prefill
     manifest = program.manifest
     model = model or reopen(manifest, weights)
-    batch, context = int(manifest["rows"]), max(manifest["contexts"])
-    ids = prompt_ids(prompts, model, int(manifest["vocab"]))
+    batch, context = int(manifest.rows), max(manifest.contexts)
+    ids = prompt_ids(prompts, model, int(manifest.vocab))
     check_room(ids, tokens, batch, context)
     progress("link", 0, 1)
     if corrupt:
         model = replace(model, weights=flipped(model.weights))
     machine = machine_of(program, model, stream, progress)
-    chunked = prefill is not None and any(len(prompt) >= prefill.manifest["chunk"] for prompt in ids)
+    chunked = prefill is not None and any(len(prompt) >= prefill.manifest.chunk for prompt in ids)
     if prefill is not None and chunked and isinstance(machine, Machine):
         decode, chunks = restart_pair(machine, beside(prefill, model, machine))
         done = generate(decode, ids, tokens, batch, progress, prefill=chunks)
@@ -270,10 +270,10 @@ def run(
         program=program,
         generation=done,
         texts=tuple(map(tokenizer.decode, done.tokens)) if tokenizer else None,
-        buckets=tuple(bucket_of(position, manifest["contexts"]) for position in done.positions),
+        buckets=tuple(bucket_of(position, manifest.contexts) for position in done.positions),
         prefill=prefill,
         prefill_buckets=tuple(
-            bucket_of(position, prefill.manifest["contexts"] if prefill else ()) for position in done.chunks
+            bucket_of(position, prefill.manifest.contexts if prefill else ()) for position in done.chunks
         ),
     )
 

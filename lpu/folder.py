@@ -58,7 +58,7 @@ def load_program(folder: str | Path) -> Program:
 def load_step(folder: str | Path) -> Program:
     """Read the folder of a program that computes, not one that moves KV. Raises ProgramError or FileError."""
     program = load_program(folder)
-    if (kind := program.manifest.get("kind")) in MOVES:
+    if (kind := program.manifest.kind) in MOVES:
         raise FileError(
             f"{folder}: this program moves KV ({kind}) and computes no step. "
             "Give the program folder that it lies in."
@@ -71,7 +71,7 @@ def load_prefill(folder: str | Path, decode: Program) -> Program | None:
 
     Raises ProgramError if it is not whole or was altered.
     """
-    if decode.manifest["prefill"] in (0, decode.manifest["chunk"]):
+    if decode.manifest.prefill in (0, decode.manifest.chunk):
         return None
     return load(Path(folder) / PREFILL)
 
@@ -90,7 +90,7 @@ def load_handover(folder: str | Path) -> tuple[Program | None, Program | None]:
 def check_program(program: Program, progress: Progress = quiet, stage: str = "check") -> dict[int, Report]:
     """The report of every context bucket; nothing is raised."""
     reports: dict[int, Report] = {}
-    contexts = program.manifest["contexts"]
+    contexts = program.manifest.contexts
     for i, context in enumerate(contexts):
         progress(stage, i, len(contexts))
         reports[context] = check(program, context)

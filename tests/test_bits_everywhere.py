@@ -113,7 +113,7 @@ def assert_bits(step: Step, program: Program, draw: Draw, vocab: int, seed: int)
     state, cache = machine.start(), empty_cache(step.cache)
     params = {name: jnp.asarray(value) for name, value in weights.items()}
     reference = jax.jit(step.fn)
-    for at in drawn_positions(draw, tuple(program.manifest["contexts"]), step.batch):
+    for at in drawn_positions(draw, tuple(program.manifest.contexts), step.batch):
         tokens = draw.random.integers(0, vocab, step.batch).astype(np.int32)
         result = machine.step(state, tokens, at)
         logits, token, cache = reference(params, jnp.asarray(tokens), jnp.asarray(at), cache)
@@ -175,7 +175,7 @@ def hold_chunks(seed: int, folder: Path) -> bool:
     except (CapacityError, OptionError):
         return False
     for program in (decode, prefill):
-        for context in program.manifest["contexts"]:
+        for context in program.manifest.contexts:
             require(check(program, context))
     require(pair(decode, prefill))
     weights = made_up(step, seed)

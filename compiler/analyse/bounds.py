@@ -48,8 +48,8 @@ def work(columns: Columns, kernels: list[Kernel], batch: int, chips: int) -> Wor
     for op in (Op.QK, Op.PV):
         for aux in np.unique(columns.aux[columns.op == op]).tolist():
             rows, k = (columns.op == op) & (columns.aux == aux), kernels[aux]
-            kv[rows] = k["sequences"] * k["chunk"] * k["head_dim"] * (2 if k["kv"] == "fp16" else 1)
-            macs[rows] = batch * k["group"] * k["chunk"] * k["head_dim"]
+            kv[rows] = k.sequences * k.chunk * k.head_dim * (2 if k.kv == "fp16" else 1)
+            macs[rows] = batch * k.group * k.chunk * k.head_dim
     return Work(
         **{
             name: np.bincount(columns.chip, values, chips).astype(np.int64)
@@ -61,7 +61,7 @@ def work(columns: Columns, kernels: list[Kernel], batch: int, chips: int) -> Wor
 def bounds(program: Program, context: int) -> tuple[Bound, ...]:
     """The bounds of one step of a context bucket."""
     manifest = program.manifest
-    chip = manifest["chip"]
+    chip = manifest.chip
     rate = chip_of(manifest).plane_bytes_per_cycle * chip["planes"]
     install, product, occupied, wires, path, hops, busy = 0, 0, 0, 0, 0, 0, 0
     first = {call.block: call for call in reversed(program.calls)}
@@ -70,13 +70,13 @@ def bounds(program: Program, context: int) -> tuple[Bound, ...]:
         columns = program.expand_call(first[block], context)
         if not len(columns):
             continue
-        asked = work(columns, manifest["kernels"], manifest["rows"], manifest["chips"])
+        asked = work(columns, manifest.kernels, manifest.rows, manifest.chips)
         install += times * -(-int((asked.weight_bytes + asked.kv_bytes).max()) // rate)
         product += times * -(-int(asked.macs.max()) // (MACS_PER_PLANE * chip["planes"]))
         hold = holds(columns, manifest)
         occupied += times * busiest_planes(columns, hold, manifest)
         wires += times * busiest_link(columns, hold, manifest)
-        chain = waits(columns, edges(columns, manifest["kernels"], chip["planes"], first[block].tag))
+        chain = waits(columns, edges(columns, manifest.kernels, chip["planes"], first[block].tag))
         longest = critical_path(columns, chain)
         path, hops = path + times * longest[0], hops + times * longest[1]
         busy += times * max(longest[0], busy_units(columns, chain, hold, manifest))
@@ -116,38 +116,38 @@ def critical_path(columns: Columns, chain: Waits) -> tuple[int, int]:
     return int(through[last]), int(chain.hops[last]) + int(transfer)
 
 
-def busiest_planes(columns: Columns, hold: np.ndarray, manifest: Mapping[str, Any]) -> int:
+def busiest_planes(columns: Columns, hold: np.ndarray, manifest: Manifest) -> int:
     """Cycles that the planes of one chip, sharing its tiles evenly, are held: padding and fill included."""
-    planes = manifest["chip"]["planes"]
+    planes = manifest.chip.planes
     tiles = (columns.peer < 0) & (columns.unit < planes)
     return -(-int(np.bincount(columns.chip[tiles], hold[tiles], 1).max()) // planes)
 
 
-def busiest_link(columns: Columns, hold: np.ndarray, manifest: Mapping[str, Any]) -> int:
+def busiest_link(columns: Columns, hold: np.ndarray, manifest: Manifest) -> int:
     """Cycles that all lanes of one link together need for the lines that cross it."""
     sent = np.flatnonzero(columns.peer >= 0)
     links = link_rows(manifest, columns.chip[sent], columns.peer[sent])
-    lanes = np.array(manifest["links"], np.int64).reshape(-1, 5)[:, 2]
+    lanes = np.array(manifest.links, np.int64).reshape(-1, 5)[:, 2]
     held = np.bincount(links, hold[sent] * columns.aux[sent], len(lanes)).astype(np.int64)
     return int((-(-held // lanes)).max(initial=0))
 
 
-def busy_units(columns: Columns, chain: Waits, hold: np.ndarray, manifest: Mapping[str, Any]) -> int:
+def busy_units(columns: Columns, chain: Waits, hold: np.ndarray, manifest: Manifest) -> int:
     """Cycles that no order of the rows can beat, by head, work and tail of one class of units or one link.
 
     Of the rows that a chip's planes (or drains, chains, lanes) take and that cannot start before a cycle h,
     the last ends its hold no earlier than h + work / units; what must follow takes at least the least tail.
     Source: the one-machine bound of job-shop scheduling (Carlier 1982).
     """
-    chip = manifest["chip"]
+    chip = manifest.chip
     transfer = columns.peer >= 0
     group = np.minimum(columns.unit // chip["planes"], 2)
     units = np.array([chip["planes"], chip["planes"], chip["vxm_chains"]])[np.maximum(group, 0)]
-    lanes = np.array(manifest["links"], np.int64).reshape(-1, 5)[:, 2]
+    lanes = np.array(manifest.links, np.int64).reshape(-1, 5)[:, 2]
     links = link_rows(manifest, columns.chip[transfer], columns.peer[transfer])
     units[transfer] = lanes[links]
     name = columns.chip * 4 + group
-    name[transfer] = manifest["chips"] * 4 + links
+    name[transfer] = manifest.chips * 4 + links
     work = np.where(transfer, hold * columns.aux, hold)
     after = (columns.t1 - columns.t0) - hold + chain.tail
     best = 0

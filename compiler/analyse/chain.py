@@ -55,7 +55,7 @@ def chains(program: Program, context: int) -> tuple[Chain, ...]:
     for block, call in sorted(first.items()):
         columns = program.expand_call(call, context)
         if len(columns):
-            pairs = edges(columns, manifest["kernels"], manifest["chip"]["planes"], call.tag)
+            pairs = edges(columns, manifest.kernels, manifest.chip.planes, call.tag)
             cycles = last_chain(columns, pairs, holds(columns, manifest), call.base[context])
             out.append(Chain(name=call.name, calls=uses[block], cycles=cycles))
     return tuple(out)

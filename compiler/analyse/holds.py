@@ -11,10 +11,10 @@ from compiler.timing import timing
 from fabric.chip import ChipSpec, stated
 
 
-def chip_of(manifest: Mapping[str, Any]) -> ChipSpec:
+def chip_of(manifest: Manifest) -> ChipSpec:
     """The chip that a program was compiled for."""
-    numbers = manifest["chip"]
-    return ChipSpec(name=manifest["chip_name"], sources=stated(list(numbers), (), "the program"), **numbers)
+    numbers = manifest.chip
+    return ChipSpec(name=manifest.chip.name, sources=stated(list(numbers), (), "the program"), **numbers)
 
 
 def is_transfer(columns: Columns) -> np.ndarray:
@@ -32,25 +32,25 @@ def kinds(columns: Columns) -> Iterator[tuple[Op, int, Int[np.ndarray, " some"]]
             yield Op(int(columns.op[rows[0]])), int(columns.aux[rows[0]]), rows
 
 
-def slot_cycles(manifest: Mapping[str, Any], a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def slot_cycles(manifest: Manifest, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Cycles that one lane of the link a -> b needs for one word."""
-    return np.array(manifest["links"], np.int64).reshape(-1, 5)[link_rows(manifest, a, b), 4]
+    return np.array(manifest.links, np.int64).reshape(-1, 5)[link_rows(manifest, a, b), 4]
 
 
-def link_rows(manifest: Mapping[str, Any], a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def link_rows(manifest: Manifest, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The row of each link a -> b in the manifest's `links`."""
-    links = np.array(manifest["links"], np.int64).reshape(-1, 5)
-    index = np.full((manifest["chips"], manifest["chips"]), -1, np.int64)
+    links = np.array(manifest.links, np.int64).reshape(-1, 5)
+    index = np.full((manifest.chips, manifest.chips), -1, np.int64)
     index[links[:, 0], links[:, 1]] = np.arange(len(links))
     return index[a, b]
 
 
-def holds(columns: Columns, manifest: Mapping[str, Any]) -> Int[np.ndarray, " rows"]:
+def holds(columns: Columns, manifest: Manifest) -> Int[np.ndarray, " rows"]:
     """Cycles from `t0` that each row keeps its unit, or its lanes. Source: docs/timing.md."""
-    batch, chip = manifest["rows"], chip_of(manifest)
+    batch, chip = manifest.rows, chip_of(manifest)
     out = np.zeros(len(columns), np.int64)
     for op, aux, rows in kinds(columns):
-        out[rows] = timing(op, columns.n[rows], manifest["kernels"][aux], chip, batch)[0]
+        out[rows] = timing(op, columns.n[rows], manifest.kernels[aux], chip, batch)[0]
     moved = np.flatnonzero(is_transfer(columns))
     slots = ceil_div(columns.n[moved] * batch, columns.aux[moved])
     out[moved] = slots * slot_cycles(manifest, columns.chip[moved], columns.peer[moved])

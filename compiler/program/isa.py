@@ -5,16 +5,22 @@ one vector of lanes takes for all `rows` of the batch: `rows` consecutive words,
 operands are addressed at their first word and always start at a multiple of `rows`. A word holds 160 fp16,
 80 f32, 80 int32 or 20 wide (two f64) lanes; weights hold 320 e4m3 lanes of one column.
 
+Each opcode is one `Instruction` record in `compiler/program/instructions/`, by families that share their kernels;
+`compiler/program/instruction_set.py` holds them all. How many cycles a row takes is not written here: it is
+written twice, in `compiler/timing.py` and in the checker.
+
 Hardware: the vendor stores fp16 as two byte planes of 320 lanes (facts: hardware.md section 1); here the same
 bytes lie densely, so that a slice of any tensor moves in whole words.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from annotated_types import Ge, Lt
+from jaxtyping import Bool, Int
 
 WORD_BYTES = 320
 F16_LANES = 160
@@ -25,12 +31,35 @@ TILE_ROWS = 320
 TRANSIENT, WEIGHTS, KV, SHARED = range(4)  # SHARED: weights that all calls on a chip share (RoPE angles)
 SPACE_SHIFT = 40
 TAG_SHIFT = 40
+OPCODES = 256  # opcodes are below: the size of every table by opcode
 
-Kernel = Mapping[str, Any]
+MXM, DRAIN, VXM, LINK, HOST_IN, HOST_OUT = range(6)  # unit classes
+UNIT_CLASSES = 6
+MOST_LINES = 1 << 21  # of one row
+
+TILE, SCALE, GAIN, TABLE, ANGLES = range(5)  # kinds of preloaded values, see `Loads`
+LOAD_NAMES = ("TILE", "SCALE", "GAIN", "TABLE", "ANGLES")
+
+
+class Holds(IntEnum):
+    """What a transient line holds. A COPY is of the kind that it copies."""
+
+    F32 = 0
+    F16 = 1
+    STAT = 2  # lane 0: 1/rms
+    PEAK = 3  # lane per head: the largest score
+    PICK = 4  # a value and its column
+    SCORE = 5
+    WEIGHT = 6
+    SUM = 7  # lane per head: the sum of softmax weights
+    PART = 8  # a wide partial of one attention chunk
+    WIDE = 9  # a wide partial of a product
+    COPY = 10
+    MERGED = 11  # partials of several chunks and their sum line
 
 
 class Op(IntEnum):
-    """Opcodes. `n` counts f32 lines unless the row says otherwise; `aux` is the kernel (SEND: lanes)."""
+    """The project's own opcodes. `n` counts f32 lines unless the row says otherwise."""
 
     SEND = 0  # n lines from src on chip to dst on peer, over lanes lane .. lane+aux-1
     FORWARD = 1  # a SEND whose lines arrived by a transfer themselves: pays the forwarding latency too
@@ -39,7 +68,7 @@ class Op(IntEnum):
     NORM = 4  # dst fp16 lines <- n f32 lines at src, stat line src2, gain words src3 (weights)
     HNORM = 5  # per-head RMS norm: dst fp16 <- n dense heads (f32) at src, gain words src3 (weights)
     ROPE = (
-        6  # dst fp16 <- n dense heads at src (f32, or fp16 by kernel), table src2 (weights) at the position
+        6  # dst fp16 <- n dense heads at src (f32 or fp16, by kernel), table src2 (weights) at the position
     )
     CAST = 7  # dst fp16 lines <- n f32 lines at src, rounded
     KVW = 8  # KV words at dst (kv), at the step's position <- K heads src, V heads src2 (one kv head, fp16);
@@ -70,36 +99,135 @@ class Op(IntEnum):
 
 COLUMNS = ("op", "chip", "unit", "t0", "t1", "dst", "src", "src2", "src3", "aux", "n", "peer", "lane")
 TAGS = ("dst_tag", "src_tag", "src2_tag", "src3_tag")
+OPERANDS = ("dst", "src", "src2", "src3")
+Column = Int[np.ndarray, " rows"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """Many instructions, one row each: equally long int64 arrays. Absent operands are -1."""
+    """Many instructions, one row each: equally long int64 arrays. Absent operands are -1.
 
-    op: np.ndarray
-    chip: np.ndarray
-    unit: np.ndarray
-    t0: np.ndarray
-    t1: np.ndarray
-    dst: np.ndarray
-    src: np.ndarray
-    src2: np.ndarray
-    src3: np.ndarray
-    aux: np.ndarray
-    n: np.ndarray
-    peer: np.ndarray
-    lane: np.ndarray
-    dst_tag: np.ndarray
-    src_tag: np.ndarray
-    src2_tag: np.ndarray
-    src3_tag: np.ndarray
+    `aux` is the kernel, an index of the manifest's `kernels`; of SEND and FORWARD the lanes that they take.
+    """
+
+    op: Column
+    chip: Column
+    unit: Column
+    t0: Column
+    t1: Column
+    dst: Column
+    src: Column
+    src2: Column
+    src3: Column
+    aux: Column
+    n: Column
+    peer: Column
+    lane: Column
+    dst_tag: Column
+    src_tag: Column
+    src2_tag: Column
+    src3_tag: Column
 
     def __len__(self) -> int:
         return len(self.op)
 
-    def take(self, rows: np.ndarray) -> "Columns":
+    def take(self, rows: Int[np.ndarray, " some"] | Bool[np.ndarray, " rows"]) -> "Columns":
         """The rows named by an index or mask array."""
         return Columns(**{name: getattr(self, name)[rows] for name in COLUMNS + TAGS})
+
+
+Count = Annotated[int, Ge(1), Lt(1 << 31)]  # of a kernel: a positive number of things
+Lines = Any  # int or int array: how many, elementwise with the counts `n` of rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """The static attributes that rows of a family of instructions share: one frozen record per family.
+
+    Fields are `Count`, a `Literal`, `float` or `bool`: the checker and the reader of program files hold values
+    against these types. `family` names the record in files.
+    """
+
+    family: ClassVar[str] = "transfer"
+
+
+TRANSFER = Kernel()  # of SEND and FORWARD, whose `aux` is a number of lanes
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """One operand of one opcode: where it lives and how many lines (transient) or words (else) it spans.
+
+    `count(n, kernel)` maps the row's count and its kernel to the span; `stride(kernel)`, in lines, says that
+    the operand is `n` single pieces, a stride apart. `holds`: what every line holds, or the kind of preloaded
+    value. `whole(kernel)`: so many lines only make sense together, from one row and in order. `present`:
+    whether rows of a kernel have the operand at all. tagged: whether a tag says which value it is.
+    """
+
+    column: str
+    space: int
+    count: Callable[[Lines, Any], Lines]
+    holds: int | Callable[[Any], int] = -1
+    stride: Callable[[Any], int] | None = None
+    whole: Callable[[Any], int] | None = None
+    present: Callable[[Any], bool] | None = None
+    tagged: bool = True
+
+    def extent(self, n: Lines, kernel: Kernel) -> Lines:
+        """Lines or words of rows with counts `n`, as many numbers as there are counts."""
+        if self.present is not None and not self.present(kernel):
+            return 0 * n
+        found = self.count(n, kernel)
+        return np.full(n.shape, found) if isinstance(n, np.ndarray) and not np.ndim(found) else found
+
+    def kind(self, kernel: Kernel) -> int:
+        """What its lines or words hold: a `Holds`, or a kind of preloaded value."""
+        return self.holds(kernel) if callable(self.holds) else self.holds
+
+    def block(self, kernel: Kernel) -> int:
+        """Lines that must be one whole result."""
+        return 1 if self.whole is None else self.whole(kernel)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instruction:
+    """Everything that the language says of one opcode; its cycles are said elsewhere, twice.
+
+    op: its number, stated once and for all. write: the value at `dst`; None for what leaves no addressed
+    line (MM an accumulator, GIVE and KVOUT a message). least, most: bounds of `n`. ordered: line i of the
+    result is made of line i of the operands. unread: a result may lie where no row reads it. moves: of rows
+    that make up programs of their own, the kind of program.
+    """
+
+    op: int
+    name: str
+    unit: int
+    kernel: type[Kernel]
+    reads: tuple[Operand, ...]
+    write: Operand | None
+    least: int = 1
+    most: int = MOST_LINES
+    ordered: bool = False
+    unread: bool = False
+    moves: str = ""
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        """The reads, then the write."""
+        return self.reads + (() if self.write is None else (self.write,))
+
+
+def by_opcode(values: Sequence[tuple[int, int]], default: int) -> Int[np.ndarray, " opcodes"]:
+    """A table by opcode."""
+    out = np.full(OPCODES, default)
+    for op, value in values:
+        out[op] = value
+    return out
+
+
+def is_transfer(op: Int[np.ndarray, " rows"]) -> Bool[np.ndarray, " rows"]:
+    """Which rows are SEND or FORWARD."""
+    return (op == Op.SEND) | (op == Op.FORWARD)
 
 
 def ceil_div(a: Any, b: Any) -> Any:
@@ -107,177 +235,16 @@ def ceil_div(a: Any, b: Any) -> Any:
     return -(-a // b)
 
 
-def kv_words(head_dim: int, kv: str) -> int:
-    """Words that K and V of one token and one kv head take together."""
-    return ceil_div(2 * head_dim * (2 if kv == "fp16" else 1), WORD_BYTES)
-
-
-def stripes(k: Kernel) -> int:
-    """Regions that the tokens of a kv head are dealt over, 80 tokens (a score line) at a time."""
-    return int(k.get("stripes", 1))
-
-
-def stripe_tokens(tokens: int, count: int) -> int:
-    """The most of so many consecutive tokens that can fall to one of `count` stripes, wherever they begin."""
-    runs, rest = divmod(tokens, F32_LANES * count)
-    return F32_LANES * runs + min(rest, F32_LANES)
-
-
-def score_lines(k: Kernel) -> int:
-    """Lines that the scores of one chunk take: one row of `chunk` f32 lanes per query head of the group."""
-    return k["group"] * k["chunk"] // F32_LANES
-
-
-def wire_words(op: Op, n: Any, k: Kernel, rows: int) -> Any:
-    """Words that a row moves over the host lane of its chip, in `k["host_slot"]` cycles each."""
-    if op in (Op.KVIN, Op.KVOUT):
-        return n * k["kv_words"]
-    return rows * (ceil_div(n, 2) if k.get("wire") == "fp8" else n)
-
-
-def wide(k: Kernel) -> bool:
-    """Whether a WB or RED row leaves partial sums, unscaled, rather than f32."""
-    return bool(k.get("wide"))
-
-
-def merged_lines(k: Kernel) -> int:
-    """Lines of a wide partial of all heads of the group and of the sums that belong to it."""
-    return ceil_div(k["group"] * k["head_dim"], WIDE_LANES) + 1
-
-
-@dataclass(frozen=True, slots=True)
-class Operand:
-    """One operand of one opcode: where it lives and how many lines (transient) or words (else) it spans.
-
-    `extent(n, kernel)` maps the row's count and its kernel to the span. `stride` (lines) says that the
-    operand is `n` single pieces, a stride apart.
-    """
-
-    column: str
-    space: int
-    extent: Callable[[Any, Kernel], Any]
-    stride: Callable[[Kernel], int] | None = None
-
-
-def _f16_of_f32(n: Any, k: Kernel) -> Any:
-    return ceil_div(n, 2)
-
-
-def _heads(lanes: int) -> Callable[[Any, Kernel], Any]:
-    return lambda n, k: ceil_div(n * k["head_dim"], lanes)
-
-
-def _group(lanes: int) -> Callable[[Any, Kernel], Any]:
-    return lambda n, k: ceil_div(k["group"] * k["head_dim"], lanes) + 0 * n
-
-
-def _same(n: Any, k: Kernel) -> Any:
+def same(n: Lines, k: Kernel) -> Lines:
+    """As many lines as the row counts."""
     return n
 
 
-def _one(n: Any, k: Kernel) -> Any:
-    return 1 + 0 * n
+def one(n: Lines, k: Kernel) -> Lines:
+    """One line."""
+    return 1
 
 
-def _kv_chunk(n: Any, k: Kernel) -> Any:
-    return k["cached"] * k["kv_stride"] + 0 * n
-
-
-# Reads, per opcode. KV operands name the region of one (layer, kv head): `kv_stride` words for each of the
-# `cached` sequences. The chunk is data of the row; which `sequences` of them a step takes is data of the
-# step, as its positions are, and each of them has rows / sequences rows.
-READS: dict[Op, tuple[Operand, ...]] = {
-    Op.SEND: (Operand("src", TRANSIENT, _same),),
-    Op.FORWARD: (Operand("src", TRANSIENT, _same),),
-    Op.EMBED: (Operand("src", WEIGHTS, lambda n, k: k["vocab"] * k["stride"] + 0 * n),),
-    Op.RSTAT: (Operand("src", TRANSIENT, _same),),
-    Op.NORM: (
-        Operand("src", TRANSIENT, _same),
-        Operand("src2", TRANSIENT, _one),
-        Operand("src3", WEIGHTS, _same),
-    ),
-    Op.HNORM: (
-        Operand("src", TRANSIENT, _heads(F32_LANES)),
-        Operand("src3", WEIGHTS, lambda n, k: ceil_div(k["head_dim"], F32_LANES) + 0 * n),
-    ),
-    Op.ROPE: (
-        Operand(
-            "src",
-            TRANSIENT,
-            lambda n, k: ceil_div(n * k["head_dim"], F32_LANES if k["input"] == "f32" else F16_LANES),
-        ),
-        Operand("src2", WEIGHTS, lambda n, k: k["positions"] * k["stride"] + 0 * n),
-    ),
-    Op.CAST: (Operand("src", TRANSIENT, _same),),
-    Op.KVW: (
-        Operand("src", TRANSIENT, lambda n, k: ceil_div(k["head_dim"], F16_LANES) + 0 * n),
-        Operand("src2", TRANSIENT, lambda n, k: ceil_div(k["head_dim"], F16_LANES) + 0 * n),
-    ),
-    Op.QK: (Operand("src", TRANSIENT, _group(F16_LANES)), Operand("src2", KV, _kv_chunk)),
-    Op.SMAX: (Operand("src", TRANSIENT, lambda n, k: n * score_lines(k)),),
-    Op.EXP: (
-        Operand("src", TRANSIENT, lambda n, k: score_lines(k) + 0 * n),
-        Operand("src2", TRANSIENT, lambda n, k: k["chunks"] + 0 * n),
-    ),
-    Op.PV: (
-        Operand("src", TRANSIENT, lambda n, k: score_lines(k) + 0 * n),
-        Operand("src2", KV, _kv_chunk),
-    ),
-    Op.AOUT: (
-        Operand("src", TRANSIENT, lambda n, k: n * ceil_div(k["group"] * k["head_dim"], WIDE_LANES)),
-        Operand("src2", TRANSIENT, _one, lambda k: score_lines(k) + 1),
-    ),
-    Op.ASUM: (
-        Operand("src", TRANSIENT, lambda n, k: n * ceil_div(k["group"] * k["head_dim"], WIDE_LANES)),
-        Operand("src2", TRANSIENT, _one, lambda k: score_lines(k) + 1),
-    ),
-    Op.AEND: (Operand("src", TRANSIENT, lambda n, k: n * merged_lines(k)),),
-    Op.MM: (
-        Operand("src", TRANSIENT, lambda n, k: k["k_lines"] + 0 * n),
-        Operand("src2", WEIGHTS, lambda n, k: F32_LANES * n),
-    ),
-    Op.WB: (Operand("src2", WEIGHTS, lambda n, k: 0 * n if k["wide"] else n),),
-    Op.RED: (
-        Operand("src", TRANSIENT, lambda n, k: 4 * n * k["parts"]),
-        Operand("src2", WEIGHTS, lambda n, k: 0 * n if wide(k) else n),
-    ),
-    Op.ADD: (Operand("src", TRANSIENT, _same), Operand("src2", TRANSIENT, _same)),
-    Op.GLU: (Operand("src", TRANSIENT, _same), Operand("src2", TRANSIENT, _same)),
-    Op.ARGMAX: (Operand("src", TRANSIENT, _same),),
-    Op.ARGRED: (Operand("src", TRANSIENT, _same),),
-    Op.TAKE: (),
-    Op.GIVE: (Operand("src", TRANSIENT, _same),),
-    Op.KVIN: (),
-    Op.KVOUT: (Operand("src2", KV, _kv_chunk),),
-}
-
-# The write at `dst`, per opcode: MM writes an accumulator, KVW a word that the position selects.
-WRITES: dict[Op, Operand | None] = {
-    Op.SEND: Operand("dst", TRANSIENT, _same),
-    Op.FORWARD: Operand("dst", TRANSIENT, _same),
-    Op.EMBED: Operand("dst", TRANSIENT, _same),
-    Op.RSTAT: Operand("dst", TRANSIENT, _one),
-    Op.NORM: Operand("dst", TRANSIENT, _f16_of_f32),
-    Op.HNORM: Operand("dst", TRANSIENT, _heads(F16_LANES)),
-    Op.ROPE: Operand("dst", TRANSIENT, _heads(F16_LANES)),
-    Op.CAST: Operand("dst", TRANSIENT, _f16_of_f32),
-    Op.KVW: Operand("dst", KV, _kv_chunk),
-    Op.QK: Operand("dst", TRANSIENT, lambda n, k: score_lines(k) + 0 * n),
-    Op.SMAX: Operand("dst", TRANSIENT, _one),
-    Op.EXP: Operand("dst", TRANSIENT, lambda n, k: score_lines(k) + 1 + 0 * n),
-    Op.PV: Operand("dst", TRANSIENT, _group(WIDE_LANES)),
-    Op.AOUT: Operand("dst", TRANSIENT, _group(F16_LANES)),
-    Op.ASUM: Operand("dst", TRANSIENT, lambda n, k: merged_lines(k) + 0 * n),
-    Op.AEND: Operand("dst", TRANSIENT, _group(F16_LANES)),
-    Op.MM: None,
-    Op.WB: Operand("dst", TRANSIENT, lambda n, k: 4 * n if k["wide"] else n),
-    Op.RED: Operand("dst", TRANSIENT, lambda n, k: 4 * n if wide(k) else n),
-    Op.ADD: Operand("dst", TRANSIENT, _same),
-    Op.GLU: Operand("dst", TRANSIENT, _f16_of_f32),
-    Op.ARGMAX: Operand("dst", TRANSIENT, _one),
-    Op.ARGRED: Operand("dst", TRANSIENT, _one),
-    Op.TAKE: Operand("dst", TRANSIENT, _same),
-    Op.GIVE: None,
-    Op.KVIN: Operand("dst", KV, _kv_chunk),
-    Op.KVOUT: None,
-}
+def halved(n: Lines, k: Kernel) -> Lines:
+    """The fp16 lines of n f32 lines."""
+    return ceil_div(n, 2)

@@ -97,7 +97,7 @@ def _pd(
     figures = (
         Figure(
             name="LPU cycles per token",
-            value=max(map(int, program.manifest["cycles"].values())),
+            value=max(map(int, program.manifest.cycles.values())),
             unit="cycles, longest bucket",
             basis="exact",
         ),
@@ -218,7 +218,7 @@ def _draft(
         Figure(name="tokens a round", value=float(options.drafting.tokens), unit="expected", basis="assumed"),
         Figure(
             name="LPU cycles per draft",
-            value=max(map(int, program.manifest["cycles"].values())),
+            value=max(map(int, program.manifest.cycles.values())),
             unit="cycles",
             basis="exact",
         ),
@@ -274,7 +274,7 @@ def _report(
             *more,
             ("kv", model.step.kv),
             ("gemm", f"{beside.gemm} (its time; the math is the contract's)"),
-            ("digest", str(program.manifest["digest"])),
+            ("digest", str(program.manifest.digest)),
         ),
         batch=request.batch,
         racks=beside.racks,

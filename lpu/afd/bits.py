@@ -20,7 +20,7 @@ def pd_programs(program: Program, bridge: BridgeSpec, copy_back: bool, check: bo
 
     egress: only if decoded KV is copied back. Raises CompileError, HazardError.
     """
-    tokens = min(HANDOVER_TOKENS, max(program.manifest["contexts"]))
+    tokens = min(HANDOVER_TOKENS, max(program.manifest.contexts))
     ingest = compile_ingest(program, tokens, bridge)
     egress = compile_egress(program, tokens, bridge) if copy_back else None
     if check:
@@ -53,7 +53,7 @@ def spoken(
     """What a mode's programs and GPUs say; handover: of mode pd. Raises LinkError, MachineError."""
     users = users_of(request, model)
     if mode == "afd":
-        part = of_micro_batch(model, int(program.manifest["rows"]))
+        part = of_micro_batch(model, int(program.manifest.rows))
         return converse_afd(part, program, users, request.new_tokens, progress=progress)
     if mode == "draft":
         assert drafter is not None

@@ -146,21 +146,21 @@ def _turn(
 
 
 def _handover(share: GpuShare, ingest: Program, todo: Work, batch: int) -> Handover:
-    layers, clock = share.config.layers, ingest.manifest["clock_hz"]
+    layers, clock = share.config.layers, ingest.manifest.clock_hz
     layer = share.prefill_layer(todo.prefilled, todo.prefix + todo.returned, batch)
     begin = share.embed(batch * todo.prefilled)
     return stream(
         [begin + layer * (i + 1) for i in range(layers)],
         share.wire(batch * todo.handed * _token_bytes(share), batch),
         share.latency,
-        [batch * cycles_ps(cycles, clock) for _, _, cycles in ingest.manifest["slots"]],
+        [batch * cycles_ps(cycles, clock) for _, _, cycles in ingest.manifest.slots],
         [_chips(ingest, call) for call in ingest.calls],
     )
 
 
 def _chips(ingest: Program, call: Call) -> tuple[int, ...]:
     """The chips that a layer's rows are on."""
-    (context,) = ingest.manifest["contexts"]
+    (context,) = ingest.manifest.contexts
     return tuple(sorted(set(ingest.expand_call(call, context).chip.tolist())))
 
 
@@ -168,7 +168,7 @@ def _returned(share: GpuShare, egress: Program | None, tokens: int, batch: int) 
     """Reading decoded KV out of SRAM and sending it, before the prefill that needs it."""
     if egress is None:
         return ()
-    clock, slots = egress.manifest["clock_hz"], egress.manifest["slots"]
+    clock, slots = egress.manifest.clock_hz, egress.manifest.slots
     given = batch * sum(cycles_ps(cycles, clock) for _, _, cycles in slots)
     wired = share.latency + share.wire(batch * tokens * _token_bytes(share) * share.config.layers, batch)
     return (
@@ -184,5 +184,5 @@ def _token_bytes(share: GpuShare) -> int:
 
 def _step(decode: Program, position: int) -> int:
     """Picoseconds of the step that takes the token at a position."""
-    bucket = bucket_of(decode.manifest["contexts"], position)
-    return cycles_ps(int(decode.manifest["cycles"][str(bucket)]), decode.manifest["clock_hz"])
+    bucket = bucket_of(decode.manifest.contexts, position)
+    return cycles_ps(int(decode.manifest.cycles[bucket]), decode.manifest.clock_hz)

@@ -112,10 +112,10 @@ def alone(every: Sequence[GpuShare], request: Request) -> int:
 
 def hop_times(program: Program, split: Split) -> HopTimes:
     """The times and bytes of a program's hops."""
-    hops = program.manifest["hops"]
+    hops = program.manifest.hops
     return HopTimes(
         cycles=tuple(int(hop["cycles"][str(HOPS)]) for hop in hops),
-        clock_hz=int(program.manifest["clock_hz"]),
+        clock_hz=int(program.manifest.clock_hz),
         down_bytes=split.hops[0].down_bytes // split.rows,
         up_bytes=split.hops[0].up_bytes // split.rows,
         wire_down=split.hops[0].wire_down,
@@ -125,4 +125,4 @@ def hop_times(program: Program, split: Split) -> HopTimes:
 
 def lpus_of(program: Program) -> int:
     """Chips that have work."""
-    return len({chip for group in program.manifest["groups"] for chip in group})
+    return len({chip for group in program.manifest.groups for chip in group})

@@ -128,9 +128,9 @@ def certify(
     machine = machine_of(program, model, stream)
     if streamed := isinstance(machine, Streamed):
         check_layers(model)
-    batch = int(program.manifest["rows"])
+    batch = int(program.manifest.rows)
     base = generate(restart(machine), prompts, count, batch, progress, "run")
-    settled = CompileOptions(**program.manifest["options"])
+    settled = CompileOptions(**program.manifest.options)
     ways = _Ways(model, rack, program, base, corrupt, stream, progress)
     found = [
         ways.take(REFERENCE, lambda other: reference_decode(other, stream=streamed)),
@@ -148,14 +148,14 @@ def certify(
     return Certificate(
         model=model.about,
         rack=rack.name,
-        options=program.manifest["options"],
-        inputs_sha256=program.manifest["inputs"],
-        program_sha256=program.manifest["digest"],
+        options=program.manifest.options,
+        inputs_sha256=program.manifest.inputs,
+        program_sha256=program.manifest.digest,
         logits_sha256=base.digest,
         prompts=base.prompts,
         tokens=base.tokens,
-        cycles_per_token=program.manifest["cycles"],
-        clock_hz=program.manifest["clock_hz"],
+        cycles_per_token=program.manifest.cycles,
+        clock_hz=program.manifest.clock_hz,
         rows_checked=rows,
         versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         comparisons=tuple(found),
@@ -228,7 +228,7 @@ class _Ways:
         model = self.model
         if self.corrupt in (name, EVERYTHING):
             model = replace(model, weights=flipped(model.weights))
-        base, batch = self.base, int(self.program.manifest["rows"])
+        base, batch = self.base, int(self.program.manifest.rows)
         made = way(model)
         decode, chunks = made if isinstance(made, tuple) else (made, None)
         run = generate(decode, base.prompts, len(base.tokens[0]), batch, self.progress, name, chunks)
@@ -240,8 +240,8 @@ class _Ways:
             equal=not wrong,
             detail=wrong,
             logits_sha256=run.digest,
-            program_sha256=program.manifest["digest"],
-            cycles_per_token=program.manifest["cycles"],
+            program_sha256=program.manifest.digest,
+            cycles_per_token=program.manifest.cycles,
         )
 
     def take_variant(self, name: str, options: CompileOptions) -> Comparison:
@@ -250,7 +250,7 @@ class _Ways:
             program = compile_program(self.model.source(), self.rack, options, self.progress)
         except CompileError as error:
             return Comparison(name=name, equal=None, detail=f"cannot be compiled: {error}")
-        if program.manifest["digest"] == self.program.manifest["digest"]:
+        if program.manifest.digest == self.program.manifest.digest:
             return Comparison(name=name, equal=None, detail="is the same program on this rack")
         for context in self.model.contexts:
             require(check(program, context))
@@ -267,7 +267,7 @@ class _Ways:
         except CompileError as error:
             return Comparison(name=name, equal=None, detail=f"cannot be compiled: {error}")
         for program in (decode, long):
-            for context in program.manifest["contexts"]:
+            for context in program.manifest.contexts:
                 require(check(program, context))
         require(pair(decode, long))
 
@@ -287,7 +287,7 @@ class _Ways:
         wrong = [
             f"{what} {ours[:16]} here, {theirs[:16]} there"
             for what, ours, theirs in (
-                ("program digest", self.program.manifest["digest"], found.program_sha256),
+                ("program digest", self.program.manifest.digest, found.program_sha256),
                 ("logits digest", self.base.digest, found.logits_sha256),
             )
             if ours != theirs

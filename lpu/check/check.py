@@ -31,15 +31,15 @@ __all__ = ["RULES", "HazardError", "Report", "Violation", "check", "check_column
 
 def check(program: Program, context: int) -> Report:
     """Check one step of a program, for one context bucket, and, if it has waves, that they may follow it."""
-    stated = program.manifest["cycles"].get(str(context))
+    stated = program.manifest.cycles.get(str(context))
     columns = program.expand(context)
     report = _check(program.manifest, by_chip(program), columns, stated)
-    waves = report.ok and "waves" in program.manifest
+    waves = report.ok and program.manifest.waves is not None
     return check_waves(program.manifest, columns, context) if waves else report
 
 
 def check_columns(
-    manifest: Mapping[str, Any], loads: Loads, columns: Columns, cycles_stated: int | None = None
+    manifest: Manifest, loads: Loads, columns: Columns, cycles_stated: int | None = None
 ) -> Report:
     """Check expanded columns against a manifest and the preloaded values, whoever made them.
 
@@ -53,7 +53,7 @@ def check_columns(
 
 
 def _check(
-    manifest: Mapping[str, Any], pieces: Iterable[Preloads], columns: Columns, cycles_stated: int | None
+    manifest: Manifest, pieces: Iterable[Preloads], columns: Columns, cycles_stated: int | None
 ) -> Report:
     findings = Findings(columns)
     if not _table(findings, columns, COLUMNS + TAGS):

@@ -53,11 +53,11 @@ def _up(a: Any, b: Any) -> Any:
 
 def _lanes(count: int, n: np.ndarray, k: Kernel) -> Any:
     if count in (_LINES, _PARTS):
-        return _LINE * n * (k["parts"] if count == _PARTS else 1)
+        return _LINE * n * (k.parts if count == _PARTS else 1)
     if count in (_HEADS, _HEAD_PAIR):
-        return k["head_dim"] * (n if count == _HEADS else 2)
-    return k["group"] * (
-        k["head_dim"] * n if count == _GROUP else k["chunk"] * (n if count == _CHUNKS else 1)
+        return k.head_dim * (n if count == _HEADS else 2)
+    return k.group * (
+        k.head_dim * n if count == _GROUP else k.chunk * (n if count == _CHUNKS else 1)
     )
 
 
@@ -71,8 +71,8 @@ def _moved(op: Op, n: np.ndarray, k: Kernel, rows: int) -> Any:
     if op is Op.EMBED:
         lines = lines + _up(n, 2)
     if op in (Op.KVIN, Op.KVOUT):
-        return n * k["kv_words"]
-    return rows * (lines + (k["kv_words"] if op is Op.KVW else 0))
+        return n * k.kv_words
+    return rows * (lines + (k.kv_words if op is Op.KVW else 0))
 
 
 def _time(op: Op, n: np.ndarray, k: Kernel, words: Any, m: Machine) -> tuple[Any, int]:
@@ -80,15 +80,15 @@ def _time(op: Op, n: np.ndarray, k: Kernel, words: Any, m: Machine) -> tuple[Any
     if op is Op.MM:
         return np.maximum(_up(_D * _LINE * n, m.plane_bytes), m.rows), 0
     if op is Op.WB:
-        return m.rows * (4 if k["wide"] else 1), m.mxm_fill
+        return m.rows * (4 if k.wide else 1), m.mxm_fill
     if op in (Op.QK, Op.PV):
-        install = k["chunk"] * k["head_dim"] * (2 if k["kv"] == "fp16" else 1)
-        streamed = m.rows // k["sequences"] * _up(k["chunk"], _D) * k["group"]
-        return k["sequences"] * max(_up(install, m.plane_bytes), streamed), m.mxm_fill
+        install = k.chunk * k.head_dim * (2 if k.kv == "fp16" else 1)
+        streamed = m.rows // k.sequences * _up(k.chunk, _D) * k.group
+        return k.sequences * max(_up(install, m.plane_bytes), streamed), m.mxm_fill
     if op in (Op.KVIN, Op.KVOUT):
-        return words * k["host_slot"], 0
+        return words * k.host_slot, 0
     if op in (Op.TAKE, Op.GIVE):
-        return (_up(n, 2) if k["wire"] == "fp8" else n) * m.rows * k["host_slot"], 0
+        return (_up(n, 2) if k.wire == "fp8" else n) * m.rows * k.host_slot, 0
     count, passes = _VXM[op]
     hold = np.maximum(_up(_lanes(count, n, k) * m.rows, _D) * passes, _up(words, _VXM_WORDS))
     return hold, m.vxm_latency + (m.lane_reduce if op in _REDUCES else 0)

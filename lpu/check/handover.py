@@ -23,14 +23,14 @@ def check_handover(decode: Program, ingest: Program, egress: Program | None = No
 
     The rules of each program by itself are those of `lpu.check.check`.
     """
-    context = max(decode.manifest["contexts"])
+    context = max(decode.manifest.contexts)
     calls = [(call, decode.expand_call(call, context)) for call in decode.calls]
     layers = [(call, _appended(rows, decode)) for call, rows in calls if (rows.op == Op.KVW).any()]
-    findings = Findings(ingest.expand(ingest.manifest["contexts"][0]))
+    findings = Findings(ingest.expand(ingest.manifest.contexts[0]))
     for program, kind in ((ingest, "ingest"), (egress, "egress")):
         if program is not None:
             _manifests(findings, decode, program, kind)
-            if program.manifest.get("kind") == kind:
+            if program.manifest.kind == kind:
                 _layers(findings, layers, program, kind)
     return findings.report()
 
@@ -39,7 +39,7 @@ def _appended(rows: Columns, decode: Program) -> dict[_Place, tuple[Any, ...]]:
     """Line, stripes and format of each region that a call of the decode program appends to."""
     rows = rows.take(np.flatnonzero(rows.op == Op.KVW))
     head = np.unique(rows.src_tag, return_inverse=True)[1]
-    kernels = [decode.manifest["kernels"][aux] for aux in rows.aux.tolist()]
+    kernels = [decode.manifest.kernels[aux] for aux in rows.aux.tolist()]
     return {
         (chip, word): (int(h) * stripes(k) + max(stripe, 0), stripes(k), *(k.get(name) for name in _CACHE))
         for chip, word, h, stripe, k in zip(
@@ -67,7 +67,7 @@ def _layers(
 ) -> None:
     """Every call of a hand-over against the layer that it must be."""
     (context,), slots, ready = (program.manifest[name] for name in ("contexts", "slots", "ready"))
-    counts = [len(program.calls), len(slots), program.manifest["layers"]]
+    counts = [len(program.calls), len(slots), program.manifest.layers]
     counts += [] if ready is None else [len(ready)]
     if set(counts) != {len(layers)}:
         what = f"the {kind} program has {counts} calls, slots and layers, the decode program {len(layers)}"
@@ -92,8 +92,8 @@ def _layers(
 def _regions(
     findings: Findings, where: str, wanted: dict[_Place, tuple[Any, ...]], rows: Columns, program: Program
 ) -> None:
-    word = rows.dst if MOVES[program.manifest["kind"]] is Op.KVIN else rows.src2
-    kernels = program.manifest["kernels"]
+    word = rows.dst if MOVES[program.manifest.kind] is Op.KVIN else rows.src2
+    kernels = program.manifest.kernels
     missing = dict(wanted)
     for i, place in enumerate(zip(rows.chip.tolist(), word.tolist(), strict=True)):
         kernel = kernels[int(rows.aux[i])]

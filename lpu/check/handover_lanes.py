@@ -12,13 +12,13 @@ from lpu.check.machine import MOVES, Group, Machine
 _RUN = 80  # tokens that a stripe takes in turn
 
 
-def lanes(findings: Findings, machine: Machine, manifest: Mapping[str, Any], groups: list[Group]) -> None:
+def lanes(findings: Findings, machine: Machine, manifest: Manifest, groups: list[Group]) -> None:
     """Check the rows of a hand-over against the bridge and the tokens that its manifest names."""
     if machine.kind not in MOVES:
         return
     try:
-        slot = slot_of(manifest["bridge"], manifest["clock_hz"])
-        tokens = int(manifest["tokens"])
+        slot = slot_of(manifest.body.bridge, manifest.clock_hz)
+        tokens = int(manifest.tokens)
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         what = f"manifest: {type(error).__name__}: {error}"
         findings.note(0, np.zeros(1), lambda _: what)
@@ -26,7 +26,7 @@ def lanes(findings: Findings, machine: Machine, manifest: Mapping[str, Any], gro
     c = findings.columns
     for group in groups:
         kernel, rows = group.kernel, group.rows
-        if kernel["host_slot"] != slot:
+        if kernel.host_slot != slot:
             findings.add(
                 6,
                 rows,

@@ -27,7 +27,7 @@ class _Hops(NamedTuple):
     wires: dict[str, list[str]]
 
 
-def host(findings: Findings, machine: Machine, manifest: Mapping[str, Any], groups: list[Group]) -> None:
+def host(findings: Findings, machine: Machine, manifest: Manifest, groups: list[Group]) -> None:
     """Check the TAKE and GIVE rows of every hop, and that hops have nothing of one another."""
     c = findings.columns
     if machine.kind != "hops":
@@ -37,8 +37,8 @@ def host(findings: Findings, machine: Machine, manifest: Mapping[str, Any], grou
     try:
         hops = _stated(manifest, machine)
         slot, slot_stated = (
-            slot_of(manifest["bridge"], manifest["clock_hz"]),
-            manifest["bridge"]["slot_cycles"],
+            slot_of(manifest.body.bridge, manifest.clock_hz),
+            manifest.body.bridge["slot_cycles"],
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         what = f"hops: {type(error).__name__}: {error}"
@@ -54,9 +54,9 @@ def host(findings: Findings, machine: Machine, manifest: Mapping[str, Any], grou
         _lines(findings, hops, rows, of[rows], way, name)
 
 
-def _stated(manifest: Mapping[str, Any], machine: Machine) -> _Hops:
-    (context,) = manifest["contexts"]
-    hops: list[Mapping[str, Any]] = manifest["hops"]
+def _stated(manifest: Manifest, machine: Machine) -> _Hops:
+    (context,) = manifest.contexts
+    hops: list[Mapping[str, Any]] = manifest.hops
     base = np.array([hop["base"][str(context)] for hop in hops], np.int64)
     cycles = np.array([hop["cycles"][str(context)] for hop in hops], np.int64)
     if not len(base) or base[0] != 0 or (cycles < 1).any() or (base[1:] != base[:-1] + cycles[:-1]).any():
@@ -79,7 +79,7 @@ def _bridge(findings: Findings, slot: int, stated: int, groups: list[Group]) -> 
         what = f"manifest: bridge slot_cycles is {stated}, its rates give {slot}"
         findings.note(6, np.zeros(1), lambda _: what)
     for op, kernel, rows in groups:
-        if op in (Op.TAKE, Op.GIVE) and kernel["host_slot"] != slot:
+        if op in (Op.TAKE, Op.GIVE) and kernel.host_slot != slot:
             what = f"a word takes {kernel['host_slot']} cycles, over the bridge it takes {slot}"
             findings.add(6, rows, lambda _, w=what: w)
 

@@ -51,19 +51,19 @@ class Machine:
     token: np.ndarray
 
     @staticmethod
-    def of(manifest: Mapping[str, Any]) -> "Machine":
+    def of(manifest: Manifest) -> "Machine":
         """The machine that a manifest describes."""
-        chip: Mapping[str, Any] = manifest["chip"]
+        chip: Mapping[str, Any] = manifest.chip
         counts = {name: chip[name] for name in _COUNTS}
         counts |= {name: manifest[name] for name in ("rows", "sequences", "chunk")}
-        delays = {name: chip[name] for name in _DELAYS} | {"forward_cycles": manifest["forward_cycles"]}
+        delays = {name: chip[name] for name in _DELAYS} | {"forward_cycles": manifest.forward_cycles}
         for least, numbers in ((1, counts), (0, delays)):
             for name, value in numbers.items():
                 if not isinstance(value, int) or not least <= value < 1 << 40:
                     raise ValueError(f"{name} is {value!r}, must be a whole number of at least {least}")
-        regions = np.array(manifest["regions"], np.int64).reshape(-1, len(REGIONS), 2)
+        regions = np.array(manifest.regions, np.int64).reshape(-1, len(REGIONS), 2)
         chips = len(regions)
-        links = np.array(manifest["links"], np.int64).reshape(-1, 5)
+        links = np.array(manifest.links, np.int64).reshape(-1, 5)
         if ((links[:, :2] < 0) | (links[:, :2] >= chips)).any() or (links[:, 2:] < [1, 0, 1]).any():
             raise ValueError("links: an end is no chip, or lanes, hop_cycles or slot_cycles are too small")
         pair = links[:, 0] * chips + links[:, 1]
@@ -77,15 +77,15 @@ class Machine:
         )  # whole bytes, as fabric/chip.py rounds them
         if plane_bytes < 1:
             raise ValueError("weight_install_frac: a plane installs less than one byte per cycle")
-        logits = np.array(manifest["logits"], np.int64).reshape(-1, 3)
-        kind = manifest.get("kind", "step")
-        token = np.array(manifest["token"], np.int64).reshape(int(kind == "step"), 2)
+        logits = np.array(manifest.logits, np.int64).reshape(-1, 3)
+        kind = manifest.kind
+        token = np.array(manifest.token, np.int64).reshape(int(kind == "step"), 2)
         return Machine(
             kind=kind,
             chips=chips,
-            rows=manifest["rows"],
-            sequences=manifest["sequences"],
-            chunk=manifest["chunk"],
+            rows=manifest.rows,
+            sequences=manifest.sequences,
+            chunk=manifest.chunk,
             words=chip["sram_bytes"] // WORD_BYTES,
             planes=chip["planes"],
             chains=chip["vxm_chains"],
@@ -95,8 +95,8 @@ class Machine:
             mxm_fill=chip["mxm_fill_cycles"],
             vxm_latency=chip["vxm_latency_cycles"],
             lane_reduce=chip["lane_reduce_cycles"],
-            forward=manifest["forward_cycles"],
-            kernels=tuple(manifest["kernels"]),
+            forward=manifest.forward_cycles,
+            kernels=tuple(manifest.kernels),
             regions=regions,
             link=link,
             lanes=links[:, 2],
@@ -210,27 +210,27 @@ def _wrong(op: Op, kernel: Kernel, machine: Machine) -> str:
     if kernel.get("rows", rows) != rows:
         return f"its kernel has {kernel['rows']} rows, the program {rows}"
     if "sequences" in _NEEDS.get(op, ()):
-        if kernel["sequences"] * machine.chunk != rows:
+        if kernel.sequences * machine.chunk != rows:
             return (
                 f"its kernel has {kernel['sequences']} sequences of {machine.chunk} rows, the program {rows}"
             )
-        if kernel["cached"] != machine.sequences or kernel["sequences"] > machine.sequences:
+        if kernel.cached != machine.sequences or kernel.sequences > machine.sequences:
             return (
                 f"its kernel takes {kernel['sequences']} of {kernel['cached']} cached sequences, "
                 f"the program has {machine.sequences}"
             )
-    if op in _OVER and kernel["cached"] != machine.sequences:
+    if op in _OVER and kernel.cached != machine.sequences:
         return f"its kernel has {kernel['cached']} cached sequences, the program {machine.sequences}"
     count = kernel.get("stripes", 1)
     if not isinstance(count, int) or not 0 < count < 1 << 31:
         return f"its kernel has stripes {count!r}, not a count"
     if op in _ATTENTION_OPS and kernel.get("chunks", count) % count:
         return f"its kernel has {kernel['chunks']} chunks in {count} stripes"
-    if "chunk" in _NEEDS.get(op, ()) and kernel["group"] * kernel["chunk"] % F32_LANES:
+    if "chunk" in _NEEDS.get(op, ()) and kernel.group * kernel.chunk % F32_LANES:
         return f"{kernel['group']} x {kernel['chunk']} scores are no whole lines of {F32_LANES}"
-    if "kv" in _NEEDS.get(op, ()) and kernel["kv_words"] != kv_words(kernel["head_dim"], kernel["kv"]):
+    if "kv" in _NEEDS.get(op, ()) and kernel.kv_words != kv_words(kernel.head_dim, kernel.kv):
         return f"its kernel has kv_words {kernel['kv_words']}, {kernel['kv']} heads take another number"
-    if op is Op.MM and kernel["k_lines"] * _F16_LANES > TILE_ROWS:
+    if op is Op.MM and kernel.k_lines * _F16_LANES > TILE_ROWS:
         return f"its kernel has k_lines {kernel['k_lines']}, a plane takes {TILE_ROWS // _F16_LANES}"
     return ""
 

@@ -150,7 +150,7 @@ def _counts(findings: Findings, machine: Machine, groups: list[Group], made: _Ma
     )
     for group in groups:
         if group.op is Op.RSTAT and "width" in group.kernel:
-            lines = -(-group.kernel["width"] // F32_LANES)
+            lines = -(-group.kernel.width // F32_LANES)
             cut = np.flatnonzero(c.n[group.rows] != lines)
             findings.add(
                 7,
@@ -276,7 +276,7 @@ def _covers(c: Columns, made: _Made, peaks: np.ndarray, scores: np.ndarray) -> b
 def _vocabulary(findings: Findings, machine: Machine, groups: list[Group], left: np.ndarray) -> None:
     """The rows that look for the largest logit look at every line of the vocabulary once, as the logits."""
     c = findings.columns
-    vocab = [int(g.kernel["vocab"]) for g in groups if g.op is Op.ARGMAX and "vocab" in g.kernel]
+    vocab = [int(g.kernel.vocab) for g in groups if g.op is Op.ARGMAX and "vocab" in g.kernel]
     rows = np.flatnonzero((c.op == Op.ARGMAX) & (c.src_tag >= 0) & (c.dst_tag >= 0))
     if not vocab or not len(machine.logits):
         return

@@ -104,7 +104,7 @@ def operands(findings: Findings, machine: Machine, groups: list[Group]) -> Opera
 def _chunk(findings: Findings, group: Group) -> None:
     """The chunk that a row names begins inside its KV region."""
     kernel, n = group.kernel, findings.columns.n[group.rows]
-    bad = np.flatnonzero(n * kernel["chunk"] * kernel["kv_words"] >= kernel["kv_stride"])
+    bad = np.flatnonzero(n * kernel.chunk * kernel.kv_words >= kernel.kv_stride)
     findings.add(
         5,
         group.rows[bad],

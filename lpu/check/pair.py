@@ -18,14 +18,14 @@ def pair(decode: Program, prefill: Program) -> Report:
     What one program leaves in the KV regions, the other reads: so a head must lie at the same words in both,
     in the same format, and the weights where both look for them.
     """
-    contexts = [c for c in decode.manifest["contexts"] if c in prefill.manifest["contexts"]]
-    columns = decode.expand((contexts or decode.manifest["contexts"])[0])
+    contexts = [c for c in decode.manifest.contexts if c in prefill.manifest.contexts]
+    columns = decode.expand((contexts or decode.manifest.contexts)[0])
     findings = Findings(columns)
     _manifests(findings, decode.manifest, prefill.manifest, bool(contexts))
     _preloaded(findings, decode, prefill)
     if contexts:
-        ours = _heads(columns, decode.manifest["kernels"])
-        theirs = _heads(prefill.expand(contexts[0]), prefill.manifest["kernels"])
+        ours = _heads(columns, decode.manifest.kernels)
+        theirs = _heads(prefill.expand(contexts[0]), prefill.manifest.kernels)
         wrong = [name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]
         findings.note(
             7,

@@ -48,7 +48,7 @@ def sums(findings: Findings, groups: list[Group]) -> None:
 def _added(groups: list[Group]) -> tuple[np.ndarray, np.ndarray]:
     """(rows, partials that each adds)."""
     rows = [np.zeros(0, np.int64), *(g.rows for g in groups)]
-    return np.concatenate(rows), np.repeat([0, *(g.kernel["parts"] for g in groups)], [len(r) for r in rows])
+    return np.concatenate(rows), np.repeat([0, *(g.kernel.parts for g in groups)], [len(r) for r in rows])
 
 
 def _leaves(

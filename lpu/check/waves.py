@@ -32,7 +32,7 @@ class _Waves(NamedTuple):
     user_words: np.ndarray
 
 
-def check_waves(manifest: Mapping[str, Any], columns: Columns, context: int) -> Report:
+def check_waves(manifest: Manifest, columns: Columns, context: int) -> Report:
     """Check that waves may follow one another; the rows of one wave are taken to be legal by themselves."""
     findings = Findings(columns)
     try:
@@ -55,20 +55,20 @@ def check_waves(manifest: Mapping[str, Any], columns: Columns, context: int) -> 
     return findings.report()
 
 
-def _stated(manifest: Mapping[str, Any], context: int) -> _Waves:
-    waves: Mapping[str, Any] = manifest["waves"]
+def _stated(manifest: Manifest, context: int) -> _Waves:
+    waves: Mapping[str, Any] = manifest.waves
     entry = waves["contexts"][str(context)]
     counts = [
         entry["interval"],
         entry["turn"],
         waves["users"],
         waves["tags"],
-        manifest["cycles"][str(context)],
+        manifest.cycles[context],
     ]
     if any(not isinstance(count, int) or count < 1 for count in counts):
         raise ValueError(f"interval, turn, users, tags and cycles are {counts}, must be counts")
     columns = [np.array(waves[name], np.int64) for name in ("arenas", "arena_words", "user_words")]
-    chips = len(manifest["regions"])
+    chips = len(manifest.regions)
     if any(column.shape != (chips,) for column in columns):
         raise ValueError(f"arenas, arena_words and user_words must be of {chips} chips")
     return _Waves(*counts, *columns)

@@ -212,7 +212,7 @@ def check(program: ProgramFolder, json: Json = False, debug: Debug = False) -> N
         {
             "schema": "lpu-check/1",
             "ok": ok,
-            "program_sha256": loaded.manifest["digest"],
+            "program_sha256": loaded.manifest.digest,
             "contexts": [check_body(bucket, report) for bucket, report in reports.items()],
             "prefill": [check_body(bucket, report) for bucket, report in long_reports.items()],
         }
@@ -235,7 +235,7 @@ def report(program: ProgramFolder, json: Json = False, debug: Debug = False) -> 
     if long:
         show_prefill(terminal, long)
     rates = throughput(loaded)
-    used = [occupancy(loaded, bucket) for bucket in loaded.manifest["contexts"]]
+    used = [occupancy(loaded, bucket) for bucket in loaded.manifest.contexts]
     for one in used:
         terminal.say(str(one))
     for rate in rates:
@@ -261,12 +261,12 @@ def bounds(program: ProgramFolder, json: Json = False, debug: Debug = False) -> 
     terminal = TERMINAL.get()
     loaded = load_step(program)
     rows: list[dict[str, Any]] = []
-    for bucket in loaded.manifest["contexts"]:
+    for bucket in loaded.manifest.contexts:
         rows += [
             {"context": bucket, "bound": one.name, "cycles": one.cycles, "reason": one.reason}
             for one in bounds_of(loaded, bucket)
         ]
-    cycles = {bucket: loaded.manifest["cycles"][str(bucket)] for bucket in loaded.manifest["contexts"]}
+    cycles = {bucket: loaded.manifest.cycles[bucket] for bucket in loaded.manifest.contexts}
     terminal.table(
         ("context", "bound", "cycles", "of the schedule", "reason"),
         [
@@ -289,7 +289,7 @@ def bounds(program: ProgramFolder, json: Json = False, debug: Debug = False) -> 
     terminal.result(
         {
             "schema": "lpu-bounds/1",
-            "program_sha256": loaded.manifest["digest"],
+            "program_sha256": loaded.manifest.digest,
             "bounds": rows,
             "latency_cycles": {str(bucket): count for bucket, count in cycles.items()},
             "chain_cycles": {str(bucket): chain_totals(found) for bucket, found in went.items()},
@@ -316,7 +316,7 @@ def trace(
 
     terminal = TERMINAL.get()
     loaded = load_program(program)
-    known = loaded.manifest["contexts"]
+    known = loaded.manifest.contexts
     chosen = known[0] if bucket is None else bucket
     if chosen not in known:
         raise FileError(f"trace: --context {chosen}: the program has {', '.join(map(str, known))}.")
@@ -331,7 +331,7 @@ def trace(
             "schema": "lpu-trace-file/1",
             "file": output,
             "context": chosen,
-            "program_sha256": loaded.manifest["digest"],
+            "program_sha256": loaded.manifest.digest,
         }
     )
 

@@ -16,8 +16,8 @@ from lpu.report.figures import size
 def show_program(terminal: Terminal, program: Program) -> None:
     """What a program is, in a few lines."""
     body, manifest = program_body(program), program.manifest
-    about, options = manifest["model"], manifest["options"]
-    tokens = "per token" if manifest["chunk"] == 1 else f"for {manifest['chunk']} tokens of a prompt"
+    about, options = manifest.model, manifest.options
+    tokens = "per token" if manifest.chunk == 1 else f"for {manifest['chunk']} tokens of a prompt"
     terminal.facts(
         [
             (
@@ -30,13 +30,13 @@ def show_program(terminal: Terminal, program: Program) -> None:
                 f"tp {options['tp']}{_dealt(options)} by {options['layout']}, {body['groups_used']} of "
                 f"{manifest['chips'] // options['tp']} groups in the pipeline, {options['placement']}",
             ),
-            *((("search", search_line(manifest["search"], options["tp"])),) if manifest["search"] else ()),
+            *((("search", search_line(manifest.search, options["tp"])),) if manifest.search else ()),
             *(_hop_lines(body) if body["hops"] else _latency_lines(body, tokens)),
             (
                 "sram",
                 f"{size(body['sram_bytes_max'])} on the fullest chip, of {size(body['sram_bytes_chip'])}",
             ),
-            ("numbers", confidence_line(manifest["sources"])),
+            ("numbers", confidence_line(manifest.sources)),
             ("digest", body["program_sha256"]),
         ]
     )
@@ -81,32 +81,32 @@ def search_line(tried: Sequence[Mapping[str, Any]], chosen: int) -> str:
 def program_body(program: Program) -> dict[str, Any]:
     """The same as JSON values."""
     manifest = program.manifest
-    words = max(sum(region[1] for region in chip) for chip in manifest["regions"])
+    words = max(sum(region[1] for region in chip) for chip in manifest.regions)
     return {
-        "model": manifest["model"],
-        "rack": manifest["rack"],
-        "options": manifest["options"],
-        "search": manifest["search"],
-        "groups_used": len(manifest["groups"]),
-        "batch": manifest["sequences"],
+        "model": manifest.model,
+        "rack": manifest.rack,
+        "options": manifest.options,
+        "search": manifest.search,
+        "groups_used": len(manifest.groups),
+        "batch": manifest.sequences,
         "contexts": [
             {
                 "context": context,
                 "rows": len(program.expand(context)),
-                "latency_cycles": manifest["cycles"][str(context)],
-                "latency_microseconds": manifest["cycles"][str(context)] * 1e6 / manifest["clock_hz"],
+                "latency_cycles": manifest.cycles[context],
+                "latency_microseconds": manifest.cycles[context] * 1e6 / manifest.clock_hz,
             }
-            for context in manifest["contexts"]
+            for context in manifest.contexts
         ],
         "hops": [
             {"name": hop["name"], "cycles": int(hop["cycles"][str(HOPS)])} for hop in manifest.get("hops", ())
         ],
-        "clock_hz": manifest["clock_hz"],
-        "numbers": by_confidence(manifest["sources"]),
+        "clock_hz": manifest.clock_hz,
+        "numbers": by_confidence(manifest.sources),
         "sram_bytes_max": words * WORD_BYTES,
-        "sram_bytes_chip": manifest["chip"]["sram_bytes"],
-        "inputs_sha256": manifest["inputs"],
-        "program_sha256": manifest["digest"],
+        "sram_bytes_chip": manifest.chip.sram_bytes,
+        "inputs_sha256": manifest.inputs,
+        "program_sha256": manifest.digest,
     }
 
 
@@ -132,20 +132,20 @@ def show_prefill(terminal: Terminal, program: Program) -> None:
 def prefill_body(program: Program) -> dict[str, Any]:
     """The same as JSON values."""
     manifest = program.manifest
-    tokens, clock = manifest["chunk"], manifest["clock_hz"]
+    tokens, clock = manifest.chunk, manifest.clock_hz
     return {
         "tokens": tokens,
         "contexts": [
             {
                 "context": context,
                 "rows": len(program.expand(context)),
-                "latency_cycles": (cycles := manifest["cycles"][str(context)]),
+                "latency_cycles": (cycles := manifest.cycles[context]),
                 "latency_microseconds": cycles * 1e6 / clock,
                 "tokens_per_second": tokens * clock / cycles,
             }
-            for context in manifest["contexts"]
+            for context in manifest.contexts
         ],
-        "program_sha256": manifest["digest"],
+        "program_sha256": manifest.digest,
     }
 
 

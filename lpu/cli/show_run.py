@@ -11,7 +11,7 @@ WORDS = {True: "equal", False: "DIFFERENT", None: "not compared"}
 
 def show_run(terminal: Terminal, done: Run) -> None:
     """The text and ids of each sequence, then what it took."""
-    body, clock = run_body(done), done.program.manifest["clock_hz"]
+    body, clock = run_body(done), done.program.manifest.clock_hz
     for i, one in enumerate(body["sequences"]):
         if one["text"] is not None:
             terminal.say(f"text {i}      {one['text']!r}")
@@ -50,9 +50,9 @@ def run_body(done: Run) -> dict[str, Any]:
     seconds = sorted(generation.seconds) or [0.0]
     return {
         "schema": "lpu-run/1",
-        "model": manifest["model"],
-        "rack": manifest["rack"],
-        "options": manifest["options"],
+        "model": manifest.model,
+        "rack": manifest.rack,
+        "options": manifest.options,
         "sequences": [
             {"prompt_ids": list(prompt), "token_ids": list(tokens), "text": text}
             for prompt, tokens, text in zip(generation.prompts, generation.tokens, texts, strict=True)
@@ -64,18 +64,18 @@ def run_body(done: Run) -> dict[str, Any]:
         "mean_latency_microseconds": done.microseconds_per_token,
         "prefill": {
             "chunks": len(generation.chunks),
-            "tokens": done.prefill.manifest["chunk"],
+            "tokens": done.prefill.manifest.chunk,
             "total_cycles": sum(done.prefill_cycles),
-            "microseconds": sum(done.prefill_cycles) * 1e6 / manifest["clock_hz"],
+            "microseconds": sum(done.prefill_cycles) * 1e6 / manifest.clock_hz,
             "emulated_seconds": sum(generation.chunk_seconds),
-            "program_sha256": done.prefill.manifest["digest"],
+            "program_sha256": done.prefill.manifest.digest,
         }
         if done.prefill and generation.chunks
         else None,
-        "clock_hz": manifest["clock_hz"],
+        "clock_hz": manifest.clock_hz,
         "emulated_seconds_per_step": seconds[len(seconds) // 2],
-        "inputs_sha256": manifest["inputs"],
-        "program_sha256": manifest["digest"],
+        "inputs_sha256": manifest.inputs,
+        "program_sha256": manifest.digest,
         "logits_sha256": generation.digest,
     }
 

@@ -9,9 +9,9 @@ from compiler.program.program import Program
 def loads(program: Program, context: int) -> tuple[np.ndarray, int, int]:
     """Cycles of the busiest unit class of every chip, of the most loaded link; words times links crossed."""
     manifest = program.manifest
-    planes, chains, chips = manifest["chip"]["planes"], manifest["chip"]["vxm_chains"], manifest["chips"]
+    planes, chains, chips = manifest.chip.planes, manifest.chip.vxm_chains, manifest.chips
     busy = np.zeros((3, chips), np.int64)
-    lanes = np.array(manifest["links"], np.int64).reshape(-1, 5)[:, 2]
+    lanes = np.array(manifest.links, np.int64).reshape(-1, 5)[:, 2]
     links = np.zeros(len(lanes), np.int64)
     hop_words = 0
     for call in program.calls:
@@ -26,14 +26,14 @@ def loads(program: Program, context: int) -> tuple[np.ndarray, int, int]:
             busy[kind] += np.bincount(columns.chip[mine], hold[mine], chips).astype(np.int64)
         rows = link_rows(manifest, columns.chip[moved], columns.peer[moved])
         links += np.bincount(rows, (hold * columns.aux)[moved], len(lanes)).astype(np.int64)
-        hop_words += int(columns.n[moved].sum()) * manifest["rows"]
+        hop_words += int(columns.n[moved].sum()) * manifest.rows
     each = -(-busy // np.array([planes, planes, chains])[:, None])
     return each.max(axis=0), int((-(-links // lanes)).max(initial=0)), hop_words
 
 
 def stages(program: Program) -> list[int]:
     """By chip, which of the groups of blocks uses it first, in order of the step; -1: none."""
-    stage = [-1] * program.manifest["chips"]
+    stage = [-1] * program.manifest.chips
     count = 0
     for call in program.calls:
         if call.name == "angles":

@@ -203,10 +203,10 @@ def _point(
         require(report)
     measured["check_seconds"] = time.perf_counter() - start
     manifest = program.manifest
-    context = max(manifest["contexts"])
-    cycles, clock = int(manifest["cycles"][str(context)]), int(manifest["clock_hz"])
+    context = max(manifest.contexts)
+    cycles, clock = int(manifest.cycles[context]), int(manifest.clock_hz)
     busy, link_peak, hop_words = loads(program, context)
-    regions = np.array(manifest["regions"], np.int64)[:, :, 1].sum(axis=1)
+    regions = np.array(manifest.regions, np.int64)[:, :, 1].sum(axis=1)
     logits, reference = _logits(task, opened.model, program) if task.certify else ("", "")
     found: dict[str, Any] = {}
     if searched is not None:
@@ -222,7 +222,7 @@ def _point(
     return Point(
         strategy=task.strategy,
         seed=task.seed,
-        tp=int(manifest["options"]["tp"]),
+        tp=int(manifest.options.tp),
         latency_cycles=cycles,
         microseconds=cycles * 1e6 / clock,
         period_cycles=int(busy.max()),
@@ -233,7 +233,7 @@ def _point(
         clock_hz=clock,
         busy_cycles=busy.tolist(),
         stage=stages(program),
-        program_sha256=str(manifest["digest"]),
+        program_sha256=str(manifest.digest),
         logits_sha256=logits,
         reference_sha256=reference,
         measured=measured,
@@ -254,7 +254,7 @@ def _logits(task: Task, model: OpenModel, program: Program) -> tuple[str, str]:
     from lpu.decode.generate import generate
     from lpu.inputs.prompts import default_prompts
 
-    batch = int(program.manifest["rows"])
+    batch = int(program.manifest.rows)
     prompts = default_prompts(batch, model.vocab)
     ran = generate(restart(machine_of(program, model)), prompts, task.certify, batch).digest
     if task.strategy != DEFAULT:

@@ -106,24 +106,24 @@ def open_callable(factory: Callable[..., Any], file: ModelFile) -> OpenModel:
     return replace(_finish(file, partial(own_step, factory, file, file.model), None, None), file=None)
 
 
-def reopen(manifest: Mapping[str, Any], weights: str | None = None) -> OpenModel:
+def reopen(manifest: Manifest, weights: str | None = None) -> OpenModel:
     """The model that a program was compiled from, by its manifest.
 
     weights: where they lie, for a program of a checkpoint; the manifest has their digest, not their place.
     Raises FileError if they are other weights than those that the program was compiled with.
     """
     load_extensions()
-    if manifest["chunk"] > 1:
+    if manifest.chunk > 1:
         raise FileError(
             f"run: this program takes {manifest['chunk']} tokens of a prompt at a time and cannot decode. "
             "Give the program folder that it lies in."
         )
-    if manifest.get("kind") == "hops":
+    if manifest.kind == "hops":
         raise FileError(
             f"run: this folder holds {len(manifest['hops'])} hops of {manifest['rows']} rows, no step that "
             "decodes. Run them between GPUs: lpu afd MODEL --mode afd --run."
         )
-    about = manifest["model"]
+    about = manifest.model
     known = str(about["weights"])
     if weights == "safetensors" or (weights is None and not known.startswith("seed:")):
         raise FileError(
@@ -133,8 +133,8 @@ def reopen(manifest: Mapping[str, Any], weights: str | None = None) -> OpenModel
         file = ModelFile(
             model=str(about["name"]),
             weights=weights or known,
-            batch=int(manifest["rows"]),
-            context=tuple(manifest["contexts"]),
+            batch=int(manifest.rows),
+            context=tuple(manifest.contexts),
             kv=about["kv"],
         )
     except ValueError as error:

@@ -20,12 +20,12 @@ def host_lines(stated: Mapping[str, Any]) -> int:
     return int(ceil_div(stated["width"], _LANES[stated["wire"]]))
 
 
-def check_host(columns: Columns, manifest: Mapping[str, Any]) -> None:
+def check_host(columns: Columns, manifest: Manifest) -> None:
     """A program of one hop takes lines that its message has and gives each line of its answer once.
 
     Raises LinkError; others take and give nothing.
     """
-    hops = manifest.get("hops", [])
+    hops = manifest.hops
     for op, name in ((Op.TAKE, "inputs"), (Op.GIVE, "outputs")):
         rows = np.flatnonzero(columns.op == op)
         if len(hops) != 1:
@@ -33,7 +33,7 @@ def check_host(columns: Columns, manifest: Mapping[str, Any]) -> None:
                 fail(columns, rows[0], f"the manifest names {len(hops)} hops, a step has the lanes for 1")
             continue
         lines, wire = host_lines(hops[0][name]), hops[0][name]["wire"]
-        wires = np.array([kernel.get("wire") == wire for kernel in manifest["kernels"]])
+        wires = np.array([kernel.get("wire") == wire for kernel in manifest.kernels])
         if (miss := first_of(~wires[columns.aux[rows]])) >= 0:
             fail(columns, rows[miss], f"its kernel is of another format than the hop's, {wire}")
         out = (columns.src3[rows] < 0) | (columns.src3[rows] + columns.n[rows] > lines)

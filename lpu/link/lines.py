@@ -164,8 +164,8 @@ def read_spans(columns: Columns, parts: Parts, batch: int) -> tuple[Spans, Spans
             fields["count"][rows] = n if single else operand.extent(n, kernel)
             if operand.stride is not None:
                 fields["step"][rows] = batch * operand.stride(kernel)
-            half = (op is Op.ROPE and kernel["input"] == "f16") or (
-                op is Op.GIVE and kernel["wire"] == "fp16"
+            half = (op is Op.ROPE and kernel.input == "f16") or (
+                op is Op.GIVE and kernel.wire == "fp16"
             )
             fields["kind"][rows] = F16 if half else kind
             fields["block"][rows] = block_lines(kind, kernel)
@@ -185,10 +185,10 @@ def write_spans(columns: Columns, parts: Parts, batch: int) -> Spans:
 
 
 def resolve(
-    columns: Columns, reads: tuple[Spans, Spans], writes: Spans, manifest: Mapping[str, Any]
+    columns: Columns, reads: tuple[Spans, Spans], writes: Spans, manifest: Manifest
 ) -> tuple[Lines, np.ndarray]:
     """Find the write of every read line; also those of `manifest` outputs: logits, then the token, if any."""
-    batch, regions = manifest["rows"], np.array(manifest["regions"], np.int64).reshape(-1, 3, 2)
+    batch, regions = manifest.rows, np.array(manifest.regions, np.int64).reshape(-1, 3, 2)
     holder = np.where(columns.op <= Op.FORWARD, columns.peer, columns.chip)
     _check_form(columns, (*reads, writes), holder, regions, batch)
     span = int(regions[:, 0].sum(axis=-1).max()) // batch + 1
@@ -231,8 +231,8 @@ def resolve(
     last = np.repeat(np.cumsum(writes.count) - 1, writes.count)
     kind = np.where((kind == WEIGHT) & (np.arange(len(row)) == last), SUM, kind)
     source = _sources(columns, writes, reads[0], found[0])
-    token = [manifest["token"]] if manifest["token"] else []
-    outputs = np.array([entry[:2] for entry in [*manifest["logits"], *token]], np.int64).reshape(-1, 2)
+    token = [manifest.token] if manifest.token else []
+    outputs = np.array([entry[:2] for entry in [*manifest.logits, *token]], np.int64).reshape(-1, 2)
     final = find(outputs[:, 0] * span + outputs[:, 1] // batch, np.full(len(outputs), (1 << bits) - 1))
     if (miss := first_of(final < 0)) >= 0:
         fail(

@@ -60,14 +60,14 @@ class Dataflow:
         return int(self.level.max(initial=-1)) + 1
 
 
-def link(manifest: Mapping[str, Any], loads: Loads, columns: Columns) -> Dataflow:
+def link(manifest: Manifest, loads: Loads, columns: Columns) -> Dataflow:
     """The dataflow of one step's rows; raises LinkError where the schedule does not imply one."""
-    batch, kernels = int(manifest["rows"]), list(manifest["kernels"])
+    batch, kernels = int(manifest.rows), list(manifest.kernels)
     parts = classes(columns, kernels)
     reads, writes = read_spans(columns, parts, batch), write_spans(columns, parts, batch)
     lines, outputs = resolve(columns, reads, writes, manifest)
     check_kinds(columns, reads, lines)
-    if manifest["token"]:
+    if manifest.token:
         check_outputs(columns, lines, outputs)
     check_host(columns, manifest)
     order, load, count = weights(columns, parts, loads)
@@ -87,10 +87,10 @@ def link(manifest: Mapping[str, Any], loads: Loads, columns: Columns) -> Dataflo
         append=append,
         region_at=region_at,
         level=_levels(columns, lines, drain, region, append),
-        logits=outputs[: len(manifest["logits"])],
-        logits_at=np.array([entry[2] for entry in manifest["logits"]], np.int64),
-        token=int(outputs[-1]) if manifest["token"] else -1,
-        vocab=int(manifest["vocab"]),
+        logits=outputs[: len(manifest.logits)],
+        logits_at=np.array([entry[2] for entry in manifest.logits], np.int64),
+        token=int(outputs[-1]) if manifest.token else -1,
+        vocab=int(manifest.vocab),
     )
 
 

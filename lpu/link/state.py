@@ -112,16 +112,16 @@ def regions(columns: Columns, parts: Parts) -> tuple[np.ndarray, np.ndarray, np.
             fail(columns, rows[miss], message, columns.src2[rows[miss]])
         if (miss := first_of(columns.aux[writer] != columns.aux[rows])) >= 0:
             fail(columns, rows[miss], "reads KV of another attention", columns.src2[rows[miss]])
-        if (miss := first_of(columns.n[rows] >= (chunks := kernel["chunks"] // stripes(kernel)))) >= 0:
+        if (miss := first_of(columns.n[rows] >= (chunks := kernel.chunks // stripes(kernel)))) >= 0:
             fail(columns, rows[miss], f"chunk {columns.n[rows[miss]]} is not one of {chunks}")
         region[rows] = spot
     places = np.stack([columns.chip[appends], columns.dst[appends]], axis=-1)
     return region, appends, places
 
 
-def chains(columns: Columns, parts: Parts, manifest: Mapping[str, Any]) -> np.ndarray:
+def chains(columns: Columns, parts: Parts, manifest: Manifest) -> np.ndarray:
     """The write-back that closes the accumulation of each MM row; -1 for other rows."""
-    planes = int(manifest["chip"]["planes"])
+    planes = int(manifest.chip.planes)
     products = np.flatnonzero(columns.op == Op.MM)
     drains = np.flatnonzero(columns.op == Op.WB)
     owner = np.full(len(columns), -1, np.int64)
@@ -170,6 +170,6 @@ def chains(columns: Columns, parts: Parts, manifest: Mapping[str, Any]) -> np.nd
             f"multiplies {columns.n[products[miss]]} lines, its write-back takes another number",
         )
     for op, kernel, rows in parts:
-        if op is Op.MM and not 1 <= kernel["k_lines"] <= ceil_div(320, 160):
+        if op is Op.MM and not 1 <= kernel.k_lines <= ceil_div(320, 160):
             fail(columns, rows[0], f"a tile of {kernel['k_lines']} fp16 lines does not exist")
     return owner

@@ -141,26 +141,26 @@ def occupancy(program: Program, context: int) -> Occupancy:
     """The occupancy of one step of a context bucket."""
     manifest = program.manifest
     columns = program.expand(context)
-    cycles, chips = int(manifest["cycles"][str(context)]), int(manifest["chips"])
+    cycles, chips = int(manifest.cycles[context]), int(manifest.chips)
     hold = holds(columns, manifest)
-    asked = work(columns, manifest["kernels"], manifest["rows"], chips)
+    asked = work(columns, manifest.kernels, manifest.rows, chips)
     used = np.unique(np.append(columns.chip, columns.peer[columns.peer >= 0]))
-    rate = manifest["chip"]["sram_bytes_per_cycle"] * max(len(used) * cycles, 1)
+    rate = manifest.chip.sram_bytes_per_cycle * max(len(used) * cycles, 1)
     installed = int(asked.weight_bytes.sum() + asked.kv_bytes.sum())
     fullest, regions = _regions(manifest)
     return Occupancy(
         context=context,
-        batch=manifest["rows"] // manifest["chunk"],
-        chunk=manifest["chunk"],
+        batch=manifest.rows // manifest.chunk,
+        chunk=manifest.chunk,
         cycles=cycles,
-        clock_hz=manifest["clock_hz"],
+        clock_hz=manifest.clock_hz,
         chips=chips,
         chips_used=len(used),
         blocks=_blocks(program, context),
         units=_units(program, context, columns, hold, used),
         links=link_use(manifest, columns, hold, cycles),
         fullest_chip=fullest,
-        sram_bytes=manifest["chip"]["sram_bytes"],
+        sram_bytes=manifest.chip.sram_bytes,
         regions=regions,
         sram_bandwidth_share=installed / rate,
         bounds=bounds(program, context),
@@ -220,7 +220,7 @@ def _units(
     program: Program, context: int, columns: Columns, hold: np.ndarray, used: np.ndarray
 ) -> tuple[UnitUse, ...]:
     manifest = program.manifest
-    planes, chains = manifest["chip"]["planes"], manifest["chip"]["vxm_chains"]
+    planes, chains = manifest.chip.planes, manifest.chip.vxm_chains
     active = _active_cycles(program, context)
     lanes = [("host lanes", 2 * planes + chains, 2)] if "bridge" in manifest else []
     out: list[UnitUse] = []
@@ -231,8 +231,8 @@ def _units(
         *lanes,
     ):
         rows = (columns.unit >= first) & (columns.unit < first + units)
-        busy = np.bincount(columns.chip[rows], hold[rows], manifest["chips"]).astype(np.int64)
-        over = len(used) * units * int(manifest["cycles"][str(context)])
+        busy = np.bincount(columns.chip[rows], hold[rows], manifest.chips).astype(np.int64)
+        over = len(used) * units * int(manifest.cycles[context])
         share = int(busy.sum()) / max(over, 1), int(busy.sum()) / max(active * units, 1)
         out.append(
             UnitUse(
@@ -256,9 +256,9 @@ def _active_cycles(program: Program, context: int) -> int:
     return total
 
 
-def _regions(manifest: Mapping[str, Any]) -> tuple[int, tuple[RegionUse, ...]]:
+def _regions(manifest: Manifest) -> tuple[int, tuple[RegionUse, ...]]:
     """The fullest chip, and the bytes of each region there and everywhere."""
-    words = np.array(manifest["regions"], np.int64).reshape(-1, len(REGIONS), 2)[:, :, 1]
+    words = np.array(manifest.regions, np.int64).reshape(-1, len(REGIONS), 2)[:, :, 1]
     fullest = int(np.argmax(words.sum(axis=1)))
     sizes = zip(REGIONS, words[fullest].tolist(), words.sum(axis=0).tolist(), strict=True)
     return fullest, tuple(

@@ -87,27 +87,27 @@ class Throughput:
 def of(program: Program, context: int) -> Throughput:
     """The throughput of one context bucket; a program without waves runs one step of one user at a time."""
     manifest = program.manifest
-    cycles = int(manifest["cycles"][str(context)])
-    waves = manifest.get("waves")
+    cycles = int(manifest.cycles[context])
+    waves = manifest.waves
     entry = waves["contexts"][str(context)] if waves else {}
-    slack = manifest["options"].get("interval_slack", 1)
+    slack = manifest.options.get("interval_slack", 1)
     return Throughput(
         name=f"throughput, slack {slack:g}" if waves else "latency",
         context=context,
-        batch=manifest["rows"],
+        batch=manifest.rows,
         cycles=cycles,
         interval=entry.get("interval", cycles),
         bound=entry.get("bound"),
         bound_of=entry.get("bound_of", "one step at a time"),
         users=waves["users"] if waves else 1,
         turn=entry.get("turn", 1),
-        clock_hz=manifest["clock_hz"],
+        clock_hz=manifest.clock_hz,
     )
 
 
 def throughput(program: Program) -> list[Throughput]:
     """Of every context bucket of a program that has waves; nothing for others."""
-    return [of(program, context) for context in program.manifest["contexts"] if "waves" in program.manifest]
+    return [of(program, context) for context in program.manifest.contexts if program.manifest.waves is not None]
 
 
 def non_dominated(found: Sequence[Throughput]) -> list[Throughput]:

@@ -29,14 +29,14 @@ def trace(program: Program, context: int, chips: Sequence[int] | None = None) ->
     An event lasts as long as the unit or lane is held; its result is committed at `t1_cycle`.
     """
     manifest = program.manifest
-    chosen = sorted(set(manifest["groups"][0] if chips is None else chips))
+    chosen = sorted(set(manifest.groups[0] if chips is None else chips))
     for chip in chosen:
-        if not 0 <= chip < manifest["chips"]:
+        if not 0 <= chip < manifest.chips:
             raise UnknownChipNumberError(
                 f"trace: chip {chip}: {manifest['rack']} has {manifest['chips']} chips, numbered from 0."
             )
     about = {name: manifest[name] for name in ("digest", "rack", "clock_hz")}
-    cycles = manifest["cycles"][str(context)]
+    cycles = manifest.cycles[context]
     return {
         "displayTimeUnit": "ns",
         "otherData": {"schema": "lpu-trace/1", "context": context, "cycles": cycles, **about},
@@ -65,7 +65,7 @@ def _events(program: Program, context: int, chips: list[int]) -> Iterator[dict[s
     for chip in chips:
         yield {"name": "process_name", "ph": "M", "pid": chip, "args": {"name": f"chip {chip}"}}
     for chip, number in places:
-        name = _thread_name(number, manifest["chip"]["planes"], manifest["chip"]["vxm_chains"])
+        name = _thread_name(number, manifest.chip.planes, manifest.chip.vxm_chains)
         yield {"name": "thread_name", "ph": "M", "pid": chip, "tid": number, "args": {"name": name}}
         yield {
             "name": "thread_sort_index",
@@ -74,7 +74,7 @@ def _events(program: Program, context: int, chips: list[int]) -> Iterator[dict[s
             "tid": number,
             "args": {"sort_index": number},
         }
-    clock = manifest["clock_hz"]
+    clock = manifest.clock_hz
     for at in order.tolist():
         i = int(row[at])
         start, end = int(columns.t0[i]), int(columns.t0[i] + hold[i])

@@ -36,32 +36,32 @@ class LinkUse:
         )
 
 
-def link_levels(manifest: Mapping[str, Any]) -> Int[np.ndarray, " links"]:
+def link_levels(manifest: Manifest) -> Int[np.ndarray, " links"]:
     """The level of each link of the manifest: the innermost one with a group that holds both its ends."""
-    links = np.array(manifest["links"], np.int64).reshape(-1, 5)
-    out = np.full(len(links), len(manifest["levels"]) - 1)
-    for level in range(len(manifest["levels"]) - 1, -1, -1):
-        group = np.full(manifest["chips"], -1)
-        for index, chips in enumerate(manifest["levels"][level][2]):
+    links = np.array(manifest.links, np.int64).reshape(-1, 5)
+    out = np.full(len(links), len(manifest.levels) - 1)
+    for level in range(len(manifest.levels) - 1, -1, -1):
+        group = np.full(manifest.chips, -1)
+        for index, chips in enumerate(manifest.levels[level][2]):
             group[chips] = index
         out[group[links[:, 0]] == group[links[:, 1]]] = level
     return out
 
 
 def link_use(
-    manifest: Mapping[str, Any], columns: Columns, hold: np.ndarray, cycles: int
+    manifest: Manifest, columns: Columns, hold: np.ndarray, cycles: int
 ) -> tuple[LinkUse, ...]:
     """The use of each level's links by rows that hold them for `hold`, in a step of `cycles`."""
-    links = np.array(manifest["links"], np.int64).reshape(-1, 5)
+    links = np.array(manifest.links, np.int64).reshape(-1, 5)
     moved = is_transfer(columns)
     which = link_rows(manifest, columns.chip[moved], columns.peer[moved])
     slots = hold[moved] // links[which, 4] * columns.aux[moved]
     reserved = np.bincount(which, slots, len(links)).astype(np.int64)
-    words = np.bincount(which, columns.n[moved] * manifest["rows"], len(links)).astype(np.int64)
+    words = np.bincount(which, columns.n[moved] * manifest.rows, len(links)).astype(np.int64)
     available = np.maximum(cycles // links[:, 4] * links[:, 2], 1)
     level_of = link_levels(manifest)
     out: list[LinkUse] = []
-    for level, (name, *_) in enumerate(manifest["levels"]):
+    for level, (name, *_) in enumerate(manifest.levels):
         mine = np.flatnonzero(level_of == level)
         if not len(mine):
             continue

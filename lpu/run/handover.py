@@ -146,11 +146,11 @@ def _moved(regions: Regions, first: Array, tokens: int) -> tuple[Array, Array]:
 def _linked(machine: Machine, program: Program, kind: str) -> _Linked:
     """The program's rows on the machine's regions; LinkError or MachineError where they do not fit."""
     manifest = program.manifest
-    if manifest.get("kind") != kind:
+    if manifest.kind != kind:
         raise MachineError(f"{kind}: the program is of kind {manifest.get('kind', 'step')!r}, not {kind!r}.")
     if len(machine.stores.shapes) != 1:
         raise MachineError(f"{kind}: the machine keeps {len(machine.stores.shapes)} shapes of KV, needs 1.")
-    tokens, (context,) = int(manifest["tokens"]), manifest["contexts"]
+    tokens, (context,) = int(manifest.tokens), manifest.contexts
     parts = [program.expand_call(call, context) for call in program.calls]
     layer = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     columns = Columns(
@@ -160,7 +160,7 @@ def _linked(machine: Machine, program: Program, kind: str) -> _Linked:
         }
     )
     rows = _rows_of_regions(machine, columns, _OPS[kind])
-    _check_kernels(machine, columns, manifest["kernels"], rows)
+    _check_kernels(machine, columns, manifest.kernels, rows)
     places = machine.stores.places[0][:, 2:]
     dealt = np.maximum(places, [0, 1])
     line, layer = columns.src3[rows], layer[rows]

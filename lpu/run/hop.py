@@ -90,14 +90,14 @@ def prepare_hops(program: Program, weights: Weights) -> HopMachine:
     Raises LinkError for a program that breaks its schedule, MachineError for weights that do not fit it.
     """
     formats.guard()
-    alone = [program.hop(i) for i in range(len(program.manifest["hops"]))]
+    alone = [program.hop(i) for i in range(len(program.manifest.hops))]
     flows = [link(one.manifest, one.loads(), one.expand(HOPS)) for one in alone]
     host_memory.require(sum(image_bytes(one.loads(), one.slots()) for one in alone))
     return HopMachine([_hop(one, flow, weights) for one, flow in zip(alone, flows, strict=True)])
 
 
 def _hop(program: Program, flow: Dataflow, weights: Weights) -> Hop:
-    stated = program.manifest["hops"][0]
+    stated = program.manifest.hops[0]
     placed = place(program.loads(), program.slots(), weights)
     columns, lines = flow.columns, host_lines(stated["inputs"])
     takes, gives = (np.flatnonzero(columns.op == op) for op in (Op.TAKE, Op.GIVE))

@@ -124,7 +124,7 @@ def _embed(s: Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
 
 
 def _rstat(s: Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
-    params = (("width", k["width"]), ("eps", k["eps"]))
+    params = (("width", k.width), ("eps", k.eps))
     return s.items(
         "rstat", rows, [s.block(0, rows)], [1], out=((F32, 1, s.flow.result[rows]),), params=params
     )
@@ -139,17 +139,17 @@ def _norm(s: Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
 
 
 def _hnorm(s: Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
-    words = np.arange(ceil_div(k["head_dim"], F32_LANES))
-    lines = int(ceil_div(n * k["head_dim"], F16_LANES))
-    params = (("head_dim", k["head_dim"]), ("eps", k["eps"]), ("n", n))
+    words = np.arange(ceil_div(k.head_dim, F32_LANES))
+    lines = int(ceil_div(n * k.head_dim, F16_LANES))
+    params = (("head_dim", k.head_dim), ("eps", k.eps), ("n", n))
     columns = [s.block(0, rows), s.entry(rows[:, None], words)]
     return s.items("hnorm", rows, columns, [1, 0], out=((F16, lines, s.flow.result[rows]),), params=params)
 
 
 def _rope(s: Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
-    lines = int(ceil_div(n * k["head_dim"], F16_LANES))
+    lines = int(ceil_div(n * k.head_dim, F16_LANES))
     tensor = int(s.tensor(rows)[0])
-    params = (("head_dim", k["head_dim"]), ("input", k["input"]), ("n", n), ("tensor", tensor))
+    params = (("head_dim", k.head_dim), ("input", k.input), ("n", n), ("tensor", tensor))
     out = ((F16, lines, s.flow.result[rows]),)
     return s.items("rope", rows, [s.block(0, rows)], [1], out=out, params=params)
 
@@ -193,33 +193,33 @@ def _exp(s: Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
 
 def _pv(s: Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
     cached, pooled = _cached(s, rows, 1)
-    out = ((WIDE, int(ceil_div(k["group"] * k["head_dim"], F32_LANES)), s.flow.result[rows]),)
+    out = ((WIDE, int(ceil_div(k.group * k.head_dim, F32_LANES)), s.flow.result[rows]),)
     params = (*_attention(k, "store"), ("stripes", stripes(k)))
     return s.items("pv", rows, [s.read(0, rows, 0), *cached], [1, *pooled], out=out, params=params)
 
 
 def _aout(s: Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
-    width = k["group"] * k["head_dim"]
+    width = k.group * k.head_dim
     columns = [s.block(0, rows, int(ceil_div(width, WIDE_LANES))), s.block(1, rows)]
     out = ((F16, int(ceil_div(width, F16_LANES)), s.flow.result[rows]),)
     return s.items("aout", rows, columns, [1, 1], out=out, params=(*_attention(k), ("n", n)))
 
 
 def _asum(s: Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
-    width = k["group"] * k["head_dim"]
+    width = k.group * k.head_dim
     columns = [s.block(0, rows, int(ceil_div(width, WIDE_LANES))), s.block(1, rows)]
     out = ((WIDE, int(ceil_div(width, F32_LANES)) + 1, s.flow.result[rows]),)
     return s.items("asum", rows, columns, [1, 1], out=out, params=(*_attention(k), ("n", n)))
 
 
 def _aend(s: Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
-    out = ((F16, int(ceil_div(k["group"] * k["head_dim"], F16_LANES)), s.flow.result[rows]),)
+    out = ((F16, int(ceil_div(k.group * k.head_dim, F16_LANES)), s.flow.result[rows]),)
     return s.items("aend", rows, [s.block(0, rows, merged_lines(k))], [1], out=out, params=_attention(k))
 
 
 def _red(s: Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
     row, j = s.spread(rows, 1)
-    offsets = 4 * j[:, None] + 4 * s.flow.columns.n[row][:, None] * np.arange(k["parts"])
+    offsets = 4 * j[:, None] + 4 * s.flow.columns.n[row][:, None] * np.arange(k.parts)
     if wide(k):
         out = ((WIDE, 1, s.flow.result[row] + 4 * j),)
         return s.items("fold", row, [s.read(0, row[:, None], offsets)], [1], out=out)
@@ -237,13 +237,13 @@ def _glu(s: Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
     row, j = s.spread(rows, 2)
     lines = [s.read(operand, row, 2 * j + i) for operand in (0, 1) for i in (0, 1)]
     out = ((F16, 1, s.flow.result[row] + j),)
-    return s.items("glu", row, lines, [1] * 4, out=out, params=(("activation", k["activation"]),))
+    return s.items("glu", row, lines, [1] * 4, out=out, params=(("activation", k.activation),))
 
 
 def _argmax(s: Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:
     columns = [s.block(0, rows), s.flow.columns.src3[rows]]
     out = ((F32, 1, s.flow.result[rows]),)
-    return s.items("argmax", rows, columns, [1, 0], out=out, params=(("vocab", k["vocab"]),))
+    return s.items("argmax", rows, columns, [1, 0], out=out, params=(("vocab", k.vocab),))
 
 
 def _argred(s: Source, rows: np.ndarray, k: Mapping[str, Any], n: int) -> Items:

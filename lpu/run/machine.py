@@ -131,7 +131,7 @@ class Linked(NamedTuple):
 def linked(program: Program) -> Linked:
     """Link every context bucket; raises LinkError for a program that breaks its schedule."""
     loads, slots, manifest = program.loads(), program.slots(), program.manifest
-    flows = {context: link(manifest, loads, program.expand(context)) for context in manifest["contexts"]}
+    flows = {context: link(manifest, loads, program.expand(context)) for context in manifest.contexts}
     kv_bytes = 2 * sum(int(np.prod(s.shape)) * s.dtype.itemsize for s in kv_stores(flows).shapes)
     return Linked(loads, slots, flows, image_bytes(loads, slots) + kv_bytes)
 
@@ -194,7 +194,7 @@ def kv_stores(flows: Mapping[int, Dataflow]) -> Stores:
         found: dict[tuple[int, str, int, int], list[int]] = {}
         for region, row in enumerate(flow.append):
             kernel = flow.kernels[int(flow.columns.aux[row])]
-            shape = (kernel["head_dim"], kernel["kv"], kernel["capacity"], kernel["cached"])
+            shape = (kernel.head_dim, kernel.kv, kernel.capacity, kernel.cached)
             found.setdefault(shape, []).append(region)
             stores[int(flow.columns.aux[row])] = 0
         for shape, regions in found.items():

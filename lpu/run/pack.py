@@ -232,7 +232,7 @@ def pack(
         block=(block[0], block[1], block[2]),
         pools=(bucket(ends[0] + block[0]), bucket(ends[1] + block[1]), bucket(ends[2] + block[2])),
         batch=flow.batch,
-        sequences=next((int(k["sequences"]) for k in flow.kernels if k["op"] == "attention"), flow.batch),
+        sequences=next((int(k.sequences) for k in flow.kernels if k["op"] == "attention"), flow.batch),
         vocab=flow.vocab,
     )
     counts = {"steps": len(steps[0]), "levels": flow.levels}

@@ -228,17 +228,17 @@ def _points(
             require(report)
     manifest = program.manifest
     out: list[Point] = []
-    for context in manifest["contexts"]:
-        cycles = int(manifest["cycles"][str(context)])
+    for context in manifest.contexts:
+        cycles = int(manifest.cycles[context])
         out.append(
             Point(
                 key=key,
                 value=value,
                 context=context,
-                tp=manifest["options"]["tp"],
-                groups=len(manifest["groups"]),
+                tp=manifest.options.tp,
+                groups=len(manifest.groups),
                 cycles=cycles,
-                microseconds=cycles * 1e6 / manifest["clock_hz"],
+                microseconds=cycles * 1e6 / manifest.clock_hz,
                 bound_cycles=max(bound.cycles for bound in bounds(program, context)),
             )
         )

@@ -32,7 +32,7 @@ def always(way: str) -> Choose:
 
 def opcodes(program: Program, context: int = 80) -> tuple[int, int, int]:
     """(reductions, wide ones among them, residual adds) of a program."""
-    c, kernels = program.expand(context), program.manifest["kernels"]
+    c, kernels = program.expand(context), program.manifest.kernels
     red = np.flatnonzero(c.op == Op.RED)
     partial = sum(bool(kernels[aux].get("wide")) for aux in c.aux[red])
     return len(red), partial, int((c.op == Op.ADD).sum())
@@ -82,7 +82,7 @@ def test_the_choice_is_the_shortest_schedule_of_a_small_model(monkeypatch: pytes
         with monkeypatch.context() as patch:
             if way:
                 patch.setattr(collective, "choose", always(way))
-            return compiled(SMALL, "quad", tp=4, pp=1, layout="row")[1].manifest["cycles"]["80"]
+            return compiled(SMALL, "quad", tp=4, pp=1, layout="row")[1].manifest.cycles[80]
 
     assert cycles(None) == min(cycles("owner"), cycles("every")) < cycles("owner")
 
@@ -96,7 +96,7 @@ def two_steps() -> Program:
 
 
 def wide_rows(program: Program, c: Columns) -> np.ndarray:
-    kernels = program.manifest["kernels"]
+    kernels = program.manifest.kernels
     return np.array([r for r in np.flatnonzero(c.op == Op.RED) if kernels[c.aux[r]].get("wide")])
 
 
@@ -132,9 +132,9 @@ def test_a_sum_of_too_few_partials_is_found_though_it_links(two_steps: Program) 
     """A tray's sum over one partial less, in the cycles that this takes."""
     c, manifest = two_steps.expand(80), dict(two_steps.manifest)
     row = int(wide_rows(two_steps, c)[0])
-    kernel = dict(manifest["kernels"][c.aux[row]])
-    manifest["kernels"] = [*manifest["kernels"], kernel | {"parts": kernel["parts"] - 1}]
-    wrong = change(c, row, aux=len(manifest["kernels"]) - 1)
+    kernel = dict(manifest.kernels[c.aux[row]])
+    manifest.kernels = [*manifest.kernels, kernel | {"parts": kernel.parts - 1}]
+    wrong = change(c, row, aux=len(manifest.kernels) - 1)
     late = check_columns(manifest, two_steps.loads(), wrong)
     cycles = 0 if not late.counts[6] else 1
     for shorter in range(1, 64) if cycles else ():

@@ -23,7 +23,7 @@ DEEP = replace(SMALL, layers=2, hidden=1280, heads=8, kv_heads=8, head_dim=32, f
 def detoured(program: Program, context: int = 80) -> np.ndarray:
     """Transfers that begin or end on a chip of no group."""
     c = program.expand(context)
-    own = np.unique(np.concatenate([np.array(group) for group in program.manifest["groups"]]))
+    own = np.unique(np.concatenate([np.array(group) for group in program.manifest.groups]))
     moved = (c.op == Op.SEND) | (c.op == Op.FORWARD)
     return np.flatnonzero(moved & ~(np.isin(c.chip, own) & np.isin(c.peer, own)))
 
@@ -58,7 +58,7 @@ def test_a_detour_is_taken_only_if_the_block_is_shorter(
 ) -> None:
     monkeypatch.setattr(lowering, "deal", lambda *_: None)
     direct = compiled(DEEP, "lpx", batch=64, tp=8, pp=2)[1]
-    assert program.manifest["cycles"]["80"] < 0.85 * direct.manifest["cycles"]["80"]
+    assert program.manifest.cycles[80] < 0.85 * direct.manifest.cycles[80]
 
 
 def test_a_detour_that_loses_a_line_is_found(program: Program) -> None:

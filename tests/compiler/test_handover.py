@@ -35,7 +35,7 @@ def groups() -> Program:
 
 
 def starts(made: Program) -> list[int]:
-    return [base for _, base, _ in made.manifest["slots"]]
+    return [base for _, base, _ in made.manifest.slots]
 
 
 @pytest.mark.parametrize("name", bridge_names())
@@ -43,41 +43,41 @@ def starts(made: Program) -> list[int]:
 def test_a_layer_takes_what_its_busiest_lane_takes(name: str, cp: int) -> None:
     decode, bridge = program(kv_heads=4 // cp, tp=4, pp=1, cp=cp), bridge_spec(name)
     made = compile_ingest(decode, 130, bridge)
-    slot = bridge.slot_cycles(decode.manifest["clock_hz"])
+    slot = bridge.slot_cycles(decode.manifest.clock_hz)
     columns = decode.expand(160)
     appends = columns.take(np.flatnonzero(columns.op == Op.KVW))
     busiest = int(np.bincount(appends.chip).max()) // 2
     tokens = 130 if cp == 1 else 80
-    assert [cycles for *_, cycles in made.manifest["slots"]] == [busiest * tokens * slot] * 2
-    assert starts(made) == [0, made.manifest["slots"][0][2]]
-    assert made.manifest["cycles"]["160"] == 2 * made.manifest["slots"][0][2]
+    assert [cycles for *_, cycles in made.manifest.slots] == [busiest * tokens * slot] * 2
+    assert starts(made) == [0, made.manifest.slots[0][2]]
+    assert made.manifest.cycles[160] == 2 * made.manifest.slots[0][2]
 
 
 def test_a_lane_never_beats_the_wire() -> None:
     made = compile_ingest(program(tp=4, pp=1), 100, BRIDGE)
     rows = made.expand(160)
-    seconds = Fraction(int((rows.t1 - rows.t0).sum()), made.manifest["clock_hz"])
-    words = int(rows.n.sum()) * made.manifest["kernels"][0]["kv_words"]
+    seconds = Fraction(int((rows.t1 - rows.t0).sum()), made.manifest.clock_hz)
+    words = int(rows.n.sum()) * made.manifest.kernels[0]["kv_words"]
     assert words * 320 / seconds <= BRIDGE.lpu_bytes_per_second
 
 
 def test_layers_that_arrive_together_overlap_on_other_chips_only(groups: Program) -> None:
     apart = compile_ingest(groups, 40, BRIDGE)
-    cycles = apart.manifest["slots"][0][2]
-    latency = -(-BRIDGE.latency_ns * groups.manifest["clock_hz"] // 10**9)
+    cycles = apart.manifest.slots[0][2]
+    latency = -(-BRIDGE.latency_ns * groups.manifest.clock_hz // 10**9)
     together = compile_ingest(groups, 40, BRIDGE, arrivals=[0] * 4)
     assert starts(apart) == [0, cycles, 2 * cycles, 3 * cycles]
     chips = [call.chips for call in together.calls]
     assert chips[0] == chips[1] != chips[2] == chips[3]
     assert starts(together) == [latency, latency + cycles, latency, latency + cycles]
-    assert together.manifest["cycles"]["160"] == latency + 2 * cycles
+    assert together.manifest.cycles[160] == latency + 2 * cycles
     assert starts(compile_egress(groups, 40, BRIDGE)) == starts(apart)
     assert starts(compile_egress(groups, 40, BRIDGE, overlap=True)) == [0, cycles, 0, cycles]
 
 
 def test_a_slot_waits_for_its_layer(groups: Program) -> None:
-    cycles = compile_ingest(groups, 40, BRIDGE).manifest["slots"][0][2]
-    latency = -(-BRIDGE.latency_ns * groups.manifest["clock_hz"] // 10**9)
+    cycles = compile_ingest(groups, 40, BRIDGE).manifest.slots[0][2]
+    latency = -(-BRIDGE.latency_ns * groups.manifest.clock_hz // 10**9)
     made = compile_ingest(groups, 40, BRIDGE, arrivals=[10, 20, 9 * cycles, 9 * cycles + 5])
     late = 9 * cycles + latency
     assert starts(made) == [10 + latency, 10 + latency + cycles, late, late + cycles]
@@ -109,7 +109,7 @@ def test_equal_inputs_give_equal_bytes_and_others_another_digest(groups: Program
         compile_egress(groups, 40, BRIDGE),
         compile_egress(groups, 40, BRIDGE, overlap=True),
     ]
-    digests = {one.manifest["digest"] for one in (*made, *others, groups)}
+    digests = {one.manifest.digest for one in (*made, *others, groups)}
     assert len(digests) == len(others) + 2
 
 
@@ -118,11 +118,11 @@ def test_its_manifest_says_what_it_is(groups: Program) -> None:
     body = made.manifest
     assert (body["kind"], body["tokens"], body["layers"]) == ("ingest", 40, 4)
     assert body["bridge"] == {"name": "spectrum-x", **BRIDGE.numbers()}
-    assert body["program"] == groups.manifest["digest"]
-    assert body["regions"] == groups.manifest["regions"]
+    assert body["program"] == groups.manifest.digest
+    assert body["regions"] == groups.manifest.regions
     assert ["bridge.latency_ns", "assumed"] in [source[:2] for source in body["sources"]]
     assert len(made.blocks) == 1  # equal layers share their rows
-    assert compile_egress(groups, 40, BRIDGE).manifest["kind"] == "egress"
+    assert compile_egress(groups, 40, BRIDGE).manifest.kind == "egress"
 
 
 def without_cache(decode: Program) -> Program:

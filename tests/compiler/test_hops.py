@@ -50,15 +50,15 @@ def test_equal_hops_share_one_template_and_lie_in_one_memory_image() -> None:
     loads = program.loads()
     place = np.sort((loads.chip << 40) + loads.addr)
     assert len(np.unique(place)) == len(place) == 5 * len(program.blocks[0].loads)
-    bases = [hop["base"]["1"] for hop in program.manifest["hops"]]
-    cycles = program.manifest["hops"][0]["cycles"]["1"]
+    bases = [hop["base"]["1"] for hop in program.manifest.hops]
+    cycles = program.manifest.hops[0]["cycles"]["1"]
     assert bases == [i * cycles for i in range(5)]
-    assert program.manifest["cycles"] == {"1": 5 * cycles}
+    assert program.manifest.cycles == {"1": 5 * cycles}
 
 
 def test_a_hop_runs_from_the_first_line_taken_to_the_last_one_given() -> None:
     program = compiled(tp=4, layout="2d")
-    columns, stated = program.hop(1).expand(HOPS), program.manifest["hops"][1]
+    columns, stated = program.hop(1).expand(HOPS), program.manifest.hops[1]
     takes, gives = columns.op == Op.TAKE, columns.op == Op.GIVE
     assert columns.t0.min() == columns.t0[takes].min() == 0
     assert columns.t1.max() == columns.t1[gives].max() == stated["cycles"]["1"]
@@ -69,7 +69,7 @@ def test_a_hop_runs_from_the_first_line_taken_to_the_last_one_given() -> None:
 def test_a_hop_by_itself_is_the_same_rows_from_cycle_zero() -> None:
     program = compiled(tp=4)
     whole, alone = program.expand(HOPS), program.hop(1).expand(HOPS)
-    base = program.manifest["hops"][1]["base"]["1"]
+    base = program.manifest.hops[1]["base"]["1"]
     mine = whole.take(np.flatnonzero(whole.t0 >= base))
     for name in COLUMNS + TAGS:
         shift = base if name in ("t0", "t1") else 0
@@ -100,15 +100,15 @@ def test_two_lines_of_e4m3_cross_in_one_word() -> None:
 
 def test_the_search_for_a_tp_takes_the_shortest_hops() -> None:
     program = compiled()
-    tried = {one["tp"]: one["cycles"] for one in program.manifest["search"]}
-    assert program.manifest["options"]["tp"] == min(tried, key=lambda tp: tried[tp])
-    assert program.manifest["cycles"]["1"] == min(tried.values())
+    tried = {one["tp"]: one["cycles"] for one in program.manifest.search}
+    assert program.manifest.options.tp == min(tried, key=lambda tp: tried[tp])
+    assert program.manifest.cycles[1] == min(tried.values())
 
 
 def test_pp_spreads_the_hops_over_groups() -> None:
     program = compiled(llama(layers=4), tp=2, pp=4)
     assert [call.chips for call in program.calls] == [(0, 1), (2, 3), (4, 5), (6, 7)]
-    assert program.manifest["groups"] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert program.manifest.groups == [[0, 1], [2, 3], [4, 5], [6, 7]]
 
 
 def test_a_saved_program_of_hops_loads_equal(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_saved_program_of_hops_loads_equal(tmp_path: Path) -> None:
 def test_what_the_manifest_says_of_hops_is_in_the_digest(name: str) -> None:
     program = compiled(tp=2)
     other = replace(program, manifest={**program.manifest, name: []})
-    assert digest(other) != program.manifest["digest"] == digest(program)
+    assert digest(other) != program.manifest.digest == digest(program)
 
 
 def test_the_digest_of_hops_does_not_depend_on_the_hash_seed() -> None:

@@ -52,11 +52,11 @@ def test_replicated_templates_are_row_by_row_what_every_block_scheduled_anew_giv
 
 def test_the_search_for_a_tp_says_what_it_tried_and_takes_the_shortest_step() -> None:
     program = compiled()
-    tried = {one["tp"]: one["cycles"] for one in program.manifest["search"]}
+    tried = {one["tp"]: one["cycles"] for one in program.manifest.search}
     assert list(tried) == [1, 2, 4, 8][: len(tried)]
-    assert program.manifest["options"]["tp"] == min(tried, key=lambda tp: tried[tp])
-    assert program.manifest["cycles"]["160"] == min(tried.values())
-    assert compiled(tp=2).manifest["search"] == []
+    assert program.manifest.options.tp == min(tried, key=lambda tp: tried[tp])
+    assert program.manifest.cycles[160] == min(tried.values())
+    assert compiled(tp=2).manifest.search == []
 
 
 def test_the_residual_of_one_block_is_the_input_of_the_next_by_tag() -> None:
@@ -133,7 +133,7 @@ def test_every_column_is_in_the_digest(name: str) -> None:
         else replace(block, loads=changed)
     )
     blocks = (*program.blocks[:2], other, *program.blocks[3:])
-    assert digest(replace(program, blocks=blocks)) != program.manifest["digest"] == digest(program)
+    assert digest(replace(program, blocks=blocks)) != program.manifest.digest == digest(program)
 
 
 def test_an_altered_manifest_is_found_by_its_seal(tmp_path: Path) -> None:
@@ -173,8 +173,8 @@ def test_a_model_that_does_not_fit_says_bytes_needed_and_available() -> None:
 
 def test_the_search_for_tp_takes_the_fastest_that_fits() -> None:
     best = compile_program(llama(), TRAY, CompileOptions())
-    every = [compiled(tp=tp).manifest["cycles"]["160"] for tp in (1, 2, 4, 8)]
-    assert best.manifest["cycles"]["160"] == min(every)
+    every = [compiled(tp=tp).manifest.cycles[160] for tp in (1, 2, 4, 8)]
+    assert best.manifest.cycles[160] == min(every)
 
 
 def test_the_digest_does_not_depend_on_the_hash_seed() -> None:

@@ -179,10 +179,10 @@ def test_the_manifest_is_json_and_holds_what_a_checker_needs() -> None:
     rack = load_rack("torus-4x4")
     manifest = json.loads(json.dumps(rack.to_manifest()))
     assert manifest == rack.to_manifest()
-    assert manifest["chip"] == rack.chip.numbers()
-    assert manifest["links"][0] == [0, 1, 4, 100, 4]
-    assert len(manifest["links"]) == 64
-    assert (manifest["rack"], manifest["chips"], manifest["forward_cycles"]) == ("torus-4x4", 16, 50)
+    assert manifest.chip == rack.chip.numbers()
+    assert manifest.links[0] == [0, 1, 4, 100, 4]
+    assert len(manifest.links) == 64
+    assert (manifest.rack, manifest.chips, manifest.forward_cycles) == ("torus-4x4", 16, 50)
 
 
 def test_the_graph_has_the_same_links() -> None:

@@ -17,11 +17,11 @@ class Faulty:
     """A program's columns and manifest after one fault."""
 
     columns: Columns
-    manifest: dict[str, Any]
+    manifest: Manifest
 
 
 def _drop(op: Op) -> Callable[[Columns, dict[str, Any], Random], Faulty]:
-    def fault(columns: Columns, manifest: dict[str, Any], random: Random) -> Faulty:
+    def fault(columns: Columns, manifest: Manifest, random: Random) -> Faulty:
         keep = np.ones(len(columns), bool)
         keep[random.choice(np.flatnonzero(columns.op == op))] = False
         return Faulty(columns.take(keep), manifest)
@@ -30,7 +30,7 @@ def _drop(op: Op) -> Callable[[Columns, dict[str, Any], Random], Faulty]:
 
 
 def _shift(cycles: int) -> Callable[[Columns, dict[str, Any], Random], Faulty]:
-    def fault(columns: Columns, manifest: dict[str, Any], random: Random) -> Faulty:
+    def fault(columns: Columns, manifest: Manifest, random: Random) -> Faulty:
         late = columns.t0 + cycles >= 0
         row = random.choice(np.flatnonzero(late))
         t0, t1 = columns.t0.copy(), columns.t1.copy()
@@ -42,7 +42,7 @@ def _shift(cycles: int) -> Callable[[Columns, dict[str, Any], Random], Faulty]:
 
 
 def _field(name: str, change: Callable[[Columns, int, Random, dict[str, Any]], int], *ops: Op) -> Any:
-    def fault(columns: Columns, manifest: dict[str, Any], random: Random) -> Faulty:
+    def fault(columns: Columns, manifest: Manifest, random: Random) -> Faulty:
         among = np.isin(columns.op, ops) if ops else getattr(columns, name) >= 0
         row = int(random.choice(np.flatnonzero(among)))
         values = getattr(columns, name).copy()
@@ -53,8 +53,8 @@ def _field(name: str, change: Callable[[Columns, int, Random, dict[str, Any]], i
 
 
 def _near(name: str) -> Callable[[Columns, int, Random, dict[str, Any]], int]:
-    def change(columns: Columns, row: int, random: Random, manifest: dict[str, Any]) -> int:
-        step = int(random.integers(1, 8)) * manifest["rows"]
+    def change(columns: Columns, row: int, random: Random, manifest: Manifest) -> int:
+        step = int(random.integers(1, 8)) * manifest.rows
         value = int(getattr(columns, name)[row])
         return value + step if random.integers(2) or value < step else value - step
 
@@ -62,7 +62,7 @@ def _near(name: str) -> Callable[[Columns, int, Random, dict[str, Any]], int]:
 
 
 def _other(limit: Callable[[dict[str, Any]], int], name: str) -> Any:
-    def change(columns: Columns, row: int, random: Random, manifest: dict[str, Any]) -> int:
+    def change(columns: Columns, row: int, random: Random, manifest: Manifest) -> int:
         old = int(getattr(columns, name)[row])
         return int(random.choice([v for v in range(limit(manifest)) if v != old]))
 
@@ -70,7 +70,7 @@ def _other(limit: Callable[[dict[str, Any]], int], name: str) -> Any:
 
 
 def _swap(names: tuple[str, ...], *ops: Op) -> Any:
-    def fault(columns: Columns, manifest: dict[str, Any], random: Random) -> Faulty:
+    def fault(columns: Columns, manifest: Manifest, random: Random) -> Faulty:
         first = int(random.choice(np.flatnonzero(np.isin(columns.op, ops)) if ops else len(columns)))
         same = (columns.op == columns.op[first]) & (columns.n == columns.n[first])
         differ = np.any([getattr(columns, name) != getattr(columns, name)[first] for name in names], axis=0)
@@ -86,8 +86,8 @@ def _swap(names: tuple[str, ...], *ops: Op) -> Any:
     return fault
 
 
-def _overlap(columns: Columns, manifest: dict[str, Any], random: Random) -> Faulty:
-    regions = [[list(region) for region in chip] for chip in manifest["regions"]]
+def _overlap(columns: Columns, manifest: Manifest, random: Random) -> Faulty:
+    regions = [[list(region) for region in chip] for chip in manifest.regions]
     chip = int(random.choice(np.unique(columns.chip)))
     regions[chip][int(random.integers(1, 3))][0] -= int(random.integers(1, 100))
     return Faulty(columns, manifest | {"regions": regions})
@@ -96,7 +96,7 @@ def _overlap(columns: Columns, manifest: dict[str, Any], random: Random) -> Faul
 def _onto(names: tuple[str, ...], transfers: bool) -> Any:
     """One row moved onto the unit (or lanes) and cycle of another of the same chip and opcode."""
 
-    def fault(columns: Columns, manifest: dict[str, Any], random: Random) -> Faulty:
+    def fault(columns: Columns, manifest: Manifest, random: Random) -> Faulty:
         moves = np.isin(columns.op, (Op.SEND, Op.FORWARD))
         first = int(random.choice(np.flatnonzero(moves == transfers)))
         same = (columns.op == columns.op[first]) & (columns.chip == columns.chip[first])

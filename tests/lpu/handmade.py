@@ -239,6 +239,6 @@ def tiled(base: Program, pairs: int, times: int) -> tuple[Mapping[str, Any], Loa
     out["t1"] += period * turn
     held = {n: np.tile(getattr(image, n), pairs) for n in LOADS}
     held["chip"] += 2 * np.repeat(np.arange(pairs), len(image))
-    links = [[2 * p + a, 2 * p + b, *rest] for p in range(pairs) for a, b, *rest in base.manifest["links"]]
-    regions = base.manifest["regions"] * pairs
+    links = [[2 * p + a, 2 * p + b, *rest] for p in range(pairs) for a, b, *rest in base.manifest.links]
+    regions = base.manifest.regions * pairs
     return base.manifest | {"links": links, "regions": regions}, Loads(**held), Columns(**out)

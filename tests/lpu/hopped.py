@@ -44,5 +44,5 @@ def contract_ffn(config: TransformerConfig, weights: dict[str, np.ndarray], laye
 def checked(program: Program, columns: Columns, **manifest: Any) -> Report:
     """The report on columns in place of the program's, with some of the manifest replaced."""
     return check_columns(
-        program.manifest | manifest, program.loads(), columns, program.manifest["cycles"][str(HOPS)]
+        program.manifest | manifest, program.loads(), columns, program.manifest.cycles[HOPS]
     )

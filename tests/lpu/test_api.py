@@ -34,7 +34,7 @@ def test_a_module_of_ones_own_is_compiled_and_runs_with_equal_bits(pair_of_promp
     assert done.generation.tokens == same.tokens
     assert done.buckets == (4, 4, 4, 4, 16, 16)
     assert [len(rows) for rows in done.generation.logits] == [4, 6]
-    known = pair_of_prompts.program.manifest["cycles"]
+    known = pair_of_prompts.program.manifest.cycles
     assert sum(done.cycles) == 4 * known["4"] + 2 * known["16"]
 
 
@@ -76,7 +76,7 @@ def test_a_saved_program_opens_its_model_again(tmp_path: Path) -> None:
     made = api.compile("llama-tiny", rack="quad", context=(16,), weights="seed:2")
     api.save_program(made.program, tmp_path / "p")
     loaded = api.load_program(tmp_path / "p")
-    assert loaded.manifest["digest"] == made.program.manifest["digest"]
+    assert loaded.manifest.digest == made.program.manifest.digest
     assert (
         api.run(loaded, ["a"], tokens=2).generation.digest == api.run(made, ["a"], tokens=2).generation.digest
     )

@@ -31,11 +31,11 @@ def step_bounds(rack: str, tp: int, key: str = "", value: str = "", batch: int =
     model = ModelFile(model="llama-tiny", context=(64,), batch=batch)
     program = api.compile(model, rack=machine, options=CompileOptions(tp=tp, pp=1), check=False).program
     found = {bound.name: bound.cycles for bound in bounds(program, 64)}
-    return found | {"cycles": int(program.manifest["cycles"]["64"])}
+    return found | {"cycles": int(program.manifest.cycles[64])}
 
 
 def another_schedule(
-    columns: Columns, pairs: np.ndarray, manifest: dict[str, Any], random: Random
+    columns: Columns, pairs: np.ndarray, manifest: Manifest, random: Random
 ) -> Columns:
     """The same rows in random order, each as early as its operands, its unit and its lanes allow.
 
@@ -43,7 +43,7 @@ def another_schedule(
     """
     hold = holds(columns, manifest).tolist()
     latency = (columns.t1 - columns.t0).tolist()
-    lanes = {(a, b): count for a, b, count, _, _ in manifest["links"]}
+    lanes = {(a, b): count for a, b, count, _, _ in manifest.links}
     before: dict[int, list[int]] = defaultdict(list)
     after: dict[int, list[int]] = defaultdict(list)
     for one, other in pairs.tolist():
@@ -70,7 +70,7 @@ def another_schedule(
     return replace(columns, t0=t0, t1=t0 + np.array(latency, np.int64))
 
 
-def row_bounds(columns: Columns, chain: Waits, manifest: dict[str, Any]) -> tuple[int, ...]:
+def row_bounds(columns: Columns, chain: Waits, manifest: Manifest) -> tuple[int, ...]:
     hold = holds(columns, manifest)
     return (
         critical_path(columns, chain)[0],
@@ -92,7 +92,7 @@ def test_no_bound_exceeds_any_legal_schedule_of_the_rows(
             columns = program.expand_call(call, CONTEXT)
             if not len(columns):
                 continue
-            pairs = edges(columns, manifest["kernels"], manifest["chip"]["planes"], call.tag)
+            pairs = edges(columns, manifest.kernels, manifest.chip.planes, call.tag)
             other = another_schedule(columns, pairs, manifest, random)
             length = int(other.t1.max())
             chain = waits(other, pairs)
@@ -162,7 +162,7 @@ def test_the_chain_that_ends_each_block_adds_up_to_the_step(
 ) -> None:
     for program in (pair_program, piped_program):
         totals = chain_totals(chains(program, CONTEXT))
-        assert sum(totals.values()) == program.manifest["cycles"][str(CONTEXT)]
+        assert sum(totals.values()) == program.manifest.cycles[CONTEXT]
         assert min(totals.values()) >= 0
         assert set(totals) == set(PARTS)
         assert totals["link hops"] > 0

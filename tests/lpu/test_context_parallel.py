@@ -43,7 +43,7 @@ CASES: dict[str, tuple[Any, str, dict[str, Any]]] = {
 def test_the_bits_are_those_of_one_device(name: str) -> None:
     config, rack, options = CASES[name]
     step, program = compiled(config, rack, contexts=(CONTEXT,), pp=1, **options)
-    assert program.manifest["options"]["cp"] == options["cp"]
+    assert program.manifest.options.cp == options["cp"]
     require(check(program, CONTEXT))
     assert_same(step, program, POSITIONS)
 
@@ -57,7 +57,7 @@ def test_buckets_batches_and_fp8_have_the_bits_too() -> None:
 
 def test_a_chip_holds_its_share_of_the_context() -> None:
     whole, shared = (
-        compiled(ONE_HEAD, "quad", contexts=(1280,), tp=4, pp=1, cp=cp)[1].manifest["regions"]
+        compiled(ONE_HEAD, "quad", contexts=(1280,), tp=4, pp=1, cp=cp)[1].manifest.regions
         for cp in (1, 4)
     )
     words = [[chip[1][1] for chip in regions] for regions in (whole, shared)]

@@ -41,7 +41,7 @@ def test_a_strategy_that_only_chooses_groups_places_as_the_compiler_does(name: s
     problem = shards(TORUS, 4)
     found = search(name, problem, TORUS, CostModel(problem, TORUS), 3, 1)
     straight = compile_program(SOURCE, TORUS, CompileOptions(tp=4, placement=name, seed=3))
-    assert program_of(TORUS, 4, found).manifest["digest"] == straight.manifest["digest"]
+    assert program_of(TORUS, 4, found).manifest.digest == straight.manifest.digest
 
 
 EXTRAS = {"metis": "pymetis", "cpsat": "ortools"}
@@ -64,7 +64,7 @@ def test_every_strategy_gives_a_placement_that_fits_twice_the_same(name: str) ->
     problem = shards(TRAY, 2)
     found = [search(name, problem, TRAY, CostModel(problem, TRAY), 5, 20_000) for _ in range(2)]
     assert np.array_equal(found[0], found[1])
-    assert program_of(TRAY, 2, found[0]).manifest["cycles"]["160"] > 0
+    assert program_of(TRAY, 2, found[0]).manifest.cycles[160] > 0
 
 
 def test_a_block_whose_shards_share_chips_is_scheduled_on_its_distinct_chips() -> None:
@@ -73,7 +73,7 @@ def test_a_block_whose_shards_share_chips_is_scheduled_on_its_distinct_chips() -
     placement[1] = [2, 2, 3, 3]
     program = program_of(TRAY, 4, placement)
     assert [call.chips[:2] for call in program.calls if call.name == problem.names[1]] == [(2, 3)]
-    assert len(program.manifest["groups"]) == 4
+    assert len(program.manifest.groups) == 4
 
 
 def test_estimate_and_tables_agree_on_whole_groups() -> None:
@@ -93,7 +93,7 @@ def test_estimate_and_tables_agree_on_whole_groups() -> None:
 def test_the_cost_model_gives_the_real_cycles_of_a_model_on_the_group_it_was_measured_on() -> None:
     problem = shards(TRAY, 4)
     placement = np.tile(np.arange(4), (len(problem), 1))
-    real = int(program_of(TRAY, 4, placement).manifest["cycles"]["160"])
+    real = int(program_of(TRAY, 4, placement).manifest.cycles[160])
     assert CostModel(problem, TRAY).estimate(placement).latency == pytest.approx(real, rel=0.02)
 
 

@@ -102,7 +102,7 @@ def test_a_seen_ring_turns_there_and_back() -> None:
 def test_the_interval_is_near_its_bound_where_matmuls_set_it() -> None:
     source = llama(layers=1, context=80, heads=8, kv_heads=1, wide=1280)
     program = compile_program(source, load_rack("pair"), CompileOptions(tp=1, objective="throughput"))
-    entry = program.manifest["waves"]["contexts"]["80"]
+    entry = program.manifest.waves["contexts"]["80"]
     assert entry["interval"] <= 1.5 * entry["bound"]
 
 
@@ -113,9 +113,9 @@ def test_slack_lengthens_the_interval_and_shortens_the_step() -> None:
         )
         for slack in (1.0, 8.0)
     ]
-    intervals = [program.manifest["waves"]["contexts"]["160"]["interval"] for program in made]
+    intervals = [program.manifest.waves["contexts"]["160"]["interval"] for program in made]
     assert intervals[1] >= 4 * intervals[0]
-    assert made[1].manifest["cycles"]["160"] <= made[0].manifest["cycles"]["160"]
+    assert made[1].manifest.cycles[160] <= made[0].manifest.cycles[160]
 
 
 @pytest.mark.parametrize(
@@ -150,5 +150,5 @@ def test_options_that_mean_nothing_are_refused(options: dict[str, object], words
 
 def test_equal_inputs_give_equal_programs() -> None:
     options = CompileOptions(tp=2, objective="throughput")
-    digests = [compile_program(llama(), load_rack("quad"), options).manifest["digest"] for _ in range(2)]
+    digests = [compile_program(llama(), load_rack("quad"), options).manifest.digest for _ in range(2)]
     assert digests[0] == digests[1]

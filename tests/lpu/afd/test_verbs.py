@@ -142,8 +142,8 @@ def test_the_programs_of_every_mode_are_saved(
 ) -> None:
     for mode, report in reports.items():
         folder = tmp_path_factory.getbasetemp() / mode
-        assert dict(report.machine)["digest"] == load_program(folder).manifest["digest"]
-        kinds = [one and one.manifest["kind"] for one in load_handover(folder)]
+        assert dict(report.machine)["digest"] == load_program(folder).manifest.digest
+        kinds = [one and one.manifest.kind for one in load_handover(folder)]
         assert kinds == (["ingest", "egress"] if mode == "pd" else [None, None])
 
 

@@ -154,7 +154,7 @@ KERNEL_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_kernel_that_means_nothing_is_found(name: str) -> None:
     changes, words = KERNEL_FAULTS[name]
     program = hand.attention()
-    kernels = program.manifest["kernels"]
+    kernels = program.manifest.kernels
     report = mutated(program, kernels=[*kernels[:2], kernels[2] | changes])
     assert rules(report) == {0}
     assert words in report.violations[-1].message

@@ -46,7 +46,7 @@ def edited(made: Program, /, **fields: Any) -> Program:
 
 
 def kernels(program: Program, **fields: Any) -> Program:
-    return edited(program, kernels=[k | fields for k in program.manifest["kernels"]])
+    return edited(program, kernels=[k | fields for k in program.manifest.kernels])
 
 
 def rows_of(program: Program, edit: Callable[[Columns], Columns]) -> Program:
@@ -100,7 +100,7 @@ ALONE: dict[str, tuple[Change, int, str]] = {
         "a word takes 37 cycles, over the bridge it takes 38",
     ),
     "a bridge of another rate": (
-        lambda p: edited(p, bridge=p.manifest["bridge"] | {"lpu_bytes_per_second": 10**9}),
+        lambda p: edited(p, bridge=p.manifest.body.bridge | {"lpu_bytes_per_second": 10**9}),
         6,
         "a word takes 38 cycles, over the bridge it takes",
     ),
@@ -168,8 +168,8 @@ def bases(program: Program) -> Program:
 
 def later(program: Program) -> Program:
     """The second layer a cycle early, in the rows and in its slot."""
-    (name, base, cycles) = program.manifest["slots"][1]
-    slots = [program.manifest["slots"][0], [name, base - 1, cycles]]
+    (name, base, cycles) = program.manifest.slots[1]
+    slots = [program.manifest.slots[0], [name, base - 1, cycles]]
     return edited(call_of(program, 1, base={CONTEXT: base - 1}), slots=slots)
 
 
@@ -189,7 +189,7 @@ BESIDE: dict[str, tuple[Change, int, str]] = {
     "a format of another": (lambda p: kernels(p, kv="fp8"), 7, "'fp8'"),
     "one stripe instead of two": (lambda p: kernels(p, stripes=1), 7, "moves (0, 1,"),
     "a slot that is not the rows'": (
-        lambda p: edited(p, slots=[["a", 0, 3039], p.manifest["slots"][1]]),
+        lambda p: edited(p, slots=[["a", 0, 3039], p.manifest.slots[1]]),
         6,
         "rows from cycle 0 for 3040 cycles, its slot [0, 3039]",
     ),
@@ -231,7 +231,7 @@ def test_both_lie_beside_the_decode_program(
     assert found is not None
     assert back is not None
     require(check_handover(loaded, found, back))
-    assert [digest(p) for p in (ingest, egress)] == [p.manifest["digest"] for p in (found, back)]
+    assert [digest(p) for p in (ingest, egress)] == [p.manifest.digest for p in (found, back)]
     save_program(decode, tmp_path / "p", ingest=ingest)
     assert load_handover(tmp_path / "p")[1] is None
 

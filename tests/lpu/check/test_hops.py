@@ -139,7 +139,7 @@ def test_a_line_that_is_given_twice_is_found(program: Program) -> None:
 
 
 def kernels(program: Program, op: str, **changes: Any) -> list[dict[str, Any]]:
-    return [k | changes if k["op"] == op else k for k in program.manifest["kernels"]]
+    return [k | changes if k["op"] == op else k for k in program.manifest.kernels]
 
 
 def test_a_word_takes_the_cycles_that_the_bridge_gives(program: Program) -> None:
@@ -156,14 +156,14 @@ def test_a_word_takes_the_cycles_that_the_bridge_gives(program: Program) -> None
     report = checked(program, faster, kernels=kernels(program, "take", host_slot=37))
     assert rules(report) == {6}
     assert any("37 cycles, over the bridge it takes 38" in v.message for v in report.violations)
-    slower = program.manifest["bridge"] | {"lpu_bytes_per_second": 6_250_000_000}
+    slower = program.manifest.body.bridge | {"lpu_bytes_per_second": 6_250_000_000}
     report = checked(program, columns, bridge=slower)
     assert rules(report) == {6}
     assert any("slot_cycles is 38, its rates give 75" in v.message for v in report.violations)
 
 
 def test_rows_move_the_format_that_the_manifest_states(program: Program) -> None:
-    hops = [hop | {"inputs": hop["inputs"] | {"wire": "fp8"}} for hop in program.manifest["hops"]]
+    hops = [hop | {"inputs": hop["inputs"] | {"wire": "fp8"}} for hop in program.manifest.hops]
     report = checked(program, program.expand(HOPS), hops=hops)
     assert rules(report) == {7}
     assert any("moves fp16, the inputs of its hop are fp8" in v.message for v in report.violations)
@@ -172,7 +172,7 @@ def test_rows_move_the_format_that_the_manifest_states(program: Program) -> None
 
 
 def test_every_hop_ends_when_the_manifest_says(program: Program) -> None:
-    one, two = program.manifest["hops"]
+    one, two = program.manifest.hops
     late = [one | {"cycles": {"1": one["cycles"]["1"] + 1}}, two]
     late[1] = two | {"base": {"1": two["base"]["1"] + 1}}
     report = checked(program, program.expand(HOPS), hops=late)
@@ -185,7 +185,7 @@ def test_hops_share_no_value(program: Program) -> None:
     columns = program.expand(HOPS)
     names = {n: getattr(columns, n).copy() for n in TAGS}
     takes = rows_of(columns, Op.TAKE)
-    base = program.manifest["hops"][1]["base"]["1"]
+    base = program.manifest.hops[1]["base"]["1"]
     first = int(columns.dst_tag[takes[0]]) >> TAG_SHIFT
     second = int(columns.dst_tag[takes[columns.t0[takes] >= base][0]]) >> TAG_SHIFT
     for name, tags in names.items():

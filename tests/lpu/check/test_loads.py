@@ -21,7 +21,7 @@ def with_loads(program: Program, fault: Callable[[Loads], Loads]) -> Program:
 
 def as_one(program: Program) -> Report:
     """The check of all preloaded values in one table."""
-    stated = program.manifest["cycles"][str(CONTEXT)]
+    stated = program.manifest.cycles[CONTEXT]
     return check_columns(program.manifest, program.loads(), program.expand(CONTEXT), stated)
 
 

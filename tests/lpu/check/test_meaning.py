@@ -89,14 +89,14 @@ def test_a_row_that_means_something_else_is_found(program: Program, name: str) -
 
 
 def test_logits_named_in_another_order_are_found_although_they_link(program: Program) -> None:
-    first, second, *rest = program.manifest["logits"]
+    first, second, *rest = program.manifest.logits
     logits = [[*first[:2], second[2]], [*second[:2], first[2]], *rest]
     link(program.manifest | {"logits": logits}, program.loads(), program.expand(CONTEXT))
     assert found(program, lambda c: c, logits=logits).counts[7] > 0
 
 
 def test_a_length_that_is_not_the_programs_is_found(program: Program) -> None:
-    stated = program.manifest["cycles"][str(CONTEXT)]
+    stated = program.manifest.cycles[CONTEXT]
     report = check(
         replace(program, manifest=program.manifest | {"cycles": {str(CONTEXT): stated - 1}}), CONTEXT
     )

@@ -45,9 +45,9 @@ def test_waves_are_legal(case: str) -> None:
     program = waves(rack, options, model)
     report = check(program, 160)
     assert report.ok, str(report)
-    entry = program.manifest["waves"]["contexts"]["160"]
+    entry = program.manifest.waves["contexts"]["160"]
     assert entry["interval"] >= entry["bound"]
-    assert entry["interval"] < program.manifest["cycles"]["160"]
+    assert entry["interval"] < program.manifest.cycles[160]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -55,13 +55,13 @@ def test_overlapped_waves_are_one_legal_program_in_which_each_computes_what_the_
     rack, options, model = CASES[case]
     program = waves(rack, options, model)
     manifest, loads = dict(program.manifest), program.loads()
-    entry = manifest["waves"]["contexts"]["160"]
-    several = [w for w in range(7) if w % entry["turn"] < manifest["waves"]["users"]]
+    entry = manifest.waves["contexts"]["160"]
+    several = [w for w in range(7) if w % entry["turn"] < manifest.waves["users"]]
     several += [
-        w for w in (max(manifest["waves"]["arenas"]),) if w % entry["turn"] < manifest["waves"]["users"]
+        w for w in (max(manifest.waves["arenas"]),) if w % entry["turn"] < manifest.waves["users"]
     ]
     whole = joined([program.expand(160, wave) for wave in several])
-    del manifest["waves"]
+    del manifest.waves
     assert check_columns(manifest, loads, whole).ok, str(check_columns(manifest, loads, whole))
     alone, together = (link(manifest, loads, columns) for columns in (program.expand(160), whole))
     size = len(alone.columns)
@@ -100,7 +100,7 @@ def test_a_program_with_waves_is_read_back_as_it_was(subject: Program, tmp_path:
 def altered(program: Program, **changes: Any) -> dict[str, Any]:
     manifest = copy.deepcopy(program.manifest)
     for name, value in changes.items():
-        place = manifest["waves"]["contexts"]["160"] if name in ("interval", "turn") else manifest["waves"]
+        place = manifest.waves["contexts"]["160"] if name in ("interval", "turn") else manifest.waves
         place[name] = value
     return manifest
 
@@ -112,25 +112,25 @@ def found(program: Program, **changes: Any) -> str:
 
 
 def test_an_interval_of_one_cycle_less_is_caught(subject: Program) -> None:
-    entry = subject.manifest["waves"]["contexts"]["160"]
+    entry = subject.manifest.waves["contexts"]["160"]
     assert "modulo" in found(subject, interval=entry["interval"] - 1, turn=10 * entry["turn"])
 
 
 def test_one_copy_of_the_transients_less_is_caught(subject: Program) -> None:
-    known = subject.manifest["waves"]["arenas"]
+    known = subject.manifest.waves["arenas"]
     for chip, count in enumerate(known):
         found(subject, arenas=[*known[:chip], count - 1, *known[chip + 1 :]])
 
 
 def test_copies_that_do_not_fit_their_region_are_caught(subject: Program) -> None:
-    words = subject.manifest["waves"]["arena_words"]
+    words = subject.manifest.waves["arena_words"]
     assert "transient region" in found(subject, arena_words=[2 * count for count in words])
     assert "what the wave" in found(subject, arena_words=[0 * count for count in words])
 
 
 def test_two_users_on_one_kv_region_are_caught(subject: Program) -> None:
-    words = subject.manifest["waves"]["user_words"]
-    assert "KV" in found(subject, users=10 * subject.manifest["waves"]["users"], turn=100_000)
+    words = subject.manifest.waves["user_words"]
+    assert "KV" in found(subject, users=10 * subject.manifest.waves["users"], turn=100_000)
     assert "ends at word" in found(subject, user_words=[count // 2 for count in words])
 
 
@@ -149,7 +149,7 @@ def test_manifests_that_make_no_sense_are_caught(subject: Program) -> None:
 
 def test_a_row_moved_onto_a_cycle_of_another_wave_is_caught(subject: Program) -> None:
     columns, random = subject.expand(160), np.random.default_rng(0)
-    interval = subject.manifest["waves"]["contexts"]["160"]["interval"]
+    interval = subject.manifest.waves["contexts"]["160"]["interval"]
     units = np.flatnonzero(columns.unit >= 0)
     place = columns.chip[units] * 64 + columns.unit[units]
     for _ in range(20):
@@ -196,7 +196,7 @@ def moved(columns: Columns, row: int, by: int) -> Columns:
 
 def test_a_transfer_on_a_lane_that_another_wave_holds_is_caught(subject: Program) -> None:
     columns = subject.expand(160)
-    interval = subject.manifest["waves"]["contexts"]["160"]["interval"]
+    interval = subject.manifest.waves["contexts"]["160"]["interval"]
     sends = np.flatnonzero(columns.lane >= 0)
     link = columns.chip[sends] << 40 | columns.peer[sends] << 20 | columns.lane[sends]
     one, other = next((a, b) for i, a in enumerate(sends) for b in sends[i + 1 :][link[i + 1 :] == link[i]])
@@ -207,7 +207,7 @@ def test_a_transfer_on_a_lane_that_another_wave_holds_is_caught(subject: Program
 
 def test_a_write_back_a_whole_interval_late_meets_the_next_wave_in_its_accumulator(subject: Program) -> None:
     columns = subject.expand(160)
-    interval = subject.manifest["waves"]["contexts"]["160"]["interval"]
+    interval = subject.manifest.waves["contexts"]["160"]["interval"]
     row = int(np.flatnonzero(columns.op == Op.WB)[0])
     report = check_waves(subject.manifest, moved(columns, row, interval), 160)
     assert "accumulator" in str(report)
@@ -216,7 +216,7 @@ def test_a_write_back_a_whole_interval_late_meets_the_next_wave_in_its_accumulat
 
 def test_waves_that_move_more_words_together_than_a_chip_has_ports_are_caught(subject: Program) -> None:
     manifest = copy.deepcopy(subject.manifest)
-    manifest["chip"]["activation_ports"] = 1
+    manifest.chip.activation_ports = 1
     report = check_waves(manifest, subject.expand(160), 160)
     assert report.counts[3]
     assert "for all waves" in str(report)

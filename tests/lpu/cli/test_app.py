@@ -68,7 +68,7 @@ def test_compile_says_what_it_made_and_writes_only_the_folder(
         assert text in out
     assert "cycles are modelled, nothing is measured; assumed: clock_hz, planes" in out
     assert [path.name for path in tmp_path.iterdir()] == ["p"]
-    assert api.load_program(tmp_path / "p").manifest["digest"] in out
+    assert api.load_program(tmp_path / "p").manifest.digest in out
 
 
 def test_compile_prints_one_object_with_units(capsys: pytest.CaptureFixture[str]) -> None:

@@ -172,17 +172,17 @@ def transient(rows: Columns, kernels: list[dict[str, int]], row: int) -> tuple[l
 @pytest.mark.parametrize("name", ["pair_program", "piped_program"])
 def test_the_schedule_implies_what_the_compiler_meant(name: str, request: pytest.FixtureRequest) -> None:
     program: Program = request.getfixturevalue(name)
-    context = program.manifest["contexts"][0]
+    context = program.manifest.contexts[0]
     rows = program.expand(context)
     flow = linked(program, rows)
     for row in range(len(rows)):
         if rows.op[row] <= Op.FORWARD:
             continue
-        tags, _ = transient(rows, program.manifest["kernels"], row)
+        tags, _ = transient(rows, program.manifest.kernels, row)
         found = np.concatenate(
             [flow.lines.found[i][flow.lines.first[i][row] : flow.lines.first[i][row + 1]] for i in (0, 1)]
         )
-        meant = [transient(rows, program.manifest["kernels"], int(r))[1] for r in flow.lines.row[found]]
+        meant = [transient(rows, program.manifest.kernels, int(r))[1] for r in flow.lines.row[found]]
         assert (np.array(meant) + flow.lines.line[found]).tolist() == tags
 
 
@@ -222,7 +222,7 @@ def test_a_large_program_takes_no_more_calls_to_link_than_a_small_one(pair_progr
     many["peer"] = np.where(many["peer"] < 0, -1, many["peer"] + 2 * turn)
     held = {name: np.tile(getattr(loads, name), times) for name in loads.__dataclass_fields__}
     held["chip"] = held["chip"] + 2 * np.repeat(np.arange(times), len(loads))
-    manifest = pair_program.manifest | {"regions": pair_program.manifest["regions"] * times}
+    manifest = replace(pair_program.manifest, regions=pair_program.manifest.regions * times)
     flows: list[Dataflow] = []
     few = calls(lambda: flows.append(link(pair_program.manifest, loads, rows)))
     assert calls(lambda: flows.append(link(manifest, type(loads)(**held), Columns(**many)))) <= 2 * few

@@ -51,7 +51,7 @@ def test_holds_reach_no_further_than_the_results(pair_program: Program) -> None:
 
 def test_moved_bytes_are_the_words_of_the_transfers(pair_program: Program) -> None:
     columns, report = pair_program.expand(80), occupancy(pair_program, 80)
-    words = int(columns.n[is_transfer(columns)].sum()) * pair_program.manifest["rows"]
+    words = int(columns.n[is_transfer(columns)].sum()) * pair_program.manifest.rows
     assert sum(link.moved_bytes for link in report.links) == 320 * words
     for link in report.links:
         assert link.moved_bytes <= 320 * link.reserved_slots
@@ -77,7 +77,7 @@ def test_no_bound_of_a_block_exceeds_its_length(piped_program: Program) -> None:
     for call in piped_program.calls:
         columns = piped_program.expand_call(call, 80)
         if len(columns):
-            pairs = edges(columns, manifest["kernels"], manifest["chip"]["planes"], call.tag)
+            pairs = edges(columns, manifest.kernels, manifest.chip.planes, call.tag)
             chain = waits(columns, pairs)
             assert (columns.t0 - columns.t0.min() >= chain.head).all()
             cycles = piped_program.blocks[call.block].cycles[80]
@@ -89,7 +89,7 @@ def test_a_longer_row_makes_the_critical_path_longer(pair_program: Program) -> N
     manifest = pair_program.manifest
     call = next(call for call in pair_program.calls if call.name.endswith("ffn"))
     columns = pair_program.expand_call(call, 80)
-    pairs = edges(columns, manifest["kernels"], manifest["chip"]["planes"], call.tag)
+    pairs = edges(columns, manifest.kernels, manifest.chip.planes, call.tag)
     before = critical_path(columns, waits(columns, pairs))[0]
     slower = replace(columns, t1=columns.t1 + 7 * (columns.op == Op.RSTAT))
     assert critical_path(slower, waits(slower, pairs))[0] == before + 7

@@ -26,7 +26,7 @@ def test_a_trace_is_json_with_a_name_for_every_process_and_thread(text: str) -> 
 
 
 def test_every_event_lies_within_the_program(text: str, pair_program: Program) -> None:
-    cycles = pair_program.manifest["cycles"]["80"]
+    cycles = pair_program.manifest.cycles[80]
     for event in json.loads(text)["traceEvents"]:
         if event["ph"] == "X":
             args = event["args"]
@@ -34,7 +34,7 @@ def test_every_event_lies_within_the_program(text: str, pair_program: Program) -
                 0 <= args["t0_cycle"] < args["t0_cycle"] + args["hold_cycles"] <= args["t1_cycle"] <= cycles
             )
             assert event["ts"] == pytest.approx(
-                args["t0_cycle"] * 1e6 / pair_program.manifest["clock_hz"], abs=2e-6
+                args["t0_cycle"] * 1e6 / pair_program.manifest.clock_hz, abs=2e-6
             )
 
 

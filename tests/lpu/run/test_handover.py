@@ -138,7 +138,7 @@ def small() -> tuple[Machine, Program, Program, Program]:
 
 def rows_of(made: Program, edit: Callable[[Columns], Columns]) -> Program:
     (block,) = made.blocks
-    (context,) = made.manifest["contexts"]
+    (context,) = made.manifest.contexts
     return replace(made, blocks=(replace(block, columns={context: edit(block.columns[context])}),))
 
 
@@ -151,7 +151,7 @@ def only(*which: int) -> Callable[[Program], Program]:
 
 
 def kernels(made: Program, **fields: Any) -> Program:
-    known = [kernel | fields for kernel in made.manifest["kernels"]]
+    known = [kernel | fields for kernel in made.manifest.kernels]
     return replace(made, manifest=made.manifest | {"kernels": known})
 
 

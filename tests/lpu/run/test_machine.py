@@ -53,7 +53,7 @@ def test_bits_equal_the_model_on_one_device(case: str) -> None:
     config, rack, options, positions = CASES[case]
     step, program = compiled(config, rack, **options)
     machine = assert_same(step, program, positions)
-    for context in program.manifest["contexts"]:
+    for context in program.manifest.contexts:
         counts = machine.counts(context)
         assert counts["steps"] >= counts["levels"] > 20
         assert counts["mm"] > 0

@@ -55,7 +55,7 @@ def test_two_chunks_and_a_decode_step_have_the_bits_of_single_steps(case: str) -
     config, chunk, options = CASES[case]
     step, decode, long = compiled_pair(config, chunk, **options)
     for program in (decode, long):
-        for context in program.manifest["contexts"]:
+        for context in program.manifest.contexts:
             require(check(program, context))
     require(pair(decode, long))
     weights = made_up(step)
@@ -139,17 +139,17 @@ def edited(program: Program, **fields: Any) -> Program:
 
 def kernels(program: Program, **fields: Any) -> Program:
     """The program with other attributes of its attention kernels."""
-    known = program.manifest["kernels"]
+    known = program.manifest.kernels
     return edited(program, kernels=[k | fields if k["op"] == "attention" else k for k in known])
 
 
 def test_a_shared_image_is_one_and_its_programs_say_so(both: tuple[Program, Program]) -> None:
     decode, long = both
     assert pair(decode, long).ok
-    assert decode.manifest["regions"] == long.manifest["regions"]
-    assert (decode.manifest["rows"], long.manifest["rows"]) == (2, 16)
-    assert (decode.manifest["sequences"], long.manifest["sequences"]) == (2, 2)
-    assert decode.manifest["inputs"] != long.manifest["inputs"]
+    assert decode.manifest.regions == long.manifest.regions
+    assert (decode.manifest.rows, long.manifest.rows) == (2, 16)
+    assert (decode.manifest.sequences, long.manifest.sequences) == (2, 2)
+    assert decode.manifest.inputs != long.manifest.inputs
 
 
 def moved_weight(program: Program) -> Program:
@@ -178,7 +178,7 @@ def moved_cache(program: Program) -> Program:
 
 
 def moved_regions(program: Program) -> Program:
-    regions = [[list(region) for region in chip] for chip in program.manifest["regions"]]
+    regions = [[list(region) for region in chip] for chip in program.manifest.regions]
     regions[1][2][0] += 1
     return edited(program, regions=regions)
 

@@ -67,7 +67,7 @@ def test_streamed_bits_equal_the_whole_machine_and_both_references(case: str) ->
         digest(reference_decode(compiled.model, stream=True), compiled),
     }
     assert len(bits) == 1
-    for context in compiled.program.manifest["contexts"]:
+    for context in compiled.program.manifest.contexts:
         assert parts.counts(context)["mm"] == whole.counts(context)["mm"]
 
 

@@ -1,0 +1,1 @@
+"""The opcodes, one file per family: their kernels and their `Instruction` records."""

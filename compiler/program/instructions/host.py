@@ -1,0 +1,98 @@
+"""The host lanes: lines of a hop's message and answer, KV of one layer in and out."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from compiler.program.instructions.attention import KVKernel, kv_region_words
+from compiler.program.isa import (
+    HOST_IN,
+    HOST_OUT,
+    KV,
+    TRANSIENT,
+    Count,
+    Holds,
+    Instruction,
+    Kernel,
+    Lines,
+    Op,
+    Operand,
+    ceil_div,
+    same,
+)
+
+Wire = Literal["fp8", "fp16", "f32"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeKernel(Kernel):
+    """Lines from the host in format `wire`; host_slot: cycles of a word on the lane."""
+
+    family: ClassVar[str] = "take"
+    wire: Wire
+    host_slot: Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GiveKernel(Kernel):
+    """Lines to the host in format `wire`; host_slot: cycles of a word on the lane."""
+
+    family: ClassVar[str] = "give"
+    wire: Wire
+    host_slot: Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandoverKernel(KVKernel):
+    """Tokens of one KV region over the lane; host_slot: cycles of a word on it."""
+
+    family: ClassVar[str] = "handover"
+    host_slot: Count
+
+
+def wire_words(n: Lines, k: TakeKernel | GiveKernel | HandoverKernel, rows: int) -> Lines:
+    """Words that rows move over the host lane of their chip, in `k.host_slot` cycles each."""
+    if isinstance(k, HandoverKernel):
+        return n * k.kv_words
+    return rows * (ceil_div(n, 2) if k.wire == "fp8" else n)
+
+
+def _given(k: GiveKernel) -> int:
+    return Holds.F16 if k.wire == "fp16" else Holds.F32
+
+
+INSTRUCTIONS = (
+    Instruction(
+        op=Op.TAKE,
+        name="TAKE",
+        unit=HOST_IN,
+        kernel=TakeKernel,
+        reads=(),
+        write=Operand("dst", TRANSIENT, same, Holds.F16),
+    ),
+    Instruction(
+        op=Op.GIVE,
+        name="GIVE",
+        unit=HOST_OUT,
+        kernel=GiveKernel,
+        reads=(Operand("src", TRANSIENT, same, _given),),
+        write=None,
+    ),
+    Instruction(
+        op=Op.KVIN,
+        name="KVIN",
+        unit=HOST_IN,
+        kernel=HandoverKernel,
+        reads=(),
+        write=Operand("dst", KV, kv_region_words),
+        moves="ingest",
+    ),
+    Instruction(
+        op=Op.KVOUT,
+        name="KVOUT",
+        unit=HOST_OUT,
+        kernel=HandoverKernel,
+        reads=(Operand("src2", KV, kv_region_words),),
+        write=None,
+        moves="egress",
+    ),
+)

@@ -1,0 +1,219 @@
+"""Vector instructions: what the VXM chains do line by line, head by head, or over all lanes of a row."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from compiler.program.isa import (
+    ANGLES,
+    F16_LANES,
+    F32_LANES,
+    GAIN,
+    TABLE,
+    TRANSIENT,
+    VXM,
+    WEIGHTS,
+    Count,
+    Holds,
+    Instruction,
+    Kernel,
+    Lines,
+    Op,
+    Operand,
+    ceil_div,
+    halved,
+    one,
+    same,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedKernel(Kernel):
+    """An embedding table of `vocab` rows, `stride` words apart."""
+
+    family: ClassVar[str] = "embed"
+    vocab: Count
+    stride: Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RstatKernel(Kernel):
+    """1/rms of `width` features."""
+
+    family: ClassVar[str] = "rstat"
+    width: Count
+    eps: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NormKernel(Kernel):
+    """Features times their statistic and gain."""
+
+    family: ClassVar[str] = "norm"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadNormKernel(Kernel):
+    """RMS norm of each head."""
+
+    family: ClassVar[str] = "hnorm"
+    head_dim: Count
+    eps: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RopeKernel(Kernel):
+    """Rotary embedding by a table of `positions`, `stride` words apart, of f32 or fp16 heads."""
+
+    family: ClassVar[str] = "rope"
+    head_dim: Count
+    input: Literal["f32", "f16"]
+    positions: Count
+    stride: Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CastKernel(Kernel):
+    """f32 rounded to fp16."""
+
+    family: ClassVar[str] = "cast"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddKernel(Kernel):
+    """The residual sum."""
+
+    family: ClassVar[str] = "add"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GluKernel(Kernel):
+    """The activation of the gate, times up."""
+
+    family: ClassVar[str] = "glu"
+    activation: Literal["silu", "gelu"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArgmaxKernel(Kernel):
+    """The largest logit among the first `vocab` columns."""
+
+    family: ClassVar[str] = "argmax"
+    vocab: Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArgredKernel(Kernel):
+    """The largest of several maxima."""
+
+    family: ClassVar[str] = "argred"
+
+
+def _table_words(n: Lines, k: EmbedKernel) -> Lines:
+    return k.vocab * k.stride
+
+
+def _angle_words(n: Lines, k: RopeKernel) -> Lines:
+    return k.positions * k.stride
+
+
+def _gain_words(n: Lines, k: HeadNormKernel) -> Lines:
+    return ceil_div(k.head_dim, F32_LANES)
+
+
+def _f32_heads(n: Lines, k: HeadNormKernel) -> Lines:
+    return ceil_div(n * k.head_dim, F32_LANES)
+
+
+def _f16_heads(n: Lines, k: HeadNormKernel | RopeKernel) -> Lines:
+    return ceil_div(n * k.head_dim, F16_LANES)
+
+
+def _rope_heads(n: Lines, k: RopeKernel) -> Lines:
+    return ceil_div(n * k.head_dim, F32_LANES if k.input == "f32" else F16_LANES)
+
+
+def _rope_input(k: RopeKernel) -> int:
+    return Holds.F32 if k.input == "f32" else Holds.F16
+
+
+_F32 = Operand("src", TRANSIENT, same, Holds.F32)
+_OTHER = Operand("src2", TRANSIENT, same, Holds.F32)
+_TO_F32 = Operand("dst", TRANSIENT, same, Holds.F32)
+_TO_F16 = Operand("dst", TRANSIENT, halved, Holds.F16)
+_TO_HEADS = Operand("dst", TRANSIENT, _f16_heads, Holds.F16)
+_TO_PICK = Operand("dst", TRANSIENT, one, Holds.PICK)
+
+INSTRUCTIONS = (
+    Instruction(
+        op=Op.EMBED,
+        name="EMBED",
+        unit=VXM,
+        kernel=EmbedKernel,
+        reads=(Operand("src", WEIGHTS, _table_words, TABLE),),
+        write=_TO_F32,
+    ),
+    Instruction(
+        op=Op.RSTAT,
+        name="RSTAT",
+        unit=VXM,
+        kernel=RstatKernel,
+        reads=(_F32,),
+        write=Operand("dst", TRANSIENT, one, Holds.STAT),
+        unread=True,
+    ),
+    Instruction(
+        op=Op.NORM,
+        name="NORM",
+        unit=VXM,
+        kernel=NormKernel,
+        reads=(
+            _F32,
+            Operand("src2", TRANSIENT, one, Holds.STAT),
+            Operand("src3", WEIGHTS, same, GAIN),
+        ),
+        write=_TO_F16,
+    ),
+    Instruction(
+        op=Op.HNORM,
+        name="HNORM",
+        unit=VXM,
+        kernel=HeadNormKernel,
+        reads=(
+            Operand("src", TRANSIENT, _f32_heads, Holds.F32),
+            Operand("src3", WEIGHTS, _gain_words, GAIN),
+        ),
+        write=_TO_HEADS,
+        ordered=True,
+    ),
+    Instruction(
+        op=Op.ROPE,
+        name="ROPE",
+        unit=VXM,
+        kernel=RopeKernel,
+        reads=(
+            Operand("src", TRANSIENT, _rope_heads, _rope_input),
+            Operand("src2", WEIGHTS, _angle_words, ANGLES, tagged=False),
+        ),
+        write=_TO_HEADS,
+        ordered=True,
+    ),
+    Instruction(
+        op=Op.CAST, name="CAST", unit=VXM, kernel=CastKernel, reads=(_F32,), write=_TO_F16, ordered=True
+    ),
+    Instruction(
+        op=Op.ADD, name="ADD", unit=VXM, kernel=AddKernel, reads=(_F32, _OTHER), write=_TO_F32, ordered=True
+    ),
+    Instruction(
+        op=Op.GLU, name="GLU", unit=VXM, kernel=GluKernel, reads=(_F32, _OTHER), write=_TO_F16, ordered=True
+    ),
+    Instruction(op=Op.ARGMAX, name="ARGMAX", unit=VXM, kernel=ArgmaxKernel, reads=(_F32,), write=_TO_PICK),
+    Instruction(
+        op=Op.ARGRED,
+        name="ARGRED",
+        unit=VXM,
+        kernel=ArgredKernel,
+        reads=(Operand("src", TRANSIENT, same, Holds.PICK),),
+        write=_TO_PICK,
+        unread=True,
+    ),
+)

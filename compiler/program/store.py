@@ -1,0 +1,248 @@
+"""A program as a folder, and its digest: the one place where a program becomes JSON, and JSON a program."""
+
+import functools
+import hashlib
+import json
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compiler.program.instruction_set import KERNELS
+from compiler.program.isa import COLUMNS, TAGS, Columns, Kernel
+from compiler.program.manifest import HOPS, SCHEMA, Hops, Manifest
+from compiler.program.program import LOADS, Block, Call, Loads, Program
+
+_HASHED = (
+    *("rows", "sequences", "chunk", "contexts", "capacity", "kernels"),
+    *("regions", "logits", "token", "vocab", "chip", "links", "body"),
+)
+_NOT_WHOLE = (OSError, EOFError, zipfile.BadZipFile, LookupError, ValueError, TypeError, AttributeError)
+
+
+class ProgramError(Exception):
+    """A program folder that cannot be read: missing, truncated, altered, or of another release."""
+
+
+def digest(program: Program) -> str:
+    """sha256 over the expanded columns of every bucket, the preloaded values and what they are made of.
+
+    Call by call: nothing of the size of the program is ever held.
+    """
+    sha = hashlib.sha256()
+    for context in program.manifest.contexts:
+        for call in program.calls:
+            for part in _written(program.expand_call(call, context), COLUMNS + TAGS):
+                sha.update(part)
+    for loads in program.loads_by_call():
+        for part in _written(loads, LOADS):
+            sha.update(part)
+    for block in program.blocks:
+        for entries in block.maps:
+            sha.update(len(entries).to_bytes(8, "little"))
+            for part in _column(entries):
+                sha.update(part)
+        sha.update(repr(block.slots).encode())
+    sha.update(json.dumps([call.tensors for call in program.calls]).encode())
+    entry = manifest_json(program.manifest)
+    sha.update(_text({name: entry[name] for name in _HASHED}).encode())
+    return sha.hexdigest()
+
+
+def sealed(program: Program) -> Program:
+    """The program with its digest in the manifest."""
+    return replace(program, manifest=replace(program.manifest, digest=digest(program)))
+
+
+def hop_alone(program: Program, index: int) -> Program:
+    """The hop of that index by itself, from cycle 0: the same chips and words, its own weights only."""
+    body = program.manifest.body
+    assert isinstance(body, Hops)
+    hop = body.hops[index]
+    call = replace(program.calls[hop.call], block=0, base={HOPS: 0})
+    manifest = replace(
+        program.manifest,
+        body=replace(body, hops=(replace(hop, call=0, base=0),)),
+        cycles={HOPS: hop.cycles},
+    )
+    block = program.blocks[program.calls[hop.call].block]
+    return sealed(Program(manifest=manifest, blocks=(block,), calls=(call,)))
+
+
+def save(program: Program, folder: Path) -> None:
+    """Write `manifest.json` and `columns.npz` into an existing folder: equal programs give equal bytes."""
+    arrays: dict[str, np.ndarray] = {}
+    blocks: list[dict[str, Any]] = []
+    for i, block in enumerate(program.blocks):
+        for context, columns in block.columns.items():
+            arrays |= {f"{i}.{context}.{name}": _narrow(getattr(columns, name)) for name in COLUMNS + TAGS}
+        arrays |= {f"{i}.loads.{name}": _narrow(getattr(block.loads, name)) for name in LOADS}
+        arrays |= {f"{i}.map.{j}": _narrow(entries) for j, entries in enumerate(block.maps)}
+        blocks.append(
+            {"name": block.name, "cycles": block.cycles, "maps": len(block.maps), "slots": block.slots}
+        )
+    calls = [{name: getattr(call, name) for name in Call.__slots__} for call in program.calls]
+    body = {"manifest": manifest_json(program.manifest), "blocks": blocks, "calls": calls}
+    np.savez_compressed(folder / "columns.npz", **arrays)  # pyright: ignore[reportArgumentType]
+    text = json.dumps({"seal": _seal(json.loads(json.dumps(body))), **body}, sort_keys=True, indent=None)
+    (folder / "manifest.json").write_text(text + "\n")
+
+
+def load(folder: Path) -> Program:
+    """Read what `save` wrote.
+
+    Raises ProgramError if a file is missing, of another release, or not what the seal and the digest say.
+    """
+    try:
+        body = json.loads((folder / "manifest.json").read_text())
+        _check_schema(folder, body)
+        if body.pop("seal") != _seal(body):
+            raise ProgramError(
+                f"{folder}/manifest.json: its seal differs: the file was altered. Compile again."
+            )
+        with (folder / "columns.npz").open("rb") as file, np.load(file) as arrays:
+            blocks = tuple(_block(arrays, i, meta) for i, meta in enumerate(body["blocks"]))
+        calls = tuple(_call(entry) for entry in body["calls"])
+        program = Program(manifest=manifest_of(body["manifest"]), blocks=blocks, calls=calls)
+        found, stated = digest(program), program.manifest.digest
+    except _NOT_WHOLE as error:
+        raise ProgramError(
+            f"{folder}: not a whole program folder ({first_line(error)}). Compile again."
+        ) from error
+    if found != stated:
+        raise ProgramError(
+            f"{folder}/columns.npz: digest {found[:16]} differs from the manifest's "
+            f"{stated[:16]}: the file was altered. Compile again."
+        )
+    return program
+
+
+def schema_of(folder: Path) -> str | None:
+    """The schema that the manifest of a folder states; None if it states none, or is no file of JSON."""
+    try:
+        text = (folder / "manifest.json").read_text()
+        first = json.JSONDecoder().raw_decode(text)[0]
+        if set(first) == {"seal"}:  # lpu-program/1: the seal on a line of its own
+            first = json.loads(text.split("\n", 1)[1])
+        return str(first["manifest"]["schema"])
+    except (*_NOT_WHOLE, RecursionError):
+        return None
+
+
+def _check_schema(folder: Path, body: Any) -> None:
+    found = schema_of(folder)
+    if found is not None and found != SCHEMA:
+        raise ProgramError(f"{folder}: is a program of {found}, this release reads {SCHEMA}. Compile again.")
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, in one line: of a record that does not fit its type, the first key that does not."""
+    from pydantic import ValidationError
+
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def kernel_json(kernel: Kernel) -> dict[str, Any]:
+    """A kernel for JSON: its attributes, and the name of its family."""
+    return {"family": kernel.family, **asdict(kernel)}
+
+
+def kernel_of(entry: dict[str, Any]) -> Kernel:
+    """The kernel of a JSON object.
+
+    Raises ValueError if its family is unknown or an attribute is missing, unknown or of another type.
+    """
+    given = dict(entry)
+    family = given.pop("family", None)
+    if family not in KERNELS:
+        raise ValueError(
+            f"kernel family {family!r} is unknown. Name the module that registers it with --extend"
+        )
+    return _reader(KERNELS[family]).validate_python(given, strict=True, extra="forbid")
+
+
+def manifest_json(manifest: Manifest) -> dict[str, Any]:
+    """The manifest for JSON, as `manifest_of` reads it."""
+    entry = _reader(Manifest).dump_python(replace(manifest, kernels=()), mode="json")
+    return {**entry, "kernels": [kernel_json(kernel) for kernel in manifest.kernels]}
+
+
+def manifest_of(entry: dict[str, Any]) -> Manifest:
+    """The manifest of a JSON object.
+
+    Raises ValueError if a key is missing, unknown or of another type.
+    """
+    kernels = tuple(kernel_of(kernel) for kernel in entry["kernels"])
+    text = json.dumps({**entry, "kernels": []})
+    return replace(_reader(Manifest).validate_json(text, strict=True, extra="forbid"), kernels=kernels)
+
+
+@functools.cache
+def _reader(record: type) -> Any:
+    """The pydantic reader and writer of a record; pydantic is imported when the first file is."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(record)
+
+
+def _text(entry: Any) -> str:
+    return json.dumps(entry, sort_keys=True)
+
+
+def _seal(body: dict[str, Any]) -> str:
+    return hashlib.sha256(_text(body).encode()).hexdigest()
+
+
+def _written(table: Columns | Loads, names: Sequence[str]) -> Iterator[bytes | memoryview]:
+    """The bytes of a table: its length, then each column after the type that it narrows to.
+
+    Hashing takes longer than everything else here, and most numbers fit two bytes.
+    """
+    yield len(table).to_bytes(8, "little")
+    for name in names:
+        yield from _column(getattr(table, name))
+
+
+def _column(values: np.ndarray) -> tuple[bytes, memoryview]:
+    narrow = _narrow(values)
+    return narrow.dtype.char.encode(), np.ascontiguousarray(narrow, narrow.dtype.newbyteorder("<")).data
+
+
+def _narrow(values: np.ndarray) -> np.ndarray:
+    """The same integers in the smallest type that holds them."""
+    low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
+    for kind in (np.int8, np.int16, np.int32):
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return values.astype(kind)
+    return values.astype(np.int64)
+
+
+def _by_context(counts: dict[str, int]) -> dict[int, int]:
+    return {int(context): count for context, count in counts.items()}
+
+
+def _call(entry: dict[str, Any]) -> Call:
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+    fields["base"] = _by_context(entry["base"])
+    return Call(**fields)
+
+
+def _block(arrays: Any, i: int, meta: dict[str, Any]) -> Block:
+    def wide(key: str) -> np.ndarray:
+        return arrays[key].astype(np.int64)
+
+    contexts = [int(context) for context in meta["cycles"]]
+    return Block(
+        name=meta["name"],
+        columns={c: Columns(**{n: wide(f"{i}.{c}.{n}") for n in COLUMNS + TAGS}) for c in contexts},
+        cycles=_by_context(meta["cycles"]),
+        loads=Loads(**{name: wide(f"{i}.loads.{name}") for name in LOADS}),
+        maps=tuple(wide(f"{i}.map.{j}") for j in range(meta["maps"])),
+        slots=tuple((row, column) for row, column in meta["slots"]),
+    )
