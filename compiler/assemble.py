@@ -1,8 +1,6 @@
 """Assembly: templates and their uses -> calls with chips, bases and cycles, SRAM regions, the manifest."""
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from math import lcm
 from typing import Any
@@ -10,11 +8,26 @@ from typing import Any
 import numpy as np
 
 from compiler.errors import CapacityError
-from compiler.latency import Scheduled, Waves
+from compiler.latency import Scheduled, WaveSchedule
 from compiler.lower.block import Plan
 from compiler.lower.rope_table import angle_block, angle_params, angle_words
-from compiler.program.isa import WORD_BYTES, ceil_div
-from compiler.program.program import Block, Call, Program, digest
+from compiler.lower.rows import Kernels
+from compiler.program.isa import WORD_BYTES, Columns, Kernel, ceil_div, is_transfer
+from compiler.program.manifest import (
+    Level,
+    Link,
+    LogitsLine,
+    Manifest,
+    ModelIdentity,
+    Place,
+    Region,
+    Regions,
+    Step,
+    WaveContext,
+    Waves,
+)
+from compiler.program.program import Block, Call, Program
+from compiler.program.store import sealed
 from fabric.rack import Rack
 
 MOST_USERS = 1 << 20  # of a model that keeps no KV
@@ -43,15 +56,16 @@ class SramMap:
         """First weight word by chip."""
         return self.kv_base + self.kv * self.users
 
-    def regions(self) -> list[list[list[int]]]:
-        """[[base, words] of transients, KV, weights] by chip."""
+    def regions(self) -> tuple[Regions, ...]:
+        """What the SRAM of each chip is divided into."""
         zero = np.zeros_like(self.transient)
         columns = (zero, self.kv_base, self.kv_base, self.kv * self.users, self.weight_base, self.weights)
-        return np.stack(columns, axis=-1).reshape(-1, 3, 2).tolist()
+        bounds = np.stack(columns, axis=-1).reshape(-1, 3, 2).tolist()
+        return tuple(Regions(*(Region(*pair) for pair in chip)) for chip in bounds)
 
 
 def assemble(
-    rack: Rack, model: dict[str, Any], scheduled: Scheduled, sram: SramMap, prefill: int = 0
+    rack: Rack, model: ModelIdentity, scheduled: Scheduled, sram: SramMap, prefill: int = 0
 ) -> Program:
     """The program of scheduled blocks one after another.
 
@@ -59,44 +73,81 @@ def assemble(
     """
     plan, templates, uses, groups = scheduled.plan, scheduled.templates, scheduled.uses, scheduled.groups
     graph = plan.graph
-    angles = angle_block(graph, len(groups[0]), plan.contexts)
-    names = {use.template: use.block.name for use in reversed(uses)}
-    blocks = [angles] + [
-        Block(name=names[i], columns=t.columns, cycles=t.cycles, loads=t.loads, maps=t.maps, slots=t.slots)
-        for i, t in enumerate(templates)
-    ]
+    blocks, kernels = program_blocks(scheduled)
     calls, cycles = _calls(plan, scheduled, sram)
     last, chips = templates[uses[-1].template], uses[-1].chips
     assert last.token is not None
-    stated = {
-        "model": model,
-        "options": asdict(scheduled.options),
-        "contexts": list(plan.contexts),
-        "chunk": plan.chunk,
-        "prefill": prefill,
-        **rack.to_manifest(),
-    }
-    manifest: Manifest = {
-        "schema": "lpu-program/1",
-        "inputs": hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest(),
-        "search": [asdict(candidate) for candidate in scheduled.search],
+    body = _waves(scheduled.waves, sram, calls[-1].tag + templates[uses[-1].template].uids + 1)
+    manifest = Manifest(
+        model=model,
+        options=scheduled.options,
+        search=scheduled.search,
+        groups=groups,
+        rows=graph.batch,
+        sequences=plan.cached,
+        chunk=plan.chunk,
+        prefill=prefill,
+        capacity=plan.capacity,
+        contexts=plan.contexts,
+        cycles=cycles,
+        kernels=kernels,
+        regions=sram.regions(),
+        logits=tuple(LogitsLine(chips[rank], address, line) for rank, address, line in last.logits),
+        token=Place(chips[last.token[0]], last.token[1]),
+        vocab=graph.values[graph.logits.value].shape[-1],
+        body=body,
+        **machine(rack),
+    )
+    angles = angle_block(graph, len(groups[0]), plan.contexts)
+    return sealed(Program(manifest=manifest, blocks=(angles, *blocks), calls=tuple(calls)))
+
+
+def machine(rack: Rack) -> dict[str, Any]:
+    """What a manifest says of the rack, and of the release, by field."""
+    links = rack.links
+    numbers = (links.a, links.b, links.lanes, links.hop_cycles, links.slot_cycles)
+    return {
+        "rack": rack.name,
+        "chips": rack.chips,
+        "chip": replace(rack.chip, sources=()),
+        "forward_cycles": rack.forward_cycles,
+        "links": tuple(Link(*row) for row in zip(*(column.tolist() for column in numbers), strict=True)),
+        "levels": tuple(Level(level.name, level.kind, level.groups) for level in rack.levels),
+        "sources": rack.chip.sources + rack.sources,
         "versions": {"lpu-emulator": version("lpu-emulator")},
-        "groups": [list(group) for group in groups],
-        "rows": graph.batch,
-        "sequences": plan.cached,
-        "capacity": plan.capacity,
-        "kernels": plan.kernels.items,
-        "regions": sram.regions(),
-        "logits": [[chips[rank], address, line] for rank, address, line in last.logits],
-        "token": [chips[last.token[0]], last.token[1]],
-        "vocab": graph.values[graph.logits.value].shape[-1],
-        "cycles": {str(context): count for context, count in cycles.items()},
-        **_waves(scheduled.waves, sram, calls[-1].tag + templates[uses[-1].template].uids + 1),
-        **stated,
     }
-    program = Program(manifest=manifest, blocks=tuple(blocks), calls=tuple(calls))
-    manifest.digest = digest(program)
-    return program
+
+
+def program_blocks(scheduled: Scheduled) -> tuple[list[Block], tuple[Kernel, ...]]:
+    """The templates as blocks of one program, and the kernels that their rows index, by first use."""
+    names = {use.template: use.block.name for use in reversed(scheduled.uses)}
+    kernels = Kernels()
+    blocks: list[Block] = []
+    for i, made in enumerate(scheduled.templates):
+        columns = {context: renumbered(rows, made.kernels, kernels) for context, rows in made.columns.items()}
+        blocks.append(
+            Block(
+                name=names[i],
+                columns=columns,
+                cycles=made.cycles,
+                loads=made.loads,
+                maps=made.maps,
+                slots=made.slots,
+            )
+        )
+    return blocks, tuple(kernels.items)
+
+
+def renumbered(columns: Columns, own: tuple[Kernel, ...], kernels: Kernels) -> Columns:
+    """The rows with their kernels numbered as in `kernels`, to which the new ones are added."""
+    compute = ~is_transfer(columns.op)
+    used, first = np.unique(columns.aux[compute], return_index=True)
+    number = np.full(len(own), -1)
+    for aux in used[np.argsort(first)].tolist():
+        number[aux] = kernels.index(own[aux])
+    aux = columns.aux.copy()
+    aux[compute] = number[aux[compute]]
+    return replace(columns, aux=aux)
 
 
 def sram_map(rack: Rack, scheduled: Scheduled, *others: Scheduled) -> SramMap:
@@ -138,28 +189,27 @@ def sram_map(rack: Rack, scheduled: Scheduled, *others: Scheduled) -> SramMap:
     return SramMap(transient=transient, kv=kv, weights=weights, arenas=arenas, users=users)
 
 
-def _waves(waves: Waves | None, sram: SramMap, tags: int) -> dict[str, Any]:
-    """What the manifest says of waves, if any: see `Program`."""
+def _waves(waves: WaveSchedule | None, sram: SramMap, tags: int) -> Step | Waves:
+    """What the manifest says of waves, or that a step runs alone."""
     if waves is None:
-        return {}
+        return Step()
     contexts = {
-        str(context): {
-            "interval": interval,
-            "turn": max(sram.users, int(ceil_div(waves.cycles[context], interval))),
-            "bound": waves.bound[context],
-            "bound_of": waves.bound_of[context],
-        }
+        context: WaveContext(
+            interval=interval,
+            turn=max(sram.users, int(ceil_div(waves.cycles[context], interval))),
+            bound=waves.bound[context],
+            bound_of=waves.bound_of[context],
+        )
         for context, interval in waves.interval.items()
     }
-    body = {
-        "users": sram.users,
-        "arenas": waves.arenas.tolist(),
-        "arena_words": sram.transient.tolist(),
-        "user_words": sram.kv.tolist(),
-        "tags": tags,
-        "contexts": contexts,
-    }
-    return {"waves": body}
+    return Waves(
+        users=sram.users,
+        arenas=tuple(waves.arenas.tolist()),
+        arena_words=tuple(sram.transient.tolist()),
+        user_words=tuple(sram.kv.tolist()),
+        tags=tags,
+        contexts=contexts,
+    )
 
 
 def _calls(plan: Plan, scheduled: Scheduled, sram: SramMap) -> tuple[list[Call], dict[int, int]]:

@@ -5,28 +5,23 @@ Each region that a decode program appends to takes its tokens of a layer's messa
 Source: facts/afd.md sections 3.1 to 3.3 (layer-wise streaming; into fixed slots here).
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 import numpy as np
 
 from compiler.errors import CompileError, OptionError
-from compiler.program.isa import COLUMNS, TAG_SHIFT, TAGS, Columns, Op, stripe_tokens, stripes
-from compiler.program.program import LOADS, Block, Call, Loads, Program, digest
+from compiler.lower.rows import Kernels
+from compiler.program.instructions.attention import AttentionKernel, KVKernel, stripe_tokens
+from compiler.program.instructions.host import HandoverKernel
+from compiler.program.isa import COLUMNS, TAG_SHIFT, TAGS, Columns, Op
+from compiler.program.manifest import Move, Slot
+from compiler.program.program import LOADS, Block, Call, Loads, Program
+from compiler.program.store import sealed
 from compiler.timing import timing
 from fabric.bridge import BridgeSpec
-from fabric.chip import ChipSpec
 from fabric.link import ns_to_cycles
-
-_REGION = ("head_dim", "kv", "kv_words", "kv_stride", "cached", "capacity")
-_KEPT = (
-    *("schema", "versions", "model", "options", "groups", "rows", "sequences", "chunk", "capacity"),
-    *("regions", "vocab", "rack", "chips", "chip_name", "clock_hz", "chip", "forward_cycles", "levels"),
-    "links",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,13 +31,13 @@ class _Handover:
     decode: Program
     tokens: int
     bridge: BridgeSpec
-    op: Op
+    kind: Literal["ingest", "egress"]
     ready: tuple[int, ...] | None
 
     @property
-    def kind(self) -> str:
-        """As the manifest says it."""
-        return "ingest" if self.op is Op.KVIN else "egress"
+    def op(self) -> Op:
+        """The opcode of its rows."""
+        return Op.KVIN if self.kind == "ingest" else Op.KVOUT
 
     @property
     def context(self) -> int:
@@ -67,9 +62,9 @@ def compile_ingest(
             raise OptionError(
                 "ingest", "arrivals", f"begin at {min(arrivals)}, must be at least 0", "Give cycles."
             )
-        latency = ns_to_cycles(bridge.latency_ns, int(decode.manifest.clock_hz))
+        latency = ns_to_cycles(bridge.latency_ns, decode.manifest.clock_hz)
         ready = tuple(int(cycle) + latency for cycle in arrivals)
-    return _compile(_Handover(decode=decode, tokens=tokens, bridge=bridge, op=Op.KVIN, ready=ready))
+    return _compile(_Handover(decode=decode, tokens=tokens, bridge=bridge, kind="ingest", ready=ready))
 
 
 def compile_egress(decode: Program, tokens: int, bridge: BridgeSpec, *, overlap: bool = False) -> Program:
@@ -79,13 +74,13 @@ def compile_egress(decode: Program, tokens: int, bridge: BridgeSpec, *, overlap:
     Raises CompileError.
     """
     ready = (0,) * len(_attentions(decode)) if overlap else None
-    return _compile(_Handover(decode=decode, tokens=tokens, bridge=bridge, op=Op.KVOUT, ready=ready))
+    return _compile(_Handover(decode=decode, tokens=tokens, bridge=bridge, kind="egress", ready=ready))
 
 
 def _compile(over: _Handover) -> Program:
     attentions = _attentions(over.decode)
     _check(over, len(attentions))
-    kernels: list[dict[str, Any]] = []
+    kernels = Kernels()
     made: dict[int, int] = {}
     blocks: list[Block] = []
     for call in attentions:
@@ -103,7 +98,7 @@ def _check(over: _Handover, layers: int) -> None:
     """Raise OptionError for a program or a number of tokens that there is no hand-over for."""
     manifest, most = over.decode.manifest, over.context
     if manifest.waves is not None:
-        reason = f"keeps KV of {manifest['waves']['users']} groups of users, a hand-over knows 1"
+        reason = f"keeps KV of {manifest.waves.users} groups of users, a hand-over knows 1"
         remedy = "Compile with --objective latency."
         raise OptionError(over.kind, "--objective throughput", reason, remedy)
     if not layers:
@@ -123,7 +118,7 @@ def _attentions(decode: Program) -> list[Call]:
     return [call for call in decode.calls if appends[call.block]]
 
 
-def _block(over: _Handover, block: Block, kernels: list[dict[str, Any]]) -> Block:
+def _block(over: _Handover, block: Block, kernels: Kernels) -> Block:
     """One row per region that a block appends to: in order of lines, on each chip one after another."""
     manifest, rows = over.decode.manifest, block.columns[over.context]
     appends = rows.take(np.flatnonzero(rows.op == Op.KVW))
@@ -134,25 +129,24 @@ def _block(over: _Handover, block: Block, kernels: list[dict[str, Any]]) -> Bloc
         reason = f"its {len(line)} KV regions are not those of 1 attention"
         raise CompileError(over.kind, block.name, reason, "Hand on an f32 residual between attentions.")
     attention = manifest.kernels[int(appends.aux[0])]
-    count, slot = stripes(attention), over.bridge.slot_cycles(manifest.clock_hz)
-    kernel = {"op": "handover", **{name: attention[name] for name in _REGION}}
-    kernel |= {"stripes": count, "host_slot": slot}
-    if kernel not in kernels:
-        kernels.append(kernel)
-    chip = ChipSpec(name=manifest.chip.name, **manifest.chip)
-    n = stripe_tokens(over.tokens, count)
+    assert isinstance(attention, AttentionKernel)
+    kernel = HandoverKernel(
+        **{field.name: getattr(attention, field.name) for field in fields(KVKernel)},
+        host_slot=over.bridge.slot_cycles(manifest.clock_hz),
+    )
+    chip, n = manifest.chip, stripe_tokens(over.tokens, attention.stripes)
     hold = int(timing(over.op, n, kernel, chip, manifest.rows)[0])
     t0 = hold * _before(appends.chip)
-    lane = 2 * chip.planes + chip.vxm_chains + (over.op is Op.KVOUT)
+    lane = 2 * chip.planes + chip.vxm_chains + (over.kind == "egress")
     same = {"op": int(over.op), "unit": lane, "aux": kernels.index(kernel), "n": n}
-    fields = {name: np.full(len(line), same.get(name, -1), np.int64) for name in COLUMNS + TAGS}
-    fields |= {"chip": appends.chip, "t0": t0, "t1": t0 + hold, "src3": line}
-    at = "dst" if over.op is Op.KVIN else "src2"
-    fields |= {at: appends.dst, at + "_tag": appends.dst_tag}
+    columns = {name: np.full(len(line), same.get(name, -1), np.int64) for name in COLUMNS + TAGS}
+    columns |= {"chip": appends.chip, "t0": t0, "t1": t0 + hold, "src3": line}
+    at = "dst" if over.kind == "ingest" else "src2"
+    columns |= {at: appends.dst, at + "_tag": appends.dst_tag}
     return Block(
         name=block.name,
-        columns={over.context: Columns(**fields)},
-        cycles={over.context: int(fields["t1"].max())},
+        columns={over.context: Columns(**columns)},
+        cycles={over.context: int(columns["t1"].max())},
         loads=Loads(**{name: np.zeros(0, np.int64) for name in LOADS}),
         maps=(),
         slots=(),
@@ -201,35 +195,29 @@ def _calls(
     return tuple(calls)
 
 
-def _program(
-    over: _Handover, kernels: list[dict[str, Any]], blocks: list[Block], calls: tuple[Call, ...]
-) -> Program:
-    decode, bridge, context = over.decode.manifest, over.bridge, over.context
-    stated: dict[str, Any] = {
-        "kind": over.kind,
-        "program": decode["digest"],
-        "tokens": over.tokens,
-        "bridge": {"name": bridge.name, **bridge.numbers()},
-        "layers": len(calls),
-        "ready": None if over.ready is None else list(over.ready),
-        "contexts": [context],
-    }
-    cycles = [blocks[call.block].cycles[context] for call in calls]
-    slots = [[call.name, call.base[context], each] for call, each in zip(calls, cycles, strict=True)]
-    ends = [call.base[context] + each for call, each in zip(calls, cycles, strict=True)]
-    of_bridge = [[f"bridge.{s.field}", s.confidence, s.source] for s in bridge.sources]
-    manifest: Manifest = {
-        **{name: decode[name] for name in _KEPT},
-        **stated,
-        "inputs": hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest(),
-        "sources": decode["sources"] + of_bridge,
-        "kernels": kernels,
-        "slots": slots,
-        "prefill": 0,
-        "logits": [],
-        "token": [],
-        "cycles": {str(context): max(ends)},
-    }
-    program = Program(manifest=manifest, blocks=tuple(blocks), calls=calls)
-    manifest.digest = digest(program)
-    return program
+def _program(over: _Handover, kernels: Kernels, blocks: list[Block], calls: tuple[Call, ...]) -> Program:
+    decode, context = over.decode.manifest, over.context
+    slots = tuple(Slot(call.name, call.base[context], blocks[call.block].cycles[context]) for call in calls)
+    move = Move(
+        kind=over.kind,
+        program=decode.digest,
+        tokens=over.tokens,
+        bridge=replace(over.bridge, sources=()),
+        layers=len(calls),
+        ready=over.ready,
+        slots=slots,
+    )
+    of_bridge = tuple(replace(one, field=f"bridge.{one.field}") for one in over.bridge.sources)
+    manifest = replace(
+        decode,
+        body=move,
+        contexts=(context,),
+        cycles={context: max(slot.base + slot.cycles for slot in slots)},
+        kernels=tuple(kernels.items),
+        sources=decode.sources + of_bridge,
+        search=(),
+        prefill=0,
+        logits=(),
+        token=None,
+    )
+    return sealed(Program(manifest=manifest, blocks=tuple(blocks), calls=calls))

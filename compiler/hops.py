@@ -4,13 +4,9 @@ Each hop is scheduled by itself: its cycles run from the first line taken from t
 given back. Equal layers share one template. Source: facts/afd.md section 3.3.
 """
 
-import hashlib
-import json
-from dataclasses import asdict, replace
-from importlib.metadata import version
-from typing import Any
+from dataclasses import replace
 
-from compiler.assemble import SramMap, sram_map
+from compiler.assemble import SramMap, machine, program_blocks, sram_map
 from compiler.errors import OptionError
 from compiler.graph.capture import capture
 from compiler.graph.graph import Graph, View, width
@@ -19,10 +15,11 @@ from compiler.latency import Progress, Scheduled, schedule_blocks
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock, block_of
 from compiler.lower.layout import Demands
-from compiler.lower.rows import Kernels
 from compiler.options import PLACEMENTS, CompileOptions
 from compiler.pipeline import Source, fastest, quiet
-from compiler.program.program import HOPS, Block, Call, Program, digest
+from compiler.program.manifest import HOPS, Hop, Hops, Manifest, Message, ModelIdentity
+from compiler.program.program import Call, Program
+from compiler.program.store import sealed
 from fabric.bridge import BridgeSpec
 from fabric.rack import Rack
 
@@ -110,66 +107,51 @@ def _plan(graph: Graph, found: Split, rack: Rack, bridge: BridgeSpec) -> Plan:
         capacity=0,
         cached=graph.batch,
         chunk=1,
-        kernels=Kernels(),
         host_slot=bridge.slot_cycles(rack.chip.clock_hz),
     )
 
 
 def _assembled(
-    model: dict[str, Any], found: Split, rack: Rack, bridge: BridgeSpec, scheduled: Scheduled, sram: SramMap
+    model: ModelIdentity, found: Split, rack: Rack, bridge: BridgeSpec, scheduled: Scheduled, sram: SramMap
 ) -> Program:
-    plan, templates, uses = scheduled.plan, scheduled.templates, scheduled.uses
-    names = {use.template: use.block.name for use in reversed(uses)}
-    blocks = tuple(
-        Block(name=names[i], columns=t.columns, cycles=t.cycles, loads=t.loads, maps=t.maps, slots=t.slots)
-        for i, t in enumerate(templates)
-    )
+    plan = scheduled.plan
+    blocks, kernels = program_blocks(scheduled)
     calls, cycles = _calls(scheduled, sram)
-    hops: list[dict[str, Any]] = []
+    hops: list[Hop] = []
     for i, (hop, call) in enumerate(zip(found.hops, calls, strict=True)):
         down, up = (width(plan.graph.values[value]) for value in (hop.input, hop.output))
         hops.append(
-            {
-                "name": hop.name,
-                "call": i,
-                "base": {str(HOPS): call.base[HOPS]},
-                "cycles": {str(HOPS): blocks[call.block].cycles[HOPS]},
-                "inputs": {"rows": found.rows, "width": down, "wire": hop.wire_down},
-                "outputs": {"rows": found.rows, "width": up, "wire": hop.wire_up},
-            }
+            Hop(
+                name=hop.name,
+                call=i,
+                base=call.base[HOPS],
+                cycles=blocks[call.block].cycles[HOPS],
+                inputs=Message(rows=found.rows, width=down, wire=hop.wire_down),
+                outputs=Message(rows=found.rows, width=up, wire=hop.wire_up),
+                nodes=tuple(hop.nodes),
+            )
         )
-    stated = {
-        "model": model,
-        "options": asdict(scheduled.options),
-        "contexts": [HOPS],
-        "chunk": 1,
-        "prefill": 0,
-        "bridge": {"name": bridge.name, **bridge.numbers(), "slot_cycles": plan.host_slot},
-        "split": [{"name": hop.name, "nodes": list(hop.nodes)} for hop in found.hops],
-        **rack.to_manifest(),
-    }
-    manifest: Manifest = {
-        "schema": "lpu-program/1",
-        "kind": "hops",
-        "inputs": hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest(),
-        "search": [asdict(candidate) for candidate in scheduled.search],
-        "versions": {"lpu-emulator": version("lpu-emulator")},
-        "groups": [list(group) for group in scheduled.groups],
-        "rows": found.rows,
-        "sequences": found.rows,
-        "capacity": 0,
-        "kernels": plan.kernels.items,
-        "regions": sram.regions(),
-        "logits": [],
-        "token": [],
-        "vocab": 0,
-        "cycles": {str(HOPS): cycles},
-        "hops": hops,
-        **stated,
-    }
-    program = Program(manifest=manifest, blocks=blocks, calls=tuple(calls))
-    manifest.digest = digest(program)
-    return program
+    manifest = Manifest(
+        model=model,
+        options=scheduled.options,
+        search=scheduled.search,
+        groups=scheduled.groups,
+        rows=found.rows,
+        sequences=found.rows,
+        chunk=1,
+        prefill=0,
+        capacity=0,
+        contexts=(HOPS,),
+        cycles={HOPS: cycles},
+        kernels=kernels,
+        regions=sram.regions(),
+        logits=(),
+        token=None,
+        vocab=0,
+        body=Hops(hops=tuple(hops), bridge=replace(bridge, sources=()), host_slot=plan.host_slot),
+        **machine(rack),
+    )
+    return sealed(Program(manifest=manifest, blocks=tuple(blocks), calls=tuple(calls)))
 
 
 def _calls(scheduled: Scheduled, sram: SramMap) -> tuple[list[Call], int]:

@@ -19,6 +19,7 @@ from compiler.place.problem import Placement, chips_of
 from compiler.place.sizes import Beside, block_sizes, k_parts
 from compiler.place.stages import Size, Stage, assign, groups_used, turned
 from compiler.place.strategies import contiguous, random, round_robin
+from compiler.program.manifest import Candidate
 from compiler.route.route import Router
 from compiler.schedule.template import Template, template
 from fabric.rack import Rack
@@ -37,16 +38,7 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A `tp` that the search tried: the cycles of its step, or why it has none."""
-
-    tp: int
-    cycles: int | None = None
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waves:
+class WaveSchedule:
     """What lets a new wave (a step of other users) enter every `interval` cycles, per context bucket.
 
     bases: of each use, the cycle of the wave at which it begins. arenas: copies of the transient words by
@@ -75,7 +67,7 @@ class Scheduled:
     uses: list[Use]
     groups: tuple[tuple[int, ...], ...]
     chips: tuple[tuple[int, ...], ...]
-    waves: Waves | None = None
+    waves: WaveSchedule | None = None
     search: tuple[Candidate, ...] = ()
 
     @property

@@ -16,8 +16,8 @@ from compiler.lower.attention import kv_capacity
 from compiler.lower.block import Plan
 from compiler.lower.blocks import cut
 from compiler.lower.layout import Demands
-from compiler.lower.rows import Kernels
 from compiler.options import CompileOptions
+from compiler.program.manifest import ModelIdentity
 from compiler.program.program import Program
 from compiler.throughput.interval import best_tp, schedule_waves
 from fabric.rack import Rack
@@ -36,7 +36,7 @@ class Source:
     position: Any
     cache: Any
     contexts: tuple[int, ...]
-    model: dict[str, Any]
+    model: ModelIdentity
     chunk: int = 1
 
     @property
@@ -184,5 +184,4 @@ def plan_of(source: Source, graph: Graph, rack: Rack, decode: Source | None = No
         capacity=kv_capacity(decode.contexts, rack.chip.planes),
         cached=decode.cached,
         chunk=source.chunk,
-        kernels=Kernels(),
     )

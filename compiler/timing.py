@@ -1,118 +1,153 @@
 """How long each instruction holds its unit and when its result is there: the one source of cycle formulas.
 
-`docs/timing.md` states the same rules in prose; `lpu/check/check.py` implements them a second time.
+`docs/timing.md` states the same rules in prose; `lpu/check/cycles.py` implements them a second time.
 Source: facts scheduling.md section 1.2; the VXM pass counts are assumed.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from compiler.program.isa import (
-    F32_LANES,
-    READS,
-    TILE_ROWS,
-    TRANSIENT,
-    WRITES,
-    Kernel,
-    Op,
-    ceil_div,
-    wire_words,
-)
+from compiler.program.instruction_set import INSTRUCTIONS, name_of
+from compiler.program.instructions.attention import AttentionKernel
+from compiler.program.instructions.host import wire_words
+from compiler.program.instructions.matmul import WIDE_PER_F32, ReduceKernel, WriteBackKernel
+from compiler.program.isa import F32_LANES, TILE_ROWS, TRANSIENT, Kernel, Lines, Op, ceil_div
 from fabric.chip import ChipSpec
 
-MXM, DRAIN, VXM, LINK, HOST_IN, HOST_OUT = range(6)  # unit classes
-CLASSES = 6
-
-
-def _lanes_of_lines(n: Any, k: Kernel) -> Any:
-    return F32_LANES * n
-
-
-def _heads(n: Any, k: Kernel) -> Any:
-    return n * k.head_dim
-
-
-def _group(n: Any, k: Kernel) -> Any:
-    return n * k.group * k.head_dim
-
-
-def _scores(n: Any, k: Kernel) -> Any:
-    return k.group * k.chunk + 0 * n
-
-
-# VXM rows: lanes per batch row, passes over the ALU mesh, and whether lanes are reduced across.
-_VXM: dict[Op, tuple[Callable[[Any, Kernel], Any], int, bool]] = {
-    Op.EMBED: (_lanes_of_lines, 1, False),
-    Op.RSTAT: (_lanes_of_lines, 2, True),
-    Op.NORM: (_lanes_of_lines, 2, False),
-    Op.HNORM: (_heads, 4, True),
-    Op.ROPE: (_heads, 3, False),
-    Op.CAST: (_lanes_of_lines, 1, False),
-    Op.KVW: (lambda n, k: 2 * k.head_dim + 0 * n, 1, False),
-    Op.SMAX: (lambda n, k: n * k.group * k.chunk, 1, True),
-    Op.EXP: (_scores, 4, True),
-    Op.AOUT: (_group, 1, False),
-    Op.ASUM: (_group, 1, False),
-    Op.AEND: (_group, 1, False),
-    Op.RED: (lambda n, k: F32_LANES * n * k.parts, 1, False),
-    Op.ADD: (_lanes_of_lines, 1, False),
-    Op.GLU: (_lanes_of_lines, 4, False),
-    Op.ARGMAX: (_lanes_of_lines, 1, True),
-    Op.ARGRED: (_lanes_of_lines, 1, True),
-}
 VXM_WORDS_PER_CYCLE = 8  # assumed: words that one chain reads and writes in a cycle
 
-
-def unit_class(op: Op) -> int:
-    """The class of unit that an opcode holds."""
-    if op in (Op.MM, Op.QK, Op.PV):
-        return MXM
-    if op is Op.WB:
-        return DRAIN
-    if op in (Op.TAKE, Op.KVIN):
-        return HOST_IN
-    if op in (Op.GIVE, Op.KVOUT):
-        return HOST_OUT
-    return LINK if op in (Op.SEND, Op.FORWARD) else VXM
+Rule = Callable[[int, Lines, Any, ChipSpec, int], tuple[Lines, Lines]]
+"""(opcode, counts, kernel, chip, rows) -> (hold, t1 - t0) in cycles, elementwise."""
 
 
-def moved_lines(op: Op, n: Any, kernel: Kernel) -> Any:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vector:
+    """The rule of VXM rows: lanes of one batch row, passes over the ALU mesh, reduced across lanes or not.
+
+    words: that a batch row moves besides its transient lines.
+    """
+
+    lanes: Callable[[Lines, Any], Lines]
+    passes: int
+    reduces: bool = False
+    words: Callable[[Lines, Any], Lines] | None = None
+
+    def __call__(self, op: int, n: Lines, kernel: Kernel, chip: ChipSpec, rows: int) -> tuple[Lines, Lines]:
+        """(hold, t1 - t0) in cycles."""
+        words = moved_lines(op, n, kernel) + (0 if self.words is None else self.words(n, kernel))
+        passes = ceil_div(self.lanes(n, kernel) * rows, TILE_ROWS) * self.passes
+        hold = np.maximum(passes, ceil_div(rows * words, VXM_WORDS_PER_CYCLE))
+        return hold, hold + chip.vxm_latency_cycles + (chip.lane_reduce_cycles if self.reduces else 0)
+
+
+def moved_lines(op: int, n: Lines, kernel: Kernel) -> Lines:
     """Transient lines that a row reads and writes."""
     total = 0 * n
-    write = WRITES[op]
-    for operand in READS[op] + (() if write is None else (write,)):
+    for operand in INSTRUCTIONS[op].operands:
         if operand.space == TRANSIENT:
             total = total + operand.extent(n, kernel) * (n if operand.stride else 1)
     return total
 
 
-def timing(op: Op, n: Any, kernel: Kernel, chip: ChipSpec, rows: int) -> tuple[Any, Any]:
+def _tile(op: int, n: Lines, kernel: Kernel, chip: ChipSpec, rows: int) -> tuple[Lines, Lines]:
+    hold = np.maximum(ceil_div(TILE_ROWS * F32_LANES * n, chip.plane_bytes_per_cycle), rows)
+    return hold, hold
+
+
+def _write_back(op: int, n: Lines, kernel: WriteBackKernel, chip: ChipSpec, rows: int) -> tuple[Lines, Lines]:
+    hold = rows * (WIDE_PER_F32 if kernel.wide else 1) + 0 * n
+    return hold, hold + chip.mxm_fill_cycles
+
+
+def _chunk(op: int, n: Lines, kernel: AttentionKernel, chip: ChipSpec, rows: int) -> tuple[Lines, Lines]:
+    install = kernel.chunk * kernel.head_dim * (2 if kernel.kv == "fp16" else 1)
+    share = rows // kernel.sequences  # K or V of a sequence is installed once for all of its rows
+    stream = share * ceil_div(kernel.chunk, TILE_ROWS) * kernel.group
+    hold = kernel.sequences * max(ceil_div(install, chip.plane_bytes_per_cycle), stream) + 0 * n
+    return hold, hold + chip.mxm_fill_cycles
+
+
+def _host(op: int, n: Lines, kernel: Any, chip: ChipSpec, rows: int) -> tuple[Lines, Lines]:
+    hold = wire_words(n, kernel, rows) * kernel.host_slot
+    return hold, hold
+
+
+def of_lines(n: Lines, k: Kernel) -> Lines:
+    """The lanes of n f32 lines."""
+    return F32_LANES * n
+
+
+def _of_heads(n: Lines, k: Any) -> Lines:
+    return n * k.head_dim
+
+
+def _of_group(n: Lines, k: AttentionKernel) -> Lines:
+    return n * k.group * k.head_dim
+
+
+def _of_scores(n: Lines, k: AttentionKernel) -> Lines:
+    return k.group * k.chunk + 0 * n
+
+
+def _of_chunks(n: Lines, k: AttentionKernel) -> Lines:
+    return n * k.group * k.chunk
+
+
+def _of_key_and_value(n: Lines, k: AttentionKernel) -> Lines:
+    return 2 * k.head_dim + 0 * n
+
+
+def _of_parts(n: Lines, k: ReduceKernel) -> Lines:
+    return F32_LANES * n * k.parts
+
+
+def _table_row(n: Lines, k: Kernel) -> Lines:
+    return ceil_div(n, 2)
+
+
+def _kv_word(n: Lines, k: AttentionKernel) -> Lines:
+    return k.kv_words
+
+
+_MERGE = Vector(lanes=_of_group, passes=1)
+RULES: dict[int, Rule] = {
+    Op.EMBED: Vector(lanes=of_lines, passes=1, words=_table_row),
+    Op.RSTAT: Vector(lanes=of_lines, passes=2, reduces=True),
+    Op.NORM: Vector(lanes=of_lines, passes=2),
+    Op.HNORM: Vector(lanes=_of_heads, passes=4, reduces=True),
+    Op.ROPE: Vector(lanes=_of_heads, passes=3),
+    Op.CAST: Vector(lanes=of_lines, passes=1),
+    Op.KVW: Vector(lanes=_of_key_and_value, passes=1, words=_kv_word),
+    Op.QK: _chunk,
+    Op.SMAX: Vector(lanes=_of_chunks, passes=1, reduces=True),
+    Op.EXP: Vector(lanes=_of_scores, passes=4, reduces=True),
+    Op.PV: _chunk,
+    Op.AOUT: _MERGE,
+    Op.ASUM: _MERGE,
+    Op.AEND: _MERGE,
+    Op.MM: _tile,
+    Op.WB: _write_back,
+    Op.RED: Vector(lanes=_of_parts, passes=1),
+    Op.ADD: Vector(lanes=of_lines, passes=1),
+    Op.GLU: Vector(lanes=of_lines, passes=4),
+    Op.ARGMAX: Vector(lanes=of_lines, passes=1, reduces=True),
+    Op.ARGRED: Vector(lanes=of_lines, passes=1, reduces=True),
+    Op.TAKE: _host,
+    Op.GIVE: _host,
+    Op.KVIN: _host,
+    Op.KVOUT: _host,
+}
+
+
+def register(op: int, rule: Rule) -> None:
+    """Say how long an opcode takes; ValueError if that is said already."""
+    if RULES.setdefault(op, rule) is not rule:
+        raise ValueError(f"timing: opcode {op} ({name_of(op)}) has a rule already. Give it another number.")
+
+
+def timing(op: int, n: Lines, kernel: Kernel, chip: ChipSpec, rows: int) -> tuple[Lines, Lines]:
     """(hold, t1 - t0) in cycles of compute rows with counts `n`: an int or an int array, elementwise."""
-    if op is Op.MM:
-        hold = np.maximum(ceil_div(TILE_ROWS * F32_LANES * n, chip.plane_bytes_per_cycle), rows)
-        return hold, hold
-    if op is Op.WB:
-        hold = rows * (4 if kernel.wide else 1) + 0 * n
-        return hold, hold + chip.mxm_fill_cycles
-    if op in (Op.QK, Op.PV):
-        install = kernel.chunk * kernel.head_dim * (2 if kernel.kv == "fp16" else 1)
-        share = rows // kernel.sequences  # K or V of a sequence is installed once for all of its rows
-        stream = share * ceil_div(kernel.chunk, TILE_ROWS) * kernel.group
-        hold = kernel.sequences * max(ceil_div(install, chip.plane_bytes_per_cycle), stream) + 0 * n
-        return hold, hold + chip.mxm_fill_cycles
-    if unit_class(op) in (HOST_IN, HOST_OUT):
-        hold = wire_words(op, n, kernel, rows) * kernel.host_slot
-        return hold, hold
-    lanes, passes, reduces = _VXM[op]
-    words = rows * moved_lines(op, n, kernel)
-    if op is Op.EMBED:
-        words = words + rows * ceil_div(n, 2)
-    if op is Op.KVW:
-        words = words + rows * kernel.kv_words
-    hold = np.maximum(
-        ceil_div(lanes(n, kernel) * rows, TILE_ROWS) * passes, ceil_div(words, VXM_WORDS_PER_CYCLE)
-    )
-    latency = chip.vxm_latency_cycles + (chip.lane_reduce_cycles if reduces else 0)
-    return hold, hold + latency
+    return RULES[op](op, n, kernel, chip, rows)

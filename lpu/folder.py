@@ -7,7 +7,8 @@ programs that move its KV to and from GPUs in the folders `ingest` and `egress`.
 from collections.abc import Callable
 from pathlib import Path
 
-from compiler.program.program import Program, load, save
+from compiler.program.program import Program
+from compiler.program.store import load, save
 from lpu.check.check import Report, check
 from lpu.check.machine import MOVES
 from lpu.inputs.document import FileError

@@ -13,6 +13,7 @@ from pairs import source as source_of
 from compiler.errors import CapacityError, OptionError
 from compiler.options import LAYOUTS, PLACEMENTS, CompileOptions
 from compiler.pipeline import Source, compile_pair, compile_program
+from compiler.program.manifest import ModelIdentity
 from compiler.program.program import Program
 from fabric.rack import Rack, load_rack
 from lpu.check.check import check, require
@@ -137,7 +138,7 @@ def hold(seed: int, folder: Path) -> bool:
         position=position,
         cache=cache,
         contexts=contexts,
-        model={},
+        model=ModelIdentity(),
     )
     try:
         program = compile_program(source, rack, options)

@@ -6,15 +6,17 @@ sum of the bounds of its blocks. Every figure is modelled: it follows from the c
 measured.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from compiler.analyse.dataflow import Waits, edges, waits
-from compiler.analyse.holds import chip_of, holds, link_rows
-from compiler.program.isa import F16_LANES, F32_LANES, TILE_ROWS, Columns, Kernel, Op
+from compiler.analyse.holds import holds, link_rows
+from compiler.program.instructions.attention import AttentionKernel
+from compiler.program.instructions.matmul import MatmulKernel
+from compiler.program.isa import F16_LANES, F32_LANES, TILE_ROWS, Columns, Kernel, Op, is_transfer
+from compiler.program.manifest import Manifest
 from compiler.program.program import Program
 
 MACS_PER_PLANE = TILE_ROWS * TILE_ROWS
@@ -38,16 +40,17 @@ class Work:
     macs: np.ndarray
 
 
-def work(columns: Columns, kernels: list[Kernel], batch: int, chips: int) -> Work:
+def work(columns: Columns, kernels: Sequence[Kernel], batch: int, chips: int) -> Work:
     """The installs and products of rows, by `columns.chip` of `chips`."""
     weights, kv, macs = (np.zeros(len(columns), np.int64) for _ in range(3))
     mm = columns.op == Op.MM
-    k_lines = np.array([kernel.get("k_lines", 0) for kernel in kernels] or [0])
+    k_lines = np.array([k.k_lines if isinstance(k, MatmulKernel) else 0 for k in kernels] or [0])
     weights[mm] = F32_LANES * TILE_ROWS * columns.n[mm]
     macs[mm] = batch * F32_LANES * columns.n[mm] * k_lines[columns.aux[mm]] * F16_LANES
     for op in (Op.QK, Op.PV):
         for aux in np.unique(columns.aux[columns.op == op]).tolist():
             rows, k = (columns.op == op) & (columns.aux == aux), kernels[aux]
+            assert isinstance(k, AttentionKernel)
             kv[rows] = k.sequences * k.chunk * k.head_dim * (2 if k.kv == "fp16" else 1)
             macs[rows] = batch * k.group * k.chunk * k.head_dim
     return Work(
@@ -62,7 +65,7 @@ def bounds(program: Program, context: int) -> tuple[Bound, ...]:
     """The bounds of one step of a context bucket."""
     manifest = program.manifest
     chip = manifest.chip
-    rate = chip_of(manifest).plane_bytes_per_cycle * chip["planes"]
+    rate = chip.plane_bytes_per_cycle * chip.planes
     install, product, occupied, wires, path, hops, busy = 0, 0, 0, 0, 0, 0, 0
     first = {call.block: call for call in reversed(program.calls)}
     uses = np.bincount([call.block for call in program.calls], minlength=len(program.blocks)).tolist()
@@ -72,11 +75,11 @@ def bounds(program: Program, context: int) -> tuple[Bound, ...]:
             continue
         asked = work(columns, manifest.kernels, manifest.rows, manifest.chips)
         install += times * -(-int((asked.weight_bytes + asked.kv_bytes).max()) // rate)
-        product += times * -(-int(asked.macs.max()) // (MACS_PER_PLANE * chip["planes"]))
+        product += times * -(-int(asked.macs.max()) // (MACS_PER_PLANE * chip.planes))
         hold = holds(columns, manifest)
         occupied += times * busiest_planes(columns, hold, manifest)
         wires += times * busiest_link(columns, hold, manifest)
-        chain = waits(columns, edges(columns, manifest.kernels, chip["planes"], first[block].tag))
+        chain = waits(columns, edges(columns, manifest.kernels, chip.planes, first[block].tag))
         longest = critical_path(columns, chain)
         path, hops = path + times * longest[0], hops + times * longest[1]
         busy += times * max(longest[0], busy_units(columns, chain, hold, manifest))
@@ -112,7 +115,7 @@ def critical_path(columns: Columns, chain: Waits) -> tuple[int, int]:
     """(cycles, link hops) of the longest chain of rows, units and lanes unlimited."""
     through = chain.head + (columns.t1 - columns.t0) + chain.tail
     last = int(np.argmax(np.where(chain.tail == 0, through, -1)))
-    transfer = columns.op[last] in (Op.SEND, Op.FORWARD)
+    transfer = is_transfer(columns.op)[last]
     return int(through[last]), int(chain.hops[last]) + int(transfer)
 
 
@@ -127,7 +130,7 @@ def busiest_link(columns: Columns, hold: np.ndarray, manifest: Manifest) -> int:
     """Cycles that all lanes of one link together need for the lines that cross it."""
     sent = np.flatnonzero(columns.peer >= 0)
     links = link_rows(manifest, columns.chip[sent], columns.peer[sent])
-    lanes = np.array(manifest.links, np.int64).reshape(-1, 5)[:, 2]
+    lanes = manifest.link_table()[:, 2]
     held = np.bincount(links, hold[sent] * columns.aux[sent], len(lanes)).astype(np.int64)
     return int((-(-held // lanes)).max(initial=0))
 
@@ -141,9 +144,9 @@ def busy_units(columns: Columns, chain: Waits, hold: np.ndarray, manifest: Manif
     """
     chip = manifest.chip
     transfer = columns.peer >= 0
-    group = np.minimum(columns.unit // chip["planes"], 2)
-    units = np.array([chip["planes"], chip["planes"], chip["vxm_chains"]])[np.maximum(group, 0)]
-    lanes = np.array(manifest.links, np.int64).reshape(-1, 5)[:, 2]
+    group = np.minimum(columns.unit // chip.planes, 2)
+    units = np.array([chip.planes, chip.planes, chip.vxm_chains])[np.maximum(group, 0)]
+    lanes = manifest.link_table()[:, 2]
     links = link_rows(manifest, columns.chip[transfer], columns.peer[transfer])
     units[transfer] = lanes[links]
     name = columns.chip * 4 + group

@@ -12,9 +12,9 @@ import numpy as np
 
 from compiler.analyse.dataflow import edges
 from compiler.analyse.holds import holds
-from compiler.program.isa import Columns, Op
+from compiler.program.instruction_set import INSTRUCTIONS
+from compiler.program.isa import DRAIN, HOST_IN, HOST_OUT, LINK, MXM, VXM, Columns
 from compiler.program.program import Program
-from compiler.timing import DRAIN, HOST_IN, HOST_OUT, LINK, MXM, VXM, unit_class
 
 HOST = "host lanes"
 HOLDS = {LINK: "link slots", MXM: "MXM", DRAIN: "drains", VXM: "VXM", HOST_IN: HOST, HOST_OUT: HOST}
@@ -68,7 +68,7 @@ def last_chain(columns: Columns, pairs: np.ndarray, hold: np.ndarray, base: int)
     parts = dict.fromkeys(PARTS, 0)
     row = int(np.argmax(columns.t1))
     while row >= 0:
-        kind = unit_class(Op(int(columns.op[row])))
+        kind = INSTRUCTIONS[int(columns.op[row])].unit
         before = earlier[slice(*np.searchsorted(later, [row, row + 1]))]
         last = int(before[np.argmax(columns.t1[before])]) if len(before) else -1
         ready = int(columns.t1[last]) if last >= 0 else base

@@ -1,13 +1,12 @@
 """What rows wait for, read from the columns of a program: lines by tag, accumulators, appended KV."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from compiler.lower.rows import Rows
-from compiler.program.isa import Columns, Op
+from compiler.program.isa import Columns, Kernel, Op, is_transfer
 from compiler.schedule.list_schedule import dependencies
 
 
@@ -23,9 +22,9 @@ class Waits:
     hops: np.ndarray
 
 
-def edges(columns: Columns, kernels: Sequence[Mapping[str, Any]], planes: int, given: int) -> np.ndarray:
+def edges(columns: Columns, kernels: Sequence[Kernel], planes: int, given: int) -> np.ndarray:
     """(earlier row, later row) of every dependency of a block; the value `given` is there at cycle 0."""
-    transfer = (columns.op == Op.SEND) | (columns.op == Op.FORWARD)
+    transfer = is_transfer(columns.op)
     product, drain = np.flatnonzero(columns.op == Op.MM), np.flatnonzero(columns.op == Op.WB)
     append = np.flatnonzero(columns.op == Op.KVW)
     install = np.flatnonzero((columns.op == Op.QK) | (columns.op == Op.PV))
@@ -76,7 +75,7 @@ def waits(columns: Columns, pairs: np.ndarray) -> Waits:
     """Longest chains before and after every row; `pairs` as `edges` gives them."""
     size = len(columns)
     latency = (columns.t1 - columns.t0).tolist()
-    hop = ((columns.op == Op.SEND) | (columns.op == Op.FORWARD)).tolist()
+    hop = is_transfer(columns.op).tolist()
     order = np.argsort(columns.t0, kind="stable").tolist()
     before, after = _lists(pairs[:, 1], pairs[:, 0], size), _lists(pairs[:, 0], pairs[:, 1], size)
     head, tail, hops = [0] * size, [0] * size, [0] * size

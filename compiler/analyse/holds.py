@@ -1,45 +1,33 @@
 """How long every row of a program keeps its unit or its lanes, by the compiler's cycle formulas."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Int
 
-from compiler.program.isa import Columns, Op, ceil_div
+from compiler.program.isa import Columns, ceil_div, is_transfer
+from compiler.program.manifest import Manifest
 from compiler.timing import timing
-from fabric.chip import ChipSpec, stated
 
 
-def chip_of(manifest: Manifest) -> ChipSpec:
-    """The chip that a program was compiled for."""
-    numbers = manifest.chip
-    return ChipSpec(name=manifest.chip.name, sources=stated(list(numbers), (), "the program"), **numbers)
-
-
-def is_transfer(columns: Columns) -> np.ndarray:
-    """Which rows are SEND or FORWARD."""
-    return (columns.op == Op.SEND) | (columns.op == Op.FORWARD)
-
-
-def kinds(columns: Columns) -> Iterator[tuple[Op, int, Int[np.ndarray, " some"]]]:
+def kinds(columns: Columns) -> Iterator[tuple[int, int, Int[np.ndarray, " some"]]]:
     """(opcode, kernel, rows) of the compute rows, in ascending order of opcode and kernel."""
-    compute = np.flatnonzero(~is_transfer(columns))
+    compute = np.flatnonzero(~is_transfer(columns.op))
     key = columns.op[compute] << 32 | columns.aux[compute]
     order = np.argsort(key, kind="stable")
     for rows in np.split(compute[order], np.flatnonzero(np.diff(key[order])) + 1):
         if len(rows):
-            yield Op(int(columns.op[rows[0]])), int(columns.aux[rows[0]]), rows
+            yield int(columns.op[rows[0]]), int(columns.aux[rows[0]]), rows
 
 
 def slot_cycles(manifest: Manifest, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Cycles that one lane of the link a -> b needs for one word."""
-    return np.array(manifest.links, np.int64).reshape(-1, 5)[link_rows(manifest, a, b), 4]
+    return manifest.link_table()[link_rows(manifest, a, b), 4]
 
 
 def link_rows(manifest: Manifest, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The row of each link a -> b in the manifest's `links`."""
-    links = np.array(manifest.links, np.int64).reshape(-1, 5)
+    links = manifest.link_table()
     index = np.full((manifest.chips, manifest.chips), -1, np.int64)
     index[links[:, 0], links[:, 1]] = np.arange(len(links))
     return index[a, b]
@@ -47,11 +35,11 @@ def link_rows(manifest: Manifest, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def holds(columns: Columns, manifest: Manifest) -> Int[np.ndarray, " rows"]:
     """Cycles from `t0` that each row keeps its unit, or its lanes. Source: docs/timing.md."""
-    batch, chip = manifest.rows, chip_of(manifest)
+    batch, chip = manifest.rows, manifest.chip
     out = np.zeros(len(columns), np.int64)
     for op, aux, rows in kinds(columns):
         out[rows] = timing(op, columns.n[rows], manifest.kernels[aux], chip, batch)[0]
-    moved = np.flatnonzero(is_transfer(columns))
+    moved = np.flatnonzero(is_transfer(columns.op))
     slots = ceil_div(columns.n[moved] * batch, columns.aux[moved])
     out[moved] = slots * slot_cycles(manifest, columns.chip[moved], columns.peer[moved])
     return out

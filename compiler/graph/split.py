@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from compiler.errors import CapacityError, CompileError, OptionError
 from compiler.graph.graph import Graph, Node, width
 from compiler.graph.intensity import bytes_of, flops, intensity
+from compiler.program.instructions.host import Wire
 from fabric.rack import Rack
 
 BY = ("role", "intensity")
@@ -30,8 +31,8 @@ class Hop:
     nodes: tuple[int, ...]
     input: int
     output: int
-    wire_down: str
-    wire_up: str
+    wire_down: Wire
+    wire_up: Wire
     down_bytes: int
     up_bytes: int
     weight_bytes: int
@@ -220,8 +221,8 @@ def _hop(graph: Graph, name: str, module: list[Node]) -> Hop:
             "Round it first (rms_norm and round8 return fp16).",
         )
     eights = {value for node in graph.nodes if node.op == "round8" for value in node.outputs}
-    wire_down = "fp8" if source.index in eights else "fp16"
-    wire_up = "fp16" if result.dtype == "float16" else "f32"
+    wire_down: Wire = "fp8" if source.index in eights else "fp16"
+    wire_up: Wire = "fp16" if result.dtype == "float16" else "f32"
     return Hop(
         name=name,
         nodes=tuple(node.index for node in nodes),

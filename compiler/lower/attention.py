@@ -7,18 +7,8 @@ import numpy as np
 from compiler.graph.graph import Node, View
 from compiler.lower.context import Lowering
 from compiler.lower.layout import Lines, Segments, attention_shape
-from compiler.program.isa import (
-    F16_LANES,
-    F32_LANES,
-    KV,
-    SPACE_SHIFT,
-    TAG_SHIFT,
-    Op,
-    ceil_div,
-    kv_words,
-    merged_lines,
-    score_lines,
-)
+from compiler.program.instructions.attention import AttentionKernel, kv_words, merged_lines, score_lines
+from compiler.program.isa import F16_LANES, F32_LANES, KV, SPACE_SHIFT, TAG_SHIFT, Op, ceil_div
 from fabric.paths import hops
 
 
@@ -98,6 +88,7 @@ def lower_attention(low: Lowering, node: Node) -> None:
     heads = _append(low, node, kv_heads, head_dim, group, q.owner[queries.first])
     heads.to_holders(low, q, queries.first, queries.lines)
     kernel = low.kernels[heads.aux]
+    assert isinstance(kernel, AttentionKernel)
     size = score_lines(kernel)
     scores = heads.value(low, "f32", size)
     heads.install(low, Op.QK, q.tag(queries.first[heads.head]), scores)
@@ -178,22 +169,22 @@ def _append(low: Lowering, node: Node, kv_heads: int, head_dim: int, group: int,
     chunk = chunk_of(share, low.chip.planes)
     chunks = int(ceil_div(share, chunk))
     words = kv_words(head_dim, kv)
-    dealt = {"stripes": low.cp} if low.cp > 1 else {}
     aux = low.kernels.index(
-        "attention",
-        head_dim=head_dim,
-        group=group,
-        chunk=chunk,
-        chunks=chunks * low.cp,
-        kv=kv,
-        kv_words=words,
-        kv_stride=low.capacity * words,
-        capacity=low.capacity,
-        frac=node.attributes["fraction_bits"],
-        rows=low.batch,
-        sequences=low.graph.values[node.inputs[3].value].shape[0],
-        cached=low.cached,
-        **dealt,
+        AttentionKernel(
+            head_dim=head_dim,
+            group=group,
+            chunk=chunk,
+            chunks=chunks * low.cp,
+            kv=kv,
+            kv_words=words,
+            kv_stride=low.capacity * words,
+            capacity=low.capacity,
+            frac=node.attributes["fraction_bits"],
+            rows=low.batch,
+            sequences=low.graph.values[node.inputs[3].value].shape[0],
+            cached=low.cached,
+            stripes=low.cp,
+        )
     )
     holder = _holders(low, owner)
     region = _regions(low, holder, low.cached * low.capacity * words)

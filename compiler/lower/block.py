@@ -57,18 +57,18 @@ class Plan:
     capacity: int
     cached: int
     chunk: int
-    kernels: Kernels
     cp: int = 1
     detours: bool = True
     host_slot: int = 0
 
 
 def lower(
-    plan: Plan, block: ModelBlock, group: Group, router: Router, context: int
+    plan: Plan, block: ModelBlock, group: Group, router: Router, context: int, kernels: Kernels
 ) -> tuple[Lowering, Lines]:
     """The block's rows (in the Lowering), and the value that it hands on, sent to the group's targets.
 
-    A hop takes its source from the host lanes and gives the value back to them.
+    A hop takes its source from the host lanes and gives the value back to them. kernels: numbers the static
+    attributes of the rows, whose `aux` they are.
     """
     low = Lowering(
         graph=plan.graph,
@@ -83,7 +83,7 @@ def lower(
         cached=plan.cached,
         cp=plan.cp,
         detours=plan.detours,
-        kernels=plan.kernels,
+        kernels=kernels,
         rows=RowBuilder(),
         weights=WeightArena(group.ranks),
         kv_words=np.zeros(group.ranks, np.int64),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from compiler.errors import CompileError
 from compiler.graph.graph import Graph, Node, View
 from compiler.lower.layout import Demands, is_head_norm
+from compiler.program.instructions.host import Wire
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,7 +13,7 @@ class ModelBlock:
     """A run of nodes: reads the value `source` (-1: the step's inputs), leaves the value `result`.
 
     `params` are its parameters in order of first use; `kind` is equal for blocks that differ in names only.
-    wire: of a hop, the format in which the source comes over the host lanes; "" for other blocks.
+    wire: of a hop, the format in which the source comes over the host lanes; None for other blocks.
     """
 
     name: str
@@ -21,7 +22,7 @@ class ModelBlock:
     result: int
     params: tuple[int, ...]
     kind: str
-    wire: str = ""
+    wire: Wire | None = None
 
 
 def cut(graph: Graph) -> tuple[ModelBlock, ...]:
@@ -63,7 +64,13 @@ def _crosses(graph: Graph, demands: Demands, value: int) -> bool:
 
 
 def block_of(
-    graph: Graph, nodes: tuple[Node, ...], source: int, result: int, *, name: str = "", wire: str = ""
+    graph: Graph,
+    nodes: tuple[Node, ...],
+    source: int,
+    result: int,
+    *,
+    name: str = "",
+    wire: Wire | None = None,
 ) -> ModelBlock:
     """The block of these nodes, named after the first that has a path unless `name` is given."""
     local: dict[int, str] = {source: "in"}

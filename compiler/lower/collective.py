@@ -15,8 +15,8 @@ import numpy as np
 from compiler.graph.graph import Node
 from compiler.lower.context import Lowering
 from compiler.lower.layout import Lines
-from compiler.program.isa import F32_LANES, TAG_SHIFT, Op, ceil_div
-from compiler.program.program import SCALE
+from compiler.program.instructions.matmul import ReduceKernel
+from compiler.program.isa import F32_LANES, SCALE, TAG_SHIFT, Op, ceil_div
 from compiler.timing import VXM_WORDS_PER_CYCLE
 from fabric.paths import hops
 
@@ -176,7 +176,7 @@ def _by_tray(low: Lowering, made: Partials) -> tuple[Lines, np.ndarray, int]:
     first = base[:, None] + lines[:, None] * np.arange(count)
     owner = np.repeat(rank.reshape(-1), np.repeat(lines, count))
     value = low.value("wide", owner, first=first.reshape(-1), count=np.repeat(lines, count))
-    aux = np.array([low.kernels.index("red", parts=int(n), wide=True) for n in size.reshape(-1)])
+    aux = np.array([low.kernels.index(ReduceKernel(parts=int(n), wide=True)) for n in size.reshape(-1)])
     low.rows.add(
         Op.RED,
         rank=rank.reshape(-1),
@@ -203,7 +203,7 @@ def _final(
         Op.RED,
         rank=rank,
         n=out.count[tile],
-        aux=low.kernels.index("red", parts=parts),
+        aux=low.kernels.index(ReduceKernel(parts=parts)),
         src_tag=value.tag(base[tile]),
         src2=address,
         src2_tag=tags,

@@ -9,8 +9,7 @@ from compiler.graph.graph import Graph, Node, View
 from compiler.lower.layout import LANES, Demands, Lines, Segments
 from compiler.lower.needs import multipliers as who_multiplies
 from compiler.lower.rows import Kernels, RowBuilder, WeightArena
-from compiler.program.isa import F32_LANES, Op, ceil_div
-from compiler.program.program import GAIN
+from compiler.program.isa import F32_LANES, GAIN, Op, ceil_div
 from compiler.route.detour import Send, Tree, deal
 from compiler.route.route import Router
 from fabric.chip import ChipSpec

@@ -11,13 +11,15 @@ from compiler.graph.graph import View, width
 from compiler.lower.blocks import ModelBlock
 from compiler.lower.context import Group, Lowering
 from compiler.lower.layout import LANES, Lines
+from compiler.program.instructions.host import GiveKernel, TakeKernel, Wire
 from compiler.program.isa import F16_LANES, Op, ceil_div
 
-WIRE = {"f32": "f32", "f16": "fp16"}  # of a result, by its layout
+WIRE: dict[str, Wire] = {"f32": "f32", "f16": "fp16"}  # of a result, by its layout
 
 
 def lower_take(low: Lowering, block: ModelBlock) -> None:
     """TAKE rows for the source: two lines each where they fill one word on the wire (fp8), else one."""
+    assert block.wire is not None
     total = width(low.graph.values[block.source])
     lines = int(ceil_div(total, F16_LANES))
     first = np.arange(0, lines, 2 if block.wire == "fp8" else 1)
@@ -28,7 +30,7 @@ def lower_take(low: Lowering, block: ModelBlock) -> None:
         Op.TAKE,
         rank=owner,
         n=count,
-        aux=low.kernels.index("take", wire=block.wire, host_slot=low.host_slot),
+        aux=low.kernels.index(TakeKernel(wire=block.wire, host_slot=low.host_slot)),
         src3=first,
         dst_tag=value.tag(first),
     )
@@ -57,7 +59,7 @@ def lower_give(low: Lowering, block: ModelBlock, result: Lines) -> None:
         Op.GIVE,
         rank=result.owner[result.first],
         n=result.count,
-        aux=low.kernels.index("give", wire=WIRE[result.dtype], host_slot=low.host_slot),
+        aux=low.kernels.index(GiveKernel(wire=WIRE[result.dtype], host_slot=low.host_slot)),
         src_tag=result.tag(result.first),
         src3=result.first,
     )

@@ -9,8 +9,8 @@ from compiler.graph.graph import Node, View
 from compiler.lower.collective import partials, ramp, reduce, scale_words
 from compiler.lower.context import Lowering
 from compiler.lower.layout import Demand, Lines, lay
-from compiler.program.isa import F32_LANES, TAG_SHIFT, TILE_ROWS, Op, ceil_div
-from compiler.program.program import TILE
+from compiler.program.instructions.matmul import MatmulKernel, WriteBackKernel
+from compiler.program.isa import F32_LANES, TAG_SHIFT, TILE, TILE_ROWS, Op, ceil_div
 
 
 def tile_cut(lines: int, planes: int, rows: int) -> np.ndarray:
@@ -127,7 +127,7 @@ def _multiply(low: Lowering, nodes: list[Node], source: Lines, out: Lines, tenso
     )
     begin = np.cumsum(width) - width
     k_lines = np.minimum(2, source.lines - 2 * k)
-    aux = np.array([-1, *(low.kernels.index("mm", k_lines=i) for i in (1, 2))])[k_lines]
+    aux = np.array([-1, *(low.kernels.index(MatmulKernel(k_lines=i)) for i in (1, 2))])[k_lines]
     products = low.rows.add(
         Op.MM,
         rank=rank,
@@ -196,14 +196,14 @@ def _write_back(
     }
     if low.group.k_parts == 1:
         address, tags = scale_words(low, out, chains.rank, chains.chunk, scales)
-        aux, dst_tag = low.kernels.index("wb", wide=False), out.tag(chains.first)
+        aux, dst_tag = low.kernels.index(WriteBackKernel(wide=False)), out.tag(chains.first)
         return low.rows.add(Op.WB, aux=aux, src2=address, src2_tag=tags, dst_tag=dst_tag, **fields)
     live = np.unique(chains.part)
     made, place = partials(low, out, live)
     at = place[chains.chunk, np.searchsorted(live, chains.part)]
     begin = made.base[chains.chunk] + 4 * chains.width * at
     wide = low.rows.add(
-        Op.WB, aux=low.kernels.index("wb", wide=True), dst_tag=made.value.tag(begin), **fields
+        Op.WB, aux=low.kernels.index(WriteBackKernel(wide=True)), dst_tag=made.value.tag(begin), **fields
     )
     reduce(low, nodes, out, made, scales)
     return wide

@@ -4,8 +4,8 @@ import numpy as np
 
 from compiler.errors import CompileError
 from compiler.graph.graph import Graph
-from compiler.program.isa import COLUMNS, SHARED, SPACE_SHIFT, TAGS, WORD_BYTES, Columns, ceil_div
-from compiler.program.program import ANGLES, LOADS, Block, Loads
+from compiler.program.isa import ANGLES, COLUMNS, SHARED, SPACE_SHIFT, TAGS, WORD_BYTES, Columns, ceil_div
+from compiler.program.program import LOADS, Block, Loads
 
 
 def angle_params(graph: Graph) -> list[int]:

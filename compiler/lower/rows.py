@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from compiler.program.isa import SPACE_SHIFT, TAG_SHIFT, TAGS, WEIGHTS, Kernel, Op
+from compiler.program.isa import SPACE_SHIFT, TAG_SHIFT, TAGS, WEIGHTS, Kernel
 
 FIELDS = ("op", "rank", "n", "aux", "peer", "pin", "dst", "src", "src2", "src3", *TAGS)
 
@@ -47,7 +47,7 @@ class RowBuilder:
         self._edges: list[np.ndarray] = []
         self.count = 0
 
-    def add(self, op: Op | np.ndarray, **fields: Any) -> np.ndarray:
+    def add(self, op: int | np.ndarray, **fields: Any) -> np.ndarray:
         """Append rows; returns their indices. Fields not given are -1."""
         fields["op"] = op
         arrays = np.broadcast_arrays(*[np.asarray(fields.get(name, -1), np.int64) for name in FIELDS])
@@ -69,20 +69,18 @@ class RowBuilder:
 
 
 class Kernels:
-    """The distinct attribute sets of a program's rows, numbered by first use."""
+    """The distinct kernels of the rows that are lowered together, numbered by first use."""
 
     def __init__(self) -> None:
-        self.items: list[dict[str, Any]] = []
-        self._index: dict[str, int] = {}
+        self.items: list[Kernel] = []
+        self._index: dict[Kernel, int] = {}
 
-    def index(self, op: str, **attributes: Any) -> int:
-        """The number that `aux` carries for these attributes."""
-        kernel = {"op": op, **attributes}
-        key = repr(sorted(kernel.items()))
-        if key not in self._index:
-            self._index[key] = len(self.items)
+    def index(self, kernel: Kernel) -> int:
+        """The number that `aux` carries for this kernel."""
+        if kernel not in self._index:
+            self._index[kernel] = len(self.items)
             self.items.append(kernel)
-        return self._index[key]
+        return self._index[kernel]
 
     def __getitem__(self, index: int) -> Kernel:
         return self.items[index]

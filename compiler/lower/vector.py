@@ -8,8 +8,19 @@ from compiler.errors import CompileError, UnsupportedOpError
 from compiler.graph.graph import Node, View
 from compiler.lower.context import Lowering
 from compiler.lower.layout import LANES, Lines, Segments, is_head_norm, natural
-from compiler.program.isa import F16_LANES, F32_LANES, SHARED, SPACE_SHIFT, WORD_BYTES, Op, ceil_div
-from compiler.program.program import TABLE
+from compiler.program.instructions.vector import (
+    AddKernel,
+    ArgmaxKernel,
+    ArgredKernel,
+    CastKernel,
+    EmbedKernel,
+    GluKernel,
+    HeadNormKernel,
+    NormKernel,
+    RopeKernel,
+    RstatKernel,
+)
+from compiler.program.isa import F16_LANES, F32_LANES, SHARED, SPACE_SHIFT, TABLE, WORD_BYTES, Op, ceil_div
 
 
 def lower_embed(low: Lowering, node: Node) -> None:
@@ -40,7 +51,7 @@ def lower_embed(low: Lowering, node: Node) -> None:
             Op.EMBED,
             rank=owner[line],
             n=n,
-            aux=low.kernels.index("embed", vocab=vocab, stride=stride),
+            aux=low.kernels.index(EmbedKernel(vocab=vocab, stride=stride)),
             src=address,
             src_tag=(uid << 40) | int(line),
             dst_tag=value.tag(int(line)),
@@ -67,7 +78,7 @@ def lower_rms_norm(low: Lowering, node: Node) -> None:
     ranks = np.flatnonzero(active)
     low.gather(value, np.repeat(active[:, None], value.lines, axis=1))
     width = node.inputs[0].width
-    aux = low.kernels.index("rstat", width=width, eps=node.attributes["eps"])
+    aux = low.kernels.index(RstatKernel(width=width, eps=node.attributes["eps"]))
     stat = low.value("stat", np.zeros(1, np.int64), first=np.zeros(1, np.int64), count=np.ones(1, np.int64))
     stat.held[: len(active), 0] = active
     low.rows.add(Op.RSTAT, rank=ranks, n=value.lines, aux=aux, src_tag=value.tag(0), dst_tag=stat.tag(0))
@@ -89,7 +100,7 @@ def lower_rms_norm(low: Lowering, node: Node) -> None:
         Op.NORM,
         rank=rank,
         n=n,
-        aux=low.kernels.index("norm"),
+        aux=low.kernels.index(NormKernel()),
         src_tag=value.tag(4 * tile),
         src2_tag=stat.tag(0),
         src3=gains[starts],
@@ -137,7 +148,7 @@ def _hnorm(
     gains = low.gain(node.inputs[1].value, columns, np.repeat(ranks, words), line, uid)
     return {
         "n": segments.width // head_dim,
-        "aux": low.kernels.index("hnorm", head_dim=head_dim, eps=node.attributes["eps"]),
+        "aux": low.kernels.index(HeadNormKernel(head_dim=head_dim, eps=node.attributes["eps"])),
         "src3": gains[::words][np.searchsorted(ranks, owner)],
         "src3_tag": uid << 40,
     }
@@ -149,14 +160,21 @@ def _rope(
     positions, _, half = low.graph.values[node.inputs[1].value].shape
     stride = int(ceil_div(4 * half, WORD_BYTES))
     low.angles.add(low.graph.values[node.inputs[1].value].name)
-    aux = low.kernels.index("rope", head_dim=2 * half, input=value.dtype, positions=positions, stride=stride)
+    aux = low.kernels.index(
+        RopeKernel(
+            head_dim=2 * half,
+            input="f32" if value.dtype == "f32" else "f16",
+            positions=positions,
+            stride=stride,
+        )
+    )
     return {"n": segments.width // (2 * half), "aux": aux, "src2": SHARED_ANGLES}
 
 
 def _cast(
     low: Lowering, node: Node, value: Lines, segments: Segments, owner: np.ndarray
 ) -> Mapping[str, object]:
-    return {"n": segments.lines, "aux": low.kernels.index("cast")}
+    return {"n": segments.lines, "aux": low.kernels.index(CastKernel())}
 
 
 SHARED_ANGLES = SHARED << SPACE_SHIFT  # the first word of the shared space: one RoPE table per chip
@@ -191,7 +209,7 @@ def lower_glu(low: Lowering, node: Node) -> None:
         Op.GLU,
         rank=owner,
         n=2,
-        aux=low.kernels.index("glu", activation=node.attributes["activation"]),
+        aux=low.kernels.index(GluKernel(activation=node.attributes["activation"])),
         src_tag=gate.tag(gates.first),
         src2_tag=up.tag(ups.first),
         dst_tag=out.tag(line),
@@ -231,7 +249,7 @@ def lower_add(low: Lowering, node: Node) -> None:
         Op.ADD,
         rank=rank,
         n=n[row],
-        aux=low.kernels.index("add"),
+        aux=low.kernels.index(AddKernel()),
         src_tag=old.tag(old_segments.first[first[row]]),
         src2_tag=new.tag(segments.first[first[row]]),
         dst_tag=out.tag(first[row]),
@@ -251,7 +269,7 @@ def lower_argmax(low: Lowering, node: Node) -> None:
         Op.ARGMAX,
         rank=owner[first],
         n=n,
-        aux=low.kernels.index("argmax", vocab=node.inputs[0].width),
+        aux=low.kernels.index(ArgmaxKernel(vocab=node.inputs[0].width)),
         src_tag=logits.tag(first),
         src3=first,
         dst_tag=best.tag(line),
@@ -265,7 +283,7 @@ def lower_argmax(low: Lowering, node: Node) -> None:
         Op.ARGRED,
         rank=0,
         n=best.lines,
-        aux=low.kernels.index("argred"),
+        aux=low.kernels.index(ArgredKernel()),
         src_tag=best.tag(0),
         dst_tag=token.tag(0),
     )

@@ -61,7 +61,7 @@ def choices(
 
 def _cycles(plan: Plan, block: ModelBlock, rack: Rack, chips: tuple[int, ...], layout: str) -> int:
     """Length of a block on these chips whose result goes to all of them."""
-    plan = replace(plan, kernels=Kernels(), detours=False)
+    plan = replace(plan, detours=False)
     ranks = len(chips)
     group = Group(
         ranks=ranks,
@@ -70,5 +70,5 @@ def _cycles(plan: Plan, block: ModelBlock, rack: Rack, chips: tuple[int, ...], l
         wanted=np.ones((ranks, 1), bool),
     )
     router = Router(rack, chips)
-    low, _ = lower(plan, block, group, router, max(plan.contexts))
-    return schedule(low.rows.build(), plan.kernels, router, plan.chip, plan.graph.batch).cycles
+    low, _ = lower(plan, block, group, router, max(plan.contexts), Kernels())
+    return schedule(low.rows.build(), low.kernels, router, plan.chip, plan.graph.batch).cycles

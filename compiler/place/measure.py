@@ -1,5 +1,6 @@
 """The shards of a model: what each kind of block asks of chips, read from its real schedule on one group."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,11 +12,10 @@ from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock
 from compiler.lower.context import Group
 from compiler.lower.needs import input_lines
-from compiler.lower.rows import Kernels
 from compiler.place.exchange import exchange
 from compiler.place.problem import Need, Shards
 from compiler.place.sizes import block_sizes, k_parts
-from compiler.program.isa import Columns, Op, ceil_div
+from compiler.program.isa import Columns, Kernel, Op, ceil_div
 from compiler.route.route import Router
 from compiler.schedule.template import Template, template
 from compiler.timing import timing
@@ -24,7 +24,6 @@ from fabric.rack import Rack
 
 def shards_of(plan: Plan, blocks: tuple[ModelBlock, ...], rack: Rack, tp: int, layout: str) -> Shards:
     """The blocks of a model in `tp` shards each; raises CapacityError for a block that needs more chips."""
-    plan = replace(plan, kernels=Kernels())  # the program numbers its own
     groups = tuple(tuple(range(g * tp, (g + 1) * tp)) for g in range(rack.chips // tp))
     sizes, room = block_sizes(plan, blocks, rack, groups, layout, 1)
     for size in sizes:
@@ -71,7 +70,7 @@ def _measured(plan: Plan, block: ModelBlock, reader: ModelBlock, rack: Rack, ran
     token = block.result == plan.graph.token.value
     handed = batch if token else int(ceil_div(group.wanted.shape[1], ranks)) * batch
     sources = 1 if token else ranks
-    trips = _trips(columns, plan, batch) if ranks > 1 else 0
+    trips = _trips(columns, made.kernels, plan.chip.planes) if ranks > 1 else 0
     rounds = max(trips - 1, 0)
     sent = _sent(columns, batch) - handed * sources * (ranks - 1)
     each = max(-(-sent // max(ranks * (ranks - 1) * rounds, 1)), 0) if rounds else 0
@@ -93,9 +92,9 @@ def _sent(columns: Columns, batch: int) -> int:
     return int(columns.n[columns.op == Op.SEND].sum() + columns.n[columns.op == Op.FORWARD].sum()) * batch
 
 
-def _trips(columns: Columns, plan: Plan, batch: int) -> int:
+def _trips(columns: Columns, kernels: Sequence[Kernel], planes: int) -> int:
     """How often the longest chain of rows goes from one chip to another (forwarding counts with its send)."""
-    pairs = edges(columns, plan.kernels.items, plan.chip.planes, 0)
+    pairs = edges(columns, kernels, planes, 0)
     chain = waits(columns, pairs)
     latency = columns.t1 - columns.t0
     row = int(np.argmax(np.where(chain.tail == 0, chain.head + latency, -1)))
@@ -113,7 +112,7 @@ def _busy(columns: Columns, plan: Plan, made: Template, batch: int) -> int:
     """Cycles that the busiest class of units of one chip is held, its units sharing evenly."""
     hold = np.zeros(len(columns), np.int64)
     for op, aux, rows in kinds(columns):
-        hold[rows] = timing(op, columns.n[rows], plan.kernels[aux], plan.chip, batch)[0]
+        hold[rows] = timing(op, columns.n[rows], made.kernels[aux], plan.chip, batch)[0]
     planes = plan.chip.planes
     compute = columns.peer < 0
     cls = np.minimum(columns.unit // planes, 2)

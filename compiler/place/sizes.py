@@ -10,6 +10,7 @@ from compiler.lower.blocks import ModelBlock
 from compiler.lower.context import Group
 from compiler.lower.layout import attention_shape
 from compiler.lower.rope_table import angle_words
+from compiler.lower.rows import Kernels
 from compiler.place.stages import Room, Size
 from compiler.route.route import Router
 from compiler.schedule.template import residual_lines, template
@@ -78,7 +79,7 @@ def _alone(layout: str, ranks: int) -> Group:
 def _size(plan: Plan, block: ModelBlock, rack: Rack, chips: tuple[int, ...], layout: str, span: int) -> Size:
     ranks = len(chips)
     plan = replace(plan, detours=False)
-    low, _ = lower(plan, block, _alone(layout, ranks), Router(rack, chips), max(plan.contexts))
+    low, _ = lower(plan, block, _alone(layout, ranks), Router(rack, chips), max(plan.contexts), Kernels())
     held = sum(int(value.held[:ranks].sum(axis=1).max()) for value in low.values)
     transient = (2 * residual_lines(plan.graph) + held) * plan.graph.batch
     return Size(

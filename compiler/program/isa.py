@@ -5,7 +5,7 @@ one vector of lanes takes for all `rows` of the batch: `rows` consecutive words,
 operands are addressed at their first word and always start at a multiple of `rows`. A word holds 160 fp16,
 80 f32, 80 int32 or 20 wide (two f64) lanes; weights hold 320 e4m3 lanes of one column.
 
-Each opcode is one `Instruction` record in `compiler/program/instructions/`, by families that share their kernels;
+Each opcode is one `Instruction` record in `compiler/program/instructions/`, by families that share kernels;
 `compiler/program/instruction_set.py` holds them all. How many cycles a row takes is not written here: it is
 written twice, in `compiler/timing.py` and in the checker.
 
@@ -144,8 +144,8 @@ Lines = Any  # int or int array: how many, elementwise with the counts `n` of ro
 class Kernel:
     """The static attributes that rows of a family of instructions share: one frozen record per family.
 
-    Fields are `Count`, a `Literal`, `float` or `bool`: the checker and the reader of program files hold values
-    against these types. `family` names the record in files.
+    Fields are `Count`, a `Literal`, `float` or `bool`: the checker and the reader of program files hold
+    values against these types. `family` names the record in files.
     """
 
     family: ClassVar[str] = "transfer"

@@ -13,12 +13,16 @@ import numpy as np
 
 from compiler.program.instruction_set import KERNELS
 from compiler.program.isa import COLUMNS, TAGS, Columns, Kernel
-from compiler.program.manifest import HOPS, SCHEMA, Hops, Manifest
+from compiler.program.manifest import HOPS, SCHEMA, Hops, Manifest, Step, Waves
 from compiler.program.program import LOADS, Block, Call, Loads, Program
 
 _HASHED = (
     *("rows", "sequences", "chunk", "contexts", "capacity", "kernels"),
     *("regions", "logits", "token", "vocab", "chip", "links", "body"),
+)
+_INPUTS = (
+    *("model", "options", "contexts", "chunk", "prefill"),
+    *("rack", "chips", "chip", "forward_cycles", "levels", "links", "sources"),
 )
 _NOT_WHOLE = (OSError, EOFError, zipfile.BadZipFile, LookupError, ValueError, TypeError, AttributeError)
 
@@ -53,8 +57,17 @@ def digest(program: Program) -> str:
 
 
 def sealed(program: Program) -> Program:
-    """The program with its digest in the manifest."""
-    return replace(program, manifest=replace(program.manifest, digest=digest(program)))
+    """The program with the digests of what was compiled and of itself in the manifest."""
+    manifest = replace(program.manifest, inputs=_inputs(program.manifest))
+    program = replace(program, manifest=manifest)
+    return replace(program, manifest=replace(manifest, digest=digest(program)))
+
+
+def _inputs(manifest: Manifest) -> str:
+    """sha256 of what was asked for: model, options, machine, and what a hop or a move is."""
+    entry = manifest_json(manifest)
+    names = _INPUTS if isinstance(manifest.body, Step | Waves) else (*_INPUTS, "body")
+    return hashlib.sha256(_text({name: entry[name] for name in names}).encode()).hexdigest()
 
 
 def hop_alone(program: Program, index: int) -> Program:

@@ -1,4 +1,4 @@
-"""The rows of a later wave: those of the first one, moved to its cycles, its arenas and the KV of its user."""
+"""The rows of a later wave: the first one's, moved to its cycles, its arenas and the KV of its user."""
 
 import numpy as np
 

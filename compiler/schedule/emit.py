@@ -3,23 +3,22 @@
 import numpy as np
 
 from compiler.lower.rows import Rows
-from compiler.program.isa import READS, TAG_SHIFT, TRANSIENT, WRITES, Columns, Op
+from compiler.program.instruction_set import INSTRUCTIONS
+from compiler.program.isa import OPERANDS, TAG_SHIFT, TAGS, TRANSIENT, Columns, Op
 from compiler.schedule.allocate import Addresses
 from compiler.schedule.list_schedule import Times
 
 
 def emit(rows: Rows, times: Times, addresses: Addresses) -> Columns:
     """Columns of a block in program order; transient tags become addresses."""
-    columns = {name: getattr(rows, name).copy() for name in ("dst", "src", "src2", "src3")}
-    for op in Op:
+    columns = {name: getattr(rows, name).copy() for name in OPERANDS}
+    for op in np.unique(rows.op).tolist():
         which = np.flatnonzero(rows.op == op)
-        if not len(which):
-            continue
-        write = WRITES[op]
-        for operand in READS[op] + ((write,) if write else ()):
+        record = INSTRUCTIONS[op]
+        for operand in record.operands:
             if operand.space != TRANSIENT:
                 continue
-            at_peer = operand is write and op in (Op.SEND, Op.FORWARD)
+            at_peer = operand is record.write and op in (Op.SEND, Op.FORWARD)
             rank = (rows.peer if at_peer else rows.rank)[which]
             columns[operand.column][which] = addresses.of(rank, getattr(rows, operand.column + "_tag")[which])
     transfer = times.lanes >= 0
@@ -44,7 +43,7 @@ def emit(rows: Rows, times: Times, addresses: Addresses) -> Columns:
 def rename(rows: Rows, old: int, new: int) -> Rows:
     """The rows with value `old` numbered `new` in every tag."""
     fields = {name: getattr(rows, name) for name in Rows.__dataclass_fields__}
-    for name in ("dst_tag", "src_tag", "src2_tag", "src3_tag"):
+    for name in TAGS:
         tags = fields[name]
         line = tags & ((1 << TAG_SHIFT) - 1)
         fields[name] = np.where((tags >= 0) & (tags >> TAG_SHIFT == old), new << TAG_SHIFT | line, tags)

@@ -13,9 +13,25 @@ import numpy as np
 
 from compiler.errors import CompileError
 from compiler.lower.rows import Kernels, Rows
-from compiler.program.isa import READS, TAG_SHIFT, TRANSIENT, WRITES, Kernel, Op, ceil_div
+from compiler.program.instruction_set import INSTRUCTIONS, name_of
+from compiler.program.isa import (
+    DRAIN,
+    HOST_IN,
+    HOST_OUT,
+    LINK,
+    MXM,
+    TAG_SHIFT,
+    TRANSFER,
+    TRANSIENT,
+    UNIT_CLASSES,
+    VXM,
+    Kernel,
+    Op,
+    ceil_div,
+    is_transfer,
+)
 from compiler.route.route import Router
-from compiler.timing import CLASSES, DRAIN, HOST_IN, HOST_OUT, LINK, MXM, VXM, timing, unit_class
+from compiler.timing import timing
 from fabric.chip import ChipSpec
 
 
@@ -50,9 +66,9 @@ def spans(rows: Rows, kernels: Kernels | Sequence[Kernel], writes: bool) -> Span
     none = np.zeros(0, np.int64)
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = [(none, none, none, none)]
     for op, aux, which in op_kinds(rows):
-        kernel = kernels[aux] if aux >= 0 else {}
-        write = WRITES[op]
-        for operand in ((write,) if write else ()) if writes else READS[op]:
+        kernel = kernels[aux] if aux >= 0 else TRANSFER
+        record = INSTRUCTIONS[op]
+        for operand in ((record.write,) if record.write else ()) if writes else record.reads:
             if operand.space != TRANSIENT:
                 continue
             n = rows.n[which]
@@ -70,13 +86,13 @@ def spans(rows: Rows, kernels: Kernels | Sequence[Kernel], writes: bool) -> Span
     return Spans(row=columns[0], rank=columns[1], tag=columns[2], lines=columns[3])
 
 
-def op_kinds(rows: Rows) -> list[tuple[Op, int, np.ndarray]]:
+def op_kinds(rows: Rows) -> list[tuple[int, int, np.ndarray]]:
     """Row indices by (opcode, kernel)."""
     key = rows.op << 32 | (rows.aux + 1)
     order = np.argsort(key, kind="stable")
     cuts = np.flatnonzero(np.diff(key[order], prepend=-1))
     return [
-        (Op(int(rows.op[which[0]])), int(rows.aux[which[0]]), which)
+        (int(rows.op[which[0]]), int(rows.aux[which[0]]), which)
         for which in np.split(order, cuts[1:])
         if len(which)
     ]
@@ -111,7 +127,7 @@ def dependencies(rows: Rows, kernels: Kernels | Sequence[Kernel], given: int = 0
         row = int(read.row[np.flatnonzero(missing)[0]])
         raise CompileError(
             "schedule",
-            f"row {row} ({Op(int(rows.op[row])).name})",
+            f"row {row} ({name_of(int(rows.op[row]))})",
             "reads lines that no row writes",
             "This is a bug of the compiler: please report it.",
         )
@@ -135,20 +151,20 @@ def schedule(rows: Rows, kernels: Kernels, router: Router, chip: ChipSpec, batch
     resource = np.zeros(len(rows), np.int64)
     free: dict[int, int] = {}
     for op, aux, which in op_kinds(rows):
-        kind = unit_class(op)
+        kind = INSTRUCTIONS[op].unit
         if kind == LINK:
             _links(rows, which, op, router, batch, hold, latency, lanes, resource, free)
             continue
         hold[which], latency[which] = timing(op, rows.n[which], kernels[aux], chip, batch)
         pin = rows.pin[which] if kind in (MXM, DRAIN) else 0
-        resource[which] = (rows.rank[which] * CLASSES + kind) << 32 | pin
+        resource[which] = (rows.rank[which] * UNIT_CLASSES + kind) << 32 | pin
         for name in np.unique(resource[which]).tolist():
             free[name] = (1 << chip.vxm_chains) - 1 if kind == VXM else 1
     t0, instance = _list_schedule(
         dependencies(rows, kernels), resource.tolist(), hold.tolist(), latency.tolist(), lanes.tolist(), free
     )
-    transfer = (rows.op == Op.SEND) | (rows.op == Op.FORWARD)
-    kind = (resource >> 32) % CLASSES
+    transfer = is_transfer(rows.op)
+    kind = (resource >> 32) % UNIT_CLASSES
     host = 2 * chip.planes + chip.vxm_chains
     unit = np.select(
         [transfer, kind == MXM, kind == DRAIN, kind == HOST_IN, kind == HOST_OUT],
@@ -167,7 +183,7 @@ def schedule(rows: Rows, kernels: Kernels, router: Router, chip: ChipSpec, batch
 def _links(
     rows: Rows,
     which: np.ndarray,
-    op: Op,
+    op: int,
     router: Router,
     batch: int,
     hold: np.ndarray,
@@ -178,7 +194,7 @@ def _links(
 ) -> None:
     """Transfer rows use the fewest lanes that give the fewest slots, all of one link."""
     pair = rows.rank[which] << 20 | rows.peer[which]
-    forward = router.rack.forward_cycles if op is Op.FORWARD else 0
+    forward = router.rack.forward_cycles if op == Op.FORWARD else 0
     for name in np.unique(pair).tolist():
         edge = router.link(name >> 20, name & 0xFFFFF)
         mine = which[pair == name]
@@ -187,8 +203,8 @@ def _links(
         lanes[mine] = ceil_div(words, slots)
         hold[mine] = slots * edge.slot_cycles
         latency[mine] = hold[mine] + edge.hop_cycles + forward
-        resource[mine] = ((name >> 20) * CLASSES + LINK) << 32 | (name & 0xFFFFF)
-        free[((name >> 20) * CLASSES + LINK) << 32 | (name & 0xFFFFF)] = (1 << edge.lanes) - 1
+        resource[mine] = ((name >> 20) * UNIT_CLASSES + LINK) << 32 | (name & 0xFFFFF)
+        free[((name >> 20) * UNIT_CLASSES + LINK) << 32 | (name & 0xFFFFF)] = (1 << edge.lanes) - 1
 
 
 def _list_schedule(

@@ -9,8 +9,8 @@ from compiler.lower.block import Plan, lower
 from compiler.lower.blocks import ModelBlock
 from compiler.lower.context import Group, Lowering
 from compiler.lower.layout import Lines
-from compiler.lower.rows import Rows
-from compiler.program.isa import F32_LANES, TAG_SHIFT, Columns, ceil_div
+from compiler.lower.rows import Kernels, Rows
+from compiler.program.isa import F32_LANES, TAG_SHIFT, Columns, Kernel, ceil_div
 from compiler.program.program import LOADS, Loads
 from compiler.route.route import Router
 from compiler.schedule.allocate import Addresses, allocate
@@ -22,11 +22,12 @@ from compiler.schedule.list_schedule import Times, schedule, spans
 class Template:
     """A block in ranks and offsets, for every context bucket.
 
-    `weight_words` and `kv_words` are by rank of the group, `transient_words` by every rank that it touches;
+    `kernels` is what `aux` of a row indexes. `weight_words` and `kv_words` are by rank of the group, `transient_words` by every rank that it touches;
     `logits` (rank, address, line) and `token` (rank, address) are the outputs of the last block.
     """
 
     columns: dict[int, Columns]
+    kernels: tuple[Kernel, ...]
     cycles: dict[int, int]
     loads: Loads
     maps: tuple[np.ndarray, ...]
@@ -58,11 +59,12 @@ def template(plan: Plan, block: ModelBlock, group: Group, router: Router, parity
     """Lower, schedule, allocate and emit a block for every context bucket."""
     columns: dict[int, Columns] = {}
     cycles: dict[int, int] = {}
+    kernels = Kernels()
     low, logits, token, used = None, [], None, np.zeros(0, np.int64)
     for context in plan.contexts:
-        low, result, rows, times = _scheduled(plan, block, group, router, context)
+        low, result, rows, times = _scheduled(plan, block, group, router, context, kernels)
         if low.detoured:
-            direct = _scheduled(replace(plan, detours=False), block, group, router, context)
+            direct = _scheduled(replace(plan, detours=False), block, group, router, context, kernels)
             if direct[3].cycles <= times.cycles:
                 low, result, rows, times = direct
         uids = low.uids
@@ -83,6 +85,7 @@ def template_of(
     parts = low.weights.parts
     return Template(
         columns=columns,
+        kernels=tuple(low.kernels.items),
         cycles=cycles,
         loads=Loads(**{name: _joined(parts, name) for name in LOADS}),
         maps=tuple(low.weights.maps),
@@ -100,12 +103,12 @@ def template_of(
 
 
 def _scheduled(
-    plan: Plan, block: ModelBlock, group: Group, router: Router, context: int
+    plan: Plan, block: ModelBlock, group: Group, router: Router, context: int, kernels: Kernels
 ) -> tuple[Lowering, Lines, Rows, Times]:
     """A block lowered and scheduled: its rows with the value that it hands on numbered last."""
-    low, result = lower(plan, block, group, router, context)
+    low, result = lower(plan, block, group, router, context, kernels)
     rows = rename(low.rows.build(), result.uid, low.uids)
-    return low, result, rows, schedule(rows, plan.kernels, router, plan.chip, plan.graph.batch)
+    return low, result, rows, schedule(rows, kernels, router, plan.chip, plan.graph.batch)
 
 
 def _joined(parts: list[dict[str, np.ndarray]], name: str) -> np.ndarray:
@@ -122,8 +125,8 @@ def _addresses(
         fixed[0] = parity * buffer
     return allocate(
         low.all_values(result),
-        spans(rows, plan.kernels, True),
-        spans(rows, plan.kernels, False),
+        spans(rows, low.kernels, True),
+        spans(rows, low.kernels, False),
         times,
         ranks=len(low.router.chips),
         batch=batch,

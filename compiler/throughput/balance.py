@@ -8,6 +8,7 @@ from compiler.errors import CapacityError, OptionError
 from compiler.lower.block import Plan, lower
 from compiler.lower.blocks import ModelBlock
 from compiler.lower.context import Group
+from compiler.lower.rows import Kernels
 from compiler.place.sizes import block_sizes, k_parts
 from compiler.place.stages import Room, Size
 from compiler.program.isa import WORD_BYTES, ceil_div
@@ -94,8 +95,8 @@ def _asked(
     for block in blocks:
         if block.kind not in known:
             router = Router(rack, chips)
-            low, _ = lower(plan, block, shape, router, max(plan.contexts))
-            loads = loads_of(low.rows.build(), plan.kernels, router, plan.chip, plan.graph.batch)
+            low, _ = lower(plan, block, shape, router, max(plan.contexts), Kernels())
+            loads = loads_of(low.rows.build(), low.kernels, router, plan.chip, plan.graph.batch)
             known[block.kind] = {
                 (one.kind, one.rank, one.peer): int(ceil_div(one.cycles, one.instances)) for one in loads
             }

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 
 from compiler.errors import CapacityError, CompileError
-from compiler.latency import GROUPS, Progress, Scheduled, Use, Waves, checked_tp, place_blocks
+from compiler.latency import GROUPS, Progress, Scheduled, Use, WaveSchedule, checked_tp, place_blocks
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock
 from compiler.lower.context import Group
@@ -15,14 +15,13 @@ from compiler.lower.needs import input_lines
 from compiler.options import CompileOptions
 from compiler.place.context_parallel import choices, dealt
 from compiler.place.sizes import k_parts
-from compiler.program.isa import ceil_div
+from compiler.program.isa import LINK, ceil_div
 from compiler.route.route import Router
 from compiler.throughput.balance import balance
 from compiler.throughput.modulo import Placed, place
 from compiler.throughput.problem import CLASS_NAMES
 from compiler.throughput.rings import Masks, Rings
 from compiler.throughput.stage import EmittedStage, LoweredStage, emit_stage, lower_stage
-from compiler.timing import LINK
 from fabric.rack import Rack
 
 MOST_OF_BOUND = 4  # an interval so many times its bound is given up
@@ -273,7 +272,7 @@ def _emitted(
         uses=uses,
         groups=groups,
         chips=tuple(use.chips for use in uses),
-        waves=Waves(
+        waves=WaveSchedule(
             bases=bases,
             arenas=arenas,
             cycles={context: one.cycles for context, one in found.items()},

@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from compiler.lower.rows import Kernels, Rows
-from compiler.program.isa import Op, ceil_div
+from compiler.program.instruction_set import INSTRUCTIONS, unit_classes
+from compiler.program.isa import DRAIN, LINK, MXM, VXM, Op, ceil_div
 from compiler.route.route import Router
 from compiler.schedule.list_schedule import Times, dependencies, op_kinds
 from compiler.throughput.modulo import Placed, Problem, Tiles
-from compiler.timing import DRAIN, LINK, MXM, VXM, timing, unit_class
+from compiler.timing import timing
 from fabric.chip import ChipSpec
 
 CLASS_NAMES = {MXM: "MXM planes", DRAIN: "drains", VXM: "VXM chains", LINK: "link lanes"}
@@ -131,7 +132,7 @@ def _timed(
     hold, latency = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
     width = np.ones(len(rows), np.int64)
     for op, aux, which in op_kinds(rows):
-        if unit_class(op) != LINK:
+        if INSTRUCTIONS[op].unit != LINK:
             hold[which], latency[which] = timing(op, rows.n[which], kernels[aux], chip, batch)
             continue
         pair = rows.rank[which] << 20 | rows.peer[which]
@@ -174,7 +175,7 @@ def _planes(rows: Rows, chain: np.ndarray, hold: np.ndarray, planes: int) -> np.
 
 def _resources(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     """(resource names, resource of every row); a name is rank, class and plane or peer."""
-    kinds = np.array([unit_class(op) for op in Op])[rows.op]
+    kinds = unit_classes()[rows.op]
     which = np.select([kinds == LINK, kinds == VXM], [rows.peer, 0], rows.pin)
     return np.unique(rows.rank << 24 | kinds << 20 | which, return_inverse=True)
 

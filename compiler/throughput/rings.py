@@ -1,8 +1,8 @@
 """Rings of the whole rack: what the stages scheduled so far have left of every unit, lane and accumulator."""
 
+from compiler.program.isa import LINK
 from compiler.throughput.modulo import Placed, Ring
 from compiler.throughput.problem import StageRows
-from compiler.timing import LINK
 
 Masks = tuple[tuple[int, ...], ...]
 

@@ -9,7 +9,7 @@ from compiler.lower.block import Plan, lower
 from compiler.lower.blocks import ModelBlock
 from compiler.lower.context import Group, Lowering
 from compiler.lower.layout import Lines
-from compiler.lower.rows import FIELDS, Rows
+from compiler.lower.rows import FIELDS, Kernels, Rows
 from compiler.program.isa import TAG_SHIFT, TAGS, Columns
 from compiler.route.route import Router
 from compiler.schedule.allocate import Addresses, allocate
@@ -68,12 +68,13 @@ def lower_stage(
 ) -> LoweredStage:
     """Lower the blocks, each with the group that says where its result goes."""
     bodies: dict[int, StageBody] = {}
+    kernels = Kernels()
     for context in plan.contexts:
         parts: list[Rows] = []
         cuts, offsets, lows = [0], [0], list[Lowering]()
         values: dict[int, Lines] = {}
         for block, group in zip(blocks, groups, strict=True):
-            low, result = lower(plan, block, group, router, context)
+            low, result = lower(plan, block, group, router, context, kernels)
             parts.append(_raised(rename(low.rows.build(), result.uid, low.uids), offsets[-1], cuts[-1]))
             for value in low.all_values(result):
                 uid = value.uid + offsets[-1]
@@ -85,7 +86,7 @@ def lower_stage(
         fields = (*FIELDS, "edges")
         rows = Rows(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in fields})
         bodies[context] = StageBody(
-            problem=stage_rows(rows, plan.kernels, router, plan.chip, plan.graph.batch),
+            problem=stage_rows(rows, kernels, router, plan.chip, plan.graph.batch),
             cuts=cuts,
             offsets=offsets,
             values=list(values.values()),
@@ -157,7 +158,7 @@ def _addresses(
         logits = body.lows[-1].where[plan.graph.logits][0]
         fixed[logits.uid + body.offsets[-2]] = floor
         floor += logits.lines * batch
-    wrote, read = spans(rows, plan.kernels, True), spans(rows, plan.kernels, False)
+    wrote, read = spans(rows, body.lows[0].kernels, True), spans(rows, body.lows[0].kernels, False)
     keep = [uid + offset for low, offset in zip(body.lows, body.offsets, strict=False) for uid in low.keep]
     found = allocate(
         body.values,

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from compiler.errors import OptionError
 from compiler.graph.split import BY, Split
 from compiler.options import CompileOptions
-from compiler.program.program import HOPS, Program
+from compiler.program.manifest import HOPS
+from compiler.program.program import Program
 from fabric.bridge import BridgeSpec
 from fabric.gpu import GpuSpec
 from fabric.rack import Rack

@@ -6,7 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 from compiler.program.isa import WORD_BYTES
-from compiler.program.program import HOPS, Program
+from compiler.program.manifest import HOPS
+from compiler.program.program import Program
 from lpu.check.check import Report
 from lpu.cli.terminal import Terminal
 from lpu.report.confidence import by_confidence, confidence_line

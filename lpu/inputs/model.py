@@ -15,6 +15,7 @@ import numpy as np
 
 from compiler.errors import CompileError, OptionError
 from compiler.pipeline import Source
+from compiler.program.manifest import Manifest
 from lpu.inputs.document import FileError
 from lpu.inputs.files import FACTORY, ModelFile
 from lpu.inputs.text import Tokenizer, tokenizer_for

@@ -14,6 +14,7 @@ from compiler.analyse.bounds import Bound, Work, bounds, work
 from compiler.analyse.chain import Chain, chain_totals, chains
 from compiler.analyse.holds import holds, is_transfer
 from compiler.program.isa import WORD_BYTES, Columns
+from compiler.program.manifest import Manifest
 from compiler.program.program import Program
 from lpu.report.figures import percent, size
 from lpu.report.traffic import LinkUse, link_use

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from compiler.pipeline import Source
+from compiler.program.manifest import ModelIdentity
 from models.contract import ops
 from models.contract.numerics import enable
 
@@ -75,5 +76,5 @@ def llama(
         position=sequence,
         cache=tuple((cache, cache) for _ in range(layers)),
         contexts=(context,),
-        model={"name": "test"},
+        model=ModelIdentity(name="test"),
     )

@@ -14,8 +14,10 @@ from compiler.errors import CompileError, OptionError
 from compiler.handover import compile_egress, compile_ingest
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
-from compiler.program.isa import F32_LANES, Op, stripe_tokens
-from compiler.program.program import Program, load, save
+from compiler.program.instructions.attention import stripe_tokens
+from compiler.program.isa import F32_LANES, Op
+from compiler.program.program import Program
+from compiler.program.store import load, save
 from fabric.bridge import BridgeSpec
 from fabric.catalog import bridge_names, bridge_spec
 from fabric.rack import load_rack

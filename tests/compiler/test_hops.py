@@ -15,7 +15,9 @@ from compiler.hops import compile_hops
 from compiler.options import CompileOptions
 from compiler.pipeline import Source
 from compiler.program.isa import COLUMNS, TAGS, Op
-from compiler.program.program import HOPS, Program, digest, load, save
+from compiler.program.manifest import HOPS, ModelIdentity
+from compiler.program.program import Program
+from compiler.program.store import digest, load, save
 from fabric.catalog import bridge_spec
 from fabric.rack import Rack, load_rack
 from lpu.check.check import check, require
@@ -40,7 +42,7 @@ def big(name: str, rows: int) -> Source:
         position=position,
         cache=cache,
         contexts=(80,),
-        model={"name": name},
+        model=ModelIdentity(name=name),
     )
 
 
@@ -89,7 +91,7 @@ def test_two_lines_of_e4m3_cross_in_one_word() -> None:
     step = llama_step(config, batch=3, context=80)
     params, tokens, position, cache = step.inputs()
     source = Source(
-        step=step.fn, params=params, tokens=tokens, position=position, cache=cache, contexts=(80,), model={}
+        step=step.fn, params=params, tokens=tokens, position=position, cache=cache, contexts=(80,), model=ModelIdentity()
     )
     columns = compiled(source, tp=1).hop(0).expand(HOPS)
     takes, gives = (columns.take(np.flatnonzero(columns.op == op)) for op in (Op.TAKE, Op.GIVE))

@@ -14,7 +14,8 @@ from compiler.errors import CapacityError, OptionError
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
 from compiler.program.isa import COLUMNS, TAGS, Columns, Op
-from compiler.program.program import LOADS, Program, ProgramError, digest, load, save
+from compiler.program.program import LOADS, Program
+from compiler.program.store import ProgramError, digest, load, save
 from compiler.route.route import Router
 from fabric.rack import load_rack
 

@@ -10,6 +10,7 @@ from conftest import SMALL
 
 from compiler.options import CompileOptions
 from compiler.pipeline import Source, compile_program
+from compiler.program.manifest import ModelIdentity
 from compiler.program.program import Program
 from fabric.rack import load_rack
 from lpu.run.machine import Machine, prepare
@@ -55,7 +56,7 @@ def compiled(
         position=position,
         cache=cache,
         contexts=contexts,
-        model={},
+        model=ModelIdentity(),
     )
     return step, compile_program(source, load_rack(rack), CompileOptions(**options))
 

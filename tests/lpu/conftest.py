@@ -4,6 +4,7 @@ import pytest
 
 from compiler.options import CompileOptions
 from compiler.pipeline import Source, compile_program
+from compiler.program.manifest import ModelIdentity
 from compiler.program.program import Program
 from fabric.rack import load_rack
 from models.config import TransformerConfig
@@ -26,7 +27,7 @@ def compiled(rack: str, options: CompileOptions) -> Program:
         position=position,
         cache=cache,
         contexts=(80,),
-        model={"name": SMALL.name},
+        model=ModelIdentity(name=SMALL.name),
     )
     return compile_program(source, load_rack(rack), options)
 

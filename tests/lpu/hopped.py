@@ -11,7 +11,8 @@ from compiler.graph.split import Split
 from compiler.hops import compile_hops
 from compiler.options import CompileOptions
 from compiler.program.isa import Columns
-from compiler.program.program import HOPS, Program
+from compiler.program.manifest import HOPS
+from compiler.program.program import Program
 from fabric.catalog import bridge_spec
 from fabric.rack import load_rack
 from lpu.check.check import Report, check_columns

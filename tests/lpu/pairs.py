@@ -5,6 +5,7 @@ from typing import Any
 
 from compiler.options import CompileOptions
 from compiler.pipeline import Source, compile_pair
+from compiler.program.manifest import ModelIdentity
 from compiler.program.program import Program
 from fabric.rack import load_rack
 from models.config import TransformerConfig
@@ -21,7 +22,7 @@ def source(step: Step, contexts: tuple[int, ...]) -> Source:
         position=position,
         cache=cache,
         contexts=contexts,
-        model={"name": "pair"},
+        model=ModelIdentity(name="pair"),
         chunk=step.chunk,
     )
 

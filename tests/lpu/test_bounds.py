@@ -16,6 +16,7 @@ from compiler.analyse.dataflow import Waits, edges, waits
 from compiler.analyse.holds import holds
 from compiler.options import CompileOptions
 from compiler.program.isa import Columns
+from compiler.program.manifest import Manifest
 from compiler.program.program import Program
 from fabric.rack import load_rack
 from lpu import api

@@ -1,6 +1,7 @@
 """Case 4: a small all-reduce on the eight chips of a node, in three phases, scheduled cycle by cycle."""
 
 from compiler.lower.rows import Kernels, RowBuilder, tag
+from compiler.program.instructions.vector import AddKernel
 from compiler.program.isa import Op
 from compiler.route.route import Router
 from compiler.schedule.list_schedule import schedule
@@ -41,7 +42,7 @@ def all_reduce_cycles(rack: Rack, chips: int = 8) -> int:
     Recursive doubling: in phase p each chip sends its sum to the chip that differs in bit p, and adds.
     """
     build, kernels = RowBuilder(), Kernels()
-    adds = kernels.index("add")
+    adds = kernels.index(AddKernel())
     for phase in range(chips.bit_length() - 1):
         mine, came, total = 2 * phase, 2 * phase + 1, 2 * phase + 2  # value 0 is there at the start
         for chip in range(chips):

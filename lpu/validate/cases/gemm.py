@@ -11,6 +11,7 @@ import numpy as np
 
 from compiler.lower.matmul import tile_cut
 from compiler.lower.rows import Kernels, RowBuilder, Rows, tag
+from compiler.program.instructions.matmul import MatmulKernel, WriteBackKernel
 from compiler.program.isa import F32_LANES, TILE_ROWS, Op, ceil_div
 from compiler.route.route import Router
 from compiler.schedule.list_schedule import schedule
@@ -111,7 +112,7 @@ def gemm_rows(gemm: Gemm, split: Split, chip: ChipSpec, kernels: Kernels) -> Row
         rank=0,
         pin=plane[chain],
         n=widths[column][chain],
-        aux=kernels.index("mm", k_lines=1),
+        aux=kernels.index(MatmulKernel(k_lines=1)),
         dst=slot[chain],
         src_tag=tag(INPUT, np.tile(np.arange(depth), len(plane))),
     )
@@ -120,7 +121,7 @@ def gemm_rows(gemm: Gemm, split: Split, chip: ChipSpec, kernels: Kernels) -> Row
         rank=0,
         pin=plane,
         n=widths[column],
-        aux=kernels.index("wb", wide=False),
+        aux=kernels.index(WriteBackKernel(wide=False)),
         src=slot,
         src3=depth,
         dst_tag=tag(OUTPUT, line),

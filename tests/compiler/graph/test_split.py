@@ -13,6 +13,7 @@ from compiler.graph.graph import Graph
 from compiler.graph.intensity import intensity
 from compiler.graph.split import module_of, require_fit, split
 from compiler.pipeline import Source
+from compiler.program.manifest import ModelIdentity
 from fabric.rack import load_rack
 from models.contract import ops
 
@@ -115,7 +116,7 @@ def own(ffn: Callable[[Any, Any, Any], Any]) -> Source:
 
     row = Shape((2,), jnp.int32)
     return Source(
-        step=step, params=params, tokens=row, position=row, cache=(), contexts=(80,), model={"name": "own"}
+        step=step, params=params, tokens=row, position=row, cache=(), contexts=(80,), model=ModelIdentity(name="own")
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from compiler.options import CompileOptions
+from compiler.program.manifest import ModelIdentity
 from lpu import api
 from lpu.certify.certify import REFERENCE, TWICE, Certificate, Comparison, difference, variants
 from lpu.certify.child import Child, children
@@ -85,7 +86,7 @@ def test_one_comparison_that_differs_is_named_and_fails(
 
 def certificate(found: Sequence[Comparison]) -> Certificate:
     return Certificate(
-        model={"name": "m", "weights": "seed:0"},
+        model=ModelIdentity(name="m", weights="seed:0"),
         rack="quad",
         options={},
         inputs_sha256="",
