@@ -232,10 +232,10 @@ class Manifest:
     vocab: int
     groups: tuple[tuple[int, ...], ...]
     body: Body
-    inputs: str
     search: tuple[Candidate, ...] = ()
     versions: dict[str, str] = field(default_factory=dict[str, str])
     schema: str = SCHEMA
+    inputs: str = ""
     digest: str = ""
 
     @property
