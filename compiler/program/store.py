@@ -177,7 +177,7 @@ def kernel_of(entry: dict[str, Any]) -> Kernel:
         raise ValueError(
             f"kernel family {family!r} is unknown. Name the module that registers it with --extend"
         )
-    return _reader(KERNELS[family]).validate_python(given, strict=True, extra="forbid")
+    return _read(KERNELS[family], given)
 
 
 def manifest_json(manifest: Manifest) -> dict[str, Any]:
@@ -192,8 +192,12 @@ def manifest_of(entry: dict[str, Any]) -> Manifest:
     Raises ValueError if a key is missing, unknown or of another type.
     """
     kernels = tuple(kernel_of(kernel) for kernel in entry["kernels"])
-    text = json.dumps({**entry, "kernels": []})
-    return replace(_reader(Manifest).validate_json(text, strict=True, extra="forbid"), kernels=kernels)
+    return replace(_read(Manifest, {**entry, "kernels": []}), kernels=kernels)
+
+
+def _read(record: type, entry: dict[str, Any]) -> Any:
+    """A record of a JSON object: no key more or less, and no number in quotes."""
+    return _reader(record).validate_json(json.dumps(entry), strict=True, extra="forbid")
 
 
 @functools.cache
