@@ -39,9 +39,9 @@ def main() -> None:
     )
     took = time.perf_counter() - start
     program = compiled.program
-    cycles = program.manifest.cycles[str(args.context)]
-    print(f"program   {program.manifest['digest'][:16]}: {compiled.reports[args.context]}")
-    print(f"modelled  {cycles:,} cycles a token, {cycles * 1e6 / program.manifest['clock_hz']:.2f} us\n")
+    cycles = program.manifest.cycles[args.context]
+    print(f"program   {program.manifest.digest[:16]}: {compiled.reports[args.context]}")
+    print(f"modelled  {cycles:,} cycles a token, {cycles * 1e6 / program.manifest.clock_hz:.2f} us\n")
     show("compile and check", took, "s", 20)
     show("peak memory until then", peak_gb(), "GB", 4)
 

@@ -106,7 +106,7 @@ def chosen_model(args: argparse.Namespace) -> Any:
 
 
 def cycles(program: Program, context: int) -> int:
-    return int(program.manifest.cycles[context])
+    return program.manifest.cycles[context]
 
 
 def line(name: str, text: str, total: int, tokens: int, program: Program) -> None:

@@ -50,7 +50,7 @@ def main() -> None:
     show("link", linked - expanded, "s")
     show("link, expansion included", linked - start, "s", 2.5)
     show("peak memory", peak_gb(), "GB")
-    print(f"digest {program.manifest['digest']}")
+    print(f"digest {program.manifest.digest}")
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def main() -> None:
         bound = max(bound.cycles for bound in used.bounds)
         print(
             f"{number:>4}{case.context:>8}{case.batch:>6} {case.kv:<5}{case.tp:>4}"
-            f"{len(made.program.manifest['groups']):>8}{used.cycles:>10,}{used.microseconds:>10.1f}{bound:>10,}"
+            f"{len(made.program.manifest.groups):>8}{used.cycles:>10,}{used.microseconds:>10.1f}{bound:>10,}"
             f"{used.quality:>16.3f}{case.goal:>6.2f}{seconds:>18.1f}",
             flush=True,
         )

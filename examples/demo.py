@@ -42,8 +42,8 @@ def show(name: str, options: CompileOptions, model: api.OpenModel, reference: Ge
     compiled = api.compile(model, rack=RACK, options=options)
     print(f"\n{name}: compiled for {RACK} [{seconds(begin)}]")
     manifest, chosen = compiled.program.manifest, compiled.program.manifest.options
-    groups, split = len(manifest.groups), f"{chosen['layout']} split, {chosen['placement']} placement"
-    print(f"  chips          {groups} group(s) of {chosen['tp']}, {split}")
+    groups, split = len(manifest.groups), f"{chosen.layout} split, {chosen.placement} placement"
+    print(f"  chips          {groups} group(s) of {chosen.tp}, {split}")
     for report in compiled.reports.values():
         print(f"  {report}")
     begin = time.perf_counter()
@@ -53,7 +53,7 @@ def show(name: str, options: CompileOptions, model: api.OpenModel, reference: Ge
     print(
         f"  latency        {run.cycles[0]:,} cycles = {run.microseconds_per_token:.2f} us a token (modelled)"
     )
-    print(f"  program        {manifest['digest']}")
+    print(f"  program        {manifest.digest}")
     print(f"  logits         {run.generation.digest}  [{took} here for {run.generation.steps} steps]")
     print(f"  against the reference: {wrong or 'bits equal'}")
     return not wrong

@@ -82,13 +82,13 @@ class Run:
     def cycles(self) -> tuple[int, ...]:
         """Cycles of each step."""
         known = self.program.manifest.cycles
-        return tuple(int(known[str(bucket)]) for bucket in self.buckets)
+        return tuple(known[bucket] for bucket in self.buckets)
 
     @property
     def prefill_cycles(self) -> tuple[int, ...]:
         """Cycles of each chunk."""
         known = self.prefill.manifest.cycles if self.prefill else {}
-        return tuple(int(known[str(bucket)]) for bucket in self.prefill_buckets)
+        return tuple(known[bucket] for bucket in self.prefill_buckets)
 
     @property
     def microseconds_per_token(self) -> float:
@@ -252,8 +252,8 @@ def run(
         program, model, prefill = program.program, program.model, program.prefill
     manifest = program.manifest
     model = model or reopen(manifest, weights)
-    batch, context = int(manifest.rows), max(manifest.contexts)
-    ids = prompt_ids(prompts, model, int(manifest.vocab))
+    batch, context = manifest.rows, max(manifest.contexts)
+    ids = prompt_ids(prompts, model, manifest.vocab)
     check_room(ids, tokens, batch, context)
     progress("link", 0, 1)
     if corrupt:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from compiler.options import CompileOptions
+from compiler.program.instructions.attention import KVFormat
 from compiler.program.instructions.host import Wire
 from compiler.program.isa import Kernel
 from fabric.bridge import BridgeSpec
@@ -77,9 +78,8 @@ class ModelIdentity:
     """
 
     name: str = ""
-    family: str = ""
     config: dict[str, Any] | None = None
-    kv: str = ""
+    kv: KVFormat = "fp16"
     parameters: str = ""
     weights: str = ""
     weights_digest: str = ""
@@ -247,6 +247,16 @@ class Manifest:
     def clock_hz(self) -> int:
         """Cycles of the schedule clock in a second."""
         return self.chip.clock_hz
+
+    @property
+    def tp(self) -> int:
+        """Chips per group."""
+        return self.options.tp or 1
+
+    @property
+    def bridge(self) -> BridgeSpec | None:
+        """The bridge of a program that uses the host lanes."""
+        return self.body.bridge if isinstance(self.body, Hops | Move) else None
 
     @property
     def waves(self) -> Waves | None:

@@ -19,7 +19,7 @@ def main() -> None:
     run = api.run(compiled, [PROMPT], tokens=8)
     reference = generate(reference_decode(compiled.model), [PROMPT], 8, batch=1)
     wrong = difference(run.generation, reference)
-    print(f"program  {compiled.program.manifest['digest'][:16]}, {run.cycles[0]:,} cycles a token")
+    print(f"program  {compiled.program.manifest.digest[:16]}, {run.cycles[0]:,} cycles a token")
     print(f"tokens   {list(run.generation.tokens[0])}")
     print(f"bits     {wrong or 'equal'}")
     if wrong:

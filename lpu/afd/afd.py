@@ -4,6 +4,7 @@ The LPU side is a scheduled program in every mode, so its part of a time is exac
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import cast
 
 from compiler.graph.split import Split
@@ -253,7 +254,7 @@ def _report(
     more: tuple[tuple[str, str], ...] = (),
 ) -> AfdReport:
     sources = [
-        (f"{where}.{source.field}", source.confidence, source.source)
+        replace(source, field=f"{where}.{source.field}")
         for where, every in (
             (beside.rack.chip.name, beside.rack.chip.sources),
             (beside.gpu.name, beside.gpu.sources),
@@ -274,7 +275,7 @@ def _report(
             *more,
             ("kv", model.step.kv),
             ("gemm", f"{beside.gemm} (its time; the math is the contract's)"),
-            ("digest", str(program.manifest.digest)),
+            ("digest", program.manifest.digest),
         ),
         batch=request.batch,
         racks=beside.racks,

@@ -53,7 +53,7 @@ def spoken(
     """What a mode's programs and GPUs say; handover: of mode pd. Raises LinkError, MachineError."""
     users = users_of(request, model)
     if mode == "afd":
-        part = of_micro_batch(model, int(program.manifest.rows))
+        part = of_micro_batch(model, program.manifest.rows)
         return converse_afd(part, program, users, request.new_tokens, progress=progress)
     if mode == "draft":
         assert drafter is not None

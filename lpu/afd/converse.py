@@ -157,9 +157,9 @@ def converse_afd(
 
     model: of one micro-batch. GPUs prefill; the first token of a turn is theirs. Raises as `converse_pd`.
     """
-    rows = int(hops.manifest.rows)
+    rows = hops.manifest.rows
     machine = prepare_hops(hops, Tensors(model))
-    pieces = Pieces(model.step, [hop["nodes"] for hop in hops.manifest.split])
+    pieces = Pieces(model.step, [list(hop.nodes) for hop in hops.manifest.hops])
     batch = len(users[0])
     gpu = GpuSide(model)
     parts = [_MicroBatch(gpu.beside(), pieces, machine) for _ in range(batch // rows)]

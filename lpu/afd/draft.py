@@ -96,4 +96,4 @@ def _turn(
 def _step(program: Program, position: int) -> int:
     contexts = program.manifest.contexts
     bucket = bucket_of(contexts, min(position, max(contexts) - 1))
-    return cycles_ps(int(program.manifest.cycles[bucket]), program.manifest.clock_hz)
+    return cycles_ps(program.manifest.cycles[bucket], program.manifest.clock_hz)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from compiler.handover import compile_egress, compile_ingest
+from compiler.program.manifest import Move, Slot
 from compiler.program.program import Call, Program
 from lpu.afd.turn import Turn
 from lpu.check.check import require
@@ -153,9 +154,15 @@ def _handover(share: GpuShare, ingest: Program, todo: Work, batch: int) -> Hando
         [begin + layer * (i + 1) for i in range(layers)],
         share.wire(batch * todo.handed * _token_bytes(share), batch),
         share.latency,
-        [batch * cycles_ps(cycles, clock) for _, _, cycles in ingest.manifest.slots],
+        [batch * cycles_ps(cycles, clock) for _, _, cycles in _slots(ingest)],
         [_chips(ingest, call) for call in ingest.calls],
     )
+
+
+def _slots(program: Program) -> tuple[Slot, ...]:
+    """The slot of each layer's message."""
+    assert isinstance(program.manifest.body, Move)
+    return program.manifest.body.slots
 
 
 def _chips(ingest: Program, call: Call) -> tuple[int, ...]:
@@ -168,7 +175,7 @@ def _returned(share: GpuShare, egress: Program | None, tokens: int, batch: int) 
     """Reading decoded KV out of SRAM and sending it, before the prefill that needs it."""
     if egress is None:
         return ()
-    clock, slots = egress.manifest.clock_hz, egress.manifest.slots
+    clock, slots = egress.manifest.clock_hz, _slots(egress)
     given = batch * sum(cycles_ps(cycles, clock) for _, _, cycles in slots)
     wired = share.latency + share.wire(batch * tokens * _token_bytes(share) * share.config.layers, batch)
     return (
@@ -185,4 +192,4 @@ def _token_bytes(share: GpuShare) -> int:
 def _step(decode: Program, position: int) -> int:
     """Picoseconds of the step that takes the token at a position."""
     bucket = bucket_of(decode.manifest.contexts, position)
-    return cycles_ps(int(decode.manifest.cycles[bucket]), decode.manifest.clock_hz)
+    return cycles_ps(decode.manifest.cycles[bucket], decode.manifest.clock_hz)

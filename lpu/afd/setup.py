@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from compiler.errors import OptionError
 from compiler.graph.split import BY, Split
 from compiler.options import CompileOptions
-from compiler.program.manifest import HOPS
 from compiler.program.program import Program
 from fabric.bridge import BridgeSpec
 from fabric.gpu import GpuSpec
@@ -115,8 +114,8 @@ def hop_times(program: Program, split: Split) -> HopTimes:
     """The times and bytes of a program's hops."""
     hops = program.manifest.hops
     return HopTimes(
-        cycles=tuple(int(hop["cycles"][str(HOPS)]) for hop in hops),
-        clock_hz=int(program.manifest.clock_hz),
+        cycles=tuple(hop.cycles for hop in hops),
+        clock_hz=program.manifest.clock_hz,
         down_bytes=split.hops[0].down_bytes // split.rows,
         up_bytes=split.hops[0].up_bytes // split.rows,
         wire_down=split.hops[0].wire_down,

@@ -142,7 +142,7 @@ def ratios(
     machine, link, plan = sides[0].rack, sides[0].bridge, options or CompileOptions()
     if plan.tp is None:
         first, _ = compile_hops(of_micro_batch(opened, rows[0]).source(), machine, plan, link)
-        plan = replace(plan, tp=int(first.manifest.options.tp))
+        plan = replace(plan, tp=first.manifest.tp)
 
     @cache
     def hops(count: int) -> tuple[HopTimes, int] | CompileError:

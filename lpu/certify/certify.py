@@ -11,6 +11,7 @@ import numpy as np
 from compiler.errors import CompileError
 from compiler.options import LAYOUTS, PLACEMENTS, CompileOptions
 from compiler.pipeline import compile_pair, compile_program
+from compiler.program.manifest import ModelIdentity
 from compiler.program.program import Program
 from fabric.rack import Rack
 from lpu.certify.child import Child, children
@@ -51,22 +52,22 @@ class Comparison:
     detail: str
     logits_sha256: str = ""
     program_sha256: str = ""
-    cycles_per_token: dict[str, int] | None = None
+    cycles_per_token: dict[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
     """What was run, and every comparison of its bits. The f32 reports beside them decide nothing."""
 
-    model: dict[str, Any]
+    model: ModelIdentity
     rack: str
-    options: dict[str, Any]
+    options: CompileOptions
     inputs_sha256: str
     program_sha256: str
     logits_sha256: str
     prompts: tuple[tuple[int, ...], ...]
     tokens: tuple[tuple[int, ...], ...]
-    cycles_per_token: dict[str, int]
+    cycles_per_token: dict[int, int]
     clock_hz: int
     rows_checked: int
     versions: dict[str, str]
@@ -128,9 +129,9 @@ def certify(
     machine = machine_of(program, model, stream)
     if streamed := isinstance(machine, Streamed):
         check_layers(model)
-    batch = int(program.manifest.rows)
+    batch = program.manifest.rows
     base = generate(restart(machine), prompts, count, batch, progress, "run")
-    settled = CompileOptions(**program.manifest.options)
+    settled = program.manifest.options
     ways = _Ways(model, rack, program, base, corrupt, stream, progress)
     found = [
         ways.take(REFERENCE, lambda other: reference_decode(other, stream=streamed)),
@@ -228,7 +229,7 @@ class _Ways:
         model = self.model
         if self.corrupt in (name, EVERYTHING):
             model = replace(model, weights=flipped(model.weights))
-        base, batch = self.base, int(self.program.manifest.rows)
+        base, batch = self.base, self.program.manifest.rows
         made = way(model)
         decode, chunks = made if isinstance(made, tuple) else (made, None)
         run = generate(decode, base.prompts, len(base.tokens[0]), batch, self.progress, name, chunks)

@@ -4,8 +4,7 @@ It believes nothing that the compiler says: regions, links and preloaded values 
 computed again from docs/timing.md, and the producer of every read is found by address and cycle alone.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 

@@ -56,9 +56,7 @@ def _lanes(count: int, n: np.ndarray, k: Kernel) -> Any:
         return _LINE * n * (k.parts if count == _PARTS else 1)
     if count in (_HEADS, _HEAD_PAIR):
         return k.head_dim * (n if count == _HEADS else 2)
-    return k.group * (
-        k.head_dim * n if count == _GROUP else k.chunk * (n if count == _CHUNKS else 1)
-    )
+    return k.group * (k.head_dim * n if count == _GROUP else k.chunk * (n if count == _CHUNKS else 1))
 
 
 def _moved(op: Op, n: np.ndarray, k: Kernel, rows: int) -> Any:

@@ -56,7 +56,7 @@ def racks(json: Json = False, debug: Debug = False) -> None:
                 f"{len(rack.links):,}",
                 f"{rack.chips * rack.chip.sram_bytes / 1e9:,.1f} GB",
                 ", ".join(f"{len(level.groups)} {level.name}" for level in rack.levels),
-                str(len(by_confidence(rack.to_manifest()["sources"])["assumed"])),
+                str(len(by_confidence(rack.chip.sources + rack.sources)["assumed"])),
             ]
             for rack in found
         ],
@@ -72,7 +72,7 @@ def racks(json: Json = False, debug: Debug = False) -> None:
                     "links": len(rack.links),
                     "clock_hz": rack.chip.clock_hz,
                     "sram_bytes_per_chip": rack.chip.sram_bytes,
-                    "numbers": by_confidence(rack.to_manifest()["sources"]),
+                    "numbers": by_confidence(rack.chip.sources + rack.sources),
                 }
                 for rack in found
             ],
@@ -114,7 +114,7 @@ def gpus(json: Json = False, debug: Debug = False) -> None:
                     "name": gpu.name,
                     **gpu.numbers(),
                     "carried_from": list(gpu.carried_from),
-                    "confidence": by_confidence([(s.field, s.confidence, s.source) for s in gpu.sources]),
+                    "confidence": by_confidence(gpu.sources),
                 }
                 for gpu in found
             ],

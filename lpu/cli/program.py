@@ -207,7 +207,7 @@ def check(program: ProgramFolder, json: Json = False, debug: Debug = False) -> N
     for one in image:
         terminal.say("image       one for both programs" if one.ok else str(one))
     ok = all(report.ok for report in (*reports.values(), *long_reports.values(), *image, *moved))
-    terminal.say(f"verdict     {'legal' if ok else 'broken'}, digest {loaded.manifest['digest']}")
+    terminal.say(f"verdict     {'legal' if ok else 'broken'}, digest {loaded.manifest.digest}")
     terminal.result(
         {
             "schema": "lpu-check/1",
@@ -281,7 +281,7 @@ def bounds(program: ProgramFolder, json: Json = False, debug: Debug = False) -> 
         ],
     )
     went = {bucket: chains(loaded, bucket) for bucket in cycles}
-    hops = len(loaded.manifest.get("hops", ()))
+    hops = len(loaded.manifest.hops)
     for bucket, count in cycles.items():
         where = f"of {hops} hops one after another" if hops else f"at context {bucket}"
         terminal.say(f"schedule    {count:,} cycles {where} (modelled)")

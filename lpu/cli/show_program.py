@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from compiler.options import CompileOptions
 from compiler.program.isa import WORD_BYTES
-from compiler.program.manifest import HOPS
+from compiler.program.manifest import Candidate
 from compiler.program.program import Program
 from lpu.check.check import Report
 from lpu.cli.terminal import Terminal
@@ -18,20 +19,20 @@ def show_program(terminal: Terminal, program: Program) -> None:
     """What a program is, in a few lines."""
     body, manifest = program_body(program), program.manifest
     about, options = manifest.model, manifest.options
-    tokens = "per token" if manifest.chunk == 1 else f"for {manifest['chunk']} tokens of a prompt"
+    tokens = "per token" if manifest.chunk == 1 else f"for {manifest.chunk} tokens of a prompt"
     terminal.facts(
         [
             (
                 "model",
-                f"{about['name']}, weights {about['weights']}, kv {about['kv']}, batch {body['batch']}",
+                f"{about.name}, weights {about.weights}, kv {about.kv}, batch {body['batch']}",
             ),
-            ("rack", f"{body['rack']}: {manifest['chips']} chips {manifest['chip_name']}"),
+            ("rack", f"{body['rack']}: {manifest.chips} chips {manifest.chip.name}"),
             (
                 "layout",
-                f"tp {options['tp']}{_dealt(options)} by {options['layout']}, {body['groups_used']} of "
-                f"{manifest['chips'] // options['tp']} groups in the pipeline, {options['placement']}",
+                f"tp {manifest.tp}{_dealt(options)} by {options.layout}, {body['groups_used']} of "
+                f"{manifest.chips // manifest.tp} groups in the pipeline, {options.placement}",
             ),
-            *((("search", search_line(manifest.search, options["tp"])),) if manifest.search else ()),
+            *((("search", search_line(manifest.search, manifest.tp)),) if manifest.search else ()),
             *(_hop_lines(body) if body["hops"] else _latency_lines(body, tokens)),
             (
                 "sram",
@@ -72,22 +73,22 @@ def _hop_lines(body: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def search_line(tried: Sequence[Mapping[str, Any]], chosen: int) -> str:
+def search_line(tried: Sequence[Candidate], chosen: int) -> str:
     """Every tp that was scheduled with its cycles, and those that do not fit."""
-    fit = [f"tp {one['tp']} {one['cycles']:,} cycles" for one in tried if one["cycles"] is not None]
-    unfit = [f"tp {one['tp']}: {one['reason']}" for one in tried if one["cycles"] is None]
+    fit = [f"tp {one.tp} {one.cycles:,} cycles" for one in tried if one.cycles is not None]
+    unfit = [f"tp {one.tp}: {one.reason}" for one in tried if one.cycles is None]
     return f"tp {chosen} is the shortest step of {', '.join(fit)}" + "".join(f"; {one}" for one in unfit)
 
 
 def program_body(program: Program) -> dict[str, Any]:
     """The same as JSON values."""
     manifest = program.manifest
-    words = max(sum(region[1] for region in chip) for chip in manifest.regions)
+    words = int(manifest.region_table()[:, :, 1].sum(axis=1).max())
     return {
-        "model": manifest.model,
+        "model": asdict(manifest.model),
         "rack": manifest.rack,
-        "options": manifest.options,
-        "search": manifest.search,
+        "options": asdict(manifest.options),
+        "search": [asdict(one) for one in manifest.search],
         "groups_used": len(manifest.groups),
         "batch": manifest.sequences,
         "contexts": [
@@ -99,9 +100,7 @@ def program_body(program: Program) -> dict[str, Any]:
             }
             for context in manifest.contexts
         ],
-        "hops": [
-            {"name": hop["name"], "cycles": int(hop["cycles"][str(HOPS)])} for hop in manifest.get("hops", ())
-        ],
+        "hops": [{"name": hop.name, "cycles": hop.cycles} for hop in manifest.hops],
         "clock_hz": manifest.clock_hz,
         "numbers": by_confidence(manifest.sources),
         "sram_bytes_max": words * WORD_BYTES,
@@ -162,6 +161,6 @@ def check_body(context: int, found: Report) -> dict[str, Any]:
     }
 
 
-def _dealt(options: Mapping[str, Any]) -> str:
+def _dealt(options: CompileOptions) -> str:
     """Over how many chips a head's context is dealt, where it is."""
-    return f", cp {options['cp']}" if (options.get("cp") or 1) > 1 else ""
+    return f", cp {options.cp}" if (options.cp or 1) > 1 else ""

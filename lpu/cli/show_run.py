@@ -1,5 +1,6 @@
 """A run and a certificate as lines for a person and as JSON values."""
 
+from dataclasses import asdict
 from typing import Any
 
 from lpu.api import Run
@@ -50,9 +51,9 @@ def run_body(done: Run) -> dict[str, Any]:
     seconds = sorted(generation.seconds) or [0.0]
     return {
         "schema": "lpu-run/1",
-        "model": manifest.model,
+        "model": asdict(manifest.model),
         "rack": manifest.rack,
-        "options": manifest.options,
+        "options": asdict(manifest.options),
         "sequences": [
             {"prompt_ids": list(prompt), "token_ids": list(tokens), "text": text}
             for prompt, tokens, text in zip(generation.prompts, generation.tokens, texts, strict=True)
@@ -94,7 +95,7 @@ def show_certificate(terminal: Terminal, found: Certificate, output: str | None)
         for context, count in found.cycles_per_token.items()
     )
     facts = [
-        ("model", f"{found.model['name']}, weights {found.model['weights']}"),
+        ("model", f"{found.model.name}, weights {found.model.weights}"),
         ("rack", found.rack),
         ("checked", f"{found.rows_checked:,} rows, all rules hold"),
         ("latency", f"{cycles} (modelled)"),

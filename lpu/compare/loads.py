@@ -11,7 +11,7 @@ def loads(program: Program, context: int) -> tuple[np.ndarray, int, int]:
     manifest = program.manifest
     planes, chains, chips = manifest.chip.planes, manifest.chip.vxm_chains, manifest.chips
     busy = np.zeros((3, chips), np.int64)
-    lanes = np.array(manifest.links, np.int64).reshape(-1, 5)[:, 2]
+    lanes = manifest.link_table()[:, 2]
     links = np.zeros(len(lanes), np.int64)
     hop_words = 0
     for call in program.calls:

@@ -15,8 +15,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from compiler.analyse.bounds import bounds
 from compiler.assemble import assemble, sram_map
 from compiler.errors import CompileError
@@ -101,7 +99,7 @@ class Point:
 def key(task: Task) -> str:
     """sha256 of what decides a point: the task, the model and rack as they are now, the code."""
     opened = _opened(task.model, json.dumps(task.chosen, sort_keys=True), task.rack)
-    body = [asdict(task), opened.model.about, opened.rack.to_manifest(), _code(task.strategy)]
+    body = [asdict(task), asdict(opened.model.about), opened.rack.to_manifest(), _code(task.strategy)]
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
@@ -204,9 +202,9 @@ def _point(
     measured["check_seconds"] = time.perf_counter() - start
     manifest = program.manifest
     context = max(manifest.contexts)
-    cycles, clock = int(manifest.cycles[context]), int(manifest.clock_hz)
+    cycles, clock = manifest.cycles[context], manifest.clock_hz
     busy, link_peak, hop_words = loads(program, context)
-    regions = np.array(manifest.regions, np.int64)[:, :, 1].sum(axis=1)
+    regions = manifest.region_table()[:, :, 1].sum(axis=1)
     logits, reference = _logits(task, opened.model, program) if task.certify else ("", "")
     found: dict[str, Any] = {}
     if searched is not None:
@@ -222,7 +220,7 @@ def _point(
     return Point(
         strategy=task.strategy,
         seed=task.seed,
-        tp=int(manifest.options.tp),
+        tp=manifest.tp,
         latency_cycles=cycles,
         microseconds=cycles * 1e6 / clock,
         period_cycles=int(busy.max()),
@@ -233,7 +231,7 @@ def _point(
         clock_hz=clock,
         busy_cycles=busy.tolist(),
         stage=stages(program),
-        program_sha256=str(manifest.digest),
+        program_sha256=manifest.digest,
         logits_sha256=logits,
         reference_sha256=reference,
         measured=measured,
@@ -254,7 +252,7 @@ def _logits(task: Task, model: OpenModel, program: Program) -> tuple[str, str]:
     from lpu.decode.generate import generate
     from lpu.inputs.prompts import default_prompts
 
-    batch = int(program.manifest.rows)
+    batch = program.manifest.rows
     prompts = default_prompts(batch, model.vocab)
     ran = generate(restart(machine_of(program, model)), prompts, task.certify, batch).digest
     if task.strategy != DEFAULT:

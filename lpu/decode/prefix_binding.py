@@ -27,7 +27,7 @@ def binding_of(model: OpenModel, *, tp: int = 1, pp: int = 1, adapter: str = "")
     step = model.chunks(1, batch=1)
     leaf = step.cache.k[0]
     if model.config is None:
-        positions = str(model.about["parameters"])
+        positions = model.about.parameters
         arithmetic = hashlib.sha256(str(jax.make_jaxpr(step.fn)(*step.inputs())).encode()).hexdigest()
     else:
         numbers = asdict(model.config)
@@ -35,7 +35,7 @@ def binding_of(model: OpenModel, *, tp: int = 1, pp: int = 1, adapter: str = "")
         others = {name: value for name, value in numbers.items() if name not in (*POSITIONS, *IDLE)}
         arithmetic = _hash(others | {"fraction_bits": fraction_bits(step.context)})
     return Binding(
-        weights=str(model.about["weights_digest"]),
+        weights=model.about.weights_digest,
         tokenizer=_tokenizer(model),
         positions=positions,
         arithmetic=arithmetic,

@@ -15,7 +15,7 @@ import numpy as np
 
 from compiler.errors import CompileError, OptionError
 from compiler.pipeline import Source
-from compiler.program.manifest import Manifest
+from compiler.program.manifest import Manifest, ModelIdentity
 from lpu.inputs.document import FileError
 from lpu.inputs.files import FACTORY, ModelFile
 from lpu.inputs.text import Tokenizer, tokenizer_for
@@ -40,7 +40,7 @@ class OpenModel:
     chunks: Callable[..., Step]
     weights: Weights
     contexts: tuple[int, ...]
-    about: dict[str, Any]
+    about: ModelIdentity
     config: TransformerConfig | None = None
     folder: Path | None = None
     file: ModelFile | None = None
@@ -48,7 +48,7 @@ class OpenModel:
     @property
     def name(self) -> str:
         """What reports call it."""
-        return str(self.about["name"])
+        return str(self.about.name)
 
     @property
     def vocab(self) -> int:
@@ -116,40 +116,41 @@ def reopen(manifest: Manifest, weights: str | None = None) -> OpenModel:
     load_extensions()
     if manifest.chunk > 1:
         raise FileError(
-            f"run: this program takes {manifest['chunk']} tokens of a prompt at a time and cannot decode. "
+            f"run: this program takes {manifest.chunk} tokens of a prompt at a time and cannot decode. "
             "Give the program folder that it lies in."
         )
     if manifest.kind == "hops":
         raise FileError(
-            f"run: this folder holds {len(manifest['hops'])} hops of {manifest['rows']} rows, no step that "
+            f"run: this folder holds {len(manifest.hops)} hops of {manifest.rows} rows, no step that "
             "decodes. Run them between GPUs: lpu afd MODEL --mode afd --run."
         )
     about = manifest.model
-    known = str(about["weights"])
+    known = str(about.weights)
     if weights == "safetensors" or (weights is None and not known.startswith("seed:")):
         raise FileError(
             f"weights: this program was compiled with {known}. Give --weights safetensors:PATH or orbax:PATH."
         )
     try:
         file = ModelFile(
-            model=str(about["name"]),
+            model=str(about.name),
             weights=weights or known,
-            batch=int(manifest.rows),
+            batch=manifest.rows,
             context=tuple(manifest.contexts),
-            kv=about["kv"],
+            kv=about.kv,
         )
     except ValueError as error:
         raise FileError(str(error)) from None
-    if about["config"] is None:
+    if about.config is None:
         opened = _finish(file, partial(own_step, import_factory(file.model), file, file.model), None, None)
     else:
-        config = _config(about["config"])
+        config = _config(about.config)
         opened = _finish(file, partial(family_step, config, file), config, _weights_folder(file.weights))
     for key in ("parameters", "weights_digest"):
-        if opened.about[key] != about[key]:
+        found, wanted = getattr(opened.about, key), getattr(about, key)
+        if found != wanted:
             raise FileError(
-                f"weights: {file.weights}: {key} is {opened.about[key][:16]}, the program was compiled for "
-                f"{about[key][:16]}. Give the weights that it was compiled with, or compile again."
+                f"weights: {file.weights}: {key} is {found[:16]}, the program was compiled for "
+                f"{wanted[:16]}. Give the weights that it was compiled with, or compile again."
             )
     return opened
 
@@ -233,14 +234,14 @@ def _finish(
         digest = weights.digest()
     except (WeightError, OSError) as error:
         raise FileError(f"weights: {error}") from error
-    about: dict[str, Any] = {
-        "name": config.name if config else file.model,
-        "config": asdict(config) if config else None,
-        "kv": file.kv,
-        "parameters": _shapes_digest(step),
-        "weights": file.weights if file.weights.startswith("seed:") else weights.identity,
-        "weights_digest": digest,
-    }
+    about = ModelIdentity(
+        name=config.name if config else file.model,
+        config=asdict(config) if config else None,
+        kv=file.kv,
+        parameters=_shapes_digest(step),
+        weights=file.weights if file.weights.startswith("seed:") else weights.identity,
+        weights_digest=digest,
+    )
     return OpenModel(
         step=step,
         chunks=steps,

@@ -1,8 +1,6 @@
 """Transient lines: which lines each row reads and writes, and which write each read finds."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -164,9 +162,7 @@ def read_spans(columns: Columns, parts: Parts, batch: int) -> tuple[Spans, Spans
             fields["count"][rows] = n if single else operand.extent(n, kernel)
             if operand.stride is not None:
                 fields["step"][rows] = batch * operand.stride(kernel)
-            half = (op is Op.ROPE and kernel.input == "f16") or (
-                op is Op.GIVE and kernel.wire == "fp16"
-            )
+            half = (op is Op.ROPE and kernel.input == "f16") or (op is Op.GIVE and kernel.wire == "fp16")
             fields["kind"][rows] = F16 if half else kind
             fields["block"][rows] = block_lines(kind, kernel)
     return Spans(**out[0]), Spans(**out[1])

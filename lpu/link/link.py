@@ -62,7 +62,7 @@ class Dataflow:
 
 def link(manifest: Manifest, loads: Loads, columns: Columns) -> Dataflow:
     """The dataflow of one step's rows; raises LinkError where the schedule does not imply one."""
-    batch, kernels = int(manifest.rows), list(manifest.kernels)
+    batch, kernels = manifest.rows, list(manifest.kernels)
     parts = classes(columns, kernels)
     reads, writes = read_spans(columns, parts, batch), write_spans(columns, parts, batch)
     lines, outputs = resolve(columns, reads, writes, manifest)
@@ -90,7 +90,7 @@ def link(manifest: Manifest, loads: Loads, columns: Columns) -> Dataflow:
         logits=outputs[: len(manifest.logits)],
         logits_at=np.array([entry[2] for entry in manifest.logits], np.int64),
         token=int(outputs[-1]) if manifest.token else -1,
-        vocab=int(manifest.vocab),
+        vocab=manifest.vocab,
     )
 
 

@@ -1,8 +1,5 @@
 """What lives outside the transients: preloaded values, KV regions, and the accumulators of the planes."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
 from compiler.program.isa import F32_LANES, KV, READS, SHARED, WEIGHTS, Columns, Kernel, Op, ceil_div, stripes

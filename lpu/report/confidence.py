@@ -2,20 +2,28 @@
 
 from collections.abc import Sequence
 
+from fabric.chip import Sourced
+
 ASSUMED = ("assumed", "R")
 DERIVED = ("D",)
 
 
-def by_confidence(sources: Sequence[Sequence[str]]) -> dict[str, list[str]]:
+def by_confidence(sources: Sequence[Sourced]) -> dict[str, list[str]]:
     """Names of the numbers by `published` (vendor text or a reading of it), `derived` and `assumed`."""
     out: dict[str, list[str]] = {"published": [], "derived": [], "assumed": []}
-    for name, confidence, _ in sources:
-        kind = "assumed" if confidence in ASSUMED else "derived" if confidence in DERIVED else "published"
-        out[kind].append(name)
+    for one in sources:
+        kind = (
+            "assumed"
+            if one.confidence in ASSUMED
+            else "derived"
+            if one.confidence in DERIVED
+            else "published"
+        )
+        out[kind].append(one.field)
     return out
 
 
-def confidence_line(sources: Sequence[Sequence[str]]) -> str:
+def confidence_line(sources: Sequence[Sourced]) -> str:
     """One line: what is modelled, and which of the numbers under it are assumed or derived."""
     found = by_confidence(sources)
     parts = ["cycles are modelled, nothing is measured"]

@@ -4,7 +4,7 @@ All of it follows from the program and the chip's datasheet, so all of it is *mo
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,8 +12,8 @@ import numpy as np
 
 from compiler.analyse.bounds import Bound, Work, bounds, work
 from compiler.analyse.chain import Chain, chain_totals, chains
-from compiler.analyse.holds import holds, is_transfer
-from compiler.program.isa import WORD_BYTES, Columns
+from compiler.analyse.holds import holds
+from compiler.program.isa import WORD_BYTES, Columns, is_transfer
 from compiler.program.manifest import Manifest
 from compiler.program.program import Program
 from lpu.report.figures import percent, size
@@ -142,7 +142,7 @@ def occupancy(program: Program, context: int) -> Occupancy:
     """The occupancy of one step of a context bucket."""
     manifest = program.manifest
     columns = program.expand(context)
-    cycles, chips = int(manifest.cycles[context]), int(manifest.chips)
+    cycles, chips = manifest.cycles[context], manifest.chips
     hold = holds(columns, manifest)
     asked = work(columns, manifest.kernels, manifest.rows, chips)
     used = np.unique(np.append(columns.chip, columns.peer[columns.peer >= 0]))
@@ -166,7 +166,7 @@ def occupancy(program: Program, context: int) -> Occupancy:
         sram_bandwidth_share=installed / rate,
         bounds=bounds(program, context),
         chains=chains(program, context),
-        hops=len(manifest.get("hops", ())),
+        hops=len(manifest.hops),
         **_totals(asked),
     )
 
@@ -205,7 +205,7 @@ def _blocks(program: Program, context: int) -> tuple[BlockUse, ...]:
         columns, length = block.columns[context], block.cycles[context]
         if not len(columns):
             continue
-        moved = is_transfer(columns)
+        moved = is_transfer(columns.op)
         own = np.unique(columns.chip[~moved])
         leaves = moved & ~np.isin(columns.peer, own)
         tail = length - int(columns.t1[~moved].max(initial=0)) if leaves.any() else 0
@@ -223,7 +223,7 @@ def _units(
     manifest = program.manifest
     planes, chains = manifest.chip.planes, manifest.chip.vxm_chains
     active = _active_cycles(program, context)
-    lanes = [("host lanes", 2 * planes + chains, 2)] if "bridge" in manifest else []
+    lanes = [("host lanes", 2 * planes + chains, 2)] if manifest.bridge else []
     out: list[UnitUse] = []
     for name, first, units in (
         ("MXM planes", 0, planes),
@@ -233,7 +233,7 @@ def _units(
     ):
         rows = (columns.unit >= first) & (columns.unit < first + units)
         busy = np.bincount(columns.chip[rows], hold[rows], manifest.chips).astype(np.int64)
-        over = len(used) * units * int(manifest.cycles[context])
+        over = len(used) * units * manifest.cycles[context]
         share = int(busy.sum()) / max(over, 1), int(busy.sum()) / max(active * units, 1)
         out.append(
             UnitUse(
@@ -253,13 +253,13 @@ def _active_cycles(program: Program, context: int) -> int:
     for call in program.calls:
         block = program.blocks[call.block]
         columns = block.columns[context]
-        total += block.cycles[context] * len(np.unique(columns.chip[~is_transfer(columns)]))
+        total += block.cycles[context] * len(np.unique(columns.chip[~is_transfer(columns.op)]))
     return total
 
 
 def _regions(manifest: Manifest) -> tuple[int, tuple[RegionUse, ...]]:
     """The fullest chip, and the bytes of each region there and everywhere."""
-    words = np.array(manifest.regions, np.int64).reshape(-1, len(REGIONS), 2)[:, :, 1]
+    words = manifest.region_table()[:, :, 1]
     fullest = int(np.argmax(words.sum(axis=1)))
     sizes = zip(REGIONS, words[fullest].tolist(), words.sum(axis=0).tolist(), strict=True)
     return fullest, tuple(

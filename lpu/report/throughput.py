@@ -87,27 +87,29 @@ class Throughput:
 def of(program: Program, context: int) -> Throughput:
     """The throughput of one context bucket; a program without waves runs one step of one user at a time."""
     manifest = program.manifest
-    cycles = int(manifest.cycles[context])
+    cycles = manifest.cycles[context]
     waves = manifest.waves
-    entry = waves["contexts"][str(context)] if waves else {}
-    slack = manifest.options.get("interval_slack", 1)
+    entry = waves.contexts[context] if waves else None
+    slack = manifest.options.interval_slack
     return Throughput(
         name=f"throughput, slack {slack:g}" if waves else "latency",
         context=context,
         batch=manifest.rows,
         cycles=cycles,
-        interval=entry.get("interval", cycles),
-        bound=entry.get("bound"),
-        bound_of=entry.get("bound_of", "one step at a time"),
-        users=waves["users"] if waves else 1,
-        turn=entry.get("turn", 1),
+        interval=entry.interval if entry else cycles,
+        bound=entry.bound if entry else None,
+        bound_of=entry.bound_of if entry else "one step at a time",
+        users=waves.users if waves else 1,
+        turn=entry.turn if entry else 1,
         clock_hz=manifest.clock_hz,
     )
 
 
 def throughput(program: Program) -> list[Throughput]:
     """Of every context bucket of a program that has waves; nothing for others."""
-    return [of(program, context) for context in program.manifest.contexts if program.manifest.waves is not None]
+    return [
+        of(program, context) for context in program.manifest.contexts if program.manifest.waves is not None
+    ]
 
 
 def non_dominated(found: Sequence[Throughput]) -> list[Throughput]:

@@ -33,9 +33,9 @@ def trace(program: Program, context: int, chips: Sequence[int] | None = None) ->
     for chip in chosen:
         if not 0 <= chip < manifest.chips:
             raise UnknownChipNumberError(
-                f"trace: chip {chip}: {manifest['rack']} has {manifest['chips']} chips, numbered from 0."
+                f"trace: chip {chip}: {manifest.rack} has {manifest.chips} chips, numbered from 0."
             )
-    about = {name: manifest[name] for name in ("digest", "rack", "clock_hz")}
+    about = {"digest": manifest.digest, "rack": manifest.rack, "clock_hz": manifest.clock_hz}
     cycles = manifest.cycles[context]
     return {
         "displayTimeUnit": "ns",
@@ -55,7 +55,7 @@ def _events(program: Program, context: int, chips: list[int]) -> Iterator[dict[s
     rows = np.flatnonzero(np.isin(columns.chip, chips))
     hold = holds(columns, manifest)
     calls = call_of_rows(program, context)
-    moved = is_transfer(columns)
+    moved = is_transfer(columns.op)
     lanes = np.where(moved, columns.aux, 1)[rows]
     row = np.repeat(rows, lanes)
     lane = np.arange(len(row)) - np.repeat(np.cumsum(lanes) - lanes, lanes) + columns.lane[row]

@@ -1,8 +1,6 @@
 """Traffic of a program: which share of each level's link lanes it reserves, and what it moves."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -39,22 +37,20 @@ class LinkUse:
 
 def link_levels(manifest: Manifest) -> Int[np.ndarray, " links"]:
     """The level of each link of the manifest: the innermost one with a group that holds both its ends."""
-    links = np.array(manifest.links, np.int64).reshape(-1, 5)
+    links = manifest.link_table()
     out = np.full(len(links), len(manifest.levels) - 1)
     for level in range(len(manifest.levels) - 1, -1, -1):
         group = np.full(manifest.chips, -1)
-        for index, chips in enumerate(manifest.levels[level][2]):
+        for index, chips in enumerate(manifest.levels[level].groups):
             group[chips] = index
         out[group[links[:, 0]] == group[links[:, 1]]] = level
     return out
 
 
-def link_use(
-    manifest: Manifest, columns: Columns, hold: np.ndarray, cycles: int
-) -> tuple[LinkUse, ...]:
+def link_use(manifest: Manifest, columns: Columns, hold: np.ndarray, cycles: int) -> tuple[LinkUse, ...]:
     """The use of each level's links by rows that hold them for `hold`, in a step of `cycles`."""
-    links = np.array(manifest.links, np.int64).reshape(-1, 5)
-    moved = is_transfer(columns)
+    links = manifest.link_table()
+    moved = is_transfer(columns.op)
     which = link_rows(manifest, columns.chip[moved], columns.peer[moved])
     slots = hold[moved] // links[which, 4] * columns.aux[moved]
     reserved = np.bincount(which, slots, len(links)).astype(np.int64)

@@ -220,7 +220,7 @@ def stream(
     }
     kv_bytes = 2 * sum(int(np.prod(s.shape)) * s.dtype.itemsize for shapes in kv for s in shapes)
     host_memory.require(stream_bytes(plans, weights) + kv_bytes, host_memory.STREAMED)
-    return Streamed(weights, plans, kv, entries, outputs, int(program.manifest.vocab), told)
+    return Streamed(weights, plans, kv, entries, outputs, program.manifest.vocab, told)
 
 
 def open_machine(

@@ -229,13 +229,13 @@ def _points(
     manifest = program.manifest
     out: list[Point] = []
     for context in manifest.contexts:
-        cycles = int(manifest.cycles[context])
+        cycles = manifest.cycles[context]
         out.append(
             Point(
                 key=key,
                 value=value,
                 context=context,
-                tp=manifest.options.tp,
+                tp=manifest.tp,
                 groups=len(manifest.groups),
                 cycles=cycles,
                 microseconds=cycles * 1e6 / manifest.clock_hz,

@@ -9,6 +9,7 @@ docs/gpu.md (gpu) and docs/afd-timing.md (afd) say what each case tests and what
 from dataclasses import dataclass
 from typing import Any
 
+from fabric.chip import Sourced
 from lpu.inputs.document import FileError
 from lpu.report.confidence import by_confidence
 from lpu.validate.cases import (
@@ -132,10 +133,10 @@ def validate(number: int | None = None, machine: Any = None, suite: str = "lpu")
     )
 
 
-def _sources(machine: Machine) -> list[tuple[str, str, str]]:
+def _sources(machine: Machine) -> list[Sourced]:
     """Of the numbers of chip and rack, without the fitted ones."""
     return [
-        (source.field, source.confidence, source.source)
+        source
         for source in machine.chip.sources + machine.spec.sources
         if source.field != "slot_cycles" and not source.field.endswith(".hop_ns")
     ]

@@ -91,7 +91,13 @@ def test_two_lines_of_e4m3_cross_in_one_word() -> None:
     step = llama_step(config, batch=3, context=80)
     params, tokens, position, cache = step.inputs()
     source = Source(
-        step=step.fn, params=params, tokens=tokens, position=position, cache=cache, contexts=(80,), model=ModelIdentity()
+        step=step.fn,
+        params=params,
+        tokens=tokens,
+        position=position,
+        cache=cache,
+        contexts=(80,),
+        model=ModelIdentity(),
     )
     columns = compiled(source, tp=1).hop(0).expand(HOPS)
     takes, gives = (columns.take(np.flatnonzero(columns.op == op)) for op in (Op.TAKE, Op.GIVE))
@@ -133,7 +139,7 @@ def test_what_the_manifest_says_of_hops_is_in_the_digest(name: str) -> None:
 
 
 def test_the_digest_of_hops_does_not_depend_on_the_hash_seed() -> None:
-    code = "from test_hops import compiled; print(compiled(tp=8, layout='2d').manifest['digest'])"
+    code = "from test_hops import compiled; print(compiled(tp=8, layout='2d').manifest.digest)"
     found = {
         subprocess.run(
             [sys.executable, "-c", code],

@@ -183,7 +183,7 @@ def test_the_digest_does_not_depend_on_the_hash_seed() -> None:
         "from steps import llama; from fabric.rack import load_rack;"
         "from compiler.options import CompileOptions; from compiler.pipeline import compile_program;"
         "program = compile_program(llama(), load_rack('lpx-tray'), CompileOptions(tp=8, layout='2d'));"
-        "print(program.manifest['digest'])"
+        "print(program.manifest.digest)"
     )
     found = {
         subprocess.run(

@@ -44,6 +44,4 @@ def contract_ffn(config: TransformerConfig, weights: dict[str, np.ndarray], laye
 
 def checked(program: Program, columns: Columns, **manifest: Any) -> Report:
     """The report on columns in place of the program's, with some of the manifest replaced."""
-    return check_columns(
-        program.manifest | manifest, program.loads(), columns, program.manifest.cycles[HOPS]
-    )
+    return check_columns(program.manifest | manifest, program.loads(), columns, program.manifest.cycles[HOPS])

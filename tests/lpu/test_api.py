@@ -56,7 +56,7 @@ def test_what_is_given_overrides_the_file_and_the_default_context_fits(tmp_path:
     file.write_text("model: llama-tiny\nweights: seed:3\nbatch: 4\ncontext: [16, 32]\nkv: fp8\n")
     model = api.open_model(file, batch=2)
     assert (model.step.batch, model.contexts, model.step.kv) == (2, (16, 32), "fp8")
-    assert model.about["weights"] == "seed:3"
+    assert model.about.weights == "seed:3"
     assert api.open_model("llama-tiny").contexts == (256,)
     assert api.open_model("smollm-135m").contexts == (1024,)
 

@@ -35,9 +35,7 @@ def step_bounds(rack: str, tp: int, key: str = "", value: str = "", batch: int =
     return found | {"cycles": int(program.manifest.cycles[64])}
 
 
-def another_schedule(
-    columns: Columns, pairs: np.ndarray, manifest: Manifest, random: Random
-) -> Columns:
+def another_schedule(columns: Columns, pairs: np.ndarray, manifest: Manifest, random: Random) -> Columns:
     """The same rows in random order, each as early as its operands, its unit and its lanes allow.
 
     Units stay those of the program, lanes are any of the link's; no row starts before cycle 0.

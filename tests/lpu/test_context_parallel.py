@@ -57,8 +57,7 @@ def test_buckets_batches_and_fp8_have_the_bits_too() -> None:
 
 def test_a_chip_holds_its_share_of_the_context() -> None:
     whole, shared = (
-        compiled(ONE_HEAD, "quad", contexts=(1280,), tp=4, pp=1, cp=cp)[1].manifest.regions
-        for cp in (1, 4)
+        compiled(ONE_HEAD, "quad", contexts=(1280,), tp=4, pp=1, cp=cp)[1].manifest.regions for cp in (1, 4)
     )
     words = [[chip[1][1] for chip in regions] for regions in (whole, shared)]
     assert words[0] == [max(words[0]), 0, 0, 0]

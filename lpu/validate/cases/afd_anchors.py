@@ -67,4 +67,4 @@ CASES = (
     ),
 )
 
-SUITE = Suite(cases=CASES, machine=lambda: None, sources=lambda _: [])
+SUITE = Suite(cases=CASES, machine=lambda: None, sources=lambda _: ())

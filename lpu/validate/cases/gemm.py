@@ -83,7 +83,7 @@ def best_split(gemm: Gemm, rack: Rack, whole: bool = False) -> tuple[Split, int]
     `whole`, so that the drain begins when the last row has passed.
     """
     chip = plane_chip(rack.chip, gemm.bytes_per_weight)
-    install = int(timing(Op.MM, TILE_LINES, {}, chip, 1)[0])
+    install = int(timing(Op.MM, TILE_LINES, MatmulKernel(k_lines=1), chip, 1)[0])
     found: list[tuple[int, int, Split]] = []
     for parts in range(1, chip.planes + 1):
         if chip.planes % parts == 0:

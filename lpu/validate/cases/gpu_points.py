@@ -166,6 +166,6 @@ CASES = (
 SUITE = Suite(
     cases=CASES,
     machine=catalog_bench,
-    sources=lambda bench: [(s.field, s.confidence, s.source) for s in bench.spec.sources],
+    sources=lambda bench: bench.spec.sources,
     figure="measured",
 )

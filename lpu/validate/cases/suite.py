@@ -1,9 +1,10 @@
 """A suite of validation cases, and the machine that they run on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fabric.chip import Sourced
 from lpu.validate.cases.constants import Fitted
 from lpu.validate.cases.point import Point
 
@@ -22,12 +23,12 @@ class Case:
 class Suite:
     """Cases that run on one machine. machine: what `points` of every case takes, as the catalog has it.
 
-    sources: name, confidence and source of the machine's numbers that no case fits. fitted: the others.
+    sources: of the machine's numbers that no case fits. fitted: the others.
     figure: what stands beside the model, for the head of the table.
     """
 
     cases: tuple[Case, ...]
     machine: Callable[[], Any]
-    sources: Callable[[Any], list[tuple[str, str, str]]]
+    sources: Callable[[Any], Sequence[Sourced]]
     fitted: Callable[[Any], tuple[Fitted, ...]] = lambda _: ()
     figure: str = "published"

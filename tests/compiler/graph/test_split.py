@@ -116,7 +116,13 @@ def own(ffn: Callable[[Any, Any, Any], Any]) -> Source:
 
     row = Shape((2,), jnp.int32)
     return Source(
-        step=step, params=params, tokens=row, position=row, cache=(), contexts=(80,), model=ModelIdentity(name="own")
+        step=step,
+        params=params,
+        tokens=row,
+        position=row,
+        cache=(),
+        contexts=(80,),
+        model=ModelIdentity(name="own"),
     )
 
 

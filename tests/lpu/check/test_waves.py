@@ -57,9 +57,7 @@ def test_overlapped_waves_are_one_legal_program_in_which_each_computes_what_the_
     manifest, loads = dict(program.manifest), program.loads()
     entry = manifest.waves["contexts"]["160"]
     several = [w for w in range(7) if w % entry["turn"] < manifest.waves["users"]]
-    several += [
-        w for w in (max(manifest.waves["arenas"]),) if w % entry["turn"] < manifest.waves["users"]
-    ]
+    several += [w for w in (max(manifest.waves["arenas"]),) if w % entry["turn"] < manifest.waves["users"]]
     whole = joined([program.expand(160, wave) for wave in several])
     del manifest.waves
     assert check_columns(manifest, loads, whole).ok, str(check_columns(manifest, loads, whole))

@@ -185,7 +185,7 @@ def test_a_binding_names_what_decides_the_bits_of_kv(tmp_path: Path) -> None:
     base = binding_of(model)
     assert base.layout == Layout(layers=4, kv_heads=4, head_dim=32)
     assert (base.tokenizer, base.kv, base.adapter) == ("bytes", "fp16", "")
-    assert base.weights == model.about["weights_digest"]
+    assert base.weights == model.about.weights_digest
     scaling = Llama3Scaling(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position=64)
     (tmp_path / "tokenizer.json").write_text("{}")
     for field, other in {
