@@ -7,10 +7,10 @@ programs that move its KV to and from GPUs in the folders `ingest` and `egress`.
 from collections.abc import Callable
 from pathlib import Path
 
+from compiler.program.manifest import Move
 from compiler.program.program import Program
 from compiler.program.store import load, save
 from lpu.check.check import Report, check
-from lpu.check.machine import MOVES
 from lpu.inputs.document import FileError
 from lpu.inputs.files import atomic_folder
 from models.extensions import load_extensions
@@ -59,9 +59,9 @@ def load_program(folder: str | Path) -> Program:
 def load_step(folder: str | Path) -> Program:
     """Read the folder of a program that computes, not one that moves KV. Raises ProgramError or FileError."""
     program = load_program(folder)
-    if (kind := program.manifest.kind) in MOVES:
+    if isinstance(body := program.manifest.body, Move):
         raise FileError(
-            f"{folder}: this program moves KV ({kind}) and computes no step. "
+            f"{folder}: this program moves KV ({body.kind}) and computes no step. "
             "Give the program folder that it lies in."
         )
     return program

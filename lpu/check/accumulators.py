@@ -1,17 +1,19 @@
 """Rules 2 and 7 on the accumulators of the planes, which MM adds into and WB empties."""
 
 import numpy as np
+from jaxtyping import Int
 
 from compiler.program.isa import Op
 from lpu.check.findings import Findings, tag
-from lpu.check.machine import TIME_BITS, Batches, Machine
+from lpu.check.rows import TIME_BITS, Batches
+from lpu.check.stated import Stated
 
 _BATCH_ROWS = 1 << 15
 
 
-def accumulators(findings: Findings, machine: Machine) -> None:
+def accumulators(findings: Findings, stated: Stated) -> None:
     """Every MM belongs to the next WB of its accumulator; a WB closes as many MMs, and those, as it says."""
-    c, planes, slots = findings.columns, machine.planes, machine.accumulators
+    c, planes, slots = findings.columns, stated.planes, stated.accumulators
     mm = np.flatnonzero((c.op == Op.MM) & (c.unit >= 0) & (c.unit < planes))
     wb = np.flatnonzero((c.op == Op.WB) & (c.unit >= planes) & (c.unit < 2 * planes))
     row = np.concatenate([mm, wb])
@@ -22,17 +24,19 @@ def accumulators(findings: Findings, machine: Machine) -> None:
     if len(out):
         row, slot = row[real], slot[real]
     if not (c.op[row] == Op.WB).any():
-        findings.add(2, row, lambda i: "no WB reads its accumulator")
+        findings.add(2, row, "no WB reads its accumulator")
         return
     chip = c.chip[row]
-    batches = Batches(np.bincount(chip, minlength=machine.chips), _BATCH_ROWS)
+    batches = Batches(np.bincount(chip, minlength=stated.chips), _BATCH_ROWS)
     for some in batches.of(chip):
-        _closed(findings, machine, row[some], slot[some])
+        _closed(findings, stated, row[some], slot[some])
 
 
-def _closed(findings: Findings, machine: Machine, row: np.ndarray, slot: np.ndarray) -> None:
+def _closed(
+    findings: Findings, stated: Stated, row: Int[np.ndarray, " entries"], slot: Int[np.ndarray, " entries"]
+) -> None:
     """All MM and WB of some chips, with the accumulator of each."""
-    c, planes, slots = findings.columns, machine.planes, machine.accumulators
+    c, planes, slots = findings.columns, stated.planes, stated.accumulators
     ends = c.op[row] == Op.WB
     plane = (c.chip[row] * planes + c.unit[row] - np.where(ends, planes, 0)) * slots + slot
     key = (plane << TIME_BITS | np.where(ends, c.t0[row], c.t1[row])) << 1 | ends
@@ -69,12 +73,13 @@ def _closed(findings: Findings, machine: Machine, row: np.ndarray, slot: np.ndar
     place = np.concatenate([mm_key[wrong], wb_key]) >> TIME_BITS + 1
     place = place * len(pair) + index
     meant = np.isin(place[: len(wrong)], place[len(wrong) :])
-    for rule, which in ((2, wrong[meant]), (7, wrong[~meant])):
-        findings.add(
-            rule,
-            mm[which],
-            lambda i, w=which: (
-                f"adds tag {tag(have[w[i]])} at cycle {c.t1[mm[w[i]]]} to what "
-                f"{findings.place(wb[owner[w[i]]])} reads as tag {tag(want[w[i]])}"
-            ),
+
+    def text(at: int) -> str:
+        reader = findings.place(wb[owner[at]])
+        return (
+            f"adds tag {tag(have[at])} at cycle {c.t1[mm[at]]} to what {reader} reads as tag {tag(want[at])}"
         )
+
+    early, foreign = wrong[meant].tolist(), wrong[~meant].tolist()
+    findings.add(2, mm[early], lambda i: text(early[i]))
+    findings.add(7, mm[foreign], lambda i: text(foreign[i]))

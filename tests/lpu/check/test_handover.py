@@ -16,7 +16,7 @@ from compiler.program.isa import TAG_SHIFT, Columns, Op
 from compiler.program.program import Program, digest
 from fabric.catalog import bridge_spec
 from lpu.check.check import check, check_columns, require
-from lpu.check.handover import check_handover
+from lpu.check.memory_image import check_handover
 from lpu.cli.app import main
 from lpu.folder import load_handover, load_program, save_program
 

@@ -5,11 +5,11 @@ from typing import Any
 import handmade as hand
 import numpy as np
 import pytest
+from lpu.check.machine import Machine, split
 
 from compiler.program.isa import COLUMNS, TAGS, Columns, Op
 from lpu.check import transients as check_memory
 from lpu.check.findings import Findings
-from lpu.check.machine import Machine, split
 from lpu.check.operands import Accesses, Operands
 
 CHIPS, LINES = 2, 24
