@@ -6,7 +6,7 @@ import numpy as np
 
 from compiler.errors import CompileError
 from compiler.graph.graph import Node, View
-from compiler.lower.collective import partials, ramp, reduce, scale_words
+from compiler.lower.collective import partials, reduce, scale_words
 from compiler.lower.context import Lowering
 from compiler.lower.layout import Demand, Lines, lay
 from compiler.program.instructions.matmul import MatmulKernel, WriteBackKernel

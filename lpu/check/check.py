@@ -12,7 +12,6 @@ from compiler.program.instruction_set import name_of
 from compiler.program.isa import COLUMNS, TAGS, Columns, Op, is_transfer
 from compiler.program.manifest import Manifest
 from compiler.program.program import LOADS, Loads, Program
-from lpu.check.accumulators import accumulators
 from lpu.check.cycles import cycles
 from lpu.check.findings import RULES, Findings, HazardError, Report, Violation, tag
 from lpu.check.form import form
@@ -21,7 +20,7 @@ from lpu.check.meaning import meaning, tagged
 from lpu.check.operands import operands, regions
 from lpu.check.rows import alike
 from lpu.check.stated import Stated
-from lpu.check.sums import sums
+from lpu.check.sums import accumulators, sums
 from lpu.check.transients import memory
 from lpu.check.units import ports, units
 from lpu.check.waves import check_waves
