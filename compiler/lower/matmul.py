@@ -11,6 +11,7 @@ from compiler.lower.context import Lowering
 from compiler.lower.layout import Demand, Lines, lay
 from compiler.program.instructions.matmul import MatmulKernel, WriteBackKernel
 from compiler.program.isa import F32_LANES, TAG_SHIFT, TILE, TILE_ROWS, Op, ceil_div
+from compiler.program.ranges import ramp
 
 
 def tile_cut(lines: int, planes: int, rows: int) -> np.ndarray:

@@ -38,8 +38,8 @@ def form(findings: Findings, stated: Stated) -> None:
     known = within & _table(lambda record: 1)[op].astype(bool)
     transfer = is_transfer(op) & known
     findings.add(0, np.flatnonzero(~known), "no instruction has this opcode")
-    _index(findings, "chip", c.chip, np.ones(len(c), bool), stated.chips)
-    _index(findings, "peer", c.peer, transfer, stated.chips)
+    _index(findings, "chip", "chips", c.chip, np.ones(len(c), bool), stated.chips)
+    _index(findings, "peer", "chips", c.peer, transfer, stated.chips)
     late = np.flatnonzero((c.t0 < 0) | (c.t1 < c.t0) | (c.t1 > CYCLE >> 1))
     findings.add(0, late, lambda i: f"from cycle {c.t0[late[i]]} to cycle {c.t1[late[i]]}")
     least, most = _table(lambda record: record.least), _table(lambda record: record.most)
@@ -53,7 +53,7 @@ def form(findings: Findings, stated: Stated) -> None:
     findings.add(0, np.flatnonzero(~meant[op]), f"is no row of a program of kind {stated.kind!r}")
     lanes = np.flatnonzero(transfer & ((c.aux < 1) | (c.aux > _MOST_LANES)))
     findings.add(0, lanes, lambda i: f"uses {c.aux[lanes[i]]} lanes, at least 1")
-    _index(findings, "kernel", c.aux, known & ~transfer, len(stated.kernels))
+    _index(findings, "kernel", "kernels", c.aux, known & ~transfer, len(stated.kernels))
     if sum(findings.counts) == 0:
         for group in alike(c, stated.kernels):
             if wrong := _wrong(group, stated):
@@ -68,12 +68,13 @@ def _table(value: Callable[[Instruction], int]) -> Int[np.ndarray, " opcodes"]:
 def _index(
     findings: Findings,
     name: str,
+    among: str,
     values: Int[np.ndarray, " rows"],
     relevant: Bool[np.ndarray, " rows"],
     count: int,
 ) -> None:
     bad = np.flatnonzero(relevant & ((values < 0) | (values >= count)))
-    findings.add(0, bad, lambda i: f"{name} {values[bad[i]]}, {name}s are 0 .. {count - 1}")
+    findings.add(0, bad, lambda i: f"{name} {values[bad[i]]}, {among} are 0 .. {count - 1}")
 
 
 def _wrong(group: Alike, stated: Stated) -> str:

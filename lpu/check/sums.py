@@ -1,7 +1,7 @@
 """Rules 2 and 7 on sums: products in the accumulators of the planes, partial sums over chips.
 
-MM adds into an accumulator and WB empties it. Where the rows of a product are dealt over chips, WB leaves wide
-partials, and RED adds every partial of its columns exactly once.
+MM adds into an accumulator and WB empties it. Where the input rows of a product are dealt over chips, WB
+leaves wide partials, and RED adds every partial of its columns exactly once.
 """
 
 from typing import NamedTuple

@@ -41,8 +41,8 @@ def check_host(columns: Columns, manifest: Manifest) -> None:
 
 def _within(columns: Columns, rows: Int[np.ndarray, " rows"], message: Message, manifest: Manifest) -> None:
     lines, wire = host_lines(message), message.wire
-    wires = np.array([isinstance(k, TakeKernel | GiveKernel) and k.wire == wire for k in manifest.kernels], bool)
-    if (miss := first_of(~wires[columns.aux[rows]])) >= 0:
+    fits = [isinstance(k, TakeKernel | GiveKernel) and k.wire == wire for k in manifest.kernels]
+    if (miss := first_of(~np.array(fits, bool)[columns.aux[rows]])) >= 0:
         fail(columns, rows[miss], f"its kernel is of another format than the hop's, {wire}")
     out = (columns.src3[rows] < 0) | (columns.src3[rows] + columns.n[rows] > lines)
     if (miss := first_of(out)) >= 0:

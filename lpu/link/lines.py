@@ -57,7 +57,7 @@ class LineSpans:
     block: Int[np.ndarray, " rows"]
 
     @property
-    def first(self) -> Int[np.ndarray, " rows+1"]:
+    def first(self) -> Int[np.ndarray, " ends"]:
         """Index of each row's first line, and one more for the end."""
         return np.append(0, np.cumsum(self.count))
 

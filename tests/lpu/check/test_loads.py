@@ -3,11 +3,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from lpu.check.loads import by_chip
-from lpu.check.machine import Batches
 
 from compiler.program.program import LOADS, Loads, Program
 from lpu.check.check import Report, check, check_columns
+from lpu.check.rows import Batches
+from lpu.check.weights import by_chip
 
 CONTEXT = 80
 
