@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from compiler.program.instruction_set import INSTRUCTIONS
+from compiler.program.instruction_set import INSTRUCTIONS, unit_classes
 from compiler.program.isa import (
     OPCODES,
     TRANSFER,
@@ -79,7 +79,8 @@ class Resolved:
 
 def by_kernel(columns: Columns, kernels: tuple[Kernel, ...]) -> list[SameKernel]:
     """The rows of every pair of an opcode and a kernel."""
-    if (row := first_of(~np.isin(columns.op, list(INSTRUCTIONS)))) >= 0:
+    inside = (columns.op >= 0) & (columns.op < OPCODES)
+    if (row := first_of(~inside | (unit_classes()[np.where(inside, columns.op, 0)] < 0))) >= 0:
         fail(columns, row, f"opcode {columns.op[row]} is unknown")
     transfer = is_transfer(columns.op)
     known = (columns.aux >= 0) & (columns.aux < len(kernels))
