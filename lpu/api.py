@@ -18,7 +18,7 @@ from lpu.afd.verbs import ratios as ratios
 from lpu.certify import certify as certificates
 from lpu.certify.certify import Certificate
 from lpu.check.check import Report, require
-from lpu.check.pair import pair
+from lpu.check.memory_image import pair
 from lpu.compare import compare as comparisons
 from lpu.compare.compare import Comparison
 from lpu.compare.point import Task

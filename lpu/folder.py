@@ -59,9 +59,9 @@ def load_program(folder: str | Path) -> Program:
 def load_step(folder: str | Path) -> Program:
     """Read the folder of a program that computes, not one that moves KV. Raises ProgramError or FileError."""
     program = load_program(folder)
-    if isinstance(program.manifest.body, Move):
+    if isinstance(body := program.manifest.body, Move):
         raise FileError(
-            f"{folder}: this program moves KV ({program.manifest.kind}) and computes no step. "
+            f"{folder}: this program moves KV ({body.kind}) and computes no step. "
             "Give the program folder that it lies in."
         )
     return program

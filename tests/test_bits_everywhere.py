@@ -17,7 +17,7 @@ from compiler.program.manifest import ModelIdentity
 from compiler.program.program import Program
 from fabric.rack import Rack, load_rack
 from lpu.check.check import check, require
-from lpu.check.pair import pair
+from lpu.check.memory_image import pair
 from lpu.inputs.files import read_rack
 from lpu.run.machine import prepare
 from models.config import TransformerConfig

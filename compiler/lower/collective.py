@@ -17,6 +17,7 @@ from compiler.lower.context import Lowering
 from compiler.lower.layout import Lines
 from compiler.program.instructions.matmul import ReduceKernel
 from compiler.program.isa import F32_LANES, SCALE, TAG_SHIFT, Op, ceil_div
+from compiler.program.ranges import ramp
 from compiler.timing import VXM_WORDS_PER_CYCLE
 from fabric.paths import hops
 
@@ -42,12 +43,6 @@ class Partials:
     def parts(self) -> int:
         """Partials of each tile."""
         return self.rank.shape[1]
-
-
-def ramp(counts: np.ndarray) -> np.ndarray:
-    """0 .. c-1 for each count, end to end."""
-    ends = np.cumsum(counts)
-    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
 
 
 def partials(low: Lowering, out: Lines, live: np.ndarray) -> tuple[Partials, np.ndarray]:

@@ -6,11 +6,12 @@ import numpy as np
 
 from compiler.errors import CompileError
 from compiler.graph.graph import Node, View
-from compiler.lower.collective import partials, ramp, reduce, scale_words
+from compiler.lower.collective import partials, reduce, scale_words
 from compiler.lower.context import Lowering
 from compiler.lower.layout import Demand, Lines, lay
 from compiler.program.instructions.matmul import MatmulKernel, WriteBackKernel
 from compiler.program.isa import F32_LANES, TAG_SHIFT, TILE, TILE_ROWS, Op, ceil_div
+from compiler.program.ranges import ramp
 
 
 def tile_cut(lines: int, planes: int, rows: int) -> np.ndarray:

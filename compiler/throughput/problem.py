@@ -143,7 +143,7 @@ def _timed(
             width[mine] = _lanes(words, edge.lanes)
             slots = ceil_div(words, width[mine])
             hold[mine] = slots * edge.slot_cycles
-            forward = router.rack.forward_cycles if op is Op.FORWARD else 0
+            forward = router.rack.forward_cycles if op == Op.FORWARD else 0
             latency[mine] = hold[mine] + edge.hop_cycles + forward
     return hold, latency, width
 

@@ -5,7 +5,7 @@ from compiler.program.program import Program
 from fabric.bridge import BridgeSpec
 from lpu.afd.converse import PdPrograms, converse_afd, converse_draft, converse_pd
 from lpu.check.check import require
-from lpu.check.handover import check_handover
+from lpu.check.memory_image import check_handover
 from lpu.decode.conversation import Conversation, Users, default_users, reference
 from lpu.decode.prefix_cache import PrefixCache
 from lpu.folder import Progress, check_program, quiet

@@ -12,7 +12,7 @@ from compiler.program.manifest import Move, Slot
 from compiler.program.program import Call, Program
 from lpu.afd.turn import Turn
 from lpu.check.check import require
-from lpu.check.handover import check_handover
+from lpu.check.memory_image import check_handover
 from lpu.gpu.request import Part, Request, cycles_ps, picoseconds
 from lpu.gpu.share import GpuShare
 from lpu.run.machine import bucket_of

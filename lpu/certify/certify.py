@@ -17,7 +17,7 @@ from fabric.rack import Rack
 from lpu.certify.child import Child, children
 from lpu.certify.equivalence import Equivalence, Quantisation, equivalence, quantisation
 from lpu.check.check import check, require
-from lpu.check.pair import pair
+from lpu.check.memory_image import pair
 from lpu.decode.decoders import (
     beside,
     check_layers,

@@ -8,31 +8,31 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from compiler.program.isa import COLUMNS, TAGS, Columns, Op
+from compiler.program.instruction_set import name_of
+from compiler.program.isa import COLUMNS, TAGS, Columns, Op, is_transfer
+from compiler.program.manifest import Manifest
 from compiler.program.program import LOADS, Loads, Program
-from lpu.check.accumulators import accumulators
 from lpu.check.cycles import cycles
 from lpu.check.findings import RULES, Findings, HazardError, Report, Violation, tag
-from lpu.check.handover_lanes import lanes
-from lpu.check.hops import host
-from lpu.check.loads import Preloads, by_chip, whole
-from lpu.check.machine import Machine, form, groups, is_transfer
+from lpu.check.form import form
+from lpu.check.host_lanes import host_lanes, kv_lanes
 from lpu.check.meaning import meaning, tagged
 from lpu.check.operands import operands, regions
-from lpu.check.sums import sums
+from lpu.check.rows import alike
+from lpu.check.stated import Stated
+from lpu.check.sums import accumulators, sums
 from lpu.check.transients import memory
 from lpu.check.units import ports, units
 from lpu.check.waves import check_waves
-from lpu.check.weights import cache, weights
+from lpu.check.weights import Preloads, by_chip, cache, weights, whole
 
 __all__ = ["RULES", "HazardError", "Report", "Violation", "check", "check_columns", "require"]
 
 
 def check(program: Program, context: int) -> Report:
     """Check one step of a program, for one context bucket, and, if it has waves, that they may follow it."""
-    stated = program.manifest.cycles.get(str(context))
     columns = program.expand(context)
-    report = _check(program.manifest, by_chip(program), columns, stated)
+    report = _check(program.manifest, by_chip(program), columns, program.manifest.cycles.get(context))
     waves = report.ok and program.manifest.waves is not None
     return check_waves(program.manifest, columns, context) if waves else report
 
@@ -58,35 +58,34 @@ def _check(
     if not _table(findings, columns, COLUMNS + TAGS):
         return findings.report()
     try:
-        machine = Machine.of(manifest)
-    except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
-        what = f"manifest: {type(error).__name__}: {error}"
-        findings.note(0, np.zeros(1), lambda _: what)
+        stated = Stated.of(manifest)
+    except ValueError as error:
+        findings.tell(0, f"manifest: {error}")
         return findings.report()
-    form(findings, machine)
-    regions(findings, machine)
+    form(findings, stated)
+    regions(findings, stated)
     if findings.counts[0]:
         return findings.report()  # the other rules could make no sense of such rows
-    found = groups(columns, machine)
-    held = cycles(findings, machine, found)
-    units(findings, machine, held)
-    ports(findings, machine, held)
-    lanes(findings, machine, manifest, found)
-    accumulators(findings, machine)
-    used = operands(findings, machine, found)
-    weights(findings, machine, used.weights, pieces)
-    cache(findings, machine, used.kv_reads, used.kv_writes)
-    unread, left = memory(findings, machine, used)
+    found = alike(columns, stated.kernels)
+    busy = cycles(findings, stated, found)
+    units(findings, stated, busy)
+    ports(findings, stated, busy)
+    kv_lanes(findings, stated, manifest, found)
+    accumulators(findings, stated)
+    used = operands(findings, stated, found)
+    weights(findings, stated, used.weights, pieces)
+    cache(findings, stated, used.kv_reads, used.kv_writes)
+    unread, left = memory(findings, stated, used)
     if cycles_stated is not None:
         tagged(findings, found)
         _length(findings, cycles_stated)
-    host(findings, machine, manifest, found)
+    host_lanes(findings, stated, manifest, found)
     _carried(findings)
-    _numbered(findings, machine)
+    _numbered(findings, stated)
     if not sum(findings.counts):
-        meaning(findings, machine, found, left)  # of rows that have their right operands
+        meaning(findings, stated, found, left)  # of rows that have their right operands
         sums(findings, found)
-        findings.add(7, unread, lambda _: "makes a line that no row reads")
+        findings.add(7, unread, "makes a line that no row reads")
     return findings.report()
 
 
@@ -118,8 +117,7 @@ def _length(findings: Findings, stated: int) -> None:
     """Rule 6: the step takes the cycles that the manifest says."""
     last = int(findings.columns.t1.max(initial=0))
     if stated != last:
-        what = f"manifest: cycles is {stated}, the last result comes at cycle {last}"
-        findings.note(6, np.zeros(1), lambda _: what)
+        findings.tell(6, f"manifest: cycles is {stated}, the last result comes at cycle {last}")
 
 
 def _carried(findings: Findings) -> None:
@@ -130,18 +128,19 @@ def _carried(findings: Findings) -> None:
         7,
         bad,
         lambda i: (
-            f"{Op(c.op[bad[i]]).name} takes tag {tag(c.src_tag[bad[i]])}, delivers {tag(c.dst_tag[bad[i]])}"
+            f"{name_of(int(c.op[bad[i]]))} takes tag {tag(c.src_tag[bad[i]])}, "
+            f"delivers {tag(c.dst_tag[bad[i]])}"
         ),
     )
 
 
-def _numbered(findings: Findings, machine: Machine) -> None:
+def _numbered(findings: Findings, stated: Stated) -> None:
     """Rule 7: ARGMAX counts from the line of the vocabulary that the manifest says it reads."""
-    c, lines = findings.columns, machine.logits
+    c, lines = findings.columns, stated.logits
     rows = np.flatnonzero(c.op == Op.ARGMAX)
     if not len(lines):
         return
-    place, want = lines[:, 0] * machine.words + lines[:, 1], c.chip[rows] * machine.words + c.src[rows]
+    place, want = lines[:, 0] * stated.words + lines[:, 1], c.chip[rows] * stated.words + c.src[rows]
     order = np.argsort(place)
     at = order[np.minimum(np.searchsorted(place[order], want), len(place) - 1)]
     number = np.where(place[at] == want, lines[at, 2], c.src3[rows])

@@ -1,133 +1,208 @@
 """Rules 4 and 6: how long every row takes, computed again from docs/timing.md, and the links of transfers."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
-from compiler.program.isa import READS, TRANSIENT, WRITES, Kernel, Op
+from compiler.program.instructions.attention import AttentionKernel
+from compiler.program.instructions.host import GiveKernel, HandoverKernel, TakeKernel
+from compiler.program.instructions.matmul import WriteBackKernel
+from compiler.program.isa import TRANSIENT, Op, is_transfer
 from lpu.check.findings import Findings
-from lpu.check.machine import Group, Machine
+from lpu.check.rows import Alike
+from lpu.check.stated import Stated
 
 _D = 320  # lanes of a VXM chain, rows and columns of a plane
 _LINE = 80  # f32 lanes of a line
 _VXM_WORDS = 8
 
-# docs/timing.md, "VXM lanes and passes": what the lanes of one batch row are counted by, and the passes.
-_LINES, _HEADS, _HEAD_PAIR, _CHUNKS, _CHUNK, _GROUP, _PARTS = range(7)
-_VXM: dict[Op, tuple[int, int]] = {
-    Op.EMBED: (_LINES, 1),
-    Op.RSTAT: (_LINES, 2),
-    Op.NORM: (_LINES, 2),
-    Op.HNORM: (_HEADS, 4),
-    Op.ROPE: (_HEADS, 3),
-    Op.CAST: (_LINES, 1),
-    Op.KVW: (_HEAD_PAIR, 1),
-    Op.SMAX: (_CHUNKS, 1),
-    Op.EXP: (_CHUNK, 4),
-    Op.AOUT: (_GROUP, 1),
-    Op.ASUM: (_GROUP, 1),
-    Op.AEND: (_GROUP, 1),
-    Op.RED: (_PARTS, 1),
-    Op.ADD: (_LINES, 1),
-    Op.GLU: (_LINES, 4),
-    Op.ARGMAX: (_LINES, 1),
-    Op.ARGRED: (_LINES, 1),
-}
-_REDUCES = (Op.RSTAT, Op.HNORM, Op.SMAX, Op.EXP, Op.ARGMAX, Op.ARGRED)
+Counts = Int[np.ndarray, " some"]
 
 
-class Held(NamedTuple):
+class Taken(NamedTuple):
+    """What rows of one opcode and kernel take: cycles of their unit, cycles of the result beyond them, words.
+
+    words: through the activation ports.
+    """
+
+    hold: Counts | int
+    beyond: int
+    words: Counts | int
+
+
+Rule = Callable[[Counts, Any, Counts, Stated], Taken]
+"""From the counts `n` of rows, their kernel, the transient words that they read and write, the machine."""
+
+CYCLES: dict[int, Rule] = {}
+"""The timing rules of docs/timing.md by opcode; transfers, which no unit holds, have none."""
+
+
+def register(op: int, rule: Rule) -> None:
+    """Say how long an opcode takes.
+
+    Raises ValueError if that is said already.
+    """
+    if CYCLES.setdefault(op, rule) is not rule:
+        raise ValueError(f"opcode {op}: it has a timing rule already. Give the instruction another number.")
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """A row of the VXM: lanes of one batch row, passes over the mesh, whether lanes are reduced across.
+
+    besides: words of one batch row that it moves besides the transient ones.
+    """
+
+    lanes: Callable[[Counts, Any], Counts | int]
+    passes: int
+    reduces: bool = False
+    besides: Callable[[Counts, Any], Counts | int] = lambda n, k: 0
+
+    def __call__(self, n: Counts, kernel: Any, words: Counts, m: Stated) -> Taken:
+        """What such rows take."""
+        words = words + m.rows * self.besides(n, kernel)
+        hold = np.maximum(_up(self.lanes(n, kernel) * m.rows, _D) * self.passes, _up(words, _VXM_WORDS))
+        return Taken(hold, m.vxm_latency + (m.lane_reduce if self.reduces else 0), words)
+
+
+def _product(n: Counts, kernel: Any, words: Counts, m: Stated) -> Taken:
+    return Taken(np.maximum(_up(_D * _LINE * n, m.plane_bytes), m.rows), 0, words)
+
+
+def _drain(n: Counts, kernel: WriteBackKernel, words: Counts, m: Stated) -> Taken:
+    return Taken(m.rows * (4 if kernel.wide else 1), m.mxm_fill, words)
+
+
+def _attend(n: Counts, k: AttentionKernel, words: Counts, m: Stated) -> Taken:
+    installed = _up(k.chunk * k.head_dim * (2 if k.kv == "fp16" else 1), m.plane_bytes)
+    streamed = m.rows // k.sequences * _up(k.chunk, _D) * k.group
+    return Taken(k.sequences * max(installed, streamed), m.mxm_fill, words)
+
+
+def _carry(n: Counts, k: TakeKernel | GiveKernel, words: Counts, m: Stated) -> Taken:
+    return Taken((_up(n, 2) if k.wire == "fp8" else n) * m.rows * k.host_slot, 0, words)
+
+
+def _move(n: Counts, k: HandoverKernel, words: Counts, m: Stated) -> Taken:
+    return Taken(n * k.kv_words * k.host_slot, 0, n * k.kv_words)
+
+
+def _lines(n: Counts, k: Any) -> Counts:
+    return _LINE * n
+
+
+def _heads(n: Counts, k: Any) -> Counts:
+    return n * k.head_dim
+
+
+def _group(n: Counts, k: Any) -> Counts:
+    return n * k.group * k.head_dim
+
+
+for _op, _rule in {
+    Op.EMBED: Vector(_lines, 1, besides=lambda n, k: _up(n, 2)),
+    Op.RSTAT: Vector(_lines, 2, reduces=True),
+    Op.NORM: Vector(_lines, 2),
+    Op.HNORM: Vector(_heads, 4, reduces=True),
+    Op.ROPE: Vector(_heads, 3),
+    Op.CAST: Vector(_lines, 1),
+    Op.KVW: Vector(lambda n, k: 2 * k.head_dim, 1, besides=lambda n, k: k.kv_words),
+    Op.QK: _attend,
+    Op.SMAX: Vector(lambda n, k: n * k.group * k.chunk, 1, reduces=True),
+    Op.EXP: Vector(lambda n, k: k.group * k.chunk, 4, reduces=True),
+    Op.PV: _attend,
+    Op.AOUT: Vector(_group, 1),
+    Op.ASUM: Vector(_group, 1),
+    Op.AEND: Vector(_group, 1),
+    Op.MM: _product,
+    Op.WB: _drain,
+    Op.RED: Vector(lambda n, k: _LINE * n * k.parts, 1),
+    Op.ADD: Vector(_lines, 1),
+    Op.GLU: Vector(_lines, 4),
+    Op.ARGMAX: Vector(_lines, 1, reduces=True),
+    Op.ARGRED: Vector(_lines, 1, reduces=True),
+    Op.TAKE: _carry,
+    Op.GIVE: _carry,
+    Op.KVIN: _move,
+    Op.KVOUT: _move,
+}.items():
+    register(_op, _rule)
+
+
+class Busy(NamedTuple):
     """Of every row: the cycles it keeps its unit or lanes, and the words it moves through activation ports.
 
     `link` is the link of a transfer, -1 for a link that does not exist and for all other rows.
     """
 
-    hold: np.ndarray
-    words: np.ndarray
-    link: np.ndarray
+    hold: Int[np.ndarray, " rows"]
+    words: Int[np.ndarray, " rows"]
+    link: Int[np.ndarray, " rows"]
 
 
 def _up(a: Any, b: Any) -> Any:
     return (a + b - 1) // b
 
 
-def _lanes(count: int, n: np.ndarray, k: Kernel) -> Any:
-    if count in (_LINES, _PARTS):
-        return _LINE * n * (k.parts if count == _PARTS else 1)
-    if count in (_HEADS, _HEAD_PAIR):
-        return k.head_dim * (n if count == _HEADS else 2)
-    return k.group * (k.head_dim * n if count == _GROUP else k.chunk * (n if count == _CHUNKS else 1))
-
-
-def _moved(op: Op, n: np.ndarray, k: Kernel, rows: int) -> Any:
-    """Words through the ports: transient words, and the table or KV words that the embedding and KVW move."""
-    write = WRITES[op]
-    lines = 0 if write is None or write.space != TRANSIENT else write.extent(n, k)
-    for operand in READS[op]:
+def _transient_words(group: Alike, n: Counts, rows: int) -> Counts:
+    """Words of all transient operands together."""
+    lines = 0 * n
+    for operand in group.instruction.operands:
         if operand.space == TRANSIENT:
-            lines = lines + operand.extent(n, k) * (n if operand.stride else 1)
-    if op is Op.EMBED:
-        lines = lines + _up(n, 2)
-    if op in (Op.KVIN, Op.KVOUT):
-        return n * k.kv_words
-    return rows * (lines + (k.kv_words if op is Op.KVW else 0))
+            lines = lines + operand.extent(n, group.kernel) * (n if operand.stride else 1)
+    return rows * lines
 
 
-def _time(op: Op, n: np.ndarray, k: Kernel, words: Any, m: Machine) -> tuple[Any, int]:
-    """(hold, what the result takes beyond it) of compute rows."""
-    if op is Op.MM:
-        return np.maximum(_up(_D * _LINE * n, m.plane_bytes), m.rows), 0
-    if op is Op.WB:
-        return m.rows * (4 if k.wide else 1), m.mxm_fill
-    if op in (Op.QK, Op.PV):
-        install = k.chunk * k.head_dim * (2 if k.kv == "fp16" else 1)
-        streamed = m.rows // k.sequences * _up(k.chunk, _D) * k.group
-        return k.sequences * max(_up(install, m.plane_bytes), streamed), m.mxm_fill
-    if op in (Op.KVIN, Op.KVOUT):
-        return words * k.host_slot, 0
-    if op in (Op.TAKE, Op.GIVE):
-        return (_up(n, 2) if k.wire == "fp8" else n) * m.rows * k.host_slot, 0
-    count, passes = _VXM[op]
-    hold = np.maximum(_up(_lanes(count, n, k) * m.rows, _D) * passes, _up(words, _VXM_WORDS))
-    return hold, m.vxm_latency + (m.lane_reduce if op in _REDUCES else 0)
-
-
-def cycles(findings: Findings, machine: Machine, groups: list[Group]) -> Held:
+def cycles(findings: Findings, stated: Stated, groups: list[Alike]) -> Busy:
     """Hold and words of every row; rows that take other cycles than they must are violations."""
-    c, m = findings.columns, machine
+    c, m = findings.columns, stated
     hold, words = np.zeros(len(c), np.int64), np.zeros(len(c), np.int64)
     link = np.full(len(c), -1, np.int32)
     right = np.zeros(len(c), np.int64)
-    for op, kernel, rows in groups:
-        n = c.n[rows]
-        if op in (Op.SEND, Op.FORWARD):
+    for group in groups:
+        rows, n = group.rows, c.n[group.rows]
+        if group.transfers:
             link[rows] = joined = m.link[c.chip[rows] * m.chips + c.peer[rows]]
             words[rows] = n * m.rows
-            held = _up(n * m.rows, c.aux[rows]) * m.slot[joined] if len(m.slot) else 1
-            beyond = (m.hop[joined] if len(m.hop) else 0) + (m.forward if op is Op.FORWARD else 0)
+            hold[rows] = _up(n * m.rows, c.aux[rows]) * m.slot[joined] if len(m.slot) else 1
+            beyond = (m.hop[joined] if len(m.hop) else 0) + (m.forward if group.op == Op.FORWARD else 0)
         else:
-            words[rows] = moved = _moved(op, n, kernel, m.rows)
-            held, beyond = _time(op, n, kernel, moved, m)
-        hold[rows] = held
-        right[rows] = held + beyond
-    transfer = (c.op == Op.SEND) | (c.op == Op.FORWARD)
-    _links(findings, machine, link, np.flatnonzero(transfer))
+            moved = _transient_words(group, n, m.rows)
+            hold[rows], beyond, words[rows] = CYCLES[group.op](n, group.kernel, moved, m)
+        right[rows] = hold[rows] + beyond
+    transfer = is_transfer(c.op)
+    _links(findings, stated, link, np.flatnonzero(transfer))
     wrong = (c.t1 - c.t0 != right) & (~transfer | (link >= 0))
-    for rule, rows in ((6, np.flatnonzero(wrong & ~transfer)), (4, np.flatnonzero(wrong & transfer))):
-        findings.add(
-            rule,
-            rows,
-            lambda i, r=rows: f"takes {c.t1[r[i]] - c.t0[r[i]]} cycles, must take {right[r[i]]}",
-        )
-    return Held(hold, words, link)
+    _timely(findings, 6, np.flatnonzero(wrong & ~transfer), right)
+    _timely(findings, 4, np.flatnonzero(wrong & transfer), right)
+    return Busy(hold, words, link)
 
 
-def _links(findings: Findings, machine: Machine, link: np.ndarray, rows: np.ndarray) -> None:
+def _timely(
+    findings: Findings, rule: int, late: Int[np.ndarray, " late"], right: Int[np.ndarray, " rows"]
+) -> None:
     c = findings.columns
-    missing = rows[link[rows] < 0]
+    findings.add(
+        rule,
+        late,
+        lambda i: f"takes {c.t1[late[i]] - c.t0[late[i]]} cycles, must take {right[late[i]]}",
+    )
+
+
+def _links(
+    findings: Findings,
+    stated: Stated,
+    link: Int[np.ndarray, " rows"],
+    transfers: Int[np.ndarray, " transfers"],
+) -> None:
+    c = findings.columns
+    missing = transfers[link[transfers] < 0]
     findings.add(4, missing, lambda i: f"no link from chip {c.chip[missing[i]]} to chip {c.peer[missing[i]]}")
-    rows = rows[link[rows] >= 0]
-    lanes = machine.lanes[link[rows]] if len(rows) else rows
+    rows = transfers[link[transfers] >= 0]
+    lanes = stated.lanes[link[rows]] if len(rows) else rows
     out = np.flatnonzero((c.lane[rows] < 0) | (c.lane[rows] > lanes - c.aux[rows]))
     findings.add(
         4,

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Int
 
-from compiler.program.isa import TAG_SHIFT, Columns, Op
+from compiler.program.instruction_set import name_of
+from compiler.program.isa import TAG_SHIFT, Columns
 
 RULES = (
     "form: every row names a known opcode, kernel, chip and a possible time",
@@ -80,11 +82,14 @@ class Findings:
 
     columns: Columns
     counts: list[int] = field(default_factory=lambda: [0] * len(RULES))
-    kept: list[tuple[int, Violation]] = field(default_factory=list)
-    seen: dict[int, np.ndarray] = field(default_factory=dict)
+    kept: list[tuple[int, Violation]] = field(default_factory=list[tuple[int, Violation]])
+    seen: dict[int, Bool[np.ndarray, " rows"]] = field(default_factory=dict[int, np.ndarray])
 
-    def add(self, rule: int, rows: np.ndarray, text: Callable[[int], str]) -> None:
-        """Count the violating `rows` (each once a rule); `text(i)` says what is wrong with `rows[i]`."""
+    def add(self, rule: int, rows: Int[np.ndarray, " found"], text: str | Callable[[int], str]) -> None:
+        """Count the violating `rows`, each once a rule.
+
+        text: what is wrong with all of them, or `text(i)` with `rows[i]`.
+        """
         if len(rows) == 0:
             return
         seen = self.seen.setdefault(rule, np.zeros(len(self.columns), bool))
@@ -95,20 +100,25 @@ class Findings:
         earliest = np.argsort(self.columns.t0[unique], kind="stable")[:KEPT]
         for row, i in zip(unique[earliest].tolist(), first[earliest].tolist(), strict=True):
             with np.errstate(over="ignore"):  # numbers out of any range still have to be named
-                self._keep(rule, row, int(self.columns.t0[row]), f"{self.place(row)}: {text(i)}")
+                what = text if isinstance(text, str) else text(i)
+                self._keep(rule, row, int(self.columns.t0[row]), f"{self.place(row)}: {what}")
 
-    def note(self, rule: int, which: np.ndarray, text: Callable[[Any], str]) -> None:
+    def note(self, rule: int, which: Int[np.ndarray, "found *axes"], text: Callable[[Any], str]) -> None:
         """Count violations that no row is to blame for; `text(w)` says what is wrong with one of them."""
         self.counts[rule] += len(which)
         for entry in which[:KEPT]:
             with np.errstate(over="ignore"):
                 self._keep(rule, -1, -1, text(entry))
 
+    def tell(self, rule: int, what: str) -> None:
+        """Count one violation that no row is to blame for."""
+        self.counts[rule] += 1
+        self._keep(rule, -1, -1, what)
+
     def place(self, row: Any) -> str:
         """Row, opcode, chip and cycle in words."""
-        c, op = self.columns, int(self.columns.op[row])
-        name = Op(op).name if 0 <= op < len(Op) else f"opcode {op}"
-        return f"row {row} {name} chip {c.chip[row]} cycle {c.t0[row]}"
+        c = self.columns
+        return f"row {row} {name_of(int(c.op[row]))} chip {c.chip[row]} cycle {c.t0[row]}"
 
     def report(self) -> Report:
         """All of it, the earliest cycles first."""

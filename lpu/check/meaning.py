@@ -7,34 +7,43 @@ order. Tags name value and line, so such rows contradict the rows whose results 
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Int
 
+from compiler.program.instruction_set import INSTRUCTIONS
+from compiler.program.instructions.attention import (
+    AttentionKernel,
+    merged_lines,
+    part_lines,
+    score_lines,
+)
+from compiler.program.instructions.vector import ArgmaxKernel, RstatKernel
 from compiler.program.isa import (
     F32_LANES,
-    READS,
+    OPCODES,
     TAG_SHIFT,
+    TRANSIENT,
     Columns,
-    Kernel,
+    Instruction,
     Op,
-    merged_lines,
-    score_lines,
-    stripes,
-    wide,
+    by_opcode,
+    is_transfer,
 )
+from compiler.program.ranges import ramp
 from lpu.check.findings import Findings, tag
-from lpu.check.machine import Group, Machine, by_small, is_transfer
+from lpu.check.rows import Alike, by_small
+from lpu.check.stated import Stated
 
 _LINE = (1 << TAG_SHIFT) - 1
-_IN_ORDER = (Op.ADD, Op.GLU, Op.HNORM, Op.ROPE, Op.CAST, Op.RED)
 _SAME = ("op", "aux", "n", "src_tag", "src2_tag", "src3_tag", "src3")  # src3 is an address where src3_tag is
 
 
 class _Made(NamedTuple):
     """Compute rows by the tag of their first result: sorted tags, a row of each."""
 
-    tag: np.ndarray
-    row: np.ndarray
+    tag: Int[np.ndarray, " made"]
+    row: Int[np.ndarray, " made"]
 
-    def find(self, wanted: np.ndarray) -> np.ndarray:
+    def find(self, wanted: Int[np.ndarray, "*wanted"]) -> Int[np.ndarray, "*wanted"]:
         """The row that makes each tag first of its result; -1 for none."""
         if not len(self.tag):
             return np.full(np.shape(wanted), -1)
@@ -42,32 +51,35 @@ class _Made(NamedTuple):
         return np.where((self.tag[at] == wanted) & (wanted >= 0), self.row[at], -1)
 
 
-def meaning(findings: Findings, machine: Machine, groups: list[Group], left: np.ndarray) -> None:
+def meaning(
+    findings: Findings, stated: Stated, groups: list[Alike], left: Int[np.ndarray, " outputs"]
+) -> None:
     """Check the counts of rows against those of the rows that made their operands.
 
     left: tags of what lies at the logits and, last, at the token when the step ends.
     """
     made = _copies(findings)
     _alike(findings, made)
-    _counts(findings, machine, groups, made)
+    _counts(findings, stated, groups, made)
     for group in groups:
+        if not isinstance(group.kernel, AttentionKernel):
+            continue
         if group.op in (Op.AOUT, Op.ASUM):
-            _chunks(findings, made, group, stripes(group.kernel))
-        if group.op is Op.AEND:
-            _dealt(findings, made, group)
-    _vocabulary(findings, machine, groups, left)
+            _chunks(findings, made, group.rows, group.kernel)
+        if group.op == Op.AEND:
+            _dealt(findings, made, group.rows, group.kernel)
+    _vocabulary(findings, stated, groups, left)
 
 
-def tagged(findings: Findings, groups: list[Group]) -> None:
+def tagged(findings: Findings, groups: list[Alike]) -> None:
     """Every result and operand of a whole program says what it is, RoPE's table excepted."""
-    for op, kernel, rows in groups:
-        nowhere = op in (Op.GIVE, Op.KVOUT)
-        names = {operand.column for operand in READS[op]} | (set() if nowhere else {"dst"})
-        if op is Op.ROPE or (op in (Op.WB, Op.RED) and wide(kernel)):
-            names -= {"src2"}
+    for group in groups:
+        names = {operand.column for operand in group.operands if operand.tagged}
+        if group.op == Op.MM:
+            names |= {"dst"}  # the accumulator
         for name in sorted(names):
-            bad = rows[getattr(findings.columns, name + "_tag")[rows] < 0]
-            findings.add(7, bad, lambda _, n=name: f"{n} has no tag")
+            bad = group.rows[getattr(findings.columns, name + "_tag")[group.rows] < 0]
+            findings.add(7, bad, f"{name} has no tag")
 
 
 def _copies(findings: Findings) -> _Made:
@@ -97,8 +109,8 @@ def _alike(findings: Findings, made: _Made) -> None:
     c = findings.columns
     tiles = np.flatnonzero((c.op == Op.MM) & (c.dst_tag >= 0))
     tiles = tiles[np.argsort(c.dst_tag[tiles], kind="stable")]
-    rows = np.concatenate([made.row[by_small(c.op[made.row], len(Op))], tiles])  # by opcode and tag
-    op, value = c.op[rows].astype(np.int8), c.dst_tag[rows] >> TAG_SHIFT
+    rows = np.concatenate([made.row[by_small(c.op[made.row], OPCODES)], tiles])  # by opcode and tag
+    op, value = c.op[rows].astype(np.int16), c.dst_tag[rows] >> TAG_SHIFT
     joined = (op[1:] == op[:-1]) & (value[1:] == value[:-1])
     before, after = rows[:-1][joined], rows[1:][joined]
     strange = np.zeros(len(after), bool)
@@ -106,12 +118,11 @@ def _alike(findings: Findings, made: _Made) -> None:
         values = getattr(c, name)
         both = (values[after] >= 0) & (values[before] >= 0)
         strange |= both & (values[after] >> TAG_SHIFT != values[before] >> TAG_SHIFT)
-    ordered = np.isin(c.op[after], _IN_ORDER)
-    for name in ("src_tag", "src2_tag"):
-        values = getattr(c, name)
-        lines = (name == "src_tag") | np.isin(c.op[after], (Op.ADD, Op.GLU))  # else src2 is a weight
+    for column in ("src", "src2"):
+        values = getattr(c, column + "_tag")
+        ordered = by_opcode([(op, _is_ordered(r, column)) for op, r in INSTRUCTIONS.items()], 0)
         both = (values[after] >= 0) & (values[before] >= 0)
-        strange |= ordered & lines & both & (values[after] <= values[before])
+        strange |= (ordered[c.op[after]] > 0) & both & (values[after] <= values[before])
     bad = np.flatnonzero(strange)
     findings.add(
         7,
@@ -130,7 +141,13 @@ def _alike(findings: Findings, made: _Made) -> None:
     )
 
 
-def _counts(findings: Findings, machine: Machine, groups: list[Group], made: _Made) -> None:
+def _is_ordered(record: Instruction, column: str) -> bool:
+    """Whether line i of its results is made of line i of this operand; weights are no lines."""
+    lines = [operand.column for operand in record.reads if operand.space == TRANSIENT]
+    return record.ordered and column in lines
+
+
+def _counts(findings: Findings, stated: Stated, groups: list[Alike], made: _Made) -> None:
     """NORM and ROPE take all that the row before them made; their results lie where their inputs did."""
     c = findings.columns
     norm = np.flatnonzero((c.op == Op.NORM) & (c.src_tag >= 0) & (c.src2_tag >= 0) & (c.dst_tag >= 0))
@@ -148,18 +165,12 @@ def _counts(findings: Findings, machine: Machine, groups: list[Group], made: _Ma
             f"{c.dst_tag[norm[bad[i]]] & _LINE}, its statistic is over {c.n[stat[bad[i]]]} lines"
         ),
     )
-    for group in groups:
-        if group.op is Op.RSTAT and "width" in group.kernel:
-            lines = -(-group.kernel.width // F32_LANES)
-            cut = np.flatnonzero(c.n[group.rows] != lines)
-            findings.add(
-                7,
-                group.rows[cut],
-                lambda i, r=group.rows[cut], n=lines: f"is over {c.n[r[i]]} lines, its width takes {n}",
-            )
+    for _, kernel, rows in groups:
+        if isinstance(kernel, RstatKernel):
+            _width(findings, rows, -(-kernel.width // F32_LANES))
     rope = np.flatnonzero((c.op == Op.ROPE) & (c.src_tag >= 0))
     head = made.find(c.src_tag[rope])
-    size = np.array([kernel.get("head_dim", 0) for kernel in machine.kernels])
+    size = np.array([getattr(kernel, "head_dim", 0) for kernel in stated.kernels])
     fits = (head < 0) | (c.op[head] != Op.HNORM)
     fits |= (c.n[head] == c.n[rope]) & (size[c.aux[head]] == size[c.aux[rope]])
     odd = np.flatnonzero(~fits)
@@ -168,16 +179,22 @@ def _counts(findings: Findings, machine: Machine, groups: list[Group], made: _Ma
     )
 
 
-def _chunks(findings: Findings, made: _Made, group: Group, parts: int) -> None:
+def _width(findings: Findings, rows: Int[np.ndarray, " rows"], lines: int) -> None:
+    c = findings.columns
+    cut = rows[c.n[rows] != lines]
+    findings.add(7, cut, lambda i: f"is over {c.n[cut[i]]} lines, its width takes {lines}")
+
+
+def _chunks(findings: Findings, made: _Made, rows: Int[np.ndarray, " rows"], kernel: AttentionKernel) -> None:
     """AOUT and ASUM add up every chunk that was scored, once, each with the weights of its own scores.
 
     Where a context is dealt over several regions, the maxima over the others are for `_dealt` to look at.
     """
-    c, kernel = findings.columns, group.kernel
-    rows = group.rows[(c.src_tag[group.rows] >= 0) & (c.src2_tag[group.rows] >= 0)]
-    lines, size = merged_lines(kernel) - 1, score_lines(kernel)
+    c = findings.columns
+    rows = rows[(c.src_tag[rows] >= 0) & (c.src2_tag[rows] >= 0)]
+    size = score_lines(kernel)
     of, piece = _pieces(c.n[rows])
-    values = made.find(c.src_tag[rows[of]] + piece * lines)
+    values = made.find(c.src_tag[rows[of]] + piece * part_lines(kernel))
     known = _every(len(rows), of, (values >= 0) & (c.op[values] == Op.PV))
     rows, values = rows[known], values[known[of]]  # rule 2 or the other tags have found the rest
     of, piece = _pieces(c.n[rows])
@@ -191,24 +208,27 @@ def _chunks(findings: Findings, made: _Made, group: Group, parts: int) -> None:
     good &= c.n[values][np.lexsort((c.n[values], of))] == piece  # every chunk once
     right = _every(len(rows), of, good)
     right &= _scored(c, head) == c.n[rows]
-    if parts == 1:
-        peaks, pair = np.unique(np.stack([of, c.src2_tag[weights]]), axis=1), kernel.get("chunks", 1)
-        right &= _every(len(rows), peaks[0], _cover(c, made, peaks, pair, of, scores, c.n[rows]))
-    findings.add(7, rows[~right], lambda i: "does not add up every chunk of its KV region once")
+    if kernel.stripes == 1:
+        peaks = np.unique(np.stack([of, c.src2_tag[weights]]), axis=1)
+        right &= _every(len(rows), peaks[0], _cover(c, made, peaks, kernel.chunks, of, scores, c.n[rows]))
+    findings.add(7, rows[~right], "does not add up every chunk of its KV region once")
 
 
-def _pieces(count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """So many pieces of each row: the index of the row, the number in it."""
-    of = np.repeat(np.arange(len(count)), count)
-    return of, np.arange(len(of)) - (np.cumsum(count) - count)[of]
+def _pieces(
+    count: Int[np.ndarray, " rows"],
+) -> tuple[Int[np.ndarray, " pieces"], Int[np.ndarray, " pieces"]]:
+    """`count` pieces of each row: the index of the row, the number in it."""
+    return np.repeat(np.arange(len(count)), count), ramp(count)
 
 
-def _every(rows: int, of: np.ndarray, good: np.ndarray) -> np.ndarray:
+def _every(
+    rows: int, of: Int[np.ndarray, " pieces"], good: Bool[np.ndarray, " pieces"]
+) -> Bool[np.ndarray, " rows"]:
     """Of which rows all pieces are good."""
     return np.bincount(of[~good], minlength=rows) == 0
 
 
-def _scored(c: Columns, queries: np.ndarray) -> np.ndarray:
+def _scored(c: Columns, queries: Int[np.ndarray, " queries"]) -> Int[np.ndarray, " queries"]:
     """How many chunks of their KV regions are scored at all."""
     some = np.flatnonzero((c.op == Op.QK) & (c.src_tag >= 0) & (c.src2_tag >= 0) & (c.dst_tag >= 0))
     regions, count = np.unique(c.src2_tag[some], return_counts=True)
@@ -219,8 +239,14 @@ def _scored(c: Columns, queries: np.ndarray) -> np.ndarray:
 
 
 def _cover(
-    c: Columns, made: _Made, peaks: np.ndarray, lines: int, of: np.ndarray, scores: np.ndarray, n: np.ndarray
-) -> np.ndarray:
+    c: Columns,
+    made: _Made,
+    peaks: Int[np.ndarray, "2 peaks"],
+    lines: int,
+    of: Int[np.ndarray, " pieces"],
+    scores: Int[np.ndarray, " pieces"],
+    n: Int[np.ndarray, " adding"],
+) -> Bool[np.ndarray, " peaks"]:
     """Whether the maxima of each (row, tag of the first line of maxima) are over all scores of the row."""
     maxima = made.find(peaks[1][:, None] + np.arange(lines))
     over = np.where(maxima >= 0, made.find(c.src_tag[maxima]), -1)
@@ -231,20 +257,19 @@ def _cover(
     return good & (over >= 0).all(axis=1) & (over[:, 1:] != over[:, :-1]).all(axis=1)
 
 
-def _dealt(findings: Findings, made: _Made, group: Group) -> None:
+def _dealt(findings: Findings, made: _Made, rows: Int[np.ndarray, " rows"], kernel: AttentionKernel) -> None:
     """AEND adds up every stripe of one head once, all weighted against the maximum over all of them."""
-    c, kernel, count = findings.columns, group.kernel, stripes(group.kernel)
+    c, count = findings.columns, kernel.stripes
     appends = np.flatnonzero((c.op == Op.KVW) & (c.dst_tag >= 0))
     order = np.argsort(c.dst_tag[appends], kind="stable")
     regions = _Made(c.dst_tag[appends][order], appends[order])
     bad: list[int] = []
-    for row in group.rows[c.src_tag[group.rows] >= 0].tolist():
+    for row in rows[c.src_tag[rows] >= 0].tolist():
         sums = made.find(c.src_tag[row] + np.arange(int(c.n[row])) * merged_lines(kernel))
         if (sums < 0).any() or (c.op[sums] != Op.ASUM).any():
             continue  # rule 2 or the other tags have found it
-        steps = c.n[sums]
-        piece = np.arange(int(steps.sum())) - np.repeat(np.cumsum(steps) - steps, steps)
-        values = made.find(np.repeat(c.src_tag[sums], steps) + piece * (merged_lines(kernel) - 1))
+        of, piece = _pieces(c.n[sums])
+        values = made.find(c.src_tag[sums[of]] + piece * part_lines(kernel))
         weights = made.find(c.src_tag[values])
         scores = made.find(c.src_tag[weights])
         if min(values.min(), weights.min(), scores.min()) < 0:
@@ -255,17 +280,15 @@ def _dealt(findings: Findings, made: _Made, group: Group) -> None:
             len(np.unique(values)) == 1 for values in (c.src_tag[held], c.src2_tag[held], c.src_tag[scores])
         )
         one &= len(np.unique(c.src2_tag[weights])) == 1
-        if not (dealt and one and _covers(c, made, _peaks(c, made, int(weights[0]), kernel), scores)):
+        peaks = made.find(c.src2_tag[weights[0]] + np.arange(kernel.chunks))  # of all of them
+        if not (dealt and one and _covers(c, made, peaks, scores)):
             bad.append(row)
-    findings.add(7, np.array(bad, np.int64), lambda i: "does not add up every stripe of one KV head once")
+    findings.add(7, np.array(bad, np.int64), "does not add up every stripe of one KV head once")
 
 
-def _peaks(c: Columns, made: _Made, weights: int, kernel: Kernel) -> np.ndarray:
-    """The rows that made the maxima that an EXP row takes."""
-    return made.find(c.src2_tag[weights] + np.arange(kernel.get("chunks", 1)))
-
-
-def _covers(c: Columns, made: _Made, peaks: np.ndarray, scores: np.ndarray) -> bool:
+def _covers(
+    c: Columns, made: _Made, peaks: Int[np.ndarray, " peaks"], scores: Int[np.ndarray, " scores"]
+) -> bool:
     """Whether these rows are the maxima over all these scores."""
     if (peaks < 0).any() or (c.op[peaks] != Op.SMAX).any() or c.n[peaks].sum() != len(scores):
         return False
@@ -273,12 +296,14 @@ def _covers(c: Columns, made: _Made, peaks: np.ndarray, scores: np.ndarray) -> b
     return bool(np.isin(over, scores).all()) and len(np.unique(over)) == len(over)
 
 
-def _vocabulary(findings: Findings, machine: Machine, groups: list[Group], left: np.ndarray) -> None:
+def _vocabulary(
+    findings: Findings, stated: Stated, groups: list[Alike], left: Int[np.ndarray, " outputs"]
+) -> None:
     """The rows that look for the largest logit look at every line of the vocabulary once, as the logits."""
     c = findings.columns
-    vocab = [int(g.kernel.vocab) for g in groups if g.op is Op.ARGMAX and "vocab" in g.kernel]
+    vocab = [g.kernel.vocab for g in groups if isinstance(g.kernel, ArgmaxKernel)]
     rows = np.flatnonzero((c.op == Op.ARGMAX) & (c.src_tag >= 0) & (c.dst_tag >= 0))
-    if not vocab or not len(machine.logits):
+    if not vocab or not len(stated.logits):
         return
     lines = -(-max(vocab) // F32_LANES)
     _candidates(findings, rows)
@@ -295,25 +320,25 @@ def _vocabulary(findings: Findings, machine: Machine, groups: list[Group], left:
     findings.add(7, rows[gap], lambda i: f"begins at line {begin[gap[i]]}, not {wanted[gap[i]]}")
     short = np.flatnonzero(np.roll(fresh, -1) & (end != lines))
     findings.add(7, rows[short], lambda i: f"ends at line {end[short[i]]} of a vocabulary of {lines} lines")
-    named = np.sort(machine.logits[:, 2])
+    named = np.sort(stated.logits[:, 2])
     zero = c.src_tag[rows[:1]] - c.src3[rows[:1]]  # of each line its logits line is this many tags further
-    wrong = np.flatnonzero(np.isin(left[:-1] - machine.logits[:, 2], value, invert=True) & (left[:-1] >= 0))
+    wrong = np.flatnonzero(np.isin(left[:-1] - stated.logits[:, 2], value, invert=True) & (left[:-1] >= 0))
     findings.note(
         7,
         wrong if len(zero) else wrong[:0],
         lambda i: (
-            f"manifest: logits line {machine.logits[i, 2]} is where tag {tag(left[i])} is left, "
-            f"not {tag(zero[0] + machine.logits[i, 2])}"
+            f"manifest: logits line {stated.logits[i, 2]} is where tag {tag(left[i])} is left, "
+            f"not {tag(zero[0] + stated.logits[i, 2])}"
         ),
     )
     tokens = c.dst_tag[(c.op == Op.ARGRED) & (c.dst_tag >= 0)]
     if left[-1] >= 0 and len(tokens) and left[-1] not in tokens:
-        findings.note(7, np.zeros(1), lambda _: f"manifest: the token is where tag {tag(left[-1])} is left")
+        findings.tell(7, f"manifest: the token is where tag {tag(left[-1])} is left")
     if not np.array_equal(named, np.arange(lines)):
-        findings.note(7, np.zeros(1), lambda _: f"manifest: logits name {len(named)} lines, not {lines} once")
+        findings.tell(7, f"manifest: logits name {len(named)} lines, not {lines} once")
 
 
-def _candidates(findings: Findings, rows: np.ndarray) -> None:
+def _candidates(findings: Findings, rows: Int[np.ndarray, " rows"]) -> None:
     """ARGRED picks among all that the ARGMAX rows of one vocabulary found."""
     c = findings.columns
     found, count = np.unique(np.unique(c.dst_tag[rows]) >> TAG_SHIFT, return_counts=True)

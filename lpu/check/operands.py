@@ -3,35 +3,19 @@
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Int
 
-from compiler.program.isa import (
-    KV,
-    READS,
-    SHARED,
-    TRANSIENT,
-    WEIGHTS,
-    WRITES,
-    Columns,
-    Op,
-    Operand,
-    stripes,
-    wide,
-)
-from compiler.program.program import ANGLES, GAIN, SCALE, TABLE, TILE
+from compiler.program.instructions.attention import AttentionKernel
+from compiler.program.isa import KV, SHARED, TRANSIENT, WEIGHTS, Columns, Op, Operand
+from compiler.program.ranges import ramp
 from lpu.check.findings import Findings
-from lpu.check.machine import REGIONS, Group, Machine
+from lpu.check.rows import Alike
+from lpu.check.stated import Stated
 
-_REGION = {TRANSIENT: 0, KV: 1, WEIGHTS: 2, SHARED: 2}
+REGIONS = ("transient", "kv", "weights")  # the order in the manifest
+_REGION = {TRANSIENT: 0, KV: 1, WEIGHTS: 2}
 _PIECE = 1 << 15  # accesses looked at together
-_KIND = {
-    Op.EMBED: TABLE,
-    Op.NORM: GAIN,
-    Op.HNORM: GAIN,
-    Op.ROPE: ANGLES,
-    Op.MM: TILE,
-    Op.WB: SCALE,
-    Op.RED: SCALE,
-}
+Entries = Int[np.ndarray, " accesses"]
 
 
 class Accesses(NamedTuple):
@@ -40,15 +24,15 @@ class Accesses(NamedTuple):
     `kind` is the kind of preloaded value that a weight read needs.
     """
 
-    row: np.ndarray
-    chip: np.ndarray
-    start: np.ndarray
-    stop: np.ndarray
-    time: np.ndarray
-    tag: np.ndarray
-    kind: np.ndarray
+    row: Entries
+    chip: Entries
+    start: Entries
+    stop: Entries
+    time: Entries
+    tag: Entries
+    kind: Entries
 
-    def take(self, which: np.ndarray) -> "Accesses":
+    def take(self, which: Int[np.ndarray, " some"] | Bool[np.ndarray, " accesses"]) -> "Accesses":
         """The accesses named by an index or mask array."""
         return Accesses(*(column[which] for column in self))
 
@@ -63,20 +47,18 @@ class Operands(NamedTuple):
     kv_writes: Accesses
 
 
-def operands(findings: Findings, machine: Machine, groups: list[Group]) -> Operands:
+def operands(findings: Findings, stated: Stated, groups: list[Alike]) -> Operands:
     """Every access of every row; those outside their region or off their line are violations and left out."""
-    wanted: dict[tuple[int, bool], list[tuple[Group, Operand]]] = {}
+    wanted: dict[tuple[int, bool], list[tuple[Alike, Operand]]] = {}
     for group in groups:
         if group.op in (Op.QK, Op.PV):
             _chunk(findings, group)
-        if group.op is Op.KVW:
+        if group.op == Op.KVW:
             _stripe(findings, group)
-        for operand in READS[group.op]:
+        for operand in group.operands:
             space = WEIGHTS if operand.space == SHARED else operand.space
-            wanted.setdefault((space, False), []).append((group, operand))
-        write = WRITES[group.op]
-        if write is not None:
-            wanted.setdefault((write.space, True), []).append((group, write))
+            write = operand.column == "dst"
+            wanted.setdefault((space, write), []).append((group, operand))
 
     def inside(space: int, write: bool) -> Accesses:
         c, some = findings.columns, wanted.get((space, write), [])
@@ -86,11 +68,11 @@ def operands(findings: Findings, machine: Machine, groups: list[Group]) -> Opera
         )
         stop = 0
         for group, operand in some:  # into place: two copies would be most of the memory of the check
-            part = _access(c, group, operand, machine.rows, write=write)
+            part = _access(c, group, operand, stated.rows, write=write)
             start, stop = stop, stop + len(part.row)
             for column, values in zip(joined, part, strict=True):
                 column[start:stop] = values
-        return _inside(findings, machine, Accesses(*(column[:stop] for column in joined)), space)
+        return _inside(findings, stated, Accesses(*(column[:stop] for column in joined)), space)
 
     return Operands(
         reads=inside(TRANSIENT, False),
@@ -101,57 +83,53 @@ def operands(findings: Findings, machine: Machine, groups: list[Group]) -> Opera
     )
 
 
-def _chunk(findings: Findings, group: Group) -> None:
+def _chunk(findings: Findings, group: Alike) -> None:
     """The chunk that a row names begins inside its KV region."""
     kernel, n = group.kernel, findings.columns.n[group.rows]
-    bad = np.flatnonzero(n * kernel.chunk * kernel.kv_words >= kernel.kv_stride)
+    assert isinstance(kernel, AttentionKernel)
+    token, tokens = n * kernel.chunk, kernel.kv_stride // kernel.kv_words
+    bad = np.flatnonzero(token * kernel.kv_words >= kernel.kv_stride)
     findings.add(
         5,
         group.rows[bad],
-        lambda i: (
-            f"chunk {n[bad[i]]} begins at token {n[bad[i]] * kernel['chunk']}, its KV region has "
-            f"{kernel['kv_stride'] // kernel['kv_words']}"
-        ),
+        lambda i: f"chunk {n[bad[i]]} begins at token {token[bad[i]]}, its KV region has {tokens}",
     )
 
 
-def _stripe(findings: Findings, group: Group) -> None:
+def _stripe(findings: Findings, group: Alike) -> None:
     """An append names one of the stripes that a head's tokens are dealt over."""
-    stripe, count = findings.columns.src3[group.rows], stripes(group.kernel)
+    assert isinstance(group.kernel, AttentionKernel)
+    stripe, count = findings.columns.src3[group.rows], group.kernel.stripes
     bad = np.flatnonzero((stripe < -1) | (stripe >= count) | ((stripe < 0) & (count > 1)))
     findings.add(5, group.rows[bad], lambda i: f"appends to stripe {stripe[bad[i]]} of {count}")
 
 
-def _access(c: Columns, group: Group, operand: Operand, batch: int, write: bool = False) -> Accesses:
-    op, kernel, rows = group
+def _access(c: Columns, group: Alike, operand: Operand, batch: int, write: bool = False) -> Accesses:
+    _, kernel, rows = group
     n = c.n[rows]
     start, tag = getattr(c, operand.column)[rows], getattr(c, operand.column + "_tag")[rows]
     unit = batch if operand.space == TRANSIENT else 1
     words = operand.extent(n, kernel) * unit
     if operand.stride:
         rows, words = np.repeat(rows, n), np.repeat(words, n)
-        piece = np.arange(len(rows)) - np.repeat(np.cumsum(n) - n, n)
-        step = piece * operand.stride(kernel)
+        step = ramp(n) * operand.stride(kernel)
         start = np.repeat(start, n) + step * unit
         tag = np.repeat(tag, n)
         tag = np.where(tag < 0, -1, tag + step)
-    if op in (Op.WB, Op.RED) and operand.space == WEIGHTS and wide(kernel):
-        rows = rows[:0]  # wide partials are not scaled yet: no operand
-    count = len(rows)
     return Accesses(
         row=rows,
-        chip=(c.peer if write and op in (Op.SEND, Op.FORWARD) else c.chip)[rows],
-        start=start[:count],
-        stop=start[:count] + words[:count],
+        chip=(c.peer if write and group.transfers else c.chip)[rows],
+        start=start,
+        stop=start + words,
         time=(c.t1 if write else c.t0)[rows],
-        tag=tag[:count],
-        kind=np.full(count, _KIND.get(op, -1)),
+        tag=tag,
+        kind=np.full(len(rows), operand.kind(kernel)),
     )
 
 
-def _inside(findings: Findings, machine: Machine, a: Accesses, space: int) -> Accesses:
-    base, words = machine.regions[:, _REGION[space]].T
-    low, high = np.maximum(base, 0), np.minimum(base + words, machine.words)
+def _inside(findings: Findings, stated: Stated, a: Accesses, space: int) -> Accesses:
+    base, words = stated.regions[:, _REGION[space]].T
+    low, high = np.maximum(base, 0), np.minimum(base + words, stated.words)
     off = np.empty(len(a.row), bool)
     for at in range(0, len(off), _PIECE):
         chip, start, stop = (column[at : at + _PIECE] for column in (a.chip, a.start, a.stop))
@@ -167,38 +145,42 @@ def _inside(findings: Findings, machine: Machine, a: Accesses, space: int) -> Ac
             f"{high[a.chip[bad[i]]] - 1}"
         ),
     )
-    if space == TRANSIENT and machine.rows > 1:
-        skew = np.flatnonzero((a.start % machine.rows != 0) & ~off)
+    if space == TRANSIENT and stated.rows > 1:
+        skew = np.flatnonzero((a.start % stated.rows != 0) & ~off)
         findings.add(
             5,
             a.row[skew],
-            lambda i: f"operand at word {a.start[skew[i]]}, lines begin at multiples of {machine.rows} words",
+            lambda i: f"operand at word {a.start[skew[i]]}, lines begin at multiples of {stated.rows} words",
         )
         off[skew] = True
     return a.take(~off) if off.any() else a
 
 
-def regions(findings: Findings, machine: Machine) -> None:
+def regions(findings: Findings, stated: Stated) -> None:
     """The regions of each chip are disjoint and inside its SRAM."""
-    base, words = machine.regions[..., 0], machine.regions[..., 1]
-    bad = (words < 0) | (base < 0) | (base + words > machine.words)
+    base, words = stated.regions[..., 0], stated.regions[..., 1]
+    bad = (words < 0) | (base < 0) | (base + words > stated.words)
     end = base + words
     findings.note(
         5,
         np.argwhere(bad),
         lambda at: (
             f"chip {at[0]}: its {REGIONS[at[1]]} region is words {base[tuple(at)]} .. {end[tuple(at)] - 1}, "
-            f"the chip has {machine.words}"
+            f"the chip has {stated.words}"
         ),
     )
     for one, other in ((0, 1), (0, 2), (1, 2)):
-        first, last = np.maximum(base[:, one], base[:, other]), np.minimum(end[:, one], end[:, other])
-        clash = (first < last) & (words[:, one] > 0) & (words[:, other] > 0)
-        names = f"{REGIONS[one]} and {REGIONS[other]}"
-        findings.note(
-            5,
-            np.flatnonzero(clash),
-            lambda chip, n=names, f=first, e=last: (
-                f"chip {chip}: {n} regions share words {f[chip]} .. {e[chip] - 1}"
-            ),
-        )
+        _disjoint(findings, stated, one, other)
+
+
+def _disjoint(findings: Findings, stated: Stated, one: int, other: int) -> None:
+    base, words = stated.regions[:, [one, other], 0], stated.regions[:, [one, other], 1]
+    first, last = base.max(axis=1), (base + words).min(axis=1)
+    findings.note(
+        5,
+        np.flatnonzero((first < last) & (words > 0).all(axis=1)),
+        lambda chip: (
+            f"chip {chip}: {REGIONS[one]} and {REGIONS[other]} regions share words "
+            f"{first[chip]} .. {last[chip] - 1}"
+        ),
+    )

@@ -4,14 +4,17 @@ Reads and writes are cut into segments that no access divides, so long operands 
 (segment, cycle, writes first) the producer of a read is the last write before it.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
-from compiler.program.isa import Op
+from compiler.program.instruction_set import INSTRUCTIONS
+from compiler.program.isa import Op, by_opcode, is_transfer
 from lpu.check.findings import Findings, tag
-from lpu.check.machine import CYCLE, TIME_BITS, Batches, Machine, is_transfer, split
 from lpu.check.operands import Accesses, Operands
+from lpu.check.rows import CYCLE, TIME_BITS, Batches, split
+from lpu.check.stated import Stated
 
 _BATCH_LINES = 1 << 19  # lines of SRAM looked at together: bounds the memory of the check
 _ACCESS_LINES = 16  # an access takes about the memory of so many lines
@@ -20,31 +23,27 @@ _ACCESS_LINES = 16  # an access takes about the memory of so many lines
 class _Events(NamedTuple):
     """Pieces of accesses in the order (segment, cycle, writes first)."""
 
-    key: np.ndarray
-    row: np.ndarray
-    tag: np.ndarray
-    line: np.ndarray
+    key: Int[np.ndarray, " events"]
+    row: Int[np.ndarray, " events"]
+    tag: Int[np.ndarray, " events"]
+    line: Int[np.ndarray, " events"]
 
 
-# A statistic, a copy or a last result may lie where nobody reads it; any other result is made for a row.
-_FOR_NOBODY = (Op.SEND, Op.FORWARD, Op.RSTAT, Op.AOUT, Op.AEND, Op.ARGRED)
-
-
-def memory(findings: Findings, machine: Machine, operands: Operands) -> tuple[np.ndarray, np.ndarray]:
+def memory(
+    findings: Findings, stated: Stated, operands: Operands
+) -> tuple[Int[np.ndarray, " unread"], Int[np.ndarray, " outputs"]]:
     """Check the transient lines of every chip, some chips at a time.
 
     Returns the rows with a line that no row reads, and the tags left at the logits and the token (-1: none).
     """
     unread = [np.zeros(0, np.int64)]
-    writes, reads = (_lines(a, machine.rows) for a in (operands.writes, operands.reads))
-    reach = np.zeros(machine.chips, np.int64)
+    writes, reads = (_lines(a, stated.rows) for a in (operands.writes, operands.reads))
+    reach = np.zeros(stated.chips, np.int64)
     for a in (writes, reads):
         np.maximum.at(reach, a.chip, a.stop)
-    count = np.bincount(writes.chip, minlength=machine.chips) + np.bincount(
-        reads.chip, minlength=machine.chips
-    )
+    count = np.bincount(writes.chip, minlength=stated.chips) + np.bincount(reads.chip, minlength=stated.chips)
     batches = Batches(reach + _ACCESS_LINES * count, _BATCH_LINES)
-    offset = np.zeros(machine.chips, np.int64)
+    offset = np.zeros(stated.chips, np.int64)
     for (first, last), write, read in zip(
         batches, batches.of(writes.chip), batches.of(reads.chip), strict=True
     ):
@@ -53,23 +52,27 @@ def memory(findings: Findings, machine: Machine, operands: Operands) -> tuple[np
         events = _events(writes.take(write), reads.take(read), offset, int(lines[-1]))
         _resolve(findings, events)
         unread.append(_unread(findings, events))
-    return np.unique(np.concatenate(unread)), _outputs(findings, machine, operands.writes)
+    return np.unique(np.concatenate(unread)), _outputs(findings, stated, operands.writes)
 
 
-def _unread(findings: Findings, e: _Events) -> np.ndarray:
-    """Rows with a line that is overwritten, or left at the end, and was never read."""
+def _unread(findings: Findings, e: _Events) -> Int[np.ndarray, " rows"]:
+    """Rows with a line that is overwritten, or left at the end, and was never read.
+
+    A statistic, a copy or a last result may lie where nobody reads it; any other result is made for a row.
+    """
     write = e.key & 1 == 0
     read = np.zeros(len(write), bool)
     read[:-1] = ~write[1:] & (e.key[1:] >> TIME_BITS + 1 == e.key[:-1] >> TIME_BITS + 1)
     rows = e.row[write & ~read]
-    return rows[~np.isin(findings.columns.op[rows], _FOR_NOBODY)]
+    may = by_opcode([(op, record.unread) for op, record in INSTRUCTIONS.items()], 0)
+    return rows[may[findings.columns.op[rows]] == 0]
 
 
 def _lines(a: Accesses, rows: int) -> Accesses:
     return a if rows == 1 else a._replace(start=a.start // rows, stop=a.stop // rows)
 
 
-def _events(writes: Accesses, reads: Accesses, offset: np.ndarray, size: int) -> _Events:
+def _events(writes: Accesses, reads: Accesses, offset: Int[np.ndarray, " chips"], size: int) -> _Events:
     a = Accesses(*(np.concatenate(columns) for columns in zip(writes, reads, strict=True)))
     start = a.start + offset[a.chip]
     interval, segment, begin = split(start, start + (a.stop - a.start), size)
@@ -114,7 +117,7 @@ def _resolve(findings: Findings, e: _Events) -> None:
     _mistaken(findings, e, read[wrong], made[wrong])
 
 
-def _unwritten(findings: Findings, e: _Events, read: np.ndarray) -> None:
+def _unwritten(findings: Findings, e: _Events, read: Int[np.ndarray, " reads"]) -> None:
     c = findings.columns
 
     def text(i: int) -> str:
@@ -130,7 +133,9 @@ def _unwritten(findings: Findings, e: _Events, read: np.ndarray) -> None:
     findings.add(2, e.row[read], text)
 
 
-def _mistaken(findings: Findings, e: _Events, read: np.ndarray, made: np.ndarray) -> None:
+def _mistaken(
+    findings: Findings, e: _Events, read: Int[np.ndarray, " reads"], made: Int[np.ndarray, " reads"]
+) -> None:
     """A read of another value than meant: its own was there or is to come (rule 2), or never (rule 7)."""
     if not len(read):
         return
@@ -141,8 +146,7 @@ def _mistaken(findings: Findings, e: _Events, read: np.ndarray, made: np.ndarray
     place = np.concatenate([segment[written], segment[read]]) * len(names) + index
     meant = np.isin(place[len(written) :], place[: len(written)])
 
-    def text(which: np.ndarray, i: int) -> str:
-        r, m = read[which[i]], made[which[i]]
+    def text(r: Any, m: Any) -> str:
         own = written[(segment[written] == segment[r]) & (e.tag[written] == e.tag[r])]
         have = f"line {e.line[r]} holds tag {tag(e.tag[m])} of {findings.place(e.row[m])}"
         if not len(own):
@@ -150,21 +154,21 @@ def _mistaken(findings: Findings, e: _Events, read: np.ndarray, made: np.ndarray
         when = f"committed at cycle {e.key[own[0]] >> 1 & CYCLE}"
         return f"{have} since cycle {c.t1[e.row[m]]}, wants tag {tag(e.tag[r])} {when}"
 
-    for rule, mask in ((2, meant), (7, ~meant)):
-        which = np.flatnonzero(mask)
-        findings.add(rule, e.row[read[which]], lambda i, w=which: text(w, i))
+    late, other = np.flatnonzero(meant), np.flatnonzero(~meant)
+    findings.add(2, e.row[read[late]], lambda i: text(read[late[i]], made[late[i]]))
+    findings.add(7, e.row[read[other]], lambda i: text(read[other[i]], made[other[i]]))
 
 
-def _outputs(findings: Findings, machine: Machine, writes: Accesses) -> np.ndarray:
+def _outputs(findings: Findings, stated: Stated, writes: Accesses) -> Int[np.ndarray, " outputs"]:
     """The lines that the manifest calls logits and token are written by some row; what is left there."""
-    chip, word = np.concatenate([machine.logits[:, :2], machine.token]).T
-    real = (chip >= 0) & (chip < machine.chips) & (word >= 0) & (word < machine.words)
-    there = np.zeros(machine.chips, bool)
+    chip, word = np.concatenate([stated.logits[:, :2], stated.token]).T
+    real = (chip >= 0) & (chip < stated.chips) & (word >= 0) & (word < stated.words)
+    there = np.zeros(stated.chips, bool)
     there[chip[real]] = True
     writes = writes.take(there[writes.chip])
-    starts = np.sort(writes.chip * machine.words + writes.start)
-    stops = np.sort(writes.chip * machine.words + writes.stop)
-    key = chip * machine.words + word
+    starts = np.sort(writes.chip * stated.words + writes.start)
+    stops = np.sort(writes.chip * stated.words + writes.stop)
+    key = chip * stated.words + word
     covered = np.searchsorted(starts, key, "right") > np.searchsorted(stops, key, "right")
     findings.note(
         2,
@@ -175,13 +179,13 @@ def _outputs(findings: Findings, machine: Machine, writes: Accesses) -> np.ndarr
         ),
     )
     order = np.argsort(key, kind="stable")
-    start, stop = (writes.chip * machine.words + end for end in (writes.start, writes.stop))
+    start, stop = (writes.chip * stated.words + end for end in (writes.start, writes.stop))
     low, high = np.searchsorted(key[order], start), np.searchsorted(key[order], stop)
     left, latest = np.full(len(key), -1), np.full(len(key), -1)
     for write in np.flatnonzero(low < high):
         some = order[low[write] : high[write]]
         some = some[latest[some] <= writes.time[write]]
         latest[some] = writes.time[write]
-        into = (key[some] - start[write]) // machine.rows
+        into = (key[some] - start[write]) // stated.rows
         left[some] = writes.tag[write] + into if writes.tag[write] >= 0 else -1
     return left

@@ -3,26 +3,32 @@
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Int
 
-from compiler.program.isa import Op
-from lpu.check.cycles import Held
+from compiler.program.instruction_set import unit_classes
+from compiler.program.isa import (
+    DRAIN,
+    HOST_IN,
+    HOST_OUT,
+    LINK,
+    MXM,
+    UNIT_CLASSES,
+    VXM,
+    is_transfer,
+)
+from lpu.check.cycles import Busy
 from lpu.check.findings import Findings
-from lpu.check.machine import CYCLE, TIME_BITS, Batches, Machine, is_transfer, split
+from lpu.check.rows import CYCLE, TIME_BITS, Batches, split
+from lpu.check.stated import Stated
 
 _RATE = 1024  # ports are counted in 1/1024 words per cycle
 _BATCH_ROWS = 1 << 14
 
 
-def units(findings: Findings, machine: Machine, held: Held) -> None:
+def units(findings: Findings, stated: Stated, busy: Busy) -> None:
     """Rule 1 for the units of the chips and for the lanes of the links."""
     c = findings.columns
-    planes, last = machine.planes, 2 * machine.planes + machine.chains
-    low, high = np.full(len(Op), 2 * planes), np.full(len(Op), last)
-    low[[Op.MM, Op.QK, Op.PV]], high[[Op.MM, Op.QK, Op.PV]] = 0, planes
-    low[Op.WB], high[Op.WB] = planes, 2 * planes
-    for ops, unit in (((Op.TAKE, Op.KVIN), last), ((Op.GIVE, Op.KVOUT), last + 1)):  # the host lane, each way
-        low[list(ops)], high[list(ops)] = unit, unit + 1
-    low[[Op.SEND, Op.FORWARD]], high[[Op.SEND, Op.FORWARD]] = -1, 0
+    low, high = _ranges(stated)
     fits = (c.unit >= low[c.op]) & (c.unit < high[c.op])
     bad = np.flatnonzero(~fits)
     findings.add(
@@ -31,23 +37,39 @@ def units(findings: Findings, machine: Machine, held: Held) -> None:
         lambda i: f"on unit {c.unit[bad[i]]}, units {low[c.op[bad[i]]]} .. {high[c.op[bad[i]]] - 1} do this",
     )
     rows = np.flatnonzero(fits & (c.unit >= 0))
-    _exclusive(findings, rows, c.chip[rows] * (last + 2) + c.unit[rows], held.hold, "unit")
-    _lanes(findings, machine, held)
+    _exclusive(findings, rows, c.chip[rows] * high.max() + c.unit[rows], busy.hold, "unit")
+    _lanes(findings, stated, busy)
 
 
-def _lanes(findings: Findings, machine: Machine, held: Held) -> None:
+def _ranges(stated: Stated) -> tuple[Int[np.ndarray, " opcodes"], Int[np.ndarray, " opcodes"]]:
+    """The units [low, high) of a chip that each opcode may hold: docs/timing.md, "Units of one chip"."""
+    planes, last = stated.planes, 2 * stated.planes + stated.chains
+    of = np.zeros((UNIT_CLASSES, 2), np.int64)
+    of[MXM], of[DRAIN], of[VXM] = (0, planes), (planes, 2 * planes), (2 * planes, last)
+    of[LINK], of[HOST_IN], of[HOST_OUT] = (-1, 0), (last, last + 1), (last + 1, last + 2)
+    of_opcode = of[unit_classes()]
+    return of_opcode[:, 0], of_opcode[:, 1]
+
+
+def _lanes(findings: Findings, stated: Stated, busy: Busy) -> None:
     c = findings.columns
-    if not len(machine.lanes):
+    if not len(stated.lanes):
         return
-    rows = np.flatnonzero(held.link >= 0)
-    rows = rows[(c.lane[rows] >= 0) & (c.lane[rows] <= machine.lanes[held.link[rows]] - c.aux[rows])]
-    begins = np.cumsum(machine.lanes) - machine.lanes
-    start = begins[held.link[rows]] + c.lane[rows]
-    pieces = split(start, start + c.aux[rows], int(machine.lanes.sum()))
-    _exclusive(findings, rows[pieces.interval], pieces.segment, held.hold, "lanes")
+    rows = np.flatnonzero(busy.link >= 0)
+    rows = rows[(c.lane[rows] >= 0) & (c.lane[rows] <= stated.lanes[busy.link[rows]] - c.aux[rows])]
+    begins = np.cumsum(stated.lanes) - stated.lanes
+    start = begins[busy.link[rows]] + c.lane[rows]
+    cuts = split(start, start + c.aux[rows], int(stated.lanes.sum()))
+    _exclusive(findings, rows[cuts.interval], cuts.segment, busy.hold, "lanes")
 
 
-def _exclusive(findings: Findings, rows: np.ndarray, place: np.ndarray, hold: np.ndarray, what: str) -> None:
+def _exclusive(
+    findings: Findings,
+    rows: Int[np.ndarray, " entries"],
+    place: Int[np.ndarray, " entries"],
+    hold: Int[np.ndarray, " rows"],
+    what: str,
+) -> None:
     """Rows of one place must not begin before the row before them is done."""
     c = findings.columns
     key = place << TIME_BITS | c.t0[rows]
@@ -72,24 +94,29 @@ def _name(findings: Findings, row: Any) -> str:
     return f"{c.lane[row]} .. {c.lane[row] + c.aux[row] - 1} to chip {c.peer[row]}"
 
 
-def ports(findings: Findings, machine: Machine, held: Held) -> None:
+def ports(findings: Findings, stated: Stated, busy: Busy) -> None:
     """Rule 3: the words that all rows of a chip move in a cycle."""
     c = findings.columns
-    rows = np.flatnonzero(held.hold > 0)
+    rows = np.flatnonzero(busy.hold > 0)
     sends = rows[is_transfer(c.op[rows])]
     chip = np.concatenate([c.chip[rows], c.peer[sends]])  # a transfer loads both of its ends
     row = np.concatenate([rows, sends])
-    batches = Batches(np.bincount(chip, minlength=machine.chips), _BATCH_ROWS)
+    batches = Batches(np.bincount(chip, minlength=stated.chips), _BATCH_ROWS)
     for some in batches.of(chip):
-        _ports(findings, machine, held, row[some], chip[some], some >= len(rows))
+        _ports(findings, stated, busy, row[some], chip[some], some >= len(rows))
 
 
 def _ports(
-    findings: Findings, machine: Machine, held: Held, row: np.ndarray, chip: np.ndarray, arrives: np.ndarray
+    findings: Findings,
+    stated: Stated,
+    busy: Busy,
+    row: Int[np.ndarray, " entries"],
+    chip: Int[np.ndarray, " entries"],
+    arrives: Bool[np.ndarray, " entries"],
 ) -> None:
     """All rows of some chips; `arrives`: the chip receives what the row sends."""
-    c, hold = findings.columns, held.hold[row]
-    rate = (_RATE * held.words[row] + hold - 1) // hold
+    c, hold = findings.columns, busy.hold[row]
+    rate = (_RATE * busy.words[row] + hold - 1) // hold
     begin = np.maximum(np.where(arrives, c.t1[row] - hold, c.t0[row]), 0)
     place = chip << TIME_BITS
     key = np.concatenate([(place | begin) << 1 | 1, place + begin + hold << 1])  # ends before beginnings
@@ -97,12 +124,12 @@ def _ports(
     key, load = key[order], np.cumsum(np.concatenate([rate, -rate])[order])
     last = np.ones(len(key), bool)
     last[:-1] = key[1:] >> 1 != key[:-1] >> 1  # the last event of a cycle
-    over = np.flatnonzero(last & (load > _RATE * machine.ports) & (key & 1).astype(bool))
+    over = np.flatnonzero(last & (load > _RATE * stated.ports) & (key & 1).astype(bool))
     findings.add(
         3,
         row[order[over]],
         lambda i: (
             f"at cycle {key[over[i]] >> 1 & CYCLE} chip {key[over[i]] >> TIME_BITS + 1} moves "
-            f"{load[over[i]] / _RATE:.1f} words, it has {machine.ports} ports"
+            f"{load[over[i]] / _RATE:.1f} words, it has {stated.ports} ports"
         ),
     )

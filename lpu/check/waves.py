@@ -5,21 +5,24 @@ own user. So all that a wave holds must be free modulo the interval, and what it
 with before a later wave comes to the same words. Nothing here knows how the rows were scheduled.
 """
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
-from compiler.program.isa import TAG_SHIFT, TAGS, Columns, Op
-from lpu.check.cycles import Held, cycles
+from compiler.program.isa import TAG_SHIFT, TAGS, Columns, Op, is_transfer
+from compiler.program.manifest import Manifest
+from compiler.program.ranges import ramp
+from lpu.check.cycles import Busy, cycles
 from lpu.check.findings import Findings, Report
-from lpu.check.machine import Machine, groups, is_transfer, split
 from lpu.check.operands import Accesses, Operands, operands
+from lpu.check.rows import alike, split
+from lpu.check.stated import Stated
 
 _RATE = 1024  # ports are counted in 1/1024 words per cycle
 
 
-class _Waves(NamedTuple):
+class _Repeat(NamedTuple):
     """What the manifest says of the waves of one context bucket; the last three by chip."""
 
     interval: int
@@ -27,51 +30,46 @@ class _Waves(NamedTuple):
     users: int
     tags: int
     cycles: int
-    arenas: np.ndarray
-    arena_words: np.ndarray
-    user_words: np.ndarray
+    arenas: Int[np.ndarray, " chips"]
+    arena_words: Int[np.ndarray, " chips"]
+    user_words: Int[np.ndarray, " chips"]
 
 
 def check_waves(manifest: Manifest, columns: Columns, context: int) -> Report:
     """Check that waves may follow one another; the rows of one wave are taken to be legal by themselves."""
     findings = Findings(columns)
     try:
-        machine, waves = Machine.of(manifest), _stated(manifest, context)
-        findings.note(0, np.flatnonzero(_off(waves, machine)), lambda i: f"waves: {_OFF[i]}")
-    except (KeyError, TypeError, ValueError) as error:
-        what = f"waves: {type(error).__name__}: {error}"
-        findings.note(0, np.zeros(1), lambda _: what)
+        stated, waves = Stated.of(manifest), _repeat(manifest, context)
+    except ValueError as error:
+        findings.tell(0, f"waves: {error}")
         return findings.report()
+    findings.note(0, np.flatnonzero(_off(waves, stated)), lambda i: f"waves: {_OFF[i]}")
     if findings.counts[0]:
         return findings.report()
-    found = groups(columns, machine)
-    held = cycles(findings, machine, found)
-    used = operands(findings, machine, found)
-    _units(findings, machine, held, waves.interval)
-    _ports(findings, machine, held, waves.interval)
-    _accumulators(findings, machine, waves.interval)
-    _lines(findings, machine, used, waves)
-    _copies(findings, machine, used, waves)
+    found = alike(columns, stated.kernels)
+    busy = cycles(findings, stated, found)
+    used = operands(findings, stated, found)
+    _units(findings, stated, busy, waves.interval)
+    _ports(findings, stated, busy, waves.interval)
+    _accumulators(findings, stated, waves.interval)
+    _lines(findings, stated, used, waves)
+    _copies(findings, stated, used, waves)
     return findings.report()
 
 
-def _stated(manifest: Manifest, context: int) -> _Waves:
-    waves: Mapping[str, Any] = manifest.waves
-    entry = waves["contexts"][str(context)]
-    counts = [
-        entry["interval"],
-        entry["turn"],
-        waves["users"],
-        waves["tags"],
-        manifest.cycles[context],
-    ]
-    if any(not isinstance(count, int) or count < 1 for count in counts):
-        raise ValueError(f"interval, turn, users, tags and cycles are {counts}, must be counts")
-    columns = [np.array(waves[name], np.int64) for name in ("arenas", "arena_words", "user_words")]
+def _repeat(manifest: Manifest, context: int) -> _Repeat:
+    waves = manifest.waves
+    if waves is None or context not in waves.contexts or context not in manifest.cycles:
+        raise ValueError(f"the program is of kind {manifest.kind!r} and has none in context {context}")
+    entry = waves.contexts[context]
+    counts = (entry.interval, entry.turn, waves.users, waves.tags, manifest.cycles[context])
+    if min(counts) < 1:
+        raise ValueError(f"interval, turn, users, tags and cycles are {list(counts)}, must be counts")
+    columns = [np.array(part, np.int64) for part in (waves.arenas, waves.arena_words, waves.user_words)]
     chips = len(manifest.regions)
     if any(column.shape != (chips,) for column in columns):
         raise ValueError(f"arenas, arena_words and user_words must be of {chips} chips")
-    return _Waves(*counts, *columns)
+    return _Repeat(*counts, *columns)
 
 
 _OFF = (
@@ -82,11 +80,11 @@ _OFF = (
 )
 
 
-def _off(waves: _Waves, machine: Machine) -> list[bool]:
+def _off(waves: _Repeat, stated: Stated) -> list[bool]:
     """Which of `_OFF` is the case."""
-    room = machine.regions[..., 1]
+    room = stated.regions[..., 1]
     short = (waves.arenas < 1) | (waves.arenas * waves.arena_words > room[:, 0])
-    skew = waves.arena_words % machine.rows != 0
+    skew = waves.arena_words % stated.rows != 0
     return [
         waves.turn * waves.interval < waves.cycles,
         waves.users > waves.turn,
@@ -95,25 +93,22 @@ def _off(waves: _Waves, machine: Machine) -> list[bool]:
     ]
 
 
-def _units(findings: Findings, machine: Machine, held: Held, interval: int) -> None:
+def _units(findings: Findings, stated: Stated, busy: Busy, interval: int) -> None:
     """Rule 1: no unit and no lane is held twice at cycles that are equal modulo the interval."""
     c = findings.columns
-    last = 2 * machine.planes + machine.chains
-    compute = np.flatnonzero((c.unit >= 0) & (held.hold > 0))
-    moves = np.flatnonzero((held.link >= 0) & (held.hold > 0))
-    begins = np.cumsum(machine.lanes) - machine.lanes
-    first = begins[held.link[moves]] + c.lane[moves]
+    last = 2 * stated.planes + stated.chains
+    compute = np.flatnonzero((c.unit >= 0) & (busy.hold > 0))
+    moves = np.flatnonzero((busy.link >= 0) & (busy.hold > 0))
+    begins = np.cumsum(stated.lanes) - stated.lanes
+    first = begins[busy.link[moves]] + c.lane[moves]
     rows = np.concatenate([compute, np.repeat(moves, c.aux[moves])])
-    step = np.arange(len(rows) - len(compute)) - np.repeat(
-        np.cumsum(c.aux[moves]) - c.aux[moves], c.aux[moves]
-    )
-    lane = np.repeat(first, c.aux[moves]) + step
-    place = np.concatenate([c.chip[compute] * last + c.unit[compute], machine.chips * last + lane])
-    clash, before = _overlaps(place, c.t0[rows], held.hold[rows], interval)
+    lane = np.repeat(first, c.aux[moves]) + ramp(c.aux[moves])
+    place = np.concatenate([c.chip[compute] * last + c.unit[compute], stated.chips * last + lane])
+    clash, before = _overlaps(place, c.t0[rows], busy.hold[rows], interval)
 
     def text(i: int) -> str:
         return (
-            f"holds its unit or lane for {held.hold[rows[clash[i]]]} cycles, "
+            f"holds its unit or lane for {busy.hold[rows[clash[i]]]} cycles, "
             f"{c.t0[rows[clash[i]]] % interval} modulo the interval of {interval}, so "
             f"does {findings.place(rows[before[i]])} in another wave"
         )
@@ -122,8 +117,11 @@ def _units(findings: Findings, machine: Machine, held: Held, interval: int) -> N
 
 
 def _overlaps(
-    place: np.ndarray, start: np.ndarray, length: np.ndarray, interval: int
-) -> tuple[np.ndarray, np.ndarray]:
+    place: Int[np.ndarray, " spans"],
+    start: Int[np.ndarray, " spans"],
+    length: Int[np.ndarray, " spans"],
+    interval: int,
+) -> tuple[Int[np.ndarray, " met"], Int[np.ndarray, " met"]]:
     """(entry, entry it meets) where spans of one place meet modulo the interval."""
     if not len(place):
         return place, place
@@ -140,17 +138,17 @@ def _overlaps(
     return order[follower[bad]], order[bad]
 
 
-def _ports(findings: Findings, machine: Machine, held: Held, interval: int) -> None:
+def _ports(findings: Findings, stated: Stated, busy: Busy, interval: int) -> None:
     """Rule 3: the words that all waves together move through the ports of a chip in a cycle."""
     c = findings.columns
-    rows = np.flatnonzero(held.hold > 0)
-    rate = -(-_RATE * held.words[rows] // held.hold[rows])
+    rows = np.flatnonzero(busy.hold > 0)
+    rate = -(-_RATE * busy.words[rows] // busy.hold[rows])
     sends = np.flatnonzero(is_transfer(c.op[rows]))
     row = np.concatenate([rows, rows[sends]])
     rate = np.concatenate([rate, rate[sends]])
     chip = np.concatenate([c.chip[rows], c.peer[rows[sends]]])
-    begin = np.concatenate([c.t0[rows], c.t1[rows[sends]] - held.hold[rows[sends]]]) % interval
-    end = begin + held.hold[row]
+    begin = np.concatenate([c.t0[rows], c.t1[rows[sends]] - busy.hold[rows[sends]]]) % interval
+    end = begin + busy.hold[row]
     wraps = end > interval  # a hold is no longer than the interval, or its unit is held twice
     none = np.zeros(int(wraps.sum()), np.int64)
     who = np.concatenate([row, row[wraps]])
@@ -162,26 +160,26 @@ def _ports(findings: Findings, machine: Machine, held: Held, interval: int) -> N
     order = np.argsort(key, kind="stable")
     key, load = key[order], np.cumsum(np.concatenate([rate, -rate])[order])
     last = np.append(key[1:] >> 1 != key[:-1] >> 1, True)
-    over = np.flatnonzero(last & (load > _RATE * machine.ports) & (key & 1).astype(bool))
+    over = np.flatnonzero(last & (load > _RATE * stated.ports) & (key & 1).astype(bool))
     findings.add(
         3,
         who[order[over] % len(who)],
         lambda i: (
             f"{(key[over[i]] >> 1) % (interval + 1)} cycles into the interval chip "
             f"{(key[over[i]] >> 1) // (interval + 1)} moves {load[over[i]] / _RATE:.1f} words for all waves, "
-            f"it has {machine.ports} ports"
+            f"it has {stated.ports} ports"
         ),
     )
 
 
-def _accumulators(findings: Findings, machine: Machine, interval: int) -> None:
+def _accumulators(findings: Findings, stated: Stated, interval: int) -> None:
     """Rule 2: an accumulator has one tile's sums from its first product to its write-back, in all waves."""
-    c, planes = findings.columns, machine.planes
+    c, planes = findings.columns, stated.planes
     mm, wb = np.flatnonzero(c.op == Op.MM), np.flatnonzero(c.op == Op.WB)
     if not len(wb):
         return
     spot = np.concatenate([c.unit[mm], c.unit[wb] - planes]) + planes * c.chip[np.concatenate([mm, wb])]
-    spot = spot * machine.accumulators + np.concatenate([c.dst[mm], c.src[wb]])
+    spot = spot * stated.accumulators + np.concatenate([c.dst[mm], c.src[wb]])
     closes = np.concatenate([np.zeros(len(mm), bool), np.ones(len(wb), bool)])
     when = np.concatenate([c.t1[mm], c.t0[wb]])
     order = np.lexsort((closes, when, spot))
@@ -202,31 +200,31 @@ def _accumulators(findings: Findings, machine: Machine, interval: int) -> None:
     )
 
 
-def _lines(findings: Findings, machine: Machine, used: Operands, waves: _Waves) -> None:
+def _lines(findings: Findings, stated: Stated, used: Operands, waves: _Repeat) -> None:
     """Rule 2: a wave is done with a line before the wave with the same copy of it comes."""
     parts = [used.writes, used.reads]
-    reach = np.zeros(machine.chips, np.int64)
-    np.maximum.at(reach, machine.logits[:, 0], machine.logits[:, 1] + machine.rows)
+    reach = np.zeros(stated.chips, np.int64)
+    np.maximum.at(reach, stated.logits[:, 0], stated.logits[:, 1] + stated.rows)
     for a in parts:
         np.maximum.at(reach, a.chip, a.stop)
     offset = np.cumsum(reach) - reach
     size = int(reach.sum())
     a = Accesses(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
-    kept = machine.logits[:, :2] if len(machine.logits) else np.zeros((0, 2), np.int64)
+    kept = stated.logits[:, :2]
     start = np.concatenate([a.start + offset[a.chip], kept[:, 1] + offset[kept[:, 0]]])
-    stop = np.concatenate([a.stop + offset[a.chip], kept[:, 1] + offset[kept[:, 0]] + machine.rows])
+    stop = np.concatenate([a.stop + offset[a.chip], kept[:, 1] + offset[kept[:, 0]] + stated.rows])
     time = np.concatenate([a.time, np.full(len(kept), waves.cycles)])  # the host reads logits at the end
     row = np.concatenate([a.row, np.full(len(kept), -1)])
     chip = np.concatenate([a.chip, kept[:, 0]])
-    pieces = split(start, stop, size)
-    segments = int(pieces.segment.max(initial=-1)) + 1
+    cuts = split(start, stop, size)
+    segments = int(cuts.segment.max(initial=-1)) + 1
     first, last = np.full(segments, 1 << 62), np.full(segments, -1)
-    np.minimum.at(first, pieces.segment, time[pieces.interval])
-    np.maximum.at(last, pieces.segment, time[pieces.interval])
-    room = (waves.arenas * waves.interval)[chip[pieces.interval]]
-    span = (last - first + 1)[pieces.segment]
-    late = np.flatnonzero((span > room) & (time[pieces.interval] == last[pieces.segment]))
-    who = pieces.interval[late]
+    np.minimum.at(first, cuts.segment, time[cuts.interval])
+    np.maximum.at(last, cuts.segment, time[cuts.interval])
+    room = (waves.arenas * waves.interval)[chip[cuts.interval]]
+    span = (last - first + 1)[cuts.segment]
+    late = np.flatnonzero((span > room) & (time[cuts.interval] == last[cuts.segment]))
+    who = cuts.interval[late]
     by_row = row[who] >= 0
 
     which = np.flatnonzero(by_row)
@@ -243,26 +241,29 @@ def _lines(findings: Findings, machine: Machine, used: Operands, waves: _Waves) 
     findings.note(2, outputs, lambda at: f"logits on chip {at} are overwritten before their wave ends")
 
 
-def _copies(findings: Findings, machine: Machine, used: Operands, waves: _Waves) -> None:
+def _copies(findings: Findings, stated: Stated, used: Operands, waves: _Repeat) -> None:
     """Rule 5 and 7: the first wave stays in its copy of the transients, its user's KV, and its own tags."""
     for space, words, parts in (
         (0, waves.arena_words, (used.reads, used.writes)),
         (1, waves.user_words, (used.kv_reads, used.kv_writes)),
     ):
-        end = machine.regions[:, space, 0] + words
         for a in parts:
-            out = np.flatnonzero(a.stop > end[a.chip])
-            findings.add(
-                5,
-                a.row[out],
-                lambda i, a=a, o=out, e=end: (
-                    f"operand words {a.start[o[i]]} .. {a.stop[o[i]] - 1} of chip {a.chip[o[i]]}: what the "
-                    f"wave or its user has there ends at word {e[a.chip[o[i]]] - 1}"
-                ),
-            )
+            _own(findings, a, stated.regions[:, space, 0] + words)
     c = findings.columns
     highest = np.max([getattr(c, name) for name in TAGS], axis=0) >> TAG_SHIFT
     foreign = np.flatnonzero(highest >= waves.tags)
     findings.add(
         7, foreign, lambda i: f"names value {highest[foreign[i]]}, a wave has values 0 .. {waves.tags - 1}"
+    )
+
+
+def _own(findings: Findings, a: Accesses, end: Int[np.ndarray, " chips"]) -> None:
+    out = a.take(a.stop > end[a.chip])
+    findings.add(
+        5,
+        out.row,
+        lambda i: (
+            f"operand words {out.start[i]} .. {out.stop[i] - 1} of chip {out.chip[i]}: what the "
+            f"wave or its user has there ends at word {end[out.chip[i]] - 1}"
+        ),
     )

@@ -1,45 +1,88 @@
-"""Rules 2 and 7 on what outlives a step: preloaded values and the KV cache."""
+"""Rules 2 and 7 on what outlives a step: preloaded values and the KV cache.
 
-from collections.abc import Iterable
+A chip's preloaded values are checked by themselves, so those of a whole rack (millions) need never lie in
+memory.
+"""
+
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Int
 
-from compiler.program.isa import F16_LANES, F32_LANES, TAG_SHIFT, Op
-from compiler.program.program import GAIN, LOADS, TABLE, TILE, Loads
+from compiler.program.isa import F16_LANES, F32_LANES, GAIN, LOAD_NAMES, TABLE, TAG_SHIFT, TILE, Op
+from compiler.program.program import LOADS, Block, Loads, Program
 from lpu.check.findings import Findings, tag
-from lpu.check.loads import Preloads
-from lpu.check.machine import CYCLE, TIME_BITS, Machine, by_small
 from lpu.check.operands import Accesses
+from lpu.check.rows import CYCLE, TIME_BITS, by_small
+from lpu.check.stated import Stated
 
-KIND_NAMES = ("TILE", "SCALE", "GAIN", "TABLE", "ANGLES")
-KIND_WORDS = np.array([80, 1, 1, 0, 0])  # words per preloaded value; tables have any number
+_WORDS = np.array([80, 1, 1, 0, 0])  # per preloaded value, by kind; tables have any number
 
 
-class Image(NamedTuple):
+class Preloads(NamedTuple):
+    """Every preloaded value of some chips, and the number of each in the whole program."""
+
+    number: Int[np.ndarray, " loads"]
+    loads: Loads
+
+
+def whole(loads: Loads) -> list[Preloads]:
+    """All values as one piece."""
+    return [Preloads(np.arange(len(loads)), loads)]
+
+
+def by_chip(program: Program) -> Iterator[Preloads]:
+    """The values of a program as it places them, one chip after another."""
+    blocks = [_by_rank(block) for block in program.blocks]
+    held: dict[int, list[tuple[int, int, Preloads]]] = {}  # per chip: call, first number, the call's values
+    start = 0
+    for index, call in enumerate(program.calls):
+        for rank, piece in blocks[call.block].items():
+            held.setdefault(call.chips[rank], []).append((index, start, piece))
+        start += len(program.blocks[call.block].loads)
+    for chip in sorted(held):
+        numbers = [piece.number + first for _, first, piece in held[chip]]
+        tables = [program.placed(program.calls[index], piece.loads) for index, _, piece in held[chip]]
+        columns = {name: np.concatenate([getattr(table, name) for table in tables]) for name in LOADS}
+        yield Preloads(np.concatenate(numbers), Loads(**columns))
+
+
+def _by_rank(block: Block) -> dict[int, Preloads]:
+    """The values of a block by rank."""
+    loads = block.loads
+    order = np.argsort(loads.chip, kind="stable")
+    starts = np.flatnonzero(np.diff(loads.chip[order], prepend=-1))
+    some = np.split(order, starts[1:]) if len(order) else []
+    return {
+        int(loads.chip[rows[0]]): Preloads(
+            rows, Loads(**{name: getattr(loads, name)[rows] for name in LOADS})
+        )
+        for rows in some
+    }
+
+
+class Placed(NamedTuple):
     """The preloaded values in order of chip and address; where each begins and ends in the rack's words."""
 
-    number: np.ndarray
+    number: Int[np.ndarray, " loads"]
     loads: Loads
-    begin: np.ndarray
-    end: np.ndarray
+    begin: Int[np.ndarray, " loads"]
+    end: Int[np.ndarray, " loads"]
 
 
-def image(findings: Findings, machine: Machine, preloads: Preloads) -> Image:
+def place(findings: Findings, stated: Stated, preloads: Preloads) -> Placed:
     """The well formed loads, all of them disjoint and inside the weight regions unless a finding says so."""
     number, loads = preloads
-    known = (loads.chip >= 0) & (loads.chip < machine.chips)
+    known = (loads.chip >= 0) & (loads.chip < stated.chips)
     known &= (
-        (loads.kind >= 0)
-        & (loads.kind < len(KIND_NAMES))
-        & (loads.words > 0)
-        & (loads.words <= machine.words)
+        (loads.kind >= 0) & (loads.kind < len(LOAD_NAMES)) & (loads.words > 0) & (loads.words <= stated.words)
     )
     chip, kind = (loads.chip, loads.kind) if known.all() else (loads.chip * known, loads.kind * known)
-    fixed = KIND_WORDS[kind]
+    fixed = _WORDS[kind]
     known &= (loads.words == fixed) | (fixed == 0)
-    base, words = machine.regions[:, 2].T
-    low, high = np.maximum(base, 0), np.minimum(base + words, machine.words)
+    base, words = stated.regions[:, 2].T
+    low, high = np.maximum(base, 0), np.minimum(base + words, stated.words)
     within = (loads.addr >= low[chip]) & (loads.addr <= high[chip] - loads.words)
     findings.note(
         0,
@@ -54,7 +97,7 @@ def image(findings: Findings, machine: Machine, preloads: Preloads) -> Image:
             f"of chip {chip[i]}, its weights region is words {low[chip[i]]} .. {high[chip[i]] - 1}"
         ),
     )
-    begin = loads.chip * machine.words + loads.addr
+    begin = loads.chip * stated.words + loads.addr
     fine = known & within
     if not fine.all() or (begin[1:] < begin[:-1]).any():
         order = np.flatnonzero(fine)
@@ -67,47 +110,47 @@ def image(findings: Findings, machine: Machine, preloads: Preloads) -> Image:
         np.flatnonzero(end[:-1] > begin[1:]),
         lambda i: (
             f"loads {number[i]} and {number[i + 1]} share word {loads.addr[i + 1]} of chip "
-            f"{loads.chip[i]}: the first ends at {end[i] - 1 - loads.chip[i] * machine.words}"
+            f"{loads.chip[i]}: the first ends at {end[i] - 1 - loads.chip[i] * stated.words}"
         ),
     )
-    return Image(number, loads, begin, end)
+    return Placed(number, loads, begin, end)
 
 
-def weights(findings: Findings, machine: Machine, reads: Accesses, pieces: Iterable[Preloads]) -> None:
+def weights(findings: Findings, stated: Stated, reads: Accesses, pieces: Iterable[Preloads]) -> None:
     """Every weight read covers whole preloaded values of its kind, consecutive in place and in tag.
 
     pieces: the preloaded values; no chip has some in one piece and some in another.
     """
-    by_chip = by_small(reads.chip, machine.chips)
-    begins = np.searchsorted(reads.chip[by_chip], np.arange(machine.chips + 1))
-    left = np.ones(machine.chips, bool)  # chips whose values no piece has brought
+    order = by_small(reads.chip, stated.chips)
+    begins = np.searchsorted(reads.chip[order], np.arange(stated.chips + 1))
+    left = np.ones(stated.chips, bool)  # chips whose values no piece has brought
     for preloads in pieces:
         chip = preloads.loads.chip
-        here = np.zeros(machine.chips, bool)
-        here[chip[(chip >= 0) & (chip < machine.chips)]] = True
+        here = np.zeros(stated.chips, bool)
+        here[chip[(chip >= 0) & (chip < stated.chips)]] = True
         left &= ~here
         chips = np.flatnonzero(here)
-        some = [by_chip[begins[chip] : begins[chip + 1]] for chip in chips.tolist()]
+        some = [order[begins[chip] : begins[chip + 1]] for chip in chips.tolist()]
         if some:
-            _preloaded(findings, machine, reads.take(np.concatenate(some)), preloads)
+            _preloaded(findings, stated, reads.take(np.concatenate(some)), preloads)
         else:
-            image(findings, machine, preloads)
+            place(findings, stated, preloads)
     bare = np.flatnonzero(left[reads.chip])
     findings.add(2, reads.row[bare], lambda i: f"reads word {reads.start[bare[i]]}: nothing is preloaded")
 
 
-def _preloaded(findings: Findings, machine: Machine, reads: Accesses, preloads: Preloads) -> None:
-    number, loads, begin, end = image(findings, machine, preloads)
+def _preloaded(findings: Findings, stated: Stated, reads: Accesses, preloads: Preloads) -> None:
+    number, loads, begin, end = place(findings, stated, preloads)
     kind, name = loads.kind, loads.tag
     if not len(number):
         findings.add(2, reads.row, lambda i: f"reads word {reads.start[i]}: nothing is preloaded")
         return
-    along = np.argsort(reads.chip * machine.words + reads.start)
+    along = np.argsort(reads.chip * stated.words + reads.start)
     a = reads.take(along)
-    want = a.chip * machine.words + a.start
+    want = a.chip * stated.words + a.start
     size = a.stop - a.start
     first = np.maximum(np.searchsorted(begin, want, "right") - 1, 0)
-    each = KIND_WORDS[a.kind]
+    each = _WORDS[a.kind]
     count = np.where(each > 0, size // np.maximum(each, 1), 1)
     last = np.minimum(first + count - 1, len(number) - 1)
     breaks = _changes((begin[1:] != end[:-1]) | (kind[1:] != kind[:-1]))
@@ -116,11 +159,11 @@ def _preloaded(findings: Findings, machine: Machine, reads: Accesses, preloads: 
 
     def text(i: int) -> str:
         b, load = bad[i], first[bad[i]]
-        needs = f"{count[b]} {KIND_NAMES[a.kind[b]]} value(s) in words {a.start[b]} .. {a.stop[b] - 1}"
+        needs = f"{count[b]} {LOAD_NAMES[a.kind[b]]} value(s) in words {a.start[b]} .. {a.stop[b] - 1}"
         has = (
             f"chip {loads.chip[load]} words {loads.addr[load]} .. {loads.addr[load] + loads.words[load] - 1}"
         )
-        return f"needs {needs} of chip {a.chip[b]}; the preloaded {KIND_NAMES[loads.kind[load]]} is in {has}"
+        return f"needs {needs} of chip {a.chip[b]}; the preloaded {LOAD_NAMES[loads.kind[load]]} is in {has}"
 
     findings.add(2, a.row[bad], text)
     lines, n = loads.lines[first], findings.columns.n[a.row]
@@ -139,12 +182,18 @@ def _preloaded(findings: Findings, machine: Machine, reads: Accesses, preloads: 
     )
 
     if good.all():
-        _placed(findings, a, loads, first, last)
+        _position(findings, a, loads, first, last)
     else:
-        _placed(findings, a.take(good), loads, first[good], last[good])
+        _position(findings, a.take(good), loads, first[good], last[good])
 
 
-def _placed(findings: Findings, a: Accesses, loads: Loads, first: np.ndarray, last: np.ndarray) -> None:
+def _position(
+    findings: Findings,
+    a: Accesses,
+    loads: Loads,
+    first: Int[np.ndarray, " reads"],
+    last: Int[np.ndarray, " reads"],
+) -> None:
     """What a row reads is for the rows and columns that its tags name: k0 and n0 of the preloaded values."""
     c, line = findings.columns, (1 << TAG_SHIFT) - 1
     k0, n0 = loads.k0, loads.n0
@@ -161,23 +210,23 @@ def _placed(findings: Findings, a: Accesses, loads: Loads, first: np.ndarray, la
         7,
         a.row[wrong],
         lambda i: (
-            f"needs {KIND_NAMES[a.kind[wrong[i]]]} values of row {depth[wrong[i]]} and column "
+            f"needs {LOAD_NAMES[a.kind[wrong[i]]]} values of row {depth[wrong[i]]} and column "
             f"{column[wrong[i]]} onwards, finds row {k0[first[wrong[i]]]}, column {n0[first[wrong[i]]]}"
         ),
     )
 
 
-def _changes(differs: np.ndarray) -> np.ndarray:
+def _changes(differs: Bool[np.ndarray, " gaps"]) -> Int[np.ndarray, " gaps+1"]:
     """How often neighbours differed up to each entry."""
     return np.concatenate([np.zeros(1, np.int32), np.cumsum(differs, dtype=np.int32)])
 
 
-def cache(findings: Findings, machine: Machine, reads: Accesses, writes: Accesses) -> None:
+def cache(findings: Findings, stated: Stated, reads: Accesses, writes: Accesses) -> None:
     """K and V are read after the step's own are appended; regions of two heads do not overlap."""
     a = Accesses(*(np.concatenate(columns) for columns in zip(writes, reads, strict=True)))
     if not len(a.row):
         return
-    start = a.chip * machine.words + a.start
+    start = a.chip * stated.words + a.start
     places, which = np.unique(start, return_inverse=True)
     stop = np.zeros(len(places), np.int64)
     np.maximum.at(stop, which, start + a.stop - a.start)

@@ -183,8 +183,7 @@ def _sweep(
 
 def check(program: ProgramFolder, json: Json = False, debug: Debug = False) -> None:
     """Check a program against the rules of the machine, without the compiler (exit 4 if it breaks one)."""
-    from lpu.check.handover import check_handover
-    from lpu.check.pair import pair
+    from lpu.check.memory_image import check_handover, pair
     from lpu.cli.show_program import check_body
     from lpu.folder import check_program, load_handover, load_prefill, load_program
 

@@ -2,9 +2,8 @@
 
 from typing import Any, NoReturn
 
-import numpy as np
-
-from compiler.program.isa import Columns, Op
+from compiler.program.instruction_set import name_of
+from compiler.program.isa import Columns
 
 
 class LinkError(Exception):
@@ -19,17 +18,6 @@ class LinkError(Exception):
 
 def fail(columns: Columns, row: Any, message: str, address: Any = -1, *, at_commit: bool = False) -> NoReturn:
     """Raise LinkError for a row, at the cycle of its reads or of its commit."""
-    op = Op(int(columns.op[row])).name if 0 <= columns.op[row] < len(Op) else str(columns.op[row])
     cycle = int((columns.t1 if at_commit else columns.t0)[row])
-    raise LinkError(int(row), op, int(columns.chip[row]), cycle, int(address), message)
-
-
-def first_of(bad: np.ndarray) -> int:
-    """Index of the first True, or -1."""
-    return int(np.argmax(bad)) if bad.any() else -1
-
-
-def ramp(counts: np.ndarray) -> np.ndarray:
-    """0 .. c-1 for each count, end to end."""
-    ends = np.cumsum(counts)
-    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
+    opcode = name_of(int(columns.op[row]))
+    raise LinkError(int(row), opcode, int(columns.chip[row]), cycle, int(address), message)

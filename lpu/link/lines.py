@@ -1,149 +1,106 @@
 """Transient lines: which lines each row reads and writes, and which write each read finds."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
+from compiler.program.instruction_set import INSTRUCTIONS, unit_classes
 from compiler.program.isa import (
-    READS,
+    OPCODES,
+    TRANSFER,
     TRANSIENT,
-    WRITES,
     Columns,
+    Holds,
     Kernel,
-    Op,
-    merged_lines,
-    score_lines,
-    wide,
+    Operand,
+    is_transfer,
 )
-from lpu.link.error import fail, first_of, ramp
+from compiler.program.manifest import Manifest
+from compiler.program.ranges import first_of, ramp
+from lpu.link.error import fail
 
-F32, F16, STAT, PEAK, PICK, SCORE, WEIGHT, SUM, PART, WIDE, COPY, MERGED = range(12)  # what a line holds
-NAMES = ("f32", "fp16", "stat", "peak", "pick", "score", "weight", "sum", "part", "wide", "copy", "merged")
-
-_WRITTEN: dict[Op, int] = {
-    Op.SEND: COPY,
-    Op.FORWARD: COPY,
-    Op.EMBED: F32,
-    Op.RSTAT: STAT,
-    Op.NORM: F16,
-    Op.HNORM: F16,
-    Op.ROPE: F16,
-    Op.CAST: F16,
-    Op.QK: SCORE,
-    Op.SMAX: PEAK,
-    Op.EXP: WEIGHT,
-    Op.PV: PART,
-    Op.AOUT: F16,
-    Op.ASUM: MERGED,
-    Op.AEND: F16,
-    Op.WB: F32,
-    Op.RED: F32,
-    Op.ADD: F32,
-    Op.GLU: F16,
-    Op.ARGMAX: PICK,
-    Op.ARGRED: PICK,
-    Op.TAKE: F16,
-}
-_READ: dict[Op, tuple[int, ...]] = {
-    Op.SEND: (COPY,),
-    Op.FORWARD: (COPY,),
-    Op.RSTAT: (F32,),
-    Op.NORM: (F32, STAT),
-    Op.HNORM: (F32,),
-    Op.ROPE: (F32,),
-    Op.CAST: (F32,),
-    Op.KVW: (F16, F16),
-    Op.QK: (F16,),
-    Op.SMAX: (SCORE,),
-    Op.EXP: (SCORE, PEAK),
-    Op.PV: (WEIGHT,),
-    Op.AOUT: (PART, SUM),
-    Op.ASUM: (PART, SUM),
-    Op.AEND: (MERGED,),
-    Op.MM: (F16,),
-    Op.RED: (WIDE,),
-    Op.ADD: (F32, F32),
-    Op.GLU: (F32, F32),
-    Op.ARGMAX: (F32,),
-    Op.ARGRED: (PICK,),
-    Op.GIVE: (F32,),
-}
 OPERANDS = ("src", "src2")
-Parts = list[tuple[Op, Kernel, np.ndarray]]  # opcode, kernel, rows
+
+
+class SameKernel(NamedTuple):
+    """Rows of one opcode and kernel."""
+
+    op: int
+    kernel: Kernel
+    rows: Int[np.ndarray, " rows"]
+
+    @property
+    def reads(self) -> list[Operand]:
+        """The operands that such rows read."""
+        reads = INSTRUCTIONS[self.op].reads
+        return [o for o in reads if o.present is None or o.present(self.kernel)]
+
+    @property
+    def write(self) -> Operand | None:
+        """The operand that such rows write."""
+        return INSTRUCTIONS[self.op].write
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spans:
+class LineSpans:
     """The lines of one operand of all rows: `count[row]` lines from word `start[row]`, `step` words apart.
 
     `kind` is what each line must hold; `block` the lines that must be one whole result (1: any).
     """
 
-    start: np.ndarray
-    count: np.ndarray
-    step: np.ndarray
-    kind: np.ndarray
-    block: np.ndarray
+    start: Int[np.ndarray, " rows"]
+    count: Int[np.ndarray, " rows"]
+    step: Int[np.ndarray, " rows"]
+    kind: Int[np.ndarray, " rows"]
+    block: Int[np.ndarray, " rows"]
 
     @property
-    def first(self) -> np.ndarray:
+    def first(self) -> Int[np.ndarray, " ends"]:
         """Index of each row's first line, and one more for the end."""
         return np.append(0, np.cumsum(self.count))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lines:
+class Resolved:
     """Every transient line that is read and written.
 
     Writes: `row`, `line` (offset in the row's result), `kind`. Reads, per operand: `first[operand][row]` is
     the row's first entry of `found[operand]`, the write that the line comes from, transfers removed.
     """
 
-    row: np.ndarray
-    line: np.ndarray
-    kind: np.ndarray
-    first: tuple[np.ndarray, np.ndarray]
-    found: tuple[np.ndarray, np.ndarray]
+    row: Int[np.ndarray, " lines"]
+    line: Int[np.ndarray, " lines"]
+    kind: Int[np.ndarray, " lines"]
+    first: tuple[Int[np.ndarray, " ends"], Int[np.ndarray, " ends"]]
+    found: tuple[Int[np.ndarray, " reads"], Int[np.ndarray, " reads2"]]
 
 
-def block_lines(kind: int, kernel: Kernel) -> int:
-    """Lines that only make sense together, from one row and in order."""
-    if kind in (SCORE, WEIGHT):
-        return score_lines(kernel)
-    if kind in (PART, MERGED):
-        return merged_lines(kernel) - (kind == PART)
-    return 4 if kind == WIDE else 1
-
-
-def classes(columns: Columns, kernels: list[Kernel]) -> Parts:
-    """(opcode, kernel, rows) of every distinct pair; transfers have no kernel."""
-    bad = (columns.op < 0) | (columns.op >= len(Op))
-    if (row := first_of(bad)) >= 0:
+def by_kernel(columns: Columns, kernels: tuple[Kernel, ...]) -> list[SameKernel]:
+    """The rows of every pair of an opcode and a kernel."""
+    inside = (columns.op >= 0) & (columns.op < OPCODES)
+    if (row := first_of(~inside | (unit_classes()[np.where(inside, columns.op, 0)] < 0))) >= 0:
         fail(columns, row, f"opcode {columns.op[row]} is unknown")
-    transfer = columns.op <= Op.FORWARD
+    transfer = is_transfer(columns.op)
     known = (columns.aux >= 0) & (columns.aux < len(kernels))
     if (row := first_of(~transfer & ~known)) >= 0:
         fail(columns, row, f"kernel {columns.aux[row]} is not in the manifest, which has {len(kernels)}")
-    key = np.where(transfer, columns.op, columns.op + len(Op) * (columns.aux + 1))
+    key = np.where(transfer, columns.op, columns.op + OPCODES * (columns.aux + 1))
     order = np.argsort(key, kind="stable")
     cuts = np.flatnonzero(np.diff(key[order], prepend=-1))
-    out: Parts = []
+    out: list[SameKernel] = []
     for rows in np.split(order, cuts[1:]):
         if len(rows):
-            op = Op(int(columns.op[rows[0]]))
-            kernel = {} if op <= Op.FORWARD else kernels[int(columns.aux[rows[0]])]
-            if kernel and kernel["op"] != _KERNEL_OF.get(op, op.name.lower()):
-                fail(columns, rows[0], f"kernel {columns.aux[rows[0]]} is one of {kernel['op']}")
-            out.append((op, kernel, rows))
+            op, aux = int(columns.op[rows[0]]), int(columns.aux[rows[0]])
+            kernel = TRANSFER if transfer[rows[0]] else kernels[aux]
+            if type(kernel) is not INSTRUCTIONS[op].kernel:
+                fail(columns, rows[0], f"kernel {aux} is one of {kernel.family}")
+            out.append(SameKernel(op, kernel, rows))
     return out
 
 
-_KERNEL_OF: dict[Op, str] = dict.fromkeys(
-    (Op.KVW, Op.QK, Op.SMAX, Op.EXP, Op.PV, Op.AOUT, Op.ASUM, Op.AEND), "attention"
-)
-
-
-def read_spans(columns: Columns, parts: Parts, batch: int) -> tuple[Spans, Spans]:
+def read_spans(columns: Columns, parts: list[SameKernel], batch: int) -> tuple[LineSpans, LineSpans]:
     """The transient operands `src` and `src2` of every row."""
     size = len(columns)
     out = [{name: np.zeros(size, np.int64) for name in ("start", "count", "kind")} for _ in OPERANDS]
@@ -153,39 +110,38 @@ def read_spans(columns: Columns, parts: Parts, batch: int) -> tuple[Spans, Spans
             "step": np.full(size, batch),
             "block": np.ones(size, np.int64),
         }
-    for op, kernel, rows in parts:
-        n = columns.n[rows]
-        reads = [operand for operand in READS[op] if operand.space == TRANSIENT]
-        for operand, kind in zip(reads, _READ.get(op, ()), strict=True):
+    for part in parts:
+        kernel, rows, n = part.kernel, part.rows, columns.n[part.rows]
+        for operand in part.reads:
+            if operand.space != TRANSIENT:
+                continue
             fields = out[OPERANDS.index(operand.column)]
             single = operand.stride is not None
             fields["count"][rows] = n if single else operand.extent(n, kernel)
             if operand.stride is not None:
                 fields["step"][rows] = batch * operand.stride(kernel)
-            half = (op is Op.ROPE and kernel.input == "f16") or (op is Op.GIVE and kernel.wire == "fp16")
-            fields["kind"][rows] = F16 if half else kind
-            fields["block"][rows] = block_lines(kind, kernel)
-    return Spans(**out[0]), Spans(**out[1])
+            fields["kind"][rows] = operand.kind(kernel)
+            fields["block"][rows] = operand.block(kernel)
+    return LineSpans(**out[0]), LineSpans(**out[1])
 
 
-def write_spans(columns: Columns, parts: Parts, batch: int) -> Spans:
+def write_spans(columns: Columns, parts: list[SameKernel], batch: int) -> LineSpans:
     """The transient results of every row."""
     size = len(columns)
     count, kind, block = (np.zeros(size, np.int64) for _ in range(3))
-    for op, kernel, rows in parts:
-        write = WRITES[op]
-        if write is not None and write.space == TRANSIENT:
-            count[rows] = write.extent(columns.n[rows], kernel)
-            kind[rows] = WIDE if op in (Op.WB, Op.RED) and wide(kernel) else _WRITTEN[op]
-    return Spans(start=columns.dst, count=count, step=np.full(size, batch), kind=kind, block=block)
+    for part in parts:
+        if part.write is not None and part.write.space == TRANSIENT:
+            count[part.rows] = part.write.extent(columns.n[part.rows], part.kernel)
+            kind[part.rows] = part.write.kind(part.kernel)
+    return LineSpans(start=columns.dst, count=count, step=np.full(size, batch), kind=kind, block=block)
 
 
 def resolve(
-    columns: Columns, reads: tuple[Spans, Spans], writes: Spans, manifest: Manifest
-) -> tuple[Lines, np.ndarray]:
+    columns: Columns, reads: tuple[LineSpans, LineSpans], writes: LineSpans, manifest: Manifest
+) -> tuple[Resolved, Int[np.ndarray, " outputs"]]:
     """Find the write of every read line; also those of `manifest` outputs: logits, then the token, if any."""
-    batch, regions = manifest.rows, np.array(manifest.regions, np.int64).reshape(-1, 3, 2)
-    holder = np.where(columns.op <= Op.FORWARD, columns.peer, columns.chip)
+    batch, regions = manifest.rows, manifest.region_table()
+    holder = np.where(is_transfer(columns.op), columns.peer, columns.chip)
     _check_form(columns, (*reads, writes), holder, regions, batch)
     span = int(regions[:, 0].sum(axis=-1).max()) // batch + 1
     bits = int(max(columns.t1.max(initial=0), 1) + 1).bit_length()
@@ -206,7 +162,7 @@ def resolve(
         late = int(row[order[twice + 1]])
         fail(columns, late, f"commits in the same cycle as row {row[order[twice]]}", at_commit=True)
 
-    def find(at: np.ndarray, time: np.ndarray) -> np.ndarray:
+    def find(at: Int[np.ndarray, " sought"], time: Int[np.ndarray, " sought"]) -> Int[np.ndarray, " sought"]:
         sought = (at << bits) | time
         ask = np.argsort(sought)
         spot = np.searchsorted(ordered, sought[ask], side="right") - 1
@@ -215,7 +171,7 @@ def resolve(
         out[ask] = hit
         return out
 
-    found: list[np.ndarray] = []
+    found: list[Int[np.ndarray, " reads"]] = []
     for operand in reads:
         reader = np.repeat(np.arange(len(columns)), operand.count)
         word = operand.start[reader] + ramp(operand.count) * operand.step[reader]
@@ -225,9 +181,9 @@ def resolve(
         found.append(spot)
     kind = writes.kind[row]
     last = np.repeat(np.cumsum(writes.count) - 1, writes.count)
-    kind = np.where((kind == WEIGHT) & (np.arange(len(row)) == last), SUM, kind)
+    kind = np.where((kind == Holds.WEIGHT) & (np.arange(len(row)) == last), Holds.SUM, kind)
     source = _sources(columns, writes, reads[0], found[0])
-    token = [manifest.token] if manifest.token else []
+    token = [] if manifest.token is None else [manifest.token]
     outputs = np.array([entry[:2] for entry in [*manifest.logits, *token]], np.int64).reshape(-1, 2)
     final = find(outputs[:, 0] * span + outputs[:, 1] // batch, np.full(len(outputs), (1 << bits) - 1))
     if (miss := first_of(final < 0)) >= 0:
@@ -237,7 +193,7 @@ def resolve(
             f"output {miss} on chip {outputs[miss, 0]} is never written",
             outputs[miss, 1],
         )
-    lines = Lines(
+    lines = Resolved(
         row=row,
         line=line,
         kind=kind,
@@ -248,7 +204,11 @@ def resolve(
 
 
 def _check_form(
-    columns: Columns, spans: tuple[Spans, ...], holder: np.ndarray, regions: np.ndarray, batch: int
+    columns: Columns,
+    spans: tuple[LineSpans, ...],
+    holder: Int[np.ndarray, " rows"],
+    regions: Int[np.ndarray, "chips 3 2"],
+    batch: int,
 ) -> None:
     """Chips exist, time runs forward, operands start at a line and lie in the transient region."""
     chips = len(regions)
@@ -275,10 +235,12 @@ def _check_form(
             )
 
 
-def _sources(columns: Columns, writes: Spans, src: Spans, found: np.ndarray) -> np.ndarray:
+def _sources(
+    columns: Columns, writes: LineSpans, src: LineSpans, found: Int[np.ndarray, " reads"]
+) -> Int[np.ndarray, " lines"]:
     """Per write the write that it copies, through any number of transfers; itself where it is computed."""
     source = np.arange(int(writes.count.sum()))
-    moved = columns.op <= Op.FORWARD
+    moved = is_transfer(columns.op)
     source[np.repeat(moved, writes.count)] = found[np.repeat(moved, src.count)]
     while True:
         further = source[source]

@@ -6,19 +6,20 @@ that drains it; weights are what was preloaded at the address. What finds nothin
 is a `LinkError`.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
-from compiler.program.isa import Columns, Op
+from compiler.program.isa import Columns, Kernel, Op, is_transfer
+from compiler.program.manifest import Manifest
 from compiler.program.program import Loads
+from compiler.program.ranges import first_of, ramp
 from lpu.link.error import LinkError as LinkError
-from lpu.link.error import fail, first_of, ramp
+from lpu.link.error import fail
 from lpu.link.host_lanes import check_host
 from lpu.link.kinds import check_kinds, check_outputs
-from lpu.link.lines import Lines, classes, read_spans, resolve, write_spans
+from lpu.link.lines import Resolved, by_kernel, read_spans, resolve, write_spans
 from lpu.link.state import chains, regions, weights
 
 
@@ -37,20 +38,20 @@ class Dataflow:
     """
 
     columns: Columns
-    kernels: tuple[Mapping[str, Any], ...]
+    kernels: tuple[Kernel, ...]
     batch: int
-    lines: Lines
-    result: np.ndarray
-    load_order: np.ndarray
-    load: np.ndarray
-    loads: np.ndarray
-    drain: np.ndarray
-    region: np.ndarray
-    append: np.ndarray
-    region_at: np.ndarray
-    level: np.ndarray
-    logits: np.ndarray
-    logits_at: np.ndarray
+    lines: Resolved
+    result: Int[np.ndarray, " rows"]
+    load_order: Int[np.ndarray, " loads"]
+    load: Int[np.ndarray, " rows"]
+    loads: Int[np.ndarray, " rows"]
+    drain: Int[np.ndarray, " rows"]
+    region: Int[np.ndarray, " rows"]
+    append: Int[np.ndarray, " regions"]
+    region_at: Int[np.ndarray, "regions 2"]
+    level: Int[np.ndarray, " rows"]
+    logits: Int[np.ndarray, " logits"]
+    logits_at: Int[np.ndarray, " logits"]
     token: int
     vocab: int
 
@@ -62,12 +63,12 @@ class Dataflow:
 
 def link(manifest: Manifest, loads: Loads, columns: Columns) -> Dataflow:
     """The dataflow of one step's rows; raises LinkError where the schedule does not imply one."""
-    batch, kernels = manifest.rows, list(manifest.kernels)
-    parts = classes(columns, kernels)
+    batch = manifest.rows
+    parts = by_kernel(columns, manifest.kernels)
     reads, writes = read_spans(columns, parts, batch), write_spans(columns, parts, batch)
     lines, outputs = resolve(columns, reads, writes, manifest)
     check_kinds(columns, reads, lines)
-    if manifest.token:
+    if manifest.token is not None:
         check_outputs(columns, lines, outputs)
     check_host(columns, manifest)
     order, load, count = weights(columns, parts, loads)
@@ -75,7 +76,7 @@ def link(manifest: Manifest, loads: Loads, columns: Columns) -> Dataflow:
     drain = chains(columns, parts, manifest)
     return Dataflow(
         columns=columns,
-        kernels=tuple(kernels),
+        kernels=manifest.kernels,
         batch=batch,
         lines=lines,
         result=writes.first[:-1],
@@ -88,23 +89,28 @@ def link(manifest: Manifest, loads: Loads, columns: Columns) -> Dataflow:
         region_at=region_at,
         level=_levels(columns, lines, drain, region, append),
         logits=outputs[: len(manifest.logits)],
-        logits_at=np.array([entry[2] for entry in manifest.logits], np.int64),
-        token=int(outputs[-1]) if manifest.token else -1,
+        logits_at=np.array([entry.line for entry in manifest.logits], np.int64),
+        token=int(outputs[-1]) if manifest.token is not None else -1,
         vocab=manifest.vocab,
     )
 
 
 def _edges(
-    columns: Columns, lines: Lines, drain: np.ndarray, region: np.ndarray, append: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+    columns: Columns,
+    lines: Resolved,
+    drain: Int[np.ndarray, " rows"],
+    region: Int[np.ndarray, " rows"],
+    append: Int[np.ndarray, " regions"],
+) -> tuple[Int[np.ndarray, " edges"], Int[np.ndarray, " edges"]]:
     """(earlier, later) rows; an MM counts as its write-back, runs of equal edges as one."""
     node = np.where(drain >= 0, drain, np.arange(len(columns)))
-    before: list[np.ndarray] = []
-    after: list[np.ndarray] = []
+    before: list[Int[np.ndarray, " edges"]] = []
+    after: list[Int[np.ndarray, " edges"]] = []
+    computes = ~is_transfer(columns.op)
     for first, found in zip(lines.first, lines.found, strict=True):
         reader = np.repeat(np.arange(len(columns)), np.diff(first))
         source = lines.row[found]
-        keep = columns.op[reader] > Op.FORWARD
+        keep = computes[reader]
         keep[1:] &= (source[1:] != source[:-1]) | (reader[1:] != reader[:-1])
         before.append(node[source[keep]])
         after.append(node[reader[keep]])
@@ -115,8 +121,12 @@ def _edges(
 
 
 def _levels(
-    columns: Columns, lines: Lines, drain: np.ndarray, region: np.ndarray, append: np.ndarray
-) -> np.ndarray:
+    columns: Columns,
+    lines: Resolved,
+    drain: Int[np.ndarray, " rows"],
+    region: Int[np.ndarray, " rows"],
+    append: Int[np.ndarray, " regions"],
+) -> Int[np.ndarray, " rows"]:
     """Longest path of each row, by peeling off the rows whose sources are all done."""
     before, after = _edges(columns, lines, drain, region, append)
     order = np.argsort(before, kind="stable")
@@ -125,7 +135,7 @@ def _levels(
     first = np.searchsorted(before, np.arange(size + 1))
     waiting = np.bincount(after, minlength=size)
     level = np.full(size, -1, np.int64)
-    alone = (columns.op > Op.FORWARD) & (drain < 0)
+    alone = ~is_transfer(columns.op) & (drain < 0)
     ready = np.flatnonzero(alone & (waiting == 0))
     now, done = 0, 0
     while len(ready):

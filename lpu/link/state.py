@@ -1,25 +1,32 @@
 """What lives outside the transients: preloaded values, KV regions, and the accumulators of the planes."""
 
 import numpy as np
+from jaxtyping import Int
 
-from compiler.program.isa import F32_LANES, KV, READS, SHARED, WEIGHTS, Columns, Kernel, Op, ceil_div, stripes
-from compiler.program.program import ANGLES, GAIN, SCALE, TABLE, TILE, Loads
-from lpu.link.error import fail, first_of, ramp
+from compiler.program.instructions.attention import AttentionKernel
+from compiler.program.instructions.matmul import MatmulKernel
+from compiler.program.isa import (
+    F16_LANES,
+    F32_LANES,
+    KV,
+    LOAD_NAMES,
+    SHARED,
+    TILE,
+    TILE_ROWS,
+    WEIGHTS,
+    Columns,
+    Op,
+)
+from compiler.program.manifest import Manifest
+from compiler.program.program import Loads
+from compiler.program.ranges import first_of, ramp
+from lpu.link.error import fail
+from lpu.link.lines import SameKernel
 
-_KIND = {
-    Op.EMBED: TABLE,
-    Op.NORM: GAIN,
-    Op.HNORM: GAIN,
-    Op.ROPE: ANGLES,
-    Op.MM: TILE,
-    Op.WB: SCALE,
-    Op.RED: SCALE,
-}
-_NAMES = ("TILE", "SCALE", "GAIN", "TABLE", "ANGLES")
-Parts = list[tuple[Op, Kernel, np.ndarray]]
 
-
-def weights(columns: Columns, parts: Parts, loads: Loads) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def weights(
+    columns: Columns, parts: list[SameKernel], loads: Loads
+) -> tuple[Int[np.ndarray, " loads"], Int[np.ndarray, " rows"], Int[np.ndarray, " rows"]]:
     """The preloaded values that rows read: (order of `loads`, first index into it, count) per row."""
     key = (loads.chip << 40) | loads.addr
     order = np.argsort(key)
@@ -31,16 +38,17 @@ def weights(columns: Columns, parts: Parts, loads: Loads) -> tuple[np.ndarray, n
         at = order[overlap + 1]
         fail(columns, 0, f"preloaded values {order[overlap]} and {at} overlap", loads.addr[at])
     ends = np.cumsum(words)
-    for op, kernel, rows in parts:
-        for operand in READS[op]:
-            if operand.space not in (WEIGHTS, SHARED) or not len(rows):
+    for part in parts:
+        for operand in part.reads:
+            if operand.space not in (WEIGHTS, SHARED):
                 continue
-            extent = np.broadcast_to(operand.extent(columns.n[rows], kernel), rows.shape)
-            rows, extent = rows[extent > 0], extent[extent > 0]
+            extent = operand.extent(columns.n[part.rows], part.kernel)
+            rows, extent = part.rows[extent > 0], extent[extent > 0]
+            wanted, name = operand.kind(part.kernel), LOAD_NAMES[operand.kind(part.kernel)]
             address = getattr(columns, operand.column)[rows]
             spot = _lookup(key, (columns.chip[rows] << 40) | address)
             if (miss := first_of(spot < 0)) >= 0:
-                fail(columns, rows[miss], f"no preloaded {_NAMES[_KIND[op]]} begins there", address[miss])
+                fail(columns, rows[miss], f"no preloaded {name} begins there", address[miss])
             last = np.searchsorted(ends, ends[spot] - words[spot] + extent)
             reach = np.minimum(last, len(key) - 1)
             whole = (last < len(key)) & (key[reach] + words[reach] == key[spot] + extent)
@@ -49,23 +57,25 @@ def weights(columns: Columns, parts: Parts, loads: Loads) -> tuple[np.ndarray, n
                 fail(columns, rows[miss], message, address[miss])
             many = reach - spot + 1
             each = np.repeat(spot, many) + ramp(many)
-            if (miss := first_of(kind[each] != _KIND[op])) >= 0:
+            if (miss := first_of(kind[each] != wanted)) >= 0:
                 row = np.repeat(rows, many)[miss]
-                message = f"finds {_NAMES[kind[each][miss]]} where it reads {_NAMES[_KIND[op]]}"
+                message = f"finds {LOAD_NAMES[kind[each][miss]]} where it reads {name}"
                 fail(columns, row, message, loads.addr[order[each[miss]]])
             first[rows], count[rows] = spot, many
     _check_tables(columns, loads, order, first)
     return order, first, count
 
 
-def _lookup(keys: np.ndarray, sought: np.ndarray) -> np.ndarray:
+def _lookup(keys: Int[np.ndarray, " keys"], sought: Int[np.ndarray, " sought"]) -> Int[np.ndarray, " sought"]:
     """Index of each sought key among the sorted keys, -1 where it is none."""
     spot = np.searchsorted(keys, sought)
     padded = np.append(keys, -1)
     return np.where((padded[spot] == sought) & (sought >= 0), spot, -1)
 
 
-def _check_tables(columns: Columns, loads: Loads, order: np.ndarray, first: np.ndarray) -> None:
+def _check_tables(
+    columns: Columns, loads: Loads, order: Int[np.ndarray, " loads"], first: Int[np.ndarray, " rows"]
+) -> None:
     """An embedding gathers as many lines as its table has, a plane multiplies tiles of 80 words."""
     if len(order) == 0:
         return
@@ -76,7 +86,9 @@ def _check_tables(columns: Columns, loads: Loads, order: np.ndarray, first: np.n
         fail(columns, 0, f"preloaded tile {miss} has {loads.words[miss]} words, not 80", loads.addr[miss])
 
 
-def regions(columns: Columns, parts: Parts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def regions(
+    columns: Columns, parts: list[SameKernel]
+) -> tuple[Int[np.ndarray, " rows"], Int[np.ndarray, " regions"], Int[np.ndarray, "regions 2"]]:
     """KV regions: (region of each row or -1, row that appends to each region, [regions, 2] chip and address).
 
     Every read of a region must come after this step's append to it.
@@ -90,13 +102,15 @@ def regions(columns: Columns, parts: Parts) -> tuple[np.ndarray, np.ndarray, np.
         late = appends[twice + 1]
         fail(columns, late, "a second append to the region in one step", columns.dst[late])
     for op, kernel, rows in parts:
-        wrong = (columns.src3[rows] < -1) | (columns.src3[rows] >= stripes(kernel))
-        if op is Op.KVW and (miss := first_of(wrong)) >= 0:
-            stripe = columns.src3[rows[miss]]
-            fail(columns, rows[miss], f"stripe {stripe} of a context is not one of {stripes(kernel)}")
+        if op != Op.KVW or not isinstance(kernel, AttentionKernel):
+            continue
+        stripe = columns.src3[rows]
+        if (miss := first_of((stripe < -1) | (stripe >= kernel.stripes))) >= 0:
+            fail(columns, rows[miss], f"stripe {stripe[miss]} of a context is not one of {kernel.stripes}")
     region[appends] = np.arange(len(appends))
-    for op, kernel, rows in parts:
-        if all(operand.space != KV for operand in READS[op]):
+    for part in parts:
+        kernel, rows = part.kernel, part.rows
+        if all(operand.space != KV for operand in part.reads):
             continue
         sought = (columns.chip[rows] << 40) | columns.src2[rows]
         spot = _lookup(key, sought)
@@ -109,23 +123,29 @@ def regions(columns: Columns, parts: Parts) -> tuple[np.ndarray, np.ndarray, np.
             fail(columns, rows[miss], message, columns.src2[rows[miss]])
         if (miss := first_of(columns.aux[writer] != columns.aux[rows])) >= 0:
             fail(columns, rows[miss], "reads KV of another attention", columns.src2[rows[miss]])
-        if (miss := first_of(columns.n[rows] >= (chunks := kernel.chunks // stripes(kernel)))) >= 0:
+        chunks = kernel.chunks // kernel.stripes if isinstance(kernel, AttentionKernel) else 0
+        if (miss := first_of(columns.n[rows] >= chunks)) >= 0:
             fail(columns, rows[miss], f"chunk {columns.n[rows[miss]]} is not one of {chunks}")
         region[rows] = spot
     places = np.stack([columns.chip[appends], columns.dst[appends]], axis=-1)
     return region, appends, places
 
 
-def chains(columns: Columns, parts: Parts, manifest: Manifest) -> np.ndarray:
+def chains(columns: Columns, parts: list[SameKernel], manifest: Manifest) -> Int[np.ndarray, " rows"]:
     """The write-back that closes the accumulation of each MM row; -1 for other rows."""
-    planes = int(manifest.chip.planes)
+    planes = manifest.chip.planes
     products = np.flatnonzero(columns.op == Op.MM)
     drains = np.flatnonzero(columns.op == Op.WB)
     owner = np.full(len(columns), -1, np.int64)
     bits = int(max(columns.t1.max(initial=0), 1)).bit_length()
     slots = int(max(columns.dst[products].max(initial=0), columns.src[drains].max(initial=0))) + 1
 
-    def key(rows: np.ndarray, plane: np.ndarray, slot: np.ndarray, time: np.ndarray) -> np.ndarray:
+    def key(
+        rows: Int[np.ndarray, " some"],
+        plane: Int[np.ndarray, " some"],
+        slot: Int[np.ndarray, " some"],
+        time: Int[np.ndarray, " some"],
+    ) -> Int[np.ndarray, " some"]:
         if (miss := first_of((plane < 0) | (plane >= planes) | (slot < 0))) >= 0:
             fail(
                 columns,
@@ -166,7 +186,7 @@ def chains(columns: Columns, parts: Parts, manifest: Manifest) -> np.ndarray:
             products[miss],
             f"multiplies {columns.n[products[miss]]} lines, its write-back takes another number",
         )
-    for op, kernel, rows in parts:
-        if op is Op.MM and not 1 <= kernel.k_lines <= ceil_div(320, 160):
-            fail(columns, rows[0], f"a tile of {kernel['k_lines']} fp16 lines does not exist")
+    for _, kernel, rows in parts:
+        if isinstance(kernel, MatmulKernel) and not 1 <= kernel.k_lines <= TILE_ROWS // F16_LANES:
+            fail(columns, rows[0], f"a tile of {kernel.k_lines} fp16 lines does not exist")
     return owner

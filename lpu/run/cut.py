@@ -10,14 +10,15 @@ from itertools import pairwise
 
 import numpy as np
 
-from compiler.program.isa import COLUMNS, TAGS, Columns, Op
+from compiler.program.isa import COLUMNS, TAGS, Columns, Holds, Op
 from compiler.program.program import Program
-from lpu.link.error import ramp
-from lpu.link.lines import F16, F32, NAMES, PEAK, PICK, STAT, Lines
+from compiler.program.ranges import ramp
+from lpu.link.kinds import in_words
+from lpu.link.lines import Resolved
 from lpu.link.link import Dataflow
 from lpu.run.image import MachineError
 
-_POOL = {F16: 0, F32: 1, STAT: 1, PEAK: 1, PICK: 1}  # lines that are one pool row each
+_POOL = {Holds.F16: 0, Holds.F32: 1, Holds.STAT: 1, Holds.PEAK: 1, Holds.PICK: 1}  # a pool row each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +62,7 @@ def cut(program: Program, context: int, flow: Dataflow) -> Iterator[Piece]:
         if flow.lines.kind[line] not in _POOL:
             name = program.calls[int(np.searchsorted(line_cuts, line, side="right")) - 1].name
             raise MachineError(
-                f"run: {name} hands over {NAMES[flow.lines.kind[line]]} lines, f32 and fp16 ones can be "
+                f"run: {name} hands over {in_words(flow.lines.kind[line])} lines, f32 and fp16 ones can be "
                 "streamed. Run it whole."
             )
     for i, call in enumerate(program.calls):
@@ -108,7 +109,7 @@ def _piece(
         for every, found in zip(flow.lines.first, flow.lines.found, strict=True)
     )
     extra = np.full(len(needs), -1)
-    lines = Lines(
+    lines = Resolved(
         row=np.append(flow.lines.row[own[0] : own[1]] - begin, extra),
         line=np.append(flow.lines.line[own[0] : own[1]], 0 * extra),
         kind=np.append(flow.lines.kind[own[0] : own[1]], flow.lines.kind[needs]),

@@ -16,7 +16,8 @@ from jax import Array
 
 from compiler.program.isa import Columns, Op, kv_words, stripes
 from compiler.program.program import Program
-from lpu.link.error import fail, first_of
+from compiler.program.ranges import first_of
+from lpu.link.error import fail
 from lpu.run.image import MachineError
 from lpu.run.kernels import KV
 from lpu.run.machine import Machine, in_stripe

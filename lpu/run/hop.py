@@ -14,7 +14,7 @@ from jax import Array
 
 from compiler.program.isa import F16_LANES, Op
 from compiler.program.program import HOPS, Program
-from lpu.link.error import ramp
+from compiler.program.ranges import ramp
 from lpu.link.host_lanes import host_lines
 from lpu.link.link import Dataflow, link
 from lpu.run import host_memory

@@ -22,7 +22,7 @@ from compiler.program.isa import (
     stripes,
     wide,
 )
-from lpu.link.error import ramp
+from compiler.program.ranges import ramp
 from lpu.link.link import Dataflow
 from lpu.run.image import Placed, Plan
 

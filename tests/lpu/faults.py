@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from compiler.program.isa import Columns, Op
+from compiler.program.manifest import Manifest, Regions
 from lpu.link.link import Dataflow
 
 Random = np.random.Generator
@@ -20,7 +21,7 @@ class Faulty:
     manifest: Manifest
 
 
-def _drop(op: Op) -> Callable[[Columns, dict[str, Any], Random], Faulty]:
+def _drop(op: Op) -> Callable[[Columns, Manifest, Random], Faulty]:
     def fault(columns: Columns, manifest: Manifest, random: Random) -> Faulty:
         keep = np.ones(len(columns), bool)
         keep[random.choice(np.flatnonzero(columns.op == op))] = False
@@ -29,7 +30,7 @@ def _drop(op: Op) -> Callable[[Columns, dict[str, Any], Random], Faulty]:
     return fault
 
 
-def _shift(cycles: int) -> Callable[[Columns, dict[str, Any], Random], Faulty]:
+def _shift(cycles: int) -> Callable[[Columns, Manifest, Random], Faulty]:
     def fault(columns: Columns, manifest: Manifest, random: Random) -> Faulty:
         late = columns.t0 + cycles >= 0
         row = random.choice(np.flatnonzero(late))
@@ -41,7 +42,7 @@ def _shift(cycles: int) -> Callable[[Columns, dict[str, Any], Random], Faulty]:
     return fault
 
 
-def _field(name: str, change: Callable[[Columns, int, Random, dict[str, Any]], int], *ops: Op) -> Any:
+def _field(name: str, change: Callable[[Columns, int, Random, Manifest], int], *ops: Op) -> Any:
     def fault(columns: Columns, manifest: Manifest, random: Random) -> Faulty:
         among = np.isin(columns.op, ops) if ops else getattr(columns, name) >= 0
         row = int(random.choice(np.flatnonzero(among)))
@@ -52,7 +53,7 @@ def _field(name: str, change: Callable[[Columns, int, Random, dict[str, Any]], i
     return fault
 
 
-def _near(name: str) -> Callable[[Columns, int, Random, dict[str, Any]], int]:
+def _near(name: str) -> Callable[[Columns, int, Random, Manifest], int]:
     def change(columns: Columns, row: int, random: Random, manifest: Manifest) -> int:
         step = int(random.integers(1, 8)) * manifest.rows
         value = int(getattr(columns, name)[row])
@@ -61,7 +62,7 @@ def _near(name: str) -> Callable[[Columns, int, Random, dict[str, Any]], int]:
     return change
 
 
-def _other(limit: Callable[[dict[str, Any]], int], name: str) -> Any:
+def _other(limit: Callable[[Manifest], int], name: str) -> Any:
     def change(columns: Columns, row: int, random: Random, manifest: Manifest) -> int:
         old = int(getattr(columns, name)[row])
         return int(random.choice([v for v in range(limit(manifest)) if v != old]))
@@ -87,10 +88,12 @@ def _swap(names: tuple[str, ...], *ops: Op) -> Any:
 
 
 def _overlap(columns: Columns, manifest: Manifest, random: Random) -> Faulty:
-    regions = [[list(region) for region in chip] for chip in manifest.regions]
+    regions = [list(chip) for chip in manifest.regions]
     chip = int(random.choice(np.unique(columns.chip)))
-    regions[chip][int(random.integers(1, 3))][0] -= int(random.integers(1, 100))
-    return Faulty(columns, manifest | {"regions": regions})
+    which = int(random.integers(1, 3))
+    region = regions[chip][which]
+    regions[chip][which] = region._replace(base=region.base - int(random.integers(1, 100)))
+    return Faulty(columns, replace(manifest, regions=tuple(Regions(*chip) for chip in regions)))
 
 
 def _onto(names: tuple[str, ...], transfers: bool) -> Any:
@@ -114,7 +117,7 @@ def _onto(names: tuple[str, ...], transfers: bool) -> Any:
     return fault
 
 
-FAULTS: dict[str, Callable[[Columns, dict[str, Any], Random], Faulty]] = {
+FAULTS: dict[str, Callable[[Columns, Manifest, Random], Faulty]] = {
     "drop a send": _drop(Op.SEND),
     "drop a matmul": _drop(Op.MM),
     "drop a reduce": _drop(Op.RED),
@@ -126,9 +129,9 @@ FAULTS: dict[str, Callable[[Columns, dict[str, Any], Random], Faulty]] = {
     "wrong source address": _field("src", _near("src")),
     "wrong second source address": _field("src2", _near("src2")),
     "wrong destination address": _field("dst", _near("dst")),
-    "wrong peer": _field("peer", _other(lambda m: m["chips"], "peer"), Op.SEND, Op.FORWARD),
+    "wrong peer": _field("peer", _other(lambda m: m.chips, "peer"), Op.SEND, Op.FORWARD),
     "swapped times": _swap(("t0", "t1")),
-    "wrong accumulator": _field("dst", _other(lambda m: m["chip"]["accumulators"], "dst"), Op.MM),
+    "wrong accumulator": _field("dst", _other(lambda m: m.chip.accumulators, "dst"), Op.MM),
     "swapped weight tiles": _swap(("src2",), Op.MM),
     "overlapping regions": _overlap,
     "two rows on one unit": _onto(("unit", "t0", "t1"), transfers=False),

@@ -1,30 +1,58 @@
 """Programs written by hand: no compiler, every cycle a literal that docs/matmul-by-hand.md derives."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from compiler.program.isa import COLUMNS, KV, SPACE_SHIFT, TAG_SHIFT, TAGS, WEIGHTS, Columns, Op
-from compiler.program.program import GAIN, LOADS, SCALE, TABLE, TILE, Block, Call, Loads, Program
+from compiler.options import CompileOptions
+from compiler.program.instructions.attention import AttentionKernel
+from compiler.program.instructions.matmul import MatmulKernel, WriteBackKernel
+from compiler.program.instructions.vector import ArgmaxKernel, ArgredKernel, CastKernel, EmbedKernel
+from compiler.program.isa import (
+    COLUMNS,
+    GAIN,
+    KV,
+    SCALE,
+    SPACE_SHIFT,
+    TABLE,
+    TAG_SHIFT,
+    TAGS,
+    TILE,
+    WEIGHTS,
+    Columns,
+    Op,
+)
+from compiler.program.manifest import (
+    Link,
+    LogitsLine,
+    Manifest,
+    ModelIdentity,
+    Place,
+    Region,
+    Regions,
+    Step,
+)
+from compiler.program.program import LOADS, Block, Call, Loads, Program
+from fabric.chip import ChipSpec
 
 CONTEXT = 160
-CHIP = {
-    "clock_hz": 1_000_000_000,
-    "planes": 2,
-    "sram_bytes": 640_000,  # 2000 words
-    "sram_bytes_per_cycle": 12_800,  # 6400 per plane
-    "weight_install_frac": 1.0,
-    "mxm_fill_cycles": 10,
-    "accumulators": 2,
-    "vxm_chains": 1,
-    "vxm_latency_cycles": 5,
-    "lane_reduce_cycles": 7,
-    "activation_ports": 16,
-    "lanes": 4,
-    "slot_cycles": 4,
-}
+CHIP = ChipSpec(
+    name="handmade",
+    clock_hz=1_000_000_000,
+    planes=2,
+    sram_bytes=640_000,  # 2000 words
+    sram_bytes_per_cycle=12_800,  # 6400 per plane
+    weight_install_frac=1.0,
+    mxm_fill_cycles=10,
+    accumulators=2,
+    vxm_chains=1,
+    vxm_latency_cycles=5,
+    lane_reduce_cycles=7,
+    activation_ports=16,
+    lanes=4,
+    slot_cycles=4,
+)
 PLANE, DRAIN, VXM = 0, 2, 4  # unit numbers: planes 0 and 1, their drains 2 and 3, the VXM chain 4
 W, K = WEIGHTS << SPACE_SHIFT, KV << SPACE_SHIFT
 
@@ -68,22 +96,34 @@ def extend(table: Columns, *rows: dict[str, int]) -> Columns:
     return Columns(**{n: np.concatenate([getattr(table, n), getattr(more, n)]) for n in COLUMNS + TAGS})
 
 
-def manifest(**changes: Any) -> dict[str, Any]:
+def manifest(**changes: Any) -> Manifest:
     """Two chips, two lanes each way: transient words 0 .. 999, kv 1000 .. 1199, weights 1200 .. 1999."""
-    out: dict[str, Any] = {
-        "model": "handmade",
-        "rows": 1,
-        "sequences": 1,
-        "chunk": 1,
-        "contexts": [CONTEXT],
-        "chip": CHIP,
-        "kernels": [],
-        "links": [[0, 1, 2, 20, 4], [1, 0, 2, 20, 4]],
-        "forward_cycles": 3,
-        "regions": [[[0, 1000], [1000, 200], [1200, 800]]] * 2,
-        "vocab": 16,
-    }
-    return out | changes
+    out = Manifest(
+        model=ModelIdentity(name="handmade"),
+        options=CompileOptions(),
+        rack="handmade",
+        chips=2,
+        chip=CHIP,
+        forward_cycles=3,
+        links=(Link(0, 1, 2, 20, 4), Link(1, 0, 2, 20, 4)),
+        levels=(),
+        sources=(),
+        rows=1,
+        sequences=1,
+        chunk=1,
+        prefill=0,
+        capacity=CONTEXT,
+        contexts=(CONTEXT,),
+        cycles={CONTEXT: 0},
+        kernels=(),
+        regions=(Regions(Region(0, 1000), Region(1000, 200), Region(1200, 800)),) * 2,
+        logits=(),
+        token=None,
+        vocab=16,
+        groups=(),
+        body=Step(),
+    )
+    return replace(out, **changes)
 
 
 # Matmul: transient lines (rows = 1, so lines are words) and tags of the values.
@@ -96,14 +136,14 @@ CHIP_ROWS, SEND, ARGRED = 6, 12, 13
 
 def matmul() -> Program:
     """One row of 640 fp16 lanes times a 640 x 320 matrix, columns split over two chips, then the argmax."""
-    kernels = [
-        {"op": "embed", "vocab": 16, "stride": 4},
-        {"op": "cast"},
-        {"op": "mm", "k_lines": 2},
-        {"op": "wb", "wide": False},
-        {"op": "argmax", "vocab": 320},
-        {"op": "argred"},
-    ]
+    kernels = (
+        EmbedKernel(vocab=16, stride=4),
+        CastKernel(),
+        MatmulKernel(k_lines=2),
+        WriteBackKernel(wide=False),
+        ArgmaxKernel(vocab=320),
+        ArgredKernel(),
+    )
     rows: list[dict[str, int]] = []
     for chip in (0, 1):
         y = 2 * chip  # first global line of the chip's columns
@@ -145,13 +185,13 @@ def matmul() -> Program:
             | {"n0": 80 * (y + i), "lines": 1, "tag": tag(T_SCALE, y + i)}
             for i in (0, 1)
         ]
-    logits = [[chip, Y + i, 2 * chip + i] for chip in (0, 1) for i in (0, 1)]
-    described = manifest(kernels=kernels, logits=logits, token=[0, TOKEN], cycles={CONTEXT: 91})
+    logits = tuple(LogitsLine(chip, Y + i, 2 * chip + i) for chip in (0, 1) for i in (0, 1))
+    described = manifest(kernels=kernels, logits=logits, token=Place(0, TOKEN), cycles={CONTEXT: 91})
     return program(described, columns(rows), loads(image), ("embedding", "head", "head_scale"), 91)
 
 
 def program(
-    described: dict[str, Any], rows: Columns, image: Loads, tensors: tuple[str, ...], cycles: int
+    described: Manifest, rows: Columns, image: Loads, tensors: tuple[str, ...], cycles: int
 ) -> Program:
     """One block on chips 0 and 1, called once at cycle 0."""
     block = Block(
@@ -182,10 +222,21 @@ A_EMBED, A_CAST, A_KVW, A_QK0, A_QK1, A_SMAX, A_EXP0, A_EXP1, A_PV0, A_PV1, A_AO
 
 def attention() -> Program:
     """Two query heads of 80 lanes over 160 tokens in two chunks: from KVW to the strided AOUT."""
-    kernel = {"op": "attention", "head_dim": 80, "group": 2, "chunk": 80, "kv": "fp16", "rows": 1}
-    kernel |= {"sequences": 1, "cached": 1}
-    kernel |= {"kv_words": 1, "kv_stride": 160, "chunks": 1}  # one SMAX row for both: EXP reads one max line
-    kernels = [{"op": "embed", "vocab": 16, "stride": 3}, {"op": "cast"}, kernel]
+    kernel = AttentionKernel(
+        head_dim=80,
+        kv="fp16",
+        kv_words=1,
+        kv_stride=160,
+        capacity=CONTEXT,
+        cached=1,
+        group=2,
+        chunk=80,
+        chunks=1,  # one SMAX row for both: EXP reads one max line
+        frac=8,
+        rows=1,
+        sequences=1,
+    )
+    kernels = (EmbedKernel(vocab=16, stride=3), CastKernel(), kernel)
     x, f, s, m, e, o, out = 0, 8, 16, 20, 24, 32, 48
     rows = [
         {"op": Op.EMBED, "unit": VXM, "t0": 0, "t1": 7, "aux": 0, "n": 6}
@@ -222,11 +273,13 @@ def attention() -> Program:
         {"chip": 0, "addr": W, "words": 48, "kind": TABLE, "lines": 6, "tag": tag(20)},
         {"chip": 0, "addr": W + 48, "words": 1, "kind": GAIN, "lines": 1, "tag": tag(21)},
     ]
-    described = manifest(kernels=kernels, logits=[[0, out, 0]], token=[0, out], cycles={CONTEXT: 85})
+    described = manifest(
+        kernels=kernels, logits=(LogitsLine(0, out, 0),), token=Place(0, out), cycles={CONTEXT: 85}
+    )
     return program(described, columns(rows), loads(image), ("embedding", "gain"), 85)
 
 
-def tiled(base: Program, pairs: int, times: int) -> tuple[Mapping[str, Any], Loads, Columns]:
+def tiled(base: Program, pairs: int, times: int) -> tuple[Manifest, Loads, Columns]:
     """A two-chip program on many pairs of chips, again and again: big and legal, made without a row loop."""
     one, image = base.expand(CONTEXT), base.loads()
     rows, period = len(one), base.blocks[0].cycles[CONTEXT]
@@ -239,6 +292,10 @@ def tiled(base: Program, pairs: int, times: int) -> tuple[Mapping[str, Any], Loa
     out["t1"] += period * turn
     held = {n: np.tile(getattr(image, n), pairs) for n in LOADS}
     held["chip"] += 2 * np.repeat(np.arange(pairs), len(image))
-    links = [[2 * p + a, 2 * p + b, *rest] for p in range(pairs) for a, b, *rest in base.manifest.links]
-    regions = base.manifest.regions * pairs
-    return base.manifest | {"links": links, "regions": regions}, Loads(**held), Columns(**out)
+    links = tuple(
+        link._replace(a=2 * pair + link.a, b=2 * pair + link.b)
+        for pair in range(pairs)
+        for link in base.manifest.links
+    )
+    described = replace(base.manifest, links=links, regions=base.manifest.regions * pairs)
+    return described, Loads(**held), Columns(**out)

@@ -11,7 +11,7 @@ from compiler.graph.split import Split
 from compiler.hops import compile_hops
 from compiler.options import CompileOptions
 from compiler.program.isa import Columns
-from compiler.program.manifest import HOPS
+from compiler.program.manifest import HOPS, Manifest
 from compiler.program.program import Program
 from fabric.catalog import bridge_spec
 from fabric.rack import load_rack
@@ -42,6 +42,7 @@ def contract_ffn(config: TransformerConfig, weights: dict[str, np.ndarray], laye
     return ops.round16(y) if config.ffn_up == "fp16" else y
 
 
-def checked(program: Program, columns: Columns, **manifest: Any) -> Report:
-    """The report on columns in place of the program's, with some of the manifest replaced."""
-    return check_columns(program.manifest | manifest, program.loads(), columns, program.manifest.cycles[HOPS])
+def checked(program: Program, columns: Columns, manifest: Manifest | None = None) -> Report:
+    """The report on columns in place of the program's, or with another manifest."""
+    stated = program.manifest if manifest is None else manifest
+    return check_columns(stated, program.loads(), columns, program.manifest.cycles[HOPS])

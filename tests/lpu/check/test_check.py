@@ -1,3 +1,4 @@
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -7,8 +8,10 @@ import numpy as np
 import pytest
 from handmade import CONTEXT, change, change_load, extend, tag
 
-from compiler.program.isa import COLUMNS, TAGS, Columns, Op
-from compiler.program.program import TABLE, Loads, Program
+from compiler.program.instructions.vector import EmbedKernel
+from compiler.program.isa import COLUMNS, TABLE, TAGS, Columns, Kernel, Op
+from compiler.program.manifest import Link, Place, Region, Regions
+from compiler.program.program import Loads, Program
 from lpu.check.check import RULES, HazardError, Report, check, check_columns, require
 
 Change = Callable[[Columns], Columns]
@@ -21,7 +24,8 @@ def rules(report: Report) -> set[int]:
 def mutated(program: Program, fault: Change | None = None, **manifest: Any) -> Report:
     """The report on the expanded columns of a program after a change of them, or of the manifest."""
     columns = program.expand(CONTEXT)
-    return check_columns(program.manifest | manifest, program.loads(), fault(columns) if fault else columns)
+    stated = replace(program.manifest, **manifest)
+    return check_columns(stated, program.loads(), fault(columns) if fault else columns)
 
 
 def without(row: int) -> Change:
@@ -32,8 +36,8 @@ def moved(row: int, cycles: int) -> Change:
     return lambda c: change(c, row, t0=c.t0[row] + cycles, t1=c.t1[row] + cycles)
 
 
-def regions(transient: list[int], weights: list[int]) -> dict[str, list[list[list[int]]]]:
-    return {"regions": [[transient, [1000, 200], weights]] * 2}
+def regions(transient: Region, weights: Region) -> dict[str, Any]:
+    return {"regions": (Regions(transient, Region(1000, 200), weights),) * 2}
 
 
 SEND_AGAIN = {"op": Op.SEND, "chip": 1, "peer": 0, "n": 1, "aux": 1, "lane": 1, "t0": 54, "t1": 78} | {
@@ -66,7 +70,7 @@ def _swap(first: int, second: int, *names: str) -> Change:
 
 
 MATMUL_FAULTS: dict[str, tuple[int, Change, str]] = {
-    "an unknown opcode": (0, lambda c: change(c, hand.WB, op=99), "opcodes are 0 .. 26"),
+    "an unknown opcode": (0, lambda c: change(c, hand.WB, op=99), "row 4 op 99 chip 0 cycle 30: no instr"),
     "an unknown kernel": (0, lambda c: change(c, hand.WB, aux=77), "kernel 77, kernels are 0 .. 5"),
     "another opcode's kernel": (0, lambda c: change(c, hand.WB, aux=0), "its kernel is for embed"),
     "an unknown chip": (0, lambda c: change(c, hand.WB, chip=2), "chip 2, chips are 0 .. 1"),
@@ -143,11 +147,26 @@ def test_a_fault_in_attention_is_found_by_its_rule_alone(name: str) -> None:
 
 
 KERNEL_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
-    "a missing attribute": ({"chunk": None}, "its kernel has chunk None, not a count"),
+    "no number": ({"chunk": None}, "its kernel has chunk None, not a count"),
+    "a number below one": ({"kv_stride": 0}, "its kernel has kv_stride 0, not a count"),
+    "a number beyond 31 bits": ({"capacity": 1 << 31}, "its kernel has capacity 2147483648, not a count"),
+    "a truth in place of a number": ({"stripes": True}, "its kernel has stripes True, not a count"),
     "another batch": ({"rows": 2}, "its kernel has 2 rows, the program 1"),
     "an unknown format": ({"kv": "bf16"}, "its kernel has kv 'bf16'"),
     "scores that fill no line": ({"chunk": 81}, "2 x 81 scores are no whole lines of 80"),
+    "sequences that are not the batch": ({"sequences": 2}, "2 sequences of 1 rows, the program 1"),
+    "another cache": ({"cached": 2}, "takes 1 of 2 cached sequences, the program has 1"),
+    "chunks that cannot be dealt": ({"stripes": 2}, "its kernel has 1 chunks in 2 stripes"),
+    "another number of words": ({"kv_words": 2}, "kv_words 2, fp16 heads take another number"),
 }
+
+
+def unchecked(kernel: Kernel, **fields: Any) -> Kernel:
+    """A copy of a kernel with values that its constructor would not have taken."""
+    out = copy.copy(kernel)
+    for name, value in fields.items():
+        object.__setattr__(out, name, value)
+    return out
 
 
 @pytest.mark.parametrize("name", KERNEL_FAULTS)
@@ -155,22 +174,23 @@ def test_a_kernel_that_means_nothing_is_found(name: str) -> None:
     changes, words = KERNEL_FAULTS[name]
     program = hand.attention()
     kernels = program.manifest.kernels
-    report = mutated(program, kernels=[*kernels[:2], kernels[2] | changes])
+    report = mutated(program, kernels=(*kernels[:2], unchecked(kernels[2], **changes)))
     assert rules(report) == {0}
     assert words in report.violations[-1].message
 
 
 MANIFEST_FAULTS: dict[str, tuple[int, dict[str, Any], str]] = {
-    "no regions": (0, {"regions": None}, "manifest: "),
+    "no regions": (0, {"regions": ()}, "manifest: links: an end is no chip"),
+    "no token": (0, {"token": None}, "manifest: token: is None, the program is of kind 'step'"),
     "a batch of nothing": (0, {"rows": 0}, "rows is 0, must be a whole number of at least 1"),
-    "an output nobody writes": (2, {"token": [0, 999]}, "token: word 999 of chip 0 is written by no row"),
-    "too few ports": (3, {"chip": hand.CHIP | {"activation_ports": 5}}, "moves 6.0 words, it has 5 ports"),
-    "no such link": (4, {"links": [[0, 1, 2, 20, 4]]}, "no link from chip 1 to chip 0"),
-    "a longer link": (4, {"links": [[1, 0, 2, 21, 4]]}, "takes 24 cycles, must take 25"),
-    "regions that overlap": (5, regions([0, 1001], [1200, 800]), "words 1000 .. 1000"),
-    "a region outside the chip": (5, regions([0, 1000], [1200, 801]), "has 2000"),
-    "operands outside their region": (5, regions([8, 992], [1200, 800]), "8 .. 999"),
-    "slower drains": (6, {"chip": hand.CHIP | {"mxm_fill_cycles": 11}}, "takes 11 cycles, must take 12"),
+    "an output nobody writes": (2, {"token": Place(0, 999)}, "token: word 999 of chip 0 is written by no"),
+    "too few ports": (3, {"chip": replace(hand.CHIP, activation_ports=5)}, "moves 6.0 words, it has 5 ports"),
+    "no such link": (4, {"links": (Link(0, 1, 2, 20, 4),)}, "no link from chip 1 to chip 0"),
+    "a longer link": (4, {"links": (Link(1, 0, 2, 21, 4),)}, "takes 24 cycles, must take 25"),
+    "regions that overlap": (5, regions(Region(0, 1001), Region(1200, 800)), "words 1000 .. 1000"),
+    "a region outside the chip": (5, regions(Region(0, 1000), Region(1200, 801)), "has 2000"),
+    "operands outside their region": (5, regions(Region(8, 992), Region(1200, 800)), "8 .. 999"),
+    "slower drains": (6, {"chip": replace(hand.CHIP, mxm_fill_cycles=11)}, "takes 11 cycles, must take 12"),
 }  # fmt: skip
 
 
@@ -243,10 +263,10 @@ def test_rows_without_tags_are_not_compared() -> None:
 
 def test_lines_of_a_batch_begin_at_multiples_of_it() -> None:
     row = {"op": Op.EMBED, "chip": 0, "unit": hand.VXM, "t0": 0, "t1": 9, "aux": 0, "n": 8, "src": 1200}
-    kernels = [{"vocab": 16, "stride": 4}]
+    kernels = (EmbedKernel(vocab=16, stride=4),)
     loads = hand.loads([{"chip": 0, "addr": 1200, "words": 64, "kind": TABLE}])
     for dst, found in ((2, set[int]()), (3, {5})):
-        manifest = hand.manifest(rows=2, kernels=kernels, logits=[], token=[0, dst])
+        manifest = hand.manifest(rows=2, kernels=kernels, token=Place(0, dst))
         report = check_columns(manifest, loads, hand.columns([row | {"dst": dst}]))
         assert rules(report) - {2} == found
 

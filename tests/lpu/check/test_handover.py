@@ -12,11 +12,14 @@ from conftest import SMALL
 from handmade import change
 
 from compiler.handover import compile_egress, compile_ingest
+from compiler.program.instructions.attention import AttentionKernel
 from compiler.program.isa import TAG_SHIFT, Columns, Op
-from compiler.program.program import Program, digest
+from compiler.program.manifest import Move, Place, Slot, Step
+from compiler.program.program import Program
+from compiler.program.store import digest
 from fabric.catalog import bridge_spec
 from lpu.check.check import check, check_columns, require
-from lpu.check.handover import check_handover
+from lpu.check.memory_image import check_handover
 from lpu.cli.app import main
 from lpu.folder import load_handover, load_program, save_program
 
@@ -42,11 +45,31 @@ def egress(decode: Program) -> Program:
 
 
 def edited(made: Program, /, **fields: Any) -> Program:
-    return replace(made, manifest=made.manifest | fields)
+    return replace(made, manifest=replace(made.manifest, **fields))
+
+
+def moving(made: Program, /, **fields: Any) -> Program:
+    """The program with other fields of what it moves."""
+    assert isinstance(made.manifest.body, Move)
+    return edited(made, body=replace(made.manifest.body, **fields))
+
+
+def step_of(made: Program) -> Program:
+    """The program, calling itself one that computes."""
+    return edited(made, body=Step(), token=Place(0, 0))
 
 
 def kernels(program: Program, **fields: Any) -> Program:
-    return edited(program, kernels=[k | fields for k in program.manifest.kernels])
+    return edited(program, kernels=tuple(replace(k, **fields) for k in program.manifest.kernels))
+
+
+def attention(program: Program) -> Program:
+    """The program with kernels of attention in place of its own."""
+    of_attention = AttentionKernel(
+        head_dim=32, kv="fp16", kv_words=1, kv_stride=400, capacity=400, cached=3, stripes=2,
+        group=2, chunk=80, chunks=2, frac=8, rows=3, sequences=3,
+    )  # fmt: skip
+    return edited(program, kernels=tuple(of_attention for _ in program.manifest.kernels))
 
 
 def rows_of(program: Program, edit: Callable[[Columns], Columns]) -> Program:
@@ -100,11 +123,10 @@ ALONE: dict[str, tuple[Change, int, str]] = {
         "a word takes 37 cycles, over the bridge it takes 38",
     ),
     "a bridge of another rate": (
-        lambda p: edited(p, bridge=p.manifest.body.bridge | {"lpu_bytes_per_second": 10**9}),
+        lambda p: moving(p, bridge=replace(BRIDGE, lpu_bytes_per_second=10**9)),
         6,
         "a word takes 38 cycles, over the bridge it takes",
     ),
-    "a bridge without a rate": (lambda p: edited(p, bridge={}), 0, "KeyError: 'lpu_bytes_per_second'"),
     "tokens that stay behind": (
         lambda p: rows_of(p, lambda c: change(c, 0, n=79, t1=79 * 38)),
         7,
@@ -125,15 +147,15 @@ ALONE: dict[str, tuple[Change, int, str]] = {
     "a row of a step": (row(0, op=int(Op.KVW)), 0, "is no row of a program of kind 'ingest'"),
     "a row of the other direction": (row(0, op=int(Op.KVOUT)), 0, "is no row of a program of kind"),
     "a program that calls itself a step": (
-        lambda p: edited(p, kind="step", token=[0, 0]),
+        step_of,
         0,
         "is no row of a program of kind 'step'",
     ),
-    "a kernel of attention": (lambda p: kernels(p, op="attention"), 0, "its kernel is for attention"),
-    "a kernel without a slot": (lambda p: kernels(p, host_slot=None), 0, "has host_slot None, not a count"),
+    "a kernel of attention": (attention, 0, "its kernel is for attention, must be for handover"),
+    "a kernel without a slot": (lambda p: kernels(p, host_slot=0), 0, "has host_slot 0, not a count"),
     "another number of words": (lambda p: kernels(p, kv_words=2), 0, "has kv_words 2, fp16 heads take"),
     "another number of sequences": (lambda p: kernels(p, cached=2), 0, "has 2 cached sequences, the program"),
-    "another length": (lambda p: edited(p, cycles={str(CONTEXT): 5}), 6, "manifest: cycles is 5"),
+    "another length": (lambda p: edited(p, cycles={CONTEXT: 5}), 6, "manifest: cycles is 5"),
     "a region without a tag": (row(0, dst_tag=-1 - (1 << TAG_SHIFT)), 7, "dst has no tag"),
 }
 
@@ -148,7 +170,7 @@ def test_a_hand_over_that_breaks_a_rule_is_found(ingest: Program, name: str) -> 
 
 def test_a_step_cannot_read_what_the_host_lane_does_not_bring(egress: Program) -> None:
     """The exemption of rule 2 is KVOUT's alone: the same rows as a step are refused."""
-    found = check(edited(egress, kind="step", token=[0, 0]), CONTEXT)
+    found = check(step_of(egress), CONTEXT)
     assert found.counts[0] == len(egress.expand(CONTEXT))
 
 
@@ -160,6 +182,11 @@ def test_an_egress_row_is_checked_as_one_of_an_ingest(egress: Program) -> None:
         assert check_columns(egress.manifest, egress.loads(), change(columns, 0, **edit)).counts[rule] >= 1
 
 
+def slots_of(program: Program) -> tuple[Slot, ...]:
+    assert isinstance(program.manifest.body, Move)
+    return program.manifest.body.slots
+
+
 def bases(program: Program) -> Program:
     """The layers' addresses exchanged: every region once, but with another layer's tokens."""
     first, second = program.calls
@@ -168,9 +195,9 @@ def bases(program: Program) -> Program:
 
 def later(program: Program) -> Program:
     """The second layer a cycle early, in the rows and in its slot."""
-    (name, base, cycles) = program.manifest.slots[1]
-    slots = [program.manifest.slots[0], [name, base - 1, cycles]]
-    return edited(call_of(program, 1, base={CONTEXT: base - 1}), slots=slots)
+    first, second = slots_of(program)
+    early = second._replace(base=second.base - 1)
+    return moving(call_of(program, 1, base={CONTEXT: early.base}), slots=(first, early))
 
 
 BESIDE: dict[str, tuple[Change, int, str]] = {
@@ -189,21 +216,25 @@ BESIDE: dict[str, tuple[Change, int, str]] = {
     "a format of another": (lambda p: kernels(p, kv="fp8"), 7, "'fp8'"),
     "one stripe instead of two": (lambda p: kernels(p, stripes=1), 7, "moves (0, 1,"),
     "a slot that is not the rows'": (
-        lambda p: edited(p, slots=[["a", 0, 3039], p.manifest.slots[1]]),
+        lambda p: moving(p, slots=(Slot("a", 0, 3039), slots_of(p)[1])),
         6,
-        "rows from cycle 0 for 3040 cycles, its slot [0, 3039]",
+        "rows from cycle 0 for 3040 cycles, its slot from cycle 0 for 3039",
     ),
     "a slot before the last one ends": (later, 1, "begins at cycle 3039, its slot may not before 3040"),
     "a slot before its layer is there": (
-        lambda p: edited(p, ready=[0, 5000]),
+        lambda p: moving(p, ready=(0, 5000)),
         1,
         "begins at cycle 3040, its slot may not before 5000",
     ),
-    "arrivals of other layers": (lambda p: edited(p, ready=[0]), 7, "[2, 2, 2, 1] calls"),
+    "arrivals of other layers": (lambda p: moving(p, ready=(0,)), 7, "[2, 2, 2, 1] calls"),
     "another rack": (lambda p: edited(p, rack="lpx"), 0, "rack differs"),
-    "another decode program": (lambda p: edited(p, program="0" * 64), 0, "it is of program 0000000000000000"),
-    "the other direction": (lambda p: edited(p, kind="egress"), 0, "kind is 'egress', must be 'ingest'"),
-    "other regions": (lambda p: edited(p, regions=[]), 5, "regions of the decode and the ingest program"),
+    "another decode program": (lambda p: moving(p, program="0" * 64), 0, "is of program 0000000000000000"),
+    "the other direction": (lambda p: moving(p, kind="egress"), 0, "kind is 'egress', must be 'ingest'"),
+    "other regions": (
+        lambda p: edited(p, regions=()),
+        5,
+        "of 4 chips of the decode program, 0 of",
+    ),
 }
 
 

@@ -10,10 +10,12 @@ from conftest import SMALL
 from faults import FAULTS as FAULTS_OF_ROWS
 from faults import same
 from handmade import change
-from hopped import checked, hopped
+from hopped import BRIDGE, checked, hopped
 
 from compiler.program.isa import TAG_SHIFT, TAGS, Columns, Op
-from compiler.program.program import HOPS, Program
+from compiler.program.manifest import HOPS, Hops, Manifest, Place, Step
+from compiler.program.program import Program
+from compiler.program.store import hop_alone
 from lpu.check.check import Report, check, check_columns, require
 from lpu.link.link import LinkError, link
 from models.config import TransformerConfig
@@ -36,7 +38,7 @@ def test_programs_of_hops_are_legal_whole_and_hop_by_hop(
 ) -> None:
     made = hopped(config, "quad", rows, tp=4, layout=layout, placement="random")[1]
     report = require(check(made, HOPS))
-    alone = [require(check(made.hop(i), HOPS)) for i in range(config.layers)]
+    alone = [require(check(hop_alone(made, i), HOPS)) for i in range(config.layers)]
     assert report.rows == sum(one.rows for one in alone)
 
 
@@ -122,7 +124,7 @@ FAULTS: dict[str, tuple[set[int], Callable[[Columns], Columns], str]] = {
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_found_by_its_rule(program: Program, name: str) -> None:
     wanted, fault, words = FAULTS[name]
-    alone = program.hop(0)
+    alone = hop_alone(program, 0)
     report = checked(alone, fault(alone.expand(HOPS)))
     assert wanted <= rules(report), str(report)
     assert any(words in violation.message for violation in report.violations), str(report)
@@ -138,14 +140,24 @@ def test_a_line_that_is_given_twice_is_found(program: Program) -> None:
     assert any("which another row gives too" in v.message for v in report.violations), str(report)
 
 
-def kernels(program: Program, op: str, **changes: Any) -> list[dict[str, Any]]:
-    return [k | changes if k["op"] == op else k for k in program.manifest.kernels]
+def kernels(program: Program, family: str, **changes: Any) -> Manifest:
+    """The manifest with other kernels of a family."""
+    stated = program.manifest
+    edited = tuple(replace(k, **changes) if k.family == family else k for k in stated.kernels)
+    return replace(stated, kernels=edited)
+
+
+def body(program: Program, **changes: Any) -> Manifest:
+    """The manifest with other fields of its hops."""
+    hops = program.manifest.body
+    assert isinstance(hops, Hops)
+    return replace(program.manifest, body=replace(hops, **changes))
 
 
 def test_a_word_takes_the_cycles_that_the_bridge_gives(program: Program) -> None:
     columns = program.expand(HOPS)
     for op, n in ((Op.TAKE, 1), (Op.GIVE, 2)):
-        report = checked(program, columns, kernels=kernels(program, op.name.lower(), host_slot=37))
+        report = checked(program, columns, kernels(program, op.name.lower(), host_slot=37))
         assert rules(report) == {6}
         slots = 2 * n
         assert any(
@@ -153,29 +165,28 @@ def test_a_word_takes_the_cycles_that_the_bridge_gives(program: Program) -> None
         )
     takes = columns.op == Op.TAKE
     faster = replace(columns, t1=np.where(takes, columns.t0 + 74, columns.t1))
-    report = checked(program, faster, kernels=kernels(program, "take", host_slot=37))
+    report = checked(program, faster, kernels(program, "take", host_slot=37))
     assert rules(report) == {6}
     assert any("37 cycles, over the bridge it takes 38" in v.message for v in report.violations)
-    slower = program.manifest.body.bridge | {"lpu_bytes_per_second": 6_250_000_000}
-    report = checked(program, columns, bridge=slower)
+    slower = replace(BRIDGE, lpu_bytes_per_second=6_250_000_000)
+    report = checked(program, columns, body(program, bridge=slower))
     assert rules(report) == {6}
-    assert any("slot_cycles is 38, its rates give 75" in v.message for v in report.violations)
+    assert any("host_slot is 38, the rates of its bridge give 75" in v.message for v in report.violations)
 
 
 def test_rows_move_the_format_that_the_manifest_states(program: Program) -> None:
-    hops = [hop | {"inputs": hop["inputs"] | {"wire": "fp8"}} for hop in program.manifest.hops]
-    report = checked(program, program.expand(HOPS), hops=hops)
+    hops = tuple(replace(hop, inputs=replace(hop.inputs, wire="fp8")) for hop in program.manifest.hops)
+    report = checked(program, program.expand(HOPS), body(program, hops=hops))
     assert rules(report) == {7}
     assert any("moves fp16, the inputs of its hop are fp8" in v.message for v in report.violations)
-    report = checked(program, program.expand(HOPS), kernels=kernels(program, "give", wire="fp16"))
+    report = checked(program, program.expand(HOPS), kernels(program, "give", wire="fp16"))
     assert 7 in rules(report)
 
 
 def test_every_hop_ends_when_the_manifest_says(program: Program) -> None:
     one, two = program.manifest.hops
-    late = [one | {"cycles": {"1": one["cycles"]["1"] + 1}}, two]
-    late[1] = two | {"base": {"1": two["base"]["1"] + 1}}
-    report = checked(program, program.expand(HOPS), hops=late)
+    late = replace(one, cycles=one.cycles + 1), replace(two, base=two.base + 1)
+    report = checked(program, program.expand(HOPS), body(program, hops=late))
     assert 6 in rules(report)
     assert any("hop 0 ends at cycle" in v.message for v in report.violations)
 
@@ -185,7 +196,7 @@ def test_hops_share_no_value(program: Program) -> None:
     columns = program.expand(HOPS)
     names = {n: getattr(columns, n).copy() for n in TAGS}
     takes = rows_of(columns, Op.TAKE)
-    base = program.manifest.hops[1]["base"]["1"]
+    base = program.manifest.hops[1].base
     first = int(columns.dst_tag[takes[0]]) >> TAG_SHIFT
     second = int(columns.dst_tag[takes[columns.t0[takes] >= base][0]]) >> TAG_SHIFT
     for name, tags in names.items():
@@ -196,22 +207,29 @@ def test_hops_share_no_value(program: Program) -> None:
     assert any(f"names value {first}, which another hop names too" in v.message for v in report.violations)
 
 
-@pytest.mark.parametrize(
-    "changes", [{"hops": []}, {"hops": [{}]}, {"bridge": {}}, {"contexts": [1, 2]}, {"token": [0, 0]}]
-)
-def test_a_manifest_without_sense_is_a_finding(program: Program, changes: dict[str, Any]) -> None:
-    assert 0 in rules(checked(program, program.expand(HOPS), **changes))
+def test_a_manifest_without_sense_is_a_finding(program: Program) -> None:
+    one, two = program.manifest.hops
+    for manifest in (
+        body(program, hops=()),
+        body(program, hops=(replace(one, inputs=replace(one.inputs, rows=3)), two)),
+        body(program, hops=(replace(one, outputs=replace(one.outputs, width=0)), two)),
+        body(program, hops=(one, replace(two, base=two.base + 1))),
+        replace(program.manifest, contexts=(1, 2)),
+        replace(program.manifest, token=Place(0, 0)),
+    ):
+        assert 0 in rules(checked(program, program.expand(HOPS), manifest))
 
 
 def test_a_step_takes_and_gives_nothing(program: Program) -> None:
-    report = checked(program, program.expand(HOPS), kind="step", token=[0, 0])
+    step = replace(program.manifest, body=Step(), token=Place(0, 0))
+    report = checked(program, program.expand(HOPS), step)
     assert 0 in rules(report)
     assert any("names no hop" in v.message for v in report.violations)
 
 
 @pytest.mark.parametrize("name", FAULTS_OF_ROWS)
 def test_every_seeded_fault_in_a_hop_is_caught_or_provably_harmless(name: str) -> None:
-    made = hopped(replace(WIDE, hidden=1280), "quad", 2, tp=4, layout="2d")[1].hop(1)
+    made = hop_alone(hopped(replace(WIDE, hidden=1280), "quad", 2, tp=4, layout="2d")[1], 1)
     columns, loads = made.expand(HOPS), made.loads()
     flow, caught = link(made.manifest, loads, columns), 0
     for seed in range(10):

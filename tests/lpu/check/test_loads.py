@@ -6,8 +6,8 @@ import pytest
 
 from compiler.program.program import LOADS, Loads, Program
 from lpu.check.check import Report, check, check_columns
-from lpu.check.loads import by_chip
-from lpu.check.machine import Batches
+from lpu.check.rows import Batches
+from lpu.check.weights import by_chip
 
 CONTEXT = 80
 

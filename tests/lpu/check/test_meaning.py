@@ -79,7 +79,8 @@ FAULTS: dict[str, Callable[[Columns], Columns]] = {
 
 
 def found(program: Program, fault: Callable[[Columns], Columns], **manifest: Any) -> Report:
-    return check_columns(program.manifest | manifest, program.loads(), fault(program.expand(CONTEXT)))
+    stated = replace(program.manifest, **manifest)
+    return check_columns(stated, program.loads(), fault(program.expand(CONTEXT)))
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -90,16 +91,15 @@ def test_a_row_that_means_something_else_is_found(program: Program, name: str) -
 
 def test_logits_named_in_another_order_are_found_although_they_link(program: Program) -> None:
     first, second, *rest = program.manifest.logits
-    logits = [[*first[:2], second[2]], [*second[:2], first[2]], *rest]
-    link(program.manifest | {"logits": logits}, program.loads(), program.expand(CONTEXT))
+    logits = (first._replace(line=second.line), second._replace(line=first.line), *rest)
+    link(replace(program.manifest, logits=logits), program.loads(), program.expand(CONTEXT))
     assert found(program, lambda c: c, logits=logits).counts[7] > 0
 
 
 def test_a_length_that_is_not_the_programs_is_found(program: Program) -> None:
     stated = program.manifest.cycles[CONTEXT]
-    report = check(
-        replace(program, manifest=program.manifest | {"cycles": {str(CONTEXT): stated - 1}}), CONTEXT
-    )
+    shorter = replace(program.manifest, cycles={CONTEXT: stated - 1})
+    report = check(replace(program, manifest=shorter), CONTEXT)
     assert report.counts[6] == report.total == 1
     assert f"cycles is {stated - 1}, the last result comes at cycle {stated}" in str(report)
 

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from compiler.program.isa import COLUMNS, TAGS, Columns, Op
+from compiler.program.manifest import Place
 from lpu.check import transients as check_memory
 from lpu.check.findings import Findings
-from lpu.check.machine import Machine, split
 from lpu.check.operands import Accesses, Operands
+from lpu.check.rows import split
+from lpu.check.stated import Stated
 
 CHIPS, LINES = 2, 24
 
@@ -61,8 +63,8 @@ def test_producers_are_those_of_a_replay(
     reads = _accesses(random, count, count + np.arange(count), random.integers(0, 2 * count, count))
     columns = _columns(np.concatenate([writes.time, reads.time]))
     found = Findings(columns)
-    machine = Machine.of(hand.manifest(logits=[], token=[0, int(writes.start[0])]))
-    check_memory.memory(found, machine, _operands(writes, reads))
+    stated = Stated.of(hand.manifest(token=Place(0, int(writes.start[0]))))
+    check_memory.memory(found, stated, _operands(writes, reads))
     broken = _replay(writes, reads)
     uncovered = not (
         (writes.chip == 0) & (writes.start <= writes.start[0]) & (writes.stop > writes.start[0])
@@ -83,7 +85,7 @@ def _operands(writes: Accesses, reads: Accesses) -> Operands:
 
 
 def test_split_cuts_every_interval_at_every_end() -> None:
-    pieces = split(np.array([2, 4, 7]), np.array([6, 9, 9]), 10)
-    assert pieces.interval.tolist() == [0, 0, 1, 1, 1, 2]
-    assert pieces.begin.tolist() == [2, 4, 4, 6, 7, 7]
-    assert len(np.unique(pieces.segment)) == 4
+    cuts = split(np.array([2, 4, 7]), np.array([6, 9, 9]), 10)
+    assert cuts.interval.tolist() == [0, 0, 1, 1, 1, 2]
+    assert cuts.begin.tolist() == [2, 4, 4, 6, 7, 7]
+    assert len(np.unique(cuts.segment)) == 4

@@ -1,6 +1,5 @@
 """Waves: steps of several users overlapped are legal, and each computes what the first does."""
 
-import copy
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +10,10 @@ from steps import llama
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
 from compiler.program.isa import COLUMNS, TAGS, Columns, Op
-from compiler.program.program import Program, load, save
+from compiler.program.manifest import Manifest, Step, Waves
+from compiler.program.program import Program
+from compiler.program.store import load, save
+from compiler.program.waves import expand_wave
 from fabric.rack import load_rack
 from lpu.check.check import check, check_columns
 from lpu.check.waves import check_waves
@@ -30,6 +32,11 @@ def waves(rack: str, options: dict[str, Any], model: dict[str, Any]) -> Program:
     return compile_program(llama(**model), load_rack(rack), CompileOptions(objective="throughput", **options))
 
 
+def waves_of(program: Program) -> Waves:
+    assert program.manifest.waves is not None
+    return program.manifest.waves
+
+
 def joined(parts: list[Columns]) -> Columns:
     return Columns(**{n: np.concatenate([getattr(part, n) for part in parts]) for n in COLUMNS + TAGS})
 
@@ -45,21 +52,19 @@ def test_waves_are_legal(case: str) -> None:
     program = waves(rack, options, model)
     report = check(program, 160)
     assert report.ok, str(report)
-    entry = program.manifest.waves["contexts"]["160"]
-    assert entry["interval"] >= entry["bound"]
-    assert entry["interval"] < program.manifest.cycles[160]
+    entry = waves_of(program).contexts[160]
+    assert entry.bound <= entry.interval < program.manifest.cycles[160]
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_overlapped_waves_are_one_legal_program_in_which_each_computes_what_the_first_does(case: str) -> None:
     rack, options, model = CASES[case]
     program = waves(rack, options, model)
-    manifest, loads = dict(program.manifest), program.loads()
-    entry = manifest.waves["contexts"]["160"]
-    several = [w for w in range(7) if w % entry["turn"] < manifest.waves["users"]]
-    several += [w for w in (max(manifest.waves["arenas"]),) if w % entry["turn"] < manifest.waves["users"]]
-    whole = joined([program.expand(160, wave) for wave in several])
-    del manifest.waves
+    stated, loads = waves_of(program), program.loads()
+    turn = stated.contexts[160].turn
+    several = [w for w in (*range(7), max(stated.arenas)) if w % turn < stated.users]
+    whole = joined([expand_wave(program, 160, wave) for wave in several])
+    manifest = replace(program.manifest, body=Step())
     assert check_columns(manifest, loads, whole).ok, str(check_columns(manifest, loads, whole))
     alone, together = (link(manifest, loads, columns) for columns in (program.expand(160), whole))
     size = len(alone.columns)
@@ -79,7 +84,7 @@ def test_overlapped_waves_are_one_legal_program_in_which_each_computes_what_the_
 
 
 def test_users_keep_kv_of_their_own(subject: Program) -> None:
-    flow = [subject.expand(160, wave) for wave in (0, 1)]
+    flow = [expand_wave(subject, 160, wave) for wave in (0, 1)]
     regions = [set(zip(f.chip[f.op == Op.KVW], f.dst[f.op == Op.KVW], strict=True)) for f in flow]
     assert not regions[0] & regions[1]
 
@@ -87,7 +92,7 @@ def test_users_keep_kv_of_their_own(subject: Program) -> None:
 def test_a_wave_of_a_user_that_there_is_no_room_for_is_refused() -> None:
     program = waves("quad", {"tp": 2, "users": 1}, {})
     with pytest.raises(ValueError, match="there are 1"):
-        program.expand(160, 1)
+        expand_wave(program, 160, 1)
 
 
 def test_a_program_with_waves_is_read_back_as_it_was(subject: Program, tmp_path: Any) -> None:
@@ -95,12 +100,11 @@ def test_a_program_with_waves_is_read_back_as_it_was(subject: Program, tmp_path:
     assert load(tmp_path).manifest == subject.manifest
 
 
-def altered(program: Program, **changes: Any) -> dict[str, Any]:
-    manifest = copy.deepcopy(program.manifest)
-    for name, value in changes.items():
-        place = manifest.waves["contexts"]["160"] if name in ("interval", "turn") else manifest.waves
-        place[name] = value
-    return manifest
+def altered(program: Program, **changes: Any) -> Manifest:
+    waves = waves_of(program)
+    of_context = {name: changes.pop(name) for name in ("interval", "turn") if name in changes}
+    entry = replace(waves.contexts[160], **of_context)
+    return replace(program.manifest, body=replace(waves, contexts={160: entry}, **changes))
 
 
 def found(program: Program, **changes: Any) -> str:
@@ -110,26 +114,26 @@ def found(program: Program, **changes: Any) -> str:
 
 
 def test_an_interval_of_one_cycle_less_is_caught(subject: Program) -> None:
-    entry = subject.manifest.waves["contexts"]["160"]
-    assert "modulo" in found(subject, interval=entry["interval"] - 1, turn=10 * entry["turn"])
+    entry = waves_of(subject).contexts[160]
+    assert "modulo" in found(subject, interval=entry.interval - 1, turn=10 * entry.turn)
 
 
 def test_one_copy_of_the_transients_less_is_caught(subject: Program) -> None:
-    known = subject.manifest.waves["arenas"]
+    known = waves_of(subject).arenas
     for chip, count in enumerate(known):
-        found(subject, arenas=[*known[:chip], count - 1, *known[chip + 1 :]])
+        found(subject, arenas=(*known[:chip], count - 1, *known[chip + 1 :]))
 
 
 def test_copies_that_do_not_fit_their_region_are_caught(subject: Program) -> None:
-    words = subject.manifest.waves["arena_words"]
-    assert "transient region" in found(subject, arena_words=[2 * count for count in words])
-    assert "what the wave" in found(subject, arena_words=[0 * count for count in words])
+    words = waves_of(subject).arena_words
+    assert "transient region" in found(subject, arena_words=tuple(2 * count for count in words))
+    assert "what the wave" in found(subject, arena_words=tuple(0 * count for count in words))
 
 
 def test_two_users_on_one_kv_region_are_caught(subject: Program) -> None:
-    words = subject.manifest.waves["user_words"]
-    assert "KV" in found(subject, users=10 * subject.manifest.waves["users"], turn=100_000)
-    assert "ends at word" in found(subject, user_words=[count // 2 for count in words])
+    words = waves_of(subject).user_words
+    assert "KV" in found(subject, users=10 * waves_of(subject).users, turn=100_000)
+    assert "ends at word" in found(subject, user_words=tuple(count // 2 for count in words))
 
 
 def test_a_user_that_steps_before_its_last_step_ended_is_caught(subject: Program) -> None:
@@ -141,13 +145,13 @@ def test_values_of_two_waves_with_one_name_are_caught(subject: Program) -> None:
 
 
 def test_manifests_that_make_no_sense_are_caught(subject: Program) -> None:
-    for changes in ({"interval": 0}, {"interval": "1"}, {"users": None}, {"arenas": [1]}):
+    for changes in ({"interval": 0}, {"users": -1}, {"arenas": (1,)}):
         assert "waves:" in found(subject, **changes)
 
 
 def test_a_row_moved_onto_a_cycle_of_another_wave_is_caught(subject: Program) -> None:
     columns, random = subject.expand(160), np.random.default_rng(0)
-    interval = subject.manifest.waves["contexts"]["160"]["interval"]
+    interval = waves_of(subject).contexts[160].interval
     units = np.flatnonzero(columns.unit >= 0)
     place = columns.chip[units] * 64 + columns.unit[units]
     for _ in range(20):
@@ -166,7 +170,7 @@ def test_a_row_moved_onto_a_cycle_of_another_wave_is_caught(subject: Program) ->
 def test_a_row_one_cycle_off_is_caught_or_another_legal_schedule(subject: Program) -> None:
     """What both checks let pass must give every wave the dataflow that it had."""
     columns, random = subject.expand(160), np.random.default_rng(1)
-    manifest, loads = dict(subject.manifest), subject.loads()
+    manifest, loads = subject.manifest, subject.loads()
     reference = link(manifest, loads, columns)
     caught = 0
     for _ in range(40):
@@ -194,7 +198,7 @@ def moved(columns: Columns, row: int, by: int) -> Columns:
 
 def test_a_transfer_on_a_lane_that_another_wave_holds_is_caught(subject: Program) -> None:
     columns = subject.expand(160)
-    interval = subject.manifest.waves["contexts"]["160"]["interval"]
+    interval = waves_of(subject).contexts[160].interval
     sends = np.flatnonzero(columns.lane >= 0)
     link = columns.chip[sends] << 40 | columns.peer[sends] << 20 | columns.lane[sends]
     one, other = next((a, b) for i, a in enumerate(sends) for b in sends[i + 1 :][link[i + 1 :] == link[i]])
@@ -205,7 +209,7 @@ def test_a_transfer_on_a_lane_that_another_wave_holds_is_caught(subject: Program
 
 def test_a_write_back_a_whole_interval_late_meets_the_next_wave_in_its_accumulator(subject: Program) -> None:
     columns = subject.expand(160)
-    interval = subject.manifest.waves["contexts"]["160"]["interval"]
+    interval = waves_of(subject).contexts[160].interval
     row = int(np.flatnonzero(columns.op == Op.WB)[0])
     report = check_waves(subject.manifest, moved(columns, row, interval), 160)
     assert "accumulator" in str(report)
@@ -213,8 +217,7 @@ def test_a_write_back_a_whole_interval_late_meets_the_next_wave_in_its_accumulat
 
 
 def test_waves_that_move_more_words_together_than_a_chip_has_ports_are_caught(subject: Program) -> None:
-    manifest = copy.deepcopy(subject.manifest)
-    manifest.chip.activation_ports = 1
-    report = check_waves(manifest, subject.expand(160), 160)
+    chip = replace(subject.manifest.chip, activation_ports=1)
+    report = check_waves(replace(subject.manifest, chip=chip), subject.expand(160), 160)
     assert report.counts[3]
     assert "for all waves" in str(report)

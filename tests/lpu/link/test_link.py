@@ -8,7 +8,9 @@ import pytest
 from handmade import ARGMAX, ARGRED, CAST, CHIP_ROWS, CONTEXT, MM0, MM1, SEND, WB, change, extend, matmul
 from work import calls
 
-from compiler.program.isa import READS, TRANSIENT, WRITES, Columns, Op
+from compiler.program.instruction_set import INSTRUCTIONS, name_of
+from compiler.program.isa import TRANSFER, TRANSIENT, Columns, Kernel, Op, is_transfer
+from compiler.program.manifest import LogitsLine
 from compiler.program.program import Program
 from lpu.link.link import Dataflow, LinkError, link
 
@@ -58,7 +60,7 @@ def broken(program: Program, rows: Columns, row: int) -> None:
         linked(program, rows)
     assert error.value.row == row
     assert error.value.cycle in (rows.t0[row], rows.t1[row])
-    assert error.value.opcode == Op(int(rows.op[row])).name
+    assert error.value.opcode == name_of(int(rows.op[row]))
 
 
 @pytest.mark.parametrize(
@@ -114,13 +116,13 @@ def test_two_commits_in_one_cycle_are_an_error() -> None:
 def test_an_output_that_nobody_writes_is_an_error() -> None:
     program = matmul()
     with pytest.raises(LinkError, match="output 0"):
-        linked(replace(program, manifest=program.manifest | {"logits": [[0, 900, 0]]}))
+        linked(replace(program, manifest=replace(program.manifest, logits=(LogitsLine(0, 900, 0),))))
 
 
 def test_operands_of_a_batch_begin_at_whole_lines() -> None:
     program = matmul()
     with pytest.raises(LinkError, match="misaligned"):
-        linked(replace(program, manifest=program.manifest | {"rows": 3}))
+        linked(replace(program, manifest=replace(program.manifest, rows=3)))
 
 
 def test_attention_reads_kv_after_its_append(pair_program: Program) -> None:
@@ -154,19 +156,19 @@ def test_attention_notices_a_wrong_field(
         linked(pair_program, change(rows, row, **{name: int(getattr(rows, name)[row]) + shift}))
 
 
-def transient(rows: Columns, kernels: list[dict[str, int]], row: int) -> tuple[list[int], int]:
+def transient(rows: Columns, kernels: tuple[Kernel, ...], row: int) -> tuple[list[int], int]:
     """(tags of the transient lines that a row reads, tag of its first result): the compiler's opinion."""
-    op, n = Op(int(rows.op[row])), int(rows.n[row])
-    kernel = kernels[rows.aux[row]] if op > Op.FORWARD else {}
+    instruction, n = INSTRUCTIONS[int(rows.op[row])], int(rows.n[row])
+    kernel = TRANSFER if is_transfer(rows.op[row : row + 1])[0] else kernels[rows.aux[row]]
     tags: list[int] = []
-    for operand in READS[op]:
+    for operand in instruction.reads:
         if operand.space == TRANSIENT:
             tag = int(getattr(rows, operand.column + "_tag")[row])
             if operand.stride is not None:
                 tags += [tag + i * operand.stride(kernel) for i in range(n)]
             else:
                 tags += list(range(tag, tag + int(operand.extent(n, kernel))))
-    return tags, int(rows.dst_tag[row]) if WRITES[op] is not None else -1
+    return tags, int(rows.dst_tag[row]) if instruction.write is not None else -1
 
 
 @pytest.mark.parametrize("name", ["pair_program", "piped_program"])
@@ -176,7 +178,7 @@ def test_the_schedule_implies_what_the_compiler_meant(name: str, request: pytest
     rows = program.expand(context)
     flow = linked(program, rows)
     for row in range(len(rows)):
-        if rows.op[row] <= Op.FORWARD:
+        if is_transfer(rows.op[row : row + 1])[0]:
             continue
         tags, _ = transient(rows, program.manifest.kernels, row)
         found = np.concatenate(

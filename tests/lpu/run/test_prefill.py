@@ -21,7 +21,7 @@ from compiler.program.program import Program
 from lpu import api
 from lpu.certify import certify
 from lpu.check.check import check, require
-from lpu.check.pair import pair
+from lpu.check.memory_image import pair
 from lpu.cli.app import main
 from lpu.decode.decoders import reference_decode
 from lpu.decode.generate import chunk_starts, generate

@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 
 from compiler.options import CompileOptions
-from compiler.program.isa import Op
+from compiler.program.isa import Holds, Op
 from lpu import api
 from lpu.api import Compiled
 from lpu.cli import app as cli
 from lpu.decode.decoders import flipped, machine_of, reference_decode, restart
 from lpu.decode.generate import Decode, generate
-from lpu.link.lines import WIDE
 from lpu.link.link import link
 from lpu.run import feed as stream_feed
 from lpu.run import host_memory
@@ -117,7 +116,7 @@ def test_a_program_whose_calls_hang_together_otherwise_is_refused(four: Compiled
     lines = replace(flow.lines, found=(found, flow.lines.found[1]))
     assert "of a later call" in message(lines=lines)
     kinds = flow.lines.kind.copy()
-    kinds[: flow.result[begin]] = WIDE
+    kinds[: flow.result[begin]] = Holds.WIDE
     assert "hands over wide lines" in message(lines=replace(flow.lines, kind=kinds))
     reads_kv = (flow.region >= 0) & (flow.columns.op != Op.KVW)
     elsewhere = np.where(reads_kv, flow.region.max(), flow.region)
