@@ -7,7 +7,7 @@ that it reads (-1: zeros), then what else its kernel needs: entries of the image
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jax import Array
@@ -23,6 +23,7 @@ K = TypeVar("K", bound=Kernel)
 Rows = Int[np.ndarray, " rows"]
 
 
+@runtime_checkable
 class Compute(Protocol):
     """The kernel of some items: from static parameters, what a step may read, and their table to new rows."""
 
