@@ -145,7 +145,7 @@ def _give(
 ) -> tuple[Shaped[Array, "layers tokens heads head_dim"], Shaped[Array, "layers tokens heads head_dim"]]:
     layers, tokens, heads = sizes
 
-    def get(store: Store) -> Shaped[Array, "{layers} {tokens} {heads} head_dim"]:
+    def get(store: Store) -> Shaped[Array, "layers tokens heads head_dim"]:
         moved, place = _moved(regions, first, tokens)
         rows = jnp.arange(len(store))[:, None]
         values = store[rows, sequence, jnp.minimum(place, store.shape[2] - 1)]

@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float32, Int32
 
+from compiler.program.manifest import Step, Waves
 from compiler.program.program import Loads, Program
 from lpu.link.link import Dataflow, link
 from lpu.run import host_memory
@@ -93,8 +94,13 @@ class Linked(NamedTuple):
 
 
 def linked(program: Program) -> Linked:
-    """Link every context bucket; raises LinkError for a program that breaks its schedule."""
+    """Link every context bucket.
+
+    Raises LinkError for a program that breaks its schedule, MachineError for one that is made of no steps.
+    """
     loads, slots, manifest = program.loads(), program.slots(), program.manifest
+    if not isinstance(manifest.body, Step | Waves):
+        raise MachineError(f"run: the program is of kind {manifest.kind!r}, a machine takes steps.")
     flows = {context: link(manifest, loads, program.expand(context)) for context in manifest.contexts}
     return Linked(loads, slots, flows, image_bytes(loads, slots) + kv_stores(flows).bytes)
 
