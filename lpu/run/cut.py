@@ -14,6 +14,7 @@ from jaxtyping import Int
 from compiler.program.isa import COLUMNS, TAGS, Columns, Holds, Op, is_transfer
 from compiler.program.program import Program
 from compiler.program.ranges import ramp
+from lpu.link.kinds import in_words
 from lpu.link.lines import Resolved
 from lpu.link.link import Dataflow
 from lpu.run.error import MachineError
@@ -71,7 +72,7 @@ def cut(program: Program, context: int, flow: Dataflow) -> Iterator[Piece]:
         if flow.lines.kind[line] not in _POOL:
             name = program.calls[int(np.searchsorted(line_cuts, line, side="right")) - 1].name
             raise MachineError(
-                f"run: {name} hands over {Holds(flow.lines.kind[line]).name} lines, F32 and F16 ones can be "
+                f"run: {name} hands over {in_words(flow.lines.kind[line])} lines, f32 and fp16 ones can be "
                 "streamed. Run it whole."
             )
     for i, call in enumerate(program.calls):

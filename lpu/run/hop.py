@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float, Int, Int32, Shaped
 from compiler.program.isa import F16_LANES, Op
 from compiler.program.manifest import HOPS, Message
 from compiler.program.program import Program
-from compiler.program.store import hop_alone
 from compiler.program.ranges import ramp
+from compiler.program.store import hop_alone
 from lpu.link.host_lanes import host_lines
 from lpu.link.link import Dataflow, link
 from lpu.run import host_memory
