@@ -18,7 +18,8 @@ from compiler.options import CompileOptions
 from compiler.program.program import Program
 from lpu import api
 from lpu.decode.decoders import Tensors
-from lpu.run.machine import KV, prepare
+from lpu.run.kv import KV
+from lpu.run.machine import prepare
 from models.catalog import catalog
 from models.families.llama import Llama
 from models.kv import KVFormat

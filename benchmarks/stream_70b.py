@@ -21,7 +21,7 @@ from measure import machine, peak_gb, show
 from compiler.options import CompileOptions
 from lpu import api
 from lpu.decode.decoders import machine_of, reference_decode
-from lpu.run.stream import Streamed
+from lpu.run.stream import StreamedMachine
 
 COMPILE = "/jax/core/compile/"  # jaxpr tracing, lowering to MLIR, XLA itself
 GOALS: dict[str, tuple[float | None, float | None]] = {"program": (150, 8), "reference": (None, None)}
@@ -71,7 +71,7 @@ def program(args: argparse.Namespace) -> dict[str, Any]:
     )
     made = time.perf_counter()
     ready = machine_of(compiled.program, compiled.model, stream=True)
-    assert isinstance(ready, Streamed)
+    assert isinstance(ready, StreamedMachine)
     xla.clear()
     linked = time.perf_counter()
     result = ready.step(ready.start(), [args.token], [0])

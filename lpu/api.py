@@ -22,7 +22,7 @@ from lpu.check.memory_image import pair
 from lpu.compare import compare as comparisons
 from lpu.compare.compare import Comparison
 from lpu.compare.point import Task
-from lpu.decode.decoders import beside, flipped, machine_of, restart, restart_pair
+from lpu.decode.decoders import flipped, machine_of, restart, restart_pair, share_image
 from lpu.decode.generate import Generation, check_room, generate
 from lpu.folder import Progress, check_program, quiet
 from lpu.folder import load_prefill as load_prefill
@@ -261,7 +261,7 @@ def run(
     machine = machine_of(program, model, stream, progress)
     chunked = prefill is not None and any(len(prompt) >= prefill.manifest.chunk for prompt in ids)
     if prefill is not None and chunked and isinstance(machine, Machine):
-        decode, chunks = restart_pair(machine, beside(prefill, model, machine))
+        decode, chunks = restart_pair(machine, share_image(prefill, model, machine))
         done = generate(decode, ids, tokens, batch, progress, prefill=chunks)
     else:
         done = generate(restart(machine), ids, tokens, batch, progress)

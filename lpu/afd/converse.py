@@ -23,7 +23,7 @@ from lpu.folder import Progress, quiet
 from lpu.inputs.model import OpenModel
 from lpu.run.handover import Handover
 from lpu.run.hop import HopMachine, message_of, prepare_hops
-from lpu.run.kernels import KV
+from lpu.run.kv import KV
 from lpu.run.machine import Machine, prepare
 
 

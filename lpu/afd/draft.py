@@ -13,7 +13,7 @@ from lpu.afd.turn import Turn
 from lpu.gpu.request import Part, Request, cycles_ps, picoseconds
 from lpu.gpu.share import GpuShare
 from lpu.pingpong.closed_forms import tokens_per_verify
-from lpu.run.machine import bucket_of
+from lpu.run.step_inputs import bucket_of
 
 ID_BYTES = 4
 

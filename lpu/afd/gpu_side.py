@@ -17,7 +17,7 @@ from lpu.afd.gpu_pieces import Hop, Pieces
 from lpu.decode.decoders import reference_params
 from lpu.decode.prefix_cache import KVBytes, PrefixCache
 from lpu.inputs.model import OpenModel
-from lpu.run.machine import checked_inputs
+from lpu.run.step_inputs import checked_inputs
 from models.kv import KVCache, empty_cache
 from models.step import in_sequence
 

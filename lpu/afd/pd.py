@@ -15,7 +15,7 @@ from lpu.check.check import require
 from lpu.check.memory_image import check_handover
 from lpu.gpu.request import Part, Request, cycles_ps, picoseconds
 from lpu.gpu.share import GpuShare
-from lpu.run.machine import bucket_of
+from lpu.run.step_inputs import bucket_of
 
 Policy = Literal["recompute", "copy-back"]
 POLICIES: tuple[Policy, ...] = ("recompute", "copy-back")

@@ -19,7 +19,6 @@ from lpu.certify.equivalence import Equivalence, Quantisation, equivalence, quan
 from lpu.check.check import check, require
 from lpu.check.memory_image import pair
 from lpu.decode.decoders import (
-    beside,
     check_layers,
     flipped,
     machine_of,
@@ -27,12 +26,13 @@ from lpu.decode.decoders import (
     reference_decode,
     restart,
     restart_pair,
+    share_image,
 )
 from lpu.decode.generate import Decode, Generation, Prefill, generate, replay
 from lpu.folder import Progress
 from lpu.inputs.model import OpenModel
 from lpu.run.machine import Machine
-from lpu.run.stream import Streamed
+from lpu.run.stream import StreamedMachine
 
 PACKAGES = ("lpu-emulator", "jax", "jaxlib", "numpy", "flax")
 REFERENCE, TWICE = "single-device reference", "run twice"
@@ -127,7 +127,7 @@ def certify(
     program = compile_program(model.source(), rack, options, progress)
     rows = sum(require(check(program, context)).rows for context in model.contexts)
     machine = machine_of(program, model, stream)
-    if streamed := isinstance(machine, Streamed):
+    if streamed := isinstance(machine, StreamedMachine):
         check_layers(model)
     batch = program.manifest.rows
     base = generate(restart(machine), prompts, count, batch, progress, "run")
@@ -275,7 +275,7 @@ class _Ways:
         def both(model: OpenModel) -> tuple[Decode, Prefill]:
             machine = machine_of(decode, model, stream=False)
             assert isinstance(machine, Machine)
-            return restart_pair(machine, beside(long, model, machine))
+            return restart_pair(machine, share_image(long, model, machine))
 
         return self.take(name, both, long)
 

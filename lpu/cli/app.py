@@ -35,7 +35,7 @@ EXIT_CODES = {
     "lpu.report.trace.UnknownChipNumberError": 2,
     "compiler.errors.CompileError": 3,
     "lpu.check.findings.HazardError": 4,
-    "lpu.run.image.MachineError": 2,
+    "lpu.run.error.MachineError": 2,
     "lpu.link.error.LinkError": 4,
     "models.contract.formats.NumericsError": 1,
 }

@@ -13,9 +13,9 @@ from compiler.program.program import Program
 from lpu.decode.generate import Decode, Prefill
 from lpu.folder import Progress
 from lpu.inputs.model import OpenModel
-from lpu.run.image import MachineError
+from lpu.run.error import MachineError
 from lpu.run.machine import Machine, prepare
-from lpu.run.stream import Streamed, open_machine
+from lpu.run.stream import StreamedMachine, open_machine
 from models import streamed
 from models.contract.plain import plain, plain_cache, plain_params
 from models.kv import empty_cache
@@ -25,7 +25,7 @@ from models.step import Params
 
 def machine_of(
     program: Program, model: OpenModel, stream: bool | None = None, progress: Progress | None = None
-) -> Machine | Streamed:
+) -> Machine | StreamedMachine:
     """The linked program with its weights in SRAM, or streamed (`None`: if they exceed the host's memory).
 
     Raises LinkError or MachineError.
@@ -33,12 +33,12 @@ def machine_of(
     return open_machine(program, Tensors(model), stream, progress)
 
 
-def beside(program: Program, model: OpenModel, machine: Machine) -> Machine:
+def share_image(program: Program, model: OpenModel, machine: Machine) -> Machine:
     """A program with the memory image of a machine, sharing its weights and KV; raises as `machine_of`."""
-    return prepare(program, Tensors(model), beside=machine)
+    return prepare(program, Tensors(model), share=machine)
 
 
-def restart(machine: Machine | Streamed) -> Decode:
+def restart(machine: Machine | StreamedMachine) -> Decode:
     """The machine from an empty KV cache on."""
     state: Any = machine.start()
 

@@ -9,16 +9,26 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
+from jaxtyping import Int
 
-from compiler.program.isa import COLUMNS, TAGS, Columns, Holds, Op
+from compiler.program.isa import COLUMNS, TAGS, Columns, Holds, Op, is_transfer
 from compiler.program.program import Program
 from compiler.program.ranges import ramp
 from lpu.link.kinds import in_words
 from lpu.link.lines import Resolved
 from lpu.link.link import Dataflow
-from lpu.run.image import MachineError
+from lpu.run.error import MachineError
+from lpu.run.pools import Pool
 
-_POOL = {Holds.F16: 0, Holds.F32: 1, Holds.STAT: 1, Holds.PEAK: 1, Holds.PICK: 1}  # a pool row each
+_POOL: dict[int, Pool] = {  # lines that are one pool row each
+    Holds.F16: Pool.F16,
+    Holds.F32: Pool.F32,
+    Holds.STAT: Pool.F32,
+    Holds.PEAK: Pool.F32,
+    Holds.PICK: Pool.F32,
+}
+Span = tuple[int, int]
+Of = Int[np.ndarray, " lines"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +43,13 @@ class Piece:
 
     name: str
     flow: Dataflow
-    used: np.ndarray
-    regions: np.ndarray
-    needs: np.ndarray
-    hands: np.ndarray
-    hand_lines: np.ndarray
+    used: Int[np.ndarray, " used"]
+    regions: Int[np.ndarray, " regions"]
+    needs: Int[np.ndarray, " needs"]
+    hands: Int[np.ndarray, " hands"]
+    hand_lines: Int[np.ndarray, " hands"]
 
-    def reindexed(self, loads: np.ndarray) -> Dataflow:
+    def reindexed(self, loads: Int[np.ndarray, " loads"]) -> Dataflow:
         """The dataflow with its loads numbered as in `loads`, which holds all that it uses, ascending."""
         return replace(self.flow, load_order=np.searchsorted(loads, self.used)[self.flow.load_order])
 
@@ -71,15 +81,15 @@ def cut(program: Program, context: int, flow: Dataflow) -> Iterator[Piece]:
             yield _piece(call.name, flow, rows[i], own[i], needs[i], handed[first:last])
 
 
-def pool_of(flow: Dataflow, lines: np.ndarray) -> np.ndarray:
-    """The pool (0 fp16, 1 f32) that holds each of these lines, which calls hand over."""
+def pool_of(flow: Dataflow, lines: Of) -> Of:
+    """The `Pool` that holds each of these lines, which calls hand over."""
     return np.array([_POOL[int(kind)] for kind in flow.lines.kind[lines]], np.int64)
 
 
-def _needs(flow: Dataflow, rows: tuple[int, int], own: tuple[int, int]) -> np.ndarray:
+def _needs(flow: Dataflow, rows: Span, own: Span) -> Of:
     """Lines of other calls that these rows read, transfers followed to what they copy."""
     begin, end = rows
-    moved = flow.columns.op[begin:end] <= Op.FORWARD
+    moved = is_transfer(flow.columns.op[begin:end])
     out: list[np.ndarray] = []
     for first, found in zip(flow.lines.first, flow.lines.found, strict=True):
         lines = found[first[begin] : first[end]]
@@ -91,15 +101,15 @@ def _needs(flow: Dataflow, rows: tuple[int, int], own: tuple[int, int]) -> np.nd
 def _piece(
     name: str,
     flow: Dataflow,
-    rows: tuple[int, int],
-    own: tuple[int, int],
-    needs: np.ndarray,
-    hands: np.ndarray,
+    rows: Span,
+    own: Span,
+    needs: Int[np.ndarray, " needs"],
+    hands: Int[np.ndarray, " hands"],
 ) -> Piece:
     (begin, end), count = rows, own[1] - own[0]
     columns = Columns(**{field: getattr(flow.columns, field)[begin:end] for field in COLUMNS + TAGS})
 
-    def local(lines: np.ndarray) -> np.ndarray:
+    def local(lines: Of) -> Of:
         inside = (lines >= own[0]) & (lines < own[1])
         return np.where(inside, lines - own[0], count + np.searchsorted(needs, lines))
 
@@ -117,7 +127,7 @@ def _piece(
         found=(found[0], found[1]),
     )
     regions = np.sort(flow.region[begin:end][columns.op == Op.KVW])
-    region = _within(name, flow.region[begin:end], regions, "KV region")
+    region = _within(name, flow.region[begin:end], regions)
     products = flow.drain[begin:end]
     if ((products >= 0) & ((products < begin) | (products >= end))).any():
         raise MachineError(f"run: {name} leaves products to another call: this program cannot be streamed.")
@@ -156,12 +166,14 @@ def _piece(
     )
 
 
-def _within(name: str, region: np.ndarray, known: np.ndarray, what: str) -> np.ndarray:
+def _within(
+    name: str, region: Int[np.ndarray, " rows"], known: Int[np.ndarray, " regions"]
+) -> Int[np.ndarray, " rows"]:
     """Regions numbered within the call; every one must be appended to by the call itself."""
     spot = np.searchsorted(known, region)
     padded = np.append(known, -1)
     if ((region >= 0) & (padded[spot] != region)).any():
         raise MachineError(
-            f"run: {name} reads a {what} that another call appends to: this program cannot be streamed."
+            f"run: {name} reads a KV region that another call appends to: this program cannot be streamed."
         )
     return np.where(region >= 0, spot, -1)

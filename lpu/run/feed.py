@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
+from jaxtyping import Int32, UInt8
 
-from compiler.program.isa import F32_LANES, TILE_ROWS
-from compiler.program.program import TILE
-from lpu.run.fill import row_reader, shape_of, small_parts, tile_jobs
-from lpu.run.image import Image, MachineError, Plan, Weights, tile_bytes
+from compiler.program.isa import F32_LANES, TILE, TILE_ROWS
+from lpu.run.error import MachineError
+from lpu.run.fill import row_reader, shape_of, tile_jobs, with_tiles
+from lpu.run.image import Image, ImagePlan, Weights, tile_bytes
 from models.sources.borrowed import aligned_zeros, borrow
 
 THREADS = 2  # that read or draw weights, beside those that XLA computes with
@@ -26,13 +27,13 @@ class Feed:
     waited_seconds: measured, how long callers waited for weights so far.
     """
 
-    def __init__(self, plans: Sequence[Plan]) -> None:
+    def __init__(self, plans: Sequence[ImagePlan]) -> None:
         self.plans = tuple(plans)
         bytes_ = tile_bytes(max((plan.tiles for plan in plans), default=0))
         self.waited_seconds = 0.0
         self._stores = [aligned_zeros((bytes_,)), aligned_zeros((bytes_,))]
 
-    def images(self, weights: Weights, tokens: np.ndarray) -> Iterator[Image]:
+    def images(self, weights: Weights, tokens: Int32[np.ndarray, " batch"]) -> Iterator[Image]:
         """The image of every call; of embedding tables only the rows of these tokens, one after another."""
         with ThreadPoolExecutor(THREADS, "weights") as threads:
             ahead = self._start(threads, 0, weights)
@@ -43,13 +44,13 @@ class Feed:
                         job.result()
                     self.waited_seconds += time.perf_counter() - start
                     ahead = self._start(threads, i + 1, weights)
-                    seen = Rows(weights, plan.tables, tokens)
-                    yield small_parts(plan, seen, borrow(self._tiles(i)))
+                    seen = TableRows(weights, plan.tables, tokens)
+                    yield with_tiles(plan, seen, borrow(self._tiles(i)))
             finally:
                 for job in ahead:
                     job.cancel()
 
-    def _tiles(self, call: int) -> np.ndarray:
+    def _tiles(self, call: int) -> UInt8[np.ndarray, "tiles 320 80"]:
         tiles = self.plans[call].tiles
         held = self._stores[call % 2][: tile_bytes(tiles)] if tiles else aligned_zeros((tile_bytes(1),))
         return held.reshape(-1, TILE_ROWS, F32_LANES)
@@ -62,10 +63,10 @@ class Feed:
         return [threads.submit(job) for group in jobs for job in group]
 
 
-class Rows(Mapping[str, np.ndarray]):
+class TableRows(Mapping[str, np.ndarray]):
     """Weights whose tables hold the rows of these tokens only."""
 
-    def __init__(self, weights: Weights, tables: Sequence[str], tokens: np.ndarray) -> None:
+    def __init__(self, weights: Weights, tables: Sequence[str], tokens: Int32[np.ndarray, " batch"]) -> None:
         self._weights, self._tables, self._tokens = weights, tables, tokens
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -87,7 +88,7 @@ class Rows(Mapping[str, np.ndarray]):
         return len(self._weights)
 
 
-def stream_bytes(plans: Sequence[Plan], weights: Weights) -> int:
+def stream_bytes(plans: Sequence[ImagePlan], weights: Weights) -> int:
     """Host bytes of images in turn: the tiles of two calls, and the largest matrix that comes whole."""
     tiles = [tile_bytes(plan.tiles) for plan in plans]
     if not tiles:

@@ -10,28 +10,34 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Int, Int32, Shaped, UInt8
 
-from compiler.program.isa import F32_LANES, TILE_ROWS
-from compiler.program.program import GAIN, SCALE, TILE, Loads
-from lpu.run.image import Image, MachineError, Placed, Plan, Slot, Weights, plan
+from compiler.program.isa import F32_LANES, GAIN, SCALE, TILE, TILE_ROWS
+from compiler.program.program import Loads
+from lpu.run.error import MachineError
+from lpu.run.image import Image, ImagePlan, LoadedImage, Slot, Weights, plan_image
 
 Job = Callable[[], None]
 ReadRows = Callable[[int, int], np.ndarray]
+"""Rows first .. last-1 of a matrix, uint8 [rows, columns]."""
+Entries = Int[np.ndarray, "tiles 3"]
+Tiles = UInt8[np.ndarray, "tiles 320 80"]
+Runs = list[tuple[int, int, np.ndarray | int]]
+"""First line of a run, the last, the real column of its lane 0; of a line alone int64 [80], of all lanes."""
 
 
-def place(loads: Loads, slots: list[Slot], weights: Weights) -> Placed:
+def fill_image(loads: Loads, slots: list[Slot], weights: Weights) -> LoadedImage:
     """The image of a program's loads; raises MachineError for a tensor that does not fit."""
-    planned = plan(loads, slots)
+    planned = plan_image(loads, slots)
     tiles = np.zeros((planned.tiles + 1, TILE_ROWS, F32_LANES), np.uint8)
     for jobs in tile_jobs(planned, weights, tiles):
         for job in jobs:
             job()
-    image = small_parts(planned, weights, jax.device_put(tiles))
-    return Placed(image, planned.entry, planned.tensor, loads, slots)
+    return LoadedImage(with_tiles(planned, weights, jax.device_put(tiles)), planned, loads, slots)
 
 
-def small_parts(planned: Plan, weights: Weights, tiles: jax.Array) -> Image:
-    """The image around its tiles."""
+def with_tiles(planned: ImagePlan, weights: Weights, tiles: UInt8[jax.Array, "tiles 320 80"]) -> Image:
+    """The image of these tiles and of all else that it holds, which is small."""
     return Image(
         tiles=tiles,
         exponents=jax.device_put(_words(planned, weights, SCALE, np.int32)),
@@ -42,8 +48,8 @@ def small_parts(planned: Plan, weights: Weights, tiles: jax.Array) -> Image:
     )
 
 
-def tile_jobs(planned: Plan, weights: Weights, store: np.ndarray) -> Iterator[list[Job]]:
-    """Per matrix the jobs that write its tiles into uint8 [n, 320, 80], in any order, each on any thread.
+def tile_jobs(planned: ImagePlan, weights: Weights, store: Tiles) -> Iterator[list[Job]]:
+    """Per matrix the jobs that write its tiles into the store, in any order, each on any thread.
 
     A matrix that can only be had whole is one job.
     """
@@ -59,7 +65,7 @@ def tile_jobs(planned: Plan, weights: Weights, store: np.ndarray) -> Iterator[li
             yield list(_strips(slot, wanted[begin:end], weights, read, store[begin:end]))
 
 
-def _whole_job(slot: Slot, wanted: np.ndarray, weights: Weights, store: np.ndarray) -> Job:
+def _whole_job(slot: Slot, wanted: Entries, weights: Weights, store: Tiles) -> Job:
     def job() -> None:
         codes = _tensor(weights, slot[0], 2)
         strips = _strips(slot, wanted, {slot[0]: codes}, lambda first, last: codes[first:last], store)
@@ -69,7 +75,7 @@ def _whole_job(slot: Slot, wanted: np.ndarray, weights: Weights, store: np.ndarr
     return job
 
 
-def _strips(slot: Slot, wanted: np.ndarray, weights: Any, read: ReadRows, store: np.ndarray) -> Iterator[Job]:
+def _strips(slot: Slot, wanted: Entries, weights: Weights, read: ReadRows, store: Tiles) -> Iterator[Job]:
     """A job per 320 rows: those rows of these columns into the tiles that want them."""
     name, rows, columns = slot
     shape, dtype = shape_of(weights, name)
@@ -77,7 +83,7 @@ def _strips(slot: Slot, wanted: np.ndarray, weights: Any, read: ReadRows, store:
         raise MachineError(f"run: {name} is {dtype}, must be uint8 e4m3 codes.")
     rows = index_map(name, rows, shape[0], int(wanted[:, 1].max()) + TILE_ROWS)
     columns = index_map(name, columns, shape[1], int(wanted[:, 2].max()) + F32_LANES)
-    runs: dict[bytes, list[tuple[int, int, np.ndarray | int]]] = {}
+    runs: dict[bytes, Runs] = {}
     cuts = np.flatnonzero(np.diff(wanted[:, 1], prepend=-1))
     for begin, end in zip(cuts, np.append(cuts[1:], len(wanted)), strict=True):
         k0, lines = int(wanted[begin, 1]), wanted[begin:end, 2]
@@ -89,10 +95,10 @@ def _strips(slot: Slot, wanted: np.ndarray, weights: Any, read: ReadRows, store:
 
 def _strip(
     name: str,
-    rows: np.ndarray,
-    runs: list[tuple[int, int, np.ndarray | int]],
+    rows: Int[np.ndarray, "320"],
+    runs: Runs,
     read: ReadRows,
-    store: np.ndarray,
+    store: Tiles,
 ) -> Job:
     def job() -> None:
         strip = _rows(name, rows, read)
@@ -107,8 +113,8 @@ def _strip(
     return job
 
 
-def _rows(name: str, rows: np.ndarray, read: ReadRows) -> np.ndarray:
-    """[320, n]: these rows of the matrix, zeros for -1."""
+def _rows(name: str, rows: Int[np.ndarray, "320"], read: ReadRows) -> UInt8[np.ndarray, "320 columns"]:
+    """These rows of the matrix, zeros for -1."""
     real = np.flatnonzero(rows >= 0)
     first, last = (int(rows[real].min()), int(rows[real].max()) + 1) if len(real) else (0, 0)
     codes = read(first, last)
@@ -121,11 +127,8 @@ def _rows(name: str, rows: np.ndarray, read: ReadRows) -> np.ndarray:
     return strip
 
 
-def _runs(lanes: np.ndarray) -> list[tuple[int, int, np.ndarray | int]]:
-    """(first line, last, real column of its lane 0) of runs of consecutive columns; other lines one by one.
-
-    `lanes` [lines, 80] is the real column of each lane; a line with gaps keeps its lanes.
-    """
+def _runs(lanes: Int[np.ndarray, "lines 80"]) -> Runs:
+    """Lines of consecutive columns as few runs, other lines one by one; `lanes`: real column of each lane."""
     whole = (np.diff(lanes, axis=1) == 1).all(axis=1) & (lanes[:, 0] >= 0)
     joined = whole[1:] & whole[:-1] & (lanes[1:, 0] == lanes[:-1, -1] + 1)
     cuts = [*np.flatnonzero(np.append(True, ~joined)), len(lanes)]
@@ -135,8 +138,8 @@ def _runs(lanes: np.ndarray) -> list[tuple[int, int, np.ndarray | int]]:
     ]
 
 
-def _words(planned: Plan, weights: Weights, kind: int, dtype: type) -> np.ndarray:
-    """[n + 1, 80]: lanes n0.. of padded vectors (scale exponents or gains); the last entry is zero."""
+def _words(planned: ImagePlan, weights: Weights, kind: int, dtype: type) -> Shaped[np.ndarray, "entries 80"]:
+    """Lanes n0.. of padded vectors (scale exponents or gains); the last entry is zero."""
     wanted = planned.wanted[kind]
     store = np.zeros((len(wanted) + 1, F32_LANES), dtype)
     begins = np.searchsorted(wanted[:, 0], np.arange(len(planned.slots) + 1))
@@ -150,8 +153,8 @@ def _words(planned: Plan, weights: Weights, kind: int, dtype: type) -> np.ndarra
     return store
 
 
-def _columns(planned: Plan, weights: Weights) -> np.ndarray:
-    """int32 [n + 1, 80]: table columns per embedding line; the last line is -1."""
+def _columns(planned: ImagePlan, weights: Weights) -> Int32[np.ndarray, "lines 80"]:
+    """Table columns per embedding line; the last line is -1."""
     lines: list[np.ndarray] = []
     for slot, first, count in planned.gathers:
         name, _, columns = planned.slots[slot]
@@ -161,8 +164,10 @@ def _columns(planned: Plan, weights: Weights) -> np.ndarray:
     return np.concatenate([*lines, np.full((1, F32_LANES), -1, np.int32)])
 
 
-def index_map(name: str, entries: np.ndarray | None, size: int, positions: int) -> np.ndarray:
-    """Real index of at least so many padded positions, -1 where there is none; without a map as they come."""
+def index_map(
+    name: str, entries: Int[np.ndarray, " mapped"] | None, size: int, positions: int
+) -> Int[np.ndarray, " padded"]:
+    """Real index of each padded position, `positions` or more; -1 for padding; identity for None."""
     if entries is None:
         entries = np.arange(size)
     if entries.max(initial=-1) >= size:

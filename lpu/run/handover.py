@@ -5,40 +5,47 @@ address the region, its count the most tokens that it takes. The machine's own r
 decode program; a row that names another place, or a region without a row, raises.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import Bool, Int, Int32, Int64, Shaped
 
-from compiler.program.isa import Columns, Op, kv_words, stripes
+from compiler.program.instructions.attention import KVKernel, kv_words
+from compiler.program.instructions.host import HandoverKernel
+from compiler.program.isa import COLUMNS, TAGS, Columns, Kernel, Op
+from compiler.program.manifest import Move
 from compiler.program.program import Program
 from compiler.program.ranges import first_of
 from lpu.link.error import fail
-from lpu.run.image import MachineError
-from lpu.run.kernels import KV
-from lpu.run.machine import Machine, in_stripe
+from lpu.run.error import MachineError
+from lpu.run.kv import KV, in_stripe
+from lpu.run.machine import Machine
 
+Kind = Literal["ingest", "egress"]
+Store = Shaped[Array, "regions sequences capacity head_dim"]
 _OPS = {"ingest": Op.KVIN, "egress": Op.KVOUT}
 
 
-class Regions(NamedTuple):
-    """Of every KV region of a store: layer, KV head, [stripe, stripes], most tokens that its row moves."""
+class MovedRegions(NamedTuple):
+    """Of every KV region of a machine: layer, KV head, [stripe, stripes], most tokens that its row moves."""
 
-    layer: Array
-    head: Array
-    dealt: Array
-    most: Array
+    layer: Int64[Array, " regions"]
+    head: Int64[Array, " regions"]
+    dealt: Int64[Array, "regions 2"]
+    most: Int64[Array, " regions"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Linked:
+class _Moves:
     """A hand-over program on a machine's regions; a message is [layers, tokens, heads, head_dim] twice."""
 
-    regions: Regions
+    regions: MovedRegions
     layers: int
     tokens: int
     heads: int
@@ -53,13 +60,13 @@ class Handover:
     def __init__(self, machine: Machine, ingest: Program, egress: Program | None = None) -> None:
         self._shapes = machine.stores.shapes
         self._context = max(machine.entries)
-        self._in = _linked(machine, ingest, "ingest")
-        self._out = None if egress is None else _linked(machine, egress, "egress")
+        self._in = _moves(machine, ingest, "ingest")
+        self._out = None if egress is None else _moves(machine, egress, "egress")
 
     @property
     def tokens(self) -> int:
         """The most tokens of a message, each way."""
-        return min(linked.tokens for linked in (self._in, self._out) if linked is not None)
+        return min(moves.tokens for moves in (self._in, self._out) if moves is not None)
 
     def take(self, state: KV, sequence: int, first: int, k: Any, v: Any) -> KV:
         """The cache with tokens first .. first+count-1 of a sequence; `state` is consumed.
@@ -67,20 +74,20 @@ class Handover:
         k, v: [layers, count, kv_heads, head_dim] in the cache's format (fp16, or e4m3 codes as uint8).
         A count below the program's takes its cycles all the same. Raises MachineError.
         """
-        linked, (shape,) = self._in, self._shapes
+        moves, (shape,) = self._in, self._shapes
         parts = [np.asarray(k), np.asarray(v)]
         count = parts[0].shape[1] if parts[0].ndim == 4 else 0
-        wanted = (linked.layers, count, linked.heads, shape.shape[-1])
+        wanted = (moves.layers, count, moves.heads, shape.shape[-1])
         for name, part in zip("kv", parts, strict=True):
             if part.shape != wanted or part.dtype != shape.dtype:
                 raise MachineError(
                     f"ingest: {name} is {part.dtype} {part.shape}, the program takes {np.dtype(shape.dtype)} "
-                    f"({linked.layers}, tokens, {linked.heads}, {shape.shape[-1]})."
+                    f"({moves.layers}, tokens, {moves.heads}, {shape.shape[-1]})."
                 )
-        self._check(linked, sequence, first, count, "ingest")
-        padded = [np.pad(part, ((0, 0), (0, linked.tokens - count), (0, 0), (0, 0))) for part in parts]
+        self._check(moves, sequence, first, count, "ingest")
+        padded = [np.pad(part, ((0, 0), (0, moves.tokens - count), (0, 0), (0, 0))) for part in parts]
         where = jnp.int32(sequence), jnp.int32(first), jnp.int32(count)
-        return _take(linked.regions, state, *map(jnp.asarray, padded), *where)
+        return _take(moves.regions, state, *map(jnp.asarray, padded), *where)
 
     def give(self, state: KV, sequence: int, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """(k, v) of tokens first .. first+count-1 of a sequence, each as `take` takes it.
@@ -89,18 +96,18 @@ class Handover:
         """
         if self._out is None:
             raise MachineError("egress: the hand-over has no egress program. Compile one beside the ingest.")
-        linked = self._out
-        self._check(linked, sequence, first, count, "egress")
-        sizes = linked.layers, linked.tokens, linked.heads
-        k, v = _give(sizes, linked.regions, state, jnp.int32(sequence), jnp.int32(first))
+        moves = self._out
+        self._check(moves, sequence, first, count, "egress")
+        sizes = moves.layers, moves.tokens, moves.heads
+        k, v = _give(sizes, moves.regions, state, jnp.int32(sequence), jnp.int32(first))
         return np.asarray(k)[:, :count], np.asarray(v)[:, :count]
 
-    def _check(self, linked: _Linked, sequence: int, first: int, count: int, kind: str) -> None:
+    def _check(self, moves: _Moves, sequence: int, first: int, count: int, kind: Kind) -> None:
         cached = self._shapes[0].shape[1]
         if not 0 <= sequence < cached:
             raise MachineError(f"{kind}: sequence {sequence} is outside 0..{cached - 1}.")
-        if not 1 <= count <= linked.tokens:
-            raise MachineError(f"{kind}: {count} tokens, the program moves 1 to {linked.tokens} at a time.")
+        if not 1 <= count <= moves.tokens:
+            raise MachineError(f"{kind}: {count} tokens, the program moves 1 to {moves.tokens} at a time.")
         if first < 0 or first + count > self._context:
             raise MachineError(
                 f"{kind}: tokens {first}..{first + count - 1} are outside 0..{self._context - 1}."
@@ -108,8 +115,16 @@ class Handover:
 
 
 @partial(jax.jit, donate_argnums=1)
-def _take(regions: Regions, state: KV, k: Array, v: Array, sequence: Array, first: Array, count: Array) -> KV:
-    def put(store: Array, values: Array) -> Array:
+def _take(
+    regions: MovedRegions,
+    state: KV,
+    k: Shaped[Array, "layers tokens heads head_dim"],
+    v: Shaped[Array, "layers tokens heads head_dim"],
+    sequence: Int32[Array, ""],
+    first: Int32[Array, ""],
+    count: Int32[Array, ""],
+) -> KV:
+    def put(store: Store, values: Shaped[Array, "layers tokens heads head_dim"]) -> Store:
         moved, place = _moved(regions, first, values.shape[1])
         moved &= jnp.arange(values.shape[1]) < count
         at = jnp.where(moved, place, store.shape[2])
@@ -122,11 +137,15 @@ def _take(regions: Regions, state: KV, k: Array, v: Array, sequence: Array, firs
 
 @partial(jax.jit, static_argnums=0)
 def _give(
-    sizes: tuple[int, int, int], regions: Regions, state: KV, sequence: Array, first: Array
-) -> tuple[Array, Array]:
+    sizes: tuple[int, int, int],
+    regions: MovedRegions,
+    state: KV,
+    sequence: Int32[Array, ""],
+    first: Int32[Array, ""],
+) -> tuple[Shaped[Array, "layers tokens heads head_dim"], Shaped[Array, "layers tokens heads head_dim"]]:
     layers, tokens, heads = sizes
 
-    def get(store: Array) -> Array:
+    def get(store: Store) -> Shaped[Array, "layers tokens heads head_dim"]:
         moved, place = _moved(regions, first, tokens)
         rows = jnp.arange(len(store))[:, None]
         values = store[rows, sequence, jnp.minimum(place, store.shape[2] - 1)]
@@ -138,27 +157,26 @@ def _give(
     return get(keys), get(held)
 
 
-def _moved(regions: Regions, first: Array, tokens: int) -> tuple[Array, Array]:
+def _moved(
+    regions: MovedRegions, first: Int32[Array, ""], tokens: int
+) -> tuple[Bool[Array, "regions {tokens}"], Int[Array, "regions {tokens}"]]:
     """(whether each region moves each token of a message, where it lies in the region)."""
     inside, place = in_stripe(regions.dealt, (first + jnp.arange(tokens))[None])
     return inside & (jnp.cumsum(inside, axis=1) <= regions.most[:, None]), place
 
 
-def _linked(machine: Machine, program: Program, kind: str) -> _Linked:
+def _moves(machine: Machine, program: Program, kind: Kind) -> _Moves:
     """The program's rows on the machine's regions; LinkError or MachineError where they do not fit."""
-    manifest = program.manifest
-    if manifest.kind != kind:
-        raise MachineError(f"{kind}: the program is of kind {manifest.get('kind', 'step')!r}, not {kind!r}.")
+    manifest, body = program.manifest, program.manifest.body
+    if not isinstance(body, Move) or body.kind != kind:
+        raise MachineError(f"{kind}: the program is of kind {manifest.kind!r}, not {kind!r}.")
     if len(machine.stores.shapes) != 1:
         raise MachineError(f"{kind}: the machine keeps {len(machine.stores.shapes)} shapes of KV, needs 1.")
-    tokens, (context,) = int(manifest.tokens), manifest.contexts
+    (context,) = manifest.contexts
     parts = [program.expand_call(call, context) for call in program.calls]
     layer = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     columns = Columns(
-        **{
-            name: np.concatenate([getattr(part, name) for part in parts])
-            for name in Columns.__dataclass_fields__
-        }
+        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS + TAGS}
     )
     rows = _rows_of_regions(machine, columns, _OPS[kind])
     _check_kernels(machine, columns, manifest.kernels, rows)
@@ -178,11 +196,11 @@ def _linked(machine: Machine, program: Program, kind: str) -> _Linked:
             f"{kind}: {len(line)} KV regions take {len(named)} lines of {len(parts)} layers, each with "
             f"{heads} heads of {dealt[0, 1]} stripes. Compile the program again."
         )
-    regions = Regions(*map(jnp.asarray, (layer, head, dealt, columns.n[rows])))
-    return _Linked(regions, len(parts), tokens, heads)
+    regions = MovedRegions(*map(jnp.asarray, (layer, head, dealt, columns.n[rows])))
+    return _Moves(regions, len(parts), body.tokens, heads)
 
 
-def _rows_of_regions(machine: Machine, columns: Columns, op: Op) -> np.ndarray:
+def _rows_of_regions(machine: Machine, columns: Columns, op: Op) -> Int[np.ndarray, " regions"]:
     """The row of each region of the machine, in the order of its store."""
     if (miss := first_of(columns.op != op)) >= 0:
         fail(columns, miss, f"has no place among the {op.name} rows of a hand-over")
@@ -204,24 +222,27 @@ def _rows_of_regions(machine: Machine, columns: Columns, op: Op) -> np.ndarray:
     return rows
 
 
-def _check_kernels(machine: Machine, columns: Columns, kernels: Any, rows: np.ndarray) -> None:
+def _check_kernels(
+    machine: Machine, columns: Columns, kernels: Sequence[Kernel], rows: Int[np.ndarray, " regions"]
+) -> None:
     """LinkError unless the rows' kernels are of the regions that the machine has."""
     (shape,) = machine.stores.shapes
     _, cached, capacity, head_dim = shape.shape
     kv = "fp16" if shape.dtype == np.float16 else "fp8"
     words = kv_words(head_dim, kv)
-    wanted = {
-        "head_dim": head_dim,
-        "kv": kv,
-        "cached": cached,
-        "capacity": capacity,
-        "kv_words": words,
-        "kv_stride": capacity * words,
-    }
-    for region, row in enumerate(rows):
-        kernel = kernels[int(columns.aux[row])]
-        found = {name: kernel.get(name) for name in wanted} | {"stripes": stripes(kernel)}
-        want = wanted | {"stripes": int(machine.stores.places[0][region, 3])}
-        for name, value in want.items():
-            if found[name] != value:
-                fail(columns, row, f"its kernel has {name} {found[name]}, the machine's regions {value}")
+    known = KVKernel(
+        head_dim=head_dim,
+        kv=kv,
+        kv_words=words,
+        kv_stride=capacity * words,
+        capacity=capacity,
+        cached=cached,
+    )
+    for row, stripes in zip(rows, machine.stores.places[0][:, 3].tolist(), strict=True):
+        found, want = kernels[int(columns.aux[row])], replace(known, stripes=stripes)
+        if not isinstance(found, HandoverKernel):
+            fail(columns, row, f"its kernel is one of {found.family}, must be of {HandoverKernel.family}")
+        for name in (field.name for field in fields(want)):
+            have, value = getattr(found, name), getattr(want, name)
+            if have != value:
+                fail(columns, row, f"its kernel has {name} {have}, the machine's regions {value}")

@@ -10,36 +10,34 @@ from typing import NamedTuple
 
 import numpy as np
 from jax import Array
+from jaxtyping import Float16, Float32, Int, Int32, UInt8
 
-from compiler.program.isa import F32_LANES, TILE_ROWS
-from compiler.program.program import ANGLES, GAIN, LOADS, SCALE, TABLE, TILE, Loads
+from compiler.program.isa import ANGLES, F32_LANES, GAIN, SCALE, TABLE, TILE, TILE_ROWS
+from compiler.program.program import LOADS, Loads
 
-Slot = tuple[str, np.ndarray | None, np.ndarray | None]
+Slot = tuple[str, Int[np.ndarray, "_"] | None, Int[np.ndarray, "_"] | None]
+"""A tensor's name, and the real row and column of each padded one (None: as they come)."""
 Weights = Mapping[str, np.ndarray]
-
-
-class MachineError(Exception):
-    """The program, its weights or its inputs do not fit together; one line."""
 
 
 class Image(NamedTuple):
     """Preloaded values, one entry each.
 
-    tiles [n, 320, 80] e4m3 codes; exponents [n, 80] int32; gains [n, 80] f32; columns [n, 80] int32, the
-    table columns that an embedding line gathers (-1: zero); tables, fp16 [vocab, d] each; angles, int32
-    [positions, 2, head_dim / 2] each. The last entry of `gains` is zero, of `columns` -1.
+    tiles: e4m3 codes. columns: the table columns that an embedding line gathers (-1: zero). tables: fp16
+    [vocab, d] each; angles: int32 [positions, 2, head_dim / 2] each. The last entry of `gains` is zero, of
+    `columns` -1.
     """
 
-    tiles: Array
-    exponents: Array
-    gains: Array
-    columns: Array
-    tables: tuple[Array, ...]
-    angles: tuple[Array, ...]
+    tiles: UInt8[Array, "tiles 320 80"]
+    exponents: Int32[Array, "scales 80"]
+    gains: Float32[Array, "gains 80"]
+    columns: Int32[Array, "lines 80"]
+    tables: tuple[Float16[Array, "vocab d"], ...]
+    angles: tuple[Int32[Array, "positions 2 half"], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class ImagePlan:
     """What an image holds, before any byte of it is read.
 
     slots: the distinct ones. wanted: per kind (TILE, SCALE, GAIN) int64 [n, 3], in order: slot, first row,
@@ -49,12 +47,12 @@ class Plan:
     """
 
     slots: list[Slot]
-    wanted: dict[int, np.ndarray]
+    wanted: dict[int, Int[np.ndarray, "_ 3"]]
     gathers: list[tuple[int, int, int]]
     tables: list[str]
     angles: list[str]
-    entry: np.ndarray
-    tensor: np.ndarray
+    entry: Int[np.ndarray, " loads"]
+    tensor: Int[np.ndarray, " loads"]
 
     @property
     def tiles(self) -> int:
@@ -62,17 +60,16 @@ class Plan:
         return len(self.wanted[TILE])
 
 
-class Placed(NamedTuple):
-    """The image, and per load its entry (of TABLE: the first of its lines) and the index of its tensor."""
+class LoadedImage(NamedTuple):
+    """An image with its plan, and the loads and slots that it was planned for."""
 
     image: Image
-    entry: np.ndarray
-    tensor: np.ndarray
+    plan: ImagePlan
     loads: Loads
     slots: list[Slot]
 
 
-def plan(loads: Loads, slots: list[Slot]) -> Plan:
+def plan_image(loads: Loads, slots: list[Slot]) -> ImagePlan:
     """What the image of these loads holds."""
     slot, distinct = _distinct(slots)
     entry = np.zeros(len(loads), np.int64)
@@ -86,7 +83,7 @@ def plan(loads: Loads, slots: list[Slot]) -> Plan:
     tables, tensor[rows] = _names(loads, rows, slots)
     rows = np.flatnonzero(loads.kind == ANGLES)
     angles, tensor[rows] = _names(loads, rows, slots)
-    return Plan(
+    return ImagePlan(
         slots=distinct,
         wanted=wanted,
         gathers=gathers,
@@ -97,14 +94,14 @@ def plan(loads: Loads, slots: list[Slot]) -> Plan:
     )
 
 
-def same_image(placed: Placed, loads: Loads, slots: list[Slot]) -> bool:
+def same_image(loaded: LoadedImage, loads: Loads, slots: list[Slot]) -> bool:
     """Whether other loads put the same values at the same addresses, in the same order."""
-    columns = [np.array_equal(getattr(placed.loads, name), getattr(loads, name)) for name in LOADS]
-    return all(columns) and _keys(placed.slots) == _keys(slots)
+    columns = [np.array_equal(getattr(loaded.loads, name), getattr(loads, name)) for name in LOADS]
+    return all(columns) and _keys(loaded.slots) == _keys(slots)
 
 
 def tile_bytes(tiles: int) -> int:
-    """Host bytes of so many weight tiles."""
+    """Host bytes of `tiles` weight tiles."""
     return tiles * TILE_ROWS * F32_LANES
 
 
@@ -116,7 +113,7 @@ def image_bytes(loads: Loads, slots: list[Slot]) -> int:
     return tile_bytes(len(wanted))
 
 
-def _distinct(slots: list[Slot]) -> tuple[np.ndarray, list[Slot]]:
+def _distinct(slots: list[Slot]) -> tuple[Int[np.ndarray, " slots"], list[Slot]]:
     """(index of each slot among those that differ in tensor or maps, those)."""
     index: dict[tuple[str, bytes, bytes], int] = {}
     known: list[Slot] = []
@@ -137,16 +134,18 @@ def _keys(slots: list[Slot]) -> list[tuple[str, bytes, bytes]]:
     ]
 
 
-def _unique(slot: np.ndarray, k0: np.ndarray, n0: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(distinct [n, 3] of slot, first row, first column; entry of each)."""
+def _unique(
+    slot: Int[np.ndarray, " loads"], k0: Int[np.ndarray, " loads"], n0: Int[np.ndarray, " loads"]
+) -> tuple[Int[np.ndarray, "entries 3"], Int[np.ndarray, " loads"]]:
+    """(distinct triples of slot, first row, first column; entry of each load)."""
     most = np.int64(max(k0.max(initial=0), n0.max(initial=0)) + 1)
     keys, entry = np.unique((slot * most + k0) * most + n0, return_inverse=True)
     return np.stack([keys // most // most, keys // most % most, keys % most], axis=-1), entry
 
 
 def _gathers(
-    loads: Loads, rows: np.ndarray, slot: np.ndarray
-) -> tuple[list[tuple[int, int, int]], np.ndarray]:
+    loads: Loads, rows: Int[np.ndarray, " some"], slot: Int[np.ndarray, " slots"]
+) -> tuple[list[tuple[int, int, int]], Int[np.ndarray, " some"]]:
     """(distinct blocks of embedding lines, first line of each TABLE load)."""
     known: dict[tuple[int, int, int], int] = {}
     entry = np.zeros(len(rows), np.int64)
@@ -160,7 +159,9 @@ def _gathers(
     return list(known), entry
 
 
-def _names(loads: Loads, rows: np.ndarray, slots: list[Slot]) -> tuple[list[str], np.ndarray]:
+def _names(
+    loads: Loads, rows: Int[np.ndarray, " some"], slots: list[Slot]
+) -> tuple[list[str], Int[np.ndarray, " some"]]:
     """(the distinct tensors that these loads hold whole, index of each load's)."""
     names = [slots[loads.tensor[row]][0] for row in rows]
     distinct = list(dict.fromkeys(names))

@@ -14,58 +14,52 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import Float32, Int, Int32, Shaped
 
 from compiler.program.program import Loads, Program
 from lpu.link.link import Dataflow
 from lpu.run import host_memory
 from lpu.run.cut import Piece, cut, pool_of
+from lpu.run.error import MachineError
+from lpu.run.execute import take_steps
 from lpu.run.feed import Feed, stream_bytes
 from lpu.run.fill import shape_of
-from lpu.run.image import Image, MachineError, Plan, Slot, Weights, plan
-from lpu.run.kernels import KV, Env, Pools
-from lpu.run.machine import (
-    Linked,
-    Machine,
-    bucket_of,
-    checked_inputs,
-    heads_of,
-    in_stripe,
-    kv_stores,
-    linked,
-    pool_shapes,
-    prepare,
-    take_steps,
-)
-from lpu.run.pack import Carried, Layout, Tables, logits_rows, pack
+from lpu.run.image import Image, ImagePlan, Slot, Weights, plan_image
+from lpu.run.kv import KV, heads_of, in_stripe, kv_stores
+from lpu.run.machine import Linked, Machine, linked, prepare
+from lpu.run.pack.layout import Carried, Counts, StepLayout, StepTables
+from lpu.run.pack.pack import logits_rows, pack
+from lpu.run.pools import Env, Pool, Pools
+from lpu.run.step_inputs import bucket_of, checked_inputs
 from models.contract import formats
 from models.sources.borrowed import aligned_zeros, borrow
 
-Told = Callable[[str, int, int], None]
+Progress = Callable[[str, int, int], None]
 State = tuple[KV, ...]
-POOLS = 3
+PerPool = tuple[Int[np.ndarray, "_"], ...]
 
 
 class StreamedStep(NamedTuple):
-    """What one step returns: logits f32 [batch, vocab], the most likely token [batch], and the KV state."""
+    """What one step returns: logits, the most likely token of each row, and the KV state."""
 
-    logits: np.ndarray
-    token: np.ndarray
+    logits: Float32[np.ndarray, "batch vocab"]
+    token: Int32[np.ndarray, " batch"]
     state: State
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class PackedCall:
     """One call in one context bucket, packed.
 
     takes: per pool the host rows that lie in its first rows; gives: per pool the rows that it leaves, and in
     `at` where on the host they begin.
     """
 
-    layout: Layout
-    tables: Tables
+    layout: StepLayout
+    tables: StepTables
     counts: dict[str, int]
-    takes: tuple[np.ndarray, ...]
-    gives: tuple[np.ndarray, ...]
+    takes: PerPool
+    gives: PerPool
     at: tuple[int, ...]
 
 
@@ -73,27 +67,27 @@ class Entry:
 class Outputs:
     """Host rows per pool of one bucket, and those of the logits lines and the token."""
 
-    rows: tuple[int, ...]
-    logits: np.ndarray
+    rows: Counts
+    logits: Int[np.ndarray, " lines"]
     token: int
 
 
-class Streamed:
-    """A program with its weights at hand but not in memory; used as `lpu.run.Machine` is."""
+class StreamedMachine:
+    """A program with its weights at hand but not in memory; used as `Machine` is."""
 
     def __init__(
         self,
         weights: Weights,
-        plans: Sequence[Plan],
+        plans: Sequence[ImagePlan],
         kv: Sequence[list[jax.ShapeDtypeStruct]],
-        entries: dict[int, list[Entry]],
+        entries: dict[int, list[PackedCall]],
         outputs: dict[int, Outputs],
         vocab: int,
-        told: Told | None,
+        progress: Progress | None,
     ) -> None:
         self.weights, self.entries, self.outputs, self.vocab = weights, entries, outputs, vocab
         self.batch = next(iter(entries.values()))[0].layout.batch
-        self._kv, self._feed, self._told = kv, Feed(plans), told
+        self._kv, self._feed, self._progress = kv, Feed(plans), progress
         tables = [name for one in plans for name in one.tables]
         self._known = min((shape_of(weights, name)[0][0] for name in tables), default=vocab)
 
@@ -131,22 +125,21 @@ class Streamed:
         tokens, positions = checked_inputs(self.batch, self._known, context, tokens, positions)
         outputs, entries = self.outputs[context], self.entries[context]
         layout = entries[0].layout
-        host = [
-            np.zeros(shape, dtype)
-            for shape, dtype in pool_shapes(layout, (outputs.rows[0], outputs.rows[1], outputs.rows[2]))
-        ]
+        host = [np.zeros(shape, dtype) for shape, dtype in layout.pool_shapes(outputs.rows)]
         images = self._feed.images(self.weights, tokens)
         for i, (entry, image, kv) in enumerate(zip(entries, images, state, strict=True)):
-            if self._told:
-                self._told("stream", i, len(entries))
+            if self._progress:
+                self._progress("stream", i, len(entries))
             _take_call(entry, image, kv, host, positions)
-        logits = np.moveaxis(host[1][outputs.logits], 0, 1).reshape(self.batch, -1)[:, : self.vocab]
+        logits = np.moveaxis(host[Pool.F32][outputs.logits], 0, 1).reshape(self.batch, -1)[:, : self.vocab]
         if not np.isfinite(logits).all():
             raise MachineError("run: the logits hold NaN or Inf. The contract knows finite values only.")
-        return StreamedStep(logits, host[1][outputs.token, :, 1].astype(np.int32), state)
+        return StreamedStep(logits, host[Pool.F32][outputs.token, :, 1].astype(np.int32), state)
 
 
-def _take_call(entry: Entry, image: Image, kv: KV, host: list[np.ndarray], positions: np.ndarray) -> None:
+def _take_call(
+    entry: PackedCall, image: Image, kv: KV, host: list[np.ndarray], positions: Int32[np.ndarray, " batch"]
+) -> None:
     """Compute one call: what it leaves goes to the host, its new keys and values into the stores."""
     rows = tuple(pool[index] for pool, index in zip(host, entry.takes, strict=True))
     stores = jax.tree.map(borrow, kv)
@@ -162,19 +155,24 @@ def _take_call(entry: Entry, image: Image, kv: KV, host: list[np.ndarray], posit
 
 @partial(jax.jit, static_argnums=0)
 def execute_call(
-    layout: Layout,
-    tables: Tables,
+    layout: StepLayout,
+    tables: StepTables,
     image: Image,
     kv: KV,
     rows: tuple[Array, ...],
-    gives: tuple[Array, ...],
-    positions: Array,
-) -> tuple[tuple[Array, ...], tuple[Array, ...], tuple[Array, ...]]:
+    gives: tuple[Int32[Array, "_"], ...],
+    positions: Int32[Array, " batch"],
+) -> tuple[
+    tuple[Array, ...],
+    tuple[Shaped[Array, "_ batch _"], ...],
+    tuple[Shaped[Array, "_ batch _"], ...],
+]:
     """(rows that the call leaves per pool, new heads of its key stores, of its value stores).
 
-    `rows` of earlier calls lie in the pools from row 1 on. The tables of `image` hold the row of each token.
+    `rows`, per pool, of earlier calls lie in the pools from row 1 on. The tables of `image` hold the row of
+    each token.
     """
-    shapes = pool_shapes(layout, layout.pools)
+    shapes = layout.pool_shapes(layout.pools)
     pools = [
         jnp.zeros(shape, dtype).at[1 : 1 + len(new)].set(new)
         for new, (shape, dtype) in zip(rows, shapes, strict=True)
@@ -189,8 +187,8 @@ def execute_call(
 
 
 def stream(
-    program: Program, weights: Weights, told: Told | None = None, ready: Linked | None = None
-) -> Streamed:
+    program: Program, weights: Weights, progress: Progress | None = None, ready: Linked | None = None
+) -> StreamedMachine:
     """Link every context bucket (unless done), cut it at its calls, pack each; no weight is read yet.
 
     Raises LinkError for a program that breaks its schedule, MachineError for one that cannot be streamed or
@@ -199,33 +197,36 @@ def stream(
     formats.guard()
     loads, slots, flows, _ = ready or linked(program)
     homes = {context: np.full(len(flow.lines.row), -1, np.int64) for context, flow in flows.items()}
-    sizes = {context: [0] * POOLS for context in flows}
-    entries: dict[int, list[Entry]] = {context: [] for context in flows}
-    plans: list[Plan] = []
+    sizes = {context: [0] * len(Pool) for context in flows}
+    entries: dict[int, list[PackedCall]] = {context: [] for context in flows}
+    plans: list[ImagePlan] = []
     kv: list[list[jax.ShapeDtypeStruct]] = []
+    kv_bytes = 0
     for pieces in zip(*(cut(program, context, flow) for context, flow in flows.items()), strict=True):
         used = np.unique(np.concatenate([piece.used for piece in pieces]))
-        planned = plan(*_some(loads, slots, used))
+        planned = plan_image(*_some(loads, slots, used))
         stores = kv_stores({c: piece.flow for c, piece in zip(flows, pieces, strict=True)})
         for (context, flow), piece in zip(flows.items(), pieces, strict=True):
             entry = _pack(flow, piece, used, planned, stores.of_kernel, homes[context], sizes[context])
             entries[context].append(entry)
         plans.append(planned)
         kv.append(stores.shapes)
+        kv_bytes += stores.bytes
     outputs = {
         context: Outputs(
-            tuple(sizes[context]), logits_rows(flow, homes[context]), int(homes[context][flow.token])
+            (sizes[context][0], sizes[context][1], sizes[context][2]),
+            logits_rows(flow, homes[context]),
+            int(homes[context][flow.token]),
         )
         for context, flow in flows.items()
     }
-    kv_bytes = 2 * sum(int(np.prod(s.shape)) * s.dtype.itemsize for shapes in kv for s in shapes)
     host_memory.require(stream_bytes(plans, weights) + kv_bytes, host_memory.STREAMED)
-    return Streamed(weights, plans, kv, entries, outputs, program.manifest.vocab, told)
+    return StreamedMachine(weights, plans, kv, entries, outputs, program.manifest.vocab, progress)
 
 
 def open_machine(
-    program: Program, weights: Weights, streamed: bool | None = None, told: Told | None = None
-) -> Machine | Streamed:
+    program: Program, weights: Weights, streamed: bool | None = None, progress: Progress | None = None
+) -> Machine | StreamedMachine:
     """The program with all its weights loaded, or streamed: as asked, else if they exceed the free memory.
 
     Raises LinkError for a program that breaks its schedule, MachineError for weights that do not fit it.
@@ -233,10 +234,10 @@ def open_machine(
     ready = linked(program)
     if streamed is None:
         streamed = not host_memory.holds(ready.bytes)
-    return stream(program, weights, told, ready) if streamed else prepare(program, weights, ready=ready)
+    return stream(program, weights, progress, ready) if streamed else prepare(program, weights, ready=ready)
 
 
-def _some(loads: Loads, slots: list[Slot], used: np.ndarray) -> tuple[Loads, list[Slot]]:
+def _some(loads: Loads, slots: list[Slot], used: Int[np.ndarray, " used"]) -> tuple[Loads, list[Slot]]:
     """These loads, and the slots that they name."""
     columns = {name: getattr(loads, name)[used] for name in Loads.__slots__}
     named, columns["tensor"] = np.unique(columns["tensor"], return_inverse=True)
@@ -246,18 +247,18 @@ def _some(loads: Loads, slots: list[Slot], used: np.ndarray) -> tuple[Loads, lis
 def _pack(
     flow: Dataflow,
     piece: Piece,
-    used: np.ndarray,
-    planned: Plan,
+    used: Int[np.ndarray, " used"],
+    planned: ImagePlan,
     stores: dict[int, int],
-    home: np.ndarray,
+    home: Int[np.ndarray, " lines"],
     sizes: list[int],
-) -> Entry:
+) -> PackedCall:
     """One call packed; `home` (host row of each line handed over) and `sizes` grow by what it leaves."""
     own = len(piece.flow.lines.row) - len(piece.needs)
     pools = pool_of(flow, piece.needs)
     takes: list[np.ndarray] = []
     rows = np.zeros(len(piece.needs), np.int64)
-    for pool in range(POOLS):
+    for pool in Pool:
         mine = pools == pool
         held, spot = np.unique(home[piece.needs[mine]], return_inverse=True)
         takes.append(held)
@@ -268,10 +269,10 @@ def _pack(
     gives: list[np.ndarray] = []
     at = tuple(sizes)
     pools = pool_of(flow, piece.hand_lines)
-    for pool in range(POOLS):
+    for pool in Pool:
         mine = pools == pool
         left, spot = np.unique(packed.where[piece.hands[mine]], return_inverse=True)
         home[piece.hand_lines[mine]] = at[pool] + spot
         gives.append(left.astype(np.int32))
         sizes[pool] += len(left)
-    return Entry(packed.layout, packed.tables, packed.counts, tuple(takes), tuple(gives), at)
+    return PackedCall(packed.layout, packed.tables, packed.counts, tuple(takes), tuple(gives), at)

@@ -3,7 +3,7 @@ import pytest
 from small_sides import CONTEXT, VOCAB, greedy, ids, side
 
 from lpu.decode.generate import generate
-from lpu.run.image import MachineError
+from lpu.run.error import MachineError
 
 TOKENS = 21
 

@@ -13,12 +13,13 @@ from conftest import SMALL
 from handmade import change
 
 from compiler.handover import compile_egress, compile_ingest
+from compiler.program import manifest as manifests
 from compiler.program.isa import Columns, Op
 from compiler.program.program import Program
 from fabric.catalog import bridge_spec
 from lpu.link.link import LinkError
+from lpu.run.error import MachineError
 from lpu.run.handover import Handover
-from lpu.run.image import MachineError
 from lpu.run.machine import Machine, prepare
 from models.config import TransformerConfig
 from models.kv import KVCache, empty_cache
@@ -151,14 +152,18 @@ def only(*which: int) -> Callable[[Program], Program]:
 
 
 def kernels(made: Program, **fields: Any) -> Program:
-    known = [kernel | fields for kernel in made.manifest.kernels]
-    return replace(made, manifest=made.manifest | {"kernels": known})
+    known = tuple(replace(kernel, **fields) for kernel in made.manifest.kernels)
+    return replace(made, manifest=replace(made.manifest, kernels=known))
 
 
 def exchanged(made: Program, *names: str) -> Program:
     """Each column of `names` with its first two heads exchanged (lines 0, 1 and 2, 3)."""
     turn = np.array([2, 3, 0, 1])
     return rows_of(made, lambda c: replace(c, **{name: getattr(c, name)[turn] for name in names}))
+
+
+def decoding(made: Program) -> Program:
+    return replace(made, manifest=replace(made.manifest, body=manifests.Step()))
 
 
 REFUSED: dict[str, tuple[Callable[[Program], Program], str]] = {
@@ -175,7 +180,10 @@ REFUSED: dict[str, tuple[Callable[[Program], Program], str]] = {
     "other words": (lambda p: kernels(p, kv_words=2), "has kv_words 2"),
     "no stripes": (lambda p: kernels(p, stripes=1), "has stripes 1, the machine's regions 2"),
     "a layer left out": (lambda p: replace(p, calls=p.calls[:1]), "no KVIN row moves"),
-    "the decode program": (lambda p: replace(p, manifest=p.manifest | {"kind": "step"}), "is of kind 'step'"),
+    "the decode program": (
+        lambda p: replace(p, manifest=replace(p.manifest, body=manifests.Step())),
+        "is of kind 'step'",
+    ),
 }
 
 

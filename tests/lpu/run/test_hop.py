@@ -12,10 +12,12 @@ from handmade import change
 from hopped import contract_ffn, hopped
 
 from compiler.program.isa import Columns, Op
-from compiler.program.program import HOPS, Program
+from compiler.program.manifest import HOPS
+from compiler.program.program import Program
+from compiler.program.store import hop_alone
 from lpu.link.link import LinkError, link
+from lpu.run.error import MachineError
 from lpu.run.hop import execute_hop, prepare_hops
-from lpu.run.image import MachineError
 from models.config import TransformerConfig
 from models.contract import ops
 from models.contract.formats import rn8
@@ -112,7 +114,7 @@ def test_an_answer_that_is_not_finite_is_refused() -> None:
 @pytest.fixture(scope="module")
 def alone() -> Program:
     """The second hop of WIDE on four chips."""
-    return hopped(WIDE, "quad", tp=4)[1].hop(1)
+    return hop_alone(hopped(WIDE, "quad", tp=4)[1], 1)
 
 
 def relinked(program: Program, columns: Columns) -> None:

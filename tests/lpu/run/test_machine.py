@@ -16,9 +16,10 @@ from compiler.program.isa import Op
 from compiler.program.program import Block, Program
 from lpu.link.link import LinkError
 from lpu.run import host_memory
-from lpu.run.image import MachineError
-from lpu.run.kernels import decode, total_of
-from lpu.run.machine import execute, prepare
+from lpu.run.error import MachineError
+from lpu.run.execute import execute
+from lpu.run.machine import prepare
+from lpu.run.ops.matmul import decode, total_of
 from models.config import TransformerConfig
 from models.contract.formats import decode_small
 from models.step import Step
@@ -153,7 +154,7 @@ def test_a_handmade_program_multiplies_as_integers_do() -> None:
         "head_scale": np.zeros(320, np.int32),
     }
     program = matmul()
-    program = replace(program, manifest=program.manifest | {"vocab": 320})
+    program = replace(program, manifest=replace(program.manifest, vocab=320))
     machine = prepare(program, weights)
     for token in (0, 7):
         want = table[token].astype(np.int64) @ values

@@ -16,6 +16,7 @@ from pairs import compiled_pair
 
 from compiler.errors import CapacityError, OptionError
 from compiler.options import CompileOptions
+from compiler.program.instructions.attention import AttentionKernel
 from compiler.program.isa import Op
 from compiler.program.program import Program
 from lpu import api
@@ -26,8 +27,8 @@ from lpu.cli.app import main
 from lpu.decode.decoders import reference_decode
 from lpu.decode.generate import chunk_starts, generate
 from lpu.run import host_memory
-from lpu.run.image import MachineError
-from lpu.run.machine import Machine, Step, prepare
+from lpu.run.error import MachineError
+from lpu.run.machine import Machine, StepResult, prepare
 from models.catalog import catalog
 from models.config import TransformerConfig
 from models.kv import empty_cache
@@ -134,13 +135,14 @@ def both() -> tuple[Program, Program]:
 
 def edited(program: Program, **fields: Any) -> Program:
     """The program with another manifest."""
-    return replace(program, manifest=program.manifest | fields)
+    return replace(program, manifest=replace(program.manifest, **fields))
 
 
 def kernels(program: Program, **fields: Any) -> Program:
     """The program with other attributes of its attention kernels."""
     known = program.manifest.kernels
-    return edited(program, kernels=[k | fields if k["op"] == "attention" else k for k in known])
+    changed = (replace(k, **fields) if isinstance(k, AttentionKernel) else k for k in known)
+    return edited(program, kernels=tuple(changed))
 
 
 def test_a_shared_image_is_one_and_its_programs_say_so(both: tuple[Program, Program]) -> None:
@@ -178,9 +180,9 @@ def moved_cache(program: Program) -> Program:
 
 
 def moved_regions(program: Program) -> Program:
-    regions = [[list(region) for region in chip] for chip in program.manifest.regions]
-    regions[1][2][0] += 1
-    return edited(program, regions=regions)
+    first, second, *rest = program.manifest.regions
+    weights = second.weights._replace(base=second.weights.base + 1)
+    return edited(program, regions=(first, second._replace(weights=weights), *rest))
 
 
 UNEQUAL: dict[str, tuple[Callable[[Program], Program], int, str]] = {
@@ -264,7 +266,7 @@ def test_inputs_that_are_no_chunk_are_refused(both: tuple[Program, Program]) -> 
     chunks = prepare(long, weights, single)
     tokens, at = np.zeros(16, np.int32), np.arange(16)
 
-    def refused(machine: Machine, *inputs: Any) -> Step:
+    def refused(machine: Machine, *inputs: Any) -> StepResult:
         return machine.step(machine.start(), *inputs)
 
     with pytest.raises(MachineError, match=r"sequence 2 is outside 0\.\.1"):

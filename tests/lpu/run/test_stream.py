@@ -21,9 +21,9 @@ from lpu.link.link import link
 from lpu.run import feed as stream_feed
 from lpu.run import host_memory
 from lpu.run.cut import cut
-from lpu.run.image import MachineError
+from lpu.run.error import MachineError
 from lpu.run.machine import Machine
-from lpu.run.stream import Entry, Streamed
+from lpu.run.stream import PackedCall, StreamedMachine
 from models import streamed
 
 HERE = Path(__file__).parents[1]
@@ -58,7 +58,7 @@ def test_streamed_bits_equal_the_whole_machine_and_both_references(case: str) ->
     compiled = api.compile("llama-tiny", rack=rack, options=CompileOptions(**options), check=False, **chosen)
     whole = machine_of(compiled.program, compiled.model, stream=False)
     parts = machine_of(compiled.program, compiled.model, stream=True)
-    assert (type(whole), type(parts)) == (Machine, Streamed)
+    assert (type(whole), type(parts)) == (Machine, StreamedMachine)
     bits = {
         digest(restart(whole), compiled),
         digest(restart(parts), compiled),
@@ -83,9 +83,9 @@ def test_neither_threads_nor_the_size_of_what_they_read_change_a_bit(
 
 def test_another_line_handed_over_or_another_weight_changes_the_bits(four: Compiled) -> None:
     machine = machine_of(four.program, four.model, stream=True)
-    assert isinstance(machine, Streamed)
+    assert isinstance(machine, StreamedMachine)
     usual = digest(restart(machine), four)
-    entries: list[Entry] = machine.entries[80]
+    entries: list[PackedCall] = machine.entries[80]
     last = entries[-1]
     assert len(last.takes[1]) > 1
     entries[-1] = replace(last, takes=(last.takes[0], np.roll(last.takes[1], 1), last.takes[2]))
@@ -146,7 +146,7 @@ def test_what_exceeds_memory_is_streamed_and_what_even_then_does_is_one_line(
     four: Compiled, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(host_memory, "free_bytes", lambda: 2_000_000)
-    assert isinstance(machine_of(four.program, four.model), Streamed)
+    assert isinstance(machine_of(four.program, four.model), StreamedMachine)
     with pytest.raises(MachineError, match="its weights and KV take"):
         machine_of(four.program, four.model, stream=False)
     monkeypatch.setattr(host_memory, "free_bytes", lambda: 1000)

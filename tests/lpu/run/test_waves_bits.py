@@ -15,9 +15,11 @@ from models.kv import empty_cache
 
 def test_users_in_flight_get_the_bits_of_the_model_each() -> None:
     step, program = compiled(SMALL, "quad", tp=2, objective="throughput", users=3)
-    users = program.manifest.waves["users"]
+    waves = program.manifest.waves
+    assert waves is not None
+    users = waves.users
     assert users == 3
-    assert program.manifest.waves["contexts"]["80"]["interval"] < program.manifest.cycles[80]
+    assert waves.contexts[80].interval < program.manifest.cycles[80]
     weights = made_up(step)
     machine = prepare(program, weights)
     params = {name: jnp.asarray(value) for name, value in weights.items()}
@@ -38,7 +40,8 @@ def test_users_in_flight_get_the_bits_of_the_model_each() -> None:
 
 def test_several_context_buckets_have_intervals_of_their_own() -> None:
     _, program = compiled(SMALL, "quad", contexts=(80, 640), tp=2, objective="throughput")
-    entries = program.manifest.waves["contexts"]
-    assert entries["80"]["interval"] <= entries["640"]["interval"]
+    assert program.manifest.waves is not None
+    entries = program.manifest.waves.contexts
+    assert entries[80].interval <= entries[640].interval
     for context in (80, 640):
         assert check(program, context).ok

@@ -1,0 +1,125 @@
+"""The KV cache of a machine: its arrays, the regions of a program that they hold, and what a step appends."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Bool, Float16, Int, Int32, Shaped
+
+from compiler.program.instructions.attention import KVKernel
+from compiler.program.isa import F32_LANES
+from lpu.link.link import Dataflow
+from lpu.run.error import MachineError
+from models.contract.formats import F32, rn8
+
+
+class KV(NamedTuple):
+    """The cache, per shape of attention: keys and values [regions, sequences, capacity, head_dim]."""
+
+    keys: tuple[Array, ...]
+    values: tuple[Array, ...]
+
+
+class Stores(NamedTuple):
+    """The KV arrays of a program.
+
+    shapes: of each array. of_kernel: the array that an attention kernel (an index of the manifest's) uses.
+    places: of each array int64 [regions, 4]: chip and first word of a region, its stripe (-1: the only one)
+    and how many stripes there are.
+    """
+
+    shapes: list[jax.ShapeDtypeStruct]
+    of_kernel: dict[int, int]
+    places: list[np.ndarray]
+
+    @property
+    def bytes(self) -> int:
+        """Host bytes of keys and values."""
+        return 2 * sum(int(np.prod(s.shape)) * s.dtype.itemsize for s in self.shapes)
+
+
+class _Shape(NamedTuple):
+    head_dim: int
+    kv: str
+    capacity: int
+    cached: int
+
+
+def kv_stores(flows: Mapping[int, Dataflow]) -> Stores:
+    """The KV arrays of a program, by its dataflow of each context bucket.
+
+    Raises MachineError unless every bucket uses the same regions, all of one shape.
+    """
+    places: dict[_Shape, np.ndarray] = {}
+    stores: dict[int, int] = {}
+    for context, flow in flows.items():
+        found: dict[_Shape, list[int]] = {}
+        for region, row in enumerate(flow.append):
+            kernel = region_kernel(flow, row)
+            shape = _Shape(kernel.head_dim, kernel.kv, kernel.capacity, kernel.cached)
+            found.setdefault(shape, []).append(region)
+            stores[int(flow.columns.aux[row])] = 0
+        for shape, regions in found.items():
+            rows = flow.append[regions]
+            stripes = [region_kernel(flow, row).stripes for row in rows]
+            at = np.column_stack([flow.region_at[regions], flow.columns.src3[rows], stripes])
+            if not np.array_equal(places.setdefault(shape, at), at):
+                raise MachineError(
+                    f"run: the KV regions of context {context} differ from those of another context."
+                )
+    if len(places) > 1:
+        known = sorted(tuple(shape) for shape in places)
+        raise MachineError(f"run: {len(places)} shapes of KV in one program, {known}, only one is supported.")
+    shapes = [
+        jax.ShapeDtypeStruct(
+            (len(at), shape.cached, shape.capacity, shape.head_dim),
+            np.float16 if shape.kv == "fp16" else np.uint8,
+        )
+        for shape, at in places.items()
+    ]
+    return Stores(shapes, stores, list(places.values()))
+
+
+def region_kernel(flow: Dataflow, row: Any) -> KVKernel:
+    """The kernel of a row that appends to a KV region."""
+    kernel = flow.kernels[int(flow.columns.aux[row])]
+    assert isinstance(kernel, KVKernel)
+    return kernel
+
+
+def append(
+    store: Shaped[Array, "regions sequences capacity head_dim"],
+    lines: Float16[Array, "regions lines batch 160"],
+    dealt: Int32[Any, "regions 2"],
+    sequence: Int32[Array, " batch"],
+    positions: Int32[Array, " batch"],
+) -> Shaped[Array, "regions sequences capacity head_dim"]:
+    """The store with the new head of each region and row in its place.
+
+    A region whose stripe (`dealt`: stripe, stripes) the position does not fall in stays as it was.
+    """
+    inside, place = in_stripe(dealt, positions[None])
+    at = jnp.where(inside, place, store.shape[2])
+    regions = jnp.arange(len(store))[:, None]
+    return store.at[regions, sequence[None], at].set(heads_of(store, lines), mode="drop")
+
+
+def in_stripe(
+    dealt: Int[Any, "regions 2"], positions: Int[Any, "1 tokens"]
+) -> tuple[Bool[Any, "regions tokens"], Int[Any, "regions tokens"]]:
+    """(whether positions fall in the stripe of each region, where in it); `dealt`: stripe, stripes."""
+    turn, count = positions // F32_LANES, dealt[:, 1:]
+    return turn % count == dealt[:, :1], turn // count * F32_LANES + positions % F32_LANES
+
+
+def heads_of(
+    store: Shaped[Array, "regions sequences capacity head_dim"],
+    lines: Float16[Array, "regions lines batch 160"],
+) -> Shaped[Array, "regions batch head_dim"]:
+    """The heads in the lines of each region, as the store keeps them."""
+    regions, _, rows, _ = lines.shape
+    new = jnp.moveaxis(lines, 1, 2).reshape(regions, rows, -1)[..., : store.shape[-1]]
+    return rn8(new.astype(F32)) if store.dtype == jnp.uint8 else new

@@ -1,0 +1,188 @@
+"""Vector instructions: each builder of items, and below it the kernel that computes them.
+
+The arithmetic is that of `models/contract/numerics.py`.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float32, Int
+
+from compiler.program.instructions.vector import (
+    AddKernel,
+    ArgmaxKernel,
+    ArgredKernel,
+    CastKernel,
+    EmbedKernel,
+    GluKernel,
+    HeadNormKernel,
+    NormKernel,
+    RopeKernel,
+    RstatKernel,
+)
+from compiler.program.isa import F16_LANES, F32_LANES, Op, ceil_div
+from lpu.run.ops.items import Executed, Items, Reads, Result, Rows, Static
+from lpu.run.pools import Env, Pool, Pools, heads_in, lines_of, take, values_of
+from models.contract import numerics
+from models.contract.formats import F16, F32, add32, rn16
+
+Table = Int[Array, "items width"]
+
+
+def _embed(at: Reads, rows: Rows, s: Static[EmbedKernel]) -> Items:
+    row, j = at.spread(rows, 1)
+    out = (Result(Pool.F32, 1, at.flow.result[row] + j),)
+    return at.items(embed, row, others=[at.entry(row, 0) + j], out=out, params=s.tensor)
+
+
+def embed(tensor: int, env: Env, pools: Pools, t: Table) -> Pools:
+    """Lines of the step's tokens, from a table of the image."""
+    columns = take(env.image.columns, t[:, 0])
+    rows = env.image.tables[tensor][env.tokens]
+    lanes = jnp.where(columns >= 0, rows[:, jnp.maximum(columns, 0)], F16(0))
+    return Pools(f32=jnp.swapaxes(lanes, 0, 1).astype(F32))
+
+
+def _rstat(at: Reads, rows: Rows, s: Static[RstatKernel]) -> Items:
+    out = (Result(Pool.F32, 1, at.flow.result[rows]),)
+    return at.items(rstat, rows, lines=[at.block(0, rows)], out=out, params=s.kernel)
+
+
+def rstat(k: RstatKernel, env: Env, pools: Pools, t: Table) -> Pools:
+    """1/rms of all features, in lane 0."""
+    r = numerics.rms_stat(values_of(take(pools.f32, t)), k.width, k.eps)
+    return Pools(f32=lines_of(r[..., None], F32_LANES))
+
+
+def _norm(at: Reads, rows: Rows, s: Static[NormKernel]) -> Items:
+    row, j = at.spread(rows, 2)
+    lines = [at.line(0, row, 2 * j), at.line(0, row, 2 * j + 1), at.line(1, row, 0)]
+    gains = [at.entry(row, 2 * j), at.entry(row, 2 * j + 1)]
+    out = (Result(Pool.F16, 1, at.flow.result[row] + j),)
+    return at.items(norm, row, lines=lines, others=gains, out=out)
+
+
+def norm(k: None, env: Env, pools: Pools, t: Table) -> Pools:
+    """Two f32 lines times their statistic and gain, as one fp16 line."""
+    x, r = values_of(take(pools.f32, t[:, :2])), take(pools.f32, t[:, 2])[..., :1]
+    gain = take(env.image.gains, t[:, 3:]).reshape(-1, 1, F16_LANES)
+    return Pools(f16=numerics.rms_apply(x, r, gain))
+
+
+def _hnorm(at: Reads, rows: Rows, s: Static[HeadNormKernel]) -> Items:
+    words = np.arange(ceil_div(s.kernel.head_dim, F32_LANES))
+    lines = int(ceil_div(s.n * s.kernel.head_dim, F16_LANES))
+    out = (Result(Pool.F16, lines, at.flow.result[rows]),)
+    gains = at.entry(rows[:, None], words)
+    return at.items(hnorm, rows, lines=[at.block(0, rows)], others=[gains], out=out, params=s)
+
+
+def hnorm(s: Static[HeadNormKernel], env: Env, pools: Pools, t: Table) -> Pools:
+    """RMS norm of each of n heads."""
+    head_dim, words = s.kernel.head_dim, int(ceil_div(s.kernel.head_dim, F32_LANES))
+    x = heads_in(pools.f32, t[:, :-words], s.n, head_dim)
+    gain = take(env.image.gains, t[:, -words:]).reshape(len(t), 1, 1, -1)[..., :head_dim]
+    y = numerics.rms_apply(x, numerics.rms_stat(x, head_dim, s.kernel.eps)[..., None], gain)
+    return Pools(f16=lines_of(y.reshape(*y.shape[:2], -1), F16_LANES))
+
+
+def _rope(at: Reads, rows: Rows, s: Static[RopeKernel]) -> Items:
+    lines = int(ceil_div(s.n * s.kernel.head_dim, F16_LANES))
+    out = (Result(Pool.F16, lines, at.flow.result[rows]),)
+    return at.items(rope, rows, lines=[at.block(0, rows)], out=out, params=s)
+
+
+def rope(s: Static[RopeKernel], env: Env, pools: Pools, t: Table) -> Pools:
+    """Each of n heads turned by the angles of its row's position."""
+    pool = pools.f32 if s.kernel.input == "f32" else pools.f16
+    x = heads_in(pool, t, s.n, s.kernel.head_dim)
+    angles = env.image.angles[s.tensor][env.positions]
+    y = rn16(numerics.rope(x, angles[:, None]))
+    return Pools(f16=lines_of(y.reshape(*y.shape[:2], -1), F16_LANES))
+
+
+def _cast(at: Reads, rows: Rows, s: Static[CastKernel]) -> Items:
+    row, j = at.spread(rows, 2)
+    lines = [at.line(0, row, 2 * j), at.line(0, row, 2 * j + 1)]
+    return at.items(cast, row, lines=lines, out=(Result(Pool.F16, 1, at.flow.result[row] + j),))
+
+
+def cast(k: None, env: Env, pools: Pools, t: Table) -> Pools:
+    """Two f32 lines rounded to one of fp16."""
+    return Pools(f16=rn16(values_of(take(pools.f32, t))))
+
+
+def _add(at: Reads, rows: Rows, s: Static[AddKernel]) -> Items:
+    row, j = at.spread(rows, 1)
+    lines = [at.line(0, row, j), at.line(1, row, j)]
+    return at.items(add, row, lines=lines, out=(Result(Pool.F32, 1, at.flow.result[row] + j),))
+
+
+def add(k: None, env: Env, pools: Pools, t: Table) -> Pools:
+    """The sum of two f32 lines."""
+    return Pools(f32=add32(take(pools.f32, t[:, 0]), take(pools.f32, t[:, 1])))
+
+
+def _glu(at: Reads, rows: Rows, s: Static[GluKernel]) -> Items:
+    row, j = at.spread(rows, 2)
+    lines = [at.line(operand, row, 2 * j + i) for operand in (0, 1) for i in (0, 1)]
+    out = (Result(Pool.F16, 1, at.flow.result[row] + j),)
+    return at.items(glu, row, lines=lines, out=out, params=s.kernel)
+
+
+def glu(k: GluKernel, env: Env, pools: Pools, t: Table) -> Pools:
+    """The activation of two lines of the gate, times two of up, as one fp16 line."""
+    gate, up = (values_of(take(pools.f32, t[:, i : i + 2])) for i in (0, 2))
+    return Pools(f16=numerics.glu(gate, up, k.activation))
+
+
+def _argmax(at: Reads, rows: Rows, s: Static[ArgmaxKernel]) -> Items:
+    out = (Result(Pool.F32, 1, at.flow.result[rows]),)
+    first = at.flow.columns.src3[rows]
+    return at.items(argmax, rows, lines=[at.block(0, rows)], others=[first], out=out, params=s.kernel)
+
+
+def argmax(k: ArgmaxKernel, env: Env, pools: Pools, t: Table) -> Pools:
+    """The largest logit of some lines and its column."""
+    x = values_of(take(pools.f32, t[:, :-1]))
+    column = t[:, -1:] * F32_LANES + jnp.arange(x.shape[-1], dtype=t.dtype)
+    column = jnp.broadcast_to(column[:, None], x.shape)
+    return _largest(jnp.where(column < k.vocab, x, -jnp.inf), column.astype(F32))
+
+
+def _argred(at: Reads, rows: Rows, s: Static[ArgredKernel]) -> Items:
+    out = (Result(Pool.F32, 1, at.flow.result[rows]),)
+    return at.items(argred, rows, lines=[at.block(0, rows)], out=out)
+
+
+def argred(k: None, env: Env, pools: Pools, t: Table) -> Pools:
+    """The largest of several maxima."""
+    x = jnp.moveaxis(take(pools.f32, t)[..., :2], 1, 2)
+    return _largest(x[..., 0], x[..., 1])
+
+
+def _largest(
+    value: Float32[Array, "items batch values"], column: Float32[Array, "items batch values"]
+) -> Pools:
+    """Lines of the largest value and of the lowest column that has it."""
+    best = value.max(axis=-1)
+    index = jnp.where(value == best[..., None], column, F32(2**24)).min(axis=-1)
+    return Pools(f32=lines_of(jnp.stack([best, index], axis=-1), F32_LANES))
+
+
+def _columns_are_exact(k: ArgmaxKernel) -> tuple[tuple[str, int, int], ...]:
+    return (("vocab", k.vocab, 1 << 24),)
+
+
+EXECUTED = (
+    Executed(op=Op.EMBED, build=_embed),
+    Executed(op=Op.RSTAT, build=_rstat, by_count=True),
+    Executed(op=Op.NORM, build=_norm),
+    Executed(op=Op.HNORM, build=_hnorm, by_count=True),
+    Executed(op=Op.ROPE, build=_rope, by_count=True),
+    Executed(op=Op.CAST, build=_cast),
+    Executed(op=Op.ADD, build=_add),
+    Executed(op=Op.GLU, build=_glu),
+    Executed(op=Op.ARGMAX, build=_argmax, by_count=True, limits=_columns_are_exact),
+    Executed(op=Op.ARGRED, build=_argred, by_count=True),
+)

@@ -1,0 +1,1 @@
+"""Items as steps of fixed shape, which the executor takes as data."""

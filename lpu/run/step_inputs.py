@@ -1,0 +1,35 @@
+"""The inputs of a step: tokens and positions that a program takes, and the context bucket that holds them."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int32
+
+from lpu.run.error import MachineError
+
+Inputs = Int32[np.ndarray, " batch"]
+
+
+def bucket_of(contexts: Iterable[int], positions: Any) -> int:
+    """The smallest of these context buckets that holds the positions; MachineError if none does."""
+    last = int(np.max(positions))
+    largest = max(contexts := sorted(contexts))
+    if last >= largest:
+        raise MachineError(
+            f"run: position {last} is beyond the largest context, {largest}. Compile with a longer --context."
+        )
+    return next(context for context in contexts if last < context)
+
+
+def checked_inputs(
+    batch: int, known: int, context: int, tokens: Any, positions: Any
+) -> tuple[Inputs, Inputs]:
+    """Tokens below `known` and positions below `context`, `batch` of each; MachineError for others."""
+    tokens, positions = np.asarray(tokens, np.int32), np.asarray(positions, np.int32)
+    for name, array, most in (("token", tokens, known), ("position", positions, context)):
+        if array.shape != (batch,):
+            raise MachineError(f"run: {name}s have shape {array.shape}, the program takes {batch}.")
+        if array.min() < 0 or array.max() >= most:
+            raise MachineError(f"run: {name} {array.min()}..{array.max()} is outside 0..{most - 1}.")
+    return tokens, positions
