@@ -3,7 +3,6 @@
 from collections import defaultdict
 from dataclasses import replace
 from random import Random
-from typing import Any
 
 import numpy as np
 import pytest
