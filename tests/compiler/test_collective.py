@@ -12,6 +12,7 @@ from handmade import change
 import compiler.lower.collective as collective
 from compiler.lower.collective import Partials
 from compiler.lower.context import Lowering
+from compiler.program.instructions.matmul import ReduceKernel
 from compiler.program.isa import Columns, Op
 from compiler.program.program import Program
 from lpu.check.check import check, check_columns, require
@@ -34,7 +35,7 @@ def opcodes(program: Program, context: int = 80) -> tuple[int, int, int]:
     """(reductions, wide ones among them, residual adds) of a program."""
     c, kernels = program.expand(context), program.manifest.kernels
     red = np.flatnonzero(c.op == Op.RED)
-    partial = sum(bool(kernels[aux].get("wide")) for aux in c.aux[red])
+    partial = sum(isinstance(k, ReduceKernel) and k.wide for k in (kernels[aux] for aux in c.aux[red]))
     return len(red), partial, int((c.op == Op.ADD).sum())
 
 
@@ -130,10 +131,11 @@ def test_a_partial_added_twice_and_another_never_is_found(two_steps: Program) ->
 
 def test_a_sum_of_too_few_partials_is_found_though_it_links(two_steps: Program) -> None:
     """A tray's sum over one partial less, in the cycles that this takes."""
-    c, manifest = two_steps.expand(80), dict(two_steps.manifest)
+    c, manifest = two_steps.expand(80), two_steps.manifest
     row = int(wide_rows(two_steps, c)[0])
-    kernel = dict(manifest.kernels[c.aux[row]])
-    manifest.kernels = [*manifest.kernels, kernel | {"parts": kernel.parts - 1}]
+    kernel = manifest.kernels[c.aux[row]]
+    assert isinstance(kernel, ReduceKernel)
+    manifest = replace(manifest, kernels=(*manifest.kernels, replace(kernel, parts=kernel.parts - 1)))
     wrong = change(c, row, aux=len(manifest.kernels) - 1)
     late = check_columns(manifest, two_steps.loads(), wrong)
     cycles = 0 if not late.counts[6] else 1

@@ -15,7 +15,9 @@ from compiler.handover import compile_egress, compile_ingest
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
 from compiler.program.instructions.attention import stripe_tokens
+from compiler.program.instructions.host import HandoverKernel
 from compiler.program.isa import F32_LANES, Op
+from compiler.program.manifest import Move, Slot
 from compiler.program.program import Program
 from compiler.program.store import load, save
 from fabric.bridge import BridgeSpec
@@ -36,8 +38,19 @@ def groups() -> Program:
     return program(layers=4, tp=2, pp=2)
 
 
+def slots(made: Program) -> tuple[Slot, ...]:
+    assert isinstance(made.manifest.body, Move)
+    return made.manifest.body.slots
+
+
+def kv_words_of(made: Program) -> int:
+    kernel = made.manifest.kernels[0]
+    assert isinstance(kernel, HandoverKernel)
+    return kernel.kv_words
+
+
 def starts(made: Program) -> list[int]:
-    return [base for _, base, _ in made.manifest.slots]
+    return [base for _, base, _ in slots(made)]
 
 
 @pytest.mark.parametrize("name", bridge_names())
@@ -50,22 +63,22 @@ def test_a_layer_takes_what_its_busiest_lane_takes(name: str, cp: int) -> None:
     appends = columns.take(np.flatnonzero(columns.op == Op.KVW))
     busiest = int(np.bincount(appends.chip).max()) // 2
     tokens = 130 if cp == 1 else 80
-    assert [cycles for *_, cycles in made.manifest.slots] == [busiest * tokens * slot] * 2
-    assert starts(made) == [0, made.manifest.slots[0][2]]
-    assert made.manifest.cycles[160] == 2 * made.manifest.slots[0][2]
+    assert [cycles for *_, cycles in slots(made)] == [busiest * tokens * slot] * 2
+    assert starts(made) == [0, slots(made)[0][2]]
+    assert made.manifest.cycles[160] == 2 * slots(made)[0][2]
 
 
 def test_a_lane_never_beats_the_wire() -> None:
     made = compile_ingest(program(tp=4, pp=1), 100, BRIDGE)
     rows = made.expand(160)
     seconds = Fraction(int((rows.t1 - rows.t0).sum()), made.manifest.clock_hz)
-    words = int(rows.n.sum()) * made.manifest.kernels[0]["kv_words"]
+    words = int(rows.n.sum()) * kv_words_of(made)
     assert words * 320 / seconds <= BRIDGE.lpu_bytes_per_second
 
 
 def test_layers_that_arrive_together_overlap_on_other_chips_only(groups: Program) -> None:
     apart = compile_ingest(groups, 40, BRIDGE)
-    cycles = apart.manifest.slots[0][2]
+    cycles = slots(apart)[0][2]
     latency = -(-BRIDGE.latency_ns * groups.manifest.clock_hz // 10**9)
     together = compile_ingest(groups, 40, BRIDGE, arrivals=[0] * 4)
     assert starts(apart) == [0, cycles, 2 * cycles, 3 * cycles]
@@ -78,7 +91,7 @@ def test_layers_that_arrive_together_overlap_on_other_chips_only(groups: Program
 
 
 def test_a_slot_waits_for_its_layer(groups: Program) -> None:
-    cycles = compile_ingest(groups, 40, BRIDGE).manifest.slots[0][2]
+    cycles = compile_ingest(groups, 40, BRIDGE)slots()[0][2]
     latency = -(-BRIDGE.latency_ns * groups.manifest.clock_hz // 10**9)
     made = compile_ingest(groups, 40, BRIDGE, arrivals=[10, 20, 9 * cycles, 9 * cycles + 5])
     late = 9 * cycles + latency
@@ -117,12 +130,13 @@ def test_equal_inputs_give_equal_bytes_and_others_another_digest(groups: Program
 
 def test_its_manifest_says_what_it_is(groups: Program) -> None:
     made = compile_ingest(groups, 40, BRIDGE)
-    body = made.manifest
-    assert (body["kind"], body["tokens"], body["layers"]) == ("ingest", 40, 4)
-    assert body["bridge"] == {"name": "spectrum-x", **BRIDGE.numbers()}
-    assert body["program"] == groups.manifest.digest
-    assert body["regions"] == groups.manifest.regions
-    assert ["bridge.latency_ns", "assumed"] in [source[:2] for source in body["sources"]]
+    body = made.manifest.body
+    assert isinstance(body, Move)
+    assert (body.kind, body.tokens, body.layers) == ("ingest", 40, 4)
+    assert body.bridge == replace(BRIDGE, sources=())
+    assert body.program == groups.manifest.digest
+    assert made.manifest.regions == groups.manifest.regions
+    assert ("bridge.latency_ns", "assumed") in [(s.field, s.confidence) for s in made.manifest.sources]
     assert len(made.blocks) == 1  # equal layers share their rows
     assert compile_egress(groups, 40, BRIDGE).manifest.kind == "egress"
 

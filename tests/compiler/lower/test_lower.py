@@ -9,10 +9,58 @@ from compiler.lower.layout import natural
 from compiler.lower.matmul import tile_cut
 from compiler.lower.rows import WeightArena
 from compiler.place.stages import Room, Size, assign
-from compiler.program.isa import READS, WRITES, Op
-from compiler.timing import timing
+from compiler.program.instruction_set import INSTRUCTIONS
+from compiler.program.instructions.attention import AttentionKernel
+from compiler.program.instructions.host import GiveKernel, HandoverKernel, TakeKernel
+from compiler.program.instructions.matmul import MatmulKernel, ReduceKernel, WriteBackKernel
+from compiler.program.instructions.vector import (
+    AddKernel,
+    ArgmaxKernel,
+    ArgredKernel,
+    CastKernel,
+    EmbedKernel,
+    GluKernel,
+    HeadNormKernel,
+    NormKernel,
+    RopeKernel,
+    RstatKernel,
+)
+from compiler.program.isa import Kernel, Op
+from compiler.timing import RULES, timing
 from fabric.catalog import chip_spec
 from models.contract.ops import OPS
+
+
+def attention(**changes: int) -> AttentionKernel:
+    numbers = {
+        "group": 2, "chunk": 80, "chunks": 1, "head_dim": 64, "kv_words": 1, "kv_stride": 80, "rows": 1,
+        "sequences": 1, "cached": 1, "capacity": 80, "frac": 20,
+    }  # fmt: skip
+    return AttentionKernel(kv="fp16", **(numbers | changes))
+
+
+KERNELS: dict[str, Kernel] = {
+    kernel.family: kernel
+    for kernel in (
+        attention(),
+        MatmulKernel(k_lines=2),
+        WriteBackKernel(wide=False),
+        ReduceKernel(parts=2),
+        EmbedKernel(vocab=10, stride=1),
+        RstatKernel(width=80, eps=1e-5),
+        NormKernel(),
+        HeadNormKernel(head_dim=64, eps=1e-5),
+        RopeKernel(head_dim=64, input="f32", positions=8, stride=1),
+        CastKernel(),
+        AddKernel(),
+        GluKernel(activation="silu"),
+        ArgmaxKernel(vocab=10),
+        ArgredKernel(),
+        TakeKernel(wire="fp16", host_slot=38),
+        GiveKernel(wire="f32", host_slot=38),
+        HandoverKernel(head_dim=64, kv="fp16", kv_words=1, kv_stride=80, capacity=80, cached=1, host_slot=38),
+    )
+}
 
 
 def test_every_op_of_the_vocabulary_can_be_lowered() -> None:
@@ -20,13 +68,10 @@ def test_every_op_of_the_vocabulary_can_be_lowered() -> None:
 
 
 def test_every_opcode_has_operands_and_a_cost() -> None:
-    assert set(READS) == set(WRITES) == set(Op)
-    kernel = {
-        "k_lines": 2, "wide": False, "parts": 2, "vocab": 10, "stride": 1, "head_dim": 64, "input": "f32",
-        "group": 2, "chunk": 80, "chunks": 1, "kv": "fp16", "kv_words": 1, "kv_stride": 80, "rows": 1,
-        "positions": 8, "sequences": 1, "cached": 1, "host_slot": 38,
-    }  # fmt: skip
-    for op in set(Op) - {Op.SEND, Op.FORWARD}:
+    assert set(INSTRUCTIONS) == set(Op)
+    assert set(RULES) == set(Op) - {Op.SEND, Op.FORWARD}
+    for op in RULES:
+        kernel = KERNELS[INSTRUCTIONS[op].kernel.family]
         hold, latency = timing(op, np.array([1, 2]), kernel, chip_spec("lp30"), 1)
         assert (hold >= 1).all()
         assert (latency >= hold).all()
@@ -42,10 +87,15 @@ def test_tiles_cover_the_lines_and_are_at_most_four_wide(lines: int, planes: int
 
 def test_k_and_v_are_installed_once_per_sequence_however_many_rows_it_has() -> None:
     """160 tokens of 128 fp16 lanes at 25,600 bytes a cycle: 2 cycles; each row streams its heads through."""
-    kernel = {"chunk": 160, "head_dim": 128, "kv": "fp16", "group": 1}
     for op in (Op.QK, Op.PV):
         hold = [
-            timing(op, 0, kernel | {"sequences": sequences}, chip_spec("lp30"), rows)[0]
+            timing(
+                op,
+                0,
+                attention(chunk=160, head_dim=128, group=1, sequences=sequences),
+                chip_spec("lp30"),
+                rows,
+            )[0]
             for sequences, rows in ((1, 1), (4, 4), (1, 4), (2, 8), (1, 512))
         ]
         assert hold == [2, 8, 4, 8, 512]
@@ -53,7 +103,7 @@ def test_k_and_v_are_installed_once_per_sequence_however_many_rows_it_has() -> N
 
 def test_a_full_tile_takes_four_cycles_at_the_default_chip() -> None:
     """320 x 320 bytes at 25,600 bytes per cycle and plane (facts: scheduling.md 1.1)."""
-    assert timing(Op.MM, 4, {"k_lines": 2}, chip_spec("lp30"), 1)[0] == 4
+    assert timing(Op.MM, 4, MatmulKernel(k_lines=2), chip_spec("lp30"), 1)[0] == 4
 
 
 @given(st.integers(1, 20_000), st.integers(1, 64))

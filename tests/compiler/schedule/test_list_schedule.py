@@ -6,6 +6,7 @@ from steps import llama
 from compiler.lower.rows import RowBuilder, tag
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
+from compiler.program.instructions.vector import EmbedKernel
 from compiler.program.isa import Op
 from compiler.schedule.list_schedule import (
     _list_schedule,  # pyright: ignore[reportPrivateUsage]
@@ -70,5 +71,5 @@ def test_a_line_range_reaches_no_line_of_the_next_rank() -> None:
     rows = RowBuilder()
     rows.add(Op.EMBED, rank=0, n=5, aux=0, src_tag=tag(2, 0), dst_tag=tag(3, 0))
     rows.add(Op.SEND, rank=0, peer=1, n=5, src_tag=tag(3, 0), dst_tag=tag(3, 0))
-    edges = dependencies(rows.build(), [{"vocab": 2, "stride": 3}])
+    edges = dependencies(rows.build(), [EmbedKernel(vocab=2, stride=3)])
     assert edges.tolist() == [[0, 1]]

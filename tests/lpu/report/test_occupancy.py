@@ -7,6 +7,7 @@ from compiler.analyse.bounds import bounds, busy_units, critical_path
 from compiler.analyse.dataflow import edges, waits
 from compiler.analyse.holds import holds, is_transfer
 from compiler.program.isa import Op
+from compiler.program.manifest import Level, Link
 from compiler.program.program import Program
 from lpu.report.occupancy import kind_of, occupancy
 from lpu.report.traffic import link_levels
@@ -31,7 +32,7 @@ def test_a_pipeline_pays_hand_overs_and_one_group_does_not(
 def test_busy_cycles_are_the_holds_of_the_rows(pair_program: Program) -> None:
     columns, report = pair_program.expand(80), occupancy(pair_program, 80)
     hold = holds(columns, pair_program.manifest)
-    compute = ~is_transfer(columns)
+    compute = ~is_transfer(columns.op)
     assert sum(sum(unit.busy_cycles) for unit in report.units) == int(hold[compute].sum())
     assert all(0 < unit.busy_share <= unit.active_share < 1 for unit in report.units)
 
@@ -51,7 +52,7 @@ def test_holds_reach_no_further_than_the_results(pair_program: Program) -> None:
 
 def test_moved_bytes_are_the_words_of_the_transfers(pair_program: Program) -> None:
     columns, report = pair_program.expand(80), occupancy(pair_program, 80)
-    words = int(columns.n[is_transfer(columns)].sum()) * pair_program.manifest.rows
+    words = int(columns.n[is_transfer(columns.op)].sum()) * pair_program.manifest.rows
     assert sum(link.moved_bytes for link in report.links) == 320 * words
     for link in report.links:
         assert link.moved_bytes <= 320 * link.reserved_slots
@@ -112,10 +113,11 @@ def test_the_kind_of_a_block_is_its_name_without_numbers(name: str, kind: str) -
     assert kind_of(name) == kind
 
 
-def test_a_link_belongs_to_the_innermost_level_that_holds_both_ends() -> None:
-    manifest = {
-        "chips": 4,
-        "links": [[0, 1, 1, 1, 1], [1, 2, 1, 1, 1], [2, 3, 1, 1, 1]],
-        "levels": [["tray", "all-to-all", [[0, 1], [2, 3]]], ["rack", "line", [[0, 1, 2, 3]]]],
-    }
+def test_a_link_belongs_to_the_innermost_level_that_holds_both_ends(pair_program: Program) -> None:
+    manifest = replace(
+        pair_program.manifest,
+        chips=4,
+        links=(Link(0, 1, 1, 1, 1), Link(1, 2, 1, 1, 1), Link(2, 3, 1, 1, 1)),
+        levels=(Level("tray", "all-to-all", ((0, 1), (2, 3))), Level("rack", "line", ((0, 1, 2, 3),))),
+    )
     assert link_levels(manifest).tolist() == [0, 1, 0]

@@ -54,8 +54,9 @@ def test_an_interval_is_within_five_percent_of_its_bound() -> None:
     """Where a stage has many rows; on tiny models the longest row sets the interval."""
     options = CompileOptions(tp=8, objective="throughput")
     made = api.compile("tinyllama-1.1b", rack="lpx-tray", context=[256], options=options)
-    (entry,) = made.program.manifest.waves["contexts"].values()
-    assert entry["bound"] <= entry["interval"] <= 1.05 * entry["bound"]
+    assert made.program.manifest.waves is not None
+    (entry,) = made.program.manifest.waves.contexts.values()
+    assert entry.bound <= entry.interval <= 1.05 * entry.bound
 
 
 @pytest.mark.parametrize(
