@@ -91,7 +91,7 @@ def test_layers_that_arrive_together_overlap_on_other_chips_only(groups: Program
 
 
 def test_a_slot_waits_for_its_layer(groups: Program) -> None:
-    cycles = compile_ingest(groups, 40, BRIDGE)slots()[0][2]
+    cycles = slots(compile_ingest(groups, 40, BRIDGE))[0][2]
     latency = -(-BRIDGE.latency_ns * groups.manifest.clock_hz // 10**9)
     made = compile_ingest(groups, 40, BRIDGE, arrivals=[10, 20, 9 * cycles, 9 * cycles + 5])
     late = 9 * cycles + latency
