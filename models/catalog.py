@@ -13,6 +13,8 @@ FOLDER = Path(__file__).with_name("catalog")
 class UnknownModelError(ValueError):
     """A name that the catalog does not hold."""
 
+    exit_code = 2
+
 
 def catalog_names() -> tuple[str, ...]:
     """Names of all models in the catalog, sorted."""

@@ -291,6 +291,8 @@ _NOT_WHOLE = (OSError, EOFError, zipfile.BadZipFile, LookupError, ValueError, Ty
 class ProgramError(Exception):
     """A program folder that cannot be read: missing, truncated or altered."""
 
+    exit_code = 2
+
 
 def save(program: Program, folder: Path) -> None:
     """Write `manifest.json` and `columns.npz` into an existing folder: equal programs give equal bytes."""

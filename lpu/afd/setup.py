@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from compiler.errors import OptionError
-from compiler.graph.split import BY, Split
-from compiler.options import CompileOptions
+from compiler.graph.split import Split
+from compiler.options import SPLITS, CompileOptions
 from compiler.program.program import HOPS, Program
 from fabric.bridge import BridgeSpec
 from fabric.gpu import GpuSpec
@@ -75,7 +75,7 @@ class AfdOptions:
         for name, value, known in (
             ("--mode", self.mode, MODES),
             ("--kv-policy", self.policy, afd_pd.POLICIES),
-            ("--split", self.by, BY),
+            ("--split", self.by, SPLITS),
         ):
             if value not in known:
                 raise FileError(f"options: {name} is {value!r}, must be one of {', '.join(known)}.")

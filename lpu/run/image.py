@@ -21,6 +21,8 @@ Weights = Mapping[str, np.ndarray]
 class MachineError(Exception):
     """The program, its weights or its inputs do not fit together; one line."""
 
+    exit_code = 2
+
 
 class Image(NamedTuple):
     """Preloaded values, one entry each.
