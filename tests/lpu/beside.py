@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from conftest import SMALL
 
 from compiler.options import CompileOptions
 from compiler.pipeline import Source, compile_program
@@ -18,7 +17,6 @@ from models.kv import KVFormat, empty_cache
 from models.step import Step, llama_step
 
 Arrays = dict[str, np.ndarray]
-HEADS = replace(SMALL, name="head-norms", qk_norm=True, head_dim=48, kv_heads=4, activation="gelu")
 
 
 def made_up(step: Step, seed: int = 0) -> Arrays:
