@@ -15,6 +15,7 @@ from lpu.afd.draft import Drafting
 from lpu.afd.hops import Dam, HopTimes
 from lpu.afd.ratios import LPUS_PER_RACK
 from lpu.gpu.operators import GemmFormat
+from lpu.gpu.pool import FAMILIES
 from lpu.gpu.request import Request
 from lpu.gpu.share import GpuShare, fastest, shares
 from lpu.gpu.table import GpuTable
@@ -94,6 +95,13 @@ def config_of(model: OpenModel) -> TransformerConfig:
             model.name,
             "is a module of its own, so the GPU model does not know its layers",
             "Use a model of the catalog or a Hugging Face folder.",
+        )
+    if model.config.family not in FAMILIES:
+        raise OptionError(
+            "afd",
+            model.name,
+            f"is of the family {model.config.family}, the GPU model knows the layers of other families only",
+            f"Use a model of one of these: {', '.join(FAMILIES)}.",
         )
     return model.config
 

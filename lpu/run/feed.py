@@ -14,7 +14,7 @@ from compiler.program.isa import F32_LANES, TILE_ROWS
 from compiler.program.program import TILE
 from lpu.run.fill import row_reader, shape_of, small_parts, tile_jobs
 from lpu.run.image import Image, MachineError, Plan, Weights, tile_bytes
-from models.sources.borrowed import aligned_zeros, borrow
+from models.sources.host_arrays import aligned_zeros, borrow
 
 THREADS = 2  # that read or draw weights, beside those that XLA computes with
 WHOLE_BYTES = 5  # per weight of a matrix that comes whole: its code, and the f32 value that it is made of

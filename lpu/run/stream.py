@@ -38,7 +38,7 @@ from lpu.run.machine import (
 )
 from lpu.run.pack import Carried, Layout, Tables, logits_rows, pack
 from models.contract import formats
-from models.sources.borrowed import aligned_zeros, borrow
+from models.sources.host_arrays import aligned_zeros, borrow
 
 Told = Callable[[str, int, int], None]
 State = tuple[KV, ...]

@@ -14,7 +14,7 @@ from fabric.rack import load_rack
 from lpu.run.machine import Machine, prepare
 from models.config import TransformerConfig
 from models.kv import KVFormat, empty_cache
-from models.step import Step, llama_step
+from models.step import Step, family_step
 
 Arrays = dict[str, np.ndarray]
 
@@ -44,7 +44,7 @@ def compiled(
     **options: Any,
 ) -> tuple[Step, Program]:
     config = replace(config, max_context=max(contexts))
-    step = llama_step(config, batch=batch, context=max(contexts), kv=kv)
+    step = family_step(config, batch=batch, context=max(contexts), kv=kv)
     params, tokens, position, cache = step.inputs()
     source = Source(
         step=step.fn,

@@ -9,13 +9,13 @@ from compiler.options import CompileOptions
 from compiler.pipeline import Source, compile_program
 from compiler.program.program import Program
 from fabric.rack import load_rack
-from models.step import llama_step
+from models.step import family_step
 
 
 @cache
 def compiled(rack: str, options: CompileOptions) -> Program:
     """SMALL, batch 1, context 80."""
-    step = llama_step(SMALL, batch=1, context=80)
+    step = family_step(SMALL, batch=1, context=80)
     params, tokens, position, cache = step.inputs()
     source = Source(
         step=step.fn,
