@@ -1,11 +1,18 @@
-"""What the compiler says when it cannot compile: stage, subject, the numbers that disagree, remedy."""
+"""What the compiler says when it cannot compile: stage, subject, the numbers that disagree, remedy.
+
+Every error of the four packages that is the user's to mend has an `exit_code` for the command line.
+"""
+
+from typing import ClassVar
 
 
 class CompileError(Exception):
-    """The model cannot be compiled for the rack as asked; the command line exits with 3.
+    """The model cannot be compiled for the rack as asked.
 
     `reason` holds both numbers that disagree; `remedy` is a sentence that says what to change.
     """
+
+    exit_code: ClassVar[int] = 3
 
     def __init__(self, stage: str, subject: str, reason: str, remedy: str = "") -> None:
         super().__init__(stage, subject, reason, remedy)
@@ -30,4 +37,6 @@ class UnsupportedOpError(CompileError):
 
 
 class OptionError(CompileError, ValueError):
-    """An option that contradicts the model or the rack (tp, batch, context)."""
+    """An option with a wrong value: out of its range, or at odds with the model, the rack, another option."""
+
+    exit_code: ClassVar[int] = 2

@@ -1,11 +1,18 @@
-"""What a user may choose about a compilation: read by the command line, the passes and the content hash."""
+"""What a user may choose about a compilation: read by the command line, the passes and the content hash.
 
+Every option stands here once: its field, its flags, its help, its default. `Option` says how the command line
+offers a field, of this and of every other record that a verb takes; the parser itself is in lpu/cli/verb.py.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 from compiler.errors import OptionError
 
 LAYOUTS = ("column", "row", "2d")
 PLACEMENTS = ("contiguous", "round-robin", "random")
+SPLITS = ("role", "intensity")  # how GPUs and LPUs share a model, compiler/graph/split.py
 OBJECTIVES = ("latency", "throughput", "pareto")
 MOST_SLACK = 16
 STRATEGIES = (
@@ -24,30 +31,92 @@ STRATEGIES = (
 SEEDED = ("random", "metis", "annealing", "genetic", "cpsat")  # the others are the same for every seed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompileOptions:
-    """Options of `compile`.
+@dataclass(frozen=True, slots=True)
+class Option:
+    """How the command line offers a field of a record.
 
-    tp: chips per group (tensor parallel); None: the fastest single-token latency that fits.
-    pp: groups that the blocks are spread over (pipeline); None: as few as fit.
-    cp: ranks that the context of each KV head is dealt over (context parallel); None: whatever is fastest.
-    layout: how matmuls split in a group: by columns, by rows, or both ("2d").
-    placement, seed: which chips form a group; most of compiler/place/ choose the group of each block too.
-    objective: "latency": one step at a time, as short as can be; "throughput": a new step (of other users)
-    enters every interval of cycles; "pareto" is a comparison of programs, none of its own.
-    interval_slack: the interval is at least so many times its resource bound (throughput).
-    users: groups of `batch` sequences whose KV is kept (throughput); None: as many as fit.
+    flags: with blanks between them, or one word without dashes for an argument. metavar: what the help calls
+    the value. choices: the values that there are. least: of a number. parse: the value of a word, ValueError
+    if it has none. shown: the default in words, where None is not what a reader should see.
     """
 
-    tp: int | None = None
-    pp: int | None = None
-    cp: int | None = None
-    layout: str = "column"
-    placement: str = "contiguous"
-    seed: int = 0
-    objective: str = "latency"
-    interval_slack: float = 1.0
-    users: int | None = None
+    flags: str
+    help: str = ""
+    metavar: str | None = None
+    choices: tuple[str, ...] = ()
+    least: int | None = None
+    parse: Callable[[str], Any] | None = None
+    shown: str | None = None
+    hidden: bool = False
+
+
+def _count_or_auto(text: str) -> int | None:
+    """A count, None for `auto`."""
+    if text != "auto" and not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise ValueError(f"{text!r} is neither a positive count nor auto")
+    return None if text == "auto" else int(text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileOptions:
+    """Options of `compile`; tp, pp, cp and users are the compiler's choice if None."""
+
+    tp: Annotated[
+        int | None,
+        Option(
+            "--tp",
+            "Chips per group (tensor parallel); auto schedules all that fit and takes the shortest step.",
+            metavar="N|auto",
+            parse=_count_or_auto,
+            shown="auto",
+        ),
+    ] = None
+    pp: Annotated[
+        int | None,
+        Option("--pp", "Groups that the blocks are spread over (pipeline).", least=1, shown="as few as fit"),
+    ] = None
+    cp: Annotated[
+        int | None,
+        Option("--cp", "Chips that each KV head's context is dealt over.", least=1, shown="the fastest"),
+    ] = None
+    layout: Annotated[
+        str,
+        Option("--layout", "How matmuls split in a group.", choices=LAYOUTS),
+    ] = "column"
+    placement: Annotated[
+        str,
+        Option(
+            "--placement",
+            f"Where blocks run: {', '.join(STRATEGIES)}, package.module:function, "
+            "or the name of an installed strategy.",
+        ),
+    ] = "contiguous"
+    seed: Annotated[int, Option("--seed", "Seed of the placement.", least=0)] = 0
+    objective: Annotated[
+        str,
+        Option(
+            "--objective",
+            "latency: one step, as short as can be; throughput: a new step of other users every interval of "
+            "cycles; pareto: compare both (docs/throughput.md).",
+            choices=OBJECTIVES,
+        ),
+    ] = "latency"
+    interval_slack: Annotated[
+        float,
+        Option(
+            "--interval-slack",
+            f"throughput: the interval over its resource bound, at least; 1 to {MOST_SLACK}.",
+        ),
+    ] = 1.0
+    users: Annotated[
+        int | None,
+        Option(
+            "--users",
+            "throughput: groups of --batch sequences that keep KV.",
+            least=1,
+            shown="as many as fit",
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         counts = (("--tp", self.tp), ("--pp", self.pp), ("--cp", self.cp), ("--users", self.users))

@@ -20,17 +20,25 @@ ALIASES = {"lp30-p4": "lp30"}
 class UnknownChipError(ValueError):
     """A chip name that the catalog does not hold."""
 
+    exit_code = 2
+
 
 class UnknownGpuError(ValueError):
     """A GPU name that the catalog does not hold."""
+
+    exit_code = 2
 
 
 class UnknownRackError(ValueError):
     """A rack name that the catalog does not hold."""
 
+    exit_code = 2
+
 
 class UnknownBridgeError(ValueError):
     """A bridge name that the catalog does not hold."""
+
+    exit_code = 2
 
 
 def chip_names() -> tuple[str, ...]:

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import yaml
 
-from models.config import Llama3Scaling, TransformerConfig
+from models.config import TransformerConfig
 
 FOLDER = Path(__file__).with_name("catalog")
 
 
 class UnknownModelError(ValueError):
     """A name that the catalog does not hold."""
+
+    exit_code = 2
 
 
 def catalog_names() -> tuple[str, ...]:
@@ -27,7 +29,8 @@ def catalog(name: str) -> TransformerConfig:
         hint = f" Did you mean {near[0]}?" if near else ""
         raise UnknownModelError(f"model: {name!r} is not in the catalog.{hint} It holds: {', '.join(names)}.")
     fields = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
-    scaling = fields.pop("rope_scaling", None)
-    return TransformerConfig(
-        name=name, rope_scaling=None if scaling is None else Llama3Scaling(**scaling), **fields
-    )
+    if "family" not in fields:
+        return TransformerConfig.of_fields({"name": name, **fields})
+    from models.families.registry import config_of  # brings JAX, which no list of models needs
+
+    return config_of({"name": name, **fields})

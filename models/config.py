@@ -1,10 +1,12 @@
 """A transformer's numbers, frozen, with the checks that hold between them."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 Activation = Literal["silu", "gelu"]
 MATRICES_PER_FFN = 3  # gate, up, down
+DEFAULT_FAMILY = "llama"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +31,7 @@ class Llama3Scaling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransformerConfig:
-    """A dense decoder of the Llama family: Llama 2/3, Mistral, Qwen3.
+    """The numbers of a dense decoder. family: by which name `models.families.registry` knows its module.
 
     ffn_down, ffn_up: how the input of each FFN and its result are rounded, for an FFN that runs on another
     machine: fp16 and f32 are what they are anyway, others add an op to the model (round8, round16).
@@ -54,6 +56,7 @@ class TransformerConfig:
     published_parameters: int | None = None
     ffn_down: Literal["fp16", "fp8"] = "fp16"
     ffn_up: Literal["f32", "fp16"] = "f32"
+    family: str = DEFAULT_FAMILY
 
     def __post_init__(self) -> None:
         for field in ("layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab", "max_context"):
@@ -70,6 +73,21 @@ class TransformerConfig:
             raise ValueError(
                 f"{self.name}: eps {self.eps} must be above 0 and rope_theta {self.rope_theta} above 1."
             )
+
+    @classmethod
+    def of_fields(cls, fields: Mapping[str, Any]) -> "TransformerConfig":
+        """The record of what `to_fields` gave, or of a catalog file."""
+        held: dict[str, Any] = dict(fields)
+        if held.get("rope_scaling") is not None:
+            held["rope_scaling"] = Llama3Scaling(**held["rope_scaling"])
+        return cls(**held)
+
+    def to_fields(self) -> dict[str, Any]:
+        """Every field, for JSON. The default family is left out: digests are older than families."""
+        fields = asdict(self)
+        if self.family == DEFAULT_FAMILY:
+            del fields["family"]
+        return fields
 
     @property
     def group(self) -> int:

@@ -21,6 +21,8 @@ VARIABLE = "LPU_EXTEND"
 class ExtensionError(ValueError):
     """An extension that cannot be imported: the message names it and says how to go on without it."""
 
+    exit_code = 2
+
 
 def extend(module: str) -> None:
     """Name one more module, for this process and its children; `load_extensions` imports it."""

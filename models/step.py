@@ -15,7 +15,7 @@ from flax import nnx
 from jax import Array, lax
 
 from models.config import TransformerConfig
-from models.families.llama import Llama
+from models.families.registry import family_of
 from models.kv import KVCache, KVFormat
 
 Params = dict[str, Array]
@@ -93,11 +93,12 @@ def build_step(factory: Factory, *, batch: int, context: int, kv: KVFormat = "fp
     )
 
 
-def llama_step(
+def family_step(
     config: TransformerConfig, *, batch: int, context: int, kv: KVFormat = "fp16", chunk: int = 1
 ) -> Step:
-    """The step of a Llama-family model."""
-    return build_step(partial(Llama, config), batch=batch, context=context, kv=kv, chunk=chunk)
+    """The step of a model of a known family. Raises UnknownFamilyError."""
+    module = partial(family_of(config).module, config)
+    return build_step(module, batch=batch, context=context, kv=kv, chunk=chunk)
 
 
 def in_sequence(step: Step) -> Callable[[Params, Array, Array, KVCache, Array], Outputs]:

@@ -1,7 +1,7 @@
-"""The reference for models larger than memory: the Flax modules, one layer's weights at a time.
+"""The reference for models larger than memory: a `Decoder` with one layer's weights at a time.
 
-The same modules under the same contract as `models/families/llama.py` calls them, so the same bits; one
-jitted function serves all layers. While a layer is computed, threads read or draw the weights of the next.
+The family's own modules under the same contract, so the same bits; one jitted function serves all layers.
+While a layer is computed, threads read or draw the weights of the next.
 """
 
 import functools
@@ -18,10 +18,12 @@ from jax import Array
 
 from models.config import TransformerConfig
 from models.contract import ops
-from models.families.llama import Embedding, Layer, Linear, Norm
+from models.families.family import TABLE
+from models.families.registry import family_of
 from models.kv import KVCache, KVFormat, kv_shape
-from models.sources.borrowed import aligned_zeros, borrow
-from models.sources.weights import TABLE, ReadRows
+from models.parts import Embedding, Linear, Norm
+from models.sources.host_arrays import aligned_zeros, borrow
+from models.sources.weights import ReadRows
 
 THREADS = 2  # that read or draw weights, beside those that XLA computes with
 STRIP_BYTES = 8 << 20  # of a matrix that is read at a time
@@ -31,7 +33,7 @@ Params = dict[str, Array]
 
 
 @runtime_checkable
-class Source(Protocol):
+class TensorReader(Protocol):
     """Weights and constants by path."""
 
     def __getitem__(self, name: str, /) -> np.ndarray:
@@ -57,13 +59,13 @@ class Head(nnx.Module):
 
 
 class Streamed:
-    """A decoder step by step, layer by layer.
+    """A decoder step by step, layer by layer, of a family that states its layer.
 
-    The KV cache lies in host memory that is taken when it is written; `step` changes it in place.
+    The KV cache lies in host memory whose pages are taken when they are written; `step` changes it in place.
     """
 
     def __init__(
-        self, config: TransformerConfig, weights: Source, *, batch: int, context: int, kv: KVFormat
+        self, config: TransformerConfig, weights: TensorReader, *, batch: int, context: int, kv: KVFormat
     ) -> None:
         self.config, self._weights = config, weights
         shapes = kv_shape(config.layers, batch, context, config.kv_heads, config.head_dim, kv)
@@ -143,9 +145,9 @@ def _take_layer(
     layer: Any, x: Array, angles: Array, position: Array, keys: Array, values: Array
 ) -> tuple[Array, Array, Array]:
     """(x after the layer, the heads that it appended to the keys, to the values)."""
-    x, keys, values = layer.attention(x, angles, position, keys, values)
+    x, keys, values = layer(x, angles, position, keys, values)
     sequence = jnp.arange(len(position))
-    return layer.ffn(x), keys[sequence, position], values[sequence, position]
+    return x, keys[sequence, position], values[sequence, position]
 
 
 @functools.lru_cache(maxsize=2)
@@ -153,9 +155,11 @@ def _functions(
     config: TransformerConfig, batch: int, context: int
 ) -> tuple[tuple[Any, dict[str, jax.ShapeDtypeStruct]], ...]:
     """(jitted function, shapes of its parameters) of the embedding, a layer and the head."""
+    layer = family_of(config).layer
+    assert layer is not None, config.family
     makers: list[tuple[Callable[[], nnx.Module], Callable[..., Any]]] = [
         (partial(Embedding, batch, config.hidden), _call),
-        (partial(Layer, config, context=context), _take_layer),
+        (partial(layer, config, context=context), _take_layer),
         (partial(Head, config), _call),
     ]
     stateless = [_stateless(make, call) for make, call in makers]

@@ -22,7 +22,7 @@ from lpu.inputs.files import read_rack
 from lpu.run.machine import prepare
 from models.config import TransformerConfig
 from models.kv import KVFormat, empty_cache
-from models.step import Step, llama_step
+from models.step import Step, family_step
 
 RING = """
 name: ring-{chips}
@@ -129,7 +129,7 @@ def hold(seed: int, folder: Path) -> bool:
     config, rack = drawn_model(draw), drawn_rack(draw, folder)
     options, contexts = drawn_options(draw, rack.chips, config.kv_heads), draw.among(*CONTEXTS)
     kv: KVFormat = draw.among("fp16", "fp8")
-    step = llama_step(config, batch=draw.among(1, 1, 2, 3, 5, 8), context=max(contexts), kv=kv)
+    step = family_step(config, batch=draw.among(1, 1, 2, 3, 5, 8), context=max(contexts), kv=kv)
     params, tokens, position, cache = step.inputs()
     source = Source(
         step=step.fn,
@@ -169,8 +169,8 @@ def hold_chunks(seed: int, folder: Path) -> bool:
     kv: KVFormat = draw.among("fp16", "fp8")
     most = max(contexts)
     chunk = min(draw.among(2, 3, 7, 15, 16, 17, 33, 64), most)
-    step = llama_step(config, batch=draw.among(1, 1, 2, 3, 5), context=most, kv=kv)
-    long = llama_step(config, batch=1, context=most, kv=kv, chunk=chunk)
+    step = family_step(config, batch=draw.among(1, 1, 2, 3, 5), context=most, kv=kv)
+    long = family_step(config, batch=1, context=most, kv=kv, chunk=chunk)
     try:
         decode, prefill = compile_pair(source_of(step, contexts), source_of(long, contexts), rack, options)
     except (CapacityError, OptionError):

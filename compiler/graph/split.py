@@ -12,9 +12,9 @@ from compiler.errors import CapacityError, CompileError, OptionError
 from compiler.graph.graph import Graph, Node, width
 from compiler.graph.intensity import bytes_of, flops, intensity
 from compiler.program.instructions.host import Wire
+from compiler.options import SPLITS
 from fabric.rack import Rack
 
-BY = ("role", "intensity")
 ROLES = ("attention", "ffn", "embed", "head")  # last parts of module paths: scopes below them are theirs
 BYTES = {"fp8": 1, "fp16": 2, "f32": 4}
 
@@ -76,11 +76,11 @@ def split(graph: Graph, *, by: str = "role", role: str = "ffn", threshold: float
     Raises CompileError if the modules are not one per layer, hold a KV cache, or exchange more than one value
     each way; OptionError for options that make no sense.
     """
-    if by not in BY or (by == "intensity") != (threshold is not None):
+    if by not in SPLITS or (by == "intensity") != (threshold is not None):
         raise OptionError(
             "options",
             f"by {by}, threshold {threshold}",
-            f"by is one of {', '.join(BY)}, and a threshold goes with intensity alone",
+            f"by is one of {', '.join(SPLITS)}, and a threshold goes with intensity alone",
             "Give by='intensity' with a threshold, or a role.",
         )
     modules: dict[str, list[Node]] = {}

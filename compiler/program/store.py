@@ -30,6 +30,8 @@ _NOT_WHOLE = (OSError, EOFError, zipfile.BadZipFile, LookupError, ValueError, Ty
 class ProgramError(Exception):
     """A program folder that cannot be read: missing, truncated, altered, or of another release."""
 
+    exit_code = 2
+
 
 def digest(program: Program) -> str:
     """sha256 over the expanded columns of every bucket, the preloaded values and what they are made of.

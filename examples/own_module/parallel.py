@@ -11,8 +11,8 @@ from flax import nnx
 from jax import Array
 
 from models.contract import ops
-from models.families.llama import Embedding, Linear, Norm
 from models.kv import KVCache, KVFormat, kv_shape
+from models.parts import Embedding, Linear, Norm
 from models.rope import rope_angles
 
 HIDDEN, HEADS, KV_HEADS, HEAD_DIM, FFN, VOCAB, LAYERS = 320, 8, 4, 40, 960, 400, 3

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from compiler.errors import OptionError
-from compiler.graph.split import BY, Split
-from compiler.options import CompileOptions
+from compiler.graph.split import Split
+from compiler.options import SPLITS, CompileOptions
 from compiler.program.program import Program
 from fabric.bridge import BridgeSpec
 from fabric.gpu import GpuSpec
@@ -15,6 +15,7 @@ from lpu.afd.draft import Drafting
 from lpu.afd.hops import Dam, HopTimes
 from lpu.afd.ratios import LPUS_PER_RACK
 from lpu.gpu.operators import GemmFormat
+from lpu.gpu.pool import FAMILIES
 from lpu.gpu.request import Request
 from lpu.gpu.share import GpuShare, fastest, shares
 from lpu.gpu.table import GpuTable
@@ -75,7 +76,7 @@ class AfdOptions:
         for name, value, known in (
             ("--mode", self.mode, MODES),
             ("--kv-policy", self.policy, afd_pd.POLICIES),
-            ("--split", self.by, BY),
+            ("--split", self.by, SPLITS),
         ):
             if value not in known:
                 raise FileError(f"options: {name} is {value!r}, must be one of {', '.join(known)}.")
@@ -94,6 +95,13 @@ def config_of(model: OpenModel) -> TransformerConfig:
             model.name,
             "is a module of its own, so the GPU model does not know its layers",
             "Use a model of the catalog or a Hugging Face folder.",
+        )
+    if model.config.family not in FAMILIES:
+        raise OptionError(
+            "afd",
+            model.name,
+            f"is of the family {model.config.family}, the GPU model knows the layers of other families only",
+            f"Use a model of one of these: {', '.join(FAMILIES)}.",
         )
     return model.config
 

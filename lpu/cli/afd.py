@@ -1,188 +1,150 @@
 """GPUs beside the rack: afd, ratios."""
 
-from typing import Annotated, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from lpu.cli.options import (
-    DEFAULT_RACK,
-    Context,
-    Debug,
-    Json,
-    Kv,
-    Layout,
-    Model,
-    NoCheck,
-    Placement,
-    Pp,
-    RackName,
-    Seed,
-    Tp,
-    Weights,
-    compile_options,
-    model_options,
-)
+from compiler.options import CompileOptions, Option
+from lpu.afd.mode import Mode
+from lpu.afd.modes.afd import Afd, FfnDown, FfnUp
+from lpu.afd.modes.draft import Draft
+from lpu.afd.modes.pd import Pd
+from lpu.afd.registry import MODES
+from lpu.cli.options import DEFAULT_RACK, Model, ModelOptions, NoCheck, RackName
 from lpu.cli.terminal import TERMINAL, progress
+from lpu.cli.verb import OneOf, Only
+from lpu.gpu.operators import GemmFormat
+from lpu.gpu.request import Request
+
+if TYPE_CHECKING:
+    from lpu.afd.setup import AfdOptions
 
 DIFFERENT = 1
-Gpu = Annotated[str, typer.Option("--gpu", help="A GPU of the catalog (lpu gpus).")]
-Bridge = Annotated[
-    str, typer.Option("--bridge", help="Between GPUs and LPUs: spectrum-x, fpga-400g, or a bridge file.")
-]
-Gemm = Annotated[
-    str, typer.Option("--gemm", help="The GPUs' weights and products: w8a16, bf16, fp8 or nvfp4.")
-]
-By = Annotated[
-    str | None, typer.Option("--split", help="afd: the LPUs' share by role (FFNs, default) or by intensity.")
-]
-Threshold = Annotated[
-    float | None, typer.Option("--threshold", help="afd: FLOP per byte from which on the LPUs do it.")
-]
-Down = Annotated[str | None, typer.Option("--ffn-down", help="afd: FFN inputs cross as fp16, or fp8.")]
-Up = Annotated[str | None, typer.Option("--ffn-up", help="afd: FFN results cross as f32, or fp16.")]
+ByMode = Annotated[Mode, OneOf(Option("--mode", "How they share the work; see docs/afd.md."), MODES, "pd")]
+
+
+def counts(text: str) -> tuple[int, ...]:
+    """Positive counts with commas between them."""
+    words = text.split(",")
+    if not all(word.isascii() and word.isdigit() and int(word) > 0 for word in words):
+        raise ValueError(f"{text!r} is no list of positive counts")
+    return tuple(int(word) for word in words)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuOptions:
+    """The GPUs beside the rack, and what joins both."""
+
+    gpu: Annotated[str, Option("--gpu", "A GPU of the catalog (lpu gpus).")] = "h200"
+    bridge: Annotated[
+        str, Option("--bridge", "Between GPUs and LPUs: spectrum-x, fpga-400g, or a bridge file.")
+    ] = "spectrum-x"
+    gemm: Annotated[
+        GemmFormat,
+        Option("--gemm", f"The GPUs' weights and products: {', '.join(get_args(GemmFormat))}."),
+    ] = "w8a16"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShareOptions(GpuOptions):
+    """A number of GPUs, dealt to replicas."""
+
+    gpus: Annotated[int, Option("--gpus", "GPUs beside the rack.", least=1)] = 8
+    gpu_tp: Annotated[int | None, Option("--gpu-tp", "GPUs to a replica.", least=1, shown="the fastest")] = (
+        None
+    )
+    gpu_table: Annotated[
+        str | None, Option("--gpu-table", "Measured operators (CSV), taken where it has them.")
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doing:
+    """What is done with the answer."""
+
+    run: Annotated[bool, Option("--run", "Run the math too, and compare it with the model.")] = False
+    output: Annotated[str | None, Option("-o --output", "Folder to write the LPUs' program into.")] = None
+    trace: Annotated[str | None, Option("--trace", "Write a Perfetto trace here.")] = None
+    no_check: NoCheck = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RatioOptions:
+    """The points of a sweep of ratios."""
+
+    gpus: Annotated[tuple[int, ...], Option("--gpus", "Numbers of GPUs.", metavar="N,N", parse=counts)] = (
+        8,
+        16,
+        32,
+        64,
+    )
+    batches: Annotated[tuple[int, ...], Option("--batches", "Batches.", metavar="N,N", parse=counts)] = (
+        12,
+        24,
+        48,
+        96,
+    )
+    micro_batches: Annotated[
+        tuple[int, ...], Option("--micro-batches", "Micro-batches.", metavar="N,N", parse=counts)
+    ] = (1, 2, 3, 4)
+    kv_tokens: Annotated[int, Option("--kv-tokens", "Tokens of each sequence's KV.")] = 8192
+    target_ms: Annotated[
+        float | None, Option("--target-ms", "Milliseconds per token that a point may take.")
+    ] = None
+    ffn_down: FfnDown = None
+    ffn_up: FfnUp = None
 
 
 def afd(
     model: Model,
-    mode: Annotated[str, typer.Option("--mode", help="pd, afd or draft; see docs/afd.md.")] = "pd",
-    gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs beside the rack.")] = 8,
-    gpu: Gpu = "h200",
-    rack: RackName = None,
-    bridge: Bridge = "spectrum-x",
-    prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", help="Tokens that a turn brings.")] = 4096,
-    new_tokens: Annotated[int, typer.Option("--new-tokens", help="Tokens decoded in a turn.")] = 512,
-    later_tokens: Annotated[
-        int | None, typer.Option("--later-tokens", help="Tokens that turns after the first bring.")
-    ] = None,
-    cached_tokens: Annotated[
-        int | None,
-        typer.Option("--cached-tokens", help="pd: of the first prompt, tokens whose KV the GPUs have; 0."),
-    ] = None,
-    batch: Annotated[int, typer.Option("--batch", help="Sequences at once.")] = 1,
-    turns: Annotated[int, typer.Option("--turns", help="Turns of the conversation.")] = 1,
-    queue: Annotated[float, typer.Option("--queue-seconds", help="Before a prefill begins.")] = 0.0,
-    micro_batches: Annotated[
-        int | None,
-        typer.Option("--micro-batches", help="afd: 1 to 4, in ping-pong; 2, or 1."),
-    ] = None,
-    target: Annotated[
-        float | None,
-        typer.Option("--target-ms", help="afd: ms a token, to warn of the dead zone."),
-    ] = None,
-    split: By = None,
-    threshold: Threshold = None,
-    ffn_down: Down = None,
-    ffn_up: Up = None,
-    jitter: Annotated[
-        float | None, typer.Option("--gpu-jitter", help="afd: of GPU times, deviation over mean; 0.")
-    ] = None,
-    miss: Annotated[
-        float | None,
-        typer.Option("--miss-probability", help="afd: how often a hop may miss its slot; 0.001."),
-    ] = None,
-    jitter_seed: Annotated[
-        int | None, typer.Option("--jitter-seed", min=0, help="afd: of the jitter; 0.")
-    ] = None,
-    policy: Annotated[
-        str | None,
-        typer.Option("--kv-policy", help="pd: GPUs recompute decoded tokens (default), or copy-back."),
-    ] = None,
-    drafter: Annotated[str | None, typer.Option("--drafter", help="draft: the small model.")] = None,
-    drafts: Annotated[
-        int | None, typer.Option("--drafts", help="draft: tokens proposed a round; 4 by default.")
-    ] = None,
-    acceptance: Annotated[
-        float | None, typer.Option("--acceptance", help="draft: assumed chance that a draft is right; 0.7.")
-    ] = None,
-    gpu_tp: Annotated[
-        int | None, typer.Option("--gpu-tp", min=1, help="GPUs to a replica; the fastest by default.")
-    ] = None,
-    gpu_table: Annotated[
-        str | None, typer.Option("--gpu-table", help="Measured operators (CSV), taken where it has them.")
-    ] = None,
-    gemm: Gemm = "w8a16",
-    tp: Tp = None,
-    pp: Pp = None,
-    layout: Layout = None,
-    placement: Placement = None,
-    seed: Seed = None,
-    contexts: Context = None,
-    kv: Kv = None,
-    weights: Weights = None,
-    run: Annotated[
-        bool, typer.Option("--run", help="Run the math too, and compare it with the model.")
-    ] = False,
-    kv_cache: Annotated[
-        str | None,
-        typer.Option("--kv-cache", help="pd with --run: a folder of KV to begin with and leave."),
-    ] = None,
-    output: Annotated[
-        str | None, typer.Option("-o", "--output", help="Folder to write the LPUs' program into.")
-    ] = None,
-    trace: Annotated[str | None, typer.Option("--trace", help="Write a Perfetto trace here.")] = None,
-    no_check: NoCheck = False,
-    json: Json = False,
-    debug: Debug = False,
+    mode: ByMode,
+    request: Request,
+    gpus: ShareOptions,
+    options: Annotated[CompileOptions, Only(("tp", "pp", "layout", "placement", "seed"))],
+    changes: Annotated[ModelOptions, Only(("context", "kv", "weights"))],
+    doing: Doing,
+    rack: RackName = DEFAULT_RACK,
 ) -> None:
     """GPU and LPU together: prefill/decode split, attention/FFN split, or drafting, in time and in bits."""
     from lpu import api
-    from lpu.afd.draft import Drafting
-    from lpu.afd.hops import Dam
-    from lpu.afd.setup import AfdOptions
     from lpu.cli.show_afd import show_afd
-    from lpu.gpu.request import Request
 
-    terminal = TERMINAL.get()
-    request = Request(
-        prompt_tokens=prompt_tokens,
-        new_tokens=new_tokens,
-        later_tokens=later_tokens,
-        cached_tokens=cached_tokens or 0,
-        batch=batch,
-        turns=turns,
-        queue_seconds=queue,
-    )
-    options = AfdOptions(
-        mode=mode,
-        dam=Dam(**_given(jitter=jitter, target=miss, seed=jitter_seed)),
-        drafting=Drafting(**_given(drafts=drafts, acceptance=acceptance)),
-        threshold=threshold,
-        compile=compile_options(tp, pp, layout, placement, seed),
-        check=not no_check,
-        target=None if target is None else round(target * 10**9),
-        **_given(policy=policy, micro_batches=micro_batches, by=split),
-    )
-    _refuse("pd", mode, cached_tokens=cached_tokens, kv_policy=policy, kv_cache=kv_cache)
-    _refuse("afd", mode, micro_batches=micro_batches, split=split, threshold=threshold)
-    _refuse("afd", mode, ffn_down=ffn_down, ffn_up=ffn_up, target_ms=target)
-    _refuse("afd", mode, gpu_jitter=jitter, miss_probability=miss, jitter_seed=jitter_seed)
-    _refuse("draft", mode, drafter=drafter, drafts=drafts, acceptance=acceptance)
+    terminal, run, output, trace = TERMINAL.get(), doing.run, doing.output, doing.trace
+    more: dict[str, Any] = {}
+    chosen: dict[str, Any] = {}
+    if isinstance(mode, Pd):
+        request = replace(request, cached_tokens=mode.cached_tokens)
+        more = {"kv_cache": mode.kv_cache}
+    if isinstance(mode, Afd):
+        chosen = {"ffn_down": mode.ffn_down, "ffn_up": mode.ffn_up}
+    if isinstance(mode, Draft):
+        more = {"drafter": mode.drafter}
     if trace is not None:
         api.check_writable(trace, "--trace")
-    chosen = model_options(None, contexts, kv, weights) | {"ffn_down": ffn_down, "ffn_up": ffn_up}
     with progress() as bar:
         found = api.afd(
             model,
             request,
-            gpus=gpus,
-            gpu=gpu,
-            rack=rack or DEFAULT_RACK,
-            bridge=bridge,
-            gemm=gemm,
-            gpu_tp=gpu_tp,
-            gpu_table=gpu_table,
-            options=options,
-            drafter=drafter,
+            gpus=gpus.gpus,
+            gpu=gpus.gpu,
+            rack=rack,
+            bridge=gpus.bridge,
+            gemm=gpus.gemm,
+            gpu_tp=gpus.gpu_tp,
+            gpu_table=gpus.gpu_table,
+            options=_options(mode, options, not doing.no_check),
             run=run,
-            kv_cache=kv_cache,
             output=output,
             progress=bar,
+            **more,
             **chosen,
+            **changes.given(),
         )
     if trace is not None:
         from lpu.afd.trace import write_trace
 
-        write_trace(trace, found.events, {"mode": mode, "machine": dict(found.machine)})
+        write_trace(trace, found.events, {"mode": mode.name, "machine": dict(found.machine)})
     show_afd(found, terminal)
     for path in (output, trace):
         if path is not None:
@@ -192,27 +154,31 @@ def afd(
         raise typer.Exit(DIFFERENT)
 
 
+def _options(mode: Mode, options: CompileOptions, check: bool) -> "AfdOptions":
+    from lpu.afd.draft import Drafting
+    from lpu.afd.hops import Dam
+    from lpu.afd.setup import AfdOptions
+
+    about: dict[str, Any] = {"mode": mode.name, "compile": options, "check": check}
+    if isinstance(mode, Pd):
+        about |= {"policy": mode.kv_policy}
+    if isinstance(mode, Afd):
+        dam = Dam(jitter=mode.gpu_jitter, target=mode.miss_probability, seed=mode.jitter_seed)
+        target = None if mode.target_ms is None else round(mode.target_ms * 10**9)
+        about |= {"dam": dam, "target": target, "micro_batches": mode.micro_batches}
+        about |= {"by": mode.split, "threshold": mode.threshold}
+    if isinstance(mode, Draft):
+        about |= {"drafting": Drafting(drafts=mode.drafts, acceptance=mode.acceptance)}
+    return AfdOptions(**about)
+
+
 def ratios(
     model: Model,
-    gpus: Annotated[str, typer.Option("--gpus", help="Numbers of GPUs: 8,16,32.")] = "8,16,32,64",
-    batches: Annotated[str, typer.Option("--batches", help="Batches: 12,24,48.")] = "12,24,48,96",
-    micro_batches: Annotated[
-        str, typer.Option("--micro-batches", help="Micro-batches: 1,2,3,4.")
-    ] = "1,2,3,4",
-    context: Annotated[int, typer.Option("--kv-tokens", help="Tokens of each sequence's KV.")] = 8192,
-    target: Annotated[
-        float | None, typer.Option("--target-ms", help="Milliseconds per token that a point may take.")
-    ] = None,
-    gpu: Gpu = "h200",
-    rack: RackName = None,
-    bridge: Bridge = "spectrum-x",
-    gemm: Gemm = "w8a16",
-    tp: Tp = None,
-    kv: Kv = None,
-    ffn_down: Down = None,
-    ffn_up: Up = None,
-    json: Json = False,
-    debug: Debug = False,
+    points: RatioOptions,
+    gpus: GpuOptions,
+    options: Annotated[CompileOptions, Only(("tp",))],
+    changes: Annotated[ModelOptions, Only(("kv",))],
+    rack: RackName = DEFAULT_RACK,
 ) -> None:
     """Ratios of GPUs to LPUs for attention/FFN disaggregation: the best one, and where it loses."""
     from lpu import api
@@ -222,48 +188,23 @@ def ratios(
     with progress() as bar:
         found = api.ratios(
             model,
-            gpus=_numbers("--gpus", gpus),
-            batches=_numbers("--batches", batches),
-            micro_batches=_numbers("--micro-batches", micro_batches),
-            kv_tokens=context,
-            target_seconds=None if target is None else target / 1000,
-            gpu=gpu,
-            rack=rack or DEFAULT_RACK,
-            bridge=bridge,
-            gemm=gemm,
-            options=compile_options(tp, None, None, None, None),
+            gpus=points.gpus,
+            batches=points.batches,
+            micro_batches=points.micro_batches,
+            kv_tokens=points.kv_tokens,
+            target_seconds=None if points.target_ms is None else points.target_ms / 1000,
+            gpu=gpus.gpu,
+            rack=rack,
+            bridge=gpus.bridge,
+            gemm=gpus.gemm,
+            options=options,
             progress=bar,
-            kv=kv,
-            ffn_down=ffn_down,
-            ffn_up=ffn_up,
+            kv=changes.kv,
+            ffn_down=points.ffn_down,
+            ffn_up=points.ffn_up,
         )
     show_ratios(found, terminal)
     terminal.result({"schema": "lpu-ratios/1"} | found.to_json())
-
-
-def _given(**options: object) -> dict[str, Any]:
-    """Without those that are not given, whose defaults stand elsewhere."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _refuse(owner: str, mode: str, **options: object) -> None:
-    """An option that only another mode reads is an error, not ignored."""
-    from lpu.inputs.document import FileError
-
-    for name in _given(**options) if mode != owner else ():
-        raise FileError(
-            f"options: --{name.replace('_', '-')} means nothing in mode {mode}. Use --mode {owner}."
-        )
-
-
-def _numbers(option: str, text: str) -> list[int]:
-    """Positive counts, or a FileError that names the option."""
-    from lpu.inputs.document import FileError
-
-    words = text.split(",")
-    if not all(word.isascii() and word.isdigit() and int(word) > 0 for word in words):
-        raise FileError(f"options: {option} {text!r} is no list of positive counts. Write {option} 8,16.")
-    return [int(word) for word in words]
 
 
 VERBS = (afd, ratios)

@@ -1,7 +1,8 @@
-"""`lpu`: the command line. Verbs live in the files `cli_*`; errors end here, on one line.
+"""`lpu`: the command line. Verbs live in the other files of this folder; errors end here, on one line.
 
 Exit codes: 0 ok, 1 a check failed, 2 usage or a bad file, 3 cannot compile, 4 the program broke its schedule,
-130 interrupted. Nothing heavy is imported before a verb runs.
+130 interrupted. An error that is the user's to mend has its `exit_code`; any other is a bug and keeps its
+traceback. Nothing heavy is imported before a verb runs.
 """
 
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from lpu.cli import afd as cli_afd
 from lpu.cli import catalogs as cli_list
@@ -20,35 +22,11 @@ from lpu.cli import program as cli_program
 from lpu.cli import run as cli_run
 from lpu.cli import validate as cli_validate
 from lpu.cli.terminal import TERMINAL, Terminal
+from lpu.cli.verb import command
 
 BROKEN_PIPE = 141
 INTERRUPTED = 130
-EXIT_CODES = {
-    "lpu.inputs.document.FileError": 2,
-    "compiler.program.program.ProgramError": 2,
-    "models.sources.quantise.WeightError": 2,
-    "models.catalog.UnknownModelError": 2,
-    "models.extensions.ExtensionError": 2,
-    "fabric.catalog.UnknownRackError": 2,
-    "fabric.catalog.UnknownChipError": 2,
-    "fabric.catalog.UnknownGpuError": 2,
-    "lpu.report.trace.UnknownChipNumberError": 2,
-    "compiler.errors.CompileError": 3,
-    "lpu.check.findings.HazardError": 4,
-    "lpu.run.error.MachineError": 2,
-    "lpu.link.error.LinkError": 4,
-    "models.contract.formats.NumericsError": 1,
-}
-"""By full name, so that no module has to be imported to know its errors. Any other error is a bug."""
-
-app = typer.Typer(
-    name="lpu",
-    help="Compile a model for a rack of SRAM LPUs, cycle by cycle; check, run and certify the program.",
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-_VERBS = (
+VERBS = (
     *cli_program.VERBS,
     *cli_run.VERBS,
     *cli_compare.VERBS,
@@ -57,8 +35,6 @@ _VERBS = (
     *cli_validate.VERBS,
     *cli_list.VERBS,
 )
-for _verb in _VERBS:
-    app.command(_verb.__name__.rstrip("_"))(_verb)
 
 
 def _version(value: bool) -> bool:
@@ -70,20 +46,39 @@ def _version(value: bool) -> bool:
     return value
 
 
-@app.callback()
+class Verbs(TyperGroup):
+    """The verbs as they are once extensions are there: one of those may have registered a mode."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The verb that is asked for, after the modules of --extend are imported."""
+        from models import extensions
+
+        for module in ctx.params.get("extend") or ():
+            extensions.extend(module)
+        extensions.load_extensions()
+        self.commands = group().commands
+        return super().resolve_command(ctx, args)
+
+
 def options(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
     extend: Annotated[
         list[str] | None,
-        typer.Option("--extend", metavar="MODULE", help="Import a module that registers ops or families."),
+        typer.Option(
+            "--extend", metavar="MODULE", help="Import a module that registers ops, families or modes."
+        ),
     ] = None,
 ) -> None:
     """Compile a model for a rack of SRAM LPUs, cycle by cycle; check, run and certify the program."""
-    from models import extensions
 
-    for module in extend or ():
-        extensions.extend(module)
-    extensions.load_extensions()
+
+def group() -> Any:
+    """All verbs with the options that they have now."""
+    app = typer.Typer(name="lpu", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.callback(cls=Verbs)(options)
+    for verb in VERBS:
+        app.command(verb.__name__.rstrip("_"))(command(verb))
+    return typer.main.get_command(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -116,12 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def exit_code(error: BaseException) -> int | None:
     """The exit code of a user's error; None for a bug."""
-    if hasattr(error, "format_message"):
-        return 2
-    for kind in type(error).__mro__:
-        if (code := EXIT_CODES.get(f"{kind.__module__}.{kind.__qualname__}")) is not None:
-            return code
-    return None
+    return 2 if hasattr(error, "format_message") else getattr(error, "exit_code", None)
 
 
 def message(error: BaseException) -> str:
@@ -135,9 +125,8 @@ def message(error: BaseException) -> str:
 
 
 def _run(arguments: list[str]) -> int:
-    command: Any = typer.main.get_command(app)
     try:
-        code = command.main(args=arguments or ["--help"], prog_name="lpu", standalone_mode=False)
+        code = group().main(args=arguments or ["--help"], prog_name="lpu", standalone_mode=False)
     except typer.Abort:
         raise KeyboardInterrupt from None
     if code == INTERRUPTED:  # what typer makes of an interrupt

@@ -8,13 +8,12 @@ from typing import Any
 
 import typer
 
-from lpu.cli.options import Debug, Json
 from lpu.cli.terminal import TERMINAL
 
 PACKAGES = ("lpu-emulator", "jax", "jaxlib", "flax", "numpy", "orbax-checkpoint", "safetensors", "tokenizers")
 
 
-def models(json: Json = False, debug: Debug = False) -> None:
+def models() -> None:
     """The models of the catalog."""
     from models.catalog import catalog, catalog_names
 
@@ -38,7 +37,7 @@ def models(json: Json = False, debug: Debug = False) -> None:
     terminal.result({"schema": "lpu-models/1", "models": rows})
 
 
-def racks(json: Json = False, debug: Debug = False) -> None:
+def racks() -> None:
     """The racks of the catalog, with the numbers that nobody publishes."""
     from fabric.catalog import rack_names
     from fabric.rack import load_rack
@@ -80,7 +79,7 @@ def racks(json: Json = False, debug: Debug = False) -> None:
     )
 
 
-def gpus(json: Json = False, debug: Debug = False) -> None:
+def gpus() -> None:
     """The GPUs of the catalog, and whose measured efficiencies each one uses."""
     from fabric.catalog import gpu_names, gpu_spec
     from lpu.report.confidence import by_confidence
@@ -122,7 +121,7 @@ def gpus(json: Json = False, debug: Debug = False) -> None:
     )
 
 
-def env(json: Json = False, debug: Debug = False) -> None:
+def env() -> None:
     """Versions, devices, and whether this JAX keeps the numerics contract (exit 1 if not)."""
     import jax
 

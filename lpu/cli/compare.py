@@ -1,78 +1,61 @@
 """The verb `compare`. Nothing heavy is imported before it runs."""
 
 import csv
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from compiler.options import STRATEGIES
-from lpu.cli.options import (
-    DEFAULT_RACK,
-    Batch,
-    Context,
-    Debug,
-    Json,
-    Kv,
-    Layout,
-    Model,
-    Tp,
-    Weights,
-    model_options,
-)
+from compiler.options import STRATEGIES, CompileOptions, Option
+from lpu.cli.options import DEFAULT_RACK, Model, ModelOptions
 from lpu.cli.terminal import TERMINAL, progress
+from lpu.cli.verb import Only
 
 BITS_DIFFER = 1
 ALL = ",".join(STRATEGIES)
 CERTIFY_TOKENS = 4
-Racks = Annotated[
-    str, typer.Option("--rack", help="Racks, by comma: catalog names or files. The first is the reference.")
-]
-Strategies = Annotated[
-    str,
-    typer.Option(
-        "--strategies",
-        help=f"By comma: {ALL}, an installed one, or package.module:function.",
-    ),
-]
-Seeds = Annotated[int, typer.Option("--seeds", min=1, help="Seeds 0 .. N-1 of strategies that draw.")]
-Budget = Annotated[int, typer.Option("--budget", min=1, help="Evaluations of every search.")]
-Alpha = Annotated[int, typer.Option("--alpha", min=0, help="Searches minimise latency + alpha x period.")]
-Folder = Annotated[
-    str | None, typer.Option("-o", "--output", help="Results folder: points are kept there and taken again.")
-]
-Table = Annotated[str | None, typer.Option("--csv", help="File to write every point into.")]
-Pictures = Annotated[str | None, typer.Option("--pictures", help="Folder for pictures (matplotlib extra).")]
-Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="Processes; one per core by default.")]
-Scheduler = Annotated[
-    str | None, typer.Option("--scheduler", help="Address of a Dask cluster (distributed extra).")
-]
-Certify = Annotated[
-    bool, typer.Option("--certify", help="Run every placement and compare the bits of the logits.")
-]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparing:
+    """Which strategies on which racks, and how long each may search."""
+
+    rack: Annotated[
+        str, Option("--rack", "Racks, by comma: catalog names or files. The first is the reference.")
+    ] = DEFAULT_RACK
+    strategies: Annotated[
+        str, Option("--strategies", f"By comma: {ALL}, an installed one, or package.module:function.")
+    ] = ALL
+    seeds: Annotated[int, Option("--seeds", "Seeds 0 .. N-1 of strategies that draw.", least=1)] = 5
+    budget: Annotated[int, Option("--budget", "Evaluations of every search.", least=1)] = 20_000
+    alpha: Annotated[int, Option("--alpha", "Searches minimise latency + alpha x period.", least=0)] = 0
+    certify: Annotated[
+        bool, Option("--certify", "Run every placement and compare the bits of the logits.")
+    ] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What is kept of a comparison, and who computes it."""
+
+    output: Annotated[
+        str | None, Option("-o --output", "Results folder: points are kept there and taken again.")
+    ] = None
+    table: Annotated[str | None, Option("--csv", "File to write every point into.")] = None
+    pictures: Annotated[str | None, Option("--pictures", "Folder for pictures (matplotlib extra).")] = None
+    jobs: Annotated[int | None, Option("--jobs", "Processes.", least=1, shown="one per core")] = None
+    scheduler: Annotated[
+        str | None, Option("--scheduler", "Address of a Dask cluster (distributed extra).")
+    ] = None
 
 
 def compare(
     model: Model,
-    rack: Racks = DEFAULT_RACK,
-    strategies: Strategies = ALL,
-    seeds: Seeds = 5,
-    budget: Budget = 20_000,
-    alpha: Alpha = 0,
-    tp: Tp = None,
-    layout: Layout = None,
-    batch: Batch = None,
-    contexts: Context = None,
-    kv: Kv = None,
-    weights: Weights = None,
-    output: Folder = None,
-    table: Table = None,
-    pictures: Pictures = None,
-    jobs: Jobs = None,
-    scheduler: Scheduler = None,
-    certify: Certify = False,
-    json: Json = False,
-    debug: Debug = False,
+    comparing: Comparing,
+    options: Annotated[CompileOptions, Only(("tp", "layout"))],
+    changes: ModelOptions,
+    kept: Kept,
 ) -> None:
     """Compare placement strategies: each placement goes through the real scheduler and the checker."""
     import os
@@ -83,19 +66,18 @@ def compare(
     from lpu.inputs.document import FileError
 
     terminal = TERMINAL.get()
-    chosen = {name: value for name, value in model_options(batch, contexts, kv, weights).items() if value}
     task = Task(
         model=model,
-        rack=rack,
+        rack=comparing.rack,
         strategy="",
-        chosen=chosen,
-        tp=tp or 0,
-        layout=layout or "column",
-        budget=budget,
-        alpha=alpha,
-        certify=CERTIFY_TOKENS if certify else 0,
+        chosen=changes.given(),
+        tp=options.tp or 0,
+        layout=options.layout,
+        budget=comparing.budget,
+        alpha=comparing.alpha,
+        certify=CERTIFY_TOKENS if comparing.certify else 0,
     )
-    if pictures is not None:
+    if kept.pictures is not None:
         from lpu.compare.pictures import need_matplotlib
 
         need_matplotlib()
@@ -103,13 +85,13 @@ def compare(
     with progress() as bar:
         found = api.compare(
             model,
-            _words(strategies),
-            racks=_words(rack),
-            seeds=seeds,
+            _words(comparing.strategies),
+            racks=_words(comparing.rack),
+            seeds=comparing.seeds,
             task=task,
-            folder=output or None,
-            jobs=jobs or cores,
-            scheduler=scheduler,
+            folder=kept.output or None,
+            jobs=kept.jobs or cores,
+            scheduler=kept.scheduler,
             progress=bar,
         )
     for one in found.racks:
@@ -118,15 +100,15 @@ def compare(
         terminal.say(str(one) + "\n")
     for line in found.across():
         terminal.say(line)
-    if table is not None:
+    if kept.table is not None:
         try:
-            _write_csv(Path(table), found.to_json())
+            _write_csv(Path(kept.table), found.to_json())
         except OSError as error:
-            raise FileError(f"{table}: cannot be written ({error.strerror or error}).") from error
-    if pictures is not None:
+            raise FileError(f"{kept.table}: cannot be written ({error.strerror or error}).") from error
+    if kept.pictures is not None:
         from lpu.compare.pictures import draw
 
-        for path in draw(found, Path(pictures)):
+        for path in draw(found, Path(kept.pictures)):
             terminal.say(f"picture     {path}")
     terminal.result(found.to_json())
     if any(one.bits_equal is False for one in found.racks):

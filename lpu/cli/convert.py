@@ -2,24 +2,22 @@
 
 from typing import Annotated
 
-import typer
-
-from lpu.cli.options import Debug, Json, Model, Weights
+from compiler.options import Option
+from lpu.cli.options import Model, ModelOptions
 from lpu.cli.terminal import TERMINAL
+from lpu.cli.verb import Only
 
 
 def convert(
     model: Model,
-    output: Annotated[str, typer.Option("-o", "--output", help="Orbax folder to write; must not exist.")],
-    weights: Weights = None,
-    json: Json = False,
-    debug: Debug = False,
+    output: Annotated[str, Option("-o --output", "Orbax folder to write; must not exist.")],
+    changes: Annotated[ModelOptions, Only(("weights",))],
 ) -> None:
     """Save a model's weights as the rack holds them (e4m3), with Orbax: open them again with orbax:DIR."""
     from lpu import api
 
     terminal = TERMINAL.get()
-    opened = api.open_model(model, weights=weights)
+    opened = api.open_model(model, weights=changes.weights)
     saved = api.save_weights(opened, output)
     errors = opened.weights.relative_errors
     body = {

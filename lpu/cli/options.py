@@ -1,179 +1,95 @@
-"""The options that several verbs share, each declared once. Nothing heavy is imported here."""
+"""The records and values that several verbs take, beside `CompileOptions`. Nothing heavy is imported here."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-import typer
-
-from compiler.options import LAYOUTS, OBJECTIVES, STRATEGIES, CompileOptions
-from lpu.cli.terminal import TERMINAL
+from compiler.options import CompileOptions, Option
+from lpu.cli.verb import Only
 
 DEFAULT_RACK = "lpx"
+OneStep = Annotated[CompileOptions, Only(("tp", "pp", "cp", "layout", "placement", "seed"))]
+"""What can be chosen of a program that runs one step at a time."""
 
 
-def _set_json(value: bool) -> bool:
-    TERMINAL.get().json |= value
-    return value
+def numbers(text: str) -> tuple[int, ...]:
+    """Numbers with commas between them."""
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise ValueError(f"{text!r} is no list of numbers") from None
 
 
-def _set_debug(value: bool) -> bool:
-    TERMINAL.get().debug |= value
-    return value
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOptions:
+    """What overrides the model's file, as `open_model` takes it."""
+
+    batch: Annotated[
+        int | None, Option("--batch", "Sequences at once.", least=1, shown="the model file's, or 1")
+    ] = None
+    context: Annotated[
+        tuple[int, ...] | None,
+        Option(
+            "--context",
+            "Context buckets in tokens, ascending: 1024,8192.",
+            metavar="N,N",
+            parse=numbers,
+        ),
+    ] = None
+    kv: Annotated[
+        str | None, Option("--kv", "Format of the KV cache: fp16 or fp8.", shown="the model file's, or fp16")
+    ] = None
+    weights: Annotated[
+        str | None,
+        Option(
+            "--weights",
+            "seed:N, safetensors, safetensors:PATH or orbax:PATH.",
+            shown="the model file's, or seed:0",
+        ),
+    ] = None
+
+    def given(self, sequences: int | None = None) -> dict[str, Any]:
+        """What is not left to the model's file; sequences: the batch if the user named none."""
+        batch = self.batch or sequences
+        every = {"batch": batch, "context": self.context, "kv": self.kv, "weights": self.weights}
+        return {name: value for name, value in every.items() if value is not None}
 
 
-def _one_of(choices: tuple[str, ...]) -> Callable[[str | None], str | None]:
-    def check(value: str | None) -> str | None:
-        if value is not None and value not in choices:
-            raise typer.BadParameter(f"{value!r} is none of {', '.join(choices)}")
-        return value
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompts:
+    """Prompts as texts and as token ids, one for each sequence of the batch."""
 
-    return check
+    prompt: Annotated[tuple[str, ...], Option("--prompt", "A prompt; repeat it for a batch.")] = ()
+    prompt_ids: Annotated[
+        tuple[str, ...], Option("--prompt-ids", "Token ids 1,2,3; several prompts as 1,2;3,4.")
+    ] = ()
+    tokens: Annotated[int, Option("--tokens", "New tokens of each sequence.", least=1)] = 16
+
+    def chosen(self) -> list[Any] | None:
+        """The prompts in order, texts first; None if there is none."""
+        from lpu.inputs.text import parse_ids
+
+        found: list[Any] = [*self.prompt, *(ids for part in self.prompt_ids for ids in parse_ids(part))]
+        return found or None
 
 
-def _count_or_auto(text: str) -> int:
-    """A count, 0 for `auto`."""
-    if text != "auto" and not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise typer.BadParameter(f"{text!r} is neither a positive count nor auto")
-    return 0 if text == "auto" else int(text)
-
-
-Json = Annotated[
-    bool, typer.Option("--json", help="One JSON object on stdout.", callback=_set_json, is_eager=True)
-]
-Debug = Annotated[
-    bool, typer.Option("--debug", help="Tracebacks of errors.", callback=_set_debug, is_eager=True)
-]
 Model = Annotated[
     str,
-    typer.Argument(
-        metavar="MODEL",
-        help="A catalog name (lpu models), a model file, a Hugging Face folder, or package.module:factory.",
+    Option(
+        "MODEL",
+        "A catalog name (lpu models), a model file, a Hugging Face folder, or package.module:factory.",
     ),
 ]
-ProgramFolder = Annotated[str, typer.Argument(metavar="PROGRAM", help="A folder that lpu compile -o wrote.")]
-RackName = Annotated[
-    str | None,
-    typer.Option("--rack", help=f"A catalog name (lpu racks) or a rack file; {DEFAULT_RACK} by default."),
-]
-Batch = Annotated[int | None, typer.Option("--batch", min=1, help="Sequences at once.")]
-Context = Annotated[
-    str | None, typer.Option("--context", help="Context buckets in tokens, ascending: 1024,8192.")
-]
-Kv = Annotated[str | None, typer.Option("--kv", help="Format of the KV cache: fp16 or fp8.")]
-Weights = Annotated[
-    str | None, typer.Option("--weights", help="seed:N, safetensors, safetensors:PATH or orbax:PATH.")
+ProgramFolder = Annotated[str, Option("PROGRAM", "A folder that lpu compile -o wrote.")]
+RackName = Annotated[str, Option("--rack", "A catalog name (lpu racks) or a rack file.")]
+Prefill = Annotated[
+    int | None, Option("--prefill", "Also a program for this many tokens of one prompt at a time.", least=2)
 ]
 Stream = Annotated[
     bool | None,
-    typer.Option(
+    Option(
         "--stream/--no-stream",
-        help="Take the weights call by call at every step; by default if they exceed the memory here.",
+        "Take the weights call by call at every step.",
+        shown="if they exceed the memory here",
     ),
 ]
-Tp = Annotated[
-    int | None,
-    typer.Option(
-        "--tp",
-        metavar="N|auto",
-        parser=_count_or_auto,
-        help="Chips per group; auto, the default, schedules all that fit and takes the shortest step.",
-    ),
-]
-Pp = Annotated[
-    int | None, typer.Option("--pp", min=1, help="Groups in the pipeline; as few as fit by default.")
-]
-Cp = Annotated[
-    int | None,
-    typer.Option(
-        "--cp", min=1, help="Chips that each KV head's context is dealt over; the fastest by default."
-    ),
-]
-Layout = Annotated[
-    str | None,
-    typer.Option(
-        "--layout",
-        help=f"How matmuls split in a group: {', '.join(LAYOUTS)}.",
-        callback=_one_of(LAYOUTS),
-    ),
-]
-Placement = Annotated[
-    str | None,
-    typer.Option(
-        "--placement",
-        help=f"Where blocks run: {', '.join(STRATEGIES)}, package.module:function, "
-        "or the name of an installed strategy.",
-    ),
-]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the placement.")]
-Prefill = Annotated[
-    int | None,
-    typer.Option("--prefill", min=2, help="Also a program for so many tokens of one prompt at a time."),
-]
-Objective = Annotated[
-    str | None,
-    typer.Option(
-        "--objective",
-        help="latency: one step, as short as can be (default); throughput: a new step of other users every "
-        "interval of cycles; pareto: compare both (docs/throughput.md).",
-        callback=_one_of(OBJECTIVES),
-    ),
-]
-Slack = Annotated[
-    float | None,
-    typer.Option("--interval-slack", help="Interval over its resource bound, at least: 1.0 (default), 1.5."),
-]
-Users = Annotated[
-    int | None,
-    typer.Option(
-        "--users", min=1, help="Groups of --batch sequences that keep KV; as many as fit by default."
-    ),
-]
-Tokens = Annotated[int, typer.Option("--tokens", min=1, help="New tokens of each sequence.")]
-Prompts = Annotated[list[str] | None, typer.Option("--prompt", help="A prompt; repeat it for a batch.")]
-PromptIds = Annotated[
-    list[str] | None, typer.Option("--prompt-ids", help="Token ids 1,2,3; several prompts as 1,2;3,4.")
-]
-NoCheck = Annotated[bool, typer.Option("--no-check", help="Do not check the program.")]
-
-
-def compile_options(
-    tp: int | None,
-    pp: int | None,
-    layout: str | None,
-    placement: str | None,
-    seed: int | None,
-    cp: int | None = None,
-    objective: str | None = None,
-    interval_slack: float | None = None,
-    users: int | None = None,
-) -> CompileOptions:
-    """The options of the compiler; what is not given stays as it is by default."""
-    given = {"tp": tp or None, "pp": pp, "layout": layout, "placement": placement, "seed": seed, "cp": cp}
-    given |= {"objective": objective, "interval_slack": interval_slack, "users": users}
-    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    return CompileOptions(**chosen)
-
-
-def model_options(
-    batch: int | None, context: str | None, kv: str | None, weights: str | None
-) -> dict[str, Any]:
-    """What overrides the model file; FileError if the context is no list of numbers."""
-    buckets = None
-    if context is not None:
-        try:
-            buckets = tuple(int(word) for word in context.split(","))
-        except ValueError:
-            from lpu.inputs.document import FileError
-
-            raise FileError(
-                f"options: --context {context!r} is no list of numbers. Write --context 1024,8192."
-            ) from None
-    return {"batch": batch, "context": buckets, "kv": kv, "weights": weights}
-
-
-def chosen_prompts(texts: list[str] | None, ids: list[str] | None) -> list[Any] | None:
-    """Prompts of both options in order, texts first; None if there is none."""
-    from lpu.inputs.text import parse_ids
-
-    found: list[Any] = [*(texts or []), *(prompt for part in ids or [] for prompt in parse_ids(part))]
-    return found or None
+NoCheck = Annotated[bool, Option("--no-check", "Do not check the program.")]

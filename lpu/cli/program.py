@@ -1,73 +1,51 @@
 """Verbs about a program: compile, check, report, bounds, trace."""
 
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 
-from compiler.options import CompileOptions
+from compiler.options import CompileOptions, Option
 from lpu.cli.options import (
     DEFAULT_RACK,
-    Batch,
-    Context,
-    Cp,
-    Debug,
-    Json,
-    Kv,
-    Layout,
     Model,
+    ModelOptions,
     NoCheck,
-    Objective,
-    Placement,
-    Pp,
     Prefill,
     ProgramFolder,
     RackName,
-    Seed,
-    Slack,
-    Tp,
-    Users,
-    Weights,
-    compile_options,
-    model_options,
+    numbers,
 )
 from lpu.cli.terminal import TERMINAL, progress
 
 BROKEN = 4
-Sweeps = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--sweep",
-        metavar="KEY=V1,V2",
-        help="Compile again with an assumed number changed: planes=4,6,8 or hop_ns=250,350,450; repeatable. "
-        "Keys: docs/sweeps.md.",
-    ),
-]
-Output = Annotated[str | None, typer.Option("-o", "--output", help="Folder to write the program into.")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Making:
+    """What is made of the model besides one program, and where it goes."""
+
+    output: Annotated[str | None, Option("-o --output", "Folder to write the program into.")] = None
+    prefill: Prefill = None
+    sweep: Annotated[
+        tuple[str, ...],
+        Option(
+            "--sweep",
+            "Compile again with an assumed number changed: planes=4,6,8 or hop_ns=250,350,450; repeatable. "
+            "Keys: docs/sweeps.md.",
+            metavar="KEY=V1,V2",
+        ),
+    ] = ()
+    no_check: NoCheck = False
 
 
 def compile_(
     model: Model,
-    rack: RackName = None,
-    output: Output = None,
-    tp: Tp = None,
-    pp: Pp = None,
-    cp: Cp = None,
-    layout: Layout = None,
-    placement: Placement = None,
-    seed: Seed = None,
-    batch: Batch = None,
-    contexts: Context = None,
-    kv: Kv = None,
-    weights: Weights = None,
-    prefill: Prefill = None,
-    objective: Objective = None,
-    interval_slack: Slack = None,
-    users: Users = None,
-    sweep: Sweeps = None,
-    no_check: NoCheck = False,
-    json: Json = False,
-    debug: Debug = False,
+    making: Making,
+    options: CompileOptions,
+    changes: ModelOptions,
+    rack: RackName = DEFAULT_RACK,
 ) -> None:
     """Compile a model for a rack: every cycle of every chip, checked."""
     from lpu import api
@@ -78,26 +56,24 @@ def compile_(
     from lpu.report.occupancy import occupancy
     from lpu.report.throughput import throughput
 
-    terminal = TERMINAL.get()
-    options = compile_options(tp, pp, layout, placement, seed, cp, objective, interval_slack, users)
-    chosen = model_options(batch, contexts, kv, weights)
+    terminal, output, prefill = TERMINAL.get(), making.output, making.prefill
     if options.objective == "pareto":
-        _pareto(model, rack or DEFAULT_RACK, output, not no_check, options, chosen)
+        _pareto(model, rack, making, options, changes)
         return
-    if sweep:
+    if making.sweep:
         if prefill:
             raise FileError("sweep: compiles decode programs only. Leave out --prefill, or --sweep.")
-        _sweep(model, rack or DEFAULT_RACK, sweep, output, not no_check, options, chosen)
+        _sweep(model, rack, making, options, changes)
         return
     with nullcontext() if output is None else atomic_folder(output) as folder, progress() as bar:
         made = api.compile(
             model,
-            rack=rack or DEFAULT_RACK,
+            rack=rack,
             options=options,
-            check=not no_check,
+            check=not making.no_check,
             prefill=prefill,
             progress=bar,
-            **chosen,
+            **changes.given(),
         )
         if folder is not None:
             save_into(folder, made.program, made.prefill)
@@ -119,7 +95,7 @@ def compile_(
         {"schema": "lpu-compile/1"}
         | program_body(made.program)
         | {
-            "checked": not no_check,
+            "checked": not making.no_check,
             "folder": output,
             "occupancy": [one.to_json() for one in used],
             "prefill": prefill_body(made.prefill) if made.prefill else None,
@@ -128,25 +104,18 @@ def compile_(
     )
 
 
-def _pareto(
-    model: str,
-    rack: str,
-    output: str | None,
-    check: bool,
-    options: CompileOptions,
-    chosen: dict[str, Any],
-) -> None:
+def _pareto(model: str, rack: str, making: Making, options: CompileOptions, changes: ModelOptions) -> None:
     from lpu import api
     from lpu.inputs.document import FileError
     from lpu.report.throughput import HEADERS
 
-    if output:
+    if making.output:
         raise FileError(
             "pareto: writes no program. Choose one: --objective throughput --interval-slack 1.2 -o FOLDER."
         )
-    terminal = TERMINAL.get()
+    terminal, check = TERMINAL.get(), not making.no_check
     with progress() as bar:
-        found = api.pareto(model, rack=rack, options=options, check=check, progress=bar, **chosen)
+        found = api.pareto(model, rack=rack, options=options, check=check, progress=bar, **changes.given())
     terminal.table(HEADERS, [one.row() for one in found])
     terminal.say(
         "modelled; programs that another one beats in every column are left out (docs/throughput.md)"
@@ -156,32 +125,23 @@ def _pareto(
     )
 
 
-def _sweep(
-    model: str,
-    rack: str,
-    texts: list[str],
-    output: str | None,
-    check: bool,
-    options: CompileOptions,
-    chosen: dict[str, Any],
-) -> None:
+def _sweep(model: str, rack: str, making: Making, options: CompileOptions, changes: ModelOptions) -> None:
     from lpu import api
     from lpu.inputs.document import FileError
     from lpu.sweep.sweep import HEADERS, parse_sweeps
 
-    if output:
+    if making.output:
         raise FileError("sweep: writes no program. Leave out -o, or --sweep.")
-    terminal = TERMINAL.get()
+    terminal, texts = TERMINAL.get(), list(making.sweep)
+    about: dict[str, Any] = {"rack": rack, "options": options, "check": not making.no_check}
     with progress() as bar:
-        found = api.sweep(
-            model, parse_sweeps(texts), rack=rack, options=options, check=check, progress=bar, **chosen
-        )
+        found = api.sweep(model, parse_sweeps(texts), progress=bar, **about, **changes.given())
     terminal.table(HEADERS, found.rows())
     terminal.say(str(found))
     terminal.result(found.to_json())
 
 
-def check(program: ProgramFolder, json: Json = False, debug: Debug = False) -> None:
+def check(program: ProgramFolder) -> None:
     """Check a program against the rules of the machine, without the compiler (exit 4 if it breaks one)."""
     from lpu.check.memory_image import check_handover, pair
     from lpu.cli.show_program import check_body
@@ -220,7 +180,7 @@ def check(program: ProgramFolder, json: Json = False, debug: Debug = False) -> N
         raise typer.Exit(BROKEN)
 
 
-def report(program: ProgramFolder, json: Json = False, debug: Debug = False) -> None:
+def report(program: ProgramFolder) -> None:
     """What a program keeps busy: units, links, SRAM, and the bounds beside its cycles."""
     from lpu.cli.show_program import prefill_body, program_body, show_prefill, show_program
     from lpu.folder import load_prefill, load_step
@@ -250,7 +210,7 @@ def report(program: ProgramFolder, json: Json = False, debug: Debug = False) -> 
     )
 
 
-def bounds(program: ProgramFolder, json: Json = False, debug: Debug = False) -> None:
+def bounds(program: ProgramFolder) -> None:
     """Lower bounds on the cycles of a program, the largest of them beside what it takes."""
     from compiler.analyse.bounds import bounds as bounds_of
     from compiler.analyse.chain import chain_totals, chains
@@ -298,15 +258,12 @@ def bounds(program: ProgramFolder, json: Json = False, debug: Debug = False) -> 
 
 def trace(
     program: ProgramFolder,
-    output: Annotated[str, typer.Option("-o", "--output", help="JSON file to write.")],
+    output: Annotated[str, Option("-o --output", "JSON file to write.")],
     chips: Annotated[
-        str | None, typer.Option("--chips", help="Chip numbers 0,1,2; the first group if not given.")
+        tuple[int, ...] | None,
+        Option("--chips", "Chip numbers 0,1,2.", metavar="N,N", parse=numbers, shown="the first group"),
     ] = None,
-    bucket: Annotated[
-        int | None, typer.Option("--context", help="Context bucket; the first if not given.")
-    ] = None,
-    json: Json = False,
-    debug: Debug = False,
+    context: Annotated[int | None, Option("--context", "Context bucket.", shown="the first")] = None,
 ) -> None:
     """Write a step as a Chrome/Perfetto trace: a process per chip, a thread per unit and link lane."""
     from lpu.folder import load_program
@@ -316,14 +273,10 @@ def trace(
     terminal = TERMINAL.get()
     loaded = load_program(program)
     known = loaded.manifest.contexts
-    chosen = known[0] if bucket is None else bucket
+    chosen = known[0] if context is None else context
     if chosen not in known:
         raise FileError(f"trace: --context {chosen}: the program has {', '.join(map(str, known))}.")
-    try:
-        numbers = None if chips is None else [int(word) for word in chips.split(",")]
-    except ValueError:
-        raise FileError(f"trace: --chips {chips!r} is no list of chip numbers. Write --chips 0,1.") from None
-    write_trace(output, loaded, chosen, numbers)
+    write_trace(output, loaded, chosen, None if chips is None else list(chips))
     terminal.say(f"saved       {output}: open it at https://ui.perfetto.dev")
     terminal.result(
         {

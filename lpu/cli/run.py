@@ -1,96 +1,91 @@
 """Verbs that execute: run, certify."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from compiler.options import CompileOptions, Option
 from lpu.cli.options import (
     DEFAULT_RACK,
-    Batch,
-    Context,
-    Cp,
-    Debug,
-    Json,
-    Kv,
-    Layout,
     Model,
+    ModelOptions,
     NoCheck,
-    Placement,
-    Pp,
+    OneStep,
     Prefill,
-    PromptIds,
     Prompts,
     RackName,
-    Seed,
     Stream,
-    Tokens,
-    Tp,
-    Weights,
-    chosen_prompts,
-    compile_options,
-    model_options,
 )
 from lpu.cli.terminal import TERMINAL, progress
+from lpu.cli.verb import Given, options_of
 
 DIFFERENT = 1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """How a program is run; corrupt flips one bit of a weight, for tests."""
+
+    prefill: Prefill = None
+    stream: Stream = None
+    no_check: NoCheck = False
+    corrupt: Annotated[bool, Option("--corrupt", hidden=True)] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certifying:
+    """What is compared with what, and where the certificate goes; corrupt, for tests: what is to be wrong."""
+
+    output: Annotated[str | None, Option("-o --output", "Certificate file to write.")] = None
+    prefill: Prefill = None
+    plain: Annotated[
+        bool, Option("--plain/--no-plain", "The numerical-equivalence report against plain f32.")
+    ] = True
+    python: Annotated[
+        tuple[str, ...],
+        Option("--python", "Another Python with lpu-emulator (and its JAX) to compare with; repeatable."),
+    ] = ()
+    stream: Stream = None
+    corrupt: Annotated[str, Option("--corrupt", hidden=True)] = ""
+
+
 def run(
-    program: Annotated[
-        str, typer.Argument(metavar="PROGRAM|MODEL", help="A program folder, or a MODEL to compile.")
-    ],
-    rack: RackName = None,
-    prompt: Prompts = None,
-    prompt_ids: PromptIds = None,
-    tokens: Tokens = 16,
-    tp: Tp = None,
-    pp: Pp = None,
-    cp: Cp = None,
-    layout: Layout = None,
-    placement: Placement = None,
-    seed: Seed = None,
-    batch: Batch = None,
-    contexts: Context = None,
-    kv: Kv = None,
-    weights: Weights = None,
-    prefill: Prefill = None,
-    stream: Stream = None,
-    no_check: NoCheck = False,
-    json: Json = False,
-    debug: Debug = False,
-    corrupt: Annotated[bool, typer.Option("--corrupt", hidden=True)] = False,
+    program: Annotated[str, Option("PROGRAM|MODEL", "A program folder, or a MODEL to compile.")],
+    prompts: Prompts,
+    options: OneStep,
+    changes: ModelOptions,
+    running: Running,
+    given: Given,
+    rack: RackName = DEFAULT_RACK,
 ) -> None:
     """Decode greedily, token by token: link the program and run it, with its cycles beside the text."""
     from lpu import api
     from lpu.cli.show_run import run_body, show_run
     from lpu.report.occupancy import occupancy
 
-    terminal = TERMINAL.get()
-    prompts = chosen_prompts(prompt, prompt_ids)
-    options = compile_options(tp, pp, layout, placement, seed, cp)
-    chosen = model_options(batch, contexts, kv, weights)
+    terminal, tokens, prefill = TERMINAL.get(), prompts.tokens, running.prefill
+    wanted = prompts.chosen()
     with progress() as bar:
         made: Any
         if is_program(program):
-            refuse(rack=rack, tp=tp, pp=pp, cp=cp, layout=layout, placement=placement, seed=seed)
-            refuse(batch=batch, context=contexts, kv=kv, prefill=prefill)
+            given.refuse(sorted(OF_A_MODEL & given), "has no meaning for a program that is compiled already")
             made = api.load_step(program)
             long = api.load_prefill(program, made)
-            model = api.reopen(made.manifest, weights)
+            model = api.reopen(made.manifest, changes.weights)
         else:
-            chosen["batch"] = batch or (len(prompts) if prompts else None)
-            model = api.open_model(program, **chosen)
+            model = api.open_model(program, **changes.given(len(wanted) if wanted else None))
             made, long = None, None
         vocab = model.vocab
-        ids = api.prompt_ids(prompts or api.default_prompts(model.step.batch, vocab), model, vocab)
+        ids = api.prompt_ids(wanted or api.default_prompts(model.step.batch, vocab), model, vocab)
         api.check_room(ids, tokens, model.step.batch, max(model.contexts))
         if made is None:
             compiled = api.compile(
                 model,
-                rack=rack or DEFAULT_RACK,
+                rack=rack,
                 options=options,
-                check=not no_check,
+                check=not running.no_check,
                 prefill=prefill,
                 progress=bar,
             )
@@ -101,8 +96,8 @@ def run(
             tokens=tokens,
             model=model,
             prefill=long,
-            corrupt=corrupt,
-            stream=stream,
+            corrupt=running.corrupt,
+            stream=running.stream,
             progress=bar,
         )
     show_run(terminal, done)
@@ -114,57 +109,34 @@ def run(
 
 def certify(
     model: Model,
-    rack: RackName = None,
-    output: Annotated[str | None, typer.Option("-o", "--output", help="Certificate file to write.")] = None,
-    prompt: Prompts = None,
-    prompt_ids: PromptIds = None,
-    tokens: Tokens = 16,
-    tp: Tp = None,
-    pp: Pp = None,
-    cp: Cp = None,
-    layout: Layout = None,
-    placement: Placement = None,
-    seed: Seed = None,
-    batch: Batch = None,
-    contexts: Context = None,
-    kv: Kv = None,
-    weights: Weights = None,
-    prefill: Prefill = None,
-    plain: Annotated[bool, typer.Option(help="The numerical-equivalence report against plain f32.")] = True,
-    python: Annotated[
-        list[str] | None,
-        typer.Option("--python", help="Another Python with lpu-emulator (and its JAX) to compare with."),
-    ] = None,
-    stream: Stream = None,
-    json: Json = False,
-    debug: Debug = False,
-    corrupt: Annotated[str, typer.Option("--corrupt", hidden=True)] = "",
+    prompts: Prompts,
+    options: OneStep,
+    changes: ModelOptions,
+    certifying: Certifying,
+    rack: RackName = DEFAULT_RACK,
 ) -> None:
     """Compile, check, run; compare the bits with every other way to get them (exit 1 if any differs)."""
     from lpu import api
     from lpu.cli.show_run import failures, show_certificate
     from lpu.inputs.files import write_json_atomic
 
-    terminal = TERMINAL.get()
-    prompts = chosen_prompts(prompt, prompt_ids)
-    options = compile_options(tp, pp, layout, placement, seed, cp)
-    chosen = model_options(batch or (len(prompts) if prompts else None), contexts, kv, weights)
+    terminal, output, wanted = TERMINAL.get(), certifying.output, prompts.chosen()
     if output:
         api.check_writable(output)
     with progress() as bar:
         found = api.certify(
             model,
-            rack=rack or DEFAULT_RACK,
+            rack=rack,
             options=options,
-            prompts=prompts,
-            tokens=tokens,
-            plain=plain,
-            pythons=python or [],
-            prefill=prefill,
-            corrupt=corrupt,
-            stream=stream,
+            prompts=wanted,
+            tokens=prompts.tokens,
+            plain=certifying.plain,
+            pythons=certifying.python,
+            prefill=certifying.prefill,
+            corrupt=certifying.corrupt,
+            stream=certifying.stream,
             progress=bar,
-            **chosen,
+            **changes.given(len(wanted) if wanted else None),
         )
     body = found.to_json()
     if output:
@@ -182,11 +154,9 @@ def is_program(source: str) -> bool:
     return path.is_dir() and not (path / "config.json").is_file()
 
 
-def refuse(**options: object) -> None:
-    """A program is compiled already: an option that would change it is an error, not ignored."""
-    for name, value in options.items():
-        if value is not None:
-            raise typer.BadParameter(f"--{name} has no meaning for a program that is compiled already")
-
+OF_A_MODEL = frozenset(
+    {"rack", "prefill", *(field.name for field in options_of(CompileOptions) + options_of(ModelOptions))}
+) - {"weights"}
+"""Options that change what is compiled: a program is compiled already, so each is an error, not ignored."""
 
 VERBS = (run, certify)

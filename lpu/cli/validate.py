@@ -4,37 +4,30 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lpu.cli.options import Debug, Json
+from compiler.errors import OptionError
+from compiler.options import Option
 from lpu.cli.terminal import TERMINAL
 
 if TYPE_CHECKING:
     from lpu.validate.cases.point import Point
 
 VERDICTS = {True: "pass", False: "FAIL", None: "-"}
-CaseNumber = Annotated[
-    int | None,
-    typer.Option("--case", metavar="N", help="This case only, by its number."),
-]
-
-
-Gpu = Annotated[bool, typer.Option("--gpu", help="The GPU model against measured operators; docs/gpu.md.")]
-
-
-Afd = Annotated[
-    bool,
-    typer.Option("--afd", help="The schedule of divided models against published ones; docs/afd-timing.md."),
-]
 
 
 def validate(
-    case: CaseNumber = None, gpu: Gpu = False, afd: Afd = False, json: Json = False, debug: Debug = False
+    case: Annotated[int | None, Option("--case", "This case only, by its number.", metavar="N")] = None,
+    gpu: Annotated[bool, Option("--gpu", "The GPU model against measured operators; docs/gpu.md.")] = False,
+    afd: Annotated[
+        bool,
+        Option("--afd", "The schedule of divided models against published ones; docs/afd-timing.md."),
+    ] = False,
 ) -> None:
     """Hold the models against published figures, of GroqChip1 by default (exit 1 beyond a tolerance)."""
     from lpu import api
 
     terminal = TERMINAL.get()
     if gpu and afd:
-        raise typer.BadParameter("one suite at a time", param_hint="'--gpu' / '--afd'")
+        raise OptionError("options", "--gpu and --afd", "are two suites", "Give one at a time.")
     found = api.validate(case, suite="gpu" if gpu else "afd" if afd else "lpu")
     headers = ("case", "point", "kind", found.figure, "modelled", "unit", "error", "tolerance", "verdict")
     terminal.table(headers, [_line(point) for point in found.points])

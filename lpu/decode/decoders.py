@@ -18,6 +18,7 @@ from lpu.run.machine import Machine, prepare
 from lpu.run.stream import StreamedMachine, open_machine
 from models import streamed
 from models.contract.plain import plain, plain_cache, plain_params
+from models.families.registry import family_of
 from models.kv import empty_cache
 from models.sources.weights import ReadRows, Shapes, Weights, row_reader
 from models.step import Params
@@ -80,8 +81,8 @@ def reference_decode(model: OpenModel, *, stream: bool = False) -> Decode:
 
 
 def check_layers(model: OpenModel) -> None:
-    """Raise MachineError for a module of the user's own: nothing says what its layers are."""
-    if model.config is None:
+    """Raise MachineError for a module whose layers are not known: the user's own, or of such a family."""
+    if model.config is None or family_of(model.config).layer is None:
         raise MachineError(
             f"reference: {model.name} is a module of its own, only models of the catalog and of Hugging Face "
             "folders are known layer by layer. Certify it where its weights fit in memory, without --stream."

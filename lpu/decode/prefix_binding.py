@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from dataclasses import asdict
 from typing import Any
 
 import jax
@@ -30,7 +29,7 @@ def binding_of(model: OpenModel, *, tp: int = 1, pp: int = 1, adapter: str = "")
         positions = model.about.parameters
         arithmetic = hashlib.sha256(str(jax.make_jaxpr(step.fn)(*step.inputs())).encode()).hexdigest()
     else:
-        numbers = asdict(model.config)
+        numbers = model.config.to_fields()
         positions = _hash({name: numbers[name] for name in POSITIONS})
         others = {name: value for name, value in numbers.items() if name not in (*POSITIONS, *IDLE)}
         arithmetic = _hash(others | {"fraction_bits": fraction_bits(step.context)})

@@ -15,6 +15,9 @@ from lpu.gpu.table import GpuTable
 from lpu.gpu.time import Breakdown, OpTime
 from models.config import TransformerConfig
 
+FAMILIES = ("llama",)
+"""Families of models whose layers these times describe: grouped-query attention, then a gated FFN."""
+
 USABLE = 0.9
 """Share of the memory for weights and KV. Source: the default of vLLM, gpu_memory_utilization."""
 

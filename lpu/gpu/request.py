@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from compiler.options import Option
 from lpu.inputs.document import FileError
 
 Basis = Literal["exact", "measured", "partly measured", "modelled", "assumed"]
@@ -24,13 +25,15 @@ class Request:
     GPUs have. queue_seconds: before each prefill.
     """
 
-    prompt_tokens: int
-    new_tokens: int
-    batch: int = 1
-    turns: int = 1
-    later_tokens: int | None = None
+    prompt_tokens: Annotated[int, Option("--prompt-tokens", "Tokens that a turn brings.")] = 4096
+    new_tokens: Annotated[int, Option("--new-tokens", "Tokens decoded in a turn.")] = 512
+    later_tokens: Annotated[
+        int | None, Option("--later-tokens", "Tokens that turns after the first bring.", shown="the same")
+    ] = None
+    batch: Annotated[int, Option("--batch", "Sequences at once.")] = 1
+    turns: Annotated[int, Option("--turns", "Turns of the conversation.")] = 1
+    queue_seconds: Annotated[float, Option("--queue-seconds", "Before a prefill begins.")] = 0.0
     cached_tokens: int = 0
-    queue_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         least = {"prompt_tokens": 2, "new_tokens": 1, "batch": 1, "turns": 1, "queue_seconds": 0}

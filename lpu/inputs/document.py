@@ -16,7 +16,9 @@ POWER = re.compile(r"[+-]?(\d[\d_]*)?\.?\d*[eE][+-]?\d{1,2}")
 
 
 class FileError(Exception):
-    """A file of the user's, or one asked for, is not as it must be; the command line exits with 2."""
+    """A file of the user's, or an option, is not as it must be."""
+
+    exit_code = 2
 
 
 class Document(NamedTuple):

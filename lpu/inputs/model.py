@@ -5,7 +5,7 @@ import importlib
 import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ from lpu.inputs.document import FileError
 from lpu.inputs.files import FACTORY, ModelFile
 from lpu.inputs.text import Tokenizer, tokenizer_for
 from models.catalog import catalog
-from models.config import Llama3Scaling, TransformerConfig
+from models.config import TransformerConfig
 from models.extensions import load_extensions
+from models.families.registry import config_of
 from models.kv import KVFormat
 from models.sources.weights import WeightError, Weights, check_shapes, seeded, weight_shapes
-from models.step import Factory, Step, build_step, llama_step
+from models.step import Factory, Step, build_step, family_step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +88,7 @@ def open_model(file: ModelFile) -> OpenModel:
         return _finish(file, partial(own_step, import_factory(file.model), file, file.model), None, None)
     config = _folder_config(folder) if folder else catalog(file.model)
     config = replace(config, ffn_down=file.ffn_down, ffn_up=file.ffn_up)
-    return _finish(file, partial(family_step, config, file), config, folder)
+    return _finish(file, partial(known_step, config, file), config, folder)
 
 
 def of_micro_batch(model: OpenModel, rows: int) -> OpenModel:
@@ -143,8 +144,8 @@ def reopen(manifest: Manifest, weights: str | None = None) -> OpenModel:
     if about.config is None:
         opened = _finish(file, partial(own_step, import_factory(file.model), file, file.model), None, None)
     else:
-        config = _config(about.config)
-        opened = _finish(file, partial(family_step, config, file), config, _weights_folder(file.weights))
+        config = config_of(about.config)
+        opened = _finish(file, partial(known_step, config, file), config, _weights_folder(file.weights))
     for key in ("parameters", "weights_digest"):
         found, wanted = getattr(opened.about, key), getattr(about, key)
         if found != wanted:
@@ -155,8 +156,8 @@ def reopen(manifest: Manifest, weights: str | None = None) -> OpenModel:
     return opened
 
 
-def family_step(config: TransformerConfig, file: ModelFile, chunk: int = 1, batch: int | None = None) -> Step:
-    """The step of a Llama-family model; where it takes a chunk of tokens, of one sequence if not told.
+def known_step(config: TransformerConfig, file: ModelFile, chunk: int = 1, batch: int | None = None) -> Step:
+    """The step of a model of a known family; where it takes a chunk of tokens, of one sequence if not told.
 
     Raises OptionError if the context is longer than the model's.
     """
@@ -169,7 +170,7 @@ def family_step(config: TransformerConfig, file: ModelFile, chunk: int = 1, batc
         )
     try:
         batch = batch or (file.batch if chunk == 1 else 1)
-        return llama_step(config, batch=batch, context=file.context[-1], kv=file.kv, chunk=chunk)
+        return family_step(config, batch=batch, context=file.context[-1], kv=file.kv, chunk=chunk)
     except ValueError as error:
         raise CompileError("model", config.name, str(error)) from None
 
@@ -236,7 +237,7 @@ def _finish(
         raise FileError(f"weights: {error}") from error
     about = ModelIdentity(
         name=config.name if config else file.model,
-        config=asdict(config) if config else None,
+        config=config.to_fields() if config else None,
         kv=file.kv,
         parameters=_shapes_digest(step),
         weights=file.weights if file.weights.startswith("seed:") else weights.identity,
@@ -274,13 +275,6 @@ def _folder_config(folder: Path) -> TransformerConfig:
         return read_config(folder)
     except (WeightError, OSError) as error:
         raise FileError(f"model: {error}") from error
-
-
-def _config(fields: Mapping[str, Any]) -> TransformerConfig:
-    known: dict[str, Any] = dict(fields)
-    if known["rope_scaling"] is not None:
-        known["rope_scaling"] = Llama3Scaling(**known["rope_scaling"])
-    return TransformerConfig(**known)
 
 
 def _weights_folder(weights: str) -> Path | None:

@@ -9,6 +9,8 @@ from compiler.program.isa import Columns
 class LinkError(Exception):
     """One row of a program cannot be linked: which one, on which chip, at which cycle and word, and why."""
 
+    exit_code = 4
+
     def __init__(self, row: int, opcode: str, chip: int, cycle: int, address: int, message: str) -> None:
         where = "" if address < 0 else f", word {address}"
         super().__init__(f"link: row {row} ({opcode}) on chip {chip}, cycle {cycle}{where}: {message}")

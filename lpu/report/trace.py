@@ -21,6 +21,8 @@ PS_PER_US = 10**6
 class UnknownChipNumberError(ValueError):
     """A chip number outside the rack."""
 
+    exit_code = 2
+
 
 def trace(program: Program, context: int, chips: Sequence[int] | None = None) -> dict[str, Any]:
     """The trace as JSON values, equal for equal programs; `chips` are those of the first group if not given.

@@ -15,7 +15,7 @@ from compiler.program.isa import F32_LANES, TILE, TILE_ROWS
 from lpu.run.error import MachineError
 from lpu.run.fill import row_reader, shape_of, tile_jobs, with_tiles
 from lpu.run.image import Image, ImagePlan, Weights, tile_bytes
-from models.sources.borrowed import aligned_zeros, borrow
+from models.sources.host_arrays import aligned_zeros, borrow
 
 THREADS = 2  # that read or draw weights, beside those that XLA computes with
 WHOLE_BYTES = 5  # per weight of a matrix that comes whole: its code, and the f32 value that it is made of

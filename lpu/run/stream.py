@@ -32,7 +32,7 @@ from lpu.run.pack.pack import logits_rows, pack
 from lpu.run.pools import Env, Pool, Pools
 from lpu.run.step_inputs import bucket_of, checked_inputs
 from models.contract import formats
-from models.sources.borrowed import aligned_zeros, borrow
+from models.sources.host_arrays import aligned_zeros, borrow
 
 Progress = Callable[[str, int, int], None]
 State = tuple[KV, ...]

@@ -21,6 +21,8 @@ _TINY = float(np.finfo(np.float32).tiny)
 class NumericsError(RuntimeError):
     """This JAX does not keep the contract: 64-bit is off, or the compiler reorders float arithmetic."""
 
+    exit_code = 1
+
 
 class Wide(NamedTuple):
     """A sum before its rounding: exactly `high + low`. Adding wide partials element by element is exact."""

@@ -1,60 +1,33 @@
-"""The Llama family as Flax NNX modules in the op vocabulary: Llama 2 and 3, Mistral, Qwen3 (dense).
+"""The Llama family in the op vocabulary: Llama 2 and 3, Mistral, Qwen3 (dense).
 
 These modules are the reference that every compiled program is held against, bit by bit, and what the compiler
-traces. Scopes (`layers.3.ffn`) name where each op belongs; `embed` and `head` frame the layers.
+traces. What differs between the Hugging Face model_types is a `ModelType` each. Source of their defaults and
+names: transformers 5.23, configuration_ and modeling_{llama,mistral,qwen3}.py.
 """
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
 import jax
-import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import Array
-from jaxtyping import Float, Float16, Float32, Int32, UInt8
+from jaxtyping import Float, Float32, Int32, UInt8
 
-from models.config import TransformerConfig
+from models.config import DEFAULT_FAMILY, TransformerConfig
 from models.contract import ops
-from models.kv import KVCache, KVFormat, kv_shape
-from models.rope import rope_angles, rope_turns
+from models.decoder import Decoder
+from models.families.family import EMBEDDING, HEAD, LM_HEAD, TABLE, CheckpointTensor, Family
+from models.kv import KVFormat
+from models.parts import Linear, Norm
+from models.sources.huggingface_keys import activation_of, refuse_unlike_llama, refuse_window, rope_of
+from models.sources.json_keys import Keys
 
 Positions = Int32[Array, " batch"]
 LayerKV = (
     Float[Array, "sequences tokens kv_heads head_dim"] | UInt8[Array, "sequences tokens kv_heads head_dim"]
 )
-
-
-class Linear(nnx.Module):
-    """E4m3 weights [k, n] with a power-of-two scale per column."""
-
-    def __init__(self, k: int, n: int) -> None:
-        self.codes = nnx.Param(jnp.zeros((k, n), jnp.uint8))
-        self.exponent = nnx.Param(jnp.zeros(n, jnp.int32))
-
-    def __call__(self, a: Float16[Array, "batch k"]) -> Float32[Array, "batch n"]:
-        """The product."""
-        return ops.matmul(a, self.codes[...], self.exponent[...])
-
-
-class Norm(nnx.Module):
-    """RMS norm over the last axis."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        self.gain = nnx.Param(jnp.ones(width, jnp.float32))
-        self.eps = eps
-
-    def __call__(self, x: Float32[Array, "*batch width"]) -> Float16[Array, "*batch width"]:
-        """The normalised vector in fp16."""
-        return ops.rms_norm(x, self.gain[...], eps=self.eps)
-
-
-class Embedding(nnx.Module):
-    """The table of token vectors."""
-
-    def __init__(self, vocab: int, hidden: int) -> None:
-        self.table = nnx.Param(jnp.zeros((vocab, hidden), jnp.float16))
-
-    def __call__(self, tokens: Int32[Array, " batch"]) -> Float32[Array, "batch hidden"]:
-        """One row per token."""
-        return ops.embed(self.table[...], tokens)
+Angles = Int32[Array, "context 2 pairs"] | Float32[Array, "context 2 pairs"]
 
 
 class Attention(nnx.Module):
@@ -76,7 +49,7 @@ class Attention(nnx.Module):
     def __call__(
         self,
         x: Float32[Array, "batch hidden"],
-        angles: Int32[Array, "context 2 pairs"] | Float32[Array, "context 2 pairs"],
+        angles: Angles,
         position: Positions,
         k_cache: LayerKV,
         v_cache: LayerKV,
@@ -127,57 +100,107 @@ class Layer(nnx.Module):
         self.attention = Attention(config, context=context)
         self.ffn = FeedForward(config)
 
+    def __call__(
+        self,
+        x: Float32[Array, "batch hidden"],
+        angles: Angles,
+        position: Positions,
+        k_cache: LayerKV,
+        v_cache: LayerKV,
+    ) -> tuple[Float32[Array, "batch hidden"], LayerKV, LayerKV]:
+        """One token per row; the caches come back with it appended."""
+        with jax.named_scope("attention"):
+            x, k_cache, v_cache = self.attention(x, angles, position, k_cache, v_cache)
+        with jax.named_scope("ffn"):
+            return self.ffn(x), k_cache, v_cache
 
-class Llama(nnx.Module):
-    """A decoder that takes one token per row of the batch and step, each row a sequence of its own.
 
-    With a cache of fewer sequences the rows are chunks of them (`models.step.build_step`). `batch`, `context`
-    (tokens of the KV cache) and `kv` (its format) are fixed, as a compiled program's are.
-    """
+class Llama(Decoder):
+    """A decoder of such layers."""
 
     def __init__(self, config: TransformerConfig, *, batch: int, context: int, kv: KVFormat = "fp16") -> None:
-        if context > config.max_context:
-            raise ValueError(f"{config.name}: context {context} is above its longest, {config.max_context}.")
-        self.config, self.batch, self.context = config, batch, context
-        self.kv: KVFormat = kv
-        self.embed = Embedding(config.vocab, config.hidden)
-        self.angles = nnx.Variable(jnp.asarray(self.constants()["angles"]))
-        self.layers = nnx.List([Layer(config, context=context) for _ in range(config.layers)])
-        self.norm = Norm(config.hidden, config.eps)
-        self.head = Linear(config.hidden, config.vocab)
+        super().__init__(Layer, config, batch=batch, context=context, kv=kv)
 
-    def constants(self) -> dict[str, np.ndarray]:
-        """Arrays that follow from the configuration and are not weights, by parameter path."""
-        config = self.config
-        return {"angles": rope_angles(self.context, config.head_dim, config.rope_theta, config.rope_scaling)}
 
-    def plain_constants(self) -> dict[str, np.ndarray]:
-        """The same arrays for the plain f32 step: cos and sin unrounded."""
-        config = self.config
-        return {"angles": rope_turns(self.context, config.head_dim, config.rope_theta, config.rope_scaling)}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelType:
+    """What the `config.json` of one Hugging Face model_type means by what it says or leaves out.
 
-    def cache_shape(self) -> KVCache:
-        """Shapes of the KV cache that `__call__` takes."""
-        config = self.config
-        return kv_shape(config.layers, self.batch, self.context, config.kv_heads, config.head_dim, self.kv)
+    head_dim: where it is absent; None: hidden / heads. own_kv_heads: KV heads must be stated, otherwise they
+    are as many as the heads. windowed: whether `sliding_window` counts; window: where it is absent.
+    """
 
-    def __call__(
-        self, tokens: Int32[Array, " batch"], position: Positions, cache: KVCache
-    ) -> tuple[Float32[Array, "batch vocab"], Int32[Array, " batch"], KVCache]:
-        """Logits and the most likely next token, and the cache with these tokens at their positions."""
-        angles = self.angles[...]
-        keys: list[Array] = []
-        values: list[Array] = []
-        with jax.named_scope("embed"):
-            x = self.embed(tokens)
-        for i, layer in enumerate(self.layers):
-            with jax.named_scope(f"layers.{i}.attention"):
-                x, k, v = layer.attention(x, angles, position, cache.k[i], cache.v[i])
-            with jax.named_scope(f"layers.{i}.ffn"):
-                x = layer.ffn(x)
-            keys.append(k)
-            values.append(v)
-        with jax.named_scope("head"):
-            logits = self.head(self.norm(x))
-            token = ops.argmax(logits)
-        return logits, token, KVCache(tuple(keys), tuple(values))
+    qk_norm: bool = False
+    head_dim: int | None = None
+    own_kv_heads: bool = True
+    windowed: Callable[[Keys], bool] = lambda keys: False
+    window: int | None = None
+
+
+MODEL_TYPES = {
+    "llama": ModelType(own_kv_heads=False),
+    "mistral": ModelType(windowed=lambda keys: True, window=4096),
+    "qwen3": ModelType(qk_norm=True, head_dim=128, windowed=lambda keys: keys.flag("use_sliding_window")),
+}
+
+
+def _read(kind: ModelType, keys: Keys, name: str) -> TransformerConfig:
+    """The numbers of a `config.json`; what this module would compute otherwise is a WeightError."""
+    refuse_unlike_llama(keys)
+    if kind.windowed(keys):
+        refuse_window(keys, kind.window)
+    heads, hidden = keys.integer("num_attention_heads"), keys.integer("hidden_size")
+    theta, scaling = rope_of(keys)
+    return TransformerConfig(
+        name=name,
+        layers=keys.integer("num_hidden_layers"),
+        hidden=hidden,
+        heads=heads,
+        kv_heads=keys.integer("num_key_value_heads", None if kind.own_kv_heads else heads),
+        head_dim=keys.integer("head_dim", kind.head_dim or hidden // max(heads, 1)),
+        ffn=keys.integer("intermediate_size"),
+        vocab=keys.integer("vocab_size"),
+        tied=keys.flag("tie_word_embeddings"),
+        rope_theta=theta,
+        eps=keys.number("rms_norm_eps"),
+        max_context=keys.integer("max_position_embeddings"),
+        source=f"config.json of the Hugging Face folder {name}",
+        qk_norm=kind.qk_norm,
+        rope_scaling=scaling,
+        activation=activation_of(keys),
+    )
+
+
+def _tensors(config: TransformerConfig) -> Iterator[CheckpointTensor]:
+    hidden, ffn = config.hidden, config.ffn
+    q, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    attention = {"q": (q, hidden), "k": (kv, hidden), "v": (kv, hidden), "o": (hidden, q)}
+    feed_forward = {"gate": (ffn, hidden), "up": (ffn, hidden), "down": (hidden, ffn)}
+
+    def one(path: str, name: str, *shape: int) -> CheckpointTensor:
+        return CheckpointTensor(path=path, name=f"{name}.weight", shape=shape)
+
+    yield CheckpointTensor(path=TABLE, name=EMBEDDING, shape=(config.vocab, hidden))
+    for i in range(config.layers):
+        ours, theirs = f"layers.{i}.attention", f"model.layers.{i}.self_attn"
+        yield one(f"{ours}.norm.gain", f"model.layers.{i}.input_layernorm", hidden)
+        for name, shape in attention.items():
+            yield one(f"{ours}.{name}", f"{theirs}.{name}_proj", *shape)
+        for name in ("q_norm", "k_norm") if config.qk_norm else ():
+            yield one(f"{ours}.{name}.gain", f"{theirs}.{name}", config.head_dim)
+        ours, theirs = f"layers.{i}.ffn", f"model.layers.{i}.mlp"
+        yield one(f"{ours}.norm.gain", f"model.layers.{i}.post_attention_layernorm", hidden)
+        for name, shape in feed_forward.items():
+            yield one(f"{ours}.{name}", f"{theirs}.{name}_proj", *shape)
+    yield one("norm.gain", "model.norm", hidden)
+    head = EMBEDDING if config.tied else LM_HEAD
+    yield CheckpointTensor(path=HEAD, name=head, shape=(config.vocab, hidden))
+
+
+LLAMA = Family(
+    name=DEFAULT_FAMILY,
+    module=Llama,
+    layer=Layer,
+    model_types={name: partial(_read, kind) for name, kind in MODEL_TYPES.items()},
+    tensors=_tensors,
+)

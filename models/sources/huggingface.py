@@ -5,8 +5,6 @@ nothing is permuted. Tensors are read one at a time; a matrix is quantised when 
 """
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -14,6 +12,8 @@ import numpy as np
 from jaxtyping import Float16, Float32, Int32, UInt8
 
 from models.config import TransformerConfig
+from models.families.family import LM_HEAD, TABLE, CheckpointTensor
+from models.families.registry import family_of
 from models.sources.huggingface_config import read_config, weight_block
 from models.sources.quantise import (
     FORMAT,
@@ -23,50 +23,12 @@ from models.sources.quantise import (
     dequantise,
     quantise,
 )
-from models.sources.safetensor_files import Entry, files_digest, open_files
-from models.sources.weights import HEAD, TABLE, ReadRows, Shapes
+from models.sources.safetensor_files import StoredTensor, files_digest, open_files
+from models.sources.weights import ReadRows, Shapes
 
-__all__ = ["HuggingFaceWeights", "open_folder", "read_config"]
-
-EMBEDDING, LM_HEAD = "model.embed_tokens.weight", "lm_head.weight"
 SCALES = ("_scale_inv", "_scale")  # behind `...weight`: of blocks; of the tensor or of rows (or of blocks)
 _IGNORED = ("_scale", "_scale_inv", ".rotary_emb.inv_freq")  # of weights (read with them), activations and KV
 _TINY = np.finfo(np.float32).tiny
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """Where one of our tensors (a matrix without its `.codes`) comes from, and its shape there."""
-
-    name: str
-    shape: tuple[int, ...]
-
-
-def sources(config: TransformerConfig) -> dict[str, Source]:
-    """Tensor of the checkpoint for each table, gain and matrix of ours, in the order of the model.
-
-    Source: transformers 5.23, modeling_llama.py and modeling_qwen3.py.
-    """
-    return {ours: Source(name=theirs, shape=shape) for ours, theirs, shape in _sources(config)}
-
-
-def _sources(config: TransformerConfig) -> Iterator[tuple[str, str, tuple[int, ...]]]:
-    hidden, ffn = config.hidden, config.ffn
-    q, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
-    yield TABLE, EMBEDDING, (config.vocab, hidden)
-    for i in range(config.layers):
-        ours, theirs = f"layers.{i}.attention", f"model.layers.{i}.self_attn"
-        yield f"{ours}.norm.gain", f"model.layers.{i}.input_layernorm.weight", (hidden,)
-        for name, shape in {"q": (q, hidden), "k": (kv, hidden), "v": (kv, hidden), "o": (hidden, q)}.items():
-            yield f"{ours}.{name}", f"{theirs}.{name}_proj.weight", shape
-        for name in ("q_norm", "k_norm") if config.qk_norm else ():
-            yield f"{ours}.{name}.gain", f"{theirs}.{name}.weight", (config.head_dim,)
-        ours, theirs = f"layers.{i}.ffn", f"model.layers.{i}.mlp"
-        yield f"{ours}.norm.gain", f"model.layers.{i}.post_attention_layernorm.weight", (hidden,)
-        for name, shape in {"gate": (ffn, hidden), "up": (ffn, hidden), "down": (hidden, ffn)}.items():
-            yield f"{ours}.{name}", f"{theirs}.{name}_proj.weight", shape
-    yield "norm.gain", "model.norm.weight", (hidden,)
-    yield HEAD, EMBEDDING if config.tied else LM_HEAD, (config.vocab, hidden)
 
 
 def open_folder(folder: str | Path, config: TransformerConfig | None = None) -> "HuggingFaceWeights":
@@ -84,7 +46,7 @@ class HuggingFaceWeights:
         self.folder, self.config = folder, config
         self.identity = f"huggingface {folder.resolve().name}"
         self.relative_errors: dict[str, float] = {}
-        self._sources = sources(config)
+        self._sources = {one.path: one for one in family_of(config).tensors(config)}
         self._entries = open_files(folder)
         self._block = weight_block(folder)
         self._last: tuple[str, Quantised] | None = None
@@ -147,7 +109,7 @@ class HuggingFaceWeights:
             self.relative_errors[f"{path}.codes"] = last[1].relative_error
         return last[1]
 
-    def _values(self, entry: Entry) -> Float32[np.ndarray, "*axes"]:
+    def _values(self, entry: StoredTensor) -> Float32[np.ndarray, "*axes"]:
         """The tensor in f32, fp8 with its scale."""
         if entry.dtype != "F8_E4M3":
             return entry.floats()
@@ -159,7 +121,7 @@ class HuggingFaceWeights:
             values[:, part] *= scale[:, i : i + 1]
         return values
 
-    def _scale(self, entry: Entry) -> Float32[np.ndarray, "out blocks"]:
+    def _scale(self, entry: StoredTensor) -> Float32[np.ndarray, "out blocks"]:
         """Scales of an fp8 matrix, one row per output: one column, or one per block of inputs."""
         found = [self._entries[entry.name + end] for end in SCALES if entry.name + end in self._entries]
         if len(entry.shape) != 2 or not found:
@@ -208,7 +170,7 @@ def to_half(values: Float32[np.ndarray, "*axes"]) -> Float16[np.ndarray, "*axes"
     return half
 
 
-def _shapes(held: dict[str, Source]) -> Shapes:
+def _shapes(held: dict[str, CheckpointTensor]) -> Shapes:
     shapes: Shapes = {}
     for path, source in held.items():
         if path == TABLE or len(source.shape) == 1:
@@ -220,7 +182,7 @@ def _shapes(held: dict[str, Source]) -> Shapes:
     return shapes
 
 
-def _kept(entry: Entry, scale: Float32[np.ndarray, "out blocks"]) -> Quantised | None:
+def _kept(entry: StoredTensor, scale: Float32[np.ndarray, "out blocks"]) -> Quantised | None:
     """The codes of an fp8 matrix as they are, where its scales are powers of two and one per output."""
     fraction, power = np.frexp(scale[:, 0])
     if not (np.all(fraction == 0.5) and np.all(scale == scale[:, :1]) and power.min() > -126):

@@ -23,6 +23,8 @@ Values = Float32[np.ndarray, "k n"]
 class WeightError(ValueError):
     """Weights that cannot be used: the message names file, tensor, both numbers and a remedy."""
 
+    exit_code = 2
+
 
 class Quantised(NamedTuple):
     """Codes and exponents of one matrix (value = code * 2^exponent), and what the rounding cost."""

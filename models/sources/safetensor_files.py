@@ -29,7 +29,7 @@ _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class StoredTensor:
     """Where one tensor lies: file, first byte, format and shape."""
 
     file: Path
@@ -64,7 +64,7 @@ class Entry:
             return widen(raw)
 
 
-def open_files(folder: str | Path) -> dict[str, Entry]:
+def open_files(folder: str | Path) -> dict[str, StoredTensor]:
     """All tensors of a folder by name: of `model.safetensors`, or of the files that its index names."""
     root = Path(folder)
     if not (root / INDEX).is_file():
@@ -74,7 +74,7 @@ def open_files(folder: str | Path) -> dict[str, Entry]:
             )
         return read_header(root / SINGLE)
     placed = _index(root / INDEX)
-    entries: dict[str, Entry] = {}
+    entries: dict[str, StoredTensor] = {}
     for file in sorted(set(placed.values())):
         if not (root / file).is_file():
             raise WeightError(f"{root / file}: not found, {INDEX} names it. Fetch the missing file.")
@@ -86,7 +86,7 @@ def open_files(folder: str | Path) -> dict[str, Entry]:
     return entries
 
 
-def files_digest(entries: dict[str, Entry]) -> str:
+def files_digest(entries: dict[str, StoredTensor]) -> str:
     """Sha256 (hex) over the names and contents of all files that hold the tensors."""
     total = hashlib.sha256()
     for file in sorted({entry.file for entry in entries.values()}):
@@ -95,7 +95,7 @@ def files_digest(entries: dict[str, Entry]) -> str:
     return total.hexdigest()
 
 
-def read_header(file: Path) -> dict[str, Entry]:
+def read_header(file: Path) -> dict[str, StoredTensor]:
     """The tensors of one file by name; sizes and bounds are checked, the data is not read."""
     size = file.stat().st_size
     with file.open("rb") as stream:
@@ -113,7 +113,7 @@ def read_header(file: Path) -> dict[str, Entry]:
         raise WeightError(f"{file}: header cannot be read ({_of(error)}). {DAMAGED}") from error
 
 
-def _entry(file: Path, base: int, size: int, name: str, value: dict[str, Any]) -> Entry:
+def _entry(file: Path, base: int, size: int, name: str, value: dict[str, Any]) -> StoredTensor:
     (first, last), shape, dtype = value["data_offsets"], tuple(value["shape"]), value["dtype"]
     if any(type(number) is not int or number < 0 for number in (first, last, *shape)):
         raise WeightError(f"{file}: {name} has shape {list(shape)} at bytes {first} to {last}. {DAMAGED}")
@@ -124,7 +124,7 @@ def _entry(file: Path, base: int, size: int, name: str, value: dict[str, Any]) -
         raise WeightError(
             f"{file}: {name} takes {last - first} bytes, {dtype} {list(shape)} takes {wanted}. {DAMAGED}"
         )
-    return Entry(file=file, name=name, start=base + first, dtype=dtype, shape=shape)
+    return StoredTensor(file=file, name=name, start=base + first, dtype=dtype, shape=shape)
 
 
 def _index(path: Path) -> dict[str, str]:

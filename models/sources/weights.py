@@ -15,13 +15,13 @@ import jax
 import numpy as np
 from jaxtyping import Float16, Float32, Int32, UInt8
 
+from models.families.family import HEAD, TABLE
 from models.sources.quantise import Quantised, WeightError, dequantise, quantise, to_e4m3, widen
 from models.step import Step
 
 __all__ = ["Shapes", "WeightError", "Weights", "check_shapes", "content_digest", "seeded", "weight_shapes"]
 
 SCHEME = "lpu-emulator weights by seed, v1"  # enters every tensor: other values need another name
-TABLE, HEAD = "embed.table", "head"  # which tensors are one in a tied model
 _CODES, _EXPONENT = ".codes", ".exponent"
 _VARIANCE = 1.5625  # of a weight, from exponents that vary by -1, 0, 0, 1
 _NORMAL = NormalDist()

@@ -21,7 +21,7 @@ from fabric.catalog import bridge_spec
 from fabric.rack import Rack, load_rack
 from lpu.check.check import check, require
 from models.catalog import catalog
-from models.step import llama_step
+from models.step import family_step
 
 TRAY, BRIDGE = load_rack("lpx-tray"), bridge_spec("spectrum-x")
 
@@ -32,7 +32,7 @@ def compiled(source: Source | None = None, rack: Rack = TRAY, **options: Any) ->
 
 def big(name: str, rows: int) -> Source:
     """A model of the catalog, for so many rows."""
-    step = llama_step(catalog(name), batch=rows, context=80)
+    step = family_step(catalog(name), batch=rows, context=80)
     params, tokens, position, cache = step.inputs()
     return Source(
         step=step.fn,
@@ -87,7 +87,7 @@ def test_a_line_is_taken_once_and_by_a_chip_of_its_part_of_k() -> None:
 
 def test_two_lines_of_e4m3_cross_in_one_word() -> None:
     config = replace(catalog("llama-tiny"), hidden=800, ffn_down="fp8", ffn_up="fp16")
-    step = llama_step(config, batch=3, context=80)
+    step = family_step(config, batch=3, context=80)
     params, tokens, position, cache = step.inputs()
     source = Source(
         step=step.fn,

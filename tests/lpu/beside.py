@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from conftest import SMALL
 
 from compiler.options import CompileOptions
 from compiler.pipeline import Source, compile_program
@@ -16,10 +15,9 @@ from fabric.rack import load_rack
 from lpu.run.machine import Machine, prepare
 from models.config import TransformerConfig
 from models.kv import KVFormat, empty_cache
-from models.step import Step, llama_step
+from models.step import Step, family_step
 
 Arrays = dict[str, np.ndarray]
-HEADS = replace(SMALL, name="head-norms", qk_norm=True, head_dim=48, kv_heads=4, activation="gelu")
 
 
 def made_up(step: Step, seed: int = 0) -> Arrays:
@@ -47,7 +45,7 @@ def compiled(
     **options: Any,
 ) -> tuple[Step, Program]:
     config = replace(config, max_context=max(contexts))
-    step = llama_step(config, batch=batch, context=max(contexts), kv=kv)
+    step = family_step(config, batch=batch, context=max(contexts), kv=kv)
     params, tokens, position, cache = step.inputs()
     source = Source(
         step=step.fn,

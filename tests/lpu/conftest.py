@@ -1,50 +1,5 @@
 """Small programs that several tests look at, compiled once."""
 
-import pytest
+from programs import dealt_program, pair_program, piped_program
 
-from compiler.options import CompileOptions
-from compiler.pipeline import Source, compile_program
-from compiler.program.manifest import ModelIdentity
-from compiler.program.program import Program
-from fabric.rack import load_rack
-from models.config import TransformerConfig
-from models.step import llama_step
-
-SMALL = TransformerConfig(
-    name="small", layers=2, hidden=160, heads=4, kv_heads=2, head_dim=32, ffn=320, vocab=240, tied=False,
-    rope_theta=1e4, eps=1e-5, max_context=80, source="made up for tests",
-)  # fmt: skip
-
-
-def compiled(rack: str, options: CompileOptions) -> Program:
-    """SMALL, batch 1, context 80."""
-    step = llama_step(SMALL, batch=1, context=80)
-    params, tokens, position, cache = step.inputs()
-    source = Source(
-        step=step.fn,
-        params=params,
-        tokens=tokens,
-        position=position,
-        cache=cache,
-        contexts=(80,),
-        model=ModelIdentity(name=SMALL.name),
-    )
-    return compile_program(source, load_rack(rack), options)
-
-
-@pytest.fixture(scope="session")
-def pair_program() -> Program:
-    """SMALL on both chips of `pair`, one group."""
-    return compiled("pair", CompileOptions(tp=2, pp=1))
-
-
-@pytest.fixture(scope="session")
-def piped_program() -> Program:
-    """SMALL on the four chips of `quad`, two groups of two."""
-    return compiled("quad", CompileOptions(tp=2, pp=2))
-
-
-@pytest.fixture(scope="session")
-def dealt_program() -> Program:
-    """SMALL on the four chips of `quad`, the context of each KV head dealt over two of them."""
-    return compiled("quad", CompileOptions(tp=4, pp=1, cp=2))
+__all__ = ["dealt_program", "pair_program", "piped_program"]

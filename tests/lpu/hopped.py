@@ -18,7 +18,7 @@ from fabric.rack import load_rack
 from lpu.check.check import Report, check_columns
 from models.config import TransformerConfig
 from models.contract import ops
-from models.step import Step, llama_step
+from models.step import Step, family_step
 
 BRIDGE = bridge_spec("spectrum-x")
 
@@ -27,7 +27,7 @@ def hopped(
     config: TransformerConfig, rack: str, rows: int = 1, **options: Any
 ) -> tuple[Step, Program, Split]:
     """(the step, the program of its FFN hops, the split) for so many rows."""
-    step = llama_step(config, batch=rows, context=80)
+    step = family_step(config, batch=rows, context=80)
     return step, *compile_hops(source(step, (80,)), load_rack(rack), CompileOptions(**options), BRIDGE)
 
 

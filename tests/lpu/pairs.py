@@ -10,7 +10,7 @@ from compiler.program.program import Program
 from fabric.rack import load_rack
 from models.config import TransformerConfig
 from models.kv import KVFormat
-from models.step import Step, llama_step
+from models.step import Step, family_step
 
 
 def source(step: Step, contexts: tuple[int, ...]) -> Source:
@@ -40,8 +40,8 @@ def compiled_pair(
 ) -> tuple[Step, Program, Program]:
     """(the decode step, its program, the prefill program); `chip`: numbers to change of the rack's chips."""
     config = replace(config, max_context=max(contexts))
-    step = llama_step(config, batch=batch, context=max(contexts), kv=kv)
-    long = llama_step(config, batch=1, context=max(contexts), kv=kv, chunk=chunk)
+    step = family_step(config, batch=batch, context=max(contexts), kv=kv)
+    long = family_step(config, batch=1, context=max(contexts), kv=kv, chunk=chunk)
     machine = load_rack(rack)
     machine = replace(machine, chip=machine.chip.with_numbers("for a test", **(chip or {})))
     sources = source(step, contexts), source(long, contexts)

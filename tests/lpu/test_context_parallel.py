@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from beside import assert_same, compiled, made_up
-from conftest import SMALL
 from handmade import change
+from shapes import SMALL
 
 from compiler.lower.attention import kv_capacity, share_of
 from compiler.program.isa import Columns, Op

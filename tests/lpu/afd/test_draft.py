@@ -3,8 +3,8 @@
 from fractions import Fraction
 
 import pytest
-from conftest import SMALL
 from hopped import BRIDGE
+from shapes import SMALL
 
 from compiler.errors import OptionError
 from compiler.program.program import Program

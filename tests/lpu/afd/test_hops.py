@@ -5,10 +5,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from conftest import SMALL
 from hopped import BRIDGE
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shapes import SMALL
 
 from compiler.errors import OptionError
 from fabric.catalog import gpu_spec

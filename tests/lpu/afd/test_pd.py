@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
-from conftest import SMALL
 from hopped import BRIDGE
 from hypothesis import given
 from hypothesis import strategies as st
+from shapes import SMALL
 
 from compiler.program.program import Program
 from fabric.catalog import gpu_spec

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from beside import compiled
-from conftest import SMALL
 from handmade import change
+from shapes import SMALL
 
 from compiler.handover import compile_egress, compile_ingest
 from compiler.program.instructions.attention import AttentionKernel

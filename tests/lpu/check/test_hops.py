@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SMALL
 from faults import FAULTS as FAULTS_OF_ROWS
 from faults import same
 from handmade import change
 from hopped import BRIDGE, checked, hopped
+from shapes import SMALL
 
 from compiler.program.isa import TAG_SHIFT, TAGS, Columns, Op
 from compiler.program.manifest import HOPS, Hops, Manifest, Place, Step

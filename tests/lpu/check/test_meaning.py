@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from beside import compiled
-from conftest import SMALL
 from handmade import change
+from shapes import SMALL
 
 from compiler.program.isa import TAGS, Columns, Op
 from compiler.program.program import Program

@@ -138,7 +138,7 @@ def test_options_of_compile_are_refused_for_a_program(
     capsys: pytest.CaptureFixture[str], program: str
 ) -> None:
     assert lpu("run", program, "--tp", "2") == 2
-    assert "--tp has no meaning" in capsys.readouterr().err
+    assert "--tp: has no meaning" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["models", "racks", "env"])

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from beside import bits, compiled, made_up
-from conftest import SMALL
 from handmade import change
+from shapes import SMALL
 
 from compiler.handover import compile_egress, compile_ingest
 from compiler.program import manifest as manifests

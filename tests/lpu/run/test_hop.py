@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from beside import made_up
-from conftest import SMALL
 from handmade import change
 from hopped import contract_ffn, hopped
+from shapes import SMALL
 
 from compiler.program.isa import Columns, Op
 from compiler.program.manifest import HOPS

@@ -8,9 +8,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from beside import HEADS, Arrays, assert_same, bits, compiled, made_up
-from conftest import SMALL
+from beside import Arrays, assert_same, bits, compiled, made_up
 from handmade import matmul
+from shapes import HEADS, SMALL
 
 from compiler.program.isa import Op
 from compiler.program.program import Block, Program

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from beside import HEADS, bits, made_up
-from conftest import SMALL
+from beside import bits, made_up
 from own_models import head_norms
 from pairs import compiled_pair
+from shapes import HEADS, SMALL
 
 from compiler.errors import CapacityError, OptionError
 from compiler.options import CompileOptions

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from beside import bits, compiled, made_up
-from conftest import SMALL
+from shapes import SMALL
 
 from lpu.check.check import check
 from lpu.run.machine import prepare

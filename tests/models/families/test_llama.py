@@ -15,7 +15,7 @@ from models.config import TransformerConfig
 from models.contract.plain import plain, plain_cache, plain_params
 from models.families.llama import Llama
 from models.kv import empty_cache
-from models.step import Step, build_step, llama_step
+from models.step import Step, build_step, family_step
 
 Make = Callable[[Step], dict[str, Array]]
 TINY = catalog("llama-tiny")
@@ -33,7 +33,7 @@ def decode(step: Step, params: dict[str, Array], tokens: list[list[int]]) -> lis
 
 
 def test_the_jaxpr_of_the_tiny_llama_is_the_vocabulary_and_reshapes() -> None:
-    step = llama_step(TINY, batch=2, context=64)
+    step = family_step(TINY, batch=2, context=64)
     jaxpr = jax.make_jaxpr(step.fn)(*step.inputs()).jaxpr
     counts = collections.Counter(equation.primitive.name for equation in jaxpr.eqns)
     per_layer = {
@@ -52,10 +52,10 @@ def test_the_jaxpr_of_the_tiny_llama_is_the_vocabulary_and_reshapes() -> None:
 
 
 def test_every_op_carries_its_module_path() -> None:
-    step = llama_step(TWO_LAYERS, batch=1, context=64)
+    step = family_step(TWO_LAYERS, batch=1, context=64)
     scopes: list[str] = []
     for equation in jax.make_jaxpr(step.fn)(*step.inputs()).jaxpr.eqns:
-        scope = str(equation.source_info.name_stack)
+        scope = str(equation.source_info.name_stack).replace("/", ".")
         if not scopes or scopes[-1] != scope:
             scopes.append(scope)
     layers = [f"layers.{i}.{part}" for i in range(2) for part in ("attention", "ffn")]
@@ -63,7 +63,7 @@ def test_every_op_carries_its_module_path() -> None:
 
 
 def test_parameters_are_named_by_path() -> None:
-    step = llama_step(dataclasses.replace(TINY, layers=1, qk_norm=True), batch=1, context=64)
+    step = family_step(dataclasses.replace(TINY, layers=1, qk_norm=True), batch=1, context=64)
     linear = [f"attention.{name}" for name in "qkvo"] + [f"ffn.{name}" for name in ("gate", "up", "down")]
     norms = ["attention.norm", "attention.q_norm", "attention.k_norm", "ffn.norm"]
     names = [f"layers.0.{name}.{leaf}" for name in linear for leaf in ("codes", "exponent")]
@@ -77,7 +77,7 @@ def test_parameters_are_named_by_path() -> None:
 @pytest.mark.parametrize("name", ["smollm-135m", "mistral-7b", "qwen3-8b", "llama-2-70b"])
 def test_the_module_holds_the_parameters_that_its_config_counts(name: str) -> None:
     config = catalog(name)
-    step = llama_step(config, batch=1, context=64)
+    step = family_step(config, batch=1, context=64)
     weights = sum(
         leaf.size for path, leaf in step.params.items() if not path.endswith("exponent") and path != "angles"
     )
@@ -86,14 +86,14 @@ def test_the_module_holds_the_parameters_that_its_config_counts(name: str) -> No
 
 def test_the_largest_llama_is_traced_without_its_weights() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    step = llama_step(catalog("llama-3.1-405b"), batch=1, context=8192)
+    step = family_step(catalog("llama-3.1-405b"), batch=1, context=8192)
     jaxpr = jax.make_jaxpr(step.fn)(*step.inputs())
     assert len(jaxpr.jaxpr.eqns) == 126 * 19 + 4
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # KiB
 
 
 def test_a_sequence_has_the_same_bits_alone_and_in_a_batch(random_params: Make) -> None:
-    one, three = (llama_step(TWO_LAYERS, batch=n, context=16) for n in (1, 3))
+    one, three = (family_step(TWO_LAYERS, batch=n, context=16) for n in (1, 3))
     params = random_params(one)
     alone = decode(one, params, [[5], [17], [250]])
     batch = decode(three, params, [[5, 9, 1], [17, 3, 2], [250, 8, 3]])
@@ -101,7 +101,7 @@ def test_a_sequence_has_the_same_bits_alone_and_in_a_batch(random_params: Make) 
 
 
 def test_a_longer_context_bucket_changes_no_bit(random_params: Make) -> None:
-    short, long = (llama_step(TWO_LAYERS, batch=1, context=n) for n in (16, 48))
+    short, long = (family_step(TWO_LAYERS, batch=1, context=n) for n in (16, 48))
     params = random_params(short)
     a = decode(short, params, [[5], [17], [250]])
     b = decode(long, params | {"angles": jnp.asarray(long.constants["angles"])}, [[5], [17], [250]])
@@ -114,7 +114,7 @@ def test_a_longer_context_bucket_changes_no_bit(random_params: Make) -> None:
     ids=["llama", "qk-gelu"],
 )
 def test_plain_f32_is_near_the_contract(random_params: Make, config: TransformerConfig) -> None:
-    step = llama_step(config, batch=2, context=16)
+    step = family_step(config, batch=2, context=16)
     params = random_params(step)
     run = jax.jit(plain(step.fn))
     cache = plain_cache(step.cache)
@@ -127,7 +127,7 @@ def test_plain_f32_is_near_the_contract(random_params: Make, config: Transformer
 
 
 def test_an_fp8_cache_is_near_an_fp16_cache(random_params: Make) -> None:
-    half, byte = (llama_step(TWO_LAYERS, batch=1, context=16, kv=kv) for kv in ("fp16", "fp8"))
+    half, byte = (family_step(TWO_LAYERS, batch=1, context=16, kv=kv) for kv in ("fp16", "fp8"))
     params = random_params(half)
     a, b = (decode(step, params, [[5], [17], [250]])[-1] for step in (half, byte))
     assert 0 < np.linalg.norm(a - b) < 0.2 * np.linalg.norm(a)
@@ -136,7 +136,7 @@ def test_an_fp8_cache_is_near_an_fp16_cache(random_params: Make) -> None:
 def test_the_module_itself_runs_and_equals_its_step(random_params: Make) -> None:
     config = dataclasses.replace(TINY, layers=1)
     model = Llama(config, batch=1, context=16)
-    step = llama_step(config, batch=1, context=16)
+    step = family_step(config, batch=1, context=16)
     params = random_params(step)
     for path, variable in nnx.to_flat_state(nnx.state(model)):
         variable.set_value(params[".".join(map(str, path))])
@@ -147,7 +147,7 @@ def test_the_module_itself_runs_and_equals_its_step(random_params: Make) -> None
 
 
 def test_wrong_parameters_are_named() -> None:
-    step = llama_step(TWO_LAYERS, batch=1, context=16)
+    step = family_step(TWO_LAYERS, batch=1, context=16)
     params = dict(step.params)
     params["haed.codes"] = params.pop("head.codes")
     with pytest.raises(ValueError, match=r"1 of \d+ parameters are missing \(head.codes\), 1 are unknown"):
@@ -156,7 +156,7 @@ def test_wrong_parameters_are_named() -> None:
 
 def test_a_context_beyond_the_model_is_refused() -> None:
     with pytest.raises(ValueError, match="context 512 is above its longest, 256"):
-        llama_step(TINY, batch=1, context=512)
+        family_step(TINY, batch=1, context=512)
 
 
 def test_any_module_of_the_same_call_makes_a_step() -> None:

@@ -16,7 +16,7 @@ from models.sources.checkpoint import save_orbax
 from models.sources.huggingface import open_folder
 from models.sources.quantise import WeightError, decode_table, dequantise, quantise
 from models.sources.weights import check_shapes, content_digest, weight_shapes
-from models.step import llama_step
+from models.step import family_step
 
 DATA = Path(__file__).parents[1] / "data"
 LLAMA, QWEN3 = DATA / "tiny-llama", DATA / "tiny-qwen3"
@@ -41,7 +41,7 @@ def rewritten(folder: Path, change: Callable[[Tensors], object], **keys: object)
 @pytest.mark.parametrize("folder", [LLAMA, QWEN3], ids=lambda folder: folder.name)
 def test_plain_logits_are_those_of_transformers(folder: Path) -> None:
     weights = open_folder(folder)
-    step = llama_step(weights.config, batch=1, context=16)
+    step = family_step(weights.config, batch=1, context=16)
     check_shapes(weights, weight_shapes(step))
     params = {name: jnp.asarray(weights.plain(name)) for name in weights.shapes}
     params |= {name: jnp.asarray(value) for name, value in step.plain_constants.items()}
@@ -58,7 +58,7 @@ def test_plain_logits_are_those_of_transformers(folder: Path) -> None:
 def test_shapes_are_those_of_the_model_in_its_order() -> None:
     for folder in (LLAMA, QWEN3):
         weights = open_folder(folder)
-        wanted = weight_shapes(llama_step(weights.config, batch=1, context=16))
+        wanted = weight_shapes(family_step(weights.config, batch=1, context=16))
         assert weights.shapes == wanted
         for name, shape in wanted.items():
             assert (weights[name].shape, weights[name].dtype) == (shape.shape, shape.dtype)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from models.config import Llama3Scaling
-from models.sources.huggingface import read_config
+from models.sources.huggingface_config import read_config
 from models.sources.quantise import WeightError
 
 DATA = Path(__file__).parents[1] / "data"

@@ -16,9 +16,9 @@ from models.catalog import catalog
 from models.sources.checkpoint import open_orbax, save_orbax
 from models.sources.quantise import WeightError, decode_table, dequantise, quantise, to_e4m3, widen
 from models.sources.weights import Shapes, check_shapes, content_digest, row_reader, seeded, weight_shapes
-from models.step import llama_step
+from models.step import family_step
 
-TINY = weight_shapes(llama_step(catalog("llama-tiny"), batch=1, context=16))
+TINY = weight_shapes(family_step(catalog("llama-tiny"), batch=1, context=16))
 SMALL: Shapes = {
     "embed.table": jax.ShapeDtypeStruct((96, 64), np.float16),
     "layers.0.ffn.up.codes": jax.ShapeDtypeStruct((64, 96), np.uint8),
@@ -201,7 +201,7 @@ def test_weights_of_another_model_are_refused() -> None:
 @pytest.mark.slow
 def test_a_billion_codes_are_drawn_and_none_means_nan() -> None:
     config = catalog("llama-1.2b")
-    weights = seeded(weight_shapes(llama_step(config, batch=1, context=512)), 0)
+    weights = seeded(weight_shapes(family_step(config, batch=1, context=512)), 0)
     codes = [name for name in weights.shapes if name.endswith(".codes")]
     count = 0
     for name in codes:
@@ -281,9 +281,9 @@ def test_missing_and_half_checkpoints_are_named(tmp_path: Path) -> None:
 
 def test_the_bytes_do_not_depend_on_the_hash_seed() -> None:
     code = (
-        "from models.sources.weights import *\nfrom models.step import llama_step\n"
+        "from models.sources.weights import *\nfrom models.step import family_step\n"
         "from models.catalog import catalog\n"
-        "s = weight_shapes(llama_step(catalog('llama-tiny'), batch=1, context=16)); w = seeded(s, 0);"
+        "s = weight_shapes(family_step(catalog('llama-tiny'), batch=1, context=16)); w = seeded(s, 0);"
         "print(w.digest(), content_digest(w))"
     )
     out = [

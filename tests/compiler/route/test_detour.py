@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from beside import assert_same, compiled
-from conftest import SMALL
+from shapes import SMALL
 
 import compiler.lower.context as lowering
 from compiler.program.isa import Columns, Op

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from beside import assert_same, compiled
-from conftest import SMALL
 from handmade import change
+from shapes import SMALL
 
 import compiler.lower.collective as collective
 from compiler.lower.collective import Partials

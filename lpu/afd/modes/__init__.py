@@ -1,0 +1,1 @@
+"""The ways to share the work between GPUs and LPUs, one file each."""

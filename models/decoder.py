@@ -1,0 +1,81 @@
+"""A decoder of equal layers: embedding, layers, norm, head. What differs between families is the layer.
+
+A layer is a module with `layer(x, angles, position, k_cache, v_cache) -> (x, k_cache, v_cache)`. Scopes
+(`layers.3.ffn`) name where each op belongs; `embed` and `head` frame the layers.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+from jaxtyping import Float32, Int32
+
+from models.config import TransformerConfig
+from models.contract import ops
+from models.kv import KVCache, KVFormat, kv_shape
+from models.parts import Embedding, Linear, Norm
+from models.rope import rope_angles, rope_turns
+
+
+class Decoder(nnx.Module):
+    """A decoder that takes one token per row of the batch and step, each row a sequence of its own.
+
+    With a cache of fewer sequences the rows are chunks of them (`models.step.build_step`). `batch`, `context`
+    (tokens of the KV cache) and `kv` (its format) are fixed, as a compiled program's are.
+    """
+
+    def __init__(
+        self,
+        layer: Callable[..., nnx.Module],
+        config: TransformerConfig,
+        *,
+        batch: int,
+        context: int,
+        kv: KVFormat = "fp16",
+    ) -> None:
+        if context > config.max_context:
+            raise ValueError(f"{config.name}: context {context} is above its longest, {config.max_context}.")
+        self.config, self.batch, self.context = config, batch, context
+        self.kv: KVFormat = kv
+        self.embed = Embedding(config.vocab, config.hidden)
+        self.angles = nnx.Variable(jnp.asarray(self.constants()["angles"]))
+        self.layers = nnx.List([layer(config, context=context) for _ in range(config.layers)])
+        self.norm = Norm(config.hidden, config.eps)
+        self.head = Linear(config.hidden, config.vocab)
+
+    def constants(self) -> dict[str, Int32[np.ndarray, "context 2 pairs"]]:
+        """Arrays that follow from the configuration and are not weights, by parameter path."""
+        config = self.config
+        return {"angles": rope_angles(self.context, config.head_dim, config.rope_theta, config.rope_scaling)}
+
+    def plain_constants(self) -> dict[str, Float32[np.ndarray, "context 2 pairs"]]:
+        """The same arrays for the plain f32 step: cos and sin unrounded."""
+        config = self.config
+        return {"angles": rope_turns(self.context, config.head_dim, config.rope_theta, config.rope_scaling)}
+
+    def cache_shape(self) -> KVCache:
+        """Shapes of the KV cache that `__call__` takes."""
+        config = self.config
+        return kv_shape(config.layers, self.batch, self.context, config.kv_heads, config.head_dim, self.kv)
+
+    def __call__(
+        self, tokens: Int32[Array, " batch"], position: Int32[Array, " batch"], cache: KVCache
+    ) -> tuple[Float32[Array, "batch vocab"], Int32[Array, " batch"], KVCache]:
+        """Logits and the most likely next token, and the cache with these tokens at their positions."""
+        angles = self.angles[...]
+        keys: list[Array] = []
+        values: list[Array] = []
+        with jax.named_scope("embed"):
+            x = self.embed(tokens)
+        for i, layer in enumerate(self.layers):
+            with jax.named_scope(f"layers.{i}"):
+                x, k, v = layer(x, angles, position, cache.k[i], cache.v[i])
+            keys.append(k)
+            values.append(v)
+        with jax.named_scope("head"):
+            logits = self.head(self.norm(x))
+            token = ops.argmax(logits)
+        return logits, token, KVCache(tuple(keys), tuple(values))

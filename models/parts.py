@@ -1,0 +1,43 @@
+"""The parts that decoders of every family are made of: matrices, norms, the embedding, the head."""
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jaxtyping import Float16, Float32, Int32
+
+from models.contract import ops
+
+
+class Linear(nnx.Module):
+    """E4m3 weights [k, n] with a power-of-two scale per column."""
+
+    def __init__(self, k: int, n: int) -> None:
+        self.codes = nnx.Param(jnp.zeros((k, n), jnp.uint8))
+        self.exponent = nnx.Param(jnp.zeros(n, jnp.int32))
+
+    def __call__(self, a: Float16[Array, "batch k"]) -> Float32[Array, "batch n"]:
+        """The product."""
+        return ops.matmul(a, self.codes[...], self.exponent[...])
+
+
+class Norm(nnx.Module):
+    """RMS norm over the last axis."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        self.gain = nnx.Param(jnp.ones(width, jnp.float32))
+        self.eps = eps
+
+    def __call__(self, x: Float32[Array, "*batch width"]) -> Float16[Array, "*batch width"]:
+        """The normalised vector in fp16."""
+        return ops.rms_norm(x, self.gain[...], eps=self.eps)
+
+
+class Embedding(nnx.Module):
+    """The table of token vectors."""
+
+    def __init__(self, vocab: int, hidden: int) -> None:
+        self.table = nnx.Param(jnp.zeros((vocab, hidden), jnp.float16))
+
+    def __call__(self, tokens: Int32[Array, " batch"]) -> Float32[Array, "batch hidden"]:
+        """One row per token."""
+        return ops.embed(self.table[...], tokens)

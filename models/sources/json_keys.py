@@ -1,0 +1,82 @@
+"""The keys of a JSON file of other people's, read with their types; errors name file, key and value."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.sources.quantise import WeightError
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; `WeightError` with file and line when there is none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        here = "its folder exists" if path.parent.is_dir() else f"nor is there a folder {path.parent}"
+        raise WeightError(
+            f"{path}: not found ({here}). Nothing is downloaded: fetch the checkpoint, then name its folder."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise WeightError(f"{path}: cannot be read: {error}") from error
+    except json.JSONDecodeError as error:
+        raise WeightError(f"{path}:{error.lineno}:{error.colno}: no JSON: {error.msg}.") from error
+    if not isinstance(value, dict):
+        raise WeightError(f"{path}: holds a JSON {type(value).__name__}, expected an object.")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one JSON object, read with their types; null is the same as absent."""
+
+    path: Path
+    values: dict[str, Any]
+    prefix: str = ""  # the object's own place in the file
+
+    def error(self, key: str, value: object, why: str) -> WeightError:
+        """An error that names file, key and value."""
+        return WeightError(f"{self.path}: {self.prefix}{key} is {value!r}: {why}.")
+
+    def integer(self, key: str, default: int | None = None) -> int:
+        """A whole number of at least 1."""
+        value = self._required(key, default)
+        if type(value) is not int or value < 1:
+            raise self.error(key, value, "it is a whole number of at least 1")
+        return value
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """A finite number."""
+        value = self._required(key, default)
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise self.error(key, value, "it is a finite number")
+        return float(value)
+
+    def text(self, key: str, default: str | None = None) -> str:
+        """A string."""
+        value = self._required(key, default)
+        if not isinstance(value, str):
+            raise self.error(key, value, "it is a string")
+        return value
+
+    def flag(self, key: str, default: bool = False) -> bool:
+        """True or false."""
+        value = self._required(key, default)
+        if not isinstance(value, bool):
+            raise self.error(key, value, "it is true or false")
+        return value
+
+    def table(self, key: str) -> "Keys":
+        """A nested object; empty when absent."""
+        value = self._required(key, {})
+        if not isinstance(value, dict):
+            raise self.error(key, value, "it is an object")
+        return Keys(self.path, value, f"{self.prefix}{key}.")
+
+    def _required(self, key: str, default: object) -> Any:
+        value = self.values.get(key)
+        value = default if value is None else value
+        if value is None:
+            raise WeightError(f"{self.path}: {self.prefix}{key} is missing. Add it, as the authors give it.")
+        return value

@@ -1,0 +1,11 @@
+"""The model shapes that tests share: every other shape is another function for XLA to compile."""
+
+from dataclasses import replace
+
+from models.config import TransformerConfig
+
+SMALL = TransformerConfig(
+    name="small", layers=2, hidden=160, heads=4, kv_heads=2, head_dim=32, ffn=320, vocab=240, tied=False,
+    rope_theta=1e4, eps=1e-5, max_context=80, source="made up for tests",
+)  # fmt: skip
+HEADS = replace(SMALL, name="head-norms", qk_norm=True, head_dim=48, kv_heads=4, activation="gelu")

@@ -1,0 +1,113 @@
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from compiler.errors import OptionError
+from lpu import api
+from lpu.afd.setup import config_of as gpu_numbers
+from lpu.cli import app as cli
+from lpu.decode.decoders import machine_of, reference_decode, restart
+from lpu.decode.generate import generate
+from models import extensions
+from models.catalog import catalog
+from models.families import registry
+from models.families.registry import UnknownFamilyError, config_of, family_of
+from models.step import family_step
+
+HERE = Path(__file__).parent
+KEYS = {"model_type": "toy-j", "n_layer": 2, "n_head": 4, "n_embd": 128, "vocab_size": 200, "n_positions": 64}
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A Hugging Face folder of a model of `toy_family`, an extension that child processes import too."""
+    monkeypatch.syspath_prepend(str(HERE))
+    monkeypatch.chdir(HERE)
+    monkeypatch.setenv(extensions.VARIABLE, "toy_family")
+    extensions.load_extensions()
+    folder = tmp_path / "toy"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(KEYS))
+    rng = np.random.default_rng(0)
+    config = config_of(config_fields())
+    shapes = {one.name: one.shape for one in family_of(config).tensors(config)}
+    held = {name: rng.standard_normal(shape, np.float32) / 11 for name, shape in shapes.items()}
+    save_file(held, folder / "model.safetensors")
+    return folder
+
+
+def config_fields() -> dict[str, Any]:
+    made_up = {"rope_theta": 1e4, "eps": 1e-5, "source": "made up for tests", "max_context": 64}
+    sizes = {"layers": 2, "hidden": 128, "heads": 4, "kv_heads": 4, "head_dim": 32, "ffn": 256, "vocab": 200}
+    return {"name": "toy", "family": "toy", "tied": False, **made_up, **sizes}
+
+
+def test_a_family_from_one_file_reads_compiles_and_runs_with_the_bits_of_its_module(toy: Path) -> None:
+    made = api.compile(toy, rack="pair", context=[16])
+    assert made.model.config == config_of(config_fields())
+    assert made.model.about["weights"].startswith("huggingface")
+    ways = {
+        "the machine": restart(machine_of(made.program, made.model, stream=False)),
+        "the machine, call by call": restart(machine_of(made.program, made.model, stream=True)),
+        "the module": reference_decode(made.model),
+        "the module, layer by layer": reference_decode(made.model, stream=True),
+    }
+    found = {name: generate(decode, [[3, 5, 7]], 4, 1).digest for name, decode in ways.items()}
+    assert len(set(found.values())) == 1, found
+
+
+def test_a_program_of_a_family_is_run_again_by_its_manifest(
+    toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--rack", "pair", "--context", "16", "--weights", "seed:1", "-o", str(tmp_path / "program")]
+    assert cli.main(["compile", str(toy), *words]) == 0
+    prompt = ["--tokens", "2", "--prompt-ids", "3,5", "--json"]
+    capsys.readouterr()
+    assert cli.main(["run", str(tmp_path / "program"), *prompt]) == 0
+    kept = json.loads(capsys.readouterr().out)
+    assert cli.main(["run", str(toy), *words[:-2], *prompt]) == 0
+    assert json.loads(capsys.readouterr().out)["logits_sha256"] == kept["logits_sha256"]
+
+
+@pytest.mark.slow
+def test_the_certificate_of_a_family_holds_in_child_processes_too(
+    toy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["certify", str(toy), "--rack", "pair", "--context", "16", "--tokens", "2", "--json"]
+    assert cli.main(words) == 0
+    body = json.loads(capsys.readouterr().out)
+    assert body["bits_equal"]
+    children = [one for one in body["comparisons"] if one["name"] in ("one thread", "another hash seed")]
+    assert [one["equal"] for one in children] == [True, True]
+
+
+def test_gpu_times_of_layers_that_nobody_described_are_refused(toy: Path) -> None:
+    with pytest.raises(OptionError, match="is of the family toy, the GPU model knows the layers of other"):
+        gpu_numbers(api.open_model(toy, context=[16]))
+
+
+def test_names_and_model_types_belong_to_one_family(toy: Path) -> None:
+    family = registry.FAMILIES["toy"]
+    with pytest.raises(ValueError, match=r"toy of toy_family and toy of toy_family share name 'toy'"):
+        registry.register(family)
+    other = dataclasses.replace(family, name="other", model_types={"llama": family.model_types["toy-j"]})
+    with pytest.raises(ValueError, match="and other of toy_family share model_type 'llama'"):
+        registry.register(other)
+
+
+def test_an_unknown_family_is_named_with_the_known_ones() -> None:
+    config = dataclasses.replace(catalog("llama-tiny"), family="nobody")
+    with pytest.raises(UnknownFamilyError, match="family 'nobody' is none of llama"):
+        family_step(config, batch=1, context=16)
+
+
+def test_the_fields_of_a_model_make_it_again_and_leave_out_the_default_family() -> None:
+    for name in ("llama-3.1-8b", "qwen3-8b"):
+        fields = json.loads(json.dumps(catalog(name).to_fields()))
+        assert "family" not in fields
+        assert config_of(fields) == catalog(name)
