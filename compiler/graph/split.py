@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from compiler.errors import CapacityError, CompileError, OptionError
 from compiler.graph.graph import Graph, Node, width
 from compiler.graph.intensity import bytes_of, flops, intensity
-from compiler.program.instructions.host import Wire
 from compiler.options import SPLITS
+from compiler.program.instructions.host import Wire
 from fabric.rack import Rack
 
 ROLES = ("attention", "ffn", "embed", "head")  # last parts of module paths: scopes below them are theirs

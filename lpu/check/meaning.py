@@ -10,12 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from compiler.program.instruction_set import INSTRUCTIONS
-from compiler.program.instructions.attention import (
-    AttentionKernel,
-    merged_lines,
-    part_lines,
-    score_lines,
-)
+from compiler.program.instructions.attention import AttentionKernel, merged_lines, part_lines, score_lines
 from compiler.program.instructions.vector import ArgmaxKernel, RstatKernel
 from compiler.program.isa import (
     F32_LANES,

@@ -6,16 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from compiler.program.instruction_set import unit_classes
-from compiler.program.isa import (
-    DRAIN,
-    HOST_IN,
-    HOST_OUT,
-    LINK,
-    MXM,
-    UNIT_CLASSES,
-    VXM,
-    is_transfer,
-)
+from compiler.program.isa import DRAIN, HOST_IN, HOST_OUT, LINK, MXM, UNIT_CLASSES, VXM, is_transfer
 from lpu.check.cycles import Busy
 from lpu.check.findings import Findings
 from lpu.check.rows import CYCLE, TIME_BITS, Batches, split

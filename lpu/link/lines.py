@@ -7,16 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from compiler.program.instruction_set import INSTRUCTIONS, unit_classes
-from compiler.program.isa import (
-    OPCODES,
-    TRANSFER,
-    TRANSIENT,
-    Columns,
-    Holds,
-    Kernel,
-    Operand,
-    is_transfer,
-)
+from compiler.program.isa import OPCODES, TRANSFER, TRANSIENT, Columns, Holds, Kernel, Operand, is_transfer
 from compiler.program.manifest import Manifest
 from compiler.program.ranges import first_of, ramp
 from lpu.link.error import fail

@@ -3,3 +3,5 @@
 
 class MachineError(Exception):
     """The program, its weights or its inputs do not fit together; one line."""
+
+    exit_code = 2

@@ -23,16 +23,7 @@ from compiler.program.isa import (
     Columns,
     Op,
 )
-from compiler.program.manifest import (
-    Link,
-    LogitsLine,
-    Manifest,
-    ModelIdentity,
-    Place,
-    Region,
-    Regions,
-    Step,
-)
+from compiler.program.manifest import Link, LogitsLine, Manifest, ModelIdentity, Place, Region, Regions, Step
 from compiler.program.program import LOADS, Block, Call, Loads, Program
 from fabric.chip import ChipSpec
 

@@ -7,6 +7,7 @@ from shapes import SMALL
 
 from compiler.options import CompileOptions
 from compiler.pipeline import Source, compile_program
+from compiler.program.manifest import ModelIdentity
 from compiler.program.program import Program
 from fabric.rack import load_rack
 from models.step import family_step
@@ -24,7 +25,7 @@ def compiled(rack: str, options: CompileOptions) -> Program:
         position=position,
         cache=cache,
         contexts=(80,),
-        model={"name": SMALL.name},
+        model=ModelIdentity(name=SMALL.name),
     )
     return compile_program(source, load_rack(rack), options)
 

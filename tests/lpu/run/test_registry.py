@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from beside import compiled, made_up
-from conftest import SMALL
+from shapes import SMALL
 
 from compiler.program.instruction_set import INSTRUCTIONS
 from compiler.program.isa import Op

@@ -50,7 +50,7 @@ def config_fields() -> dict[str, Any]:
 def test_a_family_from_one_file_reads_compiles_and_runs_with_the_bits_of_its_module(toy: Path) -> None:
     made = api.compile(toy, rack="pair", context=[16])
     assert made.model.config == config_of(config_fields())
-    assert made.model.about["weights"].startswith("huggingface")
+    assert made.model.about.weights.startswith("huggingface")
     ways = {
         "the machine": restart(machine_of(made.program, made.model, stream=False)),
         "the machine, call by call": restart(machine_of(made.program, made.model, stream=True)),
