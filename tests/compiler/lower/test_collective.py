@@ -98,7 +98,12 @@ def two_steps() -> Program:
 
 def wide_rows(program: Program, c: Columns) -> np.ndarray:
     kernels = program.manifest.kernels
-    return np.array([r for r in np.flatnonzero(c.op == Op.RED) if kernels[c.aux[r]].get("wide")])
+    found: list[int] = []
+    for row in np.flatnonzero(c.op == Op.RED).tolist():
+        kernel = kernels[c.aux[row]]
+        if isinstance(kernel, ReduceKernel) and kernel.wide:
+            found.append(row)
+    return np.array(found)
 
 
 def test_a_sum_without_its_transfer_is_found(two_steps: Program) -> None:
