@@ -1,6 +1,6 @@
 """How long each instruction holds its unit and when its result is there: the one source of cycle formulas.
 
-`docs/timing.md` states the same rules in prose; `lpu/check/check.py` implements them a second time.
+`docs/timing.md` states the same rules in prose; `lpu/check/cycles.py` implements them a second time.
 Source: facts scheduling.md section 1.2; the VXM pass counts are assumed.
 """
 
