@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 SHELL := /bin/bash
 
-.PHONY: demo test test-all acceptance house lint clean
+.PHONY: demo test test-all acceptance house docs lint clean
 
 demo: .venv/.installed
 	$(BIN)/python examples/demo.py
@@ -30,10 +30,13 @@ all-tests: .venv/.dev
 	$(BIN)/pytest -q -n 2 --dist loadfile
 
 acceptance: .venv/.dev
-	$(BIN)/python tests/corpora/acceptance.py
+	PYTHONPATH=tests/corpora:tests/compiler:tests/lpu $(BIN)/python tests/corpora/acceptance.py
 
 house: .venv/.dev
 	$(BIN)/python tests/house.py
+
+docs: .venv/.installed
+	$(BIN)/python docs/make_api.py
 
 clean:
 	rm -rf .venv build dist out

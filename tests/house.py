@@ -14,13 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("lpu", "compiler", "fabric", "models")
-REGISTRIES = (
-    "strategies",
-    "families",
-    "ops",
-    "modes",
-    "cases",
-)  # folders with one file per entry: any number
+# Folders with one file per entry: any number of files.
+REGISTRIES = ("strategies", "families", "ops", "vocabulary", "modes", "cases")
 JSON_MODULES = ("compiler.program.manifest", "compiler.program.store")  # where JSON becomes records
 LOWERING = ("compiler.lower",)  # where an op may be asked for its name
 RECORDS = ("manifest", "kernel", "kernels", "k")  # what a name ends in that holds a record of a program
@@ -284,7 +279,7 @@ COUNTS: dict[str, tuple[Callable[[House], list[str]], Limit]] = {
     "class names used twice": (names_twice, Limit(26, TWICE)),
     "class names used twice without an argument": (names_not_argued, Limit(26)),
     "op names compared as strings outside lowering": (ops_as_strings, Limit(16)),
-    "reads of a manifest or kernel by string": (manifest_reads, Limit(500)),
+    "reads of a manifest or kernel by string": (manifest_reads, Limit(520)),
     f"verbs of more than {VERB_PARAMETERS} parameters": (wide_verbs, Limit(5)),
     "import circles": (circles, Limit(0)),
     "upward imports": (upward_imports, Limit(0)),

@@ -76,22 +76,3 @@ def test_help_needs_no_jax() -> None:
 def test_every_catalog_file_lies_in_a_package() -> None:
     for path in ROOT.glob("*/catalog/**/*.yaml"):
         assert path.relative_to(ROOT).parts[0] in FOLDERS
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "README.md",
-        "CONTRIBUTING.md",
-        "docs/pipeline.md",
-        "docs/numbers.md",
-        "docs/bounds.md",
-        "docs/placement.md",
-    ],
-)
-def test_files_that_a_page_names_are_there(name: str) -> None:
-    text = (ROOT / name).read_text()
-    for word in text.replace("(", " ").replace(")", " ").replace("`", " ").split():
-        path = word.rstrip(".,:;").split("#")[0]
-        if path.startswith((*(f"{f}/" for f in FOLDERS), "docs/", "examples/", "benchmarks/", "tests/")):
-            assert (ROOT / path).exists(), path

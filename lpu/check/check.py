@@ -1,4 +1,4 @@
-"""The independent checker of a program: the seven rules that make it legal, on its expanded columns.
+"""The independent checker of a program: the eight rules that make it legal, on its expanded columns.
 
 It believes nothing that the compiler says: regions, links and preloaded values are looked at, cycles are
 computed again from docs/timing.md, and the producer of every read is found by address and cycle alone.

@@ -137,16 +137,6 @@ def test_a_gate_that_breaks_is_exit_code_1(
     assert "BEYOND tolerance" in out
 
 
-def test_the_page_shows_what_the_verbs_print(capsys: pytest.CaptureFixture[str]) -> None:
-    page = (ROOT / "docs/gpu.md").read_text()
-    assert cli.main(["validate", "--gpu"]) == 0
-    assert capsys.readouterr().out.split("\n\n")[0] in page
-    assert cli.main(["gpus"]) == 0
-    assert capsys.readouterr().out.strip() in page
-    for path in re.findall(r"`((?:lpu|fabric|compiler|docs|tests)/[\w./]+)`", page):
-        assert (ROOT / path).exists(), path
-
-
 def test_the_gpus_verb_lists_numbers_bands_and_where_the_kernels_are_from(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -1,5 +1,4 @@
 import json
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -287,12 +286,8 @@ def test_a_wrong_case_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[
     assert "--case 12" in err
 
 
-def test_the_page_shows_what_the_verb_prints(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_page_names_every_number_that_was_fitted() -> None:
     page = (ROOT / "docs/validation.md").read_text()
-    assert cli.main(["validate"]) == 0
-    assert capsys.readouterr().out.split("\n\n")[0] in page
-    for path in re.findall(r"`((?:lpu|fabric|compiler|docs|tests)/[\w./]+)`", page):
-        assert (ROOT / path).exists(), path
     for one in validate().fitted:
         assert f"| {one.case}" in page.split(one.name.split()[-1])[1]
 

@@ -1,0 +1,17 @@
+"""The corpora of this repository by name."""
+
+from corpus import Corpus
+from drawn import hold_chunks, hold_steps
+from faulty import CASES, hold_fault
+from placed import hold_catalog, hold_optimum, programs
+
+CORPORA = {
+    corpus.name: corpus
+    for corpus in (
+        Corpus(name="steps of drawn models", size=1000, hold=hold_steps),
+        Corpus(name="chunks of drawn models", size=1000, hold=hold_chunks),
+        Corpus(name="seeded faults", size=CASES, hold=hold_fault, good=("caught",), least=0.5),
+        Corpus(name="optima of drawn placements", size=1000, hold=hold_optimum, least=0.6),
+        Corpus(name="programs of the catalog", size=len(programs()), hold=hold_catalog, least=0.1),
+    )
+}

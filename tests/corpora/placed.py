@@ -1,0 +1,78 @@
+"""Placements: no heuristic beats a proved optimum; what compiles of the catalog is legal on its rack."""
+
+from itertools import product
+
+import numpy as np
+from pairs import source
+
+from compiler.errors import CapacityError, CompileError, OptionError
+from compiler.options import LAYOUTS, STRATEGIES, CompileOptions
+from compiler.pipeline import compile_program
+from compiler.place.groups import tables_of
+from compiler.place.registry import search
+from compiler.place.truth import Shape, drawn
+from fabric.catalog import rack_names
+from fabric.rack import load_rack
+from lpu.check.check import check, require
+from models.catalog import catalog, catalog_names
+from models.step import family_step
+
+PROVE = 1_000_000  # steps of the exhaustive search
+HEURISTICS = tuple(name for name in STRATEGIES if name not in ("metis", "cpsat", "exhaustive"))
+MAY_OVERFILL = ("spectral",)  # cuts by size, not by words: its placement may hold more than a chip has
+SHAPES: tuple[Shape, ...] = ("chain", "diamonds", "experts")
+CONTEXT = 1024
+MOST = 10**10  # parameters of a model: larger ones are scheduled by tests and benchmarks of their own
+
+
+def hold_optimum(case: int) -> str:
+    """A drawn problem: exhaustive search proves its optimum; no other placement or heuristic is better."""
+    random = np.random.default_rng(case)
+    problem = drawn(SHAPES[case % 3], int(random.integers(4, 8)), int(random.integers(2, 4)), case % 2, case)
+    cost = problem.cost()
+    tables = tables_of(cost)
+    every = product(range(problem.trays), repeat=len(problem.needs))
+    values = [tables.value(at) for at in every if tables.fits(at)]
+    try:
+        best = cost.estimate(search("exhaustive", cost.shards, cost.rack, cost, 0, PROVE)).value
+    except CapacityError:
+        assert not values, problem.name
+        return "refused"
+    assert cost.proved
+    assert best == min(values), problem.name
+    for name in HEURISTICS:
+        fresh = problem.cost()
+        try:
+            found = fresh.estimate(search(name, fresh.shards, fresh.rack, fresh, case, 2000)).value
+        except CompileError:
+            continue  # a dynamic program for chains, or nothing that fits was found
+        assert found >= best or name in MAY_OVERFILL, f"{problem.name}, {name}: {found} < {best}"
+    return "held"
+
+
+def programs() -> list[tuple[str, str, int, str]]:
+    """Model, rack, tensor parallelism and layout of every program of the smaller models of the catalog."""
+    racks = [load_rack(name) for name in rack_names()]
+    return [
+        (model, rack.name, tp, layout)
+        for model in catalog_names()
+        if catalog(model).parameters() < MOST
+        for rack in racks
+        for tp in (2**i for i in range(rack.chips.bit_length()))
+        for layout in LAYOUTS
+        if rack.chips % tp == 0
+    ]
+
+
+def hold_catalog(case: int) -> str:
+    """A program of the catalog: "held" if it is legal, "refused" if it does not fit or cannot be cut so."""
+    model, rack, tp, layout = programs()[case]
+    step = family_step(catalog(model), batch=1, context=CONTEXT)
+    try:
+        program = compile_program(
+            source(step, (CONTEXT,)), load_rack(rack), CompileOptions(tp=tp, layout=layout)
+        )
+    except (CapacityError, OptionError):
+        return "refused"
+    require(check(program, CONTEXT))
+    return "held"

@@ -1,0 +1,149 @@
+"""Every page against the code: its examples print what it shows, its commands parse, its files are there."""
+
+import ast
+import re
+import runpy
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lpu.check.findings import RULES
+from lpu.cli import app as cli
+
+ROOT = Path(__file__).parents[2]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+FOLDERS = ("lpu/", "compiler/", "fabric/", "models/", "docs/", "examples/", "benchmarks/", "tests/")
+SLOW = ("certify", "--run", "llama-3.1-70b")  # examples with one of these words take more than a few seconds
+OTHERS = {"--update-golden", "--cpu", "--user", "--group"}  # options of pytest and pip
+
+
+VERBS = cli.group().commands
+
+
+def options(verb: str) -> set[str]:
+    """The options of a verb."""
+    return {option for p in VERBS[verb].params for option in (*p.opts, *p.secondary_opts)}
+
+
+@dataclass(frozen=True)
+class Example:
+    """A command of a page and the lines that the page shows of its output."""
+
+    page: str
+    command: str
+    lines: tuple[str, ...]
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def examples() -> list[Example]:
+    found: list[Example] = []
+    for page in PAGES:
+        for block in re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL):
+            for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+                command, *lines = part.rstrip().split("\n")
+                found.append(Example(name(page), command, tuple(lines)))
+    return found
+
+
+def as_shown(lines: tuple[str, ...], printed: str) -> None:
+    """Asserts that the lines are those printed, in order; `...` alone stands for any, at the end for more."""
+    left, anywhere = printed.split("\n"), False
+    for line in lines:
+        if line.strip() == "...":
+            anywhere = True
+            continue
+        start, cut = line.removesuffix("..."), line.endswith("...")
+        fits = [i for i, one in enumerate(left) if (one.startswith(start) if cut else one == line)]
+        assert fits, f"not printed: {line}\n{printed}"
+        assert anywhere or fits[0] == 0, f"not next: {line}, but {left[0]}"
+        left, anywhere = left[fits[0] + 1 :], False
+    assert anywhere or not "".join(left), f"not shown: {left[0]}"
+
+
+def marked(example: Example) -> object:
+    slow = any(word in example.command for word in SLOW)
+    marks = [pytest.mark.slow] if slow else []
+    return pytest.param(example, marks=marks, id=f"{example.page}: {example.command}")
+
+
+def test_there_are_examples_and_each_is_a_command_of_ours() -> None:
+    assert len(examples()) >= 6
+    assert all(example.command.startswith("lpu ") for example in examples())
+
+
+@pytest.mark.parametrize("example", [marked(example) for example in examples()])
+def test_an_example_prints_what_its_page_shows(
+    example: Example, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(shlex.split(example.command)[1:]) == 0
+    as_shown(example.lines, capsys.readouterr().out)
+
+
+def test_lines_that_are_left_out_changed_or_swapped_are_found() -> None:
+    printed = "a\nb\nc 1\n"
+    for good in (("a", "b", "c 1"), ("a", "...", "c 1"), ("...", "b", "..."), ("a", "b", "c ...")):
+        as_shown(good, printed)
+    for bad in (
+        ("a", "b"),
+        ("b", "c 1"),
+        ("a", "c 1"),
+        ("...", "b", "a"),
+        ("a", "B", "..."),
+        ("a", "...", "c"),
+    ):
+        with pytest.raises(AssertionError):
+            as_shown(bad, printed)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_commands_that_a_page_names_have_these_options(page: Path) -> None:
+    for code in re.findall(r"`lpu ([a-z][^`\n]*)`", page.read_text()):
+        words = shlex.split(code)
+        assert words[0] in VERBS, code
+        assert {word for word in words if word.startswith("--")} <= options(words[0]), code
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name != "facts"], ids=name)
+def test_files_and_options_that_a_page_names_are_there(page: Path) -> None:
+    text = page.read_text()
+    for word in text.replace("(", " ").replace(")", " ").replace("`", " ").split():
+        path = word.rstrip(".,:;").split("#")[0]
+        if path.startswith(FOLDERS) and "*" not in path and "..." not in path:
+            assert (ROOT / path).exists(), path
+    for link in re.findall(r"\]\(([\w./-]+)\)", text):
+        assert (page.parent / link).exists(), link
+    known = OTHERS.union(*map(options, VERBS))
+    scripts = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
+    for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", text):
+        assert option in known or f'"{option}"' in scripts, option
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_code_that_a_page_shows_is_code(page: Path) -> None:
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        ast.parse(block if not block.rstrip().endswith(":") else f"{block.rstrip()} ...")
+
+
+def test_the_page_of_the_api_is_made_from_the_docstrings() -> None:
+    made = runpy.run_path(str(ROOT / "docs/make_api.py"))
+    assert (ROOT / "docs/api.md").read_text() == made["page"](), "make docs"
+
+
+def test_the_record_of_the_rules_is_their_list() -> None:
+    text = (ROOT / "docs/decisions/0005-the-program-and-its-rules.md").read_text()
+    for number, rule in enumerate(RULES):
+        assert f"\n{number}. **{rule.split(':')[0]}**: " in text
+    assert f"\n{len(RULES)}. " not in text
+
+
+def test_every_decision_is_listed_in_order() -> None:
+    records = sorted((ROOT / "docs/decisions").glob("0*.md"))
+    assert [record.name[:4] for record in records] == [f"{i:04}" for i in range(1, len(records) + 1)]
+    index = (ROOT / "docs/decisions/README.md").read_text()
+    assert re.findall(r"\]\((0[\w.-]+)\)", index) == [record.name for record in records]
