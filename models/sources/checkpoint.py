@@ -15,8 +15,10 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp  # pyright: ignore[reportMissingTypeStubs]
+from jaxtyping import Shaped
 
-from models.sources.quantise import WeightError, dequantise, widen
+from models.sources.error import WeightError
+from models.sources.quantise import dequantise, widen
 from models.sources.weights import Shapes, Weights, hash_tensors
 
 __all__ = ["OrbaxWeights", "open_orbax", "save_orbax"]
@@ -100,7 +102,7 @@ class OrbaxWeights:
                 f"{len(self.shapes)} tensors. Copy the whole folder, or write it again with save_orbax."
             )
 
-    def __getitem__(self, name: str) -> np.ndarray:
+    def __getitem__(self, name: str) -> Shaped[np.ndarray, "*axes"]:
         """The tensor of that path, read now."""
         if name not in self.shapes:
             raise WeightError(f"{self.folder}: no tensor {name} among {len(self.shapes)}. Check the model.")
@@ -128,7 +130,7 @@ class OrbaxWeights:
             )
         return array
 
-    def plain(self, name: str) -> np.ndarray:
+    def plain(self, name: str) -> Shaped[np.ndarray, "*axes"]:
         """The tensor in f32; of codes their values, as the checkpoint holds no others."""
         if name.endswith(".codes"):
             return dequantise(self[name], self[name.removesuffix("codes") + "exponent"])
@@ -140,7 +142,7 @@ class OrbaxWeights:
         return self._digest
 
 
-def _nested(tensors: dict[str, np.ndarray]) -> dict[str, Any]:
+def _nested(tensors: dict[str, Shaped[np.ndarray, "*axes"]]) -> dict[str, Any]:
     """A tree by the parts of the paths, as Orbax keeps it."""
     root: dict[str, Any] = {}
     for name, array in tensors.items():
