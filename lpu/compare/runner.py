@@ -1,6 +1,6 @@
 """Runs the tasks of a comparison in processes or on a Dask cluster; keeps every point once it is there.
 
-The results folder holds `points.jsonl`, one line per point: schema, its key, its task, the point. A run that is
+The results folder holds `points.jsonl`, one line per point: schema, key, task and point. A comparison that is
 started again takes what is there; a killed one loses the points that were being computed.
 """
 
