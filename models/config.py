@@ -34,7 +34,7 @@ class TransformerConfig:
     """The numbers of a dense decoder. family: by which name `models.families.registry` knows its module.
 
     ffn_down, ffn_up: how the input of each FFN and its result are rounded, for an FFN that runs on another
-    machine: fp16 and f32 are what they are anyway, others add an op to the model (round8, round16).
+    machine. Fp16 and f32 are their formats in any case; the others add an op to the model (round8, round16).
     """
 
     name: str

@@ -13,12 +13,14 @@ import jax
 import numpy as np
 from flax import nnx
 from jax import Array, lax
+from jaxtyping import Shaped
 
 from models.config import TransformerConfig
 from models.families.registry import family_of
 from models.kv import KVCache, KVFormat
 
 Params = dict[str, Array]
+Constants = dict[str, Shaped[np.ndarray, "*axes"]]
 Outputs = tuple[Array, Array, KVCache]
 
 
@@ -47,8 +49,8 @@ class Step:
     batch: int
     context: int
     kv: KVFormat
-    constants: dict[str, np.ndarray]
-    plain_constants: dict[str, np.ndarray]
+    constants: Constants
+    plain_constants: Constants
     chunk: int = 1
 
     @property
@@ -79,7 +81,7 @@ def build_step(factory: Factory, *, batch: int, context: int, kv: KVFormat = "fp
     def shared(leaf: Any) -> Any:
         return jax.ShapeDtypeStruct((batch, *leaf.shape[1:]), leaf.dtype)
 
-    constants: dict[str, np.ndarray] = model.constants() if hasattr(model, "constants") else {}
+    constants: Constants = model.constants() if hasattr(model, "constants") else {}
     return Step(
         fn=fn,
         params={name: leaf.get_value() for name, (_, leaf) in leaves.items()},

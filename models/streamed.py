@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+from jaxtyping import Float16, Float32, Int, Int32, Shaped
 
 from models.config import TransformerConfig
 from models.contract import ops
@@ -28,15 +29,16 @@ from models.sources.weights import ReadRows
 THREADS = 2  # that read or draw weights, beside those that XLA computes with
 STRIP_BYTES = 8 << 20  # of a matrix that is read at a time
 
-Arrays = dict[str, np.ndarray]
+Arrays = dict[str, Shaped[np.ndarray, "*axes"]]
 Params = dict[str, Array]
+Tokens = Int[np.ndarray, " batch"]
 
 
 @runtime_checkable
 class TensorReader(Protocol):
     """Weights and constants by path."""
 
-    def __getitem__(self, name: str, /) -> np.ndarray:
+    def __getitem__(self, name: str, /) -> Shaped[np.ndarray, "*axes"]:
         """The tensor of that path, whole."""
         ...
 
@@ -52,13 +54,15 @@ class Head(nnx.Module):
         self.norm = Norm(config.hidden, config.eps)
         self.head = Linear(config.hidden, config.vocab)
 
-    def __call__(self, x: Array) -> tuple[Array, Array]:
+    def __call__(
+        self, x: Float32[Array, "batch hidden"]
+    ) -> tuple[Float32[Array, "batch vocab"], Int32[Array, " batch"]]:
         """(logits, the most likely token)."""
         logits = self.head(self.norm(x))
         return logits, ops.argmax(logits)
 
 
-class Streamed:
+class StreamedReference:
     """A decoder step by step, layer by layer, of a family that states its layer.
 
     The KV cache lies in host memory whose pages are taken when they are written; `step` changes it in place.
@@ -74,8 +78,10 @@ class Streamed:
         made = _functions(config, batch, context)
         (self._embed, _), (self._layer, self._layer_shapes), (self._head, self._head_shapes) = made
 
-    def step(self, tokens: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(logits f32 [batch, vocab], the most likely token [batch]) of tokens and positions [batch]."""
+    def step(
+        self, tokens: Tokens, position: Tokens
+    ) -> tuple[Float32[np.ndarray, "batch vocab"], Int32[np.ndarray, " batch"]]:
+        """(logits, the most likely token) of one token of each sequence and its position."""
         angles, at = jnp.asarray(self._weights["angles"]), jnp.asarray(position, jnp.int32)
         sequence = np.arange(len(tokens))
         x = self._embed({"table": self._table_rows(tokens)}, jnp.arange(len(tokens), dtype=jnp.int32))
@@ -126,10 +132,10 @@ class Streamed:
                 jobs.append(threads.submit(_copy_rows, read, first, held[first : first + rows]))
         return into, jobs
 
-    def _copy(self, name: str, into: np.ndarray) -> None:
+    def _copy(self, name: str, into: Shaped[np.ndarray, "*axes"]) -> None:
         into[...] = self._weights[name]
 
-    def _table_rows(self, tokens: np.ndarray) -> np.ndarray:
+    def _table_rows(self, tokens: Tokens) -> Float16[np.ndarray, "batch hidden"]:
         """The table's rows of the tokens [batch, hidden]."""
         read = self._weights.row_reader(TABLE)
         if read is None:
@@ -137,7 +143,7 @@ class Streamed:
         return np.concatenate([read(int(token), int(token) + 1) for token in tokens])
 
 
-def _copy_rows(read: ReadRows, first: int, into: np.ndarray) -> None:
+def _copy_rows(read: ReadRows, first: int, into: Shaped[np.ndarray, "*axes"]) -> None:
     into[...] = read(first, first + len(into))
 
 

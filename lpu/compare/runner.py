@@ -1,7 +1,7 @@
 """Runs the tasks of a comparison in processes or on a Dask cluster; keeps every point once it is there.
 
-The results folder holds `points.jsonl`, one line per point: its key, its task, the point. A comparison that
-is started again takes what is there; a killed one loses the points that were being computed.
+The results folder holds `points.jsonl`, one line per point: schema, key, task and point. A comparison that is
+started again takes what is there; a killed one loses the points that were being computed.
 """
 
 import json
@@ -19,7 +19,7 @@ from lpu.compare.point import Point, Task, key, measure
 from lpu.folder import Progress
 from lpu.inputs.document import FileError
 
-POINTS = "points.jsonl"
+POINTS, SCHEMA = "points.jsonl", "lpu-points-2"  # 1 had no schema in its lines
 
 
 def run_tasks(
@@ -101,11 +101,20 @@ def _kept(folder: Path) -> dict[str, dict[str, Any]]:
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             entry = json.loads(line)
+            _check_schema(path, entry.get("schema"))
             Point(**entry["point"])
             found[entry["key"]] = entry["point"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             continue
     return found
+
+
+def _check_schema(path: Path, schema: object) -> None:
+    if schema != SCHEMA:
+        raise FileError(
+            f"{path}: schema is {schema!r}, this version reads {SCHEMA!r}. "
+            "Remove it, or name another folder: `lpu compare -o DIR` makes it anew."
+        )
 
 
 def _keep(folder: Path, name: str, task: dict[str, Any], body: dict[str, Any]) -> None:
@@ -119,7 +128,7 @@ def _keep(folder: Path, name: str, task: dict[str, Any], body: dict[str, Any]) -
                 broken = file.read(1) != b"\n"
             else:
                 broken = False
-            text = json.dumps({"key": name, "task": task, "point": body}) + "\n"
+            text = json.dumps({"schema": SCHEMA, "key": name, "task": task, "point": body}) + "\n"
             file.write((("\n" if broken else "") + text).encode())
             file.flush()
             os.fsync(file.fileno())

@@ -74,7 +74,7 @@ def reference_decode(model: OpenModel, *, stream: bool = False) -> Decode:
         step = model.step
         check_layers(model)
         assert model.config is not None
-        return streamed.Streamed(
+        return streamed.StreamedReference(
             model.config, Tensors(model), batch=step.batch, context=step.context, kv=step.kv
         ).step
     return _decode(model.step.fn, reference_params(model), empty_cache(model.step.cache))

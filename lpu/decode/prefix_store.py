@@ -29,7 +29,7 @@ NAMES = {
     "block_tokens": "block size is",
 }
 HASH_DIGITS = 64  # of a sha256
-REMEDY = "Use another folder or recompute."
+REMEDY = "Remove it, or name another folder: `lpu afd --run --kv-cache DIR` makes it anew."
 
 
 def save(folder: str | Path, cache: PrefixCache) -> None:
@@ -65,15 +65,16 @@ def load(
         raise FileError(f"kv-cache: {folder}: is no prefix cache, {found}. Name the folder of one.")
     index: Any = read_json(folder / INDEX)
     try:
-        if index["schema"] != SCHEMA:
+        schema = index.get("schema")
+        if schema != SCHEMA:
             raise FileError(
-                f"kv-cache: {folder}: schema is {index['schema']!r}, this version reads {SCHEMA!r}. {REMEDY}"
+                f"kv-cache: {folder}: schema is {schema!r}, this version reads {SCHEMA!r}. {REMEDY}"
             )
         _check_bound(folder, index["bound_to"], _bound(binding, block_tokens))
         before = [bytes.fromhex(key) for key in index["before"]]
         tokens = np.array(index["tokens"], "<i4").reshape(len(before), block_tokens)
         digest = str(index["digest"])
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise FileError(f"kv-cache: {folder / INDEX}: cannot be read ({reason}). {REMEDY}") from None
     layout = binding.layout

@@ -24,7 +24,9 @@ from models.config import TransformerConfig
 from models.extensions import load_extensions
 from models.families.registry import config_of
 from models.kv import KVFormat
-from models.sources.weights import WeightError, Weights, check_shapes, seeded, weight_shapes
+from models.sources.error import WeightError
+from models.sources.seeded import seeded
+from models.sources.weights import Weights, check_shapes, weight_shapes
 from models.step import Factory, Step, build_step, family_step
 
 
@@ -33,8 +35,8 @@ class OpenModel:
     """A model ready to compile and to run. `about` is what the program's manifest says of it.
 
     config: None for a module of the user's own. folder: of a Hugging Face model. file: how another process
-    opens the same model; None for a Python callable, which has no name. chunks: the step that takes so many
-    tokens of one sequence, or of each of `batch` sequences.
+    opens the same model; None for a Python callable, which has no name. chunks: gives the step that takes
+    that many tokens of one sequence, or of each of `batch` sequences.
     """
 
     step: Step
@@ -157,7 +159,7 @@ def reopen(manifest: Manifest, weights: str | None = None) -> OpenModel:
 
 
 def known_step(config: TransformerConfig, file: ModelFile, chunk: int = 1, batch: int | None = None) -> Step:
-    """The step of a model of a known family; where it takes a chunk of tokens, of one sequence if not told.
+    """The step of a model of a known family; one of several tokens is of one sequence unless batch is given.
 
     Raises OptionError if the context is longer than the model's.
     """
@@ -178,7 +180,7 @@ def known_step(config: TransformerConfig, file: ModelFile, chunk: int = 1, batch
 def own_step(
     factory: Callable[..., Any], file: ModelFile, name: str, chunk: int = 1, batch: int | None = None
 ) -> Step:
-    """The step of a user's own module, traced once by shapes so that its own mistakes are told apart."""
+    """The step of a user's own module, traced once by shapes, so that its mistakes are named as its own."""
     made: Factory = factory
     kv: KVFormat = file.kv
     batch = batch or (file.batch if chunk == 1 else 1)

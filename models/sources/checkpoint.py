@@ -15,13 +15,16 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp  # pyright: ignore[reportMissingTypeStubs]
+from jaxtyping import Shaped
 
-from models.sources.quantise import WeightError, dequantise, widen
+from models.sources.error import WeightError
+from models.sources.quantise import dequantise, widen
 from models.sources.weights import Shapes, Weights, hash_tensors
 
 __all__ = ["OrbaxWeights", "open_orbax", "save_orbax"]
 
 SCHEMA = "lpu-weights-1"
+REMEDY = "Write it again with `lpu convert`."
 IDENTITY, TENSORS = "weights.json", "tensors"
 
 
@@ -63,21 +66,17 @@ def open_orbax(folder: str | Path) -> "OrbaxWeights":
     path = root / IDENTITY
     if not path.is_file():
         found = f"it holds no {IDENTITY}" if root.is_dir() else "there is no such folder"
-        raise WeightError(f"{root}: no checkpoint of ours, {found}. Write one with save_orbax.")
+        raise WeightError(f"{root}: no checkpoint of ours, {found}. Write one with `lpu convert`.")
     try:
         identity = json.loads(path.read_text(encoding="utf-8"))
         schema = identity.get("schema")
         if schema != SCHEMA:
-            raise WeightError(
-                f"{path}: schema is {schema!r}, not {SCHEMA!r}. Write it again with save_orbax."
-            )
+            raise WeightError(f"{path}: schema is {schema!r}, this version reads {SCHEMA!r}. {REMEDY}")
         return OrbaxWeights(root, identity)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         if isinstance(error, WeightError):
             raise
-        raise WeightError(
-            f"{path}: cannot be read ({type(error).__name__}: {error}). Write it again with save_orbax."
-        ) from error
+        raise WeightError(f"{path}: cannot be read ({type(error).__name__}: {error}). {REMEDY}") from error
 
 
 class OrbaxWeights:
@@ -97,10 +96,10 @@ class OrbaxWeights:
         if not (folder / TENSORS / "_METADATA").is_file():
             raise WeightError(
                 f"{folder / TENSORS}: no complete Orbax checkpoint (no _METADATA), {IDENTITY} lists "
-                f"{len(self.shapes)} tensors. Copy the whole folder, or write it again with save_orbax."
+                f"{len(self.shapes)} tensors. Copy the whole folder, or write it again with `lpu convert`."
             )
 
-    def __getitem__(self, name: str) -> np.ndarray:
+    def __getitem__(self, name: str) -> Shaped[np.ndarray, "*axes"]:
         """The tensor of that path, read now."""
         if name not in self.shapes:
             raise WeightError(f"{self.folder}: no tensor {name} among {len(self.shapes)}. Check the model.")
@@ -118,7 +117,7 @@ class OrbaxWeights:
             reason = str(error).strip().split("\n")[0][:200]
             raise WeightError(
                 f"{self.folder / TENSORS}: {name} cannot be read ({type(error).__name__}: {reason}). "
-                "Copy the whole folder, or write it again with save_orbax."
+                "Copy the whole folder, or write it again with `lpu convert`."
             ) from error
         array = np.asarray(jax.tree.leaves(tree)[0])
         if (array.shape, array.dtype) != (shape.shape, shape.dtype):
@@ -128,7 +127,7 @@ class OrbaxWeights:
             )
         return array
 
-    def plain(self, name: str) -> np.ndarray:
+    def plain(self, name: str) -> Shaped[np.ndarray, "*axes"]:
         """The tensor in f32; of codes their values, as the checkpoint holds no others."""
         if name.endswith(".codes"):
             return dequantise(self[name], self[name.removesuffix("codes") + "exponent"])
@@ -140,7 +139,7 @@ class OrbaxWeights:
         return self._digest
 
 
-def _nested(tensors: dict[str, np.ndarray]) -> dict[str, Any]:
+def _nested(tensors: dict[str, Shaped[np.ndarray, "*axes"]]) -> dict[str, Any]:
     """A tree by the parts of the paths, as Orbax keeps it."""
     root: dict[str, Any] = {}
     for name, array in tensors.items():

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jaxtyping import Float16, Float32, Int32, UInt8
+from jaxtyping import Float16, Float32, Int32, Shaped, UInt8
 
 from models.config import TransformerConfig
 from models.families.family import LM_HEAD, TABLE, CheckpointTensor
 from models.families.registry import family_of
+from models.sources.error import WeightError
 from models.sources.huggingface_config import read_config, weight_block
 from models.sources.quantise import (
     FORMAT,
     Quantised,
-    WeightError,
     check_finite,
     dequantise,
     quantise,
@@ -53,7 +53,7 @@ class HuggingFaceWeights:
         self.shapes = _shapes(self._sources)
         self._check()
 
-    def __getitem__(self, name: str) -> np.ndarray:
+    def __getitem__(self, name: str) -> Shaped[np.ndarray, "*axes"]:
         """The tensor of that path; matrices and the table are rounded here."""
         path, _, kind = name.rpartition(".")
         if kind in ("codes", "exponent") and path in self._sources:
@@ -74,14 +74,14 @@ class HuggingFaceWeights:
         if entry.dtype == "F8_E4M3":
             return None
 
-        def read(first: int, last: int) -> np.ndarray:
+        def read(first: int, last: int) -> Float16[np.ndarray, "rows width"]:
             values = entry.floats(slice(first, last))
             check_finite(values, entry.place)
             return to_half(values)
 
         return read
 
-    def plain(self, name: str) -> np.ndarray:
+    def plain(self, name: str) -> Shaped[np.ndarray, "*axes"]:
         """The tensor in f32 as the checkpoint has it; a matrix as a transposed view [k, n]."""
         path, _, kind = name.rpartition(".")
         if kind == "exponent":

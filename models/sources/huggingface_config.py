@@ -7,8 +7,8 @@ from pathlib import Path
 
 from models.config import TransformerConfig
 from models.families.registry import readers
+from models.sources.error import WeightError
 from models.sources.json_keys import Keys, read_object
-from models.sources.quantise import WeightError
 
 FP8_METHODS = ("fp8", "fbgemm_fp8", "compressed-tensors")
 

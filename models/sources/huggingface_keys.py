@@ -4,8 +4,8 @@ Source: transformers 5.23, configuration_{llama,mistral,qwen3}.py and modeling_r
 """
 
 from models.config import Activation, Llama3Scaling
+from models.sources.error import WeightError
 from models.sources.json_keys import Keys
-from models.sources.quantise import WeightError
 
 ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu",

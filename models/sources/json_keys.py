@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.sources.quantise import WeightError
+from models.sources.error import WeightError
 
 
 def read_object(path: Path) -> dict[str, Any]:

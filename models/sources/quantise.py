@@ -8,7 +8,9 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Float32, Int32, Shaped, UInt8
+
+from models.sources.error import WeightError
 
 FORMAT = "e4m3 codes, 2^e per column, rn8, v1"  # enters every digest: other codes need another name
 LARGEST = 448.0
@@ -18,12 +20,6 @@ _SMALLEST_NORMAL = np.uint32(0x3C800000)  # bits of 2^-6
 _SUBNORMAL_MAGIC = np.float32(1 << 14)  # one ulp of it is 2^-9, the step of e4m3 subnormals
 
 Values = Float32[np.ndarray, "k n"]
-
-
-class WeightError(ValueError):
-    """Weights that cannot be used: the message names file, tensor, both numbers and a remedy."""
-
-    exit_code = 2
 
 
 class Quantised(NamedTuple):
@@ -63,7 +59,7 @@ def _half_table() -> Float32[np.ndarray, " 65536"]:
     return np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
 
 
-def widen(values: np.ndarray) -> np.ndarray:
+def widen(values: Shaped[np.ndarray, "*axes"]) -> Float32[np.ndarray, "*axes"]:
     """The same values in f32. Fp16 goes by a table: numpy's own conversion is six times slower."""
     return _half_table()[values.view(np.uint16)] if values.dtype == np.float16 else values.astype(np.float32)
 
@@ -100,7 +96,7 @@ def to_e4m3(values: Values) -> UInt8[np.ndarray, "k n"]:
     return _round(np.clip(values, np.float32(-LARGEST), np.float32(LARGEST)))[1]
 
 
-def check_finite(values: np.ndarray, name: str) -> None:
+def check_finite(values: Shaped[np.ndarray, "*axes"], name: str) -> None:
     """Raise `WeightError` with the first index that holds NaN or infinity."""
     finite = np.isfinite(values)
     if not finite.all():
@@ -111,7 +107,9 @@ def check_finite(values: np.ndarray, name: str) -> None:
         )
 
 
-def _largest(rows: np.ndarray, values: np.ndarray, name: str, axis: int) -> Float32[np.ndarray, " n"]:
+def _largest(
+    rows: Float32[np.ndarray, "rows width"], values: Values, name: str, axis: int
+) -> Float32[np.ndarray, " n"]:
     """Largest magnitude per column of `values`, checked to be finite."""
     largest = np.zeros(values.shape[1], np.float32)
     for part in _blocks(rows):
@@ -133,7 +131,7 @@ def _exponents(largest: Float32[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:
     return np.maximum(exponent, LEAST_EXPONENT).astype(np.int32)
 
 
-def _blocks(rows: np.ndarray) -> list[slice]:
+def _blocks(rows: Float32[np.ndarray, "rows width"]) -> list[slice]:
     step = max(_BLOCK // max(rows.shape[1], 1), 32)
     return [slice(first, first + step) for first in range(0, rows.shape[0], step)]
 

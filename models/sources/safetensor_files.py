@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32, Shaped
 
-from models.sources.quantise import WeightError, widen
+from models.sources.error import WeightError
+from models.sources.quantise import widen
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -43,7 +45,7 @@ class StoredTensor:
         """File and tensor, for messages."""
         return f"{self.file}: {self.name}"
 
-    def raw(self) -> np.ndarray:
+    def raw(self) -> Shaped[np.ndarray, "*axes"]:
         """The bytes as stored, mapped: bf16 as uint16, fp8 as uint8. Read-only."""
         kind = _FLOATS.get(self.dtype) or {"BF16": "<u2", "F8_E4M3": "u1"}.get(self.dtype)
         if kind is None:
@@ -53,7 +55,7 @@ class StoredTensor:
             return np.zeros(self.shape, kind)
         return np.memmap(self.file, kind, "r", self.start, (count,)).view(np.ndarray).reshape(self.shape)
 
-    def floats(self, rows: slice | None = None) -> np.ndarray:
+    def floats(self, rows: slice | None = None) -> Float32[np.ndarray, "*axes"]:
         """The values (or some rows of them) in f32; of fp8 without its scale."""
         raw = self.raw() if rows is None else self.raw()[rows]
         if self.dtype == "BF16":

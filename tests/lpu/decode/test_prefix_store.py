@@ -4,44 +4,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from own_models import head_norms, one_layer
+from prefixes import BLOCK, binding, filled
 from small_sides import ids
 
 from lpu import api
 from lpu.decode.prefix_binding import binding_of
-from lpu.decode.prefix_cache import DTYPES, Binding, Layout, PrefixCache
-from lpu.decode.prefix_store import load, save
+from lpu.decode.prefix_cache import Layout, PrefixCache
+from lpu.decode.prefix_store import REMEDY, load, save
 from lpu.inputs.document import FileError
 from lpu.inputs.model import OpenModel
 from models.config import Llama3Scaling
-
-BLOCK = 16
-
-
-def binding(**chosen: Any) -> Binding:
-    fields: dict[str, Any] = {
-        "weights": "1a" * 32, "tokenizer": "bytes", "positions": "2b" * 32, "arithmetic": "3c" * 32,
-        "kv": "fp8", "layout": Layout(layers=2, kv_heads=1, head_dim=4),
-    }  # fmt: skip
-    return Binding(**fields | chosen)
-
-
-def filled(bound: Binding, prompts: int = 3, **options: Any) -> PrefixCache:
-    """Prompts of 40 tokens with a common first block, of every bit pattern of the format."""
-    cache, rng = PrefixCache(bound, BLOCK, **options), np.random.default_rng(0)
-    dtype, layout = DTYPES[bound.kv], bound.layout
-    shape = (layout.layers, 40, layout.kv_heads, layout.head_dim)
-    first = [rng.integers(0, 256, (*shape[:1], BLOCK, *shape[2:], dtype.itemsize)) for _ in range(2)]
-    for i in range(prompts):
-        arrays: list[np.ndarray] = []
-        for common in first:
-            raw = rng.integers(0, 256, (*shape, dtype.itemsize)).astype(np.uint8)
-            raw[:, :BLOCK] = common
-            arrays.append(np.ascontiguousarray(raw).view(dtype)[..., 0])
-        cache.store([*ids(BLOCK), *ids(24, i)], *arrays)
-    return cache
 
 
 @pytest.fixture(scope="module")
@@ -90,11 +64,13 @@ def test_a_cache_of_another_run_is_refused_by_name(row: str, folder: Path) -> No
     changed, said = ROWS[row]
     with pytest.raises(FileError) as refused:
         load(folder, binding(**changed), BLOCK)
-    assert str(refused.value) == f"kv-cache: {folder}: {said}. Use another folder or recompute."
+    assert str(refused.value) == f"kv-cache: {folder}: {said}. {REMEDY}"
 
 
 def test_blocks_of_another_size_are_refused(folder: Path) -> None:
-    with pytest.raises(FileError, match=r"cache: block size is 16, this run has 32\. Use another"):
+    with pytest.raises(
+        FileError, match=r"cache: block size is 16, this run has 32\. Remove it, or name another folder"
+    ):
         load(folder, binding(), 32)
 
 

@@ -13,8 +13,9 @@ from safetensors.numpy import load_file, save_file
 
 from models.contract.plain import plain, plain_cache
 from models.sources.checkpoint import save_orbax
+from models.sources.error import WeightError
 from models.sources.huggingface import open_folder
-from models.sources.quantise import WeightError, decode_table, dequantise, quantise
+from models.sources.quantise import decode_table, dequantise, quantise
 from models.sources.weights import check_shapes, content_digest, weight_shapes
 from models.step import family_step
 

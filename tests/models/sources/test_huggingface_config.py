@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from models.config import Llama3Scaling
+from models.sources.error import WeightError
 from models.sources.huggingface_config import read_config
-from models.sources.quantise import WeightError
 
 DATA = Path(__file__).parents[1] / "data"
 LLAMA, QWEN3 = DATA / "tiny-llama", DATA / "tiny-qwen3"

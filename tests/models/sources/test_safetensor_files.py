@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from models.sources.error import WeightError
 from models.sources.huggingface import open_folder
-from models.sources.quantise import WeightError
 
 DATA = Path(__file__).parents[1] / "data"
 LLAMA, QWEN3 = DATA / "tiny-llama", DATA / "tiny-qwen3"

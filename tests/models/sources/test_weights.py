@@ -14,8 +14,10 @@ from hypothesis.extra import numpy as hnp
 
 from models.catalog import catalog
 from models.sources.checkpoint import open_orbax, save_orbax
-from models.sources.quantise import WeightError, decode_table, dequantise, quantise, to_e4m3, widen
-from models.sources.weights import Shapes, check_shapes, content_digest, row_reader, seeded, weight_shapes
+from models.sources.error import WeightError
+from models.sources.quantise import decode_table, dequantise, quantise, to_e4m3, widen
+from models.sources.seeded import seeded
+from models.sources.weights import Shapes, check_shapes, content_digest, row_reader, weight_shapes
 from models.step import family_step
 
 TINY = weight_shapes(family_step(catalog("llama-tiny"), batch=1, context=16))
@@ -281,8 +283,9 @@ def test_missing_and_half_checkpoints_are_named(tmp_path: Path) -> None:
 
 def test_the_bytes_do_not_depend_on_the_hash_seed() -> None:
     code = (
-        "from models.sources.weights import *\nfrom models.step import family_step\n"
-        "from models.catalog import catalog\n"
+        "from models.sources.seeded import seeded; from models.step import family_step;"
+        "from models.sources.weights import content_digest, weight_shapes;"
+        "from models.catalog import catalog;"
         "s = weight_shapes(family_step(catalog('llama-tiny'), batch=1, context=16)); w = seeded(s, 0);"
         "print(w.digest(), content_digest(w))"
     )
