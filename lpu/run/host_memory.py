@@ -17,23 +17,23 @@ def free_bytes() -> int | None:
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
 
 
-class Need(NamedTuple):
+class MemoryNeed(NamedTuple):
     """What takes host memory, and what to do where there is too little."""
 
     what: str
     remedy: str
 
 
-WEIGHTS = Need(
+WEIGHTS = MemoryNeed(
     "its weights and KV take",
     "Run a smaller model or context here, or stream it (--stream); "
     "compile, check and report need no weights.",
 )
-STREAMED = Need(
+STREAMED = MemoryNeed(
     "the weights of its two largest calls and its KV take",
     "Run a smaller model or context here; compile, check and report need no weights.",
 )
-LINES = Need("the lines that a chunk computes take", "Compile with a smaller --prefill to run here.")
+LINES = MemoryNeed("the lines that a chunk computes take", "Compile with a smaller --prefill to run here.")
 
 
 def holds(need_bytes: int) -> bool:
@@ -42,7 +42,7 @@ def holds(need_bytes: int) -> bool:
     return free is None or need_bytes <= free
 
 
-def require(need_bytes: int, need: Need = WEIGHTS) -> None:
+def require(need_bytes: int, need: MemoryNeed = WEIGHTS) -> None:
     """Raise MachineError if a program takes more than there is."""
     free = free_bytes()
     if free is not None and need_bytes > free:

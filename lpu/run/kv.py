@@ -41,7 +41,7 @@ class Stores(NamedTuple):
         return 2 * sum(int(np.prod(s.shape)) * s.dtype.itemsize for s in self.shapes)
 
 
-class _Shape(NamedTuple):
+class _RegionShape(NamedTuple):
     head_dim: int
     kv: str
     capacity: int
@@ -53,13 +53,13 @@ def kv_stores(flows: Mapping[int, Dataflow]) -> Stores:
 
     Raises MachineError unless every bucket uses the same regions, all of one shape.
     """
-    places: dict[_Shape, np.ndarray] = {}
+    places: dict[_RegionShape, np.ndarray] = {}
     stores: dict[int, int] = {}
     for context, flow in flows.items():
-        found: dict[_Shape, list[int]] = {}
+        found: dict[_RegionShape, list[int]] = {}
         for region, row in enumerate(flow.append):
             kernel = region_kernel(flow, row)
-            shape = _Shape(kernel.head_dim, kernel.kv, kernel.capacity, kernel.cached)
+            shape = _RegionShape(kernel.head_dim, kernel.kv, kernel.capacity, kernel.cached)
             found.setdefault(shape, []).append(region)
             stores[int(flow.columns.aux[row])] = 0
         for shape, regions in found.items():

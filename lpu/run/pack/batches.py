@@ -32,7 +32,7 @@ class ItemGroup(NamedTuple):
     starts: Int[np.ndarray, " steps"] | None
 
 
-class _Shape(NamedTuple):
+class _SharedKind(NamedTuple):
     """What classes of items share that become one kind, and the classes."""
 
     kind: KernelKind  # of batch 0
@@ -57,10 +57,10 @@ def kinds_of(
     sizes: dict[int, list[int]] = {}
     for group in groups:
         sizes.setdefault(group.which, []).append(len(group.table))
-    shapes: dict[KernelKind, _Shape] = {}
+    shapes: dict[KernelKind, _SharedKind] = {}
     for which in sizes:
         kind = KernelKind(mm, None, 4, 0, (0, 0, 1)) if which == PRODUCTS else _kind(work[which])
-        shapes.setdefault(kind, _Shape(kind, [])).classes.append(which)
+        shapes.setdefault(kind, _SharedKind(kind, [])).classes.append(which)
     kinds, index = [KernelKind(idle, None, 1, 1, (1, 1, 1))], dict[int, int]()
     for shape in sorted(shapes.values(), key=lambda shape: shape.key):
         every = np.concatenate([np.array(sizes[which]) for which in shape.classes])
