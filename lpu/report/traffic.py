@@ -42,7 +42,7 @@ def link_levels(manifest: Manifest) -> Int[np.ndarray, " links"]:
     for level in range(len(manifest.levels) - 1, -1, -1):
         group = np.full(manifest.chips, -1)
         for index, chips in enumerate(manifest.levels[level].groups):
-            group[chips] = index
+            group[list(chips)] = index
         out[group[links[:, 0]] == group[links[:, 1]]] = level
     return out
 
