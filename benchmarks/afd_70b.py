@@ -17,7 +17,7 @@ from typing import Any
 from measure import machine, show
 
 from compiler.graph.capture import capture
-from compiler.graph.split import split
+from compiler.split import split
 from lpu.inputs.model import of_micro_batch
 from lpu.inputs.open import open_model
 

@@ -10,16 +10,16 @@ from compiler.assemble import SramMap, machine, program_blocks, sram_map
 from compiler.errors import OptionError
 from compiler.graph.capture import capture
 from compiler.graph.graph import Graph, View, width
-from compiler.graph.split import Split, require_fit, split
 from compiler.latency import Progress, Scheduled, schedule_blocks
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock, block_of
-from compiler.lower.layout import Demands
+from compiler.lower.rules import demands_of
 from compiler.options import PLACEMENTS, CompileOptions
 from compiler.pipeline import Source, fastest, quiet
 from compiler.program.manifest import HOPS, Hop, Hops, Manifest, Message, ModelIdentity
 from compiler.program.program import Call, Program
 from compiler.program.store import sealed
+from compiler.split import Split, require_fit, split
 from fabric.bridge import BridgeSpec
 from fabric.rack import Rack
 
@@ -101,7 +101,7 @@ def _plan(graph: Graph, found: Split, rack: Rack, bridge: BridgeSpec) -> Plan:
     alone = replace(graph, nodes=nodes, logits=nowhere, token=nowhere)
     return Plan(
         graph=alone,
-        demands=Demands(alone),
+        demands=demands_of(alone),
         chip=rack.chip,
         contexts=(HOPS,),
         capacity=0,

@@ -7,9 +7,8 @@ import numpy as np
 
 from compiler.errors import CapacityError, OptionError
 from compiler.lower.block import Plan
-from compiler.lower.blocks import ModelBlock
+from compiler.lower.blocks import ModelBlock, input_lines
 from compiler.lower.context import Group
-from compiler.lower.needs import input_lines
 from compiler.options import CompileOptions
 from compiler.place import registry
 from compiler.place.context_parallel import choices, dealt
@@ -274,5 +273,5 @@ class _Book:
         key = (reader.kind, ranks)
         if key not in self._needs:
             parts = k_parts(self.layout, ranks)
-            self._needs[key] = input_lines(self.plan.graph, self.plan.demands, reader, ranks, parts)
+            self._needs[key] = input_lines(self.plan.demands, reader, ranks, parts)
         return self._needs[key]

@@ -12,7 +12,7 @@ from compiler.errors import OptionError
 
 LAYOUTS = ("column", "row", "2d")
 PLACEMENTS = ("contiguous", "round-robin", "random")
-SPLITS = ("role", "intensity")  # how GPUs and LPUs share a model, compiler/graph/split.py
+SPLITS = ("role", "intensity")  # how GPUs and LPUs share a model, compiler/split.py
 OBJECTIVES = ("latency", "throughput", "pareto")
 MOST_SLACK = 16
 STRATEGIES = (

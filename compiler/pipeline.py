@@ -12,10 +12,10 @@ from compiler.errors import CapacityError, CompileError, OptionError
 from compiler.graph.capture import capture
 from compiler.graph.graph import Graph
 from compiler.latency import Candidate, Progress, Scheduled, place_blocks, schedule_blocks
-from compiler.lower.attention import kv_capacity
 from compiler.lower.block import Plan
 from compiler.lower.blocks import cut
-from compiler.lower.layout import Demands
+from compiler.lower.ops.attention import kv_capacity
+from compiler.lower.rules import demands_of
 from compiler.options import CompileOptions
 from compiler.program.manifest import ModelIdentity
 from compiler.program.program import Program
@@ -178,7 +178,7 @@ def plan_of(source: Source, graph: Graph, rack: Rack, decode: Source | None = No
     decode = decode or source
     return Plan(
         graph=graph,
-        demands=Demands(graph),
+        demands=demands_of(graph),
         chip=rack.chip,
         contexts=source.contexts,
         capacity=kv_capacity(decode.contexts, rack.chip.planes),

@@ -1,44 +1,20 @@
 """Lowering: the nodes of one block -> rows (tile operations and transfers) on the ranks of one group."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from compiler.errors import UnsupportedOpError
 from compiler.graph.graph import Graph, Node, View, width
-from compiler.lower.attention import lower_attention
-from compiler.lower.blocks import ModelBlock
+from compiler.lower.blocks import ModelBlock, input_lines
 from compiler.lower.context import Group, Lowering
 from compiler.lower.host_lanes import lower_give, lower_take
 from compiler.lower.layout import Demands, Lines, Segments, natural
-from compiler.lower.matmul import lower_matmuls, matmul_views
-from compiler.lower.needs import input_lines
 from compiler.lower.rows import Kernels, RowBuilder, WeightArena
-from compiler.lower.vector import (
-    lower_add,
-    lower_argmax,
-    lower_embed,
-    lower_glu,
-    lower_rms_norm,
-    lower_rope,
-    lower_round16,
-)
+from compiler.lower.rules import RULES
 from compiler.program.isa import F32_LANES
 from compiler.route.route import Router
 from fabric.chip import ChipSpec
-
-LOWER: dict[str, Callable[[Lowering, Node], None]] = {
-    "embed": lower_embed,
-    "rms_norm": lower_rms_norm,
-    "rope": lower_rope,
-    "round16": lower_round16,
-    "attention": lower_attention,
-    "glu": lower_glu,
-    "add": lower_add,
-    "argmax": lower_argmax,
-}
-ELSEWHERE = ("round8",)  # ops that GPUs alone do, beside the hops of a divided model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,20 +69,16 @@ def lower(
         lower_take(low, block)
     elif block.source >= 0:
         _take_input(low, block)
-    groups = matmul_views(list(block.nodes))
     for node in block.nodes:
-        if node.op == "matmul":
-            if groups[node.inputs[0]][0] is node:
-                lower_matmuls(low, groups[node.inputs[0]])
-        elif node.op in LOWER:
-            LOWER[node.op](low, node)
+        rule = plan.demands.rule(node)
+        if rule.joint is not None:
+            together = [one for one in block.nodes if (one.op, one.inputs[0]) == (node.op, node.inputs[0])]
+            if node is together[0]:
+                rule.joint(low, together)
+        elif rule.lower is not None:
+            rule.lower(low, node)
         else:
-            raise UnsupportedOpError(
-                "lower",
-                f"{node.path}: {node.op} ({node.source})",
-                "only GPUs do it, where the model is divided" if node.op in ELSEWHERE else "has no rows",
-                "Use lpu afd --mode afd." if node.op in ELSEWHERE else "Use another op.",
-            )
+            raise _no_rows(node)
     result = low.where[View(value=block.result, start=0, width=width(plan.graph.values[block.result]))][0]
     if block.wire:
         lower_give(low, block, result)
@@ -117,12 +89,22 @@ def lower(
     return low, result
 
 
+def _no_rows(node: Node) -> UnsupportedOpError:
+    on_gpus = node.op in RULES
+    return UnsupportedOpError(
+        "lower",
+        f"{node.path}: {node.op} ({node.source})",
+        "only GPUs do it, where the model is divided" if on_gpus else "has no rows",
+        "Use lpu afd --mode afd." if on_gpus else "Use another op.",
+    )
+
+
 def _take_input(low: Lowering, block: ModelBlock) -> None:
     source, ranks = block.source, low.group.ranks
     total = width(low.graph.values[source])
     owner, columns = natural(total, ranks)
     first = np.arange(len(owner))
     value = low.value("f32", owner, columns, first=first, count=np.ones_like(first), uid=0)
-    value.held[:ranks] = input_lines(low.graph, low.demands, block, ranks, low.group.k_parts)
+    value.held[:ranks] = input_lines(low.demands, block, ranks, low.group.k_parts)
     segments = Segments(start=0, total=total, width=F32_LANES, first=first, lines=1)
     low.where[View(value=source, start=0, width=total)] = (value, segments)

@@ -2,9 +2,14 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+from jaxtyping import Bool
+
 from compiler.errors import CompileError
-from compiler.graph.graph import Graph, Node, View
-from compiler.lower.layout import Demands, is_head_norm
+from compiler.graph.graph import Graph, Node, View, width
+from compiler.lower.layout import Demands, natural
+from compiler.lower.rule import Handed
+from compiler.lower.rules import demands_of, rule_of
 from compiler.program.instructions.host import Wire
 
 
@@ -27,7 +32,7 @@ class ModelBlock:
 
 def cut(graph: Graph) -> tuple[ModelBlock, ...]:
     """The blocks of a graph in order; the last one ends in the token."""
-    demands = Demands(graph)
+    demands = demands_of(graph)
     last_use = {value.index: -1 for value in graph.values}
     for node in graph.nodes:
         for view in node.inputs:
@@ -40,10 +45,10 @@ def cut(graph: Graph) -> tuple[ModelBlock, ...]:
     for node in graph.nodes:
         live |= {v for v in node.outputs if last_use[v] > node.index}
         live = {v for v in live if last_use[v] > node.index}
-        if len(live) == 1 and _crosses(graph, demands, result := min(live)):
+        if len(live) == 1 and _crosses(demands, result := min(live)):
             blocks.append(block_of(graph, graph.nodes[begin : node.index + 1], source, result))
             begin, source = node.index + 1, result
-    if not graph.nodes or graph.nodes[-1].op != "argmax":
+    if not graph.nodes or not rule_of(graph.nodes[-1]).picks_token:
         raise CompileError(
             "capture",
             "model",
@@ -53,14 +58,12 @@ def cut(graph: Graph) -> tuple[ModelBlock, ...]:
     return (*blocks, block_of(graph, graph.nodes[begin:], source, graph.token.value))
 
 
-def _crosses(graph: Graph, demands: Demands, value: int) -> bool:
-    """Whether a value can be handed from one group of chips to another: f32, read whole by norms and adds."""
+def _crosses(demands: Demands, value: int) -> bool:
+    """Whether a value can be handed from one group of chips to another: f32, and all readers allow it."""
+    graph = demands.graph
     if graph.values[value].dtype != "float32" or value == graph.logits.value:
         return False
-    return all(
-        node.op == "add" or (node.op == "rms_norm" and not is_head_norm(demands, node))
-        for node, _ in demands.readers(value)
-    )
+    return all(demands.rule(node).handed(demands, node) is not None for node, _ in demands.readers(value))
 
 
 def block_of(
@@ -110,3 +113,30 @@ def block_of(
 def _shape(graph: Graph, view: View, local: dict[int, str]) -> str:
     value = graph.values[view.value]
     return f"{local[view.value]}[{view.start}:{view.width}]{value.shape}{value.dtype}"
+
+
+def input_lines(
+    demands: Demands, block: ModelBlock, ranks: int, k_parts: int
+) -> Bool[np.ndarray, "ranks lines"]:
+    """The lines of its input that a block reads on each rank, so that nothing is sent that nobody reads.
+
+    The first block reads the token (one line) wherever it looks up columns of the embedding.
+    """
+    values = demands.graph.values
+    if block.source < 0:
+        total = width(values[block.nodes[0].outputs[0]])
+        return np.isin(np.arange(ranks), natural(total, ranks)[0])[:, None]
+    owner, _ = natural(width(values[block.source]), ranks)
+    need = np.zeros((ranks, len(owner)), bool)
+    for node, _ in demands.readers(block.source):
+        if demands.rule(node).handed(demands, node) is Handed.WHOLE:
+            need[demands.multipliers(node.outputs[0], ranks, k_parts)] = True
+        else:
+            need[owner, np.arange(len(owner))] = True
+    return need
+
+
+def kv_heads(demands: Demands, block: ModelBlock) -> list[int]:
+    """The KV heads of each node of a block that keeps KV."""
+    rules = [(node, demands.rule(node).kv_heads) for node in block.nodes]
+    return [heads(demands.graph, node) for node, heads in rules if heads is not None]

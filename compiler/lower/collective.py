@@ -124,7 +124,7 @@ def _readers(low: Lowering, nodes: list[Node], out: Lines) -> np.ndarray | None:
     None if others read it too, or if an owner does not: the residual to add lies with the owners.
     """
     users = low.demands.readers(nodes[0].outputs[0])
-    ends = len(nodes) == len(users) == 1 and users[0][0].op == "add"
+    ends = len(nodes) == len(users) == 1 and low.demands.rule(users[0][0]).residual
     if not ends or users[0][0].outputs[0] != low.result or max(low.group.targets) >= low.group.ranks:
         return None
     mask = np.zeros((low.group.ranks, out.lines), bool)

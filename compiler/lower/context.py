@@ -7,7 +7,6 @@ import numpy as np
 from compiler.errors import CompileError
 from compiler.graph.graph import Graph, Node, View
 from compiler.lower.layout import LANES, Demands, Lines, Segments
-from compiler.lower.needs import multipliers as who_multiplies
 from compiler.lower.rows import Kernels, RowBuilder, WeightArena
 from compiler.program.isa import F32_LANES, GAIN, Op, ceil_div
 from compiler.route.detour import Send, Tree, deal
@@ -115,7 +114,7 @@ class Lowering:
 
     def multipliers(self, value: int) -> np.ndarray:
         """Who multiplies a value by weights, as [ranks]."""
-        return who_multiplies(self.demands, value, self.group.ranks, self.group.k_parts)
+        return self.demands.multipliers(value, self.group.ranks, self.group.k_parts)
 
     def segments(self, view: View, node: Node) -> tuple[Lines, Segments]:
         """The layout of an operand that is cut into segments."""

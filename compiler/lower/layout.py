@@ -8,9 +8,11 @@ consecutive lines.
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool
 
 from compiler.errors import CompileError
-from compiler.graph.graph import Graph, Node, Value, View, width
+from compiler.graph.graph import Node, View, width
+from compiler.lower.rule import AS_RESULT, Uses
 from compiler.program.isa import F16_LANES, F32_LANES, TAG_SHIFT, WIDE_LANES, ceil_div
 
 LANES = {"f32": F32_LANES, "f16": F16_LANES, "wide": WIDE_LANES, "stat": F32_LANES}
@@ -66,32 +68,32 @@ class Demand:
     columns: int
 
 
-class Demands:
-    """Answers how each view must be cut, from what reads it."""
-
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        self._readers: dict[int, list[tuple[Node, int]]] = {}
-        for node in graph.nodes:
-            for position, view in enumerate(node.inputs):
-                self._readers.setdefault(view.value, []).append((node, position))
-
-    def readers(self, value: int) -> list[tuple[Node, int]]:
-        """(node, operand position) of every use of a value."""
-        return self._readers.get(value, [])
+class Demands(Uses):
+    """Answers how each view must be cut, from the rules of what reads it."""
 
     def pieces(self, value: int) -> list[Demand]:
         """The distinct views of a value in column order, with the segment width that their readers want."""
-        views = {node.inputs[position] for node, position in self.readers(value)}
+        views = {node.inputs[operand] for node, operand in self.readers(value)}
         if self.graph.logits.value == value or not views:
             views.add(View(value=value, start=0, width=width(self.graph.values[value])))
         return [Demand(view, self._columns(view)) for view in sorted(views, key=lambda v: (v.start, v.width))]
 
+    def multipliers(self, value: int, ranks: int, k_parts: int) -> Bool[np.ndarray, " ranks"]:
+        """Which ranks multiply a value by weights: those that compute a tile of a product that reads it."""
+        found = np.zeros(ranks, bool)
+        for node, _ in self.readers(value):
+            if self.rule(node).joint is not None:
+                for demand in self.pieces(node.outputs[0]):
+                    count = int(ceil_div(demand.view.width, demand.columns))
+                    owners = np.arange(count) * ranks // count
+                    found |= np.isin(np.arange(ranks) // k_parts, owners // k_parts)
+        return found
+
     def _columns(self, view: View) -> int:
         wanted = [
-            self._wants(node, position)
-            for node, position in self.readers(view.value)
-            if node.inputs[position] == view
+            self._wanted(node, operand)
+            for node, operand in self.readers(view.value)
+            if node.inputs[operand] == view
         ]
         alone = not wanted and self.graph.values[view.value].dtype == "float16"  # it leaves the chips
         found = sorted({w for w in wanted if w is not None}) or [F16_LANES if alone else F32_LANES]
@@ -105,33 +107,12 @@ class Demands:
             )
         return found[0]
 
-    def _wants(self, node: Node, position: int) -> int | None:
-        values = self.graph.values
-        if node.op == "attention":
-            heads, head_dim = attention_shape(self.graph, node)
-            return head_dim * (node.inputs[0].width // head_dim // heads) if position == 0 else head_dim
-        if node.op == "rope" or node.op == "round16" or is_head_norm(self, node):
-            return self._columns(View(value=node.outputs[0], start=0, width=width(values[node.outputs[0]])))
-        return F16_LANES if node.op == "glu" else (F32_LANES if node.op in ("add", "argmax") else None)
-
-
-def attention_shape(graph: Graph, node: Node) -> tuple[int, int]:
-    """(kv heads, head dim) of an attention node, from its cache."""
-    shape = graph.values[node.inputs[3].value].shape
-    return shape[2], shape[3]
-
-
-def is_head_norm(demands: "Demands", node: Node) -> bool:
-    """Whether an rms_norm runs over each head rather than over all features; a single head is told by use."""
-    if node.op != "rms_norm":
-        return False
-    narrow = input_width(demands.graph.values[node.inputs[1].value]) < node.inputs[0].width
-    return narrow or any(reader.op in ("rope", "attention") for reader, _ in demands.readers(node.outputs[0]))
-
-
-def input_width(value: Value) -> int:
-    """Length of a vector parameter."""
-    return value.shape[0]
+    def _wanted(self, node: Node, operand: int) -> int | None:
+        columns = self.rule(node).wants(self, node, operand)
+        if columns != AS_RESULT:
+            return columns
+        result = self.graph.values[node.outputs[0]]
+        return self._columns(View(value=result.index, start=0, width=width(result)))
 
 
 def natural(total: int, ranks: int) -> tuple[np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@ import numpy as np
 
 from compiler.errors import CompileError
 from compiler.graph.graph import Graph
+from compiler.lower.rules import rule_of
 from compiler.program.isa import ANGLES, COLUMNS, SHARED, SPACE_SHIFT, TAGS, WORD_BYTES, Columns, ceil_div
 from compiler.program.program import LOADS, Block, Loads
 
@@ -12,8 +13,9 @@ def angle_params(graph: Graph) -> list[int]:
     """The RoPE table of a graph, if it has one."""
     found: list[int] = []
     for node in graph.nodes:
-        if node.op == "rope" and node.inputs[1].value not in found:
-            found.append(node.inputs[1].value)
+        operand = rule_of(node).angles
+        if operand is not None and node.inputs[operand].value not in found:
+            found.append(node.inputs[operand].value)
     if len(found) > 1:
         names = ", ".join(graph.values[value].name for value in found)
         raise CompileError("lower", "rope", f"reads {len(found)} angle tables ({names})", "Share one table.")

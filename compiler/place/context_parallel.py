@@ -6,11 +6,10 @@ from dataclasses import replace
 import numpy as np
 
 from compiler.errors import OptionError
-from compiler.lower.attention import kv_capacity
 from compiler.lower.block import Plan, lower
-from compiler.lower.blocks import ModelBlock
+from compiler.lower.blocks import ModelBlock, kv_heads
 from compiler.lower.context import Group
-from compiler.lower.layout import attention_shape
+from compiler.lower.ops.attention import kv_capacity
 from compiler.lower.rows import Kernels
 from compiler.options import CompileOptions
 from compiler.place.sizes import k_parts
@@ -34,8 +33,8 @@ def choices(
     scheduled with 1, 2, 4, ... until more ranks make it slower. Raises OptionError for a `cp` that has no
     ranks.
     """
-    attention = [block for block in blocks if any(node.op == "attention" for node in block.nodes)]
-    heads = [attention_shape(plan.graph, n)[0] for b in attention for n in b.nodes if n.op == "attention"]
+    attention = [block for block in blocks if kv_heads(plan.demands, block)]
+    heads = [count for block in attention for count in kv_heads(plan.demands, block)]
     most = len(chips) // max(heads, default=1)
     if options.cp is not None:
         if options.cp > max(most, 1):

@@ -9,9 +9,8 @@ from compiler.analyse.dataflow import edges, waits
 from compiler.analyse.holds import kinds
 from compiler.errors import CapacityError
 from compiler.lower.block import Plan
-from compiler.lower.blocks import ModelBlock
+from compiler.lower.blocks import ModelBlock, input_lines
 from compiler.lower.context import Group
-from compiler.lower.needs import input_lines
 from compiler.place.exchange import exchange
 from compiler.place.problem import Need, Shards
 from compiler.place.sizes import block_sizes, k_parts
@@ -62,7 +61,7 @@ def _measured(plan: Plan, block: ModelBlock, reader: ModelBlock, rack: Rack, ran
         ranks=ranks,
         k_parts=parts,
         targets=chips,
-        wanted=input_lines(plan.graph, plan.demands, reader, ranks, parts),
+        wanted=input_lines(plan.demands, reader, ranks, parts),
     )
     context = max(plan.contexts)
     made = template(replace(plan, contexts=(context,)), block, group, Router(rack, chips), 0)

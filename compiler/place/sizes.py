@@ -6,9 +6,8 @@ from math import isqrt
 import numpy as np
 
 from compiler.lower.block import Plan, lower
-from compiler.lower.blocks import ModelBlock
+from compiler.lower.blocks import ModelBlock, kv_heads
 from compiler.lower.context import Group
-from compiler.lower.layout import attention_shape
 from compiler.lower.rope_table import angle_words
 from compiler.lower.rows import Kernels
 from compiler.place.stages import Room, Size
@@ -93,5 +92,5 @@ def _size(plan: Plan, block: ModelBlock, rack: Rack, chips: tuple[int, ...], lay
 
 def _together(plan: Plan, block: ModelBlock, ranks: int) -> int:
     """How many neighbouring ranks a block's KV heads have each, where their contexts are dealt over them."""
-    heads = [attention_shape(plan.graph, node)[0] for node in block.nodes if node.op == "attention"]
+    heads = kv_heads(plan.demands, block)
     return ranks // heads[0] if heads and plan.cp > 1 and ranks % heads[0] == 0 else 1

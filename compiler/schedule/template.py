@@ -10,6 +10,7 @@ from compiler.lower.blocks import ModelBlock
 from compiler.lower.context import Group, Lowering
 from compiler.lower.layout import Lines
 from compiler.lower.rows import Kernels, Rows
+from compiler.lower.rules import rule_of
 from compiler.program.isa import F32_LANES, TAG_SHIFT, Columns, Kernel, ceil_div
 from compiler.program.program import LOADS, Loads
 from compiler.route.route import Router
@@ -50,7 +51,7 @@ def residual_lines(graph: Graph) -> int:
         (
             int(ceil_div(width(graph.values[n.outputs[0]]), F32_LANES))
             for n in graph.nodes
-            if n.op in ("embed", "add")
+            if rule_of(n).residual
         ),
         default=0,
     )

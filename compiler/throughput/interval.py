@@ -9,9 +9,8 @@ import numpy as np
 from compiler.errors import CapacityError, CompileError
 from compiler.latency import GROUPS, Progress, Scheduled, Use, WaveSchedule, checked_tp, place_blocks
 from compiler.lower.block import Plan
-from compiler.lower.blocks import ModelBlock
+from compiler.lower.blocks import ModelBlock, input_lines
 from compiler.lower.context import Group
-from compiler.lower.needs import input_lines
 from compiler.options import CompileOptions
 from compiler.place.context_parallel import choices, dealt
 from compiler.place.sizes import k_parts
@@ -152,7 +151,7 @@ class _Book:
 
     def _wanted(self, reader: ModelBlock, ranks: int) -> np.ndarray:
         parts = k_parts(self.layout, ranks)
-        return input_lines(self.plan.graph, self.plan.demands, reader, ranks, parts)
+        return input_lines(self.plan.demands, reader, ranks, parts)
 
     def place(self, index: int, context: int, interval: int, free: Masks, held: Masks) -> int | None:
         """The number of the placement of a stage on rings that are free and held so, if there is one."""

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import cast
 
-from compiler.graph.split import Split
 from compiler.hops import compile_hops
 from compiler.pipeline import compile_program
 from compiler.program.program import Program
+from compiler.split import Split
 from fabric.rack import Rack
 from lpu.afd import draft as afd_draft
 from lpu.afd import hops as afd_hops

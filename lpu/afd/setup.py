@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from compiler.errors import OptionError
-from compiler.graph.split import Split
 from compiler.options import SPLITS, CompileOptions
 from compiler.program.program import Program
+from compiler.split import Split
 from fabric.bridge import BridgeSpec
 from fabric.gpu import GpuSpec
 from fabric.rack import Rack

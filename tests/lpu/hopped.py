@@ -7,12 +7,12 @@ import numpy as np
 from jax import Array
 from pairs import source
 
-from compiler.graph.split import Split
 from compiler.hops import compile_hops
 from compiler.options import CompileOptions
 from compiler.program.isa import Columns
 from compiler.program.manifest import HOPS, Manifest
 from compiler.program.program import Program
+from compiler.split import Split
 from fabric.catalog import bridge_spec
 from fabric.rack import load_rack
 from lpu.check.check import Report, check_columns

@@ -11,7 +11,7 @@ from beside import assert_same, compiled, made_up
 from handmade import change
 from shapes import SMALL
 
-from compiler.lower.attention import kv_capacity, share_of
+from compiler.lower.ops.attention import kv_capacity, share_of
 from compiler.program.isa import Columns, Op
 from compiler.program.program import Program
 from lpu.check.check import check, check_columns, require

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compiler.lower.matmul import tile_cut
+from compiler.lower.ops.matmul import tile_cut
 from compiler.lower.rows import Kernels, RowBuilder, Rows, tag
 from compiler.program.instructions.matmul import MatmulKernel, WriteBackKernel
 from compiler.program.isa import F32_LANES, TILE_ROWS, Op, ceil_div

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from compiler.errors import CompileError
-from compiler.graph.graph import Node, View
+from compiler.graph.graph import Node
 from compiler.lower.collective import partials, reduce, scale_words
 from compiler.lower.context import Lowering
 from compiler.lower.layout import Demand, Lines, lay
+from compiler.lower.rule import LoweringRule
 from compiler.program.instructions.matmul import MatmulKernel, WriteBackKernel
 from compiler.program.isa import F32_LANES, TAG_SHIFT, TILE, TILE_ROWS, Op, ceil_div
 from compiler.program.ranges import ramp
@@ -210,10 +211,4 @@ def _write_back(
     return wide
 
 
-def matmul_views(nodes: list[Node]) -> dict[View, list[Node]]:
-    """Matmuls by their input, in program order."""
-    groups: dict[View, list[Node]] = {}
-    for node in nodes:
-        if node.op == "matmul":
-            groups.setdefault(node.inputs[0], []).append(node)
-    return groups
+RULE = LoweringRule(op="matmul", joint=lower_matmuls)

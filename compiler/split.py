@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from compiler.errors import CapacityError, CompileError, OptionError
-from compiler.graph.graph import Graph, Node, width
-from compiler.graph.intensity import bytes_of, flops, intensity
+from compiler.graph.graph import Graph, Node, bytes_of, flops, intensity, width
+from compiler.lower.rules import rule_of
 from compiler.options import SPLITS
 from compiler.program.instructions.host import Wire
 from fabric.rack import Rack
@@ -190,7 +190,7 @@ def _one_per_layer(chosen: list[str], modules: dict[str, list[Node]], what: str)
 
 
 def _hop(graph: Graph, name: str, module: list[Node]) -> Hop:
-    products = [node.index for node in module if node.op == "matmul"]
+    products = [node.index for node in module if rule_of(node).joint is not None]
     if not products:
         raise CompileError(
             "split", f"module {name}", "it holds 0 matmuls, a hop needs 1", "Choose modules with weights."
@@ -220,7 +220,7 @@ def _hop(graph: Graph, name: str, module: list[Node]) -> Hop:
             f"{_name(graph, source.index)} crosses down as {source.dtype}, must be float16",
             "Round it first (rms_norm and round8 return fp16).",
         )
-    eights = {value for node in graph.nodes if node.op == "round8" for value in node.outputs}
+    eights = {value for node in graph.nodes if rule_of(node).rounds_to == "fp8" for value in node.outputs}
     wire_down: Wire = "fp8" if source.index in eights else "fp16"
     wire_up: Wire = "fp16" if result.dtype == "float16" else "f32"
     return Hop(
@@ -238,9 +238,9 @@ def _hop(graph: Graph, name: str, module: list[Node]) -> Hop:
 
 
 def _rounding(graph: Graph, last: Node) -> list[Node]:
-    """The round16 that alone reads what a node makes, if there is one."""
+    """The rounding to fp16 that alone reads what a node makes, if there is one."""
     readers = [node for node in graph.nodes if any(view.value in last.outputs for view in node.inputs)]
-    return readers if len(readers) == 1 and readers[0].op == "round16" else []
+    return readers if len(readers) == 1 and rule_of(readers[0]).rounds_to == "fp16" else []
 
 
 def _holds_kv(graph: Graph, nodes: Iterable[Node]) -> bool:

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compiler.graph.graph import Node, View
+from compiler.graph.graph import Graph, Node, View
 from compiler.lower.context import Lowering
-from compiler.lower.layout import Lines, Segments, attention_shape
+from compiler.lower.layout import Lines, Segments
+from compiler.lower.rule import LoweringRule, Uses
 from compiler.program.instructions.attention import AttentionKernel, kv_words, merged_lines, score_lines
 from compiler.program.isa import F16_LANES, F32_LANES, KV, SPACE_SHIFT, TAG_SHIFT, Op, ceil_div
 from fabric.paths import hops
@@ -26,6 +27,12 @@ def kv_capacity(contexts: tuple[int, ...], planes: int, stripes: int = 1) -> int
     """Tokens of KV per region that every bucket's chunks fit in."""
     shares = [share_of(context, stripes) for context in contexts]
     return max(chunk_of(share, planes) * int(ceil_div(share, chunk_of(share, planes))) for share in shares)
+
+
+def attention_shape(graph: Graph, node: Node) -> tuple[int, int]:
+    """(kv heads, head dim) of an attention node, from its cache."""
+    shape = graph.values[node.inputs[3].value].shape
+    return shape[2], shape[3]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,3 +257,18 @@ def _regions(low: Lowering, owner: np.ndarray, words: int) -> np.ndarray:
         out[i] = (KV << SPACE_SHIFT) | low.kv_words[rank]
         low.kv_words[rank] += words
     return out
+
+
+def _wants(uses: Uses, node: Node, operand: int) -> int:
+    """The query heads of one KV head together; K and V head by head."""
+    heads, head_dim = attention_shape(uses.graph, node)
+    return head_dim * (node.inputs[0].width // head_dim // heads) if operand == 0 else head_dim
+
+
+RULE = LoweringRule(
+    op="attention",
+    lower=lower_attention,
+    wants=_wants,
+    by_head=True,
+    kv_heads=lambda graph, node: attention_shape(graph, node)[0],
+)

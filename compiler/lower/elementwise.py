@@ -1,0 +1,97 @@
+"""Lowering of element-wise ops: one row for each run of lines, or for each segment, of an operand."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from compiler.graph.graph import Node, View
+from compiler.lower.context import Lowering
+from compiler.lower.layout import LANES, Lines, Segments, natural
+from compiler.program.isa import F16_LANES, F32_LANES, Kernel, ceil_div
+
+
+def by_lines(
+    low: Lowering, node: Node, op: int, kernel: Kernel, operands: Sequence[View] | None = None
+) -> None:
+    """Rows that make f32 line i of the result of line i of one or two f32 operands, in `src` and `src2`.
+
+    They run wherever the operand that was computed last lies; the other is held there or is sent. The rule of
+    such an op says `wants=every(F32_LANES)` and, if its result may be handed on, `residual=True`.
+    operands: those of the node in another order.
+    """
+    read = [low.segments(view, node) for view in operands or node.inputs]
+    new, segments = max(read, key=lambda one: one[0].uid)
+    ranks, count = low.group.ranks, len(segments)
+    held = new.held[:ranks, segments.first]
+    for value, cut in read:
+        if value is not new:
+            need = np.zeros((ranks, value.lines), bool)
+            need[:, cut.first] = held
+            low.gather(value, need)
+    steady = np.diff(segments.first, prepend=-9) == 1
+    first = np.flatnonzero(np.isin(segments.first, new.first) | ~steady)
+    n = np.diff(np.append(first, count))
+    total = node.inputs[0].width
+    _, columns = natural(total, ranks)
+    out = low.value("f32", new.owner[segments.first], columns, first=first, count=n)
+    out.held[:ranks] = held
+    row, rank = np.nonzero(held[:, first].T)
+    tags = {
+        f"{column}_tag": value.tag(cut.first[first[row]])
+        for column, (value, cut) in zip(("src", "src2"), read, strict=False)
+    }
+    low.rows.add(op, rank=rank, n=n[row], aux=low.kernels.index(kernel), dst_tag=out.tag(first[row]), **tags)
+    in_natural_order(low, node.outputs[0], out, total)
+
+
+def in_natural_order(low: Lowering, value: int, lines: Lines, total: int) -> None:
+    """Say that the lines of an f32 value hold its `total` columns in order."""
+    segments = Segments(start=0, total=total, width=F32_LANES, first=np.arange(lines.lines), lines=1)
+    low.where[View(value=value, start=0, width=total)] = (lines, segments)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segmented:
+    """An operand in segments, and a new fp16 result in equal ones: `first` is the first line of each."""
+
+    source: Lines
+    segments: Segments
+    result: Lines
+    first: Int[np.ndarray, " segments"]
+
+    @property
+    def owner(self) -> Int[np.ndarray, " segments"]:
+        """The rank of each segment."""
+        return self.source.owner[self.segments.first]
+
+    def add_rows(self, low: Lowering, op: int, kernel: Kernel, *, n: int, **fields: Any) -> None:
+        """One row for each segment, from its lines of the operand to its lines of the result."""
+        low.rows.add(
+            op,
+            rank=self.owner,
+            n=n,
+            aux=low.kernels.index(kernel),
+            src_tag=self.source.tag(self.segments.first),
+            dst_tag=self.result.tag(self.first),
+            **fields,
+        )
+
+
+def by_segments(low: Lowering, node: Node) -> Segmented:
+    """The first operand of a node, and its result laid out as fp16 in the same segments on the same ranks."""
+    view = node.inputs[0]
+    value, segments = low.segments(view, node)
+    lines, count, lanes = int(ceil_div(segments.width, F16_LANES)), len(segments), LANES[value.dtype]
+    columns = np.full((count, lines * F16_LANES), -1)
+    for i, line in enumerate(segments.first):
+        real = value.columns[line * lanes : line * lanes + segments.width]
+        columns[i, : segments.width] = real - view.start
+    first = np.arange(count) * lines
+    owner = np.repeat(value.owner[segments.first], lines)
+    out = low.value("f16", owner, columns.reshape(-1), first=first, count=np.full(count, lines))
+    whole = Segments(start=0, total=view.width, width=segments.width, first=first, lines=lines)
+    low.where[View(value=node.outputs[0], start=0, width=view.width)] = (out, whole)
+    return Segmented(source=value, segments=segments, result=out, first=first)

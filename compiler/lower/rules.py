@@ -1,0 +1,32 @@
+"""The lowering rules of all ops by name: the vocabulary's, and those that extensions register."""
+
+from compiler.graph.graph import Graph, Node
+from compiler.lower.layout import Demands
+from compiler.lower.ops import add, argmax, attention, embed, glu, matmul, rms_norm, rope, rounding
+from compiler.lower.rule import LoweringRule
+
+RULES: dict[str, LoweringRule] = {}
+
+
+def register(rule: LoweringRule) -> LoweringRule:
+    """Add a rule; models that use its op then compile. Raises ValueError if the op has another one."""
+    if RULES.setdefault(rule.op, rule) is not rule:
+        raise ValueError(f"lowering rules: op {rule.op!r} has a rule already. Give the op another name.")
+    return rule
+
+
+for _rule in (
+    *(embed.RULE, matmul.RULE, rms_norm.RULE, rope.RULE, rounding.ROUND8, rounding.ROUND16),
+    *(attention.RULE, glu.RULE, add.RULE, argmax.RULE),
+):
+    register(_rule)
+
+
+def rule_of(node: Node) -> LoweringRule:
+    """The rule of a node; one that allows nothing if its op has none."""
+    return RULES.get(node.op) or LoweringRule(op=node.op)
+
+
+def demands_of(graph: Graph) -> Demands:
+    """How the values of a graph are cut and read, by the rules that there are."""
+    return Demands(graph, RULES)
