@@ -8,14 +8,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jaxtyping
 from jax._src import source_info_util  # the only way to a readable source line of an equation
 from jax.extend import core as jex
 
+import models.contract
 from compiler.errors import UnsupportedOpError
 from compiler.graph.graph import Graph, Node, Value, View, width
 from models.contract.ops import OPS, op_of
 
 _VIEWS = ("reshape", "squeeze", "expand_dims", "copy", "stop_gradient", "optimization_barrier")
+_NO_MODEL = (*models.contract.__path__, *jaxtyping.__path__, "<")  # whose lines are not the user's
 _CALLS = ("jit", "pjit", "closed_call", "custom_jvp_call", "remat", "checkpoint")
 
 
@@ -146,5 +149,7 @@ def _features(eqn: Any, view: View) -> View | None:
 
 
 def _source(eqn: Any) -> str:
-    frame = source_info_util.user_frame(eqn.source_info.traceback)
+    """The innermost line of the model itself, which called the op vocabulary."""
+    frames = source_info_util.user_frames(eqn.source_info.traceback)
+    frame = next((frame for frame in frames if not frame.file_name.startswith(_NO_MODEL)), None)
     return f"{frame.file_name}:{frame.start_line}" if frame is not None else "an unknown line"

@@ -3,11 +3,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compiler.lower import rules
 from compiler.lower.layout import natural
 from compiler.lower.ops.attention import chunk_of, kv_capacity
 from compiler.lower.ops.matmul import tile_cut
 from compiler.lower.rows import WeightArena
-from compiler.lower.rules import RULES
 from compiler.place.stages import Room, Size, assign
 from compiler.program.instruction_set import INSTRUCTIONS
 from compiler.program.instructions.attention import AttentionKernel
@@ -64,8 +64,8 @@ KERNELS: dict[str, Kernel] = {
 
 
 def test_every_op_of_the_vocabulary_has_a_rule_and_all_but_one_have_rows() -> None:
-    assert RULES.keys() == OPS.keys()
-    assert [op for op, rule in RULES.items() if not (rule.lower or rule.joint)] == ["round8"]
+    assert rules.RULES.keys() == OPS.keys()
+    assert [op for op, rule in rules.RULES.items() if not (rule.lower or rule.joint)] == ["round8"]
 
 
 def test_every_opcode_has_operands_and_a_cost() -> None:
