@@ -42,7 +42,7 @@ def test_the_counts_see_what_they_are_to_see() -> None:
     assert [line.split(":")[1] for line in house.manifest_reads(made_up("lpu.run.a", reads))] == list("3455")
     ops = 'ADD = ("add", "embed")\nif n.op == "add" or n.op in ADD or n.op is Op.ADD: pass\n'
     assert len(house.ops_as_strings(made_up("lpu.run.a", ops))) == 2
-    assert house.ops_as_strings(made_up("compiler.lower.add", ops)) == []
+    assert house.ops_as_strings(made_up("compiler.lower.ops.add", ops)) == []
     wide = "@app.command()\ndef run(a, b, c, d, e, *, f, g, h, i): pass\n"
     assert len(house.wide_verbs(made_up("lpu.cli.run", wide))) == 1
     low = house.House(
