@@ -114,7 +114,8 @@ def read_table(path: Path) -> GpuTable:
     seen: dict[tuple[Any, ...], int] = {}
     for row in reader:
         point = _point(path, reader.line_num, row)
-        for key in (("id", point.id), (point.op, *point.key()) if point.op in KEYS else ("id", point.id, "")):
+        keyed = KEYS.get(point.op) is not None
+        for key in (("id", point.id), (point.op, *point.key()) if keyed else ("id", point.id, "")):
             if key in seen:
                 raise FileError(
                     f"{path}:{point.line}: {point.id}: {key} is in line {seen[key]} too; keep one of them"

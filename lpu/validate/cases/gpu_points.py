@@ -55,23 +55,75 @@ def catalog_bench() -> Bench:
     return Bench(spec=gpu_spec("h200"), table=read_table(POINTS))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Modelled:
+    """An operator that the model has: the seconds of a row (None: not in its formats), and the row's name."""
+
+    seconds: Callable[[GpuSpec, MeasuredPoint], float | None]
+    name: Callable[[MeasuredPoint], str]
+
+
 def modelled_seconds(spec: GpuSpec, row: MeasuredPoint) -> float | None:
     """What the model says of a row; None of an operator that it does not have."""
+    known = OPERATORS.get(row.op)
+    return None if known is None else known.seconds(spec, row)
+
+
+def _decode(spec: GpuSpec, row: MeasuredPoint) -> float | None:
+    kv = _known(row.kv_dtype, gpu.KV_BYTES)
     shape = (row.heads, row.kv_heads, row.head_dim)
-    kv, kind = _known(row.kv_dtype, gpu.KV_BYTES), _known(row.compute_dtype, gpu.WEIGHT_BYTES)
-    if row.op == "decode_attn" and kv:
-        return gpu.decode_attention(spec, row.batch, row.kv_len, *shape, kv)
-    if row.op == "decode_mla" and kv:
-        return gpu.decode_mla(spec, row.batch, row.kv_len, row.heads, kv)
-    if row.op == "context_attn" and kv:
-        return gpu.context_attention(spec, row.batch, row.q_len, *shape, kv, row.prefix)
-    if row.op == "gemm" and kind:
-        return gpu.gemm(spec, row.gemm_m, row.gemm_n, row.gemm_k, kind)
+    return gpu.decode_attention(spec, row.batch, row.kv_len, *shape, kv) if kv else None
+
+
+def _decode_mla(spec: GpuSpec, row: MeasuredPoint) -> float | None:
+    kv = _known(row.kv_dtype, gpu.KV_BYTES)
+    return gpu.decode_mla(spec, row.batch, row.kv_len, row.heads, kv) if kv else None
+
+
+def _context(spec: GpuSpec, row: MeasuredPoint) -> float | None:
+    kv = _known(row.kv_dtype, gpu.KV_BYTES)
+    shape = (row.heads, row.kv_heads, row.head_dim)
+    return gpu.context_attention(spec, row.batch, row.q_len, *shape, kv, row.prefix) if kv else None
+
+
+def _gemm(spec: GpuSpec, row: MeasuredPoint) -> float | None:
+    kind = _known(row.compute_dtype, gpu.WEIGHT_BYTES)
+    return gpu.gemm(spec, row.gemm_m, row.gemm_n, row.gemm_k, kind) if kind else None
+
+
+def _all_reduce(spec: GpuSpec, row: MeasuredPoint) -> float | None:
     found = re.match(r"(\d+) GPUs.*message_size=(\d+) elements", row.extra)
-    if row.op == "allreduce_custom" and kind and found:
-        count, elements = map(int, found.groups())
-        return gpu.all_reduce(spec, count, elements * gpu.ACTIVATION_BYTES)
-    return None
+    if not found or not _known(row.compute_dtype, gpu.WEIGHT_BYTES):
+        return None
+    count, elements = map(int, found.groups())
+    return gpu.all_reduce(spec, count, elements * gpu.ACTIVATION_BYTES)
+
+
+def _gemm_name(row: MeasuredPoint) -> str:
+    return f"{row.id} {row.gemm_m} x {row.gemm_n} x {row.gemm_k}, {row.compute_dtype}"
+
+
+def _decode_name(row: MeasuredPoint) -> str:
+    return f"{row.id} batch {row.batch}, kv {row.kv_len}, {row.heads}/{row.kv_heads} heads, {row.kv_dtype}"
+
+
+def _context_name(row: MeasuredPoint) -> str:
+    after = f" after {row.prefix}" if row.prefix else ""
+    shape = f"batch {row.batch}, {row.q_len} tokens{after}, {row.heads}/{row.kv_heads} heads"
+    return f"{row.id} {shape}, {row.kv_dtype}"
+
+
+def _filed_name(row: MeasuredPoint) -> str:
+    return f"{row.id} {row.extra.split(' as filed')[0]}"
+
+
+OPERATORS = {
+    "decode_attn": Modelled(seconds=_decode, name=_decode_name),
+    "decode_mla": Modelled(seconds=_decode_mla, name=_decode_name),
+    "context_attn": Modelled(seconds=_context, name=_context_name),
+    "gemm": Modelled(seconds=_gemm, name=_gemm_name),
+    "allreduce_custom": Modelled(seconds=_all_reduce, name=_filed_name),
+}
 
 
 def operator_points(case: int, op: str, most_percent: int | float) -> Callable[[Bench], tuple[Point, ...]]:
@@ -94,7 +146,7 @@ def operator_points(case: int, op: str, most_percent: int | float) -> Callable[[
 
 def other_points(bench: Bench) -> tuple[Point, ...]:
     """All-reduces for comparison, and how many rows of each other operator the model does not have."""
-    rows = [row for row in bench.table.points if row.op not in GATED]
+    rows = [row for row in bench.table.points if GATED.get(row.op) is None]
     shown = [p for row in rows if (p := _shown(OTHERS, bench.spec, row))]
     left = [row.op for row in rows if modelled_seconds(bench.spec, row) is None]
     return (
@@ -133,17 +185,8 @@ def _gate(case: int, name: str, unit: str, most: int | float, value: int | float
 
 
 def _name(row: MeasuredPoint) -> str:
-    if row.op == "gemm":
-        return f"{row.id} {row.gemm_m} x {row.gemm_n} x {row.gemm_k}, {row.compute_dtype}"
-    if row.op.startswith("decode"):
-        return (
-            f"{row.id} batch {row.batch}, kv {row.kv_len}, {row.heads}/{row.kv_heads} heads, {row.kv_dtype}"
-        )
-    if row.op == "context_attn":
-        after = f" after {row.prefix}" if row.prefix else ""
-        shape = f"batch {row.batch}, {row.q_len} tokens{after}, {row.heads}/{row.kv_heads} heads"
-        return f"{row.id} {shape}, {row.kv_dtype}"
-    return f"{row.id} {row.extra.split(' as filed')[0]}"
+    known = OPERATORS.get(row.op)
+    return _filed_name(row) if known is None else known.name(row)
 
 
 def _known(name: str, names: dict[Any, Any]) -> Any:
