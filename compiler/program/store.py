@@ -112,8 +112,8 @@ def load(folder: Path) -> Program:
     Raises ProgramError if a file is missing, of another release, or not what the seal and the digest say.
     """
     try:
+        _check_schema(folder)
         body = json.loads((folder / "manifest.json").read_text())
-        _check_schema(folder, body)
         if body.pop("seal") != _seal(body):
             raise ProgramError(
                 f"{folder}/manifest.json: its seal differs: the file was altered. Compile again."
@@ -147,10 +147,13 @@ def schema_of(folder: Path) -> str | None:
         return None
 
 
-def _check_schema(folder: Path, body: Any) -> None:
+def _check_schema(folder: Path) -> None:
     found = schema_of(folder)
     if found is not None and found != SCHEMA:
-        raise ProgramError(f"{folder}: is a program of {found}, this release reads {SCHEMA}. Compile again.")
+        raise ProgramError(
+            f"{folder}: schema is {found!r}, this version reads {SCHEMA!r}. "
+            "Compile again: `lpu compile MODEL -o DIR`."
+        )
 
 
 def first_line(error: Exception) -> str:

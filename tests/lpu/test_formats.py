@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from prefixes import BLOCK, binding, filled
 
+from compiler.program.manifest import SCHEMA
+from compiler.program.store import ProgramError
 from lpu import api
 from lpu.compare.runner import POINTS, run_tasks
 from lpu.decode.prefix_store import load
@@ -70,6 +72,7 @@ def test_results_of_a_comparison_without_a_schema_are_refused() -> None:
     one_line(refused.value, POINTS, "None", "'lpu-points-2'", "`lpu compare -o DIR`")
 
 
-def test_a_program_is_read() -> None:
-    program = api.load_program(BEFORE / "program")
-    assert program.manifest["digest"].startswith("b932d9f1")
+def test_a_program_of_the_first_schema_is_refused() -> None:
+    with pytest.raises(ProgramError) as refused:
+        api.load_program(BEFORE / "program")
+    one_line(refused.value, "lpu-program/1", SCHEMA, "`lpu compile MODEL -o DIR`")

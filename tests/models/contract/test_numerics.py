@@ -1,6 +1,6 @@
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -15,6 +15,13 @@ from models.contract import formats, numerics
 Golden = dict[str, np.ndarray]
 modes = pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
 Wrap = Callable[[Any], Any]
+
+
+def jitted_and_one_eager(name: str, values: Sequence[int]) -> pytest.MarkDecorator:
+    """Every value under jit, the first one op by op as well."""
+    cases = [(lambda f: f, values[0]), *((jax.jit, value) for value in values)]
+    ids = [f"eager-{values[0]}", *(f"jit-{value}" for value in values)]
+    return pytest.mark.parametrize(("wrap", name), cases, ids=ids)
 
 
 def same_bits(got: Any, want: Any) -> bool:
@@ -50,8 +57,7 @@ def round_f32(v: Fraction) -> np.float32:
     return np.float32(math.ldexp(round(v / Fraction(2) ** e), e))
 
 
-@modes
-@pytest.mark.parametrize("n", range(5))
+@jitted_and_one_eager("n", range(5))
 def test_matmul_gives_the_golden_bits(golden: Golden, wrap: Wrap, n: int) -> None:
     a, codes, exponent = take(golden, f"matmul{n}", "awe")
     assert same_bits(wrap(numerics.matmul)(a, codes, exponent), golden[f"matmul{n}_y"])
@@ -68,8 +74,7 @@ def test_rn8_gives_the_golden_bits(golden: Golden, wrap: Wrap) -> None:
     assert same_bits(wrap(numerics.rn8)(jnp.asarray(golden["rn8_x"])), golden["rn8_y"])
 
 
-@modes
-@pytest.mark.parametrize("p", [16, 20, 28])
+@jitted_and_one_eager("p", [16, 20, 28])
 def test_expq_gives_the_golden_integers(golden: Golden, wrap: Wrap, p: int) -> None:
     got = wrap(lambda t: numerics.expq(t, p))(jnp.asarray(golden["expq_t"]))
     assert same_bits(got, golden[f"expq_y{p}"])
@@ -80,8 +85,7 @@ def test_the_expq_table_is_the_one_of_the_contract() -> None:
     assert digest == "94bb39813de9ca7498981286baa7bc2529489727"
 
 
-@modes
-@pytest.mark.parametrize("n", range(3))
+@jitted_and_one_eager("n", range(3))
 def test_rms_norm_gives_the_golden_bits(golden: Golden, wrap: Wrap, n: int) -> None:
     x, gain = take(golden, f"rmsnorm{n}", "xg")
     assert same_bits(wrap(lambda x, g: numerics.rms_norm(x, g, 1e-5))(x, gain), golden[f"rmsnorm{n}_y"])
