@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("lpu", "compiler", "fabric", "models")
 # Folders with one file per entry: any number of files.
-REGISTRIES = ("strategies", "families", "ops", "vocabulary", "modes", "cases")
+REGISTRIES = ("strategies", "families", "ops", "vocabulary", "modes", "cases", "instructions")
 JSON_MODULES = ("compiler.program.store",)  # where JSON becomes records
 LOWERING = ("compiler.lower.ops",)  # where an op may be asked for its name
 RECORDS = ("manifest", "kernel", "kernels", "k")  # what a name ends in that holds a record of a program
@@ -264,9 +264,10 @@ def rooms_without_tests(house: House) -> list[str]:
     """Folders of the packages that tests/ does not have, and folders of tests/ whose room is gone."""
     rooms = {str(Path(m.path).parent) for m in house.modules if not m.path.endswith("__init__.py")}
     rooms = {room for room in rooms if Path(room).name not in REGISTRIES}
+    outer = {room for room in rooms if len(Path(room).parts) <= 2}
     tests = {str(p.parent.relative_to(ROOT / "tests")) for p in (ROOT / "tests").rglob("test_*.py")}
     tests = {folder for folder in tests if folder.split("/")[0] in PACKAGES}
-    return [f"{room}/ has no tests" for room in sorted(rooms - tests)] + [
+    return [f"{room}/ has no tests" for room in sorted(outer - tests)] + [
         f"tests/{folder}/ has no room"
         for folder in sorted(tests - rooms)
         if Path(folder).name not in REGISTRIES
@@ -276,14 +277,14 @@ def rooms_without_tests(house: House) -> list[str]:
 COUNTS: dict[str, tuple[Callable[[House], list[str]], Limit]] = {
     f"files over {FILE_LINES} lines": (long_files, Limit(0)),
     f"folders of more than {FOLDER_FILES} files": (full_folders, Limit(0)),
-    "class names used twice": (names_twice, Limit(18, TWICE)),
-    "class names used twice without an argument": (names_not_argued, Limit(18)),
-    "op names compared as strings outside lowering": (ops_as_strings, Limit(9)),
+    "class names used twice": (names_twice, Limit(17, TWICE)),
+    "class names used twice without an argument": (names_not_argued, Limit(17)),
+    "op names compared as strings outside lowering": (ops_as_strings, Limit(0)),
     "reads of a manifest or kernel by string": (manifest_reads, Limit(0)),
     f"verbs of more than {VERB_PARAMETERS} parameters": (wide_verbs, Limit(5)),
     "import circles": (circles, Limit(0)),
     "upward imports": (upward_imports, Limit(0)),
-    "rooms whose tests lie elsewhere": (rooms_without_tests, Limit(3)),
+    "rooms whose tests lie elsewhere": (rooms_without_tests, Limit(0)),
 }
 
 

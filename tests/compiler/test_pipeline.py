@@ -1,7 +1,4 @@
-import hashlib
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +7,8 @@ from steps import llama
 from compiler.errors import CapacityError, OptionError
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
-from compiler.program.isa import COLUMNS, TAGS, Columns, Op
-from compiler.program.program import LOADS, Program
-from compiler.program.store import ProgramError, digest, load, save
+from compiler.program.isa import COLUMNS, TAGS, Op
+from compiler.program.program import Program
 from compiler.route.route import Router
 from fabric.rack import load_rack
 
@@ -93,66 +89,6 @@ def _lines(name: str, columns: int) -> int:
     return -(-columns // 80)
 
 
-def test_a_saved_program_loads_equal_and_saves_to_equal_bytes(tmp_path: Path) -> None:
-    program = compiled(tp=2)
-    one, two = tmp_path / "one", tmp_path / "two"
-    one.mkdir()
-    two.mkdir()
-    save(program, one)
-    again = load(one)
-    save(again, two)
-    for name in ("manifest.json", "columns.npz"):
-        assert (one / name).read_bytes() == (two / name).read_bytes()
-    for name in COLUMNS + TAGS:
-        assert np.array_equal(getattr(program.expand(160), name), getattr(again.expand(160), name))
-
-
-def test_an_altered_column_is_found_by_its_digest(tmp_path: Path) -> None:
-    program = compiled(tp=2)
-    block = program.blocks[2]
-    columns = replace(block.columns[160], t0=block.columns[160].t0 + 1)
-    altered = replace(block, columns={160: columns})
-    save(replace(program, blocks=(*program.blocks[:2], altered, *program.blocks[3:])), tmp_path)
-    with pytest.raises(ProgramError, match="digest"):
-        load(tmp_path)
-
-
-@pytest.mark.parametrize("name", COLUMNS + TAGS + LOADS)
-def test_every_column_is_in_the_digest(name: str) -> None:
-    program = compiled(tp=2)
-    block = program.blocks[2]
-    table = block.columns[160] if name in COLUMNS + TAGS else block.loads
-    values = getattr(table, name).copy()
-    values[np.argmax(values)] ^= 1
-    changed = replace(table, **{name: values})
-    other = (
-        replace(block, columns={160: changed})
-        if isinstance(changed, Columns)
-        else replace(block, loads=changed)
-    )
-    blocks = (*program.blocks[:2], other, *program.blocks[3:])
-    assert digest(replace(program, blocks=blocks)) != program.manifest.digest == digest(program)
-
-
-def test_an_altered_manifest_is_found_by_its_seal(tmp_path: Path) -> None:
-    save(compiled(tp=2), tmp_path)
-    path = tmp_path / "manifest.json"
-    path.write_text(path.read_text().replace('"rows": 1', '"rows": 2'))
-    with pytest.raises(ProgramError, match="seal"):
-        load(tmp_path)
-
-
-def test_a_truncated_or_missing_file_is_one_clear_error(tmp_path: Path) -> None:
-    save(compiled(tp=2), tmp_path)
-    path = tmp_path / "columns.npz"
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ProgramError, match="not a whole program"):
-        load(tmp_path)
-    path.unlink()
-    with pytest.raises(ProgramError, match="not a whole program"):
-        load(tmp_path)
-
-
 def test_a_tp_that_does_not_divide_the_rack_names_both_numbers() -> None:
     with pytest.raises(OptionError, match=r"--tp 3.*8 chips"):
         compiled(tp=3)
@@ -173,17 +109,3 @@ def test_the_search_for_tp_takes_the_fastest_that_fits() -> None:
     best = compile_program(llama(), TRAY, CompileOptions())
     every = [compiled(tp=tp).manifest.cycles[160] for tp in (1, 2, 4, 8)]
     assert best.manifest.cycles[160] == min(every)
-
-
-def test_the_manifest_is_plain_json() -> None:
-    manifest = compiled(tp=2).manifest
-    assert json.loads(json.dumps(manifest)) == manifest
-
-
-@pytest.mark.parametrize("body", ["[]", "{}", '{"manifest":{},"blocks":[],"calls":[{"base":{}}]}'])
-def test_a_sealed_folder_of_something_else_is_no_program(body: str, tmp_path: Path) -> None:
-    seal = hashlib.sha256(body.encode()).hexdigest()
-    (tmp_path / "manifest.json").write_text(f'{{"seal": "{seal}"}}\n{body}\n')
-    np.savez(tmp_path / "columns.npz")
-    with pytest.raises(ProgramError, match="not a whole program folder"):
-        load(tmp_path)
