@@ -59,7 +59,7 @@ def section(node: Definition) -> str:
     if isinstance(node, ast.FunctionDef):
         return f"### {node.name}\n\n```python\n{signature(node)}\n```\n\n{text}\n"
     fields = [
-        f"{item.target.id}: {ast.unparse(item.annotation)}"
+        f"{item.target.id}: {ast.unparse(kind(item.annotation))}"
         for item in node.body
         if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
     ]
@@ -69,6 +69,14 @@ def section(node: Definition) -> str:
     lines = [f"{item.name}: {(ast.get_docstring(item) or '').splitlines()[0]}" for item in methods]
     code = "```python\n" + "\n".join(fields) + "\n```\n\n" if fields else ""
     return f"### {node.name}\n\n{text}\n\n{code}" + "".join(f"- {line}\n" for line in lines)
+
+
+def kind(annotation: ast.expr) -> ast.expr:
+    """The type that is annotated, without what the command line makes of it."""
+    if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Annotated":
+        assert isinstance(annotation.slice, ast.Tuple)
+        return annotation.slice.elts[0]
+    return annotation
 
 
 def page() -> str:

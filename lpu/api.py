@@ -37,6 +37,9 @@ from lpu.inputs.model import reopen as reopen
 from lpu.inputs.open import Model, open_model
 from lpu.inputs.prompts import Prompt, prompt_ids
 from lpu.inputs.prompts import default_prompts as default_prompts
+from lpu.report.listing import Listing as Listing
+from lpu.report.listing import show as show
+from lpu.report.show_options import ShowOptions as ShowOptions
 from lpu.report.throughput import SLACKS, Throughput, non_dominated
 from lpu.report.throughput import of as throughput_of
 from lpu.run.machine import Machine
@@ -151,7 +154,7 @@ def sweep(
 ) -> Sweep:
     """Compile a model again for every value of assumed numbers, as in `{"planes": (4, 6, 8)}`.
 
-    See `lpu.sweep.knobs` for the keys. `chosen` goes to `open_model`.
+    See `lpu.knobs` for the keys. `chosen` goes to `open_model`.
     """
     opened = model if isinstance(model, OpenModel) else open_model(model, **chosen)
     machine = rack if isinstance(rack, Rack) else read_rack(rack)

@@ -196,7 +196,8 @@ class Instruction:
     op: its number, stated once and for all. write: the value at `dst`; None for what leaves no addressed
     line (MM an accumulator, GIVE and KVOUT a message). least, most: bounds of `n`. ordered: line i of the
     result is made of line i of the operands. unread: a result may lie where no row reads it. moves: of rows
-    that make up programs of their own, the kind of program.
+    that make up programs of their own, the kind of program. numbers: the columns besides the operands that
+    say something, and what each is called in text.
     """
 
     op: int
@@ -210,6 +211,7 @@ class Instruction:
     ordered: bool = False
     unread: bool = False
     moves: str = ""
+    numbers: tuple[tuple[str, str], ...] = ()
 
     @property
     def operands(self) -> tuple[Operand, ...]:

@@ -98,9 +98,10 @@ class Program:
         parts = (self.expand_call(call, context) for call in self.calls)
         return Columns(**_joined(COLUMNS + TAGS, parts, rows))
 
-    def expand_call(self, call: Call, context: int) -> Columns:
-        """The instructions of one call."""
+    def expand_call(self, call: Call, context: int, some: Int[np.ndarray, " some"] | None = None) -> Columns:
+        """The instructions of one call, or those of these rows of its block."""
         rows = self.blocks[call.block].columns[context]
+        rows = rows if some is None else rows.take(some)
         chips = np.array(call.chips)
         bases = self._bases(call)
         out = {name: getattr(rows, name) for name in COLUMNS + TAGS}

@@ -1,4 +1,4 @@
-"""Verbs about a program: compile, check, report, bounds, trace."""
+"""Verbs about a program: compile, check, report, bounds, show, trace."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from lpu.cli.options import (
     numbers,
 )
 from lpu.cli.terminal import TERMINAL, progress
+from lpu.report.show_options import ShowOptions
 
 BROKEN = 4
 
@@ -256,6 +257,19 @@ def bounds(program: ProgramFolder) -> None:
     )
 
 
+def show(program: ProgramFolder, options: ShowOptions) -> None:
+    """Print the rows of a program: cycles, chip, unit, instruction and operands (docs/programs.md)."""
+    from lpu import api
+
+    terminal = TERMINAL.get()
+    loaded = api.load_program(program)
+    found = api.show(loaded, options)
+    terminal.say(str(found))
+    if found.total > len(found.lines):
+        terminal.note(f"note: {len(found.lines)} of {found.total:,} rows; --limit shows more.")
+    terminal.result({"schema": "lpu-show/1", "program_sha256": loaded.manifest.digest} | found.to_json())
+
+
 def trace(
     program: ProgramFolder,
     output: Annotated[str, Option("-o --output", "JSON file to write.")],
@@ -288,4 +302,4 @@ def trace(
     )
 
 
-VERBS = (compile_, check, report, bounds, trace)
+VERBS = (compile_, check, report, bounds, show, trace)

@@ -1,6 +1,6 @@
 """Greedy decode, token by token: the same loop for the machine, the reference and the plain f32 baseline.
 
-With a prefill step, prompts of at least one chunk go through that step first.
+Where a step that takes a chunk of a prompt is at hand, prompts of at least a chunk are taken by it first.
 """
 
 import hashlib
@@ -15,14 +15,10 @@ from lpu.folder import Progress
 from lpu.inputs.document import FileError
 
 Ids = tuple[tuple[int, ...], ...]
-BatchIds = Int32[np.ndarray, " batch"]
-ChunkIds = Int32[np.ndarray, " chunk"]
-BatchResult = tuple[Float32[np.ndarray, "batch vocab"], BatchIds]
-ChunkResult = tuple[Float32[np.ndarray, "chunk vocab"], ChunkIds]
-Decode = Callable[[BatchIds, BatchIds], BatchResult]
-"""(token, position) of each row of the batch -> (logits, most likely token) of each row."""
-Chunk = Callable[[ChunkIds, ChunkIds, int], ChunkResult]
-"""(tokens, positions, sequence) of a chunk of one prompt -> (logits, most likely token) of each token."""
+Decode = Callable[[Int32[np.ndarray, " batch"], Int32[np.ndarray, " batch"]], tuple[np.ndarray, np.ndarray]]
+Chunk = Callable[
+    [Int32[np.ndarray, " chunk"], Int32[np.ndarray, " chunk"], int], tuple[np.ndarray, np.ndarray]
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +31,7 @@ class Prefill:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """The result of a decode. Sequence i took `len(prompts[i]) + len(tokens[i]) - 1` positions.
+    """What a decode gave. Sequence i took `len(prompts[i]) + len(tokens[i]) - 1` positions.
 
     logits: of every sequence, one row per position. positions, seconds: the largest position of each decode
     step and its time; chunks, chunk_seconds: the same of each chunk of a prompt.
@@ -51,7 +47,7 @@ class Generation:
 
     @property
     def steps(self) -> int:
-        """Number of decode steps."""
+        """Decode steps that were taken."""
         return len(self.positions)
 
     @property
@@ -64,7 +60,7 @@ class Generation:
 
 
 def steps_needed(prompts: Sequence[Sequence[int]], count: int) -> int:
-    """Steps, and so positions of the context, that the longest prompt takes with `count` new tokens."""
+    """Steps, and so words of context, that the longest prompt takes with `count` new tokens."""
     return max(len(prompt) for prompt in prompts) + count - 1
 
 
@@ -100,7 +96,7 @@ def generate(
     """
     fed = [list(prompt) for prompt in prompts]
     new: list[list[int]] = [[] for _ in prompts]
-    logits: list[list[Float32[np.ndarray, " vocab"]]] = [[] for _ in prompts]
+    logits: list[list[np.ndarray]] = [[] for _ in prompts]
     ahead = [0 for _ in prompts]
     positions: list[int] = []
     seconds: list[float] = []
@@ -157,10 +153,10 @@ def generate(
 
 
 def chunk_starts(tokens: int, size: int, start: int = 0) -> list[int]:
-    """First positions of the chunks of a prompt whose tokens before `start` were taken already.
+    """Where the chunks of a prompt begin, of which the tokens before `start` were taken already.
 
-    The last chunk ends with the prompt: it takes some positions again, with the same keys, values and logits
-    as before.
+    The last one ends with the prompt: it takes some positions again, whose keys, values and logits come out
+    as before, since each is made of the same tokens.
     """
     return [*range(start, tokens - size, size), tokens - size]
 
@@ -171,7 +167,7 @@ def replay(
     """Decode again with the tokens that `run` fed and chose, whatever `decode` would choose."""
     known = [[*prompt, *tokens] for prompt, tokens in zip(run.prompts, run.tokens, strict=True)]
 
-    def forced(tokens: BatchIds, at: BatchIds) -> BatchResult:
+    def forced(tokens: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         out, chosen = decode(tokens, at)
         chosen = np.array(chosen)
         for i, sequence in enumerate(known):

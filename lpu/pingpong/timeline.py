@@ -1,4 +1,4 @@
-"""The result of a ping-pong schedule: columns of stages, makespan, busy times and bubble."""
+"""What a ping-pong schedule gives: columns of stages, and what follows from them."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -33,7 +33,7 @@ class Timeline:
 
     @property
     def busy(self) -> dict[str, int]:
-        """Picoseconds for which each resource is busy."""
+        """Picoseconds that each resource serves."""
         time = self.end - self.start
         return {name: int(time[self.of(index)].sum()) for index, name in enumerate(RESOURCES)}
 
@@ -44,7 +44,7 @@ class Timeline:
 
     @property
     def bubble_share(self) -> Fraction:
-        """The bubble as a share of the makespan; 0 if the makespan is 0."""
+        """The same as a share of the makespan; 0 of nothing."""
         return Fraction(self.bubble, self.makespan or 1)
 
     @property
@@ -53,7 +53,7 @@ class Timeline:
         return self.end.reshape(self.steps, -1)[:, -self.micro_batches :]
 
     def of(self, resource: int) -> Bool[np.ndarray, " rows"]:
-        """Mask of the rows on `resource`."""
+        """Rows of a resource."""
         return self.resource == resource
 
     def __str__(self) -> str:

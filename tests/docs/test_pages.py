@@ -29,11 +29,13 @@ def options(verb: str) -> set[str]:
 
 @dataclass(frozen=True)
 class Example:
-    """A command of a page and the lines that the page shows of its output."""
+    """The commands of a block of a page, in order, and the lines that it shows of what each prints."""
 
     page: str
-    command: str
-    lines: tuple[str, ...]
+    commands: tuple[tuple[str, tuple[str, ...]], ...]
+
+    def __str__(self) -> str:
+        return f"{self.page}: {'; '.join(command for command, _ in self.commands)}"
 
 
 def name(page: Path) -> str:
@@ -44,9 +46,11 @@ def examples() -> list[Example]:
     found: list[Example] = []
     for page in PAGES:
         for block in re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL):
+            commands: list[tuple[str, tuple[str, ...]]] = []
             for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
                 command, *lines = part.rstrip().split("\n")
-                found.append(Example(name(page), command, tuple(lines)))
+                commands.append((command, tuple(lines)))
+            found.append(Example(name(page), tuple(commands)))
     return found
 
 
@@ -66,14 +70,15 @@ def as_shown(lines: tuple[str, ...], printed: str) -> None:
 
 
 def marked(example: Example) -> object:
-    slow = any(word in example.command for word in SLOW)
+    slow = any(word in str(example) for word in SLOW)
     marks = [pytest.mark.slow] if slow else []
-    return pytest.param(example, marks=marks, id=f"{example.page}: {example.command}")
+    return pytest.param(example, marks=marks, id=str(example))
 
 
 def test_there_are_examples_and_each_is_a_command_of_ours() -> None:
     assert len(examples()) >= 6
-    assert all(example.command.startswith("lpu ") for example in examples())
+    commands = [command for example in examples() for command, _ in example.commands]
+    assert all(command.startswith("lpu ") for command in commands)
 
 
 @pytest.mark.parametrize("example", [marked(example) for example in examples()])
@@ -81,8 +86,9 @@ def test_an_example_prints_what_its_page_shows(
     example: Example, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert cli.main(shlex.split(example.command)[1:]) == 0
-    as_shown(example.lines, capsys.readouterr().out)
+    for command, lines in example.commands:
+        assert cli.main(shlex.split(command)[1:]) == 0
+        as_shown(lines, capsys.readouterr().out)
 
 
 def test_lines_that_are_left_out_changed_or_swapped_are_found() -> None:

@@ -149,6 +149,7 @@ INSTRUCTIONS = (
         reads=(Operand("src", TRANSIENT, _head, Holds.F16), Operand("src2", TRANSIENT, _head, Holds.F16)),
         write=Operand("dst", KV, kv_region_words),
         least=0,
+        numbers=(("src3", "stripe"),),
     ),
     Instruction(
         op=Op.QK,
@@ -158,6 +159,7 @@ INSTRUCTIONS = (
         reads=(Operand("src", TRANSIENT, _heads, Holds.F16), _REGION),
         write=Operand("dst", TRANSIENT, _scores, Holds.SCORE),
         least=0,
+        numbers=(("n", "chunk"),),
     ),
     Instruction(
         op=Op.SMAX,
@@ -184,6 +186,7 @@ INSTRUCTIONS = (
         reads=(Operand("src", TRANSIENT, _scores, Holds.WEIGHT, whole=score_lines), _REGION),
         write=Operand("dst", TRANSIENT, _part, Holds.PART),
         least=0,
+        numbers=(("n", "chunk"),),
     ),
     Instruction(
         op=Op.AOUT,

@@ -68,6 +68,7 @@ INSTRUCTIONS = (
         kernel=TakeKernel,
         reads=(),
         write=Operand("dst", TRANSIENT, same, Holds.F16),
+        numbers=(("src3", "line"),),
     ),
     Instruction(
         op=Op.GIVE,
@@ -76,6 +77,7 @@ INSTRUCTIONS = (
         kernel=GiveKernel,
         reads=(Operand("src", TRANSIENT, same, _given),),
         write=None,
+        numbers=(("src3", "line"),),
     ),
     Instruction(
         op=Op.KVIN,
@@ -85,6 +87,7 @@ INSTRUCTIONS = (
         reads=(),
         write=Operand("dst", KV, kv_region_words),
         moves="ingest",
+        numbers=(("n", "tokens"), ("src3", "line")),
     ),
     Instruction(
         op=Op.KVOUT,
@@ -94,5 +97,6 @@ INSTRUCTIONS = (
         reads=(Operand("src2", KV, kv_region_words),),
         write=None,
         moves="egress",
+        numbers=(("n", "tokens"), ("src3", "line")),
     ),
 )

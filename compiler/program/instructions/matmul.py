@@ -91,6 +91,7 @@ INSTRUCTIONS = (
         ),
         write=None,
         most=TILE_LINES,
+        numbers=(("dst", "accumulator"),),
     ),
     Instruction(
         op=Op.WB,
@@ -100,6 +101,7 @@ INSTRUCTIONS = (
         reads=(_SCALES,),
         write=_TO_RESULT,
         most=TILE_LINES,
+        numbers=(("src", "accumulator"), ("src3", "products")),
     ),
     Instruction(
         op=Op.RED,

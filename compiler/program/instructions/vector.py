@@ -206,7 +206,15 @@ INSTRUCTIONS = (
     Instruction(
         op=Op.GLU, name="GLU", unit=VXM, kernel=GluKernel, reads=(_F32, _OTHER), write=_TO_F16, ordered=True
     ),
-    Instruction(op=Op.ARGMAX, name="ARGMAX", unit=VXM, kernel=ArgmaxKernel, reads=(_F32,), write=_TO_PICK),
+    Instruction(
+        op=Op.ARGMAX,
+        name="ARGMAX",
+        unit=VXM,
+        kernel=ArgmaxKernel,
+        reads=(_F32,),
+        write=_TO_PICK,
+        numbers=(("src3", "first line"),),
+    ),
     Instruction(
         op=Op.ARGRED,
         name="ARGRED",

@@ -29,12 +29,12 @@ class Geometry:
 
     @property
     def kv_bytes(self) -> int:
-        """KV bytes of one sequence of TOKENS tokens."""
+        """Of one sequence of TOKENS."""
         return self.layers * self.kv * TOKENS
 
     @property
     def flops(self) -> int:
-        """Attention FLOPs of one decoded token over TOKENS cached tokens."""
+        """Of one decoded token over TOKENS."""
         return 2 * self.layers * self.heads * self.width * TOKENS
 
 
