@@ -53,7 +53,7 @@ CASES: tuple[tuple[str, float, tuple[str, ...]], ...] = (
 )
 CHILD = (
     "import resource, sys\n"
-    "from lpu.cli import main\n"
+    "from lpu.cli.app import main\n"
     "try:\n"
     "    code = main()\n"
     "finally:\n"

@@ -19,15 +19,16 @@ from flax import nnx
 from measure import machine, peak_gb
 
 from compiler.options import CompileOptions
-from fabric.catalog import gpu_spec
-from lpu.afd import afd as modes
-from lpu.afd.bits import pd_programs, spoken, users_of
-from lpu.afd.draft import Drafting
-from lpu.afd.pd import Policy
-from lpu.afd.setup import AfdOptions, Beside
+from lpu.afd.bits import users_of
+from lpu.afd.machines import machines
+from lpu.afd.mode import Mode
+from lpu.afd.modes.afd import Afd
+from lpu.afd.modes.draft import Draft
+from lpu.afd.modes.pd import POLICIES, Pd
+from lpu.afd.options import GpuKind
+from lpu.afd.question import Question
 from lpu.decode.conversation import Conversation, reference
 from lpu.gpu.request import Request
-from lpu.inputs.files import read_bridge, read_rack
 from lpu.inputs.model import OpenModel
 from lpu.inputs.open import open_model
 from models.catalog import catalog
@@ -41,42 +42,45 @@ DRAFTERS = ("the same model", "2 layers, other weights")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A row of the table; the first four fields name the model, whose reference it is held against."""
+    """A row of the table; the first four fields name the model, whose reference it is held against.
+
+    options: in words. drafter: of mode draft, in words.
+    """
 
     batch: int
     kv: str = "fp16"
     down: str = "fp16"
     up: str = "f32"
-    mode: str
+    mode: Mode
     micro_batches: int = 1
-    policy: Policy = "recompute"
+    options: str
     drafter: str = ""
 
-    @property
-    def options(self) -> str:
-        """What the mode was asked for."""
-        if self.mode == "pd":
-            return f"kv {self.kv}, {self.policy}"
-        if self.mode == "draft":
-            return f"kv {self.kv}, {self.drafter}"
-        return f"kv {self.kv}, {self.down} down, {self.up} up"
 
-
-def cases(quick: bool) -> Iterator[Case]:
+def cases(quick: bool, drafts: int) -> Iterator[Case]:
     """All rows, or a few of them."""
     formats = ("fp16",) if quick else get_args(KVFormat)
     batches = (4,) if quick else (1, 4)
     for kv in formats:
         for batch in batches:
-            for policy in get_args(Policy):
-                yield Case(mode="pd", batch=batch, kv=kv, policy=policy)
+            for policy in POLICIES:
+                yield Case(mode=Pd(kv_policy=policy), options=f"kv {kv}, {policy}", batch=batch, kv=kv)
         for down, up in WIRES[::3] if quick else WIRES:
             mixed = (down, up) in WIRES[1:-1]
             for batch, m in SHAPES[2:3] if quick or mixed else SHAPES:
-                yield Case(mode="afd", batch=batch, kv=kv, down=down, up=up, micro_batches=m)
+                yield Case(
+                    mode=Afd(micro_batches=m),
+                    options=f"kv {kv}, {down} down, {up} up",
+                    batch=batch,
+                    kv=kv,
+                    down=down,
+                    up=up,
+                    micro_batches=m,
+                )
         for batch in batches:
             for drafter in DRAFTERS:
-                yield Case(mode="draft", batch=batch, kv=kv, drafter=drafter)
+                mode = Draft(drafts=drafts, acceptance=0.7)
+                yield Case(mode=mode, options=f"kv {kv}, {drafter}", batch=batch, kv=kv, drafter=drafter)
 
 
 def main() -> None:
@@ -101,7 +105,7 @@ def main() -> None:
 
     print(f"{'mode':<6}{'batch':>5}{'m':>3}  {'options':<34}{'digest of the logits':<22}{'s':>6}  bits")
     begun, wrong, count = time.perf_counter(), 0, 0
-    for case in cases(args.quick):
+    for case in cases(args.quick, args.drafts):
         who = (case.batch, case.kv, case.down, case.up)
         right = wanted(*who)
         start = time.perf_counter()
@@ -109,7 +113,7 @@ def main() -> None:
         differs = found.differs(right)
         count, wrong = count + 1, wrong + bool(differs)
         print(
-            f"{case.mode:<6}{case.batch:>5}{case.micro_batches:>3}  {case.options:<34}"
+            f"{case.mode.name:<6}{case.batch:>5}{case.micro_batches:>3}  {case.options:<34}"
             f"{digest(found)[:16]:<22}{time.perf_counter() - start:>6.1f}  {differs or 'equal'}",
             flush=True,
         )
@@ -125,26 +129,15 @@ def main() -> None:
 
 def said(case: Case, model: OpenModel, request: Request, args: argparse.Namespace) -> Conversation:
     """The conversation of a case: its programs compiled and checked, then executed, as the verb does."""
-    beside = Beside(rack=read_rack(args.rack), gpu=gpu_spec("h200"), gpus=8, bridge=read_bridge("spectrum-x"))
-    options = AfdOptions(
-        mode=case.mode,
-        policy=case.policy,
-        micro_batches=case.micro_batches,
-        drafting=Drafting(drafts=args.drafts, acceptance=0.7),
-        compile=CompileOptions(tp=args.tp),
+    asked = Question(
+        model=model,
+        request=request,
+        machines=machines(args.rack, GpuKind(), 8),
+        options=CompileOptions(tp=args.tp),
+        others={"drafter": drafter(case, model)} if case.drafter else {},
     )
-    small = drafter(case, model) if case.mode == "draft" else None
-    _, program = modes.afd(model, request, beside, options, small)
-    handover = pd_programs(program, beside.bridge, case.policy == "copy-back") if case.mode == "pd" else None
-    return spoken(
-        case.mode,
-        model,
-        program,
-        request,
-        handover=handover,
-        drafter=small,
-        drafts=args.drafts,
-    )
+    program = case.mode.time(asked).program
+    return case.mode.converse(asked, program, case.mode.moves(asked, program))
 
 
 def drafter(case: Case, model: OpenModel) -> OpenModel:

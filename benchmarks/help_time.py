@@ -30,7 +30,7 @@ def main() -> None:
         median(seconds["lpu --help"]) / median(seconds["python that imports jax"]),
         "x",
     )
-    code = "import sys, lpu.cli; sys.exit('jax' in sys.modules)"
+    code = "import sys, lpu.cli.app; sys.exit('jax' in sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], check=False).returncode
     print(f"jax is {'' if loaded else 'not '}loaded by the command line's own import")
 

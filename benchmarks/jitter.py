@@ -19,9 +19,9 @@ from measure import machine
 
 from compiler.options import CompileOptions
 from lpu import api
-from lpu.afd.hops import Dam
+from lpu.afd.modes.afd import Afd
+from lpu.afd.options import Gpus
 from lpu.afd.report import AfdReport
-from lpu.afd.setup import AfdOptions
 from lpu.gpu.request import Request
 from lpu.pingpong.boundary import Boundary, SlotReport, lognormal, slots
 
@@ -64,14 +64,15 @@ def main() -> None:
 
 def with_jitter(args: argparse.Namespace, jitter: float) -> AfdReport:
     """What `lpu afd` reports of GPU times that deviate by a share of their mean."""
-    options = AfdOptions(
-        mode="afd",
+    mode = Afd(
         micro_batches=args.micro_batches,
-        dam=Dam(jitter=jitter, target=args.target, seed=args.seed),
-        compile=CompileOptions(tp=args.tp),
+        gpu_jitter=jitter,
+        miss_probability=args.target,
+        jitter_seed=args.seed,
     )
     request = Request(prompt_tokens=args.context - 256, new_tokens=512, batch=args.batch)
-    return api.afd(args.model, request, gpus=args.gpus, rack=args.rack, options=options)
+    about = Gpus(gpus=args.gpus), args.rack, CompileOptions(tp=args.tp)
+    return api.afd(args.model, request, mode=mode, gpus=about[0], rack=about[1], options=about[2])
 
 
 def shown(report: SlotReport) -> bool:

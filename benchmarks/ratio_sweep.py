@@ -20,9 +20,10 @@ from compiler.hops import compile_hops
 from compiler.options import CompileOptions
 from fabric.catalog import gpu_spec
 from lpu import api
-from lpu.afd.hops import HopTimes, pace
-from lpu.afd.ratios import GPUS_PER_RACK, LPUS_PER_RACK, Ratio, RatioSweep
-from lpu.afd.setup import hop_times, lpus_of
+from lpu.afd.machines import LPUS_PER_RACK, lpus_of
+from lpu.afd.options import RatioPoints
+from lpu.afd.ratios import GPUS_PER_RACK, Ratio, RatioSweep
+from lpu.afd.times.hops import HopTimes, hop_times, pace
 from lpu.gpu.pool import GpuPool
 from lpu.gpu.request import PS_PER_SECOND, cycles_ps, picoseconds
 from lpu.gpu.share import GpuShare
@@ -47,10 +48,7 @@ def main() -> None:
     start = time.perf_counter()
     found = api.ratios(
         args.model,
-        gpus=GPUS,
-        batches=BATCHES,
-        micro_batches=MICRO_BATCHES,
-        kv_tokens=args.context,
+        RatioPoints(gpus=GPUS, batches=BATCHES, micro_batches=MICRO_BATCHES, kv_tokens=args.context),
         rack=args.rack,
         options=CompileOptions(tp=args.tp),
     )

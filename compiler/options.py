@@ -50,6 +50,10 @@ class Option:
     hidden: bool = False
 
 
+Check = Annotated[bool, Option("--check/--no-check", "Check the program against the rules of the machine.")]
+"""Of what is compiled; the checker itself is in lpu/check."""
+
+
 def _count_or_auto(text: str) -> int | None:
     """A count, None for `auto`."""
     if text != "auto" and not (text.isascii() and text.isdigit() and int(text) > 0):

@@ -13,8 +13,8 @@ from compiler.options import CompileOptions
 from compiler.pipeline import compile_pair, compile_program
 from compiler.program.program import Program
 from fabric.rack import Rack
-from lpu.afd.verbs import afd as afd
-from lpu.afd.verbs import ratios as ratios
+from lpu.afd.ask import afd as afd
+from lpu.afd.ratios import ratios as ratios
 from lpu.certify import certify as certificates
 from lpu.certify.certify import Certificate
 from lpu.check.check import Report, require

@@ -20,7 +20,7 @@ JSON_MODULES = ("compiler.program.store",)  # where JSON becomes records
 LOWERING = ("compiler.lower.ops",)  # where an op may be asked for its name
 RECORDS = ("manifest", "kernel", "kernels", "k")  # what a name ends in that holds a record of a program
 ALIKE: dict[str, str] = {}  # class names that two files use, and why each is right in both
-VERBS = ("lpu.api", "lpu.afd.verbs")
+VERBS = ("lpu.api", "lpu.afd.ask", "lpu.afd.ratios")
 FILE_LINES, FOLDER_FILES, VERB_PARAMETERS, TWICE = 350, 16, 8, 5
 
 

@@ -34,7 +34,7 @@ class _Piece:
         env.update(zip(self.leaves, self.run(*(env[var] for var in self.reads)), strict=True))
 
 
-class Pieces:
+class GpuPieces:
     """A step without its hops: `step(params, tokens, position, cache, hop)` returns what the step does.
 
     hops: of each the numbers of its ops, counted over the vocabulary ops of the step as the compiler's graph

@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Int
 
-from lpu.afd.gpu_pieces import Hop, Pieces
+from lpu.afd.gpu_pieces import GpuPieces, Hop
 from lpu.decode.decoders import reference_params
 from lpu.decode.prefix_cache import KVBytes, PrefixCache
 from lpu.inputs.model import OpenModel
@@ -90,7 +90,7 @@ class GpuSide:
         tokens, positions = checked_inputs(self.batch, self.vocab, self.context, tokens, positions)
         return self._run(self._steps[1], tokens, positions)
 
-    def divided(self, pieces: Pieces, tokens: Tokens, positions: Tokens, hop: Hop) -> Taken:
+    def divided(self, pieces: GpuPieces, tokens: Tokens, positions: Tokens, hop: Hop) -> Taken:
         """`decode` with its hops computed elsewhere."""
         tokens, positions = checked_inputs(self.batch, self.vocab, self.context, tokens, positions)
         rows = jnp.asarray(tokens), jnp.asarray(positions)

@@ -1,11 +1,47 @@
-"""What a way to share the work between GPUs and LPUs has to say: its name, its options, its report."""
+"""What a mode is: one way to share the work between GPUs and LPUs, with the options that are its alone."""
 
-from typing import ClassVar
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from compiler.program.program import Program
+    from lpu.afd.question import Question, Timed
+    from lpu.decode.conversation import Conversation
+    from lpu.gpu.request import Request
 
 
-class Mode:
-    """One way to share the work. A mode is a frozen record of the options that are its alone."""
+class Mode(ABC):
+    """A frozen record whose fields are the options of one mode; nothing heavy is imported to define it.
+
+    name: what --mode calls it. layer: what the parts are of that a report shows beside those of the turns.
+    """
 
     name: ClassVar[str]
     layer: ClassVar[str]
-    """What the parts are of that a report shows beside those of the turns."""
+
+    def check(self, request: "Request", *, run: bool) -> None:
+        """Raise FileError or OptionError for options that are wrong, or do not go with the request."""
+        del request, run  # a mode without options of its own has nothing to refuse
+
+    def changes(self) -> dict[str, Any]:
+        """What the mode changes in the model, as `open_model` takes it."""
+        return {}
+
+    def others(self) -> dict[str, Any]:
+        """The other models that take part, by name, to be opened for the same request."""
+        return {}
+
+    @abstractmethod
+    def time(self, asked: "Question") -> "Timed":
+        """The LPUs' program, compiled and checked, and the request in time with its figures and events."""
+
+    def moves(self, asked: "Question", program: "Program") -> "Mapping[str, Program]":
+        """The programs that move data for the LPUs' program, by the names of their folders."""
+        return {}
+
+    @abstractmethod
+    def converse(
+        self, asked: "Question", program: "Program", moves: "Mapping[str, Program]"
+    ) -> "Conversation":
+        """What GPUs and programs say together, as real math."""

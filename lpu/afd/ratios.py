@@ -1,23 +1,32 @@
 """Ratios of GPUs to LPUs, batches and micro-batches side by side: what is best, and where AFD loses."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from compiler.errors import CompileError
-from lpu.afd.hops import HopTimes, pace
+from compiler.hops import compile_hops
+from compiler.options import CompileOptions
+from fabric.rack import Rack
+from lpu.afd.machines import LPUS_PER_RACK, lpus_of, machines
+from lpu.afd.options import GpuKind, RatioPoints
 from lpu.afd.report import PROJECTION
+from lpu.afd.times.hops import HopTimes, hop_times, pace
+from lpu.folder import Progress, quiet
 from lpu.gpu.request import PS_PER_SECOND, picoseconds
 from lpu.gpu.share import GpuShare, fastest
+from lpu.inputs.model import of_micro_batch
+from lpu.inputs.open import Model, open_model
 
 GPUS_PER_RACK = 72
 """So that GPUs and LPUs can be counted in racks. Source: NVL72; facts/afd.md section 1.3 counts racks too."""
-LPUS_PER_RACK = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratio:
-    """One point: so many GPUs and LPUs at a batch in so many micro-batches; refused: why there is no time.
+    """One configuration (GPUs, LPUs, batch, micro-batches). refused: the reason if it could not be timed.
 
     tpot, alone: seconds per token with the LPUs, and on the same GPUs without them (None: they do not fit).
     binding: what sets the pace. racks: 72 GPUs or 256 LPUs count as one.
@@ -188,3 +197,56 @@ def _alone(every: Sequence[GpuShare], batch: int, kv_len: int) -> int | None:
     except CompileError:
         return None
     return best.step(batch, kv_len)
+
+
+def ratios(
+    model: Model,
+    points: RatioPoints,
+    *,
+    kind: GpuKind | None = None,
+    rack: str | Path | Rack = "lpx",
+    options: CompileOptions | None = None,
+    progress: Progress = quiet,
+    **chosen: Any,
+) -> RatioSweep:
+    """Every number of GPUs with every batch and number of micro-batches; hops are compiled once per rows.
+
+    The tp of the hops is searched at the fewest rows if the options leave it open. `chosen` goes to
+    `open_model`. Raises FileError, and CompileError where no point at all can be made.
+    """
+    kind, rows = kind or GpuKind(), points.rows
+    given: dict[str, Any] = {"ffn_down": points.ffn_down, "ffn_up": points.ffn_up, **chosen}
+    given |= {"batch": 1, "context": (points.kv_tokens,)}
+    opened = open_model(model, **given)
+    sides = [machines(rack, kind, count) for count in points.gpus]
+    shares = [side.shares(opened) for side in sides]
+    there, link, plan = sides[0], sides[0].bridge, options or CompileOptions()
+    if plan.tp is None:
+        first, _ = compile_hops(of_micro_batch(opened, rows[0]).source(), there.rack, plan, link)
+        plan = replace(plan, tp=first.manifest.tp)
+
+    @cache
+    def hops(count: int) -> tuple[HopTimes, int] | CompileError:
+        progress("hops", rows.index(count), len(rows))
+        try:
+            program, split = compile_hops(
+                of_micro_batch(opened, count).source(), there.rack, plan, there.bridge
+            )
+        except CompileError as error:
+            return error
+        return hop_times(program, split), lpus_of(program)
+
+    def times(count: int) -> tuple[HopTimes, int]:
+        found = hops(count)
+        if isinstance(found, CompileError):
+            raise found
+        return found
+
+    spec, target_ms = there.gpu, points.target_ms
+    words = (
+        f"{spec.name}{f' ({spec.band_text})' if spec.band else ''}, {there.gemm}, kv {opened.step.kv}, "
+        f"{link.name} with {link.latency_ns / 1000:g} us one way (assumed), hops at tp {plan.tp} on "
+        f"{there.rack.name}, {points.kv_tokens} tokens of KV a sequence; prefill is done elsewhere"
+    )
+    target = None if target_ms is None else target_ms / 1000
+    return ratio_sweep(shares, times, points.batches, points.micro_batches, points.kv_tokens, target, words)

@@ -36,7 +36,7 @@ class Figure:
 class AfdReport:
     """One mode and request on one machine.
 
-    layer: parts of one layer (of a round, where tokens are drafted). assumptions: names of the numbers that
+    layer: parts of what `layer_name` says, one layer or one round. assumptions: names of the numbers that
     the times rest on, by confidence. bits: how the real math compared with the reference, if it ran.
     events: for the trace.
     """
@@ -47,6 +47,7 @@ class AfdReport:
     racks: float
     turns: tuple[Turn, ...]
     layer: tuple[Part, ...]
+    layer_name: str
     figures: tuple[Figure, ...]
     boundary: SlotReport | None = None
     warnings: tuple[str, ...] = ()
@@ -121,12 +122,13 @@ def turn_rows(turns: Sequence[Turn]) -> list[list[str]]:
     ]
 
 
-def part_rows(turns: Sequence[Turn], layer: Sequence[Part], layer_name: str) -> list[list[str]]:
+def part_rows(report: AfdReport) -> list[list[str]]:
     """Every part of the turns and of a layer: of what, name, time, how it is known."""
     rows = [
         [f"turn {turn.number + 1} {what}", part.name, milliseconds(part.picoseconds), part.basis]
-        for turn in turns
+        for turn in report.turns
         for what, parts in (("TTFT", turn.first), ("then", turn.later), ("TPOT", turn.step))
         for part in parts
     ]
-    return rows + [[layer_name, part.name, milliseconds(part.picoseconds), part.basis] for part in layer]
+    name = report.layer_name
+    return rows + [[name, part.name, milliseconds(part.picoseconds), part.basis] for part in report.layer]

@@ -92,4 +92,3 @@ Stream = Annotated[
         shown="if they exceed the memory here",
     ),
 ]
-NoCheck = Annotated[bool, Option("--no-check", "Do not check the program.")]

@@ -6,12 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from compiler.options import CompileOptions, Option
+from compiler.options import Check, CompileOptions, Option
 from lpu.cli.options import (
     DEFAULT_RACK,
     Model,
     ModelOptions,
-    NoCheck,
     Prefill,
     ProgramFolder,
     RackName,
@@ -38,7 +37,7 @@ class Making:
             metavar="KEY=V1,V2",
         ),
     ] = ()
-    no_check: NoCheck = False
+    check: Check = True
 
 
 def compile_(
@@ -71,7 +70,7 @@ def compile_(
             model,
             rack=rack,
             options=options,
-            check=not making.no_check,
+            check=making.check,
             prefill=prefill,
             progress=bar,
             **changes.given(),
@@ -96,7 +95,7 @@ def compile_(
         {"schema": "lpu-compile/1"}
         | program_body(made.program)
         | {
-            "checked": not making.no_check,
+            "checked": making.check,
             "folder": output,
             "occupancy": [one.to_json() for one in used],
             "prefill": prefill_body(made.prefill) if made.prefill else None,
@@ -114,7 +113,7 @@ def _pareto(model: str, rack: str, making: Making, options: CompileOptions, chan
         raise FileError(
             "pareto: writes no program. Choose one: --objective throughput --interval-slack 1.2 -o FOLDER."
         )
-    terminal, check = TERMINAL.get(), not making.no_check
+    terminal, check = TERMINAL.get(), making.check
     with progress() as bar:
         found = api.pareto(model, rack=rack, options=options, check=check, progress=bar, **changes.given())
     terminal.table(HEADERS, [one.row() for one in found])
@@ -134,7 +133,7 @@ def _sweep(model: str, rack: str, making: Making, options: CompileOptions, chang
     if making.output:
         raise FileError("sweep: writes no program. Leave out -o, or --sweep.")
     terminal, texts = TERMINAL.get(), list(making.sweep)
-    about: dict[str, Any] = {"rack": rack, "options": options, "check": not making.no_check}
+    about: dict[str, Any] = {"rack": rack, "options": options, "check": making.check}
     with progress() as bar:
         found = api.sweep(model, parse_sweeps(texts), progress=bar, **about, **changes.given())
     terminal.table(HEADERS, found.rows())

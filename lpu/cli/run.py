@@ -6,12 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from compiler.options import CompileOptions, Option
+from compiler.options import Check, CompileOptions, Option
 from lpu.cli.options import (
     DEFAULT_RACK,
     Model,
     ModelOptions,
-    NoCheck,
     OneStep,
     Prefill,
     Prompts,
@@ -30,7 +29,7 @@ class Running:
 
     prefill: Prefill = None
     stream: Stream = None
-    no_check: NoCheck = False
+    check: Check = True
     corrupt: Annotated[bool, Option("--corrupt", hidden=True)] = False
 
 
@@ -85,7 +84,7 @@ def run(
                 model,
                 rack=rack,
                 options=options,
-                check=not running.no_check,
+                check=running.check,
                 prefill=prefill,
                 progress=bar,
             )

@@ -18,7 +18,6 @@ POINTS = (
     "set by",
     "verdict",
 )
-LAYERS = {"pd": "a layer of the last prefill", "afd": "a layer of a micro-batch", "draft": "a round"}
 
 
 def show_afd(report: AfdReport, terminal: Terminal) -> None:
@@ -27,7 +26,7 @@ def show_afd(report: AfdReport, terminal: Terminal) -> None:
     terminal.say("")
     terminal.table(TURNS, turn_rows(report.turns))
     terminal.say("")
-    terminal.table(PARTS, part_rows(report.turns, report.layer, LAYERS[report.mode]))
+    terminal.table(PARTS, part_rows(report))
     terminal.say("")
     rows = [(figure.name, str(figure)) for figure in report.figures]
     speeds = f"{report.per_user:,.1f} per user, {report.per_rack:,.1f} per rack of LPUs while decoding"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int32
 
 from lpu.decode.decoders import reference_decode
 from lpu.decode.generate import Ids, generate
@@ -23,6 +23,20 @@ class Spoken:
     prompts: Ids
     tokens: Ids
     logits: tuple[Float32[np.ndarray, "tokens vocab"], ...]
+
+    @classmethod
+    def of(
+        cls,
+        prompts: Sequence[tuple[int, ...]],
+        chosen: Int32[np.ndarray, "tokens batch"],
+        logits: Float32[np.ndarray, "tokens batch vocab"],
+    ) -> "Spoken":
+        """The turn of what each step chose."""
+        return cls(
+            prompts=tuple(prompts),
+            tokens=tuple(map(tuple, chosen.T.tolist())),
+            logits=tuple(np.ascontiguousarray(logits[:, i], np.float32) for i in range(len(prompts))),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,13 +1,20 @@
 """Mode afd: attention on the GPUs, FFN hops on the LPUs, micro-batches in ping-pong."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+from compiler.errors import OptionError
 from compiler.options import SPLITS, Option
 from lpu.afd.mode import Mode
+from lpu.afd.options import FfnDown, FfnUp
 
-FfnDown = Annotated[str | None, Option("--ffn-down", "FFN inputs cross as fp16, or fp8.", shown="fp16")]
-FfnUp = Annotated[str | None, Option("--ffn-up", "FFN results cross as f32, or fp16.", shown="f32")]
+if TYPE_CHECKING:
+    from compiler.program.program import Program
+    from lpu.afd.question import Question, Timed
+    from lpu.afd.times.afd import SlotRule
+    from lpu.decode.conversation import Conversation
+    from lpu.gpu.request import Request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,3 +42,47 @@ class Afd(Mode):
         0.001
     )
     jitter_seed: Annotated[int, Option("--jitter-seed", "of the jitter.", least=0)] = 0
+
+    def rule(self) -> "SlotRule":
+        """How slots are chosen. Raises StageError for numbers that there cannot be."""
+        from lpu.afd.times.afd import SlotRule
+
+        return SlotRule(jitter=self.gpu_jitter, target=self.miss_probability, seed=self.jitter_seed)
+
+    def check(self, request: "Request", *, run: bool) -> None:
+        """Raise OptionError or StageError for options that are wrong, or do not go together."""
+        if self.split not in SPLITS:
+            raise OptionError(
+                "options", "--split", f"is {self.split!r}", f"Choose one of {', '.join(SPLITS)}."
+            )
+        if (self.split == "intensity") != (self.threshold is not None):
+            raise OptionError(
+                "options",
+                f"--split {self.split} with --threshold {self.threshold}",
+                "a threshold goes with --split intensity, which needs one",
+                "Give both, or neither.",
+            )
+        self.rule()
+
+    def changes(self) -> dict[str, Any]:
+        """How what crosses is rounded: ops of the model itself."""
+        return {"ffn_down": self.ffn_down, "ffn_up": self.ffn_up}
+
+    def time(self, asked: "Question") -> "Timed":
+        """The hops of the FFNs compiled, and a step of all micro-batches at the length of each turn."""
+        from lpu.afd.times.afd import timed
+
+        target = None if self.target_ms is None else round(self.target_ms * 10**9)
+        return timed(asked, self.micro_batches, self.rule(), self.split, self.threshold, target)
+
+    def converse(
+        self, asked: "Question", program: "Program", moves: "Mapping[str, Program]"
+    ) -> "Conversation":
+        """Activations cross as the messages and answers of hops, in micro-batches of the program's rows."""
+        from lpu.afd.bits import users_of
+        from lpu.afd.conversations.afd import converse
+        from lpu.inputs.model import of_micro_batch
+
+        part = of_micro_batch(asked.model, program.manifest.rows)
+        users = users_of(asked.request, asked.model)
+        return converse(part, program, users, asked.request.new_tokens, progress=asked.progress)

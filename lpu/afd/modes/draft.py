@@ -1,19 +1,70 @@
 """Mode draft: a small model on the LPUs drafts, the GPUs verify all drafts in one step."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+from compiler.errors import OptionError
 from compiler.options import Option
 from lpu.afd.mode import Mode
+
+if TYPE_CHECKING:
+    from compiler.program.program import Program
+    from lpu.afd.question import Question, Timed
+    from lpu.afd.times.draft import Drafting
+    from lpu.decode.conversation import Conversation
+    from lpu.gpu.request import Request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft(Mode):
-    """A small model on the LPUs, the model itself on the GPUs."""
+    """A small model on the LPUs, the model itself on the GPUs. drafter: whatever `open_model` opens."""
 
     name: ClassVar[str] = "draft"
     layer: ClassVar[str] = "a round"
 
-    drafter: Annotated[str | None, Option("--drafter", "the small model.")] = None
+    drafter: Annotated[Any, Option("--drafter", "the small model.")] = None
     drafts: Annotated[int, Option("--drafts", "tokens proposed a round.")] = 4
     acceptance: Annotated[float, Option("--acceptance", "assumed chance that a draft is right.")] = 0.7
+
+    def drafting(self) -> "Drafting":
+        """What a round is. Raises OptionError for numbers that there cannot be."""
+        from lpu.afd.times.draft import Drafting
+
+        return Drafting(drafts=self.drafts, acceptance=self.acceptance)
+
+    def check(self, request: "Request", *, run: bool) -> None:
+        """Raise OptionError for options that are wrong, or if there is no drafter."""
+        self.drafting()
+        if self.drafter is None:
+            reason = "needs a small model"
+            raise OptionError("options", "--mode draft", reason, "Give one with --drafter.")
+
+    def others(self) -> dict[str, Any]:
+        """The small model."""
+        return {"drafter": self.drafter}
+
+    def time(self, asked: "Question") -> "Timed":
+        """Rounds of drafts and one step that verifies. Raises OptionError for another vocabulary."""
+        from lpu.afd.times.draft import timed
+
+        small, model = asked.others["drafter"], asked.model
+        if small.vocab != model.vocab:
+            raise OptionError(
+                "options",
+                f"--drafter {small.name}",
+                f"has a vocabulary of {small.vocab} tokens, {model.name} one of {model.vocab}",
+                "Give two models of one tokenizer.",
+            )
+        return timed(asked, small, self.drafting())
+
+    def converse(
+        self, asked: "Question", program: "Program", moves: "Mapping[str, Program]"
+    ) -> "Conversation":
+        """The small model's program drafts, the GPUs verify: only token ids cross."""
+        from lpu.afd.bits import users_of
+        from lpu.afd.conversations.draft import converse
+
+        model, tokens = asked.model, asked.request.new_tokens
+        about = asked.others["drafter"], program, users_of(asked.request, model)
+        return converse(model, *about, tokens, self.drafts, progress=asked.progress)

@@ -1,11 +1,23 @@
 """Mode pd: GPUs prefill, KV goes to the LPUs layer by layer behind the prefill, the LPUs decode."""
 
-from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
+from compiler.errors import OptionError
 from compiler.options import Option
 from lpu.afd.mode import Mode
 
+if TYPE_CHECKING:
+    from compiler.program.program import Program
+    from lpu.afd.question import Question, Timed
+    from lpu.decode.conversation import Conversation
+    from lpu.decode.prefix_cache import PrefixCache
+    from lpu.gpu.request import Request
+
+HANDOVER_TOKENS = 128
+BLOCK_TOKENS = 16
 POLICIES = ("recompute", "copy-back")
 
 
@@ -30,3 +42,90 @@ class Pd(Mode):
     kv_cache: Annotated[
         str | None, Option("--kv-cache", "with --run: a folder of KV to begin with and leave.")
     ] = None
+
+    @property
+    def copy_back(self) -> bool:
+        """Whether the LPUs send the KV of what they decoded."""
+        return self.kv_policy == "copy-back"
+
+    def check(self, request: "Request", *, run: bool) -> None:
+        """Raise FileError or OptionError for options that are wrong, or do not go with the request."""
+        from lpu.inputs.files import check_writable
+
+        if self.kv_policy not in POLICIES:
+            known = ", ".join(POLICIES)
+            raise OptionError("options", "--kv-policy", f"is {self.kv_policy!r}", f"Choose one of {known}.")
+        replace(request, cached_tokens=self.cached_tokens)
+        if self.kv_cache is None:
+            return
+        if not run:
+            raise OptionError("options", "--kv-cache", "holds real bytes, and nothing is run", "Add --run.")
+        if not Path(self.kv_cache).exists():
+            check_writable(self.kv_cache, "--kv-cache")
+
+    def time(self, asked: "Question") -> "Timed":
+        """Each turn's prefill, the hand-over of its KV layer by layer, and the steps of the LPUs' program."""
+        from lpu.afd.times import pd as times
+
+        cached, store = self.cached_tokens, self._store(asked)
+        if store is not None:
+            cached = _cached(store, asked)
+        return times.timed(asked, replace(asked.request, cached_tokens=cached), self.copy_back)
+
+    def moves(self, asked: "Question", program: "Program") -> "Mapping[str, Program]":
+        """The programs that write and read the KV of the decode program, in messages of 128 tokens.
+
+        ingest; egress only if decoded KV is copied back. Raises CompileError or HazardError.
+        """
+        from compiler.handover import compile_egress, compile_ingest
+        from lpu.check.check import require
+        from lpu.check.memory_image import check_handover
+
+        tokens, bridge = min(HANDOVER_TOKENS, max(program.manifest.contexts)), asked.machines.bridge
+        ingest = compile_ingest(program, tokens, bridge)
+        egress = compile_egress(program, tokens, bridge) if self.copy_back else None
+        made = {"ingest": ingest} | ({} if egress is None else {"egress": egress})
+        for one in made.values():
+            asked.checked(one)
+        if asked.check:
+            require(check_handover(program, ingest, egress))
+        return made
+
+    def converse(
+        self, asked: "Question", program: "Program", moves: "Mapping[str, Program]"
+    ) -> "Conversation":
+        """KV crosses as the bytes that programs write and read; its prefixes go into --kv-cache."""
+        from lpu.afd.bits import users_of
+        from lpu.afd.conversations.pd import PdPrograms, converse
+        from lpu.decode.prefix_store import save
+
+        store, request = self._store(asked), asked.request
+        programs = PdPrograms(decode=program, ingest=moves["ingest"], egress=moves.get("egress"))
+        users = users_of(request, asked.model)
+        found = converse(
+            asked.model, programs, users, request.new_tokens, cache=store, progress=asked.progress
+        )
+        if self.kv_cache is not None and store is not None:
+            save(self.kv_cache, store)
+        return found
+
+    def _store(self, asked: "Question") -> "PrefixCache | None":
+        """Bound to the number of GPUs: their share of each head's KV is another layout."""
+        from lpu.decode.prefix_binding import binding_of
+        from lpu.decode.prefix_cache import PrefixCache
+        from lpu.decode.prefix_store import load
+
+        if self.kv_cache is None:
+            return None
+        binding = binding_of(asked.model, tp=asked.machines.gpus)
+        if Path(self.kv_cache).exists():
+            return load(self.kv_cache, binding, BLOCK_TOKENS)
+        return PrefixCache(binding, BLOCK_TOKENS)
+
+
+def _cached(store: "PrefixCache", asked: "Question") -> int:
+    """Tokens of every first prompt whose KV the cache has; two of a prompt are always taken."""
+    from lpu.afd.bits import users_of
+
+    hits = [store.match(prompt).tokens for prompt in users_of(asked.request, asked.model)[0]]
+    return min(*hits, asked.request.prompt_tokens - 2) if hits else 0

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from compiler.graph.capture import capture
-from lpu.afd.gpu_pieces import Pieces
+from lpu.afd.gpu_pieces import GpuPieces
 from lpu.decode.decoders import reference_params
 from lpu.inputs.model import OpenModel
 from lpu.inputs.open import open_model
@@ -29,7 +29,7 @@ def hops_of(model: OpenModel) -> list[list[int]]:
 
 def test_pieces_and_hops_give_the_bits_of_the_step(model: OpenModel) -> None:
     step, params = model.step, reference_params(model)
-    pieces = Pieces(step, hops_of(model))
+    pieces = GpuPieces(step, hops_of(model))
     ours = theirs = empty_cache(step.cache)
     tokens = np.array([3, 7], np.int32)
     for position in range(3):
@@ -44,7 +44,7 @@ def test_pieces_and_hops_give_the_bits_of_the_step(model: OpenModel) -> None:
 
 def test_what_a_hop_gives_reaches_the_logits(model: OpenModel) -> None:
     step, params = model.step, reference_params(model)
-    pieces = Pieces(step, hops_of(model))
+    pieces = GpuPieces(step, hops_of(model))
     right = pieces.local(params)
 
     def wrong(number: int, value: jax.Array) -> jax.Array:
@@ -59,4 +59,4 @@ def test_what_a_hop_gives_reaches_the_logits(model: OpenModel) -> None:
 
 def test_a_hop_of_which_two_values_come_back_is_refused(model: OpenModel) -> None:
     with pytest.raises(ValueError, match="hop 0: 1 values go there and 2 come back, one each can"):
-        Pieces(model.step, [hops_of(model)[0][:2]])
+        GpuPieces(model.step, [hops_of(model)[0][:2]])

@@ -7,8 +7,8 @@ from hopped import BRIDGE
 
 from compiler.errors import CapacityError
 from fabric.catalog import gpu_spec
-from lpu.afd.hops import HopTimes, pace
 from lpu.afd.ratios import Ratio, RatioSweep, ratio_sweep
+from lpu.afd.times.hops import HopTimes, pace
 from lpu.gpu.share import GpuShare, fastest, shares
 from models.catalog import catalog
 

@@ -11,7 +11,9 @@ from compiler.handover import compile_ingest
 from compiler.options import CompileOptions
 from fabric.catalog import bridge_spec
 from lpu import api
-from lpu.afd.setup import AfdOptions
+from lpu.afd.modes.afd import Afd
+from lpu.afd.modes.pd import Pd
+from lpu.afd.options import Gpus, Wanted
 from lpu.cli import app as cli
 from lpu.decode.conversation import Conversation
 from lpu.gpu.request import Request
@@ -60,9 +62,9 @@ def hops(tmp_path_factory: pytest.TempPathFactory) -> str:
         "llama-tiny",
         Request(prompt_tokens=8, new_tokens=2, batch=2),
         rack="quad",
-        gpus=1,
-        options=AfdOptions(mode="afd", micro_batches=1),
-        output=place,
+        gpus=Gpus(gpus=1),
+        mode=Afd(micro_batches=1),
+        wanted=Wanted(output=place),
     )
     return str(place)
 
@@ -124,11 +126,11 @@ def test_other_bits_end_with_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     def nothing(*arguments: Any, **options: Any) -> Conversation:
         return Conversation(turns=())
 
-    monkeypatch.setattr("lpu.afd.verbs.spoken", nothing)
+    monkeypatch.setattr(Pd, "converse", nothing)
     monkeypatch.setattr("lpu.afd.bits.reference", nothing)
     assert cli.main(["afd", *TINY, *SHORT, "--run"]) == 0
     assert "bits        equal to the reference" in capsys.readouterr().out
-    monkeypatch.setattr("lpu.afd.verbs.verdict", lambda *arguments: "turn 1, sequence 0: tokens differ")
+    monkeypatch.setattr("lpu.afd.ask.verdict", lambda *arguments: "turn 1, sequence 0: tokens differ")
     assert cli.main(["afd", *TINY, *SHORT, "--run", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["bits"] == "turn 1, sequence 0: tokens differ"
 
@@ -204,15 +206,23 @@ def test_hops_are_not_run_as_a_step(hops: str, capsys: pytest.CaptureFixture[str
         (2, [*TINY, "--kv-policy", "copy"], ["'--kv-policy': 'copy' is none of recompute, copy-back"]),
         (2, [*TINY, "--gemm", "fp4"], ["'--gemm': 'fp4' is none of "]),
         (2, [*TINY, "--mode", "afd", "--split", "size"], ["'--split': 'size' is none of role, intens"]),
-        (2, [*TINY, "--mode", "afd", "--threshold", "2"], ["--split role with --threshold 2.0"]),
+        (
+            2,
+            [*TINY, "--mode", "afd", "--threshold", "2"],
+            ["--split role with --threshold 2.0: a threshold"],
+        ),
         (2, [*TINY, "--mode", "afd", "--split", "intensity"], ["--split intensity with --threshold None"]),
-        (2, [*TINY, *SHORT, "--mode", "draft"], ["--mode draft needs a small model", "--drafter"]),
+        (2, [*TINY, *SHORT, "--mode", "draft"], ["--mode draft: needs a small model", "--drafter"]),
         (
             2,
             [*TINY, *SHORT, "--mode", "draft", "--drafter", "smollm-135m"],
             ["a vocabulary of 49152 tokens, llama-tiny one of 259"],
         ),
-        (2, [*TINY, *SHORT, "--kv-cache", "kv"], ["--kv-cache goes with --mode pd and --run"]),
+        (
+            2,
+            [*TINY, *SHORT, "--kv-cache", "kv"],
+            ["--kv-cache: holds real bytes", "Add --run."],
+        ),
         (2, [*TINY, *SHORT, "--run", "--kv-cache", "file/kv"], ["file/kv: cannot be written", "--kv-cache"]),
         (2, [*TINY, "--prompt-tokens", "1"], ["--prompt-tokens is 1, must be at least 2"]),
         (2, [*TINY, "--queue-seconds", "nan"], ["--queue-seconds is nan"]),
@@ -278,11 +288,15 @@ def test_an_option_of_another_mode_is_refused(
         (2, [*TINY, "--gpus", ""], ["'--gpus': '' is no list of positive counts"]),
         (2, [*TINY, "--batches", "0,4"], ["'--batches': '0,4' is no list"]),
         (2, [*TINY, "--micro-batches", "1;2"], ["'--micro-batches': '1;2' is no list"]),
-        (2, [*TINY, "--kv-tokens", "64", "--batches", "3", "--micro-batches", "2"], ["no batch of [3]"]),
+        (
+            2,
+            [*TINY, "--kv-tokens", "64", "--batches", "3", "--micro-batches", "2"],
+            ["[2] parts divide no batch of [3]"],
+        ),
         (2, [*TINY, "--kv-tokens", "0"], ["context: is [0]"]),
         (2, [*TINY, "--kv-tokens", "257"], ["context 257 is above the model's longest, 256"]),
-        (2, [*TINY, "--target-ms", "0"], ["--target-ms is 0, must be above 0"]),
-        (2, [*TINY, "--target-ms", "nan"], ["--target-ms is nan, must be above 0"]),
+        (2, [*TINY, "--target-ms", "0"], ["--target-ms: is 0, must be above 0"]),
+        (2, [*TINY, "--target-ms", "nan"], ["--target-ms: is nan, must be above 0"]),
         (2, [*TINY, "--kv-tokens", "64", "--gpu", "h20"], ["Did you mean h200?"]),
         (
             3,

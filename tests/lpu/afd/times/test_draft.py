@@ -9,7 +9,7 @@ from shapes import SMALL
 from compiler.errors import OptionError
 from compiler.program.program import Program
 from fabric.catalog import gpu_spec
-from lpu.afd.draft import Drafting, turns
+from lpu.afd.times.draft import Drafting, turns
 from lpu.gpu.request import Request
 from lpu.gpu.share import GpuShare, shares
 

@@ -10,7 +10,8 @@ from shapes import SMALL
 
 from compiler.program.program import Program
 from fabric.catalog import gpu_spec
-from lpu.afd.pd import POLICIES, Policy, stream, turns, work
+from lpu.afd.times.handover import stream
+from lpu.afd.times.pd import turns, work
 from lpu.gpu.request import Request
 from lpu.gpu.share import GpuShare, shares
 
@@ -24,10 +25,10 @@ STEP_PS = 5_592_405  # 8192 cycles at 1,464,843,750 Hz
     later=COUNTS,
     turn_count=st.integers(1, 4),
     cached=st.integers(0, 18),
-    policy=st.sampled_from(POLICIES),
+    copy_back=st.booleans(),
 )
 def test_work_is_what_each_side_lacks(
-    prompt: int, new: int, later: int, turn_count: int, cached: int, policy: Policy
+    prompt: int, new: int, later: int, turn_count: int, cached: int, copy_back: bool
 ) -> None:
     """Token by token: a set of positions whose KV a side has."""
     cached = min(cached, prompt - 2)
@@ -38,11 +39,11 @@ def test_work_is_what_each_side_lacks(
     for number in range(turn_count):
         said += prompt if number == 0 else later
         needed = set(range(said - 1))  # the last token of the prompt is taken by the LPUs
-        returned = (on_lpu - on_gpu) & needed if policy == "copy-back" else set[int]()
+        returned = (on_lpu - on_gpu) & needed if copy_back else set[int]()
         prefix = len(on_gpu)
         on_gpu |= returned
         prefilled, handed = needed - on_gpu, needed - on_lpu
-        found = work(request, policy, number)
+        found = work(request, copy_back, number)
         assert (found.prefix, found.prefilled, found.handed, found.returned) == (
             prefix,
             len(prefilled),
@@ -98,7 +99,7 @@ def test_two_turns_by_hand(one: GpuShare, pair_program: Program) -> None:
     request = Request(
         prompt_tokens=10, new_tokens=4, cached_tokens=2, turns=2, later_tokens=5, queue_seconds=1e-3
     )
-    (first, second), (handover, _) = turns(request, one, pair_program, "copy-back")
+    (first, second), (handover, _) = turns(request, one, pair_program, True)
     prefill = one.embed(7) + 2 * one.prefill_layer(7, 2, 1)
     exposed = 9 * 256 * 20 + 4_000_000 + 9 * 38 * 10**12 // 1_464_843_750
     assert [part.picoseconds for part in first.first] == [10**9, prefill, exposed, STEP_PS]
@@ -115,7 +116,7 @@ def test_two_turns_by_hand(one: GpuShare, pair_program: Program) -> None:
 
 def test_recomputing_takes_prefill_in_place_of_bytes(one: GpuShare, pair_program: Program) -> None:
     request = Request(prompt_tokens=10, new_tokens=4, turns=2, later_tokens=5)
-    second = turns(request, one, pair_program, "recompute")[0][1]
+    second = turns(request, one, pair_program, False)[0][1]
     assert [part.name for part in second.first] == ["queue", "prefill", "hand-over, exposed", "first token"]
     assert second.first[1].picoseconds == one.embed(9) + 2 * one.prefill_layer(9, 9, 1)
     assert (second.reused, second.crossed["kv_up"]) == (9, 0)
@@ -125,7 +126,7 @@ def test_layers_on_other_chips_take_their_slots_side_by_side(
     one: GpuShare, pair_program: Program, piped_program: Program
 ) -> None:
     request = Request(prompt_tokens=60, new_tokens=4)
-    both = [turns(request, one, program, "recompute")[1][0] for program in (pair_program, piped_program)]
+    both = [turns(request, one, program, False)[1][0] for program in (pair_program, piped_program)]
     assert both[0].chips == ((0, 1), (0, 1))
     assert both[1].chips == ((0, 1), (2, 3))
 

@@ -1,4 +1,4 @@
-"""Mode afd in time: attention on the GPUs, FFN hops on the LPUs, micro-batches in ping-pong.
+"""The pace of hops: a decode step of micro-batches in ping-pong between GPUs and LPUs, in steady state.
 
 The times of hops are cycles of their programs; GPUs and links are modelled.
 Source: facts/afd.md sections 0, 1 and 3.3.
@@ -9,8 +9,9 @@ from fractions import Fraction
 from math import inf
 
 from compiler.errors import OptionError
-from lpu.afd.turn import Turn
-from lpu.gpu.request import PS_PER_SECOND, Part, Request, cycles_ps, picoseconds
+from compiler.program.program import Program
+from compiler.split import Split
+from lpu.gpu.request import PS_PER_SECOND, cycles_ps, picoseconds
 from lpu.gpu.share import GpuShare
 from lpu.pingpong import closed_forms
 from lpu.pingpong.boundary import Boundary, SlotReport, slack_for, slots
@@ -36,8 +37,21 @@ class HopTimes:
     wire_up: str
 
 
+def hop_times(program: Program, split: Split) -> HopTimes:
+    """The times and bytes of a program's hops."""
+    hops = program.manifest.hops
+    return HopTimes(
+        cycles=tuple(hop.cycles for hop in hops),
+        clock_hz=program.manifest.clock_hz,
+        down_bytes=split.hops[0].down_bytes // split.rows,
+        up_bytes=split.hops[0].up_bytes // split.rows,
+        wire_down=split.hops[0].wire_down,
+        wire_up=split.hops[0].wire_up,
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dam:
+class SlotRule:
     """How slots are chosen: the slack is such that a hop misses its slot with probability `target`.
 
     jitter: standard deviation over mean of the GPUs' times; there is no slack without it.
@@ -91,7 +105,7 @@ class Pace:
     def estimate(self) -> int:
         """The step by aiconfigurator's closed form, picoseconds, of the middle layer."""
         layers, m = self.plan.layers, self.plan.micro_batches
-        return int(closed_forms.aiconfigurator(len(layers), m, _in_one(layers[len(layers) // 2])).step)
+        return int(closed_forms.aiconfigurator(len(layers), m, in_one(layers[len(layers) // 2])).step)
 
 
 def check_micro_batches(batch: int, micro_batches: int) -> int:
@@ -112,19 +126,19 @@ def pace(
     batch: int,
     micro_batches: int,
     kv_len: int,
-    dam: Dam | None = None,
+    rule: SlotRule | None = None,
     alone: int | None = None,
 ) -> Pace:
     """A decode step over `kv_len` tokens of each sequence.
 
     alone: of the GPUs without LPUs, dealt as is best for that; as `share` deals them if not given.
     """
-    dam = dam or Dam()
+    rule = rule or SlotRule()
     rows = check_micro_batches(batch, micro_batches)
     attention = picoseconds(share.attention(rows, kv_len).seconds)
     down = share.wire(rows * hops.down_bytes, rows)
     up = share.copied(rows * hops.up_bytes, rows)
-    slack = slack_for(dam.target, attention, dam.jitter, hops.clock_hz) if dam.jitter else 0
+    slack = slack_for(rule.target, attention, rule.jitter, hops.clock_hz) if rule.jitter else 0
     waits = share.latency, cycles_ps(slack, hops.clock_hz)
     stages = [Stages(attention, down, cycles_ps(cycles, hops.clock_hz), up, *waits) for cycles in hops.cycles]
     plan = Plan(
@@ -136,7 +150,7 @@ def pace(
     period = steady_period(plan)
     boundary = Boundary(
         gpu_ps=attention,
-        jitter=dam.jitter,
+        jitter=rule.jitter,
         period_cycles=max(1, -(-int(period) * hops.clock_hz // (PS_PER_SECOND * len(stages)))),
         slack_cycles=slack,
         lpu_cycles=max(hops.cycles),
@@ -146,79 +160,12 @@ def pace(
         plan=plan,
         period=period,
         exposed=exposed_transfer(plan),
-        boundary=slots(boundary, steps=DRAWN_STEPS, hops=len(stages), seed=dam.seed),
+        boundary=slots(boundary, steps=DRAWN_STEPS, hops=len(stages), seed=rule.seed),
         alone=share.step(batch, kv_len) if alone is None else alone,
         rows=rows,
     )
 
 
-def turns(
-    request: Request, share: GpuShare, hops: HopTimes, micro_batches: int, dam: Dam, alone: int | None = None
-) -> tuple[tuple[Turn, ...], tuple[Pace, ...]]:
-    """The turns of a request in time, each with its pace at the mean length of its KV."""
-    made: list[Turn] = []
-    paces: list[Pace] = []
-    for number in range(request.turns):
-        before, brings = request.before(number), request.brings(number)
-        reused = max(0, before - 1)  # all KV is on the GPUs; the last token of a turn was never taken
-        prefill = share.prefill(before + brings - reused, reused, request.batch)
-        found = pace(share, hops, request.batch, micro_batches, request.middle(number), dam, alone)
-        steps = request.batch * (request.new_tokens - 1) * len(hops.cycles)
-        made.append(
-            Turn(
-                number=number,
-                first=(
-                    Part(name="queue", picoseconds=picoseconds(request.queue_seconds), basis="assumed"),
-                    Part(name="prefill", picoseconds=prefill, basis=share.basis),
-                ),
-                step=(
-                    Part(name="ping-pong step", picoseconds=int(found.period), basis=share.basis),
-                    Part(name="missed slots", picoseconds=found.missed, basis="modelled"),
-                ),
-                tokens=request.new_tokens,
-                reused=reused,
-                crossed={
-                    "activations_down": steps * hops.down_bytes,
-                    "activations_up": steps * hops.up_bytes,
-                },
-            )
-        )
-        paces.append(found)
-    return tuple(made), tuple(paces)
-
-
-def layer_parts(share: GpuShare, hops: HopTimes, found: Pace, kv_len: int) -> tuple[Part, ...]:
-    """One layer of one micro-batch, operator by operator, in the order that it goes through."""
-    gpu = share.attention(found.rows, kv_len)
-    parts = [Part(name=op.name, picoseconds=picoseconds(op.seconds), basis=op.basis) for op in gpu.ops]
-    slack = cycles_ps(found.boundary.boundary.slack_cycles, hops.clock_hz)
-    layer = found.plan.layers[len(found.plan.layers) // 2]
-    parts += [
-        Part(name="down, latency", picoseconds=share.latency, basis="assumed"),
-        Part(name="down, bytes", picoseconds=layer.down, basis="modelled"),
-        Part(name="wait for the slot", picoseconds=slack, basis="modelled"),
-        Part(name="FFN hop on the LPUs", picoseconds=layer.ffn, basis="exact"),
-        Part(name="up, latency", picoseconds=share.latency, basis="assumed"),
-        Part(name="up, bytes", picoseconds=layer.up, basis="modelled"),
-    ]
-    return tuple(parts)
-
-
-def warnings(found: Pace, batch: int, target: int | None = None) -> list[str]:
-    """What speaks against dividing the model here. target: picoseconds that a token may take."""
-    out: list[str] = []
-    if found.period >= found.alone:
-        out.append(
-            f"AFD loses: {float(found.period) / 1e9:.3f} ms a token against {found.alone / 1e9:.3f} ms "
-            f"on the GPUs alone, at batch {batch}; {found.binding} sets its pace"
-        )
-    if target is not None:
-        layers = found.plan.layers
-        slot = closed_forms.dead_zone_slot(target, Fraction(1), 0, len(layers))
-        out += list(closed_forms.dead_zone(_in_one(layers[len(layers) // 2]), int(slot)))
-    return out
-
-
-def _in_one(layer: Stages) -> Stages:
+def in_one(layer: Stages) -> Stages:
     """The stages as closed forms count them: a link's latency is part of its time."""
     return Stages(layer.attention, layer.down + layer.latency, layer.ffn, layer.up + layer.latency)

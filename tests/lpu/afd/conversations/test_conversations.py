@@ -18,8 +18,12 @@ from compiler.pipeline import compile_program
 from compiler.program.program import Program
 from fabric.rack import load_rack
 from lpu import api
-from lpu.afd.converse import PdPrograms, converse_afd, converse_draft, converse_pd
-from lpu.afd.pd import POLICIES, Policy, work
+from lpu.afd.conversations.afd import converse as converse_afd
+from lpu.afd.conversations.draft import converse as converse_draft
+from lpu.afd.conversations.pd import PdPrograms
+from lpu.afd.conversations.pd import converse as converse_pd
+from lpu.afd.modes.pd import POLICIES
+from lpu.afd.times.pd import work
 from lpu.decode.conversation import Conversation, default_users, reference
 from lpu.decode.decoders import Flipped, Tensors
 from lpu.decode.prefix_binding import binding_of
@@ -92,7 +96,8 @@ def changed(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     def tensors(model: OpenModel) -> Tensors:
         return Tensors(replace(model, weights=Flipped(model.weights, name)))
 
-    monkeypatch.setattr("lpu.afd.converse.Tensors", tensors)
+    for mode in ("pd", "afd"):
+        monkeypatch.setattr(f"lpu.afd.conversations.{mode}.Tensors", tensors)
 
 
 def negated(part: Any) -> np.ndarray:
@@ -104,10 +109,10 @@ def negated(part: Any) -> np.ndarray:
 
 @pytest.mark.parametrize("kv", ["fp16", "fp8"])
 @pytest.mark.parametrize("policy", POLICIES)
-def test_prefill_and_decode_apart_give_the_bits_of_the_model(kv: str, policy: Policy) -> None:
+def test_prefill_and_decode_apart_give_the_bits_of_the_model(kv: str, policy: str) -> None:
     found = pd(kv, policy)
     assert found.differs(said(2, kv)) == ""
-    todo = [work(REQUEST, policy, turn) for turn in range(REQUEST.turns)]
+    todo = [work(REQUEST, policy == "copy-back", turn) for turn in range(REQUEST.turns)]
     assert found.counts == {
         "prefilled_tokens": 2 * sum(one.prefilled for one in todo),
         "handed_tokens": 2 * sum(one.handed for one in todo),
@@ -119,7 +124,7 @@ def test_prefill_and_decode_apart_give_the_bits_of_the_model(kv: str, policy: Po
 
 @pytest.mark.parametrize("kv", ["fp16", "fp8"])
 @pytest.mark.parametrize("policy", POLICIES)
-def test_a_prefix_cache_saves_prefill_and_keeps_the_bits(kv: str, policy: Policy) -> None:
+def test_a_prefix_cache_saves_prefill_and_keeps_the_bits(kv: str, policy: str) -> None:
     cache = PrefixCache(binding_of(model_of(2, kv)), 4)
     cold, warm = pd(kv, policy, cache), pd(kv, policy, cache)
     assert cold.differs(said(2, kv)) == warm.differs(said(2, kv)) == ""

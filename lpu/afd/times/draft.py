@@ -9,9 +9,14 @@ from fractions import Fraction
 
 from compiler.errors import OptionError
 from compiler.program.program import Program
+from lpu.afd.machines import alone, best
+from lpu.afd.question import Question, Timed
+from lpu.afd.report import Figure
+from lpu.afd.trace import of_parts
 from lpu.afd.turn import Turn
 from lpu.gpu.request import Part, Request, cycles_ps, picoseconds
 from lpu.gpu.share import GpuShare
+from lpu.inputs.model import OpenModel
 from lpu.pingpong.closed_forms import tokens_per_verify
 from lpu.run.step_inputs import bucket_of
 
@@ -37,6 +42,33 @@ class Drafting:
     def tokens(self) -> Fraction:
         """Expected tokens of a round."""
         return tokens_per_verify(Fraction(str(self.acceptance)), self.drafts)
+
+
+def timed(asked: Question, drafter: OpenModel, drafting: Drafting) -> Timed:
+    """The whole mode in time."""
+    request, every = asked.request, asked.shares()
+    length, rows = request.middle(request.turns - 1), drafting.drafts + 1
+    gpus = best(every, request, lambda one: one.verify(request.batch, rows, length))
+    program = asked.compiled(drafter)
+    made, rounds = turns(request, gpus, program, drafting)
+    cycles = max(program.manifest.cycles.values())
+    by_themselves = alone(every, request) / 1e9
+    return Timed(
+        program=program,
+        gpus=gpus,
+        rows=request.batch,
+        turns=made,
+        layer=rounds[-1],
+        figures=(
+            Figure(name="drafts a round", value=drafting.drafts, unit="tokens", basis="exact"),
+            Figure(name="acceptance", value=drafting.acceptance, unit="", basis="assumed"),
+            Figure(name="tokens a round", value=float(drafting.tokens), unit="expected", basis="assumed"),
+            Figure(name="LPU cycles per draft", value=cycles, unit="cycles", basis="exact"),
+            Figure(name="GPUs alone", value=by_themselves, unit="ms a token", basis=gpus.basis),
+        ),
+        events=tuple(of_parts(rounds[-1], "round", "draft and verify")),
+        aside=f", drafted by {drafter.name}",
+    )
 
 
 def turns(

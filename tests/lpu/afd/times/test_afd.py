@@ -1,4 +1,4 @@
-"""Mode afd in time: stages by hand, closed forms, the dam, and what makes a token slower."""
+"""Mode afd in time: stages by hand, closed forms, the slots, and what makes a token slower."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -12,7 +12,8 @@ from shapes import SMALL
 
 from compiler.errors import OptionError
 from fabric.catalog import gpu_spec
-from lpu.afd.hops import Dam, HopTimes, check_micro_batches, layer_parts, pace, turns, warnings
+from lpu.afd.times.afd import layer_parts, turns, warnings
+from lpu.afd.times.hops import HopTimes, SlotRule, check_micro_batches, pace
 from lpu.gpu.request import Request, total
 from lpu.gpu.share import GpuShare, shares
 from lpu.pingpong import closed_forms
@@ -23,7 +24,7 @@ H200 = gpu_spec("h200")
 HOPS = HopTimes(
     cycles=(400, 400), clock_hz=10**9, down_bytes=320, up_bytes=640, wire_down="fp16", wire_up="f32"
 )
-JITTER = Dam(jitter=0.2, target=0.05, seed=3)
+JITTER = SlotRule(jitter=0.2, target=0.05, seed=3)
 
 
 def gpus(count: int = 1, latency_ns: int = 4_000, nic: int = 50_000_000_000) -> GpuShare:
@@ -75,7 +76,7 @@ def test_a_slow_ffn_sets_the_pace_where_it_hides_the_rest() -> None:
 def test_a_turn_by_hand() -> None:
     request = Request(prompt_tokens=10, new_tokens=4, batch=2, turns=2, later_tokens=5, queue_seconds=2e-6)
     one = gpus()
-    (first, second), paces = turns(request, one, HOPS, 2, Dam())
+    (first, second), paces = turns(request, one, HOPS, 2, SlotRule())
     assert [part.picoseconds for part in first.first] == [2_000_000, one.prefill(10, 0, 2)]
     assert [part.picoseconds for part in first.step] == [pace(one, HOPS, 2, 2, 12).period, 0]
     assert [part.basis for part in first.first + first.step] == ["assumed", *["modelled"] * 3]
@@ -152,9 +153,9 @@ def test_micro_batches_that_cannot_be_equal_are_refused(batch: int, m: int) -> N
         ({"target": float("nan")}, "--miss-probability is nan"),
     ],
 )
-def test_a_dam_that_makes_no_sense_is_refused(wrong: dict[str, float], text: str) -> None:
+def test_a_rule_that_makes_no_sense_is_refused(wrong: dict[str, float], text: str) -> None:
     with pytest.raises(StageError, match=text):
-        Dam(**wrong)  # pyright: ignore[reportArgumentType]
+        SlotRule(**wrong)  # pyright: ignore[reportArgumentType]
 
 
 def test_dividing_a_small_model_loses_and_says_so() -> None:

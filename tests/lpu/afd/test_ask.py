@@ -7,24 +7,30 @@ from typing import Any
 
 import pytest
 
+from compiler.errors import OptionError
 from compiler.options import CompileOptions
 from lpu import api
-from lpu.afd.draft import Drafting
-from lpu.afd.hops import Dam
-from lpu.afd.pd import stream
+from lpu.afd.modes.afd import Afd
+from lpu.afd.modes.draft import Draft
+from lpu.afd.modes.pd import Pd
+from lpu.afd.options import Gpus, RatioPoints, Wanted
 from lpu.afd.report import AfdReport
-from lpu.afd.setup import AfdOptions
-from lpu.afd.trace import Event, of_handover, trace
+from lpu.afd.times.handover import events as events_of
+from lpu.afd.times.handover import stream
+from lpu.afd.trace import Event, trace
 from lpu.folder import load_handover, load_program
 from lpu.gpu.request import BASES, Request
 from lpu.inputs.document import FileError
 
-SMALL: dict[str, Any] = {"rack": "pair", "gpus": 1}
+SMALL: dict[str, Any] = {"rack": "pair", "gpus": Gpus(gpus=1)}
 REQUEST = Request(prompt_tokens=12, new_tokens=3, batch=2, turns=2, later_tokens=4)
 MODES = {
-    "pd": AfdOptions(mode="pd", policy="copy-back"),
-    "afd": AfdOptions(mode="afd", dam=Dam(jitter=0.1, target=0.01)),
-    "draft": AfdOptions(mode="draft", drafting=Drafting(drafts=2, acceptance=0.5)),
+    mode.name: mode
+    for mode in (
+        Pd(kv_policy="copy-back"),
+        Afd(gpu_jitter=0.1, miss_probability=0.01),
+        Draft(drafter="llama-tiny", drafts=2, acceptance=0.5),
+    )
 }
 
 
@@ -32,15 +38,9 @@ MODES = {
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, AfdReport]:
     """One of each mode; that of pd leaves its programs in a folder."""
     made: dict[str, AfdReport] = {}
-    for mode, options in MODES.items():
-        made[mode] = api.afd(
-            "llama-tiny",
-            REQUEST,
-            options=options,
-            drafter="llama-tiny" if mode == "draft" else None,
-            output=tmp_path_factory.getbasetemp() / mode,
-            **SMALL,
-        )
+    for name, mode in MODES.items():
+        wanted = Wanted(output=tmp_path_factory.getbasetemp() / name)
+        made[name] = api.afd("llama-tiny", REQUEST, mode=mode, wanted=wanted, **SMALL)
     return made
 
 
@@ -108,7 +108,7 @@ def test_events_lie_within_what_they_are_of(reports: dict[str, AfdReport]) -> No
 def test_layers_that_queue_for_the_nics_do_not_overlap_in_the_trace() -> None:
     """Bytes that take longer than a layer; two groups of chips whose slots do overlap."""
     found = stream([10, 20, 30, 40], 25, 100, [40] * 4, [(0,), (0,), (1,), (1,)])
-    events = list(of_handover(found, 7))
+    events = list(events_of(found, 7))
     assert overlaps(events) == []
     assert [event.thread for event in events if event.side == "LPUs"] == [
         *["ingest, group 0"] * 2,
@@ -145,17 +145,16 @@ def test_the_programs_of_every_mode_are_saved(
 
 
 def test_idle_replicas_are_a_warning() -> None:
-    found = api.afd("llama-tiny", Request(prompt_tokens=4, new_tokens=2), rack="pair", gpus=7)
+    found = api.afd("llama-tiny", Request(prompt_tokens=4, new_tokens=2), rack="pair", gpus=Gpus(gpus=7))
     assert found.warnings == ("6 of 7 replicas of GPUs are idle: 1 sequences at a time",)
     assert ("gpus", "7 x h200: 7 x tp 1") in found.machine
 
 
 def test_nothing_is_written_where_a_run_fails(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="its turns come to 22 tokens, --context ends at 16"):
-        api.afd("llama-tiny", REQUEST, output=tmp_path / "p", context=(16,), **SMALL)
-    sweep: dict[str, Any] = {"gpus": [1], "batches": [1], "micro_batches": [1], "kv_tokens": 16}
-    with pytest.raises(FileError, match="--target-ms is -1, must be above 0"):
-        api.ratios("llama-tiny", rack="pair", target_seconds=-1e-3, **sweep)
+        api.afd("llama-tiny", REQUEST, wanted=Wanted(output=tmp_path / "p"), context=(16,), **SMALL)
+    with pytest.raises(OptionError, match="--target-ms: is -1, must be above 0"):
+        RatioPoints(target_ms=-1.0)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -166,15 +165,18 @@ def test_measured_operators_are_named_as_such_wherever_they_count(tmp_path: Path
     )
     row = "a,gemm,own,1,mine,w8a16,,,,,,,,4,256,256,,123.0\n"  # the output product of llama-tiny, 4 rows
     (tmp_path / "table.csv").write_text(header + row)
-    options = AfdOptions(mode="afd", micro_batches=1, compile=CompileOptions(tp=2))
-    known: dict[str, Any] = {"rack": "pair", "gpus": 1, "options": options}
+    known: dict[str, Any] = {
+        "rack": "pair",
+        "mode": Afd(micro_batches=1),
+        "options": CompileOptions(tp=2),
+    }
     request = Request(prompt_tokens=8, new_tokens=2, batch=4)
-    plain = api.afd("llama-tiny", request, **known)
-    found = api.afd("llama-tiny", request, gpu_table=tmp_path / "table.csv", **known)
+    plain = api.afd("llama-tiny", request, gpus=Gpus(gpus=1), **known)
+    found = api.afd("llama-tiny", request, gpus=Gpus(gpus=1, gpu_table=tmp_path / "table.csv"), **known)
     assert {part.basis for part in plain.layer} == {"modelled", "assumed", "exact"}
     measured = [part for part in found.layer if part.basis == "measured"]
     assert [(part.name, part.picoseconds) for part in measured] == [("o", 123_000_000)]
     assert found.turns[0].step[0].basis == "partly measured"
     assert found.turns[0].tpot > plain.turns[0].tpot
     with pytest.raises(FileError, match="nowhere"):
-        api.afd("llama-tiny", request, gpu_table=tmp_path / "nowhere.csv", **known)
+        api.afd("llama-tiny", request, gpus=Gpus(gpu_table=tmp_path / "nowhere.csv"), **known)

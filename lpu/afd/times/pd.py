@@ -1,15 +1,17 @@
-"""Mode pd: GPUs prefill, KV goes to the LPUs layer by layer behind the prefill, the LPUs decode.
+"""Mode pd in time: GPUs prefill, KV goes to the LPUs layer by layer behind the prefill, the LPUs decode.
 
 A turn's first token is the LPUs' step of the last token of its prompt. Source: facts/afd.md section 3.3.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from compiler.handover import compile_egress, compile_ingest
 from compiler.program.manifest import Move, Slot
 from compiler.program.program import Call, Program
+from lpu.afd.machines import best
+from lpu.afd.question import Question, Timed
+from lpu.afd.report import Figure
+from lpu.afd.times.handover import HandoverTimes, events, stream
 from lpu.afd.turn import Turn
 from lpu.check.check import require
 from lpu.check.memory_image import check_handover
@@ -17,40 +19,9 @@ from lpu.gpu.request import Part, Request, cycles_ps, picoseconds
 from lpu.gpu.share import GpuShare
 from lpu.run.step_inputs import bucket_of
 
-Policy = Literal["recompute", "copy-back"]
-POLICIES: tuple[Policy, ...] = ("recompute", "copy-back")
-"""How GPUs get the KV of what the LPUs decoded: they prefill those tokens again, or the LPUs send it."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Handover:
-    """When the layers of a turn's KV are there: picoseconds after the prefill began.
-
-    computed: on the GPUs. sent: when the NICs are done with it. arrived: at the FPGAs, all bytes. begins,
-    ends: of the slot in which the chips of the layer take it; a slot is as many cycles as its rows, whatever
-    arrives. chips: of each layer, those that take it.
-    """
-
-    computed: tuple[int, ...]
-    sent: tuple[int, ...]
-    arrived: tuple[int, ...]
-    begins: tuple[int, ...]
-    ends: tuple[int, ...]
-    chips: tuple[tuple[int, ...], ...]
-
-    @property
-    def exposed(self) -> int:
-        """Picoseconds from the end of the prefill to the last word in SRAM."""
-        return max(self.ends) - self.computed[-1]
-
-    @property
-    def hidden(self) -> float:
-        """The share of the hand-over, from the first layer's bytes to the last word, behind the prefill."""
-        return 1 - self.exposed / (max(self.ends) - self.computed[0])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
+class TurnWork:
     """What a turn has to do, in tokens of each sequence.
 
     prefix: tokens whose KV the GPUs have. prefilled: those that they compute. handed: those whose KV goes to
@@ -63,14 +34,17 @@ class Work:
     returned: int
 
 
-def work(request: Request, policy: Policy, number: int) -> Work:
-    """The work of a turn: GPUs lack the KV of what the LPUs took in the turn before it."""
+def work(request: Request, copy_back: bool, number: int) -> TurnWork:
+    """The work of a turn: GPUs lack the KV of what the LPUs took in the turn before it.
+
+    copy_back: the LPUs send the KV of what they decoded, else the GPUs prefill those tokens again.
+    """
     before, brings = request.before(number), request.brings(number)
     if not number:
         known = request.cached_tokens
-        return Work(prefix=known, prefilled=brings - 1 - known, handed=brings - 1, returned=0)
-    again = request.new_tokens if policy == "recompute" else 0
-    return Work(
+        return TurnWork(prefix=known, prefilled=brings - 1 - known, handed=brings - 1, returned=0)
+    again = 0 if copy_back else request.new_tokens
+    return TurnWork(
         prefix=before - 1 - request.new_tokens,
         prefilled=brings + again,
         handed=brings,
@@ -78,48 +52,66 @@ def work(request: Request, policy: Policy, number: int) -> Work:
     )
 
 
-def stream(
-    computed: Sequence[int],
-    wire: int,
-    latency: int,
-    slots: Sequence[int],
-    chips: Sequence[tuple[int, ...]],
-) -> Handover:
-    """Layers in a row over the NICs (`wire` each), the latency, and their slots on their chips."""
-    sent: list[int] = []
-    begins: list[int] = []
-    ends: list[int] = []
-    taken: dict[int, int] = {}
-    for ready, takes, where in zip(computed, slots, chips, strict=True):
-        sent.append(max(sent[-1] if sent else 0, ready) + wire)
-        begins.append(max(sent[-1] + latency, *(taken.get(chip, 0) for chip in where)))
-        ends.append(begins[-1] + takes)
-        taken.update(dict.fromkeys(where, ends[-1]))
-    return Handover(
-        computed=tuple(computed),
-        sent=tuple(sent),
-        arrived=tuple(moment + latency for moment in sent),
-        begins=tuple(begins),
-        ends=tuple(ends),
-        chips=tuple(chips),
+def timed(asked: Question, request: Request, copy_back: bool) -> Timed:
+    """The whole mode in time. request: with the tokens of the first prompt whose KV the GPUs have."""
+    first, last = (work(request, copy_back, number) for number in (0, request.turns - 1))
+    gpus = best(
+        asked.shares(), request, lambda one: one.prefill(first.prefilled, first.prefix, request.batch)
+    )
+    program = asked.compiled(asked.model)
+    made, handovers = turns(request, gpus, program, copy_back, asked.check)
+    ops = gpus.pool.prefill_layer(
+        gpus.config, last.prefilled, last.prefix + last.returned, gpus.rows(request.batch), gpus.kv
+    ).ops
+    slot = handovers[-1].ends[-1] - handovers[-1].begins[-1]
+    return Timed(
+        program=program,
+        gpus=gpus,
+        rows=request.batch,
+        turns=made,
+        layer=(
+            *(Part(name=op.name, picoseconds=picoseconds(op.seconds), basis=op.basis) for op in ops),
+            Part(name="KV slot on the LPUs, behind it", picoseconds=slot, basis="exact"),
+        ),
+        figures=(
+            Figure(
+                name="LPU cycles per token",
+                value=max(program.manifest.cycles.values()),
+                unit="cycles, longest bucket",
+                basis="exact",
+            ),
+            Figure(
+                name="hand-over hidden",
+                value=100 * handovers[-1].hidden,
+                unit="% of its time",
+                basis="modelled",
+            ),
+            Figure(
+                name="KV of decoded tokens",
+                value="copy-back" if copy_back else "recompute",
+                unit="",
+                basis="exact",
+            ),
+        ),
+        events=tuple(events(handovers[-1], made[-1].first[-1].picoseconds)),
     )
 
 
 def turns(
-    request: Request, share: GpuShare, decode: Program, policy: Policy, check: bool = True
-) -> tuple[tuple[Turn, ...], tuple[Handover, ...]]:
+    request: Request, share: GpuShare, decode: Program, copy_back: bool, check: bool = True
+) -> tuple[tuple[Turn, ...], tuple[HandoverTimes, ...]]:
     """The turns of a request in time, and the hand-over of each.
 
     check: the programs that move KV too. Raises HazardError if one breaks a rule.
     """
-    found = [_turn(request, share, decode, policy, number, check) for number in range(request.turns)]
+    found = [_turn(request, share, decode, copy_back, number, check) for number in range(request.turns)]
     return tuple(turn for turn, _ in found), tuple(handover for _, handover in found)
 
 
 def _turn(
-    request: Request, share: GpuShare, decode: Program, policy: Policy, number: int, check: bool
-) -> tuple[Turn, Handover]:
-    todo = work(request, policy, number)
+    request: Request, share: GpuShare, decode: Program, copy_back: bool, number: int, check: bool
+) -> tuple[Turn, HandoverTimes]:
+    todo = work(request, copy_back, number)
     ingest = compile_ingest(decode, todo.handed, share.bridge)
     egress = compile_egress(decode, todo.returned, share.bridge) if todo.returned else None
     if check:
@@ -146,7 +138,7 @@ def _turn(
     return turn, handover
 
 
-def _handover(share: GpuShare, ingest: Program, todo: Work, batch: int) -> Handover:
+def _handover(share: GpuShare, ingest: Program, todo: TurnWork, batch: int) -> HandoverTimes:
     layers, clock = share.config.layers, ingest.manifest.clock_hz
     layer = share.prefill_layer(todo.prefilled, todo.prefix + todo.returned, batch)
     begin = share.embed(batch * todo.prefilled)

@@ -1,33 +1,30 @@
-"""What `lpu afd` is asked: the GPUs and the rack, how the work is divided, and what follows from both."""
+"""The GPUs and the rack that a question is about, and how the GPUs are dealt to replicas for it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 
 from compiler.errors import OptionError
-from compiler.options import SPLITS, CompileOptions
 from compiler.program.program import Program
-from compiler.split import Split
 from fabric.bridge import BridgeSpec
+from fabric.catalog import gpu_spec
 from fabric.gpu import GpuSpec
 from fabric.rack import Rack
-from lpu.afd import pd as afd_pd
-from lpu.afd.draft import Drafting
-from lpu.afd.hops import Dam, HopTimes
-from lpu.afd.ratios import LPUS_PER_RACK
+from lpu.afd.options import GpuKind
 from lpu.gpu.operators import GemmFormat
 from lpu.gpu.pool import FAMILIES
 from lpu.gpu.request import Request
 from lpu.gpu.share import GpuShare, fastest, shares
-from lpu.gpu.table import GpuTable
-from lpu.inputs.document import FileError
+from lpu.gpu.table import GpuTable, read_table
+from lpu.inputs.files import read_bridge, read_rack
 from lpu.inputs.model import OpenModel
 from models.config import TransformerConfig
 
-MODES = ("pd", "afd", "draft")
+LPUS_PER_RACK = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Beside:
+class Machines:
     """GPUs beside a rack of LPUs. gemm: the format of the GPUs' weights and products.
 
     gpu_tp: GPUs that share a model by tensor parallelism; None: what is fastest for a mode. table: measured
@@ -53,38 +50,24 @@ class Beside:
         return shares(*about, kv=model.step.kv, gemm=self.gemm, tp=self.gpu_tp, table=self.table)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AfdOptions:
-    """How the work is divided. by, threshold: of the split (mode afd). policy: of decoded KV (mode pd).
-
-    micro_batches: None is 2 where they divide the batch, else 1. target: picoseconds that a token may take,
-    to warn of the dead zone (mode afd).
-    """
-
-    mode: str = "pd"
-    policy: str = "recompute"
-    micro_batches: int | None = None
-    dam: Dam = field(default_factory=Dam)
-    drafting: Drafting = field(default_factory=Drafting)
-    by: str = "role"
-    threshold: float | None = None
-    compile: CompileOptions = field(default_factory=CompileOptions)
-    check: bool = True
-    target: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, value, known in (
-            ("--mode", self.mode, MODES),
-            ("--kv-policy", self.policy, afd_pd.POLICIES),
-            ("--split", self.by, SPLITS),
-        ):
-            if value not in known:
-                raise FileError(f"options: {name} is {value!r}, must be one of {', '.join(known)}.")
-        if (self.by == "intensity") != (self.threshold is not None):
-            raise FileError(
-                f"options: --split {self.by} with --threshold {self.threshold}: a threshold goes with "
-                "--split intensity, which needs one."
-            )
+def machines(
+    rack: str | Path | Rack,
+    kind: GpuKind,
+    gpus: int,
+    gpu_tp: int | None = None,
+    table: str | Path | None = None,
+) -> Machines:
+    """The machines that names or files stand for. Raises FileError, or the error of an unknown name."""
+    bridge = kind.bridge
+    return Machines(
+        rack=rack if isinstance(rack, Rack) else read_rack(rack),
+        gpu=kind.gpu if isinstance(kind.gpu, GpuSpec) else gpu_spec(kind.gpu),
+        gpus=gpus,
+        bridge=bridge if isinstance(bridge, BridgeSpec) else read_bridge(bridge),
+        gemm=kind.gemm,
+        gpu_tp=gpu_tp,
+        table=None if table is None else read_table(Path(table)),
+    )
 
 
 def config_of(model: OpenModel) -> TransformerConfig:
@@ -116,19 +99,6 @@ def alone(every: Sequence[GpuShare], request: Request) -> int:
     length = request.middle(request.turns - 1)
     found = best(every, request, lambda one: one.step(request.batch, length))
     return found.step(request.batch, length)
-
-
-def hop_times(program: Program, split: Split) -> HopTimes:
-    """The times and bytes of a program's hops."""
-    hops = program.manifest.hops
-    return HopTimes(
-        cycles=tuple(hop.cycles for hop in hops),
-        clock_hz=program.manifest.clock_hz,
-        down_bytes=split.hops[0].down_bytes // split.rows,
-        up_bytes=split.hops[0].up_bytes // split.rows,
-        wire_down=split.hops[0].wire_down,
-        wire_up=split.hops[0].wire_up,
-    )
 
 
 def lpus_of(program: Program) -> int:

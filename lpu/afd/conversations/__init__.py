@@ -1,0 +1,1 @@
+"""The modes as real math: what GPUs and LPUs say together, one file each."""

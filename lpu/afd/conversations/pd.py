@@ -1,0 +1,107 @@
+"""Mode pd as real math: GPUs prefill, KV crosses as the bytes that programs write and read, LPUs decode."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from compiler.program.program import Program
+from lpu.afd.gpu_side import GpuSide
+from lpu.decode.conversation import Conversation, Spoken, Users, prompts_of
+from lpu.decode.decoders import Tensors
+from lpu.decode.prefix_cache import PrefixCache
+from lpu.folder import Progress, quiet
+from lpu.inputs.model import OpenModel
+from lpu.run.handover import Handover
+from lpu.run.kv import KV
+from lpu.run.machine import Machine, prepare
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PdPrograms:
+    """The decode program, and those that write and read its KV."""
+
+    decode: Program
+    ingest: Program
+    egress: Program | None = None
+
+
+def converse(
+    model: OpenModel,
+    programs: PdPrograms,
+    users: Users,
+    tokens: int,
+    *,
+    cache: PrefixCache | None = None,
+    progress: Progress = quiet,
+) -> Conversation:
+    """GPUs prefill all but the last token of a prompt, KV crosses, the machine decodes.
+
+    With an egress program decoded KV goes back to the GPUs before the next turn, else they compute it again.
+    cache: prefixes whose KV the GPUs need not compute. Raises MachineError and LinkError.
+    """
+    gpu = GpuSide(model)
+    machine = prepare(programs.decode, Tensors(model))
+    handover = Handover(machine, programs.ingest, programs.egress)
+    state = machine.start()
+    batch = len(users[0])
+    on_gpu, on_lpu = [0] * batch, [0] * batch
+    counts = {"prefilled_tokens": 0, "handed_tokens": 0, "returned_tokens": 0, "cached_tokens": 0, "steps": 0}
+    spoken: list[Spoken] = []
+    for number in range(len(users)):
+        prompts = prompts_of(spoken, users)
+        for i, prompt in enumerate(prompts):
+            progress(f"pd: turn {number + 1}, prefill", i, batch)
+            last = len(prompt) - 1
+            if cache is not None and not on_gpu[i]:
+                hit = cache.match(prompt)
+                gpu.put_kv(i, 0, hit.k, hit.v)
+                on_gpu[i] = hit.tokens
+                counts["cached_tokens"] += hit.tokens
+            if programs.egress is not None:
+                counts["returned_tokens"] += _returned(gpu, handover, state, i, on_gpu[i], on_lpu[i])
+                on_gpu[i] = max(on_gpu[i], on_lpu[i])
+            if last > on_gpu[i]:
+                gpu.prefill(i, prompt[on_gpu[i] : last], on_gpu[i])
+            counts["prefilled_tokens"] += last - on_gpu[i]
+            if cache is not None:
+                cache.store(prompt[:last], *gpu.kv(i, 0, last))
+            state = _handed(gpu, handover, state, i, on_lpu[i], last)
+            counts["handed_tokens"] += last - on_lpu[i]
+            on_gpu[i], on_lpu[i] = last, last + tokens
+        done, state = _decoded(machine, state, prompts, tokens, progress)
+        counts["steps"] += tokens
+        spoken.append(done)
+    return Conversation(turns=tuple(spoken), counts=counts)
+
+
+def _returned(gpu: GpuSide, handover: Handover, state: KV, sequence: int, begin: int, end: int) -> int:
+    """Copy the KV of tokens begin .. end-1 from the machine to the GPU; how many."""
+    for first in range(begin, end, handover.tokens):
+        count = min(handover.tokens, end - first)
+        gpu.put_kv(sequence, first, *handover.give(state, sequence, first, count))
+    return max(0, end - begin)
+
+
+def _handed(gpu: GpuSide, handover: Handover, state: KV, sequence: int, begin: int, end: int) -> KV:
+    for first in range(begin, end, handover.tokens):
+        last = min(first + handover.tokens, end)
+        state = handover.take(state, sequence, first, *gpu.kv(sequence, first, last))
+    return state
+
+
+def _decoded(
+    machine: Machine, state: KV, prompts: Sequence[tuple[int, ...]], tokens: int, progress: Progress
+) -> tuple[Spoken, KV]:
+    """`tokens` steps of the machine from the last token of each prompt on."""
+    now = np.array([prompt[-1] for prompt in prompts], np.int32)
+    at = np.array([len(prompt) - 1 for prompt in prompts], np.int32)
+    chosen: list[np.ndarray] = []
+    logits: list[np.ndarray] = []
+    for step in range(tokens):
+        progress("pd: decode", step, tokens)
+        found, token, state = machine.step(state, now, at)
+        now, at = np.asarray(token), at + 1
+        chosen.append(now)
+        logits.append(np.asarray(found))
+    return Spoken.of(prompts, np.stack(chosen), np.stack(logits)), state
