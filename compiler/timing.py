@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from compiler.errors import CompileError
 from compiler.program.instruction_set import INSTRUCTIONS, name_of
 from compiler.program.instructions.attention import AttentionKernel
 from compiler.program.instructions.host import wire_words
@@ -149,5 +150,11 @@ def register(op: int, rule: Rule) -> None:
 
 
 def timing(op: int, n: Lines, kernel: Kernel, chip: ChipSpec, rows: int) -> tuple[Lines, Lines]:
-    """(hold, t1 - t0) in cycles of compute rows with counts `n`: an int or an int array, elementwise."""
+    """(hold, t1 - t0) in cycles of compute rows with counts `n`: an int or an int array, elementwise.
+
+    Raises CompileError for an opcode that has no rule.
+    """
+    if op not in RULES:
+        remedy = "Give it one with compiler.timing.register."
+        raise CompileError("timing", f"opcode {op} ({name_of(op)})", "no rule says how long it takes", remedy)
     return RULES[op](op, n, kernel, chip, rows)

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from compiler.errors import CompileError
+from compiler.program.instruction_set import INSTRUCTIONS
 from compiler.program.isa import SPACE_SHIFT, TAG_SHIFT, TAGS, WEIGHTS, Kernel
 
 FIELDS = ("op", "rank", "n", "aux", "peer", "pin", "dst", "src", "src2", "src3", *TAGS)
@@ -62,8 +64,12 @@ class RowBuilder:
         self._edges.append(np.stack(np.broadcast_arrays(before, after), axis=-1).reshape(-1, 2))
 
     def build(self) -> Rows:
-        """All rows so far."""
+        """All rows so far. Raises CompileError for an opcode that is no instruction."""
         columns = {name: np.concatenate([p[name] for p in self._parts]) for name in FIELDS}
+        for op in np.unique(columns["op"]).tolist():
+            if op not in INSTRUCTIONS:
+                remedy = "Give it a record with compiler.program.instruction_set.register."
+                raise CompileError("lower", f"opcode {op}", "no instruction has this number", remedy)
         edges = np.concatenate([np.zeros((0, 2), np.int64), *self._edges])
         return Rows(edges=edges, **columns)
 

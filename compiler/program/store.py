@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from compiler.program.instruction_set import KERNELS
+from compiler.program.instruction_set import INSTRUCTIONS, KERNELS
 from compiler.program.isa import COLUMNS, TAGS, Columns, Kernel
 from compiler.program.manifest import HOPS, SCHEMA, Hops, Manifest, Step, Waves
 from compiler.program.program import LOADS, Block, Call, Loads, Program
@@ -109,7 +109,8 @@ def save(program: Program, folder: Path) -> None:
 def load(folder: Path) -> Program:
     """Read what `save` wrote.
 
-    Raises ProgramError if a file is missing, of another release, or not what the seal and the digest say.
+    Raises ProgramError if a file is missing, of another release, not what the seal and the digest say, or of
+    an extension that is not loaded.
     """
     try:
         _check_schema(folder)
@@ -120,6 +121,8 @@ def load(folder: Path) -> Program:
             )
         with (folder / "columns.npz").open("rb") as file, np.load(file) as arrays:
             blocks = tuple(_block(arrays, i, meta) for i, meta in enumerate(body["blocks"]))
+        families = {entry.get("family") for entry in body["manifest"]["kernels"]}
+        _require_known(folder, "kernel family", families - KERNELS.keys())
         calls = tuple(_call(entry) for entry in body["calls"])
         program = Program(manifest=manifest_of(body["manifest"]), blocks=blocks, calls=calls)
         found, stated = digest(program), program.manifest.digest
@@ -132,6 +135,8 @@ def load(folder: Path) -> Program:
             f"{folder}/columns.npz: digest {found[:16]} differs from the manifest's "
             f"{stated[:16]}: the file was altered. Compile again."
         )
+    opcodes = {int(op) for block in blocks for rows in block.columns.values() for op in np.unique(rows.op)}
+    _require_known(folder, "opcode", opcodes - INSTRUCTIONS.keys())
     return program
 
 
@@ -153,6 +158,15 @@ def _check_schema(folder: Path) -> None:
         raise ProgramError(
             f"{folder}: schema is {found!r}, this version reads {SCHEMA!r}. "
             "Compile again: `lpu compile MODEL -o DIR`."
+        )
+
+
+def _require_known(folder: Path, what: str, unknown: set[Any]) -> None:
+    if unknown:
+        named = ", ".join(repr(one) for one in sorted(unknown))
+        raise ProgramError(
+            f"{folder}: {what} {named} of this program is of no extension that is loaded. "
+            "Install the one that it was compiled with, or name its module with --extend."
         )
 
 
@@ -179,9 +193,7 @@ def kernel_of(entry: dict[str, Any]) -> Kernel:
     given = dict(entry)
     family = given.pop("family", None)
     if family not in KERNELS:
-        raise ValueError(
-            f"kernel family {family!r} is unknown. Name the module that registers it with --extend"
-        )
+        raise ValueError(f"kernel family {family!r} is unknown")
     return _read(KERNELS[family], given)
 
 

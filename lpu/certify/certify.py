@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -84,14 +84,15 @@ class Certificate:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; nothing in it was timed, so equal runs write equal certificates."""
-        names = [name for name in self.__slots__ if name not in ("comparisons", *_REPORTS)]
+        apart = ("model", "options", "comparisons", *_REPORTS)
+        names = [name for name in self.__slots__ if name not in apart]
         return {
             "schema": "lpu-certificate/1",
             "bits_equal": self.ok,
+            "model": asdict(self.model),
+            "options": asdict(self.options),
             **{name: getattr(self, name) for name in names},
-            "comparisons": [
-                {name: getattr(one, name) for name in Comparison.__slots__} for one in self.comparisons
-            ],
+            "comparisons": [asdict(one) for one in self.comparisons],
             **{name: report and report.to_json() for name in _REPORTS if [report := getattr(self, name)]},
         }
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from compiler.analyse.holds import holds, is_transfer
-from compiler.program.isa import Op
+from compiler.program.instruction_set import name_of
 from compiler.program.program import Program
 from lpu.inputs.files import write_json_atomic
 from lpu.report.occupancy import call_of_rows
@@ -83,7 +83,7 @@ def _events(program: Program, context: int, chips: list[int]) -> Iterator[dict[s
         block = program.calls[int(calls[i])].name
         begin = _picoseconds(start, clock)
         yield {
-            "name": f"{Op(int(columns.op[i])).name} {block}",
+            "name": f"{name_of(int(columns.op[i]))} {block}",
             "cat": block,
             "ph": "X",
             "pid": int(columns.chip[i]),

@@ -28,7 +28,6 @@ from compiler.program.instructions.vector import (
 from compiler.program.isa import Kernel, Op
 from compiler.timing import RULES, timing
 from fabric.catalog import chip_spec
-from models.contract.ops import OPS
 
 
 def attention(**changes: int) -> AttentionKernel:
@@ -63,14 +62,11 @@ KERNELS: dict[str, Kernel] = {
 }
 
 
-def test_every_op_of_the_vocabulary_has_a_rule_and_all_but_one_have_rows() -> None:
-    assert rules.RULES.keys() == OPS.keys()
+def test_all_ops_but_one_have_rows() -> None:
     assert [op for op, rule in rules.RULES.items() if not (rule.lower or rule.joint)] == ["round8"]
 
 
-def test_every_opcode_has_operands_and_a_cost() -> None:
-    assert set(INSTRUCTIONS) == set(Op)
-    assert set(RULES) == set(Op) - {Op.SEND, Op.FORWARD}
+def test_every_opcode_has_a_cost() -> None:
     for op in RULES:
         kernel = KERNELS[INSTRUCTIONS[op].kernel.family]
         hold, latency = timing(op, np.array([1, 2]), kernel, chip_spec("lp30"), 1)

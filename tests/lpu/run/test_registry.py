@@ -1,4 +1,4 @@
-"""Every opcode of the language is executed, by a record of its own."""
+"""Records of how opcodes are executed: refused twice, missed where rows need one, in any order."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,7 +8,6 @@ import pytest
 from beside import compiled, made_up
 from shapes import SMALL
 
-from compiler.program.instruction_set import INSTRUCTIONS
 from compiler.program.isa import Op
 from lpu.run.error import MachineError
 from lpu.run.machine import prepare
@@ -22,11 +21,6 @@ def _as_before() -> Iterator[None]:  # pyright: ignore[reportUnusedFunction]
     yield
     EXECUTED.clear()
     EXECUTED.update(known)
-
-
-def test_every_instruction_has_a_record() -> None:
-    assert EXECUTED.keys() == INSTRUCTIONS.keys()
-    assert all(record.op == op for op, record in EXECUTED.items())
 
 
 def test_two_records_of_one_opcode_are_refused() -> None:
