@@ -60,8 +60,8 @@ class Rack:
         """Chips and directed links as a networkx graph."""
         return graph(self.links, self.chips)
 
-    def to_manifest(self) -> dict[str, Any]:
-        """What a checker of programs needs, for JSON; links are [a, b, lanes, hop_cycles, slot_cycles]."""
+    def to_json(self) -> dict[str, Any]:
+        """Its numbers for JSON; links are [a, b, lanes, hop_cycles, slot_cycles]."""
         rows = zip(*(getattr(self.links, name).tolist() for name in Wire._fields[:5]), strict=True)
         return {
             "rack": self.name,

@@ -99,7 +99,7 @@ class Point:
 def key(task: Task) -> str:
     """sha256 of what decides a point: the task, the model and rack as they are now, the code."""
     opened = _opened(task.model, json.dumps(task.chosen, sort_keys=True), task.rack)
-    body = [asdict(task), asdict(opened.model.about), opened.rack.to_manifest(), _code(task.strategy)]
+    body = [asdict(task), asdict(opened.model.about), opened.rack.to_json(), _code(task.strategy)]
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
