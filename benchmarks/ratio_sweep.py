@@ -30,7 +30,7 @@ from lpu.gpu.share import GpuShare
 from lpu.inputs.files import read_bridge, read_rack
 from lpu.inputs.model import of_micro_batch
 from lpu.inputs.open import open_model
-from lpu.pingpong.closed_forms import Linear, best_ratio
+from lpu.pingpong.closed_forms import LinearTime, best_ratio
 
 GPUS = (8, 16, 32, 64, 128)
 BATCHES = (12, 24, 48, 96, 192, 384, 480, 768, 960, 1536)
@@ -171,15 +171,15 @@ def fitted(
     up = through(*((n, share.latency + share.copied(n * few[1][0].up_bytes, n)) for n in (rows, 2 * rows)))
     device = Fraction(few[1][1], LPUS_PER_RACK) / Fraction(share.pool.gpus, GPUS_PER_RACK)
     kv_tokens = Fraction(rows * context)
-    of_device = Linear(slope=up.slope / device, fixed=up.fixed)  # its replicas have a link each
+    of_device = LinearTime(slope=up.slope / device, fixed=up.fixed)  # its replicas have a link each
     found = best_ratio(attention, ffn, of_device, kv_tokens, round(rows * device)) * device
     return Fit(replicas=found, attention=float(attention.at(kv_tokens)) / 1e6, up=float(up.at(rows)) / 1e6)
 
 
-def through(one: tuple[int, int], other: tuple[int, int]) -> Linear:
+def through(one: tuple[int, int], other: tuple[int, int]) -> LinearTime:
     """The line through two points."""
     slope = Fraction(other[1] - one[1], other[0] - one[0])
-    return Linear(slope=slope, fixed=one[1] - slope * one[0])
+    return LinearTime(slope=slope, fixed=one[1] - slope * one[0])
 
 
 def report(rows: int, points: Sequence[Ratio], best: int, fit: Fit) -> None:

@@ -7,10 +7,10 @@ from fabric.chip import WORD_BYTES, Sourced
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BridgeSpec:
-    """Rates in bytes per second and direction, and what one way takes besides.
+    """Rates in bytes per second and direction, and the latency of one way.
 
-    lpu_bytes_per_second: of the host lane of one LPU. rack_bytes_per_second: of all bridges of one rack of
-    `rack_lpus`. latency_ns: one way, GPU memory to SRAM or back. sources: one per number.
+    lpu_bytes_per_second: rate of the host lane of one LPU. rack_bytes_per_second: rate of all bridges of one
+    rack of `rack_lpus`. latency_ns: one way, GPU memory to SRAM or back. sources: one per number.
     """
 
     name: str

@@ -30,9 +30,9 @@ class ChipSpec:
     sram_bytes: one flat SRAM, addressed in words of 320 bytes. sram_bytes_per_cycle: all slices together.
     weight_install_frac: share of that bandwidth at which all planes together install weights.
     mxm_fill_cycles: pipeline fill before a plane's first result. accumulators: tiles of partial sums per
-    plane. vxm_chains: vector chains of 320 lanes. vxm_latency_cycles: a result comes so much after the
-    hold, lane_reduce_cycles: and so much later still where lanes are reduced. activation_ports: words per
-    cycle for everything but weight and KV installs. lanes: link lanes of the chip. slot_cycles: cycles that
+    plane. vxm_chains: vector chains of 320 lanes. vxm_latency_cycles: from the end of the hold to the result;
+    lane_reduce_cycles: added to it where lanes are reduced. activation_ports: words per cycle for everything
+    but weight and KV installs. lanes: link lanes of the chip. slot_cycles: cycles that
     one lane needs for one word in one direction. sources: one entry per number above,
     see `check_sources`.
     """
@@ -104,7 +104,7 @@ def check_sources(subject: str, names: list[str], sources: tuple[Sourced, ...]) 
             raise ValueError(f"sources: {subject}: {name} has {have.count(name)} sources, needs 1")
     for name in have:
         if name not in names:
-            raise ValueError(f"sources: {subject}: a source for {name}, which is not a number of it")
+            raise ValueError(f"sources: {subject}: a source for {name}, which {subject} does not have")
 
 
 def stated(names: list[str], sources: tuple[Sourced, ...], place: str) -> tuple[Sourced, ...]:

@@ -17,7 +17,7 @@ SHARES = {"eb": 1.0, "ef": 2.0, "band": 1.0}  # ef of fp8 kernels is relative to
 class Efficiency:
     """How one kernel uses the GPU: launch, wave and roofline. Source: facts/gpu_model.md section 1.
 
-    t0_seconds: of a launch with no work. eb: share of the memory bandwidth. ef: share of the peak FLOP/s
+    t0_seconds: a launch with no work. eb: share of the memory bandwidth. ef: share of the peak FLOP/s
     that the formula names. tw_seconds: one wave of tiles over all SMs (decode attention). s_half: queries
     at which a context kernel reaches half of `ef`. The last two are 0 in operators without such a term.
     """
@@ -33,9 +33,9 @@ class Efficiency:
 class AllReduce:
     """Measured all-reduces among GPUs of one node. Source: facts/gpu_model.md section 1.3.
 
-    gpus: among so many the `points` were measured, (bytes of the tensor on each GPU, seconds), ascending.
-    link_bytes_per_second: of a GPU of that machine, one direction. floors: (GPUs, seconds) of the smallest
-    message.
+    gpus: number of GPUs in the measurement. points: (bytes of the tensor on each GPU, seconds), ascending.
+    link_bytes_per_second: of one GPU of the measured machine, one direction. floors: (GPUs, seconds) of the
+    smallest message.
     """
 
     gpus: int

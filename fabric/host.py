@@ -54,6 +54,6 @@ def host_call(
     )
 
 
-def transfer_seconds(count: int, link: HostLink) -> Fraction:
-    """So many bytes, one way."""
-    return Fraction(count, link.bytes_per_second) + Fraction(link.latency_ns, 10**9)
+def transfer_seconds(size: int, link: HostLink) -> Fraction:
+    """Seconds that `size` bytes take one way."""
+    return Fraction(size, link.bytes_per_second) + Fraction(link.latency_ns, 10**9)

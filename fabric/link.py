@@ -48,7 +48,7 @@ def ns_to_cycles(ns: int, clock_hz: int) -> int:
 
 
 def directed(wires: Sequence[Wire], chips: int) -> Links:
-    """Both directions of every wire, sorted by (a, b). A wire that cannot be raises ValueError."""
+    """Both directions of every wire, sorted by (a, b). An impossible wire raises ValueError."""
     seen: set[tuple[int, int]] = set()
     for wire in wires:
         pair = (min(wire.a, wire.b), max(wire.a, wire.b))

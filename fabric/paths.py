@@ -14,7 +14,7 @@ WORDS = 32  # length of the message whose cycles decide between paths of equally
 
 
 class _Senders:
-    """For one source, by chip the senders on a best path from it, in order of their distance in numbers.
+    """For one source: the senders to each chip on a best path, by chip number relative to the source.
 
     Found when a chip is asked for, over the chips on its paths only: a group of chips asks for few.
     """
@@ -48,7 +48,7 @@ class _Senders:
 
 
 class _Reach:
-    """What is kept per rack: hop counts, and for each source asked for the senders nearer to it."""
+    """Cache of one rack: hop counts, and for each source asked for the senders nearer to it."""
 
     def __init__(self, rack: Rack) -> None:
         self.hops = _breadth_first(rack)
@@ -114,7 +114,7 @@ def multicast_tree(rack: Rack, source: int, targets: Sequence[int], salt: int = 
 def detour_trees(
     rack: Rack, source: int, targets: Sequence[int], salt: int = 0, most: int = 16
 ) -> list[list[tuple[int, int]]]:
-    """Trees as of `multicast_tree` that each go by way of another chip next to a target; at most `most`.
+    """Multicast trees that each pass through a different chip next to a target; at most `most` of them.
 
     Nearest chips first, then by their number relative to the source. No tree meets a chip twice.
     """

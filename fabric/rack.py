@@ -26,7 +26,7 @@ class RackLevel:
 class Rack:
     """The machine that a program is compiled for. Chips are numbered from 0, tray by tray.
 
-    forward_cycles: what each hop after the first takes longer. levels: from the tray outward; `links.level`
+    forward_cycles: extra cycles of each hop after the first. levels: from the tray outward; `links.level`
     indexes them, links that the file lists one by one have the level "links". spec: what it was built from.
     """
 
@@ -82,7 +82,7 @@ class Rack:
 
 
 def build_rack(spec: RackSpec, chip: ChipSpec) -> Rack:
-    """The rack that `spec` writes down, of chips `chip`; one that cannot be raises ValueError."""
+    """The rack that `spec` describes, of chips `chip`; ValueError if it is inconsistent."""
     check_sources(f"chip {chip.name}", list(chip.numbers()), chip.sources)
     check_sources(f"rack {spec.name}", spec.numbers(), spec.sources)
     wires: list[Wire] = []

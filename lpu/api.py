@@ -154,7 +154,7 @@ def sweep(
 ) -> Sweep:
     """Compile a model again for every value of assumed numbers, as in `{"planes": (4, 6, 8)}`.
 
-    See `lpu.knobs` for the keys. `chosen` goes to `open_model`.
+    See `lpu.sweep.knobs` for the keys. `chosen` goes to `open_model`.
     """
     opened = model if isinstance(model, OpenModel) else open_model(model, **chosen)
     machine = rack if isinstance(rack, Rack) else read_rack(rack)

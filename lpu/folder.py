@@ -1,4 +1,4 @@
-"""A program folder: written whole or not at all, read back, checked bucket by bucket.
+"""A program folder: written atomically, read back, checked bucket by bucket.
 
 A prefill program lies in the folder `prefill` of the decode program that it shares its memory image with, the
 programs that move its KV to and from GPUs in the folders `ingest` and `egress`.
@@ -30,7 +30,7 @@ def save_program(
     ingest: Program | None = None,
     egress: Program | None = None,
 ) -> None:
-    """Write a program folder: whole or not at all. Raises FileError if it cannot be written."""
+    """Write a program folder atomically. Raises FileError if it cannot be written."""
     with atomic_folder(folder) as part:
         save_into(part, program, prefill, ingest, egress)
 
@@ -42,7 +42,7 @@ def save_into(
     ingest: Program | None = None,
     egress: Program | None = None,
 ) -> None:
-    """Write the files of a program, and of those that go with it, into an existing folder."""
+    """Write a program, and its prefill, ingest and egress programs, into an existing folder."""
     save(program, folder)
     for name, other in ((PREFILL, prefill), (INGEST, ingest), (EGRESS, egress)):
         if other is not None:
@@ -68,7 +68,7 @@ def load_step(folder: str | Path) -> Program:
 
 
 def load_prefill(folder: str | Path, decode: Program) -> Program | None:
-    """Read the prefill program beside the decode program of a folder, None if there is none beside it.
+    """Read the prefill program of a folder with a decode program; None if it has no prefill program.
 
     Raises ProgramError if it is not whole or was altered.
     """
@@ -78,7 +78,7 @@ def load_prefill(folder: str | Path, decode: Program) -> Program | None:
 
 
 def load_handover(folder: str | Path) -> tuple[Program | None, Program | None]:
-    """Read the ingest and the egress program of a folder, None for one that it does not hold.
+    """Read the ingest and the egress program of a folder; None for a missing one.
 
     Raises ProgramError if one is not whole or was altered.
     """

@@ -1,4 +1,4 @@
-"""The certificate: one program's logits held bit by bit against every other way to get them."""
+"""The certificate: one program's logits compared bit by bit with every other way to compute them."""
 
 import platform
 from collections.abc import Callable, Sequence
@@ -37,14 +37,14 @@ from lpu.run.stream import StreamedMachine
 PACKAGES = ("lpu-emulator", "jax", "jaxlib", "numpy", "flax")
 REFERENCE, TWICE = "single-device reference", "run twice"
 LEAST_TP = 4  # the fewest chips that split in two directions
-EVERYTHING = "all"  # of `corrupt`: every comparison
+EVERYTHING = "all"  # value of `corrupt` for every comparison
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """One other way to the same bits. equal: None if it could not be taken, `detail` says why.
+    """The comparison with one other way to the same bits. equal: None if it could not be made.
 
-    `detail` of a difference names the first sequence, step and logit that differ.
+    detail: the reason why it could not be made, or the first sequence, step and logit that differ.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
-    """What was run, and every comparison of its bits. The f32 reports beside them decide nothing."""
+    """The run and every comparison of its bits. The f32 reports do not influence the verdict."""
 
     model: ModelIdentity
     rack: str
@@ -77,13 +77,13 @@ class Certificate:
 
     @property
     def ok(self) -> bool:
-        """Whether all comparisons that were taken are equal, the reference and the second run among them."""
+        """Whether all comparisons made are equal, the reference and the second run among them."""
         taken = [one.name for one in self.comparisons if one.equal is not None]
         needed = {REFERENCE, TWICE} <= set(taken)
         return needed and all(one.equal is not False for one in self.comparisons)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; nothing in it was timed, so equal runs write equal certificates."""
+        """Plain JSON values without measured times, so equal runs write equal certificates."""
         apart = ("model", "options", "comparisons", *_REPORTS)
         names = [name for name in self.__slots__ if name not in apart]
         return {
@@ -115,15 +115,15 @@ def certify(
     stream: bool | None = None,
     progress: Progress = lambda stage, done, total: None,
 ) -> Certificate:
-    """Compile, check and run; then get the same logits by every other way and compare bits.
+    """Compile, check and run; then compute the same logits in every other way and compare bits.
 
-    rack_name: how another process opens the rack (None: the runs in other processes are left out).
-    pythons: other interpreters with lpu-emulator installed, perhaps under another JAX.
-    prefill: also take the prompts in chunks of so many tokens.
+    rack_name: how another process opens the rack (None: no runs in other processes).
+    pythons: other interpreters with lpu-emulator installed, perhaps with another JAX.
+    prefill: also take the prompts in chunks of `prefill` tokens.
     stream: take weights call by call and layer by layer; None: if they exceed the host's memory. The f32
     reports, which need all weights at once, are left out then.
     corrupt: for tests, the comparison (or "all") whose run gets one flipped bit in one weight.
-    Raises what compile, check, link and run raise.
+    Raises every error of compile, check, link and run.
     """
     program = compile_program(model.source(), rack, options, progress)
     rows = sum(require(check(program, context)).rows for context in model.contexts)
@@ -187,7 +187,7 @@ def variants(options: CompileOptions, chips: int) -> list[tuple[str, CompileOpti
 
 
 def _at_least(least: int, options: CompileOptions, chips: int) -> tuple[CompileOptions, str]:
-    """The options at the smallest tp from `least` on that divides the chips, and what the name adds."""
+    """The options at the smallest tp from `least` on that divides the chips, and a suffix for the name."""
     tp = options.tp or 1
     raised = next((n for n in range(max(tp, least), chips + 1) if chips % n == 0), tp)
     if raised == tp:
@@ -210,7 +210,7 @@ def difference(base: Generation, other: Generation) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Ways:
-    """Takes one comparison after another against the base run."""
+    """Makes comparisons with the base run."""
 
     model: OpenModel
     rack: Rack
@@ -226,7 +226,7 @@ class _Ways:
         way: Callable[[OpenModel], Decode | tuple[Decode, Prefill]],
         program: Program | None = None,
     ) -> Comparison:
-        """Decode again that way, prompts in chunks if it has a way for them, and compare every bit."""
+        """Decode again with the steps of `way`, in chunks if it has a prefill, and compare all bits."""
         model = self.model
         if self.corrupt in (name, EVERYTHING):
             model = replace(model, weights=flipped(model.weights))

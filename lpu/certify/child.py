@@ -18,7 +18,7 @@ OTHER_HASH_SEED = "20260728"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What the other process printed; `reason` is set if there is nothing to compare."""
+    """Digests printed by the other process; `reason` is set if there is nothing to compare."""
 
     program_sha256: str = ""
     logits_sha256: str = ""
@@ -27,7 +27,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Child:
-    """One run in another process: its command, what is special in its environment, the CPUs it may use."""
+    """One run in another process: its command, changes of its environment, and the CPUs it may use."""
 
     name: str
     command: tuple[str, ...]
@@ -63,7 +63,7 @@ def children(
     pythons: Sequence[str] = (),
     stream: bool | None = None,
 ) -> list[Child]:
-    """One thread, two threads, another hash seed, other interpreters; the reason if one cannot be taken."""
+    """One thread, two threads, another hash seed, other interpreters; with a reason if one cannot run."""
     reason = "" if file and rack else "a Python object has no name that another process could open it by"
     command = _command(file, rack, options, prompts, count) if file and rack else ()
     if stream is not None:
@@ -86,7 +86,7 @@ def children(
 
 
 def described(python: str) -> str:
-    """What another interpreter is: its version and that of its JAX. Raises FileError if it cannot be used."""
+    """The version of another interpreter and of its JAX. Raises FileError if it cannot be used."""
     code = (
         "import importlib.metadata as m, platform; m.version('lpu-emulator');"
         "print('Python', platform.python_version() + ', jax', m.version('jax'))"
@@ -104,7 +104,7 @@ def described(python: str) -> str:
 def _command(
     file: ModelFile, rack: str, options: CompileOptions, prompts: Sequence[Sequence[int]], count: int
 ) -> tuple[str, ...]:
-    """`lpu run` of the same model, with everything said on the command line."""
+    """`lpu run` of the same model, with all options on the command line."""
     words = [sys.executable, "-P", "-m", "lpu", "run", file.model, "--json", "--no-check"]
     words += ["--rack", rack, "--weights", file.weights, "--kv", file.kv, "--batch", str(file.batch)]
     words += ["--context", ",".join(map(str, file.context)), "--tokens", str(count)]
@@ -116,7 +116,7 @@ def _command(
 
 
 def _pinned(cpus: int) -> list[str]:
-    """`taskset` to the first so many CPUs of this process, where there is one."""
+    """`taskset` to the first `cpus` CPUs of this process; empty without taskset, or if `cpus` is 0."""
     if not cpus or not shutil.which("taskset"):
         return []
     allowed = sorted(os.sched_getaffinity(0))[:cpus]

@@ -1,7 +1,7 @@
-"""How near the contract is to plain f32: relative error, top-1 agreement, ulps. Never a bit comparison.
+"""The distance of the contract from plain f32: relative error, top-1 agreement, ulps; no bit comparison.
 
-Two reports, kept apart: *numerical equivalence* holds the contract against plain f32 with the same weights;
-*quantisation* holds e4m3 weights in plain f32 against the checkpoint's own weights in plain f32.
+Two separate reports: *numerical equivalence* compares the contract with plain f32 on the same weights;
+*quantisation* compares e4m3 weights in plain f32 with the checkpoint's own weights in plain f32.
 """
 
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ from jaxtyping import Float32, Int64
 from lpu.decode.generate import Generation
 
 ULP_BINS = (1, 2, 4, 16, 256, 4096, 65_536, 1 << 20)
-"""Upper ends (exclusive) of the histogram's bins; the last bin is what lies above."""
+"""Upper ends (exclusive) of the histogram's bins; one more bin holds larger distances."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Equivalence:
-    """What comparing logits of `left` and `right` gave, over `steps` steps of all sequences together.
+    """The comparison of the logits of `left` and `right`, over `steps` steps of all sequences together.
 
     relative_error: 2-norm of the difference over that of `right`, the largest and the mean of all steps.
     top1_agreement: share of steps where both have the same largest logit. ulps: logits per bin of `ULP_BINS`.
@@ -51,7 +51,7 @@ class Equivalence:
 
 
 def equivalence(left: Generation, right: Generation, names: tuple[str, str]) -> Equivalence:
-    """The logits of two decodes of the same tokens held against each other; `right` is the yardstick."""
+    """The comparison of the logits of two decodes of the same tokens; errors are relative to `right`."""
     a, b = (np.concatenate(one.logits) for one in (left, right))
     wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
     norm = np.linalg.norm(wide_b, axis=1)
@@ -73,12 +73,12 @@ def equivalence(left: Generation, right: Generation, names: tuple[str, str]) -> 
 def ulp_distance(
     a: Float32[np.ndarray, "*shape"], b: Float32[np.ndarray, "*shape"]
 ) -> Int64[np.ndarray, "*shape"]:
-    """How many f32 values lie between a and b; 0 if they are equal, -0 and +0 among them."""
+    """Distance of a and b in f32 values; 0 if they are equal, also for -0 and +0."""
     return np.abs(_ordered(a) - _ordered(b))
 
 
 def _ordered(values: Float32[np.ndarray, "*shape"]) -> Int64[np.ndarray, "*shape"]:
-    """Integers in the order of the floats: the bits, with the negative half turned round."""
+    """Integers in the order of the floats: the bits, with the negative half reversed."""
     bits = np.ascontiguousarray(values).view(np.int32).astype(np.int64)
     return np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
 

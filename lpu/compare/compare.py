@@ -45,7 +45,7 @@ class RackComparison:
 
     @property
     def default(self) -> Point:
-        """What `lpu compile` does without a placement."""
+        """The point of `lpu compile` without `--placement`."""
         return self.points[0]
 
     @property
@@ -217,8 +217,8 @@ def compare(
 ) -> Comparison:
     """Compare strategies on racks; `task` says the model, layout, budget, alpha and, if not 0, tp.
 
-    A strategy that draws nothing runs for one seed. Raises OptionError for one that is not there, FileError
-    for a rack on which `lpu compile` itself has no program.
+    A strategy that ignores the seed runs once. Raises OptionError for an unknown strategy, FileError for a
+    rack on which `lpu compile` finds no program.
     """
     if not strategies or not racks:
         raise FileError(

@@ -1,13 +1,14 @@
-"""What a program asks of every chip and link for one token, and the stage that each chip is in."""
+"""Load of every chip and link for one token, and the pipeline stage of each chip."""
 
 import numpy as np
+from jaxtyping import Int64
 
 from compiler.analyse.holds import holds, link_rows
 from compiler.program.program import Program
 
 
-def loads(program: Program, context: int) -> tuple[np.ndarray, int, int]:
-    """Cycles of the busiest unit class of every chip, of the most loaded link; words times links crossed."""
+def loads(program: Program, context: int) -> tuple[Int64[np.ndarray, " chips"], int, int]:
+    """Cycles of each chip's busiest unit class; cycles of the most loaded link; sum of words times links."""
     manifest = program.manifest
     planes, chains, chips = manifest.chip.planes, manifest.chip.vxm_chains, manifest.chips
     busy = np.zeros((3, chips), np.int64)
@@ -32,7 +33,7 @@ def loads(program: Program, context: int) -> tuple[np.ndarray, int, int]:
 
 
 def stages(program: Program) -> list[int]:
-    """By chip, which of the groups of blocks uses it first, in order of the step; -1: none."""
+    """Per chip the index of the first pipeline stage that uses it, in order of the step; -1: unused."""
     stage = [-1] * program.manifest.chips
     count = 0
     for call in program.calls:

@@ -23,7 +23,7 @@ def need_matplotlib() -> Any:
 
 
 def draw(found: Comparison, folder: Path) -> list[Path]:
-    """Write the pictures of every rack into the folder; gives their paths. Raises FileError."""
+    """Write the pictures of every rack into the folder; returns their paths. Raises FileError."""
     make = need_matplotlib()
     paths: list[Path] = []
     try:
@@ -41,7 +41,7 @@ def draw(found: Comparison, folder: Path) -> list[Path]:
 
 
 def pareto(points: list[Point]) -> list[Point]:
-    """The points that no other beats in both latency and period, by latency."""
+    """The points that no other dominates in latency and period, by latency."""
     out: list[Point] = []
     for point in sorted(points, key=lambda one: (one.latency_cycles, one.period_cycles)):
         if not out or point.period_cycles < out[-1].period_cycles:

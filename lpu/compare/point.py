@@ -45,9 +45,9 @@ DEFAULT = "default"  # the strategy of the point that is what `lpu compile` does
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What one point is: the model and what overrides its file, the rack, the strategy and its limits.
+    """The definition of a point: model, options that override its file, rack, strategy and its limits.
 
-    tp: 0 for the default point is what `lpu compile` takes. certify: tokens to run it for.
+    tp: 0 for the default point: chosen by `lpu compile`. certify: number of tokens to run.
     """
 
     model: str
@@ -64,11 +64,11 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """What a placement came to. error: why there is none; figures are 0 then.
+    """The result of a task. error: why there is no program; figures are 0 then.
 
     period_cycles: the busiest unit class of a chip for one token. link_peak_cycles: the most loaded link.
-    bound_cycles: the largest lower bound of this program. estimate: of the cost model. best: (evaluations,
-    value) whenever the search got better. busy_cycles, stage: by chip; stage -1: unused.
+    bound_cycles: the largest lower bound of this program. estimate: from the cost model. best: (evaluations,
+    value) at each improvement of the search. busy_cycles, stage: by chip; stage -1: unused.
     """
 
     strategy: str
@@ -97,7 +97,7 @@ class Point:
 
 
 def key(task: Task) -> str:
-    """sha256 of what decides a point: the task, the model and rack as they are now, the code."""
+    """sha256 of everything that decides a point: task, current model, current rack and code."""
     opened = _opened(task.model, json.dumps(task.chosen, sort_keys=True), task.rack)
     body = [asdict(task), asdict(opened.model.about), opened.rack.to_json(), _code(task.strategy)]
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
@@ -105,7 +105,7 @@ def key(task: Task) -> str:
 
 @lru_cache
 def _code(name: str) -> str:
-    """sha256 of the sources of the compiler, of this file, and of a strategy that is not ours."""
+    """sha256 of the sources of the compiler, of this file, and of a plug-in strategy."""
     here = Path(__file__)
     paths = [here, *sorted((here.parents[2] / "compiler").rglob("*.py"))]
     if name not in (DEFAULT, *STRATEGIES):
@@ -153,7 +153,7 @@ def _opened(model: str, chosen: str, rack: str) -> _Opened:
 
 @lru_cache(maxsize=4)
 def _shards(model: str, chosen: str, rack: str, tp: int, layout: str) -> tuple[Shards, int]:
-    """The shards, and over how many ranks the context of each KV head is dealt."""
+    """The shards, and `cp`: the number of ranks over which the context of each KV head is divided."""
     opened = _opened(model, chosen, rack)
     plan = plan_of(opened.source, opened.graph, opened.rack)
     options = CompileOptions(tp=tp, layout=layout)
@@ -195,7 +195,7 @@ def _point(
     measured: dict[str, float],
     searched: tuple[CostModel, Placement] | None = None,
 ) -> Point:
-    """The figures of a compiled program, checked and, where asked for, run."""
+    """The figures of a compiled program, after its check and, with `task.certify`, its run."""
     start = time.perf_counter()
     for report in check_program(program).values():
         require(report)
@@ -240,7 +240,7 @@ def _point(
 
 
 def _thinned(best: list[tuple[int, int]], most: int = 200) -> list[tuple[int, int]]:
-    """The last ones of a long list of improvements matter most: first, last, and evenly between."""
+    """At most `most` of the improvements: first, last, and evenly between."""
     if len(best) <= most:
         return best
     return [best[i * (len(best) - 1) // (most - 1)] for i in range(most)]

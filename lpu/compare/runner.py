@@ -1,7 +1,7 @@
-"""Runs the tasks of a comparison in processes or on a Dask cluster; keeps every point once it is there.
+"""Runs the tasks of a comparison in processes or on a Dask cluster; saves every point when it is finished.
 
-The results folder holds `points.jsonl`, one line per point: schema, key, task and point. A comparison that is
-started again takes what is there; a killed one loses the points that were being computed.
+The results folder holds `points.jsonl`, one line per point: schema, key, task and point. A restarted
+comparison computes only missing points; a killed one loses the points in progress.
 """
 
 import json
@@ -25,7 +25,7 @@ POINTS, SCHEMA = "points.jsonl", "lpu-points-2"  # 1 had no schema in its lines
 def run_tasks(
     tasks: Sequence[Task], folder: Path | None, jobs: int, scheduler: str | None, progress: Progress
 ) -> list[Point]:
-    """The points of the tasks in their order, those in the folder not computed again. Raises FileError."""
+    """The points of the tasks, in their order; points in the folder are reused. Raises FileError."""
     keys = [key(task) for task in tasks]
     known = {} if folder is None else _kept(folder)
     left = {name: task for name, task in zip(keys, tasks, strict=True) if name not in known}
@@ -47,7 +47,7 @@ Compute = Callable[[list[dict[str, Any]]], Generator[tuple[int, dict[str, Any]]]
 
 
 def _processes(jobs: int) -> Compute:
-    """Points in the order in which processes of this machine finish them."""
+    """Computes points in local processes, in the order in which they finish."""
 
     def compute(tasks: list[dict[str, Any]]) -> Generator[tuple[int, dict[str, Any]]]:
         if jobs == 1:
@@ -69,7 +69,7 @@ def _processes(jobs: int) -> Compute:
 
 
 def _cluster(address: str) -> Compute:
-    """Points in the order in which a Dask cluster finishes them."""
+    """Computes points on a Dask cluster, in the order in which they finish."""
     try:
         import distributed  # pyright: ignore[reportMissingImports]
     except ImportError:
@@ -93,7 +93,7 @@ def _cluster(address: str) -> Compute:
 
 
 def _kept(folder: Path) -> dict[str, dict[str, Any]]:
-    """The points in the folder by key; a last line that was cut off is none."""
+    """The points in the folder by key; a truncated last line is ignored."""
     path = folder / POINTS
     if not path.is_file():
         return {}
@@ -118,7 +118,7 @@ def _check_schema(path: Path, schema: object) -> None:
 
 
 def _keep(folder: Path, name: str, task: dict[str, Any], body: dict[str, Any]) -> None:
-    """Append one whole line; a cut-off one before it is ended first."""
+    """Append one line; a truncated line before it is ended first."""
     path = folder / POINTS
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A conversation of several turns, and its real math: what each way to divide the work must reproduce."""
+"""A conversation of several turns with its real math: the result that every AFD mode must reproduce."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

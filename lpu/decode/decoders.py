@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Shaped
 
 from compiler.program.program import Program
-from lpu.decode.generate import Decode, Prefill
+from lpu.decode.generate import BatchIds, BatchResult, ChunkIds, ChunkResult, Decode, Prefill
 from lpu.folder import Progress
 from lpu.inputs.model import OpenModel
 from lpu.run.error import MachineError
@@ -35,15 +36,15 @@ def machine_of(
 
 
 def share_image(program: Program, model: OpenModel, machine: Machine) -> Machine:
-    """A program with the memory image of a machine, sharing its weights and KV; raises as `machine_of`."""
+    """A program with the memory image of `machine`, sharing its weights and KV; raises like `machine_of`."""
     return prepare(program, Tensors(model), share=machine)
 
 
 def restart(machine: Machine | StreamedMachine) -> Decode:
-    """The machine from an empty KV cache on."""
+    """The machine's decode step, starting with an empty KV cache."""
     state: Any = machine.start()
 
-    def decode(tokens: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def decode(tokens: BatchIds, at: BatchIds) -> BatchResult:
         nonlocal state
         logits, chosen, state = machine.step(state, tokens, at)
         return np.asarray(logits), np.asarray(chosen)
@@ -52,15 +53,15 @@ def restart(machine: Machine | StreamedMachine) -> Decode:
 
 
 def restart_pair(machine: Machine, long: Machine) -> tuple[Decode, Prefill]:
-    """Both machines of a memory image from an empty KV cache on, which they share."""
+    """The steps of both machines of a memory image, sharing one KV cache that is empty at the start."""
     state = machine.start()
 
-    def decode(tokens: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def decode(tokens: BatchIds, at: BatchIds) -> BatchResult:
         nonlocal state
         logits, chosen, state = machine.step(state, tokens, at)
         return np.asarray(logits), np.asarray(chosen)
 
-    def take(tokens: np.ndarray, at: np.ndarray, sequence: int) -> tuple[np.ndarray, np.ndarray]:
+    def take(tokens: ChunkIds, at: ChunkIds, sequence: int) -> ChunkResult:
         nonlocal state
         logits, chosen, state = long.step(state, tokens, at, sequence)
         return np.asarray(logits), np.asarray(chosen)
@@ -69,7 +70,7 @@ def restart_pair(machine: Machine, long: Machine) -> tuple[Decode, Prefill]:
 
 
 def reference_decode(model: OpenModel, *, stream: bool = False) -> Decode:
-    """The module itself on one device under the contract, without any schedule; layer by layer if asked."""
+    """The module on one device under the numerics contract, without a schedule. stream: layer by layer."""
     if stream:
         step = model.step
         check_layers(model)
@@ -81,10 +82,10 @@ def reference_decode(model: OpenModel, *, stream: bool = False) -> Decode:
 
 
 def check_layers(model: OpenModel) -> None:
-    """Raise MachineError for a module whose layers are not known: the user's own, or of such a family."""
+    """Raise MachineError for a module whose layers are not known: a user's, or of such a family."""
     if model.config is None or family_of(model.config).layer is None:
         raise MachineError(
-            f"reference: {model.name} is a module of its own, only models of the catalog and of Hugging Face "
+            f"reference: {model.name} is a user's module, only models of the catalog and of Hugging Face "
             "folders are known layer by layer. Certify it where its weights fit in memory, without --stream."
         )
 
@@ -109,7 +110,7 @@ def _decode(fn: Any, params: Params, cache: Any) -> Decode:
     step: Any = jax.jit(fn, donate_argnums=3)
     state = cache
 
-    def decode(tokens: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def decode(tokens: BatchIds, at: BatchIds) -> BatchResult:
         nonlocal state
         logits, chosen, state = step(params, jnp.asarray(tokens), jnp.asarray(at), state)
         return np.asarray(logits), np.asarray(chosen)
@@ -117,17 +118,20 @@ def _decode(fn: Any, params: Params, cache: Any) -> Decode:
     return decode
 
 
-class Tensors(Mapping[str, np.ndarray]):
+Tensor = Shaped[np.ndarray, "*axes"]
+
+
+class Tensors(Mapping[str, Tensor]):
     """Weights and constants of a model by parameter path."""
 
     def __init__(self, model: OpenModel) -> None:
         self._weights, self._constants = model.weights, model.step.constants
-        self._exponents: dict[str, np.ndarray] = {}
+        self._exponents: dict[str, Tensor] = {}
         self._lock = threading.Lock()
         self.shapes = dict(model.step.params)
 
-    def __getitem__(self, name: str) -> np.ndarray:
-        """The tensor of that path, one thread at a time: sources keep what they quantised last."""
+    def __getitem__(self, name: str) -> Tensor:
+        """The tensor of that path, one thread at a time: sources cache the matrix quantised last."""
         if name in self._constants:
             return self._constants[name]
         with self._lock:
@@ -140,7 +144,7 @@ class Tensors(Mapping[str, np.ndarray]):
             return values
 
     def row_reader(self, name: str) -> ReadRows | None:
-        """Reads rows of a tensor without the rest of it; None where the weights cannot."""
+        """A reader of single rows of a tensor; None if the weights have none."""
         return None if name in self._constants else row_reader(self._weights, name)
 
     def __contains__(self, name: object) -> bool:
@@ -155,28 +159,28 @@ class Tensors(Mapping[str, np.ndarray]):
 
 @dataclass(frozen=True, slots=True)
 class Flipped:
-    """Weights with the sign of one code of the output head turned: for tests of the comparisons."""
+    """Weights with the sign bit of one code of the output head flipped: for tests of the comparisons."""
 
     weights: Weights
     name: str
 
     @property
     def shapes(self) -> Shapes:
-        """As of the weights."""
+        """Delegates to the wrapped weights."""
         return self.weights.shapes
 
     @property
     def identity(self) -> str:
-        """As of the weights: only the comparison of bits may notice."""
+        """Delegates to the wrapped weights: only a comparison of bits may notice the flip."""
         return self.weights.identity
 
     @property
     def relative_errors(self) -> Mapping[str, float]:
-        """As of the weights."""
+        """Delegates to the wrapped weights."""
         return self.weights.relative_errors
 
-    def __getitem__(self, name: str) -> np.ndarray:
-        """The tensor, with one code changed if it is the one."""
+    def __getitem__(self, name: str) -> Tensor:
+        """The tensor; with one bit flipped if it is the one of `name`."""
         values = self.weights[name]
         if name == self.name:
             values = values.copy()
@@ -184,15 +188,15 @@ class Flipped:
         return values
 
     def row_reader(self, name: str) -> ReadRows | None:
-        """As of the weights, but for the tensor with the changed code."""
+        """Delegates to the wrapped weights; None for the tensor with the flipped bit."""
         return None if name == self.name else row_reader(self.weights, name)
 
-    def plain(self, name: str) -> np.ndarray:
-        """As of the weights."""
+    def plain(self, name: str) -> Tensor:
+        """Delegates to the wrapped weights."""
         return self.weights.plain(name)
 
     def digest(self) -> str:
-        """As of the weights."""
+        """Delegates to the wrapped weights."""
         return self.weights.digest()
 
 

@@ -1,6 +1,6 @@
 """Greedy decode, token by token: the same loop for the machine, the reference and the plain f32 baseline.
 
-Where a step that takes a chunk of a prompt is at hand, prompts of at least a chunk are taken by it first.
+With a prefill step, prompts of at least one chunk go through that step first.
 """
 
 import hashlib
@@ -15,10 +15,14 @@ from lpu.folder import Progress
 from lpu.inputs.document import FileError
 
 Ids = tuple[tuple[int, ...], ...]
-Decode = Callable[[Int32[np.ndarray, " batch"], Int32[np.ndarray, " batch"]], tuple[np.ndarray, np.ndarray]]
-Chunk = Callable[
-    [Int32[np.ndarray, " chunk"], Int32[np.ndarray, " chunk"], int], tuple[np.ndarray, np.ndarray]
-]
+BatchIds = Int32[np.ndarray, " batch"]
+ChunkIds = Int32[np.ndarray, " chunk"]
+BatchResult = tuple[Float32[np.ndarray, "batch vocab"], BatchIds]
+ChunkResult = tuple[Float32[np.ndarray, "chunk vocab"], ChunkIds]
+Decode = Callable[[BatchIds, BatchIds], BatchResult]
+"""(token, position) of each row of the batch -> (logits, most likely token) of each row."""
+Chunk = Callable[[ChunkIds, ChunkIds, int], ChunkResult]
+"""(tokens, positions, sequence) of a chunk of one prompt -> (logits, most likely token) of each token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ class Prefill:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """What a decode gave. Sequence i took `len(prompts[i]) + len(tokens[i]) - 1` positions.
+    """The result of a decode. Sequence i took `len(prompts[i]) + len(tokens[i]) - 1` positions.
 
     logits: of every sequence, one row per position. positions, seconds: the largest position of each decode
     step and its time; chunks, chunk_seconds: the same of each chunk of a prompt.
@@ -47,7 +51,7 @@ class Generation:
 
     @property
     def steps(self) -> int:
-        """Decode steps that were taken."""
+        """Number of decode steps."""
         return len(self.positions)
 
     @property
@@ -60,7 +64,7 @@ class Generation:
 
 
 def steps_needed(prompts: Sequence[Sequence[int]], count: int) -> int:
-    """Steps, and so words of context, that the longest prompt takes with `count` new tokens."""
+    """Steps, and so positions of the context, that the longest prompt takes with `count` new tokens."""
     return max(len(prompt) for prompt in prompts) + count - 1
 
 
@@ -96,7 +100,7 @@ def generate(
     """
     fed = [list(prompt) for prompt in prompts]
     new: list[list[int]] = [[] for _ in prompts]
-    logits: list[list[np.ndarray]] = [[] for _ in prompts]
+    logits: list[list[Float32[np.ndarray, " vocab"]]] = [[] for _ in prompts]
     ahead = [0 for _ in prompts]
     positions: list[int] = []
     seconds: list[float] = []
@@ -153,10 +157,10 @@ def generate(
 
 
 def chunk_starts(tokens: int, size: int, start: int = 0) -> list[int]:
-    """Where the chunks of a prompt begin, of which the tokens before `start` were taken already.
+    """First positions of the chunks of a prompt whose tokens before `start` were taken already.
 
-    The last one ends with the prompt: it takes some positions again, whose keys, values and logits come out
-    as before, since each is made of the same tokens.
+    The last chunk ends with the prompt: it takes some positions again, with the same keys, values and logits
+    as before.
     """
     return [*range(start, tokens - size, size), tokens - size]
 
@@ -167,7 +171,7 @@ def replay(
     """Decode again with the tokens that `run` fed and chose, whatever `decode` would choose."""
     known = [[*prompt, *tokens] for prompt, tokens in zip(run.prompts, run.tokens, strict=True)]
 
-    def forced(tokens: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def forced(tokens: BatchIds, at: BatchIds) -> BatchResult:
         out, chosen = decode(tokens, at)
         chosen = np.array(chosen)
         for i, sequence in enumerate(known):

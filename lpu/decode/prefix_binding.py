@@ -16,12 +16,12 @@ IDLE = ("name", "source", "max_context", "published_parameters", "vocab", "tied"
 
 
 def binding_of(model: OpenModel, *, tp: int = 1, pp: int = 1, adapter: str = "") -> Binding:
-    """The binding of an open model. tp, pp: chips that its KV is sharded over; adapter: name or hash of one.
+    """The binding of an open model. tp, pp: chips that its KV is sharded over; adapter: its name or hash.
 
-    weights: the digest that a program's manifest has. tokenizer: sha256 of tokenizer.json, "bytes" or "none".
-    positions: of RoPE's base, scaling and width. arithmetic: of the other numbers of the configuration and
-    the bits of a softmax weight, which a longer context has fewer of. Of a module of the user's own the last
-    two are its constants and its traced step.
+    weights: the digest in the program's manifest. tokenizer: sha256 of tokenizer.json, "bytes" or "none".
+    positions: hash of RoPE's base, scaling and width. arithmetic: hash of the other numbers of the
+    configuration and of the bits of a softmax weight, of which a longer context has fewer. For a user's
+    module the last two are hashes of its constants and of its traced step.
     """
     step = model.chunks(1, batch=1)
     leaf = step.cache.k[0]

@@ -1,7 +1,7 @@
-"""The KV bytes of prompts' beginnings, by the tokens that they are of and by all that decides their bits.
+"""A cache of the KV bytes of prompt prefixes, keyed by their tokens and by everything that decides the bits.
 
-Blocks of equally many tokens are keyed by a chain of hashes: a changed token changes the key of its block and
-of every later one. Source: facts/afd.md sections 5.1 and 5.3.
+Blocks of `block_tokens` tokens are keyed by a chain of hashes: a changed token changes the key of its block
+and of every later one. Source: facts/afd.md sections 5.1 and 5.3.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Int32, Shaped
 
 from lpu.inputs.document import FileError
 from models.kv import KVFormat
@@ -33,9 +33,9 @@ class Layout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
-    """All that the KV bytes of given tokens depend on; a cache serves no run that differs in any of it.
+    """Everything that the KV bytes of given tokens depend on; a cache serves only runs with an equal binding.
 
-    weights, tokenizer, positions, arithmetic: hashes (see `lpu.prefix_binding`). adapter: "" if none.
+    weights, tokenizer, positions, arithmetic: hashes (see `lpu.decode.prefix_binding`). adapter: "" if none.
     """
 
     weights: str
@@ -52,7 +52,7 @@ class Binding:
 
 
 class Hit(NamedTuple):
-    """The longest cached beginning of a prompt: so many tokens, and their keys and values."""
+    """The longest cached prefix of a prompt: its number of tokens, their keys and values."""
 
     tokens: int
     k: KVBytes
@@ -60,10 +60,10 @@ class Hit(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Tokens int32 [block_tokens] after the block of key `before`, and their keys and values."""
+    """Tokens after the block with key `before`, and their keys and values."""
 
     before: bytes
-    tokens: np.ndarray
+    tokens: Int32[np.ndarray, " tokens"]
     k: KVBytes
     v: KVBytes
 
@@ -79,10 +79,10 @@ class Block(NamedTuple):
 
 
 class PrefixCache:
-    """Whole blocks of KV bytes, each held once; over the capacity the least recently used go.
+    """Whole blocks of KV bytes, each held once; above the capacity the least recently used are evicted.
 
-    What is used is in logical order: no clock. Of one prompt the last blocks count as older than the first,
-    so a block never goes before one that can only be reached through it. capacity_bytes: None is no limit.
+    Order of use is logical: no clock. Of one prompt the last blocks count as older than the first, so a block
+    is never evicted before one that can only be reached through it. capacity_bytes: None is no limit.
     """
 
     def __init__(self, binding: Binding, block_tokens: int, capacity_bytes: int | None = None) -> None:
@@ -93,9 +93,9 @@ class PrefixCache:
         self._bytes = 0
 
     def store(self, tokens: Sequence[int], k: KVBytes, v: KVBytes) -> int:
-        """Keep the whole blocks of one sequence's KV, copied; how many of them were not there before.
+        """Keep copies of the whole blocks of one sequence's KV; returns the number of new blocks.
 
-        Raises FileError if a block is there with other bytes, ValueError for arrays of another shape.
+        Raises FileError if a block is cached with other bytes, ValueError for arrays of another shape.
         """
         self._check("k", k, len(tokens))
         self._check("v", v, len(tokens))
@@ -115,7 +115,7 @@ class PrefixCache:
         return len(added)
 
     def match(self, tokens: Sequence[int]) -> Hit:
-        """The longest cached beginning, never the whole prompt: one token at least remains to be computed.
+        """The longest cached prefix, never the whole prompt: at least one token remains to be computed.
 
         Its logits choose the first new token, and no logits are cached.
         """
@@ -137,7 +137,7 @@ class PrefixCache:
         return list(self._blocks.values())
 
     def restore(self, blocks: Iterable[Block]) -> None:
-        """Put in the blocks of an equal cache, in their order of use; over the capacity the first go."""
+        """Insert the blocks of a saved cache, in their order of use; above the capacity the first go."""
         for block in blocks:
             self._put(block.key, block)
         self._evict()
@@ -176,7 +176,8 @@ class PrefixCache:
         layout = self.binding.layout
         return layout.layers, tokens, layout.kv_heads, layout.head_dim
 
-    def _check(self, name: str, array: np.ndarray, tokens: int) -> None:
+    def _check(self, name: str, array: Shaped[np.ndarray, "*axes"], tokens: int) -> None:
+        """Raise ValueError unless the array has the cache's dtype and the shape of `tokens` tokens."""
         wanted, dtype = self._shape(tokens), DTYPES[self.binding.kv]
         if (array.shape, array.dtype) != (wanted, dtype):
             raise ValueError(

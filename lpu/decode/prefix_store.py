@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
 
 from lpu.decode.prefix_cache import DTYPES, Binding, Block, PrefixCache
 from lpu.inputs.document import FileError
@@ -91,8 +92,10 @@ def load(
     return cache
 
 
-def _read(folder: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-    """Keys and values [2, blocks, layers, block_tokens, kv_heads, head_dim] of the Orbax checkpoint."""
+def _read(
+    folder: Path, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Shaped[np.ndarray, "2 blocks layers tokens kv_heads head_dim"]:
+    """Keys and values of the Orbax checkpoint."""
     import orbax.checkpoint as ocp  # pyright: ignore[reportMissingTypeStubs]
 
     try:

@@ -1,13 +1,14 @@
-"""Greedy decode of a big model with the drafts of a small one: its tokens and logits, in fewer of its steps.
+"""Speculative greedy decode: the tokens and logits of a big model, in fewer of its steps.
 
-A round: the drafter proposes k tokens of every sequence, one a step; the verifier takes them all at once and
-keeps those that it would have chosen itself, and one more of its own. Source: facts/afd.md sections 3.3, 4.
+A round: the drafter proposes k tokens of every sequence, one per step; the verifier takes all of them in one
+step, keeps those that it would have chosen, and adds one token. Source: facts/afd.md sections 3.3, 4.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float32, Int32
 
 from lpu.decode.generate import Ids, check_room, chunk_starts
 from lpu.decode.speculation import Drafter, Held, Round, Speculation, Verifier
@@ -25,15 +26,15 @@ def speculate(
     held: Held | None = None,
     progress: Progress = quiet,
 ) -> Speculation:
-    """`tokens` new ones per prompt, those of the big model's own greedy decode whatever the drafter says.
+    """`tokens` new tokens per prompt, those of the verifier's own greedy decode whatever the drafts are.
 
-    A prompt that begins with tokens that a side holds begins there. Raises FileError if the vocabularies
-    differ, or the prompts do not fit one of the two.
+    held: tokens whose KV the sides hold; a prompt that begins with them continues after them. Raises
+    FileError if the vocabularies differ, or the prompts do not fit one of the two.
     """
     _check(draft, verify, prompts, tokens, k)
     held = held or Held()
     new: list[list[int]] = []
-    logits: list[list[np.ndarray]] = []
+    logits: list[list[Float32[np.ndarray, " vocab"]]] = []
     starts = _starts(prompts, held.verify)
     for i, (prompt, start) in enumerate(zip(prompts, starts, strict=True)):
         progress("verifier: prompts", i, len(prompts))
@@ -59,7 +60,7 @@ def speculate(
 
 @dataclass(slots=True)
 class _Line:
-    """What one sequence of a round takes: the last known token and its drafts, from position `begin` on.
+    """Tokens of one sequence in a round: the last known token and its drafts, from position `begin` on.
 
     Only `useful` drafts can become tokens; after them the last position repeats, on both sides.
     """
@@ -75,7 +76,7 @@ class _Line:
 
 
 def _line(prompt: Sequence[int], new: list[int], count: int) -> _Line:
-    """The line of a sequence; of one that is done its last token but one again, whose KV both sides hold."""
+    """The line of a sequence; of a finished one its last token but one, whose KV both sides hold."""
     known = [*prompt, *new]
     back = 1 if len(new) < count else 2
     return _Line([known[-back]], len(known) - back, max(count - len(new) - 1, 0))
@@ -86,15 +87,15 @@ def _round(
     verify: Verifier,
     prompts: Sequence[Sequence[int]],
     new: list[list[int]],
-    logits: list[list[np.ndarray]],
+    logits: list[list[Float32[np.ndarray, " vocab"]]],
     count: int,
     k: int,
 ) -> Round:
     """Draft, verify, and extend `new` and `logits`.
 
-    The drafter takes k + 1 steps, also where k drafts were wanted: the last one takes the last draft, so that
-    its KV lacks nothing if all are accepted. It needs no answer and can run while the verifier does.
-    What either side wrote for drafts that were rejected lies behind the sequence and is overwritten.
+    The drafter takes k + 1 steps for k drafts: the last step takes the last draft, so that its KV is complete
+    if all are accepted. Its result is not needed, so it can run while the verifier does.
+    KV of rejected drafts lies after the end of the sequence and is overwritten.
     """
     lines = [_line(prompt, tokens, count) for prompt, tokens in zip(prompts, new, strict=True)]
     for line in lines:
@@ -119,8 +120,10 @@ def _round(
     return Round(tuple(line.useful for line in lines), tuple(emitted))
 
 
-def _rows(lines: list[_Line], batch: int, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens and positions [batch * rows]; 0 in the rows of a batch that have no sequence."""
+def _rows(
+    lines: list[_Line], batch: int, rows: Sequence[int]
+) -> tuple[Int32[np.ndarray, " batch*rows"], Int32[np.ndarray, " batch*rows"]]:
+    """Tokens and positions; 0 in the rows of the batch that have no sequence."""
     both = np.zeros((2, batch, len(rows)), np.int32)
     for i, line in enumerate(lines):
         both[:, i] = np.array([line.at(row) for row in rows]).T
@@ -128,7 +131,7 @@ def _rows(lines: list[_Line], batch: int, rows: Sequence[int]) -> tuple[np.ndarr
 
 
 def _feed(draft: Drafter, prompts: Sequence[Sequence[int]], starts: list[int]) -> tuple[int, int]:
-    """Let the drafter take the prompts: the steps and chunks that it took."""
+    """Feed the prompts to the drafter; returns the steps and chunks that it took."""
     chunks, left = 0, list(starts)
     for i, prompt in enumerate(prompts):
         if draft.prefill is None or len(prompt) < draft.prefill.size:
@@ -150,13 +153,13 @@ def _feed(draft: Drafter, prompts: Sequence[Sequence[int]], starts: list[int]) -
 
 
 def _starts(prompts: Sequence[Sequence[int]], held: Ids) -> list[int]:
-    """How much of each prompt is held; its last token is taken again, for its logits."""
+    """Tokens of each prompt that are held; its last token is taken again, for its logits."""
     known = [*held, *[()] * (len(prompts) - len(held))]
     return [_shared(prompt[:-1], tokens) for prompt, tokens in zip(prompts, known, strict=True)]
 
 
 def _shared(prompt: Sequence[int], held: Sequence[int]) -> int:
-    """Tokens that both begin with."""
+    """Length of the common prefix."""
     equal = [one == other for one, other in zip(prompt, held, strict=False)]
     return [*equal, False].index(False)
 

@@ -1,4 +1,4 @@
-"""Draft and verify: what the two sides must be able to do, and the record of what they did together."""
+"""The two sides of speculative decoding, drafter and verifier, and the record of a run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from lpu.decode.generate import Decode, Ids, Prefill
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drafter:
-    """The small model: `decode` takes a token of each of `batch` rows at positions of their own.
+    """The small model: `decode` takes one token of each of `batch` rows, each row at its position.
 
-    prefill: takes chunks of prompts that are long enough, if there is such a program.
+    prefill: takes chunks of the prompts that have at least one chunk; None if there is no such program.
     """
 
     decode: Decode
@@ -26,7 +26,7 @@ class Drafter:
 
 @runtime_checkable
 class Verifier(Protocol):
-    """The big model, as `lpu.gpu_side.GpuSide` has it: (logits, chosen) of every token that it takes."""
+    """The big model, as `lpu.afd.gpu_side.GpuSide`: (logits, chosen) of every token that it takes."""
 
     batch: int
     vocab: int
@@ -41,7 +41,7 @@ class Verifier(Protocol):
     def rows(
         self, tokens: Int[np.ndarray, "batch rows"], positions: Int[np.ndarray, "batch rows"]
     ) -> tuple[Float32[np.ndarray, "batch rows vocab"], Int[np.ndarray, "batch rows"]]:
-        """Take so many tokens of every sequence at once; a position may repeat with the same token."""
+        """Take `rows` tokens of every sequence in one step; a position may repeat with the same token."""
         ...
 
 
@@ -53,7 +53,7 @@ class Held(NamedTuple):
 
 
 class Round(NamedTuple):
-    """Of each sequence: drafts that were of use in this round, and new tokens (0: it was done before)."""
+    """Per sequence: drafts that could become tokens in this round, and new tokens (0: finished before)."""
 
     drafted: tuple[int, ...]
     emitted: tuple[int, ...]
@@ -61,7 +61,7 @@ class Round(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speculation:
-    """What a speculative decode (`lpu.speculate`) gave; all counts are of this run.
+    """The result of a speculative decode; all counts are of this run.
 
     logits: of the big model, one row per new token. prompt_steps, prompt_chunks: what the drafter took for
     the prompts. verified: tokens that the verifier took for them, one sequence at a time.
@@ -88,7 +88,7 @@ class Speculation:
 
     @property
     def drafted(self) -> int:
-        """Drafts that could have been of use: those beyond the wanted tokens are not among them."""
+        """Drafts that could become tokens; drafts beyond the wanted tokens are not counted."""
         return sum(sum(one.drafted) for one in self.rounds)
 
     @property
@@ -98,7 +98,7 @@ class Speculation:
 
     @property
     def acceptance_rate(self) -> float:
-        """Accepted over judged drafts, a draft being judged if all before it were accepted; 0 if none was.
+        """Accepted over judged drafts; a draft is judged if all before it were accepted. 0 without any.
 
         The alpha of facts/afd.md section 4, counted.
         """
@@ -108,7 +108,7 @@ class Speculation:
 
     @property
     def tokens_per_verify(self) -> float:
-        """Mean of the new tokens of a sequence in a round that it took part in; 0 if there was no round."""
+        """Mean new tokens per sequence and round, without finished sequences; 0 without rounds."""
         emitted = [n for one in self.rounds for n in one.emitted if n]
         return sum(emitted) / len(emitted) if emitted else 0.0
 

@@ -11,7 +11,7 @@ from compiler.errors import OptionError
 from fabric.gpu import AllReduce, Efficiency, GpuSpec
 
 KvFormat = Literal["bf16", "fp16", "fp8"]
-"""Of the KV cache. The two 16-bit formats take the same time."""
+"""Format of the KV cache. The two 16-bit formats take the same time."""
 
 GemmFormat = Literal["bf16", "w8a16", "fp8", "fp8_block", "nvfp4"]
 """w8a16: e4m3 weights, 16-bit activations. Assumed: the bf16 kernel's efficiencies, one byte per weight."""
@@ -24,7 +24,7 @@ WEIGHT_BYTES = {"bf16": 2.0, "w8a16": 1.0, "fp8": 1.0, "fp8_block": 1.0, "nvfp4"
 INPUT_BYTES = {"bf16": 2.0, "w8a16": 2.0, "fp8": 1.0, "fp8_block": 1.0, "nvfp4": 0.5625}
 MLA_LATENT, MLA_ROPE, MLA_LEAST_HEADS = 512, 64, 64
 SPLIT_BYTES_PER_SECOND = 1.7e12
-"""What a sequence draws at most per KV head, where asked for. Source: facts/gpu_model.md section 1."""
+"""Upper limit per sequence and KV head, with `split_limit`. Source: facts/gpu_model.md section 1."""
 TILE_QUERIES = 128
 
 
@@ -61,7 +61,7 @@ def packed_attention(
 ) -> float:
     """A few queries per sequence and head by a decode kernel, which takes those of one KV head in tiles.
 
-    assumed: a tile is 128 queries, each costs a decode of its own, and the last query sees `kv_len` keys.
+    assumed: a tile is 128 queries, each tile costs one decode, and the last query sees `kv_len` keys.
     """
     _least(rows=rows)
     queries = rows * heads // kv_heads
@@ -112,18 +112,18 @@ def gemm(gpu: GpuSpec, m: int, n: int, k: int, kind: GemmFormat = "bf16") -> flo
 
 
 def elementwise(gpu: GpuSpec, size: int = 0, launches: int = 1) -> float:
-    """Norms, RoPE, activations: a launch each, or what their `size` bytes take together if that is longer."""
+    """Norms, RoPE, activations: one launch each, or the time of their `size` bytes if that is longer."""
     return max(launches * gpu.launch_seconds, size / (gpu.memory_bytes_per_second * gpu.decode_bf16.eb))
 
 
 def all_reduce(gpu: GpuSpec, gpus: int, size: int) -> float:
     """The sum of a tensor of `size` bytes that lies on each of `gpus` GPUs of one NVLink domain.
 
-    Among as many as were measured (8): the measured points, log-log between them; linear in bytes between
-    the last two and beyond, where the link binds; the first one before. Assumed: a link that is faster than
-    the measured one carries so many times the bytes in the same time. Among other numbers of GPUs: the NCCL
-    floor of the next measured one (above 8: of 8, assumed) and the bytes of a ring, 2 (n - 1) / n, over the
-    link. Source: facts/gpu_model.md sections 1.2 and 1.3.
+    For the measured number of GPUs (8): the measured points, log-log between them; linear in bytes between
+    the last two and beyond, where the link is the limit; the first one for smaller sizes. Assumed: bytes per
+    time are proportional to the rate of the link. For other numbers of GPUs: the NCCL floor of the next
+    measured number (above 8: that of 8, assumed) and the bytes of a ring, 2 (n - 1) / n, over the link.
+    Source: facts/gpu_model.md sections 1.2 and 1.3.
     """
     _least(gpus=gpus)
     table = gpu.all_reduce
@@ -136,7 +136,7 @@ def all_reduce(gpu: GpuSpec, gpus: int, size: int) -> float:
 
 
 def _roof(gpu: GpuSpec, e: Efficiency, size: int | float, flops: int | float, peak: int | float) -> float:
-    """The longer of moving `size` bytes and of doing `flops`."""
+    """The longer of the times of moving `size` bytes and of computing `flops`."""
     return max(size / (gpu.memory_bytes_per_second * e.eb), flops / (peak * e.ef))
 
 

@@ -1,4 +1,4 @@
-"""A pool of equal GPUs that share one model by tensor parallelism: times of its layers, and what fits.
+"""A pool of equal GPUs that share one model by tensor parallelism: times of its layers, and its memory.
 
 Query heads, FFN columns and the vocabulary are split over the GPUs; KV heads too, or copied where there are
 fewer of them than GPUs (as TensorRT-LLM does). Source: facts/gpu_model.md section 1; launches are counted.
@@ -24,9 +24,9 @@ USABLE = 0.9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuPool:
-    """`gpus` GPUs of one NVLink domain. gemm: the format of all weights; kv, below, of the KV cache.
+    """`gpus` GPUs of one NVLink domain. gemm: format of all weights; `kv` of the methods: of the KV cache.
 
-    table: measured times to take where it has them (attention, products); the `basis` of a result says so.
+    table: measured times, used where it has them (attention, products); the `basis` of a result says so.
     """
 
     spec: GpuSpec
@@ -50,7 +50,8 @@ class GpuPool:
                 "gpu",
                 config.name,
                 f"{config.heads} query and {config.kv_heads} KV heads do not divide over {self.gpus} GPUs",
-                "Take a number of GPUs that divides the query heads, and divides the KV heads or they it.",
+                "Take a number of GPUs that divides the query heads, and divides the KV heads or is a "
+                "multiple of them.",
             )
         return config.heads // self.gpus, max(1, config.kv_heads // self.gpus)
 
@@ -129,13 +130,13 @@ class GpuPool:
 
     @property
     def memory_bytes(self) -> int:
-        """For weights and KV, all GPUs together: 90 % of what they have."""
+        """Memory for weights and KV on all GPUs together: 90 % of the total."""
         return int(self.gpus * self.spec.memory_bytes * USABLE)
 
     def weight_bytes(self, config: TransformerConfig, ffn: bool = True) -> int:
-        """Of all GPUs together: copied KV heads, tables and norms each time. ffn: with the FFNs.
+        """Weight bytes on all GPUs together; copied KV heads, tables and norms count on each GPU.
 
-        A head that is tied to the table is a copy of its own, in the format of the weights.
+        ffn: include the FFNs. A head that is tied to the table is a separate copy, in the weights' format.
         """
         heads, kv_heads = self.heads(config)
         matrices = config.hidden * config.head_dim * (2 * heads + 2 * kv_heads)
@@ -147,7 +148,7 @@ class GpuPool:
         return self.gpus * (ceil((config.layers * matrices + head) * WEIGHT_BYTES[self.gemm]) + whole)
 
     def kv_bytes(self, config: TransformerConfig, batch: int, kv_len: int, kv: KvFormat = "bf16") -> int:
-        """Of all GPUs together, copied KV heads as often as they lie there."""
+        """KV bytes on all GPUs together; a copied KV head counts on each GPU that holds it."""
         _, kv_heads = self.heads(config)
         return self.gpus * 2 * config.layers * kv_heads * config.head_dim * KV_BYTES[kv] * batch * kv_len
 
@@ -171,13 +172,13 @@ class GpuPool:
     def _attention_half(self, config: TransformerConfig, rows: int, attention: OpTime) -> Breakdown:
         heads, kv_heads = self.heads(config)
         queries, keys = heads * config.head_dim, kv_heads * config.head_dim
-        turned = 2 * rows * (queries + 2 * keys)  # read, and written to the queries and the KV cache
-        qk_norm = (self._elementwise("qk_norm", turned),) if config.qk_norm else ()
+        qkv = 2 * rows * (queries + 2 * keys)  # read, and written to the queries and the KV cache
+        qk_norm = (self._elementwise("qk_norm", qkv),) if config.qk_norm else ()
         return self._breakdown(
             self._elementwise("norm", 4 * rows * config.hidden),  # adds the residual of the layer before
             self._gemm("qkv", rows, queries + 2 * keys, config.hidden),
             *qk_norm,
-            self._elementwise("rope_append", turned),
+            self._elementwise("rope_append", qkv),
             attention,
             self._gemm("o", rows, config.hidden, queries),
             *self._all_reduce("o_all_reduce", rows * config.hidden * ACTIVATION_BYTES),
@@ -203,7 +204,7 @@ class GpuPool:
         return OpTime(name=name, seconds=modelled)
 
     def _elementwise(self, name: str, numbers: int) -> OpTime:
-        """One launch that reads and writes so many 16-bit numbers."""
+        """One launch that reads and writes `numbers` 16-bit numbers."""
         return OpTime(name=name, seconds=gpu.elementwise(self.spec, numbers * ACTIVATION_BYTES))
 
     def _all_reduce(self, name: str, size: int) -> tuple[OpTime, ...]:

@@ -8,10 +8,10 @@ from compiler.options import Option
 from lpu.inputs.document import FileError
 
 Basis = Literal["exact", "measured", "partly measured", "modelled", "assumed"]
-"""exact: cycles of a program. modelled: an operator model. measured: a table of operators that the
-user gave; partly: the others are modelled. assumed: a number that nobody published."""
+"""How a time is known. exact: cycles of a program. modelled: an operator model. measured: a table of
+operators that the user gave; partly measured: the others are modelled. assumed: an unpublished number."""
 BASES: tuple[Basis, ...] = ("assumed", "modelled", "partly measured", "measured", "exact")
-"""The weakest first."""
+"""All of them, the weakest first."""
 
 PS_PER_SECOND = 10**12
 PS_PER_US = 10**6
@@ -92,7 +92,7 @@ def cycles_ps(cycles: int, clock_hz: int) -> int:
 
 
 def weakest(parts: tuple[Part, ...]) -> Basis:
-    """How a sum of parts is known: no better than any of them that takes time."""
+    """How the sum of parts is known: as the weakest part that takes time."""
     known = {part.basis for part in parts if part.picoseconds}
     for basis in BASES:
         if basis in known:
@@ -101,5 +101,5 @@ def weakest(parts: tuple[Part, ...]) -> Basis:
 
 
 def total(parts: tuple[Part, ...]) -> int:
-    """Picoseconds of parts that come one after another."""
+    """Picoseconds of parts that follow one another."""
     return sum(part.picoseconds for part in parts)

@@ -16,9 +16,9 @@ from models.config import TransformerConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuShare:
-    """`replicas` pools of GPUs that hold the model each, a bridge to the LPUs; `kv` is the cache's format.
+    """`replicas` pools of GPUs, each with the whole model, and a bridge to the LPUs; kv: the cache's format.
 
-    A batch is dealt over the replicas; what counts is the one with most rows.
+    A batch is divided over the replicas; times are those of the replica with most rows.
     """
 
     config: TransformerConfig
@@ -34,11 +34,11 @@ class GpuShare:
 
     @property
     def gpus(self) -> int:
-        """Of all replicas."""
+        """GPUs of all replicas."""
         return self.pool.gpus * self.replicas
 
     def idle(self, batch: int) -> int:
-        """Replicas that have no sequence of a batch."""
+        """Replicas without a sequence of the batch."""
         return max(0, self.replicas - batch)
 
     def rows(self, batch: int) -> int:
@@ -54,7 +54,7 @@ class GpuShare:
         return _ps(self.pool.prefill(self.config, tokens, prefix, self.rows(batch), self.kv))
 
     def embed(self, rows: int) -> int:
-        """Picoseconds of the embedding of so many rows in all."""
+        """Picoseconds of the embedding of `rows` rows over all replicas."""
         return _ps(self.pool.embed(self.config, self.rows(rows)))
 
     def head(self, batch: int) -> int:
@@ -82,12 +82,12 @@ class GpuShare:
         return -(-share * PS_PER_SECOND // (self.pool.gpus * int(self.pool.spec.nic_bytes_per_second)))
 
     def copied(self, size: int, batch: int) -> int:
-        """The same for bytes of which every GPU of a replica needs its own copy."""
+        """Picoseconds of `size` bytes of which every GPU of a replica needs a copy."""
         return self.wire(size * self.pool.gpus, batch)
 
     @property
     def latency(self) -> int:
-        """Picoseconds that one way takes besides."""
+        """Picoseconds of latency, one way."""
         return self.bridge.latency_ns * 1000
 
     def require_fit(self, batch: int, context: int, ffn: bool = True) -> None:
@@ -121,10 +121,10 @@ def shares(
     tp: int | None = None,
     table: GpuTable | None = None,
 ) -> tuple[GpuShare, ...]:
-    """Every way to deal GPUs to replicas of `tp` each, in one NVLink domain, that the heads divide over.
+    """Every division of the GPUs into equal replicas in one NVLink domain that the heads divide over.
 
-    tp: this one only. table: measured operators, to take where it has them.
-    Raises OptionError for no GPUs, or where there is no such way.
+    tp: only replicas of `tp` GPUs. table: measured operators, used where it has them.
+    Raises OptionError for no GPUs, or if no division is possible.
     """
     if gpus < 1:
         raise OptionError("gpu", "--gpus", f"is {gpus}, needs at least 1", "Give the GPUs beside the rack.")
@@ -157,9 +157,9 @@ def _divides(config: TransformerConfig, size: int) -> bool:
 def fastest(
     every: Sequence[GpuShare], time: Callable[[GpuShare], int], batch: int, context: int, ffn: bool = True
 ) -> GpuShare:
-    """The one with the least time among those that fit; the fewest GPUs to a replica of equals.
+    """The share with the least time among those that fit; of equals the one with fewest GPUs per replica.
 
-    ffn: whether they hold the FFNs' weights too. Raises CapacityError of the largest replica if none fits.
+    ffn: the GPUs hold the FFNs' weights too. Raises CapacityError of the largest replica if none fits.
     """
     fitting: list[GpuShare] = []
     error: CapacityError | None = None

@@ -1,7 +1,7 @@
 """Measured operator times of one GPU, read from a CSV file; looked up, never extrapolated.
 
-Columns: facts/gpu_model.md section 3. A table that is used for times is no evidence for them: the validation
-holds the model against such a table and never uses one.
+Columns: facts/gpu_model.md section 3. A table that supplies times is no evidence for them: the validation
+compares the model with such a table and never takes times from it.
 """
 
 import csv
@@ -21,7 +21,7 @@ AXES = {
     "context_attn": ("batch", "q_len"),
     "gemm": ("gemm_m", "gemm_n", "gemm_k"),
 }
-"""Per operator that can be looked up: what may lie between two measured points, one at a time."""
+"""Per operator: the axes along which a time is interpolated, one at a time."""
 
 KEYS = {
     "decode_attn": ("kv_dtype", "heads", "kv_heads", "head_dim", "batch", "kv_len"),
@@ -29,7 +29,7 @@ KEYS = {
     "context_attn": ("kv_dtype", "heads", "kv_heads", "head_dim", "prefix", "batch", "q_len"),
     "gemm": ("compute_dtype", "gemm_m", "gemm_n", "gemm_k"),
 }
-"""Per operator: what names a point."""
+"""Per operator: the columns that identify a point."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ class MeasuredPoint:
         return self.kv_len - self.q_len
 
     def key(self) -> tuple[Any, ...]:
-        """What names the point among those of its operator."""
+        """The values of `KEYS` that identify the point among those of its operator."""
         return tuple(getattr(self, name) for name in KEYS[self.op])
 
 
@@ -93,7 +93,7 @@ class GpuTable:
         return min(near)[1] if near else None
 
     def lookup(self, op: str, **want: int | str) -> float:
-        """As `seconds`; a FileError that names the operator where the table does not reach."""
+        """Like `seconds`; raises a FileError that names the operator outside the range of the table."""
         found = self.seconds(op, **want)
         if found is None:
             text = ", ".join(f"{name} {value}" for name, value in want.items())

@@ -8,7 +8,7 @@ Basis = Literal["modelled", "measured"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpTime:
-    """One operator's seconds; launches: kernels that it is."""
+    """Seconds of one operator. launches: kernels that it consists of."""
 
     name: str
     seconds: float
@@ -25,7 +25,7 @@ class Breakdown:
 
     @property
     def seconds(self) -> float:
-        """Of all operators."""
+        """Seconds of all operators."""
         return sum(op.seconds for op in self.ops)
 
     @property
@@ -35,11 +35,11 @@ class Breakdown:
 
     @property
     def basis(self) -> str:
-        """`modelled`, `measured`, or `modelled and measured`: the word that a claim about `seconds` needs."""
+        """How `seconds` is known: `modelled`, `measured`, or `measured and modelled`."""
         return " and ".join(sorted({op.basis for op in self.ops}))
 
     def times(self, count: int) -> "Breakdown":
-        """The same operators so many times, each as one line."""
+        """The same operators `count` times, each as one line."""
         ops = (
             OpTime(name=o.name, seconds=count * o.seconds, launches=count * o.launches, basis=o.basis)
             for o in self.ops

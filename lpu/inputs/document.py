@@ -16,7 +16,7 @@ POWER = re.compile(r"[+-]?(\d[\d_]*)?\.?\d*[eE][+-]?\d{1,2}")
 
 
 class FileError(Exception):
-    """A file of the user's, or an option, is not as it must be."""
+    """A user's file, or an option, is wrong."""
 
     exit_code = 2
 
@@ -29,7 +29,7 @@ class Document(NamedTuple):
     places: dict[Key, tuple[int, int]]
 
     def complaint(self, key: Key, message: str) -> str:
-        """`file:line:col: key: message`, at the key or at what it should have been in."""
+        """`file:line:col: key: message`, at the key or at the mapping that lacks it."""
         at = key
         while at not in self.places:
             at = at[:-1]

@@ -1,4 +1,4 @@
-"""The only reader of user files: YAML and JSON in, frozen records out; and files that are whole or not there.
+"""The only reader of user files: YAML and JSON in, frozen records out; and atomic writes.
 
 Every complaint about a file is a `FileError` of one line per problem: `file:line:col: key: message`.
 """

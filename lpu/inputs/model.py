@@ -32,11 +32,11 @@ from models.step import Factory, Step, build_step, family_step
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenModel:
-    """A model ready to compile and to run. `about` is what the program's manifest says of it.
+    """A model ready to compile and to run. about: its entry in the program's manifest.
 
-    config: None for a module of the user's own. folder: of a Hugging Face model. file: how another process
-    opens the same model; None for a Python callable, which has no name. chunks: gives the step that takes
-    that many tokens of one sequence, or of each of `batch` sequences.
+    config: None for a user's module. folder: that of a Hugging Face model. file: how another process opens
+    the same model; None for a Python callable, which has no name. chunks: `chunks(chunk, batch=)` gives the
+    step that takes `chunk` tokens of one sequence, or of each of `batch` sequences.
     """
 
     step: Step
@@ -76,12 +76,12 @@ class OpenModel:
         )
 
     def tokenizer(self) -> Tokenizer | None:
-        """Text to ids and back, where the model has a way to."""
+        """The model's tokenizer; None if it has none."""
         return tokenizer_for(self.vocab, self.folder)
 
 
 def open_model(file: ModelFile) -> OpenModel:
-    """The model that a file describes; no weight is read yet, except to name their content.
+    """The model that a file describes; weights are not read yet, except for their digest.
 
     Raises FileError (weights), CompileError (a module that cannot be built or traced, a context too long).
     """
@@ -99,7 +99,7 @@ def of_micro_batch(model: OpenModel, rows: int) -> OpenModel:
 
 
 def longest_context(file: ModelFile) -> int | None:
-    """The longest context that the model can take; None for a module of the user's own."""
+    """The longest context that the model can take; None for a user's module."""
     if Path(file.model).is_dir():
         return _folder_config(Path(file.model)).max_context
     return None if FACTORY.fullmatch(file.model) else catalog(file.model).max_context
@@ -113,8 +113,8 @@ def open_callable(factory: Callable[..., Any], file: ModelFile) -> OpenModel:
 def reopen(manifest: Manifest, weights: str | None = None) -> OpenModel:
     """The model that a program was compiled from, by its manifest.
 
-    weights: where they lie, for a program of a checkpoint; the manifest has their digest, not their place.
-    Raises FileError if they are other weights than those that the program was compiled with.
+    weights: path of a checkpoint; the manifest has the digest of the weights, not their path.
+    Raises FileError if the program was compiled with other weights.
     """
     load_extensions()
     if manifest.chunk > 1:
@@ -159,7 +159,7 @@ def reopen(manifest: Manifest, weights: str | None = None) -> OpenModel:
 
 
 def known_step(config: TransformerConfig, file: ModelFile, chunk: int = 1, batch: int | None = None) -> Step:
-    """The step of a model of a known family; one of several tokens is of one sequence unless batch is given.
+    """The step of a model of a known family; a chunk is of one sequence unless `batch` is given.
 
     Raises OptionError if the context is longer than the model's.
     """
@@ -180,7 +180,7 @@ def known_step(config: TransformerConfig, file: ModelFile, chunk: int = 1, batch
 def own_step(
     factory: Callable[..., Any], file: ModelFile, name: str, chunk: int = 1, batch: int | None = None
 ) -> Step:
-    """The step of a user's own module, traced once by shapes, so that its mistakes are named as its own."""
+    """The step of a user's module, traced once by shapes, so that errors name the user's line."""
     made: Factory = factory
     kv: KVFormat = file.kv
     batch = batch or (file.batch if chunk == 1 else 1)

@@ -10,7 +10,7 @@ Prompt = str | Sequence[int]
 
 
 def prompt_ids(prompts: Sequence[Prompt], model: OpenModel, vocab: int) -> list[list[int]]:
-    """Texts through the model's tokenizer, ids as they are; all checked against the vocabulary."""
+    """Token ids of every prompt: texts are tokenized, ids kept; all are checked against the vocabulary."""
     out: list[list[int]] = []
     for prompt in prompts:
         if not isinstance(prompt, str):
@@ -24,5 +24,5 @@ def prompt_ids(prompts: Sequence[Prompt], model: OpenModel, vocab: int) -> list[
 
 
 def default_prompts(batch: int, vocab: int, least: int = 0) -> list[list[int]]:
-    """Fixed prompts of different lengths, one per row of the batch, of at least so many tokens."""
+    """Fixed prompts of different lengths, one per row of the batch, of at least `least` tokens."""
     return [[(7 * i + 13 * row + 1) % vocab for i in range(max(4, least) + row)] for row in range(batch)]

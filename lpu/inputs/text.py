@@ -22,7 +22,7 @@ class Tokenizer:
 
 
 def byte_tokenizer() -> Tokenizer:
-    """The UTF-8 bytes of the text after one bos; what is no valid UTF-8 reads back as a replacement sign."""
+    """The UTF-8 bytes of the text after one bos; invalid UTF-8 decodes to replacement characters."""
     return Tokenizer(
         name="bytes",
         encode=lambda text: [BOS, *text.encode()],

@@ -1,9 +1,9 @@
-"""The dam between GPU and LPU: fixed slots in LPU cycles, whatever the GPU's time for a hop turns out to be.
+"""The boundary between GPU and LPU: fixed slots in LPU cycles, whatever time the GPU takes for an AFD hop.
 
-A GPU's time is not exact, the LPU's is. After each hop the LPU waits for the slot at `offset_cycles`, which
-is the nominal GPU time and some slack; work that comes later takes the next slot, a whole period on. So the
-LPU does the same cycles for every token, and lateness is paid in whole periods outside of them, and counted.
-Jitter is a model, not a measurement. Source: assumed: lognormal, for times that are never negative and have a
+The GPU's time varies, the LPU's does not. After each AFD hop the LPU waits for the slot at `offset_cycles`:
+the nominal GPU time plus slack. Work that arrives later takes the next slot, one whole period later. So the
+LPU executes the same cycles for every token; lateness costs whole periods between programs, and is counted.
+Jitter is a model, not a measurement. Source: assumed: lognormal, because times are never negative and have a
 tail of late ones, and independent from hop to hop.
 """
 
@@ -19,16 +19,16 @@ from jaxtyping import Float64, Int64
 from lpu.pingpong.stages import StageError
 
 PS_PER_SECOND = 10**12
-LONGEST = 2**62  # what a product of picoseconds and cycles may be in int64
+LONGEST = 2**62  # upper limit of a product of picoseconds and cycles, so that it fits int64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Boundary:
-    """One hop: the LPU hands over, the GPU works (links included), the LPU takes the result at a slot.
+    """One AFD hop: the LPU hands over, the GPU works (links included), the LPU takes the result at a slot.
 
-    gpu_ps: nominal, the mean. jitter: standard deviation over mean. period_cycles: from a slot to the next of
-    the same hop. slack_cycles: of the slot past the nominal time; may be negative. lpu_cycles: of the LPU's
-    program for a hop, from its slot on. clock_hz: of these cycles.
+    gpu_ps: nominal (mean) GPU time. jitter: standard deviation over mean. period_cycles: from a slot to the
+    next slot of the same hop. slack_cycles: from the nominal time to the slot; may be negative.
+    lpu_cycles: length of the LPU's program for a hop, from its slot on. clock_hz: clock of these cycles.
     """
 
     gpu_ps: int
@@ -62,7 +62,7 @@ class Boundary:
 
     @property
     def miss_probability(self) -> float:
-        """Analytic: that a hop is later than its first slot."""
+        """Probability, from the distribution, that a hop misses its first slot."""
         return miss_probability(
             Fraction(self.offset_cycles * PS_PER_SECOND, self.clock_hz), self.gpu_ps, self.jitter
         )
@@ -78,7 +78,7 @@ class Boundary:
         return -(-gpu_ps * rate.numerator // rate.denominator)
 
     def missed(self, arrivals: Int64[np.ndarray, "*shape"]) -> Int64[np.ndarray, "*shape"]:
-        """How many slots each arrival, in cycles since the hand-over, comes too late for."""
+        """Slots that each arrival, in cycles since the hand-over, misses."""
         return np.maximum(0, -(-(arrivals - self.offset_cycles) // self.period_cycles))
 
 
@@ -86,8 +86,8 @@ class Boundary:
 class SlotReport:
     """`hops` hops for each of `steps` tokens at a boundary, drawn with `seed`.
 
-    misses: slots missed; late_hops: hops that missed at least one. lpu_cycles: of a token, its programs
-    alone; elapsed_cycles: of a token, with all waiting. waiting_cycles: of a token, from arrival to slot.
+    misses: slots missed; late_hops: hops that missed at least one. Per token: lpu_cycles of its programs,
+    elapsed_cycles with all waiting, waiting_cycles from arrivals to slots.
     """
 
     boundary: Boundary
@@ -101,16 +101,16 @@ class SlotReport:
 
     @property
     def late_share(self) -> float:
-        """Counted: the share of hops that missed their first slot; to compare with miss_probability."""
+        """Share of the drawn hops that missed their first slot; compare with miss_probability."""
         return self.late_hops / (self.hops * len(self.lpu_cycles))
 
     @property
     def added_cycles(self) -> int:
-        """What misses cost: a period each."""
+        """Cycles that misses add: one period each."""
         return self.misses * self.boundary.period_cycles
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; keys carry units, probabilities how they were had."""
+        """Plain JSON values; keys carry units, and whether a probability is analytic or counted."""
         return {
             "label": "modelled",
             "boundary": asdict(self.boundary) | {"offset_cycles": self.boundary.offset_cycles},
@@ -141,7 +141,7 @@ class SlotReport:
 
 
 def slots(boundary: Boundary, *, steps: int, hops: int, seed: int) -> SlotReport:
-    """Draw the GPU's time of every hop and see which slots the LPU takes. Raises StageError."""
+    """Draw the GPU's time of every hop, and find the slots that the LPU takes. Raises StageError."""
     if min(steps, hops) < 1:
         raise StageError(f"boundary: steps {steps} and hops {hops}: both need 1 or more. Raise them.")
     factors = lognormal(boundary.jitter, steps * hops, seed).reshape(steps, hops)
@@ -169,7 +169,7 @@ def lognormal(jitter: int | float, count: int, seed: int) -> Float64[np.ndarray,
 
 
 def miss_probability(slot_ps: Fraction | int, gpu_ps: int, jitter: int | float) -> float:
-    """Analytic: that a time of mean gpu_ps is past slot_ps; 0 or 1 without jitter."""
+    """Probability that a lognormal time of mean `gpu_ps` exceeds `slot_ps`; 0 or 1 without jitter."""
     if not jitter or slot_ps <= 0:
         return float(gpu_ps > slot_ps)
     sigma = _sigma(jitter)
@@ -187,5 +187,5 @@ def slack_for(target: float, gpu_ps: int, jitter: int | float, clock_hz: int) ->
 
 
 def _sigma(jitter: int | float) -> float:
-    """Of the logarithm, for a relative standard deviation."""
+    """Standard deviation of the logarithm, for a relative standard deviation `jitter`."""
     return sqrt(log1p(jitter * jitter))

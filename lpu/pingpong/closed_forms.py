@@ -1,6 +1,6 @@
 """Published closed forms of attention/FFN disaggregation, exact in integers and Fractions.
 
-Those that speak of a schedule are limits of `lpu/pingpong/pingpong.py`, held against it in the tests.
+Those of a schedule are limits of `lpu/pingpong/pingpong.py`; tests compare them.
 Times are picoseconds unless a name says otherwise; t_c is one direction of the link where a paper has one
 number for both. Source: facts/afd.md sections 1 and 4.
 """
@@ -99,7 +99,7 @@ def fastafd_speedup(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
+class StepEstimate:
     """aiconfigurator's step: fill + t_cycle (m L - 1). optimistic: whether t_cycle hides the transfers."""
 
     t_cycle: int
@@ -107,7 +107,7 @@ class Estimate:
     optimistic: bool
 
 
-def aiconfigurator(layers: int, micro_batches: int, stages: Stages) -> Estimate:
+def aiconfigurator(layers: int, micro_batches: int, stages: Stages) -> StepEstimate:
     """t_cycle = max(t_a, t_f, t_c) if m >= 2 + t_c / max(t_a, t_f), else max(t_a + t_a2f, t_f + t_f2a).
 
     t_c = t_a2f + t_f2a: one link for both directions, where the event schedule has one each.
@@ -118,14 +118,14 @@ def aiconfigurator(layers: int, micro_batches: int, stages: Stages) -> Estimate:
     optimistic = micro_batches * most >= 2 * most + t_c
     t_cycle = max(most, t_c) if optimistic else max(t_a + t_a2f, t_f + t_f2a)
     fill = sum(stages.times)
-    return Estimate(
+    return StepEstimate(
         t_cycle=t_cycle, step=fill + t_cycle * (micro_batches * layers - 1), optimistic=optimistic
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Linear:
-    """A time that grows with a size: slope x size + fixed, in one unit throughout."""
+class LinearTime:
+    """A time that grows linearly with a size: slope x size + fixed, in one unit throughout."""
 
     slope: Fraction
     fixed: Fraction
@@ -135,7 +135,9 @@ class Linear:
         return self.slope * size + self.fixed
 
 
-def best_ratio(attention: Linear, ffn: Linear, transfer: Linear, kv_tokens: Fraction, batch: int) -> Fraction:
+def best_ratio(
+    attention: LinearTime, ffn: LinearTime, transfer: LinearTime, kv_tokens: Fraction, batch: int
+) -> Fraction:
     """Attention devices per FFN device with the most throughput per device, r*; not rounded.
 
     attention: by expected KV tokens of its batch, `kv_tokens` = B (mu_P + mu_D). ffn: by tokens, r B.

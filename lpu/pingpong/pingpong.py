@@ -29,7 +29,7 @@ def schedule(
 
 
 def run(plan: Plan) -> Timeline:
-    """The same for a Plan."""
+    """The event schedule of a plan; see `schedule`."""
     columns = tuple(plan.columns)
     state = [0] * (len(RESOURCES) + plan.micro_batches)
     ends: list[int] = []
@@ -54,7 +54,7 @@ def run(plan: Plan) -> Timeline:
 
 
 def exposed_transfer(plan: Plan) -> int:
-    """Picoseconds by which the links make the schedule longer than it were if they took no time."""
+    """Picoseconds that the schedule would save if the links took no time."""
     return run(plan).makespan - run(plan.without_transfers()).makespan
 
 
@@ -71,7 +71,7 @@ def steady_period(plan: Plan) -> Fraction:
 
 
 def period_bounds(plan: Plan) -> dict[str, int]:
-    """What no steady period is shorter than: the work of each resource in a step, and one micro-batch's way.
+    """Lower bounds of the steady period: work of each resource in a step, and one micro-batch's round trip.
 
     Keys: the names of RESOURCES, and `latency`.
     """

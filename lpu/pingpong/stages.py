@@ -8,7 +8,7 @@ from lpu.pingpong.timeline import ATTENTION, RESOURCES
 
 
 class StageError(FileError):
-    """A time or a count that no schedule can have; the command line leaves with 2."""
+    """A time or a count that no schedule can have; exit code 2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Stages:
 
     @property
     def delays(self) -> tuple[int, int, int, int]:
-        """What passes after each of `times` before the next one can begin."""
+        """Time between the end of each of `times` and the earliest begin of the next."""
         return (0, self.latency + self.slot, 0, self.latency)
 
 
@@ -49,8 +49,8 @@ class Stages:
 class Plan:
     """`micro_batches` micro-batches through `layers`, for `steps` steps.
 
-    embed: of the attention pool, before layer 0 and part of its first stage. head: of the attention pool,
-    after the last layer, a stage of its own. Both for each micro-batch, integer picoseconds. A micro-batch
+    embed: time on the attention pool before layer 0, part of its first stage. head: time on the attention
+    pool after the last layer, a separate stage. Both per micro-batch, integer picoseconds. A micro-batch
     enters its next step when its token is out: after the head, or the last link up where there is no head.
     """
 
@@ -70,7 +70,7 @@ class Plan:
 
     @property
     def columns(self) -> Iterator[tuple[int, int, int, int]]:
-        """(resource, layer, time, delay after it) of what a micro-batch goes through in a step, in order."""
+        """The stages of a micro-batch in a step, in order: (resource, layer, time, delay after it)."""
         for number, layer in enumerate(self.layers):
             for resource, (time, delay) in enumerate(zip(layer.times, layer.delays, strict=True)):
                 first = resource == ATTENTION and number == 0
@@ -79,6 +79,6 @@ class Plan:
             yield ATTENTION, len(self.layers), self.head, 0
 
     def without_transfers(self) -> "Plan":
-        """The same with links that take no time and have no latency; waits for slots stay."""
+        """This plan with links of zero time and zero latency; waits for slots stay."""
         bare = (replace(one, down=0, up=0, latency=0) for one in self.layers)
         return replace(self, layers=tuple(bare))

@@ -1,4 +1,4 @@
-"""What a ping-pong schedule gives: columns of stages, and what follows from them."""
+"""The result of a ping-pong schedule: columns of stages, makespan, busy times and bubble."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -33,7 +33,7 @@ class Timeline:
 
     @property
     def busy(self) -> dict[str, int]:
-        """Picoseconds that each resource serves."""
+        """Picoseconds for which each resource is busy."""
         time = self.end - self.start
         return {name: int(time[self.of(index)].sum()) for index, name in enumerate(RESOURCES)}
 
@@ -44,7 +44,7 @@ class Timeline:
 
     @property
     def bubble_share(self) -> Fraction:
-        """The same as a share of the makespan; 0 of nothing."""
+        """The bubble as a share of the makespan; 0 if the makespan is 0."""
         return Fraction(self.bubble, self.makespan or 1)
 
     @property
@@ -53,7 +53,7 @@ class Timeline:
         return self.end.reshape(self.steps, -1)[:, -self.micro_batches :]
 
     def of(self, resource: int) -> Bool[np.ndarray, " rows"]:
-        """Rows of a resource."""
+        """Mask of the rows on `resource`."""
         return self.resource == resource
 
     def __str__(self) -> str:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int, Int64
 
 from compiler.analyse.bounds import Bound, Work, bounds, work
 from compiler.analyse.chain import Chain, chain_totals, chains
@@ -24,10 +25,10 @@ REGIONS = ("transient", "kv", "weights")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitUse:
-    """One class of units. `busy_cycles` by chip, summed over its `units`; shares are of all units' cycles.
+    """Use of one class of units. busy_cycles: by chip, summed over its `units`.
 
-    busy_share: on the chips that run anything, over the whole step.
-    active_share: only while a chip's own blocks run.
+    busy_share: share of the unit-cycles of all used chips over the whole step.
+    active_share: share of the unit-cycles while a chip's own blocks run.
     """
 
     name: str
@@ -39,7 +40,7 @@ class UnitUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockUse:
-    """Cycles of a step in blocks of one kind, without their hand-overs, which are a kind of their own."""
+    """Cycles of a step in blocks of one kind, without their hand-overs, which are a separate kind."""
 
     kind: str
     calls: int
@@ -59,7 +60,7 @@ class RegionUse:
 class Occupancy:
     """What one step of a program keeps busy. Every figure is modelled.
 
-    hops: of a program of hops, all of which are counted, one after another; 0 of a step.
+    hops: number of AFD hops, counted one after another, of a program of hops; 0 for a step.
     """
 
     context: int
@@ -90,7 +91,7 @@ class Occupancy:
 
     @property
     def title(self) -> str:
-        """What the cycles are of."""
+        """What `cycles` measures, for a heading."""
         if self.hops:
             return f"{self.hops} hops of {self.batch} rows"
         tokens = f" of {self.chunk} tokens" if self.chunk > 1 else ""
@@ -102,7 +103,7 @@ class Occupancy:
         return self.cycles / max([bound.cycles for bound in self.bounds] + [1])
 
     def to_json(self) -> dict[str, Any]:
-        """The same as plain JSON values; keys carry their units."""
+        """Plain JSON values; keys carry their units."""
         body = asdict(self)
         derived = {
             "step_microseconds": self.microseconds,
@@ -172,14 +173,14 @@ def occupancy(program: Program, context: int) -> Occupancy:
 
 
 def chain_line(found: Sequence[Chain]) -> str:
-    """What the rows that end each block did, as shares of the step, and what they waited for."""
+    """Work and waits of the chain of rows that ends each block, as shares of the step."""
     totals = chain_totals(found)
     step = max(sum(totals.values()), 1)
     return ", ".join(f"{part} {percent(cycles / step)}" for part, cycles in totals.items() if cycles)
 
 
-def call_of_rows(program: Program, context: int) -> np.ndarray:
-    """The call that each expanded row belongs to."""
+def call_of_rows(program: Program, context: int) -> Int64[np.ndarray, " rows"]:
+    """Index of the call that each expanded row belongs to."""
     sizes = [len(program.blocks[call.block].columns[context]) for call in program.calls]
     return np.repeat(np.arange(len(sizes)), sizes)
 
@@ -218,8 +219,13 @@ def _blocks(program: Program, context: int) -> tuple[BlockUse, ...]:
 
 
 def _units(
-    program: Program, context: int, columns: Columns, hold: np.ndarray, used: np.ndarray
+    program: Program,
+    context: int,
+    columns: Columns,
+    hold: Int[np.ndarray, " rows"],
+    used: Int[np.ndarray, " used_chips"],
 ) -> tuple[UnitUse, ...]:
+    """Use of each class of units on the chips `used`, by rows that hold their unit for `hold` cycles."""
     manifest = program.manifest
     planes, chains = manifest.chip.planes, manifest.chip.vxm_chains
     active = _active_cycles(program, context)
@@ -248,7 +254,7 @@ def _units(
 
 
 def _active_cycles(program: Program, context: int) -> int:
-    """Chip-cycles in which a block of the chip's own runs."""
+    """Sum over chips of the cycles in which a block with compute rows on the chip runs."""
     total = 0
     for call in program.calls:
         block = program.blocks[call.block]

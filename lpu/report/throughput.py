@@ -12,11 +12,11 @@ HEADERS = ("program", "step us", "interval us", "/ bound", "users", "tokens/s", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Throughput:
-    """One context bucket of a program; every figure is modelled.
+    """Throughput of one context bucket of a program; every figure is modelled.
 
-    cycles: of one step. interval: cycles from one step to the next; bound: no interval of these rows on these
-    chips is shorter, because of bound_of (None: one step at a time, the interval is the step). users: groups
-    of `batch` sequences whose KV there is room for; turn: intervals after which a user may step again.
+    cycles: length of one step. interval: cycles from one step to the next. bound: lower bound of the interval
+    for these rows on these chips, set by `bound_of` (None: one step at a time, the interval is the step).
+    users: groups of `batch` sequences whose KV fits. turn: intervals after which a user may step again.
     """
 
     name: str
@@ -32,21 +32,21 @@ class Throughput:
 
     @property
     def tokens_per_second_of_interval(self) -> float:
-        """If a step of some user enters at every interval."""
+        """Tokens per second if a step of some user enters at every interval."""
         return self.batch * self.clock_hz / self.interval
 
     @property
     def tokens_per_second(self) -> float:
-        """With the users that there is room for: each of them steps once a turn."""
+        """Tokens per second of the users whose KV fits: each of them steps once per turn."""
         return self.users * self.batch * self.clock_hz / (self.turn * self.interval)
 
     @property
     def tokens_per_second_of_sequence(self) -> float:
-        """What one sequence gets of it."""
+        """Tokens per second of one sequence."""
         return self.clock_hz / (self.turn * self.interval)
 
     def to_json(self) -> dict[str, Any]:
-        """The same as plain JSON values."""
+        """Plain JSON values."""
         names = ("tokens_per_second", "tokens_per_second_of_interval", "tokens_per_second_of_sequence")
         derived = {name: getattr(self, name) for name in names}
         over = None if self.bound is None else self.interval / self.bound
@@ -106,14 +106,14 @@ def of(program: Program, context: int) -> Throughput:
 
 
 def throughput(program: Program) -> list[Throughput]:
-    """Of every context bucket of a program that has waves; nothing for others."""
+    """The throughput of every context bucket of a program that has waves; empty for others."""
     return [
         of(program, context) for context in program.manifest.contexts if program.manifest.waves is not None
     ]
 
 
 def non_dominated(found: Sequence[Throughput]) -> list[Throughput]:
-    """In order of latency those that no other beats in step, tokens/s and tokens/s at the interval."""
+    """Those that no other dominates in step time, tokens/s and tokens/s at the interval, by latency."""
 
     def worth(one: Throughput) -> tuple[float, ...]:
         return (float(-one.cycles), one.tokens_per_second, one.tokens_per_second_of_interval)

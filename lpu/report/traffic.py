@@ -1,4 +1,4 @@
-"""Traffic of a program: which share of each level's link lanes it reserves, and what it moves."""
+"""Traffic of a program: the share of each level's link lanes that it reserves, and the bytes it moves."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from lpu.report.figures import percent, size
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkUse:
-    """The links of one level: lane slots reserved of those that there are, and the busiest link."""
+    """Use of the links of one level: lane slots reserved and available, and the busiest link."""
 
     level: str
     links: int
@@ -47,8 +47,10 @@ def link_levels(manifest: Manifest) -> Int[np.ndarray, " links"]:
     return out
 
 
-def link_use(manifest: Manifest, columns: Columns, hold: np.ndarray, cycles: int) -> tuple[LinkUse, ...]:
-    """The use of each level's links by rows that hold them for `hold`, in a step of `cycles`."""
+def link_use(
+    manifest: Manifest, columns: Columns, hold: Int[np.ndarray, " rows"], cycles: int
+) -> tuple[LinkUse, ...]:
+    """Use of each level's links by rows that hold them for `hold` cycles, in a step of `cycles`."""
     links = manifest.link_table()
     moved = is_transfer(columns.op)
     which = link_rows(manifest, columns.chip[moved], columns.peer[moved])

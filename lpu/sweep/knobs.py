@@ -4,8 +4,8 @@ Keys are every number of the chip (`planes`, `vxm_latency_cycles`), `forward_ns`
 `tray.lanes` and `tray.hop_ns`, and two for the whole rack: `hop_ns` is the hop of the first level (of the
 first link where a rack has no levels), and every other hop changes by the same factor, rounded to whole
 nanoseconds; `lanes` is a factor on the lanes of every link and of the chip. Every other number keeps its
-value: what the file gives in nanoseconds stays that, and what it gives in cycles stays cycles. docs/sweeps.md
-says what to vary.
+value: numbers of the file in nanoseconds stay nanoseconds, those in cycles stay cycles. docs/sweeps.md says
+what to vary.
 """
 
 from collections.abc import Callable
@@ -27,14 +27,14 @@ REASON = "set by --sweep"
 
 
 def keys(rack: Rack) -> tuple[str, ...]:
-    """Every key that `turned` knows for this rack."""
+    """Every key of this rack."""
     chip = [name for name in rack.chip.numbers() if name != "lanes"]
     levels = [f"{level.name}.{what}" for level in rack.spec.levels for what in ("lanes", "hop_ns")]
     return (*chip, "hop_ns", "forward_ns", "lanes", *levels)
 
 
 def default(rack: Rack, key: str) -> str:
-    """The value of a key as the rack has it. Raises FileError for a key that it has not."""
+    """The value of a key in the rack. Raises FileError for an unknown key."""
     if key not in keys(rack):
         raise FileError(f"sweep: {key!r} is no number of {rack.name}. It has {', '.join(keys(rack))}.")
     if key == "lanes":
@@ -47,8 +47,8 @@ def default(rack: Rack, key: str) -> str:
     return str(rack.spec.forward_ns if key == "forward_ns" else rack.chip.numbers()[key])
 
 
-def turned(rack: Rack, key: str, text: str) -> Rack:
-    """The rack with one number changed, that number marked as assumed. Raises FileError."""
+def changed(rack: Rack, key: str, text: str) -> Rack:
+    """The rack with one number changed and marked as assumed. Raises FileError."""
     before = default(rack, key)
     try:
         value = Fraction(text)
@@ -57,12 +57,12 @@ def turned(rack: Rack, key: str, text: str) -> Rack:
     if value == Fraction(before):
         return rack
     try:
-        return _turned(rack, key, value)
+        return _changed(rack, key, value)
     except ValueError as error:
         raise FileError(f"sweep: {key}={text}: {error}") from None
 
 
-def _turned(rack: Rack, key: str, value: Fraction) -> Rack:
+def _changed(rack: Rack, key: str, value: Fraction) -> Rack:
     spec, chip = rack.spec, rack.chip
     level, _, what = key.rpartition(".")
     if key == "lanes":
@@ -85,7 +85,7 @@ def _turned(rack: Rack, key: str, value: Fraction) -> Rack:
 
 
 def planes_keep_rates(chip: ChipSpec) -> bool:
-    """Whether other planes come with another clock, so that the chip's published rates stay as they are."""
+    """Whether a change of `planes` changes the clock too, so that the chip's published rates stay equal."""
     return any(all(getattr(chip, n) == getattr(chip_spec(p), n) for n in SAME_RATES) for p in PRESETS)
 
 
@@ -100,7 +100,7 @@ def _planes(chip: ChipSpec, planes: int) -> ChipSpec:
 
 
 def _same_seconds(spec: RackSpec, before: ChipSpec, chip: ChipSpec) -> RackSpec:
-    """Where `slot_cycles` of the chip changed, those that levels set for themselves change by its factor."""
+    """If `slot_cycles` of the chip changed, the levels' own `slot_cycles` change by the same factor."""
     factor = Fraction(chip.slot_cycles, before.slot_cycles)
     levels = [
         level
@@ -132,7 +132,7 @@ def _each(spec: RackSpec, what: str, change: Callable[[int], int], only: str = "
 
 
 def _marked(spec: RackSpec, *fields: str) -> RackSpec:
-    """The same, the sources of these fields now a sweep."""
+    """The spec with the sources of `fields` replaced: assumed, set by the sweep."""
     sources = [
         Sourced(field=s.field, confidence="assumed", source=REASON) if s.field in fields else s
         for s in spec.sources

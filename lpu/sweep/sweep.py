@@ -1,6 +1,6 @@
-"""Sweeps: a model compiled again with assumed numbers changed one at a time, so that a figure has its band.
+"""Sweeps: a model compiled again with assumed numbers changed one at a time, which gives a figure its band.
 
-Each point is a compilation of its own: without `tp` in the options the layout is searched again.
+Each point is compiled separately: without `tp` in the options the layout is searched again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,16 +16,16 @@ from lpu.check.check import require
 from lpu.folder import Progress, check_program, quiet
 from lpu.inputs.document import FileError
 from lpu.inputs.model import OpenModel
-from lpu.sweep.knobs import default, planes_keep_rates, turned
+from lpu.sweep.knobs import changed, default, planes_keep_rates
 
 HEADERS = ("number", "value", "context", "tp", "pp", "cycles", "us", "of the default", "of the bound")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """One machine and context bucket: `value` of the number `key`, and what a step takes there.
+    """One machine and context bucket: `value` of the number `key`, and the length of a step.
 
-    groups: of the pipeline. error: why this machine cannot hold the model; the figures are 0 then.
+    groups: groups of the pipeline. error: why this machine cannot hold the model; figures are 0 then.
     """
 
     key: str
@@ -194,7 +194,7 @@ def sweep(
     Raises FileError for a number or a value that the rack cannot have, before anything is compiled.
     """
     asked = [(key, str(value)) for key, some in values.items() for value in some]
-    racks = [turned(rack, key, value) for key, value in asked]
+    racks = [changed(rack, key, value) for key, value in asked]
     progress("sweep", 0, len(asked) + 1)
     usual = _points(model, rack, options, check, "default", "")
     points: list[Point] = []

@@ -1,7 +1,7 @@
-"""Validation: the registry of suites and cases, and what running them gave.
+"""Validation: the registry of suites and cases, and the result of running them.
 
 A case is a file of `lpu/validate/cases/` with a function `points(machine)`, and one line in `CASES`; a suite
-is a set of cases with a machine of its own, and one line in `SUITES`. No published figure outside the cases
+is a set of cases for one machine, and one line in `SUITES`. No published figure outside the cases
 was used for any constant of the LPU; others are kept aside. docs/validation.md (suite lpu),
 docs/gpu.md (gpu) and docs/afd-timing.md (afd) say what each case tests and what it does not.
 """
@@ -74,7 +74,7 @@ CASES = (
 class Validation:
     """The points of the cases that ran. inputs: names of numbers that were not fitted, by confidence.
 
-    figure: what stands beside the model, `published` or `measured`.
+    figure: kind of the figures that the model is compared with, `published` or `measured`.
     """
 
     suite: str
@@ -91,7 +91,7 @@ class Validation:
 
     @property
     def verdict(self) -> str:
-        """How many points kept their tolerance, by kind."""
+        """Number of points within their tolerance, by kind."""
         kinds = {
             kind: [p for p in self.points if p.kind == kind] for kind in ("fit", "anchor", "check", "gate")
         }
@@ -134,7 +134,7 @@ def validate(number: int | None = None, machine: Any = None, suite: str = "lpu")
 
 
 def _sources(machine: Machine) -> list[Sourced]:
-    """Of the numbers of chip and rack, without the fitted ones."""
+    """Sources of the numbers of chip and rack, without the fitted ones."""
     return [
         source
         for source in machine.chip.sources + machine.spec.sources

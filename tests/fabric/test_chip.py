@@ -74,7 +74,7 @@ def test_a_missing_or_stray_source_is_named() -> None:
         check_sources("tiny", list(chip.numbers()), chip.sources[1:])
     with pytest.raises(ValueError, match="planes has 2 sources"):
         check_sources("tiny", list(chip.numbers()), (*chip.sources, chip.sources[1]))
-    with pytest.raises(ValueError, match="a source for clock_hz, which is not a number of it"):
+    with pytest.raises(ValueError, match="a source for clock_hz, which tiny does not have"):
         check_sources("tiny", ["planes"], chip.sources[:2])
     assert [s.field for s in stated(["a", "b"], (), "my.yaml")] == ["a", "b"]
 

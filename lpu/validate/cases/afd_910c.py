@@ -75,7 +75,7 @@ def verdicts(one: Inputs = INPUTS) -> tuple[Point, ...]:
 
 
 def ranges(one: Inputs = INPUTS) -> tuple[Point, ...]:
-    """Least and most of an input for which EP64 lies between the two, all else as is; beside its source's."""
+    """Least and most of one input for which EP64 lies between the two, beside the value of its source."""
     sweeps: tuple[tuple[str, float, Callable[[int], Inputs]], ...] = (
         ("links, down and up", 1e6 * (one.a2e + one.e2a), lambda us: _with_links(one, us)),
         (
@@ -94,7 +94,7 @@ def ranges(one: Inputs = INPUTS) -> tuple[Point, ...]:
 
 
 def variants(one: Inputs = INPUTS) -> tuple[Point, ...]:
-    """What else has been said about the inputs, and what it would change: no verdict.
+    """Other published statements about the inputs, and the result with them: no verdict.
 
     Two experts: with the launcher of the recipe EP64 may have read two of its four experts (afd-plugin issue
     156). Wires: the simulator's own model of the links, 3 us and the bytes, instead of the measured times.
@@ -162,7 +162,7 @@ def mean_position() -> float:
 
 
 def _with_links(one: Inputs, us: int | float) -> Inputs:
-    """Links that take `us` microseconds both ways, shared as they are now."""
+    """Links that take `us` microseconds both ways together, in the present proportion."""
     scale = us / 1e6 / (one.a2e + one.e2a)
     return replace(one, a2e=one.a2e * scale, e2a=one.e2a * scale)
 

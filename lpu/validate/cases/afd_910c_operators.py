@@ -17,7 +17,7 @@ class Inputs:
     """All numbers that are not geometry; seconds, bytes and FLOP per second of one die.
 
     simulator: JiusiServe/light-llm-simulator, Apache-2.0, for this model on this machine:
-    conf/hardware_config.py and src/ops. Its values are taken as they are.
+    conf/hardware_config.py and src/ops. Its values are unchanged.
     """
 
     # Source: arXiv 2506.12708: 752 TFLOPS BF16 and 3.2 TB/s of a 910C, which has two dies; INT8 is double.
@@ -44,7 +44,7 @@ class Inputs:
 
 
 def attention_seconds(one: Inputs, tokens: int | float, context: int | float) -> float:
-    """Projections, indexer over `context`, sparse attention and router, for `tokens` of one die."""
+    """Seconds of projections, indexer over `context`, sparse attention and router, for one die's `tokens`."""
     gemms = (
         _gemm(one, tokens, HIDDEN, Q_RANK + KV_RANK + ROPE, 1),
         _gemm(one, tokens, Q_RANK, HEADS * (NOPE + ROPE), 1),
@@ -67,24 +67,24 @@ def attention_seconds(one: Inputs, tokens: int | float, context: int | float) ->
 
 
 def experts_seconds(one: Inputs, tokens: int | float) -> float:
-    """Routed and shared experts of one die for `tokens` tokens per die, each on TOP_K experts somewhere."""
+    """Seconds of routed and shared experts of one die for `tokens` tokens per die, TOP_K experts a token."""
     weights = 3 * HIDDEN * EXPERT
     read = (one.experts_read + 1) * weights / (one.memory_bytes * one.expert_memory_share)
     return max(read, 2 * weights * tokens * (TOP_K + 1) / (one.int8_flops * one.compute_share))
 
 
 def dense_seconds(one: Inputs, tokens: int | float) -> float:
-    """The FFN of one of the first layers, which have no experts."""
+    """Seconds of the FFN of one of the first layers, which have no experts."""
     return _gemm(one, tokens, HIDDEN, 2 * DENSE, 1) + _gemm(one, tokens, DENSE, HIDDEN, 1)
 
 
 def head_seconds(one: Inputs, tokens: int | float) -> float:
-    """Logits."""
+    """Seconds of the output projection for `tokens` tokens per die."""
     return _gemm(one, tokens, HIDDEN, VOCABULARY, 2)
 
 
 def exchange_seconds(one: Inputs, tokens: int | float) -> tuple[float, float]:
-    """Dispatch (1 byte an element) and combine (2) among 64 dies that have attention and experts both."""
+    """Seconds of dispatch (1 byte an element) and combine (2) among 64 dies with attention and experts."""
     transfer = tokens * HIDDEN * COPIES / (one.network_bytes * one.memory_share)
     down, up = (
         one.slowest_rank * (slope * width * transfer + fixed + 5e-6) / 2
@@ -94,7 +94,7 @@ def exchange_seconds(one: Inputs, tokens: int | float) -> tuple[float, float]:
 
 
 def wire_seconds(one: Inputs, tokens: int | float, fan_in: int | float) -> float:
-    """A link between the pools as the simulator has it: 3 us and the bytes of `fan_in` attention dies."""
+    """Seconds of a link between the pools in the simulator: 3 us and the bytes of `fan_in` attention dies."""
     return 3e-6 + fan_in * tokens * HIDDEN * 2 / (one.network_bytes * one.memory_share)
 
 

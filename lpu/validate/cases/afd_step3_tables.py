@@ -29,12 +29,12 @@ class Geometry:
 
     @property
     def kv_bytes(self) -> int:
-        """Of one sequence of TOKENS."""
+        """KV bytes of one sequence of TOKENS tokens."""
         return self.layers * self.kv * TOKENS
 
     @property
     def flops(self) -> int:
-        """Of one decoded token over TOKENS."""
+        """Attention FLOPs of one decoded token over TOKENS cached tokens."""
         return 2 * self.layers * self.heads * self.width * TOKENS
 
 

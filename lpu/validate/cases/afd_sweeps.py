@@ -1,4 +1,4 @@
-"""Cases 108 and 111: what more micro-batches, and a split into equal pools, can give by the schedule."""
+"""Cases 108 and 111: upper limits of the gain from more micro-batches, and from a split into equal pools."""
 
 from fractions import Fraction
 
@@ -42,7 +42,7 @@ def gains(micro_batches: int) -> list[Fraction]:
 
 
 def gain(micro_batches: int, transfer: int) -> Fraction:
-    """The same for one t_c, in thousandths of T_f."""
+    """Throughput of m over m - 1 micro-batches for one t_c, in thousandths of T_f."""
     fewer, more = (_period(m, transfer) for m in (micro_batches - 1, micro_batches))
     return Fraction(micro_batches, micro_batches - 1) * fewer / more
 

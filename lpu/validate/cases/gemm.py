@@ -8,6 +8,7 @@ accumulator, which its drain then empties. Installs are double-buffered (`max(in
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Int64
 
 from compiler.lower.ops.matmul import tile_cut
 from compiler.lower.rows import Kernels, RowBuilder, Rows, tag
@@ -50,7 +51,7 @@ class Split:
 
 
 def plane_chip(chip: ChipSpec, bytes_per_weight: int) -> ChipSpec:
-    """The chip as a product sees it: one plane per byte of a weight work as one.
+    """The chip for a product: as many planes as a weight has bytes work as one.
 
     FP16 takes planes in pairs: a pair holds 160 x 320 weights and takes a row per cycle, a quarter of the
     INT8 rate. Its tile has as many bytes as an INT8 tile of one plane, so the MM row says both.
@@ -102,8 +103,7 @@ def gemm_rows(gemm: Gemm, split: Split, chip: ChipSpec, kernels: Kernels) -> Row
     grid = np.indices((split.chunks, len(widths), split.row_parts)).reshape(3, -1)
     chunk, column, part = grid
     plane = part * sharers + column % sharers
-    turn = _turns(plane)
-    slot = turn % chip.accumulators
+    accumulator = _earlier(plane) % chip.accumulators
     line = (np.cumsum(widths) - widths)[column] + (chunk * split.row_parts + part) * int(widths.sum())
     chain = np.repeat(np.arange(len(plane)), depth)
     build = RowBuilder()
@@ -113,7 +113,7 @@ def gemm_rows(gemm: Gemm, split: Split, chip: ChipSpec, kernels: Kernels) -> Row
         pin=plane[chain],
         n=widths[column][chain],
         aux=kernels.index(MatmulKernel(k_lines=1)),
-        dst=slot[chain],
+        dst=accumulator[chain],
         src_tag=tag(INPUT, np.tile(np.arange(depth), len(plane))),
     )
     drains = build.add(
@@ -122,14 +122,14 @@ def gemm_rows(gemm: Gemm, split: Split, chip: ChipSpec, kernels: Kernels) -> Row
         pin=plane,
         n=widths[column],
         aux=kernels.index(WriteBackKernel(wide=False)),
-        src=slot,
+        src=accumulator,
         src3=depth,
         dst_tag=tag(OUTPUT, line),
     )
     build.edge(products, drains[chain])
-    emptied = _emptied(plane * chip.accumulators + slot)
-    reused = emptied[chain] >= 0
-    build.edge(drains[emptied[chain][reused]], products[reused])
+    before = _before(plane * chip.accumulators + accumulator)
+    reused = before[chain] >= 0
+    build.edge(drains[before[chain][reused]], products[reused])
     return build.build()
 
 
@@ -137,18 +137,18 @@ def _chunk_rows(gemm: Gemm, split: Split) -> int:
     return int(ceil_div(ceil_div(gemm.rows, split.row_parts), split.chunks))
 
 
-def _turns(plane: np.ndarray) -> np.ndarray:
-    """How many chains of the same plane come before each."""
-    turn = np.zeros_like(plane)
+def _earlier(plane: Int64[np.ndarray, " chains"]) -> Int64[np.ndarray, " chains"]:
+    """Number of earlier chains on the same plane, for each chain."""
+    count = np.zeros_like(plane)
     for one in np.unique(plane):
-        turn[plane == one] = np.arange((plane == one).sum())
-    return turn
+        count[plane == one] = np.arange((plane == one).sum())
+    return count
 
 
-def _emptied(place: np.ndarray) -> np.ndarray:
-    """The chain that had the same accumulator before each, or -1."""
-    before = np.full(len(place), -1)
-    for one in np.unique(place):
-        mine = np.flatnonzero(place == one)
+def _before(accumulator: Int64[np.ndarray, " chains"]) -> Int64[np.ndarray, " chains"]:
+    """The chain that used the same accumulator before each chain, or -1."""
+    before = np.full(len(accumulator), -1)
+    for one in np.unique(accumulator):
+        mine = np.flatnonzero(accumulator == one)
         before[mine[1:]] = mine[:-1]
     return before

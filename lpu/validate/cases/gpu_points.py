@@ -37,13 +37,13 @@ OTHERS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """A GPU and the rows that were measured on it."""
+    """A GPU and the rows measured on it."""
 
     spec: GpuSpec
     table: GpuTable
 
     def rows(self, *ops: str) -> tuple[MeasuredPoint, ...]:
-        """The rows of these operators; none at all raise FileError."""
+        """The rows of these operators. Raises FileError if there are none."""
         found = tuple(row for row in self.table.points if row.op in ops)
         if not found:
             raise FileError(f"{self.table.path}: has 0 rows of {', '.join(ops)}, the case needs 1 or more")
@@ -51,7 +51,7 @@ class Bench:
 
 
 def catalog_bench() -> Bench:
-    """The catalog's H200 and the table that lies beside this file."""
+    """The catalog's H200 and the table in this folder."""
     return Bench(spec=gpu_spec("h200"), table=read_table(POINTS))
 
 
@@ -64,7 +64,7 @@ class Modelled:
 
 
 def modelled_seconds(spec: GpuSpec, row: MeasuredPoint) -> float | None:
-    """What the model says of a row; None of an operator that it does not have."""
+    """The model's time for a row; None for an operator that it does not have."""
     known = OPERATORS.get(row.op)
     return None if known is None else known.seconds(spec, row)
 
@@ -127,9 +127,9 @@ OPERATORS = {
 
 
 def operator_points(case: int, op: str, most_percent: int | float) -> Callable[[Bench], tuple[Point, ...]]:
-    """The points of a case: every row of `op`, and their mean absolute error, at most so many percent.
+    """The points of a case: every row of `op`, and their mean absolute error, at most `most_percent`.
 
-    Of decode attention also how many rows lie more than 25 % off, at most 2.
+    For decode attention also the number of rows with an error above 25 %, at most 2.
     """
 
     def points(bench: Bench) -> tuple[Point, ...]:

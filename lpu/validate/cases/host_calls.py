@@ -1,4 +1,4 @@
-"""Case 11: the host model of the GroqCard, held against its formula worked out by hand."""
+"""Case 11: the host model of the GroqCard, compared with its formula worked out by hand."""
 
 from fabric.host import host_call
 from lpu.validate.cases.machine import Machine

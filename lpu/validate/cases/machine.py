@@ -1,4 +1,4 @@
-"""The machines that the cases are about, from the catalog: GroqChip1, its nodes and racks; and the LPX."""
+"""The machines of the cases, from the catalog: GroqChip1, its nodes and racks; and the LPX."""
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -18,7 +18,7 @@ class Machine:
     later: Rack
 
     def rack(self, nodes: int) -> Rack:
-        """As many nodes in the ring as asked, wired by the rule of `spec`."""
+        """A ring of `nodes` nodes, wired by the rule of `spec`."""
         node, ring = self.spec.levels
         return self._built(node, replace(ring, size=nodes))
 
@@ -28,7 +28,7 @@ class Machine:
         return self._built(replace(node, hop_ns=node.hop_ns + further_ns))
 
     def bytes_per_second(self, lanes: int) -> Fraction:
-        """What so many lanes carry in one direction."""
+        """Bytes per second of `lanes` lanes in one direction."""
         return Fraction(lanes * WORD_BYTES * self.chip.clock_hz, self.chip.slot_cycles)
 
     def _built(self, *levels: Level) -> Rack:

@@ -1,4 +1,4 @@
-"""One figure held against a published one: kind, signed error, tolerance, verdict."""
+"""One figure compared with a published one: kind, signed error, tolerance, verdict."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,8 +13,8 @@ set after seeing the errors, against changes for the worse. shown: for compariso
 class Point:
     """A modelled figure beside a published one, both in `unit`.
 
-    at_least: `published` is a lower limit; of a gate it is an upper one. tolerance_percent: how far
-    `modelled` may lie from `published`, either way or, of a lower limit, below it; None: no verdict.
+    at_least: `published` is a lower limit (for a gate always an upper one). tolerance_percent: the largest
+    distance of `modelled` from `published`, both ways or, for a lower limit, below it; None: no verdict.
     """
 
     case: int

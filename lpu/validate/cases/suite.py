@@ -11,7 +11,7 @@ from lpu.validate.cases.point import Point
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One published workload or figure. remark: what its result does and does not prove, one sentence."""
+    """One published workload or figure. remark: what its result proves and does not prove, one sentence."""
 
     number: int
     title: str
@@ -21,10 +21,10 @@ class Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suite:
-    """Cases that run on one machine. machine: what `points` of every case takes, as the catalog has it.
+    """Cases that run on one machine. machine: makes the argument of every case's `points` from the catalog.
 
-    sources: of the machine's numbers that no case fits. fitted: the others.
-    figure: what stands beside the model, for the head of the table.
+    sources: sources of the machine's numbers that no case fits. fitted: the fitted numbers.
+    figure: kind of the figures that the model is compared with, for the head of the table.
     """
 
     cases: tuple[Case, ...]

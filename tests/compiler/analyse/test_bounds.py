@@ -20,14 +20,14 @@ from compiler.program.program import Program
 from fabric.rack import load_rack
 from lpu import api
 from lpu.inputs.files import ModelFile
-from lpu.sweep.knobs import turned
+from lpu.sweep.knobs import changed
 
 CONTEXT = 80
 
 
 def step_bounds(rack: str, tp: int, key: str = "", value: str = "", batch: int = 1) -> dict[str, int]:
     """Bounds and cycles of llama-tiny on a rack with one number changed."""
-    machine = turned(load_rack(rack), key, value) if key else load_rack(rack)
+    machine = changed(load_rack(rack), key, value) if key else load_rack(rack)
     model = ModelFile(model="llama-tiny", context=(64,), batch=batch)
     program = api.compile(model, rack=machine, options=CompileOptions(tp=tp, pp=1), check=False).program
     found = {bound.name: bound.cycles for bound in bounds(program, 64)}
@@ -149,7 +149,7 @@ def test_a_longer_hop_costs_the_critical_path_its_hops() -> None:
     path = next(bound for bound in bounds(program, 64) if bound.name == "critical path")
     hops = int(path.reason.split("chain of rows, ")[1].split()[0])
     one = load_rack("pair").links.hop_cycles[0]
-    two = turned(load_rack("pair"), "hop_ns", "700").links.hop_cycles[0]
+    two = changed(load_rack("pair"), "hop_ns", "700").links.hop_cycles[0]
     longer = step_bounds("pair", 2, "hop_ns", "700")["critical path"]
     assert hops > 0
     assert longer >= path.cycles + hops * int(two - one)

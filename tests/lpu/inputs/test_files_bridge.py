@@ -48,7 +48,7 @@ def test_the_numbers_of_a_bridge_file_are_assumed_from_it(tmp_path: Path) -> Non
         (("rack_lpus: 8", "rack_lpus: 8e0"), "mine.yaml:4:1: rack_lpus: "),
         (
             ("latency_ns: 2000\n", "latency_ns: 2000\nsources: [{field: lanes, confidence: A, source: x}]\n"),
-            "mine.yaml:6:1: sources: bridge mine: a source for lanes, which is not a number of it",
+            "mine.yaml:6:1: sources: bridge mine: a source for lanes, which bridge mine does not have",
         ),
     ],
 )

@@ -159,7 +159,7 @@ def test_aiconfigurators_conservative_step_is_exact_for_two_micro_batches_in_bal
 
 
 def test_the_best_ratio_is_the_largest_of_its_three() -> None:
-    line = closed_forms.Linear
+    line = closed_forms.LinearTime
     attention, transfer = (
         line(slope=Fraction(1, 100), fixed=Fraction(5)),
         line(slope=Fraction(0), fixed=Fraction(0)),
@@ -181,7 +181,7 @@ def test_the_best_ratio_is_the_largest_of_its_three() -> None:
 
 @given(ratio=st.integers(1, 40))
 def test_no_whole_ratio_gives_more_per_device_than_the_two_beside_the_best(ratio: int) -> None:
-    line = closed_forms.Linear
+    line = closed_forms.LinearTime
     attention = line(slope=Fraction(1, 50), fixed=Fraction(7))
     ffn, transfer = (
         line(slope=Fraction(1, 3), fixed=Fraction(20)),

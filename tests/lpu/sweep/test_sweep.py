@@ -11,7 +11,7 @@ from lpu import api
 from lpu.cli import app as cli
 from lpu.inputs.document import FileError
 from lpu.inputs.files import ModelFile
-from lpu.sweep.knobs import default, keys, turned
+from lpu.sweep.knobs import changed, default, keys
 from lpu.sweep.sweep import Sweep, parse_sweeps
 
 TINY = ModelFile(model="llama-tiny", context=(32,))
@@ -27,47 +27,47 @@ def test_every_key_of_every_level_can_be_changed_and_says_that_it_is_assumed() -
     rack = load_rack("lpx")
     for key in keys(rack):
         before = default(rack, key)
-        changed = {
+        values = {
             "weight_install_frac": "0.5",
             "lanes": "2",
             "planes": "6",
             "forward_ns": "7",
             "sram_bytes": "320000",
         }
-        value = changed.get(key, str(int(float(before)) - 1))
-        after = turned(rack, key, value)
+        value = values.get(key, str(int(float(before)) - 1))
+        after = changed(rack, key, value)
         marked = {s.field for s in (*after.chip.sources, *after.sources) if s.source == "set by --sweep"}
         assert marked, key
         if key not in ("lanes", "hop_ns", "planes"):
             assert marked == {key}
             assert float(default(after, key)) == float(value)
-        assert turned(rack, key, before) is rack
+        assert changed(rack, key, before) is rack
 
 
 @pytest.mark.parametrize(("planes", "name"), [(6, "lp30-p6"), (8, "lp30-p8")])
 def test_planes_of_an_lp30_are_the_preset_with_the_published_rates(planes: int, name: str) -> None:
-    rack = turned(load_rack("lpx"), "planes", str(planes))
+    rack = changed(load_rack("lpx"), "planes", str(planes))
     assert rack.chip.numbers() == chip_spec(name).numbers()
     assert np.array_equal(rack.links.hop_cycles, load_rack("lpx", name).links.hop_cycles)
 
 
 def test_planes_of_another_chip_change_alone() -> None:
     rack = load_rack("pair", "tiny")
-    after = turned(rack, "planes", "4")
+    after = changed(rack, "planes", "4")
     assert after.chip.numbers() == rack.chip.numbers() | {"planes": 4}
 
 
 def test_hop_ns_scales_every_level_by_the_factor_of_the_first() -> None:
-    after = turned(load_rack("lpx-x4"), "hop_ns", "175")
+    after = changed(load_rack("lpx-x4"), "hop_ns", "175")
     assert [level.hop_ns for level in after.spec.levels] == [175, 175, 250]
     assert after.spec.forward_ns == 50
 
 
 def test_lanes_is_a_factor_and_a_level_has_its_own() -> None:
     rack = load_rack("lpx")
-    assert np.array_equal(turned(rack, "lanes", "0.5").links.lanes * 2, rack.links.lanes)
-    assert turned(rack, "lanes", "2").chip.lanes == 2 * rack.chip.lanes
-    assert [level.lanes for level in turned(rack, "tray.lanes", "4").spec.levels] == [4, 4]
+    assert np.array_equal(changed(rack, "lanes", "0.5").links.lanes * 2, rack.links.lanes)
+    assert changed(rack, "lanes", "2").chip.lanes == 2 * rack.chip.lanes
+    assert [level.lanes for level in changed(rack, "tray.lanes", "4").spec.levels] == [4, 4]
 
 
 def explicit() -> Rack:
@@ -82,8 +82,8 @@ def test_a_rack_of_single_links_has_hops_and_lanes_too() -> None:
     source = replace(rack.spec.sources[0], field="links")
     forward = next(s for s in rack.spec.sources if s.field == "forward_ns")
     rack = replace(rack, spec=replace(rack.spec, sources=(forward, source)))
-    assert turned(rack, "hop_ns", "600").spec.links == ((0, 1, 2, 600),)
-    assert turned(rack, "lanes", "1.5").spec.links == ((0, 1, 3, 300),)
+    assert changed(rack, "hop_ns", "600").spec.links == ((0, 1, 2, 600),)
+    assert changed(rack, "lanes", "1.5").spec.links == ((0, 1, 3, 300),)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_a_rack_of_single_links_has_hops_and_lanes_too() -> None:
 )
 def test_what_a_rack_cannot_have_is_one_clear_line(key: str, value: str, text: str) -> None:
     with pytest.raises(FileError, match=r"^sweep: ") as found:
-        turned(load_rack("lpx"), key, value)
+        changed(load_rack("lpx"), key, value)
     assert text in str(found.value)
     assert "\n" not in str(found.value)
 
@@ -131,7 +131,7 @@ def test_a_sweep_shows_the_default_its_own_value_and_the_band() -> None:
 
 def test_the_rows_of_a_point_are_those_of_the_changed_machine() -> None:
     point = swept("pair", tray__lanes=(4,)).points[0]
-    rack = turned(load_rack("pair"), "tray.lanes", "4")
+    rack = changed(load_rack("pair"), "tray.lanes", "4")
     program = api.compile(TINY, rack=rack, options=PAIR).program
     assert point.cycles == program.manifest.cycles[32]
     assert ["tray.lanes", "assumed", "set by --sweep"] in program.manifest.sources
