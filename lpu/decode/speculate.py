@@ -122,8 +122,8 @@ def _round(
 
 def _rows(
     lines: list[_Line], batch: int, rows: Sequence[int]
-) -> tuple[Int32[np.ndarray, " batch*rows"], Int32[np.ndarray, " batch*rows"]]:
-    """Tokens and positions; 0 in the rows of the batch that have no sequence."""
+) -> tuple[Int32[np.ndarray, " batch_rows"], Int32[np.ndarray, " batch_rows"]]:
+    """Tokens and positions of `batch` x `rows` rows; 0 in the rows of the batch without a sequence."""
     both = np.zeros((2, batch, len(rows)), np.int32)
     for i, line in enumerate(lines):
         both[:, i] = np.array([line.at(row) for row in rows]).T
