@@ -25,8 +25,8 @@ from lpu.afd.options import RatioPoints
 from lpu.afd.ratios import GPUS_PER_RACK, Ratio, RatioSweep
 from lpu.afd.times.hops import HopTimes, hop_times, pace
 from lpu.gpu.pool import GpuPool
-from lpu.gpu.request import PS_PER_SECOND, cycles_ps, picoseconds
 from lpu.gpu.share import GpuShare
+from lpu.gpu.units import PS_PER_SECOND, cycles_ps, picoseconds
 from lpu.inputs.files import read_bridge, read_rack
 from lpu.inputs.model import of_micro_batch
 from lpu.inputs.open import open_model

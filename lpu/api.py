@@ -33,8 +33,8 @@ from lpu.inputs.document import FileError
 from lpu.inputs.files import check_writable as check_writable
 from lpu.inputs.files import read_rack
 from lpu.inputs.model import OpenModel
-from lpu.inputs.model import reopen as reopen
 from lpu.inputs.open import Model, open_model
+from lpu.inputs.open import reopen as reopen
 from lpu.inputs.prompts import Prompt, prompt_ids
 from lpu.inputs.prompts import default_prompts as default_prompts
 from lpu.report.listing import Listing as Listing
@@ -154,7 +154,7 @@ def sweep(
 ) -> Sweep:
     """Compile a model again for every value of assumed numbers, as in `{"planes": (4, 6, 8)}`.
 
-    See `lpu.sweep.knobs` for the keys. `chosen` goes to `open_model`.
+    See `lpu.sweep.keys` for the keys. `chosen` goes to `open_model`.
     """
     opened = model if isinstance(model, OpenModel) else open_model(model, **chosen)
     machine = rack if isinstance(rack, Rack) else read_rack(rack)

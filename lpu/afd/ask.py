@@ -25,7 +25,7 @@ from lpu.inputs.document import FileError
 from lpu.inputs.files import atomic_folder, check_writable
 from lpu.inputs.model import OpenModel
 from lpu.inputs.open import Model, open_model
-from lpu.report.confidence import by_confidence
+from lpu.report.words import by_confidence
 
 
 def afd(

@@ -12,8 +12,9 @@ from lpu.afd.trace import Event
 from lpu.afd.turn import Turn
 from lpu.check.check import require
 from lpu.folder import Progress, check_program, quiet
-from lpu.gpu.request import Part, Request
+from lpu.gpu.request import Request
 from lpu.gpu.share import GpuShare
+from lpu.gpu.units import Part
 from lpu.inputs.model import OpenModel
 from lpu.pingpong.boundary import SlotReport
 

@@ -15,8 +15,8 @@ from lpu.afd.options import GpuKind, RatioPoints
 from lpu.afd.report import PROJECTION
 from lpu.afd.times.hops import HopTimes, hop_times, pace
 from lpu.folder import Progress, quiet
-from lpu.gpu.request import PS_PER_SECOND, picoseconds
 from lpu.gpu.share import GpuShare, fastest
+from lpu.gpu.units import PS_PER_SECOND, picoseconds
 from lpu.inputs.model import of_micro_batch
 from lpu.inputs.open import Model, open_model
 

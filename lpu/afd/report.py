@@ -6,7 +6,7 @@ from typing import Any
 
 from lpu.afd.trace import Event
 from lpu.afd.turn import Turn
-from lpu.gpu.request import PS_PER_SECOND, Part
+from lpu.gpu.units import PS_PER_SECOND, Part
 from lpu.pingpong.boundary import SlotReport
 
 PROJECTION = "projection: no measurement of GPUs beside an LPX rack is public"

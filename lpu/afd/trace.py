@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lpu.gpu.request import PS_PER_US, Part
+from lpu.gpu.units import PS_PER_US, Part
 from lpu.inputs.files import write_json_atomic
 
 

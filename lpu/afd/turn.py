@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from lpu.gpu.request import PS_PER_SECOND, Part, total, weakest
+from lpu.gpu.units import PS_PER_SECOND, Part, total, weakest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

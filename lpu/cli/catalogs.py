@@ -41,7 +41,7 @@ def racks() -> None:
     """The racks of the catalog, with the numbers that nobody publishes."""
     from fabric.catalog import rack_names
     from fabric.rack import load_rack
-    from lpu.report.confidence import by_confidence
+    from lpu.report.words import by_confidence
 
     terminal = TERMINAL.get()
     found = [load_rack(name) for name in rack_names()]
@@ -82,7 +82,7 @@ def racks() -> None:
 def gpus() -> None:
     """The GPUs of the catalog, and whose measured efficiencies each one uses."""
     from fabric.catalog import gpu_names, gpu_spec
-    from lpu.report.confidence import by_confidence
+    from lpu.report.words import by_confidence
 
     terminal = TERMINAL.get()
     found = [gpu_spec(name) for name in gpu_names()]

@@ -11,8 +11,7 @@ from compiler.program.manifest import Candidate
 from compiler.program.program import Program
 from lpu.check.check import Report
 from lpu.cli.terminal import Terminal
-from lpu.report.confidence import by_confidence, confidence_line
-from lpu.report.figures import size
+from lpu.report.words import by_confidence, confidence_line, size
 
 
 def show_program(terminal: Terminal, program: Program) -> None:

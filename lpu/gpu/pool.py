@@ -10,9 +10,9 @@ from math import ceil
 from compiler.errors import CapacityError, OptionError
 from fabric.gpu import GpuSpec
 from lpu.gpu import operators as gpu
+from lpu.gpu.breakdown import Breakdown, OpTime
 from lpu.gpu.operators import ACTIVATION_BYTES, KV_BYTES, WEIGHT_BYTES, GemmFormat, KvFormat
 from lpu.gpu.table import GpuTable
-from lpu.gpu.time import Breakdown, OpTime
 from models.config import TransformerConfig
 
 FAMILIES = ("llama",)

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from compiler.errors import CapacityError, OptionError
 from fabric.bridge import BridgeSpec
 from fabric.gpu import GpuSpec
+from lpu.gpu.breakdown import Breakdown
 from lpu.gpu.operators import GemmFormat, KvFormat
 from lpu.gpu.pool import GpuPool
-from lpu.gpu.request import PS_PER_SECOND, Basis, picoseconds
 from lpu.gpu.table import GpuTable
-from lpu.gpu.time import Breakdown
+from lpu.gpu.units import PS_PER_SECOND, Basis, picoseconds
 from models.config import TransformerConfig
 
 

@@ -1,15 +1,28 @@
-"""A model by any name: catalog, file, Hugging Face folder, `package.module:factory`, or a callable."""
+"""Opens a model by any name: catalog, file, folder, `package.module:factory`, callable or manifest."""
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from compiler.program.manifest import Manifest, ModelIdentity
 from lpu.inputs.document import FileError, read_document
-from lpu.inputs.files import FILES, ModelFile, read_model
-from lpu.inputs.model import OpenModel, longest_context, open_callable
-from lpu.inputs.model import open_model as open_file
+from lpu.inputs.files import FACTORY, FILES, ModelFile, read_model
+from lpu.inputs.model import OpenModel
+from lpu.inputs.step import import_factory, known_step, own_step
+from models.catalog import catalog
+from models.config import TransformerConfig
 from models.extensions import load_extensions
+from models.families.registry import config_of
+from models.sources.error import WeightError
+from models.sources.seeded import seeded
+from models.sources.weights import Weights, check_shapes, weight_shapes
+from models.step import Step
 
 DEFAULT_CONTEXT = 1024
 Model = str | Path | ModelFile | Callable[..., Any]
@@ -55,6 +68,79 @@ def open_model(
     return open_file(file)
 
 
+def open_file(file: ModelFile) -> OpenModel:
+    """The model that a file describes; weights are not read yet, except for their digest.
+
+    Raises FileError (weights), CompileError (a module that cannot be built or traced, a context too long).
+    """
+    folder = Path(file.model) if Path(file.model).is_dir() else None
+    if folder is None and FACTORY.fullmatch(file.model):
+        return _finish(file, partial(own_step, import_factory(file.model), file, file.model), None, None)
+    config = _folder_config(folder) if folder else catalog(file.model)
+    config = replace(config, ffn_down=file.ffn_down, ffn_up=file.ffn_up)
+    return _finish(file, partial(known_step, config, file), config, folder)
+
+
+def longest_context(file: ModelFile) -> int | None:
+    """The longest context that the model can take; None for a user's module."""
+    if Path(file.model).is_dir():
+        return _folder_config(Path(file.model)).max_context
+    return None if FACTORY.fullmatch(file.model) else catalog(file.model).max_context
+
+
+def open_callable(factory: Callable[..., Any], file: ModelFile) -> OpenModel:
+    """The model of a callable `factory(batch=, context=, kv=)`; `file.model` is its name in reports."""
+    return replace(_finish(file, partial(own_step, factory, file, file.model), None, None), file=None)
+
+
+def reopen(manifest: Manifest, weights: str | None = None) -> OpenModel:
+    """The model that a program was compiled from, by its manifest.
+
+    weights: path of a checkpoint; the manifest has the digest of the weights, not their path.
+    Raises FileError if the program was compiled with other weights.
+    """
+    load_extensions()
+    if manifest.chunk > 1:
+        raise FileError(
+            f"run: this program takes {manifest.chunk} tokens of a prompt at a time and cannot decode. "
+            "Give the program folder that it lies in."
+        )
+    if manifest.kind == "hops":
+        raise FileError(
+            f"run: this folder holds {len(manifest.hops)} hops of {manifest.rows} rows, no step that "
+            "decodes. Run them between GPUs: lpu afd MODEL --mode afd --run."
+        )
+    about = manifest.model
+    known = str(about.weights)
+    if weights == "safetensors" or (weights is None and not known.startswith("seed:")):
+        raise FileError(
+            f"weights: this program was compiled with {known}. Give --weights safetensors:PATH or orbax:PATH."
+        )
+    try:
+        file = ModelFile(
+            model=str(about.name),
+            weights=weights or known,
+            batch=manifest.rows,
+            context=tuple(manifest.contexts),
+            kv=about.kv,
+        )
+    except ValueError as error:
+        raise FileError(str(error)) from None
+    if about.config is None:
+        opened = _finish(file, partial(own_step, import_factory(file.model), file, file.model), None, None)
+    else:
+        config = config_of(about.config)
+        opened = _finish(file, partial(known_step, config, file), config, _weights_folder(file.weights))
+    for key in ("parameters", "weights_digest"):
+        found, wanted = getattr(opened.about, key), getattr(about, key)
+        if found != wanted:
+            raise FileError(
+                f"weights: {file.weights}: {key} is {found[:16]}, the program was compiled for "
+                f"{wanted[:16]}. Give the weights that it was compiled with, or compile again."
+            )
+    return opened
+
+
 def _states_context(model: Model) -> bool:
     """Whether a model says which contexts it is for: a ModelFile does, a file if it has the key."""
     if not isinstance(model, (str, Path)):
@@ -78,3 +164,71 @@ def _with_weights(file: ModelFile, weights: str) -> ModelFile:
             raise FileError(f"weights: {rest}: is not there")
         weights = f"{kind}:{Path(rest).resolve()}"
     return replace(file, weights=weights)
+
+
+def _finish(
+    file: ModelFile, steps: Callable[..., Step], config: TransformerConfig | None, folder: Path | None
+) -> OpenModel:
+    step = steps(1)
+    shapes = weight_shapes(step)
+    try:
+        weights = _weights(file, shapes, config)
+        check_shapes(weights, shapes)
+        digest = weights.digest()
+    except (WeightError, OSError) as error:
+        raise FileError(f"weights: {error}") from error
+    about = ModelIdentity(
+        name=config.name if config else file.model,
+        config=config.to_fields() if config else None,
+        kv=file.kv,
+        parameters=_shapes_digest(step),
+        weights=file.weights if file.weights.startswith("seed:") else weights.identity,
+        weights_digest=digest,
+    )
+    return OpenModel(
+        step=step,
+        chunks=steps,
+        weights=weights,
+        contexts=file.context,
+        about=about,
+        config=config,
+        folder=folder,
+        file=file,
+    )
+
+
+def _weights(file: ModelFile, shapes: dict[str, Any], config: TransformerConfig | None) -> Weights:
+    kind, _, rest = file.weights.partition(":")
+    if kind == "seed":
+        return seeded(shapes, int(rest), tied=bool(config and config.tied))
+    if kind == "orbax":
+        from models.sources.checkpoint import open_orbax
+
+        return open_orbax(Path(rest))
+    from models.sources.huggingface import open_folder
+
+    return open_folder(Path(rest) if rest else Path(file.model), config)
+
+
+def _folder_config(folder: Path) -> TransformerConfig:
+    from models.sources.huggingface_config import read_config
+
+    try:
+        return read_config(folder)
+    except (WeightError, OSError) as error:
+        raise FileError(f"model: {error}") from error
+
+
+def _weights_folder(weights: str) -> Path | None:
+    kind, _, rest = weights.partition(":")
+    path = Path(rest)
+    return path if kind == "safetensors" and path.is_dir() else None
+
+
+def _shapes_digest(step: Step) -> str:
+    held = [[name, list(leaf.shape), str(leaf.dtype)] for name, leaf in sorted(step.params.items())]
+    constants = {
+        name: hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+        for name, value in sorted(step.constants.items())
+    }
+    return hashlib.sha256(json.dumps([held, constants]).encode()).hexdigest()

@@ -11,9 +11,10 @@ from fractions import Fraction
 
 import numpy as np
 
-from lpu.pingpong.max_plus import NEVER, greatest_cycle_mean
-from lpu.pingpong.stages import Plan, StageError, Stages
-from lpu.pingpong.timeline import RESOURCES, Timeline
+from lpu.pingpong.stages import RESOURCES, Plan, StageError, Stages, Timeline
+
+NEVER = -(1 << 200)
+"""No path; any sum with it stays below NEVER / 2 as long as times are below 2 ** 198."""
 
 
 def schedule(
@@ -93,6 +94,27 @@ def balance(plan: Plan) -> Fraction:
     if not bounds["attention"]:
         raise StageError("pingpong: balance: attention takes 0 ps, needs 1 or more. Give its time.")
     return Fraction(bounds["ffn"], bounds["attention"])
+
+
+def greatest_cycle_mean(matrix: Sequence[Sequence[int]]) -> Fraction:
+    """Time per round of x'[j] = max over i of x[i] + matrix[i][j], after enough rounds; NEVER: no dependence.
+
+    Karp's algorithm over walks of 0 to n edges that may begin anywhere. Raises ValueError without a cycle.
+    Source: R. M. Karp, A characterization of the minimum cycle mean in a digraph, Discrete Mathematics 1978.
+    """
+    nodes = range(len(matrix))
+    best = [[0] * len(matrix)]
+    for _ in nodes:
+        last = best[-1]
+        best.append([max(last[i] + matrix[i][j] for i in nodes) for j in nodes])
+    found = [
+        min(Fraction(best[-1][j] - best[k][j], len(matrix) - k) for k in nodes if best[k][j] > NEVER // 2)
+        for j in nodes
+        if best[-1][j] > NEVER // 2
+    ]
+    if not found:
+        raise ValueError("max_plus: no cycle, so nothing repeats")
+    return max(found)
 
 
 def _step(columns: Sequence[tuple[int, int, int, int]], state: list[int], ends: list[int]) -> list[int]:

@@ -17,8 +17,8 @@ from compiler.analyse.holds import holds
 from compiler.program.isa import WORD_BYTES, Columns, is_transfer
 from compiler.program.manifest import Manifest
 from compiler.program.program import Program
-from lpu.report.figures import percent, size
 from lpu.report.traffic import LinkUse, link_use
+from lpu.report.words import percent, size
 
 REGIONS = ("transient", "kv", "weights")
 

@@ -8,7 +8,7 @@ from jaxtyping import Int
 from compiler.analyse.holds import is_transfer, link_rows
 from compiler.program.isa import WORD_BYTES, Columns
 from compiler.program.manifest import Manifest
-from lpu.report.figures import percent, size
+from lpu.report.words import percent, size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

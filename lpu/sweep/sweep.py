@@ -16,7 +16,7 @@ from lpu.check.check import require
 from lpu.folder import Progress, check_program, quiet
 from lpu.inputs.document import FileError
 from lpu.inputs.model import OpenModel
-from lpu.sweep.knobs import changed, default, planes_keep_rates
+from lpu.sweep.keys import changed, default, planes_keep_rates
 
 HEADERS = ("number", "value", "context", "tp", "pp", "cycles", "us", "of the default", "of the bound")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from fabric.chip import Sourced
 from lpu.inputs.document import FileError
-from lpu.report.confidence import by_confidence
+from lpu.report.words import by_confidence
 from lpu.validate.cases import (
     afd_anchors,
     all_reduce,

@@ -14,7 +14,7 @@ from lpu.afd.report import Figure
 from lpu.afd.trace import of_parts
 from lpu.afd.turn import Turn
 from lpu.decode.conversation import Conversation, reference
-from lpu.gpu.request import Part, cycles_ps
+from lpu.gpu.units import Part, cycles_ps
 
 
 @register

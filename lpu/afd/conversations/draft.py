@@ -4,8 +4,7 @@ from compiler.program.program import Program
 from lpu.afd.gpu_side import GpuSide
 from lpu.decode.conversation import Conversation, Spoken, Users, prompts_of
 from lpu.decode.decoders import Tensors, restart
-from lpu.decode.speculate import speculate
-from lpu.decode.speculation import Drafter, Held
+from lpu.decode.speculate import Drafter, Held, speculate
 from lpu.folder import Progress, quiet
 from lpu.inputs.model import OpenModel
 from lpu.run.machine import prepare

@@ -16,11 +16,12 @@ from lpu.afd.report import Figure
 from lpu.afd.times.hops import HopTimes, Pace, SlotRule, check_micro_batches, hop_times, in_one, pace
 from lpu.afd.trace import Event
 from lpu.afd.turn import Turn
-from lpu.gpu.request import Part, Request, cycles_ps, picoseconds
+from lpu.gpu.request import Request
 from lpu.gpu.share import GpuShare
+from lpu.gpu.units import Part, cycles_ps, picoseconds
 from lpu.inputs.model import of_micro_batch
 from lpu.pingpong import closed_forms
-from lpu.pingpong.timeline import RESOURCES
+from lpu.pingpong.stages import RESOURCES
 
 SIDES = {"attention": "GPUs", "down": "bridge", "ffn": "LPUs", "up": "bridge"}
 BASES = {"attention": "modelled", "down": "modelled", "ffn": "exact", "up": "modelled"}

@@ -14,8 +14,9 @@ from lpu.afd.question import Question, Timed
 from lpu.afd.report import Figure
 from lpu.afd.trace import of_parts
 from lpu.afd.turn import Turn
-from lpu.gpu.request import Part, Request, cycles_ps, picoseconds
+from lpu.gpu.request import Request
 from lpu.gpu.share import GpuShare
+from lpu.gpu.units import Part, cycles_ps, picoseconds
 from lpu.inputs.model import OpenModel
 from lpu.pingpong.closed_forms import tokens_per_verify
 from lpu.run.step_inputs import bucket_of

@@ -11,13 +11,12 @@ from math import inf
 from compiler.errors import OptionError
 from compiler.program.program import Program
 from compiler.split import Split
-from lpu.gpu.request import PS_PER_SECOND, cycles_ps, picoseconds
 from lpu.gpu.share import GpuShare
+from lpu.gpu.units import PS_PER_SECOND, cycles_ps, picoseconds
 from lpu.pingpong import closed_forms
 from lpu.pingpong.boundary import Boundary, SlotReport, slack_for, slots
 from lpu.pingpong.pingpong import exposed_transfer, period_bounds, run, steady_period
-from lpu.pingpong.stages import Plan, StageError, Stages
-from lpu.pingpong.timeline import Timeline
+from lpu.pingpong.stages import Plan, StageError, Stages, Timeline
 
 DRAWN_STEPS = 1000
 

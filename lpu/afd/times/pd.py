@@ -15,8 +15,9 @@ from lpu.afd.times.handover import HandoverTimes, events, stream
 from lpu.afd.turn import Turn
 from lpu.check.check import require
 from lpu.check.memory_image import check_handover
-from lpu.gpu.request import Part, Request, cycles_ps, picoseconds
+from lpu.gpu.request import Request
 from lpu.gpu.share import GpuShare
+from lpu.gpu.units import Part, cycles_ps, picoseconds
 from lpu.run.step_inputs import bucket_of
 
 

@@ -20,7 +20,7 @@ from compiler.program.program import Program
 from fabric.rack import load_rack
 from lpu import api
 from lpu.inputs.files import ModelFile
-from lpu.sweep.knobs import changed
+from lpu.sweep.keys import changed
 
 CONTEXT = 80
 

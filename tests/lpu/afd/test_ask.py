@@ -19,7 +19,8 @@ from lpu.afd.times.handover import events as events_of
 from lpu.afd.times.handover import stream
 from lpu.afd.trace import Event, trace
 from lpu.folder import load_handover, load_program
-from lpu.gpu.request import BASES, Request
+from lpu.gpu.request import Request
+from lpu.gpu.units import BASES
 from lpu.inputs.document import FileError
 
 SMALL: dict[str, Any] = {"rack": "pair", "gpus": Gpus(gpus=1)}

@@ -8,8 +8,7 @@ from small_sides import CONTEXT, VOCAB, greedy, ids, little, side
 from lpu import api
 from lpu.decode.decoders import machine_of, restart
 from lpu.decode.generate import Decode, Generation, Prefill
-from lpu.decode.speculate import speculate
-from lpu.decode.speculation import Drafter, Held, Speculation
+from lpu.decode.speculate import Drafter, Held, Speculation, speculate
 from lpu.inputs.document import FileError
 
 PROMPTS = [ids(6), ids(1, 1), ids(11, 2), ids(3, 3)]

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from compiler.errors import CapacityError, OptionError
 from fabric.catalog import gpu_spec
 from lpu.gpu import operators as gpu
+from lpu.gpu.breakdown import Breakdown, OpTime
 from lpu.gpu.pool import GpuPool
 from lpu.gpu.table import GpuTable
-from lpu.gpu.time import Breakdown, OpTime
 from lpu.validate.cases.gpu_points import catalog_bench
 from models.catalog import catalog
 

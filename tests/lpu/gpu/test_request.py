@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lpu.afd.turn import Turn
-from lpu.gpu.request import Part, Request, cycles_ps, picoseconds, weakest
+from lpu.gpu.request import Request
+from lpu.gpu.units import Part, cycles_ps, picoseconds, weakest
 from lpu.inputs.document import FileError
 
 COUNTS = st.integers(2, 9)

@@ -10,10 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from work import calls
 
-from lpu.pingpong.max_plus import NEVER, greatest_cycle_mean
-from lpu.pingpong.pingpong import balance, exposed_transfer, period_bounds, run, schedule, steady_period
-from lpu.pingpong.stages import Plan, StageError, Stages
-from lpu.pingpong.timeline import ATTENTION, FFN, RESOURCES, Timeline
+from lpu.pingpong.pingpong import (
+    NEVER,
+    balance,
+    exposed_transfer,
+    greatest_cycle_mean,
+    period_bounds,
+    run,
+    schedule,
+    steady_period,
+)
+from lpu.pingpong.stages import ATTENTION, FFN, RESOURCES, Plan, StageError, Stages, Timeline
 
 TIMES = st.integers(0, 50)
 # Records are built in the tests: checking their types draws random numbers, not allowed in strategies.

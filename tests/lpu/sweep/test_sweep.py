@@ -11,7 +11,7 @@ from lpu import api
 from lpu.cli import app as cli
 from lpu.inputs.document import FileError
 from lpu.inputs.files import ModelFile
-from lpu.sweep.knobs import changed, default, keys
+from lpu.sweep.keys import changed, default, keys
 from lpu.sweep.sweep import Sweep, parse_sweeps
 
 TINY = ModelFile(model="llama-tiny", context=(32,))

@@ -14,8 +14,9 @@ from compiler.errors import OptionError
 from fabric.catalog import gpu_spec
 from lpu.afd.times.afd import layer_parts, turns, warnings
 from lpu.afd.times.hops import HopTimes, SlotRule, check_micro_batches, pace
-from lpu.gpu.request import Request, total
+from lpu.gpu.request import Request
 from lpu.gpu.share import GpuShare, shares
+from lpu.gpu.units import total
 from lpu.pingpong import closed_forms
 from lpu.pingpong.pingpong import run
 from lpu.pingpong.stages import StageError, Stages

@@ -1,4 +1,4 @@
-"""Which of a machine's numbers are measured, modelled or assumed: the words that every report uses."""
+"""Words of reports: numbers as a person reads them, and how the numbers of a machine are known."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,19 @@ from fabric.chip import Sourced
 
 ASSUMED = ("assumed", "R")
 DERIVED = ("D",)
+
+
+def percent(share: float) -> str:
+    """A share as percent, two digits where it is small."""
+    return f"{100 * share:.1f} %" if share >= 0.1 else f"{100 * share:.2g} %"
+
+
+def size(count: int) -> str:
+    """Bytes in the largest decimal unit that they fill."""
+    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= scale:
+            return f"{count / scale:.1f} {unit}"
+    return f"{count} B"
 
 
 def by_confidence(sources: Sequence[Sourced]) -> dict[str, list[str]]:
