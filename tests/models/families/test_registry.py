@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lpu.afd.setup import config_of as gpu_numbers
+from lpu.afd.machines import config_of as gpu_numbers
 from safetensors.numpy import save_file
 
 from compiler.errors import OptionError
