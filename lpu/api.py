@@ -111,7 +111,7 @@ def compile(
 ) -> Compiled:
     """Compile a model for a rack, and check the program. `chosen` goes to `open_model`.
 
-    prefill: also compile a program that takes so many tokens of one prompt at a time.
+    prefill: also compile a program that takes chunks of `prefill` tokens of one prompt.
     Raises FileError, CompileError, or HazardError if the program breaks a rule.
     """
     if prefill is not None and prefill < 2:
@@ -299,7 +299,7 @@ def certify(
     """Compile, check and run a model, and compare the logits' bits with every other way to get them.
 
     See `lpu.certify`. `plain` adds the numerical-equivalence report, `pythons` are other interpreters to
-    compare with, `prefill` takes the prompts in chunks of so many tokens too. `chosen` goes to `open_model`.
+    compare with, `prefill` also takes the prompts in chunks of that size. `chosen` goes to `open_model`.
     """
     opened = model if isinstance(model, OpenModel) else open_model(model, **chosen)
     vocab, batch = opened.vocab, opened.step.batch

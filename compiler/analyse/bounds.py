@@ -93,7 +93,7 @@ def bounds(program: Program, context: int) -> tuple[Bound, ...]:
         Bound(
             name="MXM geometry",
             cycles=occupied,
-            reason="what tiles as they are cut hold the planes of the busiest chip of each block",
+            reason="holds of the planes of the busiest chip of each block by whole tiles",
         ),
         Bound(
             name="links",

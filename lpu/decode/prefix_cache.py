@@ -1,7 +1,7 @@
 """A cache of the KV bytes of prompt prefixes, keyed by their tokens and by everything that decides the bits.
 
-Blocks of `block_tokens` tokens are keyed by a chain of hashes: a changed token changes the key of its block
-and of every later one. Source: facts/afd.md sections 5.1 and 5.3.
+Prefix blocks of `block_tokens` tokens are keyed by a chain of hashes: a changed token changes the key of its
+block and of every later one. Source: facts/afd.md sections 5.1 and 5.3.
 """
 
 import hashlib

@@ -19,7 +19,7 @@ class StageError(FileError):
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """One layer of one micro-batch: t_a, t_dn (GPU to LPU), t_f, t_up (LPU to GPU), integer picoseconds each.
+    """The ping-pong stages of one layer of a micro-batch: t_a, t_dn (GPU to LPU), t_f, t_up, in picoseconds.
 
     down and up are one direction each. latency: each way, after a link's bytes; slot: until the FFN's slot
     begins. Both only delay a micro-batch, no resource is held meanwhile. Source: facts/afd.md section 1.

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lpu.afd.machines import config_of as gpu_numbers
 from safetensors.numpy import save_file
 
 from compiler.errors import OptionError
 from lpu import api
+from lpu.afd.machines import config_of as gpu_numbers
 from lpu.cli import app as cli
 from lpu.decode.decoders import machine_of, reference_decode, restart
 from lpu.decode.generate import generate
