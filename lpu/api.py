@@ -17,12 +17,13 @@ from lpu.afd.ask import afd as afd
 from lpu.afd.ratios import ratios as ratios
 from lpu.certify import certify as certificates
 from lpu.certify.certify import Certificate
+from lpu.certify.certify import CertifyOptions as CertifyOptions
 from lpu.check.check import Report, require
 from lpu.check.memory_image import pair
 from lpu.compare import compare as comparisons
 from lpu.compare.compare import Comparison
 from lpu.compare.point import Task
-from lpu.decode.decoders import flipped, machine_of, restart, restart_pair, share_image
+from lpu.decode.decoders import machine_of, restart, restart_pair, share_image
 from lpu.decode.generate import Generation, check_room, generate
 from lpu.folder import Progress, check_program, quiet
 from lpu.folder import load_prefill as load_prefill
@@ -194,15 +195,15 @@ def compare(
     seeds: int = 5,
     task: Task | None = None,
     folder: str | Path | None = None,
-    jobs: int = 1,
-    scheduler: str | None = None,
+    workers: int | str = 1,
     progress: Progress = quiet,
     **chosen: Any,
 ) -> Comparison:
     """Compare placement strategies, each through the real scheduler and the checker; see docs/placement.md.
 
     Model and racks are names or files, as other processes open them again. task: its tp, layout, budget,
-    alpha and certify are taken. folder: where points are kept. `chosen` goes to `open_model`.
+    alpha and certify are taken. folder: where points are kept. workers: processes, or the address of a
+    Dask cluster. `chosen` goes to `open_model`.
     Raises FileError or OptionError.
     """
     base = task or Task(model=model, rack="", strategy="")
@@ -212,8 +213,8 @@ def compare(
         strategies,
         seeds,
         folder=None if folder is None else Path(folder),
-        jobs=jobs,
-        scheduler=scheduler,
+        jobs=workers if isinstance(workers, int) else 1,
+        scheduler=workers if isinstance(workers, str) else None,
         progress=progress,
     )
 
@@ -239,7 +240,6 @@ def run(
     model: OpenModel | None = None,
     weights: str | None = None,
     prefill: Program | None = None,
-    corrupt: bool = False,
     stream: bool | None = None,
     progress: Progress = quiet,
 ) -> Run:
@@ -247,8 +247,8 @@ def run(
 
     prefill: the program that takes chunks of the prompts, if it does not come with the other.
     model: what the program was compiled from; opened again by the manifest if not given, with the checkpoint
-    that `weights` names. corrupt: for tests, flips one bit of one weight. stream: take the weights call by
-    call at every step; None: if they exceed the host's memory.
+    that `weights` names. stream: take the weights call by call at every step; None: if they exceed the host's
+    memory.
     Raises FileError (prompts, weights), LinkError, MachineError.
     """
     if isinstance(program, Compiled):
@@ -259,8 +259,6 @@ def run(
     ids = prompt_ids(prompts, model, manifest.vocab)
     check_room(ids, tokens, batch, context)
     progress("link", 0, 1)
-    if corrupt:
-        model = replace(model, weights=flipped(model.weights))
     machine = machine_of(program, model, stream, progress)
     chunked = prefill is not None and any(len(prompt) >= prefill.manifest.chunk for prompt in ids)
     if prefill is not None and chunked and isinstance(machine, Machine):
@@ -288,22 +286,18 @@ def certify(
     options: CompileOptions | None = None,
     prompts: Sequence[Prompt] | None = None,
     tokens: int = 16,
-    plain: bool = True,
-    pythons: Sequence[str] = (),
-    prefill: int | None = None,
-    corrupt: str = "",
-    stream: bool | None = None,
+    how: CertifyOptions | None = None,
     progress: Progress = quiet,
     **chosen: Any,
 ) -> Certificate:
     """Compile, check and run a model, and compare the logits' bits with every other way to get them.
 
-    See `lpu.certify`. `plain` adds the numerical-equivalence report, `pythons` are other interpreters to
-    compare with, `prefill` also takes the prompts in chunks of that size. `chosen` goes to `open_model`.
+    how: what else they are compared with. `chosen` goes to `open_model`.
     """
     opened = model if isinstance(model, OpenModel) else open_model(model, **chosen)
     vocab, batch = opened.vocab, opened.step.batch
-    ids = prompt_ids(prompts, opened, vocab) if prompts else default_prompts(batch, vocab, prefill or 0)
+    how = how or CertifyOptions()
+    ids = prompt_ids(prompts, opened, vocab) if prompts else default_prompts(batch, vocab, how.prefill or 0)
     check_room(ids, tokens, batch, max(opened.contexts))
     return certificates.certify(
         opened,
@@ -312,11 +306,7 @@ def certify(
         ids,
         tokens,
         rack_name=None if isinstance(rack, Rack) else str(rack),
-        plain=plain,
-        pythons=pythons,
-        prefill=prefill,
-        corrupt=corrupt,
-        stream=stream,
+        how=how,
         progress=progress,
     )
 

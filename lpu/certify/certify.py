@@ -100,6 +100,24 @@ class Certificate:
 _REPORTS = ("numerical_equivalence", "quantisation")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertifyOptions:
+    """What a model's bits are compared with, besides other layouts and placements.
+
+    prefill: also take the prompts in chunks of that many tokens. plain: add the numerical-equivalence report.
+    pythons: other interpreters with lpu-emulator installed, perhaps under another JAX. stream: take weights
+    call by call and layer by layer; None: if they exceed the host's memory. The f32 reports, which need all
+    weights at once, are left out then. corrupt: for tests, the comparison (or "all") whose run gets one
+    flipped bit in one weight.
+    """
+
+    prefill: int | None = None
+    plain: bool = True
+    pythons: tuple[str, ...] = ()
+    stream: bool | None = None
+    corrupt: str = ""
+
+
 def certify(
     model: OpenModel,
     rack: Rack,
@@ -108,44 +126,38 @@ def certify(
     count: int,
     *,
     rack_name: str | None = None,
-    plain: bool = True,
-    pythons: Sequence[str] = (),
-    prefill: int | None = None,
-    corrupt: str = "",
-    stream: bool | None = None,
+    how: CertifyOptions | None = None,
     progress: Progress = lambda stage, done, total: None,
 ) -> Certificate:
     """Compile, check and run; then compute the same logits in every other way and compare bits.
 
     rack_name: how another process opens the rack (None: no runs in other processes).
-    pythons: other interpreters with lpu-emulator installed, perhaps with another JAX.
-    prefill: also take the prompts in chunks of `prefill` tokens.
-    stream: take weights call by call and layer by layer; None: if they exceed the host's memory. The f32
-    reports, which need all weights at once, are left out then.
-    corrupt: for tests, the comparison (or "all") whose run gets one flipped bit in one weight.
     Raises every error of compile, check, link and run.
     """
     program = compile_program(model.source(), rack, options, progress)
     rows = sum(require(check(program, context)).rows for context in model.contexts)
+    how = how or CertifyOptions()
+    stream = how.stream
     machine = machine_of(program, model, stream)
     if streamed := isinstance(machine, StreamedMachine):
         check_layers(model)
     batch = program.manifest.rows
     base = generate(restart(machine), prompts, count, batch, progress, "run")
     settled = program.manifest.options
-    ways = _Ways(model, rack, program, base, corrupt, stream, progress)
+    ways = _Ways(model, rack, program, base, how.corrupt, stream, progress)
     found = [
         ways.take(REFERENCE, lambda other: reference_decode(other, stream=streamed)),
         ways.take(
-            TWICE, lambda other: restart(machine if other is model else machine_of(program, other, stream))
+            TWICE,
+            lambda other: restart(machine if other is model else machine_of(program, other, stream)),
         ),
     ]
     del machine
-    if prefill is not None and not streamed:
-        found.append(ways.take_prefill(prefill, settled))
+    if how.prefill is not None and not streamed:
+        found.append(ways.take_prefill(how.prefill, settled))
     for name, other in variants(settled, rack.chips):
         found.append(ways.take_variant(name, other))
-    for child in children(model.file, rack_name, options, prompts, count, pythons, stream):
+    for child in children(model.file, rack_name, options, prompts, count, how.pythons, stream):
         found.append(ways.take_child(child))
     return Certificate(
         model=model.about,
@@ -161,7 +173,7 @@ def certify(
         rows_checked=rows,
         versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         comparisons=tuple(found),
-        **(_reports(model, base, batch, progress) if plain and not streamed else dict.fromkeys(_REPORTS)),
+        **(_reports(model, base, batch, progress) if how.plain and not streamed else dict.fromkeys(_REPORTS)),
     )
 
 

@@ -90,8 +90,7 @@ def compare(
             seeds=comparing.seeds,
             task=task,
             folder=kept.output or None,
-            jobs=kept.jobs or cores,
-            scheduler=kept.scheduler,
+            workers=kept.scheduler or kept.jobs or cores,
             progress=bar,
         )
     for one in found.racks:

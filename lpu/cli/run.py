@@ -1,6 +1,6 @@
 """Verbs that execute: run, certify."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -89,13 +89,16 @@ def run(
                 progress=bar,
             )
             made, long = compiled.program, compiled.prefill
+        if running.corrupt:
+            from lpu.decode.decoders import flipped
+
+            model = replace(model, weights=flipped(model.weights))
         done = api.run(
             made,
             ids,
             tokens=tokens,
             model=model,
             prefill=long,
-            corrupt=running.corrupt,
             stream=running.stream,
             progress=bar,
         )
@@ -129,11 +132,13 @@ def certify(
             options=options,
             prompts=wanted,
             tokens=prompts.tokens,
-            plain=certifying.plain,
-            pythons=certifying.python,
-            prefill=certifying.prefill,
-            corrupt=certifying.corrupt,
-            stream=certifying.stream,
+            how=api.CertifyOptions(
+                prefill=certifying.prefill,
+                plain=certifying.plain,
+                pythons=certifying.python,
+                stream=certifying.stream,
+                corrupt=certifying.corrupt,
+            ),
             progress=bar,
             **changes.given(len(wanted) if wanted else None),
         )

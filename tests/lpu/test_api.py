@@ -1,4 +1,5 @@
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from flax import nnx
 from compiler.options import CompileOptions
 from lpu import api
 from lpu.certify.equivalence import equivalence, ulp_distance
-from lpu.decode.decoders import plain_decode, reference_decode
+from lpu.decode.decoders import flipped, plain_decode, reference_decode
 from lpu.decode.generate import generate, replay
 from lpu.inputs.document import FileError
 from models.catalog import catalog
@@ -47,7 +48,11 @@ def test_each_sequence_of_a_batch_is_as_it_is_alone(pair_of_prompts: api.Compile
 
 
 def test_a_flipped_bit_of_a_weight_changes_the_digest(pair_of_prompts: api.Compiled) -> None:
-    clean, corrupt = (api.run(pair_of_prompts, [[5]], tokens=1, corrupt=one) for one in (False, True))
+    wrong = replace(pair_of_prompts.model, weights=flipped(pair_of_prompts.model.weights))
+    clean, corrupt = (
+        api.run(pair_of_prompts.program, [[5]], tokens=1, model=model)
+        for model in (pair_of_prompts.model, wrong)
+    )
     assert clean.generation.digest != corrupt.generation.digest
 
 

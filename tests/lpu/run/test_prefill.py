@@ -115,7 +115,11 @@ def test_a_certificate_holds_chunks_against_single_steps(monkeypatch: pytest.Mon
     name = "prefill in chunks of 8"
     for corrupt in ("", name):
         found = api.certify(
-            head_norms, rack="pair", context=[40], tokens=2, prefill=8, plain=False, corrupt=corrupt
+            head_norms,
+            rack="pair",
+            context=[40],
+            tokens=2,
+            how=api.CertifyOptions(prefill=8, plain=False, corrupt=corrupt),
         )
         (chunks,) = (one for one in found.comparisons if one.name == name)
         assert chunks.equal is (not corrupt)
