@@ -165,7 +165,7 @@ def test_a_record_that_an_extension_leaves_out_is_an_error_that_says_where_it_go
 def test_a_program_with_the_op_is_refused_in_one_line_where_the_op_is_unknown(
     module: Path, program: Path
 ) -> None:
-    for verb in ("check", "run"):
+    for verb in ("check", "run", "show"):
         error = one_line(lpu(module, verb, str(program)))
         assert f"{program}: kernel family 'scale' of this program is of no extension that is loaded" in error
         assert "name its module with --extend" in error
@@ -181,10 +181,15 @@ def test_two_extensions_of_one_opcode_are_refused_in_one_line(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_the_installed_package_compiles_checks_runs_and_certifies_from_the_shell(installed: Path) -> None:
+def test_every_verb_takes_the_installed_package_from_the_shell(
+    installed: Path,
+) -> None:
     folder, trace = installed / "program", installed / "trace.json"
     good(lpu(installed, "compile", *MODEL, "-o", str(folder)))
     assert "verdict     legal" in good(lpu(installed, "check", str(folder)))
+    shown = good(lpu(installed, "show", str(folder), "--op", "SCALE"))
+    assert "SCALE  n 1  f32" in shown
+    assert "scale  factor 0.22" in shown
     run = json.loads(good(lpu(installed, "run", str(folder), *PROMPT, "--json")))
     good(lpu(installed, "trace", str(folder), "-o", str(trace)))
     assert any(event["name"].startswith("SCALE ") for event in json.loads(trace.read_text())["traceEvents"])

@@ -1,0 +1,70 @@
+"""CONTRIBUTING.md names files that exist, and lists all that an op or an instruction touches."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from compiler.lower.rules import RULES
+from compiler.program.instruction_set import INSTRUCTIONS
+from compiler.program.isa import Op
+from models.contract.ops import OPS
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "CONTRIBUTING.md").read_text()
+PACKAGES = ("lpu", "compiler", "fabric", "models")
+MOST = 5  # files to touch
+
+
+def listed(title: str) -> list[str]:
+    """The files of the numbered list below a bold title."""
+    after = TEXT.split(f"**{title}**", 1)[1].split("**")[0]
+    return re.findall(r"^\d\. `([^`]+)`", after, re.MULTILINE)
+
+
+def naming(pattern: str) -> set[str]:
+    """The files of the packages with a line of code that matches."""
+    paths = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    return {str(path.relative_to(ROOT)) for path in paths if re.search(pattern, path.read_text())}
+
+
+def test_every_file_that_is_named_is_there() -> None:
+    named = re.findall(r"`([\w./]+/[\w./]*)`", TEXT)
+    assert len(named) > 10
+    for name in named:
+        places = re.sub(r"\b[A-Z]+(?=\.py)", "*", name)
+        assert list(ROOT.glob(places)), name
+
+
+@pytest.mark.parametrize("title", ["An op of the vocabulary", "An instruction"])
+def test_no_list_is_longer_than_five_files(title: str) -> None:
+    assert 1 <= len(listed(title)) <= MOST
+
+
+@pytest.mark.parametrize("op", sorted(OPS.keys() - {"round8", "round16"}))
+def test_the_files_of_an_op_are_those_listed(op: str) -> None:
+    files = [name.replace("OP", op) for name in listed("An op of the vocabulary")]
+    assert all((ROOT / name).is_file() for name in files)
+    assert OPS[op].home == files[0].removesuffix(".py").replace("/", ".")
+    assert naming(rf"vocabulary\.{op} import {op.upper()}\b") == {files[1]}
+    assert naming(rf"LoweringRule\(\s*op=\"{op}\"") == {files[2]}
+    assert naming(rf"\b{op}\.RULE\b") == {files[3]}
+    assert RULES[op].op == op
+
+
+@pytest.mark.parametrize(("op", "family"), [(Op.RSTAT, "vector"), (Op.CAST, "vector"), (Op.GLU, "vector")])
+def test_the_files_of_an_instruction_are_those_listed_and_the_rule_that_uses_it(op: Op, family: str) -> None:
+    files = [name.replace("FAMILY", family) for name in listed("An instruction")]
+    assert re.search(rf"^    {op.name} = {int(op)}\b", (ROOT / files[0]).read_text(), re.MULTILINE)
+    found = naming(rf"\bOp\.{op.name}\b")
+    assert {name for name in found if not name.startswith("compiler/lower/ops/")} == set(files[1:])
+    assert INSTRUCTIONS[op].name == op.name
+
+
+def test_the_name_of_a_kernel_is_known_to_its_own_rooms() -> None:
+    kernels = naming(r"\bGluKernel\b")
+    assert kernels == {
+        "compiler/program/instructions/vector.py",
+        "compiler/lower/ops/glu.py",
+        "lpu/run/ops/vector.py",
+    }
