@@ -226,6 +226,6 @@ def test_a_full_disk_leaves_nothing(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("numpy.savez_compressed", full)
-    monkeypatch.setattr("compiler.program.program.save", full)
+    monkeypatch.setattr("lpu.folder.save", full)
     line = refused(capsys, 2, "compile", "llama-tiny", *QUAD, "--context", "16", "-o", "p")
     assert "No space left on device" in line
