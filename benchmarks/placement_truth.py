@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 
 from compiler.place.groups import tables_of
 from compiler.place.registry import search
-from compiler.place.truth import FILE, Case, Shape, drawn
+from compiler.place.truth import FILE, ProvedProblem, Shape, drawn
 
 SHAPES: tuple[Shape, ...] = ("chain", "diamonds", "experts")
 SIZES = ((4, 2), (6, 2), (8, 3), (10, 3), (12, 4), (14, 4))
@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=4_000_000, help="of the exhaustive search, per case")
     args = parser.parse_args()
-    proved: list[Case] = []
+    proved: list[ProvedProblem] = []
     for shape in SHAPES:
         for i, (blocks, trays) in enumerate(SIZES):
             case = drawn(shape, blocks, trays, i % 2, args.seed)

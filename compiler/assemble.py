@@ -14,7 +14,7 @@ from compiler.lower.rope_table import angle_block, angle_params, angle_words
 from compiler.lower.rows import Kernels
 from compiler.program.isa import WORD_BYTES, Columns, Kernel, ceil_div, is_transfer
 from compiler.program.manifest import (
-    Level,
+    LevelWiring,
     Link,
     LogitsLine,
     Manifest,
@@ -112,7 +112,7 @@ def machine(rack: Rack) -> dict[str, Any]:
         "chip": replace(rack.chip, sources=()),
         "forward_cycles": rack.forward_cycles,
         "links": tuple(Link(*row) for row in zip(*(column.tolist() for column in numbers), strict=True)),
-        "levels": tuple(Level(level.name, level.kind, level.groups) for level in rack.levels),
+        "levels": tuple(LevelWiring(level.name, level.kind, level.groups) for level in rack.levels),
         "sources": rack.chip.sources + rack.sources,
         "versions": {"lpu-emulator": version("lpu-emulator")},
     }

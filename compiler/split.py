@@ -20,7 +20,7 @@ BYTES = {"fp8": 1, "fp16": 2, "f32": 4}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hop:
+class HopGraph:
     """What the LPUs do for one layer.
 
     nodes: indices into the graph's nodes. input, output: the values that cross down and up, in the formats
@@ -43,7 +43,7 @@ class Hop:
 class Split:
     """The hops in order, and what stays on the GPUs: nodes, bytes of weights and of the KV cache."""
 
-    hops: tuple[Hop, ...]
+    hops: tuple[HopGraph, ...]
     rows: int
     gpu_nodes: tuple[int, ...]
     gpu_weight_bytes: int
@@ -189,7 +189,7 @@ def _one_per_layer(chosen: list[str], modules: dict[str, list[Node]], what: str)
         )
 
 
-def _hop(graph: Graph, name: str, module: list[Node]) -> Hop:
+def _hop(graph: Graph, name: str, module: list[Node]) -> HopGraph:
     products = [node.index for node in module if rule_of(node).joint is not None]
     if not products:
         raise CompileError(
@@ -223,7 +223,7 @@ def _hop(graph: Graph, name: str, module: list[Node]) -> Hop:
     eights = {value for node in graph.nodes if rule_of(node).rounds_to == "fp8" for value in node.outputs}
     wire_down: Wire = "fp8" if source.index in eights else "fp16"
     wire_up: Wire = "fp16" if result.dtype == "float16" else "f32"
-    return Hop(
+    return HopGraph(
         name=name,
         nodes=tuple(node.index for node in nodes),
         input=source.index,

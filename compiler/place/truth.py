@@ -23,7 +23,7 @@ Shape = Literal["chain", "diamonds", "experts"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
+class ProvedProblem:
     """A problem by its numbers: its optimum, the tray of each block there, and who proved it.
 
     room: words of a chip. needs: of each block, as `Need` has them but one count of words for all ranks.
@@ -88,12 +88,12 @@ def rack(trays: int) -> Rack:
     )
 
 
-def cases() -> list[Case]:
+def cases() -> list[ProvedProblem]:
     """Every case of the file."""
     return [_case(entry) for entry in json.loads(FILE.read_text())["cases"]]
 
 
-def drawn(shape: Shape, blocks: int, trays: int, alpha: int, seed: int) -> Case:
+def drawn(shape: Shape, blocks: int, trays: int, alpha: int, seed: int) -> ProvedProblem:
     """A case without its optimum: numbers of a seed, room for the blocks and a third more."""
     random = Random(f"{shape} {blocks} {trays} {seed}")
     needs = tuple(
@@ -108,7 +108,7 @@ def drawn(shape: Shape, blocks: int, trays: int, alpha: int, seed: int) -> Case:
         for _ in range(blocks)
     )
     words = [need["words"] for need in needs]
-    return Case(
+    return ProvedProblem(
         name=f"{shape}-{blocks}-{trays}-a{alpha}",
         shape=shape,
         trays=trays,
@@ -134,7 +134,7 @@ def _reads(shape: Shape, blocks: int) -> tuple[tuple[int, ...], ...]:
     return tuple(reads)
 
 
-def _case(entry: dict[str, Any]) -> Case:
+def _case(entry: dict[str, Any]) -> ProvedProblem:
     lists: dict[str, Any] = {name: tuple(entry[name]) for name in ("needs", "at", "proved_by")}
     lists["before"] = tuple(tuple(reads) for reads in entry["before"])
-    return Case(**{**entry, **lists})
+    return ProvedProblem(**{**entry, **lists})

@@ -45,7 +45,7 @@ class Link(NamedTuple):
     slot_cycles: int
 
 
-class Level(NamedTuple):
+class LevelWiring(NamedTuple):
     """A level of the rack: its name, how its groups are wired, and the chips of each of them."""
 
     name: str
@@ -216,7 +216,7 @@ class Manifest:
     chip: ChipSpec
     forward_cycles: int
     links: tuple[Link, ...]
-    levels: tuple[Level, ...]
+    levels: tuple[LevelWiring, ...]
     sources: tuple[Sourced, ...]
     rows: int
     sequences: int

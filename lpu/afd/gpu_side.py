@@ -26,7 +26,7 @@ CHUNK = 64  # tokens of a prompt at a time: the rows of one sequence that attend
 Tokens = Int[np.ndarray, " batch"]
 
 
-class Taken(NamedTuple):
+class TakenTokens(NamedTuple):
     """Logits f32 [..., vocab] and the most likely next token [...] of every token that was taken."""
 
     logits: np.ndarray
@@ -37,7 +37,7 @@ class Resumed(NamedTuple):
     """A prompt of which the first `cached` tokens came out of a prefix cache; what the others gave."""
 
     cached: int
-    taken: Taken
+    taken: TakenTokens
 
 
 class GpuSide:
@@ -65,7 +65,7 @@ class GpuSide:
         other._cache = empty_cache(self.model.chunks(1, batch=self.batch).cache)
         return other
 
-    def prefill(self, sequence: int, tokens: Any, start: int = 0) -> Taken:
+    def prefill(self, sequence: int, tokens: Any, start: int = 0) -> TakenTokens:
         """Take tokens of one sequence from position `start` on, in chunks: logits [tokens, vocab] of all.
 
         The rows that the last chunk has too many repeat its last token at its position, which writes the
@@ -77,27 +77,29 @@ class GpuSide:
         self._check_sequence(sequence)
         where = np.arange(start, start + len(tokens), dtype=np.int32)
         tokens, where = checked_inputs(len(tokens), self.vocab, self.context, tokens, where)
-        parts: list[Taken] = []
+        parts: list[TakenTokens] = []
         for first in range(0, len(tokens), self.chunk):
             row = np.minimum(np.arange(first, first + self.chunk), len(tokens) - 1)
             done = self._run(self._prefill, tokens[row], where[row], jnp.int32(sequence))
             count = min(self.chunk, len(tokens) - first)
-            parts.append(Taken(done.logits[:count], done.chosen[:count]))
-        return Taken(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+            parts.append(TakenTokens(done.logits[:count], done.chosen[:count]))
+        return TakenTokens(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
-    def decode(self, tokens: Tokens, positions: Tokens) -> Taken:
+    def decode(self, tokens: Tokens, positions: Tokens) -> TakenTokens:
         """One token of every sequence at its position: logits [batch, vocab]."""
         tokens, positions = checked_inputs(self.batch, self.vocab, self.context, tokens, positions)
         return self._run(self._steps[1], tokens, positions)
 
-    def divided(self, pieces: GpuPieces, tokens: Tokens, positions: Tokens, hop: Hop) -> Taken:
+    def divided(self, pieces: GpuPieces, tokens: Tokens, positions: Tokens, hop: Hop) -> TakenTokens:
         """`decode` with its hops computed elsewhere."""
         tokens, positions = checked_inputs(self.batch, self.vocab, self.context, tokens, positions)
         rows = jnp.asarray(tokens), jnp.asarray(positions)
         logits, chosen, self._cache = pieces.step(self._params, *rows, self._cache, hop)
-        return Taken(np.asarray(logits), np.asarray(chosen))
+        return TakenTokens(np.asarray(logits), np.asarray(chosen))
 
-    def rows(self, tokens: Int[np.ndarray, "batch rows"], positions: Int[np.ndarray, "batch rows"]) -> Taken:
+    def rows(
+        self, tokens: Int[np.ndarray, "batch rows"], positions: Int[np.ndarray, "batch rows"]
+    ) -> TakenTokens:
         """As many tokens of every sequence in one step: logits [batch, rows, vocab].
 
         Positions of a sequence ascend, or repeat with the same token. Each number of rows is compiled once.
@@ -110,7 +112,7 @@ class GpuSide:
             step = self.model.chunks(rows, batch=self.batch)
             self._steps[rows] = jax.jit(step.fn, donate_argnums=3)
         done = self._run(self._steps[rows], tokens, positions)
-        return Taken(done.logits.reshape(self.batch, rows, -1), done.chosen.reshape(self.batch, rows))
+        return TakenTokens(done.logits.reshape(self.batch, rows, -1), done.chosen.reshape(self.batch, rows))
 
     def kv(self, sequence: int, begin: int, end: int) -> tuple[KVBytes, KVBytes]:
         """Keys and values of the positions begin to end - 1 in the cache's own format (fp16, e4m3 codes)."""
@@ -136,10 +138,10 @@ class GpuSide:
                 self._cache, KVCache(tuple(k), tuple(v)), jnp.int32(sequence), jnp.int32(begin)
             )
 
-    def _run(self, step: Any, tokens: np.ndarray, positions: np.ndarray, *more: Any) -> Taken:
+    def _run(self, step: Any, tokens: np.ndarray, positions: np.ndarray, *more: Any) -> TakenTokens:
         rows = jnp.asarray(tokens), jnp.asarray(positions)
         logits, chosen, self._cache = step(self._params, *rows, self._cache, *more)
-        return Taken(np.asarray(logits), np.asarray(chosen))
+        return TakenTokens(np.asarray(logits), np.asarray(chosen))
 
     def _check_sequence(self, sequence: int) -> None:
         if not 0 <= sequence < self.batch:

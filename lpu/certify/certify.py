@@ -41,7 +41,7 @@ EVERYTHING = "all"  # value of `corrupt` for every comparison
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class BitsCompared:
     """The comparison with one other way to the same bits. equal: None if it could not be made.
 
     detail: the reason why it could not be made, or the first sequence, step and logit that differ.
@@ -71,7 +71,7 @@ class Certificate:
     clock_hz: int
     rows_checked: int
     versions: dict[str, str]
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[BitsCompared, ...]
     numerical_equivalence: Equivalence | None
     quantisation: Quantisation | None
 
@@ -237,7 +237,7 @@ class _Ways:
         name: str,
         way: Callable[[OpenModel], Decode | tuple[Decode, Prefill]],
         program: Program | None = None,
-    ) -> Comparison:
+    ) -> BitsCompared:
         """Decode again with the steps of `way`, in chunks if it has a prefill, and compare all bits."""
         model = self.model
         if self.corrupt in (name, EVERYTHING):
@@ -248,8 +248,8 @@ class _Ways:
         run = generate(decode, base.prompts, len(base.tokens[0]), batch, self.progress, name, chunks)
         wrong = difference(base, run)
         if program is None:
-            return Comparison(name=name, equal=not wrong, detail=wrong, logits_sha256=run.digest)
-        return Comparison(
+            return BitsCompared(name=name, equal=not wrong, detail=wrong, logits_sha256=run.digest)
+        return BitsCompared(
             name=name,
             equal=not wrong,
             detail=wrong,
@@ -258,28 +258,28 @@ class _Ways:
             cycles_per_token=program.manifest.cycles,
         )
 
-    def take_variant(self, name: str, options: CompileOptions) -> Comparison:
+    def take_variant(self, name: str, options: CompileOptions) -> BitsCompared:
         """Compile with other options, check, run, compare; the same program again would prove nothing."""
         try:
             program = compile_program(self.model.source(), self.rack, options, self.progress)
         except CompileError as error:
-            return Comparison(name=name, equal=None, detail=f"cannot be compiled: {error}")
+            return BitsCompared(name=name, equal=None, detail=f"cannot be compiled: {error}")
         if program.manifest.digest == self.program.manifest.digest:
-            return Comparison(name=name, equal=None, detail="is the same program on this rack")
+            return BitsCompared(name=name, equal=None, detail="is the same program on this rack")
         for context in self.model.contexts:
             require(check(program, context))
         return self.take(name, lambda model: restart(machine_of(program, model, self.stream)), program)
 
-    def take_prefill(self, tokens: int, options: CompileOptions) -> Comparison:
+    def take_prefill(self, tokens: int, options: CompileOptions) -> BitsCompared:
         """Compile a prefill program beside the same decode program, check both, run, compare."""
         name = f"prefill in chunks of {tokens}"
         if all(len(prompt) < tokens for prompt in self.base.prompts):
-            return Comparison(name=name, equal=None, detail=f"no prompt has {tokens} tokens")
+            return BitsCompared(name=name, equal=None, detail=f"no prompt has {tokens} tokens")
         sources = self.model.source(), self.model.source(tokens)
         try:
             decode, long = compile_pair(*sources, self.rack, options, self.progress)
         except CompileError as error:
-            return Comparison(name=name, equal=None, detail=f"cannot be compiled: {error}")
+            return BitsCompared(name=name, equal=None, detail=f"cannot be compiled: {error}")
         for program in (decode, long):
             for context in program.manifest.contexts:
                 require(check(program, context))
@@ -292,12 +292,12 @@ class _Ways:
 
         return self.take(name, both, long)
 
-    def take_child(self, child: Child) -> Comparison:
+    def take_child(self, child: Child) -> BitsCompared:
         """Compile and run in another process and compare both digests."""
         self.progress(child.name, 0, 1)
         found = child.run(self.corrupt in (child.name, EVERYTHING))
         if found.reason:
-            return Comparison(name=child.name, equal=None, detail=found.reason)
+            return BitsCompared(name=child.name, equal=None, detail=found.reason)
         wrong = [
             f"{what} {ours[:16]} here, {theirs[:16]} there"
             for what, ours, theirs in (
@@ -306,7 +306,7 @@ class _Ways:
             )
             if ours != theirs
         ]
-        return Comparison(
+        return BitsCompared(
             name=child.name,
             equal=not wrong,
             detail="; ".join(wrong),

@@ -62,7 +62,7 @@ def _by_rank(block: Block) -> dict[int, Preloads]:
     }
 
 
-class Placed(NamedTuple):
+class PlacedValues(NamedTuple):
     """The preloaded values in order of chip and address; where each begins and ends in the rack's words."""
 
     number: Int[np.ndarray, " loads"]
@@ -71,7 +71,7 @@ class Placed(NamedTuple):
     end: Int[np.ndarray, " loads"]
 
 
-def place(findings: Findings, stated: Stated, preloads: Preloads) -> Placed:
+def place(findings: Findings, stated: Stated, preloads: Preloads) -> PlacedValues:
     """The well formed loads, all of them disjoint and inside the weight regions unless a finding says so."""
     number, loads = preloads
     known = (loads.chip >= 0) & (loads.chip < stated.chips)
@@ -113,7 +113,7 @@ def place(findings: Findings, stated: Stated, preloads: Preloads) -> Placed:
             f"{loads.chip[i]}: the first ends at {end[i] - 1 - loads.chip[i] * stated.words}"
         ),
     )
-    return Placed(number, loads, begin, end)
+    return PlacedValues(number, loads, begin, end)
 
 
 def weights(findings: Findings, stated: Stated, reads: Accesses, pieces: Iterable[Preloads]) -> None:

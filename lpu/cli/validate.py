@@ -9,7 +9,7 @@ from compiler.options import Option
 from lpu.cli.terminal import TERMINAL
 
 if TYPE_CHECKING:
-    from lpu.validate.cases.point import Point
+    from lpu.validate.cases.point import PublishedPoint
 
 VERDICTS = {True: "pass", False: "FAIL", None: "-"}
 
@@ -41,7 +41,7 @@ def validate(
         raise typer.Exit(1)
 
 
-def _line(point: "Point") -> list[str]:
+def _line(point: "PublishedPoint") -> list[str]:
     return [
         str(point.case),
         point.name,
@@ -55,11 +55,11 @@ def _line(point: "Point") -> list[str]:
     ]
 
 
-def _limit(point: "Point") -> str:
+def _limit(point: "PublishedPoint") -> str:
     return ">= " if point.at_least else "<= " if point.kind == "gate" else ""
 
 
-def _tolerance(point: "Point") -> str:
+def _tolerance(point: "PublishedPoint") -> str:
     if point.tolerance_percent is None or _limit(point):
         return "-"
     return "exact" if point.tolerance_percent < 1e-6 else f"{point.tolerance_percent:g} %"

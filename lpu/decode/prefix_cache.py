@@ -59,7 +59,7 @@ class Hit(NamedTuple):
     v: KVBytes
 
 
-class Block(NamedTuple):
+class KVBlock(NamedTuple):
     """Tokens after the block with key `before`, and their keys and values."""
 
     before: bytes
@@ -89,7 +89,7 @@ class PrefixCache:
         if block_tokens < 1:
             raise FileError(f"kv-cache: blocks of {block_tokens} tokens. Take at least 1.")
         self.binding, self.block_tokens, self.capacity_bytes = binding, block_tokens, capacity_bytes
-        self._blocks: dict[bytes, Block] = {}  # the least recently used first
+        self._blocks: dict[bytes, KVBlock] = {}  # the least recently used first
         self._bytes = 0
 
     def store(self, tokens: Sequence[int], k: KVBytes, v: KVBytes) -> int:
@@ -132,11 +132,11 @@ class PrefixCache:
         v = np.concatenate([empty, *(block.v for block in blocks)], axis=1)
         return Hit(len(found) * self.block_tokens, k, v)
 
-    def blocks(self) -> list[Block]:
+    def blocks(self) -> list[KVBlock]:
         """Every block, the least recently used first."""
         return list(self._blocks.values())
 
-    def restore(self, blocks: Iterable[Block]) -> None:
+    def restore(self, blocks: Iterable[KVBlock]) -> None:
         """Insert the blocks of a saved cache, in their order of use; above the capacity the first go."""
         for block in blocks:
             self._put(block.key, block)
@@ -150,16 +150,16 @@ class PrefixCache:
     def __len__(self) -> int:
         return len(self._blocks)
 
-    def _cut(self, tokens: Sequence[int], k: KVBytes, v: KVBytes) -> Iterator[Block]:
+    def _cut(self, tokens: Sequence[int], k: KVBytes, v: KVBytes) -> Iterator[KVBlock]:
         """The whole blocks of a sequence; before the first stands the digest of the binding."""
         before, ids = self.binding.digest(), np.asarray(tokens, "<i4")
         for first in range(0, len(ids) - self.block_tokens + 1, self.block_tokens):
             span = slice(first, first + self.block_tokens)
-            block = Block(before, ids[span].copy(), k[:, span], v[:, span])
+            block = KVBlock(before, ids[span].copy(), k[:, span], v[:, span])
             before = block.key
             yield block
 
-    def _put(self, key: bytes, block: Block) -> None:
+    def _put(self, key: bytes, block: KVBlock) -> None:
         self._blocks[key] = block
         self._bytes += block.nbytes
 
@@ -186,5 +186,5 @@ class PrefixCache:
             )
 
 
-def _equal(one: Block, other: Block) -> bool:
+def _equal(one: KVBlock, other: KVBlock) -> bool:
     return one.k.tobytes() == other.k.tobytes() and one.v.tobytes() == other.v.tobytes()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from lpu.decode.prefix_cache import DTYPES, Binding, Block, PrefixCache
+from lpu.decode.prefix_cache import DTYPES, Binding, KVBlock, PrefixCache
 from lpu.inputs.document import FileError
 from lpu.inputs.files import atomic_folder, read_json
 
@@ -81,7 +81,7 @@ def load(
     layout = binding.layout
     shape = (2, len(before), layout.layers, block_tokens, layout.kv_heads, layout.head_dim)
     k, v = _read(folder / BLOCKS, shape, DTYPES[binding.kv]) if before else ((), ())
-    blocks = [Block(*each) for each in zip(before, tokens, map(np.copy, k), map(np.copy, v), strict=True)]
+    blocks = [KVBlock(*each) for each in zip(before, tokens, map(np.copy, k), map(np.copy, v), strict=True)]
     if (found := _digest(blocks)) != digest:
         raise FileError(
             f"kv-cache: {folder}: sha256 of tokens and KV bytes is {found[:16]}, "
@@ -140,7 +140,7 @@ def _short(value: Any) -> str:
     return text[:16] if len(text) == HASH_DIGITS else text or "none"
 
 
-def _digest(blocks: list[Block]) -> str:
+def _digest(blocks: list[KVBlock]) -> str:
     sha = hashlib.sha256()
     for block in blocks:
         for part in (block.before, block.tokens.tobytes(), block.k.tobytes(), block.v.tobytes()):

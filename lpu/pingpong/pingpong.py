@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from lpu.pingpong.stages import RESOURCES, Plan, StageError, Stages, Timeline
+from lpu.pingpong.stages import RESOURCES, PingPongPlan, StageError, Stages, Timeline
 
 NEVER = -(1 << 200)
 """No path; any sum with it stays below NEVER / 2 as long as times are below 2 ** 198."""
@@ -25,11 +25,13 @@ def schedule(
     The end is when the last token is out: after the last link up, or the head after it. With t_dn = t_up = 0
     that is the end of the last FFN stage.
     """
-    plan = Plan(layers=tuple(layers), micro_batches=micro_batches, embed=embed, head=head, steps=steps)
+    plan = PingPongPlan(
+        layers=tuple(layers), micro_batches=micro_batches, embed=embed, head=head, steps=steps
+    )
     return run(plan)
 
 
-def run(plan: Plan) -> Timeline:
+def run(plan: PingPongPlan) -> Timeline:
     """The event schedule of a plan; see `schedule`."""
     columns = tuple(plan.columns)
     state = [0] * (len(RESOURCES) + plan.micro_batches)
@@ -54,12 +56,12 @@ def run(plan: Plan) -> Timeline:
     )
 
 
-def exposed_transfer(plan: Plan) -> int:
+def exposed_transfer(plan: PingPongPlan) -> int:
     """Picoseconds that the schedule would save if the links took no time."""
     return run(plan).makespan - run(plan.without_transfers()).makespan
 
 
-def steady_period(plan: Plan) -> Fraction:
+def steady_period(plan: PingPongPlan) -> Fraction:
     """Time from a token to the next of its micro-batch in steady state (TPOT), exact, whatever the steps.
 
     A step maps the moments when resources are free and tokens are out to those of the next step, by sums and
@@ -71,7 +73,7 @@ def steady_period(plan: Plan) -> Fraction:
     return greatest_cycle_mean([_step(columns, unit, []) for unit in units])
 
 
-def period_bounds(plan: Plan) -> dict[str, int]:
+def period_bounds(plan: PingPongPlan) -> dict[str, int]:
     """Lower bounds of the steady period: work of each resource in a step, and one micro-batch's round trip.
 
     Keys: the names of RESOURCES, and `latency`.
@@ -85,7 +87,7 @@ def period_bounds(plan: Plan) -> dict[str, int]:
     return bounds | {"latency": sum(work) + late}
 
 
-def balance(plan: Plan) -> Fraction:
+def balance(plan: PingPongPlan) -> Fraction:
     """FFN work over attention work of a step, t_f / t_a; 1 is balanced. Raises StageError without attention.
 
     The operating rule is not balance but t_f + t_c <= t_a. Source: facts/afd.md sections 0 (rule 3) and 1.6.

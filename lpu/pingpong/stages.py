@@ -52,7 +52,7 @@ class Stages:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class PingPongPlan:
     """`micro_batches` micro-batches through `layers`, for `steps` steps.
 
     embed: time on the attention pool before layer 0, part of its first stage. head: time on the attention
@@ -84,7 +84,7 @@ class Plan:
         if self.head or self.layers[-1].latency:  # a token is out when it has arrived
             yield ATTENTION, len(self.layers), self.head, 0
 
-    def without_transfers(self) -> "Plan":
+    def without_transfers(self) -> "PingPongPlan":
         """This plan with links of zero time and zero latency; waits for slots stay."""
         bare = (replace(one, down=0, up=0, latency=0) for one in self.layers)
         return replace(self, layers=tuple(bare))

@@ -22,7 +22,7 @@ HEADERS = ("number", "value", "context", "tp", "pp", "cycles", "us", "of the def
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
+class SweepPoint:
     """One machine and context bucket: `value` of the number `key`, and the length of a step.
 
     groups: groups of the pipeline. error: why this machine cannot hold the model; figures are 0 then.
@@ -77,12 +77,12 @@ class Sweep:
 
     model: str
     rack: str
-    defaults: tuple[Point, ...]
-    points: tuple[Point, ...]
+    defaults: tuple[SweepPoint, ...]
+    points: tuple[SweepPoint, ...]
     start: tuple[tuple[str, str], ...]
     planes_keep_rates: bool
 
-    def ratio(self, point: Point) -> float:
+    def ratio(self, point: SweepPoint) -> float:
         """Microseconds over those of the default at the same context."""
         return point.microseconds / self._default(point.context).microseconds
 
@@ -141,7 +141,7 @@ class Sweep:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; keys carry their units."""
 
-        def body(point: Point) -> dict[str, Any]:
+        def body(point: SweepPoint) -> dict[str, Any]:
             if point.error:
                 return {name: getattr(point, name) for name in ("key", "value", "context", "error")}
             return asdict(point) | {
@@ -161,7 +161,7 @@ class Sweep:
             "bands": [asdict(band) for band in self.bands()],
         }
 
-    def _default(self, context: int) -> Point:
+    def _default(self, context: int) -> SweepPoint:
         return next(point for point in self.defaults if point.context == context)
 
 
@@ -197,7 +197,7 @@ def sweep(
     racks = [changed(rack, key, value) for key, value in asked]
     progress("sweep", 0, len(asked) + 1)
     usual = _points(model, rack, options, check, "default", "")
-    points: list[Point] = []
+    points: list[SweepPoint] = []
     for i, ((key, value), machine) in enumerate(zip(asked, racks, strict=True), 1):
         progress(f"sweep {key}={value}", i, len(asked) + 1)
         if machine is rack:
@@ -207,7 +207,7 @@ def sweep(
             points += _points(model, machine, options, check, key, value)
         except CompileError as error:
             points += [
-                Point(key=key, value=value, context=point.context, error=str(error)) for point in usual
+                SweepPoint(key=key, value=value, context=point.context, error=str(error)) for point in usual
             ]
     return Sweep(
         model=model.name,
@@ -221,17 +221,17 @@ def sweep(
 
 def _points(
     model: OpenModel, rack: Rack, options: CompileOptions, check: bool, key: str, value: str
-) -> list[Point]:
+) -> list[SweepPoint]:
     program = compile_program(model.source(), rack, options)
     if check:
         for report in check_program(program).values():
             require(report)
     manifest = program.manifest
-    out: list[Point] = []
+    out: list[SweepPoint] = []
     for context in manifest.contexts:
         cycles = manifest.cycles[context]
         out.append(
-            Point(
+            SweepPoint(
                 key=key,
                 value=value,
                 context=context,
@@ -245,5 +245,5 @@ def _points(
     return out
 
 
-def _renamed(point: Point, key: str, value: str) -> Point:
+def _renamed(point: SweepPoint, key: str, value: str) -> SweepPoint:
     return replace(point, key=key, value=value)

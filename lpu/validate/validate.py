@@ -24,8 +24,8 @@ from lpu.validate.cases import (
     topology_units,
 )
 from lpu.validate.cases.constants import Fitted
-from lpu.validate.cases.machine import Machine, catalog_machine
-from lpu.validate.cases.point import Point
+from lpu.validate.cases.machine import PublishedMachine, catalog_machine
+from lpu.validate.cases.point import PublishedPoint
 from lpu.validate.cases.suite import Case, Suite
 
 CASES = (
@@ -80,7 +80,7 @@ class Validation:
     suite: str
     figure: str
     cases: tuple[Case, ...]
-    points: tuple[Point, ...]
+    points: tuple[PublishedPoint, ...]
     fitted: tuple[Fitted, ...]
     inputs: dict[str, list[str]]
 
@@ -133,7 +133,7 @@ def validate(number: int | None = None, machine: Any = None, suite: str = "lpu")
     )
 
 
-def _sources(machine: Machine) -> list[Sourced]:
+def _sources(machine: PublishedMachine) -> list[Sourced]:
     """Sources of the numbers of chip and rack, without the fitted ones."""
     return [
         source

@@ -3,15 +3,15 @@
 from pathlib import Path
 
 from lpu.pingpong.pingpong import exposed_transfer, run, steady_period
-from lpu.pingpong.stages import Plan, Stages
+from lpu.pingpong.stages import PingPongPlan, Stages
 
 PAGE = (Path(__file__).parents[2] / "docs/afd.md").read_text()
 PS_PER_US = 10**6
 
 
-def on_paper(micro_batches: int) -> Plan:
+def on_paper(micro_batches: int) -> PingPongPlan:
     layer = Stages(10 * PS_PER_US, 4 * PS_PER_US, 5 * PS_PER_US, 3 * PS_PER_US)
-    return Plan(layers=(layer, layer), micro_batches=micro_batches)
+    return PingPongPlan(layers=(layer, layer), micro_batches=micro_batches)
 
 
 def test_the_step_on_paper_is_the_schedule() -> None:

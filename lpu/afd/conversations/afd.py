@@ -6,7 +6,7 @@ from jax import Array
 
 from compiler.program.program import Program
 from lpu.afd.gpu_pieces import GpuPieces
-from lpu.afd.gpu_side import GpuSide, Taken
+from lpu.afd.gpu_side import GpuSide, TakenTokens
 from lpu.decode.conversation import Conversation, Spoken, Users, prompts_of
 from lpu.decode.decoders import Tensors
 from lpu.folder import Progress, quiet
@@ -28,7 +28,7 @@ class _MicroBatch:
         self.crossed["up"] += answer.nbytes
         return jnp.asarray(answer)
 
-    def decode(self, tokens: np.ndarray, at: np.ndarray) -> Taken:
+    def decode(self, tokens: np.ndarray, at: np.ndarray) -> TakenTokens:
         """A step of these sequences with its FFNs elsewhere."""
         return self.gpu.divided(self.pieces, tokens, at, self.hop)
 

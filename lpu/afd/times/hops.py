@@ -16,7 +16,7 @@ from lpu.gpu.units import PS_PER_SECOND, cycles_ps, picoseconds
 from lpu.pingpong import closed_forms
 from lpu.pingpong.boundary import Boundary, SlotReport, slack_for, slots
 from lpu.pingpong.pingpong import exposed_transfer, period_bounds, run, steady_period
-from lpu.pingpong.stages import Plan, StageError, Stages, Timeline
+from lpu.pingpong.stages import PingPongPlan, StageError, Stages, Timeline
 
 DRAWN_STEPS = 1000
 
@@ -75,7 +75,7 @@ class Pace:
     token to token. exposed: of one step, by which the links make it longer. alone: of the GPUs without LPUs.
     """
 
-    plan: Plan
+    plan: PingPongPlan
     period: Fraction
     exposed: int
     boundary: SlotReport
@@ -140,7 +140,7 @@ def pace(
     slack = slack_for(rule.target, attention, rule.jitter, hops.clock_hz) if rule.jitter else 0
     waits = share.latency, cycles_ps(slack, hops.clock_hz)
     stages = [Stages(attention, down, cycles_ps(cycles, hops.clock_hz), up, *waits) for cycles in hops.cycles]
-    plan = Plan(
+    plan = PingPongPlan(
         layers=tuple(stages),
         micro_batches=micro_batches,
         embed=share.embed(rows),

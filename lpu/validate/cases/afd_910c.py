@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from lpu.pingpong.pingpong import steady_period
-from lpu.pingpong.stages import Plan, Stages
+from lpu.pingpong.stages import PingPongPlan, Stages
 from lpu.validate.cases import afd_910c_operators as operators
 from lpu.validate.cases.afd_910c_operators import DENSE_LAYERS, LAYERS, Inputs
-from lpu.validate.cases.point import Kind, Point
+from lpu.validate.cases.point import Kind, PublishedPoint
 
 CASE = 110
 INPUTS = Inputs()
@@ -52,14 +52,14 @@ DEPLOYMENTS = {
 SPLIT = ("48A16F", "64A16F")
 
 
-def points(one: Inputs = INPUTS) -> tuple[Point, ...]:
+def points(one: Inputs = INPUTS) -> tuple[PublishedPoint, ...]:
     """Rates with their verdicts; for which inputs the order holds; what other inputs would change."""
     return (*verdicts(one), *ranges(one), *variants(one))
 
 
-def verdicts(one: Inputs = INPUTS) -> tuple[Point, ...]:
+def verdicts(one: Inputs = INPUTS) -> tuple[PublishedPoint, ...]:
     """Rates, their change against EP64, its sign and the order."""
-    out: list[Point] = []
+    out: list[PublishedPoint] = []
     for length in (16, 32):
         rates = {name: tokens_per_die(name, length, one) for name in DEPLOYMENTS}
         published = {name: deployment.published[length] for name, deployment in DEPLOYMENTS.items()}
@@ -74,7 +74,7 @@ def verdicts(one: Inputs = INPUTS) -> tuple[Point, ...]:
     return tuple(out)
 
 
-def ranges(one: Inputs = INPUTS) -> tuple[Point, ...]:
+def ranges(one: Inputs = INPUTS) -> tuple[PublishedPoint, ...]:
     """Least and most of one input for which EP64 lies between the two, beside the value of its source."""
     sweeps: tuple[tuple[str, float, Callable[[int], Inputs]], ...] = (
         ("links, down and up", 1e6 * (one.a2e + one.e2a), lambda us: _with_links(one, us)),
@@ -84,7 +84,7 @@ def ranges(one: Inputs = INPUTS) -> tuple[Point, ...]:
             lambda us: replace(one, attention_fixed=us / 1e6),
         ),
     )
-    out: list[Point] = []
+    out: list[PublishedPoint] = []
     for length in (16, 32):
         for name, sourced, change in sweeps:
             held = [us for us in range(0, 601, 5) if order_holds(length, change(us))]
@@ -93,13 +93,13 @@ def ranges(one: Inputs = INPUTS) -> tuple[Point, ...]:
     return tuple(out)
 
 
-def variants(one: Inputs = INPUTS) -> tuple[Point, ...]:
+def variants(one: Inputs = INPUTS) -> tuple[PublishedPoint, ...]:
     """Other published statements about the inputs, and the result with them: no verdict.
 
     Two experts: with the launcher of the recipe EP64 may have read two of its four experts (afd-plugin issue
     156). Wires: the simulator's own model of the links, 3 us and the bytes, instead of the measured times.
     """
-    out: list[Point] = []
+    out: list[PublishedPoint] = []
     two = replace(one, experts_read=2)
     for length in (16, 32):
         for name in SPLIT:
@@ -131,7 +131,7 @@ def tokens_per_die(name: str, length: int, one: Inputs = INPUTS) -> float:
     return float(tokens * PICO / (dies * steady_period(plan(deployment, length, one))))
 
 
-def plan(deployment: Deployment, length: int, one: Inputs = INPUTS) -> Plan:
+def plan(deployment: Deployment, length: int, one: Inputs = INPUTS) -> PingPongPlan:
     """Stage times of a micro-batch in picoseconds; the head is for all micro-batches at once, so shared."""
     tokens = deployment.batch[length] / deployment.micro_batches
     context = length * 1024 + mean_position()
@@ -147,7 +147,7 @@ def plan(deployment: Deployment, length: int, one: Inputs = INPUTS) -> Plan:
     first = _stages(attention, crossing[0], dense, crossing[1])
     later = _stages(attention, down, experts, up)
     head = operators.head_seconds(one, deployment.batch[length]) / deployment.micro_batches
-    return Plan(
+    return PingPongPlan(
         layers=(first,) * DENSE_LAYERS + (later,) * (LAYERS - DENSE_LAYERS),
         micro_batches=deployment.micro_batches,
         head=round(head * PICO),
@@ -181,8 +181,8 @@ def _sign(value: float) -> int:
     return (value > 0) - (value < 0)
 
 
-def _point(name: str, kind: Kind, unit: str, published: int | float, modelled: int | float) -> Point:
-    return Point(
+def _point(name: str, kind: Kind, unit: str, published: int | float, modelled: int | float) -> PublishedPoint:
+    return PublishedPoint(
         case=CASE,
         name=name,
         kind=kind,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from lpu.pingpong.closed_forms import fastafd_speedup
-from lpu.validate.cases.point import Point
+from lpu.validate.cases.point import PublishedPoint
 
 CASE, PROJECTION_CASE = 105, 112
 BATCH_RATIO, MICRO_BATCHES = Fraction(3, 2), 2
@@ -51,9 +51,9 @@ SYSTEMS = {
 }
 
 
-def points() -> tuple[Point, ...]:
+def points() -> tuple[PublishedPoint, ...]:
     """The identity against the paper's own figure, and beside what the paper measured."""
-    out: list[Point] = []
+    out: list[PublishedPoint] = []
     for name, one in SYSTEMS.items():
         modelled = float(fastafd_speedup(BATCH_RATIO, one.fmha, one.dense, MICRO_BATCHES, one.ratio))
         out.append(_point(CASE, f"{name}, identity", "anchor", one.paper, modelled))
@@ -61,9 +61,9 @@ def points() -> tuple[Point, ...]:
     return tuple(out)
 
 
-def projections() -> tuple[Point, ...]:
+def projections() -> tuple[PublishedPoint, ...]:
     """Rubin with LPX: no link, no exposed LPU time. A projection beside a projection, so no verdict."""
-    out: list[Point] = []
+    out: list[PublishedPoint] = []
     for name, one in SYSTEMS.items():
         moe_only, with_dense = 1 / (1 - one.experts), 1 / one.fmha
         for what, published, modelled in (
@@ -75,8 +75,8 @@ def projections() -> tuple[Point, ...]:
     return tuple(out)
 
 
-def _point(case: int, name: str, kind: str, published: float, modelled: float) -> Point:
-    return Point(
+def _point(case: int, name: str, kind: str, published: float, modelled: float) -> PublishedPoint:
+    return PublishedPoint(
         case=case,
         name=name,
         kind="anchor" if kind == "anchor" else "shown",

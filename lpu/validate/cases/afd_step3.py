@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from lpu.pingpong.closed_forms import step3_least_sparsity, step3_rate
-from lpu.validate.cases.point import Point
+from lpu.validate.cases.point import PublishedPoint
 
 RATE_CASE, SPARSITY_CASE, DEVICE_CASE = 101, 103, 104
 HIDDEN, LAYERS = 7168, 61  # Step-3; facts/afd.md section 1.2
@@ -63,10 +63,10 @@ LINEAR_MB, BYTES_PER_TOKEN = 67, 512  # weights of a layer, KV of a token and la
 STAGE_MB, CONTEXT_KTOKENS = 235, 328
 
 
-def rate_points() -> tuple[Point, ...]:
+def rate_points() -> tuple[PublishedPoint, ...]:
     """Both directions need the same rate: twice the bytes up, in twice the time."""
     return tuple(
-        Point(
+        PublishedPoint(
             case=RATE_CASE,
             name=f"{name}, 2 x 128 tokens of {width} B elements",
             kind="anchor",
@@ -79,10 +79,10 @@ def rate_points() -> tuple[Point, ...]:
     )
 
 
-def sparsity_points(devices: dict[str, Device] = DEVICES) -> tuple[Point, ...]:
+def sparsity_points(devices: dict[str, Device] = DEVICES) -> tuple[PublishedPoint, ...]:
     """Least share of active experts that the network of a device's server can feed."""
     return tuple(
-        Point(
+        PublishedPoint(
             case=SPARSITY_CASE,
             name=f"least sparsity, {name}",
             kind="anchor",
@@ -99,7 +99,7 @@ def sparsity_points(devices: dict[str, Device] = DEVICES) -> tuple[Point, ...]:
     )
 
 
-def device_points() -> tuple[Point, ...]:
+def device_points() -> tuple[PublishedPoint, ...]:
     """What an L20 reads in a stage, and the tokens of context that it has room for beside its weights."""
     stage_mb = Fraction(MEMORY_BYTES * MICROSECONDS, 10**12)
     tokens = (stage_mb - LINEAR_MB) * 10**6 / BYTES_PER_TOKEN
@@ -108,7 +108,7 @@ def device_points() -> tuple[Point, ...]:
         ("context", "Ktokens", CONTEXT_KTOKENS, tokens / 1000),
     )
     return tuple(
-        Point(
+        PublishedPoint(
             case=DEVICE_CASE,
             name=f"L20, {name}",
             kind="anchor",

@@ -6,7 +6,7 @@ reproduces them exactly, and does not list them.
 
 from dataclasses import dataclass
 
-from lpu.validate.cases.point import Point
+from lpu.validate.cases.point import PublishedPoint
 
 CASE = 102
 TOKENS = 8192
@@ -53,10 +53,10 @@ MODELS = {
 }
 
 
-def points() -> tuple[Point, ...]:
+def points() -> tuple[PublishedPoint, ...]:
     """Two figures of each model at 8K."""
     return tuple(
-        Point(
+        PublishedPoint(
             case=CASE,
             name=f"{name}, {what}",
             kind="anchor",

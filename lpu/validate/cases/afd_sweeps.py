@@ -3,8 +3,8 @@
 from fractions import Fraction
 
 from lpu.pingpong.pingpong import steady_period
-from lpu.pingpong.stages import Plan, Stages
-from lpu.validate.cases.point import Point
+from lpu.pingpong.stages import PingPongPlan, Stages
+from lpu.validate.cases.point import PublishedPoint
 
 MEGASCALE_CASE, PARITY_CASE = 108, 111
 SECOND = 1.9  # m 1 -> 2; facts/afd.md section 1.1
@@ -13,7 +13,7 @@ UNIT = 1000  # picoseconds of a compute stage in the sweep; only ratios matter
 PARITY_MS = (98.88, 100.13)  # TPOT, two deployments of eight devices; facts/afd.md section 2, AFD-11
 
 
-def megascale_points() -> tuple[Point, ...]:
+def megascale_points() -> tuple[PublishedPoint, ...]:
     """No sweep over t_c / T_f reaches less than was measured: a schedule that serialised would."""
     out = [_limit(MEGASCALE_CASE, "m 1 to 2, most of any t_c", SECOND, max(gains(2)))]
     out += [
@@ -23,7 +23,7 @@ def megascale_points() -> tuple[Point, ...]:
     for name, published in THIRD.items():
         found = gain(3, _transfer_for(published))
         out.append(
-            Point(
+            PublishedPoint(
                 case=MEGASCALE_CASE,
                 name=f"m 2 to 3 where t_c / T_f is {published - 1:.2f}; {name}",
                 kind="shown",
@@ -47,15 +47,15 @@ def gain(micro_batches: int, transfer: int) -> Fraction:
     return Fraction(micro_batches, micro_batches - 1) * fewer / more
 
 
-def parity_points() -> tuple[Point, ...]:
+def parity_points() -> tuple[PublishedPoint, ...]:
     """Half of the devices for attention, half for experts, twice the tokens each: balanced, it is a draw.
 
     The links are free here; what they take comes on top. Which deployment had which TPOT is not in the facts.
     """
-    colocated = Plan(layers=(Stages(UNIT, 0, UNIT, 0),), micro_batches=1)
-    split = Plan(layers=(Stages(UNIT, 0, UNIT, 0),), micro_batches=2)
+    colocated = PingPongPlan(layers=(Stages(UNIT, 0, UNIT, 0),), micro_batches=1)
+    split = PingPongPlan(layers=(Stages(UNIT, 0, UNIT, 0),), micro_batches=2)
     return (
-        Point(
+        PublishedPoint(
             case=PARITY_CASE,
             name="4A4F against 8 devices: one TPOT over the other, at best",
             kind="shown",
@@ -68,15 +68,17 @@ def parity_points() -> tuple[Point, ...]:
 
 
 def _period(micro_batches: int, transfer: int) -> Fraction:
-    return steady_period(Plan(layers=(Stages(UNIT, transfer, UNIT, transfer),), micro_batches=micro_batches))
+    return steady_period(
+        PingPongPlan(layers=(Stages(UNIT, transfer, UNIT, transfer),), micro_batches=micro_batches)
+    )
 
 
 def _transfer_for(published: float) -> int:
     return round((published - 1) * UNIT)
 
 
-def _limit(case: int, name: str, published: float, modelled: Fraction) -> Point:
-    return Point(
+def _limit(case: int, name: str, published: float, modelled: Fraction) -> PublishedPoint:
+    return PublishedPoint(
         case=case,
         name=name,
         kind="check",

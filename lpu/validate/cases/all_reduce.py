@@ -7,8 +7,8 @@ from compiler.route.route import Router
 from compiler.schedule.list_schedule import schedule
 from fabric.rack import Rack
 from lpu.validate.cases.constants import ALL_REDUCE_SOFTWARE_NS
-from lpu.validate.cases.machine import Machine
-from lpu.validate.cases.point import Point
+from lpu.validate.cases.machine import PublishedMachine
+from lpu.validate.cases.point import PublishedPoint
 
 CASE = 4
 TOTAL_US, PHASE_NS = 2.1, 722
@@ -16,7 +16,7 @@ TOLERANCE = 4.0  # percent: the published 2.1 us and 3 x 722 ns = 2.17 us are th
 PHASES = 3  # 2 ** 3 = 8 chips
 
 
-def points(machine: Machine) -> tuple[Point, ...]:
+def points(machine: PublishedMachine) -> tuple[PublishedPoint, ...]:
     """With the fitted time per phase, and without it."""
     clock = machine.chip.clock_hz
     fitted = all_reduce_cycles(machine.node(ALL_REDUCE_SOFTWARE_NS)) * 1e9 / clock
@@ -24,7 +24,7 @@ def points(machine: Machine) -> tuple[Point, ...]:
     return (
         _point("one of its three phases", "ns", PHASE_NS, fitted / PHASES),
         _point("all-reduce of a vector, 8 chips", "us", TOTAL_US, fitted / 1e3),
-        Point(
+        PublishedPoint(
             case=CASE,
             name="the same with nothing fitted",
             kind="shown",
@@ -62,8 +62,8 @@ def all_reduce_cycles(rack: Rack, chips: int = 8) -> int:
     return schedule(build.build(), kernels, Router(rack, tuple(range(chips))), rack.chip, 1).cycles
 
 
-def _point(name: str, unit: str, published: int | float, modelled: int | float) -> Point:
-    return Point(
+def _point(name: str, unit: str, published: int | float, modelled: int | float) -> PublishedPoint:
+    return PublishedPoint(
         case=CASE,
         name=name,
         kind="fit",

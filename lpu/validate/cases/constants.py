@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fabric.link import ns_to_cycles
-from lpu.validate.cases.machine import Machine
+from lpu.validate.cases.machine import PublishedMachine
 
 ALL_REDUCE_SOFTWARE_NS = 368
 """What a phase of a small all-reduce takes beyond hop, slot and addition. Fitted to 722 ns (case 4)."""
@@ -40,7 +40,7 @@ class Fitted:
         return f"{self.name} = {self.value}, to {self.figure} (case {self.case}); in {self.where}"
 
 
-def fitted(machine: Machine) -> tuple[Fitted, ...]:
+def fitted(machine: PublishedMachine) -> tuple[Fitted, ...]:
     """All fitted constants, with the values that they have in this machine."""
     chip, (node, ring) = machine.chip, machine.spec.levels
     hop = ns_to_cycles(node.hop_ns, chip.clock_hz)

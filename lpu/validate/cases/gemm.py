@@ -40,7 +40,7 @@ class Gemm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Split:
+class PlaneSplit:
     """How the planes share a product: its rows in `row_parts`, each streamed in `chunks` of equal length.
 
     The planes of one part share its column tiles.
@@ -68,7 +68,7 @@ def ideal_cycles(gemm: Gemm, chip: ChipSpec) -> float:
     return gemm.macs / (one.planes * TILE_ROWS * TILE_ROWS // gemm.bytes_per_weight)
 
 
-def scheduled_cycles(gemm: Gemm, split: Split, rack: Rack) -> int:
+def scheduled_cycles(gemm: Gemm, split: PlaneSplit, rack: Rack) -> int:
     """Cycles from the first row of activations to the last result in SRAM, on chip 0 of the rack."""
     chip = plane_chip(rack.chip, gemm.bytes_per_weight)
     batch = _chunk_rows(gemm, split)
@@ -77,7 +77,7 @@ def scheduled_cycles(gemm: Gemm, split: Split, rack: Rack) -> int:
     return schedule(rows, kernels, Router(rack, (0,)), chip, batch).cycles
 
 
-def best_split(gemm: Gemm, rack: Rack, whole: bool = False) -> tuple[Split, int]:
+def best_split(gemm: Gemm, rack: Rack, whole: bool = False) -> tuple[PlaneSplit, int]:
     """The fastest of the splits by rows, and its cycles.
 
     Rows are streamed in the shortest chunks that still hide the next install, so results leave early; or
@@ -85,17 +85,17 @@ def best_split(gemm: Gemm, rack: Rack, whole: bool = False) -> tuple[Split, int]
     """
     chip = plane_chip(rack.chip, gemm.bytes_per_weight)
     install = int(timing(Op.MM, TILE_LINES, MatmulKernel(k_lines=1), chip, 1)[0])
-    found: list[tuple[int, int, Split]] = []
+    found: list[tuple[int, int, PlaneSplit]] = []
     for parts in range(1, chip.planes + 1):
         if chip.planes % parts == 0:
             chunks = 1 if whole else max(1, ceil_div(gemm.rows, parts) // install)
-            split = Split(row_parts=parts, chunks=chunks)
+            split = PlaneSplit(row_parts=parts, chunks=chunks)
             found.append((scheduled_cycles(gemm, split, rack), parts, split))
     cycles, _, split = min(found, key=lambda one: one[:2])
     return split, cycles
 
 
-def gemm_rows(gemm: Gemm, split: Split, chip: ChipSpec, kernels: Kernels) -> Rows:
+def gemm_rows(gemm: Gemm, split: PlaneSplit, chip: ChipSpec, kernels: Kernels) -> Rows:
     """MM and WB rows of the product: chunk by chunk, column tile by column tile, k tile by k tile."""
     sharers = chip.planes // split.row_parts
     widths = tile_cut(ceil_div(gemm.columns, F32_LANES), sharers, _chunk_rows(gemm, split))
@@ -133,7 +133,7 @@ def gemm_rows(gemm: Gemm, split: Split, chip: ChipSpec, kernels: Kernels) -> Row
     return build.build()
 
 
-def _chunk_rows(gemm: Gemm, split: Split) -> int:
+def _chunk_rows(gemm: Gemm, split: PlaneSplit) -> int:
     return int(ceil_div(ceil_div(gemm.rows, split.row_parts), split.chunks))
 
 

@@ -15,7 +15,7 @@ from fabric.gpu import GpuSpec
 from lpu.gpu import operators as gpu
 from lpu.gpu.table import GpuTable, MeasuredPoint, read_table
 from lpu.inputs.document import FileError
-from lpu.validate.cases.point import Point
+from lpu.validate.cases.point import PublishedPoint
 from lpu.validate.cases.suite import Case, Suite
 
 POINTS = Path(__file__).with_name("h200_points.csv")
@@ -126,13 +126,15 @@ OPERATORS = {
 }
 
 
-def operator_points(case: int, op: str, most_percent: int | float) -> Callable[[Bench], tuple[Point, ...]]:
+def operator_points(
+    case: int, op: str, most_percent: int | float
+) -> Callable[[Bench], tuple[PublishedPoint, ...]]:
     """The points of a case: every row of `op`, and their mean absolute error, at most `most_percent`.
 
     For decode attention also the number of rows with an error above 25 %, at most 2.
     """
 
-    def points(bench: Bench) -> tuple[Point, ...]:
+    def points(bench: Bench) -> tuple[PublishedPoint, ...]:
         rows = tuple(p for row in bench.rows(op) if (p := _shown(case, bench.spec, row)))
         errors = [abs(p.error_percent) for p in rows]
         beyond = sum(error > FAR_PERCENT for error in errors)
@@ -144,7 +146,7 @@ def operator_points(case: int, op: str, most_percent: int | float) -> Callable[[
     return points
 
 
-def other_points(bench: Bench) -> tuple[Point, ...]:
+def other_points(bench: Bench) -> tuple[PublishedPoint, ...]:
     """All-reduces for comparison, and how many rows of each other operator the model does not have."""
     rows = [row for row in bench.table.points if GATED.get(row.op) is None]
     shown = [p for row in rows if (p := _shown(OTHERS, bench.spec, row))]
@@ -155,13 +157,13 @@ def other_points(bench: Bench) -> tuple[Point, ...]:
     )
 
 
-def _shown(case: int, spec: GpuSpec, row: MeasuredPoint) -> Point | None:
+def _shown(case: int, spec: GpuSpec, row: MeasuredPoint) -> PublishedPoint | None:
     seconds = modelled_seconds(spec, row)
     return None if seconds is None else _point(case, _name(row), "us", 1e6 * row.seconds, 1e6 * seconds)
 
 
-def _point(case: int, name: str, unit: str, measured: int | float, modelled: int | float) -> Point:
-    return Point(
+def _point(case: int, name: str, unit: str, measured: int | float, modelled: int | float) -> PublishedPoint:
+    return PublishedPoint(
         case=case,
         name=name,
         kind="shown",
@@ -172,8 +174,8 @@ def _point(case: int, name: str, unit: str, measured: int | float, modelled: int
     )
 
 
-def _gate(case: int, name: str, unit: str, most: int | float, value: int | float) -> Point:
-    return Point(
+def _gate(case: int, name: str, unit: str, most: int | float, value: int | float) -> PublishedPoint:
+    return PublishedPoint(
         case=case,
         name=name,
         kind="gate",

@@ -7,21 +7,21 @@ from compiler.program.isa import Op
 from compiler.route.route import Router
 from compiler.schedule.list_schedule import schedule
 from fabric.rack import Rack
-from lpu.validate.cases.machine import Machine
-from lpu.validate.cases.point import Point
+from lpu.validate.cases.machine import PublishedMachine
+from lpu.validate.cases.point import PublishedPoint
 
 CASE = 5
 HOP_NS, LATER_HOP_NS, WIRE_CYCLES = 300, 350, 216
 TOLERANCE = 0.1  # percent: a hop is a whole number of cycles, so it is up to one cycle longer
 
 
-def points(machine: Machine) -> tuple[Point, ...]:
+def points(machine: PublishedMachine) -> tuple[PublishedPoint, ...]:
     """The slowest hop of both racks; the wire inside it; one vector as the scheduler moves it."""
     rack = machine.rack(9)
     return (
         _hop(rack, HOP_NS, f"hop SRAM to SRAM, {machine.spec.name}"),
         _hop(machine.later, LATER_HOP_NS, f"hop SRAM to SRAM, {machine.later.name}"),
-        Point(
+        PublishedPoint(
             case=CASE,
             name="a hop is no shorter than its wire",
             kind="check",
@@ -31,7 +31,7 @@ def points(machine: Machine) -> tuple[Point, ...]:
             tolerance_percent=0,
             at_least=True,
         ),
-        Point(
+        PublishedPoint(
             case=CASE,
             name="one vector over one link, as scheduled",
             kind="shown",
@@ -50,10 +50,10 @@ def vector_cycles(rack: Rack) -> int:
     return schedule(build.build(), kernels, Router(rack, (0, 1)), rack.chip, 1).cycles
 
 
-def _hop(rack: Rack, published: int, name: str) -> Point:
+def _hop(rack: Rack, published: int, name: str) -> PublishedPoint:
     cycles = rack.links.hop_cycles
     furthest = int(cycles[np.argmax(np.abs(cycles * 1e9 / rack.chip.clock_hz - published))])
-    return Point(
+    return PublishedPoint(
         case=CASE,
         name=name,
         kind="fit",

@@ -1,14 +1,14 @@
 """Case 11: the host model of the GroqCard, compared with its formula worked out by hand."""
 
 from fabric.host import host_call
-from lpu.validate.cases.machine import Machine
-from lpu.validate.cases.point import Point
+from lpu.validate.cases.machine import PublishedMachine
+from lpu.validate.cases.point import PublishedPoint
 
 CASE = 11
 EXACT = 1e-9  # percent: the last bits of a float
 
 
-def points(machine: Machine) -> tuple[Point, ...]:
+def points(machine: PublishedMachine) -> tuple[PublishedPoint, ...]:
     """900 cycles are 1 us; 24 kB are 1 us and 10 more; no bytes are 10 us."""
     call = host_call(900, machine.chip.clock_hz, 24_000, 0)
     image = host_call(44_100, machine.chip.clock_hz, 150_528, 1_000)  # 224 x 224 x 3 in, 1000 classes out
@@ -19,7 +19,7 @@ def points(machine: Machine) -> tuple[Point, ...]:
         ("44,100 cycles, 150,528 bytes in, 1,000 out", 49 + 16.272 + 10 + 1 / 24, image.seconds),
     )
     return tuple(
-        Point(
+        PublishedPoint(
             case=CASE,
             name=name,
             kind="anchor",

@@ -10,7 +10,7 @@ from fabric.topology import Level, RackSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
+class PublishedMachine:
     """What the cases run on. chip: of `spec`, a rack whose levels are the node and the ring of nodes."""
 
     chip: ChipSpec
@@ -37,6 +37,8 @@ class Machine:
         return build_rack(replace(spec, sources=stated(spec.numbers(), (), "the case")), self.chip)
 
 
-def catalog_machine() -> Machine:
+def catalog_machine() -> PublishedMachine:
     """The catalog's groqchip1, groqrack-72 and lpx."""
-    return Machine(chip=chip_spec("groqchip1"), spec=rack_spec("groqrack-72"), later=load_rack("lpx"))
+    return PublishedMachine(
+        chip=chip_spec("groqchip1"), spec=rack_spec("groqrack-72"), later=load_rack("lpx")
+    )

@@ -2,9 +2,9 @@
 
 from compiler.program.isa import F32_LANES, ceil_div
 from fabric.rack import Rack
-from lpu.validate.cases.gemm import Gemm, Split, ideal_cycles, plane_chip, scheduled_cycles
-from lpu.validate.cases.machine import Machine
-from lpu.validate.cases.point import Kind, Point
+from lpu.validate.cases.gemm import Gemm, PlaneSplit, ideal_cycles, plane_chip, scheduled_cycles
+from lpu.validate.cases.machine import PublishedMachine
+from lpu.validate.cases.point import Kind, PublishedPoint
 
 CASE = 7
 ROWS, INNER = 2304, 4096
@@ -13,7 +13,7 @@ LEAST_PERCENT = 80
 SHOWN = (FEWEST, 2304, MOST)
 
 
-def points(machine: Machine) -> tuple[Point, ...]:
+def points(machine: PublishedMachine) -> tuple[PublishedPoint, ...]:
     """Utilisation at a few widths and at the worst of all, and the worst of the split that programs use."""
     rack = machine.node()
     pairs = plane_chip(rack.chip, 2).planes
@@ -37,7 +37,7 @@ def utilisations(rack: Rack, row_parts: int) -> dict[int, float]:
     """
     cycles: dict[int, int] = {}
     out: dict[int, float] = {}
-    split = Split(row_parts=row_parts, chunks=1)
+    split = PlaneSplit(row_parts=row_parts, chunks=1)
     for columns in range(FEWEST, MOST + 1):
         gemm = Gemm(rows=ROWS, inner=INNER, columns=columns, bytes_per_weight=2)
         lines = int(ceil_div(columns, F32_LANES))
@@ -51,8 +51,8 @@ def _worst(by_columns: dict[int, float]) -> int:
     return min(by_columns, key=lambda columns: (by_columns[columns], columns))
 
 
-def _point(name: str, kind: Kind, share: int | float) -> Point:
-    return Point(
+def _point(name: str, kind: Kind, share: int | float) -> PublishedPoint:
+    return PublishedPoint(
         case=CASE,
         name=name,
         kind=kind,

@@ -10,7 +10,7 @@ set after seeing the errors, against changes for the worse. shown: for compariso
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
+class PublishedPoint:
     """A modelled figure beside a published one, both in `unit`.
 
     at_least: `published` is a lower limit (for a gate always an upper one). tolerance_percent: the largest

@@ -5,8 +5,8 @@ from functools import cache
 from fabric.rack import Rack
 from lpu.validate.cases.constants import LAYER_OVERHEAD_CYCLES
 from lpu.validate.cases.gemm import Gemm, best_split
-from lpu.validate.cases.machine import Machine
-from lpu.validate.cases.point import Kind, Point
+from lpu.validate.cases.machine import PublishedMachine
+from lpu.validate.cases.point import Kind, PublishedPoint
 from lpu.validate.cases.resnet50 import layers
 
 CASE = 1
@@ -14,7 +14,7 @@ CYCLES = 44_100
 TOLERANCE = 0.5  # percent
 
 
-def points(machine: Machine) -> tuple[Point, ...]:
+def points(machine: PublishedMachine) -> tuple[PublishedPoint, ...]:
     """With the fitted overhead per layer, and without it; and with results that leave late."""
     bare = network_cycles(machine.node())
     full = bare + LAYER_OVERHEAD_CYCLES * len(layers())
@@ -35,8 +35,8 @@ def network_cycles(rack: Rack, whole: bool = False) -> int:
     return sum(cycles(gemm) for _, gemm in layers())
 
 
-def _point(name: str, kind: Kind, modelled: int, tolerance: int | float | None) -> Point:
-    return Point(
+def _point(name: str, kind: Kind, modelled: int, tolerance: int | float | None) -> PublishedPoint:
+    return PublishedPoint(
         case=CASE,
         name=name,
         kind=kind,

@@ -6,7 +6,7 @@ from typing import Any
 
 from fabric.chip import Sourced
 from lpu.validate.cases.constants import Fitted
-from lpu.validate.cases.point import Point
+from lpu.validate.cases.point import PublishedPoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +15,7 @@ class Case:
 
     number: int
     title: str
-    points: Callable[[Any], tuple[Point, ...]]
+    points: Callable[[Any], tuple[PublishedPoint, ...]]
     remark: str
 
 

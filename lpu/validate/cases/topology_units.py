@@ -6,8 +6,8 @@ from typing import Any
 import networkx as nx
 
 from fabric.rack import Rack
-from lpu.validate.cases.machine import Machine
-from lpu.validate.cases.point import Kind, Point
+from lpu.validate.cases.machine import PublishedMachine
+from lpu.validate.cases.point import Kind, PublishedPoint
 
 CASE = 6
 CHIP_GB_PER_S, BISECTION_GB_PER_S = 235, 853
@@ -16,7 +16,7 @@ DIAMETERS = {9: 3, 17: 5}  # by nodes
 TOLERANCE = 2.0  # percent
 
 
-def points(machine: Machine) -> tuple[Point, ...]:
+def points(machine: PublishedMachine) -> tuple[PublishedPoint, ...]:
     """One link rate, fitted to the first of the four figures with dead nodes, and what follows from it."""
     small, large = machine.rack(9), machine.rack(17)
     out = [
@@ -28,7 +28,7 @@ def points(machine: Machine) -> tuple[Point, ...]:
         out.append(_bandwidth(machine, name, published, lanes_past(large, dead), "anchor" if dead else "fit"))
     for (nodes, published), rack in zip(DIAMETERS.items(), (small, large), strict=True):
         out.append(
-            Point(
+            PublishedPoint(
                 case=CASE,
                 name=f"diameter, {rack.chips} chips",
                 kind="anchor" if nodes == 9 else "fit",  # the port rule was chosen for the second
@@ -88,8 +88,10 @@ def node_graph(rack: Rack) -> "nx.DiGraph[int]":
     return out
 
 
-def _bandwidth(machine: Machine, name: str, published: int, lanes: int, kind: Kind = "anchor") -> Point:
-    return Point(
+def _bandwidth(
+    machine: PublishedMachine, name: str, published: int, lanes: int, kind: Kind = "anchor"
+) -> PublishedPoint:
+    return PublishedPoint(
         case=CASE,
         name=name,
         kind=kind,

@@ -8,18 +8,18 @@ from compiler.options import STRATEGIES
 from compiler.place.groups import tables_of
 from compiler.place.problem import PlacementError
 from compiler.place.registry import search
-from compiler.place.truth import Case, cases
+from compiler.place.truth import ProvedProblem, cases
 
 CASES = cases()
 HEURISTICS = [name for name in STRATEGIES if name not in ("metis", "cpsat", "exhaustive")]
 BUDGET = 20_000
 
 
-def of(shape: str) -> list[Case]:
+def of(shape: str) -> list[ProvedProblem]:
     return [case for case in CASES if case.shape == shape]
 
 
-def value(case: Case, name: str, seed: int = 0, budget: int = BUDGET) -> int:
+def value(case: ProvedProblem, name: str, seed: int = 0, budget: int = BUDGET) -> int:
     cost = case.cost()
     return cost.estimate(search(name, cost.shards, cost.rack, cost, seed, budget)).value
 
@@ -31,14 +31,14 @@ def test_the_set_holds_chains_diamonds_and_experts_each_proved_twice() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_the_stored_optimum_is_the_value_of_its_placement_and_fits(case: Case) -> None:
+def test_the_stored_optimum_is_the_value_of_its_placement_and_fits(case: ProvedProblem) -> None:
     tables = tables_of(case.cost())
     assert tables.fits(case.at)
     assert tables.value(case.at) == case.optimum
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if len(c.needs) <= 8], ids=lambda case: case.name)
-def test_exhaustive_search_proves_the_optimum_again(case: Case) -> None:
+def test_exhaustive_search_proves_the_optimum_again(case: ProvedProblem) -> None:
     cost = case.cost()
     found = search("exhaustive", cost.shards, cost.rack, cost, 0, 1_000_000)
     assert cost.proved
@@ -46,7 +46,7 @@ def test_exhaustive_search_proves_the_optimum_again(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if len(c.needs) <= 6], ids=lambda case: case.name)
-def test_no_placement_at_all_is_better_than_the_optimum(case: Case) -> None:
+def test_no_placement_at_all_is_better_than_the_optimum(case: ProvedProblem) -> None:
     tables = tables_of(case.cost())
     every = np.stack(np.meshgrid(*[range(case.trays)] * len(case.needs)), -1).reshape(-1, len(case.needs))
     assert min(tables.value(at) for at in every.tolist() if tables.fits(at)) == case.optimum
@@ -66,12 +66,12 @@ def test_no_heuristic_beats_the_optimum(name: str) -> None:
 
 
 @pytest.mark.parametrize("case", of("chain"), ids=lambda case: case.name)
-def test_the_parametric_dp_is_exact_on_chains(case: Case) -> None:
+def test_the_parametric_dp_is_exact_on_chains(case: ProvedProblem) -> None:
     assert value(case, "parametric-dp") == case.optimum
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_annealing_is_within_five_percent_of_the_optimum(case: Case) -> None:
+def test_annealing_is_within_five_percent_of_the_optimum(case: ProvedProblem) -> None:
     for seed in range(2):
         assert value(case, "annealing", seed, budget=5000) <= 1.05 * case.optimum
 

@@ -11,7 +11,7 @@ import pytest
 from compiler.options import CompileOptions
 from compiler.program.manifest import ModelIdentity
 from lpu import api
-from lpu.certify.certify import REFERENCE, TWICE, Certificate, Comparison, difference, variants
+from lpu.certify.certify import REFERENCE, TWICE, BitsCompared, Certificate, difference, variants
 from lpu.certify.child import Child, children
 from lpu.cli import app as cli
 from lpu.decode.generate import Generation
@@ -77,14 +77,14 @@ def test_every_comparison_notices_one_flipped_bit_of_a_weight(capsys: pytest.Cap
 def test_one_comparison_that_differs_is_named_and_fails(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    found = [Comparison(name=other, equal=other != name, detail="") for other in NAMES]
+    found = [BitsCompared(name=other, equal=other != name, detail="") for other in NAMES]
     monkeypatch.setattr("lpu.api.certify", lambda *_, **__: certificate(found))
     code, body, err = certify(capsys)
     assert (code, body["bits_equal"]) == (1, False)
     assert err == f"error: certify: 1 of 10 comparisons differ: {name}.\n"
 
 
-def certificate(found: Sequence[Comparison]) -> Certificate:
+def certificate(found: Sequence[BitsCompared]) -> Certificate:
     return Certificate(
         model=ModelIdentity(name="m", weights="seed:0"),
         rack="quad",
@@ -105,7 +105,7 @@ def certificate(found: Sequence[Comparison]) -> Certificate:
 
 
 def test_without_reference_or_second_run_nothing_is_certified() -> None:
-    equal = [Comparison(name=name, equal=True, detail="") for name in NAMES]
+    equal = [BitsCompared(name=name, equal=True, detail="") for name in NAMES]
     assert certificate(equal).ok
     for missing in (REFERENCE, TWICE):
         left = [replace(one, equal=None) if one.name == missing else one for one in equal]

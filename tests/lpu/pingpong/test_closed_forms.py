@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lpu.pingpong import closed_forms
 from lpu.pingpong.pingpong import run, schedule, steady_period
-from lpu.pingpong.stages import Plan, StageError, Stages
+from lpu.pingpong.stages import PingPongPlan, StageError, Stages
 
 LAYERS, MICRO_BATCHES = st.integers(2, 6), st.integers(1, 5)
 SOME, ANY = st.integers(1, 200), st.integers(0, 200)
@@ -88,7 +88,7 @@ def test_three_micro_batches_hide_links_exactly_where_step3s_rule_holds(
     layers: int, time: int, down: int, up: int
 ) -> None:
     stages = Stages(time, down, time, up)
-    plan = Plan(layers=(stages,) * layers, micro_batches=3)
+    plan = PingPongPlan(layers=(stages,) * layers, micro_batches=3)
     assert (steady_period(plan) == 3 * layers * time) == closed_forms.step3_holds(stages)
     if closed_forms.step3_holds(stages):
         assert run(plan).makespan == (3 * layers + 1) * time + down + up
@@ -98,7 +98,7 @@ def test_step3s_stage_is_273_us() -> None:
     tpot = 50 * 10**9  # 50 ms in picoseconds
     assert round(closed_forms.step3_stage(tpot, 61) / 10**6) == 273
     whole = int(closed_forms.step3_stage(tpot, 61))
-    plan = Plan(layers=(Stages(whole, whole // 3, whole, 2 * whole // 3),) * 61, micro_batches=3)
+    plan = PingPongPlan(layers=(Stages(whole, whole // 3, whole, 2 * whole // 3),) * 61, micro_batches=3)
     assert 0 <= tpot - steady_period(plan) < 200  # what rounding a stage down to picoseconds loses
 
 
@@ -117,7 +117,7 @@ def test_fastafds_step_is_the_period_exactly_while_attention_is_the_longest(
     unit = micro_batches * ratio.denominator  # so that a micro-batch's share of the time is whole
     t_a = int(ratio * fmha * unit / micro_batches) + dense * unit
     stages = Stages(t_a, transfer, experts * unit, transfer)
-    period = steady_period(Plan(layers=(stages,) * layers, micro_batches=micro_batches))
+    period = steady_period(PingPongPlan(layers=(stages,) * layers, micro_batches=micro_batches))
     identity = closed_forms.fastafd_step(
         ratio, Fraction(layers * fmha * unit), Fraction(layers * dense * unit), micro_batches
     )
@@ -155,7 +155,10 @@ def test_aiconfigurators_conservative_step_is_exact_for_two_micro_batches_in_bal
     estimate = closed_forms.aiconfigurator(layers, 2, stages)
     assert not estimate.optimistic
     assert estimate.t_cycle == t_a + down
-    assert steady_period(Plan(layers=(stages,) * layers, micro_batches=2)) == 2 * layers * estimate.t_cycle
+    assert (
+        steady_period(PingPongPlan(layers=(stages,) * layers, micro_batches=2))
+        == 2 * layers * estimate.t_cycle
+    )
 
 
 def test_the_best_ratio_is_the_largest_of_its_three() -> None:

@@ -20,7 +20,7 @@ from lpu.pingpong.pingpong import (
     schedule,
     steady_period,
 )
-from lpu.pingpong.stages import ATTENTION, FFN, RESOURCES, Plan, StageError, Stages, Timeline
+from lpu.pingpong.stages import ATTENTION, FFN, RESOURCES, PingPongPlan, StageError, Stages, Timeline
 
 TIMES = st.integers(0, 50)
 # Records are built in the tests: checking their types draws random numbers, not allowed in strategies.
@@ -35,9 +35,11 @@ PLANS = st.fixed_dictionaries(
 )
 
 
-def plan_of(numbers: dict[str, Any]) -> Plan:
+def plan_of(numbers: dict[str, Any]) -> PingPongPlan:
     layers = tuple(Stages(*times) for times in numbers["layers"])
-    return replace(Plan(layers=layers, micro_batches=1), **{k: numbers[k] for k in numbers if k != "layers"})
+    return replace(
+        PingPongPlan(layers=layers, micro_batches=1), **{k: numbers[k] for k in numbers if k != "layers"}
+    )
 
 
 def rows(timeline: Timeline) -> list[tuple[int, ...]]:
@@ -128,21 +130,21 @@ def test_no_period_is_below_its_bounds(numbers: dict[str, Any]) -> None:
 
 def test_a_period_may_be_longer_than_any_of_its_bounds() -> None:
     """A slow FFN in one layer and slow attention in the other: micro-batches wait for each other's order."""
-    plan = Plan(layers=(Stages(1, 0, 10, 0), Stages(10, 0, 1, 0)), micro_batches=2)
+    plan = PingPongPlan(layers=(Stages(1, 0, 10, 0), Stages(10, 0, 1, 0)), micro_batches=2)
     assert max(period_bounds(plan).values()) == 22
     assert steady_period(plan) > 22
 
 
 def test_exposed_transfer_is_all_of_it_with_one_micro_batch_and_the_last_with_enough() -> None:
     layers = (Stages(10, 2, 10, 3),) * 4
-    assert exposed_transfer(Plan(layers=layers, micro_batches=1)) == 4 * 5
-    assert exposed_transfer(Plan(layers=layers, micro_batches=3)) == 5
+    assert exposed_transfer(PingPongPlan(layers=layers, micro_batches=1)) == 4 * 5
+    assert exposed_transfer(PingPongPlan(layers=layers, micro_batches=3)) == 5
 
 
 def test_balance_is_ffn_over_attention() -> None:
-    assert balance(Plan(layers=(Stages(4, 1, 3, 1),) * 2, micro_batches=2)) == Fraction(3, 4)
+    assert balance(PingPongPlan(layers=(Stages(4, 1, 3, 1),) * 2, micro_batches=2)) == Fraction(3, 4)
     with pytest.raises(StageError, match="attention takes 0 ps"):
-        balance(Plan(layers=(Stages(0, 1, 3, 1),), micro_batches=2))
+        balance(PingPongPlan(layers=(Stages(0, 1, 3, 1),), micro_batches=2))
 
 
 def test_impossible_plans_are_refused_in_a_line() -> None:
@@ -155,12 +157,12 @@ def test_impossible_plans_are_refused_in_a_line() -> None:
 
 
 def test_the_same_plan_has_the_same_bytes() -> None:
-    plan = Plan(layers=(Stages(7, 1, 5, 2),) * 3, micro_batches=3, embed=1, head=2, steps=4)
+    plan = PingPongPlan(layers=(Stages(7, 1, 5, 2),) * 3, micro_batches=3, embed=1, head=2, steps=4)
     assert run(plan).start.tobytes() == run(plan).start.tobytes()
 
 
 def test_the_work_of_a_schedule_grows_no_faster_than_its_layers() -> None:
-    few, many = (Plan(layers=(Stages(100, 10, 90, 12),) * n, micro_batches=4) for n in (16, 128))
+    few, many = (PingPongPlan(layers=(Stages(100, 10, 90, 12),) * n, micro_batches=4) for n in (16, 128))
     assert calls(lambda: run(many)) <= 8 * calls(lambda: run(few))
 
 

@@ -7,7 +7,7 @@ from compiler.analyse.bounds import bounds, busy_units, critical_path
 from compiler.analyse.dataflow import edges, waits
 from compiler.analyse.holds import holds, is_transfer
 from compiler.program.isa import Op
-from compiler.program.manifest import Level, Link
+from compiler.program.manifest import LevelWiring, Link
 from compiler.program.program import Program
 from lpu.report.occupancy import kind_of, occupancy
 from lpu.report.traffic import link_levels
@@ -118,6 +118,9 @@ def test_a_link_belongs_to_the_innermost_level_that_holds_both_ends(pair_program
         pair_program.manifest,
         chips=4,
         links=(Link(0, 1, 1, 1, 1), Link(1, 2, 1, 1, 1), Link(2, 3, 1, 1, 1)),
-        levels=(Level("tray", "all-to-all", ((0, 1), (2, 3))), Level("rack", "line", ((0, 1, 2, 3),))),
+        levels=(
+            LevelWiring("tray", "all-to-all", ((0, 1), (2, 3))),
+            LevelWiring("rack", "line", ((0, 1, 2, 3),)),
+        ),
     )
     assert link_levels(manifest).tolist() == [0, 1, 0]

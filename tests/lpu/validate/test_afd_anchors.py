@@ -15,17 +15,17 @@ from lpu.validate.cases import (
     afd_sweeps,
 )
 from lpu.validate.cases.afd_anchors import CASES
-from lpu.validate.cases.point import Point
+from lpu.validate.cases.point import PublishedPoint
 
 INPUTS = afd_910c.INPUTS
 
 
-def named(points: tuple[Point, ...]) -> dict[str, Point]:
+def named(points: tuple[PublishedPoint, ...]) -> dict[str, PublishedPoint]:
     return {point.name: point for point in points}
 
 
 @pytest.fixture(scope="module")
-def modelled() -> dict[str, Point]:
+def modelled() -> dict[str, PublishedPoint]:
     return named(afd_910c.points())
 
 
@@ -99,7 +99,7 @@ def test_an_equal_split_draws_with_devices_that_do_both() -> None:
 
 @pytest.mark.parametrize("length", ["16K", "32K"])
 def test_splitting_off_the_experts_loses_at_three_to_one_and_wins_at_four_to_one(
-    length: str, modelled: dict[str, Point]
+    length: str, modelled: dict[str, PublishedPoint]
 ) -> None:
     assert modelled[f"{length}, 48A16F against EP64"].modelled < 0
     assert modelled[f"{length}, 64A16F against EP64"].modelled > 0
@@ -108,7 +108,7 @@ def test_splitting_off_the_experts_loses_at_three_to_one_and_wins_at_four_to_one
 
 @pytest.mark.parametrize("length", ["16K", "32K"])
 def test_the_inputs_of_the_sources_lie_within_the_range_of_the_order(
-    length: str, modelled: dict[str, Point]
+    length: str, modelled: dict[str, PublishedPoint]
 ) -> None:
     for name in ("links, down and up", "fixed time of attention"):
         least, most = (modelled[f"{length}, {name}: {end} with this order"] for end in ("least", "most"))
@@ -123,7 +123,7 @@ def test_outside_of_that_range_the_checks_fail() -> None:
         assert found["16K, 48A16F, its sign" if scale < 1 else "16K, 64A16F, its sign"].passed is False
 
 
-def test_what_was_said_about_the_inputs_would_turn_the_signs(modelled: dict[str, Point]) -> None:
+def test_what_was_said_about_the_inputs_would_turn_the_signs(modelled: dict[str, PublishedPoint]) -> None:
     assert modelled["16K, 64A16F, if EP64 reads two experts"].modelled < 0
     assert modelled["16K, 48A16F, if links are wires"].modelled > 0
 

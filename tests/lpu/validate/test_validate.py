@@ -19,7 +19,7 @@ from lpu.validate import validate as validate_module
 from lpu.validate.cases import all_reduce, constants, matmul_fp16, resnet50_cycles, topology_units
 from lpu.validate.cases.gemm import (
     Gemm,
-    Split,
+    PlaneSplit,
     best_split,
     gemm_rows,
     ideal_cycles,
@@ -27,8 +27,8 @@ from lpu.validate.cases.gemm import (
     scheduled_cycles,
 )
 from lpu.validate.cases.hops import vector_cycles
-from lpu.validate.cases.machine import Machine, catalog_machine
-from lpu.validate.cases.point import Point
+from lpu.validate.cases.machine import PublishedMachine, catalog_machine
+from lpu.validate.cases.point import PublishedPoint
 from lpu.validate.cases.resnet50 import layers
 from lpu.validate.validate import CASES, validate
 
@@ -36,26 +36,26 @@ MACHINE = catalog_machine()
 ROOT = Path(__file__).parents[3]
 
 
-def with_chip(**numbers: int) -> Machine:
+def with_chip(**numbers: int) -> PublishedMachine:
     return replace(MACHINE, chip=MACHINE.chip.with_numbers("a test", **numbers))
 
 
-def with_hop(ns: int) -> Machine:
+def with_hop(ns: int) -> PublishedMachine:
     levels = tuple(replace(level, hop_ns=ns) for level in MACHINE.spec.levels)
     return replace(MACHINE, spec=replace(MACHINE.spec, levels=levels))
 
 
-def with_ring(**changes: Any) -> Machine:
+def with_ring(**changes: Any) -> PublishedMachine:
     node, ring = MACHINE.spec.levels
     return replace(MACHINE, spec=replace(MACHINE.spec, levels=(node, replace(ring, **changes))))
 
 
-def failed(machine: Machine, case: int) -> list[str]:
+def failed(machine: PublishedMachine, case: int) -> list[str]:
     return [point.name for point in validate(case, machine).points if point.passed is False]
 
 
-def point(modelled: int | float, at_least: bool = False) -> Point:
-    return Point(
+def point(modelled: int | float, at_least: bool = False) -> PublishedPoint:
+    return PublishedPoint(
         case=0,
         name="p",
         kind="anchor",
@@ -168,7 +168,7 @@ def test_another_fill_breaks_resnet50() -> None:
     [with_chip(mxm_fill_cycles=8_000), with_chip(sram_bytes_per_cycle=880)],
     ids=["a drain 8000 cycles later", "installs 64 times slower"],
 )
-def test_a_slower_drain_or_install_breaks_the_utilisation(machine: Machine) -> None:
+def test_a_slower_drain_or_install_breaks_the_utilisation(machine: PublishedMachine) -> None:
     assert "N = 1601, the worst of all" in failed(machine, 7)
 
 
@@ -176,7 +176,7 @@ def test_utilisation_falls_below_80_percent_just_under_the_published_widths() ->
     """Five tiles of 320 columns begin at N = 1281: the published range leaves out what is worse."""
     cycles = scheduled_cycles(
         Gemm(rows=2304, inner=4096, columns=1281, bytes_per_weight=2),
-        Split(row_parts=2, chunks=1),
+        PlaneSplit(row_parts=2, chunks=1),
         MACHINE.node(),
     )
     gemm = Gemm(rows=2304, inner=4096, columns=1281, bytes_per_weight=2)
@@ -185,7 +185,7 @@ def test_utilisation_falls_below_80_percent_just_under_the_published_widths() ->
 
 def test_short_chunks_of_rows_are_no_slower_than_whole_streams() -> None:
     node, gemm = MACHINE.node(), Gemm(rows=2304, inner=4096, columns=1601, bytes_per_weight=2)
-    whole, short = (scheduled_cycles(gemm, Split(row_parts=2, chunks=n), node) for n in (1, 48))
+    whole, short = (scheduled_cycles(gemm, PlaneSplit(row_parts=2, chunks=n), node) for n in (1, 48))
     assert short < whole
 
 
@@ -199,14 +199,14 @@ def test_fp16_takes_planes_in_pairs_at_a_quarter_of_the_rate() -> None:
 def test_a_product_by_hand() -> None:
     """400 x 320 x 320 on four planes: 100 rows past one tile each, 100 to drain, 64 of fill."""
     gemm, node = Gemm(rows=400, inner=320, columns=320), MACHINE.node()
-    assert scheduled_cycles(gemm, Split(row_parts=4, chunks=1), node) == 100 + 100 + 64
-    assert best_split(gemm, node) == (Split(row_parts=4, chunks=2), 50 + 50 + 50 + 64)
+    assert scheduled_cycles(gemm, PlaneSplit(row_parts=4, chunks=1), node) == 100 + 100 + 64
+    assert best_split(gemm, node) == (PlaneSplit(row_parts=4, chunks=2), 50 + 50 + 50 + 64)
 
 
 def test_products_wait_for_the_drain_of_their_accumulator_and_drains_for_their_products() -> None:
     chip = MACHINE.chip.with_numbers(accumulators=1)
     kernels = Kernels()
-    rows = gemm_rows(Gemm(rows=160, inner=640, columns=640), Split(row_parts=2, chunks=2), chip, kernels)
+    rows = gemm_rows(Gemm(rows=160, inner=640, columns=640), PlaneSplit(row_parts=2, chunks=2), chip, kernels)
     times = schedule(rows, kernels, Router(MACHINE.node(), (0,)), chip, 40)
     for before, after in dependencies(rows, kernels):
         assert times.t0[after] >= times.t1[before]
@@ -265,7 +265,7 @@ def test_the_json_of_the_verb_has_a_schema_and_units(capsys: pytest.CaptureFixtu
     ],
 )
 def test_a_point_beyond_its_tolerance_is_exit_code_1(
-    machine: Callable[[], Machine],
+    machine: Callable[[], PublishedMachine],
     case: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
