@@ -12,12 +12,10 @@ import time
 
 from measure import machine, show
 
-from compiler.graph.capture import capture
-from compiler.lower.blocks import cut
-from compiler.pipeline import plan_of
 from compiler.place.cost import CostModel
 from compiler.place.measure import shards_of
 from compiler.place.registry import search
+from compiler.source import traced
 from fabric.rack import load_rack
 from lpu import api
 
@@ -34,8 +32,8 @@ def main() -> None:
     parser.add_argument("--once", action="store_true", help="print the digest of the placement, nothing else")
     args = parser.parse_args()
     source, rack = api.open_model(args.model, context=[args.context]).source(), load_rack(args.rack)
-    graph = capture(source.step, source.params, source.tokens, source.position, source.cache)
-    shards = shards_of(plan_of(source, graph, rack), cut(graph), rack, args.tp, "column")
+    model = traced(source)
+    shards = shards_of(model.plan(rack), model.blocks, rack, args.tp, "column")
     cost = CostModel(shards, rack, args.alpha)
     start = time.perf_counter()
     placement = search("annealing", shards, rack, cost, args.seed, args.moves)

@@ -1,4 +1,4 @@
-"""Assembly: templates and their uses -> calls with chips, bases and cycles, SRAM regions, the manifest."""
+"""Assembly: templates -> calls of them with chips, bases and cycles, SRAM regions, the manifest."""
 
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from compiler.errors import CapacityError
-from compiler.latency import Scheduled, WaveSchedule
 from compiler.lower.block import Plan
 from compiler.lower.rope_table import angle_block, angle_params, angle_words
 from compiler.lower.rows import Kernels
@@ -28,6 +27,7 @@ from compiler.program.manifest import (
 )
 from compiler.program.program import Block, Call, Program
 from compiler.program.store import sealed
+from compiler.scheduled import Scheduled, WaveSchedule
 from fabric.rack import Rack
 
 MOST_USERS = 1 << 20  # of a model that keeps no KV
@@ -45,6 +45,20 @@ class SramMap:
     weights: np.ndarray
     arenas: np.ndarray | int = 1
     users: int = 1
+
+    def __str__(self) -> str:
+        arenas = np.broadcast_to(self.arenas, self.transient.shape)
+        lines = [f"words of {len(self.transient)} chips, {self.users} users"]
+        columns = (
+            ("transient", self.transient),
+            ("arenas", arenas),
+            ("KV", self.kv),
+            ("weights", self.weights),
+        )
+        for name, words in columns:
+            fullest = f"most {words.max()} on chip {words.argmax()}"
+            lines.append(f"  {name:<10} least {words.min()}, {fullest}, {words.sum()} in all")
+        return "\n".join(lines)
 
     @property
     def kv_base(self) -> np.ndarray:
@@ -71,13 +85,12 @@ def assemble(
 
     prefill: tokens of a chunk where there is a prefill program with the same memory image.
     """
-    plan, templates, uses, groups = scheduled.plan, scheduled.templates, scheduled.uses, scheduled.groups
-    graph = plan.graph
+    plan, groups, graph = scheduled.plan, scheduled.assignment.groups, scheduled.plan.graph
     blocks, kernels = program_blocks(scheduled)
     calls, cycles = _calls(plan, scheduled, sram)
-    last, chips = templates[uses[-1].template], uses[-1].chips
+    last, chips = scheduled.templates[scheduled.calls[-1].template], scheduled.calls[-1].chips
     assert last.token is not None
-    body = _waves(scheduled.waves, sram, calls[-1].tag + templates[uses[-1].template].uids + 1)
+    body = _waves(scheduled.waves, sram, calls[-1].tag + last.uids + 1)
     manifest = Manifest(
         model=model,
         options=scheduled.options,
@@ -120,7 +133,7 @@ def machine(rack: Rack) -> dict[str, Any]:
 
 def program_blocks(scheduled: Scheduled) -> tuple[list[Block], tuple[Kernel, ...]]:
     """The templates as blocks of one program, and the kernels that their rows index, by first use."""
-    names = {use.template: use.block.name for use in reversed(scheduled.uses)}
+    names = {call.template: call.block.name for call in reversed(scheduled.calls)}
     kernels = Kernels()
     blocks: list[Block] = []
     for i, made in enumerate(scheduled.templates):
@@ -156,17 +169,17 @@ def sram_map(rack: Rack, scheduled: Scheduled, *others: Scheduled) -> SramMap:
     Raises CapacityError if a chip is too small.
     """
     transient, kv, weights = (np.zeros(rack.chips, np.int64) for _ in range(3))
-    for chips in scheduled.groups:
+    for chips in scheduled.assignment.groups:
         weights[list(chips)] += angle_words(scheduled.plan.graph)
-    for use in scheduled.uses:
-        made = scheduled.templates[use.template]
-        own = list(use.chips[: len(made.weight_words)])
+    for call in scheduled.calls:
+        made = scheduled.templates[call.template]
+        own = list(call.chips[: len(made.weight_words)])
         kv[own] += made.kv_words
         weights[own] += made.weight_words
     for each in (scheduled, *others):
-        for use in each.uses:
-            made = each.templates[use.template]
-            touched = list(use.chips[: len(made.transient_words)])
+        for call in each.calls:
+            made = each.templates[call.template]
+            touched = list(call.chips[: len(made.transient_words)])
             transient[touched] = np.maximum(transient[touched], made.transient_words)
     rows = lcm(*(each.plan.graph.batch for each in (scheduled, *others)))
     transient = ceil_div(transient, rows) * rows
@@ -214,7 +227,7 @@ def _waves(waves: WaveSchedule | None, sram: SramMap, tags: int) -> Step | Waves
 
 def _calls(plan: Plan, scheduled: Scheduled, sram: SramMap) -> tuple[list[Call], dict[int, int]]:
     """The calls in order, and the cycle at which the last one ends, per bucket."""
-    templates, waves = scheduled.templates, scheduled.waves
+    waves = scheduled.waves
     names = {value.index: value.name for value in plan.graph.values}
     cycle = dict.fromkeys(plan.contexts, 0)
     shared = sram.weight_base
@@ -222,7 +235,7 @@ def _calls(plan: Plan, scheduled: Scheduled, sram: SramMap) -> tuple[list[Call],
     weight_at = sram.weight_base.copy()
     calls: list[Call] = []
 
-    def call(block: int, name: str, chips: tuple[int, ...], tag: int, tensors: tuple[str, ...]) -> Call:
+    def placed(block: int, name: str, chips: tuple[int, ...], tag: int, tensors: tuple[str, ...]) -> Call:
         at = list(chips)
         return Call(
             block=block,
@@ -237,16 +250,16 @@ def _calls(plan: Plan, scheduled: Scheduled, sram: SramMap) -> tuple[list[Call],
         )
 
     tables = tuple(names[value] for value in angle_params(plan.graph))
-    for chips in scheduled.groups:
-        calls.append(call(0, "angles", chips, 0, tables))
+    for chips in scheduled.assignment.groups:
+        calls.append(placed(0, "angles", chips, 0, tables))
         weight_at[list(chips)] += angle_words(plan.graph)
     tag = 1
-    for i, use in enumerate(scheduled.uses):
-        made = templates[use.template]
+    for i, call in enumerate(scheduled.calls):
+        made = scheduled.templates[call.template]
         cycle = cycle if waves is None else waves.bases[i]
-        tensors = tuple(names[use.block.params[i]] for i in made.params)
-        calls.append(call(1 + use.template, use.block.name, use.chips, tag, tensors))
-        own = list(use.chips[: len(made.weight_words)])
+        tensors = tuple(names[call.block.params[i]] for i in made.params)
+        calls.append(placed(1 + call.template, call.block.name, call.chips, tag, tensors))
+        own = list(call.chips[: len(made.weight_words)])
         kv_at[own] += made.kv_words
         weight_at[own] += made.weight_words
         tag += made.uids

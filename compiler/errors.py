@@ -40,3 +40,8 @@ class OptionError(CompileError, ValueError):
     """An option with a wrong value: out of its range, or at odds with the model, the rack, another option."""
 
     exit_code: ClassVar[int] = 2
+
+
+def bug(stage: str, subject: str, reason: str) -> CompileError:
+    """What a step's result says that cannot be: the compiler is wrong, not the user."""
+    return CompileError(stage, subject, reason, "This is a bug of the compiler: please report it.")

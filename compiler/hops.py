@@ -5,21 +5,24 @@ given back. Equal layers share one template. Source: facts/afd.md section 3.3.
 """
 
 from dataclasses import replace
+from pathlib import Path
 
 from compiler.assemble import SramMap, machine, program_blocks, sram_map
 from compiler.errors import OptionError
-from compiler.graph.capture import capture
 from compiler.graph.graph import Graph, View, width
-from compiler.latency import Progress, Scheduled, schedule_blocks
+from compiler.latency import fastest
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock, block_of
 from compiler.lower.rules import demands_of
 from compiler.options import PLACEMENTS, CompileOptions
-from compiler.pipeline import Source, fastest, quiet
+from compiler.pipeline import one_by_one
 from compiler.program.manifest import HOPS, Hop, Hops, Manifest, Message, ModelIdentity
 from compiler.program.program import Call, Program
 from compiler.program.store import sealed
+from compiler.scheduled import Scheduled
+from compiler.source import Source, captured
 from compiler.split import Split, require_fit, split
+from compiler.steps import Progress, Steps, quiet
 from fabric.bridge import BridgeSpec
 from fabric.rack import Rack
 
@@ -36,31 +39,31 @@ def compile_hops(
     gpus: int = 0,
     gpu_memory_bytes: int = 0,
     progress: Progress = quiet,
+    dump_dir: Path | None = None,
 ) -> tuple[Program, Split]:
     """Compile the hops of a step for a rack behind a bridge; (the program, what was split off).
 
-    gpus, gpu_memory_bytes: that hold what is not split off, and of each; see `require_fit`.
+    gpus, gpu_memory_bytes: that hold what is not split off, and of each; see `require_fit`. dump_dir: as of
+    `compile_program`.
     Raises CompileError (CapacityError, RoutingError, OptionError) as `compile_program` does.
     """
     _check(options)
-    progress("capture", 0, 1)
-    graph = capture(source.step, source.params, source.tokens, source.position, source.cache)
-    found = split(graph, by=by, role=role, threshold=threshold)
+    step = Steps(progress, dump_dir)
+    graph = step("capture", captured, source)
+    found = step("split", split, graph, by=by, role=role, threshold=threshold)
     require_fit(found, rack, gpus, gpu_memory_bytes)
-    blocks = hop_blocks(graph, found)
-
-    def scheduled(tp: int, detours: bool) -> Scheduled:
-        plan = replace(_plan(graph, found, rack, bridge), detours=detours)
-        return schedule_blocks(plan, blocks, rack, replace(options, tp=tp), progress)
-
+    blocks = step("blocks", hop_blocks, graph, found)
+    plan, tried = _plan(graph, found, rack, bridge), ()
     if options.tp is None:  # detours cost most of the compile time: the search goes without them
-        search = fastest(rack, lambda tp: scheduled(tp, False))
-        assert search.options.tp is not None
-        chosen = replace(scheduled(search.options.tp, True), search=search.search)
-    else:
-        chosen = scheduled(options.tp, True)
-    progress("assemble", 0, 1)
-    return _assembled(source.model, found, rack, bridge, chosen, sram_map(rack, chosen)), found
+        straight = replace(plan, detours=False)
+        search = step("search", fastest, straight, blocks, rack, options, progress)
+        tp, best = search.found
+        options, tried = replace(options, tp=tp), best.search
+    scheduled = one_by_one(step, plan, blocks, rack, options)
+    sram = step("memory", sram_map, rack, scheduled)
+    model = source.model
+    program = step("assemble", _assembled, model, found, rack, bridge, replace(scheduled, search=tried), sram)
+    return program, found
 
 
 def hop_blocks(graph: Graph, found: Split) -> tuple[ModelBlock, ...]:
@@ -135,7 +138,7 @@ def _assembled(
         model=model,
         options=scheduled.options,
         search=scheduled.search,
-        groups=scheduled.groups,
+        groups=scheduled.assignment.groups,
         rows=found.rows,
         sequences=found.rows,
         chunk=1,
@@ -160,20 +163,20 @@ def _calls(scheduled: Scheduled, sram: SramMap) -> tuple[list[Call], int]:
     weight_at, kv_at = sram.weight_base.copy(), sram.kv_base
     calls: list[Call] = []
     cycle, tag = 0, 1
-    for use in scheduled.uses:
-        made = scheduled.templates[use.template]
-        own = list(use.chips[: len(made.weight_words)])
-        at = list(use.chips)
+    for each in scheduled.calls:
+        made = scheduled.templates[each.template]
+        own = list(each.chips[: len(made.weight_words)])
+        at = list(each.chips)
         calls.append(
             Call(
-                block=use.template,
-                name=use.block.name,
-                chips=use.chips,
+                block=each.template,
+                name=each.block.name,
+                chips=each.chips,
                 weight_base=tuple(weight_at[at].tolist()),
                 kv_base=tuple(kv_at[at].tolist()),
                 shared_base=tuple(sram.weight_base[at].tolist()),
                 tag=tag,
-                tensors=tuple(names[use.block.params[i]] for i in made.params),
+                tensors=tuple(names[each.block.params[i]] for i in made.params),
                 base={HOPS: cycle},
             )
         )

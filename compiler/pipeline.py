@@ -1,59 +1,39 @@
-"""The whole compiler on one screen: step -> graph -> blocks -> scheduled templates -> program."""
+"""The whole compiler on one screen: step -> graph -> blocks -> chips -> templates -> memory -> program."""
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
-
-import jax
+from dataclasses import replace
+from pathlib import Path
 
 from compiler.assemble import assemble, sram_map
-from compiler.errors import CapacityError, CompileError, OptionError
-from compiler.graph.capture import capture
-from compiler.graph.graph import Graph
-from compiler.latency import Candidate, Progress, Scheduled, place_blocks, schedule_blocks
+from compiler.errors import OptionError
+from compiler.latency import assign_sharing, blaming_prefill, fastest, schedule_blocks
 from compiler.lower.block import Plan
-from compiler.lower.blocks import cut
-from compiler.lower.ops.attention import kv_capacity
-from compiler.lower.rules import demands_of
+from compiler.lower.blocks import ModelBlock
 from compiler.options import CompileOptions
-from compiler.program.manifest import ModelIdentity
+from compiler.place.assignment import as_placed, deal_contexts, problem_of
+from compiler.place.context_parallel import dealt
+from compiler.place.problem import Placement, Shards
+from compiler.place.sizes import Companion
 from compiler.program.program import Program
-from compiler.throughput.interval import best_tp, schedule_waves
+from compiler.scheduled import Scheduled
+from compiler.source import Source, Traced, traced
+from compiler.steps import Progress, Steps, quiet
+from compiler.throughput.balance import assign_stages, best_tp
+from compiler.throughput.cache import lower_stages
+from compiler.throughput.interval import find_intervals
+from compiler.throughput.waves import emit_waves
 from fabric.rack import Rack
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """What is compiled: a traceable step, its shapes, and what the manifest says of the model.
-
-    chunk: tokens of each sequence that it takes, 1 to decode.
-    """
-
-    step: Callable[..., Any]
-    params: dict[str, Any]
-    tokens: Any
-    position: Any
-    cache: Any
-    contexts: tuple[int, ...]
-    model: ModelIdentity
-    chunk: int = 1
-
-    @property
-    def cached(self) -> int:
-        """Sequences of the KV cache."""
-        return next((leaf.shape[0] for leaf in jax.tree.leaves(self.cache)), self.tokens.shape[0])
-
-
-def quiet(stage: str, done: int, total: int) -> None:
-    """No progress reports."""
-
-
 def compile_program(
-    source: Source, rack: Rack, options: CompileOptions, progress: Progress = quiet
+    source: Source,
+    rack: Rack,
+    options: CompileOptions,
+    progress: Progress = quiet,
+    dump_dir: Path | None = None,
 ) -> Program:
     """Compile a decode step for a rack.
 
+    dump_dir: a folder; what each step gives is written there as text, in order.
     Raises CompileError (UnsupportedOpError, CapacityError, RoutingError, OptionError).
     """
     if options.objective == "pareto":
@@ -63,31 +43,79 @@ def compile_program(
             "compares programs and makes none",
             "Choose --objective throughput and an --interval-slack.",
         )
-    progress("capture", 0, 1)
-    graph = capture(source.step, source.params, source.tokens, source.position, source.cache)
-    blocks = cut(graph)
+    step = Steps(progress, dump_dir)
+    model = traced(source, step)
+    schedule = in_waves if options.objective == "throughput" else one_by_one
+    scheduled = schedule(step, model.plan(rack), model.blocks, rack, options)
+    sram = step("memory", sram_map, rack, scheduled)
+    return step("assemble", assemble, rack, source.model, scheduled, sram)
 
-    def scheduled(tp: int) -> Scheduled:
-        plan = plan_of(source, graph, rack)
-        schedule = schedule_waves if options.objective == "throughput" else schedule_blocks
-        return schedule(plan, blocks, rack, replace(options, tp=tp), progress)
 
-    if options.objective == "throughput" and options.tp is None:
-        tp = best_tp(lambda: plan_of(source, graph, rack), blocks, rack, options)
+def one_by_one(
+    step: Steps,
+    plan: Plan,
+    blocks: tuple[ModelBlock, ...],
+    rack: Rack,
+    options: CompileOptions,
+    companion: Companion | None = None,
+) -> Scheduled:
+    """Objective latency: blocks one after another, for the tp of the options or the one that is fastest."""
+    if options.tp is None:
+        _, scheduled = step("search", fastest, plan, blocks, rack, options, step.progress, companion).found
+        step.found("place", scheduled.assignment)
+        return step.found("schedule", scheduled)
+    assignment = step("place", assign_sharing, plan, blocks, rack, options, companion)
+    return step("schedule", schedule_blocks, assignment, blocks, rack, options, step.progress)
+
+
+def in_waves(
+    step: Steps, plan: Plan, blocks: tuple[ModelBlock, ...], rack: Rack, options: CompileOptions
+) -> Scheduled:
+    """Objective throughput: stages side by side, for the tp of the options or the one of least load."""
+    if options.tp is None:
+        tp, _ = step("search", best_tp, plan, blocks, rack, options).found
         options = replace(options, tp=tp)
-    chosen = fastest(rack, scheduled) if options.tp is None else scheduled(options.tp)
-    progress("assemble", 0, 1)
-    return assemble(rack, source.model, chosen, sram_map(rack, chosen))
+    options = replace(options, cp=options.cp or 1)
+    assignment = step("place", assign_stages, plan, blocks, rack, options)
+    stages = step("lower", lower_stages, assignment, blocks, rack, options.layout, step.progress)
+    intervals = step("interval", find_intervals, stages, options.interval_slack, step.progress)
+    return step("schedule", emit_waves, stages, intervals, options)
 
 
 def compile_pair(
-    source: Source, chunk: Source, rack: Rack, options: CompileOptions, progress: Progress = quiet
+    source: Source,
+    chunk: Source,
+    rack: Rack,
+    options: CompileOptions,
+    progress: Progress = quiet,
+    dump_dir: Path | None = None,
 ) -> tuple[Program, Program]:
     """Compile a decode step, and a step of the same model that prefills a chunk of one sequence of its cache.
 
     Both programs have one memory image: the same weights, KV and placement, chosen for the decode step.
     Raises CompileError as `compile_program` does, of what the chunk adds in terms of `--prefill`.
     """
+    tokens = chunk.chunk
+    chunk = _fitting(chunk, source, options)
+    step = Steps(progress, dump_dir)
+    decode, prefill = traced(source, step), traced(chunk, step, "-prefill")
+    plan = prefill.plan(rack, source)
+    companion = Companion(plan=plan, blocks=prefill.blocks)
+    scheduled = one_by_one(step, decode.plan(rack), decode.blocks, rack, options, companion)
+    options, cp = scheduled.options, scheduled.plan.cp
+    beside = replace(scheduled.assignment, plan=dealt(plan, cp))
+    long = step("schedule-prefill", schedule_blocks, beside, prefill.blocks, rack, options, step.progress)
+    with blaming_prefill(tokens, lambda: sram_map(rack, scheduled)):
+        sram = step("memory", sram_map, rack, scheduled, long)
+    return (
+        step("assemble", assemble, rack, source.model, scheduled, sram, tokens),
+        step("assemble-prefill", assemble, rack, source.model, long, sram, tokens),
+    )
+
+
+def _fitting(chunk: Source, decode: Source, options: CompileOptions) -> Source:
+    """The chunk for the contexts that hold it; raises OptionError if there is none."""
+    longest = max(decode.contexts)
     if options.objective != "latency":
         raise OptionError(
             "options",
@@ -95,93 +123,32 @@ def compile_pair(
             f"goes with --objective latency, not {options.objective}",
             "Leave out one of them.",
         )
-    progress("capture", 0, 1)
-    graph = capture(source.step, source.params, source.tokens, source.position, source.cache)
-    long = capture(chunk.step, chunk.params, chunk.tokens, chunk.position, chunk.cache)
-    blocks, long_blocks = cut(graph), cut(long)
-    fitting = replace(chunk, contexts=tuple(c for c in source.contexts if c >= chunk.chunk))
-    if not fitting.contexts:
+    if chunk.chunk > longest:
         raise OptionError(
             "options",
             f"--prefill {chunk.chunk}",
-            f"is above the longest context, {max(source.contexts)}",
-            f"Give --prefill {max(source.contexts)} or less.",
+            f"is above the longest context, {longest}",
+            f"Give --prefill {longest} or less.",
         )
-
-    def scheduled(tp: int) -> Scheduled:
-        plan, here = plan_of(source, graph, rack), replace(options, tp=tp)
-        beside = plan_of(fitting, long, rack, source), long_blocks
-        with _blaming(chunk.chunk, lambda: place_blocks(plan_of(source, graph, rack), blocks, rack, here)):
-            return schedule_blocks(plan, blocks, rack, here, progress, beside=beside)
-
-    chosen = fastest(rack, scheduled) if options.tp is None else scheduled(options.tp)
-    long_plan = plan_of(fitting, long, rack, source)
-    prefill = schedule_blocks(long_plan, long_blocks, rack, chosen.options, progress, along=chosen)
-    progress("assemble", 0, 1)
-    with _blaming(chunk.chunk, lambda: sram_map(rack, chosen)):
-        sram = sram_map(rack, chosen, prefill)
-    return (
-        assemble(rack, source.model, chosen, sram, chunk.chunk),
-        assemble(rack, source.model, prefill, sram, chunk.chunk),
-    )
+    return replace(chunk, contexts=tuple(c for c in decode.contexts if c >= chunk.chunk))
 
 
-@contextmanager
-def _blaming(tokens: int, without: Callable[[], Any]) -> Generator[None]:
-    """A CapacityError inside is one of --prefill, unless the decode step does not fit without it either."""
-    try:
-        yield
-    except CapacityError as error:
-        without()
-        raise CapacityError(
-            error.stage,
-            f"--prefill {tokens}",
-            f"its transients lie beside weights and KV, and {error.subject} {error.reason}",
-            "Give a smaller --prefill, or raise --tp or --pp.",
-        ) from error
+def placement_problem(model: Traced, rack: Rack, options: CompileOptions) -> tuple[Shards, int]:
+    """What a placement strategy is asked, and over how many ranks (`cp`) the contexts are dealt in it."""
+    plan, shards = problem_of(model.plan(rack), model.blocks, rack, options)
+    return shards, plan.cp
 
 
-def fastest(rack: Rack, scheduled: Callable[[int], Scheduled]) -> Scheduled:
-    """The tp (a power of two that divides the rack) with the shortest step among those that fit.
+def compile_placed(
+    model: Traced, rack: Rack, options: CompileOptions, placement: Placement, progress: Progress = quiet
+) -> Program:
+    """Compile a decode step onto the chips of a placement, such as a strategy gives.
 
-    Each candidate is really scheduled; the search stops when two in a row are slower than the best.
+    Raises CapacityError or RoutingError.
     """
-    best: Scheduled | None = None
-    reason: CompileError | None = None
-    tried: list[Candidate] = []
-    worse, tp = 0, 1
-    while rack.chips % tp == 0 and worse < 2:
-        try:
-            found = scheduled(tp)
-        except (CapacityError, OptionError) as error:
-            tried.append(Candidate(tp=tp, reason=f"{error.subject} {error.reason}"))
-            if best is not None:
-                break
-            if reason is None or isinstance(error, CapacityError):
-                reason = error
-        else:
-            tried.append(Candidate(tp=tp, cycles=found.cycles))
-            worse = 0 if best is None or found.cycles < best.cycles else worse + 1
-            best = found if not worse else best
-        tp *= 2
-    if best is None:
-        assert reason is not None
-        if "--tp" in reason.remedy:
-            shorter = "a smaller --prefill" if "--prefill" in reason.remedy else "a shorter context"
-            reason.remedy = f"No --tp fits {rack.name}: use a larger rack, {shorter}, or kv: fp8."
-        raise reason
-    return replace(best, search=tuple(tried))
-
-
-def plan_of(source: Source, graph: Graph, rack: Rack, decode: Source | None = None) -> Plan:
-    """What all blocks share. decode: whose cache the step of `source` works on, if not its own."""
-    decode = decode or source
-    return Plan(
-        graph=graph,
-        demands=demands_of(graph),
-        chip=rack.chip,
-        contexts=source.contexts,
-        capacity=kv_capacity(decode.contexts, rack.chip.planes),
-        cached=decode.cached,
-        chunk=source.chunk,
-    )
+    step, blocks = Steps(progress), model.blocks
+    plan = deal_contexts(model.plan(rack), blocks, rack, options)
+    assignment = step("place", as_placed, plan, placement, options, rack)
+    scheduled = step("schedule", schedule_blocks, assignment, blocks, rack, options, progress)
+    sram = step("memory", sram_map, rack, scheduled)
+    return step("assemble", assemble, rack, model.source.model, scheduled, sram)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jax.core import ShapedArray
 
+from compiler.errors import bug
 from models.contract.ops import OPS
 
 
@@ -62,6 +63,16 @@ class Graph:
             reads = ", ".join(self._name(view) for view in node.inputs)
             lines.append(f"  {node.index:4d} {node.op:<10} {node.path:<24} <- {reads}")
         return "\n".join(lines)
+
+    def verify(self) -> None:
+        """Raises CompileError if a node reads what no earlier node has made."""
+        made = {value.index for value in self.values if value.kind != "node"}
+        for node in self.nodes:
+            if late := [view.value for view in node.inputs if view.value not in made]:
+                raise bug(
+                    "capture", f"node {node.index} ({node.op})", f"reads value {late[0]} before it is there"
+                )
+            made.update(node.outputs)
 
     def _name(self, view: View) -> str:
         value = self.values[view.value]

@@ -29,6 +29,10 @@ class ModelBlock:
     kind: str
     wire: Wire | None = None
 
+    def __str__(self) -> str:
+        ops = " ".join(node.op for node in self.nodes)
+        return f"{self.name:<24} {len(self.params):3} parameters, value {self.source} -> {self.result}: {ops}"
+
 
 def cut(graph: Graph) -> tuple[ModelBlock, ...]:
     """The blocks of a graph in order; the last one ends in the token."""

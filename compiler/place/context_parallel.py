@@ -16,6 +16,7 @@ from compiler.place.sizes import k_parts
 from compiler.program.isa import F32_LANES, ceil_div
 from compiler.route.route import Router
 from compiler.schedule.list_schedule import schedule
+from compiler.search import doubled, until_worse
 from fabric.rack import Rack
 
 
@@ -46,15 +47,16 @@ def choices(
             )
         return [options.cp]
     most = min(most, int(ceil_div(max(plan.contexts), F32_LANES)))
-    powers = [1 << i for i in range(max(most, 1).bit_length())]
+    powers = list(doubled(max(most, 1)))
     if len(powers) == 1 or not attention:
         return [1]
-    known: list[tuple[int, int]] = []
-    for cp in powers:
-        known.append((_cycles(dealt(plan, cp), attention[0], rack, chips, options.layout), cp))
-        if known[-1][0] > min(known)[0]:
-            break
-    best = min(known)[1]
+
+    def cycles(cp: int) -> int:
+        return _cycles(dealt(plan, cp), attention[0], rack, chips, options.layout)
+
+    search = until_worse(powers, cycles, lambda found: found, patience=1, ties=True)
+    assert search.best is not None
+    best = search.best[0]
     return [best, *(cp for cp in powers if cp > best)]
 
 

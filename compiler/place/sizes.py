@@ -1,6 +1,6 @@
 """Sizes: what each block takes of SRAM on each rank, by lowering one of each kind."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import isqrt
 
 import numpy as np
@@ -15,7 +15,13 @@ from compiler.route.route import Router
 from compiler.schedule.template import residual_lines, template
 from fabric.rack import Rack
 
-Beside = tuple[Plan, tuple[ModelBlock, ...]]  # the blocks of a plan of other rows, in the same order
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Companion:
+    """The same blocks at another number of rows (a chunk of a prompt), which share chips and SRAM."""
+
+    plan: Plan
+    blocks: tuple[ModelBlock, ...]
 
 
 def k_parts(layout: str, tp: int) -> int:
@@ -32,12 +38,12 @@ def block_sizes(
     groups: tuple[tuple[int, ...], ...],
     layout: str,
     wider: int,
-    beside: Beside | None = None,
+    companion: Companion | None = None,
 ) -> tuple[list[Size], Room]:
     """What each block takes of SRAM and on how many neighbouring groups; and the room there is.
 
     wider: the first and the last block (embedding and head) take at least so many groups. Hops take one.
-    beside: blocks whose transients must have room there as well.
+    companion: blocks whose transients must have room there as well.
     """
     tp = len(groups[0])
     capacity = rack.chip.sram_words - angle_words(plan.graph)
@@ -47,8 +53,8 @@ def block_sizes(
         while block.kind not in known:
             chips = sum(groups[:span], ())
             size = _size(plan, block, rack, chips, layout, span)
-            if beside is not None:
-                other = _allocated(beside[0], beside[1][i], rack, chips, layout)
+            if companion is not None:
+                other = _allocated(companion.plan, companion.blocks[i], rack, chips, layout)
                 size = replace(size, transient=max(size.transient, other))
             fits = int(size.words.max()) + size.transient <= capacity
             if fits or block.wire or span * 2 > len(groups):

@@ -1,20 +1,26 @@
 """Balance: consecutive blocks shared out over groups of chips so that the largest load is least."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from compiler.errors import CapacityError, OptionError
+from compiler.errors import CapacityError, CompileError, OptionError
 from compiler.lower.block import Plan, lower
 from compiler.lower.blocks import ModelBlock
 from compiler.lower.context import Group
 from compiler.lower.rows import Kernels
+from compiler.options import CompileOptions
+from compiler.place.assignment import GROUPS, Assignment, Groups, assign_blocks, checked_tp
+from compiler.place.context_parallel import choices, dealt
 from compiler.place.sizes import block_sizes, k_parts
 from compiler.place.stages import Room, Size
 from compiler.program.isa import WORD_BYTES, ceil_div
 from compiler.route.route import Router
+from compiler.search import Search, dividing, until_worse
 from compiler.throughput.problem import loads_of
 from fabric.rack import Rack
+
+PATIENCE = 2  # values of tp in a row whose load is larger than the least one's, then the search stops
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,11 +31,54 @@ class Balance:
     load: int
 
 
+def assign_stages(
+    plan: Plan, blocks: tuple[ModelBlock, ...], rack: Rack, options: CompileOptions
+) -> Assignment:
+    """The chips of each block: evenly loaded, or, if that takes too many groups, as they fit.
+
+    Raises CapacityError or OptionError.
+    """
+    groups = _groups(rack, options)
+    plan = replace(dealt(plan, choices(plan, blocks, rack, groups[0], options)[0]), detours=False)
+    try:
+        shared = balance(plan, blocks, rack, groups, options.layout, options.pp).stages
+    except CapacityError:
+        if options.pp is not None:
+            raise
+        return assign_blocks(plan, blocks, rack, options)
+    chips = tuple(groups[stage] for stage in shared)
+    return Assignment(plan=plan, groups=groups[: shared[-1] + 1], chips=chips)
+
+
+def best_tp(
+    plan: Plan, blocks: tuple[ModelBlock, ...], rack: Rack, options: CompileOptions
+) -> Search[int, int]:
+    """The tp (a power of two that divides the rack) whose stages have the smallest largest load.
+
+    Raises the reason why the last one tried does not fit, if none does.
+    """
+
+    def load(tp: int) -> int:
+        groups = _groups(rack, replace(options, tp=tp))
+        return balance(plan, blocks, rack, groups, options.layout, options.pp).load
+
+    tps = dividing(rack.chips)
+    search = until_worse(tps, load, lambda load: load, patience=PATIENCE, refused=(CompileError,))
+    if search.best is None:
+        raise search.refusals[-1]
+    return search
+
+
+def _groups(rack: Rack, options: CompileOptions) -> Groups:
+    tp = checked_tp(options, rack)
+    return GROUPS[options.placement](rack, tp, rack.chips // tp, options.seed)
+
+
 def balance(
     plan: Plan,
     blocks: tuple[ModelBlock, ...],
     rack: Rack,
-    groups: tuple[tuple[int, ...], ...],
+    groups: Groups,
     layout: str,
     pp: int | None,
 ) -> Balance:

@@ -52,7 +52,7 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
+class PlacedRows:
     """Start and first instance of every row, the accumulator of every chain, and the rings: free, held."""
 
     start: np.ndarray
@@ -98,13 +98,13 @@ class Ring:
         return one | one << self.interval
 
 
-def place(
+def place_rows(
     problem: Problem,
     interval: int,
     free: Sequence[Sequence[int]],
     held: Sequence[Sequence[int]],
     advance: bool,
-) -> Placed | None:
+) -> PlacedRows | None:
     """Place every row, or None if one finds no room.
 
     advance: long rows get their places on planes first, so that short ones do not cut what is left to pieces.
@@ -173,7 +173,7 @@ class _Placing:
                 return True
         return False
 
-    def run(self) -> Placed | None:
+    def run(self) -> PlacedRows | None:
         """Groups (chains, other rows alone) in order of their first row, once what they read is placed."""
         p = self.problem
         group = list(range(len(p.hold)))
@@ -205,7 +205,7 @@ class _Placing:
                         if not waiting[group[one]]:
                             heapq.heappush(queue, group[one])
         assert not left, "a cycle among the rows of a stage"
-        return Placed(
+        return PlacedRows(
             start=np.array(self.start, np.int64),
             instance=np.array(self.instance, np.int64),
             accumulator=self.accumulator,

@@ -9,7 +9,7 @@ from compiler.program.instruction_set import INSTRUCTIONS, unit_classes
 from compiler.program.isa import DRAIN, LINK, MXM, VXM, Op, ceil_div
 from compiler.route.route import Router
 from compiler.schedule.list_schedule import Times, dependencies, op_kinds
-from compiler.throughput.modulo import Placed, Problem, Tiles
+from compiler.throughput.modulo import PlacedRows, Problem, Tiles
 from compiler.timing import timing
 from fabric.chip import ChipSpec
 
@@ -55,7 +55,7 @@ class StageRows:
     loads: tuple[Load, ...]
     least: int
 
-    def times(self, placed: Placed) -> tuple[Rows, Times]:
+    def times(self, placed: PlacedRows) -> tuple[Rows, Times]:
         """The rows on their accumulators, and when and where each runs."""
         kind = np.array([one.kind for one in self.resources], np.int64)[self.problem.resource]
         dst, src = self.rows.dst.copy(), self.rows.src.copy()

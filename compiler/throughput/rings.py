@@ -1,7 +1,7 @@
 """Rings of the whole rack: what the stages scheduled so far have left of every unit, lane and accumulator."""
 
 from compiler.program.isa import LINK
-from compiler.throughput.modulo import Placed, Ring
+from compiler.throughput.modulo import PlacedRows, Ring
 from compiler.throughput.problem import StageRows
 
 Masks = tuple[tuple[int, ...], ...]
@@ -30,7 +30,7 @@ class Rings:
             held.append(none if known is None else tuple(turned(mask, base) for mask in known))
         return tuple(free), tuple(held)
 
-    def take(self, stage: StageRows, chips: tuple[int, ...], base: int, placed: Placed) -> None:
+    def take(self, stage: StageRows, chips: tuple[int, ...], base: int, placed: PlacedRows) -> None:
         """Keep what a placed stage left of its rings."""
         turned = self.ring.turned
         for name, rings in zip(_names(stage, chips), placed.free, strict=True):

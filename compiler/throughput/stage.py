@@ -16,7 +16,7 @@ from compiler.schedule.allocate import Addresses, allocate
 from compiler.schedule.emit import emit, rename
 from compiler.schedule.list_schedule import Spans, Times, spans
 from compiler.schedule.template import Template, outputs, residual_lines, template_of
-from compiler.throughput.modulo import Placed
+from compiler.throughput.modulo import PlacedRows
 from compiler.throughput.problem import StageRows, stage_rows
 
 
@@ -103,7 +103,9 @@ def _raised(rows: Rows, uids: int, first: int) -> Rows:
     return Rows(edges=rows.edges + first, **fields)
 
 
-def emit_stage(plan: Plan, stage: LoweredStage, placed: Mapping[int, Placed], parity: int) -> EmittedStage:
+def emit_stage(
+    plan: Plan, stage: LoweredStage, placed: Mapping[int, PlacedRows], parity: int
+) -> EmittedStage:
     """Allocate and emit a placed stage; `parity` names the buffer at which its input lies.
 
     The token has a line of its own: it returns to the first stage long after that one has used its buffers.

@@ -16,26 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from compiler.analyse.bounds import bounds
-from compiler.assemble import assemble, sram_map
 from compiler.errors import CompileError
-from compiler.graph.capture import capture
-from compiler.graph.graph import Graph
-from compiler.latency import schedule_blocks
-from compiler.lower.blocks import ModelBlock, cut
 from compiler.options import STRATEGIES, CompileOptions
-from compiler.pipeline import Source, compile_program, plan_of
-from compiler.place.context_parallel import choices, dealt
-from compiler.place.cost import CostModel, Estimate, Exchanges
-from compiler.place.measure import shards_of
+from compiler.pipeline import compile_placed, compile_program, placement_problem
+from compiler.place.cost import CostModel, Exchanges
 from compiler.place.problem import Placement, Shards
 from compiler.place.registry import search, strategy
 from compiler.program.isa import WORD_BYTES
 from compiler.program.program import Program
+from compiler.source import Traced, traced
 from fabric.rack import Rack
 from lpu.check.check import require
 from lpu.check.findings import HazardError
 from lpu.compare.loads import loads, stages
-from lpu.folder import check_program, quiet
+from lpu.folder import check_program
 from lpu.inputs.files import read_rack
 from lpu.inputs.model import OpenModel
 from lpu.inputs.open import open_model
@@ -135,30 +129,21 @@ class _Opened:
 
     model: OpenModel
     rack: Rack
-    source: Source
-    graph: Graph
-    blocks: tuple[ModelBlock, ...]
+    traced: Traced
     exchanges: Exchanges
 
 
 @lru_cache(maxsize=4)
 def _opened(model: str, chosen: str, rack: str) -> _Opened:
     opened = open_model(model, **json.loads(chosen))
-    source = opened.source()
-    graph = capture(source.step, source.params, source.tokens, source.position, source.cache)
-    return _Opened(
-        model=opened, rack=read_rack(rack), source=source, graph=graph, blocks=cut(graph), exchanges={}
-    )
+    return _Opened(model=opened, rack=read_rack(rack), traced=traced(opened.source()), exchanges={})
 
 
 @lru_cache(maxsize=4)
 def _shards(model: str, chosen: str, rack: str, tp: int, layout: str) -> tuple[Shards, int]:
     """The shards, and `cp`: the number of ranks over which the context of each KV head is divided."""
     opened = _opened(model, chosen, rack)
-    plan = plan_of(opened.source, opened.graph, opened.rack)
-    options = CompileOptions(tp=tp, layout=layout)
-    cp = choices(plan, opened.blocks, opened.rack, tuple(range(tp)), options)[0]
-    return shards_of(dealt(plan, cp), opened.blocks, opened.rack, tp, layout), cp
+    return placement_problem(opened.traced, opened.rack, CompileOptions(tp=tp, layout=layout))
 
 
 def _measured(task: Task) -> Point:
@@ -167,7 +152,7 @@ def _measured(task: Task) -> Point:
     rack, start = opened.rack, time.perf_counter()
     if task.strategy == DEFAULT:
         options = CompileOptions(tp=task.tp or None, layout=task.layout)
-        program = compile_program(opened.source, rack, options)
+        program = compile_program(opened.traced.source, rack, options)
         compiled = time.perf_counter() - start
         return _point(task, opened, program, {"compile_seconds": compiled})
     shards, cp = _shards(task.model, chosen, task.rack, task.tp, task.layout)
@@ -176,10 +161,8 @@ def _measured(task: Task) -> Point:
     placement = search(task.strategy, shards, rack, cost, task.seed, task.budget)
     searched = time.perf_counter() - start
     start = time.perf_counter()
-    plan = dealt(plan_of(opened.source, opened.graph, rack), cp)
-    options = CompileOptions(tp=task.tp, layout=task.layout, placement=task.strategy, seed=task.seed)
-    scheduled = schedule_blocks(plan, opened.blocks, rack, options, quiet, placement=placement)
-    program = assemble(rack, opened.source.model, scheduled, sram_map(rack, scheduled))
+    options = CompileOptions(tp=task.tp, cp=cp, layout=task.layout, placement=task.strategy, seed=task.seed)
+    program = compile_placed(opened.traced, rack, options, placement)
     measured = {
         "search_seconds": searched,
         "compile_seconds": time.perf_counter() - start,
@@ -209,9 +192,8 @@ def _point(
     found: dict[str, Any] = {}
     if searched is not None:
         cost, placement = searched
-        estimate: Estimate = cost.estimate(placement)
         found = {
-            "estimate": asdict(estimate),
+            "estimate": asdict(cost.estimate(placement)),
             "evaluations": cost.evaluations,
             "proved": cost.proved,
             "best": [list(pair) for pair in _thinned(cost.best)],

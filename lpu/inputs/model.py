@@ -6,8 +6,8 @@ from pathlib import Path
 
 import jax
 
-from compiler.pipeline import Source
 from compiler.program.manifest import ModelIdentity
+from compiler.source import Source
 from lpu.inputs.files import ModelFile
 from lpu.inputs.text import Tokenizer, tokenizer_for
 from models.config import TransformerConfig

@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from compiler.pipeline import Source
 from compiler.program.manifest import ModelIdentity
+from compiler.source import Source
 from models.contract import ops
 from models.contract.numerics import enable
 

@@ -9,11 +9,11 @@ from steps import llama
 from compiler.errors import CapacityError, OptionError
 from compiler.hops import compile_hops
 from compiler.options import CompileOptions
-from compiler.pipeline import Source
 from compiler.program.isa import COLUMNS, TAGS, Op
 from compiler.program.manifest import HOPS, Hops, Message, ModelIdentity
 from compiler.program.program import Program
 from compiler.program.store import digest, hop_alone, load, save
+from compiler.source import Source
 from fabric.catalog import bridge_spec
 from fabric.rack import Rack, load_rack
 from lpu.check.check import check, require

@@ -10,8 +10,8 @@ from steps import llama
 from compiler.errors import CapacityError, CompileError, OptionError
 from compiler.graph.capture import capture
 from compiler.graph.graph import Graph, intensity
-from compiler.pipeline import Source
 from compiler.program.manifest import ModelIdentity
+from compiler.source import Source
 from compiler.split import module_of, require_fit, split
 from fabric.rack import load_rack
 from models.contract import ops

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from compiler.options import CompileOptions
-from compiler.pipeline import Source, compile_program
+from compiler.pipeline import compile_program
 from compiler.program.manifest import ModelIdentity
 from compiler.program.program import Program
+from compiler.source import Source
 from fabric.rack import load_rack
 from lpu.run.machine import Machine, prepare
 from models.config import TransformerConfig

@@ -4,9 +4,10 @@ from dataclasses import replace
 from typing import Any
 
 from compiler.options import CompileOptions
-from compiler.pipeline import Source, compile_pair
+from compiler.pipeline import compile_pair
 from compiler.program.manifest import ModelIdentity
 from compiler.program.program import Program
+from compiler.source import Source
 from fabric.rack import load_rack
 from models.config import TransformerConfig
 from models.kv import KVFormat

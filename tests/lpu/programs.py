@@ -6,9 +6,10 @@ import pytest
 from shapes import SMALL
 
 from compiler.options import CompileOptions
-from compiler.pipeline import Source, compile_program
+from compiler.pipeline import compile_program
 from compiler.program.manifest import ModelIdentity
 from compiler.program.program import Program
+from compiler.source import Source
 from fabric.rack import load_rack
 from models.step import family_step
 

@@ -14,11 +14,12 @@ from compiler.lower.context import Lowering
 from compiler.lower.elementwise import by_lines
 from compiler.lower.rule import LoweringRule, by_line, every
 from compiler.options import CompileOptions
-from compiler.pipeline import Source, compile_program
+from compiler.pipeline import compile_program
 from compiler.program import instruction_set
 from compiler.program.isa import F32_LANES, TRANSIENT, VXM, Holds, Instruction, Kernel, Operand, same
 from compiler.program.manifest import ModelIdentity
 from compiler.program.program import Program
+from compiler.source import Source
 from fabric.rack import load_rack
 from models.contract import ops
 from models.contract.op import OpRecord, define, per_element

@@ -6,24 +6,16 @@ import pytest
 from steps import llama
 
 from compiler.errors import OptionError
-from compiler.graph.capture import capture
-from compiler.lower.blocks import cut
 from compiler.options import CompileOptions
-from compiler.pipeline import Source, plan_of
 from compiler.place.context_parallel import choices
+from compiler.source import Source, traced
 from fabric.rack import load_rack
 
 
 def chosen(source: Source, ranks: int, cp: int | None = None) -> list[int]:
-    graph = capture(source.step, source.params, source.tokens, source.position, source.cache)
-    rack = load_rack("lpx")
-    return choices(
-        plan_of(source, graph, rack),
-        cut(graph),
-        rack,
-        tuple(range(ranks)),
-        CompileOptions(tp=ranks, cp=cp),
-    )
+    rack, model = load_rack("lpx"), traced(source)
+    options = CompileOptions(tp=ranks, cp=cp)
+    return choices(model.plan(rack), model.blocks, rack, tuple(range(ranks)), options)
 
 
 def test_a_short_context_stays_where_its_head_is() -> None:

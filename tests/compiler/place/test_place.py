@@ -5,35 +5,29 @@ import numpy as np
 import pytest
 from steps import llama
 
-from compiler.assemble import assemble, sram_map
 from compiler.errors import CapacityError, OptionError
-from compiler.graph.capture import capture
-from compiler.latency import schedule_blocks
-from compiler.lower.blocks import cut
 from compiler.options import PLACEMENTS, STRATEGIES, CompileOptions
-from compiler.pipeline import compile_program, plan_of, quiet
+from compiler.pipeline import compile_placed, compile_program
 from compiler.place.cost import CostModel
 from compiler.place.groups import contiguous, tables_of
 from compiler.place.measure import shards_of
 from compiler.place.problem import PlacementError, Shards, checked
 from compiler.place.registry import search
 from compiler.program.program import Program
+from compiler.source import traced
 from fabric.rack import Rack, load_rack
 
 TRAY, TORUS = load_rack("lpx-tray"), load_rack("torus-4x4")
 SOURCE = llama(layers=3)
-GRAPH = capture(SOURCE.step, SOURCE.params, SOURCE.tokens, SOURCE.position, SOURCE.cache)
-BLOCKS = cut(GRAPH)
+MODEL = traced(SOURCE)
 
 
 def shards(rack: Rack, tp: int) -> Shards:
-    return shards_of(plan_of(SOURCE, GRAPH, rack), BLOCKS, rack, tp, "column")
+    return shards_of(MODEL.plan(rack), MODEL.blocks, rack, tp, "column")
 
 
 def program_of(rack: Rack, tp: int, placement: np.ndarray) -> Program:
-    plan = plan_of(SOURCE, GRAPH, rack)
-    scheduled = schedule_blocks(plan, BLOCKS, rack, CompileOptions(tp=tp), quiet, placement=placement)
-    return assemble(rack, SOURCE.model, scheduled, sram_map(rack, scheduled))
+    return compile_placed(MODEL, rack, CompileOptions(tp=tp, cp=1), placement)
 
 
 @pytest.mark.parametrize("name", PLACEMENTS)

@@ -10,7 +10,7 @@ from steps import llama
 from compiler.errors import CapacityError, OptionError
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
-from compiler.throughput.modulo import Problem, Ring, Tiles, place
+from compiler.throughput.modulo import Problem, Ring, Tiles, place_rows
 from fabric.rack import load_rack
 
 
@@ -41,7 +41,7 @@ def test_rows_never_share_an_instance_modulo_the_interval(
 ) -> None:
     interval = -(-sum(holds) // instances) + spare
     given_ = [(Ring(interval).empty,) * instances]
-    found = place(problem(holds, instances), interval, given_, [], advance=advance)
+    found = place_rows(problem(holds, instances), interval, given_, [], advance=advance)
     if found is None:
         return
     taken: set[tuple[int, int]] = set()
@@ -56,13 +56,13 @@ def test_rows_never_share_an_instance_modulo_the_interval(
 
 def test_equal_rows_fill_an_interval_without_a_gap() -> None:
     rows = replace(problem([4] * 8), latency=[4] * 8)
-    found = place(rows, 32, [(Ring(32).empty,)], [], advance=False)
+    found = place_rows(rows, 32, [(Ring(32).empty,)], [], advance=False)
     assert found is not None
     assert sorted(found.start % 32) == list(range(0, 32, 4))
 
 
 def test_a_row_longer_than_the_interval_has_no_room() -> None:
-    assert place(problem([5]), 4, [(Ring(4).empty,)], [], advance=False) is None
+    assert place_rows(problem([5]), 4, [(Ring(4).empty,)], [], advance=False) is None
 
 
 def test_an_accumulator_is_free_again_only_after_its_write_back() -> None:
@@ -82,7 +82,7 @@ def test_an_accumulator_is_free_again_only_after_its_write_back() -> None:
     )
     for interval in range(8, 20):
         empty = Ring(interval).empty
-        found = place(two, interval, [(empty,), (empty,)], [(0,)], advance=False)
+        found = place_rows(two, interval, [(empty,), (empty,)], [(0,)], advance=False)
         if found is None:
             assert interval < 10
             continue

@@ -1,0 +1,157 @@
+"""Assignment: which chips run each block, from the options or from a placement that a search gave."""
+
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from compiler.errors import OptionError, bug
+from compiler.lower.block import Plan
+from compiler.lower.blocks import ModelBlock
+from compiler.options import CompileOptions
+from compiler.place import registry
+from compiler.place.context_parallel import choices, dealt
+from compiler.place.cost import CostModel
+from compiler.place.measure import shards_of
+from compiler.place.problem import Placement, Shards, chips_of
+from compiler.place.sizes import Companion, block_sizes
+from compiler.place.stages import Size, Stage, assign, groups_used, turned
+from compiler.place.strategies import contiguous, random, round_robin
+from compiler.search import doubled, first_that_fits
+from compiler.steps import listed
+from fabric.rack import Rack
+
+GROUPS = {"contiguous": contiguous.groups, "round-robin": round_robin.groups, "random": random.groups}
+MOST_WIDER = 16  # groups that the embedding or the head may be spread over to fit
+
+Groups = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """The chips of each block by rank, the groups that have work, and the plan with its contexts dealt."""
+
+    plan: Plan
+    groups: Groups
+    chips: Groups
+
+    def __str__(self) -> str:
+        runs = [(chips, [i for i, _ in run]) for chips, run in groupby(enumerate(self.chips), lambda x: x[1])]
+        head = (
+            f"{len(self.chips)} blocks, {len(self.groups)} groups of {len(self.groups[0])} chips in use, "
+            f"{self.plan.cp} chips for the context of each KV head"
+        )
+        lines = [f"{_in_words(tuple(run))} on chips {_in_words(chips)}" for chips, run in runs]
+        return "\n".join([head, *listed(lines)])
+
+    def verify(self) -> None:
+        """Raises CompileError if a block has a chip twice, or one that is in no group."""
+        known = {chip for group in self.groups for chip in group}
+        for i, chips in enumerate(self.chips):
+            if len(set(chips)) != len(chips) or not known.issuperset(chips):
+                raise bug("place", f"block {i}", f"runs on chips {_in_words(chips)}, not all of its groups")
+
+
+def assign_blocks(
+    plan: Plan,
+    blocks: tuple[ModelBlock, ...],
+    rack: Rack,
+    options: CompileOptions,
+    companion: Companion | None = None,
+) -> Assignment:
+    """Place every block, for the `tp` of the options.
+
+    companion: blocks of other rows, whose transients must fit in the same SRAM.
+    Raises CapacityError, PlacementError or OptionError.
+    """
+    tp = checked_tp(options, rack)
+    if options.placement not in GROUPS:
+        plan, shards = problem_of(plan, blocks, rack, options)
+        cost = CostModel(shards, rack)
+        found = registry.search(options.placement, shards, rack, cost, options.seed, registry.BUDGET)
+        return as_placed(plan, found, options, rack)
+    groups = GROUPS[options.placement](rack, tp, rack.chips // tp, options.seed)
+
+    def fitted(cp: int) -> Assignment:
+        here = dealt(plan, cp)
+        other = companion and replace(companion, plan=dealt(companion.plan, cp))
+        sizes, stages = _stages(here, blocks, rack, groups, options, other)
+        chips = tuple(_chips(groups, stage, size) for stage, size in zip(stages, sizes, strict=True))
+        return Assignment(plan=here, groups=groups[: groups_used(stages, sizes)], chips=chips)
+
+    return first_that_fits(choices(plan, blocks, rack, groups[0], options), fitted)
+
+
+def problem_of(
+    plan: Plan, blocks: tuple[ModelBlock, ...], rack: Rack, options: CompileOptions
+) -> tuple[Plan, Shards]:
+    """What a placement strategy is asked: the plan with its contexts dealt as suits best, and the shards."""
+    plan = deal_contexts(plan, blocks, rack, options)
+    return plan, shards_of(plan, blocks, rack, checked_tp(options, rack), options.layout)
+
+
+def deal_contexts(plan: Plan, blocks: tuple[ModelBlock, ...], rack: Rack, options: CompileOptions) -> Plan:
+    """The plan with its contexts dealt over as many ranks as suits a group best, or as the options say."""
+    chips = tuple(range(checked_tp(options, rack)))
+    return dealt(plan, choices(plan, blocks, rack, chips, options)[0])
+
+
+def as_placed(plan: Plan, placement: Placement, options: CompileOptions, rack: Rack) -> Assignment:
+    """The blocks of a plan, its contexts dealt, on the chips of a placement."""
+    chips = tuple(chips_of(row) for row in placement)
+    return Assignment(plan=plan, groups=_groups(chips, checked_tp(options, rack)), chips=chips)
+
+
+def checked_tp(options: CompileOptions, rack: Rack) -> int:
+    """The chips per group; raises OptionError unless they divide the rack."""
+    tp = options.tp or 1
+    if rack.chips % tp:
+        raise OptionError(
+            "options",
+            f"--tp {tp}",
+            f"does not divide the {rack.chips} chips of {rack.name}",
+            f"Give a divisor of {rack.chips}.",
+        )
+    return tp
+
+
+def _groups(chips: Groups, tp: int) -> Groups:
+    """The chips in use: by groups of `tp` if blocks share all of their chips or none, else one by one."""
+    groups: dict[frozenset[int], tuple[int, ...]] = {}
+    for mine in chips:
+        groups.setdefault(frozenset(mine), mine)
+    every = tuple(dict.fromkeys(chip for mine in chips for chip in mine))
+    if sum(map(len, groups)) == len(every) and all(len(mine) == tp for mine in groups):
+        return tuple(groups.values())
+    return tuple((chip,) for chip in every)
+
+
+def _chips(groups: Groups, stage: Stage, size: Size) -> tuple[int, ...]:
+    """The chips of a block by rank."""
+    chips = [chip for group in groups[stage.group : stage.group + size.span] for chip in group]
+    return tuple(chips[place] for place in turned(len(chips), stage.turn, size.step).tolist())
+
+
+def _stages(
+    plan: Plan,
+    blocks: tuple[ModelBlock, ...],
+    rack: Rack,
+    groups: Groups,
+    options: CompileOptions,
+    companion: Companion | None,
+) -> tuple[list[Size], list[Stage]]:
+    """Sizes and stages of the blocks; embedding and head spread over more groups until all fits."""
+
+    def fitted(wider: int) -> tuple[list[Size], list[Stage]]:
+        sizes, room = block_sizes(plan, blocks, rack, groups, options.layout, wider, companion)
+        return sizes, assign(sizes, room, options.pp)
+
+    alone = options.pp is not None or blocks[0].wire is not None
+    return first_that_fits(doubled(1 if alone else min(MOST_WIDER, len(groups))), fitted)
+
+
+def _in_words(chips: tuple[int, ...]) -> str:
+    """Chips by rank, runs of neighbours as first-last."""
+    starts = [i for i in range(len(chips)) if not i or chips[i] != chips[i - 1] + 1]
+    ends = [*(i - 1 for i in starts[1:]), len(chips) - 1]
+    pairs = [(chips[a], chips[b]) for a, b in zip(starts, ends, strict=True)]
+    words = [f"{first}-{last}" if first < last else str(first) for first, last in pairs]
+    return " ".join(words[:16]) + (f" ... ({len(chips)} chips)" if len(words) > 16 else "")

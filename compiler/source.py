@@ -1,0 +1,73 @@
+"""What is compiled: a source, and the graph and blocks that it is traced to."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from compiler.graph.capture import capture
+from compiler.graph.graph import Graph
+from compiler.lower.block import Plan
+from compiler.lower.blocks import ModelBlock, cut
+from compiler.lower.ops.attention import kv_capacity
+from compiler.lower.rules import demands_of
+from compiler.program.manifest import ModelIdentity
+from compiler.steps import Steps
+from fabric.rack import Rack
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What is compiled: a traceable step, its shapes, and what the manifest says of the model.
+
+    chunk: tokens of each sequence that it takes, 1 to decode.
+    """
+
+    step: Callable[..., Any]
+    params: dict[str, Any]
+    tokens: Any
+    position: Any
+    cache: Any
+    contexts: tuple[int, ...]
+    model: ModelIdentity
+    chunk: int = 1
+
+    @property
+    def cached(self) -> int:
+        """Sequences of the KV cache."""
+        return next((leaf.shape[0] for leaf in jax.tree.leaves(self.cache)), self.tokens.shape[0])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traced:
+    """A source as a graph and as blocks: what all compilations of it begin with."""
+
+    source: Source
+    graph: Graph
+    blocks: tuple[ModelBlock, ...]
+
+    def plan(self, rack: Rack, decode: Source | None = None) -> Plan:
+        """What all blocks share. decode: whose cache the step works on, if not its own."""
+        of = decode or self.source
+        return Plan(
+            graph=self.graph,
+            demands=demands_of(self.graph),
+            chip=rack.chip,
+            contexts=self.source.contexts,
+            capacity=kv_capacity(of.contexts, rack.chip.planes),
+            cached=of.cached,
+            chunk=self.source.chunk,
+        )
+
+
+def captured(source: Source) -> Graph:
+    """The graph of a source. Raises UnsupportedOpError."""
+    return capture(source.step, source.params, source.tokens, source.position, source.cache)
+
+
+def traced(source: Source, step: Steps | None = None, suffix: str = "") -> Traced:
+    """A source in two steps. Raises CompileError if its values do not let it be cut into blocks."""
+    step = step or Steps()
+    graph = step(f"capture{suffix}", captured, source)
+    return Traced(source=source, graph=graph, blocks=step(f"blocks{suffix}", cut, graph))
