@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_pair, compile_program
 from compiler.program.program import Program
+from compiler.steps import FIRST_DUMP
 from fabric.rack import Rack
 from lpu.afd.ask import afd as afd
 from lpu.afd.ratios import ratios as ratios
@@ -32,7 +33,7 @@ from lpu.folder import load_step as load_step
 from lpu.folder import save_program as save_program
 from lpu.inputs.document import FileError
 from lpu.inputs.files import check_writable as check_writable
-from lpu.inputs.files import read_rack
+from lpu.inputs.files import emptied_folder, read_rack
 from lpu.inputs.model import OpenModel
 from lpu.inputs.open import Model, open_model
 from lpu.inputs.open import reopen as reopen
@@ -107,12 +108,14 @@ def compile(
     options: CompileOptions | None = None,
     check: bool = True,
     prefill: int | None = None,
+    dump_dir: str | Path | None = None,
     progress: Progress = quiet,
     **chosen: Any,
 ) -> Compiled:
     """Compile a model for a rack, and check the program. `chosen` goes to `open_model`.
 
-    prefill: also compile a program that takes chunks of `prefill` tokens of one prompt.
+    prefill: also compile a program that takes chunks of `prefill` tokens of one prompt. dump_dir: a folder for
+    what each step of the compiler gives, as text.
     Raises FileError, CompileError, or HazardError if the program breaks a rule.
     """
     if prefill is not None and prefill < 2:
@@ -120,11 +123,12 @@ def compile(
     opened = model if isinstance(model, OpenModel) else open_model(model, **chosen)
     machine = rack if isinstance(rack, Rack) else read_rack(rack)
     chosen_options, long = options or CompileOptions(), None
+    dump = None if dump_dir is None else emptied_folder(dump_dir, FIRST_DUMP, "--dump-dir")
     if prefill is None:
-        program = compile_program(opened.source(), machine, chosen_options, progress)
+        program = compile_program(opened.source(), machine, chosen_options, progress, dump)
     else:
         sources = opened.source(), opened.source(prefill)
-        program, long = compile_pair(*sources, machine, chosen_options, progress)
+        program, long = compile_pair(*sources, machine, chosen_options, progress, dump)
     reports: dict[int, Report] = {}
     long_reports: dict[int, Report] = {}
     if check:

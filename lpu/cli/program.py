@@ -37,6 +37,10 @@ class Making:
             metavar="KEY=V1,V2",
         ),
     ] = ()
+    dump_dir: Annotated[
+        str | None,
+        Option("--dump-dir", "Folder for what each step of the compiler gives, as text: 01-capture.txt, ..."),
+    ] = None
     check: Check = True
 
 
@@ -57,6 +61,8 @@ def compile_(
     from lpu.report.throughput import throughput
 
     terminal, output, prefill = TERMINAL.get(), making.output, making.prefill
+    if making.dump_dir is not None and (options.objective == "pareto" or making.sweep):
+        raise FileError("dump-dir: is for one program, several are compiled. Leave out --dump-dir.")
     if options.objective == "pareto":
         _pareto(model, rack, making, options, changes)
         return
@@ -72,6 +78,7 @@ def compile_(
             options=options,
             check=making.check,
             prefill=prefill,
+            dump_dir=making.dump_dir,
             progress=bar,
             **changes.given(),
         )

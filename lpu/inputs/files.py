@@ -164,6 +164,25 @@ def atomic_folder(path: str | Path, marker: str = "manifest.json") -> Generator[
         shutil.rmtree(part, ignore_errors=True)
 
 
+def emptied_folder(path: str | Path, marker: str, option: str) -> Path:
+    """A folder to write into as work goes on, without what an earlier run wrote there.
+
+    It may be missing, empty, or hold `marker`: then it is an earlier result. Raises FileError otherwise.
+    """
+    folder = Path(path).resolve()
+    if not str(path) or (folder.exists() and not folder.is_dir()):
+        raise FileError(f"{option} {path}: is no folder. Choose another {option}.")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / marker).is_file():
+        raise FileError(f"{option} {path}: is not empty and holds no {marker}. Choose another {option}.")
+    try:
+        if folder.is_dir():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    return folder
+
+
 def _read_model_file(path: Path) -> ModelFile:
     document = read_document(path)
     context = document.data.get("context", [])

@@ -13,6 +13,7 @@ from lpu.cli import app as cli
 from lpu.cli.terminal import Bar, Terminal
 
 QUAD = ["--rack", "quad", "--context", "32"]
+STEPS = ("capture", "blocks", "place", "schedule", "memory", "assemble")
 
 
 def lpu(*words: str) -> int:
@@ -71,6 +72,25 @@ def test_compile_says_what_it_made_and_writes_only_the_folder(
     assert api.load_program(tmp_path / "p").manifest.digest in out
 
 
+def test_compile_writes_what_each_step_gives_into_a_folder_of_its_own(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "notes.txt").write_text("mine")
+    for options in (["--tp", "2", "--objective", "throughput"], ["--tp", "2"]):  # the first texts are more
+        assert lpu("compile", "llama-tiny", *QUAD, *options, "--dump-dir", str(tmp_path / "dump")) == 0
+    names = sorted(path.name for path in (tmp_path / "dump").iterdir())
+    assert names == [f"0{i}-{name}.txt" for i, name in enumerate(STEPS, 1)]
+    assert "rms_norm" in (tmp_path / "dump" / "01-capture.txt").read_text()
+    capsys.readouterr()
+    assert lpu("compile", "llama-tiny", *QUAD, "--dump-dir", str(other)) == 2
+    assert "is not empty and holds no 01-capture.txt. Choose another --dump-dir." in capsys.readouterr().err
+    assert lpu("compile", "llama-tiny", *QUAD, "--sweep", "planes=4,6", "--dump-dir", str(other)) == 2
+    assert "is for one program" in capsys.readouterr().err
+    assert [path.name for path in other.iterdir()] == ["notes.txt"]
+
+
 def test_compile_prints_one_object_with_units(capsys: pytest.CaptureFixture[str]) -> None:
     assert lpu("compile", "llama-tiny", *QUAD, "--json") == 0
     body = one_object(capsys, "lpu-compile/1")
@@ -83,7 +103,7 @@ def test_compile_prints_one_object_with_units(capsys: pytest.CaptureFixture[str]
 
 
 SAYS = {
-    "check": "check: 625 rows, all 8 rules hold",
+    "check": "check: 433 rows, all 8 rules hold",
     "report": "verdict     legal",
     "bounds": "context  bound",
 }
