@@ -114,8 +114,8 @@ def compile(
 ) -> Compiled:
     """Compile a model for a rack, and check the program. `chosen` goes to `open_model`.
 
-    prefill: also compile a program that takes chunks of `prefill` tokens of one prompt. dump_dir: a folder for
-    what each step of the compiler gives, as text.
+    prefill: also compile a program that takes chunks of `prefill` tokens of one prompt. dump_dir: a folder
+    for what each step of the compiler gives, as text.
     Raises FileError, CompileError, or HazardError if the program breaks a rule.
     """
     if prefill is not None and prefill < 2:
