@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 
 from compiler.lower.rules import RULES
+from compiler.options import STRATEGIES
 from compiler.program.instruction_set import INSTRUCTIONS
 from compiler.program.isa import Op
+from lpu.afd.registry import MODES
 from models.contract.ops import OPS
+from models.families.registry import FAMILIES
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
@@ -32,11 +35,17 @@ def test_every_file_that_is_named_is_there() -> None:
     named = re.findall(r"`([\w./]+/[\w./]*)`", TEXT)
     assert len(named) > 10
     for name in named:
-        places = re.sub(r"\b[A-Z]+(?=\.py)", "*", name)
+        places = re.sub(r"(?<![A-Za-z])[A-Z]{2,}(?=\.(py|yaml))", "*", name)
         assert list(ROOT.glob(places)), name
 
 
-@pytest.mark.parametrize("title", ["An op of the vocabulary", "An instruction"])
+TITLES = (
+    *("An op of the vocabulary", "An instruction", "A family", "A chip"),
+    *("A collective", "A strategy", "A verb", "A mode"),
+)
+
+
+@pytest.mark.parametrize("title", TITLES)
 def test_no_list_is_longer_than_five_files(title: str) -> None:
     assert 1 <= len(listed(title)) <= MOST
 
@@ -68,3 +77,24 @@ def test_the_name_of_a_kernel_is_known_to_its_own_rooms() -> None:
         "compiler/lower/ops/glu.py",
         "lpu/run/ops/vector.py",
     }
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_the_files_of_a_family_are_those_listed(family: str) -> None:
+    files = [name.replace("FAMILY", family) for name in listed("A family")]
+    assert all((ROOT / name).is_file() for name in files[:2])
+    assert naming(rf"\bfamilies\.{family} import {family.upper()}\b") == {files[1]}
+
+
+@pytest.mark.parametrize("mode", sorted(MODES))
+def test_the_files_of_a_mode_are_those_listed(mode: str) -> None:
+    files = [name.replace("MODE", mode) for name in listed("A mode")]
+    assert all((ROOT / name).is_file() for name in files)
+    assert files[1] in naming(rf"\bafd\.modes\.{mode} import ")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_files_of_a_strategy_are_those_listed(strategy: str) -> None:
+    files = [name.replace("STRATEGY", strategy.replace("-", "_")) for name in listed("A strategy")]
+    assert all((ROOT / name).is_file() for name in files)
+    assert f'"{strategy}"' in (ROOT / files[1]).read_text()
