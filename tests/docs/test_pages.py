@@ -121,7 +121,7 @@ def test_files_and_options_that_a_page_names_are_there(page: Path) -> None:
     for word in text.replace("(", " ").replace(")", " ").replace("`", " ").split():
         path = word.rstrip(".,:;").split("#")[0]
         pattern = re.search(r"[*]|\.\.\.|[A-Z]{2,}\.(py|yaml)$", path)  # stands for several files
-            if path.startswith(FOLDERS) and not pattern:
+        if path.startswith(FOLDERS) and not pattern:
             assert (ROOT / path).exists(), path
     for link in re.findall(r"\]\(([\w./-]+)\)", text):
         assert (page.parent / link).exists(), link
