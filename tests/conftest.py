@@ -2,10 +2,11 @@
 
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from golden import UPDATE, difference, rewrite
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,6 +28,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--cpu", type=int, default=0, metavar="N", help="print the N tests that take the most user CPU"
     )
+    parser.addoption(UPDATE, action="store_true", help="rewrite the files of tests/goldens/")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Fails with a diff if a text is not the golden of that name, or rewrites the file if asked to."""
+
+    def hold(name: str, text: str) -> None:
+        if request.config.getoption(UPDATE):
+            rewrite(name, text)
+        if found := difference(name, text):
+            pytest.fail(f"{found}\nIf it is meant to be so: pytest {UPDATE} rewrites it.", pytrace=False)
+
+    return hold
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -6,8 +6,18 @@ from typing import Any
 import numpy as np
 
 from compiler.errors import CompileError
-from compiler.program.instruction_set import INSTRUCTIONS
-from compiler.program.isa import SPACE_SHIFT, TAG_SHIFT, TAGS, WEIGHTS, Kernel
+from compiler.program.instruction_set import INSTRUCTIONS, name_of
+from compiler.program.isa import (
+    OPERANDS,
+    SPACE_LETTERS,
+    SPACE_SHIFT,
+    TAG_SHIFT,
+    TAGS,
+    TRANSIENT,
+    WEIGHTS,
+    Kernel,
+    few,
+)
 
 FIELDS = ("op", "rank", "n", "aux", "peer", "pin", "dst", "src", "src2", "src3", *TAGS)
 
@@ -39,6 +49,25 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.op)
+
+    def __str__(self) -> str:
+        return few([self._line(row) for row in range(len(self))])
+
+    def _line(self, row: int) -> str:
+        """A row in words: transient operands by value and line, others by place or number."""
+        words = [f"row {row:3}  rank {self.rank[row]}", f"{name_of(int(self.op[row])):<6} n {self.n[row]}"]
+        for name in OPERANDS:
+            number, tag = int(getattr(self, name)[row]), int(getattr(self, f"{name}_tag")[row])
+            if number >= 0:
+                space, offset = divmod(number, 1 << SPACE_SHIFT)
+                place = str(offset) if space == TRANSIENT else f"{SPACE_LETTERS[space]}:{offset:#x}"
+                words.append(f"{name} {place}")
+            elif tag >= 0:
+                words.append(f"{name} v{tag >> TAG_SHIFT}.{tag % (1 << TAG_SHIFT)}")
+        named = (("pin", self.pin[row]), ("peer", self.peer[row]), ("kernel", self.aux[row]))
+        words += [f"{name} {number}" for name, number in named if number >= 0]
+        before = self.edges[self.edges[:, 1] == row, 0].tolist()
+        return "  ".join([*words, *([f"after {', '.join(map(str, before))}"] if before else [])])
 
 
 class RowBuilder:

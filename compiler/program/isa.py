@@ -29,8 +29,10 @@ WIDE_LANES = 20
 TILE_ROWS = 320
 
 TRANSIENT, WEIGHTS, KV, SHARED = range(4)  # SHARED: weights that all calls on a chip share (RoPE angles)
+SPACE_LETTERS = "twks"  # in text: t:0x10 is word 16 of the transient space, w of what is preloaded
 SPACE_SHIFT = 40
 TAG_SHIFT = 40
+SCREEN = 60  # lines of a text at most
 OPCODES = 256  # opcodes are below: the size of every table by opcode
 
 MXM, DRAIN, VXM, LINK, HOST_IN, HOST_OUT = range(6)  # unit classes
@@ -217,6 +219,12 @@ class Instruction:
     def operands(self) -> tuple[Operand, ...]:
         """The reads, then the write."""
         return self.reads + (() if self.write is None else (self.write,))
+
+
+def few(lines: Sequence[str], most: int = SCREEN) -> str:
+    """Lines below one another, as many as fit a screen, and how many are left out."""
+    more = [f"... and {len(lines) - most} more"] if len(lines) > most else []
+    return "\n".join([*lines[:most], *more])
 
 
 def by_opcode(values: Sequence[tuple[int, int]], default: int) -> Int[np.ndarray, " opcodes"]:

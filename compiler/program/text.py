@@ -18,6 +18,7 @@ from compiler.program.instruction_set import INSTRUCTIONS
 from compiler.program.isa import (
     KV,
     LOAD_NAMES,
+    SPACE_LETTERS,
     TAG_SHIFT,
     TRANSFER,
     TRANSIENT,
@@ -212,16 +213,17 @@ class _Shown:
         kind, line = operand.kind(kernel), tag & ((1 << TAG_SHIFT) - 1)
         at_peer = operand is record.write and bool(self.moves[row])
         chip = int(columns.peer[row]) if at_peer else None
+        place = f"@{SPACE_LETTERS[operand.space]}:{address:#x}"
         if operand.space == TRANSIENT:
             part = f"[{extent}]" if tag < 0 else f"v{tag >> TAG_SHIFT}[{line}:{line + extent}]"
             if operand.stride is not None:
                 part += f" x{n} every {operand.stride(kernel)}"
-            return Named(name, Holds(kind).name.lower(), part, f"@t:{address:#x}", chip)
+            return Named(name, Holds(kind).name.lower(), part, place, chip)
         if operand.space == KV:
-            return Named(name, "kv", f"region {line}" if tag >= 0 else "", f"@k:{address:#x}", chip)
+            return Named(name, "kv", f"region {line}" if tag >= 0 else "", place, chip)
         holds = LOAD_NAMES[kind].lower() if kind < len(LOAD_NAMES) else f"load {kind}"
         part = self.preloaded.part(int(columns.chip[row]), address, extent)
-        return Named(name, holds, part, f"@w:{address:#x}", chip)
+        return Named(name, holds, part, place, chip)
 
 
 def _next(waiting: list[tuple[int, int, int, int, int, int, _Shown]]) -> Line:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from compiler.lower.layout import Lines
-from compiler.program.isa import TAG_SHIFT
+from compiler.program.isa import TAG_SHIFT, few
 from compiler.schedule.list_schedule import Spans, Times
 
 FOREVER = 1 << 62
@@ -28,6 +28,16 @@ class Addresses:
         """Word addresses of tagged lines on ranks."""
         uid, line = tag >> TAG_SHIFT, tag & ((1 << TAG_SHIFT) - 1)
         return self.table[self.offset[uid] + rank * self.lines[uid] + line]
+
+    def __str__(self) -> str:
+        lines = [f"rank {rank}  {words} words" for rank, words in enumerate(self.words)]
+        for uid, (first, count) in enumerate(zip(self.offset, self.lines, strict=True)):
+            for rank in range(len(self.words)):
+                at = self.table[first + rank * count : first + (rank + 1) * count]
+                if (at >= 0).any():
+                    places = ", ".join(f"t:{word:#x}" if word >= 0 else "-" for word in at)
+                    lines.append(f"v{uid:<3} rank {rank}  lines at {places}")
+        return few(lines)
 
 
 def allocate(

@@ -28,6 +28,7 @@ from compiler.program.isa import (
     Kernel,
     Op,
     ceil_div,
+    few,
     is_transfer,
 )
 from compiler.route.route import Router
@@ -49,6 +50,14 @@ class Times:
     def cycles(self) -> int:
         """Length of the schedule."""
         return int(self.t1.max(initial=0))
+
+    def __str__(self) -> str:
+        where = [
+            f"unit {unit}" if first < 0 else f"lanes {first}-{first + lanes - 1}"
+            for unit, first, lanes in zip(self.unit, self.lane, self.lanes, strict=True)
+        ]
+        rows = zip(self.t0, self.t1, where, strict=True)
+        return few([f"row {row:3}  {t0:6}..{t1:6}  {at}" for row, (t0, t1, at) in enumerate(rows)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -121,6 +121,19 @@ def test_every_column_that_says_something_is_an_operand_or_has_a_name(
                 assert (values < 0).all() or column in named, f"{record.name} {column}"
 
 
+def test_an_instruction_of_an_extension_prints_by_its_record(
+    pair_program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = INSTRUCTIONS[Op.ADD]
+    record = replace(add, op=200, name="BLEND", reads=add.reads[:1], numbers=(("src2", "table"),))
+    monkeypatch.setitem(INSTRUCTIONS, 200, record)
+    rows = pair_program.blocks[pair_program.calls[2].block].columns[80]
+    row = int(np.flatnonzero(rows.op == Op.ADD)[0])
+    found = all_lines(changed(pair_program, 2, "op", row, 200), Selection(op=200, calls=(2,)))
+    assert [line.op for line in found] == ["BLEND"]
+    assert found[0].operands() == "f32 v24[0:1] @t:0x0 <- f32 v4[0:1] @t:0x2, table 4"
+
+
 def test_runs_are_ranges_without_padding() -> None:
     assert runs(np.array([0, 1, 2, -1, -1])) == "0:3"
     assert runs(np.array([4, 5, 8, 9, -1])) == "4:6+8:10"
