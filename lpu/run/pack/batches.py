@@ -90,7 +90,7 @@ def _batch_size(sizes: Int[np.ndarray, " groups"], kind: KernelKind, batch: int)
     return min(choices, key=lambda size: float((-(-sizes // size) * (fixed + size * item)).sum()))
 
 
-class Steps(NamedTuple):
+class PackedSteps(NamedTuple):
     """The first four columns of `StepTables`."""
 
     kind: Int32[np.ndarray, " steps"]
@@ -99,7 +99,7 @@ class Steps(NamedTuple):
     table: Int32[np.ndarray, " entries"]
 
 
-def steps_of(groups: list[ItemGroup], kinds: tuple[KernelKind, ...], index: dict[int, int]) -> Steps:
+def steps_of(groups: list[ItemGroup], kinds: tuple[KernelKind, ...], index: dict[int, int]) -> PackedSteps:
     """Every group as steps of its kind's batch, the last one padded with zeros."""
     kind: list[np.ndarray] = []
     cursor: list[np.ndarray] = []
@@ -119,7 +119,7 @@ def steps_of(groups: list[ItemGroup], kinds: tuple[KernelKind, ...], index: dict
         cursor.append(rows)
         sizes += [shape.batch * shape.width] * count
     ends = np.cumsum([1, *sizes])
-    return Steps(
+    return PackedSteps(
         kind=np.concatenate(kind).astype(np.int32),
         offset=ends[:-1].astype(np.int32),
         rows=np.concatenate(cursor).astype(np.int32),

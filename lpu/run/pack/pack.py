@@ -20,7 +20,7 @@ from lpu.run.ops.dense import DENSE_ROWS, dense_products
 from lpu.run.ops.items import Items, Result
 from lpu.run.ops.matmul import TILE_BATCH, Products, products
 from lpu.run.ops.registry import items
-from lpu.run.pack.batches import PRODUCTS, ItemGroup, Steps, kinds_of, steps_of
+from lpu.run.pack.batches import PRODUCTS, ItemGroup, PackedSteps, kinds_of, steps_of
 from lpu.run.pack.layout import NOTHING, Carried, Counts, Packed, StepLayout, StepTables, rounded_up
 from lpu.run.pools import Pool
 
@@ -141,11 +141,11 @@ def pack(flow: Dataflow, plan: ImagePlan, stores: Mapping[int, int], carried: Ca
     )
 
 
-def _filled_up(steps: Steps, ends: Counts) -> Steps:
+def _filled_up(steps: PackedSteps, ends: Counts) -> PackedSteps:
     """The steps with idle ones after them, which write behind all rows: `ends` of each pool."""
     spare = rounded_up(len(steps.kind)) - len(steps.kind)
     more = rounded_up(len(steps.table)) - len(steps.table)
-    return Steps(
+    return PackedSteps(
         kind=np.append(steps.kind, np.zeros(spare, np.int32)),
         offset=np.append(steps.offset, np.zeros(spare, np.int32)),
         rows=np.concatenate([steps.rows, np.repeat(np.array([ends], np.int32), spare, axis=0)]),
@@ -154,7 +154,7 @@ def _filled_up(steps: Steps, ends: Counts) -> Steps:
 
 
 def _tables(
-    flow: Dataflow, steps: Steps, where: Int[np.ndarray, " lines"], stores: Mapping[int, int]
+    flow: Dataflow, steps: PackedSteps, where: Int[np.ndarray, " lines"], stores: Mapping[int, int]
 ) -> StepTables:
     """The steps, and where what they leave lies."""
     appends = {
