@@ -45,7 +45,19 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_every_verb_has_help_json_and_debug(capsys: pytest.CaptureFixture[str]) -> None:
-    for verb in ["compile", "check", "report", "bounds", "trace", "run", "certify", "models", "racks", "env"]:
+    for verb in [
+        "compile",
+        "check",
+        "report",
+        "bounds",
+        "show",
+        "trace",
+        "run",
+        "certify",
+        "models",
+        "racks",
+        "env",
+    ]:
         assert lpu(verb, "--help") == 0
         out = capsys.readouterr().out
         assert "--json" in out
@@ -104,7 +116,7 @@ def test_compile_prints_one_object_with_units(capsys: pytest.CaptureFixture[str]
 
 SAYS = {
     "check": "check: 433 rows, all 8 rules hold",
-    "report": "verdict     legal",
+    "report": "model       llama-tiny",
     "bounds": "context  bound",
 }
 
@@ -246,7 +258,7 @@ def test_another_projects_folder_under_one_of_our_names_is_named(tmp_path: Path)
     )
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith(f"ImportError: lpu: Python finds another project's 'models' ({tmp_path.resolve()}")
+    assert last.startswith(f"lpu: Python finds another project's 'models' ({tmp_path.resolve()}")
 
 
 def test_a_closed_stdout_is_no_traceback() -> None:
