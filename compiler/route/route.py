@@ -6,8 +6,6 @@ lowered for one group of chips can be reused for another whose answers are the s
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from compiler.errors import RoutingError
 from fabric.paths import detour_trees, multicast_tree
 from fabric.rack import Rack
@@ -86,8 +84,3 @@ class Router:
         return Edge(
             a, b, int(links.lanes[index]), int(links.hop_cycles[index]), int(links.slot_cycles[index])
         )
-
-
-def owner_of(index: np.ndarray | int, count: int, ranks: int) -> np.ndarray:
-    """The rank that owns segment `index` of `count`: contiguous runs, sizes at most one apart."""
-    return np.asarray(index) * ranks // count

@@ -15,7 +15,7 @@ from jaxtyping import Int
 
 from lpu.afd.gpu_pieces import GpuPieces, Hop
 from lpu.decode.decoders import reference_params
-from lpu.decode.prefix_cache import KVBytes, PrefixCache
+from lpu.decode.prefix_cache import KVBytes
 from lpu.inputs.model import OpenModel
 from lpu.run.step_inputs import checked_inputs
 from models.kv import KVCache, empty_cache
@@ -31,13 +31,6 @@ class TakenTokens(NamedTuple):
 
     logits: np.ndarray
     chosen: np.ndarray
-
-
-class Resumed(NamedTuple):
-    """A prompt of which the first `cached` tokens came out of a prefix cache; what the others gave."""
-
-    cached: int
-    taken: TakenTokens
 
 
 class GpuSide:
@@ -151,18 +144,6 @@ class GpuSide:
         self._check_sequence(sequence)
         if not 0 <= begin <= end <= self.context:
             raise ValueError(f"gpu: positions {begin} to {end} are outside the context, 0 to {self.context}.")
-
-
-def resume(side: GpuSide, cache: PrefixCache, sequence: int, prompt: Any) -> Resumed:
-    """Take a prompt of which the cache may hold the beginning, and leave all of its blocks in the cache.
-
-    The logits are those of the tokens that were computed, at least one.
-    """
-    hit = cache.match(prompt)
-    side.put_kv(sequence, 0, hit.k, hit.v)
-    taken = side.prefill(sequence, prompt[hit.tokens :], hit.tokens)
-    cache.store(prompt, *side.kv(sequence, 0, len(prompt)))
-    return Resumed(hit.tokens, taken)
 
 
 def _positions(sequence: int, begin: int, end: int, leaf: Array) -> np.ndarray:

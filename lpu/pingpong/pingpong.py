@@ -3,7 +3,7 @@
 Four resources serve one micro-batch at a time, always in the same order (step, layer, micro-batch): the
 attention pool, the link down to the FFN pool, the FFN pool, the link up. A stage begins when its micro-batch
 is there and its resource is free. Time is integer picoseconds. The closed forms of
-`lpu/pingpong/closed_forms.py` are limits of this schedule. Source: facts/afd.md sections 0 and 1.
+`tests/lpu/closed_schedules.py` are limits of this schedule. Source: facts/afd.md sections 0 and 1.
 """
 
 from collections.abc import Sequence

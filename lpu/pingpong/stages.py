@@ -127,11 +127,6 @@ class Timeline:
         """The bubble as a share of the makespan; 0 if the makespan is 0."""
         return Fraction(self.bubble, self.makespan or 1)
 
-    @property
-    def token_out(self) -> Int64[np.ndarray, "steps micro_batches"]:
-        """When each token is out: the end of the last stage of its step."""
-        return self.end.reshape(self.steps, -1)[:, -self.micro_batches :]
-
     def of(self, resource: int) -> Bool[np.ndarray, " rows"]:
         """Mask of the rows on `resource`."""
         return self.resource == resource

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from small_sides import ids, opened, side
 
-from lpu.afd.gpu_side import resume
 from lpu.decode.prefix_binding import binding_of
 from lpu.decode.prefix_cache import Binding, Layout, PrefixCache
 from lpu.inputs.document import FileError
@@ -153,10 +152,13 @@ def test_a_prefill_from_cached_kv_has_the_logits_and_kv_of_one_from_scratch(kv: 
     prompts = [ids(20), [*ids(20), *ids(9, 1)], [*ids(17), *ids(14, 2)]]
     for prompt, cached in zip(prompts, (0, 16, 16), strict=True):
         gpu.prefill(1, ids(40, 9))
-        done = resume(gpu, cache, 1, prompt)
+        hit = cache.match(prompt)
+        gpu.put_kv(1, 0, hit.k, hit.v)
+        taken = gpu.prefill(1, prompt[hit.tokens :], hit.tokens)
+        cache.store(prompt, *gpu.kv(1, 0, len(prompt)))
         whole = gpu.prefill(2, prompt)
-        assert done.cached == cached
-        assert done.taken.logits.tobytes() == whole.logits[cached:].tobytes()
+        assert hit.tokens == cached
+        assert taken.logits.tobytes() == whole.logits[cached:].tobytes()
         for ours, theirs in zip(gpu.kv(1, 0, len(prompt)), gpu.kv(2, 0, len(prompt)), strict=True):
             assert ours.tobytes() == theirs.tobytes()
     assert len(cache) == 2 + 1 + 1

@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 
+import closed_schedules
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ def makespan(layers: int, micro_batches: int, *times: int) -> int:
 def test_equal_stages_and_free_links_take_m_l_t_and_one_more(
     layers: int, micro_batches: int, time: int
 ) -> None:
-    formula = closed_forms.ping_pong(layers, micro_batches, time)
+    formula = closed_schedules.ping_pong(layers, micro_batches, time)
     assert makespan(layers, micro_batches, time, 0, time, 0) == formula
 
 
@@ -32,13 +33,13 @@ def test_they_take_longer_if_any_stage_does(
 ) -> None:
     times = [time, 0, time, 0]
     times[stage] += more
-    assert makespan(layers, micro_batches, *times) > closed_forms.ping_pong(layers, micro_batches, time)
+    assert makespan(layers, micro_batches, *times) > closed_schedules.ping_pong(layers, micro_batches, time)
 
 
 @given(layers=LAYERS, t_a=ANY, down=ANY, t_f=ANY, up=ANY)
 def test_one_micro_batch_overlaps_nothing(layers: int, t_a: int, down: int, t_f: int, up: int) -> None:
     stages = Stages(t_a, down, t_f, up)
-    assert makespan(layers, 1, *stages.times) == closed_forms.one_micro_batch(layers, stages)
+    assert makespan(layers, 1, *stages.times) == closed_schedules.one_micro_batch(layers, stages)
 
 
 @given(layers=LAYERS, t_a=SOME, down=SOME, t_f=SOME, up=SOME)
@@ -46,15 +47,15 @@ def test_two_micro_batches_take_less_than_twice_one(
     layers: int, t_a: int, down: int, t_f: int, up: int
 ) -> None:
     stages = Stages(t_a, down, t_f, up)
-    assert makespan(layers, 2, *stages.times) < 2 * closed_forms.one_micro_batch(layers, stages)
+    assert makespan(layers, 2, *stages.times) < 2 * closed_schedules.one_micro_batch(layers, stages)
 
 
 @given(layers=LAYERS, micro_batches=MICRO_BATCHES, t_a=SOME, t_e=SOME, t_c=ANY)
 def test_megascale_is_exact_where_its_conditions_hold(
     layers: int, micro_batches: int, t_a: int, t_e: int, t_c: int
 ) -> None:
-    assume(closed_forms.megascale_holds(micro_batches, t_a, t_e, t_c))
-    formula = closed_forms.megascale_step(layers, micro_batches, t_a, t_e, t_c)
+    assume(closed_schedules.megascale_holds(micro_batches, t_a, t_e, t_c))
+    formula = closed_schedules.megascale_step(layers, micro_batches, t_a, t_e, t_c)
     assert makespan(layers, micro_batches, t_a, t_c, t_e, t_c) == formula
 
 
@@ -62,7 +63,7 @@ def test_megascale_is_exact_where_its_conditions_hold(
 def test_megascale_is_too_short_exactly_where_a_round_trip_is_longer_or_the_link_is_slower(
     layers: int, micro_batches: int, t_a: int, t_e: int, t_c: int
 ) -> None:
-    formula = closed_forms.megascale_step(layers, micro_batches, t_a, t_e, t_c)
+    formula = closed_schedules.megascale_step(layers, micro_batches, t_a, t_e, t_c)
     most = max(t_a, t_e)
     keeps_up = micro_batches * most >= t_a + t_e + 2 * t_c and (t_c <= most or micro_batches == 1)
     assert (makespan(layers, micro_batches, t_a, t_c, t_e, t_c) == formula) == keeps_up
@@ -71,16 +72,16 @@ def test_megascale_is_too_short_exactly_where_a_round_trip_is_longer_or_the_link
 @given(t_a=SOME, t_e=SOME, t_c=ANY)
 def test_megascales_least_m_is_the_least_that_keeps_its_condition(t_a: int, t_e: int, t_c: int) -> None:
     assume(t_c <= max(t_a, t_e))
-    least = closed_forms.megascale_least_micro_batches(t_a, t_e, t_c)
-    assert closed_forms.megascale_holds(least, t_a, t_e, t_c)
-    assert not closed_forms.megascale_holds(least - 1, t_a, t_e, t_c)
+    least = closed_schedules.megascale_least_micro_batches(t_a, t_e, t_c)
+    assert closed_schedules.megascale_holds(least, t_a, t_e, t_c)
+    assert not closed_schedules.megascale_holds(least - 1, t_a, t_e, t_c)
 
 
 def test_megascale_needs_three_or_four_micro_batches() -> None:
-    assert closed_forms.megascale_least_micro_batches(10, 10, 4) == 3
-    assert closed_forms.megascale_least_micro_batches(10, 10, 6) == 4
+    assert closed_schedules.megascale_least_micro_batches(10, 10, 4) == 3
+    assert closed_schedules.megascale_least_micro_batches(10, 10, 6) == 4
     with pytest.raises(StageError, match="are 0 ps"):
-        closed_forms.megascale_least_micro_batches(0, 0, 1)
+        closed_schedules.megascale_least_micro_batches(0, 0, 1)
 
 
 @given(layers=LAYERS, time=SOME, down=ANY, up=ANY)
@@ -89,15 +90,15 @@ def test_three_micro_batches_hide_links_exactly_where_step3s_rule_holds(
 ) -> None:
     stages = Stages(time, down, time, up)
     plan = PingPongPlan(layers=(stages,) * layers, micro_batches=3)
-    assert (steady_period(plan) == 3 * layers * time) == closed_forms.step3_holds(stages)
-    if closed_forms.step3_holds(stages):
+    assert (steady_period(plan) == 3 * layers * time) == closed_schedules.step3_holds(stages)
+    if closed_schedules.step3_holds(stages):
         assert run(plan).makespan == (3 * layers + 1) * time + down + up
 
 
 def test_step3s_stage_is_273_us() -> None:
     tpot = 50 * 10**9  # 50 ms in picoseconds
-    assert round(closed_forms.step3_stage(tpot, 61) / 10**6) == 273
-    whole = int(closed_forms.step3_stage(tpot, 61))
+    assert round(closed_schedules.step3_stage(tpot, 61) / 10**6) == 273
+    whole = int(closed_schedules.step3_stage(tpot, 61))
     plan = PingPongPlan(layers=(Stages(whole, whole // 3, whole, 2 * whole // 3),) * 61, micro_batches=3)
     assert 0 <= tpot - steady_period(plan) < 200  # what rounding a stage down to picoseconds loses
 

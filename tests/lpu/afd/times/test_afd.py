@@ -3,6 +3,7 @@
 from dataclasses import replace
 from fractions import Fraction
 
+import closed_schedules
 import numpy as np
 import pytest
 from hopped import BRIDGE
@@ -17,7 +18,6 @@ from lpu.afd.times.hops import HopTimes, SlotRule, check_micro_batches, pace
 from lpu.gpu.request import Request
 from lpu.gpu.share import GpuShare, shares
 from lpu.gpu.units import total
-from lpu.pingpong import closed_forms
 from lpu.pingpong.pingpong import run
 from lpu.pingpong.stages import StageError, Stages
 
@@ -60,7 +60,7 @@ def test_every_gpu_of_a_replica_gets_its_own_copy_of_what_comes_back() -> None:
 def test_one_micro_batch_takes_the_sum_of_its_stages() -> None:
     found = pace(gpus(), HOPS, 2, 1, 20)
     layer = found.plan.layers[0]
-    way = closed_forms.one_micro_batch(2, layer) + 2 * sum(layer.delays)
+    way = closed_schedules.one_micro_batch(2, layer) + 2 * sum(layer.delays)
     assert found.period == way + found.plan.embed + found.plan.head
     assert found.binding == "latency"
 
