@@ -7,6 +7,7 @@ import numpy as np
 
 from compiler.lower.rows import Rows
 from compiler.program.isa import Columns, Kernel, Op, is_transfer
+from compiler.program.packed import Packed
 from compiler.schedule.list_schedule import dependencies
 
 
@@ -57,12 +58,18 @@ def edges(columns: Columns, kernels: Sequence[Kernel], planes: int, given: int) 
 _Keyed = tuple[np.ndarray, np.ndarray | int, np.ndarray]  # rows, unit and tag of all rows
 
 
+_PORT = Packed(chip=20, unit=11, tag=32)
+
+
 def _match(columns: Columns, ones: _Keyed, others: _Keyed) -> np.ndarray:
     """(row, other row) wherever chip, unit and tag agree; those of the others are distinct."""
     names = np.unique(np.concatenate([tags[rows] for rows, _, tags in (ones, others)]))
     keys, wanted = (
-        (columns.chip[rows] * 1024 + (unit if isinstance(unit, int) else unit[rows])) * (len(names) + 1)
-        + np.searchsorted(names, tags[rows])
+        _PORT.pack(
+            columns.chip[rows],
+            unit if isinstance(unit, int) else unit[rows],
+            np.searchsorted(names, tags[rows]),
+        )
         for rows, unit, tags in (ones, others)
     )
     order = np.argsort(wanted, kind="stable")

@@ -1,23 +1,12 @@
 """How long every row of a program keeps its unit or its lanes, by the compiler's cycle formulas."""
 
-from collections.abc import Iterator
-
 import numpy as np
 from jaxtyping import Int
 
 from compiler.program.isa import Columns, ceil_div, is_transfer
 from compiler.program.manifest import Manifest
+from compiler.program.packed import by_kind
 from compiler.timing import timing
-
-
-def kinds(columns: Columns) -> Iterator[tuple[int, int, Int[np.ndarray, " some"]]]:
-    """(opcode, kernel, rows) of the compute rows, in ascending order of opcode and kernel."""
-    compute = np.flatnonzero(~is_transfer(columns.op))
-    key = columns.op[compute] << 32 | columns.aux[compute]
-    order = np.argsort(key, kind="stable")
-    for rows in np.split(compute[order], np.flatnonzero(np.diff(key[order])) + 1):
-        if len(rows):
-            yield int(columns.op[rows[0]]), int(columns.aux[rows[0]]), rows
 
 
 def slot_cycles(manifest: Manifest, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -37,9 +26,10 @@ def holds(columns: Columns, manifest: Manifest) -> Int[np.ndarray, " rows"]:
     """Cycles from `t0` that each row keeps its unit, or its lanes. Source: docs/timing.md."""
     batch, chip = manifest.rows, manifest.chip
     out = np.zeros(len(columns), np.int64)
-    for op, aux, rows in kinds(columns):
+    moved, compute = np.flatnonzero(is_transfer(columns.op)), np.flatnonzero(~is_transfer(columns.op))
+    for op, aux, some in by_kind(columns.op[compute], columns.aux[compute]):
+        rows = compute[some]
         out[rows] = timing(op, columns.n[rows], manifest.kernels[aux], chip, batch)[0]
-    moved = np.flatnonzero(is_transfer(columns.op))
     slots = ceil_div(columns.n[moved] * batch, columns.aux[moved])
     out[moved] = slots * slot_cycles(manifest, columns.chip[moved], columns.peer[moved])
     return out

@@ -15,8 +15,10 @@ import numpy as np
 from compiler.graph.graph import Node
 from compiler.lower.context import Lowering
 from compiler.lower.layout import Lines
+from compiler.lower.rows import tag
 from compiler.program.instructions.matmul import ReduceKernel
-from compiler.program.isa import F32_LANES, SCALE, TAG_SHIFT, Op, ceil_div
+from compiler.program.isa import F32_LANES, SCALE, Op, ceil_div
+from compiler.program.packed import RANKS
 from compiler.program.ranges import ramp
 from compiler.timing import VXM_WORDS_PER_CYCLE
 from fabric.paths import hops
@@ -213,7 +215,7 @@ def scale_words(
     width = out.count[chunk]
     line = np.repeat(out.first[chunk], width) + ramp(width)
     uid = low.weight_uid()
-    tags = (uid << TAG_SHIFT) | line
+    tags = tag(uid, line)
     address = low.weights.load(
         np.repeat(rank, width),
         1,
@@ -239,8 +241,9 @@ def _sums(keys: np.ndarray, words: np.ndarray) -> list[tuple[int, int]]:
 def _to(rank: np.ndarray, target: np.ndarray, lines: np.ndarray, batch: int) -> list[Move]:
     """Moves of wide partials [tiles, parts] to one rank each."""
     target = target[:, None] if target.ndim == 1 else target
-    words = _sums(rank << 20 | target, 4 * lines[:, None] * batch)
-    return [(key >> 20, (key & 0xFFFFF,), count) for key, count in words if key >> 20 != key & 0xFFFFF]
+    words = _sums(RANKS.pack(rank, target), 4 * lines[:, None] * batch)
+    moves = [(*RANKS.unpack(key), count) for key, count in words]
+    return [(source, (to,), count) for source, to, count in moves if source != to]
 
 
 def _gathers(made: Partials, readers: np.ndarray, batch: int) -> list[Move]:

@@ -7,8 +7,9 @@ import numpy as np
 from compiler.errors import CompileError
 from compiler.graph.graph import Graph, Node, View
 from compiler.lower.layout import LANES, Demands, Lines, Segments
-from compiler.lower.rows import Kernels, RowBuilder, WeightArena
+from compiler.lower.rows import Kernels, RowBuilder, WeightArena, tag
 from compiler.program.isa import F32_LANES, GAIN, Op, ceil_div
+from compiler.program.ranges import ramp
 from compiler.route.detour import Send, Tree, deal
 from compiler.route.route import Router
 from fabric.chip import ChipSpec
@@ -166,7 +167,7 @@ class Lowering:
     ) -> None:
         """Send line by line, each over its own tree, in the order of the lines."""
         self.detoured = True
-        line = np.repeat(first - np.cumsum(count) + count, count) + np.arange(count.sum())
+        line = np.repeat(first, count) + ramp(count)
         begin = 0
         for end in range(1, len(trees) + 1):
             if end == len(trees) or trees[end] != trees[begin]:
@@ -193,7 +194,7 @@ class Lowering:
         """Load the gain words of `lines` (80 columns each) on `ranks`; returns their addresses."""
         slot = self.slot(value, None, columns)
         return self.weights.load(
-            ranks, 1, kind=GAIN, tensor=slot, k0=0, n0=lines * F32_LANES, lines=1, tag=(uid << 40) | lines
+            ranks, 1, kind=GAIN, tensor=slot, k0=0, n0=lines * F32_LANES, lines=1, tag=tag(uid, lines)
         )
 
     def weight_uid(self) -> int:

@@ -13,7 +13,8 @@ from jaxtyping import Bool
 from compiler.errors import CompileError
 from compiler.graph.graph import Node, View, width
 from compiler.lower.rule import AS_RESULT, Uses
-from compiler.program.isa import F16_LANES, F32_LANES, TAG_SHIFT, WIDE_LANES, ceil_div
+from compiler.program.isa import F16_LANES, F32_LANES, WIDE_LANES, ceil_div
+from compiler.program.packed import TAG
 
 LANES = {"f32": F32_LANES, "f16": F16_LANES, "wide": WIDE_LANES, "stat": F32_LANES}
 
@@ -57,7 +58,7 @@ class Lines:
 
     def tag(self, line: np.ndarray | int) -> np.ndarray:
         """Tags of lines."""
-        return np.asarray((self.uid << TAG_SHIFT) | line, np.int64)
+        return np.asarray(TAG.pack(self.uid, line), np.int64)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from compiler.program.isa import (
     Kernel,
     few,
 )
+from compiler.program.packed import TAG
 
 FIELDS = ("op", "rank", "n", "aux", "peer", "pin", "dst", "src", "src2", "src3", *TAGS)
 
@@ -171,4 +172,4 @@ class WeightArena:
 
 def tag(uid: int, line: Any) -> Any:
     """The tag of line `line` of the block's value `uid`."""
-    return (uid << TAG_SHIFT) | line
+    return TAG.pack(uid, line)

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 
 from compiler.analyse.dataflow import edges, waits
-from compiler.analyse.holds import kinds
 from compiler.errors import CapacityError
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock, input_lines
@@ -15,6 +14,7 @@ from compiler.place.exchange import exchange
 from compiler.place.problem import Need, Shards
 from compiler.place.sizes import block_sizes, k_parts
 from compiler.program.isa import Columns, Kernel, Op, ceil_div
+from compiler.program.packed import by_kind
 from compiler.route.route import Router
 from compiler.schedule.template import Template, template
 from compiler.timing import timing
@@ -110,10 +110,11 @@ def _trips(columns: Columns, kernels: Sequence[Kernel], planes: int) -> int:
 def _busy(columns: Columns, plan: Plan, made: Template, batch: int) -> int:
     """Cycles that the busiest class of units of one chip is held, its units sharing evenly."""
     hold = np.zeros(len(columns), np.int64)
-    for op, aux, rows in kinds(columns):
-        hold[rows] = timing(op, columns.n[rows], made.kernels[aux], plan.chip, batch)[0]
-    planes = plan.chip.planes
     compute = columns.peer < 0
+    mine = np.flatnonzero(compute)
+    for op, aux, some in by_kind(columns.op[mine], columns.aux[mine]):
+        hold[mine[some]] = timing(op, columns.n[mine[some]], made.kernels[aux], plan.chip, batch)[0]
+    planes = plan.chip.planes
     cls = np.minimum(columns.unit // planes, 2)
     most = 0
     for kind, units in enumerate((planes, planes, plan.chip.vxm_chains)):

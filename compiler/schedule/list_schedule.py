@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compiler.errors import CompileError
+from compiler.errors import bug
 from compiler.lower.rows import Kernels, Rows
 from compiler.program.instruction_set import INSTRUCTIONS, name_of
 from compiler.program.isa import (
@@ -23,7 +23,6 @@ from compiler.program.isa import (
     TAG_SHIFT,
     TRANSFER,
     TRANSIENT,
-    UNIT_CLASSES,
     VXM,
     Kernel,
     Op,
@@ -31,6 +30,8 @@ from compiler.program.isa import (
     few,
     is_transfer,
 )
+from compiler.program.packed import RANKS, WORD_BITS, Packed, alike, by_kind
+from compiler.program.ranges import ramp
 from compiler.route.route import Router
 from compiler.timing import timing
 from fabric.chip import ChipSpec
@@ -74,7 +75,7 @@ def spans(rows: Rows, kernels: Kernels | Sequence[Kernel], writes: bool) -> Span
     """Every transient range that the rows write, or read."""
     none = np.zeros(0, np.int64)
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = [(none, none, none, none)]
-    for op, aux, which in op_kinds(rows):
+    for op, aux, which in by_kind(rows.op, rows.aux):
         kernel = kernels[aux] if aux >= 0 else TRANSFER
         record = INSTRUCTIONS[op]
         for operand in ((record.write,) if record.write else ()) if writes else record.reads:
@@ -86,25 +87,12 @@ def spans(rows: Rows, kernels: Kernels | Sequence[Kernel], writes: bool) -> Span
             size = operand.extent(n, kernel)
             if operand.stride is not None:
                 piece = np.repeat(np.arange(len(which)), n)
-                step = np.arange(len(piece)) - np.repeat(np.cumsum(n) - n, n)
-                tags = tags[piece] + step * operand.stride(kernel)
+                tags = tags[piece] + ramp(n) * operand.stride(kernel)
                 parts.append((which[piece], rank[piece], tags, np.ones_like(tags)))
             else:
                 parts.append((which, rank, tags, size))
     columns = [np.concatenate([part[i] for part in parts]) for i in range(4)]
     return Spans(row=columns[0], rank=columns[1], tag=columns[2], lines=columns[3])
-
-
-def op_kinds(rows: Rows) -> list[tuple[int, int, np.ndarray]]:
-    """Row indices by (opcode, kernel)."""
-    key = rows.op << 32 | (rows.aux + 1)
-    order = np.argsort(key, kind="stable")
-    cuts = np.flatnonzero(np.diff(key[order], prepend=-1))
-    return [
-        (int(rows.op[which[0]]), int(rows.aux[which[0]]), which)
-        for which in np.split(order, cuts[1:])
-        if len(which)
-    ]
 
 
 def dependencies(rows: Rows, kernels: Kernels | Sequence[Kernel], given: int = 0) -> np.ndarray:
@@ -117,8 +105,10 @@ def dependencies(rows: Rows, kernels: Kernels | Sequence[Kernel], given: int = 0
     line_bits = int(max(ends)).bit_length()  # no span reaches into the lines of the next rank
     rank_bits = int(max(rows.rank.max(), rows.peer.max()) + 1).bit_length()
 
+    bits = Packed(value=WORD_BITS - rank_bits - line_bits, rank=rank_bits, line=line_bits)
+
     def key(span: Spans) -> np.ndarray:
-        return (span.tag >> TAG_SHIFT << rank_bits | span.rank) << line_bits | (span.tag & _LINE)
+        return bits.pack(span.tag >> TAG_SHIFT, span.rank, span.tag & _LINE)
 
     begins = key(wrote)
     order = np.argsort(begins, kind="stable")
@@ -134,22 +124,17 @@ def dependencies(rows: Rows, kernels: Kernels | Sequence[Kernel], given: int = 0
     missing = (covered < read.lines) & (read.tag >> TAG_SHIFT != given)
     if missing.any():
         row = int(read.row[np.flatnonzero(missing)[0]])
-        raise CompileError(
-            "schedule",
-            f"row {row} ({name_of(int(rows.op[row]))})",
-            "reads lines that no row writes",
-            "This is a bug of the compiler: please report it.",
-        )
+        raise bug("schedule", f"row {row} ({name_of(int(rows.op[row]))})", "reads lines that no row writes")
     count = high - low
     reader = np.repeat(read.row, count)
-    step = np.arange(len(reader)) - np.repeat(np.cumsum(count) - count, count)
-    writer = writers[np.repeat(low, count) + step]
+    writer = writers[np.repeat(low, count) + ramp(count)]
     edges = np.concatenate([np.stack([writer, reader], axis=-1), rows.edges])
-    packed = np.unique(edges[:, 0] << 32 | edges[:, 1])
-    return np.stack([packed >> 32, packed & 0xFFFFFFFF], axis=-1)
+    return np.stack(_EDGE.unpack(np.unique(_EDGE.pack(edges[:, 0], edges[:, 1]))), axis=-1)
 
 
 _LINE = (1 << TAG_SHIFT) - 1
+_EDGE = Packed(earlier=31, later=32)
+RESOURCE = Packed(rank=20, kind=4, which=20)  # which: the plane or drain, the peer of a link, else 0
 
 
 def schedule(rows: Rows, kernels: Kernels, router: Router, chip: ChipSpec, batch: int) -> Times:
@@ -159,21 +144,21 @@ def schedule(rows: Rows, kernels: Kernels, router: Router, chip: ChipSpec, batch
     lanes = np.full(len(rows), 1, np.int64)
     resource = np.zeros(len(rows), np.int64)
     free: dict[int, int] = {}
-    for op, aux, which in op_kinds(rows):
+    for op, aux, which in by_kind(rows.op, rows.aux):
         kind = INSTRUCTIONS[op].unit
         if kind == LINK:
             _links(rows, which, op, router, batch, hold, latency, lanes, resource, free)
             continue
         hold[which], latency[which] = timing(op, rows.n[which], kernels[aux], chip, batch)
         pin = rows.pin[which] if kind in (MXM, DRAIN) else 0
-        resource[which] = (rows.rank[which] * UNIT_CLASSES + kind) << 32 | pin
+        resource[which] = RESOURCE.pack(rows.rank[which], kind, pin)
         for name in np.unique(resource[which]).tolist():
             free[name] = (1 << chip.vxm_chains) - 1 if kind == VXM else 1
     t0, instance = _list_schedule(
         dependencies(rows, kernels), resource.tolist(), hold.tolist(), latency.tolist(), lanes.tolist(), free
     )
     transfer = is_transfer(rows.op)
-    kind = (resource >> 32) % UNIT_CLASSES
+    kind = RESOURCE.unpack(resource)[1]
     host = 2 * chip.planes + chip.vxm_chains
     unit = np.select(
         [transfer, kind == MXM, kind == DRAIN, kind == HOST_IN, kind == HOST_OUT],
@@ -202,18 +187,18 @@ def _links(
     free: dict[int, int],
 ) -> None:
     """Transfer rows use the fewest lanes that give the fewest slots, all of one link."""
-    pair = rows.rank[which] << 20 | rows.peer[which]
     forward = router.rack.forward_cycles if op == Op.FORWARD else 0
-    for name in np.unique(pair).tolist():
-        edge = router.link(name >> 20, name & 0xFFFFF)
-        mine = which[pair == name]
+    for mine in (which[same] for same in alike(RANKS.pack(rows.rank[which], rows.peer[which]))):
+        source, target = int(rows.rank[mine[0]]), int(rows.peer[mine[0]])
+        edge = router.link(source, target)
         words = rows.n[mine] * batch
         slots = ceil_div(words, edge.lanes)
         lanes[mine] = ceil_div(words, slots)
         hold[mine] = slots * edge.slot_cycles
         latency[mine] = hold[mine] + edge.hop_cycles + forward
-        resource[mine] = ((name >> 20) * UNIT_CLASSES + LINK) << 32 | (name & 0xFFFFF)
-        free[((name >> 20) * UNIT_CLASSES + LINK) << 32 | (name & 0xFFFFF)] = (1 << edge.lanes) - 1
+        name = RESOURCE.pack(source, LINK, target)
+        resource[mine] = name
+        free[name] = (1 << edge.lanes) - 1
 
 
 def _list_schedule(

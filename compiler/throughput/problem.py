@@ -7,8 +7,9 @@ import numpy as np
 from compiler.lower.rows import Kernels, Rows
 from compiler.program.instruction_set import INSTRUCTIONS, unit_classes
 from compiler.program.isa import DRAIN, LINK, MXM, VXM, Op, ceil_div
+from compiler.program.packed import RANKS, alike, by_kind
 from compiler.route.route import Router
-from compiler.schedule.list_schedule import Times, dependencies, op_kinds
+from compiler.schedule.list_schedule import RESOURCE, Times, dependencies
 from compiler.throughput.modulo import PlacedRows, Problem, Tiles
 from compiler.timing import timing
 from fabric.chip import ChipSpec
@@ -131,14 +132,12 @@ def _timed(
     """
     hold, latency = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
     width = np.ones(len(rows), np.int64)
-    for op, aux, which in op_kinds(rows):
+    for op, aux, which in by_kind(rows.op, rows.aux):
         if INSTRUCTIONS[op].unit != LINK:
             hold[which], latency[which] = timing(op, rows.n[which], kernels[aux], chip, batch)
             continue
-        pair = rows.rank[which] << 20 | rows.peer[which]
-        for name in np.unique(pair).tolist():
-            edge = router.link(name >> 20, name & 0xFFFFF)
-            mine = which[pair == name]
+        for mine in (which[same] for same in alike(RANKS.pack(rows.rank[which], rows.peer[which]))):
+            edge = router.link(int(rows.rank[mine[0]]), int(rows.peer[mine[0]]))
             words = rows.n[mine] * batch
             width[mine] = _lanes(words, edge.lanes)
             slots = ceil_div(words, width[mine])
@@ -177,11 +176,11 @@ def _resources(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     """(resource names, resource of every row); a name is rank, class and plane or peer."""
     kinds = unit_classes()[rows.op]
     which = np.select([kinds == LINK, kinds == VXM], [rows.peer, 0], rows.pin)
-    return np.unique(rows.rank << 24 | kinds << 20 | which, return_inverse=True)
+    return np.unique(RESOURCE.pack(rows.rank, kinds, which), return_inverse=True)
 
 
 def _resource(name: int, router: Router, chip: ChipSpec) -> Resource:
-    rank, kind, which = name >> 24, name >> 20 & 0xF, name & 0xFFFFF
+    rank, kind, which = RESOURCE.unpack(name)
     if kind == LINK:
         lanes = router.link(rank, which).lanes
         return Resource(kind=kind, rank=rank, pin=-1, peer=which, instances=lanes)

@@ -11,8 +11,10 @@ from compiler.lower.context import Group, Lowering
 from compiler.lower.layout import Lines
 from compiler.lower.rows import FIELDS, Kernels, Rows
 from compiler.program.isa import TAG_SHIFT, TAGS, Columns
+from compiler.program.packed import PLACE
+from compiler.program.ranges import ramp
 from compiler.route.route import Router
-from compiler.schedule.allocate import Addresses, allocate
+from compiler.schedule.allocate import FOREVER, Addresses, allocate
 from compiler.schedule.emit import emit, rename
 from compiler.schedule.list_schedule import Spans, Times, spans
 from compiler.schedule.template import Template, outputs, residual_lines, template_of
@@ -181,12 +183,13 @@ def _lives(addresses: Addresses, wrote: Spans, read: Spans, times: Times) -> Liv
     parts: list[tuple[np.ndarray, ...]] = []
     for span, when in ((wrote, times.t1), (read, times.t0)):
         piece = np.repeat(np.arange(len(span.row)), span.lines)
-        step = np.arange(len(piece)) - np.repeat(np.cumsum(span.lines) - span.lines, span.lines)
+        step = ramp(span.lines)
         rank = span.rank[piece]
         parts.append((rank, addresses.of(rank, span.tag[piece] + step), when[span.row[piece]]))
-    key = [rank << 40 | word for rank, word, _ in parts]
+    key = [PLACE.pack(rank, word) for rank, word, _ in parts]
     place, index = np.unique(np.concatenate(key), return_inverse=True)
-    first, last = np.full(len(place), 1 << 62), np.full(len(place), -1)
+    first, last = np.full(len(place), FOREVER), np.full(len(place), -1)
     np.minimum.at(first, index[: len(key[0])], parts[0][2])
     np.maximum.at(last, index, np.concatenate([parts[0][2], parts[1][2]]))
-    return Lives(rank=place >> 40, word=place & ((1 << 40) - 1), first=first, last=last)
+    rank, word = PLACE.unpack(place)
+    return Lives(rank=rank, word=word, first=first, last=last)

@@ -4,6 +4,8 @@ import numpy as np
 
 from compiler.options import CompileOptions
 from compiler.program.isa import ceil_div
+from compiler.program.packed import PLACE
+from compiler.schedule.allocate import FOREVER
 from compiler.schedule.template import Template
 from compiler.scheduled import Scheduled, TemplateCall, WaveSchedule
 from compiler.throughput.cache import StageCache
@@ -30,10 +32,10 @@ def emit_waves(stages: StageCache, found: dict[int, Interval], options: CompileO
             bases.append({c: one.bases[i] + stage.starts[j][c] for c, one in found.items()})
         for context, one in found.items():
             life = stage.lives[context]
-            place = np.array(chips)[life.rank] << 40 | life.word
+            place = PLACE.pack(np.array(chips)[life.rank], life.word)
             lives[context].append(np.stack([place, life.first + one.bases[i], life.last + one.bases[i]]))
     out = templates[calls[-1].template]
-    outputs = [calls[-1].chips[rank] << 40 | word for rank, word, _ in out.logits]
+    outputs = [PLACE.pack(calls[-1].chips[rank], word) for rank, word, _ in out.logits]
     arenas = np.ones(stages.rack.chips, np.int64)
     for context, one in found.items():
         kept = np.array(outputs, np.int64)  # until the host has read them, when the wave ends
@@ -59,7 +61,7 @@ def emit_waves(stages: StageCache, found: dict[int, Interval], options: CompileO
 def _spans(lives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(chip, cycles that a wave needs the line) of every line; `lives` has rows place, first and last."""
     place, index = np.unique(lives[0], return_inverse=True)
-    first, last = np.full(len(place), 1 << 62), np.full(len(place), -1)
+    first, last = np.full(len(place), FOREVER), np.full(len(place), -1)
     np.minimum.at(first, index, lives[1])
     np.maximum.at(last, index, lives[2])
-    return place >> 40, last - first + 1
+    return PLACE.unpack(place)[0], last - first + 1

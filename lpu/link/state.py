@@ -23,12 +23,14 @@ from compiler.program.ranges import first_of, ramp
 from lpu.link.error import fail
 from lpu.link.lines import SameKernel
 
+_CHIP_SHIFT = 40  # a chip above the bits of a word
+
 
 def weights(
     columns: Columns, parts: list[SameKernel], loads: Loads
 ) -> tuple[Int[np.ndarray, " loads"], Int[np.ndarray, " rows"], Int[np.ndarray, " rows"]]:
     """The preloaded values that rows read: (order of `loads`, first index into it, count) per row."""
-    key = (loads.chip << 40) | loads.addr
+    key = (loads.chip << _CHIP_SHIFT) | loads.addr
     order = np.argsort(key)
     key, words, kind = key[order], loads.words[order], loads.kind[order]
     size = len(columns)
@@ -46,7 +48,7 @@ def weights(
             rows, extent = part.rows[extent > 0], extent[extent > 0]
             wanted, name = operand.kind(part.kernel), LOAD_NAMES[operand.kind(part.kernel)]
             address = getattr(columns, operand.column)[rows]
-            spot = _lookup(key, (columns.chip[rows] << 40) | address)
+            spot = _lookup(key, (columns.chip[rows] << _CHIP_SHIFT) | address)
             if (miss := first_of(spot < 0)) >= 0:
                 fail(columns, rows[miss], f"no preloaded {name} begins there", address[miss])
             last = np.searchsorted(ends, ends[spot] - words[spot] + extent)
@@ -95,7 +97,7 @@ def regions(
     """
     region = np.full(len(columns), -1, np.int64)
     appends = np.flatnonzero(columns.op == Op.KVW)
-    key = (columns.chip[appends] << 40) | columns.dst[appends]
+    key = (columns.chip[appends] << _CHIP_SHIFT) | columns.dst[appends]
     order = np.argsort(key, kind="stable")
     appends, key = appends[order], key[order]
     if (twice := first_of(key[1:] == key[:-1])) >= 0:
@@ -112,7 +114,7 @@ def regions(
         kernel, rows = part.kernel, part.rows
         if all(operand.space != KV for operand in part.reads):
             continue
-        sought = (columns.chip[rows] << 40) | columns.src2[rows]
+        sought = (columns.chip[rows] << _CHIP_SHIFT) | columns.src2[rows]
         spot = _lookup(key, sought)
         if (miss := first_of(spot < 0)) >= 0:
             row = rows[miss]

@@ -7,9 +7,10 @@ import numpy as np
 from compiler.graph.graph import Graph, Node, View
 from compiler.lower.context import Lowering
 from compiler.lower.layout import Lines, Segments
+from compiler.lower.rows import tag
 from compiler.lower.rule import LoweringRule, Uses
 from compiler.program.instructions.attention import AttentionKernel, kv_words, merged_lines, score_lines
-from compiler.program.isa import F16_LANES, F32_LANES, KV, SPACE_SHIFT, TAG_SHIFT, Op, ceil_div
+from compiler.program.isa import F16_LANES, F32_LANES, KV, SPACE_SHIFT, Op, ceil_div
 from fabric.paths import hops
 
 
@@ -195,7 +196,7 @@ def _append(low: Lowering, node: Node, kv_heads: int, head_dim: int, group: int,
     )
     holder = _holders(low, owner)
     region = _regions(low, holder, low.cached * low.capacity * words)
-    region_tag = (low.weight_uid() << TAG_SHIFT) | np.arange(len(holder))
+    region_tag = tag(low.weight_uid(), np.arange(len(holder)))
     stripe = np.tile(np.arange(low.cp), kv_heads)
     part_head = np.repeat(np.arange(kv_heads), low.cp)
     part = np.repeat(np.arange(len(holder)), chunks)

@@ -9,9 +9,10 @@ from compiler.graph.graph import Node
 from compiler.lower.collective import partials, reduce, scale_words
 from compiler.lower.context import Lowering
 from compiler.lower.layout import Demand, Lines, lay
+from compiler.lower.rows import tag
 from compiler.lower.rule import LoweringRule
 from compiler.program.instructions.matmul import MatmulKernel, WriteBackKernel
-from compiler.program.isa import F32_LANES, TAG_SHIFT, TILE, TILE_ROWS, Op, ceil_div
+from compiler.program.isa import F32_LANES, TILE, TILE_ROWS, Op, ceil_div
 from compiler.program.ranges import ramp
 
 
@@ -116,7 +117,7 @@ def _multiply(low: Lowering, nodes: list[Node], source: Lines, out: Lines, tenso
     product = np.repeat(np.arange(len(chain)), width)  # of each preloaded line of a tile
     line = first[product] + ramp(width)
     uid = low.weight_uid()
-    tags = (uid << TAG_SHIFT) | (k[product] * out.lines + line)
+    tags = tag(uid, k[product] * out.lines + line)
     address = low.weights.load(
         rank[product],
         F32_LANES,

@@ -10,6 +10,7 @@ from compiler.lower.rows import tag
 from compiler.lower.rule import AS_RESULT, Handed, LoweringRule, Uses
 from compiler.program.instructions.vector import HeadNormKernel, NormKernel, RstatKernel
 from compiler.program.isa import F16_LANES, F32_LANES, Op, ceil_div
+from compiler.program.ranges import ramp
 
 
 def is_per_head(uses: Uses, node: Node) -> bool:
@@ -52,7 +53,7 @@ def _over_all(low: Lowering, node: Node) -> None:
     n = np.minimum(4, value.lines - 4 * tile)
     uid = low.weight_uid()
     starts = np.cumsum(n) - n
-    line = np.repeat(4 * tile - starts, n) + np.arange(n.sum())
+    line = np.repeat(4 * tile, n) + ramp(n)
     gains = low.gain(node.inputs[1].value, value.columns, np.repeat(rank, n), line, uid)
     low.rows.add(
         Op.NORM,
