@@ -30,6 +30,7 @@ class Router:
         self.chips = list(chips)
         self._rank = {chip: rank for rank, chip in enumerate(chips)}
         self.answers: dict[tuple[int, tuple[int, ...]], tuple[Edge, ...]] = {}
+        self._links: dict[tuple[int, int], Edge] = {}
         self.others: dict[tuple[int, tuple[int, ...]], tuple[tuple[Edge, ...], ...]] = {}
 
     def tree(self, source: int, targets: tuple[int, ...]) -> tuple[Edge, ...]:
@@ -79,8 +80,8 @@ class Router:
 
     def link(self, a: int, b: int) -> Edge:
         """The link between two ranks that a route uses."""
-        index = self.rack.link(self.chips[a], self.chips[b])
-        links = self.rack.links
-        return Edge(
-            a, b, int(links.lanes[index]), int(links.hop_cycles[index]), int(links.slot_cycles[index])
-        )
+        if (a, b) not in self._links:
+            index = self.rack.link(self.chips[a], self.chips[b])
+            numbers = (self.rack.links.lanes, self.rack.links.hop_cycles, self.rack.links.slot_cycles)
+            self._links[a, b] = Edge(a, b, *(int(column[index]) for column in numbers))
+        return self._links[a, b]
