@@ -7,7 +7,7 @@ import numpy as np
 
 from compiler.lower.rows import Rows
 from compiler.program.isa import Columns, Kernel, Op, is_transfer
-from compiler.program.packed import Packed
+from compiler.program.packed import PackedKey
 from compiler.schedule.list_schedule import dependencies
 
 
@@ -58,7 +58,7 @@ def edges(columns: Columns, kernels: Sequence[Kernel], planes: int, given: int) 
 _Keyed = tuple[np.ndarray, np.ndarray | int, np.ndarray]  # rows, unit and tag of all rows
 
 
-_PORT = Packed(chip=20, unit=11, tag=32)
+_PORT = PackedKey(chip=20, unit=11, tag=32)
 
 
 def _match(columns: Columns, ones: _Keyed, others: _Keyed) -> np.ndarray:

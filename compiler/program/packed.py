@@ -11,7 +11,7 @@ Number = TypeVar("Number", int, np.ndarray)
 WORD_BITS = 63  # of an int64 that is no negative number
 
 
-class Packed:
+class PackedKey:
     """A layout of numbers, the first one highest: keys are ordered as tuples of the numbers are.
 
     Numbers are from 0 to 2**bits - 1; `pack` raises OverflowError for others instead of mixing them up.
@@ -54,10 +54,10 @@ def alike(keys: Int[np.ndarray, " entries"]) -> list[Int[np.ndarray, " some"]]:
     return np.split(order, np.flatnonzero(np.diff(keys[order])) + 1) if len(order) else []
 
 
-RANKS = Packed(source=20, target=20)
-KIND = Packed(op=8, kernel=32)
-PLACE = Packed(chip=23, word=40)
-TAG = Packed(value=WORD_BITS - TAG_SHIFT, line=TAG_SHIFT)
+RANKS = PackedKey(source=20, target=20)
+KIND = PackedKey(op=8, kernel=32)
+PLACE = PackedKey(chip=23, word=40)
+TAG = PackedKey(value=WORD_BITS - TAG_SHIFT, line=TAG_SHIFT)
 
 
 def by_kind(

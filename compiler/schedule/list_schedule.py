@@ -30,7 +30,7 @@ from compiler.program.isa import (
     few,
     is_transfer,
 )
-from compiler.program.packed import RANKS, WORD_BITS, Packed, alike, by_kind
+from compiler.program.packed import RANKS, WORD_BITS, PackedKey, alike, by_kind
 from compiler.program.ranges import ramp
 from compiler.route.route import Router
 from compiler.timing import timing
@@ -105,7 +105,7 @@ def dependencies(rows: Rows, kernels: Kernels | Sequence[Kernel], given: int = 0
     line_bits = int(max(ends)).bit_length()  # no span reaches into the lines of the next rank
     rank_bits = int(max(rows.rank.max(), rows.peer.max()) + 1).bit_length()
 
-    bits = Packed(value=WORD_BITS - rank_bits - line_bits, rank=rank_bits, line=line_bits)
+    bits = PackedKey(value=WORD_BITS - rank_bits - line_bits, rank=rank_bits, line=line_bits)
 
     def key(span: Spans) -> np.ndarray:
         return bits.pack(span.tag >> TAG_SHIFT, span.rank, span.tag & _LINE)
@@ -133,8 +133,8 @@ def dependencies(rows: Rows, kernels: Kernels | Sequence[Kernel], given: int = 0
 
 
 _LINE = (1 << TAG_SHIFT) - 1
-_EDGE = Packed(earlier=31, later=32)
-RESOURCE = Packed(rank=20, kind=4, which=20)  # which: the plane or drain, the peer of a link, else 0
+_EDGE = PackedKey(earlier=31, later=32)
+RESOURCE = PackedKey(rank=20, kind=4, which=20)  # which: the plane or drain, the peer of a link, else 0
 
 
 def schedule(rows: Rows, kernels: Kernels, router: Router, chip: ChipSpec, batch: int) -> Times:

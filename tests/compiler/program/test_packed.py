@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compiler.program.packed import RANKS, TAG, Packed, alike, by_kind
+from compiler.program.packed import RANKS, TAG, PackedKey, alike, by_kind
 
-SMALL = Packed(a=3, b=5, c=2)
+SMALL = PackedKey(a=3, b=5, c=2)
 NUMBERS = st.tuples(st.integers(0, 7), st.integers(0, 31), st.integers(0, 3))
 
 
@@ -28,7 +28,7 @@ def test_a_number_that_does_not_fit_is_refused_and_mixes_with_no_other(wrong: in
 
 def test_a_layout_has_at_most_the_bits_of_a_word() -> None:
     with pytest.raises(AssertionError):
-        Packed(a=40, b=24)
+        PackedKey(a=40, b=24)
 
 
 def test_a_tag_names_a_value_and_a_line() -> None:
