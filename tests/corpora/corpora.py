@@ -9,9 +9,9 @@ CORPORA = {
     corpus.name: corpus
     for corpus in (
         Corpus(name="steps of drawn models", size=1000, hold=hold_steps),
-        Corpus(name="chunks of drawn models", size=1000, hold=hold_chunks),
+        Corpus(name="chunks of drawn models", size=500, hold=hold_chunks),
         Corpus(name="seeded faults", size=CASES, hold=hold_fault, good=("caught",), least=0.5),
         Corpus(name="optima of drawn placements", size=1000, hold=hold_optimum, least=0.6),
-        Corpus(name="programs of the catalog", size=len(programs()), hold=hold_catalog, least=0.1),
+        Corpus(name="programs of the catalog", size=len(programs()), hold=hold_catalog, least=0.5),
     )
 }

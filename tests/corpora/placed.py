@@ -67,12 +67,14 @@ def programs() -> list[tuple[str, str, int, str]]:
 def hold_catalog(case: int) -> str:
     """A program of the catalog: "held" if it is legal, "refused" if it does not fit or cannot be cut so."""
     model, rack, tp, layout = programs()[case]
-    step = family_step(catalog(model), batch=1, context=CONTEXT)
+    config = catalog(model)
+    context = min(CONTEXT, config.max_context)
+    step = family_step(config, batch=1, context=context)
     try:
         program = compile_program(
-            source(step, (CONTEXT,)), load_rack(rack), CompileOptions(tp=tp, layout=layout)
+            source(step, (context,)), load_rack(rack), CompileOptions(tp=tp, layout=layout)
         )
     except (CapacityError, OptionError):
         return "refused"
-    require(check(program, CONTEXT))
+    require(check(program, context))
     return "held"
