@@ -100,6 +100,13 @@ def test_help_needs_no_jax() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.parametrize("package", FOLDERS)
+def test_a_package_says_that_it_is_typed_and_what_it_is_for(package: str) -> None:
+    assert (ROOT / package / "py.typed").is_file()
+    text = ast.get_docstring(ast.parse((ROOT / package / "__init__.py").read_text())) or ""
+    assert len(text.split()) > 5
+
+
 def test_every_catalog_file_lies_in_a_package() -> None:
     for path in ROOT.glob("*/catalog/**/*.yaml"):
         assert path.relative_to(ROOT).parts[0] in FOLDERS

@@ -1,6 +1,7 @@
 """A seeded sample of every corpus; `make acceptance` takes them whole (tests/corpora/acceptance.py)."""
 
 from pathlib import Path
+from typing import Any
 
 import acceptance
 import pytest
@@ -18,11 +19,17 @@ def came_to(corpus: Corpus, cases: list[int]) -> list[str]:
     return words
 
 
-@pytest.mark.parametrize("case", range(4))
+def slow_but(quick: int, cases: int) -> list[Any]:
+    """The first cases, all but one of them slow."""
+    return [case if case == quick else pytest.param(case, marks=pytest.mark.slow) for case in range(cases)]
+
+
+@pytest.mark.parametrize("case", slow_but(2, 4))
 def test_a_drawn_model_on_a_drawn_rack_has_the_bits_of_one_device(case: int) -> None:
     assert STEPS.hold(case) == "held"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", range(2))
 def test_chunks_of_a_drawn_model_have_the_bits_of_single_steps(case: int) -> None:
     assert CHUNKS.hold(case) == "held"

@@ -57,6 +57,7 @@ def test_every_way_to_add_has_the_same_bits(
     assert_same(step, program, [[0], [1], [79]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [8, 64])
 @pytest.mark.parametrize("way", ["levels", "every"])
 def test_batches_have_the_same_bits(way: str, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,6 +155,7 @@ def test_a_sum_of_too_few_partials_is_found_though_it_links(two_steps: Program) 
     assert report.counts[7] > 0
 
 
+@pytest.mark.slow
 def test_where_an_owner_reads_no_result_the_owners_add() -> None:
     """Few ranks of sixteen multiply the next block's input, the residual lies elsewhere: owners add then."""
     narrow = replace(SMALL, layers=1, heads=8, kv_heads=8, ffn=8, vocab=80)

@@ -33,6 +33,7 @@ def program() -> Program:
     return compiled(DEEP, "lpx", batch=64, tp=8, pp=2)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rack", "tp"), [("lpx", 8), ("lpx-16x16", 4), ("torus-4x4", 4)])
 def test_the_bits_are_those_of_one_device(rack: str, tp: int) -> None:
     config = DEEP if rack != "torus-4x4" else replace(DEEP, heads=4, kv_heads=4, ffn=320, layers=1)
@@ -42,7 +43,7 @@ def test_the_bits_are_those_of_one_device(rack: str, tp: int) -> None:
     assert_same(step, program, [list(range(64)), list(range(1, 65))])
 
 
-@pytest.mark.parametrize("batch", [1, 8])
+@pytest.mark.parametrize("batch", [pytest.param(1, marks=pytest.mark.slow), 8])
 def test_batches_have_the_same_bits(batch: int) -> None:
     step, program = compiled(DEEP, "lpx", batch=batch, tp=8, pp=2)
     require(check(program, 80))

@@ -176,10 +176,11 @@ def test_neither_batch_nor_order_nor_split_of_k_changes_a_bit() -> None:
 def test_padding_with_zeros_leaves_the_norm_alone() -> None:
     rng = np.random.default_rng(0)
     x, gain = (rng.standard_normal(s).astype(np.float32) for s in ((3, 90), (90,)))
-    r = numerics.rms_stat(jnp.asarray(np.pad(x, ((0, 0), (0, 70)))), 90, 1e-5)
-    want = numerics.rms_norm(jnp.asarray(x), jnp.asarray(gain), 1e-5)
-    assert same_bits(numerics.rms_apply(jnp.asarray(x), r[:, None], jnp.asarray(gain)), want)
-    assert not np.asarray(numerics.rms_norm(jnp.zeros((1, 90), jnp.float32), jnp.asarray(gain), 1e-5)).any()
+    norm = jax.jit(lambda x: numerics.rms_norm(x, jnp.asarray(gain), 1e-5))
+    r = jax.jit(lambda x: numerics.rms_stat(x, 90, 1e-5))(jnp.asarray(np.pad(x, ((0, 0), (0, 70)))))
+    got = jax.jit(numerics.rms_apply)(jnp.asarray(x), r[:, None], jnp.asarray(gain))
+    assert same_bits(got, norm(jnp.asarray(x)))
+    assert not np.asarray(norm(jnp.zeros((3, 90), jnp.float32))).any()
 
 
 def test_every_e4m3_code_decodes_to_its_value() -> None:

@@ -47,6 +47,7 @@ def config_fields() -> dict[str, Any]:
     return {"name": "toy", "family": "toy", "tied": False, **made_up, **sizes}
 
 
+@pytest.mark.slow
 def test_a_family_from_one_file_reads_compiles_and_runs_with_the_bits_of_its_module(toy: Path) -> None:
     made = api.compile(toy, rack="pair", context=[16])
     assert made.model.config == config_of(config_fields())
