@@ -177,7 +177,7 @@ def test_a_module_of_ones_own_has_no_streamed_reference(
     capsys.readouterr()
     assert cli.main(["certify", *words, "--stream"]) == 2
     error = capsys.readouterr().err
-    assert "own_models:one_layer is a module of its own" in error
+    assert "own_models:one_layer is a user's module" in error
     assert len(error.strip().splitlines()) == 1
 
 
