@@ -275,7 +275,7 @@ def test_missing_and_half_checkpoints_are_named(tmp_path: Path) -> None:
     with pytest.raises(WeightError, match=r"weights.json: cannot be read \(KeyError"):
         open_orbax(folder)
     (folder / "weights.json").write_text('{"schema": "other"}')
-    with pytest.raises(WeightError, match="schema is 'other', not 'lpu-weights-1'"):
+    with pytest.raises(WeightError, match="schema is 'other', this version reads 'lpu-weights-1'"):
         open_orbax(folder)
 
 
