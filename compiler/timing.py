@@ -13,7 +13,7 @@ import numpy as np
 from compiler.errors import CompileError
 from compiler.program.instruction_set import INSTRUCTIONS, name_of
 from compiler.program.instructions.attention import AttentionKernel
-from compiler.program.instructions.host import wire_words
+from compiler.program.instructions.host import HandoverKernel, wire_words
 from compiler.program.instructions.matmul import WIDE_PER_F32, ReduceKernel, WriteBackKernel
 from compiler.program.isa import F32_LANES, TILE_ROWS, TRANSIENT, Kernel, Lines, Op, ceil_div
 from fabric.chip import ChipSpec
@@ -51,6 +51,15 @@ def moved_lines(op: int, n: Lines, kernel: Kernel) -> Lines:
         if operand.space == TRANSIENT:
             total = total + operand.extent(n, kernel) * (n if operand.stride else 1)
     return total
+
+
+def moved_words(op: int, n: Lines, kernel: Kernel, rows: int) -> Lines:
+    """Words that a row moves through the activation ports of its chip (docs/timing.md, "Ports")."""
+    if isinstance(kernel, HandoverKernel):
+        return wire_words(n, kernel, rows)
+    rule = RULES.get(op)
+    besides = rule.words(n, kernel) if isinstance(rule, Vector) and rule.words is not None else 0
+    return rows * (moved_lines(op, n, kernel) + besides)
 
 
 def _tile(op: int, n: Lines, kernel: Kernel, chip: ChipSpec, rows: int) -> tuple[Lines, Lines]:

@@ -33,6 +33,7 @@ from compiler.program.isa import (
 from compiler.program.packed import RANKS, WORD_BITS, PackedKey, alike, by_kind
 from compiler.program.ranges import ramp
 from compiler.route.route import Router
+from compiler.schedule.ports import Room, moves
 from compiler.timing import timing
 from fabric.chip import ChipSpec
 
@@ -154,9 +155,13 @@ def schedule(rows: Rows, kernels: Kernels, router: Router, chip: ChipSpec, batch
         resource[which] = RESOURCE.pack(rows.rank[which], kind, pin)
         for name in np.unique(resource[which]).tolist():
             free[name] = (1 << chip.vxm_chains) - 1 if kind == VXM else 1
-    t0, instance = _list_schedule(
-        dependencies(rows, kernels), resource.tolist(), hold.tolist(), latency.tolist(), lanes.tolist(), free
-    )
+    edges, moved = dependencies(rows, kernels), moves(rows, kernels, hold, batch, chip.activation_ports)
+    needs = (resource.tolist(), hold.tolist(), latency.tolist(), lanes.tolist())
+    t0, instance = _list_schedule(edges, *needs, dict(free))
+    if (
+        moved.most(t0, t0 + latency, hold) > moved.limit
+    ):  # rare: chips have ports for nearly everything at once
+        t0, instance = _list_schedule(edges, *needs, free, Room(moved, needs[1], needs[2]))
     transfer = is_transfer(rows.op)
     kind = RESOURCE.unpack(resource)[1]
     host = 2 * chip.planes + chip.vxm_chains
@@ -208,8 +213,12 @@ def _list_schedule(
     latency: list[int],
     width: list[int],
     free: dict[int, int],
+    room: Room | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(start, first instance) per row; `free[resource]` masks instances, `width` is how many a row takes."""
+    """(start, first instance) per row; `free[resource]` masks instances, `width` is how many a row takes.
+
+    room: what is left of the activation ports; None: they are not counted.
+    """
     size = len(resource)
     waiting = np.bincount(edges[:, 1], minlength=size).tolist()
     pointer = np.searchsorted(edges[:, 0], np.arange(size + 1)).tolist()
@@ -236,14 +245,14 @@ def _list_schedule(
                     name = resource[after]
                     heapq.heappush(ready[name], after)
                     dirty.append(name)
-        for name in dirty:
+        for name in dirty if room is None else ready:
             queue = ready[name]
             while queue:
                 lanes = width[queue[0]]
                 fits = free[name]
                 for _ in range(lanes - 1):
                     fits &= fits >> 1
-                if not fits:
+                if not fits or (room is not None and not room.take(queue[0], now)):
                     break
                 row = heapq.heappop(queue)
                 first = (fits & -fits).bit_length() - 1

@@ -134,7 +134,8 @@ def test_the_rows_of_a_point_are_those_of_the_changed_machine() -> None:
     rack = changed(load_rack("pair"), "tray.lanes", "4")
     program = api.compile(TINY, rack=rack, options=PAIR).program
     assert point.cycles == program.manifest.cycles[32]
-    assert ("tray.lanes", "assumed", "set by --sweep") in {(s.field, s.confidence, s.source) for s in program.manifest.sources}
+    (lanes,) = (number for number in program.manifest.sources if number.field == "tray.lanes")
+    assert (lanes.confidence, lanes.source) == ("assumed", "set by --sweep")
 
 
 def test_the_layout_is_searched_again_at_every_point() -> None:
