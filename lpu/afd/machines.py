@@ -11,8 +11,8 @@ from fabric.catalog import gpu_spec
 from fabric.gpu import GpuSpec
 from fabric.rack import Rack
 from lpu.afd.options import GpuKind
+from lpu.gpu.families import layers_of
 from lpu.gpu.operators import GemmFormat
-from lpu.gpu.pool import FAMILIES
 from lpu.gpu.request import Request
 from lpu.gpu.share import GpuShare, fastest, shares
 from lpu.gpu.table import GpuTable, read_table
@@ -79,13 +79,7 @@ def config_of(model: OpenModel) -> TransformerConfig:
             "is a module of its own, so the GPU model does not know its layers",
             "Use a model of the catalog or a Hugging Face folder.",
         )
-    if model.config.family not in FAMILIES:
-        raise OptionError(
-            "afd",
-            model.name,
-            f"is of the family {model.config.family}, the GPU model knows the layers of other families only",
-            f"Use a model of one of these: {', '.join(FAMILIES)}.",
-        )
+    layers_of(model.config)  # refuses a family that the GPU model does not know
     return model.config
 
 

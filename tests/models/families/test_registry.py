@@ -8,13 +8,20 @@ import pytest
 from safetensors.numpy import save_file
 
 from compiler.errors import OptionError
+from fabric.catalog import gpu_spec
 from lpu import api
 from lpu.afd.machines import config_of as gpu_numbers
 from lpu.cli import app as cli
 from lpu.decode.decoders import machine_of, reference_decode, restart
 from lpu.decode.generate import generate
+from lpu.gpu import families
+from lpu.gpu.breakdown import Breakdown
+from lpu.gpu.launches import Launches
+from lpu.gpu.llama import Llama
+from lpu.gpu.pool import GpuPool
 from models import extensions
 from models.catalog import catalog
+from models.config import TransformerConfig
 from models.families import registry
 from models.families.registry import UnknownFamilyError, config_of, family_of
 from models.step import family_step
@@ -88,8 +95,24 @@ def test_the_certificate_of_a_family_holds_in_child_processes_too(
 
 
 def test_gpu_times_of_layers_that_nobody_described_are_refused(toy: Path) -> None:
-    with pytest.raises(OptionError, match="is of the family toy, the GPU model knows the layers of other"):
-        gpu_numbers(api.open_model(toy, context=[16]))
+    model = api.open_model(toy, context=[16])
+    with pytest.raises(OptionError, match="nothing says what GPUs launch for models of family 'toy'"):
+        gpu_numbers(model)
+
+
+def test_a_family_from_outside_says_what_gpus_launch(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fused(Llama):
+        def ffn_half(self, on: Launches, config: TransformerConfig, rows: int) -> Breakdown:
+            return on.breakdown(on.product("fused", rows, 3 * config.ffn, config.hidden))
+
+    monkeypatch.setattr(families, "FAMILIES", dict(families.FAMILIES))
+    families.register("toy", Fused())
+    config = gpu_numbers(api.open_model(toy, context=[16]))
+    pool = GpuPool(spec=gpu_spec("h200"))
+    assert [op.name for op in pool.ffn_layer(config, 1).ops] == ["fused"]
+    assert pool.step(config, 1, 16).seconds > pool.ffn_layer(config, 1).seconds
+    with pytest.raises(ValueError, match="'toy' are stated already"):
+        families.register("toy", Fused())
 
 
 def test_names_and_model_types_belong_to_one_family(toy: Path) -> None:

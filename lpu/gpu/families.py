@@ -1,0 +1,30 @@
+"""What GPUs launch for the layers of each model family, by the family's name; `register` adds one.
+
+A family whose layers differ from a Llama's is a class of its own that overrides what differs.
+"""
+
+from compiler.errors import OptionError
+from lpu.gpu.llama import Llama
+from models.config import TransformerConfig
+
+FAMILIES: dict[str, Llama] = {"llama": Llama()}
+
+
+def register(family: str, layers: Llama) -> None:
+    """Say what GPUs launch for a family; ValueError if that is said already."""
+    if FAMILIES.setdefault(family, layers) is not layers:
+        raise ValueError(
+            f"gpu: the layers of family {family!r} are stated already. Give the family another name."
+        )
+
+
+def layers_of(config: TransformerConfig) -> Llama:
+    """What GPUs launch for a model. Raises OptionError for a family without such a record."""
+    if config.family not in FAMILIES:
+        raise OptionError(
+            "gpu",
+            config.name,
+            f"nothing says what GPUs launch for models of family {config.family!r}",
+            f"Use a model of one of these: {', '.join(FAMILIES)}; or register its layers (lpu.gpu.families).",
+        )
+    return FAMILIES[config.family]

@@ -1,0 +1,74 @@
+"""What a pool of equal GPUs launches: operators that tensor parallelism splits, each with its time.
+
+Source: facts/gpu_model.md section 1; launches are counted.
+"""
+
+from dataclasses import dataclass
+
+from compiler.errors import OptionError
+from fabric.gpu import GpuSpec
+from lpu.gpu import operators as gpu
+from lpu.gpu.breakdown import Breakdown, OpTime
+from lpu.gpu.operators import ACTIVATION_BYTES, GemmFormat
+from lpu.gpu.table import GpuTable
+from models.config import TransformerConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launches:
+    """`gpus` GPUs of one NVLink domain. gemm: format of all weights.
+
+    table: measured times, used where it has them (attention, products); the `basis` of a result says so.
+    """
+
+    spec: GpuSpec
+    gpus: int = 1
+    gemm: GemmFormat = "w8a16"
+    table: GpuTable | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.gpus <= self.spec.nvlink_gpus:
+            raise OptionError(
+                "gpu",
+                "gpus",
+                f"is {self.gpus}, one NVLink domain of {self.spec.name} has {self.spec.nvlink_gpus}",
+                f"Take 1 to {self.spec.nvlink_gpus}.",
+            )
+
+    def heads(self, config: TransformerConfig) -> tuple[int, int]:
+        """Query and KV heads on one GPU. GPUs that do not divide them raise OptionError."""
+        if config.heads % self.gpus or (config.kv_heads % self.gpus and self.gpus % config.kv_heads):
+            raise OptionError(
+                "gpu",
+                config.name,
+                f"{config.heads} query and {config.kv_heads} KV heads do not divide over {self.gpus} GPUs",
+                "Take a number of GPUs that divides the query heads, and divides the KV heads or is a "
+                "multiple of them.",
+            )
+        return config.heads // self.gpus, max(1, config.kv_heads // self.gpus)
+
+    def breakdown(self, *ops: OpTime) -> Breakdown:
+        """The operators one after another."""
+        return Breakdown(ops=ops, band=self.spec.band)
+
+    def product(self, name: str, m: int, n: int, k: int) -> OpTime:
+        """[m, k] by [k, n]."""
+        modelled = gpu.gemm(self.spec, m, n, k, self.gemm)
+        return self.timed(name, "gemm", modelled, compute_dtype=self.gemm, gemm_m=m, gemm_n=n, gemm_k=k)
+
+    def timed(self, name: str, op: str, modelled: float, **key: int | str) -> OpTime:
+        """Measured where the table has it, else modelled."""
+        measured = self.table and self.table.seconds(op, **key)
+        if measured:
+            return OpTime(name=name, seconds=measured, basis="measured")
+        return OpTime(name=name, seconds=modelled)
+
+    def elementwise(self, name: str, numbers: int) -> OpTime:
+        """One launch that reads and writes `numbers` 16-bit numbers."""
+        return OpTime(name=name, seconds=gpu.elementwise(self.spec, numbers * ACTIVATION_BYTES))
+
+    def all_reduce(self, name: str, size: int) -> tuple[OpTime, ...]:
+        """Of `size` bytes; nothing on one GPU."""
+        if self.gpus == 1:
+            return ()
+        return (OpTime(name=name, seconds=gpu.all_reduce(self.spec, self.gpus, size)),)
