@@ -8,7 +8,6 @@ from typing import Any, ParamSpec, TypeVar
 
 LOG = logging.getLogger("lpu.compile")
 SCREEN = 48  # lines of a text at most
-FIRST_DUMP = "01-capture.txt"  # what a folder of texts holds first
 P = ParamSpec("P")
 T = TypeVar("T")
 

@@ -4,15 +4,17 @@
 catalog name, a model file, a Hugging Face folder, `package.module:factory`, or the factory itself.
 """
 
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compiler.errors import CompileError
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_pair, compile_program
 from compiler.program.program import Program
-from compiler.steps import FIRST_DUMP
 from fabric.rack import Rack
 from lpu.afd.ask import afd as afd
 from lpu.afd.ratios import ratios as ratios
@@ -32,13 +34,14 @@ from lpu.folder import load_program as load_program
 from lpu.folder import load_step as load_step
 from lpu.folder import save_program as save_program
 from lpu.inputs.document import FileError
-from lpu.inputs.files import check_writable as check_writable
-from lpu.inputs.files import emptied_folder, read_rack
+from lpu.inputs.files import read_rack
 from lpu.inputs.model import OpenModel
 from lpu.inputs.open import Model, open_model
 from lpu.inputs.open import reopen as reopen
 from lpu.inputs.prompts import Prompt, prompt_ids
 from lpu.inputs.prompts import default_prompts as default_prompts
+from lpu.outputs.write import atomic_folder
+from lpu.outputs.write import check_writable as check_writable
 from lpu.report.listing import Listing as Listing
 from lpu.report.listing import show as show
 from lpu.report.show_options import ShowOptions as ShowOptions
@@ -123,12 +126,13 @@ def compile(
     opened = model if isinstance(model, OpenModel) else open_model(model, **chosen)
     machine = rack if isinstance(rack, Rack) else read_rack(rack)
     chosen_options, long = options or CompileOptions(), None
-    dump = None if dump_dir is None else emptied_folder(dump_dir, FIRST_DUMP, "--dump-dir")
-    if prefill is None:
-        program = compile_program(opened.source(), machine, chosen_options, progress, dump)
-    else:
-        sources = opened.source(), opened.source(prefill)
-        program, long = compile_pair(*sources, machine, chosen_options, progress, dump)
+    texts = nullcontext() if dump_dir is None else atomic_folder(dump_dir, "--dump-dir", CompileError)
+    with texts as dump:
+        if prefill is None:
+            program = compile_program(opened.source(), machine, chosen_options, progress, dump)
+        else:
+            sources = opened.source(), opened.source(prefill)
+            program, long = compile_pair(*sources, machine, chosen_options, progress, dump)
     reports: dict[int, Report] = {}
     long_reports: dict[int, Report] = {}
     if check:
@@ -228,12 +232,13 @@ def save_weights(model: OpenModel, folder: str | Path) -> "OrbaxWeights":
 
     Raises FileError if it cannot be written, WeightError for weights that cannot be converted.
     """
-    from models.sources.checkpoint import save_orbax
+    from models.sources.checkpoint import open_orbax, save_orbax
 
-    try:
-        return save_orbax(folder, model.weights, model=model.name)
-    except OSError as error:
-        raise FileError(f"{folder}: cannot be written ({error.strerror or error}).") from error
+    if os.path.lexists(folder):
+        raise FileError(f"{folder}: exists already. Remove it, or choose another -o.")
+    with atomic_folder(folder) as part:
+        save_orbax(part, model.weights, model=model.name)
+    return open_orbax(folder)
 
 
 def run(

@@ -12,7 +12,7 @@ from compiler.program.program import Program
 from compiler.program.store import load, save
 from lpu.check.check import Report, check
 from lpu.inputs.document import FileError
-from lpu.inputs.files import atomic_folder
+from lpu.outputs.write import atomic_folder
 from models.extensions import load_extensions
 
 PREFILL, INGEST, EGRESS = "prefill", "ingest", "egress"

@@ -22,9 +22,9 @@ from lpu.folder import Progress, quiet, save_into
 from lpu.gpu.request import Request
 from lpu.gpu.share import GpuShare
 from lpu.inputs.document import FileError
-from lpu.inputs.files import atomic_folder, check_writable
 from lpu.inputs.model import OpenModel
 from lpu.inputs.open import Model, open_model
+from lpu.outputs.write import atomic_folder, check_writable
 from lpu.report.words import by_confidence
 
 

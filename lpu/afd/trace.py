@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lpu.gpu.units import PS_PER_US, Part
-from lpu.inputs.files import write_json_atomic
+from lpu.outputs.write import write_json
 
 
 class Event(NamedTuple):
@@ -67,4 +67,4 @@ def trace(events: Iterable[Event], about: dict[str, Any]) -> dict[str, Any]:
 
 def write_trace(path: str | Path, events: Iterable[Event], about: dict[str, Any]) -> None:
     """Write the trace as a JSON file, whole or not at all."""
-    write_json_atomic(path, trace(events, about))
+    write_json(path, trace(events, about), "--trace")

@@ -1,13 +1,14 @@
 """`lpu`: the command line. Verbs live in the other files of this folder; errors end here, on one line.
 
 Exit codes: 0 ok, 1 a check failed, 2 usage or a bad file, 3 cannot compile, 4 the program broke its schedule,
-130 interrupted. An error that is the user's to mend has its `exit_code`; any other is a bug and keeps its
-traceback. Nothing heavy is imported before a verb runs.
+130 interrupted (143 by SIGTERM, 129 by SIGHUP). An error that is the user's to mend has its `exit_code`; any
+other is a bug and keeps its traceback. Nothing heavy is imported before a verb runs.
 """
 
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,9 +24,11 @@ from lpu.cli import run as cli_run
 from lpu.cli import validate as cli_validate
 from lpu.cli.terminal import TERMINAL, Terminal
 from lpu.cli.verb import command
+from lpu.outputs.stop import Stopped, install
 
 BROKEN_PIPE = 141
-INTERRUPTED = 130
+SIGNALLED = 128  # and the number of the signal
+INTERRUPTED = SIGNALLED + 2
 VERBS = (
     *cli_program.VERBS,
     *cli_run.VERBS,
@@ -88,14 +91,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
     terminal = Terminal()
     TERMINAL.set(terminal)
+    if arguments is None:
+        install()
     try:
         return _run(sys.argv[1:] if arguments is None else list(arguments))
     except KeyboardInterrupt:
-        terminal.error("interrupted")
-        if arguments is None:  # threads of XLA may still compile, and crash a Python that winds down
-            sys.stdout.flush()
-            os._exit(INTERRUPTED)
-        return INTERRUPTED
+        return _ended(terminal, INTERRUPTED, arguments is None)
+    except Stopped as told:
+        return _ended(terminal, SIGNALLED + told.signal, arguments is None)
     except (BrokenPipeError, SystemExit) as error:
         if not isinstance(error if isinstance(error, OSError) else error.__context__, BrokenPipeError):
             raise
@@ -107,6 +110,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         terminal.error(message(error))
         return code
+
+
+def _ended(terminal: Terminal, code: int, at_once: bool) -> int:
+    terminal.error("interrupted")
+    if at_once:  # threads of XLA may still compile, and crash a Python that winds down
+        with suppress(OSError):
+            sys.stdout.flush()
+        os._exit(code)
+    return code
 
 
 def exit_code(error: BaseException) -> int | None:

@@ -1,6 +1,7 @@
 """The verb `compare`. Nothing heavy is imported before it runs."""
 
 import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -63,7 +64,7 @@ def compare(
     from lpu import api
     from lpu.compare.compare import HEADERS
     from lpu.compare.point import Task
-    from lpu.inputs.document import FileError
+    from lpu.outputs.write import check_folder, check_writable, write_file
 
     terminal = TERMINAL.get()
     task = Task(
@@ -77,10 +78,13 @@ def compare(
         alpha=comparing.alpha,
         certify=CERTIFY_TOKENS if comparing.certify else 0,
     )
+    if kept.table is not None:
+        check_writable(kept.table, "--csv")
     if kept.pictures is not None:
         from lpu.compare.pictures import need_matplotlib
 
         need_matplotlib()
+        check_folder(kept.pictures, "--pictures")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with progress() as bar:
         found = api.compare(
@@ -100,10 +104,7 @@ def compare(
     for line in found.across():
         terminal.say(line)
     if kept.table is not None:
-        try:
-            _write_csv(Path(kept.table), found.to_json())
-        except OSError as error:
-            raise FileError(f"{kept.table}: cannot be written ({error.strerror or error}).") from error
+        write_file(kept.table, _csv(found.to_json()).encode(), "--csv")
     if kept.pictures is not None:
         from lpu.compare.pictures import draw
 
@@ -118,7 +119,7 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _write_csv(path: Path, body: dict[str, Any]) -> None:
+def _csv(body: dict[str, Any]) -> str:
     """A line per point: every figure that is one number or one word."""
     lines: list[dict[str, Any]] = []
     for one in body["racks"]:
@@ -131,10 +132,11 @@ def _write_csv(path: Path, body: dict[str, Any]) -> None:
                     line[name] = value
             lines.append(line)
     names = list(dict.fromkeys(name for line in lines for name in line))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(lines)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, names)
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
 
 
 VERBS = (compare,)

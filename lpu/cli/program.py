@@ -56,7 +56,7 @@ def compile_(
     from lpu.cli.show_program import prefill_body, program_body, show_prefill, show_program
     from lpu.folder import save_into
     from lpu.inputs.document import FileError
-    from lpu.inputs.files import atomic_folder
+    from lpu.outputs.write import atomic_folder
     from lpu.report.occupancy import occupancy
     from lpu.report.throughput import throughput
 

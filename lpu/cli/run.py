@@ -120,7 +120,7 @@ def certify(
     """Compile, check, run; compare the bits with every other way to get them (exit 1 if any differs)."""
     from lpu import api
     from lpu.cli.show_run import failures, show_certificate
-    from lpu.inputs.files import write_json_atomic
+    from lpu.outputs.write import write_json
 
     terminal, output, wanted = TERMINAL.get(), certifying.output, prompts.chosen()
     if output:
@@ -144,7 +144,7 @@ def certify(
         )
     body = found.to_json()
     if output:
-        write_json_atomic(output, body)
+        write_json(output, body)
     show_certificate(terminal, found, output)
     terminal.result(body)
     if not found.ok:

@@ -6,6 +6,7 @@ from typing import Any
 from lpu.compare.compare import Comparison, RackComparison
 from lpu.compare.point import Point
 from lpu.inputs.document import FileError
+from lpu.outputs.write import atomic_folder
 
 COLUMNS = 16  # chips in a row of a rack map
 STILL = {"metadata": {"Software": None}}  # the same bytes for the same comparison
@@ -26,17 +27,14 @@ def draw(found: Comparison, folder: Path) -> list[Path]:
     """Write the pictures of every rack into the folder; returns their paths. Raises FileError."""
     make = need_matplotlib()
     paths: list[Path] = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(folder, "--pictures") as part:
         for one in found.racks:
             name = Path(one.rack).stem
             for what, picture in (("pareto", _pareto), ("rack", _rack), ("search", _search)):
                 figure = make(figsize=(9, 6), layout="constrained")
                 picture(figure, one, found.model)
                 paths.append(folder / f"{name}-{what}.png")
-                figure.savefig(paths[-1], dpi=120, **STILL)
-    except OSError as error:
-        raise FileError(f"{folder}: cannot be written ({error.strerror or error}).") from error
+                figure.savefig(part / paths[-1].name, dpi=120, **STILL)
     return paths
 
 

@@ -15,7 +15,8 @@ from jaxtyping import Shaped
 
 from lpu.decode.prefix_cache import DTYPES, Binding, KVBlock, PrefixCache
 from lpu.inputs.document import FileError
-from lpu.inputs.files import atomic_folder, read_json
+from lpu.inputs.files import read_json
+from lpu.outputs.write import atomic_folder
 
 SCHEMA = "lpu-prefix-1"
 INDEX, BLOCKS = "prefix.json", "blocks"
@@ -41,7 +42,7 @@ def save(folder: str | Path, cache: PrefixCache) -> None:
     import orbax.checkpoint as ocp  # pyright: ignore[reportMissingTypeStubs]
 
     held = cache.blocks()
-    with atomic_folder(folder, marker=INDEX) as part:
+    with atomic_folder(folder, "--kv-cache") as part:
         index = {
             "schema": SCHEMA,
             "bound_to": _bound(cache.binding, cache.block_tokens),

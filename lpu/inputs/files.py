@@ -1,15 +1,10 @@
-"""The only reader of user files: YAML and JSON in, frozen records out; and atomic writes.
+"""The only reader of user files: YAML and JSON in, frozen records out.
 
 Every complaint about a file is a `FileError` of one line per problem: `file:line:col: key: message`.
 """
 
 import json
-import os
 import re
-import shutil
-import uuid
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -113,76 +108,6 @@ def read_json(path: str | Path) -> Any:
         raise FileError(f"{path}:1:1: {error}") from None
 
 
-def write_json_atomic(path: str | Path, value: Any) -> None:
-    """Write `value` as JSON: the file is whole or as it was before."""
-    if not str(path):
-        raise FileError("output: -o names no folder. Give one, or leave -o out.")
-    path = Path(path).resolve()
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    text = json.dumps(value, indent=1) + "\n"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        raise _unwritable(path, error) from None
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-
-
-def check_writable(path: str | Path, option: str = "-o") -> None:
-    """Raise FileError if a file could not be written there, before a long run has its result."""
-    folder = Path(path).resolve().parent
-    while not folder.exists():
-        folder = folder.parent
-    if Path(path).is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise FileError(f"output: {path}: cannot be written. Choose another {option}.")
-
-
-@contextmanager
-def atomic_folder(path: str | Path, marker: str = "manifest.json") -> Generator[Path]:
-    """A new folder to write into, which becomes `path` when the block ends well and vanishes otherwise.
-
-    An existing folder is replaced only if it is empty or holds `marker`: it is an earlier result then.
-    """
-    if not str(path):
-        raise FileError("output: -o names no folder. Give one, or leave -o out.")
-    path = Path(path).resolve()
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        if path.exists() and not path.is_dir():
-            raise FileError(f"{path}: is a file, not a folder. Choose another -o.")
-        if path.is_dir() and any(path.iterdir()) and not (path / marker).is_file():
-            raise FileError(f"{path}: is not empty and holds no {marker}. Choose another -o.")
-        part.mkdir(parents=True)
-        yield part
-        _swap(part, path)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def emptied_folder(path: str | Path, marker: str, option: str) -> Path:
-    """A folder to write into as work goes on, without what an earlier run wrote there.
-
-    It may be missing, empty, or hold `marker`: then it is an earlier result. Raises FileError otherwise.
-    """
-    folder = Path(path).resolve()
-    if not str(path) or (folder.exists() and not folder.is_dir()):
-        raise FileError(f"{option} {path}: is no folder. Choose another {option}.")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / marker).is_file():
-        raise FileError(f"{option} {path}: is not empty and holds no {marker}. Choose another {option}.")
-    try:
-        if folder.is_dir():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    return folder
-
-
 def _read_model_file(path: Path) -> ModelFile:
     document = read_document(path)
     context = document.data.get("context", [])
@@ -252,22 +177,3 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"{name}: is there twice")
         out[name] = value
     return out
-
-
-def _swap(part: Path, path: Path) -> None:
-    """Put `part` where `path` is; if that fails, `path` is as it was."""
-    if not path.exists():
-        part.rename(path)
-        return
-    old = part.with_name(part.name + ".old")
-    path.rename(old)
-    try:
-        part.rename(path)
-    except OSError:
-        old.rename(path)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _unwritable(path: Path, error: OSError) -> FileError:
-    return FileError(f"{path}: cannot be written: {error.strerror or error}")

@@ -9,7 +9,7 @@ import numpy as np
 from compiler.analyse.holds import holds, is_transfer
 from compiler.program.instruction_set import name_of
 from compiler.program.program import Program
-from lpu.inputs.files import write_json_atomic
+from lpu.outputs.write import write_json
 from lpu.report.occupancy import call_of_rows
 
 FIRST_LANE = 1000  # thread number of the first link lane; units come before
@@ -48,7 +48,7 @@ def trace(program: Program, context: int, chips: Sequence[int] | None = None) ->
 
 def write_trace(path: str | Path, program: Program, context: int, chips: Sequence[int] | None = None) -> None:
     """Write the trace as a JSON file, whole or not at all."""
-    write_json_atomic(path, trace(program, context, chips))
+    write_json(path, trace(program, context, chips))
 
 
 def _events(program: Program, context: int, chips: list[int]) -> Iterator[dict[str, Any]]:

@@ -5,9 +5,6 @@ the parts of their paths). It appears under its name only when it is complete.
 """
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -31,12 +28,12 @@ IDENTITY, TENSORS = "weights.json", "tensors"
 def save_orbax(
     folder: str | Path, weights: Weights, *, model: str = "", names: Iterable[str] | None = None
 ) -> "OrbaxWeights":
-    """Write the tensors (all unless named) to a new folder and open it; they are held in memory meanwhile.
+    """Write the tensors (all unless named) to a new or empty folder and open it; memory holds all meanwhile.
 
-    `model` is written beside them, for the reader.
+    `model` is written beside them, for the reader. `weights.json` comes last: without it the folder is none.
     """
     target = Path(folder).absolute()
-    if target.exists():
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise WeightError(f"{folder}: exists already. Remove it or name another folder.")
     held = {name: weights[name] for name in sorted(weights.shapes if names is None else names)}
     identity = {
@@ -47,16 +44,10 @@ def save_orbax(
         "digest": hash_tensors(held.items()),
         "tensors": {name: {"dtype": str(a.dtype), "shape": list(a.shape)} for name, a in held.items()},
     }
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        with ocp.PyTreeCheckpointer() as checkpointer:
-            checkpointer.save(partial / TENSORS, _nested(held))
-        (partial / IDENTITY).write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
-        partial.chmod(0o755)
-        os.rename(partial, target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    target.mkdir(parents=True, exist_ok=True)
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        checkpointer.save(target / TENSORS, _nested(held))
+    (target / IDENTITY).write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
     return open_orbax(folder)
 
 

@@ -50,7 +50,7 @@ class Pd(Mode):
 
     def check(self, request: "Request", *, run: bool) -> None:
         """Raise FileError or OptionError for options that are wrong, or do not go with the request."""
-        from lpu.inputs.files import check_writable
+        from lpu.outputs.write import check_writable
 
         if self.kv_policy not in POLICIES:
             known = ", ".join(POLICIES)

@@ -93,11 +93,14 @@ def test_compile_writes_what_each_step_gives_into_a_folder_of_its_own(
     for options in (["--tp", "2", "--objective", "throughput"], ["--tp", "2"]):  # the first texts are more
         assert lpu("compile", "llama-tiny", *QUAD, *options, "--dump-dir", str(tmp_path / "dump")) == 0
     names = sorted(path.name for path in (tmp_path / "dump").iterdir())
-    assert names == [f"0{i}-{name}.txt" for i, name in enumerate(STEPS, 1)]
+    assert names == [*(f"0{i}-{name}.txt" for i, name in enumerate(STEPS, 1)), "lpu-files.json"]
     assert "rms_norm" in (tmp_path / "dump" / "01-capture.txt").read_text()
     capsys.readouterr()
     assert lpu("compile", "llama-tiny", *QUAD, "--dump-dir", str(other)) == 2
-    assert "is not empty and holds no 01-capture.txt. Choose another --dump-dir." in capsys.readouterr().err
+    assert (
+        "holds notes.txt, which lpu did not write. Move it away, or choose another --dump-dir."
+        in capsys.readouterr().err
+    )
     assert lpu("compile", "llama-tiny", *QUAD, "--sweep", "planes=4,6", "--dump-dir", str(other)) == 2
     assert "is for one program" in capsys.readouterr().err
     assert [path.name for path in other.iterdir()] == ["notes.txt"]

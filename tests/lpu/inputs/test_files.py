@@ -1,4 +1,3 @@
-import errno
 import json
 import subprocess
 import sys
@@ -11,11 +10,9 @@ from fabric.rack import load_rack
 from lpu.inputs.files import (
     FileError,
     ModelFile,
-    atomic_folder,
     read_json,
     read_model,
     read_rack,
-    write_json_atomic,
 )
 
 Write = Callable[..., Path]
@@ -264,14 +261,6 @@ def test_an_unknown_model_in_a_file_has_its_place(write: Write) -> None:
     )
 
 
-def test_json_is_written_whole_and_read_back(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "out.json"
-    write_json_atomic(path, {"a": [1, 2.5], "b": None})
-    write_json_atomic(path, {"a": [1, 2.5], "b": "x"})
-    assert read_json(path) == {"a": [1, 2.5], "b": "x"}
-    assert [entry.name for entry in path.parent.iterdir()] == ["out.json"]
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -281,45 +270,6 @@ def test_json_is_written_whole_and_read_back(tmp_path: Path) -> None:
 )
 def test_wrong_json_is_answered_with_line_and_column(write: Write, text: str, said: str) -> None:
     assert complaint(read_json, write(text, "mine.json")) == said
-
-
-def test_what_cannot_be_written_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(FileError, match=r"file/x/out\.json: cannot be written: Not a directory"):
-        write_json_atomic(tmp_path / "file" / "x" / "out.json", {})
-    with pytest.raises(FileError, match="cannot be written"), atomic_folder(tmp_path / "file" / "x"):
-        pass
-    with pytest.raises(TypeError):
-        write_json_atomic(tmp_path / "out.json", object())
-    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
-
-
-def test_a_folder_appears_only_when_it_is_complete(tmp_path: Path) -> None:
-    out = tmp_path / "deep" / "out"
-    with atomic_folder(out) as part:
-        (part / "manifest.json").write_text("1")
-        assert not out.exists()
-    assert (out / "manifest.json").read_text() == "1"
-    for error, match in ((ValueError("x"), "x"), (OSError(errno.ENOSPC, "No space left"), "No space left")):
-        with pytest.raises((ValueError, FileError), match=match), atomic_folder(out) as part:
-            raise error
-    assert (out / "manifest.json").read_text() == "1"
-    with atomic_folder(out) as part:
-        (part / "manifest.json").write_text("3")
-    assert [entry.name for entry in out.parent.iterdir()] == ["out"]
-    assert (out / "manifest.json").read_text() == "3"
-
-
-def test_a_folder_of_the_users_is_never_replaced(tmp_path: Path) -> None:
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "cat.jpg").write_text("meow")
-    for name, said in (
-        ("photos", "is not empty and holds no manifest"),
-        ("photos/cat.jpg", "is a file, not"),
-    ):
-        with pytest.raises(FileError, match=said), atomic_folder(tmp_path / name):
-            raise AssertionError("the block must not run")
-    assert (tmp_path / "photos" / "cat.jpg").read_text() == "meow"
 
 
 def test_a_catalog_rack_written_down_as_json_reads_the_same(tmp_path: Path) -> None:

@@ -1,0 +1,59 @@
+"""Signals that end a process: they unwind it, so that nothing is left behind, but never within a swap."""
+
+import signal
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopped(BaseException):
+    """The process was told to end. `signal`: by which number; 128 more is the exit code."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.signal = number
+
+
+@dataclass(slots=True)
+class _State:
+    """How many blocks hold signals back, and the one that waits for their end."""
+
+    held: int = 0
+    waiting: int = 0
+
+
+_STATE = _State()
+
+
+def install() -> None:
+    """Make the signals raise, in the main thread; one that is ignored (nohup) stays so."""
+    for number in ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _told)
+
+
+@contextmanager
+def unstopped() -> Generator[None]:
+    """A block that ends before a signal is obeyed. Of signals that `install` made raise only."""
+    _STATE.held += 1
+    try:
+        yield
+    finally:
+        _STATE.held -= 1
+        if _STATE.waiting and not _STATE.held:
+            number, _STATE.waiting = _STATE.waiting, 0
+            _raise(number)
+
+
+def _told(number: int, frame: FrameType | None) -> None:
+    if _STATE.held:
+        _STATE.waiting = number
+    else:
+        _raise(number)
+
+
+def _raise(number: int) -> None:
+    raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
