@@ -90,6 +90,7 @@ def _opened(
             f"request: its turns come to {request.context} tokens, --context ends at {max(opened.contexts)}."
         )
     about: dict[str, Any] = {"batch": request.batch, "context": chosen["context"], "kv": opened.step.kv}
+    about |= {"trust": chosen.get("trust", False)}
     return opened, {name: open_model(other, **about) for name, other in mode.others().items()}
 
 

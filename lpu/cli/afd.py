@@ -23,7 +23,7 @@ def afd(
     request: Request,
     gpus: Gpus,
     options: Annotated[CompileOptions, Only(("tp", "pp", "layout", "placement", "seed"))],
-    changes: Annotated[ModelOptions, Only(("context", "kv", "weights"))],
+    changes: Annotated[ModelOptions, Only(("context", "kv", "weights", "trust"))],
     wanted: Wanted,
     rack: RackName = DEFAULT_RACK,
 ) -> None:
@@ -58,7 +58,7 @@ def ratios(
     points: RatioPoints,
     kind: GpuKind,
     options: Annotated[CompileOptions, Only(("tp",))],
-    changes: Annotated[ModelOptions, Only(("kv",))],
+    changes: Annotated[ModelOptions, Only(("kv", "trust"))],
     rack: RackName = DEFAULT_RACK,
 ) -> None:
     """Ratios of GPUs to LPUs for attention/FFN disaggregation: the best one, and where it loses."""

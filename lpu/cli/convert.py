@@ -11,13 +11,13 @@ from lpu.cli.verb import Only
 def convert(
     model: Model,
     output: Annotated[str, Option("-o --output", "Orbax folder to write; must not exist.")],
-    changes: Annotated[ModelOptions, Only(("weights",))],
+    changes: Annotated[ModelOptions, Only(("weights", "trust"))],
 ) -> None:
     """Save a model's weights as the rack holds them (e4m3), with Orbax: open them again with orbax:DIR."""
     from lpu import api
 
     terminal = TERMINAL.get()
-    opened = api.open_model(model, weights=changes.weights)
+    opened = api.open_model(model, **changes.given())
     saved = api.save_weights(opened, output)
     errors = opened.weights.relative_errors
     body = {

@@ -47,10 +47,13 @@ class ModelOptions:
         ),
     ] = None
 
+    trust: Annotated[bool, Option("--trust", "Import a module:factory that a file names, too.")] = False
+
     def given(self, sequences: int | None = None) -> dict[str, Any]:
         """What is not left to the model's file; sequences: the batch if the user named none."""
         batch = self.batch or sequences
         every = {"batch": batch, "context": self.context, "kv": self.kv, "weights": self.weights}
+        every["trust"] = self.trust or None
         return {name: value for name, value in every.items() if value is not None}
 
 

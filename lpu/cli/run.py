@@ -27,6 +27,9 @@ DIFFERENT = 1
 class Running:
     """How a program is run; corrupt flips one bit of a weight, for tests."""
 
+    model: Annotated[
+        str | None, Option("--model", "The module:factory that the program was compiled from.")
+    ] = None
     prefill: Prefill = None
     stream: Stream = None
     check: Check = True
@@ -72,8 +75,9 @@ def run(
             given.refuse(sorted(OF_A_MODEL & given), "has no meaning for a program that is compiled already")
             made = api.load_step(program)
             long = api.load_prefill(program, made)
-            model = api.reopen(made.manifest, changes.weights)
+            model = api.reopen(made.manifest, changes.weights, running.model, changes.trust)
         else:
+            given.refuse(["model"], "says what a program was compiled from, and this is none")
             model = api.open_model(program, **changes.given(len(wanted) if wanted else None))
             made, long = None, None
         vocab = model.vocab
@@ -160,7 +164,7 @@ def is_program(source: str) -> bool:
 
 OF_A_MODEL = frozenset(
     {"rack", "prefill", *(field.name for field in options_of(CompileOptions) + options_of(ModelOptions))}
-) - {"weights"}
+) - {"weights", "trust"}
 """Options that change what is compiled: a program is compiled already, so each is an error, not ignored."""
 
 VERBS = (run, certify)

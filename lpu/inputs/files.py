@@ -52,13 +52,16 @@ class ModelFile:
             raise ValueError(f"context: is {list(self.context)}, needs ascending numbers of at least 1")
 
 
-def read_model(source: str | Path) -> ModelFile:
-    """A model by file, catalog name, `package.module:factory` or Hugging Face folder."""
+def read_model(source: str | Path, trust: bool = False) -> ModelFile:
+    """A model by file, catalog name, `package.module:factory` or Hugging Face folder.
+
+    trust: a file may name a factory; otherwise only the caller may. Raises FileError.
+    """
     text, path = str(source), Path(source)
     if not text:
         raise FileError("model: needs a catalog name, a file, a folder or a package.module:factory")
     if path.suffix in FILES or path.is_file():
-        return _read_model_file(path)
+        return _read_model_file(path, trust)
     return _resolved(ModelFile(model=text), Path())
 
 
@@ -108,13 +111,19 @@ def read_json(path: str | Path) -> Any:
         raise FileError(f"{path}:1:1: {error}") from None
 
 
-def _read_model_file(path: Path) -> ModelFile:
+def _read_model_file(path: Path, trust: bool) -> ModelFile:
     document = read_document(path)
     context = document.data.get("context", [])
     data = document.data | ({} if isinstance(context, list) else {"context": [context]})
     model = parse(ModelFile, document._replace(data=data))
     try:
-        return _resolved(model, path.parent, "weights" in data)
+        found = _resolved(model, path.parent, "weights" in data)
+        if FACTORY.fullmatch(found.model) and not trust:
+            raise FileError(
+                f"model: {found.model} is code that would be imported and run. Type its name instead of "
+                "the file's, or add --trust."
+            )
+        return found
     except FileError as error:
         key = "weights" if str(error).startswith("weights") else "model"
         raise FileError(document.complaint((key,), str(error).removeprefix(f"{key}: "))) from None

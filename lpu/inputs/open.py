@@ -37,10 +37,12 @@ def open_model(
     weights: str | None = None,
     ffn_down: str | None = None,
     ffn_up: str | None = None,
+    trust: bool = False,
 ) -> OpenModel:
     """A model by name, file, folder, `package.module:factory` or callable; what is given overrides its file.
 
-    context: buckets, ascending; by default 1024 or the model's longest, whichever is shorter.
+    context: buckets, ascending; by default 1024 or the model's longest, whichever is shorter. trust: a model
+    file may name a factory, whose code is imported; otherwise only the caller may.
     Raises FileError or CompileError.
     """
     load_extensions()
@@ -54,7 +56,7 @@ def open_model(
     chosen |= {"ffn_down": ffn_down, "ffn_up": ffn_up}
     chosen = {name: value for name, value in chosen.items() if value is not None}
     own = None if isinstance(model, (str, Path, ModelFile)) else model
-    file = _file_of(model)
+    file = _file_of(model, trust)
     try:
         file = replace(file, **chosen)
         if weights is not None:
@@ -93,11 +95,14 @@ def open_callable(factory: Callable[..., Any], file: ModelFile) -> OpenModel:
     return replace(_finish(file, partial(own_step, factory, file, file.model), None, None), file=None)
 
 
-def reopen(manifest: Manifest, weights: str | None = None) -> OpenModel:
+def reopen(
+    manifest: Manifest, weights: str | None = None, factory: str | None = None, trust: bool = False
+) -> OpenModel:
     """The model that a program was compiled from, by its manifest.
 
-    weights: path of a checkpoint; the manifest has the digest of the weights, not their path.
-    Raises FileError if the program was compiled with other weights.
+    weights: path of a checkpoint; the manifest has the digest of the weights, not their path. factory: the
+    `package.module:factory` that the caller names; one that only the manifest names is not imported without
+    `trust`. Raises FileError if the program was compiled from another or with other weights.
     """
     load_extensions()
     if manifest.chunk > 1:
@@ -111,6 +116,7 @@ def reopen(manifest: Manifest, weights: str | None = None) -> OpenModel:
             "decodes. Run them between GPUs: lpu afd MODEL --mode afd --run."
         )
     about = manifest.model
+    _check_factory(about, factory, trust)
     known = str(about.weights)
     if weights == "safetensors" or (weights is None and not known.startswith("seed:")):
         raise FileError(
@@ -141,6 +147,17 @@ def reopen(manifest: Manifest, weights: str | None = None) -> OpenModel:
     return opened
 
 
+def _check_factory(about: ModelIdentity, factory: str | None, trust: bool) -> None:
+    """Raise FileError unless the code that a program names, if any, was named by the caller too."""
+    if factory is not None and factory != about.name:
+        raise FileError(f"model: this program was compiled from {about.name}, --model says {factory}.")
+    if about.config is None and factory is None and not trust:
+        raise FileError(
+            f"model: this program names {about.name}, code that would be imported and run. If you know it, "
+            f"type its name: --model {about.name}, or add --trust."
+        )
+
+
 def _states_context(model: Model) -> bool:
     """Whether a model says which contexts it is for: a ModelFile does, a file if it has the key."""
     if not isinstance(model, (str, Path)):
@@ -148,11 +165,11 @@ def _states_context(model: Model) -> bool:
     return Path(model).suffix in FILES and "context" in read_document(Path(model)).data
 
 
-def _file_of(model: Model) -> ModelFile:
+def _file_of(model: Model, trust: bool) -> ModelFile:
     if isinstance(model, ModelFile):
         return model
     if isinstance(model, (str, Path)):
-        return read_model(model)
+        return read_model(model, trust)
     return ModelFile(model=f"{model.__module__}:{getattr(model, '__qualname__', type(model).__name__)}")
 
 
