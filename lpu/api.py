@@ -76,7 +76,7 @@ class Compiled:
 class Run:
     """What running a program gave. cycles: modelled, of each step in the context bucket that it ran in.
 
-    prefill_buckets: of the chunks that the prefill program took.
+    prefill_buckets: of the chunks that the prefill program took. weights: what it was run with, in words.
     """
 
     program: Program
@@ -85,6 +85,7 @@ class Run:
     buckets: tuple[int, ...]
     prefill: Program | None = None
     prefill_buckets: tuple[int, ...] = ()
+    weights: str = ""
 
     @property
     def cycles(self) -> tuple[int, ...]:
@@ -234,6 +235,7 @@ def save_weights(model: OpenModel, folder: str | Path) -> "OrbaxWeights":
     """
     from models.sources.checkpoint import open_orbax, save_orbax
 
+    model.need_weights("convert")
     if os.path.lexists(folder):
         raise FileError(f"{folder}: exists already. Remove it, or choose another -o.")
     with atomic_folder(folder) as part:
@@ -264,6 +266,7 @@ def run(
         program, model, prefill = program.program, program.model, program.prefill
     manifest = program.manifest
     model = model or reopen(manifest, weights)
+    model.need_weights("run")
     batch, context = manifest.rows, max(manifest.contexts)
     ids = prompt_ids(prompts, model, manifest.vocab)
     check_room(ids, tokens, batch, context)
@@ -282,6 +285,7 @@ def run(
         texts=tuple(map(tokenizer.decode, done.tokens)) if tokenizer else None,
         buckets=tuple(bucket_of(position, manifest.contexts) for position in done.positions),
         prefill=prefill,
+        weights=str(model.about.weights),
         prefill_buckets=tuple(
             bucket_of(position, prefill.manifest.contexts if prefill else ()) for position in done.chunks
         ),
@@ -304,6 +308,7 @@ def certify(
     how: what else they are compared with. `chosen` goes to `open_model`.
     """
     opened = model if isinstance(model, OpenModel) else open_model(model, **chosen)
+    opened.need_weights("certify")
     vocab, batch = opened.vocab, opened.step.batch
     how = how or CertifyOptions()
     ids = prompt_ids(prompts, opened, vocab) if prompts else default_prompts(batch, vocab, how.prefill or 0)

@@ -53,6 +53,8 @@ def afd(
         check_writable(wanted.trace, "--trace")
     there = machines(rack, gpus, gpus.gpus, gpus.gpu_tp, gpus.gpu_table)
     opened, others = _opened(model, request, mode, chosen)
+    for one in (opened, *others.values()) if wanted.run else ():
+        one.need_weights("afd --run")
     asked = Question(
         model=opened,
         request=request,
@@ -105,6 +107,7 @@ def _report(mode: Mode, asked: Question, timed: Timed) -> AfdReport:
         mode=mode.name,
         machine=(
             ("model", gpus.config.name + timed.aside),
+            ("weights", str(asked.model.about.weights)),
             ("gpus", f"{there.gpus} x {there.gpu.name}: {gpus.replicas} x tp {gpus.pool.gpus}"),
             ("lpus", f"{lpus_of(timed.program)} of {there.rack.chips} on {there.rack.name}"),
             ("bridge", f"{there.bridge.name}, {there.bridge.latency_ns / 1000:g} us one way (assumed)"),

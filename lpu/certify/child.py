@@ -106,7 +106,7 @@ def _command(
 ) -> tuple[str, ...]:
     """`lpu run` of the same model, with all options on the command line."""
     words = [sys.executable, "-P", "-m", "lpu", "run", file.model, "--json", "--no-check"]
-    words += ["--rack", rack, "--weights", file.weights, "--kv", file.kv, "--batch", str(file.batch)]
+    words += ["--rack", rack, "--weights", str(file.weights), "--kv", file.kv, "--batch", str(file.batch)]
     words += ["--context", ",".join(map(str, file.context)), "--tokens", str(count)]
     words += ["--prompt-ids", ";".join(",".join(map(str, prompt)) for prompt in prompts)]
     words += ["--layout", options.layout, "--placement", options.placement, "--seed", str(options.seed)]

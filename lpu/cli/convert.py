@@ -18,6 +18,7 @@ def convert(
 
     terminal = TERMINAL.get()
     opened = api.open_model(model, **changes.given())
+    terminal.notes(opened.notes)
     saved = api.save_weights(opened, output)
     errors = opened.weights.relative_errors
     body = {

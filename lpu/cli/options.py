@@ -42,8 +42,8 @@ class ModelOptions:
         str | None,
         Option(
             "--weights",
-            "seed:N, safetensors, safetensors:PATH or orbax:PATH.",
-            shown="the model file's, or seed:0",
+            "seed:N, safetensors, safetensors:PATH, orbax:PATH, or none to compile only.",
+            shown="the model file's, a folder's own, or seed:0",
         ),
     ] = None
 

@@ -72,15 +72,16 @@ def compile_(
         _sweep(model, rack, making, options, changes)
         return
     with nullcontext() if output is None else atomic_folder(output) as folder, progress() as bar:
+        opened = api.open_model(model, **changes.given())
+        terminal.notes(opened.notes)
         made = api.compile(
-            model,
+            opened,
             rack=rack,
             options=options,
             check=making.check,
             prefill=prefill,
             dump_dir=making.dump_dir,
             progress=bar,
-            **changes.given(),
         )
         if folder is not None:
             save_into(folder, made.program, made.prefill)

@@ -80,6 +80,8 @@ def run(
             given.refuse(["model"], "says what a program was compiled from, and this is none")
             model = api.open_model(program, **changes.given(len(wanted) if wanted else None))
             made, long = None, None
+        terminal.notes(model.notes)
+        model.need_weights("run")
         vocab = model.vocab
         ids = api.prompt_ids(wanted or api.default_prompts(model.step.batch, vocab), model, vocab)
         api.check_room(ids, tokens, model.step.batch, max(model.contexts))
@@ -130,8 +132,10 @@ def certify(
     if output:
         api.check_writable(output)
     with progress() as bar:
+        opened = api.open_model(model, **changes.given(len(wanted) if wanted else None))
+        terminal.notes(opened.notes)
         found = api.certify(
-            model,
+            opened,
             rack=rack,
             options=options,
             prompts=wanted,
@@ -144,7 +148,6 @@ def certify(
                 corrupt=certifying.corrupt,
             ),
             progress=bar,
-            **changes.given(len(wanted) if wanted else None),
         )
     body = found.to_json()
     if output:
@@ -158,8 +161,10 @@ def certify(
 
 def is_program(source: str) -> bool:
     """Whether the argument is a program folder (perhaps a broken one) rather than a model."""
+    from models.catalog import catalog_names
+
     path = Path(source)
-    return path.is_dir() and not (path / "config.json").is_file()
+    return source not in catalog_names() and path.is_dir() and not (path / "config.json").is_file()
 
 
 OF_A_MODEL = frozenset(

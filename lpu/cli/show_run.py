@@ -22,6 +22,7 @@ def show_run(terminal: Terminal, done: Run) -> None:
     buckets = ", ".join(f"{done.buckets.count(b)} in context {b}" for b in sorted(set(done.buckets)))
     terminal.facts(
         [
+            ("model", f"{done.program.manifest.model.name}, weights {done.weights}"),
             *((("prefill", _prefill_line(body["prefill"])),) if body["prefill"] else ()),
             ("steps", f"{done.generation.steps} ({buckets})"),
             (
@@ -51,7 +52,7 @@ def run_body(done: Run) -> dict[str, Any]:
     seconds = sorted(generation.seconds) or [0.0]
     return {
         "schema": "lpu-run/1",
-        "model": asdict(manifest.model),
+        "model": asdict(manifest.model) | {"weights": done.weights},
         "rack": manifest.rack,
         "options": asdict(manifest.options),
         "sequences": [

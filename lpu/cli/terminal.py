@@ -70,6 +70,11 @@ class Terminal:
         """A line on stderr."""
         print(text, file=sys.stderr)
 
+    def notes(self, lines: Sequence[str]) -> None:
+        """Lines on stderr, each marked as a note."""
+        for line in lines:
+            self.note(f"note: {line}")
+
     def error(self, text: str) -> None:
         """One line per problem on stderr."""
         for line in text.splitlines() or [""]:

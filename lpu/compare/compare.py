@@ -114,7 +114,8 @@ class RackComparison:
 
     def __str__(self) -> str:
         best, default = self.best, self.default
-        lines = [f"best        {best.strategy}, seed {best.seed}: {best.microseconds:.2f} us (modelled)"]
+        lines = [f"weights     {best.weights}"] if best.weights else []
+        lines.append(f"best        {best.strategy}, seed {best.seed}: {best.microseconds:.2f} us (modelled)")
         if not default.error:
             ratio = best.latency_cycles / default.latency_cycles
             lines.append(

@@ -83,6 +83,7 @@ class Point:
     best: list[list[int]] = field(default_factory=list[list[int]])
     busy_cycles: list[int] = field(default_factory=list[int])
     stage: list[int] = field(default_factory=list[int])
+    weights: str = ""
     program_sha256: str = ""
     placement_sha256: str = ""
     logits_sha256: str = ""
@@ -92,7 +93,7 @@ class Point:
 
 def key(task: Task) -> str:
     """sha256 of everything that decides a point: task, current model, current rack and code."""
-    opened = _opened(task.model, json.dumps(task.chosen, sort_keys=True), task.rack)
+    opened = _opened(task.model, json.dumps(task.chosen, sort_keys=True), task.rack, bool(task.certify))
     body = [asdict(task), asdict(opened.model.about), opened.rack.to_json(), _code(task.strategy)]
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
@@ -134,8 +135,10 @@ class _Opened:
 
 
 @lru_cache(maxsize=4)
-def _opened(model: str, chosen: str, rack: str) -> _Opened:
+def _opened(model: str, chosen: str, rack: str, certified: bool = False) -> _Opened:
     opened = open_model(model, **json.loads(chosen))
+    if certified:
+        opened.need_weights("compare --certify")
     return _Opened(model=opened, rack=read_rack(rack), traced=traced(opened.source()), exchanges={})
 
 
@@ -148,7 +151,7 @@ def _shards(model: str, chosen: str, rack: str, tp: int, layout: str) -> tuple[S
 
 def _measured(task: Task) -> Point:
     chosen = json.dumps(task.chosen, sort_keys=True)
-    opened = _opened(task.model, chosen, task.rack)
+    opened = _opened(task.model, chosen, task.rack, bool(task.certify))
     rack, start = opened.rack, time.perf_counter()
     if task.strategy == DEFAULT:
         options = CompileOptions(tp=task.tp or None, layout=task.layout)
@@ -213,6 +216,7 @@ def _point(
         clock_hz=clock,
         busy_cycles=busy.tolist(),
         stage=stages(program),
+        weights=str(manifest.model.weights),
         program_sha256=manifest.digest,
         logits_sha256=logits,
         reference_sha256=reference,

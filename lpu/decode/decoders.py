@@ -1,7 +1,7 @@
 """Three ways to take a decode step: the machine, the reference under the contract, plain f32."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -173,6 +173,11 @@ class Flipped:
     def identity(self) -> str:
         """Delegates to the wrapped weights: only a comparison of bits may notice the flip."""
         return self.weights.identity
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Delegates to the wrapped weights."""
+        return self.weights.notes
 
     @property
     def relative_errors(self) -> Mapping[str, float]:

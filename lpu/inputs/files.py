@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fabric.bridge import BridgeSpec
-from fabric.catalog import UnknownBridgeError, UnknownChipError, UnknownRackError, bridge_spec, chip_spec
+from fabric.catalog import (
+    UnknownBridgeError,
+    UnknownChipError,
+    UnknownRackError,
+    bridge_names,
+    bridge_spec,
+    chip_spec,
+    rack_names,
+)
 from fabric.chip import ChipSpec, check_sources, stated
 from fabric.rack import Rack, build_rack, load_rack
 from fabric.topology import RackSpec
@@ -19,7 +27,7 @@ from models.catalog import UnknownModelError, catalog, catalog_names
 
 FILES = (".yaml", ".yml", ".json")
 FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-WEIGHTS = re.compile(r"seed:\d+|safetensors|(safetensors|orbax):.+")
+WEIGHTS = re.compile(r"none|seed:\d+|safetensors|(safetensors|orbax):.+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,13 +35,14 @@ class ModelFile:
     """What to run: a model, its weights, and the shapes that the program is compiled for.
 
     model: a name of the catalog, a Hugging Face folder, or `package.module:factory`.
-    weights: `seed:N`, `safetensors` (of the model's folder), `safetensors:PATH` or `orbax:PATH`.
+    weights: `seed:N`, `safetensors` (of the model's folder), `safetensors:PATH`, `orbax:PATH`, or `none` to
+    compile only. None: `seed:0`; of a folder its own, or `none` where it holds none that we read.
     batch: sequences at once. context: one bucket of tokens or several, ascending. kv: format of the KV cache.
     ffn_down, ffn_up: how the FFNs' inputs and results are rounded, see TransformerConfig.
     """
 
     model: str
-    weights: str = "seed:0"
+    weights: str | None = None
     batch: int = 1
     context: tuple[int, ...] = (1024,)
     kv: Literal["fp16", "fp8"] = "fp16"
@@ -43,8 +52,8 @@ class ModelFile:
     def __post_init__(self) -> None:
         if not self.model:
             raise ValueError("model: is empty")
-        if not WEIGHTS.fullmatch(self.weights):
-            choices = "seed:N, safetensors, safetensors:PATH or orbax:PATH"
+        if self.weights is not None and not WEIGHTS.fullmatch(self.weights):
+            choices = "seed:N, safetensors, safetensors:PATH, orbax:PATH or none"
             raise ValueError(f"weights: {self.weights!r} is none of {choices}")
         if self.batch < 1:
             raise ValueError(f"batch: is {self.batch}, needs at least 1")
@@ -53,22 +62,22 @@ class ModelFile:
 
 
 def read_model(source: str | Path, trust: bool = False) -> ModelFile:
-    """A model by file, catalog name, `package.module:factory` or Hugging Face folder.
+    """A model by catalog name, file, `package.module:factory` or Hugging Face folder, in this order.
 
     trust: a file may name a factory; otherwise only the caller may. Raises FileError.
     """
     text, path = str(source), Path(source)
     if not text:
         raise FileError("model: needs a catalog name, a file, a folder or a package.module:factory")
-    if path.suffix in FILES or path.is_file():
+    if text not in catalog_names() and (path.suffix in FILES or path.is_file()):
         return _read_model_file(path, trust)
     return _resolved(ModelFile(model=text), Path())
 
 
 def read_rack(source: str | Path) -> Rack:
-    """A rack by file or by catalog name. In a file, `chip` is a name or a mapping with `base` and changes."""
+    """A rack by catalog name or by file. In a file, `chip` is a name or a mapping with `base` and changes."""
     path = Path(source)
-    if not (path.suffix in FILES or path.is_file()):
+    if str(source) in rack_names() or not (path.suffix in FILES or path.is_file()):
         try:
             return load_rack(str(source))
         except UnknownRackError as error:
@@ -84,9 +93,9 @@ def read_rack(source: str | Path) -> Rack:
 
 
 def read_bridge(source: str | Path) -> BridgeSpec:
-    """A bridge to GPUs by file or by catalog name. Raises FileError."""
+    """A bridge to GPUs by catalog name or by file. Raises FileError."""
     path = Path(source)
-    if not (path.suffix in FILES or path.is_file()):
+    if str(source) in bridge_names() or not (path.suffix in FILES or path.is_file()):
         try:
             return bridge_spec(str(source))
         except UnknownBridgeError as error:
@@ -117,7 +126,7 @@ def _read_model_file(path: Path, trust: bool) -> ModelFile:
     data = document.data | ({} if isinstance(context, list) else {"context": [context]})
     model = parse(ModelFile, document._replace(data=data))
     try:
-        found = _resolved(model, path.parent, "weights" in data)
+        found = _resolved(model, path.parent)
         if FACTORY.fullmatch(found.model) and not trust:
             raise FileError(
                 f"model: {found.model} is code that would be imported and run. Type its name instead of "
@@ -129,7 +138,7 @@ def _read_model_file(path: Path, trust: bool) -> ModelFile:
         raise FileError(document.complaint((key,), str(error).removeprefix(f"{key}: "))) from None
 
 
-def _resolved(model: ModelFile, folder: Path, keep_weights: bool = False) -> ModelFile:
+def _resolved(model: ModelFile, folder: Path) -> ModelFile:
     """Paths made absolute against `folder`, and what they name found to be there."""
     name, weights = model.model, model.weights
     home = folder / name
@@ -137,8 +146,6 @@ def _resolved(model: ModelFile, folder: Path, keep_weights: bool = False) -> Mod
         pass
     elif home.is_dir() and (home / "config.json").is_file():
         name = str(home.resolve())
-        if not keep_weights and any(home.glob("*.safetensors")):
-            weights = "safetensors"
     elif home.is_dir():
         raise FileError(f"model: {name}: is a folder without config.json, so no Hugging Face model")
     elif not FACTORY.fullmatch(name):
@@ -146,7 +153,7 @@ def _resolved(model: ModelFile, folder: Path, keep_weights: bool = False) -> Mod
             catalog(name)
         except UnknownModelError as error:
             raise FileError(f"{error} Nor is it a file, a folder or a package.module:factory.") from None
-    kind, _, rest = weights.partition(":")
+    kind, _, rest = (weights or "").partition(":")
     if kind != "seed" and rest:
         if not (folder / rest).exists():
             raise FileError(f"weights: {rest}: is not there")

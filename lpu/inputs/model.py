@@ -8,9 +8,11 @@ import jax
 
 from compiler.program.manifest import ModelIdentity
 from compiler.source import Source
+from lpu.inputs.document import FileError
 from lpu.inputs.files import ModelFile
 from lpu.inputs.text import Tokenizer, tokenizer_for
 from models.config import TransformerConfig
+from models.sources.absent import REMEDY, NoWeights
 from models.sources.weights import Weights
 from models.step import Step
 
@@ -21,7 +23,8 @@ class OpenModel:
 
     config: None for a user's module. folder: that of a Hugging Face model. file: how another process opens
     the same model; None for a Python callable, which has no name. chunks: `chunks(chunk, batch=)` gives the
-    step that takes `chunk` tokens of one sequence, or of each of `batch` sequences.
+    step that takes `chunk` tokens of one sequence, or of each of `batch` sequences. notes: a line for each
+    choice that the user may not have meant, such as one of two files.
     """
 
     step: Step
@@ -32,6 +35,7 @@ class OpenModel:
     config: TransformerConfig | None = None
     folder: Path | None = None
     file: ModelFile | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -44,6 +48,12 @@ class OpenModel:
         if self.config is not None:
             return self.config.vocab
         return int(jax.eval_shape(self.step.fn, *self.step.inputs())[0].shape[-1])
+
+    def need_weights(self, verb: str) -> None:
+        """Raise FileError for a model that was opened without weights, by the name of what asks for them."""
+        if isinstance(self.weights, NoWeights):
+            where = self.folder or self.name
+            raise FileError(f"{verb}: {where}: no weights to compute with: {self.weights.why}. {REMEDY}")
 
     def source(self, chunk: int = 1) -> Source:
         """What the compiler takes: the decode step, or the step of a chunk of one sequence."""

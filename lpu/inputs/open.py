@@ -15,16 +15,19 @@ from lpu.inputs.document import FileError, read_document
 from lpu.inputs.files import FACTORY, FILES, ModelFile, read_model
 from lpu.inputs.model import OpenModel
 from lpu.inputs.step import import_factory, known_step, own_step
-from models.catalog import catalog
+from models.catalog import catalog, catalog_names
 from models.config import TransformerConfig
 from models.extensions import load_extensions
 from models.families.registry import config_of
+from models.sources.absent import IDENTITY, NoWeights
 from models.sources.error import WeightError
+from models.sources.safetensor_files import INDEX, SINGLE, unread
 from models.sources.seeded import seeded
 from models.sources.weights import Weights, check_shapes, weight_shapes
 from models.step import Step
 
 DEFAULT_CONTEXT = 1024
+DRAWN = "seed:0"
 Model = str | Path | ModelFile | Callable[..., Any]
 
 
@@ -75,7 +78,8 @@ def open_file(file: ModelFile) -> OpenModel:
 
     Raises FileError (weights), CompileError (a module that cannot be built or traced, a context too long).
     """
-    folder = Path(file.model) if Path(file.model).is_dir() else None
+    folder = Path(file.model) if is_folder(file.model) else None
+    file = replace(file, weights=file.weights or default_weights(file.model))
     if folder is None and FACTORY.fullmatch(file.model):
         return _finish(file, partial(own_step, import_factory(file.model), file, file.model), None, None)
     config = _folder_config(folder) if folder else catalog(file.model)
@@ -85,14 +89,27 @@ def open_file(file: ModelFile) -> OpenModel:
 
 def longest_context(file: ModelFile) -> int | None:
     """The longest context that the model can take; None for a user's module."""
-    if Path(file.model).is_dir():
+    if is_folder(file.model):
         return _folder_config(Path(file.model)).max_context
     return None if FACTORY.fullmatch(file.model) else catalog(file.model).max_context
 
 
 def open_callable(factory: Callable[..., Any], file: ModelFile) -> OpenModel:
     """The model of a callable `factory(batch=, context=, kv=)`; `file.model` is its name in reports."""
+    file = replace(file, weights=file.weights or DRAWN)
     return replace(_finish(file, partial(own_step, factory, file, file.model), None, None), file=None)
+
+
+def is_folder(model: str) -> bool:
+    """Whether a model's name means a folder: never one of the catalog, whatever lies beside."""
+    return model not in catalog_names() and Path(model).is_dir()
+
+
+def default_weights(model: str) -> str:
+    """Of a folder its own, or `none` if it holds none that we read; drawn ones of everything else."""
+    if not is_folder(model):
+        return DRAWN
+    return "safetensors" if any((Path(model) / name).is_file() for name in (SINGLE, INDEX)) else "none"
 
 
 def reopen(
@@ -119,8 +136,10 @@ def reopen(
     _check_factory(about, factory, trust)
     known = str(about.weights)
     if weights == "safetensors" or (weights is None and not known.startswith("seed:")):
+        drawn = ", or seed:0 for drawn ones" if known == IDENTITY else ""
         raise FileError(
-            f"weights: this program was compiled with {known}. Give --weights safetensors:PATH or orbax:PATH."
+            f"weights: this program was compiled with weights {known}. "
+            f"Give --weights safetensors:PATH or orbax:PATH{drawn}."
         )
     try:
         file = ModelFile(
@@ -137,7 +156,8 @@ def reopen(
     else:
         config = config_of(about.config)
         opened = _finish(file, partial(known_step, config, file), config, _weights_folder(file.weights))
-    for key in ("parameters", "weights_digest"):
+    keys = ("parameters",) if known == IDENTITY else ("parameters", "weights_digest")
+    for key in keys:
         found, wanted = getattr(opened.about, key), getattr(about, key)
         if found != wanted:
             raise FileError(
@@ -199,7 +219,7 @@ def _finish(
         config=config.to_fields() if config else None,
         kv=file.kv,
         parameters=_shapes_digest(step),
-        weights=file.weights if file.weights.startswith("seed:") else weights.identity,
+        weights=weights.identity if kind_of(file) != "seed" else str(file.weights),
         weights_digest=digest,
     )
     return OpenModel(
@@ -211,11 +231,14 @@ def _finish(
         config=config,
         folder=folder,
         file=file,
+        notes=(*_beside(file.model), *weights.notes),
     )
 
 
 def _weights(file: ModelFile, shapes: dict[str, Any], config: TransformerConfig | None) -> Weights:
-    kind, _, rest = file.weights.partition(":")
+    kind, _, rest = str(file.weights).partition(":")
+    if kind == "none":
+        return NoWeights(shapes, unread(Path(file.model)) if is_folder(file.model) else "")
     if kind == "seed":
         return seeded(shapes, int(rest), tied=bool(config and config.tied))
     if kind == "orbax":
@@ -236,8 +259,21 @@ def _folder_config(folder: Path) -> TransformerConfig:
         raise FileError(f"model: {error}") from error
 
 
-def _weights_folder(weights: str) -> Path | None:
-    kind, _, rest = weights.partition(":")
+def kind_of(file: ModelFile) -> str:
+    """Which kind of weights a file names: seed, safetensors, orbax or none."""
+    return str(file.weights).partition(":")[0]
+
+
+def _beside(model: str) -> tuple[str, ...]:
+    """A note if something of the catalog's name lies in the current folder."""
+    if model not in catalog_names() or not Path(model).exists():
+        return ()
+    what = "folder" if Path(model).is_dir() else "file"
+    return (f"model: {model} is the catalog's, not the {what} of that name here. Write ./{model} for that.",)
+
+
+def _weights_folder(weights: str | None) -> Path | None:
+    kind, _, rest = str(weights).partition(":")
     path = Path(rest)
     return path if kind == "safetensors" and path.is_dir() else None
 

@@ -47,6 +47,8 @@ def folder_tokenizer(folder: Path) -> Tokenizer:
         ) from None
     try:
         library: Any = Library.from_file(str(path))
+        library.no_truncation()  # as saved by a trainer: a prompt is neither cut nor filled up
+        library.no_padding()
     except Exception as error:
         raise FileError(f"text: {path}: is no tokenizer: {error}") from None
     return Tokenizer(

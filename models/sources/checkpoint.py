@@ -79,6 +79,7 @@ class OrbaxWeights:
         self.source = str(identity["source"])
         self.identity = f"orbax {folder.resolve().name} ({self.source})"
         self.relative_errors: dict[str, float] = {}
+        self.notes: tuple[str, ...] = ()
         self._digest = str(identity["digest"])
         self.shapes: Shapes = {
             name: jax.ShapeDtypeStruct(tuple(one["shape"]), np.dtype(one["dtype"]))

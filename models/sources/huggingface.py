@@ -23,7 +23,14 @@ from models.sources.quantise import (
     dequantise,
     quantise,
 )
-from models.sources.safetensor_files import StoredTensor, files_digest, open_files
+from models.sources.safetensor_files import (
+    INDEX,
+    SINGLE,
+    StoredTensor,
+    files_digest,
+    open_files,
+    stale_index,
+)
 from models.sources.weights import ReadRows, Shapes
 
 SCALES = ("_scale_inv", "_scale")  # behind `...weight`: of blocks; of the tensor or of rows (or of blocks)
@@ -52,6 +59,8 @@ class HuggingFaceWeights:
         self._last: tuple[str, Quantised] | None = None
         self.shapes = _shapes(self._sources)
         self._check()
+        stale = f"{SINGLE} is taken, as transformers does; the {INDEX} beside it is not read"
+        self.notes = (f"weights: {folder}: {stale}.",) if stale_index(folder) else ()
 
     def __getitem__(self, name: str) -> Shaped[np.ndarray, "*axes"]:
         """The tensor of that path; matrices and the table are rounded here."""

@@ -27,6 +27,15 @@ _ITEM_BYTES = {
     **dict.fromkeys(("F16", "BF16", "I16"), 2),
     **dict.fromkeys(("F8_E4M3", "F8_E5M2", "I8", "U8", "BOOL"), 1),
 }
+_PICKLE = "pickle, which is never loaded: save the model as safetensors"
+_UNREAD = (
+    (("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle"), _PICKLE),
+    (("adapter_model.*", "adapter_config.json"), "an adapter, not a model: merge it into its base"),
+    (("*.gguf", "*.ggml"), "GGUF, which is not read"),
+    (("*.h5", "*.keras", "*.msgpack", "*.onnx", "*.tflite", "*.mlmodel"), "not read"),
+    (("consolidated*.safetensors",), "named in the author's own way: fetch those of Hugging Face"),
+    (("*.safetensors",), "neither model.safetensors nor named by a model.safetensors.index.json"),
+)
 _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 
 
@@ -67,14 +76,19 @@ class StoredTensor:
 
 
 def open_files(folder: str | Path) -> dict[str, StoredTensor]:
-    """All tensors of a folder by name: of `model.safetensors`, or of the files that its index names."""
+    """All tensors of a folder by name: of `model.safetensors`, else of the files that its index names.
+
+    So does transformers: a model that is saved again over its shards leaves a stale index (`stale_index`).
+    """
     root = Path(folder)
-    if not (root / INDEX).is_file():
-        if not (root / SINGLE).is_file():
-            raise WeightError(
-                f"{root}: holds neither {SINGLE} nor {INDEX}. Fetch them, or save it as safetensors."
-            )
+    if (root / SINGLE).is_file():
         return read_header(root / SINGLE)
+    if not (root / INDEX).is_file():
+        held = unread(root)
+        raise WeightError(
+            f"{root}: holds neither {SINGLE} nor {INDEX}{f'; {held}' if held else ''}. "
+            "Fetch them, or save it as safetensors."
+        )
     placed = _index(root / INDEX)
     entries: dict[str, StoredTensor] = {}
     for file in sorted(set(placed.values())):
@@ -86,6 +100,24 @@ def open_files(folder: str | Path) -> dict[str, StoredTensor]:
         if name not in entries:
             raise WeightError(f"{root / file}: {name} is not in it, {INDEX} says so. {DAMAGED}")
     return entries
+
+
+def unread(folder: Path) -> str:
+    """What a folder holds instead of weights that we read, in words; of each kind the first file."""
+    found: dict[str, str] = {}
+    for patterns, why in _UNREAD:
+        for pattern in patterns:
+            for path in sorted(folder.glob(pattern)):
+                found.setdefault(path.name, why)
+    firsts: dict[str, str] = {}
+    for name, why in found.items():
+        firsts.setdefault(why, name)
+    return "; ".join(f"{name} is {why}" for why, name in firsts.items())
+
+
+def stale_index(folder: str | Path) -> bool:
+    """Whether a folder has an index beside `model.safetensors`, which is not read then."""
+    return all((Path(folder) / name).is_file() for name in (SINGLE, INDEX))
 
 
 def files_digest(entries: dict[str, StoredTensor]) -> str:

@@ -47,6 +47,7 @@ class Seeded:
         self.seed, self.tied = seed, tied
         self.identity = f"seed {seed}"
         self.relative_errors: dict[str, float] = {}
+        self.notes: tuple[str, ...] = ()
         self._last: tuple[str, Quantised] | None = None
         for name, shape in self.shapes.items():
             self._check(name, shape)

@@ -4,7 +4,7 @@ Sources: `seeded.py` (`seeded`), `huggingface.py` (`open_folder`) and `checkpoin
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -34,6 +34,11 @@ class Weights(Protocol):
     @property
     def identity(self) -> str:
         """Where they come from: a short text without absolute paths."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """A line for each choice that a reader may not expect, such as one of two files."""
         ...
 
     @property

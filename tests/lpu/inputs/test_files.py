@@ -14,6 +14,7 @@ from lpu.inputs.files import (
     read_model,
     read_rack,
 )
+from lpu.inputs.open import default_weights
 
 Write = Callable[..., Path]
 RACK = """\
@@ -205,11 +206,12 @@ def test_a_hugging_face_folder_brings_its_own_weights(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="a folder without config"):
         read_model(home)
     (home / "config.json").write_text("{}")
-    assert read_model(home) == ModelFile(model=str(home), weights="seed:0")
+    assert read_model(home) == ModelFile(model=str(home))
+    assert default_weights(str(home)) == "none"
     (home / "model.safetensors").write_bytes(b"")
-    assert read_model(home) == ModelFile(model=str(home), weights="safetensors")
+    assert default_weights(str(home)) == "safetensors"
     (tmp_path / "m.yaml").write_text("model: hf\n")
-    assert read_model(tmp_path / "m.yaml").weights == "safetensors"
+    assert read_model(tmp_path / "m.yaml") == ModelFile(model=str(home))
     (tmp_path / "m.yaml").write_text("model: hf\nweights: seed:3\n")
     assert read_model(tmp_path / "m.yaml") == ModelFile(model=str(home), weights="seed:3")
 

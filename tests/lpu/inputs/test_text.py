@@ -49,3 +49,14 @@ def test_a_folders_own_tokenizer_is_used(tmp_path: Path) -> None:
     assert found is not None
     assert found.encode("static schedule static x") == [1, 2, 1, 0]
     assert found.decode([2, 1]) == "schedule static"
+
+
+def test_truncation_and_padding_saved_with_a_tokenizer_are_off(tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    vocab = {"[UNK]": 0, "static": 1, "schedule": 2, "[PAD]": 3}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocab, unk_token="[UNK]"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made.enable_truncation(2)
+    made.enable_padding(length=6, pad_id=3)
+    made.save(str(tmp_path / "tokenizer.json"))
+    assert folder_tokenizer(tmp_path).encode("static schedule static") == [1, 2, 1]
