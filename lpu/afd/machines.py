@@ -7,7 +7,6 @@ from pathlib import Path
 from compiler.errors import OptionError
 from compiler.program.program import Program
 from fabric.bridge import BridgeSpec
-from fabric.catalog import gpu_spec
 from fabric.gpu import GpuSpec
 from fabric.rack import Rack
 from lpu.afd.options import GpuKind
@@ -16,7 +15,7 @@ from lpu.gpu.operators import GemmFormat
 from lpu.gpu.request import Request
 from lpu.gpu.share import GpuShare, fastest, shares
 from lpu.gpu.table import GpuTable, read_table
-from lpu.inputs.files import read_bridge, read_rack
+from lpu.inputs.files import read_bridge, read_gpu, read_rack
 from lpu.inputs.model import OpenModel
 from models.config import TransformerConfig
 
@@ -61,7 +60,7 @@ def machines(
     bridge = kind.bridge
     return Machines(
         rack=rack if isinstance(rack, Rack) else read_rack(rack),
-        gpu=kind.gpu if isinstance(kind.gpu, GpuSpec) else gpu_spec(kind.gpu),
+        gpu=kind.gpu if isinstance(kind.gpu, GpuSpec) else read_gpu(kind.gpu),
         gpus=gpus,
         bridge=bridge if isinstance(bridge, BridgeSpec) else read_bridge(bridge),
         gemm=kind.gemm,

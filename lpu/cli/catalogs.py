@@ -1,23 +1,46 @@
-"""Verbs that list what there is: models, racks, gpus, env."""
+"""Verbs that list what there is: models, racks, chips, gpus, bridges; schema and env.
 
+A name shows one of them, number by number.
+"""
+
+import json
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from compiler.options import Option
 from lpu.cli.terminal import TERMINAL
+from lpu.inputs.document import FileError
 
+if TYPE_CHECKING:
+    from lpu.report.numbers import Number
+
+KINDS = ("model", "rack", "chip", "gpu", "bridge")
 PACKAGES = ("lpu-emulator", "jax", "jaxlib", "flax", "numpy", "orbax-checkpoint", "safetensors", "tokenizers")
 
 
-def models() -> None:
-    """The models of the catalog."""
+Name = Annotated[str | None, Option("name", "One of them, or a file: every number with its source.")]
+
+
+def models(name: Name = None) -> None:
+    """The models of the catalog; of one, every number."""
     from models.catalog import catalog, catalog_names
 
     terminal = TERMINAL.get()
+    if name is not None:
+        from lpu.inputs.files import read_model
+        from lpu.inputs.open import config_in
+        from lpu.report.numbers import of_model
+
+        config = config_in(read_model(name))
+        if config is None:
+            raise FileError(f"models: {name} is a module of its own, its numbers are in its code.")
+        return _one("model", config.name, of_model(config), parameters=config.parameters())
     configs = [catalog(name) for name in catalog_names()]
     keys = ("name", "layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab", "max_context")
     rows = [{key: getattr(config, key) for key in keys} for config in configs]
@@ -37,13 +60,20 @@ def models() -> None:
     terminal.result({"schema": "lpu-models/1", "models": rows})
 
 
-def racks() -> None:
-    """The racks of the catalog, with the numbers that nobody publishes."""
+def racks(name: Name = None) -> None:
+    """The racks of the catalog, with the numbers that nobody publishes; of one, every number."""
     from fabric.catalog import rack_names
     from fabric.rack import load_rack
     from lpu.report.words import by_confidence
 
     terminal = TERMINAL.get()
+    if name is not None:
+        from lpu.inputs.files import read_rack
+        from lpu.report.numbers import of_rack, of_spec
+
+        rack = read_rack(name)
+        chip = [one._replace(name=f"{rack.chip.name}.{one.name}") for one in of_spec(rack.chip)]
+        return _one("rack", rack.name, of_rack(rack.spec) + chip, chips=rack.chips)
     found = [load_rack(name) for name in rack_names()]
     terminal.table(
         ("rack", "chips", "chip", "links", "sram", "levels", "assumed numbers"),
@@ -79,12 +109,77 @@ def racks() -> None:
     )
 
 
-def gpus() -> None:
-    """The GPUs of the catalog, and whose measured efficiencies each one uses."""
+def chips(name: Name = None) -> None:
+    """The chips of the catalog; of one, every number."""
+    from fabric.catalog import chip_names, chip_spec
+
+    terminal = TERMINAL.get()
+    if name is not None:
+        from lpu.inputs.files import read_chip
+        from lpu.report.numbers import of_spec
+
+        chip = read_chip(name)
+        return _one("chip", chip.name, of_spec(chip))
+    found = {chip: chip_spec(chip) for chip in chip_names()}
+    keys = ("planes", "clock_hz", "sram_bytes", "sram_bytes_per_cycle", "lanes")
+    terminal.table(
+        ("chip", "planes", "clock", "sram", "bytes a cycle", "lanes"),
+        [[chip, *(f"{getattr(spec, key):,}" for key in keys)] for chip, spec in found.items()],
+    )
+    rows = [{"name": chip, **spec.numbers()} for chip, spec in found.items()]
+    terminal.result({"schema": "lpu-chips/1", "chips": rows})
+
+
+def bridges(name: Name = None) -> None:
+    """The bridges to GPUs; of one, every number."""
+    from fabric.catalog import bridge_names, bridge_spec
+
+    terminal = TERMINAL.get()
+    if name is not None:
+        from lpu.inputs.files import read_bridge
+        from lpu.report.numbers import of_spec
+
+        bridge = read_bridge(name)
+        return _one("bridge", bridge.name, of_spec(bridge))
+    found = [bridge_spec(bridge) for bridge in bridge_names()]
+    terminal.table(
+        ("bridge", "one LPU", "a rack", "LPUs of a rack", "latency"),
+        [
+            [
+                bridge.name,
+                f"{bridge.lpu_bytes_per_second / 1e9:,.1f} GB/s",
+                f"{bridge.rack_bytes_per_second / 1e9:,.1f} GB/s",
+                str(bridge.rack_lpus),
+                f"{bridge.latency_ns:,} ns",
+            ]
+            for bridge in found
+        ],
+    )
+    rows = [{"name": bridge.name, **bridge.numbers()} for bridge in found]
+    terminal.result({"schema": "lpu-bridges/1", "bridges": rows})
+
+
+def schema(
+    kind: Annotated[str, Option("kind", "What the file describes.", choices=KINDS)],
+) -> None:
+    """The JSON schema of a file of yours (docs/files.md)."""
+    from lpu.inputs.schema import schema as schema_of
+
+    print(json.dumps(schema_of(kind), indent=2))
+
+
+def gpus(name: Name = None) -> None:
+    """The GPUs of the catalog, and whose measured efficiencies each one uses; of one, every number."""
     from fabric.catalog import gpu_names, gpu_spec
     from lpu.report.words import by_confidence
 
     terminal = TERMINAL.get()
+    if name is not None:
+        from lpu.inputs.files import read_gpu
+        from lpu.report.numbers import of_spec
+
+        gpu = read_gpu(name)
+        return _one("gpu", gpu.name, of_spec(gpu))
     found = [gpu_spec(name) for name in gpu_names()]
     terminal.table(
         ("gpu", "memory", "bandwidth", "bf16", "fp8", "fp4", "nvlink", "nic", "band", "parameters from"),
@@ -119,6 +214,29 @@ def gpus() -> None:
             ],
         }
     )
+
+
+def _one(kind: str, name: str, numbers: "Sequence[Number]", **derived: int) -> None:
+    """One entry of a catalog, number by number."""
+    terminal = TERMINAL.get()
+    terminal.say(f"{kind} {name}")
+    rows = [[one.name, _text(one.value), _kind(one), one.source] for one in numbers]
+    rows += [[key, _text(value), "derived", "from the numbers above"] for key, value in derived.items()]
+    terminal.table(("number", "value", "kind", "source"), rows)
+    listed = [one._asdict() for one in numbers]
+    terminal.result({"schema": f"lpu-{kind}/1", "name": name, "numbers": listed, **derived})
+
+
+def _kind(number: "Number") -> str:
+    """How a number is known, with the letter of its source where that says more."""
+    letter = number.confidence
+    return f"{number.kind} ({letter})" if letter not in ("", number.kind) else number.kind
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int):
+        return str(value)
+    return f"{value:,}"
 
 
 def env() -> None:
@@ -163,4 +281,4 @@ def _version(name: str) -> str | None:
         return None
 
 
-VERBS = (models, racks, gpus, env)
+VERBS = (models, racks, chips, gpus, bridges, schema, env)

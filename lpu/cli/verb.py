@@ -168,6 +168,8 @@ def _parameter(field: Field) -> Parameter:
     about["metavar"] = option.metavar or "|".join(choices) or None
     if not option.flags.startswith("-"):
         about["metavar"] = option.flags
+        if choices:
+            about["callback"] = _checked(choices)
         info: Any = typer.Argument(**about)
     else:
         about |= {"min": option.least, "show_default": option.shown or True}

@@ -5,7 +5,7 @@ Every complaint about a file is a `FileError` of one line per problem: `file:lin
 
 import json
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,17 +13,24 @@ from fabric.bridge import BridgeSpec
 from fabric.catalog import (
     UnknownBridgeError,
     UnknownChipError,
+    UnknownGpuError,
     UnknownRackError,
     bridge_names,
     bridge_spec,
+    chip_names,
     chip_spec,
+    gpu_names,
+    gpu_spec,
     rack_names,
 )
-from fabric.chip import ChipSpec, check_sources, stated
+from fabric.chip import ChipSpec, Sourced, check_sources, stated
+from fabric.gpu import GpuSpec, spread
 from fabric.rack import Rack, build_rack, load_rack
 from fabric.topology import RackSpec
 from lpu.inputs.document import Document, FileError, Key, parse, read_document, read_text
+from lpu.inputs.geometry import geometry, is_geometry
 from models.catalog import UnknownModelError, catalog, catalog_names
+from models.config import TransformerConfig
 
 FILES = (".yaml", ".yml", ".json")
 FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -34,7 +41,8 @@ WEIGHTS = re.compile(r"none|seed:\d+|safetensors|(safetensors|orbax):.+")
 class ModelFile:
     """What to run: a model, its weights, and the shapes that the program is compiled for.
 
-    model: a name of the catalog, a Hugging Face folder, or `package.module:factory`.
+    model: a name of the catalog, a Hugging Face folder, or `package.module:factory`; of a file that states a
+    geometry its own path. config: that geometry.
     weights: `seed:N`, `safetensors` (of the model's folder), `safetensors:PATH`, `orbax:PATH`, or `none` to
     compile only. None: `seed:0`; of a folder its own, or `none` where it holds none that we read.
     batch: sequences at once. context: one bucket of tokens or several, ascending. kv: format of the KV cache.
@@ -48,6 +56,7 @@ class ModelFile:
     kv: Literal["fp16", "fp8"] = "fp16"
     ffn_down: Literal["fp16", "fp8"] = "fp16"
     ffn_up: Literal["f32", "fp16"] = "f32"
+    config: TransformerConfig | None = None
 
     def __post_init__(self) -> None:
         if not self.model:
@@ -59,6 +68,10 @@ class ModelFile:
             raise ValueError(f"batch: is {self.batch}, needs at least 1")
         if not self.context or min(self.context) < 1 or list(self.context) != sorted(set(self.context)):
             raise ValueError(f"context: is {list(self.context)}, needs ascending numbers of at least 1")
+
+
+KEYS = tuple(field.name for field in fields(ModelFile) if field.name != "config")
+"""The keys of a model file, besides those of a geometry."""
 
 
 def read_model(source: str | Path, trust: bool = False) -> ModelFile:
@@ -75,7 +88,7 @@ def read_model(source: str | Path, trust: bool = False) -> ModelFile:
 
 
 def read_rack(source: str | Path) -> Rack:
-    """A rack by catalog name or by file. In a file, `chip` is a name or a mapping with `base` and changes."""
+    """A rack by catalog name or by file. In a file, `chip` is a name, a file or a mapping."""
     path = Path(source)
     if str(source) in rack_names() or not (path.suffix in FILES or path.is_file()):
         try:
@@ -92,6 +105,19 @@ def read_rack(source: str | Path) -> Rack:
         raise FileError(document.complaint(("links",) if spec.links else ("levels",), str(error))) from None
 
 
+def read_chip(source: str | Path) -> ChipSpec:
+    """A chip by catalog name or by file. Raises FileError."""
+    path = Path(source)
+    if str(source) in chip_names() or not (path.suffix in FILES or path.is_file()):
+        try:
+            return chip_spec(str(source))
+        except UnknownChipError as error:
+            raise FileError(f"{error} A chip of your own is a .yaml file.") from None
+    document = read_document(path)
+    spec = parse(ChipSpec, document)
+    return replace(spec, sources=_sources("chip", spec.name, list(spec.numbers()), spec.sources, document))
+
+
 def read_bridge(source: str | Path) -> BridgeSpec:
     """A bridge to GPUs by catalog name or by file. Raises FileError."""
     path = Path(source)
@@ -102,12 +128,33 @@ def read_bridge(source: str | Path) -> BridgeSpec:
             raise FileError(f"{error} A bridge of your own is a .yaml file.") from None
     document = read_document(path)
     spec = parse(BridgeSpec, document)
+    return replace(spec, sources=_sources("bridge", spec.name, list(spec.numbers()), spec.sources, document))
+
+
+def read_gpu(source: str | Path) -> GpuSpec:
+    """A GPU by catalog name or by file. Raises FileError."""
+    path = Path(source)
+    if str(source) in gpu_names() or not (path.suffix in FILES or path.is_file()):
+        try:
+            return gpu_spec(str(source))
+        except UnknownGpuError as error:
+            raise FileError(f"{error} A GPU of your own is a .yaml file.") from None
+    document = read_document(path)
+    spec = parse(GpuSpec, document)
+    names = spec.sourced_names()
+    return replace(spec, sources=_sources("gpu", spec.name, names, spread(names, spec.sources), document))
+
+
+def _sources(
+    kind: str, name: str, names: list[str], sources: tuple[Sourced, ...], document: Document
+) -> tuple[Sourced, ...]:
+    """The sources of a file's numbers, those that it does not state as assumed."""
     try:
-        spec = replace(spec, sources=stated(list(spec.numbers()), spec.sources, str(path)))
-        check_sources(f"bridge {spec.name}", list(spec.numbers()), spec.sources)
+        every = stated(names, sources, str(document.path))
+        check_sources(f"{kind} {name}", names, every)
     except ValueError as error:
         raise FileError(document.complaint(("sources",), str(error).removeprefix("sources: "))) from None
-    return spec
+    return every
 
 
 def read_json(path: str | Path) -> Any:
@@ -122,9 +169,17 @@ def read_json(path: str | Path) -> Any:
 
 def _read_model_file(path: Path, trust: bool) -> ModelFile:
     document = read_document(path)
+    config = None
+    if is_geometry(document.data):
+        config, document = geometry(document, [key for key in KEYS if key != "model"])
+        document.data["model"] = str(path.resolve())
+    elif "config" in document.data:
+        raise FileError(
+            document.complaint(("config",), "is no key here. Write its numbers, without a `model`.")
+        )
     context = document.data.get("context", [])
     data = document.data | ({} if isinstance(context, list) else {"context": [context]})
-    model = parse(ModelFile, document._replace(data=data))
+    model = replace(parse(ModelFile, document._replace(data=data)), config=config)
     try:
         found = _resolved(model, path.parent)
         if FACTORY.fullmatch(found.model) and not trust:
@@ -142,7 +197,7 @@ def _resolved(model: ModelFile, folder: Path) -> ModelFile:
     """Paths made absolute against `folder`, and what they name found to be there."""
     name, weights = model.model, model.weights
     home = folder / name
-    if name in catalog_names():
+    if model.config is not None or name in catalog_names():
         pass
     elif home.is_dir() and (home / "config.json").is_file():
         name = str(home.resolve())
@@ -158,14 +213,16 @@ def _resolved(model: ModelFile, folder: Path) -> ModelFile:
         if not (folder / rest).exists():
             raise FileError(f"weights: {rest}: is not there")
         weights = f"{kind}:{(folder / rest).resolve()}"
-    elif kind == "safetensors" and not Path(name).is_absolute():
-        raise FileError(f"weights: model {name} is not a folder. Write safetensors:PATH.")
+    elif kind == "safetensors" and not Path(name).is_dir():
+        raise FileError(f"weights: model {model.model} is not a folder. Write safetensors:PATH.")
     return replace(model, model=name, weights=weights)
 
 
 def _chip(document: Document) -> ChipSpec:
-    """The chip of a rack file: by name, or a mapping of changes to `base` or of every number."""
+    """The chip of a rack file: by name, by file, or a mapping of changes to `base` or of every number."""
     chip = document.data.get("chip", "")
+    if isinstance(chip, str) and Path(chip).suffix in FILES:
+        return read_chip(document.path.parent / chip)
     changes: dict[str, Any] = dict(chip) if isinstance(chip, dict) else {"base": chip}
     base: dict[str, Any] = {}
     if "base" in changes:

@@ -69,7 +69,9 @@ def open_model(
     if own is not None:
         return open_callable(own, file)
     if context is None and not _states_context(model):
-        file = replace(file, context=(min(DEFAULT_CONTEXT, longest_context(file) or DEFAULT_CONTEXT),))
+        config = config_in(file)
+        longest = DEFAULT_CONTEXT if config is None else config.max_context
+        file = replace(file, context=(min(DEFAULT_CONTEXT, longest),))
     return open_file(file)
 
 
@@ -80,18 +82,20 @@ def open_file(file: ModelFile) -> OpenModel:
     """
     folder = Path(file.model) if is_folder(file.model) else None
     file = replace(file, weights=file.weights or default_weights(file.model))
-    if folder is None and FACTORY.fullmatch(file.model):
+    config = config_in(file)
+    if config is None:
         return _finish(file, partial(own_step, import_factory(file.model), file, file.model), None, None)
-    config = _folder_config(folder) if folder else catalog(file.model)
     config = replace(config, ffn_down=file.ffn_down, ffn_up=file.ffn_up)
     return _finish(file, partial(known_step, config, file), config, folder)
 
 
-def longest_context(file: ModelFile) -> int | None:
-    """The longest context that the model can take; None for a user's module."""
+def config_in(file: ModelFile) -> TransformerConfig | None:
+    """The numbers of a file's model; None for a user's module."""
+    if file.config is not None:
+        return file.config
     if is_folder(file.model):
-        return _folder_config(Path(file.model)).max_context
-    return None if FACTORY.fullmatch(file.model) else catalog(file.model).max_context
+        return _folder_config(Path(file.model))
+    return None if FACTORY.fullmatch(file.model) else catalog(file.model)
 
 
 def open_callable(factory: Callable[..., Any], file: ModelFile) -> OpenModel:

@@ -25,15 +25,15 @@ def by_confidence(sources: Sequence[Sourced]) -> dict[str, list[str]]:
     """Names of the numbers by `published` (vendor text or a reading of it), `derived` and `assumed`."""
     out: dict[str, list[str]] = {"published": [], "derived": [], "assumed": []}
     for one in sources:
-        kind = (
-            "assumed"
-            if one.confidence in ASSUMED
-            else "derived"
-            if one.confidence in DERIVED
-            else "published"
-        )
-        out[kind].append(one.field)
+        out[kind_of(one)].append(one.field)
     return out
+
+
+def kind_of(source: Sourced) -> str:
+    """How a number is known: published, derived or assumed."""
+    if source.confidence in ASSUMED:
+        return "assumed"
+    return "derived" if source.confidence in DERIVED else "published"
 
 
 def confidence_line(sources: Sequence[Sourced]) -> str:
