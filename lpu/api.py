@@ -215,6 +215,8 @@ def compare(
     Dask cluster. `chosen` goes to `open_model`.
     Raises FileError or OptionError.
     """
+    if folder == "":
+        raise FileError("output: -o names nothing. Give a path, or leave -o out.")
     base = task or Task(model=model, rack="", strategy="")
     return comparisons.compare(
         replace(base, model=model, chosen={**base.chosen, **chosen}),

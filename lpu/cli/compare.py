@@ -93,7 +93,7 @@ def compare(
             racks=_words(comparing.rack),
             seeds=comparing.seeds,
             task=task,
-            folder=kept.output or None,
+            folder=kept.output,
             workers=kept.scheduler or kept.jobs or cores,
             progress=bar,
         )

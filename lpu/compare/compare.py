@@ -9,6 +9,7 @@ from typing import Any
 from compiler.options import SEEDED, STRATEGIES
 from compiler.place.registry import strategy
 from lpu.compare.point import DEFAULT, Point, Task
+from lpu.compare.results import results
 from lpu.compare.runner import run_tasks
 from lpu.folder import Progress, quiet
 from lpu.inputs.document import FileError
@@ -228,21 +229,24 @@ def compare(
     for name in strategies:
         strategy(name)
     out: list[RackComparison] = []
-    for rack in racks:
-        first = replace(task, rack=rack, strategy=DEFAULT)
-        (default,) = run_tasks([first], folder, jobs, scheduler, progress)
-        if default.error and not task.tp:
-            raise FileError(f"compare: {rack}: {default.error}")
-        tasks = [
-            replace(first, strategy=name, seed=seed, tp=default.tp or task.tp)
-            for name in dict.fromkeys(strategies)
-            for seed in range(seeds if name in SEEDED or name not in STRATEGIES else 1)
-        ]
-        points = run_tasks(tasks, folder, jobs, scheduler, progress)
-        found = RackComparison(rack=rack, points=(default, *points))
-        if not found.good:
-            raise FileError(f"compare: {rack}: no strategy has a program; the first says {points[0].error}")
-        out.append(found)
+    with results(folder) as kept:
+        for rack in racks:
+            first = replace(task, rack=rack, strategy=DEFAULT)
+            (default,) = run_tasks([first], kept, jobs, scheduler, progress)
+            if default.error and not task.tp:
+                raise FileError(f"compare: {rack}: {default.error}")
+            tasks = [
+                replace(first, strategy=name, seed=seed, tp=default.tp or task.tp)
+                for name in dict.fromkeys(strategies)
+                for seed in range(seeds if name in SEEDED or name not in STRATEGIES else 1)
+            ]
+            points = run_tasks(tasks, kept, jobs, scheduler, progress)
+            found = RackComparison(rack=rack, points=(default, *points))
+            if not found.good:
+                raise FileError(
+                    f"compare: {rack}: no strategy has a program; the first says {points[0].error}"
+                )
+            out.append(found)
     return Comparison(model=task.model, racks=tuple(out))
 
 

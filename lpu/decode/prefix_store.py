@@ -4,7 +4,6 @@
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,9 +15,10 @@ from jaxtyping import Shaped
 from lpu.decode.prefix_cache import DTYPES, Binding, KVBlock, PrefixCache
 from lpu.inputs.document import FileError
 from lpu.inputs.files import read_json
+from lpu.outputs.ours import is_sealed, sealed_json
 from lpu.outputs.write import atomic_folder
 
-SCHEMA = "lpu-prefix-1"
+SCHEMA = "lpu-prefix-2"  # 1 had no seal over prefix.json
 INDEX, BLOCKS = "prefix.json", "blocks"
 NAMES = {
     "weights": "weights are",
@@ -39,22 +39,27 @@ def save(folder: str | Path, cache: PrefixCache) -> None:
 
     Raises FileError if it cannot be written.
     """
+    with atomic_folder(folder, "--kv-cache") as part:
+        write(part, cache)
+
+
+def write(folder: Path, cache: PrefixCache) -> None:
+    """Write the cache into an empty folder. Raises OSError if it cannot be written."""
     import orbax.checkpoint as ocp  # pyright: ignore[reportMissingTypeStubs]
 
     held = cache.blocks()
-    with atomic_folder(folder, "--kv-cache") as part:
-        index = {
-            "schema": SCHEMA,
-            "bound_to": _bound(cache.binding, cache.block_tokens),
-            "digest": _digest(held),
-            "before": [block.before.hex() for block in held],
-            "tokens": [block.tokens.tolist() for block in held],
-        }
-        if held:  # Orbax keeps no empty arrays
-            both = np.stack([[one.k for one in held], [one.v for one in held]])
-            with ocp.PyTreeCheckpointer() as checkpointer:
-                checkpointer.save(part / BLOCKS, {"kv": both})
-        (part / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+    index = {
+        "schema": SCHEMA,
+        "bound_to": _bound(cache.binding, cache.block_tokens),
+        "digest": _digest(held),
+        "before": [block.before.hex() for block in held],
+        "tokens": [block.tokens.tolist() for block in held],
+    }
+    if held:  # Orbax keeps no empty arrays
+        both = np.stack([[one.k for one in held], [one.v for one in held]])
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            checkpointer.save(folder / BLOCKS, {"kv": both})
+    (folder / INDEX).write_bytes(sealed_json(index))
 
 
 def load(
@@ -72,6 +77,8 @@ def load(
             raise FileError(
                 f"kv-cache: {folder}: schema is {schema!r}, this version reads {SCHEMA!r}. {REMEDY}"
             )
+        if not is_sealed(folder / INDEX):
+            raise FileError(f"kv-cache: {folder / INDEX}: its sha256 differs: the file was altered. {REMEDY}")
         _check_bound(folder, index["bound_to"], _bound(binding, block_tokens))
         before = [bytes.fromhex(key) for key in index["before"]]
         tokens = np.array(index["tokens"], "<i4").reshape(len(before), block_tokens)

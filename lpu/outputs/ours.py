@@ -70,7 +70,8 @@ def _listed(folder: Path) -> dict[str, str]:
     """The files that a folder's list names with their sha256, itself too; empty if there is no such list."""
     path = folder / LIST
     try:
-        if path.is_symlink() or not path.is_file() or path.stat().st_size > _LIST_BYTES or not _sealed(path):
+        known = path.is_file() and not path.is_symlink() and path.stat().st_size <= _LIST_BYTES
+        if not known or not is_sealed(path):
             return {}
         body = json.loads(path.read_bytes())
         files = {str(name): str(digest) for name, digest in body["files"].items()}
@@ -97,10 +98,10 @@ def _is_ours(path: Path) -> bool:
     with path.open("rb") as file:
         if file.read(len(TABLE)) == TABLE:
             return True
-    return _sealed(path)
+    return is_sealed(path)
 
 
-def _sealed(path: Path) -> bool:
+def is_sealed(path: Path) -> bool:
     """Whether the seal at the end of a JSON file is that of the bytes before it."""
     size = path.stat().st_size
     if size < _END_BYTES:

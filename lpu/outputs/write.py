@@ -56,11 +56,7 @@ def check_writable(path: str | Path, option: str = "-o") -> None:
     """Raise FileError if a file could not be written there, before a long run has its result."""
     target = _resolved(path, option)
     try:
-        folder = target.parent
-        while not folder.exists():
-            folder = folder.parent
-        if target.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-            raise FileError(f"output: {path}: cannot be written. Choose another {option}.")
+        _check_parent(target, path, option, usable=not target.is_dir())
         if said := foreign(target, option):
             raise FileError(said)
     except OSError as error:
@@ -71,6 +67,7 @@ def check_folder(path: str | Path, option: str = "-o") -> Path:
     """The folder that a path names, which may be written or replaced now. Raises FileError."""
     target = _resolved(path, option)
     try:
+        _check_parent(target, path, option)
         if os.path.lexists(target) and not target.is_dir():
             raise FileError(f"{target}: is a file, not a folder. Choose another {option}.")
         if said := foreign(target, option):
@@ -85,6 +82,13 @@ def check_folder(path: str | Path, option: str = "-o") -> Path:
     return target
 
 
+def _check_parent(target: Path, path: str | Path, option: str, usable: bool = True) -> None:
+    """Raise FileError unless the innermost folder that is there can be written into."""
+    folder = next(one for one in (target.parent, *target.parents) if one.exists())
+    if not (usable and folder.is_dir() and os.access(folder, os.W_OK)):
+        raise FileError(f"output: {path}: cannot be written. Choose another {option}.")
+
+
 def _finish(home: Path, target: Path, option: str) -> None:
     write_list(home / NEW)
     place(home, target, option)
@@ -93,7 +97,7 @@ def _finish(home: Path, target: Path, option: str) -> None:
 def _resolved(path: str | Path, option: str) -> Path:
     """The path without links and dots."""
     if not str(path):
-        raise FileError(f"output: {option} names no folder. Give one, or leave {option} out.")
+        raise FileError(f"output: {option} names nothing. Give a path, or leave {option} out.")
     try:
         return Path(path).resolve()
     except (OSError, RuntimeError, ValueError) as error:  # no such folder any more, a circle of links, a NUL

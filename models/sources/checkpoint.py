@@ -4,6 +4,7 @@ A folder holds `weights.json` (what it is, shapes, digest) and `tensors/` (the c
 the parts of their paths). It appears under its name only when it is complete.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,11 +17,11 @@ from jaxtyping import Shaped
 
 from models.sources.error import WeightError
 from models.sources.quantise import dequantise, widen
-from models.sources.weights import Shapes, Weights, hash_tensors
+from models.sources.weights import SealedTensor, Shapes, Weights, table_digest
 
 __all__ = ["OrbaxWeights", "open_orbax", "save_orbax"]
 
-SCHEMA = "lpu-weights-1"
+SCHEMA = "lpu-weights-2"  # 1 had no sha256 of each tensor
 REMEDY = "Write it again with `lpu convert`."
 IDENTITY, TENSORS = "weights.json", "tensors"
 
@@ -41,9 +42,9 @@ def save_orbax(
         "model": model,
         "source": weights.identity,
         "source_digest": weights.digest(),
-        "digest": hash_tensors(held.items()),
-        "tensors": {name: {"dtype": str(a.dtype), "shape": list(a.shape)} for name, a in held.items()},
+        "tensors": {name: SealedTensor.of(array)._asdict() for name, array in held.items()},
     }
+    identity["seal"] = _seal(identity)
     target.mkdir(parents=True, exist_ok=True)
     with ocp.PyTreeCheckpointer() as checkpointer:
         checkpointer.save(target / TENSORS, _nested(held))
@@ -63,8 +64,10 @@ def open_orbax(folder: str | Path) -> "OrbaxWeights":
         schema = identity.get("schema")
         if schema != SCHEMA:
             raise WeightError(f"{path}: schema is {schema!r}, this version reads {SCHEMA!r}. {REMEDY}")
+        if identity.pop("seal", None) != _seal(identity):
+            raise WeightError(f"{path}: its seal differs: the file was altered. {REMEDY}")
         return OrbaxWeights(root, identity)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         if isinstance(error, WeightError):
             raise
         raise WeightError(f"{path}: cannot be read ({type(error).__name__}: {error}). {REMEDY}") from error
@@ -80,10 +83,12 @@ class OrbaxWeights:
         self.identity = f"orbax {folder.resolve().name} ({self.source})"
         self.relative_errors: dict[str, float] = {}
         self.notes: tuple[str, ...] = ()
-        self._digest = str(identity["digest"])
-        self.shapes: Shapes = {
-            name: jax.ShapeDtypeStruct(tuple(one["shape"]), np.dtype(one["dtype"]))
+        self._sealed = {
+            name: SealedTensor(one["dtype"], tuple(one["shape"]), one["sha256"])
             for name, one in identity["tensors"].items()
+        }
+        self.shapes: Shapes = {
+            name: jax.ShapeDtypeStruct(one.shape, np.dtype(one.dtype)) for name, one in self._sealed.items()
         }
         if not (folder / TENSORS / "_METADATA").is_file():
             raise WeightError(
@@ -92,7 +97,7 @@ class OrbaxWeights:
             )
 
     def __getitem__(self, name: str) -> Shaped[np.ndarray, "*axes"]:
-        """The tensor of that path, read now."""
+        """The tensor of that path, read now and held against its sha256."""
         if name not in self.shapes:
             raise WeightError(f"{self.folder}: no tensor {name} among {len(self.shapes)}. Check the model.")
         shape = self.shapes[name]
@@ -112,10 +117,16 @@ class OrbaxWeights:
                 "Copy the whole folder, or write it again with `lpu convert`."
             ) from error
         array = np.asarray(jax.tree.leaves(tree)[0])
-        if (array.shape, array.dtype) != (shape.shape, shape.dtype):
+        found, stated = SealedTensor.of(array), self._sealed[name]
+        if found[:2] != stated[:2]:
             raise WeightError(
                 f"{self.folder / TENSORS}: {name} is {array.dtype} {list(array.shape)}, {IDENTITY} says "
-                f"{shape.dtype} {list(shape.shape)}. Write it again with save_orbax."
+                f"{shape.dtype} {list(shape.shape)}. {REMEDY}"
+            )
+        if found.sha256 != stated.sha256:
+            raise WeightError(
+                f"{self.folder / TENSORS}: sha256 of {name} is {found.sha256[:16]}, {IDENTITY} says "
+                f"{stated.sha256[:16]}: the file was altered. {REMEDY}"
             )
         return array
 
@@ -127,8 +138,12 @@ class OrbaxWeights:
         return values if name.endswith(".exponent") else widen(values)
 
     def digest(self) -> str:
-        """Sha256 over the tensors as they were saved (`content_digest`)."""
-        return self._digest
+        """Sha256 over the tensors (`content_digest`): each is held against its own when it is read."""
+        return table_digest(self._sealed.items())
+
+
+def _seal(identity: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def _nested(tensors: dict[str, Shaped[np.ndarray, "*axes"]]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Sources: `seeded.py` (`seeded`), `huggingface.py` (`open_folder`) and `checkpoin
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -100,13 +100,27 @@ def check_shapes(weights: Weights, wanted: Shapes) -> None:
 
 def content_digest(weights: Weights) -> str:
     """Sha256 (hex) over the tensors themselves: equal for equal weights, wherever they come from."""
-    return hash_tensors((name, weights[name]) for name in sorted(weights.shapes))
+    held = ((name, weights[name]) for name in sorted(weights.shapes))
+    return table_digest((name, SealedTensor.of(array)) for name, array in held)
 
 
-def hash_tensors(tensors: Iterable[tuple[str, Shaped[np.ndarray, "*axes"]]]) -> str:
-    """Sha256 (hex) of (name, array) pairs in the given order."""
+class SealedTensor(NamedTuple):
+    """What a tensor is: dtype, shape, and the sha256 (hex) of its bytes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    sha256: str
+
+    @classmethod
+    def of(cls, array: Shaped[np.ndarray, "*axes"]) -> "SealedTensor":
+        """Of an array."""
+        digest = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+        return cls(str(array.dtype), array.shape, digest)
+
+
+def table_digest(tensors: Iterable[tuple[str, SealedTensor]]) -> str:
+    """Sha256 (hex) over names and tensors in the given order."""
     total = hashlib.sha256()
-    for name, array in tensors:
-        total.update(f"{name} {array.dtype} {list(array.shape)}\n".encode())
-        total.update(np.ascontiguousarray(array).data)
+    for name, one in tensors:
+        total.update(f"{name} {one.dtype} {list(one.shape)} {one.sha256}\n".encode())
     return total.hexdigest()

@@ -1,6 +1,7 @@
 """Mode pd: GPUs prefill, KV goes to the LPUs layer by layer behind the prefill, the LPUs decode."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -50,7 +51,7 @@ class Pd(Mode):
 
     def check(self, request: "Request", *, run: bool) -> None:
         """Raise FileError or OptionError for options that are wrong, or do not go with the request."""
-        from lpu.outputs.write import check_writable
+        from lpu.outputs.write import check_folder
 
         if self.kv_policy not in POLICIES:
             known = ", ".join(POLICIES)
@@ -60,8 +61,7 @@ class Pd(Mode):
             return
         if not run:
             raise OptionError("options", "--kv-cache", "holds real bytes, and nothing is run", "Add --run.")
-        if not Path(self.kv_cache).exists():
-            check_writable(self.kv_cache, "--kv-cache")
+        check_folder(self.kv_cache, "--kv-cache")
 
     def time(self, asked: "Question") -> "Timed":
         """Each turn's prefill, the hand-over of its KV layer by layer, and the steps of the LPUs' program."""
@@ -97,16 +97,20 @@ class Pd(Mode):
         """KV crosses as the bytes that programs write and read; its prefixes go into --kv-cache."""
         from lpu.afd.bits import users_of
         from lpu.afd.conversations.pd import PdPrograms, converse
-        from lpu.decode.prefix_store import save
+        from lpu.decode.prefix_store import write
+        from lpu.outputs.write import atomic_folder
 
-        store, request = self._store(asked), asked.request
+        request = asked.request
         programs = PdPrograms(decode=program, ingest=moves["ingest"], egress=moves.get("egress"))
         users = users_of(request, asked.model)
-        found = converse(
-            asked.model, programs, users, request.new_tokens, cache=store, progress=asked.progress
-        )
-        if self.kv_cache is not None and store is not None:
-            save(self.kv_cache, store)
+        kept = nullcontext() if self.kv_cache is None else atomic_folder(self.kv_cache, "--kv-cache")
+        with kept as folder:  # held from here on, so that nobody else's blocks are lost
+            store = self._store(asked)
+            found = converse(
+                asked.model, programs, users, request.new_tokens, cache=store, progress=asked.progress
+            )
+            if folder is not None and store is not None:
+                write(folder, store)
         return found
 
     def _store(self, asked: "Question") -> "PrefixCache | None":

@@ -52,7 +52,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (3, ["compile", "llama-2-70b", *QUAD], ["quad", "MB", "the rack has", "Use a rack of"]),
         (3, ["compile", "llama-2-70b", *QUAD, "--tp", "4", "--pp", "1"], ["MB", "500.0 MB", "Raise --"]),
         (3, ["compile", "llama-3.1-405b", "--rack", "pair"], ["MB", "500.0 MB", "No --tp fits pair"]),
-        (2, ["compile", "llama-tiny", *QUAD, "-o", ""], ["-o names no folder"]),
+        (2, ["compile", "llama-tiny", *QUAD, "-o", ""], ["-o names nothing"]),
         (
             2,
             ["compile", "llama-tiny", *QUAD, "--tp", "many"],

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +11,7 @@ from refusals import refused
 from compiler.program.store import load, save, sealed
 from lpu import api
 from lpu.cli import app as cli
-from lpu.compare.runner import run_tasks
-from lpu.folder import quiet
+from lpu.compare.results import SCHEMA, results
 from lpu.inputs.document import FileError
 
 EVIL = """
@@ -104,7 +102,7 @@ def test_a_model_file_that_names_a_module_imports_it_only_with_trust(
 
 def test_results_of_a_comparison_import_nothing(folder: Path) -> None:
     entry = {"task": {"model": "evil:factory", "strategy": "evil:factory"}, "point": {}, "key": "1"}
-    (folder / "points.jsonl").write_text(json.dumps({"schema": "lpu-points-2", **entry}) + "\n")
-    with suppress(FileError):
-        run_tasks([], folder, 1, None, quiet)
+    (folder / "points.jsonl").write_text(json.dumps({"schema": SCHEMA, **entry}) + "\n")
+    with pytest.raises(FileError, match="altered"), results(folder):
+        pass
     assert "evil" not in sys.modules

@@ -13,7 +13,7 @@ from lpu.compare import runner as compare_runner
 from lpu.compare.compare import Comparison, RackComparison, compare, spearman
 from lpu.compare.pictures import need_matplotlib, pareto
 from lpu.compare.point import DEFAULT, Point, Task
-from lpu.compare.runner import POINTS
+from lpu.compare.results import POINTS, results
 from lpu.inputs.document import FileError
 
 TASK = Task(model="llama-tiny", rack="quad", strategy="", tp=2, budget=300)
@@ -79,6 +79,43 @@ def test_a_comparison_cut_off_in_the_middle_of_a_line_ends_with_the_same_table(
     assert computed == ["minmax-dp", "annealing", "annealing"]
     assert modelled(compare(TASK, ["quad"], NAMES, 2, folder=tmp_path, jobs=1)) == modelled(found)
     assert len(computed) == 3
+
+
+def test_an_altered_result_is_refused_by_name(tmp_path: Path) -> None:
+    one = replace(TASK, budget=10)
+    compare(one, ["quad"], ["contiguous"], 1, folder=tmp_path, jobs=1)
+    path = tmp_path / POINTS
+    whole = path.read_bytes()
+    number = json.loads(whole.splitlines()[1])["point"]["latency_cycles"]
+    at = whole.rindex(f"{number}".encode())
+    second = len(whole.splitlines()[0]) + 1
+    edits = {
+        f"{POINTS}:2: its sha256 is not": whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :],
+        f"{POINTS}:1: its sha256 is not": b"\xff" + whole,
+        f"{POINTS}:2: its sha256 is": whole[:second] + b"{}}" + whole[second:],
+        f"{POINTS}:1: schema is None": b"{}\n" + whole,
+        f"{POINTS}:1: its sha256": b"[" * 100_000 + b"\n" + whole,
+    }
+    for said, edited in edits.items():
+        path.write_bytes(edited)
+        with pytest.raises(FileError, match=said) as caught:
+            compare(one, ["quad"], ["contiguous"], 1, folder=tmp_path, jobs=1)
+        assert len(str(caught.value)) < 400
+        assert path.read_bytes() == edited
+    path.write_bytes(whole + whole[:100])
+    compare(one, ["quad"], ["contiguous"], 1, folder=tmp_path, jobs=1)
+    assert path.read_bytes() == whole
+
+
+def test_of_two_comparisons_in_one_folder_one_says_so(tmp_path: Path) -> None:
+    new, busy = tmp_path / "new", "another comparison is writing it"
+    with results(new), pytest.raises(FileError, match=busy), results(new):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / POINTS).write_text("my notes")
+    with pytest.raises(FileError, match="altered"), results(tmp_path):
+        pass
+    assert (tmp_path / POINTS).read_text() == "my notes"
 
 
 def test_another_budget_is_another_point(tmp_path: Path) -> None:
@@ -155,13 +192,20 @@ def test_a_cluster_gives_the_same_points(found: Comparison, monkeypatch: pytest.
 
         def __exit__(self, *_: object) -> None: ...
 
-        def map(self, function: Any, tasks: list[Any], pure: bool) -> list[Any]:
-            def result(task: Any) -> Any:
-                return lambda: function(json.loads(json.dumps(task)))
+        def map(self, function: Any, tasks: list[Any], pure: bool) -> list["Future"]:
+            return [Future(function, task) for task in tasks]
 
-            return [SimpleNamespace(key=f"k{i}", result=result(task)) for i, task in enumerate(tasks)]
+    class Future:
+        def __init__(self, function: Any, task: Any) -> None:
+            self.function, self.task = function, json.loads(json.dumps(task))
 
-    made = SimpleNamespace(Client=Client, as_completed=lambda futures: reversed(futures))
+        def result(self) -> Any:
+            return self.function(self.task)
+
+    def wait(futures: list[Future], timeout: float, return_when: str) -> Any:
+        return SimpleNamespace(done=futures[-1:])
+
+    made = SimpleNamespace(Client=Client, wait=wait)
     monkeypatch.setitem(sys.modules, "distributed", made)
     other = compare(TASK, ["quad"], NAMES, 2, scheduler="tcp://somewhere:1")
     assert modelled(other) == modelled(found)

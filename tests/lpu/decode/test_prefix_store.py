@@ -15,6 +15,7 @@ from lpu.decode.prefix_cache import Layout, PrefixCache
 from lpu.decode.prefix_store import REMEDY, load, save
 from lpu.inputs.document import FileError
 from lpu.inputs.model import OpenModel
+from lpu.outputs.ours import sealed_json
 from models.config import Llama3Scaling
 
 
@@ -87,7 +88,7 @@ def test_everything_that_differs_is_in_one_line(folder: Path) -> None:
 def test_other_folders_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "final.tex").write_text("years of work")
-    with pytest.raises(FileError, match=r"thesis: is not empty and holds no prefix\.json"):
+    with pytest.raises(FileError, match=r"thesis: holds final\.tex, which lpu did not write"):
         save(tmp_path / "thesis", filled(binding()))
     assert [path.name for path in tmp_path.rglob("*")] == ["thesis", "final.tex"]
 
@@ -102,7 +103,7 @@ def test_an_earlier_cache_is_replaced_whole_or_not_at_all(
     def fail(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(FileError, match="cannot be written: No space left on device"):
         save(tmp_path / "kv", filled(binding(), 3))
     assert len(load(tmp_path / "kv", binding(), BLOCK)) == 3
@@ -120,7 +121,14 @@ def test_folders_that_are_no_whole_cache_are_refused_in_one_line(folder: Path, t
 
     def edited(name: str, **changes: Any) -> Path:
         path = copy(name) / "prefix.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+        body = json.loads(path.read_text())
+        del body["sha256"]
+        path.write_bytes(sealed_json(body | changes))
+        return path.parent
+
+    def unsealed(name: str, old: str, new: str) -> Path:
+        path = copy(name) / "prefix.json"
+        path.write_text(path.read_text().replace(old, new))
         return path.parent
 
     cut, gone, text = copy("cut"), copy("gone"), copy("text")
@@ -137,7 +145,8 @@ def test_folders_that_are_no_whole_cache_are_refused_in_one_line(folder: Path, t
         cut: "blocks: cannot be read",
         gone: "blocks: cannot be read",
         text: r"prefix\.json:1:\d+: Unterminated string",
-        edited("schema", schema="other"): "schema is 'other', this version reads 'lpu-prefix-1'",
+        edited("schema", schema="other"): "schema is 'other', this version reads 'lpu-prefix-2'",
+        unsealed("rebound", binding().weights, "4d" * 32): "its sha256 differs: the file was altered",
         edited("keys", bound_to={"weights": "x"}): r"prefix\.json: cannot be read \(KeyError",
         edited("short", tokens=index["tokens"][1:]): r"prefix\.json: cannot be read \(ValueError",
         edited("tokens", tokens=other): "sha256 of tokens and KV bytes is",

@@ -111,7 +111,7 @@ def test_dots_roots_and_nothing_are_answered(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "cat.jpg").write_text("meow")
     refused(".", f"holds cat.jpg, {MINE}")
     refused("/", MINE)
-    refused("", "-o names no folder")
+    refused("", "-o names nothing")
     refused("x" * 300, "File name too long")
     refused("a\0b", "cannot be written")
     (tmp_path / "here").mkdir()

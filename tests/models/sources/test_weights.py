@@ -27,8 +27,8 @@ SMALL: Shapes = {
     "head.exponent": jax.ShapeDtypeStruct((96,), np.int32),
 }
 # The bytes of seed 7 as first written down; they may change only together with `weights.SCHEME`.
-SEED_7 = "2492831e31aa47801e355364fa45c03e051155cc67f2384c08905ec94ccad13e"
-SEED_7_TIED = "115658984e038b064a3b538e61a328ce1e11361fabc52fc04f07fb817cb8dae2"
+SEED_7 = "9c9f78caba705bd9a35199d16c30bde7e97091bb6058521f1a0e349623b47ce0"
+SEED_7_TIED = "a291d1afc7f8a257511cb43c9ca63bad25d65e3fe1f7028c8b94bb97c73c3428"
 
 
 def gaussian(*shape: int, seed: int = 0) -> np.ndarray:
@@ -243,6 +243,26 @@ def test_a_checkpoint_is_never_written_over(tmp_path: Path) -> None:
         save_orbax(tmp_path / "a", seeded(SMALL, 3))
 
 
+def test_a_flipped_bit_of_a_tensor_is_refused_with_its_name(tmp_path: Path) -> None:
+    """As when the store gives other bytes of the same size: other weights under this list."""
+    save_orbax(tmp_path / "a", seeded(SMALL, 2))
+    save_orbax(tmp_path / "b", seeded(SMALL, 3))
+    shutil.rmtree(tmp_path / "a" / "tensors")
+    shutil.copytree(tmp_path / "b" / "tensors", tmp_path / "a" / "tensors")
+    opened = open_orbax(tmp_path / "a")
+    for name in ("embed.table", "norm.gain"):
+        with pytest.raises(WeightError, match=f"sha256 of {name} is .* the file was altered"):
+            opened[name]
+
+
+def test_an_edited_list_of_tensors_is_refused(tmp_path: Path) -> None:
+    save_orbax(tmp_path / "a", seeded(SMALL, 2), model="small")
+    path = tmp_path / "a" / "weights.json"
+    path.write_text(path.read_text().replace('"small"', '"large"'))
+    with pytest.raises(WeightError, match="its seal differs"):
+        open_orbax(tmp_path / "a")
+
+
 def test_missing_and_half_checkpoints_are_named(tmp_path: Path) -> None:
     with pytest.raises(WeightError, match="there is no such folder"):
         open_orbax(tmp_path / "none")
@@ -260,11 +280,14 @@ def test_missing_and_half_checkpoints_are_named(tmp_path: Path) -> None:
         path.write_bytes(path.read_bytes()[:10])
     with pytest.raises(WeightError, match=r"embed.table cannot be read"):
         open_orbax(tmp_path / "cut")["embed.table"]
-    (folder / "weights.json").write_text('{"schema": "lpu-weights-1"}')
-    with pytest.raises(WeightError, match=r"weights.json: cannot be read \(KeyError"):
+    (folder / "weights.json").write_text('{"schema": "lpu-weights-2"}')
+    with pytest.raises(WeightError, match=r"weights.json: its seal differs: the file was altered"):
+        open_orbax(folder)
+    (folder / "weights.json").write_text("[" * 100_000)
+    with pytest.raises(WeightError, match=r"weights.json: cannot be read \("):
         open_orbax(folder)
     (folder / "weights.json").write_text('{"schema": "other"}')
-    with pytest.raises(WeightError, match="schema is 'other', this version reads 'lpu-weights-1'"):
+    with pytest.raises(WeightError, match="schema is 'other', this version reads 'lpu-weights-2'"):
         open_orbax(folder)
 
 
