@@ -15,6 +15,7 @@ PLACEMENTS = ("contiguous", "round-robin", "random")
 SPLITS = ("role", "intensity")  # how GPUs and LPUs share a model, compiler/split.py
 OBJECTIVES = ("latency", "throughput", "pareto")
 MOST_SLACK = 16
+MOST_COUNT = 1 << 20
 STRATEGIES = (
     *PLACEMENTS,
     "first-fit",
@@ -129,6 +130,8 @@ class CompileOptions:
                 raise OptionError(
                     "options", name, f"is {value}, must be at least 1", "Give a positive count."
                 )
+            if value is not None and value > MOST_COUNT:
+                raise OptionError("options", name, f"is {value}, must be at most {MOST_COUNT}", "Give less.")
         for name, value, choices in (
             ("--layout", self.layout, LAYOUTS),
             ("--objective", self.objective, OBJECTIVES),

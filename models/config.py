@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 Activation = Literal["silu", "gelu"]
+MOST_WIDTH = 1 << 24
+MOST = {"layers": 4096, "max_context": 1 << 62}
 MATRICES_PER_FFN = 3  # gate, up, down
 DEFAULT_FAMILY = "llama"
 
@@ -62,6 +64,9 @@ class TransformerConfig:
         for field in ("layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab", "max_context"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{self.name}: {field} is {getattr(self, field)}, the least is 1.")
+            if getattr(self, field) > MOST.get(field, MOST_WIDTH):
+                most = MOST.get(field, MOST_WIDTH)
+                raise ValueError(f"{self.name}: {field} is {getattr(self, field)}, the most is {most}.")
         if self.heads % self.kv_heads:
             raise ValueError(
                 f"{self.name}: heads {self.heads} is no multiple of kv_heads {self.kv_heads}; "

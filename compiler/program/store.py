@@ -3,7 +3,9 @@
 import functools
 import hashlib
 import json
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,7 +26,12 @@ _INPUTS = (
     *("model", "options", "contexts", "chunk", "prefill"),
     *("rack", "chips", "chip", "forward_cycles", "levels", "links", "sources"),
 )
-_NOT_WHOLE = (OSError, EOFError, zipfile.BadZipFile, LookupError, ValueError, TypeError, AttributeError)
+_NOT_WHOLE = (OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError)
+_DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError),
+    *(MemoryError, RecursionError, SyntaxError),
+)
+"""What JSON, zip and NPY files raise that were cut, damaged or made up."""
 
 
 class ProgramError(Exception):
@@ -113,6 +120,9 @@ def load(folder: Path) -> Program:
     an extension that is not loaded.
     """
     try:
+        for name in ("manifest.json", "columns.npz"):
+            if (folder / name).exists() and not (folder / name).is_file():
+                raise ProgramError(f"{folder / name}: is no file. Compile again.")
         _check_schema(folder)
         body = json.loads((folder / "manifest.json").read_text())
         if body.pop("seal") != _seal(body):
@@ -126,7 +136,7 @@ def load(folder: Path) -> Program:
         calls = tuple(_call(entry) for entry in body["calls"])
         program = Program(manifest=manifest_of(body["manifest"]), blocks=blocks, calls=calls)
         found, stated = digest(program), program.manifest.digest
-    except _NOT_WHOLE as error:
+    except (*_NOT_WHOLE, *_DAMAGED) as error:
         raise ProgramError(
             f"{folder}: not a whole program folder ({first_line(error)}). Compile again."
         ) from error
@@ -148,7 +158,7 @@ def schema_of(folder: Path) -> str | None:
         if set(first) == {"seal"}:  # lpu-program/1: the seal on a line of its own
             first = json.loads(text.split("\n", 1)[1])
         return str(first["manifest"]["schema"])
-    except (*_NOT_WHOLE, RecursionError):
+    except (*_NOT_WHOLE, *_DAMAGED):
         return None
 
 

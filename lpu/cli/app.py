@@ -5,6 +5,7 @@ Exit codes: 0 ok, 1 a check failed, 2 usage or a bad file, 3 cannot compile, 4 t
 other is a bug and keeps its traceback. Nothing heavy is imported before a verb runs.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from lpu.cli.verb import command
 from lpu.outputs.stop import Stopped, install
 
 BROKEN_PIPE = 141
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)  # of a disk
 SIGNALLED = 128  # and the number of the signal
 INTERRUPTED = SIGNALLED + 2
 VERBS = (
@@ -105,6 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except Exception as error:
+        if _is_full(error):  # or Python says so once more when it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = exit_code(error)
         if terminal.debug or code is None:
             raise
@@ -121,14 +125,27 @@ def _ended(terminal: Terminal, code: int, at_once: bool) -> int:
     return code
 
 
+def _is_full(error: BaseException) -> bool:
+    """Whether stdout took no more: what lpu writes elsewhere names its file."""
+    return isinstance(error, OSError) and error.filename is None and error.errno in FULL
+
+
 def exit_code(error: BaseException) -> int | None:
-    """The exit code of a user's error; None for a bug."""
-    return 2 if hasattr(error, "format_message") else getattr(error, "exit_code", None)
+    """The exit code of a user's error, one of the system about a path included; None for a bug."""
+    if hasattr(error, "format_message") or _is_full(error):
+        return 2
+    if isinstance(error, OSError) and error.filename is not None:
+        return 2
+    return getattr(error, "exit_code", None)
 
 
 def message(error: BaseException) -> str:
     """What the error says, of usage errors with the command that helps."""
     usage: Any = error
+    if _is_full(error):
+        return f"stdout: cannot be written: {os.strerror(usage.errno)}. What was saved before stays."
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}. Check the path."
     if not hasattr(usage, "format_message"):
         return str(error)
     path = usage.ctx.command_path if getattr(usage, "ctx", None) else "lpu"

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+LINE, WORD = 290, 120  # characters of a problem, and of one word of it
 PATIENCE_SECONDS = 1.0  # what takes longer shows a progress bar
 
 
@@ -78,7 +79,16 @@ class Terminal:
     def error(self, text: str) -> None:
         """One line per problem on stderr."""
         for line in text.splitlines() or [""]:
-            print(f"error: {line}", file=sys.stderr)
+            print(f"error: {shortened(line)}", file=sys.stderr)
+
+
+def shortened(line: str) -> str:
+    """A line of at most LINE characters: a long word, as paths can be, loses its middle, a line its end."""
+    half = WORD // 2
+    text = " ".join(
+        word if len(word) <= WORD else f"{word[:half]}...{word[-half:]}" for word in line.split(" ")
+    )
+    return text if len(text) <= LINE else f"{text[: LINE - 3]}..."
 
 
 TERMINAL: ContextVar[Terminal] = ContextVar("terminal")

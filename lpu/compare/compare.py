@@ -30,6 +30,7 @@ HEADERS = (
     "evaluations/s",
 )
 MB = 1e6
+MOST_SEEDS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,6 +227,8 @@ def compare(
         raise FileError(
             "compare: needs strategies and a rack. Write --strategies contiguous,annealing --rack lpx."
         )
+    if seeds > MOST_SEEDS:
+        raise FileError(f"compare: --seeds is {seeds}, must be at most {MOST_SEEDS}.")
     for name in strategies:
         strategy(name)
     out: list[RackComparison] = []

@@ -30,6 +30,7 @@ NAMES = {
     "adapter": "adapter is",
     "block_tokens": "block size is",
 }
+MOST_BYTES = 1 << 30  # of the index
 HASH_DIGITS = 64  # of a sha256
 REMEDY = "Remove it, or name another folder: `lpu afd --run --kv-cache DIR` makes it anew."
 
@@ -70,7 +71,7 @@ def load(
     if not (folder / INDEX).is_file():
         found = f"it holds no {INDEX}" if folder.is_dir() else "there is no such folder"
         raise FileError(f"kv-cache: {folder}: is no prefix cache, {found}. Name the folder of one.")
-    index: Any = read_json(folder / INDEX)
+    index: Any = read_json(folder / INDEX, MOST_BYTES)
     try:
         schema = index.get("schema")
         if schema != SCHEMA:

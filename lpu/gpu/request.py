@@ -7,6 +7,8 @@ from typing import Annotated
 from compiler.options import Option
 from lpu.inputs.document import FileError
 
+MOST_TURNS = 1000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
@@ -32,6 +34,8 @@ class Request:
             if not bound <= getattr(self, name) < inf:
                 option, given = f"--{name.replace('_', '-')}", getattr(self, name)
                 raise FileError(f"request: {option} is {given}, must be at least {bound} and finite.")
+        if self.turns > MOST_TURNS:
+            raise FileError(f"request: --turns is {self.turns}, must be at most {MOST_TURNS}.")
         if self.later_tokens is not None and self.later_tokens < 1:
             raise FileError(f"request: --later-tokens is {self.later_tokens}, must be at least 1.")
 

@@ -12,6 +12,7 @@ import yaml
 
 T = TypeVar("T")
 Key = tuple[str | int, ...]
+MOST_BYTES = 1 << 22  # of a text that a user writes
 POWER = re.compile(r"[+-]?(\d[\d_]*)?\.?\d*[eE][+-]?\d{1,2}")
 
 
@@ -74,10 +75,14 @@ def parse(record: type[T], document: Document) -> T:
         raise FileError("\n".join(lines)) from None
 
 
-def read_text(path: Path) -> str:
-    """The text of a file, or a FileError that says why not."""
+def read_text(path: Path, most: int = MOST_BYTES) -> str:
+    """The text of a file, or a FileError that says why not: it is missing, no text, or longer than `most`."""
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            data = file.read(most + 1)
+        if len(data) > most:
+            raise FileError(f"{path}: is longer than {most} bytes, which no such file needs.")
+        return data.decode()
     except OSError as error:
         raise FileError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:

@@ -27,14 +27,15 @@ from fabric.chip import ChipSpec, Sourced, check_sources, stated
 from fabric.gpu import GpuSpec, spread
 from fabric.rack import Rack, build_rack, load_rack
 from fabric.topology import RackSpec
-from lpu.inputs.document import Document, FileError, Key, parse, read_document, read_text
+from lpu.inputs.document import MOST_BYTES, Document, FileError, Key, parse, read_document, read_text
 from lpu.inputs.geometry import geometry, is_geometry
 from models.catalog import UnknownModelError, catalog, catalog_names
 from models.config import TransformerConfig
 
 FILES = (".yaml", ".yml", ".json")
 FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-WEIGHTS = re.compile(r"none|seed:\d+|safetensors|(safetensors|orbax):.+")
+MOST_BATCH, MOST_CONTEXT = 1 << 16, 1 << 30
+WEIGHTS = re.compile(r"none|seed:\d{1,18}|safetensors|(safetensors|orbax):.+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +65,12 @@ class ModelFile:
         if self.weights is not None and not WEIGHTS.fullmatch(self.weights):
             choices = "seed:N, safetensors, safetensors:PATH, orbax:PATH or none"
             raise ValueError(f"weights: {self.weights!r} is none of {choices}")
-        if self.batch < 1:
-            raise ValueError(f"batch: is {self.batch}, needs at least 1")
+        if not 1 <= self.batch <= MOST_BATCH:
+            raise ValueError(f"batch: is {self.batch}, needs 1 to {MOST_BATCH}")
         if not self.context or min(self.context) < 1 or list(self.context) != sorted(set(self.context)):
             raise ValueError(f"context: is {list(self.context)}, needs ascending numbers of at least 1")
+        if self.context[-1] > MOST_CONTEXT:
+            raise ValueError(f"context: is {self.context[-1]}, needs at most {MOST_CONTEXT}")
 
 
 KEYS = tuple(field.name for field in fields(ModelFile) if field.name != "config")
@@ -157,10 +160,10 @@ def _sources(
     return every
 
 
-def read_json(path: str | Path) -> Any:
-    """What a JSON file holds; a key twice is an error."""
+def read_json(path: str | Path, most: int = MOST_BYTES) -> Any:
+    """What a JSON file of at most so many bytes holds; a key twice is an error."""
     try:
-        return json.loads(read_text(Path(path)), object_pairs_hook=_once)
+        return json.loads(read_text(Path(path), most), object_pairs_hook=_once)
     except json.JSONDecodeError as error:
         raise FileError(f"{path}:{error.lineno}:{error.colno}: {error.msg}") from None
     except (ValueError, RecursionError) as error:
@@ -237,7 +240,10 @@ def _chip(document: Document) -> ChipSpec:
         if not changes:
             return chip_spec(name)
         base["sources"] = [source for source in base["sources"] if source["field"] not in changes]
-        base["sources"] += changes.pop("sources", [])
+        added = changes.pop("sources", [])
+        if not isinstance(added, list):
+            raise FileError(document.complaint(("chip", "sources"), f"needs a list, got {added!r}"))
+        base["sources"] += added
     places = {key[1:]: place for key, place in document.places.items() if key[:1] == ("chip",)}
     spec = parse(ChipSpec, Document(document.path, base | changes, places))
     return replace(spec, sources=stated(list(spec.numbers()), spec.sources, str(document.path)))

@@ -213,7 +213,7 @@ def test_a_folder_that_is_not_ours_or_cannot_be_written_is_refused(
     (folder / "mine").mkdir()
     (folder / "mine" / "thesis.tex").touch()
     words = ["compile", "llama-tiny", *QUAD, "--context", "16", "-o"]
-    assert "is not empty and holds no manifest.json" in refused(capsys, 2, *words, "mine")
+    assert "mine: holds thesis.tex, which lpu did not write" in refused(capsys, 2, *words, "mine")
     (folder / "file").touch()
     assert "file/p: cannot be written" in refused(capsys, 2, *words, "file/p")
     assert "cannot be written" in refused(capsys, 2, "certify", "llama-tiny", *QUAD, "-o", "mine")

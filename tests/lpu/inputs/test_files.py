@@ -225,7 +225,7 @@ def test_paths_of_weights_are_meant_from_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("batch: 0", "mine.yaml:2:1: batch: is 0, needs at least 1"),
+        ("batch: 0", "mine.yaml:2:1: batch: is 0, needs 1 to 65536"),
         ("batch: '4'", "mine.yaml:2:1: batch: input should be a valid integer, got '4'"),
         (
             "batch: 1e3",
