@@ -142,6 +142,7 @@ RULES: dict[int, Rule] = {
     Op.WB: _write_back,
     Op.RED: Vector(lanes=_of_parts, passes=1),
     Op.ADD: Vector(lanes=of_lines, passes=1),
+    Op.BIAS: Vector(lanes=of_lines, passes=1),
     Op.GLU: Vector(lanes=of_lines, passes=4),
     Op.ARGMAX: Vector(lanes=of_lines, passes=1, reduces=True),
     Op.ARGRED: Vector(lanes=of_lines, passes=1, reduces=True),

@@ -1,40 +1,29 @@
 """A transformer's numbers, frozen, with the checks that hold between them."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-Activation = Literal["silu", "gelu"]
+from models.rope_scaling import Llama3Scaling as Llama3Scaling
+from models.rope_scaling import Scaling, scaling_of
+
+Activation = Literal["silu", "gelu", "gelu_erf"]  # gelu: its tanh form; gelu_erf: the exact one
 MOST_WIDTH = 1 << 24
 MOST = {"layers": 4096, "max_context": 1 << 62}
 MATRICES_PER_FFN = 3  # gate, up, down
 DEFAULT_FAMILY = "llama"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Llama3Scaling:
-    """How Llama 3.1 stretches RoPE beyond the context it was first trained with.
-
-    Source: transformers, modeling_rope_utils.py, `_compute_llama3_parameters`.
-    """
-
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_max_position: int
-
-    def __post_init__(self) -> None:
-        if self.low_freq_factor >= self.high_freq_factor:
-            raise ValueError(
-                f"rope_scaling: low_freq_factor {self.low_freq_factor} must be below "
-                f"high_freq_factor {self.high_freq_factor}."
-            )
+MATRICES = ("q", "k", "v", "o", "gate", "up", "down")  # of a layer, in this order
+_LATER = ("family", "biased", "turned_lanes", "window", "column_scales", "fused")
+"""Fields that came after digests: left out of `to_fields` where they hold their default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransformerConfig:
     """The numbers of a dense decoder. family: by which name `models.families.registry` knows its module.
 
+    biased: which of a layer's MATRICES have a bias. turned_lanes: of each head, by RoPE; None: all. window:
+    tokens that attention sees, None: all; a longer context is not supported. fused: whether checkpoints hold
+    q, k and v in one tensor, and gate and up. column_scales: of the weights, powers of two or any f32.
     ffn_down, ffn_up: how the input of each FFN and its result are rounded, for an FFN that runs on another
     machine. Fp16 and f32 are their formats in any case; the others add an op to the model (round8, round16).
     """
@@ -53,12 +42,17 @@ class TransformerConfig:
     max_context: int
     source: str
     qk_norm: bool = False
-    rope_scaling: Llama3Scaling | None = None
+    rope_scaling: Scaling | None = None
     activation: Activation = "silu"
     published_parameters: int | None = None
     ffn_down: Literal["fp16", "fp8"] = "fp16"
     ffn_up: Literal["f32", "fp16"] = "f32"
     family: str = DEFAULT_FAMILY
+    biased: tuple[str, ...] = ()
+    turned_lanes: int | None = None
+    window: int | None = None
+    fused: bool = False
+    column_scales: Literal["pow2", "f32"] = "pow2"
 
     def __post_init__(self) -> None:
         for field in ("layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab", "max_context"):
@@ -74,6 +68,12 @@ class TransformerConfig:
             )
         if self.head_dim % 2:
             raise ValueError(f"{self.name}: head_dim {self.head_dim} is odd; RoPE turns pairs, 2 at a time.")
+        if (turned := self.turned_lanes or self.head_dim) % 2 or not 0 < turned <= self.head_dim:
+            raise ValueError(
+                f"{self.name}: turned_lanes {turned} must be even, 2 to head_dim {self.head_dim}."
+            )
+        if unknown := [name for name in self.biased if name not in MATRICES]:
+            raise ValueError(f"{self.name}: biased names {unknown[0]!r}, it takes {', '.join(MATRICES)}.")
         if self.eps <= 0 or self.rope_theta <= 1:
             raise ValueError(
                 f"{self.name}: eps {self.eps} must be above 0 and rope_theta {self.rope_theta} above 1."
@@ -84,15 +84,27 @@ class TransformerConfig:
         """The record of what `to_fields` gave, or of a catalog file."""
         held: dict[str, Any] = dict(fields)
         if held.get("rope_scaling") is not None:
-            held["rope_scaling"] = Llama3Scaling(**held["rope_scaling"])
+            held["rope_scaling"] = scaling_of(held["rope_scaling"])
+        if "biased" in held:
+            held["biased"] = tuple(held["biased"])
         return cls(**held)
 
     def to_fields(self) -> dict[str, Any]:
-        """Every field, for JSON. The default family is left out: digests are older than families."""
-        fields = asdict(self)
-        if self.family == DEFAULT_FAMILY:
-            del fields["family"]
-        return fields
+        """Every field, for JSON; those that are younger than digests only where they say something."""
+        usual = {field.name: field.default for field in fields(TransformerConfig)}
+        held = asdict(self)
+        return {name: v for name, v in held.items() if name not in _LATER or v != usual[name]}
+
+    @property
+    def longest(self) -> int:
+        """The longest context that a program can be compiled for."""
+        return min(self.max_context, self.window or self.max_context)
+
+    def width_of(self, matrix: str) -> int:
+        """Outputs of one of a layer's MATRICES."""
+        q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        widths = {"q": q, "k": kv, "v": kv, "gate": self.ffn, "up": self.ffn}
+        return widths.get(matrix, self.hidden)
 
     @property
     def group(self) -> int:
@@ -106,4 +118,5 @@ class TransformerConfig:
         attention = 2 * self.hidden * q + 2 * self.hidden * kv + (2 * self.head_dim if self.qk_norm else 0)
         ffn = MATRICES_PER_FFN * self.hidden * self.ffn
         tables = self.vocab * self.hidden * (1 if self.tied else 2)
-        return tables + self.layers * (attention + ffn + 2 * self.hidden) + self.hidden
+        biases = sum(map(self.width_of, self.biased))
+        return tables + self.layers * (attention + ffn + biases + 2 * self.hidden) + self.hidden

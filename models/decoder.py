@@ -18,6 +18,7 @@ from models.contract import ops
 from models.kv import KVCache, KVFormat, kv_shape
 from models.parts import Embedding, Linear, Norm
 from models.rope import rope_angles, rope_turns
+from models.rope_scaling import Scaling
 
 
 class Decoder(nnx.Module):
@@ -36,8 +37,8 @@ class Decoder(nnx.Module):
         context: int,
         kv: KVFormat = "fp16",
     ) -> None:
-        if context > config.max_context:
-            raise ValueError(f"{config.name}: context {context} is above its longest, {config.max_context}.")
+        if context > config.longest:
+            raise ValueError(f"{config.name}: context {context} is above its longest, {config.longest}.")
         self.config, self.batch, self.context = config, batch, context
         self.kv: KVFormat = kv
         self.embed = Embedding(config.vocab, config.hidden)
@@ -48,13 +49,15 @@ class Decoder(nnx.Module):
 
     def constants(self) -> dict[str, Int32[np.ndarray, "context 2 pairs"]]:
         """Arrays that follow from the configuration and are not weights, by parameter path."""
-        config = self.config
-        return {"angles": rope_angles(self.context, config.head_dim, config.rope_theta, config.rope_scaling)}
+        return {"angles": rope_angles(self.context, *self._turning())}
 
     def plain_constants(self) -> dict[str, Float32[np.ndarray, "context 2 pairs"]]:
         """The same arrays for the plain f32 step: cos and sin unrounded."""
+        return {"angles": rope_turns(self.context, *self._turning())}
+
+    def _turning(self) -> tuple[int, float, Scaling | None, int | None]:
         config = self.config
-        return {"angles": rope_turns(self.context, config.head_dim, config.rope_theta, config.rope_scaling)}
+        return config.head_dim, config.rope_theta, config.rope_scaling, config.turned_lanes
 
     def cache_shape(self) -> KVCache:
         """Shapes of the KV cache that `__call__` takes."""

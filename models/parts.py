@@ -9,15 +9,19 @@ from models.contract import ops
 
 
 class Linear(nnx.Module):
-    """E4m3 weights [k, n] with a power-of-two scale per column."""
+    """E4m3 weights [k, n] with a power-of-two scale per column; bias: a vector is added to the product."""
 
-    def __init__(self, k: int, n: int) -> None:
+    def __init__(self, k: int, n: int, *, bias: bool = False) -> None:
         self.codes = nnx.Param(jnp.zeros((k, n), jnp.uint8))
         self.exponent = nnx.Param(jnp.zeros(n, jnp.int32))
+        if bias:
+            self.bias = nnx.Param(jnp.zeros(n, jnp.float32))
+        self.has_bias = bias
 
     def __call__(self, a: Float16[Array, "batch k"]) -> Float32[Array, "batch n"]:
-        """The product."""
-        return ops.matmul(a, self.codes[...], self.exponent[...])
+        """The product, with its bias."""
+        y = ops.matmul(a, self.codes[...], self.exponent[...])
+        return ops.bias(y, self.bias[...]) if self.has_bias else y
 
 
 class Norm(nnx.Module):

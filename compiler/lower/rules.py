@@ -2,7 +2,18 @@
 
 from compiler.graph.graph import Graph, Node
 from compiler.lower.layout import Demands
-from compiler.lower.ops import add, argmax, attention, embed, glu, matmul, rms_norm, rope, rounding
+from compiler.lower.ops import (
+    add,
+    argmax,
+    attention,
+    bias,
+    embed,
+    glu,
+    matmul,
+    rms_norm,
+    rope,
+    rounding,
+)
 from compiler.lower.rule import LoweringRule
 
 RULES: dict[str, LoweringRule] = {}
@@ -17,7 +28,7 @@ def register(rule: LoweringRule) -> LoweringRule:
 
 for _rule in (
     *(embed.RULE, matmul.RULE, rms_norm.RULE, rope.RULE, rounding.ROUND8, rounding.ROUND16),
-    *(attention.RULE, glu.RULE, add.RULE, argmax.RULE),
+    *(attention.RULE, glu.RULE, add.RULE, bias.RULE, argmax.RULE),
 ):
     register(_rule)
 

@@ -97,6 +97,7 @@ class Op(IntEnum):
     #            sequence and the first position are data. A call takes the message of one layer, K and V of
     #            all its KV heads; src3 is the row's line of the message: KV head * stripes + stripe
     KVOUT = 26  # KV words at src2 (kv) -> the host lane: line src3 of the message of a layer, as KVIN
+    BIAS = 27  # dst n f32 lines <- n f32 lines src + n bias words src2 (weights)
 
 
 COLUMNS = ("op", "chip", "unit", "t0", "t1", "dst", "src", "src2", "src3", "aux", "n", "peer", "lane")

@@ -10,6 +10,7 @@ from lpu.decode.prefix_cache import Binding, Layout
 from lpu.inputs.model import OpenModel
 from lpu.inputs.text import BYTE_VOCAB
 from models.contract.ops import fraction_bits
+from models.rope_scaling import LongRopeScaling
 
 POSITIONS = ("head_dim", "rope_theta", "rope_scaling")
 IDLE = ("name", "source", "max_context", "published_parameters", "vocab", "tied")  # decide no bit of K and V
@@ -32,6 +33,9 @@ def binding_of(model: OpenModel, *, tp: int = 1, pp: int = 1, adapter: str = "")
         numbers = model.config.to_fields()
         positions = _hash({name: numbers[name] for name in POSITIONS})
         others = {name: value for name, value in numbers.items() if name not in (*POSITIONS, *IDLE)}
+        scaling = model.config.rope_scaling
+        if isinstance(scaling, LongRopeScaling):
+            others["long_factors"] = step.context > scaling.original_max_position
         arithmetic = _hash(others | {"fraction_bits": fraction_bits(step.context)})
     return Binding(
         weights=model.about.weights_digest,

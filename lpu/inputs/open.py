@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from models.sources.safetensor_files import INDEX, SINGLE, unread
 from models.sources.seeded import seeded
 from models.sources.weights import Weights, check_shapes, weight_shapes
 from models.step import Step
+
+if TYPE_CHECKING:
+    from models.sources.huggingface import HuggingFaceWeights
 
 DEFAULT_CONTEXT = 1024
 DRAWN = "seed:0"
@@ -70,7 +73,7 @@ def open_model(
         return open_callable(own, file)
     if context is None and not _states_context(model):
         config = config_in(file)
-        longest = DEFAULT_CONTEXT if config is None else config.max_context
+        longest = DEFAULT_CONTEXT if config is None else config.longest
         file = replace(file, context=(min(DEFAULT_CONTEXT, longest),))
     return open_file(file)
 
@@ -210,10 +213,14 @@ def _with_weights(file: ModelFile, weights: str) -> ModelFile:
 def _finish(
     file: ModelFile, steps: Callable[..., Step], config: TransformerConfig | None, folder: Path | None
 ) -> OpenModel:
-    step = steps(1)
-    shapes = weight_shapes(step)
     try:
-        weights = _weights(file, shapes, config)
+        held = _folder_weights(file, config)
+        if held is not None and config is not None and held.config != config:
+            config = held.config  # the files say what config.json does not: another head, scales
+            steps = partial(known_step, config, file)
+        step = steps(1)
+        shapes = weight_shapes(step)
+        weights = held or _weights(file, shapes, config)
         check_shapes(weights, shapes)
         digest = weights.digest()
     except (WeightError, OSError) as error:
@@ -245,10 +252,16 @@ def _weights(file: ModelFile, shapes: dict[str, Any], config: TransformerConfig 
         return NoWeights(shapes, unread(Path(file.model)) if is_folder(file.model) else "")
     if kind == "seed":
         return seeded(shapes, int(rest), tied=bool(config and config.tied))
-    if kind == "orbax":
-        from models.sources.checkpoint import open_orbax
+    from models.sources.checkpoint import open_orbax
 
-        return open_orbax(Path(rest))
+    return open_orbax(Path(rest))
+
+
+def _folder_weights(file: ModelFile, config: TransformerConfig | None) -> "HuggingFaceWeights | None":
+    """The weights of a Hugging Face folder; None if the file names others."""
+    kind, _, rest = str(file.weights).partition(":")
+    if kind != "safetensors":
+        return None
     from models.sources.huggingface import open_folder
 
     return open_folder(Path(rest) if rest else Path(file.model), config)

@@ -22,12 +22,13 @@ def known_step(config: TransformerConfig, file: ModelFile, chunk: int = 1, batch
 
     Raises OptionError if the context is longer than the model's.
     """
-    if file.context[-1] > config.max_context:
+    if file.context[-1] > config.longest:
+        seen = f" (its attention sees {config.window} tokens)" if config.longest < config.max_context else ""
         raise OptionError(
             "context",
             config.name,
-            f"context {file.context[-1]} is above the model's longest, {config.max_context}",
-            f"Give --context {config.max_context} or less.",
+            f"context {file.context[-1]} is above the model's longest, {config.longest}{seen}",
+            f"Give --context {config.longest} or less.",
         )
     try:
         batch = batch or (file.batch if chunk == 1 else 1)

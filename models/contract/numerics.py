@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Bool, Float, Float16, Float32, Float64, Int, Int32, Int64, UInt8
 
+from models.contract.erf import gelu_erf
 from models.contract.formats import (
     F32,
     F64,
@@ -191,7 +192,7 @@ def gelu(g: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
     return _sigmoid_times(g, rn32(x * q))
 
 
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"silu": silu, "gelu": gelu}
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"silu": silu, "gelu": gelu, "gelu_erf": gelu_erf}
 
 
 def glu(gate: Float32[Array, "*shape"], up: Float32[Array, "*shape"], kind: str) -> Float16[Array, "*shape"]:

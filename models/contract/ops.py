@@ -14,6 +14,8 @@ from models.contract.vocabulary.argmax import argmax as argmax
 from models.contract.vocabulary.attention import ATTENTION
 from models.contract.vocabulary.attention import attention as attention
 from models.contract.vocabulary.attention import fraction_bits as fraction_bits
+from models.contract.vocabulary.bias import BIAS
+from models.contract.vocabulary.bias import bias as bias
 from models.contract.vocabulary.embed import EMBED
 from models.contract.vocabulary.embed import embed as embed
 from models.contract.vocabulary.glu import GLU
@@ -50,5 +52,5 @@ def op_of(primitive: Primitive) -> OpRecord | None:
     return record if record is not None and record.primitive is primitive else None
 
 
-for _record in (EMBED, MATMUL, RMS_NORM, ROPE, ROUND8, ROUND16, ATTENTION, GLU, ADD, ARGMAX):
+for _record in (EMBED, MATMUL, RMS_NORM, ROPE, ROUND8, ROUND16, ATTENTION, GLU, ADD, BIAS, ARGMAX):
     register(_record)

@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from flax import nnx
+from jaxtyping import Shaped
 
 from models.config import TransformerConfig
+from models.rope import lane_order
 from models.sources.json_keys import Keys
 
 TABLE, HEAD = "embed.table", "head"
@@ -19,11 +22,32 @@ EMBEDDING, LM_HEAD = "model.embed_tokens.weight", "lm_head.weight"  # of both in
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointTensor:
-    """One tensor of a checkpoint: our path (of a matrix without `.codes`), its name and its shape there."""
+    """One tensor of a checkpoint: our path (of a matrix without `.codes`), its name and its shape there.
+
+    rows: (first, how many) of its rows are ours; None: all. lanes: of rows that lie head by head, (lanes of a
+    head, those that RoPE turns): they are put in the order of `models.rope.lane_order`.
+    """
 
     path: str
     name: str
     shape: tuple[int, ...]
+    rows: tuple[int, int] | None = None
+    lanes: tuple[int, int] | None = None
+
+    @property
+    def own_shape(self) -> tuple[int, ...]:
+        """The shape of what is taken of it."""
+        return self.shape if self.rows is None else (self.rows[1], *self.shape[1:])
+
+    def take(self, values: Shaped[np.ndarray, "*axes"]) -> Shaped[np.ndarray, "*own"]:
+        """The rows that are ours, in our order; a view where that is possible."""
+        if self.rows is not None:
+            values = values[self.rows[0] : sum(self.rows)]
+        if self.lanes is None:
+            return values
+        order = lane_order(*self.lanes)
+        heads = values.reshape(-1, self.lanes[0], *values.shape[1:])
+        return heads[:, order].reshape(values.shape)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

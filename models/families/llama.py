@@ -1,13 +1,8 @@
-"""The Llama family in the op vocabulary: Llama 2 and 3, Mistral, Qwen3 (dense).
+"""The Llama family in the op vocabulary: Llama 2 and 3, Mistral, Qwen2, Qwen2.5, Qwen3 (dense), Phi-3, Phi-4.
 
 These modules are the reference that every compiled program is held against, bit by bit, and what the compiler
-traces. What differs between the Hugging Face model_types is a `ModelType` each. Source of their defaults and
-names: transformers 5.23, configuration_ and modeling_{llama,mistral,qwen3}.py.
+traces. What differs between the Hugging Face model_types stands in `llama_checkpoint.py`.
 """
-
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
 
 import jax
 from flax import nnx
@@ -17,11 +12,10 @@ from jaxtyping import Float, Float32, Int32, UInt8
 from models.config import DEFAULT_FAMILY, TransformerConfig
 from models.contract import ops
 from models.decoder import Decoder
-from models.families.family import EMBEDDING, HEAD, LM_HEAD, TABLE, CheckpointTensor, Family
+from models.families.family import Family
+from models.families.llama_checkpoint import READERS, tensors
 from models.kv import KVFormat
 from models.parts import Linear, Norm
-from models.sources.huggingface_keys import activation_of, refuse_unlike_llama, refuse_window, rope_of
-from models.sources.json_keys import Keys
 
 Positions = Int32[Array, " batch"]
 LayerKV = (
@@ -34,12 +28,12 @@ class Attention(nnx.Module):
     """Grouped-query attention with RoPE, its norm and its residual."""
 
     def __init__(self, config: TransformerConfig, *, context: int) -> None:
-        q, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
+        q, kv, biased = config.heads * config.head_dim, config.kv_heads * config.head_dim, config.biased
         self.norm = Norm(config.hidden, config.eps)
-        self.q = Linear(config.hidden, q)
-        self.k = Linear(config.hidden, kv)
-        self.v = Linear(config.hidden, kv)
-        self.o = Linear(q, config.hidden)
+        self.q = Linear(config.hidden, q, bias="q" in biased)
+        self.k = Linear(config.hidden, kv, bias="k" in biased)
+        self.v = Linear(config.hidden, kv, bias="v" in biased)
+        self.o = Linear(q, config.hidden, bias="o" in biased)
         if config.qk_norm:
             self.q_norm = Norm(config.head_dim, config.eps)
             self.k_norm = Norm(config.head_dim, config.eps)
@@ -78,9 +72,9 @@ class FeedForward(nnx.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         self.norm = Norm(config.hidden, config.eps)
-        self.gate = Linear(config.hidden, config.ffn)
-        self.up = Linear(config.hidden, config.ffn)
-        self.down = Linear(config.ffn, config.hidden)
+        self.gate = Linear(config.hidden, config.ffn, bias="gate" in config.biased)
+        self.up = Linear(config.hidden, config.ffn, bias="up" in config.biased)
+        self.down = Linear(config.ffn, config.hidden, bias="down" in config.biased)
         self.rounds = (config.ffn_down == "fp8", config.ffn_up == "fp16")
         self.activation = config.activation
 
@@ -122,85 +116,10 @@ class Llama(Decoder):
         super().__init__(Layer, config, batch=batch, context=context, kv=kv)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelType:
-    """What the `config.json` of one Hugging Face model_type means by what it says or leaves out.
-
-    head_dim: where it is absent; None: hidden / heads. own_kv_heads: KV heads must be stated, otherwise they
-    are as many as the heads. windowed: whether `sliding_window` counts; window: where it is absent.
-    """
-
-    qk_norm: bool = False
-    head_dim: int | None = None
-    own_kv_heads: bool = True
-    windowed: Callable[[Keys], bool] = lambda keys: False
-    window: int | None = None
-
-
-MODEL_TYPES = {
-    "llama": ModelType(own_kv_heads=False),
-    "mistral": ModelType(windowed=lambda keys: True, window=4096),
-    "qwen3": ModelType(qk_norm=True, head_dim=128, windowed=lambda keys: keys.flag("use_sliding_window")),
-}
-
-
-def _read(kind: ModelType, keys: Keys, name: str) -> TransformerConfig:
-    """The numbers of a `config.json`; what this module would compute otherwise is a WeightError."""
-    refuse_unlike_llama(keys)
-    if kind.windowed(keys):
-        refuse_window(keys, kind.window)
-    heads, hidden = keys.integer("num_attention_heads"), keys.integer("hidden_size")
-    theta, scaling = rope_of(keys)
-    return TransformerConfig(
-        name=name,
-        layers=keys.integer("num_hidden_layers"),
-        hidden=hidden,
-        heads=heads,
-        kv_heads=keys.integer("num_key_value_heads", None if kind.own_kv_heads else heads),
-        head_dim=keys.integer("head_dim", kind.head_dim or hidden // max(heads, 1)),
-        ffn=keys.integer("intermediate_size"),
-        vocab=keys.integer("vocab_size"),
-        tied=keys.flag("tie_word_embeddings"),
-        rope_theta=theta,
-        eps=keys.number("rms_norm_eps"),
-        max_context=keys.integer("max_position_embeddings"),
-        source=f"config.json of the Hugging Face folder {name}",
-        qk_norm=kind.qk_norm,
-        rope_scaling=scaling,
-        activation=activation_of(keys),
-    )
-
-
-def _tensors(config: TransformerConfig) -> Iterator[CheckpointTensor]:
-    hidden, ffn = config.hidden, config.ffn
-    q, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
-    attention = {"q": (q, hidden), "k": (kv, hidden), "v": (kv, hidden), "o": (hidden, q)}
-    feed_forward = {"gate": (ffn, hidden), "up": (ffn, hidden), "down": (hidden, ffn)}
-
-    def one(path: str, name: str, *shape: int) -> CheckpointTensor:
-        return CheckpointTensor(path=path, name=f"{name}.weight", shape=shape)
-
-    yield CheckpointTensor(path=TABLE, name=EMBEDDING, shape=(config.vocab, hidden))
-    for i in range(config.layers):
-        ours, theirs = f"layers.{i}.attention", f"model.layers.{i}.self_attn"
-        yield one(f"{ours}.norm.gain", f"model.layers.{i}.input_layernorm", hidden)
-        for name, shape in attention.items():
-            yield one(f"{ours}.{name}", f"{theirs}.{name}_proj", *shape)
-        for name in ("q_norm", "k_norm") if config.qk_norm else ():
-            yield one(f"{ours}.{name}.gain", f"{theirs}.{name}", config.head_dim)
-        ours, theirs = f"layers.{i}.ffn", f"model.layers.{i}.mlp"
-        yield one(f"{ours}.norm.gain", f"model.layers.{i}.post_attention_layernorm", hidden)
-        for name, shape in feed_forward.items():
-            yield one(f"{ours}.{name}", f"{theirs}.{name}_proj", *shape)
-    yield one("norm.gain", "model.norm", hidden)
-    head = EMBEDDING if config.tied else LM_HEAD
-    yield CheckpointTensor(path=HEAD, name=head, shape=(config.vocab, hidden))
-
-
 LLAMA = Family(
     name=DEFAULT_FAMILY,
     module=Llama,
     layer=Layer,
-    model_types={name: partial(_read, kind) for name, kind in MODEL_TYPES.items()},
-    tensors=_tensors,
+    model_types=READERS,
+    tensors=tensors,
 )

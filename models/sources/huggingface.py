@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Float16, Float32, Int32, Shaped, UInt8
 
 from models.config import TransformerConfig
-from models.families.family import LM_HEAD, TABLE, CheckpointTensor
-from models.families.registry import family_of
+from models.families.family import TABLE, CheckpointTensor
 from models.sources.error import WeightError
-from models.sources.huggingface_config import read_config, weight_block
+from models.sources.huggingface_config import is_nested, read_config, weight_block
+from models.sources.huggingface_tensors import FP8, scale_of, settle
 from models.sources.quantise import (
     FORMAT,
     Quantised,
@@ -33,8 +33,6 @@ from models.sources.safetensor_files import (
 )
 from models.sources.weights import ReadRows, Shapes
 
-SCALES = ("_scale_inv", "_scale")  # behind `...weight`: of blocks; of the tensor or of rows (or of blocks)
-_IGNORED = ("_scale", "_scale_inv", ".rotary_emb.inv_freq")  # of weights (read with them), activations and KV
 _TINY = np.finfo(np.float32).tiny
 
 
@@ -50,17 +48,16 @@ class HuggingFaceWeights:
     """`Weights` of a Hugging Face folder; see `open_folder`."""
 
     def __init__(self, folder: Path, config: TransformerConfig) -> None:
-        self.folder, self.config = folder, config
+        found = settle(folder, config, open_files(folder), nested=is_nested(folder))
+        self.folder, self.config = folder, found.config
         self.identity = f"huggingface {folder.resolve().name}"
         self.relative_errors: dict[str, float] = {}
-        self._sources = {one.path: one for one in family_of(config).tensors(config)}
-        self._entries = open_files(folder)
+        self._sources, self._entries = found.sources, found.entries
         self._block = weight_block(folder)
         self._last: tuple[str, Quantised] | None = None
         self.shapes = _shapes(self._sources)
-        self._check()
         stale = f"{SINGLE} is taken, as transformers does; the {INDEX} beside it is not read"
-        self.notes = (f"weights: {folder}: {stale}.",) if stale_index(folder) else ()
+        self.notes = (*found.notes, *([f"weights: {folder}: {stale}."] if stale_index(folder) else []))
 
     def __getitem__(self, name: str) -> Shaped[np.ndarray, "*axes"]:
         """The tensor of that path; matrices and the table are rounded here."""
@@ -70,8 +67,9 @@ class HuggingFaceWeights:
             return quantised.codes if kind == "codes" else quantised.exponent
         if name not in self.shapes:
             raise WeightError(f"{self.identity}: no tensor {name} among {len(self.shapes)}. Check the model.")
-        entry = self._entries[self._sources[name].name]
-        values = self._values(entry)
+        source = self._sources[name]
+        entry = self._entries[source.name]
+        values = source.take(self._values(entry))
         check_finite(values, entry.place)
         return to_half(values) if name == TABLE else np.where(np.abs(values) < _TINY, np.float32(0), values)
 
@@ -80,7 +78,7 @@ class HuggingFaceWeights:
         if name != TABLE:
             return None
         entry = self._entries[self._sources[name].name]
-        if entry.dtype == "F8_E4M3":
+        if entry.dtype == FP8:
             return None
 
         def read(first: int, last: int) -> Float16[np.ndarray, "rows width"]:
@@ -98,7 +96,7 @@ class HuggingFaceWeights:
         source = self._sources.get(path if kind == "codes" else name)
         if source is None:
             return self[name]  # raises
-        values = self._values(self._entries[source.name])
+        values = source.take(self._values(self._entries[source.name]))
         return values.T if kind == "codes" else values
 
     def digest(self) -> str:
@@ -112,15 +110,16 @@ class HuggingFaceWeights:
         last = self._last
         if last is None or last[0] != path:
             self._last = None  # its memory is wanted
-            entry = self._entries[self._sources[path].name]
-            kept = _kept(entry, self._scale(entry)) if entry.dtype == "F8_E4M3" else None
-            self._last = last = path, kept or quantise(self._values(entry).T, entry.place)
+            source = self._sources[path]
+            entry = self._entries[source.name]
+            kept = _kept(entry, source, self._scale(entry)) if entry.dtype == FP8 else None
+            self._last = last = path, kept or quantise(source.take(self._values(entry)).T, entry.place)
             self.relative_errors[f"{path}.codes"] = last[1].relative_error
         return last[1]
 
     def _values(self, entry: StoredTensor) -> Float32[np.ndarray, "*axes"]:
         """The tensor in f32, fp8 with its scale."""
-        if entry.dtype != "F8_E4M3":
+        if entry.dtype != FP8:
             return entry.floats()
         scale, (_, columns) = self._scale(entry), self._block
         values = dequantise(entry.raw(), np.zeros(entry.shape[-1], np.int32))
@@ -132,14 +131,10 @@ class HuggingFaceWeights:
 
     def _scale(self, entry: StoredTensor) -> Float32[np.ndarray, "out blocks"]:
         """Scales of an fp8 matrix, one row per output: one column, or one per block of inputs."""
-        found = [self._entries[entry.name + end] for end in SCALES if entry.name + end in self._entries]
-        if len(entry.shape) != 2 or not found:
-            raise WeightError(
-                f"{entry.place} is F8_E4M3 {list(entry.shape)} and has no {' or '.join(SCALES)} beside it. "
-                "Fp8 takes a matrix with its scale: fetch the whole checkpoint."
-            )
-        scale, (out, k), (rows, columns) = found[0].floats(), entry.shape, self._block
-        check_finite(scale, found[0].place)
+        held = scale_of(entry, self._entries)
+        assert held is not None, entry.place
+        scale, (out, k), (rows, columns) = held.floats(), entry.shape, self._block
+        check_finite(scale, held.place)
         if scale.size == 1:
             return np.broadcast_to(scale.reshape(1, 1), (out, 1))
         if scale.shape in ((out,), (out, 1)):
@@ -147,29 +142,9 @@ class HuggingFaceWeights:
         if scale.shape == (-(-out // rows), -(-k // columns)):
             return np.repeat(scale, rows, axis=0)[:out]
         raise WeightError(
-            f"{found[0].place} has shape {list(scale.shape)}: [{out}, {k}] takes one scale, {out}, or blocks "
+            f"{held.place} has shape {list(scale.shape)}: [{out}, {k}] takes one scale, {out}, or blocks "
             f"of {rows} x {columns}. Check quantization_config.weight_block_size."
         )
-
-    def _check(self) -> None:
-        """Raise unless the files hold exactly the model's tensors in their shapes."""
-        wanted = {source.name: source.shape for source in self._sources.values()}
-        missing = [name for name in wanted if name not in self._entries]
-        known = {*wanted, LM_HEAD} if self.config.tied else wanted.keys()
-        unknown = [name for name in self._entries if name not in known and not name.endswith(_IGNORED)]
-        if missing or unknown:
-            raise WeightError(
-                f"{self.folder}: {len(missing)} tensors that config.json asks for are missing "
-                f"({', '.join(missing[:3]) or 'none'}), {len(unknown)} have no place in it "
-                f"({', '.join(unknown[:3]) or 'none'}). Config and checkpoint must be of one model."
-            )
-        for name, shape in wanted.items():
-            entry = self._entries[name]
-            if entry.shape != shape:
-                raise WeightError(
-                    f"{entry.place} has shape {list(entry.shape)}, config.json makes it {list(shape)}. "
-                    "Config and checkpoint must be of one model."
-                )
 
 
 def to_half(values: Float32[np.ndarray, "*axes"]) -> Float16[np.ndarray, "*axes"]:
@@ -182,21 +157,25 @@ def to_half(values: Float32[np.ndarray, "*axes"]) -> Float16[np.ndarray, "*axes"
 def _shapes(held: dict[str, CheckpointTensor]) -> Shapes:
     shapes: Shapes = {}
     for path, source in held.items():
-        if path == TABLE or len(source.shape) == 1:
+        shape = source.own_shape
+        if path == TABLE or len(shape) == 1:
             dtype = np.float16 if path == TABLE else np.float32
-            shapes[path] = jax.ShapeDtypeStruct(source.shape, dtype)
+            shapes[path] = jax.ShapeDtypeStruct(shape, dtype)
         else:
-            shapes[f"{path}.codes"] = jax.ShapeDtypeStruct(source.shape[::-1], np.uint8)
-            shapes[f"{path}.exponent"] = jax.ShapeDtypeStruct(source.shape[:1], np.int32)
+            shapes[f"{path}.codes"] = jax.ShapeDtypeStruct(shape[::-1], np.uint8)
+            shapes[f"{path}.exponent"] = jax.ShapeDtypeStruct(shape[:1], np.int32)
     return shapes
 
 
-def _kept(entry: StoredTensor, scale: Float32[np.ndarray, "out blocks"]) -> Quantised | None:
+def _kept(
+    entry: StoredTensor, source: CheckpointTensor, scale: Float32[np.ndarray, "out blocks"]
+) -> Quantised | None:
     """The codes of an fp8 matrix as they are, where its scales are powers of two and one per output."""
+    scale = source.take(scale)
     fraction, power = np.frexp(scale[:, 0])
     if not (np.all(fraction == 0.5) and np.all(scale == scale[:, :1]) and power.min() > -126):
         return None
-    codes: UInt8[np.ndarray, "out k"] = entry.raw()
+    codes: UInt8[np.ndarray, "out k"] = source.take(entry.raw())
     check_finite(dequantise(codes, np.zeros(entry.shape[1], np.int32)), entry.place)
     exponent: Int32[np.ndarray, " out"] = (power - 1).astype(np.int32)
     positive = np.where(codes == 0x80, np.uint8(0), codes)

@@ -8,25 +8,35 @@ from pathlib import Path
 from models.config import TransformerConfig
 from models.families.registry import readers
 from models.sources.error import WeightError
+from models.sources.huggingface_keys import refuse_unread
 from models.sources.json_keys import Keys, read_object
 
-FP8_METHODS = ("fp8", "fbgemm_fp8", "compressed-tensors")
+FP8_METHODS = ("fp8", "fbgemm_fp8", "compressed-tensors", "modelopt")
+_METHOD = "quant_method"
+_HELD = "text_config"  # where a model of text and pictures keeps the keys of its text part
 
 
 def read_config(folder: str | Path) -> TransformerConfig:
     """The model that a Hugging Face folder holds, named after it; `WeightError` for what we cannot run."""
     path, known = Path(folder) / "config.json", readers()
-    keys = Keys(path, read_object(path))
+    keys = _text_keys(Keys(path, read_object(path)))
     kind = keys.text("model_type")
     if kind not in known:
         raise keys.error("model_type", kind, f"only {', '.join(known)} are supported")
-    _check_format(keys)
+    check_format(keys)
     try:
-        return known[kind](keys, Path(folder).resolve().name)
+        config = known[kind](keys, Path(folder).resolve().name)
+        refuse_unread(keys)
+        return config
     except WeightError:
         raise
     except ValueError as error:
         raise WeightError(f"{path}: {error}") from error
+
+
+def is_nested(folder: str | Path) -> bool:
+    """Whether a folder's config.json keeps the text part of a larger model apart."""
+    return bool(read_object(Path(folder) / "config.json").get(_HELD))
 
 
 def weight_block(folder: str | Path) -> tuple[int, int]:
@@ -40,9 +50,29 @@ def weight_block(folder: str | Path) -> tuple[int, int]:
     return size[0], size[1]
 
 
-def _check_format(keys: Keys) -> None:
+def check_format(keys: Keys) -> None:
     """Raise for quantised weights that cannot be read."""
-    method = keys.table("quantization_config").values.get("quant_method")
-    if method is not None and method not in FP8_METHODS:
+    table = keys.table("quantization_config")
+    method = table.get(_METHOD)
+    if method is None and not table.values:
+        return
+    if method not in FP8_METHODS:
         why = f"only {', '.join(FP8_METHODS)} with e4m3 weights are; take the bf16 checkpoint"
-        raise keys.error("quantization_config.quant_method", method, why)
+        raise table.error(_METHOD, method, why)
+    for key, known in (("quant_algo", ("FP8",)), ("fmt", ("e4m3",))):
+        if (value := table.get(key)) is not None and value not in known:
+            raise table.error(key, value, f"only {known[0]} is supported; take the bf16 checkpoint")
+
+
+def _text_keys(keys: Keys) -> Keys:
+    """The keys of the text part, with those beside it that are about the whole model."""
+    if not keys.get(_HELD):
+        return keys
+    text = keys.table(_HELD)
+    for key in ("tie_word_embeddings", "quantization_config"):
+        outer, inner = keys.get(key), text.values.get(key)
+        if outer is not None and inner is not None and outer != inner:
+            raise text.error(key, inner, f"{key} beside {_HELD} is {outer!r}; leave one of the two")
+        if outer is not None:
+            text.values[key] = outer
+    return text

@@ -1,20 +1,82 @@
 """What the config.json of several model families say alike, and refusals of what none of ours computes.
 
-Source: transformers 5.23, configuration_{llama,mistral,qwen3}.py and modeling_rope_utils.py.
+Every key is read by a family, known to change nothing (`INERT`), or at the value at which it changes nothing
+(`NEUTRAL`); any other is refused by its name, so that none is dropped that changes the math.
+Source: transformers 5.24, configuration_utils.py and configuration_{llama,mistral,phi3,qwen2,qwen3}.py.
 """
 
-from models.config import Activation, Llama3Scaling
-from models.sources.error import WeightError
+from models.config import Activation
 from models.sources.json_keys import Keys
 
 ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu",
     "swish": "silu",
-    "gelu_pytorch_tanh": "gelu",  # ours is the tanh form; plain "gelu" is the exact one
+    "gelu_pytorch_tanh": "gelu",
+    "gelu_python_tanh": "gelu",
     "gelu_new": "gelu",
+    "gelu": "gelu_erf",
+    "gelu_python": "gelu_erf",
 }
-_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
-_BIASES = ("attention_bias", "mlp_bias", "use_bias", "qkv_bias")
+_SAVED = (
+    *("architectures", "auto_map", "transformers_version", "torch_dtype", "dtype", "_name_or_path"),
+    *("name_or_path", "_commit_hash", "_attn_implementation", "attn_implementation", "use_bfloat16"),
+    *("_attn_implementation_autoset", "_flash_attn_2_enabled", "_attn_implementation_internal"),
+    *("torchscript", "gradient_checkpointing", "tokenizer_class", "model_name", "license", "task"),
+    *("unsloth_fixed", "unsloth_version", "_unsloth_version", "custom_pipelines", "library_name", "tags"),
+)
+_TRAINING = (
+    *("initializer_range", "initializer_factor", "attention_dropout", "hidden_dropout", "dropout"),
+    *("resid_pdrop", "embd_pdrop", "attn_pdrop", "classifier_dropout", "layerdrop", "pretraining_tp"),
+    *("finetuning_task", "id2label", "label2id", "num_labels", "problem_type", "task_specific_params"),
+    *("hidden_dropout_prob", "attention_probs_dropout_prob", "residual_dropout"),
+)
+_OUTPUTS = (
+    *("use_cache", "return_dict", "use_return_dict", "output_attentions", "output_hidden_states"),
+    *("output_scores", "return_dict_in_generate", "remove_invalid_values", "cache_implementation"),
+)
+_GENERATION = (
+    *("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "cls_token_id", "unk_token_id"),
+    *("mask_token_id", "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id", "prefix"),
+    *("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "max_length", "min_length"),
+    *("max_new_tokens", "do_sample", "early_stopping", "num_beams", "num_beam_groups", "diversity_penalty"),
+    *("temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty", "length_penalty"),
+    *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "num_return_sequences"),
+    *("exponential_decay_length_penalty", "generation_config", "tf_legacy_loss"),
+)
+INERT = frozenset((*_SAVED, *_TRAINING, *_OUTPUTS, *_GENERATION, "is_decoder", "chunk_size_feed_forward"))
+"""Keys that leave the logits of a step as they are, whatever they hold."""
+
+_OFF = (False, 0, "", (), {})
+NEUTRAL: dict[str, tuple[object, ...]] = {
+    "is_causal": (True,),
+    "use_bidirectional_attention": _OFF,
+    "is_encoder_decoder": _OFF,
+    "add_cross_attention": _OFF,
+    "tie_encoder_decoder": _OFF,
+    "cross_attention_hidden_size": (),
+    "pruned_heads": _OFF,
+    "num_local_experts": (0, 1),
+    "num_experts": (0, 1),
+    "n_routed_experts": (0, 1),
+    "use_bias": _OFF,
+    "qkv_bias": _OFF,
+    "attention_bias": _OFF,
+    "mlp_bias": _OFF,
+    "use_qk_norm": _OFF,
+    "qk_layernorm": _OFF,
+    "use_mrope": _OFF,
+    "rope_interleaved": _OFF,
+    "attention_multiplier": (),
+    "embedding_multiplier": (1,),
+    "residual_multiplier": (1,),
+    "logits_scaling": (1,),
+    "logit_scale": (1,),
+    "original_max_position_embeddings": (),
+    "use_sliding_window": _OFF,
+}
+"""Keys at the values at which they change nothing."""
+
+_WHY = {"num_local_experts": "experts", "num_experts": "experts", "n_routed_experts": "experts"}
 
 
 def activation_of(keys: Keys) -> Activation:
@@ -25,58 +87,58 @@ def activation_of(keys: Keys) -> Activation:
     return ACTIVATIONS[activation]
 
 
-def rope_of(keys: Keys) -> tuple[float, Llama3Scaling | None]:
-    """Theta and scaling, from `rope_scaling` (until transformers 4) or `rope_parameters` (since 5)."""
-    rope = keys.table("rope_scaling" if keys.values.get("rope_scaling") else "rope_parameters")
-    for key, value in rope.values.items():
-        if isinstance(value, dict):
-            raise rope.error(key, value, "one set of parameters per kind of layer is not supported")
-    theta = rope.number("rope_theta", keys.number("rope_theta", 10_000.0))
-    if rope.number("partial_rotary_factor", 1.0) != 1:
-        raise rope.error("partial_rotary_factor", rope.values["partial_rotary_factor"], "only 1 is supported")
-    named = "type" if "type" in rope.values and "rope_type" not in rope.values else "rope_type"
-    kind = rope.text(named, "default")
-    if kind == "default":
-        return theta, None
-    if kind != "llama3":
-        raise rope.error(named, kind, "only default and llama3 are supported")
-    try:
-        return theta, Llama3Scaling(
-            factor=rope.number("factor"),
-            low_freq_factor=rope.number("low_freq_factor"),
-            high_freq_factor=rope.number("high_freq_factor"),
-            original_max_position=rope.integer("original_max_position_embeddings"),
-        )
-    except WeightError:
-        raise
-    except ValueError as error:
-        raise WeightError(f"{keys.path}: {error}") from error
+def refuse_unread(keys: Keys) -> None:
+    """Raise for a key that nobody has read, unless it is known to change nothing or is null."""
+    for key, value in keys.values.items():
+        if value is None or key in keys.seen or key in INERT:
+            continue
+        allowed = NEUTRAL.get(key)
+        if allowed is None:
+            raise keys.error(key, value, "a key that we do not know; take it out if it changes nothing")
+        if not any(
+            type(value) is type(one) and value == one for one in (*allowed, *map(float, _numbers(allowed)))
+        ):
+            what = _WHY.get(key)
+            why = f"{what} are not supported, only dense models are" if what else "it is not supported"
+            raise keys.error(key, value, why)
 
 
-def refuse_unlike_llama(keys: Keys) -> None:
-    """Raise for keys by which a model computes what a dense decoder of the Llama kind does not."""
-    for key in _EXPERTS:
-        if keys.values.get(key):
-            raise keys.error(key, keys.values[key], "experts are not supported, only dense models are")
-    for key in _BIASES:
-        if keys.flag(key):
-            raise keys.error(key, True, "biases are not supported")
-    if keys.number("partial_rotary_factor", 1.0) != 1:
-        raise keys.error("partial_rotary_factor", keys.values["partial_rotary_factor"], "only 1 is supported")
-    kinds = keys.values.get("layer_types") or []
-    if any(kind != "full_attention" for kind in kinds):
-        raise keys.error("layer_types", sorted(set(map(str, kinds))), "only full_attention is supported")
+def window_of(keys: Keys, longest: int, *, default: int | None = None, layers: int = 0) -> int | None:
+    """The tokens that attention sees; None: all. default: of an absent key. layers: how many see so few."""
+    window = keys.get("sliding_window", default)
+    if window is None or not layers:
+        return None
+    width = keys.integer("sliding_window", default)
+    return width if width < longest else None
 
 
-def refuse_window(keys: Keys, default: int | None = None) -> None:
-    """Raise for a sliding window that hides tokens of the longest context. default: of an absent key."""
-    absent = default is not None and "sliding_window" not in keys.values
-    window = default if absent else keys.values.get("sliding_window")
-    context = keys.integer("max_position_embeddings")
-    if window is not None and keys.integer("sliding_window", default) < context:
-        raise keys.error(
-            "sliding_window" + (" (absent: by default)" if absent else ""),
-            window,
-            f"below max_position_embeddings {context}, a window in effect, which is not supported; lower "
-            f"max_position_embeddings to {window} to run the model inside its window",
-        )
+def windowed_layers(keys: Keys, layers: int) -> int:
+    """How many layers have a window: by `layer_types`, or those from `max_window_layers` on if it is used."""
+    used = keys.flag("use_sliding_window")
+    kinds = layer_types(keys, layers, ("full_attention", "sliding_attention"))
+    first = keys.get("max_window_layers", 28)
+    if type(first) is not int or first < 0:
+        raise keys.error("max_window_layers", first, "it is a whole number of at least 0")
+    if kinds is None:
+        return max(layers - first, 0) if used else 0
+    count = kinds.count("sliding_attention")
+    if count and not used:
+        raise keys.error("layer_types", sorted(set(kinds)), "use_sliding_window is false")
+    return count
+
+
+def layer_types(keys: Keys, layers: int, known: tuple[str, ...] = ("full_attention",)) -> list[str] | None:
+    """The kind of each layer, None if they are not stated."""
+    kinds = keys.get("layer_types")
+    if kinds is None:
+        return None
+    if not isinstance(kinds, list) or any(kind not in known for kind in kinds):
+        shown = sorted(set(map(str, kinds))) if isinstance(kinds, list) else kinds
+        raise keys.error("layer_types", shown, f"only {', '.join(known)} is supported")
+    if len(kinds) < layers:
+        raise keys.error("layer_types", kinds, f"names {len(kinds)} layers, num_hidden_layers is {layers}")
+    return kinds[:layers]
+
+
+def _numbers(values: tuple[object, ...]) -> list[int]:
+    return [value for value in values if type(value) is int]

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,17 @@ def read_object(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys of one JSON object, read with their types; null is the same as absent."""
+    """The keys of one JSON object, read with their types; null is as absent. seen: those asked for."""
 
     path: Path
     values: dict[str, Any]
     prefix: str = ""  # the object's own place in the file
+    seen: set[str] = field(default_factory=set[str], compare=False)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value as it is, null too; the default where the key is absent."""
+        self.seen.add(key)
+        return self.values.get(key, default)
 
     def error(self, key: str, value: object, why: str) -> WeightError:
         """An error that names file, key and value."""
@@ -46,12 +52,27 @@ class Keys:
             raise self.error(key, value, "it is a whole number of at least 1")
         return value
 
+    def stated(self, key: str, default: int) -> int:
+        """A whole number of at least 1; the default where the key is absent, null is an error."""
+        return self.integer(key, None if key in self.values else default)
+
     def number(self, key: str, default: float | None = None) -> float:
         """A finite number."""
         value = self._required(key, default)
         if type(value) not in (int, float) or not math.isfinite(value):
             raise self.error(key, value, "it is a finite number")
         return float(value)
+
+    def numbers(self, key: str, count: int) -> tuple[float, ...]:
+        """A list of that many finite numbers."""
+        values = self._required(key, None)
+        if not isinstance(values, list) or len(values) != count:
+            size = f"a list of {len(values)}" if isinstance(values, list) else repr(values)
+            raise WeightError(f"{self.path}: {self.prefix}{key} is {size}: it is a list of {count} numbers.")
+        for value in values:
+            if type(value) not in (int, float) or not math.isfinite(value):
+                raise self.error(key, value, "it is a list of finite numbers")
+        return tuple(map(float, values))
 
     def text(self, key: str, default: str | None = None) -> str:
         """A string."""
@@ -75,7 +96,7 @@ class Keys:
         return Keys(self.path, value, f"{self.prefix}{key}.")
 
     def _required(self, key: str, default: object) -> Any:
-        value = self.values.get(key)
+        value = self.get(key)
         value = default if value is None else value
         if value is None:
             raise WeightError(f"{self.path}: {self.prefix}{key} is missing. Add it, as the authors give it.")

@@ -36,6 +36,7 @@ _UNREAD = (
     (("consolidated*.safetensors",), "named in the author's own way: fetch those of Hugging Face"),
     (("*.safetensors",), "neither model.safetensors nor named by a model.safetensors.index.json"),
 )
+READABLE = ("BF16", "F16", "F32", "F64", "F8_E4M3")
 _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 
 

@@ -19,7 +19,7 @@ from models.sources.quantise import Quantised, dequantise, quantise, to_e4m3, wi
 from models.sources.weights import ReadRows, Shapes
 
 SCHEME = "lpu-emulator weights by seed, v1"  # enters every tensor: other values need another name
-_CODES, _EXPONENT = ".codes", ".exponent"
+_CODES, _EXPONENT, _BIAS = ".codes", ".exponent", ".bias"
 _VARIANCE = 1.5625  # of a weight, from exponents that vary by -1, 0, 0, 1
 _NORMAL = NormalDist()
 _BLOCK_BYTES = 32  # that Philox makes of one counter
@@ -39,7 +39,7 @@ class Seeded:
     """`Weights` drawn from a seed; see `seeded`.
 
     Matrices are Gaussian at a standard deviation of 1/sqrt(k), so that outputs stay near 1, with exponents
-    that differ between columns; gains lie within 1 +- 1/16; table rows have length 1.
+    that differ between columns; gains lie within 1 +- 1/16, biases within 1/16; table rows have length 1.
     """
 
     def __init__(self, shapes: Shapes, seed: int, *, tied: bool = False) -> None:
@@ -68,7 +68,10 @@ class Seeded:
             return _exponents(raw, shape.shape, self._depth(name))
         if shape.dtype == np.uint8:
             return _codes(raw, shape.shape)
-        return _table(raw, shape.shape) if shape.dtype == np.float16 else _gains(raw, shape.shape)
+        if shape.dtype == np.float16:
+            return _table(raw, shape.shape)
+        gains = _gains(raw, shape.shape)
+        return gains - np.float32(1) if name.endswith(_BIAS) else gains
 
     def row_reader(self, name: str) -> ReadRows | None:
         """Rows of a matrix or table, drawn from the middle of its stream."""

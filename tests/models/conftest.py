@@ -16,6 +16,13 @@ def golden() -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="session")
+def golden2() -> dict[str, np.ndarray]:
+    """Of shared/data/contract_vectors2.npz what there are ops for."""
+    with np.load(Path(__file__).parent / "data" / "contract_vectors2.npz") as vectors:
+        return dict(vectors)
+
+
+@pytest.fixture(scope="session")
 def random_params() -> Callable[[Step], dict[str, Array]]:
     """Weights of a step: codes of magnitude up to 16, scales that keep activations near 1."""
 

@@ -86,11 +86,18 @@ class AddKernel(Kernel):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BiasKernel(Kernel):
+    """A vector added to the columns of a product."""
+
+    family: ClassVar[str] = "bias"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GluKernel(Kernel):
     """The activation of the gate, times up."""
 
     family: ClassVar[str] = "glu"
-    activation: Literal["silu", "gelu"]
+    activation: Literal["silu", "gelu", "gelu_erf"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,6 +209,15 @@ INSTRUCTIONS = (
     ),
     Instruction(
         op=Op.ADD, name="ADD", unit=VXM, kernel=AddKernel, reads=(_F32, _OTHER), write=_TO_F32, ordered=True
+    ),
+    Instruction(
+        op=Op.BIAS,
+        name="BIAS",
+        unit=VXM,
+        kernel=BiasKernel,
+        reads=(_F32, Operand("src2", WEIGHTS, same, GAIN)),
+        write=_TO_F32,
+        ordered=True,
     ),
     Instruction(
         op=Op.GLU, name="GLU", unit=VXM, kernel=GluKernel, reads=(_F32, _OTHER), write=_TO_F16, ordered=True

@@ -12,6 +12,7 @@ from compiler.program.instructions.vector import (
     AddKernel,
     ArgmaxKernel,
     ArgredKernel,
+    BiasKernel,
     CastKernel,
     EmbedKernel,
     GluKernel,
@@ -123,6 +124,17 @@ def add(k: None, env: Env, pools: Pools, t: Table) -> Pools:
     return Pools(f32=add32(take(pools.f32, t[:, 0]), take(pools.f32, t[:, 1])))
 
 
+def _bias(at: Reads, rows: Rows, s: Static[BiasKernel]) -> Items:
+    row, j = at.spread(rows, 1)
+    out = (Result(Pool.F32, 1, at.flow.result[row] + j),)
+    return at.items(bias, row, lines=[at.line(0, row, j)], others=[at.entry(row, j)], out=out)
+
+
+def bias(k: None, env: Env, pools: Pools, t: Table) -> Pools:
+    """The sum of an f32 line and a line of a bias, the same for all rows."""
+    return Pools(f32=add32(take(pools.f32, t[:, 0]), take(env.image.gains, t[:, 1])[:, None]))
+
+
 def _glu(at: Reads, rows: Rows, s: Static[GluKernel]) -> Items:
     row, j = at.spread(rows, 2)
     lines = [at.line(operand, row, 2 * j + i) for operand in (0, 1) for i in (0, 1)]
@@ -182,6 +194,7 @@ EXECUTED = (
     Executed(op=Op.ROPE, build=_rope, by_count=True),
     Executed(op=Op.CAST, build=_cast),
     Executed(op=Op.ADD, build=_add),
+    Executed(op=Op.BIAS, build=_bias),
     Executed(op=Op.GLU, build=_glu),
     Executed(op=Op.ARGMAX, build=_argmax, by_count=True, limits=_columns_are_exact),
     Executed(op=Op.ARGRED, build=_argred, by_count=True),

@@ -8,13 +8,17 @@ from jaxtyping import Float16, Float32
 from models.contract import numerics
 from models.contract.op import F16, F32, Results, check_operand, check_same, define, per_element
 
-ACTIVATIONS = {"silu": jax.nn.silu, "gelu": lambda x: jax.nn.gelu(x, approximate=True)}
+ACTIVATIONS = {
+    "silu": jax.nn.silu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=True),
+    "gelu_erf": lambda x: jax.nn.gelu(x, approximate=False),
+}
 
 
 def glu(
     gate: Float32[Array, "*shape"], up: Float32[Array, "*shape"], *, activation: str
 ) -> Float16[Array, "*shape"]:
-    """Activation ("silu" or "gelu") of the gate, times up."""
+    """Activation ("silu", "gelu" in its tanh form, or "gelu_erf", the exact one) of the gate, times up."""
     return GLU.bind(gate, up, activation=activation)
 
 

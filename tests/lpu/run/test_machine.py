@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from beside import Arrays, assert_same, bits, compiled, made_up
 from handmade import matmul
-from shapes import HEADS, SMALL
+from shapes import BIASED, HEADS, SMALL
 
 from compiler.program.isa import Op
 from compiler.program.program import Block, Program
@@ -44,6 +44,18 @@ CASES: dict[str, tuple[TransformerConfig, str, dict[str, Any], list[list[int]]]]
         "pair",
         {"tp": 2, "pp": 1, "kv": "fp8", "contexts": (80, 240), "batch": 2},
         [[0, 78], [1, 79], [2, 80], [200, 81], [201, 82]],
+    ),
+    "biases, exact gelu, RoPE of part of each head by LongRoPE, on one chip": (
+        BIASED,
+        "pair",
+        {"tp": 1, "pp": 1},
+        [[0], [1], [2]],
+    ),
+    "biases over rows and columns of four chips": (
+        BIASED,
+        "quad",
+        {"tp": 4, "pp": 1, "layout": "2d"},
+        [[0], [79]],
     ),
     "head norms, gelu, heads across lines": (HEADS, "pair", {"tp": 2, "pp": 1}, [[0], [1], [2]]),
 }

@@ -30,6 +30,7 @@ OPERANDS: dict[str, tuple[tuple[jax.Array, ...], dict[str, Any]]] = {
     ),
     "glu": ((zeros(FLOAT, 2, 6), zeros(FLOAT, 2, 6)), {"activation": "gelu"}),
     "add": ((zeros(FLOAT, 2, 6), zeros(FLOAT, 2, 6)), {}),
+    "bias": ((zeros(FLOAT, 2, 6), zeros(FLOAT, 6)), {}),
     "argmax": ((zeros(FLOAT, 2, 9),), {}),
 }
 

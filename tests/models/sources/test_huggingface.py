@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from models.contract.plain import plain, plain_cache
+from models.rope import frequencies
 from models.sources.checkpoint import save_orbax
 from models.sources.error import WeightError
 from models.sources.huggingface import open_folder
@@ -178,10 +179,13 @@ def test_fp8_without_a_fitting_scale_is_named(tmp_path: Path) -> None:
     with pytest.raises(WeightError, match=r"_scale_inv has shape \[3, 3\]: .* blocks of 32 x 16"):
         open_folder(tmp_path / "a")["layers.0.attention.q.codes"]
     with_fp8(tmp_path / "b", np.ones((), np.float32), "_other_scale")
+    with pytest.raises(WeightError, match=r"1 have no place in it \(.*q_proj.weight_other_scale\)"):
+        open_folder(tmp_path / "b")
+    bare = {Q_PROJ: np.zeros((64, 64), ml_dtypes.float8_e4m3fn)}
     with pytest.raises(
         WeightError, match=r"q_proj.weight is F8_E4M3 \[64, 64\] and has no _scale_inv or _scale"
     ):
-        open_folder(tmp_path / "b")["layers.0.attention.q.codes"]
+        open_folder(rewritten(tmp_path / "c", lambda tensors: tensors.update(bare)))
 
 
 # Damaged checkpoints
@@ -202,9 +206,48 @@ def test_names_and_shapes_are_checked_when_opened(tmp_path: Path) -> None:
         open_folder(rewritten(tmp_path / "c", lambda tensors: tensors.update(short)))
     integers = {Q_PROJ: np.zeros((64, 64), np.int32)}
     with pytest.raises(WeightError, match=r"q_proj.weight is I32, not BF16"):
-        open_folder(rewritten(tmp_path / "d", lambda tensors: tensors.update(integers)))[
-            "layers.0.attention.q.codes"
-        ]
+        open_folder(rewritten(tmp_path / "d", lambda tensors: tensors.update(integers)))
+
+
+SPEEDS = "model.layers.0.self_attn.rotary_emb.inv_freq"
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "said"),
+    [
+        (SPEEDS, 1e6 ** -(np.arange(0, 16, 2) / 16), r"no place in it \(.*inv_freq\)"),
+        (SPEEDS, np.ones(3), r"no place in it \(.*inv_freq\)"),
+        (Q_PROJ.replace("weight", "pre_quant_scale"), np.ones(64), r"no place .*pre_quant_scale"),
+        (f"{Q_PROJ}_scale", np.ones(64), r"no place .*weight_scale"),
+        ("model.layers.0.self_attn.z_proj.input_scale", np.ones(1), r"no place .*z_proj.input_scale"),
+        (Q_PROJ, np.ones((64, 64), np.int8), r"q_proj.weight is I8, not BF16"),
+        (Q_PROJ, np.ones((64, 64), ml_dtypes.float8_e5m2), r"q_proj.weight is F8_E5M2, not BF16"),
+        (Q_PROJ, np.ones((64, 64), np.bool_), r"q_proj.weight is BOOL, not BF16"),
+        ("model.norm.weight", np.ones(64, ml_dtypes.float8_e4m3fn), r"norm.weight is F8_E4M3 \[64\] and has"),
+    ],
+)
+def test_what_is_not_used_or_not_read_is_refused_when_opened(
+    tmp_path: Path, name: str, values: np.ndarray, said: str
+) -> None:
+    held = values.astype(np.float32) if values.dtype == np.float64 else values
+    with pytest.raises(WeightError, match=said):
+        open_folder(rewritten(tmp_path, lambda tensors: tensors.update({name: held})))
+
+
+def test_stored_speeds_of_rope_are_compared_with_those_computed(tmp_path: Path) -> None:
+    plain = frequencies(16, 1e4)
+    scaled = frequencies(16, 1e4, open_folder(LLAMA).config.rope_scaling)
+    for i, speeds in enumerate((plain, scaled)):
+        held = {SPEEDS: speeds.astype(np.float32), SPEEDS.replace("0", "1"): speeds.astype(np.float16)}
+        folder = rewritten(tmp_path / str(i), lambda tensors, held=held: tensors.update(held))
+        assert open_folder(folder).notes == ()
+
+
+def test_scales_of_activations_are_named(tmp_path: Path) -> None:
+    held = {Q_PROJ.replace("weight", "input_scale"): np.ones(1, np.float32)}
+    held[Q_PROJ.replace("q_proj.weight", "k_proj.k_scale")] = np.ones(1, np.float32)
+    (note,) = open_folder(rewritten(tmp_path, lambda tensors: tensors.update(held))).notes
+    assert "2 scales of activations and KV (model.layers.0.self_attn" in note
 
 
 @pytest.mark.parametrize(

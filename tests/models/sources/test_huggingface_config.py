@@ -10,6 +10,7 @@ from models.sources.error import WeightError
 from models.sources.huggingface_config import read_config
 
 DATA = Path(__file__).parents[1] / "data"
+NAN = float("nan")
 LLAMA, QWEN3 = DATA / "tiny-llama", DATA / "tiny-qwen3"
 
 
@@ -64,30 +65,45 @@ def test_published_configurations_are_those_of_the_catalog(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "mixtral"}, "model_type is 'mixtral': only llama, mistral, qwen3"),
-        ({"attention_bias": True}, "attention_bias is True: biases"),
+        ({"model_type": "mixtral"}, "model_type is 'mixtral': only llama, mistral, phi3, qwen2, qwen3"),
+        ({"model_type": "mistral", "attention_bias": True}, "attention_bias is True: it is not supported"),
         ({"num_local_experts": 8}, "num_local_experts is 8: experts"),
         ({"hidden_act": "relu2"}, "hidden_act is 'relu2'"),
-        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
-        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_scaling.type is 'yarn'"),
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_parameters.type is 'llama3': rope_scaling"),
         (
-            {"rope_parameters": {"rope_type": "linear", "factor": 4.0}},
-            "rope_parameters.rope_type is 'linear'",
+            {"rope_parameters": {"rope_type": "proportional", "factor": 4.0}},
+            "rope_parameters.rope_type is 'proportional'",
         ),
+        ({"rope_parameters": {"factor": 4.0}}, "rope_parameters.factor is 4.0: no rope_type beside it"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": 0.0}}, "rope_scaling: factor is 0.0"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": -1}}, "rope_scaling: factor is -1.0"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": NAN}}, "rope_parameters.factor is nan"),
+        (
+            {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "beta_fast": 3}},
+            "rope_parameters.beta_fast is 3: the kind 'linear' takes factor",
+        ),
+        (
+            {"rope_parameters": {"rope_type": "linear", "type": "yarn", "factor": 2.0}},
+            "rope_parameters.type is 'yarn': rope_type is 'linear'",
+        ),
+        (
+            {"rope_theta": 1e4, "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}},
+            "rope_parameters.rope_theta is 500000.0: rope_theta beside the table is 10000.0",
+        ),
+        (
+            {"original_max_position_embeddings": 64},
+            "rope_parameters.original_max_position_embeddings is 32.0",
+        ),
+        ({"is_causal": False}, "is_causal is False: it is not supported"),
+        ({"attn_logit_softcapping": 30.0}, "attn_logit_softcapping is 30.0: a key that we do not know"),
+        ({"model_type": "phi3"}, "rope_parameters.rope_type is 'llama3': only default, longrope"),
+        ({"layer_types": ["full_attention"]}, "names 1 layers, num_hidden_layers is 2"),
         ({"rope_parameters": {"full_attention": {"rope_theta": 1e4}}}, "rope_parameters.full_attention is"),
         (
             {"rope_parameters": {"rope_type": "llama3", "factor": 8.0}},
             "rope_parameters.low_freq_factor is missing",
         ),
-        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5: only 1"),
-        (
-            {"model_type": "mistral", "sliding_window": 128},
-            "sliding_window is 128: below max_position_embeddings 256",
-        ),
-        (
-            {"model_type": "mistral", "max_position_embeddings": 9999},
-            r"sliding_window \(absent: by default\) is 4096",
-        ),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5: this model_type turns whole heads"),
         ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types is"),
         ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config.quant_method is 'gptq'"),
         ({"num_attention_heads": None}, "num_attention_heads is missing"),
@@ -107,9 +123,57 @@ def test_what_the_model_cannot_do_is_refused_by_its_key(
     assert "\n" not in str(caught.value)
 
 
-def test_a_window_as_long_as_the_context_is_no_window(tmp_path: Path) -> None:
-    folder = edited(tmp_path, lambda keys: keys.update(model_type="mistral", sliding_window=256))
-    assert read_config(folder).max_context == 256
+@pytest.mark.parametrize(
+    ("changes", "longest"),
+    [
+        ({"model_type": "mistral", "sliding_window": 256}, 256),
+        ({"model_type": "mistral", "sliding_window": 9999}, 256),
+        ({"model_type": "mistral", "sliding_window": None}, 256),
+        ({"model_type": "mistral", "sliding_window": 128}, 128),
+        ({"model_type": "mistral", "max_position_embeddings": 9999}, 4096),
+        ({"model_type": "qwen2", "sliding_window": 64, "max_window_layers": 0}, 256),
+        (
+            {"model_type": "qwen2", "sliding_window": 64, "max_window_layers": 0, "use_sliding_window": True},
+            64,
+        ),
+        (
+            {"model_type": "qwen2", "sliding_window": 64, "max_window_layers": 2, "use_sliding_window": True},
+            256,
+        ),
+    ],
+)
+def test_a_window_bounds_the_context_only_where_it_hides_tokens(
+    tmp_path: Path, changes: dict[str, Any], longest: int
+) -> None:
+    assert read_config(edited(tmp_path, lambda keys: keys.update(changes))).longest == longest
+
+
+def test_absent_keys_are_those_of_transformers(tmp_path: Path) -> None:
+    def least(keys: dict[str, Any]) -> None:
+        keys.clear()
+        keys["model_type"] = "mistral"
+
+    config = read_config(edited(tmp_path, least))
+    assert (config.layers, config.kv_heads, config.eps, config.max_context) == (32, 8, 1e-6, 131_072)
+    assert (config.longest, config.rope_theta, config.tied) == (4096, 10_000.0, False)
+
+
+def test_biases_come_from_the_model_type_and_its_keys(tmp_path: Path) -> None:
+    def biased(**changes: Any) -> tuple[str, ...]:
+        return read_config(edited(tmp_path, lambda keys: keys.update(changes))).biased
+
+    assert biased() == ()
+    assert biased(model_type="qwen2", attention_bias=None) == ("q", "k", "v")
+    assert biased(attention_bias=True, mlp_bias=True) == ("q", "k", "v", "o", "gate", "up", "down")
+
+
+def test_the_text_part_of_a_larger_model_is_read(tmp_path: Path) -> None:
+    def nest(keys: dict[str, Any]) -> None:
+        text = dict(keys)
+        keys.clear()
+        keys.update(model_type="llava", text_config=text, vision_config={"depth": 2})
+
+    assert read_config(edited(tmp_path / "tiny-llama", nest)) == read_config(LLAMA)
 
 
 def test_a_config_that_is_no_config_is_named(tmp_path: Path) -> None:

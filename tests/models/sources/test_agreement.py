@@ -1,0 +1,42 @@
+"""Folders made by benchmarks/hf_variants.py, with the logits of transformers 5.24 in f32, eager attention."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from models.contract.plain import plain, plain_cache
+from models.sources.huggingface import HuggingFaceWeights, open_folder
+from models.sources.weights import check_shapes, weight_shapes
+from models.step import family_step
+
+VARIANTS = sorted(Path(__file__).parents[1].glob("data/variants/*"))
+
+
+def plain_logits(weights: HuggingFaceWeights, tokens: np.ndarray) -> np.ndarray:
+    """The logits of all tokens in plain f32 with the checkpoint's own weights."""
+    count = len(tokens)
+    step = family_step(weights.config, batch=1, context=count, chunk=count)
+    check_shapes(weights, weight_shapes(step))
+    params = {name: jnp.asarray(weights.plain(name)) for name in weights.shapes}
+    params |= {name: jnp.asarray(value) for name, value in step.plain_constants.items()}
+    at = jnp.arange(count, dtype=jnp.int32)
+    return np.asarray(plain(step.fn)(params, jnp.asarray(tokens), at, plain_cache(step.cache))[0])
+
+
+@pytest.mark.parametrize("folder", VARIANTS, ids=lambda folder: folder.name)
+def test_the_logits_of_a_folder_are_those_of_transformers(folder: Path) -> None:
+    with np.load(folder / "expected.npz") as expected:
+        got, wanted = plain_logits(open_folder(folder), expected["tokens"]), expected["logits"]
+    assert np.abs(got - wanted).max() <= 1e-5 * np.abs(wanted).max()
+
+
+def test_what_is_not_used_of_a_larger_model_is_named() -> None:
+    nested = next(folder for folder in VARIANTS if folder.name == "qwen2-nested")
+    assert "1 tensors of pictures or sound (model.vision_tower" in open_folder(nested).notes[0]
+
+
+def test_a_head_that_differs_from_the_table_unties_the_model() -> None:
+    tied = {folder.name: open_folder(folder).config.tied for folder in VARIANTS if "tied" in folder.name}
+    assert tied == {"llama-tied-only-head": True, "llama-tied-other-head": False}
