@@ -74,6 +74,8 @@ class TransformerConfig:
             )
         if unknown := [name for name in self.biased if name not in MATRICES]:
             raise ValueError(f"{self.name}: biased names {unknown[0]!r}, it takes {', '.join(MATRICES)}.")
+        if self.column_scales not in ("pow2", "f32"):
+            raise ValueError(f"{self.name}: column_scales is {self.column_scales!r}, it takes pow2 or f32.")
         if self.eps <= 0 or self.rope_theta <= 1:
             raise ValueError(
                 f"{self.name}: eps {self.eps} must be above 0 and rope_theta {self.rope_theta} above 1."

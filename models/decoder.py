@@ -45,7 +45,7 @@ class Decoder(nnx.Module):
         self.angles = nnx.Variable(jnp.asarray(self.constants()["angles"]))
         self.layers = nnx.List([layer(config, context=context) for _ in range(config.layers)])
         self.norm = Norm(config.hidden, config.eps)
-        self.head = Linear(config.hidden, config.vocab)
+        self.head = Linear(config.hidden, config.vocab, scaled=config.column_scales == "f32")
 
     def constants(self) -> dict[str, Int32[np.ndarray, "context 2 pairs"]]:
         """Arrays that follow from the configuration and are not weights, by parameter path."""

@@ -9,18 +9,27 @@ from models.contract import ops
 
 
 class Linear(nnx.Module):
-    """E4m3 weights [k, n] with a power-of-two scale per column; bias: a vector is added to the product."""
+    """E4m3 weights [k, n] with a scale per column: a power of two, or any f32 if `scaled`.
 
-    def __init__(self, k: int, n: int, *, bias: bool = False) -> None:
+    bias: an f32 vector is added to the product.
+    """
+
+    def __init__(self, k: int, n: int, *, scaled: bool = False, bias: bool = False) -> None:
         self.codes = nnx.Param(jnp.zeros((k, n), jnp.uint8))
-        self.exponent = nnx.Param(jnp.zeros(n, jnp.int32))
+        if scaled:
+            self.scale = nnx.Param(jnp.zeros(n, jnp.float32))
+        else:
+            self.exponent = nnx.Param(jnp.zeros(n, jnp.int32))
         if bias:
             self.bias = nnx.Param(jnp.zeros(n, jnp.float32))
-        self.has_bias = bias
+        self.scaled, self.has_bias = scaled, bias
 
     def __call__(self, a: Float16[Array, "batch k"]) -> Float32[Array, "batch n"]:
         """The product, with its bias."""
-        y = ops.matmul(a, self.codes[...], self.exponent[...])
+        if self.scaled:
+            y = ops.matmul_scaled(a, self.codes[...], self.scale[...])
+        else:
+            y = ops.matmul(a, self.codes[...], self.exponent[...])
         return ops.bias(y, self.bias[...]) if self.has_bias else y
 
 

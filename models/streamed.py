@@ -52,7 +52,7 @@ class Head(nnx.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         self.norm = Norm(config.hidden, config.eps)
-        self.head = Linear(config.hidden, config.vocab)
+        self.head = Linear(config.hidden, config.vocab, scaled=config.column_scales == "f32")
 
     def __call__(
         self, x: Float32[Array, "batch hidden"]

@@ -27,7 +27,7 @@ def register(rule: LoweringRule) -> LoweringRule:
 
 
 for _rule in (
-    *(embed.RULE, matmul.RULE, rms_norm.RULE, rope.RULE, rounding.ROUND8, rounding.ROUND16),
+    *(embed.RULE, matmul.RULE, matmul.SCALED, rms_norm.RULE, rope.RULE, rounding.ROUND8, rounding.ROUND16),
     *(attention.RULE, glu.RULE, add.RULE, bias.RULE, argmax.RULE),
 ):
     register(_rule)

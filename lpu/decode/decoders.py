@@ -126,7 +126,7 @@ class Tensors(Mapping[str, Tensor]):
 
     def __init__(self, model: OpenModel) -> None:
         self._weights, self._constants = model.weights, model.step.constants
-        self._exponents: dict[str, Tensor] = {}
+        self._scales: dict[str, Tensor] = {}
         self._lock = threading.Lock()
         self.shapes = dict(model.step.params)
 
@@ -135,12 +135,13 @@ class Tensors(Mapping[str, Tensor]):
         if name in self._constants:
             return self._constants[name]
         with self._lock:
-            if name in self._exponents:
-                return self._exponents.pop(name)
-            exponent = name.removesuffix("codes") + "exponent"
+            if name in self._scales:
+                return self._scales.pop(name)
             values = self._weights[name]
-            if name.endswith(".codes") and exponent in self._weights.shapes:
-                self._exponents[exponent] = self._weights[exponent]
+            for kind in ("exponent", "scale") if name.endswith(".codes") else ():
+                partner = name.removesuffix("codes") + kind
+                if partner in self._weights.shapes:
+                    self._scales[partner] = self._weights[partner]
             return values
 
     def row_reader(self, name: str) -> ReadRows | None:

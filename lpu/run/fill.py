@@ -40,7 +40,7 @@ def with_tiles(planned: ImagePlan, weights: Weights, tiles: UInt8[jax.Array, "ti
     """The image of these tiles and of all else that it holds, which is small."""
     return Image(
         tiles=tiles,
-        exponents=jax.device_put(_words(planned, weights, SCALE, np.int32)),
+        scales=jax.device_put(_words(planned, weights, SCALE, np.float64)),
         gains=jax.device_put(_words(planned, weights, GAIN, np.float32)),
         columns=jax.device_put(_columns(planned, weights)),
         tables=tuple(jax.device_put(_whole(weights, name, np.float16)) for name in planned.tables),
@@ -139,7 +139,7 @@ def _runs(lanes: Int[np.ndarray, "lines 80"]) -> Runs:
 
 
 def _words(planned: ImagePlan, weights: Weights, kind: int, dtype: type) -> Shaped[np.ndarray, "entries 80"]:
-    """Lanes n0.. of padded vectors (scale exponents or gains); the last entry is zero."""
+    """Lanes n0.. of padded vectors (scales or gains); the last entry is zero."""
     wanted = planned.wanted[kind]
     store = np.zeros((len(wanted) + 1, F32_LANES), dtype)
     begins = np.searchsorted(wanted[:, 0], np.arange(len(planned.slots) + 1))
@@ -147,6 +147,8 @@ def _words(planned: ImagePlan, weights: Weights, kind: int, dtype: type) -> Shap
         if begin == end:
             continue
         vector = _tensor(weights, name, 1)
+        if kind == SCALE and vector.dtype == np.int32:
+            vector = np.ldexp(1.0, vector)
         columns = index_map(name, columns, len(vector), int(wanted[begin:end, 2].max()) + F32_LANES)
         lanes = columns[wanted[begin:end, 2, None] + np.arange(F32_LANES)]
         store[begin:end] = np.where(lanes >= 0, vector[np.maximum(lanes, 0)], 0)

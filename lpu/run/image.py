@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jax import Array
-from jaxtyping import Float16, Float32, Int, Int32, UInt8
+from jaxtyping import Float16, Float32, Float64, Int, Int32, UInt8
 
 from compiler.program.isa import ANGLES, F32_LANES, GAIN, SCALE, TABLE, TILE, TILE_ROWS
 from compiler.program.program import LOADS, Loads
@@ -23,13 +23,13 @@ Weights = Mapping[str, np.ndarray]
 class Image(NamedTuple):
     """Preloaded values, one entry each.
 
-    tiles: e4m3 codes. columns: the table columns that an embedding line gathers (-1: zero). tables: fp16
-    [vocab, d] each; angles: int32 [positions, 2, head_dim / 2] each. The last entry of `gains` is zero, of
-    `columns` -1.
+    tiles: e4m3 codes. scales: f32 in value, of an exponent its power of two. columns: the table columns that
+    an embedding line gathers (-1: zero). tables: fp16 [vocab, d] each; angles: int32 [positions, 2,
+    head_dim / 2] each. The last entry of `gains` is zero, of `columns` -1.
     """
 
     tiles: UInt8[Array, "tiles 320 80"]
-    exponents: Int32[Array, "scales 80"]
+    scales: Float64[Array, "scales 80"]
     gains: Float32[Array, "gains 80"]
     columns: Int32[Array, "lines 80"]
     tables: tuple[Float16[Array, "vocab d"], ...]

@@ -110,7 +110,15 @@ def _dot_by_columns(rows: Float64[Array, "rows k"], codes: UInt8[Array, "k n"]) 
 
 def round_wide(part: Wide, exponent: Int32[Array, "*n"]) -> Float32[Array, "*batch n"]:
     """Wide sums times 2^exponent (per column or for all), rounded once to f32."""
-    return rn32(odd64(part.high, part.low) * pow2(exponent))
+    return scale_wide(part, pow2(exponent))
+
+
+def scale_wide(part: Wide, scale: Float64[Array, "*n"]) -> Float32[Array, "*batch n"]:
+    """Wide sums times a scale, f32 in value, by one f64 product that is rounded to f32.
+
+    Source: facts/contract2.md section 4, COLSCALE. A power of two gives the bits of `round_wide`.
+    """
+    return rn32(odd64(part.high, part.low) * scale)
 
 
 def matmul(

@@ -22,6 +22,8 @@ from models.contract.vocabulary.glu import GLU
 from models.contract.vocabulary.glu import glu as glu
 from models.contract.vocabulary.matmul import MATMUL
 from models.contract.vocabulary.matmul import matmul as matmul
+from models.contract.vocabulary.matmul_scaled import MATMUL_SCALED
+from models.contract.vocabulary.matmul_scaled import matmul_scaled as matmul_scaled
 from models.contract.vocabulary.rms_norm import RMS_NORM
 from models.contract.vocabulary.rms_norm import rms_norm as rms_norm
 from models.contract.vocabulary.rope import ROPE
@@ -52,5 +54,18 @@ def op_of(primitive: Primitive) -> OpRecord | None:
     return record if record is not None and record.primitive is primitive else None
 
 
-for _record in (EMBED, MATMUL, RMS_NORM, ROPE, ROUND8, ROUND16, ATTENTION, GLU, ADD, BIAS, ARGMAX):
+for _record in (
+    EMBED,
+    MATMUL,
+    MATMUL_SCALED,
+    RMS_NORM,
+    ROPE,
+    ROUND8,
+    ROUND16,
+    ATTENTION,
+    GLU,
+    ADD,
+    BIAS,
+    ARGMAX,
+):
     register(_record)

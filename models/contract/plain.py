@@ -39,6 +39,9 @@ def plain_cache(cache: Any) -> Any:
 
 def _plain_param(params: dict[str, jax.Array], name: str, value: jax.Array) -> jax.Array:
     if name.endswith(".codes"):
+        scale = params.get(name.removesuffix("codes") + "scale")
+        if scale is not None:
+            return decode(value, jnp.zeros(scale.shape, jnp.int32)) * scale
         return decode(value, params[name.removesuffix("codes") + "exponent"])
     return _widen(value)
 

@@ -24,16 +24,20 @@ LayerKV = (
 Angles = Int32[Array, "context 2 pairs"] | Float32[Array, "context 2 pairs"]
 
 
+def _linear(config: TransformerConfig, k: int, n: int, name: str) -> Linear:
+    return Linear(k, n, scaled=config.column_scales == "f32", bias=name in config.biased)
+
+
 class Attention(nnx.Module):
     """Grouped-query attention with RoPE, its norm and its residual."""
 
     def __init__(self, config: TransformerConfig, *, context: int) -> None:
-        q, kv, biased = config.heads * config.head_dim, config.kv_heads * config.head_dim, config.biased
+        q, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
         self.norm = Norm(config.hidden, config.eps)
-        self.q = Linear(config.hidden, q, bias="q" in biased)
-        self.k = Linear(config.hidden, kv, bias="k" in biased)
-        self.v = Linear(config.hidden, kv, bias="v" in biased)
-        self.o = Linear(q, config.hidden, bias="o" in biased)
+        self.q = _linear(config, config.hidden, q, "q")
+        self.k = _linear(config, config.hidden, kv, "k")
+        self.v = _linear(config, config.hidden, kv, "v")
+        self.o = _linear(config, q, config.hidden, "o")
         if config.qk_norm:
             self.q_norm = Norm(config.head_dim, config.eps)
             self.k_norm = Norm(config.head_dim, config.eps)
@@ -72,9 +76,9 @@ class FeedForward(nnx.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         self.norm = Norm(config.hidden, config.eps)
-        self.gate = Linear(config.hidden, config.ffn, bias="gate" in config.biased)
-        self.up = Linear(config.hidden, config.ffn, bias="up" in config.biased)
-        self.down = Linear(config.ffn, config.hidden, bias="down" in config.biased)
+        self.gate = _linear(config, config.hidden, config.ffn, "gate")
+        self.up = _linear(config, config.hidden, config.ffn, "up")
+        self.down = _linear(config, config.ffn, config.hidden, "down")
         self.rounds = (config.ffn_down == "fp8", config.ffn_up == "fp16")
         self.activation = config.activation
 

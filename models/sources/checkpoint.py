@@ -133,7 +133,10 @@ class OrbaxWeights:
     def plain(self, name: str) -> Shaped[np.ndarray, "*axes"]:
         """The tensor in f32; of codes their values, as the checkpoint holds no others."""
         if name.endswith(".codes"):
-            return dequantise(self[name], self[name.removesuffix("codes") + "exponent"])
+            path = name.removesuffix("codes")
+            if f"{path}scale" in self.shapes:
+                return dequantise(self[name], None) * self[f"{path}scale"]
+            return dequantise(self[name], self[f"{path}exponent"])
         values = self[name]
         return values if name.endswith(".exponent") else widen(values)
 

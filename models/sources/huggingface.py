@@ -6,6 +6,7 @@ nothing is permuted. Tensors are read one at a time; a matrix is quantised when 
 
 import hashlib
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -16,13 +17,7 @@ from models.families.family import TABLE, CheckpointTensor
 from models.sources.error import WeightError
 from models.sources.huggingface_config import is_nested, read_config, weight_block
 from models.sources.huggingface_tensors import FP8, scale_of, settle
-from models.sources.quantise import (
-    FORMAT,
-    Quantised,
-    check_finite,
-    dequantise,
-    quantise,
-)
+from models.sources.quantise import FORMAT, check_finite, dequantise, power_of_two, quantise
 from models.sources.safetensor_files import (
     INDEX,
     SINGLE,
@@ -33,7 +28,16 @@ from models.sources.safetensor_files import (
 )
 from models.sources.weights import ReadRows, Shapes
 
+SCALE_KINDS = ("exponent", "scale")  # of a matrix: powers of two, or any f32
 _TINY = np.finfo(np.float32).tiny
+
+
+class Matrix(NamedTuple):
+    """Codes of one matrix, the scale of each column as its model takes it, and what the rounding cost."""
+
+    codes: UInt8[np.ndarray, "k n"]
+    scale: Int32[np.ndarray, " n"] | Float32[np.ndarray, " n"]
+    relative_error: float
 
 
 def open_folder(folder: str | Path, config: TransformerConfig | None = None) -> "HuggingFaceWeights":
@@ -54,17 +58,18 @@ class HuggingFaceWeights:
         self.relative_errors: dict[str, float] = {}
         self._sources, self._entries = found.sources, found.entries
         self._block = weight_block(folder)
-        self._last: tuple[str, Quantised] | None = None
-        self.shapes = _shapes(self._sources)
+        self._scaled = self.config.column_scales == "f32"
+        self._last: tuple[str, Matrix] | None = None
+        self.shapes = _shapes(self._sources, scaled=self._scaled)
         stale = f"{SINGLE} is taken, as transformers does; the {INDEX} beside it is not read"
         self.notes = (*found.notes, *([f"weights: {folder}: {stale}."] if stale_index(folder) else []))
 
     def __getitem__(self, name: str) -> Shaped[np.ndarray, "*axes"]:
         """The tensor of that path; matrices and the table are rounded here."""
         path, _, kind = name.rpartition(".")
-        if kind in ("codes", "exponent") and path in self._sources:
-            quantised = self._matrix(path)
-            return quantised.codes if kind == "codes" else quantised.exponent
+        if name in self.shapes and kind in ("codes", *SCALE_KINDS) and path in self._sources:
+            matrix = self._matrix(path)
+            return matrix.codes if kind == "codes" else matrix.scale
         if name not in self.shapes:
             raise WeightError(f"{self.identity}: no tensor {name} among {len(self.shapes)}. Check the model.")
         source = self._sources[name]
@@ -91,7 +96,7 @@ class HuggingFaceWeights:
     def plain(self, name: str) -> Shaped[np.ndarray, "*axes"]:
         """The tensor in f32 as the checkpoint has it; a matrix as a transposed view [k, n]."""
         path, _, kind = name.rpartition(".")
-        if kind == "exponent":
+        if kind in SCALE_KINDS:
             return self[name]
         source = self._sources.get(path if kind == "codes" else name)
         if source is None:
@@ -105,24 +110,30 @@ class HuggingFaceWeights:
         text = f"{FORMAT}\n{self.config.tied}\n{config}\n{files_digest(self._entries)}"
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def _matrix(self, path: str) -> Quantised:
-        """Codes and exponents; the last matrix is kept, as both are asked for in turn."""
+    def _matrix(self, path: str) -> Matrix:
+        """Codes and scales; the last matrix is kept, as both are asked for in turn."""
         last = self._last
         if last is None or last[0] != path:
             self._last = None  # its memory is wanted
             source = self._sources[path]
             entry = self._entries[source.name]
-            kept = _kept(entry, source, self._scale(entry)) if entry.dtype == FP8 else None
-            self._last = last = path, kept or quantise(source.take(self._values(entry)).T, entry.place)
+            kept = _kept(entry, source, self._scale(entry), self._scaled) if entry.dtype == FP8 else None
+            self._last = last = path, kept or self._rounded(source, entry)
             self.relative_errors[f"{path}.codes"] = last[1].relative_error
         return last[1]
+
+    def _rounded(self, source: CheckpointTensor, entry: StoredTensor) -> Matrix:
+        made = quantise(source.take(self._values(entry)).T, entry.place)
+        return Matrix(
+            made.codes, power_of_two(made.exponent) if self._scaled else made.exponent, made.relative_error
+        )
 
     def _values(self, entry: StoredTensor) -> Float32[np.ndarray, "*axes"]:
         """The tensor in f32, fp8 with its scale."""
         if entry.dtype != FP8:
             return entry.floats()
         scale, (_, columns) = self._scale(entry), self._block
-        values = dequantise(entry.raw(), np.zeros(entry.shape[-1], np.int32))
+        values = dequantise(entry.raw(), None)
         check_finite(values, entry.place)
         for i in range(scale.shape[1]):
             part = slice(i * columns, (i + 1) * columns) if scale.shape[1] > 1 else slice(None)
@@ -154,7 +165,7 @@ def to_half(values: Float32[np.ndarray, "*axes"]) -> Float16[np.ndarray, "*axes"
     return half
 
 
-def _shapes(held: dict[str, CheckpointTensor]) -> Shapes:
+def _shapes(held: dict[str, CheckpointTensor], *, scaled: bool) -> Shapes:
     shapes: Shapes = {}
     for path, source in held.items():
         shape = source.own_shape
@@ -163,20 +174,25 @@ def _shapes(held: dict[str, CheckpointTensor]) -> Shapes:
             shapes[path] = jax.ShapeDtypeStruct(shape, dtype)
         else:
             shapes[f"{path}.codes"] = jax.ShapeDtypeStruct(shape[::-1], np.uint8)
-            shapes[f"{path}.exponent"] = jax.ShapeDtypeStruct(shape[:1], np.int32)
+            kind, dtype = SCALE_KINDS[scaled], (np.int32, np.float32)[scaled]
+            shapes[f"{path}.{kind}"] = jax.ShapeDtypeStruct(shape[:1], dtype)
     return shapes
 
 
 def _kept(
-    entry: StoredTensor, source: CheckpointTensor, scale: Float32[np.ndarray, "out blocks"]
-) -> Quantised | None:
-    """The codes of an fp8 matrix as they are, where its scales are powers of two and one per output."""
+    entry: StoredTensor, source: CheckpointTensor, scale: Float32[np.ndarray, "out blocks"], scaled: bool
+) -> Matrix | None:
+    """The codes of an fp8 matrix as they are, where there is one scale per output that its scales can hold.
+
+    scaled: they hold any f32, otherwise powers of two.
+    """
     scale = source.take(scale)
     fraction, power = np.frexp(scale[:, 0])
-    if not (np.all(fraction == 0.5) and np.all(scale == scale[:, :1]) and power.min() > -126):
+    fits = scaled or (np.all(fraction == 0.5) and power.min() > -126)
+    if not (fits and np.all(scale == scale[:, :1])):
         return None
     codes: UInt8[np.ndarray, "out k"] = source.take(entry.raw())
-    check_finite(dequantise(codes, np.zeros(entry.shape[1], np.int32)), entry.place)
+    check_finite(dequantise(codes, None), entry.place)
     exponent: Int32[np.ndarray, " out"] = (power - 1).astype(np.int32)
     positive = np.where(codes == 0x80, np.uint8(0), codes)
-    return Quantised(np.ascontiguousarray(positive.T), exponent, 0.0)
+    return Matrix(np.ascontiguousarray(positive.T), scale[:, 0].copy() if scaled else exponent, 0.0)

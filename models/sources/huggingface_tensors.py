@@ -16,6 +16,7 @@ from models.families.family import EMBEDDING, HEAD, LM_HEAD, TABLE, CheckpointTe
 from models.families.registry import family_of
 from models.rope import frequencies
 from models.sources.error import WeightError
+from models.sources.quantise import check_finite
 from models.sources.safetensor_files import READABLE, StoredTensor
 
 FP8 = "F8_E4M3"
@@ -62,7 +63,7 @@ def settle(folder: Path, config: TransformerConfig, found: Entries, *, nested: b
     Raises WeightError for what is missing, has another shape or a format that is not read, or has no place.
     """
     entries, notes = _renamed(found, nested=nested)
-    config = replace(config, tied=_is_tied(config, entries))
+    config = replace(config, tied=_is_tied(config, entries), column_scales="pow2")
     sources = {one.path: one for one in family_of(config).tensors(config)}
     if config.tied and EMBEDDING not in entries and LM_HEAD in entries:
         for path in (TABLE, HEAD):
@@ -70,6 +71,8 @@ def settle(folder: Path, config: TransformerConfig, found: Entries, *, nested: b
     _check_names(folder, config, sources, entries)
     for source in sources.values():
         _check_tensor(entries[source.name], source.shape, entries)
+    if any(_has_other_scales(entries[source.name], entries) for source in sources.values()):
+        config = replace(config, column_scales="f32")
     idle = [name for name in entries if name.endswith(_ACTIVATIONS)]
     if idle:
         notes.append(
@@ -87,6 +90,19 @@ def scale_of(entry: StoredTensor, entries: Entries) -> StoredTensor | None:
             f"{entry.place} has {SCALES[0]} and {SCALES[1]} beside it. Leave the one that is right."
         )
     return found[0] if found else None
+
+
+def _has_other_scales(entry: StoredTensor, entries: Entries) -> bool:
+    """Whether an fp8 matrix has one scale, or one per output, that is no power of two; all are checked."""
+    scale = scale_of(entry, entries) if entry.dtype == FP8 else None
+    if scale is None:
+        return False
+    values = scale.floats()
+    check_finite(values, scale.place)
+    if ((values < np.finfo(np.float32).tiny) & (values != 0)).any():
+        raise WeightError(f"{scale.place}: {values.min()} is no scale: it must be 0 or at least 2^-126.")
+    whole = values.size == 1 or values.shape in (entry.shape[:1], (entry.shape[0], 1))
+    return whole and bool((np.frexp(values)[0] != 0.5).any())
 
 
 def _renamed(found: Entries, *, nested: bool) -> tuple[dict[str, StoredTensor], list[str]]:

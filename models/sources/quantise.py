@@ -42,10 +42,11 @@ def decode_table() -> Float32[np.ndarray, " 256"]:
 _TABLE = decode_table()
 
 
-def dequantise(codes: UInt8[np.ndarray, "k n"], exponent: Int32[np.ndarray, " n"]) -> Values:
-    """The f32 values of codes with their scales, exactly (unless below 2^-126)."""
+def dequantise(codes: UInt8[np.ndarray, "k n"], exponent: Int32[np.ndarray, " n"] | None) -> Values:
+    """The f32 values of codes with their scales (None: 1), exactly (unless below 2^-126)."""
     values = _TABLE[codes]
-    values *= power_of_two(exponent)
+    if exponent is not None:
+        values *= power_of_two(exponent)
     return values
 
 

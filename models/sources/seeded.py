@@ -19,7 +19,7 @@ from models.sources.quantise import Quantised, dequantise, quantise, to_e4m3, wi
 from models.sources.weights import ReadRows, Shapes
 
 SCHEME = "lpu-emulator weights by seed, v1"  # enters every tensor: other values need another name
-_CODES, _EXPONENT, _BIAS = ".codes", ".exponent", ".bias"
+_CODES, _EXPONENT, _SCALE, _BIAS = ".codes", ".exponent", ".scale", ".bias"
 _VARIANCE = 1.5625  # of a weight, from exponents that vary by -1, 0, 0, 1
 _NORMAL = NormalDist()
 _BLOCK_BYTES = 32  # that Philox makes of one counter
@@ -61,11 +61,11 @@ class Seeded:
         shape = self.shapes[name]
         if self.tied and name == HEAD + _CODES:
             return self._tied_head().codes
-        if self.tied and name == HEAD + _EXPONENT:
-            return self._tied_head().exponent
+        if name.endswith(_SCALE):
+            return np.ldexp(np.float32(1), self._exponent(name.removesuffix(_SCALE) + _EXPONENT, shape.shape))
         raw = _Stream(self.seed, name)
         if name.endswith(_EXPONENT):
-            return _exponents(raw, shape.shape, self._depth(name))
+            return self._exponent(name, shape.shape)
         if shape.dtype == np.uint8:
             return _codes(raw, shape.shape)
         if shape.dtype == np.float16:
@@ -93,7 +93,10 @@ class Seeded:
         if self.tied and name == HEAD + _CODES:
             return widen(self[TABLE]).T
         if name.endswith(_CODES):
-            return dequantise(self[name], self[name.removesuffix(_CODES) + _EXPONENT])
+            path = name.removesuffix(_CODES)
+            if path + _SCALE in self.shapes:
+                return dequantise(self[name], None) * self[path + _SCALE]
+            return dequantise(self[name], self[path + _EXPONENT])
         values = self[name]
         return values if name.endswith(_EXPONENT) else widen(values)
 
@@ -101,6 +104,12 @@ class Seeded:
         """Sha256 of scheme, seed and shapes; costs nothing."""
         held = [[name, list(shape.shape), str(shape.dtype)] for name, shape in sorted(self.shapes.items())]
         return hashlib.sha256(json.dumps([SCHEME, self.seed, self.tied, held]).encode()).hexdigest()
+
+    def _exponent(self, name: str, shape: tuple[int, ...]) -> Int32[np.ndarray, "*experts n"]:
+        """Exponents by their path; a scale in f32 is the power of two of the exponent in its place."""
+        if self.tied and name == HEAD + _EXPONENT:
+            return self._tied_head().exponent
+        return _exponents(_Stream(self.seed, name), shape, self._depth(name))
 
     def _depth(self, name: str) -> int:
         return self.shapes[name.removesuffix(_EXPONENT) + _CODES].shape[-2]

@@ -23,7 +23,8 @@ ReadRows = Callable[[int, int], Shaped[np.ndarray, "rows width"]]
 class Weights(Protocol):
     """Weights by parameter path, each loaded when asked for and kept by the caller only.
 
-    Arrays may be read-only. A matrix comes as `<path>.codes` uint8 [k, n] and `<path>.exponent` int32 [n].
+    Arrays may be read-only. A matrix comes as `<path>.codes` uint8 [k, n] and `<path>.exponent` int32 [n],
+    or `<path>.scale` f32 [n].
     """
 
     @property

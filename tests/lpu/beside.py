@@ -32,6 +32,8 @@ def made_up(step: Step, seed: int = 0) -> Arrays:
             out[name] = np.where(codes & 0x7F > 0x60, codes & 0xBF, codes)
         elif name.endswith(".exponent"):
             out[name] = random.integers(-9, -5, shape.shape).astype(np.int32)
+        elif name.endswith(".scale"):
+            out[name] = random.uniform(2**-9, 2**-6, shape.shape).astype(np.float32)
         else:
             out[name] = (1 + 0.3 * random.standard_normal(shape.shape)).astype(shape.dtype)
     return out

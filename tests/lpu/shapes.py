@@ -18,4 +18,5 @@ SMALL = TransformerConfig(
 BIASED = replace(
     SMALL, name="biased", biased=MATRICES, activation="gelu_erf", turned_lanes=20, rope_scaling=STRETCHED
 )
+SCALED = replace(SMALL, name="scaled", column_scales="f32", biased=("q", "k", "v"))
 HEADS = replace(SMALL, name="head-norms", qk_norm=True, head_dim=48, kv_heads=4, activation="gelu")

@@ -213,3 +213,6 @@ def _write_back(
 
 
 RULE = LoweringRule(op="matmul", joint=lower_matmuls)
+SCALED = LoweringRule(
+    op="matmul_scaled", joint=lower_matmuls
+)  # what the scale words hold makes no difference

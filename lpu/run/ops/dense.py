@@ -122,5 +122,5 @@ def dense(k: DenseShape, env: Env, pools: Pools, t: Int[Array, "items width"]) -
     part = Wide(*jnp.split(plus0(rows @ decode(codes)), 2, axis=1))
     if not k.rounded:
         return Pools(wide=wide_lines_of(part))
-    exponent = take(env.image.exponents, t[:, -k.lines :]).reshape(len(t), 1, -1)
-    return Pools(f32=lines_of(numerics.round_wide(part, exponent), F32_LANES))
+    scale = take(env.image.scales, t[:, -k.lines :]).reshape(len(t), 1, -1)
+    return Pools(f32=lines_of(numerics.scale_wide(part, scale), F32_LANES))

@@ -157,8 +157,8 @@ def total_of(wide: Float64[Array, "items parts 2 batch lanes"]) -> Wide:
 
 def round_sum(k: None, env: Env, pools: Pools, t: Table) -> Pools:
     """Wide parts added up, scaled and rounded once."""
-    exponent = take(env.image.exponents, t[:, -1])[:, None]
-    return Pools(f32=numerics.round_wide(total_of(take(pools.wide, t[:, :-1])), exponent))
+    scale = take(env.image.scales, t[:, -1])[:, None]
+    return Pools(f32=numerics.scale_wide(total_of(take(pools.wide, t[:, :-1])), scale))
 
 
 def fold(k: None, env: Env, pools: Pools, t: Table) -> Pools:

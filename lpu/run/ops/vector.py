@@ -132,7 +132,8 @@ def _bias(at: Reads, rows: Rows, s: Static[BiasKernel]) -> Items:
 
 def bias(k: None, env: Env, pools: Pools, t: Table) -> Pools:
     """The sum of an f32 line and a line of a bias, the same for all rows."""
-    return Pools(f32=add32(take(pools.f32, t[:, 0]), take(env.image.gains, t[:, 1])[:, None]))
+    x = take(pools.f32, t[:, 0])
+    return Pools(f32=add32(x, jnp.broadcast_to(take(env.image.gains, t[:, 1])[:, None], x.shape)))
 
 
 def _glu(at: Reads, rows: Rows, s: Static[GluKernel]) -> Items:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from beside import Arrays, assert_same, bits, compiled, made_up
 from handmade import matmul
-from shapes import BIASED, HEADS, SMALL
+from shapes import BIASED, HEADS, SCALED, SMALL
 
 from compiler.program.isa import Op
 from compiler.program.program import Block, Program
@@ -56,6 +56,12 @@ CASES: dict[str, tuple[TransformerConfig, str, dict[str, Any], list[list[int]]]]
         "quad",
         {"tp": 4, "pp": 1, "layout": "2d"},
         [[0], [79]],
+    ),
+    "any f32 scale per column, rows on four chips": (
+        SCALED,
+        "quad",
+        {"tp": 4, "pp": 1, "layout": "row", "batch": 2},
+        [[0, 3], [79, 4]],
     ),
     "head norms, gelu, heads across lines": (HEADS, "pair", {"tp": 2, "pp": 1}, [[0], [1], [2]]),
 }

@@ -37,3 +37,19 @@ def test_a_bias_is_one_f32_sum() -> None:
     got = np.asarray(ops.bias(jnp.asarray(x), jnp.asarray(b)))
     np.testing.assert_array_equal(got, np.array([[1.0, 0.0, 2e30]], np.float32))
     assert not np.signbit(got[0, 1])
+
+
+@pytest.mark.parametrize("n", range(3))
+def test_a_product_with_any_scale_per_column(golden2: Golden, n: int) -> None:
+    a, w, s, y = (golden2[f"colscale{n}_{part}"] for part in "awsy")
+    got = np.asarray(ops.matmul_scaled(jnp.asarray(a), jnp.asarray(w), jnp.asarray(s)))
+    np.testing.assert_array_equal(got.view(np.uint32), y.view(np.uint32))
+
+
+def test_powers_of_two_give_the_bits_of_matmul() -> None:
+    rng = np.random.default_rng(0)
+    a = jnp.asarray(rng.standard_normal((3, 40)).astype(np.float16))
+    codes = jnp.asarray(rng.integers(0, 0x7F, (40, 8), dtype=np.uint8))
+    exponent = np.arange(-9, -1, dtype=np.int32)
+    scaled = ops.matmul_scaled(a, codes, jnp.asarray(np.ldexp(np.float32(1), exponent)))
+    np.testing.assert_array_equal(scaled, ops.matmul(a, codes, jnp.asarray(exponent)))

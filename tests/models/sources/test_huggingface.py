@@ -154,14 +154,12 @@ def test_fp8_with_power_of_two_scales_keeps_its_codes(
 @pytest.mark.parametrize(
     ("scale", "end"),
     [
-        (np.array(0.003, np.float32), "_scale"),
-        (np.linspace(0.001, 0.1, 64, dtype=np.float32)[:, None], "_scale"),
         (np.linspace(0.001, 0.1, 8, dtype=np.float32).reshape(2, 4), "_scale_inv"),
         (np.ldexp(np.float32(1), np.arange(8).reshape(2, 4)), "_scale_inv"),  # unequal along the inputs
         (np.linspace(0.001, 0.1, 8).reshape(2, 4).astype(ml_dtypes.bfloat16), "_scale"),
     ],
 )
-def test_fp8_with_other_scales_is_quantised_again(tmp_path: Path, scale: np.ndarray, end: str) -> None:
+def test_fp8_with_scales_of_blocks_is_quantised_again(tmp_path: Path, scale: np.ndarray, end: str) -> None:
     codes = with_fp8(tmp_path, scale, end, (32, 16))
     wide = scale.astype(np.float32)
     if wide.shape == (2, 4):
@@ -172,6 +170,38 @@ def test_fp8_with_other_scales_is_quantised_again(tmp_path: Path, scale: np.ndar
     quantised = quantise(exact.T)
     np.testing.assert_array_equal(weights["layers.0.attention.q.codes"], quantised.codes)
     np.testing.assert_array_equal(weights["layers.0.attention.q.exponent"], quantised.exponent)
+
+
+@pytest.mark.parametrize(
+    "scale",
+    [
+        np.array(0.003, np.float32),
+        np.array([0.003], ml_dtypes.bfloat16),
+        np.linspace(0.001, 0.1, 64, dtype=np.float32),
+        np.linspace(0.0, 0.1, 64, dtype=np.float32)[:, None],
+    ],
+)
+def test_fp8_with_a_scale_per_tensor_or_output_keeps_its_codes(tmp_path: Path, scale: np.ndarray) -> None:
+    codes = with_fp8(tmp_path, scale, "_scale", (32, 16))
+    weights, path = open_folder(tmp_path), "layers.0.attention.q"
+    assert weights.config.column_scales == "f32"
+    check_shapes(weights, weight_shapes(family_step(weights.config, batch=1, context=16)))
+    wanted = np.broadcast_to(scale.astype(np.float32).reshape(-1, 1), (64, 1))
+    np.testing.assert_array_equal(weights[f"{path}.scale"], wanted[:, 0])
+    np.testing.assert_array_equal(weights[f"{path}.codes"], np.where(codes == 0x80, 0, codes).T)
+    np.testing.assert_array_equal(weights.plain(f"{path}.codes"), (decode_table()[codes] * wanted).T)
+    assert weights.relative_errors == {f"{path}.codes": 0.0}
+    other = quantise(weights.plain("layers.0.attention.k.codes"))  # in bf16 beside it: rounded as ever
+    np.testing.assert_array_equal(
+        weights["layers.0.attention.k.scale"], np.ldexp(np.float32(1), other.exponent)
+    )
+
+
+@pytest.mark.parametrize("value", [-0.5, 1e-40, np.nan, np.inf])
+def test_a_scale_that_is_none_is_refused_when_opened(tmp_path: Path, value: float) -> None:
+    with_fp8(tmp_path, np.full(64, value, np.float32), "_scale", (32, 16))
+    with pytest.raises(WeightError, match=r"q_proj.weight_scale: .*(no scale|not finite)"):
+        open_folder(tmp_path)
 
 
 def test_fp8_without_a_fitting_scale_is_named(tmp_path: Path) -> None:
