@@ -89,7 +89,8 @@ def _cluster(address: str) -> Compute:
     library: Any = distributed
 
     def compute(tasks: list[dict[str, Any]]) -> Generator[tuple[int, dict[str, Any]]]:
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what it says comes with the errors
+        for name in [one for one in logging.root.manager.loggerDict if one.startswith("distributed")]:
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what they say comes with the errors
         try:
             client = library.Client(address)
         except (OSError, ValueError) as error:
@@ -101,7 +102,7 @@ def _cluster(address: str) -> Compute:
             except Exception as error:
                 if not (isinstance(error, OSError) or type(error).__module__.startswith("distributed")):
                     raise
-                reason = " ".join(str(error).split())[:150] or "no reason given"
+                reason = " ".join(str(error).split())[:90] or "no reason given"
                 raise FileError(
                     f"compare: --scheduler {address}: {type(error).__name__}: {reason}. Points so far are "
                     "kept with -o: start the cluster, and give the same command again."

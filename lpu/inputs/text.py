@@ -50,11 +50,21 @@ def folder_tokenizer(folder: Path) -> Tokenizer:
         library.no_truncation()  # as saved by a trainer: a prompt is neither cut nor filled up
         library.no_padding()
     except Exception as error:
-        raise FileError(f"text: {path}: is no tokenizer: {error}") from None
+        raise FileError(f"text: {path}: is no tokenizer: {' '.join(str(error).split())}") from None
+
+    def asked(what: str, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except Exception as error:  # the library raises plain ones
+            reason = " ".join(str(error).split())
+            raise FileError(
+                f"text: {path}: cannot {what}: {reason}. Mend it, or give --prompt-ids."
+            ) from None
+
     return Tokenizer(
         name="tokenizer.json",
-        encode=lambda text: [int(i) for i in library.encode(text).ids],
-        decode=lambda ids: str(library.decode(list(ids))),
+        encode=lambda text: [int(i) for i in asked("encode", lambda: library.encode(text).ids)],
+        decode=lambda ids: str(asked("decode", lambda: library.decode(list(ids)))),
     )
 
 

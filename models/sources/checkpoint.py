@@ -83,10 +83,7 @@ class OrbaxWeights:
         self.identity = f"orbax {folder.resolve().name} ({self.source})"
         self.relative_errors: dict[str, float] = {}
         self.notes: tuple[str, ...] = ()
-        self._sealed = {
-            name: SealedTensor(one["dtype"], tuple(one["shape"]), one["sha256"])
-            for name, one in identity["tensors"].items()
-        }
+        self._sealed = {name: SealedTensor.read(one) for name, one in identity["tensors"].items()}
         self.shapes: Shapes = {
             name: jax.ShapeDtypeStruct(one.shape, np.dtype(one.dtype)) for name, one in self._sealed.items()
         }

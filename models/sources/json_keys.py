@@ -22,6 +22,8 @@ def read_object(path: Path) -> dict[str, Any]:
         raise WeightError(f"{path}: cannot be read: {error}") from error
     except json.JSONDecodeError as error:
         raise WeightError(f"{path}:{error.lineno}:{error.colno}: no JSON: {error.msg}.") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, a thousand brackets
+        raise WeightError(f"{path}: cannot be read: {error}") from error
     if not isinstance(value, dict):
         raise WeightError(f"{path}: holds a JSON {type(value).__name__}, expected an object.")
     return value

@@ -144,7 +144,7 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
         return {name: _entry(file, 8 + length, size, name, value) for name, value in tensors.items()}
     except WeightError:
         raise
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise WeightError(f"{file}: header cannot be read ({_of(error)}). {DAMAGED}") from error
 
 
@@ -167,7 +167,7 @@ def _index(path: Path) -> dict[str, str]:
     try:
         placed = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
         names = dict(placed.items())
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise WeightError(f"{path}: has no weight_map ({_of(error)}). {DAMAGED}") from error
     for name, file in names.items():
         if not isinstance(file, str) or Path(file).name != file:

@@ -5,7 +5,7 @@ Sources: `seeded.py` (`seeded`), `huggingface.py` (`open_folder`) and `checkpoin
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -117,6 +117,16 @@ class SealedTensor(NamedTuple):
         """Of an array."""
         digest = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
         return cls(str(array.dtype), array.shape, digest)
+
+    @classmethod
+    def read(cls, entry: Any) -> "SealedTensor":
+        """Of JSON. Raises KeyError or TypeError."""
+        dtype, shape, digest = entry["dtype"], entry["shape"], entry["sha256"]
+        if not isinstance(shape, list) or not all(type(n) is int and 0 <= n < 1 << 48 for n in shape):
+            raise TypeError(f"a shape of {shape!r}")
+        if not isinstance(dtype, str) or not isinstance(digest, str):
+            raise TypeError(f"a dtype of {dtype!r} and a sha256 of {digest!r}")
+        return cls(dtype, tuple(shape), digest)
 
 
 def table_digest(tensors: Iterable[tuple[str, SealedTensor]]) -> str:
