@@ -26,6 +26,8 @@ from lpu.check.memory_image import pair
 from lpu.compare import compare as comparisons
 from lpu.compare.compare import Comparison
 from lpu.compare.point import Task
+from lpu.decode.choose import ChoiceOptions as ChoiceOptions
+from lpu.decode.choose import Finish, choosing, finish_of, until_stop
 from lpu.decode.decoders import machine_of, restart, restart_pair, share_image
 from lpu.decode.generate import Generation, check_room, generate
 from lpu.folder import Progress, check_program, quiet
@@ -52,6 +54,8 @@ from lpu.sweep import sweep as sweeps
 from lpu.sweep.sweep import Sweep
 from lpu.validate import validate as validations
 from lpu.validate.validate import Validation
+from models.contract.sampling import GREEDY as DRAWN_GREEDILY
+from models.contract.sampling import Sampling as Sampling
 
 if TYPE_CHECKING:
     from models.sources.checkpoint import OrbaxWeights
@@ -77,6 +81,7 @@ class Run:
     """What running a program gave. cycles: modelled, of each step in the context bucket that it ran in.
 
     prefill_buckets: of the chunks that the prefill program took. weights: what it was run with, in words.
+    finished: why each sequence is over; texts end before their stop text. sampling: how tokens were drawn.
     """
 
     program: Program
@@ -86,6 +91,8 @@ class Run:
     prefill: Program | None = None
     prefill_buckets: tuple[int, ...] = ()
     weights: str = ""
+    finished: tuple[Finish, ...] = ()
+    sampling: Sampling = DRAWN_GREEDILY
 
     @property
     def cycles(self) -> tuple[int, ...]:
@@ -254,14 +261,15 @@ def run(
     weights: str | None = None,
     prefill: Program | None = None,
     stream: bool | None = None,
+    choice: ChoiceOptions | None = None,
     progress: Progress = quiet,
 ) -> Run:
-    """Greedy decode of one prompt per row of the batch, each a text or token ids, `tokens` new ones for each.
+    """Decode one prompt per row of the batch, each a text or token ids, at most `tokens` new ones for each.
 
-    prefill: the program that takes chunks of the prompts, if it does not come with the other.
-    model: what the program was compiled from; opened again by the manifest if not given, with the checkpoint
-    that `weights` names. stream: take the weights call by call at every step; None: if they exceed the host's
-    memory.
+    choice: greedy until the model's end tokens if not given. prefill: the program that takes chunks of the
+    prompts, if it does not come with the other. model: what the program was compiled from; opened again by
+    the manifest if not given, with the checkpoint that `weights` names. stream: take the weights call by call
+    at every step; None: if they exceed the host's memory.
     Raises FileError (prompts, weights), LinkError, MachineError.
     """
     if isinstance(program, Compiled):
@@ -272,22 +280,29 @@ def run(
     batch, context = manifest.rows, max(manifest.contexts)
     ids = prompt_ids(prompts, model, manifest.vocab)
     check_room(ids, tokens, batch, context)
+    choice, tokenizer, ends = choice or ChoiceOptions(), model.tokenizer(), model.ends()
+    if choice.stop and tokenizer is None:
+        raise FileError(f"run: {model.name} has no tokenizer, so no text to stop at. Leave out --stop.")
+    how = choosing(choice, ends, tokenizer)
     progress("link", 0, 1)
     machine = machine_of(program, model, stream, progress)
     chunked = prefill is not None and any(len(prompt) >= prefill.manifest.chunk for prompt in ids)
     if prefill is not None and chunked and isinstance(machine, Machine):
         decode, chunks = restart_pair(machine, share_image(prefill, model, machine))
-        done = generate(decode, ids, tokens, batch, progress, prefill=chunks)
+        done = generate(decode, ids, tokens, batch, progress, prefill=chunks, how=how)
     else:
-        done = generate(restart(machine), ids, tokens, batch, progress)
-    tokenizer = model.tokenizer()
+        done = generate(restart(machine), ids, tokens, batch, progress, how=how)
     return Run(
         program=program,
         generation=done,
-        texts=tuple(map(tokenizer.decode, done.tokens)) if tokenizer else None,
+        texts=tuple(until_stop(tokenizer.decode(one), choice.stop) for one in done.tokens)
+        if tokenizer
+        else None,
         buckets=tuple(bucket_of(position, manifest.contexts) for position in done.positions),
         prefill=prefill,
         weights=str(model.about.weights),
+        finished=tuple(finish_of(choice, ends, tokenizer, one) for one in done.tokens),
+        sampling=choice.sampling,
         prefill_buckets=tuple(
             bucket_of(position, prefill.manifest.contexts if prefill else ()) for position in done.chunks
         ),

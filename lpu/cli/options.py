@@ -75,6 +75,40 @@ class Prompts:
         return found or None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choosing:
+    """How the next token is chosen, and what ends a sequence."""
+
+    temperature: Annotated[
+        float, Option("--temperature", "Draw tokens, at this temperature; 0 takes the most likely.", least=0)
+    ] = 0.0
+    top_k: Annotated[int, Option("--top-k", "Draw among so many most likely; 0: all.", least=0)] = 0
+    top_p: Annotated[float, Option("--top-p", "Draw among the most likely of this share together.")] = 1.0
+    min_p: Annotated[float, Option("--min-p", "Draw among those of this share of the most likely.")] = 0.0
+    sample_seed: Annotated[
+        int, Option("--sample-seed", "Of draws: the same token whatever batch or placement.", least=0)
+    ] = 0
+    stop: Annotated[tuple[str, ...], Option("--stop", "End before this text; repeatable.")] = ()
+    ignore_eos: Annotated[bool, Option("--ignore-eos", "Go on after the model's end tokens.")] = False
+
+    def given(self, told: Any) -> Any:
+        """As `api.run` takes it; told: called after every new token. Raises FileError."""
+        from lpu import api
+        from lpu.inputs.document import FileError
+
+        try:
+            sampling = api.Sampling(
+                seed=self.sample_seed,
+                temperature=self.temperature,
+                top_k=self.top_k,
+                top_p=self.top_p,
+                min_p=self.min_p,
+            )
+        except ValueError as error:
+            raise FileError(f"options: {error}") from None
+        return api.ChoiceOptions(sampling=sampling, stop=self.stop, ignore_eos=self.ignore_eos, told=told)
+
+
 Model = Annotated[
     str,
     Option(

@@ -9,6 +9,7 @@ import typer
 from compiler.options import Check, CompileOptions, Option
 from lpu.cli.options import (
     DEFAULT_RACK,
+    Choosing,
     Model,
     ModelOptions,
     OneStep,
@@ -59,12 +60,14 @@ def run(
     options: OneStep,
     changes: ModelOptions,
     running: Running,
+    choosing: Choosing,
     given: Given,
     rack: RackName = DEFAULT_RACK,
 ) -> None:
-    """Decode greedily, token by token: link the program and run it, with its cycles beside the text."""
+    """Decode token by token: link the program and run it, with its cycles beside the text."""
     from lpu import api
     from lpu.cli.show_run import run_body, show_run
+    from lpu.cli.stream import TextStream
     from lpu.report.occupancy import occupancy
 
     terminal, tokens, prefill = TERMINAL.get(), prompts.tokens, running.prefill
@@ -99,6 +102,9 @@ def run(
             from lpu.decode.decoders import flipped
 
             model = replace(model, weights=flipped(model.weights))
+        tokenizer, text = model.tokenizer(), None
+        if tokenizer is not None and len(ids) == 1 and not terminal.json:
+            text = TextStream(tokenizer.decode, choosing.stop, bar.stop)
         done = api.run(
             made,
             ids,
@@ -106,9 +112,12 @@ def run(
             model=model,
             prefill=long,
             stream=running.stream,
+            choice=choosing.given(text or (lambda sequence, tokens: None)),
             progress=bar,
         )
-    show_run(terminal, done)
+    if text is not None and done.texts is not None:
+        text.finish(done.texts[0])
+    show_run(terminal, done, streamed=text is not None)
     used = [occupancy(made, bucket) for bucket in sorted(set(done.buckets))]
     for one in used:
         terminal.say(str(one))

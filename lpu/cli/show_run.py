@@ -5,25 +5,29 @@ from typing import Any
 
 from lpu.api import Run
 from lpu.certify.certify import Certificate
+from lpu.cli.stream import quoted
 from lpu.cli.terminal import Terminal
 
 WORDS = {True: "equal", False: "DIFFERENT", None: "not compared"}
 
 
-def show_run(terminal: Terminal, done: Run) -> None:
-    """The text and ids of each sequence, then what it took."""
+def show_run(terminal: Terminal, done: Run, *, streamed: bool = False) -> None:
+    """The text (unless it was streamed) and ids of each sequence, then what it took."""
     body, clock = run_body(done), done.program.manifest.clock_hz
     for i, one in enumerate(body["sequences"]):
-        if one["text"] is not None:
-            terminal.say(f"text {i}      {one['text']!r}")
+        if one["text"] is not None and not streamed:
+            terminal.say(f"text {i}      {quoted(one['text'])}")
         terminal.say(
             f"ids {i}       {','.join(map(str, one['prompt_ids']))} -> {','.join(map(str, one['token_ids']))}"
         )
+    ended = [f"sequence {i} by {why}" for i, why in enumerate(done.finished) if why != "length"]
     buckets = ", ".join(f"{done.buckets.count(b)} in context {b}" for b in sorted(set(done.buckets)))
     terminal.facts(
         [
             ("model", f"{done.program.manifest.model.name}, weights {done.weights}"),
             *((("prefill", _prefill_line(body["prefill"])),) if body["prefill"] else ()),
+            *((("ended", ", ".join(ended)),) if ended else ()),
+            *((("sampling", str(done.sampling)),) if done.sampling.temperature else ()),
             ("steps", f"{done.generation.steps} ({buckets})"),
             (
                 "latency",
@@ -56,9 +60,12 @@ def run_body(done: Run) -> dict[str, Any]:
         "rack": manifest.rack,
         "options": asdict(manifest.options),
         "sequences": [
-            {"prompt_ids": list(prompt), "token_ids": list(tokens), "text": text}
-            for prompt, tokens, text in zip(generation.prompts, generation.tokens, texts, strict=True)
+            {"prompt_ids": list(prompt), "token_ids": list(tokens), "text": text, "finished": finished}
+            for prompt, tokens, text, finished in zip(
+                generation.prompts, generation.tokens, texts, done.finished, strict=True
+            )
         ],
+        "sampling": asdict(done.sampling),
         "steps": generation.steps,
         "steps_per_context": {str(b): done.buckets.count(b) for b in sorted(set(done.buckets))},
         "total_cycles": sum(done.cycles),

@@ -1,4 +1,4 @@
-"""Greedy decode, token by token: the same loop for the machine, the reference and the plain f32 baseline.
+"""Decode, token by token: the same loop for the machine, the reference and the plain f32 baseline.
 
 With a prefill step, prompts of at least one chunk go through that step first.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Int32
 
+from lpu.decode.choose import GREEDY, Choosing
 from lpu.folder import Progress
 from lpu.inputs.document import FileError
 
@@ -92,11 +93,13 @@ def generate(
     progress: Progress | None = None,
     stage: str = "run",
     prefill: Prefill | None = None,
+    how: Choosing = GREEDY,
 ) -> Generation:
-    """Feed each prompt one token per step, then its own greedy choice, until each has `count` new tokens.
+    """Feed each prompt one token per step, then its own choice, until each is over or has `count` new tokens.
 
-    A sequence that is done, or a row of the batch without a prompt, repeats its last step. A prompt that
-    `prefill` took before begins with its first new token.
+    how: the choice, and when a sequence is over before. A sequence that is done, or a row of the batch
+    without a prompt, repeats its last step. A prompt that `prefill` took before begins with its first new
+    token.
     """
     fed = [list(prompt) for prompt in prompts]
     new: list[list[int]] = [[] for _ in prompts]
@@ -106,6 +109,15 @@ def generate(
     seconds: list[float] = []
     chunks: list[int] = []
     chunk_seconds: list[float] = []
+    over = [False for _ in prompts]
+
+    def choose(i: int, row: Float32[np.ndarray, " vocab"], likely: int, place: int) -> None:
+        new[i].append(how.pick(row, likely, place))
+        how.told(i, new[i])
+        over[i] = len(new[i]) == count or how.ended(i, new[i])
+        if not over[i]:
+            fed[i].append(new[i][-1])
+
     for i, prompt in enumerate(prompts):
         if prefill is None or len(prompt) < prefill.size:
             continue
@@ -120,12 +132,12 @@ def generate(
             chunks.append(int(where[-1]))
             logits[i] += list(np.array(out[len(logits[i]) - first :], np.float32))
             if where[-1] == len(prompt) - 1:
-                new[i].append(int(chosen[-1]))
+                choose(i, logits[i][-1], int(chosen[-1]), len(prompt))
         ahead[i] = len(prompt)
-        if len(new[i]) < count:
-            fed[i].append(new[i][0])
     total = max(len(prompt) + count - 1 - done for prompt, done in zip(prompts, ahead, strict=True))
     for step in range(total):
+        if all(over):
+            break
         if progress:
             progress(stage, step, total)
         at = np.zeros(batch, np.int32)
@@ -138,13 +150,11 @@ def generate(
         seconds.append(time.perf_counter() - start)
         positions.append(int(at.max()))
         for i, prompt in enumerate(prompts):
-            if len(new[i]) == count:
+            if over[i]:
                 continue
             logits[i].append(np.array(out[i], np.float32))
             if at[i] >= len(prompt) - 1:
-                new[i].append(int(chosen[i]))
-                if len(new[i]) < count:
-                    fed[i].append(int(chosen[i]))
+                choose(i, logits[i][-1], int(chosen[i]), int(at[i]) + 1)
     return Generation(
         prompts=tuple(map(tuple, prompts)),
         tokens=tuple(map(tuple, new)),
@@ -178,4 +188,5 @@ def replay(
             chosen[i] = sequence[min(int(at[i]) + 1, len(sequence) - 1)]
         return out, chosen
 
-    return generate(forced, run.prompts, len(run.tokens[0]), batch, progress, stage)
+    ended = Choosing(ended=lambda i, tokens: len(tokens) == len(run.tokens[i]))
+    return generate(forced, run.prompts, max(map(len, run.tokens)), batch, progress, stage, how=ended)

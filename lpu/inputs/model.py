@@ -9,6 +9,7 @@ import jax
 from compiler.program.manifest import ModelIdentity
 from compiler.source import Source
 from lpu.inputs.document import FileError
+from lpu.inputs.ends import end_tokens
 from lpu.inputs.files import ModelFile
 from lpu.inputs.text import Tokenizer, tokenizer_for
 from models.config import TransformerConfig
@@ -48,6 +49,11 @@ class OpenModel:
         if self.config is not None:
             return self.config.vocab
         return int(jax.eval_shape(self.step.fn, *self.step.inputs())[0].shape[-1])
+
+    def ends(self) -> frozenset[int]:
+        """The tokens that end a sequence: those of its folder and of its tokenizer."""
+        tokenizer = self.tokenizer()
+        return end_tokens(self.folder) | (tokenizer.ends if tokenizer else frozenset())
 
     def need_weights(self, verb: str) -> None:
         """Raise FileError for a model that was opened without weights, by the name of what asks for them."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lpu.inputs.document import FileError
+from lpu.inputs.ends import named_end
 
 BYTES = 256
 BYTE_VOCAB = 259  # 256 bytes, then these three
@@ -14,11 +15,12 @@ BOS, EOS, PAD = 256, 257, 258
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tokenizer:
-    """Text to ids and ids to text. `name` says which vocabulary it is."""
+    """Text to ids and ids to text. `name` says which vocabulary it is; ends: its end tokens."""
 
     name: str
     encode: Callable[[str], list[int]]
     decode: Callable[[Sequence[int]], str]
+    ends: frozenset[int] = frozenset()
 
 
 def byte_tokenizer() -> Tokenizer:
@@ -27,6 +29,7 @@ def byte_tokenizer() -> Tokenizer:
         name="bytes",
         encode=lambda text: [BOS, *text.encode()],
         decode=lambda ids: bytes(i for i in ids if 0 <= i < BYTES).decode(errors="replace"),
+        ends=frozenset((EOS,)),
     )
 
 
@@ -61,8 +64,11 @@ def folder_tokenizer(folder: Path) -> Tokenizer:
                 f"text: {path}: cannot {what}: {reason}. Mend it, or give --prompt-ids."
             ) from None
 
+    end = named_end(folder)
+    found = None if end is None else library.token_to_id(end)
     return Tokenizer(
         name="tokenizer.json",
+        ends=frozenset() if found is None else frozenset((int(found),)),
         encode=lambda text: [int(i) for i in asked("encode", lambda: library.encode(text).ids)],
         decode=lambda ids: str(asked("decode", lambda: library.decode(list(ids)))),
     )
