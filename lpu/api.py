@@ -27,9 +27,10 @@ from lpu.compare import compare as comparisons
 from lpu.compare.compare import Comparison
 from lpu.compare.point import Task
 from lpu.decode.choose import ChoiceOptions as ChoiceOptions
-from lpu.decode.choose import Finish, choosing, finish_of, until_stop
+from lpu.decode.choose import choosing, finish_of, until_stop
 from lpu.decode.decoders import machine_of, restart, restart_pair, share_image
-from lpu.decode.generate import Generation, check_room, generate
+from lpu.decode.generate import check_room, generate
+from lpu.decode.ran import Run as Run
 from lpu.folder import Progress, check_program, quiet
 from lpu.folder import load_prefill as load_prefill
 from lpu.folder import load_program as load_program
@@ -54,7 +55,6 @@ from lpu.sweep import sweep as sweeps
 from lpu.sweep.sweep import Sweep
 from lpu.validate import validate as validations
 from lpu.validate.validate import Validation
-from models.contract.sampling import GREEDY as DRAWN_GREEDILY
 from models.contract.sampling import Sampling as Sampling
 
 if TYPE_CHECKING:
@@ -74,42 +74,6 @@ class Compiled:
     reports: dict[int, Report] = field(default_factory=dict[int, Report])
     prefill: Program | None = None
     prefill_reports: dict[int, Report] = field(default_factory=dict[int, Report])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """What running a program gave. cycles: modelled, of each step in the context bucket that it ran in.
-
-    prefill_buckets: of the chunks that the prefill program took. weights: what it was run with, in words.
-    finished: why each sequence is over; texts end before their stop text. sampling: how tokens were drawn.
-    """
-
-    program: Program
-    generation: Generation
-    texts: tuple[str, ...] | None
-    buckets: tuple[int, ...]
-    prefill: Program | None = None
-    prefill_buckets: tuple[int, ...] = ()
-    weights: str = ""
-    finished: tuple[Finish, ...] = ()
-    sampling: Sampling = DRAWN_GREEDILY
-
-    @property
-    def cycles(self) -> tuple[int, ...]:
-        """Cycles of each step."""
-        known = self.program.manifest.cycles
-        return tuple(known[bucket] for bucket in self.buckets)
-
-    @property
-    def prefill_cycles(self) -> tuple[int, ...]:
-        """Cycles of each chunk."""
-        known = self.prefill.manifest.cycles if self.prefill else {}
-        return tuple(known[bucket] for bucket in self.prefill_buckets)
-
-    @property
-    def microseconds_per_token(self) -> float:
-        """Mean of the decode steps at the chip's clock; 0 if there were none."""
-        return sum(self.cycles) * 1e6 / self.program.manifest.clock_hz / max(len(self.cycles), 1)
 
 
 def compile(
@@ -253,27 +217,27 @@ def save_weights(model: OpenModel, folder: str | Path) -> "OrbaxWeights":
 
 
 def run(
-    program: Program | Compiled,
+    program: Program | tuple[Program, Program | None] | Compiled,
     prompts: Sequence[Prompt],
     *,
     tokens: int = 16,
     model: OpenModel | None = None,
     weights: str | None = None,
-    prefill: Program | None = None,
     stream: bool | None = None,
     choice: ChoiceOptions | None = None,
     progress: Progress = quiet,
 ) -> Run:
     """Decode one prompt per row of the batch, each a text or token ids, at most `tokens` new ones for each.
 
-    choice: greedy until the model's end tokens if not given. prefill: the program that takes chunks of the
-    prompts, if it does not come with the other. model: what the program was compiled from; opened again by
-    the manifest if not given, with the checkpoint that `weights` names. stream: take the weights call by call
-    at every step; None: if they exceed the host's memory.
+    program: one that decodes, with what takes chunks of prompts beside it if there is one. choice: greedy
+    until the model's end tokens if not given. model: what the program was compiled from; opened again by the
+    manifest if not given, with the checkpoint that `weights` names. stream: take the weights call by call at
+    every step; None: if they exceed the host's memory.
     Raises FileError (prompts, weights), LinkError, MachineError.
     """
     if isinstance(program, Compiled):
-        program, model, prefill = program.program, program.model, program.prefill
+        model, program = program.model, (program.program, program.prefill)
+    program, prefill = program if isinstance(program, tuple) else (program, None)
     manifest = program.manifest
     model = model or reopen(manifest, weights)
     model.need_weights("run")

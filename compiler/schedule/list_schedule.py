@@ -33,7 +33,7 @@ from compiler.program.isa import (
 from compiler.program.packed import RANKS, WORD_BITS, PackedKey, alike, by_kind
 from compiler.program.ranges import ramp
 from compiler.route.route import Router
-from compiler.schedule.ports import Room, moves
+from compiler.schedule.ports import PortLoad, moves
 from compiler.timing import timing
 from fabric.chip import ChipSpec
 
@@ -158,10 +158,8 @@ def schedule(rows: Rows, kernels: Kernels, router: Router, chip: ChipSpec, batch
     edges, moved = dependencies(rows, kernels), moves(rows, kernels, hold, batch, chip.activation_ports)
     needs = (resource.tolist(), hold.tolist(), latency.tolist(), lanes.tolist())
     t0, instance = _list_schedule(edges, *needs, dict(free))
-    if (
-        moved.most(t0, t0 + latency, hold) > moved.limit
-    ):  # rare: chips have ports for nearly everything at once
-        t0, instance = _list_schedule(edges, *needs, free, Room(moved, needs[1], needs[2]))
+    if moved.most(t0, t0 + latency, hold) > moved.limit:  # rare: chips have ports for nearly everything
+        t0, instance = _list_schedule(edges, *needs, free, PortLoad(moved, needs[1], needs[2]))
     transfer = is_transfer(rows.op)
     kind = RESOURCE.unpack(resource)[1]
     host = 2 * chip.planes + chip.vxm_chains
@@ -213,11 +211,11 @@ def _list_schedule(
     latency: list[int],
     width: list[int],
     free: dict[int, int],
-    room: Room | None = None,
+    load: PortLoad | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(start, first instance) per row; `free[resource]` masks instances, `width` is how many a row takes.
 
-    room: what is left of the activation ports; None: they are not counted.
+    load: what is left of the activation ports; None: they are not counted.
     """
     size = len(resource)
     waiting = np.bincount(edges[:, 1], minlength=size).tolist()
@@ -245,14 +243,14 @@ def _list_schedule(
                     name = resource[after]
                     heapq.heappush(ready[name], after)
                     dirty.append(name)
-        for name in dirty if room is None else ready:
+        for name in dirty if load is None else ready:
             queue = ready[name]
             while queue:
                 lanes = width[queue[0]]
                 fits = free[name]
                 for _ in range(lanes - 1):
                     fits &= fits >> 1
-                if not fits or (room is not None and not room.take(queue[0], now)):
+                if not fits or (load is not None and not load.take(queue[0], now)):
                     break
                 row = heapq.heappop(queue)
                 first = (fits & -fits).bit_length() - 1

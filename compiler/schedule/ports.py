@@ -64,7 +64,7 @@ def moves(rows: Rows, kernels: Kernels | Sequence[Kernel], hold: np.ndarray, bat
 
 
 @dataclass(slots=True)
-class Room:
+class PortLoad:
     """What is taken of the ports of every rank, while rows are placed in the order of time."""
 
     moves: Moves

@@ -76,7 +76,7 @@ class Prompts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choosing:
+class Choices:
     """How the next token is chosen, and what ends a sequence."""
 
     temperature: Annotated[

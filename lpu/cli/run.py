@@ -9,7 +9,7 @@ import typer
 from compiler.options import Check, CompileOptions, Option
 from lpu.cli.options import (
     DEFAULT_RACK,
-    Choosing,
+    Choices,
     Model,
     ModelOptions,
     OneStep,
@@ -60,7 +60,7 @@ def run(
     options: OneStep,
     changes: ModelOptions,
     running: Running,
-    choosing: Choosing,
+    choosing: Choices,
     given: Given,
     rack: RackName = DEFAULT_RACK,
 ) -> None:
@@ -106,11 +106,10 @@ def run(
         if tokenizer is not None and len(ids) == 1 and not terminal.json:
             text = TextStream(tokenizer.decode, choosing.stop, bar.stop)
         done = api.run(
-            made,
+            (made, long),
             ids,
             tokens=tokens,
             model=model,
-            prefill=long,
             stream=running.stream,
             choice=choosing.given(text or (lambda sequence, tokens: None)),
             progress=bar,

@@ -4,13 +4,13 @@ A family whose layers differ from a Llama's is a class of its own that overrides
 """
 
 from compiler.errors import OptionError
-from lpu.gpu.llama import Llama
+from lpu.gpu.llama import LlamaLaunches
 from models.config import TransformerConfig
 
-FAMILIES: dict[str, Llama] = {"llama": Llama()}
+FAMILIES: dict[str, LlamaLaunches] = {"llama": LlamaLaunches()}
 
 
-def register(family: str, layers: Llama) -> None:
+def register(family: str, layers: LlamaLaunches) -> None:
     """Say what GPUs launch for a family; ValueError if that is said already."""
     if FAMILIES.setdefault(family, layers) is not layers:
         raise ValueError(
@@ -18,7 +18,7 @@ def register(family: str, layers: Llama) -> None:
         )
 
 
-def layers_of(config: TransformerConfig) -> Llama:
+def layers_of(config: TransformerConfig) -> LlamaLaunches:
     """What GPUs launch for a model. Raises OptionError for a family without such a record."""
     if config.family not in FAMILIES:
         raise OptionError(

@@ -13,7 +13,7 @@ from lpu.gpu.operators import ACTIVATION_BYTES, KV_BYTES, WEIGHT_BYTES, KvFormat
 from models.config import TransformerConfig
 
 
-class Llama:
+class LlamaLaunches:
     """`on`: the GPUs. Rows are tokens of all sequences together."""
 
     def decode(

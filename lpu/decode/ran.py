@@ -1,0 +1,44 @@
+"""What running a program gave."""
+
+from dataclasses import dataclass
+
+from compiler.program.program import Program
+from lpu.decode.choose import Finish
+from lpu.decode.generate import Generation
+from models.contract.sampling import GREEDY, Sampling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What running a program gave. cycles: modelled, of each step in the context bucket that it ran in.
+
+    prefill_buckets: of the chunks that the prefill program took. weights: what it was run with, in words.
+    finished: why each sequence is over; texts end before their stop text. sampling: how tokens were drawn.
+    """
+
+    program: Program
+    generation: Generation
+    texts: tuple[str, ...] | None
+    buckets: tuple[int, ...]
+    prefill: Program | None = None
+    prefill_buckets: tuple[int, ...] = ()
+    weights: str = ""
+    finished: tuple[Finish, ...] = ()
+    sampling: Sampling = GREEDY
+
+    @property
+    def cycles(self) -> tuple[int, ...]:
+        """Cycles of each step."""
+        known = self.program.manifest.cycles
+        return tuple(known[bucket] for bucket in self.buckets)
+
+    @property
+    def prefill_cycles(self) -> tuple[int, ...]:
+        """Cycles of each chunk."""
+        known = self.prefill.manifest.cycles if self.prefill else {}
+        return tuple(known[bucket] for bucket in self.prefill_buckets)
+
+    @property
+    def microseconds_per_token(self) -> float:
+        """Mean of the decode steps at the chip's clock; 0 if there were none."""
+        return sum(self.cycles) * 1e6 / self.program.manifest.clock_hz / max(len(self.cycles), 1)
