@@ -28,8 +28,6 @@ BASE = {
     "rms_norm_eps": 1e-5,
     "hidden_act": "silu",
     "tie_word_embeddings": False,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
 }
 OWN: dict[str, dict[str, Any]] = {
     "llama": {},
@@ -81,7 +79,6 @@ def ropes(pairs: int) -> dict[str, dict[str, Any]]:
     """Changes of config.json by name, for heads of so many pairs."""
     table: dict[str, dict[str, Any]] = {
         "linear": {"rope_type": "linear", "factor": 2.0},
-        "linear-int": {"rope_type": "linear", "factor": 4},
         "linear-half": {"rope_type": "linear", "factor": 0.5},
         "linear-0": {"rope_type": "linear", "factor": 0.0},
         "linear-negative": {"rope_type": "linear", "factor": -2.0},
@@ -99,7 +96,6 @@ def ropes(pairs: int) -> dict[str, dict[str, Any]]:
         "yarn-betas": {"rope_type": "yarn", **YARN, "beta_fast": 8, "beta_slow": 2},
         "yarn-mscale": {"rope_type": "yarn", **YARN, "mscale": 0.7, "mscale_all_dim": 1.0},
         "yarn-no-original": {"rope_type": "yarn", "factor": 4.0},
-        "yarn-factor-1": {"rope_type": "yarn", **YARN, "factor": 1.0},
         "longrope-long": long_rope(pairs, 16),
         "longrope-short": long_rope(pairs, 32),
         "longrope-factor": long_rope(pairs, 16, factor=3.0),
@@ -147,7 +143,6 @@ KEYS: dict[str, dict[str, Any]] = {
     "gelu": {"hidden_act": "gelu"},
     "gelu-tanh": {"hidden_act": "gelu_pytorch_tanh"},
     "gelu-new": {"hidden_act": "gelu_new"},
-    "relu": {"hidden_act": "relu"},
     "quick-gelu": {"hidden_act": "quick_gelu"},
     "eps": {"rms_norm_eps": 1e-3},
     "no-eps": {"rms_norm_eps": "absent"},
@@ -246,7 +241,7 @@ def stored() -> Iterator[Variant]:
             )
     nvfp4 = {"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}}
     yield Variant(name="llama-nvfp4", kind="llama", keys=nvfp4, truth=lambda held: held)
-    gptq = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+    gptq = {"quantization_config": {"quant_method": "gptq"}}
     yield Variant(name="llama-gptq", kind="llama", keys=gptq, truth=lambda held: held)
     yield Variant(name="llama-nested", kind="llama", nested=True, truth=lambda held: held)
     yield Variant(name="qwen2-nested", kind="qwen2", nested=True, truth=lambda held: held)

@@ -26,8 +26,8 @@ from lpu.check.memory_image import pair
 from lpu.compare import compare as comparisons
 from lpu.compare.compare import Comparison
 from lpu.compare.point import Task
-from lpu.decode.choose import ChoiceOptions as ChoiceOptions
-from lpu.decode.choose import choosing, finish_of, until_stop
+from lpu.decode.choose import RunOptions as RunOptions
+from lpu.decode.choose import choice_of, finish_of, until_stop
 from lpu.decode.decoders import machine_of, restart, restart_pair, share_image
 from lpu.decode.generate import check_room, generate
 from lpu.decode.ran import Run as Run
@@ -41,8 +41,9 @@ from lpu.inputs.files import read_rack
 from lpu.inputs.model import OpenModel
 from lpu.inputs.open import Model, open_model
 from lpu.inputs.open import reopen as reopen
-from lpu.inputs.prompts import Prompt, prompt_ids
+from lpu.inputs.prompts import Prompt
 from lpu.inputs.prompts import default_prompts as default_prompts
+from lpu.inputs.prompts import prompt_ids as prompt_ids
 from lpu.outputs.write import atomic_folder
 from lpu.outputs.write import check_writable as check_writable
 from lpu.report.listing import Listing as Listing
@@ -217,56 +218,54 @@ def save_weights(model: OpenModel, folder: str | Path) -> "OrbaxWeights":
 
 
 def run(
-    program: Program | tuple[Program, Program | None] | Compiled,
+    program: Program | Compiled,
     prompts: Sequence[Prompt],
     *,
     tokens: int = 16,
     model: OpenModel | None = None,
     weights: str | None = None,
-    stream: bool | None = None,
-    choice: ChoiceOptions | None = None,
+    prefill: Program | None = None,
+    how: RunOptions | None = None,
     progress: Progress = quiet,
 ) -> Run:
     """Decode one prompt per row of the batch, each a text or token ids, at most `tokens` new ones for each.
 
-    program: one that decodes, with what takes chunks of prompts beside it if there is one. choice: greedy
-    until the model's end tokens if not given. model: what the program was compiled from; opened again by the
-    manifest if not given, with the checkpoint that `weights` names. stream: take the weights call by call at
-    every step; None: if they exceed the host's memory.
+    model: what the program was compiled from; opened again by the manifest if not given, with the checkpoint
+    that `weights` names. prefill: the program that takes chunks of the prompts, if it does not come with the
+    other. how: greedy until the model's end tokens if not given.
     Raises FileError (prompts, weights), LinkError, MachineError.
     """
     if isinstance(program, Compiled):
-        model, program = program.model, (program.program, program.prefill)
-    program, prefill = program if isinstance(program, tuple) else (program, None)
+        program, model, prefill = program.program, program.model, program.prefill
     manifest = program.manifest
     model = model or reopen(manifest, weights)
     model.need_weights("run")
     batch, context = manifest.rows, max(manifest.contexts)
     ids = prompt_ids(prompts, model, manifest.vocab)
     check_room(ids, tokens, batch, context)
-    choice, tokenizer, ends = choice or ChoiceOptions(), model.tokenizer(), model.ends()
-    if choice.stop and tokenizer is None:
+    how, tokenizer, ends = how or RunOptions(), model.tokenizer(), model.ends()
+    if how.stop and tokenizer is None:
         raise FileError(f"run: {model.name} has no tokenizer, so no text to stop at. Leave out --stop.")
-    how = choosing(choice, ends, tokenizer)
+    choice = choice_of(how, ends, tokenizer)
     progress("link", 0, 1)
-    machine = machine_of(program, model, stream, progress)
+    machine = machine_of(program, model, how.stream, progress)
     chunked = prefill is not None and any(len(prompt) >= prefill.manifest.chunk for prompt in ids)
     if prefill is not None and chunked and isinstance(machine, Machine):
         decode, chunks = restart_pair(machine, share_image(prefill, model, machine))
-        done = generate(decode, ids, tokens, batch, progress, prefill=chunks, how=how)
+        done = generate(decode, ids, tokens, batch, progress, prefill=chunks, how=choice)
     else:
-        done = generate(restart(machine), ids, tokens, batch, progress, how=how)
+        done = generate(restart(machine), ids, tokens, batch, progress, how=choice)
     return Run(
         program=program,
         generation=done,
-        texts=tuple(until_stop(tokenizer.decode(one), choice.stop) for one in done.tokens)
+        texts=tuple(until_stop(tokenizer.decode(one), how.stop) for one in done.tokens)
         if tokenizer
         else None,
         buckets=tuple(bucket_of(position, manifest.contexts) for position in done.positions),
         prefill=prefill,
         weights=str(model.about.weights),
-        finished=tuple(finish_of(choice, ends, tokenizer, one) for one in done.tokens),
-        sampling=choice.sampling,
+        finished=tuple(finish_of(how, ends, tokenizer, one) for one in done.tokens),
+        sampling=how.sampling,
         prefill_buckets=tuple(
             bucket_of(position, prefill.manifest.contexts if prefill else ()) for position in done.chunks
         ),

@@ -123,7 +123,7 @@ def _report(mode: Mode, asked: Question, timed: Timed) -> AfdReport:
         layer_name=mode.layer,
         figures=timed.figures,
         boundary=timed.boundary,
-        warnings=(*timed.warnings, *_idle(gpus, timed.rows)),
+        warnings=(*asked.model.notes, *timed.warnings, *_idle(gpus, timed.rows)),
         assumptions=by_confidence(sources),
         band=gpus.pool.spec.band,
         events=timed.events,

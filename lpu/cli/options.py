@@ -65,6 +65,9 @@ class Prompts:
     prompt_ids: Annotated[
         tuple[str, ...], Option("--prompt-ids", "Token ids 1,2,3; several prompts as 1,2;3,4.")
     ] = ()
+    chat: Annotated[
+        bool, Option("--chat", "Each --prompt is a user's message, for the folder's chat template.")
+    ] = False
     tokens: Annotated[int, Option("--tokens", "New tokens of each sequence.", least=1)] = 16
 
     def chosen(self) -> list[Any] | None:
@@ -91,7 +94,7 @@ class Choices:
     stop: Annotated[tuple[str, ...], Option("--stop", "End before this text; repeatable.")] = ()
     ignore_eos: Annotated[bool, Option("--ignore-eos", "Go on after the model's end tokens.")] = False
 
-    def given(self, told: Any) -> Any:
+    def given(self, told: Any, stream: bool | None) -> Any:
         """As `api.run` takes it; told: called after every new token. Raises FileError."""
         from lpu import api
         from lpu.inputs.document import FileError
@@ -106,7 +109,9 @@ class Choices:
             )
         except ValueError as error:
             raise FileError(f"options: {error}") from None
-        return api.ChoiceOptions(sampling=sampling, stop=self.stop, ignore_eos=self.ignore_eos, told=told)
+        return api.RunOptions(
+            stream=stream, sampling=sampling, stop=self.stop, ignore_eos=self.ignore_eos, told=told
+        )
 
 
 Model = Annotated[

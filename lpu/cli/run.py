@@ -86,7 +86,8 @@ def run(
         terminal.notes(model.notes)
         model.need_weights("run")
         vocab = model.vocab
-        ids = api.prompt_ids(wanted or api.default_prompts(model.step.batch, vocab), model, vocab)
+        chosen = wanted or api.default_prompts(model.step.batch, vocab)
+        ids = api.prompt_ids(chosen, model, vocab, chat=prompts.chat)
         api.check_room(ids, tokens, model.step.batch, max(model.contexts))
         if made is None:
             compiled = api.compile(
@@ -106,12 +107,12 @@ def run(
         if tokenizer is not None and len(ids) == 1 and not terminal.json:
             text = TextStream(tokenizer.decode, choosing.stop, bar.stop)
         done = api.run(
-            (made, long),
+            made,
             ids,
             tokens=tokens,
             model=model,
-            stream=running.stream,
-            choice=choosing.given(text or (lambda sequence, tokens: None)),
+            prefill=long,
+            how=choosing.given(text or (lambda sequence, tokens: None), running.stream),
             progress=bar,
         )
     if text is not None and done.texts is not None:
@@ -142,6 +143,8 @@ def certify(
     with progress() as bar:
         opened = api.open_model(model, **changes.given(len(wanted) if wanted else None))
         terminal.notes(opened.notes)
+        if wanted:
+            wanted = api.prompt_ids(wanted, opened, opened.vocab, chat=prompts.chat)
         found = api.certify(
             opened,
             rack=rack,

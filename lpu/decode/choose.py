@@ -17,7 +17,7 @@ Finish = Literal["end", "stop", "length"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choosing:
+class Choice:
     """What a decode asks at every new token.
 
     pick: (logits, most likely token, its place in the sequence) -> the token. ended: (sequence, its new
@@ -29,30 +29,32 @@ class Choosing:
     told: Callable[[int, Sequence[int]], None] = lambda sequence, tokens: None
 
 
-GREEDY = Choosing()
+GREEDY = Choice()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChoiceOptions:
-    """What a user says of the choice: how tokens are drawn, and what ends a sequence besides its length.
+class RunOptions:
+    """How a program is run: how tokens are drawn, and what ends a sequence besides its length.
 
-    stop: texts; ignore_eos: whether the model's own end tokens end nothing. told: see Choosing.
+    stop: texts; ignore_eos: whether the model's own end tokens end nothing. told: see Choice. stream: take
+    the weights call by call at every step; None: if they exceed the host's memory.
     """
 
+    stream: bool | None = None
     sampling: Sampling = DRAWN_GREEDILY
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
     told: Callable[[int, Sequence[int]], None] = lambda sequence, tokens: None
 
 
-def choosing(options: ChoiceOptions, ends: frozenset[int], tokenizer: Tokenizer | None) -> Choosing:
+def choice_of(options: RunOptions, ends: frozenset[int], tokenizer: Tokenizer | None) -> Choice:
     """The choice of a model with these end tokens. `stop` needs a tokenizer."""
     sampling = options.sampling
 
     def pick(logits: Logits, likely: int, place: int) -> int:
         return draw(logits, sampling, place).token if sampling.temperature else likely
 
-    return Choosing(
+    return Choice(
         pick=pick,
         ended=lambda sequence, tokens: finish_of(options, ends, tokenizer, tokens) != "length",
         told=options.told,
@@ -60,7 +62,7 @@ def choosing(options: ChoiceOptions, ends: frozenset[int], tokenizer: Tokenizer 
 
 
 def finish_of(
-    options: ChoiceOptions, ends: frozenset[int], tokenizer: Tokenizer | None, tokens: Sequence[int]
+    options: RunOptions, ends: frozenset[int], tokenizer: Tokenizer | None, tokens: Sequence[int]
 ) -> Finish:
     """Why a sequence with these new tokens is over; "length" if nothing else says so."""
     if not options.ignore_eos and tokens[-1] in ends:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from lpu.decode.choose import GREEDY, Choosing
+from lpu.decode.choose import GREEDY, Choice
 from lpu.folder import Progress
 from lpu.inputs.document import FileError
 
@@ -93,7 +93,7 @@ def generate(
     progress: Progress | None = None,
     stage: str = "run",
     prefill: Prefill | None = None,
-    how: Choosing = GREEDY,
+    how: Choice = GREEDY,
 ) -> Generation:
     """Feed each prompt one token per step, then its own choice, until each is over or has `count` new tokens.
 
@@ -188,5 +188,5 @@ def replay(
             chosen[i] = sequence[min(int(at[i]) + 1, len(sequence) - 1)]
         return out, chosen
 
-    ended = Choosing(ended=lambda i, tokens: len(tokens) == len(run.tokens[i]))
+    ended = Choice(ended=lambda i, tokens: len(tokens) == len(run.tokens[i]))
     return generate(forced, run.prompts, max(map(len, run.tokens)), batch, progress, stage, how=ended)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -25,9 +25,6 @@ from models.sources.safetensor_files import INDEX, SINGLE, unread
 from models.sources.seeded import seeded
 from models.sources.weights import Weights, check_shapes, weight_shapes
 from models.step import Step
-
-if TYPE_CHECKING:
-    from models.sources.huggingface import HuggingFaceWeights
 
 DEFAULT_CONTEXT = 1024
 DRAWN = "seed:0"
@@ -214,10 +211,10 @@ def _finish(
     file: ModelFile, steps: Callable[..., Step], config: TransformerConfig | None, folder: Path | None
 ) -> OpenModel:
     try:
-        held = _folder_weights(file, config)
-        if held is not None and config is not None and held.config != config:
-            config = held.config  # the files say what config.json does not: another head, scales
-            steps = partial(known_step, config, file)
+        held = _stored_weights(file, config)
+        settled = config and _as_stored(held, config)
+        if settled is not None and settled != config:
+            config, steps = settled, partial(known_step, settled, file)
         step = steps(1)
         shapes = weight_shapes(step)
         weights = held or _weights(file, shapes, config)
@@ -250,21 +247,30 @@ def _weights(file: ModelFile, shapes: dict[str, Any], config: TransformerConfig 
     kind, _, rest = str(file.weights).partition(":")
     if kind == "none":
         return NoWeights(shapes, unread(Path(file.model)) if is_folder(file.model) else "")
-    if kind == "seed":
-        return seeded(shapes, int(rest), tied=bool(config and config.tied))
-    from models.sources.checkpoint import open_orbax
-
-    return open_orbax(Path(rest))
+    return seeded(shapes, int(rest), tied=bool(config and config.tied))
 
 
-def _folder_weights(file: ModelFile, config: TransformerConfig | None) -> "HuggingFaceWeights | None":
-    """The weights of a Hugging Face folder; None if the file names others."""
+def _stored_weights(file: ModelFile, config: TransformerConfig | None) -> Weights | None:
+    """The weights of a checkpoint; None if the file names none."""
     kind, _, rest = str(file.weights).partition(":")
+    if kind == "orbax":
+        from models.sources.checkpoint import open_orbax
+
+        return open_orbax(Path(rest))
     if kind != "safetensors":
         return None
     from models.sources.huggingface import open_folder
 
     return open_folder(Path(rest) if rest else Path(file.model), config)
+
+
+def _as_stored(weights: Weights | None, config: TransformerConfig) -> TransformerConfig:
+    """The numbers with what only the files say: another head than the table, the scales of columns."""
+    if weights is None:
+        return config
+    scaled = any(name.endswith(".scale") for name in weights.shapes)
+    settled = getattr(weights, "config", config)
+    return replace(settled, column_scales="f32" if scaled else "pow2")
 
 
 def _folder_config(folder: Path) -> TransformerConfig:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from lpu.inputs.chat import chat_prompt
 from lpu.inputs.document import FileError
 from lpu.inputs.model import OpenModel
 from lpu.inputs.text import checked_ids
@@ -9,8 +10,13 @@ from lpu.inputs.text import checked_ids
 Prompt = str | Sequence[int]
 
 
-def prompt_ids(prompts: Sequence[Prompt], model: OpenModel, vocab: int) -> list[list[int]]:
-    """Token ids of every prompt: texts are tokenized, ids kept; all are checked against the vocabulary."""
+def prompt_ids(
+    prompts: Sequence[Prompt], model: OpenModel, vocab: int, *, chat: bool = False
+) -> list[list[int]]:
+    """Token ids of every prompt: texts are tokenized, ids kept; all are checked against the vocabulary.
+
+    chat: each text is a user's message, to be put into the chat template of the model's folder.
+    """
     out: list[list[int]] = []
     for prompt in prompts:
         if not isinstance(prompt, str):
@@ -19,7 +25,10 @@ def prompt_ids(prompts: Sequence[Prompt], model: OpenModel, vocab: int) -> list[
         tokenizer = model.tokenizer()
         if tokenizer is None:
             raise FileError(f"prompt: {model.name} has no tokenizer. Give the prompt as --prompt-ids 1,2,3.")
-        out.append(tokenizer.encode(prompt))
+        if chat:
+            out.append(tokenizer.encode_bare(chat_prompt(model.folder, prompt)))
+        else:
+            out.append(tokenizer.encode(prompt))
     return checked_ids(out, vocab)
 
 

@@ -15,10 +15,14 @@ BOS, EOS, PAD = 256, 257, 258
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tokenizer:
-    """Text to ids and ids to text. `name` says which vocabulary it is; ends: its end tokens."""
+    """Text to ids and ids to text. `name` says which vocabulary it is; ends: its end tokens.
+
+    encode_bare: without the tokens that begin every text, as a chat template writes them itself.
+    """
 
     name: str
     encode: Callable[[str], list[int]]
+    encode_bare: Callable[[str], list[int]]
     decode: Callable[[Sequence[int]], str]
     ends: frozenset[int] = frozenset()
 
@@ -28,6 +32,7 @@ def byte_tokenizer() -> Tokenizer:
     return Tokenizer(
         name="bytes",
         encode=lambda text: [BOS, *text.encode()],
+        encode_bare=lambda text: list(text.encode()),
         decode=lambda ids: bytes(i for i in ids if 0 <= i < BYTES).decode(errors="replace"),
         ends=frozenset((EOS,)),
     )
@@ -70,6 +75,9 @@ def folder_tokenizer(folder: Path) -> Tokenizer:
         name="tokenizer.json",
         ends=frozenset() if found is None else frozenset((int(found),)),
         encode=lambda text: [int(i) for i in asked("encode", lambda: library.encode(text).ids)],
+        encode_bare=lambda text: [
+            int(i) for i in asked("encode", lambda: library.encode(text, add_special_tokens=False).ids)
+        ],
         decode=lambda ids: str(asked("decode", lambda: library.decode(list(ids)))),
     )
 

@@ -11,7 +11,7 @@ import pytest
 
 from compiler.options import CompileOptions
 from lpu import api
-from lpu.decode.choose import ChoiceOptions, Choosing, choosing, finish_of, until_stop
+from lpu.decode.choose import Choice, RunOptions, choice_of, finish_of, until_stop
 from lpu.decode.generate import BatchIds, BatchResult, Prefill, generate, replay
 from lpu.inputs.document import FileError
 from lpu.inputs.ends import end_tokens
@@ -28,8 +28,8 @@ def counting(tokens: BatchIds, at: BatchIds) -> BatchResult:
     return logits, ((tokens + 1) % 10).astype(np.int32)
 
 
-def until(*ends: int) -> Choosing:
-    return choosing(ChoiceOptions(), frozenset(ends), None)
+def until(*ends: int) -> Choice:
+    return choice_of(RunOptions(), frozenset(ends), None)
 
 
 def test_each_sequence_ends_at_its_own_end_token() -> None:
@@ -63,12 +63,12 @@ def test_what_is_told_is_every_token_in_turn() -> None:
     def listen(sequence: int, tokens: Sequence[int]) -> None:
         told.append((sequence, tuple(tokens)))
 
-    generate(counting, [[1]], 3, 1, how=Choosing(told=listen))
+    generate(counting, [[1]], 3, 1, how=Choice(told=listen))
     assert told == [(0, (2,)), (0, (2, 3)), (0, (2, 3, 4))]
 
 
 def test_why_a_sequence_is_over() -> None:
-    tokenizer, plain = byte_tokenizer(), ChoiceOptions(stop=("lo",))
+    tokenizer, plain = byte_tokenizer(), RunOptions(stop=("lo",))
     assert finish_of(plain, frozenset((EOS,)), tokenizer, [*b"hel", EOS]) == "end"
     assert (
         finish_of(replace(plain, ignore_eos=True), frozenset((EOS,)), tokenizer, [*b"hel", EOS]) == "length"
@@ -95,7 +95,7 @@ def test_a_run_ends_at_the_end_token_of_its_folder_unless_told_otherwise(tmp_pat
     folder = tmp_path / "mine"
     shutil.copytree(LLAMA, folder)
     made = api.compile(str(folder), rack="quad", context=[32])
-    on = api.run(made, [[1, 2, 3]], tokens=6, choice=ChoiceOptions(ignore_eos=True))
+    on = api.run(made, [[1, 2, 3]], tokens=6, how=RunOptions(ignore_eos=True))
     end = on.generation.tokens[0][2]
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": end}))
     done = api.run(made, [[1, 2, 3]], tokens=6)
@@ -103,12 +103,12 @@ def test_a_run_ends_at_the_end_token_of_its_folder_unless_told_otherwise(tmp_pat
     assert done.generation.tokens[0] == on.generation.tokens[0][: first + 1]
     assert (done.finished, on.finished) == (("end",), ("length",))
     with pytest.raises(FileError, match="has no tokenizer, so no text to stop at"):
-        api.run(made, [[1, 2, 3]], tokens=6, choice=ChoiceOptions(stop=("x",)))
+        api.run(made, [[1, 2, 3]], tokens=6, how=RunOptions(stop=("x",)))
 
 
 @pytest.mark.slow
 def test_draws_are_equal_for_every_batch_and_placement() -> None:
-    how = ChoiceOptions(sampling=Sampling(seed=5, temperature=1.0, top_k=60, top_p=0.9), ignore_eos=True)
+    how = RunOptions(sampling=Sampling(seed=5, temperature=1.0, top_k=60, top_p=0.9), ignore_eos=True)
     prompt, found = [5, 6, 7], set[tuple[int, ...]]()
     for batch, options, chunk in (
         (1, CompileOptions(tp=1), None),
@@ -116,8 +116,8 @@ def test_draws_are_equal_for_every_batch_and_placement() -> None:
         (2, CompileOptions(tp=2), 2),
     ):
         made = api.compile(str(LLAMA), rack="quad", context=[32], batch=batch, options=options, prefill=chunk)
-        done = api.run(made, [[9], prompt][-batch:], tokens=5, choice=how)
+        done = api.run(made, [[9], prompt][-batch:], tokens=5, how=how)
         found.add(done.generation.tokens[-1])
     assert len(found) == 1
     other = replace(how, sampling=replace(how.sampling, seed=6))
-    assert api.run(made, [prompt], tokens=5, choice=other).generation.tokens[0] not in found
+    assert api.run(made, [prompt], tokens=5, how=other).generation.tokens[0] not in found

@@ -138,3 +138,17 @@ def test_a_tensor_missing_from_the_single_file_is_not_sought_in_the_index(folder
     (folder / "model.safetensors.index.json").write_text(INDEX)
     with pytest.raises(FileError, match=r"1 tensors that config.json asks for are missing"):
         open_model(str(folder), context=[32])
+
+
+def test_converted_weights_of_an_fp8_folder_are_those_of_the_folder(tmp_path: Path) -> None:
+    fp8 = LLAMA.parent / "variants" / "llama-fp8-channel-modelopt"
+    held = open_model(str(fp8), context=[24])
+    api.save_weights(held, tmp_path / "orbax")
+    again = open_model(str(fp8), context=[24], weights=f"orbax:{tmp_path / 'orbax'}")
+    assert again.config == held.config
+    assert again.config is not None
+    assert again.config.column_scales == "f32"
+    path = "layers.0.ffn.up"
+    assert (again.weights[f"{path}.scale"] == held.weights[f"{path}.scale"]).all()
+    assert (again.weights[f"{path}.codes"] == held.weights[f"{path}.codes"]).all()
+    assert (again.weights.plain(f"{path}.codes") == held.weights.plain(f"{path}.codes")).all()

@@ -188,7 +188,7 @@ def test_a_streamed_run_takes_less_memory_than_its_weights() -> None:
     code = (
         "from pathlib import Path; from lpu import api; "
         "made = api.compile('tinyllama-1.1b', rack='lpx', context=[256], check=False); "
-        "api.run(made, [[1]], tokens=1, stream=True); "
+        "api.run(made, [[1]], tokens=1, how=api.RunOptions(stream=True)); "
         "status = Path('/proc/self/status').read_text(); "  # ru_maxrss begins with the parent's
         "print(1024 * int(status.split('VmHWM:')[1].split()[0]))"
     )
