@@ -94,8 +94,8 @@ class Choices:
     stop: Annotated[tuple[str, ...], Option("--stop", "End before this text; repeatable.")] = ()
     ignore_eos: Annotated[bool, Option("--ignore-eos", "Go on after the model's end tokens.")] = False
 
-    def given(self, told: Any, stream: bool | None) -> Any:
-        """As `api.run` takes it; told: called after every new token. Raises FileError."""
+    def given(self) -> Any:
+        """As `api.run` takes it. Raises FileError."""
         from lpu import api
         from lpu.inputs.document import FileError
 
@@ -109,9 +109,7 @@ class Choices:
             )
         except ValueError as error:
             raise FileError(f"options: {error}") from None
-        return api.RunOptions(
-            stream=stream, sampling=sampling, stop=self.stop, ignore_eos=self.ignore_eos, told=told
-        )
+        return api.RunOptions(sampling=sampling, stop=self.stop, ignore_eos=self.ignore_eos)
 
 
 Model = Annotated[

@@ -71,7 +71,7 @@ def run(
     from lpu.report.occupancy import occupancy
 
     terminal, tokens, prefill = TERMINAL.get(), prompts.tokens, running.prefill
-    wanted = prompts.chosen()
+    wanted, how = prompts.chosen(), replace(choosing.given(), stream=running.stream)
     with progress() as bar:
         made: Any
         if is_program(program):
@@ -112,7 +112,7 @@ def run(
             tokens=tokens,
             model=model,
             prefill=long,
-            how=choosing.given(text or (lambda sequence, tokens: None), running.stream),
+            how=how if text is None else replace(how, told=text),
             progress=bar,
         )
     if text is not None and done.texts is not None:

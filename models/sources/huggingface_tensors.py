@@ -63,7 +63,13 @@ def settle(folder: Path, config: TransformerConfig, found: Entries, *, nested: b
     Raises WeightError for what is missing, has another shape or a format that is not read, or has no place.
     """
     entries, notes = _renamed(found, nested=nested)
-    config = replace(config, tied=_is_tied(config, entries), column_scales="pow2")
+    tied = _is_tied(config, entries)
+    if tied != config.tied:
+        notes.append(
+            f"weights: {folder}: {LM_HEAD} differs from {EMBEDDING}, so it is the head, as in transformers, "
+            "although tie_word_embeddings is true."
+        )
+    config = replace(config, tied=tied, column_scales="pow2")
     sources = {one.path: one for one in family_of(config).tensors(config)}
     if config.tied and EMBEDDING not in entries and LM_HEAD in entries:
         for path in (TABLE, HEAD):

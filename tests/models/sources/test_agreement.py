@@ -40,3 +40,8 @@ def test_what_is_not_used_of_a_larger_model_is_named() -> None:
 def test_a_head_that_differs_from_the_table_unties_the_model() -> None:
     tied = {folder.name: open_folder(folder).config.tied for folder in VARIANTS if "tied" in folder.name}
     assert tied == {"llama-tied-only-head": True, "llama-tied-other-head": False}
+    other = next(folder for folder in VARIANTS if folder.name == "llama-tied-other-head")
+    assert (
+        "lm_head.weight differs from model.embed_tokens.weight, so it is the head"
+        in open_folder(other).notes[0]
+    )
