@@ -25,7 +25,12 @@ class CompileError(Exception):
 
 
 class CapacityError(CompileError):
-    """Something does not fit: SRAM, ports, accumulators, chips."""
+    """Something does not fit: SRAM, ports, accumulators, chips.
+
+    chips: how many would do, where that is known.
+    """
+
+    chips: int | None = None
 
 
 class RoutingError(CompileError):

@@ -19,7 +19,7 @@ from compiler.program.manifest import Candidate
 from compiler.route.route import Router
 from compiler.schedule.template import Template, template
 from compiler.scheduled import Scheduled, TemplateCall
-from compiler.search import Search, dividing, until_worse
+from compiler.search import Search, dividing, nearest, until_worse
 from compiler.steps import Progress
 from fabric.rack import Rack
 
@@ -36,7 +36,7 @@ def fastest(
 ) -> Search[int, Scheduled]:
     """The tp (a power of two that divides the rack) with the shortest step; each one is really scheduled.
 
-    Raises the CapacityError of the last one that does not fit, or else the first OptionError, if none fits.
+    If none fits, raises the CapacityError that asks for the fewest chips, or else the first OptionError.
     """
 
     def scheduled(tp: int) -> Scheduled:
@@ -53,7 +53,7 @@ def fastest(
     )
     if search.best is None:
         full = [error for error in search.refusals if isinstance(error, CapacityError)]
-        reason = full[-1] if full else search.refusals[0]
+        reason = nearest(full[::-1]) if full else search.refusals[0]
         if "--tp" in reason.remedy:
             shorter = "a smaller --prefill" if "--prefill" in reason.remedy else "a shorter context"
             reason.remedy = f"No --tp fits {rack.name}: use a larger rack, {shorter}, or kv: fp8."

@@ -9,7 +9,7 @@ from compiler.latency import assign_sharing, blaming_prefill, fastest, schedule_
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock
 from compiler.options import CompileOptions
-from compiler.place.assignment import as_placed, deal_contexts, problem_of
+from compiler.place.assignment import as_placed, check_placement, deal_contexts, problem_of
 from compiler.place.context_parallel import dealt
 from compiler.place.problem import Placement, Shards
 from compiler.place.sizes import Companion
@@ -60,6 +60,7 @@ def one_by_one(
     companion: Companion | None = None,
 ) -> Scheduled:
     """Objective latency: blocks one after another, for the tp of the options or the one that is fastest."""
+    check_placement(options)
     if options.tp is None:
         _, scheduled = step("search", fastest, plan, blocks, rack, options, step.progress, companion).found
         step.found("place", scheduled.assignment)

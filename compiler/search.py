@@ -6,6 +6,7 @@ from typing import Generic, TypeVar
 
 from compiler.errors import CapacityError, CompileError
 
+FOREVER = 1 << 62
 C = TypeVar("C")
 T = TypeVar("T")
 
@@ -71,15 +72,19 @@ def until_worse(
 
 
 def first_that_fits(candidates: Iterable[C], attempt: Callable[[C], T]) -> T:
-    """The result of the first candidate with room; raises the first one's CapacityError if none has."""
-    first: CapacityError | None = None
+    """The result of the first candidate with room; raises what is `nearest` if none has."""
+    refused: list[CapacityError] = []
     for candidate in candidates:
         try:
             return attempt(candidate)
         except CapacityError as error:
-            first = first or error
-    assert first is not None, "there are candidates"
-    raise first
+            refused.append(error)
+    raise nearest(refused)
+
+
+def nearest(errors: list[CapacityError]) -> CapacityError:
+    """The error that asks for the fewest chips; the first of those that say nothing of chips if all do."""
+    return min(errors, key=lambda error: FOREVER if error.chips is None else error.chips)
 
 
 def doubled(most: int) -> Iterator[int]:

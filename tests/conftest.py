@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from golden import UPDATE, difference, rewrite
+from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
 
@@ -15,6 +16,8 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / 
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
+settings.register_profile("lpu", deadline=None, derandomize=True)  # the same cases every time, however slowly
+settings.load_profile("lpu")
 BEGAN = pytest.StashKey[float]()
 taken: dict[str, float] = {}
 

@@ -100,6 +100,12 @@ def as_placed(plan: Plan, placement: Placement, options: CompileOptions, rack: R
     return Assignment(plan=plan, groups=_groups(chips, checked_tp(options, rack)), chips=chips)
 
 
+def check_placement(options: CompileOptions) -> None:
+    """Raise OptionError for a placement that there is not, before anything is searched for it."""
+    if options.placement not in GROUPS:
+        registry.strategy(options.placement)
+
+
 def checked_tp(options: CompileOptions, rack: Rack) -> int:
     """The chips per group; raises OptionError unless they divide the rack."""
     tp = options.tp or 1

@@ -57,7 +57,7 @@ def assign(sizes: Sequence[Size], room: Room, pp: int | None) -> list[Stage]:
             stages = _first_fit(sizes, room, turns=min(MOST_TURNS, room.tp))
         used = groups_used(stages, sizes)
         if used > room.groups:
-            raise CapacityError(
+            error = CapacityError(
                 "stages",
                 f"rack {room.rack}",
                 f"the model needs {used * room.tp} chips in groups of {room.tp} "
@@ -65,6 +65,8 @@ def assign(sizes: Sequence[Size], room: Room, pp: int | None) -> list[Stage]:
                 f"the rack has {room.groups * room.tp} ({_mb(room.words * room.groups * room.tp)} for them)",
                 f"Use a rack of {used * room.tp} chips or more, a shorter context, or kv: fp8.",
             )
+            error.chips = used * room.tp
+            raise error
         return stages
     most = min(room.groups, len(sizes))
     if pp > most:

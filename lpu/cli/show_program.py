@@ -7,7 +7,7 @@ from typing import Any
 
 from compiler.options import CompileOptions
 from compiler.program.isa import WORD_BYTES
-from compiler.program.manifest import Candidate
+from compiler.program.manifest import Candidate, Manifest
 from compiler.program.program import Program
 from lpu.check.check import Report
 from lpu.cli.terminal import Terminal
@@ -28,8 +28,7 @@ def show_program(terminal: Terminal, program: Program) -> None:
             ("rack", f"{body['rack']}: {manifest.chips} chips {manifest.chip.name}"),
             (
                 "layout",
-                f"tp {manifest.tp}{_dealt(options)} by {options.layout}, {body['groups_used']} of "
-                f"{manifest.chips // manifest.tp} groups in the pipeline, {options.placement}",
+                f"tp {manifest.tp}{_dealt(options)} by {options.layout}, {_in_use(manifest)}, {options.placement}",
             ),
             *((("search", search_line(manifest.search, manifest.tp)),) if manifest.search else ()),
             *(_hop_lines(body) if body["hops"] else _latency_lines(body, tokens)),
@@ -41,6 +40,14 @@ def show_program(terminal: Terminal, program: Program) -> None:
             ("digest", body["program_sha256"]),
         ]
     )
+
+
+def _in_use(manifest: Manifest) -> str:
+    """What of the rack has work: groups, or chips where a placement shares groups out one by one."""
+    used = len(manifest.groups)
+    if manifest.groups and len(manifest.groups[0]) != manifest.tp:
+        return f"{used} of {manifest.chips} chips in use"
+    return f"{used} of {manifest.chips // manifest.tp} groups in the pipeline"
 
 
 def _latency_lines(body: Mapping[str, Any], tokens: str) -> list[tuple[str, str]]:

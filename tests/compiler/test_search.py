@@ -1,9 +1,18 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from steps import llama
 
 from compiler.errors import CapacityError
-from compiler.search import dividing, doubled, first_that_fits, until_worse
+from compiler.options import CompileOptions
+from compiler.pipeline import compile_program
+from compiler.search import dividing, doubled, first_that_fits, nearest, until_worse
+from fabric.catalog import chip_spec
+from fabric.chip import stated
+from fabric.rack import Rack, build_rack
+from fabric.topology import Level, RackSpec
 
 
 def refusing(most: int, cost: int) -> int:
@@ -48,6 +57,35 @@ def test_the_first_that_fits_is_taken_and_the_first_reason_is_told() -> None:
         first_that_fits([9, 7], lambda cost: refusing(5, cost))
 
 
+def test_of_what_does_not_fit_the_one_that_asks_for_the_fewest_chips_is_told() -> None:
+    errors = [CapacityError("test", f"needs {chips}", "more") for chips in (None, 12, 8, 9)]
+    for error, chips in zip(errors, (None, 12, 8, 9), strict=True):
+        error.chips = chips
+    assert nearest(errors) is errors[2]
+    assert nearest(errors[:1]) is errors[0]
+
+
 def test_powers_of_two_go_up_to_a_limit_or_while_they_divide() -> None:
     assert list(doubled(9)) == [1, 2, 4, 8]
     assert list(dividing(24)) == [1, 2, 4, 8]
+
+
+@pytest.mark.slow
+def test_the_rack_that_a_refusal_asks_for_is_the_smallest_that_holds_the_model() -> None:
+    """Of chips with little SRAM in a line: one chip less than is asked for does not do."""
+    source = llama(layers=8)
+
+    def line(chips: int) -> Rack:
+        level = Level(name="line", kind="line", size=chips, lanes=4, hop_ns=100)
+        spec = RackSpec(name="line", chip="tiny", forward_ns=50, levels=(level,))
+        spec = replace(spec, sources=stated(spec.numbers(), (), "a test"))
+        return build_rack(spec, replace(chip_spec("tiny"), sram_bytes=320 * 2500))
+
+    with pytest.raises(CapacityError) as error:
+        compile_program(source, line(2), CompileOptions())
+    chips = error.value.chips
+    assert chips is not None
+    assert f"Use a rack of {chips} chips" in str(error.value)
+    compile_program(source, line(chips), CompileOptions())
+    with pytest.raises(CapacityError):
+        compile_program(source, line(chips - 1), CompileOptions())

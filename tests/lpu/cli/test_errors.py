@@ -49,6 +49,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ["compile", "llama-tiny", "--context", "512"],
             ["context 512", "longest, 256. Give --context 256"],
         ),
+        (
+            2,
+            ["compile", "llama-3.1-405b", *QUAD, "--placement", "contigous"],
+            ["placement 'contigous': is unknown. Choose one of"],
+        ),
         (3, ["compile", "llama-2-70b", *QUAD], ["quad", "MB", "the rack has", "Use a rack of"]),
         (3, ["compile", "llama-2-70b", *QUAD, "--tp", "4", "--pp", "1"], ["MB", "500.0 MB", "Raise --"]),
         (3, ["compile", "llama-3.1-405b", "--rack", "pair"], ["MB", "500.0 MB", "No --tp fits pair"]),
