@@ -28,7 +28,8 @@ def show_program(terminal: Terminal, program: Program) -> None:
             ("rack", f"{body['rack']}: {manifest.chips} chips {manifest.chip.name}"),
             (
                 "layout",
-                f"tp {manifest.tp}{_dealt(options)} by {options.layout}, {_in_use(manifest)}, {options.placement}",
+                f"tp {manifest.tp}{_dealt(options)} by {options.layout}, {_in_use(manifest)}, "
+                f"{options.placement}",
             ),
             *((("search", search_line(manifest.search, manifest.tp)),) if manifest.search else ()),
             *(_hop_lines(body) if body["hops"] else _latency_lines(body, tokens)),
