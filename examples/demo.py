@@ -12,6 +12,7 @@ from lpu import api
 from lpu.certify.certify import difference
 from lpu.decode.decoders import reference_decode
 from lpu.decode.generate import Generation, generate
+from lpu.report.words import kind
 
 MODEL, RACK, PROMPT, TOKENS = "llama-tiny", "lpx", "Hello, deterministic world", 16
 WAYS = {
@@ -51,7 +52,8 @@ def show(name: str, options: CompileOptions, model: api.OpenModel, reference: Ge
     wrong = difference(run.generation, reference)
     took = seconds(begin)
     print(
-        f"  latency        {run.cycles[0]:,} cycles = {run.microseconds_per_token:.2f} us a token (modelled)"
+        f"  latency        {run.cycles[0]:,} cycles = {run.microseconds_per_token:.2f} us a token "
+        f"({kind(manifest.chip.name)})"
     )
     print(f"  program        {manifest.digest}")
     print(f"  logits         {run.generation.digest}  [{took} here for {run.generation.steps} steps]")

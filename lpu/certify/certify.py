@@ -69,6 +69,7 @@ class Certificate:
     tokens: tuple[tuple[int, ...], ...]
     cycles_per_token: dict[int, int]
     clock_hz: int
+    chip: str
     rows_checked: int
     versions: dict[str, str]
     comparisons: tuple[BitsCompared, ...]
@@ -170,6 +171,7 @@ def certify(
         tokens=base.tokens,
         cycles_per_token=program.manifest.cycles,
         clock_hz=program.manifest.clock_hz,
+        chip=program.manifest.chip.name,
         rows_checked=rows,
         versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         comparisons=tuple(found),

@@ -18,6 +18,7 @@ from lpu.cli.options import (
 )
 from lpu.cli.terminal import TERMINAL, progress
 from lpu.report.show_options import ShowOptions
+from lpu.report.words import EXACT
 
 BROKEN = 4
 
@@ -126,11 +127,9 @@ def _pareto(model: str, rack: str, making: Making, options: CompileOptions, chan
         found = api.pareto(model, rack=rack, options=options, check=check, progress=bar, **changes.given())
     terminal.table(HEADERS, [one.row() for one in found])
     terminal.say(
-        "modelled; programs that another one beats in every column are left out (docs/throughput.md)"
+        f"{EXACT}; programs that another one beats in every column are left out (docs/throughput.md)"
     )
-    terminal.result(
-        {"schema": "lpu-pareto/1", "label": "modelled", "programs": [one.to_json() for one in found]}
-    )
+    terminal.result({"schema": "lpu-pareto/1", "kind": EXACT, "programs": [one.to_json() for one in found]})
 
 
 def _sweep(model: str, rack: str, making: Making, options: CompileOptions, changes: ModelOptions) -> None:
@@ -251,7 +250,7 @@ def bounds(program: ProgramFolder) -> None:
     hops = len(loaded.manifest.hops)
     for bucket, count in cycles.items():
         where = f"of {hops} hops one after another" if hops else f"at context {bucket}"
-        terminal.say(f"schedule    {count:,} cycles {where} (modelled)")
+        terminal.say(f"schedule    {count:,} cycles {where} ({EXACT})")
         terminal.say(f"chain       {chain_line(went[bucket])}")
     terminal.result(
         {

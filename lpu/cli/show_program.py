@@ -11,7 +11,7 @@ from compiler.program.manifest import Candidate, Manifest
 from compiler.program.program import Program
 from lpu.check.check import Report
 from lpu.cli.terminal import Terminal
-from lpu.report.words import by_confidence, confidence_line, size
+from lpu.report.words import EXACT, by_confidence, label_of, confidence_line, size
 
 
 def show_program(terminal: Terminal, program: Program) -> None:
@@ -52,11 +52,12 @@ def _in_use(manifest: Manifest) -> str:
 
 
 def _latency_lines(body: Mapping[str, Any], tokens: str) -> list[tuple[str, str]]:
+    stamp = body["kind"] if body["label"] is None else f"{body['label']}, {body['kind']}"
     return [
         (
             "latency",
             f"{one['latency_cycles']:,} cycles = {one['latency_microseconds']:.2f} us {tokens} at "
-            f"context {one['context']} ({one['rows']:,} rows)",
+            f"context {one['context']} ({one['rows']:,} rows; {stamp})",
         )
         for one in body["contexts"]
     ]
@@ -92,6 +93,8 @@ def program_body(program: Program) -> dict[str, Any]:
     manifest = program.manifest
     words = int(manifest.region_table()[:, :, 1].sum(axis=1).max())
     return {
+        "kind": EXACT,
+        "label": label_of(manifest.chip.name),
         "model": asdict(manifest.model),
         "rack": manifest.rack,
         "options": asdict(manifest.options),
@@ -127,7 +130,7 @@ def show_prefill(terminal: Terminal, program: Program) -> None:
                     "prefill",
                     f"{one['latency_cycles']:,} cycles = {one['latency_microseconds']:.2f} us for "
                     f"{body['tokens']} tokens of a prompt at context {one['context']} "
-                    f"({one['rows']:,} rows), {one['tokens_per_second']:,.0f} tokens/s (modelled)",
+                    f"({one['rows']:,} rows), {one['tokens_per_second']:,.0f} tokens/s ({EXACT})",
                 )
                 for one in body["contexts"]
             ),

@@ -7,6 +7,7 @@ from lpu.api import Run
 from lpu.certify.certify import Certificate
 from lpu.cli.stream import quoted
 from lpu.cli.terminal import Terminal
+from lpu.report.words import EXACT, kind
 
 WORDS = {True: "equal", False: "DIFFERENT", None: "not compared"}
 
@@ -32,7 +33,7 @@ def show_run(terminal: Terminal, done: Run, *, streamed: bool = False) -> None:
             (
                 "latency",
                 f"{body['mean_latency_cycles']:,.0f} cycles = {body['mean_latency_microseconds']:.2f} us "
-                f"per token (modelled, at an assumed clock of {clock / 1e9:.4f} GHz)",
+                f"per token ({kind(done.program.manifest.chip.name)}; clock {clock / 1e9:.4f} GHz)",
             ),
             ("emulated", f"{body['emulated_seconds_per_step']:.4f} s per step here (measured, median)"),
             ("program", body["program_sha256"]),
@@ -44,7 +45,7 @@ def show_run(terminal: Terminal, done: Run, *, streamed: bool = False) -> None:
 def _prefill_line(prefill: dict[str, Any]) -> str:
     return (
         f"{prefill['chunks']} chunks of {prefill['tokens']} tokens: {prefill['total_cycles']:,} cycles = "
-        f"{prefill['microseconds']:.2f} us (modelled); {prefill['emulated_seconds']:.2f} s here (measured)"
+        f"{prefill['microseconds']:.2f} us ({EXACT}); {prefill['emulated_seconds']:.2f} s here (measured)"
     )
 
 
@@ -106,7 +107,7 @@ def show_certificate(terminal: Terminal, found: Certificate, output: str | None)
         ("model", f"{found.model.name}, weights {found.model.weights}"),
         ("rack", found.rack),
         ("checked", f"{found.rows_checked:,} rows, all rules hold"),
-        ("latency", f"{cycles} (modelled)"),
+        ("latency", f"{cycles} ({kind(found.chip)})"),
         ("inputs", found.inputs_sha256),
         ("program", found.program_sha256),
         ("logits", found.logits_sha256),

@@ -13,6 +13,7 @@ from lpu.compare.results import results
 from lpu.compare.runner import run_tasks
 from lpu.folder import Progress, quiet
 from lpu.inputs.document import FileError
+from lpu.report.words import EXACT
 
 HEADERS = (
     "strategy",
@@ -35,7 +36,7 @@ MOST_SEEDS = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RackComparison:
-    """All points on one rack; the first is the default of `lpu compile`. Cycles are modelled."""
+    """All points on one rack; the first is the default of `lpu compile`. Cycles are exact for the machine."""
 
     rack: str
     points: tuple[Point, ...]
@@ -117,7 +118,7 @@ class RackComparison:
     def __str__(self) -> str:
         best, default = self.best, self.default
         lines = [f"weights     {best.weights}"] if best.weights else []
-        lines.append(f"best        {best.strategy}, seed {best.seed}: {best.microseconds:.2f} us (modelled)")
+        lines.append(f"best        {best.strategy}, seed {best.seed}: {best.microseconds:.2f} us ({EXACT})")
         if not default.error:
             ratio = best.latency_cycles / default.latency_cycles
             lines.append(
@@ -146,7 +147,7 @@ class RackComparison:
         return digests == {self.default.reference_sha256} if digests else None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values. `measured` of a point was timed, everything else is modelled."""
+        """Plain JSON values. `measured` of a point was timed, all else is exact for the machine."""
         return {
             "rack": self.rack,
             "best": {"strategy": self.best.strategy, "seed": self.best.seed},
@@ -200,7 +201,7 @@ class Comparison:
         """Plain JSON values."""
         return {
             "schema": "lpu-compare/1",
-            "label": "modelled",
+            "kind": EXACT,
             "model": self.model,
             "racks": [one.to_json() for one in self.racks],
             "rankings": self.across(),

@@ -7,6 +7,7 @@ from lpu.compare.compare import Comparison, RackComparison
 from lpu.compare.point import Point
 from lpu.inputs.document import FileError
 from lpu.outputs.write import atomic_folder
+from lpu.report.words import EXACT
 
 COLUMNS = 16  # chips in a row of a rack map
 STILL = {"metadata": {"Software": None}}  # the same bytes for the same comparison
@@ -65,7 +66,7 @@ def _pareto(figure: Any, one: RackComparison, model: str) -> None:
         linewidth=0.8,
     )
     axes.set(xlabel="latency of a token, us", ylabel="period: busiest chip per token, us")
-    axes.set_title(f"{model} on {one.rack} (modelled)")
+    axes.set_title(f"{model} on {one.rack} ({EXACT})")
     axes.legend(fontsize="small")
 
 
@@ -85,7 +86,7 @@ def _rack(figure: Any, one: RackComparison, model: str) -> None:
             axes.set_title(f"{name}: {what}", fontsize="small")
             axes.set(xlabel=f"chip mod {wide}", ylabel=f"chip div {wide}")
             figure.colorbar(image, ax=axes)
-    figure.suptitle(f"{model} on {one.rack} (modelled)")
+    figure.suptitle(f"{model} on {one.rack} ({EXACT})")
 
 
 def _search(figure: Any, one: RackComparison, model: str) -> None:

@@ -1,6 +1,6 @@
 """Occupancy of a program: what keeps units and links busy, where a step's cycles go, its lower bounds.
 
-All of it follows from the program and the chip's datasheet, so all of it is *modelled*: nothing was timed.
+All of it follows from the program and the chip's datasheet: it is exact for that machine, nothing was timed.
 """
 
 import re
@@ -18,7 +18,7 @@ from compiler.program.isa import WORD_BYTES, Columns, is_transfer
 from compiler.program.manifest import Manifest
 from compiler.program.program import Program
 from lpu.report.traffic import LinkUse, link_use
-from lpu.report.words import percent, size
+from lpu.report.words import EXACT, kind, label_of, percent, size
 
 REGIONS = ("transient", "kv", "weights")
 
@@ -58,7 +58,7 @@ class RegionUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Occupancy:
-    """What one step of a program keeps busy. Every figure is modelled.
+    """What one step of a program keeps busy. Every figure is exact for the stated machine.
 
     hops: number of AFD hops, counted one after another, of a program of hops; 0 for a step.
     """
@@ -68,6 +68,7 @@ class Occupancy:
     chunk: int
     cycles: int
     clock_hz: int
+    chip: str
     chips: int
     chips_used: int
     blocks: tuple[BlockUse, ...]
@@ -110,12 +111,13 @@ class Occupancy:
             "cycles_over_bound": self.quality,
             "chain_cycles": chain_totals(self.chains),
         }
-        return {"schema": "lpu-occupancy/1", "label": "modelled", **derived, **body}
+        return {"schema": "lpu-occupancy/1", "kind": EXACT, "label": label_of(self.chip), **derived, **body}
 
     def __str__(self) -> str:
         return "\n".join(
             [
-                f"occupancy (modelled): {self.title}: {self.cycles:,} cycles = {self.microseconds:.2f} us "
+                f"occupancy ({kind(self.chip)}): {self.title}: {self.cycles:,} cycles = "
+                f"{self.microseconds:.2f} us "
                 f"{'one after another' if self.hops else 'a step'} "
                 f"on {self.chips_used} of {self.chips} chips",
                 "  cycles    "
@@ -157,6 +159,7 @@ def occupancy(program: Program, context: int) -> Occupancy:
         cycles=cycles,
         clock_hz=manifest.clock_hz,
         chips=chips,
+        chip=manifest.chip.name,
         chips_used=len(used),
         blocks=_blocks(program, context),
         units=_units(program, context, columns, hold, used),

@@ -1,10 +1,11 @@
-"""Throughput of a program whose waves follow one another: interval, users, tokens per second; modelled."""
+"""Throughput of a program whose waves follow one another: interval, users, tokens per second."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from compiler.program.program import Program
+from lpu.report.words import EXACT, kind, label_of
 
 SLACKS = (1.0, 1.1, 1.25, 1.5, 2.0, 3.0)  # what `--objective pareto` tries
 HEADERS = ("program", "step us", "interval us", "/ bound", "users", "tokens/s", "tokens/s at the interval")
@@ -12,7 +13,7 @@ HEADERS = ("program", "step us", "interval us", "/ bound", "users", "tokens/s", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Throughput:
-    """Throughput of one context bucket of a program; every figure is modelled.
+    """Throughput of one context bucket of a program; every figure is exact for the stated machine.
 
     cycles: length of one step. interval: cycles from one step to the next. bound: lower bound of the interval
     for these rows on these chips, set by `bound_of` (None: one step at a time, the interval is the step).
@@ -22,6 +23,7 @@ class Throughput:
     name: str
     context: int
     batch: int
+    chip: str
     cycles: int
     interval: int
     bound: int | None
@@ -50,7 +52,13 @@ class Throughput:
         names = ("tokens_per_second", "tokens_per_second_of_interval", "tokens_per_second_of_sequence")
         derived = {name: getattr(self, name) for name in names}
         over = None if self.bound is None else self.interval / self.bound
-        return {"label": "modelled", **asdict(self), "interval_over_bound": over, **derived}
+        return {
+            "kind": EXACT,
+            "label": label_of(self.chip),
+            **asdict(self),
+            "interval_over_bound": over,
+            **derived,
+        }
 
     def row(self) -> list[str]:
         """A line of the table that HEADERS names."""
@@ -71,8 +79,8 @@ class Throughput:
         )
         return "\n".join(
             [
-                f"throughput (modelled): context {self.context}, batch {self.batch}: a step enters every "
-                f"{self.interval:,} cycles = {self.interval * us:.2f} us{over} ({self.bound_of})",
+                f"throughput ({kind(self.chip)}): context {self.context}, batch {self.batch}: a step enters "
+                f"every {self.interval:,} cycles = {self.interval * us:.2f} us{over} ({self.bound_of})",
                 f"  step      {self.cycles:,} cycles = {self.cycles * us:.2f} us from token to token",
                 f"  users     {self.users * self.batch:,} fit by their KV ({self.users:,} x batch "
                 f"{self.batch}); "
@@ -95,6 +103,7 @@ def of(program: Program, context: int) -> Throughput:
         name=f"throughput, slack {slack:g}" if waves else "latency",
         context=context,
         batch=manifest.rows,
+        chip=manifest.chip.name,
         cycles=cycles,
         interval=entry.interval if entry else cycles,
         bound=entry.bound if entry else None,

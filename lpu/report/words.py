@@ -4,8 +4,23 @@ from collections.abc import Sequence
 
 from fabric.chip import Sourced
 
+EXACT = "exact for the stated machine"
+PROJECTION = "projection"
+MEASURED = ("groqchip1",)
+"""Chips of which measurements are public: `lpu validate` holds its cases against them."""
+
 ASSUMED = ("assumed", "R")
 DERIVED = ("D",)
+
+
+def label_of(chip: str) -> str | None:
+    """`projection` for figures of a chip of which no measurement is public."""
+    return None if chip in MEASURED else PROJECTION
+
+
+def kind(chip: str) -> str:
+    """Of what kind cycles on a chip are, with the label on top."""
+    return EXACT if label_of(chip) is None else f"{PROJECTION}, {EXACT}"
 
 
 def percent(share: float) -> str:
@@ -37,8 +52,8 @@ def kind_of(source: Sourced) -> str:
 
 
 def confidence_line(sources: Sequence[Sourced]) -> str:
-    """One line: what is modelled, and which of the numbers under it are assumed or derived."""
+    """One line: of what kind cycles are, and which of the numbers under them are assumed or derived."""
     found = by_confidence(sources)
-    parts = ["cycles are modelled, nothing is measured"]
+    parts = [f"cycles are {EXACT}, nothing is measured"]
     parts += [f"{kind}: {', '.join(found[kind])}" for kind in ("assumed", "derived") if found[kind]]
     return "; ".join(parts)

@@ -16,6 +16,7 @@ from lpu.check.check import require
 from lpu.folder import Progress, check_program, quiet
 from lpu.inputs.document import FileError
 from lpu.inputs.model import OpenModel
+from lpu.report.words import EXACT
 from lpu.sweep.keys import changed, default, planes_keep_rates
 
 HEADERS = ("number", "value", "context", "tp", "pp", "cycles", "us", "of the default", "of the bound")
@@ -72,7 +73,7 @@ class Band:
 class Sweep:
     """The default machine and every changed one; `start` gives the default value of each number swept.
 
-    Every figure is modelled.
+    Every figure is exact for the machine of its point.
     """
 
     model: str
@@ -152,7 +153,7 @@ class Sweep:
 
         return {
             "schema": "lpu-sweep/1",
-            "label": "modelled",
+            "kind": EXACT,
             "model": self.model,
             "rack": self.rack,
             "planes_keep_rates": self.planes_keep_rates,

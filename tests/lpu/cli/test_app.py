@@ -79,7 +79,7 @@ def test_compile_says_what_it_made_and_writes_only_the_folder(
         "all 8 rules",
     ):
         assert text in out
-    assert "cycles are modelled, nothing is measured; assumed: clock_hz, planes" in out
+    assert "cycles are exact for the stated machine, nothing is measured; assumed: clock_hz, planes" in out
     assert [path.name for path in tmp_path.iterdir()] == ["p"]
     assert api.load_program(tmp_path / "p").manifest.digest in out
 

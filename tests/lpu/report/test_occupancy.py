@@ -98,10 +98,10 @@ def test_a_longer_row_makes_the_critical_path_longer(pair_program: Program) -> N
 
 def test_an_occupancy_fits_a_screen_and_is_plain_json(pair_program: Program) -> None:
     report = occupancy(pair_program, 80)
-    assert "modelled" in str(report)
+    assert "exact for the stated machine" in str(report)
     assert len(str(report).splitlines()) < 40
     body = json.loads(json.dumps(report.to_json()))
-    assert body["label"] == "modelled"
+    assert (body["kind"], body["label"]) == ("exact for the stated machine", "projection")
     assert body["step_microseconds"] == pytest.approx(report.cycles * 1e6 / report.clock_hz)
 
 

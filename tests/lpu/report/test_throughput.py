@@ -14,6 +14,7 @@ ONE = Throughput(
     name="a",
     context=64,
     batch=2,
+    chip="lp30",
     cycles=1000,
     interval=100,
     bound=95,
