@@ -1,25 +1,24 @@
 """Capture: a Flax/JAX decode step -> jaxpr -> Graph.
 
-Accepted equations are the ops of the registry (`models.contract.ops.OPS`) and shape-only primitives;
-anything else is an `UnsupportedOpError` that names the primitive, the source line and the module path.
+Calls are looked into and what nobody reads is dropped (`equations.py`). Accepted equations are the ops
+of the registry (`models.contract.ops.OPS`) and shape-only primitives; anything else is an
+`UnsupportedOpError` that names the primitive, the source line and the module path.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import jaxtyping
-from jax._src import source_info_util  # the only way to a readable source line of an equation
-from jax.extend import core as jex
 
-import models.contract
-from compiler.errors import UnsupportedOpError
+from compiler.errors import CompileError, UnsupportedOpError
+from compiler.graph.equations import Equation, Variable, flatten, live
 from compiler.graph.graph import Graph, Node, Value, View, width
 from models.contract.ops import OPS, op_of
 
-_VIEWS = ("reshape", "squeeze", "expand_dims", "copy", "stop_gradient", "optimization_barrier")
-_NO_MODEL = (*models.contract.__path__, *jaxtyping.__path__, "<")  # whose lines are not the user's
-_CALLS = ("jit", "pjit", "closed_call", "custom_jvp_call", "remat", "checkpoint")
+_VIEWS = (
+    *("reshape", "squeeze", "expand_dims", "copy", "copy_p", "name"),
+    *("stop_gradient", "optimization_barrier", "sharding_constraint"),
+)
 
 
 def capture(
@@ -38,27 +37,49 @@ def capture(
     names: list[tuple[str, str]] = [("param", name) for name in sorted(params)]
     names += [("token", "token"), ("position", "position")]
     names += [("cache", f"cache.{i}") for i in range(len(jax.tree.leaves(cache)))]
+    inputs = [Variable(var.aval) for var in closed.jaxpr.invars]
+    equations, (logits, token, *caches) = flatten(closed.jaxpr, inputs)
+    equations = live(equations, (logits, token))
+    _check_caches(equations, inputs[len(inputs) - len(caches) :], caches)
     walker = _Walker()
-    views = [
-        walker.value(kind, name, var.aval)
-        for (kind, name), var in zip(names, closed.jaxpr.invars, strict=True)
-    ]
-    outs = walker.walk(closed.jaxpr, closed.consts, views, "")
+    for (kind, name), variable in zip(names, inputs, strict=True):
+        walker.views[variable] = walker.value(kind, name, variable.aval)
+    for equation in equations:
+        walker.walk(equation)
     return Graph(
         values=tuple(walker.values),
         nodes=tuple(walker.nodes),
-        logits=outs[0],
-        token=outs[1],
+        logits=walker.view(logits),
+        token=walker.view(token),
         batch=int(tokens.shape[0]),
     )
 
 
+def _check_caches(equations: list[Equation], taken: list[Variable], given: list[Variable]) -> None:
+    """Raise CompileError unless each cache that an op wrote comes back in the place of the one it took."""
+    for equation in equations:
+        if op_of(equation.eqn.primitive) is None:
+            continue
+        places = [taken.index(variable) for variable in equation.inputs if variable in taken]
+        for place, written in zip(
+            places, equation.outputs[len(equation.outputs) - len(places) :], strict=True
+        ):
+            if given[place] is not written:
+                raise CompileError(
+                    "capture",
+                    f"cache leaf {place}",
+                    f"the step does not return what is written into it at {equation.source}",
+                    "Return each cache that attention gives in the place of the one that it took.",
+                )
+
+
 class _Walker:
-    """Walks jaxprs, inlining calls; every variable becomes a View of a Value."""
+    """Walks equations; every variable becomes a View of a Value."""
 
     def __init__(self) -> None:
         self.values: list[Value] = []
         self.nodes: list[Node] = []
+        self.views: dict[Variable, View] = {}
 
     def value(self, kind: str, name: str, aval: Any) -> View:
         index = len(self.values)
@@ -67,25 +88,22 @@ class _Walker:
         )
         return View(value=index, start=0, width=width(self.values[index]))
 
-    def walk(self, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[View], path: str) -> list[View]:
-        env: dict[Any, View] = dict(zip(jaxpr.invars, inputs, strict=True))
-        for var, const in zip(jaxpr.constvars, consts, strict=True):
-            env[var] = self.value("param", f"const.{len(self.values)}", const)
-        for eqn in jaxpr.eqns:
-            outs = self._equation(eqn, [self._read(env, var, eqn, path) for var in eqn.invars], path)
-            env.update(zip(eqn.outvars, outs, strict=True))
-        return [self._read(env, var, None, path) for var in jaxpr.outvars]
+    def view(self, variable: Variable) -> View:
+        if variable not in self.views:
+            name = f"const.{len(self.values)}" if variable.name == "const" else variable.name
+            self.views[variable] = self.value("param", name, variable.aval)
+        return self.views[variable]
 
-    def _read(self, env: dict[Any, View], var: Any, eqn: Any, path: str) -> View:
-        if isinstance(var, jex.Literal):
-            return self.value("param", f"literal.{var.val}", var.aval)
-        return env[var]
+    def walk(self, equation: Equation) -> None:
+        inputs = [self.view(variable) for variable in equation.inputs]
+        outs = self._views(equation, inputs)
+        self.views.update(zip(equation.outputs, outs, strict=True))
 
-    def _equation(self, eqn: Any, inputs: list[View], path: str) -> list[View]:
+    def _views(self, equation: Equation, inputs: list[View]) -> list[View]:
+        eqn = equation.eqn
         name = eqn.primitive.name
-        path = _join(path, str(eqn.source_info.name_stack))
         if (record := op_of(eqn.primitive)) is not None:
-            outs = [self.value("node", "", var.aval) for var in eqn.outvars]
+            outs = [self.value("node", "", variable.aval) for variable in equation.outputs]
             self.nodes.append(
                 Node(
                     index=len(self.nodes),
@@ -93,32 +111,24 @@ class _Walker:
                     inputs=tuple(inputs),
                     outputs=tuple(view.value for view in outs),
                     attributes=dict(eqn.params),
-                    path=path,
-                    source=_source(eqn),
+                    path=equation.path,
+                    source=equation.source,
                 )
             )
             return outs
-        if name in _CALLS:
-            inner = eqn.params.get("jaxpr") or eqn.params["call_jaxpr"]
-            jaxpr, consts = (inner.jaxpr, inner.consts) if hasattr(inner, "jaxpr") else (inner, ())
-            return self.walk(jaxpr, consts, inputs, path)
         if name in _VIEWS and _keeps_batch(eqn):
-            return inputs[:1]
+            return inputs[: len(equation.outputs)]
         if name == "broadcast_in_dim" and _size(eqn.invars[0]) == _size(eqn.outvars[0]) and _keeps_batch(eqn):
             return inputs[:1]
         if name == "slice" and (piece := _features(eqn, inputs[0])) is not None:
             return [piece]
         raise UnsupportedOpError(
             "capture",
-            f"primitive '{name}' at {_source(eqn)}" + (f" in module '{path}'" if path else ""),
+            f"primitive '{name}' at {equation.source}"
+            + (f" in module '{equation.path}'" if equation.path else ""),
             "it is neither an op of the vocabulary nor a shape-only change that keeps the batch axis",
             f"Write it with models.contract.ops ({', '.join(OPS)}).",
         )
-
-
-def _join(outer: str, inner: str) -> str:
-    inner = inner.replace("/", ".")
-    return ".".join(part for part in (outer, inner) if part)
 
 
 def _size(var: Any) -> int:
@@ -146,10 +156,3 @@ def _features(eqn: Any, view: View) -> View | None:
     if len(shape) < 2 or any(starts[2:]) or tuple(limits[2:]) != tuple(shape[2:]):
         return None
     return View(value=view.value, start=view.start + starts[1] * inner, width=(limits[1] - starts[1]) * inner)
-
-
-def _source(eqn: Any) -> str:
-    """The innermost line of the model itself, which called the op vocabulary."""
-    frames = source_info_util.user_frames(eqn.source_info.traceback)
-    frame = next((frame for frame in frames if not frame.file_name.startswith(_NO_MODEL)), None)
-    return f"{frame.file_name}:{frame.start_line}" if frame is not None else "an unknown line"

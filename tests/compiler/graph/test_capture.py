@@ -1,9 +1,12 @@
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from steps import llama
 
 from compiler.errors import CompileError, UnsupportedOpError
@@ -51,10 +54,107 @@ def test_a_reshape_that_mixes_batch_and_features_is_refused() -> None:
         captured(lambda x, p: x.reshape(2, 160).T.reshape(1, 320))
 
 
-def test_calls_are_inlined_and_keep_their_scope() -> None:
-    graph = captured(lambda x, p: jax.jit(lambda y: ops.add(y, y))(x))
+@jax.custom_vjp
+def twice(x: Any) -> Any:
+    return ops.add(x, x)
+
+
+twice.defvjp(lambda x: (twice(x), None), lambda _, g: (g,))
+
+
+@jax.custom_jvp
+def doubled(x: Any) -> Any:
+    return ops.add(x, x)
+
+
+doubled.defjvp(lambda primals, tangents: (doubled(*primals), tangents[0]))
+
+CALLS: list[Callable[[Any], Any]] = [
+    jax.jit(lambda x: ops.add(x, x)),
+    jax.checkpoint(lambda x: ops.add(x, x)),
+    jax.checkpoint(lambda x: checkpoint_name(ops.add(x, x), "kept")),
+    jax.jit(jax.checkpoint(jax.jit(lambda x: ops.add(x, x)))),
+    nnx.jit(lambda x: ops.add(x, x)),
+    nnx.remat(lambda x: ops.add(x, x)),
+    twice,
+    doubled,
+]
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_calls_are_looked_into_and_keep_their_scope(call: Callable[[Any], Any]) -> None:
+    graph = captured(lambda x, p: call(x))
     (add,) = [node for node in graph.nodes if node.op == "add"]
     assert add.path == "layers.7.ffn"
+
+
+def norm(x: Any, p: dict[str, Any]) -> Any:
+    return ops.rms_norm(x, p["gain"], eps=1e-5)
+
+
+DEAD: list[Callable[[Any, dict[str, Any]], Any]] = [
+    norm,
+    lambda x, p: ops.matmul(norm(x, p), p["head.codes"], p["head.exponent"]),
+    lambda x, p: ops.argmax(ops.matmul(norm(x, p), p["head.codes"], p["head.exponent"])),
+    lambda x, p: jnp.mean(jnp.sin(x)),
+    lambda x, p: jax.jit(lambda y: (ops.add(y, y), jnp.cumsum(y)))(x),
+    lambda x, p: jax.random.normal(jax.random.key(0), x.shape),
+    lambda x, p: twice(doubled(x)),
+]
+
+
+@pytest.mark.parametrize("dead", DEAD)
+def test_what_nobody_reads_is_dropped(dead: Callable[[Any, dict[str, Any]], Any]) -> None:
+    def middle(x: Any, p: dict[str, Any]) -> Any:
+        dead(x, p)
+        return ops.add(x, x)
+
+    assert str(captured(middle)) == str(captured(lambda x, p: ops.add(x, x)))
+
+
+def test_of_a_call_only_the_results_that_are_read_are_kept() -> None:
+    graph = captured(lambda x, p: jax.jit(lambda y: (ops.add(y, y), norm(y, p)))(x)[0])
+    assert [node.op for node in graph.nodes] == ["embed", "add", "rms_norm", "matmul", "argmax"]
+
+
+def test_a_print_is_not_dropped_in_silence() -> None:
+    with pytest.raises(UnsupportedOpError, match=r"'debug_\w+'.*test_capture\.py:\d+"):
+        captured(lambda x, p: jax.debug.print("{}", x) or x)
+
+
+@pytest.mark.parametrize("call", [jax.jit, jax.checkpoint, nnx.remat, nnx.jit])
+def test_in_a_call_a_foreign_primitive_is_named_with_its_line(call: Any) -> None:
+    def foreign(x: Any) -> Any:
+        return jnp.sin(x)
+
+    line = foreign.__code__.co_firstlineno + 1
+    with pytest.raises(UnsupportedOpError, match=rf"'sin' at \S*test_capture\.py:{line} "):
+        captured(lambda x, p: call(foreign)(x))
+
+
+def test_a_library_function_is_named_with_the_line_that_calls_it() -> None:
+    def foreign(x: Any, p: Any) -> Any:
+        return jnp.where(x > 0, x, 0.0)
+
+    line = foreign.__code__.co_firstlineno + 1
+    for _ in range(2):  # jax keeps what it traced, lines included
+        with pytest.raises(UnsupportedOpError, match=rf" at \S*test_capture\.py:{line} "):
+            captured(foreign)
+
+
+@pytest.mark.parametrize("order", [(1, 0), (0, 0)])
+def test_caches_that_come_back_in_other_places_are_refused(order: tuple[int, int]) -> None:
+    leaf = Shape((1, 32, 1, 320), jnp.float16)
+
+    def step(p: dict[str, Any], tokens: Any, position: Any, cache: Any) -> Any:
+        x = ops.round16(ops.embed(p["embed.table"], tokens)).reshape(-1, 1, 320)
+        k_cache, v_cache = cache
+        out, *caches = ops.attention(x, x, x, k_cache, v_cache, position, fraction_bits=ops.fraction_bits(32))
+        logits = ops.matmul(out.reshape(1, 320), p["head.codes"], p["head.exponent"])
+        return logits, ops.argmax(logits), tuple(caches[i] for i in order)
+
+    with pytest.raises(CompileError, match=r"cache leaf \d: .* at \S*test_capture\.py:\d+"):
+        capture(step, PARAMS, ONE, ONE, (leaf, leaf))
 
 
 def test_blocks_are_cut_where_only_the_residual_crosses() -> None:
