@@ -4,12 +4,14 @@ A decode step takes one token of each of `batch` sequences. A chunk step takes `
 how a prompt is prefilled, one sequence at a time (`in_sequence`) into the cache of a decode step.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array, lax
@@ -22,6 +24,14 @@ from models.kv import KVCache, KVFormat
 Params = dict[str, Array]
 Constants = dict[str, Shaped[np.ndarray, "*axes"]]
 Outputs = tuple[Array, Array, KVCache]
+CONTRACT = (
+    "It takes a factory (batch=, context=, kv=) of an nnx.Module with cache_shape() and "
+    "__call__(tokens, position, cache) -> (logits, token, cache)."
+)
+
+
+class ModuleError(TypeError):
+    """A user's module that does not keep the contract; `CONTRACT` says it."""
 
 
 @runtime_checkable
@@ -69,14 +79,26 @@ def build_step(factory: Factory, *, batch: int, context: int, kv: KVFormat = "fp
 
     The module of a chunk step is one for `batch * chunk` rows; its cache is that of `batch` sequences.
     """
-    model: Any = nnx.eval_shape(lambda: factory(batch=batch * chunk, context=context, kv=kv))
+    _check_signature(factory)
+
+    def make() -> nnx.Module:
+        made = factory(batch=batch * chunk, context=context, kv=kv)
+        _check_module(made)
+        return made
+
+    model: Any = nnx.eval_shape(make)
     graph, state = nnx.split(model)
     leaves = {".".join(map(str, path)): (path, leaf) for path, leaf in nnx.to_flat_state(state)}
 
-    def fn(params: Params, tokens: Array, position: Array, cache: KVCache) -> Outputs:
+    def fn(params: Params, tokens: Array, position: Array, cache: KVCache) -> Any:
         _check_names(params, leaves)
         flat = [(path, leaf.replace(params[name])) for name, (path, leaf) in leaves.items()]
-        return nnx.merge(graph, nnx.from_flat_state(flat))(tokens, position, cache)
+        module: Any = nnx.merge(graph, nnx.from_flat_state(flat))
+        outputs: Any = module(tokens, position, cache)
+        if not isinstance(outputs, tuple) or len(outputs) != 3:
+            held = f"{len(outputs)} results" if isinstance(outputs, tuple) else "one result"
+            raise ModuleError(f"{_named(type(module))} returns {held}, not (logits, token, cache)")
+        return outputs
 
     def shared(leaf: Any) -> Any:
         return jax.ShapeDtypeStruct((batch, *leaf.shape[1:]), leaf.dtype)
@@ -92,6 +114,27 @@ def build_step(factory: Factory, *, batch: int, context: int, kv: KVFormat = "fp
         constants=constants,
         plain_constants=model.plain_constants() if hasattr(model, "plain_constants") else constants,
         chunk=chunk,
+    )
+
+
+def reading(step: Step, names: Collection[str]) -> Step:
+    """The step with these parameters only: of the others, which it never reads, the values do not matter."""
+    unread = {name: leaf for name, leaf in step.params.items() if name not in names}
+
+    def fn(params: Params, tokens: Array, position: Array, cache: KVCache) -> Any:
+        return step.fn(
+            {**{name: _blank(leaf) for name, leaf in unread.items()}, **params}, tokens, position, cache
+        )
+
+    def read(held: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in held.items() if name in names}
+
+    return replace(
+        step,
+        fn=fn,
+        params=read(step.params),
+        constants=read(step.constants),
+        plain_constants=read(step.plain_constants),
     )
 
 
@@ -117,6 +160,42 @@ def in_sequence(step: Step) -> Callable[[Params, Array, Array, KVCache, Array], 
 
 def _put(sequence: Array, every: Array, one: Array) -> Array:
     return lax.dynamic_update_slice_in_dim(every, one, sequence, 0)
+
+
+def _blank(leaf: jax.ShapeDtypeStruct) -> Array:
+    """Any values of that shape and dtype, keys of random numbers included."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.split(jax.random.key(0), leaf.shape)
+    return jnp.zeros(leaf.shape, leaf.dtype)
+
+
+def _check_signature(factory: Factory) -> None:
+    try:
+        made: Any = factory
+        called = partial(made.__init__, None) if inspect.isclass(made) else made
+        inspect.signature(called).bind(batch=1, context=1, kv="fp16")
+    except TypeError as error:
+        raise ModuleError(f"{_named(factory)} cannot be called with batch, context and kv: {error}") from None
+    except ValueError:  # has no signature: it is called and seen
+        return
+
+
+def _check_module(made: object) -> None:
+    kind = type(made)
+    if not isinstance(made, nnx.Module):
+        raise ModuleError(f"the factory gives {kind.__module__}.{kind.__qualname__}, not an nnx.Module")
+    missing = [name for name in ("cache_shape", "__call__") if not any(name in vars(c) for c in kind.__mro__)]
+    if missing:
+        raise ModuleError(f"{_named(kind)} has no {' and no '.join(missing)}")
+
+
+def _named(code: Any) -> str:
+    """`name (file:line)` of a class or function."""
+    name = getattr(code, "__name__", type(code).__name__)
+    try:
+        return f"{name} ({inspect.getsourcefile(code)}:{inspect.getsourcelines(code)[1]})"
+    except (OSError, TypeError):
+        return str(name)
 
 
 def _check_names(params: Params, leaves: dict[str, Any]) -> None:

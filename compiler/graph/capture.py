@@ -126,7 +126,7 @@ class _Walker:
             "capture",
             f"primitive '{name}' at {equation.source}"
             + (f" in module '{equation.path}'" if equation.path else ""),
-            "it is neither an op of the vocabulary nor a shape-only change that keeps the batch axis",
+            "is neither an op nor a change of shape that keeps the batch axis",
             f"Write it with models.contract.ops ({', '.join(OPS)}).",
         )
 

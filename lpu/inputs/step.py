@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ import jax
 import numpy as np
 
 from compiler.errors import CompileError, OptionError
+from compiler.graph.capture import capture
+from compiler.graph.graph import Graph
 from lpu.inputs.document import FileError
 from lpu.inputs.files import ModelFile
 from models.config import TransformerConfig
 from models.kv import KVFormat
-from models.step import Factory, Step, build_step, family_step
+from models.step import CONTRACT, Factory, ModuleError, Step, build_step, family_step, reading
+from models.user_code import users
 
 
 def known_step(config: TransformerConfig, file: ModelFile, chunk: int = 1, batch: int | None = None) -> Step:
@@ -46,22 +50,32 @@ def own_step(
     batch = batch or (file.batch if chunk == 1 else 1)
     try:
         step = build_step(made, batch=batch, context=file.context[-1], kv=kv, chunk=chunk)
-        out = jax.eval_shape(step.fn, *step.inputs())
-        logits, token, cache = out
+        logits, token, cache = jax.eval_shape(step.fn, *step.inputs())
+    except ModuleError as error:
+        raise CompileError("model", name, str(error), CONTRACT) from error
     except Exception as error:
         reason = f"raised {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         raise CompileError(
             "model", name, f"{reason} {_user_line(error)}".rstrip(), "See the module; --debug shows all."
         ) from error
     wanted = ((step.rows,), np.dtype(np.int32), jax.tree.structure(step.cache))
-    if (token.shape, token.dtype, jax.tree.structure(cache)) != wanted or len(logits.shape) != 2:
+    found = [getattr(one, "shape", None) for one in (logits, token)]
+    if (found[1], getattr(token, "dtype", None), jax.tree.structure(cache)) != wanted or len(
+        found[0] or ()
+    ) != 2:
         raise CompileError(
             "model",
             name,
-            f"returns logits {logits.shape}, token {token.shape} {token.dtype}",
+            f"returns logits {found[0]}, token {found[1]} {getattr(token, 'dtype', type(token).__name__)}",
             f"Return (logits [{step.rows}, vocab], token int32 [{step.rows}], the cache as it came).",
         )
-    return step
+    return reading(step, _read(capture(step.fn, *step.inputs())))
+
+
+def _read(graph: Graph) -> set[str]:
+    """The parameters that a node reads, by path."""
+    values = [graph.values[view.value] for node in graph.nodes for view in node.inputs]
+    return {value.name for value in values if value.kind == "param"}
 
 
 def import_factory(name: str) -> Callable[..., Any]:
@@ -87,13 +101,7 @@ def import_factory(name: str) -> Callable[..., Any]:
 
 
 def _user_line(error: BaseException) -> str:
-    """`(file:line)` of the last frame outside installed packages and this project."""
-    home = str(Path(__file__).resolve().parents[2])
-    place, frame = "", error.__traceback__
-    while frame is not None:
-        path = frame.tb_frame.f_code.co_filename
-        inside = any(path.startswith(f"{home}/{name}/") for name in ("lpu", "models", "compiler", "fabric"))
-        if not inside and "site-packages" not in path and not path.startswith("<"):
-            place = f"({path}:{frame.tb_lineno})"
-        frame = frame.tb_next
-    return place
+    """`(file:line)` of the last frame that the user wrote."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = list(users((frame.filename, frame.lineno or 0) for frame in frames))
+    return f"({lines[-1]})" if lines else ""

@@ -9,6 +9,7 @@ from flax import nnx
 
 from models.catalog import catalog
 from models.families.llama import Llama
+from models.parts import Linear
 
 ONE_LAYER = dataclasses.replace(catalog("llama-tiny"), layers=1)
 NUMBER = 3
@@ -47,3 +48,76 @@ class OnlyLogits(Llama):
 
 def only_logits(*, batch: int, context: int, kv: Any) -> nnx.Module:
     return OnlyLogits(ONE_LAYER, batch=batch, context=context, kv=kv)
+
+
+class LivedIn(Llama):
+    """What people leave in a module: state that decoding never reads, code whose results nobody reads."""
+
+    def __init__(self, *, batch: int, context: int, kv: Any) -> None:
+        super().__init__(ONE_LAYER, batch=batch, context=context, kv=kv)
+        self.rngs = nnx.Rngs(0)
+        self.drop = nnx.Dropout(0.1, deterministic=True, rngs=self.rngs)
+        self.calls = nnx.Variable(jnp.zeros((), jnp.int32))
+        self.running = nnx.BatchStat(jnp.zeros(7))
+        self.probe = Linear(ONE_LAYER.hidden, 40)
+        self.average = nnx.BatchNorm(ONE_LAYER.hidden, rngs=self.rngs)
+
+    def __call__(self, tokens: Any, position: Any, cache: Any) -> Any:
+        self.calls[...] = self.calls[...] + 1
+        self.probe(self.norm(self.embed(tokens)))
+        logits, token, cache = nnx.remat(Llama.__call__)(self, tokens, position, cache)
+        jnp.mean(jax.nn.softmax(logits))
+        return self.drop(logits), token, cache
+
+
+class Dropping(Llama):
+    def __init__(self, *, batch: int, context: int, kv: Any) -> None:
+        super().__init__(ONE_LAYER, batch=batch, context=context, kv=kv)
+        self.drop = nnx.Dropout(0.1, rngs=nnx.Rngs(0))
+
+    def __call__(self, tokens: Any, position: Any, cache: Any) -> Any:
+        logits, token, cache = super().__call__(tokens, position, cache)
+        dropped = self.drop(logits)
+        return dropped, token, cache
+
+
+class NoTuple(LivedIn):
+    def __call__(self, tokens: Any, position: Any, cache: Any) -> Any:
+        return super().__call__(tokens, position, cache)[0]
+
+
+class NoCache(NoTuple):
+    def __call__(self, tokens: Any, position: Any, cache: Any) -> Any:
+        return tokens, tokens
+
+
+class NoToken(LivedIn):
+    def __call__(self, tokens: Any, position: Any, cache: Any) -> Any:
+        logits, _, cache = super().__call__(tokens, position, cache)
+        return logits, None, cache
+
+
+class NoShape(nnx.Module):
+    def __init__(self, *, batch: int, context: int, kv: Any) -> None:
+        self.context = context
+
+
+class NeedsRngs(LivedIn):
+    def __init__(self, *, batch: int, context: int, kv: Any, rngs: Any) -> None:
+        super().__init__(batch=batch, context=context, kv=kv)
+
+
+class Branching(LivedIn):
+    def __call__(self, tokens: Any, position: Any, cache: Any) -> Any:
+        logits, token, cache = super().__call__(tokens, position, cache)
+        if logits.sum() > 0:
+            logits = -logits
+        return logits, token, cache
+
+
+def number(*, batch: int, context: int, kv: Any) -> Any:
+    return 3
+
+
+def of_batch(batch: int) -> Any:
+    return LivedIn(batch=batch, context=16, kv="fp16")
