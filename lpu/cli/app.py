@@ -130,9 +130,15 @@ def _is_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.filename is None and error.errno in FULL
 
 
+def _is_setting(error: BaseException) -> bool:
+    """Whether JAX could not be imported for the value of a `JAX_*` variable."""
+    said = any(text in str(error) for text in ("for JAX flag", "for environment"))
+    return isinstance(error, ValueError) and said and "jax" not in sys.modules
+
+
 def exit_code(error: BaseException) -> int | None:
     """The exit code of a user's error, one of the system about a path included; None for a bug."""
-    if hasattr(error, "format_message") or _is_full(error):
+    if hasattr(error, "format_message") or _is_full(error) or _is_setting(error):
         return 2
     if isinstance(error, OSError) and error.filename is not None:
         return 2
@@ -146,6 +152,8 @@ def message(error: BaseException) -> str:
         return f"stdout: cannot be written: {os.strerror(usage.errno)}. What was saved before stays."
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}. Check the path."
+    if _is_setting(error):
+        return f"jax: {error}. Unset that variable of the environment."
     if not hasattr(usage, "format_message"):
         return str(error)
     path = usage.ctx.command_path if getattr(usage, "ctx", None) else "lpu"

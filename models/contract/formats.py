@@ -2,7 +2,8 @@
 
 Source: facts/numerics.md sections 2.1 to 2.3 and 3. A multiply may feed an add only where the product is
 exact, so that FMA contraction cannot change a bit; every zero is +0; subnormals are flushed explicitly, as
-XLA on CPU flushes them and numpy does not. Importing this module turns on 64-bit JAX, which all of it needs.
+XLA on CPU flushes them and numpy does not. Importing this module pins JAX's settings,
+64-bit among them (`settings.py`).
 """
 
 from collections.abc import Callable
@@ -13,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jaxtyping import Float16, Float32, Float64, Int, UInt8
+
+from models.contract.settings import enable
 
 F16, F32, F64, I64 = jnp.float16, jnp.float32, jnp.float64, jnp.int64
 _TINY = float(np.finfo(np.float32).tiny)
@@ -29,11 +32,6 @@ class Wide(NamedTuple):
 
     high: Float64[Array, "*shape"]
     low: Float64[Array, "*shape"]
-
-
-def enable() -> None:
-    """Turn on 64-bit JAX; must come before the first array."""
-    jax.config.update("jax_enable_x64", True)
 
 
 enable()
@@ -131,7 +129,7 @@ def guard(two_sum: TwoSum = two_sum) -> None:
     """
     if not jax.config.read("jax_enable_x64"):
         raise NumericsError(
-            "numerics: jax_enable_x64 is off, the contract needs f64. Call models.contract.formats.enable()."
+            "numerics: jax_enable_x64 is off, the contract needs f64. Call models.contract.settings.enable()."
         )
 
     def midpoint(a: Array, b: Array) -> Array:

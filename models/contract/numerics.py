@@ -33,9 +33,9 @@ from models.contract.formats import (
 )
 from models.contract.formats import NumericsError as NumericsError
 from models.contract.formats import add32 as add32
-from models.contract.formats import enable as enable
 from models.contract.formats import guard as guard
 from models.contract.formats import rn8 as rn8
+from models.contract.settings import enable as enable
 
 MASKED = -3e38  # the score of a token that must not be attended to
 EXACT_K = 37_449  # fp16 half (20 bits) x e4m3 (17.81 bits): exact in one f64 sum up to here
