@@ -19,6 +19,9 @@ Shape = jax.ShapeDtypeStruct
 PARAMS = {
     "embed.table": Shape((100, 320), jnp.float16),
     "gain": Shape((320,), jnp.float32),
+    "other": Shape((320,), jnp.float32),
+    "square.codes": Shape((320, 320), jnp.uint8),
+    "square.exponent": Shape((320,), jnp.int32),
     "head.codes": Shape((320, 100), jnp.uint8),
     "head.exponent": Shape((100,), jnp.int32),
 }
@@ -176,3 +179,40 @@ def test_a_step_that_does_not_end_in_argmax_is_refused() -> None:
     graph = capture(step, PARAMS, ONE, ONE, ())
     with pytest.raises(CompileError, match="argmax"):
         cut(graph)
+
+
+def scanned(carried: Callable[[Any, Any], Any], *, reverse: bool = False) -> Callable[..., Any]:
+    """A scan over two gains that are stacked from parameters."""
+
+    def middle(x: Any, p: dict[str, Any]) -> Any:
+        def turn(x: Any, gain: Any) -> Any:
+            y = ops.matmul(ops.rms_norm(x, gain, eps=1e-5), p["square.codes"], p["square.exponent"])
+            return ops.add(x, y), y
+
+        x, ys = jax.lax.scan(turn, x, jnp.stack([p["gain"], p["other"]]), reverse=reverse)
+        return carried(x, ys)
+
+    return middle
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_scan_over_stacked_parameters_is_unrolled(reverse: bool) -> None:
+    graph = captured(scanned(lambda x, ys: ops.add(x, ys[0]), reverse=reverse))
+    norms = [node for node in graph.nodes if node.op == "rms_norm"]
+    gains = [graph.values[node.inputs[1].value].name for node in norms]
+    assert gains == (["other", "gain"] if reverse else ["gain", "other"]) + ["gain"]
+    products = [node.outputs[0] for node in graph.nodes if node.op == "matmul"]
+    assert graph.nodes[-4].op == "add"
+    assert graph.nodes[-4].inputs[1].value == products[1 if reverse else 0]
+
+
+def test_of_a_scan_a_result_that_is_read_as_a_whole_is_refused_with_its_line() -> None:
+    with pytest.raises(UnsupportedOpError, match=r"primitive '\w+' at \S*test_capture\.py:\d+"):
+        captured(scanned(lambda x, ys: ops.add(x, ys.sum(0))))
+
+
+@pytest.mark.parametrize("along", [jnp.arange(2), None])
+def test_a_scan_that_cannot_be_unrolled_is_refused_with_its_line(along: Any) -> None:
+    length = 2 if along is not None else 1_000_000
+    with pytest.raises(UnsupportedOpError, match=r"primitive '\w+' at \S*test_capture\.py:\d+"):
+        captured(lambda x, p: jax.lax.scan(lambda y, i: (ops.add(y, y), None), x, along, length)[0])
