@@ -50,7 +50,7 @@ for name, table, key in (
     record = table.pop(key)
     try:
         made = api.compile("lpu_scale:scaled", rack="pair", context=[32])
-        api.run(made.program, prompts=[[3]], tokens=1)
+        api.run(made, prompts=[[3]], tokens=1)
     except Exception as error:
         assert error.exit_code
         print(name, error, sep=" | ")
