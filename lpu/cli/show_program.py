@@ -11,7 +11,7 @@ from compiler.program.manifest import Candidate, Manifest
 from compiler.program.program import Program
 from lpu.check.check import Report
 from lpu.cli.terminal import Terminal
-from lpu.report.words import EXACT, by_confidence, label_of, confidence_line, size
+from lpu.report.words import EXACT, by_confidence, confidence_line, label_of, size
 
 
 def show_program(terminal: Terminal, program: Program) -> None:
