@@ -16,6 +16,7 @@ import pytest
 
 TOY = Path(__file__).parent / "toy_op"
 MODEL = ("lpu_scale:scaled", "--rack", "pair", "--context", "32")
+NAMED = ("--model", "lpu_scale:scaled")  # code is run where its name is typed
 PROMPT = ("--tokens", "3", "--prompt-ids", "3,5")
 IN_PROCESS = """
 import json
@@ -162,6 +163,7 @@ def test_a_record_that_an_extension_leaves_out_is_an_error_that_says_where_it_go
     assert [room for room in words if words[room] not in said[room]] == []
 
 
+@pytest.mark.slow
 def test_a_program_with_the_op_is_refused_in_one_line_where_the_op_is_unknown(
     module: Path, program: Path
 ) -> None:
@@ -190,7 +192,7 @@ def test_every_verb_takes_the_installed_package_from_the_shell(
     shown = good(lpu(installed, "show", str(folder), "--op", "SCALE"))
     assert "SCALE  n 1  f32" in shown
     assert "scale  factor 0.22" in shown
-    run = json.loads(good(lpu(installed, "run", str(folder), *PROMPT, "--json")))
+    run = json.loads(good(lpu(installed, "run", str(folder), *NAMED, *PROMPT, "--json")))
     good(lpu(installed, "trace", str(folder), "-o", str(trace)))
     assert any(event["name"].startswith("SCALE ") for event in json.loads(trace.read_text())["traceEvents"])
     certified = json.loads(good(lpu(installed, "certify", *MODEL, *PROMPT, "--json")))

@@ -106,7 +106,8 @@ def _command(
 ) -> tuple[str, ...]:
     """`lpu run` of the same model, with all options on the command line."""
     words = [sys.executable, "-P", "-m", "lpu", "run", file.model, "--json", "--no-check"]
-    words += ["--rack", rack, "--weights", str(file.weights), "--kv", file.kv, "--batch", str(file.batch)]
+    words += ["--rack", rack, "--kv", file.kv, "--batch", str(file.batch)]
+    words += [] if file.weights is None else ["--weights", file.weights]
     words += ["--context", ",".join(map(str, file.context)), "--tokens", str(count)]
     words += ["--prompt-ids", ";".join(",".join(map(str, prompt)) for prompt in prompts)]
     words += ["--layout", options.layout, "--placement", options.placement, "--seed", str(options.seed)]

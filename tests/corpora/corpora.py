@@ -6,7 +6,7 @@ from faulty import CASES, hold_fault
 from killed import CASES as KILLED
 from killed import hold_killed
 from malformed import SIZE, hold_malformed
-from placed import hold_catalog, hold_optimum, programs
+from placed import hold_catalog, hold_optimum, programs, quick
 
 CORPORA = {
     corpus.name: corpus
@@ -17,6 +17,8 @@ CORPORA = {
         Corpus(name="optima of drawn placements", size=1000, hold=hold_optimum, least=0.6),
         Corpus(name="killed writers", size=KILLED, hold=hold_killed),
         Corpus(name="malformed inputs", size=SIZE, hold=hold_malformed, good=("refused",), least=0.8),
-        Corpus(name="programs of the catalog", size=len(programs()), hold=hold_catalog, least=0.5),
+        Corpus(
+            name="programs of the catalog", size=len(programs()), hold=hold_catalog, least=0.5, quick=quick
+        ),
     )
 }

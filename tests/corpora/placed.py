@@ -1,5 +1,6 @@
 """Placements: no heuristic beats a proved optimum; what compiles of the catalog is legal on its rack."""
 
+from functools import cache
 from itertools import product
 
 import numpy as np
@@ -50,6 +51,7 @@ def hold_optimum(case: int) -> str:
     return "held"
 
 
+@cache
 def programs() -> list[tuple[str, str, int, str]]:
     """Model, rack, tensor parallelism and layout of every program of the smaller models of the catalog."""
     racks = [load_rack(name) for name in rack_names()]
@@ -62,6 +64,12 @@ def programs() -> list[tuple[str, str, int, str]]:
         for layout in LAYOUTS
         if rack.chips % tp == 0
     ]
+
+
+def quick(case: int) -> bool:
+    """Whether a program of the catalog is one of a small model on a small rack."""
+    model, rack, _, _ = programs()[case]
+    return catalog(model).parameters() < 2 * 10**9 and load_rack(rack).chips <= 72
 
 
 def hold_catalog(case: int) -> str:

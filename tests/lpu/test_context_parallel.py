@@ -48,6 +48,7 @@ def test_the_bits_are_those_of_one_device(name: str) -> None:
     assert_same(step, program, POSITIONS)
 
 
+@pytest.mark.slow
 def test_buckets_batches_and_fp8_have_the_bits_too() -> None:
     step, program = compiled(SMALL, "quad", contexts=(60, 400), batch=3, kv="fp8", tp=4, pp=1, cp=2)
     for context in (60, 400):

@@ -43,6 +43,7 @@ def test_the_bits_are_those_of_one_device(rack: str, tp: int) -> None:
     assert_same(step, program, [list(range(64)), list(range(1, 65))])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [pytest.param(1, marks=pytest.mark.slow), 8])
 def test_batches_have_the_same_bits(batch: int) -> None:
     step, program = compiled(DEEP, "lpx", batch=batch, tp=8, pp=2)

@@ -52,7 +52,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["compile", *TINY, "--weights", f"orbax:{LONG}"], "File name too long"),
         (["compile", *TINY, "--placement", LONG], "is unknown"),
         (["compare", *TINY, "-o", LONG], "File name too long"),
-        (["afd", *TINY, "--gpu", LONG], "is not in the catalog"),
+        (["afd", *TINY, "--gpu", LONG], "File name too long"),
         (["afd", *TINY, "--bridge", LONG], "File name too long"),
         (["afd", *TINY, "--gpu-table", "/dev/zero"], "is longer than"),
         (["compile", *TINY, "-o", "/"], "/: "),

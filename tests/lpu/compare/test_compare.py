@@ -56,6 +56,7 @@ def test_figures_hold_together(found: Comparison) -> None:
     assert minmax.hop_bytes > 0
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_points_as_one(found: Comparison) -> None:
     assert modelled(compare(TASK, ["quad"], NAMES, 2, jobs=2)) == modelled(found)
 

@@ -51,6 +51,7 @@ def test_pareto_holds_the_latency_program_against_intervals() -> None:
     assert rates == sorted(rates), "a longer step must buy a shorter interval"
 
 
+@pytest.mark.slow
 def test_an_interval_is_within_five_percent_of_its_bound() -> None:
     """Where a stage has many rows; on tiny models the longest row sets the interval."""
     options = CompileOptions(tp=8, objective="throughput")
@@ -67,7 +68,7 @@ def test_an_interval_is_within_five_percent_of_its_bound() -> None:
         (["--objective", "throughput", "--prefill", "16"], ["--prefill 16", "--objective latency"]),
         (["--objective", "throughput", "--placement", "annealing"], ["placement annealing"]),
         (["--users", "2"], ["--users", "Add --objective throughput"]),
-        (["--objective", "throughput", "--users", "100000000"], ["Give fewer --users"]),
+        (["--objective", "throughput", "--users", "1000000"], ["Give fewer --users"]),
         (["--objective", "speed"], ["'speed' is none of latency, throughput, pareto"]),
     ],
 )

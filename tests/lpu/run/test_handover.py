@@ -82,6 +82,7 @@ CASES: dict[str, tuple[TransformerConfig, str, int, list[int], dict[str, Any]]] 
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_the_lpus_decode_on_with_the_bits_of_one_device(case: str) -> None:
     """In chunks, the last one short; then what the LPUs appended themselves is given back, too."""

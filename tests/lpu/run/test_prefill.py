@@ -51,6 +51,7 @@ def decoded(step: Callable[[int], np.ndarray], count: int) -> np.ndarray:
     return np.stack([step(position) for position in range(count)], axis=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_two_chunks_and_a_decode_step_have_the_bits_of_single_steps(case: str) -> None:
     config, chunk, options = CASES[case]
@@ -95,6 +96,7 @@ def test_two_chunks_and_a_decode_step_have_the_bits_of_single_steps(case: str) -
     assert bits(after.logits) == bits(by_reference(2 * chunk))
 
 
+@pytest.mark.slow
 def test_prompts_of_any_length_to_an_own_module_give_the_logits_of_the_reference() -> None:
     """19 tokens in chunks of 8 are three chunks, the last from 11 on; 5 tokens are fed one by one."""
     compiled = api.compile(head_norms, rack="pair", prefill=8, batch=3, context=[40])
@@ -108,6 +110,7 @@ def test_prompts_of_any_length_to_an_own_module_give_the_logits_of_the_reference
     assert len(done.prefill_cycles) == 5
 
 
+@pytest.mark.slow
 def test_a_certificate_holds_chunks_against_single_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """The other comparisons have tests of their own."""
     monkeypatch.setattr(certify, "variants", lambda *_: [])

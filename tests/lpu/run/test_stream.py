@@ -52,6 +52,7 @@ def four() -> Compiled:
     return api.compile("llama-tiny", rack=rack, options=CompileOptions(**options), check=False, **chosen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_streamed_bits_equal_the_whole_machine_and_both_references(case: str) -> None:
     rack, options, chosen = CASES[case]
@@ -70,6 +71,7 @@ def test_streamed_bits_equal_the_whole_machine_and_both_references(case: str) ->
         assert parts.counts(context)["mm"] == whole.counts(context)["mm"]
 
 
+@pytest.mark.slow
 def test_neither_threads_nor_the_size_of_what_they_read_change_a_bit(
     four: Compiled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,6 +83,7 @@ def test_neither_threads_nor_the_size_of_what_they_read_change_a_bit(
     assert digest(reference_decode(four.model, stream=True), four) == usual
 
 
+@pytest.mark.slow
 def test_another_line_handed_over_or_another_weight_changes_the_bits(four: Compiled) -> None:
     machine = machine_of(four.program, four.model, stream=True)
     assert isinstance(machine, StreamedMachine)

@@ -107,6 +107,7 @@ def negated(part: Any) -> np.ndarray:
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kv", ["fp16", "fp8"])
 @pytest.mark.parametrize("policy", POLICIES)
 def test_prefill_and_decode_apart_give_the_bits_of_the_model(kv: str, policy: str) -> None:
@@ -169,6 +170,7 @@ def test_hops_between_attentions_give_the_bits_of_the_model(micro_batches: int) 
     }
 
 
+@pytest.mark.slow
 def test_what_crosses_in_fewer_bits_has_the_bits_of_a_model_that_rounds_there() -> None:
     model = rounded_model()
     found = converse_afd(of_micro_batch(model, 2), hops_of(2, "rounded"), users(4), REQUEST.new_tokens)
