@@ -5,9 +5,10 @@ Every complaint about a file is a `FileError` of one line per problem: `file:lin
 
 import json
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from fabric.bridge import BridgeSpec
 from fabric.catalog import (
@@ -23,7 +24,7 @@ from fabric.catalog import (
     gpu_spec,
     rack_names,
 )
-from fabric.chip import ChipSpec, Sourced, check_sources, stated
+from fabric.chip import ChipSpec, check_sources, stated
 from fabric.gpu import GpuSpec, spread
 from fabric.rack import Rack, build_rack, load_rack
 from fabric.topology import RackSpec
@@ -32,6 +33,8 @@ from lpu.inputs.geometry import geometry, is_geometry
 from models.catalog import UnknownModelError, catalog, catalog_names
 from models.config import TransformerConfig
 
+Entry = TypeVar("Entry")
+Sheet = TypeVar("Sheet", ChipSpec, BridgeSpec, GpuSpec)
 FILES = (".yaml", ".yml", ".json")
 FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 MOST_BATCH, MOST_CONTEXT = 1 << 16, 1 << 30
@@ -92,16 +95,13 @@ def read_model(source: str | Path, trust: bool = False) -> ModelFile:
 
 def read_rack(source: str | Path) -> Rack:
     """A rack by catalog name or by file. In a file, `chip` is a name, a file or a mapping."""
-    path = Path(source)
-    if str(source) in rack_names() or not (path.suffix in FILES or path.is_file()):
-        try:
-            return load_rack(str(source))
-        except UnknownRackError as error:
-            raise FileError(f"{error} A rack of your own is a .yaml file.") from None
-    document = read_document(path)
+    known = _in_catalog("rack", source, rack_names(), load_rack)
+    if known is not None:
+        return known
+    document = read_document(Path(source))
     chip = _chip(document)
     spec = parse(RackSpec, document._replace(data=document.data | {"chip": chip.name}))
-    spec = replace(spec, sources=stated(spec.numbers(), spec.sources, str(path)))
+    spec = replace(spec, sources=stated(spec.numbers(), spec.sources, str(source)))
     try:
         return build_rack(spec, chip)
     except ValueError as error:
@@ -110,54 +110,45 @@ def read_rack(source: str | Path) -> Rack:
 
 def read_chip(source: str | Path) -> ChipSpec:
     """A chip by catalog name or by file. Raises FileError."""
-    path = Path(source)
-    if str(source) in chip_names() or not (path.suffix in FILES or path.is_file()):
-        try:
-            return chip_spec(str(source))
-        except UnknownChipError as error:
-            raise FileError(f"{error} A chip of your own is a .yaml file.") from None
-    document = read_document(path)
-    spec = parse(ChipSpec, document)
-    return replace(spec, sources=_sources("chip", spec.name, list(spec.numbers()), spec.sources, document))
+    return _in_catalog("chip", source, chip_names(), chip_spec) or _datasheet(ChipSpec, "chip", source)
 
 
 def read_bridge(source: str | Path) -> BridgeSpec:
     """A bridge to GPUs by catalog name or by file. Raises FileError."""
-    path = Path(source)
-    if str(source) in bridge_names() or not (path.suffix in FILES or path.is_file()):
-        try:
-            return bridge_spec(str(source))
-        except UnknownBridgeError as error:
-            raise FileError(f"{error} A bridge of your own is a .yaml file.") from None
-    document = read_document(path)
-    spec = parse(BridgeSpec, document)
-    return replace(spec, sources=_sources("bridge", spec.name, list(spec.numbers()), spec.sources, document))
+    known = _in_catalog("bridge", source, bridge_names(), bridge_spec)
+    return known or _datasheet(BridgeSpec, "bridge", source)
 
 
 def read_gpu(source: str | Path) -> GpuSpec:
     """A GPU by catalog name or by file. Raises FileError."""
+    return _in_catalog("GPU", source, gpu_names(), gpu_spec) or _datasheet(GpuSpec, "gpu", source)
+
+
+def _in_catalog(
+    kind: str, source: str | Path, names: Sequence[str], entry: Callable[[str], Entry]
+) -> Entry | None:
+    """The catalog's entry; None if the source is a file instead."""
     path = Path(source)
-    if str(source) in gpu_names() or not (path.suffix in FILES or path.is_file()):
-        try:
-            return gpu_spec(str(source))
-        except UnknownGpuError as error:
-            raise FileError(f"{error} A GPU of your own is a .yaml file.") from None
-    document = read_document(path)
-    spec = parse(GpuSpec, document)
-    names = spec.sourced_names()
-    return replace(spec, sources=_sources("gpu", spec.name, names, spread(names, spec.sources), document))
+    if str(source) not in names and (path.suffix in FILES or path.is_file()):
+        return None
+    try:
+        return entry(str(source))
+    except (UnknownRackError, UnknownChipError, UnknownBridgeError, UnknownGpuError) as error:
+        raise FileError(f"{error} A {kind} of your own is a .yaml file.") from None
 
 
-def _sources(
-    kind: str, name: str, names: list[str], sources: tuple[Sourced, ...], document: Document
-) -> tuple[Sourced, ...]:
-    """The sources of a file's numbers, those that it does not state as assumed."""
+def _datasheet(record: type[Sheet], kind: str, source: str | Path) -> Sheet:
+    """The numbers of a file, those that it states no source of as assumed."""
+    document = read_document(Path(source))
+    spec = parse(record, document)
+    names = spec.sourced_names() if isinstance(spec, GpuSpec) else list(spec.numbers())
+    sources = spread(names, spec.sources)
     try:
         every = stated(names, sources, str(document.path))
-        check_sources(f"{kind} {name}", names, every)
+        check_sources(f"{kind} {spec.name}", names, every)
     except ValueError as error:
         raise FileError(document.complaint(("sources",), str(error).removeprefix("sources: "))) from None
-    return every
+    return replace(spec, sources=every)
 
 
 def read_json(path: str | Path, most: int = MOST_BYTES) -> Any:
