@@ -4,8 +4,9 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 BIN := .venv/bin
 SHELL := /bin/bash
+SHAPES := --jaxtyping-packages=lpu,compiler,fabric,models,beartype.beartype
 
-.PHONY: demo test test-all acceptance house docs lint clean
+.PHONY: demo test test-all shapes acceptance house docs lint clean
 
 demo: .venv/.installed
 	$(BIN)/python examples/demo.py
@@ -28,6 +29,10 @@ fast-tests: .venv/.dev
 
 all-tests: .venv/.dev
 	$(BIN)/pytest -q -n 2 --dist loadfile
+
+# The fast tests with the shapes and types of every call checked (jaxtyping, beartype): half as slow again.
+shapes: .venv/.dev
+	$(BIN)/pytest -q -n 2 --dist loadfile -m "not slow" $(SHAPES)
 
 acceptance: .venv/.dev
 	PYTHONPATH=tests/corpora:tests/compiler:tests/lpu $(BIN)/python tests/corpora/acceptance.py

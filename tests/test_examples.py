@@ -34,6 +34,7 @@ def test_matmuls_that_run_side_by_side_do_not_share_accumulators(
         assert api.compile(parallel.Parallel, rack=rack, context=[160], options=options).reports[160].ok
 
 
+@pytest.mark.slow
 def test_a_module_of_ones_own_has_the_bits_of_its_plain_execution(parallel: ModuleType) -> None:
     compiled = api.compile(parallel.Parallel, rack="quad", context=[160], options=CompileOptions(tp=2, pp=2))
     run = api.run(compiled, [[3, 1, 4]], tokens=3)

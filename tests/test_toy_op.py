@@ -133,6 +133,7 @@ def test_the_module_is_short_and_nothing_of_the_project_knows_of_it() -> None:
             assert "lpu_scale" not in path.read_text(), path
 
 
+@pytest.mark.slow
 def test_a_model_with_the_op_compiles_checks_and_runs_with_the_bits_of_its_module(tmp_path: Path) -> None:
     """And the order in which two extensions are imported changes nothing of the program."""
     copied(tmp_path)

@@ -157,7 +157,10 @@ def test_hops_that_do_not_fit_say_bytes_needed_and_available() -> None:
 
 @pytest.mark.parametrize(
     ("model", "rack"),
-    [("llama-3.1-70b", "lpx"), pytest.param("llama-3.1-405b", "lpx-x4", marks=pytest.mark.slow)],
+    [
+        pytest.param("llama-3.1-70b", "lpx", marks=pytest.mark.slow),
+        pytest.param("llama-3.1-405b", "lpx-x4", marks=pytest.mark.slow),
+    ],
 )
 def test_the_hops_of_large_models_share_one_template_and_are_legal(model: str, rack: str) -> None:
     """How long it takes: benchmarks/afd_70b.py."""

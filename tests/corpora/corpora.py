@@ -11,8 +11,8 @@ from placed import hold_catalog, hold_optimum, programs, quick
 CORPORA = {
     corpus.name: corpus
     for corpus in (
-        Corpus(name="steps of drawn models", size=1000, hold=hold_steps),
-        Corpus(name="chunks of drawn models", size=500, hold=hold_chunks),
+        Corpus(name="steps of drawn models", size=500, hold=hold_steps),
+        Corpus(name="chunks of drawn models", size=250, hold=hold_chunks),
         Corpus(name="seeded faults", size=CASES, hold=hold_fault, good=("caught",), least=0.5),
         Corpus(name="optima of drawn placements", size=1000, hold=hold_optimum, least=0.6),
         Corpus(name="killed writers", size=KILLED, hold=hold_killed),

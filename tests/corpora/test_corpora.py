@@ -1,12 +1,12 @@
 """A seeded sample of every corpus; `make acceptance` takes them whole (tests/corpora/acceptance.py)."""
 
 from pathlib import Path
-from typing import Any
 
 import acceptance
 import pytest
 from corpora import CORPORA
 from corpus import SHARE, Corpus
+from slow import slow_but
 
 STEPS, CHUNKS = CORPORA["steps of drawn models"], CORPORA["chunks of drawn models"]
 # Cases of the samples that do not compile, each with a reason that a user would be told.
@@ -19,12 +19,7 @@ def came_to(corpus: Corpus, cases: list[int]) -> list[str]:
     return words
 
 
-def slow_but(quick: int, cases: int) -> list[Any]:
-    """The first cases, all but one of them slow."""
-    return [case if case == quick else pytest.param(case, marks=pytest.mark.slow) for case in range(cases)]
-
-
-@pytest.mark.parametrize("case", slow_but(2, 4))
+@pytest.mark.parametrize("case", slow_but([2], range(4)))
 def test_a_drawn_model_on_a_drawn_rack_has_the_bits_of_one_device(case: int) -> None:
     assert STEPS.hold(case) == "held"
 
@@ -63,6 +58,7 @@ def test_a_sample_is_two_percent_and_the_same_every_time() -> None:
         assert set(cases) <= set(range(corpus.size))
 
 
+@pytest.mark.slow
 def test_acceptance_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     corpus, path = CORPORA["optima of drawn placements"], tmp_path / "lines.jsonl"
     first = acceptance.work(corpus, [0, 1], path, jobs=1)

@@ -10,6 +10,7 @@ import pytest
 from beside import assert_same, compiled, made_up
 from handmade import change
 from shapes import SMALL
+from slow import slow_but
 
 from compiler.lower.ops.attention import kv_capacity, share_of
 from compiler.program.isa import Columns, Op
@@ -39,7 +40,7 @@ CASES: dict[str, tuple[Any, str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", slow_but(["two chips per head", "rows and columns"], CASES))
 def test_the_bits_are_those_of_one_device(name: str) -> None:
     config, rack, options = CASES[name]
     step, program = compiled(config, rack, contexts=(CONTEXT,), pp=1, **options)

@@ -27,6 +27,7 @@ def hops_of(model: OpenModel) -> list[list[int]]:
     return list(ffn.values())
 
 
+@pytest.mark.slow
 def test_pieces_and_hops_give_the_bits_of_the_step(model: OpenModel) -> None:
     step, params = model.step, reference_params(model)
     pieces = GpuPieces(step, hops_of(model))

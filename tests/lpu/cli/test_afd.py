@@ -69,6 +69,7 @@ def hops(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(place)
 
 
+@pytest.mark.slow
 def test_a_run_of_pd_leaves_programs_a_trace_and_prefixes(left: Path) -> None:
     assert sorted(path.name for path in left.iterdir()) == ["kv", "out", "p", "t.json"]
     body = json.loads((left / "out").read_text())

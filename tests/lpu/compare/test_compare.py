@@ -134,6 +134,7 @@ def test_a_strategy_that_fails_is_a_row_with_its_reason() -> None:
     assert one.to_json()["points"][1]["error"].startswith("place: exhaustive")
 
 
+@pytest.mark.slow
 def test_certify_runs_every_placement_to_the_bits_of_the_reference() -> None:
     found = compare(replace(TASK, certify=2), ["quad"], ["minmax-dp", "spectral"], 1, jobs=1)
     one = found.racks[0]

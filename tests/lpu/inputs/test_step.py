@@ -29,6 +29,7 @@ def test_state_and_weights_that_the_step_never_reads_are_left_alone() -> None:
     assert lived_in.weights.shapes == api.open_model(own_models.one_layer, context=[16]).weights.shapes
 
 
+@pytest.mark.slow
 def test_a_lived_in_module_gives_the_tokens_and_bits_of_a_tidy_one() -> None:
     tidy = generate(
         reference_decode(api.open_model(own_models.one_layer, context=[16])), [PROMPT], 2, batch=1

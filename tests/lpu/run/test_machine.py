@@ -11,6 +11,7 @@ import pytest
 from beside import Arrays, assert_same, bits, compiled, made_up
 from handmade import matmul
 from shapes import BIASED, HEADS, SCALED, SMALL
+from slow import slow_but
 
 from compiler.program.isa import Op
 from compiler.program.program import Block, Program
@@ -66,8 +67,15 @@ CASES: dict[str, tuple[TransformerConfig, str, dict[str, Any], list[list[int]]]]
     "head norms, gelu, heads across lines": (HEADS, "pair", {"tp": 2, "pp": 1}, [[0], [1], [2]]),
 }
 
+QUICK = (
+    "e4m3 cache, two context buckets",
+    "biases, exact gelu, RoPE of part of each head by LongRoPE, on one chip",
+    "rows on four chips, anywhere",
+    "head norms, gelu, heads across lines",
+)
 
-@pytest.mark.parametrize("case", CASES)
+
+@pytest.mark.parametrize("case", slow_but(QUICK, CASES))
 def test_bits_equal_the_model_on_one_device(case: str) -> None:
     config, rack, options, positions = CASES[case]
     step, program = compiled(config, rack, **options)

@@ -306,6 +306,7 @@ def test_what_does_not_fit_without_prefill_is_not_its_fault() -> None:
     assert "--prefill" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_the_command_line_saves_checks_reports_and_runs_both(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from slow import slow_but
 
 from compiler.options import CompileOptions
 from compiler.program.isa import Holds, Op
@@ -129,7 +130,7 @@ def test_a_program_whose_calls_hang_together_otherwise_is_refused(four: Compiled
     )
 
 
-@pytest.mark.parametrize("kind", ["safetensors", "orbax"])
+@pytest.mark.parametrize("kind", slow_but(["safetensors"], ["safetensors", "orbax"]))
 def test_checkpoints_stream_with_the_same_bits(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -170,6 +171,7 @@ def test_inputs_out_of_range_and_nan_are_one_line(four: Compiled) -> None:
             machine.step(machine.start(), tokens, positions)  # pyright: ignore[reportArgumentType]
 
 
+@pytest.mark.slow
 def test_a_module_of_ones_own_has_no_streamed_reference(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -92,6 +92,7 @@ def test_the_largest_llama_is_traced_without_its_weights() -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # KiB
 
 
+@pytest.mark.slow
 def test_a_sequence_has_the_same_bits_alone_and_in_a_batch(random_params: Make) -> None:
     one, three = (family_step(TWO_LAYERS, batch=n, context=16) for n in (1, 3))
     params = random_params(one)
@@ -110,7 +111,10 @@ def test_a_longer_context_bucket_changes_no_bit(random_params: Make) -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [TWO_LAYERS, dataclasses.replace(TWO_LAYERS, qk_norm=True, activation="gelu")],
+    [
+        pytest.param(TWO_LAYERS, marks=pytest.mark.slow),
+        dataclasses.replace(TWO_LAYERS, qk_norm=True, activation="gelu"),
+    ],
     ids=["llama", "qk-gelu"],
 )
 def test_plain_f32_is_near_the_contract(random_params: Make, config: TransformerConfig) -> None:

@@ -69,6 +69,7 @@ def test_a_family_from_one_file_reads_compiles_and_runs_with_the_bits_of_its_mod
     assert len(set(found.values())) == 1, found
 
 
+@pytest.mark.slow
 def test_a_program_of_a_family_is_run_again_by_its_manifest(
     toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from hopped import BRIDGE
+from slow import slow_but
 from small_sides import LITTLE, VOCAB, opened
 
 from compiler.handover import compile_egress, compile_ingest
@@ -123,7 +124,7 @@ def test_prefill_and_decode_apart_give_the_bits_of_the_model(kv: str, policy: st
     }
 
 
-@pytest.mark.parametrize("kv", ["fp16", "fp8"])
+@pytest.mark.parametrize("kv", slow_but(["fp8"], ["fp16", "fp8"]))
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_prefix_cache_saves_prefill_and_keeps_the_bits(kv: str, policy: str) -> None:
     cache = PrefixCache(binding_of(model_of(2, kv)), 4)
@@ -158,7 +159,7 @@ def test_another_weight_on_the_decoding_side_is_found(monkeypatch: pytest.Monkey
     assert pd("fp16", "recompute").differs(said(2)) == "turn 1, sequence 0: logits of new token 0 differ"
 
 
-@pytest.mark.parametrize("micro_batches", [1, 2, 4])
+@pytest.mark.parametrize("micro_batches", slow_but([2], [1, 2, 4]))
 def test_hops_between_attentions_give_the_bits_of_the_model(micro_batches: int) -> None:
     found = afd(micro_batches)
     assert found.differs(said(4)) == ""
