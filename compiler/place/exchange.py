@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from fabric.paths import multicast_tree
+from fabric.multicast import multicast_tree
 from fabric.rack import Rack
 
 

@@ -7,7 +7,7 @@ lowered for one group of chips can be reused for another whose answers are the s
 from dataclasses import dataclass
 
 from compiler.errors import RoutingError
-from fabric.paths import detour_trees, multicast_tree
+from fabric.multicast import detour_trees, multicast_tree
 from fabric.rack import Rack
 
 

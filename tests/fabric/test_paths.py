@@ -1,4 +1,5 @@
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 
 from fabric.catalog import chip_spec
 from fabric.chip import stated
-from fabric.paths import WORDS, hops, multicast_tree, shortest_path
+from fabric.multicast import multicast_tree, shortest_tree
+from fabric.paths import WORDS, hops, shortest_path
 from fabric.rack import Rack, build_rack, load_rack
 from fabric.topology import RackSpec
 
@@ -71,12 +73,12 @@ def test_salts_run_through_all_of_the_best_paths_and_no_others(machine: Machine,
 
 @settings(max_examples=200)
 @given(machines(), st.integers(0, 5), st.integers(0, 13), st.lists(st.integers(0, 13), max_size=20))
-def test_a_multicast_tree_reaches_each_target_over_a_best_path(
+def test_the_shortest_tree_reaches_each_target_over_a_best_path(
     machine: Machine, salt: int, source: int, targets: list[int]
 ) -> None:
     rack = built(*machine)
     source, targets = source % rack.chips, [target % rack.chips for target in targets]
-    tree = multicast_tree(rack, source, targets, salt)
+    tree = shortest_tree(rack, source, targets, salt)
     path: dict[int, tuple[int, ...]] = {source: (source,)}
     for parent, child in tree:
         assert child not in path
@@ -84,7 +86,50 @@ def test_a_multicast_tree_reaches_each_target_over_a_best_path(
     assert all(path[target] in best_paths(rack, source, target) for target in targets)
     assert {child for _, child in tree} - set(targets) <= {parent for parent, _ in tree}  # no dead ends
     assert [len(one) for one in path.values()] == sorted(len(one) for one in path.values())
+    assert tree == shortest_tree(rack, source, list(reversed(targets)), salt)
+
+
+@settings(max_examples=200)
+@given(machines(), st.integers(0, 5), st.integers(0, 13), st.lists(st.integers(0, 13), max_size=20))
+def test_a_multicast_tree_takes_fewer_links_and_makes_nobody_the_farthest(
+    machine: Machine, salt: int, source: int, targets: list[int]
+) -> None:
+    rack = built(*machine)
+    source, targets = source % rack.chips, [target % rack.chips for target in targets]
+    tree = multicast_tree(rack, source, targets, salt)
+    depth = {source: 0}
+    for parent, child in tree:
+        assert child not in depth
+        rack.link(parent, child)
+        depth[child] = depth[parent] + 1
+    assert set(targets) <= set(depth)
+    assert max(depth.values()) == max((int(hops(rack)[source, target]) for target in targets), default=0)
+    assert {child for _, child in tree} - set(targets) <= {parent for parent, _ in tree}  # no dead ends
+    assert len(tree) <= len(shortest_tree(rack, source, targets, salt))
     assert tree == multicast_tree(rack, source, list(reversed(targets)), salt)
+
+
+@pytest.mark.parametrize(
+    ("name", "tray", "first", "shortest"),
+    [
+        ("lpx", 8, 8, 14),
+        ("lpx", 8, 248, 14),
+        ("lpx-16x16", 16, 16, 16),
+        ("lpx-x4", 8, 1016, 8),
+        ("groqrack-72", 8, 8, 20),
+    ],
+)
+def test_a_tray_is_entered_once(name: str, tray: int, first: int, shortest: int) -> None:
+    rack = load_rack(name)
+    targets = range(first, first + tray)
+
+    def entries(find: Callable[..., list[tuple[int, int]]]) -> Counter[tuple[int, int]]:
+        trees = [find(rack, source, targets, source) for source in range(tray)]
+        return Counter((a, b) for tree in trees for a, b in tree if b in targets and a not in targets)
+
+    assert sum(entries(shortest_tree).values()) == shortest
+    assert sum(entries(multicast_tree).values()) == tray
+    assert max(entries(multicast_tree).values()) <= tray // 2  # doors share the work
 
 
 def test_targets_forward_before_bystanders_do() -> None:
@@ -102,7 +147,8 @@ def test_one_bystander_serves_all_whom_it_can() -> None:
         tree = multicast_tree(rack, 7, [24, 25, 28, 29, 30], salt)
         assert len(tree) == 7
         assert {parent for parent, _ in tree} in ({7, 4, 27}, {7, 5, 26})
-        both = multicast_tree(rack, 7, [24, 25, 26, 27, 28, 29, 30], salt)
+        assert len(multicast_tree(rack, 7, [24, 25, 26, 27, 28, 29, 30], salt)) == 8
+        both = shortest_tree(rack, 7, [24, 25, 26, 27, 28, 29, 30], salt)
         assert {parent for parent, _ in both} == {7, 4, 5, 26, 27}
 
 

@@ -12,7 +12,7 @@ from compiler.program.isa import Columns, Op
 from compiler.program.program import Program
 from compiler.route.detour import Send, deal
 from compiler.route.route import Router
-from fabric.paths import detour_trees, multicast_tree
+from fabric.multicast import detour_trees, multicast_tree
 from fabric.rack import load_rack
 from lpu.check.check import check, check_columns, require
 from lpu.link.link import LinkError, link

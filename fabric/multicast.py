@@ -1,0 +1,122 @@
+"""Multicast: the tree of links over which one message reaches many chips."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from fabric.paths import reach, shortest_path
+from fabric.rack import Rack
+
+Tree = list[tuple[int, int]]  # links (parent, child), parents before children
+
+
+def multicast_tree(rack: Rack, source: int, targets: Sequence[int], salt: int = 0) -> Tree:
+    """Links (parent, child) that take a message from `source` to all `targets`, parents before children.
+
+    No target is more links away than the farthest is by `shortest_path`. Among such trees the one of the
+    fewest links is sought: chips far from the source are entered by one of them, a door, that hands on to
+    the others where that makes none of them the farthest. So a tray is entered once, by whatever levels
+    or links it is one. Ties by `salt`; chip numbers count relative to the source only, so that equal
+    groups of a symmetric rack get equal trees.
+    """
+    shortest = shortest_tree(rack, source, targets, salt)
+    wanted = set(targets) - {source}
+    if len(shortest) == len(wanted):
+        return shortest
+    tree = _by_doors(rack, source, sorted(wanted), salt)
+    return tree if tree and len(tree) < len(shortest) else shortest
+
+
+def shortest_tree(rack: Rack, source: int, targets: Sequence[int], salt: int = 0) -> Tree:
+    """The tree in which every target is reached over a path as good as `shortest_path`.
+
+    A parent is, in this order of preference: a target itself; the chip that could serve most children; the
+    choice of `salt`.
+    """
+    paths = reach(rack)
+    before, distance, chips = paths.before(source), paths.hops[source], rack.chips
+    layers: dict[int, dict[int, None]] = {}
+    for target in targets:
+        layers.setdefault(int(distance[target]), {})[target] = None
+    edges: Tree = []
+    for depth in range(max(layers, default=0), 0, -1):
+        children = sorted(layers[depth], key=lambda chip: (chip - source) % chips)
+        nearer = layers.setdefault(depth - 1, {})
+        parents = _parents([before[child] for child in children], nearer, source, chips, salt)
+        nearer.update(dict.fromkeys(parents))
+        edges[:0] = zip(parents, children, strict=True)
+    return edges
+
+
+def detour_trees(
+    rack: Rack, source: int, targets: Sequence[int], salt: int = 0, most: int = 16
+) -> list[Tree]:
+    """Multicast trees that each pass through a different chip next to a target; at most `most` of them.
+
+    Nearest chips first, then by their number relative to the source. No tree meets a chip twice.
+    """
+    distance, chips = reach(rack).hops[source], rack.chips
+    ends = {int(chip) for target in targets for chip in rack.neighbours(target)} - {source, *targets}
+    order = sorted(ends, key=lambda chip: (int(distance[chip]), (chip - source) % chips))
+    shortest = multicast_tree(rack, source, targets, salt)
+    out: list[Tree] = []
+    for via in order:
+        path = shortest_path(rack, source, via, salt)
+        tree = [*pairwise(path), *multicast_tree(rack, via, targets, salt)]
+        children = [child for _, child in tree]
+        if source not in children and len(set(children)) == len(children) and tree != shortest:
+            out.append(tree)
+        if len(out) == most:
+            break
+    return out
+
+
+def _by_doors(rack: Rack, source: int, targets: list[int], salt: int) -> Tree | None:
+    """A tree that enters groups of far targets by one of them each; None if one chip would be met twice.
+
+    A door serves the far targets that are no farther through it than the farthest of all. Doors that serve
+    most come first, then the nearest, then by salt.
+    """
+    hops, chips = reach(rack).hops, rack.chips
+    near = [t for t in targets if hops[source, t] == 1]
+    far = np.array(sorted(set(targets) - set(near), key=lambda chip: (chip - source) % chips))
+    away = hops[source, far]
+    serves = away[:, None] + hops[np.ix_(far, far)] <= away.max()
+    left, doors = np.ones(len(far), bool), list[tuple[int, list[int]]]()
+    while left.any():
+        count = (serves & left).sum(axis=1) * left
+        best = np.flatnonzero(count == count.max())
+        best = best[away[best] == away[best].min()]
+        door = int(best[salt % len(best)])
+        served = np.flatnonzero(serves[door] & left)
+        doors.append((int(far[door]), far[served[served != door]].tolist()))
+        left[served] = False
+        left[door] = False
+    tree = shortest_tree(rack, source, [*near, *(door for door, _ in doors)], salt)
+    for door, others in doors:
+        tree += shortest_tree(rack, door, others, salt)
+    children = [child for _, child in tree]
+    return tree if source not in children and len(set(children)) == len(children) else None
+
+
+def _parents(
+    before: list[list[int]], ready: Mapping[int, None], source: int, chips: int, salt: int
+) -> list[int]:
+    """One parent for each child out of its candidates `before`; `ready`: targets of their layer."""
+    serves = Counter(chip for candidates in before for chip in candidates if chip not in ready)
+    rank = {chip: (count, _mix(salt, (chip - source) % chips)) for chip, count in serves.items()}
+    parents: list[int] = []
+    for turn, candidates in enumerate(before):
+        there = [chip for chip in candidates if chip in ready]
+        parents.append(there[(salt + turn) % len(there)] if there else max(candidates, key=rank.__getitem__))
+    return parents
+
+
+def _mix(salt: int, number: int) -> int:
+    """A fixed scrambling of two small numbers to 32 bits, so that ties fall evenly over salts."""
+    x = (salt * 0x9E3779B1 + number * 0x85EBCA77 + 1) & 0xFFFFFFFF
+    x = ((x ^ x >> 15) * 0x2C1B3C6D) & 0xFFFFFFFF
+    x = ((x ^ x >> 12) * 0x297A2D39) & 0xFFFFFFFF
+    return x ^ x >> 15
