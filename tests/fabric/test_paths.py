@@ -115,7 +115,7 @@ def test_a_multicast_tree_takes_fewer_links_and_makes_nobody_the_farthest(
         ("lpx", 8, 8, 14),
         ("lpx", 8, 248, 14),
         ("lpx-16x16", 16, 16, 16),
-        ("lpx-x4", 8, 1016, 8),
+        ("lpx-x4", 8, 1016, 14),
         ("groqrack-72", 8, 8, 20),
     ],
 )
