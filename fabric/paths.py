@@ -94,17 +94,19 @@ def reach(rack: Rack) -> Reach:
 
 
 def _breadth_first(rack: Rack) -> Int[np.ndarray, "chips chips"]:
-    """Hop counts by breadth-first search from all chips at once."""
+    """Hop counts by breadth-first search from all chips at once, 64 sources in each machine word."""
     chips, links = rack.chips, rack.links
-    out = np.zeros((chips, chips), np.int64)
+    missing = np.zeros((chips, chips), np.int16)  # [chip, source]: rounds in which it was not yet reached
     if chips == 1:
-        return out
-    order = np.lexsort(
-        (links.a, links.b)
-    )  # links sorted by receiver; every chip has one, the rack is connected
+        return missing.astype(np.int64)
+    order = np.lexsort((links.a, links.b))  # links by receiver; every chip has one, the rack is connected
     senders, starts = links.a[order], np.searchsorted(links.b[order], np.arange(chips))
-    reached = np.eye(chips, dtype=bool)  # [chip, source]
-    while not reached.all():
-        out += ~reached.T
-        reached |= np.logical_or.reduceat(reached[senders], starts, axis=0)
-    return out
+    own = np.eye(chips, dtype=bool)
+    packed = np.packbits(np.pad(own, ((0, 0), (0, -chips % 64))), axis=1, bitorder="little")
+    reached = packed.view(np.uint64)
+    while True:
+        bits = np.unpackbits(reached.view(np.uint8), axis=1, count=chips, bitorder="little")
+        if bits.all():
+            return missing.T.astype(np.int64)
+        missing += bits == 0
+        reached = reached | np.bitwise_or.reduceat(reached[senders], starts, axis=0)
