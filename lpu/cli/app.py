@@ -25,6 +25,7 @@ from lpu.cli import run as cli_run
 from lpu.cli import validate as cli_validate
 from lpu.cli.terminal import TERMINAL, Terminal
 from lpu.cli.verb import command
+from lpu.compiled import keep_compiled
 from lpu.outputs.stop import Stopped, install
 
 BROKEN_PIPE = 141
@@ -95,6 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     TERMINAL.set(terminal)
     if arguments is None:
         install()
+        keep_compiled(os.environ)
     try:
         return _run(sys.argv[1:] if arguments is None else list(arguments))
     except KeyboardInterrupt:
