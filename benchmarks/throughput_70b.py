@@ -19,7 +19,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rack", default="lpx")
     parser.add_argument("--tp", type=int, default=8)
-    parser.add_argument("--slack", type=float, default=1.0)
+    parser.add_argument("--slack", type=float)
     args = parser.parse_args()
     print(machine() + "\n")
     options = CompileOptions(tp=args.tp, objective="throughput", interval_slack=args.slack)

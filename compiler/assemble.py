@@ -202,6 +202,11 @@ def sram_map(rack: Rack, scheduled: Scheduled, *others: Scheduled) -> SramMap:
     return SramMap(transient=transient, kv=kv, weights=weights, arenas=arenas, users=users)
 
 
+def users_that_fit(rack: Rack, scheduled: Scheduled) -> int:
+    """Groups of users whose KV fits beside scheduled waves. Raises CapacityError if there is none."""
+    return sram_map(rack, scheduled).users
+
+
 def _waves(waves: WaveSchedule | None, sram: SramMap, tags: int) -> Step | Waves:
     """What the manifest says of waves, or that a step runs alone."""
     if waves is None:

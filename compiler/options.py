@@ -107,12 +107,13 @@ class CompileOptions:
         ),
     ] = "latency"
     interval_slack: Annotated[
-        float,
+        float | None,
         Option(
             "--interval-slack",
             f"throughput: the interval over its resource bound, at least; 1 to {MOST_SLACK}.",
+            shown="one step / users that fit",
         ),
-    ] = 1.0
+    ] = None
     users: Annotated[
         int | None,
         Option(
@@ -140,14 +141,14 @@ class CompileOptions:
                 raise OptionError(
                     "options", name, f"'{value}' is unknown", f"Choose one of {', '.join(choices)}."
                 )
-        if not 1 <= self.interval_slack <= MOST_SLACK:
+        if self.interval_slack is not None and not 1 <= self.interval_slack <= MOST_SLACK:
             raise OptionError(
                 "options",
                 "--interval-slack",
                 f"is {self.interval_slack:g}, must be from 1 to {MOST_SLACK}",
                 "Give 1.1 for an interval ten percent above its bound.",
             )
-        if self.objective == "latency" and (self.users is not None or self.interval_slack != 1):
+        if self.objective == "latency" and (self.users is not None or self.interval_slack is not None):
             raise OptionError(
                 "options",
                 "--users" if self.users is not None else "--interval-slack",

@@ -1,9 +1,10 @@
 """The whole compiler on one screen: step -> graph -> blocks -> chips -> templates -> memory -> program."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from compiler.assemble import assemble, sram_map
+from compiler.assemble import assemble, sram_map, users_that_fit
 from compiler.errors import OptionError
 from compiler.latency import assign_sharing, blaming_prefill, fastest, schedule_blocks
 from compiler.lower.block import Plan
@@ -19,6 +20,7 @@ from compiler.source import Source, Traced, traced
 from compiler.steps import Progress, Steps, quiet
 from compiler.throughput.balance import assign_stages, best_tp
 from compiler.throughput.cache import lower_stages
+from compiler.throughput.filled import fill_waves
 from compiler.throughput.interval import find_intervals
 from compiler.throughput.waves import emit_waves
 from fabric.rack import Rack
@@ -79,7 +81,11 @@ def in_waves(
     options = replace(options, cp=options.cp or 1)
     assignment = step("place", assign_stages, plan, blocks, rack, options)
     stages = step("lower", lower_stages, assignment, blocks, rack, options.layout, step.progress)
-    intervals = step("interval", find_intervals, stages, options.interval_slack, step.progress)
+    if options.interval_slack is None:
+        users_of = partial(users_that_fit, rack)
+        return step("schedule", fill_waves, stages, options, users_of, step.progress)
+    slack = dict.fromkeys(assignment.plan.contexts, options.interval_slack)
+    intervals = step("interval", find_intervals, stages, slack, step.progress)
     return step("schedule", emit_waves, stages, intervals, options)
 
 

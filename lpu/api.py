@@ -149,7 +149,7 @@ def pareto(
     rack: str | Path | Rack = "lpx",
     options: CompileOptions | None = None,
     check: bool = True,
-    slacks: Sequence[float] = SLACKS,
+    slacks: Sequence[float | None] = SLACKS,
     progress: Progress = quiet,
     **chosen: Any,
 ) -> list[Throughput]:
@@ -158,7 +158,7 @@ def pareto(
     In order of latency, of the largest context bucket. `chosen` goes to `open_model`.
     """
     opened = model if isinstance(model, OpenModel) else open_model(model, **chosen)
-    plain = replace(options or CompileOptions(), objective="latency", interval_slack=1.0, users=None)
+    plain = replace(options or CompileOptions(), objective="latency", interval_slack=None, users=None)
     found = [compile(opened, rack=rack, options=plain, check=check, progress=progress).program]
     for slack in slacks:
         wave = replace(

@@ -1,5 +1,6 @@
 """Intervals: how often a new wave may enter, found by placing all stages on rings of that length."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -32,9 +33,12 @@ class Interval:
         return f"a wave of {self.cycles} cycles may enter every {self.interval} cycles ({bound})"
 
 
-def find_intervals(stages: StageCache, slack: float, progress: Progress) -> dict[int, Interval]:
-    """The shortest interval found for each context bucket. Raises CompileError if there is none."""
-    return {context: _interval(stages, context, slack, progress) for context in stages.plan.contexts}
+def find_intervals(stages: StageCache, slack: Mapping[int, float], progress: Progress) -> dict[int, Interval]:
+    """The shortest interval found for each context bucket, from its bound times its slack on.
+
+    Raises CompileError if there is none.
+    """
+    return {context: _interval(stages, context, slack[context], progress) for context in slack}
 
 
 def _interval(stages: StageCache, context: int, slack: float, progress: Progress) -> Interval:

@@ -104,7 +104,7 @@ def hops_text() -> str:
 
 
 def throughput_text() -> str:
-    options = CompileOptions(tp=1, objective="throughput", users=3)
+    options = CompileOptions(tp=1, objective="throughput", users=3, interval_slack=1.0)
     program = compile_program(llama(layers=1), load_rack("pair"), options)
     waves = program.manifest.waves
     assert waves is not None

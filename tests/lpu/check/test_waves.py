@@ -90,7 +90,7 @@ def test_users_keep_kv_of_their_own(subject: Program) -> None:
 
 
 def test_a_wave_of_a_user_that_there_is_no_room_for_is_refused() -> None:
-    program = waves("quad", {"tp": 2, "users": 1}, {})
+    program = waves("quad", {"tp": 2, "users": 1, "interval_slack": 1.0}, {})
     with pytest.raises(ValueError, match="there are 1"):
         expand_wave(program, 160, 1)
 
