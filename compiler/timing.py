@@ -143,6 +143,8 @@ RULES: dict[int, Rule] = {
     Op.RED: Vector(lanes=_of_parts, passes=1),
     Op.ADD: Vector(lanes=of_lines, passes=1),
     Op.BIAS: Vector(lanes=of_lines, passes=1),
+    Op.MUL: Vector(lanes=of_lines, passes=1),
+    Op.MAD: Vector(lanes=of_lines, passes=1),
     Op.GLU: Vector(lanes=of_lines, passes=4),
     Op.ARGMAX: Vector(lanes=of_lines, passes=1, reduces=True),
     Op.ARGRED: Vector(lanes=of_lines, passes=1, reduces=True),

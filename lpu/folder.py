@@ -12,6 +12,7 @@ from compiler.program.program import Program
 from compiler.program.store import load, save
 from lpu.check.check import Report, check
 from lpu.inputs.document import FileError
+from lpu.inputs.foreign import foreign
 from lpu.outputs.write import atomic_folder
 from models.extensions import load_extensions
 
@@ -53,6 +54,8 @@ def save_into(
 def load_program(folder: str | Path) -> Program:
     """Read a program folder. Raises ProgramError if it is not whole or was altered."""
     load_extensions()
+    if not (Path(folder) / "manifest.json").is_file() and (what := foreign(Path(folder))):
+        raise FileError(f"program: {what}")
     return load(Path(folder))
 
 

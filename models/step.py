@@ -5,8 +5,8 @@ how a prompt is prefilled, one sequence at a time (`in_sequence`) into the cache
 """
 
 import inspect
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,6 +20,7 @@ from jaxtyping import Shaped
 from models.config import TransformerConfig
 from models.families.registry import family_of
 from models.kv import KVCache, KVFormat
+from models.own.made import Made
 
 Params = dict[str, Array]
 Constants = dict[str, Shaped[np.ndarray, "*axes"]]
@@ -50,7 +51,8 @@ class Step:
     Its rows are `chunk` tokens of each of `batch` sequences, one after another. `params` holds the shape of
     everything that `fn` takes by path (`layers.3.ffn.up.codes`), `constants` the values of those that follow
     from the configuration (`angles`), `plain_constants` the same for the plain f32 step; the others are
-    weights.
+    weights. made: what some of them are made of, where a user's module holds them in another form. notes: a
+    line for each choice that the user may not expect.
     """
 
     fn: Callable[[Params, Array, Array, KVCache], Outputs]
@@ -62,6 +64,8 @@ class Step:
     constants: Constants
     plain_constants: Constants
     chunk: int = 1
+    made: Mapping[str, Made] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -87,11 +91,12 @@ def build_step(factory: Factory, *, batch: int, context: int, kv: KVFormat = "fp
         return made
 
     model: Any = nnx.eval_shape(make)
+    alone: Any = nnx.eval_shape(partial(factory, batch=batch, context=context, kv=kv)) if chunk > 1 else model
     graph, state = nnx.split(model)
     leaves = {".".join(map(str, path)): (path, leaf) for path, leaf in nnx.to_flat_state(state)}
 
     def fn(params: Params, tokens: Array, position: Array, cache: KVCache) -> Any:
-        _check_names(params, leaves)
+        check_names(params, leaves)
         flat = [(path, leaf.replace(params[name])) for name, (path, leaf) in leaves.items()]
         module: Any = nnx.merge(graph, nnx.from_flat_state(flat))
         outputs: Any = module(tokens, position, cache)
@@ -100,14 +105,11 @@ def build_step(factory: Factory, *, batch: int, context: int, kv: KVFormat = "fp
             raise ModuleError(f"{_named(type(module))} returns {held}, not (logits, token, cache)")
         return outputs
 
-    def shared(leaf: Any) -> Any:
-        return jax.ShapeDtypeStruct((batch, *leaf.shape[1:]), leaf.dtype)
-
     constants: Constants = model.constants() if hasattr(model, "constants") else {}
     return Step(
         fn=fn,
         params={name: leaf.get_value() for name, (_, leaf) in leaves.items()},
-        cache=jax.tree.map(shared, model.cache_shape()) if chunk > 1 else model.cache_shape(),
+        cache=alone.cache_shape(),
         batch=batch,
         context=context,
         kv=kv,
@@ -198,7 +200,8 @@ def _named(code: Any) -> str:
         return str(name)
 
 
-def _check_names(params: Params, leaves: dict[str, Any]) -> None:
+def check_names(params: Params, leaves: Mapping[str, Any]) -> None:
+    """Raise ValueError unless a step gets the parameters that it takes."""
     missing, unknown = sorted(leaves.keys() - params.keys()), sorted(params.keys() - leaves.keys())
     if missing or unknown:
         raise ValueError(

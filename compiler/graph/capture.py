@@ -1,7 +1,7 @@
 """Capture: a Flax/JAX decode step -> jaxpr -> Graph.
 
-Calls are looked into and what nobody reads is dropped (`equations.py`). Accepted equations are the ops
-of the registry (`models.contract.ops.OPS`) and shape-only primitives; anything else is an
+Calls are looked into and what nobody reads is dropped (`models/own/equations.py`). Accepted equations are
+the ops of the registry (`models.contract.ops.OPS`) and shape-only primitives; anything else is an
 `UnsupportedOpError` that names the primitive, the source line and the module path.
 """
 
@@ -11,9 +11,9 @@ from typing import Any
 import jax
 
 from compiler.errors import CompileError, UnsupportedOpError
-from compiler.graph.equations import Equation, Variable, flatten, live
 from compiler.graph.graph import Graph, Node, Value, View, width
 from models.contract.ops import OPS, op_of
+from models.own.equations import Equation, Variable, flatten, live
 
 _VIEWS = (
     *("reshape", "squeeze", "expand_dims", "copy", "copy_p", "name"),
@@ -38,7 +38,7 @@ def capture(
     names += [("token", "token"), ("position", "position")]
     names += [("cache", f"cache.{i}") for i in range(len(jax.tree.leaves(cache)))]
     inputs = [Variable(var.aval) for var in closed.jaxpr.invars]
-    equations, (logits, token, *caches) = flatten(closed.jaxpr, inputs)
+    equations, (logits, token, *caches) = flatten(closed, inputs)
     equations = live(equations, (logits, token))
     _check_caches(equations, inputs[len(inputs) - len(caches) :], caches)
     walker = _Walker()
@@ -120,6 +120,8 @@ class _Walker:
             return inputs[: len(equation.outputs)]
         if name == "broadcast_in_dim" and _size(eqn.invars[0]) == _size(eqn.outvars[0]) and _keeps_batch(eqn):
             return inputs[:1]
+        if name == "split" and eqn.params["axis"] == 1:
+            return _pieces(eqn, inputs[0])
         if name == "slice" and (piece := _features(eqn, inputs[0])) is not None:
             return [piece]
         raise UnsupportedOpError(
@@ -142,6 +144,15 @@ def _keeps_batch(eqn: Any) -> bool:
     """Whether the leading (batch) axis is untouched, so that only the features are regrouped."""
     before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
     return bool(before) and bool(after) and before[0] == after[0]
+
+
+def _pieces(eqn: Any, view: View) -> list[View]:
+    """The features cut along their first axis, as views one after another."""
+    widths = [_size(var) // var.aval.shape[0] for var in eqn.outvars]
+    starts = [view.start + sum(widths[:i]) for i in range(len(widths))]
+    return [
+        View(value=view.value, start=start, width=width) for start, width in zip(starts, widths, strict=True)
+    ]
 
 
 def _features(eqn: Any, view: View) -> View | None:

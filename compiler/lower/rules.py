@@ -10,6 +10,7 @@ from compiler.lower.ops import (
     embed,
     glu,
     matmul,
+    multiply,
     rms_norm,
     rope,
     rounding,
@@ -29,6 +30,7 @@ def register(rule: LoweringRule) -> LoweringRule:
 for _rule in (
     *(embed.RULE, matmul.RULE, matmul.SCALED, rms_norm.RULE, rope.RULE, rounding.ROUND8, rounding.ROUND16),
     *(attention.RULE, glu.RULE, add.RULE, bias.RULE, argmax.RULE),
+    *(multiply.MULTIPLY, multiply.MULTIPLY_ADD),
 ):
     register(_rule)
 

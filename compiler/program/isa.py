@@ -98,6 +98,8 @@ class Op(IntEnum):
     #            all its KV heads; src3 is the row's line of the message: KV head * stripes + stripe
     KVOUT = 26  # KV words at src2 (kv) -> the host lane: line src3 of the message of a layer, as KVIN
     BIAS = 27  # dst n f32 lines <- n f32 lines src + n bias words src2 (weights)
+    MUL = 28  # dst n f32 lines <- n f32 lines src times the kernel's factor
+    MAD = 29  # dst n f32 lines <- n f32 lines src + n f32 lines src2 times the kernel's factor
 
 
 COLUMNS = ("op", "chip", "unit", "t0", "t1", "dst", "src", "src2", "src3", "aux", "n", "peer", "lane")

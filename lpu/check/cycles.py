@@ -122,6 +122,8 @@ for _op, _rule in {
     Op.RED: Vector(lambda n, k: _LINE * n * k.parts, 1),
     Op.ADD: Vector(_lines, 1),
     Op.BIAS: Vector(_lines, 1),
+    Op.MUL: Vector(_lines, 1),
+    Op.MAD: Vector(_lines, 1),
     Op.GLU: Vector(_lines, 4),
     Op.ARGMAX: Vector(_lines, 1, reduces=True),
     Op.ARGRED: Vector(_lines, 1, reduces=True),

@@ -172,10 +172,13 @@ def certify(
 
 def is_program(source: str) -> bool:
     """Whether the argument is a program folder (perhaps a broken one) rather than a model."""
+    from lpu.inputs.foreign import foreign
     from models.catalog import catalog_names
 
     path = Path(source)
-    return source not in catalog_names() and path.is_dir() and not (path / "config.json").is_file()
+    if source in catalog_names() or not path.is_dir() or (path / "config.json").is_file():
+        return False
+    return (path / "manifest.json").is_file() or not foreign(path)
 
 
 OF_A_MODEL = frozenset(

@@ -29,9 +29,11 @@ from fabric.gpu import GpuSpec, spread
 from fabric.rack import Rack, build_rack, load_rack
 from fabric.topology import RackSpec
 from lpu.inputs.document import MOST_BYTES, Document, FileError, Key, parse, read_document, read_text
+from lpu.inputs.foreign import foreign
 from lpu.inputs.geometry import geometry, is_geometry
 from models.catalog import UnknownModelError, catalog, catalog_names
 from models.config import TransformerConfig
+from models.sources.safetensor_files import is_pointer
 
 Entry = TypeVar("Entry")
 Sheet = TypeVar("Sheet", ChipSpec, BridgeSpec, GpuSpec)
@@ -88,6 +90,9 @@ def read_model(source: str | Path, trust: bool = False) -> ModelFile:
     text, path = str(source), Path(source)
     if not text:
         raise FileError("model: needs a catalog name, a file, a folder or a package.module:factory")
+    other = text not in catalog_names() and path.is_file() and path.suffix not in FILES
+    if other and (what := foreign(path)):
+        raise FileError(f"model: {what}")
     if text not in catalog_names() and (path.suffix in FILES or path.is_file()):
         return _read_model_file(path, trust)
     return _resolved(ModelFile(model=text), Path())
@@ -193,10 +198,11 @@ def _resolved(model: ModelFile, folder: Path) -> ModelFile:
     home = folder / name
     if model.config is not None or name in catalog_names():
         pass
-    elif home.is_dir() and (home / "config.json").is_file():
+    elif home.is_dir() and (home / "config.json").is_file() and not is_pointer(home / "config.json"):
         name = str(home.resolve())
     elif home.is_dir():
-        raise FileError(f"model: {name}: is a folder without config.json, so no Hugging Face model")
+        what = foreign(home) or f"{name}: is a folder without config.json, so no Hugging Face model"
+        raise FileError(f"model: {what}")
     elif not FACTORY.fullmatch(name):
         try:
             catalog(name)

@@ -19,7 +19,9 @@ from models.catalog import catalog, catalog_names
 from models.config import TransformerConfig
 from models.extensions import load_extensions
 from models.families.registry import config_of
+from models.rope_scaling import LongRopeScaling
 from models.sources.absent import IDENTITY, NoWeights
+from models.sources.derived import derived, drawn
 from models.sources.error import WeightError
 from models.sources.safetensor_files import INDEX, SINGLE, unread
 from models.sources.seeded import seeded
@@ -217,7 +219,7 @@ def _finish(
             config, steps = settled, partial(known_step, settled, file)
         step = steps(1)
         shapes = weight_shapes(step)
-        weights = held or _weights(file, shapes, config)
+        weights = derived(held or _weights(file, step, config), shapes, step.made)
         check_shapes(weights, shapes)
         digest = weights.digest()
     except (WeightError, OSError) as error:
@@ -239,15 +241,16 @@ def _finish(
         config=config,
         folder=folder,
         file=file,
-        notes=(*_beside(file.model), *weights.notes),
+        notes=(*_beside(file.model), *_long_factors(config, file.context), *step.notes, *weights.notes),
     )
 
 
-def _weights(file: ModelFile, shapes: dict[str, Any], config: TransformerConfig | None) -> Weights:
+def _weights(file: ModelFile, step: Step, config: TransformerConfig | None) -> Weights:
     kind, _, rest = str(file.weights).partition(":")
+    shapes = weight_shapes(step)
     if kind == "none":
         return NoWeights(shapes, unread(Path(file.model)) if is_folder(file.model) else "")
-    return seeded(shapes, int(rest), tied=bool(config and config.tied))
+    return seeded(drawn(shapes, step.made), int(rest), tied=bool(config and config.tied))
 
 
 def _stored_weights(file: ModelFile, config: TransformerConfig | None) -> Weights | None:
@@ -293,6 +296,18 @@ def _beside(model: str) -> tuple[str, ...]:
         return ()
     what = "folder" if Path(model).is_dir() else "file"
     return (f"model: {model} is the catalog's, not the {what} of that name here. Write ./{model} for that.",)
+
+
+def _long_factors(config: TransformerConfig | None, contexts: Sequence[int]) -> tuple[str, ...]:
+    """A note if a program takes LongRoPE's long factors: which then hold for all positions."""
+    scaling = config and config.rope_scaling
+    if not isinstance(scaling, LongRopeScaling) or contexts[-1] <= scaling.original_max_position:
+        return ()
+    return (
+        f"rope: context {contexts[-1]} is above the original {scaling.original_max_position}: longrope's "
+        "long factors are taken at every position, also of short prompts. "
+        f"Give --context {scaling.original_max_position} or less for the short ones.",
+    )
 
 
 def _weights_folder(weights: str | None) -> Path | None:

@@ -17,6 +17,7 @@ from lpu.inputs.document import FileError
 from lpu.inputs.files import ModelFile
 from models.config import TransformerConfig
 from models.kv import KVFormat
+from models.own.adopt import adopt
 from models.step import CONTRACT, Factory, ModuleError, Step, build_step, family_step, reading
 from models.user_code import users
 
@@ -49,8 +50,9 @@ def own_step(
     kv: KVFormat = file.kv
     batch = batch or (file.batch if chunk == 1 else 1)
     try:
-        step = build_step(made, batch=batch, context=file.context[-1], kv=kv, chunk=chunk)
-        logits, token, cache = jax.eval_shape(step.fn, *step.inputs())
+        with jax.enable_x64(False):  # as the user knows JAX: `jnp.zeros(3)` is f32
+            step = build_step(made, batch=batch, context=file.context[-1], kv=kv, chunk=chunk)
+            logits, token, cache = jax.eval_shape(step.fn, *step.inputs())
     except ModuleError as error:
         raise CompileError("model", name, str(error), CONTRACT) from error
     except Exception as error:
@@ -69,7 +71,8 @@ def own_step(
             f"returns logits {found[0]}, token {found[1]} {getattr(token, 'dtype', type(token).__name__)}",
             f"Return (logits [{step.rows}, vocab], token int32 [{step.rows}], the cache as it came).",
         )
-    return reading(step, _read(capture(step.fn, *step.inputs())))
+    adopted = adopt(step)
+    return reading(adopted, _read(capture(adopted.fn, *adopted.inputs())))
 
 
 def _read(graph: Graph) -> set[str]:

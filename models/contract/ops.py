@@ -24,6 +24,9 @@ from models.contract.vocabulary.matmul import MATMUL
 from models.contract.vocabulary.matmul import matmul as matmul
 from models.contract.vocabulary.matmul_scaled import MATMUL_SCALED
 from models.contract.vocabulary.matmul_scaled import matmul_scaled as matmul_scaled
+from models.contract.vocabulary.multiply import MULTIPLY, MULTIPLY_ADD
+from models.contract.vocabulary.multiply import multiply as multiply
+from models.contract.vocabulary.multiply import multiply_add as multiply_add
 from models.contract.vocabulary.rms_norm import RMS_NORM
 from models.contract.vocabulary.rms_norm import rms_norm as rms_norm
 from models.contract.vocabulary.rope import ROPE
@@ -66,6 +69,8 @@ for _record in (
     GLU,
     ADD,
     BIAS,
+    MULTIPLY,
+    MULTIPLY_ADD,
     ARGMAX,
 ):
     register(_record)

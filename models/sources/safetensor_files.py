@@ -20,6 +20,7 @@ from models.sources.quantise import widen
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 DAMAGED = "The file is cut short or damaged: fetch it again."
+_POINTER = b"version https://git-lfs.github.com/spec/"
 _HEADER_BYTES = 100_000_000  # the library's own limit
 _ITEM_BYTES = {
     **dict.fromkeys(("F64", "I64"), 8),
@@ -130,9 +131,17 @@ def files_digest(entries: dict[str, StoredTensor]) -> str:
     return total.hexdigest()
 
 
+def is_pointer(file: Path) -> bool:
+    """Whether a file is what Git LFS leaves in place of one that was not fetched."""
+    with file.open("rb") as stream:
+        return stream.read(len(_POINTER)) == _POINTER
+
+
 def read_header(file: Path) -> dict[str, StoredTensor]:
     """The tensors of one file by name; sizes and bounds are checked, the data is not read."""
     size = file.stat().st_size
+    if is_pointer(file):
+        raise WeightError(f"{file}: is a Git LFS pointer, not the file. Run `git lfs pull` there.")
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         if size < 8 or length > min(size - 8, _HEADER_BYTES):

@@ -93,6 +93,22 @@ class BiasKernel(Kernel):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MulKernel(Kernel):
+    """A constant factor."""
+
+    family: ClassVar[str] = "mul"
+    factor: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadKernel(Kernel):
+    """The residual sum with a constant factor, an f32 value, of what is added."""
+
+    family: ClassVar[str] = "mad"
+    factor: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GluKernel(Kernel):
     """The activation of the gate, times up."""
 
@@ -218,6 +234,12 @@ INSTRUCTIONS = (
         reads=(_F32, Operand("src2", WEIGHTS, same, GAIN)),
         write=_TO_F32,
         ordered=True,
+    ),
+    Instruction(
+        op=Op.MUL, name="MUL", unit=VXM, kernel=MulKernel, reads=(_F32,), write=_TO_F32, ordered=True
+    ),
+    Instruction(
+        op=Op.MAD, name="MAD", unit=VXM, kernel=MadKernel, reads=(_F32, _OTHER), write=_TO_F32, ordered=True
     ),
     Instruction(
         op=Op.GLU, name="GLU", unit=VXM, kernel=GluKernel, reads=(_F32, _OTHER), write=_TO_F16, ordered=True

@@ -17,6 +17,8 @@ from compiler.program.instructions.vector import (
     EmbedKernel,
     GluKernel,
     HeadNormKernel,
+    MadKernel,
+    MulKernel,
     NormKernel,
     RopeKernel,
     RstatKernel,
@@ -26,6 +28,7 @@ from lpu.run.ops.items import Executed, Items, Reads, Result, Rows, Static
 from lpu.run.pools import Env, Pool, Pools, heads_in, lines_of, take, values_of
 from models.contract import numerics
 from models.contract.formats import F16, F32, add32, rn16
+from models.contract.vocabulary.multiply import scaled, scaled_sum
 
 Table = Int[Array, "items width"]
 
@@ -136,6 +139,29 @@ def bias(k: None, env: Env, pools: Pools, t: Table) -> Pools:
     return Pools(f32=add32(x, jnp.broadcast_to(take(env.image.gains, t[:, 1])[:, None], x.shape)))
 
 
+def _mul(at: Reads, rows: Rows, s: Static[MulKernel]) -> Items:
+    row, j = at.spread(rows, 1)
+    out = (Result(Pool.F32, 1, at.flow.result[row] + j),)
+    return at.items(mul, row, lines=[at.line(0, row, j)], out=out, params=s.kernel)
+
+
+def mul(k: MulKernel, env: Env, pools: Pools, t: Table) -> Pools:
+    """An f32 line times a constant."""
+    return Pools(f32=scaled(take(pools.f32, t[:, 0]), k.factor))
+
+
+def _mad(at: Reads, rows: Rows, s: Static[MadKernel]) -> Items:
+    row, j = at.spread(rows, 1)
+    lines = [at.line(0, row, j), at.line(1, row, j)]
+    out = (Result(Pool.F32, 1, at.flow.result[row] + j),)
+    return at.items(mad, row, lines=lines, out=out, params=s.kernel)
+
+
+def mad(k: MadKernel, env: Env, pools: Pools, t: Table) -> Pools:
+    """The sum of an f32 line and a constant times another."""
+    return Pools(f32=scaled_sum(take(pools.f32, t[:, 0]), take(pools.f32, t[:, 1]), k.factor))
+
+
 def _glu(at: Reads, rows: Rows, s: Static[GluKernel]) -> Items:
     row, j = at.spread(rows, 2)
     lines = [at.line(operand, row, 2 * j + i) for operand in (0, 1) for i in (0, 1)]
@@ -196,6 +222,8 @@ EXECUTED = (
     Executed(op=Op.CAST, build=_cast),
     Executed(op=Op.ADD, build=_add),
     Executed(op=Op.BIAS, build=_bias),
+    Executed(op=Op.MUL, build=_mul),
+    Executed(op=Op.MAD, build=_mad),
     Executed(op=Op.GLU, build=_glu),
     Executed(op=Op.ARGMAX, build=_argmax, by_count=True, limits=_columns_are_exact),
     Executed(op=Op.ARGRED, build=_argred, by_count=True),

@@ -1,11 +1,13 @@
 from pathlib import Path
 
 import pytest
+from shapes import BIASED, STRETCHED
 
 from lpu import api
 from lpu.cli import app as cli
 from lpu.inputs.document import FileError
-from lpu.inputs.files import read_model
+from lpu.inputs.files import ModelFile, read_model
+from lpu.inputs.open import open_file
 from models.catalog import catalog
 
 SIZES = "layers: 2\nhidden: 128\nheads: 4\nffn: 256\nvocab: 259\n"
@@ -72,3 +74,11 @@ def test_a_geometry_is_certified_in_other_processes_too(
     path.write_text(SIZES + "context: 32\n")
     assert cli.main(["certify", str(path), "--rack", "pair", "--tp", "2", "--tokens", "2"]) == 0
     assert "another hash seed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("context", [(40,), (16, 80)])
+def test_a_context_beyond_longropes_original_one_is_said(context: tuple[int, ...]) -> None:
+    opened = open_file(ModelFile(model="biased", config=BIASED, context=context))
+    said = [note for note in opened.notes if note.startswith("rope: ")]
+    assert bool(said) == (context[-1] > STRETCHED.original_max_position)
+    assert all("context 80 is above the original 40" in note for note in said)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import own_models
+import plain_models
 import pytest
 
 from compiler.errors import CompileError
@@ -64,3 +65,11 @@ def test_a_module_is_refused_in_one_line_that_names_the_users(
     assert len(text) <= 300
     if line:
         assert f"own_models.py:{line_of(line)}" in text
+
+
+def test_plain_layers_that_are_scanned_run_with_the_bits_of_their_reference() -> None:
+    options = CompileOptions(tp=2, pp=1)
+    compiled = api.compile(plain_models.Scanned, rack="pair", context=[16], options=options)
+    assert "weights are quantised to e4m3" in compiled.model.notes[0]
+    reference = generate(reference_decode(compiled.model), [PROMPT], 2, batch=1)
+    assert difference(api.run(compiled, [PROMPT], tokens=2).generation, reference) == ""

@@ -53,3 +53,24 @@ def test_powers_of_two_give_the_bits_of_matmul() -> None:
     exponent = np.arange(-9, -1, dtype=np.int32)
     scaled = ops.matmul_scaled(a, codes, jnp.asarray(np.ldexp(np.float32(1), exponent)))
     np.testing.assert_array_equal(scaled, ops.matmul(a, codes, jnp.asarray(exponent)))
+
+
+@pytest.mark.parametrize("n", range(3))
+def test_constant_factors(golden2: Golden, n: int) -> None:
+    x, y = (jnp.asarray(golden2[f"mad{n}_{part}"]) for part in "xy")
+    m = float(golden2[f"mad{n}_m"])
+    found = {
+        "residual": ops.multiply_add(x, y, factor=m),
+        "embed": ops.multiply(x.astype(jnp.float16).astype(jnp.float32), factor=m),
+        "logit": ops.multiply(x, factor=1 / m),
+    }
+    for name, got in found.items():
+        wanted = golden2[f"mad{n}_{name}"].view(np.uint32)
+        np.testing.assert_array_equal(np.asarray(got).view(np.uint32), wanted, err_msg=name)
+
+
+@pytest.mark.parametrize("factor", [float("nan"), float("inf"), 0.22])
+def test_a_factor_that_is_no_f32_value_is_refused_in_a_sum(factor: float) -> None:
+    x = jnp.zeros((1, 2), jnp.float32)
+    with pytest.raises(ValueError, match=r"multiply_add: the factor"):
+        ops.multiply_add(x, x, factor=factor)

@@ -6,6 +6,7 @@ from itertools import chain, takewhile
 from pathlib import Path
 from typing import Any
 
+import jax
 from jax._src import source_info_util  # the only way to a readable source line of an equation
 from jax.extend import core as jex
 
@@ -19,7 +20,8 @@ _CALLS = (
     *("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "custom_vmap_call"),
 )
 _MOST_TURNS = 1024  # of a scan that is unrolled: no model has so many layers
-_OUTSIDE = (f"{Path(__file__).parent}/", models.step.__file__)  # what calls the model
+_HOME = Path(__file__).parents[2]
+_OUTSIDE = (f"{_HOME}/compiler/graph/", f"{Path(__file__).parent}/", models.step.__file__)  # calls the model
 _VOCABULARY = tuple(models.contract.__path__)
 
 
@@ -27,44 +29,57 @@ _VOCABULARY = tuple(models.contract.__path__)
 class Variable:
     """One array of a list of equations.
 
-    name: of a literal or a constant of the program, else empty. parts: the arrays that it is a stack of,
-    where that is known.
+    name: of a literal or a constant of the program, else empty; held: its value. parts: the arrays that it is
+    a stack of, where that is known.
     """
 
     aval: Any
     name: str = ""
+    held: Any = None
     parts: tuple["Variable", ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Equation:
-    """One equation; path: its module, source: the user's line, or the model's where there is none."""
+    """One equation; path: its module, traceback: of the user's line, or the model's where there is none."""
 
     eqn: Any
     inputs: tuple[Variable, ...]
     outputs: tuple[Variable, ...]
     path: str
-    source: str
+    traceback: Any
+
+    @property
+    def source(self) -> str:
+        """The line, as `file:line`."""
+        return _line(self.traceback) or "no line"
 
 
 def flatten(
-    jaxpr: Any, inputs: Sequence[Variable], path: str = "", source: str = ""
+    closed: Any, inputs: Sequence[Variable], path: str = "", caller: Any = None
 ) -> tuple[list[Equation], list[Variable]]:
-    """The equations of a jaxpr and of all that it calls, in order, and its results."""
+    """The equations of a jaxpr (closed, or without constants) and of all that it calls, and its results.
+
+    caller: the traceback for equations that have no line.
+    """
     found: list[Equation] = []
+    jaxpr, consts = getattr(closed, "jaxpr", closed), getattr(closed, "consts", ())
     env = dict(zip(jaxpr.invars, inputs, strict=True))
-    env |= {var: Variable(var.aval, "const") for var in jaxpr.constvars}
+    env |= {var: Variable(var.aval, "const", held) for var, held in zip(jaxpr.constvars, consts, strict=True)}
 
     def read(var: Any) -> Variable:
-        return Variable(var.aval, f"literal.{var.val}") if isinstance(var, jex.Literal) else env[var]
+        if isinstance(var, jex.Literal):
+            return Variable(var.aval, f"literal.{var.val}", var.val)
+        return env[var]
 
     for eqn in jaxpr.eqns:
         taken = tuple(read(var) for var in eqn.invars)
-        where, line = _join(path, str(eqn.source_info.name_stack)), _line(eqn) or source
-        if (part := _part(eqn, taken)) is not None:
-            outputs = [part]
+        where, own = _join(path, str(eqn.source_info.name_stack)), eqn.source_info.traceback
+        line = own if _line(own) else caller
+        if (apart := _apart(eqn, taken)) is not None:
+            outputs = apart
         elif eqn.primitive.name in _CALLS:
-            inner, outputs = flatten(_body(eqn), taken, where, line)
+            inner, outputs = flatten(body_of(eqn), taken, where, line)
             found += inner
         else:
             outputs = [Variable(var.aval, parts=_parts(eqn, taken)) for var in eqn.outvars]
@@ -74,9 +89,7 @@ def flatten(
                 found += inner
                 made = [Variable(var.aval) for var in eqn.outvars[: eqn.params["num_carry"]]]
                 made += outputs[len(made) :]
-            found.append(
-                Equation(eqn=eqn, inputs=taken, outputs=tuple(made), path=where, source=line or "no line")
-            )
+            found.append(Equation(eqn=eqn, inputs=taken, outputs=tuple(made), path=where, traceback=line))
         env.update(zip(eqn.outvars, outputs, strict=True))
     return found, [read(var) for var in jaxpr.outvars]
 
@@ -91,6 +104,25 @@ def live(equations: Sequence[Equation], wanted: Sequence[Variable]) -> list[Equa
     return kept[::-1]
 
 
+def turns_in(closed: Any) -> set[int]:
+    """The lengths of all scans of a jaxpr and of what it calls."""
+    found = set[int]()
+    for eqn in getattr(closed, "jaxpr", closed).eqns:
+        scan = eqn.primitive.name == "scan"
+        found |= {eqn.params["length"]} if scan else set()
+        found |= turns_in(body_of(eqn)) if scan or eqn.primitive.name in _CALLS else set()
+    return found
+
+
+def stack_of(aval: Any, turns: set[int]) -> Variable:
+    """An input that may be a stack along its first axis."""
+    count = aval.shape[0] if aval.shape else 0
+    if not 0 < count <= _MOST_TURNS or (len(aval.shape) == 1 and count not in turns):
+        return Variable(aval)
+    part = jax.ShapeDtypeStruct(aval.shape[1:], aval.dtype)
+    return Variable(aval, parts=tuple(Variable(part) for _ in range(count)))
+
+
 def _parts(eqn: Any, taken: tuple[Variable, ...]) -> tuple[Variable, ...]:
     """What the result of a stack, or of a slice of one, is a stack of."""
     if eqn.primitive.name == "stack" and eqn.params["axis"] == 0:
@@ -101,10 +133,12 @@ def _parts(eqn: Any, taken: tuple[Variable, ...]) -> tuple[Variable, ...]:
     return taken[0].parts[first : last : (eqn.params["strides"] or (1,))[0]]
 
 
-def _part(eqn: Any, taken: tuple[Variable, ...]) -> Variable | None:
-    """The one array of a stack of one, where an equation takes it out."""
+def _apart(eqn: Any, taken: tuple[Variable, ...]) -> list[Variable] | None:
+    """The arrays of a stack, where an equation takes all of them out."""
     squeezed = eqn.primitive.name == "squeeze" and eqn.params["dimensions"] == (0,)
-    return taken[0].parts[0] if squeezed and len(taken[0].parts) == 1 else None
+    unstacked = eqn.primitive.name == "unstack" and eqn.params["axis"] == 0
+    parts = list(taken[0].parts) if squeezed or unstacked else []
+    return parts if parts and len(parts) == len(eqn.outvars) else None
 
 
 def _stacks(eqn: Any, taken: tuple[Variable, ...]) -> tuple[Variable, ...] | None:
@@ -116,7 +150,7 @@ def _stacks(eqn: Any, taken: tuple[Variable, ...]) -> tuple[Variable, ...] | Non
 
 
 def _unrolled(
-    eqn: Any, taken: tuple[Variable, ...], stacks: tuple[Variable, ...], path: str, source: str
+    eqn: Any, taken: tuple[Variable, ...], stacks: tuple[Variable, ...], path: str, caller: Any
 ) -> tuple[list[Equation], list[Variable]]:
     """The equations of all turns of a scan, and its results: what it carries, and stacks."""
     consts, carries = eqn.params["num_consts"], eqn.params["num_carry"]
@@ -125,7 +159,7 @@ def _unrolled(
     turns = range(eqn.params["length"])
     for i in reversed(turns) if eqn.params["reverse"] else turns:
         inputs = (*taken[:consts], *carry, *(stack.parts[i] for stack in stacks))
-        inner, outputs = flatten(_body(eqn), inputs, _join(path, f"scan.{i}"), source)
+        inner, outputs = flatten(body_of(eqn), inputs, _join(path, f"scan.{i}"), caller)
         found += inner
         carry, given[i] = outputs[:carries], outputs[carries:]
     columns = zip(*(given[i] for i in turns), strict=True)
@@ -133,9 +167,9 @@ def _unrolled(
     return found, [*carry, *(Variable(var.aval, parts=column) for var, column in scanned)]
 
 
-def _body(eqn: Any) -> Any:
-    inner = next(eqn.params[name] for name in _BODIES if name in eqn.params)
-    return getattr(inner, "jaxpr", inner)
+def body_of(eqn: Any) -> Any:
+    """What a call or a scan calls."""
+    return next(eqn.params[name] for name in _BODIES if name in eqn.params)
 
 
 def _join(outer: str, inner: str) -> str:
@@ -143,9 +177,9 @@ def _join(outer: str, inner: str) -> str:
     return ".".join(part for part in (outer, inner) if part)
 
 
-def _line(eqn: Any) -> str:
+def _line(traceback: Any) -> str:
     """The innermost line of the user, else of the model itself, which called the op vocabulary."""
-    frames = source_info_util.user_frames(eqn.source_info.traceback)
+    frames = source_info_util.user_frames(traceback)
     inside = takewhile(lambda frame: not frame.file_name.startswith(_OUTSIDE), frames)
     lines = [(frame.file_name, frame.start_line) for frame in inside]
     ours = (f"{file}:{line}" for file, line in lines if not file.startswith((*_VOCABULARY, "<")))
