@@ -1,0 +1,47 @@
+"""What `compile` gives, and what stands for a program where one is asked for."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from compiler.program.program import Program
+from fabric.rack import Rack
+from lpu.check.check import Report
+from lpu.folder import load_prefill, load_program
+from lpu.inputs.model import OpenModel
+from lpu.report.program import prefill_facts, program_facts
+from lpu.screen import OnScreen, fact_lines
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Compiled(OnScreen):
+    """A program, and the model and rack that it was compiled from. `reports`: of its check, if any.
+
+    prefill, prefill_reports: the same of the program that takes a chunk of a prompt, if there is one.
+    """
+
+    program: Program
+    model: OpenModel
+    rack: Rack
+    reports: dict[int, Report] = field(default_factory=dict[int, Report])
+    prefill: Program | None = None
+    prefill_reports: dict[int, Report] = field(default_factory=dict[int, Report])
+
+    def __str__(self) -> str:
+        facts = program_facts(self.program) + (prefill_facts(self.prefill) if self.prefill else [])
+        checks = [f"{report} (context {bucket})" for bucket, report in self.reports.items()]
+        checks += [f"{report} (prefill, context {bucket})" for bucket, report in self.prefill_reports.items()]
+        return "\n".join([fact_lines(facts), *(checks or ["not checked"])])
+
+
+ProgramLike = Program | Compiled | str | Path
+"""A program, what `compile` gives, or a folder that `save_program` or `lpu compile -o` wrote."""
+
+
+def programs_of(source: ProgramLike) -> tuple[Program, Program | None]:
+    """The program, and its prefill program if it has one. Raises ProgramError or FileError of a folder."""
+    if isinstance(source, Compiled):
+        return source.program, source.prefill
+    if isinstance(source, Program):
+        return source, None
+    loaded = load_program(source)
+    return loaded, load_prefill(source, loaded)
