@@ -104,17 +104,17 @@ def told(mode: str, body: dict[str, Any]) -> None:
         ("TPOT", "tpot_seconds", "tpot"),
     ):
         shares = ", ".join(
-            f"{part['name']} {1000 * part['seconds']:,.3f} ({part['basis']})" for part in turn[parts]
+            f"{part['name']} {1000 * part['seconds']:,.3f} ({part['kind']})" for part in turn[parts]
         )
         print(f"{name:<6}{1000 * turn[whole]:>12,.3f} ms = {shares}")
     layer = "round" if mode == "draft" else "layer"
-    shares = ", ".join(f"{p['name']} {1e6 * p['seconds']:,.1f} ({p['basis'][0]})" for p in body["layer"])
+    shares = ", ".join(f"{p['name']} {1e6 * p['seconds']:,.1f} ({p['kind'][0]})" for p in body["layer"])
     print(f"{layer:<6}{'':>9} us: {shares}")
     for name, count in turn["crossed_bytes"].items():
         print(f"bytes  {name} {count:,} a turn of {turn['new_tokens']} new tokens (exact)")
     for figure in body["figures"]:
         value = figure["value"] if isinstance(figure["value"], str) else f"{figure['value']:,.4g}"
-        print(f"       {figure['name']}: {value} {figure['unit']} ({figure['basis']})")
+        print(f"       {figure['name']}: {value} {figure['unit']} ({figure['kind']})")
     for warning in body["warnings"]:
         print(f"warns  {warning}")
     print(f"label  {body['label']}", flush=True)

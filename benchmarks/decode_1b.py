@@ -16,7 +16,7 @@ from measure import machine, peak_gb, show
 
 from compiler.options import CompileOptions
 from lpu import api
-from lpu.certify.certify import difference
+from lpu.certify.equivalence import difference
 from lpu.decode.decoders import machine_of, plain_decode, reference_decode, restart
 from lpu.decode.generate import Generation, generate, replay
 from lpu.link.link import link

@@ -4,7 +4,7 @@ Every option stands here once: its field, its flags, its help, its default. `Opt
 offers a field, of this and of every other record that a verb takes; the parser itself is in lpu/cli/verb.py.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -38,7 +38,8 @@ class Option:
 
     flags: with blanks between them, or one word without dashes for an argument. metavar: what the help calls
     the value. choices: the values that there are. least: of a number. parse: the value of a word, ValueError
-    if it has none. shown: the default in words, where None is not what a reader should see.
+    if it has none. shown: the default in words, where None is not what a reader should see. names: what a
+    shell offers to complete a word, besides choices.
     """
 
     flags: str
@@ -49,6 +50,7 @@ class Option:
     parse: Callable[[str], Any] | None = None
     shown: str | None = None
     hidden: bool = False
+    names: Callable[[], Sequence[str]] | None = None
 
 
 Check = Annotated[bool, Option("--check/--no-check", "Check the program against the rules of the machine.")]
@@ -94,6 +96,8 @@ class CompileOptions:
             "--placement",
             f"Where blocks run: {', '.join(STRATEGIES)}, package.module:function, "
             "or the name of an installed strategy.",
+            metavar="NAME",
+            names=lambda: STRATEGIES,
         ),
     ] = "contiguous"
     seed: Annotated[int, Option("--seed", "Seed of the placement.", least=0)] = 0

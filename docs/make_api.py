@@ -50,7 +50,8 @@ def parameters(arguments: ast.arguments) -> list[str]:
         ]
         for names, values in named
     )
-    return [text.replace("'", '"') for text in (*plain, *(["*", *keyed] if keyed else []))]
+    more = [f"**{ast.unparse(arguments.kwarg)}"] if arguments.kwarg else []
+    return [text.replace("'", '"') for text in (*plain, *(["*", *keyed] if keyed else []), *more)]
 
 
 def section(node: Definition) -> str:

@@ -7,11 +7,11 @@ catalog name, a model file, a Hugging Face folder, `package.module:factory`, or 
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-from compiler.errors import CompileError
+from compiler.errors import CompileError, OptionError
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_pair, compile_program
 from compiler.program.program import Program
@@ -26,6 +26,7 @@ from lpu.check.memory_image import pair
 from lpu.compare import compare as comparisons
 from lpu.compare.compare import Comparison
 from lpu.compare.point import Task
+from lpu.compiled import Compiled as Compiled
 from lpu.decode.choose import RunOptions as RunOptions
 from lpu.decode.choose import choice_of, finish_of, until_stop
 from lpu.decode.decoders import machine_of, restart, restart_pair, share_image
@@ -44,14 +45,25 @@ from lpu.inputs.open import reopen as reopen
 from lpu.inputs.prompts import Prompt
 from lpu.inputs.prompts import default_prompts as default_prompts
 from lpu.inputs.prompts import prompt_ids as prompt_ids
+from lpu.keywords import Keywords as Keywords
+from lpu.keywords import ModelKeywords as ModelKeywords
+from lpu.keywords import chosen, model_keywords
 from lpu.outputs.write import atomic_folder
 from lpu.outputs.write import check_writable as check_writable
+from lpu.programs import Bounds as Bounds
+from lpu.programs import Checked as Checked
+from lpu.programs import ProgramReport as ProgramReport
+from lpu.programs import bounds as bounds
+from lpu.programs import check as check
+from lpu.programs import report as report
+from lpu.programs import trace as trace
 from lpu.report.listing import Listing as Listing
 from lpu.report.listing import show as show
 from lpu.report.show_options import ShowOptions as ShowOptions
 from lpu.report.throughput import SLACKS, Throughput, non_dominated
 from lpu.report.throughput import of as throughput_of
 from lpu.run.machine import Machine
+from lpu.run.stream import StreamedMachine
 from lpu.sweep import sweep as sweeps
 from lpu.sweep.sweep import Sweep
 from lpu.validate import validate as validations
@@ -60,21 +72,6 @@ from models.contract.sampling import Sampling as Sampling
 
 if TYPE_CHECKING:
     from models.sources.checkpoint import OrbaxWeights
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Compiled:
-    """A program, and the model and rack that it was compiled from. `reports`: of its check, if any.
-
-    prefill, prefill_reports: the same of the program that takes a chunk of a prompt, if there is one.
-    """
-
-    program: Program
-    model: OpenModel
-    rack: Rack
-    reports: dict[int, Report] = field(default_factory=dict[int, Report])
-    prefill: Program | None = None
-    prefill_reports: dict[int, Report] = field(default_factory=dict[int, Report])
 
 
 def compile(
@@ -86,9 +83,9 @@ def compile(
     prefill: int | None = None,
     dump_dir: str | Path | None = None,
     progress: Progress = quiet,
-    **chosen: Any,
+    **keywords: Unpack[Keywords],
 ) -> Compiled:
-    """Compile a model for a rack, and check the program. `chosen` goes to `open_model`.
+    """Compile a model for a rack, and check the program: `compile("llama-tiny", tp=2, context=128)`.
 
     prefill: also compile a program that takes chunks of `prefill` tokens of one prompt. dump_dir: a folder
     for what each step of the compiler gives, as text.
@@ -96,16 +93,15 @@ def compile(
     """
     if prefill is not None and prefill < 2:
         raise FileError(f"options: --prefill is {prefill}, must be at least 2: tokens of a prompt at a time.")
-    opened = model if isinstance(model, OpenModel) else open_model(model, **chosen)
-    machine = rack if isinstance(rack, Rack) else read_rack(rack)
-    chosen_options, long = options or CompileOptions(), None
+    options, opened = _asked("compile", model, options, keywords)
+    machine, long = rack if isinstance(rack, Rack) else read_rack(rack), None
     texts = nullcontext() if dump_dir is None else atomic_folder(dump_dir, "--dump-dir", CompileError)
     with texts as dump:
         if prefill is None:
-            program = compile_program(opened.source(), machine, chosen_options, progress, dump)
+            program = compile_program(opened.source(), machine, options, progress, dump)
         else:
             sources = opened.source(), opened.source(prefill)
-            program, long = compile_pair(*sources, machine, chosen_options, progress, dump)
+            program, long = compile_pair(*sources, machine, options, progress, dump)
     reports: dict[int, Report] = {}
     long_reports: dict[int, Report] = {}
     if check:
@@ -132,15 +128,15 @@ def sweep(
     options: CompileOptions | None = None,
     check: bool = True,
     progress: Progress = quiet,
-    **chosen: Any,
+    **keywords: Unpack[Keywords],
 ) -> Sweep:
     """Compile a model again for every value of assumed numbers, as in `{"planes": (4, 6, 8)}`.
 
-    See `lpu.sweep.keys` for the keys. `chosen` goes to `open_model`.
+    See `lpu.sweep.keys` for the keys.
     """
-    opened = model if isinstance(model, OpenModel) else open_model(model, **chosen)
+    options, opened = _asked("sweep", model, options, keywords)
     machine = rack if isinstance(rack, Rack) else read_rack(rack)
-    return sweeps.sweep(opened, machine, values, options or CompileOptions(), check, progress)
+    return sweeps.sweep(opened, machine, values, options, check, progress)
 
 
 def pareto(
@@ -151,19 +147,17 @@ def pareto(
     check: bool = True,
     slacks: Sequence[float | None] = SLACKS,
     progress: Progress = quiet,
-    **chosen: Any,
+    **keywords: Unpack[Keywords],
 ) -> list[Throughput]:
     """Compile for latency and at intervals of several slacks; the programs that none beats in everything.
 
-    In order of latency, of the largest context bucket. `chosen` goes to `open_model`.
+    In order of latency, of the largest context bucket.
     """
-    opened = model if isinstance(model, OpenModel) else open_model(model, **chosen)
-    plain = replace(options or CompileOptions(), objective="latency", interval_slack=None, users=None)
+    options, opened = _asked("pareto", model, options, keywords)
+    plain = replace(options, objective="latency", interval_slack=None, users=None)
     found = [compile(opened, rack=rack, options=plain, check=check, progress=progress).program]
     for slack in slacks:
-        wave = replace(
-            plain, objective="throughput", interval_slack=slack, users=options.users if options else None
-        )
+        wave = replace(plain, objective="throughput", interval_slack=slack, users=options.users)
         found.append(compile(opened, rack=rack, options=wave, check=check, progress=progress).program)
     return non_dominated([throughput_of(program, max(opened.contexts)) for program in found])
 
@@ -178,20 +172,20 @@ def compare(
     folder: str | Path | None = None,
     workers: int | str = 1,
     progress: Progress = quiet,
-    **chosen: Any,
+    **keywords: Unpack[ModelKeywords],
 ) -> Comparison:
     """Compare placement strategies, each through the real scheduler and the checker; see docs/placement.md.
 
     Model and racks are names or files, as other processes open them again. task: its tp, layout, budget,
     alpha and certify are taken. folder: where points are kept. workers: processes, or the address of a
-    Dask cluster. `chosen` goes to `open_model`.
+    Dask cluster.
     Raises FileError or OptionError.
     """
     if folder == "":
         raise FileError("output: -o names nothing. Give a path, or leave -o out.")
     base = task or Task(model=model, rack="", strategy="")
     return comparisons.compare(
-        replace(base, model=model, chosen={**base.chosen, **chosen}),
+        replace(base, model=model, chosen={**base.chosen, **model_keywords("compare", keywords)}),
         racks,
         strategies,
         seeds,
@@ -249,6 +243,8 @@ def run(
     choice = choice_of(how, ends, tokenizer)
     progress("link", 0, 1)
     machine = machine_of(program, model, how.stream, progress)
+    if how.estimated and isinstance(machine, StreamedMachine):
+        how.estimated(machine.rate())
     chunked = prefill is not None and any(len(prompt) >= prefill.manifest.chunk for prompt in ids)
     if prefill is not None and chunked and isinstance(machine, Machine):
         decode, chunks = restart_pair(machine, share_image(prefill, model, machine))
@@ -264,6 +260,7 @@ def run(
         buckets=tuple(bucket_of(position, manifest.contexts) for position in done.positions),
         prefill=prefill,
         weights=str(model.about.weights),
+        tokenizer=tokenizer.name if tokenizer else None,
         finished=tuple(finish_of(how, ends, tokenizer, one) for one in done.tokens),
         sampling=how.sampling,
         prefill_buckets=tuple(
@@ -281,13 +278,13 @@ def certify(
     tokens: int = 16,
     how: CertifyOptions | None = None,
     progress: Progress = quiet,
-    **chosen: Any,
+    **keywords: Unpack[Keywords],
 ) -> Certificate:
     """Compile, check and run a model, and compare the logits' bits with every other way to get them.
 
-    how: what else they are compared with. `chosen` goes to `open_model`.
+    how: what else they are compared with.
     """
-    opened = model if isinstance(model, OpenModel) else open_model(model, **chosen)
+    options, opened = _asked("certify", model, options, keywords)
     opened.need_weights("certify")
     vocab, batch = opened.vocab, opened.step.batch
     how = how or CertifyOptions()
@@ -296,13 +293,26 @@ def certify(
     return certificates.certify(
         opened,
         rack if isinstance(rack, Rack) else read_rack(rack),
-        options or CompileOptions(),
+        options,
         ids,
         tokens,
         rack_name=None if isinstance(rack, Rack) else str(rack),
         how=how,
         progress=progress,
     )
+
+
+def _asked(
+    verb: str, model: Model | OpenModel, options: CompileOptions | None, keywords: Keywords
+) -> tuple[CompileOptions, OpenModel]:
+    """The options and the model that a verb is asked for. Raises FileError, OptionError or CompileError."""
+    settled, about = chosen(verb, options, keywords)
+    if not isinstance(model, OpenModel):
+        return settled, open_model(model, **about)
+    if about:
+        subject, why = f"api.{verb}", "the model is open already"
+        raise OptionError(subject, next(iter(about)), why, "Give it to open_model.")
+    return settled, model
 
 
 def validate(case: int | None = None, suite: str = "lpu") -> Validation:

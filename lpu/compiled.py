@@ -1,44 +1,47 @@
-"""Where XLA's compiled functions are kept from one `lpu` to the next: a second run compiles nothing again."""
+"""What `compile` gives, and what stands for a program where one is asked for."""
 
-import hashlib
-import platform
-import sys
-from collections.abc import MutableMapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-FOLDER = "JAX_COMPILATION_CACHE_DIR"
-LIMITS = {
-    "JAX_COMPILATION_CACHE_MAX_SIZE": str(1 << 30),  # bytes; the least used go first
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-}
+from compiler.program.program import Program
+from fabric.rack import Rack
+from lpu.check.check import Report
+from lpu.folder import load_prefill, load_program
+from lpu.inputs.model import OpenModel
+from lpu.report.program import prefill_facts, program_facts
+from lpu.screen import OnScreen, fact_lines
 
 
-def keep_compiled(environ: MutableMapping[str, str], cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
-    """Name a folder for JAX's compilation cache before jax is imported, unless the user named one or none.
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Compiled(OnScreen):
+    """A program, and the model and rack that it was compiled from. `reports`: of its check, if any.
 
-    `$XDG_CACHE_HOME/lpu-emulator/xla-...`, one for each kind of CPU, whose instructions compiled code uses.
-    Nothing is kept where that folder cannot be written. JAX_COMPILATION_CACHE_DIR= (empty) keeps nothing.
+    prefill, prefill_reports: the same of the program that takes a chunk of a prompt, if there is one.
     """
-    if FOLDER in environ or "jax" in sys.modules:
-        return
-    home = environ.get("XDG_CACHE_HOME") or str(Path(environ.get("HOME") or "~").expanduser() / ".cache")
-    folder = Path(home) / "lpu-emulator" / f"xla-{_cpu(cpuinfo)}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        (folder / ".writable").touch()
-    except OSError:
-        return
-    environ[FOLDER] = str(folder)
-    for name, value in LIMITS.items():
-        environ.setdefault(name, value)
+
+    program: Program
+    model: OpenModel
+    rack: Rack
+    reports: dict[int, Report] = field(default_factory=dict[int, Report])
+    prefill: Program | None = None
+    prefill_reports: dict[int, Report] = field(default_factory=dict[int, Report])
+
+    def __str__(self) -> str:
+        facts = program_facts(self.program) + (prefill_facts(self.prefill) if self.prefill else [])
+        checks = [f"{report} (context {bucket})" for bucket, report in self.reports.items()]
+        checks += [f"{report} (prefill, context {bucket})" for bucket, report in self.prefill_reports.items()]
+        return "\n".join([fact_lines(facts), *(checks or ["not checked"])])
 
 
-def _cpu(cpuinfo: Path) -> str:
-    """A short name for the instructions that this CPU has."""
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:
-        lines = []
-    flags = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
-    return hashlib.sha256(f"{platform.machine()} {flags}".encode()).hexdigest()[:12]
+ProgramLike = Program | Compiled | str | Path
+"""A program, what `compile` gives, or a folder that `save_program` or `lpu compile -o` wrote."""
+
+
+def programs_of(source: ProgramLike) -> tuple[Program, Program | None]:
+    """The program, and its prefill program if it has one. Raises ProgramError or FileError of a folder."""
+    if isinstance(source, Compiled):
+        return source.program, source.prefill
+    if isinstance(source, Program):
+        return source, None
+    loaded = load_program(source)
+    return loaded, load_prefill(source, loaded)

@@ -61,10 +61,14 @@ def load_program(folder: str | Path) -> Program:
 
 def load_step(folder: str | Path) -> Program:
     """Read the folder of a program that computes, not one that moves KV. Raises ProgramError or FileError."""
-    program = load_program(folder)
+    return need_step(load_program(folder), str(folder))
+
+
+def need_step(program: Program, name: str) -> Program:
+    """The program, if it computes. Raises FileError for one that moves KV, by what the caller calls it."""
     if isinstance(body := program.manifest.body, Move):
         raise FileError(
-            f"{folder}: this program moves KV ({body.kind}) and computes no step. "
+            f"{name}: this program moves KV ({body.kind}) and computes no step. "
             "Give the program folder that it lies in."
         )
     return program

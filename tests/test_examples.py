@@ -9,7 +9,7 @@ from compiler.options import CompileOptions
 from fabric.catalog import chip_spec
 from fabric.rack import load_rack
 from lpu import api
-from lpu.certify.certify import difference
+from lpu.certify.equivalence import difference
 from lpu.decode.decoders import reference_decode
 from lpu.decode.generate import generate
 

@@ -84,13 +84,16 @@ class Call:
     base: dict[int, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Program:
     """What compile returns and the only thing that lpu sees."""
 
     manifest: Manifest
     blocks: tuple[Block, ...]
     calls: tuple[Call, ...]
+
+    def __repr__(self) -> str:
+        return str(self).splitlines()[0]
 
     def __str__(self) -> str:
         manifest = self.manifest

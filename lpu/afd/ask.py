@@ -6,7 +6,7 @@ The LPU side is a scheduled program in every mode, so its part of a time is exac
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from compiler.options import CompileOptions
 from fabric.rack import Rack
@@ -24,6 +24,7 @@ from lpu.gpu.share import GpuShare
 from lpu.inputs.document import FileError
 from lpu.inputs.model import OpenModel
 from lpu.inputs.open import Model, open_model
+from lpu.keywords import ModelKeywords, model_keywords
 from lpu.outputs.write import atomic_folder, check_writable
 from lpu.report.words import by_confidence
 
@@ -38,13 +39,12 @@ def afd(
     options: CompileOptions | None = None,
     wanted: Wanted | None = None,
     progress: Progress = quiet,
-    **chosen: Any,
+    **keywords: Unpack[ModelKeywords],
 ) -> AfdReport:
     """What `lpu afd` reports of a request. mode: `Pd()` if not given.
 
     wanted: to run the math and compare its bits with the model's, a folder for the LPUs' program and those
-    that move its data beside it, a trace. `chosen` goes to `open_model`; contexts are the ends of the turns
-    if not given.
+    that move its data beside it, a trace. Contexts are the ends of the turns if not given.
     Raises FileError, CompileError, HazardError, LinkError or MachineError.
     """
     mode, gpus, wanted = mode or Pd(), gpus or Gpus(), wanted or Wanted()
@@ -52,7 +52,7 @@ def afd(
     if wanted.trace is not None:
         check_writable(wanted.trace, "--trace")
     there = machines(rack, gpus, gpus.gpus, gpus.gpu_tp, gpus.gpu_table)
-    opened, others = _opened(model, request, mode, chosen)
+    opened, others = _opened(model, request, mode, dict(model_keywords("afd", keywords)))
     for one in (opened, *others.values()) if wanted.run else ():
         one.need_weights("afd --run")
     asked = Question(

@@ -1,5 +1,6 @@
 """What stands beside a rack, and the points of a sweep of ratios, as a user chooses them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -16,6 +17,18 @@ Counts = tuple[int, ...]
 FfnUp = Annotated[str | None, Option("--ffn-up", "FFN results cross as f32, or fp16.", shown="f32")]
 
 
+def _gpus() -> Sequence[str]:
+    from fabric.catalog import gpu_names
+
+    return gpu_names()
+
+
+def _bridges() -> Sequence[str]:
+    from fabric.catalog import bridge_names
+
+    return bridge_names()
+
+
 def counts(text: str) -> tuple[int, ...]:
     """Positive counts with commas between them."""
     words = text.split(",")
@@ -28,10 +41,18 @@ def counts(text: str) -> tuple[int, ...]:
 class GpuKind:
     """The kind of the GPUs, what joins them to the rack, and the format of their weights and products."""
 
-    gpu: Annotated[str | GpuSpec, Option("--gpu", "A GPU of the catalog (lpu gpus).")] = "h200"
+    gpu: Annotated[
+        str | GpuSpec,
+        Option("--gpu", "A GPU of the catalog (lpu gpus), or a GPU file.", metavar="GPU", names=_gpus),
+    ] = "h200"
     bridge: Annotated[
         str | Path | BridgeSpec,
-        Option("--bridge", "Between GPUs and LPUs: spectrum-x, fpga-400g, or a bridge file."),
+        Option(
+            "--bridge",
+            "Between GPUs and LPUs: spectrum-x, fpga-400g, or a bridge file.",
+            metavar="BRIDGE",
+            names=_bridges,
+        ),
     ] = "spectrum-x"
     gemm: Annotated[GemmFormat, Option("--gemm", "The GPUs' weights and products.")] = "w8a16"
 
@@ -50,7 +71,8 @@ class Gpus(GpuKind):
         None
     )
     gpu_table: Annotated[
-        str | Path | None, Option("--gpu-table", "Measured operators (CSV), taken where it has them.")
+        str | Path | None,
+        Option("--gpu-table", "Measured operators (CSV), taken where it has them.", metavar="FILE"),
     ] = None
 
 
@@ -59,10 +81,12 @@ class Wanted:
     """What is wanted beside times: bits, programs, a trace. check: hold every program to the rules."""
 
     run: Annotated[bool, Option("--run", "Run the math too, and compare it with the model.")] = False
-    output: Annotated[str | Path | None, Option("-o --output", "Folder to write the LPUs' program into.")] = (
+    output: Annotated[
+        str | Path | None, Option("-o --output", "Folder to write the LPUs' program into.", metavar="DIR")
+    ] = None
+    trace: Annotated[str | Path | None, Option("--trace", "Write a Perfetto trace here.", metavar="FILE")] = (
         None
     )
-    trace: Annotated[str | Path | None, Option("--trace", "Write a Perfetto trace here.")] = None
     check: Check = True
 
 

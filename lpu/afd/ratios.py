@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from compiler.errors import CompileError
 from compiler.hops import compile_hops
@@ -19,6 +19,8 @@ from lpu.gpu.share import GpuShare, fastest
 from lpu.gpu.units import PS_PER_SECOND, picoseconds
 from lpu.inputs.model import of_micro_batch
 from lpu.inputs.open import Model, open_model
+from lpu.keywords import ModelKeywords, model_keywords
+from lpu.screen import OnScreen, fact_lines
 
 GPUS_PER_RACK = 72
 """So that GPUs and LPUs can be counted in racks. Source: NVL72; facts/afd.md section 1.3 counts racks too."""
@@ -56,6 +58,11 @@ class Ratio:
         """The same of the GPUs without LPUs."""
         return self.batch / self.alone / (self.gpus / GPUS_PER_RACK) if self.alone else 0.0
 
+    @property
+    def over_alone(self) -> float | None:
+        """Tokens per second and rack over those of the GPUs alone; None where one of them is missing."""
+        return self.per_rack / self.alone_per_rack if self.tpot and self.alone_per_rack else None
+
     def verdict(self, target: float | None) -> str:
         """Whether dividing wins here: `loses` where GPUs alone give more per rack within the target."""
         if self.tpot is None:
@@ -76,14 +83,16 @@ class Ratio:
             "alone_tpot_seconds": self.alone,
             "racks": self.racks,
             "tokens_per_second_per_rack": self.per_rack,
+            "alone_tokens_per_second_per_rack": self.alone_per_rack or None,
+            "per_rack_over_alone": self.over_alone,
             "set_by": self.binding,
             "refused": self.refused,
             "verdict": self.verdict(target),
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RatioSweep:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class RatioSweep(OnScreen):
     """All points. target: seconds per token that a point may take; None: any. machine: in words."""
 
     points: tuple[Ratio, ...]
@@ -99,6 +108,27 @@ class RatioSweep:
             if point.tpot is not None and (self.target is None or point.tpot <= self.target)
         ]
         return max(fitting, key=lambda point: point.per_rack, default=None)
+
+    @property
+    def best_line(self) -> str:
+        """The best point in words."""
+        best = self.best
+        if best is None:
+            return "none meets the target"
+        return (
+            f"{best.gpus} GPUs : {best.lpus} LPUs, batch {best.batch}, m {best.micro_batches}: "
+            f"{best.per_rack:,.1f} tokens/s a rack"
+        )
+
+    def __str__(self) -> str:
+        return fact_lines(
+            [
+                ("best", self.best_line),
+                ("losing", self.losing),
+                ("machine", self.machine),
+                ("label", PROJECTION),
+            ]
+        )
 
     @property
     def losing(self) -> str:
@@ -207,15 +237,16 @@ def ratios(
     rack: str | Path | Rack = "lpx",
     options: CompileOptions | None = None,
     progress: Progress = quiet,
-    **chosen: Any,
+    **keywords: Unpack[ModelKeywords],
 ) -> RatioSweep:
     """Every number of GPUs with every batch and number of micro-batches; hops are compiled once per rows.
 
-    The tp of the hops is searched at the fewest rows if the options leave it open. `chosen` goes to
-    `open_model`. Raises FileError, and CompileError where no point at all can be made.
+    The tp of the hops is searched at the fewest rows if the options leave it open.
+    Raises FileError, and CompileError where no point at all can be made.
     """
     kind, rows = kind or GpuKind(), points.rows
-    given: dict[str, Any] = {"ffn_down": points.ffn_down, "ffn_up": points.ffn_up, **chosen}
+    given: dict[str, Any] = {"ffn_down": points.ffn_down, "ffn_up": points.ffn_up}
+    given |= model_keywords("ratios", keywords)
     given |= {"batch": 1, "context": (points.kv_tokens,)}
     opened = open_model(model, **given)
     sides = [machines(rack, kind, count) for count in points.gpus]

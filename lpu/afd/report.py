@@ -8,13 +8,14 @@ from lpu.afd.trace import Event
 from lpu.afd.turn import Turn
 from lpu.gpu.units import PS_PER_SECOND, Part
 from lpu.pingpong.boundary import SlotReport
+from lpu.screen import OnScreen, fact_lines
 
 PROJECTION = "projection: no measurement of GPUs beside an LPX rack is public"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """A named figure that is no time of a turn. basis: exact, modelled or assumed."""
+    """A named figure that is no time of a turn. basis: how it is known."""
 
     name: str
     value: int | float | str
@@ -23,7 +24,7 @@ class Figure:
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
-        return {"name": self.name, "value": self.value, "unit": self.unit, "basis": self.basis}
+        return {"name": self.name, "value": self.value, "unit": self.unit, "kind": self.basis}
 
     def __str__(self) -> str:
         value = self.value if isinstance(self.value, str) else f"{self.value:,.4g}"
@@ -32,8 +33,8 @@ class Figure:
         return f"{value} {self.unit}".strip() + f" ({self.basis})"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AfdReport:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class AfdReport(OnScreen):
     """One mode and request on one machine.
 
     layer: parts of what `layer_name` says, one layer or one round. assumptions: names of the numbers that
@@ -77,6 +78,17 @@ class AfdReport:
     def equal(self) -> bool:
         """Whether the real math, if it ran, gave the bits of the reference."""
         return self.bits in (None, "equal")
+
+    def __str__(self) -> str:
+        turns = [
+            (f"turn {turn.number + 1}", f"TTFT {milliseconds(turn.ttft)}, TPOT {milliseconds(turn.tpot)}")
+            for turn in self.turns
+        ]
+        speeds = f"{self.per_user:,.1f} per user, {self.per_rack:,.1f} per rack of LPUs while decoding"
+        bits = [("bits", self.bits)] if self.bits else []
+        return fact_lines(
+            [("mode", self.mode), *self.machine, *turns, ("tokens/s", speeds), *bits, ("label", PROJECTION)]
+        )
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""

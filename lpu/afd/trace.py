@@ -54,7 +54,7 @@ def trace(events: Iterable[Event], about: dict[str, Any]) -> dict[str, Any]:
             "tid": threads.index((event.side, event.thread)),
             "ts": event.begin / PS_PER_US,
             "dur": (event.end - event.begin) / PS_PER_US,
-            "args": {"basis": event.basis},
+            "args": {"kind": event.basis},
         }
         for event in every
     ]

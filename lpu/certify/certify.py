@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
-
 from compiler.errors import CompileError
 from compiler.options import LAYOUTS, PLACEMENTS, CompileOptions
 from compiler.pipeline import compile_pair, compile_program
@@ -15,7 +13,7 @@ from compiler.program.manifest import ModelIdentity
 from compiler.program.program import Program
 from fabric.rack import Rack
 from lpu.certify.child import Child, children
-from lpu.certify.equivalence import Equivalence, Quantisation, equivalence, quantisation
+from lpu.certify.equivalence import Equivalence, Quantisation, difference, equivalence, quantisation
 from lpu.check.check import check, require
 from lpu.check.memory_image import pair
 from lpu.decode.decoders import (
@@ -31,8 +29,11 @@ from lpu.decode.decoders import (
 from lpu.decode.generate import Decode, Generation, Prefill, generate, replay
 from lpu.folder import Progress
 from lpu.inputs.model import OpenModel
+from lpu.report.words import EXACT, kind, label_of
+from lpu.run.feed import StreamRate
 from lpu.run.machine import Machine
 from lpu.run.stream import StreamedMachine
+from lpu.screen import OnScreen, fact_lines
 
 PACKAGES = ("lpu-emulator", "jax", "jaxlib", "numpy", "flax")
 REFERENCE, TWICE = "single-device reference", "run twice"
@@ -55,8 +56,8 @@ class BitsCompared:
     cycles_per_token: dict[int, int] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Certificate:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Certificate(OnScreen):
     """The run and every comparison of its bits. The f32 reports do not influence the verdict."""
 
     model: ModelIdentity
@@ -83,12 +84,28 @@ class Certificate:
         needed = {REFERENCE, TWICE} <= set(taken)
         return needed and all(one.equal is not False for one in self.comparisons)
 
+    def __str__(self) -> str:
+        words = {True: "equal", False: "DIFFERENT", None: "not compared"}
+        cycles = ", ".join(f"{n:,} cycles at context {at}" for at, n in self.cycles_per_token.items())
+        return fact_lines(
+            [
+                ("verdict", "bits equal" if self.ok else "NOT certified"),
+                ("model", f"{self.model.name}, weights {self.model.weights}"),
+                ("rack", self.rack),
+                ("latency", f"{cycles} ({kind(self.chip)})"),
+                ("logits", self.logits_sha256),
+                *((words[one.equal], f"{one.name}  {one.detail}".rstrip()) for one in self.comparisons),
+            ]
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values without measured times, so equal runs write equal certificates."""
         apart = ("model", "options", "comparisons", *_REPORTS)
         names = [name for name in self.__slots__ if name not in apart]
         return {
             "schema": "lpu-certificate/1",
+            "kind": EXACT,
+            "label": label_of(self.chip),
             "bits_equal": self.ok,
             "model": asdict(self.model),
             "options": asdict(self.options),
@@ -108,14 +125,15 @@ class CertifyOptions:
     prefill: also take the prompts in chunks of that many tokens. plain: add the numerical-equivalence report.
     pythons: other interpreters with lpu-emulator installed, perhaps under another JAX. stream: take weights
     call by call and layer by layer; None: if they exceed the host's memory. The f32 reports, which need all
-    weights at once, are left out then. corrupt: for tests, the comparison (or "all") whose run gets one
-    flipped bit in one weight.
+    weights at once, are left out then. estimated: called before the first streamed step, with what a step
+    takes. corrupt: for tests, the comparison (or "all") whose run gets one flipped bit in one weight.
     """
 
     prefill: int | None = None
     plain: bool = True
     pythons: tuple[str, ...] = ()
     stream: bool | None = None
+    estimated: Callable[[StreamRate], None] | None = None
     corrupt: str = ""
 
 
@@ -139,9 +157,11 @@ def certify(
     rows = sum(require(check(program, context)).rows for context in model.contexts)
     how = how or CertifyOptions()
     stream = how.stream
-    machine = machine_of(program, model, stream)
+    machine = machine_of(program, model, stream, progress)
     if streamed := isinstance(machine, StreamedMachine):
         check_layers(model)
+        if how.estimated:
+            how.estimated(machine.rate())
     batch = program.manifest.rows
     base = generate(restart(machine), prompts, count, batch, progress, "run")
     settled = program.manifest.options
@@ -150,7 +170,9 @@ def certify(
         ways.take(REFERENCE, lambda other: reference_decode(other, stream=streamed)),
         ways.take(
             TWICE,
-            lambda other: restart(machine if other is model else machine_of(program, other, stream)),
+            lambda other: restart(
+                machine if other is model else machine_of(program, other, stream, progress)
+            ),
         ),
     ]
     del machine
@@ -209,19 +231,6 @@ def _at_least(least: int, options: CompileOptions, chips: int) -> tuple[CompileO
     return replace(options, tp=raised, pp=None), f" (tp {raised})"
 
 
-def difference(base: Generation, other: Generation) -> str:
-    """The first place where the logits' bits or the tokens differ, or "" if nothing does."""
-    for sequence, (a, b) in enumerate(zip(base.logits, other.logits, strict=True)):
-        wrong = np.argwhere(a.view(np.uint32) != b.view(np.uint32))
-        if len(wrong):
-            step, logit = (int(i) for i in wrong[0])
-            return (
-                f"{len(wrong)} of {a.size} logits of sequence {sequence} differ, the first at step {step}, "
-                f"logit {logit}: {a[step, logit]!s} and {b[step, logit]!s}"
-            )
-    return "" if base.tokens == other.tokens else f"tokens {base.tokens} and {other.tokens} differ"
-
-
 @dataclass(frozen=True, slots=True)
 class _Ways:
     """Makes comparisons with the base run."""
@@ -270,7 +279,11 @@ class _Ways:
             return BitsCompared(name=name, equal=None, detail="is the same program on this rack")
         for context in self.model.contexts:
             require(check(program, context))
-        return self.take(name, lambda model: restart(machine_of(program, model, self.stream)), program)
+
+        def way(model: OpenModel) -> Decode:
+            return restart(machine_of(program, model, self.stream, self.progress))
+
+        return self.take(name, way, program)
 
     def take_prefill(self, tokens: int, options: CompileOptions) -> BitsCompared:
         """Compile a prefill program beside the same decode program, check both, run, compare."""

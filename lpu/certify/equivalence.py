@@ -116,3 +116,16 @@ def quantisation(errors: Mapping[str, float], logits: Equivalence) -> Quantisati
         relative_error_mean=float(np.mean(list(errors.values()))),
         logits=logits,
     )
+
+
+def difference(base: Generation, other: Generation) -> str:
+    """The first place where the logits' bits or the tokens differ, or "" if nothing does."""
+    for sequence, (a, b) in enumerate(zip(base.logits, other.logits, strict=True)):
+        wrong = np.argwhere(a.view(np.uint32) != b.view(np.uint32))
+        if len(wrong):
+            step, logit = (int(i) for i in wrong[0])
+            return (
+                f"{len(wrong)} of {a.size} logits of sequence {sequence} differ, the first at step {step}, "
+                f"logit {logit}: {a[step, logit]!s} and {b[step, logit]!s}"
+            )
+    return "" if base.tokens == other.tokens else f"tokens {base.tokens} and {other.tokens} differ"

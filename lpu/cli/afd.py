@@ -27,7 +27,12 @@ def afd(
     wanted: Wanted,
     rack: RackName = DEFAULT_RACK,
 ) -> None:
-    """GPU and LPU together: prefill/decode split, attention/FFN split, or drafting, in time and in bits."""
+    """GPU and LPU together: prefill/decode split, attention/FFN split, or drafting, in time and in bits.
+
+    Examples:
+      lpu afd llama-3.1-70b --mode pd --gpus 8 --prompt-tokens 8192
+      lpu afd llama-3.1-70b --mode afd --batch 24 --gpus 16
+    """
     from lpu import api
     from lpu.cli.show_afd import show_afd
 
@@ -61,7 +66,11 @@ def ratios(
     changes: Annotated[ModelOptions, Only(("kv", "trust"))],
     rack: RackName = DEFAULT_RACK,
 ) -> None:
-    """Ratios of GPUs to LPUs for attention/FFN disaggregation: the best one, and where it loses."""
+    """Ratios of GPUs to LPUs for attention/FFN disaggregation: the best one, and where it loses.
+
+    Examples:
+      lpu ratios llama-3.1-70b --gpus 8,16 --batches 24,48 --target-ms 10
+    """
     from lpu import api
     from lpu.cli.show_afd import show_ratios
 

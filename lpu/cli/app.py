@@ -24,8 +24,8 @@ from lpu.cli import program as cli_program
 from lpu.cli import run as cli_run
 from lpu.cli import validate as cli_validate
 from lpu.cli.terminal import TERMINAL, Terminal
-from lpu.cli.verb import command
-from lpu.compiled import keep_compiled
+from lpu.cli.verb import command, summary
+from lpu.kept import keep_compiled
 from lpu.outputs.stop import Stopped, install
 
 BROKEN_PIPE = 141
@@ -67,7 +67,9 @@ class Verbs(TyperGroup):
 
 
 def options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
     extend: Annotated[
         list[str] | None,
         typer.Option(
@@ -80,10 +82,10 @@ def options(
 
 def group() -> Any:
     """All verbs with the options that they have now."""
-    app = typer.Typer(name="lpu", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.callback(cls=Verbs)(options)
+    app = typer.Typer(name="lpu", rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.callback(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})(options)
     for verb in VERBS:
-        app.command(verb.__name__.rstrip("_"))(command(verb))
+        app.command(verb.__name__.rstrip("_"), short_help=summary(verb))(command(verb))
     return typer.main.get_command(app)
 
 

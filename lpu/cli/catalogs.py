@@ -24,11 +24,18 @@ KINDS = ("model", "rack", "chip", "gpu", "bridge")
 PACKAGES = ("lpu-emulator", "jax", "jaxlib", "flax", "numpy", "orbax-checkpoint", "safetensors", "tokenizers")
 
 
-Name = Annotated[str | None, Option("name", "One of them, or a file: every number with its source.")]
+Name = Annotated[
+    str | None, Option("name", "One of them, or a file: every number with its source.", shown="a list of all")
+]
 
 
 def models(name: Name = None) -> None:
-    """The models of the catalog; of one, every number."""
+    """The models of the catalog; of one, every number.
+
+    Examples:
+      lpu models
+      lpu models llama-3.1-70b
+    """
     from models.catalog import catalog, catalog_names
 
     terminal = TERMINAL.get()
@@ -57,11 +64,17 @@ def models(name: Name = None) -> None:
             for row in rows
         ],
     )
+    _sources("models")
     terminal.result({"schema": "lpu-models/1", "models": rows})
 
 
 def racks(name: Name = None) -> None:
-    """The racks of the catalog, with the numbers that nobody publishes; of one, every number."""
+    """The racks of the catalog, with the numbers that nobody publishes; of one, every number.
+
+    Examples:
+      lpu racks
+      lpu racks lpx
+    """
     from fabric.catalog import rack_names
     from fabric.rack import load_rack
     from lpu.report.words import by_confidence
@@ -90,6 +103,7 @@ def racks(name: Name = None) -> None:
             for rack in found
         ],
     )
+    _sources("racks")
     terminal.result(
         {
             "schema": "lpu-racks/1",
@@ -110,8 +124,14 @@ def racks(name: Name = None) -> None:
 
 
 def chips(name: Name = None) -> None:
-    """The chips of the catalog; of one, every number."""
+    """The chips of the catalog; of one, every number.
+
+    Examples:
+      lpu chips
+      lpu chips lp30
+    """
     from fabric.catalog import chip_names, chip_spec
+    from lpu.report.words import by_confidence
 
     terminal = TERMINAL.get()
     if name is not None:
@@ -126,13 +146,23 @@ def chips(name: Name = None) -> None:
         ("chip", "planes", "clock", "sram", "bytes a cycle", "lanes"),
         [[chip, *(f"{getattr(spec, key):,}" for key in keys)] for chip, spec in found.items()],
     )
-    rows = [{"name": chip, **spec.numbers()} for chip, spec in found.items()]
+    rows = [
+        {"name": chip, **spec.numbers(), "numbers": by_confidence(spec.sources)}
+        for chip, spec in found.items()
+    ]
+    _sources("chips")
     terminal.result({"schema": "lpu-chips/1", "chips": rows})
 
 
 def bridges(name: Name = None) -> None:
-    """The bridges to GPUs; of one, every number."""
+    """The bridges to GPUs; of one, every number.
+
+    Examples:
+      lpu bridges
+      lpu bridges spectrum-x
+    """
     from fabric.catalog import bridge_names, bridge_spec
+    from lpu.report.words import by_confidence
 
     terminal = TERMINAL.get()
     if name is not None:
@@ -155,21 +185,34 @@ def bridges(name: Name = None) -> None:
             for bridge in found
         ],
     )
-    rows = [{"name": bridge.name, **bridge.numbers()} for bridge in found]
+    rows = [
+        {"name": bridge.name, **bridge.numbers(), "numbers": by_confidence(bridge.sources)}
+        for bridge in found
+    ]
+    _sources("bridges")
     terminal.result({"schema": "lpu-bridges/1", "bridges": rows})
 
 
 def schema(
     kind: Annotated[str, Option("kind", "What the file describes.", choices=KINDS)],
 ) -> None:
-    """The JSON schema of a file of yours (docs/files.md)."""
+    """The JSON schema of a file of yours (docs/files.md).
+
+    Examples:
+      lpu schema model
+    """
     from lpu.inputs.schema import schema as schema_of
 
     print(json.dumps(schema_of(kind), indent=2))
 
 
 def gpus(name: Name = None) -> None:
-    """The GPUs of the catalog, and whose measured efficiencies each one uses; of one, every number."""
+    """The GPUs of the catalog, and whose measured efficiencies each one uses; of one, every number.
+
+    Examples:
+      lpu gpus
+      lpu gpus h200
+    """
     from fabric.catalog import gpu_names, gpu_spec
     from lpu.report.words import by_confidence
 
@@ -200,6 +243,7 @@ def gpus(name: Name = None) -> None:
             for gpu in found
         ],
     )
+    _sources("gpus")
     terminal.result(
         {
             "schema": "lpu-gpus/1",
@@ -208,12 +252,17 @@ def gpus(name: Name = None) -> None:
                     "name": gpu.name,
                     **gpu.numbers(),
                     "carried_from": list(gpu.carried_from),
-                    "confidence": by_confidence(gpu.sources),
+                    "numbers": by_confidence(gpu.sources),
                 }
                 for gpu in found
             ],
         }
     )
+
+
+def _sources(verb: str) -> None:
+    """The line below a list that says where the kind of each number stands."""
+    TERMINAL.get().say(f"Of each number its kind (published, derived, assumed) and source: lpu {verb} NAME")
 
 
 def _one(kind: str, name: str, numbers: "Sequence[Number]", **derived: int) -> None:
@@ -240,7 +289,11 @@ def _text(value: Any) -> str:
 
 
 def env() -> None:
-    """Versions, devices, and whether this JAX keeps the numerics contract (exit 1 if not)."""
+    """Versions, devices, and whether this JAX keeps the numerics contract (exit 1 if not).
+
+    Examples:
+      lpu env
+    """
     import jax
 
     from models.contract.formats import NumericsError, guard

@@ -23,10 +23,19 @@ class Comparing:
     """Which strategies on which racks, and how long each may search."""
 
     rack: Annotated[
-        str, Option("--rack", "Racks, by comma: catalog names or files. The first is the reference.")
+        str,
+        Option(
+            "--rack", "Racks, by comma: catalog names or files. The first is the reference.", metavar="R,R"
+        ),
     ] = DEFAULT_RACK
     strategies: Annotated[
-        str, Option("--strategies", f"By comma: {ALL}, an installed one, or package.module:function.")
+        str,
+        Option(
+            "--strategies",
+            f"By comma: {', '.join(STRATEGIES)}, an installed one, or package.module:function.",
+            metavar="S,S",
+            shown="all of them",
+        ),
     ] = ALL
     seeds: Annotated[int, Option("--seeds", "Seeds 0 .. N-1 of strategies that draw.", least=1)] = 5
     budget: Annotated[int, Option("--budget", "Evaluations of every search.", least=1)] = 20_000
@@ -41,13 +50,17 @@ class Kept:
     """What is kept of a comparison, and who computes it."""
 
     output: Annotated[
-        str | None, Option("-o --output", "Results folder: points are kept there and taken again.")
+        str | None,
+        Option("-o --output", "Results folder: points are kept there and taken again.", metavar="DIR"),
     ] = None
-    table: Annotated[str | None, Option("--csv", "File to write every point into.")] = None
-    pictures: Annotated[str | None, Option("--pictures", "Folder for pictures (matplotlib extra).")] = None
+    table: Annotated[str | None, Option("--csv", "File to write every point into.", metavar="FILE")] = None
+    pictures: Annotated[
+        str | None, Option("--pictures", "Folder for pictures (matplotlib extra).", metavar="DIR")
+    ] = None
     jobs: Annotated[int | None, Option("--jobs", "Processes.", least=1, shown="one per core")] = None
     scheduler: Annotated[
-        str | None, Option("--scheduler", "Address of a Dask cluster (distributed extra).")
+        str | None,
+        Option("--scheduler", "Address of a Dask cluster (distributed extra).", metavar="ADDRESS"),
     ] = None
 
 
@@ -58,7 +71,12 @@ def compare(
     changes: ModelOptions,
     kept: Kept,
 ) -> None:
-    """Compare placement strategies: each placement goes through the real scheduler and the checker."""
+    """Compare placement strategies: each placement goes through the real scheduler and the checker.
+
+    Examples:
+      lpu compare llama-tiny --rack quad --seeds 2 -o results
+      lpu compare llama-3.1-70b --strategies contiguous,annealing --csv points.csv
+    """
     import os
 
     from lpu import api
@@ -87,6 +105,7 @@ def compare(
         check_folder(kept.pictures, "--pictures")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with progress() as bar:
+        terminal.notes(api.open_model(model, **changes.given()).notes)
         found = api.compare(
             model,
             _words(comparing.strategies),

@@ -10,10 +10,15 @@ from lpu.cli.verb import Only
 
 def convert(
     model: Model,
-    output: Annotated[str, Option("-o --output", "Orbax folder to write; must not exist.")],
+    output: Annotated[str, Option("-o --output", "Orbax folder to write; must not exist.", metavar="DIR")],
     changes: Annotated[ModelOptions, Only(("weights", "trust"))],
 ) -> None:
-    """Save a model's weights as the rack holds them (e4m3), with Orbax: open them again with orbax:DIR."""
+    """Save a model's weights as the rack holds them (e4m3), with Orbax: open them again with orbax:DIR.
+
+    Examples:
+      lpu convert ./my-hf-folder -o weights
+      lpu compile ./my-hf-folder --weights orbax:weights
+    """
     from lpu import api
 
     terminal = TERMINAL.get()

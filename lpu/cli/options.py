@@ -33,6 +33,7 @@ class ModelOptions:
             "Context buckets in tokens, ascending: 1024,8192.",
             metavar="N,N",
             parse=numbers,
+            shown="the model file's, or 1024, at most the model's longest",
         ),
     ] = None
     kv: Annotated[
@@ -61,9 +62,13 @@ class ModelOptions:
 class Prompts:
     """Prompts as texts and as token ids, one for each sequence of the batch."""
 
-    prompt: Annotated[tuple[str, ...], Option("--prompt", "A prompt; repeat it for a batch.")] = ()
+    prompt: Annotated[
+        tuple[str, ...],
+        Option("--prompt", "A prompt; repeat it for a batch.", shown="made-up token ids, if no ids either"),
+    ] = ()
     prompt_ids: Annotated[
-        tuple[str, ...], Option("--prompt-ids", "Token ids 1,2,3; several prompts as 1,2;3,4.")
+        tuple[str, ...],
+        Option("--prompt-ids", "Token ids 1,2,3; several prompts as 1,2;3,4.", metavar="IDS"),
     ] = ()
     chat: Annotated[
         bool, Option("--chat", "Each --prompt is a user's message, for the folder's chat template.")
@@ -112,15 +117,31 @@ class Choices:
         return api.RunOptions(sampling=sampling, stop=self.stop, ignore_eos=self.ignore_eos)
 
 
+def model_names() -> tuple[str, ...]:
+    """The models of the catalog, for a shell to complete."""
+    from models.catalog import catalog_names
+
+    return catalog_names()
+
+
+def _racks() -> tuple[str, ...]:
+    from fabric.catalog import rack_names
+
+    return tuple(rack_names())
+
+
 Model = Annotated[
     str,
     Option(
         "MODEL",
         "A catalog name (lpu models), a model file, a Hugging Face folder, or package.module:factory.",
+        names=model_names,
     ),
 ]
 ProgramFolder = Annotated[str, Option("PROGRAM", "A folder that lpu compile -o wrote.")]
-RackName = Annotated[str, Option("--rack", "A catalog name (lpu racks) or a rack file.")]
+RackName = Annotated[
+    str, Option("--rack", "A catalog name (lpu racks) or a rack file.", metavar="RACK", names=_racks)
+]
 Prefill = Annotated[
     int | None, Option("--prefill", "Also a program for this many tokens of one prompt at a time.", least=2)
 ]

@@ -18,7 +18,7 @@ from lpu.cli.options import (
 )
 from lpu.cli.terminal import TERMINAL, progress
 from lpu.report.show_options import ShowOptions
-from lpu.report.words import EXACT
+from lpu.report.words import EXACT, kind, label_of
 
 BROKEN = 4
 
@@ -27,7 +27,9 @@ BROKEN = 4
 class Making:
     """What is made of the model besides one program, and where it goes."""
 
-    output: Annotated[str | None, Option("-o --output", "Folder to write the program into.")] = None
+    output: Annotated[
+        str | None, Option("-o --output", "Folder to write the program into.", metavar="DIR")
+    ] = None
     prefill: Prefill = None
     sweep: Annotated[
         tuple[str, ...],
@@ -40,7 +42,11 @@ class Making:
     ] = ()
     dump_dir: Annotated[
         str | None,
-        Option("--dump-dir", "Folder for what each step of the compiler gives, as text: 01-capture.txt, ..."),
+        Option(
+            "--dump-dir",
+            "Folder for what each step of the compiler gives, as text: 01-capture.txt, ...",
+            metavar="DIR",
+        ),
     ] = None
     check: Check = True
 
@@ -52,13 +58,19 @@ def compile_(
     changes: ModelOptions,
     rack: RackName = DEFAULT_RACK,
 ) -> None:
-    """Compile a model for a rack: every cycle of every chip, checked."""
+    """Compile a model for a rack: every cycle of every chip, checked.
+
+    Examples:
+      lpu compile llama-tiny
+      lpu compile llama-3.1-70b --context 8192 -o program
+      lpu compile ./my-hf-folder --rack quad --tp 2 --prefill 16 -o program
+    """
     from lpu import api
-    from lpu.cli.show_program import prefill_body, program_body, show_prefill, show_program
     from lpu.folder import save_into
     from lpu.inputs.document import FileError
     from lpu.outputs.write import atomic_folder
     from lpu.report.occupancy import occupancy
+    from lpu.report.program import prefill_body, prefill_facts, program_body, program_facts
     from lpu.report.throughput import throughput
 
     terminal, output, prefill = TERMINAL.get(), making.output, making.prefill
@@ -86,9 +98,9 @@ def compile_(
         )
         if folder is not None:
             save_into(folder, made.program, made.prefill)
-    show_program(terminal, made.program)
+    terminal.facts(program_facts(made.program))
     if made.prefill:
-        show_prefill(terminal, made.prefill)
+        terminal.facts(prefill_facts(made.prefill))
     used = [occupancy(made.program, bucket) for bucket in made.model.contexts]
     for one in used:
         terminal.say(str(one))
@@ -124,12 +136,20 @@ def _pareto(model: str, rack: str, making: Making, options: CompileOptions, chan
         )
     terminal, check = TERMINAL.get(), making.check
     with progress() as bar:
-        found = api.pareto(model, rack=rack, options=options, check=check, progress=bar, **changes.given())
+        opened = api.open_model(model, **changes.given())
+        terminal.notes(opened.notes)
+        found = api.pareto(opened, rack=rack, options=options, check=check, progress=bar)
     terminal.table(HEADERS, [one.row() for one in found])
-    terminal.say(
-        f"{EXACT}; programs that another one beats in every column are left out (docs/throughput.md)"
+    chip = found[0].chip
+    terminal.say(f"{kind(chip)}; programs that another one beats in every column are left out")
+    terminal.result(
+        {
+            "schema": "lpu-pareto/1",
+            "kind": EXACT,
+            "label": label_of(chip),
+            "programs": [one.to_json() for one in found],
+        }
     )
-    terminal.result({"schema": "lpu-pareto/1", "kind": EXACT, "programs": [one.to_json() for one in found]})
 
 
 def _sweep(model: str, rack: str, making: Making, options: CompileOptions, changes: ModelOptions) -> None:
@@ -142,129 +162,71 @@ def _sweep(model: str, rack: str, making: Making, options: CompileOptions, chang
     terminal, texts = TERMINAL.get(), list(making.sweep)
     about: dict[str, Any] = {"rack": rack, "options": options, "check": making.check}
     with progress() as bar:
-        found = api.sweep(model, parse_sweeps(texts), progress=bar, **about, **changes.given())
+        values = parse_sweeps(texts)
+        opened = api.open_model(model, **changes.given())
+        terminal.notes(opened.notes)
+        found = api.sweep(opened, values, progress=bar, **about)
     terminal.table(HEADERS, found.rows())
     terminal.say(str(found))
     terminal.result(found.to_json())
 
 
 def check(program: ProgramFolder) -> None:
-    """Check a program against the rules of the machine, without the compiler (exit 4 if it breaks one)."""
-    from lpu.check.memory_image import check_handover, pair
-    from lpu.cli.show_program import check_body
-    from lpu.folder import check_program, load_handover, load_prefill, load_program
+    """Check a program against the rules of the machine, without the compiler (exit 4 if it breaks one).
+
+    Examples:
+      lpu check program
+    """
+    from lpu import api
 
     terminal = TERMINAL.get()
-    loaded = load_program(program)
-    long = load_prefill(program, loaded)
-    ingest, egress = load_handover(program)
     with progress() as bar:
-        reports = check_program(loaded, bar)
-        long_reports = check_program(long, bar, "check prefill") if long else {}
-    for bucket, report in reports.items():
-        terminal.say(f"{report} (context {bucket})")
-    for bucket, report in long_reports.items():
-        terminal.say(f"{report} (prefill, context {bucket})")
-    image = [pair(loaded, long)] if long else []
-    moved = [report for one in (ingest, egress) if one for report in check_program(one).values()]
-    moved += [check_handover(loaded, ingest, egress)] if ingest else []
-    for one in moved:
-        terminal.say(f"{one} (hand-over of KV)")
-    for one in image:
-        terminal.say("image       one for both programs" if one.ok else str(one))
-    ok = all(report.ok for report in (*reports.values(), *long_reports.values(), *image, *moved))
-    terminal.say(f"verdict     {'legal' if ok else 'broken'}, digest {loaded.manifest.digest}")
-    terminal.result(
-        {
-            "schema": "lpu-check/1",
-            "ok": ok,
-            "program_sha256": loaded.manifest.digest,
-            "contexts": [check_body(bucket, report) for bucket, report in reports.items()],
-            "prefill": [check_body(bucket, report) for bucket, report in long_reports.items()],
-        }
-    )
-    if not ok:
+        found = api.check(program, progress=bar)
+    terminal.say(str(found))
+    terminal.result(found.to_json())
+    if not found.ok:
         raise typer.Exit(BROKEN)
 
 
 def report(program: ProgramFolder) -> None:
-    """What a program keeps busy: units, links, SRAM, and the bounds beside its cycles."""
-    from lpu.cli.show_program import prefill_body, program_body, show_prefill, show_program
-    from lpu.folder import load_prefill, load_step
-    from lpu.report.occupancy import occupancy
-    from lpu.report.throughput import throughput
+    """What a program keeps busy: units, links, SRAM, and the bounds beside its cycles.
+
+    Examples:
+      lpu report program
+      lpu report program --json
+    """
+    from lpu import api
 
     terminal = TERMINAL.get()
-    loaded = load_step(program)
-    long = load_prefill(program, loaded)
-    show_program(terminal, loaded)
-    if long:
-        show_prefill(terminal, long)
-    rates = throughput(loaded)
-    used = [occupancy(loaded, bucket) for bucket in loaded.manifest.contexts]
-    for one in used:
+    found = api.report(program)
+    terminal.facts(found.facts)
+    for one in (*found.occupancy, *found.throughput):
         terminal.say(str(one))
-    for rate in rates:
-        terminal.say(str(rate))
-    terminal.result(
-        {"schema": "lpu-report/1"}
-        | program_body(loaded)
-        | {
-            "occupancy": [one.to_json() for one in used],
-            "prefill": prefill_body(long) if long else None,
-            "throughput": [one.to_json() for one in rates],
-        }
-    )
+    terminal.result(found.to_json())
 
 
 def bounds(program: ProgramFolder) -> None:
-    """Lower bounds on the cycles of a program, the largest of them beside what it takes."""
-    from compiler.analyse.bounds import bounds as bounds_of
-    from compiler.analyse.chain import chain_totals, chains
-    from lpu.folder import load_step
-    from lpu.report.occupancy import chain_line
+    """Lower bounds on the cycles of a program, the largest of them beside what it takes.
+
+    Examples:
+      lpu bounds program
+    """
+    from lpu import api
 
     terminal = TERMINAL.get()
-    loaded = load_step(program)
-    rows: list[dict[str, Any]] = []
-    for bucket in loaded.manifest.contexts:
-        rows += [
-            {"context": bucket, "bound": one.name, "cycles": one.cycles, "reason": one.reason}
-            for one in bounds_of(loaded, bucket)
-        ]
-    cycles = {bucket: loaded.manifest.cycles[bucket] for bucket in loaded.manifest.contexts}
-    terminal.table(
-        ("context", "bound", "cycles", "of the schedule", "reason"),
-        [
-            [
-                f"{row['context']:,}",
-                row["bound"],
-                f"{row['cycles']:,}",
-                f"{100 * row['cycles'] / max(cycles[row['context']], 1):.1f} %",
-                row["reason"],
-            ]
-            for row in rows
-        ],
-    )
-    went = {bucket: chains(loaded, bucket) for bucket in cycles}
-    hops = len(loaded.manifest.hops)
-    for bucket, count in cycles.items():
-        where = f"of {hops} hops one after another" if hops else f"at context {bucket}"
-        terminal.say(f"schedule    {count:,} cycles {where} ({EXACT})")
-        terminal.say(f"chain       {chain_line(went[bucket])}")
-    terminal.result(
-        {
-            "schema": "lpu-bounds/1",
-            "program_sha256": loaded.manifest.digest,
-            "bounds": rows,
-            "latency_cycles": {str(bucket): count for bucket, count in cycles.items()},
-            "chain_cycles": {str(bucket): chain_totals(found) for bucket, found in went.items()},
-        }
-    )
+    found = api.bounds(program)
+    terminal.table(found.HEADERS, found.rows())
+    terminal.say(found.ends())
+    terminal.result(found.to_json())
 
 
 def show(program: ProgramFolder, options: ShowOptions) -> None:
-    """Print the rows of a program: cycles, chip, unit, instruction and operands (docs/programs.md)."""
+    """Print the rows of a program: cycles, chip, unit, instruction and operands (docs/programs.md).
+
+    Examples:
+      lpu show program --chip 0 --cycles 0-200
+      lpu show program --call layers.0.ffn --unit chain
+    """
     from lpu import api
 
     terminal = TERMINAL.get()
@@ -278,34 +240,25 @@ def show(program: ProgramFolder, options: ShowOptions) -> None:
 
 def trace(
     program: ProgramFolder,
-    output: Annotated[str, Option("-o --output", "JSON file to write.")],
+    output: Annotated[str, Option("-o --output", "JSON file to write.", metavar="FILE")],
     chips: Annotated[
         tuple[int, ...] | None,
         Option("--chips", "Chip numbers 0,1,2.", metavar="N,N", parse=numbers, shown="the first group"),
     ] = None,
     context: Annotated[int | None, Option("--context", "Context bucket.", shown="the first")] = None,
 ) -> None:
-    """Write a step as a Chrome/Perfetto trace: a process per chip, a thread per unit and link lane."""
-    from lpu.folder import load_program
-    from lpu.inputs.document import FileError
-    from lpu.report.trace import write_trace
+    """Write a step as a Chrome/Perfetto trace: a process per chip, a thread per unit and link lane.
+
+    Examples:
+      lpu trace program -o trace.json
+      lpu trace program --chips 0,1 -o trace.json
+    """
+    from lpu import api
 
     terminal = TERMINAL.get()
-    loaded = load_program(program)
-    known = loaded.manifest.contexts
-    chosen = known[0] if context is None else context
-    if chosen not in known:
-        raise FileError(f"trace: --context {chosen}: the program has {', '.join(map(str, known))}.")
-    write_trace(output, loaded, chosen, None if chips is None else list(chips))
-    terminal.say(f"saved       {output}: open it at https://ui.perfetto.dev")
-    terminal.result(
-        {
-            "schema": "lpu-trace-file/1",
-            "file": output,
-            "context": chosen,
-            "program_sha256": loaded.manifest.digest,
-        }
-    )
+    found = api.trace(program, output, chips=chips, context=context)
+    terminal.say(str(found))
+    terminal.result(found.to_json())
 
 
 VERBS = (compile_, check, report, bounds, show, trace)

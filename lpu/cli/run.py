@@ -17,6 +17,7 @@ from lpu.cli.options import (
     Prompts,
     RackName,
     Stream,
+    model_names,
 )
 from lpu.cli.terminal import TERMINAL, progress
 from lpu.cli.verb import Given, options_of
@@ -29,7 +30,8 @@ class Running:
     """How a program is run; corrupt flips one bit of a weight, for tests."""
 
     model: Annotated[
-        str | None, Option("--model", "The module:factory that the program was compiled from.")
+        str | None,
+        Option("--model", "The module:factory that the program was compiled from.", metavar="NAME"),
     ] = None
     prefill: Prefill = None
     stream: Stream = None
@@ -41,21 +43,27 @@ class Running:
 class Certifying:
     """What is compared with what, and where the certificate goes; corrupt, for tests: what is to be wrong."""
 
-    output: Annotated[str | None, Option("-o --output", "Certificate file to write.")] = None
+    output: Annotated[str | None, Option("-o --output", "Certificate file to write.", metavar="FILE")] = None
     prefill: Prefill = None
     plain: Annotated[
         bool, Option("--plain/--no-plain", "The numerical-equivalence report against plain f32.")
     ] = True
     python: Annotated[
         tuple[str, ...],
-        Option("--python", "Another Python with lpu-emulator (and its JAX) to compare with; repeatable."),
+        Option(
+            "--python",
+            "Another Python with lpu-emulator (and its JAX) to compare with; repeatable.",
+            metavar="FILE",
+        ),
     ] = ()
     stream: Stream = None
     corrupt: Annotated[str, Option("--corrupt", hidden=True)] = ""
 
 
 def run(
-    program: Annotated[str, Option("PROGRAM|MODEL", "A program folder, or a MODEL to compile.")],
+    program: Annotated[
+        str, Option("PROGRAM|MODEL", "A program folder, or a MODEL to compile.", names=model_names)
+    ],
     prompts: Prompts,
     options: OneStep,
     changes: ModelOptions,
@@ -64,10 +72,17 @@ def run(
     given: Given,
     rack: RackName = DEFAULT_RACK,
 ) -> None:
-    """Decode token by token: link the program and run it, with its cycles beside the text."""
+    """Decode token by token: link the program and run it, with its cycles beside the text.
+
+    Examples:
+      lpu run llama-tiny --prompt Hello --tokens 8
+      lpu run program --prompt-ids 1,2,3
+      lpu run ./my-hf-folder --prompt Hello --temperature 0.7 --sample-seed 1
+    """
     from lpu import api
-    from lpu.cli.show_run import run_body, show_run
+    from lpu.cli.show_run import estimated, prompts_from, run_body, show_run
     from lpu.cli.stream import TextStream
+    from lpu.decode.generate import steps_needed
     from lpu.report.occupancy import occupancy
 
     terminal, tokens, prefill = TERMINAL.get(), prompts.tokens, running.prefill
@@ -89,6 +104,7 @@ def run(
         chosen = wanted or api.default_prompts(model.step.batch, vocab)
         ids = api.prompt_ids(chosen, model, vocab, chat=prompts.chat)
         api.check_room(ids, tokens, model.step.batch, max(model.contexts))
+        how = replace(how, estimated=estimated(terminal, steps_needed(ids, tokens)))
         if made is None:
             compiled = api.compile(
                 model,
@@ -117,11 +133,15 @@ def run(
         )
     if text is not None and done.texts is not None:
         text.finish(done.texts[0])
-    show_run(terminal, done, streamed=text is not None)
+    show_run(terminal, done, streamed=text is not None, given=wanted is not None)
     used = [occupancy(made, bucket) for bucket in sorted(set(done.buckets))]
     for one in used:
         terminal.say(str(one))
-    terminal.result(run_body(done) | {"occupancy": [one.to_json() for one in used]})
+    terminal.result(
+        run_body(done)
+        | {"prompts_from": prompts_from(given=wanted is not None)}
+        | {"occupancy": [one.to_json() for one in used]}
+    )
 
 
 def certify(
@@ -132,9 +152,15 @@ def certify(
     certifying: Certifying,
     rack: RackName = DEFAULT_RACK,
 ) -> None:
-    """Compile, check, run; compare the bits with every other way to get them (exit 1 if any differs)."""
+    """Compile, check, run; compare the bits with every other way to get them (exit 1 if any differs).
+
+    Examples:
+      lpu certify llama-tiny --rack quad --tokens 8
+      lpu certify ./my-hf-folder --prompt Hello -o certificate.json
+    """
     from lpu import api
-    from lpu.cli.show_run import failures, show_certificate
+    from lpu.cli.show_run import estimated, failures, prompts_from, show_certificate
+    from lpu.decode.generate import steps_needed
     from lpu.outputs.write import write_json
 
     terminal, output, wanted = TERMINAL.get(), certifying.output, prompts.chosen()
@@ -143,8 +169,11 @@ def certify(
     with progress() as bar:
         opened = api.open_model(model, **changes.given(len(wanted) if wanted else None))
         terminal.notes(opened.notes)
+        given = wanted is not None
         if wanted:
             wanted = api.prompt_ids(wanted, opened, opened.vocab, chat=prompts.chat)
+        else:
+            wanted = api.default_prompts(opened.step.batch, opened.vocab, certifying.prefill or 0)
         found = api.certify(
             opened,
             rack=rack,
@@ -156,14 +185,15 @@ def certify(
                 plain=certifying.plain,
                 pythons=certifying.python,
                 stream=certifying.stream,
+                estimated=estimated(terminal, steps_needed(wanted, prompts.tokens)),
                 corrupt=certifying.corrupt,
             ),
             progress=bar,
         )
-    body = found.to_json()
+    body = found.to_json() | {"prompts_from": prompts_from(given=given)}
     if output:
         write_json(output, body)
-    show_certificate(terminal, found, output)
+    show_certificate(terminal, found, output, given=given)
     terminal.result(body)
     if not found.ok:
         terminal.note("error: certify: " + failures(found))

@@ -15,6 +15,8 @@ POINTS = (
     "GPUs alone",
     "tokens/s/user",
     "tokens/s/rack",
+    "alone",
+    "over alone",
     "set by",
     "verdict",
 )
@@ -54,6 +56,14 @@ def show_afd(report: AfdReport, terminal: Terminal) -> None:
         )
 
 
+def _rule(target: float | None) -> str:
+    """What decides a verdict, in words."""
+    rule = "wins where tokens/s/rack are more than those of the same GPUs alone (over alone above 1)"
+    if target is None:
+        return f"{rule}, or the GPUs alone cannot hold it"
+    return f"{rule} or the GPUs alone miss the target of {1000 * target:g} ms; too slow where both miss it"
+
+
 def show_ratios(sweep: RatioSweep, terminal: Terminal) -> None:
     """Every point, the best one, and where dividing loses."""
     rows: list[list[str]] = []
@@ -69,23 +79,19 @@ def show_ratios(sweep: RatioSweep, terminal: Terminal) -> None:
                 milliseconds(round(point.alone * 1e12)) if point.alone else "-",
                 f"{1 / point.tpot:,.1f}" if point.tpot else "-",
                 f"{point.per_rack:,.1f}" if timed else "-",
+                f"{point.alone_per_rack:,.1f}" if point.alone else "-",
+                f"{point.over_alone:.2f} x" if point.over_alone is not None else "-",
                 point.binding or "-",
                 point.verdict(sweep.target) if timed else point.refused,
             ]
         )
     terminal.table(POINTS, rows)
     terminal.say("")
-    best = sweep.best
-    words = "none meets the target"
-    if best is not None:
-        words = (
-            f"{best.gpus} GPUs : {best.lpus} LPUs, batch {best.batch}, m {best.micro_batches}: "
-            f"{best.per_rack:,.1f} tokens/s a rack"
-        )
     terminal.facts(
         [
-            ("best", words),
+            ("best", sweep.best_line),
             ("losing", sweep.losing),
+            ("verdict", _rule(sweep.target)),
             ("racks", "72 GPUs or 256 LPUs count as one rack (assumed)"),
             ("machine", sweep.machine),
             ("label", PROJECTION),

@@ -1,5 +1,6 @@
 """A run and a certificate as lines for a person and as JSON values."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -7,14 +8,53 @@ from lpu.api import Run
 from lpu.certify.certify import Certificate
 from lpu.cli.stream import quoted
 from lpu.cli.terminal import Terminal
-from lpu.report.words import EXACT, kind
+from lpu.report.words import EXACT, kind, label_of, size
+from lpu.run.feed import StreamRate
 
 WORDS = {True: "equal", False: "DIFFERENT", None: "not compared"}
 
 
-def show_run(terminal: Terminal, done: Run, *, streamed: bool = False) -> None:
-    """The text (unless it was streamed) and ids of each sequence, then what it took."""
-    body, clock = run_body(done), done.program.manifest.clock_hz
+def prompts_from(*, given: bool) -> str:
+    """Where the prompts of a decode come from."""
+    return "given" if given else "made up"
+
+
+def _prompt_facts(given: bool) -> list[tuple[str, str]]:
+    """What is said of prompts that nobody gave."""
+    made_up = (
+        f"{prompts_from(given=False)}: always the same token ids; give your own with --prompt or --prompt-ids"
+    )
+    return [] if given else [("prompt", made_up)]
+
+
+def estimated(terminal: Terminal, steps: int) -> Callable[[StreamRate], None]:
+    """Says before a streamed decode of so many steps how long it may take."""
+
+    def say(rate: StreamRate) -> None:
+        speed = rate.sample_bytes / max(rate.sample_seconds, 1e-9)
+        terminal.note(
+            f"note: streamed: a step reads or draws {size(rate.step_bytes)} of weights, "
+            f"{size(rate.sample_bytes)} of them came at {size(round(speed))}/s (measured): about "
+            f"{duration(rate.step_seconds)} a step, {duration(rate.step_seconds * steps)} for {steps}."
+        )
+
+    return say
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, whichever a person would say."""
+    if seconds < 100:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def show_run(terminal: Terminal, done: Run, *, streamed: bool = False, given: bool = True) -> None:
+    """The text (unless it was streamed) and ids of each sequence, then what it took.
+
+    given: whether the user gave the prompts.
+    """
+    body, manifest = run_body(done), done.program.manifest
+    clock, chip = manifest.clock_hz, manifest.chip.name
     for i, one in enumerate(body["sequences"]):
         if one["text"] is not None and not streamed:
             terminal.say(f"text {i}      {quoted(one['text'])}")
@@ -26,14 +66,16 @@ def show_run(terminal: Terminal, done: Run, *, streamed: bool = False) -> None:
     terminal.facts(
         [
             ("model", f"{done.program.manifest.model.name}, weights {done.weights}"),
-            *((("prefill", _prefill_line(body["prefill"])),) if body["prefill"] else ()),
+            *_prompt_facts(given),
+            ("tokenizer", done.tokenizer or "none: this model has token ids only"),
+            *((("prefill", _prefill_line(body["prefill"], chip)),) if body["prefill"] else ()),
             *((("ended", ", ".join(ended)),) if ended else ()),
             *((("sampling", str(done.sampling)),) if done.sampling.temperature else ()),
             ("steps", f"{done.generation.steps} ({buckets})"),
             (
                 "latency",
                 f"{body['mean_latency_cycles']:,.0f} cycles = {body['mean_latency_microseconds']:.2f} us "
-                f"per token ({kind(done.program.manifest.chip.name)}; clock {clock / 1e9:.4f} GHz)",
+                f"per token ({kind(chip)}; clock {clock / 1e9:.4f} GHz)",
             ),
             ("emulated", f"{body['emulated_seconds_per_step']:.4f} s per step here (measured, median)"),
             ("program", body["program_sha256"]),
@@ -42,10 +84,11 @@ def show_run(terminal: Terminal, done: Run, *, streamed: bool = False) -> None:
     )
 
 
-def _prefill_line(prefill: dict[str, Any]) -> str:
+def _prefill_line(prefill: dict[str, Any], chip: str) -> str:
     return (
         f"{prefill['chunks']} chunks of {prefill['tokens']} tokens: {prefill['total_cycles']:,} cycles = "
-        f"{prefill['microseconds']:.2f} us ({EXACT}); {prefill['emulated_seconds']:.2f} s here (measured)"
+        f"{prefill['microseconds']:.2f} us ({kind(chip)}); "
+        f"{prefill['emulated_seconds']:.2f} s here (measured)"
     )
 
 
@@ -57,6 +100,9 @@ def run_body(done: Run) -> dict[str, Any]:
     seconds = sorted(generation.seconds) or [0.0]
     return {
         "schema": "lpu-run/1",
+        "kind": EXACT,
+        "label": label_of(manifest.chip.name),
+        "emulated_kind": "measured",
         "model": asdict(manifest.model) | {"weights": done.weights},
         "rack": manifest.rack,
         "options": asdict(manifest.options),
@@ -66,6 +112,7 @@ def run_body(done: Run) -> dict[str, Any]:
                 generation.prompts, generation.tokens, texts, done.finished, strict=True
             )
         ],
+        "tokenizer": done.tokenizer,
         "sampling": asdict(done.sampling),
         "steps": generation.steps,
         "steps_per_context": {str(b): done.buckets.count(b) for b in sorted(set(done.buckets))},
@@ -90,7 +137,9 @@ def run_body(done: Run) -> dict[str, Any]:
     }
 
 
-def show_certificate(terminal: Terminal, found: Certificate, output: str | None) -> None:
+def show_certificate(
+    terminal: Terminal, found: Certificate, output: str | None, *, given: bool = True
+) -> None:
     """The table of comparisons, then what was certified, then the f32 reports, apart."""
     terminal.table(
         ("compared with", "bits", "logits", "program", "remark"),
@@ -105,6 +154,7 @@ def show_certificate(terminal: Terminal, found: Certificate, output: str | None)
     )
     facts = [
         ("model", f"{found.model.name}, weights {found.model.weights}"),
+        *_prompt_facts(given),
         ("rack", found.rack),
         ("checked", f"{found.rows_checked:,} rows, all rules hold"),
         ("latency", f"{cycles} ({kind(found.chip)})"),

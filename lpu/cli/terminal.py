@@ -11,6 +11,7 @@ from typing import Any
 
 LINE, WORD = 290, 120  # characters of a problem, and of one word of it
 PATIENCE_SECONDS = 1.0  # what takes longer shows a progress bar
+SILENCE_SECONDS = 20.0  # in a pipe, what takes longer says where it is, then again
 
 
 @dataclass(slots=True)
@@ -96,17 +97,27 @@ TERMINAL: ContextVar[Terminal] = ContextVar("terminal")
 
 
 class Bar:
-    """A progress bar on stderr, shown after a second and on a terminal only."""
+    """Progress on stderr: a bar on a terminal after a second, a line now and then in a pipe."""
 
     def __init__(self) -> None:
-        self._start = time.monotonic()
+        self._start = self._told = time.monotonic()
         self._bar: Any = None
         self._task: Any = None
-        self._on = sys.stderr.isatty()
+        self._terminal = sys.stderr.isatty()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Note that `done` of `total` parts of a stage are done."""
-        if not self._on or (self._bar is None and time.monotonic() - self._start < PATIENCE_SECONDS):
+        now = time.monotonic()
+        if not self._terminal:
+            if now - self._told >= SILENCE_SECONDS:
+                self._told = now
+                print(
+                    f"progress: {stage} {done} of {total}, {now - self._start:.0f} s",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            return
+        if self._bar is None and now - self._start < PATIENCE_SECONDS:
             return
         if self._bar is None:
             from rich.console import Console

@@ -15,21 +15,29 @@ VERDICTS = {True: "pass", False: "FAIL", None: "-"}
 
 
 def validate(
-    case: Annotated[int | None, Option("--case", "This case only, by its number.", metavar="N")] = None,
+    case: Annotated[
+        int | None, Option("--case", "This case only, by its number.", metavar="N", shown="all")
+    ] = None,
     gpu: Annotated[bool, Option("--gpu", "The GPU model against measured operators; docs/gpu.md.")] = False,
     afd: Annotated[
         bool,
         Option("--afd", "The schedule of divided models against published ones; docs/afd-timing.md."),
     ] = False,
 ) -> None:
-    """Hold the models against published figures, of GroqChip1 by default (exit 1 beyond a tolerance)."""
+    """Hold the models against published figures, of GroqChip1 by default (exit 1 beyond a tolerance).
+
+    Examples:
+      lpu validate
+      lpu validate --case 3
+      lpu validate --gpu
+    """
     from lpu import api
 
     terminal = TERMINAL.get()
     if gpu and afd:
         raise OptionError("options", "--gpu and --afd", "are two suites", "Give one at a time.")
     found = api.validate(case, suite="gpu" if gpu else "afd" if afd else "lpu")
-    headers = ("case", "point", "kind", found.figure, "modelled", "unit", "error", "tolerance", "verdict")
+    headers = ("case", "point", "role", found.figure, "modelled", "unit", "error", "tolerance", "verdict")
     terminal.table(headers, [_line(point) for point in found.points])
     terminal.say("")
     facts = [(f"case {one.number}", f"{one.title}: {one.remark}") for one in found.cases]

@@ -2,11 +2,12 @@
 
 A parameter of a verb is a frozen record whose fields are annotated with `Option`, or one value annotated so
 itself. `Only` takes some fields of a record, `OneOf` one of several. Every verb has --json and --debug too.
+The help of a verb is its docstring: what it does, then the lines below `Examples:`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
-from inspect import Parameter, Signature, signature
+from inspect import Parameter, Signature, cleandoc, signature
 from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
@@ -55,6 +56,10 @@ class Field(NamedTuple):
 
 
 Values = Mapping[str, Any]
+EXAMPLES = "Examples:"
+NO_DEFAULT = "none"
+UNWRAPPED = "\b\n"  # before a paragraph whose lines the help keeps
+WORDS = {int: "N", float: "X", str: "TEXT"}  # what the help calls a value that has no better name
 
 
 class _Part(NamedTuple):
@@ -76,8 +81,26 @@ def command(verb: Callable[..., None]) -> Callable[..., None]:
     shown = [_parameter(field) for part in parts.values() for field in part.fields]
     made: Any = call
     made.__signature__, made.__annotations__ = Signature([context, *shown, *EVERYWHERE]), {}
-    made.__doc__ = verb.__doc__
+    made.__doc__ = "\n\n".join(
+        UNWRAPPED + part if part.startswith(EXAMPLES) else part for part in paragraphs(verb)
+    )
     return made
+
+
+def paragraphs(verb: Callable[..., None]) -> list[str]:
+    """The parts of a verb's docstring: the first says what it does, one may be examples."""
+    return cleandoc(verb.__doc__ or "").split("\n\n")
+
+
+def summary(verb: Callable[..., None]) -> str:
+    """What a verb does, on one line."""
+    return " ".join(paragraphs(verb)[0].split())
+
+
+def examples(verb: Callable[..., None]) -> list[str]:
+    """The command lines below `Examples:` of a verb."""
+    (part,) = [part for part in paragraphs(verb) if part.startswith(EXAMPLES)]
+    return [line.strip() for line in part.splitlines()[1:]]
 
 
 def parts_of(verb: Callable[..., None]) -> dict[str, _Part]:
@@ -165,20 +188,21 @@ def _parameter(field: Field) -> Parameter:
     kind = str if option.parse is not None else _plain(field.kind)
     choices = option.choices or (get_args(field.kind) if get_origin(field.kind) is Literal else ())
     about: dict[str, Any] = {"help": option.help, "hidden": option.hidden}
-    about["metavar"] = option.metavar or "|".join(choices) or None
+    about["metavar"] = option.metavar or "|".join(choices) or WORDS.get((get_args(kind) or (kind,))[0])
+    if choices:
+        about["callback"] = _checked(choices)
+    if choices or option.names:
+        about["autocompletion"] = _completed(option.names or (lambda: choices))
+    about["show_default"] = option.shown or (NO_DEFAULT if default in (None, ()) else True)
     if not option.flags.startswith("-"):
         about["metavar"] = option.flags
-        if choices:
-            about["callback"] = _checked(choices)
         info: Any = typer.Argument(**about)
     else:
-        about |= {"min": option.least, "show_default": option.shown or True}
-        if choices:
-            about["callback"] = _checked(choices)
+        about["min"] = option.least
         if option.parse is not None:
             about["parser"] = _parsed(option.parse)
         if isinstance(default, tuple):  # typer would want it in words
-            about["show_default"] = ",".join(map(str, default)) or False
+            about["show_default"] = option.shown or ",".join(map(str, default)) or NO_DEFAULT
             default = None
         info = typer.Option(*option.flags.split(), **about)
     if default is None:
@@ -204,6 +228,13 @@ def _checked(choices: Sequence[str]) -> Callable[[str | None], str | None]:
         return value
 
     return check
+
+
+def _completed(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    def matching(incomplete: str) -> list[str]:
+        return [name for name in names() if name.startswith(incomplete)]
+
+    return matching
 
 
 def _parsed(parse: Callable[[str], Any]) -> Callable[[str], Any]:

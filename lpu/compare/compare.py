@@ -13,7 +13,9 @@ from lpu.compare.results import results
 from lpu.compare.runner import run_tasks
 from lpu.folder import Progress, quiet
 from lpu.inputs.document import FileError
-from lpu.report.words import EXACT
+from lpu.inputs.files import read_rack
+from lpu.report.words import EXACT, kind
+from lpu.screen import OnScreen
 
 HEADERS = (
     "strategy",
@@ -34,12 +36,13 @@ MB = 1e6
 MOST_SEEDS = 10_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RackComparison:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class RackComparison(OnScreen):
     """All points on one rack; the first is the default of `lpu compile`. Cycles are exact for the machine."""
 
     rack: str
     points: tuple[Point, ...]
+    chip: str = ""
 
     @property
     def good(self) -> list[Point]:
@@ -118,7 +121,11 @@ class RackComparison:
     def __str__(self) -> str:
         best, default = self.best, self.default
         lines = [f"weights     {best.weights}"] if best.weights else []
-        lines.append(f"best        {best.strategy}, seed {best.seed}: {best.microseconds:.2f} us ({EXACT})")
+        lines.append(f"best        {best.strategy}, seed {best.seed}: {best.microseconds:.2f} us")
+        lines.append(
+            f"kinds       {kind(self.chip)}; model us (cost model) modelled; "
+            "compile s, evaluations/s measured"
+        )
         if not default.error:
             ratio = best.latency_cycles / default.latency_cycles
             lines.append(
@@ -167,8 +174,8 @@ class RackComparison:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Comparison(OnScreen):
     """A comparison on one or more racks."""
 
     model: str
@@ -196,6 +203,10 @@ class Comparison:
                 + (f"places moved: {', '.join(moved)}" if moved else "no strategy moved")
             )
         return out
+
+    def __str__(self) -> str:
+        parts = [f"{self.model} on {one.rack}\n{one}" for one in self.racks]
+        return "\n".join([*parts, *self.across()])
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -245,7 +256,7 @@ def compare(
                 for seed in range(seeds if name in SEEDED or name not in STRATEGIES else 1)
             ]
             points = run_tasks(tasks, kept, jobs, scheduler, progress)
-            found = RackComparison(rack=rack, points=(default, *points))
+            found = RackComparison(rack=rack, points=(default, *points), chip=read_rack(rack).chip.name)
             if not found.good:
                 raise FileError(
                     f"compare: {rack}: no strategy has a program; the first says {points[0].error}"

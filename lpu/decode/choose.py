@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from lpu.inputs.text import Tokenizer
+from lpu.run.feed import StreamRate
 from models.contract.sampling import GREEDY as DRAWN_GREEDILY
 from models.contract.sampling import Sampling, draw
 
@@ -37,7 +38,8 @@ class RunOptions:
     """How a program is run: how tokens are drawn, and what ends a sequence besides its length.
 
     stop: texts; ignore_eos: whether the model's own end tokens end nothing. told: see Choice. stream: take
-    the weights call by call at every step; None: if they exceed the host's memory.
+    the weights call by call at every step; None: if they exceed the host's memory. estimated: called before
+    the first step of a streamed program, with what a step takes.
     """
 
     stream: bool | None = None
@@ -45,6 +47,7 @@ class RunOptions:
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
     told: Callable[[int, Sequence[int]], None] = lambda sequence, tokens: None
+    estimated: Callable[[StreamRate], None] | None = None
 
 
 def choice_of(options: RunOptions, ends: frozenset[int], tokenizer: Tokenizer | None) -> Choice:

@@ -5,14 +5,17 @@ from dataclasses import dataclass
 from compiler.program.program import Program
 from lpu.decode.choose import Finish
 from lpu.decode.generate import Generation
+from lpu.report.words import kind
+from lpu.screen import OnScreen, fact_lines
 from models.contract.sampling import GREEDY, Sampling
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Run(OnScreen):
     """What running a program gave. cycles: modelled, of each step in the context bucket that it ran in.
 
     prefill_buckets: of the chunks that the prefill program took. weights: what it was run with, in words.
+    tokenizer: its name; None for a model that has none, then there are no texts.
     finished: why each sequence is over; texts end before their stop text. sampling: how tokens were drawn.
     """
 
@@ -23,8 +26,22 @@ class Run:
     prefill: Program | None = None
     prefill_buckets: tuple[int, ...] = ()
     weights: str = ""
+    tokenizer: str | None = None
     finished: tuple[Finish, ...] = ()
     sampling: Sampling = GREEDY
+
+    def __str__(self) -> str:
+        manifest = self.program.manifest
+        what = [repr(text) for text in self.texts] if self.texts else self.generation.tokens
+        return fact_lines(
+            [
+                *((f"{'text' if self.texts else 'ids'} {i}", str(one)) for i, one in enumerate(what)),
+                ("model", f"{manifest.model.name}, weights {self.weights}"),
+                ("steps", str(self.generation.steps)),
+                ("latency", f"{self.microseconds_per_token:.2f} us per token ({kind(manifest.chip.name)})"),
+                ("logits", self.generation.digest),
+            ]
+        )
 
     @property
     def cycles(self) -> tuple[int, ...]:

@@ -54,10 +54,10 @@ class Breakdown:
         """For `--json`."""
         return {
             "seconds": self.seconds,
-            "basis": self.basis,
+            "kind": self.basis,
             "band": self.band,
             "ops": [
-                {"op": o.name, "seconds": o.seconds, "launches": o.launches, "basis": o.basis}
+                {"op": o.name, "seconds": o.seconds, "launches": o.launches, "kind": o.basis}
                 for o in self.ops
             ],
         }

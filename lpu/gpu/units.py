@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Basis = Literal["exact", "measured", "partly measured", "modelled", "assumed"]
-"""How a time is known. exact: cycles of a program. modelled: an operator model. measured: a table of
-operators that the user gave; partly measured: the others are modelled. assumed: an unpublished number."""
-BASES: tuple[Basis, ...] = ("assumed", "modelled", "partly measured", "measured", "exact")
+from lpu.report.words import EXACT
+
+Basis = Literal["exact for the stated machine", "measured", "partly measured", "modelled", "assumed"]
+"""How a time is known. exact for the stated machine: cycles of a program. modelled: an operator model.
+measured: a table of operators that the user gave; partly measured: the others are modelled. assumed: an
+unpublished number."""
+BASES: tuple[Basis, ...] = ("assumed", "modelled", "partly measured", "measured", EXACT)
 """All of them, the weakest first."""
 
 PS_PER_SECOND = 10**12
@@ -23,7 +26,7 @@ class Part:
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
-        return {"name": self.name, "seconds": self.picoseconds / PS_PER_SECOND, "basis": self.basis}
+        return {"name": self.name, "seconds": self.picoseconds / PS_PER_SECOND, "kind": self.basis}
 
 
 def picoseconds(seconds: float) -> int:
@@ -42,7 +45,7 @@ def weakest(parts: tuple[Part, ...]) -> Basis:
     for basis in BASES:
         if basis in known:
             return basis
-    return "exact"
+    return EXACT
 
 
 def total(parts: tuple[Part, ...]) -> int:

@@ -12,14 +12,15 @@ from lpu.inputs.document import FileError
 from lpu.inputs.ends import end_tokens
 from lpu.inputs.files import ModelFile
 from lpu.inputs.text import Tokenizer, tokenizer_for
+from lpu.screen import OnScreen
 from models.config import TransformerConfig
 from models.sources.absent import REMEDY, NoWeights
 from models.sources.weights import Weights
 from models.step import Step
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenModel:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class OpenModel(OnScreen):
     """A model ready to compile and to run. about: its entry in the program's manifest.
 
     config: None for a user's module. folder: that of a Hugging Face model. file: how another process opens
@@ -37,6 +38,10 @@ class OpenModel:
     folder: Path | None = None
     file: ModelFile | None = None
     notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        contexts = ", ".join(map(str, self.contexts))
+        return f"model {self.name}, weights {self.about.weights}, batch {self.step.batch}, context {contexts}"
 
     @property
     def name(self) -> str:

@@ -37,7 +37,7 @@ def open_model(
     model: Model,
     *,
     batch: int | None = None,
-    context: Sequence[int] | None = None,
+    context: int | Sequence[int] | None = None,
     kv: str | None = None,
     weights: str | None = None,
     ffn_down: str | None = None,
@@ -46,8 +46,8 @@ def open_model(
 ) -> OpenModel:
     """A model by name, file, folder, `package.module:factory` or callable; what is given overrides its file.
 
-    context: buckets, ascending; by default 1024 or the model's longest, whichever is shorter. trust: a model
-    file may name a factory, whose code is imported; otherwise only the caller may.
+    context: a bucket, or several, ascending; by default 1024 or the model's longest, whichever is shorter.
+    trust: a model file may name a factory, whose code is imported; otherwise only the caller may.
     Raises FileError or CompileError.
     """
     load_extensions()
@@ -57,7 +57,8 @@ def open_model(
         raise FileError(f"options: --ffn-down is {ffn_down!r}, must be fp16 or fp8")
     if ffn_up not in (None, "f32", "fp16"):
         raise FileError(f"options: --ffn-up is {ffn_up!r}, must be f32 or fp16")
-    chosen: dict[str, Any] = {"batch": batch, "context": context and tuple(context), "kv": kv}
+    buckets = (context,) if isinstance(context, int) else context and tuple(context)
+    chosen: dict[str, Any] = {"batch": batch, "context": buckets, "kv": kv}
     chosen |= {"ffn_down": ffn_down, "ffn_up": ffn_up}
     chosen = {name: value for name, value in chosen.items() if value is not None}
     own = None if isinstance(model, (str, Path, ModelFile)) else model

@@ -12,10 +12,11 @@ from compiler.program.program import Program
 from compiler.program.text import Line, Selection, count, kernel_text, lines, table, units_of
 from lpu.inputs.document import FileError
 from lpu.report.show_options import ShowOptions
+from lpu.screen import OnScreen
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Listing(OnScreen):
     """Rows in words, by cycle, chip and unit. total: of those asked for. kernels: what the rows refer to."""
 
     context: int

@@ -19,6 +19,7 @@ from compiler.program.manifest import Manifest
 from compiler.program.program import Program
 from lpu.report.traffic import LinkUse, link_use
 from lpu.report.words import EXACT, kind, label_of, percent, size
+from lpu.screen import OnScreen
 
 REGIONS = ("transient", "kv", "weights")
 
@@ -56,8 +57,8 @@ class RegionUse:
     total_bytes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Occupancy:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Occupancy(OnScreen):
     """What one step of a program keeps busy. Every figure is exact for the stated machine.
 
     hops: number of AFD hops, counted one after another, of a program of hops; 0 for a step.

@@ -6,13 +6,14 @@ from typing import Any
 
 from compiler.program.program import Program
 from lpu.report.words import EXACT, kind, label_of
+from lpu.screen import OnScreen
 
 SLACKS = (None, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0)  # what `--objective pareto` tries; None: the default
 HEADERS = ("program", "step us", "interval us", "/ bound", "users", "tokens/s", "tokens/s at the interval")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Throughput:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Throughput(OnScreen):
     """Throughput of one context bucket of a program; every figure is exact for the stated machine.
 
     cycles: length of one step. interval: cycles from one step to the next. bound: lower bound of the interval

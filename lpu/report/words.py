@@ -1,10 +1,11 @@
 """Words of reports: numbers as a person reads them, and how the numbers of a machine are known."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from fabric.chip import Sourced
 
-EXACT = "exact for the stated machine"
+EXACT: Literal["exact for the stated machine"] = "exact for the stated machine"
 PROJECTION = "projection"
 MEASURED = ("groqchip1",)
 """Chips of which measurements are public: `lpu validate` holds its cases against them."""

@@ -7,6 +7,7 @@ thread takes it, nor when.
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int32, UInt8
@@ -19,6 +20,20 @@ from models.sources.host_arrays import aligned_zeros, borrow
 
 THREADS = 2  # that read or draw weights, beside those that XLA computes with
 WHOLE_BYTES = 5  # per weight of a matrix that comes whole: its code, and the f32 value that it is made of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamRate:
+    """What a step of a streamed program reads or draws, and how long (measured) a sample of it took here."""
+
+    step_bytes: int
+    sample_bytes: int
+    sample_seconds: float
+
+    @property
+    def step_seconds(self) -> float:
+        """Of the weights of a step at the rate of the sample; what is computed meanwhile is not counted."""
+        return self.sample_seconds * self.step_bytes / max(self.sample_bytes, 1)
 
 
 class Feed:
@@ -49,6 +64,19 @@ class Feed:
             finally:
                 for job in ahead:
                     job.cancel()
+
+    def measured(self, weights: Weights) -> StreamRate:
+        """What a step takes, and the rate at which the first call that has tiles gets them here."""
+        first = next((i for i, plan in enumerate(self.plans) if plan.tiles), 0)
+        start = time.perf_counter()
+        with ThreadPoolExecutor(THREADS, "weights") as threads:
+            for job in self._start(threads, first, weights):
+                job.result()
+        return StreamRate(
+            step_bytes=sum(tile_bytes(plan.tiles) for plan in self.plans),
+            sample_bytes=tile_bytes(self.plans[first].tiles),
+            sample_seconds=time.perf_counter() - start,
+        )
 
     def _tiles(self, call: int) -> UInt8[np.ndarray, "tiles 320 80"]:
         tiles = self.plans[call].tiles

@@ -22,7 +22,7 @@ from lpu.run import host_memory
 from lpu.run.cut import Piece, cut, pool_of
 from lpu.run.error import MachineError
 from lpu.run.execute import take_steps
-from lpu.run.feed import Feed, stream_bytes
+from lpu.run.feed import Feed, StreamRate, stream_bytes
 from lpu.run.fill import shape_of
 from lpu.run.image import Image, ImagePlan, Slot, Weights, plan_image
 from lpu.run.kv import KV, heads_of, in_stripe, kv_stores
@@ -87,7 +87,7 @@ class StreamedMachine:
     ) -> None:
         self.weights, self.entries, self.outputs, self.vocab = weights, entries, outputs, vocab
         self.batch = next(iter(entries.values()))[0].layout.batch
-        self._kv, self._feed, self._progress = kv, Feed(plans), progress
+        self._kv, self._feed, self._progress, self._steps = kv, Feed(plans), progress, 0
         tables = [name for one in plans for name in one.tables]
         self._known = min((shape_of(weights, name)[0][0] for name in tables), default=vocab)
 
@@ -96,8 +96,13 @@ class StreamedMachine:
         """Measured: how long the steps so far waited for weights."""
         return self._feed.waited_seconds
 
+    def rate(self) -> StreamRate:
+        """What a step takes of the weights, and how fast a sample of them comes here."""
+        return self._feed.measured(self.weights)
+
     def start(self) -> State:
         """An empty KV cache: stores per call, in host memory that is taken when it is written."""
+        self._steps = 0
 
         def zeros(shapes: list[jax.ShapeDtypeStruct]) -> tuple[Any, ...]:
             return tuple(aligned_zeros(s.shape, s.dtype) for s in shapes)
@@ -129,8 +134,9 @@ class StreamedMachine:
         images = self._feed.images(self.weights, tokens)
         for i, (entry, image, kv) in enumerate(zip(entries, images, state, strict=True)):
             if self._progress:
-                self._progress("stream", i, len(entries))
+                self._progress(f"streamed step {self._steps + 1}: call", i, len(entries))
             _take_call(entry, image, kv, host, positions)
+        self._steps += 1
         logits = np.moveaxis(host[Pool.F32][outputs.logits], 0, 1).reshape(self.batch, -1)[:, : self.vocab]
         if not np.isfinite(logits).all():
             raise MachineError("run: the logits hold NaN or Inf. The contract knows finite values only.")

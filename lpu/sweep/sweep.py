@@ -16,7 +16,8 @@ from lpu.check.check import require
 from lpu.folder import Progress, check_program, quiet
 from lpu.inputs.document import FileError
 from lpu.inputs.model import OpenModel
-from lpu.report.words import EXACT
+from lpu.report.words import EXACT, kind, label_of
+from lpu.screen import OnScreen
 from lpu.sweep.keys import changed, default, planes_keep_rates
 
 HEADERS = ("number", "value", "context", "tp", "pp", "cycles", "us", "of the default", "of the bound")
@@ -69,8 +70,8 @@ class Band:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sweep:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Sweep(OnScreen):
     """The default machine and every changed one; `start` gives the default value of each number swept.
 
     Every figure is exact for the machine of its point.
@@ -78,6 +79,7 @@ class Sweep:
 
     model: str
     rack: str
+    chip: str
     defaults: tuple[SweepPoint, ...]
     points: tuple[SweepPoint, ...]
     start: tuple[tuple[str, str], ...]
@@ -132,7 +134,8 @@ class Sweep:
 
     def __str__(self) -> str:
         failed = {f"{point.key}={point.value}: {point.error}": None for point in self.points if point.error}
-        lines = [f"band        {band}" for band in self.bands()]
+        lines = [f"kind        {kind(self.chip)}, that of each point"]
+        lines += [f"band        {band}" for band in self.bands()]
         if self.planes_keep_rates and "planes" in dict(self.start):
             lines.append(
                 "planes      clock, SRAM bytes and lane slots per cycle follow: the rates are the same"
@@ -154,6 +157,7 @@ class Sweep:
         return {
             "schema": "lpu-sweep/1",
             "kind": EXACT,
+            "label": label_of(self.chip),
             "model": self.model,
             "rack": self.rack,
             "planes_keep_rates": self.planes_keep_rates,
@@ -213,6 +217,7 @@ def sweep(
     return Sweep(
         model=model.name,
         rack=rack.name,
+        chip=rack.chip.name,
         defaults=tuple(usual),
         points=tuple(points),
         start=tuple((key, default(rack, key)) for key in values),

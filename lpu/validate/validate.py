@@ -12,6 +12,7 @@ from typing import Any
 from fabric.chip import Sourced
 from lpu.inputs.document import FileError
 from lpu.report.words import by_confidence
+from lpu.screen import OnScreen
 from lpu.validate.cases import (
     afd_anchors,
     all_reduce,
@@ -70,8 +71,8 @@ CASES = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Validation:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Validation(OnScreen):
     """The points of the cases that ran. inputs: names of numbers that were not fitted, by confidence.
 
     figure: kind of the figures that the model is compared with, `published` or `measured`.
@@ -100,11 +101,18 @@ class Validation:
         ]
         return f"{'within' if self.passed else 'BEYOND'} tolerance: {', '.join(parts)}"
 
+    def __str__(self) -> str:
+        wrong = [f"beyond      {one.name}" for one in self.points if one.passed is False]
+        return "\n".join(
+            [f"verdict     {self.verdict}", *wrong, *(f"case {c.number}      {c.title}" for c in self.cases)]
+        )
+
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
         return {
             "suite": self.suite,
             "passed": self.passed,
+            "kinds": {"published": self.figure, "modelled": "modelled"},
             "cases": [
                 {"case": case.number, "title": case.title, "remark": case.remark} for case in self.cases
             ],

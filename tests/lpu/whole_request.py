@@ -15,6 +15,7 @@ from lpu.afd.trace import of_parts
 from lpu.afd.turn import Turn
 from lpu.decode.conversation import Conversation, reference
 from lpu.gpu.units import Part, cycles_ps
+from lpu.report.words import EXACT
 
 
 @register
@@ -31,7 +32,7 @@ class Whole(Mode):
         """Every token is a step of the longest bucket."""
         program = asked.compiled(asked.model)
         cycles = max(program.manifest.cycles.values())
-        step = Part(name="step", picoseconds=cycles_ps(cycles, program.manifest.clock_hz), basis="exact")
+        step = Part(name="step", picoseconds=cycles_ps(cycles, program.manifest.clock_hz), basis=EXACT)
         waits = Part(name="wait", picoseconds=self.patience * step.picoseconds, basis="assumed")
         turns = [
             Turn(

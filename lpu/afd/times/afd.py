@@ -22,9 +22,10 @@ from lpu.gpu.units import Part, cycles_ps, picoseconds
 from lpu.inputs.model import of_micro_batch
 from lpu.pingpong import closed_forms
 from lpu.pingpong.stages import RESOURCES
+from lpu.report.words import EXACT
 
 SIDES = {"attention": "GPUs", "down": "bridge", "ffn": "LPUs", "up": "bridge"}
-BASES = {"attention": "modelled", "down": "modelled", "ffn": "exact", "up": "modelled"}
+BASES = {"attention": "modelled", "down": "modelled", "ffn": EXACT, "up": "modelled"}
 
 
 def timed(
@@ -119,7 +120,7 @@ def layer_parts(share: GpuShare, hops: HopTimes, found: Pace, kv_len: int) -> tu
         Part(name="down, latency", picoseconds=share.latency, basis="assumed"),
         Part(name="down, bytes", picoseconds=layer.down, basis="modelled"),
         Part(name="wait for the slot", picoseconds=slack, basis="modelled"),
-        Part(name="FFN hop on the LPUs", picoseconds=layer.ffn, basis="exact"),
+        Part(name="FFN hop on the LPUs", picoseconds=layer.ffn, basis=EXACT),
         Part(name="up, latency", picoseconds=share.latency, basis="assumed"),
         Part(name="up, bytes", picoseconds=layer.up, basis="modelled"),
     ]
@@ -177,14 +178,14 @@ def _figures(request: Request, pace: Pace, hops: HopTimes, gpus: GpuShare) -> tu
         Figure(name="set by", value=pace.binding, unit="", basis="modelled"),
         Figure(name="step, aiconfigurator's form", value=pace.estimate / 1e9, unit="ms", basis="modelled"),
         Figure(name="GPUs alone", value=pace.alone / 1e9, unit="ms a token", basis=basis),
-        Figure(name="link down", value=crossing * hops.down_bytes, unit="bytes a step", basis="exact"),
-        Figure(name="link up", value=crossing * hops.up_bytes, unit="bytes a step", basis="exact"),
+        Figure(name="link down", value=crossing * hops.down_bytes, unit="bytes a step", basis=EXACT),
+        Figure(name="link up", value=crossing * hops.up_bytes, unit="bytes a step", basis=EXACT),
         Figure(
             name="link up, copies",
             value=crossing * hops.up_bytes * tp,
             unit="bytes a step: one for each GPU of a replica, made by the switch",
             basis="assumed",
         ),
-        Figure(name="wires", value=f"{hops.wire_down} down, {hops.wire_up} up", unit="", basis="exact"),
-        Figure(name="LPU cycles per step", value=m * sum(hops.cycles), unit="cycles", basis="exact"),
+        Figure(name="wires", value=f"{hops.wire_down} down, {hops.wire_up} up", unit="", basis=EXACT),
+        Figure(name="LPU cycles per step", value=m * sum(hops.cycles), unit="cycles", basis=EXACT),
     )

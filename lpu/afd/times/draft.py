@@ -19,6 +19,7 @@ from lpu.gpu.share import GpuShare
 from lpu.gpu.units import Part, cycles_ps, picoseconds
 from lpu.inputs.model import OpenModel
 from lpu.pingpong.closed_forms import tokens_per_verify
+from lpu.report.words import EXACT
 from lpu.run.step_inputs import bucket_of
 
 ID_BYTES = 4
@@ -61,10 +62,10 @@ def timed(asked: Question, drafter: OpenModel, drafting: Drafting) -> Timed:
         turns=made,
         layer=rounds[-1],
         figures=(
-            Figure(name="drafts a round", value=drafting.drafts, unit="tokens", basis="exact"),
+            Figure(name="drafts a round", value=drafting.drafts, unit="tokens", basis=EXACT),
             Figure(name="acceptance", value=drafting.acceptance, unit="", basis="assumed"),
             Figure(name="tokens a round", value=float(drafting.tokens), unit="expected", basis="assumed"),
-            Figure(name="LPU cycles per draft", value=cycles, unit="cycles", basis="exact"),
+            Figure(name="LPU cycles per draft", value=cycles, unit="cycles", basis=EXACT),
             Figure(name="GPUs alone", value=by_themselves, unit="ms a token", basis=gpus.basis),
         ),
         events=tuple(of_parts(rounds[-1], "round", "draft and verify")),
@@ -89,7 +90,7 @@ def round_parts(
     verify = share.verify(request.batch, rows, length)
     ids = share.wire(request.batch * rows * ID_BYTES, request.batch)
     return (
-        Part(name="drafts on the LPUs", picoseconds=rows * _step(drafter, length), basis="exact"),
+        Part(name="drafts on the LPUs", picoseconds=rows * _step(drafter, length), basis=EXACT),
         Part(name="verify on the GPUs", picoseconds=verify, basis=share.basis),
         Part(name="round trip of ids", picoseconds=2 * (share.latency + ids), basis="assumed"),
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lpu.afd.trace import Event
+from lpu.report.words import EXACT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +78,7 @@ def events(handover: HandoverTimes, first_token: int) -> Iterator[Event]:
         sent = handover.sent[layer]
         slot = handover.begins[layer], handover.ends[layer]
         thread = f"ingest, group {groups.index(handover.chips[layer])}"
-        yield Event("LPUs", thread, f"layer {layer}", *slot, "exact")
+        yield Event("LPUs", thread, f"layer {layer}", *slot, EXACT)
         begin = end
     last = max(handover.ends)
-    yield Event("LPUs", "decode", "first token", last, last + first_token, "exact")
+    yield Event("LPUs", "decode", "first token", last, last + first_token, EXACT)

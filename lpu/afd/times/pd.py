@@ -18,6 +18,7 @@ from lpu.check.memory_image import check_handover
 from lpu.gpu.request import Request
 from lpu.gpu.share import GpuShare
 from lpu.gpu.units import Part, cycles_ps, picoseconds
+from lpu.report.words import EXACT
 from lpu.run.step_inputs import bucket_of
 
 
@@ -72,14 +73,14 @@ def timed(asked: Question, request: Request, copy_back: bool) -> Timed:
         turns=made,
         layer=(
             *(Part(name=op.name, picoseconds=picoseconds(op.seconds), basis=op.basis) for op in ops),
-            Part(name="KV slot on the LPUs, behind it", picoseconds=slot, basis="exact"),
+            Part(name="KV slot on the LPUs, behind it", picoseconds=slot, basis=EXACT),
         ),
         figures=(
             Figure(
                 name="LPU cycles per token",
                 value=max(program.manifest.cycles.values()),
                 unit="cycles, longest bucket",
-                basis="exact",
+                basis=EXACT,
             ),
             Figure(
                 name="hand-over hidden",
@@ -91,7 +92,7 @@ def timed(asked: Question, request: Request, copy_back: bool) -> Timed:
                 name="KV of decoded tokens",
                 value="copy-back" if copy_back else "recompute",
                 unit="",
-                basis="exact",
+                basis=EXACT,
             ),
         ),
         events=tuple(events(handovers[-1], made[-1].first[-1].picoseconds)),
@@ -129,9 +130,9 @@ def _turn(
             *_returned(share, egress, todo.returned, request.batch),
             Part(name="prefill", picoseconds=handover.computed[-1], basis=share.basis),
             Part(name="hand-over, exposed", picoseconds=handover.exposed, basis="modelled"),
-            Part(name="first token", picoseconds=steps[0], basis="exact"),
+            Part(name="first token", picoseconds=steps[0], basis=EXACT),
         ),
-        step=(Part(name="LPU step", picoseconds=sum(later) // len(later), basis="exact"),),
+        step=(Part(name="LPU step", picoseconds=sum(later) // len(later), basis=EXACT),),
         tokens=request.new_tokens,
         reused=todo.prefix + todo.returned,
         crossed={"kv_down": todo.handed * token, "kv_up": todo.returned * token},
@@ -172,7 +173,7 @@ def _returned(share: GpuShare, egress: Program | None, tokens: int, batch: int) 
     given = batch * sum(cycles_ps(cycles, clock) for _, _, cycles in slots)
     wired = share.latency + share.wire(batch * tokens * _token_bytes(share) * share.config.layers, batch)
     return (
-        Part(name="kv read from SRAM", picoseconds=given, basis="exact"),
+        Part(name="kv read from SRAM", picoseconds=given, basis=EXACT),
         Part(name="kv to the GPUs", picoseconds=wired, basis="modelled"),
     )
 

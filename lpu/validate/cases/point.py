@@ -46,7 +46,7 @@ class PublishedPoint:
         return {
             "case": self.case,
             "point": self.name,
-            "kind": self.kind,
+            "role": self.kind,
             "unit": self.unit,
             "published": self.published,
             "modelled": self.modelled,

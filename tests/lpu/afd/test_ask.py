@@ -22,6 +22,7 @@ from lpu.folder import load_handover, load_program
 from lpu.gpu.request import Request
 from lpu.gpu.units import BASES
 from lpu.inputs.document import FileError
+from lpu.report.words import EXACT
 
 SMALL: dict[str, Any] = {"rack": "pair", "gpus": Gpus(gpus=1)}
 REQUEST = Request(prompt_tokens=12, new_tokens=3, batch=2, turns=2, later_tokens=4)
@@ -56,10 +57,10 @@ def test_a_report_is_plain_json_and_says_how_every_time_is_known(report: AfdRepo
     for turn in body["turns"]:
         for total in ("ttft", "tpot", "end_to_end"):
             assert turn[f"{total}_seconds"] > 0
-            assert turn[f"{total}_basis"] in BASES
+            assert turn[f"{total}_kind"] in BASES
     parts = [part for turn in body["turns"] for part in (*turn["ttft"], *turn["tpot"])]
     for part in [*parts, *body["layer"], *body["figures"]]:
-        assert part["basis"] in BASES
+        assert part["kind"] in BASES
     assert "spectrum-x.latency_ns" in body["assumptions"]["assumed"]
     assert (body["boundary"] is not None) == (report.mode == "afd")
 
@@ -131,7 +132,7 @@ def test_a_trace_names_every_process_and_thread(report: AfdReport) -> None:
     for event, span in zip(report.events, spans, strict=True):
         assert names[span["pid"], None] == event.side
         assert names[span["pid"], span["tid"]] == event.thread
-        assert span["args"]["basis"] in BASES
+        assert span["args"]["kind"] in BASES
         assert span["ts"] == event.begin / 1e6
 
 
@@ -174,7 +175,7 @@ def test_measured_operators_are_named_as_such_wherever_they_count(tmp_path: Path
     request = Request(prompt_tokens=8, new_tokens=2, batch=4)
     plain = api.afd("llama-tiny", request, gpus=Gpus(gpus=1), **known)
     found = api.afd("llama-tiny", request, gpus=Gpus(gpus=1, gpu_table=tmp_path / "table.csv"), **known)
-    assert {part.basis for part in plain.layer} == {"modelled", "assumed", "exact"}
+    assert {part.basis for part in plain.layer} == {"modelled", "assumed", EXACT}
     measured = [part for part in found.layer if part.basis == "measured"]
     assert [(part.name, part.picoseconds) for part in measured] == [("o", 123_000_000)]
     assert found.turns[0].step[0].basis == "partly measured"

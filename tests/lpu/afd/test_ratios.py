@@ -108,6 +108,9 @@ def test_a_verdict_by_hand(
 ) -> None:
     point = Ratio(gpus=8, lpus=256, batch=4, micro_batches=1, tpot=tpot, alone=alone, binding="ffn")
     assert point.verdict(target) == verdict
+    if target is None:
+        assert point.over_alone is not None
+        assert (point.over_alone > 1) == (verdict == "wins")
 
 
 def test_a_sweep_is_plain_json_with_a_verdict_for_each_point(every: RatioSweep) -> None:

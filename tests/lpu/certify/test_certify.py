@@ -11,8 +11,9 @@ import pytest
 from compiler.options import CompileOptions
 from compiler.program.manifest import ModelIdentity
 from lpu import api
-from lpu.certify.certify import REFERENCE, TWICE, BitsCompared, Certificate, difference, variants
+from lpu.certify.certify import REFERENCE, TWICE, BitsCompared, Certificate, variants
 from lpu.certify.child import Child, children
+from lpu.certify.equivalence import difference
 from lpu.cli import app as cli
 from lpu.decode.generate import Generation
 from lpu.inputs.document import FileError

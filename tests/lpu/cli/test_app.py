@@ -253,6 +253,35 @@ def test_the_bar_waits_a_second_and_for_a_terminal(
     assert "run" in capsys.readouterr().err
 
 
+def test_in_a_pipe_a_line_now_and_then_says_where_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("lpu.cli.terminal.time.monotonic", lambda: now[0])
+    bar = Bar()
+    for second in range(0, 50, 5):
+        now[0] = second
+        bar("run", second, 50)
+    bar.stop()
+    assert capsys.readouterr() == ("", "progress: run 20 of 50, 20 s\nprogress: run 40 of 50, 40 s\n")
+
+
+def test_prompts_that_nobody_gave_and_ids_without_text_are_said(
+    capsys: pytest.CaptureFixture[str], program: str
+) -> None:
+    assert lpu("run", program, "--tokens", "1") == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "prompt      made up: always the same token ids; give your own with --prompt" in out
+    assert "tokenizer   bytes" in out
+    assert lpu("run", program, "--tokens", "1", "--json") == 0
+    body = json.loads(capsys.readouterr().out)
+    assert (body["prompts_from"], body["tokenizer"]) == ("made up", "bytes")
+    untold = ["smollm-135m", "--rack", "quad", "--context", "16", "--no-check"]
+    assert lpu("run", *untold, "--prompt", "Hi") == 2
+    assert "smollm-135m has no tokenizer. Give the prompt as --prompt-ids" in capsys.readouterr().err
+
+
 def test_another_projects_folder_under_one_of_our_names_is_named(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "__init__.py").touch()

@@ -145,7 +145,7 @@ def test_a_breakdown_is_of_one_basis_or_says_both() -> None:
     assert (modelled.basis, measured.basis, both.basis) == ("modelled", "measured", "measured and modelled")
     assert (both.seconds, both.launches, both.band) == (7.0, 4, 0.25)
     assert "7,000,000.0 us +-25 %, measured and modelled" in str(both)
-    assert [op["basis"] for op in both.to_json()["ops"]] == ["modelled", "measured"]
+    assert [op["kind"] for op in both.to_json()["ops"]] == ["modelled", "measured"]
 
 
 def test_a_table_is_used_where_it_has_the_point_and_the_result_says_so() -> None:

@@ -10,6 +10,7 @@ from lpu.afd.turn import Turn
 from lpu.gpu.request import Request
 from lpu.gpu.units import Part, cycles_ps, picoseconds, weakest
 from lpu.inputs.document import FileError
+from lpu.report.words import EXACT
 
 COUNTS = st.integers(2, 9)
 
@@ -57,14 +58,14 @@ def test_cycles_are_cut_and_seconds_rounded_to_whole_picoseconds() -> None:
 def test_a_turn_adds_up_and_a_sum_is_known_no_better_than_its_parts() -> None:
     queue = Part(name="queue", picoseconds=0, basis="assumed")
     prefill = Part(name="prefill", picoseconds=700, basis="modelled")
-    step = Part(name="step", picoseconds=50, basis="exact")
+    step = Part(name="step", picoseconds=50, basis=EXACT)
     turn = Turn(number=0, first=(queue, prefill, step), step=(step,), tokens=4, reused=0)
     assert (turn.ttft, turn.tpot, turn.end_to_end) == (750, 50, 750 + 3 * 50)
     body = turn.to_json()
-    assert (body["ttft_basis"], body["tpot_basis"], body["end_to_end_basis"]) == (
+    assert (body["ttft_kind"], body["tpot_kind"], body["end_to_end_kind"]) == (
         "modelled",
-        "exact",
+        EXACT,
         "modelled",
     )
     assert weakest((Part(name="queue", picoseconds=1, basis="assumed"), step)) == "assumed"
-    assert weakest(()) == "exact"
+    assert weakest(()) == EXACT

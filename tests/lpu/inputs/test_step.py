@@ -12,7 +12,7 @@ import pytest
 from compiler.errors import CompileError
 from compiler.options import CompileOptions
 from lpu import api
-from lpu.certify.certify import difference
+from lpu.certify.equivalence import difference
 from lpu.decode.decoders import reference_decode
 from lpu.decode.generate import generate
 

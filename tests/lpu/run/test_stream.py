@@ -142,7 +142,10 @@ def test_checkpoints_stream_with_the_same_bits(
     bits: list[str] = []
     for choice in ("--stream", "--no-stream"):
         assert cli.main([*words, choice, "--json"]) == 0
-        bits.append(json.loads(capsys.readouterr().out)["logits_sha256"])
+        out, err = capsys.readouterr()
+        bits.append(json.loads(out)["logits_sha256"])
+        assert ("note: streamed: a step reads or draws" in err) == (choice == "--stream")
+        assert ("(measured): about" in err and "s for 3." in err) == (choice == "--stream")
     assert bits[0] == bits[1]
 
 
@@ -158,6 +161,17 @@ def test_what_exceeds_memory_is_streamed_and_what_even_then_does_is_one_line(
     error = capsys.readouterr().err
     assert len(error.strip().splitlines()) == 1
     assert error.startswith("error: run: the weights of its two largest calls and its KV take 0.0 GB")
+
+
+def test_a_step_is_estimated_by_the_rate_of_a_sample(four: Compiled, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = machine_of(four.program, four.model, stream=True)
+    assert isinstance(machine, StreamedMachine)
+    now = iter((10.0, 12.0))
+    monkeypatch.setattr("lpu.run.feed.time.perf_counter", lambda: next(now))
+    rate = machine.rate()
+    assert rate.sample_seconds == 2
+    assert 0 < rate.sample_bytes < rate.step_bytes
+    assert rate.step_seconds == 2 * rate.step_bytes / rate.sample_bytes
 
 
 def test_inputs_out_of_range_and_nan_are_one_line(four: Compiled) -> None:

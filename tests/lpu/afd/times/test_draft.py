@@ -12,6 +12,7 @@ from fabric.catalog import gpu_spec
 from lpu.afd.times.draft import Drafting, turns
 from lpu.gpu.request import Request
 from lpu.gpu.share import GpuShare, shares
+from lpu.report.words import EXACT
 
 STEP_PS = 5_592_405  # 8192 cycles at 1,464,843,750 Hz
 REQUEST = Request(prompt_tokens=10, new_tokens=4, turns=2, later_tokens=5)
@@ -27,7 +28,7 @@ def test_a_round_by_hand(one: GpuShare, pair_program: Program) -> None:
     (first, second), (parts, _) = turns(REQUEST, one, pair_program, Drafting(drafts=2, acceptance=0.5))
     verify = one.verify(1, 3, 12)
     assert [part.picoseconds for part in parts] == [3 * STEP_PS, verify, 2 * (4_000_000 + 240)]
-    assert [part.basis for part in parts] == ["exact", "modelled", "assumed"]
+    assert [part.basis for part in parts] == [EXACT, "modelled", "assumed"]
     assert first.tpot == int(Fraction(3 * STEP_PS + verify + 8_000_480) / Fraction(7, 4))
     assert first.crossed == {"ids": 2 * 3 * 4 * 2}  # three more tokens take two rounds
     prefill = one.prefill(10, 0, 1)

@@ -14,6 +14,7 @@ from lpu.afd.times.handover import stream
 from lpu.afd.times.pd import turns, work
 from lpu.gpu.request import Request
 from lpu.gpu.share import GpuShare, shares
+from lpu.report.words import EXACT
 
 COUNTS = st.integers(1, 9)
 STEP_PS = 5_592_405  # 8192 cycles at 1,464,843,750 Hz
@@ -103,7 +104,7 @@ def test_two_turns_by_hand(one: GpuShare, pair_program: Program) -> None:
     prefill = one.embed(7) + 2 * one.prefill_layer(7, 2, 1)
     exposed = 9 * 256 * 20 + 4_000_000 + 9 * 38 * 10**12 // 1_464_843_750
     assert [part.picoseconds for part in first.first] == [10**9, prefill, exposed, STEP_PS]
-    assert [part.basis for part in first.first] == ["assumed", "modelled", "modelled", "exact"]
+    assert [part.basis for part in first.first] == ["assumed", "modelled", "modelled", EXACT]
     assert (first.tpot, first.reused, first.crossed) == (STEP_PS, 2, {"kv_down": 4608, "kv_up": 0})
     assert handover.exposed == exposed
     again = one.embed(5) + 2 * one.prefill_layer(5, 13, 1)

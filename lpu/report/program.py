@@ -1,4 +1,4 @@
-"""A program and its check as lines for a person and as JSON values."""
+"""A program and its check as names and values for a person, and as JSON values."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,38 +9,36 @@ from compiler.options import CompileOptions
 from compiler.program.isa import WORD_BYTES
 from compiler.program.manifest import Candidate, Manifest
 from compiler.program.program import Program
-from lpu.check.check import Report
-from lpu.cli.terminal import Terminal
-from lpu.report.words import EXACT, by_confidence, confidence_line, label_of, size
+from lpu.report.words import EXACT, by_confidence, confidence_line, kind, label_of, size
+
+Facts = list[tuple[str, str]]
 
 
-def show_program(terminal: Terminal, program: Program) -> None:
+def program_facts(program: Program) -> Facts:
     """What a program is, in a few lines."""
     body, manifest = program_body(program), program.manifest
     about, options = manifest.model, manifest.options
     tokens = "per token" if manifest.chunk == 1 else f"for {manifest.chunk} tokens of a prompt"
-    terminal.facts(
-        [
-            (
-                "model",
-                f"{about.name}, weights {about.weights}, kv {about.kv}, batch {body['batch']}",
-            ),
-            ("rack", f"{body['rack']}: {manifest.chips} chips {manifest.chip.name}"),
-            (
-                "layout",
-                f"tp {manifest.tp}{_dealt(options)} by {options.layout}, {_in_use(manifest)}, "
-                f"{options.placement}",
-            ),
-            *((("search", search_line(manifest.search, manifest.tp)),) if manifest.search else ()),
-            *(_hop_lines(body) if body["hops"] else _latency_lines(body, tokens)),
-            (
-                "sram",
-                f"{size(body['sram_bytes_max'])} on the fullest chip, of {size(body['sram_bytes_chip'])}",
-            ),
-            ("numbers", confidence_line(manifest.sources)),
-            ("digest", body["program_sha256"]),
-        ]
-    )
+    return [
+        (
+            "model",
+            f"{about.name}, weights {about.weights}, kv {about.kv}, batch {body['batch']}",
+        ),
+        ("rack", f"{body['rack']}: {manifest.chips} chips {manifest.chip.name}"),
+        (
+            "layout",
+            f"tp {manifest.tp}{_dealt(options)} by {options.layout}, {_in_use(manifest)}, "
+            f"{options.placement}",
+        ),
+        *((("search", search_line(manifest.search, manifest.tp)),) if manifest.search else ()),
+        *(_hop_lines(body) if body["hops"] else _latency_lines(body, tokens)),
+        (
+            "sram",
+            f"{size(body['sram_bytes_max'])} on the fullest chip, of {size(body['sram_bytes_chip'])}",
+        ),
+        ("numbers", confidence_line(manifest.sources)),
+        ("digest", body["program_sha256"]),
+    ]
 
 
 def _in_use(manifest: Manifest) -> str:
@@ -120,23 +118,22 @@ def program_body(program: Program) -> dict[str, Any]:
     }
 
 
-def show_prefill(terminal: Terminal, program: Program) -> None:
+def prefill_facts(program: Program) -> Facts:
     """What a prefill program takes, per context bucket."""
     body = prefill_body(program)
-    terminal.facts(
-        [
-            *(
-                (
-                    "prefill",
-                    f"{one['latency_cycles']:,} cycles = {one['latency_microseconds']:.2f} us for "
-                    f"{body['tokens']} tokens of a prompt at context {one['context']} "
-                    f"({one['rows']:,} rows), {one['tokens_per_second']:,.0f} tokens/s ({EXACT})",
-                )
-                for one in body["contexts"]
-            ),
-            ("digest", body["program_sha256"]),
-        ]
-    )
+    return [
+        *(
+            (
+                "prefill",
+                f"{one['latency_cycles']:,} cycles = {one['latency_microseconds']:.2f} us for "
+                f"{body['tokens']} tokens of a prompt at context {one['context']} "
+                f"({one['rows']:,} rows), {one['tokens_per_second']:,.0f} tokens/s "
+                f"({kind(program.manifest.chip.name)})",
+            )
+            for one in body["contexts"]
+        ),
+        ("digest", body["program_sha256"]),
+    ]
 
 
 def prefill_body(program: Program) -> dict[str, Any]:
@@ -144,6 +141,8 @@ def prefill_body(program: Program) -> dict[str, Any]:
     manifest = program.manifest
     tokens, clock = manifest.chunk, manifest.clock_hz
     return {
+        "kind": EXACT,
+        "label": label_of(manifest.chip.name),
         "tokens": tokens,
         "contexts": [
             {
@@ -156,18 +155,6 @@ def prefill_body(program: Program) -> dict[str, Any]:
             for context in manifest.contexts
         ],
         "program_sha256": manifest.digest,
-    }
-
-
-def check_body(context: int, found: Report) -> dict[str, Any]:
-    """One report as JSON values."""
-    return {
-        "context": context,
-        "rows": found.rows,
-        "ok": found.ok,
-        "violations": found.total,
-        "violations_per_rule": list(found.counts),
-        "first": [asdict(one) for one in found.violations],
     }
 
 

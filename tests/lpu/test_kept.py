@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from lpu.compiled import FOLDER, LIMITS, keep_compiled
+from lpu.kept import FOLDER, LIMITS, keep_compiled
 
 GONE = Path("/nowhere/cpuinfo")
 
