@@ -52,8 +52,8 @@ def compile_hops(
     graph = step("capture", captured, source)
     found = step("split", split, graph, by=by, role=role, threshold=threshold)
     require_fit(found, rack, gpus, gpu_memory_bytes)
-    numbers = step("number", numbers_of, rack, options)
     blocks = step("blocks", hop_blocks, graph, found)
+    numbers = step("number", numbers_of, rack, options)
     plan, tried = _plan(graph, found, rack, bridge), ()
     if options.tp is None:  # detours cost most of the compile time: the search goes without them
         straight = replace(plan, detours=False)

@@ -15,6 +15,7 @@ from compiler.place.assignment import as_placed, check_placement, deal_contexts,
 from compiler.place.context_parallel import dealt
 from compiler.place.problem import Placement, Shards
 from compiler.place.sizes import Companion
+from compiler.planes import shortest
 from compiler.program.program import Program
 from compiler.scheduled import Scheduled
 from compiler.source import Source, Traced, traced
@@ -50,7 +51,10 @@ def compile_program(
     model = traced(source, step)
     schedule = in_waves if options.objective == "throughput" else one_by_one
     numbers = step("number", numbers_of, rack, options)
-    scheduled = schedule(step, model.plan(rack), model.blocks, numbers.rack, options).named(numbers)
+    scheduled = shortest(
+        numbers.rack, lambda machine: schedule(step, model.plan(machine), model.blocks, machine, options)
+    )
+    scheduled, rack = scheduled.named(numbers), replace(rack, chip=scheduled.plan.chip)
     sram = step("memory", sram_map, rack, scheduled)
     return step("assemble", assemble, rack, source.model, scheduled, sram)
 
@@ -110,15 +114,20 @@ def compile_pair(
     step = Steps(progress, dump_dir)
     decode, prefill = traced(source, step), traced(chunk, step, "-prefill")
     numbers = step("number", numbers_of, rack, options)
-    plan = prefill.plan(rack, source)
-    companion = Companion(plan=plan, blocks=prefill.blocks)
-    scheduled = one_by_one(step, decode.plan(rack), decode.blocks, numbers.rack, options, companion)
-    options, cp = scheduled.options, scheduled.plan.cp
-    beside = replace(scheduled.assignment, plan=dealt(plan, cp))
-    long = step(
-        "schedule-prefill", schedule_blocks, beside, prefill.blocks, numbers.rack, options, step.progress
-    )
+
+    def beside(machine: Rack) -> Companion:
+        return Companion(plan=prefill.plan(machine, source), blocks=prefill.blocks)
+
+    def decoding(machine: Rack) -> Scheduled:
+        return one_by_one(step, decode.plan(machine), decode.blocks, machine, options, beside(machine))
+
+    scheduled = shortest(numbers.rack, decoding)
+    options, machine = scheduled.options, replace(numbers.rack, chip=scheduled.plan.chip)
+    plan = dealt(beside(machine).plan, scheduled.plan.cp)
+    there = replace(scheduled.assignment, plan=plan)
+    long = step("schedule-prefill", schedule_blocks, there, prefill.blocks, machine, options, step.progress)
     scheduled, long = scheduled.named(numbers), long.named(numbers)
+    rack = replace(rack, chip=machine.chip)
     with blaming_prefill(tokens, lambda: sram_map(rack, scheduled)):
         sram = step("memory", sram_map, rack, scheduled, long)
     return (

@@ -9,14 +9,16 @@ import numpy as np
 from jaxtyping import Int
 
 Distance = Int[np.ndarray, "chips chips"]
-TRIES = 4000  # exchanges of two chips that are tried
+WORK = 50_000_000  # distances that are looked at while chips are exchanged
 STARTS = 32
+TRIES = 4000
 
 
 def near_order(distance: Distance) -> list[int]:
     """The chips in such an order. The same distances give the same order."""
     chips = len(distance)
-    central = np.argsort(distance.sum(axis=1), kind="stable")[:STARTS].tolist()
+    most = WORK // chips**2
+    central = np.argsort(distance.sum(axis=1), kind="stable")[: max(1, min(STARTS, most // 8))].tolist()
     best = min((_grown(distance, first) for first in central), key=lambda order: _cost(distance, order))
     cost, tries, better = _cost(distance, best), 0, True
     while better:
@@ -24,7 +26,7 @@ def near_order(distance: Distance) -> list[int]:
         for i in range(chips):
             for j in range(i + 1, chips):
                 tries += 1
-                if tries > TRIES:
+                if tries > min(TRIES, most):
                     return best
                 other = list(best)
                 other[i], other[j] = other[j], other[i]
@@ -35,18 +37,19 @@ def near_order(distance: Distance) -> list[int]:
 
 def _grown(distance: Distance, first: int) -> list[int]:
     """From a chip on, always the one nearest to the chip before it and to the blocks that it joins."""
-    order, left = [first], np.ones(len(distance), bool)
+    chips = len(distance)
+    order, left = [first], np.ones(chips, bool)
     left[first] = False
-    while len(order) < len(distance):
+    sums = {2**i: distance[first].astype(np.float64) for i in range(1, chips.bit_length())}
+    while len(order) < chips:
         at, far = len(order), distance[order[-1]].astype(np.float64)
-        size = 2
-        while size // 2 <= at:
-            begin = at // size * size
-            if begin < at:
-                far = far + distance[order[begin:at]].mean(axis=0)
-            size *= 2
+        for size, total in sums.items():
+            if at % size:
+                far = far + total / (at % size)
         order.append(int(np.argmin(np.where(left, far, np.inf))))
         left[order[-1]] = False
+        for size, total in sums.items():
+            sums[size] = distance[order[-1]] + (total if at % size else 0.0)
     return order
 
 

@@ -14,9 +14,12 @@ from jaxtyping import Int
 from fabric.canonical import canonical_order
 from fabric.link import Wire, directed
 from fabric.near import near_order
-from fabric.paths import WORDS
+from fabric.paths import WORDS, hops
 from fabric.rack import Rack, RackLevel
 from fabric.regular import axes_of, candidates, order_of, relations, tray_of
+
+SHOWN = 512  # chips in a text, 16 to a line
+MOST_ALIKE = 512  # chips of a rack that is compared with regular ones, and whose fastest paths are looked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -33,14 +36,17 @@ class Numbering:
     def __str__(self) -> str:
         if self.rack is self.given:
             return f"{self.given.name}: chips keep their numbers"
-        return f"{self.given.name}: chips in the order {' '.join(map(str, self.chips.tolist()))}"
+        names = self.chips[:SHOWN].tolist()
+        lines = [" ".join(map(str, names[i : i + 16])) for i in range(0, len(names), 16)]
+        more = [f"... and {len(self.chips) - SHOWN} more"] if len(self.chips) > SHOWN else []
+        return "\n  ".join([f"{self.given.name}: chips in the order", *lines, *more])
 
     def named(self, chips: Sequence[int]) -> tuple[int, ...]:
         """The numbers in the file of chips of `rack`."""
         return tuple(self.chips[list(chips)].tolist())
 
 
-_numberings: "WeakKeyDictionary[Rack, Numbering]" = WeakKeyDictionary()
+_known: "WeakKeyDictionary[Rack, tuple[Rack, np.ndarray] | None]" = WeakKeyDictionary()
 
 
 def numbering(rack: Rack) -> Numbering:
@@ -49,9 +55,11 @@ def numbering(rack: Rack) -> Numbering:
     Of levels: their own order, axes that can be exchanged from the inside out. Given link by link: the order
     of the regular rack that it is, else the canonical one with the closest chips first.
     """
-    if rack not in _numberings:
-        _numberings[rack] = _numbered(rack)
-    return _numberings[rack]
+    if rack not in _known:
+        found = _numbered(rack)
+        _known[rack] = None if found.rack is rack else (found.rack, found.chips)  # nothing that holds the key
+    known = _known[rack]
+    return as_given(rack) if known is None else Numbering(given=rack, rack=known[0], chips=known[1])
 
 
 def as_given(rack: Rack) -> Numbering:
@@ -67,19 +75,21 @@ def _numbered(rack: Rack) -> Numbering:
         links = [int(kinds[rack.links.level == i].max(initial=0)) for i in range(len(spec.levels))]
         axes = axes_of(spec.levels, links)
         return _renumbered(rack, order_of(axes), tray_of(axes))
-    cables = zip(rack.links.a.tolist(), rack.links.b.tolist(), kinds.tolist(), strict=True)
-    mine = relations(rack.chips, tuple(cables))
+    mine = hops(rack) * (2 + kinds.max(initial=0))
+    mine[rack.links.a, rack.links.b] = 1 + kinds
     order = canonical_order(mine)
     if order is None:  # so large and so symmetric that its chips keep their numbers
         return as_given(rack)
     form = mine[order][:, order]
-    for regular in candidates(rack.chips, (np.bincount(kinds) // 2).tolist()):
+    few = rack.chips <= MOST_ALIKE
+    for regular in candidates(rack.chips, (np.bincount(kinds) // 2).tolist()) if few else ():
         other = relations(rack.chips, regular.cables)
         alike = np.array_equal(np.sort(other, axis=None), np.sort(mine, axis=None))
         theirs = canonical_order(other) if alike else None
         if theirs is not None and np.array_equal(other[theirs][:, theirs], form):
             return _renumbered(rack, order[np.argsort(theirs)], regular.tray)
-    near = near_order(_distance(rack)[np.ix_(order, order)])
+    far = _distance(rack) if few else hops(rack)
+    near = near_order(far[np.ix_(order, order)])
     return _renumbered(rack, order[near], rack.chips)
 
 

@@ -113,14 +113,14 @@ def check_placement(options: CompileOptions) -> None:
 
 
 def checked_tp(options: CompileOptions, rack: Rack) -> int:
-    """The chips per group; raises OptionError unless they divide the rack."""
+    """The chips per group; raises OptionError if the rack has fewer."""
     tp = options.tp or 1
-    if rack.chips % tp:
+    if tp > rack.chips:
         raise OptionError(
             "options",
             f"--tp {tp}",
-            f"does not divide the {rack.chips} chips of {rack.name}",
-            f"Give a divisor of {rack.chips}.",
+            f"is above the {rack.chips} chips of {rack.name}",
+            f"Give {rack.chips} or less.",
         )
     return tp
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from renumbered import KINDS, RACKS, as_it_is, cycles, hold_numbering, model, relabelled
+from renumbered import KINDS, RACKS, cycles, hold_numbering, model, relabelled
 
 import compiler.pipeline
 from compiler.hops import compile_hops
@@ -28,7 +28,8 @@ def test_without_numbers_of_their_own_the_cycles_of_racks_go_by_what_chips_are_c
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(compiler.pipeline, "numbers_of", lambda rack, options: as_given(rack))
-    assert cycles(relabelled(RACKS["torus"](), 1), "latency") > 1.1 * as_it_is("torus", "latency")
+    took = [cycles(relabelled(RACKS["torus"](), seed), "latency") for seed in range(3)]
+    assert max(took) > 1.1 * min(took)
 
 
 def test_a_torus_takes_as_many_cycles_whichever_of_its_axes_is_named_first() -> None:

@@ -56,5 +56,19 @@ def test_the_closest_chips_of_an_irregular_rack_come_first() -> None:
 
 def test_numbers_are_found_once_per_rack() -> None:
     rack = RACKS["irregular"]()
-    assert numbering(rack) is numbering(rack)
+    assert numbering(rack).rack is numbering(rack).rack
     assert not np.array_equal(numbering(rack).chips, np.arange(rack.chips))
+
+
+@pytest.mark.parametrize("rack", [built(1), built(0, (), level("a", "ring", 1)), built(2, ((1, 0, 1, 5),))])
+def test_the_smallest_racks_keep_their_numbers(rack: Rack) -> None:
+    assert numbering(rack).rack is rack
+
+
+def test_a_rack_too_symmetric_to_tell_its_chips_apart_keeps_its_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fabric.numbering.canonical_order", lambda table: None)
+    rack = relabelled(RACKS["ring"](), 3)
+    assert numbering(rack).rack is rack
+    assert "keep their numbers" in str(numbering(rack))
