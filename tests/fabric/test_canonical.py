@@ -5,8 +5,8 @@ from renumbered import RACKS
 from fabric.canonical import Table, canonical_order
 from fabric.rack import Rack
 
-PETERSEN = [(i, (i + 1) % 5) for i in range(5)] + [(i, i + 5) for i in range(5)]
-PETERSEN += [(5 + i, 5 + (i + 2) % 5) for i in range(5)]
+PETERSEN = [(i, j) for i in range(5) for j in ((i + 1) % 5, i + 5)]
+STAR = [(5 + i, 5 + (i + 2) % 5) for i in range(5)]
 
 
 def of(pairs: list[tuple[int, int]], chips: int) -> Table:
@@ -30,7 +30,7 @@ def form(table: Table) -> list[list[int]]:
 FULL = [(a, b) for a in range(9) for b in range(a)]
 CUBE = [(a, a ^ bit) for a in range(16) for bit in (1, 2, 4, 8)]
 TABLES = {
-    "petersen": of(PETERSEN, 10),
+    "petersen": of(PETERSEN + STAR, 10),
     "all to all": of(FULL, 9),
     "cube": of(CUBE, 16),
     "two rings": of([(i, (i + 1) % 4) for i in range(4)] + [(4 + i, 4 + (i + 1) % 4) for i in range(4)], 8),
