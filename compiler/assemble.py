@@ -216,7 +216,7 @@ def _waves(waves: WaveSchedule | None, sram: SramMap, tags: int) -> Step | Waves
             interval=interval,
             turn=max(sram.users, int(ceil_div(waves.cycles[context], interval))),
             bound=waves.bound[context],
-            bound_of=waves.bound_of[context],
+            bound_of=str(waves.bound_of[context]),
         )
         for context, interval in waves.interval.items()
     }

@@ -15,7 +15,7 @@ from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock, block_of
 from compiler.lower.rules import demands_of
 from compiler.options import PLACEMENTS, CompileOptions
-from compiler.pipeline import one_by_one
+from compiler.pipeline import numbers_of, one_by_one
 from compiler.program.manifest import HOPS, Hop, Hops, Manifest, Message, ModelIdentity
 from compiler.program.program import Call, Program
 from compiler.program.store import sealed
@@ -53,13 +53,14 @@ def compile_hops(
     found = step("split", split, graph, by=by, role=role, threshold=threshold)
     require_fit(found, rack, gpus, gpu_memory_bytes)
     blocks = step("blocks", hop_blocks, graph, found)
+    numbers = step("number", numbers_of, rack, options)
     plan, tried = _plan(graph, found, rack, bridge), ()
     if options.tp is None:  # detours cost most of the compile time: the search goes without them
         straight = replace(plan, detours=False)
-        search = step("search", fastest, straight, blocks, rack, options, progress)
+        search = step("search", fastest, straight, blocks, numbers.rack, options, progress)
         tp, best = search.found
         options, tried = replace(options, tp=tp), best.search
-    scheduled = one_by_one(step, plan, blocks, rack, options)
+    scheduled = one_by_one(step, plan, blocks, numbers.rack, options).named(numbers)
     sram = step("memory", sram_map, rack, scheduled)
     model = source.model
     program = step("assemble", _assembled, model, found, rack, bridge, replace(scheduled, search=tried), sram)

@@ -19,7 +19,7 @@ from compiler.program.manifest import Candidate
 from compiler.route.route import Router
 from compiler.schedule.template import Template, template
 from compiler.scheduled import Scheduled, TemplateCall
-from compiler.search import Search, dividing, nearest, until_worse
+from compiler.search import Search, doubled, nearest, until_worse
 from compiler.steps import Progress
 from fabric.rack import Rack
 
@@ -34,7 +34,7 @@ def fastest(
     progress: Progress,
     companion: Companion | None = None,
 ) -> Search[int, Scheduled]:
-    """The tp (a power of two that divides the rack) with the shortest step; each one is really scheduled.
+    """The tp (a power of two) with the shortest step; each one is really scheduled.
 
     If none fits, raises the CapacityError that asks for the fewest chips, or else the first OptionError.
     """
@@ -45,7 +45,7 @@ def fastest(
         return schedule_blocks(assignment, blocks, rack, chosen, progress)
 
     search = until_worse(
-        dividing(rack.chips),
+        doubled(rack.chips),
         scheduled,
         lambda found: found.cycles,
         patience=PATIENCE,

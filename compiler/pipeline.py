@@ -4,16 +4,19 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from compiler.assemble import assemble, sram_map, users_that_fit
 from compiler.errors import OptionError
 from compiler.latency import assign_sharing, blaming_prefill, fastest, schedule_blocks
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock
-from compiler.options import CompileOptions
+from compiler.options import STRATEGIES, CompileOptions
 from compiler.place.assignment import as_placed, check_placement, deal_contexts, problem_of
 from compiler.place.context_parallel import dealt
 from compiler.place.problem import Placement, Shards
 from compiler.place.sizes import Companion
+from compiler.planes import shortest
 from compiler.program.program import Program
 from compiler.scheduled import Scheduled
 from compiler.source import Source, Traced, traced
@@ -23,6 +26,7 @@ from compiler.throughput.cache import lower_stages
 from compiler.throughput.filled import fill_waves
 from compiler.throughput.interval import find_intervals
 from compiler.throughput.waves import emit_waves
+from fabric.numbering import Numbering, as_given, numbering
 from fabric.rack import Rack
 
 
@@ -48,9 +52,18 @@ def compile_program(
     step = Steps(progress, dump_dir)
     model = traced(source, step)
     schedule = in_waves if options.objective == "throughput" else one_by_one
-    scheduled = schedule(step, model.plan(rack), model.blocks, rack, options)
+    numbers = step("number", numbers_of, rack, options)
+    scheduled = shortest(
+        numbers.rack, lambda machine: schedule(step, model.plan(machine), model.blocks, machine, options)
+    )
+    scheduled, rack = scheduled.named(numbers), replace(rack, chip=scheduled.plan.chip)
     sram = step("memory", sram_map, rack, scheduled)
     return step("assemble", assemble, rack, source.model, scheduled, sram)
+
+
+def numbers_of(rack: Rack, options: CompileOptions) -> Numbering:
+    """The numbers by which chips are chosen: of the wiring, or of the file for a user's own strategy."""
+    return numbering(rack) if options.placement in STRATEGIES else as_given(rack)
 
 
 def one_by_one(
@@ -106,12 +119,21 @@ def compile_pair(
     chunk = _fitting(chunk, source, options)
     step = Steps(progress, dump_dir)
     decode, prefill = traced(source, step), traced(chunk, step, "-prefill")
-    plan = prefill.plan(rack, source)
-    companion = Companion(plan=plan, blocks=prefill.blocks)
-    scheduled = one_by_one(step, decode.plan(rack), decode.blocks, rack, options, companion)
-    options, cp = scheduled.options, scheduled.plan.cp
-    beside = replace(scheduled.assignment, plan=dealt(plan, cp))
-    long = step("schedule-prefill", schedule_blocks, beside, prefill.blocks, rack, options, step.progress)
+    numbers = step("number", numbers_of, rack, options)
+
+    def beside(machine: Rack) -> Companion:
+        return Companion(plan=prefill.plan(machine, source), blocks=prefill.blocks)
+
+    def decoding(machine: Rack) -> Scheduled:
+        return one_by_one(step, decode.plan(machine), decode.blocks, machine, options, beside(machine))
+
+    scheduled = shortest(numbers.rack, decoding)
+    options, machine = scheduled.options, replace(numbers.rack, chip=scheduled.plan.chip)
+    plan = dealt(beside(machine).plan, scheduled.plan.cp)
+    there = replace(scheduled.assignment, plan=plan)
+    long = step("schedule-prefill", schedule_blocks, there, prefill.blocks, machine, options, step.progress)
+    scheduled, long = scheduled.named(numbers), long.named(numbers)
+    rack = replace(rack, chip=machine.chip)
     with blaming_prefill(tokens, lambda: sram_map(rack, scheduled)):
         sram = step("memory", sram_map, rack, scheduled, long)
     return (
@@ -151,11 +173,13 @@ def compile_placed(
 ) -> Program:
     """Compile a decode step onto the chips of a placement, such as a strategy gives.
 
-    Raises CapacityError or RoutingError.
+    placement: in the numbers of the rack's file. Raises CapacityError or RoutingError.
     """
-    step, blocks = Steps(progress), model.blocks
-    plan = deal_contexts(model.plan(rack), blocks, rack, options)
-    assignment = step("place", as_placed, plan, placement, options, rack)
-    scheduled = step("schedule", schedule_blocks, assignment, blocks, rack, options, progress)
+    step, blocks, numbers = Steps(progress), model.blocks, numbering(rack)
+    plan = deal_contexts(model.plan(rack), blocks, numbers.rack, options)
+    here = np.argsort(numbers.chips)[placement]
+    assignment = step("place", as_placed, plan, here, options, numbers.rack)
+    scheduled = step("schedule", schedule_blocks, assignment, blocks, numbers.rack, options, progress)
+    scheduled = scheduled.named(numbers)
     sram = step("memory", sram_map, rack, scheduled)
     return step("assemble", assemble, rack, model.source.model, scheduled, sram)

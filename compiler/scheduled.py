@@ -1,6 +1,6 @@
 """All blocks of a model scheduled: templates, and the calls of them that make up a step."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Int
@@ -13,6 +13,7 @@ from compiler.place.assignment import Assignment
 from compiler.program.manifest import Candidate
 from compiler.schedule.template import Template
 from compiler.steps import listed
+from fabric.numbering import Numbering
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +38,32 @@ class WaveSchedule:
     cycles: dict[int, int]
     interval: dict[int, int]
     bound: dict[int, int]
-    bound_of: dict[int, str]
+    bound_of: dict[int, "Busiest"]
+
+    def named(self, numbers: Numbering) -> "WaveSchedule":
+        """The same with the chips by their numbers in the rack's file."""
+        arenas = np.empty_like(self.arenas)
+        arenas[numbers.chips] = self.arenas
+        bound_of = {context: one.named(numbers) for context, one in self.bound_of.items()}
+        return replace(self, arenas=arenas, bound_of=bound_of)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Busiest:
+    """What sets the bound of an interval: units of a chip, or its lanes to a peer; -1: none."""
+
+    units: str = "nothing"
+    chip: int = -1
+    peer: int = -1
+
+    def __str__(self) -> str:
+        of = f" of chip {self.chip}" if self.chip >= 0 else ""
+        return f"{self.units}{of}" + (f" to chip {self.peer}" if self.peer >= 0 else "")
+
+    def named(self, numbers: Numbering) -> "Busiest":
+        """The same with the chips by their numbers in the rack's file."""
+        chip, peer = (at if at < 0 else int(numbers.chips[at]) for at in (self.chip, self.peer))
+        return replace(self, chip=chip, peer=peer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +91,17 @@ class Scheduled:
         """Length of a step of the largest context bucket."""
         context = max(self.plan.contexts)
         return sum(self.templates[call.template].cycles[context] for call in self.calls)
+
+    def named(self, numbers: Numbering) -> "Scheduled":
+        """The same with the chips by their numbers in the rack's file, where they were numbered anew."""
+        if numbers.rack is numbers.given:
+            return self
+        return replace(
+            self,
+            assignment=self.assignment.named(numbers),
+            calls=[replace(call, chips=numbers.named(call.chips)) for call in self.calls],
+            waves=self.waves and self.waves.named(numbers),
+        )
 
     def __str__(self) -> str:
         context = max(self.plan.contexts)

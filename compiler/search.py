@@ -93,11 +93,3 @@ def doubled(most: int) -> Iterator[int]:
     while value <= most:
         yield value
         value *= 2
-
-
-def dividing(total: int) -> Iterator[int]:
-    """1, 2, 4, ... while they divide `total`."""
-    value = 1
-    while total % value == 0:
-        yield value
-        value *= 2

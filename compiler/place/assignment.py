@@ -17,6 +17,7 @@ from compiler.place.stages import Size, Stage, assign, groups_used, turned
 from compiler.place.strategies import contiguous, random, round_robin
 from compiler.search import doubled, first_that_fits
 from compiler.steps import listed
+from fabric.numbering import Numbering
 from fabric.rack import Rack
 
 GROUPS = {"contiguous": contiguous.groups, "round-robin": round_robin.groups, "random": random.groups}
@@ -41,6 +42,11 @@ class Assignment:
         )
         lines = [f"{_in_words(tuple(run))} on chips {_in_words(chips)}" for chips, run in runs]
         return "\n".join([head, *listed(lines)])
+
+    def named(self, numbers: Numbering) -> "Assignment":
+        """The same with the chips by their numbers in the rack's file."""
+        groups, chips = (tuple(map(numbers.named, some)) for some in (self.groups, self.chips))
+        return replace(self, groups=groups, chips=chips)
 
     def verify(self) -> None:
         """Raises CompileError if a block has a chip twice, or one that is in no group."""
@@ -107,14 +113,14 @@ def check_placement(options: CompileOptions) -> None:
 
 
 def checked_tp(options: CompileOptions, rack: Rack) -> int:
-    """The chips per group; raises OptionError unless they divide the rack."""
+    """The chips per group; raises OptionError if the rack has fewer."""
     tp = options.tp or 1
-    if rack.chips % tp:
+    if tp > rack.chips:
         raise OptionError(
             "options",
             f"--tp {tp}",
-            f"does not divide the {rack.chips} chips of {rack.name}",
-            f"Give a divisor of {rack.chips}.",
+            f"is above the {rack.chips} chips of {rack.name}",
+            f"Give {rack.chips} or less.",
         )
     return tp
 

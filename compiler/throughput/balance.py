@@ -16,7 +16,7 @@ from compiler.place.sizes import block_sizes, k_parts
 from compiler.place.stages import Room, Size
 from compiler.program.isa import WORD_BYTES, ceil_div
 from compiler.route.route import Router
-from compiler.search import Search, dividing, until_worse
+from compiler.search import Search, doubled, until_worse
 from compiler.throughput.problem import loads_of
 from fabric.rack import Rack
 
@@ -53,7 +53,7 @@ def assign_stages(
 def best_tp(
     plan: Plan, blocks: tuple[ModelBlock, ...], rack: Rack, options: CompileOptions
 ) -> Search[int, int]:
-    """The tp (a power of two that divides the rack) whose stages have the smallest largest load.
+    """The tp (a power of two) whose stages have the smallest largest load.
 
     Raises the reason why the last one tried does not fit, if none does.
     """
@@ -62,7 +62,7 @@ def best_tp(
         groups = _groups(rack, replace(options, tp=tp))
         return balance(plan, blocks, rack, groups, options.layout, options.pp).load
 
-    tps = dividing(rack.chips)
+    tps = doubled(rack.chips)
     search = until_worse(tps, load, lambda load: load, patience=PATIENCE, refused=(CompileError,))
     if search.best is None:
         raise search.refusals[-1]

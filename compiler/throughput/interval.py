@@ -8,6 +8,7 @@ import numpy as np
 
 from compiler.errors import CompileError
 from compiler.program.isa import LINK, ceil_div
+from compiler.scheduled import Busiest
 from compiler.steps import Progress
 from compiler.throughput.cache import StageCache
 from compiler.throughput.modulo import PlacedRows
@@ -23,7 +24,7 @@ class Interval:
 
     interval: int
     bound: int
-    what: str
+    what: Busiest
     bases: list[int]
     placed: list[tuple[int, PlacedRows]]
     cycles: int
@@ -65,19 +66,18 @@ def _interval(stages: StageCache, context: int, slack: float, progress: Progress
     )
 
 
-def _bound(stages: StageCache, context: int) -> tuple[int, str]:
+def _bound(stages: StageCache, context: int) -> tuple[int, Busiest]:
     """The largest load of any class of units or any link, all stages added up, and whose it is."""
     asked: dict[tuple[int, int, int], tuple[int, int]] = {}
     for index, chips in stages.calls:
         for load in stages.lowered[index].bodies[context].problem.loads:
             key = (load.kind, chips[load.rank], chips[load.peer] if load.kind == LINK else -1)
             asked[key] = (asked.get(key, (0, 0))[0] + load.cycles, load.instances)
-    cycles, what = 1, "nothing"
+    cycles, what = 1, Busiest()
     for (kind, chip, peer), (total, instances) in asked.items():
         if ceil_div(total, instances) > cycles:
             cycles = int(ceil_div(total, instances))
-            to = f" to chip {peer}" if kind == LINK else ""
-            what = f"{CLASS_NAMES[kind]} of chip {chip}{to}"
+            what = Busiest(units=CLASS_NAMES[kind], chip=chip, peer=peer)
     return cycles, what
 
 

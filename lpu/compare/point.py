@@ -25,6 +25,7 @@ from compiler.place.registry import search, strategy
 from compiler.program.isa import WORD_BYTES
 from compiler.program.program import Program
 from compiler.source import Traced, traced
+from fabric.numbering import as_given, numbering
 from fabric.rack import Rack
 from lpu.check.check import require
 from lpu.check.findings import HazardError
@@ -143,10 +144,14 @@ def _opened(model: str, chosen: str, rack: str, certified: bool = False) -> _Ope
 
 
 @lru_cache(maxsize=4)
-def _shards(model: str, chosen: str, rack: str, tp: int, layout: str) -> tuple[Shards, int]:
-    """The shards, and `cp`: the number of ranks over which the context of each KV head is divided."""
+def _shards(model: str, chosen: str, rack: str, tp: int, layout: str, ours: bool) -> tuple[Shards, int]:
+    """The shards, and `cp`: the number of ranks over which the context of each KV head is divided.
+
+    ours: for a strategy of ours, which sees the chips as the compiler numbers them.
+    """
     opened = _opened(model, chosen, rack)
-    return placement_problem(opened.traced, opened.rack, CompileOptions(tp=tp, layout=layout))
+    asked = numbering(opened.rack).rack if ours else opened.rack
+    return placement_problem(opened.traced, asked, CompileOptions(tp=tp, layout=layout))
 
 
 def _measured(task: Task) -> Point:
@@ -158,14 +163,16 @@ def _measured(task: Task) -> Point:
         program = compile_program(opened.traced.source, rack, options)
         compiled = time.perf_counter() - start
         return _point(task, opened, program, {"compile_seconds": compiled})
-    shards, cp = _shards(task.model, chosen, task.rack, task.tp, task.layout)
-    cost = CostModel(shards, rack, task.alpha, opened.exchanges)
+    ours = task.strategy in STRATEGIES
+    shards, cp = _shards(task.model, chosen, task.rack, task.tp, task.layout, ours)
+    numbers = numbering(rack) if ours else as_given(rack)
+    cost = CostModel(shards, numbers.rack, task.alpha, opened.exchanges if ours else {})
     start = time.perf_counter()
-    placement = search(task.strategy, shards, rack, cost, task.seed, task.budget)
+    placement = search(task.strategy, shards, numbers.rack, cost, task.seed, task.budget)
     searched = time.perf_counter() - start
     start = time.perf_counter()
     options = CompileOptions(tp=task.tp, cp=cp, layout=task.layout, placement=task.strategy, seed=task.seed)
-    program = compile_placed(opened.traced, rack, options, placement)
+    program = compile_placed(opened.traced, rack, options, numbers.chips[placement])
     measured = {
         "search_seconds": searched,
         "compile_seconds": time.perf_counter() - start,

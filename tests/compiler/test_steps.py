@@ -16,8 +16,8 @@ from fabric.catalog import bridge_spec
 from fabric.rack import load_rack
 
 TRAY = load_rack("lpx-tray")
-LATENCY = ["capture", "blocks", "place", "schedule", "memory", "assemble"]
-WAVES = ["capture", "blocks", "place", "lower", "interval", "schedule", "memory", "assemble"]
+LATENCY = ["capture", "blocks", "number", "place", "schedule", "memory", "assemble"]
+WAVES = ["capture", "blocks", "number", "place", "lower", "interval", "schedule", "memory", "assemble"]
 
 
 def named(folder: Path) -> list[str]:
@@ -33,10 +33,10 @@ def named(folder: Path) -> list[str]:
     ("options", "steps"),
     [
         (CompileOptions(tp=2), LATENCY),
-        (CompileOptions(), [*LATENCY[:2], "search", *LATENCY[2:]]),
+        (CompileOptions(), [*LATENCY[:3], "search", *LATENCY[3:]]),
         (CompileOptions(tp=4, placement="minmax-dp"), LATENCY),
         (CompileOptions(tp=2, objective="throughput", users=2), WAVES),
-        (CompileOptions(objective="throughput", users=2), [*WAVES[:2], "search", *WAVES[2:]]),
+        (CompileOptions(objective="throughput", users=2), [*WAVES[:3], "search", *WAVES[3:]]),
     ],
 )
 def test_every_step_writes_its_result_as_text_in_order_and_the_program_is_the_same(
@@ -51,7 +51,7 @@ def test_every_step_writes_its_result_as_text_in_order_and_the_program_is_the_sa
 
 def test_what_a_search_tried_is_in_its_text(tmp_path: Path) -> None:
     program = compile_program(llama(), TRAY, CompileOptions(), dump_dir=tmp_path)
-    text = (tmp_path / "03-search.txt").read_text()
+    text = (tmp_path / "04-search.txt").read_text()
     assert f"best is {program.manifest.options.tp}" in text
     assert all(f"  {one.tp}: {one.cycles}\n" in text for one in program.manifest.search)
 
@@ -60,7 +60,7 @@ def test_a_pair_and_hops_go_by_steps_too(tmp_path: Path) -> None:
     source = llama()
     compile_pair(source, source, TRAY, CompileOptions(tp=2), dump_dir=tmp_path / "pair")
     assert named(tmp_path / "pair") == [
-        *("capture", "blocks", "capture-prefill", "blocks-prefill", "place", "schedule"),
+        *("capture", "blocks", "capture-prefill", "blocks-prefill", "number", "place", "schedule"),
         *("schedule-prefill", "memory", "assemble", "assemble-prefill"),
     ]
     bridge = bridge_spec("spectrum-x")

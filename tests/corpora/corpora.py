@@ -7,6 +7,8 @@ from killed import CASES as KILLED
 from killed import hold_killed
 from malformed import SIZE, hold_malformed
 from placed import hold_catalog, hold_optimum, programs, quick
+from renumbered import SIZE as RENUMBERED
+from renumbered import hold_numbering
 
 CORPORA = {
     corpus.name: corpus
@@ -16,6 +18,7 @@ CORPORA = {
         Corpus(name="seeded faults", size=CASES, hold=hold_fault, good=("caught",), least=0.5),
         Corpus(name="optima of drawn placements", size=1000, hold=hold_optimum, least=0.6),
         Corpus(name="killed writers", size=KILLED, hold=hold_killed),
+        Corpus(name="racks numbered anew", size=RENUMBERED, hold=hold_numbering),
         Corpus(name="malformed inputs", size=SIZE, hold=hold_malformed, good=("refused",), least=0.8),
         Corpus(
             name="programs of the catalog", size=len(programs()), hold=hold_catalog, least=0.5, quick=quick

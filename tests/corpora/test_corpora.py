@@ -44,7 +44,14 @@ def test_chunks_of_many_drawn_models_have_the_bits_of_single_steps(case: int) ->
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["optima of drawn placements", "malformed inputs", "killed writers", "programs of the catalog"]
+    "name",
+    [
+        "optima of drawn placements",
+        "malformed inputs",
+        "killed writers",
+        "programs of the catalog",
+        "racks numbered anew",
+    ],
 )
 def test_a_sample_of_a_corpus_holds(name: str) -> None:
     came_to(CORPORA[name], CORPORA[name].sample())

@@ -124,7 +124,7 @@ def test_slack_lengthens_the_interval_and_shortens_the_step() -> None:
     ("options", "error", "words"),
     [
         ({"tp": 2, "pp": 3}, OptionError, "Give --pp 2 or less"),
-        ({"tp": 3}, OptionError, "does not divide"),
+        ({"tp": 5}, OptionError, "Give 4 or less"),
         ({"tp": 2, "users": 1_000_000}, CapacityError, "fewer --users"),
     ],
 )

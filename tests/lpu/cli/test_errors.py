@@ -42,7 +42,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (2, ["compile", "llama-tiny", "--kv", "fp4"], ["kv: is 'fp4'"]),
         (2, ["compile", "llama-tiny", "--weights", "seed:x"], ["weights: 'seed:x' is none of seed:N"]),
         (2, ["compile", "llama-tiny", "--weights", "orbax:nowhere"], ["weights: nowhere: is not there"]),
-        (2, ["compile", "llama-tiny", *QUAD, "--tp", "3"], ["--tp 3: does not divide the 4 chips of quad"]),
+        (2, ["compile", "llama-tiny", *QUAD, "--tp", "5"], ["--tp 5: is above the 4 chips of quad"]),
         (2, ["compile", "llama-tiny", *QUAD, "--pp", "9"], ["--pp 9: there ", "Give --pp "]),
         (
             2,
