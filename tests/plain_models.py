@@ -28,7 +28,7 @@ class Block(nnx.Module):
     def __init__(self, context: int) -> None:
         self.n1, self.n2 = Norm(HIDDEN, 1e-5), Norm(HIDDEN, 1e-5)
         self.q = general(HIDDEN, (HEADS, LANES), use_bias=False)
-        self.kv = linear(HIDDEN, 2 * KV * LANES)
+        self.kv = linear(HIDDEN, 2 * KV * LANES, use_bias=False)
         self.o = nnx.Param(jnp.zeros((HEADS, LANES, HIDDEN)))
         self.up = nnx.Param(jnp.zeros((2 * FFN, HIDDEN), jnp.bfloat16))
         self.down = nnx.Einsum("bf,fh->bh", (FFN, HIDDEN), (HIDDEN,), rngs=nnx.Rngs(0))

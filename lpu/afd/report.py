@@ -93,7 +93,7 @@ class AfdReport(OnScreen):
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
         return {
-            "schema": "lpu-afd/1",
+            "schema": "lpu-afd/2",
             "label": PROJECTION,
             "mode": self.mode,
             "machine": dict(self.machine),

@@ -246,7 +246,7 @@ def gpus(name: Name = None) -> None:
     _sources("gpus")
     terminal.result(
         {
-            "schema": "lpu-gpus/1",
+            "schema": "lpu-gpus/2",
             "gpus": [
                 {
                     "name": gpu.name,

@@ -44,7 +44,7 @@ def validate(
     facts += [("fitted", str(one)) for one in found.fitted]
     facts += [(name, ", ".join(names)) for name, names in found.inputs.items() if names]
     terminal.facts([*facts, ("verdict", found.verdict)])
-    terminal.result({"schema": "lpu-validate/1"} | found.to_json())
+    terminal.result({"schema": "lpu-validate/2"} | found.to_json())
     if not found.passed:
         raise typer.Exit(1)
 

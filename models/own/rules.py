@@ -11,7 +11,6 @@ import numpy as np
 
 from models.contract import ops
 from models.contract.op import F16, F32
-from models.contract.vocabulary.add import ADD
 from models.own.equations import Equation
 from models.own.walk import Item, Rule, StepValue, Walk, Weight, moved, unnamed
 
@@ -215,7 +214,7 @@ def _split(walk: Walk, equation: Equation, items: Sequence[Item]) -> list[Item] 
 RULES: dict[str, Rule] = {
     "dot_general": _dot_general,
     "add": _add,
-    ADD.primitive.name: _sum,
+    ops.OPS["add"].primitive.name: _sum,
     "mul": _mul,
     "div": _div,
     "convert_element_type": _convert,

@@ -89,9 +89,13 @@ def _lines(name: str, columns: int) -> int:
     return -(-columns // 80)
 
 
-def test_a_tp_that_does_not_divide_the_rack_names_both_numbers() -> None:
-    with pytest.raises(OptionError, match=r"--tp 3.*8 chips"):
-        compiled(tp=3)
+def test_a_tp_above_the_rack_names_both_numbers() -> None:
+    with pytest.raises(OptionError, match=r"--tp 9.*8 chips"):
+        compiled(tp=9)
+
+
+def test_chips_that_a_tp_leaves_over_stay_idle() -> None:
+    assert {chip for group in compiled(tp=3).manifest.groups for chip in group} <= set(range(6))
 
 
 def test_more_stages_than_groups_are_refused() -> None:

@@ -39,7 +39,13 @@ def test_every_file_that_is_named_is_there() -> None:
         assert list(ROOT.glob(places)), name
 
 
-SHARING = {"round8", "round16", "matmul_scaled"}  # two of one kind, whose rules are in one file
+SHARING = {
+    "round8",
+    "round16",
+    "matmul_scaled",
+    "multiply",
+    "multiply_add",
+}  # two of one kind, whose rules are in one file
 
 TITLES = (
     *("An op of the vocabulary", "An instruction", "A family", "A chip"),

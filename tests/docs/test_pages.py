@@ -16,7 +16,15 @@ ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 FOLDERS = ("lpu/", "compiler/", "fabric/", "models/", "docs/", "examples/", "benchmarks/", "tests/")
 SLOW = ("certify", "--run", "llama-3.1-70b")  # examples with one of these words take more than a few seconds
-OTHERS = {"--update-golden", "--cpu", "--user", "--group", "--extend"}  # of pytest and pip, and of lpu itself
+# Of pytest and pip, and of lpu itself.
+OTHERS = {
+    "--update-golden",
+    "--cpu",
+    "--user",
+    "--group",
+    "--extend",
+    "--install-completion",
+}
 
 
 VERBS = cli.group().commands

@@ -60,7 +60,7 @@ def test_a_detour_is_taken_only_if_the_block_is_shorter(
 ) -> None:
     monkeypatch.setattr(lowering, "deal", lambda *_: None)
     direct = compiled(DEEP, "lpx", batch=64, tp=8, pp=2)[1]
-    assert program.manifest.cycles[80] < 0.85 * direct.manifest.cycles[80]
+    assert program.manifest.cycles[80] < 0.95 * direct.manifest.cycles[80]
 
 
 def test_a_detour_that_loses_a_line_is_found(program: Program) -> None:

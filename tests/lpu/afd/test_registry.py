@@ -38,7 +38,7 @@ def test_a_mode_of_a_module_that_the_command_line_names_is_in_the_help_with_its_
     )
     out = " ".join(done.stdout.split())
     assert "--mode pd|afd|draft|whole" in out
-    assert "--patience <int range> whole: steps before the first one. [default: 5; x>=0]" in out
+    assert "--patience N whole: steps before the first one. [default: 5; x>=0]" in out
 
 
 @pytest.mark.usefixtures("whole")

@@ -73,7 +73,7 @@ def hops(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_a_run_of_pd_leaves_programs_a_trace_and_prefixes(left: Path) -> None:
     assert sorted(path.name for path in left.iterdir()) == ["kv", "out", "p", "t.json"]
     body = json.loads((left / "out").read_text())
-    assert (body["schema"], body["bits"]) == ("lpu-afd/1", "equal")
+    assert (body["schema"], body["bits"]) == ("lpu-afd/2", "equal")
     assert body["counts"] == {
         "prefilled_tokens": 19 + 3,
         "handed_tokens": 19 + 3,

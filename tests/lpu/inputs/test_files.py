@@ -203,7 +203,7 @@ def test_a_model_is_found_by_catalog_name_or_factory() -> None:
 def test_a_hugging_face_folder_brings_its_own_weights(tmp_path: Path) -> None:
     home = tmp_path / "hf"
     home.mkdir()
-    with pytest.raises(FileError, match="a folder without config"):
+    with pytest.raises(FileError, match="is an empty folder"):
         read_model(home)
     (home / "config.json").write_text("{}")
     assert read_model(home) == ModelFile(model=str(home))

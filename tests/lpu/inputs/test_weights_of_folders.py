@@ -124,6 +124,7 @@ def test_a_catalog_name_is_the_catalogs_whatever_lies_beside(
 
 def test_other_catalogs_come_before_files_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "llama-tiny").mkdir()
+    (tmp_path / "llama-tiny" / "manifest.json").write_text("{}")
     (tmp_path / "quad").write_text("name: other")
     monkeypatch.chdir(tmp_path)
     assert read_rack("quad").chips == 4

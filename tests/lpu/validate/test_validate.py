@@ -248,9 +248,9 @@ def test_the_verb_prints_every_point_and_every_fitted_constant(capsys: pytest.Ca
 def test_the_json_of_the_verb_has_a_schema_and_units(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["validate", "--case", "6", "--json"]) == 0
     body = json.loads(capsys.readouterr().out)
-    assert (body["schema"], body["passed"]) == ("lpu-validate/1", True)
+    assert (body["schema"], body["passed"]) == ("lpu-validate/2", True)
     assert {p["case"] for p in body["points"]} == {6}
-    keys = "case point kind unit published modelled at_least error_percent tolerance_percent passed"
+    keys = "case point role unit published modelled at_least error_percent tolerance_percent passed"
     assert set(body["points"][0]) == set(keys.split())
     assert set(body["constants"]) == {"fitted", "published", "derived", "assumed"}
     assert set(body["constants"]["fitted"][0]) == {"name", "value", "case", "figure", "where"}

@@ -31,6 +31,8 @@ OPERANDS: dict[str, tuple[tuple[jax.Array, ...], dict[str, Any]]] = {
     ),
     "glu": ((zeros(FLOAT, 2, 6), zeros(FLOAT, 2, 6)), {"activation": "gelu"}),
     "add": ((zeros(FLOAT, 2, 6), zeros(FLOAT, 2, 6)), {}),
+    "multiply": ((zeros(FLOAT, 2, 6),), {"factor": 0.5}),
+    "multiply_add": ((zeros(FLOAT, 2, 6), zeros(FLOAT, 2, 6)), {"factor": 0.5}),
     "bias": ((zeros(FLOAT, 2, 6), zeros(FLOAT, 6)), {}),
     "argmax": ((zeros(FLOAT, 2, 9),), {}),
 }
