@@ -35,6 +35,7 @@ from lpu.folder import Progress, check_program, quiet
 from lpu.folder import load_prefill as load_prefill
 from lpu.folder import load_program as load_program
 from lpu.folder import load_step as load_step
+from lpu.folder import require_legal as require_legal
 from lpu.folder import save_program as save_program
 from lpu.inputs.document import FileError
 from lpu.inputs.files import read_rack
@@ -46,6 +47,8 @@ from lpu.inputs.prompts import default_prompts as default_prompts
 from lpu.inputs.prompts import prompt_ids as prompt_ids
 from lpu.outputs.write import atomic_folder
 from lpu.outputs.write import check_writable as check_writable
+from lpu.prove.programs import Proof as Proof
+from lpu.prove.programs import proof_of, prove_programs
 from lpu.report.listing import Listing as Listing
 from lpu.report.listing import show as show
 from lpu.report.show_options import ShowOptions as ShowOptions
@@ -66,7 +69,8 @@ if TYPE_CHECKING:
 class Compiled:
     """A program, and the model and rack that it was compiled from. `reports`: of its check, if any.
 
-    prefill, prefill_reports: the same of the program that takes a chunk of a prompt, if there is one.
+    prefill, prefill_reports: the same of the program that takes a chunk of a prompt, if there is one. proof:
+    of both programs, or why it was left out.
     """
 
     program: Program
@@ -75,6 +79,7 @@ class Compiled:
     reports: dict[int, Report] = field(default_factory=dict[int, Report])
     prefill: Program | None = None
     prefill_reports: dict[int, Report] = field(default_factory=dict[int, Report])
+    proof: Proof | str = ""
 
 
 def compile(
@@ -83,16 +88,17 @@ def compile(
     rack: str | Path | Rack = "lpx",
     options: CompileOptions | None = None,
     check: bool = True,
+    prove: bool | None = None,
     prefill: int | None = None,
     dump_dir: str | Path | None = None,
     progress: Progress = quiet,
     **chosen: Any,
 ) -> Compiled:
-    """Compile a model for a rack, and check the program. `chosen` goes to `open_model`.
+    """Compile a model for a rack, check the program, and prove it. `chosen` goes to `open_model`.
 
     prefill: also compile a program that takes chunks of `prefill` tokens of one prompt. dump_dir: a folder
-    for what each step of the compiler gives, as text.
-    Raises FileError, CompileError, or HazardError if the program breaks a rule.
+    for what each step of the compiler gives, as text. prove: None if checked and small.
+    Raises FileError, CompileError, HazardError if the program breaks a rule, RefusedError if not proved.
     """
     if prefill is not None and prefill < 2:
         raise FileError(f"options: --prefill is {prefill}, must be at least 2: tokens of a prompt at a time.")
@@ -121,6 +127,7 @@ def compile(
         reports=reports,
         prefill=long,
         prefill_reports=long_reports,
+        proof=proof_of(program, long, prove=prove if check or prove else False),
     )
 
 
@@ -217,6 +224,22 @@ def save_weights(model: OpenModel, folder: str | Path) -> "OrbaxWeights":
     return open_orbax(folder)
 
 
+def prove(
+    program: Program | Compiled,
+    prefill: Program | None = None,
+    ingest: Program | None = None,
+    egress: Program | None = None,
+) -> Proof:
+    """Prove that a program computes its model for every input, without running it (docs/proof.md).
+
+    prefill, ingest, egress: programs with the same memory image; the first comes with a `Compiled`.
+    Nothing is raised for a program that is not proved: the verdict says why.
+    """
+    if isinstance(program, Compiled):
+        program, prefill = program.program, program.prefill
+    return prove_programs(program, prefill, ingest, egress)
+
+
 def run(
     program: Program | Compiled,
     prompts: Sequence[Prompt],
@@ -280,12 +303,13 @@ def certify(
     prompts: Sequence[Prompt] | None = None,
     tokens: int = 16,
     how: CertifyOptions | None = None,
+    program: Program | None = None,
     progress: Progress = quiet,
     **chosen: Any,
 ) -> Certificate:
-    """Compile, check and run a model, and compare the logits' bits with every other way to get them.
+    """Compile, check, prove and run a model; compare the logits' bits with every other way to get them.
 
-    how: what else they are compared with. `chosen` goes to `open_model`.
+    how: what else they are compared with. program: saved, of this model; only the reference is compared then.
     """
     opened = model if isinstance(model, OpenModel) else open_model(model, **chosen)
     opened.need_weights("certify")
@@ -295,12 +319,13 @@ def certify(
     check_room(ids, tokens, batch, max(opened.contexts))
     return certificates.certify(
         opened,
-        rack if isinstance(rack, Rack) else read_rack(rack),
+        None if program else rack if isinstance(rack, Rack) else read_rack(rack),
         options or CompileOptions(),
         ids,
         tokens,
         rack_name=None if isinstance(rack, Rack) else str(rack),
         how=how,
+        saved=program,
         progress=progress,
     )
 

@@ -31,6 +31,7 @@ from lpu.decode.decoders import (
 from lpu.decode.generate import Decode, Generation, Prefill, generate, replay
 from lpu.folder import Progress
 from lpu.inputs.model import OpenModel
+from lpu.prove.programs import in_words
 from lpu.run.machine import Machine
 from lpu.run.stream import StreamedMachine
 
@@ -57,7 +58,10 @@ class BitsCompared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
-    """The run and every comparison of its bits. The f32 reports do not influence the verdict."""
+    """The run and every comparison of its bits. The f32 reports do not influence the verdict.
+
+    proved: whether the program computes its model; None if no reader knows it. `proof` says so, or why not.
+    """
 
     model: ModelIdentity
     rack: str
@@ -75,13 +79,15 @@ class Certificate:
     comparisons: tuple[BitsCompared, ...]
     numerical_equivalence: Equivalence | None
     quantisation: Quantisation | None
+    proved: bool | None = None
+    proof: str = ""
 
     @property
     def ok(self) -> bool:
-        """Whether all comparisons made are equal, the reference and the second run among them."""
+        """Whether all comparisons made are equal, reference and second run among them, and it is proved."""
         taken = [one.name for one in self.comparisons if one.equal is not None]
         needed = {REFERENCE, TWICE} <= set(taken)
-        return needed and all(one.equal is not False for one in self.comparisons)
+        return needed and self.proved is not False and all(one.equal is not False for one in self.comparisons)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values without measured times, so equal runs write equal certificates."""
@@ -121,21 +127,25 @@ class CertifyOptions:
 
 def certify(
     model: OpenModel,
-    rack: Rack,
+    rack: Rack | None,
     options: CompileOptions,
     prompts: Sequence[Sequence[int]],
     count: int,
     *,
     rack_name: str | None = None,
     how: CertifyOptions | None = None,
+    saved: Program | None = None,
     progress: Progress = lambda stage, done, total: None,
 ) -> Certificate:
-    """Compile, check and run; then compute the same logits in every other way and compare bits.
+    """Compile, check, prove and run; then compute the same logits in every other way and compare bits.
 
-    rack_name: how another process opens the rack (None: no runs in other processes).
+    rack_name: how another process opens the rack (None: no runs in other processes). saved: a program that is
+    compiled already; it is held against the reference and itself, and `rack` is None.
     Raises every error of compile, check, link and run.
     """
-    program = compile_program(model.source(), rack, options, progress)
+    assert (saved is None) != (rack is None)
+    program = saved or compile_program(model.source(), rack, options, progress)
+    proved, proof = in_words(program)
     rows = sum(require(check(program, context)).rows for context in model.contexts)
     how = how or CertifyOptions()
     stream = how.stream
@@ -154,15 +164,17 @@ def certify(
         ),
     ]
     del machine
-    if how.prefill is not None and not streamed:
-        found.append(ways.take_prefill(how.prefill, settled))
-    for name, other in variants(settled, rack.chips):
-        found.append(ways.take_variant(name, other))
-    for child in children(model.file, rack_name, options, prompts, count, how.pythons, stream):
-        found.append(ways.take_child(child))
+    if saved is None:
+        assert rack is not None
+        if how.prefill is not None and not streamed:
+            found.append(ways.take_prefill(how.prefill, settled))
+        for name, other in variants(settled, rack.chips):
+            found.append(ways.take_variant(name, other))
+        for child in children(model.file, rack_name, options, prompts, count, how.pythons, stream):
+            found.append(ways.take_child(child))
     return Certificate(
         model=model.about,
-        rack=rack.name,
+        rack=program.manifest.rack,
         options=program.manifest.options,
         inputs_sha256=program.manifest.inputs,
         program_sha256=program.manifest.digest,
@@ -175,6 +187,8 @@ def certify(
         rows_checked=rows,
         versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         comparisons=tuple(found),
+        proved=proved,
+        proof=proof,
         **(_reports(model, base, batch, progress) if how.plain and not streamed else dict.fromkeys(_REPORTS)),
     )
 
@@ -227,12 +241,18 @@ class _Ways:
     """Makes comparisons with the base run."""
 
     model: OpenModel
-    rack: Rack
+    machine: Rack | None
     program: Program
     base: Generation
     corrupt: str
     stream: bool | None
     progress: Progress
+
+    @property
+    def rack(self) -> Rack:
+        """What variants are compiled for; a saved program has none."""
+        assert self.machine is not None
+        return self.machine
 
     def take(
         self,

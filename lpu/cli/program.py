@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from compiler.options import Check, CompileOptions, Option
+from compiler.options import Check, CompileOptions, Option, Prove
 from lpu.cli.options import (
     DEFAULT_RACK,
     Model,
@@ -21,6 +21,7 @@ from lpu.report.show_options import ShowOptions
 from lpu.report.words import EXACT
 
 BROKEN = 4
+REFUSED = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,7 @@ class Making:
         Option("--dump-dir", "Folder for what each step of the compiler gives, as text: 01-capture.txt, ..."),
     ] = None
     check: Check = True
+    prove: Prove = None
 
 
 def compile_(
@@ -58,6 +60,7 @@ def compile_(
     from lpu.folder import save_into
     from lpu.inputs.document import FileError
     from lpu.outputs.write import atomic_folder
+    from lpu.prove.programs import proof_line
     from lpu.report.occupancy import occupancy
     from lpu.report.throughput import throughput
 
@@ -80,6 +83,7 @@ def compile_(
             rack=rack,
             options=options,
             check=making.check,
+            prove=making.prove,
             prefill=prefill,
             dump_dir=making.dump_dir,
             progress=bar,
@@ -98,6 +102,8 @@ def compile_(
         terminal.say(f"{report} (context {bucket})")
     for bucket, report in made.prefill_reports.items():
         terminal.say(f"{report} (prefill, context {bucket})")
+    if making.check or making.prove:
+        terminal.say(proof_line(made.proof))
     if output:
         terminal.say(f"saved       {output}")
     terminal.result(
@@ -105,6 +111,7 @@ def compile_(
         | program_body(made.program)
         | {
             "checked": making.check,
+            "proved": not isinstance(made.proof, str),
             "folder": output,
             "occupancy": [one.to_json() for one in used],
             "prefill": prefill_body(made.prefill) if made.prefill else None,
@@ -148,11 +155,12 @@ def _sweep(model: str, rack: str, making: Making, options: CompileOptions, chang
     terminal.result(found.to_json())
 
 
-def check(program: ProgramFolder) -> None:
+def check(program: ProgramFolder, prove: Prove = None) -> None:
     """Check a program against the rules of the machine, without the compiler (exit 4 if it breaks one)."""
     from lpu.check.memory_image import check_handover, pair
     from lpu.cli.show_program import check_body
     from lpu.folder import check_program, load_handover, load_prefill, load_program
+    from lpu.prove.programs import left_out, proof_line, prove_programs
 
     terminal = TERMINAL.get()
     loaded = load_program(program)
@@ -173,11 +181,17 @@ def check(program: ProgramFolder) -> None:
     for one in image:
         terminal.say("image       one for both programs" if one.ok else str(one))
     ok = all(report.ok for report in (*reports.values(), *long_reports.values(), *image, *moved))
+    proof = ""
+    if ok and (prove or prove is None):
+        proof = left_out(loaded) if prove is None else ""
+        proof = proof or prove_programs(loaded, long, ingest, egress)
+        terminal.say(proof_line(proof) if isinstance(proof, str) or proof.ok else f"prove: {proof.reason}")
     terminal.say(f"verdict     {'legal' if ok else 'broken'}, digest {loaded.manifest.digest}")
     terminal.result(
         {
             "schema": "lpu-check/1",
             "ok": ok,
+            "proof": {"left_out": proof} if isinstance(proof, str) else proof.to_json(),
             "program_sha256": loaded.manifest.digest,
             "contexts": [check_body(bucket, report) for bucket, report in reports.items()],
             "prefill": [check_body(bucket, report) for bucket, report in long_reports.items()],
@@ -185,6 +199,8 @@ def check(program: ProgramFolder) -> None:
     )
     if not ok:
         raise typer.Exit(BROKEN)
+    if not isinstance(proof, str) and not proof.ok:
+        raise typer.Exit(REFUSED)
 
 
 def report(program: ProgramFolder) -> None:

@@ -10,7 +10,6 @@ from compiler.options import Check, CompileOptions, Option
 from lpu.cli.options import (
     DEFAULT_RACK,
     Choices,
-    Model,
     ModelOptions,
     OneStep,
     Prefill,
@@ -78,6 +77,8 @@ def run(
             given.refuse(sorted(OF_A_MODEL & given), "has no meaning for a program that is compiled already")
             made = api.load_step(program)
             long = api.load_prefill(program, made)
+            if running.check:
+                api.require_legal(made, long, bar)
             model = api.reopen(made.manifest, changes.weights, running.model, changes.trust)
         else:
             given.refuse(["model"], "says what a program was compiled from, and this is none")
@@ -125,14 +126,15 @@ def run(
 
 
 def certify(
-    model: Model,
+    model: Annotated[str, Option("MODEL|PROGRAM", "A MODEL to compile, or a program folder.")],
     prompts: Prompts,
     options: OneStep,
     changes: ModelOptions,
     certifying: Certifying,
+    given: Given,
     rack: RackName = DEFAULT_RACK,
 ) -> None:
-    """Compile, check, run; compare the bits with every other way to get them (exit 1 if any differs)."""
+    """Compile, check, prove, run; compare the bits with every other way to them (exit 1 if any differs)."""
     from lpu import api
     from lpu.cli.show_run import failures, show_certificate
     from lpu.outputs.write import write_json
@@ -141,25 +143,25 @@ def certify(
     if output:
         api.check_writable(output)
     with progress() as bar:
-        opened = api.open_model(model, **changes.given(len(wanted) if wanted else None))
+        saved = None
+        if is_program(model):
+            given.refuse(sorted((OF_A_MODEL | {"python"}) & given), "has no meaning for a saved program")
+            saved = api.load_step(model)
+            opened = api.reopen(saved.manifest, changes.weights, None, changes.trust)
+        else:
+            opened = api.open_model(model, **changes.given(len(wanted) if wanted else None))
         terminal.notes(opened.notes)
         if wanted:
             wanted = api.prompt_ids(wanted, opened, opened.vocab, chat=prompts.chat)
-        found = api.certify(
-            opened,
-            rack=rack,
-            options=options,
-            prompts=wanted,
-            tokens=prompts.tokens,
-            how=api.CertifyOptions(
-                prefill=certifying.prefill,
-                plain=certifying.plain,
-                pythons=certifying.python,
-                stream=certifying.stream,
-                corrupt=certifying.corrupt,
-            ),
-            progress=bar,
+        how = api.CertifyOptions(
+            prefill=certifying.prefill,
+            plain=certifying.plain,
+            pythons=certifying.python,
+            stream=certifying.stream,
+            corrupt=certifying.corrupt,
         )
+        ways: dict[str, Any] = {"prompts": wanted, "tokens": prompts.tokens, "how": how, "progress": bar}
+        found = api.certify(opened, rack=rack, options=options, program=saved, **ways)
     body = found.to_json()
     if output:
         write_json(output, body)

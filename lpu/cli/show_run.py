@@ -107,6 +107,7 @@ def show_certificate(terminal: Terminal, found: Certificate, output: str | None)
         ("model", f"{found.model.name}, weights {found.model.weights}"),
         ("rack", found.rack),
         ("checked", f"{found.rows_checked:,} rows, all rules hold"),
+        ("proof", found.proof),
         ("latency", f"{cycles} ({kind(found.chip)})"),
         ("inputs", found.inputs_sha256),
         ("program", found.program_sha256),
@@ -125,4 +126,6 @@ def show_certificate(terminal: Terminal, found: Certificate, output: str | None)
 def failures(found: Certificate) -> str:
     """Which comparisons differ."""
     names = [one.name for one in found.comparisons if one.equal is False]
+    if found.proved is False:
+        return f"refused: {found.proof}"
     return f"{len(names)} of {len(found.comparisons)} comparisons differ: {', '.join(names)}."
