@@ -13,6 +13,7 @@ from compiler.options import LAYOUTS, PLACEMENTS, CompileOptions
 from compiler.pipeline import compile_pair, compile_program
 from compiler.program.manifest import ModelIdentity
 from compiler.program.program import Program
+from compiler.program.store import content
 from fabric.rack import Rack
 from lpu.certify.child import Child, children
 from lpu.certify.equivalence import Equivalence, Quantisation, equivalence, quantisation
@@ -143,8 +144,8 @@ def certify(
     compiled already; it is held against the reference and itself, and `rack` is None.
     Raises every error of compile, check, link and run.
     """
-    assert (saved is None) != (rack is None)
-    program = saved or compile_program(model.source(), rack, options, progress)
+    program = saved if rack is None else compile_program(model.source(), rack, options, progress)
+    assert program is not None
     proved, proof = in_words(program)
     rows = sum(require(check(program, context)).rows for context in model.contexts)
     how = how or CertifyOptions()
@@ -164,8 +165,7 @@ def certify(
         ),
     ]
     del machine
-    if saved is None:
-        assert rack is not None
+    if rack is not None:
         if how.prefill is not None and not streamed:
             found.append(ways.take_prefill(how.prefill, settled))
         for name, other in variants(settled, rack.chips):
@@ -286,7 +286,7 @@ class _Ways:
             program = compile_program(self.model.source(), self.rack, options, self.progress)
         except CompileError as error:
             return BitsCompared(name=name, equal=None, detail=f"cannot be compiled: {error}")
-        if program.manifest.digest == self.program.manifest.digest:
+        if content(program) == content(self.program):
             return BitsCompared(name=name, equal=None, detail="is the same program on this rack")
         for context in self.model.contexts:
             require(check(program, context))

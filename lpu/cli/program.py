@@ -158,6 +158,7 @@ def _sweep(model: str, rack: str, making: Making, options: CompileOptions, chang
 def check(program: ProgramFolder, prove: Prove = None) -> None:
     """Check a program against the rules of the machine, without the compiler (exit 4 if it breaks one)."""
     from lpu.check.memory_image import check_handover, pair
+    from lpu.check.stated import machine
     from lpu.cli.show_program import check_body
     from lpu.folder import check_program, load_handover, load_prefill, load_program
     from lpu.prove.programs import left_out, proof_line, prove_programs
@@ -186,11 +187,13 @@ def check(program: ProgramFolder, prove: Prove = None) -> None:
         proof = left_out(loaded) if prove is None else ""
         proof = proof or prove_programs(loaded, long, ingest, egress)
         terminal.say(proof_line(proof) if isinstance(proof, str) or proof.ok else f"prove: {proof.reason}")
+    terminal.say(f"machine     {(of := machine(loaded.manifest))}")
     terminal.say(f"verdict     {'legal' if ok else 'broken'}, digest {loaded.manifest.digest}")
     terminal.result(
         {
             "schema": "lpu-check/1",
             "ok": ok,
+            "machine": of,
             "proof": {"left_out": proof} if isinstance(proof, str) else proof.to_json(),
             "program_sha256": loaded.manifest.digest,
             "contexts": [check_body(bucket, report) for bucket, report in reports.items()],

@@ -38,6 +38,7 @@ from lpu.prove.refused import RefusedError, need
 LINE_BITS = 32
 _OFFSET = (1 << SPACE_SHIFT) - 1
 _LATEST = 1 << 40
+_MOST = 1 << 27  # lines that the rows of a block read or write
 _SOURCES = ("src", "src2")
 
 
@@ -123,6 +124,8 @@ def block_rows(block: Block, context: int, manifest: Manifest) -> BlockRows:
             write[rows] = _lines(c, rows, c.dst[rows], manifest.rows)
             written[rows] = target.extent(n, kernel)
     holder = np.where(is_transfer(c.op), c.peer, c.chip)
+    least, most = int(written.min(initial=0)), int(written.sum())
+    need(least >= 0 and most < _MOST, "rows write more lines than there can be")
     needs_weights = np.flatnonzero(weight >= 0)
     keys, ends = _read_keys(c, first, count, step)
     kinds, kind = _kinds(c, number3, manifest.kernels)
@@ -219,7 +222,8 @@ def _read_keys(
 ) -> tuple[np.ndarray, tuple[list[int], list[int], list[int]]]:
     """Keys of the lines that rows read, row by row, `src` then `src2`."""
     total = count[0] + count[1]
-    need(int(total.sum()) < 1 << 31, "rows read more lines than there can be")
+    low, most = min(int(one.min(initial=0)) for one in count), max(int(one.max(initial=0)) for one in count)
+    need(low >= 0 and most < _MOST and int(total.sum()) < _MOST, "rows read more lines than there can be")
     begin = np.cumsum(total) - total
     keys = np.zeros(int(total.sum()), np.int64)
     for which, at in ((0, begin), (1, begin + count[0])):

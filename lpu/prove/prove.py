@@ -23,6 +23,7 @@ from lpu.prove.refused import RefusedError, need
 from lpu.prove.step_proof import Memory, StepProof
 
 PRESUPPOSED = "the rules that lpu check holds; the contract's exact sums (docs/proof.md)"
+_SENSELESS = (ArithmeticError, LookupError, ValueError, TypeError, AttributeError, MemoryError)
 NOT_SEEN = "bytes of weights and of the RoPE table, tokenizer, hardware"
 
 
@@ -115,6 +116,8 @@ def prove(program: Program, against: Regions | None = None) -> Verdict:
     except RefusedError as refused:
         row = f", row {refused.row} of its block" if refused.row >= 0 else ""
         reason = f"{refused.layer}{row}: {refused.reason}" if refused.layer else refused.reason
+    except _SENSELESS as error:  # numbers that no program has: whatever they are, nothing is proved
+        reason = f"its rows cannot be followed ({type(error).__name__}: {error})".splitlines()[0]
     return verdict(program, reason, regions, count)
 
 
@@ -143,6 +146,7 @@ def verdict(program: Program, reason: str, regions: Regions, count: _Count | Non
 def _proved(program: Program, count: _Count) -> Regions:
     manifest = program.manifest
     need(bool(manifest.contexts), "the program has no context")
+    need(manifest.rows >= 1 and manifest.chips >= 1, f"{manifest.rows} rows on {manifest.chips} chips")
     need(not isinstance(manifest.body, Move), "the program moves KV and computes nothing")
     known = Known(manifest)
     model = _model(known)

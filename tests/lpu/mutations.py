@@ -92,7 +92,7 @@ def sources(program: Program, random: Random) -> Program | None:
     """Both operands of a row exchanged, with their tags: K and V, gate and up."""
     index, block, context = _block(program, random)
     columns = block.columns[context]
-    rows = np.flatnonzero(~is_transfer(columns.op) & np.isin(columns.op, (Op.KVW, Op.GLU, Op.ADD)))
+    rows = np.flatnonzero(~is_transfer(columns.op) & np.isin(columns.op, (Op.KVW, Op.GLU)))
     if not len(rows):
         return None
     kind = columns.op == columns.op[int(_among(random, rows))]
