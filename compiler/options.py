@@ -55,6 +55,11 @@ class Option:
 
 Check = Annotated[bool, Option("--check/--no-check", "Check the program against the rules of the machine.")]
 """Of what is compiled; the checker itself is in lpu/check."""
+Prove = Annotated[
+    bool | None,
+    Option("--prove/--no-prove", "Prove that the program computes its model.", shown="up to 200,000 rows"),
+]
+"""Of what is compiled or checked; the proof itself is in lpu/prove."""
 
 
 def _count_or_auto(text: str) -> int | None:

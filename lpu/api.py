@@ -36,6 +36,7 @@ from lpu.folder import Progress, check_program, quiet
 from lpu.folder import load_prefill as load_prefill
 from lpu.folder import load_program as load_program
 from lpu.folder import load_step as load_step
+from lpu.folder import require_legal as require_legal
 from lpu.folder import save_program as save_program
 from lpu.inputs.document import FileError
 from lpu.inputs.files import read_rack
@@ -57,6 +58,8 @@ from lpu.programs import bounds as bounds
 from lpu.programs import check as check
 from lpu.programs import report as report
 from lpu.programs import trace as trace
+from lpu.prove.programs import Proof as Proof
+from lpu.prove.programs import proof_of, prove_programs
 from lpu.report.listing import Listing as Listing
 from lpu.report.listing import show as show
 from lpu.report.show_options import ShowOptions as ShowOptions
@@ -80,16 +83,17 @@ def compile(
     rack: str | Path | Rack = "lpx",
     options: CompileOptions | None = None,
     check: bool = True,
+    prove: bool | None = None,
     prefill: int | None = None,
     dump_dir: str | Path | None = None,
     progress: Progress = quiet,
     **keywords: Unpack[Keywords],
 ) -> Compiled:
-    """Compile a model for a rack, and check the program: `compile("llama-tiny", tp=2, context=128)`.
+    """Compile a model for a rack, check and prove the program: `compile("llama-tiny", tp=2, context=128)`.
 
     prefill: also compile a program that takes chunks of `prefill` tokens of one prompt. dump_dir: a folder
-    for what each step of the compiler gives, as text.
-    Raises FileError, CompileError, or HazardError if the program breaks a rule.
+    for what each step of the compiler gives, as text. prove: None if checked and small.
+    Raises FileError, CompileError, HazardError if the program breaks a rule, RefusedError if not proved.
     """
     if prefill is not None and prefill < 2:
         raise FileError(f"options: --prefill is {prefill}, must be at least 2: tokens of a prompt at a time.")
@@ -117,6 +121,7 @@ def compile(
         reports=reports,
         prefill=long,
         prefill_reports=long_reports,
+        proof=proof_of(program, long, prove=prove if check or prove else False),
     )
 
 
@@ -211,6 +216,22 @@ def save_weights(model: OpenModel, folder: str | Path) -> "OrbaxWeights":
     return open_orbax(folder)
 
 
+def prove(
+    program: Program | Compiled,
+    prefill: Program | None = None,
+    ingest: Program | None = None,
+    egress: Program | None = None,
+) -> Proof:
+    """Prove that a program computes its model for every input, without running it (docs/proof.md).
+
+    prefill, ingest, egress: programs with the same memory image; the first comes with a `Compiled`.
+    Nothing is raised for a program that is not proved: the verdict says why.
+    """
+    if isinstance(program, Compiled):
+        program, prefill = program.program, program.prefill
+    return prove_programs(program, prefill, ingest, egress)
+
+
 def run(
     program: Program | Compiled,
     prompts: Sequence[Prompt],
@@ -277,12 +298,13 @@ def certify(
     prompts: Sequence[Prompt] | None = None,
     tokens: int = 16,
     how: CertifyOptions | None = None,
+    program: Program | None = None,
     progress: Progress = quiet,
     **keywords: Unpack[Keywords],
 ) -> Certificate:
-    """Compile, check and run a model, and compare the logits' bits with every other way to get them.
+    """Compile, check, prove and run a model; compare the logits' bits with every other way to get them.
 
-    how: what else they are compared with.
+    how: what else they are compared with. program: saved, of this model; only the reference is compared then.
     """
     options, opened = _asked("certify", model, options, keywords)
     opened.need_weights("certify")
@@ -292,12 +314,13 @@ def certify(
     check_room(ids, tokens, batch, max(opened.contexts))
     return certificates.certify(
         opened,
-        rack if isinstance(rack, Rack) else read_rack(rack),
+        None if program else rack if isinstance(rack, Rack) else read_rack(rack),
         options,
         ids,
         tokens,
         rack_name=None if isinstance(rack, Rack) else str(rack),
         how=how,
+        saved=program,
         progress=progress,
     )
 

@@ -8,6 +8,7 @@ from fabric.rack import Rack
 from lpu.check.check import Report
 from lpu.folder import load_prefill, load_program
 from lpu.inputs.model import OpenModel
+from lpu.prove.programs import NOT_ASKED, Proof, proof_line
 from lpu.report.program import prefill_facts, program_facts
 from lpu.screen import OnScreen, fact_lines
 
@@ -16,7 +17,8 @@ from lpu.screen import OnScreen, fact_lines
 class Compiled(OnScreen):
     """A program, and the model and rack that it was compiled from. `reports`: of its check, if any.
 
-    prefill, prefill_reports: the same of the program that takes a chunk of a prompt, if there is one.
+    prefill, prefill_reports: the same of the program that takes a chunk of a prompt, if there is one. proof:
+    of both programs, or why it was left out.
     """
 
     program: Program
@@ -25,12 +27,15 @@ class Compiled(OnScreen):
     reports: dict[int, Report] = field(default_factory=dict[int, Report])
     prefill: Program | None = None
     prefill_reports: dict[int, Report] = field(default_factory=dict[int, Report])
+    proof: Proof | str = ""
 
     def __str__(self) -> str:
         facts = program_facts(self.program) + (prefill_facts(self.prefill) if self.prefill else [])
         checks = [f"{report} (context {bucket})" for bucket, report in self.reports.items()]
         checks += [f"{report} (prefill, context {bucket})" for bucket, report in self.prefill_reports.items()]
-        return "\n".join([fact_lines(facts), *(checks or ["not checked"])])
+        return "\n".join(
+            [fact_lines(facts), *(checks or ["not checked"]), proof_line(self.proof or NOT_ASKED)]
+        )
 
 
 ProgramLike = Program | Compiled | str | Path

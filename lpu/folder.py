@@ -10,7 +10,8 @@ from pathlib import Path
 from compiler.program.manifest import Move
 from compiler.program.program import Program
 from compiler.program.store import load, save
-from lpu.check.check import Report, check
+from lpu.check.check import Report, check, require
+from lpu.check.memory_image import pair
 from lpu.inputs.document import FileError
 from lpu.inputs.foreign import foreign
 from lpu.outputs.write import atomic_folder
@@ -93,6 +94,15 @@ def load_handover(folder: str | Path) -> tuple[Program | None, Program | None]:
         load(Path(folder) / name) if (Path(folder) / name).is_dir() else None for name in (INGEST, EGRESS)
     )
     return ingest, egress
+
+
+def require_legal(program: Program, prefill: Program | None = None, progress: Progress = quiet) -> None:
+    """Check a program and its prefill program, and that they have one memory. Raises HazardError."""
+    reports = [*check_program(program, progress).values()]
+    if prefill is not None:
+        reports += [*check_program(prefill, progress, "check prefill").values(), pair(program, prefill)]
+    for report in reports:
+        require(report)
 
 
 def check_program(program: Program, progress: Progress = quiet, stage: str = "check") -> dict[int, Report]:

@@ -1,7 +1,7 @@
 """What can be asked of a program: check, report, bounds, trace."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,9 +11,11 @@ from compiler.analyse.chain import Chain, chain_totals, chains
 from compiler.program.program import Program
 from lpu.check.check import Report
 from lpu.check.memory_image import check_handover, pair
+from lpu.check.stated import machine
 from lpu.compiled import ProgramLike, programs_of
 from lpu.folder import Progress, check_program, load_handover, need_step, quiet
 from lpu.inputs.document import FileError
+from lpu.prove.programs import NOT_ASKED, Proof, left_out, proof_line, prove_programs
 from lpu.report.occupancy import Occupancy, chain_line, occupancy
 from lpu.report.program import Facts, prefill_body, prefill_facts, program_body, program_facts
 from lpu.report.throughput import Throughput, throughput
@@ -24,13 +26,23 @@ from lpu.screen import OnScreen, fact_lines
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Checked(OnScreen):
-    """The reports on a program, its prefill program, their one memory image and what moves its KV."""
+    """The reports on a program, its prefill program, their one memory image and what moves its KV.
+
+    machine: what is known of the machine that it states. proof: of a legal program, or why it was left out.
+    """
 
     digest: str
     reports: dict[int, Report]
     prefill: dict[int, Report]
     image: Report | None
     moved: tuple[Report, ...]
+    machine: str
+    proof: Proof | str
+
+    @property
+    def proved(self) -> bool:
+        """Whether the proof, if there is one, holds."""
+        return isinstance(self.proof, str) or self.proof.ok
 
     @property
     def ok(self) -> bool:
@@ -44,6 +56,13 @@ class Checked(OnScreen):
         lines += [f"{one} (hand-over of KV)" for one in self.moved]
         if self.image:
             lines.append("image       one for both programs" if self.image.ok else str(self.image))
+        if self.ok:
+            lines.append(
+                proof_line(self.proof)
+                if isinstance(self.proof, str) or self.proof.ok
+                else f"prove: {self.proof.reason}"
+            )
+        lines.append(f"machine     {self.machine}")
         return "\n".join([*lines, f"verdict     {'legal' if self.ok else 'broken'}, digest {self.digest}"])
 
     def to_json(self) -> dict[str, Any]:
@@ -51,6 +70,8 @@ class Checked(OnScreen):
         return {
             "schema": "lpu-check/1",
             "ok": self.ok,
+            "machine": self.machine,
+            "proof": {"left_out": self.proof} if isinstance(self.proof, str) else self.proof.to_json(),
             "program_sha256": self.digest,
             "contexts": [_check_body(bucket, report) for bucket, report in self.reports.items()],
             "prefill": [_check_body(bucket, report) for bucket, report in self.prefill.items()],
@@ -164,10 +185,11 @@ class TraceFile(OnScreen):
         }
 
 
-def check(program: ProgramLike, *, progress: Progress = quiet) -> Checked:
-    """Check a program against the rules of the machine, without the compiler.
+def check(program: ProgramLike, *, prove: bool | None = None, progress: Progress = quiet) -> Checked:
+    """Check a program against the rules of the machine, without the compiler, and prove it if it is legal.
 
     Nothing is raised for a broken rule. Of a folder also its prefill program and those that move its KV.
+    prove: None if it is small and its model is known.
     """
     loaded, long = programs_of(program)
     ingest, egress = load_handover(program) if isinstance(program, (str, Path)) else (None, None)
@@ -175,13 +197,19 @@ def check(program: ProgramLike, *, progress: Progress = quiet) -> Checked:
     prefill = check_program(long, progress, "check prefill") if long else {}
     moved = [report for one in (ingest, egress) if one for report in check_program(one).values()]
     moved += [check_handover(loaded, ingest, egress)] if ingest else []
-    return Checked(
+    found = Checked(
         digest=loaded.manifest.digest,
         reports=reports,
         prefill=prefill,
         image=pair(loaded, long) if long else None,
         moved=tuple(moved),
+        machine=machine(loaded.manifest),
+        proof=NOT_ASKED,
     )
+    if prove is False or not found.ok:
+        return found
+    reason = left_out(loaded) if prove is None else ""
+    return replace(found, proof=reason or prove_programs(loaded, long, ingest, egress))
 
 
 def report(program: ProgramLike) -> ProgramReport:

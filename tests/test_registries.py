@@ -10,6 +10,7 @@ from compiler.lower import rules
 from compiler.program.instruction_set import INSTRUCTIONS, KERNELS
 from compiler.program.isa import TRANSFER, Op
 from lpu.check.cycles import CYCLES
+from lpu.prove.ops.registry import PROVED
 from lpu.run.ops.registry import EXECUTED
 from models.contract.ops import OPS
 
@@ -18,6 +19,7 @@ REGISTRIES: dict[str, tuple[dict[Any, Any], Any]] = {
     "compiler.timing": (timing.RULES, UNITS),
     "lpu.check.cycles": (CYCLES, UNITS),
     "lpu.run.ops.registry": (EXECUTED, INSTRUCTIONS.keys()),
+    "lpu.prove.ops.registry": (PROVED, INSTRUCTIONS.keys()),
     "compiler.lower.rules": (rules.RULES, OPS.keys()),
     "compiler.program.instruction_set": (KERNELS, {one.kernel.family for one in INSTRUCTIONS.values()}),
 }

@@ -22,6 +22,7 @@ _HASHED = (
     *("rows", "sequences", "chunk", "contexts", "capacity", "kernels"),
     *("regions", "logits", "token", "vocab", "chip", "links", "body"),
 )
+_UNHASHED = ("versions", "digest")
 _INPUTS = (
     *("model", "options", "contexts", "chunk", "prefill"),
     *("rack", "chips", "chip", "forward_cycles", "levels", "links", "sources"),
@@ -41,9 +42,17 @@ class ProgramError(Exception):
 
 
 def digest(program: Program) -> str:
+    """sha256 of what a program computes and of all that its manifest says but versions and this digest."""
+    entry = manifest_json(program.manifest)
+    said = {name: value for name, value in entry.items() if name not in _UNHASHED}
+    return hashlib.sha256(f"{content(program)}{_text(said)}".encode()).hexdigest()
+
+
+def content(program: Program) -> str:
     """sha256 over the expanded columns of every bucket, the preloaded values and what they are made of.
 
-    Call by call: nothing of the size of the program is ever held.
+    Programs of other options or on another rack may be the same in it. Call by call: nothing of the size of
+    the program is ever held.
     """
     sha = hashlib.sha256()
     for context in program.manifest.contexts:
@@ -140,6 +149,11 @@ def load(folder: Path) -> Program:
         raise ProgramError(
             f"{folder}: not a whole program folder ({first_line(error)}). Compile again."
         ) from error
+    if not program.manifest.contexts or sorted(program.manifest.cycles) != sorted(program.manifest.contexts):
+        raise ProgramError(
+            f"{folder}/manifest.json: contexts {list(program.manifest.contexts)}, cycles of "
+            f"{sorted(program.manifest.cycles)}: a program has some, and cycles for each. Compile again."
+        )
     if found != stated:
         raise ProgramError(
             f"{folder}/columns.npz: digest {found[:16]} differs from the manifest's "

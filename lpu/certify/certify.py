@@ -11,6 +11,7 @@ from compiler.options import LAYOUTS, PLACEMENTS, CompileOptions
 from compiler.pipeline import compile_pair, compile_program
 from compiler.program.manifest import ModelIdentity
 from compiler.program.program import Program
+from compiler.program.store import content
 from fabric.rack import Rack
 from lpu.certify.child import Child, children
 from lpu.certify.equivalence import Equivalence, Quantisation, difference, equivalence, quantisation
@@ -29,6 +30,7 @@ from lpu.decode.decoders import (
 from lpu.decode.generate import Decode, Generation, Prefill, generate, replay
 from lpu.folder import Progress
 from lpu.inputs.model import OpenModel
+from lpu.prove.programs import in_words
 from lpu.report.words import EXACT, kind, label_of
 from lpu.run.feed import StreamRate
 from lpu.run.machine import Machine
@@ -58,7 +60,10 @@ class BitsCompared:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Certificate(OnScreen):
-    """The run and every comparison of its bits. The f32 reports do not influence the verdict."""
+    """The run and every comparison of its bits. The f32 reports do not influence the verdict.
+
+    proved: whether the program computes its model; None if no reader knows it. `proof` says so, or why not.
+    """
 
     model: ModelIdentity
     rack: str
@@ -76,13 +81,15 @@ class Certificate(OnScreen):
     comparisons: tuple[BitsCompared, ...]
     numerical_equivalence: Equivalence | None
     quantisation: Quantisation | None
+    proved: bool | None = None
+    proof: str = ""
 
     @property
     def ok(self) -> bool:
-        """Whether all comparisons made are equal, the reference and the second run among them."""
+        """Whether all comparisons made are equal, reference and second run among them, and it is proved."""
         taken = [one.name for one in self.comparisons if one.equal is not None]
         needed = {REFERENCE, TWICE} <= set(taken)
-        return needed and all(one.equal is not False for one in self.comparisons)
+        return needed and self.proved is not False and all(one.equal is not False for one in self.comparisons)
 
     def __str__(self) -> str:
         words = {True: "equal", False: "DIFFERENT", None: "not compared"}
@@ -139,21 +146,25 @@ class CertifyOptions:
 
 def certify(
     model: OpenModel,
-    rack: Rack,
+    rack: Rack | None,
     options: CompileOptions,
     prompts: Sequence[Sequence[int]],
     count: int,
     *,
     rack_name: str | None = None,
     how: CertifyOptions | None = None,
+    saved: Program | None = None,
     progress: Progress = lambda stage, done, total: None,
 ) -> Certificate:
-    """Compile, check and run; then compute the same logits in every other way and compare bits.
+    """Compile, check, prove and run; then compute the same logits in every other way and compare bits.
 
-    rack_name: how another process opens the rack (None: no runs in other processes).
+    rack_name: how another process opens the rack (None: no runs in other processes). saved: a program that is
+    compiled already; it is held against the reference and itself, and `rack` is None.
     Raises every error of compile, check, link and run.
     """
-    program = compile_program(model.source(), rack, options, progress)
+    program = saved if rack is None else compile_program(model.source(), rack, options, progress)
+    assert program is not None
+    proved, proof = in_words(program)
     rows = sum(require(check(program, context)).rows for context in model.contexts)
     how = how or CertifyOptions()
     stream = how.stream
@@ -176,15 +187,16 @@ def certify(
         ),
     ]
     del machine
-    if how.prefill is not None and not streamed:
-        found.append(ways.take_prefill(how.prefill, settled))
-    for name, other in variants(settled, rack.chips):
-        found.append(ways.take_variant(name, other))
-    for child in children(model.file, rack_name, options, prompts, count, how.pythons, stream):
-        found.append(ways.take_child(child))
+    if rack is not None:
+        if how.prefill is not None and not streamed:
+            found.append(ways.take_prefill(how.prefill, settled))
+        for name, other in variants(settled, rack.chips):
+            found.append(ways.take_variant(name, other))
+        for child in children(model.file, rack_name, options, prompts, count, how.pythons, stream):
+            found.append(ways.take_child(child))
     return Certificate(
         model=model.about,
-        rack=rack.name,
+        rack=program.manifest.rack,
         options=program.manifest.options,
         inputs_sha256=program.manifest.inputs,
         program_sha256=program.manifest.digest,
@@ -197,6 +209,8 @@ def certify(
         rows_checked=rows,
         versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         comparisons=tuple(found),
+        proved=proved,
+        proof=proof,
         **(_reports(model, base, batch, progress) if how.plain and not streamed else dict.fromkeys(_REPORTS)),
     )
 
@@ -236,12 +250,18 @@ class _Ways:
     """Makes comparisons with the base run."""
 
     model: OpenModel
-    rack: Rack
+    machine: Rack | None
     program: Program
     base: Generation
     corrupt: str
     stream: bool | None
     progress: Progress
+
+    @property
+    def rack(self) -> Rack:
+        """What variants are compiled for; a saved program has none."""
+        assert self.machine is not None
+        return self.machine
 
     def take(
         self,
@@ -275,7 +295,7 @@ class _Ways:
             program = compile_program(self.model.source(), self.rack, options, self.progress)
         except CompileError as error:
             return BitsCompared(name=name, equal=None, detail=f"cannot be compiled: {error}")
-        if program.manifest.digest == self.program.manifest.digest:
+        if content(program) == content(self.program):
             return BitsCompared(name=name, equal=None, detail="is the same program on this rack")
         for context in self.model.contexts:
             require(check(program, context))

@@ -19,7 +19,7 @@ from lpu.check.host_lanes import host_lanes, kv_lanes
 from lpu.check.meaning import meaning, tagged
 from lpu.check.operands import operands, regions
 from lpu.check.rows import alike
-from lpu.check.stated import Stated
+from lpu.check.stated import Stated, claims
 from lpu.check.sums import accumulators, sums
 from lpu.check.transients import memory
 from lpu.check.units import ports, units
@@ -31,8 +31,13 @@ __all__ = ["RULES", "HazardError", "Report", "Violation", "check", "check_column
 
 def check(program: Program, context: int) -> Report:
     """Check one step of a program, for one context bucket, and, if it has waves, that they may follow it."""
+    if wrong := claims(program, context):
+        findings = Findings(Columns(**{name: np.zeros(0, np.int64) for name in COLUMNS + TAGS}))
+        for one in wrong:
+            findings.tell(0, one)
+        return findings.report()
     columns = program.expand(context)
-    report = _check(program.manifest, by_chip(program), columns, program.manifest.cycles.get(context))
+    report = _check(program.manifest, by_chip(program), columns, program.manifest.cycles[context])
     waves = report.ok and program.manifest.waves is not None
     return check_waves(program.manifest, columns, context) if waves else report
 

@@ -1,13 +1,19 @@
-"""What the manifest states, as the numbers and arrays that the rules need."""
+"""What the manifest states, as numbers and arrays that the rules need, and what a program claims at all."""
 
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 
 import numpy as np
 from jaxtyping import Int
 
 from compiler.program.isa import WORD_BYTES, Kernel
-from compiler.program.manifest import Manifest, Move, Step, Waves
+from compiler.program.manifest import SCHEMA, Manifest, Move, Step, Waves
+from compiler.program.program import Block, Call, Program
+from fabric.catalog import rack_names
+from fabric.rack import load_rack
 
 _COUNTS = ("planes", "sram_bytes", "sram_bytes_per_cycle", "accumulators", "vxm_chains", "activation_ports")
 _DELAYS = ("mxm_fill_cycles", "vxm_latency_cycles", "lane_reduce_cycles")
@@ -124,3 +130,83 @@ def _plane_bytes(manifest: Manifest) -> int:
     if found < 1:
         raise ValueError("weight_install_frac: a plane installs less than one byte per cycle")
     return found
+
+
+def claims(program: Program, context: int) -> list[str]:
+    """What is wrong with the claims of a program that is to be expanded for a context."""
+    return [*_of_contexts(program.manifest, context), *_calls(program, context), *_maps(program.blocks)]
+
+
+def machine(manifest: Manifest) -> str:
+    """Whether the chip and the links of a program are the catalog's; of others the hash and what differs."""
+    if manifest.rack in rack_names():
+        rack = load_rack(manifest.rack)
+        wires = (rack.links.a, rack.links.b, rack.links.lanes, rack.links.hop_cycles, rack.links.slot_cycles)
+        differs = [
+            name
+            for name, ours, theirs in (
+                ("chip", replace(manifest.chip, sources=()), replace(rack.chip, sources=())),
+                ("links", manifest.link_table().tolist(), np.stack(wires, axis=-1).tolist()),
+                ("forwarding", manifest.forward_cycles, rack.forward_cycles),
+            )
+            if ours != theirs
+        ]
+        if not differs:
+            return f"{manifest.rack} of the catalog"
+        why = f"differs from the catalog's {manifest.rack} in {' and '.join(differs)}"
+    else:
+        why = "the catalog has none of that name"
+    held = json.dumps([asdict(manifest.chip), manifest.links], sort_keys=True, default=str)
+    digest = hashlib.sha256(held.encode()).hexdigest()
+    return f"{manifest.rack}, a machine of its own ({why}), sha256 {digest}"
+
+
+def _of_contexts(manifest: Manifest, context: int) -> Iterator[str]:
+    if manifest.schema != SCHEMA:
+        yield f"schema is {manifest.schema!r}, must be {SCHEMA!r}"
+    contexts = list(manifest.contexts)
+    if not contexts or contexts != sorted(set(contexts)) or contexts[0] < 1 or context not in contexts:
+        yield f"contexts are {contexts}, must be ascending numbers, {context} among them"
+    if sorted(manifest.cycles) != contexts or min(manifest.cycles.values(), default=-1) < 0:
+        yield f"cycles are stated for {sorted(manifest.cycles)}, the contexts are {contexts}"
+
+
+def _calls(program: Program, context: int) -> Iterator[str]:
+    for call in program.calls:
+        if wrong := _call(program, call, context):
+            yield f"call {call.name}: {wrong}"
+
+
+def _call(program: Program, call: Call, context: int) -> str:
+    if not 0 <= call.block < len(program.blocks):
+        return f"block {call.block} of {len(program.blocks)}"
+    block, chips = program.blocks[call.block], len(call.chips)
+    if context not in block.columns or context not in call.base:
+        return f"has no rows or no cycle for context {context}"
+    if len(set(call.chips)) < chips:
+        return f"names a chip twice among {list(call.chips)}"
+    bases = (call.weight_base, call.kv_base, call.shared_base)
+    if any(len(one) != chips or min(one, default=0) < 0 for one in bases):
+        return f"bases of other than its {chips} chips, or below 0"
+    if len(call.tensors) != len(block.slots):
+        return f"{len(call.tensors)} tensors for {len(block.slots)} slots"
+    rows = block.columns[context]
+    ranks = np.concatenate([rows.chip, rows.peer, block.loads.chip])
+    low = min(int(rows.chip.min(initial=0)), int(block.loads.chip.min(initial=0)))
+    if low < 0 or int(ranks.max(initial=-1)) >= chips:
+        return f"its block names ranks {low} .. {int(ranks.max(initial=-1))}, it has {chips} chips"
+    slot = block.loads.tensor
+    if int(slot.min(initial=0)) < 0 or int(slot.max(initial=-1)) >= len(block.slots):
+        return f"preloaded values name slot {int(slot.max(initial=-1))} of {len(block.slots)}"
+    return ""
+
+
+def _maps(blocks: tuple[Block, ...]) -> Iterator[str]:
+    for block in blocks:
+        known = range(-1, len(block.maps))
+        if outside := [index for slot in block.slots for index in slot if index not in known]:
+            yield f"block {block.name}: a slot names map {outside[0]} of {len(block.maps)}"
+        for number, entries in enumerate(block.maps):
+            real = np.sort(entries[entries >= 0])
+            if (entries < -1).any() or (real[1:] == real[:-1]).any():
+                yield f"block {block.name}: map {number} names an index twice, or one below -1"

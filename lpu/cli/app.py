@@ -21,6 +21,7 @@ from lpu.cli import catalogs as cli_list
 from lpu.cli import compare as cli_compare
 from lpu.cli import convert as cli_convert
 from lpu.cli import program as cli_program
+from lpu.cli import prove as cli_prove
 from lpu.cli import run as cli_run
 from lpu.cli import validate as cli_validate
 from lpu.cli.terminal import TERMINAL, Terminal
@@ -34,6 +35,7 @@ SIGNALLED = 128  # and the number of the signal
 INTERRUPTED = SIGNALLED + 2
 VERBS = (
     *cli_program.VERBS,
+    *cli_prove.VERBS,
     *cli_run.VERBS,
     *cli_compare.VERBS,
     *cli_convert.VERBS,

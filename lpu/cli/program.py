@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from compiler.options import Check, CompileOptions, Option
+from compiler.options import Check, CompileOptions, Option, Prove
 from lpu.cli.options import (
     DEFAULT_RACK,
     Model,
@@ -21,6 +21,7 @@ from lpu.report.show_options import ShowOptions
 from lpu.report.words import EXACT, kind, label_of
 
 BROKEN = 4
+REFUSED = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,7 @@ class Making:
         ),
     ] = None
     check: Check = True
+    prove: Prove = None
 
 
 def compile_(
@@ -69,6 +71,7 @@ def compile_(
     from lpu.folder import save_into
     from lpu.inputs.document import FileError
     from lpu.outputs.write import atomic_folder
+    from lpu.prove.programs import proof_line
     from lpu.report.occupancy import occupancy
     from lpu.report.program import prefill_body, prefill_facts, program_body, program_facts
     from lpu.report.throughput import throughput
@@ -92,6 +95,7 @@ def compile_(
             rack=rack,
             options=options,
             check=making.check,
+            prove=making.prove,
             prefill=prefill,
             dump_dir=making.dump_dir,
             progress=bar,
@@ -110,6 +114,8 @@ def compile_(
         terminal.say(f"{report} (context {bucket})")
     for bucket, report in made.prefill_reports.items():
         terminal.say(f"{report} (prefill, context {bucket})")
+    if making.check or making.prove:
+        terminal.say(proof_line(made.proof))
     if output:
         terminal.say(f"saved       {output}")
     terminal.result(
@@ -117,6 +123,7 @@ def compile_(
         | program_body(made.program)
         | {
             "checked": making.check,
+            "proved": not isinstance(made.proof, str),
             "folder": output,
             "occupancy": [one.to_json() for one in used],
             "prefill": prefill_body(made.prefill) if made.prefill else None,
@@ -171,7 +178,7 @@ def _sweep(model: str, rack: str, making: Making, options: CompileOptions, chang
     terminal.result(found.to_json())
 
 
-def check(program: ProgramFolder) -> None:
+def check(program: ProgramFolder, prove: Prove = None) -> None:
     """Check a program against the rules of the machine, without the compiler (exit 4 if it breaks one).
 
     Examples:
@@ -181,11 +188,13 @@ def check(program: ProgramFolder) -> None:
 
     terminal = TERMINAL.get()
     with progress() as bar:
-        found = api.check(program, progress=bar)
+        found = api.check(program, prove=prove, progress=bar)
     terminal.say(str(found))
     terminal.result(found.to_json())
     if not found.ok:
         raise typer.Exit(BROKEN)
+    if not found.proved:
+        raise typer.Exit(REFUSED)
 
 
 def report(program: ProgramFolder) -> None:

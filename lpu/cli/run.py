@@ -10,7 +10,6 @@ from compiler.options import Check, CompileOptions, Option
 from lpu.cli.options import (
     DEFAULT_RACK,
     Choices,
-    Model,
     ModelOptions,
     OneStep,
     Prefill,
@@ -93,6 +92,8 @@ def run(
             given.refuse(sorted(OF_A_MODEL & given), "has no meaning for a program that is compiled already")
             made = api.load_step(program)
             long = api.load_prefill(program, made)
+            if running.check:
+                api.require_legal(made, long, bar)
             model = api.reopen(made.manifest, changes.weights, running.model, changes.trust)
         else:
             given.refuse(["model"], "says what a program was compiled from, and this is none")
@@ -145,17 +146,19 @@ def run(
 
 
 def certify(
-    model: Model,
+    model: Annotated[str, Option("MODEL|PROGRAM", "A MODEL to compile, or a program folder.")],
     prompts: Prompts,
     options: OneStep,
     changes: ModelOptions,
     certifying: Certifying,
+    given: Given,
     rack: RackName = DEFAULT_RACK,
 ) -> None:
-    """Compile, check, run; compare the bits with every other way to get them (exit 1 if any differs).
+    """Compile, check, prove, run; compare the bits with every other way to them (exit 1 if any differs).
 
     Examples:
       lpu certify llama-tiny --rack quad --tokens 8
+      lpu certify program
       lpu certify ./my-hf-folder --prompt Hello -o certificate.json
     """
     from lpu import api
@@ -167,9 +170,15 @@ def certify(
     if output:
         api.check_writable(output)
     with progress() as bar:
-        opened = api.open_model(model, **changes.given(len(wanted) if wanted else None))
+        saved = None
+        if is_program(model):
+            given.refuse(sorted((OF_A_MODEL | {"python"}) & given), "has no meaning for a saved program")
+            saved = api.load_step(model)
+            opened = api.reopen(saved.manifest, changes.weights, None, changes.trust)
+        else:
+            opened = api.open_model(model, **changes.given(len(wanted) if wanted else None))
         terminal.notes(opened.notes)
-        given = wanted is not None
+        asked = wanted is not None
         if wanted:
             wanted = api.prompt_ids(wanted, opened, opened.vocab, chat=prompts.chat)
         else:
@@ -188,12 +197,13 @@ def certify(
                 estimated=estimated(terminal, steps_needed(wanted, prompts.tokens)),
                 corrupt=certifying.corrupt,
             ),
+            program=saved,
             progress=bar,
         )
-    body = found.to_json() | {"prompts_from": prompts_from(given=given)}
+    body = found.to_json() | {"prompts_from": prompts_from(given=asked)}
     if output:
         write_json(output, body)
-    show_certificate(terminal, found, output, given=given)
+    show_certificate(terminal, found, output, given=asked)
     terminal.result(body)
     if not found.ok:
         terminal.note("error: certify: " + failures(found))

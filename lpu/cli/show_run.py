@@ -157,6 +157,7 @@ def show_certificate(
         *_prompt_facts(given),
         ("rack", found.rack),
         ("checked", f"{found.rows_checked:,} rows, all rules hold"),
+        ("proof", found.proof),
         ("latency", f"{cycles} ({kind(found.chip)})"),
         ("inputs", found.inputs_sha256),
         ("program", found.program_sha256),
@@ -175,4 +176,6 @@ def show_certificate(
 def failures(found: Certificate) -> str:
     """Which comparisons differ."""
     names = [one.name for one in found.comparisons if one.equal is False]
+    if found.proved is False:
+        return f"refused: {found.proof}"
     return f"{len(names)} of {len(found.comparisons)} comparisons differ: {', '.join(names)}."

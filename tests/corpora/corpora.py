@@ -6,6 +6,8 @@ from faulty import CASES, hold_fault
 from killed import CASES as KILLED
 from killed import hold_killed
 from malformed import SIZE, hold_malformed
+from mutated import CASES as MUTATED
+from mutated import hold_mutated
 from placed import hold_catalog, hold_optimum, programs, quick
 from renumbered import SIZE as RENUMBERED
 from renumbered import hold_numbering
@@ -16,6 +18,9 @@ CORPORA = {
         Corpus(name="steps of drawn models", size=500, hold=hold_steps),
         Corpus(name="chunks of drawn models", size=250, hold=hold_chunks),
         Corpus(name="seeded faults", size=CASES, hold=hold_fault, good=("caught",), least=0.5),
+        Corpus(
+            name="mutated programs", size=MUTATED, hold=hold_mutated, good=("refused", "illegal"), least=0.6
+        ),
         Corpus(name="optima of drawn placements", size=1000, hold=hold_optimum, least=0.6),
         Corpus(name="killed writers", size=KILLED, hold=hold_killed),
         Corpus(name="racks numbered anew", size=RENUMBERED, hold=hold_numbering),

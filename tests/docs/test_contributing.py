@@ -16,7 +16,7 @@ from models.families.registry import FAMILIES
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 PACKAGES = ("lpu", "compiler", "fabric", "models")
-MOST = 5  # files to touch
+MOST = 6  # files to touch: five, and one of the proof
 
 
 def listed(title: str) -> list[str]:
@@ -54,7 +54,7 @@ TITLES = (
 
 
 @pytest.mark.parametrize("title", TITLES)
-def test_no_list_is_longer_than_five_files(title: str) -> None:
+def test_no_list_is_longer_than_five_files_and_that_of_the_proof(title: str) -> None:
     assert 1 <= len(listed(title)) <= MOST
 
 

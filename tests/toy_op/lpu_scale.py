@@ -21,6 +21,11 @@ from compiler.lower.rule import LoweringRule, by_line, every
 from compiler.program import instruction_set
 from compiler.program.isa import F32_LANES, TRANSIENT, VXM, Holds, Instruction, Kernel, Operand, same
 from lpu.check import cycles
+from lpu.prove.known import Known
+from lpu.prove.lines import Vector
+from lpu.prove.ops import registry as proof
+from lpu.prove.ops.taken import vectors
+from lpu.prove.rule import Proved, RowOperands
 from lpu.run.ops import registry as executor
 from lpu.run.ops.items import Executed, Items, Reads, Result, Rows, Static
 from lpu.run.pools import Env, Pool, Pools, take
@@ -99,6 +104,17 @@ def _compute(k: ScaleKernel, env: Env, pools: Pools, t: Int[Array, "items width"
 
 
 executor.register(Executed(op=OPCODE, build=_items))
+
+# and what the proof makes of its rows: lane by lane, and zero stays zero
+
+
+def _proved(known: Known, row: RowOperands) -> tuple[Vector, ...]:
+    value, lanes = vectors(known, row.src, Holds.F32, "its operand")
+    made = known.terms.make("scale", (value,), (row.kernel.factor,), known.terms.shape(value))
+    return tuple(Vector(Holds.F32, made, one) for one in lanes)
+
+
+proof.register(Proved(op=OPCODE, rule=_proved))
 
 # a model that uses it
 

@@ -1,0 +1,129 @@
+"""What a line of SRAM, an accumulator or a KV region holds, in the model's terms: tuples that compare.
+
+`holds` comes first and differs between the records, so that no two kinds are ever equal.
+"""
+
+from typing import NamedTuple
+
+PRODUCT, KV_HEAD = -1, -2  # beside compiler.program.isa.Holds
+Place = tuple[int, int]  # stripe and chunk of a context
+
+
+class Vector(NamedTuple):
+    """F32 or fp16 lanes of a value; lanes: which."""
+
+    holds: int
+    value: int
+    lanes: int
+
+
+class Statistic(NamedTuple):
+    """1/rms of a value."""
+
+    holds: int
+    value: int
+    eps: float
+
+
+class Chosen(NamedTuple):
+    """The largest of some lines of logits; lines: which, of 80 lanes each."""
+
+    holds: int
+    value: int
+    lines: frozenset[int]
+
+
+class Product(NamedTuple):
+    """What one row adds to an accumulator: `value` times some rows `ks` of the columns of some tiles.
+
+    tiles: of each line of the accumulator the matrix and a lane map of its columns.
+    """
+
+    holds: int
+    value: int
+    tiles: tuple[tuple[int, int], ...]
+    ks: int
+
+
+class Partial(NamedTuple):
+    """A quarter of an f32 line of an exact partial sum, unscaled; ks: the sets of rows in it, in order."""
+
+    holds: int
+    value: int
+    codes: int
+    columns: int
+    ks: tuple[int, ...]
+    quarter: int
+
+
+class Attending(NamedTuple):
+    """Query heads of one KV head, in their order. kernel: the first equal one of the manifest."""
+
+    queries: int
+    heads: tuple[int, ...]
+    keys: int
+    head: int
+    kernel: int
+
+
+class Chunk(NamedTuple):
+    """One line of the scores or softmax weights of a chunk."""
+
+    holds: int
+    of: Attending
+    place: Place
+    line: int
+
+
+class Peak(NamedTuple):
+    """The largest scores of some chunks: idempotent, so a set."""
+
+    holds: int
+    of: Attending
+    places: frozenset[Place]
+
+
+class Total(NamedTuple):
+    """Sums of the weights of some chunks, each as often as it is in `places`."""
+
+    holds: int
+    of: Attending
+    places: tuple[Place, ...]
+
+
+class Weighted(NamedTuple):
+    """One line of the weighted values of some chunks; of a merged one the last is the line of sums."""
+
+    holds: int
+    of: Attending
+    values: int
+    places: tuple[Place, ...]
+    line: int
+
+
+class KVHead(NamedTuple):
+    """A KV region: one head of keys and values, or a stripe of its tokens."""
+
+    holds: int
+    keys: int
+    values: int
+    head: int
+    stripe: int
+    kernel: int
+
+
+class Preload(NamedTuple):
+    """A preloaded value; columns: a lane map of its tensor, -1 where it has none."""
+
+    kind: int
+    tensor: int
+    columns: int
+    lines: int
+
+
+class TileRun(NamedTuple):
+    """Tiles side by side: a lane map of their rows, and of each the matrix and a lane map of its columns."""
+
+    kind: int
+    rows: int
+    tiles: tuple[tuple[int, int], ...]

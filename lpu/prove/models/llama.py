@@ -1,0 +1,118 @@
+"""The dense decoder (family llama), read from its numbers alone: docs/proof.md, not the module.
+
+Embedding; per layer attention and a gated FFN, each with its norm and residual; norm and head.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from lpu.prove.models.record import HopPart, ModelTerms
+from lpu.prove.refused import RefusedError
+from lpu.prove.terms import Terms
+from models.config import TransformerConfig
+
+FAMILY = "llama"
+BITS = ((8192, 20), (32_768, 18), (131_072, 16))
+"""Tokens of the longest context, and bits of a softmax weight up to there (docs/facts/numerics.md 1.1)."""
+
+
+def read(terms: Terms, numbers: Mapping[str, Any], longest: int, kv: str) -> ModelTerms:
+    """The terms of a step. Raises RefusedError for numbers that no such model has."""
+    try:
+        config = TransformerConfig.of_fields(numbers)
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise RefusedError(f"the numbers of the model: {error}") from None
+    return _Reading(terms, config, longest, kv).step()
+
+
+@dataclass(slots=True)
+class _Reading:
+    terms: Terms
+    config: TransformerConfig
+    longest: int
+    kv: str
+
+    def step(self) -> ModelTerms:
+        """Token to logits."""
+        config, terms, out = self.config, self.terms, ModelTerms()
+        frac = next((bits for most, bits in BITS if self.longest <= most), 0)
+        angles = self._tensor(out, "angles", self.longest, 2, config.head_dim // 2)
+        x = terms.embed(self._tensor(out, "embed.table", config.vocab, config.hidden))
+        out.places[x] = "embedding"
+        for layer in range(config.layers):
+            x = self._attention(out, f"layers.{layer}.attention", x, angles, frac)
+            ffn = partial(self._ffn, out, f"layers.{layer}.ffn")
+            normed = terms.norm(
+                x, self._gain(out, f"layers.{layer}.ffn", config.hidden), config.eps, config.hidden
+            )
+            out.parts[f"layers.{layer}.ffn"] = HopPart(
+                width=config.hidden,
+                down=("fp8", "fp16") if config.ffn_down == "fp8" else ("fp16",),
+                up="fp16" if config.ffn_up == "fp16" else "f32",
+                answer=ffn,
+            )
+            x = terms.add(x, ffn(self._sent(normed)))
+            out.places[x] = f"layers.{layer}.ffn"
+        last = terms.norm(x, self._tensor(out, "norm.gain", config.hidden), config.eps, config.hidden)
+        out.logits = self._linear(out, "head", last, config.vocab, biased=False)
+        out.places[out.logits] = "logits"
+        return out
+
+    def _tensor(self, out: ModelTerms, name: str, *shape: int) -> int:
+        out.tensors[name] = self.terms.tensor(name, shape)
+        return out.tensors[name]
+
+    def _gain(self, out: ModelTerms, block: str, width: int) -> int:
+        return self._tensor(out, f"{block}.norm.gain", width)
+
+    def _linear(self, out: ModelTerms, name: str, value: int, columns: int, *, biased: bool) -> int:
+        """A product with a scale per column, and a bias where the model has one."""
+        codes = self._tensor(out, f"{name}.codes", self.terms.width(value), columns)
+        scale = "scale" if self.config.column_scales == "f32" else "exponent"
+        made = self.terms.matmul(value, codes, self._tensor(out, f"{name}.{scale}", columns))
+        out.places[made] = name
+        if biased:
+            made = self.terms.bias(made, self._tensor(out, f"{name}.bias", columns))
+            out.places[made] = name
+        return made
+
+    def _matrix(self, out: ModelTerms, block: str, matrix: str, value: int) -> int:
+        columns = self.config.width_of(matrix)
+        return self._linear(out, f"{block}.{matrix}", value, columns, biased=matrix in self.config.biased)
+
+    def _attention(self, out: ModelTerms, block: str, x: int, angles: int, frac: int) -> int:
+        config, terms = self.config, self.terms
+        a = terms.norm(x, self._gain(out, block, config.hidden), config.eps, config.hidden)
+        q, k, v = (self._matrix(out, block, matrix, a) for matrix in "qkv")
+        if config.qk_norm:
+            q, k = (
+                terms.norm(
+                    value,
+                    self._tensor(out, f"{block}.{which}_norm.gain", config.head_dim),
+                    config.eps,
+                    config.head_dim,
+                )
+                for which, value in (("q", q), ("k", k))
+            )
+        q, k = (terms.rope(value, angles, config.head_dim) for value in (q, k))
+        v = terms.rounded(v, 16)
+        out.keys.append(k)
+        out.values.append(v)
+        heads = terms.attention(q, k, v, config.head_dim, frac, self.kv)
+        for value, what in ((q, "queries"), (k, "keys"), (v, "values"), (heads, "heads")):
+            out.places[value] = f"{block}, {what}"
+        x = terms.add(x, self._matrix(out, block, "o", heads))
+        out.places[x] = block
+        return x
+
+    def _sent(self, normed: int) -> int:
+        """The FFN's input as it is where the FFN runs."""
+        return self.terms.rounded(normed, 8) if self.config.ffn_down == "fp8" else normed
+
+    def _ffn(self, out: ModelTerms, block: str, value: int) -> int:
+        """Gate and up of the normed vector, then down; rounded where the result comes back in fp16."""
+        gate, up = (self._matrix(out, block, matrix, value) for matrix in ("gate", "up"))
+        down = self._matrix(out, block, "down", self.terms.glu(gate, up, self.config.activation))
+        return self.terms.rounded(down, 16) if self.config.ffn_up == "fp16" else down

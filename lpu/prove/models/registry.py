@@ -1,0 +1,34 @@
+"""The readers of models by the name of their family: the project's own, and those of extensions."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lpu.prove.models import llama
+from lpu.prove.models.record import Reader
+
+READERS: dict[str, Reader] = {}
+
+
+def register(family: str, reader: Reader) -> Reader:
+    """Add the reader of a family. Raises ValueError if it has one."""
+    if READERS.setdefault(family, reader) is not reader:
+        raise ValueError(f"proof: family {family!r} has a reader. Give the other family another name.")
+    return reader
+
+
+def family_of(config: Mapping[str, Any] | None) -> str:
+    """The family of a model's numbers in words; a module of the user's own has none."""
+    return (
+        "a module of the user's own"
+        if config is None
+        else f"the family {config.get('family', llama.FAMILY)!r}"
+    )
+
+
+def reader_of(config: Mapping[str, Any] | None) -> Reader | None:
+    """The reader of a model's numbers, None if there is none."""
+    name = None if config is None else config.get("family", llama.FAMILY)
+    return READERS.get(name) if isinstance(name, str) else None
+
+
+register(llama.FAMILY, llama.read)

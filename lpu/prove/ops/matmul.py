@@ -1,0 +1,106 @@
+"""Products: a tile adds some rows of some columns; exact sums add up in any order until they are rounded."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from compiler.program.instructions.matmul import WIDE_PER_F32
+from compiler.program.isa import SCALE, TILE_ROWS, Holds, Op
+from lpu.prove.known import Known
+from lpu.prove.lines import PRODUCT, Partial, Preload, Product, TileRun, Vector
+from lpu.prove.ops.taken import of_kind, of_tensor, vectors
+from lpu.prove.refused import RefusedError, need
+from lpu.prove.rule import Proved, RowOperands
+
+
+def _mm(known: Known, row: RowOperands) -> tuple[Any, ...]:
+    """Lane k of the input meets row k of the tiles: their maps are one."""
+    value, lanes = vectors(known, row.src, Holds.F16, "its input")
+    tiles = row.preloads
+    if not isinstance(tiles, TileRun) or len(tiles.tiles) != row.n:
+        raise RefusedError(f"reads no {row.n} tiles side by side")
+    ks, width = known.lanes.joined(lanes, TILE_ROWS), known.terms.width(value)
+    for codes, _ in tiles.tiles:
+        depth = known.terms.shape(codes)[0]
+        if depth != width:
+            raise RefusedError(f"{known.show(codes)} has {depth} rows, its input {width} lanes")
+    if tiles.rows != ks:
+        raise RefusedError(f"rows of {known.show(tiles.tiles[0][0])} meet other lanes of {known.show(value)}")
+    return (Product(PRODUCT, value, tiles.tiles, ks),)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sum:
+    """One line of a sum: some columns of a matrix times a value, over sets of rows."""
+
+    value: int
+    codes: int
+    columns: int
+    ks: tuple[int, ...]
+
+
+def _rounded(known: Known, found: _Sum, scale: Preload) -> Vector:
+    """A finished sum: every row of the matrix once, its columns' own scales."""
+    depth = known.terms.shape(found.codes)[0]
+    name = known.show(found.codes)
+    whole = known.lanes.cover_once(found.ks, depth)
+    need(whole, f"the sum does not take each of the {depth} rows of {name} once")
+    tensor, (columns,) = of_tensor(known, (scale,), SCALE, 1)
+    need(columns == found.columns, f"{known.show(tensor)} lies at other columns than {name}")
+    wide, have = known.terms.width(found.codes), known.terms.width(tensor)
+    need(wide == have, f"{known.show(tensor)} has {have} scales for {wide} columns of {name}")
+    return Vector(Holds.F32, known.terms.matmul(found.value, found.codes, tensor), found.columns)
+
+
+def _left(known: Known, row: RowOperands, sums: list[_Sum]) -> tuple[Any, ...]:
+    """The sums as wide partials, or rounded."""
+    if row.kernel.wide:
+        return tuple(
+            Partial(Holds.WIDE, one.value, one.codes, one.columns, one.ks, i)
+            for one in sums
+            for i in range(WIDE_PER_F32)
+        )
+    if isinstance(row.preloads, TileRun) or len(row.preloads) != row.n:
+        raise RefusedError(f"reads no {row.n} scales")
+    return tuple(_rounded(known, one, scale) for one, scale in zip(sums, row.preloads, strict=True))
+
+
+def _wb(known: Known, row: RowOperands) -> tuple[Any, ...]:
+    """What the tiles of an accumulator add up to, as it is or rounded."""
+    count = len(row.products)
+    need(count > 0 and count == row.src3, f"finds {count} products in its accumulator, says {row.src3}")
+    first = row.products[0]
+    need(len(first.tiles) == row.n, f"reads {row.n} lines where a product has {len(first.tiles)}")
+    for one in row.products:
+        if one.value != first.value or one.tiles != first.tiles:
+            raise RefusedError("its accumulator holds products of several matrices, inputs or columns")
+    ks = tuple(sorted(one.ks for one in row.products))
+    return _left(known, row, [_Sum(first.value, codes, columns, ks) for codes, columns in first.tiles])
+
+
+def _red(known: Known, row: RowOperands) -> tuple[Any, ...]:
+    """Partials of the same columns added up, as they are or rounded; one that comes twice counts twice."""
+    of_kind(row.src, Holds.WIDE, "its operand")
+    need(len(row.src) == WIDE_PER_F32 * row.n * row.kernel.parts, "its operand has another number of lines")
+    parts = row.kernel.parts
+    sums: list[_Sum] = []
+    for line in range(row.n):
+        added = [row.src[WIDE_PER_F32 * (part * row.n + line) :][:WIDE_PER_F32] for part in range(parts)]
+        first = added[0][0]
+        for quarters in added:
+            whole = quarters[0]._replace(quarter=0)
+            need(whole[:-2] == first[:-2], "adds partials of several matrices, inputs or columns")
+            for i, one in enumerate(quarters):
+                need(
+                    one == whole._replace(quarter=i),
+                    "reads a line whose quarters are not one result in order",
+                )
+        ks = tuple(sorted(k for quarters in added for k in quarters[0].ks))
+        sums.append(_Sum(first.value, first.codes, first.columns, ks))
+    return _left(known, row, sums)
+
+
+PROOF = (
+    Proved(op=Op.MM, rule=_mm),
+    Proved(op=Op.WB, rule=_wb),
+    Proved(op=Op.RED, rule=_red),
+)

@@ -1,0 +1,61 @@
+"""Operands as rules want them: lines of one kind and one value, whole blocks of one result."""
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from compiler.program.isa import GAIN, LOAD_NAMES, Holds
+from lpu.prove.known import Known
+from lpu.prove.lines import Chunk, Preload, TileRun, Weighted
+from lpu.prove.refused import RefusedError, need
+
+_Block = TypeVar("_Block", Chunk, Weighted)
+
+
+def vectors(known: Known, lines: Sequence[Any], holds: int, what: str) -> tuple[int, tuple[int, ...]]:
+    """(value, lane map of each line) of f32 or fp16 lines of one value."""
+    of_kind(lines, holds, what)
+    return known.same([line.value for line in lines], what), tuple(line.lanes for line in lines)
+
+
+def of_kind(lines: Sequence[Any], holds: int, what: str) -> None:
+    """Every line holds that kind of thing."""
+    need(len(lines) > 0, f"{what} has no lines")
+    for line in lines:
+        if line.holds != holds:
+            raise RefusedError(f"{what} holds {_name(line.holds)}, must be {_name(holds)}")
+
+
+def _name(holds: int) -> str:
+    return Holds(holds).name.lower() if 0 <= holds < len(Holds) else "something else"
+
+
+def of_tensor(
+    known: Known, preloads: Sequence[Preload] | TileRun, kind: int, count: int
+) -> tuple[int, tuple[int, ...]]:
+    """(tensor, column map of each) of `count` preloaded values of one kind and tensor."""
+    if isinstance(preloads, TileRun):
+        raise RefusedError(f"reads tiles where {LOAD_NAMES[kind]} must be")
+    need(len(preloads) == count, f"reads {len(preloads)} preloaded values, must be {count}")
+    for one in preloads:
+        need(one.kind == kind, f"reads {LOAD_NAMES[one.kind]} where {LOAD_NAMES[kind]} must be")
+    tensor = known.same([one.tensor for one in preloads], LOAD_NAMES[kind].lower())
+    return tensor, tuple(one.columns for one in preloads)
+
+
+def gains(known: Known, preloads: Sequence[Preload] | TileRun, lanes: tuple[int, ...], width: int) -> int:
+    """The vector whose words lie beside lines of these lanes, and that is as wide as their value."""
+    tensor, columns = of_tensor(known, preloads, GAIN, len(lanes))
+    need(columns == lanes, f"{known.show(tensor)} lies at other lanes than what it is applied to")
+    found = known.terms.width(tensor)
+    need(found == width, f"{known.show(tensor)} has {found} numbers, its operand {width}")
+    return tensor
+
+
+def blocks(lines: Sequence[_Block], size: int, holds: int, what: str) -> list[_Block]:
+    """The first line of every whole result of `size` lines."""
+    of_kind(lines, holds, what)
+    need(size > 0 and len(lines) % size == 0, f"{what}: {len(lines)} lines are no blocks of {size}")
+    for i, line in enumerate(lines):
+        head = lines[i - i % size]
+        need(line == head._replace(line=i % size), f"{what} is not one whole result of {size} lines")
+    return list(lines[::size])

@@ -1,0 +1,170 @@
+"""The programs of one folder proved together: they have one memory image, so their KV regions must agree."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from compiler.program.instructions.host import HandoverKernel
+from compiler.program.isa import Columns, Op
+from compiler.program.manifest import Manifest, Move
+from compiler.program.program import Program
+from lpu.prove.models.registry import family_of, reader_of
+from lpu.prove.prove import HeldHead, Regions, Verdict, prove, verdict
+from lpu.prove.refused import RefusedError, need
+
+MOST_ROWS = 200_000  # that are proved unasked
+DECODE, PREFILL = "decode", "prefill"
+NOT_ASKED = "not asked for"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """The verdict on every program of a folder, by what it is: decode, prefill, ingest, egress."""
+
+    verdicts: dict[str, Verdict]
+
+    @property
+    def ok(self) -> bool:
+        """Whether all of them are proved."""
+        return all(one.ok for one in self.verdicts.values())
+
+    @property
+    def reason(self) -> str:
+        """Why the first that is not proved is not."""
+        return next((f"{name}: {one.reason}" for name, one in self.verdicts.items() if not one.ok), "")
+
+    def __str__(self) -> str:
+        return "\n".join(f"{one}\n  program: {name}" for name, one in self.verdicts.items())
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        return {
+            "proved": self.ok,
+            "programs": {name: one.to_json() for name, one in self.verdicts.items()},
+        }
+
+
+def prove_programs(
+    decode: Program,
+    prefill: Program | None = None,
+    ingest: Program | None = None,
+    egress: Program | None = None,
+) -> Proof:
+    """Prove a program, and that those with the same memory image keep, move and read the same KV."""
+    found = {DECODE: prove(decode)}
+    regions = found[DECODE].regions
+    if prefill is not None:
+        found[PREFILL] = prove(prefill, regions)
+    for name, program in (("ingest", ingest), ("egress", egress)):
+        if program is not None:
+            found[name] = prove_move(program, regions, name)
+    return Proof(verdicts=found)
+
+
+def left_out(program: Program) -> str:
+    """Why a program is not proved unasked; empty if it is."""
+    if not known(program):
+        return f"no reader of models knows {family_of(program.manifest.model.config)}"
+    rows = rows_of(program)
+    return f"{rows:,} rows are more than {MOST_ROWS:,}" if rows > MOST_ROWS else ""
+
+
+def known(program: Program) -> bool:
+    """Whether a reader knows the model of a program."""
+    return reader_of(program.manifest.model.config) is not None
+
+
+def proof_of(program: Program, prefill: Program | None = None, *, prove: bool | None = None) -> Proof | str:
+    """The proof of a program and its prefill program, or why it was left out. prove: None: see `left_out`.
+
+    Raises RefusedError if one of them is not proved.
+    """
+    if prove is False:
+        return NOT_ASKED
+    if prove is None and (reason := left_out(program)):
+        return reason
+    return require_proof(prove_programs(program, prefill))
+
+
+def require_proof(proof: Proof) -> Proof:
+    """The proof itself if it is one.
+
+    Raises RefusedError if not.
+    """
+    if not proof.ok:
+        raise RefusedError(f"prove: {proof.reason}")
+    return proof
+
+
+def proof_line(proof: Proof | str) -> str:
+    """What is said of a proof in a line."""
+    if isinstance(proof, str):
+        return f"prove: left out, {proof}"
+    rows = sum(one.rows for one in proof.verdicts.values())
+    return f"prove: {rows:,} rows compute {proof.verdicts[DECODE].model}, for every input"
+
+
+def in_words(program: Program) -> tuple[bool | None, str]:
+    """Whether a program is proved, and what is to say; None if no reader knows its model."""
+    if not known(program):
+        return None, left_out(program)
+    found = prove_programs(program)
+    return found.ok, found.reason or proof_line(found)
+
+
+def rows_of(program: Program) -> int:
+    """Rows of a program, all contexts together."""
+    blocks = program.blocks
+    return sum(
+        len(blocks[call.block].columns[context])
+        for call in program.calls
+        for context in program.manifest.contexts
+    )
+
+
+def prove_move(program: Program, regions: Regions, kind: str) -> Verdict:
+    """Prove that a program moves each KV region of a decode program once, as its layer's and head's line."""
+    reason = ""
+    try:
+        _moved(program, regions, kind)
+    except RefusedError as refused:
+        reason = refused.reason
+    return verdict(program, reason, {})
+
+
+def _moved(program: Program, regions: Regions, kind: str) -> None:
+    manifest, body = program.manifest, program.manifest.body
+    need(isinstance(body, Move) and body.kind == kind, f"the {kind} program is of kind {manifest.kind}")
+    layers = 1 + max((one.layer for one in regions.values()), default=-1)
+    need(len(program.calls) == layers, f"{len(program.calls)} calls move the KV of {layers} layers")
+    for layer, call in enumerate(program.calls):
+        missing = {place: held for place, held in regions.items() if held.layer == layer}
+        need(len(manifest.contexts) == 1, f"the {kind} program has {len(manifest.contexts)} contexts")
+        rows = program.expand_call(call, manifest.contexts[0])
+        for place, line, kernel in _rows(rows, manifest, kind):
+            held = missing.pop(place, None)
+            where = f"word {place[1]} of chip {place[0]}"
+            if held is None:
+                raise RefusedError(f"{where} holds no KV of layer {layer} that is still to be moved")
+            need(_alike(held, kernel), f"{where} is of another format or size")
+            want = held.head * held.stripes + held.stripe
+            need(line == want, f"{where} is moved as line {line} of layer {layer}, holds line {want}")
+        need(not missing, f"{len(missing)} KV regions of layer {layer} are not moved")
+
+
+def _rows(
+    rows: Columns, manifest: Manifest, kind: str
+) -> Iterator[tuple[tuple[int, int], int, HandoverKernel]]:
+    """Chip and word, line and kernel of every row."""
+    wanted, column = (Op.KVIN, rows.dst) if kind == "ingest" else (Op.KVOUT, rows.src2)
+    for i in range(len(rows)):
+        aux = int(rows.aux[i])
+        kernel = manifest.kernels[aux] if 0 <= aux < len(manifest.kernels) else None
+        if int(rows.op[i]) != wanted or not isinstance(kernel, HandoverKernel):
+            raise RefusedError(f"row {i} moves no KV")
+        yield (int(rows.chip[i]), int(column[i])), int(rows.src3[i]), kernel
+
+
+def _alike(held: HeldHead, kernel: HandoverKernel) -> bool:
+    names = ("stripes", "head_dim", "kv", "kv_words", "kv_stride", "capacity", "cached")
+    return all(getattr(held, name) == getattr(kernel, name) for name in names)

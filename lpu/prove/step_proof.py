@@ -1,0 +1,190 @@
+"""One context bucket: the calls of a program in the order of time, and what its memory holds at the end."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from compiler.program.isa import ANGLES, KV, SHARED, SPACE_SHIFT
+from compiler.program.program import Call, Program
+from lpu.prove.block_rows import LINE_BITS, BlockRows, block_rows
+from lpu.prove.known import Known
+from lpu.prove.models.record import ModelTerms
+from lpu.prove.refused import RefusedError, need
+from lpu.prove.templates import Finds, Left, Made, Templates, places
+from lpu.prove.walk import Memo
+
+_OFFSET = (1 << SPACE_SHIFT) - 1
+Placed = tuple[int, int]  # chip, and line or word
+
+
+@dataclass(slots=True)
+class Memory:
+    """What chips hold after some calls: lines that others read, by place; KV regions by chip and word."""
+
+    lines: dict[int, int] = field(default_factory=dict[int, int])
+    regions: dict[Placed, int] = field(default_factory=dict[Placed, int])
+
+
+@dataclass(slots=True)
+class StepProof:
+    """The calls of a program, prepared for one context."""
+
+    known: Known
+    program: Program
+    model: ModelTerms
+    context: int
+    rows: dict[int, BlockRows] = field(default_factory=dict[int, BlockRows])
+    templates: dict[int, Templates] = field(default_factory=dict[int, Templates])
+    shared: dict[Placed, str] = field(default_factory=dict[Placed, str])
+
+    def __post_init__(self) -> None:
+        self.known.context = self.context
+        calls = self.program.calls
+        for call in calls:
+            self._prepare(call)
+        self.shared = dict(_shared(self.program))
+        asked = [places(self.rows[call.block].outside, call.chips) for call in calls]
+        wanted = np.unique(np.concatenate([*asked, np.array(list(self._outputs()), np.int64)]))
+        memo: Memo = {}
+        for block, rows in self.rows.items():
+            self.templates[block] = Templates(self.known, self.program.blocks[block], rows, memo, wanted)
+
+    def _outputs(self) -> Iterable[int]:
+        manifest = self.program.manifest
+        for place in (*manifest.logits, *([manifest.token] if manifest.token else [])):
+            need(
+                0 <= place[0] < manifest.chips,
+                f"manifest: an output is on chip {place[0]} of {manifest.chips}",
+            )
+            need(0 <= place[1] < 1 << LINE_BITS, f"manifest: an output is at word {place[1]}")
+            yield place[0] << LINE_BITS | place[1] // manifest.rows
+
+    def _prepare(self, call: Call) -> None:
+        blocks = self.program.blocks
+        need(0 <= call.block < len(blocks), f"call {call.name} is of block {call.block} of {len(blocks)}")
+        if call.block not in self.rows:
+            try:
+                self.rows[call.block] = block_rows(blocks[call.block], self.context, self.program.manifest)
+            except RefusedError as refused:
+                raise RefusedError(refused.reason, layer=call.name, row=refused.row) from None
+        rows, count = self.rows[call.block], len(call.chips)
+        named = max(len(rows.spans), int(blocks[call.block].loads.chip.max(initial=-1)) + 1)
+        need(named <= count, f"call {call.name} has {count} chips, its block names {named} ranks")
+        chips = self.program.manifest.chips
+        need(
+            len(set(call.chips)) == count and all(0 <= chip < chips for chip in call.chips),
+            f"call {call.name} names a chip twice, or one that is none of {chips}",
+        )
+        for name in ("weight_base", "kv_base", "shared_base"):
+            bases = getattr(call, name)
+            need(len(bases) == count and min(bases, default=0) >= 0, f"call {call.name}: {name} of its chips")
+        slots = len(blocks[call.block].slots)
+        need(
+            len(call.tensors) == slots,
+            f"call {call.name} names {len(call.tensors)} tensors for {slots} slots",
+        )
+        need(self.context in call.base, f"call {call.name} has no cycle for context {self.context}")
+
+    def run(self) -> Memory:
+        """All calls; what is left. Raises RefusedError."""
+        order = sorted(
+            range(len(self.program.calls)), key=lambda i: (self.program.calls[i].base[self.context], i)
+        )
+        self._one_after_another(order)
+        memory = Memory()
+        for index in order:
+            left = self.one(index, memory, -1)
+            need(not left.given, f"call {self.program.calls[index].name} gives an answer, this is no hop")
+            self._keep(self.program.calls[index], left, memory)
+        return memory
+
+    def one(self, index: int, memory: Memory, message: int) -> Left:
+        """One call in the memory that earlier ones left."""
+        call = self.program.calls[index]
+        return self.templates[call.block].call(
+            Finds(
+                call=index,
+                name=call.name,
+                chips=call.chips,
+                tensors=tuple(self._tensor(name) for name in call.tensors),
+                shared=self._table(call),
+                message=message,
+                lines=memory.lines,
+            )
+        )
+
+    def _tensor(self, name: str) -> int:
+        need(name in self.model.tensors, f"{name!r} is no tensor of the model")
+        return self.model.tensors[name]
+
+    def _table(self, call: Call) -> int:
+        """The tensor that a call reads in the shared space, the same on all of its chips."""
+        places = self.rows[call.block].read.shared.tolist()
+        names = {
+            self.shared.get((call.chips[rank], call.shared_base[rank] + offset), "")
+            for rank, offset in places
+        }
+        if not names:
+            return -1
+        need(names != {""} and len(names) == 1, f"call {call.name} reads {len(names)} shared tables, or none")
+        return self._tensor(names.pop())
+
+    def _keep(self, call: Call, left: Left, memory: Memory) -> None:
+        for (rank, word), number in left.regions.items():
+            assert word >> SPACE_SHIFT == KV
+            place = call.chips[rank], call.kv_base[rank] + (word & _OFFSET)
+            need(
+                place not in memory.regions,
+                f"call {call.name} appends to a KV region a second time in one step",
+            )
+            memory.regions[place] = number
+
+    def _one_after_another(self, order: list[int]) -> None:
+        """On every chip a call begins when the earlier ones have ended: templates may be put together."""
+        chips = self.program.manifest.chips
+        last_read, last_commit = np.full(chips, -1), np.full(chips, -1)
+        for index in order:
+            call = self.program.calls[index]
+            spans = self.rows[call.block].spans
+            at = np.array(call.chips, np.int64)[: len(spans)]
+            base = call.base[self.context]
+            need(base >= 0, f"call {call.name} begins at cycle {base}")
+            first_read, read, first_commit, commit = np.where(spans < 0, -1, spans + base).T
+            bad = (first_read >= 0) & (last_commit[at] > first_read)
+            bad |= (first_commit >= 0) & ((last_read[at] >= first_commit) | (last_commit[at] >= first_commit))
+            if bad.any():
+                chip = at[int(np.argmax(bad))]
+                raise RefusedError(
+                    f"call {call.name} begins on chip {chip} before earlier calls have ended there"
+                )
+            last_read[at] = np.maximum(last_read[at], read)
+            last_commit[at] = np.maximum(last_commit[at], commit)
+
+    def origin(self, term: int) -> Made | None:
+        """Which row made a term."""
+        for templates in self.templates.values():
+            if term in templates.origins:
+                return templates.origins[term]
+        return None
+
+    @property
+    def followed(self) -> tuple[int, int]:
+        """(templates that were followed, rows in them)."""
+        counts = [(len(one.made), len(one.made) * len(one.rows)) for one in self.templates.values()]
+        return sum(made for made, _ in counts), sum(rows for _, rows in counts)
+
+
+def _shared(program: Program) -> Iterable[tuple[Placed, str]]:
+    """Name of the tensor at each chip and word of the shared space."""
+    seen: set[Placed] = set()
+    for call in program.calls:
+        loads = program.blocks[call.block].loads
+        for i in np.flatnonzero(loads.addr >> SPACE_SHIFT == SHARED).tolist():
+            rank, slot = int(loads.chip[i]), int(loads.tensor[i])
+            need(0 <= slot < len(call.tensors), f"call {call.name}: a shared table is of slot {slot}")
+            need(int(loads.kind[i]) == ANGLES, f"call {call.name}: what chips share is no RoPE table")
+            place = call.chips[rank], call.shared_base[rank] + (int(loads.addr[i]) & _OFFSET)
+            need(place not in seen, f"call {call.name}: two shared tables lie in one place")
+            seen.add(place)
+            yield place, call.tensors[slot]

@@ -1,0 +1,136 @@
+"""Terms: whole logical vectors of a model, hash-consed, so that equal values are equal numbers.
+
+A term is an op, the terms that it takes, its attributes and its shape. Tensors are terms without operands.
+Within the template of a block the tensors are slots and what earlier calls left are inputs; `bind` puts the
+terms of one call in their places. A dozen constructors below are shared by the reader of the model and by the
+rules; an op from outside uses `make`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+TENSOR, SLOT, INPUT = "tensor", "slot", "input"
+
+
+class Term(NamedTuple):
+    """One value: what makes it. commutes: the order of the operands does not matter, and they are sorted."""
+
+    op: str
+    operands: tuple[int, ...]
+    attributes: tuple[Any, ...]
+    shape: tuple[int, ...]
+    commutes: bool = False
+
+
+class Terms:
+    """All terms by number; the same term never has two."""
+
+    def __init__(self) -> None:
+        self.all: list[Term] = []
+        self._number: dict[Term, int] = {}
+
+    def __len__(self) -> int:
+        return len(self.all)
+
+    def make(
+        self,
+        op: str,
+        operands: tuple[int, ...] = (),
+        attributes: tuple[Any, ...] = (),
+        shape: tuple[int, ...] = (),
+        *,
+        commutes: bool = False,
+    ) -> int:
+        """The number of a term."""
+        term = Term(op, tuple(sorted(operands)) if commutes else operands, attributes, shape, commutes)
+        found = self._number.setdefault(term, len(self.all))
+        if found == len(self.all):
+            self.all.append(term)
+        return found
+
+    def shape(self, term: int) -> tuple[int, ...]:
+        """The shape of a value: of a vector its width alone."""
+        return self.all[term].shape
+
+    def width(self, term: int) -> int:
+        """Of a vector: how many numbers it has."""
+        return self.all[term].shape[-1]
+
+    def bind(self, term: int, bound: dict[int, int], made: Callable[[int, int], None]) -> int:
+        """The term with others in the places of those that `bound` names; it grows by what was looked at.
+
+        made: told of every term that is new, with the one it comes from.
+        """
+        if term not in bound:
+            op, operands, attributes, shape, commutes = self.all[term]
+            taken = tuple(self.bind(one, bound, made) for one in operands)
+            before = len(self.all)
+            bound[term] = self.make(op, taken, attributes, shape, commutes=commutes)
+            if len(self.all) > before:
+                made(bound[term], term)
+        return bound[term]
+
+    def show(self, term: int, names: Mapping[int, str]) -> str:
+        """A term in words: its op, and the tensors among its operands. names: of slots and inputs."""
+        op, operands, attributes, _, _ = self.all[term]
+        if term in names:
+            return names[term]
+        if op == TENSOR:
+            return str(attributes[0])
+        parts = [
+            self.show(one, names) if self._is_tensor(one) else self._name(one, names) for one in operands
+        ]
+        return f"{op}({', '.join([*parts, *map(str, attributes)])})"
+
+    def _is_tensor(self, term: int) -> bool:
+        return not self.all[term].operands
+
+    def _name(self, term: int, names: Mapping[int, str]) -> str:
+        """An operand in short: its op and the tensors that it takes."""
+        op, operands, _, _, _ = self.all[term]
+        tensors = [self.show(one, names) for one in operands if self._is_tensor(one)]
+        return f"{op}<{', '.join(tensors)}>" if tensors else op
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> int:
+        """A tensor of the model."""
+        return self.make(TENSOR, (), (name,), shape)
+
+    def embed(self, table: int) -> int:
+        """The row of a table at the step's token."""
+        return self.make("embed", (table,), (), self.shape(table)[1:])
+
+    def norm(self, value: int, gain: int, eps: float, head_dim: int) -> int:
+        """RMS norm over all, or over each head of `head_dim` (its width: over all)."""
+        return self.make("rms_norm", (value, gain), (eps, head_dim), self.shape(value))
+
+    def rope(self, value: int, table: int, head_dim: int) -> int:
+        """Each head turned by the table's row at the step's position."""
+        return self.make("rope", (value, table), (head_dim,), self.shape(value))
+
+    def rounded(self, value: int, bits: int) -> int:
+        """Rounded to fp16 or e4m3."""
+        return self.make(f"round{bits}", (value,), (), self.shape(value))
+
+    def matmul(self, value: int, codes: int, scale: int) -> int:
+        """A vector times a matrix of codes, with a scale per column."""
+        return self.make("matmul", (value, codes, scale), (), self.shape(codes)[1:])
+
+    def bias(self, value: int, vector: int) -> int:
+        """A product plus a vector."""
+        return self.make("bias", (value, vector), (), self.shape(value))
+
+    def attention(self, queries: int, keys: int, values: int, head_dim: int, frac: int, kv: str) -> int:
+        """All heads over the cache that the keys and values of this step and all before it make up."""
+        return self.make("attention", (queries, keys, values), (head_dim, frac, kv), self.shape(queries))
+
+    def glu(self, gate: int, up: int, activation: str) -> int:
+        """The activation of the gate, times up."""
+        return self.make("glu", (gate, up), (activation,), self.shape(gate))
+
+    def add(self, one: int, other: int) -> int:
+        """The f32 sum of two vectors; it commutes and does not associate."""
+        return self.make("add", (one, other), (), self.shape(one), commutes=True)
+
+    def message(self, index: int, width: int) -> int:
+        """What hop number `index` is sent."""
+        return self.make("message", (), (index,), (width,))
