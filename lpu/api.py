@@ -19,7 +19,7 @@ from fabric.rack import Rack
 from lpu.afd.ask import afd as afd
 from lpu.afd.ratios import ratios as ratios
 from lpu.certify import certify as certificates
-from lpu.certify.certify import Certificate
+from lpu.certify.certificate import Certificate
 from lpu.certify.certify import CertifyOptions as CertifyOptions
 from lpu.check.check import Report, require
 from lpu.check.memory_image import pair
@@ -135,10 +135,7 @@ def sweep(
     progress: Progress = quiet,
     **keywords: Unpack[Keywords],
 ) -> Sweep:
-    """Compile a model again for every value of assumed numbers, as in `{"planes": (4, 6, 8)}`.
-
-    See `lpu.sweep.keys` for the keys.
-    """
+    """Compile again for values of assumed numbers (`lpu.sweep.keys`), as in `{"planes": (4, 6, 8)}`."""
     options, opened = _asked("sweep", model, options, keywords)
     machine = rack if isinstance(rack, Rack) else read_rack(rack)
     return sweeps.sweep(opened, machine, values, options, check, progress)
@@ -224,8 +221,8 @@ def prove(
 ) -> Proof:
     """Prove that a program computes its model for every input, without running it (docs/proof.md).
 
-    prefill, ingest, egress: programs with the same memory image; the first comes with a `Compiled`.
-    Nothing is raised for a program that is not proved: the verdict says why.
+    prefill, ingest, egress: programs with the same memory image; the first comes with a `Compiled`. Nothing
+    is raised for a program that is not proved: the verdict says why.
     """
     if isinstance(program, Compiled):
         program, prefill = program.program, program.prefill

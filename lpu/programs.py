@@ -57,11 +57,7 @@ class Checked(OnScreen):
         if self.image:
             lines.append("image       one for both programs" if self.image.ok else str(self.image))
         if self.ok:
-            lines.append(
-                proof_line(self.proof)
-                if isinstance(self.proof, str) or self.proof.ok
-                else f"prove: {self.proof.reason}"
-            )
+            lines.append(proof_line(self.proof))
         lines.append(f"machine     {self.machine}")
         return "\n".join([*lines, f"verdict     {'legal' if self.ok else 'broken'}, digest {self.digest}"])
 

@@ -7,7 +7,7 @@ from parallel import Parallel
 
 from compiler.options import CompileOptions
 from lpu import api
-from lpu.certify.certify import difference
+from lpu.certify.equivalence import difference
 from lpu.decode.decoders import reference_decode
 from lpu.decode.generate import generate
 

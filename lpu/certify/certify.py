@@ -2,19 +2,19 @@
 
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
 from compiler.errors import CompileError
 from compiler.options import LAYOUTS, PLACEMENTS, CompileOptions
 from compiler.pipeline import compile_pair, compile_program
-from compiler.program.manifest import ModelIdentity
 from compiler.program.program import Program
 from compiler.program.store import content
 from fabric.rack import Rack
+from lpu.certify.certificate import REFERENCE, REPORTS, TWICE, BitsCompared, Certificate
 from lpu.certify.child import Child, children
-from lpu.certify.equivalence import Equivalence, Quantisation, difference, equivalence, quantisation
+from lpu.certify.equivalence import difference, equivalence, quantisation
 from lpu.check.check import check, require
 from lpu.check.memory_image import pair
 from lpu.decode.decoders import (
@@ -31,98 +31,13 @@ from lpu.decode.generate import Decode, Generation, Prefill, generate, replay
 from lpu.folder import Progress
 from lpu.inputs.model import OpenModel
 from lpu.prove.programs import in_words
-from lpu.report.words import EXACT, kind, label_of
 from lpu.run.feed import StreamRate
 from lpu.run.machine import Machine
 from lpu.run.stream import StreamedMachine
-from lpu.screen import OnScreen, fact_lines
 
 PACKAGES = ("lpu-emulator", "jax", "jaxlib", "numpy", "flax")
-REFERENCE, TWICE = "single-device reference", "run twice"
 LEAST_TP = 4  # the fewest chips that split in two directions
 EVERYTHING = "all"  # value of `corrupt` for every comparison
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BitsCompared:
-    """The comparison with one other way to the same bits. equal: None if it could not be made.
-
-    detail: the reason why it could not be made, or the first sequence, step and logit that differ.
-    """
-
-    name: str
-    equal: bool | None
-    detail: str
-    logits_sha256: str = ""
-    program_sha256: str = ""
-    cycles_per_token: dict[int, int] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Certificate(OnScreen):
-    """The run and every comparison of its bits. The f32 reports do not influence the verdict.
-
-    proved: whether the program computes its model; None if no reader knows it. `proof` says so, or why not.
-    """
-
-    model: ModelIdentity
-    rack: str
-    options: CompileOptions
-    inputs_sha256: str
-    program_sha256: str
-    logits_sha256: str
-    prompts: tuple[tuple[int, ...], ...]
-    tokens: tuple[tuple[int, ...], ...]
-    cycles_per_token: dict[int, int]
-    clock_hz: int
-    chip: str
-    rows_checked: int
-    versions: dict[str, str]
-    comparisons: tuple[BitsCompared, ...]
-    numerical_equivalence: Equivalence | None
-    quantisation: Quantisation | None
-    proved: bool | None = None
-    proof: str = ""
-
-    @property
-    def ok(self) -> bool:
-        """Whether all comparisons made are equal, reference and second run among them, and it is proved."""
-        taken = [one.name for one in self.comparisons if one.equal is not None]
-        needed = {REFERENCE, TWICE} <= set(taken)
-        return needed and self.proved is not False and all(one.equal is not False for one in self.comparisons)
-
-    def __str__(self) -> str:
-        words = {True: "equal", False: "DIFFERENT", None: "not compared"}
-        cycles = ", ".join(f"{n:,} cycles at context {at}" for at, n in self.cycles_per_token.items())
-        return fact_lines(
-            [
-                ("verdict", "bits equal" if self.ok else "NOT certified"),
-                ("model", f"{self.model.name}, weights {self.model.weights}"),
-                ("rack", self.rack),
-                ("latency", f"{cycles} ({kind(self.chip)})"),
-                ("logits", self.logits_sha256),
-                *((words[one.equal], f"{one.name}  {one.detail}".rstrip()) for one in self.comparisons),
-            ]
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values without measured times, so equal runs write equal certificates."""
-        apart = ("model", "options", "comparisons", *_REPORTS)
-        names = [name for name in self.__slots__ if name not in apart]
-        return {
-            "schema": "lpu-certificate/1",
-            "kind": EXACT,
-            "label": label_of(self.chip),
-            "bits_equal": self.ok,
-            "model": asdict(self.model),
-            "options": asdict(self.options),
-            **{name: getattr(self, name) for name in names},
-            "comparisons": [asdict(one) for one in self.comparisons],
-            **{name: report and report.to_json() for name in _REPORTS if [report := getattr(self, name)]},
-        }
-
-
-_REPORTS = ("numerical_equivalence", "quantisation")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,7 +126,7 @@ def certify(
         comparisons=tuple(found),
         proved=proved,
         proof=proof,
-        **(_reports(model, base, batch, progress) if how.plain and not streamed else dict.fromkeys(_REPORTS)),
+        **(_reports(model, base, batch, progress) if how.plain and not streamed else dict.fromkeys(REPORTS)),
     )
 
 

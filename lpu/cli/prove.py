@@ -9,7 +9,12 @@ REFUSED = 1
 
 
 def prove(program: ProgramFolder) -> None:
-    """Prove that a program computes its model, for every input, without running it (exit 1 if refused)."""
+    """Prove that a program computes its model, for every input, without running it (exit 1 if refused).
+
+    Examples:
+      lpu prove program
+      lpu prove program --json
+    """
     from lpu.folder import load_handover, load_prefill, load_step
     from lpu.prove.programs import prove_programs
 

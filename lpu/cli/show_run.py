@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from lpu.api import Run
-from lpu.certify.certify import Certificate
+from lpu.certify.certificate import Certificate
 from lpu.cli.stream import quoted
 from lpu.cli.terminal import Terminal
 from lpu.report.words import EXACT, kind, label_of, size

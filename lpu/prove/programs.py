@@ -100,6 +100,8 @@ def proof_line(proof: Proof | str) -> str:
     """What is said of a proof in a line."""
     if isinstance(proof, str):
         return f"prove: left out, {proof}"
+    if not proof.ok:
+        return f"prove: {proof.reason}"
     rows = sum(one.rows for one in proof.verdicts.values())
     return f"prove: {rows:,} rows compute {proof.verdicts[DECODE].model}, for every input"
 

@@ -11,7 +11,7 @@ from lpu.prove.block_rows import LINE_BITS, BlockRows, block_rows
 from lpu.prove.known import Known
 from lpu.prove.models.record import ModelTerms
 from lpu.prove.refused import RefusedError, need
-from lpu.prove.templates import Finds, Left, Made, Templates, places
+from lpu.prove.templates import Finds, Left, Maker, Templates, places
 from lpu.prove.walk import Memo
 
 _OFFSET = (1 << SPACE_SHIFT) - 1
@@ -161,7 +161,7 @@ class StepProof:
             last_read[at] = np.maximum(last_read[at], read)
             last_commit[at] = np.maximum(last_commit[at], commit)
 
-    def origin(self, term: int) -> Made | None:
+    def origin(self, term: int) -> Maker | None:
         """Which row made a term."""
         for templates in self.templates.values():
             if term in templates.origins:

@@ -23,7 +23,7 @@ _HANDED = (Vector, Statistic, Chosen)  # what a call may find that another left
 _SHARED = -1  # the slot of what chips share
 
 
-class Made(NamedTuple):
+class Maker(NamedTuple):
     """Which row of which call made a term."""
 
     call: int
@@ -82,7 +82,7 @@ class Templates:
     memo: Memo
     wanted: Int[np.ndarray, " wanted"]
     made: list[_Template] = field(default_factory=list[_Template])
-    origins: dict[int, Made] = field(default_factory=dict[int, Made])
+    origins: dict[int, Maker] = field(default_factory=dict[int, Maker])
 
     def call(self, finds: Finds) -> Left:
         """Follow one call; what it leaves. Raises RefusedError."""
@@ -208,7 +208,7 @@ class Templates:
         rows = template.walked.made
 
         def made(term: int, local: int) -> None:
-            self.origins.setdefault(term, Made(finds.call, rows.get(local, -1)))
+            self.origins.setdefault(term, Maker(finds.call, rows.get(local, -1)))
 
         numbers: dict[int, int] = {}
 

@@ -131,6 +131,14 @@ class Terms:
         """The f32 sum of two vectors; it commutes and does not associate."""
         return self.make("add", (one, other), (), self.shape(one), commutes=True)
 
+    def multiply(self, value: int, factor: float) -> int:
+        """A vector times a constant."""
+        return self.make("multiply", (value,), (factor,), self.shape(value))
+
+    def multiply_add(self, one: int, other: int, factor: float) -> int:
+        """A vector plus a constant times another, rounded once."""
+        return self.make("multiply_add", (one, other), (factor,), self.shape(one))
+
     def message(self, index: int, width: int) -> int:
         """What hop number `index` is sent."""
         return self.make("message", (), (index,), (width,))

@@ -102,6 +102,20 @@ def _add(known: Known, row: RowOperands) -> tuple[Any, ...]:
     return tuple(Vector(Holds.F32, value, lane) for lane in lanes)
 
 
+def _mul(known: Known, row: RowOperands) -> tuple[Any, ...]:
+    """Lane by lane; a constant times 0 is 0."""
+    value, lanes = vectors(known, row.src, Holds.F32, "its operand")
+    made = known.terms.multiply(value, row.kernel.factor)
+    return tuple(Vector(Holds.F32, made, lane) for lane in lanes)
+
+
+def _mad(known: Known, row: RowOperands) -> tuple[Any, ...]:
+    """Lane by lane; the constant is of the second."""
+    one, other, lanes = _beside(known, row)
+    made = known.terms.multiply_add(one, other, row.kernel.factor)
+    return tuple(Vector(Holds.F32, made, lane) for lane in lanes)
+
+
 def _bias(known: Known, row: RowOperands) -> tuple[Any, ...]:
     """Lane by lane; the bias is zero where its operand is padding."""
     value, lanes = vectors(known, row.src, Holds.F32, "its operand")
@@ -144,6 +158,8 @@ PROOF = (
     Proved(op=Op.CAST, rule=_cast),
     Proved(op=Op.ADD, rule=_add),
     Proved(op=Op.BIAS, rule=_bias),
+    Proved(op=Op.MUL, rule=_mul),
+    Proved(op=Op.MAD, rule=_mad),
     Proved(op=Op.GLU, rule=_glu),
     Proved(op=Op.ARGMAX, rule=_argmax),
     Proved(op=Op.ARGRED, rule=_argred),

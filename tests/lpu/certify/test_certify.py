@@ -11,7 +11,8 @@ import pytest
 from compiler.options import CompileOptions
 from compiler.program.manifest import ModelIdentity
 from lpu import api
-from lpu.certify.certify import REFERENCE, TWICE, BitsCompared, Certificate, variants
+from lpu.certify.certificate import REFERENCE, TWICE, BitsCompared, Certificate
+from lpu.certify.certify import variants
 from lpu.certify.child import Child, children
 from lpu.certify.equivalence import difference
 from lpu.cli import app as cli

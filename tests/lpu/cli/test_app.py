@@ -13,7 +13,7 @@ from lpu.cli import app as cli
 from lpu.cli.terminal import Bar, Terminal
 
 QUAD = ["--rack", "quad", "--context", "32"]
-STEPS = ("capture", "blocks", "place", "schedule", "memory", "assemble")
+STEPS = ("capture", "blocks", "number", "place", "schedule", "memory", "assemble")
 
 
 def lpu(*words: str) -> int:
