@@ -257,6 +257,7 @@ def test_in_a_pipe_a_line_now_and_then_says_where_it_is(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
+    monkeypatch.setattr("lpu.cli.terminal.SILENCE_SECONDS", 20.0)
     monkeypatch.setattr("lpu.cli.terminal.time.monotonic", lambda: now[0])
     bar = Bar()
     for second in range(0, 50, 5):
