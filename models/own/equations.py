@@ -87,7 +87,7 @@ def flatten(
             if (stacks := _stacks(eqn, taken)) is not None:
                 inner, outputs = _unrolled(eqn, taken, stacks, where, line)
                 found += inner
-                made = [Variable(var.aval) for var in eqn.outvars[: eqn.params["num_carry"]]]
+                made = [Variable(var.aval) for var in eqn.outvars[: _constants_and_carries(eqn)[1]]]
                 made += outputs[len(made) :]
             found.append(Equation(eqn=eqn, inputs=taken, outputs=tuple(made), path=where, traceback=line))
         env.update(zip(eqn.outvars, outputs, strict=True))
@@ -145,7 +145,7 @@ def _stacks(eqn: Any, taken: tuple[Variable, ...]) -> tuple[Variable, ...] | Non
     """What a scan goes along, if all of it is stacks of known arrays; None of other equations."""
     if eqn.primitive.name != "scan" or not 1 <= eqn.params["length"] <= _MOST_TURNS:
         return None
-    stacks = taken[eqn.params["num_consts"] + eqn.params["num_carry"] :]
+    stacks = taken[sum(_constants_and_carries(eqn)) :]
     return stacks if all(stack.parts for stack in stacks) else None
 
 
@@ -153,7 +153,7 @@ def _unrolled(
     eqn: Any, taken: tuple[Variable, ...], stacks: tuple[Variable, ...], path: str, caller: Any
 ) -> tuple[list[Equation], list[Variable]]:
     """The equations of all turns of a scan, and its results: what it carries, and stacks."""
-    consts, carries = eqn.params["num_consts"], eqn.params["num_carry"]
+    consts, carries = _constants_and_carries(eqn)
     carry, found = list(taken[consts : consts + carries]), list[Equation]()
     given: dict[int, list[Variable]] = {}
     turns = range(eqn.params["length"])
@@ -165,6 +165,18 @@ def _unrolled(
     columns = zip(*(given[i] for i in turns), strict=True)
     scanned = zip(eqn.outvars[carries:], columns, strict=False)
     return found, [*carry, *(Variable(var.aval, parts=column) for var, column in scanned)]
+
+
+def _constants_and_carries(eqn: Any) -> tuple[int, int]:
+    """How many operands of a scan are constants, and how many it carries; JAX 0.12 says so by trees."""
+    if "num_consts" in eqn.params:
+        return eqn.params["num_consts"], eqn.params["num_carry"]
+    constants, carries, _ = eqn.params["ft_in"].unpack()
+    return _leaves(constants), _leaves(carries)
+
+
+def _leaves(tree: Any) -> int:
+    return sum(_leaves(one) for one in tree.elts) if hasattr(tree, "elts") else 1
 
 
 def body_of(eqn: Any) -> Any:
