@@ -15,8 +15,8 @@ from renumbered import hold_numbering
 CORPORA = {
     corpus.name: corpus
     for corpus in (
-        Corpus(name="steps of drawn models", size=500, hold=hold_steps),
-        Corpus(name="chunks of drawn models", size=250, hold=hold_chunks),
+        Corpus(name="steps of drawn models", size=300, hold=hold_steps),
+        Corpus(name="chunks of drawn models", size=150, hold=hold_chunks),
         Corpus(name="seeded faults", size=CASES, hold=hold_fault, good=("caught",), least=0.5),
         Corpus(
             name="mutated programs", size=MUTATED, hold=hold_mutated, good=("refused", "illegal"), least=0.6

@@ -30,7 +30,6 @@ from models import streamed
 HERE = Path(__file__).parents[1]
 FOLDER = HERE.parent / "models" / "data" / "tiny-llama"
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    "one chip": ("quad", {"tp": 1, "pp": 1}, {"context": [80]}),
     "four chips": ("quad", {"tp": 4, "layout": "2d", "placement": "random"}, {"context": [80]}),
     "two groups, a batch, e4m3 cache, two context buckets": (
         "quad",
