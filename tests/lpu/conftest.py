@@ -1,4 +1,4 @@
-"""Small programs that several tests look at, compiled once; words of the command line do not hang on speed."""
+"""Small programs that several tests look at, compiled once; the command line prints no progress."""
 
 import pytest
 from programs import dealt_program, pair_program, piped_program
