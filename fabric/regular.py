@@ -158,7 +158,8 @@ def _dealt(chips: int, tray: int, counts: Sequence[int]) -> Iterator[Regular]:
             left = [count - inside * (i == inner) for i, count in enumerate(counts)]
             if left[inner] < 0 or any(one for i, one in enumerate(left) if i != outer):
                 continue
-            for kind, reach in (("all-to-all", 1), *(("ring", r) for r in range(1, groups // 2))):
+            rings: list[tuple[Kind, int]] = [("ring", reach) for reach in range(1, groups // 2)]
+            for kind, reach in (("all-to-all", 1), *rings):
                 pairs = groups * (groups - 1) // 2 if kind == "all-to-all" else groups * reach
                 if not left[outer] or left[outer] % pairs:
                     continue
@@ -167,7 +168,7 @@ def _dealt(chips: int, tray: int, counts: Sequence[int]) -> Iterator[Regular]:
                         Level(name="i", kind="all-to-all", size=tray, lanes=1, hop_ns=1),
                         Level(
                             name="o",
-                            kind=kind,  # pyright: ignore[reportArgumentType]
+                            kind=kind,
                             size=groups,
                             lanes=1,
                             hop_ns=1,
