@@ -158,8 +158,9 @@ def _dealt(chips: int, tray: int, counts: Sequence[int]) -> Iterator[Regular]:
             left = [count - inside * (i == inner) for i, count in enumerate(counts)]
             if left[inner] < 0 or any(one for i, one in enumerate(left) if i != outer):
                 continue
-            rings: list[tuple[Kind, int]] = [("ring", reach) for reach in range(1, groups // 2)]
-            for kind, reach in (("all-to-all", 1), *rings):
+            shapes: list[tuple[Kind, int]] = [("all-to-all", 1)]
+            shapes += [("ring", reach) for reach in range(1, groups // 2)]
+            for kind, reach in shapes:
                 pairs = groups * (groups - 1) // 2 if kind == "all-to-all" else groups * reach
                 if not left[outer] or left[outer] % pairs:
                     continue
