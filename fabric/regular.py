@@ -159,7 +159,7 @@ def _dealt(chips: int, tray: int, counts: Sequence[int]) -> Iterator[Regular]:
             if left[inner] < 0 or any(one for i, one in enumerate(left) if i != outer):
                 continue
             shapes: list[tuple[Kind, int]] = [("all-to-all", 1)]
-            shapes += [("ring", reach) for reach in range(1, groups // 2)]
+            shapes.extend(("ring", reach) for reach in range(1, groups // 2))
             for kind, reach in shapes:
                 pairs = groups * (groups - 1) // 2 if kind == "all-to-all" else groups * reach
                 if not left[outer] or left[outer] % pairs:
