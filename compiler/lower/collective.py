@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from compiler.errors import CompileError
 from compiler.graph.graph import Node
 from compiler.lower.context import Lowering
 from compiler.lower.layout import Lines
@@ -22,6 +23,7 @@ from compiler.program.packed import RANKS
 from compiler.program.ranges import ramp
 from compiler.timing import VXM_WORDS_PER_CYCLE
 from fabric.paths import hops
+from models.contract.vocabulary.matmul import STATISTIC
 
 Move = tuple[int, tuple[int, ...], int]  # source rank, target ranks, words
 
@@ -81,7 +83,7 @@ def reduce(low: Lowering, nodes: list[Node], out: Lines, made: Partials, scales:
         assert readers is not None
         tile, rank = np.nonzero(readers[:, out.first].T)
         low.gather(made.value, np.repeat(readers, 4 * made.parts, axis=1))
-        _final(low, out, made.value, (rank, tile), made.parts, made.base, scales)
+        _final(low, out, made.value, (rank, tile), made.parts, made.base, scales, -1)
         out.held[: low.group.ranks] = readers
         return
     value, base, parts = made.value, made.base, made.parts
@@ -90,7 +92,7 @@ def reduce(low: Lowering, nodes: list[Node], out: Lines, made: Partials, scales:
     need = np.zeros((low.group.ranks, value.lines), bool)
     need[np.repeat(made.home, 4 * parts * made.lines), np.arange(value.lines)] = True
     low.gather(value, need)
-    _final(low, out, value, (made.home, tiles), parts, base, scales)
+    _final(low, out, value, (made.home, tiles), parts, base, scales, statistic(low, nodes))
 
 
 def choose(low: Lowering, made: Partials, readers: np.ndarray | None) -> str:
@@ -193,6 +195,7 @@ def _final(
     parts: int,
     base: np.ndarray,
     scales: np.ndarray,
+    normed: int,
 ) -> None:
     rank, tile = where
     address, tags = scale_words(low, out, rank, tile, scales)
@@ -200,10 +203,11 @@ def _final(
         Op.RED,
         rank=rank,
         n=out.count[tile],
-        aux=low.kernels.index(ReduceKernel(parts=parts)),
+        aux=low.kernels.index(ReduceKernel(parts=parts, normed=normed >= 0)),
         src_tag=value.tag(base[tile]),
-        src2=address,
-        src2_tag=tags,
+        src2_tag=normed,
+        src3=address,
+        src3_tag=tags,
         dst_tag=out.tag(out.first[tile]),
     )
 
@@ -228,6 +232,20 @@ def scale_words(
     )
     begin = np.cumsum(width) - width
     return address[begin], tags[begin]
+
+
+def statistic(low: Lowering, nodes: list[Node]) -> int:
+    """The tag of the statistic that these matmuls apply to their rows, or -1. Raises CompileError for several."""
+    found = {node.inputs[STATISTIC] if len(node.inputs) > STATISTIC else None for node in nodes}
+    if len(found) > 1:
+        raise CompileError(
+            "lower",
+            f"{nodes[0].path}: {nodes[0].op}",
+            f"{len(nodes)} products of one input apply {len(found)} statistics or none",
+            "Give all products of one vector the same statistic.",
+        )
+    (view,) = found
+    return -1 if view is None else int(low.lines(view, nodes[0])[0].tag(0))
 
 
 def _sums(keys: np.ndarray, words: np.ndarray) -> list[tuple[int, int]]:

@@ -189,12 +189,18 @@ class Lowering:
             value.held[child, begin : begin + size] = True
 
     def gain(
-        self, value: int, columns: np.ndarray, ranks: np.ndarray, lines: np.ndarray, uid: int
+        self,
+        value: int,
+        columns: np.ndarray,
+        ranks: np.ndarray,
+        lines: np.ndarray,
+        uid: int,
+        kind: int = GAIN,
     ) -> np.ndarray:
         """Load the gain words of `lines` (80 columns each) on `ranks`; returns their addresses."""
         slot = self.slot(value, None, columns)
         return self.weights.load(
-            ranks, 1, kind=GAIN, tensor=slot, k0=0, n0=lines * F32_LANES, lines=1, tag=tag(uid, lines)
+            ranks, 1, kind=kind, tensor=slot, k0=0, n0=lines * F32_LANES, lines=1, tag=tag(uid, lines)
         )
 
     def weight_uid(self) -> int:

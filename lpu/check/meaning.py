@@ -18,6 +18,7 @@ from compiler.program.isa import (
     TAG_SHIFT,
     TRANSIENT,
     Columns,
+    Holds,
     Instruction,
     Op,
     by_opcode,
@@ -137,8 +138,12 @@ def _alike(findings: Findings, made: _Made) -> None:
 
 
 def _is_ordered(record: Instruction, column: str) -> bool:
-    """Whether line i of its results is made of line i of this operand; weights are no lines."""
-    lines = [operand.column for operand in record.reads if operand.space == TRANSIENT]
+    """Whether line i of its results is made of line i of this operand: no weights, nor one line for all."""
+    lines = [
+        operand.column
+        for operand in record.reads
+        if operand.space == TRANSIENT and operand.holds != Holds.STAT
+    ]
     return record.ordered and column in lines
 
 

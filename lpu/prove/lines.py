@@ -18,11 +18,12 @@ class Vector(NamedTuple):
 
 
 class Statistic(NamedTuple):
-    """1/rms of a value."""
+    """1/rms of a value. gain: times the power of two of that gain; -1: of none."""
 
     holds: int
     value: int
     eps: float
+    gain: int
 
 
 class Chosen(NamedTuple):

@@ -53,7 +53,7 @@ class Attention(nnx.Module):
         v_cache: LayerKV,
     ) -> tuple[Float32[Array, "batch hidden"], LayerKV, LayerKV]:
         """One token per row; the caches come back with it appended."""
-        config, a = self.config, self.norm(x)
+        config, a = self.config, self.norm.deferred(x)
         q = self.q(a).reshape(-1, config.heads, config.head_dim)
         k = self.k(a).reshape(-1, config.kv_heads, config.head_dim)
         v = self.v(a).reshape(-1, config.kv_heads, config.head_dim)
@@ -79,16 +79,16 @@ class FeedForward(nnx.Module):
         self.gate = _linear(config, config.hidden, config.ffn, "gate")
         self.up = _linear(config, config.hidden, config.ffn, "up")
         self.down = _linear(config, config.ffn, config.hidden, "down")
-        self.rounds = (config.ffn_down == "fp8", config.ffn_up == "fp16")
+        self.crosses, self.rounds_up = config.ffn_down, config.ffn_up == "fp16"
         self.activation = config.activation
 
     def __call__(self, x: Float32[Array, "batch hidden"]) -> Float32[Array, "batch hidden"]:
         """One vector per sequence."""
-        a = self.norm(x)
-        if self.rounds[0]:
+        a = self.norm.deferred(x) if self.crosses is None else self.norm(x)
+        if self.crosses == "fp8":
             a = ops.round8(a)
         y = self.down(ops.glu(self.gate(a), self.up(a), activation=self.activation))
-        return ops.add(x, ops.round16(y) if self.rounds[1] else y)
+        return ops.add(x, ops.round16(y) if self.rounds_up else y)
 
 
 class Layer(nnx.Module):

@@ -6,7 +6,7 @@ import numpy as np
 
 from compiler.errors import CompileError
 from compiler.graph.graph import Node
-from compiler.lower.collective import partials, reduce, scale_words
+from compiler.lower.collective import partials, reduce, scale_words, statistic
 from compiler.lower.context import Lowering
 from compiler.lower.layout import Demand, Lines, lay
 from compiler.lower.rows import tag
@@ -37,7 +37,7 @@ def lower_matmuls(low: Lowering, nodes: list[Node]) -> None:
             "lower",
             f"{nodes[0].path}: matmul",
             f"its input is {source.dtype}, must be fp16",
-            "Round it first (rms_norm, glu, attention and round16 return fp16).",
+            "Round it first (rms_norm, prescale, glu, attention and round16 return fp16).",
         )
     low.gather(source, low.group.needs(source.lines, low.multipliers(nodes[0].inputs[0].value)))
     demands: list[tuple[Demand, int]] = []
@@ -193,23 +193,39 @@ def _write_back(
         "rank": chains.rank,
         "pin": chains.plane,
         "n": chains.width,
-        "src": chains.slot,
-        "src_tag": out.tag(chains.first),
-        "src3": chains.length,
+        "src3": chains.slot,
+        "src3_tag": out.tag(chains.first),
     }
     if low.group.k_parts == 1:
         address, tags = scale_words(low, out, chains.rank, chains.chunk, scales)
-        aux, dst_tag = low.kernels.index(WriteBackKernel(wide=False)), out.tag(chains.first)
-        return low.rows.add(Op.WB, aux=aux, src2=address, src2_tag=tags, dst_tag=dst_tag, **fields)
+        normed = statistic(low, nodes)
+        aux = _kernels(low, chains.length, wide=False, normed=normed >= 0)
+        return low.rows.add(
+            Op.WB,
+            aux=aux,
+            src_tag=normed,
+            src2=address,
+            src2_tag=tags,
+            dst_tag=out.tag(chains.first),
+            **fields,
+        )
     live = np.unique(chains.part)
     made, place = partials(low, out, live)
     at = place[chains.chunk, np.searchsorted(live, chains.part)]
     begin = made.base[chains.chunk] + 4 * chains.width * at
-    wide = low.rows.add(
-        Op.WB, aux=low.kernels.index(WriteBackKernel(wide=True)), dst_tag=made.value.tag(begin), **fields
-    )
+    aux = _kernels(low, chains.length, wide=True, normed=False)
+    wide = low.rows.add(Op.WB, aux=aux, dst_tag=made.value.tag(begin), **fields)
     reduce(low, nodes, out, made, scales)
     return wide
+
+
+def _kernels(low: Lowering, products: np.ndarray, *, wide: bool, normed: bool) -> np.ndarray:
+    """The kernel of each write-back, by the products that it closes."""
+    sizes, which = np.unique(products, return_inverse=True)
+    kernels = [
+        low.kernels.index(WriteBackKernel(wide=wide, products=int(size), normed=normed)) for size in sizes
+    ]
+    return np.array(kernels, np.int64)[which]
 
 
 RULE = LoweringRule(op="matmul", joint=lower_matmuls)

@@ -1,7 +1,11 @@
 """Products on the planes: tiles into accumulators, accumulators written back, partial sums added up."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Int
 
 from compiler.program.isa import (
     DRAIN,
@@ -20,6 +24,7 @@ from compiler.program.isa import (
     Lines,
     Op,
     Operand,
+    one,
     same,
 )
 
@@ -37,19 +42,33 @@ class MatmulKernel(Kernel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteBackKernel(Kernel):
-    """wide: partial sums, unscaled, rather than f32."""
+    """The sum of `products` products. wide: a partial sum, unscaled, rather than f32.
+
+    normed: times the statistic of each row.
+    """
 
     family: ClassVar[str] = "wb"
     wide: bool
+    products: Count
+    normed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReduceKernel(Kernel):
-    """`parts` wide partials added; wide: left as a wide partial, unscaled, rather than f32."""
+    """`parts` wide partials added; wide: left as a wide partial, unscaled, rather than f32.
+
+    normed: times the statistic of each row.
+    """
 
     family: ClassVar[str] = "red"
     parts: Count
     wide: bool = False
+    normed: bool = False
+
+
+def products_of(kernels: Sequence[Kernel]) -> Int[np.ndarray, " kernels"]:
+    """How many products a write-back of each kernel closes; 0 for kernels of other rows."""
+    return np.array([k.products if isinstance(k, WriteBackKernel) else 0 for k in kernels], np.int64)
 
 
 def _k_lines(n: Lines, k: MatmulKernel) -> Lines:
@@ -76,7 +95,18 @@ def _is_scaled(k: WriteBackKernel | ReduceKernel) -> bool:
     return not k.wide
 
 
-_SCALES = Operand("src2", WEIGHTS, same, SCALE, present=_is_scaled)
+def _is_normed(k: WriteBackKernel | ReduceKernel) -> bool:
+    return k.normed
+
+
+def _scales(column: str) -> Operand:
+    return Operand(column, WEIGHTS, same, SCALE, present=_is_scaled)
+
+
+def _statistic(column: str) -> Operand:
+    return Operand(column, TRANSIENT, one, Holds.STAT, present=_is_normed)
+
+
 _TO_RESULT = Operand("dst", TRANSIENT, _result_lines, _result)
 
 INSTRUCTIONS = (
@@ -98,10 +128,10 @@ INSTRUCTIONS = (
         name="WB",
         unit=DRAIN,
         kernel=WriteBackKernel,
-        reads=(_SCALES,),
+        reads=(_statistic("src"), _scales("src2")),
         write=_TO_RESULT,
         most=TILE_LINES,
-        numbers=(("src", "accumulator"), ("src3", "products")),
+        numbers=(("src3", "accumulator"),),
     ),
     Instruction(
         op=Op.RED,
@@ -110,7 +140,8 @@ INSTRUCTIONS = (
         kernel=ReduceKernel,
         reads=(
             Operand("src", TRANSIENT, _all_parts, Holds.WIDE, whole=lambda k: WIDE_PER_F32),
-            _SCALES,
+            _statistic("src2"),
+            _scales("src3"),
         ),
         write=_TO_RESULT,
         ordered=True,

@@ -38,8 +38,8 @@ class _Sum:
     ks: tuple[int, ...]
 
 
-def _rounded(known: Known, found: _Sum, scale: Preload) -> Vector:
-    """A finished sum: every row of the matrix once, its columns' own scales."""
+def _rounded(known: Known, found: _Sum, scale: Preload, statistic: int) -> Vector:
+    """A finished sum: every row of the matrix once, its columns' own scales, and the statistic if there is one."""
     depth = known.terms.shape(found.codes)[0]
     name = known.show(found.codes)
     whole = known.lanes.cover_once(found.ks, depth)
@@ -48,12 +48,23 @@ def _rounded(known: Known, found: _Sum, scale: Preload) -> Vector:
     need(columns == found.columns, f"{known.show(tensor)} lies at other columns than {name}")
     wide, have = known.terms.width(found.codes), known.terms.width(tensor)
     need(wide == have, f"{known.show(tensor)} has {have} scales for {wide} columns of {name}")
-    return Vector(Holds.F32, known.terms.matmul(found.value, found.codes, tensor), found.columns)
+    return Vector(Holds.F32, known.terms.matmul(found.value, found.codes, tensor, statistic), found.columns)
 
 
-def _left(known: Known, row: RowOperands, sums: list[_Sum]) -> tuple[Any, ...]:
+def _statistic(known: Known, row: RowOperands, lines: tuple[Any, ...]) -> int:
+    """The term of the statistic that a row applies, -1 for none."""
+    if not row.kernel.normed:
+        return -1
+    of_kind(lines, Holds.STAT, "its statistic")
+    (one,) = lines
+    need(one.gain >= 0, "its statistic is not for products of a shifted gain")
+    return known.terms.rms_stat(one.value, one.gain, one.eps)
+
+
+def _left(known: Known, row: RowOperands, sums: list[_Sum], statistic: int) -> tuple[Any, ...]:
     """The sums as wide partials, or rounded."""
     if row.kernel.wide:
+        need(statistic < 0, "applies a statistic to a partial sum")
         return tuple(
             Partial(Holds.WIDE, one.value, one.codes, one.columns, one.ks, i)
             for one in sums
@@ -61,20 +72,22 @@ def _left(known: Known, row: RowOperands, sums: list[_Sum]) -> tuple[Any, ...]:
         )
     if isinstance(row.preloads, TileRun) or len(row.preloads) != row.n:
         raise RefusedError(f"reads no {row.n} scales")
-    return tuple(_rounded(known, one, scale) for one, scale in zip(sums, row.preloads, strict=True))
+    return tuple(_rounded(known, one, scale, statistic) for one, scale in zip(sums, row.preloads, strict=True))
 
 
 def _wb(known: Known, row: RowOperands) -> tuple[Any, ...]:
     """What the tiles of an accumulator add up to, as it is or rounded."""
     count = len(row.products)
-    need(count > 0 and count == row.src3, f"finds {count} products in its accumulator, says {row.src3}")
+    says = row.kernel.products
+    need(count > 0 and count == says, f"finds {count} products in its accumulator, says {says}")
     first = row.products[0]
     need(len(first.tiles) == row.n, f"reads {row.n} lines where a product has {len(first.tiles)}")
     for one in row.products:
         if one.value != first.value or one.tiles != first.tiles:
             raise RefusedError("its accumulator holds products of several matrices, inputs or columns")
     ks = tuple(sorted(one.ks for one in row.products))
-    return _left(known, row, [_Sum(first.value, codes, columns, ks) for codes, columns in first.tiles])
+    sums = [_Sum(first.value, codes, columns, ks) for codes, columns in first.tiles]
+    return _left(known, row, sums, _statistic(known, row, row.src))
 
 
 def _red(known: Known, row: RowOperands) -> tuple[Any, ...]:
@@ -96,7 +109,7 @@ def _red(known: Known, row: RowOperands) -> tuple[Any, ...]:
                 )
         ks = tuple(sorted(k for quarters in added for k in quarters[0].ks))
         sums.append(_Sum(first.value, first.codes, first.columns, ks))
-    return _left(known, row, sums)
+    return _left(known, row, sums, _statistic(known, row, row.src2))
 
 
 PROOF = (

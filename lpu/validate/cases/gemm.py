@@ -121,9 +121,8 @@ def gemm_rows(gemm: Gemm, split: PlaneSplit, chip: ChipSpec, kernels: Kernels) -
         rank=0,
         pin=plane,
         n=widths[column],
-        aux=kernels.index(WriteBackKernel(wide=False)),
-        src=accumulator,
-        src3=depth,
+        aux=kernels.index(WriteBackKernel(wide=False, products=depth)),
+        src3=accumulator,
         dst_tag=tag(OUTPUT, line),
     )
     build.edge(products, drains[chain])
