@@ -76,7 +76,7 @@ def trays(low: Lowering) -> np.ndarray:
 
 def reduce(low: Lowering, nodes: list[Node], out: Lines, made: Partials, scales: np.ndarray) -> None:
     """RED rows that add the partials into `out`, and the transfers that they need."""
-    readers = _readers(low, nodes, out)
+    readers = reading_ranks(low, nodes, out.owner, (out.first, out.count))
     way = choose(low, made, readers)
     tiles = np.arange(len(made.home))
     if way == "every":
@@ -100,15 +100,15 @@ def choose(low: Lowering, made: Partials, readers: np.ndarray | None) -> str:
 
     For the rows of a decode step, so that a prefill program with the same memory image chooses the same.
     """
-    after = 0 if readers is None else _finish(low, _gathers(made, readers, low.cached))
+    after = 0 if readers is None else arrival(low, _gathers(made, readers, low.cached))
     once = _adding(low, made.parts * made.lines, made.home)
-    found = {"owner": _finish(low, _to(made.rank, made.home, made.lines, low.cached)) + once + after}
+    found = {"owner": arrival(low, _to(made.rank, made.home, made.lines, low.cached)) + once + after}
     counts = [len(np.unique(row)) for row in made.tray]
     if len(set(counts)) == 1 and 1 < counts[0] < made.parts:
         adder = _adders(low, made)
         first, _ = _tray_starts(made)
-        inside = _finish(low, _to(made.rank, adder, made.lines, low.cached))
-        across = _finish(low, _to(adder[:, first], made.home, made.lines, low.cached))
+        inside = arrival(low, _to(made.rank, adder, made.lines, low.cached))
+        across = arrival(low, _to(adder[:, first], made.home, made.lines, low.cached))
         parts = np.full(len(made.lines), counts[0])
         twice = _adding(low, np.repeat(made.lines, made.parts), adder.reshape(-1))
         found["levels"] = inside + twice + across + _adding(low, parts * made.lines, made.home) + after
@@ -118,24 +118,28 @@ def choose(low: Lowering, made: Partials, readers: np.ndarray | None) -> str:
             targets = np.flatnonzero(readers.any(axis=1))
             moves.append((rank, tuple(int(t) for t in targets if t != rank), words))
         tile, rank = np.nonzero(readers[:, made.base // (4 * made.parts)].T)
-        found["every"] = _finish(low, moves) + _adding(low, made.parts * made.lines[tile], rank)
+        found["every"] = arrival(low, moves) + _adding(low, made.parts * made.lines[tile], rank)
     return min(found, key=lambda way: (found[way], way != "owner"))
 
 
-def _readers(low: Lowering, nodes: list[Node], out: Lines) -> np.ndarray | None:
+def reading_ranks(
+    low: Lowering, nodes: list[Node], owner: np.ndarray, tiles: tuple[np.ndarray, np.ndarray]
+) -> np.ndarray | None:
     """Who reads the sum that a matmul's result ends the block with, [ranks, lines].
 
     None if others read it too, or if an owner does not: the residual to add lies with the owners.
+    owner: of each line; tiles: first line and lines of each column tile.
     """
     users = low.demands.readers(nodes[0].outputs[0])
     ends = len(nodes) == len(users) == 1 and low.demands.rule(users[0][0]).residual
     if not ends or users[0][0].outputs[0] != low.result or max(low.group.targets) >= low.group.ranks:
         return None
-    mask = np.zeros((low.group.ranks, out.lines), bool)
-    mask[list(low.group.targets)] = np.broadcast_to(low.group.wanted, (len(low.group.targets), out.lines))
-    some = np.logical_or.reduceat(mask, out.first, axis=1)
-    whole = np.array_equal(np.repeat(some, out.count, axis=1), mask)  # of each tile all lines or none
-    return mask if whole and mask[out.owner, np.arange(out.lines)].all() else None
+    lines, (first, count) = len(owner), tiles
+    mask = np.zeros((low.group.ranks, lines), bool)
+    mask[list(low.group.targets)] = np.broadcast_to(low.group.wanted, (len(low.group.targets), lines))
+    some = np.logical_or.reduceat(mask, first, axis=1)
+    whole = np.array_equal(np.repeat(some, count, axis=1), mask)  # of each tile all lines or none
+    return mask if whole and mask[owner, np.arange(lines)].all() else None
 
 
 def _tray_starts(made: Partials) -> tuple[np.ndarray, np.ndarray]:
@@ -271,7 +275,7 @@ def _gathers(made: Partials, readers: np.ndarray, batch: int) -> list[Move]:
     return [(home, tuple(rank for rank in targets if rank != home), count) for home, count in words]
 
 
-def _finish(low: Lowering, moves: Iterable[Move]) -> int:
+def arrival(low: Lowering, moves: Iterable[Move]) -> int:
     """Cycles until all moves have arrived: the longest path, and the slots of the fullest link."""
     longest, words = 0, dict[tuple[int, int], int]()
     slots: dict[tuple[int, int], tuple[int, int]] = {}

@@ -58,6 +58,7 @@ class Holds(IntEnum):
     WIDE = 9  # a wide partial of a product
     COPY = 10
     MERGED = 11  # partials of several chunks and their sum line
+    NODE = 12  # of a product in contract parts: some neighbouring parts, rounded and added
 
 
 class Op(IntEnum):
@@ -100,6 +101,7 @@ class Op(IntEnum):
     BIAS = 27  # dst n f32 lines <- n f32 lines src + n bias words src2 (weights)
     MUL = 28  # dst n f32 lines <- n f32 lines src times the kernel's factor
     MAD = 29  # dst n f32 lines <- n f32 lines src + n f32 lines src2 times the kernel's factor
+    TREE = 31  # dst n f32 lines <- nodes of a tree of contract parts, n lines each, at src
     PRE = 30  # dst fp16 lines <- n f32 lines src times the shifted gain words src3 (weights), rounded
 
 

@@ -121,6 +121,7 @@ for _op, _rule in {
     Op.MM: _product,
     Op.WB: _drain,
     Op.RED: Vector(lambda n, k: _LINE * n * k.parts, 1),
+    Op.TREE: Vector(lambda n, k: _LINE * n * k.begins.bit_count(), 1),
     Op.ADD: Vector(_lines, 1),
     Op.BIAS: Vector(_lines, 1),
     Op.MUL: Vector(_lines, 1),

@@ -113,6 +113,8 @@ def _alike(findings: Findings, made: _Made) -> None:
     for name in ("src_tag", "src2_tag", "src3_tag"):
         values = getattr(c, name)
         both = (values[after] >= 0) & (values[before] >= 0)
+        if name == "src3_tag":
+            both &= c.op[after] != Op.WB  # the name of an accumulator: of every contract part another
         strange |= both & (values[after] >> TAG_SHIFT != values[before] >> TAG_SHIFT)
     for column in ("src", "src2"):
         values = getattr(c, column + "_tag")

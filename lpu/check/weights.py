@@ -198,7 +198,8 @@ def _position(
     c, line = findings.columns, (1 << TAG_SHIFT) - 1
     k0, n0 = loads.k0, loads.n0
     jumps = _changes((n0[1:] != n0[:-1] + F32_LANES) | (k0[1:] != k0[:-1]))
-    source, target = c.src_tag[a.row], c.dst_tag[a.row]
+    source = c.src_tag[a.row]
+    target = np.where(c.op[a.row] == Op.WB, c.src3_tag[a.row], c.dst_tag[a.row])  # the columns of a sum
     column = np.where((a.kind == GAIN) | (a.kind == SHIFTED), source & line, target & line) * F32_LANES
     column = np.where(c.op[a.row] == Op.HNORM, 0, column)
     depth = np.where(a.kind == TILE, (source & line) * F16_LANES, 0)

@@ -46,6 +46,17 @@ class Product(NamedTuple):
     ks: int
 
 
+class Node(NamedTuple):
+    """A node of the tree of a product in contract parts; starts: the first row of each, and the end of the last."""
+
+    holds: int
+    value: int
+    codes: int
+    scale: int
+    columns: int
+    starts: tuple[int, ...]
+
+
 class Partial(NamedTuple):
     """A quarter of an f32 line of an exact partial sum, unscaled; ks: the sets of rows in it, in order."""
 

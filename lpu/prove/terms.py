@@ -119,10 +119,15 @@ class Terms:
         """1/rms of a vector times the power of two of a gain."""
         return self.make("rms_stat", (value, gain), (eps,), (1,))
 
-    def matmul(self, value: int, codes: int, scale: int, statistic: int = -1) -> int:
-        """A vector times a matrix of codes, with a scale per column; statistic: and times that, -1: without."""
+    def matmul(
+        self, value: int, codes: int, scale: int, statistic: int = -1, starts: tuple[int, ...] = ()
+    ) -> int:
+        """A vector times a matrix of codes, with a scale per column; statistic: and times that, -1: without.
+
+        starts: first rows of its contract parts and, last, how many rows there are; () for one part.
+        """
         normed = (statistic,) if statistic >= 0 else ()
-        return self.make("matmul", (value, codes, scale, *normed), (), self.shape(codes)[1:])
+        return self.make("matmul", (value, codes, scale, *normed), starts, self.shape(codes)[1:])
 
     def bias(self, value: int, vector: int) -> int:
         """A product plus a vector."""

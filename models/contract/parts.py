@@ -5,8 +5,7 @@ parts the tree is the contract's own.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
-from typing import TypeVar
+from itertools import accumulate, pairwise
 
 from jax import Array
 from jaxtyping import Float16, Float32, Float64, UInt8
@@ -17,31 +16,34 @@ from models.contract.numerics import scale_wide, wide
 PARTS = 16
 """Parts of a product that crosses chips: 16 serves groups of 8 and of 16 chips (decision 0014)."""
 
-Leaf = TypeVar("Leaf")
-
 
 def starts_of(k: int, unit: int, parts: int = PARTS) -> tuple[int, ...]:
     """First row of each part of K rows and, last, K: parts of whole units of so many rows, almost equal.
 
-    As many parts as the largest power of two that is at most `parts` and the number of units.
+    As many parts as the largest power of two that is at most `parts` and the number of units; () for one part.
     """
     units = k // unit
     count = min(parts, 1 << (units.bit_length() - 1))
-    return tuple(p * units // count * unit for p in range(count)) + (k,)
+    return tuple(p * units // count * unit for p in range(count)) + (k,) if count > 1 else ()
 
 
-def halves_of(size: int) -> tuple[int, int]:
-    """Leaves under the two children of a tree node of `size` leaves, at least 2."""
-    left = 1 << ((size - 1).bit_length() - 1)
-    return left, size - left
+def tree32(
+    nodes: Sequence[Float32[Array, "*shape"]], sizes: Sequence[int] | None = None
+) -> Float32[Array, "*shape"]:
+    """Leaves added pair by pair, level by level; a lone last one moves up unchanged.
 
-
-def tree32(leaves: Sequence[Float32[Array, "*shape"]]) -> Float32[Array, "*shape"]:
-    """Neighbours added pair by pair, level by level; a lone last one moves up unchanged."""
-    if len(leaves) == 1:
-        return leaves[0]
-    left, _ = halves_of(len(leaves))
-    return add32(tree32(leaves[:left]), tree32(leaves[left:]))
+    sizes: leaves that are added up in each node already; None: every node is a leaf. Raises ValueError where
+    these are no nodes of the tree.
+    """
+    sizes = [1] * len(nodes) if sizes is None else sizes
+    if len(nodes) == 1:
+        return nodes[0]
+    left = 1 << ((sum(sizes) - 1).bit_length() - 1)  # leaves under the first child
+    ends = list(accumulate(sizes))
+    if left not in ends:
+        raise ValueError(f"parts: {list(sizes)} leaves are no nodes of a tree of {sum(sizes)}.")
+    cut = ends.index(left) + 1
+    return add32(tree32(nodes[:cut], sizes[:cut]), tree32(nodes[cut:], sizes[cut:]))
 
 
 def product(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -29,6 +30,7 @@ from compiler.program.isa import (
 )
 
 TILE_LINES = TILE_ROWS // F32_LANES  # f32 lines of the columns of one plane
+MOST_LEAVES = 30  # of a tree: `begins` is a count
 WIDE_PER_F32 = 4  # wide lines that hold as many lanes as one f32 line
 
 
@@ -44,13 +46,14 @@ class MatmulKernel(Kernel):
 class WriteBackKernel(Kernel):
     """The sum of `products` products. wide: a partial sum, unscaled, rather than f32.
 
-    normed: times the statistic of each row.
+    normed: times the statistic of each row. part: the f32 sum of a contract part, to be added by TREE.
     """
 
     family: ClassVar[str] = "wb"
     wide: bool
     products: Count
     normed: bool = False
+    part: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +67,42 @@ class ReduceKernel(Kernel):
     parts: Count
     wide: bool = False
     normed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeKernel(Kernel):
+    """Nodes of a tree over `leaves` contract parts added; bit i of `begins`: a node begins with leaf i.
+
+    whole: the leaves are all of the product's, so that the sum is the product; else it is a node itself.
+    Source: facts/contract2.md section 2.
+    """
+
+    family: ClassVar[str] = "tree"
+    leaves: Count
+    begins: Count
+    whole: bool
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Leaves of each node, in order; of bits beyond the leaves none."""
+        first = [leaf for leaf in range(min(self.leaves, MOST_LEAVES)) if self.begins >> leaf & 1]
+        return tuple(end - begin for begin, end in pairwise([*first, self.leaves]))
+
+
+def tree_kernel(sizes: Sequence[int], *, whole: bool) -> TreeKernel:
+    """The kernel that adds nodes of these sizes."""
+    begins, at = 0, 0
+    for size in sizes:
+        begins, at = begins | 1 << at, at + size
+    return TreeKernel(leaves=at, begins=begins, whole=whole)
+
+
+def in_tree(first: int, size: int, leaves: int) -> bool:
+    """Whether the leaves first .. first+size-1 are all that is under one node of a tree of so many leaves."""
+    if first + size > leaves:
+        return False
+    span = 1 << (size - 1).bit_length()  # of the full node that it is, or is the end of
+    return first % span == 0 and (size == span or first + size == leaves)
 
 
 def products_of(kernels: Sequence[Kernel]) -> Int[np.ndarray, " kernels"]:
@@ -88,7 +127,17 @@ def _result_lines(n: Lines, k: WriteBackKernel | ReduceKernel) -> Lines:
 
 
 def _result(k: WriteBackKernel | ReduceKernel) -> int:
+    if isinstance(k, WriteBackKernel) and k.part:
+        return Holds.NODE
     return Holds.WIDE if k.wide else Holds.F32
+
+
+def _all_nodes(n: Lines, k: TreeKernel) -> Lines:
+    return n * len(k.sizes)
+
+
+def _sum(k: TreeKernel) -> int:
+    return Holds.F32 if k.whole else Holds.NODE
 
 
 def _is_scaled(k: WriteBackKernel | ReduceKernel) -> bool:
@@ -144,6 +193,15 @@ INSTRUCTIONS = (
             _scales("src3"),
         ),
         write=_TO_RESULT,
+        ordered=True,
+    ),
+    Instruction(
+        op=Op.TREE,
+        name="TREE",
+        unit=VXM,
+        kernel=TreeKernel,
+        reads=(Operand("src", TRANSIENT, _all_nodes, Holds.NODE),),
+        write=Operand("dst", TRANSIENT, same, _sum),
         ordered=True,
     ),
 )

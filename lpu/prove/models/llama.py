@@ -14,6 +14,7 @@ from lpu.prove.terms import Terms
 from models.config import TransformerConfig
 
 FAMILY = "llama"
+STRIP, MOST_PARTS = 32, 16  # docs/facts/contract2.md section 2
 BITS = ((8192, 20), (32_768, 18), (131_072, 16))
 """Tokens of the longest context, and bits of a softmax weight up to there (docs/facts/numerics.md 1.1)."""
 
@@ -70,12 +71,20 @@ class _Reading:
         return self.terms.prescale(x, gain), self.terms.rms_stat(x, gain, self.config.eps)
 
     def _linear(
-        self, out: ModelTerms, name: str, value: int, statistic: int, columns: int, *, biased: bool
+        self,
+        out: ModelTerms,
+        name: str,
+        value: int,
+        statistic: int,
+        columns: int,
+        *,
+        biased: bool,
+        starts: tuple[int, ...] = (),
     ) -> int:
         """A product with a scale per column, and a bias where the model has one; statistic: -1 for none."""
         codes = self._tensor(out, f"{name}.codes", self.terms.width(value), columns)
         scale = "scale" if self.config.column_scales == "f32" else "exponent"
-        made = self.terms.matmul(value, codes, self._tensor(out, f"{name}.{scale}", columns), statistic)
+        made = self.terms.matmul(value, codes, self._tensor(out, f"{name}.{scale}", columns), statistic, starts)
         out.places[made] = name
         if biased:
             made = self.terms.bias(made, self._tensor(out, f"{name}.bias", columns))
@@ -84,7 +93,15 @@ class _Reading:
 
     def _matrix(self, out: ModelTerms, block: str, matrix: str, value: int, statistic: int = -1) -> int:
         name, columns = f"{block}.{matrix}", self.config.width_of(matrix)
-        return self._linear(out, name, value, statistic, columns, biased=matrix in self.config.biased)
+        starts = _parts(self.terms.width(value), self._unit(matrix)) if matrix in ("o", "down") else ()
+        biased = matrix in self.config.biased
+        return self._linear(out, name, value, statistic, columns, biased=biased, starts=starts)
+
+    def _unit(self, matrix: str) -> int:
+        """Rows that stay in one contract part: of o a head, of down a strip that divides them."""
+        if matrix == "o":
+            return self.config.head_dim
+        return STRIP if self.config.ffn % STRIP == 0 else 1
 
     def _attention(self, out: ModelTerms, block: str, x: int, angles: int, frac: int) -> int:
         config, terms = self.config, self.terms
@@ -123,3 +140,11 @@ class _Reading:
         gate, up = (self._matrix(out, block, matrix, value, statistic) for matrix in ("gate", "up"))
         down = self._matrix(out, block, "down", self.terms.glu(gate, up, self.config.activation))
         return self.terms.rounded(down, 16) if self.config.ffn_up == "fp16" else down
+
+
+def _parts(depth: int, unit: int) -> tuple[int, ...]:
+    """First rows of the contract parts of `depth` rows and, last, depth: docs/facts/contract2.md section 2."""
+    units, count = depth // unit, MOST_PARTS
+    while count > units:
+        count //= 2
+    return (*(number * units // count * unit for number in range(count)), depth) if count > 1 else ()

@@ -12,13 +12,13 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Bool, Float64, Int, UInt8
 
-from compiler.program.instructions.matmul import WIDE_PER_F32, ReduceKernel, WriteBackKernel
+from compiler.program.instructions.matmul import WIDE_PER_F32, ReduceKernel, TreeKernel, WriteBackKernel
 from compiler.program.isa import F32_LANES, TILE_ROWS, Op
 from lpu.link.link import Dataflow
 from lpu.run.image import ImagePlan
 from lpu.run.ops.items import Executed, Items, Reads, Result, Rows, Static
 from lpu.run.pools import Env, Pool, Pools, take, values_of
-from models.contract import deferral, numerics
+from models.contract import deferral, numerics, parts
 from models.contract.formats import F16, F64, Wide, halves
 
 TILE_BATCH = 32  # tiles of 320 x 80 per step: 0.8 MB of codes, 6.5 MB decoded
@@ -163,6 +163,19 @@ def _red(at: Reads, rows: Rows, s: Static[ReduceKernel]) -> Items:
     return _added(at, row, j, at.line(0, row[:, None], offsets), statistic, s.kernel.wide)
 
 
+def _tree(at: Reads, rows: Rows, s: Static[TreeKernel]) -> Items:
+    row, j = at.spread(rows, 1)
+    offsets = j[:, None] + at.flow.columns.n[row][:, None] * np.arange(len(s.kernel.sizes))
+    out = (Result(Pool.F32, 1, at.flow.result[row] + j),)
+    return at.items(tree, row, lines=[at.line(0, row[:, None], offsets)], out=out, params=s.kernel)
+
+
+def tree(k: TreeKernel, env: Env, pools: Pools, t: Table) -> Pools:
+    """Nodes of the contract's tree added up."""
+    nodes = take(pools.f32, t)
+    return Pools(f32=parts.tree32([nodes[:, i] for i in range(nodes.shape[1])], k.sizes))
+
+
 def total_of(wide: Float64[Array, "items parts 2 batch lanes"]) -> Wide:
     """The parts of each item added up, [items, batch, lanes], at any depth of K."""
     part = Wide(wide[:, :, 0], wide[:, :, 1])
@@ -189,4 +202,4 @@ def fold(k: None, env: Env, pools: Pools, t: Table) -> Pools:
     return Pools(wide=jnp.stack(total_of(take(pools.wide, t)), axis=1))
 
 
-EXECUTED = (Executed(op=Op.MM), Executed(op=Op.WB), Executed(op=Op.RED, build=_red))
+EXECUTED = (Executed(op=Op.MM), Executed(op=Op.WB), Executed(op=Op.RED, build=_red), Executed(op=Op.TREE, build=_tree))
