@@ -15,7 +15,7 @@ from compiler.graph.graph import Node
 from compiler.lower.collective import Move, arrival, reading_ranks, scale_words
 from compiler.lower.context import Lowering
 from compiler.lower.layout import Lines, lay, rank_of_part
-from compiler.lower.ops.chains import column_tiles, drain_kernels, emptied_by, turns
+from compiler.lower.ops.chains import column_tiles, drain_kernels, emptied_by, tile_cut, turns
 from compiler.lower.rows import tag
 from compiler.program.instructions.matmul import MatmulKernel, in_tree, tree_kernel
 from compiler.program.isa import F16_LANES, F32_LANES, TILE, TILE_ROWS, Op, ceil_div
@@ -42,7 +42,8 @@ class _Way:
 
     holder: int64 [parts], which of the `spread` ranks of a group holds each. node, first, size: of each node
     of the tree that one of them has whole, in order: by part its index, its first part, its parts.
-    tile_first, tile_count: first line and lines of each column tile. rank: int64 [column tiles, parts].
+    tile_first, tile_count: first line and lines of each column tile. owner: int64 [lines] of the result, of a
+    whole tile the same. rank: int64 [column tiles, parts].
     """
 
     spread: int
@@ -52,6 +53,7 @@ class _Way:
     size: np.ndarray
     tile_first: np.ndarray
     tile_count: np.ndarray
+    owner: np.ndarray
     rank: np.ndarray
 
 
@@ -72,10 +74,10 @@ def lower_parted(low: Lowering, nodes: list[Node], source: Lines) -> None:
     owner, columns, segments, _ = lay(demands, "f32", low.group.ranks)
     tiles = _row_tiles(source, node.attributes["starts"])
     ways = [_way(low, source, tiles, owner, spread) for spread in _spreads(low, len(tiles.begin))]
-    readers = [_reading(low, node, way, owner) for way in ways]
-    cost = [_cycles(low, source, tiles, way, owner, read) for way, read in zip(ways, readers, strict=True)]
+    readers = [_reading(low, node, way) for way in ways]
+    cost = [_cycles(low, source, tiles, way, read) for way, read in zip(ways, readers, strict=True)]
     best = cost.index(min(cost))
-    out = _lower(low, node, source, tiles, ways[best], (owner, columns), readers[best])
+    out = _lower(low, node, source, tiles, ways[best], columns, readers[best])
     for (demand, _), segment in zip(demands, segments, strict=True):
         low.where[demand.view] = (out, segment)
 
@@ -111,7 +113,12 @@ def _way(low: Lowering, source: Lines, tiles: _RowTiles, owner: np.ndarray, spre
         holder = rank_of_part(np.arange(parts), parts, spread)
     nodes = [one for rank in np.unique(holder) for one in _aligned(np.flatnonzero(holder == rank), parts)]
     first, size = np.array(nodes).T
-    tile_first, tile_count = column_tiles(low, owner, int(ceil_div(low.chip.planes, spread)))
+    if spread == 1:
+        tile_first, tile_count = column_tiles(low, owner, low.chip.planes)
+    else:  # whole tiles, so that what is sent of one fills the lanes of a link
+        tile_count = tile_cut(len(owner), 1, low.cached)
+        tile_first = np.cumsum(tile_count) - tile_count
+        owner = np.repeat(np.arange(len(tile_count)) * low.group.ranks // len(tile_count), tile_count)
     home = owner[tile_first][:, None]
     return _Way(
         spread=spread,
@@ -121,6 +128,7 @@ def _way(low: Lowering, source: Lines, tiles: _RowTiles, owner: np.ndarray, spre
         size=size,
         tile_first=tile_first,
         tile_count=tile_count,
+        owner=owner,
         rank=home // spread * spread + holder if spread > 1 else np.repeat(home, parts, axis=1),
     )
 
@@ -157,37 +165,46 @@ def _need(low: Lowering, source: Lines, tiles: _RowTiles, way: _Way) -> np.ndarr
     return need
 
 
-def _reading(low: Lowering, node: Node, way: _Way, owner: np.ndarray) -> np.ndarray | None:
+def _reading(low: Lowering, node: Node, way: _Way) -> np.ndarray | None:
     """Who reads the result, [ranks, lines], where each may add all nodes itself; None where owners must."""
-    return reading_ranks(low, [node], owner, (way.tile_first, way.tile_count)) if len(way.first) > 1 else None
+    tiles = way.tile_first, way.tile_count
+    return reading_ranks(low, [node], way.owner, tiles) if len(way.first) > 1 else None
 
 
 def _cycles(
-    low: Lowering, source: Lines, tiles: _RowTiles, way: _Way, owner: np.ndarray, readers: np.ndarray | None
+    low: Lowering, source: Lines, tiles: _RowTiles, way: _Way, readers: np.ndarray | None
 ) -> int:
     """An estimate, for the rows of a decode step: a prefill program has the same image and must choose alike.
 
-    Installing the weights of one rank hides the gathering of the input, not what comes after it.
+    Weights are installed while the input is gathered; where nothing is gathered, before the first tile of
+    columns is done and sent. The others are installed meanwhile.
     """
-    rows, chip = low.cached, low.chip
-    rank, at = np.divmod(np.arange(low.group.ranks * len(tiles.begin)), len(tiles.begin))
-    mine = (way.rank[:, at] == rank) * way.tile_count[:, None] * tiles.count[at]
-    words = F32_LANES * int(mine.sum(axis=0).reshape(low.group.ranks, -1).sum(axis=1).max())
-    install = int(ceil_div(words * TILE_ROWS, chip.plane_bytes_per_cycle * chip.planes))
-    before = arrival(low, _moves(source.owner, _need(low, source, tiles, way), rows))
-    after = arrival(low, _moves(owner, _result_need(low, owner), rows))
+    before = arrival(low, _moves(source.owner, _need(low, source, tiles, way), low.cached))
     if len(way.first) == 1:
-        return max(install, before) + after
+        return before + arrival(low, _moves(way.owner, _everywhere(low, way), low.cached))
+    return before + _first_tile(low, tiles, way) + _exchange(low, way, readers, low.cached)[0]
+
+
+def _first_tile(low: Lowering, tiles: _RowTiles, way: _Way) -> int:
+    """Cycles that a plane takes for one chain of products."""
+    lines = int(way.tile_count.max()) * int(tiles.count.max())
+    return int(ceil_div(F32_LANES * TILE_ROWS * lines, low.chip.plane_bytes_per_cycle))
+
+
+def _exchange(low: Lowering, way: _Way, readers: np.ndarray | None, rows: int) -> tuple[int, bool]:
+    """(estimated cycles of the exchange of nodes, whether readers add them rather than owners who send the sum)."""
     made = _node_owner(way)
-    found = [arrival(low, _moves(made, _to_owners(low, way, owner), rows)) + after]
-    if readers is not None:
-        found.append(arrival(low, _moves(made, _to_readers(way, readers), rows)))
-    return before + install + min(found)
+    after = arrival(low, _moves(way.owner, _everywhere(low, way), rows))
+    to_owners = arrival(low, _moves(made, _to_owners(low, way), rows)) + after
+    if readers is None:
+        return to_owners, False
+    to_readers = arrival(low, _moves(made, _to_readers(way, readers), rows))
+    return min(to_owners, to_readers), to_readers < to_owners
 
 
-def _result_need(low: Lowering, owner: np.ndarray) -> np.ndarray:
+def _everywhere(low: Lowering, way: _Way) -> np.ndarray:
     """The result on every rank of the group."""
-    return np.ones((low.group.ranks, len(owner)), bool)
+    return np.ones((low.group.ranks, len(way.owner)), bool)
 
 
 def _moves(owner: np.ndarray, need: np.ndarray, rows: int) -> list[Move]:
@@ -213,9 +230,9 @@ def _node_owner(way: _Way) -> np.ndarray:
     return np.repeat(way.rank[:, way.first].reshape(-1), np.repeat(way.tile_count, len(way.first)))
 
 
-def _to_owners(low: Lowering, way: _Way, owner: np.ndarray) -> np.ndarray:
+def _to_owners(low: Lowering, way: _Way) -> np.ndarray:
     """Every node of a column tile on the owner of its columns, [ranks, lines of the nodes]."""
-    home = np.repeat(owner[way.tile_first], way.tile_count * len(way.first))
+    home = np.repeat(way.owner[way.tile_first], way.tile_count * len(way.first))
     return np.arange(low.group.ranks)[:, None] == home
 
 
@@ -230,13 +247,12 @@ def _lower(
     source: Lines,
     tiles: _RowTiles,
     way: _Way,
-    laid: tuple[np.ndarray, np.ndarray],
+    columns: np.ndarray,
     readers: np.ndarray | None,
 ) -> Lines:
-    owner, columns = laid
     low.gather(source, _need(low, source, tiles, way))
-    out = low.value("f32", owner, columns, first=way.tile_first, count=way.tile_count)
-    home, every = owner[way.tile_first], np.arange(len(way.tile_first))
+    out = low.value("f32", way.owner, columns, first=way.tile_first, count=way.tile_count)
+    home, every = way.owner[way.tile_first], np.arange(len(way.tile_first))
     if len(way.first) == 1:
         leaves, line = _leaves(low, way, np.ones(len(way.node), bool))
         _multiply(low, node, source, tiles, way, out, leaves.tag(line))
@@ -256,24 +272,14 @@ def _lower(
         ones = [1] * int(way.size[which])
         _tree(low, way, way.rank[:, at], every, written[:, at], made.tag(base[:, which]), ones, False)
     where, tile = home, every
-    to_all = readers is not None and _all_is_shorter(low, way, owner, readers)
-    if to_all:
-        assert readers is not None
+    if readers is not None and _exchange(low, way, readers, low.batch)[1]:
         low.gather(made, _to_readers(way, readers))
         tile, where = np.nonzero(readers[:, way.tile_first].T)
         out.held[: low.group.ranks] = readers
     else:
-        low.gather(made, _to_owners(low, way, owner))
+        low.gather(made, _to_owners(low, way))
     _tree(low, way, where, tile, made.tag(base[tile, 0]), out.tag(way.tile_first[tile]), way.size.tolist(), True)
     return out
-
-
-def _all_is_shorter(low: Lowering, way: _Way, owner: np.ndarray, readers: np.ndarray) -> bool:
-    """Whether readers add the nodes themselves sooner than owners who then send the sum; of this step's rows."""
-    made, rows = _node_owner(way), low.batch
-    after = arrival(low, _moves(owner, _result_need(low, owner), rows))
-    to_owners = arrival(low, _moves(made, _to_owners(low, way, owner), rows))
-    return arrival(low, _moves(made, _to_readers(way, readers), rows)) < to_owners + after
 
 
 def _leaves(low: Lowering, way: _Way, inner: np.ndarray) -> tuple[Lines, np.ndarray]:
