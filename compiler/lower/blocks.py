@@ -1,5 +1,6 @@
 """Blocks: the graph cut where a single f32 value crosses, so that a pipeline can change chips there."""
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,6 +113,13 @@ def block_of(
         kind=";".join(words),
         wire=wire,
     )
+
+
+def layer_of(block: ModelBlock) -> str:
+    """The path up to the last number that all nodes of a block have in common: "layers.3"; empty without one."""
+    common = os.path.commonprefix([node.path.split(".") for node in block.nodes if node.path])
+    numbered = [i for i, part in enumerate(common) if part.isdecimal()]
+    return ".".join(common[: numbered[-1] + 1]) if numbered else ""
 
 
 def _shape(graph: Graph, view: View, local: dict[int, str]) -> str:

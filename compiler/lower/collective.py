@@ -16,6 +16,7 @@ from compiler.errors import CompileError
 from compiler.graph.graph import Node
 from compiler.lower.context import Lowering
 from compiler.lower.layout import Lines
+from compiler.lower.rule import Handed
 from compiler.lower.rows import tag
 from compiler.program.instructions.matmul import ReduceKernel
 from compiler.program.isa import F32_LANES, SCALE, Op, ceil_div
@@ -125,18 +126,23 @@ def choose(low: Lowering, made: Partials, readers: np.ndarray | None) -> str:
 def reading_ranks(
     low: Lowering, nodes: list[Node], owner: np.ndarray, tiles: tuple[np.ndarray, np.ndarray]
 ) -> np.ndarray | None:
-    """Who reads the sum that a matmul's result ends the block with, [ranks, lines].
+    """Who reads the residual sum that a matmul's result is added to, [ranks, lines].
 
-    None if others read it too, or if an owner does not: the residual to add lies with the owners.
-    owner: of each line; tiles: first line and lines of each column tile.
+    None if others read the result too, if chips of another group read the sum, or if an owner does not: the
+    residual to add lies with the owners. owner: of each line; tiles: first line and lines of each column tile.
     """
     users = low.demands.readers(nodes[0].outputs[0])
-    ends = len(nodes) == len(users) == 1 and low.demands.rule(users[0][0]).residual
-    if not ends or users[0][0].outputs[0] != low.result or max(low.group.targets) >= low.group.ranks:
+    if len(nodes) > 1 or len(users) != 1 or not low.demands.rule(users[0][0]).residual:
         return None
-    lines, (first, count) = len(owner), tiles
+    residual, lines, (first, count) = users[0][0].outputs[0], len(owner), tiles
     mask = np.zeros((low.group.ranks, lines), bool)
-    mask[list(low.group.targets)] = np.broadcast_to(low.group.wanted, (len(low.group.targets), lines))
+    if residual == low.result:
+        if max(low.group.targets) >= low.group.ranks:
+            return None
+        mask[list(low.group.targets)] = np.broadcast_to(low.group.wanted, (len(low.group.targets), lines))
+    for node, _ in low.demands.readers(residual) if residual != low.result else ():
+        if low.demands.rule(node).handed(low.demands, node) is Handed.WHOLE:
+            mask[low.multipliers(node.outputs[0])] = True
     some = np.logical_or.reduceat(mask, first, axis=1)
     whole = np.array_equal(np.repeat(some, count, axis=1), mask)  # of each tile all lines or none
     return mask if whole and mask[owner, np.arange(lines)].all() else None
