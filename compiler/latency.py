@@ -77,6 +77,21 @@ def assign_sharing(
     companion: Companion | None,
 ) -> Assignment:
     """The chips of every block; what a companion adds is told in terms of `--prefill`."""
+    try:
+        return _assigned(plan, blocks, rack, options, companion)
+    except CapacityError:
+        plan = replace(plan, by_rows=False)
+        companion = companion and replace(companion, plan=replace(companion.plan, by_rows=False))
+        return _assigned(plan, blocks, rack, options, companion)
+
+
+def _assigned(
+    plan: Plan,
+    blocks: tuple[ModelBlock, ...],
+    rack: Rack,
+    options: CompileOptions,
+    companion: Companion | None,
+) -> Assignment:
     if companion is None:
         return assign_blocks(plan, blocks, rack, options)
     with blaming_prefill(companion.plan.chunk, lambda: assign_blocks(plan, blocks, rack, options)):
@@ -127,7 +142,7 @@ def schedule_blocks(
 def by_layer(
     graph: Graph, blocks: tuple[ModelBlock, ...], chips: Sequence[tuple[int, ...]]
 ) -> list[tuple[ModelBlock, tuple[int, ...]]]:
-    """Neighbouring blocks of one layer on the same chips as one block, so that none waits for all of another."""
+    """Neighbouring blocks of one layer on the same chips as one: none waits for all of another to end."""
     out: list[tuple[ModelBlock, tuple[int, ...]]] = []
     for block, where in zip(blocks, chips, strict=True):
         last, there = out[-1] if out else (None, ())

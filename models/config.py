@@ -25,8 +25,8 @@ class TransformerConfig:
     tokens that attention sees, None: all; a longer context is not supported. fused: whether checkpoints hold
     q, k and v in one tensor, and gate and up. column_scales: of the weights, powers of two or any f32.
     ffn_down, ffn_up: the formats in which the input of each FFN and its result cross, for an FFN that runs on
-    another machine: its input is then normalised before it crosses, not in the FFN's products (None: in them).
-    fp8 and fp16 up add an op to the model (round8, round16).
+    another machine: its input is normalised before it crosses; None: by the FFN's own products. fp8 down and
+    fp16 up add an op to the model (round8, round16).
     """
 
     name: str

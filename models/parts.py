@@ -11,7 +11,7 @@ from models.contract import ops
 
 
 class Normed(NamedTuple):
-    """A vector that is normalised by the products that read it: scaled to fp16, and the statistic of each row."""
+    """A vector that the products which read it normalise: scaled to fp16, and the statistic of each row."""
 
     scaled: Float16[Array, "batch width"]
     statistic: Float32[Array, "batch 1"]

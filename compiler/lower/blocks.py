@@ -1,6 +1,5 @@
 """Blocks: the graph cut where a single f32 value crosses, so that a pipeline can change chips there."""
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,8 +115,10 @@ def block_of(
 
 
 def layer_of(block: ModelBlock) -> str:
-    """The path up to the last number that all nodes of a block have in common: "layers.3"; empty without one."""
-    common = os.path.commonprefix([node.path.split(".") for node in block.nodes if node.path])
+    """The path, up to its last number, that all nodes of a block have in common: "layers.3"; or empty."""
+    paths = [node.path.split(".") for node in block.nodes if node.path]
+    same = [len(set(parts)) == 1 for parts in zip(*paths, strict=False)]
+    common = paths[0][: [*same, False].index(False)] if paths else []
     numbered = [i for i, part in enumerate(common) if part.isdecimal()]
     return ".".join(common[: numbered[-1] + 1]) if numbered else ""
 

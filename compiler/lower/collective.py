@@ -16,8 +16,8 @@ from compiler.errors import CompileError
 from compiler.graph.graph import Node
 from compiler.lower.context import Lowering
 from compiler.lower.layout import Lines
-from compiler.lower.rule import Handed
 from compiler.lower.rows import tag
+from compiler.lower.rule import Handed
 from compiler.program.instructions.matmul import ReduceKernel
 from compiler.program.isa import F32_LANES, SCALE, Op, ceil_div
 from compiler.program.packed import RANKS
@@ -129,7 +129,8 @@ def reading_ranks(
     """Who reads the residual sum that a matmul's result is added to, [ranks, lines].
 
     None if others read the result too, if chips of another group read the sum, or if an owner does not: the
-    residual to add lies with the owners. owner: of each line; tiles: first line and lines of each column tile.
+    residual to add lies with the owners. owner: of each line; tiles: first line and lines of each column
+    tile.
     """
     users = low.demands.readers(nodes[0].outputs[0])
     if len(nodes) > 1 or len(users) != 1 or not low.demands.rule(users[0][0]).residual:
@@ -245,7 +246,7 @@ def scale_words(
 
 
 def statistic(low: Lowering, nodes: list[Node]) -> int:
-    """The tag of the statistic that these matmuls apply to their rows, or -1. Raises CompileError for several."""
+    """The tag of the statistic that these matmuls apply to their rows, or -1; CompileError for several."""
     found = {node.inputs[STATISTIC] if len(node.inputs) > STATISTIC else None for node in nodes}
     if len(found) > 1:
         raise CompileError(

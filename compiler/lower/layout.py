@@ -24,8 +24,8 @@ LANES = {"f32": F32_LANES, "f16": F16_LANES, "wide": WIDE_LANES, "stat": F32_LAN
 class Segments:
     """Where the segments of one view lie among the lines of its value.
 
-    first: int64 [segments] first line; lines: lines each; width: real columns each, the last before one of the
-    `starts` or the end may have fewer.
+    first: int64 [segments] first line; lines: lines each; width: real columns each, the last before one of
+    the `starts` or the end may have fewer.
     """
 
     start: int
@@ -103,7 +103,7 @@ class Demands(Uses):
         return [Demand(view, self._columns(view), self.starts(view)) for view in ordered]
 
     def starts(self, view: View) -> tuple[int, ...]:
-        """Where contract parts of the products begin that take a view, or what is made of it column by column."""
+        """Where contract parts of the products begin that take a view, or what keeps its columns."""
         for node, operand in self.readers(view.value):
             if node.inputs[operand] != view:
                 continue

@@ -154,7 +154,8 @@ def _whole_layers(sizes: Sequence[Size], room: Room) -> list[Stage]:
     for size in sizes:
         last = runs[-1] if runs else []
         alike = bool(last) and size.layer == last[-1].layer != "" and size.span == last[-1].span == 1
-        if alike and size.step == last[-1].step and sum(one.words for one in [*last, size]).max() <= room.words:
+        alike = alike and size.step == last[-1].step
+        if alike and int(np.sum([one.words for one in [*last, size]], axis=0).max()) <= room.words:
             last.append(size)
         else:
             runs.append([size])

@@ -82,8 +82,8 @@ class Op(IntEnum):
     PV = 12  # dst wide lines <- weights of one chunk at src, V of chunk n at src2 (kv)
     AOUT = 13  # dst fp16 heads <- n wide partials at src, n sum lines at src2 (a stride apart)
     MM = 14  # accumulator dst of the plane += k tile at src (fp16 lines) x weight tile src2 (80 n words)
-    WB = 15  # dst n f32 (or 4n wide) lines <- accumulator src3 of the plane, scale words src2, times stat line src
-    RED = 16  # dst n f32 (or 4n wide) lines <- parts wide partials of 4n lines at src, scales src3, stat line src2
+    WB = 15  # dst n f32 (or 4n wide) lines <- accumulator src3 of the plane, scale words src2, stat line src
+    RED = 16  # dst n f32 (or 4n wide) lines <- parts wide partials of 4n lines at src, scales src3, stat src2
     ADD = 17  # dst n f32 lines <- n f32 lines src + n f32 lines src2
     GLU = 18  # dst fp16 lines <- gate n f32 lines src, up n f32 lines src2
     ARGMAX = 19  # dst one line (f32 value, int32 index) <- n logits lines src, first of global line src3

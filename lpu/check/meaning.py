@@ -131,8 +131,10 @@ def _alike(findings: Findings, made: _Made) -> None:
         ),
     )
     tiles = np.flatnonzero((c.op == Op.MM) & (c.src_tag >= 0))
-    tiles = tiles[np.argsort(c.src_tag[tiles], kind="stable")]
-    same = c.src_tag[tiles][1:] == c.src_tag[tiles][:-1]
+    matrix = c.src2_tag[tiles] >> TAG_SHIFT  # of every contract part another: parts may meet within a line
+    order = np.lexsort((matrix, c.src_tag[tiles]))
+    tiles, matrix = tiles[order], matrix[order]
+    same = (c.src_tag[tiles][1:] == c.src_tag[tiles][:-1]) & (matrix[1:] == matrix[:-1])
     thin = np.flatnonzero(same & (c.aux[tiles][1:] != c.aux[tiles][:-1]))
     findings.add(
         7, tiles[thin + 1], lambda i: f"takes other lines of one k tile than {findings.place(tiles[thin[i]])}"

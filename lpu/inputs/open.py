@@ -47,7 +47,7 @@ def open_model(
 ) -> OpenModel:
     """A model by name, file, folder, `package.module:factory` or callable; what is given overrides its file.
 
-    divided: its FFNs run on other machines than its attention; their inputs cross in fp16 if nothing else is said.
+    divided: its FFNs run on other machines than its attention; their inputs cross, in fp16 by default.
 
     context: a bucket, or several, ascending; by default 1024 or the model's longest, whichever is shorter.
     trust: a model file may name a factory, whose code is imported; otherwise only the caller may.

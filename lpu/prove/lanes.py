@@ -80,7 +80,10 @@ class LaneMaps:
         if key not in self._spans:
             every = self.concatenated(maps)
             every = np.sort(every[every >= 0])
-            need(len(every) > 0 and bool((np.diff(every) == 1).all()), "a sum does not take consecutive rows once")
+            need(
+                len(every) > 0 and bool((np.diff(every) == 1).all()),
+                "a sum does not take consecutive rows once",
+            )
             self._spans[key] = int(every[0]), int(every[-1]) + 1
         return self._spans[key]
 

@@ -47,7 +47,7 @@ class Product(NamedTuple):
 
 
 class Node(NamedTuple):
-    """A node of the tree of a product in contract parts; starts: the first row of each, and the end of the last."""
+    """A node of a tree of contract parts of a product; starts: first row of each, and the end of the last."""
 
     holds: int
     value: int

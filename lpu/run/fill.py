@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, Int32, Shaped, UInt8
 
@@ -161,9 +162,9 @@ def _as_held(vector: Shaped[np.ndarray, " n"], kind: int) -> Shaped[np.ndarray, 
     if kind == SCALE and vector.dtype == np.int32:
         return np.ldexp(1.0, vector)
     if kind == SHIFTED:
-        return np.ldexp(vector.astype(np.float64), -int(shift(vector)))
+        return np.ldexp(vector.astype(np.float64), -int(shift(jnp.asarray(vector))))
     if kind == FACTOR:
-        return np.full(len(vector), np.ldexp(1.0, int(shift(vector))))
+        return np.full(len(vector), np.ldexp(1.0, int(shift(jnp.asarray(vector)))))
     return vector
 
 

@@ -5,7 +5,6 @@ u = rn16(rn32(x gain 2^-k)); t = the product of u; y = rn32(t r 2^k), where r is
 """
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jaxtyping import Float16, Float32, Float64, Int
 
@@ -13,10 +12,9 @@ from models.contract.formats import F64, pow2, rn16, rn32
 from models.contract.numerics import rms_stat
 
 
-def shift(gain: Float32[Array, " width"] | Float32[np.ndarray, " width"]) -> Int[np.ndarray, ""] | Array:
+def shift(gain: Float32[Array, " width"]) -> Int[Array, ""]:
     """The k of a gain, an integer: one binade of room above its largest entry; 1 for a gain of zeros."""
-    xp = np if isinstance(gain, np.ndarray) else jnp
-    return xp.frexp(xp.max(xp.abs(gain)))[1] + 1
+    return jnp.frexp(jnp.max(jnp.abs(gain)))[1] + 1
 
 
 def shifted_gain(gain: Float32[Array, " width"]) -> Float64[Array, " width"]:
@@ -34,7 +32,7 @@ def prescale(
 def apply_gain(
     x: Float32[Array, "*batch width"], gain: Float64[Array, "*gain"]
 ) -> Float16[Array, "*batch width"]:
-    """x times a gain that is shifted already; the product of the two is exact in f64."""
+    """X times a gain that is shifted already; the product of the two is exact in f64."""
     return rn16(rn32(x.astype(F64) * gain))
 
 

@@ -20,11 +20,11 @@ PARTS = 16
 def starts_of(k: int, unit: int, parts: int = PARTS) -> tuple[int, ...]:
     """First row of each part of K rows and, last, K: parts of whole units of so many rows, almost equal.
 
-    As many parts as the largest power of two that is at most `parts` and the number of units; () for one part.
+    As many as the largest power of two that is at most `parts` and the number of units; () for one part.
     """
     units = k // unit
     count = min(parts, 1 << (units.bit_length() - 1))
-    return tuple(p * units // count * unit for p in range(count)) + (k,) if count > 1 else ()
+    return (*(p * units // count * unit for p in range(count)), k) if count > 1 else ()
 
 
 def tree32(

@@ -7,7 +7,7 @@ traces. What differs between the Hugging Face model_types stands in `llama_check
 import jax
 from flax import nnx
 from jax import Array
-from jaxtyping import Float, Float32, Int32, UInt8
+from jaxtyping import Float, Float16, Float32, Int32, UInt8
 
 from models.config import DEFAULT_FAMILY, TransformerConfig
 from models.contract import ops
@@ -89,11 +89,14 @@ class FeedForward(nnx.Module):
 
     def __call__(self, x: Float32[Array, "batch hidden"]) -> Float32[Array, "batch hidden"]:
         """One vector per sequence."""
-        a = self.norm.deferred(x) if self.crosses is None else self.norm(x)
-        if self.crosses == "fp8":
-            a = ops.round8(a)
+        a = self.norm.deferred(x) if self.crosses is None else self._sent(x)
         y = self.down(ops.glu(self.gate(a), self.up(a), activation=self.activation))
         return ops.add(x, ops.round16(y) if self.rounds_up else y)
+
+    def _sent(self, x: Float32[Array, "batch hidden"]) -> Float16[Array, "batch hidden"]:
+        """What another machine is sent: normalised here."""
+        a = self.norm(x)
+        return ops.round8(a) if self.crosses == "fp8" else a
 
 
 class Layer(nnx.Module):

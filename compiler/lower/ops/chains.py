@@ -21,7 +21,7 @@ def tile_cut(lines: int, planes: int, rows: int) -> np.ndarray:
 
 
 def column_tiles(low: Lowering, owner: np.ndarray, planes: int) -> tuple[np.ndarray, np.ndarray]:
-    """(first line, lines) of each column tile: the lines of one owner, cut by `tile_cut` for so many planes."""
+    """(first line, lines) of each column tile: the lines of one owner, cut by `tile_cut`."""
     runs = np.flatnonzero(np.diff(owner, prepend=-1))
     sizes = np.diff(np.append(runs, len(owner)))
     widths = [tile_cut(int(size), planes, low.cached) for size in sizes]
@@ -40,7 +40,7 @@ def turns(low: Lowering, rank: np.ndarray) -> np.ndarray:
 
 
 def emptied_by(low: Lowering, rank: np.ndarray, place: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """The write-back that empties the accumulator before each chain does, of this matmul or an earlier, or -1.
+    """The write-back that empties the accumulator before each chain, of this matmul or an earlier, or -1.
 
     rank, place: of each chain; last: its own write-back.
     """
@@ -53,7 +53,9 @@ def emptied_by(low: Lowering, rank: np.ndarray, place: np.ndarray, last: np.ndar
     return emptied
 
 
-def drain_kernels(low: Lowering, products: np.ndarray, *, wide: bool, normed: bool, part: bool = False) -> np.ndarray:
+def drain_kernels(
+    low: Lowering, products: np.ndarray, *, wide: bool, normed: bool, part: bool = False
+) -> np.ndarray:
     """The kernel of each write-back, by the products that it closes."""
     sizes, which = np.unique(products, return_inverse=True)
     kernels = [

@@ -20,6 +20,7 @@ from compiler.lower.rows import tag
 from compiler.program.instructions.matmul import MatmulKernel, in_tree, tree_kernel
 from compiler.program.isa import F16_LANES, F32_LANES, TILE, TILE_ROWS, Op, ceil_div
 from compiler.program.ranges import ramp
+from fabric.paths import hops
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,7 @@ class _Way:
     holder: int64 [parts], which of the `spread` ranks of a group holds each. node, first, size: of each node
     of the tree that one of them has whole, in order: by part its index, its first part, its parts.
     tile_first, tile_count: first line and lines of each column tile. owner: int64 [lines] of the result, of a
-    whole tile the same. rank: int64 [column tiles, parts].
+    whole tile the same; need: [ranks, lines], who reads it. rank: int64 [column tiles, parts].
     """
 
     spread: int
@@ -54,6 +55,7 @@ class _Way:
     tile_first: np.ndarray
     tile_count: np.ndarray
     owner: np.ndarray
+    need: np.ndarray
     rank: np.ndarray
 
 
@@ -73,7 +75,7 @@ def lower_parted(low: Lowering, nodes: list[Node], source: Lines) -> None:
     demands = [(demand, demand.view.start) for demand in low.demands.pieces(node.outputs[0])]
     owner, columns, segments, _ = lay(demands, "f32", low.group.ranks)
     tiles = _row_tiles(source, node.attributes["starts"])
-    ways = [_way(low, source, tiles, owner, spread) for spread in _spreads(low, len(tiles.begin))]
+    ways = _ways(low, node, source, tiles, owner)
     readers = [_reading(low, node, way) for way in ways]
     cost = [_cycles(low, source, tiles, way, read) for way, read in zip(ways, readers, strict=True)]
     best = cost.index(min(cost))
@@ -82,12 +84,49 @@ def lower_parted(low: Lowering, nodes: list[Node], source: Lines) -> None:
         low.where[demand.view] = (out, segment)
 
 
+def _ways(low: Lowering, node: Node, source: Lines, tiles: _RowTiles, owner: np.ndarray) -> list[_Way]:
+    """The ways to compute the product. owner: of each line, where every owner takes all rows.
+
+    Where rows are dealt, sums may be made by all ranks, or by those nearest to who reads them.
+    """
+    out: list[_Way] = []
+    for spread in _spreads(low, len(tiles.begin)):
+        if spread == 1:
+            cut = column_tiles(low, owner, low.chip.planes)
+            out.append(_way(low, node, source, tiles, spread, cut, owner))
+            continue
+        count = tile_cut(len(owner), 1, low.cached)  # whole tiles: what is sent of one fills many lanes
+        for ranks in _adders(low, node):
+            dealt = ranks[np.arange(len(count)) * len(ranks) // len(count)]
+            cut = np.cumsum(count) - count, count
+            out.append(_way(low, node, source, tiles, spread, cut, np.repeat(dealt, count)))
+    return out
+
+
+def _adders(low: Lowering, node: Node) -> list[np.ndarray]:
+    """Which ranks may add the nodes up: all, or of a sum for another group of chips those nearest to it."""
+    every = np.arange(low.group.ranks)
+    if not _hands_on(low, node) or max(low.group.targets) < low.group.ranks:
+        return [every]
+    chips = np.array(low.router.chips)
+    distance = hops(low.router.rack)[chips[every][:, None], chips[list(low.group.targets)]].max(axis=1)
+    near = every[distance == distance.min()]
+    return [every, near] if len(near) < len(every) else [every]
+
+
+def _hands_on(low: Lowering, node: Node) -> bool:
+    """Whether the residual sum that the product is added to, or the product itself, ends the block."""
+    made = node.outputs[0]
+    users = low.demands.readers(made)
+    return low.result in (made, *(user.outputs[0] for user, _ in users if low.demands.rule(user).residual))
+
+
 def _spreads(low: Lowering, parts: int) -> list[int]:
     """Over how many ranks the rows may be dealt: what the layout says, or one and as many as there can be."""
     free = low.group.k_parts == 1
     ranks = low.group.ranks if free else low.group.k_parts
     most = max(count for count in range(1, min(parts, ranks) + 1) if ranks % count == 0)
-    return sorted({1, most}) if free else [most]
+    return [most] if not free else sorted({1, most}) if low.by_rows else [1]
 
 
 def _row_tiles(source: Lines, starts: Sequence[int]) -> _RowTiles:
@@ -106,20 +145,27 @@ def _row_tiles(source: Lines, starts: Sequence[int]) -> _RowTiles:
     )
 
 
-def _way(low: Lowering, source: Lines, tiles: _RowTiles, owner: np.ndarray, spread: int) -> _Way:
+def _way(
+    low: Lowering,
+    node: Node,
+    source: Lines,
+    tiles: _RowTiles,
+    spread: int,
+    cut: tuple[np.ndarray, np.ndarray],
+    owner: np.ndarray,
+) -> _Way:
     parts = len(tiles.begin)
     holder = _owners(source, tiles) if spread == low.group.ranks else None
     if holder is None:
         holder = rank_of_part(np.arange(parts), parts, spread)
     nodes = [one for rank in np.unique(holder) for one in _aligned(np.flatnonzero(holder == rank), parts)]
     first, size = np.array(nodes).T
-    if spread == 1:
-        tile_first, tile_count = column_tiles(low, owner, low.chip.planes)
-    else:  # whole tiles, so that what is sent of one fills the lanes of a link
-        tile_count = tile_cut(len(owner), 1, low.cached)
-        tile_first = np.cumsum(tile_count) - tile_count
-        owner = np.repeat(np.arange(len(tile_count)) * low.group.ranks // len(tile_count), tile_count)
+    tile_first, tile_count = cut
     home = owner[tile_first][:, None]
+    need = np.ones((low.group.ranks, len(owner)), bool)
+    if _hands_on(low, node):
+        need = np.zeros((max(low.group.targets) + 1, len(owner)), bool)
+        need[list(low.group.targets)] = low.group.wanted
     return _Way(
         spread=spread,
         holder=holder,
@@ -129,6 +175,7 @@ def _way(low: Lowering, source: Lines, tiles: _RowTiles, owner: np.ndarray, spre
         tile_first=tile_first,
         tile_count=tile_count,
         owner=owner,
+        need=need,
         rank=home // spread * spread + holder if spread > 1 else np.repeat(home, parts, axis=1),
     )
 
@@ -171,9 +218,7 @@ def _reading(low: Lowering, node: Node, way: _Way) -> np.ndarray | None:
     return reading_ranks(low, [node], way.owner, tiles) if len(way.first) > 1 else None
 
 
-def _cycles(
-    low: Lowering, source: Lines, tiles: _RowTiles, way: _Way, readers: np.ndarray | None
-) -> int:
+def _cycles(low: Lowering, source: Lines, tiles: _RowTiles, way: _Way, readers: np.ndarray | None) -> int:
     """An estimate, for the rows of a decode step: a prefill program has the same image and must choose alike.
 
     Weights are installed while the input is gathered; where nothing is gathered, before the first tile of
@@ -181,7 +226,7 @@ def _cycles(
     """
     before = arrival(low, _moves(source.owner, _need(low, source, tiles, way), low.cached))
     if len(way.first) == 1:
-        return before + arrival(low, _moves(way.owner, _everywhere(low, way), low.cached))
+        return before + arrival(low, _moves(way.owner, way.need, low.cached))
     return before + _first_tile(low, tiles, way) + _exchange(low, way, readers, low.cached)[0]
 
 
@@ -192,19 +237,14 @@ def _first_tile(low: Lowering, tiles: _RowTiles, way: _Way) -> int:
 
 
 def _exchange(low: Lowering, way: _Way, readers: np.ndarray | None, rows: int) -> tuple[int, bool]:
-    """(estimated cycles of the exchange of nodes, whether readers add them rather than owners who send the sum)."""
+    """(cycles of the exchange of nodes, estimated; whether readers add them, not owners who send the sum)."""
     made = _node_owner(way)
-    after = arrival(low, _moves(way.owner, _everywhere(low, way), rows))
+    after = arrival(low, _moves(way.owner, way.need, rows))
     to_owners = arrival(low, _moves(made, _to_owners(low, way), rows)) + after
     if readers is None:
         return to_owners, False
     to_readers = arrival(low, _moves(made, _to_readers(way, readers), rows))
     return min(to_owners, to_readers), to_readers < to_owners
-
-
-def _everywhere(low: Lowering, way: _Way) -> np.ndarray:
-    """The result on every rank of the group."""
-    return np.ones((low.group.ranks, len(way.owner)), bool)
 
 
 def _moves(owner: np.ndarray, need: np.ndarray, rows: int) -> list[Move]:
@@ -256,7 +296,9 @@ def _lower(
     if len(way.first) == 1:
         leaves, line = _leaves(low, way, np.ones(len(way.node), bool))
         _multiply(low, node, source, tiles, way, out, leaves.tag(line))
-        _tree(low, way, home, every, leaves.tag(line[:, 0]), out.tag(way.tile_first), [1] * len(way.node), True)
+        _tree(
+            low, way, home, every, leaves.tag(line[:, 0]), out.tag(way.tile_first), [1] * len(way.node), True
+        )
         return out
     first, count = _node_lines(way)
     made = low.value("f32", _node_owner(way), first=first, count=count)
@@ -278,12 +320,14 @@ def _lower(
         out.held[: low.group.ranks] = readers
     else:
         low.gather(made, _to_owners(low, way))
-    _tree(low, way, where, tile, made.tag(base[tile, 0]), out.tag(way.tile_first[tile]), way.size.tolist(), True)
+    _tree(
+        low, way, where, tile, made.tag(base[tile, 0]), out.tag(way.tile_first[tile]), way.size.tolist(), True
+    )
     return out
 
 
 def _leaves(low: Lowering, way: _Way, inner: np.ndarray) -> tuple[Lines, np.ndarray]:
-    """A value of the parts `inner` of every column tile, and the first line of each, [column tiles, those parts]."""
+    """A value of the parts `inner` of every column tile, and the first line of each [tiles, those parts]."""
     parts = int(inner.sum())
     count = np.repeat(way.tile_count, parts)
     first = np.cumsum(count) - count
@@ -320,7 +364,7 @@ def _multiply(
     out: Lines,
     written: np.ndarray,
 ) -> None:
-    """MM rows, tile by tile of each chain, and its write-back to the line that `written` [tiles, parts] tags."""
+    """MM rows, tile by tile of each chain, and its write-back to the line of `written` [tiles, parts]."""
     parts = len(tiles.begin)
     chunk, part = np.divmod(np.arange(len(way.tile_first) * parts), parts)
     rank, written = way.rank.reshape(-1), written.reshape(-1)

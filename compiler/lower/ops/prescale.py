@@ -29,7 +29,14 @@ def lower_rms_stat(low: Lowering, node: Node) -> None:
     kernel = RstatKernel(width=node.inputs[0].width, eps=node.attributes["eps"], shifted=True)
     uid = low.weight_uid()
     factor = low.weights.load(
-        ranks, 1, kind=FACTOR, tensor=low.slot(node.inputs[1].value, None, None), k0=0, n0=0, lines=1, tag=tag(uid, 0)
+        ranks,
+        1,
+        kind=FACTOR,
+        tensor=low.slot(node.inputs[1].value, None, None),
+        k0=0,
+        n0=0,
+        lines=1,
+        tag=tag(uid, 0),
     )
     stat = low.value("stat", np.zeros(1, np.int64), first=np.zeros(1, np.int64), count=np.ones(1, np.int64))
     stat.held[: len(active), 0] = active
@@ -50,7 +57,9 @@ def _taken(low: Lowering, node: Node) -> Lines:
     """The operand, all of it on every rank that multiplies."""
     value, _ = low.lines(node.inputs[0], node)
     if value.dtype != "f32":
-        raise CompileError("lower", f"{node.path}: {node.op}", "its input is not f32", "Normalise the residual.")
+        raise CompileError(
+            "lower", f"{node.path}: {node.op}", "its input is not f32", "Normalise the residual."
+        )
     active = low.multipliers(node.outputs[0])
     low.gather(value, np.repeat(active[:, None], value.lines, axis=1))
     return value

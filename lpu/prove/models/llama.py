@@ -84,7 +84,9 @@ class _Reading:
         """A product with a scale per column, and a bias where the model has one; statistic: -1 for none."""
         codes = self._tensor(out, f"{name}.codes", self.terms.width(value), columns)
         scale = "scale" if self.config.column_scales == "f32" else "exponent"
-        made = self.terms.matmul(value, codes, self._tensor(out, f"{name}.{scale}", columns), statistic, starts)
+        made = self.terms.matmul(
+            value, codes, self._tensor(out, f"{name}.{scale}", columns), statistic, starts
+        )
         out.places[made] = name
         if biased:
             made = self.terms.bias(made, self._tensor(out, f"{name}.bias", columns))
@@ -143,7 +145,7 @@ class _Reading:
 
 
 def _parts(depth: int, unit: int) -> tuple[int, ...]:
-    """First rows of the contract parts of `depth` rows and, last, depth: docs/facts/contract2.md section 2."""
+    """First rows of the contract parts of `depth` rows, and `depth` (docs/facts/contract2.md section 2)."""
     units, count = depth // unit, MOST_PARTS
     while count > units:
         count //= 2

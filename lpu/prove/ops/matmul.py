@@ -50,7 +50,7 @@ def _scale(known: Known, found: _Sum, scale: Preload) -> int:
 
 
 def _rounded(known: Known, found: _Sum, scale: Preload, statistic: int) -> Vector:
-    """A finished sum: every row of the matrix once, its columns' own scales, and the statistic if there is one."""
+    """A finished sum: every row of the matrix once, its columns' own scales, a statistic if there is one."""
     depth = known.terms.shape(found.codes)[0]
     name = known.show(found.codes)
     whole = known.lanes.cover_once(found.ks, depth)
@@ -74,18 +74,28 @@ def _tree(known: Known, row: RowOperands) -> tuple[Any, ...]:
     need(sum(sizes) == row.kernel.leaves, f"its nodes begin at no {row.kernel.leaves} leaves")
     ends = list(accumulate(sizes))
     for end, size in zip(ends, sizes, strict=True):
-        need(in_tree(end - size, size, row.kernel.leaves), f"parts {end - size} .. {end - 1} are no node of the tree")
-    return tuple(_joined(known, row, [row.src[line + row.n * i] for i in range(len(sizes))]) for line in range(row.n))
+        need(
+            in_tree(end - size, size, row.kernel.leaves),
+            f"parts {end - size} .. {end - 1} are no node of the tree",
+        )
+    return tuple(
+        _joined(known, row, [row.src[line + row.n * i] for i in range(len(sizes))]) for line in range(row.n)
+    )
 
 
 def _joined(known: Known, row: RowOperands, nodes: list[Node]) -> Vector | Node:
     first = nodes[0]
     starts = first.starts
     for node, size in zip(nodes, row.kernel.sizes, strict=True):
-        need(node._replace(starts=()) == first._replace(starts=()), "adds parts of several products or columns")
+        need(
+            node._replace(starts=()) == first._replace(starts=()), "adds parts of several products or columns"
+        )
         need(len(node.starts) == size + 1, f"takes a node of {len(node.starts) - 1} parts for one of {size}")
         if node is not first:
-            need(node.starts[0] == starts[-1], f"a part that begins at row {node.starts[0]} follows row {starts[-1]}")
+            need(
+                node.starts[0] == starts[-1],
+                f"a part that begins at row {node.starts[0]} follows row {starts[-1]}",
+            )
             starts += node.starts[1:]
     if not row.kernel.whole:
         return first._replace(starts=starts)

@@ -58,7 +58,9 @@ def dense_products(flow: Dataflow, plan: ImagePlan) -> tuple[Products, list[Item
     direct = np.repeat(~wide & (fans == 1), fans)  # rounded at once
     products: list[Items] = []
     normed = direct & is_normed(flow, drain[heads])
-    for size, rounded, scaled in sorted(set(zip(deep.tolist(), direct.tolist(), normed.tolist(), strict=True))):
+    for size, rounded, scaled in sorted(
+        set(zip(deep.tolist(), direct.tolist(), normed.tolist(), strict=True))
+    ):
         part = np.flatnonzero((deep == size) & (direct == rounded) & (normed == scaled))
         at, closes = heads[part, None] + np.arange(size), drain[heads[part]]
         how = rounded, scaled

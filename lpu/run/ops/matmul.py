@@ -187,14 +187,18 @@ def total_of(wide: Float64[Array, "items parts 2 batch lanes"]) -> Wide:
 
 def round_sum(k: None, env: Env, pools: Pools, t: Table) -> Pools:
     """Wide parts added up, scaled and rounded once."""
-    scale = take(env.image.scales, t[:, -1])[:, None]
-    return Pools(f32=numerics.scale_wide(total_of(take(pools.wide, t[:, :-1])), scale))
+    return Pools(f32=_rounded(env, pools, t[:, :-1], t[:, -1]))
+
+
+def _rounded(env: Env, pools: Pools, added: Table, scale: Int[Array, " items"]) -> Array:
+    factor = take(env.image.scales, scale)[:, None]
+    return numerics.scale_wide(total_of(take(pools.wide, added)), factor)
 
 
 def round_normed(k: None, env: Env, pools: Pools, t: Table) -> Pools:
     """The same, times the statistic of each row."""
-    rounded = round_sum(k, env, pools, jnp.concatenate([t[:, :-2], t[:, -1:]], axis=1))
-    return Pools(f32=deferral.scale_rows(rounded.f32, take(pools.f32, t[:, -2])[..., :1]))
+    rounded = _rounded(env, pools, t[:, :-2], t[:, -1])
+    return Pools(f32=deferral.scale_rows(rounded, take(pools.f32, t[:, -2])[..., :1]))
 
 
 def fold(k: None, env: Env, pools: Pools, t: Table) -> Pools:
@@ -202,4 +206,9 @@ def fold(k: None, env: Env, pools: Pools, t: Table) -> Pools:
     return Pools(wide=jnp.stack(total_of(take(pools.wide, t)), axis=1))
 
 
-EXECUTED = (Executed(op=Op.MM), Executed(op=Op.WB), Executed(op=Op.RED, build=_red), Executed(op=Op.TREE, build=_tree))
+EXECUTED = (
+    Executed(op=Op.MM),
+    Executed(op=Op.WB),
+    Executed(op=Op.RED, build=_red),
+    Executed(op=Op.TREE, build=_tree),
+)

@@ -14,7 +14,9 @@ from models.contract.op import F16, F32, Results, check_operand, check_same, def
 from models.contract.vocabulary.rms_norm import WIDEST
 
 
-def prescale(x: Float32[Array, "batch width"], gain: Float32[Array, " width"]) -> Float16[Array, "batch width"]:
+def prescale(
+    x: Float32[Array, "batch width"], gain: Float32[Array, " width"]
+) -> Float16[Array, "batch width"]:
     """A vector times its norm's gain, scaled down by a power of two that follows from the gain, in fp16."""
     return PRESCALE.bind(x, gain)
 
@@ -61,6 +63,4 @@ PRESCALE = define(
     contract=deferral.prescale,
     plain=lambda x, gain: x * gain,
 )
-RMS_STAT = define(
-    name="rms_stat", shape=_one_each, flops=per_element(2), contract=_stat, plain=_plain_stat
-)
+RMS_STAT = define(name="rms_stat", shape=_one_each, flops=per_element(2), contract=_stat, plain=_plain_stat)
