@@ -13,10 +13,9 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float16, Float32, Int32, Int64
 
-from models.contract.formats import F32, F64, I64, NumericsError, pow2, rn16, rn32
+from models.contract.formats import F64, NumericsError, clips16, pow2, rn16, rn32
 from models.contract.numerics import rms_stat as rms_stat
 
-LARGEST = 65504.0  # of fp16
 HEADROOM = 1  # binades above the largest gain, the default
 
 
@@ -37,7 +36,7 @@ def before(
 ) -> Deferred:
     """The input of the matmul, rn16(rn32(x gain 2^-k)), product and scale exact in f64."""
     scaled = rn32(x.astype(F64) * gain.astype(F64) * pow2(-jnp.asarray(k)))
-    return Deferred(rn16(scaled), jnp.sum(jnp.abs(scaled) > F32(LARGEST), dtype=I64))
+    return Deferred(rn16(scaled), clips16(scaled))
 
 
 def after(

@@ -55,22 +55,25 @@ def leaf(part: Wide, scale: Float64[Array, "*n"]) -> Float32[Array, "*batch n"]:
 def leaves(
     a: Float16[Array, "batch k"],
     codes: UInt8[Array, "k n"],
-    scale: Float64[Array, "*n"],
+    scale: Float64[Array, "*parts_n"],
     starts: Sequence[int],
 ) -> Float32[Array, "parts batch n"]:
-    """The rounded sum of every part, [parts, batch, n]."""
+    """The rounded sum of every part, [parts, batch, n]; scales are [n], or [parts, n] of each part."""
     check_starts(starts, a.shape[1])
-    sizes = {b - a for a, b in pairwise(starts)}
-    if len(sizes) == 1:
-        (size,) = sizes
+    size = starts[1]
+    equal = next((p for p, cut in enumerate(pairwise(starts)) if cut != (p * size, p * size + size)), None)
+    equal = len(starts) - 1 if equal is None else equal
+    every = scale if scale.ndim == 2 else jnp.broadcast_to(scale, (len(starts) - 1, codes.shape[1]))
 
-        def one(first: Array) -> Array:
-            rows = lax.dynamic_slice_in_dim(a, first, size, 1)
-            return leaf(wide(rows, lax.dynamic_slice_in_dim(codes, first, size, 0)), scale)
+    def one(part: tuple[Array, Array]) -> Array:
+        rows = lax.dynamic_slice_in_dim(a, part[0], size, 1)
+        return leaf(wide(rows, lax.dynamic_slice_in_dim(codes, part[0], size, 0)), part[1])
 
-        return lax.map(one, jnp.array(starts[:-1], jnp.int32))
-    cuts = pairwise(starts)
-    return jnp.stack([leaf(wide(a[:, i:j], codes[i:j]), scale) for i, j in cuts])
+    alike = lax.map(one, (jnp.array(starts[:equal], jnp.int32), every[:equal]))
+    rest = [
+        leaf(wide(a[:, i:j], codes[i:j]), every[p]) for p, (i, j) in enumerate(pairwise(starts)) if p >= equal
+    ]
+    return jnp.concatenate([alike, jnp.stack(rest)]) if rest else alike
 
 
 def matmul_parts(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from models.contract import block_attention as blocks
 from models.contract import deferred, parts
-from models.contract.block_attention import Node
+from models.contract.block_attention import Attended
 from models.contract.formats import NumericsError, Wide, add32, decode_e4m3, pow2
 from models.contract.numerics import wide
 from models.contract.tree import nodes, tree, tree32
@@ -130,7 +130,7 @@ def test_the_default_exponent_lies_one_binade_above_the_largest_gain() -> None:
     assert [deferred.default_exponent(np.array([g, -0.1], np.float32)) for g in (0.99, 1.0, 3.9)] == [1, 2, 3]
 
 
-def attended(name: str) -> tuple[Node, jax.Array, jax.Array, int]:
+def attended(name: str) -> tuple[Attended, jax.Array, jax.Array, int]:
     """The leaves of a case without a sink, with scores and mask, and its block."""
     case = CASES[name]
     block, tokens = int(case["bt"]), len(case["k"])
@@ -163,7 +163,7 @@ def test_a_context_over_chips_gives_the_bits_of_one(chips: int) -> None:
         for node in nodes(*share, count)
     }
 
-    def node(first: int, size: int) -> Node:
+    def node(first: int, size: int) -> Attended:
         if (found := sent.get((first, min(first + size, count)))) is not None:
             return found
         left = node(first, size // 2)
