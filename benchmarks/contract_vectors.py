@@ -3,8 +3,8 @@
     .venv/bin/python benchmarks/contract_vectors.py            (all settings, about 3 minutes of user CPU)
     .venv/bin/python benchmarks/contract_vectors.py jit avx    (some)
 
-Each setting is a process of its own. Prints, per op, how many values were compared and how many differ in a bit;
-exit code 1 if any does. Source of the vectors: docs/facts/contract2.md section 12.
+Each setting is a process of its own that compiles anew. Prints, per op, how many values differ in a bit and
+how many were compared; exit code 1 if any differs. Source of the vectors: docs/facts/contract2.md section 12.
 """
 
 import json
@@ -43,7 +43,7 @@ def count(jit: bool) -> dict[str, tuple[int, int]]:
 def child(setting: str) -> dict[str, tuple[int, int]]:
     """The counts of a setting, from a process that was started with it."""
     flags, _ = SETTINGS[setting]
-    environment = os.environ | {"XLA_FLAGS": flags}
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_ENABLE_COMPILATION_CACHE": "false"}
     done = subprocess.run(
         [sys.executable, __file__, "--in", setting], env=environment, stdout=subprocess.PIPE, check=True
     )
