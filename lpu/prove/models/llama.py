@@ -14,7 +14,7 @@ from lpu.prove.terms import Terms
 from models.config import TransformerConfig
 
 FAMILY = "llama"
-STRIP, MOST_PARTS, LEAST_ROWS = 32, 16, 256  # docs/facts/contract2.md section 2, decision 0014
+STRIP, MOST_PARTS, LEAST_ROWS = 32, 8, 256  # docs/facts/contract2.md section 2, decision 0014
 BITS = ((8192, 20), (32_768, 18), (131_072, 16))
 """Tokens of the longest context, and bits of a softmax weight up to there (docs/facts/numerics.md 1.1)."""
 
