@@ -21,7 +21,7 @@ def test_show_prints_rows_and_says_how_many_it_left_out(
 ) -> None:
     assert cli.main(["show", folder, "--chip", "0", "--unit", "plane 0", "--limit", "2"]) == 0
     out, err = capsys.readouterr()
-    assert [line.split()[0] for line in out.splitlines()] == ["layers.0"] * 2 + ["kernel"]
+    assert [line.split()[0] for line in out.splitlines()] == ["layers.0"] * 2 + ["kernel"] * 2
     assert err == "note: 2 of 13 rows; --limit shows more.\n"
 
 
