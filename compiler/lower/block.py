@@ -22,7 +22,7 @@ class Plan:
     """What all blocks of a compilation share.
 
     capacity, cached: tokens of KV per rank and head, and sequences, of the cache. cp: ranks that the context
-    of each KV head is dealt over. chunk: rows of each sequence in a step. detours: whether large transfers
+    of each KV head is dealt over, `run` tokens at a time. chunk: rows of each sequence in a step. detours: whether large transfers
     may go round by chips that have no part in a block. host_slot: cycles of a word on a chip's host lane.
     """
 
@@ -33,6 +33,7 @@ class Plan:
     capacity: int
     cached: int
     chunk: int
+    run: int
     cp: int = 1
     detours: bool = True
     host_slot: int = 0
@@ -58,6 +59,7 @@ def lower(
         capacity=plan.capacity,
         cached=plan.cached,
         cp=plan.cp,
+        run=plan.run,
         detours=plan.detours,
         kernels=kernels,
         rows=RowBuilder(),

@@ -46,7 +46,8 @@ class Lowering:
 
     result: the value that the block hands on.
     cached: sequences of the KV cache, and so the rows that a decode step takes.
-    cp: ranks that the context of each KV head is dealt over; capacity: its tokens per rank.
+    cp: ranks that the context of each KV head is dealt over, `run` tokens at a time; capacity: its tokens
+    per rank.
     detours: whether large transfers may go round; detoured: whether one does.
     host_slot: cycles of a word on the host lane of a chip.
     turns: matmul chains so far by rank.
@@ -64,6 +65,7 @@ class Lowering:
     capacity: int
     cached: int
     cp: int
+    run: int
     kernels: Kernels
     rows: RowBuilder
     weights: WeightArena
