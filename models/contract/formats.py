@@ -73,6 +73,21 @@ def add32(a: Float32[Array, "*shape"], b: Float32[Array, "*shape"]) -> Float32[A
     return flush32(a + b)
 
 
+def mul32(a: Float32[Array, "*shape"], b: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
+    """The f32 product of two f32 values, flushed: exact in f64, then rounded once.
+
+    The flush selects between the product and 0, so no compiler contracts it with a sum that takes it.
+    """
+    return rn32(a.astype(F64) * b.astype(F64))
+
+
+def mad32(
+    a: Float32[Array, "*shape"], b: Float32[Array, "*shape"], c: Float32[Array, "*shape"]
+) -> Float32[Array, "*shape"]:
+    """The value rn32(RN64(a b + c)), a b exact in f64: equal with and without FMA."""
+    return rn32(a.astype(F64) * b.astype(F64) + c.astype(F64))
+
+
 def two_sum(
     a: Float64[Array, "*shape"], b: Float64[Array, "*shape"]
 ) -> tuple[Float64[Array, "*shape"], Float64[Array, "*shape"]]:
@@ -119,13 +134,18 @@ def halves(a: Float16[Array, "*shape"]) -> Wide:
 
 
 TwoSum = Callable[[Array, Array], tuple[Array, Array]]
+Product = Callable[[Array, Array], Array]
 
 
-def guard(two_sum: TwoSum = two_sum) -> None:
-    """Raise `NumericsError` unless this JAX keeps the contract: 64-bit, IEEE sums, no reassociation.
+def guard(two_sum: TwoSum = two_sum, product: Product = mul32) -> None:
+    """Raise `NumericsError` unless this JAX keeps the contract: 64-bit, IEEE sums, no reassociation, no FMA.
 
     The sum 1 + 2^-24 + 2^-80 lies a hair above an f32 midpoint: it must round up, but rounds down (to even)
     as soon as the compiler simplifies TwoSum's error to zero.
+
+    The product (1 + 2^-23) (1 - 2^-23) is 1 - 2^-46, in f32 1: less 1 it must leave nothing, but leaves
+    -2^-46 where product and sum are contracted, as XLA does on CPU if the product in f64 is cast to f32
+    without more (facts/contract2.md section 0).
     """
     if not jax.config.read("jax_enable_x64"):
         raise NumericsError(
@@ -135,10 +155,20 @@ def guard(two_sum: TwoSum = two_sum) -> None:
     def midpoint(a: Array, b: Array) -> Array:
         return rn32(_odd(*two_sum(a, b)))
 
+    def difference(a: Array, b: Array, c: Array) -> Array:
+        return add32(product(a, b), c)
+
     got = np.asarray(jax.jit(midpoint)(jnp.array([1 + 2.0**-24]), jnp.array([2.0**-80])))[0]
     want = np.float32(1 + 2.0**-23)
     if got != want:
         raise NumericsError(
             f"numerics: 1 + 2^-24 + 2^-80 rounds to {got!r}, the contract says {want!r}. "
             "Is fast-math on (XLA_FLAGS)? It must be off."
+        )
+    operands = (jnp.array([x], F32) for x in (1 + 2.0**-23, 1 - 2.0**-23, -1.0))
+    left = np.asarray(jax.jit(difference)(*operands))[0]
+    if left != 0:
+        raise NumericsError(
+            f"numerics: (1 + 2^-23) (1 - 2^-23) - 1 in f32 gives {left!r}, the contract says 0: "
+            "a product and a sum are contracted (FMA). Is fast-math on (XLA_FLAGS)? It must be off."
         )
