@@ -110,8 +110,10 @@ def _wrong_attention(kernel: AttentionKernel, stated: Stated) -> str:
             f"its kernel takes {kernel.sequences} of {kernel.cached} cached sequences, "
             f"the program has {stated.sequences}"
         )
-    if kernel.chunks % kernel.stripes:
-        return f"its kernel has {kernel.chunks} chunks in {kernel.stripes} stripes"
+    if kernel.chunk != kernel.block and (kernel.chunk > kernel.block or kernel.chunks > 1):
+        return f"its kernel has {kernel.chunk} tokens of {kernel.chunks} blocks of {kernel.block}"
+    if kernel.stripes > 1 and kernel.run % kernel.block:
+        return f"its kernel has runs of {kernel.run} tokens, blocks of {kernel.block}"
     if kernel.group * kernel.chunk % F32_LANES:
         return f"{kernel.group} x {kernel.chunk} scores are no whole lines of {F32_LANES}"
     return ""
