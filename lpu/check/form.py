@@ -114,8 +114,6 @@ def _wrong_attention(kernel: AttentionKernel, stated: Stated) -> str:
         return f"its kernel has {kernel.chunk} tokens of {kernel.chunks} blocks of {kernel.block}"
     if kernel.stripes > 1 and kernel.run % kernel.block:
         return f"its kernel has runs of {kernel.run} tokens, blocks of {kernel.block}"
-    if kernel.group * kernel.chunk % F32_LANES:
-        return f"{kernel.group} x {kernel.chunk} scores are no whole lines of {F32_LANES}"
     return ""
 
 

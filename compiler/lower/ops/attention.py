@@ -1,7 +1,7 @@
 """Lowering of attention: KV append, then scores, weights and values block by block, and the tree of blocks.
 
-The rows of one block follow one another, so that its node is made before much of the next ones is begun;
-`AHEAD` blocks of a KV head are worked on at a time, which bounds the scores and weights that live.
+The rows of one block follow one another, so that its node is made before much of the next ones is begun,
+and no more blocks are begun than keep the VXM busy, which bounds the scores and weights that live.
 """
 
 from collections.abc import Sequence
@@ -23,15 +23,15 @@ from compiler.program.instructions.attention import (
     weight_lines,
 )
 from compiler.program.isa import F16_LANES, F32_LANES, KV, SPACE_SHIFT, Op, ceil_div
+from compiler.timing import timing
 from fabric.paths import hops
 
 FAN = 8  # nodes that are merged at a time: a power of two
-AHEAD = 16  # blocks of a KV head whose scores or weights may live at once
 SLACK = 16  # parts that a stripe may have more than its share: a 16th
 
 
 def chunk_of(context: int, block: int) -> int:
-    """Tokens of a block that rows take: a multiple of 80 (one score line)."""
+    """Tokens of a block that rows take: all, or in a shorter context its lines of 80 scores."""
     return min(block, F32_LANES * int(ceil_div(context, F32_LANES)))
 
 
@@ -60,14 +60,11 @@ def kv_capacity(contexts: Sequence[int], block: int, stripes: int = 1) -> int:
 
 
 def block_of(graph: Graph) -> int:
-    """Tokens of a block of the graph's attentions. Raises CompileError for several, or one of no whole lines."""
+    """Tokens of a block of the graph's attentions. Raises CompileError for several."""
     nodes = [node for node in graph.nodes if node.op == RULE.op]
     found = {int(node.attributes["block"]): node for node in nodes}
     for block, node in found.items():
         where = f"{node.path or 'model'}: {node.op}"
-        if block % F32_LANES:
-            remedy = f"Give a multiple of {F32_LANES}."
-            raise CompileError("lower", where, f"blocks of {block} tokens are no whole score lines", remedy)
         if len(found) > 1:
             several = " and ".join(map(str, sorted(found)))
             raise CompileError("lower", where, f"blocks of {several} tokens in one model", "Use one block.")
@@ -85,8 +82,9 @@ class _Heads:
     """The KV heads of one attention and their stripes.
 
     owner: rank of each head. Arrays over (head, stripe): rank that holds it, first word and tag of its KV
-    region, its KVW row. query: tag of the first line of each head's queries. weighed: rows of EXP so far by
-    number of the block in its region, each over all heads, of one stripe.
+    region, its KVW row. query: tag of the first line of each head's queries. ahead: blocks of
+    a region whose scores or weights may live at once. weighed: rows of EXP so far, over all heads, by stripe
+    and number of the block in its region.
     """
 
     aux: int
@@ -97,6 +95,7 @@ class _Heads:
     region_tag: np.ndarray
     append: np.ndarray
     query: np.ndarray
+    ahead: int
     weighed: dict[tuple[int, int], np.ndarray] = field(default_factory=dict[tuple[int, int], np.ndarray])
 
     @property
@@ -223,7 +222,7 @@ def _block(low: Lowering, heads: _Heads, block: int, made: np.ndarray) -> None:
         Op.QK, pin=pin, src_tag=heads.query, dst_tag=scores.tag(scores.first), **place, **same
     )
     low.rows.edge(heads.append[mine], read)
-    if (earlier := heads.weighed.get((stripe, local - AHEAD))) is not None:
+    if (earlier := heads.weighed.get((stripe, local - heads.ahead))) is not None:
         low.rows.edge(earlier, read)
     peaks = heads.value(low, "stat", 1, [rank])
     low.rows.add(Op.SMAX, n=1, src_tag=scores.tag(scores.first), dst_tag=peaks.tag(peaks.first), **same)
@@ -291,7 +290,16 @@ def _append(low: Lowering, node: Node, group: int, owner: np.ndarray, query: np.
         region_tag=region_tag,
         append=append,
         query=query,
+        ahead=_ahead(low, kernel),
     )
+
+
+def _ahead(low: Lowering, kernel: AttentionKernel) -> int:
+    """Blocks to work on at a time: those that chains hold twice, and as many as they do while one waits."""
+    times = {op: timing(op, 1, kernel, low.chip, low.batch) for op in (Op.QK, Op.SMAX, Op.EXP)}
+    waits = sum(int(latency) for _, latency in times.values())
+    busy = int(times[Op.SMAX][0] + times[Op.EXP][0])
+    return 2 * low.chip.vxm_chains + int(ceil_div(waits * low.chip.vxm_chains, busy))
 
 
 def _needed(low: Lowering, value: Lines, first: np.ndarray, lines: int, holder: np.ndarray) -> np.ndarray:

@@ -85,8 +85,8 @@ def block_number(k: AttentionKernel, stripe: Lines, local: Lines) -> Lines:
 
 
 def score_lines(k: AttentionKernel) -> int:
-    """Lines that the scores of one block take: one row of `chunk` f32 lanes per query head of the group."""
-    return k.group * k.chunk // F32_LANES
+    """Lines of the scores of one block: `chunk` f32 lanes of each query head of the group, head after head."""
+    return ceil_div(k.group * k.chunk, F32_LANES)
 
 
 def weight_lines(k: AttentionKernel) -> int:

@@ -35,7 +35,6 @@ def _fits(known: Known, k: AttentionKernel) -> None:
     need(k.kv_stride == k.capacity * words, f"its kernel has stride {k.kv_stride}, not {k.capacity * words}")
     need(k.kv == manifest.model.kv, f"its kernel has KV in {k.kv}, the model in {manifest.model.kv}")
     need(k.block <= LARGEST_BLOCK, f"blocks of {k.block} tokens, the most are {LARGEST_BLOCK}")
-    need(k.chunk % F32_LANES == 0, f"{k.chunk} tokens of a block are no whole lines")
     need(
         k.chunk == k.block or (k.chunk < k.block and k.chunks == 1),
         f"rows take {k.chunk} tokens of {k.chunks} blocks of {k.block}",

@@ -22,7 +22,8 @@ from compiler.program.instructions.attention import (
 from compiler.program.isa import F16_LANES, F32_LANES, Op, ceil_div
 from lpu.run.ops.items import Executed, Items, Reads, Result, Rows, Static
 from lpu.run.pools import Env, Pool, Pools, heads_in, lines_of, take, values_of, wide_lines_of
-from models.contract import block_attention, numerics
+from models.contract import block_attention as blocks
+from models.contract import numerics
 from models.contract.block_attention import Node
 from models.contract.formats import F32, F64, Wide, rn8
 from models.contract.tree import tree
@@ -93,21 +94,20 @@ def qk(s: Attention, env: Env, pools: Pools, t: Table) -> Pools:
     return Pools(f32=lines_of(scores.reshape(items, batch, -1), F32_LANES))
 
 
-def _score_block(
+def _by_token(
     k: AttentionKernel, pool: Shaped[Array, "rows batch 80"] | None, first: Int[Array, " items"]
-) -> Shaped[Array, "items group words batch 80"]:
-    """The score lines of blocks that begin at the rows `first`."""
-    shape = (k.group, k.chunk // F32_LANES)
-    rows = first[:, None] + jnp.arange(shape[0] * shape[1], dtype=first.dtype)
-    block = take(pool, rows)
-    return block.reshape(len(first), *shape, *block.shape[-2:])
+) -> Shaped[Array, "items batch group chunk"]:
+    """The scores or weights of blocks that begin at the rows `first`."""
+    rows = first[:, None] + jnp.arange(score_lines(k), dtype=first.dtype)
+    values = values_of(take(pool, rows))[..., : k.group * k.chunk]
+    return values.reshape(*values.shape[:2], k.group, k.chunk)
 
 
 def _by_head(
     k: AttentionKernel, pool: Shaped[Array, "rows batch 80"] | None, row: Int[Array, " items"]
-) -> Shaped[Array, "items group batch"]:
+) -> Shaped[Array, "items batch group"]:
     """The lane of each head of the group in one row."""
-    return jnp.swapaxes(take(pool, row)[..., : k.group], 1, 2)
+    return take(pool, row)[..., : k.group]
 
 
 def _smax(at: Reads, rows: Rows, s: Attention) -> Items:
@@ -117,8 +117,7 @@ def _smax(at: Reads, rows: Rows, s: Attention) -> Items:
 
 def smax(s: Attention, env: Env, pools: Pools, t: Table) -> Pools:
     """The largest score of each head in one block."""
-    peak = _score_block(s.kernel, pools.f32, t[:, 0]).max(axis=(2, 4))
-    return Pools(f32=lines_of(jnp.swapaxes(peak, 1, 2), F32_LANES))
+    return Pools(f32=lines_of(_by_token(s.kernel, pools.f32, t[:, 0]).max(axis=-1), F32_LANES))
 
 
 def _exp(at: Reads, rows: Rows, s: Attention) -> Items:
@@ -129,19 +128,15 @@ def _exp(at: Reads, rows: Rows, s: Attention) -> Items:
 def exp(s: Attention, env: Env, pools: Pools, t: Table) -> Pools:
     """Weights of one block over the largest power of two among them, and its exponent by head."""
     k = s.kernel
-    scores = jnp.moveaxis(_score_block(k, pools.f32, t[:, 0]), 3, 2)  # [items, group, batch, words, 80]
-    peak = _by_head(k, pools.f32, t[:, 1])
-    flat = scores.reshape(*scores.shape[:3], -1)
-    bits = block_attention.weight_bits(k.block)
-    a = block_attention.leaf_exponent(
-        block_attention.exponents(peak)[..., None], (peak > numerics.MASKED)[..., None]
+    scores, peak = _by_token(k, pools.f32, t[:, 0]), _by_head(k, pools.f32, t[:, 1])[..., None]
+    a = blocks.leaf_exponent(blocks.exponents(peak), peak > numerics.MASKED)
+    weights = blocks.weights(
+        blocks.exponents(scores), scores > numerics.MASKED, a, blocks.weight_bits(k.block)
     )
-    weights = block_attention.weights(
-        block_attention.exponents(flat), flat > numerics.MASKED, a, bits
-    ).astype(F32)
-    lines = jnp.moveaxis(weights.reshape(scores.shape), 2, 3)
-    rows = lines.reshape(len(t), -1, *lines.shape[-2:])
-    last = lines_of(jnp.swapaxes(a, 1, 2).astype(F32), F32_LANES)[:, None]
+    rows = lines_of(weights.astype(F32).reshape(*a.shape[:2], -1), F32_LANES).reshape(
+        len(t), -1, a.shape[1], F32_LANES
+    )
+    last = lines_of(a.astype(F32), F32_LANES)[:, None]
     return Pools(f32=jnp.concatenate([rows, last], axis=1).reshape(-1, *rows.shape[2:]))
 
 
@@ -153,16 +148,14 @@ def _pv(at: Reads, rows: Rows, s: Attention) -> Items:
 
 def pv(s: Attention, env: Env, pools: Pools, t: Table) -> Pools:
     """The node of one block: its weights times its values, rounded once, and the sum of its weights."""
-    k, bits = s.kernel, block_attention.weight_bits(s.kernel.block)
-    weights = jnp.moveaxis(_score_block(k, pools.f32, t[:, 0]), 3, 1).astype(jnp.int32)
+    k, bits = s.kernel, blocks.weight_bits(s.kernel.block)
+    weights = _by_token(k, pools.f32, t[:, 0]).astype(jnp.int32)
     values, _ = _cached(s, env, env.kv.values[s.store], pools, t[:, 2:-3], t[:, -3:])
-    items, batch, group = weights.shape[:3]
-    weights = weights.reshape(items, batch, group, -1)
+    shape = weights.shape[:3]
     of_rows = weights.reshape(*values.shape[:2], -1, k.chunk)
-    total, o = block_attention.over_bits(of_rows, values, bits)
-    shape = (items, batch, group)
-    a = jnp.swapaxes(_by_head(k, pools.f32, t[:, 1]), 1, 2)
-    return _laid(k, Node(a.astype(jnp.int32), total.reshape(shape), o.reshape(*shape, -1)))
+    total, o = blocks.over_bits(of_rows, values, bits)
+    a = _by_head(k, pools.f32, t[:, 1]).astype(jnp.int32)
+    return _laid(k, Node(a, total.reshape(shape), o.reshape(*shape, -1)))
 
 
 def _node(at: Reads, rows: Rows, s: Attention) -> tuple[Result, ...]:
@@ -188,7 +181,7 @@ def _merged(s: Attention, pools: Pools, t: Table) -> Node:
     nodes = Node(
         stats[:, :, 1].astype(jnp.int32), stats[:, :, 0], lanes.reshape(*lanes.shape[:3], k.group, -1)
     )
-    return tree(nodes, block_attention.merge)
+    return tree(nodes, blocks.merge)
 
 
 def _nodes(at: Reads, rows: Rows, s: Attention) -> list[Int[np.ndarray, "rows n"]]:
@@ -214,7 +207,7 @@ def _aout(at: Reads, rows: Rows, s: Attention) -> Items:
 
 def aout(s: Attention, env: Env, pools: Pools, t: Table) -> Pools:
     """Heads of n nodes: their sum over the sum of weights."""
-    out = block_attention.out(_merged(s, pools, t))
+    out = blocks.out(_merged(s, pools, t))
     return Pools(f16=lines_of(out.reshape(*out.shape[:2], -1), F16_LANES))
 
 
