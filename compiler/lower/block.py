@@ -56,6 +56,7 @@ def lower(
         router=router,
         chip=plan.chip,
         context=context,
+        longest=max(plan.contexts),
         capacity=plan.capacity,
         cached=plan.cached,
         cp=plan.cp,

@@ -45,6 +45,7 @@ class Lowering:
     """What is known while one block is lowered.
 
     result: the value that the block hands on.
+    longest: of the context buckets, which all make equally many values.
     cached: sequences of the KV cache, and so the rows that a decode step takes.
     cp: ranks that the context of each KV head is dealt over, `run` tokens at a time; capacity: its tokens
     per rank.
@@ -62,6 +63,7 @@ class Lowering:
     router: Router
     chip: ChipSpec
     context: int
+    longest: int
     capacity: int
     cached: int
     cp: int

@@ -27,6 +27,7 @@ from compiler.timing import timing
 from fabric.paths import hops
 
 FAN = 8  # nodes that are merged at a time: a power of two
+VALUES = 5  # that a block takes at most: scores, maxima, weights, and of nodes one or two
 SLACK = 16  # parts that a stripe may have more than its share: a 16th
 
 
@@ -131,7 +132,10 @@ def lower_attention(low: Lowering, node: Node) -> None:
     if low.cp > 1:
         low.gather(q, _needed(low, q, queries.first, queries.lines, heads.holder))
     sizes = _fans(heads)
+    end = low.uids + VALUES * (int(ceil_div(low.longest, heads.kernel.block)) + 1)
     nodes = _level(low, heads, sizes, len(sizes), 0)
+    assert low.uids <= end, "more values than the longest context is given"
+    low.uids = end  # what follows has the same tags in every bucket, as what is preloaded has
     out, segments = result_lines(low, heads.owner, group * head_dim)
     low.rows.add(
         Op.AOUT,
