@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from models.version import BLOCK
 from models.rope_scaling import Llama3Scaling as Llama3Scaling
 from models.rope_scaling import Scaling, scaling_of
+from models.version import BLOCK
 
 Activation = Literal["silu", "gelu", "gelu_erf"]  # gelu: its tanh form; gelu_erf: the exact one
 MOST_WIDTH = 1 << 24

@@ -22,8 +22,9 @@ class Plan:
     """What all blocks of a compilation share.
 
     capacity, cached: tokens of KV per rank and head, and sequences, of the cache. cp: ranks that the context
-    of each KV head is dealt over, `run` tokens at a time. chunk: rows of each sequence in a step. detours: whether large transfers
-    may go round by chips that have no part in a block. host_slot: cycles of a word on a chip's host lane.
+    of each KV head is dealt over, `run` tokens at a time. chunk: rows of each sequence in a step. detours:
+    whether large transfers may go round by chips that have no part in a block. host_slot: cycles of a word on
+    a chip's host lane.
     """
 
     graph: Graph

@@ -9,7 +9,7 @@ from compiler.errors import OptionError
 from compiler.lower.block import Plan, lower
 from compiler.lower.blocks import ModelBlock, kv_heads
 from compiler.lower.context import Group
-from compiler.lower.ops.attention import block_of, kv_capacity, run_of
+from compiler.lower.kv_blocks import block_of, kv_capacity, run_of
 from compiler.lower.rows import Kernels
 from compiler.options import CompileOptions
 from compiler.place.sizes import k_parts
@@ -32,9 +32,9 @@ def choices(
 ) -> list[int]:
     """The cp to try, best first; of several the next is for when the model does not fit.
 
-    A power of two with kv_heads * cp <= ranks and at least a block of tokens per rank. An attention block is really
-    scheduled with 1, 2, 4, ... until more ranks make it slower. Raises OptionError for a `cp` that has no
-    ranks.
+    A power of two with kv_heads * cp <= ranks and at least a block of tokens per rank. A part of the model
+    with attention is really scheduled with 1, 2, 4, ... until more ranks make it slower. Raises OptionError
+    for a `cp` that has no ranks.
     """
     attention = [block for block in blocks if kv_heads(plan.demands, block)]
     heads = [count for block in attention for count in kv_heads(plan.demands, block)]

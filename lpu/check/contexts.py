@@ -44,7 +44,7 @@ class _Nodes(NamedTuple):
 
 
 def contexts(findings: Findings, groups: list[Alike], made: Made) -> None:
-    """The weights of a block meet its own values; nodes are merged as the tree says, and divided when whole."""
+    """Weights of a block meet its own values; nodes merge as the tree says, and divide when whole."""
     every = [group for group in groups if isinstance(group.kernel, AttentionKernel)]
     if not every:
         return
@@ -107,7 +107,9 @@ def _weigh(
     nodes.names[:, rows] = c.src_tag[scores], held[:, 1], held[:, 2]
 
 
-def _operands(c: Columns, made: Made, rows: Rows, k: AttentionKernel, nodes: _Nodes) -> tuple[Rows, Rows, Rows]:
+def _operands(
+    c: Columns, made: Made, rows: Rows, k: AttentionKernel, nodes: _Nodes
+) -> tuple[Rows, Rows, Rows]:
     """(rows whose nodes are all known, which of them each node belongs to, the row that made it)."""
     rows = rows[c.src_tag[rows] >= 0]
     of, piece = np.repeat(np.arange(len(rows)), c.n[rows]), ramp(c.n[rows])

@@ -14,7 +14,6 @@ from compiler.program.instructions.host import HandoverKernel
 from compiler.program.instructions.matmul import MatmulKernel
 from compiler.program.isa import (
     F16_LANES,
-    F32_LANES,
     OPCODES,
     TILE_ROWS,
     Instruction,

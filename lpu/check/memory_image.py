@@ -134,7 +134,8 @@ def _cache(kernel: Kernel) -> _Cache:
     """Format and size of the region that rows of a kernel append to or move; nothing of other kernels."""
     if not isinstance(kernel, KVKernel):
         return ()
-    return (kernel.head_dim, kernel.kv, kernel.kv_words, kernel.kv_stride, kernel.cached, kernel.capacity, kernel.run)
+    k = kernel
+    return (k.head_dim, k.kv, k.kv_words, k.kv_stride, k.cached, k.capacity, k.run)
 
 
 def _heads(columns: Columns, kernels: tuple[Kernel, ...]) -> dict[int, tuple[Any, ...]]:

@@ -33,7 +33,7 @@ _OPS = {"ingest": Op.KVIN, "egress": Op.KVOUT}
 
 
 class MovedRegions(NamedTuple):
-    """Of every KV region of a machine: layer, KV head, [stripe, stripes, run], most tokens that its row moves."""
+    """Of every KV region of a machine: layer, KV head, [stripe, stripes, run], most tokens of its row."""
 
     layer: Int64[Array, " regions"]
     head: Int64[Array, " regions"]

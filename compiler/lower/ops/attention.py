@@ -6,76 +6,30 @@ and no more blocks are begun than keep the VXM busy, which bounds the scores and
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from compiler.errors import CompileError
-from compiler.graph.graph import Graph, Node, View
+from compiler.graph.graph import Node, View
 from compiler.lower.context import Lowering
+from compiler.lower.kv_blocks import attention_shape, chunk_of
 from compiler.lower.layout import Lines, Segments
 from compiler.lower.rows import tag
 from compiler.lower.rule import LoweringRule, Uses
 from compiler.program.instructions.attention import (
     AttentionKernel,
+    block_number,
     kv_words,
     node_lines,
     score_lines,
     weight_lines,
 )
-from compiler.program.isa import F16_LANES, F32_LANES, KV, SPACE_SHIFT, Op, ceil_div
+from compiler.program.isa import F16_LANES, KV, SPACE_SHIFT, Op, ceil_div
 from compiler.timing import timing
 from fabric.paths import hops
 
 FAN = 8  # nodes that are merged at a time: a power of two
 VALUES = 5  # that a block takes at most: scores, maxima, weights, and of nodes one or two
-SLACK = 16  # parts that a stripe may have more than its share: a 16th
-
-
-def chunk_of(context: int, block: int) -> int:
-    """Tokens of a block that rows take: all, or in a shorter context its lines of 80 scores."""
-    return min(block, F32_LANES * int(ceil_div(context, F32_LANES)))
-
-
-def run_of(contexts: Sequence[int], block: int, stripes: int) -> int:
-    """Tokens that stripes are dealt at a time: as many blocks, a power of two, as keep every bucket's even.
-
-    One node per run crosses chips, so a run is as long as a 16th of a stripe's share allows.
-    """
-    run = 1
-    while stripes > 1 and all(_even(int(ceil_div(c, block)), 2 * run, stripes) for c in contexts):
-        run *= 2
-    return run * block
-
-
-def _even(blocks: int, run: int, stripes: int) -> bool:
-    share = int(ceil_div(blocks, stripes))
-    return run * int(ceil_div(ceil_div(blocks, run), stripes)) <= share + share // SLACK
-
-
-def kv_capacity(contexts: Sequence[int], block: int, stripes: int = 1) -> int:
-    """Tokens of KV per region that every bucket's blocks fit in."""
-    run = run_of(contexts, block, stripes)
-    if stripes == 1:
-        return max(chunk_of(c, block) * int(ceil_div(c, block)) for c in contexts)
-    return run * max(int(ceil_div(ceil_div(c, run), stripes)) for c in contexts)
-
-
-def block_of(graph: Graph) -> int:
-    """Tokens of a block of the graph's attentions. Raises CompileError for several."""
-    nodes = [node for node in graph.nodes if node.op == RULE.op]
-    found = {int(node.attributes["block"]): node for node in nodes}
-    for block, node in found.items():
-        where = f"{node.path or 'model'}: {node.op}"
-        if len(found) > 1:
-            several = " and ".join(map(str, sorted(found)))
-            raise CompileError("lower", where, f"blocks of {several} tokens in one model", "Use one block.")
-    return next(iter(found), F32_LANES)
-
-
-def attention_shape(graph: Graph, node: Node) -> tuple[int, int]:
-    """(kv heads, head dim) of an attention node, from its cache."""
-    shape = graph.values[node.inputs[3].value].shape
-    return shape[2], shape[3]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,9 +37,9 @@ class _Heads:
     """The KV heads of one attention and their stripes.
 
     owner: rank of each head. Arrays over (head, stripe): rank that holds it, first word and tag of its KV
-    region, its KVW row. query: tag of the first line of each head's queries. ahead: blocks of
-    a region whose scores or weights may live at once. weighed: rows of EXP so far, over all heads, by stripe
-    and number of the block in its region.
+    region, its KVW row. query: tag of the first line of each head's queries. ahead: blocks of a region whose
+    scores or weights may live at once. By block, over all heads: the scores and maxima of those `scored` so
+    far, the rows that weighed.
     """
 
     aux: int
@@ -97,7 +51,8 @@ class _Heads:
     append: np.ndarray
     query: np.ndarray
     ahead: int
-    weighed: dict[tuple[int, int], np.ndarray] = field(default_factory=dict[tuple[int, int], np.ndarray])
+    scored: list[tuple[Lines, Lines]] = field(default_factory=list[tuple[Lines, Lines]])
+    weighed: dict[int, np.ndarray] = field(default_factory=dict[int, np.ndarray])
 
     @property
     def run(self) -> int:
@@ -111,6 +66,25 @@ class _Heads:
     def rank(self, block: int) -> np.ndarray:
         """The rank that holds a block of each head."""
         return self.holder[self.stripe(block) :: self.kernel.stripes]
+
+    def regions(self, block: int) -> slice:
+        """Which of the regions hold a block, one of each head."""
+        return slice(self.stripe(block), None, self.kernel.stripes)
+
+    def local(self, block: int) -> int:
+        """Which block of its region a block is."""
+        return block // self.run // self.kernel.stripes * self.run + block % self.run
+
+    def before(self, block: int, count: int) -> int:
+        """The block that lies so many blocks before another in its region; -1: none."""
+        local = self.local(block) - count
+        return block_number(self.kernel, self.stripe(block), local) if local >= 0 else -1
+
+    def place(self, low: Lowering, block: int) -> dict[str, Any]:
+        """Where rows find a block of every head: its number in the region, the region, a plane."""
+        mine, local = self.regions(block), self.local(block)
+        pin = (local + np.arange(len(self.owner))) % low.chip.planes
+        return {"n": local, "pin": pin, "src2": self.region[mine], "src2_tag": self.region_tag[mine]}
 
     def value(self, low: Lowering, dtype: str, lines: int, ranks: Sequence[np.ndarray]) -> Lines:
         """A value of `lines` lines for each head and entry of `ranks`, head by head, one row each."""
@@ -213,25 +187,17 @@ def _size(fans: list[tuple[int, int]]) -> int:
 
 
 def _block(low: Lowering, heads: _Heads, block: int, made: np.ndarray) -> None:
-    """The rows that make the node of one block of every head."""
-    kernel, stripe = heads.kernel, heads.stripe(block)
-    run = heads.run
-    local = block // run // kernel.stripes * run + block % run
-    rank, mine = heads.rank(block), slice(stripe, None, kernel.stripes)
-    place = {"n": local, "src2": heads.region[mine], "src2_tag": heads.region_tag[mine]}
-    same = {"rank": rank, "aux": heads.aux}
-    pin = (local + np.arange(len(rank))) % low.chip.planes
-    scores = heads.value(low, "f32", score_lines(kernel), [rank])
-    read = low.rows.add(
-        Op.QK, pin=pin, src_tag=heads.query, dst_tag=scores.tag(scores.first), **place, **same
-    )
-    low.rows.edge(heads.append[mine], read)
-    if (earlier := heads.weighed.get((stripe, local - heads.ahead))) is not None:
-        low.rows.edge(earlier, read)
-    peaks = heads.value(low, "stat", 1, [rank])
-    low.rows.add(Op.SMAX, n=1, src_tag=scores.tag(scores.first), dst_tag=peaks.tag(peaks.first), **same)
-    weights = heads.value(low, "f32", weight_lines(kernel), [rank])
-    heads.weighed[stripe, local] = low.rows.add(
+    """The rows that make the node of one block of every head, after the scores of some blocks behind it.
+
+    A chain takes the earliest of the rows that are ready, so maxima come before the weights that would keep
+    all chains while the next weights wait for them.
+    """
+    for later in range(len(heads.scored), min(block + heads.ahead // 2, heads.kernel.chunks - 1) + 1):
+        heads.scored.append(_scores(low, heads, later))
+    kernel, (scores, peaks) = heads.kernel, heads.scored[block]
+    same = {"rank": heads.rank(block), "aux": heads.aux}
+    weights = heads.value(low, "f32", weight_lines(kernel), [heads.rank(block)])
+    heads.weighed[block] = low.rows.add(
         Op.EXP,
         n=1,
         src_tag=scores.tag(scores.first),
@@ -239,8 +205,25 @@ def _block(low: Lowering, heads: _Heads, block: int, made: np.ndarray) -> None:
         dst_tag=weights.tag(weights.first),
         **same,
     )
-    read = low.rows.add(Op.PV, pin=pin, src_tag=weights.tag(weights.first), dst_tag=made, **place, **same)
-    low.rows.edge(heads.append[mine], read)
+    read = low.rows.add(
+        Op.PV, src_tag=weights.tag(weights.first), dst_tag=made, **heads.place(low, block), **same
+    )
+    low.rows.edge(heads.append[heads.regions(block)], read)
+
+
+def _scores(low: Lowering, heads: _Heads, block: int) -> tuple[Lines, Lines]:
+    """The scores of one block of every head and their maxima."""
+    same = {"rank": heads.rank(block), "aux": heads.aux}
+    scores = heads.value(low, "f32", score_lines(heads.kernel), [heads.rank(block)])
+    read = low.rows.add(
+        Op.QK, src_tag=heads.query, dst_tag=scores.tag(scores.first), **heads.place(low, block), **same
+    )
+    low.rows.edge(heads.append[heads.regions(block)], read)
+    if (earlier := heads.before(block, heads.ahead)) in heads.weighed:
+        low.rows.edge(heads.weighed[earlier], read)
+    peaks = heads.value(low, "stat", 1, [heads.rank(block)])
+    low.rows.add(Op.SMAX, n=1, src_tag=scores.tag(scores.first), dst_tag=peaks.tag(peaks.first), **same)
+    return scores, peaks
 
 
 def _append(low: Lowering, node: Node, group: int, owner: np.ndarray, query: np.ndarray) -> _Heads:
@@ -299,11 +282,15 @@ def _append(low: Lowering, node: Node, group: int, owner: np.ndarray, query: np.
 
 
 def _ahead(low: Lowering, kernel: AttentionKernel) -> int:
-    """Blocks to work on at a time: those that chains hold twice, and as many as they do while one waits."""
+    """Blocks to work on at a time: two for every chain, and what they take up while results are on their way.
+
+    On its way from the weights of an earlier block to its own, a block waits for QK, SMAX and EXP to be
+    through, and about as long for chains and planes.
+    """
     times = {op: timing(op, 1, kernel, low.chip, low.batch) for op in (Op.QK, Op.SMAX, Op.EXP)}
-    waits = sum(int(latency) for _, latency in times.values())
+    through = sum(int(latency - hold) for hold, latency in times.values())
     busy = int(times[Op.SMAX][0] + times[Op.EXP][0])
-    return 2 * low.chip.vxm_chains + int(ceil_div(waits * low.chip.vxm_chains, busy))
+    return 2 * low.chip.vxm_chains + int(ceil_div(2 * through * low.chip.vxm_chains, busy))
 
 
 def _needed(low: Lowering, value: Lines, first: np.ndarray, lines: int, holder: np.ndarray) -> np.ndarray:

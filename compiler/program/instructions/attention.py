@@ -85,7 +85,7 @@ def block_number(k: AttentionKernel, stripe: Lines, local: Lines) -> Lines:
 
 
 def score_lines(k: AttentionKernel) -> int:
-    """Lines of the scores of one block: `chunk` f32 lanes of each query head of the group, head after head."""
+    """Lines of the scores of one block: `chunk` f32 lanes of each query head of the group, in order."""
     return ceil_div(k.group * k.chunk, F32_LANES)
 
 

@@ -1,5 +1,6 @@
-"""Attention: KV appended, scores, maxima, weights, and the tree of blocks, which vanishes where it is whole."""
+"""Attention: KV appended, scores, maxima, weights; the tree of blocks vanishes where it is whole."""
 
+from itertools import pairwise
 from typing import Any
 
 from compiler.program.instructions.attention import (
@@ -145,7 +146,7 @@ def _merged(row: RowOperands) -> Blocks:
     found = blocks(row.src, node_lines(k), Holds.NODE, "its operand")
     first, last = found[0], found[-1]
     need(first.of.kernel == row.index, "its operand is of another attention")
-    for one, after in zip(found, found[1:], strict=False):
+    for one, after in pairwise(found):
         need(after.of == one.of, "its operands are of several attentions or heads")
         need(after.values == one.values, "its nodes are of several values")
         need(after.first == one.stop, f"a node from block {after.first} on beside one up to {one.stop - 1}")

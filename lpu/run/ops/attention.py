@@ -55,7 +55,7 @@ def _cached(
     appended: Int[Array, "items lines"],
     block: Int[Array, "items 3"],
 ) -> tuple[Shaped[Array, "items taken chunk head_dim"], Int[Array, "items chunk"]]:
-    """(tokens of one block with those that this step appends, their positions); `block` as `_block` gives it."""
+    """(tokens of one block with those that this step appends, their positions); `block` as of `_block`."""
     head_dim, sequences, size = store.shape[-1], s.kernel.sequences, s.kernel.chunk
     region, local, number = block[:, 0], block[:, 1], block[:, 2]
     zero = jnp.zeros_like(region)

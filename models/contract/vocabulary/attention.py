@@ -34,7 +34,7 @@ def attention(
 
     The sequences of the caches share the batch rows in equal runs: one row each to decode, a chunk of a
     prompt where there are more rows than sequences. Positions of one sequence ascend.
-    block: tokens whose sums are exact, a constant of the model that decides bits: facts/contract2.md section 6.
+    block: tokens whose sums are exact, a constant of the model that decides bits (facts/contract2.md 6).
     """
     return ATTENTION.bind(q, k, v, k_cache, v_cache, position, block=block)
 
@@ -59,7 +59,7 @@ def _shape(
         check_operand("attention", name, array, 4, F16, U8, F32)
     check_operand("attention", "position", position, 1, I32)
     batch, heads, head_dim = q.shape
-    sequences, tokens, kv_heads, _ = k_cache.shape
+    sequences, _, kv_heads, _ = k_cache.shape
     stored = (k_cache.shape, k_cache.dtype), (v_cache.shape, v_cache.dtype)
     check_same("attention", "shapes of k and v", k.shape, v.shape)
     check_same("attention", "caches of k and v", *stored)

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compiler.lower import rules
+from compiler.lower.kv_blocks import chunk_of, kv_capacity, run_of
 from compiler.lower.layout import natural
-from compiler.lower.ops.attention import chunk_of, kv_capacity, run_of
 from compiler.lower.ops.matmul import tile_cut
 from compiler.lower.rows import WeightArena
 from compiler.place.stages import Room, Size, assign
@@ -35,8 +35,8 @@ from fabric.catalog import chip_spec
 
 def attention(**changes: int) -> AttentionKernel:
     numbers = {
-        "group": 2, "block": 160, "chunk": 80, "chunks": 1, "head_dim": 64, "kv_words": 1, "kv_stride": 80, "rows": 1,
-        "sequences": 1, "cached": 1, "capacity": 80, "run": 160,
+        "group": 2, "block": 160, "chunk": 80, "chunks": 1, "head_dim": 64, "kv_words": 1, "kv_stride": 80,
+        "rows": 1, "sequences": 1, "cached": 1, "capacity": 80, "run": 160,
     }  # fmt: skip
     return AttentionKernel(kv="fp16", **(numbers | changes))
 
@@ -63,7 +63,9 @@ KERNELS: dict[str, Kernel] = {
         ArgredKernel(),
         TakeKernel(wire="fp16", host_slot=38),
         GiveKernel(wire="f32", host_slot=38),
-        HandoverKernel(head_dim=64, kv="fp16", kv_words=1, kv_stride=80, capacity=80, cached=1, run=80, host_slot=38),
+        HandoverKernel(
+            head_dim=64, kv="fp16", kv_words=1, kv_stride=80, capacity=80, cached=1, run=80, host_slot=38
+        ),
     )
 }
 

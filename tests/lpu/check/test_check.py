@@ -236,7 +236,10 @@ def test_swapped_tiles_of_one_matmul_are_found_although_the_first_is_right() -> 
 
 @pytest.mark.parametrize(
     ("make", "slack"),
-    [(hand.matmul, {hand.ARGMAX, hand.ARGRED}), (hand.attention, {hand.A_QK1, hand.A_SMAX1, hand.A_PV0, hand.A_AOUT})],
+    [
+        (hand.matmul, {hand.ARGMAX, hand.ARGRED}),
+        (hand.attention, {hand.A_QK1, hand.A_SMAX1, hand.A_PV0, hand.A_AOUT}),
+    ],
 )
 def test_every_row_counts(make: Callable[[], Program], slack: set[int]) -> None:
     """A row dropped or early breaks a rule, and so does a late one, but for those that nothing awaits."""

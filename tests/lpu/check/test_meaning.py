@@ -66,9 +66,7 @@ FAULTS: dict[str, Callable[[Columns], Columns]] = {
         counted(Op.NODE, -1)(c), at := row(c, Op.NODE), t1=int(c.t1[at]) - 1
     ),
     "nodes in another order": exchanged(Op.NODE, ("dst", "dst_tag"), 1, 5),
-    "half a context": lambda c: change(
-        counted(Op.AOUT, -1)(c), at := row(c, Op.AOUT), t1=int(c.t1[at]) - 1
-    ),
+    "half a context": lambda c: change(counted(Op.AOUT, -1)(c), at := row(c, Op.AOUT), t1=int(c.t1[at]) - 1),
     "half a glu": counted(Op.GLU, -1),
     "half a normalisation": counted(Op.NORM, -1),
     "a candidate left out": counted(Op.ARGRED, -1),

@@ -200,7 +200,9 @@ def dropped(rows: Columns, row: int) -> Columns:
 
 
 HOST = (Op.TAKE, Op.GIVE, Op.KVIN, Op.KVOUT)  # of the programs beside a GPU
-PRESENT = [op for op in Op if op not in (Op.FORWARD, Op.HNORM, Op.RED, Op.BIAS, Op.MUL, Op.MAD, Op.NODE, *HOST)]
+PRESENT = [
+    op for op in Op if op not in (Op.FORWARD, Op.HNORM, Op.RED, Op.BIAS, Op.MUL, Op.MAD, Op.NODE, *HOST)
+]
 # The last row of a step may be late: nothing reads it.
 MISSED = [(fault, op) for op in PRESENT for fault in (late, dropped) if (fault, op) != (late, Op.ARGRED)]
 

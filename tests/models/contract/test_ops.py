@@ -100,9 +100,7 @@ def test_a_block_whose_weights_would_have_few_bits_is_refused(block: int) -> Non
 
 @pytest.mark.parametrize("dtype", [HALF, BYTE])
 @pytest.mark.parametrize("block", [4, 5, 512], ids=["whole blocks", "a rest", "one block"])
-def test_attention_appends_and_sees_tokens_up_to_its_position(
-    dtype: Any, block: int
-) -> None:
+def test_attention_appends_and_sees_tokens_up_to_its_position(dtype: Any, block: int) -> None:
     rng = np.random.default_rng(0)
     q, k, v = (jnp.asarray(rng.standard_normal((2, h, 8)).astype(np.float16)) for h in (4, 2, 2))
     caches = [rng.standard_normal((2, 16, 2, 8)).astype(np.float32) for _ in range(2)]
@@ -116,7 +114,9 @@ def test_attention_appends_and_sees_tokens_up_to_its_position(
         want_k = numerics.rn8(k[row].astype(FLOAT)) if dtype == BYTE else k[row]
         assert np.array_equal(keys[row, last], want_k)
         for h in range(2):
-            want = attend(q[row, 2 * h : 2 * h + 2], keys[row, : last + 1, h], values[row, : last + 1, h], block)
+            want = attend(
+                q[row, 2 * h : 2 * h + 2], keys[row, : last + 1, h], values[row, : last + 1, h], block
+            )
             assert np.array_equal(out[row, 16 * h : 16 * h + 16], want.reshape(-1))
 
 
