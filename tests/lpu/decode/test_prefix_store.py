@@ -145,7 +145,7 @@ def test_folders_that_are_no_whole_cache_are_refused_in_one_line(folder: Path, t
         cut: "blocks: cannot be read",
         gone: "blocks: cannot be read",
         text: r"prefix\.json:1:\d+: Unterminated string",
-        edited("schema", schema="other"): "schema is 'other', this version reads 'lpu-prefix-2'",
+        edited("schema", schema="other"): "schema is 'other', this version reads 'lpu-prefix-2, contract 2'",
         unsealed("rebound", binding().weights, "4d" * 32): "its sha256 differs: the file was altered",
         edited("keys", bound_to={"weights": "x"}): r"prefix\.json: cannot be read \(KeyError",
         edited("short", tokens=index["tokens"][1:]): r"prefix\.json: cannot be read \(ValueError",
