@@ -45,21 +45,21 @@ class _Nodes(NamedTuple):
 
 def contexts(findings: Findings, groups: list[Alike], made: Made) -> None:
     """Weights of a block meet its own values; nodes merge as the tree says, and divide when whole."""
-    every = [group for group in groups if isinstance(group.kernel, AttentionKernel)]
+    every = [(g.op, g.rows, g.kernel) for g in groups if isinstance(g.kernel, AttentionKernel)]
     if not every:
         return
     of = _appended(findings.columns)
     size = len(findings.columns)
     nodes = _Nodes(np.full(size, -1), np.full(size, -1), np.full((3, size), -1))
-    for group in every:
-        if group.op == Op.PV:
-            _weigh(findings, made, group.rows, group.kernel, of, nodes)
-    for group in every:
-        if group.op == Op.NODE:
-            _merge(findings, made, group.rows, group.kernel, nodes)
-    for group in every:
-        if group.op == Op.AOUT:
-            _divide(findings, made, group.rows, group.kernel, nodes)
+    for op, rows, kernel in every:
+        if op == Op.PV:
+            _weigh(findings, made, rows, kernel, of, nodes)
+    for op, rows, kernel in every:
+        if op == Op.NODE:
+            _merge(findings, made, rows, kernel, nodes)
+    for op, rows, kernel in every:
+        if op == Op.AOUT:
+            _divide(findings, made, rows, kernel, nodes)
 
 
 def _appended(c: Columns) -> dict[int, tuple[int, int, int]]:
