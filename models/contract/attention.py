@@ -6,7 +6,7 @@ from jax import Array, lax
 from jaxtyping import Float16, Int32, UInt8
 
 from models.contract import block_attention, numerics
-from models.contract.block_attention import Node
+from models.contract.block_attention import Attended
 
 Cache = (
     Float16[Array, "sequences tokens kv_heads head_dim"] | UInt8[Array, "sequences tokens kv_heads head_dim"]
@@ -58,7 +58,7 @@ def attention(
         sequence = piece * size // share
         queries = jnp.swapaxes(pieces[piece], 0, 1).reshape(kv_heads, size * group, head_dim)
 
-        def leaf(first: Array, count: int) -> Node:
+        def leaf(first: Array, count: int) -> Attended:
             at = (sequence, first, jnp.int32(0), jnp.int32(0))
             keys, values = (
                 jnp.swapaxes(lax.dynamic_slice(cache, at, (1, count, kv_heads, head_dim))[0], 0, 1)

@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jaxtyping import Float16, Float32, Float64, Int, UInt8
+from jaxtyping import Float16, Float32, Float64, Int, Int64, UInt8
 
 from models.contract.settings import enable
 
 F16, F32, F64, I64 = jnp.float16, jnp.float32, jnp.float64, jnp.int64
+LARGEST16 = 65504.0
 _TINY = float(np.finfo(np.float32).tiny)
 
 
@@ -54,8 +55,13 @@ def flush32(v: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
 
 def rn16(v: Float32[Array, "*shape"]) -> Float16[Array, "*shape"]:
     """Clip to +-65504, round to nearest fp16 (subnormals kept), -0 becomes +0."""
-    half = jnp.clip(v, -65504.0, 65504.0).astype(F16)
+    half = jnp.clip(v, -LARGEST16, LARGEST16).astype(F16)
     return jnp.where(half == 0, F16(0), half)
+
+
+def clips16(v: Float32[Array, "*shape"]) -> Int64[Array, ""]:
+    """How many values `rn16` clips."""
+    return jnp.sum(jnp.abs(v) > LARGEST16, dtype=I64)
 
 
 def rn8(v: Float32[Array, "*shape"]) -> UInt8[Array, "*shape"]:

@@ -17,7 +17,8 @@ from models.contract.formats import NumericsError, Wide, odd64, pow2, rn32
 from models.contract.numerics import wide
 from models.contract.tree import tree32
 
-PARTS = 16  # of the matmuls that are cut, or the largest power of two of units below it
+PARTS = 8  # of the matmuls that are cut, at most (decision 0014)
+LEAST = 256  # input rows of a part, at least: a plane takes 320
 FFN_UNIT = 32  # input rows of an FFN's down projection that stay together, where they divide its K
 
 
@@ -34,10 +35,18 @@ def part_starts(units: int, rows: int, parts: int = PARTS) -> tuple[int, ...]:
     return tuple(p * units // parts * rows for p in range(parts + 1))
 
 
-def down_starts(k: int, parts: int = PARTS) -> tuple[int, ...]:
+def starts_of(k: int, rows: int) -> tuple[int, ...]:
+    """Where the parts of K rows begin, in units of so many, and where the last one ends; () for one part.
+
+    As many parts, a power of two, as leave each a unit and `LEAST` rows, and `PARTS` at most.
+    """
+    most = max(1, min(PARTS, k // rows, k // LEAST))
+    return part_starts(k // rows, rows, 1 << (most.bit_length() - 1)) if most > 1 else ()
+
+
+def down_starts(k: int) -> tuple[int, ...]:
     """Where the parts of an FFN's down projection begin: in units of 32 rows if they divide K, else 1."""
-    unit = FFN_UNIT if k % FFN_UNIT == 0 else 1
-    return part_starts(k // unit, unit, parts)
+    return starts_of(k, FFN_UNIT if k % FFN_UNIT == 0 else 1)
 
 
 def check_starts(starts: Sequence[int], k: int) -> None:
@@ -55,22 +64,35 @@ def leaf(part: Wide, scale: Float64[Array, "*n"]) -> Float32[Array, "*batch n"]:
 def leaves(
     a: Float16[Array, "batch k"],
     codes: UInt8[Array, "k n"],
-    scale: Float64[Array, "*n"],
+    scale: Float64[Array, "*parts_n"],
     starts: Sequence[int],
 ) -> Float32[Array, "parts batch n"]:
-    """The rounded sum of every part, [parts, batch, n]."""
+    """The rounded sum of every part, [parts, batch, n]; scales are [n], or [parts, n] of each part."""
     check_starts(starts, a.shape[1])
-    sizes = {b - a for a, b in pairwise(starts)}
-    if len(sizes) == 1:
-        (size,) = sizes
+    size = starts[1]
+    equal = next((p for p, cut in enumerate(pairwise(starts)) if cut != (p * size, p * size + size)), None)
+    equal = len(starts) - 1 if equal is None else equal
+    every = scale if scale.ndim == 2 else jnp.broadcast_to(scale, (len(starts) - 1, codes.shape[1]))
 
-        def one(first: Array) -> Array:
-            rows = lax.dynamic_slice_in_dim(a, first, size, 1)
-            return leaf(wide(rows, lax.dynamic_slice_in_dim(codes, first, size, 0)), scale)
+    def one(part: tuple[Array, Array]) -> Array:
+        rows = lax.dynamic_slice_in_dim(a, part[0], size, 1)
+        return leaf(wide(rows, lax.dynamic_slice_in_dim(codes, part[0], size, 0)), part[1])
 
-        return lax.map(one, jnp.array(starts[:-1], jnp.int32))
-    cuts = pairwise(starts)
-    return jnp.stack([leaf(wide(a[:, i:j], codes[i:j]), scale) for i, j in cuts])
+    alike = lax.map(one, (jnp.array(starts[:equal], jnp.int32), every[:equal]))
+    rest = [
+        leaf(wide(a[:, i:j], codes[i:j]), every[p]) for p, (i, j) in enumerate(pairwise(starts)) if p >= equal
+    ]
+    return jnp.concatenate([alike, jnp.stack(rest)]) if rest else alike
+
+
+def product(
+    a: Float16[Array, "batch k"],
+    codes: UInt8[Array, "k n"],
+    scale: Float64[Array, "*n"],
+    starts: Sequence[int] = (),
+) -> Float32[Array, "batch n"]:
+    """Activations times e4m3 weights and a scale per column, part by part; no starts: one part."""
+    return tree32(leaves(a, codes, scale, starts)) if starts else leaf(wide(a, codes), scale)
 
 
 def matmul_parts(
@@ -80,7 +102,7 @@ def matmul_parts(
     starts: Sequence[int],
 ) -> Float32[Array, "batch n"]:
     """PARTS: fp16 times e4m3 weights times 2^exponent per column; one part gives the bits of `matmul`."""
-    return tree32(leaves(a, codes, pow2(exponent), starts))
+    return product(a, codes, pow2(exponent), starts)
 
 
 def refuse_overflow(op: str, y: Float32[np.ndarray, "*shape"]) -> None:

@@ -5,6 +5,7 @@ from contract_forms.form import Case, Compute, Results, form
 from jax import Array
 
 from models.contract import block_attention as blocks
+from models.contract import latent_attention as latent
 from models.contract import numerics
 from models.contract.formats import F64, odd64, rn16, rn32
 from models.contract.functions.curves import softcap
@@ -39,3 +40,28 @@ def over_all(score: Array, see: Array, v: Array, sink: Array | None, p: int = 20
     part = numerics.attention_values(weights, v)
     mean = rn32(odd64(part.high, part.low) / total[..., None].astype(F64))
     return {"global_f": mean, "global_o": rn16(mean)}
+
+
+@form("mla", "qn", "qr", "wuk", "euk", "c", "kr", "wuv", "euv", "sigma")
+def mla(case: Case) -> Compute:
+    block = int(case["bt"])
+
+    def compute(
+        qn: Array,
+        qr: Array,
+        wuk: Array,
+        euk: Array,
+        c: Array,
+        kr: Array,
+        wuv: Array,
+        euv: Array,
+        sigma: Array,
+    ) -> Results:
+        q, clips = latent.into_latent(qn[:, None], wuk, euk)
+        score = latent.latent_scores(q[:, 0], qr, c, kr, sigma)
+        node = blocks.attend(score, jnp.ones(score.shape, bool), c, block=block)
+        mean = blocks.out(node)
+        o = latent.out_of_latent(mean[:, None], wuv, euv)[:, 0]
+        return {"ql": q[:, 0], "clips": clips, "ol": mean, "o": o}
+
+    return compute

@@ -4,6 +4,7 @@ A form takes a case, its arrays under the names that the file gives them, and re
 them, which gives the results by name. What must be known before tracing it takes from the case as numbers.
 """
 
+import functools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,7 @@ def form(op: str, *names: str) -> Callable[[Form], Form]:
     return register
 
 
+@functools.cache
 def cases(path: Path = PATH) -> dict[str, Case]:
     """The arrays of every case, by the case's name: `parts0`, `int4_2`, `tanh`."""
     found: dict[str, Case] = {}

@@ -135,7 +135,7 @@ def _nodes(n: Lines, k: AttentionKernel) -> Lines:
 
 _REGION = Operand("src2", KV, kv_region_words)
 _SCORES = Operand("src", TRANSIENT, _scores, Holds.SCORE, whole=score_lines)
-_NODES = Operand("src", TRANSIENT, _nodes, Holds.NODE, whole=node_lines)
+_NODES = Operand("src", TRANSIENT, _nodes, Holds.BLOCKS, whole=node_lines)
 
 INSTRUCTIONS = (
     Instruction(
@@ -180,7 +180,7 @@ INSTRUCTIONS = (
         unit=MXM,
         kernel=AttentionKernel,
         reads=(Operand("src", TRANSIENT, _weights, Holds.WEIGHT, whole=weight_lines), _REGION),
-        write=Operand("dst", TRANSIENT, _node, Holds.NODE),
+        write=Operand("dst", TRANSIENT, _node, Holds.BLOCKS),
         least=0,
         numbers=(("n", "block"),),
     ),
@@ -190,7 +190,7 @@ INSTRUCTIONS = (
         unit=VXM,
         kernel=AttentionKernel,
         reads=(_NODES,),
-        write=Operand("dst", TRANSIENT, _node, Holds.NODE),
+        write=Operand("dst", TRANSIENT, _node, Holds.BLOCKS),
     ),
     Instruction(
         op=Op.AOUT,

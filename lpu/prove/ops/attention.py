@@ -132,7 +132,7 @@ def _pv(known: Known, row: RowOperands) -> tuple[Any, ...]:
         f"of {known.show(region.keys)}",
     )
     need(block == weight.block, f"weights of block {weight.block} meet values of block {block}")
-    return tuple(Blocks(Holds.NODE, of, region.values, block, block + 1, i) for i in range(node_lines(k)))
+    return tuple(Blocks(Holds.BLOCKS, of, region.values, block, block + 1, i) for i in range(node_lines(k)))
 
 
 def _merged(row: RowOperands) -> Blocks:
@@ -143,7 +143,7 @@ def _merged(row: RowOperands) -> Blocks:
     nodes may be missing, or the last one be smaller, for a lone node moves up as it is.
     """
     k: AttentionKernel = row.kernel
-    found = blocks(row.src, node_lines(k), Holds.NODE, "its operand")
+    found = blocks(row.src, node_lines(k), Holds.BLOCKS, "its operand")
     first, last = found[0], found[-1]
     need(first.of.kernel == row.index, "its operand is of another attention")
     for one, after in pairwise(found):

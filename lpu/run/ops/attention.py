@@ -24,7 +24,7 @@ from lpu.run.ops.items import Executed, Items, Reads, Result, Rows, Static
 from lpu.run.pools import Env, Pool, Pools, heads_in, lines_of, take, values_of, wide_lines_of
 from models.contract import block_attention as blocks
 from models.contract import numerics
-from models.contract.block_attention import Node
+from models.contract.block_attention import Attended
 from models.contract.formats import F32, F64, Wide, rn8
 from models.contract.tree import tree
 
@@ -155,7 +155,7 @@ def pv(s: Attention, env: Env, pools: Pools, t: Table) -> Pools:
     of_rows = weights.reshape(*values.shape[:2], -1, k.chunk)
     total, o = blocks.over_bits(of_rows, values, bits)
     a = _by_head(k, pools.f32, t[:, 1]).astype(jnp.int32)
-    return _laid(k, Node(a, total.reshape(shape), o.reshape(*shape, -1)))
+    return _laid(k, Attended(a, total.reshape(shape), o.reshape(*shape, -1)))
 
 
 def _node(at: Reads, rows: Rows, s: Attention) -> tuple[Result, ...]:
@@ -164,21 +164,21 @@ def _node(at: Reads, rows: Rows, s: Attention) -> tuple[Result, ...]:
     return Result(Pool.F32, size, first), Result(Pool.WIDE, 1, first + size)
 
 
-def _laid(k: AttentionKernel, node: Node) -> Pools:
+def _laid(k: AttentionKernel, node: Attended) -> Pools:
     """The rows of a node [items, batch, group]."""
     items, batch = node.l.shape[:2]
     stats = wide_lines_of(Wide(node.l, node.a.astype(F64)))
     return Pools(f32=lines_of(node.o.reshape(items, batch, -1), F32_LANES), wide=stats)
 
 
-def _merged(s: Attention, pools: Pools, t: Table) -> Node:
+def _merged(s: Attention, pools: Pools, t: Table) -> Attended:
     """The tree over n neighbouring nodes, [items, batch, group]."""
     k = s.kernel
     rows = t[:, : s.n].T[..., None] + jnp.arange(part_lines(k), dtype=t.dtype)
     lines = jnp.moveaxis(take(pools.f32, rows), 2, 3)  # [n, items, batch, lines, 80]
     lanes = lines.reshape(*lines.shape[:3], -1)[..., : k.group * k.head_dim]
     stats = take(pools.wide, t[:, s.n :].T)[..., : k.group]
-    nodes = Node(
+    nodes = Attended(
         stats[:, :, 1].astype(jnp.int32), stats[:, :, 0], lanes.reshape(*lanes.shape[:3], k.group, -1)
     )
     return tree(nodes, blocks.merge)

@@ -68,7 +68,7 @@ FAULTS: dict[str, Callable[[Columns], Columns]] = {
     "nodes in another order": exchanged(Op.NODE, ("dst", "dst_tag"), 1, 5),
     "half a context": lambda c: change(counted(Op.AOUT, -1)(c), at := row(c, Op.AOUT), t1=int(c.t1[at]) - 1),
     "half a glu": counted(Op.GLU, -1),
-    "half a normalisation": counted(Op.NORM, -1),
+    "half a normalisation": counted(Op.PRE, -1),
     "a candidate left out": counted(Op.ARGRED, -1),
     "logits left out": lambda c: change(
         counted(Op.ARGMAX, -1)(c), at := row(c, Op.ARGMAX), t1=int(c.t1[at]) - 1

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from models.contract import block_attention as blocks
 from models.contract import deferred, parts
-from models.contract.block_attention import Node
+from models.contract.block_attention import Attended
 from models.contract.formats import NumericsError, Wide, add32, decode_e4m3, pow2
 from models.contract.numerics import wide
 from models.contract.tree import nodes, tree, tree32
@@ -85,12 +85,14 @@ def test_rows_of_a_batch_do_not_see_each_other() -> None:
 
 
 def test_parts_begin_where_the_rule_says() -> None:
-    assert parts.part_starts(64, 128) == tuple(range(0, 8193, 512))
+    assert parts.part_starts(64, 128, 16) == tuple(range(0, 8193, 512))
     assert parts.part_starts(9, 64)[-1] == 9 * 64
     assert len(parts.part_starts(9, 64)) == 9  # 8 parts
     assert parts.part_starts(9, 64)[:3] == (0, 64, 128)
-    assert parts.down_starts(1000, 8) == tuple(range(0, 1001, 125))
-    assert parts.down_starts(96) == (0, 32, 96)  # 3 units: 2 parts
+    assert parts.down_starts(28_672) == tuple(range(0, 28_673, 3584))
+    assert parts.down_starts(704) == (0, 352, 704)  # two parts have 256 rows, three would not
+    assert parts.down_starts(96) == ()
+    assert parts.starts_of(8192, 128) == tuple(range(0, 8193, 1024))
     with pytest.raises(ValueError, match=r"0 units of 64 rows"):
         parts.part_starts(0, 64)
 
@@ -130,7 +132,7 @@ def test_the_default_exponent_lies_one_binade_above_the_largest_gain() -> None:
     assert [deferred.default_exponent(np.array([g, -0.1], np.float32)) for g in (0.99, 1.0, 3.9)] == [1, 2, 3]
 
 
-def attended(name: str) -> tuple[Node, jax.Array, jax.Array, int]:
+def attended(name: str) -> tuple[Attended, jax.Array, jax.Array, int]:
     """The leaves of a case without a sink, with scores and mask, and its block."""
     case = CASES[name]
     block, tokens = int(case["bt"]), len(case["k"])
@@ -163,7 +165,7 @@ def test_a_context_over_chips_gives_the_bits_of_one(chips: int) -> None:
         for node in nodes(*share, count)
     }
 
-    def node(first: int, size: int) -> Node:
+    def node(first: int, size: int) -> Attended:
         if (found := sent.get((first, min(first + size, count)))) is not None:
             return found
         left = node(first, size // 2)
