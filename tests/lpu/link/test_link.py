@@ -143,7 +143,7 @@ def test_attention_reads_kv_after_its_append(pair_program: Program) -> None:
         (Op.QK, "n", 1, "block 1 is not one of 1"),
         (Op.QK, "dst", 1, "not one whole result|nothing has written|reads score where"),
         (Op.EXP, "src", 1, "not one whole result|nothing has written|reads score where"),
-        (Op.AOUT, "src", -1, "reads node where|nothing has written|not one whole result"),
+        (Op.AOUT, "src", -1, "reads blocks where|nothing has written|not one whole result"),
         (Op.PV, "aux", 1, "is one of"),
     ],
 )
