@@ -25,6 +25,7 @@ from lpu.cli import prove as cli_prove
 from lpu.cli import run as cli_run
 from lpu.cli import validate as cli_validate
 from lpu.cli.serving import replay as cli_replay
+from lpu.cli.serving import serve as cli_serve
 from lpu.cli.terminal import TERMINAL, Terminal
 from lpu.cli.verb import command, summary
 from lpu.kept import keep_compiled
@@ -42,6 +43,7 @@ VERBS = (
     *cli_convert.VERBS,
     *cli_afd.VERBS,
     *cli_replay.VERBS,
+    *cli_serve.VERBS,
     *cli_validate.VERBS,
     *cli_list.VERBS,
 )

@@ -26,19 +26,19 @@ def in_cycles(nanoseconds: Cycles, clock_hz: int) -> list[int]:
     return [-(-int(moment) * clock_hz // NS_PER_SECOND) for moment in nanoseconds.tolist()]
 
 
-def simulate(trace: Trace, machine: Served) -> Outcome:
-    """What becomes of each request."""
-    return _Run(trace, machine).run()
+def simulate(trace: Trace, machine: Served, *, cycles: bool = False) -> Outcome:
+    """What becomes of each request. cycles: the trace's arrivals are cycles already."""
+    return _Run(trace, machine, cycles).run()
 
 
 class _Run:
     """One simulation. `now` moves from event to event; columns hold what is known of each request."""
 
-    def __init__(self, trace: Trace, machine: Served) -> None:
+    def __init__(self, trace: Trace, machine: Served, cycles: bool) -> None:
         count = len(trace)
         self.trace, self.machine, self.slots = trace, machine, DecodeSlots(machine)
         self.inputs, self.outputs = trace.inputs.tolist(), trace.outputs.tolist()
-        self.gaps = in_cycles(trace.arrivals, machine.clock_hz)
+        self.gaps = trace.arrivals.tolist() if cycles else in_cycles(trace.arrivals, machine.clock_hz)
         self.classes = None if trace.priorities is None else trace.priorities.tolist()
         self.arrived, self.started = [0] * count, [0] * count
         self.ready, self.joined = [0] * count, [0] * count
