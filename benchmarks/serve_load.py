@@ -1,6 +1,6 @@
-"""Many connections against `lpu serve`: 1,000 requests at a concurrency of 32, then 30 s with half of them cut.
+"""Many connections against `lpu serve`: 1,000 requests, 32 at a time, then 30 s with half of them cut.
 
-`python benchmarks/serve_load.py [seconds]` starts a server of llama-tiny on loopback and prints what it counted.
+`python benchmarks/serve_load.py [seconds]` starts a server of llama-tiny and prints what it counted.
 """
 
 import asyncio
@@ -58,9 +58,7 @@ async def measured(address: str, process: int, seconds: float) -> None:
                 return await stream(client, i, cut=False)
 
         whole = await asyncio.gather(*(one(i) for i in range(REQUESTS)))
-        print(
-            f"{sum(whole)} of {REQUESTS} streams whole, {time.monotonic() - begin:.1f} s, concurrency {CONCURRENCY}"
-        )
+        print(f"{sum(whole)} of {REQUESTS} whole, {CONCURRENCY} at a time, {time.monotonic() - begin:.1f} s")
         before, counts, end = memory_mb(process), [0, 0, 0], time.monotonic() + seconds
 
         async def cutting(worker: int) -> None:
@@ -76,7 +74,7 @@ async def measured(address: str, process: int, seconds: float) -> None:
         text = (await client.get("/metrics")).text
         held = [gauge(text, f"num_requests_{name}") for name in ("running", "waiting")]
         print(
-            f"{counts[0]} cut, {counts[1]} whole, {counts[2]} broken; slots held {held[0]:g}, waiting {held[1]:g}"
+            f"{counts[0]} cut, {counts[1]} whole, {counts[2]} broken; {held[0]:g} in slots, {held[1]:g} wait"
         )
         print(f"memory {before:.0f} MB before, {memory_mb(process):.0f} MB after")
 
@@ -87,8 +85,10 @@ def main() -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         address = json.loads(process.stdout.readline())["address"]
-        asyncio.run(measured(address, process.pid, seconds))
-        process.send_signal(signal.SIGTERM)
+        try:
+            asyncio.run(measured(address, process.pid, seconds))
+        finally:
+            process.send_signal(signal.SIGTERM)
         print(f"exit code after SIGTERM {process.wait(60)}")
 
 

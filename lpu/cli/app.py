@@ -24,6 +24,7 @@ from lpu.cli import program as cli_program
 from lpu.cli import prove as cli_prove
 from lpu.cli import run as cli_run
 from lpu.cli import validate as cli_validate
+from lpu.cli.serving import plan as cli_plan
 from lpu.cli.serving import replay as cli_replay
 from lpu.cli.serving import serve as cli_serve
 from lpu.cli.terminal import TERMINAL, Terminal
@@ -44,6 +45,7 @@ VERBS = (
     *cli_afd.VERBS,
     *cli_replay.VERBS,
     *cli_serve.VERBS,
+    *cli_plan.VERBS,
     *cli_validate.VERBS,
     *cli_list.VERBS,
 )

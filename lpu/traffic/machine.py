@@ -48,28 +48,24 @@ def served(program: Program, prefill: Prefiller | None = None, queue: int | None
     )
 
 
+def shares_for(program: Program, there: Machines) -> tuple[GpuShare, ...]:
+    """The ways to deal the GPUs for the model of a program. Raises OptionError."""
+    model = program.manifest.model
+    if model.config is None:
+        reason = "is a module of its own, so the GPU model does not know its layers"
+        raise OptionError("replay", model.name, reason, "Give --gpus 0.")
+    about = config_of(model.config), there.gpu, there.gpus, there.bridge
+    return shares(*about, kv=model.kv, gemm=there.gemm, tp=there.gpu_tp, table=there.table)
+
+
 def dealt(program: Program, there: Machines, prompt_tokens: int) -> GpuShare:
     """The division of the GPUs that prefills a prompt of this length fastest for a program.
 
     Raises OptionError, CapacityError.
     """
-    manifest = program.manifest
-    if manifest.model.config is None:
-        reason = "is a module of its own, so the GPU model does not know its layers"
-        raise OptionError("replay", manifest.model.name, reason, "Give --gpus 0.")
-    every = shares(
-        config_of(manifest.model.config),
-        there.gpu,
-        there.gpus,
-        there.bridge,
-        kv=manifest.model.kv,
-        gemm=there.gemm,
-        tp=there.gpu_tp,
-        table=there.table,
-    )
     tokens = max(prompt_tokens, 2)
-    about = Request(prompt_tokens=tokens, new_tokens=max(manifest.longest - tokens, 1))
-    return best(every, about, lambda one: one.prefill(about.prompt_tokens - 1, 0, 1))
+    about = Request(prompt_tokens=tokens, new_tokens=max(program.manifest.longest - tokens, 1))
+    return best(shares_for(program, there), about, lambda one: one.prefill(about.prompt_tokens - 1, 0, 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

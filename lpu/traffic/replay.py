@@ -108,7 +108,7 @@ def compiled_for(
     else:
         about = dict(model_keywords("replay", keywords))
         if not about.get("context"):
-            about["context"] = context_for(trace, model, bool(about.get("trust")))
+            about["context"] = context_for(trace.longest, model, bool(about.get("trust")))
         given: dict[str, Any] = about
         machine = rack if isinstance(rack, Rack) else read_rack(rack)
         program = compile_program(open_model(model, **given).source(), machine, options, progress)
@@ -117,8 +117,8 @@ def compiled_for(
     return program
 
 
-def context_for(trace: Trace, model: Model, trust: bool) -> tuple[int, ...] | None:
-    """A bucket for the longest request of a trace, a multiple of 1,024 tokens; at most the model's longest.
+def context_for(longest: int, model: Model, trust: bool) -> tuple[int, ...] | None:
+    """A bucket for the longest request, a multiple of 1,024 tokens; at most the model's longest.
 
     None if the model's file states its own.
     """
@@ -128,7 +128,7 @@ def context_for(trace: Trace, model: Model, trust: bool) -> tuple[int, ...] | No
         config = config_in(read_model(model, trust))
     else:
         config = config_in(model) if isinstance(model, ModelFile) else None
-    wanted = -(-trace.longest // BUCKET) * BUCKET
+    wanted = -(-longest // BUCKET) * BUCKET
     return (wanted if config is None else min(wanted, config.longest),)
 
 
