@@ -1,6 +1,7 @@
 """Public traces through llama-3.1-70b on lpx with 8 H200s; `python benchmarks/replay_traces.py FOLDER`.
 
-FOLDER holds azure_2023_conv.csv and mooncake_conversation_1000.jsonl; what is missing is left out by name. Also a million drawn requests, and the hits of an infinite prefix cache.
+FOLDER holds azure_2023_conv.csv and mooncake_conversation_1000.jsonl; what is missing is left out by name.
+Also a million drawn requests, and the hits of an infinite prefix cache.
 """
 
 import sys

@@ -3,21 +3,21 @@
 from collections.abc import Sequence
 from math import log10
 
-from lpu.plan.verdict import Verdict
+from lpu.plan.verdict import Judged
 
 WIDTH, HEIGHT = 64, 14
 
 
-def front(good: Sequence[Verdict]) -> list[Verdict]:
+def front(good: Sequence[Judged]) -> list[Judged]:
     """Those that no other beats in both rack equivalents and TTFT, the cheapest first."""
-    found: list[Verdict] = []
+    found: list[Judged] = []
     for one in sorted(good, key=lambda v: (v.configuration.racks, v.ttft or 0.0)):
         if not found or (one.ttft or 0.0) < (found[-1].ttft or 0.0):
             found.append(one)
     return found
 
 
-def plot(good: Sequence[Verdict], refused: Sequence[Verdict], target_ms: float) -> str:
+def plot(good: Sequence[Judged], refused: Sequence[Judged], target_ms: float) -> str:
     """Rack equivalents to the right, TTFT upwards (logarithmic): O the front, o others that meet the targets.
 
     x: replayed, and too slow. The line is the target.
@@ -48,5 +48,5 @@ def plot(good: Sequence[Verdict], refused: Sequence[Verdict], target_ms: float) 
     return "\n".join(["TTFT", *drawn, foot])
 
 
-def _mark(one: Verdict, best: set[int]) -> str:
+def _mark(one: Judged, best: set[int]) -> str:
     return "x" if one.reason else "O" if id(one) in best else "o"

@@ -22,7 +22,7 @@ from lpu.folder import Progress, quiet, require_legal
 from lpu.inputs.open import Model, open_model
 from lpu.keywords import ModelKeywords, model_keywords
 from lpu.plan.options import PlanOptions
-from lpu.plan.verdict import Configuration, Ranking, Verdict
+from lpu.plan.verdict import Configuration, Judged, Ranking
 from lpu.traffic.drawn import Arrivals, Drawing
 from lpu.traffic.machine import prefiller, served, shares_for
 from lpu.traffic.outcome import Outcome
@@ -54,13 +54,13 @@ def plan(
     about = dict(model_keywords("plan", keywords))
     trace = drawing(asked)
     requests = trace.trace()
-    good: list[Verdict] = []
-    refused: list[Verdict] = []
+    good: list[Judged] = []
+    refused: list[Judged] = []
     every = list(_programs(model, asked, about, progress))
     for number, (configuration, program, there, why) in enumerate(every):
         progress("plan: replay", number, len(every))
         if program is None:
-            refused.append(Verdict(configuration=configuration, reason=why))
+            refused.append(Judged(configuration=configuration, reason=why))
             continue
         for candidate in _candidates(configuration, program, there, asked, refused):
             found = _verdict(candidate, asked, lambda one: simulate(requests, one))
@@ -78,7 +78,7 @@ def plan(
     )
 
 
-def _rank(one: Verdict) -> tuple[Any, ...]:
+def _rank(one: Judged) -> tuple[Any, ...]:
     """The cheapest first, among equals the larger margin."""
     chosen = one.configuration
     return (
@@ -147,7 +147,8 @@ def _programs(
 def _compiled(
     model: Model, rack: Rack, chosen: Configuration, about: dict[str, Any], progress: Progress
 ) -> Program:
-    opened = open_model(model, **(about | {"batch": chosen.batch, "context": chosen.context}))
+    given: dict[str, Any] = {**about, "batch": chosen.batch, "context": chosen.context}
+    opened = open_model(model, **given)
     program = compile_program(opened.source(), rack, CompileOptions(objective=chosen.objective), progress)
     require_legal(program, None, progress)
     return program
@@ -158,7 +159,7 @@ def _candidates(
     program: Program,
     there: dict[int, Machines],
     asked: PlanOptions,
-    refused: list[Verdict],
+    refused: list[Judged],
 ) -> Iterator[Machinery]:
     """The program with each number of GPUs and each way to deal them; those that hold nothing are refused."""
     for count in asked.gpus:
@@ -170,7 +171,7 @@ def _candidates(
             every = shares_for(program, there[count])
         except CompileError as error:
             refused.append(
-                Verdict(configuration=replace(beside, replicas=1), reason=" ".join(str(error).split()))
+                Judged(configuration=replace(beside, replicas=1), reason=" ".join(str(error).split()))
             )
             continue
         for share in every:
@@ -178,17 +179,17 @@ def _candidates(
             try:
                 share.require_fit(1, configuration.context)
             except CompileError as error:
-                refused.append(Verdict(configuration=dealt, reason=" ".join(str(error).split())))
+                refused.append(Judged(configuration=dealt, reason=" ".join(str(error).split())))
                 continue
             machine = served(program, prefiller(share, program, "none", BUCKET))
             yield Machinery(configuration=dealt, machine=machine)
 
 
-def _verdict(candidate: Machinery, asked: PlanOptions, replayed: Any) -> Verdict:
+def _verdict(candidate: Machinery, asked: PlanOptions, replayed: Any) -> Judged:
     """By arithmetic where that is enough, else by a replay."""
     machine, chosen = candidate.machine, candidate.configuration
     slots, gpus = busy(machine, asked)
-    known = Verdict(configuration=chosen, slots_busy=slots, gpus_busy=gpus)
+    known = Judged(configuration=chosen, slots_busy=slots, gpus_busy=gpus)
     tpot = machine.paces[-1].turn / machine.clock_hz
     if tpot * 1000 > asked.tpot:
         reason = f"TPOT is {tpot * 1000:.4f} ms, the target {asked.tpot:g} ms"
@@ -211,7 +212,7 @@ def busy(machine: Served, asked: PlanOptions) -> tuple[float, float | None]:
     return rate * steps * pace.turn / machine.slots, rate * cost.compute / prefill.replicas
 
 
-def _replayed(known: Verdict, asked: PlanOptions, found: Outcome) -> Verdict:
+def _replayed(known: Judged, asked: PlanOptions, found: Outcome) -> Judged:
     """What the replay says of the targets."""
     ttft, tpot = spread(found.ttft), spread(found.tpot)
     first = _at(ttft, asked.percentile)

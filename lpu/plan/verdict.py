@@ -51,7 +51,7 @@ class Configuration:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Judged:
     """What became of a configuration. reason: why it is refused; empty if it meets the targets.
 
     Times are seconds, of a percentile. good: share of the replayed requests that met both targets.
@@ -106,8 +106,8 @@ class Ranking:
 
     asked: dict[str, Any]
     label: str
-    good: tuple[Verdict, ...]
-    refused: tuple[Verdict, ...]
+    good: tuple[Judged, ...]
+    refused: tuple[Judged, ...]
     drawing: str = ""
     notes: tuple[str, ...] = field(default=())
 

@@ -1,7 +1,7 @@
 """The routes of the server: OpenAI's, vLLM's, and /lpu/schedule."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from hmac import compare_digest
 from importlib.metadata import version
@@ -17,9 +17,9 @@ from starlette.types import Receive, Scope, Send
 
 from lpu.serve.asking import Wish, chat_ids, chat_wish, completion_wish, encoded, stated_in
 from lpu.serve.described import described
-from lpu.serve.exchange import Exchange
 from lpu.serve.protocol import ChatBody, CompletionBody, DetokenizeBody, StreamOptions, TokenizeBody, parsed
 from lpu.serve.refusal import RefusalError
+from lpu.serve.reply import Reply
 from lpu.serve.service import Service
 
 MOST_BYTES = 1 << 22  # of a body
@@ -184,33 +184,33 @@ class Desk:
         stated = stated_in(request.headers, data)
         sitting = self.service.begin(wish.make, wish.count, stated)
         self.service.meters.request(sum(map(len, wish.prompts)), wish.n)
-        exchange = Exchange(self.service, wish, sitting)
+        reply = Reply(self.service, wish, sitting)
         headers = (
             {"x-request-id": request.headers["x-request-id"]} if "x-request-id" in request.headers else None
         )
         if stream is not None:
-            return Events(exchange, stream, headers)
-        return JSONResponse(await _unless_gone(request, exchange), headers=headers)
+            return Events(reply, stream, headers)
+        return JSONResponse(await _unless_gone(request, reply), headers=headers)
 
 
 class Events(StreamingResponse):
-    """Server-sent events of an exchange; its slots are free when the client has all of them, or is gone."""
+    """Server-sent events of an reply; its slots are free when the client has all of them, or is gone."""
 
-    def __init__(self, exchange: Exchange, told: StreamOptions, headers: dict[str, str] | None) -> None:
-        super().__init__(exchange.chunks(told), media_type="text/event-stream", headers=headers)
-        self._exchange = exchange
+    def __init__(self, reply: Reply, told: StreamOptions, headers: dict[str, str] | None) -> None:
+        super().__init__(reply.chunks(told), media_type="text/event-stream", headers=headers)
+        self._reply = reply
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send them."""
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._exchange.sitting.cancel()
+            self._reply.sitting.cancel()
 
 
-async def _unless_gone(request: Request, exchange: Exchange) -> dict[str, Any]:
+async def _unless_gone(request: Request, reply: Reply) -> dict[str, Any]:
     """The whole answer; raises ClientDisconnect, and frees the slots, if the client goes before."""
-    work = asyncio.create_task(exchange.whole())
+    work = asyncio.create_task(reply.whole())
     gone = asyncio.create_task(_gone(request))
     try:
         await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -221,7 +221,7 @@ async def _unless_gone(request: Request, exchange: Exchange) -> dict[str, Any]:
         gone.cancel()
         work.cancel()
         if not work.done():
-            exchange.sitting.cancel()
+            reply.sitting.cancel()
 
 
 async def _gone(request: Request) -> None:
@@ -244,7 +244,7 @@ def application(service: Service, key: str | None = None) -> Starlette:
     """The server as an ASGI application."""
 
     @asynccontextmanager
-    async def life(app: Starlette) -> AsyncIterator[None]:
+    async def life(app: Starlette) -> AsyncGenerator[None]:
         yield
         await asyncio.to_thread(service.engine.stop)
 

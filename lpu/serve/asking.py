@@ -12,7 +12,7 @@ from lpu.serve.job import Job
 from lpu.serve.protocol import Asked, ChatBody, CompletionBody
 from lpu.serve.refusal import RefusalError
 from lpu.serve.runs import MOST_REQUESTS
-from lpu.serve.service import ServedModel, Stated
+from lpu.serve.service import ServedModel, StatedTime
 from models.contract.sampling import Sampling
 
 COMPLETION_TOKENS = 16  # OpenAI's default
@@ -77,7 +77,7 @@ def chat_ids(body: ChatBody, served: ServedModel) -> tuple[int, ...]:
             about.pop(name, None)
         text = conversation_prompt(served.model.folder, messages, answer=body.add_generation_prompt, **about)
         return tuple(tokenizer.encode_bare(text))
-    except FileError as error:
+    except (FileError, UnicodeEncodeError) as error:
         raise RefusalError(400, str(error), "messages") from None
 
 
@@ -202,13 +202,13 @@ def _check_prompt(prompt: tuple[int, ...], most: int, served: ServedModel) -> No
         )
 
 
-def stated_in(headers: Headers, data: bytes) -> Stated:
+def stated_in(headers: Headers, data: bytes) -> StatedTime:
     """What the headers say of a request's arrival and run. Raises RefusalError."""
     arrival = _whole(headers, "x-lpu-arrival-us", 0, MOST_ARRIVAL_US)
     requests = _whole(headers, "x-lpu-requests", 1, MOST_REQUESTS)
     if requests is not None and arrival is None:
         raise RefusalError(400, "x-lpu-requests needs x-lpu-arrival-us.")
-    return Stated(
+    return StatedTime(
         arrival_ns=None if arrival is None else arrival * 1000,
         run=headers.get("x-lpu-run", ""),
         requests=requests,

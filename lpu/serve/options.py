@@ -1,4 +1,4 @@
-"""How a model is served."""
+"""How a model is served, and the GPUs beside it as far as its times go."""
 
 import os
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from ipaddress import ip_address
 from typing import Annotated
 
 from compiler.options import Option
+from lpu.afd.options import GpuKind
 from lpu.inputs.document import FileError
 
 TOKENS = ("real", "synthetic")
@@ -58,6 +59,18 @@ class ServeOptions:
     def key(self) -> str | None:
         """The key that clients must send, if any."""
         return self.api_key or os.environ.get(KEY) or None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeGpus(GpuKind):
+    """GPUs that prefill in the modelled times; tokens are those of the program, whoever takes the prompt."""
+
+    gpus: Annotated[
+        int, Option("--gpus", "GPUs that prefill; 0: the LPUs take prompts themselves.", least=0)
+    ] = 0
+    gpu_tp: Annotated[
+        int | None, Option("--gpu-tp", "GPUs to a replica.", least=1, shown="the fastest for half a context")
+    ] = None
 
 
 def is_loopback(host: str) -> bool:

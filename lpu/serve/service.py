@@ -39,7 +39,7 @@ class ServedModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stated:
+class StatedTime:
     """What a request says of its time: nanoseconds of its arrival, its run and how many requests that has."""
 
     arrival_ns: int | None = None
@@ -48,10 +48,10 @@ class Stated:
     order: tuple[Any, ...] = ()
 
 
-class Piece(NamedTuple):
+class PlacedToken(NamedTuple):
     """A token of one sequence of a request."""
 
-    index: int
+    choice: int
     new: NewToken
 
 
@@ -60,10 +60,10 @@ class Sitting:
     """A request that is served: its jobs, what it states, and the pieces of its answer as they come."""
 
     jobs: list[Job]
-    stated: Stated
+    stated: StatedTime
     received: float
     arrival: int
-    pieces: asyncio.Queue[Piece | BaseException] = field(default_factory=asyncio.Queue)
+    pieces: asyncio.Queue[PlacedToken | BaseException] = field(default_factory=asyncio.Queue)
     times: dict[int, SlotTimes] = field(default_factory=dict[int, SlotTimes])
     tasks: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
 
@@ -91,7 +91,7 @@ class Service:
             lambda: self.running, lambda: self.waiting, lambda: self.running / served.machine.slots
         )
 
-    def begin(self, make: Callable[[int], Job], count: int, stated: Stated) -> Sitting:
+    def begin(self, make: Callable[[int], Job], count: int, stated: StatedTime) -> Sitting:
         """Take a request of `count` sequences. Raises RefusalError where they are too many."""
         machine = self.served.machine
         if count > machine.slots:
@@ -169,7 +169,7 @@ class Service:
                 due = sitting.received + (times.at(place) - times.arrival) / self.served.machine.clock_hz
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
             place += 1
-            sitting.pieces.put_nowait(Piece(index, new))
+            sitting.pieces.put_nowait(PlacedToken(index, new))
             if new.finish is not None:
                 return
 

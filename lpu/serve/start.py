@@ -20,8 +20,7 @@ from lpu.inputs.model import OpenModel
 from lpu.inputs.open import Model, open_model
 from lpu.keywords import ModelKeywords, model_keywords
 from lpu.report.words import label_of
-from lpu.serve.gpus import ServeGpus
-from lpu.serve.options import ServeOptions
+from lpu.serve.options import ServeGpus, ServeOptions
 from lpu.traffic.machine import dealt, prefiller, served
 
 SEQUENCES = 8  # slots, where nothing else is said

@@ -8,7 +8,7 @@ from lpu.cli.options import Model, ModelOptions
 from lpu.cli.terminal import TERMINAL, Terminal, progress
 from lpu.cli.verb import Only
 from lpu.plan.options import PlanOptions
-from lpu.plan.verdict import Ranking, Verdict
+from lpu.plan.verdict import Judged, Ranking
 
 HEADERS = (
     "racks",
@@ -70,7 +70,7 @@ def _show(found: Ranking, asked: PlanOptions, terminal: Terminal) -> None:
     terminal.facts([*(("note", one) for one in found.notes), ("label", found.label)])
 
 
-def _row(one: Verdict) -> list[str]:
+def _row(one: Judged) -> list[str]:
     chosen, ms = one.configuration, 1000.0
     busy = f"{one.slots_busy:.0%}" + (f", {one.gpus_busy:.0%}" if one.gpus_busy is not None else "")
     return [
@@ -88,7 +88,7 @@ def _row(one: Verdict) -> list[str]:
     ]
 
 
-def _refused(one: Verdict) -> list[str]:
+def _refused(one: Judged) -> list[str]:
     chosen = one.configuration
     lpus = str(chosen.chips) if chosen.chips else "-"
     return [f"{chosen.racks:.3f}", lpus, chosen.beside(), chosen.objective, str(chosen.batch), one.reason]

@@ -7,8 +7,7 @@ from lpu.cli.options import DEFAULT_RACK, Model, ModelOptions, RackName
 from lpu.cli.serving.replay import Served
 from lpu.cli.terminal import TERMINAL, progress
 from lpu.cli.verb import Only
-from lpu.serve.gpus import ServeGpus
-from lpu.serve.options import ServeOptions
+from lpu.serve.options import ServeGpus, ServeOptions
 
 
 def serve(

@@ -11,7 +11,7 @@ from refusals import refused
 from lpu.cli import app as cli
 from lpu.plan.front import front, plot
 from lpu.plan.options import token_count
-from lpu.plan.verdict import Configuration, Verdict
+from lpu.plan.verdict import Configuration, Judged
 
 LOAD = ["--rate", "6000", "--isl", "60+-20", "--osl", "20", "--ttft", "1", "--requests", "3000"]
 TINY = ["plan", "llama-tiny", "--racks", "quad", "--gpus", "0,1,2,4", *LOAD]
@@ -74,11 +74,11 @@ def test_wrong_use_is_one_line(
 
 
 def test_the_front_is_what_nothing_beats() -> None:
-    def verdict(gpus: int, ttft: float, reason: str = "") -> Verdict:
+    def verdict(gpus: int, ttft: float, reason: str = "") -> Judged:
         chosen = Configuration(
             rack="r", objective="latency", batch=1, context=1, gpus=gpus, replicas=1, chips=8
         )
-        return Verdict(configuration=chosen, ttft=ttft, reason=reason)
+        return Judged(configuration=chosen, ttft=ttft, reason=reason)
 
     good = [verdict(8, 0.5), verdict(16, 0.6), verdict(32, 0.2)]
     assert front(good) == [good[0], good[2]]

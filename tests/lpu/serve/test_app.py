@@ -5,13 +5,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from lpu import api
 from lpu.serve.app import application
-from lpu.serve.gpus import ServeGpus
-from lpu.serve.options import ServeOptions
+from lpu.serve.options import ServeGpus, ServeOptions
+from lpu.serve.protocol import ChatBody, CompletionBody
 from lpu.serve.service import Service
 from lpu.serve.start import service_of
 
@@ -257,3 +259,29 @@ def test_other_addresses_than_loopback_need_a_key(monkeypatch: pytest.MonkeyPatc
         ServeOptions(host="0.0.0.0")
     assert ServeOptions(host="0.0.0.0", api_key="k").key == "k"
     assert ServeOptions(host="::1").key is None
+
+
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(1 << 70), 1 << 70),
+    st.floats(),
+    st.text(max_size=5),
+    st.lists(st.integers(-1, 300), max_size=3),
+    st.dictionaries(st.text(max_size=3), st.none(), max_size=1),
+)
+FIELDS = st.sampled_from(["model", *CompletionBody.model_fields, *ChatBody.model_fields, "other"])
+
+
+@given(
+    st.sampled_from(["/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize"]),
+    st.dictionaries(FIELDS, VALUES, max_size=3),
+)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_body_makes_a_fault_of_ours(fast: TestClient, path: str, fields: dict[str, Any]) -> None:
+    said = [{"role": "user", "content": "hi"}]
+    body = {"model": NAME, "prompt": "a", "messages": said, "max_tokens": 2, "tokens": [1]} | fields
+    found = fast.post(path, content=json.dumps(body).encode())
+    assert found.status_code in (200, 400, 404), found.text
+    if found.status_code != 200:
+        assert found.json()["error"]["code"] == found.status_code

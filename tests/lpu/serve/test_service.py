@@ -8,8 +8,7 @@ import httpx2 as httpx
 from starlette.types import ASGIApp
 
 from lpu.serve.app import application
-from lpu.serve.gpus import ServeGpus
-from lpu.serve.options import ServeOptions
+from lpu.serve.options import ServeGpus, ServeOptions
 from lpu.serve.service import Service
 from lpu.serve.start import service_of
 
@@ -18,9 +17,8 @@ NAME = "llama-tiny"
 
 def made(**how: Any) -> Service:
     about: Any = {"batch": 4, "context": 64}
-    return service_of(
-        NAME, ServeOptions(**{"tokens": "synthetic"} | how), ServeGpus(), "quad", keywords=about
-    )
+    given: dict[str, Any] = {"tokens": "synthetic"} | how
+    return service_of(NAME, ServeOptions(**given), ServeGpus(), "quad", keywords=about)
 
 
 def speaking(app: ASGIApp) -> httpx.AsyncClient:

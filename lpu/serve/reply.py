@@ -18,7 +18,7 @@ from lpu.serve.texts import GrowingText
 LOG = logging.getLogger("lpu.serve")
 
 
-class Exchange:
+class Reply:
     """The answer to one request, whole or chunk by chunk."""
 
     def __init__(self, service: Service, wish: Wish, sitting: Sitting) -> None:
@@ -53,7 +53,7 @@ class Exchange:
             piece = await self.sitting.pieces.get()
             if isinstance(piece, BaseException):
                 raise piece
-            answer = self.answers[piece.index]
+            answer = self.answers[piece.choice]
             left -= piece.new.finish is not None
             yield answer, answer.take(piece.new), piece.new, not left
 
