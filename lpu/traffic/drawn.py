@@ -12,6 +12,7 @@ from lpu.inputs.document import parse, read_document
 from lpu.traffic.trace import Trace
 
 MOST_REQUESTS = 100_000_000
+MOST_CLASSES = 16
 MOST_TOKENS = 1 << 31
 MOST_SPAN = 100 * 365 * 86400 * 10**9  # nanoseconds
 NS_PER_SECOND = 10**9
@@ -135,7 +136,7 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawing:
-    """A file of distributions."""
+    """A file of distributions. classes: shares of requests by class, the first is served first."""
 
     requests: int
     arrivals: Arrivals
@@ -143,17 +144,24 @@ class Drawing:
     output: Lengths
     seed: int = 0
     name: str = "drawn"
+    classes: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= self.requests <= MOST_REQUESTS:
             raise ValueError(f"requests: is {self.requests}, must be 1 to {MOST_REQUESTS}")
+        if self.classes and not (
+            len(self.classes) <= MOST_CLASSES
+            and all(0 < share < inf for share in self.classes)
+            and sum(self.classes) < inf
+        ):
+            raise ValueError(f"classes: are shares above 0 of at most {MOST_CLASSES} classes")
         if not 0 <= self.seed < 1 << 63:
             raise ValueError(f"seed: is {self.seed}, must be 0 to 2^63 - 1")
 
     def trace(self, seed: int | None = None) -> Trace:
         """The requests of a seed, the file's own if none is given."""
         chosen = self.seed if seed is None else seed
-        gaps, prompts, news = (np.random.default_rng((chosen, stream)) for stream in range(3))
+        gaps, prompts, news, ranks = (np.random.default_rng((chosen, stream)) for stream in range(4))
         moments = self.arrivals.gaps(self.requests, gaps) * NS_PER_SECOND
         users = self.arrivals.users or 0
         if not users:
@@ -166,7 +174,14 @@ class Drawing:
             inputs=self.input.tokens(self.requests, prompts),
             outputs=self.output.tokens(self.requests, news),
             users=min(users, self.requests),
+            priorities=self._priorities(ranks),
         )
+
+    def _priorities(self, draw: np.random.Generator) -> Int64[np.ndarray, " requests"] | None:
+        if not self.classes:
+            return None
+        shares = np.array(self.classes)
+        return draw.choice(len(shares), self.requests, p=shares / shares.sum()).astype(np.int64)
 
 
 def drawing_of(path: Path) -> Drawing:

@@ -13,6 +13,7 @@ from lpu.gpu.request import Request
 from lpu.gpu.share import GpuShare, shares
 from lpu.gpu.units import PS_PER_SECOND, cycles_ps
 from lpu.traffic.served import Prefiller, Prompt, Served, StepPace
+from lpu.traffic.tiers import DISK, HOST, lower_tier
 from models.families.registry import config_of
 
 ROUND_TOKENS = 128  # of hand-overs whose slots do not grow evenly
@@ -112,8 +113,12 @@ class PrefillCosts:
         return -(-picoseconds * self.clock_hz // PS_PER_SECOND)
 
 
-def prefiller(share: GpuShare, program: Program, cache: str, block_tokens: int) -> Prefiller:
+def prefiller(
+    share: GpuShare, program: Program, cache: str, block_tokens: int, host: int = 0, disk: int = 0
+) -> Prefiller:
     """GPUs that prefill for a program. cache: prefix blocks that they keep: none, infinite, hbm, or how many.
+
+    host, disk: blocks that are kept below, see `lpu.traffic.tiers`.
 
     Half of the memory that weights leave is for KV that waits to be handed over, half for the prefix cache.
     """
@@ -132,6 +137,11 @@ def prefiller(share: GpuShare, program: Program, cache: str, block_tokens: int) 
         cost=costs,
         room_tokens=max(room, 1),
         cache_blocks=blocks[cache] if cache in blocks else int(cache),
+        tiers=tuple(
+            lower_tier(rate, count, token * block_tokens, share.pool.gpus, program.manifest.clock_hz)
+            for rate, count in ((HOST, host), (DISK, disk))
+            if count
+        ),
     )
 
 

@@ -76,6 +76,12 @@ class ReplayOptions(Targets):
             parse=cache_size,
         ),
     ] = "hbm"
+    host_blocks: Annotated[
+        int, Option("--host-blocks", "Prefix blocks in host memory, below HBM (rate assumed).", least=0)
+    ] = 0
+    disk_blocks: Annotated[
+        int, Option("--disk-blocks", "Prefix blocks on disk, below those (rate assumed).", least=0)
+    ] = 0
     queue: Annotated[
         int | None,
         Option("--queue", "Requests that may wait; more are refused.", least=0, shown="any number"),

@@ -20,6 +20,7 @@ class Outcome:
     status: an index of STATUS; cycles of requests that were not served are 0 after `arrived`. block_hits:
     blocks of the prompt that the prefix cache held. busy: cycles of all GPU replicas together; wired: of
     their NICs. peak_waiting: the longest queue. drains: changes of the context bucket.
+    fetched: blocks that came out of each tier below HBM. classes: of priority, 0 is served first.
     """
 
     clock_hz: int
@@ -38,6 +39,8 @@ class Outcome:
     wired: int
     peak_waiting: int
     drains: int
+    fetched: tuple[int, ...] = ()
+    classes: Int64[np.ndarray, " requests"] | None = None
 
     @property
     def served(self) -> Bool[np.ndarray, " requests"]:

@@ -29,7 +29,7 @@ from lpu.traffic.options import ReplayOptions, TrafficGpus
 from lpu.traffic.outcome import Outcome
 from lpu.traffic.pictures import draw, need_matplotlib
 from lpu.traffic.readers.read import read_trace
-from lpu.traffic.report import BusyPart, ReplayReport, mean, refused_of, spans_of
+from lpu.traffic.report import BusyPart, ReplayReport, mean, refused_of, spans_by_class, spans_of
 from lpu.traffic.request_log import need_pyarrow, write_log
 from lpu.traffic.seeds import replay_seeds
 from lpu.traffic.served import Served
@@ -141,7 +141,11 @@ def machine_for(
     longest = program.manifest.longest
     share = dealt(program, there, min(int(trace.inputs.mean()), longest - 1))
     tokens = trace.blocks.tokens if trace.blocks else BLOCK_TOKENS
-    return served(program, prefiller(share, program, asked.cache, tokens), asked.queue), share
+    return served(
+        program,
+        prefiller(share, program, asked.cache, tokens, asked.host_blocks, asked.disk_blocks),
+        asked.queue,
+    ), share
 
 
 def report_of(
@@ -170,7 +174,7 @@ def report_of(
         refused=refused,
         span_seconds=sum(one.span_cycles for one in outcomes) / hz,
         tokens=sum(int(one.outputs[one.served].sum()) for one in outcomes),
-        spans=spans_of(outcomes),
+        spans=spans_of(outcomes) | spans_by_class(outcomes),
         targets=targets,
         good=sum(int(one.meets(*targets).sum()) for one in outcomes) / requests,
         hits=sum(int(one.block_hits.sum()) for one in outcomes),
@@ -235,6 +239,12 @@ def _resources(
         spans = sum(one.span_cycles for one in outcomes) * share.replicas or 1
         busy, wired = sum(one.busy for one in outcomes), sum(one.wired for one in outcomes)
         found.append(BusyPart(name="gpus", share=busy / spans, remark="replicas that prefill"))
+        for i, tier in enumerate(machine.prefill.tiers if machine.prefill else ()):
+            count = sum(one.fetched[i] for one in outcomes)
+            busy_share = count * tier.block_cycles * share.replicas / spans
+            found.append(
+                BusyPart(name=tier.name, share=busy_share, remark=f"{count:,} prefix blocks fetched")
+            )
         found.append(BusyPart(name="nics", share=wired / spans, remark="of those, KV on its way to the LPUs"))
     return tuple(found)
 

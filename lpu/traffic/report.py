@@ -90,9 +90,7 @@ class ReplayReport(OnScreen):
     def rows(self) -> list[list[str]]:
         """The cells of a table under HEADERS."""
         found: list[list[str]] = []
-        for name, _ in SPANS:
-            if (one := self.spans.get(name)) is None:
-                continue
+        for name, one in self.spans.items():
             last = one.percentiles[-1]
             found.append(
                 [
@@ -162,9 +160,7 @@ class ReplayReport(OnScreen):
             "span_seconds": self.span_seconds,
             "requests_per_second": self.requests_per_second,
             "new_tokens": self.tokens,
-            "spans_seconds": {
-                attribute: _body(self.spans[name]) for name, attribute in SPANS if name in self.spans
-            },
+            "spans_seconds": {dict(SPANS).get(name, name): _body(one) for name, one in self.spans.items()},
             "targets_seconds": {"ttft": ttft, "tpot": tpot, "end_to_end": whole},
             "good_share": self.good,
             "goodput_requests_per_second": self.goodput,
@@ -210,6 +206,23 @@ def spans_of(outcomes: Sequence[Outcome]) -> dict[str, Spread]:
         if each:
             found[name] = over_seeds(each)
     return found
+
+
+def spans_by_class(outcomes: Sequence[Outcome]) -> dict[str, Spread]:
+    """TTFT of each class of priority, where there are several."""
+    classes = outcomes[0].classes
+    if classes is None:
+        return {}
+    found: dict[str, Spread] = {}
+    for number in range(int(classes.max()) + 1):
+        each = [spread(one.ttft[_class_of(one)[one.served] == number]) for one in outcomes]
+        if known := [one for one in each if one]:
+            found[f"TTFT class {number}"] = over_seeds(known)
+    return found
+
+
+def _class_of(outcome: Outcome) -> np.ndarray:
+    return np.zeros(len(outcome.status)) if outcome.classes is None else outcome.classes
 
 
 def mean(values: Sequence[float]) -> float:

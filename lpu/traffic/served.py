@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from lpu.traffic.tiers import LowerTier
+
 
 class StepPace(NamedTuple):
     """A bucket in time: a wave enters every `interval`, a user steps once a `turn`, a step takes `step`."""
@@ -36,13 +38,15 @@ class Prefiller:
     """GPUs that prefill, one prompt at a time to each of `replicas`.
 
     cost: of (tokens of the prompt, of which the GPUs hold the KV of the first). room_tokens: whose KV all
-    GPUs can hold until it is handed over. cache_blocks: blocks of the prefix cache; None: no limit.
+    GPUs can hold until it is handed over. cache_blocks: blocks of the prefix cache in HBM; None: no limit.
+    tiers: below it.
     """
 
     replicas: int
     cost: Callable[[int, int], Prompt]
     room_tokens: int
     cache_blocks: int | None
+    tiers: tuple[LowerTier, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,7 +50,13 @@ class _Run:
         self.events: list[tuple[int, int, int]] = []
         self.now, self.sent = 0, 0
         prefill = machine.prefill
-        self.cache = BlockCache(prefill.cache_blocks) if prefill and trace.blocks else None
+        self.cache = None
+        if prefill is not None and trace.blocks is not None:
+            self.cache = BlockCache(prefill.cache_blocks, *(tier.blocks for tier in prefill.tiers))
+        self.fetching = [0] * (
+            1 + len(prefill.tiers) if prefill else 1
+        )  # by tier, the cycle it is busy until
+        self.fetched = [0] * len(self.fetching)
         self.idle = list(range(prefill.replicas)) if prefill else []
         self.wires = [0] * len(self.idle)
         self.room = prefill.room_tokens if prefill else 0
@@ -158,13 +164,10 @@ class _Run:
         self.room -= tokens
         replica = heappop(self.idle)
         self.started[request] = self.now
-        known = 0
-        if self.cache is not None and self.trace.blocks is not None:
-            blocks = self.trace.blocks
-            begin, end = blocks.starts[request], blocks.starts[request + 1]
-            self.held[request] = hits = self.cache.take(blocks.ids[begin:end].tolist())
-            known = min(hits * blocks.tokens, tokens - 1)
+        known, there = self._known(request)
         cost = prefill.cost(tokens, known)
+        if there > self.now:
+            cost = cost._replace(compute=cost.compute + there - self.now)
         group = self.slots.take(self.now)
         if group is None:
             self.wanting.append(request)
@@ -174,6 +177,23 @@ class _Run:
         self.wired += cost.wire
         heappush(self.events, (self.now + cost.compute, _PREFILLED, request))
         return True
+
+    def _known(self, request: int) -> tuple[int, int]:
+        """Tokens of a prompt whose KV the cache has, and the cycle at which all of it is in HBM."""
+        prefill, blocks = self.machine.prefill, self.trace.blocks
+        if self.cache is None or blocks is None or prefill is None:
+            return 0, self.now
+        ids = blocks.ids[blocks.starts[request] : blocks.starts[request + 1]].tolist()
+        found = self.cache.take_from(ids)
+        there = self.now
+        for i, tier in enumerate(prefill.tiers, 1):
+            if found[i]:
+                begin = max(self.now, self.fetching[i]) + tier.latency_cycles
+                self.fetching[i] = begin + found[i] * tier.block_cycles
+                self.fetched[i] += found[i]
+                there = max(there, self.fetching[i])
+        self.held[request] = sum(found)
+        return min(self.held[request] * blocks.tokens, self.inputs[request] - 1), there
 
     def _event(self) -> None:
         _, kind, request = heappop(self.events)
@@ -244,4 +264,6 @@ class _Run:
             wired=self.wired,
             peak_waiting=self.peak_waiting,
             drains=self.slots.drains,
+            fetched=tuple(self.fetched[1:]),
+            classes=self.trace.priorities,
         )

@@ -39,3 +39,21 @@ def test_hits_are_those_of_an_independent_simulator(capacity: int | None) -> Non
 def test_a_cache_of_no_blocks_never_hits() -> None:
     cache = BlockCache(0)
     assert [cache.take([1, 2]) for _ in range(2)] == [0, 0]
+
+
+def test_a_block_goes_down_a_tier_and_comes_back() -> None:
+    cache = BlockCache(2, 2)
+    assert cache.take_from([1, 2]) == [0, 0]
+    assert cache.take_from([3, 4]) == [0, 0]  # 1 and 2 go down
+    assert cache.take_from([1, 2]) == [0, 2]  # they come back, 3 and 4 go down
+    assert cache.take_from([1, 5]) == [1, 0]  # 2 goes down, 4 is the oldest there and gone
+    assert cache.take_from([3, 4]) == [0, 1]
+    assert len(cache) == 4
+
+
+@pytest.mark.parametrize("capacities", [(3, 5), (1, 2, 30)])
+def test_tiers_together_hit_as_one_cache_of_their_sum(capacities: tuple[int, ...]) -> None:
+    draw = np.random.default_rng(5)
+    prompts = [[*range(int(n)), 100 + int(n)] for n in draw.integers(1, 12, 300)]
+    tiers = BlockCache(*capacities)
+    assert sum(tiers.take(one) for one in prompts) == independent(prompts, sum(capacities))

@@ -10,7 +10,8 @@ from lpu.traffic.drawn import Arrivals, Drawing, Lengths
 from lpu.traffic.outcome import Outcome
 from lpu.traffic.served import Prefiller, Prompt, Served, StepPace
 from lpu.traffic.simulate import simulate
-from lpu.traffic.trace import Trace
+from lpu.traffic.tiers import LowerTier
+from lpu.traffic.trace import PromptBlocks, Trace
 
 HZ = 10**9
 ONE = Served(clock_hz=HZ, groups=1, rows=1, paces=(StepPace(1 << 30, 1000, 1000, 1000),))
@@ -116,3 +117,38 @@ def test_a_hand_over_by_hand() -> None:
     assert found.ready.tolist() == [108, 338]  # a slot is free at 308, then all of the hand-over is left
     assert found.first.tolist() == [118, 348]
     assert found.last.tolist() == [308, 538]
+
+
+def test_a_block_below_hbm_delays_the_prefill_by_its_way_back() -> None:
+    """By hand: HBM holds 1 block of 4 tokens; a block from the host takes 7 cycles of latency and 20 each."""
+    tier = LowerTier(name="host", blocks=9, block_cycles=20, latency_cycles=7)
+    machine = replace(
+        ONE,
+        rows=9,
+        prefill=Prefiller(
+            replicas=2,
+            cost=lambda tokens, held: Prompt(10 * (tokens - held), 0, 0, 0),
+            room_tokens=99,
+            cache_blocks=1,
+            tiers=(tier,),
+        ),
+    )
+    blocks = PromptBlocks(tokens=4, starts=np.array([0, 2, 4, 6]), ids=np.array([1, 2, 1, 2, 1, 2]))
+    arrivals, inputs, outputs = np.array([0, 1000, 1000]), np.full(3, 9), np.full(3, 1)
+    trace = Trace(name="tiers", arrivals=arrivals, inputs=inputs, outputs=outputs, blocks=blocks)
+    found = simulate(trace, machine)
+    assert found.block_hits.tolist() == [0, 2, 2]
+    assert (found.computed - found.started).tolist() == [90, 10 + 27, 10 + 27 + 27]  # the third one waits
+    assert found.fetched == (2,)
+
+
+def test_the_first_class_waits_less_and_all_wait_as_long_together() -> None:
+    """Work is conserved: with equal service the mean wait over all is that of one class (Kleinrock 1965)."""
+    count, service, load = 60_000, 64e-6, 0.8
+    one = drawing(poisson(load, service, count), fixed(1), fixed(64), count)
+    classes = np.random.default_rng(1).integers(0, 2, count)
+    found, plain = simulate(replace(one, priorities=classes), ONE), simulate(one, ONE)
+    assert found.queue.mean() == pytest.approx(plain.queue.mean(), rel=1e-6)
+    first = found.queue[classes == 0].mean()
+    residual = load * service / 2
+    assert first == pytest.approx(residual / (1 - load / 2), rel=0.05)
