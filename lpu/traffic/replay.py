@@ -6,9 +6,11 @@ The steps of the LPUs are those of the program, cycle by cycle; prefills and han
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
+from compiler.errors import CapacityError
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
 from compiler.program.program import Program
@@ -60,13 +62,15 @@ def replay(
     need_output(asked)
     traces = source if isinstance(source, Trace | Drawing) else read_trace(source)
     first = traces.trace() if isinstance(traces, Drawing) else traces
-    program = compiled_for(first, model, rack, options or CompileOptions(), check, progress, keywords)
+    program, note = compiled_for(first, model, rack, options or CompileOptions(), check, progress, keywords)
     there = machines(rack, gpus, gpus.gpus, gpus.gpu_tp) if gpus.gpus else None
     machine, share = machine_for(first, program, there, asked)
     seeds = seeds_of(traces, asked.seeds)
     tasks = [(traces, seed, machine) for seed in seeds]
     outcomes = replay_seeds(tasks, asked.jobs, asked.scheduler, progress)
     report = report_of(first, program, machine, share, outcomes, tuple(seed or 0 for seed in seeds), asked)
+    if note:
+        report = replace(report, warnings=(note, *report.warnings))
     with nullcontext() if asked.output is None else atomic_folder(asked.output) as folder:
         if folder is not None:
             write_log(folder, outcomes, report.seeds, asked.log)
@@ -99,8 +103,12 @@ def compiled_for(
     check: bool,
     progress: Progress,
     keywords: ModelKeywords,
-) -> Program:
-    """The program that serves a trace, checked: one that is given, or the model's for the longest request."""
+) -> tuple[Program, str]:
+    """The program that serves a trace, checked: one that is given, or the model's for the longest request.
+
+    And a note, if something was chosen for it to fit.
+    """
+    note = ""
     if isinstance(model, Program | Compiled) or (
         isinstance(model, str | Path) and (Path(model) / "manifest.json").is_file()
     ):
@@ -109,12 +117,30 @@ def compiled_for(
         about = dict(model_keywords("replay", keywords))
         if not about.get("context"):
             about["context"] = context_for(trace.longest, model, bool(about.get("trust")))
-        given: dict[str, Any] = about
         machine = rack if isinstance(rack, Rack) else read_rack(rack)
-        program = compile_program(open_model(model, **given).source(), machine, options, progress)
+        program, note = _compiled(model, about, not keywords.get("context"), machine, options, progress)
     if check:
         require_legal(program, None, progress)
-    return program
+    return program, note
+
+
+def _compiled(
+    model: Any,
+    about: dict[str, Any],
+    chosen: bool,
+    machine: Rack,
+    options: CompileOptions,
+    progress: Progress,
+) -> tuple[Program, str]:
+    """The program, and what was changed for it to fit: the format of the KV, if nobody chose one."""
+    try:
+        return compile_program(open_model(model, **about).source(), machine, options, progress), ""
+    except CapacityError:
+        if not chosen or about.get("kv"):
+            raise
+        about = {**about, "kv": "fp8"}
+        program = compile_program(open_model(model, **about).source(), machine, options, progress)
+        return program, f"the KV of {program.manifest.longest} tokens fits only as fp8: that was taken (--kv)"
 
 
 def context_for(longest: int, model: Model, trust: bool) -> tuple[int, ...] | None:

@@ -8,6 +8,10 @@ from typing import Any
 import pytest
 from refusals import refused
 
+from compiler.errors import CapacityError
+from compiler.pipeline import compile_program
+from compiler.program.program import Program
+from compiler.source import Source
 from lpu.afd.modes.pd import Pd
 from lpu.afd.options import Gpus, Wanted
 from lpu.api import afd
@@ -104,3 +108,21 @@ def test_without_gpus_prompts_are_taken_in_the_slots() -> None:
 )
 def test_wrong_use_is_one_line(capsys: pytest.CaptureFixture[str], words: list[str], why: str) -> None:
     assert why in refused(capsys, 2, "replay", *words)
+
+
+def test_kv_becomes_fp8_with_a_warning_where_nothing_else_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not with a format or a context that the user chose."""
+    seen: list[str] = []
+
+    def tight(source: Source, *rest: Any) -> Program:
+        seen.append(source.model.kv)
+        if source.model.kv == "fp16":
+            raise CapacityError("place", "kv", "needs 2, a chip has 1", "Use fp8.")
+        return compile_program(source, *rest)
+
+    monkeypatch.setattr("lpu.traffic.replay.compile_program", tight)
+    found = replay("drawn.yaml", "llama-tiny", rack="quad", gpus=TrafficGpus(gpus=0))
+    assert seen == ["fp16", "fp8"]
+    assert "fits only as fp8" in found.warnings[0]
+    with pytest.raises(CapacityError):
+        replay("drawn.yaml", "llama-tiny", rack="quad", gpus=TrafficGpus(gpus=0), context=128)
