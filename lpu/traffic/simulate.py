@@ -17,7 +17,7 @@ from lpu.traffic.slots import FIRST, DecodeSlots
 from lpu.traffic.trace import Trace
 
 NS_PER_SECOND = 10**9
-_PREFILLED, _HANDED = 0, 1
+_ASK, _PREFILLED, _HANDED = 0, 1, 2
 Cycles = Int64[np.ndarray, " requests"]
 
 
@@ -61,7 +61,7 @@ class _Run:
         self.wires = [0] * len(self.idle)
         self.room = prefill.room_tokens if prefill else 0
         self.of: dict[int, tuple[int, int | None, int | None]] = {}  # replica, group, cycle of its slot
-        self.wanting: deque[int] = deque()  # prefills begun without a slot
+        self.wanting: deque[int] = deque()  # prefills that asked for a slot and have none
         self.prefills: dict[int, tuple[int, int, int, int]] = {}
         self.busy = self.wired = self.peak_waiting = 0
 
@@ -168,11 +168,10 @@ class _Run:
         cost = prefill.cost(tokens, known)
         if there > self.now:
             cost = cost._replace(compute=cost.compute + there - self.now)
-        group = self.slots.take(self.now)
-        if group is None:
-            self.wanting.append(request)
-        self.of[request] = replica, group, None if group is None else self.now
+        self.of[request] = replica, None, None
         self.prefills[request] = cost
+        asks = self.now + max(0, cost.compute + cost.exposed - cost.handover)
+        heappush(self.events, (asks, _ASK, request))
         self.busy += cost.compute
         self.wired += cost.wire
         heappush(self.events, (self.now + cost.compute, _PREFILLED, request))
@@ -197,14 +196,24 @@ class _Run:
 
     def _event(self) -> None:
         _, kind, request = heappop(self.events)
-        if kind == _PREFILLED:
+        if kind == _ASK:
+            group = self.slots.take(self.now)
+            if group is None:
+                self.wanting.append(request)
+            else:
+                self.of[request] = self.of[request][0], group, self.now
+        elif kind == _PREFILLED:
             self.computed[request] = self.now
             replica, group, _ = self.of[request]
             heappush(self.idle, replica)
             if group is not None:
                 self._hand_over(request)
             self._start()
-            return
+        else:
+            self._handed(request)
+
+    def _handed(self, request: int) -> None:
+        """The KV of a prompt is in its slot: its user joins."""
         self.room += self.inputs[request]
         group = self.of.pop(request)[1]
         assert group is not None
