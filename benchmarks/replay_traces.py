@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from lpu.traffic.drawn import Arrivals, Drawing, Lengths
 from lpu.traffic.options import ReplayOptions, TrafficGpus
+from lpu.traffic.readers.drawn import Arrivals, Drawing, Lengths
 from lpu.traffic.readers.read import read_trace
 from lpu.traffic.replay import replay
 from lpu.traffic.trace import Trace

@@ -8,7 +8,7 @@ from typing import Annotated, NamedTuple
 from compiler.errors import OptionError
 from compiler.options import Option
 from lpu.afd.options import GpuKind
-from lpu.traffic.drawn import Lengths
+from lpu.traffic.readers.drawn import Lengths
 
 _LENGTH = re.compile(r"(\d{1,9})(?:(?:\+-|\u00b1|,)(\d{1,9}))?")
 _GPUS = re.compile(r"\d{1,5}(,\d{1,5})*")

@@ -23,10 +23,10 @@ from lpu.inputs.open import Model, open_model
 from lpu.keywords import ModelKeywords, model_keywords
 from lpu.plan.options import PlanOptions
 from lpu.plan.verdict import Configuration, Judged, Ranking
-from lpu.traffic.drawn import Arrivals, Drawing
 from lpu.traffic.machine import prefiller, served, shares_for
 from lpu.traffic.outcome import Outcome
 from lpu.traffic.percentiles import Spread, spread
+from lpu.traffic.readers.drawn import Arrivals, Drawing
 from lpu.traffic.replay import context_for
 from lpu.traffic.served import Served
 from lpu.traffic.simulate import simulate

@@ -25,11 +25,11 @@ from lpu.inputs.open import Model, config_in, open_model
 from lpu.keywords import ModelKeywords, model_keywords
 from lpu.outputs.write import atomic_folder, write_json
 from lpu.report.words import EXACT, by_confidence
-from lpu.traffic.drawn import Drawing
 from lpu.traffic.machine import dealt, prefiller, served
 from lpu.traffic.options import ReplayOptions, TrafficGpus
 from lpu.traffic.outcome import Outcome
 from lpu.traffic.pictures import draw, need_matplotlib
+from lpu.traffic.readers.drawn import Drawing
 from lpu.traffic.readers.read import read_trace
 from lpu.traffic.report import BusyPart, ReplayReport, mean, refused_of, spans_by_class, spans_of
 from lpu.traffic.request_log import need_pyarrow, write_log

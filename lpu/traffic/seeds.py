@@ -11,8 +11,8 @@ from typing import Any
 
 from lpu.folder import Progress
 from lpu.inputs.document import FileError
-from lpu.traffic.drawn import Drawing
 from lpu.traffic.outcome import Outcome
+from lpu.traffic.readers.drawn import Drawing
 from lpu.traffic.served import Served
 from lpu.traffic.simulate import simulate
 from lpu.traffic.trace import Trace

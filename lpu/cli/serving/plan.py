@@ -35,7 +35,7 @@ def plan(
     """Configurations that meet targets under a load, the cheapest first, each verified by a replay.
 
     Examples:
-      lpu plan llama-3.1-70b --rate 10 --isl 4000+-1000 --osl 300 --ttft 1000 --tpot 5
+      lpu plan llama-3.1-70b --rate 10 --isl 4000 --osl 300 --ttft 1000 --tpot 5
     """
     from lpu.plan.plan import plan as planned
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from lpu.inputs.document import FileError
-from lpu.traffic.drawn import Drawing, drawing_of
 from lpu.traffic.readers.azure import is_azure, read_azure
 from lpu.traffic.readers.burstgpt import is_burstgpt, read_burstgpt
+from lpu.traffic.readers.drawn import Drawing, drawing_of
 from lpu.traffic.readers.lines import At, lines_of
 from lpu.traffic.readers.mooncake import read_mooncake
 from lpu.traffic.trace import Trace

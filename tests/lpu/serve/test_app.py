@@ -55,9 +55,10 @@ def events(client: TestClient, path: str = "/v1/completions", /, **body: Any) ->
 
 def test_tokens_are_those_of_lpu_run(client: TestClient) -> None:
     sampling = api.Sampling(seed=7, temperature=0.9, top_k=40, top_p=0.95)
+    compiled = api.compile(NAME, rack="quad", context=CONTEXT, batch=SLOTS)
     runs = [
         api.run(
-            api.compile(NAME, rack="quad", context=CONTEXT),
+            compiled,
             ["Hello"],
             tokens=6,
             how=api.RunOptions(sampling=one),

@@ -57,6 +57,7 @@ def test_a_replay_leaves_its_report_and_every_request(capsys: pytest.CaptureFixt
         assert moments == sorted(moments)
 
 
+@pytest.mark.slow
 def test_one_process_and_two_leave_the_same_bytes(capsys: pytest.CaptureFixture[str]) -> None:
     made = [
         told(capsys, "drawn.yaml", *TINY, "--seeds", "2", "--jobs", jobs, "-o", f"out{jobs}") for jobs in "12"

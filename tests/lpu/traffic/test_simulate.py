@@ -6,8 +6,8 @@ from math import exp, factorial, log
 import numpy as np
 import pytest
 
-from lpu.traffic.drawn import Arrivals, Drawing, Lengths
 from lpu.traffic.outcome import Outcome
+from lpu.traffic.readers.drawn import Arrivals, Drawing, Lengths
 from lpu.traffic.served import Prefiller, Prompt, Served, StepPace
 from lpu.traffic.simulate import simulate
 from lpu.traffic.tiers import LowerTier
@@ -61,18 +61,18 @@ def _poisson(mean: float, n: int) -> float:
     return exp(-mean + n * log(mean) - float(np.sum(np.log(np.arange(1, n + 1)))))
 
 
-@pytest.mark.parametrize("load", [0.3, 0.8])
+@pytest.mark.parametrize("load", [pytest.param(0.3, marks=pytest.mark.slow), 0.8])
 def test_one_slot_waits_as_m_d_1(load: float) -> None:
-    count, service = 150_000, 64e-6
+    count, service = 100_000, 64e-6
     found = simulate(drawing(poisson(load, service, count), fixed(1), fixed(64), count), ONE)
-    assert waits(found) == pytest.approx(service * load / (2 * (1 - load)), rel=0.03)
+    assert waits(found) == pytest.approx(service * load / (2 * (1 - load)), rel=0.04)
     assert (found.queue == 0).mean() == pytest.approx(1 - load, abs=0.01)
     assert found.occupancy()[0] == pytest.approx(load, rel=0.01)
 
 
-@pytest.mark.parametrize(("servers", "load"), [(2, 0.7), (4, 0.8)])
+@pytest.mark.parametrize(("servers", "load"), [(2, 0.7), pytest.param(4, 0.8, marks=pytest.mark.slow)])
 def test_replicas_of_gpus_wait_as_m_d_c(servers: int, load: float) -> None:
-    count, cycles = 100_000, 50_000
+    count, cycles = 80_000, 50_000
     assert m_d_c(1, load) == pytest.approx(load / (2 * (1 - load)), rel=1e-5)
     machine = replace(ONE, rows=1000, prefill=gpus(servers, cycles))
     arrivals = Arrivals(kind="poisson", rate=servers * load / (cycles / HZ))
@@ -95,10 +95,10 @@ def test_a_closed_loop_of_exponential_times_is_the_machine_repairman() -> None:
     users, think, service = 6, 8e-3, 2e-3
     arrivals = Arrivals(kind="closed", users=users, think_seconds=think, think="exponential")
     lengths = Lengths(kind="exponential", mean=2000)
-    found = simulate(drawing(arrivals, fixed(1), lengths, 150_000), ONE)
+    found = simulate(drawing(arrivals, fixed(1), lengths, 100_000), ONE)
     weights = [factorial(users) / factorial(users - n) * (service / think) ** n for n in range(users + 1)]
     busy = 1 - weights[0] / sum(weights)
-    assert len(found.status) / (found.span_cycles / HZ) == pytest.approx(busy / service, rel=0.015)
+    assert len(found.status) / (found.span_cycles / HZ) == pytest.approx(busy / service, rel=0.02)
 
 
 def test_a_hand_over_by_hand() -> None:

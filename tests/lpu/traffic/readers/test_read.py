@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lpu.inputs.document import FileError
-from lpu.traffic.drawn import Drawing
+from lpu.traffic.readers.drawn import Drawing
 from lpu.traffic.readers.read import read_trace
 from lpu.traffic.trace import Trace
 
