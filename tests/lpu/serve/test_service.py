@@ -2,12 +2,15 @@
 
 import asyncio
 import random
+import time
+from dataclasses import replace
 from typing import Any
 
 import httpx2 as httpx
 from starlette.types import ASGIApp
 
 from lpu.serve.app import application
+from lpu.serve.engine import SyntheticEngine
 from lpu.serve.options import ServeGpus, ServeOptions
 from lpu.serve.service import Service
 from lpu.serve.start import service_of
@@ -119,3 +122,21 @@ def test_a_client_that_goes_frees_its_slots() -> None:
         return service.running, service.waiting, left.json()["choices"][3]["finish_reason"]
 
     assert asyncio.run(leave()) == (0, 0, "length")
+
+
+def test_at_real_pace_no_token_comes_before_its_modelled_time() -> None:
+    async def slow() -> tuple[float, float]:
+        service = made(pace="real")
+        slower = replace(service.served.machine, clock_hz=service.served.machine.clock_hz // 10_000)
+        app = application(
+            Service(replace(service.served, machine=slower), SyntheticEngine(service.served.vocab))
+        )
+        async with speaking(app) as client:
+            body = {"model": NAME, "prompt": [1, 2], "max_tokens": 5, "ignore_eos": True}
+            begin = time.monotonic()
+            found = await client.post("/v1/completions", json=body, headers={"x-lpu-arrival-us": "0"})
+            told = found.json()["metrics"]
+            return time.monotonic() - begin, told["time_to_first_token_ms"] + told["generation_time_ms"]
+
+    took, modelled_ms = asyncio.run(slow())
+    assert took * 1000 >= modelled_ms > 100
