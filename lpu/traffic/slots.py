@@ -1,4 +1,4 @@
-"""The user slots of a decode program in time: users join at the next step of their group, leave after their last.
+"""The user slots of a decode program in time: users join at the next step of their group, leave in the end.
 
 Steps go on without a gap while there is a user. All users in flight have the bucket of the longest of them;
 for another bucket the pipeline is drained, and its first wave enters when the last one is out.
