@@ -3,12 +3,14 @@
 import re
 from dataclasses import dataclass
 from math import inf
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from compiler.errors import OptionError
 from compiler.options import Option
 from lpu.afd.options import GpuKind
-from lpu.traffic.readers.drawn import Lengths
+
+if TYPE_CHECKING:
+    from lpu.traffic.readers.drawn import Lengths
 
 _LENGTH = re.compile(r"(\d{1,9})(?:(?:\+-|\u00b1|,)(\d{1,9}))?")
 _GPUS = re.compile(r"\d{1,5}(,\d{1,5})*")
@@ -26,8 +28,10 @@ class TokenCount(NamedTuple):
         """Three deviations above the mean; longer ones are cut to it."""
         return self.mean + 3 * self.sd
 
-    def lengths(self) -> Lengths:
+    def lengths(self) -> "Lengths":
         """What is drawn."""
+        from lpu.traffic.readers.drawn import Lengths  # numpy
+
         if not self.sd:
             return Lengths(kind="fixed", mean=self.mean)
         return Lengths(kind="normal", mean=self.mean, sd=self.sd, most=self.most)
