@@ -51,6 +51,7 @@ from lpu.keywords import ModelKeywords as ModelKeywords
 from lpu.keywords import chosen, model_keywords
 from lpu.outputs.write import atomic_folder
 from lpu.outputs.write import check_writable as check_writable
+from lpu.plan.plan import plan as plan
 from lpu.programs import Bounds as Bounds
 from lpu.programs import Checked as Checked
 from lpu.programs import ProgramReport as ProgramReport
@@ -69,6 +70,7 @@ from lpu.run.machine import Machine
 from lpu.run.stream import StreamedMachine
 from lpu.sweep import sweep as sweeps
 from lpu.sweep.sweep import Sweep
+from lpu.traffic.replay import replay as replay
 from lpu.validate import validate as validations
 from lpu.validate.validate import Validation
 from models.contract.sampling import Sampling as Sampling

@@ -24,6 +24,9 @@ from lpu.cli import program as cli_program
 from lpu.cli import prove as cli_prove
 from lpu.cli import run as cli_run
 from lpu.cli import validate as cli_validate
+from lpu.cli.serving import plan as cli_plan
+from lpu.cli.serving import replay as cli_replay
+from lpu.cli.serving import serve as cli_serve
 from lpu.cli.terminal import TERMINAL, Terminal
 from lpu.cli.verb import command, summary
 from lpu.kept import keep_compiled
@@ -40,6 +43,9 @@ VERBS = (
     *cli_compare.VERBS,
     *cli_convert.VERBS,
     *cli_afd.VERBS,
+    *cli_replay.VERBS,
+    *cli_serve.VERBS,
+    *cli_plan.VERBS,
     *cli_validate.VERBS,
     *cli_list.VERBS,
 )
