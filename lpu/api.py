@@ -53,6 +53,8 @@ from lpu.keywords import ModelKeywords as ModelKeywords
 from lpu.keywords import chosen, model_keywords
 from lpu.outputs.write import atomic_folder
 from lpu.outputs.write import check_writable as check_writable
+from lpu.page.save import PageFile as PageFile
+from lpu.page.save import page as page
 from lpu.programs import Bounds as Bounds
 from lpu.programs import Checked as Checked
 from lpu.programs import ProgramReport as ProgramReport

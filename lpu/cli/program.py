@@ -197,16 +197,37 @@ def check(program: ProgramFolder, prove: Prove = None) -> None:
         raise typer.Exit(REFUSED)
 
 
-def report(program: ProgramFolder) -> None:
-    """What a program keeps busy: units, links, SRAM, and the bounds beside its cycles.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageOptions:
+    """Whether a report is also written as a page, and what that says."""
+
+    html: Annotated[
+        str | None,
+        Option("--html", "Also write a page: one HTML file (page extra).", metavar="FILE"),
+    ] = None
+    context: Annotated[
+        int | None, Option("--context", "Context bucket of the page.", shown="the longest")
+    ] = None
+    check: Annotated[bool, Option("--check/--no-check", "Check the program, for the page to say so.")] = True
+
+
+def report(program: ProgramFolder, page: PageOptions) -> None:
+    """What a program keeps busy: units, links, SRAM, and the bounds beside its cycles; also as a page.
 
     Examples:
       lpu report program
       lpu report program --json
+      lpu report program --html report.html
     """
     from lpu import api
 
     terminal = TERMINAL.get()
+    if page.html is not None:
+        with progress() as bar:
+            made = api.page(program, page.html, context=page.context, check=page.check, progress=bar)
+        terminal.say(str(made))
+        terminal.result(made.to_json())
+        return
     found = api.report(program)
     terminal.facts(found.facts)
     for one in (*found.occupancy, *found.throughput):

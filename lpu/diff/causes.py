@@ -7,7 +7,7 @@ from typing import Any
 from compiler.analyse.chain import HOLDS, RESULTS, WAITS
 from compiler.program.isa import LINK
 from lpu.diff.side import Side
-from lpu.diff.walk import HAND_OVER, BlockChain, ChainExchange
+from lpu.report.walk import HAND_OVER, BlockChain, ChainExchange
 
 MOST_WORDS = 4  # numbers that a cause names of a record that differs
 NEARLY = 1e-9

@@ -10,10 +10,10 @@ import numpy as np
 from compiler.analyse.chain import PARTS
 from compiler.program.manifest import Manifest
 from compiler.program.program import Program
-from lpu.diff.walk import BlockChain, ChainPart, block_chains, units_of
 from lpu.inputs.document import FileError
 from lpu.report.occupancy import kind_of
 from lpu.report.traffic import link_levels
+from lpu.report.walk import BlockChain, ChainPart, block_chains, units_of
 
 Facts = Mapping[str, Any]
 CONTEXTUAL = ("source", "max_context")  # of a model: what says nothing, or follows the context
