@@ -32,7 +32,6 @@ from lpu.decode.choose import choice_of, finish_of, until_stop
 from lpu.decode.decoders import machine_of, restart, restart_pair, share_image
 from lpu.decode.generate import check_room, generate
 from lpu.decode.ran import Run as Run
-from lpu.diff.diff import Difference as Difference
 from lpu.diff.diff import diff as diff
 from lpu.folder import Progress, check_program, quiet
 from lpu.folder import load_prefill as load_prefill
@@ -53,7 +52,6 @@ from lpu.keywords import ModelKeywords as ModelKeywords
 from lpu.keywords import chosen, model_keywords
 from lpu.outputs.write import atomic_folder
 from lpu.outputs.write import check_writable as check_writable
-from lpu.page.save import PageFile as PageFile
 from lpu.page.save import page as page
 from lpu.programs import Bounds as Bounds
 from lpu.programs import Checked as Checked

@@ -7,7 +7,7 @@ from compiler.analyse.bounds import Bound
 from compiler.analyse.chain import PARTS
 from compiler.program.manifest import Manifest
 from compiler.program.program import Program
-from lpu.figures.figure import PALETTE, Figure, axis, label
+from lpu.figures.drawing import LEGEND, PALETTE, Drawing, axis, label
 from lpu.report.walk import BlockChain
 from lpu.report.words import kind_of, percent
 
@@ -27,13 +27,13 @@ LEVERS: tuple[tuple[str, str, int], ...] = (
 )
 
 
-def bounds_figure(bounds: Sequence[Bound], cycles: int) -> Figure:
+def bounds_figure(bounds: Sequence[Bound], cycles: int) -> Drawing:
     """Lower bounds beside the schedule. Exact for the stated machine."""
     rows = [
         *((one.name, one.cycles, one.reason) for one in bounds),
         ("the schedule", cycles, "what a step takes"),
     ]
-    return Figure(
+    return Drawing(
         name="bounds",
         title="Bounds: what no order of these rows can beat",
         about="Cycles of each lower bound, and of the schedule. Exact for the stated machine.",
@@ -54,7 +54,7 @@ def bounds_figure(bounds: Sequence[Bound], cycles: int) -> Figure:
     )
 
 
-def levers_figure(chains: Sequence[BlockChain], cycles: int) -> Figure:
+def levers_figure(chains: Sequence[BlockChain], cycles: int) -> Drawing:
     """Where the cycles of the critical path are, and how much less of each gives the next ten percent."""
     cells: dict[tuple[str, str], int] = {}
     for block in chains:
@@ -68,7 +68,7 @@ def levers_figure(chains: Sequence[BlockChain], cycles: int) -> Figure:
         (part, f"{totals[part]:,}", percent(totals[part] / max(cycles, 1)), _less(totals[part], cycles))
         for part in parts
     ]
-    return Figure(
+    return Drawing(
         name="levers",
         title="Where the next 10 % would come from",
         about=(
@@ -88,7 +88,7 @@ def levers_figure(chains: Sequence[BlockChain], cycles: int) -> Figure:
             }
             for i, kind in enumerate(kinds)
         ],
-        layout=_lying(axis("cycles of a step"), len(parts), barmode="stack", legend={"orientation": "h"}),
+        layout=_lying(axis("cycles of a step"), len(parts), barmode="stack", legend=LEGEND),
         headers=("part of the critical path", "cycles", "of the step", "for the next 10 %"),
         table=tuple(table),
     )
@@ -103,7 +103,7 @@ def _less(part: int, cycles: int) -> str:
     )
 
 
-def tornado_figure(program: Program, chains: Sequence[BlockChain], cycles: int) -> Figure:
+def tornado_figure(program: Program, chains: Sequence[BlockChain], cycles: int) -> Drawing:
     """What a step takes if a number of the machine is ten percent off, the critical path kept: modelled."""
     manifest = program.manifest
     totals = {p: sum(b.calls * q.cycles for b in chains for q in b.parts if q.part == p) for p in PARTS}
@@ -117,7 +117,7 @@ def tornado_figure(program: Program, chains: Sequence[BlockChain], cycles: int) 
     found.append(("clock_hz", *_source(manifest, "clock_hz"), STEP / (1 - STEP), -STEP / (1 + STEP)))
     found.sort(key=lambda one: max(abs(one[3]), abs(one[4])))
     names = [f"{name} ({kind})" for name, kind, _, _, _ in found]
-    return Figure(
+    return Drawing(
         name="tornado",
         title="Sensitivity: if a number of the machine is 10 % off",
         about=(
@@ -131,20 +131,20 @@ def tornado_figure(program: Program, chains: Sequence[BlockChain], cycles: int) 
                 "orientation": "h",
                 "name": name,
                 "y": names,
-                "x": [round(100 * one[place], 4) for one in found],
+                "x": [round(100 * change, 4) for change in changes],
                 "marker": {"color": tint, "pattern": {"shape": shape}},
                 "hovertemplate": f"%{{y}}, {name}: %{{x:+.2f}} %<extra></extra>",
             }
-            for name, place, tint, shape in (
-                ("10 % smaller", 3, PALETTE[0], ""),
-                ("10 % larger", 4, PALETTE[1], "/"),
+            for name, changes, tint, shape in (
+                ("10 % smaller", [one[3] for one in found], PALETTE[0], ""),
+                ("10 % larger", [one[4] for one in found], PALETTE[1], "/"),
             )
         ],
         layout=_lying(
             axis("change of a step, %", zeroline=True),
             len(found),
             barmode="overlay",
-            legend={"orientation": "h"},
+            legend=LEGEND,
         ),
         headers=("number", "kind", "10 % smaller", "10 % larger", "source"),
         table=tuple(
@@ -171,6 +171,6 @@ def _lying(x: dict[str, Any], bars: int, **more: Any) -> dict[str, Any]:
         "xaxis": x,
         "yaxis": axis("", automargin=True),
         "height": 120 + 30 * max(bars, 2),
-        "margin": {"l": 10, "r": 10, "t": 10, "b": 40},
+        "margin": {"l": 10, "r": 10, "t": 40, "b": 40},
         **more,
     }

@@ -10,14 +10,14 @@ from compiler.program.instruction_set import INSTRUCTIONS
 from compiler.program.isa import TAG_SHIFT, TRANSFER, TRANSIENT, WORD_BYTES, Columns, is_transfer
 from compiler.program.manifest import Manifest
 from compiler.program.program import Program
-from lpu.figures.figure import PALETTE, Figure, axis, colour, label
+from lpu.figures.drawing import LEGEND, PALETTE, Drawing, axis, colour, label
 from lpu.report.occupancy import REGIONS
 from lpu.report.words import size
 
 POINTS = 400  # of a curve, at most
 
 
-def memory_figure(program: Program) -> Figure:
+def memory_figure(program: Program) -> Drawing:
     """Bytes of weights, KV and transients by chip. Exact for the stated machine."""
     manifest = program.manifest
     words = manifest.region_table()[:, :, 1] * WORD_BYTES
@@ -34,7 +34,7 @@ def memory_figure(program: Program) -> Figure:
         for i, name, tint in ((2, "weights", PALETTE[0]), (1, "kv", PALETTE[1]), (0, "transient", PALETTE[3]))
     ]
     full = manifest.chip.sram_bytes / 1e6
-    return Figure(
+    return Drawing(
         name="memory",
         title="The memory: SRAM of each chip",
         about=(
@@ -48,9 +48,9 @@ def memory_figure(program: Program) -> Figure:
             "xaxis": axis("chip", tickformat="d"),
             "yaxis": axis("MB"),
             "shapes": [{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": full, "y1": full}],
-            "legend": {"orientation": "h"},
+            "legend": LEGEND,
             "height": 360,
-            "margin": {"l": 60, "r": 10, "t": 10, "b": 40},
+            "margin": {"l": 60, "r": 10, "t": 40, "b": 40},
         },
         headers=("region", "on the fullest chip", "on all chips"),
         table=tuple(_totals(manifest)),
@@ -66,7 +66,7 @@ def _totals(manifest: Manifest) -> list[tuple[str, ...]]:
     ]
 
 
-def transient_figure(program: Program, context: int) -> Figure:
+def transient_figure(program: Program, context: int) -> Drawing:
     """Transient bytes that wait for a reader on the fullest chip of each block, over its cycles.
 
     A value counts on a chip from its first commit there to its last read there: derived from tags, so
@@ -96,7 +96,7 @@ def transient_figure(program: Program, context: int) -> Figure:
         peak = int(words.max(initial=0)) * WORD_BYTES
         held = int(program.manifest.region_table()[chip, 0, 1]) * WORD_BYTES
         peaks.append((program.blocks[block].name, str(chip), size(peak), size(held)))
-    return Figure(
+    return Drawing(
         name="transients",
         title="Transients over time",
         about=(
@@ -107,9 +107,9 @@ def transient_figure(program: Program, context: int) -> Figure:
         layout={
             "xaxis": axis("cycle of the block"),
             "yaxis": axis("kB", rangemode="tozero"),
-            "legend": {"orientation": "h"},
+            "legend": LEGEND,
             "height": 340,
-            "margin": {"l": 60, "r": 10, "t": 10, "b": 40},
+            "margin": {"l": 60, "r": 10, "t": 40, "b": 40},
         },
         headers=("block", "chip", "most at once", "region"),
         table=tuple(peaks),
@@ -148,14 +148,15 @@ def _fullest(
     writes: Int64[np.ndarray, "4 writes"], reads: Int64[np.ndarray, "3 reads"]
 ) -> tuple[int, Int64[np.ndarray, " events"], Int64[np.ndarray, " events"]]:
     last = {(c, v): t for c, v, t in sorted(reads.T.tolist(), key=lambda one: one[2])}
+    end = int(max(writes[2].max(initial=0), reads[2].max(initial=0)))  # what nobody here reads is handed on
     by_chip: dict[int, list[tuple[int, int]]] = {}
     for chip, value, cycle, words in writes.T.tolist():
-        end = last.get((chip, value), cycle)
-        by_chip.setdefault(chip, []).extend([(cycle, words), (max(end, cycle), -words)])
+        over = max(last.get((chip, value), end), cycle)
+        by_chip.setdefault(chip, []).extend([(cycle, words), (over, -words)])
     best = 0, np.zeros(1, np.int64), np.zeros(1, np.int64)
     most = -1
     for chip, events in sorted(by_chip.items()):
-        table = np.array(sorted(events, key=lambda one: (one[0], one[1])), np.int64)
+        table = np.array(sorted(events, key=lambda one: (one[0], -one[1])), np.int64)
         words = np.cumsum(table[:, 1])
         if int(words.max()) > most:
             most, best = int(words.max()), (chip, table[:, 0], words)

@@ -8,24 +8,25 @@ import numpy as np
 from compiler.program.isa import WORD_BYTES
 from compiler.program.manifest import Manifest
 from compiler.program.program import Program
-from lpu.figures.figure import PALETTE, SCALE, Figure, label
+from lpu.figures.drawing import LEGEND, NAME, PALETTE, SCALE, Drawing
 from lpu.figures.machine import MachineUse, machine_use
 from lpu.figures.places import Point, places
 from lpu.report.words import percent, size
+from lpu.screen import plain
 
 BINS = 4  # widths of used links, by load
 SHOWN = 20  # links in the table
 
 
-def rack_figure(program: Program, context: int, use: MachineUse | None = None) -> Figure:
+def rack_figure(program: Program, context: int, use: MachineUse | None = None) -> Drawing:
     """Chips by stage, load or memory, links by load. Every figure is exact for the stated machine."""
     manifest = program.manifest
     use = use or machine_use(program, context)
     at = places(manifest)
     metrics = _metrics(manifest, use, manifest.cycles[context])
-    return Figure(
+    return Drawing(
         name="rack",
-        title=f"The rack: {label(manifest.rack)}",
+        title=f"The rack: {plain(manifest.rack, NAME)}",
         about=(
             "Every chip and every link, as they are wired. Chips without work are hollow. Links are drawn "
             "thicker the more of their lane slots are reserved; links without traffic can be shown from the "
@@ -37,8 +38,8 @@ def rack_figure(program: Program, context: int, use: MachineUse | None = None) -
             "yaxis": {"visible": False, "scaleanchor": "x"},
             "hovermode": "closest",
             "height": 620,
-            "legend": {"orientation": "h"},
-            "margin": {"l": 10, "r": 10, "t": 10, "b": 10},
+            "legend": LEGEND,
+            "margin": {"l": 10, "r": 10, "t": 40, "b": 10},
         },
         headers=("link", "lane slots reserved", "of those there are", "moved"),
         table=tuple(_busiest(manifest, use)),

@@ -7,15 +7,16 @@ import numpy as np
 
 from compiler.program.instruction_set import name_of
 from compiler.program.program import Call, Program
-from lpu.figures.figure import Figure, axis, colour, label
+from lpu.figures.drawing import LEGEND, NAME, Drawing, axis, colour, label
 from lpu.report.occupancy import kind_of
 from lpu.report.walk import ChainedBlock, block_rows
+from lpu.screen import plain
 
 MOST_ROWS = 120_000  # of all blocks together, that a page carries
 FEW = 6  # chips that the name of a line lists
 
 
-def schedule_figure(program: Program, context: int) -> Figure:
+def schedule_figure(program: Program, context: int) -> Drawing:
     """The calls of a step, a line per group of chips. Exact for the stated machine."""
     calls = [call for call in program.calls if len(program.blocks[call.block].columns[context])]
     lines = list(dict.fromkeys(line_of(program, call, context) for call in calls))
@@ -40,7 +41,7 @@ def schedule_figure(program: Program, context: int) -> Figure:
             "hoverinfo": "skip",
         }
     )
-    return Figure(
+    return Drawing(
         name="schedule",
         title="The schedule: a step, block by block",
         about=(
@@ -55,8 +56,8 @@ def schedule_figure(program: Program, context: int) -> Figure:
             "yaxis": axis("chips", autorange="reversed", type="category", categoryarray=lines),
             "hovermode": "closest",
             "height": 140 + 18 * max(len(lines), 4),
-            "legend": {"orientation": "h"},
-            "margin": {"l": 80, "r": 10, "t": 10, "b": 40},
+            "legend": LEGEND,
+            "margin": {"l": 80, "r": 10, "t": 40, "b": 40},
         },
         headers=("block", "calls", "cycles of each", "first cycle of the first"),
         table=tuple(_blocks(program, context, calls)),
@@ -126,7 +127,7 @@ def rows_of_blocks(program: Program, context: int, most: int = MOST_ROWS) -> dic
         "blocks": [_rows(program, context, one, ops, share) for one in blocks],
         "calls": [
             {
-                "name": label(call.name),
+                "name": plain(call.name, NAME),
                 "block": call.block,
                 "base": call.base[context],
                 "chips": list(call.chips),
@@ -150,7 +151,7 @@ def _rows(
     new = {row: i for i, row in enumerate(keep.tolist())}
     return {
         "index": one.block,
-        "name": label(program.blocks[one.block].name),
+        "name": plain(program.blocks[one.block].name, NAME),
         "cycles": program.blocks[one.block].cycles[context],
         "left_out": len(columns) - len(keep),
         "op": np.searchsorted(np.array(ops), columns.op[keep]).tolist(),

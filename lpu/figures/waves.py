@@ -3,13 +3,13 @@
 from typing import Any
 
 from compiler.program.program import Program
-from lpu.figures.figure import Figure, axis, colour
+from lpu.figures.drawing import LEGEND, Drawing, axis, colour
 from lpu.figures.schedule import line_of
 
 MOST = 8  # waves that are drawn
 
 
-def waves_figure(program: Program, context: int) -> Figure | None:
+def waves_figure(program: Program, context: int) -> Drawing | None:
     """When each group of chips works for which wave; None for a program of one step at a time."""
     waves = program.manifest.waves
     if waves is None:
@@ -32,7 +32,7 @@ def waves_figure(program: Program, context: int) -> Figure | None:
         }
         for wave in range(shown)
     ]
-    return Figure(
+    return Drawing(
         name="waves",
         title="The waves: steps that follow one another",
         about=(
@@ -47,8 +47,8 @@ def waves_figure(program: Program, context: int) -> Figure | None:
             "xaxis": axis("cycle"),
             "yaxis": axis("chips", autorange="reversed", type="category", categoryarray=lines),
             "height": 140 + 18 * max(len(lines), 4),
-            "legend": {"orientation": "h"},
-            "margin": {"l": 80, "r": 10, "t": 10, "b": 40},
+            "legend": LEGEND,
+            "margin": {"l": 80, "r": 10, "t": 40, "b": 40},
         },
         headers=("interval", "bound", "of", "turn", "users"),
         table=(

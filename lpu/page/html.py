@@ -15,7 +15,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from lpu.figures.figure import Figure
+from lpu.figures.drawing import Drawing
 from lpu.inputs.document import FileError
 from lpu.screen import inert, plain
 
@@ -28,7 +28,7 @@ class Section:
 
     name: str
     title: str
-    figures: tuple[Figure, ...] = ()
+    figures: tuple[Drawing, ...] = ()
     controls: str = ""
     more: str = ""
 
@@ -123,7 +123,7 @@ def _section(section: Section) -> str:
     )
 
 
-def _figure(figure: Figure, controls: str) -> str:
+def _figure(figure: Drawing, controls: str) -> str:
     height = int(figure.layout.get("height", 400))
     shown = (
         f"<details><summary>{cell(figure.title)}, as a table</summary>"

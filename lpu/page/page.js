@@ -146,8 +146,8 @@
       line: { color: "#D55E00", width: 4, dash: "dot" } });
     $("plot-rows").style.height = `${height}px`;
     const few = keys.length <= 80;
-    await Plotly.react("plot-rows", traces, themed({ height, hovermode: "closest", legend: { orientation: "h" },
-      margin: { l: 150, r: 10, t: 10, b: 40 },
+    await Plotly.react("plot-rows", traces, themed({ height, hovermode: "closest", legend: { orientation: "h", y: 1, yanchor: "bottom" },
+      margin: { l: 150, r: 10, t: 60, b: 40 },
       xaxis: { title: { text: "cycle of the step" }, range: [call.base, call.base + block.cycles] },
       yaxis: { autorange: "reversed", tickvals: few ? keys.map((_, i) => i) : [], ticktext: few ? keys.map((key) => lines.get(key)) : [], zeroline: false } }), config);
     rowsDrawn = true;

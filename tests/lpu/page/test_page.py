@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hostile import HOSTILE, STEERING, program
 
+from compiler.program.isa import WORD_BYTES
 from lpu import api
 from lpu.cli import app as cli
 
@@ -88,7 +89,7 @@ def test_every_section_has_a_heading_and_every_figure_a_table(text: str) -> None
     titles = {f"{attributes['id']}-title" for tag, attributes in read.tags if tag == "section"}
     assert titles <= set(read.ids)
     assert {"rack", "schedule", "memory", "bounds", "sensitivity", "provenance"} <= set(read.ids)
-    plots = [attributes for tag, attributes in read.tags if attributes.get("class") == "plot"]
+    plots = [attributes for _, attributes in read.tags if attributes.get("class") == "plot"]
     assert all(one["aria-label"] and one["role"] == "group" for one in plots)
     assert sum(tag == "details" for tag, _ in read.tags) == len(plots)
 
@@ -134,7 +135,7 @@ def test_hostile_names_are_text(hostile: str) -> None:
     assert not any(tag == "img" for tag, _ in read.tags)
     assert not STEERING & set(hostile)
     assert max(len(word) for one in read.said for word in one.split()) < 420
-    packed = json.dumps(data_of(hostile)["figures"]) + json.dumps(data_of(hostile)["rows"])
+    packed = json.dumps(data_of(hostile)["figures"])
     assert "<img" not in packed
     assert "<a " not in packed
     assert not any(json.dumps(mark)[1:-1] in packed for mark in STEERING)
@@ -154,3 +155,11 @@ def test_a_page_is_written_over_a_page_and_over_nothing_else(
     assert (tmp_path / "mine.html").read_text() == "mine"
     assert cli.main([*words, str(tmp_path / "page.html"), "--context", "81"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_no_curve_of_transients_is_below_zero_or_above_its_region(text: str) -> None:
+    made = api.compile("llama-tiny", rack="quad", tp=2, context=80, check=False).program
+    most = made.manifest.region_table()[:, 0, 1].max() * WORD_BYTES / 1e3
+    for trace in data_of(text)["figures"]["transients"]["data"]:
+        assert min(trace["y"]) >= 0
+        assert max(trace["y"]) <= most

@@ -22,11 +22,12 @@ MARKERS = (
     "hexagram",
 )
 SCALE = "Viridis"
+LEGEND = {"orientation": "h", "y": 1.0, "yanchor": "bottom"}
 NAME = 60  # characters of a name in a figure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
+class Drawing:
     """A figure. name: unique on a page. about: what is to be seen, and of what kind it is.
 
     data, layout: as Plotly takes them. headers, table: the same figures for who does not see it.
@@ -56,11 +57,11 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
     return {"title": {"text": title}, "automargin": True, **more}
 
 
-def drawn(figure: Figure) -> Any:
+def drawn(figure: Drawing) -> Any:
     """The figure as Plotly's own object. Raises FileError if Plotly is not installed."""
     try:
         import plotly.graph_objects as go  # pyright: ignore[reportMissingTypeStubs]
     except ImportError:
         raise FileError("plot: needs plotly. pip install 'lpu-emulator[page]'.") from None
-    layout = {"title": {"text": figure.title}, **figure.layout}
+    layout = {"title": {"text": label(figure.title)}, **figure.layout}
     return go.Figure(data=figure.data, layout=layout)
