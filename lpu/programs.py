@@ -19,7 +19,7 @@ from lpu.prove.programs import NOT_ASKED, Proof, left_out, proof_line, prove_pro
 from lpu.report.occupancy import Occupancy, chain_line, occupancy
 from lpu.report.program import Facts, prefill_body, prefill_facts, program_body, program_facts
 from lpu.report.throughput import Throughput, throughput
-from lpu.report.trace import write_trace
+from lpu.report.trace import Asked, write_trace
 from lpu.report.words import EXACT, kind, label_of
 from lpu.screen import OnScreen, fact_lines
 
@@ -237,12 +237,14 @@ def trace(
     program: ProgramLike,
     output: str | Path,
     *,
-    chips: Sequence[int] | None = None,
+    chips: Asked | None = None,
     context: int | None = None,
 ) -> TraceFile:
-    """Write a step as a Chrome/Perfetto trace: a process per chip, a thread per unit and link lane.
+    """Write a step as a trace for Perfetto: a process per chip, a thread per unit and link lane.
 
-    chips: those of the first group if not given. context: a bucket, the first if not given.
+    output: Perfetto's own format if it ends in .pftrace, with layers, flows and counters; else Chrome's JSON;
+    compressed where .gz follows. chips: numbers, ranges (a, b) or "all", of the first group if not given.
+    context: a bucket, the first if not given.
     Raises FileError for another context, UnknownChipNumberError for a chip outside the rack.
     """
     loaded, _ = programs_of(program)
@@ -250,7 +252,7 @@ def trace(
     bucket = known[0] if context is None else context
     if bucket not in known:
         raise FileError(f"trace: --context {bucket}: the program has {', '.join(map(str, known))}.")
-    write_trace(output, loaded, bucket, None if chips is None else list(chips))
+    write_trace(output, loaded, bucket, chips)
     return TraceFile(path=str(output), context=bucket, digest=loaded.manifest.digest)
 
 

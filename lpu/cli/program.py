@@ -14,9 +14,9 @@ from lpu.cli.options import (
     Prefill,
     ProgramFolder,
     RackName,
-    numbers,
 )
 from lpu.cli.terminal import TERMINAL, progress
+from lpu.report.chips import chip_ranges
 from lpu.report.show_options import ShowOptions
 from lpu.report.words import EXACT, kind, label_of
 
@@ -270,18 +270,32 @@ def show(program: ProgramFolder, options: ShowOptions) -> None:
 
 def trace(
     program: ProgramFolder,
-    output: Annotated[str, Option("-o --output", "JSON file to write.", metavar="FILE")],
+    output: Annotated[
+        str,
+        Option(
+            "-o --output",
+            "File to write: .pftrace (Perfetto's own, trace extra) or .json, .gz after either.",
+            metavar="FILE",
+        ),
+    ],
     chips: Annotated[
-        tuple[int, ...] | None,
-        Option("--chips", "Chip numbers 0,1,2.", metavar="N,N", parse=numbers, shown="the first group"),
+        Any,
+        Option(
+            "--chips",
+            "Chip numbers and ranges 0-15,20, or all.",
+            metavar="N-N,N",
+            parse=chip_ranges,
+            shown="the first group",
+        ),
     ] = None,
     context: Annotated[int | None, Option("--context", "Context bucket.", shown="the first")] = None,
 ) -> None:
-    """Write a step as a Chrome/Perfetto trace: a process per chip, a thread per unit and link lane.
+    """Write a step as a trace for Perfetto: a process per chip, a thread per unit and link lane.
 
     Examples:
       lpu trace program -o trace.json
-      lpu trace program --chips 0,1 -o trace.json
+      lpu trace program --chips 0-15,20 -o trace.pftrace
+      lpu trace program --chips all -o trace.pftrace.gz
     """
     from lpu import api
 
