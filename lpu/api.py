@@ -64,6 +64,7 @@ from lpu.prove.programs import Proof as Proof
 from lpu.prove.programs import proof_of, prove_programs
 from lpu.report.listing import Listing as Listing
 from lpu.report.listing import show as show
+from lpu.report.overview import overview as overview
 from lpu.report.show_options import ShowOptions as ShowOptions
 from lpu.report.throughput import SLACKS, Throughput, non_dominated
 from lpu.report.throughput import of as throughput_of

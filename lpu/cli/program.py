@@ -251,9 +251,10 @@ def bounds(program: ProgramFolder) -> None:
 
 
 def show(program: ProgramFolder, options: ShowOptions) -> None:
-    """Print the rows of a program: cycles, chip, unit, instruction and operands (docs/programs.md).
+    """Show a program: a map of the rack and its blocks over time, or the rows that options ask for.
 
     Examples:
+      lpu show program
       lpu show program --chip 0 --cycles 0-200
       lpu show program --call layers.0.ffn --unit chain
     """
@@ -261,6 +262,13 @@ def show(program: ProgramFolder, options: ShowOptions) -> None:
 
     terminal = TERMINAL.get()
     loaded = api.load_program(program)
+    if options == ShowOptions(context=options.context):
+        seen = api.overview(loaded, options.context)
+        terminal.panel("stages of the rack", f"{seen.title}\n{seen.map()}")
+        terminal.panel("blocks over time", seen.gantt())
+        terminal.note("note: rows are shown for --chip, --unit, --cycles, --op, --call or --limit.")
+        terminal.result(seen.to_json() | {"program_sha256": loaded.manifest.digest})
+        return
     found = api.show(loaded, options)
     terminal.say(str(found))
     if found.total > len(found.lines):

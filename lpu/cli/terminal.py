@@ -72,6 +72,19 @@ class Terminal:
             table.add_row(*(Text(cell) for cell in line))
         Console().print(table)
 
+    def panel(self, title: str, text: str) -> None:
+        """Text under a title: in a frame on a terminal, as it is in a pipe."""
+        if self.json:
+            return
+        if not sys.stdout.isatty():
+            print(inert(text) + "\n")
+            return
+        from rich.console import Console
+        from rich.panel import Panel
+        from rich.text import Text
+
+        Console().print(Panel(Text(inert(text), no_wrap=True), title=title, expand=False))
+
     def note(self, text: str) -> None:
         """A line on stderr."""
         print(inert(text), file=sys.stderr)

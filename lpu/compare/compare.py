@@ -60,6 +60,11 @@ class RackComparison(OnScreen):
         return min(self.good, key=lambda point: point.latency_cycles)
 
     @property
+    def front(self) -> list[Point]:
+        """The points that no other dominates in latency and period, by latency."""
+        return front(self.good)
+
+    @property
     def agreement(self) -> float | None:
         """Spearman's rank correlation of latencies by the cost model and by the real scheduler."""
         searched = [point for point in self.good if point.estimate]
@@ -126,6 +131,11 @@ class RackComparison(OnScreen):
             f"kinds       {kind(self.chip)}; model us (cost model) modelled; "
             "compile s, evaluations/s measured"
         )
+        lines += [
+            f"front       {point.strategy}{f', seed {point.seed}' if point.strategy in SEEDED else ''}: "
+            f"{point.microseconds:.2f} us a token, period {point.period_cycles * 1e6 / point.clock_hz:.2f} us"
+            for point in self.front
+        ]
         if not default.error:
             ratio = best.latency_cycles / default.latency_cycles
             lines.append(
@@ -158,6 +168,7 @@ class RackComparison(OnScreen):
         return {
             "rack": self.rack,
             "best": {"strategy": self.best.strategy, "seed": self.best.seed},
+            "front": [{"strategy": point.strategy, "seed": point.seed} for point in self.front],
             "rank_agreement": self.agreement,
             "bits_equal": self.bits_equal,
             "points": [
@@ -263,6 +274,15 @@ def compare(
                 )
             out.append(found)
     return Comparison(model=task.model, racks=tuple(out))
+
+
+def front(points: Sequence[Point]) -> list[Point]:
+    """The points that no other dominates in latency and period, by latency; of equal ones the first."""
+    out: list[Point] = []
+    for point in sorted(points, key=lambda one: (one.latency_cycles, one.period_cycles)):
+        if not out or point.period_cycles < out[-1].period_cycles:
+            out.append(point)
+    return out
 
 
 def spearman(ones: Sequence[float | int], others: Sequence[float | int]) -> float | None:

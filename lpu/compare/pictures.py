@@ -39,15 +39,6 @@ def draw(found: Comparison, folder: Path) -> list[Path]:
     return paths
 
 
-def pareto(points: list[Point]) -> list[Point]:
-    """The points that no other dominates in latency and period, by latency."""
-    out: list[Point] = []
-    for point in sorted(points, key=lambda one: (one.latency_cycles, one.period_cycles)):
-        if not out or point.period_cycles < out[-1].period_cycles:
-            out.append(point)
-    return out
-
-
 def _pareto(figure: Any, one: RackComparison, model: str) -> None:
     """Latency against period, a colour per strategy, the front as a line."""
     axes = figure.add_subplot()
@@ -57,7 +48,7 @@ def _pareto(figure: Any, one: RackComparison, model: str) -> None:
             axes.scatter(
                 [_us(p, p.latency_cycles) for p in good], [_us(p, p.period_cycles) for p in good], label=name
             )
-    front = pareto(one.good)
+    front = one.front
     axes.step(
         [_us(p, p.latency_cycles) for p in front],
         [_us(p, p.period_cycles) for p in front],

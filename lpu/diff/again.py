@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from compiler.errors import CompileError
-from compiler.options import CompileOptions
+from compiler.options import STRATEGIES, CompileOptions
 from compiler.pipeline import compile_program
 from compiler.program.manifest import Manifest
 from compiler.program.program import Program
@@ -42,6 +42,8 @@ def mixed(first: Manifest, other: Manifest, taken: Sequence[str], context: tuple
     for one in (first, other):
         if one.kind != "step" or one.chunk != 1:
             raise CannotRepeatError("only programs that decode one step at a time are compiled again")
+    if side("placement").options.placement not in STRATEGIES:
+        raise CannotRepeatError("a placement of one's own is not imported again")
     file = ModelFile(
         model=about.name,
         config=config_of(about.config),

@@ -9,11 +9,11 @@ from compiler.program.instruction_set import name_of
 from compiler.program.program import Call, Program
 from lpu.figures.drawing import LEGEND, NAME, Drawing, axis, colour, label
 from lpu.report.occupancy import kind_of
+from lpu.report.overview import chips_of, named
 from lpu.report.walk import ChainedBlock, block_rows
 from lpu.screen import plain
 
 MOST_ROWS = 120_000  # of all blocks together, that a page carries
-FEW = 6  # chips that the name of a line lists
 
 
 def schedule_figure(program: Program, context: int) -> Drawing:
@@ -86,13 +86,7 @@ def _bars(kind: str, tint: str, calls: Sequence[Call], program: Program, context
 
 def line_of(program: Program, call: Call, context: int) -> str:
     """The chips that compute a call, as the line of a figure is named."""
-    rows = program.blocks[call.block].columns[context]
-    chips = [call.chips[rank] for rank in np.unique(rows.chip[rows.peer < 0]).tolist()] or list(call.chips)
-    chips.sort()
-    if len(chips) > 1 and chips == list(range(chips[0], chips[0] + len(chips))):
-        return f"{chips[0]}-{chips[-1]}"
-    shown = ",".join(map(str, chips[:FEW]))
-    return shown if len(chips) <= FEW else f"{shown},... ({len(chips)})"
+    return named(chips_of(program, call, context) or list(call.chips))
 
 
 def _blocks(program: Program, context: int, calls: Sequence[Call]) -> list[tuple[str, ...]]:

@@ -163,6 +163,14 @@ def test_names_that_steer_a_terminal_are_inert() -> None:
     assert max(map(len, repr(found).splitlines())) <= 120
 
 
+def test_a_program_that_names_a_placement_of_ones_own_imports_nothing() -> None:
+    ours, theirs = compiled(tp=4).program, compiled(tp=2).program
+    options = replace(theirs.manifest.options, placement="evil:factory")
+    found = diff(ours, replace(theirs, manifest=replace(theirs.manifest, options=options)))
+    assert "a placement of one's own is not imported again" in found.how
+    assert "evil" not in sys.modules
+
+
 def test_jax_is_not_traced_again_where_it_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = compiled(tp=4), compiled(tp=2)
 
