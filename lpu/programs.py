@@ -13,6 +13,9 @@ from lpu.check.check import Report
 from lpu.check.memory_image import check_handover, pair
 from lpu.check.stated import machine
 from lpu.compiled import ProgramLike, programs_of
+from lpu.figures.bars import levers_figure
+from lpu.figures.drawing import Drawing
+from lpu.figures.shown import Shown
 from lpu.folder import Progress, check_program, load_handover, need_step, quiet
 from lpu.inputs.document import FileError
 from lpu.prove.programs import NOT_ASKED, Proof, left_out, proof_line, prove_programs
@@ -20,6 +23,7 @@ from lpu.report.occupancy import Occupancy, chain_line, occupancy
 from lpu.report.program import Facts, prefill_body, prefill_facts, program_body, program_facts
 from lpu.report.throughput import Throughput, throughput
 from lpu.report.trace import Asked, write_trace
+from lpu.report.walk import block_chains
 from lpu.report.words import EXACT, kind, label_of
 from lpu.screen import OnScreen, fact_lines
 
@@ -75,7 +79,7 @@ class Checked(OnScreen):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class ProgramReport(OnScreen):
+class ProgramReport(Shown):
     """What a program keeps busy, per context bucket, and how many steps of its users follow one another."""
 
     program: Program
@@ -90,6 +94,26 @@ class ProgramReport(OnScreen):
 
     def __str__(self) -> str:
         return "\n".join([fact_lines(self.facts), *map(str, (*self.occupancy, *self.throughput))])
+
+    def drawing(self) -> Drawing:
+        """Where the cycles of the critical path of the longest context are."""
+        context = self.program.manifest.longest
+        return levers_figure(block_chains(self.program, context), self.program.manifest.cycles[context])
+
+    def records(self) -> list[dict[str, Any]]:
+        """A line for each part of the chain of each kind of block, and for each bound, by context."""
+        return [
+            {"context": one.context, "what": what, "name": name, "part": part, "cycles": cycles}
+            for one in self.occupancy
+            for what, name, part, cycles in (
+                *(("bound", bound.name, "", bound.cycles) for bound in one.bounds),
+                *(
+                    ("chain", chain.name, part, chain.calls * cycles)
+                    for chain in one.chains
+                    for part, cycles in chain.cycles.items()
+                ),
+            )
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -18,6 +18,9 @@ class Differing:
         bool,
         Option("--again/--no-again", "Compile with one thing changed at a time, to tell causes apart."),
     ] = True
+    html: Annotated[
+        str | None, Option("--html", "Also write a page: one HTML file (page extra).", metavar="FILE")
+    ] = None
 
 
 def diff(
@@ -30,6 +33,7 @@ def diff(
     Examples:
       lpu diff before after
       lpu diff before after --no-again --json
+      lpu diff before after --html diff.html
     """
     from lpu import api
 
@@ -37,6 +41,8 @@ def diff(
     with progress() as bar:
         found = api.diff(a, b, context=how.context, again=how.again, progress=bar)
     terminal.say(str(found))
+    if how.html is not None:
+        terminal.say(str(api.page(found, how.html)))
     terminal.result(found.to_json())
 
 

@@ -11,6 +11,9 @@ from compiler.place.registry import strategy
 from lpu.compare.point import DEFAULT, Point, Task
 from lpu.compare.results import results
 from lpu.compare.runner import run_tasks
+from lpu.figures.drawing import Drawing
+from lpu.figures.results import Spot, points_figure
+from lpu.figures.shown import Shown
 from lpu.folder import Progress, quiet
 from lpu.inputs.document import FileError
 from lpu.inputs.files import read_rack
@@ -186,7 +189,7 @@ class RackComparison(OnScreen):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Comparison(OnScreen):
+class Comparison(Shown):
     """A comparison on one or more racks."""
 
     model: str
@@ -218,6 +221,28 @@ class Comparison(OnScreen):
     def __str__(self) -> str:
         parts = [f"{self.model} on {one.rack}\n{one}" for one in self.racks]
         return "\n".join([*parts, *self.across()])
+
+    def drawing(self) -> Drawing:
+        """Latency against period of every point, by strategy, and the front of the first rack."""
+        few = len(self.racks) == 1
+        series: dict[str, list[Spot]] = {}
+        for one in self.racks:
+            for point in one.good:
+                name = point.strategy if few else f"{point.strategy} on {one.rack}"
+                series.setdefault(name, []).append(_spot(point))
+        title = f"{self.model} on {', '.join(one.rack for one in self.racks)}"
+        front = [_spot(point) for point in self.racks[0].front]
+        return points_figure(title, series, front, "latency of a token, us", "period, us")
+
+    def records(self) -> list[dict[str, Any]]:
+        """A line for each point; what was timed has `measured_` before its name."""
+        return [
+            {"model": self.model, "rack": one.rack}
+            | {key: value for key, value in asdict(point).items() if not isinstance(value, list | dict)}
+            | {f"measured_{key}": value for key, value in point.measured.items()}
+            for one in self.racks
+            for point in one.points
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -274,6 +299,11 @@ def compare(
                 )
             out.append(found)
     return Comparison(model=task.model, racks=tuple(out))
+
+
+def _spot(point: Point) -> Spot:
+    us = 1e6 / point.clock_hz
+    return Spot(point.microseconds, point.period_cycles * us, f"{point.strategy}, seed {point.seed}")
 
 
 def front(points: Sequence[Point]) -> list[Point]:

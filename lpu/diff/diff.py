@@ -12,10 +12,13 @@ from lpu.compiled import ProgramLike, programs_of
 from lpu.diff.again import CannotRepeatError, mixed
 from lpu.diff.causes import Cause, differing, largest_first, named, structural
 from lpu.diff.side import COMPUTE, Side, of_program, of_report, to_json
+from lpu.figures.drawing import Drawing
+from lpu.figures.results import waterfall_figure
+from lpu.figures.shown import Shown
 from lpu.folder import Progress, quiet
 from lpu.inputs.document import FileError
 from lpu.report.words import EXACT, kind, label_of
-from lpu.screen import OnScreen, plain
+from lpu.screen import plain
 
 SHOWN = 4  # rows of a table that the text shows, and parts of a cause
 UNITS = {
@@ -48,7 +51,7 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Difference(OnScreen):
+class Difference(Shown):
     """Two steps held against each other; the rows of each table add up to the cycles of both.
 
     comparable: what is. how: how the causes were found. unexplained: cycles that no cause has.
@@ -101,6 +104,20 @@ class Difference(OnScreen):
             text += f", the rest {rest:+,}" if len(changed) > SHOWN else ""
             lines.append(f"by {name:<9}{text or 'no change'}")
         return "\n".join(lines)
+
+    def drawing(self) -> Drawing:
+        """From the cycles of a to those of b, cause by cause."""
+        steps = [(cause.name, cause.cycles) for cause in self.causes]
+        steps += [("not explained", self.unexplained)] if self.unexplained else []
+        return waterfall_figure(f"{self.cycles:+,} cycles: {self.first}", steps, self.a.cycles)
+
+    def records(self) -> list[dict[str, Any]]:
+        """A line for each row of each table."""
+        return [
+            {"by": by, "name": row.name, "a_cycles": row.a, "b_cycles": row.b, "more_cycles": row.more}
+            for by, rows in self.tables.items()
+            for row in rows
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; keys carry their units."""
