@@ -69,6 +69,7 @@ from lpu.report.show_options import ShowOptions as ShowOptions
 from lpu.report.throughput import SLACKS, Throughput, non_dominated
 from lpu.report.throughput import of as throughput_of
 from lpu.run.machine import Machine
+from lpu.run.step_inputs import bucket_of
 from lpu.run.stream import StreamedMachine
 from lpu.sweep import sweep as sweeps
 from lpu.sweep.sweep import Sweep
@@ -278,14 +279,14 @@ def run(
         texts=tuple(until_stop(tokenizer.decode(one), how.stop) for one in done.tokens)
         if tokenizer
         else None,
-        buckets=tuple(bucket_of(position, manifest.contexts) for position in done.positions),
+        buckets=tuple(bucket_of(manifest.contexts, position) for position in done.positions),
         prefill=prefill,
         weights=str(model.about.weights),
         tokenizer=tokenizer.name if tokenizer else None,
         finished=tuple(finish_of(how, ends, tokenizer, one) for one in done.tokens),
         sampling=how.sampling,
         prefill_buckets=tuple(
-            bucket_of(position, prefill.manifest.contexts if prefill else ()) for position in done.chunks
+            bucket_of(prefill.manifest.contexts if prefill else (), position) for position in done.chunks
         ),
     )
 
@@ -344,8 +345,3 @@ def validate(case: int | None = None, suite: str = "lpu") -> Validation:
     suite: "lpu" (GroqChip1) or "gpu" (operators of the H200).
     """
     return validations.validate(case, suite=suite)
-
-
-def bucket_of(position: int, contexts: Sequence[int]) -> int:
-    """The shortest compiled context that holds the position."""
-    return min(context for context in contexts if context > position)

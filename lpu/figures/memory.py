@@ -122,8 +122,8 @@ def _live(
     """(chip, cycles, words live from each on) of the chip with the most transients of a block at once."""
     batch = manifest.rows
     moved = is_transfer(columns.op)
-    writes: list[np.ndarray] = []  # chip, value, cycle, words
-    reads: list[np.ndarray] = []
+    writes = [np.zeros((4, 0), np.int64)]  # chip, value, cycle, words
+    reads = [np.zeros((3, 0), np.int64)]
     for op, record in INSTRUCTIONS.items():
         of_op = columns.op == op
         for aux in np.unique(columns.aux[of_op]).tolist() if of_op.any() else ():

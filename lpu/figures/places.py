@@ -3,19 +3,21 @@
 from collections.abc import Sequence
 from math import ceil, cos, pi, sin, sqrt
 
-from compiler.program.manifest import LevelWiring, Manifest
+from compiler.program.manifest import LevelWiring
+from fabric.rack import RackLevel
 
 Point = tuple[float, float]
+Level = LevelWiring | RackLevel
 GAP = 1.6  # between groups, in cells
 RINGS = ("ring",)
 FEW = 24  # members that are drawn as a ring; of more as a grid
 
 
-def places(manifest: Manifest) -> list[Point]:
-    """X and y of each chip, in cells."""
-    at: list[Point] = [(0.0, 0.0)] * manifest.chips
-    members: list[tuple[int, ...]] = [(chip,) for chip in range(manifest.chips)]
-    for level in manifest.levels:
+def places(levels: Sequence[Level], chips: int) -> list[Point]:
+    """X and y of each chip, in cells; levels as a manifest or a rack has them, from the tray outward."""
+    at: list[Point] = [(0.0, 0.0)] * chips
+    members: list[tuple[int, ...]] = [(chip,) for chip in range(chips)]
+    for level in levels:
         members = [_placed(level, group, members, at) for group in level.groups]
     if len(members) > 1:
         _spread(members, at, _grid(len(members), 1.0))
@@ -23,7 +25,7 @@ def places(manifest: Manifest) -> list[Point]:
 
 
 def _placed(
-    level: LevelWiring, group: tuple[int, ...], members: Sequence[tuple[int, ...]], at: list[Point]
+    level: Level, group: tuple[int, ...], members: Sequence[tuple[int, ...]], at: list[Point]
 ) -> tuple[int, ...]:
     """Lay out the members of one group, in place; gives the chips of the group."""
     inside = set(group)

@@ -22,7 +22,7 @@ def rack_figure(program: Program, context: int, use: MachineUse | None = None) -
     """Chips by stage, load or memory, links by load. Every figure is exact for the stated machine."""
     manifest = program.manifest
     use = use or machine_use(program, context)
-    at = places(manifest)
+    at = places(manifest.levels, manifest.chips)
     metrics = _metrics(manifest, use, manifest.cycles[context])
     return Drawing(
         name="rack",

@@ -49,7 +49,7 @@ class Track(NamedTuple):
 
 
 @dataclass(slots=True)
-class Timeline:
+class StepTrace:
     """Tracks, slices and counts (track, cycle, value) of a trace."""
 
     tracks: dict[int, Track] = field(default_factory=dict[int, Track])
@@ -62,9 +62,9 @@ class Timeline:
         return uuid
 
 
-def timeline(program: Program, context: int, chips: Sequence[int]) -> Timeline:
+def timeline(program: Program, context: int, chips: Sequence[int]) -> StepTrace:
     """What the chips do in a step, and which layers they do it for; calls without them are left out."""
-    manifest, out = program.manifest, Timeline()
+    manifest, out = program.manifest, StepTrace()
     chosen = np.zeros(manifest.chips, bool)
     chosen[list(chips)] = True
     title = f"{plain(manifest.model.name, 60)} on {plain(manifest.rack, 60)}, context {context}"
@@ -82,13 +82,13 @@ def timeline(program: Program, context: int, chips: Sequence[int]) -> Timeline:
                 layers.append((call.name, base, base + program.blocks[call.block].cycles[context]))
                 _rows(out, program, columns, chosen, len(chips) <= FEW, row, call.tag)
         row += size
-    out.slices += _layers(out, layers)
+    out.slices += nested_layers(out, layers)
     _counts(out, chips)
     return out
 
 
 def _rows(
-    out: Timeline, program: Program, columns: Columns, chosen: np.ndarray, every: bool, first: int, tag: int
+    out: StepTrace, program: Program, columns: Columns, chosen: np.ndarray, every: bool, first: int, tag: int
 ) -> None:
     """The rows of a call on the chosen chips; `first` is the number of its first row."""
     manifest = program.manifest
@@ -122,7 +122,7 @@ def _rows(
             )
 
 
-def _track(out: Timeline, program: Program, chip: int, unit: int, peer: int, lane: int) -> int:
+def _track(out: StepTrace, program: Program, chip: int, unit: int, peer: int, lane: int) -> int:
     """The track of a unit, or of a lane under that of its link."""
     own = CHIPS + chip * PER_CHIP
     planes, chains = program.manifest.chip.planes, program.manifest.chip.vxm_chains
@@ -140,7 +140,7 @@ def _track(out: Timeline, program: Program, chip: int, unit: int, peer: int, lan
     return out.track(own + 1 + unit, own, name)
 
 
-def _layers(out: Timeline, calls: Iterable[tuple[str, int, int]]) -> Iterator[Slice]:
+def nested_layers(out: StepTrace, calls: Iterable[tuple[str, int, int]]) -> Iterator[Slice]:
     """Calls as nested slices, by the words of their names: `layers.3` around its attention and its FFN."""
     track = out.track(STEP + 1, STEP, "layers")
 
@@ -166,7 +166,7 @@ def _words(name: str) -> list[str]:
     return out
 
 
-def _counts(out: Timeline, chips: Sequence[int]) -> None:
+def _counts(out: StepTrace, chips: Sequence[int]) -> None:
     """Lanes and planes in use by chip, wherever that changes."""
     kinds = {"lane": ("lanes in use", 1 << 19), "MXM": ("planes in use", (1 << 19) + 1)}
     changes: dict[int, list[tuple[int, int]]] = {}
@@ -184,7 +184,7 @@ def _counts(out: Timeline, chips: Sequence[int]) -> None:
             out.counts.append((counter, cycle, value))
 
 
-def encoded(made: Timeline) -> bytes:
+def encoded(made: StepTrace) -> bytes:
     """The timeline in Perfetto's format. Raises FileError if its package is not installed."""
     try:
         from perfetto.protos.perfetto.trace import perfetto_trace_pb2  # pyright: ignore[reportMissingTypeStubs]
@@ -221,7 +221,7 @@ def encoded(made: Timeline) -> bytes:
     return bytes(trace.SerializeToString(deterministic=True))
 
 
-def _events(made: Timeline) -> Iterator[tuple[int, int, int, Any]]:
+def _events(made: StepTrace) -> Iterator[tuple[int, int, int, Any]]:
     """(cycle, order, type, what): what ends comes before what begins, an outer slice begins first."""
     for i, one in enumerate(made.slices):
         instant = one.begin == one.end

@@ -1,12 +1,10 @@
 """Figures as values: where chips are drawn, what waits where, and that Plotly takes them."""
 
-from dataclasses import replace
-from typing import Any
-
 import numpy as np
 import pytest
+from programs import compiled
 
-from compiler.program.manifest import Manifest
+from compiler.options import CompileOptions
 from compiler.program.program import Program
 from fabric.catalog import rack_names
 from fabric.rack import load_rack
@@ -21,17 +19,10 @@ from lpu.programs import report
 from lpu.report.walk import block_chains
 
 
-def stated(rack: str, manifest: Manifest) -> Manifest:
-    """A manifest with the levels of a rack of the catalog."""
-    made = load_rack(rack)
-    levels: Any = tuple((level.name, level.kind, level.groups) for level in made.levels)
-    wiring = tuple(type(manifest.levels[0])(*level) for level in levels)
-    return replace(manifest, chips=made.chips, levels=wiring)
-
-
 @pytest.mark.parametrize("rack", rack_names())
-def test_no_two_chips_of_a_rack_are_drawn_at_one_place(rack: str, pair_program: Program) -> None:
-    at = places(stated(rack, pair_program.manifest))
+def test_no_two_chips_of_a_rack_are_drawn_at_one_place(rack: str) -> None:
+    made = load_rack(rack)
+    at = places(made.levels, made.chips)
     points = np.array(at)
     order = np.lexsort(points.T)
     gaps = np.abs(np.diff(points[order], axis=0)).max(axis=1)
@@ -58,6 +49,11 @@ def test_plotly_takes_every_figure(piped_program: Program) -> None:
     for one in figures(piped_program):
         assert len(drawn(one).data) == len(one.data) > 0
         assert all(len(row) == len(one.headers) for row in one.table)
+
+
+def test_a_program_of_one_chip_has_figures_too() -> None:
+    one = compiled("quad", CompileOptions(tp=1))
+    assert all(drawing.data for drawing in figures(one))
 
 
 def test_a_rack_shows_the_slots_and_the_stages_of_the_report(piped_program: Program) -> None:

@@ -72,10 +72,10 @@ def test_a_reader_chooses_a_block_filters_zooms_and_reads_the_verbs_numbers(open
     page = opened.page
     cycles = page.evaluate("lpu.data.report.occupancy[0].cycles")
     assert f"{cycles:,} cycles" in page.inner_text("#answer")
-    page.select_option(
-        "#call", label=next(one for one in page.inner_text("#call").split("\n") if "ffn" in one)
-    )
-    page.wait_for_function("document.body.dataset.rows.endsWith('ffn')")
+    labels = page.evaluate("[...document.querySelectorAll('#call option')].map((one) => one.label)")
+    chosen = next(one for one in labels if one.startswith("layers."))
+    page.select_option("#call", label=chosen)
+    page.wait_for_function("document.body.dataset.rows.startsWith('layers.')")
     every = page.evaluate("document.querySelector('#plot-rows').data.reduce((n, t) => n + t.x.length, 0)")
     page.select_option("#unit", "critical")
     page.wait_for_timeout(300)

@@ -14,6 +14,7 @@ from lpu.cli import app as cli
 from lpu.outputs.ours import is_sealed
 from lpu.programs import trace
 from lpu.report.chips import UnknownChipNumberError, chip_ranges, chosen_chips
+from lpu.report.perfetto import StepTrace, nested_layers
 
 pb2: Any = pytest.importorskip("perfetto.protos.perfetto.trace.perfetto_trace_pb2")
 BEGIN, END, COUNTER = 1, 2, 4
@@ -75,7 +76,7 @@ def test_a_flow_goes_from_a_transfer_to_a_later_row(written: Any) -> None:
     assert ended == len(begun) > 0
 
 
-def test_counters_end_at_nothing_and_layers_hold_their_blocks(written: Any) -> None:
+def test_counters_end_at_nothing_and_every_call_is_a_slice(written: Any, pair_program: Program) -> None:
     counts: dict[int, float] = {}
     for packet in events(written):
         if packet.track_event.type == COUNTER:
@@ -83,7 +84,8 @@ def test_counters_end_at_nothing_and_layers_hold_their_blocks(written: Any) -> N
     assert counts
     assert not any(counts.values())
     names = [packet.track_event.name for packet in events(written) if packet.track_event.type == BEGIN]
-    assert names.index("layers.0") < names.index("attention")
+    calls = [call.name for call in pair_program.calls if len(pair_program.blocks[call.block].columns[80])]
+    assert all(name in names or name.rpartition(".")[2] in names for name in calls)
     tracks = [p.track_descriptor for p in written.packet if p.HasField("track_descriptor")]
     known = {track.uuid for track in tracks}
     assert len(known) == len(tracks)
@@ -122,3 +124,10 @@ def test_chips_are_numbers_ranges_or_all(capsys: pytest.CaptureFixture[str], tmp
         chosen_chips(chip_ranges("0-8"), 8, "r")
     assert cli.main(["trace", str(tmp_path), "--chips", "3-1", "-o", "x.json"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_layers_are_nested_around_their_blocks() -> None:
+    made = StepTrace()
+    calls = [("layers.0.attention", 0, 5), ("layers.0.ffn", 5, 9), ("head", 9, 12)]
+    found = [(one.name, one.begin, one.end) for one in nested_layers(made, calls)]
+    assert found == [("layers.0", 0, 9), ("attention", 0, 5), ("ffn", 5, 9), ("head", 9, 12)]
