@@ -34,6 +34,7 @@
   const config = { responsive: true, displaylogo: false, scrollZoom: false,
     modeBarButtonsToRemove: ["lasso2d", "select2d"], toImageButtonOptions: { format: "svg" } };
   const drawn = new Map();
+  let rowsDrawn = false;
   const draw = async (name) => {
     await ready;
     if (drawn.has(name)) return drawn.get(name);
@@ -54,7 +55,8 @@
   const seen = new IntersectionObserver((entries) => {
     for (const entry of entries) if (entry.isIntersecting) {
       seen.unobserve(entry.target);
-      entry.target.dataset.figure === "rows" ? rows() : draw(entry.target.dataset.figure);
+      if (entry.target.dataset.figure !== "rows") draw(entry.target.dataset.figure);
+      else if (!rowsDrawn) rows();
     }
   }, { rootMargin: "300px" });
   for (const plot of document.querySelectorAll(".plot")) seen.observe(plot);
@@ -79,7 +81,6 @@
   }
 
   // The rows of one block, as a call places them.
-  let rowsDrawn = false;
   const detail = data.rows;
   const blocks = new Map((detail ? detail.blocks : []).map((one) => [one.index, one]));
   const tints = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#F0E442", "#999999",
