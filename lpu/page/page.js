@@ -84,7 +84,8 @@
   const detail = data.rows;
   const blocks = new Map((detail ? detail.blocks : []).map((one) => [one.index, one]));
   const tints = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#F0E442", "#999999",
-    "#882255", "#44AA99", "#DDCC77", "#AA4499", "#117733", "#6699CC", "#661100"];
+    "#882255", "#44AA99", "#DDCC77", "#AA4499", "#117733", "#6699CC", "#661100",
+    "#999933", "#88CCEE", "#332288", "#CC6677", "#B2DF8A"];
   const number = (value) => value.toLocaleString("en-US");
   const unitOf = (block, i) => {
     const unit = block.unit[i], P = detail.planes, V = detail.chains;

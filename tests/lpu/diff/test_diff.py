@@ -56,7 +56,7 @@ class InTurn(parallel.Block):
         q = ops.rope(self.q(a).reshape(-1, heads, size), angles, position)
         k = ops.rope(self.k(a).reshape(-1, kv_heads, size), angles, position)
         v = ops.round16(self.v(a).reshape(-1, kv_heads, size))
-        out, k_cache, v_cache = ops.attention(q, k, v, k_cache, v_cache, position, fraction_bits=self.bits)
+        out, k_cache, v_cache = ops.attention(q, k, v, k_cache, v_cache, position)
         x = ops.add(x, self.o(out))
         b = self.norm2(x)
         return ops.add(x, self.down(ops.glu(self.gate(b), self.up(b), activation="gelu"))), k_cache, v_cache
