@@ -20,6 +20,7 @@ from lpu.cli import afd as cli_afd
 from lpu.cli import catalogs as cli_list
 from lpu.cli import compare as cli_compare
 from lpu.cli import convert as cli_convert
+from lpu.cli import diff as cli_diff
 from lpu.cli import program as cli_program
 from lpu.cli import prove as cli_prove
 from lpu.cli import run as cli_run
@@ -41,6 +42,7 @@ VERBS = (
     *cli_prove.VERBS,
     *cli_run.VERBS,
     *cli_compare.VERBS,
+    *cli_diff.VERBS,
     *cli_convert.VERBS,
     *cli_afd.VERBS,
     *cli_replay.VERBS,
