@@ -129,7 +129,8 @@ def _size(
 
 def _held(low: Lowering, ranks: int) -> int:
     """Lines that a rank holds of all values of a block, at most."""
-    return sum(int(value.held[:ranks].sum(axis=1).max()) for value in low.values)
+    kept = [value for value in low.values if value.uid not in low.passing]
+    return sum(int(value.held[:ranks].sum(axis=1).max()) for value in kept)
 
 
 def _together(plan: Plan, block: ModelBlock, ranks: int) -> int:
