@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from lpu.traffic.options import ReplayOptions, TrafficGpus
-from lpu.traffic.readers.drawn import Arrivals, Drawing, Lengths
+from lpu.traffic.readers.drawn import Arrivals, DrawnTraffic, Lengths
 from lpu.traffic.readers.read import read_trace
 from lpu.traffic.replay import replay
 from lpu.traffic.trace import Trace
@@ -18,7 +18,7 @@ MODEL = "llama-3.1-70b"
 FILES = {"azure_2023_conv.csv": "hbm", "mooncake_conversation_1000.jsonl": "infinite"}
 
 
-def told(source: Trace | Drawing, cache: str, gpus: int) -> None:
+def told(source: Trace | DrawnTraffic, cache: str, gpus: int) -> None:
     begin = time.process_time()
     found = replay(source, MODEL, gpus=TrafficGpus(gpus=gpus), asked=ReplayOptions(cache=cache))
     ttft, tpot = found.spans["TTFT"], found.spans["TPOT"]
@@ -37,7 +37,7 @@ def main() -> None:
         told(found, cache, 8)
     arrivals = Arrivals(kind="poisson", rate=10)
     lengths = Lengths(kind="normal", mean=4000, sd=1000, most=8000), Lengths(kind="fixed", mean=300)
-    told(Drawing(requests=1_000_000, arrivals=arrivals, input=lengths[0], output=lengths[1]), "none", 32)
+    told(DrawnTraffic(requests=1_000_000, arrivals=arrivals, input=lengths[0], output=lengths[1]), "none", 32)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from lpu.plan.verdict import Configuration, Judged, Ranking
 from lpu.traffic.machine import prefiller, served, shares_for
 from lpu.traffic.outcome import Outcome
 from lpu.traffic.percentiles import Spread, spread
-from lpu.traffic.readers.drawn import Arrivals, Drawing
+from lpu.traffic.readers.drawn import Arrivals, DrawnTraffic
 from lpu.traffic.replay import context_for
 from lpu.traffic.served import Served
 from lpu.traffic.simulate import simulate
@@ -92,9 +92,9 @@ def _rank(one: Judged) -> tuple[Any, ...]:
     )
 
 
-def drawing(asked: PlanOptions) -> Drawing:
+def drawing(asked: PlanOptions) -> DrawnTraffic:
     """The load as requests are drawn."""
-    return Drawing(
+    return DrawnTraffic(
         requests=asked.requests,
         arrivals=Arrivals(kind="poisson", rate=asked.rate),
         input=replace(asked.isl.lengths(), least=2),
@@ -104,7 +104,7 @@ def drawing(asked: PlanOptions) -> Drawing:
     )
 
 
-def drawing_text(trace: Drawing) -> str:
+def drawing_text(trace: DrawnTraffic) -> str:
     """The same as a file for `lpu replay`."""
 
     def flow(record: Any) -> str:

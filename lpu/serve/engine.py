@@ -29,7 +29,7 @@ class TokenSource(Protocol):
 
 
 @dataclass(slots=True)
-class Row:
+class Seat:
     """A row of the batch: its job, and the position that it takes next."""
 
     job: Job
@@ -41,7 +41,7 @@ class BatchEngine:
 
     def __init__(self, decode: Decode, batch: int) -> None:
         self._decode = decode
-        self._rows: list[Row | None] = [None] * batch
+        self._rows: list[Seat | None] = [None] * batch
         self._waiting: deque[Job] = deque()
         self._wake = threading.Condition()
         self._over = False
@@ -86,7 +86,7 @@ class BatchEngine:
                     while row is None and self._waiting:
                         job = self._waiting.popleft()
                         if not job.cancelled:
-                            self._rows[i] = row = Row(job)
+                            self._rows[i] = row = Seat(job)
                 if any(row is not None for row in self._rows):
                     return True
                 self._wake.wait()
@@ -105,7 +105,7 @@ class BatchEngine:
             if row is not None and self._took(row, np.asarray(logits[i], np.float32), int(likely[i])):
                 self._rows[i] = None
 
-    def _took(self, row: Row, logits: np.ndarray, likely: int) -> bool:
+    def _took(self, row: Seat, logits: np.ndarray, likely: int) -> bool:
         """Whether a row's job is over with this step."""
         job = row.job
         row.at += 1

@@ -29,7 +29,7 @@ from lpu.traffic.machine import dealt, prefiller, served
 from lpu.traffic.options import ReplayOptions, TrafficGpus
 from lpu.traffic.outcome import Outcome
 from lpu.traffic.pictures import draw, need_matplotlib
-from lpu.traffic.readers.drawn import Drawing
+from lpu.traffic.readers.drawn import DrawnTraffic
 from lpu.traffic.readers.read import read_trace
 from lpu.traffic.report import BusyPart, ReplayReport, mean, refused_of, spans_by_class, spans_of
 from lpu.traffic.request_log import need_pyarrow, write_log
@@ -42,7 +42,7 @@ BLOCK_TOKENS = 512
 
 
 def replay(
-    source: str | Path | Trace | Drawing,
+    source: str | Path | Trace | DrawnTraffic,
     model: Model | ProgramLike,
     *,
     gpus: TrafficGpus | None = None,
@@ -60,8 +60,8 @@ def replay(
     """
     asked, gpus = asked or ReplayOptions(), gpus or TrafficGpus()
     need_output(asked)
-    traces = source if isinstance(source, Trace | Drawing) else read_trace(source)
-    first = traces.trace() if isinstance(traces, Drawing) else traces
+    traces = source if isinstance(source, Trace | DrawnTraffic) else read_trace(source)
+    first = traces.trace() if isinstance(traces, DrawnTraffic) else traces
     program, note = compiled_for(first, model, rack, options or CompileOptions(), check, progress, keywords)
     there = machines(rack, gpus, gpus.gpus, gpus.gpu_tp) if gpus.gpus else None
     machine, share = machine_for(first, program, there, asked)
@@ -88,7 +88,7 @@ def need_output(asked: ReplayOptions) -> None:
         need_matplotlib()
 
 
-def seeds_of(source: Trace | Drawing, count: int) -> list[int | None]:
+def seeds_of(source: Trace | DrawnTraffic, count: int) -> list[int | None]:
     """The seeds of a replay; a trace that was recorded has none."""
     if isinstance(source, Trace):
         return [None]

@@ -12,12 +12,12 @@ from typing import Any
 from lpu.folder import Progress
 from lpu.inputs.document import FileError
 from lpu.traffic.outcome import Outcome
-from lpu.traffic.readers.drawn import Drawing
+from lpu.traffic.readers.drawn import DrawnTraffic
 from lpu.traffic.served import Served
 from lpu.traffic.simulate import simulate
 from lpu.traffic.trace import Trace
 
-Task = tuple[Trace | Drawing, int | None, Served]
+Task = tuple[Trace | DrawnTraffic, int | None, Served]
 
 
 def replay_seed(task: Task) -> Outcome:

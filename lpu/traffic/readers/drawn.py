@@ -135,7 +135,7 @@ class Lengths:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Drawing:
+class DrawnTraffic:
     """A file of distributions. classes: shares of requests by class, the first is served first."""
 
     requests: int
@@ -184,6 +184,6 @@ class Drawing:
         return draw.choice(len(shares), self.requests, p=shares / shares.sum()).astype(np.int64)
 
 
-def drawing_of(path: Path) -> Drawing:
+def drawing_of(path: Path) -> DrawnTraffic:
     """What the file says. Raises FileError, at file, line and column."""
-    return parse(Drawing, read_document(path))
+    return parse(DrawnTraffic, read_document(path))

@@ -5,7 +5,7 @@ from pathlib import Path
 from lpu.inputs.document import FileError
 from lpu.traffic.readers.azure import is_azure, read_azure
 from lpu.traffic.readers.burstgpt import is_burstgpt, read_burstgpt
-from lpu.traffic.readers.drawn import Drawing, drawing_of
+from lpu.traffic.readers.drawn import DrawnTraffic, drawing_of
 from lpu.traffic.readers.lines import At, lines_of
 from lpu.traffic.readers.mooncake import read_mooncake
 from lpu.traffic.trace import Trace
@@ -16,7 +16,7 @@ KNOWN = (
 )
 
 
-def read_trace(path: str | Path) -> Trace | Drawing:
+def read_trace(path: str | Path) -> Trace | DrawnTraffic:
     """The requests of a file, or what they are to be drawn from. Raises FileError, at file and line."""
     at = At(Path(path))
     if at.path.suffix in (".yaml", ".yml"):

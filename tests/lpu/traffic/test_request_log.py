@@ -9,7 +9,7 @@ import pytest
 
 from lpu.inputs.document import FileError
 from lpu.traffic.outcome import Outcome
-from lpu.traffic.readers.drawn import Arrivals, Drawing, Lengths
+from lpu.traffic.readers.drawn import Arrivals, DrawnTraffic, Lengths
 from lpu.traffic.request_log import need_pyarrow, write_log
 from lpu.traffic.served import Served, StepPace
 from lpu.traffic.simulate import simulate
@@ -17,7 +17,9 @@ from lpu.traffic.simulate import simulate
 
 def outcomes() -> list[Outcome]:
     lengths = Lengths(kind="exponential", mean=5)
-    drawn = Drawing(requests=30, arrivals=Arrivals(kind="poisson", rate=5e5), input=lengths, output=lengths)
+    drawn = DrawnTraffic(
+        requests=30, arrivals=Arrivals(kind="poisson", rate=5e5), input=lengths, output=lengths
+    )
     machine = Served(clock_hz=10**9, groups=1, rows=1, paces=(StepPace(12, 1000, 1000, 1000),), queue=4)
     return [simulate(drawn.trace(seed), machine) for seed in (0, 1)]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lpu.traffic.outcome import Outcome
-from lpu.traffic.readers.drawn import Arrivals, Drawing, Lengths
+from lpu.traffic.readers.drawn import Arrivals, DrawnTraffic, Lengths
 from lpu.traffic.served import Prefiller, Prompt, Served, StepPace
 from lpu.traffic.simulate import simulate
 from lpu.traffic.tiers import LowerTier
@@ -23,7 +23,7 @@ def fixed(tokens: int) -> Lengths:
 
 
 def drawing(arrivals: Arrivals, prompt: Lengths, new: Lengths, count: int) -> Trace:
-    return Drawing(requests=count, arrivals=arrivals, input=prompt, output=new).trace()
+    return DrawnTraffic(requests=count, arrivals=arrivals, input=prompt, output=new).trace()
 
 
 def poisson(load: float, service: float, count: int) -> Arrivals:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lpu.inputs.document import FileError
-from lpu.traffic.readers.drawn import Drawing
+from lpu.traffic.readers.drawn import DrawnTraffic
 from lpu.traffic.readers.read import read_trace
 from lpu.traffic.trace import Trace
 
@@ -25,7 +25,7 @@ def read(folder: Path, text: str, name: str = "trace.csv") -> Trace:
     path = folder / name
     path.write_bytes(text.encode() if text.isascii() else text.encode("latin-1"))
     found = read_trace(path)
-    return found.trace() if isinstance(found, Drawing) else found
+    return found.trace() if isinstance(found, DrawnTraffic) else found
 
 
 def test_azure_times_are_kept_to_a_tenth_of_a_microsecond(tmp_path: Path) -> None:
