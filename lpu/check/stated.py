@@ -195,6 +195,8 @@ def _call(program: Program, call: Call, context: int) -> str:
     low = min(int(rows.chip.min(initial=0)), int(block.loads.chip.min(initial=0)))
     if low < 0 or int(ranks.max(initial=-1)) >= chips:
         return f"its block names ranks {low} .. {int(ranks.max(initial=-1))}, it has {chips} chips"
+    if (peer := int(rows.peer.min(initial=-1))) < -1:
+        return f"its block names rank {peer}"
     slot = block.loads.tensor
     if int(slot.min(initial=0)) < 0 or int(slot.max(initial=-1)) >= len(block.slots):
         return f"preloaded values name slot {int(slot.max(initial=-1))} of {len(block.slots)}"

@@ -10,7 +10,7 @@ from compiler.program.manifest import Manifest, Move
 from compiler.program.program import Program
 from lpu.prove.models.record import Reader
 from lpu.prove.models.registry import family_of, reader_of
-from lpu.prove.prove import HeldHead, Regions, Verdict, prove, verdict
+from lpu.prove.prove import SENSELESS, HeldHead, Regions, Verdict, nonsense, prove, verdict
 from lpu.prove.refused import RefusedError, need
 
 MOST_ROWS = 200_000  # that are proved unasked
@@ -145,6 +145,8 @@ def prove_move(program: Program, regions: Regions, kind: str) -> Verdict:
         _moved(program, regions, kind)
     except RefusedError as refused:
         reason = refused.reason
+    except SENSELESS as error:
+        reason = nonsense(error)
     return verdict(program, reason, {})
 
 

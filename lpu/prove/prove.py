@@ -24,7 +24,7 @@ from lpu.prove.refused import RefusedError, need
 from lpu.prove.step_proof import Memory, StepProof
 
 PRESUPPOSED = "the rules that lpu check holds; the contract's exact sums (docs/proof.md)"
-_SENSELESS = (ArithmeticError, LookupError, ValueError, TypeError, AttributeError, MemoryError)
+SENSELESS = (ArithmeticError, LookupError, ValueError, TypeError, AttributeError, MemoryError)
 NUMBERS = "the numbers in the manifest"
 NOT_SEEN = "bytes of weights and of the RoPE table, tokenizer, hardware"
 
@@ -124,9 +124,14 @@ def prove(program: Program, against: Regions | None = None, reader: Reader | Non
     except RefusedError as refused:
         row = f", row {refused.row} of its block" if refused.row >= 0 else ""
         reason = f"{refused.layer}{row}: {refused.reason}" if refused.layer else refused.reason
-    except _SENSELESS as error:  # numbers that no program has: whatever they are, nothing is proved
-        reason = f"its rows cannot be followed ({type(error).__name__}: {error})".splitlines()[0]
+    except SENSELESS as error:  # numbers that no program has: whatever they are, nothing is proved
+        reason = nonsense(error)
     return verdict(program, reason, regions, count, NUMBERS if reader is None else SAID)
+
+
+def nonsense(error: Exception) -> str:
+    """The reason of a refusal where numbers led nowhere."""
+    return f"its rows cannot be followed ({type(error).__name__}: {error})".splitlines()[0]
 
 
 def verdict(

@@ -107,8 +107,12 @@ def hold_hostile(case: int) -> str:
         spoil(draw, part)
         if draw.below(8):
             signed(part)
-        words = [held(home, verb) for verb in VERBS]
-    return "read" if set(words) == {0} else "refused"
+        first = held(home, VERBS[0])
+        if first == 2:  # no whole program: every verb says so, and one more shall do
+            held(home, draw.among(*VERBS[1:]))
+            return "refused"
+        words = [held(home, verb) for verb in VERBS[1:]]
+    return "read" if {first, *words} == {0} else "refused"
 
 
 def held(home: Path, verb: tuple[str, ...]) -> int:
