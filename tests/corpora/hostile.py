@@ -45,10 +45,13 @@ VERBS: tuple[tuple[str, ...], ...] = (
     ("bounds", "p", "--json"),
     ("show", "p"),
     ("trace", "p", "-o", "t.json"),
+)
+RUNS: tuple[tuple[str, ...], ...] = (
     ("run", "p", *IDS),
     ("run", "p", *IDS, "--no-check"),
     ("certify", "p", *IDS, "--no-plain"),
 )
+"""Verbs that execute, of which a case takes one."""
 CODES = (0, 1, 2, 3, 4)
 EVIL = "import sys\nsys.stderr.write('imported')\n"
 ODD: tuple[Any, ...] = (
@@ -109,9 +112,9 @@ def hold_hostile(case: int) -> str:
             signed(part)
         first = held(home, VERBS[0])
         if first == 2:  # no whole program: every verb says so, and one more shall do
-            held(home, draw.among(*VERBS[1:]))
+            held(home, draw.among(*VERBS[1:], *RUNS))
             return "refused"
-        words = [held(home, verb) for verb in VERBS[1:]]
+        words = [held(home, verb) for verb in (*VERBS[1:], draw.among(*RUNS))]
     return "read" if {first, *words} == {0} else "refused"
 
 
