@@ -12,7 +12,7 @@ from lpu.folder import check_program
 
 SENSELESS = (
     *(ArithmeticError, LookupError, ValueError, TypeError, AttributeError),
-    *(AssertionError, MemoryError, RecursionError, Warning),
+    *(AssertionError, MemoryError, RuntimeError, Warning),
 )
 """What numbers that no program has can lead to."""
 

@@ -108,6 +108,13 @@ def _in_range(manifest: Manifest) -> None:
         for name, value in numbers.items():
             if not least <= value < _MOST:
                 raise ValueError(f"{name} is {value}, must be a whole number of at least {least}")
+    if manifest.chips != len(manifest.regions):
+        raise ValueError(f"chips is {manifest.chips}, there are regions of {len(manifest.regions)}")
+    wired = [chip for level in manifest.levels for group in level.groups for chip in group]
+    busy = [chip for group in manifest.groups for chip in group]
+    for name, chips in (("levels", wired), ("groups", busy)):
+        if outside := [chip for chip in chips if not 0 <= chip < manifest.chips]:
+            raise ValueError(f"{name}: chip {outside[0]}, chips are 0 .. {manifest.chips - 1}")
 
 
 def _between(links: Int[np.ndarray, "links 5"], chips: int) -> Int[np.ndarray, " pairs"]:
