@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from compiler.program.isa import COLUMNS, TAGS, Columns
+from compiler.program.isa import COLUMNS, TAGS, Columns, is_transfer
 from compiler.program.program import Program
 from lpu.check.check import require
 from lpu.check.findings import Findings, Report
@@ -37,4 +37,21 @@ def _reports(program: Program) -> Iterator[Report]:
         for columns in block.columns.values():
             found = Findings(columns)
             form(found, stated)
+            _within_chips(found, stated)
             yield found.report()
+
+
+def _within_chips(findings: Findings, stated: Stated) -> None:
+    """Units and lanes that there are, on whatever chip: what counts them makes a place for each."""
+    c = findings.columns
+    units = 2 * stated.planes + stated.chains + 2  # and two of the host's lanes
+    lanes = int(stated.lanes.max(initial=0))
+    moves = is_transfer(c.op)
+    far = np.flatnonzero(~moves & ((c.unit < 0) | (c.unit >= units)))
+    findings.add(0, far, lambda i: f"unit {c.unit[far[i]]}, a chip has {units}")
+    wide = np.flatnonzero(moves & ((c.lane < 0) | (c.lane + c.aux > lanes)))
+    findings.add(
+        0,
+        wide,
+        lambda i: f"lanes {c.lane[wide[i]]} and {c.aux[wide[i]] - 1} more, links have at most {lanes}",
+    )

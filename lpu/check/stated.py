@@ -15,9 +15,11 @@ from compiler.program.program import Block, Call, Program
 from fabric.catalog import rack_names
 from fabric.rack import load_rack
 
-_COUNTS = ("planes", "sram_bytes", "sram_bytes_per_cycle", "accumulators", "vxm_chains", "activation_ports")
+_UNITS = ("planes", "accumulators", "vxm_chains", "activation_ports")
+_COUNTS = (*_UNITS, "sram_bytes", "sram_bytes_per_cycle", "clock_hz")
 _DELAYS = ("mxm_fill_cycles", "vxm_latency_cycles", "lane_reduce_cycles")
 _MOST = 1 << 40
+_MOST_UNITS = 1 << 16  # of a kind on a chip, and lanes of a link
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +110,9 @@ def _in_range(manifest: Manifest) -> None:
         for name, value in numbers.items():
             if not least <= value < _MOST:
                 raise ValueError(f"{name} is {value}, must be a whole number of at least {least}")
+    for name in _UNITS:
+        if counts[name] > _MOST_UNITS:
+            raise ValueError(f"{name} is {counts[name]}, must be at most {_MOST_UNITS}")
     if manifest.chips != len(manifest.regions):
         raise ValueError(f"chips is {manifest.chips}, there are regions of {len(manifest.regions)}")
     wired = [chip for level in manifest.levels for group in level.groups for chip in group]
@@ -121,6 +126,8 @@ def _between(links: Int[np.ndarray, "links 5"], chips: int) -> Int[np.ndarray, "
     """Index of the link from one chip to another, -1 for none."""
     if ((links[:, :2] < 0) | (links[:, :2] >= chips)).any() or (links[:, 2:] < [1, 0, 1]).any():
         raise ValueError("links: an end is no chip, or lanes, hop_cycles or slot_cycles are too small")
+    if (links[:, 2:] > [_MOST_UNITS, _MOST, _MOST]).any():
+        raise ValueError("links: lanes, hop_cycles or slot_cycles are more than a link can have")
     pair = links[:, 0] * chips + links[:, 1]
     if len(np.unique(pair)) < len(pair):
         raise ValueError("links: two links join one pair of chips in one direction")

@@ -31,7 +31,8 @@ def trace(program: Program, context: int, chips: Sequence[int] | None = None) ->
     An event lasts as long as the unit or lane is held; its result is committed at `t1_cycle`.
     """
     manifest = program.manifest
-    chosen = sorted(set(manifest.groups[0] if chips is None else chips))
+    shown = next(iter(manifest.groups), range(manifest.chips)) if chips is None else chips
+    chosen = sorted(set(shown))
     for chip in chosen:
         if not 0 <= chip < manifest.chips:
             raise UnknownChipNumberError(
