@@ -220,7 +220,7 @@ def _array(draw: Draw, folder: Path) -> None:
     path = folder / "columns.npz"
     try:
         with np.load(path, allow_pickle=False) as held:
-            arrays = {name: np.array(held[name]) for name in held.files}
+            arrays = {name: np.array(part) for name, part in dict(held).items()}
         name = draw.among(*arrays)
     except Exception:
         return  # a step before has spoiled it

@@ -43,7 +43,10 @@ class Subject:
         return self.folder[self.role]
 
     def proved(self, program: Program) -> bool:
-        return prove_programs(**{**self.folder, self.role: program}).ok
+        """With those that share its memory image."""
+        held = {**self.folder, self.role: program}
+        others = (held.get(name) for name in ("prefill", "ingest", "egress"))
+        return prove_programs(held["decode"], *others).ok
 
     def legal(self, program: Program) -> bool:
         """By the rules of each program, and of those with one memory image."""

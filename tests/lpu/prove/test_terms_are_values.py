@@ -22,6 +22,7 @@ from lpu.link.link import link
 from lpu.prove.known import Known
 from lpu.prove.lines import Vector
 from lpu.prove.models.record import ModelTerms
+from lpu.prove.models.registry import reader_of
 from lpu.prove.prove import prove
 from lpu.prove.templates import Templates
 from lpu.run.execute import take_steps
@@ -58,7 +59,7 @@ class Lines(lpu.prove.walk._Lines):  # pyright: ignore[reportPrivateUsage]
         return found
 
 
-Written = dict[tuple[int, int], list[Vector]]
+Written = dict[tuple[int, int], list[Any]]
 
 
 def proved(program: Program, monkeypatch: pytest.MonkeyPatch) -> tuple[Known, ModelTerms, Written]:
@@ -70,7 +71,8 @@ def proved(program: Program, monkeypatch: pytest.MonkeyPatch) -> tuple[Known, Mo
 
     def spy_walk(known: Known, rows: Any, *others: Any) -> Any:
         walked = walk(known, rows, *others)
-        logs[id(walked)] = walked, rows, walked.lines.log
+        lines: Any = walked.lines
+        logs[id(walked)] = walked, rows, lines.log
         return walked
 
     def spy_bound(self: Any, template: Any, bound: dict[int, int], finds: Any) -> Any:
@@ -91,7 +93,7 @@ def proved(program: Program, monkeypatch: pytest.MonkeyPatch) -> tuple[Known, Mo
         return bound_(self, template, bound, finds)
 
     models: list[ModelTerms] = []
-    read = lpu.prove.prove.reader_of
+    read = reader_of
 
     def spy_reader(config: Any) -> Any:
         reader: Any = read(config)
@@ -100,7 +102,7 @@ def proved(program: Program, monkeypatch: pytest.MonkeyPatch) -> tuple[Known, Mo
     monkeypatch.setattr(lpu.prove.walk, "_Lines", Lines)
     monkeypatch.setattr(lpu.prove.templates, "walk", spy_walk)
     monkeypatch.setattr(Templates, "_bound", spy_bound)
-    monkeypatch.setattr(lpu.prove.prove, "reader_of", spy_reader)
+    monkeypatch.setattr("lpu.prove.prove.reader_of", spy_reader)
     found = prove(program)
     assert found.ok, found.reason
     return held[0], models[0], written
@@ -155,9 +157,9 @@ class Evaluated:
         q, k, v = (self.value(one) for one in operands)
         layer = self.model.keys.index(operands[1])
         head_dim, frac, _ = attributes
-        heads = [one.reshape(len(one), -1, head_dim) for one in (q, k, v)]
-        caches = self.cache.k[layer], self.cache.v[layer]
-        return ops.attention(*heads, *caches, self.positions, fraction_bits=frac)[0]
+        q, k, v = (one.reshape(len(one), -1, head_dim) for one in (q, k, v))
+        keys, values = self.cache.k[layer], self.cache.v[layer]
+        return ops.attention(q, k, v, keys, values, self.positions, fraction_bits=frac)[0]
 
 
 def computed(machine: Machine, state: Any, tokens: Any, positions: Any) -> Pools:
