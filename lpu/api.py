@@ -58,11 +58,12 @@ from lpu.programs import Checked as Checked
 from lpu.programs import ProgramReport as ProgramReport
 from lpu.programs import bounds as bounds
 from lpu.programs import check as check
+from lpu.programs import prove as prove
 from lpu.programs import report as report
 from lpu.programs import show as show
 from lpu.programs import trace as trace
 from lpu.prove.programs import Proof as Proof
-from lpu.prove.programs import proof_of, prove_programs
+from lpu.prove.programs import proof_of
 from lpu.report.listing import Listing as Listing
 from lpu.report.show_options import ShowOptions as ShowOptions
 from lpu.report.throughput import SLACKS, Throughput, non_dominated
@@ -213,24 +214,6 @@ def save_weights(model: OpenModel, folder: str | Path) -> "OrbaxWeights":
     with atomic_folder(folder) as part:
         save_orbax(part, model.weights, model=model.name)
     return open_orbax(folder)
-
-
-def prove(
-    program: Program | Compiled,
-    prefill: Program | None = None,
-    ingest: Program | None = None,
-    egress: Program | None = None,
-    model: OpenModel | None = None,
-) -> Proof:
-    """Prove that a program computes its model for every input, without running it (docs/proof.md).
-
-    prefill, ingest, egress: programs with the same memory image; the first comes with a `Compiled`. model:
-    what it was compiled from, where that is a module of the user's own; comes with a `Compiled`, too.
-    Nothing is raised for a program that is not proved: the verdict says why.
-    """
-    if isinstance(program, Compiled):
-        program, prefill, model = program.program, program.prefill, program.model
-    return prove_programs(program, prefill, ingest, egress, own=model and readers_of(model))
 
 
 def run(

@@ -12,10 +12,12 @@ from compiler.program.program import Program
 from lpu.check.check import Report
 from lpu.check.memory_image import check_handover, pair
 from lpu.check.stated import machine
-from lpu.compiled import ProgramLike, programs_of
+from lpu.compiled import Compiled, ProgramLike, programs_of
 from lpu.folder import Progress, check_program, load_handover, need_step, quiet
 from lpu.inputs.document import FileError
+from lpu.inputs.model import OpenModel
 from lpu.legal import taken_as_legal
+from lpu.modules import readers_of
 from lpu.prove.programs import NOT_ASKED, Proof, left_out, proof_line, prove_programs
 from lpu.report import listing
 from lpu.report.listing import Listing
@@ -211,6 +213,23 @@ def check(program: ProgramLike, *, prove: bool | None = None, progress: Progress
         return found
     reason = left_out(loaded) if prove is None else ""
     return replace(found, proof=reason or prove_programs(loaded, long, ingest, egress))
+
+
+def prove(
+    program: Program | Compiled,
+    prefill: Program | None = None,
+    ingest: Program | None = None,
+    egress: Program | None = None,
+    model: OpenModel | None = None,
+) -> Proof:
+    """Prove that a program computes its model for every input, without running it (docs/proof.md).
+
+    prefill, ingest, egress: programs with the same memory image. model: of a module of the user's own; it and
+    the first come with a `Compiled`. Nothing is raised for a program that is not proved: the verdict says it.
+    """
+    if isinstance(program, Compiled):
+        program, prefill, model = program.program, program.prefill, program.model
+    return prove_programs(program, prefill, ingest, egress, own=model and readers_of(model))
 
 
 def report(program: ProgramLike) -> ProgramReport:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 TENSOR, SLOT, INPUT = "tensor", "slot", "input"
+MATMUL, BIAS = "matmul", "bias"
 
 
 class Term(NamedTuple):
@@ -113,11 +114,11 @@ class Terms:
 
     def matmul(self, value: int, codes: int, scale: int) -> int:
         """A vector times a matrix of codes, with a scale per column."""
-        return self.make("matmul", (value, codes, scale), (), self.shape(codes)[1:])
+        return self.make(MATMUL, (value, codes, scale), (), self.shape(codes)[1:])
 
     def bias(self, value: int, vector: int) -> int:
         """A product plus a vector."""
-        return self.make("bias", (value, vector), (), self.shape(value))
+        return self.make(BIAS, (value, vector), (), self.shape(value))
 
     def attention(self, queries: int, keys: int, values: int, head_dim: int, frac: int, kv: str) -> int:
         """All heads over the cache that the keys and values of this step and all before it make up."""

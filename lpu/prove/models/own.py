@@ -12,7 +12,7 @@ from typing import Any
 
 from lpu.prove.models.record import ModelTerms, Reader
 from lpu.prove.refused import RefusedError, need
-from lpu.prove.terms import Terms
+from lpu.prove.terms import BIAS, MATMUL, Terms
 
 SAID = "the jaxpr of the module"
 _SHAPES = (
@@ -170,10 +170,10 @@ class _Walk:
 
     def _part(self, term: int, start: int, count: int) -> int:
         made = self.terms.all[term]
-        need(made.op in ("matmul", "bias"), f"only products with a matrix are cut, not {made.op}")
+        need(made.op in (MATMUL, BIAS), f"only products with a matrix are cut, not {made.op}")
         first, *tensors = made.operands
         parts = [self._piece(tensor, start, count) for tensor in tensors]
-        if made.op == "bias":
+        if made.op == BIAS:
             return self.terms.bias(self._part(first, start, count), *parts)
         return self.terms.matmul(first, *parts)
 
