@@ -172,10 +172,10 @@ class _Walk:
         made = self.terms.all[term]
         need(made.op in (MATMUL, BIAS), f"only products with a matrix are cut, not {made.op}")
         first, *tensors = made.operands
-        parts = [self._piece(tensor, start, count) for tensor in tensors]
         if made.op == BIAS:
-            return self.terms.bias(self._part(first, start, count), *parts)
-        return self.terms.matmul(first, *parts)
+            return self.terms.bias(self._part(first, start, count), self._piece(tensors[0], start, count))
+        codes, scale = (self._piece(tensor, start, count) for tensor in tensors[:2])
+        return self.terms.matmul(first, codes, scale, *(tensors[2:] or [-1]), made.attributes)
 
     def _piece(self, tensor: int, start: int, count: int) -> int:
         """The term of some columns of a tensor, which overlap no others that are read as a part."""
@@ -213,9 +213,14 @@ class _Walk:
         return [_Value(term, (self.rows, self.terms.width(term)))]
 
     def matmul(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
-        x, codes, scale = self._value(items[0], "a product's input"), items[1], items[2]
+        x, codes, scale, *normed = self._value(items[0], "a product's input"), *items[1:]
+        statistic = [self._value(one, "a statistic").term for one in normed]
         term = self.terms.matmul(
-            x.term, self._tensor(codes, "a matrix"), self._tensor(scale, "the scales of a matrix")
+            x.term,
+            self._tensor(codes, "a matrix"),
+            self._tensor(scale, "the scales of a matrix"),
+            *(statistic or [-1]),
+            tuple(attributes.get("starts", ())),
         )
         return self.of(term, x, (*x.shape[:-1], self.terms.width(term)))
 
@@ -223,6 +228,15 @@ class _Walk:
         x = self._value(items[0], "a norm's input")
         gain = self._tensor(items[1], "a gain")
         return self.of(self.terms.norm(x.term, gain, attributes["eps"], x.shape[-1]), x)
+
+    def prescale(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
+        x = self._value(items[0], "a norm's input")
+        return self.of(self.terms.prescale(x.term, self._tensor(items[1], "a gain")), x)
+
+    def rms_stat(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
+        x = self._value(items[0], "a norm's input")
+        term = self.terms.rms_stat(x.term, self._tensor(items[1], "a gain"), attributes["eps"])
+        return self.of(term, x, (self.rows, 1))
 
     def rope(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
         x = self._value(items[0], "what RoPE turns")
@@ -286,6 +300,8 @@ _OPS: dict[str, _Rule] = {
     "lpu_matmul": _Walk.matmul,
     "lpu_matmul_scaled": _Walk.matmul,
     "lpu_rms_norm": _Walk.rms_norm,
+    "lpu_prescale": _Walk.prescale,
+    "lpu_rms_stat": _Walk.rms_stat,
     "lpu_rope": _Walk.rope,
     "lpu_round16": lambda walk, items, attributes: walk.rounded(16, items, attributes),
     "lpu_round8": lambda walk, items, attributes: walk.rounded(8, items, attributes),

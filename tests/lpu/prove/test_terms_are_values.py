@@ -140,9 +140,17 @@ class Evaluated:
     def _round16(self, x: Any) -> Any:
         return ops.round16(x)
 
-    def _matmul(self, x: Any, codes: Any, scale: Any) -> Any:
+    def _prescale(self, x: Any, gain: Any) -> Any:
+        return ops.prescale(x, gain)
+
+    def _rms_stat(self, x: Any, gain: Any, eps: float) -> Any:
+        return ops.rms_stat(x, gain, eps=eps)
+
+    def _matmul(self, x: Any, codes: Any, scale: Any, *others: Any) -> Any:
         made = ops.matmul if scale.dtype == jnp.int32 else ops.matmul_scaled
-        return made(x, codes, scale)
+        normed = [one for one in others if not isinstance(one, int)]
+        starts = tuple(one for one in others if isinstance(one, int))
+        return made(x, codes, scale, *normed, starts=starts)
 
     def _bias(self, x: Any, vector: Any) -> Any:
         return ops.bias(x, vector)
