@@ -45,8 +45,8 @@ class Subject:
     def proved(self, program: Program) -> bool:
         """With those that share its memory image."""
         held = {**self.folder, self.role: program}
-        others = (held.get(name) for name in ("prefill", "ingest", "egress"))
-        return prove_programs(held["decode"], *others).ok
+        prefill, ingest, egress = (held.get(name) for name in ("prefill", "ingest", "egress"))
+        return prove_programs(held["decode"], prefill, ingest, egress).ok
 
     def legal(self, program: Program) -> bool:
         """By the rules of each program, and of those with one memory image."""

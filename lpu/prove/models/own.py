@@ -175,7 +175,8 @@ class _Walk:
         if made.op == BIAS:
             return self.terms.bias(self._part(first, start, count), self._piece(tensors[0], start, count))
         codes, scale = (self._piece(tensor, start, count) for tensor in tensors[:2])
-        return self.terms.matmul(first, codes, scale, *(tensors[2:] or [-1]), made.attributes)
+        statistic = tensors[2] if len(tensors) > 2 else -1
+        return self.terms.matmul(first, codes, scale, statistic, made.attributes)
 
     def _piece(self, tensor: int, start: int, count: int) -> int:
         """The term of some columns of a tensor, which overlap no others that are read as a part."""
@@ -214,12 +215,12 @@ class _Walk:
 
     def matmul(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
         x, codes, scale, *normed = self._value(items[0], "a product's input"), *items[1:]
-        statistic = [self._value(one, "a statistic").term for one in normed]
+        statistic = self._value(normed[0], "a statistic").term if normed else -1
         term = self.terms.matmul(
             x.term,
             self._tensor(codes, "a matrix"),
             self._tensor(scale, "the scales of a matrix"),
-            *(statistic or [-1]),
+            statistic,
             tuple(attributes.get("starts", ())),
         )
         return self.of(term, x, (*x.shape[:-1], self.terms.width(term)))
