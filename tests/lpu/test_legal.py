@@ -12,9 +12,8 @@ from compiler.program.program import Program
 from compiler.program.store import save, sealed
 from lpu import api
 from lpu.check.check import HazardError
-from lpu.check.sound import require_sound
 from lpu.inputs.document import FileError
-from lpu.legal import taken_as_legal
+from lpu.legal import require_sound, taken_as_legal
 
 
 @pytest.fixture(scope="module")
