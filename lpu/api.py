@@ -247,7 +247,7 @@ def run(
         raise FileError(f"run: {model.name} has no tokenizer, so no text to stop at. Leave out --stop.")
     choice = choice_of(how, ends, tokenizer)
     progress("link", 0, 1)
-    with taken_as_legal(program, prefill):
+    with taken_as_legal(program, prefill, counts=False):
         machine = machine_of(program, model, how.stream, progress)
         if how.estimated and isinstance(machine, StreamedMachine):
             how.estimated(machine.rate())
@@ -297,7 +297,7 @@ def certify(
     how = how or CertifyOptions()
     ids = prompt_ids(prompts, opened, vocab) if prompts else default_prompts(batch, vocab, how.prefill or 0)
     check_room(ids, tokens, batch, max(opened.contexts))
-    with taken_as_legal(program):
+    with taken_as_legal(program, counts=False):
         return certificates.certify(
             opened,
             None if program else rack if isinstance(rack, Rack) else read_rack(rack),

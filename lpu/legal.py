@@ -21,8 +21,8 @@ SENSELESS = (
 
 
 @contextmanager
-def taken_as_legal(*programs: Program | None) -> Generator[None]:
-    """A block that takes programs to be legal.
+def taken_as_legal(*programs: Program | None, counts: bool = True) -> Generator[None]:
+    """A block that takes programs to be legal. counts: it counts only, so that no number may overflow.
 
     Raises HazardError for one whose rows make no sense, and where the block fails and one of them is illegal.
     """
@@ -30,7 +30,8 @@ def taken_as_legal(*programs: Program | None) -> Generator[None]:
     for program in some:
         require_sound(program)
     try:
-        with np.errstate(over="raise", invalid="raise", divide="raise"):
+        how = "raise" if counts else None
+        with np.errstate(over=how, invalid=how, divide=how):
             yield
     except SENSELESS as error:
         if not hasattr(error, "exit_code"):
