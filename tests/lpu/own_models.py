@@ -134,12 +134,12 @@ class FusedBlock(nnx.Module):
         self.qkv, self.o = Linear(96, 8 * 24), Linear(4 * 24, 96)
         self.up, self.down = Linear(96, 2 * 160), Linear(160, 96)
 
-    def attend(self, x: Any, angles: Any, position: Any, cache: Any, bits: int) -> Any:
+    def attend(self, x: Any, angles: Any, position: Any, cache: Any) -> Any:
         """The attention's part of the residual, and the cache."""
         q, k, v = jnp.split(self.qkv(self.norms[0](x)), [96, 144], axis=-1)
         q, k = (ops.rope(one.reshape(x.shape[0], -1, 24), angles, position) for one in (q, k))
         v = ops.round16(v.reshape(x.shape[0], -1, 24))
-        out, *left = ops.attention(q, k, v, cache[0], cache[1], position, fraction_bits=bits)
+        out, *left = ops.attention(q, k, v, cache[0], cache[1], position)
         return self.o(out), left
 
     def gated(self, x: Any) -> Any:
@@ -172,8 +172,8 @@ class Fused(nnx.Module):
         return self.shape
 
     def __call__(self, tokens: Any, position: Any, cache: Any) -> Any:
-        x, bits = self.embed(tokens), ops.fraction_bits(self.context)
-        out, (k, v) = self.only.attend(x, self.angles[...], position, (cache.k[0], cache.v[0]), bits)
+        x = self.embed(tokens)
+        out, (k, v) = self.only.attend(x, self.angles[...], position, (cache.k[0], cache.v[0]))
         x = ops.add(x, out)
         x = ops.add(x, self.only.down(self.only.gated(x)))
         logits = self.head(self.norm(x))

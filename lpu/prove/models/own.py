@@ -258,8 +258,8 @@ class _Walk:
         need(k.term not in self.out.keys, "two layers append the same keys")
         self.out.keys.append(k.term)
         self.out.values.append(v.term)
-        bits = attributes["fraction_bits"]
-        term = self.terms.attention(q.term, k.term, v.term, q.shape[-1], bits, self.kv)
+        block = attributes["block"]
+        term = self.terms.attention(q.term, k.term, v.term, q.shape[-1], block, self.kv)
         return [*self.of(term, q, (self.rows, self.terms.width(term))), *map(_Written, places)]
 
     def glu(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:

@@ -113,7 +113,7 @@ def test_attention_takes_and_gives_the_caches_of_the_step_at_its_position(
     def step(codes: Any, exponent: Any, table: Any, tokens: Any, at: Any, *caches: Any) -> Any:
         y = ops.round16(logits(codes, exponent, table, tokens)).reshape(2, 1, 8)
         one, other = (caches[i] for i in order)
-        _, *new = ops.attention(y, y, y, one, other, at + moved if moved else at, fraction_bits=20)
+        _, *new = ops.attention(y, y, y, one, other, at + moved if moved else at)
         left = logits(codes, exponent, table, tokens)
         return left, ops.argmax(left), *(new[i] for i in order)
 

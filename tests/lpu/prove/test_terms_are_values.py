@@ -164,10 +164,10 @@ class Evaluated:
     def _attention(self, operands: tuple[int, ...], attributes: tuple[Any, ...]) -> Any:
         q, k, v = (self.value(one) for one in operands)
         layer = self.model.keys.index(operands[1])
-        head_dim, frac, _ = attributes
+        head_dim, block, _ = attributes
         q, k, v = (one.reshape(len(one), -1, head_dim) for one in (q, k, v))
         keys, values = self.cache.k[layer], self.cache.v[layer]
-        return ops.attention(q, k, v, keys, values, self.positions, fraction_bits=frac)[0]
+        return ops.attention(q, k, v, keys, values, self.positions, block=block)[0]
 
 
 def computed(machine: Machine, state: Any, tokens: Any, positions: Any) -> Pools:
