@@ -50,6 +50,8 @@ from lpu.inputs.prompts import prompt_ids as prompt_ids
 from lpu.keywords import Keywords as Keywords
 from lpu.keywords import ModelKeywords as ModelKeywords
 from lpu.keywords import chosen, model_keywords
+from lpu.legal import taken_as_legal
+from lpu.modules import readers_of
 from lpu.outputs.write import atomic_folder
 from lpu.outputs.write import check_writable as check_writable
 from lpu.page.save import page as page
@@ -59,12 +61,13 @@ from lpu.programs import Checked as Checked
 from lpu.programs import ProgramReport as ProgramReport
 from lpu.programs import bounds as bounds
 from lpu.programs import check as check
+from lpu.programs import prove as prove
 from lpu.programs import report as report
+from lpu.programs import show as show
 from lpu.programs import trace as trace
 from lpu.prove.programs import Proof as Proof
-from lpu.prove.programs import proof_of, prove_programs
+from lpu.prove.programs import proof_of
 from lpu.report.listing import Listing as Listing
-from lpu.report.listing import show as show
 from lpu.report.overview import overview as overview
 from lpu.report.show_options import ShowOptions as ShowOptions
 from lpu.report.throughput import SLACKS, Throughput, non_dominated
@@ -127,7 +130,7 @@ def compile(
         reports=reports,
         prefill=long,
         prefill_reports=long_reports,
-        proof=proof_of(program, long, prove=prove if check or prove else False),
+        proof=proof_of(program, long, prove=prove if check or prove else False, own=readers_of(opened)),
     )
 
 
@@ -219,22 +222,6 @@ def save_weights(model: OpenModel, folder: str | Path) -> "OrbaxWeights":
     return open_orbax(folder)
 
 
-def prove(
-    program: Program | Compiled,
-    prefill: Program | None = None,
-    ingest: Program | None = None,
-    egress: Program | None = None,
-) -> Proof:
-    """Prove that a program computes its model for every input, without running it (docs/proof.md).
-
-    prefill, ingest, egress: programs with the same memory image; the first comes with a `Compiled`. Nothing
-    is raised for a program that is not proved: the verdict says why.
-    """
-    if isinstance(program, Compiled):
-        program, prefill = program.program, program.prefill
-    return prove_programs(program, prefill, ingest, egress)
-
-
 def run(
     program: Program | Compiled,
     prompts: Sequence[Prompt],
@@ -266,15 +253,16 @@ def run(
         raise FileError(f"run: {model.name} has no tokenizer, so no text to stop at. Leave out --stop.")
     choice = choice_of(how, ends, tokenizer)
     progress("link", 0, 1)
-    machine = machine_of(program, model, how.stream, progress)
-    if how.estimated and isinstance(machine, StreamedMachine):
-        how.estimated(machine.rate())
-    chunked = prefill is not None and any(len(prompt) >= prefill.manifest.chunk for prompt in ids)
-    if prefill is not None and chunked and isinstance(machine, Machine):
-        decode, chunks = restart_pair(machine, share_image(prefill, model, machine))
-        done = generate(decode, ids, tokens, batch, progress, prefill=chunks, how=choice)
-    else:
-        done = generate(restart(machine), ids, tokens, batch, progress, how=choice)
+    with taken_as_legal(program, prefill, counts=False):
+        machine = machine_of(program, model, how.stream, progress)
+        if how.estimated and isinstance(machine, StreamedMachine):
+            how.estimated(machine.rate())
+        chunked = prefill is not None and any(len(prompt) >= prefill.manifest.chunk for prompt in ids)
+        if prefill is not None and chunked and isinstance(machine, Machine):
+            decode, chunks = restart_pair(machine, share_image(prefill, model, machine))
+            done = generate(decode, ids, tokens, batch, progress, prefill=chunks, how=choice)
+        else:
+            done = generate(restart(machine), ids, tokens, batch, progress, how=choice)
     return Run(
         program=program,
         generation=done,
@@ -315,17 +303,18 @@ def certify(
     how = how or CertifyOptions()
     ids = prompt_ids(prompts, opened, vocab) if prompts else default_prompts(batch, vocab, how.prefill or 0)
     check_room(ids, tokens, batch, max(opened.contexts))
-    return certificates.certify(
-        opened,
-        None if program else rack if isinstance(rack, Rack) else read_rack(rack),
-        options,
-        ids,
-        tokens,
-        rack_name=None if isinstance(rack, Rack) else str(rack),
-        how=how,
-        saved=program,
-        progress=progress,
-    )
+    with taken_as_legal(program, counts=False):
+        return certificates.certify(
+            opened,
+            None if program else rack if isinstance(rack, Rack) else read_rack(rack),
+            options,
+            ids,
+            tokens,
+            rack_name=None if isinstance(rack, Rack) else str(rack),
+            how=how,
+            saved=program,
+            progress=progress,
+        )
 
 
 def _asked(

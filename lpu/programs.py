@@ -12,15 +12,21 @@ from compiler.program.program import Program
 from lpu.check.check import Report
 from lpu.check.memory_image import check_handover, pair
 from lpu.check.stated import machine
-from lpu.compiled import ProgramLike, programs_of
+from lpu.compiled import Compiled, ProgramLike, programs_of
 from lpu.figures.bars import levers_figure
 from lpu.figures.drawing import Drawing
 from lpu.figures.shown import Shown
 from lpu.folder import Progress, check_program, load_handover, need_step, quiet
 from lpu.inputs.document import FileError
+from lpu.inputs.model import OpenModel
+from lpu.legal import taken_as_legal
+from lpu.modules import readers_of
 from lpu.prove.programs import NOT_ASKED, Proof, left_out, proof_line, prove_programs
+from lpu.report import listing
+from lpu.report.listing import Listing
 from lpu.report.occupancy import Occupancy, chain_line, occupancy
 from lpu.report.program import Facts, prefill_body, prefill_facts, program_body, program_facts
+from lpu.report.show_options import ShowOptions
 from lpu.report.throughput import Throughput, throughput
 from lpu.report.trace import Asked, write_trace
 from lpu.report.walk import block_chains
@@ -216,12 +222,13 @@ def check(program: ProgramLike, *, prove: bool | None = None, progress: Progress
     reports = check_program(loaded, progress)
     prefill = check_program(long, progress, "check prefill") if long else {}
     moved = [report for one in (ingest, egress) if one for report in check_program(one).values()]
-    moved += [check_handover(loaded, ingest, egress)] if ingest else []
+    known = not any(one.counts[0] for one in (*reports.values(), *prefill.values(), *moved))
+    moved += [check_handover(loaded, ingest, egress)] if ingest and known else []
     found = Checked(
         digest=loaded.manifest.digest,
         reports=reports,
         prefill=prefill,
-        image=pair(loaded, long) if long else None,
+        image=pair(loaded, long) if long and known else None,
         moved=tuple(moved),
         machine=machine(loaded.manifest),
         proof=NOT_ASKED,
@@ -232,29 +239,57 @@ def check(program: ProgramLike, *, prove: bool | None = None, progress: Progress
     return replace(found, proof=reason or prove_programs(loaded, long, ingest, egress))
 
 
+def prove(
+    program: Program | Compiled,
+    prefill: Program | None = None,
+    ingest: Program | None = None,
+    egress: Program | None = None,
+    model: OpenModel | None = None,
+) -> Proof:
+    """Prove that a program computes its model for every input, without running it (docs/proof.md).
+
+    prefill, ingest, egress: programs with the same memory image. model: of a module of the user's own; it and
+    the first come with a `Compiled`. Nothing is raised for a program that is not proved: the verdict says it.
+    """
+    if isinstance(program, Compiled):
+        program, prefill, model = program.program, program.prefill, program.model
+    return prove_programs(program, prefill, ingest, egress, own=model and readers_of(model))
+
+
 def report(program: ProgramLike) -> ProgramReport:
     """What a program keeps busy: units, links, SRAM, and the bounds beside its cycles."""
     loaded, long = _step(program)
-    return ProgramReport(
-        program=loaded,
-        prefill=long,
-        occupancy=tuple(occupancy(loaded, bucket) for bucket in loaded.manifest.contexts),
-        throughput=tuple(throughput(loaded)),
-    )
+    with taken_as_legal(loaded, long):
+        return ProgramReport(
+            program=loaded,
+            prefill=long,
+            occupancy=tuple(occupancy(loaded, bucket) for bucket in loaded.manifest.contexts),
+            throughput=tuple(throughput(loaded)),
+        )
 
 
 def bounds(program: ProgramLike) -> Bounds:
     """Lower bounds on the cycles of a program, per context bucket."""
     loaded, _ = _step(program)
     manifest = loaded.manifest
-    return Bounds(
-        digest=manifest.digest,
-        chip=manifest.chip.name,
-        hops=len(manifest.hops),
-        cycles={bucket: manifest.cycles[bucket] for bucket in manifest.contexts},
-        bounds={bucket: bounds_of(loaded, bucket) for bucket in manifest.contexts},
-        chains={bucket: chains(loaded, bucket) for bucket in manifest.contexts},
-    )
+    with taken_as_legal(loaded):
+        return Bounds(
+            digest=manifest.digest,
+            chip=manifest.chip.name,
+            hops=len(manifest.hops),
+            cycles={bucket: manifest.cycles[bucket] for bucket in manifest.contexts},
+            bounds={bucket: bounds_of(loaded, bucket) for bucket in manifest.contexts},
+            chains={bucket: chains(loaded, bucket) for bucket in manifest.contexts},
+        )
+
+
+def show(program: Program, options: ShowOptions | None = None) -> Listing:
+    """Rows of a program in words, at most as many as the options' limit; see docs/programs.md.
+
+    Raises FileError for a chip, unit, instruction, call, context or range of cycles that is not there.
+    """
+    with taken_as_legal(program):
+        return listing.show(program, options)
 
 
 def trace(
@@ -276,7 +311,8 @@ def trace(
     bucket = known[0] if context is None else context
     if bucket not in known:
         raise FileError(f"trace: --context {bucket}: the program has {', '.join(map(str, known))}.")
-    write_trace(output, loaded, bucket, chips)
+    with taken_as_legal(loaded):
+        write_trace(output, loaded, bucket, chips)
     return TraceFile(path=str(output), context=bucket, digest=loaded.manifest.digest)
 
 

@@ -1,8 +1,9 @@
 """A transformer's numbers, frozen, with the checks that hold between them."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from models.rope_scaling import Llama3Scaling as Llama3Scaling
 from models.rope_scaling import Scaling, scaling_of
@@ -93,6 +94,9 @@ class TransformerConfig:
             held["rope_scaling"] = scaling_of(held["rope_scaling"])
         if "biased" in held:
             held["biased"] = tuple(held["biased"])
+        for name, hint in get_type_hints(cls).items():
+            if name in held and not _fits(held[name], hint):
+                raise ValueError(f"{name} is {held[name]!r}, a model has {getattr(hint, '__name__', hint)}.")
         return cls(**held)
 
     def to_fields(self) -> dict[str, Any]:
@@ -126,3 +130,15 @@ class TransformerConfig:
         tables = self.vocab * self.hidden * (1 if self.tied else 2)
         biases = sum(map(self.width_of, self.biased))
         return tables + self.layers * (attention + ffn + biases + 2 * self.hidden) + self.hidden
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value of JSON is of a field's type: no number in quotes, no truth value for a number."""
+    args = get_args(hint)
+    if get_origin(hint) is Literal:
+        return isinstance(value, str) and value in args
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(isinstance(one, str) for one in value)
+    if args:
+        return any(_fits(value, one) for one in args)
+    return type(value) in (int, float) and math.isfinite(value) if hint is float else type(value) is hint

@@ -37,7 +37,7 @@ class Preloaded:
         end = address + words
         while address < end and (chip, address) in self._at:
             found.append(self._at[chip, address])
-            address += int(self._loads.words[found[-1]])
+            address += max(int(self._loads.words[found[-1]]), 1)  # of an illegal program none may be claimed
         groups: dict[tuple[int, int], list[int]] = {}
         for load in found:
             groups.setdefault((int(self._loads.tensor[load]), int(self._loads.k0[load])), []).append(load)

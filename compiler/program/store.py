@@ -3,13 +3,15 @@
 import functools
 import hashlib
 import json
+import math
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 import numpy as np
 
@@ -23,6 +25,7 @@ _HASHED = (
     *("regions", "logits", "token", "vocab", "chip", "links", "body"),
 )
 _UNHASHED = ("versions", "digest")
+_MOST = 1 << 60
 _INPUTS = (
     *("model", "options", "contexts", "chunk", "prefill"),
     *("rack", "chips", "chip", "forward_cycles", "levels", "links", "sources"),
@@ -134,6 +137,7 @@ def load(folder: Path) -> Program:
                 raise ProgramError(f"{folder / name}: is no file. Compile again.")
         _check_schema(folder)
         body = json.loads((folder / "manifest.json").read_text())
+        _plain(body)
         if body.pop("seal") != _seal(body):
             raise ProgramError(
                 f"{folder}/manifest.json: its seal differs: the file was altered. Compile again."
@@ -142,7 +146,7 @@ def load(folder: Path) -> Program:
             blocks = tuple(_block(arrays, i, meta) for i, meta in enumerate(body["blocks"]))
         families = {entry.get("family") for entry in body["manifest"]["kernels"]}
         _require_known(folder, "kernel family", families - KERNELS.keys())
-        calls = tuple(_call(entry) for entry in body["calls"])
+        calls = tuple(_read(Call, entry) for entry in body["calls"])
         program = Program(manifest=manifest_of(body["manifest"]), blocks=blocks, calls=calls)
         found, stated = digest(program), program.manifest.digest
     except (*_NOT_WHOLE, *_DAMAGED) as error:
@@ -249,6 +253,26 @@ def _reader(record: type) -> Any:
     return TypeAdapter(record)
 
 
+def _plain(value: Any) -> None:
+    """Raise ValueError for a number that is no int64 or not finite, and for text that no screen can show."""
+    if isinstance(value, str):
+        if any(category(letter)[0] == "C" for letter in value):
+            raise ValueError(f"text with control characters: {value!r}")
+    elif isinstance(value, int):
+        if not -(1 << 63) <= value < 1 << 63:
+            raise ValueError("a number of more than 64 bits")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"a number is {value}")
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            _plain(key)
+            _plain(part)
+    elif isinstance(value, list):
+        for part in value:
+            _plain(part)
+
+
 def _text(entry: Any) -> str:
     return json.dumps(entry, sort_keys=True)
 
@@ -281,26 +305,41 @@ def _narrow(values: np.ndarray) -> np.ndarray:
     return values.astype(np.int64)
 
 
-def _by_context(counts: dict[str, int]) -> dict[int, int]:
-    return {int(context): count for context, count in counts.items()}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Meta:
+    """What the JSON file says of a block; its arrays are in the other one."""
+
+    name: str
+    cycles: dict[int, int]
+    maps: int
+    slots: tuple[tuple[int, int], ...]
 
 
-def _call(entry: dict[str, Any]) -> Call:
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
-    fields["base"] = _by_context(entry["base"])
-    return Call(**fields)
+def _block(arrays: Any, i: int, entry: dict[str, Any]) -> Block:
+    meta: _Meta = _read(_Meta, entry)
 
+    def table(names: Sequence[str], of: str) -> dict[str, np.ndarray]:
+        found = {name: _whole(arrays, f"{i}.{of}.{name}") for name in names}
+        if len({len(column) for column in found.values()}) > 1:
+            raise ValueError(f"columns {i}.{of} are not of one length")
+        return found
 
-def _block(arrays: Any, i: int, meta: dict[str, Any]) -> Block:
-    def wide(key: str) -> np.ndarray:
-        return arrays[key].astype(np.int64)
-
-    contexts = [int(context) for context in meta["cycles"]]
     return Block(
-        name=meta["name"],
-        columns={c: Columns(**{n: wide(f"{i}.{c}.{n}") for n in COLUMNS + TAGS}) for c in contexts},
-        cycles=_by_context(meta["cycles"]),
-        loads=Loads(**{name: wide(f"{i}.loads.{name}") for name in LOADS}),
-        maps=tuple(wide(f"{i}.map.{j}") for j in range(meta["maps"])),
-        slots=tuple((row, column) for row, column in meta["slots"]),
+        name=meta.name,
+        columns={c: Columns(**table(COLUMNS + TAGS, str(c))) for c in meta.cycles},
+        cycles=meta.cycles,
+        loads=Loads(**table(LOADS, "loads")),
+        maps=tuple(_whole(arrays, f"{i}.map.{j}") for j in range(meta.maps)),
+        slots=meta.slots,
     )
+
+
+def _whole(arrays: Any, name: str) -> np.ndarray:
+    """A row of integers of a file, none so large that it could not be added to another."""
+    found = np.asarray(arrays[name])
+    if found.ndim != 1 or found.dtype.kind != "i":
+        raise ValueError(f"column {name} is {found.dtype} {found.shape}, must be one row of integers")
+    wide = found.astype(np.int64)
+    if len(wide) and max(-int(wide.min()), int(wide.max())) >= _MOST:
+        raise ValueError(f"column {name} has {wide.min()} to {wide.max()}, must be below 2^60")
+    return wide

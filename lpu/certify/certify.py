@@ -30,6 +30,7 @@ from lpu.decode.decoders import (
 from lpu.decode.generate import Decode, Generation, Prefill, generate, replay
 from lpu.folder import Progress
 from lpu.inputs.model import OpenModel
+from lpu.modules import readers_of
 from lpu.prove.programs import in_words
 from lpu.run.feed import StreamRate
 from lpu.run.machine import Machine
@@ -79,7 +80,7 @@ def certify(
     """
     program = saved if rack is None else compile_program(model.source(), rack, options, progress)
     assert program is not None
-    proved, proof = in_words(program)
+    proved, proof = in_words(program, readers_of(model))
     rows = sum(require(check(program, context)).rows for context in model.contexts)
     how = how or CertifyOptions()
     stream = how.stream

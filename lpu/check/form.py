@@ -52,6 +52,8 @@ def form(findings: Findings, stated: Stated) -> None:
     findings.add(0, np.flatnonzero(~meant[op]), f"is no row of a program of kind {stated.kind!r}")
     lanes = np.flatnonzero(transfer & ((c.aux < 1) | (c.aux > _MOST_LANES)))
     findings.add(0, lanes, lambda i: f"uses {c.aux[lanes[i]]} lanes, at least 1")
+    stray = np.flatnonzero(known & ~transfer & (c.peer != -1))
+    findings.add(0, stray, lambda i: f"names peer {c.peer[stray[i]]}, only a transfer has one")
     _index(findings, "kernel", "kernels", c.aux, known & ~transfer, len(stated.kernels))
     if sum(findings.counts) == 0:
         for group in alike(c, stated.kernels):

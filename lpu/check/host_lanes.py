@@ -23,6 +23,7 @@ _ROWS: tuple[tuple[Op, Way, str], ...] = ((Op.TAKE, "inputs", "dst_tag"), (Op.GI
 _LANES = {"fp8": 160, "fp16": 160, "f32": 80}  # lanes of a line in SRAM, by its format on the wire
 _WIRES: dict[Way, tuple[str, ...]] = {"inputs": ("fp8", "fp16"), "outputs": ("fp16", "f32")}
 _LINE = (1 << TAG_SHIFT) - 1
+_MOST_WIDTH = 1 << 24  # lanes of a message
 
 
 class _Table(NamedTuple):
@@ -79,7 +80,8 @@ def _table(manifest: Manifest, body: Hops, stated: Stated) -> _Table:
     for hop in body.hops:
         for way, known in _WIRES.items():
             message = _message(hop, way)
-            if message.wire not in known or message.rows != stated.rows or message.width < 1:
+            wide = 1 <= message.width <= _MOST_WIDTH
+            if message.wire not in known or message.rows != stated.rows or not wide:
                 raise ValueError(f"{way} are {message}, a step has {stated.rows} rows, wires {known}")
     wires: dict[Way, list[str]] = {way: [_message(hop, way).wire for hop in body.hops] for way in _WIRES}
     lines: dict[Way, Int[np.ndarray, " hops"]] = {

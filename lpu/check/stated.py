@@ -15,9 +15,11 @@ from compiler.program.program import Block, Call, Program
 from fabric.catalog import rack_names
 from fabric.rack import load_rack
 
-_COUNTS = ("planes", "sram_bytes", "sram_bytes_per_cycle", "accumulators", "vxm_chains", "activation_ports")
+_UNITS = ("planes", "accumulators", "vxm_chains", "activation_ports")
+_COUNTS = (*_UNITS, "sram_bytes", "sram_bytes_per_cycle", "clock_hz")
 _DELAYS = ("mxm_fill_cycles", "vxm_latency_cycles", "lane_reduce_cycles")
 _MOST = 1 << 40
+_MOST_UNITS = 1 << 16  # of a kind on a chip, and lanes of a link
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,12 +110,24 @@ def _in_range(manifest: Manifest) -> None:
         for name, value in numbers.items():
             if not least <= value < _MOST:
                 raise ValueError(f"{name} is {value}, must be a whole number of at least {least}")
+    for name in _UNITS:
+        if counts[name] > _MOST_UNITS:
+            raise ValueError(f"{name} is {counts[name]}, must be at most {_MOST_UNITS}")
+    if manifest.chips != len(manifest.regions):
+        raise ValueError(f"chips is {manifest.chips}, there are regions of {len(manifest.regions)}")
+    wired = [chip for level in manifest.levels for group in level.groups for chip in group]
+    busy = [chip for group in manifest.groups for chip in group]
+    for name, chips in (("levels", wired), ("groups", busy)):
+        if outside := [chip for chip in chips if not 0 <= chip < manifest.chips]:
+            raise ValueError(f"{name}: chip {outside[0]}, chips are 0 .. {manifest.chips - 1}")
 
 
 def _between(links: Int[np.ndarray, "links 5"], chips: int) -> Int[np.ndarray, " pairs"]:
     """Index of the link from one chip to another, -1 for none."""
     if ((links[:, :2] < 0) | (links[:, :2] >= chips)).any() or (links[:, 2:] < [1, 0, 1]).any():
         raise ValueError("links: an end is no chip, or lanes, hop_cycles or slot_cycles are too small")
+    if (links[:, 2:] > [_MOST_UNITS, _MOST, _MOST]).any():
+        raise ValueError("links: lanes, hop_cycles or slot_cycles are more than a link can have")
     pair = links[:, 0] * chips + links[:, 1]
     if len(np.unique(pair)) < len(pair):
         raise ValueError("links: two links join one pair of chips in one direction")
@@ -195,6 +209,8 @@ def _call(program: Program, call: Call, context: int) -> str:
     low = min(int(rows.chip.min(initial=0)), int(block.loads.chip.min(initial=0)))
     if low < 0 or int(ranks.max(initial=-1)) >= chips:
         return f"its block names ranks {low} .. {int(ranks.max(initial=-1))}, it has {chips} chips"
+    if (peer := int(rows.peer.min(initial=-1))) < -1:
+        return f"its block names rank {peer}"
     slot = block.loads.tensor
     if int(slot.min(initial=0)) < 0 or int(slot.max(initial=-1)) >= len(block.slots):
         return f"preloaded values name slot {int(slot.max(initial=-1))} of {len(block.slots)}"

@@ -66,6 +66,8 @@ def _repeat(manifest: Manifest, context: int) -> _Repeat:
     if min(counts) < 1:
         raise ValueError(f"interval, turn, users, tags and cycles are {list(counts)}, must be counts")
     columns = [np.array(part, np.int64) for part in (waves.arenas, waves.arena_words, waves.user_words)]
+    if max(*counts, *(int(np.abs(part).max(initial=0)) for part in columns)) >= 1 << 40:
+        raise ValueError("interval, turn, users, tags, arenas or their words are more than there can be")
     chips = len(manifest.regions)
     if any(column.shape != (chips,) for column in columns):
         raise ValueError(f"arenas, arena_words and user_words must be of {chips} chips")

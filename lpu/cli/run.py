@@ -206,7 +206,7 @@ def certify(
     show_certificate(terminal, found, output, given=asked)
     terminal.result(body)
     if not found.ok:
-        terminal.note("error: certify: " + failures(found))
+        terminal.error("certify: " + failures(found))
         raise typer.Exit(DIFFERENT)
 
 

@@ -166,8 +166,16 @@ def reopen(
     if about.config is None:
         opened = _finish(file, partial(own_step, import_factory(file.model), file, file.model), None, None)
     else:
-        config = config_of(about.config)
+        try:
+            config = config_of(about.config)
+        except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+            raise FileError(f"model: the numbers in the manifest make no model: {error}") from error
         opened = _finish(file, partial(known_step, config, file), config, _weights_folder(file.weights))
+    if manifest.vocab != opened.vocab:
+        raise FileError(
+            f"model: this program leaves {manifest.vocab} logits, {opened.name} has {opened.vocab}. "
+            "Compile again."
+        )
     keys = ("parameters",) if known == IDENTITY else ("parameters", "weights_digest")
     for key in keys:
         found, wanted = getattr(opened.about, key), getattr(about, key)
@@ -177,6 +185,17 @@ def reopen(
                 f"{wanted[:16]}. Give the weights that it was compiled with, or compile again."
             )
     return opened
+
+
+def reopen_module(manifest: Manifest, factory: str | None, trust: bool = False) -> OpenModel:
+    """The module of the user's own that a program was compiled from, without weights, to read what it does.
+
+    Raises FileError as `reopen`, and for a program of a known family, whose model needs no code.
+    """
+    if manifest.model.config is not None:
+        raise FileError("prove: the model of this program is read from its numbers. Leave out --model.")
+    about = replace(manifest.model, weights=IDENTITY)
+    return reopen(replace(manifest, model=about), "none", factory, trust)
 
 
 def _check_factory(about: ModelIdentity, factory: str | None, trust: bool) -> None:

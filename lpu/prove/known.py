@@ -7,6 +7,7 @@ from typing import Any
 from compiler.program.isa import Kernel
 from compiler.program.manifest import Manifest
 from lpu.prove.lanes import LaneMaps
+from lpu.prove.models.record import Piece
 from lpu.prove.refused import RefusedError, need
 from lpu.prove.terms import Terms
 
@@ -16,6 +17,7 @@ class Known:
     """One proof's tables. context: of the bucket that is looked at; names: of slots and inputs, for messages.
 
     message, wires: of the hop that is looked at, what it is sent and the formats of that and of its answer.
+    pieces: of tensors and slots, as in `ModelTerms`.
     things: records of `lpu.prove.lines`, and tuples of them, by number.
     """
 
@@ -26,6 +28,7 @@ class Known:
     message: int = -1
     wires: tuple[str, str] = ("", "")
     names: dict[int, str] = field(default_factory=dict[int, str])
+    pieces: dict[int, list[Piece]] = field(default_factory=dict[int, list[Piece]])
     things: list[Any] = field(default_factory=list[Any])
     _number: dict[Hashable, int] = field(default_factory=dict[Hashable, int])
 

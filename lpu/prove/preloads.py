@@ -139,6 +139,9 @@ class BoundPreloads:
         self._lines = np.where(table, lines, 0).tolist()
         self._across = self._cuts(slot, n0, wide, 1)
         self._down = self._cuts(slot, k0, np.where(tile, TILE_ROWS, 0), 0)
+        for load, tensor in enumerate(self._tensor):
+            if known.pieces and tensor in known.pieces:
+                self._tensor[load], self._across[load] = _in_piece(known, tensor, self._across[load])
 
     def number(self, run: int) -> int:
         """The number, in `known.things`, of the preloaded values of a run."""
@@ -175,6 +178,16 @@ class BoundPreloads:
             length = self._known.terms.shape(self._slots[which])[-1 if axis else 0]
             found.append(self._known.lanes.number(cut(entries, begin, size, length)))
         return np.array(found, np.int64)[index].tolist() if found else []
+
+
+def _in_piece(known: Known, tensor: int, columns: int) -> tuple[int, int]:
+    """The part of a tensor in which these columns lie, and which of its own they are; else the whole."""
+    entries = known.lanes.all[columns]
+    real = entries[entries >= 0]
+    for start, count, piece in known.pieces[tensor]:
+        if len(real) and start <= int(real.min()) and int(real.max()) < start + count:
+            return piece, known.lanes.number(np.where(entries < 0, -1, entries - start))
+    return tensor, columns
 
 
 def _about(known: Known, kind: np.ndarray, slot: np.ndarray, slots: list[int]) -> None:

@@ -1,6 +1,6 @@
 """The programs of one folder proved together: they have one memory image, so their KV regions must agree."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,13 +8,16 @@ from compiler.program.instructions.host import HandoverKernel
 from compiler.program.isa import Columns, Op
 from compiler.program.manifest import Manifest, Move
 from compiler.program.program import Program
+from lpu.prove.models.record import Reader
 from lpu.prove.models.registry import family_of, reader_of
-from lpu.prove.prove import HeldHead, Regions, Verdict, prove, verdict
+from lpu.prove.prove import SENSELESS, HeldHead, Regions, Verdict, nonsense, prove, verdict
 from lpu.prove.refused import RefusedError, need
 
 MOST_ROWS = 200_000  # that are proved unasked
 DECODE, PREFILL = "decode", "prefill"
 NOT_ASKED = "not asked for"
+OwnReaders = Callable[[int], Reader]
+"""The reader of a module's step for a chunk of so many tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,22 +52,27 @@ def prove_programs(
     prefill: Program | None = None,
     ingest: Program | None = None,
     egress: Program | None = None,
+    own: OwnReaders | None = None,
 ) -> Proof:
-    """Prove a program, and that those with the same memory image keep, move and read the same KV."""
-    found = {DECODE: prove(decode)}
+    """Prove a program, and that those with the same memory image keep, move and read the same KV.
+
+    own: readers of the module that they were compiled from, where that is the user's own.
+    """
+    found = {DECODE: prove(decode, None, own and own(decode.manifest.chunk))}
     regions = found[DECODE].regions
     if prefill is not None:
-        found[PREFILL] = prove(prefill, regions)
+        found[PREFILL] = prove(prefill, regions, own and own(prefill.manifest.chunk))
     for name, program in (("ingest", ingest), ("egress", egress)):
         if program is not None:
             found[name] = prove_move(program, regions, name)
     return Proof(verdicts=found)
 
 
-def left_out(program: Program) -> str:
+def left_out(program: Program, own: OwnReaders | None = None) -> str:
     """Why a program is not proved unasked; empty if it is."""
-    if not known(program):
-        return f"no reader of models knows {family_of(program.manifest.model.config)}"
+    if not known(program) and own is None:
+        more = "" if program.manifest.model.config else "; lpu prove PROGRAM --model NAME reads it"
+        return f"no reader of models knows {family_of(program.manifest.model.config)}{more}"
     rows = rows_of(program)
     return f"{rows:,} rows are more than {MOST_ROWS:,}" if rows > MOST_ROWS else ""
 
@@ -74,16 +82,22 @@ def known(program: Program) -> bool:
     return reader_of(program.manifest.model.config) is not None
 
 
-def proof_of(program: Program, prefill: Program | None = None, *, prove: bool | None = None) -> Proof | str:
+def proof_of(
+    program: Program,
+    prefill: Program | None = None,
+    *,
+    prove: bool | None = None,
+    own: OwnReaders | None = None,
+) -> Proof | str:
     """The proof of a program and its prefill program, or why it was left out. prove: None: see `left_out`.
 
     Raises RefusedError if one of them is not proved.
     """
     if prove is False:
         return NOT_ASKED
-    if prove is None and (reason := left_out(program)):
+    if prove is None and (reason := left_out(program, own)):
         return reason
-    return require_proof(prove_programs(program, prefill))
+    return require_proof(prove_programs(program, prefill, own=own))
 
 
 def require_proof(proof: Proof) -> Proof:
@@ -106,11 +120,11 @@ def proof_line(proof: Proof | str) -> str:
     return f"prove: {rows:,} rows compute {proof.verdicts[DECODE].model}, for every input"
 
 
-def in_words(program: Program) -> tuple[bool | None, str]:
+def in_words(program: Program, own: OwnReaders | None = None) -> tuple[bool | None, str]:
     """Whether a program is proved, and what is to say; None if no reader knows its model."""
-    if not known(program):
+    if not known(program) and own is None:
         return None, left_out(program)
-    found = prove_programs(program)
+    found = prove_programs(program, own=own)
     return found.ok, found.reason or proof_line(found)
 
 
@@ -131,6 +145,8 @@ def prove_move(program: Program, regions: Regions, kind: str) -> Verdict:
         _moved(program, regions, kind)
     except RefusedError as refused:
         reason = refused.reason
+    except SENSELESS as error:
+        reason = nonsense(error)
     return verdict(program, reason, {})
 
 

@@ -17,13 +17,15 @@ from lpu.prove.block_rows import LINE_BITS
 from lpu.prove.explain import foreign
 from lpu.prove.known import Known
 from lpu.prove.lines import KVHead
-from lpu.prove.models.record import ModelTerms
+from lpu.prove.models.own import SAID
+from lpu.prove.models.record import ModelTerms, Reader
 from lpu.prove.models.registry import family_of, reader_of
 from lpu.prove.refused import RefusedError, need
 from lpu.prove.step_proof import Memory, StepProof
 
 PRESUPPOSED = "the rules that lpu check holds; the contract's exact sums (docs/proof.md)"
-_SENSELESS = (ArithmeticError, LookupError, ValueError, TypeError, AttributeError, MemoryError)
+SENSELESS = (ArithmeticError, LookupError, ValueError, TypeError, AttributeError, MemoryError)
+NUMBERS = "the numbers in the manifest"
 NOT_SEEN = "bytes of weights and of the RoPE table, tokenizer, hardware"
 
 
@@ -52,13 +54,14 @@ Regions = dict[tuple[int, int], HeldHead]
 class Verdict:
     """Whether a program computes its model. reason: why not; empty where it does.
 
-    config: sha256 of the model's numbers. rows: of the calls, all contexts; followed: of these templates that
-    were looked at. regions: what the KV regions hold.
+    config: sha256 of the model's numbers. graph: what its terms were read from. rows: of the calls, all
+    contexts; followed: of these templates that were looked at. regions: what the KV regions hold.
     """
 
     reason: str
     model: str
     config: str
+    graph: str
     weights: str
     contexts: tuple[int, ...]
     rows: int
@@ -79,6 +82,7 @@ class Verdict:
         return (
             f"proved      {self.rows:,} rows compute the model, for every input ({self.followed:,} rows of "
             f"{self.templates} templates looked at, {self.terms:,} terms)\n  {whose}\n"
+            f"  graph: from {self.graph}\n"
             f"  presupposed: {PRESUPPOSED}\n  not seen: {NOT_SEEN}"
         )
 
@@ -89,6 +93,7 @@ class Verdict:
             "reason": self.reason,
             "model": self.model,
             "config_sha256": self.config,
+            "graph_from": self.graph,
             "weights_sha256": self.weights,
             "contexts": list(self.contexts),
             "rows": self.rows,
@@ -107,28 +112,39 @@ class _Count:
     terms: int = 0
 
 
-def prove(program: Program, against: Regions | None = None) -> Verdict:
-    """Prove a program of any kind that computes. against: what another proof says of its KV."""
+def prove(program: Program, against: Regions | None = None, reader: Reader | None = None) -> Verdict:
+    """Prove a program of any kind that computes.
+
+    against: what another proof says of its KV. reader: of a module that is not read by its numbers.
+    """
     count = _Count()
     reason, regions = "", {}
     try:
-        regions = _proved(program, count)
+        regions = _proved(program, count, reader)
         need(against is None or regions == against, _differ(against or {}, regions, "the other program"))
     except RefusedError as refused:
         row = f", row {refused.row} of its block" if refused.row >= 0 else ""
         reason = f"{refused.layer}{row}: {refused.reason}" if refused.layer else refused.reason
-    except _SENSELESS as error:  # numbers that no program has: whatever they are, nothing is proved
-        reason = f"its rows cannot be followed ({type(error).__name__}: {error})".splitlines()[0]
-    return verdict(program, reason, regions, count)
+    except SENSELESS as error:  # numbers that no program has: whatever they are, nothing is proved
+        reason = nonsense(error)
+    return verdict(program, reason, regions, count, NUMBERS if reader is None else SAID)
 
 
-def verdict(program: Program, reason: str, regions: Regions, count: _Count | None = None) -> Verdict:
+def nonsense(error: Exception) -> str:
+    """The reason of a refusal where numbers led nowhere."""
+    return f"its rows cannot be followed ({type(error).__name__}: {error})".splitlines()[0]
+
+
+def verdict(
+    program: Program, reason: str, regions: Regions, count: _Count | None = None, graph: str = NUMBERS
+) -> Verdict:
     """What is said of a program: proved, or the reason why not."""
     about, count = program.manifest.model, count or _Count()
     return Verdict(
         reason=reason,
         model=about.name,
         config=hashlib.sha256(json.dumps(about.config, sort_keys=True).encode()).hexdigest(),
+        graph=graph,
         weights=about.weights_digest,
         contexts=program.manifest.contexts,
         rows=sum(
@@ -144,13 +160,13 @@ def verdict(program: Program, reason: str, regions: Regions, count: _Count | Non
     )
 
 
-def _proved(program: Program, count: _Count) -> Regions:
+def _proved(program: Program, count: _Count, reader: Reader | None) -> Regions:
     manifest = program.manifest
     need(bool(manifest.contexts), "the program has no context")
     need(manifest.rows >= 1 and manifest.chips >= 1, f"{manifest.rows} rows on {manifest.chips} chips")
     need(not isinstance(manifest.body, Move), "the program moves KV and computes nothing")
     known = Known(manifest)
-    model = _model(known)
+    model = _model(known, reader)
     ours = len(known.terms)
     found: Regions | None = None
     for context in manifest.contexts:
@@ -171,15 +187,17 @@ def _proved(program: Program, count: _Count) -> Regions:
     return found or {}
 
 
-def _model(known: Known) -> ModelTerms:
-    """The terms of the manifest's model."""
+def _model(known: Known, reader: Reader | None) -> ModelTerms:
+    """The terms of the manifest's model, by a reader that is given, or by the one of its family."""
     about = known.manifest.model
-    read = reader_of(about.config)
-    if read is None or about.config is None:
+    read = reader or reader_of(about.config)
+    if read is None:
         whose = family_of(about.config)
         raise RefusedError(f"no reader of models knows {whose}. Register one in lpu.prove.models.registry")
     longest = known.manifest.longest if not isinstance(known.manifest.body, Hops) else 1
-    return read(known.terms, about.config, longest, about.kv)
+    model = read(known.terms, about.config or {}, longest, about.kv)
+    known.pieces = dict(model.pieces)
+    return model
 
 
 def _outputs(step: StepProof, memory: Memory, ours: int) -> None:

@@ -114,14 +114,28 @@ class Templates:
         first = [finds.tensors.index(one) for one in finds.tensors]
         shapes = [terms.shape(one) for one in finds.tensors]
         slots = [terms.make(SLOT, (), (i,), shape) for i, shape in zip(first, shapes, strict=True)]
+        cut: list[tuple[int, ...]] = []
+        for slot, i, tensor in zip(slots, first, finds.tensors, strict=True):
+            self.known.pieces.pop(slot, None)
+            if pieces := self.known.pieces.get(tensor):
+                cut.append((i, *(start for start, _, _ in pieces), *(count for _, count, _ in pieces)))
+                self.known.pieces[slot] = [
+                    (start, count, terms.make(SLOT, (), (i, start), terms.shape(piece)))
+                    for start, count, piece in pieces
+                ]
         shared = terms.shape(finds.shared) if finds.shared >= 0 else ()
         message = terms.shape(finds.message) if finds.message >= 0 else ()
-        return slots, (tuple(first), tuple(shapes), shared, message, self.known.wires)
+        return slots, (tuple(first), tuple(shapes), tuple(cut), shared, message, self.known.wires)
 
     def _bind(self, finds: Finds, slots: list[int]) -> dict[int, int]:
         """The terms of a call by the slots that stand for them."""
         terms = self.known.terms
         bound = dict(zip(slots, finds.tensors, strict=True))
+        for slot, tensor in list(bound.items()):
+            for local, piece in zip(
+                self.known.pieces.get(slot, ()), self.known.pieces.get(tensor, ()), strict=True
+            ):
+                bound[local[2]] = piece[2]
         if finds.shared >= 0:
             bound[terms.make(SLOT, (), (_SHARED,), terms.shape(finds.shared))] = finds.shared
         if finds.message >= 0:

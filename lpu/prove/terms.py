@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 TENSOR, SLOT, INPUT = "tensor", "slot", "input"
+MATMUL, BIAS = "matmul", "bias"
 
 
 class Term(NamedTuple):
@@ -127,11 +128,11 @@ class Terms:
         starts: first rows of its contract parts and, last, how many rows there are; () for one part.
         """
         normed = (statistic,) if statistic >= 0 else ()
-        return self.make("matmul", (value, codes, scale, *normed), starts, self.shape(codes)[1:])
+        return self.make(MATMUL, (value, codes, scale, *normed), starts, self.shape(codes)[1:])
 
     def bias(self, value: int, vector: int) -> int:
         """A product plus a vector."""
-        return self.make("bias", (value, vector), (), self.shape(value))
+        return self.make(BIAS, (value, vector), (), self.shape(value))
 
     def attention(self, queries: int, keys: int, values: int, head_dim: int, block: int, kv: str) -> int:
         """All heads over the cache that the keys and values of this step and all before it make up.

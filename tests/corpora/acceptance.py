@@ -86,6 +86,20 @@ def row(corpus: Corpus, lines: dict[int, Line]) -> tuple[str, bool]:
     )
 
 
+def kinds(corpus: Corpus, lines: dict[int, Line]) -> list[str]:
+    """The table of a corpus by the kind of its cases; none if it has no kinds."""
+    if corpus.kind is None:
+        return []
+    words: dict[str, Counter[str]] = {}
+    for case, line in lines.items():
+        words.setdefault(corpus.kind(case), Counter())[line["came_to"]] += 1
+    rows = [
+        f"  {name:<26}{sum(count.values()):>7}  {', '.join(f'{n} {word}' for word, n in count.most_common())}"
+        for name, count in words.items()
+    ]
+    return [f"\n{corpus.name}, by kind", *rows]
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=CORPORA, action="append", help="a corpus; may be given again")
@@ -96,16 +110,18 @@ def main(arguments: list[str] | None = None) -> int:
     folder = args.out / code()
     rows: list[tuple[str, bool]] = []
     failures: list[str] = []
+    tables: list[str] = []
     for corpus in (CORPORA[name] for name in args.only or CORPORA):
         cases = list(range(corpus.size))[: args.cases]
         lines = work(corpus, cases, folder / f"{corpus.name.replace(' ', '-')}.jsonl", args.jobs)
         rows.append(row(corpus, lines))
+        tables += kinds(corpus, lines)
         failures += [
             f"{corpus.name}, case {n}: {line['error']}" for n, line in lines.items() if "error" in line
         ]
     print(f"\n{'corpus':<28}{'cases':>7}{'':<11}{'verdict':<8}{'user CPU':>11}  came to")
     print("\n".join(text for text, _ in rows))
-    print("\n".join(failures[:20]))
+    print("\n".join([*tables, *failures[:20]]))
     return 0 if all(passed for _, passed in rows) else 1
 
 

@@ -14,6 +14,7 @@ class Corpus:
 
     hold: what a case comes to in a word, e.g. "held" or "refused"; raises where the property does not hold.
     least: share of the cases that comes to a word of `good`, so that a corpus of refusals does not pass.
+    kind: of a case, for a table of its own.
     quick: which cases a sample is of; the others take minutes together and are left to `make acceptance`.
     """
 
@@ -22,6 +23,7 @@ class Corpus:
     hold: Callable[[int], str]
     good: tuple[str, ...] = ("held",)
     least: float = 0.9
+    kind: Callable[[int], str] | None = None
     quick: Callable[[int], bool] = lambda case: True
 
     def sample(self, share: float = SHARE) -> list[int]:

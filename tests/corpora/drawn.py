@@ -1,4 +1,4 @@
-"""Drawn models on drawn racks: the bits of every program are those of the model on one device."""
+"""Drawn models on drawn racks: every program is proved, and its bits are those of the model on one device."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from beside import bits, made_up
+from models_named import of_model
 from pairs import source as source_of
 
 from compiler.errors import CapacityError, OptionError
@@ -18,6 +19,7 @@ from fabric.rack import Rack, load_rack
 from lpu.check.check import check, require
 from lpu.check.memory_image import pair
 from lpu.inputs.files import read_rack
+from lpu.prove.programs import prove_programs, require_proof
 from lpu.run.machine import prepare
 from models.config import TransformerConfig
 from models.kv import KVFormat, empty_cache
@@ -136,6 +138,7 @@ def hold_steps(seed: int) -> str:
         return "refused"
     for context in contexts:
         require(check(program, context))
+    require_proof(prove_programs(of_model(program, config, kv)))
     assert_bits(step, program, draw, config.vocab, seed)
     return "held"
 
@@ -158,6 +161,7 @@ def hold_chunks(seed: int) -> str:
         for context in program.manifest.contexts:
             require(check(program, context))
     require(pair(decode, prefill))
+    require_proof(prove_programs(of_model(decode, config, kv), of_model(prefill, config, kv)))
     weights = made_up(step, seed)
     single = prepare(decode, weights)
     chunks = prepare(prefill, weights, single)

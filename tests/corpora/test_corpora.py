@@ -57,6 +57,14 @@ def test_a_sample_of_a_corpus_holds(name: str) -> None:
     came_to(CORPORA[name], CORPORA[name].sample())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "share"), [("mutated programs", 0.002), ("reworded programs", 0.01), ("hostile folders", 0.001)]
+)
+def test_a_small_sample_of_a_corpus_holds(name: str, share: float) -> None:
+    came_to(CORPORA[name], CORPORA[name].sample(share))
+
+
 def test_a_sample_is_two_percent_and_the_same_every_time() -> None:
     for corpus in CORPORA.values():
         cases = corpus.sample()

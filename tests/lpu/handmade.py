@@ -292,5 +292,6 @@ def tiled(base: Program, pairs: int, times: int) -> tuple[Manifest, Loads, Colum
         for pair in range(pairs)
         for link in base.manifest.links
     )
-    described = replace(base.manifest, links=links, regions=base.manifest.regions * pairs)
+    regions = base.manifest.regions * pairs
+    described = replace(base.manifest, links=links, regions=regions, chips=len(regions))
     return described, Loads(**held), Columns(**out)

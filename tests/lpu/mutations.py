@@ -1,5 +1,6 @@
 """Programs changed as a broken compiler would make them: one thing or two that a digest would not show."""
 
+import json
 from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 from compiler.program.isa import OPERANDS, TAGS, Columns, Kernel, Op, is_transfer
 from compiler.program.manifest import Place
 from compiler.program.program import Block, Call, Program
+from compiler.program.store import manifest_json, manifest_of
 
 Random = np.random.Generator
 Mutation = Callable[[Program, Random], Program | None]
@@ -251,17 +253,69 @@ def leaf(program: Program, random: Random) -> Program | None:
     return replace(program, manifest=replace(manifest, **_among(random, changes)))
 
 
+def anywhere(program: Program, random: Random) -> Program | None:
+    """Any one number, word or truth value of the manifest, whatever it means."""
+    body = json.loads(json.dumps(manifest_json(program.manifest)))
+    places = [place for place in _places(body) if place[0] not in ("digest", "inputs", "versions")]
+    kinds: dict[str, list[tuple[Any, ...]]] = {}
+    for place in places:
+        kinds.setdefault(".".join("*" if isinstance(one, int) else one for one in place), []).append(place)
+    *above, key = _among(random, kinds[_among(random, sorted(kinds))])
+    held = body
+    for one in above:
+        held = held[one]
+    value = held[key]
+    words = {
+        "fp16": "fp8",
+        "fp8": "fp16",
+        "f32": "fp16",
+        "silu": "gelu",
+        "column": "row",
+        "contiguous": "random",
+    }
+    if isinstance(value, bool) or value is None:
+        held[key] = not value
+    elif isinstance(value, int):
+        held[key] = value + int(random.choice([-80, -1, 1, 80]))
+    elif isinstance(value, float):
+        held[key] = value * 2
+    else:
+        held[key] = words.get(value, f"{value}x")
+    try:
+        return replace(program, manifest=manifest_of(body))
+    except ValueError:
+        return None  # a compiler could not have written it
+
+
+def _places(value: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The place of every leaf of a JSON value."""
+    inner = (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    )
+    if inner is None:
+        return [above]
+    return [place for key, part in inner for place in _places(part, (*above, key))]
+
+
 MUTATIONS: dict[str, Mutation] = {
     one.__name__: one
-    for one in (number, untagged, exchange, sources, bucket, load, mapped, slot, tensors, call, kernel, leaf)
+    for one in (
+        *(number, untagged, exchange, sources, bucket, load, mapped, slot),
+        *(tensors, call, kernel, leaf, anywhere),
+    )
 }
+
+
+def kind_of(seed: int) -> str:
+    """The kind of the mutation of a seed, the first of two."""
+    return tuple(MUTATIONS)[seed % len(MUTATIONS)]
 
 
 def mutated(program: Program, seed: int) -> tuple[str, Program] | None:
     """(kind, program) of a seed, each kind in turn, every fifth of two steps; None: it cannot be done."""
     random = np.random.default_rng(seed)
     names = tuple(MUTATIONS)
-    kind = names[seed % len(names)]
+    kind = kind_of(seed)
     found = MUTATIONS[kind](program, random)
     if found is not None and seed % 5 == 4:
         other = _among(random, names)

@@ -187,6 +187,13 @@ def rope(s: Setting) -> tuple[RowOperands, Changes]:
         "do not hold 2 whole heads": {"src": s.f32(s.x, 40, 120)},
         "its kernel says (80, 2, 40)": {"kernel": replace(kernel, positions=80)},
         "reads GAIN where ANGLES": {"preloads": s.words(GAIN, s.short, 0)},
+        "reads 2 preloaded values": {"preloads": (Preload(ANGLES, s.angles, -1, 0),) * 2},
+        "are no such heads": {
+            "kernel": replace(kernel, head_dim=48),
+            "n": 1,
+            "src": ends(s),
+            "preloads": (Preload(ANGLES, s.known.terms.tensor("turns", (160, 2, 24)), -1, 0),),
+        },
         "holds f32, must be f16": {"kernel": replace(kernel, input="f16")},
     }
 

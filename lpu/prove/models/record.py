@@ -20,16 +20,22 @@ class HopPart:
     answer: Callable[[int], int]
 
 
+Piece = tuple[int, int, int]
+"""Columns of a tensor: the first, how many, the tensor that they are by themselves."""
+
+
 @dataclass(slots=True, kw_only=True)
 class ModelTerms:
     """A step of a model. tensors: every tensor by name. keys, values: of each layer, as they are appended.
 
-    logits: what it leaves. places: what terms are called in messages. parts: by name, as "layers.3.ffn".
+    pieces: of a tensor whose product the model reads in parts. logits: what it leaves. places: what terms are
+    called in messages. parts: by name, as "layers.3.ffn".
     """
 
     tensors: dict[str, int] = field(default_factory=dict[str, int])
     keys: list[int] = field(default_factory=list[int])
     values: list[int] = field(default_factory=list[int])
+    pieces: dict[int, list[Piece]] = field(default_factory=dict[int, list[Piece]])
     logits: int = -1
     places: dict[int, str] = field(default_factory=dict[int, str])
     parts: dict[str, HopPart] = field(default_factory=dict[str, HopPart])

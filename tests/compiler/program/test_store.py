@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,4 +92,54 @@ def test_a_sealed_folder_of_something_else_is_no_program(body: str, tmp_path: Pa
     (tmp_path / "manifest.json").write_text(f'{{"seal": "{seal}"}}\n{body}\n')
     np.savez(tmp_path / "columns.npz")
     with pytest.raises(ProgramError, match="not a whole program folder"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "words"),
+    [
+        (lambda rows: rows.astype(complex), "must be one row of integers"),
+        (lambda rows: rows.astype(float), "must be one row of integers"),
+        (lambda rows: rows.astype(bool), "must be one row of integers"),
+        (lambda rows: rows.astype(str), "must be one row of integers"),
+        (lambda rows: rows.astype(object), "not a whole program folder"),
+        (lambda rows: rows.astype(np.uint64), "must be one row of integers"),
+        (lambda rows: rows[None], "must be one row of integers"),
+        (lambda rows: np.int64(3), "must be one row of integers"),
+        (lambda rows: rows[:-1], "are not of one length"),
+        (lambda rows: rows + (1 << 60), "must be below 2\\^60"),
+        (lambda rows: np.full(len(rows), -(1 << 63)), "must be below 2\\^60"),
+    ],
+)
+def test_columns_are_rows_of_integers_of_one_length(
+    program: Program, tmp_path: Path, spoiled: Any, words: str
+) -> None:
+    save(program, tmp_path)
+    with np.load(tmp_path / "columns.npz") as held:
+        arrays: dict[str, Any] = dict(held)
+    arrays["2.160.src"] = spoiled(arrays["2.160.src"].astype(np.int64))
+    np.savez(tmp_path / "columns.npz", **arrays)
+    with pytest.raises(ProgramError, match=words):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("rows", 10**30, "a number of more than 64 bits"),
+        ("rows", float("nan"), "a number is nan"),
+        ("rack", "\x1b[31mquad", "text with control characters"),
+        ("rack", "two\nlines", "text with control characters"),
+        ("rack", "\ud800", "text with control characters"),
+    ],
+)
+def test_a_manifest_holds_numbers_of_64_bits_and_text_that_a_screen_shows(
+    program: Program, tmp_path: Path, key: str, value: Any, words: str
+) -> None:
+    save(program, tmp_path)
+    path = tmp_path / "manifest.json"
+    body = json.loads(path.read_text())
+    body["manifest"][key] = value
+    path.write_text(json.dumps(body))
+    with pytest.raises(ProgramError, match=words):
         load(tmp_path)

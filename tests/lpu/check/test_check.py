@@ -184,7 +184,14 @@ def test_a_kernel_that_means_nothing_is_found(name: str) -> None:
 
 
 MANIFEST_FAULTS: dict[str, tuple[int, dict[str, Any], str]] = {
-    "no regions": (0, {"regions": ()}, "manifest: links: an end is no chip"),
+    "no regions": (0, {"regions": ()}, "manifest: chips is 2, there are regions of 0"),
+    "a link of no chip": (0, {"links": (Link(1, 2, 2, 20, 4),)}, "manifest: links: an end is no chip"),
+    "a group of no chip": (0, {"groups": ((0, 2),)}, "manifest: groups: chip 2, chips are 0 .. 1"),
+    "chains without end": (
+        0,
+        {"chip": replace(hand.CHIP, vxm_chains=1 << 30)},
+        "manifest: vxm_chains is 1073741824, must be at most 65536",
+    ),
     "no token": (0, {"token": None}, "manifest: token: is None, the program is of kind 'step'"),
     "a batch of nothing": (0, {"rows": 0}, "rows is 0, must be a whole number of at least 1"),
     "an output nobody writes": (2, {"token": Place(0, 999)}, "token: word 999 of chip 0 is written by no"),

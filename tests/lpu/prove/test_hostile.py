@@ -12,7 +12,7 @@ from mutations import bucket, mutated, sources
 from pairs import compiled_pair
 from shapes import SMALL
 
-from compiler.program.isa import TILE, Op
+from compiler.program.isa import TILE, Columns, Op
 from compiler.program.program import Program
 from lpu.check.check import check
 from lpu.link.link import link
@@ -86,8 +86,34 @@ def kv_exchanged(program: Program) -> Program:
     raise AssertionError("no seed exchanges K and V")
 
 
+def q_heads_exchanged(program: Program) -> Program:
+    """The sources of two ROPE rows of queries on one chip exchanged, with their tags."""
+
+    def change(block: Any) -> Any:
+        return replace(block, columns={c: exchanged(rows) for c, rows in block.columns.items()})
+
+    def exchanged(columns: Columns) -> Columns:
+        rope = np.flatnonzero((columns.op == Op.ROPE) & (columns.chip == 0))
+        if not len(rope):
+            return columns
+        one, other = (row for row in rope if columns.n[row] == columns.n[rope[0]])
+        changed = {name: getattr(columns, name).copy() for name in ("src", "src_tag")}
+        for values in changed.values():
+            values[[one, other]] = values[[other, one]]
+        return replace(columns, **changed)
+
+    return with_block(program, "", change)
+
+
+def slot_map_high(program: Program) -> Program:
+    return with_block(
+        program, "head", lambda block: replace(block, slots=((99, block.slots[0][1]), *block.slots[1:]))
+    )
+
+
 CASES: dict[str, tuple[Callable[[Program], Program], str]] = {
     "kv_exchanged": (kv_exchanged, "is not in the model"),
+    "slot_map_high": (slot_map_high, "is number 99, the block has"),
     "layers_exchanged": (layers_exchanged, "layers."),
     "map_rolled": (map_rolled, ""),
     "tile_tensor": (tile_tensor, ""),
@@ -113,9 +139,19 @@ def test_the_program_itself_is_proved(legal: Program) -> None:
     assert prove(legal).ok
 
 
-def test_heads_exchanged_in_one_bucket_are_legal_in_all_and_refused() -> None:
+@pytest.fixture(scope="module")
+def whole() -> Program:
+    """Two buckets, all KV heads on one chip."""
+    return of_model(compiled_pair(WIDE, 8, rack="pair", contexts=(80, 160), tp=1, pp=1)[1], WIDE)
+
+
+def test_query_heads_that_meet_the_keys_of_others_are_refused(whole: Program) -> None:
+    assert "attend to KV head" in prove(q_heads_exchanged(whole)).reason
+
+
+def test_heads_exchanged_in_one_bucket_are_legal_in_all_and_refused(whole: Program) -> None:
     """A chip with two KV heads: in each bucket the logits are right, from the next bucket on they are not."""
-    program = of_model(compiled_pair(WIDE, 8, rack="pair", contexts=(80, 160), tp=1, pp=1)[1], WIDE)
+    program = whole
     made = next(
         found
         for seed in range(50)
