@@ -69,8 +69,11 @@ from lpu.run.machine import Machine
 from lpu.run.stream import StreamedMachine
 from lpu.sweep import sweep as sweeps
 from lpu.sweep.sweep import Sweep
-from lpu.validate import validate as validations
-from lpu.validate.validate import Validation
+from lpu.validate.everything import Everything as Everything
+from lpu.validate.everything import reference as reference
+from lpu.validate.everything import validate as validate
+from lpu.validate.everything import validate_all as validate_all
+from lpu.validate.validate import Validation as Validation
 from models.contract.sampling import Sampling as Sampling
 
 if TYPE_CHECKING:
@@ -333,14 +336,6 @@ def _asked(
         subject, why = f"api.{verb}", "the model is open already"
         raise OptionError(subject, next(iter(about)), why, "Give it to open_model.")
     return settled, model
-
-
-def validate(case: int | None = None, suite: str = "lpu") -> Validation:
-    """Hold the models against published or measured figures: all cases, or one. Raises FileError.
-
-    suite: "lpu" (GroqChip1) or "gpu" (operators of the H200).
-    """
-    return validations.validate(case, suite=suite)
 
 
 def bucket_of(position: int, contexts: Sequence[int]) -> int:

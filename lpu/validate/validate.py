@@ -121,12 +121,12 @@ class Validation(OnScreen):
         }
 
 
-def validate(number: int | None = None, machine: Any = None, suite: str = "lpu") -> Validation:
+def validate(number: int | str | None = None, machine: Any = None, suite: str = "lpu") -> Validation:
     """Run all cases of a suite, or the one of that number, on `machine` (the catalog's). Raises FileError."""
     if suite not in SUITES:
         raise FileError(f"validate: there is no suite {suite!r}. Choose one of {', '.join(SUITES)}.")
     chosen = SUITES[suite]
-    cases = tuple(case for case in chosen.cases if number in (None, case.number))
+    cases = tuple(case for case in chosen.cases if number is None or str(number) == str(case.number))
     if not cases:
         known = ", ".join(str(case.number) for case in chosen.cases)
         raise FileError(f"validate: --case {number}: there is no such case. Choose one of {known}.")
