@@ -32,6 +32,8 @@ from lpu.decode.choose import choice_of, finish_of, until_stop
 from lpu.decode.decoders import machine_of, restart, restart_pair, share_image
 from lpu.decode.generate import check_room, generate
 from lpu.decode.ran import Run as Run
+from lpu.energy.ask import Energy as Energy
+from lpu.energy.ask import energy as energy
 from lpu.folder import Progress, check_program, quiet
 from lpu.folder import load_prefill as load_prefill
 from lpu.folder import load_program as load_program

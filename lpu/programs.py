@@ -13,6 +13,7 @@ from lpu.check.check import Report
 from lpu.check.memory_image import check_handover, pair
 from lpu.check.stated import machine
 from lpu.compiled import ProgramLike, programs_of
+from lpu.energy.energy import StepEnergy, step_energy
 from lpu.folder import Progress, check_program, load_handover, need_step, quiet
 from lpu.inputs.document import FileError
 from lpu.prove.programs import NOT_ASKED, Proof, left_out, proof_line, prove_programs
@@ -82,6 +83,7 @@ class ProgramReport(OnScreen):
     prefill: Program | None
     occupancy: tuple[Occupancy, ...]
     throughput: tuple[Throughput, ...]
+    energy: tuple[StepEnergy, ...] = ()
 
     @property
     def facts(self) -> Facts:
@@ -89,7 +91,9 @@ class ProgramReport(OnScreen):
         return program_facts(self.program) + (prefill_facts(self.prefill) if self.prefill else [])
 
     def __str__(self) -> str:
-        return "\n".join([fact_lines(self.facts), *map(str, (*self.occupancy, *self.throughput))])
+        return "\n".join(
+            [fact_lines(self.facts), *map(str, (*self.occupancy, *self.throughput, *self.energy))]
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -99,6 +103,7 @@ class ProgramReport(OnScreen):
             "occupancy": [one.to_json() for one in self.occupancy],
             "prefill": prefill_body(self.prefill) if self.prefill else None,
             "throughput": [one.to_json() for one in self.throughput],
+            "energy": [one.to_json() for one in self.energy],
         }
 
 
@@ -216,6 +221,9 @@ def report(program: ProgramLike) -> ProgramReport:
         prefill=long,
         occupancy=tuple(occupancy(loaded, bucket) for bucket in loaded.manifest.contexts),
         throughput=tuple(throughput(loaded)),
+        energy=()
+        if loaded.manifest.hops
+        else tuple(step_energy(loaded, b) for b in loaded.manifest.contexts),
     )
 
 

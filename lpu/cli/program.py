@@ -209,7 +209,7 @@ def report(program: ProgramFolder) -> None:
     terminal = TERMINAL.get()
     found = api.report(program)
     terminal.facts(found.facts)
-    for one in (*found.occupancy, *found.throughput):
+    for one in (*found.occupancy, *found.throughput, *found.energy):
         terminal.say(str(one))
     terminal.result(found.to_json())
 
