@@ -13,21 +13,21 @@ from fabric.chip import Sourced
 from lpu.inputs.document import FileError
 from lpu.report.words import by_confidence
 from lpu.screen import OnScreen
-from lpu.validate.cases import (
-    afd_anchors,
+from lpu.validate.cases.afd import anchors
+from lpu.validate.cases.fitted import Fitted
+from lpu.validate.cases.gpu import operators
+from lpu.validate.cases.point import PublishedPoint
+from lpu.validate.cases.suite import Case, Suite
+from lpu.validate.cases.tsp import (
     all_reduce,
     constants,
-    gpu_points,
     hops,
     host_calls,
     matmul_fp16,
     resnet50_cycles,
     topology_units,
 )
-from lpu.validate.cases.constants import Fitted
-from lpu.validate.cases.machine import PublishedMachine, catalog_machine
-from lpu.validate.cases.point import PublishedPoint
-from lpu.validate.cases.suite import Case, Suite
+from lpu.validate.cases.tsp.machine import PublishedMachine, catalog_machine
 
 CASES = (
     Case(
@@ -152,7 +152,7 @@ def _sources(machine: PublishedMachine) -> list[Sourced]:
 
 SUITES = {
     "lpu": Suite(cases=CASES, machine=lambda: catalog_machine(), sources=_sources, fitted=constants.fitted),
-    "gpu": gpu_points.SUITE,
-    "afd": afd_anchors.SUITE,
+    "gpu": operators.SUITE,
+    "afd": anchors.SUITE,
 }
 """By name: what `lpu validate` runs without a flag (lpu), and with the flag of that name."""

@@ -16,8 +16,9 @@ from lpu import api
 from lpu.cli import app as cli
 from lpu.inputs.document import FileError
 from lpu.validate import validate as validate_module
-from lpu.validate.cases import all_reduce, constants, matmul_fp16, resnet50_cycles, topology_units
-from lpu.validate.cases.gemm import (
+from lpu.validate.cases.point import PublishedPoint
+from lpu.validate.cases.tsp import all_reduce, constants, matmul_fp16, resnet50_cycles, topology_units
+from lpu.validate.cases.tsp.gemm import (
     Gemm,
     PlaneSplit,
     best_split,
@@ -26,10 +27,9 @@ from lpu.validate.cases.gemm import (
     plane_chip,
     scheduled_cycles,
 )
-from lpu.validate.cases.hops import vector_cycles
-from lpu.validate.cases.machine import PublishedMachine, catalog_machine
-from lpu.validate.cases.point import PublishedPoint
-from lpu.validate.cases.resnet50 import layers
+from lpu.validate.cases.tsp.hops import vector_cycles
+from lpu.validate.cases.tsp.machine import PublishedMachine, catalog_machine
+from lpu.validate.cases.tsp.resnet50 import layers
 from lpu.validate.validate import CASES, validate
 
 MACHINE = catalog_machine()

@@ -7,8 +7,8 @@ from compiler.program.isa import Op
 from compiler.route.route import Router
 from compiler.schedule.list_schedule import schedule
 from fabric.rack import Rack
-from lpu.validate.cases.machine import PublishedMachine
 from lpu.validate.cases.point import PublishedPoint
+from lpu.validate.cases.tsp.machine import PublishedMachine
 
 CASE = 5
 HOP_NS, LATER_HOP_NS, WIRE_CYCLES = 300, 350, 216

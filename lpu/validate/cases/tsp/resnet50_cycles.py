@@ -3,11 +3,11 @@
 from functools import cache
 
 from fabric.rack import Rack
-from lpu.validate.cases.constants import LAYER_OVERHEAD_CYCLES
-from lpu.validate.cases.gemm import Gemm, best_split
-from lpu.validate.cases.machine import PublishedMachine
 from lpu.validate.cases.point import Kind, PublishedPoint
-from lpu.validate.cases.resnet50 import layers
+from lpu.validate.cases.tsp.constants import LAYER_OVERHEAD_CYCLES
+from lpu.validate.cases.tsp.gemm import Gemm, best_split
+from lpu.validate.cases.tsp.machine import PublishedMachine
+from lpu.validate.cases.tsp.resnet50 import layers
 
 CASE = 1
 CYCLES = 44_100
