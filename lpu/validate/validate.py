@@ -15,7 +15,7 @@ from lpu.report.words import by_confidence
 from lpu.screen import OnScreen
 from lpu.validate.cases.afd import anchors
 from lpu.validate.cases.fitted import Fitted
-from lpu.validate.cases.gpu import operators
+from lpu.validate.cases.gpu import experts, operators, steps
 from lpu.validate.cases.point import PublishedPoint
 from lpu.validate.cases.suite import Case, Suite
 from lpu.validate.cases.tsp import (
@@ -94,7 +94,8 @@ class Validation(OnScreen):
     def verdict(self) -> str:
         """Number of points within their tolerance, by kind."""
         kinds = {
-            kind: [p for p in self.points if p.kind == kind] for kind in ("fit", "anchor", "check", "gate")
+            kind: [p for p in self.points if p.kind == kind and p.passed is not None]
+            for kind in ("fit", "anchor", "check", "gate")
         }
         parts = [
             f"{sum(p.passed is True for p in own)} of {len(own)} {kind}" for kind, own in kinds.items() if own
@@ -153,6 +154,8 @@ def _sources(machine: PublishedMachine) -> list[Sourced]:
 SUITES = {
     "lpu": Suite(cases=CASES, machine=lambda: catalog_machine(), sources=_sources, fitted=constants.fitted),
     "gpu": operators.SUITE,
+    "experts": experts.SUITE,
+    "steps": steps.SUITE,
     "afd": anchors.SUITE,
 }
 """By name: what `lpu validate` runs without a flag (lpu), and with the flag of that name."""
