@@ -173,6 +173,8 @@ def _limit(point: "PublishedPoint") -> str:
 
 
 def _tolerance(point: "PublishedPoint") -> str:
+    if point.band is not None:
+        return f"{_number(round(point.band[0]))} to {_number(round(point.band[1]))}"
     if point.tolerance_percent is None or _limit(point):
         return "-"
     return "exact" if point.tolerance_percent < 1e-6 else f"{point.tolerance_percent:g} %"

@@ -25,6 +25,7 @@ from lpu.validate.cases.tsp import (
     host_calls,
     matmul_fp16,
     resnet50_cycles,
+    served,
     topology_units,
 )
 from lpu.validate.cases.tsp.machine import PublishedMachine, catalog_machine
@@ -34,7 +35,7 @@ CASES = (
         number=resnet50_cycles.CASE,
         title="ResNet-50 batch 1, INT8, one GroqChip1",
         points=resnet50_cycles.points,
-        remark="the overhead per layer was fitted to it, so agreement proves nothing; unfitted is the model",
+        remark="its overhead was fitted to it: agreement proves nothing; unfitted is the model",
     ),
     Case(
         number=all_reduce.CASE,
@@ -156,6 +157,7 @@ SUITES = {
     "gpu": operators.SUITE,
     "experts": experts.SUITE,
     "steps": steps.SUITE,
+    "served": served.SUITE,
     "afd": anchors.SUITE,
 }
 """By name: what `lpu validate` runs without a flag (lpu), and with the flag of that name."""
