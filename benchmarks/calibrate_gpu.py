@@ -15,7 +15,7 @@ def main(op: str) -> None:
     )
     print("kernels:")
     form, columns = FORMS[op]
-    every = [row for row in rows() if row.op == op and not row.beyond_datasheet]
+    every = [row for row in rows() if row.operator == op and not row.beyond_datasheet]
     for gpu, group in dict.fromkeys((row.gpu, row.group) for row in every):
         mine = [row for row in every if (row.gpu, row.group) == (gpu, group)]
         numbers = form.fit(columns([row.asked for row in mine]), [row.seconds for row in mine])

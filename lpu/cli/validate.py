@@ -48,7 +48,7 @@ class Against:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Inputs:
+class ReferenceInputs:
     """Of the reference: inputs that are changed, and how it is written."""
 
     set: Annotated[
@@ -70,7 +70,7 @@ class Inputs:
 
 def validate(
     against: Against,
-    inputs: Inputs,
+    inputs: ReferenceInputs,
     case: Annotated[
         str | None, Option("--case", "This case only: 4, or C-002-12.", metavar="CASE", shown="all")
     ] = None,
@@ -88,7 +88,7 @@ def validate(
 
     terminal = TERMINAL.get()
     suite = against.chosen()
-    if suite != REFERENCE and inputs != Inputs():
+    if suite != REFERENCE and inputs != ReferenceInputs():
         flags = "--set, --inputs, --format and -o"
         raise OptionError("options", flags, "are of the reference", "Add --reference.")
     if suite is None:
@@ -128,7 +128,7 @@ def _show(found: "Validation") -> None:
     terminal.facts([*facts, ("verdict", found.verdict)])
 
 
-def _write(found: "Reference", how: Inputs) -> None:
+def _write(found: "Reference", how: ReferenceInputs) -> None:
     from lpu.outputs.write import check_writable, write_file
     from lpu.validate.reference import show
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from lpu.energy.band import Band
 from lpu.energy.energy import StepEnergy
 from lpu.energy.prices import GpuPrice, Prices
+from lpu.energy.spread import Spread
 
 HOURS_PER_YEAR = 8766
 SECONDS_PER_HOUR = 3600
@@ -17,11 +17,11 @@ class Cost:
     """Dollars a million tokens. capex: of the rack over its working hours; electricity: of the building."""
 
     tokens_per_second: float
-    capex: Band
-    electricity: Band
+    capex: Spread
+    electricity: Spread
 
     @property
-    def usd(self) -> Band:
+    def usd(self) -> Spread:
         """The sum of both terms."""
         return self.capex.plus(self.electricity)
 
@@ -42,11 +42,11 @@ def cost(step: StepEnergy, asked: Prices) -> Cost:
 
 def gpu_cost(price: GpuPrice, gpus: int, tokens_per_second: float, asked: Prices) -> Cost:
     """Of GPUs at their published power, for a step that another model timed."""
-    capex, watts = Band(*price.capex_usd).times(gpus), Band(*price.system_w).times(gpus)
+    capex, watts = Spread(*price.capex_usd).times(gpus), Spread(*price.system_w).times(gpus)
     return _cost(capex, watts, tokens_per_second, asked)
 
 
-def _cost(capex: Band, watts: Band, tokens_per_second: float, asked: Prices) -> Cost:
+def _cost(capex: Spread, watts: Spread, tokens_per_second: float, asked: Prices) -> Cost:
     hourly = tokens_per_second * SECONDS_PER_HOUR / MILLION
     worked = asked["life_years"].times(HOURS_PER_YEAR).times_band(asked["utilisation"])
     power = watts.times(1e-3).times_band(asked["pue"]).times_band(asked["usd_per_kwh"])

@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Float64
 
 from compiler.program.program import Program
-from lpu.energy.band import Band, total
 from lpu.energy.events import Events, events
 from lpu.energy.prices import Prices, prices
+from lpu.energy.spread import Spread, total
 from lpu.report.throughput import of as throughput_of
 from lpu.report.words import label_of
 from lpu.screen import OnScreen
@@ -34,13 +34,13 @@ STATIC = (("chips at rest", "static_w"), ("host, DDR, fans, losses", "overhead_w
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Term:
+class EnergyTerm:
     """count events (or chip-seconds) at a price. joules: their product, of one step."""
 
     name: str
     count: float
     price: str
-    joules: Band
+    joules: Spread
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
@@ -59,20 +59,20 @@ class StepEnergy(OnScreen):
     chip: str
     chips: int
     seconds: float
-    terms: tuple[Term, ...]
+    terms: tuple[EnergyTerm, ...]
 
     @property
-    def joules(self) -> Band:
+    def joules(self) -> Spread:
         """Of the step: the sum of the terms."""
         return total([term.joules for term in self.terms])
 
     @property
-    def joules_per_token(self) -> Band:
+    def joules_per_token(self) -> Spread:
         """Of the step over its tokens."""
         return self.joules.times(1 / self.tokens)
 
     @property
-    def watts(self) -> Band:
+    def watts(self) -> Spread:
         """Mean power of the rack while steps follow one another."""
         return self.joules.times(1 / self.seconds)
 
@@ -114,12 +114,12 @@ class StepEnergy(OnScreen):
 HEADERS = ("term", "events", "price", "low J", "mid J", "high J", "share of mid")
 
 
-def band_text(band: Band) -> str:
+def band_text(band: Spread) -> str:
     """Three digits that count of each bound."""
     return " / ".join(_three(band))
 
 
-def _three(band: Band) -> list[str]:
+def _three(band: Spread) -> list[str]:
     return [f"{one:,.3g}" if one < 1e4 else f"{one:,.0f}" for one in (band.low, band.mid, band.high)]
 
 
@@ -137,7 +137,7 @@ def step_energy(program: Program, context: int, asked: Prices | None = None) -> 
 class Counted:
     """Terms of some events on some chips for some seconds."""
 
-    terms: tuple[Term, ...]
+    terms: tuple[EnergyTerm, ...]
     chips: int
     seconds: float
 
@@ -156,11 +156,13 @@ class Counted:
 def of_events(counts: dict[str, int], chips: int, seconds: float, asked: Prices) -> Counted:
     """Every term of DYNAMIC and STATIC. counts: by name, as `Events.totals` gives them."""
     dynamic = [
-        Term(name=name, count=counts[event], price=price, joules=asked[price].times(unit * counts[event]))
+        EnergyTerm(
+            name=name, count=counts[event], price=price, joules=asked[price].times(unit * counts[event])
+        )
         for name, event, price, unit in DYNAMIC
     ]
     static = [
-        Term(name=name, count=chips * seconds, price=price, joules=asked[price].times(chips * seconds))
+        EnergyTerm(name=name, count=chips * seconds, price=price, joules=asked[price].times(chips * seconds))
         for name, price in STATIC
     ]
     return Counted(terms=(*dynamic, *static), chips=chips, seconds=seconds)

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from lpu.energy.band import Band
+from lpu.energy.spread import Spread
 from lpu.inputs.document import FileError, parse, read_document
 
 PRICES = Path(__file__).parent / "prices.yaml"
@@ -28,12 +28,12 @@ class Price:
     def __post_init__(self) -> None:
         if len(self.band) != 3:
             raise ValueError(f"band: {self.band} needs low, mid and high")
-        Band(*self.band)
+        Spread(*self.band)
 
     @property
-    def value(self) -> Band:
+    def value(self) -> Spread:
         """The band."""
-        return Band(*self.band)
+        return Spread(*self.band)
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
@@ -67,10 +67,10 @@ class Prices:
     every: tuple[Price, ...]
     gpus: tuple[GpuPrice, ...]
 
-    def __getitem__(self, name: str) -> Band:
+    def __getitem__(self, name: str) -> Spread:
         return next(price for price in self.every if price.name == name).value
 
-    def with_bands(self, **bands: Band) -> "Prices":
+    def with_bands(self, **bands: Spread) -> "Prices":
         """The same with other bands, marked as assumed. Raises FileError for a name that is not there."""
         known = [price.name for price in self.every]
         for name in bands:
@@ -102,14 +102,14 @@ def prices() -> Prices:
     return Prices(every=tuple(found.prices), gpus=tuple(found.gpus))
 
 
-def parse_bands(texts: Sequence[str]) -> dict[str, Band]:
+def parse_bands(texts: Sequence[str]) -> dict[str, Spread]:
     """`static_w=30,105,300`, or one number for all three, by name. Raises FileError."""
-    out: dict[str, Band] = {}
+    out: dict[str, Spread] = {}
     for text in texts:
         name, _, rest = text.partition("=")
         try:
             numbers = [float(word.replace("_", "")) for word in rest.split(",")]
-            out[name.strip()] = Band(*(numbers * 3 if len(numbers) == 1 else numbers))
+            out[name.strip()] = Spread(*(numbers * 3 if len(numbers) == 1 else numbers))
         except (ValueError, TypeError) as error:
             why = f" ({error})" if "needs" in str(error) or "ascend" in str(error) else ""
             raise FileError(

@@ -22,7 +22,7 @@ SHORT = 1024  # keys up to which a context costs nothing besides
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class LatentWork:
     """Decodes as columns. size, products: seconds at full bandwidth, and of one head at peak."""
 
     size: np.ndarray
@@ -34,7 +34,7 @@ class Asked:
 
 
 def asked(gpu: GpuSpec, batch: int, kv_len: int, heads: int, kv_bytes: int) -> tuple[float, ...]:
-    """One decode, in the order of the columns of Asked."""
+    """One decode, in the order of the columns of LatentWork."""
     keys = batch * kv_len
     return (
         keys * (LATENT + ROPE) * kv_bytes / gpu.memory_bytes_per_second,
@@ -46,13 +46,13 @@ def asked(gpu: GpuSpec, batch: int, kv_len: int, heads: int, kv_bytes: int) -> t
     )
 
 
-def columns(rows: Sequence[tuple[float, ...]]) -> Asked:
+def columns(rows: Sequence[tuple[float, ...]]) -> LatentWork:
     """Rows of `asked` as columns."""
     size, products, heads, keys, kv_len, waves = np.array(rows, np.float64).T
-    return Asked(size=size, products=products, heads=heads, keys=keys, kv_len=kv_len, waves=waves)
+    return LatentWork(size=size, products=products, heads=heads, keys=keys, kv_len=kv_len, waves=waves)
 
 
-def seconds_of(e: Mapping[str, float], x: Asked) -> np.ndarray:
+def seconds_of(e: Mapping[str, float], x: LatentWork) -> np.ndarray:
     """Seconds of decodes, elementwise, by the numbers of FORM."""
     n = 1 + e["sharpness"]
     flops = x.products * np.maximum(x.heads, e["least_heads"]) / e["ef"]
@@ -78,7 +78,7 @@ FORM = Form(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kernel:
+class LatentKernel:
     """A fitted kernel of a GPU for a format of the KV cache (bf16 or fp8)."""
 
     gpu: str
@@ -89,11 +89,11 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _File:
-    kernels: list[Kernel]
+    kernels: list[LatentKernel]
 
 
 @cache
-def kernels() -> tuple[Kernel, ...]:
+def kernels() -> tuple[LatentKernel, ...]:
     """Those of the package."""
     return tuple(parse(_File, read_document(KERNELS)).kernels)
 

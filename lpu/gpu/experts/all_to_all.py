@@ -8,7 +8,7 @@ GPUS_PER_NODE = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Exchange:
+class AllToAll:
     """One kernel. launch, hop (a doubling of nodes): seconds; local, remote: bytes a second of one GPU."""
 
     launch: float
@@ -26,13 +26,13 @@ class Exchange:
 
 
 H200_NODE = {
-    "dispatch": (Exchange(launch=11.4e-6, local=300e9), FP8_BYTES),
-    "combine": (Exchange(launch=11.6e-6, local=254e9), BF16_BYTES),
+    "dispatch": (AllToAll(launch=11.4e-6, local=300e9), FP8_BYTES),
+    "combine": (AllToAll(launch=11.6e-6, local=254e9), BF16_BYTES),
 }
 """One node of 8 H200. Fitted to the eight figures of facts gpu_model.md 1.3."""
 
 H800_CX7 = {
-    "dispatch": (Exchange(launch=10e-6, local=113e9, hop=11e-6, remote=52e9), FP8_BYTES),
-    "combine": (Exchange(launch=10e-6, local=141e9, hop=8e-6, remote=48e9), BF16_BYTES),
+    "dispatch": (AllToAll(launch=10e-6, local=113e9, hop=11e-6, remote=52e9), FP8_BYTES),
+    "combine": (AllToAll(launch=10e-6, local=141e9, hop=8e-6, remote=48e9), BF16_BYTES),
 }
 """H800 with CX7 NICs (50 GB/s). Fitted to the twelve figures of facts moe.md 3.1 (DeepEP V1)."""

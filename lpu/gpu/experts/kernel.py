@@ -46,7 +46,7 @@ class ExpertShape:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class ExpertWork:
     """What launches ask, as columns. weights, products, activations: seconds at full bandwidth and peak.
 
     distinct: experts with a row. resident: experts of the rank. width: hidden and inter, the loop's length.
@@ -61,7 +61,7 @@ class Asked:
 
 
 def asked(gpu: GpuSpec, shape: ExpertShape, tokens: int, form: str, alpha: float = 0.0) -> tuple[float, ...]:
-    """One launch, in the order of the columns of Asked."""
+    """One launch, in the order of the columns of ExpertWork."""
     load, wide = shape.load(tokens, alpha), shape.hidden * shape.inter
     rate = gpu.memory_bytes_per_second
     moved = 2 * tokens * shape.hidden + load.rows * (4 * shape.hidden + 6 * shape.inter)
@@ -75,10 +75,10 @@ def asked(gpu: GpuSpec, shape: ExpertShape, tokens: int, form: str, alpha: float
     )
 
 
-def columns(rows: Sequence[tuple[float, ...]]) -> Asked:
+def columns(rows: Sequence[tuple[float, ...]]) -> ExpertWork:
     """Rows of `asked` as columns."""
     weights, products, activations, distinct, resident, width = np.array(rows, np.float64).T
-    return Asked(
+    return ExpertWork(
         weights=weights,
         products=products,
         activations=activations,
@@ -88,7 +88,7 @@ def columns(rows: Sequence[tuple[float, ...]]) -> Asked:
     )
 
 
-def seconds_of(e: Mapping[str, float], x: Asked) -> np.ndarray:
+def seconds_of(e: Mapping[str, float], x: ExpertWork) -> np.ndarray:
     """Seconds of launches, elementwise, by the numbers of FORM."""
     n = 1 + e["sharpness"]
     roof = ((x.weights / e["eb"]) ** n + (x.products / e["ef"]) ** n) ** (1 / n)
@@ -114,7 +114,7 @@ each expert with a row, each expert of the rank, each column; moves: times that 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kernel:
+class ExpertKernel:
     """A fitted kernel. format: of the weights, a key of BYTES. rows: that it was fitted to."""
 
     gpu: str
@@ -130,16 +130,16 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _File:
-    kernels: list[Kernel]
+    kernels: list[ExpertKernel]
 
 
 @cache
-def kernels() -> tuple[Kernel, ...]:
+def kernels() -> tuple[ExpertKernel, ...]:
     """Those of the package."""
     return tuple(parse(_File, read_document(KERNELS)).kernels)
 
 
-def kernel_of(gpu: str, form: str) -> Kernel:
+def kernel_of(gpu: str, form: str) -> ExpertKernel:
     """The kernel of a GPU for a format: its own, else of H200 (Hopper) or B200. Raises FileError."""
     for name in (gpu, "h200" if gpu.startswith("h") else "b200"):
         found = [one for one in kernels() if (one.gpu, one.format) == (name, form)]

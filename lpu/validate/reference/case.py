@@ -19,7 +19,7 @@ CASES = Path(__file__).parent / "cases.yaml"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class PrintedRow:
     """One printed figure. `right` and `basis` are expressions over the inputs of the case.
 
     basis: how the document reaches its figure. assumes: what that takes for granted; premise: an expression,
@@ -58,7 +58,7 @@ class ReferenceCase:
     where: str
     title: str
     says: str
-    rows: list[Row]
+    rows: list[PrintedRow]
     inputs: dict[str, float] = field(default_factory=dict[str, float])
     let: dict[str, str] = field(default_factory=dict[str, str])
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from lpu.inputs.document import FileError
 from lpu.screen import OnScreen
-from lpu.validate.reference.case import ReferenceCase, Row, Status, cases, worst
+from lpu.validate.reference.case import PrintedRow, ReferenceCase, Status, cases, worst
 from lpu.validate.reference.changes import Changes, changed
 from lpu.validate.reference.expression import ExpressionError, Value, evaluate
 from lpu.validate.reference.printed import NOTHING, printed
@@ -15,10 +15,10 @@ SCHEMA = "lpu-reference/1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
+class Recomputed:
     """A row with its values. status: what follows from them. basis, right: None where there is no formula."""
 
-    row: Row
+    row: PrintedRow
     basis: Value | None
     right: Value | None
     status: Status
@@ -52,7 +52,7 @@ class CaseResult:
     """A case with its figures. changed: inputs are not those of the document, so nothing is asserted."""
 
     case: ReferenceCase
-    figures: tuple[Figure, ...]
+    figures: tuple[Recomputed, ...]
     changed: bool
 
     @property
@@ -141,22 +141,24 @@ def reference(
     )
 
 
-def _figures(case: ReferenceCase) -> tuple[Figure, ...]:
+def _figures(case: ReferenceCase) -> tuple[Recomputed, ...]:
     names: dict[str, Value] = {**case.inputs}
     for name, text in case.let.items():
         names[name] = _valued(case, name, text, names)
     return tuple(_figure(case, row, names) for row in case.rows)
 
 
-def _figure(case: ReferenceCase, row: Row, names: dict[str, Value]) -> Figure:
+def _figure(case: ReferenceCase, row: PrintedRow, names: dict[str, Value]) -> Recomputed:
     basis, right, premise = (
         None if text is None else _valued(case, row.name, text, names)
         for text in (row.basis, row.right, row.premise)
     )
-    return Figure(row=row, basis=basis, right=right, status=_status(row, basis, right, premise is not False))
+    return Recomputed(
+        row=row, basis=basis, right=right, status=_status(row, basis, right, premise is not False)
+    )
 
 
-def _status(row: Row, basis: Value | None, right: Value | None, holds: bool) -> Status:
+def _status(row: PrintedRow, basis: Value | None, right: Value | None, holds: bool) -> Status:
     """What follows from the values alone."""
     if row.other is not None:
         return "CONFLICT" if row.other != row.printed else "OK"

@@ -3,7 +3,7 @@
 from html import escape
 
 from lpu.validate.reference.expression import Value
-from lpu.validate.reference.reference import CaseResult, Figure, Reference
+from lpu.validate.reference.reference import CaseResult, Recomputed, Reference
 
 HEADERS = ("case", "quantity", "unit", "printed", "on its own basis", "right", "status", "verdict")
 FORMATS = ("text", "markdown", "html")
@@ -16,7 +16,7 @@ STYLE = (
 )
 
 
-def cells(result: CaseResult, figure: Figure) -> list[str]:
+def cells(result: CaseResult, figure: Recomputed) -> list[str]:
     """One row under HEADERS."""
     row = figure.row
     basis = number(figure.basis) + (f" ({row.assumes})" if row.assumes else "")

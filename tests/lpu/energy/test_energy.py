@@ -7,12 +7,12 @@ import pytest
 
 from lpu import api
 from lpu.cli import app as cli
-from lpu.energy.band import Band
 from lpu.energy.cost import cost, gpu_cost
 from lpu.energy.energy import DYNAMIC, STATIC, of_events, step_energy
 from lpu.energy.events import events
 from lpu.energy.prices import parse_bands, prices
 from lpu.energy.profile import profile
+from lpu.energy.spread import Spread
 from lpu.inputs.document import FileError
 from lpu.report.occupancy import occupancy
 
@@ -107,7 +107,7 @@ def test_a_bad_price_is_one_clear_line(program: Any, text: str) -> None:
 
 
 def test_one_number_is_a_band_of_equal_bounds() -> None:
-    assert parse_bands(["pue=1_000"]) == {"pue": Band(1000, 1000, 1000)}
+    assert parse_bands(["pue=1_000"]) == {"pue": Spread(1000, 1000, 1000)}
 
 
 def test_the_command_line(program: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,7 +39,7 @@ def test_a_format_without_a_kernel_is_refused() -> None:
 
 def test_the_numbers_of_a_kernel_are_those_that_its_rows_give() -> None:
     (kernel,) = (one for one in kernels() if (one.gpu, one.format) == ("b200", "fp8"))
-    mine = [row for row in rows() if row.gpu == "b200" and row.op == "moe" and row.format == "fp8"]
+    mine = [row for row in rows() if row.gpu == "b200" and row.operator == "moe" and row.format == "fp8"]
     assert kernel.rows == len(mine)
     form, columns = FORMS["moe"]
     found = form.fit(columns([row.asked for row in mine]), [row.seconds for row in mine])

@@ -24,14 +24,14 @@ BLACKWELL = ("b200", "gb200")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class MeasuredLaunch:
     """One measured launch. asked: what it asks for; alpha: of its power law, 0 for balanced.
 
     kernel and format tell the groups apart that are fitted by themselves.
     """
 
     id: str
-    op: str
+    operator: str
     gpu: str
     kernel: str
     format: str
@@ -50,7 +50,7 @@ class Row:
     @property
     def group(self) -> tuple[str, str, str]:
         """Rows that one kernel made."""
-        return self.op, self.kernel, self.format
+        return self.operator, self.kernel, self.format
 
 
 FORMS: dict[str, tuple[Form, Callable[[Sequence[tuple[float, ...]]], object]]] = {
@@ -60,25 +60,25 @@ FORMS: dict[str, tuple[Form, Callable[[Sequence[tuple[float, ...]]], object]]] =
 
 
 @cache
-def rows() -> tuple[Row, ...]:
+def rows() -> tuple[MeasuredLaunch, ...]:
     """All rows of the table, in its order."""
     return tuple(_row(one) for one in csv.DictReader(read_text(POINTS).splitlines()))
 
 
-def predicted(train: Sequence[Row], test: Sequence[Row]) -> np.ndarray:
+def predicted(train: Sequence[MeasuredLaunch], test: Sequence[MeasuredLaunch]) -> np.ndarray:
     """Seconds of rows by a kernel that is fitted to others of the same op."""
-    form, columns = FORMS[test[0].op]
+    form, columns = FORMS[test[0].operator]
     numbers = form.fit(columns([row.asked for row in train]), [row.seconds for row in train])
     return form.seconds(numbers, columns([row.asked for row in test]))
 
 
-def by_numbers(numbers: dict[str, float], test: Sequence[Row]) -> np.ndarray:
+def by_numbers(numbers: dict[str, float], test: Sequence[MeasuredLaunch]) -> np.ndarray:
     """Seconds of rows by given numbers."""
-    form, columns = FORMS[test[0].op]
+    form, columns = FORMS[test[0].operator]
     return form.seconds(numbers, columns([row.asked for row in test]))
 
 
-def _row(cells: dict[str, str]) -> Row:
+def _row(cells: dict[str, str]) -> MeasuredLaunch:
     moe, spec = cells["op"] == "moe", gpu_spec(cells["device"].lower())
     tokens = int(cells["tokens_or_batch"])
     alpha = (
@@ -91,9 +91,9 @@ def _row(cells: dict[str, str]) -> Row:
     else:
         size = 1 if cells["kv_dtype"] == "fp8" else 2
         asked = latent.asked(spec, tokens, int(cells["kv_len"]), int(cells["heads"]), size)
-    return Row(
+    return MeasuredLaunch(
         id=cells["id"],
-        op=cells["op"],
+        operator=cells["op"],
         gpu=spec.name,
         kernel=cells["kernel"],
         format=cells["dtype"] if moe else "fp8" if cells["kv_dtype"] == "fp8" else "bf16",

@@ -6,9 +6,9 @@ from statistics import median
 
 import numpy as np
 
-from lpu.gpu.experts.all_to_all import H200_NODE, H800_CX7, Exchange
+from lpu.gpu.experts.all_to_all import H200_NODE, H800_CX7, AllToAll
 from lpu.gpu.experts.kernel import BYTES
-from lpu.validate.cases.gpu.expert_rows import BLACKWELL, Row, predicted, rows
+from lpu.validate.cases.gpu.expert_rows import BLACKWELL, MeasuredLaunch, predicted, rows
 from lpu.validate.cases.point import Kind, PublishedPoint
 from lpu.validate.cases.suite import Case, Suite
 
@@ -16,6 +16,7 @@ MOST = 12  # percent, mean
 LEAST_ROWS = 20  # of other models, to fit a kernel to; with fewer a kernel counts as another
 MODELS, DEVICES, LATENT, SKEW, EXCHANGE = 201, 202, 203, 204, 205
 HIDDEN, TOPK = 7168, 8
+SKEWED = 0.03  # share by which a skew must help or hurt
 
 NODE = {
     "dispatch": {1: 11.9, 32: 16.5, 128: 35.0, 1024: 211.0},
@@ -34,11 +35,11 @@ NODES = {
 class Measured:
     """The table. of: the rows that a case may use, those beyond the datasheet left out."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[MeasuredLaunch, ...]
 
-    def of(self, op: str) -> list[Row]:
+    def of(self, op: str) -> list[MeasuredLaunch]:
         """Rows of an op whose bytes its memory can have read."""
-        return [row for row in self.rows if row.op == op and not row.beyond_datasheet]
+        return [row for row in self.rows if row.operator == op and not row.beyond_datasheet]
 
 
 def table() -> Measured:
@@ -56,7 +57,7 @@ def model_points(measured: Measured) -> tuple[PublishedPoint, ...]:
         train, same = _others(every, test[0])
         into = own if same else carried
         into.setdefault(f"{model} on {gpu}", []).extend(errors(train, test))
-    left = [row.id for row in measured.rows if row.op == "moe" and row.beyond_datasheet]
+    left = [row.id for row in measured.rows if row.operator == "moe" and row.beyond_datasheet]
     return (
         *(_mean(MODELS, f"{name}, without its rows", found) for name, found in own.items()),
         _mean(MODELS, "all of them", [one for found in own.values() for one in found], gate=True),
@@ -89,7 +90,7 @@ def skew_points(measured: Measured) -> tuple[PublishedPoint, ...]:
                 f"{name}: {'helps' if helps else 'hurts'}",
                 "check",
                 "x",
-                1,
+                1 + SKEWED,
                 2 - modelled if helps else modelled,
                 0,
             )
@@ -115,13 +116,13 @@ def exchange_points(_: Measured) -> tuple[PublishedPoint, ...]:
     return tuple(out)
 
 
-def errors(train: Sequence[Row], test: Sequence[Row]) -> list[float]:
+def errors(train: Sequence[MeasuredLaunch], test: Sequence[MeasuredLaunch]) -> list[float]:
     """Signed errors in percent of rows by a kernel that is fitted to others."""
     measured = np.array([row.seconds for row in test])
     return (100 * (predicted(train, test) / measured - 1)).tolist()
 
 
-def _others(every: Sequence[Row], row: Row) -> tuple[list[Row], bool]:
+def _others(every: Sequence[MeasuredLaunch], row: MeasuredLaunch) -> tuple[list[MeasuredLaunch], bool]:
     """Rows of other models to predict a model's from, and whether their kernel is the same."""
     others = [one for one in every if one.model != row.model]
     gpus = BLACKWELL if row.gpu in BLACKWELL else (row.gpu,)
@@ -135,7 +136,7 @@ def _others(every: Sequence[Row], row: Row) -> tuple[list[Row], bool]:
     return [one for one in alike if BYTES[one.format] == least], False
 
 
-def _by_device(case: int, every: Sequence[Row]) -> Iterable[PublishedPoint]:
+def _by_device(case: int, every: Sequence[MeasuredLaunch]) -> Iterable[PublishedPoint]:
     what = "experts" if case == DEVICES else "MLA decode"
     near: list[float] = []
     for gpu in dict.fromkeys(row.gpu for row in every):
@@ -152,7 +153,7 @@ def _by_device(case: int, every: Sequence[Row]) -> Iterable[PublishedPoint]:
     yield _mean(case, f"{what}, GPUs of one generation", near, gate=True)
 
 
-def _fitted(every: Sequence[Row]) -> Callable[[Row], float]:
+def _fitted(every: Sequence[MeasuredLaunch]) -> Callable[[MeasuredLaunch], float]:
     """The seconds of each row by the kernel of the package."""
     from lpu.gpu.experts.kernel import kernels
     from lpu.validate.cases.gpu.expert_rows import by_numbers
@@ -161,14 +162,14 @@ def _fitted(every: Sequence[Row]) -> Callable[[Row], float]:
     return lambda row: float(by_numbers(numbers[row.gpu, row.kernel, row.format], [row])[0])
 
 
-def _ratio(some: Sequence[Row], seconds: Callable[[Row], float]) -> float:
+def _ratio(some: Sequence[MeasuredLaunch], seconds: Callable[[MeasuredLaunch], float]) -> float:
     balanced = {shape_key(row): seconds(row) for row in some if row.alpha == 0}
     return median(
         seconds(row) / balanced[shape_key(row)] for row in some if row.alpha and shape_key(row) in balanced
     )
 
 
-def shape_key(row: Row) -> tuple[object, ...]:
+def shape_key(row: MeasuredLaunch) -> tuple[object, ...]:
     """What rows that differ in their skew alone have in common."""
     return row.gpu, row.group, row.model, row.tokens, row.ranks
 
@@ -198,7 +199,7 @@ def _count(case: int, name: str, count: int) -> PublishedPoint:
     )
 
 
-def _time(name: str, us: float, exchange: Exchange, tokens: int, gpus: int, size: float) -> PublishedPoint:
+def _time(name: str, us: float, exchange: AllToAll, tokens: int, gpus: int, size: float) -> PublishedPoint:
     modelled = 1e6 * exchange.seconds(tokens, HIDDEN, TOPK, gpus, size)
     return _point(name, "fit", "us", us, modelled, 16, EXCHANGE)
 

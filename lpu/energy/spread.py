@@ -6,7 +6,7 @@ from math import isfinite
 
 
 @dataclass(frozen=True, slots=True)
-class Band:
+class Spread:
     """low <= mid <= high, all finite and at least 0. ValueError for others."""
 
     low: float
@@ -19,27 +19,27 @@ class Band:
         if not self.low <= self.mid <= self.high:
             raise ValueError(f"{self}: must ascend")
 
-    def times(self, factor: float) -> "Band":
+    def times(self, factor: float) -> "Spread":
         """Each bound times a factor of at least 0."""
         return self.each(lambda one: factor * one)
 
-    def plus(self, other: "Band") -> "Band":
+    def plus(self, other: "Spread") -> "Spread":
         """Low plus low, mid plus mid, high plus high: as if all inputs erred the same way."""
-        return Band(self.low + other.low, self.mid + other.mid, self.high + other.high)
+        return Spread(self.low + other.low, self.mid + other.mid, self.high + other.high)
 
-    def times_band(self, other: "Band") -> "Band":
+    def times_band(self, other: "Spread") -> "Spread":
         """Low times low, mid times mid, high times high."""
-        return Band(self.low * other.low, self.mid * other.mid, self.high * other.high)
+        return Spread(self.low * other.low, self.mid * other.mid, self.high * other.high)
 
-    def over(self, other: "Band") -> "Band":
+    def over(self, other: "Spread") -> "Spread":
         """Low over high, mid over mid, high over low: more of `other` is less. ValueError if it may be 0."""
         if other.low <= 0:
             raise ValueError(f"{other}: something is divided by it, needs to be above 0")
-        return Band(self.low / other.high, self.mid / other.mid, self.high / other.low)
+        return Spread(self.low / other.high, self.mid / other.mid, self.high / other.low)
 
-    def each(self, change: Callable[[float], float]) -> "Band":
+    def each(self, change: Callable[[float], float]) -> "Spread":
         """`change` of each bound; it must not descend."""
-        return Band(change(self.low), change(self.mid), change(self.high))
+        return Spread(change(self.low), change(self.mid), change(self.high))
 
     def to_json(self) -> dict[str, float]:
         """For `--json`."""
@@ -49,10 +49,10 @@ class Band:
         return f"{self.low:g} / {self.mid:g} / {self.high:g}"
 
 
-NOTHING = Band(0.0, 0.0, 0.0)
+NOTHING = Spread(0.0, 0.0, 0.0)
 
 
-def total(bands: list[Band]) -> Band:
+def total(bands: list[Spread]) -> Spread:
     """The sum."""
     out = NOTHING
     for band in bands:
