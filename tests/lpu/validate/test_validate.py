@@ -251,7 +251,7 @@ def test_the_json_of_the_verb_has_a_schema_and_units(capsys: pytest.CaptureFixtu
     body = json.loads(capsys.readouterr().out)
     assert (body["schema"], body["passed"]) == ("lpu-validate/2", True)
     assert {p["case"] for p in body["points"]} == {6}
-    keys = "case point role unit published modelled at_least error_percent tolerance_percent passed"
+    keys = "case point role unit published modelled at_least error_percent tolerance_percent band passed"
     assert set(body["points"][0]) == set(keys.split())
     assert set(body["constants"]) == {"fitted", "published", "derived", "assumed"}
     assert set(body["constants"]["fitted"][0]) == {"name", "value", "case", "figure", "where"}
