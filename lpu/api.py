@@ -33,6 +33,8 @@ from lpu.decode.decoders import machine_of, restart, restart_pair, share_image
 from lpu.decode.generate import check_room, generate
 from lpu.decode.ran import Run as Run
 from lpu.diff.diff import diff as diff
+from lpu.energy.ask import Energy as Energy
+from lpu.energy.ask import energy as energy
 from lpu.folder import Progress, check_program, quiet
 from lpu.folder import load_prefill as load_prefill
 from lpu.folder import load_program as load_program
@@ -78,8 +80,11 @@ from lpu.run.stream import StreamedMachine
 from lpu.sweep import sweep as sweeps
 from lpu.sweep.sweep import Sweep
 from lpu.traffic.replay import replay as replay
-from lpu.validate import validate as validations
-from lpu.validate.validate import Validation
+from lpu.validate.everything import Everything as Everything
+from lpu.validate.everything import reference as reference
+from lpu.validate.everything import validate as validate
+from lpu.validate.everything import validate_all as validate_all
+from lpu.validate.validate import Validation as Validation
 from models.contract.sampling import Sampling as Sampling
 
 if TYPE_CHECKING:
@@ -328,11 +333,3 @@ def _asked(
         subject, why = f"api.{verb}", "the model is open already"
         raise OptionError(subject, next(iter(about)), why, "Give it to open_model.")
     return settled, model
-
-
-def validate(case: int | None = None, suite: str = "lpu") -> Validation:
-    """Hold the models against published or measured figures: all cases, or one. Raises FileError.
-
-    suite: "lpu" (GroqChip1) or "gpu" (operators of the H200).
-    """
-    return validations.validate(case, suite=suite)

@@ -13,6 +13,7 @@ from lpu.check.check import Report
 from lpu.check.memory_image import check_handover, pair
 from lpu.check.stated import machine
 from lpu.compiled import Compiled, ProgramLike, programs_of
+from lpu.energy.energy import StepEnergy, step_energy
 from lpu.figures.bars import levers_figure
 from lpu.figures.drawing import Drawing
 from lpu.figures.shown import Shown
@@ -92,6 +93,7 @@ class ProgramReport(Shown):
     prefill: Program | None
     occupancy: tuple[Occupancy, ...]
     throughput: tuple[Throughput, ...]
+    energy: tuple[StepEnergy, ...] = ()
 
     @property
     def facts(self) -> Facts:
@@ -99,7 +101,9 @@ class ProgramReport(Shown):
         return program_facts(self.program) + (prefill_facts(self.prefill) if self.prefill else [])
 
     def __str__(self) -> str:
-        return "\n".join([fact_lines(self.facts), *map(str, (*self.occupancy, *self.throughput))])
+        return "\n".join(
+            [fact_lines(self.facts), *map(str, (*self.occupancy, *self.throughput, *self.energy))]
+        )
 
     def drawing(self) -> Drawing:
         """Where the cycles of the critical path of the longest context are."""
@@ -129,6 +133,7 @@ class ProgramReport(Shown):
             "occupancy": [one.to_json() for one in self.occupancy],
             "prefill": prefill_body(self.prefill) if self.prefill else None,
             "throughput": [one.to_json() for one in self.throughput],
+            "energy": [one.to_json() for one in self.energy],
         }
 
 
@@ -260,11 +265,13 @@ def report(program: ProgramLike) -> ProgramReport:
     """What a program keeps busy: units, links, SRAM, and the bounds beside its cycles."""
     loaded, long = _step(program)
     with taken_as_legal(loaded, long):
+        buckets = loaded.manifest.contexts
         return ProgramReport(
             program=loaded,
             prefill=long,
-            occupancy=tuple(occupancy(loaded, bucket) for bucket in loaded.manifest.contexts),
+            occupancy=tuple(occupancy(loaded, bucket) for bucket in buckets),
             throughput=tuple(throughput(loaded)),
+            energy=() if loaded.manifest.hops else tuple(step_energy(loaded, b) for b in buckets),
         )
 
 

@@ -21,6 +21,7 @@ from lpu.cli import catalogs as cli_list
 from lpu.cli import compare as cli_compare
 from lpu.cli import convert as cli_convert
 from lpu.cli import diff as cli_diff
+from lpu.cli import energy as cli_energy
 from lpu.cli import program as cli_program
 from lpu.cli import prove as cli_prove
 from lpu.cli import run as cli_run
@@ -48,6 +49,7 @@ VERBS = (
     *cli_replay.VERBS,
     *cli_serve.VERBS,
     *cli_plan.VERBS,
+    *cli_energy.VERBS,
     *cli_validate.VERBS,
     *cli_list.VERBS,
 )

@@ -243,10 +243,17 @@ def gpus(name: Name = None) -> None:
             for gpu in found
         ],
     )
+    from lpu.gpu.pool import STEP_BAND
+    from lpu.gpu.served.engine import engines
+
+    bands = {"operators one after another": STEP_BAND} | {one.name: one.band for one in engines().values()}
+    shown = ", ".join(f"{name} +-{100 * band:.0f} %" for name, band in bands.items())
+    terminal.say(f"Band of a whole step, beside a GPU's own: {shown} (lpu validate --suite steps)")
     _sources("gpus")
     terminal.result(
         {
             "schema": "lpu-gpus/2",
+            "step_bands": bands,
             "gpus": [
                 {
                     "name": gpu.name,

@@ -230,7 +230,7 @@ def report(program: ProgramFolder, page: PageOptions) -> None:
         return
     found = api.report(program)
     terminal.facts(found.facts)
-    for one in (*found.occupancy, *found.throughput):
+    for one in (*found.occupancy, *found.throughput, *found.energy):
         terminal.say(str(one))
     terminal.result(found.to_json())
 

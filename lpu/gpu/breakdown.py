@@ -50,6 +50,10 @@ class Breakdown:
         """These operators, then the other's."""
         return Breakdown(ops=self.ops + other.ops, band=max(self.band, other.band))
 
+    def banded(self, band: float) -> "Breakdown":
+        """The same with a band of at least `band`."""
+        return Breakdown(ops=self.ops, band=max(self.band, band))
+
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
         return {

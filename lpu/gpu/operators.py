@@ -111,6 +111,11 @@ def gemm(gpu: GpuSpec, m: int, n: int, k: int, kind: GemmFormat = "bf16") -> flo
     return e.t0_seconds + _roof(gpu, e, size, 2 * m * n * k, peak)
 
 
+def launch_of(gpu: GpuSpec, kind: GemmFormat = "bf16") -> float:
+    """Seconds of a product's launch by itself, as the tables have it; engines fuse and overlap launches."""
+    return _gemm_kernel(gpu, kind)[0].t0_seconds
+
+
 def elementwise(gpu: GpuSpec, size: int = 0, launches: int = 1) -> float:
     """Norms, RoPE, activations: one launch each, or the time of their `size` bytes if that is longer."""
     return max(launches * gpu.launch_seconds, size / (gpu.memory_bytes_per_second * gpu.decode_bf16.eb))

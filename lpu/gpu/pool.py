@@ -12,6 +12,10 @@ from models.config import TransformerConfig
 USABLE = 0.9
 """Share of the memory for weights and KV. Source: the default of vLLM, gpu_memory_utilization."""
 
+STEP_BAND = 0.3
+"""Half-width of a whole step of operators one after another: served steps of Qwen3-32B and Llama-3.1-8B on
+H100 (53 rows with few prompts between, lpu/validate/cases/gpu/step_points.csv) lie -28 to +27 % from it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuPool(Launches):
@@ -95,4 +99,4 @@ class GpuPool(Launches):
 
     def _whole(self, config: TransformerConfig, layer: Breakdown, tokens: int, batch: int) -> Breakdown:
         inner = layer.times(config.layers)
-        return self.embed(config, tokens).then(inner).then(self.head(config, batch))
+        return self.embed(config, tokens).then(inner).then(self.head(config, batch)).banded(STEP_BAND)

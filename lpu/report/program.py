@@ -9,7 +9,16 @@ from compiler.options import CompileOptions
 from compiler.program.isa import WORD_BYTES
 from compiler.program.manifest import Candidate, Manifest
 from compiler.program.program import Program
-from lpu.report.words import EXACT, by_confidence, confidence_line, kind, label_of, size
+from lpu.report.words import (
+    CAUTION_FACTOR,
+    EXACT,
+    by_confidence,
+    caution,
+    confidence_line,
+    kind,
+    label_of,
+    size,
+)
 
 Facts = list[tuple[str, str]]
 
@@ -37,6 +46,7 @@ def program_facts(program: Program) -> Facts:
             f"{size(body['sram_bytes_max'])} on the fullest chip, of {size(body['sram_bytes_chip'])}",
         ),
         ("numbers", confidence_line(manifest.sources)),
+        *((("caution", said),) if (said := caution(manifest.chip.name)) else ()),
         ("digest", body["program_sha256"]),
     ]
 
@@ -93,6 +103,7 @@ def program_body(program: Program) -> dict[str, Any]:
     return {
         "kind": EXACT,
         "label": label_of(manifest.chip.name),
+        "caution_factor": CAUTION_FACTOR if label_of(manifest.chip.name) else None,
         "model": asdict(manifest.model),
         "rack": manifest.rack,
         "options": asdict(manifest.options),

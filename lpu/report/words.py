@@ -10,6 +10,10 @@ PROJECTION = "projection"
 MEASURED = ("groqchip1",)
 """Chips of which measurements are public: `lpu validate` holds its cases against them."""
 
+CAUTION_FACTOR = 2.4
+"""Tokens/s of Llama-2-70B on 576 GroqChip1 by the hardware alone, over the 300 that were served. Held by
+`lpu validate --suite served`; docs/validation.md."""
+
 ASSUMED = ("assumed", "R")
 DERIVED = ("D",)
 
@@ -22,6 +26,13 @@ def label_of(chip: str) -> str | None:
 def kind(chip: str) -> str:
     """Of what kind cycles on a chip are, with the label on top."""
     return EXACT if label_of(chip) is None else f"{PROJECTION}, {EXACT}"
+
+
+def caution(chip: str) -> str | None:
+    """What a result of a chip without public measurements is to be read with."""
+    if label_of(chip) is None:
+        return None
+    return f"served systems of the older chip took {CAUTION_FACTOR:g} x what this arithmetic gives for them"
 
 
 def percent(share: float) -> str:

@@ -13,28 +13,29 @@ from fabric.chip import Sourced
 from lpu.inputs.document import FileError
 from lpu.report.words import by_confidence
 from lpu.screen import OnScreen
-from lpu.validate.cases import (
-    afd_anchors,
+from lpu.validate.cases.afd import anchors
+from lpu.validate.cases.fitted import Fitted
+from lpu.validate.cases.gpu import experts, operators, steps
+from lpu.validate.cases.point import PublishedPoint
+from lpu.validate.cases.suite import Case, Suite
+from lpu.validate.cases.tsp import (
     all_reduce,
     constants,
-    gpu_points,
     hops,
     host_calls,
     matmul_fp16,
     resnet50_cycles,
+    served,
     topology_units,
 )
-from lpu.validate.cases.constants import Fitted
-from lpu.validate.cases.machine import PublishedMachine, catalog_machine
-from lpu.validate.cases.point import PublishedPoint
-from lpu.validate.cases.suite import Case, Suite
+from lpu.validate.cases.tsp.machine import PublishedMachine, catalog_machine
 
 CASES = (
     Case(
         number=resnet50_cycles.CASE,
         title="ResNet-50 batch 1, INT8, one GroqChip1",
         points=resnet50_cycles.points,
-        remark="the overhead per layer was fitted to it, so agreement proves nothing; unfitted is the model",
+        remark="its overhead was fitted to it: agreement proves nothing; unfitted is the model",
     ),
     Case(
         number=all_reduce.CASE,
@@ -94,7 +95,8 @@ class Validation(OnScreen):
     def verdict(self) -> str:
         """Number of points within their tolerance, by kind."""
         kinds = {
-            kind: [p for p in self.points if p.kind == kind] for kind in ("fit", "anchor", "check", "gate")
+            kind: [p for p in self.points if p.kind == kind and p.passed is not None]
+            for kind in ("fit", "anchor", "check", "gate")
         }
         parts = [
             f"{sum(p.passed is True for p in own)} of {len(own)} {kind}" for kind, own in kinds.items() if own
@@ -121,12 +123,12 @@ class Validation(OnScreen):
         }
 
 
-def validate(number: int | None = None, machine: Any = None, suite: str = "lpu") -> Validation:
+def validate(number: int | str | None = None, machine: Any = None, suite: str = "lpu") -> Validation:
     """Run all cases of a suite, or the one of that number, on `machine` (the catalog's). Raises FileError."""
     if suite not in SUITES:
         raise FileError(f"validate: there is no suite {suite!r}. Choose one of {', '.join(SUITES)}.")
     chosen = SUITES[suite]
-    cases = tuple(case for case in chosen.cases if number in (None, case.number))
+    cases = tuple(case for case in chosen.cases if number is None or str(number) == str(case.number))
     if not cases:
         known = ", ".join(str(case.number) for case in chosen.cases)
         raise FileError(f"validate: --case {number}: there is no such case. Choose one of {known}.")
@@ -152,7 +154,10 @@ def _sources(machine: PublishedMachine) -> list[Sourced]:
 
 SUITES = {
     "lpu": Suite(cases=CASES, machine=lambda: catalog_machine(), sources=_sources, fitted=constants.fitted),
-    "gpu": gpu_points.SUITE,
-    "afd": afd_anchors.SUITE,
+    "gpu": operators.SUITE,
+    "experts": experts.SUITE,
+    "steps": steps.SUITE,
+    "served": served.SUITE,
+    "afd": anchors.SUITE,
 }
 """By name: what `lpu validate` runs without a flag (lpu), and with the flag of that name."""

@@ -52,7 +52,7 @@ JUNK = (
     b"!!python/object:os.x ",
 )
 TOKENS = {"type": "WordLevel", "vocab": {"a": 0, "b": 1}, "unk_token": "a"}
-TABLE = Path(__file__).parents[2] / "lpu" / "validate" / "cases" / "h200_points.csv"
+TABLE = Path(__file__).parents[2] / "lpu" / "validate" / "cases" / "gpu" / "h200_points.csv"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ class PublishedPoint:
 
     at_least: `published` is a lower limit (for a gate always an upper one). tolerance_percent: the largest
     distance of `modelled` from `published`, both ways or, for a lower limit, below it; None: no verdict.
+    band: what the model allows, `modelled` its middle; the verdict is whether `published` is in it.
     """
 
     case: int
@@ -25,6 +26,7 @@ class PublishedPoint:
     modelled: int | float
     tolerance_percent: int | float | None
     at_least: bool = False
+    band: tuple[float, float] | None = None
 
     @property
     def error_percent(self) -> float:
@@ -34,6 +36,8 @@ class PublishedPoint:
     @property
     def passed(self) -> bool | None:
         """Whether the figure is within its tolerance; None where there is no verdict."""
+        if self.band is not None and self.kind != "shown":
+            return self.band[0] <= self.published <= self.band[1]
         if self.tolerance_percent is None:
             return None
         if self.kind == "gate":
@@ -53,5 +57,6 @@ class PublishedPoint:
             "at_least": self.at_least,
             "error_percent": self.error_percent,
             "tolerance_percent": self.tolerance_percent,
+            "band": self.band,
             "passed": self.passed,
         }

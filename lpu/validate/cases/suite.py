@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fabric.chip import Sourced
-from lpu.validate.cases.constants import Fitted
+from lpu.validate.cases.fitted import Fitted
 from lpu.validate.cases.point import PublishedPoint
 
 

@@ -11,7 +11,7 @@ from lpu.gpu import operators as gpu
 from lpu.gpu.breakdown import Breakdown, OpTime
 from lpu.gpu.pool import GpuPool
 from lpu.gpu.table import GpuTable
-from lpu.validate.cases.gpu_points import catalog_bench
+from lpu.validate.cases.gpu.operators import catalog_bench
 from models.catalog import catalog
 
 H200, R100 = gpu_spec("h200"), gpu_spec("r100")

@@ -4,7 +4,7 @@ import pytest
 
 from lpu.gpu.table import COUNTS, KEYS, TEXTS, read_table
 from lpu.inputs.document import FileError
-from lpu.validate.cases.gpu_points import POINTS
+from lpu.validate.cases.gpu.operators import POINTS
 
 HEAD = POINTS.read_text().splitlines()[0]
 ROW = "{id},decode_attn,vllm,0.24,fa3,bfloat16,{kv},{batch},1,{kv_len},64,8,128,,,,,{us}"

@@ -59,7 +59,7 @@ def test_planes_of_another_chip_change_alone() -> None:
 
 def test_hop_ns_scales_every_level_by_the_factor_of_the_first() -> None:
     after = changed(load_rack("lpx-x4"), "hop_ns", "175")
-    assert [level.hop_ns for level in after.spec.levels] == [175, 175, 250]
+    assert [level.hop_ns for level in after.spec.levels] == [175, 175, 200]
     assert after.spec.forward_ns == 50
 
 

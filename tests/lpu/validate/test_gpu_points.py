@@ -9,8 +9,8 @@ from fabric.catalog import gpu_spec
 from lpu import api
 from lpu.cli import app as cli
 from lpu.inputs.document import FileError
-from lpu.validate.cases import gpu_points
-from lpu.validate.cases.gpu_points import Bench, catalog_bench, modelled_seconds
+from lpu.validate.cases.gpu import operators as gpu_points
+from lpu.validate.cases.gpu.operators import Bench, catalog_bench, modelled_seconds
 from lpu.validate.validate import SUITES, validate
 
 ROOT = Path(__file__).parents[3]

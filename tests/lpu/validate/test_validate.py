@@ -11,13 +11,15 @@ from compiler.lower.rows import Kernels
 from compiler.program.isa import Op
 from compiler.route.route import Router
 from compiler.schedule.list_schedule import dependencies, schedule
+from fabric.catalog import rack_spec
 from fabric.topology import Ports
 from lpu import api
 from lpu.cli import app as cli
 from lpu.inputs.document import FileError
 from lpu.validate import validate as validate_module
-from lpu.validate.cases import all_reduce, constants, matmul_fp16, resnet50_cycles, topology_units
-from lpu.validate.cases.gemm import (
+from lpu.validate.cases.point import PublishedPoint
+from lpu.validate.cases.tsp import all_reduce, constants, hops, matmul_fp16, resnet50_cycles, topology_units
+from lpu.validate.cases.tsp.gemm import (
     Gemm,
     PlaneSplit,
     best_split,
@@ -26,10 +28,9 @@ from lpu.validate.cases.gemm import (
     plane_chip,
     scheduled_cycles,
 )
-from lpu.validate.cases.hops import vector_cycles
-from lpu.validate.cases.machine import PublishedMachine, catalog_machine
-from lpu.validate.cases.point import PublishedPoint
-from lpu.validate.cases.resnet50 import layers
+from lpu.validate.cases.tsp.hops import vector_cycles
+from lpu.validate.cases.tsp.machine import PublishedMachine, catalog_machine
+from lpu.validate.cases.tsp.resnet50 import layers
 from lpu.validate.validate import CASES, validate
 
 MACHINE = catalog_machine()
@@ -140,7 +141,7 @@ def test_the_fitted_constants_are_the_best_whole_ones(monkeypatch: pytest.Monkey
 
     for module, name, case, figure in (
         (all_reduce, "ALL_REDUCE_SOFTWARE_NS", 4, "one of its three phases"),
-        (resnet50_cycles, "LAYER_OVERHEAD_CYCLES", 1, "ResNet-50 batch 1"),
+        (resnet50_cycles, "INFERENCE_OVERHEAD_CYCLES", 1, "ResNet-50 batch 1"),
     ):
         best, value = worst(case, figure), getattr(constants, name)
         for step in (-2, 2):
@@ -239,7 +240,7 @@ def test_the_verb_prints_every_point_and_every_fitted_constant(capsys: pytest.Ca
     out = capsys.readouterr().out
     assert out.count(" pass") == sum(p.passed is True for p in api.validate().points)
     assert "FAIL" not in out
-    for name in ("LAYER_OVERHEAD_CYCLES", "ALL_REDUCE_SOFTWARE_NS", "slot_cycles", "hop_ns", "ports"):
+    for name in ("INFERENCE_OVERHEAD_CYCLES", "ALL_REDUCE_SOFTWARE_NS", "slot_cycles", "hop_ns", "ports"):
         assert f"{name} = " in out
     assert "error 0 by construction" in out
     assert "mxm_fill_cycles" in out.split("assumed")[1]
@@ -250,7 +251,7 @@ def test_the_json_of_the_verb_has_a_schema_and_units(capsys: pytest.CaptureFixtu
     body = json.loads(capsys.readouterr().out)
     assert (body["schema"], body["passed"]) == ("lpu-validate/2", True)
     assert {p["case"] for p in body["points"]} == {6}
-    keys = "case point role unit published modelled at_least error_percent tolerance_percent passed"
+    keys = "case point role unit published modelled at_least error_percent tolerance_percent band passed"
     assert set(body["points"][0]) == set(keys.split())
     assert set(body["constants"]) == {"fitted", "published", "derived", "assumed"}
     assert set(body["constants"]["fitted"][0]) == {"name", "value", "case", "figure", "where"}
@@ -296,3 +297,10 @@ def test_the_verb_has_help_json_and_debug(capsys: pytest.CaptureFixture[str]) ->
     assert cli.main(["validate", "--help"]) == 0
     out = capsys.readouterr().out
     assert all(option in out for option in ("--case", "--json", "--debug"))
+
+
+def test_the_ladder_to_nine_racks_is_met_and_a_slower_step_is_not() -> None:
+    spec = rack_spec(hops.ROW)
+    assert [point.passed for point in hops.ladder(spec)] == [True] * 7
+    slower = replace(spec, levels=(*spec.levels[:2], replace(spec.levels[2], hop_ns=500)))
+    assert [point.passed for point in hops.ladder(slower)] == [True] * 3 + [False] * 4

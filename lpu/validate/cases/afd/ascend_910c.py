@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from lpu.pingpong.pingpong import steady_period
 from lpu.pingpong.stages import PingPongPlan, Stages
-from lpu.validate.cases import afd_910c_operators as operators
-from lpu.validate.cases.afd_910c_operators import DENSE_LAYERS, LAYERS, Inputs
+from lpu.validate.cases.afd import ascend_910c_operators as operators
+from lpu.validate.cases.afd.ascend_910c_operators import DENSE_LAYERS, LAYERS, Inputs
 from lpu.validate.cases.point import Kind, PublishedPoint
 
 CASE = 110

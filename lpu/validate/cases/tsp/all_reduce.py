@@ -6,9 +6,9 @@ from compiler.program.isa import Op
 from compiler.route.route import Router
 from compiler.schedule.list_schedule import schedule
 from fabric.rack import Rack
-from lpu.validate.cases.constants import ALL_REDUCE_SOFTWARE_NS
-from lpu.validate.cases.machine import PublishedMachine
 from lpu.validate.cases.point import PublishedPoint
+from lpu.validate.cases.tsp.constants import ALL_REDUCE_SOFTWARE_NS
+from lpu.validate.cases.tsp.machine import PublishedMachine
 
 CASE = 4
 TOTAL_US, PHASE_NS = 2.1, 722

@@ -4,7 +4,7 @@ Source: He et al. 2015, table 1 (bottlenecks 3, 4, 6, 3 on 224 x 224), with the 
 convolution, as in the version that MLPerf and torchvision use.
 """
 
-from lpu.validate.cases.gemm import Gemm
+from lpu.validate.cases.tsp.gemm import Gemm
 
 BOTTLENECKS = (3, 4, 6, 3)
 PIXELS = 224

@@ -1,8 +1,8 @@
 """Case 11: the host model of the GroqCard, compared with its formula worked out by hand."""
 
 from fabric.host import host_call
-from lpu.validate.cases.machine import PublishedMachine
 from lpu.validate.cases.point import PublishedPoint
+from lpu.validate.cases.tsp.machine import PublishedMachine
 
 CASE = 11
 EXACT = 1e-9  # percent: the last bits of a float

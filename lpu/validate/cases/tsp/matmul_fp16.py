@@ -2,9 +2,9 @@
 
 from compiler.program.isa import F32_LANES, ceil_div
 from fabric.rack import Rack
-from lpu.validate.cases.gemm import Gemm, PlaneSplit, ideal_cycles, plane_chip, scheduled_cycles
-from lpu.validate.cases.machine import PublishedMachine
 from lpu.validate.cases.point import Kind, PublishedPoint
+from lpu.validate.cases.tsp.gemm import Gemm, PlaneSplit, ideal_cycles, plane_chip, scheduled_cycles
+from lpu.validate.cases.tsp.machine import PublishedMachine
 
 CASE = 7
 ROWS, INNER = 2304, 4096

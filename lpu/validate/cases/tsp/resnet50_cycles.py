@@ -3,11 +3,11 @@
 from functools import cache
 
 from fabric.rack import Rack
-from lpu.validate.cases.constants import LAYER_OVERHEAD_CYCLES
-from lpu.validate.cases.gemm import Gemm, best_split
-from lpu.validate.cases.machine import PublishedMachine
 from lpu.validate.cases.point import Kind, PublishedPoint
-from lpu.validate.cases.resnet50 import layers
+from lpu.validate.cases.tsp.constants import INFERENCE_OVERHEAD_CYCLES
+from lpu.validate.cases.tsp.gemm import Gemm, best_split
+from lpu.validate.cases.tsp.machine import PublishedMachine
+from lpu.validate.cases.tsp.resnet50 import layers
 
 CASE = 1
 CYCLES = 44_100
@@ -15,9 +15,9 @@ TOLERANCE = 0.5  # percent
 
 
 def points(machine: PublishedMachine) -> tuple[PublishedPoint, ...]:
-    """With the fitted overhead per layer, and without it; and with results that leave late."""
+    """With the fitted overhead of an inference, and without it; and with results that leave late."""
     bare = network_cycles(machine.node())
-    full = bare + LAYER_OVERHEAD_CYCLES * len(layers())
+    full = bare + INFERENCE_OVERHEAD_CYCLES
     return (
         _point("ResNet-50 batch 1", "fit", full, TOLERANCE),
         _point("the same with nothing fitted", "shown", bare, None),

@@ -6,8 +6,8 @@ from typing import Any
 import networkx as nx
 
 from fabric.rack import Rack
-from lpu.validate.cases.machine import PublishedMachine
 from lpu.validate.cases.point import Kind, PublishedPoint
+from lpu.validate.cases.tsp.machine import PublishedMachine
 
 CASE = 6
 CHIP_GB_PER_S, BISECTION_GB_PER_S = 235, 853

@@ -3,41 +3,15 @@
 Two of them exist only for the validation: no program of this project uses them.
 """
 
-from dataclasses import dataclass
-from typing import Any
-
 from fabric.link import ns_to_cycles
-from lpu.validate.cases.machine import PublishedMachine
+from lpu.validate.cases.fitted import Fitted
+from lpu.validate.cases.tsp.machine import PublishedMachine
 
 ALL_REDUCE_SOFTWARE_NS = 368
 """What a phase of a small all-reduce takes beyond hop, slot and addition. Fitted to 722 ns (case 4)."""
 
-LAYER_OVERHEAD_CYCLES = 154
-"""What a layer of ResNet-50 takes beyond its products and their drain. Fitted: 44.1 k cycles (case 1)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fitted:
-    """A constant that was fitted to a figure of `case`. where: the programs that it moves."""
-
-    name: str
-    value: str
-    case: int
-    figure: str
-    where: str
-
-    def to_json(self) -> dict[str, Any]:
-        """For `--json`."""
-        return {
-            "name": self.name,
-            "value": self.value,
-            "case": self.case,
-            "figure": self.figure,
-            "where": self.where,
-        }
-
-    def __str__(self) -> str:
-        return f"{self.name} = {self.value}, to {self.figure} (case {self.case}); in {self.where}"
+INFERENCE_OVERHEAD_CYCLES = 8_310
+"""What ResNet-50 takes beyond its products and their drain, once. Fitted: 44.1 k cycles (case 1)."""
 
 
 def fitted(machine: PublishedMachine) -> tuple[Fitted, ...]:
@@ -46,8 +20,8 @@ def fitted(machine: PublishedMachine) -> tuple[Fitted, ...]:
     hop = ns_to_cycles(node.hop_ns, chip.clock_hz)
     return (
         Fitted(
-            name="LAYER_OVERHEAD_CYCLES",
-            value=f"{LAYER_OVERHEAD_CYCLES} cycles",
+            name="INFERENCE_OVERHEAD_CYCLES",
+            value=f"{INFERENCE_OVERHEAD_CYCLES:,} cycles",
             case=1,
             figure="44.1 k cycles of ResNet-50",
             where="case 1 alone",

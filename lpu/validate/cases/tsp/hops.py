@@ -6,12 +6,19 @@ from compiler.lower.rows import Kernels, RowBuilder, tag
 from compiler.program.isa import Op
 from compiler.route.route import Router
 from compiler.schedule.list_schedule import schedule
+from fabric.catalog import rack_spec
 from fabric.rack import Rack
-from lpu.validate.cases.machine import PublishedMachine
+from fabric.topology import RackSpec
 from lpu.validate.cases.point import PublishedPoint
+from lpu.validate.cases.tsp.machine import PublishedMachine
 
 CASE = 5
 HOP_NS, LATER_HOP_NS, WIRE_CYCLES = 300, 350, 216
+LADDER_NS = {8: 350, 64: 750, 128: 1150, 384: 1600, 640: 2050, 896: 2500, 1152: 2950}
+"""By GB of SRAM in reach. Source: Hot Chips 38, facts hardware_2026_11.md 1.1 (12); four are fitted."""
+
+ROW = "lpx-x4"
+RACK_GB = 128
 TOLERANCE = 0.1  # percent: a hop is a whole number of cycles, so it is up to one cycle longer
 
 
@@ -40,7 +47,30 @@ def points(machine: PublishedMachine) -> tuple[PublishedPoint, ...]:
             modelled=vector_cycles(machine.node()) * 1e9 / machine.chip.clock_hz,
             tolerance_percent=None,
         ),
+        *ladder(rack_spec(ROW)),
     )
+
+
+def ladder(spec: RackSpec) -> tuple[PublishedPoint, ...]:
+    """Reach in SRAM against latency: hops within a rack, then a step for each pair of racks on both sides."""
+    tray, _, row = spec.levels
+    further = spec.forward_ns + tray.hop_ns
+    step = spec.forward_ns + row.hop_ns
+    out: list[PublishedPoint] = []
+    for i, (reach, published) in enumerate(LADDER_NS.items()):
+        pairs = max(reach // RACK_GB - 1, 0) // 2
+        out.append(
+            PublishedPoint(
+                case=CASE,
+                name=f"{reach} GB in reach",
+                kind="fit" if i < 4 else "anchor",
+                unit="ns",
+                published=published,
+                modelled=tray.hop_ns + min(i, 2) * further + pairs * step,
+                tolerance_percent=0,
+            )
+        )
+    return tuple(out)
 
 
 def vector_cycles(rack: Rack) -> int:

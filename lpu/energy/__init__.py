@@ -1,0 +1,1 @@
+"""Energy and cost of programs: events counted exactly, prices of events as bands (docs/energy.md)."""

@@ -1,0 +1,1 @@
+"""Experts on GPUs: what a token's choices read and compute, by kernel; and the traffic to and from them."""

@@ -1,0 +1,1 @@
+"""GPUs and others beside each other: published schedules of divided models."""

@@ -1,0 +1,1 @@
+"""The GPU model: measured operators, experts and served steps."""

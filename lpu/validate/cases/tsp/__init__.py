@@ -1,0 +1,1 @@
+"""GroqChip1 (TSP) and its racks: published workloads and figures."""

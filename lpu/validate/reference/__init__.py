@@ -1,0 +1,1 @@
+"""Tables that reference documents print, recomputed from first principles: one data file, no special case."""
