@@ -104,7 +104,11 @@ def schedule_blocks(
     options: CompileOptions,
     progress: Progress,
 ) -> Scheduled:
-    """Schedule every block on its chips, equal ones once. Raises RoutingError."""
+    """Schedule every block on its chips, equal ones once. Raises RoutingError.
+
+    The token of a decode step goes to the first group, which begins the next step; those of a chunk stay in
+    the last group, as the next chunk is known.
+    """
     cache, chips = TemplateCache(assignment, rack, options.layout), assignment.chips
     calls: list[TemplateCall] = []
     for i, block in enumerate(blocks):
@@ -112,6 +116,8 @@ def schedule_blocks(
         after = (i + 1) % len(blocks)
         if block.wire:
             calls.append(cache.hop(block, chips[i]))
+        elif block is blocks[-1] and assignment.plan.chunk > 1:
+            calls.append(cache.last(block, chips[i], i % 2))
         else:
             calls.append(cache.call(block, chips[i], blocks[after], chips[after], i % 2))
     return Scheduled(
@@ -145,6 +151,10 @@ class TemplateCache:
         ranks = {chip: rank for rank, chip in enumerate(chips + others)}
         targets = tuple(ranks[chip] for chip in after)
         return self._call(block, chips, others, targets, self._wanted(reader, len(after)), parity)
+
+    def last(self, block: ModelBlock, chips: tuple[int, ...], parity: int) -> TemplateCall:
+        """The block on `chips`, its result staying on the first of them."""
+        return self._call(block, chips, (), (0,), np.ones((1, 1), bool), parity)
 
     def hop(self, block: ModelBlock, chips: tuple[int, ...]) -> TemplateCall:
         """The hop on `chips`, its result going to the host lanes."""

@@ -23,6 +23,7 @@ from compiler.source import Source, Traced, traced
 from compiler.steps import Progress, Steps, quiet
 from compiler.throughput.balance import assign_stages, best_tp
 from compiler.throughput.cache import lower_stages
+from compiler.throughput.chunks import schedule_chunks
 from compiler.throughput.filled import fill_waves
 from compiler.throughput.interval import find_intervals
 from compiler.throughput.waves import emit_waves
@@ -131,7 +132,7 @@ def compile_pair(
     options, machine = scheduled.options, replace(numbers.rack, chip=scheduled.plan.chip)
     plan = dealt(beside(machine).plan, scheduled.plan.cp)
     there = replace(scheduled.assignment, plan=plan)
-    long = step("schedule-prefill", schedule_blocks, there, prefill.blocks, machine, options, step.progress)
+    long = step("schedule-prefill", schedule_chunks, there, prefill.blocks, machine, options, step.progress)
     scheduled, long = scheduled.named(numbers), long.named(numbers)
     rack = replace(rack, chip=machine.chip)
     with blaming_prefill(tokens, lambda: sram_map(rack, scheduled)):

@@ -116,10 +116,10 @@ def of(program: Program, context: int) -> Throughput:
 
 
 def throughput(program: Program) -> list[Throughput]:
-    """The throughput of every context bucket of a program that has waves; empty for others."""
-    return [
-        of(program, context) for context in program.manifest.contexts if program.manifest.waves is not None
-    ]
+    """The throughput of every context bucket of a program that has waves of users; empty for others."""
+    manifest = program.manifest
+    users = manifest.waves is not None and manifest.chunk == 1
+    return [of(program, context) for context in manifest.contexts if users]
 
 
 def non_dominated(found: Sequence[Throughput]) -> list[Throughput]:
