@@ -30,7 +30,9 @@ from lpu.compiled import Compiled as Compiled
 from lpu.decode.choose import RunOptions as RunOptions
 from lpu.decode.choose import choice_of, finish_of, until_stop
 from lpu.decode.decoders import machine_of, restart, restart_pair, share_image
+from lpu.decode.drafted import Drafted as Drafted
 from lpu.decode.generate import check_room, generate
+from lpu.decode.on_racks import speculate_on_racks
 from lpu.decode.ran import Run as Run
 from lpu.folder import Progress, check_program, quiet
 from lpu.folder import load_prefill as load_prefill
@@ -285,6 +287,30 @@ def run(
             bucket_of(position, prefill.manifest.contexts if prefill else ()) for position in done.chunks
         ),
     )
+
+
+def speculate(
+    verifier: Compiled,
+    drafter: Compiled,
+    prompts: Sequence[Prompt],
+    *,
+    tokens: int = 16,
+    ignore_eos: bool = False,
+    progress: Progress = quiet,
+) -> Drafted:
+    """Decode greedily in fewer steps: `drafter` proposes, `verifier` (compiled with `prefill=k + 1`) judges.
+
+    The tokens and logits are those of `run` with the verifier alone, bit for bit, whatever the drafts are.
+    Raises FileError, LinkError, MachineError.
+    """
+    if verifier.prefill is None:
+        raise FileError("draft: the verifier has no prefill program. Compile it with --prefill, drafts + 1.")
+    for side in (verifier, drafter):
+        side.model.need_weights("run")
+    ids = prompt_ids(prompts, verifier.model, verifier.program.manifest.vocab)
+    big = verifier.model, verifier.program, verifier.prefill
+    done = speculate_on_racks(big, (drafter.model, drafter.program), ids, tokens, progress=progress)
+    return done if ignore_eos else replace(done, ends=verifier.model.ends())
 
 
 def certify(
