@@ -65,11 +65,12 @@ from lpu.prove.programs import proof_of, prove_programs
 from lpu.report.listing import Listing as Listing
 from lpu.report.listing import show as show
 from lpu.report.show_options import ShowOptions as ShowOptions
-from lpu.report.throughput import SLACKS, Throughput, non_dominated
+from lpu.report.throughput import Throughput
 from lpu.report.throughput import of as throughput_of
 from lpu.run.machine import Machine
 from lpu.run.stream import StreamedMachine
 from lpu.sweep import sweep as sweeps
+from lpu.sweep.front import front
 from lpu.sweep.sweep import Sweep
 from lpu.validate import validate as validations
 from lpu.validate.validate import Validation
@@ -149,21 +150,31 @@ def pareto(
     rack: str | Path | Rack = "lpx",
     options: CompileOptions | None = None,
     check: bool = True,
-    slacks: Sequence[float | None] = SLACKS,
     progress: Progress = quiet,
     **keywords: Unpack[Keywords],
 ) -> list[Throughput]:
-    """Compile for latency and at intervals of several slacks; the programs that none beats in everything.
+    """Compile for latency and for throughput over tp, groups and users; the programs that none beats.
 
-    In order of latency, of the largest context bucket.
+    By tokens/s and tokens/s of each user, of the largest context bucket. tp, pp, users and interval_slack are
+    searched for only where they are not given.
+    Raises FileError, OptionError, CompileError if no program fits, HazardError.
     """
     options, opened = _asked("pareto", model, options, keywords)
-    plain = replace(options, objective="latency", interval_slack=None, users=None)
-    found = [compile(opened, rack=rack, options=plain, check=check, progress=progress).program]
-    for slack in slacks:
-        wave = replace(plain, objective="throughput", interval_slack=slack, users=options.users)
-        found.append(compile(opened, rack=rack, options=wave, check=check, progress=progress).program)
-    return non_dominated([throughput_of(program, max(opened.contexts)) for program in found])
+    machine = rack if isinstance(rack, Rack) else read_rack(rack)
+    refused: list[CompileError] = []
+
+    def measure(asked: CompileOptions) -> Throughput | None:
+        try:
+            made = compile(opened, rack=machine, options=asked, check=check, prove=False, progress=progress)
+        except CompileError as error:
+            refused.append(error)
+            return None
+        return throughput_of(made.program, max(opened.contexts))
+
+    found = front(measure, options, machine.chips)
+    if not found:
+        raise refused[0]
+    return found
 
 
 def compare(

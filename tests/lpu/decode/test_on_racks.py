@@ -47,5 +47,5 @@ def test_sides_that_do_not_go_together_are_one_line(big: Compiled) -> None:
         api.speculate(replace(big, prefill=None), big, PROMPTS)
     with pytest.raises(FileError, match=r"judges 3 drafts behind the last of 39 positions.*--context 42"):
         api.speculate(big, big, PROMPTS, tokens=31)
-    with pytest.raises((FileError, OptionError), match="needs a context of"):
+    with pytest.raises((FileError, OptionError), match="need a context of"):
         api.speculate(big, big, PROMPTS, tokens=60)
