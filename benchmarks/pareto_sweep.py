@@ -1,6 +1,6 @@
-"""A sweep of slack x tp x pp against the default and against `pareto`: what dominates the one or lies outside the other.
+"""A sweep of slack x tp x pp against the default and `pareto`: what dominates the one, what lies outside.
 
-Every point is kept in a file as soon as it is known, and is not made again: stop it and start it again at will.
+Every point is kept in a file as soon as it is known, and is not made again: stop and start it at will.
 """
 
 import argparse
@@ -19,7 +19,28 @@ from lpu.inputs.files import read_rack
 from lpu.report.throughput import Throughput, of
 from lpu.sweep.front import front
 
-SLACKS = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 5.5, 5.9, 6.5, 7.0, 8.0, 9.0, 10.0, 12.0, 14.0, 16.0)
+SLACKS = (
+    1.0,
+    1.2,
+    1.5,
+    2.0,
+    2.5,
+    3.0,
+    3.5,
+    4.0,
+    4.5,
+    5.0,
+    5.5,
+    5.9,
+    6.5,
+    7.0,
+    8.0,
+    9.0,
+    10.0,
+    12.0,
+    14.0,
+    16.0,
+)
 NEAR = 0.01  # a point so little beyond the front counts as on it: schedules of neighbouring intervals differ
 
 
@@ -30,7 +51,9 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=8192)
     parser.add_argument("--kv", default="fp8")
     parser.add_argument("--tp", type=int, nargs="+", default=[8, 16])
-    parser.add_argument("--pp", type=int, nargs="+", default=[1, 2, 3, 4, 5], help="sixteenths of groups left out")
+    parser.add_argument(
+        "--pp", type=int, nargs="+", default=[1, 2, 3, 4, 5], help="sixteenths of groups left out"
+    )
     parser.add_argument("--users", type=int)
     parser.add_argument("--points", default="pareto-points.jsonl", help="file that points are kept in")
     args = parser.parse_args()
@@ -79,7 +102,10 @@ def main() -> None:
             f"| {one.name} | {one.cycles:,} | {one.interval:,} | {one.users} | {one.tokens_per_second:,.0f} "
             f"| {one.tokens_per_second_of_sequence:,.0f} |"
         )
-    print(f"\n{count} points of the sweep, {len(points)} of them fit; {made} made now in {time.process_time() - start:.0f} CPU s")
+    print(
+        f"\n{count} points of the sweep, {len(points)} of them fit; {made} made now in "
+        f"{time.process_time() - start:.0f} CPU s"
+    )
     print(f"outside pareto by more than {NEAR:.0%}: {len(outside)} (goal 0)", *(one.name for one in outside))
     print(f"dominate the default by more than {NEAR:.0%}: {len(over)} (goal 0)", *(one.name for one in over))
 

@@ -41,7 +41,10 @@ def main() -> None:
         assert plain.prefill is not None
         seconds, manifest = time.process_time() - start, made.prefill.manifest
         require(check(made.prefill, args.context))
-        runs, serial = whole_prompt(manifest, args.context), whole_prompt(plain.prefill.manifest, args.context)
+        runs, serial = (
+            whole_prompt(manifest, args.context),
+            whole_prompt(plain.prefill.manifest, args.context),
+        )
         waves, total = manifest.waves, sum(run.total for run in runs)
         entry = waves.contexts[args.context] if waves else None
         ms = total * 1e3 / manifest.clock_hz

@@ -135,7 +135,9 @@ class CompileOptions:
 
     waves: Annotated[
         bool,
-        Option("--waves/--no-waves", "With --prefill: chunks of a prompt follow each other through the groups."),
+        Option(
+            "--waves/--no-waves", "With --prefill: chunks of a prompt follow each other through the groups."
+        ),
     ] = True
 
     def __post_init__(self) -> None:

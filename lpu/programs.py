@@ -153,8 +153,8 @@ class Bounds(OnScreen):
         times = self.cycles[bucket] / max(one.cycles, 1)
         return (
             f"aim         {one.cycles:,} cycles = {one.cycles * 1e6 / self.clock_hz:.1f} us, the schedule is "
-            f"{times:.2f} x: {one.exchanges} exchanges {one.hops:,} + hand-overs {one.handovers:,} + installs "
-            f"{one.installs:,} + fills {one.fills:,} ({one.way})"
+            f"{times:.2f} x: {one.exchanges} exchanges {one.hops:,} + hand-overs {one.handovers:,} + "
+            f"installs {one.installs:,} + fills {one.fills:,} ({one.way})"
         )
 
     def __str__(self) -> str:
@@ -254,9 +254,7 @@ def bounds(program: ProgramLike) -> Bounds:
         cycles={bucket: manifest.cycles[bucket] for bucket in manifest.contexts},
         bounds={bucket: bounds_of(loaded, bucket) for bucket in manifest.contexts},
         chains={bucket: chains(loaded, bucket) for bucket in manifest.contexts},
-        aims={
-            bucket: () if manifest.hops else aims(loaded, bucket) for bucket in manifest.contexts
-        },
+        aims={bucket: () if manifest.hops else aims(loaded, bucket) for bucket in manifest.contexts},
         clock_hz=manifest.clock_hz,
     )
 

@@ -1,8 +1,8 @@
 """What a design can aim at: distance, installs and fills, with the exchanges that it cannot do without.
 
-The bounds of `compiler/analyse/bounds.py` are of given rows. This one changes how the chips of a group exchange
-what they have: how often in a block, whatever the rows do now. It keeps the groups, and counts no VXM work, no
-words on links and no waiting, so it is a floor for layouts of these groups. docs/bounds.md says how to read it.
+The bounds of `compiler/analyse/bounds.py` are of given rows. This one changes how the chips of a group
+exchange what they have: how often in a block, whatever the rows do now. It keeps the groups, and counts no
+VXM work, no words on links and no waiting, so it is a floor for layouts of these groups (docs/bounds.md).
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ WAYS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aim:
-    """A floor of the cycles of a step whose blocks exchange in one way. Parts in cycles; exchanges: of a step."""
+    """A floor of the cycles of a step whose blocks exchange in one way, by part. exchanges: of a step."""
 
     way: str
     exchanges: int
@@ -63,7 +63,8 @@ def aims(program: Program, context: int) -> tuple[Aim, ...]:
             known[call.block] = _block(manifest, rows, call, group_of)
     blocks = [known[call.block] for call in calls]
     handovers = sum(
-        _crossing(manifest, group_of[one.chips[0]], group_of[other.chips[0]]) for one, other in pairwise(calls)
+        _crossing(manifest, group_of[one.chips[0]], group_of[other.chips[0]])
+        for one, other in pairwise(calls)
     )
     out: list[Aim] = []
     for count, way in WAYS:
@@ -118,5 +119,5 @@ def _crossing(manifest: Manifest, ours: tuple[int, ...], theirs: tuple[int, ...]
 
 
 def next_tenth(chain: dict[str, int], cycles: int) -> list[tuple[str, float]]:
-    """By kind of the chain's cycles: the part of them that is a tenth of the step; those with more than that."""
+    """By kind of the chain's cycles the part of them that is a tenth of the step, where they are more."""
     return [(name, 0.1 * cycles / count) for name, count in chain.items() if count * 10 >= cycles]

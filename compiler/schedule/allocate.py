@@ -58,8 +58,8 @@ def allocate(
 ) -> Addresses:
     """Place the lines of `values` on each of `ranks` ranks.
 
-    fixed: first word of the values that blocks hand on, -1 on ranks where they lie anywhere; floor: first word
-    above those buffers; keep: values that must outlive the block.
+    fixed: first word of the values that blocks hand on, -1 on ranks where they lie anywhere; floor: first
+    word above those buffers; keep: values that must outlive the block.
     """
     top = max(value.uid for value in values) + 1
     lines = np.zeros(top, np.int64)

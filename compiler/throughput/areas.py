@@ -1,7 +1,7 @@
 """Areas: the transients of each stage on its chips, apart from those of other stages on the same chips.
 
-A wave passes two stages of a chip at different times. Words that both used would be a wave's from the first to
-the second, and the chip would need as many copies of all its transients as waves enter in between.
+A wave passes two stages of a chip at different times. Words that both used would be a wave's from the first
+to the second, and the chip would need as many copies of all its transients as waves enter in between.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ def areas(stages: StageCache, found: Mapping[int, Interval]) -> list[Area]:
     top = np.zeros(stages.rack.chips, np.int64)
     bases: list[np.ndarray] = []
     known: dict[tuple[int, ...], np.ndarray] = {}
-    for i, (index, chips) in enumerate(stages.calls):
+    for i, (index, _) in enumerate(stages.calls):
         base = np.zeros(stages.rack.chips, np.int64)
         base[list(own[i])] = top[list(own[i])]
         bases.append(base)

@@ -14,7 +14,9 @@ from compiler.throughput.interval import find_intervals
 from compiler.throughput.waves import emit_waves
 
 LONG = 8.0  # slack at which stages hardly get in each other's way, so that steps are short
-LONGEST = 2 * LONG  # slack beyond which nothing changes but the copies of transients: a turn may have idle waves
+MOST = (
+    200_000  # cycles of an interval: longer rings take long to fill, and a turn may have idle waves instead
+)
 ROUNDS = 4
 SCALE = 1 << 20  # of cycles a user's token, to compare them as whole numbers
 
@@ -57,6 +59,6 @@ def fill_waves(
 
 
 def _filled(cycles: int, users: int, bound: int) -> float:
-    """The slack of the interval that users fill; of few users, that of a whole part of a step."""
-    waves = max(users, int(ceil_div(cycles, int(LONGEST * bound))))
+    """The slack of the interval that users fill; where that is very long, of a part of it."""
+    waves = users * int(ceil_div(cycles, users * MOST))
     return max(1.0, ceil_div(cycles, waves) / bound)

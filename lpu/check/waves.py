@@ -2,7 +2,7 @@
 
 A wave repeats the first one `interval` cycles later, in the next copy of the transients and on the KV of its
 own user. So all that a wave holds must be free modulo the interval, and what it leaves in memory must be done
-with before a later wave comes to the same words. Where waves are chunks of one prompt, whose tokens are known,
+with before a later wave comes to the same words. Where waves are chunks of a prompt, whose tokens are known,
 the same user may be in flight several times: then each KV region is left before the next chunk comes to it.
 Nothing here knows how the rows were scheduled.
 """

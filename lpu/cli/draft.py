@@ -27,7 +27,9 @@ def draft(
     from lpu.inputs.document import FileError
 
     if choosing.given() != api.RunOptions(ignore_eos=choosing.ignore_eos):
-        raise FileError("draft: tokens are chosen greedily and end by --tokens. Leave out --temperature and --stop.")
+        raise FileError(
+            "draft: tokens are chosen greedily and end by --tokens. Leave out --temperature and --stop."
+        )
     given.refuse(["stream", "prefill"], "does not go with --drafter: the drafts set the rows of a chunk")
     terminal, wanted = TERMINAL.get(), prompts.chosen()
     with progress() as bar:
@@ -78,11 +80,13 @@ def _verifier(
     made = api.load_step(program)
     long = api.load_prefill(program, made)
     if long is None:
-        raise FileError(f"draft: {program} has no prefill program. Compile it with --prefill {running.drafts + 1}.")
+        raise FileError(
+            f"draft: {program} has no prefill program. Compile it with --prefill {running.drafts + 1}."
+        )
     if "drafts" in given and long.manifest.chunk != running.drafts + 1:
         raise FileError(
-            f"draft: --drafts {running.drafts} takes {running.drafts + 1} rows, the prefill program of {program} "
-            f"has {long.manifest.chunk}. Give --drafts {long.manifest.chunk - 1}."
+            f"draft: --drafts {running.drafts} takes {running.drafts + 1} rows, the prefill program of "
+            f"{program} has {long.manifest.chunk}. Give --drafts {long.manifest.chunk - 1}."
         )
     if running.check:
         api.require_legal(made, long, bar)

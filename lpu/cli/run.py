@@ -39,7 +39,8 @@ class Running:
     ] = None
     drafts: Annotated[int, Option("--drafts", "Tokens that the drafter proposes a round.", least=1)] = 4
     drafter_rack: Annotated[
-        str | None, Option("--drafter-rack", "Where the drafter runs.", metavar="RACK", shown="a rack like --rack")
+        str | None,
+        Option("--drafter-rack", "Where the drafter runs.", metavar="RACK", shown="a rack like --rack"),
     ] = None
     stream: Stream = None
     check: Check = True

@@ -48,14 +48,14 @@ class Drafted(OnScreen):
         """New tokens by sequence: those of the big model's greedy decode."""
         every = self.speculation.tokens
         over = [[token in self.ends for token in one] for one in every]
-        return tuple(
-            one[: [*found, True].index(True) + 1] for one, found in zip(every, over, strict=True)
-        )
+        return tuple(one[: [*found, True].index(True) + 1] for one, found in zip(every, over, strict=True))
 
     @property
     def cycles_per_token(self) -> float:
         """Cycles of all rounds by the tokens that a sequence got in them, on average; 0 without rounds."""
-        emitted = sum(sum(one.emitted) for one in self.speculation.rounds) / max(1, len(self.speculation.tokens))
+        emitted = sum(sum(one.emitted) for one in self.speculation.rounds) / max(
+            1, len(self.speculation.tokens)
+        )
         return sum(one.total for one in self.rounds) / emitted if emitted else 0.0
 
     @property
@@ -81,9 +81,9 @@ class Drafted(OnScreen):
             ),
             (
                 "latency",
-                f"{self.cycles_per_token:,.0f} cycles = {self.cycles_per_token * 1e6 / clock:.2f} us per token "
-                f"of the rounds; a decode step alone takes {max(step.values()):,} ({kind(chip)}; ids that cross "
-                "are not counted)",
+                f"{self.cycles_per_token:,.0f} cycles = {self.cycles_per_token * 1e6 / clock:.2f} us per "
+                f"token of the rounds; a decode step alone takes {max(step.values()):,} ({kind(chip)}; ids "
+                "that cross are not counted)",
             ),
         ]
 

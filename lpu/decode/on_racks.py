@@ -1,7 +1,7 @@
-"""Both sides of speculative decode on racks: a drafter's program proposes, the verifier's prefill program judges.
+"""Both sides of speculative decode on racks: the drafter's program proposes, the verifier's judges.
 
-The verifier's program takes k + 1 rows of one sequence at a time. Rows that a round has no token for are taken
-with token 0 behind the others: their keys and values lie after the end of the sequence and are overwritten.
+The verifier's prefill program takes k + 1 rows of one sequence at a time. Rows that a round has no token for
+are taken with token 0 behind the others: their keys and values lie after the end and are overwritten.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from jaxtyping import Float32, Int
 
 from compiler.program.manifest import Manifest
 from compiler.program.program import Program
-from lpu.decode.drafted import Drafted, RoundCycles
 from lpu.decode.decoders import Tensors, restart
+from lpu.decode.drafted import Drafted, RoundCycles
 from lpu.decode.generate import BatchIds, BatchResult, check_room
 from lpu.decode.speculate import Drafter, speculate
 from lpu.folder import Progress, quiet
@@ -27,7 +27,7 @@ from lpu.run.step_inputs import bucket_of
 
 @dataclass(slots=True)
 class RackVerifier:
-    """The verifier of `speculate` as a program of chunks. buckets: of the chunks taken since `taken` was asked."""
+    """The verifier of `speculate` as a program of chunks. buckets: of the chunks since the last `taken`."""
 
     machine: Machine
     manifest: Manifest
@@ -63,7 +63,7 @@ class RackVerifier:
     def rows(
         self, tokens: Int[np.ndarray, "batch rows"], positions: Int[np.ndarray, "batch rows"]
     ) -> tuple[Float32[np.ndarray, "batch rows vocab"], Int[np.ndarray, "batch rows"]]:
-        """Take rows of every sequence, one sequence after another; a repeated row gives that of its position."""
+        """Take rows of every sequence, one after another; a repeated row gives that of its position."""
         out: list[np.ndarray] = []
         chosen: list[np.ndarray] = []
         for sequence, (ids, at) in enumerate(zip(tokens, positions, strict=True)):
@@ -167,10 +167,8 @@ class _Watched:
         return tuple(out)
 
 
-def _fits(
-    name: str, manifest: Manifest, prompts: Sequence[Sequence[int]], tokens: int, room: int
-) -> None:
-    """Raise FileError unless the prompts fit a side; the verifier needs a whole chunk behind the last token."""
+def _fits(name: str, manifest: Manifest, prompts: Sequence[Sequence[int]], tokens: int, room: int) -> None:
+    """Raise FileError unless the prompts fit a side; the verifier needs a chunk behind the last token."""
     check_room(prompts, tokens, manifest.sequences, manifest.longest)
     needed = max(map(len, prompts)) + tokens - 1
     if needed > room:

@@ -163,7 +163,7 @@ class StepProof:
             last_commit[at] = np.maximum(last_commit[at], commit)
 
     def _chunks_apart(self) -> None:
-        """Where chunks follow each other, a chip is done with one before the next comes: as if one at a time."""
+        """Where chunks follow each other, a chip is done with one before the next comes to it."""
         manifest = self.program.manifest
         if manifest.waves is None or manifest.chunk == 1:
             return

@@ -27,7 +27,7 @@ class Chunks:
 
 
 def chunk_runs(manifest: Manifest, buckets: Sequence[int]) -> tuple[Chunks, ...]:
-    """The chunks of prompts by the bucket that each runs in, in order: another bucket waits for an empty rack."""
+    """The chunks of prompts by the bucket that each runs in: another one waits for an empty pipeline."""
     return tuple(
         Chunks(chunks=len([*run]), interval=_interval(manifest, bucket), cycles=manifest.cycles[bucket])
         for bucket, run in groupby(buckets)

@@ -1,8 +1,8 @@
-"""The front of throughput: programs over tp, groups and users that none beats in tokens/s and tokens/s of each.
+"""The front of throughput: programs over tp, groups and users that none beats for all users and for each.
 
-With so many users as fit, both follow from the length of a turn. So what is searched for is, for each number of
-chips in a group and of groups, the shortest turn of its users (compiler/throughput/filled.py), and that of fewer
-users where they get in each other's way. The latency program is the end of the front for one user.
+With so many users as fit, both rates follow from the length of a turn. So what is searched for is, for each
+number of chips in a group and of groups, the shortest turn of its users (compiler/throughput/filled.py), and
+that of fewer users where they get in each other's way. The latency program is the end of the front.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Measure = Callable[[CompileOptions], Throughput | None]
 
 
 def front(measure: Measure, options: CompileOptions, chips: int) -> list[Throughput]:
-    """The programs that none beats, the one with the fastest users first; what options name is not searched for.
+    """The programs that none beats, the fastest for each user first; what options name is not searched for.
 
     options: a slack is the only one tried, users the most. chips: of the rack.
     """

@@ -1,4 +1,4 @@
-"""Chunks of a prompt as waves: they follow each other, each computes what it does alone, and reads the KV before."""
+"""Chunks of a prompt as waves: each computes what it does alone, and reads the KV of those before it."""
 
 from dataclasses import replace
 from typing import Any
@@ -63,7 +63,7 @@ def test_chunks_stay_one_after_another_where_there_is_one_group_or_nobody_wants_
 def test_overlapped_chunks_are_one_legal_program_in_which_each_computes_what_it_does_alone(
     chunks: Program,
 ) -> None:
-    """The regions of KV are set apart here, as a program appends to each once; their order is tested below."""
+    """KV regions are set apart here, as a program appends to each once; their order is tested below."""
     waves, count = chunks.manifest.waves, 5
     assert waves is not None
     apart = altered(replace(chunks, manifest=replace(chunks.manifest, body=replace(waves, users=count))),

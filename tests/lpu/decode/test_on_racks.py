@@ -1,4 +1,4 @@
-"""Speculative decode with both sides on racks: the greedy tokens and logits, with the cycles of every round."""
+"""Speculative decode with both sides on racks: greedy tokens and logits, and the cycles of every round."""
 
 from dataclasses import replace
 
@@ -26,9 +26,7 @@ def test_drafts_change_no_bit_and_every_round_is_counted(big: Compiled, seed: st
     want = api.run(big, PROMPTS, tokens=9, how=api.RunOptions(ignore_eos=True))
     done = api.speculate(big, small, PROMPTS, tokens=9, ignore_eos=True)
     assert done.tokens == want.generation.tokens
-    for prompt, logits, ours in zip(
-        PROMPTS, want.generation.logits, done.speculation.logits, strict=True
-    ):
+    for prompt, logits, ours in zip(PROMPTS, want.generation.logits, done.speculation.logits, strict=True):
         assert np.ascontiguousarray(logits[len(prompt) - 1 :]).tobytes() == ours.tobytes()
     assert big.prefill is not None
     assert big.prefill.manifest.waves is not None
@@ -43,7 +41,7 @@ def test_drafts_change_no_bit_and_every_round_is_counted(big: Compiled, seed: st
 
 
 def test_sides_that_do_not_go_together_are_one_line(big: Compiled) -> None:
-    with pytest.raises(FileError, match="no prefill program. Compile it with --prefill"):
+    with pytest.raises(FileError, match=r"no prefill program\. Compile it with --prefill"):
         api.speculate(replace(big, prefill=None), big, PROMPTS)
     with pytest.raises(FileError, match=r"judges 3 drafts behind the last of 39 positions.*--context 42"):
         api.speculate(big, big, PROMPTS, tokens=31)
