@@ -82,8 +82,13 @@ def main() -> None:
         found = known[key]
         return None if found is None else Throughput(**found)
 
+    def fitting(options: CompileOptions) -> Throughput:
+        if (one := measure(options)) is None:
+            raise CompileError("sweep", "a point", "does not fit", "See its options.")
+        return one
+
     waves = CompileOptions(objective="throughput", users=args.users)
-    best = front(measure, waves, rack.chips)
+    best = front(fitting, waves, rack.chips)
     default = measure(waves)
     points: list[Throughput] = []
     for tp in args.tp:

@@ -32,7 +32,7 @@ from lpu.decode.choose import choice_of, finish_of, until_stop
 from lpu.decode.decoders import machine_of, restart, restart_pair, share_image
 from lpu.decode.drafted import Drafted as Drafted
 from lpu.decode.generate import check_room, generate
-from lpu.decode.on_racks import speculate_on_racks
+from lpu.decode.on_racks import speculate as speculate
 from lpu.decode.ran import Run as Run
 from lpu.folder import Progress, check_program, quiet
 from lpu.folder import load_prefill as load_prefill
@@ -153,28 +153,15 @@ def pareto(
     progress: Progress = quiet,
     **keywords: Unpack[Keywords],
 ) -> list[Throughput]:
-    """Compile for latency and for throughput over tp, groups and users; the programs that none beats.
-
-    By tokens/s and tokens/s of each user, of the largest context bucket. tp, pp, users and interval_slack are
-    searched for only where they are not given.
-    Raises FileError, OptionError, CompileError if no program fits, HazardError.
-    """
+    """Programs over tp, groups and users that none beats in tokens/s and each user's (largest context)."""
     options, opened = _asked("pareto", model, options, keywords)
     machine = rack if isinstance(rack, Rack) else read_rack(rack)
-    refused: list[CompileError] = []
 
-    def measure(asked: CompileOptions) -> Throughput | None:
-        try:
-            made = compile(opened, rack=machine, options=asked, check=check, prove=False, progress=progress)
-        except CompileError as error:
-            refused.append(error)
-            return None
+    def measure(asked: CompileOptions) -> Throughput:
+        made = compile(opened, rack=machine, options=asked, check=check, prove=False, progress=progress)
         return throughput_of(made.program, max(opened.contexts))
 
-    found = front(measure, options, machine.chips)
-    if not found:
-        raise refused[0]
-    return found
+    return front(measure, options, machine.chips)
 
 
 def compare(
@@ -298,30 +285,6 @@ def run(
             bucket_of(position, prefill.manifest.contexts if prefill else ()) for position in done.chunks
         ),
     )
-
-
-def speculate(
-    verifier: Compiled,
-    drafter: Compiled,
-    prompts: Sequence[Prompt],
-    *,
-    tokens: int = 16,
-    ignore_eos: bool = False,
-    progress: Progress = quiet,
-) -> Drafted:
-    """Decode greedily in fewer steps: `drafter` proposes, `verifier` (compiled with `prefill=k + 1`) judges.
-
-    The tokens and logits are those of `run` with the verifier alone, bit for bit, whatever the drafts are.
-    Raises FileError, LinkError, MachineError.
-    """
-    if verifier.prefill is None:
-        raise FileError("draft: the verifier has no prefill program. Compile it with --prefill, drafts + 1.")
-    for side in (verifier, drafter):
-        side.model.need_weights("run")
-    ids = prompt_ids(prompts, verifier.model, verifier.program.manifest.vocab)
-    big = verifier.model, verifier.program, verifier.prefill
-    done = speculate_on_racks(big, (drafter.model, drafter.program), ids, tokens, progress=progress)
-    return done if ignore_eos else replace(done, ends=verifier.model.ends())
 
 
 def certify(

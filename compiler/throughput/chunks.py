@@ -9,41 +9,16 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Int
 
-from compiler.latency import schedule_blocks
-from compiler.lower.blocks import ModelBlock
 from compiler.lower.rows import FIELDS, Rows
-from compiler.options import CompileOptions
-from compiler.place.assignment import Assignment
 from compiler.program.isa import Columns, ceil_div
 from compiler.schedule.template import Template
 from compiler.scheduled import Busiest, Scheduled, WaveSchedule
-from compiler.steps import Progress
 from compiler.throughput.interval import largest_load
 from compiler.throughput.problem import Load, loads_of
 from fabric.rack import Rack
 
 FAR = 1 << 62
 Spans = tuple[Int[np.ndarray, " ranks"], Int[np.ndarray, " ranks"]]
-
-
-def schedule_chunks(
-    assignment: Assignment,
-    blocks: tuple[ModelBlock, ...],
-    rack: Rack,
-    options: CompileOptions,
-    progress: Progress,
-) -> Scheduled:
-    """The blocks of a chunk, as waves if the options ask for it and it lets the next chunk enter sooner.
-
-    Waves go straight: a way round would lead over chips that have other chunks. Raises RoutingError.
-    """
-    if options.waves and len({*assignment.chips}) > 1:
-        straight = replace(assignment, plan=replace(assignment.plan, detours=False))
-        found = follow(schedule_blocks(straight, blocks, rack, options, progress), rack)
-        assert found.waves is not None
-        if all(found.waves.interval[context] < cycles for context, cycles in found.waves.cycles.items()):
-            return found
-    return schedule_blocks(assignment, blocks, rack, options, progress)
 
 
 def follow(scheduled: Scheduled, rack: Rack) -> Scheduled:

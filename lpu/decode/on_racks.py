@@ -5,20 +5,23 @@ are taken with token 0 behind the others: their keys and values lie after the en
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float32, Int
 
 from compiler.program.manifest import Manifest
 from compiler.program.program import Program
+from lpu.compiled import Compiled
 from lpu.decode.decoders import Tensors, restart
 from lpu.decode.drafted import Drafted, RoundCycles
 from lpu.decode.generate import BatchIds, BatchResult, check_room
-from lpu.decode.speculate import Drafter, speculate
+from lpu.decode.speculate import Drafter
+from lpu.decode.speculate import speculate as in_rounds
 from lpu.folder import Progress, quiet
 from lpu.inputs.document import FileError
 from lpu.inputs.model import OpenModel
+from lpu.inputs.prompts import Prompt, prompt_ids
 from lpu.report.prompt import prompt_cycles
 from lpu.run.kv import KV
 from lpu.run.machine import Machine, prepare
@@ -119,7 +122,7 @@ def speculate_on_racks(
         decode=draft, batch=program.manifest.rows, vocab=small.vocab, context=program.manifest.longest
     )
     watched = _Watched(big, steps)
-    found = speculate(sides, watched, prompts, tokens, big.size - 1, progress=progress)
+    found = in_rounds(sides, watched, prompts, tokens, big.size - 1, progress=progress)
     count = found.prompt_steps
     return Drafted(
         program=decode,
@@ -177,3 +180,27 @@ def _fits(name: str, manifest: Manifest, prompts: Sequence[Sequence[int]], token
             f"draft: {name} judges {spare} drafts behind the last of {needed} positions, its context is "
             f"{manifest.longest}. Give fewer tokens or drafts, or compile with --context {needed + spare}."
         )
+
+
+def speculate(
+    verifier: Compiled,
+    drafter: Compiled,
+    prompts: Sequence[Prompt],
+    *,
+    tokens: int = 16,
+    ignore_eos: bool = False,
+    progress: Progress = quiet,
+) -> Drafted:
+    """Decode greedily in fewer steps: `drafter` proposes, `verifier` (compiled with `prefill=k + 1`) judges.
+
+    The tokens and logits are those of `run` with the verifier alone, bit for bit, whatever the drafts are.
+    Raises FileError, LinkError, MachineError.
+    """
+    if verifier.prefill is None:
+        raise FileError("draft: the verifier has no prefill program. Compile it with --prefill, drafts + 1.")
+    for side in (verifier, drafter):
+        side.model.need_weights("run")
+    ids = prompt_ids(prompts, verifier.model, verifier.program.manifest.vocab)
+    big = verifier.model, verifier.program, verifier.prefill
+    done = speculate_on_racks(big, (drafter.model, drafter.program), ids, tokens, progress=progress)
+    return done if ignore_eos else replace(done, ends=verifier.model.ends())

@@ -153,6 +153,7 @@ def prompt_facts(manifest: Manifest) -> Facts:
         )
     ]
     for context in manifest.contexts if waves else ():
+        assert waves is not None
         one = waves.contexts[context]
         facts.append(
             (

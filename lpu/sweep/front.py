@@ -8,6 +8,7 @@ that of fewer users where they get in each other's way. The latency program is t
 from collections.abc import Callable
 from dataclasses import replace
 
+from compiler.errors import CompileError
 from compiler.options import CompileOptions
 from compiler.search import doubled
 from compiler.throughput.filled import LONG
@@ -16,29 +17,42 @@ from lpu.report.throughput import Throughput, non_dominated
 PATIENCE = 2  # values of tp in a row, or of groups, that add nothing to the front, then no more are tried
 PARTS = 16  # of all groups: so much fewer are tried at a time
 
-Measure = Callable[[CompileOptions], Throughput | None]
-"""The throughput of a program with these options; None if there is none."""
+Measure = Callable[[CompileOptions], Throughput]
+"""The throughput of a program with these options. Raises CompileError if there is none."""
+_Tried = Callable[[CompileOptions], Throughput | None]
 
 
 def front(measure: Measure, options: CompileOptions, chips: int) -> list[Throughput]:
     """The programs that none beats, the fastest for each user first; what options name is not searched for.
 
-    options: a slack is the only one tried, users the most. chips: of the rack.
+    options: a slack is the only one tried, users the most. chips: of the rack. Raises CompileError if no
+    program fits.
     """
-    alone = measure(replace(options, objective="latency", interval_slack=None, users=None))
+    refused: list[CompileError] = []
+
+    def tried(asked: CompileOptions) -> Throughput | None:
+        try:
+            return measure(asked)
+        except CompileError as error:
+            refused.append(error)
+            return None
+
+    alone = tried(replace(options, objective="latency", interval_slack=None, users=None))
     found = [alone] if alone else []
     waves, idle = replace(options, objective="throughput"), 0
     for tp in [options.tp] if options.tp else list(doubled(chips)):
-        here = _of_groups(measure, replace(waves, tp=tp), chips // tp)
+        here = _of_groups(tried, replace(waves, tp=tp), chips // tp)
         found += here
         kept = non_dominated(found)
         idle = idle + 1 if here and not any(one in kept for one in here) else 0
         if idle == PATIENCE:
             break
+    if not found:
+        raise refused[0]
     return non_dominated(found)
 
 
-def _of_groups(measure: Measure, options: CompileOptions, groups: int) -> list[Throughput]:
+def _of_groups(measure: _Tried, options: CompileOptions, groups: int) -> list[Throughput]:
     """Programs of one tp: of as many groups as there are, of fewer until they do not fit; of fewer users."""
     first = measure(options)
     if first is None:
@@ -55,7 +69,7 @@ def _of_groups(measure: Measure, options: CompileOptions, groups: int) -> list[T
     return found
 
 
-def _of_users(measure: Measure, options: CompileOptions, most: Throughput) -> list[Throughput]:
+def _of_users(measure: _Tried, options: CompileOptions, most: Throughput) -> list[Throughput]:
     """The same program for a half of the users, a quarter, ... until they are hardly in each other's way."""
     out: list[Throughput] = []
     one: Throughput | None = most

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from compiler.errors import OptionError
+from compiler.errors import CapacityError, OptionError
 from compiler.options import CompileOptions
 from lpu import api
 from lpu.cli.app import main
@@ -67,12 +67,12 @@ def turn(users: int, cycles: int, name: str) -> Throughput:
 def test_the_front_tries_fewer_groups_until_they_do_not_fit_and_fewer_users_where_they_meet() -> None:
     asked: list[tuple[int | None, int | None, int | None]] = []
 
-    def measure(options: CompileOptions) -> Throughput | None:
+    def measure(options: CompileOptions) -> Throughput:
         asked.append((options.tp, options.pp, options.users))
         if options.objective == "latency":
             return turn(1, 700, "alone")
         if options.tp != 2 or (options.pp or 8) < 5:
-            return None
+            raise CapacityError("stages", "a test", "does not fit", "None.")
         return turn(options.users or 2 * (options.pp or 8), 900 + 10 * (options.pp or 8), f"{options.pp}")
 
     found = front(measure, CompileOptions(), 16)
@@ -81,6 +81,14 @@ def test_the_front_tries_fewer_groups_until_they_do_not_fit_and_fewer_users_wher
     assert (2, 3, None) not in asked
     assert (2, None, 8) in asked
     assert {tp for tp, _, _ in asked} == {None, 1, 2, 4, 8, 16}
+
+
+def test_a_front_of_nothing_says_why() -> None:
+    def refused(options: CompileOptions) -> Throughput:
+        raise CapacityError("stages", f"tp {options.tp}", "does not fit", "Use another rack.")
+
+    with pytest.raises(CapacityError, match="does not fit"):
+        front(refused, CompileOptions(), 4)
 
 
 @pytest.mark.slow
