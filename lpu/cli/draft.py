@@ -1,5 +1,6 @@
 """`lpu run --drafter`: a small model on a rack proposes tokens, the model's own program judges them."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lpu.cli.options import ModelOptions, OneStep, Prompts
@@ -8,7 +9,6 @@ from lpu.cli.verb import Given
 
 if TYPE_CHECKING:
     from lpu.cli.options import Choices
-    from lpu.cli.run import Running
     from lpu.compiled import Compiled
 
 
@@ -17,7 +17,7 @@ def draft(
     prompts: Prompts,
     options: OneStep,
     changes: ModelOptions,
-    running: "Running",
+    running: Any,
     choosing: "Choices",
     given: Given,
     rack: str,
@@ -60,7 +60,7 @@ def _verifier(
     program: str,
     options: OneStep,
     changes: ModelOptions,
-    running: "Running",
+    running: Any,
     given: Given,
     rack: str,
     sequences: int | None,
@@ -68,15 +68,13 @@ def _verifier(
 ) -> "Compiled":
     """The model's programs: of a folder, whose prefill program judges, or compiled for the drafts."""
     from lpu import api
-    from lpu.cli.run import OF_A_MODEL, is_program
     from lpu.inputs.document import FileError
     from lpu.inputs.files import read_rack
 
-    if not is_program(program):
+    if not (Path(program) / "manifest.json").is_file():
         opened = api.open_model(program, **changes.given(sequences))
         rows, check = running.drafts + 1, running.check
         return api.compile(opened, rack=rack, options=options, check=check, prefill=rows, progress=bar)
-    given.refuse(sorted(OF_A_MODEL & given), "has no meaning for a program that is compiled already")
     made = api.load_step(program)
     long = api.load_prefill(program, made)
     if long is None:

@@ -91,6 +91,9 @@ def run(
     if running.drafter is not None:
         from lpu.cli.draft import draft
 
+        if is_program(program):  # its drafter may have a rack of its own kind
+            ours = sorted((OF_A_MODEL - {"rack"}) & given)
+            given.refuse(ours, "has no meaning for a program that is compiled already")
         draft(program, prompts, options, changes, running, choosing, given, rack)
         return
     given.refuse(["drafts", "drafter_rack"], "says how a drafter proposes, and there is none")
