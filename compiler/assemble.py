@@ -27,7 +27,7 @@ from compiler.program.manifest import (
 )
 from compiler.program.program import Block, Call, Program
 from compiler.program.store import sealed
-from compiler.scheduled import Scheduled, WaveSchedule
+from compiler.scheduled import Scheduled
 from fabric.rack import Rack
 
 MOST_USERS = 1 << 20  # of a model that keeps no KV
@@ -90,7 +90,7 @@ def assemble(
     calls, cycles = _calls(plan, scheduled, sram)
     last, chips = scheduled.templates[scheduled.calls[-1].template], scheduled.calls[-1].chips
     assert last.token is not None
-    body = _waves(scheduled.waves, sram, calls[-1].tag + last.uids + 1)
+    body = _waves(scheduled, sram, calls[-1].tag + last.uids + 1)
     manifest = Manifest(
         model=model,
         options=scheduled.options,
@@ -207,14 +207,18 @@ def users_that_fit(rack: Rack, scheduled: Scheduled) -> int:
     return sram_map(rack, scheduled).users
 
 
-def _waves(waves: WaveSchedule | None, sram: SramMap, tags: int) -> Step | Waves:
-    """What the manifest says of waves, or that a step runs alone."""
+def _waves(scheduled: Scheduled, sram: SramMap, tags: int) -> Step | Waves:
+    """What the manifest says of waves, or that a step runs alone.
+
+    A user may step again when its last step has ended; the chunks of a prompt follow each other.
+    """
+    waves, chunk = scheduled.waves, scheduled.plan.chunk
     if waves is None:
         return Step()
     contexts = {
         context: WaveContext(
             interval=interval,
-            turn=max(sram.users, int(ceil_div(waves.cycles[context], interval))),
+            turn=1 if chunk > 1 else max(sram.users, int(ceil_div(waves.cycles[context], interval))),
             bound=waves.bound[context],
             bound_of=str(waves.bound_of[context]),
         )

@@ -119,7 +119,11 @@ def schedule_blocks(
     options: CompileOptions,
     progress: Progress,
 ) -> Scheduled:
-    """Schedule every block on its chips, equal ones once, those of a layer together. Raises RoutingError."""
+    """Schedule every block on its chips, equal ones once, those of a layer together. Raises RoutingError.
+
+    The token of a decode step goes to the first group, which begins the next step; those of a chunk stay in
+    the last group, as the next chunk is known.
+    """
     cache = TemplateCache(assignment, rack, options.layout)
     calls: list[TemplateCall] = []
     merged = by_layer(assignment.plan, blocks, assignment.chips)
@@ -128,6 +132,8 @@ def schedule_blocks(
         reader, after = merged[(i + 1) % len(merged)]
         if block.wire:
             calls.append(cache.hop(block, chips))
+        elif i == len(merged) - 1 and assignment.plan.chunk > 1:
+            calls.append(cache.last(block, chips, i % 2))
         else:
             calls.append(cache.call(block, chips, reader, after, i % 2))
     return Scheduled(
@@ -176,6 +182,10 @@ class TemplateCache:
         ranks = {chip: rank for rank, chip in enumerate(chips + others)}
         targets = tuple(ranks[chip] for chip in after)
         return self._call(block, chips, others, targets, self._wanted(reader, len(after)), parity)
+
+    def last(self, block: ModelBlock, chips: tuple[int, ...], parity: int) -> TemplateCall:
+        """The block on `chips`, its result staying on the first of them."""
+        return self._call(block, chips, (), (0,), np.ones((1, 1), bool), parity)
 
     def hop(self, block: ModelBlock, chips: tuple[int, ...]) -> TemplateCall:
         """The hop on `chips`, its result going to the host lanes."""

@@ -133,6 +133,13 @@ class CompileOptions:
         ),
     ] = None
 
+    waves: Annotated[
+        bool,
+        Option(
+            "--waves/--no-waves", "With --prefill: chunks of a prompt follow each other through the groups."
+        ),
+    ] = True
+
     def __post_init__(self) -> None:
         counts = (("--tp", self.tp), ("--pp", self.pp), ("--cp", self.cp), ("--users", self.users))
         for name, value in counts:

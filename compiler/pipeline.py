@@ -14,7 +14,7 @@ from compiler.latency import assign_sharing, blaming_prefill, fastest, schedule_
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock
 from compiler.options import STRATEGIES, CompileOptions
-from compiler.place.assignment import as_placed, check_placement, deal_contexts, problem_of
+from compiler.place.assignment import Assignment, as_placed, check_placement, deal_contexts, problem_of
 from compiler.place.context_parallel import dealt
 from compiler.place.problem import Placement, Shards
 from compiler.place.sizes import Companion
@@ -25,6 +25,7 @@ from compiler.source import Source, Traced, traced
 from compiler.steps import Progress, Steps, quiet
 from compiler.throughput.balance import assign_stages, best_tp
 from compiler.throughput.cache import lower_stages
+from compiler.throughput.chunks import follow
 from compiler.throughput.filled import fill_waves
 from compiler.throughput.interval import find_intervals
 from compiler.throughput.waves import emit_waves
@@ -154,7 +155,7 @@ def compile_pair(
         same = {name: getattr(found.plan, name) for name in ("by_rows", "by_layer")}
         plan = replace(dealt(beside(machine).plan, found.plan.cp), **same)
         there, how = replace(found.assignment, plan=plan), found.options
-        long = step("schedule-prefill", schedule_blocks, there, prefill.blocks, machine, how, step.progress)
+        long = step("schedule-prefill", schedule_chunks, there, prefill.blocks, machine, how, step.progress)
         scheduled, long = found.named(numbers), long.named(numbers)
         rack_in_use = replace(rack, chip=machine.chip)
         with blaming_prefill(tokens, lambda: sram_map(rack_in_use, scheduled)):
@@ -165,6 +166,26 @@ def compile_pair(
         )
 
     return with_room(made)
+
+
+def schedule_chunks(
+    assignment: Assignment,
+    blocks: tuple[ModelBlock, ...],
+    rack: Rack,
+    options: CompileOptions,
+    progress: Progress,
+) -> Scheduled:
+    """The blocks of a chunk, as waves if the options ask for it and it lets the next chunk enter sooner.
+
+    Waves go straight: a way round would lead over chips that have other chunks. Raises RoutingError.
+    """
+    if options.waves and len({*assignment.chips}) > 1:
+        straight = replace(assignment, plan=replace(assignment.plan, detours=False))
+        found = follow(schedule_blocks(straight, blocks, rack, options, progress), rack)
+        assert found.waves is not None
+        if all(found.waves.interval[context] < cycles for context, cycles in found.waves.cycles.items()):
+            return found
+    return schedule_blocks(assignment, blocks, rack, options, progress)
 
 
 def _fitting(chunk: Source, decode: Source, options: CompileOptions) -> Source:

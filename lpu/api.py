@@ -30,7 +30,9 @@ from lpu.compiled import Compiled as Compiled
 from lpu.decode.choose import RunOptions as RunOptions
 from lpu.decode.choose import choice_of, finish_of, until_stop
 from lpu.decode.decoders import machine_of, restart, restart_pair, share_image
+from lpu.decode.drafted import Drafted as Drafted
 from lpu.decode.generate import check_room, generate
+from lpu.decode.on_racks import speculate as speculate
 from lpu.decode.ran import Run as Run
 from lpu.diff.diff import diff as diff
 from lpu.energy.ask import Energy as Energy
@@ -72,12 +74,13 @@ from lpu.prove.programs import proof_of
 from lpu.report.listing import Listing as Listing
 from lpu.report.overview import overview as overview
 from lpu.report.show_options import ShowOptions as ShowOptions
-from lpu.report.throughput import SLACKS, Throughput, non_dominated
+from lpu.report.throughput import Throughput
 from lpu.report.throughput import of as throughput_of
 from lpu.run.machine import Machine
 from lpu.run.step_inputs import bucket_of
 from lpu.run.stream import StreamedMachine
 from lpu.sweep import sweep as sweeps
+from lpu.sweep.front import front
 from lpu.sweep.sweep import Sweep
 from lpu.traffic.replay import replay as replay
 from lpu.validate.everything import Everything as Everything
@@ -161,21 +164,18 @@ def pareto(
     rack: str | Path | Rack = "lpx",
     options: CompileOptions | None = None,
     check: bool = True,
-    slacks: Sequence[float | None] = SLACKS,
     progress: Progress = quiet,
     **keywords: Unpack[Keywords],
 ) -> list[Throughput]:
-    """Compile for latency and at intervals of several slacks; the programs that none beats in everything.
-
-    In order of latency, of the largest context bucket.
-    """
+    """Programs over tp, groups and users that none beats in tokens/s and each user's (largest context)."""
     options, opened = _asked("pareto", model, options, keywords)
-    plain = replace(options, objective="latency", interval_slack=None, users=None)
-    found = [compile(opened, rack=rack, options=plain, check=check, progress=progress).program]
-    for slack in slacks:
-        wave = replace(plain, objective="throughput", interval_slack=slack, users=options.users)
-        found.append(compile(opened, rack=rack, options=wave, check=check, progress=progress).program)
-    return non_dominated([throughput_of(program, max(opened.contexts)) for program in found])
+    machine = rack if isinstance(rack, Rack) else read_rack(rack)
+
+    def measure(asked: CompileOptions) -> Throughput:
+        made = compile(opened, rack=machine, options=asked, check=check, prove=False, progress=progress)
+        return throughput_of(made.program, max(opened.contexts))
+
+    return front(measure, options, machine.chips)
 
 
 def compare(

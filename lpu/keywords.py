@@ -35,6 +35,7 @@ class Keywords(ModelKeywords, total=False):
     objective: str
     interval_slack: float
     users: int | None
+    waves: bool
 
 
 OF_A_MODEL = tuple(ModelKeywords.__annotations__)

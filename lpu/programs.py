@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from compiler.analyse.aim import Aim, aims, next_tenth
 from compiler.analyse.bounds import Bound
 from compiler.analyse.bounds import bounds as bounds_of
 from compiler.analyse.chain import Chain, chain_totals, chains
@@ -149,6 +150,8 @@ class Bounds(OnScreen):
     cycles: dict[int, int]
     bounds: dict[int, tuple[Bound, ...]]
     chains: dict[int, Sequence[Chain]]
+    aims: dict[int, tuple[Aim, ...]]
+    clock_hz: int
 
     def rows(self) -> list[list[str]]:
         """The cells of a table under HEADERS."""
@@ -171,7 +174,23 @@ class Bounds(OnScreen):
             where = f"of {self.hops} hops one after another" if self.hops else f"at context {bucket}"
             lines.append(f"schedule    {count:,} cycles {where} ({kind(self.chip)})")
             lines.append(f"chain       {chain_line(self.chains[bucket])}")
+            lines += self._next(bucket)
+            lines += [self._aim(one, bucket) for one in self.aims[bucket]]
         return "\n".join(lines)
+
+    def _next(self, bucket: int) -> list[str]:
+        """Where the next tenth of the cycles would come from."""
+        found = next_tenth(chain_totals(self.chains[bucket]), self.cycles[bucket])
+        parts = [f"{100 * share:.0f} % of {name}" for name, share in found]
+        return [f"next 10 %   {', or '.join(parts)}"] if parts else []
+
+    def _aim(self, one: Aim, bucket: int) -> str:
+        times = self.cycles[bucket] / max(one.cycles, 1)
+        return (
+            f"aim         {one.cycles:,} cycles = {one.cycles * 1e6 / self.clock_hz:.1f} us, the schedule is "
+            f"{times:.2f} x: {one.exchanges} exchanges {one.hops:,} + hand-overs {one.handovers:,} + "
+            f"installs {one.installs:,} + fills {one.fills:,} ({one.way})"
+        )
 
     def __str__(self) -> str:
         every = [(one, bucket) for bucket, some in self.bounds.items() for one in some]
@@ -192,6 +211,11 @@ class Bounds(OnScreen):
             ],
             "latency_cycles": {str(bucket): count for bucket, count in self.cycles.items()},
             "chain_cycles": {str(bucket): chain_totals(found) for bucket, found in self.chains.items()},
+            "aims": [
+                {"context": bucket, "cycles": one.cycles, **asdict(one)}
+                for bucket, every in self.aims.items()
+                for one in every
+            ],
         }
 
 
@@ -287,6 +311,8 @@ def bounds(program: ProgramLike) -> Bounds:
             cycles={bucket: manifest.cycles[bucket] for bucket in manifest.contexts},
             bounds={bucket: bounds_of(loaded, bucket) for bucket in manifest.contexts},
             chains={bucket: chains(loaded, bucket) for bucket in manifest.contexts},
+            aims={bucket: () if manifest.hops else aims(loaded, bucket) for bucket in manifest.contexts},
+            clock_hz=manifest.clock_hz,
         )
 
 

@@ -106,7 +106,8 @@ class Step:
 class WaveContext:
     """How often a new wave enters, per context bucket.
 
-    turn: intervals after which one user may step again. bound: no shorter interval; bound_of: why.
+    turn: intervals after which one user may step again; 1 for chunks of a prompt. bound: no shorter interval;
+    bound_of: why.
     """
 
     interval: int
@@ -117,7 +118,7 @@ class WaveContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waves:
-    """A new step of other users may enter every interval.
+    """A new step of other users may enter every interval; of a prefill program, the next chunk of a prompt.
 
     users: groups of `rows` sequences whose KV is kept. arenas, arena_words: copies and words of the
     transients by chip; user_words: words of one user's KV by chip. tags: values of a wave.

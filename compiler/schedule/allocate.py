@@ -4,15 +4,19 @@ The residual that blocks hand on lives in two fixed buffers at the bottom of SRA
 else is placed above them by first fit over lifetimes.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Int
 
 from compiler.lower.layout import Lines
 from compiler.program.isa import TAG_SHIFT, few
 from compiler.schedule.list_schedule import Spans, Times
 
 FOREVER = 1 << 62
+PerRank = int | Int[np.ndarray, " ranks"]
+"""A number of all ranks, or of each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,14 +52,14 @@ def allocate(
     *,
     ranks: int,
     batch: int,
-    fixed: dict[int, int],
-    floor: int,
+    fixed: Mapping[int, PerRank],
+    floor: PerRank,
     keep: tuple[int, ...],
 ) -> Addresses:
     """Place the lines of `values` on each of `ranks` ranks.
 
-    fixed: first word of the values that blocks hand on; floor: first word above those buffers;
-    keep: values that must outlive the block.
+    fixed: first word of the values that blocks hand on, -1 on ranks where they lie anywhere; floor: first
+    word above those buffers; keep: values that must outlive the block.
     """
     top = max(value.uid for value in values) + 1
     lines = np.zeros(top, np.int64)
@@ -69,14 +73,18 @@ def allocate(
     np.maximum.at(dies, (read.tag >> TAG_SHIFT, read.rank), times.t0[read.row])
     dies[list(keep)] = FOREVER
     table = np.full(int((lines * ranks).sum()), -1, np.int64)
-    words = np.full(ranks, floor, np.int64)
+    floors = np.broadcast_to(np.asarray(floor, np.int64), ranks)
+    words = floors.copy()
     held = {value.uid: value.held[:ranks] for value in values}
-    for uid, first in fixed.items():
-        local = first + batch * np.arange(lines[uid])
-        table[offset[uid] : offset[uid] + ranks * lines[uid]] = np.where(held[uid], local, -1).reshape(-1)
-    size = {uid: mask.sum(axis=1) * batch for uid, mask in held.items() if uid not in fixed}
+    known = {uid: np.broadcast_to(np.asarray(first, np.int64), ranks) for uid, first in fixed.items()}
+    for uid, first in known.items():
+        local = np.where(held[uid], first[:, None] + batch * np.arange(lines[uid]), -1)
+        table[offset[uid] : offset[uid] + ranks * lines[uid]] = local.reshape(-1)
+    size = {uid: mask.sum(axis=1) * batch for uid, mask in held.items()}
     for rank in range(ranks):
-        live = sorted((int(born[uid, rank]), uid) for uid in size if born[uid, rank] < FOREVER)
+        free = [uid for uid in size if uid not in known or known[uid][rank] < 0]
+        live = sorted((int(born[uid, rank]), uid) for uid in free if born[uid, rank] < FOREVER)
+        floor = int(floors[rank])
         placed: list[tuple[int, int, int]] = []
         for begin, uid in live:
             need = int(size[uid][rank])

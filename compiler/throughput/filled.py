@@ -14,6 +14,9 @@ from compiler.throughput.interval import find_intervals
 from compiler.throughput.waves import emit_waves
 
 LONG = 8.0  # slack at which stages hardly get in each other's way, so that steps are short
+MOST = (
+    200_000  # cycles of an interval: longer rings take long to fill, and a turn may have idle waves instead
+)
 ROUNDS = 4
 SCALE = 1 << 20  # of cycles a user's token, to compare them as whole numbers
 
@@ -42,7 +45,7 @@ def fill_waves(
         except CapacityError:
             wanted.append({context: 2 * one for context, one in slack.items()})
             raise
-        filled = {c: max(1.0, ceil_div(cycles, users) / waves.bound[c]) for c, cycles in waves.cycles.items()}
+        filled = {c: _filled(cycles, users, waves.bound[c]) for c, cycles in waves.cycles.items()}
         wanted.extend([filled] if filled not in wanted else [])
         turn = max(users, int(ceil_div(waves.cycles[last], waves.interval[last])))
         return scheduled, turn * waves.interval[last] * SCALE // users
@@ -53,3 +56,9 @@ def fill_waves(
     if search.best is None:
         raise search.refusals[-1]
     return search.found[1][0]
+
+
+def _filled(cycles: int, users: int, bound: int) -> float:
+    """The slack of the interval that users fill; where that is very long, of a part of it."""
+    waves = users * int(ceil_div(cycles, users * MOST))
+    return max(1.0, ceil_div(cycles, waves) / bound)

@@ -1,6 +1,6 @@
 """Intervals: how often a new wave may enter, found by placing all stages on rings of that length."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -12,7 +12,7 @@ from compiler.scheduled import Busiest
 from compiler.steps import Progress
 from compiler.throughput.cache import StageCache
 from compiler.throughput.modulo import PlacedRows
-from compiler.throughput.problem import CLASS_NAMES
+from compiler.throughput.problem import CLASS_NAMES, Load
 from compiler.throughput.rings import Rings
 
 MOST_OF_BOUND = 4  # an interval so many times its bound is given up
@@ -45,7 +45,8 @@ def find_intervals(stages: StageCache, slack: Mapping[int, float], progress: Pro
 def _interval(stages: StageCache, context: int, slack: float, progress: Progress) -> Interval:
     """The shortest interval found, from the bound (times the slack) on."""
     bodies = [stage.bodies[context].problem for stage in stages.lowered]
-    bound, what = _bound(stages, context)
+    loads = [stage.bodies[context].problem.loads for stage in stages.lowered]
+    bound, what = largest_load((loads[index], chips) for index, chips in stages.calls)
     start = max(-int(-bound * Fraction(str(slack)) // 1), *(body.least for body in bodies))
     heavy = sorted(range(len(bodies)), key=lambda i: (-bodies[i].least, i))
     interval, step = start, max(1, start // 128)
@@ -66,11 +67,14 @@ def _interval(stages: StageCache, context: int, slack: float, progress: Progress
     )
 
 
-def _bound(stages: StageCache, context: int) -> tuple[int, Busiest]:
-    """The largest load of any class of units or any link, all stages added up, and whose it is."""
+def largest_load(calls: Iterable[tuple[Sequence[Load], tuple[int, ...]]]) -> tuple[int, Busiest]:
+    """The largest load of any class of units or any link, all calls added up, and whose it is.
+
+    calls: what each asks of the units of its ranks, and its chips by rank.
+    """
     asked: dict[tuple[int, int, int], tuple[int, int]] = {}
-    for index, chips in stages.calls:
-        for load in stages.lowered[index].bodies[context].problem.loads:
+    for loads, chips in calls:
+        for load in loads:
             key = (load.kind, chips[load.rank], chips[load.peer] if load.kind == LINK else -1)
             asked[key] = (asked.get(key, (0, 0))[0] + load.cycles, load.instances)
     cycles, what = 1, Busiest()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+NEAR = 512  # cycles that are looked at before the whole ring is
 STEPS = 64  # delays tried for a tile that finds no free accumulator
 LONG = 4  # a row that holds a plane so many times as long as any product may get its place in advance,
 SHARE = 32  # and so may a row that holds a unit for more than such a part of the interval
@@ -70,22 +71,22 @@ class Ring:
         self.full = (1 << interval) - 1
         self.empty = (1 << 2 * interval) - 1
 
-    def runs(self, free: int, hold: int) -> int:
-        """The places at which `hold` free cycles in a row begin."""
-        have = 1
-        while have < hold:
-            step = min(have, hold - have)
-            free &= free >> step
-            have += step
-        return free & self.full
-
-    def first(self, runs: int, ready: int) -> int:
-        """The first cycle from `ready` on whose place is among `runs`, or -1."""
+    def first(self, starts: int, ready: int) -> int:
+        """The first cycle from `ready` on whose place is among `starts`, or -1."""
         place = ready % self.interval
-        later = runs >> place
+        later = starts >> place
         if later:
             return ready + (later & -later).bit_length() - 1
-        return ready + self.interval - place + (runs & -runs).bit_length() - 1 if runs else -1
+        return ready + self.interval - place + (starts & -starts).bit_length() - 1 if starts else -1
+
+    def room(self, free: int, hold: int, ready: int) -> int:
+        """The first cycle from `ready` on at which `hold` free cycles in a row begin, or -1."""
+        near = NEAR + 2 * hold
+        if near < self.interval:
+            starts = runs(free >> ready % self.interval & (1 << near) - 1, hold)
+            if starts:
+                return ready + (starts & -starts).bit_length() - 1
+        return self.first(runs(free, hold) & self.full, ready)
 
     def taken(self, start: int, hold: int) -> int:
         """The mask of a hold, twice side by side."""
@@ -96,6 +97,16 @@ class Ring:
         """The mask as seen from `cycles` later."""
         one = free >> cycles % self.interval & self.full
         return one | one << self.interval
+
+
+def runs(free: int, hold: int) -> int:
+    """The places at which `hold` free cycles in a row begin."""
+    have = 1
+    while have < hold:
+        step = min(have, hold - have)
+        free &= free >> step
+        have += step
+    return free
 
 
 def place_rows(
@@ -159,7 +170,7 @@ class _Placing:
         for apart, start in ((gap, 0), (0, (edges & -edges).bit_length() - 1 if edges else 0)):
             free, starts = whole, list[int]()
             for hold in holds:
-                start = ring.first(ring.runs(free, hold), start)
+                start = ring.room(free, hold, start)
                 if start < 0:
                     break
                 free &= ~ring.taken(start, hold)
@@ -223,13 +234,12 @@ class _Placing:
             kept[self.instance[row]] &= ~(1 << self.start[row] % ring.interval)
             return True
         rings = self.free[p.resource[row]]
-        runs = [ring.runs(free, hold) for free in rings]
         best, at = -1, -1
         for first in range(0, len(rings) - width + 1, width):  # side by side, so that no lanes are cut off
-            common = runs[first]
-            for one in runs[first + 1 : first + width]:
+            common = rings[first]
+            for one in rings[first + 1 : first + width]:
                 common &= one
-            start = ring.first(common, ready)
+            start = ring.room(common, hold, ready)
             if start >= 0 and (best < 0 or start < best):
                 best, at = start, first
                 if start == ready:
@@ -251,19 +261,18 @@ class _Placing:
             floor = max(floor, self.ready[row] - length)
             length += p.hold[row]
         plane, drain = self.free[p.resource[products[0]]], self.free[p.resource[tiles.drain]]
-        drains = ring.runs(drain[0], p.hold[tiles.drain])
         for _ in range(STEPS):
             free, done = plane[0], 0
             starts: list[int] = []
             for row in products:
                 hold = p.hold[row]
-                start = ring.first(ring.runs(free, hold), max(floor, self.ready[row]))
+                start = ring.room(free, hold, max(floor, self.ready[row]))
                 if start < 0:
                     return False
                 free &= ~ring.taken(start, hold)
                 done = max(done, start + p.latency[row])
                 starts.append(start)
-            last = ring.first(drains, max(done, self.ready[tiles.drain]))
+            last = ring.room(drain[0], p.hold[tiles.drain], max(done, self.ready[tiles.drain]))
             span = last + 1 - min(starts)
             if last < 0:
                 return False

@@ -1,12 +1,13 @@
 """The rows of a stage as a modulo scheduling problem: resources, holds, chains, and the bound they set."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from compiler.lower.rows import Kernels, Rows
 from compiler.program.instruction_set import INSTRUCTIONS, unit_classes
-from compiler.program.isa import DRAIN, LINK, MXM, VXM, Op, ceil_div
+from compiler.program.isa import DRAIN, LINK, MXM, VXM, Kernel, Op, ceil_div
 from compiler.program.packed import RANKS, alike, by_kind
 from compiler.route.route import Router
 from compiler.schedule.list_schedule import RESOURCE, Times, dependencies
@@ -124,7 +125,7 @@ def stage_rows(rows: Rows, kernels: Kernels, router: Router, chip: ChipSpec, bat
 
 
 def _timed(
-    rows: Rows, kernels: Kernels, router: Router, chip: ChipSpec, batch: int
+    rows: Rows, kernels: Kernels | Sequence[Kernel], router: Router, chip: ChipSpec, batch: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(hold, latency, lanes) of every row.
 
@@ -203,7 +204,9 @@ def _tiles(rows: Rows, chain: np.ndarray, planes: int) -> tuple[Tiles, ...]:
     )
 
 
-def loads_of(rows: Rows, kernels: Kernels, router: Router, chip: ChipSpec, batch: int) -> tuple[Load, ...]:
+def loads_of(
+    rows: Rows, kernels: Kernels | Sequence[Kernel], router: Router, chip: ChipSpec, batch: int
+) -> tuple[Load, ...]:
     """What a wave asks of every class of units of a rank, and of every link, over all its instances."""
     hold, _, width = _timed(rows, kernels, router, chip, batch)
     names, resource = _resources(replace(rows, pin=np.zeros_like(rows.pin)))

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from jaxtyping import Int
 
 from compiler.lower.block import Plan, lower
 from compiler.lower.blocks import ModelBlock
@@ -14,7 +15,7 @@ from compiler.program.isa import TAG_SHIFT, TAGS, Columns
 from compiler.program.packed import PLACE
 from compiler.program.ranges import ramp
 from compiler.route.route import Router
-from compiler.schedule.allocate import FOREVER, Addresses, allocate
+from compiler.schedule.allocate import FOREVER, Addresses, PerRank, allocate
 from compiler.schedule.emit import emit, rename
 from compiler.schedule.list_schedule import Spans, Times, spans
 from compiler.schedule.template import Template, outputs, residual_lines, template_of
@@ -44,6 +45,31 @@ class LoweredStage:
     blocks: tuple[ModelBlock, ...]
     router: Router
     bodies: dict[int, StageBody]
+
+    @property
+    def ranks(self) -> int:
+        """Ranks that it runs on; those behind them only take its result, or pass it on."""
+        return self._group.ranks
+
+    @property
+    def targets(self) -> list[int]:
+        """Ranks that its result goes to."""
+        return list(self._group.targets)
+
+    @property
+    def _group(self) -> Group:
+        return next(iter(self.bodies.values())).lows[-1].group
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Area:
+    """Where the transients of a stage begin on each rank, apart from those of other stages on the same chips.
+
+    here: first word of its own. there: of the stage that its result goes to, -1 on ranks that it does not.
+    """
+
+    here: Int[np.ndarray, " ranks"]
+    there: Int[np.ndarray, " ranks"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,9 +132,9 @@ def _raised(rows: Rows, uids: int, first: int) -> Rows:
 
 
 def emit_stage(
-    plan: Plan, stage: LoweredStage, placed: Mapping[int, PlacedRows], parity: int
+    plan: Plan, stage: LoweredStage, placed: Mapping[int, PlacedRows], parity: int, area: Area
 ) -> EmittedStage:
-    """Allocate and emit a placed stage; `parity` names the buffer at which its input lies.
+    """Allocate and emit a placed stage; `parity` names the buffer at which its input lies in its `area`.
 
     The token has a line of its own: it returns to the first stage long after that one has used its buffers.
     """
@@ -120,7 +146,7 @@ def emit_stage(
     addresses: Addresses | None = None
     for context, body in stage.bodies.items():
         rows, times = body.problem.times(placed[context])
-        addresses, lives[context] = _addresses(plan, stage, body, rows, times, parity)
+        addresses, lives[context] = _addresses(plan, stage, body, rows, times, parity, area)
         used = np.maximum(used, addresses.words)
         whole = emit(rows, times, addresses)
         for i in range(len(stage.blocks)):
@@ -148,22 +174,27 @@ def _lowered(part: Columns, start: int, uids: int) -> Columns:
 
 
 def _addresses(
-    plan: Plan, stage: LoweredStage, body: StageBody, rows: Rows, times: Times, parity: int
+    plan: Plan, stage: LoweredStage, body: StageBody, rows: Rows, times: Times, parity: int, area: Area
 ) -> tuple[Addresses, Lives]:
-    """The address of every line, and for how long each word is needed."""
+    """The address of every line, and for how long each word is needed.
+
+    What a stage hands on lies in the reader's area where the reader is, and anywhere on its own ranks.
+    """
     batch, ranks = plan.graph.batch, len(stage.router.chips)
     buffer = residual_lines(plan.graph) * batch
     token = stage.blocks[-1].result == plan.graph.token.value
-    fixed = {body.offsets[-1]: 2 * buffer if token else (1 - parity) * buffer}
+    handed = 2 * buffer if token else (1 - parity) * buffer
+    fixed: dict[int, PerRank] = {body.offsets[-1]: np.where(area.there < 0, -1, area.there + handed)}
     if stage.blocks[0].source >= 0:
-        fixed[0] = parity * buffer
-    floor = 2 * buffer + batch
+        fixed[0] = area.here + parity * buffer
+    floor = area.here + 2 * buffer + batch
     if token and len(plan.contexts) > 1:  # the logits lie at one place in all buckets
         logits = body.lows[-1].where[plan.graph.logits][0]
         fixed[logits.uid + body.offsets[-2]] = floor
-        floor += logits.lines * batch
+        floor = floor + logits.lines * batch
     wrote, read = spans(rows, body.lows[0].kernels, True), spans(rows, body.lows[0].kernels, False)
     keep = [uid + offset for low, offset in zip(body.lows, body.offsets, strict=False) for uid in low.keep]
+    keep += [body.offsets[-1]] if token else []  # the host reads it when the wave ends
     found = allocate(
         body.values,
         wrote,

@@ -8,6 +8,7 @@ from compiler.program.packed import PLACE
 from compiler.schedule.allocate import FOREVER
 from compiler.schedule.template import Template
 from compiler.scheduled import Scheduled, TemplateCall, WaveSchedule
+from compiler.throughput.areas import areas
 from compiler.throughput.cache import StageCache
 from compiler.throughput.interval import Interval
 from compiler.throughput.stage import EmittedStage, emit_stage
@@ -18,20 +19,23 @@ def emit_waves(stages: StageCache, found: dict[int, Interval], options: CompileO
     templates: list[Template] = []
     calls: list[TemplateCall] = []
     bases: list[dict[int, int]] = []
-    made: dict[tuple[int, int, tuple[int, ...]], tuple[int, EmittedStage]] = {}
+    made: dict[tuple[int | bytes, ...], tuple[int, EmittedStage]] = {}
+    where = areas(stages, found)
     lives: dict[int, list[np.ndarray]] = {context: [] for context in stages.plan.contexts}
     for i, (index, chips) in enumerate(stages.calls):
-        key = (index, i % 2, tuple(one.placed[i][0] for one in found.values()))
+        area, stage = where[i], stages.lowered[index]
+        numbers = (one.placed[i][0] for one in found.values())
+        key = (index, i % 2, area.here.tobytes(), area.there.tobytes(), *numbers)
         if key not in made:
             placed = {context: one.placed[i][1] for context, one in found.items()}
-            made[key] = (len(templates), emit_stage(stages.plan, stages.lowered[index], placed, i % 2))
+            made[key] = (len(templates), emit_stage(stages.plan, stage, placed, i % 2, area))
             templates += made[key][1].templates
-        number, stage = made[key]
+        number, emitted = made[key]
         for j, block in enumerate(stages.blocks[i]):
             calls.append(TemplateCall(block=block, template=number + j, chips=chips))
-            bases.append({c: one.bases[i] + stage.starts[j][c] for c, one in found.items()})
+            bases.append({c: one.bases[i] + emitted.starts[j][c] for c, one in found.items()})
         for context, one in found.items():
-            life = stage.lives[context]
+            life = emitted.lives[context]
             place = PLACE.pack(np.array(chips)[life.rank], life.word)
             lives[context].append(np.stack([place, life.first + one.bases[i], life.last + one.bases[i]]))
     out = templates[calls[-1].template]

@@ -2,7 +2,9 @@
 
 A wave repeats the first one `interval` cycles later, in the next copy of the transients and on the KV of its
 own user. So all that a wave holds must be free modulo the interval, and what it leaves in memory must be done
-with before a later wave comes to the same words. Nothing here knows how the rows were scheduled.
+with before a later wave comes to the same words. Where waves are chunks of a prompt, whose tokens are known,
+the same user may be in flight several times: then each KV region is left before the next chunk comes to it.
+Nothing here knows how the rows were scheduled.
 """
 
 from typing import NamedTuple
@@ -23,13 +25,17 @@ _RATE = 1024  # ports are counted in 1/1024 words per cycle
 
 
 class _Repeat(NamedTuple):
-    """What the manifest says of the waves of one context bucket; the last three by chip."""
+    """What the manifest says of the waves of one context bucket; the last three by chip.
+
+    known: whether a step's tokens are, before the user's last step has ended: a chunk's, not a token's.
+    """
 
     interval: int
     turn: int
     users: int
     tags: int
     cycles: int
+    known: bool
     arenas: Int[np.ndarray, " chips"]
     arena_words: Int[np.ndarray, " chips"]
     user_words: Int[np.ndarray, " chips"]
@@ -52,6 +58,7 @@ def check_waves(manifest: Manifest, columns: Columns, context: int) -> Report:
     _units(findings, stated, busy, waves.interval)
     _ports(findings, stated, busy, waves.interval)
     _accumulators(findings, stated, waves.interval)
+    _in_turn(findings, used, waves)
     _lines(findings, stated, used, waves)
     _copies(findings, stated, used, waves)
     return findings.report()
@@ -71,7 +78,7 @@ def _repeat(manifest: Manifest, context: int) -> _Repeat:
     chips = len(manifest.regions)
     if any(column.shape != (chips,) for column in columns):
         raise ValueError(f"arenas, arena_words and user_words must be of {chips} chips")
-    return _Repeat(*counts, *columns)
+    return _Repeat(*counts, manifest.chunk > 1, *columns)
 
 
 _OFF = (
@@ -88,7 +95,7 @@ def _off(waves: _Repeat, stated: Stated) -> list[bool]:
     short = (waves.arenas < 1) | (waves.arenas * waves.arena_words > room[:, 0])
     skew = waves.arena_words % stated.rows != 0
     return [
-        waves.turn * waves.interval < waves.cycles,
+        waves.turn * waves.interval < waves.cycles and not waves.known,
         waves.users > waves.turn,
         bool((short | skew).any()),
         bool((waves.users * waves.user_words > room[:, 1]).any()),
@@ -241,6 +248,29 @@ def _lines(findings: Findings, stated: Stated, used: Operands, waves: _Repeat) -
     findings.add(2, row[who[by_row]], text)
     outputs = np.unique(chip[who[~by_row]])
     findings.note(2, outputs, lambda at: f"logits on chip {at} are overwritten before their wave ends")
+
+
+def _in_turn(findings: Findings, used: Operands, waves: _Repeat) -> None:
+    """Rule 2: a step is done with each KV region before the same user's next step comes to it."""
+    parts = zip(used.kv_writes, used.kv_reads, strict=True)
+    a = Accesses(*(np.concatenate(columns) for columns in parts))
+    if not len(a.row):
+        return
+    _, region = np.unique(np.stack([a.chip, a.start]), axis=1, return_inverse=True)
+    region = region.reshape(-1)
+    first, last = np.full(region.max() + 1, 1 << 62), np.full(region.max() + 1, -1)
+    np.minimum.at(first, region, a.time)
+    np.maximum.at(last, region, a.time)
+    span, room = (last - first + 1)[region], waves.turn * waves.interval
+    late = np.flatnonzero((span > room) & (a.time == last[region]))
+    findings.add(
+        2,
+        a.row[late],
+        lambda i: (
+            f"a step needs the KV region at word {a.start[late[i]]} for {span[late[i]]} cycles; "
+            f"the next step of its user comes after {room}"
+        ),
+    )
 
 
 def _copies(findings: Findings, stated: Stated, used: Operands, waves: _Repeat) -> None:

@@ -33,6 +33,15 @@ class Running:
         Option("--model", "The module:factory that the program was compiled from.", metavar="NAME"),
     ] = None
     prefill: Prefill = None
+    drafter: Annotated[
+        str | None,
+        Option("--drafter", "A small MODEL that proposes tokens; the program judges them.", metavar="MODEL"),
+    ] = None
+    drafts: Annotated[int, Option("--drafts", "Tokens that the drafter proposes a round.", least=1)] = 4
+    drafter_rack: Annotated[
+        str | None,
+        Option("--drafter-rack", "Where the drafter runs.", metavar="RACK", shown="a rack like --rack"),
+    ] = None
     stream: Stream = None
     check: Check = True
     corrupt: Annotated[bool, Option("--corrupt", hidden=True)] = False
@@ -77,7 +86,17 @@ def run(
       lpu run llama-tiny --prompt Hello --tokens 8
       lpu run program --prompt-ids 1,2,3
       lpu run ./my-hf-folder --prompt Hello --temperature 0.7 --sample-seed 1
+      lpu run llama-tiny --drafter llama-tiny --drafts 3
     """
+    if running.drafter is not None:
+        from lpu.cli.draft import draft
+
+        if is_program(program):  # its drafter may have a rack of its own kind
+            ours = sorted((OF_A_MODEL - {"rack"}) & given)
+            given.refuse(ours, "has no meaning for a program that is compiled already")
+        draft(program, prompts, options, changes, running, choosing, given, rack)
+        return
+    given.refuse(["drafts", "drafter_rack"], "says how a drafter proposes, and there is none")
     from lpu import api
     from lpu.cli.show_run import estimated, prompts_from, run_body, show_run
     from lpu.cli.stream import TextStream

@@ -86,7 +86,8 @@ def show_run(terminal: Terminal, done: Run, *, streamed: bool = False, given: bo
 
 def _prefill_line(prefill: dict[str, Any], chip: str) -> str:
     return (
-        f"{prefill['chunks']} chunks of {prefill['tokens']} tokens: {prefill['total_cycles']:,} cycles = "
+        f"{prefill['chunks']} chunks of {prefill['tokens']} tokens{' in waves' if prefill['waves'] else ''}: "
+        f"{prefill['total_cycles']:,} cycles = "
         f"{prefill['microseconds']:.2f} us ({kind(chip)}); "
         f"{prefill['emulated_seconds']:.2f} s here (measured)"
     )
@@ -122,8 +123,9 @@ def run_body(done: Run) -> dict[str, Any]:
         "prefill": {
             "chunks": len(generation.chunks),
             "tokens": done.prefill.manifest.chunk,
-            "total_cycles": sum(done.prefill_cycles),
-            "microseconds": sum(done.prefill_cycles) * 1e6 / manifest.clock_hz,
+            "waves": done.prefill.manifest.waves is not None,
+            "total_cycles": done.prompt_cycles,
+            "microseconds": done.prompt_cycles * 1e6 / manifest.clock_hz,
             "emulated_seconds": sum(generation.chunk_seconds),
             "program_sha256": done.prefill.manifest.digest,
         }

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from compiler.program.program import Program
 from lpu.decode.choose import Finish
 from lpu.decode.generate import Generation
+from lpu.report.prompt import prompt_cycles
 from lpu.report.words import kind
 from lpu.screen import OnScreen, fact_lines
 from models.contract.sampling import GREEDY, Sampling
@@ -54,6 +55,11 @@ class Run(OnScreen):
         """Cycles of each chunk."""
         known = self.prefill.manifest.cycles if self.prefill else {}
         return tuple(known[bucket] for bucket in self.prefill_buckets)
+
+    @property
+    def prompt_cycles(self) -> int:
+        """Cycles of all chunks together, which follow each other through the groups where they can."""
+        return prompt_cycles(self.prefill.manifest, self.prefill_buckets) if self.prefill else 0
 
     @property
     def microseconds_per_token(self) -> float:

@@ -92,6 +92,7 @@ class StepProof:
             range(len(self.program.calls)), key=lambda i: (self.program.calls[i].base[self.context], i)
         )
         self._one_after_another(order)
+        self._chunks_apart()
         memory = Memory()
         for index in order:
             left = self.one(index, memory, -1)
@@ -160,6 +161,31 @@ class StepProof:
                 )
             last_read[at] = np.maximum(last_read[at], read)
             last_commit[at] = np.maximum(last_commit[at], commit)
+
+    def _chunks_apart(self) -> None:
+        """Where chunks follow each other, a chip is done with one before the next comes to it."""
+        manifest = self.program.manifest
+        if manifest.waves is None or manifest.chunk == 1:
+            return
+        need(self.context in manifest.waves.contexts, f"no interval of chunks for context {self.context}")
+        interval = manifest.waves.contexts[self.context].interval
+        first, last = np.full(manifest.chips, 1 << 62), np.full(manifest.chips, -1)
+        for call in self.program.calls:
+            spans = self.rows[call.block].spans
+            at, base = np.array(call.chips, np.int64)[: len(spans)], call.base[self.context]
+            begins = np.where(spans[:, ::2] < 0, 1 << 62, spans[:, ::2] + base).min(axis=1)
+            ends = np.where(spans < 0, -1, spans + base).max(axis=1)
+            np.minimum.at(first, at, begins)
+            np.maximum.at(last, at, ends)
+        for place in manifest.logits:  # the host reads them when the chunk ends
+            last[place.chip] = max(last[place.chip], manifest.cycles[self.context])
+        long = np.flatnonzero(last - first >= interval)
+        if len(long):
+            chip = int(long[0])
+            raise RefusedError(
+                f"chunks follow each other every {interval} cycles, one is on chip {chip} "
+                f"for {last[chip] - first[chip] + 1}"
+            )
 
     def origin(self, term: int) -> Maker | None:
         """Which row made a term."""

@@ -9,6 +9,7 @@ from compiler.options import CompileOptions
 from compiler.program.isa import WORD_BYTES
 from compiler.program.manifest import Candidate, Manifest
 from compiler.program.program import Program
+from lpu.report.prompt import whole_prompt
 from lpu.report.words import (
     CAUTION_FACTOR,
     EXACT,
@@ -41,6 +42,7 @@ def program_facts(program: Program) -> Facts:
         ),
         *((("search", search_line(manifest.search, manifest.tp)),) if manifest.search else ()),
         *(_hop_lines(body) if body["hops"] else _latency_lines(body, tokens)),
+        *(prompt_facts(manifest) if manifest.chunk > 1 else ()),
         (
             "sram",
             f"{size(body['sram_bytes_max'])} on the fullest chip, of {size(body['sram_bytes_chip'])}",
@@ -143,14 +145,42 @@ def prefill_facts(program: Program) -> Facts:
             )
             for one in body["contexts"]
         ),
+        *prompt_facts(program.manifest),
         ("digest", body["program_sha256"]),
     ]
+
+
+def prompt_facts(manifest: Manifest) -> Facts:
+    """What a prompt that fills the context takes, and how chunks follow each other."""
+    runs, waves = whole_prompt(manifest, manifest.longest), manifest.waves
+    total = sum(run.total for run in runs)
+    count = sum(run.chunks for run in runs)
+    rate = manifest.longest * manifest.clock_hz / total
+    facts = [
+        (
+            "prompt",
+            f"{manifest.longest:,} tokens in {count} chunks: {' + '.join(map(str, runs))} = {total:,} cycles "
+            f"= {total * 1e3 / manifest.clock_hz:.2f} ms, {rate:,.0f} tokens/s",
+        )
+    ]
+    for context in manifest.contexts if waves else ():
+        assert waves is not None
+        one = waves.contexts[context]
+        facts.append(
+            (
+                "waves",
+                f"a chunk follows every {one.interval:,} cycles at context {context}, "
+                f"{one.interval / one.bound:.2f} x the bound of {one.bound:,} ({one.bound_of})",
+            )
+        )
+    return facts
 
 
 def prefill_body(program: Program) -> dict[str, Any]:
     """The same as JSON values."""
     manifest = program.manifest
-    tokens, clock = manifest.chunk, manifest.clock_hz
+    tokens, clock, waves = manifest.chunk, manifest.clock_hz, manifest.waves
+    runs = whole_prompt(manifest, manifest.longest)
     return {
         "kind": EXACT,
         "label": label_of(manifest.chip.name),
@@ -165,6 +195,13 @@ def prefill_body(program: Program) -> dict[str, Any]:
             }
             for context in manifest.contexts
         ],
+        "intervals": {str(c): waves.contexts[c].interval for c in manifest.contexts} if waves else {},
+        "prompt": {
+            "tokens": manifest.longest,
+            "chunks": sum(run.chunks for run in runs),
+            "cycles": sum(run.total for run in runs),
+            "microseconds": sum(run.total for run in runs) * 1e6 / clock,
+        },
         "program_sha256": manifest.digest,
     }
 

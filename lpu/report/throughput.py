@@ -8,8 +8,16 @@ from compiler.program.program import Program
 from lpu.report.words import EXACT, kind, label_of
 from lpu.screen import OnScreen
 
-SLACKS = (None, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0)  # what `--objective pareto` tries; None: the default
-HEADERS = ("program", "step us", "interval us", "/ bound", "users", "tokens/s", "tokens/s at the interval")
+HEADERS = (
+    "program",
+    "step us",
+    "interval us",
+    "/ bound",
+    "users",
+    "tokens/s",
+    "each",
+    "tokens/s at the interval",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -70,6 +78,7 @@ class Throughput(OnScreen):
             "" if self.bound is None else f"{self.interval / self.bound:.3f}",
             f"{self.users * self.batch:,}",
             f"{self.tokens_per_second:,.0f}",
+            f"{self.tokens_per_second_of_sequence:,.0f}",
             f"{self.tokens_per_second_of_interval:,.0f}",
         ]
 
@@ -99,9 +108,11 @@ def of(program: Program, context: int) -> Throughput:
     cycles = manifest.cycles[context]
     waves = manifest.waves
     entry = waves.contexts[context] if waves else None
-    slack = manifest.options.interval_slack
+    slack, where = manifest.options.interval_slack, f"tp {manifest.tp}, {len(manifest.groups)} groups"
     return Throughput(
-        name="latency" if not waves else "throughput" if slack is None else f"throughput, slack {slack:g}",
+        name=("throughput" if waves else "latency")
+        + (f", slack {slack:g}" if slack is not None else "")
+        + f", {where}",
         context=context,
         batch=manifest.rows,
         chip=manifest.chip.name,
@@ -116,24 +127,25 @@ def of(program: Program, context: int) -> Throughput:
 
 
 def throughput(program: Program) -> list[Throughput]:
-    """The throughput of every context bucket of a program that has waves; empty for others."""
-    return [
-        of(program, context) for context in program.manifest.contexts if program.manifest.waves is not None
-    ]
+    """The throughput of every context bucket of a program that has waves of users; empty for others."""
+    manifest = program.manifest
+    users = manifest.waves is not None and manifest.chunk == 1
+    return [of(program, context) for context in manifest.contexts if users]
 
 
 def non_dominated(found: Sequence[Throughput]) -> list[Throughput]:
-    """Those that no other dominates in step time, tokens/s and tokens/s at the interval, by latency."""
+    """Those that no other dominates in tokens/s and tokens/s of each sequence, the fastest for each first.
+
+    Of programs that are equal in both, the first stays.
+    """
 
     def worth(one: Throughput) -> tuple[float, ...]:
-        return (float(-one.cycles), one.tokens_per_second, one.tokens_per_second_of_interval)
+        return (one.tokens_per_second, one.tokens_per_second_of_sequence)
 
-    def beaten(one: Throughput) -> bool:
-        mine = worth(one)
-        return any(
-            worth(other) != mine and all(a >= b for a, b in zip(worth(other), mine, strict=True))
-            for other in found
-        )
-
-    kept = [one for one in found if not beaten(one)]
-    return sorted(kept, key=lambda one: (one.cycles, one.interval, one.name))
+    first = {worth(one): one for one in reversed(found)}
+    kept = [
+        one
+        for mine, one in first.items()
+        if not any(other != mine and other[0] >= mine[0] and other[1] >= mine[1] for other in first)
+    ]
+    return sorted(kept, key=lambda one: (-one.tokens_per_second_of_sequence, one.tokens_per_second, one.name))

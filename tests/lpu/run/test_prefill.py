@@ -42,6 +42,7 @@ CASES: dict[str, tuple[TransformerConfig, int, dict[str, Any]]] = {
         40,
         {"tp": 4, "layout": "row", "batch": 3, "contexts": (40, 90)},
     ),
+    "chunks in waves over three groups": (TINY, 8, {"tp": 1, "pp": 3, "batch": 2}),
     "head norms, heads across lines": (HEADS, 17, {"tp": 2}),
 }
 
