@@ -18,6 +18,7 @@ from compiler.program.isa import (
     TAG_SHIFT,
     TRANSIENT,
     Columns,
+    Holds,
     Instruction,
     Op,
     by_opcode,
@@ -112,6 +113,8 @@ def _alike(findings: Findings, made: _Made) -> None:
     for name in ("src_tag", "src2_tag", "src3_tag"):
         values = getattr(c, name)
         both = (values[after] >= 0) & (values[before] >= 0)
+        if name == "src3_tag":
+            both &= c.op[after] != Op.WB  # the name of an accumulator: of every contract part another
         strange |= both & (values[after] >> TAG_SHIFT != values[before] >> TAG_SHIFT)
     for column in ("src", "src2"):
         values = getattr(c, column + "_tag")
@@ -128,8 +131,10 @@ def _alike(findings: Findings, made: _Made) -> None:
         ),
     )
     tiles = np.flatnonzero((c.op == Op.MM) & (c.src_tag >= 0))
-    tiles = tiles[np.argsort(c.src_tag[tiles], kind="stable")]
-    same = c.src_tag[tiles][1:] == c.src_tag[tiles][:-1]
+    matrix = c.src2_tag[tiles] >> TAG_SHIFT  # of every contract part another: parts may meet within a line
+    order = np.lexsort((matrix, c.src_tag[tiles]))
+    tiles, matrix = tiles[order], matrix[order]
+    same = (c.src_tag[tiles][1:] == c.src_tag[tiles][:-1]) & (matrix[1:] == matrix[:-1])
     thin = np.flatnonzero(same & (c.aux[tiles][1:] != c.aux[tiles][:-1]))
     findings.add(
         7, tiles[thin + 1], lambda i: f"takes other lines of one k tile than {findings.place(tiles[thin[i]])}"
@@ -137,8 +142,12 @@ def _alike(findings: Findings, made: _Made) -> None:
 
 
 def _is_ordered(record: Instruction, column: str) -> bool:
-    """Whether line i of its results is made of line i of this operand; weights are no lines."""
-    lines = [operand.column for operand in record.reads if operand.space == TRANSIENT]
+    """Whether line i of its results is made of line i of this operand: no weights, nor one line for all."""
+    lines = [
+        operand.column
+        for operand in record.reads
+        if operand.space == TRANSIENT and operand.holds != Holds.STAT
+    ]
     return record.ordered and column in lines
 
 

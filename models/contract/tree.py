@@ -11,9 +11,7 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float32, Float64
-
-from models.contract.formats import add32
+from jaxtyping import Float64
 
 Leaves = TypeVar("Leaves")
 
@@ -32,11 +30,6 @@ def tree(leaves: Leaves, add: Callable[[Leaves, Leaves], Leaves]) -> Leaves:
 
 def _every(leaves: Leaves, first: int, end: int, step: int) -> Leaves:
     return jax.tree.map(lambda x: x[first:end:step], leaves)
-
-
-def tree32(leaves: Float32[Array, "leaves *shape"]) -> Float32[Array, "*shape"]:
-    """TREE32: the sum of f32 leaves with `add32` at every node; an absent leaf is +0."""
-    return tree(leaves, add32)
 
 
 def tree64(leaves: Float64[Array, "leaves *shape"]) -> Float64[Array, "*shape"]:

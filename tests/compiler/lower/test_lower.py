@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from compiler.lower import rules
 from compiler.lower.layout import natural
 from compiler.lower.ops.attention import chunk_of, kv_capacity
-from compiler.lower.ops.matmul import tile_cut
+from compiler.lower.ops.chains import tile_cut
 from compiler.lower.rows import WeightArena
 from compiler.place.stages import Room, Size, assign
 from compiler.program.instruction_set import INSTRUCTIONS
