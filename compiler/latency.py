@@ -148,7 +148,7 @@ def by_layer(
         last, there = out[-1] if out else (None, ())
         if last is not None and there == where and not block.wire and layer_of(block) == layer_of(last) != "":
             nodes = last.nodes + block.nodes
-            out[-1] = block_of(graph, nodes, last.source, block.result), where
+            out[-1] = block_of(graph, nodes, last.source, block.result, name=layer_of(block)), where
         else:
             out.append((block, where))
     return out

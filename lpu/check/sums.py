@@ -76,6 +76,7 @@ def _closed(
             f"reads {c.n[wb[owner[thin[i]]]]}"
         ),
     )
+    _as_it_is(findings, stated, wb)
     have, want = c.dst_tag[mm], c.src3_tag[wb[owner]]
     wrong = np.flatnonzero((have != want) & (have >= 0) & (want >= 0))
     pair, index = np.unique(np.concatenate([have[wrong], c.src3_tag[wb]]), return_inverse=True)
@@ -92,6 +93,22 @@ def _closed(
     early, foreign = wrong[meant].tolist(), wrong[~meant].tolist()
     findings.add(2, mm[early], lambda i: text(early[i]))
     findings.add(7, mm[foreign], lambda i: text(foreign[i]))
+
+
+def _as_it_is(findings: Findings, stated: Stated, wb: Int[np.ndarray, " drains"]) -> None:
+    """A whole sum is written as the value that its accumulator holds."""
+    c = findings.columns
+    whole = [isinstance(k, WriteBackKernel) and not k.wide and not k.part for k in stated.kernels]
+    named = wb[np.array(whole, bool)[c.aux[wb]]]
+    have, want = c.dst_tag[named], c.src3_tag[named]
+    other = np.flatnonzero((have != want) & (have >= 0) & (want >= 0))
+    findings.add(
+        7,
+        named[other],
+        lambda i: (
+            f"writes as tag {tag(have[other[i]])} what its accumulator has as tag {tag(want[other[i]])}"
+        ),
+    )
 
 
 class _Partials(NamedTuple):

@@ -46,7 +46,7 @@ class Product(NamedTuple):
     ks: int
 
 
-class Node(NamedTuple):
+class TreeNode(NamedTuple):
     """A node of a tree of contract parts of a product; starts: first row of each, and the end of the last."""
 
     holds: int

@@ -15,17 +15,19 @@ from jaxtyping import Float16, Float32, Float64, UInt8
 from models.contract.formats import NumericsError, add32
 from models.contract.numerics import scale_wide, wide
 
-PARTS = 16
-"""Parts of a product that crosses chips: 16 serves groups of 8 and of 16 chips (decision 0014)."""
+PARTS, LEAST = 16, 256
+"""Parts of a product that crosses chips, at most, and rows of a part, at least: groups of 8 and 16 chips deal
+them out, and a part fills planes of 320 rows (decision 0014)."""
 
 
 def starts_of(k: int, unit: int, parts: int = PARTS) -> tuple[int, ...]:
     """First row of each part of K rows and, last, K: parts of whole units of so many rows, almost equal.
 
-    As many as the largest power of two that is at most `parts` and the number of units; () for one part.
+    As many as the largest power of two, at most `parts`, that leaves a part a unit and LEAST rows; () for 1.
     """
     units = k // unit
-    count = min(parts, 1 << (units.bit_length() - 1))
+    most = max(1, min(parts, units, k // LEAST))
+    count = 1 << (most.bit_length() - 1)
     return (*(p * units // count * unit for p in range(count)), k) if count > 1 else ()
 
 

@@ -14,7 +14,7 @@ from lpu.prove.terms import Terms
 from models.config import TransformerConfig
 
 FAMILY = "llama"
-STRIP, MOST_PARTS = 32, 16  # docs/facts/contract2.md section 2
+STRIP, MOST_PARTS, LEAST_ROWS = 32, 16, 256  # docs/facts/contract2.md section 2, decision 0014
 BITS = ((8192, 20), (32_768, 18), (131_072, 16))
 """Tokens of the longest context, and bits of a softmax weight up to there (docs/facts/numerics.md 1.1)."""
 
@@ -147,6 +147,6 @@ class _Reading:
 def _parts(depth: int, unit: int) -> tuple[int, ...]:
     """First rows of the contract parts of `depth` rows, and `depth` (docs/facts/contract2.md section 2)."""
     units, count = depth // unit, MOST_PARTS
-    while count > units:
+    while count > 1 and (count > units or depth < count * LEAST_ROWS):
         count //= 2
     return (*(number * units // count * unit for number in range(count)), depth) if count > 1 else ()

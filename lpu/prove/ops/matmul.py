@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from compiler.program.instructions.matmul import WIDE_PER_F32, in_tree
+from compiler.program.instructions.matmul import WIDE_PER_F32, WriteBackKernel, in_tree
 from compiler.program.isa import SCALE, TILE_ROWS, Holds, Op
 from lpu.prove.known import Known
-from lpu.prove.lines import PRODUCT, Node, Partial, Preload, Product, TileRun, Vector
+from lpu.prove.lines import PRODUCT, Partial, Preload, Product, TileRun, TreeNode, Vector
 from lpu.prove.ops.taken import of_kind, of_tensor, vectors
 from lpu.prove.refused import RefusedError, need
 from lpu.prove.rule import Proved, RowOperands
@@ -59,11 +59,11 @@ def _rounded(known: Known, found: _Sum, scale: Preload, statistic: int) -> Vecto
     return Vector(Holds.F32, known.terms.matmul(found.value, found.codes, tensor, statistic), found.columns)
 
 
-def _leaf(known: Known, found: _Sum, scale: Preload) -> Node:
+def _leaf(known: Known, found: _Sum, scale: Preload) -> TreeNode:
     """A contract part: consecutive rows, each once."""
     tensor = _scale(known, found, scale)
     span = known.lanes.span(found.ks)
-    return Node(Holds.NODE, found.value, found.codes, tensor, found.columns, span)
+    return TreeNode(Holds.NODE, found.value, found.codes, tensor, found.columns, span)
 
 
 def _tree(known: Known, row: RowOperands) -> tuple[Any, ...]:
@@ -83,7 +83,7 @@ def _tree(known: Known, row: RowOperands) -> tuple[Any, ...]:
     )
 
 
-def _joined(known: Known, row: RowOperands, nodes: list[Node]) -> Vector | Node:
+def _joined(known: Known, row: RowOperands, nodes: list[TreeNode]) -> Vector | TreeNode:
     first = nodes[0]
     starts = first.starts
     for node, size in zip(nodes, row.kernel.sizes, strict=True):
@@ -126,8 +126,8 @@ def _left(known: Known, row: RowOperands, sums: list[_Sum], statistic: int) -> t
         )
     if isinstance(row.preloads, TileRun) or len(row.preloads) != row.n:
         raise RefusedError(f"reads no {row.n} scales")
-    pairs = list(zip(sums, row.preloads, strict=True))
-    if row.kernel.part:
+    pairs = zip(sums, row.preloads, strict=True)
+    if isinstance(row.kernel, WriteBackKernel) and row.kernel.part:
         need(statistic < 0, "applies a statistic to a part of a sum")
         return tuple(_leaf(known, one, scale) for one, scale in pairs)
     return tuple(_rounded(known, one, scale, statistic) for one, scale in pairs)

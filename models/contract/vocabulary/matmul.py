@@ -63,7 +63,7 @@ def _bind(
     op: OpRecord, a: Array, codes: Array, scale: Array, statistic: Array | None, starts: tuple[int, ...]
 ) -> Array:
     operands = (a, codes, scale) if statistic is None else (a, codes, scale, statistic)
-    return op.bind(*operands, starts=starts)
+    return op.bind(*operands, **({"starts": starts} if starts else {}))
 
 
 def _shape(
@@ -90,12 +90,18 @@ def _shape(
     return (ShapedArray((a.shape[0], codes.shape[1]), F32),)
 
 
-def _flops(a: ShapedArray, codes: ShapedArray, *others: ShapedArray, starts: tuple[int, ...]) -> int:
+def _flops(a: ShapedArray, codes: ShapedArray, *others: ShapedArray, starts: tuple[int, ...] = ()) -> int:
     return 2 * a.shape[0] * math.prod(codes.shape)
 
 
 def _contract(
-    op: str, a: Array, codes: Array, scale: Array, statistic: Array | None = None, *, starts: tuple[int, ...]
+    op: str,
+    a: Array,
+    codes: Array,
+    scale: Array,
+    statistic: Array | None = None,
+    *,
+    starts: tuple[int, ...] = (),
 ) -> Array:
     if codes.dtype != jnp.uint8:
         raise TypeError(
@@ -107,7 +113,7 @@ def _contract(
 
 
 def _plain(
-    a: Array, codes: Array, scale: Array, statistic: Array | None = None, *, starts: tuple[int, ...]
+    a: Array, codes: Array, scale: Array, statistic: Array | None = None, *, starts: tuple[int, ...] = ()
 ) -> Array:
     """In f32 at once; of `matmul_scaled` the weights come scaled: see `contract.plain.plain_params`."""
     y = a @ (decode(codes, scale) if scale.dtype == jnp.int32 else codes)
@@ -115,7 +121,7 @@ def _plain(
 
 
 def _record(name: str, scale_of: Any) -> OpRecord:
-    def shape(*operands: ShapedArray, starts: tuple[int, ...]) -> Results:
+    def shape(*operands: ShapedArray, starts: tuple[int, ...] = ()) -> Results:
         return _shape(name, scale_of, *operands, starts=starts)
 
     return define(name=name, shape=shape, flops=_flops, contract=partial(_contract, name), plain=_plain)
