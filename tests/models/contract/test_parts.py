@@ -106,10 +106,9 @@ def test_rows_of_a_batch_do_not_see_each_other() -> None:
 
 def test_parts_begin_where_the_rule_says() -> None:
     assert parts.starts_of(64 * 128, 128) == tuple(range(0, 8193, 512))
-    assert parts.starts_of(9 * 64, 64) == (0, 64, 128, 192, 256, 320, 384, 448, 576)  # 8 parts of 9 heads
-    assert parts.starts_of(1000, 1, 8) == tuple(range(0, 1001, 125))
-    assert parts.starts_of(96, 32) == (0, 32, 96)
-    assert parts.starts_of(32, 32) == ()
+    assert parts.starts_of(72 * 64, 64) == tuple(p * 72 // 16 * 64 for p in range(17))  # of 4 or 5 heads
+    assert parts.starts_of(3 * 512, 512) == (0, 512, 1536)
+    assert parts.starts_of(96, 32) == ()
 
 
 @pytest.mark.parametrize("starts", [[0, 5, 5, 8], [1, 8], [0, 7], [0]])
