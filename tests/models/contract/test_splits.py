@@ -18,6 +18,7 @@ from models.contract.formats import mul32, pow2, rn16, rn32
 from models.contract.norms import layer, square
 from models.contract.recurrent import delta, state_space
 from models.contract.recurrent.convolution import convolve
+from models.contract.scales.half import to_half
 from models.rope_scaling import LinearScaling, YarnScaling
 
 CASES = cases()
@@ -134,6 +135,18 @@ def test_partial_sums_of_fp16_products_add_exactly() -> None:
         return rn32(dot16.rounded_odd(total) * pow2(e))
 
     assert same(over_two(*arrays("matmul16_0", "a", "w", "e")), CASES["matmul16_0"]["y"])
+
+
+def test_weights_of_a_router_are_exact_in_fp16_or_counted() -> None:
+    bf16 = np.random.default_rng(0).standard_normal((64, 4)).astype(np.float32).view(np.uint32) & 0xFFFF0000
+    weights = np.ldexp(bf16.view(np.float32), np.array([-90, 0, 90, 0])).astype(np.float32)
+    weights[:, 3] = 0
+    convert = jax.jit(to_half)
+    half, e, changed = convert(weights)
+    assert int(changed) == 0
+    np.testing.assert_array_equal(np.ldexp(np.asarray(half).astype(np.float64), np.asarray(e)), weights)
+    weights[:2, 1] = 1.0, 2.0**-45  # the second is 2^-32 over the exponent of its column
+    assert int(convert(weights).changed) == 1
 
 
 def test_a_router_sees_one_row() -> None:
