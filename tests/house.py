@@ -21,7 +21,6 @@ LOWERING = ("compiler.lower.ops",)  # where an op may be asked for its name
 RECORDS = ("manifest", "kernel", "kernels", "k")  # what a name ends in that holds a record of a program
 # Class names that two files use, and why each is right in both.
 ALIKE: dict[str, str] = {
-    "Node": "of a graph of ops, and of a tree over blocks of a context: what graphs and trees are made of",
     "Step": "a kind of program, and the function of a model that such a program computes: the same step",
     "Vector": "cycles of a pass of vector units: timing is written twice on purpose, compiler and checker",
 }

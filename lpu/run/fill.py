@@ -17,7 +17,7 @@ from compiler.program.isa import F32_LANES, FACTOR, GAIN, SCALE, SHIFTED, TILE, 
 from compiler.program.program import Loads
 from lpu.run.error import MachineError
 from lpu.run.image import Image, ImagePlan, LoadedImage, Slot, Weights, plan_image
-from models.contract.deferral import shift
+from models.contract.deferred import shift
 
 Job = Callable[[], None]
 ReadRows = Callable[[int, int], np.ndarray]

@@ -37,7 +37,7 @@ class Image(NamedTuple):
     tiles: e4m3 codes. scales: f32 in value, of an exponent its power of two. columns: the table columns that
     an embedding line gathers (-1: zero). tables: fp16 [vocab, d] each; angles: int32 [positions, 2,
     head_dim / 2] each. shifted: gains over a power of two, factors: those powers in lane 0
-    (`models.contract.deferral`). The last entry of `gains` and `shifted` is zero, of `columns` -1.
+    (`models.contract.deferred`). The last entry of `gains` and `shifted` is zero, of `columns` -1.
     """
 
     tiles: UInt8[Array, "tiles 320 80"]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Bool, Float16, Float32, Float64, Int32, Int64, UInt8
+from jaxtyping import Bool, Float16, Float32, Float64, Int, Int32, Int64, UInt8
 
 from models.contract import dot16
 from models.contract.formats import (
@@ -29,8 +29,8 @@ from models.contract.formats import (
 from models.contract.formats import add32 as add32
 from models.contract.functions.exponential import LOG2E, mantissa, shift
 from models.contract.tree import tree
+from models.version import BLOCK
 
-BLOCK = 512  # tokens
 LARGEST_SCORE = 2.0**30
 _ABSENT = -(2**31)  # below the exponent of any score that is legal
 _FAR = 63  # binades below which a node adds nothing
@@ -39,7 +39,7 @@ Keys = Float16[Array, "*batch tokens head_dim"] | UInt8[Array, "*batch tokens he
 Values = Float16[Array, "*batch tokens lanes"] | UInt8[Array, "*batch tokens lanes"]
 
 
-class Node(NamedTuple):
+class Attended(NamedTuple):
     """Part of a context as attention sees it: the sums are l 2^a and o 2^a. One without tokens is absent."""
 
     a: Int32[Array, "*heads"]
@@ -102,7 +102,7 @@ def weights(
 
 
 def weighted(
-    w: Int64[Array, "*heads tokens"], v: Values
+    w: Int[Array, "*heads tokens"], v: Values
 ) -> tuple[Float64[Array, "*heads lanes"], Float64[Array, "*heads lanes"]]:
     """Exact sums of weights times values, of high and of low halves; e4m3 values are codes, without low."""
     rows = w.astype(F64)
@@ -115,54 +115,60 @@ def weighted(
 
 def leaf(
     y: Int64[Array, "*heads tokens"], see: Bool[Array, "*heads tokens"], v: Values, p: int, exponent: int = 0
-) -> Node:
+) -> Attended:
     """A block's node: exact integer sums, rounded to f32 once a lane."""
     a = leaf_exponent(y, see)
-    w = weights(y, see, a, p)
+    return Attended(a, *over_bits(weights(y, see, a, p), v, p, exponent))
+
+
+def over_bits(
+    w: Int[Array, "*heads tokens"], v: Values, p: int, exponent: int = 0
+) -> tuple[Float64[Array, "*heads"], Float32[Array, "*heads lanes"]]:
+    """`l` and `o` of a block by its integer weights of p bits."""
     high, low = weighted(w, v)
     total = jnp.sum(w, axis=-1).astype(F64) * 2.0**-p
-    return Node(a, total, rn32(odd64(high, low) * 2.0 ** (exponent - p)))
+    return total, rn32(odd64(high, low) * 2.0 ** (exponent - p))
 
 
-def merge(x: Node, y: Node) -> Node:
+def merge(x: Attended, y: Attended) -> Attended:
     """The node of two neighbours, each shifted to the larger exponent."""
     a = jnp.maximum(x.a, y.a)
     dx, dy = (a.astype(I64) - part.a for part in (x, y))
     total = _shifted(x.l, dx) + _shifted(y.l, dy)
-    return Node(a, total, add32(rn32(_lanes(x, dx)), rn32(_lanes(y, dy))))
+    return Attended(a, total, add32(rn32(_lanes(x, dx)), rn32(_lanes(y, dy))))
 
 
 def _shifted(v: Float64[Array, "*shape"], d: Int64[Array, "*shape"]) -> Float64[Array, "*shape"]:
     return jnp.where(d > _FAR, 0.0, v * pow2(-jnp.minimum(d, _FAR)))
 
 
-def _lanes(node: Node, d: Int64[Array, "*heads"]) -> Float64[Array, "*heads lanes"]:
+def _lanes(node: Attended, d: Int64[Array, "*heads"]) -> Float64[Array, "*heads lanes"]:
     return _shifted(node.o.astype(F64), d[..., None])
 
 
-def absent(like: Node) -> Node:
+def absent(like: Attended) -> Attended:
     """The node of no token: merging it changes nothing."""
-    return Node(jnp.full_like(like.a, _ABSENT), jnp.zeros_like(like.l), jnp.zeros_like(like.o))
+    return Attended(jnp.full_like(like.a, _ABSENT), jnp.zeros_like(like.l), jnp.zeros_like(like.o))
 
 
-def root(leaves: Node) -> Node:
+def root(leaves: Attended) -> Attended:
     """The node of all blocks, which lie along the first axis."""
     return tree(leaves, merge)
 
 
-def with_sink(node: Node, logit: Float32[Array, "*heads"], p: int) -> Node:
+def with_sink(node: Attended, logit: Float32[Array, "*heads"], p: int) -> Attended:
     """The node after a logit that adds to the denominator alone."""
     y = exponents(logit)
     weight = shift(mantissa(y & 0xFFFFFF), jnp.asarray(30 - p)).astype(F64) * 2.0**-p
-    return merge(node, Node((-(y >> 24)).astype(jnp.int32), weight, jnp.zeros_like(node.o)))
+    return merge(node, Attended((-(y >> 24)).astype(jnp.int32), weight, jnp.zeros_like(node.o)))
 
 
-def quotient(node: Node) -> Float32[Array, "*heads lanes"]:
+def quotient(node: Attended) -> Float32[Array, "*heads lanes"]:
     """The weighted mean of the values, in f32; `out` rounds it to fp16."""
     return rn32(node.o.astype(F64) / node.l[..., None])
 
 
-def out(node: Node) -> Float16[Array, "*heads lanes"]:
+def out(node: Attended) -> Float16[Array, "*heads lanes"]:
     """The weighted mean of the values."""
     return rn16(quotient(node))
 
@@ -175,7 +181,7 @@ def attend(
     block: int = BLOCK,
     sink: Float32[Array, "*heads"] | None = None,
     exponent: int = 0,
-) -> Node:
+) -> Attended:
     """The root of a whole context whose first token has position 0 (or a multiple of the block).
 
     Capped scores come in capped. The tokens may end anywhere in a block: what is missing is not seen.

@@ -1,66 +1,64 @@
-"""Products in contract parts: K is cut into fixed parts, each summed exactly and rounded once, then added.
+"""A matmul whose K is cut into parts by the model: each summed exactly and rounded, then added by a tree.
 
-Source: facts/contract2.md sections 1 (TREE32) and 2 (PARTS). Inside a part any split keeps the bits; across
-parts the tree is the contract's own.
+Inside a part any split, order or merge keeps the bits (a wide pair carries it between chips). Across parts
+only nodes of the tree may be added: one f32 a lane for each, `tree.nodes` says how many. Where K is cut is
+data of the model, never derived from a placement. Source: facts/contract2.md section 2.
 """
 
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
+from itertools import pairwise
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jaxtyping import Float16, Float32, Float64, UInt8
+from jaxtyping import Float16, Float32, Float64, Int32, UInt8
 
-from models.contract.formats import NumericsError, add32
-from models.contract.numerics import scale_wide, wide
+from models.contract.formats import NumericsError, Wide, odd64, pow2, rn32
+from models.contract.numerics import wide
+from models.contract.tree import tree32
 
-PARTS, LEAST = 16, 256
-"""Parts of a product that crosses chips, at most, and rows of a part, at least: groups of 8 and 16 chips deal
-them out, and a part fills planes of 320 rows (decision 0014)."""
+PARTS = 8  # of the matmuls that are cut, at most (decision 0014)
+LEAST = 256  # input rows of a part, at least: a plane takes 320
+FFN_UNIT = 32  # input rows of an FFN's down projection that stay together, where they divide its K
 
 
-def starts_of(k: int, unit: int, parts: int = PARTS) -> tuple[int, ...]:
-    """First row of each part of K rows and, last, K: parts of whole units of so many rows, almost equal.
+def part_starts(units: int, rows: int, parts: int = PARTS) -> tuple[int, ...]:
+    """Where the parts of K = units x rows begin and the last one ends: floor(p U / P) u.
 
-    As many as the largest power of two, at most `parts`, that leaves a part a unit and LEAST rows; () for 1.
+    A unit is a head of `o`, 32 input rows of `down`. With fewer units than parts there are as many parts as
+    the largest power of two that does not pass the units.
     """
-    units = k // unit
-    most = max(1, min(parts, units, k // LEAST))
-    count = 1 << (most.bit_length() - 1)
-    return (*(p * units // count * unit for p in range(count)), k) if count > 1 else ()
+    if units < 1 or rows < 1 or parts < 1:
+        raise ValueError(f"parts: {units} units of {rows} rows in {parts} parts: each must be at least 1.")
+    while parts > units:
+        parts //= 2
+    return tuple(p * units // parts * rows for p in range(parts + 1))
 
 
-def tree32(
-    nodes: Sequence[Float32[Array, "*shape"]], sizes: Sequence[int] | None = None
-) -> Float32[Array, "*shape"]:
-    """Leaves added pair by pair, level by level; a lone last one moves up unchanged.
+def starts_of(k: int, rows: int) -> tuple[int, ...]:
+    """Where the parts of K rows begin, in units of so many, and where the last one ends; () for one part.
 
-    sizes: leaves that are added up in each node already; None: every node is a leaf. Raises ValueError where
-    these are no nodes of the tree.
+    As many parts, a power of two, as leave each a unit and `LEAST` rows, and `PARTS` at most.
     """
-    sizes = [1] * len(nodes) if sizes is None else sizes
-    if len(nodes) == 1:
-        return nodes[0]
-    left = 1 << ((sum(sizes) - 1).bit_length() - 1)  # leaves under the first child
-    ends = list(accumulate(sizes))
-    if left not in ends:
-        raise ValueError(f"parts: {list(sizes)} leaves are no nodes of a tree of {sum(sizes)}.")
-    cut = ends.index(left) + 1
-    return add32(tree32(nodes[:cut], sizes[:cut]), tree32(nodes[cut:], sizes[cut:]))
+    most = max(1, min(PARTS, k // rows, k // LEAST))
+    return part_starts(k // rows, rows, 1 << (most.bit_length() - 1)) if most > 1 else ()
 
 
-def product(
-    a: Float16[Array, "batch k"],
-    codes: UInt8[Array, "k n"],
-    scale: Float64[Array, "*n"],
-    starts: tuple[int, ...] = (),
-) -> Float32[Array, "batch n"]:
-    """Activations times e4m3 weights and a scale per column, part by part; no starts: one part."""
-    if not starts:
-        return scale_wide(wide(a, codes), scale)
-    cuts = pairwise(starts)
-    return tree32([scale_wide(wide(a[:, begin:end], codes[begin:end]), scale) for begin, end in cuts])
+def down_starts(k: int) -> tuple[int, ...]:
+    """Where the parts of an FFN's down projection begin: in units of 32 rows if they divide K, else 1."""
+    return starts_of(k, FFN_UNIT if k % FFN_UNIT == 0 else 1)
+
+
+def check_starts(starts: Sequence[int], k: int) -> None:
+    """Raise ValueError unless the parts cover K rows in order, each with at least one."""
+    steps = [b - a for a, b in pairwise(starts)]
+    if not steps or starts[0] != 0 or starts[-1] != k or min(steps) < 1:
+        raise ValueError(f"parts: the starts {list(starts)} do not rise from 0 to K = {k}.")
+
+
+def leaf(part: Wide, scale: Float64[Array, "*n"]) -> Float32[Array, "*batch n"]:
+    """A part's sum times its scale, rounded to f32; the scale is 2^e, or any f32 (one more RN64)."""
+    return rn32(odd64(part.high, part.low) * scale)
 
 
 def leaves(
@@ -69,26 +67,42 @@ def leaves(
     scale: Float64[Array, "*parts_n"],
     starts: Sequence[int],
 ) -> Float32[Array, "parts batch n"]:
-    """The rounded sum of every part, for many of them: those of equal rows are one loop.
-
-    Scales are [n], or [parts, n] of each part. Raises ValueError if the parts do not cover K in order.
-    """
-    if len(starts) < 2 or starts[0] != 0 or starts[-1] != a.shape[1] or sorted(set(starts)) != list(starts):
-        raise ValueError(f"parts: the starts {list(starts)} do not rise from 0 to K = {a.shape[1]}.")
-    count, size = len(starts) - 1, starts[1]
-    cuts = list(pairwise(starts))
-    equal = next((p for p in range(count) if cuts[p] != (p * size, p * size + size)), count)
-    every = scale if scale.ndim == 2 else jnp.broadcast_to(scale, (count, codes.shape[1]))
+    """The rounded sum of every part, [parts, batch, n]; scales are [n], or [parts, n] of each part."""
+    check_starts(starts, a.shape[1])
+    size = starts[1]
+    equal = next((p for p, cut in enumerate(pairwise(starts)) if cut != (p * size, p * size + size)), None)
+    equal = len(starts) - 1 if equal is None else equal
+    every = scale if scale.ndim == 2 else jnp.broadcast_to(scale, (len(starts) - 1, codes.shape[1]))
 
     def one(part: tuple[Array, Array]) -> Array:
         rows = lax.dynamic_slice_in_dim(a, part[0], size, 1)
-        return scale_wide(wide(rows, lax.dynamic_slice_in_dim(codes, part[0], size, 0)), part[1])
+        return leaf(wide(rows, lax.dynamic_slice_in_dim(codes, part[0], size, 0)), part[1])
 
     alike = lax.map(one, (jnp.array(starts[:equal], jnp.int32), every[:equal]))
-    if equal == count:
-        return alike
-    rest = [scale_wide(wide(a[:, i:j], codes[i:j]), every[p]) for p, (i, j) in enumerate(cuts) if p >= equal]
-    return jnp.concatenate([alike, jnp.stack(rest)])
+    rest = [
+        leaf(wide(a[:, i:j], codes[i:j]), every[p]) for p, (i, j) in enumerate(pairwise(starts)) if p >= equal
+    ]
+    return jnp.concatenate([alike, jnp.stack(rest)]) if rest else alike
+
+
+def product(
+    a: Float16[Array, "batch k"],
+    codes: UInt8[Array, "k n"],
+    scale: Float64[Array, "*n"],
+    starts: Sequence[int] = (),
+) -> Float32[Array, "batch n"]:
+    """Activations times e4m3 weights and a scale per column, part by part; no starts: one part."""
+    return tree32(leaves(a, codes, scale, starts)) if starts else leaf(wide(a, codes), scale)
+
+
+def matmul_parts(
+    a: Float16[Array, "batch k"],
+    codes: UInt8[Array, "k n"],
+    exponent: Int32[Array, "*n"],
+    starts: Sequence[int],
+) -> Float32[Array, "batch n"]:
+    """PARTS: fp16 times e4m3 weights times 2^exponent per column; one part gives the bits of `matmul`."""
+    return product(a, codes, pow2(exponent), starts)
 
 
 def refuse_overflow(op: str, y: Float32[np.ndarray, "*shape"]) -> None:

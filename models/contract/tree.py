@@ -5,13 +5,16 @@ every aligned range [i 2^m, (i + 1) 2^m) is one node, so whoever owns such a ran
 Source: facts/contract2.md section 1, TREE.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float64
+from jaxtyping import Float32, Float64
+
+from models.contract.formats import add32
 
 Leaves = TypeVar("Leaves")
 
@@ -30,6 +33,26 @@ def tree(leaves: Leaves, add: Callable[[Leaves, Leaves], Leaves]) -> Leaves:
 
 def _every(leaves: Leaves, first: int, end: int, step: int) -> Leaves:
     return jax.tree.map(lambda x: x[first:end:step], leaves)
+
+
+def tree32(leaves: Float32[Array, "leaves *shape"]) -> Float32[Array, "*shape"]:
+    """TREE32: the sum of f32 leaves with `add32` at every node; an absent leaf is +0."""
+    return tree(leaves, add32)
+
+
+def of_nodes(nodes: Sequence[Float32[Array, "*shape"]], sizes: Sequence[int]) -> Float32[Array, "*shape"]:
+    """TREE32 where some leaves are added up already: `sizes` of them in each node, in order.
+
+    Raises ValueError where these are no nodes of the tree.
+    """
+    if len(nodes) == 1:
+        return nodes[0]
+    left = 1 << ((sum(sizes) - 1).bit_length() - 1)  # leaves under the first child
+    ends = list(accumulate(sizes))
+    if left not in ends:
+        raise ValueError(f"tree: {list(sizes)} leaves are no nodes of a tree of {sum(sizes)}.")
+    cut = ends.index(left) + 1
+    return add32(of_nodes(nodes[:cut], sizes[:cut]), of_nodes(nodes[cut:], sizes[cut:]))
 
 
 def tree64(leaves: Float64[Array, "leaves *shape"]) -> Float64[Array, "*shape"]:

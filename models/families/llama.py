@@ -11,14 +11,13 @@ from jaxtyping import Float, Float16, Float32, Int32, UInt8
 
 from models.config import DEFAULT_FAMILY, TransformerConfig
 from models.contract import ops
-from models.contract.parts import starts_of
+from models.contract.parts import down_starts, starts_of
 from models.decoder import Decoder
 from models.families.family import Family
 from models.families.llama_checkpoint import READERS, tensors
 from models.kv import KVFormat
 from models.parts import Linear, Norm
 
-STRIP = 32  # rows of `down` that stay in one contract part, where they divide it
 Positions = Int32[Array, " batch"]
 LayerKV = (
     Float[Array, "sequences tokens kv_heads head_dim"] | UInt8[Array, "sequences tokens kv_heads head_dim"]
@@ -26,9 +25,7 @@ LayerKV = (
 Angles = Int32[Array, "context 2 pairs"] | Float32[Array, "context 2 pairs"]
 
 
-def _linear(config: TransformerConfig, k: int, n: int, name: str, *, unit: int = 0) -> Linear:
-    """A matrix of a layer; unit: it is summed in contract parts of whole units of so many rows."""
-    starts = starts_of(k, unit) if unit else ()
+def _linear(config: TransformerConfig, k: int, n: int, name: str, starts: tuple[int, ...] = ()) -> Linear:
     return Linear(k, n, scaled=config.column_scales == "f32", bias=name in config.biased, starts=starts)
 
 
@@ -41,12 +38,11 @@ class Attention(nnx.Module):
         self.q = _linear(config, config.hidden, q, "q")
         self.k = _linear(config, config.hidden, kv, "k")
         self.v = _linear(config, config.hidden, kv, "v")
-        self.o = _linear(config, q, config.hidden, "o", unit=config.head_dim)
+        self.o = _linear(config, q, config.hidden, "o", starts_of(q, config.head_dim))
         if config.qk_norm:
             self.q_norm = Norm(config.head_dim, config.eps)
             self.k_norm = Norm(config.head_dim, config.eps)
         self.config = config
-        self.fraction_bits = ops.fraction_bits(context)
 
     def __call__(
         self,
@@ -70,7 +66,7 @@ class Attention(nnx.Module):
             k_cache,
             v_cache,
             position,
-            fraction_bits=self.fraction_bits,
+            block=config.attention_block,
         )
         return ops.add(x, self.o(out)), k_cache, v_cache
 
@@ -82,8 +78,7 @@ class FeedForward(nnx.Module):
         self.norm = Norm(config.hidden, config.eps)
         self.gate = _linear(config, config.hidden, config.ffn, "gate")
         self.up = _linear(config, config.hidden, config.ffn, "up")
-        unit = 1 if config.ffn % STRIP else STRIP
-        self.down = _linear(config, config.ffn, config.hidden, "down", unit=unit)
+        self.down = _linear(config, config.ffn, config.hidden, "down", down_starts(config.ffn))
         self.crosses, self.rounds_up = config.ffn_down, config.ffn_up == "fp16"
         self.activation = config.activation
 

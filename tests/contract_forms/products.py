@@ -3,17 +3,19 @@
 from contract_forms.form import Case, Compute, Results, form
 from jax import Array
 
-from models.contract import deferral, numerics
+from models.contract import deferred, numerics
 from models.contract import parts as cut
-from models.contract.formats import F64, pow2
+from models.contract.formats import pow2
+from models.contract.tree import tree32
 
 
 @form("parts", "a", "w", "e")
 def parts(case: Case) -> Compute:
-    starts = tuple(case["starts"].tolist())
+    starts = case["starts"].tolist()
 
     def compute(a: Array, w: Array, e: Array) -> Results:
-        return {"leaf": cut.leaves(a, w, pow2(e), starts), "y": cut.product(a, w, pow2(e), starts)}
+        leaf = cut.leaves(a, w, pow2(e), starts)
+        return {"leaf": leaf, "y": tree32(leaf)}
 
     return compute
 
@@ -21,11 +23,9 @@ def parts(case: Case) -> Compute:
 @form("defer", "x", "g", "k", "w", "e")
 def defer(case: Case) -> Compute:
     def compute(x: Array, g: Array, k: Array, w: Array, e: Array) -> Results:
-        gain = g.astype(F64) * pow2(-k)
-        u, clips = deferral.apply_gain(x, gain), deferral.clips(x, gain)
-        t, r = numerics.matmul(u, w, e), numerics.rms_stat(x, x.shape[-1], 1e-5)
-        y = deferral.scale_rows(t, deferral.scale_stat(r, pow2(k))[:, None])
-        return {"u": u, "clips": clips, "t": t, "r": r, "y": y}
+        u, clips = deferred.before(x, g, k)
+        t, r = numerics.matmul(u, w, e), deferred.rms_stat(x, x.shape[-1], 1e-5)
+        return {"u": u, "clips": clips, "t": t, "r": r, "y": deferred.after(t, r, k)}
 
     return compute
 

@@ -19,8 +19,7 @@ from fabric.rack import load_rack
 from lpu.check.check import Report, check_columns
 from models.config import TransformerConfig
 from models.contract import ops
-from models.contract.parts import starts_of
-from models.families.llama import STRIP
+from models.contract.parts import down_starts
 from models.step import Step, family_step
 
 BRIDGE = bridge_spec("spectrum-x")
@@ -44,7 +43,7 @@ def contract_ffn(config: TransformerConfig, weights: dict[str, np.ndarray], laye
         return ops.matmul(a, codes, exponent, starts=starts)
 
     both = ops.glu(product(x, "gate"), product(x, "up"), activation=config.activation)
-    y = product(both, "down", starts_of(config.ffn, 1 if config.ffn % STRIP else STRIP))
+    y = product(both, "down", down_starts(config.ffn))
     return ops.round16(y) if config.ffn_up == "fp16" else y
 
 

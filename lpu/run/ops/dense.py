@@ -17,7 +17,7 @@ from lpu.run.image import ImagePlan
 from lpu.run.ops.items import Items, Reads, Result
 from lpu.run.ops.matmul import Products, decode, is_normed, left_wide, written_back
 from lpu.run.pools import Env, Pool, Pools, lines_of, take, values_of, wide_lines_of
-from models.contract import deferral, numerics
+from models.contract import deferred, numerics
 from models.contract.formats import Wide, halves, plus0
 
 DENSE_ROWS = 32  # from this batch on: below it, large products of decoded tiles are slower (measured)
@@ -135,5 +135,5 @@ def dense(k: DenseShape, env: Env, pools: Pools, t: Int[Array, "items width"]) -
     scale = take(env.image.scales, t[:, -k.lines :]).reshape(len(t), 1, -1)
     y = numerics.scale_wide(part, scale)
     if k.normed:
-        y = deferral.scale_rows(y, take(pools.f32, statistic)[..., :1])
+        y = deferred.scale_rows(y, take(pools.f32, statistic)[..., :1])
     return Pools(f32=lines_of(y, F32_LANES))

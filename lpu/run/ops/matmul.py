@@ -18,8 +18,9 @@ from lpu.link.link import Dataflow
 from lpu.run.image import ImagePlan
 from lpu.run.ops.items import Executed, Items, Reads, Result, Rows, Static
 from lpu.run.pools import Env, Pool, Pools, take, values_of
-from models.contract import deferral, numerics, parts
+from models.contract import deferred, numerics
 from models.contract.formats import F16, F64, Wide, halves
+from models.contract.tree import of_nodes
 
 TILE_BATCH = 32  # tiles of 320 x 80 per step: 0.8 MB of codes, 6.5 MB decoded
 Table = Int[Array, "items width"]
@@ -173,7 +174,7 @@ def _tree(at: Reads, rows: Rows, s: Static[TreeKernel]) -> Items:
 def tree(k: TreeKernel, env: Env, pools: Pools, t: Table) -> Pools:
     """Nodes of the contract's tree added up."""
     nodes = take(pools.f32, t)
-    return Pools(f32=parts.tree32([nodes[:, i] for i in range(nodes.shape[1])], k.sizes))
+    return Pools(f32=of_nodes([nodes[:, i] for i in range(nodes.shape[1])], k.sizes))
 
 
 def total_of(wide: Float64[Array, "items parts 2 batch lanes"]) -> Wide:
@@ -198,7 +199,7 @@ def _rounded(env: Env, pools: Pools, added: Table, scale: Int[Array, " items"]) 
 def round_normed(k: None, env: Env, pools: Pools, t: Table) -> Pools:
     """The same, times the statistic of each row."""
     rounded = _rounded(env, pools, t[:, :-2], t[:, -1])
-    return Pools(f32=deferral.scale_rows(rounded, take(pools.f32, t[:, -2])[..., :1]))
+    return Pools(f32=deferred.scale_rows(rounded, take(pools.f32, t[:, -2])[..., :1]))
 
 
 def fold(k: None, env: Env, pools: Pools, t: Table) -> Pools:

@@ -27,7 +27,7 @@ from compiler.program.instructions.vector import (
 from compiler.program.isa import F16_LANES, F32_LANES, Op, ceil_div
 from lpu.run.ops.items import Executed, Items, Reads, Result, Rows, Static
 from lpu.run.pools import Env, Pool, Pools, heads_in, lines_of, take, values_of
-from models.contract import deferral, numerics
+from models.contract import deferred, numerics
 from models.contract.formats import F16, F32, add32, rn16
 from models.contract.vocabulary.multiply import scaled, scaled_sum
 
@@ -59,7 +59,7 @@ def rstat(k: RstatKernel, env: Env, pools: Pools, t: Table) -> Pools:
     lines = t[:, :-1] if k.shifted else t
     r = numerics.rms_stat(values_of(take(pools.f32, lines)), k.width, k.eps)
     if k.shifted:
-        r = deferral.scale_stat(r, take(env.image.factors, t[:, -1])[:, :1])
+        r = deferred.scale_stat(r, take(env.image.factors, t[:, -1])[:, :1])
     return Pools(f32=lines_of(r[..., None], F32_LANES))
 
 
@@ -74,7 +74,7 @@ def _pre(at: Reads, rows: Rows, s: Static[PrescaleKernel]) -> Items:
 def pre(k: None, env: Env, pools: Pools, t: Table) -> Pools:
     """Two f32 lines times a shifted gain, as one fp16 line."""
     gain = take(env.image.shifted, t[:, 2:]).reshape(-1, 1, F16_LANES)
-    return Pools(f16=deferral.apply_gain(values_of(take(pools.f32, t[:, :2])), gain))
+    return Pools(f16=deferred.apply_gain(values_of(take(pools.f32, t[:, :2])), gain))
 
 
 def _norm(at: Reads, rows: Rows, s: Static[NormKernel]) -> Items:

@@ -9,8 +9,8 @@ from jax import Array
 from jaxtyping import Float16, Float32, UInt8
 
 from models.contract import parts
-from models.contract.formats import F64, add32
-from models.contract.tree import tree
+from models.contract.formats import F64
+from models.contract.tree import tree32
 
 
 def block_starts(k: int, rows: int) -> tuple[int, ...]:
@@ -37,4 +37,4 @@ def matmul_blocks(
             f"block scales: are {scale.shape}, weights {k} x {n} in {rows} x {columns} need {needed}."
         )
     every = jnp.repeat(scale, columns, axis=1)[:, :n].astype(F64)
-    return tree(parts.leaves(a, codes, every, starts), add32)
+    return tree32(parts.leaves(a, codes, every, starts))

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float16, Float32, Int8
 
-from models.contract.formats import F64, add32, halves, odd64, plus0, rn32
-from models.contract.tree import tree
+from models.contract.formats import F64, halves, odd64, plus0, rn32
+from models.contract.tree import tree32
 
 ROWS = 32  # of a group
 
@@ -37,4 +37,4 @@ def matmul_int4(
     a: Float16[Array, "batch k"], q: Int8[Array, "k n"], scale: Float32[Array, "groups n"]
 ) -> Float32[Array, "batch n"]:
     """fp16 activations times int4 weights."""
-    return tree(int4_leaves(a, q, scale), add32)
+    return tree32(int4_leaves(a, q, scale))

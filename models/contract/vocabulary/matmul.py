@@ -14,7 +14,7 @@ from jax import Array
 from jax.core import ShapedArray
 from jaxtyping import Float16, Float32, Int32, Shaped, UInt8
 
-from models.contract import deferral, parts
+from models.contract import deferred, parts
 from models.contract.formats import F64, pow2
 from models.contract.op import F16, F32, I32, U8, OpRecord, Results, check_operand, check_same, define
 
@@ -109,7 +109,7 @@ def _contract(
         )
     factor = pow2(scale) if scale.dtype == jnp.int32 else scale.astype(F64)
     y = parts.product(a, codes, factor, starts)
-    return y if statistic is None else deferral.scale_rows(y, statistic)
+    return y if statistic is None else deferred.scale_rows(y, statistic)
 
 
 def _plain(

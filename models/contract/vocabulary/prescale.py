@@ -1,6 +1,6 @@
 """`prescale` and `rms_stat`: a norm in two halves, for products that apply the statistic after their sum.
 
-Source: facts/contract2.md section 3, DEFER; `models.contract.deferral` says it in full.
+Source: facts/contract2.md section 3, DEFER; `models.contract.deferred` says it in full.
 """
 
 import jax
@@ -9,7 +9,7 @@ from jax import Array
 from jax.core import ShapedArray
 from jaxtyping import Float16, Float32
 
-from models.contract import deferral
+from models.contract import deferred
 from models.contract.op import F16, F32, Results, check_operand, check_same, define, per_element
 from models.contract.vocabulary.rms_norm import WIDEST
 
@@ -47,7 +47,7 @@ def _one_each(x: ShapedArray, gain: ShapedArray, *, eps: float) -> Results:
 
 
 def _stat(x: Array, gain: Array, *, eps: float) -> Array:
-    return deferral.shifted_stat(x, gain, eps)[..., None]
+    return deferred.shifted_stat(x, gain, eps)[..., None]
 
 
 def _plain_stat(
@@ -60,7 +60,7 @@ PRESCALE = define(
     name="prescale",
     shape=_prescaled,
     flops=per_element(1),
-    contract=deferral.prescale,
+    contract=deferred.prescale,
     plain=lambda x, gain: x * gain,
 )
 RMS_STAT = define(name="rms_stat", shape=_one_each, flops=per_element(2), contract=_stat, plain=_plain_stat)
