@@ -21,6 +21,8 @@ from lpu.afd.ratios import ratios as ratios
 from lpu.certify.options import CertifyOptions as CertifyOptions
 from lpu.check.check import Report, require
 from lpu.check.memory_image import pair
+from lpu.compare import compare as comparisons
+from lpu.compare.compare import Comparison
 from lpu.compare.point import Task
 from lpu.compiled import Compiled as Compiled
 from lpu.decode.choose import RunOptions as RunOptions
@@ -63,12 +65,12 @@ from lpu.report.throughput import SLACKS, Throughput, non_dominated
 from lpu.report.throughput import of as throughput_of
 from lpu.run.machine import Machine
 from lpu.run.stream import StreamedMachine
+from lpu.sweep import sweep as sweeps
+from lpu.sweep.sweep import Sweep
 from models.contract.sampling import Sampling as Sampling
 
 if TYPE_CHECKING:
     from lpu.certify.certificate import Certificate
-    from lpu.compare.compare import Comparison
-    from lpu.sweep.sweep import Sweep
     from lpu.validate.validate import Validation
     from models.sources.checkpoint import OrbaxWeights
 
@@ -130,10 +132,8 @@ def sweep(
     check: bool = True,
     progress: Progress = quiet,
     **keywords: Unpack[Keywords],
-) -> "Sweep":
+) -> Sweep:
     """Compile again for values of assumed numbers (`lpu.sweep.keys`), as in `{"planes": (4, 6, 8)}`."""
-    from lpu.sweep import sweep as sweeps
-
     options, opened = _asked("sweep", model, options, keywords)
     machine = rack if isinstance(rack, Rack) else read_rack(rack)
     return sweeps.sweep(opened, machine, values, options, check, progress)
@@ -173,7 +173,7 @@ def compare(
     workers: int | str = 1,
     progress: Progress = quiet,
     **keywords: Unpack[ModelKeywords],
-) -> "Comparison":
+) -> Comparison:
     """Compare placement strategies, each through the real scheduler and the checker; see docs/placement.md.
 
     Model and racks are names or files, as other processes open them again. task: its tp, layout, budget,
@@ -181,8 +181,6 @@ def compare(
     Dask cluster.
     Raises FileError or OptionError.
     """
-    from lpu.compare import compare as comparisons
-
     if folder == "":
         raise FileError("output: -o names nothing. Give a path, or leave -o out.")
     base = task or Task(model=model, rack="", strategy="")

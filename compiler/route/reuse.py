@@ -4,10 +4,10 @@ from collections.abc import Hashable
 
 import numpy as np
 
-from compiler.route.route import Pairs, Question, Router, Trees
+from compiler.route.route import Pairs, RouteQuestion, Router, Trees
 from fabric.rack import Rack
 
-Questions = tuple[Question, ...]
+Questions = tuple[RouteQuestion, ...]
 
 
 class Reuse:

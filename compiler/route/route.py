@@ -28,7 +28,7 @@ class Edge:
     slot_cycles: int
 
 
-class Question(NamedTuple):
+class RouteQuestion(NamedTuple):
     """What was asked of a router, in ranks: the shortest tree, or the trees that go round."""
 
     source: int
@@ -43,7 +43,7 @@ class Trees:
         self.rack = rack
         self._found: dict[tuple[int, tuple[int, ...], int, bool], list[Pairs]] = {}
 
-    def answers(self, chips: list[int], question: Question) -> list[Pairs]:
+    def answers(self, chips: list[int], question: RouteQuestion) -> list[Pairs]:
         """The trees that a question asks for where its ranks are these chips. Raises RoutingError."""
         source, targets = chips[question.source], tuple(chips[rank] for rank in question.targets)
         key = (source, targets, question.source, question.detours)
@@ -71,7 +71,7 @@ class Router:
         self.trees = trees or Trees(rack)
         self._rank = {chip: rank for rank, chip in enumerate(chips)}
         self._links: dict[tuple[int, int], Edge] = {}
-        self.answers: dict[Question, tuple[tuple[Edge, ...], ...]] = {}
+        self.answers: dict[RouteQuestion, tuple[tuple[Edge, ...], ...]] = {}
 
     def copy(self) -> "Router":
         """Another router that has answered the same so far."""
@@ -81,13 +81,13 @@ class Router:
 
     def tree(self, source: int, targets: tuple[int, ...]) -> tuple[Edge, ...]:
         """Links from rank `source` to ranks `targets`, parents before children."""
-        return self._answer(Question(source, targets, False))[0]
+        return self._answer(RouteQuestion(source, targets, False))[0]
 
     def detours(self, source: int, targets: tuple[int, ...]) -> tuple[tuple[Edge, ...], ...]:
         """Other trees from `source` to `targets`, each by way of another chip, nearest first."""
-        return self._answer(Question(source, targets, True))
+        return self._answer(RouteQuestion(source, targets, True))
 
-    def _answer(self, question: Question) -> tuple[tuple[Edge, ...], ...]:
+    def _answer(self, question: RouteQuestion) -> tuple[tuple[Edge, ...], ...]:
         if question not in self.answers:
             found = self.trees.answers(self.chips, question)
             self.answers[question] = tuple(
