@@ -85,13 +85,21 @@ def _compile(over: _Handover) -> Program:
     blocks: list[Block] = []
     for call in attentions:
         if call.block not in made:
-            made[call.block] = len(blocks)
-            blocks.append(_block(over, over.decode.blocks[call.block], kernels))
+            block = _block(over, over.decode.blocks[call.block], kernels)
+            same = [i for i, one in enumerate(blocks) if _alike(one, block, over.context)]
+            made[call.block] = same[0] if same else len(blocks)
+            blocks += [] if same else [block]
     lines = {len(block.columns[over.context]) for block in blocks}
     if len(lines) > 1:
         reason = f"layers have {min(lines)} to {max(lines)} of them"
         raise CompileError(over.kind, "KV regions", reason, "Use a model whose layers have equal KV heads.")
     return _program(over, kernels, blocks, _calls(over, attentions, made, blocks))
+
+
+def _alike(one: Block, other: Block, context: int) -> bool:
+    """Whether two blocks have the same rows."""
+    rows, others = one.columns[context], other.columns[context]
+    return all(np.array_equal(getattr(rows, name), getattr(others, name)) for name in COLUMNS + TAGS)
 
 
 def _check(over: _Handover, layers: int) -> None:

@@ -1,6 +1,6 @@
 """Objective latency: one step at a time, every block by a template that equal blocks share."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Bool
 
 from compiler.errors import CapacityError, OptionError
+from compiler.graph.graph import Graph
 from compiler.lower.block import Plan
-from compiler.lower.blocks import ModelBlock, input_lines
+from compiler.lower.blocks import ModelBlock, block_of, input_lines, layer_of
 from compiler.lower.context import Group
 from compiler.options import CompileOptions
 from compiler.place.assignment import Assignment, assign_blocks
@@ -76,6 +77,21 @@ def assign_sharing(
     companion: Companion | None,
 ) -> Assignment:
     """The chips of every block; what a companion adds is told in terms of `--prefill`."""
+    try:
+        return _assigned(plan, blocks, rack, options, companion)
+    except CapacityError:
+        plan = replace(plan, by_rows=False)
+        companion = companion and replace(companion, plan=replace(companion.plan, by_rows=False))
+        return _assigned(plan, blocks, rack, options, companion)
+
+
+def _assigned(
+    plan: Plan,
+    blocks: tuple[ModelBlock, ...],
+    rack: Rack,
+    options: CompileOptions,
+    companion: Companion | None,
+) -> Assignment:
     if companion is None:
         return assign_blocks(plan, blocks, rack, options)
     with blaming_prefill(companion.plan.chunk, lambda: assign_blocks(plan, blocks, rack, options)):
@@ -104,22 +120,38 @@ def schedule_blocks(
     options: CompileOptions,
     progress: Progress,
 ) -> Scheduled:
-    """Schedule every block on its chips, equal ones once. Raises RoutingError."""
-    cache, chips = TemplateCache(assignment, rack, options.layout), assignment.chips
+    """Schedule every block on its chips, equal ones once, those of a layer together. Raises RoutingError."""
+    cache = TemplateCache(assignment, rack, options.layout)
     calls: list[TemplateCall] = []
-    for i, block in enumerate(blocks):
-        progress("schedule", i, len(blocks))
-        after = (i + 1) % len(blocks)
+    merged = by_layer(assignment.plan.graph, blocks, assignment.chips)
+    for i, (block, chips) in enumerate(merged):
+        progress("schedule", i, len(merged))
+        reader, after = merged[(i + 1) % len(merged)]
         if block.wire:
-            calls.append(cache.hop(block, chips[i]))
+            calls.append(cache.hop(block, chips))
         else:
-            calls.append(cache.call(block, chips[i], blocks[after], chips[after], i % 2))
+            calls.append(cache.call(block, chips, reader, after, i % 2))
     return Scheduled(
         assignment=assignment,
         options=replace(options, cp=assignment.plan.cp),
         templates=cache.templates,
         calls=calls,
     )
+
+
+def by_layer(
+    graph: Graph, blocks: tuple[ModelBlock, ...], chips: Sequence[tuple[int, ...]]
+) -> list[tuple[ModelBlock, tuple[int, ...]]]:
+    """Neighbouring blocks of one layer on the same chips as one: none waits for all of another to end."""
+    out: list[tuple[ModelBlock, tuple[int, ...]]] = []
+    for block, where in zip(blocks, chips, strict=True):
+        last, there = out[-1] if out else (None, ())
+        if last is not None and there == where and not block.wire and layer_of(block) == layer_of(last) != "":
+            nodes = last.nodes + block.nodes
+            out[-1] = block_of(graph, nodes, last.source, block.result, name=layer_of(block)), where
+        else:
+            out.append((block, where))
+    return out
 
 
 class TemplateCache:

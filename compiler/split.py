@@ -210,7 +210,7 @@ def _hop(graph: Graph, name: str, module: list[Node]) -> HopGraph:
                 "split",
                 f"module {name}",
                 f"{len(values)} values cross {way} the LPUs ({names}), 1 can",
-                "Let the module's matmuls read one fp16 value and end in one matmul.",
+                "Let its matmuls read one fp16 value and end in one; of a known model state ffn_down: fp16.",
             )
     source, result = graph.values[down[0]], graph.values[up[0]]
     if source.dtype != "float16":

@@ -14,7 +14,7 @@ from compiler.errors import CompileError
 from compiler.program.instruction_set import INSTRUCTIONS, name_of
 from compiler.program.instructions.attention import AttentionKernel
 from compiler.program.instructions.host import HandoverKernel, wire_words
-from compiler.program.instructions.matmul import WIDE_PER_F32, ReduceKernel, WriteBackKernel
+from compiler.program.instructions.matmul import WIDE_PER_F32, ReduceKernel, TreeKernel, WriteBackKernel
 from compiler.program.isa import F32_LANES, TILE_ROWS, TRANSIENT, Kernel, Lines, Op, ceil_div
 from fabric.chip import ChipSpec
 
@@ -114,6 +114,10 @@ def _of_parts(n: Lines, k: ReduceKernel) -> Lines:
     return F32_LANES * n * k.parts
 
 
+def _of_nodes(n: Lines, k: TreeKernel) -> Lines:
+    return F32_LANES * n * len(k.sizes)
+
+
 def _table_row(n: Lines, k: Kernel) -> Lines:
     return ceil_div(n, 2)
 
@@ -127,6 +131,7 @@ RULES: dict[int, Rule] = {
     Op.EMBED: Vector(lanes=of_lines, passes=1, words=_table_row),
     Op.RSTAT: Vector(lanes=of_lines, passes=2, reduces=True),
     Op.NORM: Vector(lanes=of_lines, passes=2),
+    Op.PRE: Vector(lanes=of_lines, passes=1),
     Op.HNORM: Vector(lanes=_of_heads, passes=4, reduces=True),
     Op.ROPE: Vector(lanes=_of_heads, passes=3),
     Op.CAST: Vector(lanes=of_lines, passes=1),
@@ -141,6 +146,7 @@ RULES: dict[int, Rule] = {
     Op.MM: _tile,
     Op.WB: _write_back,
     Op.RED: Vector(lanes=_of_parts, passes=1),
+    Op.TREE: Vector(lanes=_of_nodes, passes=1),
     Op.ADD: Vector(lanes=of_lines, passes=1),
     Op.BIAS: Vector(lanes=of_lines, passes=1),
     Op.MUL: Vector(lanes=of_lines, passes=1),

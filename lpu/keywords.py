@@ -20,6 +20,7 @@ class ModelKeywords(TypedDict, total=False):
     ffn_down: str | None
     ffn_up: str | None
     trust: bool
+    divided: bool
 
 
 class Keywords(ModelKeywords, total=False):

@@ -24,8 +24,9 @@ class TransformerConfig:
     biased: which of a layer's MATRICES have a bias. turned_lanes: of each head, by RoPE; None: all. window:
     tokens that attention sees, None: all; a longer context is not supported. fused: whether checkpoints hold
     q, k and v in one tensor, and gate and up. column_scales: of the weights, powers of two or any f32.
-    ffn_down, ffn_up: how the input of each FFN and its result are rounded, for an FFN that runs on another
-    machine. Fp16 and f32 are their formats in any case; the others add an op to the model (round8, round16).
+    ffn_down, ffn_up: the formats in which the input of each FFN and its result cross, for an FFN that runs on
+    another machine: its input is normalised before it crosses; None: by the FFN's own products. fp8 down and
+    fp16 up add an op to the model (round8, round16).
     """
 
     name: str
@@ -45,7 +46,7 @@ class TransformerConfig:
     rope_scaling: Scaling | None = None
     activation: Activation = "silu"
     published_parameters: int | None = None
-    ffn_down: Literal["fp16", "fp8"] = "fp16"
+    ffn_down: Literal["fp16", "fp8"] | None = None
     ffn_up: Literal["f32", "fp16"] = "f32"
     family: str = DEFAULT_FAMILY
     biased: tuple[str, ...] = ()

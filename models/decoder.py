@@ -79,6 +79,6 @@ class Decoder(nnx.Module):
             keys.append(k)
             values.append(v)
         with jax.named_scope("head"):
-            logits = self.head(self.norm(x))
+            logits = self.head(self.norm.deferred(x))
             token = ops.argmax(logits)
         return logits, token, KVCache(tuple(keys), tuple(values))

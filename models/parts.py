@@ -1,5 +1,7 @@
 """The parts that decoders of every family are made of: matrices, norms, the embedding, the head."""
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -8,13 +10,22 @@ from jaxtyping import Float16, Float32, Int32
 from models.contract import ops
 
 
+class Normed(NamedTuple):
+    """A vector that the products which read it normalise: scaled to fp16, and the statistic of each row."""
+
+    scaled: Float16[Array, "batch width"]
+    statistic: Float32[Array, "batch 1"]
+
+
 class Linear(nnx.Module):
     """E4m3 weights [k, n] with a scale per column: a power of two, or any f32 if `scaled`.
 
-    bias: an f32 vector is added to the product.
+    bias: an f32 vector is added to the product. starts: of contract parts (`ops.matmul`).
     """
 
-    def __init__(self, k: int, n: int, *, scaled: bool = False, bias: bool = False) -> None:
+    def __init__(
+        self, k: int, n: int, *, scaled: bool = False, bias: bool = False, starts: tuple[int, ...] = ()
+    ) -> None:
         self.codes = nnx.Param(jnp.zeros((k, n), jnp.uint8))
         if scaled:
             self.scale = nnx.Param(jnp.zeros(n, jnp.float32))
@@ -22,14 +33,15 @@ class Linear(nnx.Module):
             self.exponent = nnx.Param(jnp.zeros(n, jnp.int32))
         if bias:
             self.bias = nnx.Param(jnp.zeros(n, jnp.float32))
-        self.scaled, self.has_bias = scaled, bias
+        self.scaled, self.has_bias, self.starts = scaled, bias, starts
 
-    def __call__(self, a: Float16[Array, "batch k"]) -> Float32[Array, "batch n"]:
+    def __call__(self, a: Float16[Array, "batch k"] | Normed) -> Float32[Array, "batch n"]:
         """The product, with its bias."""
+        a, statistic = a if isinstance(a, Normed) else (a, None)
         if self.scaled:
-            y = ops.matmul_scaled(a, self.codes[...], self.scale[...])
+            y = ops.matmul_scaled(a, self.codes[...], self.scale[...], statistic, starts=self.starts)
         else:
-            y = ops.matmul(a, self.codes[...], self.exponent[...])
+            y = ops.matmul(a, self.codes[...], self.exponent[...], statistic, starts=self.starts)
         return ops.bias(y, self.bias[...]) if self.has_bias else y
 
 
@@ -43,6 +55,11 @@ class Norm(nnx.Module):
     def __call__(self, x: Float32[Array, "*batch width"]) -> Float16[Array, "*batch width"]:
         """The normalised vector in fp16."""
         return ops.rms_norm(x, self.gain[...], eps=self.eps)
+
+    def deferred(self, x: Float32[Array, "batch width"]) -> Normed:
+        """The vector for products that normalise it after their sums."""
+        gain = self.gain[...]
+        return Normed(ops.prescale(x, gain), ops.rms_stat(x, gain, eps=self.eps))
 
 
 class Embedding(nnx.Module):

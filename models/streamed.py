@@ -58,7 +58,7 @@ class Head(nnx.Module):
         self, x: Float32[Array, "batch hidden"]
     ) -> tuple[Float32[Array, "batch vocab"], Int32[Array, " batch"]]:
         """(logits, the most likely token)."""
-        logits = self.head(self.norm(x))
+        logits = self.head(self.norm.deferred(x))
         return logits, ops.argmax(logits)
 
 

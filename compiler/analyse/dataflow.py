@@ -32,7 +32,9 @@ def edges(columns: Columns, kernels: Sequence[Kernel], planes: int, given: int) 
     install = np.flatnonzero((columns.op == Op.QK) | (columns.op == Op.PV))
     own = [
         _match(
-            columns, (product, columns.unit, columns.dst_tag), (drain, columns.unit - planes, columns.src_tag)
+            columns,
+            (product, columns.unit, columns.dst_tag),
+            (drain, columns.unit - planes, columns.src3_tag),
         ),
         _match(columns, (install, 0, columns.src2_tag), (append, 0, columns.dst_tag))[:, ::-1],
     ]

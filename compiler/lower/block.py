@@ -24,6 +24,7 @@ class Plan:
     capacity, cached: tokens of KV per rank and head, and sequences, of the cache. cp: ranks that the context
     of each KV head is dealt over. chunk: rows of each sequence in a step. detours: whether large transfers
     may go round by chips that have no part in a block. host_slot: cycles of a word on a chip's host lane.
+    by_rows: whether rows of a product in contract parts may be dealt over ranks, which can take more room.
     """
 
     graph: Graph
@@ -36,6 +37,7 @@ class Plan:
     cp: int = 1
     detours: bool = True
     host_slot: int = 0
+    by_rows: bool = True
 
 
 def lower(
@@ -64,6 +66,7 @@ def lower(
         weights=WeightArena(group.ranks),
         kv_words=np.zeros(group.ranks, np.int64),
         host_slot=plan.host_slot,
+        by_rows=plan.by_rows,
     )
     if block.wire:
         lower_take(low, block)

@@ -114,6 +114,15 @@ def block_of(
     )
 
 
+def layer_of(block: ModelBlock) -> str:
+    """The path, up to its last number, that all nodes of a block have in common: "layers.3"; or empty."""
+    paths = [node.path.split(".") for node in block.nodes if node.path]
+    same = [len(set(parts)) == 1 for parts in zip(*paths, strict=False)]
+    common = paths[0][: [*same, False].index(False)] if paths else []
+    numbered = [i for i, part in enumerate(common) if part.isdecimal()]
+    return ".".join(common[: numbered[-1] + 1]) if numbered else ""
+
+
 def _shape(graph: Graph, view: View, local: dict[int, str]) -> str:
     value = graph.values[view.value]
     return f"{local[view.value]}[{view.start}:{view.width}]{value.shape}{value.dtype}"

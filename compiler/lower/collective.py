@@ -12,16 +12,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from compiler.errors import CompileError
 from compiler.graph.graph import Node
 from compiler.lower.context import Lowering
 from compiler.lower.layout import Lines
 from compiler.lower.rows import tag
+from compiler.lower.rule import Handed
 from compiler.program.instructions.matmul import ReduceKernel
 from compiler.program.isa import F32_LANES, SCALE, Op, ceil_div
 from compiler.program.packed import RANKS
 from compiler.program.ranges import ramp
 from compiler.timing import VXM_WORDS_PER_CYCLE
 from fabric.paths import hops
+from models.contract.vocabulary.matmul import STATISTIC
 
 Move = tuple[int, tuple[int, ...], int]  # source rank, target ranks, words
 
@@ -74,14 +77,14 @@ def trays(low: Lowering) -> np.ndarray:
 
 def reduce(low: Lowering, nodes: list[Node], out: Lines, made: Partials, scales: np.ndarray) -> None:
     """RED rows that add the partials into `out`, and the transfers that they need."""
-    readers = _readers(low, nodes, out)
+    readers = reading_ranks(low, nodes, out.owner, (out.first, out.count))
     way = choose(low, made, readers)
     tiles = np.arange(len(made.home))
     if way == "every":
         assert readers is not None
         tile, rank = np.nonzero(readers[:, out.first].T)
         low.gather(made.value, np.repeat(readers, 4 * made.parts, axis=1))
-        _final(low, out, made.value, (rank, tile), made.parts, made.base, scales)
+        _final(low, out, made.value, (rank, tile), made.parts, made.base, scales, -1)
         out.held[: low.group.ranks] = readers
         return
     value, base, parts = made.value, made.base, made.parts
@@ -90,7 +93,7 @@ def reduce(low: Lowering, nodes: list[Node], out: Lines, made: Partials, scales:
     need = np.zeros((low.group.ranks, value.lines), bool)
     need[np.repeat(made.home, 4 * parts * made.lines), np.arange(value.lines)] = True
     low.gather(value, need)
-    _final(low, out, value, (made.home, tiles), parts, base, scales)
+    _final(low, out, value, (made.home, tiles), parts, base, scales, statistic(low, nodes))
 
 
 def choose(low: Lowering, made: Partials, readers: np.ndarray | None) -> str:
@@ -98,15 +101,15 @@ def choose(low: Lowering, made: Partials, readers: np.ndarray | None) -> str:
 
     For the rows of a decode step, so that a prefill program with the same memory image chooses the same.
     """
-    after = 0 if readers is None else _finish(low, _gathers(made, readers, low.cached))
+    after = 0 if readers is None else arrival(low, _gathers(made, readers, low.cached))
     once = _adding(low, made.parts * made.lines, made.home)
-    found = {"owner": _finish(low, _to(made.rank, made.home, made.lines, low.cached)) + once + after}
+    found = {"owner": arrival(low, _to(made.rank, made.home, made.lines, low.cached)) + once + after}
     counts = [len(np.unique(row)) for row in made.tray]
     if len(set(counts)) == 1 and 1 < counts[0] < made.parts:
         adder = _adders(low, made)
         first, _ = _tray_starts(made)
-        inside = _finish(low, _to(made.rank, adder, made.lines, low.cached))
-        across = _finish(low, _to(adder[:, first], made.home, made.lines, low.cached))
+        inside = arrival(low, _to(made.rank, adder, made.lines, low.cached))
+        across = arrival(low, _to(adder[:, first], made.home, made.lines, low.cached))
         parts = np.full(len(made.lines), counts[0])
         twice = _adding(low, np.repeat(made.lines, made.parts), adder.reshape(-1))
         found["levels"] = inside + twice + across + _adding(low, parts * made.lines, made.home) + after
@@ -116,24 +119,34 @@ def choose(low: Lowering, made: Partials, readers: np.ndarray | None) -> str:
             targets = np.flatnonzero(readers.any(axis=1))
             moves.append((rank, tuple(int(t) for t in targets if t != rank), words))
         tile, rank = np.nonzero(readers[:, made.base // (4 * made.parts)].T)
-        found["every"] = _finish(low, moves) + _adding(low, made.parts * made.lines[tile], rank)
+        found["every"] = arrival(low, moves) + _adding(low, made.parts * made.lines[tile], rank)
     return min(found, key=lambda way: (found[way], way != "owner"))
 
 
-def _readers(low: Lowering, nodes: list[Node], out: Lines) -> np.ndarray | None:
-    """Who reads the sum that a matmul's result ends the block with, [ranks, lines].
+def reading_ranks(
+    low: Lowering, nodes: list[Node], owner: np.ndarray, tiles: tuple[np.ndarray, np.ndarray]
+) -> np.ndarray | None:
+    """Who reads the residual sum that a matmul's result is added to, [ranks, lines].
 
-    None if others read it too, or if an owner does not: the residual to add lies with the owners.
+    None if others read the result too, if chips of another group read the sum, or if an owner does not: the
+    residual to add lies with the owners. owner: of each line; tiles: first line and lines of each column
+    tile.
     """
     users = low.demands.readers(nodes[0].outputs[0])
-    ends = len(nodes) == len(users) == 1 and low.demands.rule(users[0][0]).residual
-    if not ends or users[0][0].outputs[0] != low.result or max(low.group.targets) >= low.group.ranks:
+    if len(nodes) > 1 or len(users) != 1 or not low.demands.rule(users[0][0]).residual:
         return None
-    mask = np.zeros((low.group.ranks, out.lines), bool)
-    mask[list(low.group.targets)] = np.broadcast_to(low.group.wanted, (len(low.group.targets), out.lines))
-    some = np.logical_or.reduceat(mask, out.first, axis=1)
-    whole = np.array_equal(np.repeat(some, out.count, axis=1), mask)  # of each tile all lines or none
-    return mask if whole and mask[out.owner, np.arange(out.lines)].all() else None
+    residual, lines, (first, count) = users[0][0].outputs[0], len(owner), tiles
+    mask = np.zeros((low.group.ranks, lines), bool)
+    if residual == low.result:
+        if max(low.group.targets) >= low.group.ranks:
+            return None
+        mask[list(low.group.targets)] = np.broadcast_to(low.group.wanted, (len(low.group.targets), lines))
+    for node, _ in low.demands.readers(residual) if residual != low.result else ():
+        if low.demands.rule(node).handed(low.demands, node) is Handed.WHOLE:
+            mask[low.multipliers(node.outputs[0])] = True
+    some = np.logical_or.reduceat(mask, first, axis=1)
+    whole = np.array_equal(np.repeat(some, count, axis=1), mask)  # of each tile all lines or none
+    return mask if whole and mask[owner, np.arange(lines)].all() else None
 
 
 def _tray_starts(made: Partials) -> tuple[np.ndarray, np.ndarray]:
@@ -193,6 +206,7 @@ def _final(
     parts: int,
     base: np.ndarray,
     scales: np.ndarray,
+    normed: int,
 ) -> None:
     rank, tile = where
     address, tags = scale_words(low, out, rank, tile, scales)
@@ -200,10 +214,11 @@ def _final(
         Op.RED,
         rank=rank,
         n=out.count[tile],
-        aux=low.kernels.index(ReduceKernel(parts=parts)),
+        aux=low.kernels.index(ReduceKernel(parts=parts, normed=normed >= 0)),
         src_tag=value.tag(base[tile]),
-        src2=address,
-        src2_tag=tags,
+        src2_tag=normed,
+        src3=address,
+        src3_tag=tags,
         dst_tag=out.tag(out.first[tile]),
     )
 
@@ -230,6 +245,20 @@ def scale_words(
     return address[begin], tags[begin]
 
 
+def statistic(low: Lowering, nodes: list[Node]) -> int:
+    """The tag of the statistic that these matmuls apply to their rows, or -1; CompileError for several."""
+    found = {node.inputs[STATISTIC] if len(node.inputs) > STATISTIC else None for node in nodes}
+    if len(found) > 1:
+        raise CompileError(
+            "lower",
+            f"{nodes[0].path}: {nodes[0].op}",
+            f"{len(nodes)} products of one input apply {len(found)} statistics or none",
+            "Give all products of one vector the same statistic.",
+        )
+    (view,) = found
+    return -1 if view is None else int(low.lines(view, nodes[0])[0].tag(0))
+
+
 def _sums(keys: np.ndarray, words: np.ndarray) -> list[tuple[int, int]]:
     """(key, sum of its words) of each key, ascending."""
     keys, words = np.broadcast_arrays(keys, words)
@@ -253,7 +282,7 @@ def _gathers(made: Partials, readers: np.ndarray, batch: int) -> list[Move]:
     return [(home, tuple(rank for rank in targets if rank != home), count) for home, count in words]
 
 
-def _finish(low: Lowering, moves: Iterable[Move]) -> int:
+def arrival(low: Lowering, moves: Iterable[Move]) -> int:
     """Cycles until all moves have arrived: the longest path, and the slots of the fullest link."""
     longest, words = 0, dict[tuple[int, int], int]()
     slots: dict[tuple[int, int], tuple[int, int]] = {}

@@ -48,7 +48,7 @@ class Lowering:
     cached: sequences of the KV cache, and so the rows that a decode step takes.
     cp: ranks that the context of each KV head is dealt over; capacity: its tokens per rank.
     detours: whether large transfers may go round; detoured: whether one does.
-    host_slot: cycles of a word on the host lane of a chip.
+    host_slot: cycles of a word on the host lane of a chip. by_rows: whether rows of a product may be dealt.
     turns: matmul chains so far by rank.
     drains: the write-back that last emptied each [rank, accumulator], or -1.
     """
@@ -76,6 +76,7 @@ class Lowering:
     detours: bool = True
     detoured: bool = False
     host_slot: int = 0
+    by_rows: bool = True
     turns: np.ndarray = field(init=False)
     drains: np.ndarray = field(init=False)
 
@@ -189,12 +190,18 @@ class Lowering:
             value.held[child, begin : begin + size] = True
 
     def gain(
-        self, value: int, columns: np.ndarray, ranks: np.ndarray, lines: np.ndarray, uid: int
+        self,
+        value: int,
+        columns: np.ndarray,
+        ranks: np.ndarray,
+        lines: np.ndarray,
+        uid: int,
+        kind: int = GAIN,
     ) -> np.ndarray:
         """Load the gain words of `lines` (80 columns each) on `ranks`; returns their addresses."""
         slot = self.slot(value, None, columns)
         return self.weights.load(
-            ranks, 1, kind=GAIN, tensor=slot, k0=0, n0=lines * F32_LANES, lines=1, tag=tag(uid, lines)
+            ranks, 1, kind=kind, tensor=slot, k0=0, n0=lines * F32_LANES, lines=1, tag=tag(uid, lines)
         )
 
     def weight_uid(self) -> int:

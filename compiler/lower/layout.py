@@ -6,12 +6,13 @@ consecutive lines.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool
 
 from compiler.errors import CompileError
-from compiler.graph.graph import Node, View, width
+from compiler.graph.graph import Graph, Node, View, width
 from compiler.lower.rule import AS_RESULT, Uses
 from compiler.program.isa import F16_LANES, F32_LANES, WIDE_LANES, ceil_div
 from compiler.program.packed import TAG
@@ -23,7 +24,8 @@ LANES = {"f32": F32_LANES, "f16": F16_LANES, "wide": WIDE_LANES, "stat": F32_LAN
 class Segments:
     """Where the segments of one view lie among the lines of its value.
 
-    first: int64 [segments] first line; lines: lines each; width: real columns each (the last may have fewer).
+    first: int64 [segments] first line; lines: lines each; width: real columns each, the last before one of
+    the `starts` or the end may have fewer.
     """
 
     start: int
@@ -31,9 +33,15 @@ class Segments:
     width: int
     first: np.ndarray
     lines: int
+    starts: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.first)
+
+    @property
+    def spans(self) -> np.ndarray:
+        """int64 [segments, 2]: first column and how many, of each segment of the view."""
+        return spans_of(self.total, self.width, self.starts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +71,24 @@ class Lines:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """How the consumers of a view want it cut: columns per segment, and the view itself."""
+    """How the consumers of a view want it cut: the view, columns per segment, where segments must begin."""
 
     view: View
     columns: int
+    starts: tuple[int, ...] = ()
+
+    @property
+    def spans(self) -> np.ndarray:
+        """int64 [segments, 2]: first column of the view and how many, of each segment."""
+        return spans_of(self.view.width, self.columns, self.starts)
+
+    def owners(self, ranks: int) -> np.ndarray:
+        """The rank of each segment: spread evenly, and by whole contract parts where there are enough."""
+        begin = self.spans[:, 0]
+        parts = len(self.starts) - 1
+        if parts < ranks:
+            return np.arange(len(begin)) * ranks // len(begin)
+        return rank_of_part(np.searchsorted(self.starts, begin, side="right") - 1, parts, ranks)
 
 
 class Demands(Uses):
@@ -77,7 +99,23 @@ class Demands(Uses):
         views = {node.inputs[operand] for node, operand in self.readers(value)}
         if self.graph.logits.value == value or not views:
             views.add(View(value=value, start=0, width=width(self.graph.values[value])))
-        return [Demand(view, self._columns(view)) for view in sorted(views, key=lambda v: (v.start, v.width))]
+        ordered = sorted(views, key=lambda v: (v.start, v.width))
+        return [Demand(view, self._columns(view), self.starts(view)) for view in ordered]
+
+    def starts(self, view: View) -> tuple[int, ...]:
+        """Where contract parts of the products begin that take a view, or what keeps its columns."""
+        for node, operand in self.readers(view.value):
+            if node.inputs[operand] != view:
+                continue
+            rule = self.rule(node)
+            if rule.joint is not None:
+                found = node.attributes.get("starts", ()) if operand == 0 else ()
+            else:
+                alike = rule.keeps_columns or rule.wants(self, node, operand) == AS_RESULT
+                found = self.starts(whole_of(self.graph, node.outputs[0])) if alike else ()
+            if found:
+                return found
+        return ()
 
     def multipliers(self, value: int, ranks: int, k_parts: int) -> Bool[np.ndarray, " ranks"]:
         """Which ranks multiply a value by weights: those that compute a tile of a product that reads it."""
@@ -85,9 +123,7 @@ class Demands(Uses):
         for node, _ in self.readers(value):
             if self.rule(node).joint is not None:
                 for demand in self.pieces(node.outputs[0]):
-                    count = int(ceil_div(demand.view.width, demand.columns))
-                    owners = np.arange(count) * ranks // count
-                    found |= np.isin(np.arange(ranks) // k_parts, owners // k_parts)
+                    found |= np.isin(np.arange(ranks) // k_parts, demand.owners(ranks) // k_parts)
         return found
 
     def _columns(self, view: View) -> int:
@@ -112,8 +148,24 @@ class Demands(Uses):
         columns = self.rule(node).wants(self, node, operand)
         if columns != AS_RESULT:
             return columns
-        result = self.graph.values[node.outputs[0]]
-        return self._columns(View(value=result.index, start=0, width=width(result)))
+        return self._columns(whole_of(self.graph, node.outputs[0]))
+
+
+def whole_of(graph: Graph, value: int) -> View:
+    """The view of all of a value."""
+    return View(value=value, start=0, width=width(graph.values[value]))
+
+
+def spans_of(total: int, columns: int, starts: tuple[int, ...]) -> np.ndarray:
+    """int64 [segments, 2]: first column and columns of segments of at most so many, new ones at `starts`."""
+    ends = starts or (0, total)
+    begin = np.concatenate([np.arange(first, last, columns) for first, last in pairwise(ends)])
+    return np.stack([begin, np.diff(np.append(begin, total))], axis=-1)
+
+
+def rank_of_part(part: np.ndarray, parts: int, ranks: int) -> np.ndarray:
+    """Which of at most as many ranks holds each contract part: consecutive ones, almost equally many."""
+    return np.searchsorted(np.arange(ranks + 1) * parts // ranks, part, side="right") - 1
 
 
 def natural(total: int, ranks: int) -> tuple[np.ndarray, np.ndarray]:
@@ -134,9 +186,8 @@ def lay(
     lanes = LANES[dtype]
     entries: list[tuple[float, int, int, int]] = []
     for which, (demand, _) in enumerate(demands):
-        count = ceil_div(demand.view.width, demand.columns)
-        owners = np.arange(count) * ranks // count
-        entries += [(int(owners[i]), i, which, ceil_div(demand.columns, lanes)) for i in range(count)]
+        lines_each = ceil_div(demand.columns, lanes)
+        entries += [(owner, i, which, lines_each) for i, owner in enumerate(demand.owners(ranks).tolist())]
     entries.sort()
     lines = np.array([entry[3] for entry in entries])
     first = np.cumsum(lines) - lines
@@ -149,9 +200,8 @@ def lay(
         rows = np.flatnonzero(index[:, 0] == which)
         starts = np.empty(len(rows), np.int64)
         starts[index[rows, 1]] = first[rows]
-        for i, line in enumerate(starts):
-            real = min(demand.columns, demand.view.width - i * demand.columns)
-            columns[line * lanes : line * lanes + real] = offset + i * demand.columns + np.arange(real)
+        for line, (begin, real) in zip(starts.tolist(), demand.spans.tolist(), strict=True):
+            columns[line * lanes : line * lanes + real] = offset + begin + np.arange(real)
         segments.append(
             Segments(
                 start=demand.view.start,
@@ -159,6 +209,7 @@ def lay(
                 width=demand.columns,
                 first=starts,
                 lines=ceil_div(demand.columns, lanes),
+                starts=demand.starts,
             )
         )
     return owner.astype(np.int64), columns, segments, which_line

@@ -170,6 +170,6 @@ class WeightArena:
         return coded
 
 
-def tag(uid: int, line: Any) -> Any:
+def tag(uid: Any, line: Any) -> Any:
     """The tag of line `line` of the block's value `uid`."""
     return TAG.pack(uid, line)

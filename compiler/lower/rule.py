@@ -29,7 +29,8 @@ class LoweringRule:
     residual: the result is f32, made line by line wherever the operands lie; blocks may hand it on.
     by_head: the first operand is read head by head. angles: which operand is a table of angles, preloaded
     once per chip. kv_heads: of an op that keeps KV, the heads of a node. rounds_to: of a rounding, the format
-    in which its result crosses host lanes. picks_token: the result is the token that ends a step.
+    in which its result crosses host lanes. keeps_columns: column i of the result is made of column i of the
+    operands, however they are cut. picks_token: the result is the token that ends a step.
     """
 
     op: str
@@ -42,6 +43,7 @@ class LoweringRule:
     angles: int | None = None
     kv_heads: Callable[[Graph, Node], int] | None = None
     rounds_to: Wire | None = None
+    keeps_columns: bool = False
     picks_token: bool = False
 
 

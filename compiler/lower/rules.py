@@ -11,6 +11,7 @@ from compiler.lower.ops import (
     glu,
     matmul,
     multiply,
+    prescale,
     rms_norm,
     rope,
     rounding,
@@ -30,7 +31,7 @@ def register(rule: LoweringRule) -> LoweringRule:
 for _rule in (
     *(embed.RULE, matmul.RULE, matmul.SCALED, rms_norm.RULE, rope.RULE, rounding.ROUND8, rounding.ROUND16),
     *(attention.RULE, glu.RULE, add.RULE, bias.RULE, argmax.RULE),
-    *(multiply.MULTIPLY, multiply.MULTIPLY_ADD),
+    *(multiply.MULTIPLY, multiply.MULTIPLY_ADD, prescale.PRESCALE, prescale.RMS_STAT),
 ):
     register(_rule)
 

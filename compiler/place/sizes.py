@@ -6,7 +6,7 @@ from math import isqrt
 import numpy as np
 
 from compiler.lower.block import Plan, lower
-from compiler.lower.blocks import ModelBlock, kv_heads
+from compiler.lower.blocks import ModelBlock, kv_heads, layer_of
 from compiler.lower.context import Group
 from compiler.lower.rope_table import angle_words
 from compiler.lower.rows import Kernels
@@ -60,7 +60,7 @@ def block_sizes(
             if fits or block.wire or span * 2 > len(groups):
                 known[block.kind] = size
             span *= 2
-    sizes = [replace(known[block.kind], name=block.name) for block in blocks]
+    sizes = [replace(known[block.kind], name=block.name, layer=layer_of(block)) for block in blocks]
     words = capacity - max(size.transient for size in sizes)
     return sizes, Room(rack=rack.name, groups=len(groups), tp=tp, words=words, capacity=rack.chip.sram_words)
 

@@ -1,7 +1,8 @@
 """Stages: which groups of chips run which block, so that every chip's SRAM suffices."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -15,7 +16,8 @@ MOST_TURNS = 8  # each turn needs templates of its own
 class Size:
     """Words that a block takes (weights and KV) on each chip of the `span` neighbouring groups it runs on.
 
-    step: so many neighbouring ranks share a context: they are turned among themselves.
+    step: so many neighbouring ranks share a context: they are turned among themselves. layer: of the model;
+    blocks of one layer on the same chips are scheduled together.
     """
 
     name: str
@@ -23,6 +25,7 @@ class Size:
     transient: int
     span: int = 1
     step: int = 1
+    layer: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +56,10 @@ def assign(sizes: Sequence[Size], room: Room, pp: int | None) -> list[Stage]:
         _fits(f"block {size.name}", int(size.words.max()), room, f"--tp above {room.tp}")
     if pp is None:
         stages = _first_fit(sizes, room, turns=1)
+        by_layer = _whole_layers(sizes, room)
+        more = groups_used(by_layer, sizes) - groups_used(stages, sizes)  # hand-overs that this costs
+        if groups_used(by_layer, sizes) <= room.groups and more < _divided(sizes, stages):
+            return by_layer
         if groups_used(stages, sizes) > room.groups:
             stages = _first_fit(sizes, room, turns=min(MOST_TURNS, room.tp))
         used = groups_used(stages, sizes)
@@ -133,6 +140,28 @@ def _first_fit(sizes: Sequence[Size], room: Room, turns: int) -> list[Stage]:
         stages.append(Stage(group=at, turn=turn))
         last = at
     return stages
+
+
+def _divided(sizes: Sequence[Size], stages: Sequence[Stage]) -> int:
+    """How often a group ends within a layer."""
+    pairs = zip(pairwise(sizes), pairwise(stages), strict=True)
+    return sum(a.layer == b.layer != "" and at.group != to.group for (a, b), (at, to) in pairs)
+
+
+def _whole_layers(sizes: Sequence[Size], room: Room) -> list[Stage]:
+    """The same, blocks of a layer never on different groups where one group holds them."""
+    runs: list[list[Size]] = []
+    for size in sizes:
+        last = runs[-1] if runs else []
+        alike = bool(last) and size.layer == last[-1].layer != "" and size.span == last[-1].span == 1
+        alike = alike and size.step == last[-1].step
+        if alike and int(np.sum([one.words for one in [*last, size]], axis=0).max()) <= room.words:
+            last.append(size)
+        else:
+            runs.append([size])
+    joined = [replace(run[0], words=np.sum([size.words for size in run], axis=0)) for run in runs]
+    stages = _first_fit(joined, room, turns=1)
+    return [stage for stage, run in zip(stages, runs, strict=True) for _ in run]
 
 
 def turned(ranks: int, turn: int, step: int) -> np.ndarray:

@@ -39,8 +39,8 @@ MXM, DRAIN, VXM, LINK, HOST_IN, HOST_OUT = range(6)  # unit classes
 UNIT_CLASSES = 6
 MOST_LINES = 1 << 21  # of one row
 
-TILE, SCALE, GAIN, TABLE, ANGLES = range(5)  # kinds of preloaded values, see `Loads`
-LOAD_NAMES = ("TILE", "SCALE", "GAIN", "TABLE", "ANGLES")
+TILE, SCALE, GAIN, TABLE, ANGLES, SHIFTED, FACTOR = range(7)  # kinds of preloaded values, see `Loads`
+LOAD_NAMES = ("TILE", "SCALE", "GAIN", "TABLE", "ANGLES", "SHIFTED", "FACTOR")
 
 
 class Holds(IntEnum):
@@ -48,7 +48,7 @@ class Holds(IntEnum):
 
     F32 = 0
     F16 = 1
-    STAT = 2  # lane 0: 1/rms
+    STAT = 2  # lane 0: 1/rms, perhaps times a power of two
     PEAK = 3  # lane per head: the largest score
     PICK = 4  # a value and its column
     SCORE = 5
@@ -58,6 +58,7 @@ class Holds(IntEnum):
     WIDE = 9  # a wide partial of a product
     COPY = 10
     MERGED = 11  # partials of several chunks and their sum line
+    NODE = 12  # of a product in contract parts: some neighbouring parts, rounded and added
 
 
 class Op(IntEnum):
@@ -66,7 +67,7 @@ class Op(IntEnum):
     SEND = 0  # n lines from src on chip to dst on peer, over lanes lane .. lane+aux-1
     FORWARD = 1  # a SEND whose lines arrived by a transfer themselves: pays the forwarding latency too
     EMBED = 2  # dst f32 lines <- row of the fp16 table at src (weights) chosen by the step's token
-    RSTAT = 3  # dst one line (f32 lane 0: 1/rms) <- n f32 lines at src
+    RSTAT = 3  # dst one line (f32 lane 0: 1/rms) <- n f32 lines at src; times the factor at src3, by kernel
     NORM = 4  # dst fp16 lines <- n f32 lines at src, stat line src2, gain words src3 (weights)
     HNORM = 5  # per-head RMS norm: dst fp16 <- n dense heads (f32) at src, gain words src3 (weights)
     ROPE = (
@@ -81,8 +82,8 @@ class Op(IntEnum):
     PV = 12  # dst wide lines <- weights of one chunk at src, V of chunk n at src2 (kv)
     AOUT = 13  # dst fp16 heads <- n wide partials at src, n sum lines at src2 (a stride apart)
     MM = 14  # accumulator dst of the plane += k tile at src (fp16 lines) x weight tile src2 (80 n words)
-    WB = 15  # dst n f32 (or 4n wide) lines <- accumulator src of the plane, scale words src2; src3 MMs in it
-    RED = 16  # dst n f32 (or 4n wide) lines <- parts wide partials of 4n lines at src, scale words src2
+    WB = 15  # dst n f32 (or 4n wide) lines <- accumulator src3 of the plane, scale words src2, stat line src
+    RED = 16  # dst n f32 (or 4n wide) lines <- parts wide partials of 4n lines at src, scales src3, stat src2
     ADD = 17  # dst n f32 lines <- n f32 lines src + n f32 lines src2
     GLU = 18  # dst fp16 lines <- gate n f32 lines src, up n f32 lines src2
     ARGMAX = 19  # dst one line (f32 value, int32 index) <- n logits lines src, first of global line src3
@@ -100,6 +101,8 @@ class Op(IntEnum):
     BIAS = 27  # dst n f32 lines <- n f32 lines src + n bias words src2 (weights)
     MUL = 28  # dst n f32 lines <- n f32 lines src times the kernel's factor
     MAD = 29  # dst n f32 lines <- n f32 lines src + n f32 lines src2 times the kernel's factor
+    TREE = 31  # dst n f32 lines <- nodes of a tree of contract parts, n lines each, at src
+    PRE = 30  # dst fp16 lines <- n f32 lines src times the shifted gain words src3 (weights), rounded
 
 
 COLUMNS = ("op", "chip", "unit", "t0", "t1", "dst", "src", "src2", "src3", "aux", "n", "peer", "lane")
@@ -180,10 +183,14 @@ class Operand:
 
     def extent(self, n: Lines, kernel: Kernel) -> Lines:
         """Lines or words of rows with counts `n`, as many numbers as there are counts."""
-        if self.present is not None and not self.present(kernel):
+        if not self.is_in(kernel):
             return 0 * n
         found = self.count(n, kernel)
         return np.full(n.shape, found) if isinstance(n, np.ndarray) and not np.ndim(found) else found
+
+    def is_in(self, kernel: Kernel) -> bool:
+        """Whether rows of a kernel have it."""
+        return self.present is None or self.present(kernel)
 
     def kind(self, kernel: Kernel) -> int:
         """What its lines or words hold: a `Holds`, or a kind of preloaded value."""

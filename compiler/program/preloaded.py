@@ -5,7 +5,17 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int
 
-from compiler.program.isa import ANGLES, F32_LANES, GAIN, SCALE, TABLE, TILE, TILE_ROWS
+from compiler.program.isa import (
+    ANGLES,
+    F32_LANES,
+    FACTOR,
+    GAIN,
+    SCALE,
+    SHIFTED,
+    TABLE,
+    TILE,
+    TILE_ROWS,
+)
 from compiler.program.program import Call, Program
 
 MOST_RUNS = 2  # of consecutive rows or columns that are written out
@@ -37,7 +47,14 @@ class Preloaded:
         """Values of one tensor that lie one after another."""
         kind, name = int(self._loads.kind[loads[0]]), self._tensors[tensor]
         rows, columns = self._slots[tensor]
-        lines = {TABLE: int(self._loads.lines[loads[0]]), TILE: 1, SCALE: 1, GAIN: 1}.get(kind, 0)
+        lines = {
+            TABLE: int(self._loads.lines[loads[0]]),
+            TILE: 1,
+            SCALE: 1,
+            GAIN: 1,
+            SHIFTED: 1,
+            FACTOR: 1,
+        }.get(kind, 0)
         wide = [self._entries(columns, int(self._loads.n0[load]), F32_LANES * lines) for load in loads]
         if kind == ANGLES or not lines:
             return name

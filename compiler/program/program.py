@@ -35,6 +35,7 @@ class Loads:
 
     TILE: 80 words, one per output column n0 .. n0+79, each 320 e4m3 lanes of input rows k0 .. k0+319.
     SCALE: one word, the f32 scales 2^e of columns n0 .. n0+79. GAIN: one word, f32 gains of n0 .. n0+79.
+    SHIFTED: the same over the power of two of a deferred norm. FACTOR: that power (models.contract.deferred).
     TABLE: the embedding, per vocabulary row the fp16 lanes n0 .. n0+80*lines-1 in ceil(lines/2) words.
     ANGLES: the RoPE table, per position cos then sin (Q1.15, head_dim/2 each, two bytes) in whole words.
     k0 and n0 are *padded* positions: the maps of the slot say which row or column each is (-1: zero).

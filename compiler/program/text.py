@@ -208,7 +208,7 @@ class _Shown:
         address, tag = int(getattr(columns, name)[row]), int(getattr(columns, f"{name}_tag")[row])
         n = int(columns.n[row])
         extent = int(operand.extent(n, kernel))
-        if address < 0 or (operand.present is not None and not operand.present(kernel)):
+        if address < 0 or not operand.is_in(kernel):
             return None
         kind, line = operand.kind(kernel), tag & ((1 << TAG_SHIFT) - 1)
         at_peer = operand is record.write and bool(self.moves[row])

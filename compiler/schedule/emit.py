@@ -19,8 +19,10 @@ def emit(rows: Rows, times: Times, addresses: Addresses) -> Columns:
             if operand.space != TRANSIENT:
                 continue
             at_peer = operand is record.write and op in (Op.SEND, Op.FORWARD)
-            rank = (rows.peer if at_peer else rows.rank)[which]
-            columns[operand.column][which] = addresses.of(rank, getattr(rows, operand.column + "_tag")[which])
+            tags = getattr(rows, operand.column + "_tag")
+            there = which[tags[which] >= 0]  # not every kernel has every operand
+            rank = (rows.peer if at_peer else rows.rank)[there]
+            columns[operand.column][there] = addresses.of(rank, tags[there])
     transfer = times.lanes >= 0
     return Columns(
         op=rows.op,

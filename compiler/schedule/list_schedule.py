@@ -80,7 +80,7 @@ def spans(rows: Rows, kernels: Kernels | Sequence[Kernel], writes: bool) -> Span
         kernel = kernels[aux] if aux >= 0 else TRANSFER
         record = INSTRUCTIONS[op]
         for operand in ((record.write,) if record.write else ()) if writes else record.reads:
-            if operand.space != TRANSIENT:
+            if operand.space != TRANSIENT or not operand.is_in(kernel):
                 continue
             n = rows.n[which]
             rank = rows.peer[which] if writes and op in (Op.SEND, Op.FORWARD) else rows.rank[which]

@@ -59,16 +59,16 @@ class StageRows:
     def times(self, placed: PlacedRows) -> tuple[Rows, Times]:
         """The rows on their accumulators, and when and where each runs."""
         kind = np.array([one.kind for one in self.resources], np.int64)[self.problem.resource]
-        dst, src = self.rows.dst.copy(), self.rows.src.copy()
+        dst, src3 = self.rows.dst.copy(), self.rows.src3.copy()
         for tiles, slot in zip(self.problem.tiles, placed.accumulator, strict=True):
             dst[list(tiles.products)] = slot
-            src[tiles.drain] = slot
+            src3[tiles.drain] = slot
         unit = np.select(
             [kind == LINK, kind == MXM, kind == DRAIN],
             [-1, self.rows.pin, self.planes + self.rows.pin],
             2 * self.planes + placed.instance,
         )
-        return replace(self.rows, dst=dst, src=src), Times(
+        return replace(self.rows, dst=dst, src3=src3), Times(
             t0=placed.start,
             t1=placed.start + np.array(self.problem.latency, np.int64),
             unit=unit,

@@ -245,7 +245,7 @@ def ratios(
     Raises FileError, and CompileError where no point at all can be made.
     """
     kind, rows = kind or GpuKind(), points.rows
-    given: dict[str, Any] = {"ffn_down": points.ffn_down, "ffn_up": points.ffn_up}
+    given: dict[str, Any] = {"ffn_down": points.ffn_down, "ffn_up": points.ffn_up, "divided": True}
     given |= model_keywords("ratios", keywords)
     given |= {"batch": 1, "context": (points.kv_tokens,)}
     opened = open_model(model, **given)

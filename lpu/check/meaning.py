@@ -11,13 +11,14 @@ from jaxtyping import Bool, Int
 
 from compiler.program.instruction_set import INSTRUCTIONS
 from compiler.program.instructions.attention import AttentionKernel, merged_lines, part_lines, score_lines
-from compiler.program.instructions.vector import ArgmaxKernel, RstatKernel
+from compiler.program.instructions.vector import RstatKernel
 from compiler.program.isa import (
     F32_LANES,
     OPCODES,
     TAG_SHIFT,
     TRANSIENT,
     Columns,
+    Holds,
     Instruction,
     Op,
     by_opcode,
@@ -27,6 +28,7 @@ from compiler.program.ranges import ramp
 from lpu.check.findings import Findings, tag
 from lpu.check.rows import Alike, by_small
 from lpu.check.stated import Stated
+from lpu.check.vocabulary import vocabulary
 
 _LINE = (1 << TAG_SHIFT) - 1
 _SAME = ("op", "aux", "n", "src_tag", "src2_tag", "src3_tag", "src3")  # src3 is an address where src3_tag is
@@ -63,7 +65,7 @@ def meaning(
             _chunks(findings, made, group.rows, group.kernel)
         if group.op == Op.AEND:
             _dealt(findings, made, group.rows, group.kernel)
-    _vocabulary(findings, stated, groups, left)
+    vocabulary(findings, stated, groups, left)
 
 
 def tagged(findings: Findings, groups: list[Alike]) -> None:
@@ -112,6 +114,8 @@ def _alike(findings: Findings, made: _Made) -> None:
     for name in ("src_tag", "src2_tag", "src3_tag"):
         values = getattr(c, name)
         both = (values[after] >= 0) & (values[before] >= 0)
+        if name == "src3_tag":
+            both &= c.op[after] != Op.WB  # the name of an accumulator: of every contract part another
         strange |= both & (values[after] >> TAG_SHIFT != values[before] >> TAG_SHIFT)
     for column in ("src", "src2"):
         values = getattr(c, column + "_tag")
@@ -128,8 +132,10 @@ def _alike(findings: Findings, made: _Made) -> None:
         ),
     )
     tiles = np.flatnonzero((c.op == Op.MM) & (c.src_tag >= 0))
-    tiles = tiles[np.argsort(c.src_tag[tiles], kind="stable")]
-    same = c.src_tag[tiles][1:] == c.src_tag[tiles][:-1]
+    matrix = c.src2_tag[tiles] >> TAG_SHIFT  # of every contract part another: parts may meet within a line
+    order = np.lexsort((matrix, c.src_tag[tiles]))
+    tiles, matrix = tiles[order], matrix[order]
+    same = (c.src_tag[tiles][1:] == c.src_tag[tiles][:-1]) & (matrix[1:] == matrix[:-1])
     thin = np.flatnonzero(same & (c.aux[tiles][1:] != c.aux[tiles][:-1]))
     findings.add(
         7, tiles[thin + 1], lambda i: f"takes other lines of one k tile than {findings.place(tiles[thin[i]])}"
@@ -137,8 +143,12 @@ def _alike(findings: Findings, made: _Made) -> None:
 
 
 def _is_ordered(record: Instruction, column: str) -> bool:
-    """Whether line i of its results is made of line i of this operand; weights are no lines."""
-    lines = [operand.column for operand in record.reads if operand.space == TRANSIENT]
+    """Whether line i of its results is made of line i of this operand: no weights, nor one line for all."""
+    lines = [
+        operand.column
+        for operand in record.reads
+        if operand.space == TRANSIENT and operand.holds != Holds.STAT
+    ]
     return record.ordered and column in lines
 
 
@@ -160,6 +170,7 @@ def _counts(findings: Findings, stated: Stated, groups: list[Alike], made: _Made
             f"{c.dst_tag[norm[bad[i]]] & _LINE}, its statistic is over {c.n[stat[bad[i]]]} lines"
         ),
     )
+    _prescaled(findings)
     for _, kernel, rows in groups:
         if isinstance(kernel, RstatKernel):
             _width(findings, rows, -(-kernel.width // F32_LANES))
@@ -172,6 +183,33 @@ def _counts(findings: Findings, stated: Stated, groups: list[Alike], made: _Made
     findings.add(
         7, rope[odd], lambda i: f"turns {c.n[rope[odd[i]]]} heads, {findings.place(head[odd[i]])} made others"
     )
+
+
+def _prescaled(findings: Findings) -> None:
+    """PRE takes lines to where products read them, whole tiles of a vector and the rest of it."""
+    c = findings.columns
+    stats, rows = (np.flatnonzero((c.op == op) & (c.src_tag >= 0)) for op in (Op.RSTAT, Op.PRE))
+    rows = rows[c.dst_tag[rows] >= 0]
+    whole = _Made(*_once(c.src_tag[stats] >> TAG_SHIFT, stats))
+    stat = whole.find(c.src_tag[rows] >> TAG_SHIFT)
+    begin, end = c.src_tag[rows] & _LINE, (c.src_tag[rows] & _LINE) + c.n[rows]
+    ends = (c.n[rows] % 2 == 0) | (stat < 0) | (end == c.n[stat])
+    bad = np.flatnonzero(~ends | (begin != 2 * (c.dst_tag[rows] & _LINE)) | (stat >= 0) & (end > c.n[stat]))
+    findings.add(
+        7,
+        rows[bad],
+        lambda i: (
+            f"scales lines {begin[bad[i]]} .. {end[bad[i]] - 1} into line {c.dst_tag[rows[bad[i]]] & _LINE}"
+        ),
+    )
+
+
+def _once(
+    name: Int[np.ndarray, " rows"], row: Int[np.ndarray, " rows"]
+) -> tuple[Int[np.ndarray, " names"], Int[np.ndarray, " names"]]:
+    """The names in order, and a row of each."""
+    names, first = np.unique(name, return_index=True)
+    return names, row[first]
 
 
 def _width(findings: Findings, rows: Int[np.ndarray, " rows"], lines: int) -> None:
@@ -289,55 +327,3 @@ def _covers(
         return False
     over = made.find(c.src_tag[peaks])
     return bool(np.isin(over, scores).all()) and len(np.unique(over)) == len(over)
-
-
-def _vocabulary(
-    findings: Findings, stated: Stated, groups: list[Alike], left: Int[np.ndarray, " outputs"]
-) -> None:
-    """The rows that look for the largest logit look at every line of the vocabulary once, as the logits."""
-    c = findings.columns
-    vocab = [g.kernel.vocab for g in groups if isinstance(g.kernel, ArgmaxKernel)]
-    rows = np.flatnonzero((c.op == Op.ARGMAX) & (c.src_tag >= 0) & (c.dst_tag >= 0))
-    if not vocab or not len(stated.logits):
-        return
-    lines = -(-max(vocab) // F32_LANES)
-    _candidates(findings, rows)
-    value = c.src_tag[rows] - c.src3[rows]  # tag of its line 0
-    order = np.lexsort((c.src3[rows], value))
-    rows, value = rows[order], value[order]
-    again = (value[1:] == value[:-1]) & (c.src3[rows[1:]] == c.src3[rows[:-1]])
-    again &= c.n[rows[1:]] == c.n[rows[:-1]]  # the same lines on another chip
-    rows, value = np.delete(rows, 1 + np.flatnonzero(again)), np.delete(value, 1 + np.flatnonzero(again))
-    begin, end = c.src3[rows], c.src3[rows] + c.n[rows]
-    fresh = np.diff(value, prepend=-2) != 0
-    wanted = np.where(fresh, 0, np.roll(end, 1))
-    gap = np.flatnonzero(begin != wanted)
-    findings.add(7, rows[gap], lambda i: f"begins at line {begin[gap[i]]}, not {wanted[gap[i]]}")
-    short = np.flatnonzero(np.roll(fresh, -1) & (end != lines))
-    findings.add(7, rows[short], lambda i: f"ends at line {end[short[i]]} of a vocabulary of {lines} lines")
-    named = np.sort(stated.logits[:, 2])
-    zero = c.src_tag[rows[:1]] - c.src3[rows[:1]]  # of each line its logits line is this many tags further
-    wrong = np.flatnonzero(np.isin(left[:-1] - stated.logits[:, 2], value, invert=True) & (left[:-1] >= 0))
-    findings.note(
-        7,
-        wrong if len(zero) else wrong[:0],
-        lambda i: (
-            f"manifest: logits line {stated.logits[i, 2]} is where tag {tag(left[i])} is left, "
-            f"not {tag(zero[0] + stated.logits[i, 2])}"
-        ),
-    )
-    tokens = c.dst_tag[(c.op == Op.ARGRED) & (c.dst_tag >= 0)]
-    if left[-1] >= 0 and len(tokens) and left[-1] not in tokens:
-        findings.tell(7, f"manifest: the token is where tag {tag(left[-1])} is left")
-    if not np.array_equal(named, np.arange(lines)):
-        findings.tell(7, f"manifest: logits name {len(named)} lines, not {lines} once")
-
-
-def _candidates(findings: Findings, rows: Int[np.ndarray, " rows"]) -> None:
-    """ARGRED picks among all that the ARGMAX rows of one vocabulary found."""
-    c = findings.columns
-    found, count = np.unique(np.unique(c.dst_tag[rows]) >> TAG_SHIFT, return_counts=True)
-    last = np.flatnonzero((c.op == Op.ARGRED) & np.isin(c.src_tag >> TAG_SHIFT, found))
-    wanted = count[np.searchsorted(found, c.src_tag[last] >> TAG_SHIFT)]
-    bad = np.flatnonzero((c.n[last] != wanted) | (c.src_tag[last] & _LINE != 0))
-    findings.add(7, last[bad], lambda i: f"picks among {c.n[last[bad[i]]]} of {wanted[bad[i]]} candidates")

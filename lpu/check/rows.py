@@ -31,7 +31,7 @@ class Alike(NamedTuple):
     @property
     def operands(self) -> list[Operand]:
         """The operands that rows of the kernel have."""
-        return [o for o in self.instruction.operands if o.present is None or o.present(self.kernel)]
+        return [o for o in self.instruction.operands if o.is_in(self.kernel)]
 
     @property
     def transfers(self) -> bool:

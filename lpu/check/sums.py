@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
-from compiler.program.instructions.matmul import ReduceKernel, WriteBackKernel
+from compiler.program.instructions.matmul import ReduceKernel, WriteBackKernel, products_of
 from compiler.program.isa import Op
 from compiler.program.ranges import ramp
 from lpu.check.findings import Findings, tag
@@ -25,7 +25,7 @@ def accumulators(findings: Findings, stated: Stated) -> None:
     mm = np.flatnonzero((c.op == Op.MM) & (c.unit >= 0) & (c.unit < planes))
     wb = np.flatnonzero((c.op == Op.WB) & (c.unit >= planes) & (c.unit < 2 * planes))
     row = np.concatenate([mm, wb])
-    slot = np.concatenate([c.dst[mm], c.src[wb]])
+    slot = np.concatenate([c.dst[mm], c.src3[wb]])
     real = (slot >= 0) & (slot < slots)
     out = np.flatnonzero(~real)
     findings.add(2, row[out], lambda i: f"accumulator {slot[out[i]]}, a plane has {slots}")
@@ -62,9 +62,10 @@ def _closed(
     )
     mm, mm_key, owner = mm[closed], mm_key[closed], owner[closed]
     count = np.bincount(owner, minlength=len(wb))
-    bad = np.flatnonzero(count != c.src3[wb])
+    wanted = products_of(stated.kernels)[c.aux[wb]]
+    bad = np.flatnonzero(count != wanted)
     findings.add(
-        2, wb[bad], lambda i: f"closes {count[bad[i]]} MMs by its cycle, src3 says {c.src3[wb[bad[i]]]}"
+        2, wb[bad], lambda i: f"closes {count[bad[i]]} MMs by its cycle, its kernel says {wanted[bad[i]]}"
     )
     thin = np.flatnonzero(c.n[mm] != c.n[wb[owner]])
     findings.add(
@@ -75,9 +76,10 @@ def _closed(
             f"reads {c.n[wb[owner[thin[i]]]]}"
         ),
     )
-    have, want = c.dst_tag[mm], c.src_tag[wb[owner]]
+    _as_it_is(findings, stated, wb)
+    have, want = c.dst_tag[mm], c.src3_tag[wb[owner]]
     wrong = np.flatnonzero((have != want) & (have >= 0) & (want >= 0))
-    pair, index = np.unique(np.concatenate([have[wrong], c.src_tag[wb]]), return_inverse=True)
+    pair, index = np.unique(np.concatenate([have[wrong], c.src3_tag[wb]]), return_inverse=True)
     place = np.concatenate([mm_key[wrong], wb_key]) >> TIME_BITS + 1
     place = place * len(pair) + index
     meant = np.isin(place[: len(wrong)], place[len(wrong) :])
@@ -91,6 +93,22 @@ def _closed(
     early, foreign = wrong[meant].tolist(), wrong[~meant].tolist()
     findings.add(2, mm[early], lambda i: text(early[i]))
     findings.add(7, mm[foreign], lambda i: text(foreign[i]))
+
+
+def _as_it_is(findings: Findings, stated: Stated, wb: Int[np.ndarray, " drains"]) -> None:
+    """A whole sum is written as the value that its accumulator holds."""
+    c = findings.columns
+    whole = [isinstance(k, WriteBackKernel) and not k.wide and not k.part for k in stated.kernels]
+    named = wb[np.array(whole, bool)[c.aux[wb]]]
+    have, want = c.dst_tag[named], c.src3_tag[named]
+    other = np.flatnonzero((have != want) & (have >= 0) & (want >= 0))
+    findings.add(
+        7,
+        named[other],
+        lambda i: (
+            f"writes as tag {tag(have[other[i]])} what its accumulator has as tag {tag(want[other[i]])}"
+        ),
+    )
 
 
 class _Partials(NamedTuple):
@@ -119,9 +137,9 @@ def sums(findings: Findings, groups: list[Alike]) -> None:
     c = findings.columns
     drains = [g.rows for g in groups if isinstance(g.kernel, WriteBackKernel) and g.kernel.wide]
     leaf = np.concatenate([np.zeros(0, np.int64), *drains])
-    leaf = leaf[(c.src_tag[leaf] >= 0) & (c.dst_tag[leaf] >= 0)]
-    names, want = np.unique(c.src_tag[leaf], return_counts=True)
-    leaves = _Partials(c.dst_tag[leaf], c.src_tag[leaf], np.ones(len(leaf), np.int64))
+    leaf = leaf[(c.src3_tag[leaf] >= 0) & (c.dst_tag[leaf] >= 0)]
+    names, want = np.unique(c.src3_tag[leaf], return_counts=True)
+    leaves = _Partials(c.dst_tag[leaf], c.src3_tag[leaf], np.ones(len(leaf), np.int64))
     inner = _added(findings, groups, leaves, wide=True)
     parts = inner.drains  # of an inner row: each of its partials is one write-back's
     findings.add(7, inner.row[~inner.alike], "adds partials of different columns")

@@ -179,7 +179,7 @@ def _accumulators(findings: Findings, stated: Stated, interval: int) -> None:
     if not len(wb):
         return
     spot = np.concatenate([c.unit[mm], c.unit[wb] - planes]) + planes * c.chip[np.concatenate([mm, wb])]
-    spot = spot * stated.accumulators + np.concatenate([c.dst[mm], c.src[wb]])
+    spot = spot * stated.accumulators + np.concatenate([c.dst[mm], c.src3[wb]])
     closes = np.concatenate([np.zeros(len(mm), bool), np.ones(len(wb), bool)])
     when = np.concatenate([c.t1[mm], c.t0[wb]])
     order = np.lexsort((closes, when, spot))

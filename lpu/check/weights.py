@@ -10,14 +10,14 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
-from compiler.program.isa import F16_LANES, F32_LANES, GAIN, LOAD_NAMES, TABLE, TAG_SHIFT, TILE, Op
+from compiler.program.isa import F16_LANES, F32_LANES, GAIN, LOAD_NAMES, SHIFTED, TABLE, TAG_SHIFT, TILE, Op
 from compiler.program.program import LOADS, Block, Loads, Program
 from lpu.check.findings import Findings, tag
 from lpu.check.operands import Accesses
 from lpu.check.rows import CYCLE, TIME_BITS, by_small
 from lpu.check.stated import Stated
 
-_WORDS = np.array([80, 1, 1, 0, 0])  # per preloaded value, by kind; tables have any number
+_WORDS = np.array([80, 1, 1, 0, 0, 1, 1])  # per preloaded value, by kind; tables have any number
 
 
 class Preloads(NamedTuple):
@@ -198,8 +198,9 @@ def _position(
     c, line = findings.columns, (1 << TAG_SHIFT) - 1
     k0, n0 = loads.k0, loads.n0
     jumps = _changes((n0[1:] != n0[:-1] + F32_LANES) | (k0[1:] != k0[:-1]))
-    source, target = c.src_tag[a.row], c.dst_tag[a.row]
-    column = np.where(a.kind == GAIN, source & line, target & line) * F32_LANES
+    source = c.src_tag[a.row]
+    target = np.where(c.op[a.row] == Op.WB, c.src3_tag[a.row], c.dst_tag[a.row])  # the columns of a sum
+    column = np.where((a.kind == GAIN) | (a.kind == SHIFTED), source & line, target & line) * F32_LANES
     column = np.where(c.op[a.row] == Op.HNORM, 0, column)
     depth = np.where(a.kind == TILE, (source & line) * F16_LANES, 0)
     tagged = (source >= 0) & (target >= 0)

@@ -60,7 +60,7 @@ class ModelFile:
     batch: int = 1
     context: tuple[int, ...] = (1024,)
     kv: Literal["fp16", "fp8"] = "fp16"
-    ffn_down: Literal["fp16", "fp8"] = "fp16"
+    ffn_down: Literal["fp16", "fp8"] | None = None
     ffn_up: Literal["f32", "fp16"] = "f32"
     config: TransformerConfig | None = None
 

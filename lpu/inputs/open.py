@@ -43,8 +43,11 @@ def open_model(
     ffn_down: str | None = None,
     ffn_up: str | None = None,
     trust: bool = False,
+    divided: bool = False,
 ) -> OpenModel:
     """A model by name, file, folder, `package.module:factory` or callable; what is given overrides its file.
+
+    divided: its FFNs run on other machines than its attention; their inputs cross, in fp16 by default.
 
     context: a bucket, or several, ascending; by default 1024 or the model's longest, whichever is shorter.
     trust: a model file may name a factory, whose code is imported; otherwise only the caller may.
@@ -65,6 +68,8 @@ def open_model(
     file = _file_of(model, trust)
     try:
         file = replace(file, **chosen)
+        if divided and file.ffn_down is None:
+            file = replace(file, ffn_down="fp16")
         if weights is not None:
             file = _with_weights(file, weights)
     except ValueError as error:

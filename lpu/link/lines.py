@@ -26,7 +26,7 @@ class SameKernel(NamedTuple):
     def reads(self) -> list[Operand]:
         """The operands that such rows read."""
         reads = INSTRUCTIONS[self.op].reads
-        return [o for o in reads if o.present is None or o.present(self.kernel)]
+        return [o for o in reads if o.is_in(self.kernel)]
 
     @property
     def write(self) -> Operand | None:

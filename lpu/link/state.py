@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Int
 
 from compiler.program.instructions.attention import AttentionKernel
-from compiler.program.instructions.matmul import MatmulKernel
+from compiler.program.instructions.matmul import MatmulKernel, products_of
 from compiler.program.isa import (
     F16_LANES,
     F32_LANES,
@@ -140,7 +140,7 @@ def chains(columns: Columns, parts: list[SameKernel], manifest: Manifest) -> Int
     drains = np.flatnonzero(columns.op == Op.WB)
     owner = np.full(len(columns), -1, np.int64)
     bits = int(max(columns.t1.max(initial=0), 1)).bit_length()
-    slots = int(max(columns.dst[products].max(initial=0), columns.src[drains].max(initial=0))) + 1
+    slots = int(max(columns.dst[products].max(initial=0), columns.src3[drains].max(initial=0))) + 1
 
     def key(
         rows: Int[np.ndarray, " some"],
@@ -156,7 +156,7 @@ def chains(columns: Columns, parts: list[SameKernel], manifest: Manifest) -> Int
             )
         return ((columns.chip[rows] * planes + plane) * slots + slot) << bits | time
 
-    closing = key(drains, columns.unit[drains] - planes, columns.src[drains], columns.t0[drains])
+    closing = key(drains, columns.unit[drains] - planes, columns.src3[drains], columns.t0[drains])
     order = np.argsort(closing, kind="stable")
     closing, drains = closing[order], drains[order]
     if (twice := first_of(closing[1:] == closing[:-1])) >= 0:
@@ -178,8 +178,9 @@ def chains(columns: Columns, parts: list[SameKernel], manifest: Manifest) -> Int
             f"no write-back empties accumulator {columns.dst[products[miss]]} after it",
         )
     counts = np.bincount(spot, minlength=len(drains)) if len(products) else np.zeros(len(drains), np.int64)
-    if (miss := first_of((counts == 0) | (counts != columns.src3[drains]))) >= 0:
-        message = f"finds {counts[miss]} products in its accumulator, expects {columns.src3[drains[miss]]}"
+    wanted = products_of(manifest.kernels)[columns.aux[drains]]
+    if (miss := first_of((counts == 0) | (counts != wanted))) >= 0:
+        message = f"finds {counts[miss]} products in its accumulator, expects {wanted[miss]}"
         fail(columns, drains[miss], message)
     owner[products] = drains[spot]
     if (miss := first_of(columns.n[products] != columns.n[owner[products]])) >= 0:

@@ -101,10 +101,10 @@ def block_rows(block: Block, context: int, manifest: Manifest) -> BlockRows:
         n = c.n[rows]
         _row(c, (n < record.least) | (n > record.most), rows, "counts more or fewer lines than it can")
         named = {operand.column for operand in record.operands}
-        if "src3" not in named:
+        if "src3" not in named and op != Op.WB:  # its accumulator is no number that a rule may see
             number3[rows] = c.src3[rows]
         for operand in record.reads:
-            if operand.present is not None and not operand.present(kernel):
+            if not operand.is_in(kernel):
                 continue
             address = getattr(c, operand.column)[rows]
             if operand.space == TRANSIENT:
@@ -246,7 +246,7 @@ def _units(c: Columns, planes: int) -> np.ndarray:
     """Rank, plane and accumulator of MM and WB rows."""
     mm, wb = c.op == Op.MM, c.op == Op.WB
     plane = np.where(wb, c.unit - planes, c.unit)
-    slot = np.where(wb, c.src, c.dst)
+    slot = np.where(wb, c.src3, c.dst)
     bad = (mm | wb) & ((plane < 0) | (plane >= planes) | (slot < 0) | (slot >= 1 << 20))
     _row(c, bad, np.arange(len(c)), "names a plane or an accumulator that does not exist")
     return np.where(mm | wb, (c.chip * planes + plane) << 20 | slot, -1)

@@ -17,6 +17,7 @@ class LaneMaps:
         self._number: dict[bytes, int] = {}
         self._joined: dict[tuple[int, ...], int] = {}
         self._whole: dict[tuple[int, tuple[int, ...]], bool] = {}
+        self._spans: dict[tuple[int, tuple[int, ...]], tuple[int, int]] = {}
 
     def number(self, entries: Map) -> int:
         """The number of a map."""
@@ -72,6 +73,24 @@ class LaneMaps:
             every = np.sort(every[every >= 0])
             self._whole[key] = len(every) == width and bool((every == np.arange(width)).all())
         return self._whole[key]
+
+    def span(self, maps: tuple[int, ...]) -> tuple[int, int]:
+        """First and end of the consecutive indices whose each is in these maps once."""
+        key = (-1, maps)
+        if key not in self._spans:
+            every = self.concatenated(maps)
+            every = np.sort(every[every >= 0])
+            need(
+                len(every) > 0 and bool((np.diff(every) == 1).all()),
+                "a sum does not take consecutive rows once",
+            )
+            self._spans[key] = int(every[0]), int(every[-1]) + 1
+        return self._spans[key]
+
+    def within(self, part: int, whole: int) -> bool:
+        """Whether every lane of a map is that of another, or padding."""
+        one, other = self.all[part], self.all[whole]
+        return part == whole or (len(one) == len(other) and bool(((one == other) | (one < 0)).all()))
 
     def heads(self, maps: tuple[int, ...], count: int, head_dim: int) -> tuple[int, ...]:
         """Which heads of `head_dim` lie densely in these lines, whole and in order; `count` of them."""

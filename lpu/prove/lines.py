@@ -18,11 +18,12 @@ class Vector(NamedTuple):
 
 
 class Statistic(NamedTuple):
-    """1/rms of a value."""
+    """1/rms of a value. gain: times the power of two of that gain; -1: of none."""
 
     holds: int
     value: int
     eps: float
+    gain: int
 
 
 class Chosen(NamedTuple):
@@ -43,6 +44,17 @@ class Product(NamedTuple):
     value: int
     tiles: tuple[tuple[int, int], ...]
     ks: int
+
+
+class TreeNode(NamedTuple):
+    """A node of a tree of contract parts of a product; starts: first row of each, and the end of the last."""
+
+    holds: int
+    value: int
+    codes: int
+    scale: int
+    columns: int
+    starts: tuple[int, ...]
 
 
 class Partial(NamedTuple):

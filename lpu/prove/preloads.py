@@ -9,10 +9,12 @@ from jaxtyping import Int
 from compiler.program.isa import (
     ANGLES,
     F32_LANES,
+    FACTOR,
     GAIN,
     LOAD_NAMES,
     SCALE,
     SHARED,
+    SHIFTED,
     SPACE_SHIFT,
     TABLE,
     TILE,
@@ -26,9 +28,9 @@ from lpu.prove.lanes import cut
 from lpu.prove.lines import Preload, TileRun
 from lpu.prove.refused import RefusedError, need
 
-_WORDS = {TILE: F32_LANES, SCALE: 1, GAIN: 1}
+_WORDS = {TILE: F32_LANES, SCALE: 1, GAIN: 1, SHIFTED: 1, FACTOR: 1}
 _MOST_LINES = 1 << 16  # of a table
-_AXES = {TILE: 2, SCALE: 1, GAIN: 1, TABLE: 2, ANGLES: 3}
+_AXES = {TILE: 2, SCALE: 1, GAIN: 1, TABLE: 2, ANGLES: 3, SHIFTED: 1, FACTOR: 1}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -111,9 +111,23 @@ class Terms:
         """Rounded to fp16 or e4m3."""
         return self.make(f"round{bits}", (value,), (), self.shape(value))
 
-    def matmul(self, value: int, codes: int, scale: int) -> int:
-        """A vector times a matrix of codes, with a scale per column."""
-        return self.make("matmul", (value, codes, scale), (), self.shape(codes)[1:])
+    def prescale(self, value: int, gain: int) -> int:
+        """A vector times a gain over its power of two, in fp16."""
+        return self.make("prescale", (value, gain), (), self.shape(value))
+
+    def rms_stat(self, value: int, gain: int, eps: float) -> int:
+        """1/rms of a vector times the power of two of a gain."""
+        return self.make("rms_stat", (value, gain), (eps,), (1,))
+
+    def matmul(
+        self, value: int, codes: int, scale: int, statistic: int = -1, starts: tuple[int, ...] = ()
+    ) -> int:
+        """A vector times a matrix of codes, with a scale per column; statistic: and times that, -1: without.
+
+        starts: first rows of its contract parts and, last, how many rows there are; () for one part.
+        """
+        normed = (statistic,) if statistic >= 0 else ()
+        return self.make("matmul", (value, codes, scale, *normed), starts, self.shape(codes)[1:])
 
     def bias(self, value: int, vector: int) -> int:
         """A product plus a vector."""

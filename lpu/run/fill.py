@@ -9,13 +9,15 @@ from itertools import pairwise
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, Int32, Shaped, UInt8
 
-from compiler.program.isa import F32_LANES, GAIN, SCALE, TILE, TILE_ROWS
+from compiler.program.isa import F32_LANES, FACTOR, GAIN, SCALE, SHIFTED, TILE, TILE_ROWS
 from compiler.program.program import Loads
 from lpu.run.error import MachineError
 from lpu.run.image import Image, ImagePlan, LoadedImage, Slot, Weights, plan_image
+from models.contract.deferred import shift
 
 Job = Callable[[], None]
 ReadRows = Callable[[int, int], np.ndarray]
@@ -42,6 +44,8 @@ def with_tiles(planned: ImagePlan, weights: Weights, tiles: UInt8[jax.Array, "ti
         tiles=tiles,
         scales=jax.device_put(_words(planned, weights, SCALE, np.float64)),
         gains=jax.device_put(_words(planned, weights, GAIN, np.float32)),
+        shifted=jax.device_put(_words(planned, weights, SHIFTED, np.float64)),
+        factors=jax.device_put(_words(planned, weights, FACTOR, np.float64)),
         columns=jax.device_put(_columns(planned, weights)),
         tables=tuple(jax.device_put(_whole(weights, name, np.float16)) for name in planned.tables),
         angles=tuple(jax.device_put(_whole(weights, name, np.int32)) for name in planned.angles),
@@ -139,20 +143,29 @@ def _runs(lanes: Int[np.ndarray, "lines 80"]) -> Runs:
 
 
 def _words(planned: ImagePlan, weights: Weights, kind: int, dtype: type) -> Shaped[np.ndarray, "entries 80"]:
-    """Lanes n0.. of padded vectors (scales or gains); the last entry is zero."""
+    """Lanes n0.. of padded vectors (scales, gains, factors); the last entry is zero."""
     wanted = planned.wanted[kind]
     store = np.zeros((len(wanted) + 1, F32_LANES), dtype)
     begins = np.searchsorted(wanted[:, 0], np.arange(len(planned.slots) + 1))
     for (name, _, columns), begin, end in zip(planned.slots, begins, begins[1:], strict=False):
         if begin == end:
             continue
-        vector = _tensor(weights, name, 1)
-        if kind == SCALE and vector.dtype == np.int32:
-            vector = np.ldexp(1.0, vector)
+        vector = _as_held(_tensor(weights, name, 1), kind)
         columns = index_map(name, columns, len(vector), int(wanted[begin:end, 2].max()) + F32_LANES)
         lanes = columns[wanted[begin:end, 2, None] + np.arange(F32_LANES)]
         store[begin:end] = np.where(lanes >= 0, vector[np.maximum(lanes, 0)], 0)
     return store
+
+
+def _as_held(vector: Shaped[np.ndarray, " n"], kind: int) -> Shaped[np.ndarray, " n"]:
+    """A tensor's numbers as words of a kind hold them."""
+    if kind == SCALE and vector.dtype == np.int32:
+        return np.ldexp(1.0, vector)
+    if kind == SHIFTED:
+        return np.ldexp(vector.astype(np.float64), -int(shift(jnp.asarray(vector))))
+    if kind == FACTOR:
+        return np.full(len(vector), np.ldexp(1.0, int(shift(jnp.asarray(vector)))))
+    return vector
 
 
 def _columns(planned: ImagePlan, weights: Weights) -> Int32[np.ndarray, "lines 80"]:

@@ -12,9 +12,20 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float16, Float32, Float64, Int, Int32, UInt8
 
-from compiler.program.isa import ANGLES, F32_LANES, GAIN, SCALE, TABLE, TILE, TILE_ROWS
+from compiler.program.isa import (
+    ANGLES,
+    F32_LANES,
+    FACTOR,
+    GAIN,
+    SCALE,
+    SHIFTED,
+    TABLE,
+    TILE,
+    TILE_ROWS,
+)
 from compiler.program.program import LOADS, Loads
 
+LINES = (TILE, SCALE, GAIN, SHIFTED, FACTOR)  # kinds of which an entry is a line of lanes
 Slot = tuple[str, Int[np.ndarray, "_"] | None, Int[np.ndarray, "_"] | None]
 """A tensor's name, and the real row and column of each padded one (None: as they come)."""
 Weights = Mapping[str, np.ndarray]
@@ -25,12 +36,15 @@ class Image(NamedTuple):
 
     tiles: e4m3 codes. scales: f32 in value, of an exponent its power of two. columns: the table columns that
     an embedding line gathers (-1: zero). tables: fp16 [vocab, d] each; angles: int32 [positions, 2,
-    head_dim / 2] each. The last entry of `gains` is zero, of `columns` -1.
+    head_dim / 2] each. shifted: gains over a power of two, factors: those powers in lane 0
+    (`models.contract.deferred`). The last entry of `gains` and `shifted` is zero, of `columns` -1.
     """
 
     tiles: UInt8[Array, "tiles 320 80"]
     scales: Float64[Array, "scales 80"]
     gains: Float32[Array, "gains 80"]
+    shifted: Float64[Array, "shifted 80"]
+    factors: Float64[Array, "factors 80"]
     columns: Int32[Array, "lines 80"]
     tables: tuple[Float16[Array, "vocab d"], ...]
     angles: tuple[Int32[Array, "positions 2 half"], ...]
@@ -40,8 +54,8 @@ class Image(NamedTuple):
 class ImagePlan:
     """What an image holds, before any byte of it is read.
 
-    slots: the distinct ones. wanted: per kind (TILE, SCALE, GAIN) int64 [n, 3], in order: slot, first row,
-    first column, all padded. gathers: per embedding block its slot, first padded column and lines. tables,
+    slots: the distinct ones. wanted: per kind of LINES int64 [n, 3], in order: slot, first row, first column,
+    all padded. gathers: per embedding block its slot, first padded column and lines. tables,
     angles: tensors held whole. entry, tensor: per load its entry (of TABLE: the first of its lines) and the
     index of its tensor.
     """
@@ -75,7 +89,7 @@ def plan_image(loads: Loads, slots: list[Slot]) -> ImagePlan:
     entry = np.zeros(len(loads), np.int64)
     tensor = np.zeros(len(loads), np.int64)
     wanted: dict[int, np.ndarray] = {}
-    for kind in (TILE, SCALE, GAIN):
+    for kind in LINES:
         rows = np.flatnonzero(loads.kind == kind)
         wanted[kind], entry[rows] = _unique(slot[loads.tensor[rows]], loads.k0[rows], loads.n0[rows])
     rows = np.flatnonzero(loads.kind == TABLE)

@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jaxtyping import Float16, Float32, Float64, Int, UInt8
+from jaxtyping import Float16, Float32, Float64, Int, Int64, UInt8
 
 from models.contract.settings import enable
 
 F16, F32, F64, I64 = jnp.float16, jnp.float32, jnp.float64, jnp.int64
+LARGEST16 = 65504.0
 _TINY = float(np.finfo(np.float32).tiny)
 
 
@@ -54,8 +55,13 @@ def flush32(v: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
 
 def rn16(v: Float32[Array, "*shape"]) -> Float16[Array, "*shape"]:
     """Clip to +-65504, round to nearest fp16 (subnormals kept), -0 becomes +0."""
-    half = jnp.clip(v, -65504.0, 65504.0).astype(F16)
+    half = jnp.clip(v, -LARGEST16, LARGEST16).astype(F16)
     return jnp.where(half == 0, F16(0), half)
+
+
+def clips16(v: Float32[Array, "*shape"]) -> Int64[Array, ""]:
+    """How many values `rn16` clips."""
+    return jnp.sum(jnp.abs(v) > LARGEST16, dtype=I64)
 
 
 def rn8(v: Float32[Array, "*shape"]) -> UInt8[Array, "*shape"]:
@@ -71,6 +77,21 @@ def rn8(v: Float32[Array, "*shape"]) -> UInt8[Array, "*shape"]:
 def add32(a: Float32[Array, "*shape"], b: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
     """The f32 sum of two f32 values, flushed."""
     return flush32(a + b)
+
+
+def mul32(a: Float32[Array, "*shape"], b: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
+    """The f32 product of two f32 values, flushed: exact in f64, then rounded once.
+
+    The flush selects between the product and 0, so no compiler contracts it with a sum that takes it.
+    """
+    return rn32(a.astype(F64) * b.astype(F64))
+
+
+def mad32(
+    a: Float32[Array, "*shape"], b: Float32[Array, "*shape"], c: Float32[Array, "*shape"]
+) -> Float32[Array, "*shape"]:
+    """The value rn32(RN64(a b + c)), a b exact in f64: equal with and without FMA."""
+    return rn32(a.astype(F64) * b.astype(F64) + c.astype(F64))
 
 
 def two_sum(
@@ -119,13 +140,18 @@ def halves(a: Float16[Array, "*shape"]) -> Wide:
 
 
 TwoSum = Callable[[Array, Array], tuple[Array, Array]]
+Product = Callable[[Array, Array], Array]
 
 
-def guard(two_sum: TwoSum = two_sum) -> None:
-    """Raise `NumericsError` unless this JAX keeps the contract: 64-bit, IEEE sums, no reassociation.
+def guard(two_sum: TwoSum = two_sum, product: Product = mul32) -> None:
+    """Raise `NumericsError` unless this JAX keeps the contract: 64-bit, IEEE sums, no reassociation, no FMA.
 
     The sum 1 + 2^-24 + 2^-80 lies a hair above an f32 midpoint: it must round up, but rounds down (to even)
     as soon as the compiler simplifies TwoSum's error to zero.
+
+    The product (1 + 2^-23) (1 - 2^-23) is 1 - 2^-46, in f32 1: less 1 it must leave nothing, but leaves
+    -2^-46 where product and sum are contracted, as XLA does on CPU if the product in f64 is cast to f32
+    without more (facts/contract2.md section 0).
     """
     if not jax.config.read("jax_enable_x64"):
         raise NumericsError(
@@ -135,10 +161,20 @@ def guard(two_sum: TwoSum = two_sum) -> None:
     def midpoint(a: Array, b: Array) -> Array:
         return rn32(_odd(*two_sum(a, b)))
 
+    def difference(a: Array, b: Array, c: Array) -> Array:
+        return add32(product(a, b), c)
+
     got = np.asarray(jax.jit(midpoint)(jnp.array([1 + 2.0**-24]), jnp.array([2.0**-80])))[0]
     want = np.float32(1 + 2.0**-23)
     if got != want:
         raise NumericsError(
             f"numerics: 1 + 2^-24 + 2^-80 rounds to {got!r}, the contract says {want!r}. "
             "Is fast-math on (XLA_FLAGS)? It must be off."
+        )
+    operands = (jnp.array([x], F32) for x in (1 + 2.0**-23, 1 - 2.0**-23, -1.0))
+    left = np.asarray(jax.jit(difference)(*operands))[0]
+    if left != 0:
+        raise NumericsError(
+            f"numerics: (1 + 2^-23) (1 - 2^-23) - 1 in f32 gives {left!r}, the contract says 0: "
+            "a product and a sum are contracted (FMA). Is fast-math on (XLA_FLAGS)? It must be off."
         )

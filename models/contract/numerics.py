@@ -14,7 +14,6 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Bool, Float, Float16, Float32, Float64, Int, Int32, Int64, UInt8
 
-from models.contract.erf import gelu_erf
 from models.contract.formats import (
     F32,
     F64,
@@ -35,6 +34,7 @@ from models.contract.formats import NumericsError as NumericsError
 from models.contract.formats import add32 as add32
 from models.contract.formats import guard as guard
 from models.contract.formats import rn8 as rn8
+from models.contract.functions.erf import gelu_erf
 from models.contract.settings import enable as enable
 
 MASKED = -3e38  # the score of a token that must not be attended to
@@ -176,7 +176,7 @@ def rope(
     return jnp.concatenate([rn32(a * c - b * s), rn32(b * c + a * s)], axis=-1)
 
 
-def _sigmoid_times(g: Float32[Array, "*shape"], w: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
+def sigmoid_times(g: Float32[Array, "*shape"], w: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
     """The product g sigmoid(w), with e = expq(-|w|, 28): g (2^28 or e) / (2^28 + e), the product exact."""
     e = expq(-jnp.abs(w), 28)
     top = jnp.where(w >= 0, 1 << 28, e).astype(F64)
@@ -185,7 +185,7 @@ def _sigmoid_times(g: Float32[Array, "*shape"], w: Float32[Array, "*shape"]) -> 
 
 def silu(g: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
     """The product g sigmoid(g)."""
-    return _sigmoid_times(g, g)
+    return sigmoid_times(g, g)
 
 
 def gelu(g: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
@@ -197,7 +197,7 @@ def gelu(g: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
     x = jnp.clip(g, -256.0, 256.0).astype(F64)
     s = rn32(x * x).astype(F64)
     q = rn32(s * _GELU_3 + _GELU_1).astype(F64)
-    return _sigmoid_times(g, rn32(x * q))
+    return sigmoid_times(g, rn32(x * q))
 
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"silu": silu, "gelu": gelu, "gelu_erf": gelu_erf}
@@ -216,7 +216,7 @@ def argmax(x: Float32[Array, "*batch n"]) -> Int32[Array, "*batch"]:
 # Attention over a KV cache (section 2.5)
 
 
-def _inverse_root(n: int) -> float:
+def inverse_root(n: int) -> float:
     """RN64(n^-1/2), correctly rounded."""
     with localcontext() as context:
         context.prec = 60
@@ -247,7 +247,7 @@ def attention_scores(
         middle = _contract(high, k_low) + _contract(low, k_high)
         s, e = two_sum(_contract(high, k_high), middle)
         exact = odd64(s, e + _contract(low, k_low))
-    scores = rn32(exact * _inverse_root(q.shape[-1]) * 2.0**exponent)
+    scores = rn32(exact * inverse_root(q.shape[-1]) * 2.0**exponent)
     return scores if mask is None else jnp.where(mask[..., None, :], scores, F32(MASKED))
 
 

@@ -20,13 +20,15 @@ from models.contract.vocabulary.embed import EMBED
 from models.contract.vocabulary.embed import embed as embed
 from models.contract.vocabulary.glu import GLU
 from models.contract.vocabulary.glu import glu as glu
-from models.contract.vocabulary.matmul import MATMUL
+from models.contract.vocabulary.matmul import MATMUL, MATMUL_SCALED
 from models.contract.vocabulary.matmul import matmul as matmul
-from models.contract.vocabulary.matmul_scaled import MATMUL_SCALED
-from models.contract.vocabulary.matmul_scaled import matmul_scaled as matmul_scaled
+from models.contract.vocabulary.matmul import matmul_scaled as matmul_scaled
 from models.contract.vocabulary.multiply import MULTIPLY, MULTIPLY_ADD
 from models.contract.vocabulary.multiply import multiply as multiply
 from models.contract.vocabulary.multiply import multiply_add as multiply_add
+from models.contract.vocabulary.prescale import PRESCALE, RMS_STAT
+from models.contract.vocabulary.prescale import prescale as prescale
+from models.contract.vocabulary.prescale import rms_stat as rms_stat
 from models.contract.vocabulary.rms_norm import RMS_NORM
 from models.contract.vocabulary.rms_norm import rms_norm as rms_norm
 from models.contract.vocabulary.rope import ROPE
@@ -62,6 +64,8 @@ for _record in (
     MATMUL,
     MATMUL_SCALED,
     RMS_NORM,
+    PRESCALE,
+    RMS_STAT,
     ROPE,
     ROUND8,
     ROUND16,

@@ -53,7 +53,7 @@ GREEDY = Sampling()
 
 
 class Drawn(NamedTuple):
-    """A token, the weight of all tokens that were kept, and how many they were."""
+    """A token, the weight of all tokens that were kept, and how many they were; 0 and 0 at temperature 0."""
 
     token: int
     mass: int
@@ -63,7 +63,7 @@ class Drawn(NamedTuple):
 def draw(logits: Logits, how: Sampling, position: int) -> Drawn:
     """The token at `position` of its own sequence."""
     if how.temperature == 0:
-        return Drawn(int(np.argmax(logits)), 0, 1)
+        return Drawn(int(np.argmax(logits)), 0, 0)
     weights = _weights(logits, how.temperature)
     kept = _kept(logits, weights, how)
     weights = np.where(kept, weights, 0)
@@ -87,8 +87,9 @@ def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[in
 
 def _weights(logits: Logits, temperature: float) -> Int64[np.ndarray, " vocab"]:
     """About 2^28 e^((z - max z) / T) each: `numerics.expq` in numpy."""
-    below = _flushed(logits - logits.max()).astype(np.float64)
-    t = _flushed((below * (1 / temperature)).astype(np.float32))
+    with np.errstate(over="ignore"):  # what is that far below weighs nothing
+        below = _flushed(logits - logits.max()).astype(np.float64)
+        t = _flushed((below * (1 / temperature)).astype(np.float32))
     z = -np.rint(np.maximum(t, np.float32(-40)).astype(np.float64) * _LOG2E).astype(np.int64)
     n, f = z >> 24, z & 0xFFFFFF
     d = ((f & 0x3FFF) * 744_261_118) >> 24

@@ -7,10 +7,11 @@ traces. What differs between the Hugging Face model_types stands in `llama_check
 import jax
 from flax import nnx
 from jax import Array
-from jaxtyping import Float, Float32, Int32, UInt8
+from jaxtyping import Float, Float16, Float32, Int32, UInt8
 
 from models.config import DEFAULT_FAMILY, TransformerConfig
 from models.contract import ops
+from models.contract.parts import down_starts, starts_of
 from models.decoder import Decoder
 from models.families.family import Family
 from models.families.llama_checkpoint import READERS, tensors
@@ -24,8 +25,8 @@ LayerKV = (
 Angles = Int32[Array, "context 2 pairs"] | Float32[Array, "context 2 pairs"]
 
 
-def _linear(config: TransformerConfig, k: int, n: int, name: str) -> Linear:
-    return Linear(k, n, scaled=config.column_scales == "f32", bias=name in config.biased)
+def _linear(config: TransformerConfig, k: int, n: int, name: str, starts: tuple[int, ...] = ()) -> Linear:
+    return Linear(k, n, scaled=config.column_scales == "f32", bias=name in config.biased, starts=starts)
 
 
 class Attention(nnx.Module):
@@ -37,7 +38,7 @@ class Attention(nnx.Module):
         self.q = _linear(config, config.hidden, q, "q")
         self.k = _linear(config, config.hidden, kv, "k")
         self.v = _linear(config, config.hidden, kv, "v")
-        self.o = _linear(config, q, config.hidden, "o")
+        self.o = _linear(config, q, config.hidden, "o", starts_of(q, config.head_dim))
         if config.qk_norm:
             self.q_norm = Norm(config.head_dim, config.eps)
             self.k_norm = Norm(config.head_dim, config.eps)
@@ -53,7 +54,7 @@ class Attention(nnx.Module):
         v_cache: LayerKV,
     ) -> tuple[Float32[Array, "batch hidden"], LayerKV, LayerKV]:
         """One token per row; the caches come back with it appended."""
-        config, a = self.config, self.norm(x)
+        config, a = self.config, self.norm.deferred(x)
         q = self.q(a).reshape(-1, config.heads, config.head_dim)
         k = self.k(a).reshape(-1, config.kv_heads, config.head_dim)
         v = self.v(a).reshape(-1, config.kv_heads, config.head_dim)
@@ -78,17 +79,20 @@ class FeedForward(nnx.Module):
         self.norm = Norm(config.hidden, config.eps)
         self.gate = _linear(config, config.hidden, config.ffn, "gate")
         self.up = _linear(config, config.hidden, config.ffn, "up")
-        self.down = _linear(config, config.ffn, config.hidden, "down")
-        self.rounds = (config.ffn_down == "fp8", config.ffn_up == "fp16")
+        self.down = _linear(config, config.ffn, config.hidden, "down", down_starts(config.ffn))
+        self.crosses, self.rounds_up = config.ffn_down, config.ffn_up == "fp16"
         self.activation = config.activation
 
     def __call__(self, x: Float32[Array, "batch hidden"]) -> Float32[Array, "batch hidden"]:
         """One vector per sequence."""
-        a = self.norm(x)
-        if self.rounds[0]:
-            a = ops.round8(a)
+        a = self.norm.deferred(x) if self.crosses is None else self._sent(x)
         y = self.down(ops.glu(self.gate(a), self.up(a), activation=self.activation))
-        return ops.add(x, ops.round16(y) if self.rounds[1] else y)
+        return ops.add(x, ops.round16(y) if self.rounds_up else y)
+
+    def _sent(self, x: Float32[Array, "batch hidden"]) -> Float16[Array, "batch hidden"]:
+        """What another machine is sent: normalised here."""
+        a = self.norm(x)
+        return ops.round8(a) if self.crosses == "fp8" else a
 
 
 class Layer(nnx.Module):

@@ -57,7 +57,7 @@ def test_hops_are_on_the_same_chips_whatever_they_are_called() -> None:
     for seed in (0, 1):
         rack = relabelled(RACKS["irregular"](), seed)
         options, bridge = CompileOptions(tp=4), bridge_spec("spectrum-x")
-        program, _ = compile_hops(model().source(), rack, options, bridge)
+        program, _ = compile_hops(model(divided=True).source(), rack, options, bridge)
         require(check(program, max(program.manifest.contexts)))
         found.append(program.manifest.cycles)
     assert found[0] == found[1]

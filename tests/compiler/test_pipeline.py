@@ -20,11 +20,11 @@ def compiled(**options: object) -> Program:
 
 
 def test_equal_layers_share_one_template_and_expand_to_the_same_rows() -> None:
-    program = compiled(tp=4)
-    attention = [call for call in program.calls if call.name.endswith("attention")]
-    assert len(attention) == 2
-    assert attention[0].block == attention[1].block
-    assert attention[1].base[160] > attention[0].base[160]
+    program = compile_program(llama(layers=4), TRAY, CompileOptions(tp=4, pp=1))
+    layers = [call for call in program.calls if call.name.startswith("layers.")]
+    assert len(layers) == 4
+    assert layers[0].block == layers[2].block != layers[1].block  # two residual buffers in turn
+    assert layers[2].base[160] > layers[0].base[160]
 
 
 @pytest.mark.parametrize("layout", ["column", "row", "2d"])

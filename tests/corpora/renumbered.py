@@ -81,9 +81,9 @@ def cycles(rack: Rack, kind: str) -> int:
 
 
 @cache
-def model() -> OpenModel:
-    """The model of every program."""
-    return open_model("llama-tiny", context=[80])
+def model(divided: bool = False) -> OpenModel:
+    """The model of every program; divided: of hops."""
+    return open_model("llama-tiny", context=[80], divided=divided)
 
 
 @cache

@@ -131,7 +131,7 @@ def matmul() -> Program:
         EmbedKernel(vocab=16, stride=4),
         CastKernel(),
         MatmulKernel(k_lines=2),
-        WriteBackKernel(wide=False),
+        WriteBackKernel(wide=False, products=2),
         ArgmaxKernel(vocab=320),
         ArgredKernel(),
     )
@@ -150,7 +150,7 @@ def matmul() -> Program:
             | {"dst": 0, "dst_tag": tag(T_Y, y), "src": H + 2, "src_tag": tag(T_H, 2)}
             | {"src2": W + 224, "src2_tag": tag(T_W, 4 + y)},
             {"op": Op.WB, "chip": chip, "unit": DRAIN, "t0": 30, "t1": 41, "aux": 3, "n": 2}
-            | {"dst": Y, "dst_tag": tag(T_Y, y), "src": 0, "src_tag": tag(T_Y, y), "src3": 2}
+            | {"dst": Y, "dst_tag": tag(T_Y, y), "src3": 0, "src3_tag": tag(T_Y, y)}
             | {"src2": W + 384, "src2_tag": tag(T_SCALE, y)},
             {"op": Op.ARGMAX, "chip": chip, "unit": VXM, "t0": 41, "t1": 54, "aux": 4, "n": 2}
             | {"dst": BEST + chip, "dst_tag": tag(T_BEST, chip), "src": Y, "src_tag": tag(T_Y, y), "src3": y},

@@ -20,10 +20,11 @@ from compiler.program.instructions.vector import (
     MadKernel,
     MulKernel,
     NormKernel,
+    PrescaleKernel,
     RopeKernel,
     RstatKernel,
 )
-from compiler.program.isa import ANGLES, GAIN, TABLE, TILE, Holds, Op
+from compiler.program.isa import ANGLES, GAIN, SHIFTED, TABLE, TILE, Holds, Op
 from lpu.prove.known import Known
 from lpu.prove.lines import (
     KV_HEAD,
@@ -132,12 +133,22 @@ def rstat(s: Setting) -> tuple[RowOperands, Changes]:
     }
 
 
+def pre(s: Setting) -> tuple[RowOperands, Changes]:
+    good = row(PrescaleKernel(), n=2, src=s.f32(s.x, 0, 80), preloads=s.words(SHIFTED, s.gain, 0, 80))
+    return good, {
+        "reads GAIN where SHIFTED": {"preloads": s.words(GAIN, s.gain, 0, 80)},
+        "lies at other lanes": {"preloads": s.words(SHIFTED, s.gain, 80, 0)},
+        "its operand holds f16": {"src": s.f16(s.x)},
+    }
+
+
 def norm(s: Setting) -> tuple[RowOperands, Changes]:
-    statistic = Statistic(Holds.STAT, s.x, 1e-5)
+    statistic = Statistic(Holds.STAT, s.x, 1e-5, -1)
     good = row(
         NormKernel(), n=2, src=s.f32(s.x, 0, 80), src2=(statistic,), preloads=s.words(GAIN, s.gain, 0, 80)
     )
     return good, {
+        "is for products of a shifted gain": {"src2": (statistic._replace(gain=s.gain),)},
         "its statistic is of y": {"src2": (statistic._replace(value=s.y),)},
         "its statistic holds f32": {"src2": s.f32(s.x, 0)},
         "lies at other lanes": {"preloads": s.words(GAIN, s.gain, 80, 0)},
@@ -243,6 +254,7 @@ def argred(s: Setting) -> tuple[RowOperands, Changes]:
 
 
 VECTORS: dict[Op, Callable[[Setting], tuple[RowOperands, Changes]]] = {
-    Op.EMBED: embed, Op.RSTAT: rstat, Op.NORM: norm, Op.HNORM: hnorm, Op.ROPE: rope, Op.CAST: cast,
+    Op.EMBED: embed, Op.RSTAT: rstat, Op.NORM: norm, Op.PRE: pre, Op.HNORM: hnorm, Op.ROPE: rope,
+    Op.CAST: cast,
     Op.ADD: add, Op.BIAS: bias, Op.MUL: mul, Op.MAD: mad, Op.GLU: glu, Op.ARGMAX: argmax, Op.ARGRED: argred,
 }  # fmt: skip

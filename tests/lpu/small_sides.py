@@ -18,7 +18,7 @@ from models.families.llama import Llama
 VOCAB, CONTEXT = 61, 48
 LITTLE = TransformerConfig(
     name="little", layers=2, hidden=64, heads=4, kv_heads=2, head_dim=16, ffn=96, vocab=VOCAB, tied=False,
-    rope_theta=1e4, eps=1e-5, max_context=64, source="made up for tests",
+    rope_theta=1e4, eps=1e-5, max_context=64, source="made up for tests", ffn_down="fp16",
 )  # fmt: skip
 
 

@@ -38,7 +38,12 @@ def lower_bias(low: Lowering, node: Node) -> None:
         dst_tag=out.tag(first),
     )
     own = Segments(
-        start=0, total=view.width, width=cut.width, first=np.arange(len(cut)) * cut.lines, lines=cut.lines
+        start=0,
+        total=view.width,
+        width=cut.width,
+        first=np.arange(len(cut)) * cut.lines,
+        lines=cut.lines,
+        starts=cut.starts,
     )
     low.where[View(value=node.outputs[0], start=0, width=view.width)] = (out, own)
 

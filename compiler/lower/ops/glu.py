@@ -14,9 +14,9 @@ def lower_glu(low: Lowering, node: Node) -> None:
     (gate, gates), (up, ups) = (low.segments(view, node) for view in node.inputs)
     owner = gate.owner[gates.first]
     total = node.inputs[0].width
-    columns = np.arange(len(gates) * F16_LANES)
-    columns = np.where(columns < total, columns, -1)
-    line = np.arange(len(gates))
+    begin, real = gates.spans[:, :1], gates.spans[:, 1:]
+    lane, line = np.arange(F16_LANES), np.arange(len(gates))
+    columns = np.where(lane < real, begin + lane, -1).reshape(-1)
     out = low.value("f16", owner, columns, first=line, count=np.ones_like(line))
     low.rows.add(
         Op.GLU,
@@ -30,4 +30,4 @@ def lower_glu(low: Lowering, node: Node) -> None:
     low.where[View(value=node.outputs[0], start=0, width=total)] = (out, None)
 
 
-RULE = LoweringRule(op="glu", lower=lower_glu, wants=every(F16_LANES))
+RULE = LoweringRule(op="glu", lower=lower_glu, wants=every(F16_LANES), keeps_columns=True)

@@ -6,27 +6,16 @@ import numpy as np
 
 from compiler.errors import CompileError
 from compiler.graph.graph import Node
-from compiler.lower.collective import partials, reduce, scale_words
+from compiler.lower.collective import partials, reduce, scale_words, statistic
 from compiler.lower.context import Lowering
 from compiler.lower.layout import Demand, Lines, lay
+from compiler.lower.ops.chains import column_tiles, drain_kernels, emptied_by, turns
+from compiler.lower.ops.parted import lower_parted
 from compiler.lower.rows import tag
 from compiler.lower.rule import LoweringRule
-from compiler.program.instructions.matmul import MatmulKernel, WriteBackKernel
+from compiler.program.instructions.matmul import MatmulKernel
 from compiler.program.isa import F32_LANES, TILE, TILE_ROWS, Op, ceil_div
 from compiler.program.ranges import ramp
-
-
-def tile_cut(lines: int, planes: int, rows: int) -> np.ndarray:
-    """Widths (1..4 lines) of the column tiles that `lines` output lines are cut into, evenly over the planes.
-
-    A tile narrower than `rows` lines takes no less time than `rows` cycles, so wide batches use wide tiles.
-    `rows` are those of a decode step in a prefill program too: both read the same preloaded tiles.
-    """
-    least = int(ceil_div(lines, 4))
-    most = int(ceil_div(lines, min(4, rows)))
-    count = min(most, int(ceil_div(least, planes)) * planes)
-    cuts = np.arange(count + 1) * lines // count
-    return np.diff(cuts)
 
 
 def lower_matmuls(low: Lowering, nodes: list[Node]) -> None:
@@ -37,8 +26,11 @@ def lower_matmuls(low: Lowering, nodes: list[Node]) -> None:
             "lower",
             f"{nodes[0].path}: matmul",
             f"its input is {source.dtype}, must be fp16",
-            "Round it first (rms_norm, glu, attention and round16 return fp16).",
+            "Round it first (rms_norm, prescale, glu, attention and round16 return fp16).",
         )
+    if any(node.attributes.get("starts") for node in nodes):
+        lower_parted(low, nodes, source)
+        return
     low.gather(source, low.group.needs(source.lines, low.multipliers(nodes[0].inputs[0].value)))
     demands: list[tuple[Demand, int]] = []
     tensor: list[int] = []
@@ -47,20 +39,11 @@ def lower_matmuls(low: Lowering, nodes: list[Node]) -> None:
             demands.append((demand, demand.view.start))
             tensor.append(which)
     owner, columns, segments, piece = lay(demands, "f32", low.group.ranks)
-    chunks = _chunks(low, owner)
+    chunks = column_tiles(low, owner, low.chip.planes)
     out = low.value("f32", owner, columns, first=chunks[0], count=chunks[1])
     _multiply(low, nodes, source, out, np.array(tensor)[piece])
     for (demand, _), segment in zip(demands, segments, strict=True):
         low.where[demand.view] = (out, segment)
-
-
-def _chunks(low: Lowering, owner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(first line, lines) of each column tile: the lines of one owner, cut by `tile_cut`."""
-    runs = np.flatnonzero(np.diff(owner, prepend=-1))
-    sizes = np.diff(np.append(runs, len(owner)))
-    widths = [tile_cut(int(size), low.chip.planes, low.cached) for size in sizes]
-    first = [run + np.cumsum(width) - width for run, width in zip(runs, widths, strict=True)]
-    return np.concatenate(first), np.concatenate(widths)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +75,7 @@ def _chains(low: Lowering, source: Lines, out: Lines) -> _Chains:
     chunk, part = chunk[live], part[live]
     first = out.first[chunk]
     rank = out.owner[first] // parts * parts + part
-    place = _turns(low, rank) % low.drains.shape[1]
+    place = turns(low, rank) % low.drains.shape[1]
     return _Chains(
         chunk=chunk,
         part=part,
@@ -145,7 +128,7 @@ def _multiply(low: Lowering, nodes: list[Node], source: Lines, out: Lines, tenso
     )
     last = _write_back(low, nodes, out, chains, scales)
     low.rows.edge(products, last[chain])
-    earlier = _emptied_by(low, chains, last)[chain]
+    earlier = emptied_by(low, chains.rank, chains.place, last)[chain]
     reused = earlier >= 0
     low.rows.edge(earlier[reused], products[reused])
 
@@ -164,27 +147,6 @@ def _slots(
     return np.array(codes)[tensor], np.array(scales)[tensor]
 
 
-def _turns(low: Lowering, rank: np.ndarray) -> np.ndarray:
-    """The turn of each chain on its rank: planes first, then accumulators; a matmul begins at plane 0."""
-    order = np.argsort(rank, kind="stable")
-    turn = np.empty_like(rank)
-    turn[order] = np.arange(len(rank)) - np.searchsorted(rank[order], rank[order])
-    turn += (ceil_div(low.turns, low.chip.planes) * low.chip.planes)[rank]
-    np.maximum.at(low.turns, rank, turn + 1)
-    return turn
-
-
-def _emptied_by(low: Lowering, chains: _Chains, last: np.ndarray) -> np.ndarray:
-    """The write-back that empties the accumulator before each chain, of this matmul or an earlier, or -1."""
-    key = chains.rank * low.drains.shape[1] + chains.place
-    order = np.argsort(key, kind="stable")
-    first = np.diff(key[order], prepend=-1) != 0
-    emptied = np.empty_like(last)
-    emptied[order] = np.where(first, low.drains.reshape(-1)[key[order]], np.roll(last[order], 1))
-    low.drains.reshape(-1)[key[order][np.roll(first, -1)]] = last[order][np.roll(first, -1)]
-    return emptied
-
-
 def _write_back(
     low: Lowering, nodes: list[Node], out: Lines, chains: _Chains, scales: np.ndarray
 ) -> np.ndarray:
@@ -193,21 +155,28 @@ def _write_back(
         "rank": chains.rank,
         "pin": chains.plane,
         "n": chains.width,
-        "src": chains.slot,
-        "src_tag": out.tag(chains.first),
-        "src3": chains.length,
+        "src3": chains.slot,
+        "src3_tag": out.tag(chains.first),
     }
     if low.group.k_parts == 1:
         address, tags = scale_words(low, out, chains.rank, chains.chunk, scales)
-        aux, dst_tag = low.kernels.index(WriteBackKernel(wide=False)), out.tag(chains.first)
-        return low.rows.add(Op.WB, aux=aux, src2=address, src2_tag=tags, dst_tag=dst_tag, **fields)
+        normed = statistic(low, nodes)
+        aux = drain_kernels(low, chains.length, wide=False, normed=normed >= 0)
+        return low.rows.add(
+            Op.WB,
+            aux=aux,
+            src_tag=normed,
+            src2=address,
+            src2_tag=tags,
+            dst_tag=out.tag(chains.first),
+            **fields,
+        )
     live = np.unique(chains.part)
     made, place = partials(low, out, live)
     at = place[chains.chunk, np.searchsorted(live, chains.part)]
     begin = made.base[chains.chunk] + 4 * chains.width * at
-    wide = low.rows.add(
-        Op.WB, aux=low.kernels.index(WriteBackKernel(wide=True)), dst_tag=made.value.tag(begin), **fields
-    )
+    aux = drain_kernels(low, chains.length, wide=True, normed=False)
+    wide = low.rows.add(Op.WB, aux=aux, dst_tag=made.value.tag(begin), **fields)
     reduce(low, nodes, out, made, scales)
     return wide
 

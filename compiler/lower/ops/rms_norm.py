@@ -3,14 +3,14 @@
 import numpy as np
 
 from compiler.errors import CompileError
-from compiler.graph.graph import Node, View
+from compiler.graph.graph import Node
 from compiler.lower.context import Lowering
 from compiler.lower.elementwise import by_segments
+from compiler.lower.ops.tiles import by_tiles
 from compiler.lower.rows import tag
 from compiler.lower.rule import AS_RESULT, Handed, LoweringRule, Uses
 from compiler.program.instructions.vector import HeadNormKernel, NormKernel, RstatKernel
-from compiler.program.isa import F16_LANES, F32_LANES, Op, ceil_div
-from compiler.program.ranges import ramp
+from compiler.program.isa import F32_LANES, GAIN, Op, ceil_div
 
 
 def is_per_head(uses: Uses, node: Node) -> bool:
@@ -41,32 +41,7 @@ def _over_all(low: Lowering, node: Node) -> None:
     stat = low.value("stat", np.zeros(1, np.int64), first=np.zeros(1, np.int64), count=np.ones(1, np.int64))
     stat.held[: len(active), 0] = active
     low.rows.add(Op.RSTAT, rank=ranks, n=value.lines, aux=aux, src_tag=value.tag(0), dst_tag=stat.tag(0))
-    lines = int(ceil_div(value.lines, 2))
-    columns = np.full(lines * F16_LANES, -1)
-    columns[: len(value.columns)] = value.columns
-    first = np.arange(0, lines, 2)
-    count = np.minimum(2, lines - first)
-    out = low.value("f16", np.full(lines, -1), columns, first=first, count=count)
-    need = low.group.needs(lines, active)
-    out.held[: len(active)] = need
-    rank, tile = np.nonzero(need[:, ::2])
-    n = np.minimum(4, value.lines - 4 * tile)
-    uid = low.weight_uid()
-    starts = np.cumsum(n) - n
-    line = np.repeat(4 * tile, n) + ramp(n)
-    gains = low.gain(node.inputs[1].value, value.columns, np.repeat(rank, n), line, uid)
-    low.rows.add(
-        Op.NORM,
-        rank=rank,
-        n=n,
-        aux=low.kernels.index(NormKernel()),
-        src_tag=value.tag(4 * tile),
-        src2_tag=stat.tag(0),
-        src3=gains[starts],
-        src3_tag=tag(uid, 4 * tile),
-        dst_tag=out.tag(2 * tile),
-    )
-    low.where[View(value=node.outputs[0], start=0, width=width)] = (out, None)
+    by_tiles(low, node, value, Op.NORM, NormKernel(), GAIN, src2_tag=stat.tag(0))
 
 
 def _per_head(low: Lowering, node: Node) -> None:

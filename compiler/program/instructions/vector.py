@@ -7,7 +7,9 @@ from compiler.program.isa import (
     ANGLES,
     F16_LANES,
     F32_LANES,
+    FACTOR,
     GAIN,
+    SHIFTED,
     TABLE,
     TRANSIENT,
     VXM,
@@ -37,11 +39,12 @@ class EmbedKernel(Kernel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RstatKernel(Kernel):
-    """1/rms of `width` features."""
+    """1/rms of `width` features; shifted: times the factor that a shifted gain lacks."""
 
     family: ClassVar[str] = "rstat"
     width: Count
     eps: float
+    shifted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,13 @@ class NormKernel(Kernel):
     """Features times their statistic and gain."""
 
     family: ClassVar[str] = "norm"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrescaleKernel(Kernel):
+    """Features times a shifted gain, rounded to fp16."""
+
+    family: ClassVar[str] = "pre"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +165,10 @@ def _rope_heads(n: Lines, k: RopeKernel) -> Lines:
     return ceil_div(n * k.head_dim, F32_LANES if k.input == "f32" else F16_LANES)
 
 
+def _is_shifted(k: RstatKernel) -> bool:
+    return k.shifted
+
+
 def _rope_input(k: RopeKernel) -> int:
     return Holds.F32 if k.input == "f32" else Holds.F16
 
@@ -180,9 +194,17 @@ INSTRUCTIONS = (
         name="RSTAT",
         unit=VXM,
         kernel=RstatKernel,
-        reads=(_F32,),
+        reads=(_F32, Operand("src3", WEIGHTS, one, FACTOR, present=_is_shifted)),
         write=Operand("dst", TRANSIENT, one, Holds.STAT),
         unread=True,
+    ),
+    Instruction(
+        op=Op.PRE,
+        name="PRE",
+        unit=VXM,
+        kernel=PrescaleKernel,
+        reads=(_F32, Operand("src3", WEIGHTS, same, SHIFTED)),
+        write=_TO_F16,
     ),
     Instruction(
         op=Op.NORM,

@@ -66,7 +66,7 @@ class Afd(Mode):
 
     def changes(self) -> dict[str, Any]:
         """How what crosses is rounded: ops of the model itself."""
-        return {"ffn_down": self.ffn_down, "ffn_up": self.ffn_up}
+        return {"ffn_down": self.ffn_down, "ffn_up": self.ffn_up, "divided": True}
 
     def time(self, asked: "Question") -> "Timed":
         """The hops of the FFNs compiled, and a step of all micro-batches at the length of each turn."""

@@ -14,6 +14,7 @@ from lpu.prove.terms import Terms
 from models.config import TransformerConfig
 
 FAMILY = "llama"
+STRIP, MOST_PARTS, LEAST_ROWS = 32, 8, 256  # docs/facts/contract2.md section 2, decision 0014
 BITS = ((8192, 20), (32_768, 18), (131_072, 16))
 """Tokens of the longest context, and bits of a softmax weight up to there (docs/facts/numerics.md 1.1)."""
 
@@ -44,19 +45,17 @@ class _Reading:
         for layer in range(config.layers):
             x = self._attention(out, f"layers.{layer}.attention", x, angles, frac)
             ffn = partial(self._ffn, out, f"layers.{layer}.ffn")
-            normed = terms.norm(
-                x, self._gain(out, f"layers.{layer}.ffn", config.hidden), config.eps, config.hidden
-            )
+            sent, statistic = self._sent(x, self._gain(out, f"layers.{layer}.ffn", config.hidden))
             out.parts[f"layers.{layer}.ffn"] = HopPart(
                 width=config.hidden,
                 down=("fp8", "fp16") if config.ffn_down == "fp8" else ("fp16",),
                 up="fp16" if config.ffn_up == "fp16" else "f32",
                 answer=ffn,
             )
-            x = terms.add(x, ffn(self._sent(normed)))
+            x = terms.add(x, ffn(sent, statistic))
             out.places[x] = f"layers.{layer}.ffn"
-        last = terms.norm(x, self._tensor(out, "norm.gain", config.hidden), config.eps, config.hidden)
-        out.logits = self._linear(out, "head", last, config.vocab, biased=False)
+        last, statistic = self._deferred(x, self._tensor(out, "norm.gain", config.hidden))
+        out.logits = self._linear(out, "head", last, statistic, config.vocab, biased=False)
         out.places[out.logits] = "logits"
         return out
 
@@ -67,25 +66,49 @@ class _Reading:
     def _gain(self, out: ModelTerms, block: str, width: int) -> int:
         return self._tensor(out, f"{block}.norm.gain", width)
 
-    def _linear(self, out: ModelTerms, name: str, value: int, columns: int, *, biased: bool) -> int:
-        """A product with a scale per column, and a bias where the model has one."""
+    def _deferred(self, x: int, gain: int) -> tuple[int, int]:
+        """What products take of a norm that they finish: the scaled vector, and the statistic."""
+        return self.terms.prescale(x, gain), self.terms.rms_stat(x, gain, self.config.eps)
+
+    def _linear(
+        self,
+        out: ModelTerms,
+        name: str,
+        value: int,
+        statistic: int,
+        columns: int,
+        *,
+        biased: bool,
+        starts: tuple[int, ...] = (),
+    ) -> int:
+        """A product with a scale per column, and a bias where the model has one; statistic: -1 for none."""
         codes = self._tensor(out, f"{name}.codes", self.terms.width(value), columns)
         scale = "scale" if self.config.column_scales == "f32" else "exponent"
-        made = self.terms.matmul(value, codes, self._tensor(out, f"{name}.{scale}", columns))
+        made = self.terms.matmul(
+            value, codes, self._tensor(out, f"{name}.{scale}", columns), statistic, starts
+        )
         out.places[made] = name
         if biased:
             made = self.terms.bias(made, self._tensor(out, f"{name}.bias", columns))
             out.places[made] = name
         return made
 
-    def _matrix(self, out: ModelTerms, block: str, matrix: str, value: int) -> int:
-        columns = self.config.width_of(matrix)
-        return self._linear(out, f"{block}.{matrix}", value, columns, biased=matrix in self.config.biased)
+    def _matrix(self, out: ModelTerms, block: str, matrix: str, value: int, statistic: int = -1) -> int:
+        name, columns = f"{block}.{matrix}", self.config.width_of(matrix)
+        starts = _parts(self.terms.width(value), self._unit(matrix)) if matrix in ("o", "down") else ()
+        biased = matrix in self.config.biased
+        return self._linear(out, name, value, statistic, columns, biased=biased, starts=starts)
+
+    def _unit(self, matrix: str) -> int:
+        """Rows that stay in one contract part: of o a head, of down a strip that divides them."""
+        if matrix == "o":
+            return self.config.head_dim
+        return STRIP if self.config.ffn % STRIP == 0 else 1
 
     def _attention(self, out: ModelTerms, block: str, x: int, angles: int, frac: int) -> int:
         config, terms = self.config, self.terms
-        a = terms.norm(x, self._gain(out, block, config.hidden), config.eps, config.hidden)
-        q, k, v = (self._matrix(out, block, matrix, a) for matrix in "qkv")
+        a, statistic = self._deferred(x, self._gain(out, block, config.hidden))
+        q, k, v = (self._matrix(out, block, matrix, a, statistic) for matrix in "qkv")
         if config.qk_norm:
             q, k = (
                 terms.norm(
@@ -107,12 +130,23 @@ class _Reading:
         out.places[x] = block
         return x
 
-    def _sent(self, normed: int) -> int:
-        """The FFN's input as it is where the FFN runs."""
-        return self.terms.rounded(normed, 8) if self.config.ffn_down == "fp8" else normed
+    def _sent(self, x: int, gain: int) -> tuple[int, int]:
+        """The FFN's input as it is where the FFN runs, and the statistic that is left to apply."""
+        if self.config.ffn_down is None:
+            return self._deferred(x, gain)
+        normed = self.terms.norm(x, gain, self.config.eps, self.config.hidden)
+        return (self.terms.rounded(normed, 8) if self.config.ffn_down == "fp8" else normed), -1
 
-    def _ffn(self, out: ModelTerms, block: str, value: int) -> int:
+    def _ffn(self, out: ModelTerms, block: str, value: int, statistic: int = -1) -> int:
         """Gate and up of the normed vector, then down; rounded where the result comes back in fp16."""
-        gate, up = (self._matrix(out, block, matrix, value) for matrix in ("gate", "up"))
+        gate, up = (self._matrix(out, block, matrix, value, statistic) for matrix in ("gate", "up"))
         down = self._matrix(out, block, "down", self.terms.glu(gate, up, self.config.activation))
         return self.terms.rounded(down, 16) if self.config.ffn_up == "fp16" else down
+
+
+def _parts(depth: int, unit: int) -> tuple[int, ...]:
+    """First rows of the contract parts of `depth` rows, and `depth` (docs/facts/contract2.md section 2)."""
+    units, count = depth // unit, MOST_PARTS
+    while count > 1 and (count > units or depth < count * LEAST_ROWS):
+        count //= 2
+    return (*(number * units // count * unit for number in range(count)), depth) if count > 1 else ()

@@ -42,9 +42,11 @@ def of_tensor(
     return tensor, tuple(one.columns for one in preloads)
 
 
-def gains(known: Known, preloads: Sequence[Preload] | TileRun, lanes: tuple[int, ...], width: int) -> int:
+def gains(
+    known: Known, preloads: Sequence[Preload] | TileRun, lanes: tuple[int, ...], width: int, kind: int = GAIN
+) -> int:
     """The vector whose words lie beside lines of these lanes, and that is as wide as their value."""
-    tensor, columns = of_tensor(known, preloads, GAIN, len(lanes))
+    tensor, columns = of_tensor(known, preloads, kind, len(lanes))
     need(columns == lanes, f"{known.show(tensor)} lies at other lanes than what it is applied to")
     found = known.terms.width(tensor)
     need(found == width, f"{known.show(tensor)} has {found} numbers, its operand {width}")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from compiler.program.isa import ANGLES, F16_LANES, F32_LANES, TABLE, Holds, Op
+from compiler.program.isa import ANGLES, F16_LANES, F32_LANES, FACTOR, SHIFTED, TABLE, Holds, Op
 from lpu.prove.known import Known
 from lpu.prove.lines import Chosen, Statistic, TileRun, Vector
 from lpu.prove.ops.taken import gains, of_kind, of_tensor, vectors
@@ -36,7 +36,10 @@ def _rstat(known: Known, row: RowOperands) -> tuple[Any, ...]:
     need(known.lanes.cover_once(lanes, width), f"its lines do not hold each of {width} features once")
     need(row.kernel.width == width, f"its kernel says {row.kernel.width} features, its operand has {width}")
     need(width <= WIDEST, f"{width} squares have no exact sum, the most are {WIDEST}")
-    return (Statistic(Holds.STAT, value, row.kernel.eps),)
+    gain = -1
+    if row.kernel.shifted:
+        gain, _ = of_tensor(known, row.preloads, FACTOR, 1)
+    return (Statistic(Holds.STAT, value, row.kernel.eps, gain),)
 
 
 def _norm(known: Known, row: RowOperands) -> tuple[Any, ...]:
@@ -45,9 +48,17 @@ def _norm(known: Known, row: RowOperands) -> tuple[Any, ...]:
     of_kind(row.src2, Holds.STAT, "its statistic")
     (statistic,) = row.src2
     need(statistic.value == value, f"its statistic is of {known.show(statistic.value)}")
+    need(statistic.gain < 0, "its statistic is for products of a shifted gain")
     width = known.terms.width(value)
     gain = gains(known, row.preloads, lanes, width)
     return _f16(known, known.terms.norm(value, gain, statistic.eps, width), lanes)
+
+
+def _pre(known: Known, row: RowOperands) -> tuple[Any, ...]:
+    """Lane by lane, a vector times the shifted gain of the same lanes."""
+    value, lanes = vectors(known, row.src, Holds.F32, "its operand")
+    gain = gains(known, row.preloads, lanes, known.terms.width(value), SHIFTED)
+    return _f16(known, known.terms.prescale(value, gain), lanes)
 
 
 def _whole_heads(known: Known, row: RowOperands, holds: int) -> tuple[int, tuple[int, ...]]:
@@ -153,6 +164,7 @@ PROOF = (
     Proved(op=Op.EMBED, rule=_embed),
     Proved(op=Op.RSTAT, rule=_rstat),
     Proved(op=Op.NORM, rule=_norm),
+    Proved(op=Op.PRE, rule=_pre),
     Proved(op=Op.HNORM, rule=_hnorm),
     Proved(op=Op.ROPE, rule=_rope),
     Proved(op=Op.CAST, rule=_cast),

@@ -15,9 +15,9 @@ from compiler.program.isa import F32_LANES, TILE_ROWS, Op
 from lpu.link.link import Dataflow
 from lpu.run.image import ImagePlan
 from lpu.run.ops.items import Items, Reads, Result
-from lpu.run.ops.matmul import Products, decode, left_wide, written_back
+from lpu.run.ops.matmul import Products, decode, is_normed, left_wide, written_back
 from lpu.run.pools import Env, Pool, Pools, lines_of, take, values_of, wide_lines_of
-from models.contract import numerics
+from models.contract import deferred, numerics
 from models.contract.formats import Wide, halves, plus0
 
 DENSE_ROWS = 32  # from this batch on: below it, large products of decoded tiles are slower (measured)
@@ -27,11 +27,15 @@ LINES = 8  # output lines of one product, at most
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenseShape:
-    """Columns of `lines` output lines times `depth` tiles each; rounded: to f32 at once, else left wide."""
+    """Columns of `lines` output lines times `depth` tiles each; rounded: to f32 at once, else left wide.
+
+    normed: times the statistic of each row, once rounded.
+    """
 
     depth: int
     lines: int
     rounded: bool
+    normed: bool
 
 
 def dense_products(flow: Dataflow, plan: ImagePlan) -> tuple[Products, list[Items]]:
@@ -53,10 +57,14 @@ def dense_products(flow: Dataflow, plan: ImagePlan) -> tuple[Products, list[Item
     wide = left_wide(flow, drain[begins])
     direct = np.repeat(~wide & (fans == 1), fans)  # rounded at once
     products: list[Items] = []
-    for size, rounded in sorted(set(zip(deep.tolist(), direct.tolist(), strict=True))):
-        part = np.flatnonzero((deep == size) & (direct == rounded))
-        at = heads[part, None] + np.arange(size)
-        products += _columns(reads, part, inputs[at], tile[at], drain[heads[part]], j[heads[part]], rounded)
+    normed = direct & is_normed(flow, drain[heads])
+    for size, rounded, scaled in sorted(
+        set(zip(deep.tolist(), direct.tolist(), normed.tolist(), strict=True))
+    ):
+        part = np.flatnonzero((deep == size) & (direct == rounded) & (normed == scaled))
+        at, closes = heads[part, None] + np.arange(size), drain[heads[part]]
+        how = rounded, scaled
+        products += _columns(reads, part, inputs[at], tile[at], closes, j[heads[part]], how)
     some = wide | (fans > 1)
     folded, rest = written_back(reads, drain[begins][some], j[begins][some], first[some], fans[some])
     empty = np.zeros(0, np.int64)
@@ -82,11 +90,12 @@ def _columns(
     tile: Int[np.ndarray, "parts depth"],
     drain: Int[np.ndarray, " parts"],
     line: Int[np.ndarray, " parts"],
-    rounded: bool,
+    how: tuple[bool, bool],
 ) -> list[Items]:
-    """Items of parts of equal depth: `inputs` written lines, `tile` image entries."""
-    flow, depth = reads.flow, tile.shape[1]
-    key = np.concatenate([flow.level[drain][:, None], inputs.reshape(len(part), -1)], axis=1)
+    """Items of parts of equal depth: `inputs` written lines, `tile` image entries; how: rounded, normed."""
+    flow, depth, (rounded, normed) = reads.flow, tile.shape[1], how
+    statistic = reads.line(0, drain, 0)[:, None] if normed else np.zeros((len(part), 0), np.int64)
+    key = np.concatenate([flow.level[drain][:, None], statistic, inputs.reshape(len(part), -1)], axis=1)
     _, group = np.unique(key, axis=0, return_inverse=True)
     order = np.lexsort((tile[:, 0], group.reshape(-1)))
     cuts = np.flatnonzero(np.diff(group.reshape(-1)[order], prepend=-1))
@@ -105,15 +114,16 @@ def _columns(
         if rounded:
             others.append(reads.entry(drain[which], line[which]))
             result = Result(Pool.F32, size, flow.result[drain[which]] + line[which])
-        lines = [inputs[first].reshape(len(which), -1)]
-        shape = DenseShape(depth=depth, lines=size, rounded=rounded)
+        lines = [statistic[first], inputs[first].reshape(len(which), -1)]
+        shape = DenseShape(depth=depth, lines=size, rounded=rounded, normed=normed)
         out.append(reads.items(dense, drain[first], lines=lines, others=others, out=(result,), params=shape))
     return out
 
 
 def dense(k: DenseShape, env: Env, pools: Pools, t: Int[Array, "items width"]) -> Pools:
     """All rows times `lines` columns of `depth` tiles each, side by side: one product, exact in any order."""
-    inputs = 2 * k.depth
+    inputs, statistic = 2 * k.depth, t[:, 0]
+    t = t[:, 1:] if k.normed else t
     x = halves(values_of(take(pools.f16, t[:, :inputs])))
     rows = jnp.concatenate([x.high, x.low], axis=1) * 256
     tiles = take(env.image.tiles, t[:, inputs : inputs + k.depth * k.lines])
@@ -123,4 +133,7 @@ def dense(k: DenseShape, env: Env, pools: Pools, t: Int[Array, "items width"]) -
     if not k.rounded:
         return Pools(wide=wide_lines_of(part))
     scale = take(env.image.scales, t[:, -k.lines :]).reshape(len(t), 1, -1)
-    return Pools(f32=lines_of(numerics.scale_wide(part, scale), F32_LANES))
+    y = numerics.scale_wide(part, scale)
+    if k.normed:
+        y = deferred.scale_rows(y, take(pools.f32, statistic)[..., :1])
+    return Pools(f32=lines_of(y, F32_LANES))

@@ -12,14 +12,15 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Bool, Float64, Int, UInt8
 
-from compiler.program.instructions.matmul import WIDE_PER_F32, ReduceKernel, WriteBackKernel
+from compiler.program.instructions.matmul import WIDE_PER_F32, ReduceKernel, TreeKernel, WriteBackKernel
 from compiler.program.isa import F32_LANES, TILE_ROWS, Op
 from lpu.link.link import Dataflow
 from lpu.run.image import ImagePlan
 from lpu.run.ops.items import Executed, Items, Reads, Result, Rows, Static
 from lpu.run.pools import Env, Pool, Pools, take, values_of
-from models.contract import numerics
+from models.contract import deferred, numerics
 from models.contract.formats import F16, F64, Wide, halves
+from models.contract.tree import of_nodes
 
 TILE_BATCH = 32  # tiles of 320 x 80 per step: 0.8 MB of codes, 6.5 MB decoded
 Table = Int[Array, "items width"]
@@ -97,6 +98,12 @@ def left_wide(flow: Dataflow, rows: Rows) -> Bool[np.ndarray, " rows"]:
     return np.array(wide, bool)[flow.columns.aux[rows]]
 
 
+def is_normed(flow: Dataflow, rows: Rows) -> Bool[np.ndarray, " rows"]:
+    """Which of these write-backs multiply by a statistic."""
+    normed = [isinstance(kernel, WriteBackKernel) and kernel.normed for kernel in flow.kernels]
+    return np.array(normed, bool)[flow.columns.aux[rows]]
+
+
 def written_back(
     reads: Reads,
     row: Int[np.ndarray, " lines"],
@@ -111,13 +118,15 @@ def written_back(
     alone = partial & (fans == 1)
     folded = np.stack([flow.result[row[alone]] + WIDE_PER_F32 * line[alone], written + first[alone]], axis=-1)
     size = 1 << np.ceil(np.log2(np.maximum(fans, 1))).astype(np.int64)
-    kinds = sorted({(bool(w), int(f)) for w, f in zip(partial[~alone], size[~alone], strict=True)})
+    normed = is_normed(flow, row)
+    keys = zip(partial[~alone].tolist(), normed[~alone].tolist(), size[~alone].tolist(), strict=True)
     out: list[Items] = []
-    for wide, fan in kinds:
-        mine = np.flatnonzero((partial == wide) & (size == fan) & ~alone)
+    for wide, scaled, fan in sorted(set(keys)):
+        mine = np.flatnonzero((partial == wide) & (normed == scaled) & (size == fan) & ~alone)
         each = np.arange(fan)
         parts = np.where(each < fans[mine, None], written + first[mine, None] + each, -1)
-        out.append(_added(reads, row[mine], line[mine], parts, wide))
+        statistic = reads.line(0, row[mine], 0) if scaled else None
+        out.append(_added(reads, row[mine], line[mine], parts, statistic, wide))
     return folded, out
 
 
@@ -126,16 +135,24 @@ def _added(
     row: Int[np.ndarray, " items"],
     line: Int[np.ndarray, " items"],
     parts: Int[np.ndarray, "items parts"],
+    statistic: Int[np.ndarray, " items"] | None,
     wide: bool,
 ) -> Items:
-    """Items that add up wide parts of line `line` of a row, and round the sum unless it stays wide."""
+    """Items that add up wide parts of line `line` of a row, and round the sum unless it stays wide.
+
+    statistic: the written line of what a rounded sum is multiplied by.
+    """
     first = reads.flow.result[row]
     if wide:
         result = Result(Pool.WIDE, 1, first + WIDE_PER_F32 * line)
         return reads.items(fold, row, lines=[parts], out=(result,))
-    scale = reads.entry(row, line)
+    normed = [] if statistic is None else [statistic]
     return reads.items(
-        round_sum, row, lines=[parts], others=[scale], out=(Result(Pool.F32, 1, first + line),)
+        round_sum if statistic is None else round_normed,
+        row,
+        lines=[parts, *normed],
+        others=[reads.entry(row, line)],
+        out=(Result(Pool.F32, 1, first + line),),
     )
 
 
@@ -143,7 +160,21 @@ def _red(at: Reads, rows: Rows, s: Static[ReduceKernel]) -> Items:
     row, j = at.spread(rows, 1)
     count = at.flow.columns.n[row][:, None]
     offsets = WIDE_PER_F32 * (j[:, None] + count * np.arange(s.kernel.parts))
-    return _added(at, row, j, at.line(0, row[:, None], offsets), s.kernel.wide)
+    statistic = at.line(1, row, 0) if s.kernel.normed else None
+    return _added(at, row, j, at.line(0, row[:, None], offsets), statistic, s.kernel.wide)
+
+
+def _tree(at: Reads, rows: Rows, s: Static[TreeKernel]) -> Items:
+    row, j = at.spread(rows, 1)
+    offsets = j[:, None] + at.flow.columns.n[row][:, None] * np.arange(len(s.kernel.sizes))
+    out = (Result(Pool.F32, 1, at.flow.result[row] + j),)
+    return at.items(tree, row, lines=[at.line(0, row[:, None], offsets)], out=out, params=s.kernel)
+
+
+def tree(k: TreeKernel, env: Env, pools: Pools, t: Table) -> Pools:
+    """Nodes of the contract's tree added up."""
+    nodes = take(pools.f32, t)
+    return Pools(f32=of_nodes([nodes[:, i] for i in range(nodes.shape[1])], k.sizes))
 
 
 def total_of(wide: Float64[Array, "items parts 2 batch lanes"]) -> Wide:
@@ -157,8 +188,18 @@ def total_of(wide: Float64[Array, "items parts 2 batch lanes"]) -> Wide:
 
 def round_sum(k: None, env: Env, pools: Pools, t: Table) -> Pools:
     """Wide parts added up, scaled and rounded once."""
-    scale = take(env.image.scales, t[:, -1])[:, None]
-    return Pools(f32=numerics.scale_wide(total_of(take(pools.wide, t[:, :-1])), scale))
+    return Pools(f32=_rounded(env, pools, t[:, :-1], t[:, -1]))
+
+
+def _rounded(env: Env, pools: Pools, added: Table, scale: Int[Array, " items"]) -> Array:
+    factor = take(env.image.scales, scale)[:, None]
+    return numerics.scale_wide(total_of(take(pools.wide, added)), factor)
+
+
+def round_normed(k: None, env: Env, pools: Pools, t: Table) -> Pools:
+    """The same, times the statistic of each row."""
+    rounded = _rounded(env, pools, t[:, :-2], t[:, -1])
+    return Pools(f32=deferred.scale_rows(rounded, take(pools.f32, t[:, -2])[..., :1]))
 
 
 def fold(k: None, env: Env, pools: Pools, t: Table) -> Pools:
@@ -166,4 +207,9 @@ def fold(k: None, env: Env, pools: Pools, t: Table) -> Pools:
     return Pools(wide=jnp.stack(total_of(take(pools.wide, t)), axis=1))
 
 
-EXECUTED = (Executed(op=Op.MM), Executed(op=Op.WB), Executed(op=Op.RED, build=_red))
+EXECUTED = (
+    Executed(op=Op.MM),
+    Executed(op=Op.WB),
+    Executed(op=Op.RED, build=_red),
+    Executed(op=Op.TREE, build=_tree),
+)

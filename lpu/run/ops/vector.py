@@ -20,13 +20,14 @@ from compiler.program.instructions.vector import (
     MadKernel,
     MulKernel,
     NormKernel,
+    PrescaleKernel,
     RopeKernel,
     RstatKernel,
 )
 from compiler.program.isa import F16_LANES, F32_LANES, Op, ceil_div
 from lpu.run.ops.items import Executed, Items, Reads, Result, Rows, Static
 from lpu.run.pools import Env, Pool, Pools, heads_in, lines_of, take, values_of
-from models.contract import numerics
+from models.contract import deferred, numerics
 from models.contract.formats import F16, F32, add32, rn16
 from models.contract.vocabulary.multiply import scaled, scaled_sum
 
@@ -49,13 +50,31 @@ def embed(tensor: int, env: Env, pools: Pools, t: Table) -> Pools:
 
 def _rstat(at: Reads, rows: Rows, s: Static[RstatKernel]) -> Items:
     out = (Result(Pool.F32, 1, at.flow.result[rows]),)
-    return at.items(rstat, rows, lines=[at.block(0, rows)], out=out, params=s.kernel)
+    factors = [at.entry(rows, 0)] if s.kernel.shifted else []
+    return at.items(rstat, rows, lines=[at.block(0, rows)], others=factors, out=out, params=s.kernel)
 
 
 def rstat(k: RstatKernel, env: Env, pools: Pools, t: Table) -> Pools:
-    """1/rms of all features, in lane 0."""
-    r = numerics.rms_stat(values_of(take(pools.f32, t)), k.width, k.eps)
+    """1/rms of all features, in lane 0, times the factor of a shifted gain."""
+    lines = t[:, :-1] if k.shifted else t
+    r = numerics.rms_stat(values_of(take(pools.f32, lines)), k.width, k.eps)
+    if k.shifted:
+        r = deferred.scale_stat(r, take(env.image.factors, t[:, -1])[:, :1])
     return Pools(f32=lines_of(r[..., None], F32_LANES))
+
+
+def _pre(at: Reads, rows: Rows, s: Static[PrescaleKernel]) -> Items:
+    row, j = at.spread(rows, 2)
+    lines = [at.line(0, row, 2 * j), at.line(0, row, 2 * j + 1)]
+    gains = [at.entry(row, 2 * j), at.entry(row, 2 * j + 1)]
+    out = (Result(Pool.F16, 1, at.flow.result[row] + j),)
+    return at.items(pre, row, lines=lines, others=gains, out=out)
+
+
+def pre(k: None, env: Env, pools: Pools, t: Table) -> Pools:
+    """Two f32 lines times a shifted gain, as one fp16 line."""
+    gain = take(env.image.shifted, t[:, 2:]).reshape(-1, 1, F16_LANES)
+    return Pools(f16=deferred.apply_gain(values_of(take(pools.f32, t[:, :2])), gain))
 
 
 def _norm(at: Reads, rows: Rows, s: Static[NormKernel]) -> Items:
@@ -217,6 +236,7 @@ EXECUTED = (
     Executed(op=Op.EMBED, build=_embed),
     Executed(op=Op.RSTAT, build=_rstat, by_count=True),
     Executed(op=Op.NORM, build=_norm),
+    Executed(op=Op.PRE, build=_pre),
     Executed(op=Op.HNORM, build=_hnorm, by_count=True),
     Executed(op=Op.ROPE, build=_rope, by_count=True),
     Executed(op=Op.CAST, build=_cast),

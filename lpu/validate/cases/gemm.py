@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64
 
-from compiler.lower.ops.matmul import tile_cut
+from compiler.lower.ops.chains import tile_cut
 from compiler.lower.rows import Kernels, RowBuilder, Rows, tag
 from compiler.program.instructions.matmul import MatmulKernel, WriteBackKernel
 from compiler.program.isa import F32_LANES, TILE_ROWS, Op, ceil_div
@@ -121,9 +121,8 @@ def gemm_rows(gemm: Gemm, split: PlaneSplit, chip: ChipSpec, kernels: Kernels) -
         rank=0,
         pin=plane,
         n=widths[column],
-        aux=kernels.index(WriteBackKernel(wide=False)),
-        src=accumulator,
-        src3=depth,
+        aux=kernels.index(WriteBackKernel(wide=False, products=depth)),
+        src3=accumulator,
         dst_tag=tag(OUTPUT, line),
     )
     build.edge(products, drains[chain])

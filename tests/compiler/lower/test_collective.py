@@ -54,9 +54,8 @@ def test_every_way_to_add_has_the_same_bits(
     monkeypatch.setattr(collective, "choose", always(way))
     tp = {"quad": 4, "lpx-16x16": 32}.get(rack, 16)
     step, program = compiled(DEEP, rack, tp=tp, pp=1, layout=layout)
-    partial, adds = opcodes(program)[1:]
+    partial = opcodes(program)[1]
     assert (partial > 0) == (way == "levels" and rack.startswith("lpx"))
-    assert (adds > 16 * 2) == (way == "every")
     require(check(program, 80))
     assert_same(step, program, [[0], [1], [79]])
 

@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 from compiler.lower import rules
 from compiler.lower.layout import natural
 from compiler.lower.ops.attention import chunk_of, kv_capacity
-from compiler.lower.ops.matmul import tile_cut
+from compiler.lower.ops.chains import tile_cut
 from compiler.lower.rows import WeightArena
 from compiler.place.stages import Room, Size, assign
 from compiler.program.instruction_set import INSTRUCTIONS
 from compiler.program.instructions.attention import AttentionKernel
 from compiler.program.instructions.host import GiveKernel, HandoverKernel, TakeKernel
-from compiler.program.instructions.matmul import MatmulKernel, ReduceKernel, WriteBackKernel
+from compiler.program.instructions.matmul import MatmulKernel, ReduceKernel, WriteBackKernel, tree_kernel
 from compiler.program.instructions.vector import (
     AddKernel,
     ArgmaxKernel,
@@ -25,6 +25,7 @@ from compiler.program.instructions.vector import (
     MadKernel,
     MulKernel,
     NormKernel,
+    PrescaleKernel,
     RopeKernel,
     RstatKernel,
 )
@@ -46,11 +47,13 @@ KERNELS: dict[str, Kernel] = {
     for kernel in (
         attention(),
         MatmulKernel(k_lines=2),
-        WriteBackKernel(wide=False),
+        WriteBackKernel(wide=False, products=1),
         ReduceKernel(parts=2),
         EmbedKernel(vocab=10, stride=1),
         RstatKernel(width=80, eps=1e-5),
         NormKernel(),
+        PrescaleKernel(),
+        tree_kernel((1, 1), whole=True),
         HeadNormKernel(head_dim=64, eps=1e-5),
         RopeKernel(head_dim=64, input="f32", positions=8, stride=1),
         CastKernel(),

@@ -72,10 +72,10 @@ def test_a_call_is_not_expanded_before_the_listing_gets_there(
 
 
 def test_operands_name_values_tensors_and_places(pair_program: Program) -> None:
-    (first, *_) = all_lines(pair_program, Selection(chip=1, op=Op.NORM))
+    (first, *_) = all_lines(pair_program, Selection(chip=1, op=Op.PRE))
     assert table([first]) == (
-        "layers.0.attention  652..674  chip 1  chain 0  NORM  n 2  f16 v6[0:1] @t:0x5 <- f32 v4[0:2] @t:0x2, "
-        "stat v5[0:1] @t:0x4, gain layers.0.attention.norm.gain[0:160] @w:0x1ee"
+        "layers.0  570..591  chip 1  chain 0  PRE  n 2  f16 v5[0:1] @t:0x4 <- f32 v4[0:2] @t:0x2, "
+        "shifted layers.0.attention.norm.gain[0:160] @w:0x1ee"
     )
     (send, *_) = all_lines(pair_program, Selection(op=Op.SEND))
     assert send.unit == "link -> chip 1 lane 0"
@@ -131,7 +131,7 @@ def test_an_instruction_of_an_extension_prints_by_its_record(
     row = int(np.flatnonzero(rows.op == Op.ADD)[0])
     found = all_lines(changed(pair_program, 2, "op", row, 200), Selection(op=200, calls=(2,)))
     assert [line.op for line in found] == ["BLEND"]
-    assert found[0].operands() == "f32 v24[0:1] @t:0x0 <- f32 v4[0:1] @t:0x2, table 4"
+    assert found[0].operands() == "f32 v24[0:1] @t:0x5 <- f32 v4[0:1] @t:0x2, table 4"
 
 
 def test_runs_are_ranges_without_padding() -> None:

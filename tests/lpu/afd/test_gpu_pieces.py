@@ -14,7 +14,7 @@ from models.kv import empty_cache
 
 @pytest.fixture(scope="module")
 def model() -> OpenModel:
-    return open_model("llama-tiny", batch=2, context=(80,))
+    return open_model("llama-tiny", batch=2, context=(80,), ffn_down="fp16")
 
 
 def hops_of(model: OpenModel) -> list[list[int]]:

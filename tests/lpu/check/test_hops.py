@@ -70,7 +70,7 @@ def take_early(columns: Columns) -> Columns:
 def give_early(columns: Columns) -> Columns:
     """A GIVE that reads a cycle before its line is there."""
     row = int(rows_of(columns, Op.GIVE)[0])
-    made = columns.t1[(columns.dst_tag == columns.src_tag[row]) & (columns.op == Op.WB)].max()
+    made = columns.t1[(columns.dst_tag == columns.src_tag[row]) & (columns.op != Op.SEND)].max()
     return moved(columns, row, int(made) - 1 - int(columns.t0[row]))
 
 

@@ -61,7 +61,7 @@ FAULTS: dict[str, Callable[[Columns], Columns]] = {
         c, row(c, Op.SMAX), src=int(c.src[row(c, Op.SMAX, 1)]), src_tag=int(c.src_tag[row(c, Op.SMAX, 1)])
     ),
     "half a glu": counted(Op.GLU, -1),
-    "half a normalisation": counted(Op.NORM, -1),
+    "half a normalisation": counted(Op.PRE, -1),
     "a candidate left out": counted(Op.ARGRED, -1),
     "logits left out": lambda c: change(
         counted(Op.ARGMAX, -1)(c), at := row(c, Op.ARGMAX), t1=int(c.t1[at]) - 1

@@ -94,7 +94,7 @@ def test_compile_writes_what_each_step_gives_into_a_folder_of_its_own(
         assert lpu("compile", "llama-tiny", *QUAD, *options, "--dump-dir", str(tmp_path / "dump")) == 0
     names = sorted(path.name for path in (tmp_path / "dump").iterdir())
     assert names == [*(f"0{i}-{name}.txt" for i, name in enumerate(STEPS, 1)), "lpu-files.json"]
-    assert "rms_norm" in (tmp_path / "dump" / "01-capture.txt").read_text()
+    assert "rms_stat" in (tmp_path / "dump" / "01-capture.txt").read_text()
     capsys.readouterr()
     assert lpu("compile", "llama-tiny", *QUAD, "--dump-dir", str(other)) == 2
     assert (
@@ -118,7 +118,7 @@ def test_compile_prints_one_object_with_units(capsys: pytest.CaptureFixture[str]
 
 
 SAYS = {
-    "check": "check: 433 rows, all 8 rules hold",
+    "check": "check: 485 rows, all 8 rules hold",
     "report": "model       llama-tiny",
     "bounds": "context  bound",
 }

@@ -39,7 +39,7 @@ def with_block(program: Program, name: str, change: Callable[[Any], Any]) -> Pro
 
 def layers_exchanged(program: Program) -> Program:
     calls = list(program.calls)
-    one, other = (i for i, call in enumerate(calls) if call.name.endswith("attention"))
+    one, other = (i for i, call in enumerate(calls) if call.name.startswith("layers."))
     first, second = calls[one], calls[other]
     calls[one], calls[other] = (
         replace(first, tensors=second.tensors),
@@ -61,7 +61,7 @@ def tile_tensor(program: Program) -> Program:
         tensor[[tiles[0], other]] = tensor[[other, tiles[0]]]
         return replace(block, loads=replace(block.loads, tensor=tensor))
 
-    return with_block(program, "ffn", change)
+    return with_block(program, "layers.0", change)
 
 
 def kernels(**changed: Any) -> Callable[[Program], Program]:
@@ -94,7 +94,7 @@ CASES: dict[str, tuple[Callable[[Program], Program], str]] = {
     "frac": (kernels(frac=lambda v: v - 1), ""),
     "width": (kernels(width=lambda v: v - 1), "features"),
     "activation": (kernels(activation=lambda v: "gelu"), "glu(matmul<layers.0.ffn.gate.codes"),
-    "eps": (kernels(eps=lambda v: v * 2), "rms_norm"),
+    "eps": (kernels(eps=lambda v: v * 2), "rms_stat"),
     "head_dim": (kernels(head_dim=lambda v: v - 2), ""),
     "vocab": (lambda p: replace(p, manifest=replace(p.manifest, vocab=p.manifest.vocab - 1)), "vocab"),
 }

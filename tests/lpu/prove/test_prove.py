@@ -24,7 +24,7 @@ def test_a_program_computes_its_model(name: str, request: pytest.FixtureRequest)
     found = prove(of_model(request.getfixturevalue(name), SMALL))
     assert found.ok, found.reason
     assert len(found.regions) == SMALL.layers * SMALL.kv_heads * (2 if name == "dealt_program" else 1)
-    assert found.followed < found.rows or name == "piped_program"
+    assert found.followed <= found.rows
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,8 @@ def test_programs_that_move_kv_name_the_heads_that_the_proof_found() -> None:
     decode, ingest, egress = moved()
     assert prove_programs(decode, None, ingest, egress).ok
     first, second = ingest.calls
-    others = replace(first, chips=second.chips), replace(second, chips=first.chips)
+    chips = tuple(dict.fromkeys((*second.chips, *first.chips)))[: len(first.chips)]
+    others = replace(first, chips=chips), replace(second, chips=first.chips[: len(second.chips)])
     exchanged = prove_programs(decode, None, replace(ingest, calls=others))
     assert "no KV of layer 0" in exchanged.reason
     assert "of 2 layers" in prove_programs(decode, None, replace(ingest, calls=(first,))).reason
@@ -103,7 +104,7 @@ def test_another_model_is_refused_and_the_first_difference_named(pair_program: P
         return prove(of_model(pair_program, replace(SMALL, **changed))).reason
 
     assert "its kernel says 240 rows, embed.table has 239" in refused(vocab=239)
-    assert "rms_norm(embed<embed.table>, layers.0.attention.norm.gain, 1e-05, 160)" in refused(eps=1e-6)
+    assert "rms_stat(embed<embed.table>, layers.0.attention.norm.gain, 1e-05)" in refused(eps=1e-6)
     assert "'layers.1.attention.norm.gain' is no tensor of the model" in refused(layers=1)
     assert "glu(matmul<layers.0.ffn.gate.codes" in refused(activation="gelu")
     assert "leaves 0 .. 239" in refused(hidden=240) or "map" in refused(hidden=120)

@@ -34,7 +34,7 @@ def elsewhere(columns: Columns, random: np.random.Generator) -> Columns:
     changed = {}
     for name in OPERANDS:
         values = getattr(columns, name)
-        number = (columns.op == Op.MM) if name == "dst" else (columns.op == Op.WB) if name == "src" else False
+        number = (columns.op == Op.MM) if name == "dst" else False
         number |= np.isin(columns.op, (Op.WB, Op.KVW, Op.ARGMAX)) if name == "src3" else False
         changed[name] = np.where(
             (values >= 0) & (values < 1 << 40) & ~np.asarray(number), values + moved, values
@@ -108,7 +108,7 @@ def test_the_schedule_on_paper_computes_its_model(by_hand: Program) -> None:
     ("row", "name", "by", "words"),
     [
         (3, "src", -2, "meet other lanes"),
-        (4, "src3", -1, "finds 2 products"),
+        (4, "src3", -1, "names a plane or an accumulator that does not exist"),
         (5, "src3", 1, "is not line 1"),
         (13, "n", -1, "the largest of 2 of 4 lines"),
         (12, "src", 1, "nothing has written yet"),

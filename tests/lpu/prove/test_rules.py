@@ -7,7 +7,13 @@ import pytest
 from proof_rows import ATTENTION, VECTORS, Changes, Setting, row
 
 from compiler.program.instructions.host import GiveKernel, TakeKernel
-from compiler.program.instructions.matmul import MatmulKernel, ReduceKernel, WriteBackKernel
+from compiler.program.instructions.matmul import (
+    MatmulKernel,
+    ReduceKernel,
+    TreeKernel,
+    WriteBackKernel,
+    tree_kernel,
+)
 from compiler.program.instructions.vector import (
     ArgredKernel,
 )
@@ -15,7 +21,9 @@ from compiler.program.isa import GAIN, SCALE, Holds, Op
 from lpu.prove.lines import (
     Chosen,
     Peak,
+    Statistic,
     Total,
+    TreeNode,
 )
 from lpu.prove.ops.registry import PROVED, register
 from lpu.prove.refused import RefusedError
@@ -26,29 +34,64 @@ def mm(s: Setting) -> tuple[RowOperands, Changes]:
     rows = s.lanes(0, 160, 320)
     good = row(MatmulKernel(k_lines=1), n=2, src=s.f16(s.x), preloads=s.run(s.codes, rows, 0, 80))
     return good, {
-        "meet other lanes of x": {"preloads": s.run(s.codes, s.lanes(0, 159, 320), 0, 80)},
+        "meet other lanes of x": {"preloads": s.run(s.codes, s.lanes(1, 159, 320), 0, 80)},
         "has 320 rows, its input 160": {"preloads": s.run(s.deep, rows, 0, 80)},
         "reads no 2 tiles": {"preloads": s.run(s.codes, rows, 0)},
         "is of x and of y": {"src": (*s.f16(s.x, 0, 80), *s.f16(s.y, 80, 80))},
     }
 
 
+def _closing(products: int, **fields: bool) -> WriteBackKernel:
+    return WriteBackKernel(wide=False, products=products, **fields)
+
+
 def wb(s: Setting) -> tuple[RowOperands, Changes]:
     low, high = s.lanes(0, 80, 320), s.lanes(80, 80, 320)
     both = (s.product(low, 0, 80), s.product(high, 0, 80))
     scales = s.words(SCALE, s.scale, 0, 80)
-    good = row(WriteBackKernel(wide=False), n=2, src3=2, products=both, preloads=scales)
+    good = row(_closing(2), n=2, products=both, preloads=scales)
+    statistic = Statistic(Holds.STAT, s.x, 1e-5, s.gain)
     return good, {
-        "finds 2 products": {"src3": 3},
+        "not for products of a shifted gain": {
+            "kernel": _closing(2, normed=True),
+            "src": (statistic._replace(gain=-1),),
+        },
+        "its statistic holds f32": {"kernel": _closing(2, normed=True), "src": s.f32(s.x, 0)},
+        "applies a statistic to a part": {
+            "kernel": _closing(2, normed=True, part=True),
+            "src": (statistic,),
+        },
+        "consecutive rows": {"kernel": _closing(3, part=True), "products": (*both, both[0])},
+        "finds 2 products": {"kernel": _closing(3)},
         "reads 1 lines": {"n": 1},
         "several matrices, inputs": {"products": (both[0], s.product(high, 0, 80, value=s.y))},
         "inputs or columns": {"products": (both[0], s.product(high, 80, 0))},
-        "each of the 160 rows": {"products": both[:1], "src3": 1},
-        "160 rows of codes once": {"products": (*both, both[0]), "src3": 3},
+        "each of the 160 rows": {"products": both[:1], "kernel": _closing(1)},
+        "160 rows of codes once": {"products": (*both, both[0]), "kernel": _closing(3)},
         "lies at other columns": {"preloads": s.words(SCALE, s.scale, 80, 0)},
         "has 80 scales": {"preloads": s.words(SCALE, s.short, 0, 80)},
         "reads no 2 scales": {"preloads": scales[:1]},
         "reads GAIN where SCALE": {"preloads": s.words(GAIN, s.scale, 0, 80)},
+    }
+
+
+def tree(s: Setting) -> tuple[RowOperands, Changes]:
+    def node(*starts: int, **fields: int) -> TreeNode:
+        made = TreeNode(Holds.NODE, s.x, s.codes, s.scale, s.lanes(0), starts)
+        return made._replace(**fields)
+
+    nodes = (node(0, 40, 80), node(80, 120, 160))
+    good = row(tree_kernel((2, 2), whole=True), src=nodes)
+    return good, {
+        "parts 1 .. 2 are no node": {"kernel": tree_kernel((1, 2, 1), whole=True), "src": (*nodes, nodes[0])},
+        "another number of lines": {"src": nodes[:1]},
+        "several products or columns": {"src": (nodes[0], node(80, 120, 160, columns=s.lanes(80)))},
+        "products or columns": {"src": (nodes[0], node(80, 120, 160, value=s.y))},
+        "takes a node of 1 parts for one of 2": {"src": (nodes[0], node(80, 160))},
+        "begins at row 40 follows": {"src": (nodes[0], node(40, 120, 160))},
+        "rows 0 .. 120 of 160": {"src": (nodes[0], node(80, 100, 120))},
+        "begin at no": {"kernel": TreeKernel(leaves=4, begins=0b100, whole=True), "src": nodes[:1]},
+        "holds f32": {"src": (*s.f32(s.x, 0), nodes[1])},
     }
 
 
@@ -190,7 +233,8 @@ def give(s: Setting) -> tuple[RowOperands, Changes]:
 
 
 RULES: dict[Op, Callable[[Setting], tuple[RowOperands, Changes]]] = VECTORS | {
-    Op.MM: mm, Op.WB: wb, Op.RED: red, Op.KVW: kvw, Op.QK: qk, Op.SMAX: smax, Op.EXP: exp, Op.PV: pv,
+    Op.MM: mm, Op.WB: wb, Op.RED: red, Op.TREE: tree, Op.KVW: kvw, Op.QK: qk, Op.SMAX: smax,
+    Op.EXP: exp, Op.PV: pv,
     Op.AOUT: aout, Op.ASUM: asum, Op.AEND: aend, Op.TAKE: take, Op.GIVE: give,
 }  # fmt: skip
 

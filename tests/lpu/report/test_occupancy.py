@@ -16,7 +16,7 @@ from lpu.report.traffic import link_levels
 def test_block_kinds_and_hand_overs_add_up_to_the_step(pair_program: Program) -> None:
     report = occupancy(pair_program, 80)
     assert sum(block.cycles for block in report.blocks) == report.cycles
-    assert {block.kind for block in report.blocks} == {"embed", "attention", "ffn", "head", "hand-over"}
+    assert {block.kind for block in report.blocks} == {"embed", "layers", "head", "hand-over"}
 
 
 def test_a_pipeline_pays_hand_overs_and_one_group_does_not(
@@ -88,7 +88,7 @@ def test_no_bound_of_a_block_exceeds_its_length(piped_program: Program) -> None:
 
 def test_a_longer_row_makes_the_critical_path_longer(pair_program: Program) -> None:
     manifest = pair_program.manifest
-    call = next(call for call in pair_program.calls if call.name.endswith("ffn"))
+    call = next(call for call in pair_program.calls if call.name == "head")
     columns = pair_program.expand_call(call, 80)
     pairs = edges(columns, manifest.kernels, manifest.chip.planes, call.tag)
     before = critical_path(columns, waits(columns, pairs))[0]

@@ -151,7 +151,7 @@ def test_checkpoints_stream_with_the_same_bits(
 def test_what_exceeds_memory_is_streamed_and_what_even_then_does_is_one_line(
     four: Compiled, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(host_memory, "free_bytes", lambda: 2_000_000)
+    monkeypatch.setattr(host_memory, "free_bytes", lambda: 4_000_000)
     assert isinstance(machine_of(four.program, four.model), StreamedMachine)
     with pytest.raises(MachineError, match="its weights and KV take"):
         machine_of(four.program, four.model, stream=False)

@@ -233,3 +233,12 @@ def test_the_guard_passes_here_and_stops_a_compiler_that_simplifies() -> None:
     numerics.guard()
     with pytest.raises(numerics.NumericsError, match="fast-math"):
         numerics.guard(lambda a, b: (a + b, jnp.zeros_like(a)))
+
+
+def test_the_guard_stops_a_compiler_that_contracts_a_product_and_a_sum() -> None:
+    def bare(a: Array, b: Array) -> Array:
+        """Cast without a flush: XLA on CPU makes an FMA of this and the sum after it."""
+        return (a.astype(jnp.float64) * b.astype(jnp.float64)).astype(jnp.float32)
+
+    with pytest.raises(numerics.NumericsError, match=r"\(FMA\)"):
+        numerics.guard(product=bare)

@@ -22,6 +22,8 @@ OPERANDS: dict[str, tuple[tuple[jax.Array, ...], dict[str, Any]]] = {
     "matmul": ((zeros(HALF, 2, 6), zeros(BYTE, 6, 5), zeros(INT, 5)), {}),
     "matmul_scaled": ((zeros(HALF, 2, 6), zeros(BYTE, 6, 5), zeros(FLOAT, 5)), {}),
     "rms_norm": ((zeros(FLOAT, 2, 4, 6), zeros(FLOAT, 6)), {"eps": 1e-5}),
+    "prescale": ((zeros(FLOAT, 2, 6), zeros(FLOAT, 6)), {}),
+    "rms_stat": ((zeros(FLOAT, 2, 6), zeros(FLOAT, 6)), {"eps": 1e-5}),
     "rope": ((zeros(FLOAT, 2, 4, 8), zeros(INT, 16, 2, 4), zeros(INT, 2)), {}),
     "round16": ((zeros(FLOAT, 2, 4),), {}),
     "round8": ((zeros(HALF, 2, 4),), {}),

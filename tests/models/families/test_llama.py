@@ -37,7 +37,8 @@ def test_the_jaxpr_of_the_tiny_llama_is_the_vocabulary_and_reshapes() -> None:
     jaxpr = jax.make_jaxpr(step.fn)(*step.inputs()).jaxpr
     counts = collections.Counter(equation.primitive.name for equation in jaxpr.eqns)
     per_layer = {
-        "lpu_rms_norm": 2,
+        "lpu_prescale": 2,
+        "lpu_rms_stat": 2,
         "lpu_matmul": 7,
         "lpu_rope": 2,
         "lpu_round16": 1,
@@ -47,7 +48,7 @@ def test_the_jaxpr_of_the_tiny_llama_is_the_vocabulary_and_reshapes() -> None:
         "reshape": 3,
     }
     want = collections.Counter({name: 4 * n for name, n in per_layer.items()})
-    want.update(["lpu_embed", "lpu_rms_norm", "lpu_matmul", "lpu_argmax"])
+    want.update(["lpu_embed", "lpu_prescale", "lpu_rms_stat", "lpu_matmul", "lpu_argmax"])
     assert counts == want
 
 
@@ -88,7 +89,7 @@ def test_the_largest_llama_is_traced_without_its_weights() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     step = family_step(catalog("llama-3.1-405b"), batch=1, context=8192)
     jaxpr = jax.make_jaxpr(step.fn)(*step.inputs())
-    assert len(jaxpr.jaxpr.eqns) == 126 * 19 + 4
+    assert len(jaxpr.jaxpr.eqns) == 126 * 21 + 5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # KiB
 
 

@@ -1,0 +1,1 @@
+"""Norms beside `rms_norm`: with a mean, in f32, without a mean square."""
