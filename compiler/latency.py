@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Bool
 
 from compiler.errors import CapacityError, OptionError
-from compiler.graph.graph import Graph
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock, block_of, input_lines, layer_of
 from compiler.lower.context import Group
@@ -123,7 +122,7 @@ def schedule_blocks(
     """Schedule every block on its chips, equal ones once, those of a layer together. Raises RoutingError."""
     cache = TemplateCache(assignment, rack, options.layout)
     calls: list[TemplateCall] = []
-    merged = by_layer(assignment.plan.graph, blocks, assignment.chips)
+    merged = by_layer(assignment.plan, blocks, assignment.chips)
     for i, (block, chips) in enumerate(merged):
         progress("schedule", i, len(merged))
         reader, after = merged[(i + 1) % len(merged)]
@@ -140,15 +139,15 @@ def schedule_blocks(
 
 
 def by_layer(
-    graph: Graph, blocks: tuple[ModelBlock, ...], chips: Sequence[tuple[int, ...]]
+    plan: Plan, blocks: tuple[ModelBlock, ...], chips: Sequence[tuple[int, ...]]
 ) -> list[tuple[ModelBlock, tuple[int, ...]]]:
     """Neighbouring blocks of one layer on the same chips as one: none waits for all of another to end."""
     out: list[tuple[ModelBlock, tuple[int, ...]]] = []
     for block, where in zip(blocks, chips, strict=True):
-        last, there = out[-1] if out else (None, ())
+        last, there = out[-1] if out and plan.by_layer else (None, ())
         if last is not None and there == where and not block.wire and layer_of(block) == layer_of(last) != "":
             nodes = last.nodes + block.nodes
-            out[-1] = block_of(graph, nodes, last.source, block.result, name=layer_of(block)), where
+            out[-1] = block_of(plan.graph, nodes, last.source, block.result, name=layer_of(block)), where
         else:
             out.append((block, where))
     return out

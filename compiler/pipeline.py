@@ -1,13 +1,15 @@
 """The whole compiler on one screen: step -> graph -> blocks -> chips -> templates -> memory -> program."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from compiler.assemble import assemble, sram_map, users_that_fit
-from compiler.errors import OptionError
+from compiler.errors import CapacityError, OptionError
 from compiler.latency import assign_sharing, blaming_prefill, fastest, schedule_blocks
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock
@@ -28,6 +30,8 @@ from compiler.throughput.interval import find_intervals
 from compiler.throughput.waves import emit_waves
 from fabric.numbering import Numbering, as_given, numbering
 from fabric.rack import Rack
+
+Made = TypeVar("Made")
 
 
 def compile_program(
@@ -53,12 +57,28 @@ def compile_program(
     model = traced(source, step)
     schedule = in_waves if options.objective == "throughput" else one_by_one
     numbers = step("number", numbers_of, rack, options)
-    scheduled = shortest(
-        numbers.rack, lambda machine: schedule(step, model.plan(machine), model.blocks, machine, options)
-    )
-    scheduled, rack = scheduled.named(numbers), replace(rack, chip=scheduled.plan.chip)
-    sram = step("memory", sram_map, rack, scheduled)
-    return step("assemble", assemble, rack, source.model, scheduled, sram)
+
+    def made(by_layer: bool) -> Program:
+        def scheduled_on(machine: Rack) -> Scheduled:
+            plan = replace(model.plan(machine), by_layer=by_layer)
+            return schedule(step, plan, model.blocks, machine, options)
+
+        scheduled = shortest(numbers.rack, scheduled_on).named(numbers)
+        there = replace(rack, chip=scheduled.plan.chip)
+        sram = step("memory", sram_map, there, scheduled)
+        return step("assemble", assemble, there, source.model, scheduled, sram)
+
+    return with_room(made)
+
+
+def with_room(made: Callable[[bool], Made]) -> Made:
+    """What is made with the blocks of a layer as one or, where their transients do not fit, apart."""
+    try:
+        return made(True)
+    except CapacityError as error:
+        if error.stage != "allocate":
+            raise
+        return made(False)
 
 
 def numbers_of(rack: Rack, options: CompileOptions) -> Numbering:
@@ -124,22 +144,27 @@ def compile_pair(
     def beside(machine: Rack) -> Companion:
         return Companion(plan=prefill.plan(machine, source), blocks=prefill.blocks)
 
-    def decoding(machine: Rack) -> Scheduled:
-        return one_by_one(step, decode.plan(machine), decode.blocks, machine, options, beside(machine))
+    def made(by_layer: bool) -> tuple[Program, Program]:
+        def decoding(machine: Rack) -> Scheduled:
+            plan = replace(decode.plan(machine), by_layer=by_layer)
+            return one_by_one(step, plan, decode.blocks, machine, options, beside(machine))
 
-    scheduled = shortest(numbers.rack, decoding)
-    options, machine = scheduled.options, replace(numbers.rack, chip=scheduled.plan.chip)
-    plan = dealt(beside(machine).plan, scheduled.plan.cp)
-    there = replace(scheduled.assignment, plan=plan)
-    long = step("schedule-prefill", schedule_blocks, there, prefill.blocks, machine, options, step.progress)
-    scheduled, long = scheduled.named(numbers), long.named(numbers)
-    rack = replace(rack, chip=machine.chip)
-    with blaming_prefill(tokens, lambda: sram_map(rack, scheduled)):
-        sram = step("memory", sram_map, rack, scheduled, long)
-    return (
-        step("assemble", assemble, rack, source.model, scheduled, sram, tokens),
-        step("assemble-prefill", assemble, rack, source.model, long, sram, tokens),
-    )
+        found = shortest(numbers.rack, decoding)
+        machine = replace(numbers.rack, chip=found.plan.chip)
+        same = {name: getattr(found.plan, name) for name in ("by_rows", "by_layer")}
+        plan = replace(dealt(beside(machine).plan, found.plan.cp), **same)
+        there, how = replace(found.assignment, plan=plan), found.options
+        long = step("schedule-prefill", schedule_blocks, there, prefill.blocks, machine, how, step.progress)
+        scheduled, long = found.named(numbers), long.named(numbers)
+        rack_in_use = replace(rack, chip=machine.chip)
+        with blaming_prefill(tokens, lambda: sram_map(rack_in_use, scheduled)):
+            sram = step("memory", sram_map, rack_in_use, scheduled, long)
+        return (
+            step("assemble", assemble, rack_in_use, source.model, scheduled, sram, tokens),
+            step("assemble-prefill", assemble, rack_in_use, source.model, long, sram, tokens),
+        )
+
+    return with_room(made)
 
 
 def _fitting(chunk: Source, decode: Source, options: CompileOptions) -> Source:

@@ -24,7 +24,8 @@ class Plan:
     capacity, cached: tokens of KV per rank and head, and sequences, of the cache. cp: ranks that the context
     of each KV head is dealt over. chunk: rows of each sequence in a step. detours: whether large transfers
     may go round by chips that have no part in a block. host_slot: cycles of a word on a chip's host lane.
-    by_rows: whether rows of a product in contract parts may be dealt over ranks, which can take more room.
+    by_rows: whether rows of a product in contract parts may be dealt over ranks, by_layer: blocks of a
+    layer scheduled as one: both can take more room.
     """
 
     graph: Graph
@@ -38,6 +39,7 @@ class Plan:
     detours: bool = True
     host_slot: int = 0
     by_rows: bool = True
+    by_layer: bool = True
 
 
 def lower(

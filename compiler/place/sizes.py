@@ -7,7 +7,7 @@ import numpy as np
 
 from compiler.lower.block import Plan, lower
 from compiler.lower.blocks import ModelBlock, kv_heads, layer_of
-from compiler.lower.context import Group
+from compiler.lower.context import Group, Lowering
 from compiler.lower.rope_table import angle_words
 from compiler.lower.rows import Kernels
 from compiler.place.stages import Room, Size
@@ -52,7 +52,8 @@ def block_sizes(
         span = wider if block in (blocks[0], blocks[-1]) else 1
         while block.kind not in known:
             chips = sum(groups[:span], ())
-            size = _size(plan, block, rack, chips, layout, span)
+            after = sum(groups[span : 2 * span], ())
+            size = _size(plan, block, rack, chips, after, layout, span)
             if companion is not None:
                 other = _allocated(companion.plan, companion.blocks[i], rack, chips, layout)
                 size = replace(size, transient=max(size.transient, other))
@@ -81,19 +82,36 @@ def _alone(layout: str, ranks: int) -> Group:
     )
 
 
-def _size(plan: Plan, block: ModelBlock, rack: Rack, chips: tuple[int, ...], layout: str, span: int) -> Size:
-    ranks = len(chips)
+def _size(
+    plan: Plan,
+    block: ModelBlock,
+    rack: Rack,
+    chips: tuple[int, ...],
+    after: tuple[int, ...],
+    layout: str,
+    span: int,
+) -> Size:
+    """What a block takes, whether it hands its result to itself or to the chips `after`."""
+    ranks, context = len(chips), max(plan.contexts)
     plan = replace(plan, detours=False)
-    low, _ = lower(plan, block, _alone(layout, ranks), Router(rack, chips), max(plan.contexts), Kernels())
-    held = sum(int(value.held[:ranks].sum(axis=1).max()) for value in low.values)
-    transient = (2 * residual_lines(plan.graph) + held) * plan.graph.batch
+    ways = [(_alone(layout, ranks), Router(rack, chips))]
+    if len(after) == ranks and not block.wire:
+        away = replace(ways[0][0], targets=tuple(range(ranks, 2 * ranks)))
+        ways.append((away, Router(rack, chips + after)))
+    lows = [lower(plan, block, group, router, context, Kernels())[0] for group, router in ways]
+    held = max(_held(low, ranks) for low in lows)
     return Size(
         name=block.name,
-        words=low.weights.words + low.kv_words,
-        transient=transient,
+        words=np.max([low.weights.words + low.kv_words for low in lows], axis=0),
+        transient=(2 * residual_lines(plan.graph) + held) * plan.graph.batch,
         span=span,
         step=_together(plan, block, ranks),
     )
+
+
+def _held(low: Lowering, ranks: int) -> int:
+    """Lines that a rank holds of all values of a block, at most."""
+    return sum(int(value.held[:ranks].sum(axis=1).max()) for value in low.values)
 
 
 def _together(plan: Plan, block: ModelBlock, ranks: int) -> int:

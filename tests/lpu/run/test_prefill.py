@@ -291,9 +291,9 @@ def test_a_chunk_that_does_not_fit_is_one_line_with_its_remedy() -> None:
         compiled_pair(SMALL, 81, rack="pair", tp=2)
     wide = replace(SMALL, hidden=1600, ffn=16_000, vocab=4000)
     with pytest.raises(CapacityError) as error:
-        compiled_pair(wide, 4000, rack="pair", contexts=(4000,), tp=1)
+        compiled_pair(wide, 6000, rack="pair", contexts=(6000,), tp=1)
     text = str(error.value)
-    assert "--prefill 4000" in text
+    assert "--prefill 6000" in text
     assert "a chip has 500.0 MB" in text
     assert text.endswith("Give a smaller --prefill, or raise --tp or --pp.")
 
