@@ -142,7 +142,7 @@ def _block(over: _Handover, block: Block, kernels: Kernels) -> Block:
         **{field.name: getattr(attention, field.name) for field in fields(KVKernel)},
         host_slot=over.bridge.slot_cycles(manifest.clock_hz),
     )
-    chip, n = manifest.chip, stripe_tokens(over.tokens, attention.stripes)
+    chip, n = manifest.chip, stripe_tokens(over.tokens, attention.stripes, attention.run)
     hold = int(timing(over.op, n, kernel, chip, manifest.rows)[0])
     t0 = hold * _before(appends.chip)
     lane = 2 * chip.planes + chip.vxm_chains + (over.kind == "egress")

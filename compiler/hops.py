@@ -111,6 +111,7 @@ def _plan(graph: Graph, found: Split, rack: Rack, bridge: BridgeSpec) -> Plan:
         capacity=0,
         cached=graph.batch,
         chunk=1,
+        run=1,
         host_slot=bridge.slot_cycles(rack.chip.clock_hz),
     )
 

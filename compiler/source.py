@@ -10,7 +10,7 @@ from compiler.graph.capture import capture
 from compiler.graph.graph import Graph
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock, cut
-from compiler.lower.ops.attention import kv_capacity
+from compiler.lower.kv_blocks import block_of, kv_capacity, run_of
 from compiler.lower.rules import demands_of
 from compiler.program.manifest import ModelIdentity
 from compiler.steps import Steps
@@ -49,15 +49,16 @@ class Traced:
 
     def plan(self, rack: Rack, decode: Source | None = None) -> Plan:
         """What all blocks share. decode: whose cache the step works on, if not its own."""
-        of = decode or self.source
+        of, block = decode or self.source, block_of(self.graph)
         return Plan(
             graph=self.graph,
             demands=demands_of(self.graph),
             chip=rack.chip,
             contexts=self.source.contexts,
-            capacity=kv_capacity(of.contexts, rack.chip.planes),
+            capacity=kv_capacity(of.contexts, block),
             cached=of.cached,
             chunk=self.source.chunk,
+            run=run_of(of.contexts, block, 1),
         )
 
 

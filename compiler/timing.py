@@ -72,11 +72,22 @@ def _write_back(op: int, n: Lines, kernel: WriteBackKernel, chip: ChipSpec, rows
     return hold, hold + chip.mxm_fill_cycles
 
 
-def _chunk(op: int, n: Lines, kernel: AttentionKernel, chip: ChipSpec, rows: int) -> tuple[Lines, Lines]:
-    install = kernel.chunk * kernel.head_dim * (2 if kernel.kv == "fp16" else 1)
-    share = rows // kernel.sequences  # K or V of a sequence is installed once for all of its rows
-    stream = share * ceil_div(kernel.chunk, TILE_ROWS) * kernel.group
-    hold = kernel.sequences * max(ceil_div(install, chip.plane_bytes_per_cycle), stream) + 0 * n
+def _attend(columns: int, k: AttentionKernel, chip: ChipSpec, rows: int) -> int:
+    """Cycles of a plane that K or V of one block is installed in, so many columns wide per token."""
+    install = k.chunk * columns * (2 if k.kv == "fp16" else 1)
+    share = rows // k.sequences  # K or V of a sequence is installed once for all of its rows
+    stream = share * ceil_div(k.chunk, TILE_ROWS) * ceil_div(columns, TILE_ROWS) * k.group
+    return k.sequences * max(ceil_div(install, chip.plane_bytes_per_cycle), stream)
+
+
+def _score(op: int, n: Lines, kernel: AttentionKernel, chip: ChipSpec, rows: int) -> tuple[Lines, Lines]:
+    hold = _attend(kernel.head_dim, kernel, chip, rows) + 0 * n
+    return hold, hold + chip.mxm_fill_cycles
+
+
+def _weigh(op: int, n: Lines, kernel: AttentionKernel, chip: ChipSpec, rows: int) -> tuple[Lines, Lines]:
+    """A column of ones beside V adds up the weights."""
+    hold = _attend(kernel.head_dim + 1, kernel, chip, rows) + 0 * n
     return hold, hold + chip.mxm_fill_cycles
 
 
@@ -94,16 +105,16 @@ def _of_heads(n: Lines, k: Any) -> Lines:
     return n * k.head_dim
 
 
-def _of_group(n: Lines, k: AttentionKernel) -> Lines:
+def _of_attended(n: Lines, k: AttentionKernel) -> Lines:
     return n * k.group * k.head_dim
+
+
+def _of_quotient(n: Lines, k: AttentionKernel) -> Lines:
+    return (n + 1) * k.group * k.head_dim
 
 
 def _of_scores(n: Lines, k: AttentionKernel) -> Lines:
     return k.group * k.chunk + 0 * n
-
-
-def _of_chunks(n: Lines, k: AttentionKernel) -> Lines:
-    return n * k.group * k.chunk
 
 
 def _of_key_and_value(n: Lines, k: AttentionKernel) -> Lines:
@@ -126,7 +137,6 @@ def _kv_word(n: Lines, k: AttentionKernel) -> Lines:
     return k.kv_words
 
 
-_MERGE = Vector(lanes=_of_group, passes=1)
 RULES: dict[int, Rule] = {
     Op.EMBED: Vector(lanes=of_lines, passes=1, words=_table_row),
     Op.RSTAT: Vector(lanes=of_lines, passes=2, reduces=True),
@@ -136,13 +146,12 @@ RULES: dict[int, Rule] = {
     Op.ROPE: Vector(lanes=_of_heads, passes=3),
     Op.CAST: Vector(lanes=of_lines, passes=1),
     Op.KVW: Vector(lanes=_of_key_and_value, passes=1, words=_kv_word),
-    Op.QK: _chunk,
-    Op.SMAX: Vector(lanes=_of_chunks, passes=1, reduces=True),
-    Op.EXP: Vector(lanes=_of_scores, passes=4, reduces=True),
-    Op.PV: _chunk,
-    Op.AOUT: _MERGE,
-    Op.ASUM: _MERGE,
-    Op.AEND: _MERGE,
+    Op.QK: _score,
+    Op.SMAX: Vector(lanes=_of_scores, passes=1, reduces=True),
+    Op.EXP: Vector(lanes=_of_scores, passes=4),
+    Op.PV: _weigh,
+    Op.NODE: Vector(lanes=_of_attended, passes=1),
+    Op.AOUT: Vector(lanes=_of_quotient, passes=1),
     Op.MM: _tile,
     Op.WB: _write_back,
     Op.RED: Vector(lanes=_of_parts, passes=1),

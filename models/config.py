@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from models.rope_scaling import Llama3Scaling as Llama3Scaling
 from models.rope_scaling import Scaling, scaling_of
+from models.version import BLOCK
 
 Activation = Literal["silu", "gelu", "gelu_erf"]  # gelu: its tanh form; gelu_erf: the exact one
 MOST_WIDTH = 1 << 24
@@ -13,7 +14,7 @@ MOST = {"layers": 4096, "max_context": 1 << 62}
 MATRICES_PER_FFN = 3  # gate, up, down
 DEFAULT_FAMILY = "llama"
 MATRICES = ("q", "k", "v", "o", "gate", "up", "down")  # of a layer, in this order
-_LATER = ("family", "biased", "turned_lanes", "window", "column_scales", "fused")
+_LATER = ("family", "biased", "turned_lanes", "window", "column_scales", "fused", "attention_block")
 """Fields that came after digests: left out of `to_fields` where they hold their default."""
 
 
@@ -24,6 +25,7 @@ class TransformerConfig:
     biased: which of a layer's MATRICES have a bias. turned_lanes: of each head, by RoPE; None: all. window:
     tokens that attention sees, None: all; a longer context is not supported. fused: whether checkpoints hold
     q, k and v in one tensor, and gate and up. column_scales: of the weights, powers of two or any f32.
+    attention_block: tokens that attention sums exactly before it rounds, which decides bits.
     ffn_down, ffn_up: the formats in which the input of each FFN and its result cross, for an FFN that runs on
     another machine: its input is normalised before it crosses; None: by the FFN's own products. fp8 down and
     fp16 up add an op to the model (round8, round16).
@@ -54,6 +56,7 @@ class TransformerConfig:
     window: int | None = None
     fused: bool = False
     column_scales: Literal["pow2", "f32"] = "pow2"
+    attention_block: int = BLOCK
 
     def __post_init__(self) -> None:
         for field in ("layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab", "max_context"):

@@ -33,13 +33,12 @@ class Block(nnx.Module):
         self.up = nnx.Param(jnp.zeros((2 * FFN, HIDDEN), jnp.bfloat16))
         self.down = nnx.Einsum("bf,fh->bh", (FFN, HIDDEN), (HIDDEN,), rngs=nnx.Rngs(0))
         self.drop = nnx.Dropout(0.1, deterministic=True)
-        self.bits = ops.fraction_bits(context)
 
     def attend(self, x: Any, angles: Any, position: Any, k_cache: Any, v_cache: Any) -> Any:
         a = self.n1(x)
         k, v = (part.reshape(-1, KV, LANES) for part in jnp.split(self.kv(a), 2, axis=-1))
         q, k = (ops.rope(part, angles, position) for part in (self.q(a), k))
-        out, *cache = ops.attention(q, k, ops.round16(v), k_cache, v_cache, position, fraction_bits=self.bits)
+        out, *cache = ops.attention(q, k, ops.round16(v), k_cache, v_cache, position)
         return jnp.einsum("bnh,nhd->bd", out.reshape(-1, HEADS, LANES), self.o[...]), *cache
 
     def feed(self, x: Any) -> Any:

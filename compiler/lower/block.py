@@ -22,10 +22,10 @@ class Plan:
     """What all blocks of a compilation share.
 
     capacity, cached: tokens of KV per rank and head, and sequences, of the cache. cp: ranks that the context
-    of each KV head is dealt over. chunk: rows of each sequence in a step. detours: whether large transfers
-    may go round by chips that have no part in a block. host_slot: cycles of a word on a chip's host lane.
-    by_rows: whether rows of a product in contract parts may be dealt over ranks, by_layer: blocks of a
-    layer scheduled as one: both can take more room.
+    of each KV head is dealt over, `run` tokens at a time. chunk: rows of each sequence in a step. detours:
+    whether large transfers may go round by chips that have no part in a block. host_slot: cycles of a word on
+    a chip's host lane. by_rows: whether rows of a product in contract parts may be dealt over ranks, by_layer:
+    blocks of a layer scheduled as one: both can take more room.
     """
 
     graph: Graph
@@ -35,6 +35,7 @@ class Plan:
     capacity: int
     cached: int
     chunk: int
+    run: int
     cp: int = 1
     detours: bool = True
     host_slot: int = 0
@@ -59,9 +60,11 @@ def lower(
         router=router,
         chip=plan.chip,
         context=context,
+        longest=max(plan.contexts),
         capacity=plan.capacity,
         cached=plan.cached,
         cp=plan.cp,
+        run=plan.run,
         detours=plan.detours,
         kernels=kernels,
         rows=RowBuilder(),

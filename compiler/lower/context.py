@@ -45,8 +45,10 @@ class Lowering:
     """What is known while one block is lowered.
 
     result: the value that the block hands on.
+    longest: of the context buckets, which all make equally many values.
     cached: sequences of the KV cache, and so the rows that a decode step takes.
-    cp: ranks that the context of each KV head is dealt over; capacity: its tokens per rank.
+    cp: ranks that the context of each KV head is dealt over, `run` tokens at a time; capacity: its tokens
+    per rank.
     detours: whether large transfers may go round; detoured: whether one does.
     host_slot: cycles of a word on the host lane of a chip. by_rows: whether rows of a product may be dealt.
     turns: matmul chains so far by rank.
@@ -61,9 +63,11 @@ class Lowering:
     router: Router
     chip: ChipSpec
     context: int
+    longest: int
     capacity: int
     cached: int
     cp: int
+    run: int
     kernels: Kernels
     rows: RowBuilder
     weights: WeightArena

@@ -9,11 +9,11 @@ from compiler.errors import OptionError
 from compiler.lower.block import Plan, lower
 from compiler.lower.blocks import ModelBlock, kv_heads
 from compiler.lower.context import Group
-from compiler.lower.ops.attention import kv_capacity
+from compiler.lower.kv_blocks import block_of, kv_capacity, run_of
 from compiler.lower.rows import Kernels
 from compiler.options import CompileOptions
 from compiler.place.sizes import k_parts
-from compiler.program.isa import F32_LANES, ceil_div
+from compiler.program.isa import ceil_div
 from compiler.route.route import Router
 from compiler.schedule.list_schedule import schedule
 from compiler.search import doubled, until_worse
@@ -22,7 +22,9 @@ from fabric.rack import Rack
 
 def dealt(plan: Plan, cp: int) -> Plan:
     """The plan with every KV head's context dealt over `cp` ranks."""
-    return replace(plan, cp=cp, capacity=kv_capacity(plan.contexts, plan.chip.planes, cp))
+    block = block_of(plan.graph)
+    run, capacity = run_of(plan.contexts, block, cp), kv_capacity(plan.contexts, block, cp)
+    return replace(plan, cp=cp, run=run, capacity=capacity)
 
 
 def choices(
@@ -30,9 +32,9 @@ def choices(
 ) -> list[int]:
     """The cp to try, best first; of several the next is for when the model does not fit.
 
-    A power of two with kv_heads * cp <= ranks and at least 80 tokens per rank. An attention block is really
-    scheduled with 1, 2, 4, ... until more ranks make it slower. Raises OptionError for a `cp` that has no
-    ranks.
+    A power of two with kv_heads * cp <= ranks and at least a block of tokens per rank. A part of the model
+    with attention is really scheduled with 1, 2, 4, ... until more ranks make it slower. Raises OptionError
+    for a `cp` that has no ranks.
     """
     attention = [block for block in blocks if kv_heads(plan.demands, block)]
     heads = [count for block in attention for count in kv_heads(plan.demands, block)]
@@ -46,7 +48,7 @@ def choices(
                 f"Give --cp {most} or less, or raise --tp." if most > 1 else "Leave --cp out, or raise --tp.",
             )
         return [options.cp]
-    most = min(most, int(ceil_div(max(plan.contexts), F32_LANES)))
+    most = min(most, int(ceil_div(max(plan.contexts), block_of(plan.graph))))
     powers = list(doubled(max(most, 1)))
     if len(powers) == 1 or not attention:
         return [1]

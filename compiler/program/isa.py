@@ -49,15 +49,13 @@ class Holds(IntEnum):
     F32 = 0
     F16 = 1
     STAT = 2  # lane 0: 1/rms, perhaps times a power of two
-    PEAK = 3  # lane per head: the largest score
+    PEAK = 3  # lane per head: the largest score of a block
     PICK = 4  # a value and its column
     SCORE = 5
-    WEIGHT = 6
-    SUM = 7  # lane per head: the sum of softmax weights
-    PART = 8  # a wide partial of one attention chunk
+    WEIGHT = 6  # of the tokens of a block, then a line of exponents: a lane per head
+    BLOCKS = 7  # f32 lanes of heads over part of a context, then exponent and sum of weights of each head
     WIDE = 9  # a wide partial of a product
     COPY = 10
-    MERGED = 11  # partials of several chunks and their sum line
     NODE = 12  # of a product in contract parts: some neighbouring parts, rounded and added
 
 
@@ -76,11 +74,11 @@ class Op(IntEnum):
     CAST = 7  # dst fp16 lines <- n f32 lines at src, rounded
     KVW = 8  # KV words at dst (kv), at the step's position <- K heads src, V heads src2 (one kv head, fp16);
     #          a head dealt over several regions: src3 is the stripe of this one, others take nothing
-    QK = 9  # dst scores <- q heads src (fp16), K of chunk n at src2 (kv)
-    SMAX = 10  # dst one line (f32 lane per head: max) <- scores of n chunks at src
-    EXP = 11  # dst weights (int32), a line of sums <- scores of one chunk src, max lines of all chunks src2
-    PV = 12  # dst wide lines <- weights of one chunk at src, V of chunk n at src2 (kv)
-    AOUT = 13  # dst fp16 heads <- n wide partials at src, n sum lines at src2 (a stride apart)
+    QK = 9  # dst scores <- q heads src (fp16), K of block n of the region at src2 (kv)
+    SMAX = 10  # dst one line (f32 lane per head: max) <- scores of one block at src
+    EXP = 11  # dst weights (int32), a line of exponents <- scores of one block src, their max line src2
+    PV = 12  # dst node of one block <- its weights at src, V of block n of the region at src2 (kv)
+    AOUT = 13  # dst fp16 heads <- n neighbouring nodes at src, which make up the whole context
     MM = 14  # accumulator dst of the plane += k tile at src (fp16 lines) x weight tile src2 (80 n words)
     WB = 15  # dst n f32 (or 4n wide) lines <- accumulator src3 of the plane, scale words src2, stat line src
     RED = 16  # dst n f32 (or 4n wide) lines <- parts wide partials of 4n lines at src, scales src3, stat src2
@@ -88,10 +86,6 @@ class Op(IntEnum):
     GLU = 18  # dst fp16 lines <- gate n f32 lines src, up n f32 lines src2
     ARGMAX = 19  # dst one line (f32 value, int32 index) <- n logits lines src, first of global line src3
     ARGRED = 20  # dst one line (value, index) <- n such lines at src
-    ASUM = (
-        21  # dst one wide partial and its sum line <- n wide partials at src, n sum lines at src2 (as AOUT)
-    )
-    AEND = 22  # dst fp16 heads <- n results of ASUM at src, all stripes of one kv head
     TAKE = 23  # dst n fp16 lines <- the host lane: from line src3 of the step's message on
     GIVE = 24  # n f32 lines (or fp16, by kernel) at src -> the host lane: from line src3 of the answer on
     KVIN = 25  # KV words at dst (kv) of at most n consecutive tokens of a sequence <- the host lane; which
@@ -101,8 +95,9 @@ class Op(IntEnum):
     BIAS = 27  # dst n f32 lines <- n f32 lines src + n bias words src2 (weights)
     MUL = 28  # dst n f32 lines <- n f32 lines src times the kernel's factor
     MAD = 29  # dst n f32 lines <- n f32 lines src + n f32 lines src2 times the kernel's factor
-    TREE = 31  # dst n f32 lines <- nodes of a tree of contract parts, n lines each, at src
     PRE = 30  # dst fp16 lines <- n f32 lines src times the shifted gain words src3 (weights), rounded
+    TREE = 31  # dst n f32 lines <- nodes of a tree of contract parts, n lines each, at src
+    NODE = 32  # dst node <- n neighbouring nodes at src
 
 
 COLUMNS = ("op", "chip", "unit", "t0", "t1", "dst", "src", "src2", "src3", "aux", "n", "peer", "lane")

@@ -16,8 +16,9 @@ from compiler.program.instructions.host import Wire
 from compiler.program.isa import Kernel
 from fabric.bridge import BridgeSpec
 from fabric.chip import ChipSpec, Sourced
+from models.version import CONTRACT
 
-SCHEMA = "lpu-program/2"
+SCHEMA = f"lpu-program/2, contract {CONTRACT}"
 HOPS = 1  # the one context of a program of hops, which read no KV
 
 

@@ -129,7 +129,7 @@ class Program:
             tag = getattr(rows, name + "_tag")
             out[name + "_tag"] = np.where(tag < 0, tag, tag + (call.tag << TAG_SHIFT))
         out["chip"] = chips[rows.chip]
-        out["peer"] = np.where(rows.peer < 0, -1, chips[rows.peer])
+        out["peer"] = np.where(rows.peer < 0, -1, chips[np.maximum(rows.peer, 0)])
         return Columns(**out)
 
     def _bases(self, call: Call) -> np.ndarray:

@@ -26,7 +26,6 @@ class Block(nnx.Module):
         self.q, self.o = Linear(HIDDEN, HEADS * HEAD_DIM), Linear(HEADS * HEAD_DIM, HIDDEN)
         self.k, self.v = Linear(HIDDEN, KV_HEADS * HEAD_DIM), Linear(HIDDEN, KV_HEADS * HEAD_DIM)
         self.gate, self.up, self.down = Linear(HIDDEN, FFN), Linear(HIDDEN, FFN), Linear(FFN, HIDDEN)
-        self.bits = ops.fraction_bits(context)
 
     def __call__(
         self, x: Array, angles: Array, position: Array, k_cache: Array, v_cache: Array
@@ -35,7 +34,7 @@ class Block(nnx.Module):
         q = ops.rope(self.q(a).reshape(-1, HEADS, HEAD_DIM), angles, position)
         k = ops.rope(self.k(a).reshape(-1, KV_HEADS, HEAD_DIM), angles, position)
         v = ops.round16(self.v(a).reshape(-1, KV_HEADS, HEAD_DIM))
-        out, k_cache, v_cache = ops.attention(q, k, v, k_cache, v_cache, position, fraction_bits=self.bits)
+        out, k_cache, v_cache = ops.attention(q, k, v, k_cache, v_cache, position)
         mixed = ops.glu(self.gate(a), self.up(a), activation="gelu")
         return ops.add(ops.add(x, self.o(out)), self.down(mixed)), k_cache, v_cache
 

@@ -76,10 +76,19 @@ def _drain(n: Counts, kernel: WriteBackKernel, words: Counts, m: Stated) -> Take
     return Taken(m.rows * (4 if kernel.wide else 1), m.mxm_fill, words)
 
 
-def _attend(n: Counts, k: AttentionKernel, words: Counts, m: Stated) -> Taken:
-    installed = _up(k.chunk * k.head_dim * (2 if k.kv == "fp16" else 1), m.plane_bytes)
-    streamed = m.rows // k.sequences * _up(k.chunk, _D) * k.group
-    return Taken(k.sequences * max(installed, streamed), m.mxm_fill, words)
+def _plane(k: AttentionKernel, columns: int, m: Stated) -> int:
+    """K or V of a block on a plane, so many columns a token; heads and rows of its sequence streamed."""
+    installed = _up(k.chunk * columns * (2 if k.kv == "fp16" else 1), m.plane_bytes)
+    streamed = m.rows // k.sequences * _up(k.chunk, _D) * _up(columns, _D) * k.group
+    return k.sequences * max(installed, streamed)
+
+
+def _score(n: Counts, k: AttentionKernel, words: Counts, m: Stated) -> Taken:
+    return Taken(_plane(k, k.head_dim, m), m.mxm_fill, words)
+
+
+def _weigh(n: Counts, k: AttentionKernel, words: Counts, m: Stated) -> Taken:
+    return Taken(_plane(k, k.head_dim + 1, m), m.mxm_fill, words)
 
 
 def _carry(n: Counts, k: TakeKernel | GiveKernel, words: Counts, m: Stated) -> Taken:
@@ -111,13 +120,12 @@ for _op, _rule in {
     Op.ROPE: Vector(_heads, 3),
     Op.CAST: Vector(_lines, 1),
     Op.KVW: Vector(lambda n, k: 2 * k.head_dim, 1, besides=lambda n, k: k.kv_words),
-    Op.QK: _attend,
-    Op.SMAX: Vector(lambda n, k: n * k.group * k.chunk, 1, reduces=True),
-    Op.EXP: Vector(lambda n, k: k.group * k.chunk, 4, reduces=True),
-    Op.PV: _attend,
-    Op.AOUT: Vector(_group, 1),
-    Op.ASUM: Vector(_group, 1),
-    Op.AEND: Vector(_group, 1),
+    Op.QK: _score,
+    Op.SMAX: Vector(lambda n, k: k.group * k.chunk, 1, reduces=True),
+    Op.EXP: Vector(lambda n, k: k.group * k.chunk, 4),
+    Op.PV: _weigh,
+    Op.NODE: Vector(_group, 1),
+    Op.AOUT: Vector(lambda n, k: _group(n + 1, k), 1),
     Op.MM: _product,
     Op.WB: _drain,
     Op.RED: Vector(lambda n, k: _LINE * n * k.parts, 1),

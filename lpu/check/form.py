@@ -14,7 +14,6 @@ from compiler.program.instructions.host import HandoverKernel
 from compiler.program.instructions.matmul import MatmulKernel
 from compiler.program.isa import (
     F16_LANES,
-    F32_LANES,
     OPCODES,
     TILE_ROWS,
     Instruction,
@@ -110,10 +109,10 @@ def _wrong_attention(kernel: AttentionKernel, stated: Stated) -> str:
             f"its kernel takes {kernel.sequences} of {kernel.cached} cached sequences, "
             f"the program has {stated.sequences}"
         )
-    if kernel.chunks % kernel.stripes:
-        return f"its kernel has {kernel.chunks} chunks in {kernel.stripes} stripes"
-    if kernel.group * kernel.chunk % F32_LANES:
-        return f"{kernel.group} x {kernel.chunk} scores are no whole lines of {F32_LANES}"
+    if kernel.chunk != kernel.block and (kernel.chunk > kernel.block or kernel.chunks > 1):
+        return f"its kernel has {kernel.chunk} tokens of {kernel.chunks} blocks of {kernel.block}"
+    if kernel.stripes > 1 and kernel.run % kernel.block:
+        return f"its kernel has runs of {kernel.run} tokens, blocks of {kernel.block}"
     return ""
 
 

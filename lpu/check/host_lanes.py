@@ -23,7 +23,6 @@ _ROWS: tuple[tuple[Op, Way, str], ...] = ((Op.TAKE, "inputs", "dst_tag"), (Op.GI
 _LANES = {"fp8": 160, "fp16": 160, "f32": 80}  # lanes of a line in SRAM, by its format on the wire
 _WIRES: dict[Way, tuple[str, ...]] = {"inputs": ("fp8", "fp16"), "outputs": ("fp16", "f32")}
 _LINE = (1 << TAG_SHIFT) - 1
-_RUN = 80  # tokens that a stripe takes in turn
 
 
 class _Table(NamedTuple):
@@ -204,7 +203,7 @@ def kv_lanes(findings: Findings, stated: Stated, manifest: Manifest, groups: lis
     _slots(findings, slot_of(body.bridge, manifest.clock_hz), groups)
     for _, kernel, rows in groups:
         if isinstance(kernel, HandoverKernel):
-            _tokens(findings, body.tokens, kernel.stripes, rows)
+            _tokens(findings, body.tokens, kernel, rows)
     c = findings.columns
     word = c.dst if body.kind == "ingest" else c.src2
     _, first, which = np.unique(c.chip * stated.words + word, return_index=True, return_inverse=True)
@@ -212,13 +211,15 @@ def kv_lanes(findings: Findings, stated: Stated, manifest: Manifest, groups: lis
     findings.add(7, again, lambda i: f"moves the KV region of {findings.place(first[which[again[i]]])}")
 
 
-def _tokens(findings: Findings, tokens: int, stripes: int, rows: Int[np.ndarray, " some"]) -> None:
-    c, most = findings.columns, _most(tokens, stripes)
+def _tokens(findings: Findings, tokens: int, kernel: HandoverKernel, rows: Int[np.ndarray, " some"]) -> None:
+    c, most = findings.columns, _most(tokens, kernel.stripes, kernel.run)
     bad = rows[c.n[rows] != most]
     findings.add(7, bad, lambda i: f"moves {c.n[bad[i]]} tokens, of {tokens} at most {most} lie here")
 
 
-def _most(tokens: int, stripes: int) -> int:
+def _most(tokens: int, stripes: int, run: int) -> int:
     """Consecutive tokens of one stripe, if the first of them begins a run of its own."""
-    whole = tokens // (_RUN * stripes)
-    return _RUN * whole + min(tokens - whole * _RUN * stripes, _RUN)
+    if stripes == 1:
+        return tokens
+    whole = tokens // (run * stripes)
+    return run * whole + min(tokens - whole * run * stripes, run)

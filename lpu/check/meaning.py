@@ -1,30 +1,26 @@
-"""Rule 7 on what rows are about: counts, lines and chunks that cycles and addresses cannot tell.
+"""Rule 7 on what rows are about: counts and lines that cycles and addresses cannot tell.
 
 A row may take the right value at the right cycle and still take too little of it, or its lines in another
 order. Tags name value and line, so such rows contradict the rows whose results they take.
 """
 
-from typing import NamedTuple
-
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
 from compiler.program.instruction_set import INSTRUCTIONS
-from compiler.program.instructions.attention import AttentionKernel, merged_lines, part_lines, score_lines
 from compiler.program.instructions.vector import RstatKernel
 from compiler.program.isa import (
     F32_LANES,
     OPCODES,
     TAG_SHIFT,
     TRANSIENT,
-    Columns,
     Holds,
     Instruction,
     Op,
     by_opcode,
     is_transfer,
 )
-from compiler.program.ranges import ramp
+from lpu.check.contexts import Made, contexts
 from lpu.check.findings import Findings, tag
 from lpu.check.rows import Alike, by_small
 from lpu.check.stated import Stated
@@ -32,20 +28,6 @@ from lpu.check.vocabulary import vocabulary
 
 _LINE = (1 << TAG_SHIFT) - 1
 _SAME = ("op", "aux", "n", "src_tag", "src2_tag", "src3_tag", "src3")  # src3 is an address where src3_tag is
-
-
-class _Made(NamedTuple):
-    """Compute rows by the tag of their first result: sorted tags, a row of each."""
-
-    tag: Int[np.ndarray, " made"]
-    row: Int[np.ndarray, " made"]
-
-    def find(self, wanted: Int[np.ndarray, "*wanted"]) -> Int[np.ndarray, "*wanted"]:
-        """The row that makes each tag first of its result; -1 for none."""
-        if not len(self.tag):
-            return np.full(np.shape(wanted), -1)
-        at = np.minimum(np.searchsorted(self.tag, wanted), len(self.tag) - 1)
-        return np.where((self.tag[at] == wanted) & (wanted >= 0), self.row[at], -1)
 
 
 def meaning(
@@ -58,13 +40,7 @@ def meaning(
     made = _copies(findings)
     _alike(findings, made)
     _counts(findings, stated, groups, made)
-    for group in groups:
-        if not isinstance(group.kernel, AttentionKernel):
-            continue
-        if group.op in (Op.AOUT, Op.ASUM):
-            _chunks(findings, made, group.rows, group.kernel)
-        if group.op == Op.AEND:
-            _dealt(findings, made, group.rows, group.kernel)
+    contexts(findings, groups, made)
     vocabulary(findings, stated, groups, left)
 
 
@@ -79,7 +55,7 @@ def tagged(findings: Findings, groups: list[Alike]) -> None:
             findings.add(7, bad, f"{name} has no tag")
 
 
-def _copies(findings: Findings) -> _Made:
+def _copies(findings: Findings) -> Made:
     """Rows that make one value on several chips must make it the same way."""
     c = findings.columns
     rows = np.flatnonzero(~is_transfer(c.op) & (c.op != Op.MM) & (c.op != Op.KVW) & (c.dst_tag >= 0))
@@ -98,15 +74,19 @@ def _copies(findings: Findings) -> _Made:
         rows[bad],
         lambda i: f"makes tag {tag(name[bad[i]])} in another way than {findings.place(of[bad[i]])}",
     )
-    return _Made(name[first], rows[first])
+    return Made(name[first], rows[first])
 
 
-def _alike(findings: Findings, made: _Made) -> None:
-    """Rows of one opcode that make parts of one value take parts of the same values, in their order."""
+def _alike(findings: Findings, made: Made) -> None:
+    """Rows of one opcode that make parts of one value take parts of the same values, in their order.
+
+    All but those that make nodes of attention, which are followed block by block (`contexts`).
+    """
     c = findings.columns
     tiles = np.flatnonzero((c.op == Op.MM) & (c.dst_tag >= 0))
     tiles = tiles[np.argsort(c.dst_tag[tiles], kind="stable")]
-    rows = np.concatenate([made.row[by_small(c.op[made.row], OPCODES)], tiles])  # by opcode and tag
+    vectors = made.row[by_small(c.op[made.row], OPCODES)]  # by opcode and tag
+    rows = np.concatenate([vectors[~np.isin(c.op[vectors], (Op.PV, Op.NODE))], tiles])
     op, value = c.op[rows].astype(np.int16), c.dst_tag[rows] >> TAG_SHIFT
     joined = (op[1:] == op[:-1]) & (value[1:] == value[:-1])
     before, after = rows[:-1][joined], rows[1:][joined]
@@ -152,7 +132,7 @@ def _is_ordered(record: Instruction, column: str) -> bool:
     return record.ordered and column in lines
 
 
-def _counts(findings: Findings, stated: Stated, groups: list[Alike], made: _Made) -> None:
+def _counts(findings: Findings, stated: Stated, groups: list[Alike], made: Made) -> None:
     """NORM and ROPE take all that the row before them made; their results lie where their inputs did."""
     c = findings.columns
     norm = np.flatnonzero((c.op == Op.NORM) & (c.src_tag >= 0) & (c.src2_tag >= 0) & (c.dst_tag >= 0))
@@ -190,7 +170,7 @@ def _prescaled(findings: Findings) -> None:
     c = findings.columns
     stats, rows = (np.flatnonzero((c.op == op) & (c.src_tag >= 0)) for op in (Op.RSTAT, Op.PRE))
     rows = rows[c.dst_tag[rows] >= 0]
-    whole = _Made(*_once(c.src_tag[stats] >> TAG_SHIFT, stats))
+    whole = Made(*_once(c.src_tag[stats] >> TAG_SHIFT, stats))
     stat = whole.find(c.src_tag[rows] >> TAG_SHIFT)
     begin, end = c.src_tag[rows] & _LINE, (c.src_tag[rows] & _LINE) + c.n[rows]
     ends = (c.n[rows] % 2 == 0) | (stat < 0) | (end == c.n[stat])
@@ -216,114 +196,3 @@ def _width(findings: Findings, rows: Int[np.ndarray, " rows"], lines: int) -> No
     c = findings.columns
     cut = rows[c.n[rows] != lines]
     findings.add(7, cut, lambda i: f"is over {c.n[cut[i]]} lines, its width takes {lines}")
-
-
-def _chunks(findings: Findings, made: _Made, rows: Int[np.ndarray, " rows"], kernel: AttentionKernel) -> None:
-    """AOUT and ASUM add up every chunk that was scored, once, each with the weights of its own scores.
-
-    Where a context is dealt over several regions, the maxima over the others are for `_dealt` to look at.
-    """
-    c = findings.columns
-    rows = rows[(c.src_tag[rows] >= 0) & (c.src2_tag[rows] >= 0)]
-    size = score_lines(kernel)
-    of, piece = _pieces(c.n[rows])
-    values = made.find(c.src_tag[rows[of]] + piece * part_lines(kernel))
-    known = _every(len(rows), of, (values >= 0) & (c.op[values] == Op.PV))
-    rows, values = rows[known], values[known[of]]  # rule 2 or the other tags have found the rest
-    of, piece = _pieces(c.n[rows])
-    weights = made.find(c.src_tag[values])
-    scores = np.where(weights >= 0, made.find(c.src_tag[weights]), -1)
-    good = (scores >= 0) & (c.op[weights] == Op.EXP) & (c.op[scores] == Op.QK)
-    good &= c.dst_tag[weights] + size == c.src2_tag[rows[of]] + piece * (size + 1)
-    good &= (c.src2_tag[values] == c.src2_tag[scores]) & (c.n[values] == c.n[scores])
-    head = scores[np.flatnonzero(piece == 0)]
-    good &= (c.src2_tag[scores] == c.src2_tag[head[of]]) & (c.src_tag[scores] == c.src_tag[head[of]])
-    good &= c.n[values][np.lexsort((c.n[values], of))] == piece  # every chunk once
-    right = _every(len(rows), of, good)
-    right &= _scored(c, head) == c.n[rows]
-    if kernel.stripes == 1:
-        peaks = np.unique(np.stack([of, c.src2_tag[weights]]), axis=1)
-        right &= _every(len(rows), peaks[0], _cover(c, made, peaks, kernel.chunks, of, scores, c.n[rows]))
-    findings.add(7, rows[~right], "does not add up every chunk of its KV region once")
-
-
-def _pieces(
-    count: Int[np.ndarray, " rows"],
-) -> tuple[Int[np.ndarray, " pieces"], Int[np.ndarray, " pieces"]]:
-    """`count` pieces of each row: the index of the row, the number in it."""
-    return np.repeat(np.arange(len(count)), count), ramp(count)
-
-
-def _every(
-    rows: int, of: Int[np.ndarray, " pieces"], good: Bool[np.ndarray, " pieces"]
-) -> Bool[np.ndarray, " rows"]:
-    """Of which rows all pieces are good."""
-    return np.bincount(of[~good], minlength=rows) == 0
-
-
-def _scored(c: Columns, queries: Int[np.ndarray, " queries"]) -> Int[np.ndarray, " queries"]:
-    """How many chunks of their KV regions are scored at all."""
-    some = np.flatnonzero((c.op == Op.QK) & (c.src_tag >= 0) & (c.src2_tag >= 0) & (c.dst_tag >= 0))
-    regions, count = np.unique(c.src2_tag[some], return_counts=True)
-    at = np.minimum(np.searchsorted(regions, c.src2_tag[queries]), max(len(regions) - 1, 0))
-    if not len(regions):
-        return np.zeros(len(queries), np.int64)
-    return np.where(regions[at] == c.src2_tag[queries], count[at], 0)
-
-
-def _cover(
-    c: Columns,
-    made: _Made,
-    peaks: Int[np.ndarray, "2 peaks"],
-    lines: int,
-    of: Int[np.ndarray, " pieces"],
-    scores: Int[np.ndarray, " pieces"],
-    n: Int[np.ndarray, " adding"],
-) -> Bool[np.ndarray, " peaks"]:
-    """Whether the maxima of each (row, tag of the first line of maxima) are over all scores of the row."""
-    maxima = made.find(peaks[1][:, None] + np.arange(lines))
-    over = np.where(maxima >= 0, made.find(c.src_tag[maxima]), -1)
-    good = ((maxima >= 0) & (c.op[maxima] == Op.SMAX)).all(axis=1)
-    good &= c.n[maxima].sum(axis=1) == n[peaks[0]]
-    good &= np.isin(peaks[0][:, None] * len(c) + over, (of * len(c) + scores)[scores >= 0]).all(axis=1)
-    over = np.sort(over, axis=1)
-    return good & (over >= 0).all(axis=1) & (over[:, 1:] != over[:, :-1]).all(axis=1)
-
-
-def _dealt(findings: Findings, made: _Made, rows: Int[np.ndarray, " rows"], kernel: AttentionKernel) -> None:
-    """AEND adds up every stripe of one head once, all weighted against the maximum over all of them."""
-    c, count = findings.columns, kernel.stripes
-    appends = np.flatnonzero((c.op == Op.KVW) & (c.dst_tag >= 0))
-    order = np.argsort(c.dst_tag[appends], kind="stable")
-    regions = _Made(c.dst_tag[appends][order], appends[order])
-    bad: list[int] = []
-    for row in rows[c.src_tag[rows] >= 0].tolist():
-        sums = made.find(c.src_tag[row] + np.arange(int(c.n[row])) * merged_lines(kernel))
-        if (sums < 0).any() or (c.op[sums] != Op.ASUM).any():
-            continue  # rule 2 or the other tags have found it
-        of, piece = _pieces(c.n[sums])
-        values = made.find(c.src_tag[sums[of]] + piece * part_lines(kernel))
-        weights = made.find(c.src_tag[values])
-        scores = made.find(c.src_tag[weights])
-        if min(values.min(), weights.min(), scores.min()) < 0:
-            continue
-        held = regions.find(np.unique(c.src2_tag[scores]))
-        dealt = len(sums) == len(held) == count and np.array_equal(np.sort(c.src3[held]), np.arange(count))
-        one = all(
-            len(np.unique(values)) == 1 for values in (c.src_tag[held], c.src2_tag[held], c.src_tag[scores])
-        )
-        one &= len(np.unique(c.src2_tag[weights])) == 1
-        peaks = made.find(c.src2_tag[weights[0]] + np.arange(kernel.chunks))  # of all of them
-        if not (dealt and one and _covers(c, made, peaks, scores)):
-            bad.append(row)
-    findings.add(7, np.array(bad, np.int64), "does not add up every stripe of one KV head once")
-
-
-def _covers(
-    c: Columns, made: _Made, peaks: Int[np.ndarray, " peaks"], scores: Int[np.ndarray, " scores"]
-) -> bool:
-    """Whether these rows are the maxima over all these scores."""
-    if (peaks < 0).any() or (c.op[peaks] != Op.SMAX).any() or c.n[peaks].sum() != len(scores):
-        return False
-    over = made.find(c.src_tag[peaks])
-    return bool(np.isin(over, scores).all()) and len(np.unique(over)) == len(over)

@@ -134,7 +134,8 @@ def _cache(kernel: Kernel) -> _Cache:
     """Format and size of the region that rows of a kernel append to or move; nothing of other kernels."""
     if not isinstance(kernel, KVKernel):
         return ()
-    return (kernel.head_dim, kernel.kv, kernel.kv_words, kernel.kv_stride, kernel.cached, kernel.capacity)
+    k = kernel
+    return (k.head_dim, k.kv, k.kv_words, k.kv_stride, k.cached, k.capacity, k.run)
 
 
 def _heads(columns: Columns, kernels: tuple[Kernel, ...]) -> dict[int, tuple[Any, ...]]:
@@ -142,9 +143,9 @@ def _heads(columns: Columns, kernels: tuple[Kernel, ...]) -> dict[int, tuple[Any
     out: dict[int, tuple[Any, ...]] = {}
     for row in _appends(columns):
         kernel = kernels[int(columns.aux[row])]
-        frac = kernel.frac if isinstance(kernel, AttentionKernel) else None
+        block = kernel.block if isinstance(kernel, AttentionKernel) else None
         place = int(columns.chip[row]), int(columns.dst[row])
-        out[int(columns.dst_tag[row])] = (*place, *_cache(kernel), frac)
+        out[int(columns.dst_tag[row])] = (*place, *_cache(kernel), block)
     return out
 
 

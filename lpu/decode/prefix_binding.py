@@ -9,7 +9,6 @@ import jax
 from lpu.decode.prefix_cache import Binding, Layout
 from lpu.inputs.model import OpenModel
 from lpu.inputs.text import BYTE_VOCAB
-from models.contract.ops import fraction_bits
 from models.rope_scaling import LongRopeScaling
 
 POSITIONS = ("head_dim", "rope_theta", "rope_scaling")
@@ -21,8 +20,7 @@ def binding_of(model: OpenModel, *, tp: int = 1, pp: int = 1, adapter: str = "")
 
     weights: the digest in the program's manifest. tokenizer: sha256 of tokenizer.json, "bytes" or "none".
     positions: hash of RoPE's base, scaling and width. arithmetic: hash of the other numbers of the
-    configuration and of the bits of a softmax weight, of which a longer context has fewer. For a user's
-    module the last two are hashes of its constants and of its traced step.
+    configuration. For a user's module the last two are hashes of its constants and of its traced step.
     """
     step = model.chunks(1, batch=1)
     leaf = step.cache.k[0]
@@ -36,7 +34,7 @@ def binding_of(model: OpenModel, *, tp: int = 1, pp: int = 1, adapter: str = "")
         scaling = model.config.rope_scaling
         if isinstance(scaling, LongRopeScaling):
             others["long_factors"] = step.context > scaling.original_max_position
-        arithmetic = _hash(others | {"fraction_bits": fraction_bits(step.context)})
+        arithmetic = _hash(others)
     return Binding(
         weights=model.about.weights_digest,
         tokenizer=_tokenizer(model),

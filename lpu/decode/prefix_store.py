@@ -17,8 +17,9 @@ from lpu.inputs.document import FileError
 from lpu.inputs.files import read_json
 from lpu.outputs.ours import is_sealed, sealed_json
 from lpu.outputs.write import atomic_folder
+from models.version import CONTRACT
 
-SCHEMA = "lpu-prefix-2"  # 1 had no seal over prefix.json
+SCHEMA = f"lpu-prefix-2, contract {CONTRACT}"  # 1 had no seal over prefix.json
 INDEX, BLOCKS = "prefix.json", "blocks"
 NAMES = {
     "weights": "weights are",

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from compiler.program.instruction_set import INSTRUCTIONS, unit_classes
-from compiler.program.isa import OPCODES, TRANSFER, TRANSIENT, Columns, Holds, Kernel, Operand, is_transfer
+from compiler.program.isa import OPCODES, TRANSFER, TRANSIENT, Columns, Kernel, Operand, is_transfer
 from compiler.program.manifest import Manifest
 from compiler.program.ranges import first_of, ramp
 from lpu.link.error import fail
@@ -171,8 +171,6 @@ def resolve(
             fail(columns, int(reader[miss]), "reads a word that nothing has written yet", int(word[miss]))
         found.append(spot)
     kind = writes.kind[row]
-    last = np.repeat(np.cumsum(writes.count) - 1, writes.count)
-    kind = np.where((kind == Holds.WEIGHT) & (np.arange(len(row)) == last), Holds.SUM, kind)
     source = _sources(columns, writes, reads[0], found[0])
     token = [] if manifest.token is None else [manifest.token]
     outputs = np.array([entry[:2] for entry in [*manifest.logits, *token]], np.int64).reshape(-1, 2)

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Int
 
-from compiler.program.instructions.attention import AttentionKernel
+from compiler.program.instructions.attention import AttentionKernel, block_number
 from compiler.program.instructions.matmul import MatmulKernel, products_of
 from compiler.program.isa import (
     F16_LANES,
@@ -125,9 +125,11 @@ def regions(
             fail(columns, rows[miss], message, columns.src2[rows[miss]])
         if (miss := first_of(columns.aux[writer] != columns.aux[rows])) >= 0:
             fail(columns, rows[miss], "reads KV of another attention", columns.src2[rows[miss]])
-        chunks = kernel.chunks // kernel.stripes if isinstance(kernel, AttentionKernel) else 0
-        if (miss := first_of(columns.n[rows] >= chunks)) >= 0:
-            fail(columns, rows[miss], f"chunk {columns.n[rows[miss]]} is not one of {chunks}")
+        if isinstance(kernel, AttentionKernel):
+            stripe = np.maximum(columns.src3[writer], 0)
+            block = block_number(kernel, stripe, columns.n[rows])
+            if (miss := first_of(block >= kernel.chunks)) >= 0:
+                fail(columns, rows[miss], f"block {block[miss]} is not one of {kernel.chunks}")
         region[rows] = spot
     places = np.stack([columns.chip[appends], columns.dst[appends]], axis=-1)
     return region, appends, places

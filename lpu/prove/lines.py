@@ -6,7 +6,6 @@
 from typing import NamedTuple
 
 PRODUCT, KV_HEAD = -1, -2  # beside compiler.program.isa.Holds
-Place = tuple[int, int]  # stripe and chunk of a context
 
 
 class Vector(NamedTuple):
@@ -79,37 +78,30 @@ class Attending(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """One line of the scores or softmax weights of a chunk."""
+    """One line of the scores of a block, or of its weights and their exponents."""
 
     holds: int
     of: Attending
-    place: Place
+    block: int
     line: int
 
 
 class Peak(NamedTuple):
-    """The largest scores of some chunks: idempotent, so a set."""
+    """The largest scores of a block."""
 
     holds: int
     of: Attending
-    places: frozenset[Place]
+    block: int
 
 
-class Total(NamedTuple):
-    """Sums of the weights of some chunks, each as often as it is in `places`."""
-
-    holds: int
-    of: Attending
-    places: tuple[Place, ...]
-
-
-class Weighted(NamedTuple):
-    """One line of the weighted values of some chunks; of a merged one the last is the line of sums."""
+class Blocks(NamedTuple):
+    """One line of a node: the weighted values of blocks first .. stop-1, added in the contract's tree."""
 
     holds: int
     of: Attending
     values: int
-    places: tuple[Place, ...]
+    first: int
+    stop: int
     line: int
 
 

@@ -168,5 +168,5 @@ def _rows(
 
 
 def _alike(held: HeldHead, kernel: HandoverKernel) -> bool:
-    names = ("stripes", "head_dim", "kv", "kv_words", "kv_stride", "capacity", "cached")
+    names = ("stripes", "run", "head_dim", "kv", "kv_words", "kv_stride", "capacity", "cached")
     return all(getattr(held, name) == getattr(kernel, name) for name in names)

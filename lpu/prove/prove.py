@@ -35,6 +35,7 @@ class HeldHead:
     head: int
     stripe: int
     stripes: int
+    run: int
     head_dim: int
     kv: str
     kv_words: int
@@ -246,6 +247,7 @@ def _regions(step: StepProof, memory: Memory, ours: int) -> Regions:
             head=head.head,
             stripe=head.stripe,
             stripes=kernel.stripes,
+            run=kernel.run,
             head_dim=kernel.head_dim,
             kv=kernel.kv,
             kv_words=kernel.kv_words,

@@ -133,9 +133,12 @@ class Terms:
         """A product plus a vector."""
         return self.make("bias", (value, vector), (), self.shape(value))
 
-    def attention(self, queries: int, keys: int, values: int, head_dim: int, frac: int, kv: str) -> int:
-        """All heads over the cache that the keys and values of this step and all before it make up."""
-        return self.make("attention", (queries, keys, values), (head_dim, frac, kv), self.shape(queries))
+    def attention(self, queries: int, keys: int, values: int, head_dim: int, block: int, kv: str) -> int:
+        """All heads over the cache that the keys and values of this step and all before it make up.
+
+        block: tokens that are summed exactly.
+        """
+        return self.make("attention", (queries, keys, values), (head_dim, block, kv), self.shape(queries))
 
     def glu(self, gate: int, up: int, activation: str) -> int:
         """The activation of the gate, times up."""

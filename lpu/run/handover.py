@@ -33,11 +33,11 @@ _OPS = {"ingest": Op.KVIN, "egress": Op.KVOUT}
 
 
 class MovedRegions(NamedTuple):
-    """Of every KV region of a machine: layer, KV head, [stripe, stripes], most tokens that its row moves."""
+    """Of every KV region of a machine: layer, KV head, [stripe, stripes, run], most tokens of its row."""
 
     layer: Int64[Array, " regions"]
     head: Int64[Array, " regions"]
-    dealt: Int64[Array, "regions 2"]
+    dealt: Int64[Array, "regions 3"]
     most: Int64[Array, " regions"]
 
 
@@ -181,7 +181,7 @@ def _moves(machine: Machine, program: Program, kind: Kind) -> _Moves:
     rows = _rows_of_regions(machine, columns, _OPS[kind])
     _check_kernels(machine, columns, manifest.kernels, rows)
     places = machine.stores.places[0][:, 2:]
-    dealt = np.maximum(places, [0, 1])
+    dealt = np.maximum(places, [0, 1, 1])
     line, layer = columns.src3[rows], layer[rows]
     head, stripe = np.divmod(line, dealt[:, 1])
     if (miss := first_of((stripe != dealt[:, 0]) | (line < 0))) >= 0:
@@ -237,9 +237,10 @@ def _check_kernels(
         kv_stride=capacity * words,
         capacity=capacity,
         cached=cached,
+        run=1,
     )
-    for row, stripes in zip(rows, machine.stores.places[0][:, 3].tolist(), strict=True):
-        found, want = kernels[int(columns.aux[row])], replace(known, stripes=stripes)
+    for row, (stripes, run) in zip(rows, machine.stores.places[0][:, 3:].tolist(), strict=True):
+        found, want = kernels[int(columns.aux[row])], replace(known, stripes=stripes, run=run)
         if not isinstance(found, HandoverKernel):
             fail(columns, row, f"its kernel is one of {found.family}, must be of {HandoverKernel.family}")
         for name in (field.name for field in fields(want)):

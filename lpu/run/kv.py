@@ -10,7 +10,6 @@ from jax import Array
 from jaxtyping import Bool, Float16, Int, Int32, Shaped
 
 from compiler.program.instructions.attention import KVKernel
-from compiler.program.isa import F32_LANES
 from lpu.link.link import Dataflow
 from lpu.run.error import MachineError
 from models.contract.formats import F32, rn8
@@ -27,8 +26,8 @@ class Stores(NamedTuple):
     """The KV arrays of a program.
 
     shapes: of each array. of_kernel: the array that an attention kernel (an index of the manifest's) uses.
-    places: of each array int64 [regions, 4]: chip and first word of a region, its stripe (-1: the only one)
-    and how many stripes there are.
+    places: of each array int64 [regions, 5]: chip and first word of a region, its stripe (-1: the only one),
+    how many stripes there are, and tokens that they are dealt at a time.
     """
 
     shapes: list[jax.ShapeDtypeStruct]
@@ -64,7 +63,8 @@ def kv_stores(flows: Mapping[int, Dataflow]) -> Stores:
             stores[int(flow.columns.aux[row])] = 0
         for shape, regions in found.items():
             rows = flow.append[regions]
-            stripes = [region_kernel(flow, row).stripes for row in rows]
+            kernels = [region_kernel(flow, row) for row in rows]
+            stripes = [(kernel.stripes, kernel.run) for kernel in kernels]
             at = np.column_stack([flow.region_at[regions], flow.columns.src3[rows], stripes])
             if not np.array_equal(places.setdefault(shape, at), at):
                 raise MachineError(
@@ -93,13 +93,13 @@ def region_kernel(flow: Dataflow, row: Any) -> KVKernel:
 def append(
     store: Shaped[Array, "regions sequences capacity head_dim"],
     lines: Float16[Array, "regions lines batch 160"],
-    dealt: Int32[Any, "regions 2"],
+    dealt: Int32[Any, "regions 3"],
     sequence: Int32[Array, " batch"],
     positions: Int32[Array, " batch"],
 ) -> Shaped[Array, "regions sequences capacity head_dim"]:
     """The store with the new head of each region and row in its place.
 
-    A region whose stripe (`dealt`: stripe, stripes) the position does not fall in stays as it was.
+    A region whose stripe (`dealt`: stripe, stripes, run) the position does not fall in stays as it was.
     """
     inside, place = in_stripe(dealt, positions[None])
     at = jnp.where(inside, place, store.shape[2])
@@ -108,11 +108,15 @@ def append(
 
 
 def in_stripe(
-    dealt: Int[Any, "regions 2"], positions: Int[Any, "1 tokens"]
+    dealt: Int[Any, "regions 3"], positions: Int[Any, "1 tokens"]
 ) -> tuple[Bool[Any, "regions tokens"], Int[Any, "regions tokens"]]:
-    """(whether positions fall in the stripe of each region, where in it); `dealt`: stripe, stripes."""
-    turn, count = positions // F32_LANES, dealt[:, 1:]
-    return turn % count == dealt[:, :1], turn // count * F32_LANES + positions % F32_LANES
+    """(whether positions fall in the stripe of each region, where in it).
+
+    dealt: its stripe, stripes, and tokens of a run, which the stripes are dealt in turn.
+    """
+    count, run = dealt[:, 1:2], dealt[:, 2:]
+    turn = positions // run
+    return turn % count == dealt[:, :1], turn // count * run + positions % run
 
 
 def heads_of(

@@ -1,11 +1,12 @@
-"""Attention over a KV cache under the contract, in blocks of tokens that stay in cache."""
+"""Attention over a KV cache under the contract: block by block, and the fixed tree over the blocks."""
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float16, Int32, UInt8
 
-from models.contract import numerics
-from models.contract.numerics import Wide
+from models.contract import block_attention, numerics
+from models.contract.block_attention import Attended
 
 Cache = (
     Float16[Array, "sequences tokens kv_heads head_dim"] | UInt8[Array, "sequences tokens kv_heads head_dim"]
@@ -33,12 +34,13 @@ def attention(
     v_cache: Cache,
     position: Int32[Array, " rows"],
     *,
-    fraction_bits: int,
+    block: int,
 ) -> tuple[Float16[Array, "rows lanes"], Cache, Cache]:
     """Append k and v of all rows at their positions, then each row attends to all tokens up to its own.
 
     Decode has a row per sequence, a chunk of a prompt many rows of one: row i is of sequence
     i // (rows / sequences). A row of a chunk sees the tokens that the rows before it append.
+    block: tokens of a block, a constant of the model; blocks begin at positions 0, block, 2 block, ...
     """
     if k_cache.dtype not in (jnp.float16, jnp.uint8):
         raise TypeError(
@@ -46,47 +48,35 @@ def attention(
         )
     k_cache, v_cache = append(k_cache, k, position), append(v_cache, v, position)
     sequences, tokens, kv_heads, head_dim = k_cache.shape
-    step = _block(tokens, kv_heads * head_dim)
-    firsts = jnp.arange(0, tokens, step, dtype=jnp.int32)
-    share = len(q) // sequences
+    share, bits = len(q) // sequences, block_attention.weight_bits(block)
     size = max(n for n in range(1, min(share, PIECE_ROWS) + 1) if share % n == 0)
     group = q.shape[1] // kv_heads
     pieces = q.reshape(-1, size, kv_heads, group, head_dim)
     last = position.reshape(-1, size)
 
-    def block(cache: Array, sequence: Array, first: Array) -> Array:
-        at = (sequence, first, jnp.int32(0), jnp.int32(0))
-        part = lax.dynamic_slice(cache, at, (1, step, kv_heads, head_dim))
-        return jnp.swapaxes(part[0], 0, 1)
-
     def attend(piece: Array) -> Array:
         sequence = piece * size // share
         queries = jnp.swapaxes(pieces[piece], 0, 1).reshape(kv_heads, size * group, head_dim)
 
-        def scores(first: Array) -> Array:
-            found = numerics.attention_scores(queries, block(k_cache, sequence, first))
-            seen = first + jnp.arange(step, dtype=jnp.int32) <= last[piece][:, None]
-            seen = jnp.repeat(seen, group, axis=0)
-            return jnp.where(seen, found, jnp.float32(numerics.MASKED))
+        def leaf(first: Array, count: int) -> Attended:
+            at = (sequence, first, jnp.int32(0), jnp.int32(0))
+            keys, values = (
+                jnp.swapaxes(lax.dynamic_slice(cache, at, (1, count, kv_heads, head_dim))[0], 0, 1)
+                for cache in (k_cache, v_cache)
+            )
+            seen = first + jnp.arange(count, dtype=jnp.int32) <= last[piece][:, None]
+            seen = jnp.broadcast_to(jnp.repeat(seen, group, axis=0), (kv_heads, size * group, count))
+            scores = numerics.attention_scores(queries, keys)
+            return block_attention.leaf(block_attention.exponents(scores), seen, values, bits)
 
-        every = lax.map(scores, firsts)  # [blocks, kv_heads, size * group, step]
-        largest = jnp.broadcast_to(jnp.max(every, axis=(0, 3)), every.shape[:-1])
-        weights, sums = numerics.softmax_weights(every, largest, fraction_bits)
-
-        def add(total: Wide, part: tuple[Array, Array]) -> tuple[Wide, None]:
-            values = numerics.attention_values(part[1], block(v_cache, sequence, part[0]))
-            return Wide(total.high + values.high, total.low + values.low), None
-
-        zero = jnp.zeros(queries.shape, jnp.float64)
-        total, _ = lax.scan(add, Wide(zero, zero), (firsts, weights))
-        out = numerics.attention_out(total, jnp.sum(sums, axis=0))
+        whole, rest = divmod(tokens, block)
+        firsts = jnp.arange(whole, dtype=jnp.int32) * block
+        parts = [lax.map(lambda first: leaf(first, block), firsts)] if whole else []
+        if rest:
+            parts.append(jax.tree.map(lambda x: x[None], leaf(jnp.int32(whole * block), rest)))
+        leaves = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+        out = block_attention.out(block_attention.root(leaves))
         return jnp.swapaxes(out.reshape(kv_heads, size, group * head_dim), 0, 1).reshape(size, -1)
 
     out = lax.map(attend, jnp.arange(len(pieces), dtype=jnp.int32))
     return out.reshape(len(q), -1), k_cache, v_cache
-
-
-def _block(tokens: int, lanes: int) -> int:
-    """Tokens per block: the largest divisor of the context whose keys, split in two f64, fit a block."""
-    most = max(numerics.BLOCK_BYTES // (lanes * 16), 1)
-    return max(size for size in range(1, min(tokens, most) + 1) if tokens % size == 0)

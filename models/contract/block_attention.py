@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Bool, Float16, Float32, Float64, Int32, Int64, UInt8
+from jaxtyping import Bool, Float16, Float32, Float64, Int, Int32, Int64, UInt8
 
 from models.contract import dot16
 from models.contract.formats import (
@@ -29,8 +29,8 @@ from models.contract.formats import (
 from models.contract.formats import add32 as add32
 from models.contract.functions.exponential import LOG2E, mantissa, shift
 from models.contract.tree import tree
+from models.version import BLOCK
 
-BLOCK = 512  # tokens
 LARGEST_SCORE = 2.0**30
 _ABSENT = -(2**31)  # below the exponent of any score that is legal
 _FAR = 63  # binades below which a node adds nothing
@@ -102,7 +102,7 @@ def weights(
 
 
 def weighted(
-    w: Int64[Array, "*heads tokens"], v: Values
+    w: Int[Array, "*heads tokens"], v: Values
 ) -> tuple[Float64[Array, "*heads lanes"], Float64[Array, "*heads lanes"]]:
     """Exact sums of weights times values, of high and of low halves; e4m3 values are codes, without low."""
     rows = w.astype(F64)
@@ -118,10 +118,16 @@ def leaf(
 ) -> Attended:
     """A block's node: exact integer sums, rounded to f32 once a lane."""
     a = leaf_exponent(y, see)
-    w = weights(y, see, a, p)
+    return Attended(a, *over_bits(weights(y, see, a, p), v, p, exponent))
+
+
+def over_bits(
+    w: Int[Array, "*heads tokens"], v: Values, p: int, exponent: int = 0
+) -> tuple[Float64[Array, "*heads"], Float32[Array, "*heads lanes"]]:
+    """`l` and `o` of a block by its integer weights of p bits."""
     high, low = weighted(w, v)
     total = jnp.sum(w, axis=-1).astype(F64) * 2.0**-p
-    return Attended(a, total, rn32(odd64(high, low) * 2.0 ** (exponent - p)))
+    return total, rn32(odd64(high, low) * 2.0 ** (exponent - p))
 
 
 def merge(x: Attended, y: Attended) -> Attended:

@@ -13,7 +13,6 @@ from models.contract.vocabulary.argmax import ARGMAX
 from models.contract.vocabulary.argmax import argmax as argmax
 from models.contract.vocabulary.attention import ATTENTION
 from models.contract.vocabulary.attention import attention as attention
-from models.contract.vocabulary.attention import fraction_bits as fraction_bits
 from models.contract.vocabulary.bias import BIAS
 from models.contract.vocabulary.bias import bias as bias
 from models.contract.vocabulary.embed import EMBED

@@ -43,7 +43,6 @@ class Attention(nnx.Module):
             self.q_norm = Norm(config.head_dim, config.eps)
             self.k_norm = Norm(config.head_dim, config.eps)
         self.config = config
-        self.fraction_bits = ops.fraction_bits(context)
 
     def __call__(
         self,
@@ -67,7 +66,7 @@ class Attention(nnx.Module):
             k_cache,
             v_cache,
             position,
-            fraction_bits=self.fraction_bits,
+            block=config.attention_block,
         )
         return ops.add(x, self.o(out)), k_cache, v_cache
 

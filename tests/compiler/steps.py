@@ -41,7 +41,6 @@ def llama(
         linear(f"layers.{i}.ffn.down", ffn, wide)
     linear("head", wide, vocab)
     cache = Shape((batch, context, kv_heads, head_dim), jnp.float16)
-    bits = ops.fraction_bits(context)
 
     def step(p: dict[str, Any], tokens: Any, position: Any, caches: Any) -> Any:
         def mm(a: Any, name: str) -> Any:
@@ -56,7 +55,7 @@ def llama(
                 q = ops.rope(mm(y, at + ".q").reshape(batch, heads, head_dim), p["angles"], position)
                 k = ops.rope(mm(y, at + ".k").reshape(batch, kv_heads, head_dim), p["angles"], position)
                 v = ops.round16(mm(y, at + ".v").reshape(batch, kv_heads, head_dim))
-                o, *kv = ops.attention(q, k, v, caches[i][0], caches[i][1], position, fraction_bits=bits)
+                o, *kv = ops.attention(q, k, v, caches[i][0], caches[i][1], position, block=80)
                 out.append(tuple(kv))
                 x = ops.add(x, mm(o, at + ".o"))
             with jax.named_scope(f"layers.{i}.ffn"):

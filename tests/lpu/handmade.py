@@ -207,12 +207,12 @@ def program(
     return Program(manifest=described, blocks=(block,), calls=(call,))
 
 
-# Attention of one kv head with two query heads on chip 0: two chunks of 80 tokens, head_dim 80.
-A_EMBED, A_CAST, A_KVW, A_QK0, A_QK1, A_SMAX, A_EXP0, A_EXP1, A_PV0, A_PV1, A_AOUT = range(11)
+# Attention of one kv head with two query heads on chip 0: two blocks of 80 tokens, head_dim 80.
+A_EMBED, A_CAST, A_KVW, A_QK0, A_QK1, A_SMAX0, A_SMAX1, A_EXP0, A_EXP1, A_PV0, A_PV1, A_AOUT = range(12)
 
 
 def attention() -> Program:
-    """Two query heads of 80 lanes over 160 tokens in two chunks: from KVW to the strided AOUT."""
+    """Two query heads of 80 lanes over 160 tokens in two blocks: from KVW to the division by AOUT."""
     kernel = AttentionKernel(
         head_dim=80,
         kv="fp16",
@@ -220,10 +220,11 @@ def attention() -> Program:
         kv_stride=160,
         capacity=CONTEXT,
         cached=1,
+        run=80,
         group=2,
+        block=80,
         chunk=80,
-        chunks=1,  # one SMAX row for both: EXP reads one max line
-        frac=8,
+        chunks=2,
         rows=1,
         sequences=1,
     )
@@ -242,22 +243,25 @@ def attention() -> Program:
             | {"dst_tag": tag(3, 2 * i), "src": f, "src_tag": tag(2), "src2": K, "src2_tag": tag(9)}
             for i in (0, 1)
         ),
-        {"op": Op.SMAX, "unit": VXM, "t0": 32, "t1": 45, "aux": 2, "n": 2}
-        | {"dst": m, "dst_tag": tag(4), "src": s, "src_tag": tag(3)},
         *(
-            {"op": Op.EXP, "unit": VXM, "t0": 45 + 4 * i, "t1": 61 + 4 * i, "aux": 2, "n": 1}
-            | {"dst": e + 3 * i, "dst_tag": tag(5, 3 * i), "src": s + 2 * i, "src_tag": tag(3, 2 * i)}
-            | {"src2": m, "src2_tag": tag(4)}
+            {"op": Op.SMAX, "unit": VXM, "t0": 32 + i, "t1": 45 + i, "aux": 2, "n": 1}
+            | {"dst": m + i, "dst_tag": tag(4, i), "src": s + 2 * i, "src_tag": tag(3, 2 * i)}
             for i in (0, 1)
         ),
         *(
-            {"op": Op.PV, "unit": i, "t0": 61 + 4 * i, "t1": 73 + 4 * i, "aux": 2, "n": i, "dst": o + 8 * i}
-            | {"dst_tag": tag(6, 8 * i), "src": e + 3 * i, "src_tag": tag(5, 3 * i), "src2": K}
+            {"op": Op.EXP, "unit": VXM, "t0": 45 + 4 * i, "t1": 54 + 4 * i, "aux": 2, "n": 1}
+            | {"dst": e + 3 * i, "dst_tag": tag(5, 3 * i), "src": s + 2 * i, "src_tag": tag(3, 2 * i)}
+            | {"src2": m + i, "src2_tag": tag(4, i)}
+            for i in (0, 1)
+        ),
+        *(
+            {"op": Op.PV, "unit": i, "t0": 54 + 4 * i, "t1": 67 + 4 * i, "aux": 2, "n": i, "dst": o + 3 * i}
+            | {"dst_tag": tag(6, 3 * i), "src": e + 3 * i, "src_tag": tag(5, 3 * i), "src2": K}
             | {"src2_tag": tag(9)}
             for i in (0, 1)
         ),
-        {"op": Op.AOUT, "unit": VXM, "t0": 77, "t1": 85, "aux": 2, "n": 2}
-        | {"dst": out, "dst_tag": tag(7), "src": o, "src_tag": tag(6), "src2": e + 2, "src2_tag": tag(5, 2)},
+        {"op": Op.AOUT, "unit": VXM, "t0": 71, "t1": 78, "aux": 2, "n": 2}
+        | {"dst": out, "dst_tag": tag(7), "src": o, "src_tag": tag(6)},
     ]
     rows = [{"chip": 0} | row for row in rows]
     image = [
@@ -265,9 +269,9 @@ def attention() -> Program:
         {"chip": 0, "addr": W + 48, "words": 1, "kind": GAIN, "lines": 1, "tag": tag(21)},
     ]
     described = manifest(
-        kernels=kernels, logits=(LogitsLine(0, out, 0),), token=Place(0, out), cycles={CONTEXT: 85}
+        kernels=kernels, logits=(LogitsLine(0, out, 0),), token=Place(0, out), cycles={CONTEXT: 78}
     )
-    return program(described, columns(rows), loads(image), ("embedding", "gain"), 85)
+    return program(described, columns(rows), loads(image), ("embedding", "gain"), 78)
 
 
 def tiled(base: Program, pairs: int, times: int) -> tuple[Manifest, Loads, Columns]:

@@ -30,6 +30,7 @@ from lpu.prove.lines import (
     KV_HEAD,
     PRODUCT,
     Attending,
+    Blocks,
     Chosen,
     Chunk,
     KVHead,
@@ -39,14 +40,13 @@ from lpu.prove.lines import (
     Statistic,
     TileRun,
     Vector,
-    Weighted,
 )
 from lpu.prove.rule import RowOperands
 
 Changes = dict[str, dict[str, Any]]
 ATTENTION = AttentionKernel(
-    head_dim=80, kv="fp16", kv_words=1, kv_stride=160, capacity=160, cached=1, group=2, chunk=80, chunks=2,
-    frac=20, rows=1, sequences=1,
+    head_dim=80, kv="fp16", kv_words=1, kv_stride=160, capacity=160, cached=1, run=80, group=2, block=80,
+    chunk=80, chunks=2, rows=1, sequences=1,
 )  # fmt: skip
 
 
@@ -82,13 +82,14 @@ class Setting:
     def run(self, tensor: int, rows: int, *columns: int) -> TileRun:
         return TileRun(TILE, rows, tuple((tensor, self.lanes(one)) for one in columns))
 
-    def chunks(self, holds: int, chunk: int, of: Attending | None = None) -> tuple[Chunk, ...]:
-        return tuple(Chunk(holds, of or self.of, (0, chunk), line) for line in (0, 1))
+    def chunk(self, holds: int, block: int, of: Attending | None = None) -> tuple[Chunk, ...]:
+        """Two lines of scores, or of weights and a third of exponents."""
+        lines = range(2 + (holds == Holds.WEIGHT))
+        return tuple(Chunk(holds, of or self.of, block, line) for line in lines)
 
-    def parts(self, holds: int, *places: int, lines: int = 8, values: int = -1) -> tuple[Weighted, ...]:
-        where = tuple((0, place) for place in places)
+    def node(self, first: int, stop: int, values: int = -1) -> tuple[Blocks, ...]:
         held = self.narrow if values < 0 else values
-        return tuple(Weighted(holds, self.of, held, where, line) for line in range(lines))
+        return tuple(Blocks(Holds.BLOCKS, self.of, held, first, stop, line) for line in range(3))
 
     def region(self, **changes: Any) -> KVHead:
         return KVHead(KV_HEAD, self.narrow, self.narrow, 0, 0, 0)._replace(**changes)

@@ -7,20 +7,21 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import shapes
 from beside import assert_same, compiled, made_up
 from handmade import change
-from shapes import SMALL
 from slow import slow_but
 
-from compiler.lower.ops.attention import kv_capacity, share_of
+from compiler.lower.kv_blocks import kv_capacity, run_of
 from compiler.program.isa import Columns, Op
 from compiler.program.program import Program
 from lpu.check.check import check, check_columns, require
 from lpu.link.link import LinkError, link
 from lpu.run.machine import prepare
 
-CONTEXT = 400
+CONTEXT = 480
 POSITIONS = [[0], [1], [79], [80], [81], [159], [160], [333], [399]]
+SMALL = replace(shapes.SMALL, attention_block=80)
 ONE_HEAD = replace(SMALL, heads=4, kv_heads=1)
 
 
@@ -85,25 +86,20 @@ def without(c: Columns, rows: np.ndarray, which: int = 0) -> Columns:
     return c.take(np.arange(len(c)) != rows[which])
 
 
-def peaks_sent(c: Columns) -> np.ndarray:
-    made = np.unique(c.dst_tag[c.op == Op.SMAX])
+def nodes_sent(c: Columns) -> np.ndarray:
+    made = np.unique(c.dst_tag[c.op == Op.PV])
     return np.flatnonzero((c.op == Op.SEND) & np.isin(c.src_tag, made))
 
 
-def partials_sent(c: Columns) -> np.ndarray:
-    made = np.unique(c.dst_tag[c.op == Op.ASUM])
-    return np.flatnonzero((c.op == Op.SEND) & np.isin(c.src_tag, made))
-
-
-def chunk_left_out(c: Columns) -> Columns:
-    """A stripe without one of its chunks."""
-    rows = np.flatnonzero(c.op == Op.ASUM)
+def block_left_out(c: Columns) -> Columns:
+    """The context without its last block."""
+    rows = np.flatnonzero(c.op == Op.AOUT)
     return change(c, int(rows[0]), n=int(c.n[rows[0]]) - 1)
 
 
 def other_head(c: Columns) -> Columns:
-    """The owner of a head takes for its partial what came for another head."""
-    ends = np.flatnonzero(c.op == Op.AEND)
+    """The owner of a head takes the nodes of another head."""
+    ends = np.flatnonzero(c.op == Op.AOUT)
     return change(c, int(ends[0]), src_tag=int(c.src_tag[ends[1]]))
 
 
@@ -111,11 +107,10 @@ FAULTS: dict[str, Callable[[Columns], Columns]] = {
     "a stripe appended to twice, another never": fault(Op.KVW, src3=1),
     "no stripe named": fault(Op.KVW, src3=-1),
     "a stripe that is none": fault(Op.KVW, src3=2),
-    "a maximum not sent": lambda c: without(c, peaks_sent(c)),
-    "a partial not sent": lambda c: without(c, partials_sent(c)),
-    "a partial left out": fault(Op.AEND, n=1),
-    "a chunk left out": chunk_left_out,
-    "a partial of another head": other_head,
+    "a node not sent": lambda c: without(c, nodes_sent(c)),
+    "a node left out": fault(Op.AOUT, n=1),
+    "a block left out": block_left_out,
+    "nodes of another head": other_head,
 }
 
 
@@ -132,7 +127,7 @@ def test_an_exchanged_stripe_links_and_is_found_by_what_rows_mean(program: Progr
     link(program.manifest, program.loads(), wrong)
     report = check_columns(program.manifest, program.loads(), wrong)
     assert report.counts[7] == report.total > 0
-    assert "every stripe of one KV head" in str(report)
+    assert "not all 6 once" in str(report)
 
 
 def test_the_linker_refuses_a_stripe_that_does_not_exist(program: Program) -> None:
@@ -140,13 +135,16 @@ def test_the_linker_refuses_a_stripe_that_does_not_exist(program: Program) -> No
         link(program.manifest, program.loads(), FAULTS["a stripe that is none"](program.expand(CONTEXT)))
 
 
-def test_the_linker_misses_a_partial_that_never_came(program: Program) -> None:
+def test_the_linker_misses_a_node_that_never_came(program: Program) -> None:
     with pytest.raises(LinkError, match="nothing has written yet"):
-        link(program.manifest, program.loads(), FAULTS["a partial not sent"](program.expand(CONTEXT)))
+        link(program.manifest, program.loads(), FAULTS["a node not sent"](program.expand(CONTEXT)))
 
 
 @pytest.mark.parametrize("stripes", [1, 2, 3, 8])
 def test_stripes_hold_every_token_of_every_bucket(stripes: int) -> None:
     for context in (1, 80, 81, 399, 2048):
-        assert share_of(context, stripes) * stripes >= context
-        assert kv_capacity((context, 80), 4, stripes) >= share_of(context, stripes)
+        run = run_of((context, 80), 80, stripes)
+        turn = np.arange(context) // run
+        held = np.bincount(turn % stripes, minlength=stripes)
+        assert kv_capacity((context, 80), 80, stripes) >= held.max()
+        assert run % 80 == 0

@@ -32,7 +32,7 @@ def test_converted_weights_without_a_sha256_of_each_tensor_are_refused() -> None
 def test_a_prefix_store_without_a_seal_is_refused() -> None:
     with pytest.raises(FileError) as refused:
         load(BEFORE / "prefix", binding(), BLOCK)
-    one_line(refused.value, "'lpu-prefix-1'", "'lpu-prefix-2'", "`lpu afd --run --kv-cache DIR`")
+    one_line(refused.value, "'lpu-prefix-1'", "'lpu-prefix-2, contract 2'", "`lpu afd --run --kv-cache DIR`")
 
 
 def test_results_of_a_comparison_without_a_schema_are_refused() -> None:

@@ -1,205 +1,259 @@
-"""Lowering of attention: KV append, then scores, weights and values chunk by chunk, per KV head."""
+"""Lowering of attention: KV append, then scores, weights and values block by block, and the tree of blocks.
 
-from dataclasses import dataclass
+The rows of one block follow one another, so that its node is made before much of the next ones is begun,
+and no more blocks are begun than keep the VXM busy, which bounds the scores and weights that live.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from compiler.graph.graph import Graph, Node, View
+from compiler.graph.graph import Node, View
 from compiler.lower.context import Lowering
+from compiler.lower.kv_blocks import attention_shape, chunk_of
 from compiler.lower.layout import Lines, Segments
 from compiler.lower.rows import tag
 from compiler.lower.rule import LoweringRule, Uses
-from compiler.program.instructions.attention import AttentionKernel, kv_words, merged_lines, score_lines
-from compiler.program.isa import F16_LANES, F32_LANES, KV, SPACE_SHIFT, Op, ceil_div
+from compiler.program.instructions.attention import (
+    AttentionKernel,
+    block_number,
+    kv_words,
+    node_lines,
+    score_lines,
+    weight_lines,
+)
+from compiler.program.isa import F16_LANES, KV, SPACE_SHIFT, Op, ceil_div
+from compiler.timing import timing
 from fabric.paths import hops
 
-
-def share_of(context: int, stripes: int) -> int:
-    """Tokens of a context that each of its stripes holds at most: it is dealt out 80 tokens at a time."""
-    return F32_LANES * int(ceil_div(ceil_div(context, F32_LANES), stripes)) if stripes > 1 else context
-
-
-def chunk_of(context: int, planes: int) -> int:
-    """Tokens per chunk: a multiple of 80 (one score line), the context spread over the planes."""
-    return 80 * int(ceil_div(ceil_div(context, planes), 80))
-
-
-def kv_capacity(contexts: tuple[int, ...], planes: int, stripes: int = 1) -> int:
-    """Tokens of KV per region that every bucket's chunks fit in."""
-    shares = [share_of(context, stripes) for context in contexts]
-    return max(chunk_of(share, planes) * int(ceil_div(share, chunk_of(share, planes))) for share in shares)
-
-
-def attention_shape(graph: Graph, node: Node) -> tuple[int, int]:
-    """(kv heads, head dim) of an attention node, from its cache."""
-    shape = graph.values[node.inputs[3].value].shape
-    return shape[2], shape[3]
+FAN = 8  # nodes that are merged at a time: a power of two
+VALUES = 5  # that a block takes at most: scores, maxima, weights, and of nodes one or two
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Heads:
-    """The KV heads of one attention, their stripes and chunks, in that order.
+    """The KV heads of one attention and their stripes.
 
-    owner: rank of each head. parts, arrays over (head, stripe): rank that holds it, first word and tag of its
-    KV region, its KVW row. head, part, chunk, rank, place: of each (head, stripe, chunk).
+    owner: rank of each head. Arrays over (head, stripe): rank that holds it, first word and tag of its KV
+    region, its KVW row. query: tag of the first line of each head's queries. ahead: blocks of a region whose
+    scores or weights may live at once. By block, over all heads: the scores and maxima of those `scored` so
+    far, the rows that weighed.
     """
 
     aux: int
-    chunks: int
-    stripes: int
+    kernel: AttentionKernel
     owner: np.ndarray
     holder: np.ndarray
     region: np.ndarray
     region_tag: np.ndarray
     append: np.ndarray
-    head: np.ndarray
-    part: np.ndarray
-    chunk: np.ndarray
-    rank: np.ndarray
-    place: np.ndarray
+    query: np.ndarray
+    ahead: int
+    scored: list[tuple[Lines, Lines]] = field(default_factory=list[tuple[Lines, Lines]])
+    weighed: dict[int, np.ndarray] = field(default_factory=dict[int, np.ndarray])
 
-    def value(self, low: Lowering, dtype: str, lines: int) -> Lines:
-        """A value of `lines` lines per (head, stripe, chunk), written by one row each."""
-        count = np.full(len(self.place), lines)
-        return low.value(dtype, np.repeat(self.rank, lines), first=self.place * lines, count=count)
+    @property
+    def run(self) -> int:
+        """Blocks that a stripe is dealt at a time; of one stripe all."""
+        return self.kernel.run // self.kernel.block if self.kernel.stripes > 1 else self.kernel.chunks
 
-    def install(self, low: Lowering, op: Op, source: np.ndarray, out: Lines) -> None:
-        """QK or PV rows: each chunk of K or V on a plane, after the step's append."""
-        rows = low.rows.add(
-            op,
-            rank=self.rank,
-            pin=self.place % low.chip.planes,
-            n=self.chunk,
-            aux=self.aux,
-            src_tag=source,
-            src2=self.region[self.part],
-            src2_tag=self.region_tag[self.part],
-            dst_tag=out.tag(out.first),
-        )
-        low.rows.edge(self.append[self.part], rows)
+    def stripe(self, block: int) -> int:
+        """Which stripe holds a block."""
+        return block // self.run % self.kernel.stripes
 
-    def to_holders(self, low: Lowering, value: Lines, first: np.ndarray, lines: int) -> None:
-        """Send `lines` lines of each head, from line `first[head]` on, to every rank that holds a stripe."""
-        if self.stripes > 1:
-            low.gather(value, _needed(low, value, first, lines, self.holder))
+    def rank(self, block: int) -> np.ndarray:
+        """The rank that holds a block of each head."""
+        return self.holder[self.stripe(block) :: self.kernel.stripes]
+
+    def regions(self, block: int) -> slice:
+        """Which of the regions hold a block, one of each head."""
+        return slice(self.stripe(block), None, self.kernel.stripes)
+
+    def local(self, block: int) -> int:
+        """Which block of its region a block is."""
+        return block // self.run // self.kernel.stripes * self.run + block % self.run
+
+    def before(self, block: int, count: int) -> int:
+        """The block that lies so many blocks before another in its region; -1: none."""
+        local = self.local(block) - count
+        return block_number(self.kernel, self.stripe(block), local) if local >= 0 else -1
+
+    def place(self, low: Lowering, block: int) -> dict[str, Any]:
+        """Where rows find a block of every head: its number in the region, the region, a plane."""
+        mine, local = self.regions(block), self.local(block)
+        pin = (local + np.arange(len(self.owner))) % low.chip.planes
+        return {"n": local, "pin": pin, "src2": self.region[mine], "src2_tag": self.region_tag[mine]}
+
+    def value(self, low: Lowering, dtype: str, lines: int, ranks: Sequence[np.ndarray]) -> Lines:
+        """A value of `lines` lines for each head and entry of `ranks`, head by head, one row each."""
+        owner = np.stack(ranks, axis=-1).reshape(-1)
+        first = np.arange(len(owner)) * lines
+        return low.value(dtype, np.repeat(owner, lines), first=first, count=np.full(len(owner), lines))
 
 
 def lower_attention(low: Lowering, node: Node) -> None:
     """Lower attention over the KV cache of one context bucket.
 
     Each KV head belongs to a rank; its context lies there, or is dealt over `low.cp` ranks of its own
-    (context parallel), which score their chunks against the maximum over all and send one exact partial.
+    (context parallel), which make the nodes of their own runs of blocks and send them to the head's owner.
     """
     kv_heads, head_dim = attention_shape(low.graph, node)
     group = node.inputs[0].width // head_dim // kv_heads
     q, queries = low.segments(node.inputs[0], node)
-    heads = _append(low, node, kv_heads, head_dim, group, q.owner[queries.first])
-    heads.to_holders(low, q, queries.first, queries.lines)
-    kernel = low.kernels[heads.aux]
-    assert isinstance(kernel, AttentionKernel)
-    size = score_lines(kernel)
-    scores = heads.value(low, "f32", size)
-    heads.install(low, Op.QK, q.tag(queries.first[heads.head]), scores)
-    peaks = heads.value(low, "stat", 1)
+    heads = _append(low, node, group, q.owner[queries.first], q.tag(queries.first))
+    if low.cp > 1:
+        low.gather(q, _needed(low, q, queries.first, queries.lines, heads.holder))
+    sizes = _fans(heads)
+    end = low.uids + VALUES * (int(ceil_div(low.longest, heads.kernel.block)) + 1)
+    nodes = _level(low, heads, sizes, len(sizes), 0)
+    assert low.uids <= end, "more values than the longest context is given"
+    low.uids = end  # what follows has the same tags in every bucket, as what is preloaded has
+    out, segments = result_lines(low, heads.owner, group * head_dim)
     low.rows.add(
-        Op.SMAX,
-        rank=heads.rank,
-        n=1,
-        aux=heads.aux,
-        src_tag=scores.tag(scores.first),
-        dst_tag=peaks.tag(peaks.first),
-    )
-    total = heads.stripes * heads.chunks
-    heads.to_holders(low, peaks, np.arange(kv_heads) * total, total)
-    weights = heads.value(low, "f32", size + 1)
-    low.rows.add(
-        Op.EXP,
-        rank=heads.rank,
-        n=1,
-        aux=heads.aux,
-        src_tag=scores.tag(scores.first),
-        src2_tag=peaks.tag(heads.head * total),
-        dst_tag=weights.tag(weights.first),
-    )
-    wide = merged_lines(kernel) - 1
-    partial = heads.value(low, "wide", wide)
-    heads.install(low, Op.PV, weights.tag(weights.first), partial)
-    lines = int(ceil_div(group * head_dim, F16_LANES))
-    columns = np.full((kv_heads, lines * F16_LANES), -1)
-    columns[:, : group * head_dim] = np.arange(kv_heads * group * head_dim).reshape(kv_heads, -1)
-    first, count = np.arange(kv_heads) * lines, np.full(kv_heads, lines)
-    out = low.value("f16", np.repeat(heads.owner, lines), columns.reshape(-1), first=first, count=count)
-    part = np.arange(len(heads.holder))
-    op = Op.ASUM if heads.stripes > 1 else Op.AOUT
-    merged = _merged(low, heads, wide + 1) if heads.stripes > 1 else out
-    low.rows.add(
-        op,
-        rank=heads.holder,
-        n=heads.chunks,
-        aux=heads.aux,
-        src_tag=partial.tag(part * heads.chunks * wide),
-        src2_tag=weights.tag(part * heads.chunks * (size + 1) + size),
-        dst_tag=merged.tag(merged.first),
-    )
-    if heads.stripes > 1:
-        _finish(low, heads, merged, out)
-    width = kv_heads * group * head_dim
-    segments = Segments(start=0, total=width, width=group * head_dim, first=first, lines=lines)
-    low.where[View(value=node.outputs[0], start=0, width=width)] = (out, segments)
-
-
-def _merged(low: Lowering, heads: _Heads, lines: int) -> Lines:
-    """A wide partial and its sums per (head, stripe)."""
-    first, count = np.arange(len(heads.holder)) * lines, np.full(len(heads.holder), lines)
-    return low.value("wide", np.repeat(heads.holder, lines), first=first, count=count)
-
-
-def _finish(low: Lowering, heads: _Heads, merged: Lines, out: Lines) -> None:
-    """The partials of all stripes of a head sent to its owner and divided there."""
-    need = np.zeros((low.group.ranks, merged.lines), bool)
-    need[np.repeat(heads.owner, merged.lines // len(heads.owner)), np.arange(merged.lines)] = True
-    low.gather(merged, need)
-    low.rows.add(
-        Op.AEND,
+        Op.AOUT,
         rank=heads.owner,
-        n=heads.stripes,
+        n=nodes.lines // node_lines(heads.kernel) // kv_heads,
         aux=heads.aux,
-        src_tag=merged.tag(merged.first[:: heads.stripes]),
-        dst_tag=out.tag(out.first),
+        src_tag=nodes.tag(nodes.first[:: len(nodes.first) // kv_heads]),
+        dst_tag=out.tag(segments.first),
     )
+    view = View(value=node.outputs[0], start=0, width=kv_heads * group * head_dim)
+    low.where[view] = (out, segments)
 
 
-def _append(low: Lowering, node: Node, kv_heads: int, head_dim: int, group: int, owner: np.ndarray) -> _Heads:
-    """KVW rows of the step's K and V, and the bookkeeping of heads, stripes and chunks."""
-    (k, keys), (v, values) = low.segments(node.inputs[1], node), low.segments(node.inputs[2], node)
-    kv = "fp16" if low.graph.values[node.inputs[3].value].dtype == "float16" else "fp8"
-    share = share_of(low.context, low.cp)
-    chunk = chunk_of(share, low.chip.planes)
-    chunks = int(ceil_div(share, chunk))
-    words = kv_words(head_dim, kv)
-    aux = low.kernels.index(
-        AttentionKernel(
-            head_dim=head_dim,
-            group=group,
-            chunk=chunk,
-            chunks=chunks * low.cp,
-            kv=kv,
-            kv_words=words,
-            kv_stride=low.capacity * words,
-            capacity=low.capacity,
-            frac=node.attributes["fraction_bits"],
-            rows=low.batch,
-            sequences=low.graph.values[node.inputs[3].value].shape[0],
-            cached=low.cached,
-            stripes=low.cp,
+def result_lines(low: Lowering, owner: np.ndarray, width: int) -> tuple[Lines, Segments]:
+    """The result of attention: of each KV head, on the rank that owns it, `width` columns in whole lines."""
+    lines, count = int(ceil_div(width, F16_LANES)), len(owner)
+    columns = np.full((count, lines * F16_LANES), -1)
+    columns[:, :width] = np.arange(count * width).reshape(count, -1)
+    first, size = np.arange(count) * lines, np.full(count, lines)
+    out = low.value("f16", np.repeat(owner, lines), columns.reshape(-1), first=first, count=size)
+    return out, Segments(start=0, total=count * width, width=width, first=first, lines=lines)
+
+
+def _fans(heads: _Heads) -> list[tuple[int, int]]:
+    """(blocks in a node, nodes merged) of every level of the tree but the last, which AOUT merges.
+
+    Up to a run nodes lie on one chip; the nodes of runs are merged by the head's owner.
+    """
+    out: list[tuple[int, int]] = []
+    size, blocks = 1, heads.kernel.chunks
+    while heads.kernel.stripes > 1 and size < heads.run:
+        out.append((size, min(FAN, heads.run // size)))
+        size *= out[-1][1]
+    while int(ceil_div(blocks, size)) > FAN:
+        out.append((size, FAN))
+        size *= FAN
+    return out
+
+
+def _level(low: Lowering, heads: _Heads, fans: list[tuple[int, int]], level: int, index: int) -> Lines:
+    """The value that holds the nodes below node `index` of a level, where they are merged; all rows for them.
+
+    Level 0 has blocks; the last level's one node is the whole context.
+    """
+    blocks, lines = heads.kernel.chunks, node_lines(heads.kernel)
+    size, fan = fans[level] if level < len(fans) else (_size(fans), int(ceil_div(blocks, _size(fans))))
+    first = index * fan
+    count = min(fan, int(ceil_div(blocks, size)) - first)
+    local = heads.kernel.stripes == 1 or size < heads.run
+    ranks = [heads.rank((first + i) * size) if size <= heads.run else heads.owner for i in range(count)]
+    out = heads.value(low, "stat", lines, ranks)
+    for i in range(count):
+        made = out.tag(out.first[i::count])
+        if level == 0:
+            _block(low, heads, first + i, made)
+            continue
+        below = _level(low, heads, fans, level - 1, first + i)
+        low.rows.add(
+            Op.NODE,
+            rank=ranks[i],
+            n=len(below.first) // len(heads.owner),
+            aux=heads.aux,
+            src_tag=below.tag(below.first[:: len(below.first) // len(heads.owner)]),
+            dst_tag=made,
         )
+    if not local and size <= heads.run:
+        need = np.zeros((low.group.ranks, out.lines), bool)
+        need[np.repeat(heads.owner, count * lines), np.arange(out.lines)] = True
+        low.gather(out, need)
+    return out
+
+
+def _size(fans: list[tuple[int, int]]) -> int:
+    return fans[-1][0] * fans[-1][1] if fans else 1
+
+
+def _block(low: Lowering, heads: _Heads, block: int, made: np.ndarray) -> None:
+    """The rows that make the node of one block of every head, after the scores of some blocks behind it.
+
+    A chain takes the earliest of the rows that are ready, so maxima come before the weights that would keep
+    all chains while the next weights wait for them.
+    """
+    for later in range(len(heads.scored), min(block + heads.ahead // 2, heads.kernel.chunks - 1) + 1):
+        heads.scored.append(_scores(low, heads, later))
+    kernel, (scores, peaks) = heads.kernel, heads.scored[block]
+    same = {"rank": heads.rank(block), "aux": heads.aux}
+    weights = heads.value(low, "f32", weight_lines(kernel), [heads.rank(block)])
+    heads.weighed[block] = low.rows.add(
+        Op.EXP,
+        n=1,
+        src_tag=scores.tag(scores.first),
+        src2_tag=peaks.tag(peaks.first),
+        dst_tag=weights.tag(weights.first),
+        **same,
     )
+    read = low.rows.add(
+        Op.PV, src_tag=weights.tag(weights.first), dst_tag=made, **heads.place(low, block), **same
+    )
+    low.rows.edge(heads.append[heads.regions(block)], read)
+
+
+def _scores(low: Lowering, heads: _Heads, block: int) -> tuple[Lines, Lines]:
+    """The scores of one block of every head and their maxima."""
+    same = {"rank": heads.rank(block), "aux": heads.aux}
+    scores = heads.value(low, "f32", score_lines(heads.kernel), [heads.rank(block)])
+    read = low.rows.add(
+        Op.QK, src_tag=heads.query, dst_tag=scores.tag(scores.first), **heads.place(low, block), **same
+    )
+    low.rows.edge(heads.append[heads.regions(block)], read)
+    if (earlier := heads.before(block, heads.ahead)) in heads.weighed:
+        low.rows.edge(heads.weighed[earlier], read)
+    peaks = heads.value(low, "stat", 1, [heads.rank(block)])
+    low.rows.add(Op.SMAX, n=1, src_tag=scores.tag(scores.first), dst_tag=peaks.tag(peaks.first), **same)
+    return scores, peaks
+
+
+def _append(low: Lowering, node: Node, group: int, owner: np.ndarray, query: np.ndarray) -> _Heads:
+    """KVW rows of the step's K and V, and the bookkeeping of heads and stripes."""
+    (k, keys), (v, values) = low.segments(node.inputs[1], node), low.segments(node.inputs[2], node)
+    kv_heads, head_dim = attention_shape(low.graph, node)
+    kv = "fp16" if low.graph.values[node.inputs[3].value].dtype == "float16" else "fp8"
+    block, words = int(node.attributes["block"]), kv_words(head_dim, kv)
+    kernel = AttentionKernel(
+        head_dim=head_dim,
+        group=group,
+        block=block,
+        chunk=chunk_of(low.context, block),
+        chunks=int(ceil_div(low.context, block)),
+        kv=kv,
+        kv_words=words,
+        kv_stride=low.capacity * words,
+        capacity=low.capacity,
+        rows=low.batch,
+        sequences=low.graph.values[node.inputs[3].value].shape[0],
+        cached=low.cached,
+        stripes=low.cp,
+        run=low.run,
+    )
+    aux = low.kernels.index(kernel)
     holder = _holders(low, owner)
     region = _regions(low, holder, low.cached * low.capacity * words)
     region_tag = tag(low.weight_uid(), np.arange(len(holder)))
     stripe = np.tile(np.arange(low.cp), kv_heads)
     part_head = np.repeat(np.arange(kv_heads), low.cp)
-    part = np.repeat(np.arange(len(holder)), chunks)
     if low.cp > 1:
         for value, segments in ((k, keys), (v, values)):
             low.gather(value, _needed(low, value, segments.first, segments.lines, holder))
@@ -216,19 +270,27 @@ def _append(low: Lowering, node: Node, kv_heads: int, head_dim: int, group: int,
     )
     return _Heads(
         aux=aux,
-        chunks=chunks,
-        stripes=low.cp,
+        kernel=kernel,
         owner=owner,
         holder=holder,
         region=region,
         region_tag=region_tag,
         append=append,
-        head=part_head[part],
-        part=part,
-        chunk=np.tile(np.arange(chunks), len(holder)),
-        rank=holder[part],
-        place=np.arange(len(part)),
+        query=query,
+        ahead=_ahead(low, kernel),
     )
+
+
+def _ahead(low: Lowering, kernel: AttentionKernel) -> int:
+    """Blocks to work on at a time: two for every chain, and what they take up while results are on their way.
+
+    On its way from the weights of an earlier block to its own, a block waits for QK, SMAX and EXP to be
+    through, and about as long for chains and planes.
+    """
+    times = {op: timing(op, 1, kernel, low.chip, low.batch) for op in (Op.QK, Op.SMAX, Op.EXP)}
+    through = sum(int(latency - hold) for hold, latency in times.values())
+    busy = int(times[Op.SMAX][0] + times[Op.EXP][0])
+    return 2 * low.chip.vxm_chains + int(ceil_div(2 * through * low.chip.vxm_chains, busy))
 
 
 def _needed(low: Lowering, value: Lines, first: np.ndarray, lines: int, holder: np.ndarray) -> np.ndarray:

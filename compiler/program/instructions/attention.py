@@ -1,4 +1,4 @@
-"""Attention over a KV cache: append, scores, softmax in exact sums, weighted values, and their merging."""
+"""Attention over a KV cache: append, scores, weights and values block by block, and the merging of blocks."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -31,7 +31,7 @@ class KVKernel(Kernel):
     """The KV region of one (layer, kv head, stripe): `kv_stride` words for each of `cached` sequences.
 
     capacity: tokens of a sequence that it holds. kv_words: words of K and V of one token. stripes: regions
-    that the tokens of a head are dealt over, 80 tokens (a score line) at a time.
+    that the tokens of a head are dealt over, `run` consecutive tokens at a time.
     """
 
     head_dim: Count
@@ -40,23 +40,25 @@ class KVKernel(Kernel):
     kv_stride: Count
     capacity: Count
     cached: Count
+    run: Count
     stripes: Count = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionKernel(KVKernel):
-    """Attention of `group` query heads on one kv head over `chunks` chunks of `chunk` tokens.
+    """Attention of `group` query heads on one kv head over a context of `chunks` blocks.
 
-    rows: of the batch; sequences: of the cache that a step takes. frac: fraction bits of a softmax weight.
-    The chunk of a row is its data; which `sequences` of the `cached` ones a step takes is data of the step,
-    as its positions are, and each of them has rows / sequences rows.
+    block: tokens of a block of the contract. chunk: those of a block that a row takes, all but in a context
+    that is shorter than one block. rows: of the batch; sequences: of the cache that a step takes.
+    The block of a row, counted in its region, is its data; which `sequences` of the `cached` ones a step
+    takes is data of the step, as its positions are, and each of them has rows / sequences rows.
     """
 
     family: ClassVar[str] = "attention"
     group: Count
+    block: Count
     chunk: Count
     chunks: Count
-    frac: Count
     rows: Count
     sequences: Count
 
@@ -66,25 +68,40 @@ def kv_words(head_dim: int, kv: str) -> int:
     return ceil_div(2 * head_dim * (2 if kv == "fp16" else 1), WORD_BYTES)
 
 
-def stripe_tokens(tokens: int, count: int) -> int:
+def stripe_tokens(tokens: int, count: int, run: int) -> int:
     """The most of `tokens` consecutive tokens that fall to one of `count` stripes, wherever they begin."""
-    runs, rest = divmod(tokens, F32_LANES * count)
-    return F32_LANES * runs + min(rest, F32_LANES)
+    if count == 1:
+        return tokens
+    runs, rest = divmod(tokens, run * count)
+    return run * runs + min(rest, run)
+
+
+def block_number(k: AttentionKernel, stripe: Lines, local: Lines) -> Lines:
+    """Which block of the context is number `local` of the region of a stripe."""
+    if k.stripes == 1:
+        return local
+    run = k.run // k.block
+    return (local // run * k.stripes + stripe) * run + local % run
 
 
 def score_lines(k: AttentionKernel) -> int:
-    """Lines that the scores of one chunk take: one row of `chunk` f32 lanes per query head of the group."""
-    return k.group * k.chunk // F32_LANES
+    """Lines of the scores of one block: `chunk` f32 lanes of each query head of the group, in order."""
+    return ceil_div(k.group * k.chunk, F32_LANES)
+
+
+def weight_lines(k: AttentionKernel) -> int:
+    """Lines of the weights of one block, and of their exponents: a lane per head."""
+    return score_lines(k) + 1
 
 
 def part_lines(k: AttentionKernel) -> int:
-    """Lines of a wide partial of all heads of the group."""
-    return ceil_div(k.group * k.head_dim, WIDE_LANES)
+    """F32 lines of all heads of the group."""
+    return ceil_div(k.group * k.head_dim, F32_LANES)
 
 
-def merged_lines(k: AttentionKernel) -> int:
-    """Lines of a wide partial of all heads of the group and of the sums that belong to it."""
-    return part_lines(k) + 1
+def node_lines(k: AttentionKernel) -> int:
+    """Lines of a node: its heads, then the exponent and the sum of weights of each, in 16 bytes."""
+    return part_lines(k) + ceil_div(k.group, WIDE_LANES)
 
 
 def kv_region_words(n: Lines, k: KVKernel) -> Lines:
@@ -104,41 +121,21 @@ def _scores(n: Lines, k: AttentionKernel) -> Lines:
     return score_lines(k)
 
 
-def _scores_of_chunks(n: Lines, k: AttentionKernel) -> Lines:
-    return n * score_lines(k)
+def _weights(n: Lines, k: AttentionKernel) -> Lines:
+    return weight_lines(k)
 
 
-def _peaks(n: Lines, k: AttentionKernel) -> Lines:
-    return k.chunks
+def _node(n: Lines, k: AttentionKernel) -> Lines:
+    return node_lines(k)
 
 
-def _weights_and_sum(n: Lines, k: AttentionKernel) -> Lines:
-    return score_lines(k) + 1
-
-
-def _part(n: Lines, k: AttentionKernel) -> Lines:
-    return part_lines(k)
-
-
-def _parts(n: Lines, k: AttentionKernel) -> Lines:
-    return n * part_lines(k)
-
-
-def _merged(n: Lines, k: AttentionKernel) -> Lines:
-    return merged_lines(k)
-
-
-def _all_merged(n: Lines, k: AttentionKernel) -> Lines:
-    return n * merged_lines(k)
+def _nodes(n: Lines, k: AttentionKernel) -> Lines:
+    return n * node_lines(k)
 
 
 _REGION = Operand("src2", KV, kv_region_words)
 _SCORES = Operand("src", TRANSIENT, _scores, Holds.SCORE, whole=score_lines)
-_CHUNKS = (
-    Operand("src", TRANSIENT, _parts, Holds.PART, whole=part_lines),
-    Operand("src2", TRANSIENT, one, Holds.SUM, stride=lambda k: score_lines(k) + 1),
-)
-_TO_HEADS = Operand("dst", TRANSIENT, _heads, Holds.F16)
+_NODES = Operand("src", TRANSIENT, _nodes, Holds.BLOCKS, whole=node_lines)
 
 INSTRUCTIONS = (
     Instruction(
@@ -159,14 +156,14 @@ INSTRUCTIONS = (
         reads=(Operand("src", TRANSIENT, _heads, Holds.F16), _REGION),
         write=Operand("dst", TRANSIENT, _scores, Holds.SCORE),
         least=0,
-        numbers=(("n", "chunk"),),
+        numbers=(("n", "block"),),
     ),
     Instruction(
         op=Op.SMAX,
         name="SMAX",
         unit=VXM,
         kernel=AttentionKernel,
-        reads=(Operand("src", TRANSIENT, _scores_of_chunks, Holds.SCORE, whole=score_lines),),
+        reads=(_SCORES,),
         write=Operand("dst", TRANSIENT, one, Holds.PEAK),
     ),
     Instruction(
@@ -174,44 +171,34 @@ INSTRUCTIONS = (
         name="EXP",
         unit=VXM,
         kernel=AttentionKernel,
-        reads=(_SCORES, Operand("src2", TRANSIENT, _peaks, Holds.PEAK)),
-        write=Operand("dst", TRANSIENT, _weights_and_sum, Holds.WEIGHT),
-        least=0,
+        reads=(_SCORES, Operand("src2", TRANSIENT, one, Holds.PEAK)),
+        write=Operand("dst", TRANSIENT, _weights, Holds.WEIGHT),
     ),
     Instruction(
         op=Op.PV,
         name="PV",
         unit=MXM,
         kernel=AttentionKernel,
-        reads=(Operand("src", TRANSIENT, _scores, Holds.WEIGHT, whole=score_lines), _REGION),
-        write=Operand("dst", TRANSIENT, _part, Holds.PART),
+        reads=(Operand("src", TRANSIENT, _weights, Holds.WEIGHT, whole=weight_lines), _REGION),
+        write=Operand("dst", TRANSIENT, _node, Holds.BLOCKS),
         least=0,
-        numbers=(("n", "chunk"),),
+        numbers=(("n", "block"),),
+    ),
+    Instruction(
+        op=Op.NODE,
+        name="NODE",
+        unit=VXM,
+        kernel=AttentionKernel,
+        reads=(_NODES,),
+        write=Operand("dst", TRANSIENT, _node, Holds.BLOCKS),
     ),
     Instruction(
         op=Op.AOUT,
         name="AOUT",
         unit=VXM,
         kernel=AttentionKernel,
-        reads=_CHUNKS,
-        write=_TO_HEADS,
-        unread=True,
-    ),
-    Instruction(
-        op=Op.ASUM,
-        name="ASUM",
-        unit=VXM,
-        kernel=AttentionKernel,
-        reads=_CHUNKS,
-        write=Operand("dst", TRANSIENT, _merged, Holds.MERGED),
-    ),
-    Instruction(
-        op=Op.AEND,
-        name="AEND",
-        unit=VXM,
-        kernel=AttentionKernel,
-        reads=(Operand("src", TRANSIENT, _all_merged, Holds.MERGED, whole=merged_lines),),
-        write=_TO_HEADS,
+        reads=(_NODES,),
+        write=Operand("dst", TRANSIENT, _heads, Holds.F16),
         unread=True,
     ),
 )

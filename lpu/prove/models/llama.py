@@ -15,8 +15,6 @@ from models.config import TransformerConfig
 
 FAMILY = "llama"
 STRIP, MOST_PARTS, LEAST_ROWS = 32, 8, 256  # docs/facts/contract2.md section 2, decision 0014
-BITS = ((8192, 20), (32_768, 18), (131_072, 16))
-"""Tokens of the longest context, and bits of a softmax weight up to there (docs/facts/numerics.md 1.1)."""
 
 
 def read(terms: Terms, numbers: Mapping[str, Any], longest: int, kv: str) -> ModelTerms:
@@ -38,12 +36,11 @@ class _Reading:
     def step(self) -> ModelTerms:
         """Token to logits."""
         config, terms, out = self.config, self.terms, ModelTerms()
-        frac = next((bits for most, bits in BITS if self.longest <= most), 0)
         angles = self._tensor(out, "angles", self.longest, 2, config.head_dim // 2)
         x = terms.embed(self._tensor(out, "embed.table", config.vocab, config.hidden))
         out.places[x] = "embedding"
         for layer in range(config.layers):
-            x = self._attention(out, f"layers.{layer}.attention", x, angles, frac)
+            x = self._attention(out, f"layers.{layer}.attention", x, angles)
             ffn = partial(self._ffn, out, f"layers.{layer}.ffn")
             sent, statistic = self._sent(x, self._gain(out, f"layers.{layer}.ffn", config.hidden))
             out.parts[f"layers.{layer}.ffn"] = HopPart(
@@ -105,7 +102,7 @@ class _Reading:
             return self.config.head_dim
         return STRIP if self.config.ffn % STRIP == 0 else 1
 
-    def _attention(self, out: ModelTerms, block: str, x: int, angles: int, frac: int) -> int:
+    def _attention(self, out: ModelTerms, block: str, x: int, angles: int) -> int:
         config, terms = self.config, self.terms
         a, statistic = self._deferred(x, self._gain(out, block, config.hidden))
         q, k, v = (self._matrix(out, block, matrix, a, statistic) for matrix in "qkv")
@@ -123,7 +120,7 @@ class _Reading:
         v = terms.rounded(v, 16)
         out.keys.append(k)
         out.values.append(v)
-        heads = terms.attention(q, k, v, config.head_dim, frac, self.kv)
+        heads = terms.attention(q, k, v, config.head_dim, config.attention_block, self.kv)
         for value, what in ((q, "queries"), (k, "keys"), (v, "values"), (heads, "heads")):
             out.places[value] = f"{block}, {what}"
         x = terms.add(x, self._matrix(out, block, "o", heads))

@@ -1,28 +1,29 @@
-"""Attention: KV appended, scores, maxima, weights, weighted values; chunks vanish where all are added."""
+"""Attention: KV appended, scores, maxima, weights; the tree of blocks vanishes where it is whole."""
 
-from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from compiler.program.instructions.attention import (
     AttentionKernel,
+    block_number,
     kv_words,
-    merged_lines,
-    part_lines,
+    node_lines,
     score_lines,
+    weight_lines,
 )
 from compiler.program.isa import F16_LANES, F32_LANES, Holds, Op
 from lpu.prove.known import Known
-from lpu.prove.lines import KV_HEAD, Attending, Chunk, KVHead, Peak, Place, Total, Vector, Weighted
+from lpu.prove.lines import KV_HEAD, Attending, Blocks, Chunk, KVHead, Peak, Vector
 from lpu.prove.ops.taken import blocks, of_kind, vectors
 from lpu.prove.refused import need
 from lpu.prove.rule import Proved, RowOperands
 
-EXACT_BITS = 33  # 2^(33 - frac) tokens have an exact weighted sum in f64
+LARGEST_BLOCK = 1 << 13  # tokens: beyond it weights have fewer than 20 bits
 MOST_HEADS = F32_LANES  # of a group: a line of maxima has a lane per head
 
 
 def _fits(known: Known, k: AttentionKernel) -> None:
-    """The numbers of a kernel: of the program's rows and cache, and enough chunks for the whole context."""
+    """The numbers of a kernel: of the program's rows and cache, and enough blocks for the whole context."""
     manifest = known.manifest
     rows = (k.rows, k.cached, k.sequences * manifest.chunk)
     need(
@@ -34,19 +35,17 @@ def _fits(known: Known, k: AttentionKernel) -> None:
     need(k.kv_words == words, f"its kernel says {k.kv_words} words of a token, K and V take {words}")
     need(k.kv_stride == k.capacity * words, f"its kernel has stride {k.kv_stride}, not {k.capacity * words}")
     need(k.kv == manifest.model.kv, f"its kernel has KV in {k.kv}, the model in {manifest.model.kv}")
-    need(k.chunk % F32_LANES == 0, f"chunks of {k.chunk} tokens are no whole lines")
-    need(k.chunks % k.stripes == 0, f"{k.chunks} chunks are no equal share of {k.stripes} stripes")
+    need(k.block <= LARGEST_BLOCK, f"blocks of {k.block} tokens, the most are {LARGEST_BLOCK}")
+    need(
+        k.chunk == k.block or (k.chunk < k.block and k.chunks == 1),
+        f"rows take {k.chunk} tokens of {k.chunks} blocks of {k.block}",
+    )
+    need(k.stripes == 1 or k.run % k.block == 0, f"runs of {k.run} tokens are no whole blocks of {k.block}")
     room = k.chunk * k.chunks
-    need(room >= known.context, f"{k.chunks} chunks of {k.chunk} tokens do not hold {known.context}")
-    need(k.capacity * k.stripes >= room, f"regions of {k.capacity} tokens do not hold {room}")
+    need(room >= known.context, f"{k.chunks} blocks of {k.chunk} tokens do not hold {known.context}")
+    turns = -(-room // (k.run * k.stripes)) * k.run if k.stripes > 1 else room
+    need(k.capacity >= turns, f"regions of {k.capacity} tokens do not hold {turns}")
     need(k.group <= MOST_HEADS, f"a group of {k.group} heads, the most are {MOST_HEADS}")
-    need(0 < k.frac <= EXACT_BITS, f"weights of {k.frac} bits")
-    need(known.context <= 1 << (EXACT_BITS - k.frac), f"{k.frac} bits are exact for fewer tokens")
-
-
-def _every(k: AttentionKernel) -> list[Place]:
-    """All chunks of a context, by stripe."""
-    return [(stripe, chunk) for stripe in range(k.stripes) for chunk in range(k.chunks // k.stripes)]
 
 
 def _kvw(known: Known, row: RowOperands) -> tuple[Any, ...]:
@@ -67,19 +66,22 @@ def _kvw(known: Known, row: RowOperands) -> tuple[Any, ...]:
     return (KVHead(KV_HEAD, keys, values, head, stripe, row.index),)
 
 
-def _region(row: RowOperands) -> KVHead:
+def _region(row: RowOperands) -> tuple[KVHead, int]:
+    """The region that a row reads, and which block of the context it takes of it."""
     need(row.region is not None, "reads no KV region")
     assert row.region is not None
     need(row.region.kernel == row.index, "reads KV of another attention")
-    return row.region
+    block = block_number(row.kernel, row.region.stripe, row.n)
+    need(block < row.kernel.chunks, f"block {block} of {row.kernel.chunks}")
+    return row.region, block
 
 
 def _qk(known: Known, row: RowOperands) -> tuple[Any, ...]:
-    """Query heads against one chunk of one KV head."""
+    """Query heads against one block of one KV head."""
     k: AttentionKernel = row.kernel
     queries, lanes = vectors(known, row.src, Holds.F16, "the queries")
-    heads, region = known.lanes.heads(lanes, k.group, k.head_dim), _region(row)
-    need(row.n < k.chunks // k.stripes, f"chunk {row.n} of {k.chunks // k.stripes}")
+    heads = known.lanes.heads(lanes, k.group, k.head_dim)
+    region, block = _region(row)
     wide, of_kv = known.terms.width(queries), known.terms.width(region.keys)
     need(wide % of_kv == 0, f"{wide} lanes of queries are no groups of {of_kv} lanes of keys")
     group = wide // of_kv
@@ -88,93 +90,104 @@ def _qk(known: Known, row: RowOperands) -> tuple[Any, ...]:
         f"query heads {heads} attend to KV head {region.head}",
     )
     of = Attending(queries, heads, region.keys, region.head, row.index)
-    return tuple(Chunk(Holds.SCORE, of, (region.stripe, row.n), i) for i in range(score_lines(k)))
+    return tuple(Chunk(Holds.SCORE, of, block, i) for i in range(score_lines(k)))
 
 
 def _smax(known: Known, row: RowOperands) -> tuple[Any, ...]:
-    """The largest of some chunks: one that counts twice changes nothing."""
+    """The largest scores of one block."""
+    score = _scores(row)
+    return (Peak(Holds.PEAK, score.of, score.block),)
+
+
+def _scores(row: RowOperands) -> Chunk:
+    """The one block of scores that a row takes."""
     found = blocks(row.src, score_lines(row.kernel), Holds.SCORE, "its operand")
-    return (Peak(Holds.PEAK, _of(found, row), frozenset(one.place for one in found)),)
-
-
-def _of(found: Sequence[Any], row: RowOperands) -> Attending:
-    """What all of these are of."""
-    need(len(found) > 0, "its operand has no lines")
-    for one in found:
-        need(one.of == found[0].of, "its operands are of several attentions or heads")
+    need(len(found) == 1, f"its operand is {len(found)} blocks of scores, not 1")
     need(found[0].of.kernel == row.index, "its operand is of another attention")
-    return found[0].of
+    return found[0]
 
 
 def _exp(known: Known, row: RowOperands) -> tuple[Any, ...]:
-    """Weights against the largest score of all chunks, which makes them those of the whole context."""
-    k: AttentionKernel = row.kernel
-    size = score_lines(k)
-    (score,) = blocks(row.src, size, Holds.SCORE, "its scores")
+    """Weights against the largest score of the same block and heads."""
+    score = _scores(row)
     of_kind(row.src2, Holds.PEAK, "its maxima")
-    of = _of([score, *row.src2], row)
-    over = frozenset[Place]().union(*(one.places for one in row.src2))
-    need(over == frozenset(_every(k)), f"its maxima are over {len(over)} of {k.chunks} chunks")
-    weights = tuple(Chunk(Holds.WEIGHT, of, score.place, i) for i in range(size))
-    return (*weights, Total(Holds.SUM, of, (score.place,)))
+    need(len(row.src2) == 1, f"its maxima are {len(row.src2)} lines, not 1")
+    peak: Peak = row.src2[0]
+    need(peak.of == score.of, "its operands are of several attentions or heads")
+    need(peak.block == score.block, f"its maxima are of block {peak.block}, its scores of {score.block}")
+    return tuple(Chunk(Holds.WEIGHT, score.of, score.block, i) for i in range(weight_lines(row.kernel)))
 
 
 def _pv(known: Known, row: RowOperands) -> tuple[Any, ...]:
-    """Weights of a chunk times the values of the same chunk, head and stripe."""
+    """Weights of a block times the values of the same block and head."""
     k: AttentionKernel = row.kernel
-    (weight,) = blocks(row.src, score_lines(k), Holds.WEIGHT, "its weights")
-    of, region = _of([weight], row), _region(row)
+    found = blocks(row.src, weight_lines(k), Holds.WEIGHT, "its weights")
+    need(len(found) == 1, f"its weights are of {len(found)} blocks, not 1")
+    weight, of = found[0], found[0].of
+    need(of.kernel == row.index, "its operand is of another attention")
+    region, block = _region(row)
     need(
         (region.keys, region.head) == (of.keys, of.head),
         f"weights of KV head {of.head} of {known.show(of.keys)} meet head {region.head} "
         f"of {known.show(region.keys)}",
     )
-    here = (region.stripe, row.n)
-    need(here == weight.place, f"weights of stripe and chunk {weight.place} meet values of {here}")
-    return tuple(Weighted(Holds.PART, of, region.values, (here,), i) for i in range(part_lines(k)))
+    need(block == weight.block, f"weights of block {weight.block} meet values of block {block}")
+    return tuple(Blocks(Holds.BLOCKS, of, region.values, block, block + 1, i) for i in range(node_lines(k)))
 
 
-def _chunks(row: RowOperands) -> tuple[Weighted, tuple[Place, ...]]:
-    """Partials and sums of the same chunks, added up: the first partial, and what was added."""
-    parts = blocks(row.src, part_lines(row.kernel), Holds.PART, "its partials")
-    of_kind(row.src2, Holds.SUM, "its sums")
-    _of([*parts, *row.src2], row)
-    for one in parts:
-        need(one.values == parts[0].values, "its partials are of several values")
-    places = tuple(sorted(place for one in parts for place in one.places))
-    sums = tuple(sorted(place for one in row.src2 for place in one.places))
-    need(places == sums, "its sums are of other chunks than its partials")
-    return parts[0], places
+def _merged(row: RowOperands) -> Blocks:
+    """The first line of the node that neighbouring nodes make up.
 
-
-def _whole(known: Known, row: RowOperands, first: Weighted, places: tuple[Place, ...]) -> tuple[Any, ...]:
-    """The heads, where every chunk was added once."""
+    The contract's tree takes nodes in pairs by their place in the context: nodes of one size, the first of
+    them at a multiple of all of them together, filled up to a power of two. Only at the end of the context
+    nodes may be missing, or the last one be smaller, for a lone node moves up as it is.
+    """
     k: AttentionKernel = row.kernel
-    need(list(places) == _every(k), f"adds {len(places)} chunks, not each of {k.chunks} once")
-    of = first.of
-    value = known.terms.attention(of.queries, of.keys, first.values, k.head_dim, k.frac, k.kv)
-    lanes = known.lanes.of_heads(of.heads, k.head_dim)
-    return tuple(Vector(Holds.F16, value, one) for one in known.lanes.pieces((lanes,), F16_LANES))
+    found = blocks(row.src, node_lines(k), Holds.BLOCKS, "its operand")
+    first, last = found[0], found[-1]
+    need(first.of.kernel == row.index, "its operand is of another attention")
+    for one, after in pairwise(found):
+        need(after.of == one.of, "its operands are of several attentions or heads")
+        need(after.values == one.values, "its nodes are of several values")
+        need(after.first == one.stop, f"a node from block {after.first} on beside one up to {one.stop - 1}")
+    size = first.stop - first.first
+    ends = last.stop == k.chunks
+    if len(found) == 1:
+        return first
+    for one in found[:-1]:
+        need(one.stop - one.first == size, f"nodes of {size} and {one.stop - one.first} blocks")
+    rest = last.stop - last.first
+    need(rest == size or (rest < size and ends), f"nodes of {size} and {rest} blocks")
+    whole = size << (len(found) - 1).bit_length()
+    need(
+        size & (size - 1) == 0 and first.first % whole == 0,
+        f"{len(found)} nodes of {size} blocks from block {first.first} on are no node of the tree",
+    )
+    need(
+        len(found) & (len(found) - 1) == 0 or ends,
+        f"{len(found)} nodes before the end of the context are no node of the tree",
+    )
+    return first._replace(stop=last.stop)
+
+
+def _node(known: Known, row: RowOperands) -> tuple[Any, ...]:
+    """Nodes merged."""
+    made = _merged(row)
+    return tuple(made._replace(line=i) for i in range(node_lines(row.kernel)))
 
 
 def _aout(known: Known, row: RowOperands) -> tuple[Any, ...]:
-    return _whole(known, row, *_chunks(row))
-
-
-def _asum(known: Known, row: RowOperands) -> tuple[Any, ...]:
-    """Partials and their sums, still to be divided."""
-    first, places = _chunks(row)
-    lines = range(merged_lines(row.kernel))
-    return tuple(Weighted(Holds.MERGED, first.of, first.values, places, i) for i in lines)
-
-
-def _aend(known: Known, row: RowOperands) -> tuple[Any, ...]:
-    """The stripes added up."""
-    parts = blocks(row.src, merged_lines(row.kernel), Holds.MERGED, "its operand")
-    _of(parts, row)
-    for one in parts:
-        need(one.values == parts[0].values, "its partials are of several values")
-    return _whole(known, row, parts[0], tuple(sorted(place for one in parts for place in one.places)))
+    """The heads, where the nodes are the whole context."""
+    k: AttentionKernel = row.kernel
+    made = _merged(row)
+    need(
+        (made.first, made.stop) == (0, k.chunks),
+        f"divides blocks {made.first} .. {made.stop - 1} of {k.chunks}",
+    )
+    of = made.of
+    value = known.terms.attention(of.queries, of.keys, made.values, k.head_dim, k.block, k.kv)
+    lanes = known.lanes.of_heads(of.heads, k.head_dim)
+    return tuple(Vector(Holds.F16, value, one) for one in known.lanes.pieces((lanes,), F16_LANES))
 
 
 PROOF = (
@@ -183,7 +196,6 @@ PROOF = (
     Proved(op=Op.SMAX, rule=_smax),
     Proved(op=Op.EXP, rule=_exp),
     Proved(op=Op.PV, rule=_pv),
+    Proved(op=Op.NODE, rule=_node),
     Proved(op=Op.AOUT, rule=_aout),
-    Proved(op=Op.ASUM, rule=_asum),
-    Proved(op=Op.AEND, rule=_aend),
 )

@@ -5,10 +5,10 @@ from typing import Any, TypeVar
 
 from compiler.program.isa import GAIN, LOAD_NAMES, Holds
 from lpu.prove.known import Known
-from lpu.prove.lines import Chunk, Preload, TileRun, Weighted
+from lpu.prove.lines import Blocks, Chunk, Preload, TileRun
 from lpu.prove.refused import RefusedError, need
 
-_Block = TypeVar("_Block", Chunk, Weighted)
+_Block = TypeVar("_Block", Chunk, Blocks)
 
 
 def vectors(known: Known, lines: Sequence[Any], holds: int, what: str) -> tuple[int, tuple[int, ...]]:

@@ -2,28 +2,34 @@
 
 KV is read as the last step left it, with the lines that this step appends put in their place; KVW rows are
 no items, the executor appends what they name when the step ends. The arithmetic is that of
-`models/contract/numerics.py`.
+`models/contract/block_attention.py`. A node lies as f32 rows of its heads, and one wide row that holds the
+sums of weights (high) and the exponents (low), a lane per head.
 """
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jaxtyping import Float64, Int, Shaped
+from jaxtyping import Int, Shaped
 
-from compiler.program.instructions.attention import AttentionKernel, merged_lines, part_lines, score_lines
+from compiler.program.instructions.attention import (
+    AttentionKernel,
+    block_number,
+    node_lines,
+    part_lines,
+    score_lines,
+    weight_lines,
+)
 from compiler.program.isa import F16_LANES, F32_LANES, Op, ceil_div
 from lpu.run.ops.items import Executed, Items, Reads, Result, Rows, Static
 from lpu.run.pools import Env, Pool, Pools, heads_in, lines_of, take, values_of, wide_lines_of
+from models.contract import block_attention as blocks
 from models.contract import numerics
-from models.contract.formats import F32, F64, I64, Wide, rn8
+from models.contract.block_attention import Attended
+from models.contract.formats import F32, F64, Wide, rn8
+from models.contract.tree import tree
 
 Table = Int[Array, "items width"]
 Attention = Static[AttentionKernel]
-
-
-def _part_rows(k: AttentionKernel) -> int:
-    """Wide pool rows of a partial of all heads of the group."""
-    return int(ceil_div(k.group * k.head_dim, F32_LANES))
 
 
 def _head_rows(k: AttentionKernel) -> int:
@@ -31,12 +37,14 @@ def _head_rows(k: AttentionKernel) -> int:
     return int(ceil_div(k.group * k.head_dim, F16_LANES))
 
 
-def _chunk(at: Reads, rows: Rows, operand: int) -> tuple[Int[np.ndarray, "rows lines"], list[Rows]]:
-    """(lines that the step appends to a row's region; its region, stripe and chunk); operand 0: K, 1: V."""
+def _block(at: Reads, rows: Rows, operand: int) -> tuple[Int[np.ndarray, "rows lines"], list[Rows]]:
+    """(lines that the step appends to a row's region; its region, block there, block); operand 0: K, 1: V."""
     region = at.flow.region[rows]
     append = at.flow.append[region]
-    stripe = np.maximum(at.flow.columns.src3[append], 0)
-    return at.block(operand, append), [region, stripe, at.flow.columns.n[rows]]
+    stripe, local = np.maximum(at.flow.columns.src3[append], 0), at.flow.columns.n[rows]
+    kernel = at.flow.kernels[int(at.flow.columns.aux[rows[0]])]
+    assert isinstance(kernel, AttentionKernel)
+    return at.block(operand, append), [region, local, block_number(kernel, stripe, local)]
 
 
 def _cached(
@@ -45,26 +53,22 @@ def _cached(
     store: Shaped[Array, "regions sequences capacity head_dim"],
     pools: Pools,
     appended: Int[Array, "items lines"],
-    chunk: Int[Array, "items 3"],
+    block: Int[Array, "items 3"],
 ) -> tuple[Shaped[Array, "items taken chunk head_dim"], Int[Array, "items chunk"]]:
-    """(tokens of one chunk with those that this step appends, their positions); `chunk` as `_chunk` gives it.
-
-    Of every `stripes` * 80 tokens the region holds the 80 of its stripe.
-    """
+    """(tokens of one block with those that this step appends, their positions); `block` as of `_block`."""
     head_dim, sequences, size = store.shape[-1], s.kernel.sequences, s.kernel.chunk
-    region, stripe, index = chunk[:, 0], chunk[:, 1], chunk[:, 2]
+    region, local, number = block[:, 0], block[:, 1], block[:, 2]
     zero = jnp.zeros_like(region)
     numbers = lax.GatherDimensionNumbers(
         offset_dims=(1, 2, 3), collapsed_slice_dims=(0,), start_index_map=(0, 1, 2, 3)
     )
-    start = jnp.stack([region, zero + env.sequence, index * size, zero], axis=-1)
+    start = jnp.stack([region, zero + env.sequence, local * size, zero], axis=-1)
     sizes = (1, sequences, size, head_dim)
     old = lax.gather(store, start, numbers, sizes, mode=lax.GatherScatterMode.PROMISE_IN_BOUNDS)
     new = values_of(take(pools.f16, appended))[..., :head_dim]
     new = rn8(new.astype(F32)) if store.dtype == jnp.uint8 else new
-    place = index[:, None] * size + jnp.arange(size, dtype=chunk.dtype)
-    position = (place // F32_LANES * s.kernel.stripes + stripe[:, None]) * F32_LANES + place % F32_LANES
-    new = new.reshape(len(chunk), sequences, -1, head_dim)
+    position = number[:, None] * s.kernel.block + jnp.arange(size, dtype=block.dtype)
+    new = new.reshape(len(block), sequences, -1, head_dim)
     at = env.positions.reshape(sequences, -1, 1)
     here = position[:, None, None] == at  # [items, sequences, rows, chunk]
     if new.shape[2] > 1:
@@ -73,13 +77,13 @@ def _cached(
 
 
 def _qk(at: Reads, rows: Rows, s: Attention) -> Items:
-    appended, chunk = _chunk(at, rows, 0)
+    appended, block = _block(at, rows, 0)
     out = (Result(Pool.F32, score_lines(s.kernel), at.flow.result[rows]),)
-    return at.items(qk, rows, lines=[at.block(0, rows), appended], others=chunk, out=out, params=s)
+    return at.items(qk, rows, lines=[at.block(0, rows), appended], others=block, out=out, params=s)
 
 
 def qk(s: Attention, env: Env, pools: Pools, t: Table) -> Pools:
-    """Scores of one chunk: rows of one sequence stand beside the heads of a group and read the same keys."""
+    """Scores of one block: rows of one sequence stand beside the heads of a group and read the same keys."""
     k, lines = s.kernel, _head_rows(s.kernel)
     q = heads_in(pools.f16, t[:, :lines], k.group, k.head_dim)
     items, batch, group, head_dim = q.shape
@@ -90,134 +94,134 @@ def qk(s: Attention, env: Env, pools: Pools, t: Table) -> Pools:
     return Pools(f32=lines_of(scores.reshape(items, batch, -1), F32_LANES))
 
 
-def _score_block(
-    k: AttentionKernel, pool: Shaped[Array, "rows batch 80"] | None, first: Int[Array, "*blocks"]
-) -> Shaped[Array, "*blocks group words batch 80"]:
-    """The score lines of blocks that begin at the rows `first`."""
-    shape = (k.group, k.chunk // F32_LANES)
-    rows = first[..., None] + jnp.arange(shape[0] * shape[1], dtype=first.dtype)
-    block = take(pool, rows)
-    return block.reshape(*first.shape, *shape, *block.shape[-2:])
+def _by_token(
+    k: AttentionKernel, pool: Shaped[Array, "rows batch 80"] | None, first: Int[Array, " items"]
+) -> Shaped[Array, "items batch group chunk"]:
+    """The scores or weights of blocks that begin at the rows `first`."""
+    rows = first[:, None] + jnp.arange(score_lines(k), dtype=first.dtype)
+    values = values_of(take(pool, rows))[..., : k.group * k.chunk]
+    return values.reshape(*values.shape[:2], k.group, k.chunk)
+
+
+def _by_head(
+    k: AttentionKernel, pool: Shaped[Array, "rows batch 80"] | None, row: Int[Array, " items"]
+) -> Shaped[Array, "items batch group"]:
+    """The lane of each head of the group in one row."""
+    return take(pool, row)[..., : k.group]
 
 
 def _smax(at: Reads, rows: Rows, s: Attention) -> Items:
     out = (Result(Pool.F32, 1, at.flow.result[rows]),)
-    firsts = at.block(0, rows, score_lines(s.kernel))
-    return at.items(smax, rows, lines=[firsts], out=out, params=s)
+    return at.items(smax, rows, lines=[at.line(0, rows, 0)], out=out, params=s)
 
 
 def smax(s: Attention, env: Env, pools: Pools, t: Table) -> Pools:
-    """The largest score of each head over n chunks."""
-    peak = _score_block(s.kernel, pools.f32, t).max(axis=(1, 3, 5))
-    return Pools(f32=lines_of(jnp.swapaxes(peak, 1, 2), F32_LANES))
+    """The largest score of each head in one block."""
+    return Pools(f32=lines_of(_by_token(s.kernel, pools.f32, t[:, 0]).max(axis=-1), F32_LANES))
 
 
 def _exp(at: Reads, rows: Rows, s: Attention) -> Items:
-    size, result = score_lines(s.kernel), at.flow.result[rows]
-    out = (Result(Pool.F32, size, result), Result(Pool.WIDE, 1, result + size))
-    return at.items(exp, rows, lines=[at.line(0, rows, 0), at.block(1, rows)], out=out, params=s)
+    out = (Result(Pool.F32, weight_lines(s.kernel), at.flow.result[rows]),)
+    return at.items(exp, rows, lines=[at.line(0, rows, 0), at.line(1, rows, 0)], out=out, params=s)
 
 
 def exp(s: Attention, env: Env, pools: Pools, t: Table) -> Pools:
-    """Softmax weights of one chunk and their sum by head."""
-    scores = _score_block(s.kernel, pools.f32, t[:, 0])
-    peak = jnp.swapaxes(take(pools.f32, t[:, 1:])[..., : s.kernel.group].max(axis=1), 1, 2)
-    weights = numerics.expq(scores - peak[:, :, None, :, None], s.kernel.frac)
-    total = jnp.swapaxes(weights.sum(axis=(2, 4)), 1, 2).astype(F64)
-    rows = weights.astype(F32).reshape(-1, *weights.shape[-2:])
-    return Pools(f32=rows, wide=wide_lines_of(Wide(total, jnp.zeros_like(total))))
+    """Weights of one block over the largest power of two among them, and its exponent by head."""
+    k = s.kernel
+    scores, peak = _by_token(k, pools.f32, t[:, 0]), _by_head(k, pools.f32, t[:, 1])[..., None]
+    a = blocks.leaf_exponent(blocks.exponents(peak), peak > numerics.MASKED)
+    weights = blocks.weights(
+        blocks.exponents(scores), scores > numerics.MASKED, a, blocks.weight_bits(k.block)
+    )
+    rows = lines_of(weights.astype(F32).reshape(*a.shape[:2], -1), F32_LANES).reshape(
+        len(t), -1, a.shape[1], F32_LANES
+    )
+    last = lines_of(a.astype(F32), F32_LANES)[:, None]
+    return Pools(f32=jnp.concatenate([rows, last], axis=1).reshape(-1, *rows.shape[2:]))
 
 
 def _pv(at: Reads, rows: Rows, s: Attention) -> Items:
-    appended, chunk = _chunk(at, rows, 1)
-    out = (Result(Pool.WIDE, _part_rows(s.kernel), at.flow.result[rows]),)
-    return at.items(pv, rows, lines=[at.line(0, rows, 0), appended], others=chunk, out=out, params=s)
+    appended, block = _block(at, rows, 1)
+    lines = [at.line(0, rows, 0), at.line(0, rows, score_lines(s.kernel)), appended]
+    return at.items(pv, rows, lines=lines, others=block, out=_node(at, rows, s), params=s)
 
 
 def pv(s: Attention, env: Env, pools: Pools, t: Table) -> Pools:
-    """Weights of one chunk times its values."""
+    """The node of one block: its weights times its values, rounded once, and the sum of its weights."""
+    k, bits = s.kernel, blocks.weight_bits(s.kernel.block)
+    weights = _by_token(k, pools.f32, t[:, 0]).astype(jnp.int32)
+    values, _ = _cached(s, env, env.kv.values[s.store], pools, t[:, 2:-3], t[:, -3:])
+    shape = weights.shape[:3]
+    of_rows = weights.reshape(*values.shape[:2], -1, k.chunk)
+    total, o = blocks.over_bits(of_rows, values, bits)
+    a = _by_head(k, pools.f32, t[:, 1]).astype(jnp.int32)
+    return _laid(k, Attended(a, total.reshape(shape), o.reshape(*shape, -1)))
+
+
+def _node(at: Reads, rows: Rows, s: Attention) -> tuple[Result, ...]:
+    """Where a node goes: its heads, then the line of exponents and sums."""
+    first, size = at.flow.result[rows], part_lines(s.kernel)
+    return Result(Pool.F32, size, first), Result(Pool.WIDE, 1, first + size)
+
+
+def _laid(k: AttentionKernel, node: Attended) -> Pools:
+    """The rows of a node [items, batch, group]."""
+    items, batch = node.l.shape[:2]
+    stats = wide_lines_of(Wide(node.l, node.a.astype(F64)))
+    return Pools(f32=lines_of(node.o.reshape(items, batch, -1), F32_LANES), wide=stats)
+
+
+def _merged(s: Attention, pools: Pools, t: Table) -> Attended:
+    """The tree over n neighbouring nodes, [items, batch, group]."""
     k = s.kernel
-    weights = jnp.moveaxis(_score_block(k, pools.f32, t[:, 0]), 3, 1).astype(jnp.int32)
-    values, _ = _cached(s, env, env.kv.values[s.store], pools, t[:, 1:-3], t[:, -3:])
-    items, batch, group = weights.shape[:3]
-    part = numerics.attention_values(weights.reshape(*values.shape[:2], -1, k.chunk), values)
-    flat = (items, batch, group * k.head_dim)
-    return Pools(wide=wide_lines_of(Wide(part.high.reshape(flat), part.low.reshape(flat))))
+    rows = t[:, : s.n].T[..., None] + jnp.arange(part_lines(k), dtype=t.dtype)
+    lines = jnp.moveaxis(take(pools.f32, rows), 2, 3)  # [n, items, batch, lines, 80]
+    lanes = lines.reshape(*lines.shape[:3], -1)[..., : k.group * k.head_dim]
+    stats = take(pools.wide, t[:, s.n :].T)[..., : k.group]
+    nodes = Attended(
+        stats[:, :, 1].astype(jnp.int32), stats[:, :, 0], lanes.reshape(*lanes.shape[:3], k.group, -1)
+    )
+    return tree(nodes, blocks.merge)
 
 
-def _partials(at: Reads, rows: Rows, s: Attention) -> list[Int[np.ndarray, "rows n"]]:
-    """The first line of n partials, and n lines of sums."""
-    return [at.block(0, rows, part_lines(s.kernel)), at.block(1, rows)]
+def _nodes(at: Reads, rows: Rows, s: Attention) -> list[Int[np.ndarray, "rows n"]]:
+    """The first line of each of n nodes, and its line of exponents and sums."""
+    size = node_lines(s.kernel)
+    first = np.arange(s.n) * size
+    return [at.line(0, rows[:, None], first), at.line(0, rows[:, None], first + part_lines(s.kernel))]
+
+
+def _merge(at: Reads, rows: Rows, s: Attention) -> Items:
+    return at.items(merge, rows, lines=_nodes(at, rows, s), out=_node(at, rows, s), params=s)
+
+
+def merge(s: Attention, env: Env, pools: Pools, t: Table) -> Pools:
+    """One node of n."""
+    return _laid(s.kernel, _merged(s, pools, t))
 
 
 def _aout(at: Reads, rows: Rows, s: Attention) -> Items:
     out = (Result(Pool.F16, _head_rows(s.kernel), at.flow.result[rows]),)
-    return at.items(aout, rows, lines=_partials(at, rows, s), out=out, params=s)
+    return at.items(aout, rows, lines=_nodes(at, rows, s), out=out, params=s)
 
 
 def aout(s: Attention, env: Env, pools: Pools, t: Table) -> Pools:
-    """Heads of n partials and their sums."""
-    return _finished(s.kernel, *_summed(s, pools, t))
-
-
-def _asum(at: Reads, rows: Rows, s: Attention) -> Items:
-    out = (Result(Pool.WIDE, _part_rows(s.kernel) + 1, at.flow.result[rows]),)
-    return at.items(asum, rows, lines=_partials(at, rows, s), out=out, params=s)
-
-
-def asum(s: Attention, env: Env, pools: Pools, t: Table) -> Pools:
-    """N partials and their sums, each added up."""
-    part, total = _summed(s, pools, t)
-    rows = jnp.concatenate([part, total[:, None]], axis=1)
-    return Pools(wide=rows.reshape(-1, *rows.shape[2:]))
-
-
-def _aend(at: Reads, rows: Rows, s: Attention) -> Items:
-    out = (Result(Pool.F16, _head_rows(s.kernel), at.flow.result[rows]),)
-    return at.items(aend, rows, lines=[at.block(0, rows, merged_lines(s.kernel))], out=out, params=s)
-
-
-def aend(s: Attention, env: Env, pools: Pools, t: Table) -> Pools:
-    """Heads of n results of `asum`."""
-    rows = t[..., None] + jnp.arange(_part_rows(s.kernel) + 1, dtype=t.dtype)
-    merged = take(pools.wide, rows).sum(axis=1)
-    return _finished(s.kernel, merged[:, :-1], merged[:, -1])
-
-
-def _summed(
-    s: Attention, pools: Pools, t: Table
-) -> tuple[Float64[Array, "items lines 2 batch 80"], Float64[Array, "items 2 batch 80"]]:
-    """(partials, sums of weights) added over n chunks."""
-    rows = t[:, : s.n, None] + jnp.arange(_part_rows(s.kernel), dtype=t.dtype)
-    return take(pools.wide, rows).sum(axis=1), take(pools.wide, t[:, s.n :]).sum(axis=1)
-
-
-def _finished(
-    k: AttentionKernel,
-    part: Float64[Array, "items lines 2 batch 80"],
-    total: Float64[Array, "items 2 batch 80"],
-) -> Pools:
-    """The heads of partials and sums as `_summed` gives them."""
-    width = k.group * k.head_dim
-    part = jnp.moveaxis(part, 1, 3)
-    part = part.reshape(*part.shape[:3], -1)[..., :width].reshape(*part.shape[:3], k.group, k.head_dim)
-    sums = total[:, 0, :, : k.group].astype(I64)
-    out = numerics.attention_out(Wide(part[:, 0], part[:, 1]), sums)
+    """Heads of n nodes: their sum over the sum of weights."""
+    out = blocks.out(_merged(s, pools, t))
     return Pools(f16=lines_of(out.reshape(*out.shape[:2], -1), F16_LANES))
 
 
-def _weights_are_exact(k: AttentionKernel) -> tuple[tuple[str, int, int], ...]:
-    """Weights lie in f32 rows as numbers, and a line has a lane per head of the group."""
-    return (("frac", k.frac, 24), ("group", k.group, F32_LANES))
+def _lanes_suffice(k: AttentionKernel) -> tuple[tuple[str, int, int], ...]:
+    """A line has a lane per head of the group."""
+    return (("group", k.group, F32_LANES),)
 
 
 EXECUTED = (
     Executed(op=Op.KVW),
     Executed(op=Op.QK, build=_qk),
-    Executed(op=Op.SMAX, build=_smax, by_count=True),
-    Executed(op=Op.EXP, build=_exp, limits=_weights_are_exact),
+    Executed(op=Op.SMAX, build=_smax),
+    Executed(op=Op.EXP, build=_exp, limits=_lanes_suffice),
     Executed(op=Op.PV, build=_pv),
+    Executed(op=Op.NODE, build=_merge, by_count=True),
     Executed(op=Op.AOUT, build=_aout, by_count=True),
-    Executed(op=Op.ASUM, build=_asum, by_count=True),
-    Executed(op=Op.AEND, build=_aend, by_count=True),
 )

@@ -61,7 +61,7 @@ class StepTables(NamedTuple):
 
     Of each step: its kind, where its items begin in `table`, its first row in each pool. logits, token: pool
     rows of the result. Of each KV store: pool rows of the lines that a region appends to keys and to values,
-    and (stripe, stripes) that it is `dealt`.
+    and (stripe, stripes, run) that it is `dealt`.
     """
 
     kind: Int32[np.ndarray, " steps"]
@@ -72,7 +72,7 @@ class StepTables(NamedTuple):
     token: Int32[np.ndarray, ""]
     keys: tuple[Int32[np.ndarray, "regions lines"], ...]
     values: tuple[Int32[np.ndarray, "regions lines"], ...]
-    dealt: tuple[Int32[np.ndarray, "regions 2"], ...]
+    dealt: tuple[Int32[np.ndarray, "regions 3"], ...]
 
 
 class Packed(NamedTuple):

@@ -177,11 +177,12 @@ def _tables(
     )
 
 
-def _dealt(flow: Dataflow, append: list[int]) -> Int32[np.ndarray, "regions 2"]:
-    """(stripe, stripes) of each region: of every `stripes` runs of 80 tokens it holds number `stripe`."""
+def _dealt(flow: Dataflow, append: list[int]) -> Int32[np.ndarray, "regions 3"]:
+    """(stripe, stripes, run) of each region: of every `stripes` runs of tokens it holds number `stripe`."""
     stripe = np.maximum(flow.columns.src3[append], 0)
-    stripes = [region_kernel(flow, row).stripes for row in append]
-    return np.stack([stripe, stripes], axis=-1).astype(np.int32)
+    kernels = [region_kernel(flow, row) for row in append]
+    dealt = np.array([(kernel.stripes, kernel.run) for kernel in kernels]).reshape(-1, 2)
+    return np.column_stack([stripe, dealt]).astype(np.int32)
 
 
 def logits_rows(flow: Dataflow, where: Int[np.ndarray, " lines"]) -> Int32[np.ndarray, " vocab_lines"]:

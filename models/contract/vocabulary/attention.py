@@ -11,12 +11,13 @@ from jaxtyping import Float, Float16, Float32, Int32, UInt8
 
 from models.contract import attention as kv_attention
 from models.contract.op import F16, F32, I32, U8, Results, bytes_of, check_operand, check_same, define
+from models.version import BLOCK
 
 Cache = (
     Float[Array, "sequences tokens kv_heads head_dim"] | UInt8[Array, "sequences tokens kv_heads head_dim"]
 )
 PlainCache = Float32[Array, "sequences tokens kv_heads head_dim"]
-CONTEXT_BITS = ((8192, 20), (32_768, 18), (131_072, 16))
+LARGEST_BLOCK = 1 << 13  # beyond it a weight has fewer than 20 bits
 
 
 def attention(
@@ -27,27 +28,15 @@ def attention(
     v_cache: Cache,
     position: Int32[Array, " batch"],
     *,
-    fraction_bits: int,
+    block: int = BLOCK,
 ) -> tuple[Float16[Array, "batch lanes"], Cache, Cache]:
     """Append k and v to the caches at the position, then attend to all tokens up to it.
 
     The sequences of the caches share the batch rows in equal runs: one row each to decode, a chunk of a
     prompt where there are more rows than sequences. Positions of one sequence ascend.
+    block: tokens whose sums are exact, a constant of the model that decides bits (facts/contract2.md 6).
     """
-    return ATTENTION.bind(q, k, v, k_cache, v_cache, position, fraction_bits=fraction_bits)
-
-
-def fraction_bits(context: int) -> int:
-    """Bits of a softmax weight: the most for which a weighted sum over `context` tokens is exact in f64.
-
-    Source: facts/numerics.md section 1.1 (2^(33-p) tokens).
-    """
-    for tokens, bits in CONTEXT_BITS:
-        if context <= tokens:
-            return bits
-    raise ValueError(
-        f"attention: context {context} is above {CONTEXT_BITS[-1][0]}, the longest whose sums are exact."
-    )
+    return ATTENTION.bind(q, k, v, k_cache, v_cache, position, block=block)
 
 
 def _shape(
@@ -58,7 +47,7 @@ def _shape(
     v_cache: ShapedArray,
     position: ShapedArray,
     *,
-    fraction_bits: int,
+    block: int,
 ) -> Results:
     """Of q [rows, heads, d], k, v [rows, kv, d], caches [sequences, tokens, kv, d]: [rows, lanes], caches.
 
@@ -70,7 +59,7 @@ def _shape(
         check_operand("attention", name, array, 4, F16, U8, F32)
     check_operand("attention", "position", position, 1, I32)
     batch, heads, head_dim = q.shape
-    sequences, tokens, kv_heads, _ = k_cache.shape
+    sequences, _, kv_heads, _ = k_cache.shape
     stored = (k_cache.shape, k_cache.dtype), (v_cache.shape, v_cache.dtype)
     check_same("attention", "shapes of k and v", k.shape, v.shape)
     check_same("attention", "caches of k and v", *stored)
@@ -83,11 +72,8 @@ def _shape(
         )
     if heads % kv_heads:
         raise ValueError(f"attention: {heads} heads are no multiple of {kv_heads} kv heads.")
-    if tokens > 1 << (33 - fraction_bits):
-        raise ValueError(
-            f"attention: {tokens} tokens with {fraction_bits} fraction bits; "
-            f"the sum is exact up to {1 << (33 - fraction_bits)}."
-        )
+    if not 1 <= block <= LARGEST_BLOCK:
+        raise ValueError(f"attention: block is {block}, it takes 1 to {LARGEST_BLOCK} tokens.")
     caches = ShapedArray(k_cache.shape, k_cache.dtype), ShapedArray(v_cache.shape, v_cache.dtype)
     return ShapedArray((batch, heads * head_dim), F16), *caches
 
@@ -117,7 +103,7 @@ def _plain(
     v_cache: PlainCache,
     position: Int32[Array, " batch"],
     *,
-    fraction_bits: int,
+    block: int,
 ) -> tuple[Float32[Array, "batch lanes"], PlainCache, PlainCache]:
     """Append, then softmax attention to all tokens up to the position; rows in equal runs per sequence."""
     sequences, tokens, kv_heads, head_dim = k_cache.shape

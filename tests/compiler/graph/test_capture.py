@@ -152,7 +152,7 @@ def test_caches_that_come_back_in_other_places_are_refused(order: tuple[int, int
     def step(p: dict[str, Any], tokens: Any, position: Any, cache: Any) -> Any:
         x = ops.round16(ops.embed(p["embed.table"], tokens)).reshape(-1, 1, 320)
         k_cache, v_cache = cache
-        out, *caches = ops.attention(x, x, x, k_cache, v_cache, position, fraction_bits=ops.fraction_bits(32))
+        out, *caches = ops.attention(x, x, x, k_cache, v_cache, position)
         logits = ops.matmul(out.reshape(1, 320), p["head.codes"], p["head.exponent"])
         return logits, ops.argmax(logits), tuple(caches[i] for i in order)
 

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compiler.lower import rules
+from compiler.lower.kv_blocks import chunk_of, kv_capacity, run_of
 from compiler.lower.layout import natural
-from compiler.lower.ops.attention import chunk_of, kv_capacity
 from compiler.lower.ops.chains import tile_cut
 from compiler.lower.rows import WeightArena
 from compiler.place.stages import Room, Size, assign
@@ -36,8 +36,8 @@ from fabric.catalog import chip_spec
 
 def attention(**changes: int) -> AttentionKernel:
     numbers = {
-        "group": 2, "chunk": 80, "chunks": 1, "head_dim": 64, "kv_words": 1, "kv_stride": 80, "rows": 1,
-        "sequences": 1, "cached": 1, "capacity": 80, "frac": 20,
+        "group": 2, "block": 160, "chunk": 80, "chunks": 1, "head_dim": 64, "kv_words": 1, "kv_stride": 80,
+        "rows": 1, "sequences": 1, "cached": 1, "capacity": 80, "run": 160,
     }  # fmt: skip
     return AttentionKernel(kv="fp16", **(numbers | changes))
 
@@ -66,7 +66,9 @@ KERNELS: dict[str, Kernel] = {
         ArgredKernel(),
         TakeKernel(wire="fp16", host_slot=38),
         GiveKernel(wire="f32", host_slot=38),
-        HandoverKernel(head_dim=64, kv="fp16", kv_words=1, kv_stride=80, capacity=80, cached=1, host_slot=38),
+        HandoverKernel(
+            head_dim=64, kv="fp16", kv_words=1, kv_stride=80, capacity=80, cached=1, run=80, host_slot=38
+        ),
     )
 }
 
@@ -92,13 +94,13 @@ def test_tiles_cover_the_lines_and_are_at_most_four_wide(lines: int, planes: int
 
 
 def test_k_and_v_are_installed_once_per_sequence_however_many_rows_it_has() -> None:
-    """160 tokens of 128 fp16 lanes at 25,600 bytes a cycle: 2 cycles; each row streams its heads through."""
+    """160 tokens of 120 fp16 lanes at 25,600 bytes a cycle: 2 cycles; each row streams its heads through."""
     for op in (Op.QK, Op.PV):
         hold = [
             timing(
                 op,
                 0,
-                attention(chunk=160, head_dim=128, group=1, sequences=sequences),
+                attention(chunk=160, head_dim=120, group=1, sequences=sequences),
                 chip_spec("lp30"),
                 rows,
             )[0]
@@ -121,11 +123,21 @@ def test_natural_lines_are_spread_evenly_and_in_order(total: int, ranks: int) ->
     assert np.array_equal(columns[columns >= 0], np.arange(total))
 
 
-@given(st.integers(1, 10_000))
-def test_chunks_hold_the_context(context: int) -> None:
-    chunk = chunk_of(context, 4)
-    assert chunk % 80 == 0
-    assert kv_capacity((context,), 4) >= context
+def test_heads_wider_than_a_plane_take_more_of_them_and_v_a_column_of_ones() -> None:
+    """Cycles against 320 tokens of 192, 320, 321 and 576 lanes, 20 heads."""
+    chip, wide = chip_spec("lp30"), (192, 320, 321, 576)
+    kernels = [attention(block=320, chunk=320, head_dim=lanes, group=20) for lanes in wide]
+    held = {op: [int(timing(op, 0, kernel, chip, 1)[0]) for kernel in kernels] for op in (Op.QK, Op.PV)}
+    assert held == {Op.QK: [20, 20, 40, 40], Op.PV: [20, 40, 40, 40]}
+
+
+@given(st.integers(1, 10_000), st.integers(1, 9))
+def test_regions_hold_the_context(context: int, stripes: int) -> None:
+    assert chunk_of(context, 512) * -(-context // 512) >= context
+    assert kv_capacity((context,), 512, stripes) * stripes >= context
+    run = run_of((context,), 512, stripes)
+    assert run % 512 == 0
+    assert stripes > 1 or run == 512
 
 
 def test_weights_of_one_rank_lie_end_to_end_in_load_order() -> None:

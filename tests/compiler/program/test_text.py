@@ -131,7 +131,7 @@ def test_an_instruction_of_an_extension_prints_by_its_record(
     row = int(np.flatnonzero(rows.op == Op.ADD)[0])
     found = all_lines(changed(pair_program, 2, "op", row, 200), Selection(op=200, calls=(2,)))
     assert [line.op for line in found] == ["BLEND"]
-    assert found[0].operands() == "f32 v24[0:1] @t:0x5 <- f32 v4[0:1] @t:0x2, table 4"
+    assert found[0].operands() == "f32 v30[0:1] @t:0x5 <- f32 v4[0:1] @t:0x2, table 4"
 
 
 def test_runs_are_ranges_without_padding() -> None:

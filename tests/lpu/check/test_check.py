@@ -126,15 +126,18 @@ def test_a_fault_in_the_matmul_is_found_by_its_rule_alone(name: str) -> None:
 
 
 ATTENTION_FAULTS: dict[str, tuple[int, Change, str]] = {
-    "a busy unit": (1, moved(hand.A_EXP1, -1), "unit 4, held until cycle 49 by row 6 EXP chip 0"),
+    "a busy unit": (1, moved(hand.A_EXP1, -1), "unit 4, held until cycle 49 by row 7 EXP chip 0"),
     "K read before it is appended": (2, moved(hand.A_QK0, -1), "at cycle 19: KVW commits at cycle 20"),
     "K never appended": (2, without(hand.A_KVW), "no KVW writes it"),
     "two heads in one KV region": (5, lambda c: extend(c, SECOND_HEAD), "1020 .. 1179 overlaps another one"),
-    "a chunk outside the KV region": (5, lambda c: change(c, hand.A_PV1, n=2), "its KV region has 160"),
-    "a slow result": (6, lambda c: change(c, hand.A_AOUT, t1=86), "takes 9 cycles, must take 8"),
+    "a block outside the KV region": (5, lambda c: change(c, hand.A_PV1, n=2), "its KV region has 160"),
+    "a slow result": (6, lambda c: change(c, hand.A_AOUT, t1=79), "takes 8 cycles, must take 7"),
     "another head's K": (7, lambda c: change(c, hand.A_QK1, src2_tag=tag(10)), "wants tag 10.0"),
-    "sums off by a line": (7, lambda c: change(c, hand.A_AOUT, src2=25), "holds tag 5.1"),
-    "sums of chunks swapped": (7, lambda c: change(c, hand.A_AOUT, src2_tag=tag(5, 5)), "wants tag 5.5"),
+    "nodes of other blocks": (7, lambda c: change(c, hand.A_AOUT, src_tag=tag(6, 3)), "wants tag 6.3"),
+    "maxima of another block": (7, lambda c: change(c, hand.A_EXP1, src2=20, src2_tag=tag(4)), "its own sc"),
+    "scores of another block": (7, lambda c: change(c, hand.A_SMAX1, src=16, src_tag=tag(3)), "its own sc"),
+    "values of another block": (7, lambda c: change(c, hand.A_PV1, n=0), "its own scores"),
+    "half a context": (7, lambda c: change(c, hand.A_AOUT, n=1, t1=77), "divides blocks 0 .. 0, not all 2"),
 }  # fmt: skip
 
 
@@ -153,10 +156,11 @@ KERNEL_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "a truth in place of a number": ({"stripes": True}, "its kernel has stripes True, not a count"),
     "another batch": ({"rows": 2}, "its kernel has 2 rows, the program 1"),
     "an unknown format": ({"kv": "bf16"}, "its kernel has kv 'bf16'"),
-    "scores that fill no line": ({"chunk": 81}, "2 x 81 scores are no whole lines of 80"),
+    "blocks that are not taken whole": ({"block": 100}, "its kernel has 80 tokens of 2 blocks of 100"),
+    "more than a block": ({"block": 79}, "its kernel has 80 tokens of 2 blocks of 79"),
     "sequences that are not the batch": ({"sequences": 2}, "2 sequences of 1 rows, the program 1"),
     "another cache": ({"cached": 2}, "takes 1 of 2 cached sequences, the program has 1"),
-    "chunks that cannot be dealt": ({"stripes": 2}, "its kernel has 1 chunks in 2 stripes"),
+    "runs of half blocks": ({"stripes": 2, "run": 120}, "its kernel has runs of 120 tokens, blocks of 80"),
     "another number of words": ({"kv_words": 2}, "kv_words 2, fp16 heads take another number"),
 }
 
@@ -232,7 +236,10 @@ def test_swapped_tiles_of_one_matmul_are_found_although_the_first_is_right() -> 
 
 @pytest.mark.parametrize(
     ("make", "slack"),
-    [(hand.matmul, {hand.ARGMAX, hand.ARGRED}), (hand.attention, {hand.A_PV0, hand.A_AOUT})],
+    [
+        (hand.matmul, {hand.ARGMAX, hand.ARGRED}),
+        (hand.attention, {hand.A_QK1, hand.A_SMAX1, hand.A_PV0, hand.A_AOUT}),
+    ],
 )
 def test_every_row_counts(make: Callable[[], Program], slack: set[int]) -> None:
     """A row dropped or early breaks a rule, and so does a late one, but for those that nothing awaits."""

@@ -31,7 +31,8 @@ Change = Callable[[Program], Program]
 @pytest.fixture(scope="module")
 def decode() -> Program:
     """Two heads, each over two of four chips."""
-    return compiled(SMALL, "quad", contexts=(100, CONTEXT), batch=3, tp=4, pp=1, cp=2)[1]
+    small = replace(SMALL, attention_block=80)
+    return compiled(small, "quad", contexts=(100, CONTEXT), batch=3, tp=4, pp=1, cp=2)[1]
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +67,8 @@ def kernels(program: Program, **fields: Any) -> Program:
 def attention(program: Program) -> Program:
     """The program with kernels of attention in place of its own."""
     of_attention = AttentionKernel(
-        head_dim=32, kv="fp16", kv_words=1, kv_stride=400, capacity=400, cached=3, stripes=2,
-        group=2, chunk=80, chunks=2, frac=8, rows=3, sequences=3,
+        head_dim=32, kv="fp16", kv_words=1, kv_stride=400, capacity=400, cached=3, stripes=2, run=80,
+        group=2, block=80, chunk=80, chunks=2, rows=3, sequences=3,
     )  # fmt: skip
     return edited(program, kernels=tuple(of_attention for _ in program.manifest.kernels))
 

@@ -15,12 +15,12 @@ from compiler.program.program import Program
 from lpu.check.check import Report, check, check_columns
 from lpu.link.link import link
 
-CONTEXT = 400  # on four planes: chunks of 160 tokens, of which the last is not full
+CONTEXT = 780  # ten blocks of 80 tokens, of which the last is not full: two nodes of eight and two
 
 
 @pytest.fixture(scope="module")
 def program() -> Program:
-    config = replace(SMALL, qk_norm=True, hidden=480, heads=8, kv_heads=4, vocab=400)
+    config = replace(SMALL, qk_norm=True, hidden=480, heads=8, kv_heads=4, vocab=400, attention_block=80)
     return compiled(config, "pair", contexts=(CONTEXT,), batch=2, tp=2, pp=1)[1]
 
 
@@ -54,12 +54,19 @@ def exchanged(op: Op, names: tuple[str, ...], one: int, other: int) -> Callable[
 
 
 FAULTS: dict[str, Callable[[Columns], Columns]] = {
-    "a chunk scored twice": counted(Op.QK, 1),
-    "values of another chunk": counted(Op.PV, 1),
-    "values weighted by another chunk": exchanged(Op.PV, ("src", "src_tag"), 0, 1),
-    "a maximum over one chunk twice": lambda c: change(
-        c, row(c, Op.SMAX), src=int(c.src[row(c, Op.SMAX, 1)]), src_tag=int(c.src_tag[row(c, Op.SMAX, 1)])
+    "a block scored twice": counted(Op.QK, 1),
+    "values of another block": counted(Op.PV, 1),
+    "values weighted by another block": exchanged(Op.PV, ("src", "src_tag"), 1, 5),
+    "the maximum of another block": lambda c: change(
+        c, row(c, Op.SMAX, 1), src=int(c.src[row(c, Op.SMAX, 5)]), src_tag=int(c.src_tag[row(c, Op.SMAX, 5)])
     ),
+    "the weights of another maximum": exchanged(Op.EXP, ("src2", "src2_tag"), 1, 5),
+    "blocks in another order": exchanged(Op.PV, ("dst", "dst_tag"), 1, 5),
+    "a node of fewer blocks": lambda c: change(
+        counted(Op.NODE, -1)(c), at := row(c, Op.NODE), t1=int(c.t1[at]) - 1
+    ),
+    "nodes in another order": exchanged(Op.NODE, ("dst", "dst_tag"), 1, 5),
+    "half a context": lambda c: change(counted(Op.AOUT, -1)(c), at := row(c, Op.AOUT), t1=int(c.t1[at]) - 1),
     "half a glu": counted(Op.GLU, -1),
     "half a normalisation": counted(Op.PRE, -1),
     "a candidate left out": counted(Op.ARGRED, -1),

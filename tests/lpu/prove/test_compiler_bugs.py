@@ -88,7 +88,7 @@ TENSORS: dict[str, dict[str, str]] = {
 }
 KERNELS: dict[str, dict[str, Callable[[Any], Any]]] = {
     "another eps": {"eps": lambda value: 10 * value},
-    "fewer bits of a weight": {"frac": lambda value: value - 1},
+    "another block of attention": {"block": lambda value: value + 1},
     "gelu for silu": {"activation": lambda value: "gelu"},
     "a feature less in the mean": {"width": lambda value: value - 1},
 }

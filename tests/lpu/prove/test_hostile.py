@@ -91,7 +91,7 @@ CASES: dict[str, tuple[Callable[[Program], Program], str]] = {
     "layers_exchanged": (layers_exchanged, "layers."),
     "map_rolled": (map_rolled, ""),
     "tile_tensor": (tile_tensor, ""),
-    "frac": (kernels(frac=lambda v: v - 1), ""),
+    "block": (kernels(block=lambda v: v + 1), "attention"),
     "width": (kernels(width=lambda v: v - 1), "features"),
     "activation": (kernels(activation=lambda v: "gelu"), "glu(matmul<layers.0.ffn.gate.codes"),
     "eps": (kernels(eps=lambda v: v * 2), "rms_stat"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from proof_rows import ATTENTION, VECTORS, Changes, Setting, row
@@ -14,17 +15,9 @@ from compiler.program.instructions.matmul import (
     WriteBackKernel,
     tree_kernel,
 )
-from compiler.program.instructions.vector import (
-    ArgredKernel,
-)
+from compiler.program.instructions.vector import ArgredKernel
 from compiler.program.isa import GAIN, SCALE, Holds, Op
-from lpu.prove.lines import (
-    Chosen,
-    Peak,
-    Statistic,
-    Total,
-    TreeNode,
-)
+from lpu.prove.lines import Chosen, Peak, Statistic, TreeNode
 from lpu.prove.ops.registry import PROVED, register
 from lpu.prove.refused import RefusedError
 from lpu.prove.rule import Proved, RowOperands
@@ -125,13 +118,14 @@ def kvw(s: Setting) -> tuple[RowOperands, Changes]:
         "2 words of a token": {"kernel": replace(ATTENTION, kv_words=2)},
         "has stride 80": {"kernel": replace(ATTENTION, kv_stride=80)},
         "KV in fp8": {"kernel": replace(ATTENTION, kv="fp8", kv_words=1)},
-        "chunks of 81": {"kernel": replace(ATTENTION, chunk=81)},
-        "no equal share": {"kernel": replace(ATTENTION, chunks=3, stripes=2)},
+        "rows take 80 tokens of 2 blocks of 100": {"kernel": replace(ATTENTION, block=100)},
+        "rows take 80 tokens of 2 blocks of 79": {"kernel": replace(ATTENTION, block=79)},
+        "the most are 8192": {"kernel": replace(ATTENTION, block=8193, chunks=1)},
+        "no whole blocks of 80": {"kernel": replace(striped, run=120)},
         "do not hold 160": {"kernel": replace(ATTENTION, chunks=1)},
+        "regions of 79 tokens do not hold 80": {"kernel": replace(striped, capacity=79, kv_stride=79)},
         "regions of 80 tokens": {"kernel": replace(ATTENTION, capacity=80, kv_stride=80)},
         "a group of 81": {"kernel": replace(ATTENTION, group=81)},
-        "weights of 34 bits": {"kernel": replace(ATTENTION, frac=34)},
-        "exact for fewer": {"kernel": replace(ATTENTION, frac=30)},
     }
 
 
@@ -141,77 +135,80 @@ def qk(s: Setting) -> tuple[RowOperands, Changes]:
         "attend to KV head 1": {"region": s.region(head=1)},
         "of another attention": {"region": s.region(kernel=1)},
         "no KV region": {"region": None},
-        "chunk 2 of 2": {"n": 2},
+        "block 2 of 2": {"n": 2},
         "whole heads": {"src": s.f16(s.x, 40, 120)},
         "no groups of": {"region": s.region(keys=s.known.terms.tensor("odd", (96,)))},
     }
 
 
 def smax(s: Setting) -> tuple[RowOperands, Changes]:
-    both = (*s.chunks(Holds.SCORE, 0), *s.chunks(Holds.SCORE, 1))
-    other = s.chunks(Holds.SCORE, 1, s.of._replace(head=1))
-    return row(ATTENTION, n=2, src=both), {
-        "several attentions or heads": {"src": (*both[:2], *other)},
-        "no blocks of 2": {"src": both[:3]},
-        "not one whole result": {"src": both[::-1]},
+    score = s.chunk(Holds.SCORE, 0)
+    return row(ATTENTION, src=score), {
+        "2 blocks of scores, not 1": {"src": (*score, *s.chunk(Holds.SCORE, 1))},
+        "no blocks of 2": {"src": score[:1]},
+        "not one whole result": {"src": score[::-1]},
         "of another attention": {"index": 1},
-        "holds weight": {"src": s.chunks(Holds.WEIGHT, 0)},
+        "holds weight": {"src": s.chunk(Holds.WEIGHT, 0)[:2]},
     }
 
 
 def exp(s: Setting) -> tuple[RowOperands, Changes]:
-    peaks = tuple(Peak(Holds.PEAK, s.of, frozenset({(0, i)})) for i in (0, 1))
-    good = row(ATTENTION, src=s.chunks(Holds.SCORE, 1), src2=peaks)
+    peak = Peak(Holds.PEAK, s.of, 1)
+    good = row(ATTENTION, src=s.chunk(Holds.SCORE, 1), src2=(peak,))
     return good, {
-        "over 1 of 2 chunks": {"src2": peaks[:1] * 2},
-        "several attentions": {"src2": (peaks[0], peaks[1]._replace(of=s.of._replace(queries=s.y)))},
-        "maxima holds score": {"src2": s.chunks(Holds.SCORE, 0)},
+        "maxima are of block 0, its scores of 1": {"src2": (peak._replace(block=0),)},
+        "several attentions": {"src2": (peak._replace(of=s.of._replace(queries=s.y)),)},
+        "maxima holds score": {"src2": s.chunk(Holds.SCORE, 0)},
+        "2 lines, not 1": {"src2": (peak, peak)},
     }
 
 
 def pv(s: Setting) -> tuple[RowOperands, Changes]:
-    good = row(ATTENTION, n=1, src=s.chunks(Holds.WEIGHT, 1), region=s.region())
+    good = row(ATTENTION, n=1, src=s.chunk(Holds.WEIGHT, 1), region=s.region())
     return good, {
-        "meet values of (0, 0)": {"n": 0},
-        "meet values of (1, 1)": {"region": s.region(stripe=1)},
+        "meet values of block 0": {"n": 0},
         "meet head 1": {"region": s.region(head=1)},
         "of y": {"region": s.region(keys=s.y)},
-        "holds score": {"src": s.chunks(Holds.SCORE, 1)},
+        "2 blocks, not 1": {"src": s.chunk(Holds.WEIGHT, 1) * 2},
+        "holds score": {"src": s.chunk(Holds.SCORE, 1)},
         "of another attention": {"region": s.region(kernel=1)},
+        "block 2 of 2": {"n": 2},
     }
 
 
-def totals(s: Setting, *places: int) -> tuple[Total, ...]:
-    return tuple(Total(Holds.SUM, s.of, ((0, place),)) for place in places)
+def node(s: Setting) -> tuple[RowOperands, Changes]:
+    """The tree over seven blocks: ((0 1) (2 3)) ((4 5) 6)."""
+
+    def nodes(*ranges: tuple[int, int]) -> dict[str, Any]:
+        return {"src": tuple(line for one in ranges for line in s.node(*one))}
+
+    kernel = replace(ATTENTION, chunks=7, kv_stride=560, capacity=560)
+    for good in (((0, 2), (2, 4), (4, 6), (6, 7)), ((4, 5), (5, 6), (6, 7)), ((0, 4), (4, 7)), ((6, 7),)):
+        assert PROVED[Op.NODE].rule(s.known, row(kernel, **nodes(*good)))
+    other = s.node(3, 4)[0]._replace(of=s.of._replace(queries=s.y))
+    return row(kernel, **nodes((2, 3), (3, 4))), {
+        "no node of the tree": nodes((1, 2), (2, 3)),
+        "3 nodes of 1 blocks from block 2 on": nodes((2, 3), (3, 4), (4, 5)),
+        "3 nodes before the end": nodes((0, 1), (1, 2), (2, 3)),
+        "nodes of 1 and 2": nodes((4, 5), (5, 7)),
+        "nodes of 2 and 1": nodes((2, 4), (4, 5)),
+        "2 nodes of 3 blocks": nodes((0, 3), (3, 6)),
+        "from block 5 on beside one up to 3": nodes((2, 4), (5, 6)),
+        "from block 2 on beside one up to 2": nodes((2, 3), (2, 3)),
+        "several values": {"src": (*s.node(2, 3), *s.node(3, 4, values=s.y))},
+        "several attentions": {"src": (*s.node(2, 3), *(other._replace(line=i) for i in range(3)))},
+        "of another attention": {"index": 1},
+        "no blocks of 3": {"src": s.node(2, 3)[:2]},
+        "holds weight": {"src": s.chunk(Holds.WEIGHT, 0)},
+    }
 
 
 def aout(s: Setting) -> tuple[RowOperands, Changes]:
-    parts = (*s.parts(Holds.PART, 0), *s.parts(Holds.PART, 1))
-    return row(ATTENTION, n=2, src=parts, src2=totals(s, 0, 1)), {
-        "of other chunks": {"src2": totals(s, 0, 0)},
-        "not each of 2 once": {"src": parts[:8] * 2, "src2": totals(s, 0, 0)},
-        "adds 1 chunks": {"n": 1, "src": parts[:8], "src2": totals(s, 0)},
-        "adds 3 chunks": {"n": 3, "src": (*parts, *parts[:8]), "src2": totals(s, 0, 1, 0)},
-        "several values": {"src": (*parts[:8], *s.parts(Holds.PART, 1, values=s.y))},
-        "not one whole result": {"src": (*parts[8:12], *parts[:4], *parts[8:])},
-        "sums holds part": {"src2": parts[:2]},
-    }
-
-
-def asum(s: Setting) -> tuple[RowOperands, Changes]:
-    return row(ATTENTION, n=1, src=s.parts(Holds.PART, 0), src2=totals(s, 0)), {
-        "of other chunks": {"src2": totals(s, 1)},
-        "several attentions": {"src2": (totals(s, 0)[0]._replace(of=s.of._replace(queries=s.y)),)},
-    }
-
-
-def aend(s: Setting) -> tuple[RowOperands, Changes]:
-    one, other = s.parts(Holds.MERGED, 0, lines=9), s.parts(Holds.MERGED, 1, lines=9)
+    one, other = s.node(0, 1), s.node(1, 2)
     return row(ATTENTION, n=2, src=(*one, *other)), {
-        "not each of 2 once": {"src": (*one, *one)},
-        "adds 1 chunks": {"n": 1, "src": one},
-        "several values": {"src": (*one, *s.parts(Holds.MERGED, 1, lines=9, values=s.y))},
-        "no blocks of 9": {"src": one[:8]},
+        "divides blocks 0 .. 0 of 2": {"src": one},
+        "from block 0 on beside one up to 0": {"src": (*one, *one)},
+        "no node of the tree": {"src": (*other, *s.node(2, 3))},
     }
 
 
@@ -234,8 +231,7 @@ def give(s: Setting) -> tuple[RowOperands, Changes]:
 
 RULES: dict[Op, Callable[[Setting], tuple[RowOperands, Changes]]] = VECTORS | {
     Op.MM: mm, Op.WB: wb, Op.RED: red, Op.TREE: tree, Op.KVW: kvw, Op.QK: qk, Op.SMAX: smax,
-    Op.EXP: exp, Op.PV: pv,
-    Op.AOUT: aout, Op.ASUM: asum, Op.AEND: aend, Op.TAKE: take, Op.GIVE: give,
+    Op.EXP: exp, Op.PV: pv, Op.NODE: node, Op.AOUT: aout, Op.TAKE: take, Op.GIVE: give,
 }  # fmt: skip
 
 
@@ -261,16 +257,10 @@ def test_copies_are_the_lines_and_moves_of_kv_are_no_rows_of_a_step() -> None:
     assert set(RULES) | {Op.SEND, Op.FORWARD, Op.KVIN, Op.KVOUT} == set(Op)
 
 
-def test_maxima_may_repeat_and_sums_may_not() -> None:
+def test_maxima_may_repeat() -> None:
     setting = Setting()
-    of = setting.chunks(Holds.SCORE, 0)
-    once, twice = (PROVED[Op.SMAX].rule(setting.known, row(ATTENTION, src=of * n, n=n)) for n in (1, 2))
-    assert once == twice
     one = Chosen(Holds.PICK, setting.x, frozenset({0}))
     assert PROVED[Op.ARGRED].rule(setting.known, row(ArgredKernel(), n=2, src=(one, one))) == (one,)
-    added = row(ATTENTION, n=2, src=setting.parts(Holds.PART, 0) * 2, src2=totals(setting, 0, 0))
-    (first, *_) = PROVED[Op.ASUM].rule(setting.known, added)
-    assert first.places == ((0, 0), (0, 0))
 
 
 def test_an_opcode_has_one_rule() -> None:

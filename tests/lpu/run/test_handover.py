@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import shapes
 from beside import bits, compiled, made_up
 from handmade import change
-from shapes import SMALL
 
 from compiler.handover import compile_egress, compile_ingest
 from compiler.program import manifest as manifests
@@ -26,6 +26,7 @@ from models.kv import KVCache, empty_cache
 from models.step import Step
 
 BRIDGE = bridge_spec("spectrum-x")
+SMALL = replace(shapes.SMALL, attention_block=80)
 EIGHT = replace(SMALL, name="eight-heads", heads=8, kv_heads=8)
 
 

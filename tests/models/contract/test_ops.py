@@ -1,3 +1,4 @@
+from functools import partial
 from typing import Any
 
 import jax
@@ -5,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from models.contract import block_attention as blocks
 from models.contract import numerics, ops
 from models.contract.formats import decode_e4m3
 from models.contract.ops import OPS
@@ -29,7 +31,7 @@ OPERANDS: dict[str, tuple[tuple[jax.Array, ...], dict[str, Any]]] = {
     "round8": ((zeros(HALF, 2, 4),), {}),
     "attention": (
         (zeros(HALF, 2, 4, 8), zeros(HALF, 2, 2, 8), zeros(HALF, 2, 2, 8), CACHE, CACHE, zeros(INT, 2)),
-        {"fraction_bits": 20},
+        {"block": 4},
     ),
     "glu": ((zeros(FLOAT, 2, 6), zeros(FLOAT, 2, 6)), {"activation": "gelu"}),
     "add": ((zeros(FLOAT, 2, 6), zeros(FLOAT, 2, 6)), {}),
@@ -63,9 +65,9 @@ def test_flops_and_bytes_of_a_matmul_and_of_attention() -> None:
     assert OPS["matmul"].flops(*shapes) == 2 * 2 * 6 * 5
     assert OPS["matmul"].bytes(*shapes) == 2 * 6 * 2 + 6 * 5 + 5 * 4 + 2 * 5 * 4
     shapes = [jax.typeof(x) for x in OPERANDS["attention"][0]]
-    assert OPS["attention"].flops(*shapes, fraction_bits=20) == 4 * (2 * 4 * 8) * 16
+    assert OPS["attention"].flops(*shapes, block=4) == 4 * (2 * 4 * 8) * 16
     cache, token, heads = 2 * 16 * 2 * 8 * 2, 2 * 2 * 8 * 2, 2 * 4 * 8 * 2
-    assert OPS["attention"].bytes(*shapes, fraction_bits=20) == 2 * heads + 2 * cache + 4 * token
+    assert OPS["attention"].bytes(*shapes, block=4) == 2 * heads + 2 * cache + 4 * token
 
 
 @pytest.mark.parametrize("name", OPS)
@@ -89,21 +91,18 @@ def test_rows_are_equal_shares_of_the_sequences_of_a_cache() -> None:
     operands = OPERANDS["attention"][0]
     three = [jnp.concatenate([x, x[:1]]) for x in operands[:3]]
     with pytest.raises(ValueError, match="3 rows are no equal share for 2 sequences of the cache"):
-        OPS["attention"].primitive.bind(*three, CACHE, CACHE, zeros(INT, 3), fraction_bits=20)
+        OPS["attention"].primitive.bind(*three, CACHE, CACHE, zeros(INT, 3), block=4)
 
 
-def test_fraction_bits_keep_the_weighted_sum_exact() -> None:
-    assert [ops.fraction_bits(n) for n in (1, 8192, 8193, 32768, 131072)] == [20, 20, 18, 18, 16]
-    with pytest.raises(ValueError, match="context 131073 is above 131072"):
-        ops.fraction_bits(131_073)
+@pytest.mark.parametrize("block", [0, 8193])
+def test_a_block_whose_weights_would_have_few_bits_is_refused(block: int) -> None:
+    with pytest.raises(ValueError, match=f"block is {block}, it takes 1 to 8192"):
+        OPS["attention"].primitive.bind(*OPERANDS["attention"][0], block=block)
 
 
 @pytest.mark.parametrize("dtype", [HALF, BYTE])
-@pytest.mark.parametrize("block_bytes", [1024, 4 << 20], ids=["blocks of 4", "one block"])
-def test_attention_appends_and_sees_tokens_up_to_its_position(
-    monkeypatch: pytest.MonkeyPatch, dtype: Any, block_bytes: int
-) -> None:
-    monkeypatch.setattr(numerics, "BLOCK_BYTES", block_bytes)
+@pytest.mark.parametrize("block", [4, 5, 512], ids=["whole blocks", "a rest", "one block"])
+def test_attention_appends_and_sees_tokens_up_to_its_position(dtype: Any, block: int) -> None:
     rng = np.random.default_rng(0)
     q, k, v = (jnp.asarray(rng.standard_normal((2, h, 8)).astype(np.float16)) for h in (4, 2, 2))
     caches = [rng.standard_normal((2, 16, 2, 8)).astype(np.float32) for _ in range(2)]
@@ -111,13 +110,15 @@ def test_attention_appends_and_sees_tokens_up_to_its_position(
         caches = [np.asarray(numerics.rn8(jnp.asarray(c))) for c in caches]
     keys, values = (jnp.asarray(c.astype(dtype)) for c in caches)
     position = jnp.array([5, 11], jnp.int32)
-    run = jax.jit(OPS["attention"].contract, static_argnames="fraction_bits")
-    out, keys, values = run(q, k, v, keys, values, position, fraction_bits=20)
+    run = jax.jit(OPS["attention"].contract, static_argnames="block")
+    out, keys, values = run(q, k, v, keys, values, position, block=block)
     for row, last in enumerate((5, 11)):
         want_k = numerics.rn8(k[row].astype(FLOAT)) if dtype == BYTE else k[row]
         assert np.array_equal(keys[row, last], want_k)
         for h in range(2):
-            want = attend(q[row, 2 * h : 2 * h + 2], keys[row, : last + 1, h], values[row, : last + 1, h])
+            want = attend(
+                q[row, 2 * h : 2 * h + 2], keys[row, : last + 1, h], values[row, : last + 1, h], block
+            )
             assert np.array_equal(out[row, 16 * h : 16 * h + 16], want.reshape(-1))
 
 
@@ -129,24 +130,23 @@ def test_rows_of_a_chunk_attend_as_single_steps_do(rows: int) -> None:
         jnp.asarray(rng.standard_normal((2, rows, heads, 8)).astype(np.float16)) for heads in (4, 2, 2)
     )
     keys, values = (jnp.asarray(rng.standard_normal((2, 140, 2, 8)).astype(np.float16)) for _ in range(2))
-    run = jax.jit(OPS["attention"].contract, static_argnames="fraction_bits")
+    run = jax.jit(OPS["attention"].contract, static_argnames="block")
     flat = [x.reshape(2 * rows, *x.shape[2:]) for x in (q, k, v)]
     position = jnp.tile(jnp.arange(3, 3 + rows, dtype=jnp.int32), 2)
-    out, *caches = run(*flat, keys, values, position, fraction_bits=20)
+    out, *caches = run(*flat, keys, values, position, block=4)
     for i in range(rows):
         at = jnp.full(2, 3 + i, jnp.int32)
-        want, keys, values = run(q[:, i], k[:, i], v[:, i], keys, values, at, fraction_bits=20)
+        want, keys, values = run(q[:, i], k[:, i], v[:, i], keys, values, at, block=4)
         assert np.array_equal(out.reshape(2, rows, -1)[:, i], want)
     assert np.array_equal(caches[0], keys)
     assert np.array_equal(caches[1], values)
 
 
-@jax.jit
-def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """The same by hand: one KV head, no cache, no mask, no blocks."""
+@partial(jax.jit, static_argnames="block")
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, block: int) -> jax.Array:
+    """The same by hand: one KV head, no cache, no mask."""
     scores = numerics.attention_scores(q, k)
-    weights, total = numerics.softmax_weights(scores, scores.max(-1), 20)
-    return numerics.attention_out(numerics.attention_values(weights, v), total)
+    return blocks.out(blocks.attend(scores, jnp.ones(scores.shape, bool), v, block=block))
 
 
 def test_round8_gives_the_nearest_e4m3_value_and_leaves_those_that_are_one() -> None:

@@ -28,7 +28,7 @@ class ParallelLayer(nnx.Module):
         self.o = Linear(q, hidden)
         self.gate, self.up = Linear(hidden, config.ffn), Linear(hidden, config.ffn)
         self.down = Linear(config.ffn, hidden)
-        self.head_dim, self.bits = config.head_dim, ops.fraction_bits(context)
+        self.head_dim = config.head_dim
 
     def __call__(
         self, x: Array, angles: Array, position: Array, k_cache: Array, v_cache: Array
@@ -36,7 +36,7 @@ class ParallelLayer(nnx.Module):
         a = self.norm(x)
         q, k, v = (one(a).reshape(len(x), -1, self.head_dim) for one in (self.q, self.k, self.v))
         q, k, v = ops.rope(q, angles, position), ops.rope(k, angles, position), ops.round16(v)
-        out, k_cache, v_cache = ops.attention(q, k, v, k_cache, v_cache, position, fraction_bits=self.bits)
+        out, k_cache, v_cache = ops.attention(q, k, v, k_cache, v_cache, position)
         mixed = ops.glu(self.gate(a), self.up(a), activation="gelu")
         return ops.add(ops.add(x, self.o(out)), self.down(mixed)), k_cache, v_cache
 

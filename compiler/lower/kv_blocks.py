@@ -1,0 +1,55 @@
+"""How a context is cut: into the contract's blocks, and into runs of blocks that stripes are dealt."""
+
+from collections.abc import Sequence
+
+from compiler.errors import CompileError
+from compiler.graph.graph import Graph, Node
+from compiler.program.isa import F32_LANES, ceil_div
+
+SLACK = 16  # a stripe may hold a 16th more than its share
+
+
+def chunk_of(context: int, block: int) -> int:
+    """Tokens of a block that rows take: all, or in a shorter context its lines of 80 scores."""
+    return min(block, F32_LANES * int(ceil_div(context, F32_LANES)))
+
+
+def run_of(contexts: Sequence[int], block: int, stripes: int) -> int:
+    """Tokens that stripes are dealt at a time: as many blocks, a power of two, as keep every bucket's even.
+
+    One node per run crosses chips, so a run is as long as a 16th of a stripe's share allows.
+    """
+    run = 1
+    while stripes > 1 and all(_even(int(ceil_div(c, block)), 2 * run, stripes) for c in contexts):
+        run *= 2
+    return run * block
+
+
+def _even(blocks: int, run: int, stripes: int) -> bool:
+    share = int(ceil_div(blocks, stripes))
+    return run * int(ceil_div(ceil_div(blocks, run), stripes)) <= share + share // SLACK
+
+
+def kv_capacity(contexts: Sequence[int], block: int, stripes: int = 1) -> int:
+    """Tokens of KV per region that every bucket's blocks fit in."""
+    run = run_of(contexts, block, stripes)
+    if stripes == 1:
+        return max(chunk_of(c, block) * int(ceil_div(c, block)) for c in contexts)
+    return run * max(int(ceil_div(ceil_div(c, run), stripes)) for c in contexts)
+
+
+def block_of(graph: Graph) -> int:
+    """Tokens of a block of the graph's attentions. Raises CompileError for several."""
+    nodes = [node for node in graph.nodes if node.op == "attention"]
+    found = {int(node.attributes["block"]): node for node in nodes}
+    if len(found) > 1:
+        node, several = next(iter(found.values())), " and ".join(map(str, sorted(found)))
+        where = f"{node.path or 'model'}: {node.op}"
+        raise CompileError("lower", where, f"blocks of {several} tokens in one model", "Use one block.")
+    return next(iter(found), F32_LANES)
+
+
+def attention_shape(graph: Graph, node: Node) -> tuple[int, int]:
+    """(kv heads, head dim) of an attention node, from its cache."""
+    shape = graph.values[node.inputs[3].value].shape
+    return shape[2], shape[3]
