@@ -13,7 +13,7 @@ from compiler.program.instruction_set import name_of
 from compiler.program.isa import COLUMNS, TAGS, Columns, Op, is_transfer
 from compiler.program.manifest import Manifest
 from compiler.program.program import LOADS, Loads, Program
-from lpu.check.alike_weights import program_weights
+from lpu.check.by_block.weights import program_weights
 from lpu.check.cycles import cycles
 from lpu.check.findings import RULES, Findings, HazardError, Report, Violation, tag
 from lpu.check.form import form

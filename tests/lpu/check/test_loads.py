@@ -4,9 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compiler.program.isa import KV, SHARED, SPACE_SHIFT, TRANSIENT, Op
-from compiler.program.program import LOADS, Call, Loads, Program
-from lpu.check import alike_weights
+from compiler.program.program import LOADS, Loads, Program
 from lpu.check.check import Report, check, check_columns
 from lpu.check.rows import Batches
 from lpu.check.weights import by_chip
@@ -72,49 +70,3 @@ def test_batches_bring_every_entry_once_with_all_of_its_chip(most: int) -> None:
     for (first, last), piece in zip(batches, pieces, strict=True):
         assert all(first <= chip[i] < last for i in piece)
         assert len(piece) <= most or len(set(chip[piece].tolist())) == 1
-
-
-def test_a_legal_program_is_not_looked_at_chip_by_chip(
-    piped_program: Program, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(alike_weights, "by_chip", lambda program: pytest.fail("block by block was enough"))
-    assert check(piped_program, CONTEXT).ok
-
-
-@pytest.mark.parametrize("which", [1, -1])
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda call: replace(call, weight_base=tuple(base + 80 for base in call.weight_base)),
-        lambda call: replace(call, weight_base=tuple(0 for _ in call.weight_base)),
-        lambda call: replace(call, weight_base=tuple(1 << 30 for _ in call.weight_base)),
-        lambda call: replace(call, shared_base=tuple(base + 1 for base in call.shared_base)),
-        lambda call: replace(call, tag=call.tag - (1 << 20)),
-    ],
-    ids=["further", "on others", "outside", "shared", "tags below 0"],
-)
-def test_a_call_that_places_its_values_wrongly_is_found_as_in_one_table(
-    piped_program: Program, which: int, change: Callable[[Call], Call]
-) -> None:
-    calls = [call for call in piped_program.calls if len(piped_program.blocks[call.block].loads)]
-    wrong = replace(
-        piped_program,
-        calls=tuple(change(call) if call is calls[which] else call for call in piped_program.calls),
-    )
-    assert check(wrong, CONTEXT).counts == as_one(wrong).counts
-
-
-@pytest.mark.parametrize("space", [TRANSIENT, KV, SHARED])
-def test_a_row_that_names_its_weights_in_another_space_is_found_as_in_one_table(
-    piped_program: Program, space: int
-) -> None:
-    big = max(piped_program.blocks, key=lambda block: len(block.loads))
-    rows = big.columns[CONTEXT]
-    row, src2 = np.flatnonzero(rows.op == Op.MM)[3], rows.src2.copy()
-    src2[row] = (space << SPACE_SHIFT) + (src2[row] & ((1 << SPACE_SHIFT) - 1))
-    columns = {**big.columns, CONTEXT: replace(rows, src2=src2)}
-    blocks = [replace(block, columns=columns) if block is big else block for block in piped_program.blocks]
-    wrong = replace(piped_program, blocks=tuple(blocks))
-    found = check(wrong, CONTEXT)
-    assert not found.ok
-    assert found == as_one(wrong)
