@@ -224,15 +224,16 @@ def _asked(program: Program, context: int) -> _Asked:
             totals[name] += len(calls) * int(getattr(asked, name).sum())
         met = np.unique(np.append(ranks.chip, ranks.peer[ranks.peer >= 0]))
         traffic = moved(manifest, columns, ranks, hold)
-        for call in calls:
-            used[np.array(call.chips)[met]] = True
-            chips = np.array(call.chips)
-            parts.append(traffic._replace(chip=chips[traffic.chip], peer=chips[traffic.peer]))
+        taken: dict[str, np.ndarray] = {}
         for name, (first, units) in classes.items():
             rows = (columns.unit >= first) & (columns.unit < first + units)
-            taken = np.bincount(ranks.chip[rows], hold[rows], count).astype(np.int64)
-            for call in calls:
-                busy[name][list(call.chips)] += taken
+            taken[name] = np.bincount(ranks.chip[rows], hold[rows], count).astype(np.int64)[met]
+        for call in calls:
+            chips = np.array(call.chips)
+            used[chips[met]] = True
+            parts.append(traffic._replace(chip=chips[traffic.chip], peer=chips[traffic.peer]))
+            for name, cycles in taken.items():
+                busy[name][chips[met]] += cycles
     none = Moved(*(np.zeros(0, np.int64) for _ in Moved._fields))
     together = Moved(*(np.concatenate(each) for each in zip(none, *parts, strict=True)))
     return _Asked(used=used, busy=busy, moved=together, work=totals)
