@@ -40,8 +40,12 @@ acceptance: .venv/.dev
 house: .venv/.dev
 	$(BIN)/python tests/house.py
 
-docs: .venv/.installed
+# The pages that are made from the code, the pictures of the gallery, and the site; a link to nowhere fails.
+docs: .venv/.dev
 	$(BIN)/python docs/make_api.py
+	$(BIN)/python docs/make_cli.py
+	$(BIN)/python docs/make_gallery.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 clean:
 	rm -rf .venv build dist out

@@ -47,7 +47,7 @@ def until_worse(
     """Try candidates until `patience` of them in a row are worse than the cheapest before them.
 
     ties: whether one that costs the same counts as no worse; the cheapest is the first of equals in any case.
-    refused: errors of a candidate that cannot be; once one has been found, the first of them ends the search.
+    refused: errors of a candidate that cannot be, which says nothing of the next ones.
     """
     tried: list[tuple[C, int | CompileError]] = []
     best: tuple[C, T] | None = None
@@ -57,8 +57,6 @@ def until_worse(
             found = attempt(candidate)
         except refused as error:
             tried.append((candidate, error))
-            if best is not None:
-                break
             continue
         now = cost(found)
         tried.append((candidate, now))

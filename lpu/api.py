@@ -30,6 +30,7 @@ from lpu.decode.choose import choice_of, finish_of, until_stop
 from lpu.decode.decoders import machine_of, restart, restart_pair, share_image
 from lpu.decode.generate import check_room, generate
 from lpu.decode.ran import Run as Run
+from lpu.diff.diff import diff as diff
 from lpu.folder import Progress, check_program, quiet
 from lpu.folder import load_prefill as load_prefill
 from lpu.folder import load_program as load_program
@@ -49,6 +50,8 @@ from lpu.keywords import ModelKeywords as ModelKeywords
 from lpu.keywords import chosen, model_keywords
 from lpu.outputs.write import atomic_folder
 from lpu.outputs.write import check_writable as check_writable
+from lpu.page.save import page as page
+from lpu.plan.plan import plan as plan
 from lpu.programs import Bounds as Bounds
 from lpu.programs import Checked as Checked
 from lpu.programs import ProgramReport as ProgramReport
@@ -60,13 +63,16 @@ from lpu.prove.programs import Proof as Proof
 from lpu.prove.programs import proof_of, prove_programs
 from lpu.report.listing import Listing as Listing
 from lpu.report.listing import show as show
+from lpu.report.overview import overview as overview
 from lpu.report.show_options import ShowOptions as ShowOptions
 from lpu.report.throughput import SLACKS, Throughput, non_dominated
 from lpu.report.throughput import of as throughput_of
 from lpu.run.machine import Machine
+from lpu.run.step_inputs import bucket_of
 from lpu.run.stream import StreamedMachine
 from lpu.sweep import sweep as sweeps
 from lpu.sweep.sweep import Sweep
+from lpu.traffic.replay import replay as replay
 from models.contract.sampling import Sampling as Sampling
 
 if TYPE_CHECKING:
@@ -273,14 +279,14 @@ def run(
         texts=tuple(until_stop(tokenizer.decode(one), how.stop) for one in done.tokens)
         if tokenizer
         else None,
-        buckets=tuple(bucket_of(position, manifest.contexts) for position in done.positions),
+        buckets=tuple(bucket_of(manifest.contexts, position) for position in done.positions),
         prefill=prefill,
         weights=str(model.about.weights),
         tokenizer=tokenizer.name if tokenizer else None,
         finished=tuple(finish_of(how, ends, tokenizer, one) for one in done.tokens),
         sampling=how.sampling,
         prefill_buckets=tuple(
-            bucket_of(position, prefill.manifest.contexts if prefill else ()) for position in done.chunks
+            bucket_of(prefill.manifest.contexts if prefill else (), position) for position in done.chunks
         ),
     )
 
@@ -343,8 +349,3 @@ def validate(case: int | None = None, suite: str = "lpu") -> "Validation":
     from lpu.validate import validate as validations
 
     return validations.validate(case, suite=suite)
-
-
-def bucket_of(position: int, contexts: Sequence[int]) -> int:
-    """The shortest compiled context that holds the position."""
-    return min(context for context in contexts if context > position)

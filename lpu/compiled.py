@@ -2,19 +2,23 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from compiler.program.program import Program
 from fabric.rack import Rack
 from lpu.check.check import Report
+from lpu.figures.drawing import Drawing
+from lpu.figures.schedule import schedule_figure
+from lpu.figures.shown import Shown
 from lpu.folder import load_prefill, load_program
 from lpu.inputs.model import OpenModel
 from lpu.prove.programs import NOT_ASKED, Proof, proof_line
 from lpu.report.program import prefill_facts, program_facts
-from lpu.screen import OnScreen, fact_lines
+from lpu.screen import fact_lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Compiled(OnScreen):
+class Compiled(Shown):
     """A program, and the model and rack that it was compiled from. `reports`: of its check, if any.
 
     prefill, prefill_reports: the same of the program that takes a chunk of a prompt, if there is one. proof:
@@ -36,6 +40,26 @@ class Compiled(OnScreen):
         return "\n".join(
             [fact_lines(facts), *(checks or ["not checked"]), proof_line(self.proof or NOT_ASKED)]
         )
+
+    def drawing(self) -> Drawing:
+        """The schedule of the longest context bucket, block by block."""
+        return schedule_figure(self.program, self.program.manifest.longest)
+
+    def records(self) -> list[dict[str, Any]]:
+        """A line for each call of each context bucket."""
+        return [
+            {
+                "context": context,
+                "call": call.name,
+                "chips": call.chips,
+                "first_cycle": call.base[context],
+                "cycles": block.cycles[context],
+                "rows": len(block.columns[context]),
+            }
+            for context in self.program.manifest.contexts
+            for call in self.program.calls
+            for block in (self.program.blocks[call.block],)
+        ]
 
 
 ProgramLike = Program | Compiled | str | Path

@@ -13,13 +13,17 @@ from lpu.check.check import Report
 from lpu.check.memory_image import check_handover, pair
 from lpu.check.stated import machine
 from lpu.compiled import ProgramLike, programs_of
+from lpu.figures.bars import levers_figure
+from lpu.figures.drawing import Drawing
+from lpu.figures.shown import Shown
 from lpu.folder import Progress, check_program, load_handover, need_step, quiet
 from lpu.inputs.document import FileError
 from lpu.prove.programs import NOT_ASKED, Proof, left_out, proof_line, prove_programs
 from lpu.report.occupancy import Occupancy, chain_line, occupancy
 from lpu.report.program import Facts, prefill_body, prefill_facts, program_body, program_facts
 from lpu.report.throughput import Throughput, throughput
-from lpu.report.trace import write_trace
+from lpu.report.trace import Asked, write_trace
+from lpu.report.walk import block_chains
 from lpu.report.words import EXACT, kind, label_of
 from lpu.screen import OnScreen, fact_lines
 
@@ -75,7 +79,7 @@ class Checked(OnScreen):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class ProgramReport(OnScreen):
+class ProgramReport(Shown):
     """What a program keeps busy, per context bucket, and how many steps of its users follow one another."""
 
     program: Program
@@ -90,6 +94,26 @@ class ProgramReport(OnScreen):
 
     def __str__(self) -> str:
         return "\n".join([fact_lines(self.facts), *map(str, (*self.occupancy, *self.throughput))])
+
+    def drawing(self) -> Drawing:
+        """Where the cycles of the critical path of the longest context are."""
+        context = self.program.manifest.longest
+        return levers_figure(block_chains(self.program, context), self.program.manifest.cycles[context])
+
+    def records(self) -> list[dict[str, Any]]:
+        """A line for each part of the chain of each kind of block, and for each bound, by context."""
+        return [
+            {"context": one.context, "what": what, "name": name, "part": part, "cycles": cycles}
+            for one in self.occupancy
+            for what, name, part, cycles in (
+                *(("bound", bound.name, "", bound.cycles) for bound in one.bounds),
+                *(
+                    ("chain", chain.name, part, chain.calls * cycles)
+                    for chain in one.chains
+                    for part, cycles in chain.cycles.items()
+                ),
+            )
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -237,12 +261,14 @@ def trace(
     program: ProgramLike,
     output: str | Path,
     *,
-    chips: Sequence[int] | None = None,
+    chips: Asked | None = None,
     context: int | None = None,
 ) -> TraceFile:
-    """Write a step as a Chrome/Perfetto trace: a process per chip, a thread per unit and link lane.
+    """Write a step as a trace for Perfetto: a process per chip, a thread per unit and link lane.
 
-    chips: those of the first group if not given. context: a bucket, the first if not given.
+    output: Perfetto's own format if it ends in .pftrace, with layers, flows and counters; else Chrome's JSON;
+    compressed where .gz follows. chips: numbers, ranges (a, b) or "all", of the first group if not given.
+    context: a bucket, the first if not given.
     Raises FileError for another context, UnknownChipNumberError for a chip outside the rack.
     """
     loaded, _ = programs_of(program)
@@ -250,7 +276,7 @@ def trace(
     bucket = known[0] if context is None else context
     if bucket not in known:
         raise FileError(f"trace: --context {bucket}: the program has {', '.join(map(str, known))}.")
-    write_trace(output, loaded, bucket, None if chips is None else list(chips))
+    write_trace(output, loaded, bucket, chips)
     return TraceFile(path=str(output), context=bucket, digest=loaded.manifest.digest)
 
 

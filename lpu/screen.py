@@ -1,8 +1,15 @@
 """Results as Python shows them: a screen of text at most, and the same in a notebook."""
 
+import re
 from html import escape
 
 LINES, COLUMNS = 40, 120
+NAME = 80  # characters of a name that stands in a sentence
+# What steers a terminal, turns or hides text: controls, marks of direction, invisible characters.
+STEERING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
 
 
 class OnScreen:
@@ -15,10 +22,21 @@ class OnScreen:
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        return on_screen(str(self))
+        return on_screen(inert(str(self)))
 
     def _repr_html_(self) -> str:
         return f"<pre>{escape(repr(self))}</pre>"
+
+
+def inert(text: str) -> str:
+    """The text with every character that would steer a terminal or turn its direction written as its code."""
+    return STEERING.sub(lambda one: one.group().encode("unicode_escape", "surrogatepass").decode(), text)
+
+
+def plain(name: str, most: int = NAME) -> str:
+    """A name as one word of a sentence: inert, on one line, of at most `most` characters."""
+    words = " ".join(inert(name).split())
+    return words if len(words) <= most else f"{words[: most - 3]}..."
 
 
 def on_screen(text: str) -> str:

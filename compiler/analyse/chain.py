@@ -61,21 +61,47 @@ def chains(program: Program, context: int) -> tuple[Chain, ...]:
     return tuple(out)
 
 
-def last_chain(columns: Columns, pairs: np.ndarray, hold: np.ndarray, base: int) -> dict[str, int]:
-    """Cycles by part from `base` to the last result; `pairs` as `edges` gives them."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainRow:
+    """A row of a chain: its class of unit, and cycles: waiting for it, holding it, to the result."""
+
+    row: int
+    unit: int
+    wait: int
+    hold: int
+    result: int
+
+
+def rows_of_chain(columns: Columns, pairs: np.ndarray, hold: np.ndarray, base: int) -> tuple[ChainRow, ...]:
+    """The rows from `base` to the last result, first to last; `pairs` as `edges` gives them."""
     order = np.argsort(pairs[:, 1], kind="stable")
     earlier, later = pairs[order, 0], pairs[order, 1]
-    parts = dict.fromkeys(PARTS, 0)
+    found: list[ChainRow] = []
     row = int(np.argmax(columns.t1))
     while row >= 0:
-        kind = INSTRUCTIONS[int(columns.op[row])].unit
         before = earlier[slice(*np.searchsorted(later, [row, row + 1]))]
         last = int(before[np.argmax(columns.t1[before])]) if len(before) else -1
         ready = int(columns.t1[last]) if last >= 0 else base
-        parts[HOLDS[kind]] += int(hold[row])
-        parts[RESULTS[kind]] += int(columns.t1[row] - columns.t0[row] - hold[row])
-        parts[WAITS[kind]] += int(columns.t0[row]) - ready
+        found.append(
+            ChainRow(
+                row=row,
+                unit=INSTRUCTIONS[int(columns.op[row])].unit,
+                wait=int(columns.t0[row]) - ready,
+                hold=int(hold[row]),
+                result=int(columns.t1[row] - columns.t0[row] - hold[row]),
+            )
+        )
         row = last
+    return tuple(reversed(found))
+
+
+def last_chain(columns: Columns, pairs: np.ndarray, hold: np.ndarray, base: int) -> dict[str, int]:
+    """Cycles by part from `base` to the last result; `pairs` as `edges` gives them."""
+    parts = dict.fromkeys(PARTS, 0)
+    for one in rows_of_chain(columns, pairs, hold, base):
+        parts[HOLDS[one.unit]] += one.hold
+        parts[RESULTS[one.unit]] += one.result
+        parts[WAITS[one.unit]] += one.wait
     return parts
 
 

@@ -24,8 +24,8 @@ class Plan:
     capacity, cached: tokens of KV per rank and head, and sequences, of the cache. cp: ranks that the context
     of each KV head is dealt over, `run` tokens at a time. chunk: rows of each sequence in a step. detours:
     whether large transfers may go round by chips that have no part in a block. host_slot: cycles of a word on
-    a chip's host lane. by_rows: whether rows of a product in contract parts may be dealt over ranks, by_layer:
-    blocks of a layer scheduled as one: both can take more room.
+    a chip's host lane. by_rows: whether rows of products in contract parts may be dealt over ranks; by_layer:
+    whether blocks of a layer are scheduled as one. Both can take more room.
     """
 
     graph: Graph

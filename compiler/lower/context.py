@@ -52,6 +52,7 @@ class Lowering:
     detours: whether large transfers may go round; detoured: whether one does.
     host_slot: cycles of a word on the host lane of a chip. by_rows: whether rows of a product may be dealt.
     turns: matmul chains so far by rank.
+    passing: uids of values that begin to live where as large ones are done with.
     drains: the write-back that last emptied each [rank, accumulator], or -1.
     """
 
@@ -81,6 +82,7 @@ class Lowering:
     detoured: bool = False
     host_slot: int = 0
     by_rows: bool = True
+    passing: set[int] = field(default_factory=set[int])
     turns: np.ndarray = field(init=False)
     drains: np.ndarray = field(init=False)
 

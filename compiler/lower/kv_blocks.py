@@ -40,8 +40,7 @@ def kv_capacity(contexts: Sequence[int], block: int, stripes: int = 1) -> int:
 
 def block_of(graph: Graph) -> int:
     """Tokens of a block of the graph's attentions. Raises CompileError for several."""
-    nodes = [node for node in graph.nodes if node.op == "attention"]
-    found = {int(node.attributes["block"]): node for node in nodes}
+    found = {int(node.attributes["block"]): node for node in graph.nodes if "block" in node.attributes}
     if len(found) > 1:
         node, several = next(iter(found.values())), " and ".join(map(str, sorted(found)))
         where = f"{node.path or 'model'}: {node.op}"

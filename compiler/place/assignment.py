@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from compiler.errors import OptionError, bug
+from compiler.errors import CapacityError, OptionError, bug
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock
 from compiler.options import CompileOptions
@@ -13,7 +13,7 @@ from compiler.place.cost import CostModel
 from compiler.place.measure import shards_of
 from compiler.place.problem import Placement, Shards, chips_of
 from compiler.place.sizes import Companion, block_sizes
-from compiler.place.stages import Size, Stage, assign, groups_used, turned
+from compiler.place.stages import Room, Size, Stage, assign, groups_used, turned
 from compiler.place.strategies import contiguous, random, round_robin
 from compiler.search import doubled, first_that_fits
 from compiler.steps import listed
@@ -153,11 +153,27 @@ def _stages(
     """Sizes and stages of the blocks; embedding and head spread over more groups until all fits."""
 
     def fitted(wider: int) -> tuple[list[Size], list[Stage]]:
-        sizes, room = block_sizes(plan, blocks, rack, groups, options.layout, wider, companion)
-        return sizes, assign(sizes, room, options.pp)
+        about = plan, blocks, rack, groups, options.layout, wider, companion
+        sizes, room = block_sizes(*about)
+        try:
+            return sizes, assign(sizes, room, options.pp)
+        except CapacityError as error:
+            if not _fits(sizes, replace(room, words=room.capacity), options.pp):
+                raise error from None
+            sizes, room = block_sizes(*about, exact=True)
+            return sizes, assign(sizes, room, options.pp)
 
     alone = options.pp is not None or blocks[0].wire is not None
     return first_that_fits(doubled(1 if alone else min(MOST_WIDER, len(groups))), fitted)
+
+
+def _fits(sizes: list[Size], room: Room, pp: int | None) -> bool:
+    """Whether there is an assignment at all."""
+    try:
+        assign(sizes, room, pp)
+    except CapacityError:
+        return False
+    return True
 
 
 def _in_words(chips: tuple[int, ...]) -> str:

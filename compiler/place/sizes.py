@@ -39,11 +39,13 @@ def block_sizes(
     layout: str,
     wider: int,
     companion: Companion | None = None,
+    exact: bool = False,
 ) -> tuple[list[Size], Room]:
     """What each block takes of SRAM and on how many neighbouring groups; and the room there is.
 
     wider: the first and the last block (embedding and head) take at least so many groups. Hops take one.
-    companion: blocks whose transients must have room there as well.
+    companion: blocks whose transients must have room there as well. exact: transients are found by scheduling
+    each block, not estimated from above.
     """
     tp = len(groups[0])
     capacity = rack.chip.sram_words - angle_words(plan.graph)
@@ -54,6 +56,8 @@ def block_sizes(
             chips = sum(groups[:span], ())
             after = sum(groups[span : 2 * span], ())
             size = _size(plan, block, rack, chips, after, layout, span)
+            if exact and not block.wire:
+                size = replace(size, transient=_allocated(plan, block, rack, chips, layout, after))
             if companion is not None:
                 other = _allocated(companion.plan, companion.blocks[i], rack, chips, layout)
                 size = replace(size, transient=max(size.transient, other))
@@ -66,10 +70,27 @@ def block_sizes(
     return sizes, Room(rack=rack.name, groups=len(groups), tp=tp, words=words, capacity=rack.chip.sram_words)
 
 
-def _allocated(plan: Plan, block: ModelBlock, rack: Rack, chips: tuple[int, ...], layout: str) -> int:
-    """Transient words of the fullest rank, found by scheduling the block: lines of many rows are large."""
-    made = template(plan, block, _alone(layout, len(chips)), Router(rack, chips), 0)
-    return int(made.transient_words.max())
+def _allocated(
+    plan: Plan,
+    block: ModelBlock,
+    rack: Rack,
+    chips: tuple[int, ...],
+    layout: str,
+    after: tuple[int, ...] = (),
+) -> int:
+    """Transient words of the fullest rank, found by scheduling; after: chips it may hand on to as well."""
+    ways = _ways(rack, chips, after, layout)
+    return max(int(template(plan, block, *way, 0).transient_words[: len(chips)].max()) for way in ways)
+
+
+def _ways(
+    rack: Rack, chips: tuple[int, ...], after: tuple[int, ...], layout: str
+) -> list[tuple[Group, Router]]:
+    """A block that hands its result to its own chips, and one that hands it to as many others."""
+    alone = _alone(layout, len(chips))
+    away = replace(alone, targets=tuple(range(len(chips), 2 * len(chips))))
+    other = [(away, Router(rack, chips + after))] if len(after) == len(chips) else []
+    return [(alone, Router(rack, chips)), *other]
 
 
 def _alone(layout: str, ranks: int) -> Group:
@@ -94,10 +115,7 @@ def _size(
     """What a block takes, whether it hands its result to itself or to the chips `after`."""
     ranks, context = len(chips), max(plan.contexts)
     plan = replace(plan, detours=False)
-    ways = [(_alone(layout, ranks), Router(rack, chips))]
-    if len(after) == ranks and not block.wire:
-        away = replace(ways[0][0], targets=tuple(range(ranks, 2 * ranks)))
-        ways.append((away, Router(rack, chips + after)))
+    ways = _ways(rack, chips, () if block.wire else after, layout)
     lows = [lower(plan, block, group, router, context, Kernels())[0] for group, router in ways]
     held = max(_held(low, ranks) for low in lows)
     return Size(
@@ -111,7 +129,8 @@ def _size(
 
 def _held(low: Lowering, ranks: int) -> int:
     """Lines that a rank holds of all values of a block, at most."""
-    return sum(int(value.held[:ranks].sum(axis=1).max()) for value in low.values)
+    kept = [value for value in low.values if value.uid not in low.passing]
+    return sum(int(value.held[:ranks].sum(axis=1).max()) for value in kept)
 
 
 def _together(plan: Plan, block: ModelBlock, ranks: int) -> int:

@@ -20,11 +20,11 @@ from compiler.program.isa import (
     by_opcode,
     is_transfer,
 )
-from lpu.check.contexts import Made, contexts
 from lpu.check.findings import Findings, tag
+from lpu.check.follow.contexts import MadeRows, contexts
+from lpu.check.follow.vocabulary import vocabulary
 from lpu.check.rows import Alike, by_small
 from lpu.check.stated import Stated
-from lpu.check.vocabulary import vocabulary
 
 _LINE = (1 << TAG_SHIFT) - 1
 _SAME = ("op", "aux", "n", "src_tag", "src2_tag", "src3_tag", "src3")  # src3 is an address where src3_tag is
@@ -55,7 +55,7 @@ def tagged(findings: Findings, groups: list[Alike]) -> None:
             findings.add(7, bad, f"{name} has no tag")
 
 
-def _copies(findings: Findings) -> Made:
+def _copies(findings: Findings) -> MadeRows:
     """Rows that make one value on several chips must make it the same way."""
     c = findings.columns
     rows = np.flatnonzero(~is_transfer(c.op) & (c.op != Op.MM) & (c.op != Op.KVW) & (c.dst_tag >= 0))
@@ -74,10 +74,10 @@ def _copies(findings: Findings) -> Made:
         rows[bad],
         lambda i: f"makes tag {tag(name[bad[i]])} in another way than {findings.place(of[bad[i]])}",
     )
-    return Made(name[first], rows[first])
+    return MadeRows(name[first], rows[first])
 
 
-def _alike(findings: Findings, made: Made) -> None:
+def _alike(findings: Findings, made: MadeRows) -> None:
     """Rows of one opcode that make parts of one value take parts of the same values, in their order.
 
     All but those that make nodes of attention, which are followed block by block (`contexts`).
@@ -132,7 +132,7 @@ def _is_ordered(record: Instruction, column: str) -> bool:
     return record.ordered and column in lines
 
 
-def _counts(findings: Findings, stated: Stated, groups: list[Alike], made: Made) -> None:
+def _counts(findings: Findings, stated: Stated, groups: list[Alike], made: MadeRows) -> None:
     """NORM and ROPE take all that the row before them made; their results lie where their inputs did."""
     c = findings.columns
     norm = np.flatnonzero((c.op == Op.NORM) & (c.src_tag >= 0) & (c.src2_tag >= 0) & (c.dst_tag >= 0))
@@ -170,7 +170,7 @@ def _prescaled(findings: Findings) -> None:
     c = findings.columns
     stats, rows = (np.flatnonzero((c.op == op) & (c.src_tag >= 0)) for op in (Op.RSTAT, Op.PRE))
     rows = rows[c.dst_tag[rows] >= 0]
-    whole = Made(*_once(c.src_tag[stats] >> TAG_SHIFT, stats))
+    whole = MadeRows(*_once(c.src_tag[stats] >> TAG_SHIFT, stats))
     stat = whole.find(c.src_tag[rows] >> TAG_SHIFT)
     begin, end = c.src_tag[rows] & _LINE, (c.src_tag[rows] & _LINE) + c.n[rows]
     ends = (c.n[rows] % 2 == 0) | (stat < 0) | (end == c.n[stat])

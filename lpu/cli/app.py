@@ -21,10 +21,14 @@ from lpu.cli import afd as cli_afd
 from lpu.cli import catalogs as cli_list
 from lpu.cli import compare as cli_compare
 from lpu.cli import convert as cli_convert
+from lpu.cli import diff as cli_diff
 from lpu.cli import program as cli_program
 from lpu.cli import prove as cli_prove
 from lpu.cli import run as cli_run
 from lpu.cli import validate as cli_validate
+from lpu.cli.serving import plan as cli_plan
+from lpu.cli.serving import replay as cli_replay
+from lpu.cli.serving import serve as cli_serve
 from lpu.cli.terminal import TERMINAL, Terminal
 from lpu.cli.verb import command, summary
 from lpu.kept import keep_compiled
@@ -40,8 +44,12 @@ VERBS = (
     *cli_prove.VERBS,
     *cli_run.VERBS,
     *cli_compare.VERBS,
+    *cli_diff.VERBS,
     *cli_convert.VERBS,
     *cli_afd.VERBS,
+    *cli_replay.VERBS,
+    *cli_serve.VERBS,
+    *cli_plan.VERBS,
     *cli_validate.VERBS,
     *cli_list.VERBS,
 )

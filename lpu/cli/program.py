@@ -14,9 +14,9 @@ from lpu.cli.options import (
     Prefill,
     ProgramFolder,
     RackName,
-    numbers,
 )
 from lpu.cli.terminal import TERMINAL, progress
+from lpu.report.chips import chip_ranges
 from lpu.report.show_options import ShowOptions
 from lpu.report.words import EXACT, kind, label_of
 
@@ -197,16 +197,37 @@ def check(program: ProgramFolder, prove: Prove = None) -> None:
         raise typer.Exit(REFUSED)
 
 
-def report(program: ProgramFolder) -> None:
-    """What a program keeps busy: units, links, SRAM, and the bounds beside its cycles.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageOptions:
+    """Whether a report is also written as a page, and what that says."""
+
+    html: Annotated[
+        str | None,
+        Option("--html", "Also write a page: one HTML file (page extra).", metavar="FILE"),
+    ] = None
+    context: Annotated[
+        int | None, Option("--context", "Context bucket of the page.", shown="the longest")
+    ] = None
+    check: Annotated[bool, Option("--check/--no-check", "Check the program, for the page to say so.")] = True
+
+
+def report(program: ProgramFolder, page: PageOptions) -> None:
+    """What a program keeps busy: units, links, SRAM, and the bounds beside its cycles; also as a page.
 
     Examples:
       lpu report program
       lpu report program --json
+      lpu report program --html report.html
     """
     from lpu import api
 
     terminal = TERMINAL.get()
+    if page.html is not None:
+        with progress() as bar:
+            made = api.page(program, page.html, context=page.context, check=page.check, progress=bar)
+        terminal.say(str(made))
+        terminal.result(made.to_json())
+        return
     found = api.report(program)
     terminal.facts(found.facts)
     for one in (*found.occupancy, *found.throughput):
@@ -230,9 +251,10 @@ def bounds(program: ProgramFolder) -> None:
 
 
 def show(program: ProgramFolder, options: ShowOptions) -> None:
-    """Print the rows of a program: cycles, chip, unit, instruction and operands (docs/programs.md).
+    """Show a program: a map of the rack and its blocks over time, or the rows that options ask for.
 
     Examples:
+      lpu show program
       lpu show program --chip 0 --cycles 0-200
       lpu show program --call layers.0.ffn --unit chain
     """
@@ -240,6 +262,13 @@ def show(program: ProgramFolder, options: ShowOptions) -> None:
 
     terminal = TERMINAL.get()
     loaded = api.load_program(program)
+    if options == ShowOptions(context=options.context):
+        seen = api.overview(loaded, options.context)
+        terminal.panel("stages of the rack", f"{seen.title}\n{seen.map()}")
+        terminal.panel("blocks over time", seen.gantt())
+        terminal.note("note: rows are shown for --chip, --unit, --cycles, --op, --call or --limit.")
+        terminal.result(seen.to_json() | {"program_sha256": loaded.manifest.digest})
+        return
     found = api.show(loaded, options)
     terminal.say(str(found))
     if found.total > len(found.lines):
@@ -249,18 +278,32 @@ def show(program: ProgramFolder, options: ShowOptions) -> None:
 
 def trace(
     program: ProgramFolder,
-    output: Annotated[str, Option("-o --output", "JSON file to write.", metavar="FILE")],
+    output: Annotated[
+        str,
+        Option(
+            "-o --output",
+            "File to write: .pftrace (Perfetto's own, trace extra) or .json, .gz after either.",
+            metavar="FILE",
+        ),
+    ],
     chips: Annotated[
-        tuple[int, ...] | None,
-        Option("--chips", "Chip numbers 0,1,2.", metavar="N,N", parse=numbers, shown="the first group"),
+        Any,
+        Option(
+            "--chips",
+            "Chip numbers and ranges 0-15,20, or all.",
+            metavar="N-N,N",
+            parse=chip_ranges,
+            shown="the first group",
+        ),
     ] = None,
     context: Annotated[int | None, Option("--context", "Context bucket.", shown="the first")] = None,
 ) -> None:
-    """Write a step as a Chrome/Perfetto trace: a process per chip, a thread per unit and link lane.
+    """Write a step as a trace for Perfetto: a process per chip, a thread per unit and link lane.
 
     Examples:
       lpu trace program -o trace.json
-      lpu trace program --chips 0,1 -o trace.json
+      lpu trace program --chips 0-15,20 -o trace.pftrace
+      lpu trace program --chips all -o trace.pftrace.gz
     """
     from lpu import api
 

@@ -9,6 +9,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+from lpu.screen import inert
+
 LINE, WORD = 290, 120  # characters of a problem, and of one word of it
 PATIENCE_SECONDS = 1.0  # what takes longer shows a progress bar
 SILENCE_SECONDS = 20.0  # in a pipe, what takes longer says where it is, then again
@@ -29,12 +31,13 @@ class Terminal:
     def say(self, text: str) -> None:
         """Text of a result; nothing in JSON mode."""
         if not self.json:
-            print(text)
+            print(inert(text))
 
     def facts(self, rows: Sequence[tuple[str, str]]) -> None:
         """Names and values, one per line."""
         if self.json:
             return
+        rows = [(name, inert(value)) for name, value in rows]
         if not sys.stdout.isatty():
             for name, value in rows:
                 print(f"{name:<12}{value}")
@@ -52,6 +55,7 @@ class Terminal:
         """A table: rich on a terminal, aligned columns in a pipe."""
         if self.json:
             return
+        rows = [[inert(cell) for cell in line] for line in rows]
         if not sys.stdout.isatty():
             widths = [max(len(line[i]) for line in [headers, *rows]) for i in range(len(headers))]
             for line in [headers, *rows]:
@@ -68,9 +72,22 @@ class Terminal:
             table.add_row(*(Text(cell) for cell in line))
         Console().print(table)
 
+    def panel(self, title: str, text: str) -> None:
+        """Text under a title: in a frame on a terminal, as it is in a pipe."""
+        if self.json:
+            return
+        if not sys.stdout.isatty():
+            print(inert(text) + "\n")
+            return
+        from rich.console import Console
+        from rich.panel import Panel
+        from rich.text import Text
+
+        Console().print(Panel(Text(inert(text), no_wrap=True), title=title, expand=False))
+
     def note(self, text: str) -> None:
         """A line on stderr."""
-        print(text, file=sys.stderr)
+        print(inert(text), file=sys.stderr)
 
     def notes(self, lines: Sequence[str]) -> None:
         """Lines on stderr, each marked as a note."""
@@ -80,7 +97,7 @@ class Terminal:
     def error(self, text: str) -> None:
         """One line per problem on stderr."""
         for line in text.splitlines() or [""]:
-            print(f"error: {shortened(line)}", file=sys.stderr)
+            print(f"error: {shortened(inert(line))}", file=sys.stderr)
 
 
 def shortened(line: str) -> str:

@@ -11,6 +11,9 @@ from compiler.place.registry import strategy
 from lpu.compare.point import DEFAULT, Point, Task
 from lpu.compare.results import results
 from lpu.compare.runner import run_tasks
+from lpu.figures.drawing import Drawing
+from lpu.figures.results import Spot, points_figure
+from lpu.figures.shown import Shown
 from lpu.folder import Progress, quiet
 from lpu.inputs.document import FileError
 from lpu.inputs.files import read_rack
@@ -58,6 +61,11 @@ class RackComparison(OnScreen):
     def best(self) -> Point:
         """The point of least latency, the first of equal ones."""
         return min(self.good, key=lambda point: point.latency_cycles)
+
+    @property
+    def front(self) -> list[Point]:
+        """The points that no other dominates in latency and period, by latency."""
+        return front(self.good)
 
     @property
     def agreement(self) -> float | None:
@@ -126,6 +134,11 @@ class RackComparison(OnScreen):
             f"kinds       {kind(self.chip)}; model us (cost model) modelled; "
             "compile s, evaluations/s measured"
         )
+        lines += [
+            f"front       {point.strategy}{f', seed {point.seed}' if point.strategy in SEEDED else ''}: "
+            f"{point.microseconds:.2f} us a token, period {point.period_cycles * 1e6 / point.clock_hz:.2f} us"
+            for point in self.front
+        ]
         if not default.error:
             ratio = best.latency_cycles / default.latency_cycles
             lines.append(
@@ -158,6 +171,7 @@ class RackComparison(OnScreen):
         return {
             "rack": self.rack,
             "best": {"strategy": self.best.strategy, "seed": self.best.seed},
+            "front": [{"strategy": point.strategy, "seed": point.seed} for point in self.front],
             "rank_agreement": self.agreement,
             "bits_equal": self.bits_equal,
             "points": [
@@ -175,7 +189,7 @@ class RackComparison(OnScreen):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Comparison(OnScreen):
+class Comparison(Shown):
     """A comparison on one or more racks."""
 
     model: str
@@ -207,6 +221,28 @@ class Comparison(OnScreen):
     def __str__(self) -> str:
         parts = [f"{self.model} on {one.rack}\n{one}" for one in self.racks]
         return "\n".join([*parts, *self.across()])
+
+    def drawing(self) -> Drawing:
+        """Latency against period of every point, by strategy, and the front of the first rack."""
+        few = len(self.racks) == 1
+        series: dict[str, list[Spot]] = {}
+        for one in self.racks:
+            for point in one.good:
+                name = point.strategy if few else f"{point.strategy} on {one.rack}"
+                series.setdefault(name, []).append(_spot(point))
+        title = f"{self.model} on {', '.join(one.rack for one in self.racks)}"
+        front = [_spot(point) for point in self.racks[0].front]
+        return points_figure(title, series, front, "latency of a token, us", "period, us")
+
+    def records(self) -> list[dict[str, Any]]:
+        """A line for each point; what was timed has `measured_` before its name."""
+        return [
+            {"model": self.model, "rack": one.rack}
+            | {key: value for key, value in asdict(point).items() if not isinstance(value, list | dict)}
+            | {f"measured_{key}": value for key, value in point.measured.items()}
+            for one in self.racks
+            for point in one.points
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -263,6 +299,20 @@ def compare(
                 )
             out.append(found)
     return Comparison(model=task.model, racks=tuple(out))
+
+
+def _spot(point: Point) -> Spot:
+    us = 1e6 / point.clock_hz
+    return Spot(point.microseconds, point.period_cycles * us, f"{point.strategy}, seed {point.seed}")
+
+
+def front(points: Sequence[Point]) -> list[Point]:
+    """The points that no other dominates in latency and period, by latency; of equal ones the first."""
+    out: list[Point] = []
+    for point in sorted(points, key=lambda one: (one.latency_cycles, one.period_cycles)):
+        if not out or point.period_cycles < out[-1].period_cycles:
+            out.append(point)
+    return out
 
 
 def spearman(ones: Sequence[float | int], others: Sequence[float | int]) -> float | None:

@@ -1,16 +1,23 @@
 """Pictures of a comparison, by matplotlib (an extra): what is on each is in docs/placement.md."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lpu.compare.compare import Comparison, RackComparison
 from lpu.compare.point import Point
+from lpu.figures.places import Point as Place
+from lpu.figures.places import places
 from lpu.inputs.document import FileError
+from lpu.inputs.files import read_rack
 from lpu.outputs.write import atomic_folder
 from lpu.report.words import EXACT
+from lpu.screen import plain
 
-COLUMNS = 16  # chips in a row of a rack map
 STILL = {"metadata": {"Software": None}}  # the same bytes for the same comparison
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#661100", "#777777")
+MARKERS = ("o", "s", "D", "^", "v", "<", ">", "p", "h", "8", "P", "X", "*")
+RING = 45  # by how much the mark of a further point at one place is larger, in square points
 
 
 def need_matplotlib() -> Any:
@@ -33,82 +40,164 @@ def draw(found: Comparison, folder: Path) -> list[Path]:
             name = Path(one.rack).stem
             for what, picture in (("pareto", _pareto), ("rack", _rack), ("search", _search)):
                 figure = make(figsize=(9, 6), layout="constrained")
-                picture(figure, one, found.model)
+                picture(figure, one, _text(found.model))
                 paths.append(folder / f"{name}-{what}.png")
                 figure.savefig(part / paths[-1].name, dpi=120, **STILL)
     return paths
 
 
-def pareto(points: list[Point]) -> list[Point]:
-    """The points that no other dominates in latency and period, by latency."""
-    out: list[Point] = []
-    for point in sorted(points, key=lambda one: (one.latency_cycles, one.period_cycles)):
-        if not out or point.period_cycles < out[-1].period_cycles:
-            out.append(point)
+def look(index: int) -> dict[str, Any]:
+    """Colour and marker of the n-th strategy: more than a hundred differ in one of the two."""
+    return {
+        "color": COLOURS[index % len(COLOURS)],
+        "marker": MARKERS[(index + index // len(COLOURS)) % len(MARKERS)],
+    }
+
+
+def rings(points: Sequence[Point], seen: dict[tuple[int, int], int]) -> list[int]:
+    """How many points lie at the place of each so far, itself too; `seen` counts on for the next strategy."""
+    out: list[int] = []
+    for point in points:
+        place = point.latency_cycles, point.period_cycles
+        seen[place] = seen.get(place, 0) + 1
+        out.append(seen[place])
     return out
 
 
 def _pareto(figure: Any, one: RackComparison, model: str) -> None:
-    """Latency against period, a colour per strategy, the front as a line."""
+    """Latency against period, a colour and a marker per strategy, the front as a line.
+
+    Of points at one place each further one is a larger ring, so that all are seen.
+    """
     axes = figure.add_subplot()
-    for name, points in one.strategies().items():
+    seen: dict[tuple[int, int], int] = {}
+    for index, (name, points) in enumerate(one.strategies().items()):
         good = [point for point in points if not point.error]
         if good:
+            style = look(index)
             axes.scatter(
-                [_us(p, p.latency_cycles) for p in good], [_us(p, p.period_cycles) for p in good], label=name
+                [_us(p, p.latency_cycles) for p in good],
+                [_us(p, p.period_cycles) for p in good],
+                s=[20 + RING * (count - 1) for count in rings(good, seen)],
+                facecolors="none",
+                edgecolors=style["color"],
+                marker=style["marker"],
+                linewidths=1.6,
+                label=f"{_text(name)} ({len(good)})",
             )
-    front = pareto(one.good)
     axes.step(
-        [_us(p, p.latency_cycles) for p in front],
-        [_us(p, p.period_cycles) for p in front],
+        [_us(p, p.latency_cycles) for p in one.front],
+        [_us(p, p.period_cycles) for p in one.front],
         where="post",
         color="grey",
         linewidth=0.8,
+        label="front",
     )
     axes.set(xlabel="latency of a token, us", ylabel="period: busiest chip per token, us")
-    axes.set_title(f"{model} on {one.rack} ({EXACT})")
-    axes.legend(fontsize="small")
+    axes.set_title(f"{model} on {_text(one.rack)} ({EXACT})")
+    axes.legend(fontsize="small", markerscale=0.8)
 
 
 def _rack(figure: Any, one: RackComparison, model: str) -> None:
-    """The chips of the best and of the default point in number order, by load and by stage."""
-    shown = [("default", one.default), (f"best: {one.best.strategy}", one.best)]
+    """The chips of the best and of the default point, tray by tray, by load and by stage: one scale each."""
+    shown = [("default", one.default), (f"best: {_text(one.best.strategy)}", one.best)]
     shown = [(name, point) for name, point in shown if not point.error]
-    for row, (name, point) in enumerate(shown):
-        busy = [_us(point, cycles) for cycles in point.busy_cycles]
-        stage = [value if value >= 0 else float("nan") for value in point.stage]
-        for column, (what, values) in enumerate((("busy us per token", busy), ("stage", stage))):
+    at, trays = _places(one.rack, len(shown[0][1].busy_cycles)) if shown else ([], [])
+    loads = [[_us(point, cycles) for cycles in point.busy_cycles] for _, point in shown]
+    stages = [[float(value) for value in point.stage] for _, point in shown]
+    kinds = (("busy us per token", loads, "viridis"), ("stage", stages, "cividis"))
+    for row, (name, _) in enumerate(shown):
+        for column, (what, values, colours) in enumerate(kinds):
             axes = figure.add_subplot(len(shown), 2, 2 * row + column + 1)
-            wide = min(COLUMNS, len(values))
-            padded = values + [float("nan")] * (-len(values) % wide)
-            grid = [padded[i : i + wide] for i in range(0, len(padded), wide)]
-            image = axes.imshow(grid, cmap="viridis" if column == 0 else "turbo", interpolation="nearest")
+            scale = 0.0, max(max(some) for some in values) or 1.0
+            _trays(axes, at, trays)
+            used = [chip for chip, value in enumerate(stages[row]) if value >= 0]
+            idle = [chip for chip, value in enumerate(stages[row]) if value < 0]
+            side = 60 if len(at) <= 64 else 14 if len(at) <= 300 else 4
+            marks = axes.scatter(
+                [at[chip][0] for chip in used],
+                [at[chip][1] for chip in used],
+                c=[values[row][chip] for chip in used],
+                cmap=colours,
+                vmin=scale[0],
+                vmax=scale[1],
+                marker="s",
+                s=side,
+            )
+            axes.scatter(
+                [at[chip][0] for chip in idle],
+                [at[chip][1] for chip in idle],
+                marker="s",
+                s=side,
+                facecolors="none",
+                edgecolors="#aaaaaa",
+                linewidths=0.5,
+            )
             axes.set_title(f"{name}: {what}", fontsize="small")
-            axes.set(xlabel=f"chip mod {wide}", ylabel=f"chip div {wide}")
-            figure.colorbar(image, ax=axes)
-    figure.suptitle(f"{model} on {one.rack} ({EXACT})")
+            axes.set_axis_off()
+            axes.set_aspect("equal")
+            bar = figure.colorbar(marks, ax=axes)
+            if what == "stage":
+                bar.locator = _whole()
+                bar.update_ticks()
+    figure.suptitle(f"{model} on {_text(one.rack)} ({EXACT}); frames are trays, with their first chip")
+
+
+def _whole() -> Any:
+    from matplotlib.ticker import MaxNLocator  # pyright: ignore[reportMissingImports]
+
+    return MaxNLocator(integer=True)
+
+
+def _places(rack: str, chips: int) -> tuple[list[Place], list[tuple[int, ...]]]:
+    """Where each chip is drawn, and the chips of each tray; a plain grid if the rack's file is gone."""
+    try:
+        made = read_rack(rack)
+    except FileError:
+        return places((), chips), []
+    return places(made.levels, made.chips), list(made.levels[0].groups)
+
+
+def _trays(axes: Any, at: Sequence[Place], trays: Sequence[tuple[int, ...]]) -> None:
+    """A frame around each tray, with the number of its first chip."""
+    from matplotlib.patches import Rectangle  # pyright: ignore[reportMissingImports]
+
+    for tray in trays if len(trays) > 1 else ():
+        xs, ys = [at[chip][0] for chip in tray], [at[chip][1] for chip in tray]
+        corner = min(xs) - 0.6, min(ys) - 0.6
+        wide, high = max(xs) - min(xs) + 1.2, max(ys) - min(ys) + 1.2
+        axes.add_patch(Rectangle(corner, wide, high, fill=False, edgecolor="#888888", linewidth=0.6))
+        if len(trays) <= 64:
+            axes.text(corner[0], corner[1] + high, str(tray[0]), fontsize=4, va="bottom")
 
 
 def _search(figure: Any, one: RackComparison, model: str) -> None:
-    """The best value so far against evaluations, a line per seed, a colour per strategy."""
+    """The best value so far against evaluations, a line per seed, a colour and a marker per strategy."""
     axes = figure.add_subplot()
-    searched = {name: [p for p in points if p.best] for name, points in one.strategies().items()}
-    for i, (name, points) in enumerate((name, points) for name, points in searched.items() if points):
-        for j, point in enumerate(points):
+    for index, (name, points) in enumerate(one.strategies().items()):
+        for j, point in enumerate(point for point in points if point.best):
             steps = [*point.best, [max(point.evaluations, 1), point.best[-1][1]]]
             axes.step(
                 [evaluations for evaluations, _ in steps],
                 [_us(point, value) for _, value in steps],
                 where="post",
-                color=f"C{i % 10}",
-                marker="." if len(steps) <= 2 else None,
-                label=None if j else name,
+                markevery=[len(steps) - 1],
+                markersize=5,
+                linewidth=1.2,
+                label=None if j else _text(name),
+                **look(index),
             )
     axes.set_xscale("log")
     axes.set(xlabel="valid evaluations", ylabel="best value so far (cost model), us")
-    axes.set_title(f"{model} on {one.rack}")
-    axes.legend(fontsize="small")
+    axes.set_title(f"{model} on {_text(one.rack)}")
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(fontsize="small")
 
 
 def _us(point: Point, cycles: int) -> float:
     return cycles * 1e6 / point.clock_hz
+
+
+def _text(name: str) -> str:
+    """A name as matplotlib is to print it: no formula, no second line."""
+    return plain(name, 60).replace("$", r"\$")

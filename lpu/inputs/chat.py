@@ -18,6 +18,16 @@ _CONFIG, _KEY, _DEFAULT = "tokenizer_config.json", "chat_template", "default"
 
 def chat_prompt(folder: Path | None, message: str) -> str:
     """The prompt of one user message, up to where the answer begins. Raises FileError."""
+    return conversation_prompt(folder, [{"role": "user", "content": message}])
+
+
+def conversation_prompt(
+    folder: Path | None, messages: list[dict[str, Any]], *, answer: bool = True, **given: Any
+) -> str:
+    """The prompt of a conversation; answer: up to where the next answer begins. given: for the template.
+
+    Raises FileError.
+    """
     if folder is None:
         raise FileError("chat: the model has no folder, and so no chat template. Leave out --chat.")
     try:
@@ -31,9 +41,9 @@ def chat_prompt(folder: Path | None, message: str) -> str:
     path, text, tokens = _template(folder)
     made = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
     made.filters["tojson"] = _to_json
-    given = tokens | {"raise_exception": _refuse, "messages": [{"role": "user", "content": message}]}
+    known = tokens | given | {"raise_exception": _refuse, "messages": messages}
     try:
-        return made.from_string(text).render(given, add_generation_prompt=True)
+        return made.from_string(text).render(known, add_generation_prompt=answer)
     except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
         reason = str(error).split("\n")[0]
         raise FileError(f"chat: {path}: the template cannot be used: {reason}. Leave out --chat.") from error

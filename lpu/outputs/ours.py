@@ -1,23 +1,25 @@
 """What lpu wrote and nobody changed: a folder by its sealed list of files, a file by the seal at its end.
 
 `lpu-files.json` in a folder lists every other file with its sha256; JSON files end with a key `sha256` over
-all bytes before it. A table is known by its first line.
+all bytes before it, pages with a comment, traces of Perfetto with a packet, compressed ones have it in the
+comment of their header, over all bytes after that. A table is known by its first line.
 """
 
+import gzip
 import hashlib
 import json
 import os
-import re
 import stat
 from collections.abc import Container, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 LIST, SCHEMA = "lpu-files.json", "lpu-files/1"
 TABLE = b"model,rack,strategy,seed,"
 _LIST_BYTES = 1 << 24  # longer ones are not ours
-_END = re.compile(rb',\n "sha256": "([0-9a-f]{64})"\n\}\n')
-_END_BYTES = len(',\n "sha256": ""\n}\n') + 64
+_HEX = 64
+_ENDS = ((b',\n "sha256": "', b'"\n}\n'), (b"<!-- sha256 ", b" -->\n"), (b"lpu-sha256 ", b""))
+_GZIP = b"\x1f\x8b\x08\x10\x00\x00\x00\x00\x02\xff" + b"lpu-sha256 "  # a header with a comment
 _MOVE = "Move it away, or choose another"
 
 
@@ -25,6 +27,27 @@ def sealed_json(value: dict[str, Any]) -> bytes:
     """The object as a JSON file that `foreign` knows again."""
     body = json.dumps(value, indent=1).encode().removesuffix(b"\n}")
     return body + f',\n "sha256": "{hashlib.sha256(body).hexdigest()}"\n}}\n'.encode()
+
+
+def sealed_page(body: bytes) -> bytes:
+    """HTML with the seal as its last line."""
+    return body + b"<!-- sha256 " + hashlib.sha256(body).hexdigest().encode() + b" -->\n"
+
+
+def sealed_trace(body: bytes) -> bytes:
+    """A trace of Perfetto with the seal in a last packet of its own, which viewers pass over."""
+    text = b"lpu-sha256 " + b"0" * _HEX
+    event = b"\x0a" + bytes([len(text)]) + text  # TestEvent.str
+    packet = b"\xa2\x38" + bytes([len(event)]) + event  # TracePacket.for_testing, field 900
+    whole = body + b"\x0a" + bytes([len(packet)]) + packet
+    whole = whole[: -len(text)]
+    return whole + b"lpu-sha256 " + hashlib.sha256(whole).hexdigest().encode()
+
+
+def sealed_gzip(body: bytes) -> bytes:
+    """The bytes compressed, the seal in the header; the same for the same bytes."""
+    packed = gzip.compress(body, 9, mtime=0)[10:]  # after the header that has no comment
+    return _GZIP + hashlib.sha256(packed).hexdigest().encode() + b"\x00" + packed
 
 
 def write_list(folder: Path) -> None:
@@ -102,24 +125,31 @@ def _is_ours(path: Path) -> bool:
 
 
 def is_sealed(path: Path) -> bool:
-    """Whether the seal at the end of a JSON file is that of the bytes before it."""
+    """Whether the seal at the end of a file, or in its header, is that of the other bytes."""
     size = path.stat().st_size
-    if size < _END_BYTES:
-        return False
     with path.open("rb") as file:
-        file.seek(size - _END_BYTES)
-        end = _END.fullmatch(file.read())
-        if end is None:
-            return False
-        file.seek(0)
-        sha, left = hashlib.sha256(), size - _END_BYTES
-        while left:
-            part = file.read(min(left, 1 << 20))
-            if not part:
-                return False
-            sha.update(part)
-            left -= len(part)
-    return sha.hexdigest().encode() == end[1]
+        head = file.read(len(_GZIP) + _HEX + 1)
+        if head.startswith(_GZIP):
+            return _hex(file, size) == head[len(_GZIP) : -1]
+        for before, after in _ENDS:
+            length = len(before) + _HEX + len(after)
+            if size < length:
+                continue
+            file.seek(size - length)
+            end = file.read()
+            if end.startswith(before) and end.endswith(after):
+                file.seek(0)
+                return _hex(file, size - length) == end[len(before) :][:_HEX]
+    return False
+
+
+def _hex(file: BinaryIO, left: int) -> bytes:
+    """The sha256 of at most the next `left` bytes."""
+    sha = hashlib.sha256()
+    while left and (part := file.read(min(left, 1 << 20))):
+        sha.update(part)
+        left -= len(part)
+    return sha.hexdigest().encode()
 
 
 def _sha256(path: Path) -> str:

@@ -14,6 +14,8 @@ from lpu.inputs.document import FileError
 from lpu.report.show_options import ShowOptions
 from lpu.screen import OnScreen
 
+MOST_LINES = 200  # rows that are shown if nobody says how many
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Listing(OnScreen):
@@ -54,6 +56,7 @@ def show(program: Program, options: ShowOptions | None = None) -> Listing:
     last = manifest.cycles[context] - 1
     if asked.cycles is not None and asked.cycles[0] > last:
         _refuse("--cycles", f"{asked.cycles[0]}-{asked.cycles[1]}", f"the program has cycles 0 to {last}")
+    limit = asked.limit or MOST_LINES
     chosen = Selection(
         chip=asked.chip,
         cycles=asked.cycles,
@@ -61,12 +64,12 @@ def show(program: Program, options: ShowOptions | None = None) -> Listing:
         op=None if asked.op is None else _op(asked.op),
         calls=None if asked.call is None else _calls(program, asked.call),
     )
-    found = tuple(islice(lines(program, context, chosen), asked.limit))
+    found = tuple(islice(lines(program, context, chosen), limit))
     used = sorted({line.kernel for line in found if line.kernel is not None})
     return Listing(
         context=context,
         lines=found,
-        total=count(program, context, chosen) if len(found) == asked.limit else len(found),
+        total=count(program, context, chosen) if len(found) == limit else len(found),
         kernels={index: manifest.kernels[index] for index in used},
     )
 

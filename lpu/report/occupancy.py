@@ -211,7 +211,7 @@ def _asked(program: Program, context: int) -> _Asked:
     classes = _classes(manifest)
     used = np.zeros(manifest.chips, bool)
     busy = {name: np.zeros(manifest.chips, np.int64) for name in classes}
-    totals = dict.fromkeys(("weight_bytes", "kv_bytes", "macs"), 0)
+    totals: dict[str, int] = {"weight_bytes": 0, "kv_bytes": 0, "macs": 0}
     parts: list[Moved] = []
     for index, block in enumerate(program.blocks):
         calls = [call for call in program.calls if call.block == index]

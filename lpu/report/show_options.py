@@ -51,4 +51,4 @@ class ShowOptions:
         ),
     ] = None
     context: Annotated[int | None, Option("--context", "Context bucket.", shown="the first")] = None
-    limit: Annotated[int, Option("--limit", "Rows to show at most.", least=1)] = 200
+    limit: Annotated[int | None, Option("--limit", "Rows to show at most.", least=1, shown="200")] = None

@@ -9,34 +9,29 @@ import numpy as np
 from compiler.analyse.holds import holds, is_transfer
 from compiler.program.instruction_set import name_of
 from compiler.program.program import Program
-from lpu.outputs.write import write_json
+from lpu.outputs.ours import sealed_gzip, sealed_json, sealed_trace
+from lpu.outputs.write import check_writable, write_file, write_json
+from lpu.report.chips import Ranges, chosen_chips
 from lpu.report.occupancy import call_of_rows
+from lpu.report.perfetto import encoded, timeline
+from lpu.screen import plain
 
 FIRST_LANE = 1000  # thread number of the first link lane; units come before
 LANES = 128  # thread numbers set aside per link
+PERFETTO, ZIPPED = (".pftrace", ".perfetto-trace", ".pb"), ".gz"
 PS_PER_SECOND = 10**12
 PS_PER_US = 10**6
+Asked = Sequence[int] | Ranges
 
 
-class UnknownChipNumberError(ValueError):
-    """A chip number outside the rack."""
-
-    exit_code = 2
-
-
-def trace(program: Program, context: int, chips: Sequence[int] | None = None) -> dict[str, Any]:
+def trace(program: Program, context: int, chips: Asked | None = None) -> dict[str, Any]:
     """The trace as JSON values, equal for equal programs; `chips` are those of the first group if not given.
 
     `ts` and `dur` are microseconds, cut to whole picoseconds; `args` holds exact cycles.
     An event lasts as long as the unit or lane is held; its result is committed at `t1_cycle`.
     """
     manifest = program.manifest
-    chosen = sorted(set(manifest.groups[0] if chips is None else chips))
-    for chip in chosen:
-        if not 0 <= chip < manifest.chips:
-            raise UnknownChipNumberError(
-                f"trace: chip {chip}: {manifest.rack} has {manifest.chips} chips, numbered from 0."
-            )
+    chosen = _chosen(program, chips)
     about = {"digest": manifest.digest, "rack": manifest.rack, "clock_hz": manifest.clock_hz}
     cycles = manifest.cycles[context]
     return {
@@ -46,9 +41,27 @@ def trace(program: Program, context: int, chips: Sequence[int] | None = None) ->
     }
 
 
-def write_trace(path: str | Path, program: Program, context: int, chips: Sequence[int] | None = None) -> None:
-    """Write the trace as a JSON file, whole or not at all."""
-    write_json(path, trace(program, context, chips))
+def write_trace(path: str | Path, program: Program, context: int, chips: Asked | None = None) -> None:
+    """Write the trace, whole or not at all: Perfetto's own format in a file named `.pftrace`, else JSON.
+
+    Both are compressed where `.gz` follows. Raises FileError.
+    """
+    name = str(path)
+    packed = name.endswith(ZIPPED)
+    if name.removesuffix(ZIPPED).endswith(PERFETTO):
+        check_writable(path)
+        body = encoded(timeline(program, context, _chosen(program, chips)))
+        write_file(path, sealed_gzip(body) if packed else sealed_trace(body))
+    elif packed:
+        write_file(path, sealed_gzip(sealed_json(trace(program, context, chips))))
+    else:
+        write_json(path, trace(program, context, chips))
+
+
+def _chosen(program: Program, chips: Asked | None) -> list[int]:
+    """The chips that are asked for, those of the first group if none are."""
+    manifest = program.manifest
+    return chosen_chips(manifest.groups[0] if chips is None else chips, manifest.chips, plain(manifest.rack))
 
 
 def _events(program: Program, context: int, chips: list[int]) -> Iterator[dict[str, Any]]:

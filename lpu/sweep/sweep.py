@@ -13,11 +13,13 @@ from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
 from fabric.rack import Rack
 from lpu.check.check import require
+from lpu.figures.drawing import Drawing
+from lpu.figures.results import bands_figure
+from lpu.figures.shown import Shown
 from lpu.folder import Progress, check_program, quiet
 from lpu.inputs.document import FileError
 from lpu.inputs.model import OpenModel
 from lpu.report.words import EXACT, kind, label_of
-from lpu.screen import OnScreen
 from lpu.sweep.keys import changed, default, planes_keep_rates
 
 HEADERS = ("number", "value", "context", "tp", "pp", "cycles", "us", "of the default", "of the bound")
@@ -71,7 +73,7 @@ class Band:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Sweep(OnScreen):
+class Sweep(Shown):
     """The default machine and every changed one; `start` gives the default value of each number swept.
 
     Every figure is exact for the machine of its point.
@@ -141,6 +143,23 @@ class Sweep(OnScreen):
                 "planes      clock, SRAM bytes and lane slots per cycle follow: the rates are the same"
             )
         return "\n".join([*(f"failed      {line}" for line in failed), *lines])
+
+    def drawing(self) -> Drawing:
+        """The band of every number, at each context."""
+        bands = [
+            (
+                f"{band.key} (default {band.default}), context {band.context}",
+                band.least_microseconds,
+                band.default_microseconds,
+                band.most_microseconds,
+            )
+            for band in self.bands()
+        ]
+        return bands_figure(f"{self.model} on {self.rack}: a step while one number varies", bands, "us")
+
+    def records(self) -> list[dict[str, Any]]:
+        """A line for each point, the default ones first."""
+        return [asdict(point) for point in (*self.defaults, *self.points)]
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; keys carry their units."""

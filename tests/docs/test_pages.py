@@ -37,10 +37,14 @@ def options(verb: str) -> set[str]:
 
 @dataclass(frozen=True)
 class Example:
-    """The commands of a block of a page, in order, and the lines that it shows of what each prints."""
+    """The commands of a block of a page, in order, and the lines that it shows of what each prints.
+
+    files: those whose blocks begin with their name, as in `# rack.yaml`. A tutorial is one example.
+    """
 
     page: str
     commands: tuple[tuple[str, tuple[str, ...]], ...]
+    files: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         return f"{self.page}: {'; '.join(command for command, _ in self.commands)}"
@@ -53,12 +57,15 @@ def name(page: Path) -> str:
 def examples() -> list[Example]:
     found: list[Example] = []
     for page in PAGES:
-        for block in re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL):
+        text = page.read_text()
+        files = tuple(re.findall(r"```yaml\n# (\S+\.yaml)\n(.*?)```", text, re.DOTALL))
+        blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
+        for block in ["".join(blocks)] if page.stem == "tutorial" else blocks:
             commands: list[tuple[str, tuple[str, ...]]] = []
             for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
                 command, *lines = part.rstrip().split("\n")
                 commands.append((command, tuple(lines)))
-            found.append(Example(name(page), tuple(commands)))
+            found.append(Example(name(page), tuple(commands), files))
     return found
 
 
@@ -94,6 +101,8 @@ def test_an_example_prints_what_its_page_shows(
     example: Example, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    for name, body in example.files:
+        (tmp_path / name).write_text(body)
     for command, lines in example.commands:
         assert cli.main(shlex.split(command)[1:]) == 0
         as_shown(lines, capsys.readouterr().out)
@@ -132,7 +141,7 @@ def test_files_and_options_that_a_page_names_are_there(page: Path) -> None:
         if path.startswith(FOLDERS) and not pattern:
             assert (ROOT / path).exists(), path
     for link in re.findall(r"\]\(([\w./-]+)\)", text):
-        assert (page.parent / link).exists(), link
+        assert (page.parent / link).exists() or link.startswith("gallery/"), link  # made by `make docs`
     known = OTHERS.union(*map(options, VERBS))
     scripts = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
     for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", text):
@@ -145,9 +154,17 @@ def test_code_that_a_page_shows_is_code(page: Path) -> None:
         ast.parse(block if not block.rstrip().endswith(":") else f"{block.rstrip()} ...")
 
 
-def test_the_page_of_the_api_is_made_from_the_docstrings() -> None:
-    made = runpy.run_path(str(ROOT / "docs/make_api.py"))
-    assert (ROOT / "docs/api.md").read_text() == made["page"](), "make docs"
+@pytest.mark.parametrize("what", ["api", "cli"])
+def test_the_pages_of_the_api_and_of_the_command_line_are_made_from_the_code(what: str) -> None:
+    made = runpy.run_path(str(ROOT / f"docs/make_{what}.py"))
+    assert (ROOT / f"docs/{what}.md").read_text() == made["page"](), "make docs"
+
+
+def test_every_page_is_in_the_menu_of_the_site() -> None:
+    menu = (ROOT / "mkdocs.yml").read_text()
+    pages = [page for page in PAGES if page.is_relative_to(ROOT / "docs") and page.parent.name != "decisions"]
+    missing = [name(page) for page in pages if str(page.relative_to(ROOT / "docs")) not in menu]
+    assert missing == []
 
 
 def test_the_record_of_the_rules_is_their_list() -> None:

@@ -197,6 +197,7 @@ def _block(low: Lowering, heads: _Heads, block: int, made: np.ndarray) -> None:
     kernel, (scores, peaks) = heads.kernel, heads.scored[block]
     same = {"rank": heads.rank(block), "aux": heads.aux}
     weights = heads.value(low, "f32", weight_lines(kernel), [heads.rank(block)])
+    _pass_on(low, heads, block, scores, peaks, weights)
     heads.weighed[block] = low.rows.add(
         Op.EXP,
         n=1,
@@ -209,6 +210,12 @@ def _block(low: Lowering, heads: _Heads, block: int, made: np.ndarray) -> None:
         Op.PV, src_tag=weights.tag(weights.first), dst_tag=made, **heads.place(low, block), **same
     )
     low.rows.edge(heads.append[heads.regions(block)], read)
+
+
+def _pass_on(low: Lowering, heads: _Heads, block: int, *values: Lines) -> None:
+    """Values of a block that takes the room of one twice as many blocks before as are worked on at a time."""
+    if heads.before(block, 2 * heads.ahead) >= 0:
+        low.passing.update(value.uid for value in values)
 
 
 def _scores(low: Lowering, heads: _Heads, block: int) -> tuple[Lines, Lines]:

@@ -10,8 +10,8 @@ import pytest
 from compiler.errors import OptionError
 from lpu.cli.app import main
 from lpu.compare import runner as compare_runner
-from lpu.compare.compare import Comparison, RackComparison, compare, spearman
-from lpu.compare.pictures import need_matplotlib, pareto
+from lpu.compare.compare import Comparison, RackComparison, compare, front, spearman
+from lpu.compare.pictures import need_matplotlib
 from lpu.compare.point import DEFAULT, Point, Task
 from lpu.compare.results import POINTS, results
 from lpu.inputs.document import FileError
@@ -161,7 +161,7 @@ def test_the_front_holds_what_nothing_beats_in_both() -> None:
         Point(strategy="a", seed=i, latency_cycles=a, period_cycles=b)
         for i, (a, b) in enumerate(((5, 5), (4, 6), (6, 5), (7, 1)))
     ]
-    assert [point.seed for point in pareto(made)] == [1, 0, 3]
+    assert [point.seed for point in front(made)] == [1, 0, 3]
 
 
 def test_an_unknown_strategy_ends_the_comparison_before_it_begins() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lpu.inputs.chat import chat_prompt
+from lpu.inputs.chat import chat_prompt, conversation_prompt
 from lpu.inputs.document import FileError
 from lpu.inputs.open import open_model
 from lpu.inputs.prompts import prompt_ids
@@ -55,3 +55,11 @@ def test_a_chat_has_no_other_beginning_than_its_template(tmp_path: Path) -> None
     spoken = replace(model, folder=with_template(tmp_path, "[{{ messages[0].content }}]"))
     assert prompt_ids(["hi"], spoken, model.vocab, chat=True) == [list(b"[hi]")]
     assert prompt_ids(["hi"], spoken, model.vocab) == [[256, *b"hi"]]
+
+
+def test_a_conversation_with_tools_is_put_into_the_template(tmp_path: Path) -> None:
+    folder = with_template(tmp_path, "{{ tools | tojson }}" + PLAIN + ANSWER)
+    said = [{"role": "user", "content": "a"}, {"role": "tool", "content": "b"}]
+    wanted = '[{"name": "f"}]<s><|user|>a</s><|tool|>b</s>'
+    assert conversation_prompt(folder, said, tools=[{"name": "f"}], answer=False) == wanted
+    assert conversation_prompt(folder, said, tools=[{"name": "f"}]) == wanted + "<|assistant|>"

@@ -48,7 +48,7 @@ def test_kernels_of_the_rows_are_explained_once(pair_program: Program) -> None:
         ),
         (ShowOptions(unit="plane 4"), "--unit plane 4: there are 4, numbered from 0."),
         (ShowOptions(unit="plane x"), "--unit plane x: the classes are "),
-        (ShowOptions(cycles=(9000, 9001)), "--cycles 9000-9001: the program has cycles 0 to 8"),
+        (ShowOptions(cycles=(9000, 9001)), "--cycles 9000-9001: the program has cycles 0 to 7"),
         (ShowOptions(context=81), "--context 81: the program has 80."),
     ],
 )

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from compiler.program.program import Program
-from lpu.report.trace import UnknownChipNumberError, trace, write_trace
+from lpu.report.chips import UnknownChipNumberError
+from lpu.report.trace import trace, write_trace
 
 PS = 10**6  # picoseconds per microsecond
 

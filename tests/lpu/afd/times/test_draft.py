@@ -14,7 +14,7 @@ from lpu.gpu.request import Request
 from lpu.gpu.share import GpuShare, shares
 from lpu.report.words import EXACT
 
-STEP_PS = 5_513_898  # 8077 cycles at 1,464,843,750 Hz
+STEP_PS = 5_431_978  # 7957 cycles at 1,464,843,750 Hz
 REQUEST = Request(prompt_tokens=10, new_tokens=4, turns=2, later_tokens=5)
 
 

@@ -17,7 +17,7 @@ from lpu.gpu.share import GpuShare, shares
 from lpu.report.words import EXACT
 
 COUNTS = st.integers(1, 9)
-STEP_PS = 5_513_898  # 8077 cycles at 1,464,843,750 Hz
+STEP_PS = 5_431_978  # 7957 cycles at 1,464,843,750 Hz
 
 
 @given(

@@ -18,7 +18,7 @@ from lpu.check.rows import Alike
 Rows = Int[np.ndarray, " rows"]
 
 
-class Made(NamedTuple):
+class MadeRows(NamedTuple):
     """Compute rows by the tag of their first result: sorted tags, a row of each."""
 
     tag: Int[np.ndarray, " made"]
@@ -43,7 +43,7 @@ class _Nodes(NamedTuple):
     names: Int[np.ndarray, "3 rows"]
 
 
-def contexts(findings: Findings, groups: list[Alike], made: Made) -> None:
+def contexts(findings: Findings, groups: list[Alike], made: MadeRows) -> None:
     """Weights of a block meet its own values; nodes merge as the tree says, and divide when whole."""
     every = [(g.op, g.rows, g.kernel) for g in groups if isinstance(g.kernel, AttentionKernel)]
     if not every:
@@ -77,7 +77,7 @@ def _appended(c: Columns) -> dict[int, tuple[int, int, int]]:
 
 def _weigh(
     findings: Findings,
-    made: Made,
+    made: MadeRows,
     rows: Rows,
     k: AttentionKernel,
     of: dict[int, tuple[int, int, int]],
@@ -108,7 +108,7 @@ def _weigh(
 
 
 def _operands(
-    c: Columns, made: Made, rows: Rows, k: AttentionKernel, nodes: _Nodes
+    c: Columns, made: MadeRows, rows: Rows, k: AttentionKernel, nodes: _Nodes
 ) -> tuple[Rows, Rows, Rows]:
     """(rows whose nodes are all known, which of them each node belongs to, the row that made it)."""
     rows = rows[c.src_tag[rows] >= 0]
@@ -148,7 +148,7 @@ def _joined(
     return good | (count == 1), first[begin], stop[end]
 
 
-def _merge(findings: Findings, made: Made, rows: Rows, k: AttentionKernel, nodes: _Nodes) -> None:
+def _merge(findings: Findings, made: MadeRows, rows: Rows, k: AttentionKernel, nodes: _Nodes) -> None:
     """NODE, as often as it takes until what each makes is known."""
     c = findings.columns
     wanted = rows
@@ -164,7 +164,7 @@ def _merge(findings: Findings, made: Made, rows: Rows, k: AttentionKernel, nodes
         wanted = wanted[~np.isin(wanted, ready)]
 
 
-def _divide(findings: Findings, made: Made, rows: Rows, k: AttentionKernel, nodes: _Nodes) -> None:
+def _divide(findings: Findings, made: MadeRows, rows: Rows, k: AttentionKernel, nodes: _Nodes) -> None:
     """AOUT: nodes that make up the whole context."""
     c = findings.columns
     ready, of, parts = _operands(c, made, rows, k, nodes)

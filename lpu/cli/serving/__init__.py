@@ -1,0 +1,1 @@
+"""Verbs about many requests, and the text of their results."""

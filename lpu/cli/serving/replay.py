@@ -1,0 +1,67 @@
+"""The verb that puts a trace of requests through a machine: replay."""
+
+from typing import Annotated
+
+from compiler.options import Check, CompileOptions, Option
+from lpu.cli.options import DEFAULT_RACK, ModelOptions, RackName, model_names
+from lpu.cli.terminal import TERMINAL, progress
+from lpu.cli.verb import Given, Only, options_of
+from lpu.traffic.options import ReplayOptions, TrafficGpus
+
+Served = Annotated[
+    CompileOptions,
+    Only(("tp", "pp", "layout", "placement", "seed", "objective", "interval_slack", "users")),
+]
+
+
+def replay(
+    trace: Annotated[
+        str,
+        Option("TRACE", "A Mooncake, Azure or BurstGPT file, or distributions in YAML (docs/serving.md)."),
+    ],
+    model: Annotated[
+        str, Option("MODEL|PROGRAM", "A MODEL to compile for it, or a program folder.", names=model_names)
+    ],
+    gpus: TrafficGpus,
+    options: Served,
+    changes: Annotated[ModelOptions, Only(("batch", "context", "kv", "weights", "trust"))],
+    asked: ReplayOptions,
+    given: Given,
+    rack: RackName = DEFAULT_RACK,
+    check: Check = True,
+) -> None:
+    """Replay a trace of requests on GPUs that prefill and LPUs that decode: TTFT, TPOT, queues, goodput.
+
+    Examples:
+      lpu replay trace.jsonl llama-3.1-70b --gpus 8 --ttft-ms 1000
+      lpu replay requests.yaml program --seeds 5 --jobs 2 -o out
+    """
+    from lpu.cli.run import is_program
+    from lpu.cli.serving.show_replay import show_replay
+    from lpu.traffic.replay import replay as replayed
+
+    terminal = TERMINAL.get()
+    if is_program(model):
+        of_a_model = {field.name for field in options_of(CompileOptions) + options_of(ModelOptions)}
+        given.refuse(
+            sorted((of_a_model | {"rack"}) & given), "has no meaning for a program that is compiled already"
+        )
+    with progress() as bar:
+        found = replayed(
+            trace,
+            model,
+            gpus=gpus,
+            rack=rack,
+            options=options,
+            asked=asked,
+            check=check,
+            progress=bar,
+            **changes.given(),
+        )
+    show_replay(found, terminal)
+    if asked.output is not None:
+        terminal.say(f"saved       {asked.output}")
+    terminal.result(found.to_json() | {"folder": None if asked.output is None else str(asked.output)})
+
+
+VERBS = (replay,)

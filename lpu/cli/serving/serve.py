@@ -1,0 +1,65 @@
+"""The verb that answers clients of OpenAI: serve."""
+
+import sys
+from typing import Annotated, Any
+
+from lpu.cli.options import DEFAULT_RACK, Model, ModelOptions, RackName
+from lpu.cli.serving.replay import Served
+from lpu.cli.terminal import TERMINAL, progress
+from lpu.cli.verb import Only
+from lpu.serve.options import ServeGpus, ServeOptions
+
+
+def serve(
+    model: Model,
+    how: ServeOptions,
+    gpus: ServeGpus,
+    options: Served,
+    changes: Annotated[ModelOptions, Only(("batch", "context", "kv", "weights", "trust"))],
+    rack: RackName = DEFAULT_RACK,
+) -> None:
+    """Serve a model to clients of OpenAI: tokens of the program, times of its schedule (docs/serving.md).
+
+    Examples:
+      lpu serve llama-tiny --rack quad --batch 8 --port 8000
+      lpu serve llama-3.1-70b --tokens synthetic --objective throughput
+    """
+    from lpu.serve.start import serve as served
+
+    terminal = TERMINAL.get()
+    with progress() as bar:
+
+        def ready(address: str, service: Any) -> None:
+            bar.stop()
+            about = service.served
+            machine = about.machine
+            terminal.facts(
+                [
+                    ("serving", f"{address}/v1 as {about.name}"),
+                    ("slots", f"{machine.slots} users, context {machine.longest}"),
+                    (
+                        "step",
+                        f"{machine.paces[-1].turn:,} cycles from token to token at {machine.clock_hz:,} Hz",
+                    ),
+                    ("tokens", f"{about.tokens}, pace {about.pace}"),
+                    ("digest", about.digest),
+                ]
+            )
+            terminal.result(
+                {"schema": "lpu-serve/1", "address": address, "model": about.name, "slots": machine.slots}
+            )
+            sys.stdout.flush()
+
+        served(
+            model,
+            how=how,
+            gpus=gpus,
+            rack=rack,
+            options=options,
+            ready=ready,
+            progress=bar,
+            **changes.given(),
+        )
+
+
+VERBS = (serve,)

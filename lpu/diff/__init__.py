@@ -1,0 +1,1 @@
+"""Two programs held against each other: which cycles differ, and why."""

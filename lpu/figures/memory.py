@@ -1,0 +1,172 @@
+"""What lies in the SRAM of each chip, and how much of it is transient while a block runs."""
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from compiler.program.instruction_set import INSTRUCTIONS
+from compiler.program.isa import TAG_SHIFT, TRANSFER, TRANSIENT, WORD_BYTES, Columns, is_transfer
+from compiler.program.manifest import Manifest
+from compiler.program.program import Program
+from lpu.figures.drawing import LEGEND, PALETTE, Drawing, axis, colour, label
+from lpu.report.occupancy import REGIONS
+from lpu.report.words import size
+
+POINTS = 400  # of a curve, at most
+
+
+def memory_figure(program: Program) -> Drawing:
+    """Bytes of weights, KV and transients by chip. Exact for the stated machine."""
+    manifest = program.manifest
+    words = manifest.region_table()[:, :, 1] * WORD_BYTES
+    chips = list(range(manifest.chips))
+    data: list[dict[str, Any]] = [
+        {
+            "type": "bar",
+            "name": name,
+            "x": chips,
+            "y": (words[:, i] / 1e6).round(4).tolist(),
+            "marker": {"color": tint, "line": {"width": 0}},
+            "hovertemplate": f"chip %{{x}}: {name} %{{y}} MB<extra></extra>",
+        }
+        for i, name, tint in ((2, "weights", PALETTE[0]), (1, "kv", PALETTE[1]), (0, "transient", PALETTE[3]))
+    ]
+    full = manifest.chip.sram_bytes / 1e6
+    return Drawing(
+        name="memory",
+        title="The memory: SRAM of each chip",
+        about=(
+            f"Bytes of each region by chip; the line is what a chip has, {size(manifest.chip.sram_bytes)}. "
+            "Exact for the stated machine."
+        ),
+        data=data,
+        layout={
+            "barmode": "stack",
+            "bargap": 0,
+            "xaxis": axis("chip", tickformat="d"),
+            "yaxis": axis("MB"),
+            "shapes": [{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": full, "y1": full}],
+            "legend": LEGEND,
+            "height": 360,
+            "margin": {"l": 60, "r": 10, "t": 40, "b": 40},
+        },
+        headers=("region", "on the fullest chip", "on all chips"),
+        table=tuple(_totals(manifest)),
+    )
+
+
+def _totals(manifest: Manifest) -> list[tuple[str, ...]]:
+    words = manifest.region_table()[:, :, 1]
+    fullest = int(np.argmax(words.sum(axis=1)))
+    return [
+        (name, size(int(words[fullest, i]) * WORD_BYTES), size(int(words[:, i].sum()) * WORD_BYTES))
+        for i, name in enumerate(REGIONS)
+    ]
+
+
+def transient_figure(program: Program, context: int) -> Drawing:
+    """Transient bytes that wait for a reader on the fullest chip of each block, over its cycles.
+
+    A value counts on a chip from its first commit there to its last read there: derived from tags, so
+    lines of a value that are read early count until its last one is.
+    """
+    data: list[dict[str, Any]] = []
+    peaks: list[tuple[str, ...]] = []
+    first = {call.block: call for call in reversed(program.calls)}
+    for block, call in sorted(first.items()):
+        columns = program.expand_call(call, context)
+        if not len(columns):
+            continue
+        chip, times, words = _live(columns, program.manifest)
+        keep = _few(words)
+        name = label(program.blocks[block].name)
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": name,
+                "line": {"shape": "hv", "color": colour(len(data)), "width": 1.5},
+                "x": (times[keep] - call.base[context]).tolist(),
+                "y": (words[keep] * WORD_BYTES / 1e3).round(2).tolist(),
+                "hovertemplate": f"{name}, chip {chip}<br>cycle %{{x}}: %{{y}} kB<extra></extra>",
+            }
+        )
+        peak = int(words.max(initial=0)) * WORD_BYTES
+        held = int(program.manifest.region_table()[chip, 0, 1]) * WORD_BYTES
+        peaks.append((program.blocks[block].name, str(chip), size(peak), size(held)))
+    return Drawing(
+        name="transients",
+        title="Transients over time",
+        about=(
+            "Transient bytes that are live on the fullest chip of each block, from the block's first cycle. "
+            "A value counts from its first commit to its last read: derived from the rows."
+        ),
+        data=data,
+        layout={
+            "xaxis": axis("cycle of the block"),
+            "yaxis": axis("kB", rangemode="tozero"),
+            "legend": LEGEND,
+            "height": 340,
+            "margin": {"l": 60, "r": 10, "t": 40, "b": 40},
+        },
+        headers=("block", "chip", "most at once", "region"),
+        table=tuple(peaks),
+    )
+
+
+def _live(
+    columns: Columns, manifest: Manifest
+) -> tuple[int, Int64[np.ndarray, " events"], Int64[np.ndarray, " events"]]:
+    """(chip, cycles, words live from each on) of the chip with the most transients of a block at once."""
+    batch = manifest.rows
+    moved = is_transfer(columns.op)
+    writes = [np.zeros((4, 0), np.int64)]  # chip, value, cycle, words
+    reads = [np.zeros((3, 0), np.int64)]
+    for op, record in INSTRUCTIONS.items():
+        of_op = columns.op == op
+        for aux in np.unique(columns.aux[of_op]).tolist() if of_op.any() else ():
+            rows = np.flatnonzero(of_op & (columns.aux == aux))
+            for operand in record.operands:
+                if operand.space != TRANSIENT:
+                    continue
+                tag = getattr(columns, f"{operand.column}_tag")[rows]
+                some = rows[tag >= 0]
+                value = tag[tag >= 0] >> TAG_SHIFT
+                if operand is record.write:
+                    chip = np.where(moved[some], columns.peer[some], columns.chip[some])
+                    kernel = TRANSFER if moved[rows[0]] else manifest.kernels[aux]
+                    lines = operand.extent(columns.n[some], kernel)
+                    writes.append(np.stack([chip, value, columns.t1[some], lines * batch]))
+                else:
+                    reads.append(np.stack([columns.chip[some], value, columns.t0[some]]))
+    return _fullest(np.concatenate(writes, axis=1), np.concatenate(reads, axis=1))
+
+
+def _fullest(
+    writes: Int64[np.ndarray, "4 writes"], reads: Int64[np.ndarray, "3 reads"]
+) -> tuple[int, Int64[np.ndarray, " events"], Int64[np.ndarray, " events"]]:
+    last = {(c, v): t for c, v, t in sorted(reads.T.tolist(), key=lambda one: one[2])}
+    end = int(max(writes[2].max(initial=0), reads[2].max(initial=0)))  # what nobody here reads is handed on
+    by_chip: dict[int, list[tuple[int, int]]] = {}
+    for chip, value, cycle, words in writes.T.tolist():
+        over = max(last.get((chip, value), end), cycle)
+        by_chip.setdefault(chip, []).extend([(cycle, words), (over, -words)])
+    best = 0, np.zeros(1, np.int64), np.zeros(1, np.int64)
+    most = -1
+    for chip, events in sorted(by_chip.items()):
+        table = np.array(sorted(events, key=lambda one: (one[0], -one[1])), np.int64)
+        words = np.cumsum(table[:, 1])
+        if int(words.max()) > most:
+            most, best = int(words.max()), (chip, table[:, 0], words)
+    return best
+
+
+def _few(words: Int64[np.ndarray, " events"]) -> Int64[np.ndarray, " some"]:
+    """Events that show the curve: the largest of each of POINTS equal runs, the first and the last."""
+    if len(words) <= POINTS:
+        return np.arange(len(words))
+    cuts = np.linspace(0, len(words), POINTS, dtype=np.int64)
+    peaks = [int(a + np.argmax(words[a:b])) for a, b in pairwise(cuts.tolist()) if b > a]
+    return np.array(sorted({0, *peaks, len(words) - 1}), np.int64)

@@ -1,0 +1,1 @@
+"""Targets in, configurations out: what serves a load, what does not and why."""

@@ -1,0 +1,1 @@
+"""A server that speaks the OpenAI API: tokens from the program, times from its schedule."""

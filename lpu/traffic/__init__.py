@@ -1,0 +1,1 @@
+"""Requests of many users in time: traces, queues, the prefix cache, replay."""

@@ -1,0 +1,1 @@
+"""Traces of requests as others publish them, one format to a file."""

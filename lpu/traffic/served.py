@@ -1,0 +1,76 @@
+"""A machine as requests see it: the steps of a compiled program, its slots, and what prefills for it.
+
+All times are whole cycles of the LPUs' clock.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from lpu.traffic.tiers import LowerTier
+
+
+class StepPace(NamedTuple):
+    """A bucket in time: a wave enters every `interval`, a user steps once a `turn`, a step takes `step`."""
+
+    context: int
+    interval: int
+    turn: int
+    step: int
+
+
+class Prompt(NamedTuple):
+    """A prefill on GPUs in time.
+
+    compute: until the first token's logits would be there. exposed: what of the hand-over of its KV is left
+    then, if a slot was there from the beginning. handover: all of it, where it begins when the prefill is
+    done. wire: of it, what holds the NICs.
+    """
+
+    compute: int
+    exposed: int
+    handover: int
+    wire: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prefiller:
+    """GPUs that prefill, one prompt at a time to each of `replicas`.
+
+    cost: of (tokens of the prompt, of which the GPUs hold the KV of the first). room_tokens: whose KV all
+    GPUs can hold until it is handed over. cache_blocks: blocks of the prefix cache in HBM; None: no limit.
+    tiers: below it.
+    """
+
+    replicas: int
+    cost: Callable[[int, int], Prompt]
+    room_tokens: int
+    cache_blocks: int | None
+    tiers: tuple[LowerTier, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """`groups` groups of `rows` users, each group with a wave of its own in the program's pipeline.
+
+    paces: by context bucket, ascending; all users in flight have one bucket. prefill: None if prompts are fed
+    token by token, in the slot of their user. queue: requests that may wait for a prefill or a slot; None:
+    any number.
+    """
+
+    clock_hz: int
+    groups: int
+    rows: int
+    paces: tuple[StepPace, ...]
+    prefill: Prefiller | None = None
+    queue: int | None = None
+
+    @property
+    def slots(self) -> int:
+        """Users at once."""
+        return self.groups * self.rows
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the largest bucket."""
+        return self.paces[-1].context

@@ -1,0 +1,131 @@
+"""The page of a report in Debian's chromium: it draws, it answers, it is reachable, and nothing leaves it."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hostile import program
+
+from lpu import api
+
+CHROMIUM = Path("/usr/bin/chromium")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason="no /usr/bin/chromium here: apt-get install chromium"),
+]
+POINTS = "document.querySelector('#plot-rows').data.reduce((n, t) => n + t.x.length, 0)"
+RACK = "document.querySelector('#plot-rack').data"
+SHOTS = os.environ.get("LPU_SHOTS", "")  # a folder for screenshots
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    driver: Any = pytest.importorskip("playwright.sync_api")
+    with driver.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+def until(page: Any, condition: str) -> None:
+    """Wait for a condition; asked from outside, as the page's policy forbids what asks from inside."""
+    for _ in range(600):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError(f"never true: {condition}")
+
+
+class Opened:
+    """A page in the browser: what it asked for and complained of."""
+
+    def __init__(self, browser: Any, path: Path, scheme: str = "light") -> None:
+        size = {"width": 1280, "height": 900}
+        self.page = browser.new_context(color_scheme=scheme, viewport=size).new_page()
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda one: self._said(one.type, one.text))
+        self.page.on("pageerror", lambda one: self.complaints.append(str(one)))
+        self.page.on("request", lambda one: self.requests.append(one.url))
+        self.page.on("dialog", lambda one: self.complaints.append("dialog"))
+        self.page.goto(f"file://{path}")
+        until(self.page, "document.body.dataset.ready === 'yes'")
+        self.page.evaluate("lpu.every()")
+
+    def _said(self, kind: str, text: str) -> None:
+        if kind in ("error", "warning"):
+            self.complaints.append(text)
+
+    def shot(self, name: str) -> None:
+        if SHOTS:
+            Path(SHOTS).mkdir(parents=True, exist_ok=True)
+            self.page.screenshot(path=str(Path(SHOTS) / f"{name}.png"), full_page=True)
+
+
+@pytest.fixture(scope="module")
+def opened(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Opened:
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    api.page(api.compile("llama-tiny", rack="quad", tp=2, context=80, check=False), path)
+    return Opened(browser, path)
+
+
+def test_a_page_draws_all_its_figures_and_complains_of_nothing(opened: Opened) -> None:
+    opened.shot("tiny")
+    drawn = opened.page.evaluate("document.querySelectorAll('.plot .main-svg').length")
+    assert drawn >= 2 * opened.page.evaluate("Object.keys(lpu.data.figures).length")
+    assert opened.complaints == []
+    assert all(url.startswith(("file://", "blob:")) for url in opened.requests)
+
+
+def test_a_reader_chooses_a_block_filters_zooms_and_reads_the_verbs_numbers(opened: Opened) -> None:
+    page = opened.page
+    cycles = page.evaluate("lpu.data.report.occupancy[0].cycles")
+    assert f"{cycles:,} cycles" in page.inner_text("#answer")
+    labels = page.evaluate("[...document.querySelectorAll('#call option')].map((one) => one.label)")
+    chosen = next(one for one in labels if one.startswith("layers."))
+    page.select_option("#call", label=chosen)
+    until(page, "document.body.dataset.rows.startsWith('layers.')")
+    every = page.evaluate(POINTS)
+    page.select_option("#unit", "critical")
+    until(page, f"{POINTS} < {every}")
+    assert page.evaluate(POINTS) > 0
+    wide = page.evaluate("document.querySelector('#plot-rows').layout.xaxis.range")
+    page.focus("#zoom-in")
+    page.keyboard.press("Enter")
+    until(page, f"document.querySelector('#plot-rows').layout.xaxis.range[0] > {wide[0]}")
+    chain = page.evaluate(
+        "[...document.querySelectorAll('#chain tbody tr')].map((r) => r.cells[4].textContent)"
+    )
+    assert any(text.endswith(("for planes", "for chains", "for lanes", "for drains")) for text in chain)
+
+
+def test_chips_are_coloured_by_what_is_chosen_and_the_page_goes_dark(opened: Opened) -> None:
+    page = opened.page
+    page.select_option("#metric", "SRAM used, %")
+    until(
+        page, "document.querySelector('#plot-rack').data.some((t) => t.meta === 'SRAM used, %' && t.visible)"
+    )
+    before = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.click("#theme")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
+    opened.shot("tiny-dark")
+    assert opened.complaints == []
+
+
+def test_no_serious_accessibility_fault_is_found(opened: Opened) -> None:
+    axe: Any = pytest.importorskip("axe_playwright_python.sync_playwright")
+    found = axe.Axe().run(opened.page).response["violations"]
+    bad = [one for one in found if one["impact"] in ("serious", "critical")]
+    assert [f"{one['id']}: {one['nodes'][0]['html']}" for one in bad] == []
+
+
+def test_hostile_names_run_nothing_and_ask_for_nothing(browser: Any, tmp_path: Path) -> None:
+    api.page(program(), tmp_path / "report.html", check=False)
+    opened = Opened(browser, tmp_path / "report.html")
+    opened.shot("hostile")
+    assert opened.page.evaluate("window.ran === undefined")
+    assert opened.page.evaluate("document.querySelectorAll('img, .plot a[href]').length") == 0
+    assert all(url.startswith(("file://", "blob:")) for url in opened.requests)
+    assert opened.complaints == []

@@ -1,0 +1,129 @@
+"""`lpu replay` end to end on a small machine."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from refusals import refused
+
+from compiler.errors import CapacityError
+from compiler.pipeline import compile_program
+from compiler.program.program import Program
+from compiler.source import Source
+from lpu.afd.modes.pd import Pd
+from lpu.afd.options import Gpus, Wanted
+from lpu.api import afd
+from lpu.cli import app as cli
+from lpu.gpu.request import Request
+from lpu.traffic.options import ReplayOptions, TrafficGpus
+from lpu.traffic.replay import replay
+
+DRAWN = """
+requests: 400
+arrivals: {kind: poisson, rate: 9000}
+input: {kind: normal, mean: 60, sd: 20, most: 100}
+output: {kind: exponential, mean: 20, most: 28}
+"""
+TINY = ["llama-tiny", "--rack", "quad", "--gpus", "2", "--context", "64,128", "--batch", "2"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder with a file of distributions."""
+    monkeypatch.chdir(tmp_path)
+    Path("drawn.yaml").write_text(DRAWN)
+    return tmp_path
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    assert cli.main(["replay", *words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_replay_leaves_its_report_and_every_request(capsys: pytest.CaptureFixture[str]) -> None:
+    found = told(capsys, "drawn.yaml", *TINY, "--ttft-ms", "0.3", "-o", "out", "--seeds", "2")
+    assert json.loads(Path("out/replay.json").read_text())["spans_seconds"] == found["spans_seconds"]
+    rows = list(csv.DictReader(Path("out/requests.csv").read_text().splitlines()))
+    assert [row["seed"] for row in rows] == ["0"] * 400 + ["1"] * 400
+    good = [row for row in rows if float(row["ttft_us"]) <= 300]
+    assert found["good_share"] == len(good) / 800
+    assert 0 < found["good_share"] < 1
+    assert found["bucket_changes"] > 0
+    assert found["label"].startswith("projection")
+    for row in rows:
+        moments = [int(row[name]) for name in row if name.endswith("_cycle")]
+        assert moments == sorted(moments)
+
+
+@pytest.mark.slow
+def test_one_process_and_two_leave_the_same_bytes(capsys: pytest.CaptureFixture[str]) -> None:
+    made = [
+        told(capsys, "drawn.yaml", *TINY, "--seeds", "2", "--jobs", jobs, "-o", f"out{jobs}") for jobs in "12"
+    ]
+    for one in made:
+        del one["folder"]
+    assert made[0] == made[1]
+    for name in ("requests.csv", "replay.json"):
+        assert Path("out1", name).read_bytes() == Path("out2", name).read_bytes()
+
+
+def test_a_request_alone_takes_what_afd_says() -> None:
+    """A queue of one: TTFT and TPOT are those of `lpu afd --mode pd`, which shares the arithmetic of time."""
+    Path("one.csv").write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,40,9\n")
+    found = replay("one.csv", "llama-tiny", rack="quad", gpus=TrafficGpus(gpus=1), context=64)
+    alone = afd(
+        "llama-tiny",
+        Request(prompt_tokens=40, new_tokens=9),
+        mode=Pd(),
+        gpus=Gpus(gpus=1),
+        rack="quad",
+        wanted=Wanted(),
+        context=64,
+    )
+    clock = 2e-9  # cycles are rounded up where spans meet
+    assert found.spans["TTFT"].mean == pytest.approx(alone.turns[0].ttft / 1e12, abs=clock)
+    assert found.spans["TPOT"].mean == pytest.approx(alone.turns[0].tpot / 1e12, abs=clock)
+
+
+def test_without_gpus_prompts_are_taken_in_the_slots() -> None:
+    found = replay(
+        "drawn.yaml", "llama-tiny", rack="quad", gpus=TrafficGpus(gpus=0), asked=ReplayOptions(queue=3)
+    )
+    assert found.basis == "exact for the stated machine"
+    assert found.refused
+    assert found.served + found.refused == 400
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["drawn.yaml", *TINY, "--cache", "some"], "'some' is none of hbm"),
+        (["drawn.yaml", *TINY, "--ttft-ms", "-1"], "is -1, must be above 0"),
+        (["drawn.yaml", *TINY, "--pictures"], "no folder to draw into"),
+        (["drawn.yaml", *TINY, "--seeds", "0"], "--seeds"),
+        (["none.csv", *TINY], "none.csv: No such file"),
+        (["drawn.yaml", "no-model"], "no-model"),
+    ],
+)
+def test_wrong_use_is_one_line(capsys: pytest.CaptureFixture[str], words: list[str], why: str) -> None:
+    assert why in refused(capsys, 2, "replay", *words)
+
+
+def test_kv_becomes_fp8_with_a_warning_where_nothing_else_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not with a format or a context that the user chose."""
+    seen: list[str] = []
+
+    def tight(source: Source, *rest: Any) -> Program:
+        seen.append(source.model.kv)
+        if source.model.kv == "fp16":
+            raise CapacityError("place", "kv", "needs 2, a chip has 1", "Use fp8.")
+        return compile_program(source, *rest)
+
+    monkeypatch.setattr("lpu.traffic.replay.compile_program", tight)
+    found = replay("drawn.yaml", "llama-tiny", rack="quad", gpus=TrafficGpus(gpus=0))
+    assert seen == ["fp16", "fp8"]
+    assert "fits only as fp8" in found.warnings[0]
+    with pytest.raises(CapacityError):
+        replay("drawn.yaml", "llama-tiny", rack="quad", gpus=TrafficGpus(gpus=0), context=128)
