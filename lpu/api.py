@@ -73,11 +73,12 @@ from lpu.run.stream import StreamedMachine
 from lpu.sweep import sweep as sweeps
 from lpu.sweep.sweep import Sweep
 from lpu.traffic.replay import replay as replay
+from lpu.validate import validate as validations
+from lpu.validate.validate import Validation
 from models.contract.sampling import Sampling as Sampling
 
 if TYPE_CHECKING:
     from lpu.certify.certificate import Certificate
-    from lpu.validate.validate import Validation
     from models.sources.checkpoint import OrbaxWeights
 
 
@@ -341,11 +342,9 @@ def _asked(
     return settled, model
 
 
-def validate(case: int | None = None, suite: str = "lpu") -> "Validation":
+def validate(case: int | None = None, suite: str = "lpu") -> Validation:
     """Hold the models against published or measured figures: all cases, or one. Raises FileError.
 
     suite: "lpu" (GroqChip1) or "gpu" (operators of the H200).
     """
-    from lpu.validate import validate as validations
-
     return validations.validate(case, suite=suite)
