@@ -16,7 +16,7 @@ from compiler.options import CompileOptions
 from compiler.place.assignment import Assignment, assign_blocks
 from compiler.place.sizes import Companion, k_parts
 from compiler.program.manifest import Candidate
-from compiler.route.route import Router
+from compiler.route.reuse import Reuse
 from compiler.schedule.template import Template, template
 from compiler.scheduled import Scheduled, TemplateCall
 from compiler.search import Search, doubled, nearest, until_worse
@@ -166,7 +166,7 @@ class TemplateCache:
         self.plan, self.rack, self.layout = assignment.plan, rack, layout
         self.templates: list[Template] = []
         self._needs: dict[tuple[str, int], Bool[np.ndarray, "ranks lines"]] = {}
-        self._by_key: dict[tuple[str, int, tuple[int, ...], bytes, int], list[int]] = {}
+        self._reuse = Reuse(rack)
         self._hops: dict[tuple[str, tuple[int, ...]], TemplateCall] = {}
 
     def call(
@@ -204,18 +204,15 @@ class TemplateCache:
         parity: int,
     ) -> TemplateCall:
         key = (block.kind, len(chips), targets, wanted.tobytes(), parity)
-        known = self._by_key.setdefault(key, [])
-        for index in known:
-            router = Router(self.rack, chips + others)
-            if router.same_as(self.templates[index].router):
-                return TemplateCall(block=block, template=index, chips=tuple(router.chips))
-        router = Router(self.rack, chips + others)
-        group = Group(
-            ranks=len(chips), k_parts=k_parts(self.layout, len(chips)), targets=targets, wanted=wanted
-        )
-        self.templates.append(template(self.plan, block, group, router, parity))
-        known.append(len(self.templates) - 1)
-        return TemplateCall(block=block, template=known[-1], chips=tuple(router.chips))
+        known = self._reuse.find(key, chips + others)
+        if known is None:
+            router, parts = self._reuse.router(chips + others), k_parts(self.layout, len(chips))
+            group = Group(ranks=len(chips), k_parts=parts, targets=targets, wanted=wanted)
+            made = template(self.plan, block, group, router, parity)
+            known = len(self.templates), tuple(made.router.chips)
+            self._reuse.add(key, made.router, known[0])
+            self.templates.append(made)
+        return TemplateCall(block=block, template=known[0], chips=known[1])
 
     def _wanted(self, reader: ModelBlock, ranks: int) -> Bool[np.ndarray, "ranks lines"]:
         key = (reader.kind, ranks)

@@ -1,9 +1,8 @@
 """A rack: chips of one kind, their links, and the groups that they form."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import networkx as nx
 import numpy as np
 from jaxtyping import Int
 
@@ -11,6 +10,9 @@ from fabric.catalog import chip_spec, rack_spec
 from fabric.chip import ChipSpec, Sourced, check_sources
 from fabric.link import Links, Wire, directed, ns_to_cycles
 from fabric.topology import RackSpec, cables, graph, groups
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

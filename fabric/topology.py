@@ -1,12 +1,13 @@
 """How chips are wired: levels of groups, from the tray outward, or an explicit list of links."""
 
 from dataclasses import dataclass
-from typing import Literal
-
-import networkx as nx
+from typing import TYPE_CHECKING, Literal
 
 from fabric.chip import Sourced
 from fabric.link import Links
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 Kind = Literal["all-to-all", "dragonfly", "ring", "line", "torus"]
 Ports = Literal["mirror", "halves"]
@@ -152,6 +153,8 @@ def cables(levels: tuple[Level, ...], depth: int) -> list[tuple[int, int]]:
 
 def graph(links: Links, chips: int) -> "nx.DiGraph[int]":
     """Chips and directed links as a networkx graph; edges carry lanes, hop_cycles and slot_cycles."""
+    import networkx as nx
+
     out: nx.DiGraph[int] = nx.DiGraph()
     out.add_nodes_from(range(chips))
     rows = zip(links.a, links.b, links.lanes, links.hop_cycles, links.slot_cycles, strict=True)

@@ -18,9 +18,7 @@ from compiler.program.program import Program
 from fabric.rack import Rack
 from lpu.afd.ask import afd as afd
 from lpu.afd.ratios import ratios as ratios
-from lpu.certify import certify as certificates
-from lpu.certify.certificate import Certificate
-from lpu.certify.certify import CertifyOptions as CertifyOptions
+from lpu.certify.options import CertifyOptions as CertifyOptions
 from lpu.check.check import Report, require
 from lpu.check.memory_image import pair
 from lpu.compare import compare as comparisons
@@ -91,6 +89,7 @@ from lpu.validate.validate import Validation as Validation
 from models.contract.sampling import Sampling as Sampling
 
 if TYPE_CHECKING:
+    from lpu.certify.certificate import Certificate
     from models.sources.checkpoint import OrbaxWeights
 
 
@@ -297,11 +296,13 @@ def certify(
     program: Program | None = None,
     progress: Progress = quiet,
     **keywords: Unpack[Keywords],
-) -> Certificate:
+) -> "Certificate":
     """Compile, check, prove and run a model; compare the logits' bits with every other way to get them.
 
     how: what else they are compared with. program: saved, of this model; only the reference is compared then.
     """
+    from lpu.certify import certify as certificates
+
     options, opened = _asked("certify", model, options, keywords)
     opened.need_weights("certify")
     vocab, batch = opened.vocab, opened.step.batch

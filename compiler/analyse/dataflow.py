@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -99,6 +100,8 @@ def waits(columns: Columns, pairs: np.ndarray) -> Waits:
 
 
 def _lists(keys: np.ndarray, values: np.ndarray, size: int) -> list[list[int]]:
+    """The values of each key 0 .. size-1."""
     order = np.argsort(keys, kind="stable")
-    cuts = np.searchsorted(keys[order], np.arange(1, size))
-    return [part.tolist() for part in np.split(values[order], cuts)]
+    ends = np.searchsorted(keys[order], np.arange(size + 1)).tolist()
+    flat = values[order].tolist()
+    return [flat[first:end] for first, end in pairwise(ends)]

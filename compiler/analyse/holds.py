@@ -15,11 +15,12 @@ def slot_cycles(manifest: Manifest, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def link_rows(manifest: Manifest, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The row of each link a -> b in the manifest's `links`."""
-    links = manifest.link_table()
-    index = np.full((manifest.chips, manifest.chips), -1, np.int64)
-    index[links[:, 0], links[:, 1]] = np.arange(len(links))
-    return index[a, b]
+    """The row of each link a -> b in the manifest's `links`, -1 where there is none."""
+    links, size = manifest.link_table(), manifest.chips
+    known, wanted = links[:, 0] * size + links[:, 1], a * size + b
+    order = np.argsort(known, kind="stable")
+    at = order[np.minimum(np.searchsorted(known, wanted, sorter=order), len(known) - 1)] if len(known) else a
+    return np.where(known[at] == wanted, at, -1) if len(known) else np.full(len(a), -1)
 
 
 def holds(columns: Columns, manifest: Manifest) -> Int[np.ndarray, " rows"]:

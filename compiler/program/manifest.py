@@ -4,6 +4,7 @@ Records only; `compiler/program/store.py` alone turns them into JSON and back.
 """
 
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -277,7 +278,7 @@ class Manifest:
 
     def link_table(self) -> Int[np.ndarray, "links 5"]:
         """The links as rows of numbers, in the order of `Link`."""
-        return np.array(self.links, np.int64).reshape(-1, 5)
+        return np.fromiter(chain.from_iterable(self.links), np.int64, 5 * len(self.links)).reshape(-1, 5)
 
     def region_table(self) -> Int[np.ndarray, "chips 3 2"]:
         """Base and words of each region (transient, kv, weights) of each chip."""

@@ -5,10 +5,16 @@ lowered for one group of chips can be reused for another whose answers are the s
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
 
 from compiler.errors import RoutingError
 from fabric.multicast import detour_trees, multicast_tree
 from fabric.rack import Rack
+
+Pairs = Int[np.ndarray, "links 2"]  # parent and child of each link of a tree, in chips
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,61 +28,79 @@ class Edge:
     slot_cycles: int
 
 
+class RouteQuestion(NamedTuple):
+    """What was asked of a router, in ranks: the shortest tree, or the trees that go round."""
+
+    source: int
+    targets: tuple[int, ...]
+    detours: bool
+
+
+class Trees:
+    """The trees of one rack, in chips, each found once."""
+
+    def __init__(self, rack: Rack) -> None:
+        self.rack = rack
+        self._found: dict[tuple[int, tuple[int, ...], int, bool], list[Pairs]] = {}
+
+    def answers(self, chips: list[int], question: RouteQuestion) -> list[Pairs]:
+        """The trees that a question asks for where its ranks are these chips. Raises RoutingError."""
+        source, targets = chips[question.source], tuple(chips[rank] for rank in question.targets)
+        key = (source, targets, question.source, question.detours)
+        if key not in self._found:
+            find = detour_trees if question.detours else _shortest
+            found = find(self.rack, source, targets, salt=question.source)
+            self._found[key] = [np.array(tree, np.int32).reshape(-1, 2) for tree in found]
+        return self._found[key]
+
+
+def _shortest(rack: Rack, source: int, targets: tuple[int, ...], salt: int) -> list[list[tuple[int, int]]]:
+    try:
+        return [multicast_tree(rack, source, targets, salt=salt)]
+    except ValueError as error:
+        remedy = "Add links to the rack or choose other chips."
+        raise RoutingError("route", f"chip {source}", str(error), remedy) from error
+
+
 class Router:
     """Routes of one group of chips; ranks beyond the group are named as they are first met."""
 
-    def __init__(self, rack: Rack, chips: tuple[int, ...]) -> None:
+    def __init__(self, rack: Rack, chips: tuple[int, ...], trees: Trees | None = None) -> None:
         self.rack = rack
         self.chips = list(chips)
+        self.trees = trees or Trees(rack)
         self._rank = {chip: rank for rank, chip in enumerate(chips)}
-        self.answers: dict[tuple[int, tuple[int, ...]], tuple[Edge, ...]] = {}
         self._links: dict[tuple[int, int], Edge] = {}
-        self.others: dict[tuple[int, tuple[int, ...]], tuple[tuple[Edge, ...], ...]] = {}
+        self.answers: dict[RouteQuestion, tuple[tuple[Edge, ...], ...]] = {}
+
+    def copy(self) -> "Router":
+        """Another router that has answered the same so far."""
+        other = Router(self.rack, tuple(self.chips), self.trees)
+        other._links, other.answers = dict(self._links), dict(self.answers)
+        return other
 
     def tree(self, source: int, targets: tuple[int, ...]) -> tuple[Edge, ...]:
         """Links from rank `source` to ranks `targets`, parents before children."""
-        key = (source, targets)
-        if key not in self.answers:
-            self.answers[key] = self._tree(source, targets)
-        return self.answers[key]
+        return self._answer(RouteQuestion(source, targets, False))[0]
 
     def detours(self, source: int, targets: tuple[int, ...]) -> tuple[tuple[Edge, ...], ...]:
         """Other trees from `source` to `targets`, each by way of another chip, nearest first."""
-        key = (source, targets)
-        if key not in self.others:
-            chips = [self.chips[rank] for rank in targets]
-            found = detour_trees(self.rack, self.chips[source], chips, salt=source)
-            self.others[key] = tuple(self._edges(tree) for tree in found)
-        return self.others[key]
+        return self._answer(RouteQuestion(source, targets, True))
 
-    def _tree(self, source: int, targets: tuple[int, ...]) -> tuple[Edge, ...]:
-        try:
-            pairs = multicast_tree(
-                self.rack, self.chips[source], [self.chips[rank] for rank in targets], salt=source
+    def _answer(self, question: RouteQuestion) -> tuple[tuple[Edge, ...], ...]:
+        if question not in self.answers:
+            found = self.trees.answers(self.chips, question)
+            self.answers[question] = tuple(
+                tuple(self.link(self._name(parent), self._name(child)) for parent, child in tree.tolist())
+                for tree in found
             )
-        except ValueError as error:
-            raise RoutingError(
-                "route",
-                f"chip {self.chips[source]}",
-                str(error),
-                "Add links to the rack or choose other chips.",
-            ) from error
-        return self._edges(pairs)
-
-    def _edges(self, pairs: list[tuple[int, int]]) -> tuple[Edge, ...]:
-        """Links between chips, in ranks."""
-        return tuple(self.link(self._name(parent), self._name(child)) for parent, child in pairs)
+        return self.answers[question]
 
     def _name(self, chip: int) -> int:
         if chip not in self._rank:
             self._rank[chip] = len(self.chips)
             self.chips.append(chip)
         return self._rank[chip]
-
-    def same_as(self, other: "Router") -> bool:
-        """Whether every route that `other` gave is the same here, so that its schedule holds here too."""
-        same = all(self.tree(*question) == answer for question, answer in other.answers.items())
-        return same and all(self.detours(*question) == answer for question, answer in other.others.items())
 
     def link(self, a: int, b: int) -> Edge:
         """The link between two ranks that a route uses."""

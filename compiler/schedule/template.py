@@ -1,6 +1,7 @@
 """Templates: one block lowered, scheduled, allocated and emitted for one group of chips."""
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -64,11 +65,8 @@ def template(plan: Plan, block: ModelBlock, group: Group, router: Router, parity
     kernels = Kernels()
     low, logits, token, used = None, [], None, np.zeros(0, np.int64)
     for context in plan.contexts:
-        low, result, rows, times = _scheduled(plan, block, group, router, context, kernels)
-        if low.detoured:
-            direct = _scheduled(replace(plan, detours=False), block, group, router, context, kernels)
-            if direct[3].cycles <= times.cycles:
-                low, result, rows, times = direct
+        low, result, rows, times = _fastest(plan, block, group, router, context, kernels)
+        router = low.router
         uids = low.uids
         addresses = _addresses(plan, low, block, result, rows, times, parity)
         columns[context], cycles[context] = emit(rows, times, addresses), times.cycles
@@ -104,13 +102,36 @@ def template_of(
     )
 
 
-def _scheduled(
+def _fastest(
     plan: Plan, block: ModelBlock, group: Group, router: Router, context: int, kernels: Kernels
-) -> tuple[Lowering, Lines, Rows, Times]:
+) -> "_Made":
+    """A block lowered and scheduled over detours where they are no slower, else over the shortest trees.
+
+    Its router knows no detours where none is taken: the template is then for all groups of its trees.
+    """
+    wide = router.copy()
+    low, result = lower(plan, block, group, wide, context, kernels)
+    if not any(question.detours for question in wide.answers):
+        return _scheduled(low, result)
+    straight = _scheduled(*lower(replace(plan, detours=False), block, group, router, context, kernels))
+    if not low.detoured:
+        return straight
+    round_ = _scheduled(low, result)
+    return straight if straight.times.cycles <= round_.times.cycles else round_
+
+
+class _Made(NamedTuple):
     """A block lowered and scheduled: its rows with the value that it hands on numbered last."""
-    low, result = lower(plan, block, group, router, context, kernels)
+
+    low: Lowering
+    result: Lines
+    rows: Rows
+    times: Times
+
+
+def _scheduled(low: Lowering, result: Lines) -> _Made:
     rows = rename(low.rows.build(), result.uid, low.uids)
-    return low, result, rows, schedule(rows, kernels, router, plan.chip, plan.graph.batch)
+    return _Made(low, result, rows, schedule(rows, low.kernels, low.router, low.chip, low.batch))
 
 
 def _joined(parts: list[dict[str, np.ndarray]], name: str) -> np.ndarray:

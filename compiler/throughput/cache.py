@@ -8,7 +8,7 @@ from compiler.lower.blocks import ModelBlock, input_lines
 from compiler.lower.context import Group
 from compiler.place.assignment import Assignment
 from compiler.place.sizes import k_parts
-from compiler.route.route import Router
+from compiler.route.reuse import Reuse
 from compiler.steps import Progress, listed
 from compiler.throughput.modulo import PlacedRows, place_rows
 from compiler.throughput.rings import Masks
@@ -37,7 +37,7 @@ class StageCache:
         self.lowered: list[LoweredStage] = []
         self.calls: list[tuple[int, tuple[int, ...]]] = []
         self.blocks: list[tuple[ModelBlock, ...]] = []
-        self._by_key: dict[tuple[str, tuple[int, ...], bytes], list[int]] = {}
+        self._reuse = Reuse(rack)
         self._tried: dict[tuple[int, int, int, Masks, Masks], int] = {}
         self.placed: list[PlacedRows | None] = []
 
@@ -70,12 +70,11 @@ class StageCache:
         wanted = self._wanted(reader, len(after))
         key = ("\n".join(block.kind for block in blocks), targets, wanted.tobytes())
         self.blocks.append(blocks)
-        for index in self._by_key.setdefault(key, []):
-            router = Router(self.rack, chips + others)
-            if router.same_as(self.lowered[index].router):
-                self.calls.append((index, tuple(router.chips)))
-                return
-        router = Router(self.rack, chips + others)
+        known = self._reuse.find(key, chips + others)
+        if known is not None:
+            self.calls.append(known)
+            return
+        router = self._reuse.router(chips + others)
         own = tuple(range(len(chips)))
         parts = k_parts(self.layout, len(chips))
         groups = [
@@ -84,7 +83,7 @@ class StageCache:
         ]
         groups.append(Group(ranks=len(chips), k_parts=parts, targets=targets, wanted=wanted))
         self.lowered.append(lower_stage(self.plan, blocks, tuple(groups), router))
-        self._by_key[key].append(len(self.lowered) - 1)
+        self._reuse.add(key, router, len(self.lowered) - 1)
         self.calls.append((len(self.lowered) - 1, tuple(router.chips)))
 
     def _wanted(self, reader: ModelBlock, ranks: int) -> Bool[np.ndarray, "ranks lines"]:

@@ -15,6 +15,7 @@ from fabric.rack import Rack
 from lpu.certify.certificate import REFERENCE, REPORTS, TWICE, BitsCompared, Certificate
 from lpu.certify.child import Child, children
 from lpu.certify.equivalence import difference, equivalence, quantisation
+from lpu.certify.options import CertifyOptions
 from lpu.check.check import check, require
 from lpu.check.memory_image import pair
 from lpu.decode.decoders import (
@@ -32,32 +33,12 @@ from lpu.folder import Progress
 from lpu.inputs.model import OpenModel
 from lpu.modules import readers_of
 from lpu.prove.programs import in_words
-from lpu.run.feed import StreamRate
 from lpu.run.machine import Machine
 from lpu.run.stream import StreamedMachine
 
 PACKAGES = ("lpu-emulator", "jax", "jaxlib", "numpy", "flax")
 LEAST_TP = 4  # the fewest chips that split in two directions
 EVERYTHING = "all"  # value of `corrupt` for every comparison
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CertifyOptions:
-    """What a model's bits are compared with, besides other layouts and placements.
-
-    prefill: also take the prompts in chunks of that many tokens. plain: add the numerical-equivalence report.
-    pythons: other interpreters with lpu-emulator installed, perhaps under another JAX. stream: take weights
-    call by call and layer by layer; None: if they exceed the host's memory. The f32 reports, which need all
-    weights at once, are left out then. estimated: called before the first streamed step, with what a step
-    takes. corrupt: for tests, the comparison (or "all") whose run gets one flipped bit in one weight.
-    """
-
-    prefill: int | None = None
-    plain: bool = True
-    pythons: tuple[str, ...] = ()
-    stream: bool | None = None
-    estimated: Callable[[StreamRate], None] | None = None
-    corrupt: str = ""
 
 
 def certify(

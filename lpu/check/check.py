@@ -4,7 +4,8 @@ It believes nothing that the compiler says: regions, links and preloaded values 
 computed again from docs/timing.md, and the producer of every read is found by address and cycle alone.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -12,19 +13,20 @@ from compiler.program.instruction_set import name_of
 from compiler.program.isa import COLUMNS, TAGS, Columns, Op, is_transfer
 from compiler.program.manifest import Manifest
 from compiler.program.program import LOADS, Loads, Program
+from lpu.check.by_block.weights import program_weights
 from lpu.check.cycles import cycles
 from lpu.check.findings import RULES, Findings, HazardError, Report, Violation, tag
 from lpu.check.form import form
 from lpu.check.host_lanes import host_lanes, kv_lanes
 from lpu.check.meaning import meaning, tagged
-from lpu.check.operands import operands, regions
+from lpu.check.operands import Accesses, operands, regions
 from lpu.check.rows import alike
 from lpu.check.stated import Stated, claims
 from lpu.check.sums import accumulators, sums
 from lpu.check.transients import memory
 from lpu.check.units import ports, units
 from lpu.check.waves import check_waves
-from lpu.check.weights import Preloads, by_chip, cache, weights, whole
+from lpu.check.weights import cache, weights, whole
 
 __all__ = ["RULES", "HazardError", "Report", "Violation", "check", "check_columns", "require"]
 
@@ -37,7 +39,8 @@ def check(program: Program, context: int) -> Report:
             findings.tell(0, one)
         return findings.report()
     columns = program.expand(context)
-    report = _check(program.manifest, by_chip(program), columns, program.manifest.cycles[context])
+    preloaded = partial(program_weights, program=program, context=context)
+    report = _check(program.manifest, preloaded, columns, program.manifest.cycles[context])
     waves = report.ok and program.manifest.waves is not None
     return check_waves(program.manifest, columns, context) if waves else report
 
@@ -53,12 +56,16 @@ def check_columns(
     findings = Findings(columns)
     if not _table(findings, loads, LOADS):
         return findings.report()
-    return _check(manifest, whole(loads), columns, cycles_stated)
+    return _check(manifest, partial(weights, pieces=whole(loads)), columns, cycles_stated)
 
 
 def _check(
-    manifest: Manifest, pieces: Iterable[Preloads], columns: Columns, cycles_stated: int | None
+    manifest: Manifest,
+    preloaded: Callable[[Findings, Stated, Accesses], None],
+    columns: Columns,
+    cycles_stated: int | None,
 ) -> Report:
+    """preloaded: checks the weight reads against the preloaded values."""
     findings = Findings(columns)
     if not _table(findings, columns, COLUMNS + TAGS):
         return findings.report()
@@ -78,7 +85,7 @@ def _check(
     kv_lanes(findings, stated, manifest, found)
     accumulators(findings, stated)
     used = operands(findings, stated, found)
-    weights(findings, stated, used.weights, pieces)
+    preloaded(findings, stated, used.weights)
     cache(findings, stated, used.kv_reads, used.kv_writes)
     unread, left = memory(findings, stated, used)
     if cycles_stated is not None:

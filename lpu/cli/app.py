@@ -6,6 +6,7 @@ other is a bug and keeps its traceback. Nothing heavy is imported before a verb 
 """
 
 import errno
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -38,6 +39,7 @@ BROKEN_PIPE = 141
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)  # of a disk
 SIGNALLED = 128  # and the number of the signal
 INTERRUPTED = SIGNALLED + 2
+GARBAGE = 50_000  # objects until Python looks for garbage: at its own 700 a fifth of a compile goes there
 VERBS = (
     *cli_program.VERBS,
     *cli_prove.VERBS,
@@ -111,6 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         install()
         keep_compiled(os.environ)
+        gc.set_threshold(GARBAGE)
     try:
         return _run(sys.argv[1:] if arguments is None else list(arguments))
     except KeyboardInterrupt:

@@ -9,15 +9,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, Int64
+from jaxtyping import Bool, Int, Int64
 
-from compiler.analyse.bounds import Bound, Work, bounds, work
+from compiler.analyse.bounds import Bound, bounds, work
 from compiler.analyse.chain import Chain, chain_totals, chains
 from compiler.analyse.holds import holds
-from compiler.program.isa import WORD_BYTES, Columns, is_transfer
+from compiler.program.isa import WORD_BYTES, is_transfer
 from compiler.program.manifest import Manifest
-from compiler.program.program import Program
-from lpu.report.traffic import LinkUse, link_use
+from compiler.program.program import Block, Program
+from lpu.report.traffic import LinkUse, Moved, link_use, moved
 from lpu.report.words import EXACT, kind, label_of, percent, size
 from lpu.screen import OnScreen
 
@@ -145,13 +145,10 @@ class Occupancy(OnScreen):
 def occupancy(program: Program, context: int) -> Occupancy:
     """The occupancy of one step of a context bucket."""
     manifest = program.manifest
-    columns = program.expand(context)
     cycles, chips = manifest.cycles[context], manifest.chips
-    hold = holds(columns, manifest)
-    asked = work(columns, manifest.kernels, manifest.rows, chips)
-    used = np.unique(np.append(columns.chip, columns.peer[columns.peer >= 0]))
+    asked = _asked(program, context)
+    used = np.flatnonzero(asked.used)
     rate = manifest.chip.sram_bytes_per_cycle * max(len(used) * cycles, 1)
-    installed = int(asked.weight_bytes.sum() + asked.kv_bytes.sum())
     fullest, regions = _regions(manifest)
     return Occupancy(
         context=context,
@@ -163,16 +160,16 @@ def occupancy(program: Program, context: int) -> Occupancy:
         chip=manifest.chip.name,
         chips_used=len(used),
         blocks=_blocks(program, context),
-        units=_units(program, context, columns, hold, used),
-        links=link_use(manifest, columns, hold, cycles),
+        units=_units(program, context, asked.busy, len(used)),
+        links=link_use(manifest, asked.moved, cycles),
         fullest_chip=fullest,
         sram_bytes=manifest.chip.sram_bytes,
         regions=regions,
-        sram_bandwidth_share=installed / rate,
+        sram_bandwidth_share=(asked.work["weight_bytes"] + asked.work["kv_bytes"]) / rate,
         bounds=bounds(program, context),
         chains=chains(program, context),
         hops=len(manifest.hops),
-        **_totals(asked),
+        **asked.work,
     )
 
 
@@ -195,63 +192,111 @@ def kind_of(name: str) -> str:
     return words[-1] if words else name
 
 
-def _totals(asked: Work) -> dict[str, int]:
-    return {name: int(getattr(asked, name).sum()) for name in ("weight_bytes", "kv_bytes", "macs")}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What all rows of a step ask for: which chips they use, cycles of every class of units by chip.
+
+    work: bytes and products of all chips together.
+    """
+
+    used: Bool[np.ndarray, " chips"]
+    busy: dict[str, Int[np.ndarray, " chips"]]
+    moved: Moved
+    work: dict[str, int]
+
+
+def _asked(program: Program, context: int) -> _Asked:
+    """Block by block, as often as it is called: its rows differ from call to call in their chips alone."""
+    manifest = program.manifest
+    classes = _classes(manifest)
+    used = np.zeros(manifest.chips, bool)
+    busy = {name: np.zeros(manifest.chips, np.int64) for name in classes}
+    totals: dict[str, int] = {"weight_bytes": 0, "kv_bytes": 0, "macs": 0}
+    parts: list[Moved] = []
+    for index, block in enumerate(program.blocks):
+        calls = [call for call in program.calls if call.block == index]
+        if not calls or not len(ranks := block.columns[context]):
+            continue
+        columns, count = program.expand_call(calls[0], context), len(calls[0].chips)
+        hold = holds(columns, manifest)
+        asked = work(ranks, manifest.kernels, manifest.rows, count)
+        for name in totals:
+            totals[name] += len(calls) * int(getattr(asked, name).sum())
+        met = np.unique(np.append(ranks.chip, ranks.peer[ranks.peer >= 0]))
+        traffic = moved(manifest, columns, ranks, hold)
+        taken: dict[str, np.ndarray] = {}
+        for name, (first, units) in classes.items():
+            rows = (columns.unit >= first) & (columns.unit < first + units)
+            taken[name] = np.bincount(ranks.chip[rows], hold[rows], count).astype(np.int64)[met]
+        for call in calls:
+            chips = np.array(call.chips)
+            used[chips[met]] = True
+            parts.append(traffic._replace(chip=chips[traffic.chip], peer=chips[traffic.peer]))
+            for name, cycles in taken.items():
+                busy[name][chips[met]] += cycles
+    none = Moved(*(np.zeros(0, np.int64) for _ in Moved._fields))
+    together = Moved(*(np.concatenate(each) for each in zip(none, *parts, strict=True)))
+    return _Asked(used=used, busy=busy, moved=together, work=totals)
+
+
+def _classes(manifest: Manifest) -> dict[str, tuple[int, int]]:
+    """The first unit and the number of units of each class that a chip has."""
+    planes, chains = manifest.chip.planes, manifest.chip.vxm_chains
+    lanes = {"host lanes": (2 * planes + chains, 2)} if manifest.bridge else {}
+    return {
+        "MXM planes": (0, planes),
+        "drains": (planes, planes),
+        "VXM chains": (2 * planes, chains),
+        **lanes,
+    }
 
 
 def _blocks(program: Program, context: int) -> tuple[BlockUse, ...]:
     """Cycles by kind of block; the end of a block in which its result only travels on is `hand-over`."""
     calls: dict[str, int] = {}
     cycles: dict[str, int] = {}
+    travels = {call.block: _travel(program.blocks[call.block], context) for call in program.calls}
     travel = 0
     hand_overs = 0
     for call in program.calls:
-        block = program.blocks[call.block]
-        columns, length = block.columns[context], block.cycles[context]
-        if not len(columns):
+        block, tail = program.blocks[call.block], travels[call.block]
+        if not len(block.columns[context]):
             continue
-        moved = is_transfer(columns.op)
-        own = np.unique(columns.chip[~moved])
-        leaves = moved & ~np.isin(columns.peer, own)
-        tail = length - int(columns.t1[~moved].max(initial=0)) if leaves.any() else 0
         kind = kind_of(call.name)
         calls[kind] = calls.get(kind, 0) + 1
-        cycles[kind] = cycles.get(kind, 0) + length - tail
-        travel, hand_overs = travel + tail, hand_overs + bool(leaves.any())
+        cycles[kind] = cycles.get(kind, 0) + block.cycles[context] - (tail or 0)
+        travel, hand_overs = travel + (tail or 0), hand_overs + (tail is not None)
     found = [BlockUse(kind=kind, calls=calls[kind], cycles=cycles[kind]) for kind in calls]
     return (*found, BlockUse(kind="hand-over", calls=hand_overs, cycles=travel))
 
 
+def _travel(block: Block, context: int) -> int | None:
+    """Cycles at the end of a block in which its result only travels on; None if it stays on its chips."""
+    columns = block.columns[context]
+    transfer = is_transfer(columns.op)
+    leaves = transfer & ~np.isin(columns.peer, np.unique(columns.chip[~transfer]))
+    if not leaves.any():
+        return None
+    return block.cycles[context] - int(columns.t1[~transfer].max(initial=0))
+
+
 def _units(
-    program: Program,
-    context: int,
-    columns: Columns,
-    hold: Int[np.ndarray, " rows"],
-    used: Int[np.ndarray, " used_chips"],
+    program: Program, context: int, busy: dict[str, Int[np.ndarray, " chips"]], used: int
 ) -> tuple[UnitUse, ...]:
-    """Use of each class of units on the chips `used`, by rows that hold their unit for `hold` cycles."""
+    """Use of each class of units, of which the rows hold so many cycles by chip, on `used` chips."""
     manifest = program.manifest
-    planes, chains = manifest.chip.planes, manifest.chip.vxm_chains
     active = _active_cycles(program, context)
-    lanes = [("host lanes", 2 * planes + chains, 2)] if manifest.bridge else []
     out: list[UnitUse] = []
-    for name, first, units in (
-        ("MXM planes", 0, planes),
-        ("drains", planes, planes),
-        ("VXM chains", 2 * planes, chains),
-        *lanes,
-    ):
-        rows = (columns.unit >= first) & (columns.unit < first + units)
-        busy = np.bincount(columns.chip[rows], hold[rows], manifest.chips).astype(np.int64)
-        over = len(used) * units * manifest.cycles[context]
-        share = int(busy.sum()) / max(over, 1), int(busy.sum()) / max(active * units, 1)
+    for name, (_, units) in _classes(manifest).items():
+        total = int(busy[name].sum())
+        over = used * units * manifest.cycles[context]
         out.append(
             UnitUse(
                 name=name,
                 units=units,
-                busy_cycles=tuple(busy.tolist()),
-                busy_share=share[0],
-                active_share=share[1],
+                busy_cycles=tuple(busy[name].tolist()),
+                busy_share=total / max(over, 1),
+                active_share=total / max(active * units, 1),
             )
         )
     return tuple(out)
@@ -259,12 +304,12 @@ def _units(
 
 def _active_cycles(program: Program, context: int) -> int:
     """Sum over chips of the cycles in which a block with compute rows on the chip runs."""
-    total = 0
-    for call in program.calls:
-        block = program.blocks[call.block]
-        columns = block.columns[context]
-        total += block.cycles[context] * len(np.unique(columns.chip[~is_transfer(columns.op)]))
-    return total
+    each: dict[int, int] = {}
+    for index in {call.block: None for call in program.calls}:
+        block = program.blocks[index]
+        rows = block.columns[context]
+        each[index] = block.cycles[context] * len(np.unique(rows.chip[~is_transfer(rows.op)]))
+    return sum(each[call.block] for call in program.calls)
 
 
 def _regions(manifest: Manifest) -> tuple[int, tuple[RegionUse, ...]]:

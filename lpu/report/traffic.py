@@ -1,13 +1,15 @@
 """Traffic of a program: the share of each level's link lanes that it reserves, and the bytes it moves."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
-from compiler.analyse.holds import is_transfer, link_rows
-from compiler.program.isa import WORD_BYTES, Columns
+from compiler.analyse.holds import link_rows, slot_cycles
+from compiler.program.isa import WORD_BYTES, Columns, is_transfer
 from compiler.program.manifest import Manifest
+from compiler.program.packed import RANKS
 from lpu.report.words import percent, size
 
 
@@ -47,16 +49,34 @@ def link_levels(manifest: Manifest) -> Int[np.ndarray, " links"]:
     return out
 
 
-def link_use(
-    manifest: Manifest, columns: Columns, hold: Int[np.ndarray, " rows"], cycles: int
-) -> tuple[LinkUse, ...]:
-    """Use of each level's links by rows that hold them for `hold` cycles, in a step of `cycles`."""
+class Moved(NamedTuple):
+    """What goes from one chip to another: lane slots reserved, words moved."""
+
+    chip: Int[np.ndarray, " pairs"]
+    peer: Int[np.ndarray, " pairs"]
+    slots: Int[np.ndarray, " pairs"]
+    words: Int[np.ndarray, " pairs"]
+
+
+def moved(manifest: Manifest, columns: Columns, ranks: Columns, hold: Int[np.ndarray, " rows"]) -> Moved:
+    """What the rows of one call move from rank to rank; they hold their lanes for `hold` cycles.
+
+    columns: the rows with their chips; ranks: the same rows with ranks for chips.
+    """
+    rows = np.flatnonzero(is_transfer(columns.op))
+    pairs = RANKS.pack(ranks.chip[rows], ranks.peer[rows])
+    names, which = np.unique(pairs, return_inverse=True)
+    slots = hold[rows] // slot_cycles(manifest, columns.chip[rows], columns.peer[rows]) * columns.aux[rows]
+    sums = (np.bincount(which, each, len(names)) for each in (slots, columns.n[rows] * manifest.rows))
+    return Moved(*RANKS.unpack(names), *(each.astype(np.int64) for each in sums))
+
+
+def link_use(manifest: Manifest, traffic: Moved, cycles: int) -> tuple[LinkUse, ...]:
+    """Use of each level's links by what moves from chip to chip in a step of `cycles`."""
     links = manifest.link_table()
-    moved = is_transfer(columns.op)
-    which = link_rows(manifest, columns.chip[moved], columns.peer[moved])
-    slots = hold[moved] // links[which, 4] * columns.aux[moved]
-    reserved = np.bincount(which, slots, len(links)).astype(np.int64)
-    words = np.bincount(which, columns.n[moved] * manifest.rows, len(links)).astype(np.int64)
+    which = link_rows(manifest, traffic.chip, traffic.peer)
+    reserved = np.bincount(which, traffic.slots, len(links)).astype(np.int64)
+    words = np.bincount(which, traffic.words, len(links)).astype(np.int64)
     available = np.maximum(cycles // links[:, 4] * links[:, 2], 1)
     level_of = link_levels(manifest)
     out: list[LinkUse] = []

@@ -9,7 +9,7 @@ from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
 from compiler.program.isa import COLUMNS, TAGS, Op
 from compiler.program.program import Program
-from compiler.route.route import Router
+from compiler.route.reuse import Reuse
 from fabric.rack import load_rack
 
 TRAY = load_rack("lpx-tray")
@@ -35,7 +35,7 @@ def test_replicated_templates_are_row_by_row_what_every_block_scheduled_anew_giv
     source = llama(layers=5)
     options = CompileOptions(tp=4, pp=pp, layout=layout)
     replicated = compile_program(source, TRAY, options)
-    monkeypatch.setattr(Router, "same_as", lambda *_: False)
+    monkeypatch.setattr(Reuse, "find", lambda *_: None)
     unrolled = compile_program(source, TRAY, options)
     assert len(unrolled.blocks) == len(unrolled.calls) - pp + 1 > len(replicated.blocks)
     for name in COLUMNS + TAGS:

@@ -11,7 +11,8 @@ import compiler.lower.context as lowering
 from compiler.program.isa import Columns, Op
 from compiler.program.program import Program
 from compiler.route.detour import Send, deal
-from compiler.route.route import Router
+from compiler.route.reuse import Reuse
+from compiler.route.route import Router, Trees
 from fabric.multicast import detour_trees, multicast_tree
 from fabric.rack import load_rack
 from lpu.check.check import check, check_columns, require
@@ -110,13 +111,30 @@ def test_every_line_is_dealt_once_and_few_words_are_not_dealt() -> None:
     assert dealt == deal(Router(rack, tuple(range(16))), sends, 64)
 
 
-def test_a_schedule_is_reused_only_where_the_detours_are_the_same() -> None:
+def test_what_was_made_for_chips_is_found_for_others_of_the_same_routes_only() -> None:
     rack = load_rack("lpx")
-    one, other = Router(rack, tuple(range(16))), Router(rack, tuple(range(16)))
-    targets = tuple(range(8, 16))
-    one.tree(0, targets)
-    assert other.same_as(one)
-    found = one.detours(0, targets)
-    assert other.same_as(one)
-    one.others[0, targets] = found[1:]
-    assert not other.same_as(one)
+    reuse, targets = Reuse(rack), tuple(range(1, 8))
+    router = reuse.router(tuple(range(8)))
+    router.tree(0, targets)
+    reuse.add("block", router, 7)
+    assert reuse.find("block", tuple(range(8, 16))) == (7, tuple(range(8, 16)))
+    assert reuse.find("another block", tuple(range(8, 16))) is None
+    assert reuse.find("block", tuple(range(4, 12))) is None  # chips of two trays
+
+
+def test_a_schedule_is_reused_only_where_the_detours_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    rack, targets = load_rack("lpx"), tuple(range(8, 16))
+    reuse = Reuse(rack)
+    router = reuse.router(tuple(range(16)))
+    router.tree(0, targets)
+    found = router.detours(0, targets)
+    reuse.add("block", router, 7)
+    number, chips = reuse.find("block", tuple(range(16))) or (-1, ())
+    assert (number, chips) == (7, tuple(router.chips))
+    fewer = Reuse(rack)
+    fewer.add("block", router, 7)
+    monkeypatch.setattr(Trees, "answers", lambda self, *asked: trees(self, *asked)[: len(found) - 1])
+    assert fewer.find("block", tuple(range(16))) is None
+
+
+trees = Trees.answers

@@ -1,13 +1,14 @@
 """Case 6: link bandwidths and diameters of racks of 9 and 17 nodes, counted on their links."""
 
 from itertools import combinations
-from typing import Any
-
-import networkx as nx
+from typing import TYPE_CHECKING, Any
 
 from fabric.rack import Rack
 from lpu.validate.cases.point import Kind, PublishedPoint
 from lpu.validate.cases.tsp.machine import PublishedMachine
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 CASE = 6
 CHIP_GB_PER_S, BISECTION_GB_PER_S = 235, 853
@@ -43,6 +44,8 @@ def points(machine: PublishedMachine) -> tuple[PublishedPoint, ...]:
 
 def diameter(rack: Rack) -> int:
     """The most hops between two chips."""
+    import networkx as nx
+
     return int(nx.diameter(rack.graph()))
 
 
@@ -65,6 +68,8 @@ def lanes_past(rack: Rack, dead: int) -> int:
     As many nodes on each side as a link reaches: others have no link over the gap. The way round the rest of
     the ring is not counted, nor is it in the published figure.
     """
+    import networkx as nx
+
     reach = rack.spec.levels[1].reach
     ring = list(node_graph(rack).nodes)
     before, after = ring[:reach], ring[reach + dead : 2 * reach + dead]
@@ -77,6 +82,8 @@ def lanes_past(rack: Rack, dead: int) -> int:
 
 def node_graph(rack: Rack) -> "nx.DiGraph[int]":
     """The nodes of a rack, numbered around the ring, and the lanes of all links between two of them."""
+    import networkx as nx
+
     node_of = {chip: number for number, chips in enumerate(rack.levels[0].groups) for chip in chips}
     out: nx.DiGraph[int] = nx.DiGraph()
     out.add_nodes_from(range(len(rack.levels[0].groups)))
