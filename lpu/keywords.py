@@ -33,7 +33,7 @@ class Keywords(ModelKeywords, total=False):
     placement: str
     seed: int
     objective: str
-    interval_slack: float
+    interval_slack: float | None
     users: int | None
     waves: bool
 

@@ -21,12 +21,12 @@ from lpu.cli import afd as cli_afd
 from lpu.cli import catalogs as cli_list
 from lpu.cli import compare as cli_compare
 from lpu.cli import convert as cli_convert
-from lpu.cli import diff as cli_diff
-from lpu.cli import energy as cli_energy
-from lpu.cli import program as cli_program
-from lpu.cli import prove as cli_prove
 from lpu.cli import run as cli_run
 from lpu.cli import validate as cli_validate
+from lpu.cli.programs import diff as cli_diff
+from lpu.cli.programs import energy as cli_energy
+from lpu.cli.programs import program as cli_program
+from lpu.cli.programs import prove as cli_prove
 from lpu.cli.serving import plan as cli_plan
 from lpu.cli.serving import replay as cli_replay
 from lpu.cli.serving import serve as cli_serve

@@ -25,7 +25,7 @@ from lpu.plan.options import PlanOptions
 from lpu.plan.verdict import Configuration, Judged, Ranking
 from lpu.traffic.machine import prefiller, served, shares_for
 from lpu.traffic.outcome import Outcome
-from lpu.traffic.percentiles import Spread, spread
+from lpu.traffic.percentiles import Quantiles, spread
 from lpu.traffic.readers.drawn import Arrivals, DrawnTraffic
 from lpu.traffic.replay import context_for
 from lpu.traffic.served import Served
@@ -235,7 +235,7 @@ def _replayed(known: Judged, asked: PlanOptions, found: Outcome) -> Judged:
     return out
 
 
-def _at(found: Spread | None, percentile: float) -> float:
+def _at(found: Quantiles | None, percentile: float) -> float:
     """The percentile at the upper end of its interval: a target is to be met for sure."""
     if found is None:
         return float("inf")

@@ -189,11 +189,11 @@ class Desk:
             {"x-request-id": request.headers["x-request-id"]} if "x-request-id" in request.headers else None
         )
         if stream is not None:
-            return Events(reply, stream, headers)
+            return EventStream(reply, stream, headers)
         return JSONResponse(await _unless_gone(request, reply), headers=headers)
 
 
-class Events(StreamingResponse):
+class EventStream(StreamingResponse):
     """Server-sent events of an reply; its slots are free when the client has all of them, or is gone."""
 
     def __init__(self, reply: Reply, told: StreamOptions, headers: dict[str, str] | None) -> None:

@@ -29,7 +29,7 @@ class Percentile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spread:
+class Quantiles:
     """A span of many requests in seconds: how many they are, the mean, the most, and percentiles."""
 
     count: int
@@ -42,7 +42,7 @@ class Spread:
         return next(one for one in self.percentiles if one.quantile == quantile)
 
 
-def spread(values: Float64[np.ndarray, " requests"]) -> Spread | None:
+def spread(values: Float64[np.ndarray, " requests"]) -> Quantiles | None:
     """Of one run; None without requests. A percentile is a value that occurred."""
     count = len(values)
     if not count:
@@ -60,10 +60,12 @@ def spread(values: Float64[np.ndarray, " requests"]) -> Spread | None:
                 high=float(ordered[high - 1]) if high <= count else inf,
             )
         )
-    return Spread(count=count, mean=float(values.mean()), most=float(ordered[-1]), percentiles=tuple(found))
+    return Quantiles(
+        count=count, mean=float(values.mean()), most=float(ordered[-1]), percentiles=tuple(found)
+    )
 
 
-def over_seeds(every: Sequence[Spread]) -> Spread:
+def over_seeds(every: Sequence[Quantiles]) -> Quantiles:
     """Of several runs: means over them, each percentile with an interval of Student's t."""
     if len(every) == 1:
         return every[0]
@@ -74,7 +76,7 @@ def over_seeds(every: Sequence[Spread]) -> Spread:
         half = student * float(values.std(ddof=1)) / sqrt(len(values))
         middle = float(values.mean())
         found.append(Percentile(quantile=q, value=middle, low=max(0.0, middle - half), high=middle + half))
-    return Spread(
+    return Quantiles(
         count=sum(one.count for one in every),
         mean=float(np.mean([one.mean for one in every])),
         most=max(one.most for one in every),

@@ -11,7 +11,7 @@ from lpu.afd.report import PROJECTION
 from lpu.report.words import EXACT, label_of, percent
 from lpu.screen import OnScreen, fact_lines
 from lpu.traffic.outcome import REFUSED, TOO_LONG, Outcome
-from lpu.traffic.percentiles import QUANTILES, Spread, over_seeds, spread
+from lpu.traffic.percentiles import QUANTILES, Quantiles, over_seeds, spread
 
 SPANS = (
     ("TTFT", "ttft"),
@@ -51,7 +51,7 @@ class ReplayReport(OnScreen):
     refused: int
     span_seconds: float
     tokens: int
-    spans: dict[str, Spread]
+    spans: dict[str, Quantiles]
     targets: tuple[float | None, float | None, float | None]
     good: float
     hits: int
@@ -177,7 +177,7 @@ class ReplayReport(OnScreen):
         }
 
 
-def _body(found: Spread) -> dict[str, Any]:
+def _body(found: Quantiles) -> dict[str, Any]:
     return {
         "count": found.count,
         "mean": found.mean,
@@ -198,9 +198,9 @@ def _ms(seconds: float) -> str:
     return "more" if isinf(seconds) else f"{seconds * 1000:,.3f} ms"
 
 
-def spans_of(outcomes: Sequence[Outcome]) -> dict[str, Spread]:
+def spans_of(outcomes: Sequence[Outcome]) -> dict[str, Quantiles]:
     """The spans of one run, or over several seeds; without those that nobody has."""
-    found: dict[str, Spread] = {}
+    found: dict[str, Quantiles] = {}
     for name, attribute in SPANS:
         each = [one for one in (spread(getattr(outcome, attribute)) for outcome in outcomes) if one]
         if each:
@@ -208,12 +208,12 @@ def spans_of(outcomes: Sequence[Outcome]) -> dict[str, Spread]:
     return found
 
 
-def spans_by_class(outcomes: Sequence[Outcome]) -> dict[str, Spread]:
+def spans_by_class(outcomes: Sequence[Outcome]) -> dict[str, Quantiles]:
     """TTFT of each class of priority, where there are several."""
     classes = outcomes[0].classes
     if classes is None:
         return {}
-    found: dict[str, Spread] = {}
+    found: dict[str, Quantiles] = {}
     for number in range(int(classes.max()) + 1):
         each = [spread(one.ttft[_class_of(one)[one.served] == number]) for one in outcomes]
         if known := [one for one in each if one]:

@@ -52,8 +52,9 @@ def test_chunks_follow_each_other_in_less_than_a_chunk_takes(chunks: Program) ->
 
 
 def test_chunks_stay_one_after_another_where_there_is_one_group_or_nobody_wants_waves() -> None:
-    for options in ({"tp": 4}, {"tp": 1, "pp": 3, "waves": False}):
-        program = compiled_pair(SMALL, 16, rack="quad", **options)[2]
+    one_group = compiled_pair(SMALL, 16, rack="quad", tp=4)[2]
+    not_wanted = compiled_pair(SMALL, 16, rack="quad", tp=1, pp=3, waves=False)[2]
+    for program in (one_group, not_wanted):
         assert isinstance(program.manifest.body, Step)
         runs = whole_prompt(program.manifest, 80)
         assert sum(run.total for run in runs) == 5 * program.manifest.cycles[80]

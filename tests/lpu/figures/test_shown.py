@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile import STEERING, program
+from hostile_names import STEERING, program
 
 from compiler.options import CompileOptions
 from lpu import api

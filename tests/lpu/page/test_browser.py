@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile import program
+from hostile_names import program
 
 from lpu import api
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile import HOSTILE, STEERING, program
+from hostile_names import HOSTILE, STEERING, program
 
 from compiler.program.isa import WORD_BYTES
 from lpu import api

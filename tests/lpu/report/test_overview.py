@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hostile import STEERING, program
+from hostile_names import STEERING, program
 
 from compiler.program.program import Program
 from lpu import api

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile import STEERING, program
+from hostile_names import STEERING, program
 
 from compiler.program.isa import is_transfer
 from compiler.program.program import Program

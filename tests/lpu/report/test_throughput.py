@@ -51,7 +51,7 @@ def test_pareto_searches_groups_and_users_and_keeps_what_nothing_beats() -> None
         for slack in (None, 1.0, 2.0, 5.0):
             made = api.compile(
                 "llama-tiny", rack="quad", context=[64], tp=1, pp=pp, users=8, check=False,
-                objective="throughput", **({} if slack is None else {"interval_slack": slack}),
+                objective="throughput", interval_slack=slack,
             )  # fmt: skip
             one = of(made.program, 64)
             assert any(

@@ -17,7 +17,7 @@ FIRST = 301
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
+class StepTable:
     """The rows, and the engines whose numbers are held against them."""
 
     rows: tuple[StepRow, ...]
@@ -28,15 +28,15 @@ class Served:
         return [row for row in self.rows if row.engine == engine and not row.left_out]
 
 
-def table() -> Served:
+def table() -> StepTable:
     """The rows and the engines of the package."""
-    return Served(rows=step_rows(), engines=dict(engines()))
+    return StepTable(rows=step_rows(), engines=dict(engines()))
 
 
-def points_of(case: int, engine: str) -> Callable[[Served], tuple[PublishedPoint, ...]]:
+def points_of(case: int, engine: str) -> Callable[[StepTable], tuple[PublishedPoint, ...]]:
     """Points of one engine: by group, over all rows, and each group by a fit to the others."""
 
-    def points(served: Served) -> tuple[PublishedPoint, ...]:
+    def points(served: StepTable) -> tuple[PublishedPoint, ...]:
         mine = served.of(engine)
         every = {row.id: _error(row, served.engines[engine]) for row in mine}
         groups = list(dict.fromkeys(row.group for row in mine))

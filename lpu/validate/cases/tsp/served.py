@@ -10,7 +10,7 @@ from lpu.validate.cases.fitted import Fitted
 from lpu.validate.cases.point import PublishedPoint
 from lpu.validate.cases.suite import Case, Suite
 from lpu.validate.cases.tsp.machine import PublishedMachine, catalog_machine
-from lpu.validate.cases.tsp.served_model import Chips, ServedModel, fitted_share, tokens_per_second
+from lpu.validate.cases.tsp.served_model import Chips, LayerModel, fitted_share, tokens_per_second
 
 LLM, GEMMA, CAUTION = 401, 402, 403
 TP, NODES = (8,), (8, 16)
@@ -27,21 +27,21 @@ HOST_US = (
 )  # PCIe 10 us each way (hardware.md 4, case 11), and up to 180 for sampling and software
 BARE_VECTOR_US = 3.0
 
-LLAMA_2_70B = ServedModel(
+LLAMA_2_70B = LayerModel(
     name="Llama-2-70B, 576 chips", layers=80, hidden=8192, weights=80 * 855_638_016, kv_full=2 * 1024,
     fp16=False, context=1536,
 )  # fmt: skip
 SERVED = (
     (LLAMA_2_70B, 300, TP, "fit"),
     (
-        ServedModel(
+        LayerModel(
             name="Llama-2-7B", layers=32, hidden=4096, weights=32 * 202_375_168, kv_full=2 * 4096,
             fp16=True, context=2048,
         ),
         750, NODES, "check",
     ),
     (
-        ServedModel(
+        LayerModel(
             name="Llama-3-8B", layers=32, hidden=4096, weights=32 * 218_103_808, kv_full=2 * 1024,
             fp16=True, context=8192,
         ),
@@ -53,7 +53,7 @@ SERVED = (
 
 8-bit weights of Llama-2-70B are published (69 GB); 16 bits of the small ones are assumed."""
 
-GEMMA_4_31B = ServedModel(
+GEMMA_4_31B = LayerModel(
     name="Gemma-4-31B", layers=60, hidden=5376, weights=30_697_345_536, fp16=False,
     context=100_000, kv_bytes=1,
     kv_full=2 * 4 * 512 * 10 / 60, kv_near=2 * 16 * 256 * 50 / 60, window=1024,
@@ -164,7 +164,7 @@ def _bare(machine: PublishedMachine) -> Chips:
     )
 
 
-def _rates(found: Iterable[Corner], model: ServedModel, groups: tuple[int, ...]) -> list[float]:
+def _rates(found: Iterable[Corner], model: LayerModel, groups: tuple[int, ...]) -> list[float]:
     return [
         tokens_per_second(one.on, model, tp, one.reduces, round(one.of_context * model.context))
         for one in found

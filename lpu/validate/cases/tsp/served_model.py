@@ -32,7 +32,7 @@ class Chips:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServedModel:
+class LayerModel:
     """A model as it was served. fp16: weights of 16 bits, else of 8.
 
     kv_full, kv_near: KV numbers of a token and layer, of the layers that see all of the context and of those
@@ -56,7 +56,7 @@ class ServedModel:
         return self.weights / self.layers
 
 
-def layer_terms(on: Chips, model: ServedModel, tp: int, reduces: int, context: int) -> dict[str, float]:
+def layer_terms(on: Chips, model: LayerModel, tp: int, reduces: int, context: int) -> dict[str, float]:
     """Seconds of one layer, by mechanism."""
     rate = tp * on.install * on.share
     cost = FP16_RATE if model.fp16 else 1
@@ -71,13 +71,13 @@ def layer_terms(on: Chips, model: ServedModel, tp: int, reduces: int, context: i
     }
 
 
-def tokens_per_second(on: Chips, model: ServedModel, tp: int, reduces: int, context: int) -> float:
+def tokens_per_second(on: Chips, model: LayerModel, tp: int, reduces: int, context: int) -> float:
     """What one user sees, alone in each group of chips."""
     layer = sum(layer_terms(on, model, tp, reduces, context).values())
     return 1 / (model.layers * layer + on.host)
 
 
-def fitted_share(on: Chips, model: ServedModel, tp: int, reduces: int, context: int, rate: float) -> float:
+def fitted_share(on: Chips, model: LayerModel, tp: int, reduces: int, context: int, rate: float) -> float:
     """The share of the install rate at which the model is as fast as `rate`; 1 where even that is slower."""
     low, high = 0.01, 1.0
     for _ in range(STEPS):

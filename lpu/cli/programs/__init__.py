@@ -1,0 +1,1 @@
+"""Verbs of one program, or of two."""
