@@ -1,11 +1,11 @@
 """An op from outside: `scale`, f32 values times a constant, from the contract to the executor's kernel.
 
-Importing this module registers one record in each room; no file of the project knows of it. `scaled` is a
-decoder that uses the op: the residual is scaled after each layer.
+Importing it registers one record in each room. `scaled` is a decoder that scales its residual after a layer.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 from jax import Array
@@ -23,9 +23,11 @@ from compiler.program.isa import F32_LANES, TRANSIENT, VXM, Holds, Instruction, 
 from lpu.check import cycles
 from lpu.prove.known import Known
 from lpu.prove.lines import Vector
+from lpu.prove.models import own
 from lpu.prove.ops import registry as proof
 from lpu.prove.ops.taken import vectors
 from lpu.prove.rule import Proved, RowOperands
+from lpu.prove.terms import Terms
 from lpu.run.ops import registry as executor
 from lpu.run.ops.items import Executed, Items, Reads, Result, Rows, Static
 from lpu.run.pools import Env, Pool, Pools, take
@@ -105,15 +107,20 @@ def _compute(k: ScaleKernel, env: Env, pools: Pools, t: Int[Array, "items width"
 
 executor.register(Executed(op=OPCODE, build=_items))
 
-# and what the proof makes of its rows: lane by lane, and zero stays zero
+# and what the proof makes of the module's op and of its rows: lane by lane, and zero stays zero
+
+
+def _term(terms: Terms, values: Sequence[int], attributes: Mapping[str, Any]) -> int:
+    return terms.make("scale", tuple(values), (attributes["factor"],), terms.shape(values[0]))
 
 
 def _proved(known: Known, row: RowOperands) -> tuple[Vector, ...]:
     value, lanes = vectors(known, row.src, Holds.F32, "its operand")
-    made = known.terms.make("scale", (value,), (row.kernel.factor,), known.terms.shape(value))
+    made = _term(known.terms, [value], {"factor": row.kernel.factor})
     return tuple(Vector(Holds.F32, made, one) for one in lanes)
 
 
+own.register("scale", _term)
 proof.register(Proved(op=OPCODE, rule=_proved))
 
 # a model that uses it

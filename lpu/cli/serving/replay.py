@@ -1,5 +1,6 @@
 """The verb that puts a trace of requests through a machine: replay."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from compiler.options import Check, CompileOptions, Option
@@ -14,6 +15,14 @@ Served = Annotated[
 ]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """The rack that a model is compiled for, and whether its program is checked."""
+
+    rack: RackName = DEFAULT_RACK
+    check: Check = True
+
+
 def replay(
     trace: Annotated[
         str,
@@ -26,9 +35,8 @@ def replay(
     options: Served,
     changes: Annotated[ModelOptions, Only(("batch", "context", "kv", "weights", "trust"))],
     asked: ReplayOptions,
+    machine: Machine,
     given: Given,
-    rack: RackName = DEFAULT_RACK,
-    check: Check = True,
 ) -> None:
     """Replay a trace of requests on GPUs that prefill and LPUs that decode: TTFT, TPOT, queues, goodput.
 
@@ -51,10 +59,10 @@ def replay(
             trace,
             model,
             gpus=gpus,
-            rack=rack,
+            rack=machine.rack,
             options=options,
             asked=asked,
-            check=check,
+            check=machine.check,
             progress=bar,
             **changes.given(),
         )

@@ -5,7 +5,7 @@ and shares nothing with how the compiler captures it. What no result reads is no
 per row of the step; a change of shape that keeps the rows changes no term.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -15,6 +15,7 @@ from lpu.prove.refused import RefusedError, need
 from lpu.prove.terms import BIAS, MATMUL, Terms
 
 SAID = "the jaxpr of the module"
+_OWN = "lpu_"
 _SHAPES = (
     *("reshape", "squeeze", "expand_dims", "broadcast_in_dim", "copy", "copy_p", "name"),
     *("stop_gradient", "optimization_barrier", "sharding_constraint"),
@@ -142,6 +143,8 @@ class _Walk:
             if inner is not None and name not in ("scan", "while", "cond"):
                 return self.body(getattr(inner, "jaxpr", inner), items[-len(_inputs(inner)) :])
             why = f"{name} is no op of the contract"
+            if name.startswith(_OWN):
+                why = f"no rule reads {name}. Register one in lpu.prove.models.own"
         except RefusedError as refused:
             why = refused.reason
         return [_Unread(f"{where or 'the step'}: {why}") for _ in eqn.outvars]
@@ -285,6 +288,22 @@ class _Walk:
     def argmax(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
         (logits,) = self.vectors(items)
         return [_Largest(logits.term)]
+
+
+Reading = Callable[[Terms, Sequence[int], Mapping[str, Any]], int]
+"""The term that an op makes of its operands' terms and its attributes, as wide as the first operand."""
+
+
+def register(op: str, reading: Reading) -> None:
+    """Say how the op of an extension is read. op: its name. Raises ValueError if a rule reads it already."""
+    if (name := _OWN + op) in _OPS:
+        raise ValueError(f"proof: op {op} has a rule that reads it. Give the op another name.")
+
+    def rule(walk: _Walk, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
+        values = walk.vectors(items)
+        return walk.of(reading(walk.terms, [value.term for value in values], attributes), values[0])
+
+    _OPS[name] = rule
 
 
 def _inputs(inner: Any) -> Sequence[Any]:

@@ -124,10 +124,10 @@ def test_what_does_not_fit_is_refused_with_both_numbers_and_a_remedy() -> None:
         ONE.require_fit(ONE.memory_bytes, 1)
 
 
-def test_r100_prints_its_band_and_the_h200_none() -> None:
-    assert "us +-25 %, modelled" in str(GpuPool(spec=R100, gpus=4).step(LLAMA, 1, 8192))
-    assert "+-" not in str(EIGHT.step(LLAMA, 1, 8192))
-    assert GpuPool(spec=R100).step(LLAMA, 1, 8192).to_json()["band"] == 0.25
+def test_a_whole_step_prints_its_band() -> None:
+    for pool in (GpuPool(spec=R100, gpus=4), EIGHT):
+        assert "us +-30 %, modelled" in str(pool.step(LLAMA, 1, 8192))
+    assert GpuPool(spec=R100).step(LLAMA, 1, 8192).to_json()["band"] == 0.3
 
 
 @given(batch=st.integers(1, 256), kv_len=st.integers(1, 100_000), more=st.integers(1, 1000))
