@@ -10,6 +10,7 @@ from compiler.program.program import Call, Program
 from lpu.prove.block_rows import LINE_BITS, BlockRows, block_rows
 from lpu.prove.known import Known
 from lpu.prove.models.record import ModelTerms
+from lpu.prove.overlap import Touched, out_of_order, placed, touched
 from lpu.prove.refused import RefusedError, need
 from lpu.prove.templates import Finds, Left, Maker, Templates, places
 from lpu.prove.walk import Memo
@@ -142,25 +143,44 @@ class StepProof:
             memory.regions[place] = number
 
     def _one_after_another(self, order: list[int]) -> None:
-        """On every chip a call begins when the earlier ones have ended: templates may be put together."""
+        """On every chip a call begins when the earlier ones are done with what it touches."""
         chips = self.program.manifest.chips
         last_read, last_commit = np.full(chips, -1), np.full(chips, -1)
-        for index in order:
+        seen: dict[int, Touched] = {}
+        for count, index in enumerate(order):
             call = self.program.calls[index]
             spans = self.rows[call.block].spans
             at = np.array(call.chips, np.int64)[: len(spans)]
             base = call.base[self.context]
             need(base >= 0, f"call {call.name} begins at cycle {base}")
             first_read, read, first_commit, commit = np.where(spans < 0, -1, spans + base).T
-            bad = (first_read >= 0) & (last_commit[at] > first_read)
-            bad |= (first_commit >= 0) & ((last_read[at] >= first_commit) | (last_commit[at] >= first_commit))
-            if bad.any():
-                chip = at[int(np.argmax(bad))]
-                raise RefusedError(
-                    f"call {call.name} begins on chip {chip} before earlier calls have ended there"
-                )
+            early = (first_read >= 0) & (last_commit[at] > first_read)
+            early |= (first_commit >= 0) & (
+                (last_read[at] >= first_commit) | (last_commit[at] >= first_commit)
+            )
+            if early.any():
+                self._apart(order[:count], index, seen)
             last_read[at] = np.maximum(last_read[at], read)
             last_commit[at] = np.maximum(last_commit[at], commit)
+
+    def _apart(self, earlier: list[int], index: int, seen: dict[int, Touched]) -> None:
+        """Every earlier call that has not ended when this one begins is done with what this one touches."""
+        call = self.program.calls[index]
+        ours = self._touched(call, seen)
+        begins = call.base[self.context] + int(self.rows[call.block].spans[:, ::2].min())
+        for other in (self.program.calls[i] for i in earlier):
+            if other.base[self.context] + int(self.rows[other.block].spans.max(initial=-1)) < begins:
+                continue
+            for key in out_of_order(self._touched(other, seen), ours)[:1].tolist():
+                chip, place = key >> LINE_BITS, key & ((1 << LINE_BITS) - 1)
+                where = f"line {place:#x} of chip {chip}"
+                raise RefusedError(f"call {call.name} takes {where} before {other.name} is done with it")
+
+    def _touched(self, call: Call, seen: dict[int, Touched]) -> Touched:
+        if call.block not in seen:
+            columns = self.program.blocks[call.block].columns[self.context]
+            seen[call.block] = touched(self.rows[call.block], columns, self.program.manifest.chip.planes)
+        return placed(seen[call.block], call.chips, call.base[self.context])
 
     def _chunks_apart(self) -> None:
         """Where chunks follow each other, a chip is done with one before the next comes to it."""

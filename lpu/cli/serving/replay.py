@@ -16,7 +16,7 @@ Served = Annotated[
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
+class OnRack:
     """The rack that a model is compiled for, and whether its program is checked."""
 
     rack: RackName = DEFAULT_RACK
@@ -35,7 +35,7 @@ def replay(
     options: Served,
     changes: Annotated[ModelOptions, Only(("batch", "context", "kv", "weights", "trust"))],
     asked: ReplayOptions,
-    machine: Machine,
+    on: OnRack,
     given: Given,
 ) -> None:
     """Replay a trace of requests on GPUs that prefill and LPUs that decode: TTFT, TPOT, queues, goodput.
@@ -59,10 +59,10 @@ def replay(
             trace,
             model,
             gpus=gpus,
-            rack=machine.rack,
+            rack=on.rack,
             options=options,
             asked=asked,
-            check=machine.check,
+            check=on.check,
             progress=bar,
             **changes.given(),
         )
