@@ -4,14 +4,20 @@ The table of docs/bounds.md. The larger groups take minutes; `--cases` picks som
 """
 
 import argparse
-import time
 from dataclasses import dataclass
 
 from measure import machine, peak_gb
 
+from compiler.analyse.chain import WAITS, chain_totals
 from compiler.options import CompileOptions
 from lpu import api
 from lpu.report.occupancy import occupancy
+
+BOUNDS = ("installs", "products", "critical path", "busy units")
+COLUMNS = (
+    *("context", "batch", "kv", "tp", "groups", "cycles", "us"),
+    *(*BOUNDS, "cycles / largest", "goal", "waits"),
+)
 
 
 @dataclass(frozen=True)
@@ -45,30 +51,30 @@ def main() -> None:
     parser.add_argument("--no-check", action="store_true")
     args = parser.parse_args()
     print(machine() + "\n")
-    print(
-        "case context batch kv    tp  groups    cycles        us     bound  cycles / bound  goal  compile, s"
-    )
+    print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS))
     for number in map(int, args.cases.split(",")):
         case = CASES[number]
-        start = time.perf_counter()
         made = api.compile(
             args.model,
             rack=args.rack,
             options=CompileOptions(tp=case.tp),
             check=not args.no_check,
+            prove=False,
             context=[case.context],
             batch=case.batch,
             kv=case.kv,
         )
-        seconds = time.perf_counter() - start
         used = occupancy(made.program, case.context)
-        bound = max(bound.cycles for bound in used.bounds)
-        print(
-            f"{number:>4}{case.context:>8}{case.batch:>6} {case.kv:<5}{case.tp:>4}"
-            f"{len(made.program.manifest.groups):>8}{used.cycles:>10,}{used.microseconds:>10.1f}{bound:>10,}"
-            f"{used.quality:>16.3f}{case.goal:>6.2f}{seconds:>18.1f}",
-            flush=True,
+        bounds = {bound.name: f"{bound.cycles:,}" for bound in used.bounds}
+        totals = chain_totals(used.chains)
+        waits = sum(cycles for part, cycles in totals.items() if part in WAITS.values())
+        cells = (
+            *(case.context, case.batch, case.kv, case.tp, len(made.program.manifest.groups)),
+            *(f"{used.cycles:,}", f"{used.microseconds:.1f}"),
+            *(bounds[name] for name in BOUNDS),
+            *(f"**{used.quality:.3f}**", f"{case.goal:g}", f"{100 * waits / used.cycles:.1f} %"),
         )
+        print("| " + " | ".join(map(str, cells)) + " |", flush=True)
     print(f"\nmodelled; peak memory {peak_gb():.2f} GB")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from compiler.analyse.bounds import work
 from compiler.analyse.dataflow import edges
 from compiler.program.instruction_set import INSTRUCTIONS
-from compiler.program.isa import MXM, Columns
+from compiler.program.isa import MXM, Columns, Op
 from compiler.program.manifest import Manifest
 from compiler.program.program import Call, Program
 
@@ -22,7 +22,7 @@ WAYS = (
     (2, "column: gathered before both matmuls"),
     (2, "owner, levels: partials to who adds them, the sum to its readers"),
 )
-"""Exchanges in a block of two matmuls, by the way that its chips exchange."""
+"""Exchanges for two matmuls of weights, one after the other, by the way that chips exchange."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +44,11 @@ class Aim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Block:
-    """Of one template: matmuls in a row, cycles of its installs, cycles of one hop between its chips."""
+    """Of one template: rows on planes that wait for each other in a row, and those of them that are matmuls
+    of weights; cycles of its installs, cycles of one hop between its chips."""
 
     depth: int
+    matmuls: int
     installs: int
     hop: int
 
@@ -68,7 +70,7 @@ def aims(program: Program, context: int) -> tuple[Aim, ...]:
     )
     out: list[Aim] = []
     for count, way in WAYS:
-        times = [0 if not one.hop else count if one.depth > 1 else 1 for one in blocks]
+        times = [0 if not one.hop else max(count * (one.matmuls // 2), 1) for one in blocks]
         out.append(
             Aim(
                 way=way,
@@ -86,23 +88,25 @@ def _block(manifest: Manifest, rows: Columns, call: Call, group_of: dict[int, tu
     chip = manifest.chip
     asked = work(rows, manifest.kernels, manifest.rows, manifest.chips)
     rate = chip.plane_bytes_per_cycle * chip.planes
+    pairs = edges(rows, manifest.kernels, chip.planes, call.tag)
+    planes = np.array([INSTRUCTIONS[int(op)].unit == MXM for op in rows.op], np.int64)
     return _Block(
-        depth=_depth(rows, edges(rows, manifest.kernels, chip.planes, call.tag)),
+        depth=_depth(planes, pairs),
+        matmuls=_depth(np.asarray(rows.op == Op.MM, np.int64), pairs),
         installs=-(-int((asked.weight_bytes + asked.kv_bytes).max()) // rate),
         hop=_hop(manifest, group_of[call.chips[0]], group_of[call.chips[0]]),
     )
 
 
-def _depth(rows: Columns, pairs: np.ndarray) -> int:
-    """The most rows on planes that wait for each other in a row."""
-    kinds = np.array([INSTRUCTIONS[int(op)].unit == MXM for op in rows.op], np.int64)
-    depth = kinds
-    for _ in range(len(rows)):
-        before = np.zeros(len(rows), np.int64)
+def _depth(counted: np.ndarray, pairs: np.ndarray) -> int:
+    """The most rows that count and wait for each other in a row. counted: 1 for such a row, else 0."""
+    depth = counted
+    for _ in range(len(counted)):
+        before = np.zeros(len(counted), np.int64)
         np.maximum.at(before, pairs[:, 1], depth[pairs[:, 0]])
-        if np.array_equal(before + kinds, depth):
+        if np.array_equal(before + counted, depth):
             break
-        depth = before + kinds
+        depth = before + counted
     return int(depth.max(initial=0))
 
 
