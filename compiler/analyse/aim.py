@@ -44,8 +44,10 @@ class Aim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Block:
-    """Of one template: rows on planes that wait for each other in a row, and those of them that are matmuls
-    of weights; cycles of its installs, cycles of one hop between its chips."""
+    """Of one template, in cycles: its installs, one hop between its chips.
+
+    depth: rows on planes that wait for each other in a row. matmuls: the same of products with weights.
+    """
 
     depth: int
     matmuls: int
