@@ -138,7 +138,7 @@ def merge(x: Attended, y: Attended) -> Attended:
     return Attended(a, total, add32(rn32(_lanes(x, dx)), rn32(_lanes(y, dy))))
 
 
-def _shifted(v: Float64[Array, "*shape"], d: Int64[Array, "*shape"]) -> Float64[Array, "*shape"]:
+def _shifted(v: Float64[Array, "*#shape"], d: Int64[Array, "*#shape"]) -> Float64[Array, "..."]:
     return jnp.where(d > _FAR, 0.0, v * pow2(-jnp.minimum(d, _FAR)))
 
 

@@ -74,12 +74,12 @@ def rn8(v: Float32[Array, "*shape"]) -> UInt8[Array, "*shape"]:
     return jnp.where(code == 0, 0, code | sign).astype(jnp.uint8)
 
 
-def add32(a: Float32[Array, "*shape"], b: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
+def add32(a: Float32[Array, "*#shape"], b: Float32[Array, "*#shape"]) -> Float32[Array, "..."]:
     """The f32 sum of two f32 values, flushed."""
     return flush32(a + b)
 
 
-def mul32(a: Float32[Array, "*shape"], b: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
+def mul32(a: Float32[Array, "*#shape"], b: Float32[Array, "*#shape"]) -> Float32[Array, "..."]:
     """The f32 product of two f32 values, flushed: exact in f64, then rounded once.
 
     The flush selects between the product and 0, so no compiler contracts it with a sum that takes it.
@@ -88,8 +88,8 @@ def mul32(a: Float32[Array, "*shape"], b: Float32[Array, "*shape"]) -> Float32[A
 
 
 def mad32(
-    a: Float32[Array, "*shape"], b: Float32[Array, "*shape"], c: Float32[Array, "*shape"]
-) -> Float32[Array, "*shape"]:
+    a: Float32[Array, "*#shape"], b: Float32[Array, "*#shape"], c: Float32[Array, "*#shape"]
+) -> Float32[Array, "..."]:
     """The value rn32(RN64(a b + c)), a b exact in f64: equal with and without FMA."""
     return rn32(a.astype(F64) * b.astype(F64) + c.astype(F64))
 

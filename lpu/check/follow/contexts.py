@@ -16,6 +16,7 @@ from lpu.check.findings import Findings
 from lpu.check.rows import Alike
 
 Rows = Int[np.ndarray, " rows"]
+Parts = Int[np.ndarray, " parts"]
 
 
 class MadeRows(NamedTuple):
@@ -109,7 +110,7 @@ def _weigh(
 
 def _operands(
     c: Columns, made: MadeRows, rows: Rows, k: AttentionKernel, nodes: _Nodes
-) -> tuple[Rows, Rows, Rows]:
+) -> tuple[Int[np.ndarray, " whole"], Parts, Parts]:
     """(rows whose nodes are all known, which of them each node belongs to, the row that made it)."""
     rows = rows[c.src_tag[rows] >= 0]
     of, piece = np.repeat(np.arange(len(rows)), c.n[rows]), ramp(c.n[rows])
@@ -119,13 +120,13 @@ def _operands(
     return rows[known], (np.cumsum(known) - 1)[of[keep]], parts[keep]
 
 
-def _every(rows: int, of: Rows, good: Bool[np.ndarray, " pieces"]) -> Bool[np.ndarray, " rows"]:
+def _every(count: int, of: Parts, good: Bool[np.ndarray, " parts"]) -> Bool[np.ndarray, " rows"]:
     """Of which rows all pieces are good."""
-    return np.bincount(of[~good], minlength=rows) == 0
+    return np.bincount(of[~good], minlength=count) == 0
 
 
 def _joined(
-    c: Columns, rows: Rows, of: Rows, parts: Rows, k: AttentionKernel, nodes: _Nodes
+    c: Columns, rows: Rows, of: Parts, parts: Parts, k: AttentionKernel, nodes: _Nodes
 ) -> tuple[Bool[np.ndarray, " rows"], Rows, Rows]:
     """(whether the nodes of each row are neighbours that make up a node of the tree, its first, its stop)."""
     first, stop = nodes.first[parts], nodes.stop[parts]

@@ -21,7 +21,7 @@ def mantissa(f: Int64[Array, "*shape"]) -> Int64[Array, "*shape"]:
     return (jnp.asarray(EXPQ_TABLE)[f >> 14].astype(I64) * c) >> 30
 
 
-def shift(m: Int64[Array, "*shape"], h: Int64[Array, "*shape"]) -> Int64[Array, "*shape"]:
+def shift(m: Int64[Array, "*shape"], h: Int64[Array, "*#shape"]) -> Int64[Array, "*shape"]:
     """SHIFT: m / 2^h rounded half up, for h >= 0; 0 beyond 31."""
     rounded = (m + (1 << jnp.clip(h - 1, 0, 31))) >> jnp.clip(h, 0, 32)
     return jnp.where(h > 31, 0, jnp.where(h == 0, m, rounded))

@@ -183,7 +183,7 @@ def _banded(name: str, role: str, rate: float, rates: list[float], case: int = L
         published=rate,
         modelled=(low * high) ** 0.5,
         tolerance_percent=None,
-        band=None if low == high else (low * (1 - slack), high * (1 + slack)),
+        band=None if len(rates) == 1 else (low * (1 - slack), high * (1 + slack)),
     )
 
 

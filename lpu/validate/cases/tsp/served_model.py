@@ -43,10 +43,10 @@ class LayerModel:
     layers: int
     hidden: int
     weights: int
-    kv_full: float
+    kv_full: int | float
     fp16: bool
     context: int
-    kv_near: float = 0.0
+    kv_near: int | float = 0.0
     window: int = 0
     kv_bytes: int = HALF
 
