@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from inspect import signature
+from pathlib import Path
 from typing import Annotated
 
 import pytest
@@ -57,6 +58,12 @@ def move(
 ) -> None:
     """Go somewhere."""
     seen[:] = [place, pace, way, options, given, far]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty folder: other tests and Python itself write where the tests start."""
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
