@@ -70,8 +70,8 @@ def write_log(folder: Path, outcomes: Sequence[Outcome], seeds: Sequence[int], k
 def need_pyarrow() -> tuple[Any, Any]:
     """Pyarrow, and its module for Parquet. Raises FileError."""
     try:
-        import pyarrow  # pyright: ignore[reportMissingImports]
-        from pyarrow import parquet  # pyright: ignore[reportMissingImports]
+        import pyarrow  # pyright: ignore[reportMissingTypeStubs]
+        from pyarrow import parquet  # pyright: ignore[reportMissingTypeStubs]
     except ImportError:
         raise FileError(
             "replay: --log parquet needs pyarrow. pip install 'lpu-emulator[parquet]', or use --log csv."

@@ -38,7 +38,7 @@ def test_a_line_says_what_became_of_a_request(tmp_path: Path) -> None:
 
 def test_parquet_holds_the_same(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
-    from pyarrow import parquet  # pyright: ignore[reportMissingImports]
+    from pyarrow import parquet  # pyright: ignore[reportMissingTypeStubs]
 
     library: Any = parquet
     found = library.read_table(write_log(tmp_path, outcomes(), [0, 1], "parquet")).to_pydict()

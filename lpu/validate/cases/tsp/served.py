@@ -7,7 +7,7 @@ from itertools import product
 from fabric.chip import ChipSpec
 from lpu.report.words import CAUTION_FACTOR
 from lpu.validate.cases.fitted import Fitted
-from lpu.validate.cases.point import PublishedPoint
+from lpu.validate.cases.point import Kind, PublishedPoint
 from lpu.validate.cases.suite import Case, Suite
 from lpu.validate.cases.tsp.machine import PublishedMachine, catalog_machine
 from lpu.validate.cases.tsp.served_model import Chips, LayerModel, fitted_share, tokens_per_second
@@ -31,7 +31,7 @@ LLAMA_2_70B = LayerModel(
     name="Llama-2-70B, 576 chips", layers=80, hidden=8192, weights=80 * 855_638_016, kv_full=2 * 1024,
     fp16=False, context=1536,
 )  # fmt: skip
-SERVED = (
+SERVED: tuple[tuple[LayerModel, int, tuple[int, ...], Kind], ...] = (
     (LLAMA_2_70B, 300, TP, "fit"),
     (
         LayerModel(
@@ -172,13 +172,13 @@ def _rates(found: Iterable[Corner], model: LayerModel, groups: tuple[int, ...]) 
     ]
 
 
-def _banded(name: str, role: str, rate: float, rates: list[float], case: int = LLM) -> PublishedPoint:
+def _banded(name: str, role: Kind, rate: float, rates: list[float], case: int = LLM) -> PublishedPoint:
     low, high = min(rates), max(rates)
     slack = 0.01  # of a published figure, three digits
     return PublishedPoint(
         case=case,
         name=name,
-        kind=role,  # pyright: ignore[reportArgumentType]
+        kind=role,
         unit="tokens/s",
         published=rate,
         modelled=(low * high) ** 0.5,
