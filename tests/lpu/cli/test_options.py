@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from inspect import signature
-from pathlib import Path
 from typing import Annotated
 
 import pytest
@@ -58,12 +57,6 @@ def move(
 ) -> None:
     """Go somewhere."""
     seen[:] = [place, pace, way, options, given, far]
-
-
-@pytest.fixture(autouse=True)
-def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An empty folder: other tests and Python itself write where the tests start."""
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
