@@ -85,6 +85,8 @@ def racks(name: Name = None) -> None:
         from lpu.report.numbers import of_rack, of_spec
 
         rack = read_rack(name)
+        if rack.damage:
+            terminal.note(f"note: {rack}")
         chip = [one._replace(name=f"{rack.chip.name}.{one.name}") for one in of_spec(rack.chip)]
         return _one("rack", rack.name, of_rack(rack.spec) + chip, chips=rack.chips)
     found = [load_rack(name) for name in rack_names()]

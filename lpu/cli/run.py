@@ -10,6 +10,7 @@ from compiler.options import Check, CompileOptions, Option
 from lpu.cli.options import (
     DEFAULT_RACK,
     Choices,
+    FaultNames,
     ModelOptions,
     OneStep,
     Prefill,
@@ -17,6 +18,7 @@ from lpu.cli.options import (
     RackName,
     Stream,
     model_names,
+    rack_with,
 )
 from lpu.cli.terminal import TERMINAL, progress
 from lpu.cli.verb import Given, options_of
@@ -79,6 +81,7 @@ def run(
     choosing: Choices,
     given: Given,
     rack: RackName = DEFAULT_RACK,
+    fault: FaultNames = (),
 ) -> None:
     """Decode token by token: link the program and run it, with its cycles beside the text.
 
@@ -88,11 +91,12 @@ def run(
       lpu run ./my-hf-folder --prompt Hello --temperature 0.7 --sample-seed 1
       lpu run llama-tiny --drafter llama-tiny --drafts 3
     """
+    rack = rack_with(rack, fault)
     if running.drafter is not None:
         from lpu.cli.draft import draft
 
         if is_program(program):  # its drafter may have a rack of its own kind
-            ours = sorted((OF_A_MODEL - {"rack"}) & given)
+            ours = sorted((OF_A_MODEL - {"rack", "fault"}) & given)
             given.refuse(ours, "has no meaning for a program that is compiled already")
         draft(program, prompts, options, changes, running, choosing, given, rack)
         return
@@ -172,6 +176,7 @@ def certify(
     certifying: Certifying,
     given: Given,
     rack: RackName = DEFAULT_RACK,
+    fault: FaultNames = (),
 ) -> None:
     """Compile, check, prove, run; compare the bits with every other way to them (exit 1 if any differs).
 
@@ -186,6 +191,7 @@ def certify(
     from lpu.outputs.write import write_json
 
     terminal, output, wanted = TERMINAL.get(), certifying.output, prompts.chosen()
+    rack = rack_with(rack, fault)
     if output:
         api.check_writable(output)
     with progress() as bar:
@@ -241,7 +247,12 @@ def is_program(source: str) -> bool:
 
 
 OF_A_MODEL = frozenset(
-    {"rack", "prefill", *(field.name for field in options_of(CompileOptions) + options_of(ModelOptions))}
+    {
+        "rack",
+        "fault",
+        "prefill",
+        *(field.name for field in options_of(CompileOptions) + options_of(ModelOptions)),
+    }
 ) - {"weights", "trust"}
 """Options that change what is compiled: a program is compiled already, so each is an error, not ignored."""
 

@@ -29,6 +29,7 @@ from fabric.gpu import GpuSpec, spread
 from fabric.rack import Rack, build_rack, load_rack
 from fabric.topology import RackSpec
 from lpu.inputs.document import MOST_BYTES, Document, FileError, Key, parse, read_document, read_text
+from lpu.inputs.faults import APART, with_faults
 from lpu.inputs.foreign import foreign
 from lpu.inputs.geometry import geometry, is_geometry
 from models.catalog import UnknownModelError, catalog, catalog_names
@@ -99,7 +100,13 @@ def read_model(source: str | Path, trust: bool = False) -> ModelFile:
 
 
 def read_rack(source: str | Path) -> Rack:
-    """A rack by catalog name or by file. In a file, `chip` is a name, a file or a mapping."""
+    """A rack by catalog name or by file, faults behind it: lpx;chip:17. Raises FileError.
+
+    In a file, `chip` is a name, a file or a mapping.
+    """
+    name, *broken = str(source).split(APART)
+    if broken:
+        return with_faults(read_rack(name), broken)
     known = _in_catalog("rack", source, rack_names(), load_rack)
     if known is not None:
         return known
