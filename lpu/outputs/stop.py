@@ -60,7 +60,7 @@ def _told(number: int, frame: FrameType | None) -> None:
 
 
 def _unraisable(lost: "sys.UnraisableHookArgs") -> None:
-    """Raise a signal's exception again, soon, where Python drops it: in a finalizer or the collector's callback.
+    """Raise a signal's exception again where Python drops it: in a finalizer or the collector's callback.
 
     Anything else that is dropped is told as always.
     """
