@@ -1,4 +1,4 @@
-"""How the nodes of a context's blocks are merged: level by level, as far as that is sooner than all at once."""
+"""How the nodes of a context are merged: level by level, as far as that is sooner than all at once."""
 
 from compiler.program.instructions.attention import AttentionKernel
 from compiler.program.isa import Op, ceil_div
@@ -20,7 +20,7 @@ def levels(kernel: AttentionKernel, chip: ChipSpec, rows: int) -> list[Level]:
     run = kernel.run // kernel.block if kernel.stripes > 1 else 1
     while node_size(out) < run:
         out.append((node_size(out), min(FAN, run // node_size(out))))
-    while (nodes := int(ceil_div(kernel.chunks, node_size(out)))) > FAN and not at_once(kernel, nodes, chip, rows):
+    while not at_once(kernel, int(ceil_div(kernel.chunks, node_size(out))), chip, rows):
         out.append((node_size(out), FAN))
     return out
 
@@ -31,9 +31,9 @@ def node_size(found: list[Level]) -> int:
 
 
 def at_once(kernel: AttentionKernel, nodes: int, chip: ChipSpec, rows: int) -> bool:
-    """Whether AOUT alone merges so many nodes as soon as NODE and AOUT one after the other."""
+    """Whether AOUT alone merges so many nodes: a few, or as soon as NODE and AOUT one after the other."""
 
     def cycles(op: Op, n: int) -> int:
         return int(timing(op, n, kernel, chip, rows)[1])
 
-    return cycles(Op.AOUT, nodes) <= cycles(Op.NODE, FAN) + cycles(Op.AOUT, int(ceil_div(nodes, FAN)))
+    return nodes <= FAN or cycles(Op.AOUT, nodes) <= cycles(Op.NODE, FAN) + cycles(Op.AOUT, int(ceil_div(nodes, FAN)))

@@ -53,7 +53,8 @@ def test_the_bits_are_those_of_one_device(name: str) -> None:
 def test_sixteen_blocks_merged_at_once_have_the_bits_too() -> None:
     step, program = compiled(SMALL, "quad", contexts=(1280,), tp=4, pp=1, cp=1)
     columns = program.expand(1280)
-    assert not (columns.op == Op.NODE).any() and (columns.n[columns.op == Op.AOUT] == 16).all()
+    assert not (columns.op == Op.NODE).any()
+    assert (columns.n[columns.op == Op.AOUT] == 16).all()
     require(check(program, 1280))
     assert_same(step, program, [[0], [639], [640], [1279]])
 

@@ -139,7 +139,8 @@ def _level(low: Lowering, heads: _Heads, fans: list[Level], level: int, index: i
     Level 0 has blocks; the last level's one node is the whole context.
     """
     blocks, lines = heads.kernel.chunks, node_lines(heads.kernel)
-    size, fan = fans[level] if level < len(fans) else (node_size(fans), int(ceil_div(blocks, node_size(fans))))
+    whole = node_size(fans)
+    size, fan = fans[level] if level < len(fans) else (whole, int(ceil_div(blocks, whole)))
     first = index * fan
     count = min(fan, int(ceil_div(blocks, size)) - first)
     local = heads.kernel.stripes == 1 or size < heads.run

@@ -186,9 +186,9 @@ def test_nodes_are_merged_in_the_order_that_is_soonest(chunks: int, group: int, 
     found, nodes = levels(kernel, chip, rows), chunks
     for size, fan in found:
         assert (nodes, fan) == (-(-chunks // size), FAN)
-        assert nodes > FAN and not at_once(kernel, nodes, chip, rows)
+        assert not at_once(kernel, nodes, chip, rows)
         nodes = -(-nodes // fan)
-    assert nodes <= FAN or at_once(kernel, nodes, chip, rows)
+    assert at_once(kernel, nodes, chip, rows)
 
 
 def test_sixteen_blocks_of_one_row_are_merged_at_once_and_those_of_four_rows_are_not() -> None:
