@@ -36,4 +36,5 @@ def at_once(kernel: AttentionKernel, nodes: int, chip: ChipSpec, rows: int) -> b
     def cycles(op: Op, n: int) -> int:
         return int(timing(op, n, kernel, chip, rows)[1])
 
-    return nodes <= FAN or cycles(Op.AOUT, nodes) <= cycles(Op.NODE, FAN) + cycles(Op.AOUT, int(ceil_div(nodes, FAN)))
+    left = int(ceil_div(nodes, FAN))
+    return nodes <= FAN or cycles(Op.AOUT, nodes) <= cycles(Op.NODE, FAN) + cycles(Op.AOUT, left)
