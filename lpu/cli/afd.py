@@ -8,7 +8,7 @@ from compiler.options import CompileOptions, Option
 from lpu.afd.mode import Mode
 from lpu.afd.options import GpuKind, Gpus, RatioPoints, Wanted
 from lpu.afd.registry import MODES
-from lpu.cli.options import DEFAULT_RACK, FaultNames, Model, ModelOptions, RackName, rack_with
+from lpu.cli.options import Model, ModelOptions, RackOptions
 from lpu.cli.terminal import TERMINAL, progress
 from lpu.cli.verb import OneOf, Only
 from lpu.gpu.request import Request
@@ -25,8 +25,7 @@ def afd(
     options: Annotated[CompileOptions, Only(("tp", "pp", "layout", "placement", "seed"))],
     changes: Annotated[ModelOptions, Only(("context", "kv", "weights", "trust"))],
     wanted: Wanted,
-    rack: RackName = DEFAULT_RACK,
-    fault: FaultNames = (),
+    on: RackOptions,
 ) -> None:
     """GPU and LPU together: prefill/decode split, attention/FFN split, or drafting, in time and in bits.
 
@@ -44,7 +43,7 @@ def afd(
             request,
             mode=mode,
             gpus=gpus,
-            rack=rack_with(rack, fault),
+            rack=on.named(),
             options=options,
             wanted=wanted,
             progress=bar,
@@ -65,8 +64,7 @@ def ratios(
     kind: GpuKind,
     options: Annotated[CompileOptions, Only(("tp",))],
     changes: Annotated[ModelOptions, Only(("kv", "trust"))],
-    rack: RackName = DEFAULT_RACK,
-    fault: FaultNames = (),
+    on: RackOptions,
 ) -> None:
     """Ratios of GPUs to LPUs for attention/FFN disaggregation: the best one, and where it loses.
 
@@ -82,7 +80,7 @@ def ratios(
             model,
             points,
             kind=kind,
-            rack=rack_with(rack, fault),
+            rack=on.named(),
             options=options,
             progress=bar,
             **changes.given(),

@@ -162,6 +162,18 @@ def rack_with(rack: str, faults: tuple[str, ...]) -> str:
     return named_with(rack, faults)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RackOptions:
+    """A rack, and what of it is broken."""
+
+    rack: RackName = DEFAULT_RACK
+    fault: FaultNames = ()
+
+    def named(self) -> str:
+        """Both as one text, as every function of the API takes a rack. Raises FileError."""
+        return rack_with(self.rack, self.fault)
+
+
 Prefill = Annotated[
     int | None, Option("--prefill", "Also a program for this many tokens of one prompt at a time.", least=2)
 ]

@@ -8,17 +8,14 @@ import typer
 
 from compiler.options import Check, CompileOptions, Option
 from lpu.cli.options import (
-    DEFAULT_RACK,
     Choices,
-    FaultNames,
     ModelOptions,
     OneStep,
     Prefill,
     Prompts,
-    RackName,
+    RackOptions,
     Stream,
     model_names,
-    rack_with,
 )
 from lpu.cli.terminal import TERMINAL, progress
 from lpu.cli.verb import Given, options_of
@@ -80,8 +77,7 @@ def run(
     running: Running,
     choosing: Choices,
     given: Given,
-    rack: RackName = DEFAULT_RACK,
-    fault: FaultNames = (),
+    on: RackOptions,
 ) -> None:
     """Decode token by token: link the program and run it, with its cycles beside the text.
 
@@ -91,7 +87,7 @@ def run(
       lpu run ./my-hf-folder --prompt Hello --temperature 0.7 --sample-seed 1
       lpu run llama-tiny --drafter llama-tiny --drafts 3
     """
-    rack = rack_with(rack, fault)
+    rack = on.named()
     if running.drafter is not None:
         from lpu.cli.draft import draft
 
@@ -175,8 +171,7 @@ def certify(
     changes: ModelOptions,
     certifying: Certifying,
     given: Given,
-    rack: RackName = DEFAULT_RACK,
-    fault: FaultNames = (),
+    on: RackOptions,
 ) -> None:
     """Compile, check, prove, run; compare the bits with every other way to them (exit 1 if any differs).
 
@@ -191,7 +186,7 @@ def certify(
     from lpu.outputs.write import write_json
 
     terminal, output, wanted = TERMINAL.get(), certifying.output, prompts.chosen()
-    rack = rack_with(rack, fault)
+    rack = on.named()
     if output:
         api.check_writable(output)
     with progress() as bar:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from compiler.options import Check, CompileOptions, Option
-from lpu.cli.options import DEFAULT_RACK, FaultNames, ModelOptions, RackName, model_names, rack_with
+from lpu.cli.options import ModelOptions, RackOptions, model_names
 from lpu.cli.terminal import TERMINAL, progress
 from lpu.cli.verb import Given, Only, options_of
 from lpu.traffic.options import ReplayOptions, TrafficGpus
@@ -16,11 +16,9 @@ Served = Annotated[
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OnRack:
+class OnRack(RackOptions):
     """The rack that a model is compiled for, and whether its program is checked."""
 
-    rack: RackName = DEFAULT_RACK
-    fault: FaultNames = ()
     check: Check = True
 
 
@@ -61,7 +59,7 @@ def replay(
             trace,
             model,
             gpus=gpus,
-            rack=rack_with(on.rack, on.fault),
+            rack=on.named(),
             options=options,
             asked=asked,
             check=on.check,
