@@ -13,7 +13,7 @@ from models.published.count import experts_of
 Config = Mapping[str, Any]
 
 
-class Need(NamedTuple):
+class NeededOp(NamedTuple):
     """An op, or what an op must take."""
 
     op: str
@@ -39,24 +39,24 @@ def _windowed(c: Config) -> bool:
 
 
 _MAMBA2 = ("mamba2", "nemotron_h", "falcon_h1", "granitemoehybrid", "bamba")
-RULES: tuple[tuple[Need, Callable[[Config], bool]], ...] = (
-    (Need("route"), lambda c: experts_of(c) > 1),
-    (Need("experts"), lambda c: experts_of(c) > 1),
-    (Need("latent_attention"), lambda c: "kv_lora_rank" in c),
-    (Need("indexer"), lambda c: "index_topk" in c),
-    (Need("attention", "window"), _windowed),
-    (Need("attention", "span"), lambda c: "attention_chunk_size" in c),
-    (Need("attention", "sink"), lambda c: c.get("model_type") == "gpt_oss" or "attention_sinks" in c),
-    (Need("attention", "cap"), lambda c: c.get("attn_logit_softcapping") is not None),
-    (Need("attention", "blocks"), lambda c: "sparse_block_attention" in c),
-    (Need("attention", "compression"), _is("deepseek_v4")),
-    (Need("hyper_connection"), lambda c: "hc_mult" in c),
-    (Need("conv"), lambda c: c.get("model_type") in (*_MAMBA2, "jamba", "kimi_k3") or _delta(c)),
-    (Need("ssm"), _is(*_MAMBA2)),
-    (Need("selective_scan"), _is("jamba")),
-    (Need("delta"), lambda c: _delta(c) or c.get("model_type") == "kimi_k3"),
-    (Need("glu", "situ"), lambda c: c.get("hidden_act") == "situ"),
-    (Need("per_layer_input"), lambda c: bool(c.get("hidden_size_per_layer_input"))),
+RULES: tuple[tuple[NeededOp, Callable[[Config], bool]], ...] = (
+    (NeededOp("route"), lambda c: experts_of(c) > 1),
+    (NeededOp("experts"), lambda c: experts_of(c) > 1),
+    (NeededOp("latent_attention"), lambda c: "kv_lora_rank" in c),
+    (NeededOp("indexer"), lambda c: "index_topk" in c),
+    (NeededOp("attention", "window"), _windowed),
+    (NeededOp("attention", "span"), lambda c: "attention_chunk_size" in c),
+    (NeededOp("attention", "sink"), lambda c: c.get("model_type") == "gpt_oss" or "attention_sinks" in c),
+    (NeededOp("attention", "cap"), lambda c: c.get("attn_logit_softcapping") is not None),
+    (NeededOp("attention", "blocks"), lambda c: "sparse_block_attention" in c),
+    (NeededOp("attention", "compression"), _is("deepseek_v4")),
+    (NeededOp("hyper_connection"), lambda c: "hc_mult" in c),
+    (NeededOp("conv"), lambda c: c.get("model_type") in (*_MAMBA2, "jamba", "kimi_k3") or _delta(c)),
+    (NeededOp("ssm"), _is(*_MAMBA2)),
+    (NeededOp("selective_scan"), _is("jamba")),
+    (NeededOp("delta"), lambda c: _delta(c) or c.get("model_type") == "kimi_k3"),
+    (NeededOp("glu", "situ"), lambda c: c.get("hidden_act") == "situ"),
+    (NeededOp("per_layer_input"), lambda c: bool(c.get("hidden_size_per_layer_input"))),
 )
 """In the order in which a model's lack is told."""
 
@@ -65,17 +65,17 @@ def _delta(c: Config) -> bool:
     return "linear_attention" in _kinds(c)
 
 
-def needs(config: Config) -> tuple[Need, ...]:
+def needs(config: Config) -> tuple[NeededOp, ...]:
     """What a model needs of the vocabulary."""
     return tuple(need for need, asks in RULES if asks(config))
 
 
-def missing(config: Config) -> tuple[Need, ...]:
+def missing(config: Config) -> tuple[NeededOp, ...]:
     """What of it the vocabulary lacks now."""
     return tuple(need for need in needs(config) if not _held(need))
 
 
-def _held(need: Need) -> bool:
+def _held(need: NeededOp) -> bool:
     from models.contract.ops import OPS  # brings JAX
 
     record = OPS.get(need.op)
