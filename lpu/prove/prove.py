@@ -9,14 +9,17 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from compiler.program.instructions.attention import AttentionKernel
+from compiler.program.instructions.recurrent import StateKernel
 from compiler.program.isa import F32_LANES, Holds, ceil_div
 from compiler.program.manifest import Hops, Move
 from compiler.program.program import Program
 from lpu.prove.block_rows import LINE_BITS
 from lpu.prove.explain import foreign
 from lpu.prove.known import Known
-from lpu.prove.lines import KVHead
+from lpu.prove.lines import KVHead, StateLines
 from lpu.prove.models.own import SAID
 from lpu.prove.models.record import ModelTerms, Reader
 from lpu.prove.models.registry import family_of, reader_of
@@ -46,7 +49,17 @@ class HeldHead:
     cached: int
 
 
-Regions = dict[tuple[int, int], HeldHead]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldState:
+    """What a region of a state holds. state: which of the model's; lanes: sha256 of its channels."""
+
+    state: int
+    lanes: str
+    kept: int
+    cached: int
+
+
+Regions = dict[tuple[int, int], HeldHead | HeldState]
 """By chip and first word: the interface between proofs of programs with one memory image."""
 
 
@@ -250,6 +263,9 @@ def _regions(step: StepProof, memory: Memory, ours: int) -> Regions:
     layer_of = {pair: i for i, pair in enumerate(zip(model.keys, model.values, strict=True))}
     out: Regions = {}
     for place, number in memory.regions.items():
+        if isinstance(known.things[number], StateLines):
+            out[place] = _state(step, known.things[number], place, ours)
+            continue
         head: KVHead = known.things[number]
         layer = layer_of.get((head.keys, head.values), -1)
         if layer < 0:
@@ -273,9 +289,27 @@ def _regions(step: StepProof, memory: Memory, ours: int) -> Regions:
             capacity=kernel.capacity,
             cached=kernel.cached,
         )
-    names = sorted((one.layer, one.head, one.stripe) for one in out.values())
+    names = sorted((one.layer, one.head, one.stripe) for one in out.values() if isinstance(one, HeldHead))
     need(len(set(names)) == len(names), "a head's keys are appended to two regions")
     return out
+
+
+def _state(step: StepProof, held: StateLines, place: tuple[int, int], ours: int) -> HeldState:
+    """Which of the model's states a region holds, and of which channels."""
+    known = step.known
+    if held.value not in step.model.states:
+        raise RefusedError(
+            foreign(step, held.value, ours, f"the state at word {place[1]} of chip {place[0]}")
+        )
+    kernel = known.kernel(held.kernel)
+    assert isinstance(kernel, StateKernel)
+    lanes = known.lanes.concatenated(held.lanes)
+    return HeldState(
+        state=step.model.states.index(held.value),
+        lanes=hashlib.sha256(np.ascontiguousarray(lanes, np.int64).tobytes()).hexdigest(),
+        kept=kernel.kept,
+        cached=kernel.cached,
+    )
 
 
 def _differ(one: Regions, other: Regions, where: str) -> str:
@@ -289,9 +323,11 @@ def _differ(one: Regions, other: Regions, where: str) -> str:
     return ""
 
 
-def _head(held: HeldHead | None) -> str:
+def _head(held: HeldHead | HeldState | None) -> str:
     if held is None:
         return "nothing"
+    if isinstance(held, HeldState):
+        return f"state {held.state} of the model, channels {held.lanes[:8]}, {held.kept} of {held.cached}"
     return f"head {held.head} of layer {held.layer}, stripe {held.stripe} of {held.stripes} ({held.kv})"
 
 
