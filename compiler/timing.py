@@ -93,7 +93,7 @@ def moved_words(op: int, n: Lines, kernel: Kernel, rows: int) -> Lines:
     if isinstance(kernel, HandoverKernel):
         return wire_words(n, kernel, rows)
     rule = RULES.get(op)
-    if isinstance(rule, Renewing):
+    if isinstance(rule, Renewing) and isinstance(kernel, StateKernel):
         return rule.moved(op, n, kernel, rows)
     besides = rule.words(n, kernel) if isinstance(rule, Vector) and rule.words is not None else 0
     return rows * (moved_lines(op, n, kernel) + besides)

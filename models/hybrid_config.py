@@ -1,6 +1,8 @@
 """The numbers of a decoder whose layers differ: a word for each layer, a letter for each part of it."""
 
-from dataclasses import dataclass, fields
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from models.config import MATRICES_PER_FFN, TransformerConfig
@@ -94,12 +96,12 @@ class HybridConfig(TransformerConfig):
         return self.vocab * hidden * (1 if self.tied else 2) + parts + hidden
 
     @classmethod
-    def of_fields(cls, held: Any) -> "HybridConfig":
+    def of_fields(cls, fields: Mapping[str, Any]) -> "HybridConfig":
         """The record of what `to_fields` gave, or of a catalog file, whose pattern is a list."""
-        named = dict(held)
+        named = dict(fields)
         if isinstance(named.get("pattern"), list):
             named["pattern"] = tuple(named["pattern"])
-        unknown = sorted(named.keys() - {field.name for field in fields(cls)})
+        unknown = sorted(named.keys() - {field.name for field in dataclasses.fields(cls)})
         if unknown:
             raise ValueError(f"{unknown[0]} is no number of a model of family {FAMILY}.")
         made = super(HybridConfig, cls).of_fields(named)

@@ -159,7 +159,7 @@ def rows_of_states(
 def renew(
     store: Float32[Array, "lines sequences kept 80"],
     pool: Float32[Array, "rows batch 80"],
-    rows: Int32[Array, " lines"],
+    rows: Int32[Any, " lines"],
     sequence: Int32[Array, ""],
     takes: int,
 ) -> Float32[Array, "lines sequences kept 80"]:

@@ -12,8 +12,9 @@ from models.contract.recurrent.convolution import TAPS
 from models.families.llama import Attention, FeedForward
 from models.hybrid_config import ATTENTION, FFN, MIXER, HybridConfig
 from models.kv import KVCache, KVFormat, kv_shape
-from models.parts import Embedding, Linear, Norm
+from models.parts import Embedding, Linear, Norm, Normed
 from models.rope import rope_angles, rope_turns
+from models.rope_scaling import Scaling
 
 Residual = Float32[Array, "batch hidden"]
 States = tuple[Float32[Array, "sequences kept channels"], ...]
@@ -68,7 +69,7 @@ class Mixer(nnx.Module):
         return ops.add(x, self.o(out)), states
 
     def mixed(
-        self, a: object, states: States, position: Int32[Array, " batch"]
+        self, a: Normed, states: States, position: Int32[Array, " batch"]
     ) -> tuple[Float16[Array, "batch channels"], States]:
         """What the output matrix takes, of the normed input."""
         config, step = self.config, self.step
@@ -127,7 +128,7 @@ class Hybrid(nnx.Module):
         """The same unrounded, for the plain f32 step."""
         return {"angles": rope_turns(self.context, *self._turning())} if self.config.count(ATTENTION) else {}
 
-    def _turning(self) -> tuple[int, float, object, int | None]:
+    def _turning(self) -> tuple[int, float, Scaling | None, int | None]:
         config = self.config
         return config.head_dim, config.rope_theta, config.rope_scaling, config.turned_lanes
 
