@@ -20,7 +20,7 @@ from lpu.inputs.document import FileError
 if TYPE_CHECKING:
     from lpu.report.numbers import Number
 
-KINDS = ("model", "rack", "chip", "gpu", "bridge")
+KINDS = ("model", "rack", "chip", "gpu", "bridge", "node")
 PACKAGES = ("lpu-emulator", "jax", "jaxlib", "flax", "numpy", "orbax-checkpoint", "safetensors", "tokenizers")
 
 
@@ -47,7 +47,7 @@ def models(name: Name = None) -> None:
         config = config_in(read_model(name))
         if config is None:
             raise FileError(f"models: {name} is a module of its own, its numbers are in its code.")
-        return _one("model", config.name, of_model(config), parameters=config.parameters())
+        return show_one("model", config.name, of_model(config), parameters=config.parameters())
     configs = [catalog(name) for name in catalog_names()]
     keys = ("name", "layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab", "max_context")
     rows = [{key: getattr(config, key) for key in keys} for config in configs]
@@ -86,7 +86,7 @@ def racks(name: Name = None) -> None:
 
         rack = read_rack(name)
         chip = [one._replace(name=f"{rack.chip.name}.{one.name}") for one in of_spec(rack.chip)]
-        return _one("rack", rack.name, of_rack(rack.spec) + chip, chips=rack.chips)
+        return show_one("rack", rack.name, of_rack(rack.spec) + chip, chips=rack.chips)
     found = [load_rack(name) for name in rack_names()]
     terminal.table(
         ("rack", "chips", "chip", "links", "sram", "levels", "assumed numbers"),
@@ -139,7 +139,7 @@ def chips(name: Name = None) -> None:
         from lpu.report.numbers import of_spec
 
         chip = read_chip(name)
-        return _one("chip", chip.name, of_spec(chip))
+        return show_one("chip", chip.name, of_spec(chip))
     found = {chip: chip_spec(chip) for chip in chip_names()}
     keys = ("planes", "clock_hz", "sram_bytes", "sram_bytes_per_cycle", "lanes")
     terminal.table(
@@ -170,7 +170,7 @@ def bridges(name: Name = None) -> None:
         from lpu.report.numbers import of_spec
 
         bridge = read_bridge(name)
-        return _one("bridge", bridge.name, of_spec(bridge))
+        return show_one("bridge", bridge.name, of_spec(bridge))
     found = [bridge_spec(bridge) for bridge in bridge_names()]
     terminal.table(
         ("bridge", "one LPU", "a rack", "LPUs of a rack", "latency"),
@@ -222,7 +222,7 @@ def gpus(name: Name = None) -> None:
         from lpu.report.numbers import of_spec
 
         gpu = read_gpu(name)
-        return _one("gpu", gpu.name, of_spec(gpu))
+        return show_one("gpu", gpu.name, of_spec(gpu))
     found = [gpu_spec(name) for name in gpu_names()]
     terminal.table(
         ("gpu", "memory", "bandwidth", "bf16", "fp8", "fp4", "nvlink", "nic", "band", "parameters from"),
@@ -272,7 +272,7 @@ def _sources(verb: str) -> None:
     TERMINAL.get().say(f"Of each number its kind (published, derived, assumed) and source: lpu {verb} NAME")
 
 
-def _one(kind: str, name: str, numbers: "Sequence[Number]", **derived: int) -> None:
+def show_one(kind: str, name: str, numbers: "Sequence[Number]", **derived: int) -> None:
     """One entry of a catalog, number by number."""
     terminal = TERMINAL.get()
     terminal.say(f"{kind} {name}")
