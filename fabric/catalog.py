@@ -1,5 +1,6 @@
 """Chips, GPUs, racks, bridges and nodes that ship with the project: one YAML file each in `catalog/`."""
 
+import re
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import cache
@@ -59,8 +60,8 @@ def gpu_names() -> tuple[str, ...]:
 
 
 def rack_names() -> tuple[str, ...]:
-    """Names of all racks, sorted."""
-    return _stems("racks")
+    """Names of all racks, sorted: lpx-x4 before lpx-x12."""
+    return tuple(sorted(_stems("racks"), key=_by_number))
 
 
 def node_names() -> tuple[str, ...]:
@@ -168,6 +169,11 @@ def _of_gpu(fields: dict[str, Any], gpu: GpuSpec) -> tuple[Sourced, ...]:
 
 def _stems(folder: str) -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in (FOLDER / folder).glob("*.yaml")))
+
+
+def _by_number(name: str) -> list[tuple[str, int]]:
+    """The words of a name with the numbers behind them."""
+    return [(word, int(number or 0)) for word, number in re.findall(r"(\D+)(\d*)", name)]
 
 
 def _read(folder: str, name: str) -> dict[str, Any]:
