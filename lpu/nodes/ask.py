@@ -12,13 +12,13 @@ from lpu.gpu.served.shape import shapes
 from lpu.inputs.document import FileError
 from lpu.inputs.files import read_model, read_node, read_rack
 from lpu.inputs.open import config_in, open_model
-from lpu.nodes.compare import Compared, OnRack, on_nodes, on_rack
-from lpu.nodes.demand import Demand, of_config, of_shape, supposed
+from lpu.nodes.compare import Compared, RackBeside, on_nodes, on_rack
+from lpu.nodes.demand import NodeDemand, of_config, of_shape, supposed
 from lpu.nodes.faults import Misses
 from lpu.nodes.matrix import Matrix96
 from lpu.nodes.matrix import matrix as whole_matrix
 from lpu.nodes.options import FORMATS, Cold, NodeLoad
-from lpu.nodes.roofline import Load
+from lpu.nodes.roofline import NodeWork
 from models.catalog import catalog_names
 from models.config import DEFAULT_FAMILY
 
@@ -37,7 +37,7 @@ def nodes_of(text: str | None, usual: Sequence[str] = ()) -> tuple[NodeSpec, ...
     return found
 
 
-def demand_of(model: str | Path) -> Demand:
+def demand_of(model: str | Path) -> NodeDemand:
     """A supposed or served model by name, or a dense one as `open_model` takes it. Raises FileError."""
     name = str(model)
     if name in supposed():
@@ -68,7 +68,7 @@ def nodes_compare(
     asked, misses = load or NodeLoad(), _misses(cold)
     _check(asked)
     demand = demand_of(model)
-    served = Load(context=asked.context, batch=asked.batch, weights=asked.weights, kv=asked.kv)
+    served = NodeWork(context=asked.context, batch=asked.batch, weights=asked.weights, kv=asked.kv)
     beside = None
     if asked.rack != "none":
         rack = read_rack(asked.rack)
@@ -87,7 +87,7 @@ def nodes_matrix(nodes: str | None = None, cold: Cold | None = None, duty: float
     return whole_matrix(nodes_of(nodes, PATHS), _misses(cold), duty)
 
 
-def _beside(model: str | Path, rack: Rack, load: Load, progress: Progress) -> OnRack:
+def _beside(model: str | Path, rack: Rack, load: NodeWork, progress: Progress) -> RackBeside:
     """The model on a rack; why not, where it has no program."""
     name = str(model)
     known = supposed().keys() | (shapes().keys() - set(catalog_names()))
@@ -95,11 +95,11 @@ def _beside(model: str | Path, rack: Rack, load: Load, progress: Progress) -> On
     if load.kv == "fp4":
         why = f"{rack.chip.name} keeps KV in fp16 or fp8, not in fp4."
     if why:
-        return OnRack(rack=rack.name, chip=rack.chip.name, load=load, error=f"{rack.name}: {why}")
+        return RackBeside(rack=rack.name, chip=rack.chip.name, load=load, error=f"{rack.name}: {why}")
     try:
         opened = open_model(model, batch=load.batch, context=load.context, kv=load.kv, weights="seed:0")
     except (CompileError, FileError) as error:
-        return OnRack(rack=rack.name, chip=rack.chip.name, load=load, error=f"{rack.name}: {error}")
+        return RackBeside(rack=rack.name, chip=rack.chip.name, load=load, error=f"{rack.name}: {error}")
     return on_rack(opened, rack, load, progress)
 
 

@@ -14,10 +14,10 @@ from lpu.energy.energy import step_energy
 from lpu.energy.spread import Spread
 from lpu.folder import Progress, check_program, quiet
 from lpu.inputs.model import OpenModel
-from lpu.nodes.demand import BYTES, Demand
+from lpu.nodes.demand import BYTES, NodeDemand
 from lpu.nodes.faults import Faults, Misses, faults
 from lpu.nodes.residency import resident_tokens
-from lpu.nodes.roofline import Load, Roofline, decode, holds, prefill
+from lpu.nodes.roofline import NodeWork, Roofline, decode, holds, prefill
 from lpu.report.words import EXACT, caution, label_of
 from lpu.screen import OnScreen
 
@@ -35,7 +35,7 @@ class OnNode:
     """
 
     node: NodeSpec
-    load: Load
+    load: NodeWork
     duty: float
     error: str = ""
     steps: tuple[Roofline, ...] = ()
@@ -115,12 +115,12 @@ class OnNode:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OnRack:
+class RackBeside:
     """The same model as a program of a rack, weights e4m3. error: why there is none; then no more."""
 
     rack: str
     chip: str
-    load: Load
+    load: NodeWork
     error: str = ""
     cycles: int = 0
     seconds: float = 0.0
@@ -164,10 +164,10 @@ class OnRack:
 class Compared(OnScreen):
     """Every node, and the rack where one was asked for."""
 
-    model: Demand
-    load: Load
+    model: NodeDemand
+    load: NodeWork
     nodes: tuple[OnNode, ...]
-    rack: OnRack | None
+    rack: RackBeside | None
 
     def rows(self) -> list[list[str]]:
         """Cells under HEADERS, the rack last."""
@@ -203,7 +203,7 @@ class Compared(OnScreen):
         }
 
 
-def on_node(node: NodeSpec, model: Demand, load: Load, misses: Misses, duty: float = 1.0) -> OnNode:
+def on_node(node: NodeSpec, model: NodeDemand, load: NodeWork, misses: Misses, duty: float = 1.0) -> OnNode:
     """A model on one node."""
     try:
         held = holds(node, model, load)
@@ -221,17 +221,17 @@ def on_node(node: NodeSpec, model: Demand, load: Load, misses: Misses, duty: flo
     )
 
 
-def on_rack(opened: OpenModel, rack: Rack, load: Load, progress: Progress = quiet) -> OnRack:
+def on_rack(opened: OpenModel, rack: Rack, load: NodeWork, progress: Progress = quiet) -> RackBeside:
     """A model compiled, checked and priced on a rack."""
     try:
         program = compile_program(opened.source(), rack, CompileOptions(), progress)
     except CompileError as error:
-        return OnRack(rack=rack.name, chip=rack.chip.name, load=load, error=str(error))
+        return RackBeside(rack=rack.name, chip=rack.chip.name, load=load, error=str(error))
     for report in check_program(program, progress).values():
         require(report)
     manifest = program.manifest
     cycles = manifest.cycles[load.context]
-    return OnRack(
+    return RackBeside(
         rack=rack.name,
         chip=rack.chip.name,
         load=load,
@@ -243,7 +243,7 @@ def on_rack(opened: OpenModel, rack: Rack, load: Load, progress: Progress = quie
 
 
 def on_nodes(
-    nodes: Sequence[NodeSpec], model: Demand, load: Load, misses: Misses, duty: float
+    nodes: Sequence[NodeSpec], model: NodeDemand, load: NodeWork, misses: Misses, duty: float
 ) -> tuple[OnNode, ...]:
     """A model on every node."""
     return tuple(on_node(node, model, load, misses, duty) for node in nodes)

@@ -17,7 +17,7 @@ LATENT_QK, LATENT_V = 192, 128  # of a head of MLA, written out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Demand:
+class NodeDemand:
     """One model. parameters: all that memory holds. shared: of them, those that every token multiplies.
 
     experts: of a layer that has them, 1 where none has; topk: those a token takes; expert_parameters: of one
@@ -83,9 +83,9 @@ class Supposed:
     kv_heads: int
     head_dim: int
 
-    def demand(self) -> Demand:
+    def demand(self) -> NodeDemand:
         """Every parameter is read for every step."""
-        return Demand(
+        return NodeDemand(
             name=self.name,
             parameters=self.parameters,
             shared=self.parameters,
@@ -102,18 +102,18 @@ class _File:
 
 
 @cache
-def supposed() -> dict[str, Demand]:
+def supposed() -> dict[str, NodeDemand]:
     """The models that reference 000 supposes, by name."""
     return {one.name: one.demand() for one in parse(_File, read_document(SUPPOSED)).models}
 
 
-def of_config(config: TransformerConfig) -> Demand:
+def of_config(config: TransformerConfig) -> NodeDemand:
     """Of a dense decoder. Of the table of embeddings a row is read, unless it is the head too."""
     parameters = config.parameters()
     kept = 2 * config.layers * config.kv_heads * config.head_dim
     pair = 4 * config.layers * config.heads * config.head_dim
     near = config.window is not None
-    return Demand(
+    return NodeDemand(
         name=config.name,
         parameters=parameters,
         shared=parameters - (0 if config.tied else config.vocab * config.hidden),
@@ -127,7 +127,7 @@ def of_config(config: TransformerConfig) -> Demand:
     )
 
 
-def of_shape(shape: StepShape) -> Demand:
+def of_shape(shape: StepShape) -> NodeDemand:
     """Of a model that was served and measured, experts and MLA among them; norms and biases left out."""
     expert = MATRICES_PER_FFN * shape.hidden * shape.expert_ffn
     head = shape.vocab * shape.hidden
@@ -144,7 +144,7 @@ def of_shape(shape: StepShape) -> Demand:
         kept = 2 * shape.layers * shape.kv_heads * shape.head_dim
         pair = 4 * shape.layers * shape.heads * shape.head_dim
     halves = 2 if shape.window else 1  # every second layer sees the window
-    return Demand(
+    return NodeDemand(
         name=shape.name,
         parameters=held,
         shared=shared,

@@ -10,7 +10,7 @@ from typing import Any
 
 from compiler.errors import OptionError
 from fabric.node import NodeSpec
-from lpu.nodes.demand import BYTES, Demand
+from lpu.nodes.demand import BYTES, NodeDemand
 
 PERCENTILE = 0.95
 MOST_PLACES = 1024
@@ -77,7 +77,7 @@ class Faults:
         }
 
 
-def faults(node: NodeSpec, model: Demand, kv: str, how: Misses) -> Faults | None:
+def faults(node: NodeSpec, model: NodeDemand, kv: str, how: Misses) -> Faults | None:
     """What misses cost on a node; None for one without a drive."""
     if not node.ssd_bytes:
         return None

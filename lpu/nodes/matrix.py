@@ -9,7 +9,7 @@ from fabric.node import NodeSpec
 from lpu.nodes.compare import OnNode, on_node, seconds_text
 from lpu.nodes.demand import supposed
 from lpu.nodes.faults import Misses
-from lpu.nodes.roofline import Load
+from lpu.nodes.roofline import NodeWork
 from lpu.screen import OnScreen
 
 MODELS = ("dense-70b", "dense-200b", "dense-500b")
@@ -63,7 +63,7 @@ def matrix(nodes: Sequence[NodeSpec], misses: Misses | None = None, duty: float 
                 on_node(
                     node,
                     models[name],
-                    Load(context=context, batch=batch, weights=weights, kv=KV),
+                    NodeWork(context=context, batch=batch, weights=weights, kv=KV),
                     misses or Misses(),
                     duty,
                 ),

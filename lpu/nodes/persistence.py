@@ -17,7 +17,7 @@ CHANGES = ("weights", "rope", "tokenizer", "system-prompt", "kv", "adapter", "la
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
+class KvOrigin:
     """What decides the numbers of a KV cache besides its tokens, as digests or names.
 
     layout: which chip holds which head and token; another one moves numbers, it changes none.
@@ -41,10 +41,10 @@ class Validity:
 
 
 def valid(
-    kept: Made, now: Made, kept_tokens: Sequence[int], tokens: Sequence[int], block: int = BLOCK
+    kept: KvOrigin, now: KvOrigin, kept_tokens: Sequence[int], tokens: Sequence[int], block: int = BLOCK
 ) -> Validity:
     """How much of what was kept for `kept_tokens` serves a prompt of `tokens`."""
-    for field in fields(Made):
+    for field in fields(KvOrigin):
         if field.name != RESHARDED and getattr(kept, field.name) != getattr(now, field.name):
             return Validity(tokens=0, reason=f"{field.name} changed")
     equal = 0
@@ -70,6 +70,6 @@ def after(change: str, system: int, session: int, block: int = BLOCK) -> Validit
     tokens = range(1, system + session + 1)
     new = [-token for token in tokens[:system]] + list(tokens[system:])
     if change == "system-prompt":
-        return valid(Made(), Made(), tokens, new, block)
-    now = Made() if change == "nothing" else replace(Made(), **{change: "b"})
-    return valid(Made(), now, tokens, tokens, block)
+        return valid(KvOrigin(), KvOrigin(), tokens, new, block)
+    now = KvOrigin() if change == "nothing" else replace(KvOrigin(), **{change: "b"})
+    return valid(KvOrigin(), now, tokens, tokens, block)

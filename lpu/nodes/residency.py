@@ -5,13 +5,13 @@ from math import inf
 
 from compiler.errors import CapacityError
 from fabric.node import NodeSpec
-from lpu.nodes.demand import BYTES, Demand
+from lpu.nodes.demand import BYTES, NodeDemand
 
 SSD = "ssd"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class TierShare:
     """What one tier holds, bytes. rate: bytes a second that it gives."""
 
     tier: str
@@ -20,20 +20,20 @@ class Held:
     rate: float
 
 
-def placed(node: NodeSpec, weights: float, kv: float) -> tuple[Held, ...]:
+def placed(node: NodeSpec, weights: float, kv: float) -> tuple[TierShare, ...]:
     """Bytes of weights and KV over the tiers and the drive; those that hold something. Raises CapacityError.
 
     Of the drive the slower rate is taken.
     """
     left = {"weights": float(weights), "kv": float(kv)}
-    out: list[Held] = []
+    out: list[TierShare] = []
     for tier in node.tiers:
         room, held = float(node.usable(tier)), {"weights": 0.0, "kv": 0.0}
         for what in left:
             held[what] = min(left[what], room)
             left[what] -= held[what]
             room -= held[what]
-        out.append(Held(tier=tier.name, rate=tier.rate, **held))
+        out.append(TierShare(tier=tier.name, rate=tier.rate, **held))
     memory = sum(node.usable(tier) for tier in node.tiers)
     if left["weights"]:
         _refuse(
@@ -43,11 +43,11 @@ def placed(node: NodeSpec, weights: float, kv: float) -> tuple[Held, ...]:
         have = (memory - weights + node.ssd_bytes) / 1e9
         _refuse(node, f"needs {kv / 1e9:,.1f} GB of KV, memory and drive have {have:,.1f} GB for it")
     if left["kv"]:
-        out.append(Held(tier=SSD, weights=0.0, kv=left["kv"], rate=node.ssd_bytes_per_second[0]))
+        out.append(TierShare(tier=SSD, weights=0.0, kv=left["kv"], rate=node.ssd_bytes_per_second[0]))
     return tuple(one for one in out if one.weights or one.kv)
 
 
-def resident_tokens(node: NodeSpec, model: Demand, weights: str, kv: str) -> dict[str, float]:
+def resident_tokens(node: NodeSpec, model: NodeDemand, weights: str, kv: str) -> dict[str, float]:
     """Tokens of one sequence whose KV the memory holds: of the first tier alone, of the first two, ...
 
     Where no layer sees all of the context, all tokens fit or none: infinite, or 0.
@@ -62,7 +62,7 @@ def resident_tokens(node: NodeSpec, model: Demand, weights: str, kv: str) -> dic
     return out
 
 
-def _tokens(model: Demand, numbers: float) -> float:
+def _tokens(model: NodeDemand, numbers: float) -> float:
     if numbers <= 0:
         return 0.0
     whole = numbers - model.near * model.window

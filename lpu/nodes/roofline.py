@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from fabric.node import NodeSpec
-from lpu.nodes.demand import BYTES, Demand
-from lpu.nodes.residency import Held, placed
+from lpu.nodes.demand import BYTES, NodeDemand
+from lpu.nodes.residency import TierShare, placed
 
 REDUCES = 2  # all-reduces of a layer
 ACTIVATION = 2.0  # bytes of a number that crosses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
+class NodeWork:
     """What is served. weights, kv: formats, fp16, fp8 or fp4. batch: sequences at once."""
 
     context: int
@@ -65,13 +65,13 @@ class Roofline:
         }
 
 
-def holds(node: NodeSpec, model: Demand, load: Load) -> tuple[Held, ...]:
+def holds(node: NodeSpec, model: NodeDemand, load: NodeWork) -> tuple[TierShare, ...]:
     """Where weights and KV of a load lie. Raises CapacityError."""
     kv = load.batch * model.kv_numbers(load.context) * BYTES[load.kv]
     return placed(node, model.parameters * BYTES[load.weights], kv)
 
 
-def decode(node: NodeSpec, model: Demand, load: Load, overlapped: bool = False) -> Roofline:
+def decode(node: NodeSpec, model: NodeDemand, load: NodeWork, overlapped: bool = False) -> Roofline:
     """One token of each sequence after `context` others. Raises CapacityError.
 
     Weights are read in proportion from where they lie; what KV takes on the drive is read for every token.
@@ -87,7 +87,7 @@ def decode(node: NodeSpec, model: Demand, load: Load, overlapped: bool = False) 
     )
 
 
-def prefill(node: NodeSpec, model: Demand, load: Load, overlapped: bool = False) -> Roofline:
+def prefill(node: NodeSpec, model: NodeDemand, load: NodeWork, overlapped: bool = False) -> Roofline:
     """A prompt of `context` tokens of one sequence up to its first new token. Raises CapacityError."""
     share = model.read(load.context) / model.parameters
     held = holds(node, model, load)
@@ -101,13 +101,13 @@ def prefill(node: NodeSpec, model: Demand, load: Load, overlapped: bool = False)
     )
 
 
-def _compute(node: NodeSpec, load: Load, products: float, attention: float) -> float:
+def _compute(node: NodeSpec, load: NodeWork, products: float, attention: float) -> float:
     """Products at the rate of the weights' format, attention at that of the KV's."""
     seconds = products / node.peak(load.weights) + attention / node.peak(load.kv)
     return seconds / node.flops_efficiency
 
 
-def _links(node: NodeSpec, model: Demand, tokens: int) -> float:
+def _links(node: NodeSpec, model: NodeDemand, tokens: int) -> float:
     """All-reduces of all layers: the smallest one, and a ring's bytes."""
     if node.link_bytes_per_second is None:
         return 0.0

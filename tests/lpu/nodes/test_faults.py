@@ -8,7 +8,7 @@ from compiler.errors import OptionError
 from fabric.catalog import node_spec
 from lpu.nodes.demand import supposed
 from lpu.nodes.faults import Misses, faults
-from lpu.nodes.persistence import CHANGES, Made, after, valid
+from lpu.nodes.persistence import CHANGES, KvOrigin, after, valid
 
 SOC, DENSE = node_spec("ddr5-soc"), supposed()["dense-500b"]
 
@@ -75,10 +75,10 @@ def test_another_layout_moves_numbers_and_changes_none() -> None:
 
 def test_blocks_before_the_first_difference_are_valid() -> None:
     kept, now = list(range(100)), [*range(50), 999, *range(51, 100)]
-    assert valid(Made(), Made(), kept, now, block=16).tokens == 48
-    assert valid(Made(), Made(), kept, now, block=1).tokens == 50
-    assert valid(Made(), Made(), kept, [*kept, 7, 8], block=16).tokens == 100
-    assert valid(Made(), Made(), kept, kept[:40], block=16).tokens == 32
+    assert valid(KvOrigin(), KvOrigin(), kept, now, block=16).tokens == 48
+    assert valid(KvOrigin(), KvOrigin(), kept, now, block=1).tokens == 50
+    assert valid(KvOrigin(), KvOrigin(), kept, [*kept, 7, 8], block=16).tokens == 100
+    assert valid(KvOrigin(), KvOrigin(), kept, kept[:40], block=16).tokens == 32
 
 
 def test_an_unknown_change_is_refused() -> None:

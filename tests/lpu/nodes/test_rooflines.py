@@ -10,19 +10,21 @@ from compiler.errors import CapacityError
 from fabric.catalog import node_names, node_spec
 from fabric.node import NodeSpec
 from lpu.gpu.served.shape import shapes
-from lpu.nodes.demand import Demand, of_config, of_shape, supposed
+from lpu.nodes.demand import NodeDemand, of_config, of_shape, supposed
 from lpu.nodes.residency import placed, resident_tokens
-from lpu.nodes.roofline import Load, decode, prefill
+from lpu.nodes.roofline import NodeWork, decode, prefill
 from models.catalog import catalog
 
 SOC, RUBIN, ONE = node_spec("ddr5-soc"), node_spec("vera-rubin"), node_spec("vera-rubin-1gpu")
 DENSE = supposed()["dense-500b"]
 
 
-def bare(parameters: float, kept: int = 0) -> Demand:
+def bare(parameters: float, kept: int = 0) -> NodeDemand:
     """A dense model without attention, as tables of reference 000 count."""
     number = int(parameters)
-    return Demand(name="bare", parameters=number, shared=number, layers=1, hidden=1, kept=kept, pair_flops=0)
+    return NodeDemand(
+        name="bare", parameters=number, shared=number, layers=1, hidden=1, kept=kept, pair_flops=0
+    )
 
 
 def whole(node: NodeSpec, **changes: object) -> NodeSpec:
@@ -30,8 +32,8 @@ def whole(node: NodeSpec, **changes: object) -> NodeSpec:
     return replace(node, reserve=0.0, flops_efficiency=1.0, **changes)  # pyright: ignore[reportArgumentType]
 
 
-def rate(node: NodeSpec, model: Demand, batch: int = 1, context: int = 1, weights: str = "fp4") -> float:
-    return batch / decode(node, model, Load(context=context, batch=batch, weights=weights)).seconds
+def rate(node: NodeSpec, model: NodeDemand, batch: int = 1, context: int = 1, weights: str = "fp4") -> float:
+    return batch / decode(node, model, NodeWork(context=context, batch=batch, weights=weights)).seconds
 
 
 @pytest.mark.parametrize(
@@ -42,7 +44,7 @@ def test_path_b_decodes_as_c_000_02(gigabytes: int, printed: float) -> None:
 
 
 def test_kv_that_is_read_slows_path_b_as_the_remark_to_c_000_02_says() -> None:
-    load = Load(context=32_768, weights="fp4", kv="fp16")
+    load = NodeWork(context=32_768, weights="fp4", kv="fp16")
     assert 1 / decode(whole(SOC, flops_fp16=1e18), DENSE, load).seconds == pytest.approx(2.67, abs=0.01)
 
 
@@ -62,7 +64,7 @@ def test_path_a_decodes_as_c_000_04() -> None:
 
 
 def test_all_reduces_are_paid_for_between_devices() -> None:
-    free, load = whole(RUBIN, link_seconds=0.0), Load(context=1, weights="fp4")
+    free, load = whole(RUBIN, link_seconds=0.0), NodeWork(context=1, weights="fp4")
     paid = decode(whole(RUBIN), DENSE, load)
     assert paid.links == pytest.approx(decode(free, DENSE, load).links + 240 * RUBIN.link_seconds)
     assert decode(ONE, DENSE, load).links == 0
@@ -79,7 +81,9 @@ def test_a_b200_is_not_compute_bound_at_batch_64_as_c_000_05_says() -> None:
     hbm = replace(node_spec("b200").tiers[0], memory_bytes=10**12, bytes_per_second=8e12, efficiency=1.0)
     node = whole(node_spec("b200"), tiers=(hbm,), flops_fp4=10e15)
     assert rate(node, bare(500e9), 64) == pytest.approx(2048, rel=1e-3)
-    bounds = [decode(node, bare(500e9), Load(context=1, batch=b, weights="fp4")).bound for b in (312, 313)]
+    bounds = [
+        decode(node, bare(500e9), NodeWork(context=1, batch=b, weights="fp4")).bound for b in (312, 313)
+    ]
     assert bounds == ["hbm", "compute"]
 
 
@@ -90,7 +94,7 @@ def test_a_b200_is_not_compute_bound_at_batch_64_as_c_000_05_says() -> None:
 def test_prefill_takes_what_c_000_08_computes(tokens: int, seconds: tuple[float, float, float]) -> None:
     for flops, expected in zip((100e15, 5e12, 20e15), seconds, strict=True):
         node = whole(SOC, flops_fp16=flops)
-        found = prefill(node, DENSE, Load(context=tokens, weights="fp4"))
+        found = prefill(node, DENSE, NodeWork(context=tokens, weights="fp4"))
         assert found.compute == pytest.approx(expected, rel=0.03)
 
 
@@ -130,7 +134,7 @@ def test_what_reference_000_printed_for_the_500b_is_what_is_left_in_hbm() -> Non
 
 
 def test_131072_tokens_of_the_500b_need_both_gpus_as_c_000_15() -> None:
-    load = Load(context=131_072, weights="fp4", kv="fp8")
+    load = NodeWork(context=131_072, weights="fp4", kv="fp8")
     assert 1 / decode(whole(RUBIN, link_bytes_per_second=1e30, link_seconds=0.0), DENSE, load).seconds == (
         pytest.approx(98.7, abs=0.05)
     )
@@ -138,7 +142,7 @@ def test_131072_tokens_of_the_500b_need_both_gpus_as_c_000_15() -> None:
 
 
 def test_tiers_one_after_another_or_at_once() -> None:
-    load = Load(context=131_072, weights="fp4")
+    load = NodeWork(context=131_072, weights="fp4")
     serial, at_once = decode(ONE, DENSE, load), decode(ONE, DENSE, load, overlapped=True)
     assert serial.tiers == at_once.tiers
     assert serial.memory == pytest.approx(sum(seconds for _, seconds in serial.tiers))
@@ -168,7 +172,7 @@ def test_every_byte_lies_somewhere_and_no_tier_is_over_full(name: str, weights: 
 
 @given(st.sampled_from(["dense-70b", "dense-500b"]), st.integers(1, 64), st.integers(1, 200_000))
 def test_more_work_is_never_faster(model: str, batch: int, context: int) -> None:
-    demand, load = supposed()[model], Load(context=context, batch=batch, weights="fp4")
+    demand, load = supposed()[model], NodeWork(context=context, batch=batch, weights="fp4")
     step = decode(RUBIN, demand, load).seconds
     assert decode(RUBIN, demand, replace(load, batch=batch + 1)).seconds >= step
     assert decode(RUBIN, demand, replace(load, context=context + 1)).seconds >= step
@@ -230,11 +234,11 @@ def test_weights_do_not_go_to_the_drive() -> None:
     with pytest.raises(
         CapacityError, match=r"nodes: h100: needs 250\.0 GB of weights, its memory has 72\.0 GB"
     ):
-        decode(node_spec("h100"), DENSE, Load(context=1, weights="fp4"))
+        decode(node_spec("h100"), DENSE, NodeWork(context=1, weights="fp4"))
 
 
 def test_kv_on_the_drive_is_read_at_its_slower_rate() -> None:
-    load = Load(context=100_000, batch=8, weights="fp8")
+    load = NodeWork(context=100_000, batch=8, weights="fp8")
     step = decode(node_spec("h100"), supposed()["dense-70b"], load)
     on_drive = 8 * 100_000 * 163_840 - (0.9 * 80e9 - 70e9)
     assert dict(step.tiers)["ssd"] == pytest.approx(on_drive / 7e9)
