@@ -56,12 +56,12 @@ def nodes(
     elif what == "persistence":
         _persistence(session)
     elif what is not None:
-        from lpu.cli.catalogs import show_one
+        from lpu.cli.catalogs import one_entry
         from lpu.inputs.files import read_node
         from lpu.report.numbers import of_spec
 
         node = read_node(what)
-        show_one("node", node.name, of_spec(node))
+        one_entry("node", node.name, of_spec(node))
     else:
         _list()
 
