@@ -19,7 +19,7 @@ from lpu.cli.terminal import TERMINAL
 if TYPE_CHECKING:
     from lpu.report.numbers import Number
 
-KINDS = ("model", "rack", "chip", "gpu", "bridge")
+KINDS = ("model", "rack", "chip", "gpu", "bridge", "node")
 PACKAGES = ("lpu-emulator", "jax", "jaxlib", "flax", "numpy", "orbax-checkpoint", "safetensors", "tokenizers")
 
 
