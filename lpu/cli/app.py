@@ -22,9 +22,10 @@ from lpu.cli import catalogs as cli_list
 from lpu.cli import compare as cli_compare
 from lpu.cli import convert as cli_convert
 from lpu.cli import models as cli_models
-from lpu.cli import nodes as cli_nodes
 from lpu.cli import run as cli_run
 from lpu.cli import validate as cli_validate
+from lpu.cli.machines import nodes as cli_nodes
+from lpu.cli.machines import sweep as cli_sweep
 from lpu.cli.programs import diff as cli_diff
 from lpu.cli.programs import energy as cli_energy
 from lpu.cli.programs import program as cli_program
@@ -55,6 +56,7 @@ VERBS = (
     *cli_plan.VERBS,
     *cli_energy.VERBS,
     *cli_nodes.VERBS,
+    *cli_sweep.VERBS,
     *cli_validate.VERBS,
     *cli_models.VERBS,
     *cli_list.VERBS,

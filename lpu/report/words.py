@@ -7,6 +7,9 @@ from fabric.chip import Sourced
 
 EXACT: Literal["exact for the stated machine"] = "exact for the stated machine"
 PROJECTION = "projection"
+SPECULATIVE = ("lp35", "lp35-4bit", "lp40")
+"""Chips of which no number is published."""
+
 MEASURED = ("groqchip1",)
 """Chips of which measurements are public: `lpu validate` holds its cases against them."""
 
@@ -19,13 +22,16 @@ DERIVED = ("D",)
 
 
 def label_of(chip: str) -> str | None:
-    """`projection` for figures of a chip of which no measurement is public."""
-    return None if chip in MEASURED else PROJECTION
+    """`projection` for figures of a chip of which no measurement is public, `speculative` if no number is."""
+    if chip in MEASURED:
+        return None
+    return f"speculative {PROJECTION}" if chip in SPECULATIVE else PROJECTION
 
 
 def kind(chip: str) -> str:
     """Of what kind cycles on a chip are, with the label on top."""
-    return EXACT if label_of(chip) is None else f"{PROJECTION}, {EXACT}"
+    label = label_of(chip)
+    return EXACT if label is None else f"{label}, {EXACT}"
 
 
 def caution(chip: str) -> str | None:

@@ -81,4 +81,4 @@ def test_a_missing_or_stray_source_is_named() -> None:
 
 def test_an_unknown_chip_gets_the_closest_name() -> None:
     with pytest.raises(UnknownChipError, match="Did you mean lp30"):
-        chip_spec("lp3")
+        chip_spec("lp30p")

@@ -1,0 +1,1 @@
+"""Verbs about machines beside the racks of today: single nodes, speculative ones."""
