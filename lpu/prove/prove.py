@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from compiler.program.instructions.attention import AttentionKernel
+from compiler.program.instructions.attention import AttentionKernel, LatentKernel
 from compiler.program.isa import F32_LANES, Holds, ceil_div
 from compiler.program.manifest import Hops, Move
 from compiler.program.program import Program
@@ -38,6 +38,7 @@ class HeldHead:
     stripe: int
     stripes: int
     run: int
+    key_lanes: int
     head_dim: int
     kv: str
     kv_words: int
@@ -249,6 +250,7 @@ def _regions(step: StepProof, memory: Memory, ours: int) -> Regions:
     known, model = step.known, step.model
     layer_of = {pair: i for i, pair in enumerate(zip(model.keys, model.values, strict=True))}
     out: Regions = {}
+    copied: set[tuple[int, int]] = set()  # of latents, which every chip with heads keeps
     for place, number in memory.regions.items():
         head: KVHead = known.things[number]
         layer = layer_of.get((head.keys, head.values), -1)
@@ -260,12 +262,14 @@ def _regions(step: StepProof, memory: Memory, ours: int) -> Regions:
             )
         kernel = known.kernel(head.kernel)
         assert isinstance(kernel, AttentionKernel)
+        copied |= {place} if isinstance(kernel, LatentKernel) else set()
         out[place] = HeldHead(
             layer=layer,
             head=head.head,
             stripe=head.stripe,
             stripes=kernel.stripes,
             run=kernel.run,
+            key_lanes=kernel.key_lanes,
             head_dim=kernel.head_dim,
             kv=kernel.kv,
             kv_words=kernel.kv_words,
@@ -273,7 +277,9 @@ def _regions(step: StepProof, memory: Memory, ours: int) -> Regions:
             capacity=kernel.capacity,
             cached=kernel.cached,
         )
-    names = sorted((one.layer, one.head, one.stripe) for one in out.values())
+    names = sorted(
+        (one.layer, one.head, one.stripe, place[0] if place in copied else -1) for place, one in out.items()
+    )
     need(len(set(names)) == len(names), "a head's keys are appended to two regions")
     return out
 

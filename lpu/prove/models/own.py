@@ -253,7 +253,14 @@ class _Walk:
 
     def attention(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
         q, k, v = self.vectors(items[:3])
-        keys, values, position = items[3:]
+        places = self._appended(k, v, items[3:])
+        block = attributes["block"]
+        term = self.terms.attention(q.term, k.term, v.term, q.shape[-1], block, self.kv)
+        return [*self.of(term, q, (self.rows, self.terms.width(term))), *map(_Written, places)]
+
+    def _appended(self, k: _Value, v: _Value, items: list[_Item]) -> list[int]:
+        """The caches that keys and values go to. items: the caches and the position."""
+        keys, values, position = items
         need(position == _Given("position"), "attention is not at the step's position")
         places = [one.index for one in (keys, values) if isinstance(one, _Given) and one.kind == "cache"]
         need(len(places) == 2, "attention does not read the caches that the step takes")
@@ -261,9 +268,20 @@ class _Walk:
         need(k.term not in self.out.keys, "two layers append the same keys")
         self.out.keys.append(k.term)
         self.out.values.append(v.term)
-        block = attributes["block"]
-        term = self.terms.attention(q.term, k.term, v.term, q.shape[-1], block, self.kv)
-        return [*self.of(term, q, (self.rows, self.terms.width(term))), *map(_Written, places)]
+        return places
+
+    def head_matmul(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
+        x = self._value(items[0], "a product's input")
+        codes, scale = self._tensor(items[1], "a matrix"), self._tensor(items[2], "the scales of a matrix")
+        term = self.terms.head_matmul(x.term, codes, scale)
+        return self.of(term, x, (*x.shape[:-1], self.terms.shape(codes)[-1]))
+
+    def latent_attention(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
+        q, turned, k, v = self.vectors(items[:4])
+        places = self._appended(k, v, items[4:])
+        sigma, block = attributes["sigma"], attributes["block"]
+        term = self.terms.latent_attention((q.term, turned.term), k.term, v.term, sigma, block, self.kv)
+        return [*self.of(term, q), *map(_Written, places)]
 
     def glu(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
         gate, up = self.vectors(items)
@@ -326,6 +344,8 @@ _OPS: dict[str, _Rule] = {
     "lpu_round16": lambda walk, items, attributes: walk.rounded(16, items, attributes),
     "lpu_round8": lambda walk, items, attributes: walk.rounded(8, items, attributes),
     "lpu_attention": _Walk.attention,
+    "lpu_head_matmul": _Walk.head_matmul,
+    "lpu_latent_attention": _Walk.latent_attention,
     "lpu_glu": _Walk.glu,
     "lpu_add": _Walk.add,
     "lpu_bias": _Walk.bias,
