@@ -141,8 +141,10 @@ class Demands(Uses):
             rule = self.rule(node)
             if node.inputs[operand] == view and (
                 rule.even
-                or rule.wants(self, node, operand) == AS_RESULT
-                and self._even(whole_of(self.graph, node.outputs[0]))
+                or (
+                    rule.wants(self, node, operand) == AS_RESULT
+                    and self._even(whole_of(self.graph, node.outputs[0]))
+                )
             ):
                 return True
         return False

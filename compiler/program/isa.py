@@ -201,11 +201,11 @@ class Operand:
 class Instruction:
     """Everything that the language says of one opcode; its cycles are said elsewhere, twice.
 
-    op: its number, stated once and for all. forms: other records, of the kernel's kind, that rows may have. write: the value at `dst`; None for what leaves no addressed
-    line (MM an accumulator, GIVE and KVOUT a message). least, most: bounds of `n`. ordered: line i of the
-    result is made of line i of the operands. unread: a result may lie where no row reads it. moves: of rows
-    that make up programs of their own, the kind of program. numbers: the columns besides the operands that
-    say something, and what each is called in text.
+    op: its number, stated once and for all. forms: other records of kernels that its rows may have. write:
+    the value at `dst`; None for what leaves no addressed line (MM an accumulator, GIVE and KVOUT a message).
+    least, most: bounds of `n`. ordered: line i of the result is made of line i of the operands. unread: a
+    result may lie where no row reads it. moves: of rows that make up programs of their own, the kind of
+    program. numbers: the columns besides the operands that say something, and what each is called in text.
     """
 
     op: int

@@ -98,9 +98,7 @@ class LaneMaps:
         """Which heads of `lanes` lie in these lines, each on lines of its own; `count` of them."""
         each = -(-lanes // F16_LANES)
         need(len(maps) == count * each, f"{len(maps)} lines are not {count} heads of {lanes} lanes")
-        return tuple(
-            self.heads(maps[i * each : (i + 1) * each], 1, lanes)[0] for i in range(count)
-        )
+        return tuple(self.heads(maps[i * each : (i + 1) * each], 1, lanes)[0] for i in range(count))
 
     def within(self, part: int, whole: int) -> bool:
         """Whether every lane of a map is that of another, or padding."""

@@ -131,7 +131,7 @@ class Terms:
         return self.make(MATMUL, (value, codes, scale, *normed), starts, self.shape(codes)[1:])
 
     def head_matmul(self, value: int, codes: int, scale: int) -> int:
-        """Each head times its own matrix; those lie one below the other, their scales one behind the other."""
+        """Each head times its own matrix: those lie one below the other, scales one behind the other."""
         return self.make("head_matmul", (value, codes, scale), (), self.shape(scale))
 
     def bias(self, value: int, vector: int) -> int:

@@ -61,9 +61,7 @@ def kv_stores(flows: Mapping[int, Dataflow]) -> Stores:
         found: dict[_RegionShape, list[int]] = {}
         for region, row in enumerate(flow.append):
             kernel = region_kernel(flow, row)
-            shape = _RegionShape(
-                kernel.key_lanes, kernel.head_dim, kernel.kv, kernel.capacity, kernel.cached
-            )
+            shape = _RegionShape(kernel.key_lanes, kernel.head_dim, kernel.kv, kernel.capacity, kernel.cached)
             found.setdefault(shape, []).append(region)
             stores[int(flow.columns.aux[row])] = 0
         for shape, regions in found.items():

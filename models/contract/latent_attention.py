@@ -17,7 +17,6 @@ from models.contract.block_attention import Attended
 from models.contract.formats import clips16, rn16
 from models.contract.numerics import matmul
 
-
 Lanes = Float16[Array, "*batch tokens lanes"] | UInt8[Array, "*batch tokens lanes"]
 Cache = Float16[Array, "sequences tokens 1 lanes"] | UInt8[Array, "sequences tokens 1 lanes"]
 

@@ -15,9 +15,9 @@ from models.contract.parts import starts_of
 from models.decoder import Decoder
 from models.families.deepseek_checkpoint import READERS, tensors
 from models.families.family import Family
-from models.families.latent_config import LatentConfig
 from models.families.llama import Angles, FeedForward, Positions
 from models.kv import KVFormat
+from models.latent_config import LatentConfig
 from models.parts import HeadLinear, Linear, Norm, Normed
 
 Cached = Float[Array, "sequences tokens 1 lanes"] | UInt8[Array, "sequences tokens 1 lanes"]

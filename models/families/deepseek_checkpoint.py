@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from models.families.family import EMBEDDING, HEAD, LM_HEAD, TABLE, CheckpointTensor, HeadRows
-from models.families.latent_config import LatentConfig
+from models.latent_config import LatentConfig
 from models.rope_scaling import YarnScaling
 from models.sources.huggingface_keys import activation_of
 from models.sources.huggingface_rope import rope_of

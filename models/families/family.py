@@ -49,8 +49,8 @@ class CheckpointTensor:
     """One tensor of a checkpoint: our path (of a matrix without `.codes`), its name and its shape there.
 
     rows: (first, how many) of its rows are ours; None: all. lanes: of rows that lie head by head, (lanes of a
-    head, those that RoPE turns): they are put in the order of `models.rope.lane_order`. by_head: which rows of
-    each head are ours, of the stored rows that `rows` leaves.
+    head, those that RoPE turns): they are put in the order of `models.rope.lane_order`. by_head: which rows
+    of each head are ours.
     """
 
     path: str

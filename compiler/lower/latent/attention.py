@@ -13,7 +13,7 @@ from compiler.lower.layout import Lines, Segments
 from compiler.lower.ops.attention import Heads, ahead_of, context_nodes, kv_regions, needed
 from compiler.lower.rows import tag
 from compiler.lower.rule import LoweringRule, Uses
-from compiler.program.instructions.attention import LatentKernel, node_lines
+from compiler.program.instructions.attention import LatentKernel, kv_words, node_lines
 from compiler.program.isa import F16_LANES, Op, ceil_div
 
 Q_LATENT, Q_TURNED, K_TURNED, LATENT, K_CACHE, V_CACHE = range(6)
@@ -62,28 +62,28 @@ def _kernel(low: Lowering, node: Node, group: int) -> LatentKernel:
     values, block = low.graph.values, int(node.attributes["block"])
     cache = values[node.inputs[V_CACHE].value]
     latent, turned = cache.shape[3], values[node.inputs[K_CACHE].value].shape[3]
-    fields = {
-        "head_dim": latent,
-        "group": group,
-        "block": block,
-        "chunk": chunk_of(low.context, block),
-        "chunks": int(ceil_div(low.context, block)),
-        "kv": "fp16" if cache.dtype == "float16" else "fp8",
-        "capacity": low.capacity,
-        "rows": low.batch,
-        "sequences": cache.shape[0],
-        "cached": low.cached,
-        "run": low.run,
-        "turned": turned,
-        "sigma": float(node.attributes["sigma"]),
-    }
-    words = LatentKernel(**fields, kv_words=1, kv_stride=1).token_words
-    return LatentKernel(**fields, kv_words=words, kv_stride=low.capacity * words)
+    kv = "fp16" if cache.dtype == "float16" else "fp8"
+    words = kv_words(latent, kv, turned)
+    return LatentKernel(
+        head_dim=latent,
+        turned=turned,
+        sigma=float(node.attributes["sigma"]),
+        group=group,
+        block=block,
+        chunk=chunk_of(low.context, block),
+        chunks=int(ceil_div(low.context, block)),
+        kv=kv,
+        kv_words=words,
+        kv_stride=low.capacity * words,
+        capacity=low.capacity,
+        rows=low.batch,
+        sequences=cache.shape[0],
+        cached=low.cached,
+        run=low.run,
+    )
 
 
-def _append(
-    low: Lowering, node: Node, kernel: LatentKernel, owner: np.ndarray, query: np.ndarray
-) -> Heads:
+def _append(low: Lowering, node: Node, kernel: LatentKernel, owner: np.ndarray, query: np.ndarray) -> Heads:
     """The step's latents and turned keys to every rank that has heads, and its row that appends them."""
     (k, keys), (v, values) = (low.segments(node.inputs[one], node) for one in (K_TURNED, LATENT))
     for value, segments in ((k, keys), (v, values)):
@@ -117,7 +117,11 @@ def _append(
 
 def _results(low: Lowering, owner: np.ndarray, kernel: LatentKernel) -> tuple[Lines, Segments]:
     """The result: each head's lanes on lines of its own, on the rank that has the head."""
-    lines, width, count = int(ceil_div(kernel.head_dim, F16_LANES)), kernel.head_dim, len(owner) * kernel.group
+    lines, width, count = (
+        int(ceil_div(kernel.head_dim, F16_LANES)),
+        kernel.head_dim,
+        len(owner) * kernel.group,
+    )
     columns = np.full((count, lines * F16_LANES), -1)
     columns[:, :width] = np.arange(count * width).reshape(count, width)
     first = np.arange(count) * lines

@@ -54,9 +54,7 @@ def _tiles(low: Lowering, lines: int, heads: int) -> np.ndarray:
     return np.diff(np.arange(count + 1) * lines // count)
 
 
-def _multiply(
-    low: Lowering, node: Node, source: Lines, heads: Segments, out: Lines, tiles: int
-) -> None:
+def _multiply(low: Lowering, node: Node, source: Lines, heads: Segments, out: Lines, tiles: int) -> None:
     """All rows; tiles: column tiles of each head."""
     head = np.repeat(np.arange(len(heads)), tiles)  # of each chain of products
     rank, depth = source.owner[heads.first[head]], int(ceil_div(heads.lines, 2))

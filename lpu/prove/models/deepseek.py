@@ -11,7 +11,7 @@ from typing import Any
 from lpu.prove.models.record import ModelTerms
 from lpu.prove.refused import RefusedError
 from lpu.prove.terms import Terms
-from models.families.latent_config import LatentConfig
+from models.latent_config import LatentConfig
 
 FAMILY = "deepseek"
 STRIP, MOST_PARTS, LEAST_ROWS = 32, 8, 256  # docs/facts/contract2.md section 2, decision 0014
@@ -21,6 +21,7 @@ def read(terms: Terms, numbers: Mapping[str, Any], longest: int, kv: str) -> Mod
     """The terms of a step. Raises RefusedError for numbers that no such model has."""
     try:
         config = LatentConfig.of_fields(numbers)
+        assert isinstance(config, LatentConfig)
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise RefusedError(f"the numbers of the model: {error}") from None
     return _Reading(terms, config, longest, kv).step()
@@ -88,10 +89,15 @@ class _Reading:
         given = self._deferred(out, f"{block}.norm", x)
         q = given
         if config.q_lora is not None:
-            q = self._normed(out, f"{block}.q_norm", self._matrix(out, f"{block}.q_a", given, config.q_lora)), -1
+            q = (
+                self._normed(out, f"{block}.q_norm", self._matrix(out, f"{block}.q_a", given, config.q_lora)),
+                -1,
+            )
         nope = terms.rounded(self._matrix(out, f"{block}.q_nope", q, config.heads * config.nope), 16)
         turned = self._matrix(out, f"{block}.q_rope", q, config.heads * config.rope)
-        latent = self._normed(out, f"{block}.kv_norm", self._matrix(out, f"{block}.kv_a", given, config.kv_lora))
+        latent = self._normed(
+            out, f"{block}.kv_norm", self._matrix(out, f"{block}.kv_a", given, config.kv_lora)
+        )
         key = self._matrix(out, f"{block}.k_rope", given, config.rope)
         turned, key = (terms.rope(value, angles, config.rope) for value in (turned, key))
         queries = self._by_head(out, f"{block}.absorb", nope, config.kv_lora), turned

@@ -6,6 +6,8 @@ no items, the executor appends what they name when the step ends. The arithmetic
 sums of weights (high) and the exponents (low), a lane per head.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -45,7 +47,7 @@ def _block(at: Reads, rows: Rows, operand: int) -> tuple[Int[np.ndarray, "rows l
 
 
 def _cached(
-    s: Attention,
+    s: Static[Any],
     env: Env,
     store: Shaped[Array, "regions sequences capacity head_dim"],
     pools: Pools,
@@ -78,9 +80,7 @@ def _qk(at: Reads, rows: Rows, s: Attention) -> Items:
     out = (Result(Pool.F32, score_lines(s.kernel), at.flow.result[rows]),)
     if isinstance(s.kernel, LatentKernel):
         both = [appended, _block(at, rows, 1)[0]]
-        return at.items(
-            latent_qk, rows, lines=[at.block(0, rows), *both], others=block, out=out, params=s
-        )
+        return at.items(latent_qk, rows, lines=[at.block(0, rows), *both], others=block, out=out, params=s)
     return at.items(qk, rows, lines=[at.block(0, rows), appended], others=block, out=out, params=s)
 
 
@@ -106,7 +106,7 @@ def latent_qk(s: Static[LatentKernel], env: Env, pools: Pools, t: Table) -> Pool
     turned, position = _cached(s, env, env.kv.keys[s.store], pools, keys, t[:, -3:])
     latent, _ = _cached(s, env, env.kv.values[s.store], pools, ends, t[:, -3:])
     rows = [one.reshape(items, k.sequences, -1, one.shape[-1]) for one in q]
-    scores = latent_scores(*rows, latent, turned, k.sigma).reshape(items, batch, k.group, -1)
+    scores = latent_scores(rows[0], rows[1], latent, turned, k.sigma).reshape(items, batch, k.group, -1)
     seen = position[:, None] <= env.positions[:, None]
     scores = jnp.where(seen[:, :, None], scores, F32(numerics.MASKED))
     return Pools(f32=lines_of(scores.reshape(items, batch, -1), F32_LANES))

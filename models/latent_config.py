@@ -42,8 +42,8 @@ class LatentConfig(TransformerConfig):
             )
         if self.kv_lora + self.rope > MOST_KEY_LANES:
             raise ValueError(
-                f"{self.name}: a key has kv_lora {self.kv_lora} and rope {self.rope} lanes, an exact sum takes "
-                f"{MOST_KEY_LANES}."
+                f"{self.name}: a key has kv_lora {self.kv_lora} and rope {self.rope} lanes, an exact sum "
+                f"takes {MOST_KEY_LANES}."
             )
         if self.kv_heads not in (1, self.heads):
             raise ValueError(
