@@ -18,6 +18,7 @@ from compiler.lower.ops import (
     rope,
     rounding,
 )
+from compiler.lower.ops.recurrent import conv, gate, ssm
 from compiler.lower.rule import LoweringRule
 
 RULES: dict[str, LoweringRule] = {}
@@ -34,6 +35,7 @@ for _rule in (
     *(embed.RULE, matmul.RULE, matmul.SCALED, rms_norm.RULE, rope.RULE, rounding.ROUND8, rounding.ROUND16),
     *(attention.RULE, glu.RULE, add.RULE, bias.RULE, argmax.RULE),
     *(heads.RULE, latent_attention.RULE),
+    *(conv.RULE, ssm.RULE, gate.RULE),
     *(multiply.MULTIPLY, multiply.MULTIPLY_ADD, prescale.PRESCALE, prescale.RMS_STAT),
 ):
     register(_rule)

@@ -48,9 +48,9 @@ class HeadRows:
 class CheckpointTensor:
     """One tensor of a checkpoint: our path (of a matrix without `.codes`), its name and its shape there.
 
-    rows: (first, how many) of its rows are ours; None: all. lanes: of rows that lie head by head, (lanes of a
-    head, those that RoPE turns): they are put in the order of `models.rope.lane_order`. by_head: which rows
-    of each head are ours.
+    rows: (first, how many) of its rows are ours; None: all. made: what becomes of those, and its shape.
+    lanes: of rows that lie head by head, (lanes of a head, those that RoPE turns): they are put in the order
+    of `models.rope.lane_order`. by_head: which rows of each head are ours.
     """
 
     path: str
@@ -59,12 +59,15 @@ class CheckpointTensor:
     rows: tuple[int, int] | None = None
     lanes: tuple[int, int] | None = None
     by_head: HeadRows | None = None
+    made: tuple[Callable[[Any], Any], tuple[int, ...]] | None = None
 
     @property
     def own_shape(self) -> tuple[int, ...]:
         """The shape of what is taken of it."""
         if self.by_head is not None:
             return (self.by_head.heads * self.by_head.count, *self.shape[1:])
+        if self.made is not None:
+            return self.made[1]
         return self.shape if self.rows is None else (self.rows[1], *self.shape[1:])
 
     @property
@@ -92,6 +95,8 @@ class CheckpointTensor:
             values = values[self.rows[0] : sum(self.rows)]
         if self.by_head is not None:
             return self.by_head.take(values)
+        if self.made is not None:
+            return self.made[0](values)
         if self.lanes is None:
             return values
         order = lane_order(*self.lanes)

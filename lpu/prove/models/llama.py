@@ -23,11 +23,13 @@ def read(terms: Terms, numbers: Mapping[str, Any], longest: int, kv: str) -> Mod
         config = TransformerConfig.of_fields(numbers)
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise RefusedError(f"the numbers of the model: {error}") from None
-    return _Reading(terms, config, longest, kv).step()
+    return LlamaReading(terms, config, longest, kv).step()
 
 
 @dataclass(slots=True)
-class _Reading:
+class LlamaReading:
+    """The terms of a dense decoder; other families read their like parts by it."""
+
     terms: Terms
     config: TransformerConfig
     longest: int
