@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from compiler.program.instructions.attention import AttentionKernel, LatentKernel
+from compiler.program.instructions.attention import AttentionKernel, LatentAttentionKernel
 from compiler.program.instructions.host import GiveKernel, HandoverKernel, TakeKernel
 from compiler.program.instructions.matmul import WriteBackKernel
 from compiler.program.instructions.recurrent import ConvKernel, SsmKernel
@@ -90,7 +90,7 @@ def _score(n: Counts, k: AttentionKernel, words: Counts, m: Stated) -> Taken:
 
 def _turned(k: AttentionKernel) -> int:
     """Lanes of a key beside those of its latent."""
-    return k.turned if isinstance(k, LatentKernel) else 0
+    return k.turned if isinstance(k, LatentAttentionKernel) else 0
 
 
 def _kept(n: Counts, k: AttentionKernel) -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compiler.program.instructions.attention import AttentionKernel, LatentKernel
+from compiler.program.instructions.attention import AttentionKernel, LatentAttentionKernel
 from compiler.program.instructions.recurrent import StateKernel
 from lpu.prove.explain import foreign
 from lpu.prove.follow.step_proof import Memory, StepProof
@@ -65,7 +65,7 @@ def regions_of(step: StepProof, memory: Memory, ours: int) -> Regions:
             )
         kernel = known.kernel(head.kernel)
         assert isinstance(kernel, AttentionKernel)
-        copied |= {place} if isinstance(kernel, LatentKernel) else set()
+        copied |= {place} if isinstance(kernel, LatentAttentionKernel) else set()
         out[place] = HeldHead(
             layer=layer,
             head=head.head,

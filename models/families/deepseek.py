@@ -77,7 +77,7 @@ class LatentAttention(nnx.Module):
         return ops.add(x, self.o(heads)), k_cache, v_cache
 
 
-class Layer(nnx.Module):
+class LatentLayer(nnx.Module):
     """Latent attention, then a dense FFN."""
 
     def __init__(self, config: LatentConfig, *, context: int) -> None:
@@ -103,13 +103,13 @@ class DeepSeek(Decoder):
     """A decoder of such layers."""
 
     def __init__(self, config: LatentConfig, *, batch: int, context: int, kv: KVFormat = "fp16") -> None:
-        super().__init__(Layer, config, batch=batch, context=context, kv=kv)
+        super().__init__(LatentLayer, config, batch=batch, context=context, kv=kv)
 
 
 DEEPSEEK = Family(
     name="deepseek",
     module=DeepSeek,
-    layer=Layer,
+    layer=LatentLayer,
     model_types=READERS,
     tensors=tensors,
     config=LatentConfig,

@@ -13,7 +13,7 @@ from slow import slow_but
 
 from compiler.errors import OptionError
 from compiler.lower.layout import evenly
-from compiler.program.instructions.attention import LatentKernel
+from compiler.program.instructions.attention import LatentAttentionKernel
 from compiler.program.isa import Columns, Op
 from compiler.program.program import Block, Loads, Program
 from compiler.timing import timing
@@ -81,7 +81,7 @@ def test_every_chip_with_heads_keeps_all_latents(program: Program) -> None:
     step, _ = compiled(TINY, "quad", contexts=(CONTEXT,), tp=2, pp=1)
     machine = prepare(program, made_up(step))
     state = machine.step(machine.start(), np.array([5]), np.array([0])).state
-    (keys,), (values,) = (tuple(map(np.asarray, one)) for one in state)
+    (keys,), (values,) = (tuple(map(np.asarray, one)) for one in (state.keys, state.values))
     assert keys.shape == (2 * TINY.layers, 1, CONTEXT, TINY.rope)
     assert values.shape == (2 * TINY.layers, 1, CONTEXT, TINY.kv_lora)
     for copies in (keys, values):
@@ -93,7 +93,7 @@ def test_every_chip_with_heads_keeps_all_latents(program: Program) -> None:
 
 
 def test_the_token_bytes_of_every_region_are_those_of_a_latent_and_its_turned_key(program: Program) -> None:
-    (kernel,) = [one for one in program.manifest.kernels if isinstance(one, LatentKernel)]
+    (kernel,) = [one for one in program.manifest.kernels if isinstance(one, LatentAttentionKernel)]
     assert kernel.head_dim + kernel.key_lanes == TINY.kv_lora + TINY.rope
     assert kernel.token_words == -(-2 * (TINY.kv_lora + TINY.rope) // 320)
     v3 = replace(kernel, head_dim=512, turned=64, kv="fp8")
@@ -102,7 +102,7 @@ def test_the_token_bytes_of_every_region_are_those_of_a_latent_and_its_turned_ke
 
 def test_planes_take_a_key_of_576_lanes_in_two_tiles_as_they_do_a_value_of_512() -> None:
     chip = load_rack("lpx").chip
-    kernel = LatentKernel(
+    kernel = LatentAttentionKernel(
         head_dim=512, turned=64, sigma=0.1, group=16, block=512, chunk=512, chunks=16, kv="fp8",
         kv_words=2, kv_stride=16384, capacity=8192, rows=1, sequences=1, cached=1, run=8192,
     )  # fmt: skip

@@ -13,7 +13,7 @@ from compiler.lower.layout import Lines, Segments
 from compiler.lower.ops.attention import Heads, ahead_of, context_nodes, kv_regions, needed
 from compiler.lower.rows import tag
 from compiler.lower.rule import LoweringRule, Uses
-from compiler.program.instructions.attention import LatentKernel, kv_words, node_lines
+from compiler.program.instructions.attention import LatentAttentionKernel, kv_words, node_lines
 from compiler.program.isa import F16_LANES, Op, ceil_div
 
 Q_LATENT, Q_TURNED, K_TURNED, LATENT, K_CACHE, V_CACHE = range(6)
@@ -58,13 +58,13 @@ def _queries(low: Lowering, node: Node) -> tuple[Lines, np.ndarray]:
     return q, heads.first
 
 
-def _kernel(low: Lowering, node: Node, group: int) -> LatentKernel:
+def _kernel(low: Lowering, node: Node, group: int) -> LatentAttentionKernel:
     values, block = low.graph.values, int(node.attributes["block"])
     cache = values[node.inputs[V_CACHE].value]
     latent, turned = cache.shape[3], values[node.inputs[K_CACHE].value].shape[3]
     kv = "fp16" if cache.dtype == "float16" else "fp8"
     words = kv_words(latent, kv, turned)
-    return LatentKernel(
+    return LatentAttentionKernel(
         head_dim=latent,
         turned=turned,
         sigma=float(node.attributes["sigma"]),
@@ -83,7 +83,9 @@ def _kernel(low: Lowering, node: Node, group: int) -> LatentKernel:
     )
 
 
-def _append(low: Lowering, node: Node, kernel: LatentKernel, owner: np.ndarray, query: np.ndarray) -> Heads:
+def _append(
+    low: Lowering, node: Node, kernel: LatentAttentionKernel, owner: np.ndarray, query: np.ndarray
+) -> Heads:
     """The step's latents and turned keys to every rank that has heads, and its row that appends them."""
     (k, keys), (v, values) = (low.segments(node.inputs[one], node) for one in (K_TURNED, LATENT))
     for value, segments in ((k, keys), (v, values)):
@@ -115,7 +117,7 @@ def _append(low: Lowering, node: Node, kernel: LatentKernel, owner: np.ndarray, 
     )
 
 
-def _results(low: Lowering, owner: np.ndarray, kernel: LatentKernel) -> tuple[Lines, Segments]:
+def _results(low: Lowering, owner: np.ndarray, kernel: LatentAttentionKernel) -> tuple[Lines, Segments]:
     """The result: each head's lanes on lines of its own, on the rank that has the head."""
     lines, width, count = (
         int(ceil_div(kernel.head_dim, F16_LANES)),

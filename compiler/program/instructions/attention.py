@@ -89,7 +89,7 @@ class AttentionKernel(KVKernel):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LatentKernel(AttentionKernel):
+class LatentAttentionKernel(AttentionKernel):
     """Latent attention of `group` heads: a value has `head_dim` lanes and is all of its key but `turned`.
 
     A region holds the turned lanes of keys where others hold keys, so K is `turned` wide and V `head_dim`.
@@ -210,7 +210,7 @@ INSTRUCTIONS = (
         name="KVW",
         unit=VXM,
         kernel=AttentionKernel,
-        forms=(LatentKernel,),
+        forms=(LatentAttentionKernel,),
         reads=(Operand("src", TRANSIENT, _key, Holds.F16), Operand("src2", TRANSIENT, _head, Holds.F16)),
         write=Operand("dst", KV, kv_region_words),
         least=0,
@@ -221,7 +221,7 @@ INSTRUCTIONS = (
         name="QK",
         unit=MXM,
         kernel=AttentionKernel,
-        forms=(LatentKernel,),
+        forms=(LatentAttentionKernel,),
         reads=(Operand("src", TRANSIENT, _queries, Holds.F16), _REGION),
         write=Operand("dst", TRANSIENT, _scores, Holds.SCORE),
         least=0,
@@ -232,7 +232,7 @@ INSTRUCTIONS = (
         name="SMAX",
         unit=VXM,
         kernel=AttentionKernel,
-        forms=(LatentKernel,),
+        forms=(LatentAttentionKernel,),
         reads=(_SCORES,),
         write=Operand("dst", TRANSIENT, one, Holds.PEAK),
     ),
@@ -241,7 +241,7 @@ INSTRUCTIONS = (
         name="EXP",
         unit=VXM,
         kernel=AttentionKernel,
-        forms=(LatentKernel,),
+        forms=(LatentAttentionKernel,),
         reads=(_SCORES, Operand("src2", TRANSIENT, one, Holds.PEAK)),
         write=Operand("dst", TRANSIENT, _weights, Holds.WEIGHT),
     ),
@@ -250,7 +250,7 @@ INSTRUCTIONS = (
         name="PV",
         unit=MXM,
         kernel=AttentionKernel,
-        forms=(LatentKernel,),
+        forms=(LatentAttentionKernel,),
         reads=(Operand("src", TRANSIENT, _weights, Holds.WEIGHT, whole=weight_lines), _REGION),
         write=Operand("dst", TRANSIENT, _node, Holds.BLOCKS),
         least=0,
@@ -261,7 +261,7 @@ INSTRUCTIONS = (
         name="NODE",
         unit=VXM,
         kernel=AttentionKernel,
-        forms=(LatentKernel,),
+        forms=(LatentAttentionKernel,),
         reads=(_NODES,),
         write=Operand("dst", TRANSIENT, _node, Holds.BLOCKS),
     ),
@@ -270,7 +270,7 @@ INSTRUCTIONS = (
         name="AOUT",
         unit=VXM,
         kernel=AttentionKernel,
-        forms=(LatentKernel,),
+        forms=(LatentAttentionKernel,),
         reads=(_NODES,),
         write=Operand("dst", TRANSIENT, _heads, Holds.F16),
         unread=True,

@@ -141,7 +141,8 @@ class _Walk:
                 return self._parts(name, eqn, self._value(items[0], "what is cut"))
             inner = next((eqn.params[one] for one in _BODIES if one in eqn.params), None)
             if inner is not None and name not in ("scan", "while", "cond"):
-                return self.body(getattr(inner, "jaxpr", inner), items[-len(_inputs(inner)) :])
+                body = getattr(inner, "jaxpr", inner)
+                return self.body(body, items[-len(body.invars) :])
             why = f"{name} is no op of the contract"
             if name.startswith(_OWN):
                 why = f"no rule reads {name}. Register one in lpu.prove.models.own"
@@ -233,9 +234,10 @@ class _Walk:
         gain = self._tensor(items[1], "a gain")
         return self.of(self.terms.norm(x.term, gain, attributes["eps"], x.shape[-1]), x)
 
-    def prescale(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
-        x = self._value(items[0], "a norm's input")
-        return self.of(self.terms.prescale(x.term, self._tensor(items[1], "a gain")), x)
+    def beside(self, make: Callable[[int, int], int], what: str, items: list[_Item]) -> list[_Item]:
+        """An operand, and a vector that is applied to it."""
+        x = self._value(items[0], f"what {what} is applied to")
+        return self.of(make(x.term, self._tensor(items[1], what)), x)
 
     def rms_stat(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
         x = self._value(items[0], "a norm's input")
@@ -291,10 +293,6 @@ class _Walk:
         one, other = self.vectors(items)
         return self.of(self.terms.add(one.term, other.term), one)
 
-    def bias(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
-        x = self._value(items[0], "what a bias is added to")
-        return self.of(self.terms.bias(x.term, self._tensor(items[1], "a bias")), x)
-
     def multiply(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
         (x,) = self.vectors(items)
         return self.of(self.terms.multiply(x.term, attributes["factor"]), x)
@@ -324,10 +322,6 @@ def register(op: str, reading: Reading) -> None:
     _OPS[name] = rule
 
 
-def _inputs(inner: Any) -> Sequence[Any]:
-    return getattr(inner, "jaxpr", inner).invars
-
-
 def _why(item: _Item) -> str:
     return f" ({item.why})" if isinstance(item, _Unread) else ""
 
@@ -338,7 +332,7 @@ _OPS: dict[str, _Rule] = {
     "lpu_matmul": _Walk.matmul,
     "lpu_matmul_scaled": _Walk.matmul,
     "lpu_rms_norm": _Walk.rms_norm,
-    "lpu_prescale": _Walk.prescale,
+    "lpu_prescale": lambda walk, items, _: walk.beside(walk.terms.prescale, "a gain", items),
     "lpu_rms_stat": _Walk.rms_stat,
     "lpu_rope": _Walk.rope,
     "lpu_round16": lambda walk, items, attributes: walk.rounded(16, items, attributes),
@@ -348,7 +342,7 @@ _OPS: dict[str, _Rule] = {
     "lpu_latent_attention": _Walk.latent_attention,
     "lpu_glu": _Walk.glu,
     "lpu_add": _Walk.add,
-    "lpu_bias": _Walk.bias,
+    "lpu_bias": lambda walk, items, _: walk.beside(walk.terms.bias, "a bias", items),
     "lpu_multiply": _Walk.multiply,
     "lpu_multiply_add": _Walk.multiply_add,
     "lpu_argmax": _Walk.argmax,

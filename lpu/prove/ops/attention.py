@@ -5,7 +5,7 @@ from typing import Any
 
 from compiler.program.instructions.attention import (
     AttentionKernel,
-    LatentKernel,
+    LatentAttentionKernel,
     block_number,
     kv_words,
     node_lines,
@@ -60,7 +60,7 @@ def _kvw(known: Known, row: RowOperands) -> tuple[Any, ...]:
     (other,) = known.lanes.heads(v_lanes, 1, k.head_dim)
     need(head == other, f"appends K of head {head} and V of head {other}")
     wide = (known.terms.width(keys), known.terms.width(values))
-    if isinstance(k, LatentKernel):
+    if isinstance(k, LatentAttentionKernel):
         need(wide == (k.turned, k.head_dim), f"a turned key and a latent have {wide[0]} and {wide[1]} lanes")
     else:
         need(wide[0] == wide[1], f"K has {wide[0]} lanes, V {wide[1]}")
@@ -84,7 +84,7 @@ def _region(row: RowOperands) -> tuple[KVHead, int]:
 def _qk(known: Known, row: RowOperands) -> tuple[Any, ...]:
     """Query heads against one block of one KV head."""
     k: AttentionKernel = row.kernel
-    if isinstance(k, LatentKernel):
+    if isinstance(k, LatentAttentionKernel):
         return _latent_qk(known, row, k)
     queries, lanes = vectors(known, row.src, Holds.F16, "the queries")
     heads = known.lanes.heads(lanes, k.group, k.head_dim)
@@ -100,7 +100,7 @@ def _qk(known: Known, row: RowOperands) -> tuple[Any, ...]:
     return tuple(Chunk(Holds.SCORE, of, block, i) for i in range(score_lines(k)))
 
 
-def _latent_qk(known: Known, row: RowOperands, k: LatentKernel) -> tuple[Any, ...]:
+def _latent_qk(known: Known, row: RowOperands, k: LatentAttentionKernel) -> tuple[Any, ...]:
     """Both parts of the same heads of queries against one block of latents and turned keys."""
     latent, turned = row.src[: k.head_lines], row.src[k.head_lines :]
     of_latent, lanes = vectors(known, latent, Holds.F16, "the queries of latents")
@@ -211,7 +211,7 @@ def _aout(known: Known, row: RowOperands) -> tuple[Any, ...]:
         f"divides blocks {made.first} .. {made.stop - 1} of {k.chunks}",
     )
     of = made.of
-    if isinstance(k, LatentKernel):
+    if isinstance(k, LatentAttentionKernel):
         latent, turned = known.terms.all[of.queries].operands
         value = known.terms.latent_attention((latent, turned), of.keys, made.values, k.sigma, k.block, k.kv)
         lines = [known.lanes.of_heads((head,), k.head_dim) for head in of.heads]

@@ -15,7 +15,7 @@ from jaxtyping import Float16, Int, Shaped
 
 from compiler.program.instructions.attention import (
     AttentionKernel,
-    LatentKernel,
+    LatentAttentionKernel,
     block_number,
     node_lines,
     part_lines,
@@ -78,7 +78,7 @@ def _cached(
 def _qk(at: Reads, rows: Rows, s: Attention) -> Items:
     appended, block = _block(at, rows, 0)
     out = (Result(Pool.F32, score_lines(s.kernel), at.flow.result[rows]),)
-    if isinstance(s.kernel, LatentKernel):
+    if isinstance(s.kernel, LatentAttentionKernel):
         both = [appended, _block(at, rows, 1)[0]]
         return at.items(latent_qk, rows, lines=[at.block(0, rows), *both], others=block, out=out, params=s)
     return at.items(qk, rows, lines=[at.block(0, rows), appended], others=block, out=out, params=s)
@@ -96,7 +96,7 @@ def qk(s: Attention, env: Env, pools: Pools, t: Table) -> Pools:
     return Pools(f32=lines_of(scores.reshape(items, batch, -1), F32_LANES))
 
 
-def latent_qk(s: Static[LatentKernel], env: Env, pools: Pools, t: Table) -> Pools:
+def latent_qk(s: Static[LatentAttentionKernel], env: Env, pools: Pools, t: Table) -> Pools:
     """Scores of one block of latents and of the turned lanes of their keys, in one exact sum."""
     k, heads, lines = s.kernel, s.kernel.head_lines, s.kernel.query_lines
     turned_lines = ceil_div(k.turned, F16_LANES)
@@ -234,7 +234,7 @@ def _aout(at: Reads, rows: Rows, s: Attention) -> Items:
 def aout(s: Attention, env: Env, pools: Pools, t: Table) -> Pools:
     """Heads of n nodes: their sum over the sum of weights."""
     out = blocks.out(_merged(s, pools, t))
-    if isinstance(s.kernel, LatentKernel):  # each head on lines of its own
+    if isinstance(s.kernel, LatentAttentionKernel):  # each head on lines of its own
         out = jnp.pad(out, ((0, 0),) * 3 + ((0, -s.kernel.head_dim % F16_LANES),))
     return Pools(f16=lines_of(out.reshape(*out.shape[:2], -1), F16_LANES))
 
