@@ -41,9 +41,7 @@ from lpu.folder import load_program as load_program
 from lpu.folder import load_step as load_step
 from lpu.folder import require_legal as require_legal
 from lpu.folder import save_program as save_program
-from lpu.future.machines import machine as future_machine
-from lpu.future.machines import machines as future_machines
-from lpu.future.study import FutureStudy, study
+from lpu.future.ask import machines as machines
 from lpu.inputs.document import FileError
 from lpu.inputs.files import read_rack
 from lpu.inputs.model import OpenModel
@@ -160,20 +158,6 @@ def sweep(
     options, opened = _asked("sweep", model, options, keywords)
     machine = rack if isinstance(rack, Rack) else read_rack(rack)
     return sweeps.sweep(opened, machine, values, options, check, progress)
-
-
-def machines(
-    model: Model | OpenModel,
-    names: Sequence[str] | None = None,
-    *,
-    options: CompileOptions | None = None,
-    progress: Progress = quiet,
-    **keywords: Unpack[Keywords],
-) -> FutureStudy:
-    """What speculative machines (all, or by name) change for a model, each against lpx. Raises FileError."""
-    wanted = [future_machine(name.strip()) for name in (future_machines() if names is None else names)]
-    options, opened = _asked("machines", model, options, keywords)
-    return study(opened, wanted, options, progress)
 
 
 def pareto(

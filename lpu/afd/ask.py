@@ -11,7 +11,7 @@ from typing import Any, Unpack
 from compiler.options import CompileOptions
 from fabric.rack import Rack
 from lpu.afd.bits import verdict
-from lpu.afd.machines import lpus_of, machines
+from lpu.afd.machines import Machines, lpus_of, machines
 from lpu.afd.mode import Mode
 from lpu.afd.modes.pd import Pd
 from lpu.afd.options import Gpus, Wanted
@@ -51,7 +51,7 @@ def afd(
     mode.check(request, run=wanted.run)
     if wanted.trace is not None:
         check_writable(wanted.trace, "--trace")
-    there = machines(rack, gpus, gpus.gpus, gpus.gpu_tp, gpus.gpu_table)
+    there = machines(rack, gpus, gpus.gpus, gpus.gpu_tp, gpus.gpu_table, gpus.engine)
     opened, others = _opened(model, request, mode, dict(model_keywords("afd", keywords)))
     for one in (opened, *others.values()) if wanted.run else ():
         one.need_weights("afd --run")
@@ -108,7 +108,10 @@ def _report(mode: Mode, asked: Question, timed: Timed) -> AfdReport:
         machine=(
             ("model", gpus.config.name + timed.aside),
             ("weights", str(asked.model.about.weights)),
-            ("gpus", f"{there.gpus} x {there.gpu.name}: {gpus.replicas} x tp {gpus.pool.gpus}"),
+            (
+                "gpus",
+                f"{there.gpus} x {there.gpu.name}: {gpus.replicas} x tp {gpus.pool.gpus}{_served(there)}",
+            ),
             ("lpus", f"{lpus_of(timed.program)} of {there.rack.chips} on {there.rack.name}"),
             ("bridge", f"{there.bridge.name}, {there.bridge.latency_ns / 1000:g} us one way (assumed)"),
             *timed.machine,
@@ -125,9 +128,15 @@ def _report(mode: Mode, asked: Question, timed: Timed) -> AfdReport:
         boundary=timed.boundary,
         warnings=(*asked.model.notes, *timed.warnings, *_idle(gpus, timed.rows)),
         assumptions=by_confidence(sources),
-        band=gpus.pool.spec.band,
+        band=gpus.pool.band,
         events=timed.events,
     )
+
+
+def _served(there: Machines) -> str:
+    """Which engine serves, with its band."""
+    one = there.engine
+    return f", decode steps by {one.name} (band +-{100 * one.band:g} %)" if one else ""
 
 
 def _idle(gpus: GpuShare, rows: int) -> tuple[str, ...]:

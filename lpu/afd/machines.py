@@ -13,6 +13,8 @@ from lpu.afd.options import GpuKind
 from lpu.gpu.families import layers_of
 from lpu.gpu.operators import GemmFormat
 from lpu.gpu.request import Request
+from lpu.gpu.served.engine import Engine
+from lpu.gpu.served.engine import engine as engine_of
 from lpu.gpu.share import GpuShare, fastest, shares
 from lpu.gpu.table import GpuTable, read_table
 from lpu.inputs.files import read_bridge, read_gpu, read_rack
@@ -27,7 +29,7 @@ class Machines:
     """GPUs beside a rack of LPUs. gemm: the format of the GPUs' weights and products.
 
     gpu_tp: GPUs that share a model by tensor parallelism; None: what is fastest for a mode. table: measured
-    times to take where it has them.
+    times to take where it has them. engine: that serves the GPUs' decode steps.
     """
 
     rack: Rack
@@ -37,6 +39,7 @@ class Machines:
     gemm: GemmFormat = "w8a16"
     gpu_tp: int | None = None
     table: GpuTable | None = None
+    engine: Engine | None = None
 
     @property
     def racks(self) -> float:
@@ -46,7 +49,8 @@ class Machines:
     def shares(self, model: OpenModel) -> tuple[GpuShare, ...]:
         """The ways to deal the GPUs for a model. Raises OptionError."""
         about = config_of(model), self.gpu, self.gpus, self.bridge
-        return shares(*about, kv=model.step.kv, gemm=self.gemm, tp=self.gpu_tp, table=self.table)
+        kv, gemm, tp = model.step.kv, self.gemm, self.gpu_tp
+        return shares(*about, kv=kv, gemm=gemm, tp=tp, table=self.table, engine=self.engine)
 
 
 def machines(
@@ -55,6 +59,7 @@ def machines(
     gpus: int,
     gpu_tp: int | None = None,
     table: str | Path | None = None,
+    engine: str | None = None,
 ) -> Machines:
     """The machines that names or files stand for. Raises FileError, or the error of an unknown name."""
     bridge = kind.bridge
@@ -66,6 +71,7 @@ def machines(
         gemm=kind.gemm,
         gpu_tp=gpu_tp,
         table=None if table is None else read_table(Path(table)),
+        engine=None if engine is None else engine_of(engine),
     )
 
 

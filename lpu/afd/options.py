@@ -70,6 +70,16 @@ class Gpus(GpuKind):
     gpu_tp: Annotated[int | None, Option("--gpu-tp", "GPUs to a replica.", least=1, shown="the fastest")] = (
         None
     )
+    engine: Annotated[
+        str | None,
+        Option(
+            "--engine",
+            "What serves the GPUs' decode steps: vllm, trtllm or sglang, by numbers fitted to served steps.",
+            metavar="NAME",
+            shown="operators one after another",
+            names=lambda: ("vllm", "trtllm", "sglang"),
+        ),
+    ] = None
     gpu_table: Annotated[
         str | Path | None,
         Option("--gpu-table", "Measured operators (CSV), taken where it has them.", metavar="FILE"),

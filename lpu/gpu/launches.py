@@ -1,6 +1,7 @@
 """What a pool of equal GPUs launches: operators that tensor parallelism splits, each with its time.
 
-Source: facts/gpu_model.md section 1; launches are counted.
+Source: facts/gpu_model.md section 1; launches are counted. Or as an engine serves them: bodies of operators
+with its factors, and gaps between kernels in place of launches (lpu/gpu/served).
 """
 
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from fabric.gpu import GpuSpec
 from lpu.gpu import operators as gpu
 from lpu.gpu.breakdown import Breakdown, OpTime
 from lpu.gpu.operators import ACTIVATION_BYTES, GemmFormat
+from lpu.gpu.served.engine import Engine
 from lpu.gpu.table import GpuTable
 from models.config import TransformerConfig
 
@@ -19,12 +21,14 @@ class Launches:
     """`gpus` GPUs of one NVLink domain. gemm: format of all weights.
 
     table: measured times, used where it has them (attention, products); the `basis` of a result says so.
+    engine: whose numbers decode steps take; None: operators one after another.
     """
 
     spec: GpuSpec
     gpus: int = 1
     gemm: GemmFormat = "w8a16"
     table: GpuTable | None = None
+    engine: Engine | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.gpus <= self.spec.nvlink_gpus:
@@ -34,6 +38,15 @@ class Launches:
                 f"is {self.gpus}, one NVLink domain of {self.spec.name} has {self.spec.nvlink_gpus}",
                 f"Take 1 to {self.spec.nvlink_gpus}.",
             )
+
+        if self.engine and self.table:
+            reason = "brings its own factors, a table its own times"
+            raise OptionError("gpu", f"--engine {self.engine.name}", reason, "Leave out one of them.")
+
+    @property
+    def band(self) -> float:
+        """Relative half-width of what the GPUs take: the GPU's, or the engine's where that is wider."""
+        return max(self.spec.band, self.engine.band if self.engine else 0.0)
 
     def heads(self, config: TransformerConfig) -> tuple[int, int]:
         """Query and KV heads on one GPU. GPUs that do not divide them raise OptionError."""
@@ -49,15 +62,21 @@ class Launches:
 
     def breakdown(self, *ops: OpTime) -> Breakdown:
         """The operators one after another."""
-        return Breakdown(ops=ops, band=self.spec.band)
+        return Breakdown(ops=ops, band=self.band)
 
     def product(self, name: str, m: int, n: int, k: int) -> OpTime:
         """[m, k] by [k, n]."""
         modelled = gpu.gemm(self.spec, m, n, k, self.gemm)
+        if self.engine:
+            body = modelled - gpu.launch_of(self.spec, self.gemm)
+            return OpTime(name=name, seconds=self.engine.numbers["products"] * body)
         return self.timed(name, "gemm", modelled, compute_dtype=self.gemm, gemm_m=m, gemm_n=n, gemm_k=k)
 
     def timed(self, name: str, op: str, modelled: float, **key: int | str) -> OpTime:
         """Measured where the table has it, else modelled."""
+        if self.engine and op == "decode_attn":
+            body = modelled - self.spec.decode_bf16.t0_seconds
+            return OpTime(name=name, seconds=self.engine.numbers["attention"] * max(body, 0.0))
         measured = self.table and self.table.seconds(op, **key)
         if measured:
             return OpTime(name=name, seconds=measured, basis="measured")
@@ -65,10 +84,29 @@ class Launches:
 
     def elementwise(self, name: str, numbers: int) -> OpTime:
         """One launch that reads and writes `numbers` 16-bit numbers."""
-        return OpTime(name=name, seconds=gpu.elementwise(self.spec, numbers * ACTIVATION_BYTES))
+        factor = self.engine.numbers["elementwise"] if self.engine else 1.0
+        return OpTime(name=name, seconds=factor * gpu.elementwise(self.spec, numbers * ACTIVATION_BYTES))
 
     def all_reduce(self, name: str, size: int) -> tuple[OpTime, ...]:
         """Of `size` bytes; nothing on one GPU."""
         if self.gpus == 1:
             return ()
-        return (OpTime(name=name, seconds=gpu.all_reduce(self.spec, self.gpus, size)),)
+        seconds = gpu.all_reduce(self.spec, self.gpus, size)
+        if self.engine:
+            own = self.engine.numbers
+            seconds = own["all_reduce"] * seconds + own["collective_us"] * 1e-6
+        return (OpTime(name=name, seconds=seconds),)
+
+    def gaps(self, layers: float) -> tuple[OpTime, ...]:
+        """What an engine leaves between the kernels of so many layers."""
+        if not self.engine:
+            return ()
+        return (OpTime(name="gaps", seconds=layers * self.engine.numbers["layer_us"] * 1e-6, launches=0),)
+
+    def host(self, sequences: int) -> tuple[OpTime, ...]:
+        """What an engine's host takes of a step: scheduling and sampling."""
+        if not self.engine:
+            return ()
+        own = self.engine.numbers
+        seconds = own["step_ms"] * 1e-3 + sequences * own["sequence_us"] * 1e-6
+        return (OpTime(name="host", seconds=seconds, launches=0),)

@@ -1,6 +1,6 @@
 """A pool of equal GPUs that share one model by tensor parallelism: times of its layers, and its memory."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from compiler.errors import CapacityError
 from lpu.gpu.breakdown import Breakdown
@@ -29,19 +29,20 @@ class GpuPool(Launches):
     ) -> Breakdown:
         """The attention half of a decode layer, norm to FFN norm, over `kv_len` keys with the new one."""
         layers = layers_of(config)
-        return layers.attention_half(self, config, batch, layers.decode(self, config, batch, kv_len, kv))
+        half = layers.attention_half(self, config, batch, layers.decode(self, config, batch, kv_len, kv))
+        return half.then(self.breakdown(*self.gaps(0.5)))
 
     def ffn_layer(self, config: TransformerConfig, batch: int) -> Breakdown:
         """The FFN half of a layer."""
-        return layers_of(config).ffn_half(self, config, batch)
+        return layers_of(config).ffn_half(self, config, batch).then(self.breakdown(*self.gaps(0.5)))
 
     def embed(self, config: TransformerConfig, batch: int) -> Breakdown:
         """The vectors of tokens."""
-        return layers_of(config).embed(self, config, batch)
+        return layers_of(config).embed(self.unserved, config, batch)
 
     def head(self, config: TransformerConfig, batch: int) -> Breakdown:
-        """From the last layer to the next token."""
-        return layers_of(config).head(self, config, batch)
+        """From the last layer to the next token; with an engine its host too."""
+        return layers_of(config).head(self, config, batch).then(self.breakdown(*self.host(batch)))
 
     def step(self, config: TransformerConfig, batch: int, kv_len: int, kv: KvFormat = "bf16") -> Breakdown:
         """A whole decode step on GPUs alone; operators of a layer are summed over all layers."""
@@ -61,16 +62,21 @@ class GpuPool(Launches):
         self, config: TransformerConfig, tokens: int, prefix: int = 0, batch: int = 1, kv: KvFormat = "bf16"
     ) -> Breakdown:
         """One layer over `tokens` new tokens of each of `batch` sequences, after `prefix` earlier ones."""
-        layers, rows = layers_of(config), batch * tokens
-        attention = layers.prefill(self, config, batch, tokens, prefix, kv)
-        return layers.attention_half(self, config, rows, attention).then(self.ffn_layer(config, rows))
+        layers, rows, plain = layers_of(config), batch * tokens, self.unserved
+        attention = layers.prefill(plain, config, batch, tokens, prefix, kv)
+        return layers.attention_half(plain, config, rows, attention).then(plain.ffn_layer(config, rows))
 
     def prefill(
         self, config: TransformerConfig, tokens: int, prefix: int = 0, batch: int = 1, kv: KvFormat = "bf16"
     ) -> Breakdown:
         """A whole prefill in one piece, up to each sequence's first new token."""
         layer = self.prefill_layer(config, tokens, prefix, batch, kv)
-        return self._whole(config, layer, tokens=batch * tokens, batch=batch)
+        return self.unserved._whole(config, layer, tokens=batch * tokens, batch=batch)
+
+    @property
+    def unserved(self) -> "GpuPool":
+        """The same without an engine: prompts, which engines were not fitted to, are operators one by one."""
+        return replace(self, engine=None) if self.engine else self
 
     @property
     def memory_bytes(self) -> int:
@@ -99,4 +105,5 @@ class GpuPool(Launches):
 
     def _whole(self, config: TransformerConfig, layer: Breakdown, tokens: int, batch: int) -> Breakdown:
         inner = layer.times(config.layers)
-        return self.embed(config, tokens).then(inner).then(self.head(config, batch)).banded(STEP_BAND)
+        band = self.engine.band if self.engine else STEP_BAND
+        return self.embed(config, tokens).then(inner).then(self.head(config, batch)).banded(band)

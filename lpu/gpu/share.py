@@ -9,6 +9,7 @@ from fabric.gpu import GpuSpec
 from lpu.gpu.breakdown import Breakdown
 from lpu.gpu.operators import GemmFormat, KvFormat
 from lpu.gpu.pool import GpuPool
+from lpu.gpu.served.engine import Engine
 from lpu.gpu.table import GpuTable
 from lpu.gpu.units import PS_PER_SECOND, Basis, picoseconds
 from models.config import TransformerConfig
@@ -120,10 +121,11 @@ def shares(
     gemm: GemmFormat = "w8a16",
     tp: int | None = None,
     table: GpuTable | None = None,
+    engine: Engine | None = None,
 ) -> tuple[GpuShare, ...]:
     """Every division of the GPUs into equal replicas in one NVLink domain that the heads divide over.
 
-    tp: only replicas of `tp` GPUs. table: measured operators, used where it has them.
+    tp: only replicas of `tp` GPUs. table: measured operators, used where it has them. engine: that serves.
     Raises OptionError for no GPUs, or if no division is possible.
     """
     if gpus < 1:
@@ -141,7 +143,7 @@ def shares(
     return tuple(
         GpuShare(
             config=config,
-            pool=GpuPool(spec=spec, gpus=size, gemm=gemm, table=table),
+            pool=GpuPool(spec=spec, gpus=size, gemm=gemm, table=table, engine=engine),
             replicas=gpus // size,
             bridge=bridge,
             kv="fp8" if kv == "fp8" else "bf16",
