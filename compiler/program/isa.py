@@ -57,6 +57,7 @@ class Holds(IntEnum):
     WIDE = 9  # a wide partial of a product
     COPY = 10
     NODE = 12  # of a product in contract parts: some neighbouring parts, rounded and added
+    STEPPED = 16  # a line of channels, its time steps, its D, and its decays
 
 
 class Op(IntEnum):
@@ -98,6 +99,14 @@ class Op(IntEnum):
     PRE = 30  # dst fp16 lines <- n f32 lines src times the shifted gain words src3 (weights), rounded
     TREE = 31  # dst n f32 lines <- nodes of a tree of contract parts, n lines each, at src
     NODE = 32  # dst node <- n neighbouring nodes at src
+    CONV = (
+        48  # dst n f32 lines <- n f32 lines src and the last inputs of their channels (state src2, renewed),
+    )
+    #            tap words and a bias (weights) src3
+    STEP = 49  # dst line n of channels beside its time steps, D and decays <- line src, raw time steps src2,
+    #            words of D and decays (weights) src3
+    SSM = 50  # dst line n of results <- its channels and time steps src, B and C src2, states src3 (renewed)
+    GATE = 51  # dst n f32 lines <- n f32 lines src times silu of n f32 lines src2
 
 
 COLUMNS = ("op", "chip", "unit", "t0", "t1", "dst", "src", "src2", "src3", "aux", "n", "peer", "lane")
@@ -204,7 +213,8 @@ class Instruction:
     line (MM an accumulator, GIVE and KVOUT a message). least, most: bounds of `n`. ordered: line i of the
     result is made of line i of the operands. unread: a result may lie where no row reads it. moves: of rows
     that make up programs of their own, the kind of program. numbers: the columns besides the operands that
-    say something, and what each is called in text.
+    say something, and what each is called in text. renews: the operand in the KV space that rows read as the
+    step before left it, and leave anew when they commit; nothing for most.
     """
 
     op: int
@@ -219,6 +229,7 @@ class Instruction:
     unread: bool = False
     moves: str = ""
     numbers: tuple[tuple[str, str], ...] = ()
+    renews: str = ""
 
     @property
     def operands(self) -> tuple[Operand, ...]:

@@ -12,6 +12,7 @@ from compiler.program.instruction_set import INSTRUCTIONS
 from compiler.program.instructions.attention import AttentionKernel, KVKernel, kv_words
 from compiler.program.instructions.host import HandoverKernel
 from compiler.program.instructions.matmul import MatmulKernel
+from compiler.program.instructions.recurrent import StateKernel
 from compiler.program.isa import (
     F16_LANES,
     OPCODES,
@@ -23,6 +24,7 @@ from compiler.program.isa import (
 )
 from lpu.check.cycles import CYCLES
 from lpu.check.findings import Findings
+from lpu.check.follow.states import wrong_state
 from lpu.check.rows import CYCLE, Alike, alike
 from lpu.check.stated import Stated
 
@@ -89,6 +91,8 @@ def _wrong(group: Alike, stated: Stated) -> str:
     if not group.transfers and group.op not in CYCLES:
         return "the checker has no timing rule for it. Give it one with lpu.check.cycles.register"
     if isinstance(kernel, AttentionKernel) and (wrong := _wrong_attention(kernel, stated)):
+        return wrong
+    if isinstance(kernel, StateKernel) and (wrong := wrong_state(kernel, stated)):
         return wrong
     if isinstance(kernel, HandoverKernel) and kernel.cached != stated.sequences:
         return f"its kernel has {kernel.cached} cached sequences, the program {stated.sequences}"

@@ -5,6 +5,7 @@ from typing import Any
 
 from models.config import DEFAULT_FAMILY, TransformerConfig
 from models.families.family import Family
+from models.families.hybrid.family import HYBRID
 from models.families.llama import LLAMA
 from models.sources.json_keys import Keys
 
@@ -58,3 +59,4 @@ def _named(name: str) -> Family:
 
 
 register(LLAMA)
+register(HYBRID)

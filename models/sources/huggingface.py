@@ -124,7 +124,8 @@ class HuggingFaceWeights:
             self._last = None  # its memory is wanted
             source = self._sources[path]
             entry = self._entries[source.name]
-            kept = _kept(entry, source, self._scale(entry), self._scaled) if entry.dtype == FP8 else None
+            codes = entry.dtype == FP8 and source.made is None
+            kept = _kept(entry, source, self._scale(entry), self._scaled) if codes else None
             if kept is not None:
                 self.changed[f"{path}.codes"] = Changed(0, kept.codes.size)
             self._last = last = path, kept or self._rounded(source, entry)
@@ -133,7 +134,8 @@ class HuggingFaceWeights:
 
     def _rounded(self, source: CheckpointTensor, entry: StoredTensor) -> Matrix:
         values = source.take(self._values(entry)).T
-        if isinstance(entry, PackedTensor) and entry.dtype == MXFP4 and len(entry.shape) == 2:
+        whole = source.made is None and len(entry.shape) == 2
+        if isinstance(entry, PackedTensor) and entry.dtype == MXFP4 and whole:
             made = converted(source.take(entry.nibbles()).T, source.take(entry.powers()).T, values)
         else:
             made = quantise(values, entry.place)

@@ -20,6 +20,7 @@ from models.sources.weights import ReadRows, Shapes
 
 SCHEME = "lpu-emulator weights by seed, v1"  # enters every tensor: other values need another name
 _CODES, _EXPONENT, _SCALE, _BIAS = ".codes", ".exponent", ".scale", ".bias"
+_DECAY = ".decay"
 _VARIANCE = 1.5625  # of a weight, from exponents that vary by -1, 0, 0, 1
 _NORMAL = NormalDist()
 _BLOCK_BYTES = 32  # that Philox makes of one counter
@@ -39,7 +40,8 @@ class Seeded:
     """`Weights` drawn from a seed; see `seeded`.
 
     Matrices are Gaussian at a standard deviation of 1/sqrt(k), so that outputs stay near 1, with exponents
-    that differ between columns; gains lie within 1 +- 1/16, biases within 1/16; table rows have length 1.
+    that differ between columns; gains lie within 1 +- 1/16, biases within 1/16, decays as gains below 0;
+    table rows have length 1.
     """
 
     def __init__(self, shapes: Shapes, seed: int, *, tied: bool = False) -> None:
@@ -71,6 +73,8 @@ class Seeded:
         if shape.dtype == np.float16:
             return _table(raw, shape.shape)
         gains = _gains(raw, shape.shape)
+        if name.endswith(_DECAY):
+            return -gains
         return gains - np.float32(1) if name.endswith(_BIAS) else gains
 
     def row_reader(self, name: str) -> ReadRows | None:
