@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, UInt8
 
@@ -35,7 +36,7 @@ def converted(
     values: Float32[np.ndarray, "k n"],
 ) -> Quantised:
     """An MXFP4 matrix by the contract's rule: exact while blocks of a column spread 14 binades at most."""
-    made = from_mxfp4(nibbles, powers)
+    made = from_mxfp4(jnp.asarray(nibbles), jnp.asarray(powers))
     codes, exponent = np.asarray(made.codes), np.asarray(made.exponent)
     error = dequantise(codes, exponent) - values
     total = float(np.square(values, dtype=np.float64).sum())

@@ -3,6 +3,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
@@ -116,7 +117,7 @@ def test_mxfp4_is_exact_while_its_blocks_spread_fourteen_binades(tmp_path: Path,
     assert (lost == 0) == (spread <= 14)
     packed = held[f"{MODULE}.weight_packed"]
     nibbles = np.stack([packed & 15, packed >> 4], -1).reshape(OUT, K)
-    contract = from_mxfp4(nibbles.T, held[f"{MODULE}.weight_scale"].T)
+    contract = from_mxfp4(jnp.asarray(nibbles.T), jnp.asarray(held[f"{MODULE}.weight_scale"].T))
     np.testing.assert_array_equal(codes, contract.codes)
     np.testing.assert_array_equal(exponent, contract.exponent)
     assert int(contract.changed) == lost
