@@ -19,7 +19,7 @@ from models.sources.huggingface_config import is_nested, read_config, weight_blo
 from models.sources.huggingface_tensors import FP8, scale_of, settle
 from models.sources.packed.convert import Changed, changed_values, converted
 from models.sources.packed.tensor import MXFP4, PACKED, PackedTensor
-from models.sources.quantise import FORMAT, check_finite, dequantise, power_of_two, quantise
+from models.sources.quantise import FORMAT, check_finite, dequantise, power_of_two, quantise, stacked
 from models.sources.safetensor_files import (
     INDEX,
     SINGLE,
@@ -108,8 +108,11 @@ class HuggingFaceWeights:
         source = self._sources.get(path if kind == "codes" else name)
         if source is None:
             return self[name]  # raises
-        values = source.take(self._values(self._entries[source.name]))
-        return values.T if kind == "codes" else values
+        values = self._values(self._entries[source.name])
+        if kind != "codes":
+            return source.take(values)
+        found = source.matrices(values)
+        return found[0] if len(found) == 1 else np.concatenate(found)
 
     def digest(self) -> str:
         """Sha256 over config.json, all files and the version of the quantisation; reads every file once."""
@@ -133,14 +136,15 @@ class HuggingFaceWeights:
         return last[1]
 
     def _rounded(self, source: CheckpointTensor, entry: StoredTensor) -> Matrix:
-        values = source.take(self._values(entry)).T
-        whole = source.made is None and len(entry.shape) == 2
-        if isinstance(entry, PackedTensor) and entry.dtype == MXFP4 and whole:
-            made = converted(source.take(entry.nibbles()).T, source.take(entry.powers()).T, values)
+        values = source.matrices(self._values(entry))
+        alone = source.made is None and source.by_head is None and len(entry.shape) == 2
+        if isinstance(entry, PackedTensor) and entry.dtype == MXFP4 and alone:
+            each = [converted(source.take(entry.nibbles()).T, source.take(entry.powers()).T, values[0])]
         else:
-            made = quantise(values, entry.place)
+            each = [quantise(one, entry.place) for one in values]
         if entry.dtype in (FP8, *PACKED):
-            self.changed[f"{source.path}.codes"] = changed_values(values, made)
+            self.changed[f"{source.path}.codes"] = changed_values(values, each)
+        made = stacked(each)
         return Matrix(
             made.codes, power_of_two(made.exponent) if self._scaled else made.exponent, made.relative_error
         )
@@ -190,9 +194,10 @@ def _shapes(held: dict[str, CheckpointTensor], *, scaled: bool) -> Shapes:
             dtype = np.float16 if path == TABLE else np.float32
             shapes[path] = jax.ShapeDtypeStruct(shape, dtype)
         else:
-            shapes[f"{path}.codes"] = jax.ShapeDtypeStruct(shape[::-1], np.uint8)
+            codes, scales = source.matrix_shape
+            shapes[f"{path}.codes"] = jax.ShapeDtypeStruct(codes, np.uint8)
             kind, dtype = SCALE_KINDS[scaled], (np.int32, np.float32)[scaled]
-            shapes[f"{path}.{kind}"] = jax.ShapeDtypeStruct(shape[:1], dtype)
+            shapes[f"{path}.{kind}"] = jax.ShapeDtypeStruct((scales,), dtype)
     return shapes
 
 
@@ -203,6 +208,8 @@ def _kept(
 
     scaled: they hold any f32, otherwise powers of two.
     """
+    if source.by_head is not None and source.by_head.matrices:
+        return None
     scale = source.take(scale)
     fraction, power = np.frexp(scale[:, 0])
     fits = scaled or (np.all(fraction == 0.5) and power.min() > -126)

@@ -1,6 +1,6 @@
 """Weights that a checkpoint has quantised in its own way as ours: exact where that can be, else counted."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -41,9 +41,11 @@ def converted(
     error = dequantise(codes, exponent) - values
     total = float(np.square(values, dtype=np.float64).sum())
     relative = (float(np.square(error, dtype=np.float64).sum()) / total) ** 0.5 if total else 0.0
-    return Quantised(codes, exponent, relative)
+    return Quantised(codes, exponent, relative, total)
 
 
-def changed_values(values: Float32[np.ndarray, "k n"], made: Quantised) -> Changed:
-    """How many weights changed their value."""
-    return Changed(int(np.count_nonzero(dequantise(made.codes, made.exponent) != values)), values.size)
+def changed_values(values: Sequence[Float32[np.ndarray, "k n"]], made: Sequence[Quantised]) -> Changed:
+    """How many weights of these matrices changed their value."""
+    pairs = list(zip(values, made, strict=True))
+    wrong = sum(int(np.count_nonzero(dequantise(m.codes, m.exponent) != v)) for v, m in pairs)
+    return Changed(wrong, sum(v.size for v, _ in pairs))
