@@ -25,6 +25,7 @@ from lpu.validate.cases.tsp import (
     host_calls,
     matmul_fp16,
     resnet50_cycles,
+    saturation,
     served,
     topology_units,
 )
@@ -62,6 +63,13 @@ CASES = (
         points=matmul_fp16.points,
         remark="nothing fitted; weights stay, activations stream, every N is scheduled; planes share the "
         "rows, where compiled programs share the columns, which is worse",
+    ),
+    Case(
+        number=saturation.CASE,
+        title="all-reduce over 64 chips until its links are full",
+        points=saturation.points,
+        remark="no published curve is in hand: it is held against its wires alone, by a limit set after "
+        "seeing it; unlike case 4 nothing is fitted and no software is counted",
     ),
     Case(
         number=host_calls.CASE,
