@@ -74,13 +74,17 @@ class Launches:
 
     def timed(self, name: str, op: str, modelled: float, **key: int | str) -> OpTime:
         """Measured where the table has it, else modelled."""
-        if self.engine and op == "decode_attn":
-            body = modelled - self.spec.decode_bf16.t0_seconds
-            return OpTime(name=name, seconds=self.engine.numbers["attention"] * max(body, 0.0))
         measured = self.table and self.table.seconds(op, **key)
         if measured:
             return OpTime(name=name, seconds=measured, basis="measured")
         return OpTime(name=name, seconds=modelled)
+
+    def attended(self, modelled: float, **key: int | str) -> OpTime:
+        """Attention of a decode step: an engine's without its launch."""
+        if not self.engine:
+            return self.timed("attention", "decode_attn", modelled, **key)
+        body = modelled - self.spec.decode_bf16.t0_seconds
+        return OpTime(name="attention", seconds=self.engine.numbers["attention"] * max(body, 0.0))
 
     def elementwise(self, name: str, numbers: int) -> OpTime:
         """One launch that reads and writes `numbers` 16-bit numbers."""

@@ -23,7 +23,7 @@ class LlamaLaunches:
         heads, kv_heads = on.heads(config)
         modelled = gpu.decode_attention(on.spec, batch, kv_len, heads, kv_heads, config.head_dim, kv)
         key = _shape(on, config) | {"batch": batch, "kv_len": kv_len}
-        return on.timed("attention", "decode_attn", modelled, kv_dtype=kv, **key)
+        return on.attended(modelled, kv_dtype=kv, **key)
 
     def verify(
         self, on: Launches, config: TransformerConfig, batch: int, rows: int, kv_len: int, kv: KvFormat

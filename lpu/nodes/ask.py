@@ -15,12 +15,14 @@ from lpu.inputs.open import config_in, open_model
 from lpu.nodes.compare import Compared, RackBeside, on_nodes, on_rack
 from lpu.nodes.demand import NodeDemand, of_config, of_shape, supposed
 from lpu.nodes.faults import Misses
+from lpu.nodes.geometry import of_published
 from lpu.nodes.matrix import Matrix96
 from lpu.nodes.matrix import matrix as whole_matrix
 from lpu.nodes.options import FORMATS, Cold, NodeLoad
 from lpu.nodes.roofline import NodeWork
 from models.catalog import catalog_names
 from models.config import DEFAULT_FAMILY
+from models.published.entries import published
 
 PATHS = ("vera-rubin", "vera-rubin-1gpu", "ddr5-soc")
 MOST_CONTEXT, MOST_BATCH = 1 << 30, 1 << 16
@@ -38,19 +40,20 @@ def nodes_of(text: str | None, usual: Sequence[str] = ()) -> tuple[NodeSpec, ...
 
 
 def demand_of(model: str | Path) -> NodeDemand:
-    """A supposed or served model by name, or a dense one as `open_model` takes it. Raises FileError."""
+    """A supposed, published or served model by name, or a dense one of the user's. Raises FileError."""
     name = str(model)
     if name in supposed():
         return supposed()[name]
-    file = None if name in shapes() else read_model(model)
-    if file is None:
+    if name not in catalog_names() and name in published():
+        return of_published(name, published()[name].config)
+    if name not in catalog_names() and name in shapes():
         return of_shape(shapes()[name])
-    config = config_in(file)
+    config = config_in(read_model(model))
     if config is None or config.family != DEFAULT_FAMILY:
         what = "a module of its own" if config is None else f"of family {config.family!r}"
-        known = ", ".join((*supposed(), *shapes()))
         raise FileError(
-            f"nodes: {name} is {what}, of which no rooflines are stated. Take a dense model, or {known}."
+            f"nodes: {name} is {what}, of which no rooflines are stated. Take a dense model, a published one "
+            f"(lpu models), or {', '.join(supposed())}."
         )
     return of_config(config)
 
@@ -90,8 +93,7 @@ def nodes_matrix(nodes: str | None = None, cold: Cold | None = None, duty: float
 def _beside(model: str | Path, rack: Rack, load: NodeWork, progress: Progress) -> RackBeside:
     """The model on a rack; why not, where it has no program."""
     name = str(model)
-    known = supposed().keys() | (shapes().keys() - set(catalog_names()))
-    why = f"{name} is known by its sizes alone, a program needs a model." if name in known else ""
+    why = f"{name} is known by its sizes alone, a program needs a model." if name in supposed() else ""
     if load.kv == "fp4":
         why = f"{rack.chip.name} keeps KV in fp16 or fp8, not in fp4."
     if why:
