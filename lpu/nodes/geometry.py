@@ -1,7 +1,7 @@
 """What a published model asks of a node, from the keys of its config.json.
 
 Parameters are those that models/published/count.py counts. Layers of attention are understood, with windows
-and MLA; others (states, sparse or chunked attention) are refused by name. KV of a shared K and V counts twice.
+and MLA; others (states, sparse or chunked attention) are refused by name. A shared K and V counts twice.
 """
 
 from collections.abc import Mapping
