@@ -7,6 +7,7 @@ from math import isfinite
 from fabric.chip import Sourced
 
 NOTHING = (0.0, 0.0)
+Band = tuple[int | float, int | float]
 MOST_DEVICES = 4096
 
 
@@ -21,9 +22,9 @@ class MemoryTier:
     name: str
     memory_bytes: int
     bytes_per_second: int | float
-    efficiency: float
+    efficiency: int | float
     bridge_bytes_per_second: int | float | None = None
-    read_seconds: float = 0.0
+    read_seconds: int | float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in self.numbers().items():
@@ -35,9 +36,8 @@ class MemoryTier:
     @property
     def rate(self) -> float:
         """Bytes a second that arrive: of the memory or of the bridge, whichever is less, times efficiency."""
-        return min(self.bytes_per_second, self.bridge_bytes_per_second or self.bytes_per_second) * (
-            self.efficiency
-        )
+        reached = min(self.bytes_per_second, self.bridge_bytes_per_second or self.bytes_per_second)
+        return float(reached * self.efficiency)
 
     def numbers(self) -> dict[str, int | float]:
         """Every number that is stated, by name."""
@@ -62,17 +62,17 @@ class NodeSpec:
     devices: int
     tiers: tuple[MemoryTier, ...]
     flops_fp16: int | float
-    flops_efficiency: float
-    reserve: float
-    idle_watts: tuple[float, float]
-    watts: tuple[float, float]
+    flops_efficiency: int | float
+    reserve: int | float
+    idle_watts: Band
+    watts: Band
     flops_fp8: int | float | None = None
     flops_fp4: int | float | None = None
     link_bytes_per_second: int | float | None = None
-    link_seconds: float = 0.0
+    link_seconds: int | float = 0.0
     ssd_bytes: int = 0
-    ssd_bytes_per_second: tuple[float, float] = NOTHING
-    ssd_read_seconds: tuple[float, float] = NOTHING
+    ssd_bytes_per_second: Band = NOTHING
+    ssd_read_seconds: Band = NOTHING
     speculative: bool = False
     sources: tuple[Sourced, ...] = ()
 
@@ -100,9 +100,9 @@ class NodeSpec:
         if not (isfinite(self.link_seconds) and self.link_seconds >= 0):
             raise ValueError(f"link_seconds: node {self.name} has {self.link_seconds}, needs at least 0")
 
-    def numbers(self) -> dict[str, int | float | tuple[float, float]]:
+    def numbers(self) -> dict[str, int | float | Band]:
         """Every number that is stated, by name; those of a tier as `hbm.memory_bytes`."""
-        out: dict[str, int | float | tuple[float, float]] = {"devices": self.devices}
+        out: dict[str, int | float | Band] = {"devices": self.devices}
         for tier in self.tiers:
             out |= {f"{tier.name}.{name}": value for name, value in tier.numbers().items()}
         for name in (

@@ -84,7 +84,7 @@ def nodes_compare(
     )
 
 
-def nodes_matrix(nodes: str | None = None, cold: Cold | None = None, duty: float = 1.0) -> Matrix96:
+def nodes_matrix(nodes: str | None = None, cold: Cold | None = None, duty: int | float = 1.0) -> Matrix96:
     """The 96 points of reference 000 section 15 on nodes, by default on its two paths."""
     _check(NodeLoad(duty=duty))
     return whole_matrix(nodes_of(nodes, PATHS), _misses(cold), duty)

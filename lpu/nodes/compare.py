@@ -36,7 +36,7 @@ class OnNode:
 
     node: NodeSpec
     load: NodeWork
-    duty: float
+    duty: int | float
     error: str = ""
     steps: tuple[Roofline, ...] = ()
     prompts: tuple[Roofline, ...] = ()
@@ -203,7 +203,9 @@ class Compared(OnScreen):
         }
 
 
-def on_node(node: NodeSpec, model: NodeDemand, load: NodeWork, misses: Misses, duty: float = 1.0) -> OnNode:
+def on_node(
+    node: NodeSpec, model: NodeDemand, load: NodeWork, misses: Misses, duty: int | float = 1.0
+) -> OnNode:
     """A model on one node."""
     try:
         held = holds(node, model, load)
@@ -243,7 +245,7 @@ def on_rack(opened: OpenModel, rack: Rack, load: NodeWork, progress: Progress = 
 
 
 def on_nodes(
-    nodes: Sequence[NodeSpec], model: NodeDemand, load: NodeWork, misses: Misses, duty: float
+    nodes: Sequence[NodeSpec], model: NodeDemand, load: NodeWork, misses: Misses, duty: int | float
 ) -> tuple[OnNode, ...]:
     """A model on every node."""
     return tuple(on_node(node, model, load, misses, duty) for node in nodes)

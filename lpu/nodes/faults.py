@@ -21,7 +21,7 @@ class Misses:
     """How tokens reach for cold KV. page: tokens of a page, all layers together."""
 
     places: int = 4
-    miss: float = 0.02
+    miss: int | float = 0.02
     page: int = 16
 
     def __post_init__(self) -> None:

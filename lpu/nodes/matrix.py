@@ -52,7 +52,7 @@ class Matrix96(OnScreen):
         }
 
 
-def matrix(nodes: Sequence[NodeSpec], misses: Misses | None = None, duty: float = 1.0) -> Matrix96:
+def matrix(nodes: Sequence[NodeSpec], misses: Misses | None = None, duty: int | float = 1.0) -> Matrix96:
     """96 points a node, KV in fp8."""
     models = supposed()
     every = product(nodes, MODELS, FORMATS, BATCHES, CONTEXTS)

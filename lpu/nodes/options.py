@@ -8,13 +8,6 @@ from compiler.options import Option
 FORMATS = ("fp16", "fp8", "fp4")
 
 
-def _share(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is no number") from None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeLoad:
     """What is served on a node, and which nodes."""
@@ -31,7 +24,7 @@ class NodeLoad:
     ] = "lpx"
     duty: Annotated[
         float,
-        Option("--duty", "Share of the time in use; the rest costs idle power.", metavar="X", parse=_share),
+        Option("--duty", "Share of the time in use; the rest costs idle power.", metavar="X"),
     ] = 1.0
 
 
@@ -43,9 +36,7 @@ class Cold:
         int,
         Option("--places", "Cold places that a token reaches for (k), on the drive with --miss.", least=0),
     ] = 4
-    miss: Annotated[
-        float, Option("--miss", "Chance that such a place is on the drive.", metavar="X", parse=_share)
-    ] = 0.02
+    miss: Annotated[float, Option("--miss", "Chance that such a place is on the drive.", metavar="X")] = 0.02
     page: Annotated[int, Option("--page", "Tokens of a page.", least=1)] = 16
 
 

@@ -20,7 +20,7 @@ class TierShare:
     rate: float
 
 
-def placed(node: NodeSpec, weights: float, kv: float) -> tuple[TierShare, ...]:
+def placed(node: NodeSpec, weights: int | float, kv: int | float) -> tuple[TierShare, ...]:
     """Bytes of weights and KV over the tiers and the drive; those that hold something. Raises CapacityError.
 
     Of the drive the slower rate is taken.

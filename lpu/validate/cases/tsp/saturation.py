@@ -13,7 +13,7 @@ from compiler.program.isa import WORD_BYTES, Op
 from compiler.route.route import Router
 from compiler.schedule.list_schedule import schedule
 from fabric.rack import Rack
-from lpu.validate.cases.point import PublishedPoint
+from lpu.validate.cases.point import Kind, PublishedPoint
 from lpu.validate.cases.tsp.machine import PublishedMachine
 
 CASE = 8
@@ -133,11 +133,11 @@ def _from(first: int, count: int) -> list[int]:
     return [first, *(k for k in range(count) if k != first)]
 
 
-def _point(name: str, kind: str, unit: str, published: float, modelled: float) -> PublishedPoint:
+def _point(name: str, kind: Kind, unit: str, published: int | float, modelled: int | float) -> PublishedPoint:
     return PublishedPoint(
         case=CASE,
         name=name,
-        kind=kind,  # pyright: ignore[reportArgumentType]
+        kind=kind,
         unit=unit,
         published=published,
         modelled=modelled,
