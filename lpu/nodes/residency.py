@@ -43,7 +43,7 @@ def placed(node: NodeSpec, weights: int | float, kv: int | float) -> tuple[TierS
         have = (memory - weights + node.ssd_bytes) / 1e9
         _refuse(node, f"needs {kv / 1e9:,.1f} GB of KV, memory and drive have {have:,.1f} GB for it")
     if left["kv"]:
-        out.append(TierShare(tier=SSD, weights=0.0, kv=left["kv"], rate=node.ssd_bytes_per_second[0]))
+        out.append(TierShare(tier=SSD, weights=0.0, kv=left["kv"], rate=float(node.ssd_bytes_per_second[0])))
     return tuple(one for one in out if one.weights or one.kv)
 
 
