@@ -173,9 +173,8 @@ def sram_map(rack: Rack, scheduled: Scheduled, *others: Scheduled) -> SramMap:
         weights[list(chips)] += angle_words(scheduled.plan.graph)
     for call in scheduled.calls:
         made = scheduled.templates[call.template]
-        own = list(call.chips[: len(made.weight_words)])
-        kv[own] += made.kv_words
-        weights[own] += made.weight_words
+        kv[list(call.chips[: len(made.kv_words)])] += made.kv_words
+        weights[list(call.chips[: len(made.weight_words)])] += made.weight_words
     for each in (scheduled, *others):
         for call in each.calls:
             made = each.templates[call.template]
@@ -268,9 +267,8 @@ def _calls(plan: Plan, scheduled: Scheduled, sram: SramMap) -> tuple[list[Call],
         cycle = cycle if waves is None else waves.bases[i]
         tensors = tuple(names[call.block.params[i]] for i in made.params)
         calls.append(placed(1 + call.template, call.block.name, call.chips, tag, tensors))
-        own = list(call.chips[: len(made.weight_words)])
-        kv_at[own] += made.kv_words
-        weight_at[own] += made.weight_words
+        kv_at[list(call.chips[: len(made.kv_words)])] += made.kv_words
+        weight_at[list(call.chips[: len(made.weight_words)])] += made.weight_words
         tag += made.uids
         cycle = {context: count + made.cycles[context] for context, count in cycle.items()}
     return calls, cycle if waves is None else waves.cycles

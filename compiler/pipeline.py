@@ -15,9 +15,9 @@ from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock
 from compiler.options import STRATEGIES, CompileOptions
 from compiler.place.assignment import Assignment, as_placed, check_placement, deal_contexts, problem_of
-from compiler.place.context_parallel import dealt
 from compiler.place.problem import Placement, Shards
 from compiler.place.sizes import Companion
+from compiler.place.stripes import dealt
 from compiler.planes import shortest
 from compiler.program.program import Program
 from compiler.scheduled import Scheduled

@@ -69,7 +69,7 @@ def lower(
         kernels=kernels,
         rows=RowBuilder(),
         weights=WeightArena(group.ranks),
-        kv_words=np.zeros(group.ranks, np.int64),
+        kv_words=np.zeros(group.keepers, np.int64),
         host_slot=plan.host_slot,
         by_rows=plan.by_rows,
     )

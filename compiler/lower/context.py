@@ -20,12 +20,19 @@ class Group:
     """The `ranks` that a block runs on, K split over `k_parts`.
 
     Its result goes to the ranks `targets` (perhaps of another group): `wanted[i, line]` to target i.
+    beside: for each rank that owns KV heads the ranks outside the group that keep stripes of their contexts.
     """
 
     ranks: int
     k_parts: int
     targets: tuple[int, ...]
     wanted: np.ndarray
+    beside: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def keepers(self) -> int:
+        """Ranks up to the last that may keep KV."""
+        return max([self.ranks, *(rank + 1 for some in self.beside for rank in some)])
 
     def k_part(self, tiles: int) -> tuple[np.ndarray, np.ndarray]:
         """(first k tile, k tiles) of each of the `k_parts`."""
@@ -47,7 +54,7 @@ class Lowering:
     result: the value that the block hands on.
     longest: of the context buckets, which all make equally many values.
     cached: sequences of the KV cache, and so the rows that a decode step takes.
-    cp: ranks that the context of each KV head is dealt over, `run` tokens at a time; capacity: its tokens
+    cp: ranks, of the group or beside it, that the context of each KV head is dealt over, `run` tokens at a time; capacity: its tokens
     per rank.
     detours: whether large transfers may go round; detoured: whether one does.
     host_slot: cycles of a word on the host lane of a chip. by_rows: whether rows of a product may be dealt.

@@ -8,13 +8,15 @@ from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock
 from compiler.options import CompileOptions
 from compiler.place import registry
-from compiler.place.context_parallel import choices, dealt
+from compiler.place.context_parallel import choices
 from compiler.place.cost import CostModel
 from compiler.place.measure import shards_of
 from compiler.place.problem import Placement, Shards, chips_of
 from compiler.place.sizes import Companion, block_sizes
 from compiler.place.stages import Room, Size, Stage, assign, groups_used, turned
 from compiler.place.strategies import contiguous, random, round_robin
+from compiler.place.stripes import Beside, dealt, lend
+from compiler.program.isa import ceil_div
 from compiler.search import doubled, first_that_fits
 from compiler.steps import listed
 from fabric.numbering import Numbering
@@ -22,17 +24,22 @@ from fabric.rack import Rack
 
 GROUPS = {"contiguous": contiguous.groups, "round-robin": round_robin.groups, "random": random.groups}
 MOST_WIDER = 16  # groups that the embedding or the head may be spread over to fit
+SHARES = 4  # of what every chip keeps beside others on average, groups leave one more at a time
 
 Groups = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """The chips of each block by rank, the groups that have work, and the plan with its contexts dealt."""
+    """The chips of each block by rank, the groups that have work, and the plan with its contexts dealt.
+
+    beside: of each block the chips beside its own that keep stripes of contexts; nothing where none does.
+    """
 
     plan: Plan
     groups: Groups
     chips: Groups
+    beside: tuple[Beside, ...] = ()
 
     def __str__(self) -> str:
         runs = [(chips, [i for i, _ in run]) for chips, run in groupby(enumerate(self.chips), lambda x: x[1])]
@@ -46,7 +53,8 @@ class Assignment:
     def named(self, numbers: Numbering) -> "Assignment":
         """The same with the chips by their numbers in the rack's file."""
         groups, chips = (tuple(map(numbers.named, some)) for some in (self.groups, self.chips))
-        return replace(self, groups=groups, chips=chips)
+        beside = tuple(tuple(map(numbers.named, some)) for some in self.beside)
+        return replace(self, groups=groups, chips=chips, beside=beside)
 
     def verify(self) -> None:
         """Raises CompileError if a block has a chip twice, or one that is in no group."""
@@ -54,6 +62,10 @@ class Assignment:
         for i, chips in enumerate(self.chips):
             if len(set(chips)) != len(chips) or not known.issuperset(chips):
                 raise bug("place", f"block {i}", f"runs on chips {_in_words(chips)}, not all of its groups")
+        for i, (chips, beside) in enumerate(zip(self.chips, self.beside, strict=False)):
+            lent = [chip for some in beside for chip in some]
+            if len({*chips, *lent}) != len(chips) + len(lent):
+                raise bug("place", f"block {i}", f"has chips {_in_words(tuple(lent))} beside it, some twice")
 
 
 def assign_blocks(
@@ -62,10 +74,12 @@ def assign_blocks(
     rack: Rack,
     options: CompileOptions,
     companion: Companion | None = None,
+    beside: bool = False,
 ) -> Assignment:
     """Place every block, for the `tp` of the options.
 
-    companion: blocks of other rows, whose transients must fit in the same SRAM.
+    companion: blocks of other rows, whose transients must fit in the same SRAM. beside: whether chips beside
+    a group may keep stripes of contexts, as they may where one step runs at a time.
     Raises CapacityError, PlacementError or OptionError.
     """
     tp = checked_tp(options, rack)
@@ -79,11 +93,11 @@ def assign_blocks(
     def fitted(cp: int) -> Assignment:
         here = dealt(plan, cp)
         other = companion and replace(companion, plan=dealt(companion.plan, cp))
-        sizes, stages = _stages(here, blocks, rack, groups, options, other)
+        sizes, stages, lent = _stages(here, blocks, rack, groups, options, other)
         chips = tuple(_chips(groups, stage, size) for stage, size in zip(stages, sizes, strict=True))
-        return Assignment(plan=here, groups=groups[: groups_used(stages, sizes)], chips=chips)
+        return Assignment(plan=here, groups=groups[: groups_used(stages, sizes)], chips=chips, beside=lent)
 
-    return first_that_fits(choices(plan, blocks, rack, groups[0], options), fitted)
+    return first_that_fits(choices(plan, blocks, rack, groups[0], options, beside), fitted)
 
 
 def problem_of(
@@ -149,22 +163,48 @@ def _stages(
     groups: Groups,
     options: CompileOptions,
     companion: Companion | None,
-) -> tuple[list[Size], list[Stage]]:
-    """Sizes and stages of the blocks; embedding and head spread over more groups until all fits."""
+) -> tuple[list[Size], list[Stage], tuple[Beside, ...]]:
+    """Sizes and stages of the blocks, and the chips beside them; embedding and head spread over more groups
+    until all fits.
+    """
 
-    def fitted(wider: int) -> tuple[list[Size], list[Stage]]:
+    def fitted(wider: int) -> tuple[list[Size], list[Stage], tuple[Beside, ...]]:
         about = plan, blocks, rack, groups, options.layout, wider, companion
         sizes, room = block_sizes(*about)
         try:
-            return sizes, assign(sizes, room, options.pp)
+            return sizes, *_placed(sizes, room, rack, groups, options.pp)
         except CapacityError as error:
             if not _fits(sizes, replace(room, words=room.capacity), options.pp):
                 raise error from None
             sizes, room = block_sizes(*about, exact=True)
-            return sizes, assign(sizes, room, options.pp)
+            return sizes, *_placed(sizes, room, rack, groups, options.pp)
 
     alone = options.pp is not None or blocks[0].wire is not None
     return first_that_fits(doubled(1 if alone else min(MOST_WIDER, len(groups))), fitted)
+
+
+def _placed(
+    sizes: list[Size], room: Room, rack: Rack, groups: Groups, pp: int | None
+) -> tuple[list[Stage], tuple[Beside, ...]]:
+    """The stages, and the chips beside the blocks: groups leave them as little room as suffices.
+
+    Raises CapacityError.
+    """
+    total = sum(count * words for size in sizes for count, words in zip(size.beside, size.lent, strict=True))
+    kept, refused = 0, None
+    while True:
+        try:
+            stages = assign(sizes, replace(room, words=room.words - kept), pp)
+        except CapacityError as error:
+            raise refused or error from None
+        if not total:
+            return stages, ()
+        chips = [_chips(groups, stage, size) for stage, size in zip(stages, sizes, strict=True)]
+        try:
+            return stages, lend(sizes, chips, rack, room)
+        except CapacityError as error:
+            refused = error
+        kept += int(ceil_div(total, SHARES * rack.chips))
 
 
 def _fits(sizes: list[Size], room: Room, pp: int | None) -> bool:

@@ -17,7 +17,8 @@ class Size:
     """Words that a block takes (weights and KV) on each chip of the `span` neighbouring groups it runs on.
 
     step: so many neighbouring ranks share a context: they are turned among themselves. layer: of the model;
-    blocks of one layer on the same chips are scheduled together.
+    blocks of one layer on the same chips are scheduled together. beside, lent: by rank, how many chips beside
+    it keep stripes of its heads' contexts, and the words of each; nothing where none does.
     """
 
     name: str
@@ -26,6 +27,8 @@ class Size:
     span: int = 1
     step: int = 1
     layer: str = ""
+    beside: tuple[int, ...] = ()
+    lent: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -96,8 +96,9 @@ class _Heads:
 def lower_attention(low: Lowering, node: Node) -> None:
     """Lower attention over the KV cache of one context bucket.
 
-    Each KV head belongs to a rank; its context lies there, or is dealt over `low.cp` ranks of its own
-    (context parallel), which make the nodes of their own runs of blocks and send them to the head's owner.
+    Each KV head belongs to a rank; its context lies there, or is dealt over `low.cp` ranks (context parallel),
+    of its own or beside the group, which make the nodes of their own runs of blocks and send them to the
+    head's owner.
     """
     kv_heads, head_dim = attention_shape(low.graph, node)
     group = node.inputs[0].width // head_dim // kv_heads
@@ -283,22 +284,26 @@ def _ahead(low: Lowering, kernel: AttentionKernel) -> int:
 
 def _needed(low: Lowering, value: Lines, first: np.ndarray, lines: int, holder: np.ndarray) -> np.ndarray:
     """Need that every holder of a stripe gets `lines` lines of its head, from `first[head]`."""
-    need = np.zeros((low.group.ranks, value.lines), bool)
+    need = np.zeros((low.group.keepers, value.lines), bool)
     begin = np.repeat(first, len(holder) // len(first))
     need[holder[:, None], begin[:, None] + np.arange(lines)] = True
     return need
 
 
 def _holders(low: Lowering, owner: np.ndarray) -> np.ndarray:
-    """The rank of every (head, stripe): the owner, then those of its own ranks that are fewest hops away."""
-    ends = np.append(owner[1:], low.group.ranks)
+    """The rank of every (head, stripe): the owner, its own ranks that are fewest hops away, those beside it."""
+    if low.cp == 1:
+        return owner
+    owners = np.unique(owner)
     distance = hops(low.router.rack)
     chips = np.array(low.router.chips[: low.group.ranks])
-    out: list[np.ndarray] = []
-    for first, end in zip(owner, ends, strict=True):
+    out: dict[int, np.ndarray] = {}
+    for first, end in zip(owners.tolist(), [*owners[1:].tolist(), low.group.ranks], strict=True):
         own = np.arange(first, end)
-        out.append(own[np.argsort(distance[chips[first], chips[own]], kind="stable")][: low.cp])
-    return np.concatenate(out) if low.cp > 1 else owner
+        near = own[np.argsort(distance[chips[first], chips[own]], kind="stable")]
+        beside = low.group.beside[first] if low.group.beside else ()
+        out[first] = np.append(near, np.array(beside, np.int64))[: low.cp]
+    return np.concatenate([out[first] for first in owner.tolist()])
 
 
 def _regions(low: Lowering, owner: np.ndarray, words: int) -> np.ndarray:
