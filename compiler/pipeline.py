@@ -153,7 +153,7 @@ def compile_pair(
         found = shortest(numbers.rack, decoding)
         machine = replace(numbers.rack, chip=found.plan.chip)
         same = {name: getattr(found.plan, name) for name in ("by_rows", "by_layer")}
-        plan = replace(dealt(beside(machine).plan, found.plan.cp), **same)
+        plan = replace(dealt(beside(machine).plan, found.plan.deal), **same)
         there, how = replace(found.assignment, plan=plan), found.options
         long = step("schedule-prefill", schedule_chunks, there, prefill.blocks, machine, how, step.progress)
         scheduled, long = found.named(numbers), long.named(numbers)

@@ -6,6 +6,7 @@ import numpy as np
 
 from compiler.errors import CompileError
 from compiler.graph.graph import Graph, Node, View
+from compiler.lower.deal import Deal
 from compiler.lower.layout import LANES, Demands, Lines, Segments
 from compiler.lower.rows import Kernels, RowBuilder, WeightArena, tag
 from compiler.program.isa import F32_LANES, GAIN, Op, ceil_div
@@ -54,8 +55,8 @@ class Lowering:
     result: the value that the block hands on.
     longest: of the context buckets, which all make equally many values.
     cached: sequences of the KV cache, and so the rows that a decode step takes.
-    cp: ranks, of the group or beside it, that the context of each KV head is dealt over, `run` tokens at a time; capacity: its tokens
-    per rank.
+    deal: how the context of each KV head is dealt over ranks, of the group or beside it, `run` tokens at a
+    time; capacity: its tokens per stripe.
     detours: whether large transfers may go round; detoured: whether one does.
     host_slot: cycles of a word on the host lane of a chip. by_rows: whether rows of a product may be dealt.
     turns: matmul chains so far by rank.
@@ -74,7 +75,7 @@ class Lowering:
     longest: int
     capacity: int
     cached: int
-    cp: int
+    deal: Deal
     run: int
     kernels: Kernels
     rows: RowBuilder

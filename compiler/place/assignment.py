@@ -6,6 +6,7 @@ from itertools import groupby
 from compiler.errors import CapacityError, OptionError, bug
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock
+from compiler.lower.deal import Deal
 from compiler.options import CompileOptions
 from compiler.place import registry
 from compiler.place.context_parallel import choices
@@ -13,10 +14,9 @@ from compiler.place.cost import CostModel
 from compiler.place.measure import shards_of
 from compiler.place.problem import Placement, Shards, chips_of
 from compiler.place.sizes import Companion, block_sizes
-from compiler.place.stages import Room, Size, Stage, assign, groups_used, turned
+from compiler.place.stages import Room, Size, Stage, assign, groups_used, spread, turned
 from compiler.place.strategies import contiguous, random, round_robin
 from compiler.place.stripes import Beside, dealt, lend
-from compiler.program.isa import ceil_div
 from compiler.search import doubled, first_that_fits
 from compiler.steps import listed
 from fabric.numbering import Numbering
@@ -24,7 +24,6 @@ from fabric.rack import Rack
 
 GROUPS = {"contiguous": contiguous.groups, "round-robin": round_robin.groups, "random": random.groups}
 MOST_WIDER = 16  # groups that the embedding or the head may be spread over to fit
-SHARES = 4  # of what every chip keeps beside others on average, groups leave one more at a time
 
 Groups = tuple[tuple[int, ...], ...]
 
@@ -90,9 +89,9 @@ def assign_blocks(
         return as_placed(plan, found, options, rack)
     groups = GROUPS[options.placement](rack, tp, rack.chips // tp, options.seed)
 
-    def fitted(cp: int) -> Assignment:
-        here = dealt(plan, cp)
-        other = companion and replace(companion, plan=dealt(companion.plan, cp))
+    def fitted(deal: Deal) -> Assignment:
+        here = dealt(plan, deal)
+        other = companion and replace(companion, plan=dealt(companion.plan, deal))
         sizes, stages, lent = _stages(here, blocks, rack, groups, options, other)
         chips = tuple(_chips(groups, stage, size) for stage, size in zip(stages, sizes, strict=True))
         return Assignment(plan=here, groups=groups[: groups_used(stages, sizes)], chips=chips, beside=lent)
@@ -164,47 +163,56 @@ def _stages(
     options: CompileOptions,
     companion: Companion | None,
 ) -> tuple[list[Size], list[Stage], tuple[Beside, ...]]:
-    """Sizes and stages of the blocks, and the chips beside them; embedding and head spread over more groups
-    until all fits.
+    """Sizes and stages of the blocks, and the chips beside them.
+
+    Embedding and head spread over more groups until all fits.
     """
 
-    def fitted(wider: int) -> tuple[list[Size], list[Stage], tuple[Beside, ...]]:
-        about = plan, blocks, rack, groups, options.layout, wider, companion
-        sizes, room = block_sizes(*about)
+    def sized(wider: int, exact: bool = False) -> tuple[list[Size], Room]:
+        return block_sizes(plan, blocks, rack, groups, options.layout, wider, companion, exact)
+
+    def fitted(wider: int) -> tuple[int, list[Size], list[Stage], Room]:
+        sizes, room = sized(wider)
         try:
-            return sizes, *_placed(sizes, room, rack, groups, options.pp)
+            return wider, sizes, assign(sizes, room, options.pp), room
         except CapacityError as error:
             if not _fits(sizes, replace(room, words=room.capacity), options.pp):
                 raise error from None
-            sizes, room = block_sizes(*about, exact=True)
-            return sizes, *_placed(sizes, room, rack, groups, options.pp)
+            sizes, room = sized(wider, exact=True)
+            return wider, sizes, assign(sizes, room, options.pp), room
 
     alone = options.pp is not None or blocks[0].wire is not None
-    return first_that_fits(doubled(1 if alone else min(MOST_WIDER, len(groups))), fitted)
+    wider, sizes, stages, room = first_that_fits(
+        doubled(1 if alone else min(MOST_WIDER, len(groups))), fitted
+    )
+    if not any(size.beside for size in sizes):
+        return sizes, stages, ()
+    try:
+        return sizes, *_lent(sizes, stages, room, rack, groups, options.pp)
+    except CapacityError:
+        sizes, room = sized(wider, exact=True)
+        stages = assign(sizes, room, options.pp)
+        return sizes, *_lent(sizes, stages, room, rack, groups, options.pp)
 
 
-def _placed(
-    sizes: list[Size], room: Room, rack: Rack, groups: Groups, pp: int | None
+def _lent(
+    sizes: list[Size], stages: list[Stage], room: Room, rack: Rack, groups: Groups, pp: int | None
 ) -> tuple[list[Stage], tuple[Beside, ...]]:
-    """The stages, and the chips beside the blocks: groups leave them as little room as suffices.
+    """The stages and the chips beside the blocks; over more groups where so many leave no room beside others.
 
-    Raises CapacityError.
+    Raises CapacityError if none does.
     """
-    total = sum(count * words for size in sizes for count, words in zip(size.beside, size.lent, strict=True))
-    kept, refused = 0, None
+    others = spread(sizes, room, groups_used(stages, sizes)) if pp is None else iter(())
     while True:
-        try:
-            stages = assign(sizes, replace(room, words=room.words - kept), pp)
-        except CapacityError as error:
-            raise refused or error from None
-        if not total:
-            return stages, ()
         chips = [_chips(groups, stage, size) for stage, size in zip(stages, sizes, strict=True)]
         try:
             return stages, lend(sizes, chips, rack, room)
         except CapacityError as error:
             refused = error
-        kept += int(ceil_div(total, SHARES * rack.chips))
+        found = next(others, None)
+        if found is None:
+            raise refused
+        stages = found
 
 
 def _fits(sizes: list[Size], room: Room, pp: int | None) -> bool:

@@ -12,7 +12,7 @@ from compiler.lower.context import Group, Lowering
 from compiler.lower.rope_table import angle_words
 from compiler.lower.rows import Kernels
 from compiler.place.stages import Room, Size
-from compiler.place.stripes import Beside, alone, needed, neighbours, owners, ranked
+from compiler.place.stripes import Beside, alone, missing, neighbours, ranked, undealt
 from compiler.route.route import Router
 from compiler.schedule.template import residual_lines, template
 from fabric.rack import Rack
@@ -87,16 +87,16 @@ def _allocated(
 
 
 def example(plan: Plan, block: ModelBlock, rack: Rack, chips: tuple[int, ...], layout: str) -> Beside:
-    """Chips that could be beside a block on these chips. Raises CapacityError if they have too few neighbours."""
+    """Chips that could be beside a block on these chips. Raises CapacityError if there are too few."""
     if plan.cp == 1 or not kv_heads(plan.demands, block):
         return ()
-    count = needed(owners(plan, block, rack, chips, k_parts(layout, len(chips))), len(chips), plan.cp)
+    count = missing(undealt(plan, block, rack, chips, k_parts(layout, len(chips))), plan.cp)
     found = neighbours(rack, chips, count)
     if found is None:
         raise CapacityError(
             "place",
             f"block {block.name}",
-            f"its KV heads want {plan.cp} chips each, {rack.name} has fewer beside chips {chips[0]} to {chips[-1]}",
+            f"its KV heads want {plan.cp} chips each, those of {rack.name} have fewer neighbours",
             "Give a smaller --cp, or leave it out.",
         )
     return found
@@ -139,7 +139,7 @@ def _size(
         span=span,
         step=_together(plan, block, ranks),
         beside=tuple(len(some) for some in beside),
-        lent=tuple(int(kept[rank]) if some else 0 for rank, some in enumerate(beside)),
+        lent=tuple(int(kept[some[0]]) if some else 0 for some in ways[0][0].beside),
     )
 
 

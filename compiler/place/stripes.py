@@ -9,7 +9,8 @@ from jaxtyping import Int
 from compiler.errors import CapacityError
 from compiler.lower.block import Plan, lower
 from compiler.lower.blocks import ModelBlock
-from compiler.lower.context import Group
+from compiler.lower.context import Group, Lowering
+from compiler.lower.deal import WHOLE, Deal
 from compiler.lower.kv_blocks import block_of, kv_capacity, run_of
 from compiler.lower.rows import Kernels
 from compiler.place.stages import Room, Size
@@ -22,11 +23,11 @@ Beside = tuple[Chips, ...]
 """For every rank of a group the chips beside it, none for a rank that owns no KV head; or nothing at all."""
 
 
-def dealt(plan: Plan, cp: int) -> Plan:
-    """The plan with every KV head's context dealt over `cp` chips."""
-    block = block_of(plan.graph)
-    run, capacity = run_of(plan.contexts, block, cp), kv_capacity(plan.contexts, block, cp)
-    return replace(plan, cp=cp, run=run, capacity=capacity)
+def dealt(plan: Plan, deal: Deal) -> Plan:
+    """The plan with every KV head's context dealt so."""
+    block, stripes = block_of(plan.graph), deal.stripes
+    run, capacity = run_of(plan.contexts, block, stripes), kv_capacity(plan.contexts, block, stripes)
+    return replace(plan, deal=deal, run=run, capacity=capacity)
 
 
 def alone(ranks: int, k_parts: int) -> Group:
@@ -35,20 +36,18 @@ def alone(ranks: int, k_parts: int) -> Group:
     return Group(ranks=ranks, k_parts=k_parts, targets=targets, wanted=np.ones((ranks, 1), bool))
 
 
-def owners(
-    plan: Plan, block: ModelBlock, rack: Rack, chips: Chips, k_parts: int
-) -> Int[np.ndarray, " owners"]:
-    """The ranks that own a KV head of a block on these chips."""
-    whole, group = replace(dealt(plan, 1), detours=False), alone(len(chips), k_parts)
-    low, _ = lower(whole, block, group, Router(rack, chips), max(plan.contexts), Kernels())
-    return np.flatnonzero(low.kv_words)
+def undealt(plan: Plan, block: ModelBlock, rack: Rack, chips: Chips, k_parts: int) -> Lowering:
+    """A block lowered on these chips, its contexts where their heads are: only owners keep KV."""
+    whole, group = replace(dealt(plan, WHOLE), detours=False), alone(len(chips), k_parts)
+    return lower(whole, block, group, Router(rack, chips), max(plan.contexts), Kernels())[0]
 
 
-def needed(owner: Int[np.ndarray, " owners"], ranks: int, cp: int) -> tuple[int, ...]:
+def missing(whole: Lowering, cp: int) -> tuple[int, ...]:
     """How many chips each rank needs beside it to deal contexts over `cp` chips; nothing if no rank does.
 
-    A head's own ranks are those from its owner up to the next owner.
+    whole: as `undealt` gives it. A head's own ranks are those from its owner up to the next owner.
     """
+    ranks, owner = whole.group.ranks, np.flatnonzero(whole.kv_words)
     out = np.zeros(ranks, np.int64)
     out[owner] = np.maximum(cp - np.diff(np.append(owner, ranks)), 0)
     return tuple(out.tolist()) if out.any() else ()
@@ -97,7 +96,7 @@ def _near(rack: Rack, chip: int, group: Chips) -> list[int]:
 
 
 def ranked(chips: Chips, beside: Beside, after: Chips) -> tuple[Chips, Beside, Chips]:
-    """All chips of a block by rank: its own, those beside it, those it hands on to; the ranks of the latter."""
+    """All chips of a block by rank: its own, those beside it, those it hands on to; the others' ranks."""
     everyone = tuple(dict.fromkeys([*chips, *(chip for some in beside for chip in some), *after]))
     rank = {chip: i for i, chip in enumerate(everyone)}
     ranks = [tuple(rank[chip] for chip in some) for some in (*beside, after)]
@@ -133,7 +132,7 @@ def too_few(size: Size, rack: Rack) -> CapacityError:
     return CapacityError(
         "place",
         f"block {size.name}",
-        f"needs {max(size.beside)} chips with {megabytes:.1f} MB beside each chip that owns KV heads, {rack.name} "
-        "has fewer with that room",
+        f"needs {max(size.beside)} chips with {megabytes:.1f} MB beside each that owns KV heads, "
+        f"{rack.name} has fewer with that room",
         "Give a smaller --cp, or leave it out.",
     )

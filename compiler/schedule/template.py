@@ -25,8 +25,8 @@ class Template:
     """A block in ranks and offsets, for every context bucket.
 
     `kernels` is what `aux` of a row indexes. `weight_words` are by rank of the group, `kv_words` of those
-    beside it too, `transient_words` by every rank that it touches; `logits` (rank, address, line) and `token` (rank,
-    address) are the outputs of the last block.
+    beside it too, `transient_words` by every rank that it touches; `logits` (rank, address, line) and
+    `token` (rank, address) are the outputs of the last block.
     """
 
     columns: dict[int, Columns]
