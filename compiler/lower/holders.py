@@ -11,6 +11,7 @@ from fabric.paths import hops
 
 def holders(low: Lowering, owner: np.ndarray) -> np.ndarray:
     """The rank of every (head, stripe): of the owner, its own ranks, nearest first, then those beside it."""
+    low.kv_owners.append(owner)
     if low.deal.chips == 1:
         return owner
     owners, slots = np.unique(owner), np.array(low.deal.slots)
@@ -25,7 +26,7 @@ def holders(low: Lowering, owner: np.ndarray) -> np.ndarray:
     return np.concatenate([out[first] for first in owner.tolist()])
 
 
-def regions(low: Lowering, owner: np.ndarray, words: int) -> np.ndarray:
+def kv_regions(low: Lowering, owner: np.ndarray, words: int) -> np.ndarray:
     """Space-coded first words of KV regions on these ranks, bumped per rank."""
     out = np.empty(len(owner), np.int64)
     for i, rank in enumerate(owner):

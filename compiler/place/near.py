@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from itertools import count
 
+import numpy as np
+
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock
 from compiler.lower.deal import Deal, evenly
@@ -73,8 +75,7 @@ class Near:
     @property
     def _heads(self) -> int:
         """The most KV heads of a rank."""
-        words = self._kernel.cached * self._kernel.kv_stride if self._kernel else 1
-        return int(self._whole[0].kv_words.max() // words)
+        return int(np.bincount(self._whole[0].kv_owners[0]).max())
 
     def _slots(self, lines: int) -> int:
         """Cycles that lines keep the link to a neighbour."""

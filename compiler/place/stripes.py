@@ -37,7 +37,7 @@ def alone(ranks: int, k_parts: int) -> Group:
 
 
 def undealt(plan: Plan, block: ModelBlock, rack: Rack, chips: Chips, k_parts: int) -> Lowering:
-    """A block lowered on these chips, its contexts where their heads are: only owners keep KV."""
+    """A block lowered on these chips, its contexts where their heads are."""
     whole, group = replace(dealt(plan, WHOLE), detours=False), alone(len(chips), k_parts)
     return lower(whole, block, group, Router(rack, chips), max(plan.contexts), Kernels())[0]
 
@@ -47,7 +47,7 @@ def missing(whole: Lowering, cp: int) -> tuple[int, ...]:
 
     whole: as `undealt` gives it. A head's own ranks are those from its owner up to the next owner.
     """
-    ranks, owner = whole.group.ranks, np.flatnonzero(whole.kv_words)
+    ranks, owner = whole.group.ranks, np.unique(np.concatenate(whole.kv_owners))
     out = np.zeros(ranks, np.int64)
     out[owner] = np.maximum(cp - np.diff(np.append(owner, ranks)), 0)
     return tuple(out.tolist()) if out.any() else ()
@@ -109,6 +109,8 @@ def lend(sizes: Sequence[Size], chips: Sequence[Chips], rack: Rack, room: Room) 
     Chips that a group hands its result on to are taken if there are no others.
     """
     free = np.full(rack.chips, room.words, np.int64)
+    for bad in () if rack.damage is None else rack.damage.bad:
+        free[bad.chip] -= bad.stop - bad.first
     for size, mine in zip(sizes, chips, strict=True):
         free[list(mine)] -= size.words
     out: list[Beside] = []

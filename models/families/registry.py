@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from models.config import DEFAULT_FAMILY, TransformerConfig
+from models.families.deepseek import DEEPSEEK
 from models.families.family import Family
+from models.families.hybrid.family import HYBRID
 from models.families.llama import LLAMA
 from models.sources.json_keys import Keys
 
@@ -58,3 +60,5 @@ def _named(name: str) -> Family:
 
 
 register(LLAMA)
+register(DEEPSEEK)
+register(HYBRID)

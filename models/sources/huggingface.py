@@ -17,7 +17,7 @@ from models.families.family import TABLE, CheckpointTensor
 from models.sources.error import WeightError
 from models.sources.huggingface_config import is_nested, read_config, weight_block
 from models.sources.huggingface_tensors import FP8, scale_of, settle
-from models.sources.quantise import FORMAT, check_finite, dequantise, power_of_two, quantise
+from models.sources.quantise import FORMAT, check_finite, dequantise, power_of_two, quantise, stacked
 from models.sources.safetensor_files import (
     INDEX,
     SINGLE,
@@ -101,8 +101,11 @@ class HuggingFaceWeights:
         source = self._sources.get(path if kind == "codes" else name)
         if source is None:
             return self[name]  # raises
-        values = source.take(self._values(self._entries[source.name]))
-        return values.T if kind == "codes" else values
+        values = self._values(self._entries[source.name])
+        if kind != "codes":
+            return source.take(values)
+        found = source.matrices(values)
+        return found[0] if len(found) == 1 else np.concatenate(found)
 
     def digest(self) -> str:
         """Sha256 over config.json, all files and the version of the quantisation; reads every file once."""
@@ -117,13 +120,14 @@ class HuggingFaceWeights:
             self._last = None  # its memory is wanted
             source = self._sources[path]
             entry = self._entries[source.name]
-            kept = _kept(entry, source, self._scale(entry), self._scaled) if entry.dtype == FP8 else None
+            codes = entry.dtype == FP8 and source.made is None
+            kept = _kept(entry, source, self._scale(entry), self._scaled) if codes else None
             self._last = last = path, kept or self._rounded(source, entry)
             self.relative_errors[f"{path}.codes"] = last[1].relative_error
         return last[1]
 
     def _rounded(self, source: CheckpointTensor, entry: StoredTensor) -> Matrix:
-        made = quantise(source.take(self._values(entry)).T, entry.place)
+        made = stacked([quantise(one, entry.place) for one in source.matrices(self._values(entry))])
         return Matrix(
             made.codes, power_of_two(made.exponent) if self._scaled else made.exponent, made.relative_error
         )
@@ -173,9 +177,10 @@ def _shapes(held: dict[str, CheckpointTensor], *, scaled: bool) -> Shapes:
             dtype = np.float16 if path == TABLE else np.float32
             shapes[path] = jax.ShapeDtypeStruct(shape, dtype)
         else:
-            shapes[f"{path}.codes"] = jax.ShapeDtypeStruct(shape[::-1], np.uint8)
+            codes, scales = source.matrix_shape
+            shapes[f"{path}.codes"] = jax.ShapeDtypeStruct(codes, np.uint8)
             kind, dtype = SCALE_KINDS[scaled], (np.int32, np.float32)[scaled]
-            shapes[f"{path}.{kind}"] = jax.ShapeDtypeStruct(shape[:1], dtype)
+            shapes[f"{path}.{kind}"] = jax.ShapeDtypeStruct((scales,), dtype)
     return shapes
 
 
@@ -186,6 +191,8 @@ def _kept(
 
     scaled: they hold any f32, otherwise powers of two.
     """
+    if source.by_head is not None and source.by_head.matrices:
+        return None
     scale = source.take(scale)
     fraction, power = np.frexp(scale[:, 0])
     fits = scaled or (np.all(fraction == 0.5) and power.min() > -126)

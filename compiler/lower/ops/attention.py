@@ -12,7 +12,7 @@ import numpy as np
 
 from compiler.graph.graph import Node, View
 from compiler.lower.context import Lowering
-from compiler.lower.holders import holders, needed, order, regions
+from compiler.lower.holders import holders, kv_regions, needed, order
 from compiler.lower.kv_blocks import attention_shape, chunk_of
 from compiler.lower.layout import Lines, Segments
 from compiler.lower.merging import Level, levels, node_size
@@ -32,7 +32,7 @@ VALUES = 5  # that a block takes at most: scores, maxima, weights, and of nodes 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Heads:
+class Heads:
     """The KV heads of one attention and their stripes.
 
     owner: rank of each head. Arrays over (head, stripe): rank that holds it, first word and tag of its KV
@@ -112,11 +112,7 @@ def lower_attention(low: Lowering, node: Node) -> None:
     heads = _append(low, node, group, q.owner[queries.first], q.tag(queries.first))
     if low.deal.chips > 1:
         low.gather(q, needed(low, q, queries.first, queries.lines, heads.holder))
-    sizes = levels(heads.kernel, low.chip, low.batch)
-    end = low.uids + VALUES * (int(ceil_div(low.longest, heads.kernel.block)) + 1)
-    nodes = _level(low, heads, sizes, len(sizes), 0)
-    assert low.uids <= end, "more values than the longest context is given"
-    low.uids = end  # what follows has the same tags in every bucket, as what is preloaded has
+    nodes = context_nodes(low, heads)
     out, segments = result_lines(low, heads.owner, group * head_dim)
     low.rows.add(
         Op.AOUT,
@@ -130,6 +126,16 @@ def lower_attention(low: Lowering, node: Node) -> None:
     low.where[view] = (out, segments)
 
 
+def context_nodes(low: Lowering, heads: Heads) -> Lines:
+    """The nodes that AOUT merges, of every KV head, and all rows that make them."""
+    sizes = levels(heads.kernel, low.chip, low.batch)
+    end = low.uids + VALUES * (int(ceil_div(low.longest, heads.kernel.block)) + 1)
+    nodes = _level(low, heads, sizes, len(sizes), 0)
+    assert low.uids <= end, "more values than the longest context is given"
+    low.uids = end  # what follows has the same tags in every bucket, as what is preloaded has
+    return nodes
+
+
 def result_lines(low: Lowering, owner: np.ndarray, width: int) -> tuple[Lines, Segments]:
     """The result of attention: of each KV head, on the rank that owns it, `width` columns in whole lines."""
     lines, count = int(ceil_div(width, F16_LANES)), len(owner)
@@ -140,7 +146,7 @@ def result_lines(low: Lowering, owner: np.ndarray, width: int) -> tuple[Lines, S
     return out, Segments(start=0, total=count * width, width=width, first=first, lines=lines)
 
 
-def _level(low: Lowering, heads: _Heads, fans: list[Level], level: int, index: int) -> Lines:
+def _level(low: Lowering, heads: Heads, fans: list[Level], level: int, index: int) -> Lines:
     """The value that holds the nodes below node `index` of a level, where they are merged; all rows for them.
 
     Level 0 has blocks; the last level's one node is the whole context.
@@ -174,7 +180,7 @@ def _level(low: Lowering, heads: _Heads, fans: list[Level], level: int, index: i
     return out
 
 
-def _block(low: Lowering, heads: _Heads, block: int, made: np.ndarray) -> None:
+def _block(low: Lowering, heads: Heads, block: int, made: np.ndarray) -> None:
     """The rows that make the node of one block of every head, after the scores of some blocks behind it.
 
     A chain takes the earliest of the rows that are ready, so maxima come before the weights that would keep
@@ -200,13 +206,13 @@ def _block(low: Lowering, heads: _Heads, block: int, made: np.ndarray) -> None:
     low.rows.edge(heads.append[heads.regions(block)], read)
 
 
-def _pass_on(low: Lowering, heads: _Heads, block: int, *values: Lines) -> None:
+def _pass_on(low: Lowering, heads: Heads, block: int, *values: Lines) -> None:
     """Values of a block that takes the room of one twice as many blocks before as are worked on at a time."""
     if heads.before(block, 2 * heads.ahead) >= 0:
         low.passing.update(value.uid for value in values)
 
 
-def _scores(low: Lowering, heads: _Heads, block: int) -> tuple[Lines, Lines]:
+def _scores(low: Lowering, heads: Heads, block: int) -> tuple[Lines, Lines]:
     """The scores of one block of every head and their maxima."""
     same = {"rank": heads.rank(block), "aux": heads.aux}
     scores = heads.value(low, "f32", score_lines(heads.kernel), [heads.rank(block)])
@@ -221,7 +227,7 @@ def _scores(low: Lowering, heads: _Heads, block: int) -> tuple[Lines, Lines]:
     return scores, peaks
 
 
-def _append(low: Lowering, node: Node, group: int, owner: np.ndarray, query: np.ndarray) -> _Heads:
+def _append(low: Lowering, node: Node, group: int, owner: np.ndarray, query: np.ndarray) -> Heads:
     """KVW rows of the step's K and V, and the bookkeeping of heads and stripes."""
     (k, keys), (v, values) = low.segments(node.inputs[1], node), low.segments(node.inputs[2], node)
     kv_heads, head_dim = attention_shape(low.graph, node)
@@ -245,7 +251,7 @@ def _append(low: Lowering, node: Node, group: int, owner: np.ndarray, query: np.
     )
     aux = low.kernels.index(kernel)
     holder = holders(low, owner)
-    region = regions(low, holder, low.cached * low.capacity * words)
+    region = kv_regions(low, holder, low.cached * low.capacity * words)
     region_tag = tag(low.weight_uid(), np.arange(len(holder)))
     stripes = low.deal.stripes
     stripe = np.tile(np.arange(stripes), kv_heads)
@@ -265,7 +271,7 @@ def _append(low: Lowering, node: Node, group: int, owner: np.ndarray, query: np.
         dst_tag=region_tag,
     )
     queues, place = order(low, kernel)
-    return _Heads(
+    return Heads(
         aux=aux,
         kernel=kernel,
         owner=owner,
@@ -276,11 +282,11 @@ def _append(low: Lowering, node: Node, group: int, owner: np.ndarray, query: np.
         query=query,
         order=queues,
         place=place,
-        ahead=_ahead(low, kernel),
+        ahead=ahead_of(low, kernel),
     )
 
 
-def _ahead(low: Lowering, kernel: AttentionKernel) -> int:
+def ahead_of(low: Lowering, kernel: AttentionKernel) -> int:
     """Blocks to work on at a time: two for every chain, and what they take up while results are on their way.
 
     On its way from the weights of an earlier block to its own, a block waits for QK, SMAX and EXP to be
