@@ -35,25 +35,29 @@ def program() -> Program:
 
 
 CASES: dict[str, tuple[Any, str, dict[str, Any]]] = {
-    "one chip per head": (SMALL, "quad", {"tp": 4, "cp": 1}),
-    "two chips per head": (SMALL, "quad", {"tp": 4, "cp": 2}),
-    "four chips for one head": (ONE_HEAD, "quad", {"tp": 4, "cp": 4}),
-    "three chips per head, anywhere": (SMALL, "torus-4x4", {"tp": 8, "cp": 3, "placement": "random"}),
-    "five chips per head, of two trays": (SMALL, "lpx", {"tp": 16, "cp": 5}),
-    "four chips per head": (SMALL, "lpx-16x16", {"tp": 8, "cp": 4}),
-    "rows and columns": (SMALL, "quad", {"tp": 4, "cp": 2, "layout": "2d"}),
+    "one chip per head": (SMALL, "quad", {"tp": 4, "pp": 1, "cp": 1}),
+    "two chips per head": (SMALL, "quad", {"tp": 4, "pp": 1, "cp": 2}),
+    "four chips for one head": (ONE_HEAD, "quad", {"tp": 4, "pp": 1, "cp": 4}),
+    "three chips per head, anywhere": (
+        SMALL,
+        "torus-4x4",
+        {"tp": 8, "pp": 1, "cp": 3, "placement": "random"},
+    ),
+    "five chips per head, of two trays": (SMALL, "lpx", {"tp": 16, "pp": 1, "cp": 5}),
+    "four chips per head": (SMALL, "lpx-16x16", {"tp": 8, "pp": 1, "cp": 4}),
+    "rows and columns": (SMALL, "quad", {"tp": 4, "pp": 1, "cp": 2, "layout": "2d"}),
     "a chip of another group": (SMALL, "quad", {"tp": 2, "pp": 2, "cp": 2}),
-    "three chips of the tray": (SMALL, "lpx-tray", {"tp": 2, "cp": 4}),
-    "ranks of its own and one beside them": (SMALL, "lpx-tray", {"tp": 4, "cp": 3}),
-    "three chips of other trays": (EIGHT_HEADS, "lpx", {"tp": 8, "cp": 4}),
-    "two heads of one chip": (SMALL, "torus-4x4", {"tp": 1, "cp": 3}),
+    "three chips of the tray": (SMALL, "lpx-tray", {"tp": 2, "pp": 1, "cp": 4}),
+    "ranks of its own and one beside them": (SMALL, "lpx-tray", {"tp": 4, "pp": 1, "cp": 3}),
+    "three chips of other trays": (EIGHT_HEADS, "lpx", {"tp": 8, "pp": 1, "cp": 4}),
+    "two heads of one chip": (SMALL, "torus-4x4", {"tp": 1, "pp": 1, "cp": 3}),
 }
 
 
 @pytest.mark.parametrize("name", slow_but(["two chips per head", "a chip of another group"], CASES))
 def test_the_bits_are_those_of_one_device(name: str) -> None:
     config, rack, options = CASES[name]
-    step, program = compiled(config, rack, contexts=(CONTEXT,), **{"pp": 1, **options})
+    step, program = compiled(config, rack, contexts=(CONTEXT,), **options)
     assert program.manifest.options.cp == options["cp"]
     require(check(program, CONTEXT))
     assert_same(step, program, POSITIONS)
