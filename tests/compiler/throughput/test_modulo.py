@@ -121,7 +121,7 @@ def test_no_shorter_interval_that_was_tried_has_room(start: int, spare: int, hol
 
 
 def test_rows_leave_nothing_between_them_that_none_can_use_if_it_is_tight() -> None:
-    """The second row may begin at 13: beside it, with its 10 cycles, no other 10 are left of 30 for the third."""
+    """The second row may begin at 13: beside it and the first no 10 cycles of 30 are left for the third."""
     rows = replace(problem([10] * 3), latency=[13] * 3, before=[[], [0], []], after=[[1], [], []])
     given_ = [(Ring(30).empty,)]
     assert place_rows(rows, 30, given_, [], advance=False) is None
