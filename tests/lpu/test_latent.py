@@ -55,12 +55,13 @@ CASES: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "rows and columns": (TINY, "quad", {"tp": 4, "layout": "2d"}),
     "rows": (TINY, "quad", {"tp": 4, "layout": "row"}),
     "one matrix for the queries": (ONE_Q, "quad", {"tp": 2}),
+    "latents of queries on every chip": (replace(TINY, q_lora=320, layers=1), "quad", {"tp": 4}),
     "wide heads": (WIDE, "quad", {"tp": 2}),
     "wide heads, any scales": (replace(WIDE, column_scales="f32"), "quad", {"tp": 3}),
 }
 
 
-@pytest.mark.parametrize("name", slow_but(["two chips", "wide heads"], CASES))
+@pytest.mark.parametrize("name", slow_but(["two chips", "wide heads", "latents of queries on every chip"], CASES))
 def test_the_bits_are_those_of_one_device(name: str) -> None:
     config, rack, options = CASES[name]
     step, program = compiled(config, rack, contexts=(CONTEXT,), pp=1, **options)
@@ -214,3 +215,17 @@ def test_no_mutant_is_proved(program: Program, name: str) -> None:
 def test_a_context_cannot_be_dealt_over_chips() -> None:
     with pytest.raises(OptionError, match="every chip with heads keeps all latents"):
         compiled(TINY, "quad", contexts=(CONTEXT,), tp=4, pp=1, cp=2)
+
+
+def test_every_chip_computes_the_latents_of_the_queries_itself() -> None:
+    """So they cross no link: of the queries only what attention mixes does."""
+    _, program = compiled(replace(TINY, q_lora=320, layers=1), "quad", contexts=(CONTEXT,), tp=4, pp=1)
+    require(check(program, CONTEXT))
+    block = program.blocks[attention_block(program)]
+    call = next(call for call in program.calls if call.block == attention_block(program))
+    slot = next(i for i, tensor in enumerate(call.tensors) if tensor.endswith("q_a.codes"))
+    chips, tiles = np.unique(block.loads.chip[block.loads.tensor == slot], return_counts=True)
+    assert chips.tolist() == [0, 1, 2, 3]
+    assert len(set(tiles.tolist())) == 1
+    named = of_model(program, replace(TINY, q_lora=320, layers=1, max_context=CONTEXT))
+    assert prove(named).ok
