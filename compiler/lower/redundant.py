@@ -1,18 +1,18 @@
-"""Products that every rank computes by itself, where a norm takes all of the result on each of them.
+"""Products that every rank computes by itself, where all of the result is read on each of them.
 
 The matrix is then preloaded on each, and the exchange between product and norm is left out. So the queries'
 and keys' latents of a layer cost a chip some hundred cycles of its planes instead of a hop.
 """
 
 import numpy as np
+from jaxtyping import Bool
 
 from compiler.graph.graph import Node
 from compiler.lower.collective import Move, arrival
 from compiler.lower.context import Lowering
-from compiler.lower.layout import Lines
+from compiler.lower.layout import Demand, Lines
+from compiler.lower.rule import AS_RESULT, Handed
 from compiler.program.isa import F32_LANES, TILE_ROWS, ceil_div
-
-NO_RANK = -1  # who owns the lines of what every rank computes by itself
 
 
 def copied(low: Lowering, node: Node, source: Lines) -> np.ndarray | None:
@@ -20,10 +20,9 @@ def copied(low: Lowering, node: Node, source: Lines) -> np.ndarray | None:
 
     By the rows of a decode step: a prefill program has the same image and must choose alike.
     """
-    readers = low.demands.readers(node.outputs[0])
-    if low.group.k_parts > 1 or not low.by_rows or len(readers) != 1:
+    active = _reading(low, node.outputs[0]) if low.group.k_parts == 1 and low.by_rows else None
+    if active is None:
         return None
-    active = low.multipliers(readers[0][0].outputs[0])
     ranks = np.flatnonzero(active)
     if len(ranks) < 2 or (active & ~low.multipliers(node.inputs[0].value)).any():
         return None  # its input does not lie everywhere
@@ -33,6 +32,24 @@ def copied(low: Lowering, node: Node, source: Lines) -> np.ndarray | None:
     alone = _cycles(low, tiles)
     shared = _cycles(low, tiles * int(np.bincount(owner).max()) // len(owner))
     return ranks if alone < shared + arrival(low, _moves(owner, ranks, low.cached)) else None
+
+
+def _reading(low: Lowering, value: int) -> Bool[np.ndarray, " ranks"] | None:
+    """The ranks on which all of a value is read, itself or after rows that keep its segments."""
+    demands = low.demands
+    readers = demands.readers(value)
+    if len(readers) != 1:
+        return None
+    reader, operand = readers[0]
+    rule = demands.rule(reader)
+    if rule.handed(demands, reader) is Handed.WHOLE:
+        return low.multipliers(reader.outputs[0])
+    if operand in rule.copied:
+        columns = rule.wants(demands, reader, 0) or reader.inputs[0].width
+        heads = Demand(reader.inputs[0], columns, even=rule.even).owners(low.group.ranks)
+        return np.isin(np.arange(low.group.ranks), heads)
+    keeps = rule.wants(demands, reader, operand) == AS_RESULT and operand == 0
+    return _reading(low, reader.outputs[0]) if keeps else None
 
 
 def _cycles(low: Lowering, tiles: int) -> int:

@@ -8,10 +8,10 @@ from compiler.errors import CompileError
 from compiler.graph.graph import Node
 from compiler.lower.collective import partials, reduce, scale_words, statistic
 from compiler.lower.context import Lowering
-from compiler.lower.layout import Demand, Lines, lay
+from compiler.lower.layout import NO_RANK, Demand, Lines, lay
 from compiler.lower.ops.chains import column_tiles, drain_kernels, emptied_by, turns
 from compiler.lower.ops.parted import lower_parted
-from compiler.lower.redundant import NO_RANK, copied
+from compiler.lower.redundant import copied
 from compiler.lower.rows import tag
 from compiler.lower.rule import Handed, LoweringRule
 from compiler.program.instructions.matmul import MatmulKernel
@@ -33,11 +33,11 @@ def lower_matmuls(low: Lowering, nodes: list[Node]) -> None:
         lower_parted(low, nodes, source)
         return
     low.gather(source, low.group.needs(source.lines, low.multipliers(nodes[0].inputs[0].value)))
-    whole = [node for node in nodes if _is_taken_whole(low, node)]
-    others = [node for node in nodes if node not in whole]
-    for together in (*([node] for node in whole), *([others] if others else [])):
-        copies = copied(low, together[0], source) if together != others else None
-        _side_by_side(low, together, source, copies)
+    copies = {node.index: copied(low, node, source) for node in nodes}
+    apart = [node for node in nodes if copies[node.index] is not None or _is_taken_whole(low, node)]
+    others = [node for node in nodes if node not in apart]
+    for together in (*([node] for node in apart), *([others] if others else [])):
+        _side_by_side(low, together, source, copies[together[0].index])
 
 
 def _is_taken_whole(low: Lowering, node: Node) -> bool:
