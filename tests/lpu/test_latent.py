@@ -11,12 +11,14 @@ from handmade import change
 from models_named import of_model
 from slow import slow_but
 
-from compiler.errors import OptionError
+from compiler.errors import CompileError, OptionError
+from compiler.handover import compile_ingest
 from compiler.lower.layout import evenly
 from compiler.program.instructions.attention import LatentAttentionKernel
 from compiler.program.isa import Columns, Op
 from compiler.program.program import Block, Loads, Program
 from compiler.timing import timing
+from fabric.catalog import bridge_spec
 from fabric.rack import load_rack
 from lpu.check.check import check, check_columns, require
 from lpu.prove.prove import prove
@@ -235,3 +237,8 @@ def test_every_chip_computes_all_latents_itself() -> None:
     assert not ((rows.op == Op.SEND) & (rows.t0 > 0) & (rows.t1 <= scores)).any()
     named = of_model(program, replace(TINY, q_lora=320, layers=1, max_context=CONTEXT))
     assert prove(named).ok
+
+
+def test_latents_are_not_handed_over_as_heads(program: Program) -> None:
+    with pytest.raises(CompileError, match="2 chips keep copies of a latent of 96 lanes"):
+        compile_ingest(program, 8, bridge_spec("fpga-400g"))
