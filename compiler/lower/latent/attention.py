@@ -156,4 +156,5 @@ RULE = LoweringRule(
     by_head=True,
     even=True,
     joined=(Q_LATENT, Q_TURNED),
+    copied=(K_TURNED, LATENT),
 )
