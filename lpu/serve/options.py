@@ -81,7 +81,7 @@ class ServeGpus(GpuKind):
         if self.mode != "pd":
             raise FileError(
                 f"serve: --mode {self.mode} is not served, only pd: a server has the slots and times of a "
-                f"program that decodes by itself. lpu afd --mode {self.mode} times it and, with --run, runs it."
+                f"program that decodes by itself. lpu afd --mode {self.mode} times it; --run runs it."
             )
 
 
