@@ -51,6 +51,8 @@ def afd(
     mode.check(request, run=wanted.run)
     if wanted.trace is not None:
         check_writable(wanted.trace, "--trace")
+    if wanted.html is not None:
+        check_writable(wanted.html, "--html")
     gpus, rack = of_pod(gpus, rack)
     there = machines(rack, gpus, gpus.gpus, gpus.gpu_tp, gpus.gpu_table)
     opened, others = _opened(model, request, mode, dict(model_keywords("afd", keywords)))

@@ -100,6 +100,10 @@ class Wanted:
     trace: Annotated[str | Path | None, Option("--trace", "Write a Perfetto trace here.", metavar="FILE")] = (
         None
     )
+    html: Annotated[
+        str | Path | None,
+        Option("--html", "Also write a page: one HTML file (page extra).", metavar="FILE"),
+    ] = None
     check: Check = True
 
 
