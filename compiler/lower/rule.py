@@ -30,7 +30,8 @@ class LoweringRule:
     by_head: the first operand is read head by head. angles: which operand is a table of angles, preloaded
     once per chip. kv_heads: of an op that keeps KV, the heads of a node. rounds_to: of a rounding, the format
     in which its result crosses host lanes. keeps_columns: column i of the result is made of column i of the
-    operands, however they are cut. picks_token: the result is the token that ends a step.
+    operands, however they are cut. picks_token: the result is the token that ends a step. everywhere: every
+    rank takes all of its operands.
     """
 
     op: str
@@ -45,6 +46,7 @@ class LoweringRule:
     rounds_to: Wire | None = None
     keeps_columns: bool = False
     picks_token: bool = False
+    everywhere: bool = False
 
 
 def every(columns: int) -> Callable[["Uses", Node, int], int]:

@@ -8,6 +8,7 @@ from compiler.lower.ops import (
     attention,
     bias,
     embed,
+    experts,
     glu,
     matmul,
     multiply,
@@ -15,6 +16,7 @@ from compiler.lower.ops import (
     rms_norm,
     rope,
     rounding,
+    router,
 )
 from compiler.lower.rule import LoweringRule
 
@@ -32,6 +34,7 @@ for _rule in (
     *(embed.RULE, matmul.RULE, matmul.SCALED, rms_norm.RULE, rope.RULE, rounding.ROUND8, rounding.ROUND16),
     *(attention.RULE, glu.RULE, add.RULE, bias.RULE, argmax.RULE),
     *(multiply.MULTIPLY, multiply.MULTIPLY_ADD, prescale.PRESCALE, prescale.RMS_STAT),
+    *(router.MATMUL16, router.ROUTE, experts.RULE),
 ):
     register(_rule)
 

@@ -116,6 +116,25 @@ class KVHead(NamedTuple):
     kernel: int
 
 
+class Ranked(NamedTuple):
+    """One line of logits (part 0), or of which are among the `chosen` largest (part 1)."""
+
+    holds: int
+    value: int
+    chosen: int
+    line: int
+    part: int
+
+
+class Slot(NamedTuple):
+    """One of the experts that the rows of a step choose; value: the choice."""
+
+    holds: int
+    value: int
+    slot: int
+    slots: int
+
+
 class Preload(NamedTuple):
     """A preloaded value; columns: a lane map of its tensor, -1 where it has none."""
 
@@ -123,6 +142,23 @@ class Preload(NamedTuple):
     tensor: int
     columns: int
     lines: int
+
+
+class StackRun(NamedTuple):
+    """Tiles side by side of every expert of a stack, as `TileRun`."""
+
+    kind: int
+    rows: int
+    tiles: tuple[tuple[int, int], ...]
+
+
+class HalfRun(NamedTuple):
+    """Tiles of fp16 weights one below the other: lane maps of the rows of each, of the columns of all."""
+
+    kind: int
+    tensor: int
+    columns: int
+    rows: tuple[int, ...]
 
 
 class TileRun(NamedTuple):

@@ -128,7 +128,7 @@ class Terms:
         starts: first rows of its contract parts and, last, how many rows there are; () for one part.
         """
         normed = (statistic,) if statistic >= 0 else ()
-        return self.make(MATMUL, (value, codes, scale, *normed), starts, self.shape(codes)[1:])
+        return self.make(MATMUL, (value, codes, scale, *normed), starts, self.shape(codes)[-1:])
 
     def bias(self, value: int, vector: int) -> int:
         """A product plus a vector."""

@@ -25,7 +25,9 @@ class CheckpointTensor:
     """One tensor of a checkpoint: our path (of a matrix without `.codes`), its name and its shape there.
 
     rows: (first, how many) of its rows are ours; None: all. lanes: of rows that lie head by head, (lanes of a
-    head, those that RoPE turns): they are put in the order of `models.rope.lane_order`.
+    head, those that RoPE turns): they are put in the order of `models.rope.lane_order`. stack: of experts,
+    the names of the matrices of each, all of that shape, whose columns lie side by side; they are quantised
+    together. half: whether a matrix stays fp16 (`models.contract.scales.half`), as of routers.
     """
 
     path: str
@@ -33,6 +35,13 @@ class CheckpointTensor:
     shape: tuple[int, ...]
     rows: tuple[int, int] | None = None
     lanes: tuple[int, int] | None = None
+    stack: tuple[tuple[str, ...], ...] = ()
+    half: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tensors of the checkpoint that it is made of."""
+        return tuple(name for each in self.stack for name in each) or (self.name,)
 
     @property
     def own_shape(self) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from models.config import DEFAULT_FAMILY, TransformerConfig
+from models.families.experts import EXPERTS
 from models.families.family import Family
 from models.families.llama import LLAMA
 from models.sources.json_keys import Keys
@@ -58,3 +59,4 @@ def _named(name: str) -> Family:
 
 
 register(LLAMA)
+register(EXPERTS)

@@ -194,16 +194,20 @@ def adding_readers(low: Lowering, node: Node, way: Way) -> np.ndarray | None:
     return reading_ranks(low, [node], way.owner, tiles) if len(way.first) > 1 else None
 
 
-def cycles(low: Lowering, source: Lines, tiles: RowTiles, way: Way, readers: np.ndarray | None) -> int:
+def cycles(
+    low: Lowering, source: Lines, tiles: RowTiles, way: Way, readers: np.ndarray | None, copies: int = 1
+) -> int:
     """An estimate, for the rows of a decode step: a prefill program has the same image and must choose alike.
 
-    Weights are installed while the input is gathered; where nothing is gathered, before the first tile of
-    columns is done and sent. The others are installed meanwhile.
+    copies: inputs like `source` whose products are one sum. Weights are installed while the input is
+    gathered; where nothing is gathered, before the first tile of columns is done and sent. The others are
+    installed meanwhile.
     """
-    before = arrival(low, _moves(source.owner, lines_needed(low, source, tiles, way), low.cached))
+    rows = low.cached * copies
+    before = arrival(low, _moves(source.owner, lines_needed(low, source, tiles, way), rows))
     if len(way.first) == 1:
         return before + arrival(low, _moves(way.owner, way.need, low.cached))
-    return before + _first_tile(low, tiles, way) + exchange(low, way, readers, low.cached)[0]
+    return before + copies * _first_tile(low, tiles, way) + exchange(low, way, readers, low.cached)[0]
 
 
 def _first_tile(low: Lowering, tiles: RowTiles, way: Way) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lpu.prove.models import llama
+from lpu.prove.models import experts, llama
 from lpu.prove.models.record import Reader
 
 READERS: dict[str, Reader] = {}
@@ -32,3 +32,4 @@ def reader_of(config: Mapping[str, Any] | None) -> Reader | None:
 
 
 register(llama.FAMILY, llama.read)
+register(experts.FAMILY, experts.read)
