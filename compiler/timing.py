@@ -22,6 +22,7 @@ from compiler.program.instructions.experts import (
 )
 from compiler.program.instructions.host import HandoverKernel, wire_words
 from compiler.program.instructions.matmul import WIDE_PER_F32, ReduceKernel, TreeKernel, WriteBackKernel
+from compiler.program.instructions.recurrent import SsmKernel, StateKernel, state_lines
 from compiler.program.isa import F32_LANES, TILE_ROWS, TRANSIENT, Kernel, Lines, Op, ceil_div
 from fabric.chip import ChipSpec
 
@@ -51,6 +52,40 @@ class Vector:
         return hold, hold + chip.vxm_latency_cycles + (chip.lane_reduce_cycles if self.reduces else 0)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewing:
+    """The rule of VXM rows that read a state and leave it anew, once a step, or once for every token of it.
+
+    lanes: of one batch row; passes: over the ALU mesh. by_token: a token waits for the state of the one
+    before.
+    """
+
+    lanes: Callable[[Lines, Any], Lines]
+    passes: int
+    by_token: bool
+
+    def __call__(
+        self, op: int, n: Lines, kernel: StateKernel, chip: ChipSpec, rows: int
+    ) -> tuple[Lines, Lines]:
+        """(hold, t1 - t0) in cycles."""
+        tokens = rows // kernel.sequences if self.by_token else 1
+        passes = ceil_div(self.lanes(n, kernel) * (rows // tokens), TILE_ROWS) * self.passes
+        token = np.maximum(passes, ceil_div(self.state(op, n, kernel, rows) // tokens, VXM_WORDS_PER_CYCLE))
+        if tokens > 1:
+            token = np.maximum(token, chip.vxm_latency_cycles)
+        hold = np.maximum(tokens * token, ceil_div(self.moved(op, n, kernel, rows), VXM_WORDS_PER_CYCLE))
+        return hold, hold + chip.vxm_latency_cycles
+
+    def state(self, op: int, n: Lines, kernel: StateKernel, rows: int) -> Lines:
+        """Words of state that a row reads and writes."""
+        times = rows if self.by_token else kernel.sequences
+        return 2 * times * kernel.kept * state_lines(op, n)
+
+    def moved(self, op: int, n: Lines, kernel: StateKernel, rows: int) -> Lines:
+        """All words that a row reads and writes."""
+        return rows * moved_lines(op, n, kernel) + self.state(op, n, kernel, rows)
+
+
 def moved_lines(op: int, n: Lines, kernel: Kernel) -> Lines:
     """Transient lines that a row reads and writes."""
     total = 0 * n
@@ -65,6 +100,8 @@ def moved_words(op: int, n: Lines, kernel: Kernel, rows: int) -> Lines:
     if isinstance(kernel, HandoverKernel):
         return wire_words(n, kernel, rows)
     rule = RULES.get(op)
+    if isinstance(rule, Renewing) and isinstance(kernel, StateKernel):
+        return rule.moved(op, n, kernel, rows)
     besides = rule.words(n, kernel) if isinstance(rule, Vector) and rule.words is not None else 0
     return rows * (moved_lines(op, n, kernel) + besides)
 
@@ -159,6 +196,14 @@ def _of_paired(n: Lines, k: Kernel) -> Lines:
     return PAIRED * n
 
 
+def _of_steps(n: Lines, k: SsmKernel) -> Lines:
+    return F32_LANES * (2 + k.decays) + 0 * n
+
+
+def _of_states(n: Lines, k: SsmKernel) -> Lines:
+    return F32_LANES * k.kept + 0 * n
+
+
 def _table_row(n: Lines, k: Kernel) -> Lines:
     return ceil_div(n, 2)
 
@@ -199,6 +244,10 @@ RULES: dict[int, Rule] = {
     Op.SHARE: Vector(lanes=of_lines, passes=6, reduces=True),
     Op.SLOTS: _slots,
     Op.WGLU: Vector(lanes=_of_paired, passes=5),
+    Op.CONV: Renewing(lanes=of_lines, passes=8, by_token=False),
+    Op.STEP: Vector(lanes=_of_steps, passes=4),
+    Op.SSM: Renewing(lanes=_of_states, passes=3, by_token=True),
+    Op.GATE: Vector(lanes=of_lines, passes=4),
     Op.TAKE: _host,
     Op.GIVE: _host,
     Op.KVIN: _host,

@@ -1,4 +1,4 @@
-"""The KV cache of a decoder: the only state that lives from step to step."""
+"""What a decoder keeps from step to step: the KV cache, and the states of recurrent layers."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -11,11 +11,13 @@ KVFormat = Literal["fp16", "fp8"]
 class KVCache(NamedTuple):
     """Keys and values per layer, each [batch, tokens, kv_heads, head_dim], fp16 or e4m3 codes (uint8).
 
+    state: of recurrent layers, f32 [batch, kept, channels] each; a sequence at position 0 begins with zeros.
     Leaves are arrays, or `jax.ShapeDtypeStruct` where only the shape is meant.
     """
 
     k: tuple[Any, ...]
     v: tuple[Any, ...]
+    state: tuple[Any, ...] = ()
 
 
 def kv_shape(layers: int, batch: int, context: int, kv_heads: int, head_dim: int, kv: KVFormat) -> KVCache:

@@ -18,6 +18,7 @@ from compiler.lower.ops import (
     rounding,
     router,
 )
+from compiler.lower.ops.recurrent import conv, gate, ssm
 from compiler.lower.rule import LoweringRule
 
 RULES: dict[str, LoweringRule] = {}
@@ -33,6 +34,7 @@ def register(rule: LoweringRule) -> LoweringRule:
 for _rule in (
     *(embed.RULE, matmul.RULE, matmul.SCALED, rms_norm.RULE, rope.RULE, rounding.ROUND8, rounding.ROUND16),
     *(attention.RULE, glu.RULE, add.RULE, bias.RULE, argmax.RULE),
+    *(conv.RULE, ssm.RULE, gate.RULE),
     *(multiply.MULTIPLY, multiply.MULTIPLY_ADD, prescale.PRESCALE, prescale.RMS_STAT),
     *(router.MATMUL16, router.ROUTE, experts.RULE),
 ):

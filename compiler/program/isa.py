@@ -61,6 +61,7 @@ class Holds(IntEnum):
     SHARE = 14  # how much each expert counts, 0 for those that are not chosen
     SLOT = 15  # lane 0: how much the slot's expert counts for a row, lane 1: its number
     NODE = 12  # of a product in contract parts: some neighbouring parts, rounded and added
+    STEPPED = 16  # a line of channels, its time steps, its D, and its decays
 
 
 class Op(IntEnum):
@@ -108,6 +109,14 @@ class Op(IntEnum):
     SHARE = 43  # dst n lines of weights <- 2n lines (logit, chosen) at src
     SLOTS = 44  # dst n slot lines, from slot src3 on <- the weights of all experts at src
     WGLU = 45  # dst fp16 lines <- n f32 lines of 40 gate and 40 up columns each at src, slot line src2
+    CONV = (
+        48  # dst n f32 lines <- n f32 lines src and the last inputs of their channels (state src2, renewed),
+    )
+    #            tap words and a bias (weights) src3
+    STEP = 49  # dst line n of channels beside its time steps, D and decays <- line src, raw time steps src2,
+    #            words of D and decays (weights) src3
+    SSM = 50  # dst line n of results <- its channels and time steps src, B and C src2, states src3 (renewed)
+    GATE = 51  # dst n f32 lines <- n f32 lines src times silu of n f32 lines src2
 
 
 PRODUCTS = (Op.MM, Op.XMM)  # what adds into an accumulator
@@ -216,7 +225,8 @@ class Instruction:
     line (MM an accumulator, GIVE and KVOUT a message). least, most: bounds of `n`. ordered: line i of the
     result is made of line i of the operands. unread: a result may lie where no row reads it. moves: of rows
     that make up programs of their own, the kind of program. numbers: the columns besides the operands that
-    say something, and what each is called in text.
+    say something, and what each is called in text. renews: the operand in the KV space that rows read as the
+    step before left it, and leave anew when they commit; nothing for most.
     """
 
     op: int
@@ -231,6 +241,7 @@ class Instruction:
     unread: bool = False
     moves: str = ""
     numbers: tuple[tuple[str, str], ...] = ()
+    renews: str = ""
 
     @property
     def operands(self) -> tuple[Operand, ...]:

@@ -16,6 +16,7 @@ from compiler.program.program import LOADS, Loads, Program
 from lpu.check.by_block.weights import program_weights
 from lpu.check.cycles import cycles
 from lpu.check.findings import RULES, Findings, HazardError, Report, Violation, tag
+from lpu.check.follow.states import states, stepped
 from lpu.check.form import form
 from lpu.check.host_lanes import host_lanes, kv_lanes
 from lpu.check.meaning import meaning, tagged
@@ -87,6 +88,7 @@ def _check(
     used = operands(findings, stated, found)
     preloaded(findings, stated, used.weights)
     cache(findings, stated, used.kv_reads, used.kv_writes)
+    states(findings, stated, used.renewed, (used.kv_reads, used.kv_writes))
     unread, left = memory(findings, stated, used)
     if cycles_stated is not None:
         tagged(findings, found)
@@ -97,6 +99,7 @@ def _check(
     if not sum(findings.counts):
         meaning(findings, stated, found, left)  # of rows that have their right operands
         sums(findings, found)
+        stepped(findings, found)
         findings.add(7, unread, "makes a line that no row reads")
     return findings.report()
 

@@ -11,6 +11,7 @@ from compiler.program.instructions.attention import AttentionKernel
 from compiler.program.instructions.experts import HalfKernel, SlotsKernel
 from compiler.program.instructions.host import GiveKernel, HandoverKernel, TakeKernel
 from compiler.program.instructions.matmul import WriteBackKernel
+from compiler.program.instructions.recurrent import ConvKernel, SsmKernel
 from compiler.program.isa import TRANSIENT, Op, is_transfer
 from lpu.check.findings import Findings
 from lpu.check.rows import Alike
@@ -110,6 +111,22 @@ def _move(n: Counts, k: HandoverKernel, words: Counts, m: Stated) -> Taken:
     return Taken(n * k.kv_words * k.host_slot, 0, n * k.kv_words)
 
 
+def _convolve(n: Counts, k: ConvKernel, words: Counts, m: Stated) -> Taken:
+    """The state goes out and comes back once for all tokens of a sequence."""
+    words = words + 2 * k.sequences * k.kept * n
+    return Taken(np.maximum(8 * _up(_LINE * n * m.rows, _D), _up(words, _VXM_WORDS)), m.vxm_latency, words)
+
+
+def _recur(n: Counts, k: SsmKernel, words: Counts, m: Stated) -> Taken:
+    """Token after token; from the second on each finds the state that the one before has committed."""
+    tokens, state = m.rows // k.sequences, 2 * k.kept * k.sequences
+    each = max(3 * _up(_LINE * k.kept * k.sequences, _D), _up(state, _VXM_WORDS))
+    if tokens > 1:
+        each = max(each, m.vxm_latency)
+    words = words + tokens * state
+    return Taken(np.maximum(tokens * each, _up(words, _VXM_WORDS)), m.vxm_latency, words)
+
+
 def _lines(n: Counts, k: Any) -> Counts:
     return _LINE * n
 
@@ -154,6 +171,10 @@ for _op, _rule in {
     Op.SHARE: Vector(_lines, 6, reduces=True),
     Op.SLOTS: _choose,
     Op.WGLU: Vector(lambda n, k: _LINE // 2 * n, 5),
+    Op.CONV: _convolve,
+    Op.STEP: Vector(lambda n, k: _LINE * (2 + k.decays), 4),
+    Op.SSM: _recur,
+    Op.GATE: Vector(_lines, 4),
     Op.TAKE: _carry,
     Op.GIVE: _carry,
     Op.KVIN: _move,

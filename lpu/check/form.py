@@ -13,6 +13,7 @@ from compiler.program.instructions.attention import AttentionKernel, KVKernel, k
 from compiler.program.instructions.experts import ExpertTileKernel
 from compiler.program.instructions.host import HandoverKernel
 from compiler.program.instructions.matmul import MatmulKernel
+from compiler.program.instructions.recurrent import StateKernel
 from compiler.program.isa import (
     F16_LANES,
     OPCODES,
@@ -25,6 +26,7 @@ from compiler.program.isa import (
 from lpu.check.cycles import CYCLES
 from lpu.check.findings import Findings
 from lpu.check.follow.experts import wrong_slots
+from lpu.check.follow.states import wrong_state
 from lpu.check.rows import CYCLE, Alike, alike
 from lpu.check.stated import Stated
 
@@ -91,6 +93,8 @@ def _wrong(group: Alike, stated: Stated) -> str:
     if not group.transfers and group.op not in CYCLES:
         return "the checker has no timing rule for it. Give it one with lpu.check.cycles.register"
     if isinstance(kernel, AttentionKernel) and (wrong := _wrong_attention(kernel, stated)):
+        return wrong
+    if isinstance(kernel, StateKernel) and (wrong := wrong_state(kernel, stated)):
         return wrong
     if isinstance(kernel, HandoverKernel) and kernel.cached != stated.sequences:
         return f"its kernel has {kernel.cached} cached sequences, the program {stated.sequences}"

@@ -26,6 +26,7 @@ from compiler.program.isa import (
 )
 from compiler.program.program import LOADS, Block, Loads, Program
 from lpu.check.findings import Findings, tag
+from lpu.check.follow.states import beside, is_beside
 from lpu.check.operands import Accesses
 from lpu.check.rows import CYCLE, TIME_BITS, by_small
 from lpu.check.stated import Stated
@@ -214,6 +215,10 @@ def _position(
     last: Int[np.ndarray, " reads"],
 ) -> None:
     """What a row reads is for the rows and columns that its tags name: k0 and n0 of the preloaded values."""
+    mine = is_beside(findings.columns.op[a.row])
+    if mine.any():
+        beside(findings, a.take(mine), loads, first[mine])
+        a, first, last = a.take(~mine), first[~mine], last[~mine]
     c, line = findings.columns, (1 << TAG_SHIFT) - 1
     k0, n0 = loads.k0, loads.n0
     down = np.where(loads.kind[1:] == TILE16, TILE_ROWS, 0)  # of a router all rows of one line of columns
@@ -221,8 +226,8 @@ def _position(
     jumps = _changes((n0[1:] != n0[:-1] + across) | (k0[1:] != k0[:-1] + down))
     source = c.src_tag[a.row]
     target = np.where(c.op[a.row] == Op.WB, c.src3_tag[a.row], c.dst_tag[a.row])  # the columns of a sum
-    beside = (a.kind == GAIN) | (a.kind == SHIFTED) | (c.op[a.row] == Op.RANK)  # the operand, lane by lane
-    column = np.where(beside, source & line, target & line) * F32_LANES
+    lanewise = (a.kind == GAIN) | (a.kind == SHIFTED) | (c.op[a.row] == Op.RANK)  # the operand, lane by lane
+    column = np.where(lanewise, source & line, target & line) * F32_LANES
     column = np.where(c.op[a.row] == Op.HNORM, 0, column)
     depth = np.where(np.isin(a.kind, (TILE, STACK, TILE16)), (source & line) * F16_LANES, 0)
     tagged = (source >= 0) & (target >= 0)

@@ -232,10 +232,10 @@ def certify(
 def is_program(source: str) -> bool:
     """Whether the argument is a program folder (perhaps a broken one) rather than a model."""
     from lpu.inputs.foreign import foreign
-    from models.catalog import catalog_names
+    from models.catalog import is_named
 
     path = Path(source)
-    if source in catalog_names() or not path.is_dir() or (path / "config.json").is_file():
+    if is_named(source) or not path.is_dir() or (path / "config.json").is_file():
         return False
     return (path / "manifest.json").is_file() or not foreign(path)
 

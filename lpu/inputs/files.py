@@ -31,7 +31,7 @@ from fabric.topology import RackSpec
 from lpu.inputs.document import MOST_BYTES, Document, FileError, Key, parse, read_document, read_text
 from lpu.inputs.foreign import foreign
 from lpu.inputs.geometry import geometry, is_geometry
-from models.catalog import UnknownModelError, catalog, catalog_names
+from models.catalog import UnknownModelError, catalog, is_named
 from models.config import TransformerConfig
 from models.sources.safetensor_files import is_pointer
 
@@ -90,10 +90,10 @@ def read_model(source: str | Path, trust: bool = False) -> ModelFile:
     text, path = str(source), Path(source)
     if not text:
         raise FileError("model: needs a catalog name, a file, a folder or a package.module:factory")
-    other = text not in catalog_names() and path.is_file() and path.suffix not in FILES
+    other = not is_named(text) and path.is_file() and path.suffix not in FILES
     if other and (what := foreign(path)):
         raise FileError(f"model: {what}")
-    if text not in catalog_names() and (path.suffix in FILES or path.is_file()):
+    if not is_named(text) and (path.suffix in FILES or path.is_file()):
         return _read_model_file(path, trust)
     return _resolved(ModelFile(model=text), Path())
 
@@ -196,7 +196,7 @@ def _resolved(model: ModelFile, folder: Path) -> ModelFile:
     """Paths made absolute against `folder`, and what they name found to be there."""
     name, weights = model.model, model.weights
     home = folder / name
-    if model.config is not None or name in catalog_names():
+    if model.config is not None or is_named(name):
         pass
     elif home.is_dir() and (home / "config.json").is_file() and not is_pointer(home / "config.json"):
         name = str(home.resolve())

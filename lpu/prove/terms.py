@@ -157,6 +157,23 @@ class Terms:
         """A vector plus a constant times another, rounded once."""
         return self.make("multiply_add", (one, other), (factor,), self.shape(one))
 
+    def conv(self, value: int, taps: tuple[int, ...]) -> int:
+        """Silu of the convolution of each lane over its values of this step and the last; taps, bias."""
+        return self.make("conv", (value, *taps), (), self.shape(value))
+
+    def ssm(
+        self, value: int, raw: int, both: int, decay: int, through: int, attributes: tuple[Any, ...]
+    ) -> int:
+        """The state space step over all values of this step and those before.
+
+        attributes: states of a channel, groups of channels, what time steps are clamped to.
+        """
+        return self.make("ssm", (value, raw, both, decay, through), attributes, self.shape(value))
+
+    def gate(self, value: int, other: int) -> int:
+        """A vector times silu of another."""
+        return self.make("gate", (value, other), (), self.shape(value))
+
     def message(self, index: int, width: int) -> int:
         """What hop number `index` is sent."""
         return self.make("message", (), (index,), (width,))

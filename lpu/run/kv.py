@@ -1,4 +1,7 @@
-"""The KV cache of a machine: its arrays, the regions of a program that they hold, and what a step appends."""
+"""What a machine keeps from step to step: its arrays, the regions that they hold, what a step leaves.
+
+States of fixed size lie line by line: those of one shape in one array, in the order of their places.
+"""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -6,20 +9,25 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
-from jaxtyping import Bool, Float16, Int, Int32, Shaped
+from jax import Array, lax
+from jaxtyping import Bool, Float16, Float32, Int, Int32, Shaped
 
 from compiler.program.instructions.attention import KVKernel
+from compiler.program.isa import F32_LANES, ceil_div
 from lpu.link.link import Dataflow
 from lpu.run.error import MachineError
 from models.contract.formats import F32, rn8
 
 
 class KV(NamedTuple):
-    """The cache, per shape of attention: keys and values [regions, sequences, capacity, head_dim]."""
+    """The cache, per shape of attention: keys and values [regions, sequences, capacity, head_dim].
+
+    states: per shape of state, f32 [lines, sequences, kept, 80].
+    """
 
     keys: tuple[Array, ...]
     values: tuple[Array, ...]
+    states: tuple[Array, ...] = ()
 
 
 class Stores(NamedTuple):
@@ -27,17 +35,49 @@ class Stores(NamedTuple):
 
     shapes: of each array. of_kernel: the array that an attention kernel (an index of the manifest's) uses.
     places: of each array int64 [regions, 5]: chip and first word of a region, its stripe (-1: the only one),
-    how many stripes there are, and tokens that they are dealt at a time.
+    how many stripes there are, and tokens that they are dealt at a time. states: the shapes of the states;
+    state_places: of each line of each of them chip and first word.
     """
 
     shapes: list[jax.ShapeDtypeStruct]
     of_kernel: dict[int, int]
     places: list[np.ndarray]
+    states: list[jax.ShapeDtypeStruct]
+    state_places: list[np.ndarray]
 
     @property
     def bytes(self) -> int:
-        """Host bytes of keys and values."""
-        return 2 * sum(int(np.prod(s.shape)) * s.dtype.itemsize for s in self.shapes)
+        """Host bytes of keys, values and states."""
+        both = [*self.shapes, *self.shapes, *self.states]
+        return sum(int(np.prod(s.shape)) * s.dtype.itemsize for s in both)
+
+    @property
+    def cached(self) -> int:
+        """Sequences that are kept; 0 where nothing is."""
+        return next((shape.shape[1] for shape in (*self.shapes, *self.states)), 0)
+
+
+class StateClass(NamedTuple):
+    """States of one shape: what they keep of a channel, of how many sequences, and which of a dataflow's."""
+
+    kept: int
+    cached: int
+    lines: slice
+
+
+def state_classes(flow: Dataflow) -> list[StateClass]:
+    """The states of a dataflow by shape."""
+    shapes, first, count = np.unique(flow.states[:, 2:4], axis=0, return_index=True, return_counts=True)
+    return [
+        StateClass(kept, cached, slice(begin, begin + lines))
+        for (kept, cached), begin, lines in zip(shapes.tolist(), first.tolist(), count.tolist(), strict=True)
+    ]
+
+
+def start(stores: Stores) -> KV:
+    """An empty cache, and states that are zero."""
+    keys, values = (tuple(jnp.zeros(s.shape, s.dtype) for s in stores.shapes) for _ in range(2))
+    return KV(keys, values, tuple(jnp.zeros(s.shape, s.dtype) for s in stores.states))
 
 
 class _RegionShape(NamedTuple):
@@ -80,7 +120,56 @@ def kv_stores(flows: Mapping[int, Dataflow]) -> Stores:
         )
         for shape, at in places.items()
     ]
-    return Stores(shapes, stores, list(places.values()))
+    return Stores(shapes, stores, list(places.values()), *_states(flows))
+
+
+def _states(flows: Mapping[int, Dataflow]) -> tuple[list[jax.ShapeDtypeStruct], list[np.ndarray]]:
+    """Shapes and places of the states. Raises MachineError unless every bucket keeps the same."""
+    flow = next(iter(flows.values()))
+    for context, other in flows.items():
+        if not np.array_equal(flow.states[:, :4], other.states[:, :4]):
+            raise MachineError(f"run: the states of context {context} differ from those of another context.")
+    classes = state_classes(flow)
+    shapes = [
+        jax.ShapeDtypeStruct((one.lines.stop - one.lines.start, one.cached, one.kept, F32_LANES), np.float32)
+        for one in classes
+    ]
+    return shapes, [flow.states[one.lines, :2] for one in classes]
+
+
+def held_states(
+    store: Float32[Array, "lines sequences kept 80"], sequence: Int32[Array, ""], takes: int
+) -> Float32[Array, "lines takes kept 80"]:
+    """The states of the sequences that a step takes."""
+    return lax.dynamic_slice_in_dim(store, sequence, takes, 1)
+
+
+def rows_of_states(
+    new: Float32[Array, "items sequences kept 80"], batch: int
+) -> Float32[Array, "items rows batch 80"]:
+    """Pool rows of the states of each item: kept values beside each other, a run per sequence."""
+    items, sequences, kept, lanes = new.shape
+    share = batch // sequences
+    count = int(ceil_div(kept, share))
+    padded = jnp.pad(new, ((0, 0), (0, 0), (0, count * share - kept), (0, 0)))
+    cut = padded.reshape(items, sequences, count, share, lanes)
+    return jnp.moveaxis(cut, 2, 1).reshape(items, count, batch, lanes)
+
+
+def renew(
+    store: Float32[Array, "lines sequences kept 80"],
+    pool: Float32[Array, "rows batch 80"],
+    rows: Int32[Any, " lines"],
+    sequence: Int32[Array, ""],
+    takes: int,
+) -> Float32[Array, "lines sequences kept 80"]:
+    """The store with the states of the sequences that a step took, from the pool rows where they begin."""
+    lines, _, kept, lanes = store.shape
+    batch = pool.shape[1]
+    count = int(ceil_div(kept, batch // takes))
+    new = pool[rows[:, None] + jnp.arange(count)].reshape(lines, count, takes, -1, lanes)
+    new = jnp.moveaxis(new, 1, 2).reshape(lines, takes, -1, lanes)[:, :, :kept]
+    return lax.dynamic_update_slice_in_dim(store, new, sequence, 1)
 
 
 def region_kernel(flow: Dataflow, row: Any) -> KVKernel:

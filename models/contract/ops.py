@@ -32,6 +32,12 @@ from models.contract.vocabulary.multiply import multiply_add as multiply_add
 from models.contract.vocabulary.prescale import PRESCALE, RMS_STAT
 from models.contract.vocabulary.prescale import prescale as prescale
 from models.contract.vocabulary.prescale import rms_stat as rms_stat
+from models.contract.vocabulary.recurrent.conv import CONV
+from models.contract.vocabulary.recurrent.conv import conv as conv
+from models.contract.vocabulary.recurrent.gate import GATE
+from models.contract.vocabulary.recurrent.gate import gate as gate
+from models.contract.vocabulary.recurrent.ssm import SSM
+from models.contract.vocabulary.recurrent.ssm import ssm as ssm
 from models.contract.vocabulary.rms_norm import RMS_NORM
 from models.contract.vocabulary.rms_norm import rms_norm as rms_norm
 from models.contract.vocabulary.rope import ROPE
@@ -84,5 +90,8 @@ for _record in (
     MATMUL16,
     ROUTE,
     EXPERTS,
+    CONV,
+    SSM,
+    GATE,
 ):
     register(_record)

@@ -21,7 +21,7 @@ from models.kv import KVFormat
 from models.parts import Norm, Normed
 
 
-class Router(nnx.Module):
+class ExpertRouter(nnx.Module):
     """Fp16 weights [k, experts] with a power of two per expert."""
 
     def __init__(self, k: int, experts: int) -> None:
@@ -51,7 +51,7 @@ class Mixture(nnx.Module):
 
     def __init__(self, config: ExpertsConfig) -> None:
         self.norm = Norm(config.hidden, config.eps)
-        self.router = Router(config.hidden, config.experts)
+        self.router = ExpertRouter(config.hidden, config.experts)
         self.gate_up = Stack(config.experts, config.hidden, 2 * config.ffn)
         self.down = Stack(config.experts, config.ffn, config.hidden)
         self.config = config

@@ -24,10 +24,11 @@ EMBEDDING, LM_HEAD = "model.embed_tokens.weight", "lm_head.weight"  # of both in
 class CheckpointTensor:
     """One tensor of a checkpoint: our path (of a matrix without `.codes`), its name and its shape there.
 
-    rows: (first, how many) of its rows are ours; None: all. lanes: of rows that lie head by head, (lanes of a
-    head, those that RoPE turns): they are put in the order of `models.rope.lane_order`. stack: of experts,
-    the names of the matrices of each, all of that shape, whose columns lie side by side; they are quantised
-    together. half: whether a matrix stays fp16 (`models.contract.scales.half`), as of routers.
+    rows: (first, how many) of its rows are ours; None: all. made: what becomes of those, and its shape.
+    lanes: of rows that lie head by head, (lanes of a head, those that RoPE turns): they are put in the order
+    of `models.rope.lane_order`. stack: of experts, the names of the matrices of each, all of that shape,
+    whose columns lie side by side; they are quantised together. half: whether a matrix stays fp16
+    (`models.contract.scales.half`), as of routers.
     """
 
     path: str
@@ -37,6 +38,7 @@ class CheckpointTensor:
     lanes: tuple[int, int] | None = None
     stack: tuple[tuple[str, ...], ...] = ()
     half: bool = False
+    made: tuple[Callable[[Any], Any], tuple[int, ...]] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -46,12 +48,16 @@ class CheckpointTensor:
     @property
     def own_shape(self) -> tuple[int, ...]:
         """The shape of what is taken of it."""
+        if self.made is not None:
+            return self.made[1]
         return self.shape if self.rows is None else (self.rows[1], *self.shape[1:])
 
     def take(self, values: Shaped[np.ndarray, "*axes"]) -> Shaped[np.ndarray, "*own"]:
         """The rows that are ours, in our order; a view where that is possible."""
         if self.rows is not None:
             values = values[self.rows[0] : sum(self.rows)]
+        if self.made is not None:
+            return self.made[0](values)
         if self.lanes is None:
             return values
         order = lane_order(*self.lanes)

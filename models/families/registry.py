@@ -6,6 +6,7 @@ from typing import Any
 from models.config import DEFAULT_FAMILY, TransformerConfig
 from models.families.experts import EXPERTS
 from models.families.family import Family
+from models.families.hybrid.family import HYBRID
 from models.families.llama import LLAMA
 from models.sources.json_keys import Keys
 
@@ -60,3 +61,4 @@ def _named(name: str) -> Family:
 
 register(LLAMA)
 register(EXPERTS)
+register(HYBRID)

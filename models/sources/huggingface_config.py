@@ -18,20 +18,24 @@ _HELD = "text_config"  # where a model of text and pictures keeps the keys of it
 
 def read_config(folder: str | Path) -> TransformerConfig:
     """The model that a Hugging Face folder holds, named after it; `WeightError` for what we cannot run."""
-    path, known = Path(folder) / "config.json", readers()
-    keys = _text_keys(Keys(path, read_object(path)))
-    kind = keys.text("model_type")
+    path = Path(folder) / "config.json"
+    return config_from(_text_keys(Keys(path, read_object(path))), Path(folder).resolve().name)
+
+
+def config_from(keys: Keys, name: str) -> TransformerConfig:
+    """The model of the keys of a text model's config.json; `WeightError` for what we cannot run."""
+    known, kind = readers(), keys.text("model_type")
     if kind not in known:
         raise keys.error("model_type", kind, f"only {', '.join(known)} are supported")
     check_format(keys)
     try:
-        config = known[kind](keys, Path(folder).resolve().name)
+        config = known[kind](keys, name)
         refuse_unread(keys)
         return config
     except WeightError:
         raise
     except ValueError as error:
-        raise WeightError(f"{path}: {error}") from error
+        raise WeightError(f"{keys.path}: {error}") from error
 
 
 def is_nested(folder: str | Path) -> bool:

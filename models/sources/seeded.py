@@ -22,6 +22,7 @@ SCHEME = "lpu-emulator weights by seed, v1"  # enters every tensor: other values
 _CODES, _EXPONENT, _SCALE, _BIAS = ".codes", ".exponent", ".scale", ".bias"
 _HALVES = ".halves"  # of routers
 _HALF_BITS = 10  # binades above 1 of their values
+_DECAY = ".decay"
 _VARIANCE = 1.5625  # of a weight, from exponents that vary by -1, 0, 0, 1
 _NORMAL = NormalDist()
 _BLOCK_BYTES = 32  # that Philox makes of one counter
@@ -41,7 +42,8 @@ class Seeded:
     """`Weights` drawn from a seed; see `seeded`.
 
     Matrices are Gaussian at a standard deviation of 1/sqrt(k), so that outputs stay near 1, with exponents
-    that differ between columns; gains lie within 1 +- 1/16, biases within 1/16; table rows have length 1.
+    that differ between columns; gains lie within 1 +- 1/16, biases within 1/16, decays as gains below 0;
+    table rows have length 1.
     """
 
     def __init__(self, shapes: Shapes, seed: int, *, tied: bool = False) -> None:
@@ -75,6 +77,8 @@ class Seeded:
         if shape.dtype == np.float16:
             return _table(raw, shape.shape)
         gains = _gains(raw, shape.shape)
+        if name.endswith(_DECAY):
+            return -gains
         return gains - np.float32(1) if name.endswith(_BIAS) else gains
 
     def row_reader(self, name: str) -> ReadRows | None:

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from proof_experts import EXPERTS
 from proof_rows import ATTENTION, VECTORS, Changes, Setting, row
+from proof_states import STATES
 
 from compiler.program.instructions.host import GiveKernel, TakeKernel
 from compiler.program.instructions.matmul import (
@@ -243,7 +245,7 @@ def give(s: Setting) -> tuple[RowOperands, Changes]:
     }
 
 
-RULES: dict[Op, Callable[[Setting], tuple[RowOperands, Changes]]] = VECTORS | {
+RULES: dict[Op, Callable[[Setting], tuple[RowOperands, Changes]]] = VECTORS | STATES | EXPERTS | {
     Op.MM: mm, Op.WB: wb, Op.RED: red, Op.TREE: tree, Op.KVW: kvw, Op.QK: qk, Op.SMAX: smax,
     Op.EXP: exp, Op.PV: pv, Op.NODE: node, Op.AOUT: aout, Op.TAKE: take, Op.GIVE: give,
 }  # fmt: skip

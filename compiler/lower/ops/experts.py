@@ -63,7 +63,7 @@ def lower_experts(low: Lowering, node: Node) -> None:
     def multiply(way: Way, out: Lines, written: np.ndarray) -> None:
         _down(low, node, hidden, slots, tiles, way, out, written)
 
-    lower_dealt(low, node, hidden, tiles, multiply)
+    lower_dealt(low, node, hidden, tiles, multiply, spread=True)
 
 
 def _slots(low: Lowering, node: Node) -> _Slots:

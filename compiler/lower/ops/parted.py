@@ -55,14 +55,24 @@ Multiply = Callable[[Way, Lines, np.ndarray], None]
 """Of a way and the result: the products of each part, written back to the lines of tags [tiles, parts]."""
 
 
-def lower_dealt(low: Lowering, node: Node, sources: list[Lines], tiles: RowTiles, multiply: Multiply) -> None:
+def lower_dealt(
+    low: Lowering,
+    node: Node,
+    sources: list[Lines],
+    tiles: RowTiles,
+    multiply: Multiply,
+    *,
+    spread: bool = False,
+) -> None:
     """The result of a node as the sum over its parts, in the way that is estimated to be the fastest.
 
-    sources: inputs of equal lines, tiles: of each.
+    sources: inputs of equal lines, tiles: of each. spread: rows are dealt over as many ranks as can be, so
+    that what lies on each does not depend on who reads the result.
     """
     demands = [(demand, demand.view.start) for demand in low.demands.pieces(node.outputs[0])]
     owner, columns, segments, _ = lay(demands, "f32", low.group.ranks)
     found = ways(low, node, sources[0], tiles, owner)
+    found = [way for way in found if not spread or way.spread == max(one.spread for one in found)]
     readers = [adding_readers(low, node, way) for way in found]
     cost = [
         cycles(low, sources[0], tiles, way, read, len(sources))

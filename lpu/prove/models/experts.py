@@ -5,11 +5,11 @@ number, the terms below name none.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from lpu.prove.models.llama import DenseReading, numbers_of
+from lpu.prove.models.llama import LlamaReading
 from lpu.prove.models.record import ModelTerms
+from lpu.prove.refused import RefusedError
 from lpu.prove.terms import Terms
 from models.experts import FAMILY as FAMILY
 from models.experts import ExpertsConfig
@@ -20,32 +20,31 @@ LOGITS, ROUTE, GLUS = "logits", "route", "expert_glus"
 
 def read(terms: Terms, numbers: Mapping[str, Any], longest: int, kv: str) -> ModelTerms:
     """The terms of a step. Raises RefusedError for numbers that no such model has."""
-    config = numbers_of(ExpertsConfig, numbers)
-    return ExpertsReading(terms, config, longest, kv, config).step()
+    try:
+        config = ExpertsConfig.of_fields(numbers)
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise RefusedError(f"the numbers of the model: {error}") from None
+    return _ExpertsReading(terms, config, longest, kv).step()
 
 
-@dataclass(slots=True)
-class ExpertsReading(DenseReading):
+class _ExpertsReading(LlamaReading):
     """Reads such a model; no part of it is one that a hop computes."""
 
-    own: ExpertsConfig
-
-    def feed_forward(self, out: ModelTerms, block: str, x: int) -> int:
-        """The router's choice of the normed vector, and the sum over its experts."""
-        config, terms = self.own, self.terms
-        a, statistic = self.deferred(x, self.gain(out, block, config.hidden))
-        halves = self.tensor(out, f"{block}.router.halves", config.hidden, config.experts)
-        powers = self.tensor(out, f"{block}.router.exponent", config.experts)
+    def _feed_forward(self, out: ModelTerms, block: str, x: int) -> int:
+        config, terms = cast(ExpertsConfig, self.config), self.terms
+        a, statistic = self._deferred(x, self._gain(out, block, config.hidden))
+        halves = self._tensor(out, f"{block}.router.halves", config.hidden, config.experts)
+        powers = self._tensor(out, f"{block}.router.exponent", config.experts)
         sums = matmul16(terms, a, halves)
         weights = route(terms, logits(terms, sums, statistic, powers), config.chosen, config.renormalise)
         both, width = 2 * config.ffn, config.ffn
         gate_up = (
-            self.tensor(out, f"{block}.gate_up.codes", config.experts, config.hidden, both),
-            self.tensor(out, f"{block}.gate_up.exponent", both),
+            self._tensor(out, f"{block}.gate_up.codes", config.experts, config.hidden, both),
+            self._tensor(out, f"{block}.gate_up.exponent", both),
         )
         down = (
-            self.tensor(out, f"{block}.down.codes", config.experts, width, config.hidden),
-            self.tensor(out, f"{block}.down.exponent", config.hidden),
+            self._tensor(out, f"{block}.down.codes", config.experts, width, config.hidden),
+            self._tensor(out, f"{block}.down.exponent", config.hidden),
         )
         hidden = glus(terms, (a, *gate_up, statistic, weights), config.activation)
         made = terms.matmul(hidden, *down, -1, parts_of(width))

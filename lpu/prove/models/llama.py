@@ -6,7 +6,7 @@ Embedding; per layer attention and a gated FFN, each with its norm and residual;
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from lpu.prove.models.record import HopPart, ModelTerms
 from lpu.prove.refused import RefusedError
@@ -19,23 +19,16 @@ STRIP, MOST_PARTS, LEAST_ROWS = 32, 8, 256  # docs/facts/contract2.md section 2,
 
 def read(terms: Terms, numbers: Mapping[str, Any], longest: int, kv: str) -> ModelTerms:
     """The terms of a step. Raises RefusedError for numbers that no such model has."""
-    return DenseReading(terms, numbers_of(TransformerConfig, numbers), longest, kv).step()
-
-
-Numbers = TypeVar("Numbers", bound=TransformerConfig)
-
-
-def numbers_of(kind: type[Numbers], numbers: Mapping[str, Any]) -> Numbers:
-    """A model's record. Raises RefusedError for numbers that no such model has."""
     try:
-        return cast(Numbers, kind.of_fields(numbers))
+        config = TransformerConfig.of_fields(numbers)
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise RefusedError(f"the numbers of the model: {error}") from None
+    return LlamaReading(terms, config, longest, kv).step()
 
 
 @dataclass(slots=True)
-class DenseReading:
-    """Reads a dense decoder; a family with another FFN has another `feed_forward`."""
+class LlamaReading:
+    """The terms of a dense decoder; other families read their like parts by it."""
 
     terms: Terms
     config: TransformerConfig
@@ -45,22 +38,22 @@ class DenseReading:
     def step(self) -> ModelTerms:
         """Token to logits."""
         config, terms, out = self.config, self.terms, ModelTerms()
-        angles = self.tensor(out, "angles", self.longest, 2, config.head_dim // 2)
-        x = terms.embed(self.tensor(out, "embed.table", config.vocab, config.hidden))
+        angles = self._tensor(out, "angles", self.longest, 2, config.head_dim // 2)
+        x = terms.embed(self._tensor(out, "embed.table", config.vocab, config.hidden))
         out.places[x] = "embedding"
         for layer in range(config.layers):
             x = self._attention(out, f"layers.{layer}.attention", x, angles)
-            x = terms.add(x, self.feed_forward(out, f"layers.{layer}.ffn", x))
+            x = terms.add(x, self._feed_forward(out, f"layers.{layer}.ffn", x))
             out.places[x] = f"layers.{layer}.ffn"
-        last, statistic = self.deferred(x, self.tensor(out, "norm.gain", config.hidden))
+        last, statistic = self._deferred(x, self._tensor(out, "norm.gain", config.hidden))
         out.logits = self._linear(out, "head", last, statistic, config.vocab, biased=False)
         out.places[out.logits] = "logits"
         return out
 
-    def feed_forward(self, out: ModelTerms, block: str, x: int) -> int:
-        """A layer's FFN, which is a part that a hop may compute, before its residual."""
+    def _feed_forward(self, out: ModelTerms, block: str, x: int) -> int:
+        """What a layer adds to the residual after attention, which is a part that a hop may compute."""
         config, ffn = self.config, partial(self._ffn, out, block)
-        sent, statistic = self._sent(x, self.gain(out, block, config.hidden))
+        sent, statistic = self._sent(x, self._gain(out, block, config.hidden))
         out.parts[block] = HopPart(
             width=config.hidden,
             down=("fp8", "fp16") if config.ffn_down == "fp8" else ("fp16",),
@@ -69,16 +62,14 @@ class DenseReading:
         )
         return ffn(sent, statistic)
 
-    def tensor(self, out: ModelTerms, name: str, *shape: int) -> int:
-        """A tensor of the model, which it then has."""
+    def _tensor(self, out: ModelTerms, name: str, *shape: int) -> int:
         out.tensors[name] = self.terms.tensor(name, shape)
         return out.tensors[name]
 
-    def gain(self, out: ModelTerms, block: str, width: int) -> int:
-        """The gain of a block's norm."""
-        return self.tensor(out, f"{block}.norm.gain", width)
+    def _gain(self, out: ModelTerms, block: str, width: int) -> int:
+        return self._tensor(out, f"{block}.norm.gain", width)
 
-    def deferred(self, x: int, gain: int) -> tuple[int, int]:
+    def _deferred(self, x: int, gain: int) -> tuple[int, int]:
         """What products take of a norm that they finish: the scaled vector, and the statistic."""
         return self.terms.prescale(x, gain), self.terms.rms_stat(x, gain, self.config.eps)
 
@@ -94,14 +85,14 @@ class DenseReading:
         starts: tuple[int, ...] = (),
     ) -> int:
         """A product with a scale per column, and a bias where the model has one; statistic: -1 for none."""
-        codes = self.tensor(out, f"{name}.codes", self.terms.width(value), columns)
+        codes = self._tensor(out, f"{name}.codes", self.terms.width(value), columns)
         scale = "scale" if self.config.column_scales == "f32" else "exponent"
         made = self.terms.matmul(
-            value, codes, self.tensor(out, f"{name}.{scale}", columns), statistic, starts
+            value, codes, self._tensor(out, f"{name}.{scale}", columns), statistic, starts
         )
         out.places[made] = name
         if biased:
-            made = self.terms.bias(made, self.tensor(out, f"{name}.bias", columns))
+            made = self.terms.bias(made, self._tensor(out, f"{name}.bias", columns))
             out.places[made] = name
         return made
 
@@ -119,13 +110,13 @@ class DenseReading:
 
     def _attention(self, out: ModelTerms, block: str, x: int, angles: int) -> int:
         config, terms = self.config, self.terms
-        a, statistic = self.deferred(x, self.gain(out, block, config.hidden))
+        a, statistic = self._deferred(x, self._gain(out, block, config.hidden))
         q, k, v = (self._matrix(out, block, matrix, a, statistic) for matrix in "qkv")
         if config.qk_norm:
             q, k = (
                 terms.norm(
                     value,
-                    self.tensor(out, f"{block}.{which}_norm.gain", config.head_dim),
+                    self._tensor(out, f"{block}.{which}_norm.gain", config.head_dim),
                     config.eps,
                     config.head_dim,
                 )
@@ -145,7 +136,7 @@ class DenseReading:
     def _sent(self, x: int, gain: int) -> tuple[int, int]:
         """The FFN's input as it is where the FFN runs, and the statistic that is left to apply."""
         if self.config.ffn_down is None:
-            return self.deferred(x, gain)
+            return self._deferred(x, gain)
         normed = self.terms.norm(x, gain, self.config.eps, self.config.hidden)
         return (self.terms.rounded(normed, 8) if self.config.ffn_down == "fp8" else normed), -1
 

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lpu.prove.models import experts, llama
+from lpu.prove.models import experts, hybrid, llama
 from lpu.prove.models.record import Reader
+from models import hybrid_config
 
 READERS: dict[str, Reader] = {}
 
@@ -33,3 +34,4 @@ def reader_of(config: Mapping[str, Any] | None) -> Reader | None:
 
 register(llama.FAMILY, llama.read)
 register(experts.FAMILY, experts.read)
+register(hybrid_config.FAMILY, hybrid.read)

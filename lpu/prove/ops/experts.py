@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from compiler.program.instructions.experts import PAIRED
 from compiler.program.isa import F16_LANES, F32_LANES, SCALE, TILE_ROWS, Holds, Op, ceil_div
 from lpu.prove.known import Known
-from lpu.prove.lines import PRODUCT, HalfRun, Ranked, Slot, StackRun, TreeNode, Vector
+from lpu.prove.lines import PRODUCT, ExpertSlot, HalfRun, Ranked, StackRun, TreeNode, Vector
 from lpu.prove.models import experts as model
 from lpu.prove.ops import matmul
 from lpu.prove.ops.taken import of_kind, of_tensor, vectors
@@ -104,7 +104,7 @@ def _slots(known: Known, row: RowOperands) -> tuple[Any, ...]:
     needed = min(width, known.manifest.rows * k.chosen)
     need(needed <= k.slots <= width, f"has {k.slots} slots, the rows can choose {needed} of {width} experts")
     need(row.src3 >= 0 and row.src3 + row.n <= k.slots, f"makes slots {row.src3} .. of {k.slots}")
-    return tuple(Slot(Holds.SLOT, route, row.src3 + i, k.slots) for i in range(row.n))
+    return tuple(ExpertSlot(Holds.SLOT, route, row.src3 + i, k.slots) for i in range(row.n))
 
 
 def _xmm(known: Known, row: RowOperands) -> tuple[Any, ...]:

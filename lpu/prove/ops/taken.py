@@ -27,7 +27,7 @@ def of_kind(lines: Sequence[Any], holds: int, what: str) -> None:
 
 
 def _name(holds: int) -> str:
-    return Holds(holds).name.lower() if holds in Holds.__members__.values() else "something else"
+    return Holds(holds).name.lower() if holds in set(Holds) else "something else"
 
 
 def of_tensor(known: Known, preloads: Preloads, kind: int, count: int) -> tuple[int, tuple[int, ...]]:
