@@ -146,11 +146,11 @@ def reading_ranks(
             mask[low.multipliers(node.outputs[0])] = True
     some = np.logical_or.reduceat(mask, first, axis=1)
     whole = np.array_equal(np.repeat(some, count, axis=1), mask)  # of each tile all lines or none
-    there = mask[owner, np.arange(lines)].all() and _held_there(low, users[0][0], mask)
+    there = mask[owner, np.arange(lines)].all() and held_there(low, users[0][0], mask)
     return mask if whole and there else None
 
 
-def _held_there(low: Lowering, adding: Node, mask: np.ndarray) -> bool:
+def held_there(low: Lowering, adding: Node, mask: np.ndarray) -> bool:
     """Whether the block's input, if it is what is added to, lies wherever the sum may be made."""
     for view in adding.inputs:
         value, segments = low.where.get(view, (None, None))

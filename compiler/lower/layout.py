@@ -126,6 +126,11 @@ class Demands(Uses):
                     found |= np.isin(np.arange(ranks) // k_parts, demand.owners(ranks) // k_parts)
         return found
 
+    @property
+    def somewhere_everywhere(self) -> bool:
+        """Whether the graph has an op that every rank takes all operands of."""
+        return any(self.rule(node).everywhere for node in self.graph.nodes)
+
     def everywhere(self, value: int) -> bool:
         """Whether every rank takes all of a value."""
         return any(self.rule(node).everywhere for node, _ in self.readers(value))

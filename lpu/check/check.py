@@ -15,6 +15,7 @@ from compiler.program.manifest import Manifest
 from compiler.program.program import LOADS, Loads, Program
 from lpu.check.by_block.weights import program_weights
 from lpu.check.cycles import cycles
+from lpu.check.faults import faults, loaded
 from lpu.check.findings import RULES, Findings, HazardError, Report, Violation, tag
 from lpu.check.follow.states import states, stepped
 from lpu.check.form import form
@@ -40,10 +41,18 @@ def check(program: Program, context: int) -> Report:
             findings.tell(0, one)
         return findings.report()
     columns = program.expand(context)
-    preloaded = partial(program_weights, program=program, context=context)
+    preloaded = partial(_program_weights, program=program, context=context)
     report = _check(program.manifest, preloaded, columns, program.manifest.cycles[context])
     waves = report.ok and program.manifest.waves is not None
     return check_waves(program.manifest, columns, context) if waves else report
+
+
+def _program_weights(
+    findings: Findings, stated: Stated, reads: Accesses, *, program: Program, context: int
+) -> None:
+    program_weights(findings, stated, reads, program=program, context=context)
+    if not sum(findings.counts):
+        loaded(program, findings)
 
 
 def check_columns(
@@ -86,6 +95,7 @@ def _check(
     kv_lanes(findings, stated, manifest, found)
     accumulators(findings, stated)
     used = operands(findings, stated, found)
+    faults(findings, stated, manifest, used)
     preloaded(findings, stated, used.weights)
     cache(findings, stated, used.kv_reads, used.kv_writes)
     states(findings, stated, used.renewed, (used.kv_reads, used.kv_writes))

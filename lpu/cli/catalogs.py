@@ -19,7 +19,7 @@ from lpu.cli.terminal import TERMINAL
 if TYPE_CHECKING:
     from lpu.report.numbers import Number
 
-KINDS = ("model", "rack", "chip", "gpu", "bridge")
+KINDS = ("model", "rack", "chip", "gpu", "bridge", "node")
 PACKAGES = ("lpu-emulator", "jax", "jaxlib", "flax", "numpy", "orbax-checkpoint", "safetensors", "tokenizers")
 
 
@@ -45,6 +45,8 @@ def racks(name: Name = None) -> None:
         from lpu.report.numbers import of_rack, of_spec
 
         rack = read_rack(name)
+        if rack.damage:
+            terminal.note(f"note: {rack}")
         chip = [one._replace(name=f"{rack.chip.name}.{one.name}") for one in of_spec(rack.chip)]
         return one_entry("rack", rack.name, of_rack(rack.spec) + chip, chips=rack.chips)
     found = [load_rack(name) for name in rack_names()]
