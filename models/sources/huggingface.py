@@ -124,7 +124,6 @@ class HuggingFaceWeights:
             self._last = None  # its memory is wanted
             source = self._sources[path]
             entry = self._entries[source.name]
-<<<<<<< HEAD
             if source.stack:
                 made = quantise_stack(
                     len(source.stack), lambda i: stacked(self._parts(source, i)), entry.place
@@ -132,11 +131,8 @@ class HuggingFaceWeights:
                 self._last = path, Matrix(*made)
                 self.relative_errors[f"{path}.codes"] = made.relative_error
                 return self._last[1]
-            kept = _kept(entry, source, self._scale(entry), self._scaled) if entry.dtype == FP8 else None
-=======
             codes = entry.dtype == FP8 and source.made is None
             kept = _kept(entry, source, self._scale(entry), self._scaled) if codes else None
->>>>>>> main
             self._last = last = path, kept or self._rounded(source, entry)
             self.relative_errors[f"{path}.codes"] = last[1].relative_error
         return last[1]

@@ -105,7 +105,7 @@ KERNELS |= {
             apart=False,
             low=0.0,
             high=1.0,
-        ),  # fmt: skip
+        ),
         GateKernel(),
     )
 }
