@@ -21,6 +21,9 @@ from models.contract.vocabulary.experts import EXPERTS
 from models.contract.vocabulary.experts import experts as experts
 from models.contract.vocabulary.glu import GLU
 from models.contract.vocabulary.glu import glu as glu
+from models.contract.vocabulary.latent import HEAD_MATMUL, LATENT_ATTENTION
+from models.contract.vocabulary.latent import head_matmul as head_matmul
+from models.contract.vocabulary.latent import latent_attention as latent_attention
 from models.contract.vocabulary.matmul import MATMUL, MATMUL_SCALED
 from models.contract.vocabulary.matmul import matmul as matmul
 from models.contract.vocabulary.matmul import matmul_scaled as matmul_scaled
@@ -81,6 +84,8 @@ for _record in (
     ROUND8,
     ROUND16,
     ATTENTION,
+    HEAD_MATMUL,
+    LATENT_ATTENTION,
     GLU,
     ADD,
     BIAS,

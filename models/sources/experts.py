@@ -40,7 +40,7 @@ def halved(values: Float32[np.ndarray, "k n"], name: str) -> Halved:
     return Halved(half, exponent, int((half.astype(np.float64) != scaled).sum()))
 
 
-def stacked(parts: Sequence[Float32[np.ndarray, "out k"]]) -> Float32[np.ndarray, "k n"]:
+def side_by_side(parts: Sequence[Float32[np.ndarray, "out k"]]) -> Float32[np.ndarray, "k n"]:
     """The matrices of one expert, transposed, side by side."""
     return np.concatenate([part.T for part in parts], axis=1)
 

@@ -15,10 +15,10 @@ from jaxtyping import Float16, Float32, Int32, Shaped, UInt8
 from models.config import TransformerConfig
 from models.families.family import TABLE, CheckpointTensor
 from models.sources.error import WeightError
-from models.sources.experts import HALVES, Halved, halved, quantise_stack, stacked
+from models.sources.experts import HALVES, Halved, halved, quantise_stack, side_by_side
 from models.sources.huggingface_config import is_nested, read_config, weight_block
 from models.sources.huggingface_tensors import FP8, scale_of, settle
-from models.sources.quantise import FORMAT, check_finite, dequantise, power_of_two, quantise
+from models.sources.quantise import FORMAT, check_finite, dequantise, power_of_two, quantise, stacked
 from models.sources.safetensor_files import (
     INDEX,
     SINGLE,
@@ -107,9 +107,12 @@ class HuggingFaceWeights:
         if source is None:
             return self[name]  # raises
         if source.stack:
-            return np.stack([stacked(self._parts(source, i)) for i in range(len(source.stack))])
-        values = source.take(self._values(self._entries[source.name]))
-        return values.T if kind in ("codes", HALVES) else values
+            return np.stack([side_by_side(self._parts(source, i)) for i in range(len(source.stack))])
+        values = self._values(self._entries[source.name])
+        if kind not in ("codes", HALVES):
+            return source.take(values)
+        found = source.matrices(values)
+        return found[0] if len(found) == 1 else np.concatenate(found)
 
     def digest(self) -> str:
         """Sha256 over config.json, all files and the version of the quantisation; reads every file once."""
@@ -126,7 +129,7 @@ class HuggingFaceWeights:
             entry = self._entries[source.name]
             if source.stack:
                 made = quantise_stack(
-                    len(source.stack), lambda i: stacked(self._parts(source, i)), entry.place
+                    len(source.stack), lambda i: side_by_side(self._parts(source, i)), entry.place
                 )
                 self._last = path, Matrix(*made)
                 self.relative_errors[f"{path}.codes"] = made.relative_error
@@ -151,7 +154,7 @@ class HuggingFaceWeights:
         return self._half[1]
 
     def _rounded(self, source: CheckpointTensor, entry: StoredTensor) -> Matrix:
-        made = quantise(source.take(self._values(entry)).T, entry.place)
+        made = stacked([quantise(one, entry.place) for one in source.matrices(self._values(entry))])
         return Matrix(
             made.codes, power_of_two(made.exponent) if self._scaled else made.exponent, made.relative_error
         )
@@ -208,9 +211,10 @@ def _shapes(held: dict[str, CheckpointTensor], *, scaled: bool) -> Shapes:
             dtype = np.float16 if path == TABLE else np.float32
             shapes[path] = jax.ShapeDtypeStruct(shape, dtype)
         else:
-            shapes[f"{path}.codes"] = jax.ShapeDtypeStruct(shape[::-1], np.uint8)
+            codes, scales = source.matrix_shape
+            shapes[f"{path}.codes"] = jax.ShapeDtypeStruct(codes, np.uint8)
             kind, dtype = SCALE_KINDS[scaled], (np.int32, np.float32)[scaled]
-            shapes[f"{path}.{kind}"] = jax.ShapeDtypeStruct(shape[:1], dtype)
+            shapes[f"{path}.{kind}"] = jax.ShapeDtypeStruct((scales,), dtype)
     return shapes
 
 
@@ -221,6 +225,8 @@ def _kept(
 
     scaled: they hold any f32, otherwise powers of two.
     """
+    if source.by_head is not None and source.by_head.matrices:
+        return None
     scale = source.take(scale)
     fraction, power = np.frexp(scale[:, 0])
     fits = scaled or (np.all(fraction == 0.5) and power.min() > -126)
