@@ -131,7 +131,7 @@ class HuggingFaceWeights:
                 made = quantise_stack(
                     len(source.stack), lambda i: side_by_side(self._parts(source, i)), entry.place
                 )
-                self._last = path, Matrix(*made)
+                self._last = path, Matrix(made.codes, made.exponent, made.relative_error)
                 self.relative_errors[f"{path}.codes"] = made.relative_error
                 return self._last[1]
             codes = entry.dtype == FP8 and source.made is None

@@ -177,8 +177,8 @@ def _wglu(known: Known, row: RowOperands) -> tuple[Any, ...]:
     value, lanes = vectors(known, row.src, Holds.F32, "its operand")
     of_kind(row.src2, Holds.SLOT, "its slot")
     (slot,) = row.src2
-    op, operands, numbers, shape, _ = known.terms.all[value]
-    attributes: Any = numbers
+    made: Any = known.terms.all[value]
+    op, operands, attributes, shape, _ = made
     need(op == EXPERT_PRODUCT, "its operand is no product with an expert")
     need(attributes == (slot.slot, slot.slots), f"weighs by slot {slot.slot} what is of slot {attributes[0]}")
     if len(operands) > 4:

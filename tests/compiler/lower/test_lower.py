@@ -81,10 +81,8 @@ KERNELS: dict[str, Kernel] = {
         ),
     )
 }
-
-
-KERNELS |= {
-    kernel.family: kernel
+KERNELS.update(
+    (kernel.family, kernel)
     for kernel in (
         ExpertTileKernel(k_lines=2, experts=8, expert=-1),
         HalfKernel(k_lines=2),
@@ -108,7 +106,7 @@ KERNELS |= {
         ),
         GateKernel(),
     )
-}
+)
 
 
 def test_all_ops_but_one_have_rows() -> None:
