@@ -18,6 +18,8 @@ from models.sources.error import WeightError
 from models.sources.experts import HALVES, Halved, halved, quantise_stack, side_by_side
 from models.sources.huggingface_config import is_nested, read_config, weight_block
 from models.sources.huggingface_tensors import FP8, scale_of, settle
+from models.sources.packed.convert import Changed, changed_values, converted
+from models.sources.packed.tensor import MXFP4, PACKED, PackedTensor
 from models.sources.quantise import FORMAT, check_finite, dequantise, power_of_two, quantise, stacked
 from models.sources.safetensor_files import (
     INDEX,
@@ -30,6 +32,7 @@ from models.sources.safetensor_files import (
 from models.sources.weights import ReadRows, Shapes
 
 SCALE_KINDS = ("exponent", "scale")  # of a matrix: powers of two, or any f32
+ADAPTER = "adapter_config.json"
 _TINY = np.finfo(np.float32).tiny
 
 
@@ -57,6 +60,7 @@ class HuggingFaceWeights:
         self.folder, self.config = folder, found.config
         self.identity = f"huggingface {folder.resolve().name}"
         self.relative_errors: dict[str, float] = {}
+        self.changed: dict[str, Changed] = {}
         self._sources, self._entries = found.sources, found.entries
         self._block = weight_block(folder)
         self._scaled = self.config.column_scales == "f32"
@@ -65,6 +69,9 @@ class HuggingFaceWeights:
         self.shapes = _shapes(self._sources, scaled=self._scaled)
         stale = f"{SINGLE} is taken, as transformers does; the {INDEX} beside it is not read"
         self.notes = (*found.notes, *([f"weights: {folder}: {stale}."] if stale_index(folder) else []))
+        if (folder / ADAPTER).is_file():
+            idle = f"{ADAPTER} beside the model is of an adapter (LoRA), which is not applied: merge it first"
+            self.notes = (*self.notes, f"weights: {folder}: {idle}.")
 
     def __getitem__(self, name: str) -> Shaped[np.ndarray, "*axes"]:
         """The tensor of that path; matrices and the table are rounded here."""
@@ -136,6 +143,8 @@ class HuggingFaceWeights:
                 return self._last[1]
             codes = entry.dtype == FP8 and source.made is None
             kept = _kept(entry, source, self._scale(entry), self._scaled) if codes else None
+            if kept is not None:
+                self.changed[f"{path}.codes"] = Changed(0, kept.codes.size)
             self._last = last = path, kept or self._rounded(source, entry)
             self.relative_errors[f"{path}.codes"] = last[1].relative_error
         return last[1]
@@ -154,7 +163,15 @@ class HuggingFaceWeights:
         return self._half[1]
 
     def _rounded(self, source: CheckpointTensor, entry: StoredTensor) -> Matrix:
-        made = stacked([quantise(one, entry.place) for one in source.matrices(self._values(entry))])
+        values = source.matrices(self._values(entry))
+        alone = source.made is None and source.by_head is None and len(entry.shape) == 2
+        if isinstance(entry, PackedTensor) and entry.dtype == MXFP4 and alone:
+            each = [converted(source.take(entry.nibbles()).T, source.take(entry.powers()).T, values[0])]
+        else:
+            each = [quantise(one, entry.place) for one in values]
+        if entry.dtype in (FP8, *PACKED):
+            self.changed[f"{source.path}.codes"] = changed_values(values, each)
+        made = stacked(each)
         return Matrix(
             made.codes, power_of_two(made.exponent) if self._scaled else made.exponent, made.relative_error
         )
