@@ -18,7 +18,7 @@ from compiler.program.instructions.recurrent import (
 )
 from compiler.program.isa import GAIN, Holds, Op
 from lpu.prove.known import Known
-from lpu.prove.lines import HalfRun, STATE, StackRun, StateLines, Stepped, TileRun, Vector
+from lpu.prove.lines import STATE, HalfRun, StackRun, StateLines, Stepped, TileRun, Vector
 from lpu.prove.ops.taken import blocks, gains, of_tensor, vectors
 from lpu.prove.refused import RefusedError, need
 from lpu.prove.rule import Proved, RowOperands
