@@ -1,8 +1,7 @@
 """A module of the user's own, read from the jaxpr of its step: a second, small interpreter of the ops.
 
-The jaxpr is what JAX makes of the module in the ops of the contract; it is walked here equation by equation,
-and shares nothing with how the compiler captures it. What no result reads is not looked at. A value is a term
-per row of the step; a change of shape that keeps the rows changes no term.
+It is walked equation by equation and shares nothing with how the compiler captures it. What no result reads
+is not looked at. A value is a term per row; a change of shape that keeps the rows keeps it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -101,15 +100,14 @@ class _Walk:
         for name, aval in zip(names, avals, strict=False):
             self.out.tensors[name] = self.terms.tensor(name, tuple(aval.shape))
             given.append(_Tensor(self.out.tensors[name]))
-        given += [_Given("token"), _Given("position")]
-        given += [_Given("cache", i) for i in range(len(self.caches))]
+        caches = [_Given("cache", i) for i in range(len(self.caches))]
+        given += [_Given("token"), _Given("position"), *caches]
         logits, token, *left = self.body(closed.jaxpr, given)
         self.out.logits = self.value(logits, "the logits").term
         self.out.places[self.out.logits] = "logits"
         need(token == _Largest(self.out.logits), f"the module's token is not the largest logit{_why(token)}")
         for index, item in enumerate(left):
-            unread = item == _Given("cache", index)
-            given_back = unread or item == _Written(index)
+            given_back = item in (_Given("cache", index), _Written(index))
             need(given_back, f"the module does not give back its cache {index}{_why(item)}")
         return self.out
 
@@ -305,8 +303,7 @@ class _Walk:
         return self.of(self.terms.multiply_add(one.term, other.term, attributes["factor"]), one)
 
     def argmax(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
-        (logits,) = self.vectors(items)
-        return [_Largest(logits.term)]
+        return [_Largest(self.vectors(items)[0].term)]
 
 
 Reading = Callable[[Terms, Sequence[int], Mapping[str, Any]], int]
