@@ -66,7 +66,10 @@ def dequantise(codes: UInt8[np.ndarray, "k n"], exponent: Int32[np.ndarray, " he
 
 
 def scale_columns(values: Values, scale: Float32[np.ndarray, " heads_n"]) -> None:
-    """Multiply a matrix by a scale per column in place; with more scales it is the matrices of heads."""
+    """Multiply a matrix, or a stack, by a scale per column in place; more scales are of matrices of heads."""
+    if values.ndim > 2:
+        values *= scale
+        return
     n = values.shape[1]
     heads = len(scale) // n
     k = len(values) // heads
