@@ -1,4 +1,4 @@
-"""Makes the tiny checkpoints with experts in variants/ and their expected logits, with transformers and PyTorch.
+"""Makes the tiny checkpoints with experts in variants/ and their expected logits, with transformers.
 
 Not part of the test suite. In an environment of its own:
     pip install torch==2.13.0 transformers==5.24.0 safetensors && python make_expert_fixtures.py

@@ -95,7 +95,5 @@ def test_an_expert_that_is_missing_is_named(tmp_path: Path) -> None:
     gone = b"experts.3.w2.weight"
     (tmp_path / "model.safetensors").write_bytes(data.replace(gone, b"experts.9.w2.weight"))
     (tmp_path / "config.json").write_text((folder / "config.json").read_text())
-    with pytest.raises(
-        WeightError, match=r"1 tensors that config.json asks for are missing .*experts\.3\.w2"
-    ):
+    with pytest.raises(WeightError, match=r"1 tensors that config.json asks for are missing .*3\.w2"):
         open_folder(tmp_path)
