@@ -71,6 +71,9 @@ from lpu.programs import show as show
 from lpu.programs import trace as trace
 from lpu.prove.programs import Proof as Proof
 from lpu.prove.programs import proof_of
+from lpu.remap.ask import RemapOptions as RemapOptions
+from lpu.remap.ask import remap as remap
+from lpu.remap.remapped import Remapped as Remapped
 from lpu.report.listing import Listing as Listing
 from lpu.report.overview import overview as overview
 from lpu.report.show_options import ShowOptions as ShowOptions

@@ -29,6 +29,7 @@ from lpu.cli.programs import diff as cli_diff
 from lpu.cli.programs import energy as cli_energy
 from lpu.cli.programs import program as cli_program
 from lpu.cli.programs import prove as cli_prove
+from lpu.cli.programs import remap as cli_remap
 from lpu.cli.serving import plan as cli_plan
 from lpu.cli.serving import replay as cli_replay
 from lpu.cli.serving import serve as cli_serve
@@ -45,6 +46,7 @@ GARBAGE = 50_000  # objects until Python looks for garbage: at its own 700 a fif
 VERBS = (
     *cli_program.VERBS,
     *cli_prove.VERBS,
+    *cli_remap.VERBS,
     *cli_run.VERBS,
     *cli_compare.VERBS,
     *cli_diff.VERBS,
