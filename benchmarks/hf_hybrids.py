@@ -15,6 +15,19 @@ from typing import Any
 import numpy as np
 
 TOKENS, VOCAB = 24, 96
+SMALL: dict[str, Any] = {
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "mamba_n_heads": 4,
+    "mamba_d_head": 24,
+    "mamba_d_state": 16,
+    "mamba_chunk_size": 8,
+    "max_position_embeddings": 64,
+    "rms_norm_eps": 1e-5,
+}
 FOLDERS: dict[str, dict[str, Any]] = {
     "mamba2": {
         "model_type": "mamba2",
@@ -26,6 +39,34 @@ FOLDERS: dict[str, dict[str, Any]] = {
         "num_hidden_layers": 2,
         "chunk_size": 8,
         "tie_word_embeddings": True,
+    },
+    "falcon-h1": SMALL
+    | {
+        "model_type": "falcon_h1",
+        "mamba_d_ssm": 96,
+        "embedding_multiplier": 5.5,
+        "lm_head_multiplier": 0.04,
+        "key_multiplier": 0.4,
+        "attention_in_multiplier": 1.2,
+        "attention_out_multiplier": 0.9,
+        "ssm_in_multiplier": 1.3,
+        "ssm_out_multiplier": 0.25,
+        "ssm_multipliers": [0.35, 0.25, 0.2, 0.5, 0.35],
+        "mlp_multipliers": [0.9, 0.2],
+        "rope_theta": 1e11,
+    },
+    "bamba": SMALL | {"model_type": "bamba", "attn_layer_indices": [1], "tie_word_embeddings": True},
+    "granite4-dense": SMALL
+    | {
+        "model_type": "granitemoehybrid",
+        "num_local_experts": 0,
+        "shared_intermediate_size": 80,
+        "layer_types": ["linear_attention", "full_attention"],
+        "position_embedding_type": "nope",
+        "embedding_multiplier": 12,
+        "attention_multiplier": 0.0625,
+        "residual_multiplier": 0.22,
+        "logits_scaling": 3,
     },
 }
 

@@ -10,8 +10,13 @@ from models.config import MATRICES_PER_FFN, TransformerConfig
 FAMILY = "hybrid"
 TAPS = 4  # of a convolution; docs/facts/contract2.md section 8
 UNCLAMPED = 3.4028234663852886e38  # the largest f32: a time step that has no upper limit
-MIXER, ATTENTION, FFN = "M", "A", "F"
-PARTS = {MIXER: "a state space mixer", ATTENTION: "attention", FFN: "a gated FFN"}
+MIXER, ATTENTION, BOTH, FFN = "M", "A", "P", "F"
+PARTS = {
+    MIXER: "a state space mixer",
+    ATTENTION: "attention",
+    BOTH: "both beside each other",
+    FFN: "a gated FFN",
+}
 """Letters of a layer's word: each part has its own norm and adds to the residual."""
 
 
@@ -21,7 +26,10 @@ class HybridConfig(TransformerConfig):
 
     pattern: the parts of each layer, as ("MF", "AF"). channels: of a mixer, in `ssm_heads` heads that share a
     time step and a decay, and in `groups` that share B and C. states: of each channel. conv_biased: whether
-    the convolution has a bias. step_low, step_high: what time steps are clamped to.
+    the convolution has a bias. step_low, step_high: what time steps are clamped to. mixer_norm: of the gated
+    results, over all channels. rope: whether attention turns queries and keys. names: how the tensors of a
+    checkpoint are called, by its model_type; factors: what its matrices are multiplied by when they are
+    loaded, each as "k=0.5".
     """
 
     pattern: tuple[str, ...]
@@ -33,6 +41,9 @@ class HybridConfig(TransformerConfig):
     step_low: float = 0.0
     step_high: float = UNCLAMPED
     mixer_norm: Literal["gated", "none"] = "gated"
+    rope: bool = True
+    names: str = "mamba2"
+    factors: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         TransformerConfig.__post_init__(self)
@@ -48,8 +59,14 @@ class HybridConfig(TransformerConfig):
                     f"{self.name}: layer {layer} of the pattern is {word!r}: {unknown[0]!r} is no part, "
                     f"it takes {known}."
                 )
-            if not word:
-                raise ValueError(f"{self.name}: layer {layer} of the pattern has no part.")
+            if not word or len(set(word)) < len(word):
+                raise ValueError(
+                    f"{self.name}: layer {layer} of the pattern is {word!r}: each part once, at least one."
+                )
+            if BOTH in word and (MIXER in word or ATTENTION in word):
+                raise ValueError(
+                    f"{self.name}: layer {layer} of the pattern is {word!r}: {BOTH} is a mixer and attention."
+                )
         for field in ("channels", "states", "ssm_heads", "groups"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{self.name}: {field} is {getattr(self, field)}, the least is 1.")
@@ -70,15 +87,29 @@ class HybridConfig(TransformerConfig):
         """Lanes of B and C of all groups together."""
         return 2 * self.groups * self.states
 
-    def count(self, part: str) -> int:
-        """How many layers have that part."""
-        return sum(part in word for word in self.pattern)
+    @property
+    def mixers(self) -> int:
+        """Layers with a mixer."""
+        return sum(MIXER in word or BOTH in word for word in self.pattern)
+
+    @property
+    def attentions(self) -> int:
+        """Layers with attention."""
+        return sum(ATTENTION in word or BOTH in word for word in self.pattern)
+
+    @property
+    def turns(self) -> bool:
+        """Whether there is a table of RoPE."""
+        return self.rope and self.attentions > 0
+
+    def factor(self, matrix: str) -> float:
+        """What a matrix of a checkpoint is multiplied by."""
+        found = dict(one.split("=") for one in self.factors)
+        return float(found.get(matrix, 1.0))
 
     def state_bytes(self) -> int:
         """Bytes of the states of one sequence: all mixers, f32."""
-        return (
-            4 * self.count(MIXER) * (self.channels * self.states + (TAPS - 1) * (self.channels + self.both))
-        )
+        return 4 * self.mixers * (self.channels * self.states + (TAPS - 1) * (self.channels + self.both))
 
     def parameters(self) -> int:
         """Exact number of parameters: embedding, head unless tied, parts with their norms, the last norm."""
@@ -87,20 +118,15 @@ class HybridConfig(TransformerConfig):
         mixer = hidden * (self.channels + wide + self.ssm_heads) + self.channels * hidden
         mixer += wide * (TAPS + self.conv_biased) + 3 * self.ssm_heads
         mixer += self.channels * (self.mixer_norm == "gated")
-        each = {
-            MIXER: mixer,
-            ATTENTION: 2 * hidden * (q + kv),
-            FFN: MATRICES_PER_FFN * hidden * self.ffn,
-        }
-        parts = sum(self.count(part) * (numbers + hidden) for part, numbers in each.items())
+        ffns = sum(FFN in word for word in self.pattern)
+        parts = self.mixers * mixer + self.attentions * 2 * hidden * (q + kv)
+        parts += ffns * MATRICES_PER_FFN * hidden * self.ffn + sum(map(len, self.pattern)) * hidden
         return self.vocab * hidden * (1 if self.tied else 2) + parts + hidden
 
     @classmethod
     def of_fields(cls, fields: Mapping[str, Any]) -> "HybridConfig":
-        """The record of what `to_fields` gave, or of a catalog file, whose pattern is a list."""
-        named = dict(fields)
-        if isinstance(named.get("pattern"), list):
-            named["pattern"] = tuple(named["pattern"])
+        """The record of what `to_fields` gave, or of a catalog file, whose tuples are lists."""
+        named = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
         unknown = sorted(named.keys() - {field.name for field in dataclasses.fields(cls)})
         if unknown:
             raise ValueError(f"{unknown[0]} is no number of a model of family {FAMILY}.")

@@ -16,7 +16,7 @@ from models.decoder import Decoder
 from models.families.family import Family
 from models.families.llama_checkpoint import READERS, tensors
 from models.kv import KVFormat
-from models.parts import Linear, Norm
+from models.parts import Linear, Norm, Normed
 
 Positions = Int32[Array, " batch"]
 LayerKV = (
@@ -53,22 +53,29 @@ class Attention(nnx.Module):
         v_cache: LayerKV,
     ) -> tuple[Float32[Array, "batch hidden"], LayerKV, LayerKV]:
         """One token per row; the caches come back with it appended."""
-        config, a = self.config, self.norm.deferred(x)
+        out, k_cache, v_cache = self.attended(self.norm.deferred(x), angles, position, k_cache, v_cache)
+        return ops.add(x, self.o(out)), k_cache, v_cache
+
+    def attended(
+        self, a: Normed, angles: Angles | None, position: Positions, k_cache: LayerKV, v_cache: LayerKV
+    ) -> tuple[Float16[Array, "batch lanes"], LayerKV, LayerKV]:
+        """What `o` takes, of a normed input; angles: None where nothing is turned."""
+        config = self.config
         q = self.q(a).reshape(-1, config.heads, config.head_dim)
         k = self.k(a).reshape(-1, config.kv_heads, config.head_dim)
         v = self.v(a).reshape(-1, config.kv_heads, config.head_dim)
         if config.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
         out, k_cache, v_cache = ops.attention(
-            ops.rope(q, angles, position),
-            ops.rope(k, angles, position),
+            ops.round16(q) if angles is None else ops.rope(q, angles, position),
+            ops.round16(k) if angles is None else ops.rope(k, angles, position),
             ops.round16(v),
             k_cache,
             v_cache,
             position,
             block=config.attention_block,
         )
-        return ops.add(x, self.o(out)), k_cache, v_cache
+        return out, k_cache, v_cache
 
 
 class FeedForward(nnx.Module):

@@ -10,7 +10,7 @@ from lpu.prove.models.llama import LlamaReading
 from lpu.prove.models.record import ModelTerms
 from lpu.prove.refused import RefusedError
 from lpu.prove.terms import Terms
-from models.hybrid_config import ATTENTION, MIXER, TAPS, HybridConfig
+from models.hybrid_config import BOTH, FFN, MIXER, TAPS, HybridConfig
 
 
 def read(terms: Terms, numbers: Mapping[str, Any], longest: int, kv: str) -> ModelTerms:
@@ -31,28 +31,39 @@ class _HybridReading(LlamaReading):
         """Token to logits."""
         config, terms, out = self._numbers, self.terms, ModelTerms()
         angles = -1
-        if config.count(ATTENTION):
+        if config.turns:
             angles = self._tensor(out, "angles", self.longest, 2, config.head_dim // 2)
         x = terms.embed(self._tensor(out, "embed.table", config.vocab, config.hidden))
         out.places[x] = "embedding"
         for layer, word in enumerate(config.pattern):
             for part in word:
-                if part == MIXER:
-                    x = self._mixer(out, f"layers.{layer}.mixer", x)
-                elif part == ATTENTION:
-                    x = self._attention(out, f"layers.{layer}.attention", x, angles)
-                else:
-                    sent = self._deferred(x, self._gain(out, f"layers.{layer}.ffn", config.hidden))
-                    x = terms.add(x, self._ffn(out, f"layers.{layer}.ffn", *sent))
-                    out.places[x] = f"layers.{layer}.ffn"
+                x = self._part(out, f"layers.{layer}", part, x, angles)
         last, statistic = self._deferred(x, self._tensor(out, "norm.gain", config.hidden))
         out.logits = self._linear(out, "head", last, statistic, config.vocab, biased=False)
         out.places[out.logits] = "logits"
         return out
 
-    def _mixer(self, out: ModelTerms, block: str, x: int) -> int:
+    def _part(self, out: ModelTerms, layer: str, part: str, x: int, angles: int) -> int:
+        """One part of a layer: its sum with the residual."""
+        terms, block = (
+            self.terms,
+            {MIXER: f"{layer}.mixer", FFN: f"{layer}.ffn"}.get(part, f"{layer}.attention"),
+        )
+        a = self._deferred(x, self._gain(out, block, self._numbers.hidden))
+        if part == MIXER:
+            made = self._mixer(out, block, *a)
+        elif part == FFN:
+            made = self._ffn(out, block, *a)
+        else:
+            made = self._attended(out, block, *a, angles)
+        if part == BOTH:
+            made = terms.add(self._mixer(out, f"{layer}.mixer", *a), made)
+        made = terms.add(x, made)
+        out.places[made] = block
+        return made
+
+    def _mixer(self, out: ModelTerms, block: str, a: int, statistic: int) -> int:
         config, terms = self._numbers, self.terms
-        a, statistic = self._deferred(x, self._gain(out, block, config.hidden))
 
         def product(name: str, columns: int) -> int:
             return self._linear(out, f"{block}.{name}", a, statistic, columns, biased=name == "dt")
@@ -73,9 +84,7 @@ class _HybridReading(LlamaReading):
             y = terms.norm(y, gain, config.eps, config.channels)
         else:
             y = terms.rounded(y, 16)
-        x = terms.add(x, self._linear(out, f"{block}.o", y, -1, config.hidden, biased=False))
-        out.places[x] = block
-        return x
+        return self._linear(out, f"{block}.o", y, -1, config.hidden, biased=False)
 
     def _conv(self, out: ModelTerms, name: str, value: int) -> int:
         width = self.terms.width(value)

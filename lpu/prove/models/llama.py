@@ -105,8 +105,14 @@ class LlamaReading:
         return STRIP if self.config.ffn % STRIP == 0 else 1
 
     def _attention(self, out: ModelTerms, block: str, x: int, angles: int) -> int:
+        a, statistic = self._deferred(x, self._gain(out, block, self.config.hidden))
+        x = self.terms.add(x, self._attended(out, block, a, statistic, angles))
+        out.places[x] = block
+        return x
+
+    def _attended(self, out: ModelTerms, block: str, a: int, statistic: int, angles: int) -> int:
+        """The result of the heads of a normed input; angles: -1 where nothing is turned."""
         config, terms = self.config, self.terms
-        a, statistic = self._deferred(x, self._gain(out, block, config.hidden))
         q, k, v = (self._matrix(out, block, matrix, a, statistic) for matrix in "qkv")
         if config.qk_norm:
             q, k = (
@@ -118,16 +124,17 @@ class LlamaReading:
                 )
                 for which, value in (("q", q), ("k", k))
             )
-        q, k = (terms.rope(value, angles, config.head_dim) for value in (q, k))
+        q, k = (
+            terms.rounded(value, 16) if angles < 0 else terms.rope(value, angles, config.head_dim)
+            for value in (q, k)
+        )
         v = terms.rounded(v, 16)
         out.keys.append(k)
         out.values.append(v)
         heads = terms.attention(q, k, v, config.head_dim, config.attention_block, self.kv)
         for value, what in ((q, "queries"), (k, "keys"), (v, "values"), (heads, "heads")):
             out.places[value] = f"{block}, {what}"
-        x = terms.add(x, self._matrix(out, block, "o", heads))
-        out.places[x] = block
-        return x
+        return self._matrix(out, block, "o", heads)
 
     def _sent(self, x: int, gain: int) -> tuple[int, int]:
         """The FFN's input as it is where the FFN runs, and the statistic that is left to apply."""

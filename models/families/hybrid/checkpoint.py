@@ -1,124 +1,149 @@
-"""What the Hugging Face folders of hybrid decoders mean: the keys of their config.json, and their tensors.
+"""The tensors of the checkpoints of hybrid decoders, as Hugging Face folders hold them.
 
-Source of defaults and names: transformers 5.24, configuration_ and modeling_ of the model_types here.
+Constants that a model multiplies the results of its matrices with (muP, Granite's multipliers) are multiplied
+into those matrices when they are loaded: no op of a step computes them.
+Source of names: transformers 5.24, modeling_ of the model_types here.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from jaxtyping import Float32
 
 from models.families.family import HEAD, LM_HEAD, TABLE, CheckpointTensor
-from models.hybrid_config import FAMILY, MIXER, TAPS, UNCLAMPED, HybridConfig
-from models.sources.json_keys import Keys
+from models.hybrid_config import ATTENTION, BOTH, FFN, MIXER, TAPS, HybridConfig
 
-LONGEST = 1 << 30  # tokens of a sequence, for a model without attention: nothing grows with them
-_INERT = (
-    *("time_step_rank", "time_step_min", "time_step_max", "time_step_floor", "chunk_size"),
-    *("rescale_prenorm_residual", "residual_in_fp32", "rms_norm"),
-)
-"""Keys of initialisation, and of how transformers computes the same."""
+Rows = Float32[np.ndarray, "rows *rest"]
 
 
-def _mamba2(keys: Keys, name: str) -> HybridConfig:
-    """Mamba-2 (Codestral Mamba, the state-spaces checkpoints in transformers' form)."""
-    hidden, heads = keys.stated("hidden_size", 4096), keys.stated("num_heads", 128)
-    head_dim, expand = keys.stated("head_dim", 64), keys.stated("expand", 2)
-    if heads * head_dim != expand * hidden:
-        why = f"num_heads {heads} x head_dim {head_dim} must be expand {expand} x hidden_size {hidden}"
-        raise keys.error("num_heads", heads, why)
-    taps_of(keys, "conv_kernel")
-    if keys.flag("use_bias"):
-        raise keys.error("use_bias", True, "projections with a bias are not supported")
-    activation = keys.text("hidden_act", "silu")
-    if activation not in ("silu", "swish"):
-        raise keys.error("hidden_act", activation, "only silu is supported")
-    low, high = limits_of(keys, "time_step_limit")
-    for inert in _INERT:
-        keys.get(inert)
-    groups = keys.stated("n_groups", 8)
-    if groups > 1:
-        raise keys.error("n_groups", groups, "a gated norm of each group is not supported, only one of all")
-    layers = keys.stated("num_hidden_layers", 64)
-    return HybridConfig(
-        name=name,
-        family=FAMILY,
-        layers=layers,
-        hidden=hidden,
-        heads=1,
-        kv_heads=1,
-        head_dim=2,
-        ffn=1,
-        vocab=keys.stated("vocab_size", 32768),
-        tied=keys.flag("tie_word_embeddings"),
-        rope_theta=10_000.0,
-        eps=keys.number("layer_norm_epsilon", 1e-5),
-        max_context=LONGEST,
-        source=f"config.json of the Hugging Face folder {name}",
-        pattern=(MIXER,) * layers,
-        channels=heads * head_dim,
-        states=keys.stated("state_size", 128),
-        ssm_heads=heads,
-        groups=groups,
-        conv_biased=keys.flag("use_conv_bias", True),
-        step_low=low,
-        step_high=high,
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Names:
+    """What the tensors of a checkpoint are called: table, last norm, and in a layer its modules and norms.
+
+    norm: of a layer's first part; ffn_norm: of its FFN; gate_up: of an FFN that holds both in one tensor.
+    """
+
+    table: str = "model.embed_tokens.weight"
+    last: str = "model.final_layernorm"
+    layer: str = "model.layers.{}"
+    mixer: str = "mamba"
+    norm: str = "input_layernorm"
+    ffn: str = "feed_forward"
+    ffn_norm: str = "pre_ff_layernorm"
+    gate_up: str = ""
+    down: str = "down_proj"
 
 
-def taps_of(keys: Keys, key: str) -> None:
-    """Raise WeightError unless the convolution is as wide as the contract's."""
-    taps = keys.stated(key, TAPS)
-    if taps != TAPS:
-        raise keys.error(key, taps, f"only convolutions of {TAPS} taps are supported")
-
-
-def limits_of(keys: Keys, key: str) -> tuple[float, float]:
-    """What time steps are clamped to; infinity is as none."""
-    held = keys.get(key)
-    if held is None:
-        return 0.0, UNCLAMPED
-    if isinstance(held, list) and len(held) == 2:
-        low, high = (value["__float__"] if isinstance(value, dict) else value for value in held)
-        if all(isinstance(value, int | float) for value in (low, high)) and low >= 0:
-            return float(low), min(float(high), UNCLAMPED)
-        if type(low) in (int, float) and low >= 0 and str(high) in ("Infinity", "inf"):
-            return float(low), UNCLAMPED
-    raise keys.error(key, held, "it is two numbers, the least and the most of a time step")
-
-
-READERS: dict[str, Callable[[Keys, str], HybridConfig]] = {"mamba2": _mamba2}
+NAMES = {
+    "mamba2": Names(
+        table="backbone.embeddings.weight",
+        last="backbone.norm_f",
+        layer="backbone.layers.{}",
+        mixer="mixer",
+        norm="norm",
+    ),
+    "falcon_h1": Names(),
+    "bamba": Names(),
+    "granitemoehybrid": Names(
+        last="model.norm",
+        ffn="shared_mlp",
+        ffn_norm="post_attention_layernorm",
+        gate_up="input_linear",
+        down="output_linear",
+    ),
+}
 
 
 def tensors(config: HybridConfig) -> Iterator[CheckpointTensor]:
     """The tensors of a checkpoint, in the order of the model."""
-    yield CheckpointTensor(path=TABLE, name="backbone.embeddings.weight", shape=(config.vocab, config.hidden))
-    for layer in range(config.layers):
-        ours, theirs = f"layers.{layer}.mixer", f"backbone.layers.{layer}"
-        yield _vector(f"{ours}.norm.gain", f"{theirs}.norm.weight", config.hidden)
-        yield from mixer(config, ours, f"{theirs}.mixer", gated=f"{theirs}.mixer.norm")
-    yield _vector("norm.gain", "backbone.norm_f.weight", config.hidden)
-    head = "backbone.embeddings.weight" if config.tied else LM_HEAD
-    yield CheckpointTensor(path=HEAD, name=head, shape=(config.vocab, config.hidden))
+    names = NAMES[config.names]
+    yield _matrix(config, TABLE, names.table, (config.vocab, config.hidden), "embed")
+    for i, word in enumerate(config.pattern):
+        theirs = names.layer.format(i)
+        for part in word:
+            if part in (ATTENTION, BOTH):
+                yield _vector(
+                    f"layers.{i}.attention.norm.gain", f"{theirs}.{names.norm}.weight", config.hidden
+                )
+                yield from _attention(config, f"layers.{i}.attention", f"{theirs}.self_attn")
+            if part in (MIXER, BOTH):
+                ours = f"layers.{i}.mixer"
+                if part == MIXER:
+                    yield _vector(f"{ours}.norm.gain", f"{theirs}.{names.norm}.weight", config.hidden)
+                yield from _mixer(config, ours, f"{theirs}.{names.mixer}")
+            if part == FFN:
+                yield _vector(f"layers.{i}.ffn.norm.gain", f"{theirs}.{names.ffn_norm}.weight", config.hidden)
+                yield from _ffn(config, names, f"layers.{i}.ffn", f"{theirs}.{names.ffn}")
+    yield _vector("norm.gain", f"{names.last}.weight", config.hidden)
+    head = names.table if config.tied else LM_HEAD
+    yield _matrix(config, HEAD, head, (config.vocab, config.hidden), "head")
 
 
 def _vector(path: str, name: str, width: int) -> CheckpointTensor:
     return CheckpointTensor(path=path, name=name, shape=(width,))
 
 
-def mixer(config: HybridConfig, ours: str, theirs: str, *, gated: str) -> Iterator[CheckpointTensor]:
+def _matrix(
+    config: HybridConfig,
+    path: str,
+    name: str,
+    shape: tuple[int, int],
+    factor: str,
+    *,
+    rows: tuple[int, int] | None = None,
+    lanes: tuple[int, int] | None = None,
+) -> CheckpointTensor:
+    """A matrix, or rows of one, times its factor."""
+    by, own = config.factor(factor), (shape if rows is None else (rows[1], shape[1]))
+    made = None if by == 1 else (partial(_times, by), own)
+    return CheckpointTensor(path=path, name=name, shape=shape, rows=rows, lanes=lanes, made=made)
+
+
+def _attention(config: HybridConfig, ours: str, theirs: str) -> Iterator[CheckpointTensor]:
+    hidden, q = config.hidden, config.heads * config.head_dim
+    turned = None if config.turned_lanes is None else (config.head_dim, config.turned_lanes)
+    for name, rows in (("q", q), ("k", config.kv_heads * config.head_dim)):
+        yield _matrix(
+            config, f"{ours}.{name}", f"{theirs}.{name}_proj.weight", (rows, hidden), name, lanes=turned
+        )
+    kv = config.kv_heads * config.head_dim
+    yield _matrix(config, f"{ours}.v", f"{theirs}.v_proj.weight", (kv, hidden), "v")
+    yield _matrix(config, f"{ours}.o", f"{theirs}.o_proj.weight", (hidden, q), "o")
+
+
+def _ffn(config: HybridConfig, names: Names, ours: str, theirs: str) -> Iterator[CheckpointTensor]:
+    ffn, hidden = config.ffn, config.hidden
+    for i, name in enumerate(("gate", "up")):
+        if names.gate_up:
+            at = f"{theirs}.{names.gate_up}.weight"
+            yield _matrix(config, f"{ours}.{name}", at, (2 * ffn, hidden), name, rows=(i * ffn, ffn))
+        else:
+            yield _matrix(config, f"{ours}.{name}", f"{theirs}.{name}_proj.weight", (ffn, hidden), name)
+    yield _matrix(config, f"{ours}.down", f"{theirs}.{names.down}.weight", (hidden, ffn), "down")
+
+
+def _mixer(config: HybridConfig, ours: str, theirs: str) -> Iterator[CheckpointTensor]:
     """The tensors of one Mamba-2 mixer: its input matrix holds z, x, B and C, and the time steps."""
     channels, both, heads = config.channels, config.both, config.ssm_heads
     widths = {"z": channels, "x": channels, "bc": both, "dt": heads}
-    first = 0
+    shape, first = (sum(widths.values()), config.hidden), 0
     for name, rows in widths.items():
-        yield CheckpointTensor(
-            path=f"{ours}.{name}",
-            name=f"{theirs}.in_proj.weight",
-            shape=(sum(widths.values()), config.hidden),
-            rows=(first, rows),
+        cut = CheckpointTensor(
+            path=f"{ours}.{name}", name=f"{theirs}.in_proj.weight", shape=shape, rows=(first, rows)
         )
+        parts = ("b", "c") if name == "bc" else (name,)
+        by = [config.factor(part) for part in parts]
+        if any(one != 1 for one in by):
+            cut = CheckpointTensor(
+                path=cut.path,
+                name=cut.name,
+                shape=shape,
+                rows=cut.rows,
+                made=(partial(_by_parts, tuple(by)), (rows, config.hidden)),
+            )
+        yield cut
         first += rows
     for name, cut in (("conv_x", (0, channels)), ("conv_bc", (channels, both))):
         yield from _conv(config, f"{ours}.{name}", f"{theirs}.conv1d", cut)
@@ -129,10 +154,8 @@ def mixer(config: HybridConfig, ours: str, theirs: str, *, gated: str) -> Iterat
             path=f"{ours}.step.{name}", name=f"{theirs}.{held}", shape=(heads,), made=(made, (channels,))
         )
     if config.mixer_norm == "gated":
-        yield _vector(f"{ours}.out_norm.gain", f"{gated}.weight", channels)
-    yield CheckpointTensor(
-        path=f"{ours}.o", name=f"{theirs}.out_proj.weight", shape=(config.hidden, channels)
-    )
+        yield _vector(f"{ours}.out_norm.gain", f"{theirs}.norm.weight", channels)
+    yield _matrix(config, f"{ours}.o", f"{theirs}.out_proj.weight", (config.hidden, channels), "mixer")
 
 
 def _conv(config: HybridConfig, ours: str, theirs: str, cut: tuple[int, int]) -> Iterator[CheckpointTensor]:
@@ -148,6 +171,17 @@ def _conv(config: HybridConfig, ours: str, theirs: str, cut: tuple[int, int]) ->
         )
     if config.conv_biased:
         yield CheckpointTensor(path=f"{ours}.bias", name=f"{theirs}.bias", shape=(wide,), rows=cut)
+
+
+def _times(factor: float, values: Rows) -> Rows:
+    return values * np.float32(factor)
+
+
+def _by_parts(factors: tuple[float, ...], values: Rows) -> Rows:
+    """Equal parts of the rows, each times its factor."""
+    return np.concatenate(
+        [part * np.float32(by) for part, by in zip(np.split(values, len(factors)), factors, strict=True)]
+    )
 
 
 def _tap(tap: int, weight: Float32[np.ndarray, "channels 1 taps"]) -> Float32[np.ndarray, " channels"]:

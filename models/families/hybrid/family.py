@@ -1,8 +1,9 @@
-"""The record of hybrid decoders: Mamba-2."""
+"""The record of hybrid decoders."""
 
 from models.families.family import Family
-from models.families.hybrid.checkpoint import READERS, tensors
+from models.families.hybrid.checkpoint import tensors
 from models.families.hybrid.module import Hybrid
+from models.families.hybrid.readers import READERS
 from models.hybrid_config import FAMILY, HybridConfig
 
 HYBRID = Family(

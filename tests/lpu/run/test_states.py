@@ -30,11 +30,13 @@ MIXED = replace(
     SMALL, name="mixed", layers=3, heads=4, kv_heads=2, head_dim=24, ffn=160, pattern=("MF", "AF", "MA"),
     groups=1, mixer_norm="none", conv_biased=False, step_low=0.01, step_high=0.2,
 )  # fmt: skip
+BESIDE = replace(MIXED, name="beside", layers=2, pattern=("PF", "PF"), rope=False, conv_biased=True)
 WAYS: dict[str, tuple[HybridConfig, str, dict[str, Any]]] = {
     "one chip": (SMALL, "pair", {"tp": 1}),
     "five rows on four chips": (SMALL, "quad", {"tp": 4, "batch": 5}),
     "row layout": (SMALL, "quad", {"tp": 4, "layout": "row"}),
     "both directions, three groups of chips": (MIXED, "ring-8", {"tp": 2, "pp": 3, "layout": "2d"}),
+    "attention and a mixer beside each other, nothing turned": (BESIDE, "quad", {"tp": 4, "batch": 2}),
     "with attention and two buckets": (MIXED, "quad", {"tp": 2, "contexts": (8, 24), "batch": 2}),
 }
 
