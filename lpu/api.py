@@ -82,10 +82,16 @@ from lpu.report.throughput import of as throughput_of
 from lpu.run.machine import Machine
 from lpu.run.step_inputs import bucket_of
 from lpu.run.stream import StreamedMachine
+from lpu.spares.ask import Spares as Spares
+from lpu.spares.ask import spares as spares
+from lpu.spares.availability import FailureRates as FailureRates
 from lpu.sweep import sweep as sweeps
 from lpu.sweep.front import front
 from lpu.sweep.sweep import Sweep
 from lpu.traffic.replay import replay as replay
+from lpu.upsets.ask import Upsets as Upsets
+from lpu.upsets.ask import upsets as upsets
+from lpu.upsets.options import UpsetOptions as UpsetOptions
 from lpu.validate.everything import Everything as Everything
 from lpu.validate.everything import reference as reference
 from lpu.validate.everything import validate as validate

@@ -30,6 +30,8 @@ from lpu.cli.programs import energy as cli_energy
 from lpu.cli.programs import program as cli_program
 from lpu.cli.programs import prove as cli_prove
 from lpu.cli.programs import remap as cli_remap
+from lpu.cli.programs import spares as cli_spares
+from lpu.cli.programs import upsets as cli_upsets
 from lpu.cli.serving import plan as cli_plan
 from lpu.cli.serving import replay as cli_replay
 from lpu.cli.serving import serve as cli_serve
@@ -47,6 +49,8 @@ VERBS = (
     *cli_program.VERBS,
     *cli_prove.VERBS,
     *cli_remap.VERBS,
+    *cli_spares.VERBS,
+    *cli_upsets.VERBS,
     *cli_run.VERBS,
     *cli_compare.VERBS,
     *cli_diff.VERBS,

@@ -18,12 +18,13 @@ def carry(parent: Program, old: Machine, state: KV, child: Program, new: Machine
     """The KV of a conversation for the machine of a remapped program; None if a part of it is broken.
 
     A token's K and V are those of all layers and heads: with one region every token would have to be taken
-    again, so nothing is carried then. rack: of the child, with the faults.
+    again, so nothing is carried then; nor are the states of recurrent layers. rack: of the child, with the
+    faults.
     """
     assert rack.damage is not None
     bad, lost = rack.damage.bad, set(rack.damage.lost)
     had = kv_of(parent)
-    if any(one.chip in lost or one.lies_in(bad) for one in had.values()):
+    if state.states or any(one.chip in lost or one.lies_in(bad) for one in had.values()):
         return None
     places, target = _places(old, had), _places(new, kv_of(child))
     start = new.start()
