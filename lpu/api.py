@@ -32,6 +32,9 @@ from lpu.decode.drafted import Drafted as Drafted
 from lpu.decode.generate import check_room, generate
 from lpu.decode.on_racks import speculate as speculate
 from lpu.decode.ran import Run as Run
+from lpu.deskew.ask import Deskewed as Deskewed
+from lpu.deskew.ask import deskew as deskew
+from lpu.deskew.options import DeskewOptions as DeskewOptions
 from lpu.diff.diff import diff as diff
 from lpu.energy.ask import Energy as Energy
 from lpu.energy.ask import energy as energy

@@ -25,6 +25,7 @@ from lpu.cli import models as cli_models
 from lpu.cli import nodes as cli_nodes
 from lpu.cli import run as cli_run
 from lpu.cli import validate as cli_validate
+from lpu.cli.programs import deskew as cli_deskew
 from lpu.cli.programs import diff as cli_diff
 from lpu.cli.programs import energy as cli_energy
 from lpu.cli.programs import program as cli_program
@@ -51,6 +52,7 @@ VERBS = (
     *cli_remap.VERBS,
     *cli_spares.VERBS,
     *cli_upsets.VERBS,
+    *cli_deskew.VERBS,
     *cli_run.VERBS,
     *cli_compare.VERBS,
     *cli_diff.VERBS,

@@ -23,7 +23,7 @@ from lpu.inputs.files import ModelFile, read_rack
 from lpu.inputs.model import OpenModel
 from lpu.inputs.open import open_file, reopen
 from lpu.remap.ladder import Pair, Rung, degraded
-from lpu.remap.moves import MemoryBefore, Moves, moves_between
+from lpu.remap.moves import MemoryBefore, RemapMoves, moves_between
 from lpu.remap.options import RemapOptions, Way
 from lpu.remap.order import orders
 from lpu.remap.remapped import Remapped, Tried
@@ -90,7 +90,7 @@ def remap(
 class _Chosen:
     way: Way
     pair: Pair
-    moves: Moves
+    moves: RemapMoves
 
 
 def _kept(maker: "_Maker", parent: Program, how: RemapOptions) -> tuple[list[Tried], _Chosen | None]:

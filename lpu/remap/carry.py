@@ -6,7 +6,7 @@ from jaxtyping import Int, Shaped
 
 from compiler.program.program import Program
 from fabric.rack import Rack
-from lpu.remap.pieces import Held, Region, kv_of
+from lpu.remap.pieces import HeldWords, KVRegion, kv_of
 from lpu.run.kv import KV
 from lpu.run.machine import Machine
 
@@ -36,13 +36,13 @@ def carry(parent: Program, old: Machine, state: KV, child: Program, new: Machine
     return KV(keys, values)
 
 
-def _places(machine: Machine, regions: dict[Region, Held]) -> list[Region]:
+def _places(machine: Machine, regions: dict[KVRegion, HeldWords]) -> list[KVRegion]:
     """What each region of a machine's only KV array is."""
     at = {(held.chip, held.first): region for region, held in regions.items()}
     return [at[chip, word] for chip, word in machine.stores.places[0][:, :2].tolist()]
 
 
-def _tokens(region: Region, count: int) -> tuple[Int[np.ndarray, " some"], Int[np.ndarray, " some"]]:
+def _tokens(region: KVRegion, count: int) -> tuple[Int[np.ndarray, " some"], Int[np.ndarray, " some"]]:
     """Tokens below `count` that a region holds, and where in it they are."""
     token = np.arange(count)
     turn, stripe = token // region.run, region.line % region.stripes
@@ -50,7 +50,7 @@ def _tokens(region: Region, count: int) -> tuple[Int[np.ndarray, " some"], Int[n
     return mine, turn[mine] // region.stripes * region.run + mine % region.run
 
 
-def _gathered(store: Store, places: list[Region]) -> Cache:
+def _gathered(store: Store, places: list[KVRegion]) -> Cache:
     """All tokens by layer and head."""
     layers = 1 + max(region.layer for region in places)
     heads = 1 + max(region.line // region.stripes for region in places)
@@ -63,7 +63,7 @@ def _gathered(store: Store, places: list[Region]) -> Cache:
     return out
 
 
-def _dealt(whole: Cache, store: Store, places: list[Region]) -> Store:
+def _dealt(whole: Cache, store: Store, places: list[KVRegion]) -> Store:
     """The tokens as another program's regions hold them."""
     out = store.copy()
     for i, region in enumerate(places):

@@ -10,7 +10,7 @@ from compiler.program.program import Program
 from fabric.numbering import Numbering
 from fabric.paths import shortest_path
 from fabric.rack import Rack
-from lpu.remap.pieces import Held, Region, by_name, kv_of, weights_of
+from lpu.remap.pieces import HeldWords, KVRegion, by_name, kv_of, weights_of
 from lpu.remap.prices import RESERVOIR
 
 Origin = Literal["DDR5", "host", "link", "SRAM"]
@@ -33,7 +33,7 @@ class Transfer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Moves:
+class RemapMoves:
     """All transfers, in order of cycles, and the KV that is lost.
 
     kept_bytes: weights and KV that stay where they are. lost: KV regions whose chip or words are broken, or
@@ -110,8 +110,8 @@ def _leaves(one: Transfer, rack: Rack) -> int:
 class MemoryBefore:
     """What lay in memory before the faults: weights by what they are, KV regions, where weights come from."""
 
-    weights: dict[str, list[Held]]
-    kv: dict[Region, Held]
+    weights: dict[str, list[HeldWords]]
+    kv: dict[KVRegion, HeldWords]
     source: Origin
 
     @staticmethod
@@ -120,7 +120,7 @@ class MemoryBefore:
         return MemoryBefore(weights=by_name(weights_of(parent)), kv=kv_of(parent), source=_source(parent))
 
 
-def moves_between(before: MemoryBefore, child: Program, numbers: Numbering) -> Moves:
+def moves_between(before: MemoryBefore, child: Program, numbers: Numbering) -> RemapMoves:
     """What moves from the memory of a program to that of another of the same model, on a broken rack.
 
     numbers: the chips of the rack that work, which KV moves over.
@@ -130,7 +130,7 @@ def moves_between(before: MemoryBefore, child: Program, numbers: Numbering) -> M
     damage = rack.damage
     gone = set(damage.lost)
 
-    def works(one: Held) -> bool:
+    def works(one: HeldWords) -> bool:
         return one.chip not in gone and not one.lies_in(damage.bad)
 
     lanes = _Lanes(numbers, before.source)
@@ -153,7 +153,7 @@ def moves_between(before: MemoryBefore, child: Program, numbers: Numbering) -> M
             if old.first != one.first:
                 lanes.shift(one)
     transfers = tuple(sorted(lanes.transfers, key=lambda t: (t.t0, t.b, t.a, t.what)))
-    found = Moves(
+    found = RemapMoves(
         transfers=transfers,
         kept_bytes=kept * WORD_BYTES,
         lost=tuple(one.name for one in lost),
@@ -180,16 +180,16 @@ class _Lanes:
         self.transfers: list[Transfer] = []
         self._free: dict[tuple[int, ...], int] = {}
 
-    def load(self, one: Held) -> None:
+    def load(self, one: HeldWords) -> None:
         """Weights over the FPGA lane of their chip."""
         self._add(one, self.source, -1, one.chip, (one.chip,), one.words * self.slot)
 
-    def shift(self, one: Held) -> None:
+    def shift(self, one: HeldWords) -> None:
         """Words to another place of the same chip: each is read and written once by half of the ports."""
         ports = max(self.rack.chip.activation_ports // 2, 1)
         self._add(one, "SRAM", one.chip, one.chip, (one.chip, one.chip, 0), int(ceil_div(one.words, ports)))
 
-    def carry(self, one: Held, source: int) -> None:
+    def carry(self, one: HeldWords, source: int) -> None:
         """Words over the links of the shortest path, each chip storing all before it forwards."""
         ready, links = 0, self.rack.links
         path = shortest_path(self.numbers.rack, self.number[source], self.number[one.chip])
@@ -201,7 +201,7 @@ class _Lanes:
 
     def _add(
         self,
-        one: Held,
+        one: HeldWords,
         source: Origin,
         a: int,
         b: int,

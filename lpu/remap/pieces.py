@@ -16,7 +16,7 @@ _LINE = (1 << TAG_SHIFT) - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class HeldWords:
     """Words of one chip that belong together. name: what they are, the same in every program of a model.
 
     order: a digest of how they lie from the first one on.
@@ -36,7 +36,7 @@ class Held:
         )
 
 
-class Region(NamedTuple):
+class KVRegion(NamedTuple):
     """A KV region: the number of its layer, its line (head and stripe), how tokens are dealt to it."""
 
     layer: int
@@ -46,17 +46,17 @@ class Region(NamedTuple):
     format: str
 
 
-def weights_of(program: Program) -> tuple[Held, ...]:
+def weights_of(program: Program) -> tuple[HeldWords, ...]:
     """The preloaded values of every call, chip and tensor."""
     known: dict[int, list[_Part]] = {}
-    out: list[Held] = []
+    out: list[HeldWords] = []
     for call in program.calls:
         if call.block not in known:
             known[call.block] = list(_parts(program.blocks[call.block]))
         for part in known[call.block]:
             base = (call.weight_base, call.shared_base)[part.shared][part.rank]
             out.append(
-                Held(
+                HeldWords(
                     name=f"{part.content} {call.tensors[part.slot]}",
                     chip=call.chips[part.rank],
                     first=base + part.offset,
@@ -104,7 +104,7 @@ def _parts(block: Block) -> Iterator[_Part]:
         )
 
 
-def kv_of(program: Program) -> dict[Region, Held]:
+def kv_of(program: Program) -> dict[KVRegion, HeldWords]:
     """The KV regions, with the words that they take for all users."""
     manifest = program.manifest
     context = manifest.longest
@@ -121,18 +121,18 @@ def kv_of(program: Program) -> dict[Region, Held]:
                 found.append((tag >> TAG_SHIFT, tag & _LINE, chip, word, kernel))
     layers = {uid: i for i, uid in enumerate(sorted({one[0] for one in found}))}
     users = 1 if manifest.waves is None else manifest.waves.users
-    out: dict[Region, Held] = {}
+    out: dict[KVRegion, HeldWords] = {}
     for uid, line, chip, word, kernel in found:
         about = f"{kernel.head_dim} {kernel.kv} {kernel.capacity} {kernel.cached}"
-        region = Region(layers[uid], line, kernel.stripes, kernel.run, about)
+        region = KVRegion(layers[uid], line, kernel.stripes, kernel.run, about)
         words = kernel.kv_stride * kernel.cached * users
-        out[region] = Held(name=f"kv {region.layer} {region.line}", chip=chip, first=word, words=words)
+        out[region] = HeldWords(name=f"kv {region.layer} {region.line}", chip=chip, first=word, words=words)
     return out
 
 
-def by_name(held: Iterator[Held] | tuple[Held, ...]) -> dict[str, list[Held]]:
+def by_name(held: Iterator[HeldWords] | tuple[HeldWords, ...]) -> dict[str, list[HeldWords]]:
     """What has one name, in order."""
-    out: dict[str, list[Held]] = {}
+    out: dict[str, list[HeldWords]] = {}
     for one in held:
         out.setdefault(one.name, []).append(one)
     return out

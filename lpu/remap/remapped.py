@@ -9,7 +9,7 @@ from fabric.rack import Rack
 from lpu.compiled import Compiled
 from lpu.inputs.model import OpenModel
 from lpu.remap.ladder import Rung
-from lpu.remap.moves import Moves
+from lpu.remap.moves import RemapMoves
 from lpu.remap.options import WAYS, Way
 from lpu.remap.stages import LostUsers, RemapStage, as_json
 from lpu.report.program import Facts, program_body, program_facts
@@ -46,7 +46,7 @@ class Remapped(OnScreen):
     way: Way
     tried: tuple[Tried, ...]
     rung: Rung | None
-    moves: Moves
+    moves: RemapMoves
     stages: tuple[RemapStage, ...]
     users: LostUsers
 

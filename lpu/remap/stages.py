@@ -6,7 +6,7 @@ from typing import Any, Literal
 from compiler.program.isa import WORD_BYTES
 from compiler.program.program import Program
 from fabric.rack import Rack
-from lpu.remap.moves import Moves
+from lpu.remap.moves import RemapMoves
 from lpu.remap.prices import INSTRUCTION_BYTES, RESERVOIR
 
 Known = Literal["exact for the stated machine", "modelled"]
@@ -38,7 +38,7 @@ class LostUsers:
     parity_cycles: int
 
 
-def remap_stages(parent: Program, child: Program, moves: Moves, rack: Rack) -> tuple[RemapStage, ...]:
+def remap_stages(parent: Program, child: Program, moves: RemapMoves, rack: Rack) -> tuple[RemapStage, ...]:
     """The stages of a hard fault. The host has the new program before: compiling is no stage."""
     exact: Known = "exact for the stated machine"
     before, after = parent.manifest, child.manifest
@@ -78,7 +78,7 @@ def _load_cycles(child: Program, rack: Rack) -> int:
     return words * RESERVOIR.slot_cycles(rack, True)
 
 
-def lost_users(child: Program, long: Program | None, moves: Moves, rack: Rack) -> LostUsers:
+def lost_users(child: Program, long: Program | None, moves: RemapMoves, rack: Rack) -> LostUsers:
     """Every user has KV on every chip in use, so one lost region is a region of every user."""
     manifest = child.manifest
     users = manifest.sequences * (1 if manifest.waves is None else manifest.waves.users)

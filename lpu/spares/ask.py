@@ -228,9 +228,7 @@ def _point(asked: _Asked, policy: Policy) -> SparePoint:
         dead = manifest.groups[0][-1]
         broken = break_rack(rack, [Fault(kind="chip", at=(dead,))])
         together = (
-            [dead]
-            if policy == "chip"
-            else [c for c, s in spare.items() if _tray(rack, c) == _tray(rack, dead)]
+            [dead] if policy == "chip" else [chip for chip in spare if _tray(rack, chip) == _tray(rack, dead)]
         )
         swapped = [spare[chip] if chip in together else chip for chip in order]
         numbers = in_order(broken, swapped)

@@ -17,7 +17,7 @@ from lpu import api
 from lpu.decode.decoders import machine_of
 from lpu.inputs.document import FileError
 from lpu.remap.carry import carry
-from lpu.remap.moves import Moves, Transfer
+from lpu.remap.moves import RemapMoves, Transfer
 from lpu.remap.pieces import kv_of, weights_of
 from lpu.run.machine import Machine
 
@@ -108,7 +108,7 @@ def test_moves_have_one_lane_each_and_begin_when_their_words_are_there() -> None
 
 def test_moves_that_share_a_lane_are_a_bug() -> None:
     one = Transfer(what="a", source="DDR5", a=-1, b=1, words=4, t0=0, t1=10)
-    some = Moves(transfers=(one, replace(one, what="b", t0=9)), kept_bytes=0, lost=(), lost_bytes=0)
+    some = RemapMoves(transfers=(one, replace(one, what="b", t0=9)), kept_bytes=0, lost=(), lost_bytes=0)
     with pytest.raises(CompileError, match="bug"):
         some.verify(load_rack("quad"))
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest  # pyright: ignore[reportMissingTypeStubs]
 
 from compiler.options import CompileOptions
 from compiler.program.isa import is_transfer
