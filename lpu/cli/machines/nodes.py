@@ -152,11 +152,11 @@ def _tiers(one: "OnNode") -> str:
 
 
 def _matrix(load: NodeLoad, cold: Cold) -> None:
-    from lpu import api
+    from lpu.nodes.ask import nodes_matrix
     from lpu.nodes.matrix import HEADERS
 
     terminal = TERMINAL.get()
-    found = api.nodes_matrix(load.nodes, cold, load.duty)
+    found = nodes_matrix(load.nodes, cold, load.duty)
     terminal.table(HEADERS, found.rows())
     terminal.say(f"{len(found.points)} points, modelled; tiers one after another, kv fp8")
     terminal.result(found.to_json())
