@@ -22,7 +22,8 @@ class Plan:
     """What all blocks of a compilation share.
 
     capacity, cached: tokens of KV per rank and head, and sequences, of the cache. cp: ranks that the context
-    of each KV head is dealt over, `run` tokens at a time. chunk: rows of each sequence in a step. detours:
+    of each KV head is dealt over, `run` tokens at a time. chunk: rows of each sequence in a step, appended:
+    the most of them in any of the programs that share the KV. detours:
     whether large transfers may go round by chips that have no part in a block. host_slot: cycles of a word on
     a chip's host lane. by_rows: whether rows of products in contract parts may be dealt over ranks; by_layer:
     whether blocks of a layer are scheduled as one. Both can take more room.
@@ -36,6 +37,7 @@ class Plan:
     cached: int
     chunk: int
     run: int
+    appended: int = 1
     cp: int = 1
     detours: bool = True
     host_slot: int = 0
@@ -65,6 +67,7 @@ def lower(
         cached=plan.cached,
         cp=plan.cp,
         run=plan.run,
+        appended=plan.appended,
         detours=plan.detours,
         kernels=kernels,
         rows=RowBuilder(),

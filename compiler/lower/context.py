@@ -48,7 +48,7 @@ class Lowering:
     longest: of the context buckets, which all make equally many values.
     cached: sequences of the KV cache, and so the rows that a decode step takes.
     cp: ranks that the context of each KV head is dealt over, `run` tokens at a time; capacity: its tokens
-    per rank.
+    per rank. appended: rows of a sequence in a step, the most of all programs with this KV.
     detours: whether large transfers may go round; detoured: whether one does.
     host_slot: cycles of a word on the host lane of a chip. by_rows: whether rows of a product may be dealt.
     turns: matmul chains so far by rank.
@@ -69,6 +69,7 @@ class Lowering:
     cached: int
     cp: int
     run: int
+    appended: int
     kernels: Kernels
     rows: RowBuilder
     weights: WeightArena

@@ -13,8 +13,10 @@ from compiler.lower.ops import (
     multiply,
     prescale,
     rms_norm,
+    rms_norm32,
     rope,
     rounding,
+    softcap,
 )
 from compiler.lower.rule import LoweringRule
 
@@ -31,6 +33,7 @@ def register(rule: LoweringRule) -> LoweringRule:
 for _rule in (
     *(embed.RULE, matmul.RULE, matmul.SCALED, rms_norm.RULE, rope.RULE, rounding.ROUND8, rounding.ROUND16),
     *(attention.RULE, glu.RULE, add.RULE, bias.RULE, argmax.RULE),
+    *(rms_norm32.RULE, softcap.RULE),
     *(multiply.MULTIPLY, multiply.MULTIPLY_ADD, prescale.PRESCALE, prescale.RMS_STAT),
 ):
     register(_rule)

@@ -149,7 +149,7 @@ def table(some: Sequence[Line]) -> str:
 
 def kernel_text(kernel: Kernel) -> str:
     """A kernel in words: its family and attributes."""
-    attributes = [f"{name} {value}" for name, value in asdict(kernel).items()]
+    attributes = [f"{name} {value}" for name, value in kernel.said().items()]
     return f"{kernel.family}  {', '.join(attributes)}".rstrip()
 
 

@@ -16,6 +16,7 @@ from compiler.program.program import LOADS, Loads, Program
 from lpu.check.by_block.weights import program_weights
 from lpu.check.cycles import cycles
 from lpu.check.findings import RULES, Findings, HazardError, Report, Violation, tag
+from lpu.check.follow.contexts import rings
 from lpu.check.form import form
 from lpu.check.host_lanes import host_lanes, kv_lanes
 from lpu.check.meaning import meaning, tagged
@@ -40,7 +41,7 @@ def check(program: Program, context: int) -> Report:
         return findings.report()
     columns = program.expand(context)
     preloaded = partial(program_weights, program=program, context=context)
-    report = _check(program.manifest, preloaded, columns, program.manifest.cycles[context])
+    report = _check(program.manifest, preloaded, columns, program.manifest.cycles[context], context)
     waves = report.ok and program.manifest.waves is not None
     return check_waves(program.manifest, columns, context) if waves else report
 
@@ -64,6 +65,7 @@ def _check(
     preloaded: Callable[[Findings, Stated, Accesses], None],
     columns: Columns,
     cycles_stated: int | None,
+    context: int | None = None,
 ) -> Report:
     """preloaded: checks the weight reads against the preloaded values."""
     findings = Findings(columns)
@@ -92,6 +94,8 @@ def _check(
         tagged(findings, found)
         _length(findings, cycles_stated)
     host_lanes(findings, stated, manifest, found)
+    if context is not None:
+        rings(findings, found, context, max(manifest.chunk, manifest.prefill))
     _carried(findings)
     _numbered(findings, stated)
     if not sum(findings.counts):

@@ -30,11 +30,15 @@ from models.contract.vocabulary.prescale import prescale as prescale
 from models.contract.vocabulary.prescale import rms_stat as rms_stat
 from models.contract.vocabulary.rms_norm import RMS_NORM
 from models.contract.vocabulary.rms_norm import rms_norm as rms_norm
+from models.contract.vocabulary.rms_norm32 import RMS_NORM32
+from models.contract.vocabulary.rms_norm32 import rms_norm32 as rms_norm32
 from models.contract.vocabulary.rope import ROPE
 from models.contract.vocabulary.rope import rope as rope
 from models.contract.vocabulary.rounding import ROUND8, ROUND16
 from models.contract.vocabulary.rounding import round8 as round8
 from models.contract.vocabulary.rounding import round16 as round16
+from models.contract.vocabulary.softcap import SOFTCAP
+from models.contract.vocabulary.softcap import softcap as softcap
 
 OPS: dict[str, OpRecord] = {}
 """Every op by name; `register` adds to it."""
@@ -63,6 +67,7 @@ for _record in (
     MATMUL,
     MATMUL_SCALED,
     RMS_NORM,
+    RMS_NORM32,
     PRESCALE,
     RMS_STAT,
     ROPE,
@@ -74,6 +79,7 @@ for _record in (
     BIAS,
     MULTIPLY,
     MULTIPLY_ADD,
+    SOFTCAP,
     ARGMAX,
 ):
     register(_record)

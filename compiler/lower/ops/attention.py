@@ -12,22 +12,25 @@ import numpy as np
 
 from compiler.graph.graph import Node, View
 from compiler.lower.context import Lowering
-from compiler.lower.kv_blocks import attention_shape, chunk_of
+from compiler.lower.kv_blocks import attention_shape, chunk_of, ring_tokens
 from compiler.lower.layout import Lines, Segments
 from compiler.lower.rows import tag
 from compiler.lower.rule import LoweringRule, Uses
 from compiler.program.instructions.attention import (
     AttentionKernel,
     block_number,
+    is_ring,
     kv_words,
     node_lines,
     score_lines,
     weight_lines,
 )
-from compiler.program.isa import F16_LANES, KV, SPACE_SHIFT, Op, ceil_div
+from compiler.program.isa import F16_LANES, F32_LANES, KV, SPACE_SHIFT, Op, ceil_div
 from compiler.timing import timing
 from fabric.paths import hops
+from models.contract.vocabulary.attention import reach as node_reach
 
+SINK = 6  # which operand the sinks are
 FAN = 8  # nodes that are merged at a time: a power of two
 VALUES = 5  # that a block takes at most: scores, maxima, weights, and of nodes one or two
 
@@ -103,16 +106,18 @@ def lower_attention(low: Lowering, node: Node) -> None:
     group = node.inputs[0].width // head_dim // kv_heads
     q, queries = low.segments(node.inputs[0], node)
     heads = _append(low, node, group, q.owner[queries.first], q.tag(queries.first))
-    if low.cp > 1:
+    if heads.kernel.stripes > 1:
         low.gather(q, _needed(low, q, queries.first, queries.lines, heads.holder))
-    sizes = _fans(heads)
+    sizes = [] if is_ring(heads.kernel, low.context) else _fans(heads)
     end = low.uids + VALUES * (int(ceil_div(low.longest, heads.kernel.block)) + 1)
     nodes = _level(low, heads, sizes, len(sizes), 0)
     assert low.uids <= end, "more values than the longest context is given"
     low.uids = end  # what follows has the same tags in every bucket, as what is preloaded has
     out, segments = result_lines(low, heads.owner, group * head_dim)
+    sinks = {} if len(node.inputs) == SINK else _sinks(low, node, group, heads.owner)
     low.rows.add(
         Op.AOUT,
+        **sinks,
         rank=heads.owner,
         n=nodes.lines // node_lines(heads.kernel) // kv_heads,
         aux=heads.aux,
@@ -121,6 +126,15 @@ def lower_attention(low: Lowering, node: Node) -> None:
     )
     view = View(value=node.outputs[0], start=0, width=kv_heads * group * head_dim)
     low.where[view] = (out, segments)
+
+
+def _sinks(low: Lowering, node: Node, group: int, owner: np.ndarray) -> dict[str, Any]:
+    """Where the AOUT row of each KV head finds the sinks of its heads: a preloaded word, a lane per head."""
+    uid, lines = low.weight_uid(), np.arange(len(owner))
+    columns = np.full((len(owner), F32_LANES), -1)
+    columns[:, :group] = np.arange(len(owner) * group).reshape(-1, group)
+    words = low.gain(node.inputs[SINK].value, columns.reshape(-1), owner, lines, uid)
+    return {"src3": words, "src3_tag": tag(uid, lines)}
 
 
 def result_lines(low: Lowering, owner: np.ndarray, width: int) -> tuple[Lines, Segments]:
@@ -239,29 +253,38 @@ def _append(low: Lowering, node: Node, group: int, owner: np.ndarray, query: np.
     kv_heads, head_dim = attention_shape(low.graph, node)
     kv = "fp16" if low.graph.values[node.inputs[3].value].dtype == "float16" else "fp8"
     block, words = int(node.attributes["block"]), kv_words(head_dim, kv)
+    reach = node_reach(node.attributes)
+    ringed = 0 < reach < low.longest
+    capacity = ring_tokens(reach, block, low.appended, low.longest) if ringed else low.capacity
+    blocks, stripes = int(ceil_div(low.context, block)), 1 if ringed else low.cp
     kernel = AttentionKernel(
         head_dim=head_dim,
         group=group,
         block=block,
         chunk=chunk_of(low.context, block),
-        chunks=int(ceil_div(low.context, block)),
+        chunks=min(blocks, max(capacity // block, 1)) if ringed else blocks,
         kv=kv,
         kv_words=words,
-        kv_stride=low.capacity * words,
-        capacity=low.capacity,
+        kv_stride=capacity * words,
+        capacity=capacity,
         rows=low.batch,
         sequences=low.graph.values[node.inputs[3].value].shape[0],
         cached=low.cached,
-        stripes=low.cp,
-        run=low.run,
+        stripes=stripes,
+        run=block if ringed else low.run,
+        window=int(node.attributes.get("window", 0)),
+        span=int(node.attributes.get("span", 0)),
+        scale=float(node.attributes.get("scale", 0.0)),
+        cap=float(node.attributes.get("cap", 0.0)),
+        sinks=len(node.inputs) > SINK,
     )
     aux = low.kernels.index(kernel)
-    holder = _holders(low, owner)
-    region = _regions(low, holder, low.cached * low.capacity * words)
+    holder = _holders(low, owner) if stripes > 1 else owner
+    region = _regions(low, holder, low.cached * capacity * words)
     region_tag = tag(low.weight_uid(), np.arange(len(holder)))
-    stripe = np.tile(np.arange(low.cp), kv_heads)
-    part_head = np.repeat(np.arange(kv_heads), low.cp)
-    if low.cp > 1:
+    stripe = np.tile(np.arange(stripes), kv_heads)
+    part_head = np.repeat(np.arange(kv_heads), stripes)
+    if stripes > 1:
         for value, segments in ((k, keys), (v, values)):
             low.gather(value, _needed(low, value, segments.first, segments.lines, holder))
     append = low.rows.add(
@@ -271,7 +294,7 @@ def _append(low: Lowering, node: Node, group: int, owner: np.ndarray, query: np.
         aux=aux,
         src_tag=k.tag(keys.first[part_head]),
         src2_tag=v.tag(values.first[part_head]),
-        src3=stripe if low.cp > 1 else -1,
+        src3=stripe if stripes > 1 else -1,
         dst=region,
         dst_tag=region_tag,
     )
@@ -317,7 +340,7 @@ def _holders(low: Lowering, owner: np.ndarray) -> np.ndarray:
     for first, end in zip(owner, ends, strict=True):
         own = np.arange(first, end)
         out.append(own[np.argsort(distance[chips[first], chips[own]], kind="stable")][: low.cp])
-    return np.concatenate(out) if low.cp > 1 else owner
+    return np.concatenate(out)
 
 
 def _regions(low: Lowering, owner: np.ndarray, words: int) -> np.ndarray:
@@ -329,8 +352,10 @@ def _regions(low: Lowering, owner: np.ndarray, words: int) -> np.ndarray:
     return out
 
 
-def _wants(uses: Uses, node: Node, operand: int) -> int:
+def _wants(uses: Uses, node: Node, operand: int) -> int | None:
     """The query heads of one KV head together; K and V head by head."""
+    if operand == SINK:
+        return None
     heads, head_dim = attention_shape(uses.graph, node)
     return head_dim * (node.inputs[0].width // head_dim // heads) if operand == 0 else head_dim
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from lpu.prove.models.record import HopPart, ModelTerms
 from lpu.prove.refused import RefusedError
-from lpu.prove.terms import Terms
+from lpu.prove.terms import Scoring, Terms
 from models.config import TransformerConfig
 
 FAMILY = "llama"
@@ -36,25 +38,38 @@ class _Reading:
     def step(self) -> ModelTerms:
         """Token to logits."""
         config, terms, out = self.config, self.terms, ModelTerms()
-        angles = self._tensor(out, "angles", self.longest, 2, config.head_dim // 2)
+        tables = 1 if config.window_theta is None else 2  # the second is that of layers with a window
+        angles = self._tensor(out, "angles", tables * self.longest, 2, config.head_dim // 2)
         x = terms.embed(self._tensor(out, "embed.table", config.vocab, config.hidden))
         out.places[x] = "embedding"
+        x = x if config.embedding_scale is None else terms.multiply(x, config.embedding_scale)
         for layer in range(config.layers):
-            x = self._attention(out, f"layers.{layer}.attention", x, angles)
+            x = self._attention(out, f"layers.{layer}.attention", x, angles, config.kind_of(layer))
             ffn = partial(self._ffn, out, f"layers.{layer}.ffn")
-            sent, statistic = self._sent(x, self._gain(out, f"layers.{layer}.ffn", config.hidden))
+            sent, statistic = self._sent(out, f"layers.{layer}.ffn", x)
             out.parts[f"layers.{layer}.ffn"] = HopPart(
                 width=config.hidden,
                 down=("fp8", "fp16") if config.ffn_down == "fp8" else ("fp16",),
                 up="fp16" if config.ffn_up == "fp16" else "f32",
                 answer=ffn,
             )
-            x = terms.add(x, ffn(sent, statistic))
+            x = self._residual(out, f"layers.{layer}.ffn", x, ffn(sent, statistic))
             out.places[x] = f"layers.{layer}.ffn"
         last, statistic = self._deferred(x, self._tensor(out, "norm.gain", config.hidden))
-        out.logits = self._linear(out, "head", last, statistic, config.vocab, biased=False)
+        logits = self._linear(out, "head", last, statistic, config.vocab, biased=False)
+        logits = logits if config.logits_scale is None else terms.multiply(logits, config.logits_scale)
+        out.logits = logits if config.logit_cap is None else terms.softcap(logits, config.logit_cap)
         out.places[out.logits] = "logits"
         return out
+
+    def _residual(self, out: ModelTerms, block: str, x: int, y: int) -> int:
+        """The sum of the residual and what a block gives, normed first or times a factor where it is."""
+        config, terms = self.config, self.terms
+        if config.norms != "pre":
+            y = terms.norm32(y, self._tensor(out, f"{block}.post.gain", config.hidden), config.eps)
+        if config.residual_scale is None:
+            return terms.add(x, y)
+        return terms.multiply_add(x, y, float(np.float32(config.residual_scale)))
 
     def _tensor(self, out: ModelTerms, name: str, *shape: int) -> int:
         out.tensors[name] = self.terms.tensor(name, shape)
@@ -102,36 +117,67 @@ class _Reading:
             return self.config.head_dim
         return STRIP if self.config.ffn % STRIP == 0 else 1
 
-    def _attention(self, out: ModelTerms, block: str, x: int, angles: int) -> int:
+    def _scoring(self, out: ModelTerms, block: str, kind: str) -> Scoring:
+        """What a layer of that kind sees, where that is less than all, and what becomes of its scores."""
+        config = self.config
+        window = config.window if kind == "window" else None
+        span = config.span if kind == "span" else None
+        return Scoring(
+            window=window if window is not None and window < self.longest else 0,
+            span=span if span is not None and span < self.longest else 0,
+            scale=config.attention_scale or 0.0,
+            cap=config.attention_cap or 0.0,
+            sinks=self._tensor(out, f"{block}.sinks", config.heads) if config.sinks else -1,
+        )
+
+    def _block(self, form: Scoring) -> int:
+        """Tokens of a block: of less than that, the next power of two."""
+        seen, whole = form.window or form.span, self.config.attention_block
+        return min(whole, 1 << (seen - 1).bit_length()) if seen else whole
+
+    def _attention(self, out: ModelTerms, block: str, x: int, angles: int, kind: str) -> int:
         config, terms = self.config, self.terms
-        a, statistic = self._deferred(x, self._gain(out, block, config.hidden))
+        if config.norms == "post":
+            a, statistic = terms.rounded(x, 16), -1
+        else:
+            a, statistic = self._deferred(x, self._gain(out, block, config.hidden))
         q, k, v = (self._matrix(out, block, matrix, a, statistic) for matrix in "qkv")
         if config.qk_norm:
             q, k = (
                 terms.norm(
                     value,
-                    self._tensor(out, f"{block}.{which}_norm.gain", config.head_dim),
+                    self._tensor(out, f"{block}.{which}_norm.gain", width),
                     config.eps,
-                    config.head_dim,
+                    width,
                 )
                 for which, value in (("q", q), ("k", k))
+                for width in (terms.width(value) if config.whole_qk_norm else config.head_dim,)
             )
-        q, k = (terms.rope(value, angles, config.head_dim) for value in (q, k))
+        if kind != "nope":
+            first = self.longest if kind == "window" and config.window_theta is not None else 0
+            q, k = (terms.rope(value, angles, config.head_dim, first) for value in (q, k))
+        elif not config.qk_norm:
+            q, k = terms.rounded(q, 16), terms.rounded(k, 16)
         v = terms.rounded(v, 16)
         out.keys.append(k)
         out.values.append(v)
-        heads = terms.attention(q, k, v, config.head_dim, config.attention_block, self.kv)
+        form = self._scoring(out, block, kind)
+        heads = terms.attention(q, k, v, config.head_dim, self._block(form), self.kv, form)
         for value, what in ((q, "queries"), (k, "keys"), (v, "values"), (heads, "heads")):
             out.places[value] = f"{block}, {what}"
-        x = terms.add(x, self._matrix(out, block, "o", heads))
+        x = self._residual(out, block, x, self._matrix(out, block, "o", heads))
         out.places[x] = block
         return x
 
-    def _sent(self, x: int, gain: int) -> tuple[int, int]:
+    def _sent(self, out: ModelTerms, block: str, x: int) -> tuple[int, int]:
         """The FFN's input as it is where the FFN runs, and the statistic that is left to apply."""
-        if self.config.ffn_down is None:
-            return self._deferred(x, gain)
-        normed = self.terms.norm(x, gain, self.config.eps, self.config.hidden)
+        if self.config.norms == "post":
+            normed = self.terms.rounded(x, 16)
+        else:
+            gain = self._gain(out, block, self.config.hidden)
+            if self.config.ffn_down is None:
+                return self._deferred(x, gain)
+            normed = self.terms.norm(x, gain, self.config.eps, self.config.hidden)
         return (self.terms.rounded(normed, 8) if self.config.ffn_down == "fp8" else normed), -1
 
     def _ffn(self, out: ModelTerms, block: str, value: int, statistic: int = -1) -> int:

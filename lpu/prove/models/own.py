@@ -12,7 +12,7 @@ from typing import Any
 
 from lpu.prove.models.record import ModelTerms, Reader
 from lpu.prove.refused import RefusedError, need
-from lpu.prove.terms import BIAS, MATMUL, Terms
+from lpu.prove.terms import BIAS, MATMUL, Scoring, Terms
 
 SAID = "the jaxpr of the module"
 _OWN = "lpu_"
@@ -245,7 +245,16 @@ class _Walk:
     def rope(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
         x = self._value(items[0], "what RoPE turns")
         need(items[2] == _Given("position"), "RoPE does not turn by the step's position")
-        return self.of(self.terms.rope(x.term, self._tensor(items[1], "the RoPE table"), x.shape[-1]), x)
+        table, first = self._tensor(items[1], "the RoPE table"), attributes.get("first", 0)
+        return self.of(self.terms.rope(x.term, table, x.shape[-1], first), x)
+
+    def norm32(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
+        x = self._value(items[0], "a norm's input")
+        return self.of(self.terms.norm32(x.term, self._tensor(items[1], "a gain"), attributes["eps"]), x)
+
+    def softcap(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
+        (x,) = self.vectors(items)
+        return self.of(self.terms.softcap(x.term, attributes["cap"]), x)
 
     def rounded(self, bits: int, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
         (x,) = self.vectors(items)
@@ -253,7 +262,7 @@ class _Walk:
 
     def attention(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
         q, k, v = self.vectors(items[:3])
-        keys, values, position = items[3:]
+        keys, values, position, *sinks = items[3:]
         need(position == _Given("position"), "attention is not at the step's position")
         places = [one.index for one in (keys, values) if isinstance(one, _Given) and one.kind == "cache"]
         need(len(places) == 2, "attention does not read the caches that the step takes")
@@ -261,8 +270,10 @@ class _Walk:
         need(k.term not in self.out.keys, "two layers append the same keys")
         self.out.keys.append(k.term)
         self.out.values.append(v.term)
+        said = {name: value for name, value in attributes.items() if name != "block"}
+        form = Scoring(**said, sinks=self._tensor(sinks[0], "the sinks") if sinks else -1)
         block = attributes["block"]
-        term = self.terms.attention(q.term, k.term, v.term, q.shape[-1], block, self.kv)
+        term = self.terms.attention(q.term, k.term, v.term, q.shape[-1], block, self.kv, form)
         return [*self.of(term, q, (self.rows, self.terms.width(term))), *map(_Written, places)]
 
     def glu(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
@@ -326,6 +337,8 @@ _OPS: dict[str, _Rule] = {
     "lpu_round16": lambda walk, items, attributes: walk.rounded(16, items, attributes),
     "lpu_round8": lambda walk, items, attributes: walk.rounded(8, items, attributes),
     "lpu_attention": _Walk.attention,
+    "lpu_rms_norm32": _Walk.norm32,
+    "lpu_softcap": _Walk.softcap,
     "lpu_glu": _Walk.glu,
     "lpu_add": _Walk.add,
     "lpu_bias": _Walk.bias,
