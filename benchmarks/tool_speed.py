@@ -55,7 +55,7 @@ class Case(NamedTuple):
 CASES = (
     Case("compile 70b, lpx", 6, (*COMPILE, "llama-3.1-70b", "--rack", "lpx")),
     Case("compile 405b, lpx-x4", 12, (*COMPILE, "llama-3.1-405b", "--rack", "lpx-x4")),
-    Case("compile 70b, 4096 chips", 6, (*COMPILE, "llama-3.1-70b", "--rack", str(HERE / "lpx_x16.yaml"))),
+    Case("compile 70b, 4096 chips", 6, (*COMPILE, "llama-3.1-70b", "--rack", "lpx-x16")),
     Case("compile 70b, 576 chips", None, (*COMPILE, "llama-3.1-70b", "--rack", str(HERE / "lpx_576.yaml"))),
     Case("check, a million rows", 0.7, ("-c", PART, "check"), printed=True),
     Case("link 70b", 1.2, ("-c", PART, "link"), printed=True),

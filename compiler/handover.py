@@ -13,7 +13,12 @@ import numpy as np
 
 from compiler.errors import CompileError, OptionError
 from compiler.lower.rows import Kernels
-from compiler.program.instructions.attention import AttentionKernel, KVKernel, stripe_tokens
+from compiler.program.instructions.attention import (
+    AttentionKernel,
+    KVKernel,
+    is_ring,
+    stripe_tokens,
+)
 from compiler.program.instructions.host import HandoverKernel
 from compiler.program.isa import COLUMNS, TAG_SHIFT, TAGS, Columns, Op
 from compiler.program.manifest import Move, Slot
@@ -111,6 +116,11 @@ def _check(over: _Handover, layers: int) -> None:
         raise OptionError(over.kind, "--objective throughput", reason, remedy)
     if not layers:
         raise OptionError(over.kind, "program", "keeps KV of 0 layers", "Give one that decodes.")
+    kernels = [k for k in manifest.kernels if isinstance(k, AttentionKernel)]
+    if rings := [k for k in kernels if k.reach and is_ring(k, most)]:
+        reason = f"keeps the last {rings[0].capacity} tokens of layers that see {rings[0].reach}"
+        remedy = f"Compile with --context {rings[0].capacity} or less."
+        raise OptionError(over.kind, "program", f"{reason}; a hand-over knows whole contexts", remedy)
     if not 1 <= over.tokens <= most:
         reason = f"are {over.tokens}, the longest context is {most}"
         raise OptionError(over.kind, "tokens", reason, f"Give 1 to {most}.")

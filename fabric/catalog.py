@@ -1,5 +1,6 @@
 """The chips, GPUs, racks and bridges that ship with the project: one YAML file each in `fabric/catalog/`."""
 
+import re
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import cache
@@ -52,8 +53,8 @@ def gpu_names() -> tuple[str, ...]:
 
 
 def rack_names() -> tuple[str, ...]:
-    """Names of all racks, sorted."""
-    return _stems("racks")
+    """Names of all racks, sorted: lpx-x4 before lpx-x12."""
+    return tuple(sorted(_stems("racks"), key=_by_number))
 
 
 def bridge_names() -> tuple[str, ...]:
@@ -113,6 +114,11 @@ def bridge_spec(name: str) -> BridgeSpec:
 
 def _stems(folder: str) -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in (FOLDER / folder).glob("*.yaml")))
+
+
+def _by_number(name: str) -> list[tuple[str, int]]:
+    """The words of a name with the numbers behind them."""
+    return [(word, int(number or 0)) for word, number in re.findall(r"(\D+)(\d*)", name)]
 
 
 def _read(folder: str, name: str) -> dict[str, Any]:

@@ -30,11 +30,11 @@ class TransformerConfig:
 
     biased: which of a layer's MATRICES have a bias. turned_lanes: of each head, by RoPE; None: all. window:
     the last tokens that layers of kind "window" see, span: tokens of a run whose later ones see no other, in
-    layers of kind "span". kinds: of each layer (nope: sees all, without RoPE); none stated: all are "window"
-    if there is a window, else "full". window_theta: RoPE's base in layers of kind "window", unscaled; None: as
-    in the others. attention_scale: of scores, None: 1 / sqrt(head_dim). attention_cap, logit_cap: x becomes
-    cap tanh(x / cap). sinks: a logit of each head that takes weight alone. norms: before attention and FFN,
-    after them (before the residual sum), or both. whole_qk_norm: qk_norm over all heads together.
+    layers of kind "span". kinds: of each layer (nope: sees all, without RoPE); none stated: all are
+    "window" if there is a window, else "full". window_theta: RoPE's base, unscaled, in layers of kind
+    "window"; None: as in the others. attention_scale: of scores, None: 1 / sqrt(head_dim). attention_cap,
+    logit_cap: x becomes cap tanh(x / cap). sinks: a logit of each head that takes weight alone. norms: before
+    attention and FFN, after them (before the residual sum), or both. whole_qk_norm: qk_norm over all heads.
     embedding_scale, residual_scale, logits_scale: factors. fused: whether checkpoints hold
     q, k and v in one tensor, and gate and up. column_scales: of the weights, powers of two or any f32.
     attention_block: tokens that attention sums exactly before it rounds, which decides bits.

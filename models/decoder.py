@@ -1,7 +1,7 @@
 """A decoder of layers: embedding, layers, norm, head. What differs between families is the layer.
 
-A layer is a module with `layer(x, angles, position, k_cache, v_cache) -> (x, k_cache, v_cache)`; where a model
-has layers of several kinds, it is made for its `kind`. Scopes
+A layer is a module with `layer(x, angles, position, k_cache, v_cache) -> (x, k_cache, v_cache)`; where a
+model has layers of several kinds, it is made for its `kind`. Scopes
 (`layers.3.ffn`) name where each op belongs; `embed` and `head` frame the layers.
 """
 
@@ -35,9 +35,7 @@ def scaled(x: Float32[Array, "batch width"], factor: float | None) -> Float32[Ar
     return x if factor is None else ops.multiply(x, factor=factor)
 
 
-def logits_of(
-    config: TransformerConfig, y: Float32[Array, "batch vocab"]
-) -> Float32[Array, "batch vocab"]:
+def logits_of(config: TransformerConfig, y: Float32[Array, "batch vocab"]) -> Float32[Array, "batch vocab"]:
     """The logits from what the head gives."""
     y = scaled(y, config.logits_scale)
     return y if config.logit_cap is None else ops.softcap(y, cap=config.logit_cap)

@@ -66,7 +66,7 @@ class Op(IntEnum):
     FORWARD = 1  # a SEND whose lines arrived by a transfer themselves: pays the forwarding latency too
     EMBED = 2  # dst f32 lines <- row of the fp16 table at src (weights) chosen by the step's token
     RSTAT = 3  # dst one line (f32 lane 0: 1/rms) <- n f32 lines at src; times the factor at src3, by kernel
-    NORM = 4  # dst fp16 (or f32, by kernel) lines <- n f32 lines at src, stat line src2, gain words src3 (weights)
+    NORM = 4  # dst fp16 (or f32, by kernel) <- n f32 lines at src, stat line src2, gain words src3 (weights)
     HNORM = 5  # per-head RMS norm: dst fp16 <- n dense heads (f32) at src, gain words src3 (weights)
     ROPE = (
         6  # dst fp16 <- n dense heads at src (f32 or fp16, by kernel), table src2 (weights) at the position
@@ -151,8 +151,8 @@ class Kernel:
     """The static attributes that rows of a family of instructions share: one frozen record per family.
 
     Fields are `Count`, a `Literal`, `float` or `bool`: the checker and the reader of program files hold
-    values against these types. `family` names the record in files; `later` the fields that came after digests,
-    which are left out where they hold their default.
+    values against these types. `family` names the record in files; `later` the fields that came after
+    digests, which are left out where they hold their default.
     """
 
     family: ClassVar[str] = "transfer"

@@ -11,7 +11,18 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from compiler.program.instructions.attention import AttentionKernel
-from compiler.program.isa import F16_LANES, F32_LANES, GAIN, LOAD_NAMES, SHIFTED, TABLE, TAG_SHIFT, TILE, Columns, Op
+from compiler.program.isa import (
+    F16_LANES,
+    F32_LANES,
+    GAIN,
+    LOAD_NAMES,
+    SHIFTED,
+    TABLE,
+    TAG_SHIFT,
+    TILE,
+    Columns,
+    Op,
+)
 from compiler.program.program import LOADS, Block, Loads, Program
 from lpu.check.findings import Findings, tag
 from lpu.check.operands import Accesses

@@ -1,12 +1,14 @@
 """Signals that end a process: they unwind it, so that nothing is left behind, but never within a swap."""
 
 import signal
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+AGAIN_S = 0.01  # how long after a place that lost the exception it is raised again
 
 
 class Stopped(BaseException):
@@ -19,10 +21,11 @@ class Stopped(BaseException):
 
 @dataclass(slots=True)
 class _State:
-    """How many blocks hold signals back, and the one that waits for their end."""
+    """How many blocks hold signals back, the signal that waits for their end, and the one that was lost."""
 
     held: int = 0
     waiting: int = 0
+    lost: int = 0
 
 
 _STATE = _State()
@@ -33,6 +36,7 @@ def install() -> None:
     for number in ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _told)
+    sys.unraisablehook = _unraisable
 
 
 @contextmanager
@@ -53,6 +57,25 @@ def _told(number: int, frame: FrameType | None) -> None:
         _STATE.waiting = number
     else:
         _raise(number)
+
+
+def _unraisable(lost: "sys.UnraisableHookArgs") -> None:
+    """Raise a signal's exception again where Python drops it: in a finalizer or the collector's callback.
+
+    Anything else that is dropped is told as always.
+    """
+    if isinstance(lost.exc_value, Stopped | KeyboardInterrupt):
+        _STATE.lost = getattr(lost.exc_value, "signal", signal.SIGINT)
+        signal.signal(signal.SIGALRM, _again)
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+    else:
+        sys.__unraisablehook__(lost)
+
+
+def _again(number: int, frame: FrameType | None) -> None:
+    lost, _STATE.lost = _STATE.lost, 0
+    if lost:
+        _told(lost, frame)
 
 
 def _raise(number: int) -> None:

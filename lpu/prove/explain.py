@@ -1,7 +1,7 @@
 """Why a value is not the model's: the first part of it that the model does not have, and its row."""
 
 from compiler.program.instruction_set import name_of
-from lpu.prove.step_proof import StepProof
+from lpu.prove.follow.step_proof import StepProof
 
 
 def foreign(step: StepProof, term: int, ours: int, where: str) -> str:

@@ -13,15 +13,15 @@ from compiler.program.instructions.attention import AttentionKernel
 from compiler.program.isa import F32_LANES, Holds, ceil_div
 from compiler.program.manifest import Hops, Move
 from compiler.program.program import Program
-from lpu.prove.block_rows import LINE_BITS
 from lpu.prove.explain import foreign
+from lpu.prove.follow.block_rows import LINE_BITS
+from lpu.prove.follow.step_proof import Memory, StepProof
 from lpu.prove.known import Known
 from lpu.prove.lines import KVHead
 from lpu.prove.models.own import SAID
 from lpu.prove.models.record import ModelTerms, Reader
 from lpu.prove.models.registry import family_of, reader_of
 from lpu.prove.refused import RefusedError, need
-from lpu.prove.step_proof import Memory, StepProof
 
 PRESUPPOSED = "the rules that lpu check holds; the contract's exact sums (docs/proof.md)"
 SENSELESS = (ArithmeticError, LookupError, ValueError, TypeError, AttributeError, MemoryError)

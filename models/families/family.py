@@ -25,7 +25,8 @@ class CheckpointTensor:
     """One tensor of a checkpoint: our path (of a matrix without `.codes`), its name and its shape there.
 
     rows: (first, how many) of its rows are ours; None: all. lanes: of rows that lie head by head, (lanes of a
-    head, those that RoPE turns): they are put in the order of `models.rope.lane_order`.
+    head, those that RoPE turns): they are put in the order of `models.rope.lane_order`. plus: what is
+    added to all, for a gain that is stored less 1.
     """
 
     path: str
@@ -33,6 +34,7 @@ class CheckpointTensor:
     shape: tuple[int, ...]
     rows: tuple[int, int] | None = None
     lanes: tuple[int, int] | None = None
+    plus: float = 0.0
 
     @property
     def own_shape(self) -> tuple[int, ...]:
@@ -41,6 +43,7 @@ class CheckpointTensor:
 
     def take(self, values: Shaped[np.ndarray, "*axes"]) -> Shaped[np.ndarray, "*own"]:
         """The rows that are ours, in our order; a view where that is possible."""
+        values = values + np.float32(self.plus) if self.plus else values
         if self.rows is not None:
             values = values[self.rows[0] : sum(self.rows)]
         if self.lanes is None:

@@ -1,8 +1,8 @@
 """The Llama family in the op vocabulary: Llama 2 and 3, Mistral, Qwen2, Qwen2.5, Qwen3 (dense), Phi-3, Phi-4.
 
-These modules are the reference that every compiled program is held against, bit by bit, and what the compiler
-traces. What differs between the Hugging Face model_types stands in `llama_checkpoint.py`. Other dense families
-are the same layers by other numbers (windows, caps, norms after attention and FFN, factors).
+These modules are the reference that every compiled program is held against, bit by bit, and what the
+compiler traces. What differs between the Hugging Face model_types stands in `llama_checkpoint.py`. Other
+dense families are the same layers by other numbers (windows, caps, norms after attention and FFN, factors).
 """
 
 import jax

@@ -4,8 +4,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from models.config import DEFAULT_FAMILY, TransformerConfig
+from models.families.exaone import EXAONE
 from models.families.family import Family
+from models.families.gemma import GEMMA
+from models.families.granite import GRANITE
 from models.families.llama import LLAMA
+from models.families.olmo import OLMO
+from models.families.smollm import SMOLLM
 from models.sources.json_keys import Keys
 
 FAMILIES: dict[str, Family] = {}
@@ -57,4 +62,5 @@ def _named(name: str) -> Family:
     return FAMILIES[name]
 
 
-register(LLAMA)
+for _family in (LLAMA, GEMMA, OLMO, SMOLLM, GRANITE, EXAONE):
+    register(_family)

@@ -104,13 +104,34 @@ def test_skipping_dead_nodes_leaves_the_published_bandwidth(dead: int, published
     assert gigabytes_per_second(rack, (a < first) & (b >= last)) == pytest.approx(published, abs=0.5)
 
 
-def test_lpx_x4_joins_four_racks_in_a_ring() -> None:
-    rack = load_rack("lpx-x4")
-    assert rack.chips == 1024
-    assert hops(rack).max() == 5
-    assert [len(rack.groups(name)) for name in ("tray", "rack", "row")] == [128, 4, 1]
-    assert rack.link(5, 256 + 5) >= 0
-    assert rack.link(5, 512 + 5) == -1
+# Hot Chips 38: 1.60, 2.05, 2.50, 2.95 us at 384, 640, 896, 1152 GB of SRAM, of 0.5 GB a chip.
+LADDER = ((1.15, 256), (1.60, 768), (2.05, 1280), (2.50, 1792), (2.95, 2304))
+
+
+@pytest.mark.parametrize("racks", [2, 3, 4, 6, 8, 12, 16])
+def test_several_racks_reach_the_published_ladder_step_by_step(racks: int) -> None:
+    rack = load_rack(f"lpx-x{racks}")
+    assert rack.chips == 256 * racks
+    assert [len(rack.groups(name)) for name in ("tray", "rack", "row")] == [32 * racks, racks, 1]
+    one = load_rack("lpx")
+    links = rack.links
+    between = links.level == 2
+    assert int((~between).sum()) == racks * len(one.links)
+    assert np.array_equal(links.a[between] % 256, links.b[between] % 256)  # node k to node k
+    assert set(np.bincount(links.a[between], weights=links.lanes[between]).tolist()) == {4}
+    distance = hops(rack)
+    assert distance.max() == 3 + racks // 2
+    step, inside = int(links.hop_cycles[between][0]), int(one.links.hop_cycles[0])
+    for steps, (micros, chips) in enumerate(LADDER[: racks // 2 + 1]):
+        whole = (distance <= 3 + steps).reshape(rack.chips, racks, 256).all(2).sum(1)  # racks, of each chip
+        assert set(whole.tolist()) == {min(chips // 256, racks)}
+        cycles = 3 * inside + steps * step + (2 + steps) * rack.forward_cycles
+        assert 0 <= cycles / rack.chip.clock_hz * 1e6 - micros < 0.006
+
+
+def test_racks_are_listed_by_their_numbers() -> None:
+    several = [name for name in rack_names() if name.startswith("lpx-x")]
+    assert several == [f"lpx-x{n}" for n in (2, 3, 4, 6, 8, 12, 16)]
 
 
 def test_a_rack_of_another_chip_counts_in_that_chips_cycles() -> None:

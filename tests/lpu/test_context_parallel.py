@@ -50,6 +50,15 @@ def test_the_bits_are_those_of_one_device(name: str) -> None:
     assert_same(step, program, POSITIONS)
 
 
+def test_sixteen_blocks_merged_at_once_have_the_bits_too() -> None:
+    step, program = compiled(SMALL, "quad", contexts=(1280,), tp=4, pp=1, cp=1)
+    columns = program.expand(1280)
+    assert not (columns.op == Op.NODE).any()
+    assert (columns.n[columns.op == Op.AOUT] == 16).all()
+    require(check(program, 1280))
+    assert_same(step, program, [[0], [639], [640], [1279]])
+
+
 @pytest.mark.slow
 def test_buckets_batches_and_fp8_have_the_bits_too() -> None:
     step, program = compiled(SMALL, "quad", contexts=(60, 400), batch=3, kv="fp8", tp=4, pp=1, cp=2)

@@ -14,6 +14,7 @@ from compiler.graph.graph import Node, View
 from compiler.lower.context import Lowering
 from compiler.lower.kv_blocks import attention_shape, chunk_of, ring_tokens
 from compiler.lower.layout import Lines, Segments
+from compiler.lower.merging import Level, levels, node_size
 from compiler.lower.rows import tag
 from compiler.lower.rule import LoweringRule, Uses
 from compiler.program.instructions.attention import (
@@ -31,7 +32,6 @@ from fabric.paths import hops
 from models.contract.vocabulary.attention import reach as node_reach
 
 SINK = 6  # which operand the sinks are
-FAN = 8  # nodes that are merged at a time: a power of two
 VALUES = 5  # that a block takes at most: scores, maxima, weights, and of nodes one or two
 
 
@@ -108,7 +108,8 @@ def lower_attention(low: Lowering, node: Node) -> None:
     heads = _append(low, node, group, q.owner[queries.first], q.tag(queries.first))
     if heads.kernel.stripes > 1:
         low.gather(q, _needed(low, q, queries.first, queries.lines, heads.holder))
-    sizes = [] if is_ring(heads.kernel, low.context) else _fans(heads)
+    ring = is_ring(heads.kernel, low.context)
+    sizes = [] if ring else levels(heads.kernel, low.chip, low.batch)
     end = low.uids + VALUES * (int(ceil_div(low.longest, heads.kernel.block)) + 1)
     nodes = _level(low, heads, sizes, len(sizes), 0)
     assert low.uids <= end, "more values than the longest context is given"
@@ -147,29 +148,14 @@ def result_lines(low: Lowering, owner: np.ndarray, width: int) -> tuple[Lines, S
     return out, Segments(start=0, total=count * width, width=width, first=first, lines=lines)
 
 
-def _fans(heads: _Heads) -> list[tuple[int, int]]:
-    """(blocks in a node, nodes merged) of every level of the tree but the last, which AOUT merges.
-
-    Up to a run nodes lie on one chip; the nodes of runs are merged by the head's owner.
-    """
-    out: list[tuple[int, int]] = []
-    size, blocks = 1, heads.kernel.chunks
-    while heads.kernel.stripes > 1 and size < heads.run:
-        out.append((size, min(FAN, heads.run // size)))
-        size *= out[-1][1]
-    while int(ceil_div(blocks, size)) > FAN:
-        out.append((size, FAN))
-        size *= FAN
-    return out
-
-
-def _level(low: Lowering, heads: _Heads, fans: list[tuple[int, int]], level: int, index: int) -> Lines:
+def _level(low: Lowering, heads: _Heads, fans: list[Level], level: int, index: int) -> Lines:
     """The value that holds the nodes below node `index` of a level, where they are merged; all rows for them.
 
     Level 0 has blocks; the last level's one node is the whole context.
     """
     blocks, lines = heads.kernel.chunks, node_lines(heads.kernel)
-    size, fan = fans[level] if level < len(fans) else (_size(fans), int(ceil_div(blocks, _size(fans))))
+    whole = node_size(fans)
+    size, fan = fans[level] if level < len(fans) else (whole, int(ceil_div(blocks, whole)))
     first = index * fan
     count = min(fan, int(ceil_div(blocks, size)) - first)
     local = heads.kernel.stripes == 1 or size < heads.run
@@ -194,10 +180,6 @@ def _level(low: Lowering, heads: _Heads, fans: list[tuple[int, int]], level: int
         need[np.repeat(heads.owner, count * lines), np.arange(out.lines)] = True
         low.gather(out, need)
     return out
-
-
-def _size(fans: list[tuple[int, int]]) -> int:
-    return fans[-1][0] * fans[-1][1] if fans else 1
 
 
 def _block(low: Lowering, heads: _Heads, block: int, made: np.ndarray) -> None:

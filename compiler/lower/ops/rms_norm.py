@@ -51,7 +51,7 @@ def _over_all(low: Lowering, node: Node) -> None:
 def whole_stat(
     low: Lowering, node: Node, value: Lines, active: Bool[np.ndarray, " ranks"], each: int = 0
 ) -> Lines:
-    """An RSTAT row on every active rank, to which all lines of the value are sent, pieces of `each` columns."""
+    """An RSTAT row on every active rank, to which all lines are sent; each: columns of a piece."""
     ranks = np.flatnonzero(active)
     low.gather(value, np.repeat(active[:, None], value.lines, axis=1))
     width = node.inputs[0].width
@@ -70,9 +70,7 @@ def _over_heads(low: Lowering, node: Node) -> None:
     source = (segments.first[:, None] + np.arange(lines)).reshape(-1)
     columns = value.columns.reshape(-1, F32_LANES)[source].reshape(-1)
     first, owner = np.arange(count) * lines, value.owner[segments.first]
-    beside = low.value(
-        "f32", np.repeat(owner, lines), columns, first=first, count=np.full(count, lines)
-    )
+    beside = low.value("f32", np.repeat(owner, lines), columns, first=first, count=np.full(count, lines))
     low.rows.add(
         Op.MUL,
         rank=owner,

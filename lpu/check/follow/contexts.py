@@ -85,7 +85,9 @@ def rings(findings: Findings, groups: list[Alike], context: int, appended: int) 
             findings.add(7, group.rows, f"its kernel reads {read} tokens of a context of {context}")
         elif group.op == Op.KVW and (read != k.capacity or read < least or k.chunk != k.block):
             findings.add(
-                7, group.rows, f"a ring of {k.capacity} tokens, {read} read; to see {k.reach} it takes {least}"
+                7,
+                group.rows,
+                f"a ring of {k.capacity} tokens, {read} read; to see {k.reach} it takes {least}",
             )
 
 

@@ -16,6 +16,7 @@ from lpu.prove.terms import Scoring, Terms
 from models.config import TransformerConfig
 
 FAMILY = "llama"
+ALIKE = ("gemma", "olmo", "smollm", "granite", "exaone")  # the same layers by other numbers
 STRIP, MOST_PARTS, LEAST_ROWS = 32, 8, 256  # docs/facts/contract2.md section 2, decision 0014
 
 

@@ -192,7 +192,7 @@ def _merged(row: RowOperands) -> Blocks:
 
 
 def _node(known: Known, row: RowOperands) -> tuple[Any, ...]:
-    """Nodes merged; of a ring none, whose order is data: AOUT alone takes them, in the order of the context."""
+    """Nodes merged; of a ring none: AOUT alone takes them, in the order of the context."""
     need(not is_ring(row.kernel, known.context), "merges blocks of a ring")
     made = _merged(row)
     return tuple(made._replace(line=i) for i in range(node_lines(row.kernel)))

@@ -217,7 +217,7 @@ def _laid(k: AttentionKernel, node: Attended) -> Pools:
 
 
 def _merged(s: Attention, env: Env, pools: Pools, t: Table) -> Attended:
-    """The tree over n neighbouring nodes, or those of a ring in the order of the context; [items, batch, group]."""
+    """The tree over n neighbours, or those of a ring in the context's order; [items, batch, group]."""
     k = s.kernel
     rows = t[:, : s.n].T[..., None] + jnp.arange(part_lines(k), dtype=t.dtype)
     lines = jnp.moveaxis(take(pools.f32, rows), 2, 3)  # [n, items, batch, lines, 80]

@@ -70,7 +70,7 @@ class Static(Generic[K]):
 
 @dataclass(frozen=True, slots=True)
 class Reads:
-    """What rows read, for builders: written lines and entries of the image; numbers: of regions in KV arrays."""
+    """What rows read, for builders: written lines, entries of the image; numbers: of regions in KV arrays."""
 
     flow: Dataflow
     plan: ImagePlan

@@ -1,6 +1,6 @@
 """`attention`: append keys and values to the caches, then attend to the tokens up to the row's own.
 
-Which tokens, and how their scores are made, is said by attributes; one that is not stated is not in the jaxpr.
+Which tokens, and how their scores are made, is said by attributes; one not stated is not in the jaxpr.
 """
 
 import math
@@ -109,7 +109,9 @@ def _shape(
     return ShapedArray((batch, heads * head_dim), F16), *caches
 
 
-def _flops(q: ShapedArray, k: ShapedArray, v: ShapedArray, cache: ShapedArray, *rest: Any, **said: Any) -> int:
+def _flops(
+    q: ShapedArray, k: ShapedArray, v: ShapedArray, cache: ShapedArray, *rest: Any, **said: Any
+) -> int:
     return 4 * math.prod(q.shape) * min(cache.shape[1], reach(said) or cache.shape[1])
 
 

@@ -26,7 +26,7 @@ def _shape(x: ShapedArray, gain: ShapedArray, *, eps: float) -> Results:
     check_operand("rms_norm32", "gain", gain, 1, F32)
     check_same("rms_norm32", "width of x and of gain", x.shape[1], gain.shape[0])
     if x.shape[1] > WIDEST:
-        raise ValueError(f"rms_norm32: width {x.shape[1]} is above {WIDEST}, the widest exact sum of squares.")
+        raise ValueError(f"rms_norm32: width {x.shape[1]} is above {WIDEST}, the widest exact sum.")
     return (ShapedArray(x.shape, F32),)
 
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -6,6 +8,7 @@ from hypothesis import strategies as st
 from compiler.lower import rules
 from compiler.lower.kv_blocks import chunk_of, kv_capacity, run_of
 from compiler.lower.layout import natural
+from compiler.lower.merging import FAN, at_once, levels
 from compiler.lower.ops.chains import tile_cut
 from compiler.lower.rows import WeightArena
 from compiler.place.stages import Room, Size, assign
@@ -34,8 +37,8 @@ from compiler.timing import RULES, timing
 from fabric.catalog import chip_spec
 
 
-def attention(**changes: int) -> AttentionKernel:
-    numbers = {
+def attention(**changes: Any) -> AttentionKernel:
+    numbers: dict[str, Any] = {
         "group": 2, "block": 160, "chunk": 80, "chunks": 1, "head_dim": 64, "kv_words": 1, "kv_stride": 80,
         "rows": 1, "sequences": 1, "cached": 1, "capacity": 80, "run": 160,
     }  # fmt: skip
@@ -177,3 +180,21 @@ def test_uneven_blocks_are_turned_to_the_emptiest_chips() -> None:
     sizes = [Size(name="b", words=np.array([6, 0, 0, 0]), transient=0)] * 4
     room = Room(rack="r", groups=1, tp=4, words=6, capacity=6)
     assert sorted(stage.turn for stage in assign(sizes, room, None)) == [0, 1, 2, 3]
+
+
+@given(chunks=st.integers(1, 512), group=st.sampled_from([1, 4, 8, 16]), rows=st.sampled_from([1, 4, 64]))
+def test_nodes_are_merged_in_the_order_that_is_soonest(chunks: int, group: int, rows: int) -> None:
+    kernel, chip = attention(chunks=chunks, group=group, head_dim=128), chip_spec("lp30")
+    found, nodes = levels(kernel, chip, rows), chunks
+    for size, fan in found:
+        assert (nodes, fan) == (-(-chunks // size), FAN)
+        assert not at_once(kernel, nodes, chip, rows)
+        nodes = -(-nodes // fan)
+    assert at_once(kernel, nodes, chip, rows)
+
+
+def test_sixteen_blocks_of_one_row_are_merged_at_once_and_those_of_four_rows_are_not() -> None:
+    """AOUT over 16 nodes of 512 columns: 28 + 20 cycles; NODE over 8 and AOUT over 2: 13 + 20 + 5 + 20."""
+    kernel, chip = attention(chunks=16, group=4, head_dim=128), chip_spec("lp30")
+    assert levels(kernel, chip, rows=1) == []
+    assert levels(kernel, chip, rows=4) == [(1, FAN)]

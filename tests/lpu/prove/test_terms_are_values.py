@@ -14,17 +14,17 @@ from pairs import compiled_pair
 from shapes import BIASED, HEADS, SMALL
 from slow import slow_but
 
-import lpu.prove.templates
-import lpu.prove.walk
+import lpu.prove.follow.templates
+import lpu.prove.follow.walk
 from compiler.program.isa import Holds, Op
 from compiler.program.program import Program
 from lpu.link.link import link
+from lpu.prove.follow.templates import Templates
 from lpu.prove.known import Known
 from lpu.prove.lines import Vector
 from lpu.prove.models.record import ModelTerms
 from lpu.prove.models.registry import reader_of
 from lpu.prove.prove import prove
-from lpu.prove.templates import Templates
 from lpu.run.execute import take_steps
 from lpu.run.machine import Machine, prepare
 from lpu.run.pools import Env, Pools
@@ -42,7 +42,7 @@ CASES: dict[str, tuple[TransformerConfig, dict[str, Any], int]] = {
 }
 
 
-class Lines(lpu.prove.walk._Lines):  # pyright: ignore[reportPrivateUsage]
+class Lines(lpu.prove.follow.walk._Lines):  # pyright: ignore[reportPrivateUsage]
     """Remembers what was committed, in order of time."""
 
     def __init__(self, outside: Callable[[int], int]) -> None:
@@ -67,7 +67,7 @@ def proved(program: Program, monkeypatch: pytest.MonkeyPatch) -> tuple[Known, Mo
     logs: dict[int, tuple[Any, Any, list[int]]] = {}
     written: Written = {}
     held: list[Any] = []
-    walk, bound_ = lpu.prove.templates.walk, Templates._bound  # pyright: ignore[reportPrivateUsage]
+    walk, bound_ = lpu.prove.follow.templates.walk, Templates._bound  # pyright: ignore[reportPrivateUsage]
 
     def spy_walk(known: Known, rows: Any, *others: Any) -> Any:
         walked = walk(known, rows, *others)
@@ -99,8 +99,8 @@ def proved(program: Program, monkeypatch: pytest.MonkeyPatch) -> tuple[Known, Mo
         reader: Any = read(config)
         return lambda *given: models.append(reader(*given)) or models[-1]
 
-    monkeypatch.setattr(lpu.prove.walk, "_Lines", Lines)
-    monkeypatch.setattr(lpu.prove.templates, "walk", spy_walk)
+    monkeypatch.setattr(lpu.prove.follow.walk, "_Lines", Lines)
+    monkeypatch.setattr(lpu.prove.follow.templates, "walk", spy_walk)
     monkeypatch.setattr(Templates, "_bound", spy_bound)
     monkeypatch.setattr("lpu.prove.prove.reader_of", spy_reader)
     found = prove(program)

@@ -10,8 +10,8 @@ from compiler.options import CompileOptions
 from compiler.program.isa import Op
 from compiler.program.program import Program
 from lpu import api
-from lpu.prove.block_rows import block_rows
-from lpu.prove.overlap import Touched, out_of_order, placed, touched
+from lpu.prove.follow.block_rows import block_rows
+from lpu.prove.follow.overlap import Touched, out_of_order, placed, touched
 from lpu.prove.prove import prove
 
 NEVER = 1 << 60

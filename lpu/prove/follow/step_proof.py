@@ -7,13 +7,13 @@ import numpy as np
 
 from compiler.program.isa import ANGLES, KV, SHARED, SPACE_SHIFT
 from compiler.program.program import Call, Program
-from lpu.prove.block_rows import LINE_BITS, BlockRows, block_rows
+from lpu.prove.follow.block_rows import LINE_BITS, BlockRows, block_rows
+from lpu.prove.follow.overlap import Touched, out_of_order, placed, touched
+from lpu.prove.follow.templates import Finds, Left, Maker, Templates, places
+from lpu.prove.follow.walk import Memo
 from lpu.prove.known import Known
 from lpu.prove.models.record import ModelTerms
-from lpu.prove.overlap import Touched, out_of_order, placed, touched
 from lpu.prove.refused import RefusedError, need
-from lpu.prove.templates import Finds, Left, Maker, Templates, places
-from lpu.prove.walk import Memo
 
 _OFFSET = (1 << SPACE_SHIFT) - 1
 Placed = tuple[int, int]  # chip, and line or word

@@ -31,8 +31,8 @@ from compiler.program.manifest import Manifest
 from compiler.program.packed import by_kind
 from compiler.program.program import Block
 from compiler.program.ranges import ramp
-from lpu.prove.alike import numbered
-from lpu.prove.preloads import Reading, reading
+from lpu.prove.follow.alike import numbered
+from lpu.prove.follow.preloads import Reading, reading
 from lpu.prove.refused import RefusedError, need
 
 LINE_BITS = 32

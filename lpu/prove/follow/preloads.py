@@ -22,7 +22,7 @@ from compiler.program.isa import (
     WEIGHTS,
 )
 from compiler.program.program import Block, Loads
-from lpu.prove.alike import numbered
+from lpu.prove.follow.alike import numbered
 from lpu.prove.known import Known
 from lpu.prove.lanes import cut
 from lpu.prove.lines import Preload, TileRun

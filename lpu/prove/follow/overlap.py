@@ -11,7 +11,7 @@ from jaxtyping import Int
 
 from compiler.program.isa import Columns, Op
 from compiler.program.ranges import ramp
-from lpu.prove.block_rows import LINE_BITS, BlockRows
+from lpu.prove.follow.block_rows import LINE_BITS, BlockRows
 from lpu.prove.refused import need
 
 _ACCUMULATOR = 1 << (LINE_BITS - 1)  # set in the key of one, with its plane and number below

@@ -11,13 +11,13 @@ import numpy as np
 from jaxtyping import Int
 
 from compiler.program.program import Block
-from lpu.prove.block_rows import LINE_BITS, BlockRows
+from lpu.prove.follow.block_rows import LINE_BITS, BlockRows
+from lpu.prove.follow.preloads import BoundPreloads, check_maps
+from lpu.prove.follow.walk import Memo, Region, Walked, walk
 from lpu.prove.known import Known
 from lpu.prove.lines import Chosen, Statistic, Vector
-from lpu.prove.preloads import BoundPreloads, check_maps
 from lpu.prove.refused import RefusedError, need
 from lpu.prove.terms import INPUT, SLOT
-from lpu.prove.walk import Memo, Region, Walked, walk
 
 _HANDED = (Vector, Statistic, Chosen)  # what a call may find that another left
 _SHARED = -1  # the slot of what chips share

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 from compiler.program.instruction_set import name_of
 from compiler.program.isa import Op
-from lpu.prove.block_rows import LINE_BITS, BlockRows
+from lpu.prove.follow.block_rows import LINE_BITS, BlockRows
+from lpu.prove.follow.preloads import BoundPreloads
 from lpu.prove.known import Known
 from lpu.prove.ops.registry import PROVED
-from lpu.prove.preloads import BoundPreloads
 from lpu.prove.refused import RefusedError, need
 from lpu.prove.rule import RowOperands
 

@@ -1,0 +1,40 @@
+"""How the nodes of a context are merged: level by level, as far as that is sooner than all at once."""
+
+from compiler.program.instructions.attention import AttentionKernel
+from compiler.program.isa import Op, ceil_div
+from compiler.timing import timing
+from fabric.chip import ChipSpec
+
+FAN = 8  # nodes that NODE merges at a time: a power of two
+
+Level = tuple[int, int]
+"""Blocks in a node, and how many such nodes are merged into one."""
+
+
+def levels(kernel: AttentionKernel, chip: ChipSpec, rows: int) -> list[Level]:
+    """Every level of the tree but the last, which AOUT merges.
+
+    Up to a run nodes lie on one chip; the nodes of runs are merged by the head's owner.
+    """
+    out: list[Level] = []
+    run = kernel.run // kernel.block if kernel.stripes > 1 else 1
+    while node_size(out) < run:
+        out.append((node_size(out), min(FAN, run // node_size(out))))
+    while not at_once(kernel, int(ceil_div(kernel.chunks, node_size(out))), chip, rows):
+        out.append((node_size(out), FAN))
+    return out
+
+
+def node_size(found: list[Level]) -> int:
+    """Blocks in a node that levels have made."""
+    return found[-1][0] * found[-1][1] if found else 1
+
+
+def at_once(kernel: AttentionKernel, nodes: int, chip: ChipSpec, rows: int) -> bool:
+    """Whether AOUT alone merges so many nodes: a few, or as soon as NODE and AOUT one after the other."""
+
+    def cycles(op: Op, n: int) -> int:
+        return int(timing(op, n, kernel, chip, rows)[1])
+
+    left = int(ceil_div(nodes, FAN))
+    return nodes <= FAN or cycles(Op.AOUT, nodes) <= cycles(Op.NODE, FAN) + cycles(Op.AOUT, left)
