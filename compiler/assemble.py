@@ -1,26 +1,24 @@
 """Assembly: templates -> calls of them with chips, bases and cycles, SRAM regions, the manifest."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
-from math import lcm
 from typing import Any
 
 import numpy as np
 
-from compiler.errors import CapacityError
 from compiler.lower.block import Plan
 from compiler.lower.rope_table import angle_block, angle_params, angle_words
 from compiler.lower.rows import Kernels
-from compiler.program.isa import WORD_BYTES, Columns, Kernel, ceil_div, is_transfer
+from compiler.memory import SramMap
+from compiler.program.isa import Columns, Kernel, ceil_div, is_transfer
 from compiler.program.manifest import (
+    Broken,
     LevelWiring,
     Link,
     LogitsLine,
     Manifest,
     ModelIdentity,
     Place,
-    Region,
-    Regions,
     Step,
     WaveContext,
     Waves,
@@ -28,54 +26,7 @@ from compiler.program.manifest import (
 from compiler.program.program import Block, Call, Program
 from compiler.program.store import sealed
 from compiler.scheduled import Scheduled
-from fabric.rack import Rack
-
-MOST_USERS = 1 << 20  # of a model that keeps no KV
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SramMap:
-    """Words of each region on each chip; they lie in this order from address 0.
-
-    arenas: copies of the transient words, one wave in each; users: copies of the KV words.
-    """
-
-    transient: np.ndarray
-    kv: np.ndarray
-    weights: np.ndarray
-    arenas: np.ndarray | int = 1
-    users: int = 1
-
-    def __str__(self) -> str:
-        arenas = np.broadcast_to(self.arenas, self.transient.shape)
-        lines = [f"words of {len(self.transient)} chips, {self.users} users"]
-        columns = (
-            ("transient", self.transient),
-            ("arenas", arenas),
-            ("KV", self.kv),
-            ("weights", self.weights),
-        )
-        for name, words in columns:
-            fullest = f"most {words.max()} on chip {words.argmax()}"
-            lines.append(f"  {name:<10} least {words.min()}, {fullest}, {words.sum()} in all")
-        return "\n".join(lines)
-
-    @property
-    def kv_base(self) -> np.ndarray:
-        """First KV word by chip."""
-        return self.transient * self.arenas
-
-    @property
-    def weight_base(self) -> np.ndarray:
-        """First weight word by chip."""
-        return self.kv_base + self.kv * self.users
-
-    def regions(self) -> tuple[Regions, ...]:
-        """What the SRAM of each chip is divided into."""
-        zero = np.zeros_like(self.transient)
-        columns = (zero, self.kv_base, self.kv_base, self.kv * self.users, self.weight_base, self.weights)
-        bounds = np.stack(columns, axis=-1).reshape(-1, 3, 2).tolist()
-        return tuple(Regions(*(Region(*pair) for pair in chip)) for chip in bounds)
+from fabric.rack import Damage, Rack
 
 
 def assemble(
@@ -117,7 +68,7 @@ def assemble(
 
 def machine(rack: Rack) -> dict[str, Any]:
     """What a manifest says of the rack, and of the release, by field."""
-    links = rack.links
+    links, damage = rack.links, rack.damage
     numbers = (links.a, links.b, links.lanes, links.hop_cycles, links.slot_cycles)
     return {
         "rack": rack.name,
@@ -127,8 +78,14 @@ def machine(rack: Rack) -> dict[str, Any]:
         "links": tuple(Link(*row) for row in zip(*(column.tolist() for column in numbers), strict=True)),
         "levels": tuple(LevelWiring(level.name, level.kind, level.groups) for level in rack.levels),
         "sources": rack.chip.sources + rack.sources,
+        "broken": None if damage is None else broken_of(damage),
         "versions": {"lpu-emulator": version("lpu-emulator")},
     }
+
+
+def broken_of(damage: Damage) -> Broken:
+    """What a manifest says of the damage of its rack."""
+    return Broken(faults=tuple(str(one) for one in damage.faults), lost=damage.lost)
 
 
 def program_blocks(scheduled: Scheduled) -> tuple[list[Block], tuple[Kernel, ...]]:
@@ -163,50 +120,6 @@ def renumbered(columns: Columns, own: tuple[Kernel, ...], kernels: Kernels) -> C
     return replace(columns, aux=aux)
 
 
-def sram_map(rack: Rack, scheduled: Scheduled, *others: Scheduled) -> SramMap:
-    """Where transients, KV and weights lie, with room for the transients of `others` too.
-
-    Raises CapacityError if a chip is too small.
-    """
-    transient, kv, weights = (np.zeros(rack.chips, np.int64) for _ in range(3))
-    for chips in scheduled.assignment.groups:
-        weights[list(chips)] += angle_words(scheduled.plan.graph)
-    for call in scheduled.calls:
-        made = scheduled.templates[call.template]
-        own = list(call.chips[: len(made.weight_words)])
-        kv[own] += made.kv_words
-        weights[own] += made.weight_words
-    for each in (scheduled, *others):
-        for call in each.calls:
-            made = each.templates[call.template]
-            touched = list(call.chips[: len(made.transient_words)])
-            transient[touched] = np.maximum(transient[touched], made.transient_words)
-    rows = lcm(*(each.plan.graph.batch for each in (scheduled, *others)))
-    transient = ceil_div(transient, rows) * rows
-    arenas = 1 if scheduled.waves is None else scheduled.waves.arenas
-    users = 1 if scheduled.waves is None else scheduled.options.users
-    left = rack.chip.sram_words - transient * arenas - weights
-    if users is None:
-        users = max(1, int((left[kv > 0] // kv[kv > 0]).min(initial=MOST_USERS)))
-    worst = int(np.argmin(left - kv * users))
-    if left[worst] < kv[worst] * users:
-        needs = int(kv[worst] * users - left[worst]) + rack.chip.sram_words
-        raise CapacityError(
-            "allocate",
-            f"chip {worst}",
-            f"needs {needs * WORD_BYTES} bytes, a chip has {rack.chip.sram_words * WORD_BYTES}",
-            "Raise --tp or --pp, or shorten the context or the batch."
-            if users == 1
-            else f"Give fewer --users than {users}, or shorten the context or the batch.",
-        )
-    return SramMap(transient=transient, kv=kv, weights=weights, arenas=arenas, users=users)
-
-
-def users_that_fit(rack: Rack, scheduled: Scheduled) -> int:
-    """Groups of users whose KV fits beside scheduled waves. Raises CapacityError if there is none."""
-    return sram_map(rack, scheduled).users
-
-
 def _waves(scheduled: Scheduled, sram: SramMap, tags: int) -> Step | Waves:
     """What the manifest says of waves, or that a step runs alone.
 
@@ -239,7 +152,7 @@ def _calls(plan: Plan, scheduled: Scheduled, sram: SramMap) -> tuple[list[Call],
     waves = scheduled.waves
     names = {value.index: value.name for value in plan.graph.values}
     cycle = dict.fromkeys(plan.contexts, 0)
-    shared = sram.weight_base
+    shared = sram.weight_base.copy()
     kv_at = sram.kv_base.copy()
     weight_at = sram.weight_base.copy()
     calls: list[Call] = []
@@ -260,6 +173,9 @@ def _calls(plan: Plan, scheduled: Scheduled, sram: SramMap) -> tuple[list[Call],
 
     tables = tuple(names[value] for value in angle_params(plan.graph))
     for chips in scheduled.assignment.groups:
+        own = list(chips)
+        weight_at[own] = sram.clear(own, weight_at[own], angle_words(plan.graph))
+        shared[own] = weight_at[own]
         calls.append(placed(0, "angles", chips, 0, tables))
         weight_at[list(chips)] += angle_words(plan.graph)
     tag = 1
@@ -267,8 +183,9 @@ def _calls(plan: Plan, scheduled: Scheduled, sram: SramMap) -> tuple[list[Call],
         made = scheduled.templates[call.template]
         cycle = cycle if waves is None else waves.bases[i]
         tensors = tuple(names[call.block.params[i]] for i in made.params)
-        calls.append(placed(1 + call.template, call.block.name, call.chips, tag, tensors))
         own = list(call.chips[: len(made.weight_words)])
+        weight_at[own] = sram.clear(own, weight_at[own], made.weight_words)
+        calls.append(placed(1 + call.template, call.block.name, call.chips, tag, tensors))
         kv_at[own] += made.kv_words
         weight_at[own] += made.weight_words
         tag += made.uids

@@ -20,6 +20,7 @@ from compiler.program.instructions.attention import (
     stripe_tokens,
 )
 from compiler.program.instructions.host import HandoverKernel
+from compiler.program.instructions.recurrent import StateKernel
 from compiler.program.isa import COLUMNS, TAG_SHIFT, TAGS, Columns, Op
 from compiler.program.manifest import Move, Slot
 from compiler.program.program import LOADS, Block, Call, Loads, Program
@@ -114,6 +115,9 @@ def _check(over: _Handover, layers: int) -> None:
         reason = f"keeps KV of {manifest.waves.users} groups of users, a hand-over knows 1"
         remedy = "Compile with --objective latency."
         raise OptionError(over.kind, "--objective throughput", reason, remedy)
+    if any(isinstance(kernel, StateKernel) for kernel in manifest.kernels):
+        reason = "keeps states of recurrent layers, which a hand-over does not move"
+        raise OptionError(over.kind, "program", reason, "Prefill it on the LPUs: --prefill.")
     if not layers:
         raise OptionError(over.kind, "program", "keeps KV of 0 layers", "Give one that decodes.")
     kernels = [k for k in manifest.kernels if isinstance(k, AttentionKernel)]

@@ -7,13 +7,14 @@ given back. Equal layers share one template. Source: facts/afd.md section 3.3.
 from dataclasses import replace
 from pathlib import Path
 
-from compiler.assemble import SramMap, machine, program_blocks, sram_map
+from compiler.assemble import machine, program_blocks
 from compiler.errors import OptionError
 from compiler.graph.graph import Graph, View, width
 from compiler.latency import fastest
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock, block_of
 from compiler.lower.rules import demands_of
+from compiler.memory import SramMap, sram_map
 from compiler.options import PLACEMENTS, CompileOptions
 from compiler.pipeline import numbers_of, one_by_one
 from compiler.program.manifest import HOPS, Hop, Hops, Manifest, Message, ModelIdentity
@@ -169,6 +170,7 @@ def _calls(scheduled: Scheduled, sram: SramMap) -> tuple[list[Call], int]:
         made = scheduled.templates[each.template]
         own = list(each.chips[: len(made.weight_words)])
         at = list(each.chips)
+        weight_at[own] = sram.clear(own, weight_at[own], made.weight_words)
         calls.append(
             Call(
                 block=each.template,

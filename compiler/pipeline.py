@@ -8,15 +8,16 @@ from typing import TypeVar
 
 import numpy as np
 
-from compiler.assemble import assemble, sram_map, users_that_fit
+from compiler.assemble import assemble
 from compiler.errors import CapacityError, OptionError
 from compiler.latency import assign_sharing, blaming_prefill, fastest, schedule_blocks
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock
+from compiler.memory import sram_map, users_that_fit
 from compiler.options import STRATEGIES, CompileOptions
 from compiler.place.assignment import Assignment, as_placed, check_placement, deal_contexts, problem_of
 from compiler.place.context_parallel import dealt
-from compiler.place.problem import Placement, Shards
+from compiler.place.problem import Placement, PlacementError, Shards
 from compiler.place.sizes import Companion
 from compiler.planes import shortest
 from compiler.program.program import Program
@@ -29,6 +30,7 @@ from compiler.throughput.chunks import follow
 from compiler.throughput.filled import fill_waves
 from compiler.throughput.interval import find_intervals
 from compiler.throughput.waves import emit_waves
+from fabric.faults.broken import avoiding
 from fabric.numbering import Numbering, as_given, numbering
 from fabric.rack import Rack
 
@@ -41,10 +43,12 @@ def compile_program(
     options: CompileOptions,
     progress: Progress = quiet,
     dump_dir: Path | None = None,
+    numbers: Numbering | None = None,
 ) -> Program:
     """Compile a decode step for a rack.
 
-    dump_dir: a folder; what each step gives is written there as text, in order.
+    dump_dir: a folder; what each step gives is written there as text, in order. numbers: the order in which
+    chips of the rack are taken, if not the one of `numbers_of`.
     Raises CompileError (UnsupportedOpError, CapacityError, RoutingError, OptionError).
     """
     if options.objective == "pareto":
@@ -57,9 +61,8 @@ def compile_program(
     step = Steps(progress, dump_dir)
     model = traced(source, step)
     schedule = in_waves if options.objective == "throughput" else one_by_one
-    numbers = step("number", numbers_of, rack, options)
 
-    def made(by_layer: bool) -> Program:
+    def made(rack: Rack, numbers: Numbering, by_layer: bool) -> Program:
         def scheduled_on(machine: Rack) -> Scheduled:
             plan = replace(model.plan(machine), by_layer=by_layer)
             return schedule(step, plan, model.blocks, machine, options)
@@ -69,10 +72,24 @@ def compile_program(
         sram = step("memory", sram_map, there, scheduled)
         return step("assemble", assemble, there, source.model, scheduled, sram)
 
-    return with_room(made)
+    return with_room(made, rack, numbers or step("number", numbers_of, rack, options), options)
 
 
-def with_room(made: Callable[[bool], Made]) -> Made:
+def with_room(
+    made: Callable[[Rack, Numbering, bool], Made], rack: Rack, numbers: Numbering, options: CompileOptions
+) -> Made:
+    """What is made on a rack; where bad words leave too little room, without the chips that have them."""
+    try:
+        return _together(partial(made, rack, numbers))
+    except CapacityError:
+        bad = () if rack.damage is None else rack.damage.bad
+        if not bad or {words.chip for words in bad}.issuperset(numbers.chips.tolist()):
+            raise
+        rack = avoiding(rack)
+        return _together(partial(made, rack, numbers_of(rack, options)))
+
+
+def _together(made: Callable[[bool], Made]) -> Made:
     """What is made with the blocks of a layer as one or, where their transients do not fit, apart."""
     try:
         return made(True)
@@ -130,22 +147,23 @@ def compile_pair(
     options: CompileOptions,
     progress: Progress = quiet,
     dump_dir: Path | None = None,
+    numbers: Numbering | None = None,
 ) -> tuple[Program, Program]:
     """Compile a decode step, and a step of the same model that prefills a chunk of one sequence of its cache.
 
     Both programs have one memory image: the same weights, KV and placement, chosen for the decode step.
+    dump_dir, numbers: as of `compile_program`.
     Raises CompileError as `compile_program` does, of what the chunk adds in terms of `--prefill`.
     """
     tokens = chunk.chunk
     chunk = _fitting(chunk, source, options)
     step = Steps(progress, dump_dir)
     decode, prefill = traced(source, step), traced(chunk, step, "-prefill")
-    numbers = step("number", numbers_of, rack, options)
 
     def beside(machine: Rack) -> Companion:
         return Companion(plan=prefill.plan(machine, source), blocks=prefill.blocks)
 
-    def made(by_layer: bool) -> tuple[Program, Program]:
+    def made(rack: Rack, numbers: Numbering, by_layer: bool) -> tuple[Program, Program]:
         def decoding(machine: Rack) -> Scheduled:
             plan = replace(decode.plan(machine, appended=tokens), by_layer=by_layer)
             return one_by_one(step, plan, decode.blocks, machine, options, beside(machine))
@@ -165,7 +183,7 @@ def compile_pair(
             step("assemble-prefill", assemble, rack_in_use, source.model, long, sram, tokens),
         )
 
-    return with_room(made)
+    return with_room(made, rack, numbers or step("number", numbers_of, rack, options), options)
 
 
 def schedule_chunks(
@@ -223,7 +241,13 @@ def compile_placed(
     """
     step, blocks, numbers = Steps(progress), model.blocks, numbering(rack)
     plan = deal_contexts(model.plan(rack), blocks, numbers.rack, options)
-    here = np.argsort(numbers.chips)[placement]
+    number = np.full(rack.chips, -1)
+    number[numbers.chips] = np.arange(len(numbers.chips))
+    here = number[placement]
+    if (here < 0).any():
+        lost = int(np.asarray(placement)[here < 0][0])
+        reason = f"is one of the {rack.chips - len(numbers.chips)} lost chips of {rack.name}"
+        raise PlacementError("place", f"chip {lost}", reason, "Place on chips that work.")
     assignment = step("place", as_placed, plan, here, options, numbers.rack)
     scheduled = step("schedule", schedule_blocks, assignment, blocks, numbers.rack, options, progress)
     scheduled = scheduled.named(numbers)

@@ -42,7 +42,7 @@ class WaveSchedule:
 
     def named(self, numbers: Numbering) -> "WaveSchedule":
         """The same with the chips by their numbers in the rack's file."""
-        arenas = np.empty_like(self.arenas)
+        arenas = np.ones(numbers.given.chips, np.int64)
         arenas[numbers.chips] = self.arenas
         bound_of = {context: one.named(numbers) for context, one in self.bound_of.items()}
         return replace(self, arenas=arenas, bound_of=bound_of)

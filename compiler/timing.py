@@ -15,6 +15,7 @@ from compiler.program.instruction_set import INSTRUCTIONS, name_of
 from compiler.program.instructions.attention import AttentionKernel
 from compiler.program.instructions.host import HandoverKernel, wire_words
 from compiler.program.instructions.matmul import WIDE_PER_F32, ReduceKernel, TreeKernel, WriteBackKernel
+from compiler.program.instructions.recurrent import SsmKernel, StateKernel, state_lines
 from compiler.program.isa import F32_LANES, TILE_ROWS, TRANSIENT, Kernel, Lines, Op, ceil_div
 from fabric.chip import ChipSpec
 
@@ -60,6 +61,40 @@ class Scored:
         return Vector(lanes=_of_scores, passes=passes, reduces=self.reduces)(op, n, kernel, chip, rows)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewing:
+    """The rule of VXM rows that read a state and leave it anew, once a step, or once for every token of it.
+
+    lanes: of one batch row; passes: over the ALU mesh. by_token: a token waits for the state of the one
+    before.
+    """
+
+    lanes: Callable[[Lines, Any], Lines]
+    passes: int
+    by_token: bool
+
+    def __call__(
+        self, op: int, n: Lines, kernel: StateKernel, chip: ChipSpec, rows: int
+    ) -> tuple[Lines, Lines]:
+        """(hold, t1 - t0) in cycles."""
+        tokens = rows // kernel.sequences if self.by_token else 1
+        passes = ceil_div(self.lanes(n, kernel) * (rows // tokens), TILE_ROWS) * self.passes
+        token = np.maximum(passes, ceil_div(self.state(op, n, kernel, rows) // tokens, VXM_WORDS_PER_CYCLE))
+        if tokens > 1:
+            token = np.maximum(token, chip.vxm_latency_cycles)
+        hold = np.maximum(tokens * token, ceil_div(self.moved(op, n, kernel, rows), VXM_WORDS_PER_CYCLE))
+        return hold, hold + chip.vxm_latency_cycles
+
+    def state(self, op: int, n: Lines, kernel: StateKernel, rows: int) -> Lines:
+        """Words of state that a row reads and writes."""
+        times = rows if self.by_token else kernel.sequences
+        return 2 * times * kernel.kept * state_lines(op, n)
+
+    def moved(self, op: int, n: Lines, kernel: StateKernel, rows: int) -> Lines:
+        """All words that a row reads and writes."""
+        return rows * moved_lines(op, n, kernel) + self.state(op, n, kernel, rows)
+
+
 def moved_lines(op: int, n: Lines, kernel: Kernel) -> Lines:
     """Transient lines that a row reads and writes."""
     total = 0 * n
@@ -74,6 +109,8 @@ def moved_words(op: int, n: Lines, kernel: Kernel, rows: int) -> Lines:
     if isinstance(kernel, HandoverKernel):
         return wire_words(n, kernel, rows)
     rule = RULES.get(op)
+    if isinstance(rule, Renewing) and isinstance(kernel, StateKernel):
+        return rule.moved(op, n, kernel, rows)
     besides = rule.words(n, kernel) if isinstance(rule, Vector) and rule.words is not None else 0
     return rows * (moved_lines(op, n, kernel) + besides)
 
@@ -97,7 +134,7 @@ def _attend(columns: int, k: AttentionKernel, chip: ChipSpec, rows: int) -> int:
 
 
 def _score(op: int, n: Lines, kernel: AttentionKernel, chip: ChipSpec, rows: int) -> tuple[Lines, Lines]:
-    hold = _attend(kernel.head_dim, kernel, chip, rows) + 0 * n
+    hold = _attend(kernel.score_lanes, kernel, chip, rows) + 0 * n
     return hold, hold + chip.mxm_fill_cycles
 
 
@@ -134,7 +171,7 @@ def _of_scores(n: Lines, k: AttentionKernel) -> Lines:
 
 
 def _of_key_and_value(n: Lines, k: AttentionKernel) -> Lines:
-    return 2 * k.head_dim + 0 * n
+    return k.key_lanes + k.head_dim + 0 * n
 
 
 def _of_parts(n: Lines, k: ReduceKernel) -> Lines:
@@ -143,6 +180,14 @@ def _of_parts(n: Lines, k: ReduceKernel) -> Lines:
 
 def _of_nodes(n: Lines, k: TreeKernel) -> Lines:
     return F32_LANES * n * len(k.sizes)
+
+
+def _of_steps(n: Lines, k: SsmKernel) -> Lines:
+    return F32_LANES * (2 + k.decays) + 0 * n
+
+
+def _of_states(n: Lines, k: SsmKernel) -> Lines:
+    return F32_LANES * k.kept + 0 * n
 
 
 def _table_row(n: Lines, k: Kernel) -> Lines:
@@ -180,6 +225,10 @@ RULES: dict[int, Rule] = {
     Op.CAP: Vector(lanes=of_lines, passes=CAP_PASSES),
     Op.ARGMAX: Vector(lanes=of_lines, passes=1, reduces=True),
     Op.ARGRED: Vector(lanes=of_lines, passes=1, reduces=True),
+    Op.CONV: Renewing(lanes=of_lines, passes=8, by_token=False),
+    Op.STEP: Vector(lanes=_of_steps, passes=4),
+    Op.SSM: Renewing(lanes=_of_states, passes=3, by_token=True),
+    Op.GATE: Vector(lanes=of_lines, passes=4),
     Op.TAKE: _host,
     Op.GIVE: _host,
     Op.KVIN: _host,

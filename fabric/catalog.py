@@ -1,4 +1,4 @@
-"""The chips, GPUs, racks and bridges that ship with the project: one YAML file each in `fabric/catalog/`."""
+"""Chips, GPUs, racks, bridges and nodes that ship with the project: one YAML file each in `catalog/`."""
 
 import re
 from dataclasses import replace
@@ -12,6 +12,7 @@ import yaml
 from fabric.bridge import BridgeSpec
 from fabric.chip import ChipSpec, Sourced, check_sources
 from fabric.gpu import AllReduce, Efficiency, GpuSpec, spread
+from fabric.node import MemoryTier, NodeSpec
 from fabric.topology import Level, RackSpec
 
 FOLDER = Path(__file__).with_name("catalog")
@@ -42,6 +43,12 @@ class UnknownBridgeError(ValueError):
     exit_code = 2
 
 
+class UnknownNodeError(ValueError):
+    """A node name that the catalog does not hold."""
+
+    exit_code = 2
+
+
 def chip_names() -> tuple[str, ...]:
     """Names of all chips, sorted, aliases among them."""
     return tuple(sorted([*_stems("chips"), *ALIASES]))
@@ -55,6 +62,11 @@ def gpu_names() -> tuple[str, ...]:
 def rack_names() -> tuple[str, ...]:
     """Names of all racks, sorted: lpx-x4 before lpx-x12."""
     return tuple(sorted(_stems("racks"), key=_by_number))
+
+
+def node_names() -> tuple[str, ...]:
+    """Names of all single nodes, sorted."""
+    return _stems("nodes")
 
 
 def bridge_names() -> tuple[str, ...]:
@@ -110,6 +122,49 @@ def bridge_spec(name: str) -> BridgeSpec:
     spec = BridgeSpec(sources=_sources(fields), **fields)
     check_sources(f"bridge {name}", list(spec.numbers()), spec.sources)
     return spec
+
+
+@cache
+def node_spec(name: str) -> NodeSpec:
+    """The node of that name; an unknown name raises `UnknownNodeError` with the closest one.
+
+    A file that names a `gpu` takes its first tier and its FLOPS from that GPU, with their sources.
+    """
+    if name not in node_names():
+        raise UnknownNodeError(_unknown("node", name, node_names()))
+    fields = _read("nodes", name)
+    sources = _sources(fields)
+    if "gpu" in fields:
+        sources += _of_gpu(fields, gpu_spec(fields.pop("gpu")))
+    tiers = tuple(MemoryTier(**tier) for tier in fields.pop("tiers"))
+    pairs = {key: tuple(fields.pop(key)) for key in list(fields) if isinstance(fields[key], list)}
+    spec = NodeSpec(sources=sources, tiers=tiers, **pairs, **fields)
+    check_sources(f"node {name}", list(spec.numbers()), spec.sources)
+    return spec
+
+
+def _of_gpu(fields: dict[str, Any], gpu: GpuSpec) -> tuple[Sourced, ...]:
+    """Fill in what `devices` of a GPU are together; gives the sources of those numbers."""
+    count, first = fields["devices"], fields["tiers"][0]
+    held = {source.field: source for source in gpu.sources}
+    taken: dict[str, str] = {}
+    for name in ("memory_bytes", "memory_bytes_per_second"):
+        own = name.removeprefix("memory_") if name.endswith("second") else name
+        first[own] = count * getattr(gpu, name)
+        taken[f"{first['name']}.{own}"] = name
+    for kind in ("fp16", "fp8", "fp4"):
+        name = "flops_bf16" if kind == "fp16" else f"flops_{kind}"
+        if (flops := getattr(gpu, name)) is not None:
+            fields[f"flops_{kind}"] = count * flops
+            taken[f"flops_{kind}"] = name
+    if count > 1:
+        fields["link_bytes_per_second"] = gpu.nvlink_bytes_per_second
+        taken["link_bytes_per_second"] = "nvlink_bytes_per_second"
+    times = f"{count} x gpu {gpu.name}" if count > 1 else f"gpu {gpu.name}"
+    return tuple(
+        replace(held[name], field=field, source=f"{times}: {held[name].source}")
+        for field, name in taken.items()
+    )
 
 
 def _stems(folder: str) -> tuple[str, ...]:

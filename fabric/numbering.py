@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Int
 
 from fabric.canonical import canonical_order
+from fabric.faults.living import living, living_order
 from fabric.link import Wire, directed
 from fabric.near import near_order
 from fabric.paths import WORDS, hops
@@ -62,12 +63,22 @@ def numbering(rack: Rack) -> Numbering:
     return as_given(rack) if known is None else Numbering(given=rack, rack=known[0], chips=known[1])
 
 
+def in_order(rack: Rack, order: Sequence[int]) -> Numbering:
+    """A broken rack with the chips that work in this order."""
+    return Numbering(given=rack, rack=living(rack, order), chips=np.array(order, np.int64))
+
+
 def as_given(rack: Rack) -> Numbering:
-    """The numbers of the file."""
+    """The numbers of the file, without chips that are lost."""
+    if rack.damage is not None:
+        lost = set(rack.damage.lost)
+        return in_order(rack, [chip for chip in range(rack.chips) if chip not in lost])
     return Numbering(given=rack, rack=rack, chips=np.arange(rack.chips))
 
 
 def _numbered(rack: Rack) -> Numbering:
+    if rack.damage is not None:
+        return in_order(rack, living_order(rack, numbering(rack.damage.whole).chips.tolist()))
     kinds, spec = _kinds(rack), rack.spec
     if not spec.links:
         if any(level.links for level in spec.levels):

@@ -8,6 +8,7 @@ from jaxtyping import Int
 
 from fabric.catalog import chip_spec, rack_spec
 from fabric.chip import ChipSpec, Sourced, check_sources
+from fabric.faults.fault import BadWords, Fault
 from fabric.link import Links, Wire, directed, ns_to_cycles
 from fabric.topology import RackSpec, cables, graph, groups
 
@@ -24,12 +25,41 @@ class RackLevel:
     groups: tuple[tuple[int, ...], ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Damage:
+    """What is broken of a rack.
+
+    dead: chips that do not work. cut: chips that work, but no link joins them to most of the others. bad:
+    words of SRAM of the chips that are left. avoided: chips that the compiler leaves out for their bad words.
+    whole: the rack before.
+    """
+
+    faults: tuple[Fault, ...]
+    dead: tuple[int, ...]
+    cut: tuple[int, ...]
+    bad: tuple[BadWords, ...]
+    whole: "Rack"
+    avoided: tuple[int, ...] = ()
+
+    @property
+    def lost(self) -> tuple[int, ...]:
+        """Chips that nothing is placed on, ascending."""
+        return tuple(sorted({*self.dead, *self.cut, *self.avoided}))
+
+    def __str__(self) -> str:
+        words = [" ".join(map(str, self.faults))]
+        if self.cut:
+            words.append(f"cut off: chips {' '.join(map(str, self.cut))}")
+        return "; ".join(words)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class Rack:
     """The machine that a program is compiled for. Chips are numbered from 0, tray by tray.
 
     forward_cycles: extra cycles of each hop after the first. levels: from the tray outward; `links.level`
     indexes them, links that the file lists one by one have the level "links". spec: what it was built from.
+    damage: what of it is broken, if anything; `links` are those that are left.
     """
 
     name: str
@@ -40,6 +70,7 @@ class Rack:
     levels: tuple[RackLevel, ...]
     sources: tuple[Sourced, ...]
     spec: RackSpec
+    damage: Damage | None = None
 
     def link(self, a: int, b: int) -> int:
         """The row of the link from `a` to `b` in `links`, or -1."""
@@ -75,12 +106,13 @@ class Rack:
             "levels": [[level.name, level.kind, [list(g) for g in level.groups]] for level in self.levels],
             "links": [list(row) for row in rows],
             "sources": [[s.field, s.confidence, s.source] for s in self.chip.sources + self.sources],
-        }
+        } | ({"faults": [str(one) for one in self.damage.faults]} if self.damage else {})
 
     def __str__(self) -> str:
         levels = ", ".join(f"{len(level.groups)} {level.name}" for level in self.levels)
         cables = len(self.links) // 2
-        return f"{self.name}: {self.chips} chips {self.chip.name}, {cables} cables, {levels}"
+        broken = f", broken: {self.damage}" if self.damage else ""
+        return f"{self.name}: {self.chips} chips {self.chip.name}, {cables} cables, {levels}{broken}"
 
 
 def build_rack(spec: RackSpec, chip: ChipSpec) -> Rack:

@@ -54,6 +54,8 @@ from lpu.keywords import ModelKeywords as ModelKeywords
 from lpu.keywords import chosen, model_keywords
 from lpu.legal import taken_as_legal
 from lpu.modules import readers_of
+from lpu.nodes.ask import nodes_compare as nodes_compare
+from lpu.nodes.ask import nodes_matrix as nodes_matrix
 from lpu.outputs.write import atomic_folder
 from lpu.outputs.write import check_writable as check_writable
 from lpu.page.save import page as page

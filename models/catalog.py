@@ -1,4 +1,4 @@
-"""The models that ship with the project: one YAML file each in `models/catalog/`."""
+"""The models that are known by name: one YAML file each in `models/catalog/`, and the published ones."""
 
 from difflib import get_close_matches
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 
 from models.config import TransformerConfig
+from models.published.entries import published
 
 FOLDER = Path(__file__).with_name("catalog")
 
@@ -17,17 +18,32 @@ class UnknownModelError(ValueError):
 
 
 def catalog_names() -> tuple[str, ...]:
-    """Names of all models in the catalog, sorted."""
+    """Names of all models in `models/catalog/`, sorted."""
     return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
 
 
+def is_named(name: str) -> bool:
+    """Whether a model is known by that name: of the catalog, or a published one, compiling or not."""
+    return name in catalog_names() or name in published()
+
+
 def catalog(name: str) -> TransformerConfig:
-    """The model of that name; an unknown name raises `UnknownModelError` with the closest one."""
+    """The model of that name; an unknown name raises `UnknownModelError` with the closest one.
+
+    A published model that cannot be compiled raises `RefusedModelError`, with what it lacks.
+    """
     names = catalog_names()
     if name not in names:
-        near = get_close_matches(name, names, n=1, cutoff=0.4)
+        if name in published():
+            from models.published.state import config_of as published_config  # brings JAX
+
+            return published_config(published()[name])
+        near = get_close_matches(name, [*names, *published()], n=1, cutoff=0.4)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise UnknownModelError(f"model: {name!r} is not in the catalog.{hint} It holds: {', '.join(names)}.")
+        raise UnknownModelError(
+            f"model: {name!r} is not in the catalog.{hint} It holds: {', '.join(names)}, and the published "
+            "ones that lpu models lists."
+        )
     fields = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
     if "family" not in fields:
         return TransformerConfig.of_fields({"name": name, **fields})

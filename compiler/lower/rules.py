@@ -1,6 +1,8 @@
 """The lowering rules of all ops by name: the vocabulary's, and those that extensions register."""
 
 from compiler.graph.graph import Graph, Node
+from compiler.lower.latent import attention as latent_attention
+from compiler.lower.latent import heads
 from compiler.lower.layout import Demands
 from compiler.lower.ops import (
     add,
@@ -18,6 +20,7 @@ from compiler.lower.ops import (
     rounding,
     softcap,
 )
+from compiler.lower.ops.recurrent import conv, gate, ssm
 from compiler.lower.rule import LoweringRule
 
 RULES: dict[str, LoweringRule] = {}
@@ -34,6 +37,8 @@ for _rule in (
     *(embed.RULE, matmul.RULE, matmul.SCALED, rms_norm.RULE, rope.RULE, rounding.ROUND8, rounding.ROUND16),
     *(attention.RULE, glu.RULE, add.RULE, bias.RULE, argmax.RULE),
     *(rms_norm32.RULE, softcap.RULE),
+    *(heads.RULE, latent_attention.RULE),
+    *(conv.RULE, ssm.RULE, gate.RULE),
     *(multiply.MULTIPLY, multiply.MULTIPLY_ADD, prescale.PRESCALE, prescale.RMS_STAT),
 ):
     register(_rule)

@@ -67,7 +67,16 @@ def block_sizes(
             span *= 2
     sizes = [replace(known[block.kind], name=block.name, layer=layer_of(block)) for block in blocks]
     words = capacity - max(size.transient for size in sizes)
-    return sizes, Room(rack=rack.name, groups=len(groups), tp=tp, words=words, capacity=rack.chip.sram_words)
+    room = Room(rack=rack.name, groups=len(groups), tp=tp, words=words, capacity=rack.chip.sram_words)
+    return sizes, replace(room, bad=_bad(rack, groups))
+
+
+def _bad(rack: Rack, groups: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, int, int], ...]:
+    """Group, rank and count of the bad words of chips."""
+    if rack.damage is None or not rack.damage.bad:
+        return ()
+    at = {chip: (i, rank) for i, group in enumerate(groups) for rank, chip in enumerate(group)}
+    return tuple((*at[w.chip], w.stop - w.first) for w in rack.damage.bad if w.chip in at)
 
 
 def _allocated(

@@ -38,13 +38,17 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
-    """What there is: groups of `tp` chips, `words` per chip for weights and KV of `capacity` words in all."""
+    """What there is: groups of `tp` chips, `words` per chip for weights and KV of `capacity` words in all.
+
+    bad: group, rank and count of words of chips that hold nothing any more.
+    """
 
     rack: str
     groups: int
     tp: int
     words: int
     capacity: int
+    bad: tuple[tuple[int, int, int], ...] = ()
 
 
 def assign(sizes: Sequence[Size], room: Room, pp: int | None) -> list[Stage]:
@@ -126,6 +130,8 @@ def _first_fit(sizes: Sequence[Size], room: Room, turns: int) -> list[Stage]:
     chips.
     """
     used = np.zeros((room.groups + sum(size.span for size in sizes), room.tp), np.int64)
+    for group, rank, words in room.bad:
+        used[group, rank] += words
     stages: list[Stage] = []
     last = 0
     for size in sizes:

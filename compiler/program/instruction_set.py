@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Int
 
-from compiler.program.instructions import attention, host, matmul, transfer, vector
+from compiler.program.instructions import attention, host, matmul, recurrent, transfer, vector
 from compiler.program.isa import OPCODES, Instruction, Kernel, by_opcode
 
 INSTRUCTIONS: dict[int, Instruction] = {}
@@ -22,17 +22,18 @@ def register(record: Instruction) -> Instruction:
     if known is not None or not 0 <= record.op < OPCODES:
         why = f"is that of {known.name}" if known else f"is not from 0 to {OPCODES - 1}"
         raise ValueError(f"instruction {record.name}: opcode {record.op} {why}. Give it another number.")
-    family = record.kernel.family
-    if KERNELS.setdefault(family, record.kernel) is not record.kernel:
-        other = KERNELS[family].__qualname__
-        raise ValueError(
-            f"instruction {record.name}: kernels {family!r} are {other}. Name its family otherwise."
-        )
+    for kernel in (record.kernel, *record.forms):
+        if KERNELS.setdefault(kernel.family, kernel) is not kernel:
+            other = KERNELS[kernel.family].__qualname__
+            raise ValueError(
+                f"instruction {record.name}: kernels {kernel.family!r} are {other}. "
+                "Name its family otherwise."
+            )
     INSTRUCTIONS[record.op] = record
     return record
 
 
-for _family in (transfer, vector, attention, matmul, host):
+for _family in (transfer, vector, attention, matmul, host, recurrent):
     for _record in _family.INSTRUCTIONS:
         register(_record)
 

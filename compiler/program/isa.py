@@ -57,6 +57,7 @@ class Holds(IntEnum):
     WIDE = 9  # a wide partial of a product
     COPY = 10
     NODE = 12  # of a product in contract parts: some neighbouring parts, rounded and added
+    STEPPED = 16  # a line of channels, its time steps, its D, and its decays
 
 
 class Op(IntEnum):
@@ -74,7 +75,8 @@ class Op(IntEnum):
     CAST = 7  # dst fp16 lines <- n f32 lines at src, rounded
     KVW = 8  # KV words at dst (kv), at the step's position <- K heads src, V heads src2 (one kv head, fp16);
     #          a head dealt over several regions: src3 is the stripe of this one, others take nothing
-    QK = 9  # dst scores <- q heads src (fp16), K of block n of the region at src2 (kv)
+    QK = 9  # dst scores <- q heads src (fp16), K of block n of the region at src2 (kv); of latent attention
+    #         the parts of all heads that meet latents come first at src, then those that meet turned keys
     SMAX = 10  # dst one line (f32 lane per head: max) <- scores of one block at src
     EXP = 11  # dst weights (int32), a line of exponents <- scores of one block src, their max line src2
     PV = 12  # dst node of one block <- its weights at src, V of block n of the region at src2 (kv)
@@ -100,6 +102,14 @@ class Op(IntEnum):
     TREE = 31  # dst n f32 lines <- nodes of a tree of contract parts, n lines each, at src
     NODE = 32  # dst node <- n neighbouring nodes at src
     CAP = 40  # dst n f32 lines <- n f32 lines src through the kernel's soft cap
+    CONV = (
+        48  # dst n f32 lines <- n f32 lines src and the last inputs of their channels (state src2, renewed),
+    )
+    #            tap words and a bias (weights) src3
+    STEP = 49  # dst line n of channels beside its time steps, D and decays <- line src, raw time steps src2,
+    #            words of D and decays (weights) src3
+    SSM = 50  # dst line n of results <- its channels and time steps src, B and C src2, states src3 (renewed)
+    GATE = 51  # dst n f32 lines <- n f32 lines src times silu of n f32 lines src2
 
 
 COLUMNS = ("op", "chip", "unit", "t0", "t1", "dst", "src", "src2", "src3", "aux", "n", "peer", "lane")
@@ -211,11 +221,13 @@ class Operand:
 class Instruction:
     """Everything that the language says of one opcode; its cycles are said elsewhere, twice.
 
-    op: its number, stated once and for all. write: the value at `dst`; None for what leaves no addressed
-    line (MM an accumulator, GIVE and KVOUT a message). least, most: bounds of `n`. ordered: line i of the
-    result is made of line i of the operands. unread: a result may lie where no row reads it. moves: of rows
-    that make up programs of their own, the kind of program. numbers: the columns besides the operands that
-    say something, and what each is called in text.
+    op: its number, stated once and for all. forms: other records of kernels that its rows may have. write:
+    the value at `dst`; None for what leaves no addressed line (MM an accumulator, GIVE and KVOUT a message).
+    least, most: bounds of `n`. ordered: line i of the result is made of line i of the operands. unread: a
+    result may lie where no row reads it. moves: of rows that make up programs of their own, the kind of
+    program. numbers: the columns besides the operands that say something, and what each is called in text.
+    renews: the operand in the KV space that rows read as the step before left it, and leave anew when they
+    commit; nothing for most.
     """
 
     op: int
@@ -230,6 +242,8 @@ class Instruction:
     unread: bool = False
     moves: str = ""
     numbers: tuple[tuple[str, str], ...] = ()
+    forms: tuple[type[Kernel], ...] = ()
+    renews: str = ""
 
     @property
     def operands(self) -> tuple[Operand, ...]:

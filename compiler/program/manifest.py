@@ -88,6 +88,18 @@ class ModelIdentity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Broken:
+    """What of the rack is broken: its faults by name, and the chips that are lost with them.
+
+    parent: digest of the program that ran before them.
+    """
+
+    faults: tuple[str, ...]
+    lost: tuple[int, ...]
+    parent: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """A `tp` that the search tried: the cycles of its step, or why it has none."""
 
@@ -209,7 +221,8 @@ class Manifest:
     0 for none. capacity: tokens of KV per region and sequence. cycles: of a step, by context bucket. kernels:
     what `aux` of a row indexes. regions: by chip. logits, token, vocab: what a step leaves (none, None and 0
     where it leaves no token). groups: of chips that have work. sources: of every number of the machine.
-    digest: of the program, see `compiler/program/store.py`.
+    broken: faults of the rack, which `links` is without. digest: of the program, see
+    `compiler/program/store.py`.
     """
 
     model: ModelIdentity
@@ -236,6 +249,7 @@ class Manifest:
     groups: tuple[tuple[int, ...], ...]
     body: Body
     search: tuple[Candidate, ...] = ()
+    broken: Broken | None = None
     versions: dict[str, str] = field(default_factory=dict[str, str])
     schema: str = SCHEMA
     inputs: str = ""

@@ -88,6 +88,7 @@ def _inputs(manifest: Manifest) -> str:
     """sha256 of what was asked for: model, options, machine, and what a hop or a move is."""
     entry = manifest_json(manifest)
     names = _INPUTS if isinstance(manifest.body, Step | Waves) else (*_INPUTS, "body")
+    names = names if manifest.broken is None else (*names, "broken")
     return hashlib.sha256(_text({name: entry[name] for name in names}).encode()).hexdigest()
 
 
@@ -226,8 +227,10 @@ def kernel_of(entry: dict[str, Any]) -> Kernel:
 
 
 def manifest_json(manifest: Manifest) -> dict[str, Any]:
-    """The manifest for JSON, as `manifest_of` reads it."""
+    """The manifest for JSON, as `manifest_of` reads it. A rack that works says nothing of faults."""
     entry = _reader(Manifest).dump_python(replace(manifest, kernels=()), mode="json")
+    if manifest.broken is None:
+        del entry["broken"]
     return {**entry, "kernels": [kernel_json(kernel) for kernel in manifest.kernels]}
 
 

@@ -15,8 +15,10 @@ from compiler.program.manifest import Manifest
 from compiler.program.program import LOADS, Loads, Program
 from lpu.check.by_block.weights import program_weights
 from lpu.check.cycles import cycles
+from lpu.check.faults import faults, loaded
 from lpu.check.findings import RULES, Findings, HazardError, Report, Violation, tag
 from lpu.check.follow.contexts import rings
+from lpu.check.follow.states import states, stepped
 from lpu.check.form import form
 from lpu.check.host_lanes import host_lanes, kv_lanes
 from lpu.check.meaning import meaning, tagged
@@ -40,10 +42,18 @@ def check(program: Program, context: int) -> Report:
             findings.tell(0, one)
         return findings.report()
     columns = program.expand(context)
-    preloaded = partial(program_weights, program=program, context=context)
+    preloaded = partial(_program_weights, program=program, context=context)
     report = _check(program.manifest, preloaded, columns, program.manifest.cycles[context], context)
     waves = report.ok and program.manifest.waves is not None
     return check_waves(program.manifest, columns, context) if waves else report
+
+
+def _program_weights(
+    findings: Findings, stated: Stated, reads: Accesses, *, program: Program, context: int
+) -> None:
+    program_weights(findings, stated, reads, program=program, context=context)
+    if not sum(findings.counts):
+        loaded(program, findings)
 
 
 def check_columns(
@@ -87,8 +97,10 @@ def _check(
     kv_lanes(findings, stated, manifest, found)
     accumulators(findings, stated)
     used = operands(findings, stated, found)
+    faults(findings, stated, manifest, used)
     preloaded(findings, stated, used.weights)
     cache(findings, stated, used.kv_reads, used.kv_writes)
+    states(findings, stated, used.renewed, (used.kv_reads, used.kv_writes))
     unread, left = memory(findings, stated, used)
     if cycles_stated is not None:
         tagged(findings, found)
@@ -101,6 +113,7 @@ def _check(
     if not sum(findings.counts):
         meaning(findings, stated, found, left)  # of rows that have their right operands
         sums(findings, found)
+        stepped(findings, found)
         findings.add(7, unread, "makes a line that no row reads")
     return findings.report()
 

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from compiler.program.instructions.attention import AttentionKernel
+from compiler.program.instructions.attention import AttentionKernel, LatentAttentionKernel
 from compiler.program.instructions.host import GiveKernel, HandoverKernel, TakeKernel
 from compiler.program.instructions.matmul import WriteBackKernel
+from compiler.program.instructions.recurrent import ConvKernel, SsmKernel
 from compiler.program.isa import TRANSIENT, Op, is_transfer
 from lpu.check.findings import Findings
 from lpu.check.rows import Alike
@@ -95,7 +96,16 @@ def _plane(k: AttentionKernel, columns: int, m: Stated) -> int:
 
 
 def _score(n: Counts, k: AttentionKernel, words: Counts, m: Stated) -> Taken:
-    return Taken(_plane(k, k.head_dim, m), m.mxm_fill, words)
+    return Taken(_plane(k, k.head_dim + _turned(k), m), m.mxm_fill, words)
+
+
+def _turned(k: AttentionKernel) -> int:
+    """Lanes of a key beside those of its latent."""
+    return k.turned if isinstance(k, LatentAttentionKernel) else 0
+
+
+def _kept(n: Counts, k: AttentionKernel) -> int:
+    return k.head_dim + (_turned(k) or k.head_dim)
 
 
 def _weigh(n: Counts, k: AttentionKernel, words: Counts, m: Stated) -> Taken:
@@ -108,6 +118,22 @@ def _carry(n: Counts, k: TakeKernel | GiveKernel, words: Counts, m: Stated) -> T
 
 def _move(n: Counts, k: HandoverKernel, words: Counts, m: Stated) -> Taken:
     return Taken(n * k.kv_words * k.host_slot, 0, n * k.kv_words)
+
+
+def _convolve(n: Counts, k: ConvKernel, words: Counts, m: Stated) -> Taken:
+    """The state goes out and comes back once for all tokens of a sequence."""
+    words = words + 2 * k.sequences * k.kept * n
+    return Taken(np.maximum(8 * _up(_LINE * n * m.rows, _D), _up(words, _VXM_WORDS)), m.vxm_latency, words)
+
+
+def _recur(n: Counts, k: SsmKernel, words: Counts, m: Stated) -> Taken:
+    """Token after token; from the second on each finds the state that the one before has committed."""
+    tokens, state = m.rows // k.sequences, 2 * k.kept * k.sequences
+    each = max(3 * _up(_LINE * k.kept * k.sequences, _D), _up(state, _VXM_WORDS))
+    if tokens > 1:
+        each = max(each, m.vxm_latency)
+    words = words + tokens * state
+    return Taken(np.maximum(tokens * each, _up(words, _VXM_WORDS)), m.vxm_latency, words)
 
 
 def _lines(n: Counts, k: Any) -> Counts:
@@ -130,7 +156,7 @@ for _op, _rule in {
     Op.HNORM: Vector(_heads, 4, reduces=True),
     Op.ROPE: Vector(_heads, 3),
     Op.CAST: Vector(_lines, 1),
-    Op.KVW: Vector(lambda n, k: 2 * k.head_dim, 1, besides=lambda n, k: k.kv_words),
+    Op.KVW: Vector(_kept, 1, besides=lambda n, k: k.kv_words),
     Op.QK: _score,
     Op.SMAX: _scored(1, reduces=True),
     Op.EXP: _scored(4),
@@ -149,6 +175,10 @@ for _op, _rule in {
     Op.CAP: Vector(_lines, _CAP),
     Op.ARGMAX: Vector(_lines, 1, reduces=True),
     Op.ARGRED: Vector(_lines, 1, reduces=True),
+    Op.CONV: _convolve,
+    Op.STEP: Vector(lambda n, k: _LINE * (2 + k.decays), 4),
+    Op.SSM: _recur,
+    Op.GATE: Vector(_lines, 4),
     Op.TAKE: _carry,
     Op.GIVE: _carry,
     Op.KVIN: _move,

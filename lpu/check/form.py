@@ -9,9 +9,10 @@ from annotated_types import Ge, Lt
 from jaxtyping import Bool, Int
 
 from compiler.program.instruction_set import INSTRUCTIONS
-from compiler.program.instructions.attention import AttentionKernel, KVKernel, kv_words
+from compiler.program.instructions.attention import AttentionKernel, KVKernel
 from compiler.program.instructions.host import HandoverKernel
 from compiler.program.instructions.matmul import MatmulKernel
+from compiler.program.instructions.recurrent import StateKernel
 from compiler.program.isa import (
     F16_LANES,
     OPCODES,
@@ -23,6 +24,7 @@ from compiler.program.isa import (
 )
 from lpu.check.cycles import CYCLES
 from lpu.check.findings import Findings
+from lpu.check.follow.states import wrong_state
 from lpu.check.rows import CYCLE, Alike, alike
 from lpu.check.stated import Stated
 
@@ -81,18 +83,20 @@ def _index(
 def _wrong(group: Alike, stated: Stated) -> str:
     """What is wrong with a kernel for an opcode, or nothing."""
     kernel, record = group.kernel, group.instruction.kernel
-    if type(kernel) is not record:
+    if type(kernel) not in (record, *group.instruction.forms):
         return f"its kernel is for {kernel.family}, must be for {record.family}"
-    for name, (admits, what) in _attributes(record).items():
+    for name, (admits, what) in _attributes(type(kernel)).items():
         if not admits(value := getattr(kernel, name)):
             return f"its kernel has {name} {value!r}, not {what}"
     if not group.transfers and group.op not in CYCLES:
         return "the checker has no timing rule for it. Give it one with lpu.check.cycles.register"
     if isinstance(kernel, AttentionKernel) and (wrong := _wrong_attention(kernel, stated)):
         return wrong
+    if isinstance(kernel, StateKernel) and (wrong := wrong_state(kernel, stated)):
+        return wrong
     if isinstance(kernel, HandoverKernel) and kernel.cached != stated.sequences:
         return f"its kernel has {kernel.cached} cached sequences, the program {stated.sequences}"
-    if isinstance(kernel, KVKernel) and kernel.kv_words != kv_words(kernel.head_dim, kernel.kv):
+    if isinstance(kernel, KVKernel) and kernel.kv_words != kernel.token_words:
         return f"its kernel has kv_words {kernel.kv_words}, {kernel.kv} heads take another number"
     if isinstance(kernel, MatmulKernel) and kernel.k_lines * F16_LANES > TILE_ROWS:
         return f"its kernel has k_lines {kernel.k_lines}, a plane takes {TILE_ROWS // F16_LANES}"

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from compiler.program.instruction_set import INSTRUCTIONS
 from compiler.program.instructions.attention import AttentionKernel, KVKernel
+from compiler.program.instructions.recurrent import StateKernel, state_lines
 from compiler.program.isa import Columns, Kernel, Op
 from compiler.program.manifest import Manifest, Move
 from compiler.program.program import LOADS, Call, Program
@@ -39,7 +41,7 @@ def pair(decode: Program, prefill: Program) -> Report:
             7,
             np.array(wrong, np.int64),
             lambda name: (
-                f"KV of tag {tag(name)}: {_words(ours.get(int(name)))} of the decode program, "
+                f"KV or state of tag {tag(name)}: {_words(ours.get(int(name)))} of the decode program, "
                 f"{_words(theirs.get(int(name)))} of the prefill program"
             ),
         )
@@ -139,13 +141,21 @@ def _cache(kernel: Kernel) -> _Cache:
 
 
 def _heads(columns: Columns, kernels: tuple[Kernel, ...]) -> dict[int, tuple[Any, ...]]:
-    """Chip, first word and format of the KV of every head, by tag."""
+    """Chip, first word and format of the KV of every head, and of every state, by tag."""
     out: dict[int, tuple[Any, ...]] = {}
     for row in _appends(columns):
         kernel = kernels[int(columns.aux[row])]
         block = kernel.block if isinstance(kernel, AttentionKernel) else None
         place = int(columns.chip[row]), int(columns.dst[row])
         out[int(columns.dst_tag[row])] = (*place, *_cache(kernel), block)
+    for op in (op for op, record in INSTRUCTIONS.items() if record.renews):
+        column = INSTRUCTIONS[op].renews
+        for row in np.flatnonzero(columns.op == op).tolist():
+            kernel = kernels[int(columns.aux[row])]
+            assert isinstance(kernel, StateKernel)
+            place = int(columns.chip[row]), int(getattr(columns, column)[row])
+            lines = int(state_lines(op, columns.n[row]))
+            out[int(getattr(columns, f"{column}_tag")[row])] = (*place, kernel.kept, kernel.cached, lines)
     return out
 
 

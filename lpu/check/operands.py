@@ -13,7 +13,8 @@ from lpu.check.rows import Alike
 from lpu.check.stated import Stated
 
 REGIONS = ("transient", "kv", "weights")  # the order in the manifest
-_REGION = {TRANSIENT: 0, KV: 1, WEIGHTS: 2}
+_STATES = SHARED + 1  # beside the spaces: states, which lie in the KV space
+_REGION = {TRANSIENT: 0, KV: 1, WEIGHTS: 2, _STATES: 1}
 _PIECE = 1 << 15  # accesses looked at together
 Entries = Int[np.ndarray, " accesses"]
 
@@ -38,13 +39,14 @@ class Accesses(NamedTuple):
 
 
 class Operands(NamedTuple):
-    """All accesses of the program that lie where they may."""
+    """All accesses of the program that lie where they may; renewed: of states, at the cycle of the reads."""
 
     reads: Accesses
     writes: Accesses
     weights: Accesses
     kv_reads: Accesses
     kv_writes: Accesses
+    renewed: Accesses
 
 
 def operands(findings: Findings, stated: Stated, groups: list[Alike]) -> Operands:
@@ -58,7 +60,8 @@ def operands(findings: Findings, stated: Stated, groups: list[Alike]) -> Operand
         for operand in group.operands:
             space = WEIGHTS if operand.space == SHARED else operand.space
             write = operand.column == "dst"
-            wanted.setdefault((space, write), []).append((group, operand))
+            key = (_STATES if operand.column == group.instruction.renews else space, write)
+            wanted.setdefault(key, []).append((group, operand))
 
     def inside(space: int, write: bool) -> Accesses:
         c, some = findings.columns, wanted.get((space, write), [])
@@ -80,6 +83,7 @@ def operands(findings: Findings, stated: Stated, groups: list[Alike]) -> Operand
         weights=inside(WEIGHTS, False),
         kv_reads=inside(KV, False),
         kv_writes=inside(KV, True),
+        renewed=inside(_STATES, False),
     )
 
 

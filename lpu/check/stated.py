@@ -13,6 +13,8 @@ from compiler.program.isa import WORD_BYTES, Kernel
 from compiler.program.manifest import SCHEMA, Manifest, Move, Step, Waves
 from compiler.program.program import Block, Call, Program
 from fabric.catalog import rack_names
+from fabric.faults.broken import break_rack
+from fabric.faults.fault import FaultError, parse_faults
 from fabric.rack import load_rack
 
 _UNITS = ("planes", "accumulators", "vxm_chains", "activation_ports")
@@ -154,7 +156,12 @@ def claims(program: Program, context: int) -> list[str]:
 def machine(manifest: Manifest) -> str:
     """Whether the chip and the links of a program are the catalog's; of others the hash and what differs."""
     if manifest.rack in rack_names():
-        rack = load_rack(manifest.rack)
+        rack, broken = load_rack(manifest.rack), manifest.broken
+        known = True
+        try:
+            rack = rack if broken is None else break_rack(rack, parse_faults(broken.faults))
+        except FaultError:
+            known = False
         wires = (rack.links.a, rack.links.b, rack.links.lanes, rack.links.hop_cycles, rack.links.slot_cycles)
         differs = [
             name
@@ -162,11 +169,14 @@ def machine(manifest: Manifest) -> str:
                 ("chip", replace(manifest.chip, sources=()), replace(rack.chip, sources=())),
                 ("links", manifest.link_table().tolist(), np.stack(wires, axis=-1).tolist()),
                 ("forwarding", manifest.forward_cycles, rack.forward_cycles),
+                ("faults", known, True),
             )
             if ours != theirs
         ]
         if not differs:
-            return f"{manifest.rack} of the catalog"
+            return f"{manifest.rack} of the catalog" + (
+                f", broken: {' '.join(broken.faults)}" if broken else ""
+            )
         why = f"differs from the catalog's {manifest.rack} in {' and '.join(differs)}"
     else:
         why = "the catalog has none of that name"

@@ -252,7 +252,8 @@ def _lines(findings: Findings, stated: Stated, used: Operands, waves: _Repeat) -
 
 def _in_turn(findings: Findings, used: Operands, waves: _Repeat) -> None:
     """Rule 2: a step is done with each KV region before the same user's next step comes to it."""
-    parts = zip(used.kv_writes, used.kv_reads, strict=True)
+    left = used.renewed._replace(time=findings.columns.t1[used.renewed.row])
+    parts = zip(used.kv_writes, used.kv_reads, used.renewed, left, strict=True)
     a = Accesses(*(np.concatenate(columns) for columns in parts))
     if not len(a.row):
         return
@@ -277,7 +278,7 @@ def _copies(findings: Findings, stated: Stated, used: Operands, waves: _Repeat) 
     """Rule 5 and 7: the first wave stays in its copy of the transients, its user's KV, and its own tags."""
     for space, words, parts in (
         (0, waves.arena_words, (used.reads, used.writes)),
-        (1, waves.user_words, (used.kv_reads, used.kv_writes)),
+        (1, waves.user_words, (used.kv_reads, used.kv_writes, used.renewed)),
     ):
         for a in parts:
             _own(findings, a, stated.regions[:, space, 0] + words)

@@ -25,6 +25,7 @@ from compiler.program.isa import (
 )
 from compiler.program.program import LOADS, Block, Loads, Program
 from lpu.check.findings import Findings, tag
+from lpu.check.follow.states import beside, is_beside
 from lpu.check.operands import Accesses
 from lpu.check.rows import CYCLE, TIME_BITS, by_small
 from lpu.check.stated import Stated
@@ -208,6 +209,10 @@ def _position(
     last: Int[np.ndarray, " reads"],
 ) -> None:
     """What a row reads is for the rows and columns that its tags name: k0 and n0 of the preloaded values."""
+    mine = is_beside(findings.columns.op[a.row])
+    if mine.any():
+        beside(findings, a.take(mine), loads, first[mine])
+        a, first, last = a.take(~mine), first[~mine], last[~mine]
     c, line = findings.columns, (1 << TAG_SHIFT) - 1
     k0, n0 = loads.k0, loads.n0
     jumps = _changes((n0[1:] != n0[:-1] + F32_LANES) | (k0[1:] != k0[:-1]))

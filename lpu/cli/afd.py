@@ -8,7 +8,7 @@ from compiler.options import CompileOptions, Option
 from lpu.afd.mode import Mode
 from lpu.afd.options import GpuKind, Gpus, RatioPoints, Wanted
 from lpu.afd.registry import MODES
-from lpu.cli.options import DEFAULT_RACK, Model, ModelOptions, RackName
+from lpu.cli.options import Model, ModelOptions, RackOptions
 from lpu.cli.terminal import TERMINAL, progress
 from lpu.cli.verb import OneOf, Only
 from lpu.gpu.request import Request
@@ -25,7 +25,7 @@ def afd(
     options: Annotated[CompileOptions, Only(("tp", "pp", "layout", "placement", "seed"))],
     changes: Annotated[ModelOptions, Only(("context", "kv", "weights", "trust"))],
     wanted: Wanted,
-    rack: RackName = DEFAULT_RACK,
+    on: RackOptions,
 ) -> None:
     """GPU and LPU together: prefill/decode split, attention/FFN split, or drafting, in time and in bits.
 
@@ -43,7 +43,7 @@ def afd(
             request,
             mode=mode,
             gpus=gpus,
-            rack=rack,
+            rack=on.named(),
             options=options,
             wanted=wanted,
             progress=bar,
@@ -64,7 +64,7 @@ def ratios(
     kind: GpuKind,
     options: Annotated[CompileOptions, Only(("tp",))],
     changes: Annotated[ModelOptions, Only(("kv", "trust"))],
-    rack: RackName = DEFAULT_RACK,
+    on: RackOptions,
 ) -> None:
     """Ratios of GPUs to LPUs for attention/FFN disaggregation: the best one, and where it loses.
 
@@ -77,7 +77,13 @@ def ratios(
     terminal = TERMINAL.get()
     with progress() as bar:
         found = api.ratios(
-            model, points, kind=kind, rack=rack, options=options, progress=bar, **changes.given()
+            model,
+            points,
+            kind=kind,
+            rack=on.named(),
+            options=options,
+            progress=bar,
+            **changes.given(),
         )
     show_ratios(found, terminal)
     terminal.result({"schema": "lpu-ratios/1"} | found.to_json())

@@ -21,6 +21,8 @@ from lpu.cli import afd as cli_afd
 from lpu.cli import catalogs as cli_list
 from lpu.cli import compare as cli_compare
 from lpu.cli import convert as cli_convert
+from lpu.cli import models as cli_models
+from lpu.cli import nodes as cli_nodes
 from lpu.cli import run as cli_run
 from lpu.cli import validate as cli_validate
 from lpu.cli.programs import diff as cli_diff
@@ -52,7 +54,9 @@ VERBS = (
     *cli_serve.VERBS,
     *cli_plan.VERBS,
     *cli_energy.VERBS,
+    *cli_nodes.VERBS,
     *cli_validate.VERBS,
+    *cli_models.VERBS,
     *cli_list.VERBS,
 )
 

@@ -1,4 +1,4 @@
-"""Verbs that list what there is: models, racks, chips, gpus, bridges; schema and env.
+"""Verbs that list what there is: racks, chips, gpus, bridges; schema and env.
 
 A name shows one of them, number by number.
 """
@@ -15,57 +15,17 @@ import typer
 
 from compiler.options import Option
 from lpu.cli.terminal import TERMINAL
-from lpu.inputs.document import FileError
 
 if TYPE_CHECKING:
     from lpu.report.numbers import Number
 
-KINDS = ("model", "rack", "chip", "gpu", "bridge")
+KINDS = ("model", "rack", "chip", "gpu", "bridge", "node")
 PACKAGES = ("lpu-emulator", "jax", "jaxlib", "flax", "numpy", "orbax-checkpoint", "safetensors", "tokenizers")
 
 
 Name = Annotated[
     str | None, Option("name", "One of them, or a file: every number with its source.", shown="a list of all")
 ]
-
-
-def models(name: Name = None) -> None:
-    """The models of the catalog; of one, every number.
-
-    Examples:
-      lpu models
-      lpu models llama-3.1-70b
-    """
-    from models.catalog import catalog, catalog_names
-
-    terminal = TERMINAL.get()
-    if name is not None:
-        from lpu.inputs.files import read_model
-        from lpu.inputs.open import config_in
-        from lpu.report.numbers import of_model
-
-        config = config_in(read_model(name))
-        if config is None:
-            raise FileError(f"models: {name} is a module of its own, its numbers are in its code.")
-        return _one("model", config.name, of_model(config), parameters=config.parameters())
-    configs = [catalog(name) for name in catalog_names()]
-    keys = ("name", "layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab", "max_context")
-    rows = [{key: getattr(config, key) for key in keys} for config in configs]
-    for row, config in zip(rows, configs, strict=True):
-        row |= {"parameters": config.parameters()}
-    terminal.table(
-        ("model", "parameters", "layers", "hidden", "heads", "kv", "ffn", "vocab", "longest context"),
-        [
-            [str(row["name"]), f"{row['parameters']:,}"]
-            + [
-                f"{row[key]:,}"
-                for key in ("layers", "hidden", "heads", "kv_heads", "ffn", "vocab", "max_context")
-            ]
-            for row in rows
-        ],
-    )
-    _sources("models")
-    terminal.result({"schema": "lpu-models/1", "models": rows})
 
 
 def racks(name: Name = None) -> None:
@@ -85,8 +45,10 @@ def racks(name: Name = None) -> None:
         from lpu.report.numbers import of_rack, of_spec
 
         rack = read_rack(name)
+        if rack.damage:
+            terminal.note(f"note: {rack}")
         chip = [one._replace(name=f"{rack.chip.name}.{one.name}") for one in of_spec(rack.chip)]
-        return _one("rack", rack.name, of_rack(rack.spec) + chip, chips=rack.chips)
+        return one_entry("rack", rack.name, of_rack(rack.spec) + chip, chips=rack.chips)
     found = [load_rack(name) for name in rack_names()]
     terminal.table(
         ("rack", "chips", "chip", "links", "sram", "levels", "assumed numbers"),
@@ -139,7 +101,7 @@ def chips(name: Name = None) -> None:
         from lpu.report.numbers import of_spec
 
         chip = read_chip(name)
-        return _one("chip", chip.name, of_spec(chip))
+        return one_entry("chip", chip.name, of_spec(chip))
     found = {chip: chip_spec(chip) for chip in chip_names()}
     keys = ("planes", "clock_hz", "sram_bytes", "sram_bytes_per_cycle", "lanes")
     terminal.table(
@@ -170,7 +132,7 @@ def bridges(name: Name = None) -> None:
         from lpu.report.numbers import of_spec
 
         bridge = read_bridge(name)
-        return _one("bridge", bridge.name, of_spec(bridge))
+        return one_entry("bridge", bridge.name, of_spec(bridge))
     found = [bridge_spec(bridge) for bridge in bridge_names()]
     terminal.table(
         ("bridge", "one LPU", "a rack", "LPUs of a rack", "latency"),
@@ -222,7 +184,7 @@ def gpus(name: Name = None) -> None:
         from lpu.report.numbers import of_spec
 
         gpu = read_gpu(name)
-        return _one("gpu", gpu.name, of_spec(gpu))
+        return one_entry("gpu", gpu.name, of_spec(gpu))
     found = [gpu_spec(name) for name in gpu_names()]
     terminal.table(
         ("gpu", "memory", "bandwidth", "bf16", "fp8", "fp4", "nvlink", "nic", "band", "parameters from"),
@@ -272,7 +234,7 @@ def _sources(verb: str) -> None:
     TERMINAL.get().say(f"Of each number its kind (published, derived, assumed) and source: lpu {verb} NAME")
 
 
-def _one(kind: str, name: str, numbers: "Sequence[Number]", **derived: int) -> None:
+def one_entry(kind: str, name: str, numbers: "Sequence[Number]", **derived: int) -> None:
     """One entry of a catalog, number by number."""
     terminal = TERMINAL.get()
     terminal.say(f"{kind} {name}")
@@ -341,4 +303,4 @@ def _version(name: str) -> str | None:
         return None
 
 
-VERBS = (models, racks, chips, gpus, bridges, schema, env)
+VERBS = (racks, chips, gpus, bridges, schema, env)

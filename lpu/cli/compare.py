@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from compiler.options import STRATEGIES, CompileOptions, Option
-from lpu.cli.options import DEFAULT_RACK, Model, ModelOptions
+from lpu.cli.options import DEFAULT_RACK, FaultNames, Model, ModelOptions, rack_with
 from lpu.cli.terminal import TERMINAL, progress
 from lpu.cli.verb import Only
 
@@ -28,6 +28,7 @@ class Comparing:
             "--rack", "Racks, by comma: catalog names or files. The first is the reference.", metavar="R,R"
         ),
     ] = DEFAULT_RACK
+    fault: FaultNames = ()
     strategies: Annotated[
         str,
         Option(
@@ -109,7 +110,7 @@ def compare(
         found = api.compare(
             model,
             _words(comparing.strategies),
-            racks=_words(comparing.rack),
+            racks=[rack_with(one, comparing.fault) for one in _words(comparing.rack)],
             seeds=comparing.seeds,
             task=task,
             folder=kept.output,

@@ -142,6 +142,38 @@ ProgramFolder = Annotated[str, Option("PROGRAM", "A folder that lpu compile -o w
 RackName = Annotated[
     str, Option("--rack", "A catalog name (lpu racks) or a rack file.", metavar="RACK", names=_racks)
 ]
+FaultNames = Annotated[
+    tuple[str, ...],
+    Option(
+        "--fault",
+        "A broken part of the rack: chip:17, link:3-4, lane:3-4/2, tray:5, sram:17/0x1000+4096, or a YAML "
+        "file of several; repeatable (docs/faults.md).",
+        metavar="FAULT",
+    ),
+]
+
+
+def rack_with(rack: str, faults: tuple[str, ...]) -> str:
+    """The name of a rack with its faults, as every verb takes one. Raises FileError."""
+    if not faults:
+        return rack
+    from lpu.inputs.faults import named_with
+
+    return named_with(rack, faults)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RackOptions:
+    """A rack, and what of it is broken."""
+
+    rack: RackName = DEFAULT_RACK
+    fault: FaultNames = ()
+
+    def named(self) -> str:
+        """Both as one text, as every function of the API takes a rack. Raises FileError."""
+        return rack_with(self.rack, self.fault)
+
+
 Prefill = Annotated[
     int | None, Option("--prefill", "Also a program for this many tokens of one prompt at a time.", least=2)
 ]

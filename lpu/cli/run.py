@@ -8,13 +8,12 @@ import typer
 
 from compiler.options import Check, CompileOptions, Option
 from lpu.cli.options import (
-    DEFAULT_RACK,
     Choices,
     ModelOptions,
     OneStep,
     Prefill,
     Prompts,
-    RackName,
+    RackOptions,
     Stream,
     model_names,
 )
@@ -78,7 +77,7 @@ def run(
     running: Running,
     choosing: Choices,
     given: Given,
-    rack: RackName = DEFAULT_RACK,
+    on: RackOptions,
 ) -> None:
     """Decode token by token: link the program and run it, with its cycles beside the text.
 
@@ -88,11 +87,12 @@ def run(
       lpu run ./my-hf-folder --prompt Hello --temperature 0.7 --sample-seed 1
       lpu run llama-tiny --drafter llama-tiny --drafts 3
     """
+    rack = on.named()
     if running.drafter is not None:
         from lpu.cli.draft import draft
 
         if is_program(program):  # its drafter may have a rack of its own kind
-            ours = sorted((OF_A_MODEL - {"rack"}) & given)
+            ours = sorted((OF_A_MODEL - {"rack", "fault"}) & given)
             given.refuse(ours, "has no meaning for a program that is compiled already")
         draft(program, prompts, options, changes, running, choosing, given, rack)
         return
@@ -171,7 +171,7 @@ def certify(
     changes: ModelOptions,
     certifying: Certifying,
     given: Given,
-    rack: RackName = DEFAULT_RACK,
+    on: RackOptions,
 ) -> None:
     """Compile, check, prove, run; compare the bits with every other way to them (exit 1 if any differs).
 
@@ -186,6 +186,7 @@ def certify(
     from lpu.outputs.write import write_json
 
     terminal, output, wanted = TERMINAL.get(), certifying.output, prompts.chosen()
+    rack = on.named()
     if output:
         api.check_writable(output)
     with progress() as bar:
@@ -232,16 +233,21 @@ def certify(
 def is_program(source: str) -> bool:
     """Whether the argument is a program folder (perhaps a broken one) rather than a model."""
     from lpu.inputs.foreign import foreign
-    from models.catalog import catalog_names
+    from models.catalog import is_named
 
     path = Path(source)
-    if source in catalog_names() or not path.is_dir() or (path / "config.json").is_file():
+    if is_named(source) or not path.is_dir() or (path / "config.json").is_file():
         return False
     return (path / "manifest.json").is_file() or not foreign(path)
 
 
 OF_A_MODEL = frozenset(
-    {"rack", "prefill", *(field.name for field in options_of(CompileOptions) + options_of(ModelOptions))}
+    {
+        "rack",
+        "fault",
+        "prefill",
+        *(field.name for field in options_of(CompileOptions) + options_of(ModelOptions)),
+    }
 ) - {"weights", "trust"}
 """Options that change what is compiled: a program is compiled already, so each is an error, not ignored."""
 

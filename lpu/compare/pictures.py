@@ -102,7 +102,7 @@ def _rack(figure: Any, one: RackComparison, model: str) -> None:
     """The chips of the best and of the default point, tray by tray, by load and by stage: one scale each."""
     shown = [("default", one.default), (f"best: {_text(one.best.strategy)}", one.best)]
     shown = [(name, point) for name, point in shown if not point.error]
-    at, trays = _places(one.rack, len(shown[0][1].busy_cycles)) if shown else ([], [])
+    at, trays, lost = _places(one.rack, len(shown[0][1].busy_cycles)) if shown else ([], [], [])
     loads = [[_us(point, cycles) for cycles in point.busy_cycles] for _, point in shown]
     stages = [[float(value) for value in point.stage] for _, point in shown]
     kinds = (("busy us per token", loads, "viridis"), ("stage", stages, "cividis"))
@@ -112,7 +112,7 @@ def _rack(figure: Any, one: RackComparison, model: str) -> None:
             scale = 0.0, max(max(some) for some in values) or 1.0
             _trays(axes, at, trays)
             used = [chip for chip, value in enumerate(stages[row]) if value >= 0]
-            idle = [chip for chip, value in enumerate(stages[row]) if value < 0]
+            idle = [chip for chip, value in enumerate(stages[row]) if value < 0 and chip not in lost]
             side = 60 if len(at) <= 64 else 14 if len(at) <= 300 else 4
             marks = axes.scatter(
                 [at[chip][0] for chip in used],
@@ -133,6 +133,8 @@ def _rack(figure: Any, one: RackComparison, model: str) -> None:
                 edgecolors="#aaaaaa",
                 linewidths=0.5,
             )
+            crossed = [at[chip][0] for chip in lost], [at[chip][1] for chip in lost]
+            axes.scatter(*crossed, marker="x", s=side, c="#cc0000", linewidths=0.8)
             axes.set_title(f"{name}: {what}", fontsize="small")
             axes.set_axis_off()
             axes.set_aspect("equal")
@@ -149,13 +151,14 @@ def _whole() -> Any:
     return MaxNLocator(integer=True)
 
 
-def _places(rack: str, chips: int) -> tuple[list[Place], list[tuple[int, ...]]]:
-    """Where each chip is drawn, and the chips of each tray; a plain grid if the rack's file is gone."""
+def _places(rack: str, chips: int) -> tuple[list[Place], list[tuple[int, ...]], list[int]]:
+    """Where each chip is, the chips of each tray, lost chips; a plain grid if the rack's file is gone."""
     try:
         made = read_rack(rack)
     except FileError:
-        return places((), chips), []
-    return places(made.levels, made.chips), list(made.levels[0].groups)
+        return places((), chips), [], []
+    lost = list(made.damage.lost) if made.damage else []
+    return places(made.levels, made.chips), list(made.levels[0].groups), lost
 
 
 def _trays(axes: Any, at: Sequence[Place], trays: Sequence[tuple[int, ...]]) -> None:

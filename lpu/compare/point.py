@@ -150,7 +150,7 @@ def _shards(model: str, chosen: str, rack: str, tp: int, layout: str, ours: bool
     ours: for a strategy of ours, which sees the chips as the compiler numbers them.
     """
     opened = _opened(model, chosen, rack)
-    asked = numbering(opened.rack).rack if ours else opened.rack
+    asked = (numbering if ours else as_given)(opened.rack).rack
     return placement_problem(opened.traced, asked, CompileOptions(tp=tp, layout=layout))
 
 

@@ -66,7 +66,7 @@ def restart_pair(machine: Machine, long: Machine) -> tuple[Decode, Prefill]:
         logits, chosen, state = long.step(state, tokens, at, sequence)
         return np.asarray(logits), np.asarray(chosen)
 
-    return decode, Prefill(long.rows, take)
+    return decode, Prefill(long.rows, take, overlaps=not long.stores.states)
 
 
 def reference_decode(model: OpenModel, *, stream: bool = False) -> Decode:

@@ -28,10 +28,14 @@ Chunk = Callable[[ChunkIds, ChunkIds, int], ChunkResult]
 
 @dataclass(frozen=True, slots=True)
 class Prefill:
-    """Takes `size` tokens of one sequence at their positions: (logits, most likely tokens) of all of them."""
+    """Takes `size` tokens of one sequence at their positions: (logits, most likely tokens) of all of them.
+
+    overlaps: whether it may take tokens again; a state of fixed size has seen each of them once.
+    """
 
     size: int
     take: Chunk
+    overlaps: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +125,7 @@ def generate(
     for i, prompt in enumerate(prompts):
         if prefill is None or len(prompt) < prefill.size:
             continue
-        begins = chunk_starts(len(prompt), prefill.size)
+        begins = chunk_starts(len(prompt), prefill.size, overlaps=prefill.overlaps)
         for k, first in enumerate(begins):
             if progress:
                 progress(f"{stage}: prompt {i}", k, len(begins))
@@ -133,7 +137,7 @@ def generate(
             logits[i] += list(np.array(out[len(logits[i]) - first :], np.float32))
             if where[-1] == len(prompt) - 1:
                 choose(i, logits[i][-1], int(chosen[-1]), len(prompt))
-        ahead[i] = len(prompt)
+        ahead[i] = begins[-1] + prefill.size
     total = max(len(prompt) + count - 1 - done for prompt, done in zip(prompts, ahead, strict=True))
     for step in range(total):
         if all(over):
@@ -166,12 +170,14 @@ def generate(
     )
 
 
-def chunk_starts(tokens: int, size: int, start: int = 0) -> list[int]:
+def chunk_starts(tokens: int, size: int, start: int = 0, *, overlaps: bool = True) -> list[int]:
     """First positions of the chunks of a prompt whose tokens before `start` were taken already.
 
     The last chunk ends with the prompt: it takes some positions again, with the same keys, values and logits
-    as before.
+    as before. Where it may not, what is less than a chunk is left.
     """
+    if not overlaps:
+        return list(range(start, tokens - size + 1, size))
     return [*range(start, tokens - size, size), tokens - size]
 
 

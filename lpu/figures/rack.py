@@ -61,7 +61,9 @@ def _chips(
     manifest: Manifest, use: MachineUse, at: Sequence[Point], metrics: dict[str, list[float]]
 ) -> list[dict[str, Any]]:
     """A trace per metric, of which one is seen, and one of idle chips."""
-    used, idle = (np.flatnonzero(use.stage >= 0).tolist(), np.flatnonzero(use.stage < 0).tolist())
+    lost = list(manifest.broken.lost) if manifest.broken else []
+    used = np.flatnonzero(use.stage >= 0).tolist()
+    idle = [chip for chip in np.flatnonzero(use.stage < 0).tolist() if chip not in lost]
     side = 15 if manifest.chips <= 64 else 9 if manifest.chips <= 300 else 5
     words = [
         "<br>".join(
@@ -105,7 +107,23 @@ def _chips(
             "text": [words[chip] for chip in idle],
             "marker": {"symbol": "square-open", "size": side, "color": "#888"},
         },
+        *([_lost(lost, manifest, at, side)] if manifest.broken else []),
     ]
+
+
+def _lost(lost: list[int], manifest: Manifest, at: Sequence[Point], side: int) -> dict[str, Any]:
+    """Chips that are lost, crossed; the legend names all faults."""
+    assert manifest.broken is not None
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "hoverinfo": "text",
+        "name": f"{len(lost)} chips lost to {plain(' '.join(manifest.broken.faults), NAME)}",
+        "x": [round(at[chip][0], 3) for chip in lost],
+        "y": [round(at[chip][1], 3) for chip in lost],
+        "text": [f"chip {chip}: lost" for chip in lost],
+        "marker": {"symbol": "x", "size": side, "color": "#c00"},
+    }
 
 
 def _links(manifest: Manifest, use: MachineUse, at: Sequence[Point]) -> list[dict[str, Any]]:

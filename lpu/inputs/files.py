@@ -15,6 +15,7 @@ from fabric.catalog import (
     UnknownBridgeError,
     UnknownChipError,
     UnknownGpuError,
+    UnknownNodeError,
     UnknownRackError,
     bridge_names,
     bridge_spec,
@@ -22,21 +23,25 @@ from fabric.catalog import (
     chip_spec,
     gpu_names,
     gpu_spec,
+    node_names,
+    node_spec,
     rack_names,
 )
 from fabric.chip import ChipSpec, check_sources, stated
 from fabric.gpu import GpuSpec, spread
+from fabric.node import NodeSpec
 from fabric.rack import Rack, build_rack, load_rack
 from fabric.topology import RackSpec
 from lpu.inputs.document import MOST_BYTES, Document, FileError, Key, parse, read_document, read_text
+from lpu.inputs.faults import APART, with_faults
 from lpu.inputs.foreign import foreign
 from lpu.inputs.geometry import geometry, is_geometry
-from models.catalog import UnknownModelError, catalog, catalog_names
+from models.catalog import UnknownModelError, catalog, is_named
 from models.config import TransformerConfig
 from models.sources.safetensor_files import is_pointer
 
 Entry = TypeVar("Entry")
-Sheet = TypeVar("Sheet", ChipSpec, BridgeSpec, GpuSpec)
+Sheet = TypeVar("Sheet", ChipSpec, BridgeSpec, GpuSpec, NodeSpec)
 FILES = (".yaml", ".yml", ".json")
 FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 MOST_BATCH, MOST_CONTEXT = 1 << 16, 1 << 30
@@ -90,16 +95,22 @@ def read_model(source: str | Path, trust: bool = False) -> ModelFile:
     text, path = str(source), Path(source)
     if not text:
         raise FileError("model: needs a catalog name, a file, a folder or a package.module:factory")
-    other = text not in catalog_names() and path.is_file() and path.suffix not in FILES
+    other = not is_named(text) and path.is_file() and path.suffix not in FILES
     if other and (what := foreign(path)):
         raise FileError(f"model: {what}")
-    if text not in catalog_names() and (path.suffix in FILES or path.is_file()):
+    if not is_named(text) and (path.suffix in FILES or path.is_file()):
         return _read_model_file(path, trust)
     return _resolved(ModelFile(model=text), Path())
 
 
 def read_rack(source: str | Path) -> Rack:
-    """A rack by catalog name or by file. In a file, `chip` is a name, a file or a mapping."""
+    """A rack by catalog name or by file, faults behind it: lpx;chip:17. Raises FileError.
+
+    In a file, `chip` is a name, a file or a mapping.
+    """
+    name, *broken = str(source).split(APART)
+    if broken:
+        return with_faults(read_rack(name), broken)
     known = _in_catalog("rack", source, rack_names(), load_rack)
     if known is not None:
         return known
@@ -129,6 +140,11 @@ def read_gpu(source: str | Path) -> GpuSpec:
     return _in_catalog("GPU", source, gpu_names(), gpu_spec) or _datasheet(GpuSpec, "gpu", source)
 
 
+def read_node(source: str | Path) -> NodeSpec:
+    """A single node by catalog name or by file. Raises FileError."""
+    return _in_catalog("node", source, node_names(), node_spec) or _datasheet(NodeSpec, "node", source)
+
+
 def _in_catalog(
     kind: str, source: str | Path, names: Sequence[str], entry: Callable[[str], Entry]
 ) -> Entry | None:
@@ -138,7 +154,13 @@ def _in_catalog(
         return None
     try:
         return entry(str(source))
-    except (UnknownRackError, UnknownChipError, UnknownBridgeError, UnknownGpuError) as error:
+    except (
+        UnknownRackError,
+        UnknownChipError,
+        UnknownBridgeError,
+        UnknownGpuError,
+        UnknownNodeError,
+    ) as error:
         raise FileError(f"{error} A {kind} of your own is a .yaml file.") from None
 
 
@@ -196,7 +218,7 @@ def _resolved(model: ModelFile, folder: Path) -> ModelFile:
     """Paths made absolute against `folder`, and what they name found to be there."""
     name, weights = model.model, model.weights
     home = folder / name
-    if model.config is not None or name in catalog_names():
+    if model.config is not None or is_named(name):
         pass
     elif home.is_dir() and (home / "config.json").is_file() and not is_pointer(home / "config.json"):
         name = str(home.resolve())

@@ -15,7 +15,7 @@ from lpu.inputs.document import FileError, read_document
 from lpu.inputs.files import FACTORY, FILES, ModelFile, read_model
 from lpu.inputs.model import OpenModel
 from lpu.inputs.step import import_factory, known_step, own_step
-from models.catalog import catalog, catalog_names
+from models.catalog import catalog, is_named
 from models.config import TransformerConfig
 from models.extensions import load_extensions
 from models.families.registry import config_of
@@ -114,7 +114,7 @@ def open_callable(factory: Callable[..., Any], file: ModelFile) -> OpenModel:
 
 def is_folder(model: str) -> bool:
     """Whether a model's name means a folder: never one of the catalog, whatever lies beside."""
-    return model not in catalog_names() and Path(model).is_dir()
+    return not is_named(model) and Path(model).is_dir()
 
 
 def default_weights(model: str) -> str:
@@ -317,7 +317,7 @@ def kind_of(file: ModelFile) -> str:
 
 def _beside(model: str) -> tuple[str, ...]:
     """A note if something of the catalog's name lies in the current folder."""
-    if model not in catalog_names() or not Path(model).exists():
+    if not is_named(model) or not Path(model).exists():
         return ()
     what = "folder" if Path(model).is_dir() else "file"
     return (f"model: {model} is the catalog's, not the {what} of that name here. Write ./{model} for that.",)

@@ -5,6 +5,7 @@ from typing import Any
 from fabric.bridge import BridgeSpec
 from fabric.chip import ChipSpec
 from fabric.gpu import GpuSpec
+from fabric.node import NodeSpec
 from fabric.topology import RackSpec
 from lpu.inputs.files import ModelFile
 from lpu.inputs.geometry import ELSEWHERE, OPTIONAL
@@ -14,9 +15,13 @@ DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def schema(kind: str) -> dict[str, Any]:
-    """The schema of a YAML or JSON file that describes a model, rack, chip, gpu or bridge."""
+    """The schema of a YAML or JSON file that describes a model, rack, chip, gpu, bridge or node."""
     made = {"model": _model, "rack": _rack, "chip": _chip}
-    whole = made[kind]() if kind in made else _record({"gpu": GpuSpec, "bridge": BridgeSpec}[kind])
+    whole = (
+        made[kind]()
+        if kind in made
+        else _record({"gpu": GpuSpec, "bridge": BridgeSpec, "node": NodeSpec}[kind])
+    )
     return {"$schema": DRAFT, "title": f"lpu {kind} file", **whole}
 
 

@@ -20,7 +20,7 @@ from lpu.link.error import fail
 from lpu.link.host_lanes import check_host
 from lpu.link.kinds import check_kinds, check_outputs
 from lpu.link.lines import Resolved, by_kernel, read_spans, resolve, write_spans
-from lpu.link.state import chains, regions, weights
+from lpu.link.state import chains, regions, states, weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +32,8 @@ class Dataflow:
     load, loads: first preloaded value of each row (an index into `load_order`) and how many.
     drain: write-back of each MM row, else -1.
     region: KV region of each row, else -1; append: the KVW row of each region; region_at: its chip and word.
+    state: first of the states that each row renews, one a line, else -1; states: of each chip, word, how many
+    values of a channel it keeps, of how many sequences, its row.
     level: longest path from the inputs, one for an MM and its write-back; -1 for transfers.
     logits, logits_at: written line and padded vocabulary line of each logits line; token: a written line, or
     -1 for a hop: its TAKE and GIVE rows name in src3 the lines of its message and of its answer.
@@ -49,6 +51,8 @@ class Dataflow:
     region: Int[np.ndarray, " rows"]
     append: Int[np.ndarray, " regions"]
     region_at: Int[np.ndarray, "regions 2"]
+    state: Int[np.ndarray, " rows"]
+    states: Int[np.ndarray, "states 5"]
     level: Int[np.ndarray, " rows"]
     logits: Int[np.ndarray, " logits"]
     logits_at: Int[np.ndarray, " logits"]
@@ -73,6 +77,7 @@ def link(manifest: Manifest, loads: Loads, columns: Columns) -> Dataflow:
     check_host(columns, manifest)
     order, load, count = weights(columns, parts, loads)
     region, append, region_at = regions(columns, parts)
+    state, every = states(columns, parts)
     drain = chains(columns, parts, manifest)
     return Dataflow(
         columns=columns,
@@ -87,6 +92,8 @@ def link(manifest: Manifest, loads: Loads, columns: Columns) -> Dataflow:
         region=region,
         append=append,
         region_at=region_at,
+        state=state,
+        states=every,
         level=_levels(columns, lines, drain, region, append),
         logits=outputs[: len(manifest.logits)],
         logits_at=np.array([entry.line for entry in manifest.logits], np.int64),

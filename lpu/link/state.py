@@ -3,8 +3,10 @@
 import numpy as np
 from jaxtyping import Int
 
+from compiler.program.instruction_set import INSTRUCTIONS
 from compiler.program.instructions.attention import AttentionKernel, block_number
 from compiler.program.instructions.matmul import MatmulKernel, products_of
+from compiler.program.instructions.recurrent import StateKernel, state_lines
 from compiler.program.isa import (
     F16_LANES,
     F32_LANES,
@@ -112,7 +114,7 @@ def regions(
     region[appends] = np.arange(len(appends))
     for part in parts:
         kernel, rows = part.kernel, part.rows
-        if all(operand.space != KV for operand in part.reads):
+        if INSTRUCTIONS[part.op].renews or all(operand.space != KV for operand in part.reads):
             continue
         sought = (columns.chip[rows] << _CHIP_SHIFT) | columns.src2[rows]
         spot = _lookup(key, sought)
@@ -133,6 +135,37 @@ def regions(
         region[rows] = spot
     places = np.stack([columns.chip[appends], columns.dst[appends]], axis=-1)
     return region, appends, places
+
+
+def states(
+    columns: Columns, parts: list[SameKernel]
+) -> tuple[Int[np.ndarray, " rows"], Int[np.ndarray, "states 5"]]:
+    """States by line: (the first of each row's, or -1; of each chip, word, kept, cached, its row).
+
+    Numbered by what they keep, then by place. Two rows that renew one word in a step are an error.
+    """
+    found: list[Int[np.ndarray, "some 5"]] = [np.zeros((0, 5), np.int64)]
+    for op, kernel, rows in parts:
+        if not isinstance(kernel, StateKernel) or not INSTRUCTIONS[op].renews:
+            continue
+        lines = state_lines(op, columns.n[rows]) + 0 * rows
+        row = np.repeat(rows, lines)
+        word = getattr(columns, INSTRUCTIONS[op].renews)[row] + ramp(lines) * kernel.kept * kernel.cached
+        same = np.zeros_like(row)
+        found.append(
+            np.stack([columns.chip[row], word, same + kernel.kept, same + kernel.cached, row], axis=1)
+        )
+    every = np.concatenate(found)
+    place = (every[:, 0] << _CHIP_SHIFT) | every[:, 1]
+    order = np.argsort(place, kind="stable")
+    end = (place + every[:, 2] * every[:, 3])[order]
+    if (twice := first_of(place[order][1:] < end[:-1])) >= 0:
+        late = every[order[twice + 1]]
+        fail(columns, late[4], "renews a state that another row renews in the same step", late[1])
+    every = every[np.lexsort((place, every[:, 3], every[:, 2]))]
+    first = np.full(len(columns), -1, np.int64)
+    first[every[::-1, 4]] = np.arange(len(every))[::-1]
+    return first, every
 
 
 def chains(columns: Columns, parts: list[SameKernel], manifest: Manifest) -> Int[np.ndarray, " rows"]:

@@ -5,7 +5,7 @@
 
 from typing import NamedTuple
 
-PRODUCT, KV_HEAD = -1, -2  # beside compiler.program.isa.Holds
+PRODUCT, KV_HEAD, STATE = -1, -2, -3  # beside compiler.program.isa.Holds
 
 
 class Vector(NamedTuple):
@@ -113,6 +113,31 @@ class KVHead(NamedTuple):
     values: int
     head: int
     stripe: int
+    kernel: int
+
+
+class Stepped(NamedTuple):
+    """One line of what a state space row takes of a line of channels: with its time steps, D, decays.
+
+    number: of the line of channels. kernel: the first equal one of the manifest.
+    """
+
+    holds: int
+    value: int
+    raw: int
+    through: int
+    decay: int
+    number: int
+    line: int
+    kernel: int
+
+
+class StateLines(NamedTuple):
+    """A state: what a convolution or a state space step keeps of some lines of its channels."""
+
+    holds: int
+    value: int
+    lanes: tuple[int, ...]
     kernel: int
 
 

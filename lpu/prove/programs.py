@@ -8,9 +8,10 @@ from compiler.program.instructions.host import HandoverKernel
 from compiler.program.isa import Columns, Op
 from compiler.program.manifest import Manifest, Move
 from compiler.program.program import Program
+from lpu.prove.held import HeldHead, Regions
 from lpu.prove.models.record import Reader
 from lpu.prove.models.registry import family_of, reader_of
-from lpu.prove.prove import SENSELESS, HeldHead, Regions, Verdict, nonsense, prove, verdict
+from lpu.prove.prove import SENSELESS, Verdict, nonsense, prove, verdict
 from lpu.prove.refused import RefusedError, need
 
 MOST_ROWS = 200_000  # that are proved unasked
@@ -153,10 +154,12 @@ def prove_move(program: Program, regions: Regions, kind: str) -> Verdict:
 def _moved(program: Program, regions: Regions, kind: str) -> None:
     manifest, body = program.manifest, program.manifest.body
     need(isinstance(body, Move) and body.kind == kind, f"the {kind} program is of kind {manifest.kind}")
-    layers = 1 + max((one.layer for one in regions.values()), default=-1)
+    heads = {place: held for place, held in regions.items() if isinstance(held, HeldHead)}
+    need(len(heads) == len(regions), f"{len(regions) - len(heads)} states, which no hand-over moves")
+    layers = 1 + max((one.layer for one in heads.values()), default=-1)
     need(len(program.calls) == layers, f"{len(program.calls)} calls move the KV of {layers} layers")
     for layer, call in enumerate(program.calls):
-        missing = {place: held for place, held in regions.items() if held.layer == layer}
+        missing = {place: held for place, held in heads.items() if held.layer == layer}
         need(len(manifest.contexts) == 1, f"the {kind} program has {len(manifest.contexts)} contexts")
         rows = program.expand_call(call, manifest.contexts[0])
         for place, line, kernel in _rows(rows, manifest, kind):
@@ -184,5 +187,5 @@ def _rows(
 
 
 def _alike(held: HeldHead, kernel: HandoverKernel) -> bool:
-    names = ("stripes", "run", "head_dim", "kv", "kv_words", "kv_stride", "capacity", "cached")
+    names = ("stripes", "run", "key_lanes", "head_dim", "kv", "kv_words", "kv_stride", "capacity", "cached")
     return all(getattr(held, name) == getattr(kernel, name) for name in names)

@@ -9,15 +9,14 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from compiler.program.instructions.attention import AttentionKernel
 from compiler.program.isa import F32_LANES, Holds, ceil_div
 from compiler.program.manifest import Hops, Move
 from compiler.program.program import Program
 from lpu.prove.explain import foreign
 from lpu.prove.follow.block_rows import LINE_BITS
 from lpu.prove.follow.step_proof import Memory, StepProof
+from lpu.prove.held import Regions, differ, regions_of
 from lpu.prove.known import Known
-from lpu.prove.lines import KVHead
 from lpu.prove.models.own import SAID
 from lpu.prove.models.record import ModelTerms, Reader
 from lpu.prove.models.registry import family_of, reader_of
@@ -27,27 +26,6 @@ PRESUPPOSED = "the rules that lpu check holds; the contract's exact sums (docs/p
 SENSELESS = (ArithmeticError, LookupError, ValueError, TypeError, AttributeError, MemoryError)
 NUMBERS = "the numbers in the manifest"
 NOT_SEEN = "bytes of weights and of the RoPE table, tokenizer, hardware"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeldHead:
-    """What a KV region holds: tokens of one stripe of one head of one layer, and how."""
-
-    layer: int
-    head: int
-    stripe: int
-    stripes: int
-    run: int
-    head_dim: int
-    kv: str
-    kv_words: int
-    kv_stride: int
-    capacity: int
-    cached: int
-
-
-Regions = dict[tuple[int, int], HeldHead]
-"""By chip and first word: the interface between proofs of programs with one memory image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +99,7 @@ def prove(program: Program, against: Regions | None = None, reader: Reader | Non
     reason, regions = "", {}
     try:
         regions = _proved(program, count, reader)
-        need(against is None or regions == against, _differ(against or {}, regions, "the other program"))
+        need(against is None or regions == against, differ(against or {}, regions, "the other program"))
     except RefusedError as refused:
         row = f", row {refused.row} of its block" if refused.row >= 0 else ""
         reason = f"{refused.layer}{row}: {refused.reason}" if refused.layer else refused.reason
@@ -177,11 +155,11 @@ def _proved(program: Program, count: _Count, reader: Reader | None) -> Regions:
         else:
             memory = step.run()
             _outputs(step, memory, ours)
-            regions = _regions(step, memory, ours)
+            regions = regions_of(step, memory, ours)
         made, followed = step.followed
         count.templates, count.followed = count.templates + made, count.followed + followed
         if found is not None and regions != found:
-            raise RefusedError(_differ(found, regions, f"context {context}"))
+            raise RefusedError(differ(found, regions, f"context {context}"))
         found = regions
     count.terms = len(known.terms)
     return found or {}
@@ -242,57 +220,6 @@ def _left(known: Known, memory: Memory, chip: int, address: int, what: str) -> A
     if found is None:
         raise RefusedError(f"{what} is where nothing is left: word {address} of chip {chip}")
     return known.things[found]
-
-
-def _regions(step: StepProof, memory: Memory, ours: int) -> Regions:
-    """The head and layer of every KV region, each stripe of each head once."""
-    known, model = step.known, step.model
-    layer_of = {pair: i for i, pair in enumerate(zip(model.keys, model.values, strict=True))}
-    out: Regions = {}
-    for place, number in memory.regions.items():
-        head: KVHead = known.things[number]
-        layer = layer_of.get((head.keys, head.values), -1)
-        if layer < 0:
-            layer_k = model.keys.index(head.keys) if head.keys in model.keys else -1
-            wrong = head.values if layer_k >= 0 else head.keys
-            raise RefusedError(
-                foreign(step, wrong, ours, f"the KV region at word {place[1]} of chip {place[0]}")
-            )
-        kernel = known.kernel(head.kernel)
-        assert isinstance(kernel, AttentionKernel)
-        out[place] = HeldHead(
-            layer=layer,
-            head=head.head,
-            stripe=head.stripe,
-            stripes=kernel.stripes,
-            run=kernel.run,
-            head_dim=kernel.head_dim,
-            kv=kernel.kv,
-            kv_words=kernel.kv_words,
-            kv_stride=kernel.kv_stride,
-            capacity=kernel.capacity,
-            cached=kernel.cached,
-        )
-    names = sorted((one.layer, one.head, one.stripe) for one in out.values())
-    need(len(set(names)) == len(names), "a head's keys are appended to two regions")
-    return out
-
-
-def _differ(one: Regions, other: Regions, where: str) -> str:
-    """The first region that two programs or contexts use otherwise."""
-    for place in sorted({*one, *other}):
-        if one.get(place) != other.get(place):
-            return (
-                f"the KV region at word {place[1]} of chip {place[0]} holds {_head(one.get(place))}, "
-                f"in {where} {_head(other.get(place))}"
-            )
-    return ""
-
-
-def _head(held: HeldHead | None) -> str:
-    if held is None:
-        return "nothing"
-    return f"head {held.head} of layer {held.layer}, stripe {held.stripe} of {held.stripes} ({held.kv})"
 
 
 def _hops(step: StepProof, body: Hops) -> None:

@@ -35,7 +35,8 @@ class Proved:
     """How the proof reads rows of one opcode.
 
     rule: gives the records of the lines that a row writes (of MM its product, of KVW its region, of GIVE what
-    it gives); raises RefusedError where what it reads makes no sense.
+    it gives; of a row that renews a state, behind its lines that state); raises RefusedError where what it
+    reads makes no sense.
     """
 
     op: int

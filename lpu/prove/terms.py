@@ -151,6 +151,10 @@ class Terms:
         normed = (statistic,) if statistic >= 0 else ()
         return self.make(MATMUL, (value, codes, scale, *normed), starts, self.shape(codes)[1:])
 
+    def head_matmul(self, value: int, codes: int, scale: int) -> int:
+        """Each head times its own matrix: those lie one below the other, scales one behind the other."""
+        return self.make("head_matmul", (value, codes, scale), (), self.shape(scale))
+
     def bias(self, value: int, vector: int) -> int:
         """A product plus a vector."""
         return self.make(BIAS, (value, vector), (), self.shape(value))
@@ -174,6 +178,17 @@ class Terms:
         attributes = (head_dim, block, kv, *(said if any(said) else ()))
         return self.make("attention", operands, attributes, self.shape(queries))
 
+    def latent_attention(
+        self, queries: tuple[int, int], turned: int, latent: int, sigma: float, block: int, kv: str
+    ) -> int:
+        """All heads over latents and turned keys of this step and all before it.
+
+        queries: what meets latents, what meets turned keys. sigma: by what products are multiplied.
+        """
+        return self.make(
+            "latent_attention", (*queries, turned, latent), (sigma, block, kv), self.shape(queries[0])
+        )
+
     def glu(self, gate: int, up: int, activation: str) -> int:
         """The activation of the gate, times up."""
         return self.make("glu", (gate, up), (activation,), self.shape(gate))
@@ -191,6 +206,23 @@ class Terms:
     def multiply_add(self, one: int, other: int, factor: float) -> int:
         """A vector plus a constant times another, rounded once."""
         return self.make("multiply_add", (one, other), (factor,), self.shape(one))
+
+    def conv(self, value: int, taps: tuple[int, ...]) -> int:
+        """Silu of the convolution of each lane over its values of this step and the last; taps, bias."""
+        return self.make("conv", (value, *taps), (), self.shape(value))
+
+    def ssm(
+        self, value: int, raw: int, both: int, decay: int, through: int, attributes: tuple[Any, ...]
+    ) -> int:
+        """The state space step over all values of this step and those before.
+
+        attributes: states of a channel, groups of channels, what time steps are clamped to.
+        """
+        return self.make("ssm", (value, raw, both, decay, through), attributes, self.shape(value))
+
+    def gate(self, value: int, other: int) -> int:
+        """A vector times silu of another."""
+        return self.make("gate", (value, other), (), self.shape(value))
 
     def message(self, index: int, width: int) -> int:
         """What hop number `index` is sent."""

@@ -16,7 +16,7 @@ from lpu.screen import OnScreen, plain
 WIDE = 100  # characters of a line
 BINS = 64  # of the step, in the picture of its blocks
 LINES = 40  # groups of chips that it shows
-IDLE, FREE, MORE = ".", " ", "+"
+IDLE, FREE, MORE, LOST = ".", " ", "+", "#"
 MARKS = digits + ascii_letters
 
 
@@ -36,10 +36,14 @@ class Overview(OnScreen):
     trays: tuple[tuple[int, ...], ...]
     level: str
     calls: tuple[tuple[str, str, str, int, int], ...]
+    lost: tuple[int, ...] = ()
+    faults: tuple[str, ...] = ()
 
     def map(self) -> str:
         """The chips of every tray, each with the mark of its stage; `.` has no work."""
         marks = [MARKS[at] if 0 <= at < len(MARKS) else IDLE if at < 0 else MORE for at in self.stage]
+        for chip in self.lost:
+            marks[chip] = LOST
         name = plain(self.level, 12)
         cells = [
             f"{name} {i:<3}[{''.join(marks[chip] for chip in tray)}]" for i, tray in enumerate(self.trays)
@@ -52,7 +56,12 @@ class Overview(OnScreen):
         ]
         last = max(self.stage, default=-1)
         return "\n".join(
-            [*lines, f"0 to {MARKS[min(max(last, 0), 61)]}: stage of the pipeline; {IDLE}: no work"]
+            [
+                *lines,
+                f"0 to {MARKS[min(max(last, 0), 61)]}: stage of the pipeline; {IDLE}: no work"
+                + (f"; {LOST}: lost" if self.lost else ""),
+                *([f"broken: {' '.join(self.faults)}"] if self.faults else []),
+            ]
         )
 
     def gantt(self) -> str:
@@ -106,7 +115,7 @@ class Overview(OnScreen):
                 {"name": name, "kind": kind, "chips": line, "first_cycle": begin, "cycles": cycles}
                 for name, kind, line, begin, cycles in self.calls
             ],
-        }
+        } | ({"lost_chips": list(self.lost), "faults": list(self.faults)} if self.faults else {})
 
 
 def overview(program: Program, context: int | None = None) -> Overview:
@@ -140,6 +149,8 @@ def overview(program: Program, context: int | None = None) -> Overview:
         trays=inner.groups if inner else (tuple(range(manifest.chips)),),
         level=inner.name if inner else "chips",
         calls=tuple(calls),
+        lost=manifest.broken.lost if manifest.broken else (),
+        faults=manifest.broken.faults if manifest.broken else (),
     )
 
 

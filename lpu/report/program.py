@@ -35,6 +35,7 @@ def program_facts(program: Program) -> Facts:
             f"{about.name}, weights {about.weights}, kv {about.kv}, batch {body['batch']}",
         ),
         ("rack", f"{body['rack']}: {manifest.chips} chips {manifest.chip.name}"),
+        *broken_facts(manifest),
         (
             "layout",
             f"tp {manifest.tp}{_dealt(options)} by {options.layout}, {_in_use(manifest)}, "
@@ -53,12 +54,23 @@ def program_facts(program: Program) -> Facts:
     ]
 
 
+def broken_facts(manifest: Manifest) -> list[tuple[str, str]]:
+    """What of the rack is broken, if anything."""
+    if (broken := manifest.broken) is None:
+        return []
+    named = f" ({' '.join(map(str, broken.lost[:16]))})" if broken.lost else ""
+    lost = f"{len(broken.lost)} chips lost{named}"
+    parent = [("parent", f"{broken.parent}: the program before these faults")] if broken.parent else []
+    return [("broken", f"{' '.join(broken.faults)}; {lost}"), *parent]
+
+
 def _in_use(manifest: Manifest) -> str:
     """What of the rack has work: groups, or chips where a placement shares groups out one by one."""
     used = len(manifest.groups)
+    left = manifest.chips - (len(manifest.broken.lost) if manifest.broken else 0)
     if manifest.groups and len(manifest.groups[0]) != manifest.tp:
-        return f"{used} of {manifest.chips} chips in use"
-    return f"{used} of {manifest.chips // manifest.tp} groups in the pipeline"
+        return f"{used} of {left} chips in use"
+    return f"{used} of {left // manifest.tp} groups in the pipeline"
 
 
 def _latency_lines(body: Mapping[str, Any], tokens: str) -> list[tuple[str, str]]:
@@ -108,6 +120,7 @@ def program_body(program: Program) -> dict[str, Any]:
         "caution_factor": CAUTION_FACTOR if label_of(manifest.chip.name) else None,
         "model": asdict(manifest.model),
         "rack": manifest.rack,
+        **({"broken": asdict(manifest.broken)} if manifest.broken else {}),
         "options": asdict(manifest.options),
         "search": [asdict(one) for one in manifest.search],
         "groups_used": len(manifest.groups),

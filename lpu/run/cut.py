@@ -56,6 +56,11 @@ class Piece:
 
 def cut(program: Program, context: int, flow: Dataflow) -> Iterator[Piece]:
     """The pieces of the calls that have rows, in order, one at a time."""
+    if len(flow.states):
+        raise MachineError(
+            f"run: the program keeps {len(flow.states)} lines of states, which "
+            "are not streamed. Run it whole."
+        )
     sizes = [len(program.blocks[call.block].columns[context]) for call in program.calls]
     row_cuts: list[int] = [0, *np.cumsum(sizes).tolist()]
     line_cuts: list[int] = np.append(flow.result, len(flow.lines.row))[row_cuts].tolist()

@@ -2,7 +2,7 @@
 
 The schedule is data: a step names its kernel, its operands' pool rows and where its results go. Kernels only
 read the pools; one update per pool appends what they return. KV is read as the last step left it, with this
-step's appended rows put in their place, and is written once at the end.
+step's appended rows put in their place, and is written once at the end; so are the states.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from jax import Array, lax
 from jaxtyping import Bool, Float32, Int32
 
 from lpu.run.image import Image
-from lpu.run.kv import KV, append
+from lpu.run.kv import KV, append, renew
 from lpu.run.pack.layout import KernelKind, StepLayout, StepTables
 from lpu.run.pools import Env, Pools
 
@@ -45,6 +45,10 @@ def execute(
     new = KV(
         tuple(put(s, pools.f16[r], d) for s, r, d in keys),
         tuple(put(s, pools.f16[r], d) for s, r, d in values),
+        tuple(
+            renew(s, pools.f32, rows, sequence, layout.sequences)
+            for s, rows in zip(state.states, tables.states, strict=True)
+        ),
     )
     return logits, token, jnp.isfinite(logits).all(), new
 

@@ -16,7 +16,7 @@ from lpu.run.error import MachineError
 from lpu.run.execute import execute
 from lpu.run.fill import fill_image
 from lpu.run.image import LoadedImage, Slot, Weights, image_bytes, same_image
-from lpu.run.kv import KV, Stores, kv_stores
+from lpu.run.kv import KV, Stores, kv_stores, start
 from lpu.run.pack.layout import Packed
 from lpu.run.pack.pack import pack
 from lpu.run.step_inputs import bucket_of, checked_inputs
@@ -41,13 +41,12 @@ class Machine:
         self.loaded, self.image, self.entries, self.stores = loaded, loaded.image, entries, stores
         layout = next(iter(entries.values())).layout
         self.rows, self.takes = layout.batch, layout.sequences
-        self.cached = stores.shapes[0].shape[1] if stores.shapes else self.takes
+        self.cached = stores.cached or self.takes
         self._tables = {context: jax.device_put(packed.tables) for context, packed in entries.items()}
 
     def start(self) -> KV:
-        """An empty KV cache."""
-        keys, values = (tuple(jnp.zeros(s.shape, s.dtype) for s in self.stores.shapes) for _ in range(2))
-        return KV(keys, values)
+        """An empty KV cache, and states that are zero."""
+        return start(self.stores)
 
     def counts(self, context: int) -> dict[str, int]:
         """Steps, levels, and items per kernel of one context bucket."""
@@ -137,8 +136,10 @@ def _require_same(machine: Machine, stores: Stores, loads: Loads, slots: list[Sl
         name
         for name, same in (
             ("preloaded values", same_image(machine.loaded, loads, slots)),
-            ("KV shapes", stores.shapes == other.shapes),
+            ("KV shapes", (stores.keys, stores.shapes) == (other.keys, other.shapes)),
             ("KV regions", all(map(np.array_equal, stores.places, other.places))),
+            ("states", stores.states == other.states),
+            ("places of states", all(map(np.array_equal, stores.state_places, other.state_places))),
         )
         if not same
     ]

@@ -14,6 +14,7 @@ from fractions import Fraction
 
 from fabric.catalog import chip_spec
 from fabric.chip import ChipSpec, Sourced
+from fabric.faults.broken import break_rack
 from fabric.rack import Rack, build_rack
 from fabric.topology import Level, RackSpec
 from lpu.inputs.document import FileError
@@ -57,7 +58,8 @@ def changed(rack: Rack, key: str, text: str) -> Rack:
     if value == Fraction(before):
         return rack
     try:
-        return _changed(rack, key, value)
+        made = _changed(rack, key, value)
+        return made if rack.damage is None else break_rack(made, rack.damage.faults)
     except ValueError as error:
         raise FileError(f"sweep: {key}={text}: {error}") from None
 

@@ -19,6 +19,9 @@ from models.contract.vocabulary.embed import EMBED
 from models.contract.vocabulary.embed import embed as embed
 from models.contract.vocabulary.glu import GLU
 from models.contract.vocabulary.glu import glu as glu
+from models.contract.vocabulary.latent import HEAD_MATMUL, LATENT_ATTENTION
+from models.contract.vocabulary.latent import head_matmul as head_matmul
+from models.contract.vocabulary.latent import latent_attention as latent_attention
 from models.contract.vocabulary.matmul import MATMUL, MATMUL_SCALED
 from models.contract.vocabulary.matmul import matmul as matmul
 from models.contract.vocabulary.matmul import matmul_scaled as matmul_scaled
@@ -28,6 +31,12 @@ from models.contract.vocabulary.multiply import multiply_add as multiply_add
 from models.contract.vocabulary.prescale import PRESCALE, RMS_STAT
 from models.contract.vocabulary.prescale import prescale as prescale
 from models.contract.vocabulary.prescale import rms_stat as rms_stat
+from models.contract.vocabulary.recurrent.conv import CONV
+from models.contract.vocabulary.recurrent.conv import conv as conv
+from models.contract.vocabulary.recurrent.gate import GATE
+from models.contract.vocabulary.recurrent.gate import gate as gate
+from models.contract.vocabulary.recurrent.ssm import SSM
+from models.contract.vocabulary.recurrent.ssm import ssm as ssm
 from models.contract.vocabulary.rms_norm import RMS_NORM
 from models.contract.vocabulary.rms_norm import rms_norm as rms_norm
 from models.contract.vocabulary.rms_norm32 import RMS_NORM32
@@ -74,6 +83,8 @@ for _record in (
     ROUND8,
     ROUND16,
     ATTENTION,
+    HEAD_MATMUL,
+    LATENT_ATTENTION,
     GLU,
     ADD,
     BIAS,
@@ -81,5 +92,8 @@ for _record in (
     MULTIPLY_ADD,
     SOFTCAP,
     ARGMAX,
+    CONV,
+    SSM,
+    GATE,
 ):
     register(_record)

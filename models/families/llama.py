@@ -66,7 +66,23 @@ class Attention(nnx.Module):
         v_cache: LayerKV,
     ) -> tuple[Float32[Array, "batch hidden"], LayerKV, LayerKV]:
         """One token per row; the caches come back with it appended."""
-        config, a = self.config, ops.round16(x) if self.config.norms == "post" else self.norm.deferred(x)
+        config, normed = self.config, self.config.norms != "post"
+        a = self.norm.deferred(x) if normed else ops.round16(x)
+        turning = None if self.kind == "nope" else angles
+        out, k_cache, v_cache = self.attended(a, turning, position, k_cache, v_cache)
+        y = self.o(out)
+        return residual(config, x, y if config.norms == "pre" else self.post.in_f32(y)), k_cache, v_cache
+
+    def attended(
+        self,
+        a: Normed | Float16[Array, "batch hidden"],
+        angles: Angles | None,
+        position: Positions,
+        k_cache: LayerKV,
+        v_cache: LayerKV,
+    ) -> tuple[Float16[Array, "batch lanes"], LayerKV, LayerKV]:
+        """What `o` takes, of what products read; angles: None where nothing is turned."""
+        config = self.config
         q, k, v = self.q(a), self.k(a), self.v(a).reshape(-1, config.kv_heads, config.head_dim)
         if config.whole_qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
@@ -89,14 +105,13 @@ class Attention(nnx.Module):
             scale=config.attention_scale or 0.0,
             cap=config.attention_cap or 0.0,
         )
-        y = self.o(out)
-        return residual(config, x, y if config.norms == "pre" else self.post.in_f32(y)), k_cache, v_cache
+        return out, k_cache, v_cache
 
     def _turned(
-        self, heads: Float[Array, "batch heads head_dim"], angles: Angles, position: Positions
+        self, heads: Float[Array, "batch heads head_dim"], angles: Angles | None, position: Positions
     ) -> Float16[Array, "batch heads head_dim"]:
         """The heads in fp16, at their position."""
-        if self.kind != "nope":
+        if angles is not None:
             return ops.rope(heads, angles, position, first=self.first)
         return heads if heads.dtype == np.float16 else ops.round16(heads)
 

@@ -4,10 +4,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from models.config import DEFAULT_FAMILY, TransformerConfig
+from models.families.deepseek import DEEPSEEK
 from models.families.exaone import EXAONE
 from models.families.family import Family
 from models.families.gemma import GEMMA
 from models.families.granite import GRANITE
+from models.families.hybrid.family import HYBRID
 from models.families.llama import LLAMA
 from models.families.olmo import OLMO
 from models.families.smollm import SMOLLM
@@ -62,5 +64,5 @@ def _named(name: str) -> Family:
     return FAMILIES[name]
 
 
-for _family in (LLAMA, GEMMA, OLMO, SMOLLM, GRANITE, EXAONE):
+for _family in (LLAMA, GEMMA, OLMO, SMOLLM, GRANITE, EXAONE, DEEPSEEK, HYBRID):
     register(_family)

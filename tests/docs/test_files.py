@@ -13,9 +13,10 @@ from jsonschema import Draft202012Validator
 from fabric.bridge import BridgeSpec
 from fabric.chip import ChipSpec
 from fabric.gpu import AllReduce, Efficiency, GpuSpec
+from fabric.node import MemoryTier, NodeSpec
 from fabric.topology import Level, RackSpec
 from lpu.cli import app as cli
-from lpu.inputs.files import ModelFile, read_bridge, read_chip, read_gpu, read_model, read_rack
+from lpu.inputs.files import ModelFile, read_bridge, read_chip, read_gpu, read_model, read_node, read_rack
 from lpu.inputs.schema import schema
 from models.config import TransformerConfig
 
@@ -32,6 +33,8 @@ RECORDS = (
     Efficiency,
     AllReduce,
     BridgeSpec,
+    NodeSpec,
+    MemoryTier,
 )
 READERS: dict[str, Any] = {
     "model": read_model,
@@ -39,6 +42,7 @@ READERS: dict[str, Any] = {
     "chip": read_chip,
     "gpu": read_gpu,
     "bridge": read_bridge,
+    "node": read_node,
 }
 CATALOGS = {
     path: folder.removesuffix("s")

@@ -34,6 +34,8 @@ def made_up(step: Step, seed: int = 0) -> Arrays:
             out[name] = random.integers(-9, -5, shape.shape).astype(np.int32)
         elif name.endswith(".scale"):
             out[name] = random.uniform(2**-9, 2**-6, shape.shape).astype(np.float32)
+        elif name.endswith(".decay"):
+            out[name] = -random.uniform(0.05, 2, shape.shape).astype(np.float32)
         else:
             out[name] = (1 + 0.3 * random.standard_normal(shape.shape)).astype(shape.dtype)
     return out

@@ -10,13 +10,18 @@ from compiler.pipeline import compile_program
 from compiler.program.manifest import ModelIdentity
 from compiler.program.program import Program
 from compiler.source import Source
-from fabric.rack import load_rack
+from fabric.rack import Rack, load_rack
 from models.step import family_step
 
 
 @cache
 def compiled(rack: str, options: CompileOptions) -> Program:
     """SMALL, batch 1, context 80."""
+    return on_rack(load_rack(rack), options)
+
+
+def on_rack(rack: Rack, options: CompileOptions) -> Program:
+    """The same on a rack, such as one with faults."""
     step = family_step(SMALL, batch=1, context=80)
     params, tokens, position, cache = step.inputs()
     source = Source(
@@ -28,7 +33,7 @@ def compiled(rack: str, options: CompileOptions) -> Program:
         contexts=(80,),
         model=ModelIdentity(name=SMALL.name),
     )
-    return compile_program(source, load_rack(rack), options)
+    return compile_program(source, rack, options)
 
 
 @pytest.fixture(scope="session")

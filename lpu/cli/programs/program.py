@@ -8,12 +8,11 @@ import typer
 
 from compiler.options import Check, CompileOptions, Option, Prove
 from lpu.cli.options import (
-    DEFAULT_RACK,
     Model,
     ModelOptions,
     Prefill,
     ProgramFolder,
-    RackName,
+    RackOptions,
 )
 from lpu.cli.terminal import TERMINAL, progress
 from lpu.report.chips import chip_ranges
@@ -58,7 +57,7 @@ def compile_(
     making: Making,
     options: CompileOptions,
     changes: ModelOptions,
-    rack: RackName = DEFAULT_RACK,
+    on: RackOptions,
 ) -> None:
     """Compile a model for a rack: every cycle of every chip, checked.
 
@@ -77,6 +76,7 @@ def compile_(
     from lpu.report.throughput import throughput
 
     terminal, output, prefill = TERMINAL.get(), making.output, making.prefill
+    rack = on.named()
     if making.dump_dir is not None and (options.objective == "pareto" or making.sweep):
         raise FileError("dump-dir: is for one program, several are compiled. Leave out --dump-dir.")
     if options.objective == "pareto":

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from compiler.options import Check, CompileOptions, Option
-from lpu.cli.options import DEFAULT_RACK, ModelOptions, RackName, model_names
+from lpu.cli.options import ModelOptions, RackOptions, model_names
 from lpu.cli.terminal import TERMINAL, progress
 from lpu.cli.verb import Given, Only, options_of
 from lpu.traffic.options import ReplayOptions, TrafficGpus
@@ -16,10 +16,9 @@ Served = Annotated[
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OnRack:
+class OnRack(RackOptions):
     """The rack that a model is compiled for, and whether its program is checked."""
 
-    rack: RackName = DEFAULT_RACK
     check: Check = True
 
 
@@ -52,14 +51,15 @@ def replay(
     if is_program(model):
         of_a_model = {field.name for field in options_of(CompileOptions) + options_of(ModelOptions)}
         given.refuse(
-            sorted((of_a_model | {"rack"}) & given), "has no meaning for a program that is compiled already"
+            sorted((of_a_model | {"rack", "fault"}) & given),
+            "has no meaning for a program that is compiled already",
         )
     with progress() as bar:
         found = replayed(
             trace,
             model,
             gpus=gpus,
-            rack=on.rack,
+            rack=on.named(),
             options=options,
             asked=asked,
             check=on.check,

@@ -3,7 +3,7 @@
 import sys
 from typing import Annotated, Any
 
-from lpu.cli.options import DEFAULT_RACK, Model, ModelOptions, RackName
+from lpu.cli.options import Model, ModelOptions, RackOptions
 from lpu.cli.serving.replay import Served
 from lpu.cli.terminal import TERMINAL, progress
 from lpu.cli.verb import Only
@@ -16,7 +16,7 @@ def serve(
     gpus: ServeGpus,
     options: Served,
     changes: Annotated[ModelOptions, Only(("batch", "context", "kv", "weights", "trust"))],
-    rack: RackName = DEFAULT_RACK,
+    on: RackOptions,
 ) -> None:
     """Serve a model to clients of OpenAI: tokens of the program, times of its schedule (docs/serving.md).
 
@@ -54,7 +54,7 @@ def serve(
             model,
             how=how,
             gpus=gpus,
-            rack=rack,
+            rack=on.named(),
             options=options,
             ready=ready,
             progress=bar,

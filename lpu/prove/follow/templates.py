@@ -15,7 +15,7 @@ from lpu.prove.follow.block_rows import LINE_BITS, BlockRows
 from lpu.prove.follow.preloads import BoundPreloads, check_maps
 from lpu.prove.follow.walk import Memo, Region, Walked, walk
 from lpu.prove.known import Known
-from lpu.prove.lines import Chosen, Statistic, Vector
+from lpu.prove.lines import Chosen, StateLines, Statistic, Vector
 from lpu.prove.refused import RefusedError, need
 from lpu.prove.terms import INPUT, SLOT
 
@@ -237,6 +237,10 @@ class Templates:
         regions: dict[Region, int] = {}
         for place, number in template.walked.regions.items():
             head = known.things[number]
+            if isinstance(head, StateLines):
+                bound_state = head._replace(value=terms.bind(head.value, bound, made))
+                regions[place] = known.number(bound_state)
+                continue
             keys, values = (terms.bind(one, bound, made) for one in (head.keys, head.values))
             regions[place] = known.number(head._replace(keys=keys, values=values))
         _, at, left = self._placed(template, finds.chips)

@@ -7,7 +7,7 @@ at or after its commit. Rows whose operands hold the same are looked at once (th
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from compiler.program.instruction_set import name_of
+from compiler.program.instruction_set import INSTRUCTIONS, name_of
 from compiler.program.isa import Op
 from lpu.prove.follow.block_rows import LINE_BITS, BlockRows
 from lpu.prove.follow.preloads import BoundPreloads
@@ -16,6 +16,7 @@ from lpu.prove.ops.registry import PROVED
 from lpu.prove.refused import RefusedError, need
 from lpu.prove.rule import RowOperands
 
+_AGAIN = ("renews its state a second time in one step", "a second append to its KV region")
 Memo = dict[tuple[int, ...], tuple[int, ...]]
 Region = tuple[int, int]  # rank and space-coded word
 
@@ -55,6 +56,7 @@ def walk(
     first, middle, last = rows.ends
     keys, ops = rows.reads, rows.op
     mm, wb, kvw, give = int(Op.MM), int(Op.WB), int(Op.KVW), int(Op.GIVE)
+    leaves = {kvw, *(op for op, record in INSTRUCTIONS.items() if record.renews)}  # a region
     row = -1
     try:
         for event in rows.events:
@@ -62,16 +64,16 @@ def walk(
             if not event & 1:
                 if op == mm:
                     open_.setdefault(rows.unit[row], []).append(result[row][0])
-                elif op == kvw:
-                    place = rows.region[row]
-                    assert place is not None
-                    need(place not in out.regions, "a second append to its KV region")
-                    (out.regions[place],) = result[row]
                 elif op == give:
                     _give(out, rows, row, result[row])
                 else:
+                    made, place = result[row], rows.region[row]
+                    if op in leaves:
+                        assert place is not None
+                        need(place not in out.regions, _AGAIN[op == kvw])
+                        *made, out.regions[place] = made
                     key = rows.write[row]
-                    for line in result[row]:
+                    for line in made:
                         lines[key] = line
                         key += 1
                 continue
@@ -86,7 +88,7 @@ def walk(
             if op == wb:
                 products = tuple(sorted(open_.pop(rows.unit[row], [])))
                 signature += (known.number(products),)
-            elif rows.region[row] is not None and op != kvw:
+            elif rows.region[row] is not None and op not in leaves:
                 signature += (_held(out, rows.region[row]),)
             found = memo.get(signature)
             if found is None:
@@ -127,7 +129,7 @@ def _apply(
     need(op in PROVED, "has no rule in the proof. Register one in lpu.prove.ops.registry")
     things, count = known.things, rows.ends[2][row] - rows.ends[0][row]
     read = [things[i] for i in signature[2 : 2 + count]]
-    place = rows.region[row]
+    place, renews = rows.region[row], bool(INSTRUCTIONS[op].renews)
     operands = RowOperands(
         kernel=known.kernel(kind.kernel) if kind.kernel >= 0 else None,
         index=kind.kernel,
@@ -136,7 +138,7 @@ def _apply(
         src=tuple(read[:sources]),
         src2=tuple(read[sources:]),
         preloads=() if signature[1] < 0 else things[signature[1]],
-        region=things[signature[-1]] if place is not None and op != Op.KVW else None,
+        region=things[signature[-1]] if place is not None and op != Op.KVW and not renews else None,
         products=tuple([things[i] for i in products]),
     )
     before = len(known.terms)
@@ -145,7 +147,7 @@ def _apply(
         out.made[term] = row
     lines = rows.written[row]
     need(
-        len(made) == lines or op in (Op.MM, Op.KVW, Op.GIVE),
+        len(made) == lines + renews or op in (Op.MM, Op.KVW, Op.GIVE),
         f"makes {len(made)} lines, the instruction writes {lines}",
     )
     return tuple(known.number(one) for one in made)

@@ -26,11 +26,13 @@ def read(terms: Terms, numbers: Mapping[str, Any], longest: int, kv: str) -> Mod
         config = TransformerConfig.of_fields(numbers)
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise RefusedError(f"the numbers of the model: {error}") from None
-    return _Reading(terms, config, longest, kv).step()
+    return LlamaReading(terms, config, longest, kv).step()
 
 
 @dataclass(slots=True)
-class _Reading:
+class LlamaReading:
+    """The terms of a dense decoder; other families read their like parts by it."""
+
     terms: Terms
     config: TransformerConfig
     longest: int
@@ -137,11 +139,20 @@ class _Reading:
         return min(whole, 1 << (seen - 1).bit_length()) if seen else whole
 
     def _attention(self, out: ModelTerms, block: str, x: int, angles: int, kind: str) -> int:
-        config, terms = self.config, self.terms
-        if config.norms == "post":
-            a, statistic = terms.rounded(x, 16), -1
+        if self.config.norms == "post":
+            a, statistic = self.terms.rounded(x, 16), -1
         else:
-            a, statistic = self._deferred(x, self._gain(out, block, config.hidden))
+            a, statistic = self._deferred(x, self._gain(out, block, self.config.hidden))
+        angles = -1 if kind == "nope" else angles
+        x = self._residual(out, block, x, self._attended(out, block, a, statistic, angles, kind))
+        out.places[x] = block
+        return x
+
+    def _attended(
+        self, out: ModelTerms, block: str, a: int, statistic: int, angles: int, kind: str = "full"
+    ) -> int:
+        """The result of the heads of a normed input; angles: -1 where nothing is turned."""
+        config, terms = self.config, self.terms
         q, k, v = (self._matrix(out, block, matrix, a, statistic) for matrix in "qkv")
         if config.qk_norm:
             q, k = (
@@ -154,8 +165,8 @@ class _Reading:
                 for which, value in (("q", q), ("k", k))
                 for width in (terms.width(value) if config.whole_qk_norm else config.head_dim,)
             )
-        if kind != "nope":
-            first = self.longest if kind == "window" and config.window_theta is not None else 0
+        first = self.longest if kind == "window" and config.window_theta is not None else 0
+        if angles >= 0:
             q, k = (terms.rope(value, angles, config.head_dim, first) for value in (q, k))
         elif not config.qk_norm:
             q, k = terms.rounded(q, 16), terms.rounded(k, 16)
@@ -166,9 +177,7 @@ class _Reading:
         heads = terms.attention(q, k, v, config.head_dim, self._block(form), self.kv, form)
         for value, what in ((q, "queries"), (k, "keys"), (v, "values"), (heads, "heads")):
             out.places[value] = f"{block}, {what}"
-        x = self._residual(out, block, x, self._matrix(out, block, "o", heads))
-        out.places[x] = block
-        return x
+        return self._matrix(out, block, "o", heads)
 
     def _sent(self, out: ModelTerms, block: str, x: int) -> tuple[int, int]:
         """The FFN's input as it is where the FFN runs, and the statistic that is left to apply."""

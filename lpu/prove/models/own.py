@@ -141,7 +141,8 @@ class _Walk:
                 return self._parts(name, eqn, self._value(items[0], "what is cut"))
             inner = next((eqn.params[one] for one in _BODIES if one in eqn.params), None)
             if inner is not None and name not in ("scan", "while", "cond"):
-                return self.body(getattr(inner, "jaxpr", inner), items[-len(_inputs(inner)) :])
+                body = getattr(inner, "jaxpr", inner)
+                return self.body(body, items[-len(body.invars) :])
             why = f"{name} is no op of the contract"
             if name.startswith(_OWN):
                 why = f"no rule reads {name}. Register one in lpu.prove.models.own"
@@ -233,9 +234,15 @@ class _Walk:
         gain = self._tensor(items[1], "a gain")
         return self.of(self.terms.norm(x.term, gain, attributes["eps"], x.shape[-1]), x)
 
-    def prescale(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
-        x = self._value(items[0], "a norm's input")
-        return self.of(self.terms.prescale(x.term, self._tensor(items[1], "a gain")), x)
+    def alone(self, make: Callable[[int], int], items: list[_Item]) -> list[_Item]:
+        """One operand, lane by lane."""
+        (x,) = self.vectors(items)
+        return self.of(make(x.term), x)
+
+    def beside(self, make: Callable[[int, int], int], what: str, items: list[_Item]) -> list[_Item]:
+        """An operand, and a vector that is applied to it."""
+        x = self._value(items[0], f"what {what} is applied to")
+        return self.of(make(x.term, self._tensor(items[1], what)), x)
 
     def rms_stat(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
         x = self._value(items[0], "a norm's input")
@@ -248,21 +255,18 @@ class _Walk:
         table, first = self._tensor(items[1], "the RoPE table"), attributes.get("first", 0)
         return self.of(self.terms.rope(x.term, table, x.shape[-1], first), x)
 
-    def norm32(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
-        x = self._value(items[0], "a norm's input")
-        return self.of(self.terms.norm32(x.term, self._tensor(items[1], "a gain"), attributes["eps"]), x)
-
-    def softcap(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
-        (x,) = self.vectors(items)
-        return self.of(self.terms.softcap(x.term, attributes["cap"]), x)
-
-    def rounded(self, bits: int, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
-        (x,) = self.vectors(items)
-        return self.of(self.terms.rounded(x.term, bits), x)
-
     def attention(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
         q, k, v = self.vectors(items[:3])
-        keys, values, position, *sinks = items[3:]
+        places = self._appended(k, v, items[3:6])
+        said = {name: value for name, value in attributes.items() if name != "block"}
+        form = Scoring(**said, sinks=self._tensor(items[6], "the sinks") if len(items) > 6 else -1)
+        block = attributes["block"]
+        term = self.terms.attention(q.term, k.term, v.term, q.shape[-1], block, self.kv, form)
+        return [*self.of(term, q, (self.rows, self.terms.width(term))), *map(_Written, places)]
+
+    def _appended(self, k: _Value, v: _Value, items: list[_Item]) -> list[int]:
+        """The caches that keys and values go to. items: the caches and the position."""
+        keys, values, position = items
         need(position == _Given("position"), "attention is not at the step's position")
         places = [one.index for one in (keys, values) if isinstance(one, _Given) and one.kind == "cache"]
         need(len(places) == 2, "attention does not read the caches that the step takes")
@@ -270,11 +274,20 @@ class _Walk:
         need(k.term not in self.out.keys, "two layers append the same keys")
         self.out.keys.append(k.term)
         self.out.values.append(v.term)
-        said = {name: value for name, value in attributes.items() if name != "block"}
-        form = Scoring(**said, sinks=self._tensor(sinks[0], "the sinks") if sinks else -1)
-        block = attributes["block"]
-        term = self.terms.attention(q.term, k.term, v.term, q.shape[-1], block, self.kv, form)
-        return [*self.of(term, q, (self.rows, self.terms.width(term))), *map(_Written, places)]
+        return places
+
+    def head_matmul(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
+        x = self._value(items[0], "a product's input")
+        codes, scale = self._tensor(items[1], "a matrix"), self._tensor(items[2], "the scales of a matrix")
+        term = self.terms.head_matmul(x.term, codes, scale)
+        return self.of(term, x, (*x.shape[:-1], self.terms.shape(codes)[-1]))
+
+    def latent_attention(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
+        q, turned, k, v = self.vectors(items[:4])
+        places = self._appended(k, v, items[4:])
+        sigma, block = attributes["sigma"], attributes["block"]
+        term = self.terms.latent_attention((q.term, turned.term), k.term, v.term, sigma, block, self.kv)
+        return [*self.of(term, q), *map(_Written, places)]
 
     def glu(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
         gate, up = self.vectors(items)
@@ -283,14 +296,6 @@ class _Walk:
     def add(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
         one, other = self.vectors(items)
         return self.of(self.terms.add(one.term, other.term), one)
-
-    def bias(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
-        x = self._value(items[0], "what a bias is added to")
-        return self.of(self.terms.bias(x.term, self._tensor(items[1], "a bias")), x)
-
-    def multiply(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
-        (x,) = self.vectors(items)
-        return self.of(self.terms.multiply(x.term, attributes["factor"]), x)
 
     def multiply_add(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
         one, other = self.vectors(items)
@@ -317,10 +322,6 @@ def register(op: str, reading: Reading) -> None:
     _OPS[name] = rule
 
 
-def _inputs(inner: Any) -> Sequence[Any]:
-    return getattr(inner, "jaxpr", inner).invars
-
-
 def _why(item: _Item) -> str:
     return f" ({item.why})" if isinstance(item, _Unread) else ""
 
@@ -331,18 +332,24 @@ _OPS: dict[str, _Rule] = {
     "lpu_matmul": _Walk.matmul,
     "lpu_matmul_scaled": _Walk.matmul,
     "lpu_rms_norm": _Walk.rms_norm,
-    "lpu_prescale": _Walk.prescale,
+    "lpu_prescale": lambda walk, items, _: walk.beside(walk.terms.prescale, "a gain", items),
     "lpu_rms_stat": _Walk.rms_stat,
     "lpu_rope": _Walk.rope,
-    "lpu_round16": lambda walk, items, attributes: walk.rounded(16, items, attributes),
-    "lpu_round8": lambda walk, items, attributes: walk.rounded(8, items, attributes),
+    "lpu_round16": lambda walk, items, _: walk.alone(lambda x: walk.terms.rounded(x, 16), items),
+    "lpu_round8": lambda walk, items, _: walk.alone(lambda x: walk.terms.rounded(x, 8), items),
     "lpu_attention": _Walk.attention,
-    "lpu_rms_norm32": _Walk.norm32,
-    "lpu_softcap": _Walk.softcap,
+    "lpu_rms_norm32": lambda walk, items, said: walk.beside(
+        lambda x, gain: walk.terms.norm32(x, gain, said["eps"]), "a norm", items
+    ),
+    "lpu_softcap": lambda walk, items, said: walk.alone(lambda x: walk.terms.softcap(x, said["cap"]), items),
+    "lpu_head_matmul": _Walk.head_matmul,
+    "lpu_latent_attention": _Walk.latent_attention,
     "lpu_glu": _Walk.glu,
     "lpu_add": _Walk.add,
-    "lpu_bias": _Walk.bias,
-    "lpu_multiply": _Walk.multiply,
+    "lpu_bias": lambda walk, items, _: walk.beside(walk.terms.bias, "a bias", items),
+    "lpu_multiply": lambda walk, items, said: walk.alone(
+        lambda x: walk.terms.multiply(x, said["factor"]), items
+    ),
     "lpu_multiply_add": _Walk.multiply_add,
     "lpu_argmax": _Walk.argmax,
 }

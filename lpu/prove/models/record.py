@@ -28,6 +28,8 @@ Piece = tuple[int, int, int]
 class ModelTerms:
     """A step of a model. tensors: every tensor by name. keys, values: of each layer, as they are appended.
 
+    states: what is made with each state, in the order of the model.
+
     pieces: of a tensor whose product the model reads in parts. logits: what it leaves. places: what terms are
     called in messages. parts: by name, as "layers.3.ffn".
     """
@@ -35,6 +37,7 @@ class ModelTerms:
     tensors: dict[str, int] = field(default_factory=dict[str, int])
     keys: list[int] = field(default_factory=list[int])
     values: list[int] = field(default_factory=list[int])
+    states: list[int] = field(default_factory=list[int])
     pieces: dict[int, list[Piece]] = field(default_factory=dict[int, list[Piece]])
     logits: int = -1
     places: dict[int, str] = field(default_factory=dict[int, str])

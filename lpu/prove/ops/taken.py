@@ -26,7 +26,7 @@ def of_kind(lines: Sequence[Any], holds: int, what: str) -> None:
 
 
 def _name(holds: int) -> str:
-    return Holds(holds).name.lower() if 0 <= holds < len(Holds) else "something else"
+    return Holds(holds).name.lower() if holds in set(Holds) else "something else"
 
 
 def of_tensor(

@@ -35,11 +35,19 @@ class Compute(Protocol):
 
 
 class Result(NamedTuple):
-    """What items leave in one pool: rows each, and the written line of the first, or [items, rows] of all."""
+    """What items leave in one pool: rows each, and the written line of the first, or of [items, some].
+
+    One line: that of the first row, the other rows are the lines that follow it.
+    """
 
     pool: Pool
     rows: int
     line: Int[np.ndarray, "items *rows"]
+
+
+def kept_line(state: Int[np.ndarray, " states"]) -> Int[np.ndarray, " states"]:
+    """What stands for a state among written lines: counted from behind, before the last, which is none."""
+    return -2 - state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

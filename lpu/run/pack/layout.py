@@ -61,7 +61,7 @@ class StepTables(NamedTuple):
 
     Of each step: its kind, where its items begin in `table`, its first row in each pool. logits, token: pool
     rows of the result. Of each KV store: pool rows of the lines that a region appends to keys and to values,
-    and (stripe, stripes, run) that it is `dealt`.
+    and (stripe, stripes, run) that it is `dealt`. Of each store of states: the first pool row of each line.
     """
 
     kind: Int32[np.ndarray, " steps"]
@@ -73,6 +73,7 @@ class StepTables(NamedTuple):
     keys: tuple[Int32[np.ndarray, "regions lines"], ...]
     values: tuple[Int32[np.ndarray, "regions lines"], ...]
     dealt: tuple[Int32[np.ndarray, "regions 3"], ...]
+    states: tuple[Int32[np.ndarray, " lines"], ...] = ()
 
 
 class Packed(NamedTuple):

@@ -11,13 +11,14 @@ import numpy as np
 from jaxtyping import Int, Int32
 
 from compiler.program.instructions.attention import AttentionKernel
+from compiler.program.instructions.recurrent import StateKernel
 from compiler.program.isa import F32_LANES
 from lpu.link.link import Dataflow
 from lpu.run.error import MachineError
 from lpu.run.image import ImagePlan
-from lpu.run.kv import region_kernel
+from lpu.run.kv import region_kernel, state_classes
 from lpu.run.ops.dense import DENSE_ROWS, dense_products
-from lpu.run.ops.items import Items, Result
+from lpu.run.ops.items import Items, kept_line
 from lpu.run.ops.matmul import TILE_BATCH, Products, products
 from lpu.run.ops.registry import items
 from lpu.run.pack.batches import PRODUCTS, ItemGroup, PackedSteps, kinds_of, steps_of
@@ -31,7 +32,7 @@ class _Packer:
     def __init__(self, flow: Dataflow, work: list[Items], tiles: Products, carried: Carried) -> None:
         self.flow, self.tiles = flow, tiles
         self.written = len(flow.lines.row)
-        self.where = np.zeros(self.written + tiles.parts + 1, np.int64)
+        self.where = np.zeros(self.written + tiles.parts + len(flow.states) + 1, np.int64)
         self.where[carried.lines] = carried.rows
         self.cursor = [1 + count for count in carried.counts]
         self.groups: list[ItemGroup] = []
@@ -40,7 +41,7 @@ class _Packer:
         levels = np.arange(flow.levels + 1)
         for each in work:
             order = np.argsort(each.level, kind="stable")
-            out = tuple(Result(result.pool, result.rows, result.line[order]) for result in each.out)
+            out = tuple(result._replace(line=result.line[order]) for result in each.out)
             self.work.append(replace(each, table=each.table[order], level=each.level[order], out=out))
             self.cuts.append(np.searchsorted(each.level[order], levels))
         self.tile_cuts = np.searchsorted(tiles.level, levels)
@@ -82,7 +83,7 @@ class _Packer:
         for pool, rows, lines in each.out:
             base = self.cursor[pool] + rows * same
             if lines.ndim == 2:
-                self.where[lines[span]] = base[:, None] + np.arange(rows)
+                self.where[lines[span]] = base[:, None] + np.arange(lines.shape[1])
             else:
                 count = 1 if pool == Pool.WIDE else rows
                 self.where[lines[span, None] + np.arange(count)] = base[:, None] + np.arange(count)
@@ -129,7 +130,9 @@ def pack(flow: Dataflow, plan: ImagePlan, stores: Mapping[int, int], carried: Ca
             rounded_up(ends[2] + block[2]),
         ),
         batch=flow.batch,
-        sequences=next((k.sequences for k in flow.kernels if isinstance(k, AttentionKernel)), flow.batch),
+        sequences=next(
+            (k.sequences for k in flow.kernels if isinstance(k, AttentionKernel | StateKernel)), flow.batch
+        ),
         vocab=flow.vocab,
     )
     counts = {"steps": len(steps.kind), "levels": flow.levels}
@@ -174,6 +177,10 @@ def _tables(
         keys=tuple(rows(0, append) for append in appends.values()),
         values=tuple(rows(1, append) for append in appends.values()),
         dealt=tuple(_dealt(flow, append) for append in appends.values()),
+        states=tuple(
+            where[kept_line(np.arange(one.lines.start, one.lines.stop))].astype(np.int32)
+            for one in state_classes(flow)
+        ),
     )
 
 

@@ -39,12 +39,34 @@ def step(
 
     A is [channels, n] or [channels, 1] (of the head), B and C are [n] or [channels, n] (of the group).
     """
-    decay = exp32(mul32(dt[..., None], a)).astype(F64)
-    enters = mul32(dt, x).astype(F64)[..., None]
-    new = rn32(decay * h.astype(F64) + enters * b.astype(F64))
-    products = new.astype(F64) * c.astype(F64)
-    total = tree64(jnp.moveaxis(products, -1, 0)) + d.astype(F64) * x.astype(F64)
-    return new, rn32(total)
+    new = renewed(h, decayed(dt[..., None], a), mul32(dt, x)[..., None], b)
+    return new, read(jnp.moveaxis(new, -1, 0), jnp.moveaxis(c, -1, 0), d, x)
+
+
+def decayed(dt: Float32[Array, "*shape"], a: Float32[Array, "*#shape"]) -> Float32[Array, "..."]:
+    """What is left of a state after a token: e^(dt A)."""
+    return exp32(mul32(dt, a))
+
+
+def renewed(
+    h: Float32[Array, "*shape"],
+    decay: Float32[Array, "*#shape"],
+    enters: Float32[Array, "*#shape"],
+    b: Float32[Array, "*#shape"],
+) -> Float32[Array, "*shape"]:
+    """A state after a token: what is left of it, and what enters times B; two exact products, one sum."""
+    return rn32(decay.astype(F64) * h.astype(F64) + enters.astype(F64) * b.astype(F64))
+
+
+def read(
+    new: Float32[Array, "n *channels"],
+    c: Float32[Array, "n *#channels"],
+    d: Float32[Array, "*#channels"],
+    x: Float32[Array, "*channels"],
+) -> Float32[Array, "*channels"]:
+    """The result of a token: the tree over its states times C, and D x."""
+    total = tree64(new.astype(F64) * c.astype(F64)) + d.astype(F64) * x.astype(F64)
+    return rn32(total)
 
 
 def scan(

@@ -182,7 +182,7 @@ def test_lists_print_tables_and_one_object(capsys: pytest.CaptureFixture[str], v
     out = capsys.readouterr().out
     assert {"models": "llama-3.1-405b", "racks": "lpx-16x16", "env": "contract"}[verb] in out
     assert lpu(verb, "--json") == 0
-    one_object(capsys, f"lpu-{verb}/1")
+    one_object(capsys, f"lpu-{verb}/{2 if verb == 'models' else 1}")
 
 
 def test_an_interrupt_exits_130_and_leaves_nothing(

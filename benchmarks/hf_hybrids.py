@@ -1,0 +1,130 @@
+"""Makes small Hugging Face folders of hybrid models with transformers' logits: not part of the tests.
+
+In an environment of its own (transformers 5.24.0, torch 2.13.0+cpu): `python hf_hybrids.py DIR [NAME ...]`.
+The logits are those of the slow path in f32, eager attention.
+"""
+
+# pyright: basic, reportMissingImports=false
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TOKENS, VOCAB = 24, 96
+SMALL: dict[str, Any] = {
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "mamba_n_heads": 4,
+    "mamba_d_head": 24,
+    "mamba_d_state": 16,
+    "mamba_chunk_size": 8,
+    "max_position_embeddings": 64,
+    "rms_norm_eps": 1e-5,
+}
+FOLDERS: dict[str, dict[str, Any]] = {
+    "mamba2": {
+        "model_type": "mamba2",
+        "hidden_size": 48,
+        "num_heads": 4,
+        "head_dim": 24,
+        "state_size": 16,
+        "n_groups": 1,
+        "num_hidden_layers": 2,
+        "chunk_size": 8,
+        "tie_word_embeddings": True,
+    },
+    "falcon-h1": SMALL
+    | {
+        "model_type": "falcon_h1",
+        "mamba_d_ssm": 96,
+        "embedding_multiplier": 5.5,
+        "lm_head_multiplier": 0.04,
+        "key_multiplier": 0.4,
+        "attention_in_multiplier": 1.2,
+        "attention_out_multiplier": 0.9,
+        "ssm_in_multiplier": 1.3,
+        "ssm_out_multiplier": 0.25,
+        "ssm_multipliers": [0.35, 0.25, 0.2, 0.5, 0.35],
+        "mlp_multipliers": [0.9, 0.2],
+        "rope_theta": 1e11,
+    },
+    "bamba": SMALL | {"model_type": "bamba", "attn_layer_indices": [1], "tie_word_embeddings": True},
+    "granite4-dense": SMALL
+    | {
+        "model_type": "granitemoehybrid",
+        "num_local_experts": 0,
+        "shared_intermediate_size": 80,
+        "layer_types": ["linear_attention", "full_attention"],
+        "position_embedding_type": "nope",
+        "embedding_multiplier": 12,
+        "attention_multiplier": 0.0625,
+        "residual_multiplier": 0.22,
+        "logits_scaling": 3,
+    },
+}
+
+
+def make(folder: Path, names: list[str]) -> None:
+    """Write every folder, or those named, with `expected.npz`."""
+    import torch
+    from safetensors.torch import save_file
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    for number, (name, own) in enumerate(FOLDERS.items()):
+        if names and name not in names:
+            continue
+        at = folder / name
+        shutil.rmtree(at, ignore_errors=True)
+        at.mkdir(parents=True)
+        keys = {"vocab_size": VOCAB, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2} | own
+        (at / "config.json").write_text(json.dumps(keys, indent=1))
+        config = AutoConfig.from_pretrained(at)
+        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
+        generator = torch.Generator().manual_seed(number)
+        for path, tensor in model.named_parameters():
+            tensor.data.copy_(_drawn(path, torch.randn(tensor.shape, generator=generator)))
+        held = {path: value.detach().clone() for path, value in model.state_dict().items()}
+        if model.config.tie_word_embeddings:
+            held.pop("lm_head.weight", None)
+            model.tie_weights()
+        tokens = torch.randint(0, VOCAB, (1, TOKENS), generator=generator)
+        with torch.no_grad():
+            logits = model(tokens, use_cache=False).logits[0].numpy()
+        np.savez(at / "expected.npz", tokens=tokens[0].numpy().astype(np.int32), logits=logits)
+        save_file(held, at / "model.safetensors", {"format": "pt"})
+        print(name, sum(value.numel() for value in held.values()), float(np.abs(logits).max()))
+
+
+def _drawn(path: str, noise: Any) -> Any:
+    """Values of a parameter: norms near 1, decays of -1 to -16, time steps near 0.1, matrices by width."""
+    if path.endswith("A_log"):
+        return (1 + 15 * noise.abs().clamp(max=1)).log()
+    if path.endswith(("dt_bias", "dt_proj.bias")):
+        return noise - 2
+    if path.endswith((".D", "norm.weight", "layernorm.weight", "norm_f.weight")):
+        return 1 + 0.1 * noise
+    if path.endswith("bias"):
+        return 0.2 * noise
+    return tensor_scale(noise.shape) * noise
+
+
+def tensor_scale(shape: Any) -> float:
+    """One over the root of what is summed."""
+    return float(np.prod(shape[1:])) ** -0.5 if len(shape) > 1 else 1.0
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("names", nargs="*", help="of the folders; all of them without")
+    given = parser.parse_args()
+    make(given.folder, given.names)

@@ -1,0 +1,58 @@
+"""What rows with a state share: regions of the KV space, and words preloaded beside their lines."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from compiler.graph.graph import Node
+from compiler.lower.context import Lowering
+from compiler.lower.rows import tag
+from compiler.program.isa import GAIN, KV, SPACE_SHIFT
+from compiler.program.ranges import ramp
+
+
+def regions(low: Lowering, rank: np.ndarray, words: np.ndarray) -> np.ndarray:
+    """Space-coded first words of regions of so many words on these ranks."""
+    out = np.empty(len(rank), np.int64)
+    for i, (one, count) in enumerate(zip(rank.tolist(), words.tolist(), strict=True)):
+        out[i] = (KV << SPACE_SHIFT) | low.kv_words[one]
+        low.kv_words[one] += count
+    return out
+
+
+def beside(
+    low: Lowering, rank: np.ndarray, lines: np.ndarray, vectors: Sequence[tuple[int, np.ndarray]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(address, tag) of the words that each row finds: of every vector those of its lines, vector by vector.
+
+    rank, lines: of each row, and how many lines it has; rows follow each other line by line. vectors: a
+    parameter and the index of every padded lane.
+    """
+    count, rows = len(vectors), len(rank)
+    slots = np.array([low.slot(value, None, columns) for value, columns in vectors])
+    first = np.cumsum(lines) - lines
+    row = np.repeat(np.arange(rows), lines * count)
+    within = ramp(lines * count)
+    size = lines[row]
+    line = first[row] + within % size
+    uid = low.weight_uid()
+    number = np.arange(len(row))
+    address = low.weights.load(
+        rank[row],
+        1,
+        kind=GAIN,
+        tensor=slots[within // size],
+        k0=0,
+        n0=line * 80,
+        lines=1,
+        tag=tag(uid, number),
+    )
+    begin = first * count
+    return address[begin], np.asarray(tag(uid, begin), np.int64)
+
+
+def kernel_of(low: Lowering, node: Node, operand: int) -> dict[str, Any]:
+    """The fields of a kernel that its state says; operand: which one of the node's it is."""
+    sequences, kept, _ = low.graph.values[node.inputs[operand].value].shape
+    return {"kept": kept, "cached": low.cached, "rows": low.batch, "sequences": sequences}

@@ -1,0 +1,1 @@
+"""Single nodes that hold a whole model: rooflines of decode and prefill over tiers, beside a rack."""

@@ -1,0 +1,94 @@
+"""Hybrid decoders (family hybrid), read from their numbers alone: docs/proof.md, not the module.
+
+Embedding; the parts of each layer in the order of its word, each with its norm and residual; norm and head.
+"""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from lpu.prove.models.llama import LlamaReading
+from lpu.prove.models.record import ModelTerms
+from lpu.prove.refused import RefusedError
+from lpu.prove.terms import Terms
+from models.hybrid_config import BOTH, FFN, MIXER, TAPS, HybridConfig
+
+
+def read(terms: Terms, numbers: Mapping[str, Any], longest: int, kv: str) -> ModelTerms:
+    """The terms of a step. Raises RefusedError for numbers that no such model has."""
+    try:
+        config = HybridConfig.of_fields(numbers)
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise RefusedError(f"the numbers of the model: {error}") from None
+    return _HybridReading(terms, config, longest, kv).step()
+
+
+class _HybridReading(LlamaReading):
+    @property
+    def _numbers(self) -> HybridConfig:
+        return cast(HybridConfig, self.config)
+
+    def step(self) -> ModelTerms:
+        """Token to logits."""
+        config, terms, out = self._numbers, self.terms, ModelTerms()
+        angles = -1
+        if config.turns:
+            angles = self._tensor(out, "angles", self.longest, 2, config.head_dim // 2)
+        x = terms.embed(self._tensor(out, "embed.table", config.vocab, config.hidden))
+        out.places[x] = "embedding"
+        for layer, word in enumerate(config.pattern):
+            for part in word:
+                x = self._part(out, f"layers.{layer}", part, x, angles)
+        last, statistic = self._deferred(x, self._tensor(out, "norm.gain", config.hidden))
+        out.logits = self._linear(out, "head", last, statistic, config.vocab, biased=False)
+        out.places[out.logits] = "logits"
+        return out
+
+    def _part(self, out: ModelTerms, layer: str, part: str, x: int, angles: int) -> int:
+        """One part of a layer: its sum with the residual."""
+        terms, block = (
+            self.terms,
+            {MIXER: f"{layer}.mixer", FFN: f"{layer}.ffn"}.get(part, f"{layer}.attention"),
+        )
+        a = self._deferred(x, self._gain(out, block, self._numbers.hidden))
+        if part == MIXER:
+            made = self._mixer(out, block, *a)
+        elif part == FFN:
+            made = self._ffn(out, block, *a)
+        else:
+            made = self._attended(out, block, *a, angles)
+        if part == BOTH:
+            made = terms.add(self._mixer(out, f"{layer}.mixer", *a), made)
+        made = terms.add(x, made)
+        out.places[made] = block
+        return made
+
+    def _mixer(self, out: ModelTerms, block: str, a: int, statistic: int) -> int:
+        config, terms = self._numbers, self.terms
+
+        def product(name: str, columns: int) -> int:
+            return self._linear(out, f"{block}.{name}", a, statistic, columns, biased=name == "dt")
+
+        channels = self._conv(out, f"{block}.conv_x", product("x", config.channels))
+        both = self._conv(out, f"{block}.conv_bc", product("bc", config.both))
+        decay, through = (
+            self._tensor(out, f"{block}.step.{name}", config.channels) for name in ("decay", "through")
+        )
+        attributes = (config.states, config.groups, config.step_low, config.step_high)
+        y = terms.ssm(channels, product("dt", config.ssm_heads), both, decay, through, attributes)
+        out.states += [channels, both, y]
+        y = terms.gate(y, product("z", config.channels))
+        for value, what in ((channels, "channels"), (both, "B and C"), (y, "results")):
+            out.places[value] = f"{block}, {what}"
+        if config.mixer_norm == "gated":
+            gain = self._tensor(out, f"{block}.out_norm.gain", config.channels)
+            y = terms.norm(y, gain, config.eps, config.channels)
+        else:
+            y = terms.rounded(y, 16)
+        return self._linear(out, f"{block}.o", y, -1, config.hidden, biased=False)
+
+    def _conv(self, out: ModelTerms, name: str, value: int) -> int:
+        width = self.terms.width(value)
+        taps = [self._tensor(out, f"{name}.tap{tap}", width) for tap in range(TAPS)]
+        if self._numbers.conv_biased:
+            taps.append(self._tensor(out, f"{name}.bias", width))
+        return self.terms.conv(value, tuple(taps))

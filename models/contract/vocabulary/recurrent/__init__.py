@@ -1,0 +1,1 @@
+"""Ops of layers that keep a state of fixed size from step to step."""

@@ -1,0 +1,200 @@
+"""The tensors of the checkpoints of hybrid decoders, as Hugging Face folders hold them.
+
+Constants that a model multiplies the results of its matrices with (muP, Granite's multipliers) are multiplied
+into those matrices when they are loaded: no op of a step computes them.
+Source of names: transformers 5.24, modeling_ of the model_types here.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from jaxtyping import Float32
+
+from models.families.family import HEAD, LM_HEAD, TABLE, CheckpointTensor
+from models.hybrid_config import ATTENTION, BOTH, FFN, MIXER, TAPS, HybridConfig
+
+Rows = Float32[np.ndarray, "rows *rest"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Names:
+    """What the tensors of a checkpoint are called: table, last norm, and in a layer its modules and norms.
+
+    norm: of a layer's first part; ffn_norm: of its FFN; gate_up: of an FFN that holds both in one tensor.
+    """
+
+    table: str = "model.embed_tokens.weight"
+    last: str = "model.final_layernorm"
+    layer: str = "model.layers.{}"
+    mixer: str = "mamba"
+    norm: str = "input_layernorm"
+    ffn: str = "feed_forward"
+    ffn_norm: str = "pre_ff_layernorm"
+    gate_up: str = ""
+    down: str = "down_proj"
+
+
+NAMES = {
+    "mamba2": Names(
+        table="backbone.embeddings.weight",
+        last="backbone.norm_f",
+        layer="backbone.layers.{}",
+        mixer="mixer",
+        norm="norm",
+    ),
+    "falcon_h1": Names(),
+    "bamba": Names(),
+    "granitemoehybrid": Names(
+        last="model.norm",
+        ffn="shared_mlp",
+        ffn_norm="post_attention_layernorm",
+        gate_up="input_linear",
+        down="output_linear",
+    ),
+}
+
+
+def tensors(config: HybridConfig) -> Iterator[CheckpointTensor]:
+    """The tensors of a checkpoint, in the order of the model."""
+    names = NAMES[config.names]
+    yield _matrix(config, TABLE, names.table, (config.vocab, config.hidden), "embed")
+    for i, word in enumerate(config.pattern):
+        theirs = names.layer.format(i)
+        for part in word:
+            if part in (ATTENTION, BOTH):
+                yield _vector(
+                    f"layers.{i}.attention.norm.gain", f"{theirs}.{names.norm}.weight", config.hidden
+                )
+                yield from _attention(config, f"layers.{i}.attention", f"{theirs}.self_attn")
+            if part in (MIXER, BOTH):
+                ours = f"layers.{i}.mixer"
+                if part == MIXER:
+                    yield _vector(f"{ours}.norm.gain", f"{theirs}.{names.norm}.weight", config.hidden)
+                yield from _mixer(config, ours, f"{theirs}.{names.mixer}")
+            if part == FFN:
+                yield _vector(f"layers.{i}.ffn.norm.gain", f"{theirs}.{names.ffn_norm}.weight", config.hidden)
+                yield from _ffn(config, names, f"layers.{i}.ffn", f"{theirs}.{names.ffn}")
+    yield _vector("norm.gain", f"{names.last}.weight", config.hidden)
+    head = names.table if config.tied else LM_HEAD
+    yield _matrix(config, HEAD, head, (config.vocab, config.hidden), "head")
+
+
+def _vector(path: str, name: str, width: int) -> CheckpointTensor:
+    return CheckpointTensor(path=path, name=name, shape=(width,))
+
+
+def _matrix(
+    config: HybridConfig,
+    path: str,
+    name: str,
+    shape: tuple[int, int],
+    factor: str,
+    *,
+    rows: tuple[int, int] | None = None,
+    lanes: tuple[int, int] | None = None,
+) -> CheckpointTensor:
+    """A matrix, or rows of one, times its factor."""
+    by, own = config.factor(factor), (shape if rows is None else (rows[1], shape[1]))
+    made = None if by == 1 else (partial(_times, by), own)
+    return CheckpointTensor(path=path, name=name, shape=shape, rows=rows, lanes=lanes, made=made)
+
+
+def _attention(config: HybridConfig, ours: str, theirs: str) -> Iterator[CheckpointTensor]:
+    hidden, q = config.hidden, config.heads * config.head_dim
+    turned = None if config.turned_lanes is None else (config.head_dim, config.turned_lanes)
+    for name, rows in (("q", q), ("k", config.kv_heads * config.head_dim)):
+        yield _matrix(
+            config, f"{ours}.{name}", f"{theirs}.{name}_proj.weight", (rows, hidden), name, lanes=turned
+        )
+    kv = config.kv_heads * config.head_dim
+    yield _matrix(config, f"{ours}.v", f"{theirs}.v_proj.weight", (kv, hidden), "v")
+    yield _matrix(config, f"{ours}.o", f"{theirs}.o_proj.weight", (hidden, q), "o")
+
+
+def _ffn(config: HybridConfig, names: Names, ours: str, theirs: str) -> Iterator[CheckpointTensor]:
+    ffn, hidden = config.ffn, config.hidden
+    for i, name in enumerate(("gate", "up")):
+        if names.gate_up:
+            at = f"{theirs}.{names.gate_up}.weight"
+            yield _matrix(config, f"{ours}.{name}", at, (2 * ffn, hidden), name, rows=(i * ffn, ffn))
+        else:
+            yield _matrix(config, f"{ours}.{name}", f"{theirs}.{name}_proj.weight", (ffn, hidden), name)
+    yield _matrix(config, f"{ours}.down", f"{theirs}.{names.down}.weight", (hidden, ffn), "down")
+
+
+def _mixer(config: HybridConfig, ours: str, theirs: str) -> Iterator[CheckpointTensor]:
+    """The tensors of one Mamba-2 mixer: its input matrix holds z, x, B and C, and the time steps."""
+    channels, both, heads = config.channels, config.both, config.ssm_heads
+    widths = {"z": channels, "x": channels, "bc": both, "dt": heads}
+    shape, first = (sum(widths.values()), config.hidden), 0
+    for name, rows in widths.items():
+        cut = CheckpointTensor(
+            path=f"{ours}.{name}", name=f"{theirs}.in_proj.weight", shape=shape, rows=(first, rows)
+        )
+        parts = ("b", "c") if name == "bc" else (name,)
+        by = [config.factor(part) for part in parts]
+        if any(one != 1 for one in by):
+            cut = CheckpointTensor(
+                path=cut.path,
+                name=cut.name,
+                shape=shape,
+                rows=cut.rows,
+                made=(partial(_by_parts, tuple(by)), (rows, config.hidden)),
+            )
+        yield cut
+        first += rows
+    for name, cut in (("conv_x", (0, channels)), ("conv_bc", (channels, both))):
+        yield from _conv(config, f"{ours}.{name}", f"{theirs}.conv1d", cut)
+    yield _vector(f"{ours}.dt.bias", f"{theirs}.dt_bias", heads)
+    for name, held in (("decay", "A_log"), ("through", "D")):
+        made = partial(_repeated, channels // heads, name == "decay")
+        yield CheckpointTensor(
+            path=f"{ours}.step.{name}", name=f"{theirs}.{held}", shape=(heads,), made=(made, (channels,))
+        )
+    if config.mixer_norm == "gated":
+        yield _vector(f"{ours}.out_norm.gain", f"{theirs}.norm.weight", channels)
+    yield _matrix(config, f"{ours}.o", f"{theirs}.out_proj.weight", (config.hidden, channels), "mixer")
+
+
+def _conv(config: HybridConfig, ours: str, theirs: str, cut: tuple[int, int]) -> Iterator[CheckpointTensor]:
+    wide = config.channels + config.both
+    for tap in range(TAPS):
+        made = partial(_tap, tap)
+        yield CheckpointTensor(
+            path=f"{ours}.tap{tap}",
+            name=f"{theirs}.weight",
+            shape=(wide, 1, TAPS),
+            rows=cut,
+            made=(made, cut[1:]),
+        )
+    if config.conv_biased:
+        yield CheckpointTensor(path=f"{ours}.bias", name=f"{theirs}.bias", shape=(wide,), rows=cut)
+
+
+def _times(factor: float, values: Rows) -> Rows:
+    return values * np.float32(factor)
+
+
+def _by_parts(factors: tuple[float, ...], values: Rows) -> Rows:
+    """Equal parts of the rows, each times its factor."""
+    return np.concatenate(
+        [part * np.float32(by) for part, by in zip(np.split(values, len(factors)), factors, strict=True)]
+    )
+
+
+def _tap(tap: int, weight: Float32[np.ndarray, "channels 1 taps"]) -> Float32[np.ndarray, " channels"]:
+    return np.ascontiguousarray(weight[:, 0, tap])
+
+
+def _repeated(
+    times: int, decays: bool, values: Float32[np.ndarray, " heads"]
+) -> Float32[np.ndarray, " channels"]:
+    """The number of each head for every channel of it; a decay A is -e^(its logarithm)."""
+    return np.repeat(decay(values) if decays else values, times)
+
+
+def decay(logarithm: Float32[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
+    """A, rounded once: RN32(-exp(A_log)). Source: docs/facts/contract2.md section 8."""
+    return (-np.exp(logarithm.astype(np.float64))).astype(np.float32)

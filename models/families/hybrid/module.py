@@ -1,0 +1,200 @@
+"""The parts of hybrid decoders in the op vocabulary, and the decoder: the reference, bit by bit."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+from jaxtyping import Float16, Float32, Int32
+
+from models.contract import ops
+from models.contract.recurrent.convolution import TAPS
+from models.families.llama import Angles, Attention, FeedForward, Positions
+from models.hybrid_config import ATTENTION, BOTH, FFN, MIXER, HybridConfig
+from models.kv import KVCache, KVFormat, kv_shape
+from models.parts import Embedding, Linear, Norm, Normed
+from models.rope import rope_angles, rope_turns
+from models.rope_scaling import Scaling
+
+Residual = Float32[Array, "batch hidden"]
+Held = tuple[Any, Any, tuple[Any, ...]]
+"""Keys, values and states of a part; None and () for those that it has not."""
+States = tuple[Float32[Array, "sequences kept channels"], ...]
+STATES = 3
+"""States of a mixer: of both convolutions, and of the state space step."""
+
+
+class Conv(nnx.Module):
+    """The convolution of each channel over its last inputs."""
+
+    def __init__(self, channels: int, *, biased: bool) -> None:
+        for tap in range(TAPS):
+            setattr(self, f"tap{tap}", nnx.Param(jnp.zeros(channels, jnp.float32)))
+        if biased:
+            self.bias = nnx.Param(jnp.zeros(channels, jnp.float32))
+        self.biased = biased
+
+    def __call__(
+        self, x: Float32[Array, "batch channels"], state: Array, position: Int32[Array, " batch"]
+    ) -> tuple[Float32[Array, "batch channels"], Array]:
+        """Its silu, and the inputs that are kept."""
+        taps = tuple(getattr(self, f"tap{tap}")[...] for tap in range(TAPS))
+        return ops.conv(x, state, position, taps, self.bias[...] if self.biased else None)
+
+
+class Mixer(nnx.Module):
+    """The state space layer of Mamba-2, its norms and its residual."""
+
+    def __init__(self, config: HybridConfig, *, normed: bool = True) -> None:
+        hidden, channels, scaled = config.hidden, config.channels, config.column_scales == "f32"
+        if normed:
+            self.norm = Norm(hidden, config.eps)
+        self.z = Linear(hidden, channels, scaled=scaled)
+        self.x = Linear(hidden, channels, scaled=scaled)
+        self.bc = Linear(hidden, config.both, scaled=scaled)
+        self.dt = Linear(hidden, config.ssm_heads, scaled=scaled, bias=True)
+        self.conv_x = Conv(channels, biased=config.conv_biased)
+        self.conv_bc = Conv(config.both, biased=config.conv_biased)
+        self.step = nnx.Dict(
+            {name: nnx.Param(jnp.zeros(channels, jnp.float32)) for name in ("decay", "through")}
+        )
+        if config.mixer_norm == "gated":
+            self.out_norm = Norm(channels, config.eps)
+        self.o = Linear(channels, hidden, scaled=scaled)
+        self.config = config
+
+    def __call__(
+        self, x: Residual, states: States, position: Int32[Array, " batch"]
+    ) -> tuple[Residual, States]:
+        """One token per row; the states come back as they are after it."""
+        a = self.norm.deferred(x)
+        out, states = self.mixed(a, states, position)
+        return ops.add(x, self.o(out)), states
+
+    def mixed(
+        self, a: Normed, states: States, position: Int32[Array, " batch"]
+    ) -> tuple[Float16[Array, "batch channels"], States]:
+        """What the output matrix takes, of the normed input."""
+        config, step = self.config, self.step
+        x, held_x = self.conv_x(self.x(a), states[0], position)
+        bc, held_bc = self.conv_bc(self.bc(a), states[1], position)
+        y, held = ops.ssm(
+            x,
+            self.dt(a),
+            bc,
+            step["decay"][...],
+            step["through"][...],
+            states[2],
+            position,
+            groups=config.groups,
+            low=config.step_low,
+            high=config.step_high,
+        )
+        y = ops.gate(y, self.z(a))
+        out = self.out_norm(y) if config.mixer_norm == "gated" else ops.round16(y)
+        return out, (held_x, held_bc, held)
+
+
+class HybridLayer(nnx.Module):
+    """The parts of one layer, in the order of its word."""
+
+    def __init__(self, config: HybridConfig, word: str, *, context: int) -> None:
+        self.word = word
+        if MIXER in word or BOTH in word:
+            self.mixer = Mixer(config, normed=MIXER in word)
+        if ATTENTION in word or BOTH in word:
+            self.attention = Attention(config, context=context)
+        if FFN in word:
+            self.ffn = FeedForward(config)
+
+    def __call__(
+        self, part: str, x: Residual, angles: Angles | None, position: Positions, held: Held
+    ) -> tuple[Residual, Held]:
+        """One of its parts; what it keeps comes back as it is after the token."""
+        keys, values, states = held
+        if part == FFN:
+            with jax.named_scope("ffn"):
+                return self.ffn(x), held
+        if part == MIXER:
+            with jax.named_scope("mixer"):
+                x, states = self.mixer(x, states, position)
+                return x, (keys, values, states)
+        with jax.named_scope("attention"):
+            a = self.attention.norm.deferred(x)
+            out, keys, values = self.attention.attended(a, angles, position, keys, values)
+            attended = self.attention.o(out)
+        if part == ATTENTION:
+            with jax.named_scope("attention"):
+                return ops.add(x, attended), (keys, values, states)
+        with jax.named_scope("mixer"):
+            out, states = self.mixer.mixed(a, states, position)
+            return ops.add(x, ops.add(self.mixer.o(out), attended)), (keys, values, states)
+
+
+class Hybrid(nnx.Module):
+    """A decoder of such layers; it takes one token per row, as `models.decoder.Decoder` does."""
+
+    def __init__(self, config: HybridConfig, *, batch: int, context: int, kv: KVFormat = "fp16") -> None:
+        if context > config.longest:
+            raise ValueError(f"{config.name}: context {context} is above its longest, {config.longest}.")
+        self.config, self.batch, self.context = config, batch, context
+        self.kv: KVFormat = kv
+        self.embed = Embedding(config.vocab, config.hidden)
+        if config.turns:
+            self.angles = nnx.Variable(jnp.asarray(self.constants()["angles"]))
+        self.layers = nnx.List([HybridLayer(config, word, context=context) for word in config.pattern])
+        self.norm = Norm(config.hidden, config.eps)
+        self.head = Linear(config.hidden, config.vocab, scaled=config.column_scales == "f32")
+
+    def constants(self) -> dict[str, Int32[np.ndarray, "context 2 pairs"]]:
+        """The table of RoPE, where there is attention."""
+        return {"angles": rope_angles(self.context, *self._turning())} if self.config.turns else {}
+
+    def plain_constants(self) -> dict[str, Float32[np.ndarray, "context 2 pairs"]]:
+        """The same unrounded, for the plain f32 step."""
+        return {"angles": rope_turns(self.context, *self._turning())} if self.config.turns else {}
+
+    def _turning(self) -> tuple[int, float, Scaling | None, int | None]:
+        config = self.config
+        return config.head_dim, config.rope_theta, config.rope_scaling, config.turned_lanes
+
+    def cache_shape(self) -> KVCache:
+        """Shapes of K and V of the layers with attention, and of the states of those with a mixer."""
+        config = self.config
+        kv = kv_shape(config.attentions, self.batch, self.context, config.kv_heads, config.head_dim, self.kv)
+        kept = ((TAPS - 1, config.channels), (TAPS - 1, config.both), (config.states, config.channels))
+        leaves = [jax.ShapeDtypeStruct((self.batch, *shape), jnp.float32) for shape in kept]
+        return kv._replace(state=tuple(leaves * config.mixers))
+
+    def __call__(
+        self, tokens: Int32[Array, " batch"], position: Int32[Array, " batch"], cache: KVCache
+    ) -> tuple[Float32[Array, "batch vocab"], Int32[Array, " batch"], KVCache]:
+        """Logits and the most likely next token, and what is kept after these tokens."""
+        keys: list[Array] = []
+        values: list[Array] = []
+        states: list[Array] = []
+        angles = self.angles[...] if self.config.turns else None
+        with jax.named_scope("embed"):
+            x = self.embed(tokens)
+        for i, layer in enumerate(self.layers):
+            for part in layer.word:
+                held = _held(part, cache, len(keys), len(states))
+                with jax.named_scope(f"layers.{i}"):
+                    x, (k, v, kept) = layer(part, x, angles, position, held)
+                if part in (ATTENTION, BOTH):
+                    keys.append(k)
+                    values.append(v)
+                states += kept
+        with jax.named_scope("head"):
+            logits = self.head(self.norm.deferred(x))
+            token = ops.argmax(logits)
+        return logits, token, KVCache(tuple(keys), tuple(values), tuple(states))
+
+
+def _held(part: str, cache: KVCache, attended: int, kept: int) -> Held:
+    """What a part reads of the cache, after so many layers with attention and so many states."""
+    attends, mixes = part in (ATTENTION, BOTH), part in (MIXER, BOTH)
+    keys, values = (cache.k[attended], cache.v[attended]) if attends else (None, None)
+    return keys, values, cache.state[kept : kept + STATES] if mixes else ()

@@ -1,0 +1,260 @@
+"""What the `config.json` of hybrid decoders means: Mamba-2, Falcon-H1, Bamba, Granite 4 (dense).
+
+Source of defaults: transformers 5.24, configuration_ of the model_types here.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from models.hybrid_config import ATTENTION, BOTH, FAMILY, FFN, MIXER, TAPS, UNCLAMPED, HybridConfig
+from models.sources.huggingface_keys import activation_of
+from models.sources.huggingface_rope import rope_of
+from models.sources.json_keys import Keys
+
+LONGEST = 1 << 30  # tokens of a sequence, for a model without attention: nothing grows with them
+_INERT = (
+    *("time_step_rank", "time_step_min", "time_step_max", "time_step_floor", "chunk_size"),
+    *("rescale_prenorm_residual", "residual_in_fp32", "rms_norm", "mamba_chunk_size", "num_logits_to_keep"),
+    *("z_loss_coefficient", "mamba_use_mlp", "mamba_norm_before_gate", "mlp_expansion_factor"),
+    *("output_router_logits", "router_aux_loss_coef", "num_experts_per_tok"),
+)
+"""Keys of initialisation and training, and of how transformers computes the same."""
+
+
+def _mamba2(keys: Keys, name: str) -> HybridConfig:
+    """Mamba-2 (the state-spaces checkpoints in transformers' form)."""
+    hidden, heads = keys.stated("hidden_size", 4096), keys.stated("num_heads", 128)
+    layers = keys.stated("num_hidden_layers", 64)
+    mixer = _mixer(
+        keys,
+        hidden,
+        heads=heads,
+        head_dim=keys.stated("head_dim", 64),
+        expand="expand",
+        taps="conv_kernel",
+        groups=keys.stated("n_groups", 8),
+        bias="use_bias",
+    )
+    activation = keys.text("hidden_act", "silu")
+    if activation not in ("silu", "swish"):
+        raise keys.error("hidden_act", activation, "only silu is supported")
+    return _config(
+        keys,
+        name,
+        "mamba2",
+        (MIXER,) * layers,
+        heads=1,
+        kv_heads=1,
+        head_dim=2,
+        ffn=1,
+        vocab=keys.stated("vocab_size", 32768),
+        rope_theta=10_000.0,
+        eps=keys.number("layer_norm_epsilon", 1e-5),
+        max_context=LONGEST,
+        states=keys.stated("state_size", 128),
+        conv_biased=keys.flag("use_conv_bias", True),
+        mixer_norm="gated",
+        **mixer,
+    )
+
+
+def _falcon_h1(keys: Keys, name: str) -> HybridConfig:
+    """Falcon-H1: attention and a mixer beside each other in every layer; muP multipliers."""
+    if keys.flag("mamba_rms_norm"):
+        raise keys.error("mamba_rms_norm", True, "a mixer's own norm of this model_type is not supported")
+    _no_biases(keys, "projectors_bias", "attention_bias", "mlp_bias")
+    layers = keys.stated("num_hidden_layers", 32)
+    z, x, b, c, dt = _numbers(keys, "ssm_multipliers", 5)
+    gate, down = _numbers(keys, "mlp_multipliers", 2)
+    attention_in, ssm_in = (keys.number(f"{one}_in_multiplier", 1.0) for one in ("attention", "ssm"))
+    factors = {
+        "embed": keys.number("embedding_multiplier", 1.0),
+        "head": keys.number("lm_head_multiplier", 1.0),
+        "q": attention_in,
+        "k": attention_in * keys.number("key_multiplier", 1.0),
+        "v": attention_in,
+        "o": keys.number("attention_out_multiplier", 1.0),
+        **{part: ssm_in * by for part, by in zip(("z", "x", "b", "c", "dt"), (z, x, b, c, dt), strict=True)},
+        "mixer": keys.number("ssm_out_multiplier", 1.0),
+        "gate": gate,
+        "down": down,
+    }
+    return _decoder(keys, name, "falcon_h1", (BOTH + FFN,) * layers, factors, mixer_norm="none")
+
+
+def _bamba(keys: Keys, name: str) -> HybridConfig:
+    """Bamba: Mamba-2 layers, some with attention that turns half of each head."""
+    _no_biases(keys, "attention_bias", "mlp_bias")
+    layers, at = keys.stated("num_hidden_layers", 32), keys.get("attn_layer_indices") or []
+    if not isinstance(at, list) or any(type(one) is not int or not 0 <= one < layers for one in at):
+        raise keys.error("attn_layer_indices", at, f"it names layers, 0 to {layers - 1}")
+    keys.values.setdefault("partial_rotary_factor", 0.5)
+    pattern = tuple(ATTENTION + FFN if layer in at else MIXER + FFN for layer in range(layers))
+    return _decoder(keys, name, "bamba", pattern, {}, mixer_norm="gated")
+
+
+def _granite(keys: Keys, name: str) -> HybridConfig:
+    """Granite 4 without experts: multipliers, and RoPE only where it is asked for."""
+    _no_biases(keys, "attention_bias", "mlp_bias")
+    experts = keys.get("num_local_experts", 8)
+    if experts not in (0, None):
+        raise keys.error("num_local_experts", experts, "experts are not supported, only dense models are")
+    keys.get("intermediate_size")  # of experts
+    layers = keys.stated("num_hidden_layers", 32)
+    known = {"linear_attention": MIXER, "mamba": MIXER, "full_attention": ATTENTION, "attention": ATTENTION}
+    kinds = keys.get("layer_types") or keys.get("layers_block_type") or ["linear_attention"] * layers
+    if not isinstance(kinds, list) or any(kind not in known for kind in kinds):
+        wrong = [kind for kind in kinds if kind not in known] if isinstance(kinds, list) else kinds
+        raise keys.error("layer_types", wrong, f"only {', '.join(known)} are supported")
+    if len(kinds) != layers:
+        raise keys.error("layer_types", len(kinds), f"names so many layers, num_hidden_layers is {layers}")
+    kind = keys.get("position_embedding_type")
+    if kind not in (None, "nope", "rope"):
+        raise keys.error("position_embedding_type", kind, "it is rope or nope")
+    residual, heads = keys.number("residual_multiplier", 1.0), keys.stated("num_attention_heads", 32)
+    head_dim = keys.stated("hidden_size", 4096) // heads
+    factors = {
+        "embed": keys.number("embedding_multiplier", 1.0),
+        "head": 1.0 / keys.number("logits_scaling", 1.0),
+        "q": keys.number("attention_multiplier", 1.0) * head_dim**0.5,
+        **dict.fromkeys(("o", "mixer", "down"), residual),
+    }
+    return _decoder(
+        keys,
+        name,
+        "granitemoehybrid",
+        tuple(known[one] + FFN for one in kinds),
+        factors,
+        mixer_norm="gated",
+        rope=kind == "rope",
+        ffn_key="shared_intermediate_size",
+    )
+
+
+def _decoder(
+    keys: Keys, name: str, names: str, pattern: tuple[str, ...], factors: dict[str, float], **how: Any
+) -> HybridConfig:
+    """A decoder whose keys are called as Bamba's."""
+    hidden, heads = keys.stated("hidden_size", 4096), keys.stated("num_attention_heads", 32)
+    head_dim = keys.integer("head_dim", hidden // heads)
+    longest = keys.stated("max_position_embeddings", 8192)
+    rope = rope_of(keys, longest, head_dim, partial=names == "bamba")
+    ssm_heads = keys.stated("mamba_n_heads", 128)
+    channels = keys.get("mamba_d_ssm") or keys.stated("mamba_expand", 2) * hidden
+    size = keys.get("mamba_d_head", "auto")
+    mixer = _mixer(
+        keys,
+        hidden,
+        heads=ssm_heads,
+        head_dim=channels // ssm_heads if size in ("auto", None) else keys.integer("mamba_d_head"),
+        channels=channels,
+        expand="mamba_expand",
+        taps="mamba_d_conv",
+        groups=keys.stated("mamba_n_groups", 1),
+        bias="mamba_proj_bias",
+    )
+    kv_heads = keys.get("num_key_value_heads")
+    return _config(
+        keys,
+        name,
+        names,
+        pattern,
+        heads=heads,
+        kv_heads=heads if kv_heads is None else keys.integer("num_key_value_heads"),
+        head_dim=head_dim,
+        ffn=keys.stated(how.pop("ffn_key", "intermediate_size"), 14336),
+        vocab=keys.stated("vocab_size", 128_000),
+        rope_theta=rope.theta,
+        rope_scaling=rope.scaling,
+        turned_lanes=rope.turned_lanes,
+        activation=activation_of(keys),
+        eps=keys.number("rms_norm_eps", 1e-5),
+        max_context=longest,
+        states=keys.stated("mamba_d_state", 256),
+        conv_biased=keys.flag("mamba_conv_bias", True),
+        factors=tuple(f"{matrix}={by!r}" for matrix, by in factors.items() if by != 1),
+        **how,
+        **mixer,
+    )
+
+
+def _config(keys: Keys, name: str, names: str, pattern: tuple[str, ...], **numbers: Any) -> HybridConfig:
+    for inert in _INERT:
+        keys.get(inert)
+    low, high = _limits(keys, "time_step_limit")
+    return HybridConfig(
+        name=name,
+        family=FAMILY,
+        names=names,
+        layers=len(pattern),
+        hidden=keys.stated("hidden_size", 4096),
+        tied=keys.flag("tie_word_embeddings"),
+        source=f"config.json of the Hugging Face folder {name}",
+        pattern=pattern,
+        step_low=low,
+        step_high=high,
+        **numbers,
+    )
+
+
+def _mixer(
+    keys: Keys,
+    hidden: int,
+    *,
+    heads: int,
+    head_dim: int,
+    expand: str,
+    taps: str,
+    groups: int,
+    bias: str,
+    channels: int | None = None,
+) -> dict[str, int]:
+    """Channels, heads and groups of a mixer that the vocabulary has. Raises WeightError."""
+    wide = keys.stated(expand, 2) * hidden if channels is None else channels
+    if heads * head_dim != wide:
+        raise keys.error(expand, keys.get(expand), f"{heads} heads of {head_dim} are not {wide} channels")
+    if (found := keys.stated(taps, TAPS)) != TAPS:
+        raise keys.error(taps, found, f"only convolutions of {TAPS} taps are supported")
+    _no_biases(keys, bias)
+    if groups > 1:
+        raise keys.error("n_groups", groups, "only mixers whose heads all share B and C are supported")
+    return {"channels": wide, "ssm_heads": heads, "groups": groups}
+
+
+def _no_biases(keys: Keys, *names: str) -> None:
+    for name in names:
+        if keys.flag(name):
+            raise keys.error(name, True, "such a bias is not supported")
+
+
+def _numbers(keys: Keys, key: str, count: int) -> Iterable[float]:
+    return (1.0,) * count if keys.get(key) is None else keys.numbers(key, count)
+
+
+def _limits(keys: Keys, key: str) -> tuple[float, float]:
+    """What time steps are clamped to; infinity is as none."""
+    held = keys.get(key)
+    if held is None:
+        return 0.0, UNCLAMPED
+    pair = [_number(one) for one in held] if isinstance(held, list | tuple) else []
+    low, high = pair if len(pair) == 2 else (None, None)
+    if low is None or high is None or not 0 <= low <= high:
+        raise keys.error(key, held, "it is the least and the most of a time step, 0 or more")
+    return low, min(high, UNCLAMPED)
+
+
+def _number(value: Any) -> float | None:
+    """A number of JSON, or infinity as transformers writes it."""
+    if isinstance(value, dict):
+        value = value.get("__float__")
+    if value in ("Infinity", "inf"):
+        return float("inf")
+    return float(value) if type(value) in (int, float) else None
+
+
+READERS: dict[str, Callable[[Keys, str], HybridConfig]] = {
+    "mamba2": _mamba2,
+    "falcon_h1": _falcon_h1,
+    "bamba": _bamba,
+    "granitemoehybrid": _granite,
+}

@@ -1,0 +1,135 @@
+"""The numbers of a decoder whose layers differ: a word for each layer, a letter for each part of it."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from models.config import MATRICES_PER_FFN, TransformerConfig
+
+FAMILY = "hybrid"
+TAPS = 4  # of a convolution; docs/facts/contract2.md section 8
+UNCLAMPED = 3.4028234663852886e38  # the largest f32: a time step that has no upper limit
+MIXER, ATTENTION, BOTH, FFN = "M", "A", "P", "F"
+PARTS = {
+    MIXER: "a state space mixer",
+    ATTENTION: "attention",
+    BOTH: "both beside each other",
+    FFN: "a gated FFN",
+}
+"""Letters of a layer's word: each part has its own norm and adds to the residual."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HybridConfig(TransformerConfig):
+    """A decoder of layers that differ; fields of the parts that it has not are 1 (head_dim 2), and unused.
+
+    pattern: the parts of each layer, as ("MF", "AF"). channels: of a mixer, in `ssm_heads` heads that share a
+    time step and a decay, and in `groups` that share B and C. states: of each channel. conv_biased: whether
+    the convolution has a bias. step_low, step_high: what time steps are clamped to. mixer_norm: of the gated
+    results, over all channels. rope: whether attention turns queries and keys. names: how the tensors of a
+    checkpoint are called, by its model_type; factors: what its matrices are multiplied by when they are
+    loaded, each as "k=0.5".
+    """
+
+    pattern: tuple[str, ...]
+    channels: int
+    states: int
+    ssm_heads: int
+    groups: int = 1
+    conv_biased: bool = True
+    step_low: float = 0.0
+    step_high: float = UNCLAMPED
+    mixer_norm: Literal["gated", "none"] = "gated"
+    rope: bool = True
+    names: str = "mamba2"
+    factors: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        TransformerConfig.__post_init__(self)
+        if len(self.pattern) != self.layers:
+            raise ValueError(
+                f"{self.name}: pattern names {len(self.pattern)} layers, there are {self.layers}. "
+                "Give one word for each."
+            )
+        for layer, word in enumerate(self.pattern):
+            if unknown := [letter for letter in word if letter not in PARTS]:
+                known = ", ".join(f"{letter} ({what})" for letter, what in PARTS.items())
+                raise ValueError(
+                    f"{self.name}: layer {layer} of the pattern is {word!r}: {unknown[0]!r} is no part, "
+                    f"it takes {known}."
+                )
+            if not word or len(set(word)) < len(word):
+                raise ValueError(
+                    f"{self.name}: layer {layer} of the pattern is {word!r}: each part once, at least one."
+                )
+            if BOTH in word and (MIXER in word or ATTENTION in word):
+                raise ValueError(
+                    f"{self.name}: layer {layer} of the pattern is {word!r}: {BOTH} is a mixer and attention."
+                )
+        for field in ("channels", "states", "ssm_heads", "groups"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{self.name}: {field} is {getattr(self, field)}, the least is 1.")
+        if self.channels % self.ssm_heads:
+            raise ValueError(
+                f"{self.name}: ssm_heads {self.ssm_heads} do not divide {self.channels} channels of a mixer."
+            )
+        if self.ssm_heads % self.groups:
+            raise ValueError(f"{self.name}: groups {self.groups} do not divide {self.ssm_heads} ssm_heads.")
+        if not 0 <= self.step_low <= self.step_high:
+            raise ValueError(
+                f"{self.name}: step_low {self.step_low} and step_high {self.step_high} must be "
+                "0 <= low <= high."
+            )
+
+    @property
+    def both(self) -> int:
+        """Lanes of B and C of all groups together."""
+        return 2 * self.groups * self.states
+
+    @property
+    def mixers(self) -> int:
+        """Layers with a mixer."""
+        return sum(MIXER in word or BOTH in word for word in self.pattern)
+
+    @property
+    def attentions(self) -> int:
+        """Layers with attention."""
+        return sum(ATTENTION in word or BOTH in word for word in self.pattern)
+
+    @property
+    def turns(self) -> bool:
+        """Whether there is a table of RoPE."""
+        return self.rope and self.attentions > 0
+
+    def factor(self, matrix: str) -> float:
+        """What a matrix of a checkpoint is multiplied by."""
+        found = dict(one.split("=") for one in self.factors)
+        return float(found.get(matrix, 1.0))
+
+    def state_bytes(self) -> int:
+        """Bytes of the states of one sequence: all mixers, f32."""
+        return 4 * self.mixers * (self.channels * self.states + (TAPS - 1) * (self.channels + self.both))
+
+    def parameters(self) -> int:
+        """Exact number of parameters: embedding, head unless tied, parts with their norms, the last norm."""
+        hidden, q, kv = self.hidden, self.heads * self.head_dim, self.kv_heads * self.head_dim
+        wide = self.channels + self.both
+        mixer = hidden * (self.channels + wide + self.ssm_heads) + self.channels * hidden
+        mixer += wide * (TAPS + self.conv_biased) + 3 * self.ssm_heads
+        mixer += self.channels * (self.mixer_norm == "gated")
+        ffns = sum(FFN in word for word in self.pattern)
+        parts = self.mixers * mixer + self.attentions * 2 * hidden * (q + kv)
+        parts += ffns * MATRICES_PER_FFN * hidden * self.ffn + sum(map(len, self.pattern)) * hidden
+        return self.vocab * hidden * (1 if self.tied else 2) + parts + hidden
+
+    @classmethod
+    def of_fields(cls, fields: Mapping[str, Any]) -> "HybridConfig":
+        """The record of what `to_fields` gave, or of a catalog file, whose tuples are lists."""
+        named = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+        unknown = sorted(named.keys() - {field.name for field in dataclasses.fields(cls)})
+        if unknown:
+            raise ValueError(f"{unknown[0]} is no number of a model of family {FAMILY}.")
+        made = super(HybridConfig, cls).of_fields(named)
+        assert isinstance(made, HybridConfig)
+        return made

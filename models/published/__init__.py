@@ -1,0 +1,1 @@
+"""Published models by the keys of their config.json: their ops, parameters, and state."""
