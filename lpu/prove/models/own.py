@@ -7,6 +7,7 @@ per row of the step; a change of shape that keeps the rows changes no term.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -239,6 +240,11 @@ class _Walk:
         (x,) = self.vectors(items)
         return self.of(make(x.term), x)
 
+    def pair(self, make: Callable[[int, int], int], items: list[_Item]) -> list[_Item]:
+        """Two operands, lane beside lane."""
+        one, other = self.vectors(items)
+        return self.of(make(one.term, other.term), one)
+
     def beside(self, make: Callable[[int, int], int], what: str, items: list[_Item]) -> list[_Item]:
         """An operand, and a vector that is applied to it."""
         x = self._value(items[0], f"what {what} is applied to")
@@ -289,18 +295,6 @@ class _Walk:
         term = self.terms.latent_attention((q.term, turned.term), k.term, v.term, sigma, block, self.kv)
         return [*self.of(term, q), *map(_Written, places)]
 
-    def glu(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
-        gate, up = self.vectors(items)
-        return self.of(self.terms.glu(gate.term, up.term, attributes["activation"]), gate)
-
-    def add(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
-        one, other = self.vectors(items)
-        return self.of(self.terms.add(one.term, other.term), one)
-
-    def multiply_add(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
-        one, other = self.vectors(items)
-        return self.of(self.terms.multiply_add(one.term, other.term, attributes["factor"]), one)
-
     def argmax(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
         (logits,) = self.vectors(items)
         return [_Largest(logits.term)]
@@ -344,12 +338,12 @@ _OPS: dict[str, _Rule] = {
     "lpu_softcap": lambda walk, items, said: walk.alone(lambda x: walk.terms.softcap(x, said["cap"]), items),
     "lpu_head_matmul": _Walk.head_matmul,
     "lpu_latent_attention": _Walk.latent_attention,
-    "lpu_glu": _Walk.glu,
-    "lpu_add": _Walk.add,
+    "lpu_glu": lambda walk, items, a: walk.pair(partial(walk.terms.glu, **a), items),
+    "lpu_add": lambda walk, items, _: walk.pair(walk.terms.add, items),
     "lpu_bias": lambda walk, items, _: walk.beside(walk.terms.bias, "a bias", items),
-    "lpu_multiply": lambda walk, items, said: walk.alone(
-        lambda x: walk.terms.multiply(x, said["factor"]), items
+    "lpu_multiply": lambda walk, items, a: walk.alone(
+        partial(walk.terms.multiply, factor=a["factor"]), items
     ),
-    "lpu_multiply_add": _Walk.multiply_add,
+    "lpu_multiply_add": lambda walk, items, a: walk.pair(partial(walk.terms.multiply_add, **a), items),
     "lpu_argmax": _Walk.argmax,
 }
