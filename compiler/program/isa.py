@@ -101,7 +101,7 @@ class Op(IntEnum):
     PRE = 30  # dst fp16 lines <- n f32 lines src times the shifted gain words src3 (weights), rounded
     TREE = 31  # dst n f32 lines <- nodes of a tree of contract parts, n lines each, at src
     NODE = 32  # dst node <- n neighbouring nodes at src
-    CAP = 40  # dst n f32 lines <- n f32 lines src through the kernel's soft cap
+    CAP = 33  # dst n f32 lines <- n f32 lines src through the kernel's soft cap
     CONV = (
         48  # dst n f32 lines <- n f32 lines src and the last inputs of their channels (state src2, renewed),
     )
