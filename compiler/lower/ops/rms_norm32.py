@@ -1,4 +1,4 @@
-"""Lowering of rms_norm32: on every rank of the group, so that the residual sum after it is everywhere."""
+"""Lowering of rms_norm32: each rank norms the lines that it owns, by the statistic of all."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from compiler.program.isa import F32_LANES, Op
 
 
 def lower_rms_norm32(low: Lowering, node: Node) -> None:
-    """All lines to all ranks, then RSTAT and NORM rows on each."""
+    """All lines to every rank that owns some, an RSTAT row there, and a NORM row for each run of its own."""
     value, segments = low.segments(node.inputs[0], node)
     if len(segments) != value.lines:
         raise CompileError(
@@ -22,25 +22,25 @@ def lower_rms_norm32(low: Lowering, node: Node) -> None:
             f"its input is {len(segments)} of {value.lines} lines",
             "Give it what one matmul returns.",
         )
-    stat = whole_stat(low, node, value, np.ones(low.group.ranks, bool))
-    ranks, lines = np.arange(low.group.ranks), np.arange(value.lines)
-    uid = low.weight_uid()
-    gains = low.gain(
-        node.inputs[1].value, value.columns, np.repeat(ranks, value.lines), np.tile(lines, len(ranks)), uid
-    )
-    zero = np.zeros(1, np.int64)
-    out = low.value("f32", value.owner, value.columns, first=zero, count=zero + value.lines)
-    out.held[: low.group.ranks] = True
+    own = np.unique(value.owner)
+    active = np.zeros(low.group.ranks, bool)
+    active[own] = True
+    stat = whole_stat(low, node, value, active)
+    first = np.flatnonzero(np.diff(value.owner, prepend=-1))
+    count = np.diff(np.append(first, value.lines))
+    uid, lines = low.weight_uid(), np.arange(value.lines)
+    gains = low.gain(node.inputs[1].value, value.columns, value.owner, lines, uid)
+    out = low.value("f32", value.owner, value.columns, first=first, count=count)
     low.rows.add(
         Op.NORM,
-        rank=ranks,
-        n=value.lines,
+        rank=value.owner[first],
+        n=count,
         aux=low.kernels.index(NormKernel(f32=True)),
-        src_tag=value.tag(0),
+        src_tag=value.tag(first),
         src2_tag=stat.tag(0),
-        src3=gains[:: value.lines],
-        src3_tag=tag(uid, 0),
-        dst_tag=out.tag(0),
+        src3=gains[first],
+        src3_tag=tag(uid, first),
+        dst_tag=out.tag(first),
     )
     low.where[View(value=node.outputs[0], start=0, width=node.inputs[0].width)] = (out, segments)
 
