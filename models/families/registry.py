@@ -6,6 +6,7 @@ from typing import Any
 from models.config import DEFAULT_FAMILY, TransformerConfig
 from models.families.deepseek import DEEPSEEK
 from models.families.exaone import EXAONE
+from models.families.experts import EXPERTS
 from models.families.family import Family
 from models.families.gemma import GEMMA
 from models.families.granite import GRANITE
@@ -64,5 +65,5 @@ def _named(name: str) -> Family:
     return FAMILIES[name]
 
 
-for _family in (LLAMA, GEMMA, OLMO, SMOLLM, GRANITE, EXAONE, DEEPSEEK, HYBRID):
+for _family in (LLAMA, GEMMA, OLMO, SMOLLM, GRANITE, EXAONE, EXPERTS, DEEPSEEK, HYBRID):
     register(_family)

@@ -48,16 +48,9 @@ class LlamaReading:
         x = x if config.embedding_scale is None else terms.multiply(x, config.embedding_scale)
         for layer in range(config.layers):
             x = self._attention(out, f"layers.{layer}.attention", x, angles, config.kind_of(layer))
-            ffn = partial(self._ffn, out, f"layers.{layer}.ffn")
-            sent, statistic = self._sent(out, f"layers.{layer}.ffn", x)
-            out.parts[f"layers.{layer}.ffn"] = HopPart(
-                width=config.hidden,
-                down=("fp8", "fp16") if config.ffn_down == "fp8" else ("fp16",),
-                up="fp16" if config.ffn_up == "fp16" else "f32",
-                answer=ffn,
-            )
-            x = self._residual(out, f"layers.{layer}.ffn", x, ffn(sent, statistic))
-            out.places[x] = f"layers.{layer}.ffn"
+            ffn = f"layers.{layer}.ffn"
+            x = self._residual(out, ffn, x, self._feed_forward(out, ffn, x))
+            out.places[x] = ffn
         last, statistic = self._deferred(x, self._tensor(out, "norm.gain", config.hidden))
         logits = self._linear(out, "head", last, statistic, config.vocab, biased=False)
         logits = logits if config.logits_scale is None else terms.multiply(logits, config.logits_scale)
@@ -73,6 +66,18 @@ class LlamaReading:
         if config.residual_scale is None:
             return terms.add(x, y)
         return terms.multiply_add(x, y, float(np.float32(config.residual_scale)))
+
+    def _feed_forward(self, out: ModelTerms, block: str, x: int) -> int:
+        """What a layer adds to the residual after attention, which is a part that a hop may compute."""
+        config, ffn = self.config, partial(self._ffn, out, block)
+        sent, statistic = self._sent(out, block, x)
+        out.parts[block] = HopPart(
+            width=config.hidden,
+            down=("fp8", "fp16") if config.ffn_down == "fp8" else ("fp16",),
+            up="fp16" if config.ffn_up == "fp16" else "f32",
+            answer=ffn,
+        )
+        return ffn(sent, statistic)
 
     def _tensor(self, out: ModelTerms, name: str, *shape: int) -> int:
         out.tensors[name] = self.terms.tensor(name, shape)

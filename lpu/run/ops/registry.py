@@ -10,7 +10,7 @@ from lpu.link.link import Dataflow
 from lpu.run.error import MachineError
 from lpu.run.image import ImagePlan
 from lpu.run.kv import region_numbers
-from lpu.run.ops import attention, matmul, moves, recurrent, vector
+from lpu.run.ops import attention, experts, matmul, moves, recurrent, vector
 from lpu.run.ops.items import Executed, Items, Reads, Rows, Static
 
 EXECUTED: dict[int, Executed] = {}
@@ -30,7 +30,7 @@ def register(record: Executed) -> Executed:
     return record
 
 
-for _family in (vector, attention, recurrent, matmul, moves):
+for _family in (vector, attention, recurrent, matmul, moves, experts):
     for _record in _family.EXECUTED:
         register(_record)
 
