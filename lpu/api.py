@@ -79,6 +79,7 @@ from lpu.report.throughput import of as throughput_of
 from lpu.run.machine import Machine
 from lpu.run.step_inputs import bucket_of
 from lpu.run.stream import StreamedMachine
+from lpu.study.ask import study_context as study_context
 from lpu.sweep import sweep as sweeps
 from lpu.sweep.front import front
 from lpu.sweep.sweep import Sweep

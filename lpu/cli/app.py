@@ -29,6 +29,7 @@ from lpu.cli.programs import diff as cli_diff
 from lpu.cli.programs import energy as cli_energy
 from lpu.cli.programs import program as cli_program
 from lpu.cli.programs import prove as cli_prove
+from lpu.cli.programs import study as cli_study
 from lpu.cli.serving import plan as cli_plan
 from lpu.cli.serving import replay as cli_replay
 from lpu.cli.serving import serve as cli_serve
@@ -55,6 +56,7 @@ VERBS = (
     *cli_plan.VERBS,
     *cli_energy.VERBS,
     *cli_nodes.VERBS,
+    *cli_study.VERBS,
     *cli_validate.VERBS,
     *cli_models.VERBS,
     *cli_list.VERBS,
