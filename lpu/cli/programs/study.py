@@ -11,7 +11,7 @@ WHATS = ("context",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class StudiedAt:
     """At which contexts, on which rack, with programs or without."""
 
     contexts: Annotated[
@@ -27,7 +27,7 @@ class Asked:
 
 
 def study(
-    asked: Asked,
+    asked: StudiedAt,
     what: Annotated[str, Option("WHAT", "The question: context.")],
     models: Annotated[str, Option("MODELS", "Names of models (lpu models), with commas between.")],
 ) -> None:
