@@ -118,7 +118,7 @@ def _attend(columns: int, k: AttentionKernel, chip: ChipSpec, rows: int) -> int:
 
 
 def _score(op: int, n: Lines, kernel: AttentionKernel, chip: ChipSpec, rows: int) -> tuple[Lines, Lines]:
-    hold = _attend(kernel.head_dim, kernel, chip, rows) + 0 * n
+    hold = _attend(kernel.score_lanes, kernel, chip, rows) + 0 * n
     return hold, hold + chip.mxm_fill_cycles
 
 
@@ -155,7 +155,7 @@ def _of_scores(n: Lines, k: AttentionKernel) -> Lines:
 
 
 def _of_key_and_value(n: Lines, k: AttentionKernel) -> Lines:
-    return 2 * k.head_dim + 0 * n
+    return k.key_lanes + k.head_dim + 0 * n
 
 
 def _of_parts(n: Lines, k: ReduceKernel) -> Lines:

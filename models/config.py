@@ -117,6 +117,22 @@ class TransformerConfig:
         return widths.get(matrix, self.hidden)
 
     @property
+    def cached(self) -> tuple[int, int, int]:
+        """What the KV cache of a layer keeps of a token: heads, lanes of a key and of a value of each."""
+        return self.kv_heads, self.head_dim, self.head_dim
+
+    @property
+    def cached_lanes(self) -> int:
+        """Numbers that the KV cache of a layer keeps of a token."""
+        heads, key, value = self.cached
+        return heads * (key + value)
+
+    @property
+    def rope_lanes(self) -> int:
+        """Lanes of a head that RoPE's table is for."""
+        return self.head_dim
+
+    @property
     def group(self) -> int:
         """Query heads that share one KV head."""
         return self.heads // self.kv_heads

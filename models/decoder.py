@@ -15,7 +15,7 @@ from jaxtyping import Float32, Int32
 
 from models.config import TransformerConfig
 from models.contract import ops
-from models.kv import KVCache, KVFormat, kv_shape
+from models.kv import KVCache, KVFormat, kv_shape_of
 from models.parts import Embedding, Linear, Norm
 from models.rope import rope_angles, rope_turns
 from models.rope_scaling import Scaling
@@ -57,12 +57,11 @@ class Decoder(nnx.Module):
 
     def _turning(self) -> tuple[int, float, Scaling | None, int | None]:
         config = self.config
-        return config.head_dim, config.rope_theta, config.rope_scaling, config.turned_lanes
+        return config.rope_lanes, config.rope_theta, config.rope_scaling, config.turned_lanes
 
     def cache_shape(self) -> KVCache:
         """Shapes of the KV cache that `__call__` takes."""
-        config = self.config
-        return kv_shape(config.layers, self.batch, self.context, config.kv_heads, config.head_dim, self.kv)
+        return kv_shape_of(self.config, self.batch, self.context, self.kv)
 
     def __call__(
         self, tokens: Int32[Array, " batch"], position: Int32[Array, " batch"], cache: KVCache

@@ -5,12 +5,15 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from models.config import TransformerConfig
+
 KVFormat = Literal["fp16", "fp8"]
 
 
 class KVCache(NamedTuple):
     """Keys and values per layer, each [batch, tokens, kv_heads, head_dim], fp16 or e4m3 codes (uint8).
 
+    Of latent attention v holds the latents, which are keys and values, and k the turned lanes of the keys.
     state: of recurrent layers, f32 [batch, kept, channels] each; a sequence at position 0 begins with zeros.
     Leaves are arrays, or `jax.ShapeDtypeStruct` where only the shape is meant.
     """
@@ -27,6 +30,13 @@ def kv_shape(layers: int, batch: int, context: int, kv_heads: int, head_dim: int
         raise ValueError(f"kv: format {kv!r} is unknown, it is fp16 or fp8.")
     leaf = jax.ShapeDtypeStruct((batch, context, kv_heads, head_dim), dtypes[kv])
     return KVCache((leaf,) * layers, (leaf,) * layers)
+
+
+def kv_shape_of(config: TransformerConfig, batch: int, context: int, kv: KVFormat) -> KVCache:
+    """Shapes of the cache of a model whose layers are equal."""
+    heads, key, value = config.cached
+    keys, values = (kv_shape(config.layers, batch, context, heads, lanes, kv) for lanes in (key, value))
+    return KVCache(keys.k, values.v)
 
 
 def empty_cache(shape: KVCache) -> KVCache:

@@ -45,6 +45,23 @@ class Linear(nnx.Module):
         return ops.bias(y, self.bias[...]) if self.has_bias else y
 
 
+class HeadLinear(nnx.Module):
+    """E4m3 weights [k, n] of each head, one below the other, with a scale per head and column."""
+
+    def __init__(self, heads: int, k: int, n: int, *, scaled: bool = False) -> None:
+        self.codes = nnx.Param(jnp.zeros((heads * k, n), jnp.uint8))
+        if scaled:
+            self.scale = nnx.Param(jnp.zeros(heads * n, jnp.float32))
+        else:
+            self.exponent = nnx.Param(jnp.zeros(heads * n, jnp.int32))
+        self.scaled = scaled
+
+    def __call__(self, a: Float16[Array, "batch heads k"]) -> Float32[Array, "batch heads n"]:
+        """Each head times its own matrix."""
+        scale = self.scale[...] if self.scaled else self.exponent[...]
+        return ops.head_matmul(a, self.codes[...], scale)
+
+
 class Norm(nnx.Module):
     """RMS norm over the last axis."""
 

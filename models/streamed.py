@@ -21,7 +21,7 @@ from models.config import TransformerConfig
 from models.contract import ops
 from models.families.family import TABLE
 from models.families.registry import family_of
-from models.kv import KVCache, KVFormat, kv_shape
+from models.kv import KVCache, KVFormat, kv_shape_of
 from models.parts import Embedding, Linear, Norm
 from models.sources.host_arrays import aligned_zeros, borrow
 from models.sources.weights import ReadRows
@@ -72,7 +72,7 @@ class StreamedReference:
         self, config: TransformerConfig, weights: TensorReader, *, batch: int, context: int, kv: KVFormat
     ) -> None:
         self.config, self._weights = config, weights
-        shapes = kv_shape(config.layers, batch, context, config.kv_heads, config.head_dim, kv)
+        shapes = kv_shape_of(config, batch, context, kv)
         self.cache: KVCache = jax.tree.map(lambda leaf: aligned_zeros(leaf.shape, leaf.dtype), shapes)
         self._sides: tuple[Arrays, Arrays] = ({}, {})
         made = _functions(config, batch, context)

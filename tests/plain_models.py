@@ -111,7 +111,7 @@ class Scanned(Stacked):
     """The same by nnx.scan, with the caches of all layers in one array."""
 
     def cache_shape(self) -> Any:
-        k, v = (jax.ShapeDtypeStruct((LAYERS, *part[0].shape), part[0].dtype) for part in self.shape)
+        k, v = (jax.ShapeDtypeStruct((LAYERS, *part[0].shape), part[0].dtype) for part in self.shape[:2])
         both: Any = KVCache
         return both(k, v)
 

@@ -21,7 +21,10 @@ REGISTRIES: dict[str, tuple[dict[Any, Any], Any]] = {
     "lpu.run.ops.registry": (EXECUTED, INSTRUCTIONS.keys()),
     "lpu.prove.ops.registry": (PROVED, INSTRUCTIONS.keys()),
     "compiler.lower.rules": (rules.RULES, OPS.keys()),
-    "compiler.program.instruction_set": (KERNELS, {one.kernel.family for one in INSTRUCTIONS.values()}),
+    "compiler.program.instruction_set": (
+        KERNELS,
+        {kernel.family for one in INSTRUCTIONS.values() for kernel in (one.kernel, *one.forms)},
+    ),
 }
 
 

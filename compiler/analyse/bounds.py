@@ -51,8 +51,9 @@ def work(columns: Columns, kernels: Sequence[Kernel], batch: int, chips: int) ->
         for aux in np.unique(columns.aux[columns.op == op]).tolist():
             rows, k = (columns.op == op) & (columns.aux == aux), kernels[aux]
             assert isinstance(k, AttentionKernel)
-            kv[rows] = k.sequences * k.chunk * k.head_dim * (2 if k.kv == "fp16" else 1)
-            macs[rows] = batch * k.group * k.chunk * k.head_dim
+            lanes = k.score_lanes if op == Op.QK else k.head_dim
+            kv[rows] = k.sequences * k.chunk * lanes * (2 if k.kv == "fp16" else 1)
+            macs[rows] = batch * k.group * k.chunk * lanes
     return Work(
         **{
             name: np.bincount(columns.chip, values, chips).astype(np.int64)

@@ -53,6 +53,7 @@ class Lowering:
     host_slot: cycles of a word on the host lane of a chip. by_rows: whether rows of a product may be dealt.
     turns: matmul chains so far by rank.
     passing: uids of values that begin to live where as large ones are done with.
+    joints: values of several operands of one node, by its index (`compiler.lower.latent.joint`).
     drains: the write-back that last emptied each [rank, accumulator], or -1.
     """
 
@@ -83,6 +84,7 @@ class Lowering:
     host_slot: int = 0
     by_rows: bool = True
     passing: set[int] = field(default_factory=set[int])
+    joints: dict[int, Lines] = field(default_factory=dict[int, Lines])
     turns: np.ndarray = field(init=False)
     drains: np.ndarray = field(init=False)
 

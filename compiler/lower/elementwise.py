@@ -9,6 +9,7 @@ from jaxtyping import Int
 
 from compiler.graph.graph import Node, View
 from compiler.lower.context import Lowering
+from compiler.lower.latent.joint import joined
 from compiler.lower.layout import LANES, Lines, Segments, natural
 from compiler.program.isa import F16_LANES, F32_LANES, Kernel, ceil_div
 
@@ -89,9 +90,14 @@ def by_segments(low: Lowering, node: Node) -> Segmented:
     for i, line in enumerate(segments.first):
         real = value.columns[line * lanes : line * lanes + segments.width]
         columns[i, : segments.width] = real - view.start
-    first = np.arange(count) * lines
-    owner = np.repeat(value.owner[segments.first], lines)
-    out = low.value("f16", owner, columns.reshape(-1), first=first, count=np.full(count, lines))
+    owner = value.owner[segments.first]
+    joint = joined(low, node, owner)
+    if joint is not None:
+        out, first = joint
+    else:
+        first = np.arange(count) * lines
+        sizes = np.full(count, lines)
+        out = low.value("f16", np.repeat(owner, lines), columns.reshape(-1), first=first, count=sizes)
     whole = Segments(start=0, total=view.width, width=segments.width, first=first, lines=lines)
     low.where[View(value=node.outputs[0], start=0, width=view.width)] = (out, whole)
     return Segmented(source=value, segments=segments, result=out, first=first)

@@ -71,11 +71,15 @@ class Lines:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """How the consumers of a view want it cut: the view, columns per segment, where segments must begin."""
+    """How the consumers of a view want it cut: the view, columns per segment, where segments must begin.
+
+    even: all ranks that have segments have equally many.
+    """
 
     view: View
     columns: int
     starts: tuple[int, ...] = ()
+    even: bool = False
 
     @property
     def spans(self) -> np.ndarray:
@@ -85,6 +89,8 @@ class Demand:
     def owners(self, ranks: int) -> np.ndarray:
         """The rank of each segment: spread evenly, and by whole contract parts where there are enough."""
         begin = self.spans[:, 0]
+        if self.even:
+            return evenly(len(begin), ranks)
         parts = len(self.starts) - 1
         if parts < ranks:
             return np.arange(len(begin)) * ranks // len(begin)
@@ -100,7 +106,7 @@ class Demands(Uses):
         if self.graph.logits.value == value or not views:
             views.add(View(value=value, start=0, width=width(self.graph.values[value])))
         ordered = sorted(views, key=lambda v: (v.start, v.width))
-        return [Demand(view, self._columns(view), self.starts(view)) for view in ordered]
+        return [Demand(view, self._columns(view), self.starts(view), self._even(view)) for view in ordered]
 
     def starts(self, view: View) -> tuple[int, ...]:
         """Where contract parts of the products begin that take a view, or what keeps its columns."""
@@ -126,7 +132,27 @@ class Demands(Uses):
                     found |= np.isin(np.arange(ranks) // k_parts, demand.owners(ranks) // k_parts)
         return found
 
+    def _even(self, view: View) -> bool:
+        """Whether an op that makes or reads a view wants its segments dealt evenly."""
+        maker = self.maker(view.value)
+        if maker is not None and self.rule(maker).even:
+            return True
+        for node, operand in self.readers(view.value):
+            rule = self.rule(node)
+            if node.inputs[operand] == view and (
+                rule.even
+                or (
+                    rule.wants(self, node, operand) == AS_RESULT
+                    and self._even(whole_of(self.graph, node.outputs[0]))
+                )
+            ):
+                return True
+        return False
+
     def _columns(self, view: View) -> int:
+        maker = self.maker(view.value)
+        if maker is not None and (cuts := self.rule(maker).cuts) is not None:
+            return cuts(self, maker)
         wanted = [
             self._wanted(node, operand)
             for node, operand in self.readers(view.value)
@@ -166,6 +192,12 @@ def spans_of(total: int, columns: int, starts: tuple[int, ...]) -> np.ndarray:
 def rank_of_part(part: np.ndarray, parts: int, ranks: int) -> np.ndarray:
     """Which of at most as many ranks holds each contract part: consecutive ones, almost equally many."""
     return np.searchsorted(np.arange(ranks + 1) * parts // ranks, part, side="right") - 1
+
+
+def evenly(segments: int, ranks: int) -> np.ndarray:
+    """The rank of each segment: consecutive ones, equally many on as many ranks as can have that."""
+    used = max(count for count in range(1, min(segments, ranks) + 1) if segments % count == 0)
+    return np.arange(segments) // (segments // used) * ranks // used
 
 
 def natural(total: int, ranks: int) -> tuple[np.ndarray, np.ndarray]:

@@ -31,6 +31,9 @@ class LoweringRule:
     once per chip. kv_heads: of an op that keeps KV, the heads of a node. rounds_to: of a rounding, the format
     in which its result crosses host lanes. keeps_columns: column i of the result is made of column i of the
     operands, however they are cut. picks_token: the result is the token that ends a step.
+    cuts: into segments of how many columns the result is cut, whatever its readers like. even: segments of
+    operands and result are dealt so that all ranks that have any have equally many. joined: operands of one
+    node that are laid out as one value, rank by rank, in that order.
     """
 
     op: str
@@ -45,6 +48,9 @@ class LoweringRule:
     rounds_to: Wire | None = None
     keeps_columns: bool = False
     picks_token: bool = False
+    cuts: Callable[["Uses", Node], int] | None = None
+    even: bool = False
+    joined: tuple[int, ...] = ()
 
 
 def every(columns: int) -> Callable[["Uses", Node, int], int]:
@@ -64,6 +70,7 @@ class Uses:
         self.graph = graph
         self._rules = rules
         self._readers: dict[int, list[tuple[Node, int]]] = {}
+        self._maker = {value: node for node in graph.nodes for value in node.outputs}
         for node in graph.nodes:
             for operand, view in enumerate(node.inputs):
                 self._readers.setdefault(view.value, []).append((node, operand))
@@ -71,6 +78,10 @@ class Uses:
     def readers(self, value: int) -> list[tuple[Node, int]]:
         """(node, which of its operands) of every use of a value."""
         return self._readers.get(value, [])
+
+    def maker(self, value: int) -> Node | None:
+        """The node that makes a value, if one does."""
+        return self._maker.get(value)
 
     def rule(self, node: Node) -> LoweringRule:
         """The rule of a node; one that allows nothing if its op has none."""

@@ -1,6 +1,8 @@
 """The lowering rules of all ops by name: the vocabulary's, and those that extensions register."""
 
 from compiler.graph.graph import Graph, Node
+from compiler.lower.latent import attention as latent_attention
+from compiler.lower.latent import heads
 from compiler.lower.layout import Demands
 from compiler.lower.ops import (
     add,
@@ -32,6 +34,7 @@ def register(rule: LoweringRule) -> LoweringRule:
 for _rule in (
     *(embed.RULE, matmul.RULE, matmul.SCALED, rms_norm.RULE, rope.RULE, rounding.ROUND8, rounding.ROUND16),
     *(attention.RULE, glu.RULE, add.RULE, bias.RULE, argmax.RULE),
+    *(heads.RULE, latent_attention.RULE),
     *(conv.RULE, ssm.RULE, gate.RULE),
     *(multiply.MULTIPLY, multiply.MULTIPLY_ADD, prescale.PRESCALE, prescale.RMS_STAT),
 ):

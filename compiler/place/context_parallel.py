@@ -38,6 +38,13 @@ def choices(
     """
     attention = [block for block in blocks if kv_heads(plan.demands, block)]
     heads = [count for block in attention for count in kv_heads(plan.demands, block)]
+    if not heads and (options.cp or 1) > 1:
+        raise OptionError(
+            "options",
+            f"--cp {options.cp}",
+            "the model has 0 KV heads whose context is dealt: every chip with heads keeps all latents",
+            "Leave --cp out.",
+        )
     most = len(chips) // max(heads, default=1)
     if options.cp is not None:
         if options.cp > max(most, 1):

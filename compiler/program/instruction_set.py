@@ -22,12 +22,13 @@ def register(record: Instruction) -> Instruction:
     if known is not None or not 0 <= record.op < OPCODES:
         why = f"is that of {known.name}" if known else f"is not from 0 to {OPCODES - 1}"
         raise ValueError(f"instruction {record.name}: opcode {record.op} {why}. Give it another number.")
-    family = record.kernel.family
-    if KERNELS.setdefault(family, record.kernel) is not record.kernel:
-        other = KERNELS[family].__qualname__
-        raise ValueError(
-            f"instruction {record.name}: kernels {family!r} are {other}. Name its family otherwise."
-        )
+    for kernel in (record.kernel, *record.forms):
+        if KERNELS.setdefault(kernel.family, kernel) is not kernel:
+            other = KERNELS[kernel.family].__qualname__
+            raise ValueError(
+                f"instruction {record.name}: kernels {kernel.family!r} are {other}. "
+                "Name its family otherwise."
+            )
     INSTRUCTIONS[record.op] = record
     return record
 

@@ -75,7 +75,8 @@ class Op(IntEnum):
     CAST = 7  # dst fp16 lines <- n f32 lines at src, rounded
     KVW = 8  # KV words at dst (kv), at the step's position <- K heads src, V heads src2 (one kv head, fp16);
     #          a head dealt over several regions: src3 is the stripe of this one, others take nothing
-    QK = 9  # dst scores <- q heads src (fp16), K of block n of the region at src2 (kv)
+    QK = 9  # dst scores <- q heads src (fp16), K of block n of the region at src2 (kv); of latent attention
+    #         the parts of all heads that meet latents come first at src, then those that meet turned keys
     SMAX = 10  # dst one line (f32 lane per head: max) <- scores of one block at src
     EXP = 11  # dst weights (int32), a line of exponents <- scores of one block src, their max line src2
     PV = 12  # dst node of one block <- its weights at src, V of block n of the region at src2 (kv)
@@ -209,12 +210,13 @@ class Operand:
 class Instruction:
     """Everything that the language says of one opcode; its cycles are said elsewhere, twice.
 
-    op: its number, stated once and for all. write: the value at `dst`; None for what leaves no addressed
-    line (MM an accumulator, GIVE and KVOUT a message). least, most: bounds of `n`. ordered: line i of the
-    result is made of line i of the operands. unread: a result may lie where no row reads it. moves: of rows
-    that make up programs of their own, the kind of program. numbers: the columns besides the operands that
-    say something, and what each is called in text. renews: the operand in the KV space that rows read as the
-    step before left it, and leave anew when they commit; nothing for most.
+    op: its number, stated once and for all. forms: other records of kernels that its rows may have. write:
+    the value at `dst`; None for what leaves no addressed line (MM an accumulator, GIVE and KVOUT a message).
+    least, most: bounds of `n`. ordered: line i of the result is made of line i of the operands. unread: a
+    result may lie where no row reads it. moves: of rows that make up programs of their own, the kind of
+    program. numbers: the columns besides the operands that say something, and what each is called in text.
+    renews: the operand in the KV space that rows read as the step before left it, and leave anew when they
+    commit; nothing for most.
     """
 
     op: int
@@ -229,6 +231,7 @@ class Instruction:
     unread: bool = False
     moves: str = ""
     numbers: tuple[tuple[str, str], ...] = ()
+    forms: tuple[type[Kernel], ...] = ()
     renews: str = ""
 
     @property

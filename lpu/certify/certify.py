@@ -35,6 +35,7 @@ from lpu.modules import readers_of
 from lpu.prove.programs import in_words
 from lpu.run.machine import Machine
 from lpu.run.stream import StreamedMachine
+from models.sources.packed.convert import changed_of
 
 PACKAGES = ("lpu-emulator", "jax", "jaxlib", "numpy", "flax")
 LEAST_TP = 4  # the fewest chips that split in two directions
@@ -256,4 +257,7 @@ def _reports(model: OpenModel, base: Generation, batch: int, progress: Progress)
         return {"numerical_equivalence": near, "quantisation": None}
     own = replay(plain_decode(model, rounded=False), base, batch, progress, "checkpoint in f32")
     cost = equivalence(same, own, ("e4m3 weights in plain f32", "the checkpoint's in plain f32"))
-    return {"numerical_equivalence": near, "quantisation": quantisation(errors, cost)}
+    return {
+        "numerical_equivalence": near,
+        "quantisation": quantisation(errors, cost, changed_of(model.weights)),
+    }

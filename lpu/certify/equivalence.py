@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from lpu.decode.generate import Generation
+from models.sources.packed.convert import Changed
 
 ULP_BINS = (1, 2, 4, 16, 256, 4096, 65_536, 1 << 20)
 """Upper ends (exclusive) of the histogram's bins; one more bin holds larger distances."""
@@ -92,19 +93,28 @@ class Quantisation:
     worst_tensor: str
     relative_error_mean: float
     logits: Equivalence
+    changed: Changed | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return asdict(self) | {"logits": self.logits.to_json()}
+        counts: dict[str, int | None] = {"changed_weights": None, "quantised_weights": None}
+        if self.changed is not None:
+            counts = {"changed_weights": self.changed.weights, "quantised_weights": self.changed.of}
+        held = {name: value for name, value in asdict(self).items() if name != "changed"}
+        return held | counts | {"logits": self.logits.to_json()}
 
     def __str__(self) -> str:
+        counted = "" if self.changed is None else f"{self.changed}; "
         return (
-            f"{self.tensors} matrices to e4m3: relative rms error {self.relative_error_mean:.2e} mean, "
+            f"{counted}{self.tensors} matrices to e4m3: "
+            f"relative rms error {self.relative_error_mean:.2e} mean, "
             f"{self.relative_error_max:.2e} max ({self.worst_tensor}); {self.logits}"
         )
 
 
-def quantisation(errors: Mapping[str, float], logits: Equivalence) -> Quantisation | None:
+def quantisation(
+    errors: Mapping[str, float], logits: Equivalence, changed: Changed | None = None
+) -> Quantisation | None:
     """The report of the tensors' errors beside that of the logits; None if nothing was quantised."""
     if not errors:
         return None
@@ -115,6 +125,7 @@ def quantisation(errors: Mapping[str, float], logits: Equivalence) -> Quantisati
         worst_tensor=worst,
         relative_error_mean=float(np.mean(list(errors.values()))),
         logits=logits,
+        changed=changed,
     )
 
 

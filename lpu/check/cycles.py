@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from compiler.program.instructions.attention import AttentionKernel
+from compiler.program.instructions.attention import AttentionKernel, LatentAttentionKernel
 from compiler.program.instructions.host import GiveKernel, HandoverKernel, TakeKernel
 from compiler.program.instructions.matmul import WriteBackKernel
 from compiler.program.instructions.recurrent import ConvKernel, SsmKernel
@@ -85,7 +85,16 @@ def _plane(k: AttentionKernel, columns: int, m: Stated) -> int:
 
 
 def _score(n: Counts, k: AttentionKernel, words: Counts, m: Stated) -> Taken:
-    return Taken(_plane(k, k.head_dim, m), m.mxm_fill, words)
+    return Taken(_plane(k, k.head_dim + _turned(k), m), m.mxm_fill, words)
+
+
+def _turned(k: AttentionKernel) -> int:
+    """Lanes of a key beside those of its latent."""
+    return k.turned if isinstance(k, LatentAttentionKernel) else 0
+
+
+def _kept(n: Counts, k: AttentionKernel) -> int:
+    return k.head_dim + (_turned(k) or k.head_dim)
 
 
 def _weigh(n: Counts, k: AttentionKernel, words: Counts, m: Stated) -> Taken:
@@ -136,7 +145,7 @@ for _op, _rule in {
     Op.HNORM: Vector(_heads, 4, reduces=True),
     Op.ROPE: Vector(_heads, 3),
     Op.CAST: Vector(_lines, 1),
-    Op.KVW: Vector(lambda n, k: 2 * k.head_dim, 1, besides=lambda n, k: k.kv_words),
+    Op.KVW: Vector(_kept, 1, besides=lambda n, k: k.kv_words),
     Op.QK: _score,
     Op.SMAX: Vector(lambda n, k: k.group * k.chunk, 1, reduces=True),
     Op.EXP: Vector(lambda n, k: k.group * k.chunk, 4),

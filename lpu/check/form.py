@@ -9,7 +9,7 @@ from annotated_types import Ge, Lt
 from jaxtyping import Bool, Int
 
 from compiler.program.instruction_set import INSTRUCTIONS
-from compiler.program.instructions.attention import AttentionKernel, KVKernel, kv_words
+from compiler.program.instructions.attention import AttentionKernel, KVKernel
 from compiler.program.instructions.host import HandoverKernel
 from compiler.program.instructions.matmul import MatmulKernel
 from compiler.program.instructions.recurrent import StateKernel
@@ -83,9 +83,9 @@ def _index(
 def _wrong(group: Alike, stated: Stated) -> str:
     """What is wrong with a kernel for an opcode, or nothing."""
     kernel, record = group.kernel, group.instruction.kernel
-    if type(kernel) is not record:
+    if type(kernel) not in (record, *group.instruction.forms):
         return f"its kernel is for {kernel.family}, must be for {record.family}"
-    for name, (admits, what) in _attributes(record).items():
+    for name, (admits, what) in _attributes(type(kernel)).items():
         if not admits(value := getattr(kernel, name)):
             return f"its kernel has {name} {value!r}, not {what}"
     if not group.transfers and group.op not in CYCLES:
@@ -96,7 +96,7 @@ def _wrong(group: Alike, stated: Stated) -> str:
         return wrong
     if isinstance(kernel, HandoverKernel) and kernel.cached != stated.sequences:
         return f"its kernel has {kernel.cached} cached sequences, the program {stated.sequences}"
-    if isinstance(kernel, KVKernel) and kernel.kv_words != kv_words(kernel.head_dim, kernel.kv):
+    if isinstance(kernel, KVKernel) and kernel.kv_words != kernel.token_words:
         return f"its kernel has kv_words {kernel.kv_words}, {kernel.kv} heads take another number"
     if isinstance(kernel, MatmulKernel) and kernel.k_lines * F16_LANES > TILE_ROWS:
         return f"its kernel has k_lines {kernel.k_lines}, a plane takes {TILE_ROWS // F16_LANES}"

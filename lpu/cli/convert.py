@@ -20,12 +20,13 @@ def convert(
       lpu compile ./my-hf-folder --weights orbax:weights
     """
     from lpu import api
+    from models.sources.packed.convert import changed_of
 
     terminal = TERMINAL.get()
     opened = api.open_model(model, **changes.given())
     terminal.notes(opened.notes)
     saved = api.save_weights(opened, output)
-    errors = opened.weights.relative_errors
+    errors, changed = opened.weights.relative_errors, changed_of(opened.weights)
     body = {
         "schema": "lpu-convert/1",
         "model": opened.name,
@@ -33,6 +34,8 @@ def convert(
         "tensors": len(saved.shapes),
         "weights_sha256": saved.digest(),
         "largest_relative_error": max(errors.values(), default=None),
+        "changed_weights": changed and changed.weights,
+        "quantised_weights": changed and changed.of,
     }
     terminal.say(f"model       {opened.name}, weights {opened.weights.identity}")
     terminal.say(f"saved       {output}: {len(saved.shapes)} tensors, sha256 {saved.digest()}")
@@ -40,6 +43,8 @@ def convert(
         terminal.say(
             f"quantised   {len(errors)} matrices, largest relative error {max(errors.values()):.2e} (rms)"
         )
+    if changed:
+        terminal.say(f"converted   {changed}")
     terminal.say(f"open with   --weights orbax:{output}")
     terminal.result(body)
 

@@ -85,7 +85,7 @@ def by_kernel(columns: Columns, kernels: tuple[Kernel, ...]) -> list[SameKernel]
         if len(rows):
             op, aux = int(columns.op[rows[0]]), int(columns.aux[rows[0]])
             kernel = TRANSFER if transfer[rows[0]] else kernels[aux]
-            if type(kernel) is not INSTRUCTIONS[op].kernel:
+            if type(kernel) not in (INSTRUCTIONS[op].kernel, *INSTRUCTIONS[op].forms):
                 fail(columns, rows[0], f"kernel {aux} is one of {kernel.family}")
             out.append(SameKernel(op, kernel, rows))
     return out

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compiler.program.instructions.attention import AttentionKernel
+from compiler.program.instructions.attention import AttentionKernel, LatentAttentionKernel
 from compiler.program.instructions.recurrent import StateKernel
 from lpu.prove.explain import foreign
 from lpu.prove.follow.step_proof import Memory, StepProof
@@ -22,6 +22,7 @@ class HeldHead:
     stripe: int
     stripes: int
     run: int
+    key_lanes: int
     head_dim: int
     kv: str
     kv_words: int
@@ -49,6 +50,7 @@ def regions_of(step: StepProof, memory: Memory, ours: int) -> Regions:
     known, model = step.known, step.model
     layer_of = {pair: i for i, pair in enumerate(zip(model.keys, model.values, strict=True))}
     out: Regions = {}
+    copied: set[tuple[int, int]] = set()  # of latents, which every chip with heads keeps
     for place, number in memory.regions.items():
         if isinstance(known.things[number], StateLines):
             out[place] = _state(step, known.things[number], place, ours)
@@ -63,12 +65,14 @@ def regions_of(step: StepProof, memory: Memory, ours: int) -> Regions:
             )
         kernel = known.kernel(head.kernel)
         assert isinstance(kernel, AttentionKernel)
+        copied |= {place} if isinstance(kernel, LatentAttentionKernel) else set()
         out[place] = HeldHead(
             layer=layer,
             head=head.head,
             stripe=head.stripe,
             stripes=kernel.stripes,
             run=kernel.run,
+            key_lanes=kernel.key_lanes,
             head_dim=kernel.head_dim,
             kv=kernel.kv,
             kv_words=kernel.kv_words,
@@ -76,7 +80,11 @@ def regions_of(step: StepProof, memory: Memory, ours: int) -> Regions:
             capacity=kernel.capacity,
             cached=kernel.cached,
         )
-    names = sorted((one.layer, one.head, one.stripe) for one in out.values() if isinstance(one, HeldHead))
+    names = sorted(
+        (one.layer, one.head, one.stripe, place[0] if place in copied else -1)
+        for place, one in out.items()
+        if isinstance(one, HeldHead)
+    )
     need(len(set(names)) == len(names), "a head's keys are appended to two regions")
     return out
 

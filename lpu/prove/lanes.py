@@ -87,6 +87,19 @@ class LaneMaps:
             self._spans[key] = int(every[0]), int(every[-1]) + 1
         return self._spans[key]
 
+    def group(self, number: int, size: int) -> int:
+        """Which run of `size` indices all real lanes of a map are of."""
+        real = self.all[number]
+        found = np.unique(real[real >= 0] // size)
+        need(len(found) == 1, f"a line holds columns of {len(found)} heads")
+        return int(found[0])
+
+    def apart(self, maps: tuple[int, ...], count: int, lanes: int) -> tuple[int, ...]:
+        """Which heads of `lanes` lie in these lines, each on lines of its own; `count` of them."""
+        each = -(-lanes // F16_LANES)
+        need(len(maps) == count * each, f"{len(maps)} lines are not {count} heads of {lanes} lanes")
+        return tuple(self.heads(maps[i * each : (i + 1) * each], 1, lanes)[0] for i in range(count))
+
     def within(self, part: int, whole: int) -> bool:
         """Whether every lane of a map is that of another, or padding."""
         one, other = self.all[part], self.all[whole]

@@ -187,5 +187,5 @@ def _rows(
 
 
 def _alike(held: HeldHead, kernel: HandoverKernel) -> bool:
-    names = ("stripes", "run", "head_dim", "kv", "kv_words", "kv_stride", "capacity", "cached")
+    names = ("stripes", "run", "key_lanes", "head_dim", "kv", "kv_words", "kv_stride", "capacity", "cached")
     return all(getattr(held, name) == getattr(kernel, name) for name in names)

@@ -130,6 +130,10 @@ class Terms:
         normed = (statistic,) if statistic >= 0 else ()
         return self.make(MATMUL, (value, codes, scale, *normed), starts, self.shape(codes)[1:])
 
+    def head_matmul(self, value: int, codes: int, scale: int) -> int:
+        """Each head times its own matrix: those lie one below the other, scales one behind the other."""
+        return self.make("head_matmul", (value, codes, scale), (), self.shape(scale))
+
     def bias(self, value: int, vector: int) -> int:
         """A product plus a vector."""
         return self.make(BIAS, (value, vector), (), self.shape(value))
@@ -140,6 +144,17 @@ class Terms:
         block: tokens that are summed exactly.
         """
         return self.make("attention", (queries, keys, values), (head_dim, block, kv), self.shape(queries))
+
+    def latent_attention(
+        self, queries: tuple[int, int], turned: int, latent: int, sigma: float, block: int, kv: str
+    ) -> int:
+        """All heads over latents and turned keys of this step and all before it.
+
+        queries: what meets latents, what meets turned keys. sigma: by what products are multiplied.
+        """
+        return self.make(
+            "latent_attention", (*queries, turned, latent), (sigma, block, kv), self.shape(queries[0])
+        )
 
     def glu(self, gate: int, up: int, activation: str) -> int:
         """The activation of the gate, times up."""

@@ -66,27 +66,42 @@ def tile_jobs(planned: ImagePlan, weights: Weights, store: Tiles) -> Iterator[li
         if read is None:
             yield [_whole_job(slot, wanted[begin:end], weights, store[begin:end])]
         else:
-            yield list(_strips(slot, wanted[begin:end], weights, read, store[begin:end]))
+            shape, dtype = shape_of(weights, slot[0])
+            size = _codes_shape(slot[0], shape, dtype), heads_of(weights, slot[0])
+            yield list(_strips(slot, wanted[begin:end], size, read, store[begin:end]))
 
 
 def _whole_job(slot: Slot, wanted: Entries, weights: Weights, store: Tiles) -> Job:
     def job() -> None:
         codes = _tensor(weights, slot[0], 2)
-        strips = _strips(slot, wanted, {slot[0]: codes}, lambda first, last: codes[first:last], store)
-        for strip in strips:
+        size = _codes_shape(slot[0], codes.shape, codes.dtype), heads_of(weights, slot[0])
+        for strip in _strips(slot, wanted, size, lambda first, last: codes[first:last], store):
             strip()
 
     return job
 
 
-def _strips(slot: Slot, wanted: Entries, weights: Weights, read: ReadRows, store: Tiles) -> Iterator[Job]:
-    """A job per 320 rows: those rows of these columns into the tiles that want them."""
-    name, rows, columns = slot
-    shape, dtype = shape_of(weights, name)
+def _codes_shape(name: str, shape: tuple[int, ...], dtype: Any) -> tuple[int, ...]:
+    """The shape of a matrix of codes; MachineError for another format."""
     if dtype != np.uint8:
         raise MachineError(f"run: {name} is {dtype}, must be uint8 e4m3 codes.")
+    return shape
+
+
+def _strips(
+    slot: Slot, wanted: Entries, size: tuple[tuple[int, ...], int], read: ReadRows, store: Tiles
+) -> Iterator[Job]:
+    """A job per 320 rows: those rows of these columns into the tiles that want them.
+
+    size: the shape of the matrix, and of how many heads it holds one.
+    """
+    name, rows, columns = slot
+    shape, heads = size
     rows = index_map(name, rows, shape[0], int(wanted[:, 1].max()) + TILE_ROWS)
-    columns = index_map(name, columns, shape[1], int(wanted[:, 2].max()) + F32_LANES)
+    columns = index_map(name, columns, heads * shape[1], int(wanted[:, 2].max()) + F32_LANES)
+    if heads > 1:
+        _check_heads(name, rows, columns, wanted, (shape[0] // heads, shape[1]))
+        columns = np.where(columns >= 0, columns % shape[1], -1)
     runs: dict[bytes, Runs] = {}
     cuts = np.flatnonzero(np.diff(wanted[:, 1], prepend=-1))
     for begin, end in zip(cuts, np.append(cuts[1:], len(wanted)), strict=True):
@@ -95,6 +110,32 @@ def _strips(slot: Slot, wanted: Entries, weights: Weights, read: ReadRows, store
         if key not in runs:
             runs[key] = _runs(columns[lines[:, None] + np.arange(F32_LANES)])
         yield _strip(name, rows[k0 : k0 + TILE_ROWS], runs[key], read, store[begin:end])
+
+
+def heads_of(weights: Weights, name: str) -> int:
+    """How many matrices of heads lie one below the other in a tensor: its scales say it, one per column."""
+    shapes, path = getattr(weights, "shapes", {}), name.removesuffix("codes")
+    for scale in (f"{path}exponent", f"{path}scale"):
+        if scale in shapes:
+            return int(np.prod(shapes[scale].shape)) // shapes[name].shape[-1]
+        if scale in weights and name not in shapes:
+            return weights[scale].size // weights[name].shape[-1]
+    return 1
+
+
+def _check_heads(
+    name: str,
+    rows: Int[np.ndarray, " rows"],
+    columns: Int[np.ndarray, " columns"],
+    wanted: Entries,
+    size: tuple[int, int],
+) -> None:
+    """Raise MachineError for a tile of rows of one head and columns of another, which is no matrix."""
+    of_row, of_column = (np.where(at >= 0, at // n, -1) for at, n in zip((rows, columns), size, strict=True))
+    for k0, n0 in np.unique(wanted[:, 1:], axis=0).tolist():
+        found = {*of_row[k0 : k0 + TILE_ROWS].tolist(), *of_column[n0 : n0 + F32_LANES].tolist()} - {-1}
+        if len(found) > 1:
+            raise MachineError(f"run: a tile of {name} has rows and columns of heads {sorted(found)}.")
 
 
 def _strip(

@@ -33,7 +33,8 @@ class KV(NamedTuple):
 class Stores(NamedTuple):
     """The KV arrays of a program.
 
-    shapes: of each array. of_kernel: the array that an attention kernel (an index of the manifest's) uses.
+    shapes: of each array of values; keys: of each array of keys, beside them. of_kernel: the arrays that an
+    attention kernel (an index of the manifest's) uses.
     places: of each array int64 [regions, 5]: chip and first word of a region, its stripe (-1: the only one),
     how many stripes there are, and tokens that they are dealt at a time. states: the shapes of the states;
     state_places: of each line of each of them chip and first word.
@@ -42,14 +43,15 @@ class Stores(NamedTuple):
     shapes: list[jax.ShapeDtypeStruct]
     of_kernel: dict[int, int]
     places: list[np.ndarray]
+    keys: list[jax.ShapeDtypeStruct]
     states: list[jax.ShapeDtypeStruct]
     state_places: list[np.ndarray]
 
     @property
     def bytes(self) -> int:
         """Host bytes of keys, values and states."""
-        both = [*self.shapes, *self.shapes, *self.states]
-        return sum(int(np.prod(s.shape)) * s.dtype.itemsize for s in both)
+        every = (*self.keys, *self.shapes, *self.states)
+        return sum(int(np.prod(s.shape)) * s.dtype.itemsize for s in every)
 
     @property
     def cached(self) -> int:
@@ -76,11 +78,12 @@ def state_classes(flow: Dataflow) -> list[StateClass]:
 
 def start(stores: Stores) -> KV:
     """An empty cache, and states that are zero."""
-    keys, values = (tuple(jnp.zeros(s.shape, s.dtype) for s in stores.shapes) for _ in range(2))
-    return KV(keys, values, tuple(jnp.zeros(s.shape, s.dtype) for s in stores.states))
+    every = (stores.keys, stores.shapes, stores.states)
+    return KV(*(tuple(jnp.zeros(s.shape, s.dtype) for s in shapes) for shapes in every))
 
 
 class _RegionShape(NamedTuple):
+    key_lanes: int
     head_dim: int
     kv: str
     capacity: int
@@ -98,7 +101,7 @@ def kv_stores(flows: Mapping[int, Dataflow]) -> Stores:
         found: dict[_RegionShape, list[int]] = {}
         for region, row in enumerate(flow.append):
             kernel = region_kernel(flow, row)
-            shape = _RegionShape(kernel.head_dim, kernel.kv, kernel.capacity, kernel.cached)
+            shape = _RegionShape(kernel.key_lanes, kernel.head_dim, kernel.kv, kernel.capacity, kernel.cached)
             found.setdefault(shape, []).append(region)
             stores[int(flow.columns.aux[row])] = 0
         for shape, regions in found.items():
@@ -113,14 +116,17 @@ def kv_stores(flows: Mapping[int, Dataflow]) -> Stores:
     if len(places) > 1:
         known = sorted(tuple(shape) for shape in places)
         raise MachineError(f"run: {len(places)} shapes of KV in one program, {known}, only one is supported.")
-    shapes = [
-        jax.ShapeDtypeStruct(
-            (len(at), shape.cached, shape.capacity, shape.head_dim),
-            np.float16 if shape.kv == "fp16" else np.uint8,
-        )
-        for shape, at in places.items()
-    ]
-    return Stores(shapes, stores, list(places.values()), *_states(flows))
+    keys, values = (
+        [
+            jax.ShapeDtypeStruct(
+                (len(at), shape.cached, shape.capacity, shape[lanes]),
+                np.float16 if shape.kv == "fp16" else np.uint8,
+            )
+            for shape, at in places.items()
+        ]
+        for lanes in (0, 1)
+    )
+    return Stores(values, stores, list(places.values()), keys, *_states(flows))
 
 
 def _states(flows: Mapping[int, Dataflow]) -> tuple[list[jax.ShapeDtypeStruct], list[np.ndarray]]:

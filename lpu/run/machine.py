@@ -136,7 +136,7 @@ def _require_same(machine: Machine, stores: Stores, loads: Loads, slots: list[Sl
         name
         for name, same in (
             ("preloaded values", same_image(machine.loaded, loads, slots)),
-            ("KV shapes", stores.shapes == other.shapes),
+            ("KV shapes", (stores.keys, stores.shapes) == (other.keys, other.shapes)),
             ("KV regions", all(map(np.array_equal, stores.places, other.places))),
             ("states", stores.states == other.states),
             ("places of states", all(map(np.array_equal, stores.state_places, other.state_places))),

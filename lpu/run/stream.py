@@ -79,7 +79,7 @@ class StreamedMachine:
         self,
         weights: Weights,
         plans: Sequence[ImagePlan],
-        kv: Sequence[list[jax.ShapeDtypeStruct]],
+        kv: Sequence[tuple[list[jax.ShapeDtypeStruct], list[jax.ShapeDtypeStruct]]],
         entries: dict[int, list[PackedCall]],
         outputs: dict[int, Outputs],
         vocab: int,
@@ -107,7 +107,7 @@ class StreamedMachine:
         def zeros(shapes: list[jax.ShapeDtypeStruct]) -> tuple[Any, ...]:
             return tuple(aligned_zeros(s.shape, s.dtype) for s in shapes)
 
-        return tuple(KV(zeros(shapes), zeros(shapes)) for shapes in self._kv)
+        return tuple(KV(zeros(keys), zeros(values)) for keys, values in self._kv)
 
     def counts(self, context: int) -> dict[str, int]:
         """Steps, levels, and items per kernel of one context bucket, all calls together."""
@@ -206,7 +206,7 @@ def stream(
     sizes = {context: [0] * len(Pool) for context in flows}
     entries: dict[int, list[PackedCall]] = {context: [] for context in flows}
     plans: list[ImagePlan] = []
-    kv: list[list[jax.ShapeDtypeStruct]] = []
+    kv: list[tuple[list[jax.ShapeDtypeStruct], list[jax.ShapeDtypeStruct]]] = []
     kv_bytes = 0
     for pieces in zip(*(cut(program, context, flow) for context, flow in flows.items()), strict=True):
         used = np.unique(np.concatenate([piece.used for piece in pieces]))
@@ -216,7 +216,7 @@ def stream(
             entry = _pack(flow, piece, used, planned, stores.of_kernel, homes[context], sizes[context])
             entries[context].append(entry)
         plans.append(planned)
-        kv.append(stores.shapes)
+        kv.append((stores.keys, stores.shapes))
         kv_bytes += stores.bytes
     outputs = {
         context: Outputs(

@@ -147,7 +147,7 @@ def prefiller(
 
 def _token_bytes(share: GpuShare) -> int:
     """K and V of one token and layer."""
-    return 2 * share.config.kv_heads * share.config.head_dim * (1 if share.kv == "fp8" else 2)
+    return share.config.cached_lanes * (1 if share.kv == "fp8" else 2)
 
 
 def _ingest(program: Program, tokens: int, bridge: BridgeSpec) -> Program:

@@ -19,6 +19,9 @@ from models.contract.vocabulary.embed import EMBED
 from models.contract.vocabulary.embed import embed as embed
 from models.contract.vocabulary.glu import GLU
 from models.contract.vocabulary.glu import glu as glu
+from models.contract.vocabulary.latent import HEAD_MATMUL, LATENT_ATTENTION
+from models.contract.vocabulary.latent import head_matmul as head_matmul
+from models.contract.vocabulary.latent import latent_attention as latent_attention
 from models.contract.vocabulary.matmul import MATMUL, MATMUL_SCALED
 from models.contract.vocabulary.matmul import matmul as matmul
 from models.contract.vocabulary.matmul import matmul_scaled as matmul_scaled
@@ -75,6 +78,8 @@ for _record in (
     ROUND8,
     ROUND16,
     ATTENTION,
+    HEAD_MATMUL,
+    LATENT_ATTENTION,
     GLU,
     ADD,
     BIAS,

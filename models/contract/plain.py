@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from models.contract.ops import op_of
-from models.contract.vocabulary.matmul import decode
+from models.contract.vocabulary.matmul import by_column, decode
 
 CALLS = ("jit", "pjit", "closed_call")
 
@@ -41,7 +41,7 @@ def _plain_param(params: dict[str, jax.Array], name: str, value: jax.Array) -> j
     if name.endswith(".codes"):
         scale = params.get(name.removesuffix("codes") + "scale")
         if scale is not None:
-            return decode(value, jnp.zeros(scale.shape, jnp.int32)) * scale
+            return by_column(decode(value, jnp.zeros(scale.shape, jnp.int32)), scale)
         return decode(value, params[name.removesuffix("codes") + "exponent"])
     return _widen(value)
 

@@ -6,7 +6,7 @@ Paths name our parameters (`layers.3.ffn.up.codes`). Every family calls its tabl
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from flax import nnx
@@ -21,12 +21,36 @@ EMBEDDING, LM_HEAD = "model.embed_tokens.weight", "lm_head.weight"  # of both in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HeadRows:
+    """Which rows of each of `heads` heads are ours: `count` from `first` on, of so many `rows`.
+
+    pairs: they turn in neighbouring pairs: the first of each pair come first. matrices: each head's rows are
+    a matrix of its own, with columns that are its outputs or, of the kind "inputs", rows that are its inputs.
+    """
+
+    heads: int
+    rows: int
+    first: int
+    count: int
+    pairs: bool = False
+    matrices: Literal["", "inputs", "outputs"] = ""
+
+    def take(self, values: Shaped[np.ndarray, "*axes"]) -> Shaped[np.ndarray, "*own"]:
+        """Those rows, head by head."""
+        every = values.reshape(self.heads, self.rows, *values.shape[1:])
+        own = every[:, self.first : self.first + self.count]
+        if self.pairs:
+            own = np.concatenate([own[:, 0::2], own[:, 1::2]], axis=1)
+        return own.reshape(-1, *values.shape[1:])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointTensor:
     """One tensor of a checkpoint: our path (of a matrix without `.codes`), its name and its shape there.
 
     rows: (first, how many) of its rows are ours; None: all. made: what becomes of those, and its shape.
     lanes: of rows that lie head by head, (lanes of a head, those that RoPE turns): they are put in the order
-    of `models.rope.lane_order`.
+    of `models.rope.lane_order`. by_head: which rows of each head are ours.
     """
 
     path: str
@@ -34,19 +58,43 @@ class CheckpointTensor:
     shape: tuple[int, ...]
     rows: tuple[int, int] | None = None
     lanes: tuple[int, int] | None = None
+    by_head: HeadRows | None = None
     made: tuple[Callable[[Any], Any], tuple[int, ...]] | None = None
 
     @property
     def own_shape(self) -> tuple[int, ...]:
         """The shape of what is taken of it."""
+        if self.by_head is not None:
+            return (self.by_head.heads * self.by_head.count, *self.shape[1:])
         if self.made is not None:
             return self.made[1]
         return self.shape if self.rows is None else (self.rows[1], *self.shape[1:])
+
+    @property
+    def matrix_shape(self) -> tuple[tuple[int, int], int]:
+        """Of a matrix: the shape [k, n] of its codes, and how many scales it has."""
+        out, width = self.own_shape
+        head = self.by_head
+        if head is None or not head.matrices:
+            return (width, out), out
+        if head.matrices == "inputs":
+            return (out, width), head.heads * width
+        return (head.heads * width, head.count), out
+
+    def matrices(self, values: Shaped[np.ndarray, "out k"]) -> list[Shaped[np.ndarray, "k n"]]:
+        """What is taken of stored values as matrices [k, n], each with scales of its own; views."""
+        own, head = self.take(values), self.by_head
+        if head is None or not head.matrices:
+            return [own.T]
+        every = own.reshape(head.heads, head.count, -1)
+        return [one if head.matrices == "inputs" else one.T for one in every]
 
     def take(self, values: Shaped[np.ndarray, "*axes"]) -> Shaped[np.ndarray, "*own"]:
         """The rows that are ours, in our order; a view where that is possible."""
         if self.rows is not None:
             values = values[self.rows[0] : sum(self.rows)]
+        if self.by_head is not None:
+            return self.by_head.take(values)
         if self.made is not None:
             return self.made[0](values)
         if self.lanes is None:

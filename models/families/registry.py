@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from models.config import DEFAULT_FAMILY, TransformerConfig
+from models.families.deepseek import DEEPSEEK
 from models.families.family import Family
 from models.families.hybrid.family import HYBRID
 from models.families.llama import LLAMA
@@ -59,4 +60,5 @@ def _named(name: str) -> Family:
 
 
 register(LLAMA)
+register(DEEPSEEK)
 register(HYBRID)

@@ -33,7 +33,7 @@ class State:
 def state_of(model: Published) -> State:
     """What becomes of a model now."""
     if not model.config:
-        return State(compiles=False, why=f"{model.lacks} is not held here")
+        return State(compiles=False, why=f"not held here: {model.lacks}")
     try:
         _read(model)
     except WeightError as error:
@@ -41,6 +41,8 @@ def state_of(model: Published) -> State:
             return State(compiles=False, missing=lacking, why=f"the vocabulary lacks {', '.join(lacking)}")
         if (kind := model.config["model_type"]) not in readers():
             return State(compiles=False, why=f"no family reads model_type {kind}")
+        if model.lacks:
+            return State(compiles=False, why=f"not held here: {model.lacks}")
         return State(compiles=False, why=str(error).removeprefix(f"{model.name}: ").rstrip("."))
     return State(compiles=True, why=f"from its folder; not held here: {model.lacks}" if model.lacks else "")
 

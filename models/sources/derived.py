@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Shaped
 
 from models.own.made import Made
+from models.sources.packed.convert import Changed
 from models.sources.quantise import FORMAT, Quantised, dequantise, quantise, widen
 from models.sources.weights import Shapes, Weights
 
@@ -55,6 +56,11 @@ class DerivedWeights:
     def relative_errors(self) -> Mapping[str, float]:
         """Relative rms error of quantisation by path of the codes, for the matrices loaded so far."""
         return {**self._weights.relative_errors, **self._errors}
+
+    @property
+    def changed(self) -> Mapping[str, Changed]:
+        """What became of weights that the checkpoint had quantised, for the matrices loaded so far."""
+        return getattr(self._weights, "changed", {})
 
     def __getitem__(self, name: str) -> Shaped[np.ndarray, "*axes"]:
         """The tensor of that path; of one that is made, the matrix is quantised when it is asked for."""

@@ -17,7 +17,9 @@ from models.families.family import TABLE, CheckpointTensor
 from models.sources.error import WeightError
 from models.sources.huggingface_config import is_nested, read_config, weight_block
 from models.sources.huggingface_tensors import FP8, scale_of, settle
-from models.sources.quantise import FORMAT, check_finite, dequantise, power_of_two, quantise
+from models.sources.packed.convert import Changed, changed_values, converted
+from models.sources.packed.tensor import MXFP4, PACKED, PackedTensor
+from models.sources.quantise import FORMAT, check_finite, dequantise, power_of_two, quantise, stacked
 from models.sources.safetensor_files import (
     INDEX,
     SINGLE,
@@ -29,6 +31,7 @@ from models.sources.safetensor_files import (
 from models.sources.weights import ReadRows, Shapes
 
 SCALE_KINDS = ("exponent", "scale")  # of a matrix: powers of two, or any f32
+ADAPTER = "adapter_config.json"
 _TINY = np.finfo(np.float32).tiny
 
 
@@ -56,6 +59,7 @@ class HuggingFaceWeights:
         self.folder, self.config = folder, found.config
         self.identity = f"huggingface {folder.resolve().name}"
         self.relative_errors: dict[str, float] = {}
+        self.changed: dict[str, Changed] = {}
         self._sources, self._entries = found.sources, found.entries
         self._block = weight_block(folder)
         self._scaled = self.config.column_scales == "f32"
@@ -63,6 +67,9 @@ class HuggingFaceWeights:
         self.shapes = _shapes(self._sources, scaled=self._scaled)
         stale = f"{SINGLE} is taken, as transformers does; the {INDEX} beside it is not read"
         self.notes = (*found.notes, *([f"weights: {folder}: {stale}."] if stale_index(folder) else []))
+        if (folder / ADAPTER).is_file():
+            idle = f"{ADAPTER} beside the model is of an adapter (LoRA), which is not applied: merge it first"
+            self.notes = (*self.notes, f"weights: {folder}: {idle}.")
 
     def __getitem__(self, name: str) -> Shaped[np.ndarray, "*axes"]:
         """The tensor of that path; matrices and the table are rounded here."""
@@ -101,8 +108,11 @@ class HuggingFaceWeights:
         source = self._sources.get(path if kind == "codes" else name)
         if source is None:
             return self[name]  # raises
-        values = source.take(self._values(self._entries[source.name]))
-        return values.T if kind == "codes" else values
+        values = self._values(self._entries[source.name])
+        if kind != "codes":
+            return source.take(values)
+        found = source.matrices(values)
+        return found[0] if len(found) == 1 else np.concatenate(found)
 
     def digest(self) -> str:
         """Sha256 over config.json, all files and the version of the quantisation; reads every file once."""
@@ -119,12 +129,22 @@ class HuggingFaceWeights:
             entry = self._entries[source.name]
             codes = entry.dtype == FP8 and source.made is None
             kept = _kept(entry, source, self._scale(entry), self._scaled) if codes else None
+            if kept is not None:
+                self.changed[f"{path}.codes"] = Changed(0, kept.codes.size)
             self._last = last = path, kept or self._rounded(source, entry)
             self.relative_errors[f"{path}.codes"] = last[1].relative_error
         return last[1]
 
     def _rounded(self, source: CheckpointTensor, entry: StoredTensor) -> Matrix:
-        made = quantise(source.take(self._values(entry)).T, entry.place)
+        values = source.matrices(self._values(entry))
+        alone = source.made is None and source.by_head is None and len(entry.shape) == 2
+        if isinstance(entry, PackedTensor) and entry.dtype == MXFP4 and alone:
+            each = [converted(source.take(entry.nibbles()).T, source.take(entry.powers()).T, values[0])]
+        else:
+            each = [quantise(one, entry.place) for one in values]
+        if entry.dtype in (FP8, *PACKED):
+            self.changed[f"{source.path}.codes"] = changed_values(values, each)
+        made = stacked(each)
         return Matrix(
             made.codes, power_of_two(made.exponent) if self._scaled else made.exponent, made.relative_error
         )
@@ -174,9 +194,10 @@ def _shapes(held: dict[str, CheckpointTensor], *, scaled: bool) -> Shapes:
             dtype = np.float16 if path == TABLE else np.float32
             shapes[path] = jax.ShapeDtypeStruct(shape, dtype)
         else:
-            shapes[f"{path}.codes"] = jax.ShapeDtypeStruct(shape[::-1], np.uint8)
+            codes, scales = source.matrix_shape
+            shapes[f"{path}.codes"] = jax.ShapeDtypeStruct(codes, np.uint8)
             kind, dtype = SCALE_KINDS[scaled], (np.int32, np.float32)[scaled]
-            shapes[f"{path}.{kind}"] = jax.ShapeDtypeStruct(shape[:1], dtype)
+            shapes[f"{path}.{kind}"] = jax.ShapeDtypeStruct((scales,), dtype)
     return shapes
 
 
@@ -187,6 +208,8 @@ def _kept(
 
     scaled: they hold any f32, otherwise powers of two.
     """
+    if source.by_head is not None and source.by_head.matrices:
+        return None
     scale = source.take(scale)
     fraction, power = np.frexp(scale[:, 0])
     fits = scaled or (np.all(fraction == 0.5) and power.min() > -126)

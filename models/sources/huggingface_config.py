@@ -11,7 +11,9 @@ from models.sources.error import WeightError
 from models.sources.huggingface_keys import refuse_unread
 from models.sources.json_keys import Keys, read_object
 
-FP8_METHODS = ("fp8", "fbgemm_fp8", "compressed-tensors", "modelopt")
+METHODS = ("fp8", "fbgemm_fp8", "compressed-tensors", "modelopt", "mxfp4")
+FORMATS = ("dense", "naive-quantized", "float-quantized", "pack-quantized", "mxfp4-pack-quantized")
+"""Of compressed-tensors, those that are read: bf16, e4m3, int4 in groups, MXFP4."""
 _METHOD = "quant_method"
 _HELD = "text_config"  # where a model of text and pictures keeps the keys of its text part
 
@@ -46,12 +48,18 @@ def is_nested(folder: str | Path) -> bool:
 def weight_block(folder: str | Path) -> tuple[int, int]:
     """Rows and columns of [out, in] that share one fp8 scale (128 x 128 unless the config says otherwise)."""
     path = Path(folder) / "config.json"
-    size = Keys(path, read_object(path)).table("quantization_config").values.get("weight_block_size")
-    if size is None:
-        return 128, 128
-    if not (isinstance(size, list) and len(size) == 2 and all(type(one) is int and one > 0 for one in size)):
-        raise WeightError(f"{path}: quantization_config.weight_block_size is {size!r}, not two sizes.")
-    return size[0], size[1]
+    table = _text_keys(Keys(path, read_object(path))).table("quantization_config")
+    sizes = [(table, "weight_block_size", table.get("weight_block_size"))]
+    sizes += [(one, "block_structure", one.get("block_structure")) for one in _groups(table)]
+    stated = [each for each in sizes if each[2] is not None]
+    for keys, key, size in stated:
+        if not (isinstance(size, list) and len(size) == 2 and all(type(n) is int and n > 0 for n in size)):
+            raise WeightError(f"{path}: {keys.prefix}{key} is {size!r}, not two sizes.")
+        if size != stated[0][2]:
+            raise keys.error(
+                key, size, f"other blocks than {stated[0][2]} elsewhere in the file; one is read"
+            )
+    return (stated[0][2][0], stated[0][2][1]) if stated else (128, 128)
 
 
 def check_format(keys: Keys) -> None:
@@ -60,12 +68,28 @@ def check_format(keys: Keys) -> None:
     method = table.get(_METHOD)
     if method is None and not table.values:
         return
-    if method not in FP8_METHODS:
-        why = f"only {', '.join(FP8_METHODS)} with e4m3 weights are; take the bf16 checkpoint"
+    if method not in METHODS:
+        why = f"only {', '.join(METHODS)} with e4m3, int4 or MXFP4 weights are; take the bf16 checkpoint"
         raise table.error(_METHOD, method, why)
+    if (form := table.get("format")) is not None and method == "compressed-tensors" and form not in FORMATS:
+        raise table.error("format", form, f"only {', '.join(FORMATS)} are read; take the bf16 checkpoint")
+    for weights in _groups(table):
+        if weights.get("type") == "int" and weights.get("num_bits") != 4:
+            why = "of integers only 4 bits are read; take the bf16 checkpoint"
+            raise weights.error("num_bits", weights.get("num_bits"), why)
+        if weights.get("symmetric") is False:
+            raise weights.error(
+                "symmetric", False, "only symmetric weights are read; take the bf16 checkpoint"
+            )
     for key, known in (("quant_algo", ("FP8",)), ("fmt", ("e4m3",))):
         if (value := table.get(key)) is not None and value not in known:
             raise table.error(key, value, f"only {known[0]} is supported; take the bf16 checkpoint")
+
+
+def _groups(table: Keys) -> list[Keys]:
+    """What a quantization_config of compressed-tensors says of weights, group by group."""
+    groups = table.table("config_groups")
+    return [groups.table(name).table("weights") for name in groups.values]
 
 
 def _text_keys(keys: Keys) -> Keys:

@@ -135,9 +135,9 @@ def layer_types(keys: Keys, layers: int, known: tuple[str, ...] = ("full_attenti
     if not isinstance(kinds, list) or any(kind not in known for kind in kinds):
         shown = sorted(set(map(str, kinds))) if isinstance(kinds, list) else kinds
         raise keys.error("layer_types", shown, f"only {', '.join(known)} is supported")
-    if len(kinds) < layers:
+    if len(kinds) != layers:
         raise keys.error("layer_types", kinds, f"names {len(kinds)} layers, num_hidden_layers is {layers}")
-    return kinds[:layers]
+    return kinds
 
 
 def _numbers(values: tuple[object, ...]) -> list[int]:

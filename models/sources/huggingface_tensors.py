@@ -16,6 +16,8 @@ from models.families.family import EMBEDDING, HEAD, LM_HEAD, TABLE, CheckpointTe
 from models.families.registry import family_of
 from models.rope import frequencies
 from models.sources.error import WeightError
+from models.sources.packed.join import joined
+from models.sources.packed.tensor import PACKED
 from models.sources.quantise import check_finite
 from models.sources.safetensor_files import READABLE, StoredTensor
 
@@ -30,6 +32,7 @@ _PREFIXES = (
     ("model.language_model.", "model."),  # of models of text and pictures: transformers 5, then 4
     ("language_model.model.", "model."),
     ("language_model.lm_head.", "lm_head."),
+    ("model.text_model.", "model."),
 )
 _OTHER_PARTS = (
     *(
@@ -41,6 +44,7 @@ _OTHER_PARTS = (
         "multi_modal_projector",
     ),
     *("model.image", "image", "model.audio", "audio", "model.embed_vision", "model.embed_audio"),
+    *("mm_projector", "model.mm_projector", "connector", "model.connector"),
 )
 _CLOSE = {"F64": 1e-5, "F32": 1e-5, "F16": 2e-3, "BF16": 1e-2}  # of stored speeds, relative
 
@@ -62,7 +66,7 @@ def settle(folder: Path, config: TransformerConfig, found: Entries, *, nested: b
 
     Raises WeightError for what is missing, has another shape or a format that is not read, or has no place.
     """
-    entries, notes = _renamed(found, nested=nested)
+    entries, notes = _renamed(joined(found), nested=nested)
     tied = _is_tied(config, entries)
     if tied != config.tied:
         notes.append(
@@ -214,6 +218,8 @@ def _check_tensor(entry: StoredTensor, shape: tuple[int, ...], entries: Entries)
             f"{entry.place} has shape {list(entry.shape)}, config.json makes it {list(shape)}. "
             "Config and checkpoint must be of one model."
         )
+    if entry.dtype in PACKED:
+        return
     if entry.dtype not in READABLE:
         raise WeightError(
             f"{entry.place} is {entry.dtype}, not {', '.join(READABLE)}. Take the bf16 checkpoint."
@@ -226,7 +232,7 @@ def _check_tensor(entry: StoredTensor, shape: tuple[int, ...], entries: Entries)
             f"{entry.place} is {FP8} {list(shape)} and has no {' or '.join(SCALES)} beside it. "
             "Fp8 takes a matrix with its scale: fetch the whole checkpoint."
         )
-    if scale.dtype not in READABLE or scale.dtype == FP8:
+    if scale.dtype not in (*READABLE, "F8_E8M0") or scale.dtype == FP8:
         raise WeightError(
-            f"{scale.place} is {scale.dtype}, not BF16, F16, F32 or F64. Fetch the whole checkpoint."
+            f"{scale.place} is {scale.dtype}, not BF16, F16, F32, F64 or F8_E8M0. Fetch the whole checkpoint."
         )

@@ -5,6 +5,7 @@ stays in cache, which is what makes a 1B model a matter of seconds.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,20 @@ class Quantised(NamedTuple):
     codes: UInt8[np.ndarray, "k n"]
     exponent: Int32[np.ndarray, " n"]
     relative_error: float  # root mean square of the error over that of the values
+    size: float = 0.0  # sum of the squares of the values
+
+
+def stacked(made: Sequence[Quantised]) -> Quantised:
+    """Matrices one below the other, their exponents one behind the other; of one the same."""
+    if len(made) == 1:
+        return made[0]
+    size = sum(one.size for one in made)
+    error = sum(one.relative_error**2 * one.size for one in made)
+    codes, exponent = (
+        np.concatenate([one.codes for one in made]),
+        np.concatenate([one.exponent for one in made]),
+    )
+    return Quantised(codes, exponent, (error / size) ** 0.5 if size else 0.0, size)
 
 
 def decode_table() -> Float32[np.ndarray, " 256"]:
@@ -42,12 +57,21 @@ def decode_table() -> Float32[np.ndarray, " 256"]:
 _TABLE = decode_table()
 
 
-def dequantise(codes: UInt8[np.ndarray, "k n"], exponent: Int32[np.ndarray, " n"] | None) -> Values:
+def dequantise(codes: UInt8[np.ndarray, "k n"], exponent: Int32[np.ndarray, " heads_n"] | None) -> Values:
     """The f32 values of codes with their scales (None: 1), exactly (unless below 2^-126)."""
     values = _TABLE[codes]
     if exponent is not None:
-        values *= power_of_two(exponent)
+        scale_columns(values, power_of_two(exponent))
     return values
+
+
+def scale_columns(values: Values, scale: Float32[np.ndarray, " heads_n"]) -> None:
+    """Multiply a matrix by a scale per column in place; with more scales it is the matrices of heads."""
+    n = values.shape[1]
+    heads = len(scale) // n
+    k = len(values) // heads
+    for head in range(heads):
+        values[head * k : (head + 1) * k] *= scale[head * n : (head + 1) * n]
 
 
 def power_of_two(exponent: Int32[np.ndarray, " n"]) -> Float32[np.ndarray, " n"]:
@@ -89,7 +113,7 @@ def quantise(values: Values, name: str = "matrix") -> Quantised:
         error += float(np.einsum("ij,ij->", rounded, rounded, dtype=np.float64))
         total += float(np.einsum("ij,ij->", scaled, scaled, dtype=np.float64))
     relative = (error / total) ** 0.5 if total else 0.0
-    return Quantised(codes, exponent, relative)
+    return Quantised(codes, exponent, relative, total)
 
 
 def to_e4m3(values: Values) -> UInt8[np.ndarray, "k n"]:

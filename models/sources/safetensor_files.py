@@ -26,7 +26,7 @@ _ITEM_BYTES = {
     **dict.fromkeys(("F64", "I64"), 8),
     **dict.fromkeys(("F32", "I32"), 4),
     **dict.fromkeys(("F16", "BF16", "I16"), 2),
-    **dict.fromkeys(("F8_E4M3", "F8_E5M2", "I8", "U8", "BOOL"), 1),
+    **dict.fromkeys(("F8_E4M3", "F8_E5M2", "F8_E8M0", "I8", "U8", "BOOL"), 1),
 }
 _PICKLE = "pickle, which is never loaded: save the model as safetensors"
 _UNREAD = (
@@ -37,6 +37,7 @@ _UNREAD = (
     (("consolidated*.safetensors",), "named in the author's own way: fetch those of Hugging Face"),
     (("*.safetensors",), "neither model.safetensors nor named by a model.safetensors.index.json"),
 )
+_RAW = {"BF16": "<u2", "I32": "<i4", "I64": "<i8", "F8_E4M3": "u1", "F8_E8M0": "u1", "U8": "u1"}
 READABLE = ("BF16", "F16", "F32", "F64", "F8_E4M3")
 _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 
@@ -57,8 +58,8 @@ class StoredTensor:
         return f"{self.file}: {self.name}"
 
     def raw(self) -> Shaped[np.ndarray, "*axes"]:
-        """The bytes as stored, mapped: bf16 as uint16, fp8 as uint8. Read-only."""
-        kind = _FLOATS.get(self.dtype) or {"BF16": "<u2", "F8_E4M3": "u1"}.get(self.dtype)
+        """The bytes as stored, mapped: bf16 as uint16, fp8 and scales as uint8. Read-only."""
+        kind = _FLOATS.get(self.dtype) or _RAW.get(self.dtype)
         if kind is None:
             raise WeightError(f"{self.place} is {self.dtype}, not BF16, F16, F32, F64 or F8_E4M3.")
         count = math.prod(self.shape)
@@ -73,6 +74,9 @@ class StoredTensor:
             bits = raw.astype(np.uint32)
             bits <<= np.uint32(16)
             return bits.view(np.float32)
+        if self.dtype == "F8_E8M0":  # 2^(byte - 127); 255 is no number
+            values = np.ldexp(np.float32(1), raw.astype(np.int32) - 127)
+            return np.where(raw == 255, np.float32(np.nan), values)
         with np.errstate(over="ignore"):  # f64 beyond f32 becomes infinity, which is refused later
             return widen(raw)
 

@@ -15,7 +15,7 @@ from jaxtyping import Float16, Float32, Float64, Int32, Shaped, UInt8, UInt16
 
 from models.families.family import HEAD, TABLE
 from models.sources.error import WeightError
-from models.sources.quantise import Quantised, dequantise, quantise, to_e4m3, widen
+from models.sources.quantise import Quantised, dequantise, quantise, scale_columns, to_e4m3, widen
 from models.sources.weights import ReadRows, Shapes
 
 SCHEME = "lpu-emulator weights by seed, v1"  # enters every tensor: other values need another name
@@ -69,7 +69,7 @@ class Seeded:
         if name.endswith(_EXPONENT):
             return self._exponent(name, shape.shape)
         if shape.dtype == np.uint8:
-            return _codes(raw, shape.shape)
+            return _codes(raw, shape.shape, self._depth(name))
         if shape.dtype == np.float16:
             return _table(raw, shape.shape)
         gains = _gains(raw, shape.shape)
@@ -84,7 +84,7 @@ class Seeded:
         if shape is None or tied_head or len(shape.shape) != 2 or shape.dtype not in (np.uint8, np.float16):
             return None
         width, draw = shape.shape[1], _codes if shape.dtype == np.uint8 else _table
-        depth = shape.shape[0] if shape.dtype == np.uint8 else 0
+        depth = self._depth(name) if shape.dtype == np.uint8 else 0
 
         def read(first: int, last: int) -> Shaped[np.ndarray, "rows width"]:
             begin = first * width * shape.dtype.itemsize
@@ -99,7 +99,9 @@ class Seeded:
         if name.endswith(_CODES):
             path = name.removesuffix(_CODES)
             if path + _SCALE in self.shapes:
-                return dequantise(self[name], None) * self[path + _SCALE]
+                values = dequantise(self[name], None)
+                scale_columns(values, self[path + _SCALE])
+                return values
             return dequantise(self[name], self[path + _EXPONENT])
         values = self[name]
         return values if name.endswith(_EXPONENT) else widen(values)
@@ -116,7 +118,12 @@ class Seeded:
         return _exponents(_Stream(self.seed, name), shape, self._depth(name))
 
     def _depth(self, name: str) -> int:
-        return self.shapes[name.removesuffix(_EXPONENT) + _CODES].shape[-2]
+        """Rows that a product sums: of matrices of heads, one below the other, those of one head."""
+        path = name.rpartition(".")[0]
+        *_, rows, columns = self.shapes[path + _CODES].shape
+        scales = self.shapes.get(path + _EXPONENT) or self.shapes.get(path + _SCALE)
+        heads = 1 if scales is None or len(scales.shape) > 1 else max(scales.shape[0] // columns, 1)
+        return rows // heads
 
     def _tied_head(self) -> Quantised:
         if self._last is None:

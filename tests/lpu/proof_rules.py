@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from proof_latent import appended, closed, scored
 from proof_rows import ATTENTION, VECTORS, Changes, Setting, row
 from proof_states import STATES
 
@@ -68,7 +69,7 @@ def wb(s: Setting) -> tuple[RowOperands, Changes]:
         "has 80 scales": {"preloads": s.words(SCALE, s.short, 0, 80)},
         "reads no 2 scales": {"preloads": scales[:1]},
         "reads GAIN where SCALE": {"preloads": s.words(GAIN, s.scale, 0, 80)},
-    }
+    } | closed(s)
 
 
 def tree(s: Setting) -> tuple[RowOperands, Changes]:
@@ -135,7 +136,7 @@ def kvw(s: Setting) -> tuple[RowOperands, Changes]:
         "regions of 79 tokens do not hold 80": {"kernel": replace(striped, capacity=79, kv_stride=79)},
         "regions of 80 tokens": {"kernel": replace(ATTENTION, capacity=80, kv_stride=80)},
         "a group of 81": {"kernel": replace(ATTENTION, group=81)},
-    }
+    } | appended(s)
 
 
 def qk(s: Setting) -> tuple[RowOperands, Changes]:
@@ -151,7 +152,7 @@ def qk(s: Setting) -> tuple[RowOperands, Changes]:
             "src": s.f16(s.x, 0, 80),
             "region": s.region(keys=s.known.terms.tensor("odd", (96,))),
         },
-    }
+    } | scored(s)
 
 
 def smax(s: Setting) -> tuple[RowOperands, Changes]:

@@ -33,7 +33,7 @@ VALUES = 5  # that a block takes at most: scores, maxima, weights, and of nodes 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Heads:
+class Heads:
     """The KV heads of one attention and their stripes.
 
     owner: rank of each head. Arrays over (head, stripe): rank that holds it, first word and tag of its KV
@@ -104,12 +104,8 @@ def lower_attention(low: Lowering, node: Node) -> None:
     q, queries = low.segments(node.inputs[0], node)
     heads = _append(low, node, group, q.owner[queries.first], q.tag(queries.first))
     if low.cp > 1:
-        low.gather(q, _needed(low, q, queries.first, queries.lines, heads.holder))
-    sizes = levels(heads.kernel, low.chip, low.batch)
-    end = low.uids + VALUES * (int(ceil_div(low.longest, heads.kernel.block)) + 1)
-    nodes = _level(low, heads, sizes, len(sizes), 0)
-    assert low.uids <= end, "more values than the longest context is given"
-    low.uids = end  # what follows has the same tags in every bucket, as what is preloaded has
+        low.gather(q, needed(low, q, queries.first, queries.lines, heads.holder))
+    nodes = context_nodes(low, heads)
     out, segments = result_lines(low, heads.owner, group * head_dim)
     low.rows.add(
         Op.AOUT,
@@ -123,6 +119,16 @@ def lower_attention(low: Lowering, node: Node) -> None:
     low.where[view] = (out, segments)
 
 
+def context_nodes(low: Lowering, heads: Heads) -> Lines:
+    """The nodes that AOUT merges, of every KV head, and all rows that make them."""
+    sizes = levels(heads.kernel, low.chip, low.batch)
+    end = low.uids + VALUES * (int(ceil_div(low.longest, heads.kernel.block)) + 1)
+    nodes = _level(low, heads, sizes, len(sizes), 0)
+    assert low.uids <= end, "more values than the longest context is given"
+    low.uids = end  # what follows has the same tags in every bucket, as what is preloaded has
+    return nodes
+
+
 def result_lines(low: Lowering, owner: np.ndarray, width: int) -> tuple[Lines, Segments]:
     """The result of attention: of each KV head, on the rank that owns it, `width` columns in whole lines."""
     lines, count = int(ceil_div(width, F16_LANES)), len(owner)
@@ -133,7 +139,7 @@ def result_lines(low: Lowering, owner: np.ndarray, width: int) -> tuple[Lines, S
     return out, Segments(start=0, total=count * width, width=width, first=first, lines=lines)
 
 
-def _level(low: Lowering, heads: _Heads, fans: list[Level], level: int, index: int) -> Lines:
+def _level(low: Lowering, heads: Heads, fans: list[Level], level: int, index: int) -> Lines:
     """The value that holds the nodes below node `index` of a level, where they are merged; all rows for them.
 
     Level 0 has blocks; the last level's one node is the whole context.
@@ -167,7 +173,7 @@ def _level(low: Lowering, heads: _Heads, fans: list[Level], level: int, index: i
     return out
 
 
-def _block(low: Lowering, heads: _Heads, block: int, made: np.ndarray) -> None:
+def _block(low: Lowering, heads: Heads, block: int, made: np.ndarray) -> None:
     """The rows that make the node of one block of every head, after the scores of some blocks behind it.
 
     A chain takes the earliest of the rows that are ready, so maxima come before the weights that would keep
@@ -193,13 +199,13 @@ def _block(low: Lowering, heads: _Heads, block: int, made: np.ndarray) -> None:
     low.rows.edge(heads.append[heads.regions(block)], read)
 
 
-def _pass_on(low: Lowering, heads: _Heads, block: int, *values: Lines) -> None:
+def _pass_on(low: Lowering, heads: Heads, block: int, *values: Lines) -> None:
     """Values of a block that takes the room of one twice as many blocks before as are worked on at a time."""
     if heads.before(block, 2 * heads.ahead) >= 0:
         low.passing.update(value.uid for value in values)
 
 
-def _scores(low: Lowering, heads: _Heads, block: int) -> tuple[Lines, Lines]:
+def _scores(low: Lowering, heads: Heads, block: int) -> tuple[Lines, Lines]:
     """The scores of one block of every head and their maxima."""
     same = {"rank": heads.rank(block), "aux": heads.aux}
     scores = heads.value(low, "f32", score_lines(heads.kernel), [heads.rank(block)])
@@ -214,7 +220,7 @@ def _scores(low: Lowering, heads: _Heads, block: int) -> tuple[Lines, Lines]:
     return scores, peaks
 
 
-def _append(low: Lowering, node: Node, group: int, owner: np.ndarray, query: np.ndarray) -> _Heads:
+def _append(low: Lowering, node: Node, group: int, owner: np.ndarray, query: np.ndarray) -> Heads:
     """KVW rows of the step's K and V, and the bookkeeping of heads and stripes."""
     (k, keys), (v, values) = low.segments(node.inputs[1], node), low.segments(node.inputs[2], node)
     kv_heads, head_dim = attention_shape(low.graph, node)
@@ -238,13 +244,13 @@ def _append(low: Lowering, node: Node, group: int, owner: np.ndarray, query: np.
     )
     aux = low.kernels.index(kernel)
     holder = _holders(low, owner)
-    region = _regions(low, holder, low.cached * low.capacity * words)
+    region = kv_regions(low, holder, low.cached * low.capacity * words)
     region_tag = tag(low.weight_uid(), np.arange(len(holder)))
     stripe = np.tile(np.arange(low.cp), kv_heads)
     part_head = np.repeat(np.arange(kv_heads), low.cp)
     if low.cp > 1:
         for value, segments in ((k, keys), (v, values)):
-            low.gather(value, _needed(low, value, segments.first, segments.lines, holder))
+            low.gather(value, needed(low, value, segments.first, segments.lines, holder))
     append = low.rows.add(
         Op.KVW,
         rank=holder,
@@ -256,7 +262,7 @@ def _append(low: Lowering, node: Node, group: int, owner: np.ndarray, query: np.
         dst=region,
         dst_tag=region_tag,
     )
-    return _Heads(
+    return Heads(
         aux=aux,
         kernel=kernel,
         owner=owner,
@@ -265,11 +271,11 @@ def _append(low: Lowering, node: Node, group: int, owner: np.ndarray, query: np.
         region_tag=region_tag,
         append=append,
         query=query,
-        ahead=_ahead(low, kernel),
+        ahead=ahead_of(low, kernel),
     )
 
 
-def _ahead(low: Lowering, kernel: AttentionKernel) -> int:
+def ahead_of(low: Lowering, kernel: AttentionKernel) -> int:
     """Blocks to work on at a time: two for every chain, and what they take up while results are on their way.
 
     On its way from the weights of an earlier block to its own, a block waits for QK, SMAX and EXP to be
@@ -281,7 +287,7 @@ def _ahead(low: Lowering, kernel: AttentionKernel) -> int:
     return 2 * low.chip.vxm_chains + int(ceil_div(2 * through * low.chip.vxm_chains, busy))
 
 
-def _needed(low: Lowering, value: Lines, first: np.ndarray, lines: int, holder: np.ndarray) -> np.ndarray:
+def needed(low: Lowering, value: Lines, first: np.ndarray, lines: int, holder: np.ndarray) -> np.ndarray:
     """Need that every holder of a stripe gets `lines` lines of its head, from `first[head]`."""
     need = np.zeros((low.group.ranks, value.lines), bool)
     begin = np.repeat(first, len(holder) // len(first))
@@ -301,7 +307,7 @@ def _holders(low: Lowering, owner: np.ndarray) -> np.ndarray:
     return np.concatenate(out) if low.cp > 1 else owner
 
 
-def _regions(low: Lowering, owner: np.ndarray, words: int) -> np.ndarray:
+def kv_regions(low: Lowering, owner: np.ndarray, words: int) -> np.ndarray:
     """Space-coded first words of KV regions on these ranks, bumped per rank."""
     out = np.empty(len(owner), np.int64)
     for i, rank in enumerate(owner):

@@ -12,7 +12,7 @@ from compiler.lower.layout import Demand, Lines, lay
 from compiler.lower.ops.chains import column_tiles, drain_kernels, emptied_by, turns
 from compiler.lower.ops.parted import lower_parted
 from compiler.lower.rows import tag
-from compiler.lower.rule import LoweringRule
+from compiler.lower.rule import Handed, LoweringRule
 from compiler.program.instructions.matmul import MatmulKernel
 from compiler.program.isa import F32_LANES, TILE, TILE_ROWS, Op, ceil_div
 from compiler.program.ranges import ramp
@@ -32,6 +32,21 @@ def lower_matmuls(low: Lowering, nodes: list[Node]) -> None:
         lower_parted(low, nodes, source)
         return
     low.gather(source, low.group.needs(source.lines, low.multipliers(nodes[0].inputs[0].value)))
+    whole = [node for node in nodes if _is_taken_whole(low, node)]
+    others = [node for node in nodes if node not in whole]
+    for together in (*([node] for node in whole), *([others] if others else [])):
+        _side_by_side(low, together, source)
+
+
+def _is_taken_whole(low: Lowering, node: Node) -> bool:
+    """Whether a reader, a norm, takes all lines of the result's value together."""
+    rule = low.demands.rule
+    found = low.demands.readers(node.outputs[0])
+    return any(rule(reader).handed(low.demands, reader) is Handed.WHOLE for reader, _ in found)
+
+
+def _side_by_side(low: Lowering, nodes: list[Node], source: Lines) -> None:
+    """The results of some matmuls as one value."""
     demands: list[tuple[Demand, int]] = []
     tensor: list[int] = []
     for which, node in enumerate(nodes):

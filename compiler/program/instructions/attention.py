@@ -43,6 +43,21 @@ class KVKernel(Kernel):
     run: Count
     stripes: Count = 1
 
+    @property
+    def key_lanes(self) -> int:
+        """Lanes of a key that are kept beside the value of its token."""
+        return self.head_dim
+
+    @property
+    def score_lanes(self) -> int:
+        """Lanes of a query, each of which meets one of a key."""
+        return self.head_dim
+
+    @property
+    def token_words(self) -> int:
+        """Words that K and V of one token take together."""
+        return kv_words(self.head_dim, self.kv, self.key_lanes)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionKernel(KVKernel):
@@ -62,10 +77,54 @@ class AttentionKernel(KVKernel):
     rows: Count
     sequences: Count
 
+    @property
+    def head_lines(self) -> int:
+        """Fp16 lines of the heads of the group, as AOUT leaves them."""
+        return int(ceil_div(self.group * self.head_dim, F16_LANES))
 
-def kv_words(head_dim: int, kv: str) -> int:
-    """Words that K and V of one token and one kv head take together."""
-    return ceil_div(2 * head_dim * (2 if kv == "fp16" else 1), WORD_BYTES)
+    @property
+    def query_lines(self) -> int:
+        """Fp16 lines of the heads of the group, as QK takes them."""
+        return self.head_lines
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatentAttentionKernel(AttentionKernel):
+    """Latent attention of `group` heads: a value has `head_dim` lanes and is all of its key but `turned`.
+
+    A region holds the turned lanes of keys where others hold keys, so K is `turned` wide and V `head_dim`.
+    Each head of queries and results begins on a line of its own. sigma: what products are multiplied by.
+    """
+
+    family: ClassVar[str] = "latent"
+    turned: Count
+    sigma: float
+
+    @property
+    def key_lanes(self) -> int:
+        """The turned lanes."""
+        return self.turned
+
+    @property
+    def score_lanes(self) -> int:
+        """Lanes of a latent, and the turned ones."""
+        return self.head_dim + self.turned
+
+    @property
+    def head_lines(self) -> int:
+        """Fp16 lines of the heads of the group, each on lines of its own."""
+        return self.group * int(ceil_div(self.head_dim, F16_LANES))
+
+    @property
+    def query_lines(self) -> int:
+        """Those of the parts of all heads that meet latents, then those of their turned lanes."""
+        return self.head_lines + self.group * int(ceil_div(self.turned, F16_LANES))
+
+
+def kv_words(head_dim: int, kv: str, key_lanes: int = 0) -> int:
+    """Words that K and V of one token and one kv head take together. key_lanes: of K, if not head_dim."""
+    lanes = head_dim + (key_lanes or head_dim)
+    return ceil_div(lanes * (2 if kv == "fp16" else 1), WORD_BYTES)
 
 
 def stripe_tokens(tokens: int, count: int, run: int) -> int:
@@ -109,12 +168,20 @@ def kv_region_words(n: Lines, k: KVKernel) -> Lines:
     return k.cached * k.kv_stride
 
 
+def _key(n: Lines, k: AttentionKernel) -> Lines:
+    return ceil_div(k.key_lanes, F16_LANES)
+
+
 def _head(n: Lines, k: AttentionKernel) -> Lines:
     return ceil_div(k.head_dim, F16_LANES)
 
 
 def _heads(n: Lines, k: AttentionKernel) -> Lines:
-    return ceil_div(k.group * k.head_dim, F16_LANES)
+    return k.head_lines
+
+
+def _queries(n: Lines, k: AttentionKernel) -> Lines:
+    return k.query_lines
 
 
 def _scores(n: Lines, k: AttentionKernel) -> Lines:
@@ -143,7 +210,8 @@ INSTRUCTIONS = (
         name="KVW",
         unit=VXM,
         kernel=AttentionKernel,
-        reads=(Operand("src", TRANSIENT, _head, Holds.F16), Operand("src2", TRANSIENT, _head, Holds.F16)),
+        forms=(LatentAttentionKernel,),
+        reads=(Operand("src", TRANSIENT, _key, Holds.F16), Operand("src2", TRANSIENT, _head, Holds.F16)),
         write=Operand("dst", KV, kv_region_words),
         least=0,
         numbers=(("src3", "stripe"),),
@@ -153,7 +221,8 @@ INSTRUCTIONS = (
         name="QK",
         unit=MXM,
         kernel=AttentionKernel,
-        reads=(Operand("src", TRANSIENT, _heads, Holds.F16), _REGION),
+        forms=(LatentAttentionKernel,),
+        reads=(Operand("src", TRANSIENT, _queries, Holds.F16), _REGION),
         write=Operand("dst", TRANSIENT, _scores, Holds.SCORE),
         least=0,
         numbers=(("n", "block"),),
@@ -163,6 +232,7 @@ INSTRUCTIONS = (
         name="SMAX",
         unit=VXM,
         kernel=AttentionKernel,
+        forms=(LatentAttentionKernel,),
         reads=(_SCORES,),
         write=Operand("dst", TRANSIENT, one, Holds.PEAK),
     ),
@@ -171,6 +241,7 @@ INSTRUCTIONS = (
         name="EXP",
         unit=VXM,
         kernel=AttentionKernel,
+        forms=(LatentAttentionKernel,),
         reads=(_SCORES, Operand("src2", TRANSIENT, one, Holds.PEAK)),
         write=Operand("dst", TRANSIENT, _weights, Holds.WEIGHT),
     ),
@@ -179,6 +250,7 @@ INSTRUCTIONS = (
         name="PV",
         unit=MXM,
         kernel=AttentionKernel,
+        forms=(LatentAttentionKernel,),
         reads=(Operand("src", TRANSIENT, _weights, Holds.WEIGHT, whole=weight_lines), _REGION),
         write=Operand("dst", TRANSIENT, _node, Holds.BLOCKS),
         least=0,
@@ -189,6 +261,7 @@ INSTRUCTIONS = (
         name="NODE",
         unit=VXM,
         kernel=AttentionKernel,
+        forms=(LatentAttentionKernel,),
         reads=(_NODES,),
         write=Operand("dst", TRANSIENT, _node, Holds.BLOCKS),
     ),
@@ -197,6 +270,7 @@ INSTRUCTIONS = (
         name="AOUT",
         unit=VXM,
         kernel=AttentionKernel,
+        forms=(LatentAttentionKernel,),
         reads=(_NODES,),
         write=Operand("dst", TRANSIENT, _heads, Holds.F16),
         unread=True,

@@ -180,7 +180,7 @@ def _returned(share: GpuShare, egress: Program | None, tokens: int, batch: int) 
 
 def _token_bytes(share: GpuShare) -> int:
     """K and V of one token and layer."""
-    return 2 * share.config.kv_heads * share.config.head_dim * (1 if share.kv == "fp8" else 2)
+    return share.config.cached_lanes * (1 if share.kv == "fp8" else 2)
 
 
 def _step(decode: Program, position: int) -> int:

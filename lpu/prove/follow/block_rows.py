@@ -183,7 +183,9 @@ def _record(op: int, aux: int, manifest: Manifest) -> tuple[Instruction, Kernel]
         return record, TRANSFER
     need(0 <= aux < len(manifest.kernels), f"{name_of(op)}: kernel {aux} of {len(manifest.kernels)}")
     kernel = manifest.kernels[aux]
-    need(type(kernel) is record.kernel, f"{name_of(op)}: its kernel is one of {kernel.family}")
+    need(
+        type(kernel) in (record.kernel, *record.forms), f"{name_of(op)}: its kernel is one of {kernel.family}"
+    )
     return record, kernel
 
 

@@ -203,7 +203,8 @@ def check_maps(block: Block, shapes: Mapping[int, tuple[int, ...]], names: Mappi
     """Every slot's maps exist and name indices of its tensor, none twice, whether rows read them or not."""
     for slot, (rows, columns) in enumerate(block.slots):
         shape = shapes[slot]
-        axes = {"row": (rows, shape[0] if len(shape) == 2 else 0), "column": (columns, shape[-1])}
+        wide = shape[0] * shape[-1] if len(shape) == 2 else shape[-1]  # of a matrix of each head: theirs
+        axes = {"row": (rows, shape[0] if len(shape) == 2 else 0), "column": (columns, wide)}
         for what, (index, size) in axes.items():
             need(
                 -1 <= index < len(block.maps),

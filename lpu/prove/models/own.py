@@ -141,7 +141,8 @@ class _Walk:
                 return self._parts(name, eqn, self._value(items[0], "what is cut"))
             inner = next((eqn.params[one] for one in _BODIES if one in eqn.params), None)
             if inner is not None and name not in ("scan", "while", "cond"):
-                return self.body(getattr(inner, "jaxpr", inner), items[-len(_inputs(inner)) :])
+                body = getattr(inner, "jaxpr", inner)
+                return self.body(body, items[-len(body.invars) :])
             why = f"{name} is no op of the contract"
             if name.startswith(_OWN):
                 why = f"no rule reads {name}. Register one in lpu.prove.models.own"
@@ -233,9 +234,10 @@ class _Walk:
         gain = self._tensor(items[1], "a gain")
         return self.of(self.terms.norm(x.term, gain, attributes["eps"], x.shape[-1]), x)
 
-    def prescale(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
-        x = self._value(items[0], "a norm's input")
-        return self.of(self.terms.prescale(x.term, self._tensor(items[1], "a gain")), x)
+    def beside(self, make: Callable[[int, int], int], what: str, items: list[_Item]) -> list[_Item]:
+        """An operand, and a vector that is applied to it."""
+        x = self._value(items[0], f"what {what} is applied to")
+        return self.of(make(x.term, self._tensor(items[1], what)), x)
 
     def rms_stat(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
         x = self._value(items[0], "a norm's input")
@@ -253,7 +255,14 @@ class _Walk:
 
     def attention(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
         q, k, v = self.vectors(items[:3])
-        keys, values, position = items[3:]
+        places = self._appended(k, v, items[3:])
+        block = attributes["block"]
+        term = self.terms.attention(q.term, k.term, v.term, q.shape[-1], block, self.kv)
+        return [*self.of(term, q, (self.rows, self.terms.width(term))), *map(_Written, places)]
+
+    def _appended(self, k: _Value, v: _Value, items: list[_Item]) -> list[int]:
+        """The caches that keys and values go to. items: the caches and the position."""
+        keys, values, position = items
         need(position == _Given("position"), "attention is not at the step's position")
         places = [one.index for one in (keys, values) if isinstance(one, _Given) and one.kind == "cache"]
         need(len(places) == 2, "attention does not read the caches that the step takes")
@@ -261,9 +270,20 @@ class _Walk:
         need(k.term not in self.out.keys, "two layers append the same keys")
         self.out.keys.append(k.term)
         self.out.values.append(v.term)
-        block = attributes["block"]
-        term = self.terms.attention(q.term, k.term, v.term, q.shape[-1], block, self.kv)
-        return [*self.of(term, q, (self.rows, self.terms.width(term))), *map(_Written, places)]
+        return places
+
+    def head_matmul(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
+        x = self._value(items[0], "a product's input")
+        codes, scale = self._tensor(items[1], "a matrix"), self._tensor(items[2], "the scales of a matrix")
+        term = self.terms.head_matmul(x.term, codes, scale)
+        return self.of(term, x, (*x.shape[:-1], self.terms.shape(codes)[-1]))
+
+    def latent_attention(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
+        q, turned, k, v = self.vectors(items[:4])
+        places = self._appended(k, v, items[4:])
+        sigma, block = attributes["sigma"], attributes["block"]
+        term = self.terms.latent_attention((q.term, turned.term), k.term, v.term, sigma, block, self.kv)
+        return [*self.of(term, q), *map(_Written, places)]
 
     def glu(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
         gate, up = self.vectors(items)
@@ -272,10 +292,6 @@ class _Walk:
     def add(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
         one, other = self.vectors(items)
         return self.of(self.terms.add(one.term, other.term), one)
-
-    def bias(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
-        x = self._value(items[0], "what a bias is added to")
-        return self.of(self.terms.bias(x.term, self._tensor(items[1], "a bias")), x)
 
     def multiply(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
         (x,) = self.vectors(items)
@@ -306,10 +322,6 @@ def register(op: str, reading: Reading) -> None:
     _OPS[name] = rule
 
 
-def _inputs(inner: Any) -> Sequence[Any]:
-    return getattr(inner, "jaxpr", inner).invars
-
-
 def _why(item: _Item) -> str:
     return f" ({item.why})" if isinstance(item, _Unread) else ""
 
@@ -320,15 +332,17 @@ _OPS: dict[str, _Rule] = {
     "lpu_matmul": _Walk.matmul,
     "lpu_matmul_scaled": _Walk.matmul,
     "lpu_rms_norm": _Walk.rms_norm,
-    "lpu_prescale": _Walk.prescale,
+    "lpu_prescale": lambda walk, items, _: walk.beside(walk.terms.prescale, "a gain", items),
     "lpu_rms_stat": _Walk.rms_stat,
     "lpu_rope": _Walk.rope,
     "lpu_round16": lambda walk, items, attributes: walk.rounded(16, items, attributes),
     "lpu_round8": lambda walk, items, attributes: walk.rounded(8, items, attributes),
     "lpu_attention": _Walk.attention,
+    "lpu_head_matmul": _Walk.head_matmul,
+    "lpu_latent_attention": _Walk.latent_attention,
     "lpu_glu": _Walk.glu,
     "lpu_add": _Walk.add,
-    "lpu_bias": _Walk.bias,
+    "lpu_bias": lambda walk, items, _: walk.beside(walk.terms.bias, "a bias", items),
     "lpu_multiply": _Walk.multiply,
     "lpu_multiply_add": _Walk.multiply_add,
     "lpu_argmax": _Walk.argmax,

@@ -5,6 +5,7 @@ from typing import Any
 
 from compiler.program.instructions.attention import (
     AttentionKernel,
+    LatentAttentionKernel,
     block_number,
     kv_words,
     node_lines,
@@ -19,6 +20,7 @@ from lpu.prove.refused import need
 from lpu.prove.rule import Proved, RowOperands
 
 LARGEST_BLOCK = 1 << 13  # tokens: beyond it weights have fewer than 20 bits
+_QUERIES = "queries"  # a term: both parts of the queries of latent attention
 MOST_HEADS = F32_LANES  # of a group: a line of maxima has a lane per head
 
 
@@ -31,7 +33,7 @@ def _fits(known: Known, k: AttentionKernel) -> None:
         f"its kernel has rows, cached sequences and rows of the step {rows}, the program "
         f"{(manifest.rows, manifest.sequences, manifest.rows)}",
     )
-    words = kv_words(k.head_dim, k.kv)
+    words = kv_words(k.head_dim, k.kv, k.key_lanes)
     need(k.kv_words == words, f"its kernel says {k.kv_words} words of a token, K and V take {words}")
     need(k.kv_stride == k.capacity * words, f"its kernel has stride {k.kv_stride}, not {k.capacity * words}")
     need(k.kv == manifest.model.kv, f"its kernel has KV in {k.kv}, the model in {manifest.model.kv}")
@@ -54,11 +56,14 @@ def _kvw(known: Known, row: RowOperands) -> tuple[Any, ...]:
     _fits(known, k)
     keys, k_lanes = vectors(known, row.src, Holds.F16, "K")
     values, v_lanes = vectors(known, row.src2, Holds.F16, "V")
-    (head,) = known.lanes.heads(k_lanes, 1, k.head_dim)
+    (head,) = known.lanes.heads(k_lanes, 1, k.key_lanes)
     (other,) = known.lanes.heads(v_lanes, 1, k.head_dim)
     need(head == other, f"appends K of head {head} and V of head {other}")
     wide = (known.terms.width(keys), known.terms.width(values))
-    need(wide[0] == wide[1], f"K has {wide[0]} lanes, V {wide[1]}")
+    if isinstance(k, LatentAttentionKernel):
+        need(wide == (k.turned, k.head_dim), f"a turned key and a latent have {wide[0]} and {wide[1]} lanes")
+    else:
+        need(wide[0] == wide[1], f"K has {wide[0]} lanes, V {wide[1]}")
     stripe = max(row.src3, 0)
     need(
         stripe < k.stripes and row.src3 >= (-1 if k.stripes == 1 else 0), f"stripe {row.src3} of {k.stripes}"
@@ -79,6 +84,8 @@ def _region(row: RowOperands) -> tuple[KVHead, int]:
 def _qk(known: Known, row: RowOperands) -> tuple[Any, ...]:
     """Query heads against one block of one KV head."""
     k: AttentionKernel = row.kernel
+    if isinstance(k, LatentAttentionKernel):
+        return _latent_qk(known, row, k)
     queries, lanes = vectors(known, row.src, Holds.F16, "the queries")
     heads = known.lanes.heads(lanes, k.group, k.head_dim)
     region, block = _region(row)
@@ -89,6 +96,25 @@ def _qk(known: Known, row: RowOperands) -> tuple[Any, ...]:
         all(head // group == region.head for head in heads),
         f"query heads {heads} attend to KV head {region.head}",
     )
+    of = Attending(queries, heads, region.keys, region.head, row.index)
+    return tuple(Chunk(Holds.SCORE, of, block, i) for i in range(score_lines(k)))
+
+
+def _latent_qk(known: Known, row: RowOperands, k: LatentAttentionKernel) -> tuple[Any, ...]:
+    """Both parts of the same heads of queries against one block of latents and turned keys."""
+    latent, turned = row.src[: k.head_lines], row.src[k.head_lines :]
+    of_latent, lanes = vectors(known, latent, Holds.F16, "the queries of latents")
+    of_turned, others = vectors(known, turned, Holds.F16, "the turned queries")
+    heads = known.lanes.apart(lanes, k.group, k.head_dim)
+    same = known.lanes.apart(others, k.group, k.turned)
+    need(heads == same, f"query heads {heads} stand beside turned lanes of heads {same}")
+    wide = known.terms.width(of_latent), known.terms.width(of_turned)
+    need(
+        wide[0] % k.head_dim == 0 and wide[0] // k.head_dim * k.turned == wide[1],
+        f"{wide[0]} and {wide[1]} lanes of queries are no heads of {k.head_dim} and {k.turned}",
+    )
+    region, block = _region(row)
+    queries = known.terms.make(_QUERIES, (of_latent, of_turned), (), (sum(wide),))
     of = Attending(queries, heads, region.keys, region.head, row.index)
     return tuple(Chunk(Holds.SCORE, of, block, i) for i in range(score_lines(k)))
 
@@ -185,6 +211,15 @@ def _aout(known: Known, row: RowOperands) -> tuple[Any, ...]:
         f"divides blocks {made.first} .. {made.stop - 1} of {k.chunks}",
     )
     of = made.of
+    if isinstance(k, LatentAttentionKernel):
+        latent, turned = known.terms.all[of.queries].operands
+        value = known.terms.latent_attention((latent, turned), of.keys, made.values, k.sigma, k.block, k.kv)
+        lines = [known.lanes.of_heads((head,), k.head_dim) for head in of.heads]
+        return tuple(
+            Vector(Holds.F16, value, one)
+            for lanes in lines
+            for one in known.lanes.pieces((lanes,), F16_LANES)
+        )
     value = known.terms.attention(of.queries, of.keys, made.values, k.head_dim, k.block, k.kv)
     lanes = known.lanes.of_heads(of.heads, k.head_dim)
     return tuple(Vector(Holds.F16, value, one) for one in known.lanes.pieces((lanes,), F16_LANES))

@@ -39,29 +39,47 @@ class _Sum:
     ks: tuple[int, ...]
 
 
-def _scale(known: Known, found: _Sum, scale: Preload) -> int:
-    """The scales of a sum's own columns."""
+def _scale(known: Known, found: _Sum, scale: Preload) -> tuple[int, int]:
+    """(scales of a sum's own columns, of how many heads they are: 1 of a plain matrix)."""
     name = known.show(found.codes)
     tensor, (columns,) = of_tensor(known, (scale,), SCALE, 1)
     need(columns == found.columns, f"{known.show(tensor)} lies at other columns than {name}")
     wide, have = known.terms.width(found.codes), known.terms.width(tensor)
-    need(wide == have, f"{known.show(tensor)} has {have} scales for {wide} columns of {name}")
-    return tensor
+    need(have % wide == 0, f"{known.show(tensor)} has {have} scales for {wide} columns of {name}")
+    return tensor, have // wide
+
+
+def _of_head(known: Known, found: _Sum, heads: int) -> None:
+    """The columns of a line are all of one head, and the sum takes each row of its matrix once."""
+    name, wide = known.show(found.codes), known.terms.width(found.codes)
+    depth = known.terms.shape(found.codes)[0] // heads
+    head = known.lanes.group(found.columns, wide)
+    rows = known.lanes.span(found.ks)
+    need(
+        rows == (head * depth, (head + 1) * depth),
+        f"columns of head {head} of {name} are summed over rows {rows[0]} .. {rows[1] - 1}",
+    )
 
 
 def _rounded(known: Known, found: _Sum, scale: Preload, statistic: int) -> Vector:
     """A finished sum: every row of the matrix once, its columns' own scales, a statistic if there is one."""
     depth = known.terms.shape(found.codes)[0]
     name = known.show(found.codes)
+    tensor, heads = _scale(known, found, scale)
+    if heads > 1:
+        need(statistic < 0, "applies a statistic to a product by heads")
+        _of_head(known, found, heads)
+        made = known.terms.head_matmul(found.value, found.codes, tensor)
+        return Vector(Holds.F32, made, found.columns)
     whole = known.lanes.cover_once(found.ks, depth)
     need(whole, f"the sum does not take each of the {depth} rows of {name} once")
-    tensor = _scale(known, found, scale)
     return Vector(Holds.F32, known.terms.matmul(found.value, found.codes, tensor, statistic), found.columns)
 
 
 def _leaf(known: Known, found: _Sum, scale: Preload) -> TreeNode:
     """A contract part: consecutive rows, each once."""
-    tensor = _scale(known, found, scale)
+    tensor, heads = _scale(known, found, scale)
+    need(heads == 1, f"{known.show(found.codes)} is of {heads} heads, a contract part of one matrix")
     span = known.lanes.span(found.ks)
     return TreeNode(Holds.NODE, found.value, found.codes, tensor, found.columns, span)
 

@@ -6,13 +6,16 @@ no items, the executor appends what they name when the step ends. The arithmetic
 sums of weights (high) and the exponents (low), a lane per head.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jaxtyping import Int, Shaped
+from jaxtyping import Float16, Int, Shaped
 
 from compiler.program.instructions.attention import (
     AttentionKernel,
+    LatentAttentionKernel,
     block_number,
     node_lines,
     part_lines,
@@ -26,15 +29,11 @@ from models.contract import block_attention as blocks
 from models.contract import numerics
 from models.contract.block_attention import Attended
 from models.contract.formats import F32, F64, Wide, rn8
+from models.contract.latent_attention import latent_scores
 from models.contract.tree import tree
 
 Table = Int[Array, "items width"]
 Attention = Static[AttentionKernel]
-
-
-def _head_rows(k: AttentionKernel) -> int:
-    """Lines of fp16 heads of the group."""
-    return int(ceil_div(k.group * k.head_dim, F16_LANES))
 
 
 def _block(at: Reads, rows: Rows, operand: int) -> tuple[Int[np.ndarray, "rows lines"], list[Rows]]:
@@ -48,7 +47,7 @@ def _block(at: Reads, rows: Rows, operand: int) -> tuple[Int[np.ndarray, "rows l
 
 
 def _cached(
-    s: Attention,
+    s: Static[Any],
     env: Env,
     store: Shaped[Array, "regions sequences capacity head_dim"],
     pools: Pools,
@@ -79,12 +78,15 @@ def _cached(
 def _qk(at: Reads, rows: Rows, s: Attention) -> Items:
     appended, block = _block(at, rows, 0)
     out = (Result(Pool.F32, score_lines(s.kernel), at.flow.result[rows]),)
+    if isinstance(s.kernel, LatentAttentionKernel):
+        both = [appended, _block(at, rows, 1)[0]]
+        return at.items(latent_qk, rows, lines=[at.block(0, rows), *both], others=block, out=out, params=s)
     return at.items(qk, rows, lines=[at.block(0, rows), appended], others=block, out=out, params=s)
 
 
 def qk(s: Attention, env: Env, pools: Pools, t: Table) -> Pools:
     """Scores of one block: rows of one sequence stand beside the heads of a group and read the same keys."""
-    k, lines = s.kernel, _head_rows(s.kernel)
+    k, lines = s.kernel, s.kernel.query_lines
     q = heads_in(pools.f16, t[:, :lines], k.group, k.head_dim)
     items, batch, group, head_dim = q.shape
     keys, position = _cached(s, env, env.kv.keys[s.store], pools, t[:, lines:-3], t[:, -3:])
@@ -92,6 +94,30 @@ def qk(s: Attention, env: Env, pools: Pools, t: Table) -> Pools:
     seen = position[:, None] <= env.positions[:, None]
     scores = jnp.where(seen[:, :, None], scores.reshape(items, batch, group, -1), F32(numerics.MASKED))
     return Pools(f32=lines_of(scores.reshape(items, batch, -1), F32_LANES))
+
+
+def latent_qk(s: Static[LatentAttentionKernel], env: Env, pools: Pools, t: Table) -> Pools:
+    """Scores of one block of latents and of the turned lanes of their keys, in one exact sum."""
+    k, heads, lines = s.kernel, s.kernel.head_lines, s.kernel.query_lines
+    turned_lines = ceil_div(k.turned, F16_LANES)
+    keys, ends = t[:, lines : lines + turned_lines], t[:, lines + turned_lines : -3]
+    q = _apart(pools, t[:, :heads], k.group, k.head_dim), _apart(pools, t[:, heads:lines], k.group, k.turned)
+    items, batch = q[0].shape[:2]
+    turned, position = _cached(s, env, env.kv.keys[s.store], pools, keys, t[:, -3:])
+    latent, _ = _cached(s, env, env.kv.values[s.store], pools, ends, t[:, -3:])
+    rows = [one.reshape(items, k.sequences, -1, one.shape[-1]) for one in q]
+    scores = latent_scores(rows[0], rows[1], latent, turned, k.sigma).reshape(items, batch, k.group, -1)
+    seen = position[:, None] <= env.positions[:, None]
+    scores = jnp.where(seen[:, :, None], scores, F32(numerics.MASKED))
+    return Pools(f32=lines_of(scores.reshape(items, batch, -1), F32_LANES))
+
+
+def _apart(
+    pools: Pools, lines: Int[Array, "items lines"], heads: int, lanes: int
+) -> Float16[Array, "items batch {heads} {lanes}"]:
+    """Heads of which each begins on a line of its own."""
+    values = values_of(take(pools.f16, lines))
+    return values.reshape(*values.shape[:2], heads, -1)[..., :lanes]
 
 
 def _by_token(
@@ -201,13 +227,15 @@ def merge(s: Attention, env: Env, pools: Pools, t: Table) -> Pools:
 
 
 def _aout(at: Reads, rows: Rows, s: Attention) -> Items:
-    out = (Result(Pool.F16, _head_rows(s.kernel), at.flow.result[rows]),)
+    out = (Result(Pool.F16, s.kernel.head_lines, at.flow.result[rows]),)
     return at.items(aout, rows, lines=_nodes(at, rows, s), out=out, params=s)
 
 
 def aout(s: Attention, env: Env, pools: Pools, t: Table) -> Pools:
     """Heads of n nodes: their sum over the sum of weights."""
     out = blocks.out(_merged(s, pools, t))
+    if isinstance(s.kernel, LatentAttentionKernel):  # each head on lines of its own
+        out = jnp.pad(out, ((0, 0),) * 3 + ((0, -s.kernel.head_dim % F16_LANES),))
     return Pools(f16=lines_of(out.reshape(*out.shape[:2], -1), F16_LANES))
 
 

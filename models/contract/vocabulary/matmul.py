@@ -51,12 +51,18 @@ def matmul_scaled(
     return _bind(MATMUL_SCALED, a, codes, scale, statistic, starts)
 
 
-def decode(codes: Shaped[Array, "k n"], exponent: Int32[Array, " n"]) -> Float32[Array, "k n"]:
-    """Weights as f32: e4m3 codes times 2^exponent per column; f32 weights as they are."""
+def decode(codes: Shaped[Array, "k n"], exponent: Int32[Array, " heads_n"]) -> Float32[Array, "k n"]:
+    """Weights as f32: e4m3 codes times 2^exponent per column (and head); f32 weights as they are."""
     if codes.dtype != jnp.uint8:
         return codes
     values = jax.lax.bitcast_convert_type(codes, jnp.float8_e4m3fn).astype(jnp.float32)
-    return values * pow2(exponent).astype(jnp.float32)
+    return by_column(values, pow2(exponent).astype(jnp.float32))
+
+
+def by_column(values: Float32[Array, "k n"], scale: Float32[Array, " heads_n"]) -> Float32[Array, "k n"]:
+    """A matrix times a scale per column; with more scales it is the matrices of as many heads."""
+    n = values.shape[1]
+    return (values.reshape(len(scale) // n, -1, n) * scale.reshape(-1, 1, n)).reshape(values.shape)
 
 
 def _bind(

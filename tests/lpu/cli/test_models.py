@@ -60,7 +60,7 @@ def test_a_published_model_is_shown_number_by_number(capsys: pytest.CaptureFixtu
     [
         (("compile", "kimi-k3"), 3, "model: kimi-k3 is known, and refused: the vocabulary lacks "),
         (("compile", "phi-4-mini"), 3, "phi-4-mini compiles from its own folder only"),
-        (("run", "jamba2-mini"), 3, "jamba2-mini is known, and refused: config.json is not held here."),
+        (("run", "jamba2-mini"), 3, "jamba2-mini is known, and refused: not held here: config.json."),
         (("models", "phi-5"), 2, "Did you mean phi-4?"),
     ],
 )

@@ -33,6 +33,14 @@ OPERANDS: dict[str, tuple[tuple[jax.Array, ...], dict[str, Any]]] = {
         (zeros(HALF, 2, 4, 8), zeros(HALF, 2, 2, 8), zeros(HALF, 2, 2, 8), CACHE, CACHE, zeros(INT, 2)),
         {"block": 4},
     ),
+    "head_matmul": ((zeros(HALF, 2, 4, 6), zeros(BYTE, 24, 5), zeros(INT, 20)), {}),
+    "latent_attention": (
+        (
+            *(zeros(HALF, 2, 4, 8), zeros(HALF, 2, 4, 6), zeros(HALF, 2, 1, 6), zeros(HALF, 2, 1, 8)),
+            *(zeros(HALF, 2, 16, 1, 6), zeros(HALF, 2, 16, 1, 8), zeros(INT, 2)),
+        ),
+        {"sigma": 0.25, "block": 4},
+    ),
     "glu": ((zeros(FLOAT, 2, 6), zeros(FLOAT, 2, 6)), {"activation": "gelu"}),
     "add": ((zeros(FLOAT, 2, 6), zeros(FLOAT, 2, 6)), {}),
     "multiply": ((zeros(FLOAT, 2, 6),), {"factor": 0.5}),

@@ -290,3 +290,36 @@ def test_nan_is_named_with_its_file(tmp_path: Path, theirs: str, ours: str) -> N
     with pytest.raises(WeightError, match=rf"model.safetensors: {theirs}: 1 of .* not finite") as caught:
         weights[ours]
     assert "\n" not in str(caught.value)
+
+
+# Larger models, adapters
+
+
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("language_model.model.", "mm_projector.linear_1.weight"),  # Kimi-K2.5
+        ("model.text_model.", "model.connector.proj.weight"),  # SmolVLM
+        ("model.language_model.", "model.visual.patch_embed.proj.weight"),  # Qwen
+    ],
+)
+def test_the_text_part_of_a_larger_model_runs_and_the_rest_is_named(
+    tmp_path: Path, text: str, other: str
+) -> None:
+    held = json.loads((LLAMA / "config.json").read_text())
+    tensors = load_file(LLAMA / "model.safetensors")
+    named = {name.replace("model.", text, 1): value for name, value in tensors.items()}
+    save_file({**named, other: np.ones((2, 2), np.float32)}, tmp_path / "model.safetensors")
+    whole = {"model_type": "vision", "text_config": held, "vision_config": {"depth": 2}}
+    (tmp_path / "config.json").write_text(json.dumps(whole))
+    weights = open_folder(tmp_path)
+    assert weights.notes == (
+        f"weights: 1 tensors of pictures or sound ({other}, ...) are not used: text only.",
+    )
+    np.testing.assert_array_equal(weights.plain("norm.gain"), open_folder(LLAMA).plain("norm.gain"))
+
+
+def test_an_adapter_beside_a_model_is_named_and_not_applied(tmp_path: Path) -> None:
+    rewritten(tmp_path, lambda tensors: None)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert "adapter_config.json beside the model is of an adapter (LoRA)" in open_folder(tmp_path).notes[0]

@@ -98,6 +98,7 @@ def test_published_configurations_are_those_of_the_catalog(tmp_path: Path) -> No
         ({"attn_logit_softcapping": 30.0}, "attn_logit_softcapping is 30.0: a key that we do not know"),
         ({"model_type": "phi3"}, "rope_parameters.rope_type is 'llama3': only default, longrope"),
         ({"layer_types": ["full_attention"]}, "names 1 layers, num_hidden_layers is 2"),
+        ({"layer_types": ["full_attention"] * 3}, "names 3 layers, num_hidden_layers is 2"),
         ({"rope_parameters": {"full_attention": {"rope_theta": 1e4}}}, "rope_parameters.full_attention is"),
         (
             {"rope_parameters": {"rope_type": "llama3", "factor": 8.0}},

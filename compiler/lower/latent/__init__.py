@@ -1,0 +1,1 @@
+"""Lowering of latent attention in its absorbed form."""

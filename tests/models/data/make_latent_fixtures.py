@@ -1,0 +1,76 @@
+"""Makes the tiny folders of data/latent and their expected logits, with transformers and PyTorch.
+
+Not part of the test suite. In an environment of its own:
+    pip install torch==2.13.0 transformers==5.24.0 safetensors && python make_latent_fixtures.py
+Written with torch 2.13.0+cpu, transformers 5.24.0. Weights are bf16, the logits are f32 of them.
+"""
+
+# pyright: basic, reportMissingImports=false
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+HERE = Path(__file__).parent / "latent"
+TOKENS = 24
+LAYERS = 2
+BASE = {
+    "hidden_size": 64,
+    "intermediate_size": 64,
+    "num_hidden_layers": LAYERS,
+    "first_k_dense_replace": LAYERS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "vocab_size": 96,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5,  # not that of the norms of latents
+    "q_lora_rank": 48,
+    "kv_lora_rank": 40,
+    "qk_nope_head_dim": 24,
+    "qk_rope_head_dim": 16,
+    "v_head_dim": 20,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "n_group": 1,
+    "topk_group": 1,
+}
+YARN = {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0, "original_max_position_embeddings": 32}
+FOLDERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "v3-dense": ("deepseek_v3", {"rope_parameters": {**YARN, "mscale": 1.0, "mscale_all_dim": 1.0}}),
+    "v3-mscale": ("deepseek_v3", {"rope_parameters": {**YARN, "mscale": 0.7, "mscale_all_dim": 1.2}}),
+    "v2-lite-dense": ("deepseek_v2", {"q_lora_rank": None, "tie_word_embeddings": True}),
+}
+
+
+def make(name: str, kind: str, keys: dict[str, Any]) -> None:
+    """Write one folder: config.json, safetensors, expected.npz with tokens [t] and logits [t, vocab]."""
+    config = AutoConfig.for_model(kind, **(BASE | keys))
+    config._attn_implementation = "eager"
+    model = AutoModelForCausalLM.from_config(config)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for path, tensor in model.named_parameters():
+            noise = torch.randn(tensor.shape, generator=generator)
+            width = 1.4 * tensor.shape[-1] ** -0.5  # scores spread over some e-folds
+            value = 1 + 0.1 * noise if "norm" in path else width * noise
+            tensor.copy_(value.to(torch.bfloat16).float())
+    model.tie_weights()
+    model.eval()
+    tokens = torch.randint(0, BASE["vocab_size"], (1, TOKENS), generator=generator)
+    with torch.no_grad():
+        logits = model.float()(tokens).logits[0]
+    folder = HERE / name
+    shutil.rmtree(folder, ignore_errors=True)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    np.savez(folder / "expected.npz", tokens=tokens[0].numpy().astype(np.int32), logits=logits.numpy())
+    print(name, float(logits.std()), sum(one.stat().st_size for one in folder.iterdir()))
+
+
+if __name__ == "__main__":
+    for name, (kind, keys) in FOLDERS.items():
+        make(name, kind, keys)
