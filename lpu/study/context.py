@@ -65,7 +65,7 @@ class Studied:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, each number with its kind."""
 
-        def number(value: float, kind: str) -> dict[str, Any]:
+        def number(value: float | int, kind: str) -> dict[str, Any]:
             return {"value": value, "kind": kind}
 
         return {
@@ -198,7 +198,7 @@ def _row(
         weight_bytes=count.total,
         lpus=(kv + state) / chip.sram_bytes,
         racks=racks,
-        users=users if found is None else found.users,
+        users=users if found is None else float(found.users),
         cycles=floor if found is None else found.cycles,
         tokens_per_second=chip.clock_hz / floor / racks if found is None else found.tokens_per_second,
         kind=DERIVED if found is None else EXACT,

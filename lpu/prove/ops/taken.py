@@ -5,10 +5,10 @@ from typing import Any, TypeVar
 
 from compiler.program.isa import GAIN, LOAD_NAMES, Holds
 from lpu.prove.known import Known
-from lpu.prove.lines import Blocks, Chunk, Preload, TileRun
+from lpu.prove.lines import Blocks, Chunk, Preload, Stepped, TileRun
 from lpu.prove.refused import RefusedError, need
 
-_Block = TypeVar("_Block", Chunk, Blocks)
+_Block = TypeVar("_Block", Chunk, Blocks, Stepped)
 
 
 def vectors(known: Known, lines: Sequence[Any], holds: int, what: str) -> tuple[int, tuple[int, ...]]:

@@ -21,7 +21,8 @@ from models.rope_scaling import Scaling
 Residual = Float32[Array, "batch hidden"]
 Held = tuple[Any, Any, tuple[Any, ...]]
 """Keys, values and states of a part; None and () for those that it has not."""
-States = tuple[Float32[Array, "sequences kept channels"], ...]
+States = tuple[Array, ...]
+"""Of a mixer: f32 [sequences, kept, channels] each."""
 
 
 class Conv(nnx.Module):

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from jax.core import ShapedArray
 from safetensors.numpy import load_file, save_file
 
 from lpu.cli.app import main
-from models.contract import ops
+from models.contract.ops import OPS
 from models.families.hybrid.checkpoint import decay
 from models.families.registry import config_of
 from models.hybrid_config import HybridConfig
@@ -85,10 +86,10 @@ def test_patterns_are_words_of_known_parts_one_for_each_layer(tmp_path: Path) ->
 
 
 def test_ops_with_states_refuse_shapes_that_do_not_go_together() -> None:
-    def f32(*shape: int) -> Any:
-        return np.zeros(shape, np.float32)
+    def f32(*shape: int) -> ShapedArray:
+        return ShapedArray(shape, np.dtype(np.float32))
 
-    position = np.zeros(2, np.int32)
+    position = ShapedArray((2,), np.dtype(np.int32))
     taps = (f32(8),) * 4
     for state, given, words in (
         (f32(2, 2, 8), taps, "kept values and channels of the state"),
@@ -97,7 +98,7 @@ def test_ops_with_states_refuse_shapes_that_do_not_go_together() -> None:
         (f32(2, 3, 8), (*taps[:3], f32(7)), "tap 3 has 7 channels, x has 8"),
     ):
         with pytest.raises(ValueError, match=words):
-            ops.conv(f32(2, 8), state, position, given)  # type: ignore[arg-type]
+            OPS["conv"].shape(f32(2, 8), state, position, *given)
     good = {"raw": f32(2, 4), "bc": f32(2, 6), "decay": f32(8), "d": f32(8), "state": f32(2, 3, 8)}
     for change, words in (
         ({"raw": f32(2, 3)}, "3 time steps do not divide 8 channels"),
@@ -106,9 +107,9 @@ def test_ops_with_states_refuse_shapes_that_do_not_go_together() -> None:
         ({"d": f32(7)}, "d has 7 numbers, x 8 channels"),
     ):
         with pytest.raises(ValueError, match=words):
-            ops.ssm(f32(2, 8), **(good | change), position=position)  # type: ignore[arg-type]
+            OPS["ssm"].shape(f32(2, 8), *(good | change).values(), position, groups=1, low=0.0, high=1.0)
     with pytest.raises(ValueError, match="shapes of x and z"):
-        ops.gate(f32(2, 8), f32(2, 7))  # type: ignore[arg-type]
+        OPS["gate"].shape(f32(2, 8), f32(2, 7))
 
 
 def test_decays_are_rounded_once() -> None:
