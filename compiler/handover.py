@@ -13,7 +13,12 @@ import numpy as np
 
 from compiler.errors import CompileError, OptionError
 from compiler.lower.rows import Kernels
-from compiler.program.instructions.attention import AttentionKernel, KVKernel, stripe_tokens
+from compiler.program.instructions.attention import (
+    AttentionKernel,
+    KVKernel,
+    LatentAttentionKernel,
+    stripe_tokens,
+)
 from compiler.program.instructions.host import HandoverKernel
 from compiler.program.instructions.recurrent import StateKernel
 from compiler.program.isa import COLUMNS, TAG_SHIFT, TAGS, Columns, Op
@@ -142,6 +147,9 @@ def _block(over: _Handover, block: Block, kernels: Kernels) -> Block:
         raise CompileError(over.kind, block.name, reason, "Hand on an f32 residual between attentions.")
     attention = manifest.kernels[int(appends.aux[0])]
     assert isinstance(attention, AttentionKernel)
+    if isinstance(attention, LatentAttentionKernel):
+        reason = f"{len(line)} chips keep copies of a latent of {attention.head_dim} lanes, moved as heads"
+        raise CompileError(over.kind, block.name, reason, "Prefill on the LPUs (--prefill).")
     kernel = HandoverKernel(
         **{field.name: getattr(attention, field.name) for field in fields(KVKernel)},
         host_slot=over.bridge.slot_cycles(manifest.clock_hz),

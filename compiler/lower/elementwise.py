@@ -10,7 +10,7 @@ from jaxtyping import Int
 from compiler.graph.graph import Node, View
 from compiler.lower.context import Lowering
 from compiler.lower.latent.joint import joined
-from compiler.lower.layout import LANES, Lines, Segments, natural
+from compiler.lower.layout import LANES, NO_RANK, Lines, Segments, natural
 from compiler.program.isa import F16_LANES, F32_LANES, Kernel, ceil_div
 
 
@@ -56,27 +56,27 @@ def in_natural_order(low: Lowering, value: int, lines: Lines, total: int) -> Non
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segmented:
-    """An operand in segments, and a new fp16 result in equal ones: `first` is the first line of each."""
+    """An operand in segments, and a new fp16 result in equal ones: `first` is the first line of each.
+
+    owner: rank of each row; segment: which one it makes, on several ranks where the operand lies on several.
+    """
 
     source: Lines
     segments: Segments
     result: Lines
     first: Int[np.ndarray, " segments"]
-
-    @property
-    def owner(self) -> Int[np.ndarray, " segments"]:
-        """The rank of each segment."""
-        return self.source.owner[self.segments.first]
+    owner: Int[np.ndarray, " rows"]
+    segment: Int[np.ndarray, " rows"]
 
     def add_rows(self, low: Lowering, op: int, kernel: Kernel, *, n: int, **fields: Any) -> None:
-        """One row for each segment, from its lines of the operand to its lines of the result."""
+        """The rows, from lines of the operand to lines of the result."""
         low.rows.add(
             op,
             rank=self.owner,
             n=n,
             aux=low.kernels.index(kernel),
-            src_tag=self.source.tag(self.segments.first),
-            dst_tag=self.result.tag(self.first),
+            src_tag=self.source.tag(self.segments.first[self.segment]),
+            dst_tag=self.result.tag(self.first[self.segment]),
             **fields,
         )
 
@@ -90,14 +90,19 @@ def by_segments(low: Lowering, node: Node) -> Segmented:
     for i, line in enumerate(segments.first):
         real = value.columns[line * lanes : line * lanes + segments.width]
         columns[i, : segments.width] = real - view.start
-    owner = value.owner[segments.first]
-    joint = joined(low, node, owner)
+    owner, segment = value.owner[segments.first], np.arange(count)
+    copies = np.flatnonzero(value.held[: low.group.ranks, segments.first[0]])
+    everywhere = bool((owner == NO_RANK).all())
+    joint = None if everywhere else joined(low, node, owner)
     if joint is not None:
         out, first = joint
     else:
         first = np.arange(count) * lines
         sizes = np.full(count, lines)
         out = low.value("f16", np.repeat(owner, lines), columns.reshape(-1), first=first, count=sizes)
+    if everywhere:
+        out.held[copies] = True
+        owner, segment = np.repeat(copies, count), np.tile(segment, len(copies))
     whole = Segments(start=0, total=view.width, width=segments.width, first=first, lines=lines)
     low.where[View(value=node.outputs[0], start=0, width=view.width)] = (out, whole)
-    return Segmented(source=value, segments=segments, result=out, first=first)
+    return Segmented(source=value, segments=segments, result=out, first=first, owner=owner, segment=segment)

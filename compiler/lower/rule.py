@@ -33,7 +33,8 @@ class LoweringRule:
     operands, however they are cut. picks_token: the result is the token that ends a step.
     cuts: into segments of how many columns the result is cut, whatever its readers like. even: segments of
     operands and result are dealt so that all ranks that have any have equally many. joined: operands of one
-    node that are laid out as one value, rank by rank, in that order.
+    node that are laid out as one value, rank by rank, in that order. copied: operands that every rank with
+    segments of the first one reads whole.
     """
 
     op: str
@@ -51,6 +52,7 @@ class LoweringRule:
     cuts: Callable[["Uses", Node], int] | None = None
     even: bool = False
     joined: tuple[int, ...] = ()
+    copied: tuple[int, ...] = ()
 
 
 def every(columns: int) -> Callable[["Uses", Node, int], int]:

@@ -121,7 +121,8 @@ def _own(name: str) -> None:
     config = config_in(read_model(name))
     if config is None:
         raise FileError(f"models: {name} is a module of its own, its numbers are in its code.")
-    one_entry("model", config.name, of_model(config), parameters=config.parameters())
+    kept = {"parameters": config.parameters(), "kv_fp16_bytes_per_token_and_layer": 2 * config.cached_lanes}
+    one_entry("model", config.name, of_model(config), **kept)
 
 
 def _state(row: Mapping[str, Any]) -> str:

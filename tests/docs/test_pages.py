@@ -15,7 +15,12 @@ from lpu.cli import app as cli
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 FOLDERS = ("lpu/", "compiler/", "fabric/", "models/", "docs/", "examples/", "benchmarks/", "tests/")
-SLOW = ("certify", "--run", "llama-3.1-70b")  # examples with one of these words take more than a few seconds
+SLOW = (
+    "certify",
+    "--run",
+    "llama-3.1-70b",
+    "deepseek-v3-dense",
+)  # examples with one of these words take more than a few seconds
 # Of pytest and pip, and of lpu itself.
 OTHERS = {
     "--update-golden",

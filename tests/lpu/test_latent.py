@@ -11,12 +11,14 @@ from handmade import change
 from models_named import of_model
 from slow import slow_but
 
-from compiler.errors import OptionError
+from compiler.errors import CompileError, OptionError
+from compiler.handover import compile_ingest
 from compiler.lower.layout import evenly
 from compiler.program.instructions.attention import LatentAttentionKernel
 from compiler.program.isa import Columns, Op
 from compiler.program.program import Block, Loads, Program
 from compiler.timing import timing
+from fabric.catalog import bridge_spec
 from fabric.rack import load_rack
 from lpu.check.check import check, check_columns, require
 from lpu.prove.prove import prove
@@ -55,12 +57,15 @@ CASES: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "rows and columns": (TINY, "quad", {"tp": 4, "layout": "2d"}),
     "rows": (TINY, "quad", {"tp": 4, "layout": "row"}),
     "one matrix for the queries": (ONE_Q, "quad", {"tp": 2}),
+    "latents on every chip": (replace(TINY, q_lora=320, layers=1), "quad", {"tp": 4}),
     "wide heads": (WIDE, "quad", {"tp": 2}),
     "wide heads, any scales": (replace(WIDE, column_scales="f32"), "quad", {"tp": 3}),
 }
 
 
-@pytest.mark.parametrize("name", slow_but(["two chips", "wide heads"], CASES))
+@pytest.mark.parametrize(
+    "name", slow_but(["two chips", "wide heads", "latents of queries on every chip"], CASES)
+)
 def test_the_bits_are_those_of_one_device(name: str) -> None:
     config, rack, options = CASES[name]
     step, program = compiled(config, rack, contexts=(CONTEXT,), pp=1, **options)
@@ -214,3 +219,26 @@ def test_no_mutant_is_proved(program: Program, name: str) -> None:
 def test_a_context_cannot_be_dealt_over_chips() -> None:
     with pytest.raises(OptionError, match="every chip with heads keeps all latents"):
         compiled(TINY, "quad", contexts=(CONTEXT,), tp=4, pp=1, cp=2)
+
+
+def test_every_chip_computes_all_latents_itself() -> None:
+    """So nothing crosses a link between a layer's input and the product with its heads' results."""
+    _, program = compiled(replace(TINY, q_lora=320, layers=1), "quad", contexts=(CONTEXT,), tp=4, pp=1)
+    require(check(program, CONTEXT))
+    block = program.blocks[attention_block(program)]
+    call = next(call for call in program.calls if call.block == attention_block(program))
+    for matrix in ("q_a", "kv_a", "k_rope"):
+        slot = next(i for i, tensor in enumerate(call.tensors) if tensor.endswith(f"{matrix}.codes"))
+        chips, tiles = np.unique(block.loads.chip[block.loads.tensor == slot], return_counts=True)
+        assert chips.tolist() == [0, 1, 2, 3]
+        assert len(set(tiles.tolist())) == 1
+    rows = block.columns[CONTEXT]
+    scores = rows.t0[rows.op == Op.QK].max()
+    assert not ((rows.op == Op.SEND) & (rows.t0 > 0) & (rows.t1 <= scores)).any()
+    named = of_model(program, replace(TINY, q_lora=320, layers=1, max_context=CONTEXT))
+    assert prove(named).ok
+
+
+def test_latents_are_not_handed_over_as_heads(program: Program) -> None:
+    with pytest.raises(CompileError, match="2 chips keep copies of a latent of 96 lanes"):
+        compile_ingest(program, 8, bridge_spec("fpga-400g"))

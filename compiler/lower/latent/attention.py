@@ -152,4 +152,5 @@ RULE = LoweringRule(
     by_head=True,
     even=True,
     joined=(Q_LATENT, Q_TURNED),
+    copied=(K_TURNED, LATENT),
 )

@@ -8,9 +8,10 @@ from compiler.errors import CompileError
 from compiler.graph.graph import Node
 from compiler.lower.collective import partials, reduce, scale_words, statistic
 from compiler.lower.context import Lowering
-from compiler.lower.layout import Demand, Lines, lay
+from compiler.lower.layout import NO_RANK, Demand, Lines, lay
 from compiler.lower.ops.chains import column_tiles, drain_kernels, emptied_by, turns
 from compiler.lower.ops.parted import lower_parted
+from compiler.lower.redundant import copied
 from compiler.lower.rows import tag
 from compiler.lower.rule import Handed, LoweringRule
 from compiler.program.instructions.matmul import MatmulKernel
@@ -32,10 +33,11 @@ def lower_matmuls(low: Lowering, nodes: list[Node]) -> None:
         lower_parted(low, nodes, source)
         return
     low.gather(source, low.group.needs(source.lines, low.multipliers(nodes[0].inputs[0].value)))
-    whole = [node for node in nodes if _is_taken_whole(low, node)]
-    others = [node for node in nodes if node not in whole]
-    for together in (*([node] for node in whole), *([others] if others else [])):
-        _side_by_side(low, together, source)
+    copies = {node.index: copied(low, node, source) for node in nodes}
+    apart = [node for node in nodes if copies[node.index] is not None or _is_taken_whole(low, node)]
+    others = [node for node in nodes if node not in apart]
+    for together in (*([node] for node in apart), *([others] if others else [])):
+        _side_by_side(low, together, source, copies[together[0].index])
 
 
 def _is_taken_whole(low: Lowering, node: Node) -> bool:
@@ -45,8 +47,8 @@ def _is_taken_whole(low: Lowering, node: Node) -> bool:
     return any(rule(reader).handed(low.demands, reader) is Handed.WHOLE for reader, _ in found)
 
 
-def _side_by_side(low: Lowering, nodes: list[Node], source: Lines) -> None:
-    """The results of some matmuls as one value."""
+def _side_by_side(low: Lowering, nodes: list[Node], source: Lines, copies: np.ndarray | None) -> None:
+    """The results of some matmuls as one value. copies: ranks that each compute all of it; None: dealt."""
     demands: list[tuple[Demand, int]] = []
     tensor: list[int] = []
     for which, node in enumerate(nodes):
@@ -54,8 +56,12 @@ def _side_by_side(low: Lowering, nodes: list[Node], source: Lines) -> None:
             demands.append((demand, demand.view.start))
             tensor.append(which)
     owner, columns, segments, piece = lay(demands, "f32", low.group.ranks)
+    owner = owner if copies is None else np.zeros_like(owner)
     chunks = column_tiles(low, owner, low.chip.planes)
+    owner = owner if copies is None else np.full_like(owner, NO_RANK)
     out = low.value("f32", owner, columns, first=chunks[0], count=chunks[1])
+    if copies is not None:
+        out.held[copies] = True
     _multiply(low, nodes, source, out, np.array(tensor)[piece])
     for (demand, _), segment in zip(demands, segments, strict=True):
         low.where[demand.view] = (out, segment)
@@ -88,8 +94,12 @@ def _chains(low: Lowering, source: Lines, out: Lines) -> _Chains:
     part = np.tile(np.arange(parts), len(out.first))
     live = length[part] > 0
     chunk, part = chunk[live], part[live]
+    rank = out.owner[out.first[chunk]] // parts * parts + part
+    if out.owner[0] == NO_RANK:
+        copies = np.flatnonzero(out.held[: low.group.ranks, 0])
+        rank = np.repeat(copies, len(chunk))
+        chunk, part = (np.tile(one, len(copies)) for one in (chunk, part))
     first = out.first[chunk]
-    rank = out.owner[first] // parts * parts + part
     place = turns(low, rank) % low.drains.shape[1]
     return _Chains(
         chunk=chunk,
