@@ -85,7 +85,8 @@ def machine(rack: Rack) -> dict[str, Any]:
 
 def broken_of(damage: Damage) -> Broken:
     """What a manifest says of the damage of its rack."""
-    return Broken(faults=tuple(str(one) for one in damage.faults), lost=damage.lost)
+    faults = tuple(str(one) for one in damage.faults)
+    return Broken(faults=faults, lost=damage.lost, parent=damage.parent)
 
 
 def program_blocks(scheduled: Scheduled) -> tuple[list[Block], tuple[Kernel, ...]]:
@@ -183,10 +184,11 @@ def _calls(plan: Plan, scheduled: Scheduled, sram: SramMap) -> tuple[list[Call],
         made = scheduled.templates[call.template]
         cycle = cycle if waves is None else waves.bases[i]
         tensors = tuple(names[call.block.params[i]] for i in made.params)
+        kept = list(call.chips[: len(made.kv_words)])
         own = list(call.chips[: len(made.weight_words)])
         weight_at[own] = sram.clear(own, weight_at[own], made.weight_words)
         calls.append(placed(1 + call.template, call.block.name, call.chips, tag, tensors))
-        kv_at[own] += made.kv_words
+        kv_at[kept] += made.kv_words
         weight_at[own] += made.weight_words
         tag += made.uids
         cycle = {context: count + made.cycles[context] for context, count in cycle.items()}

@@ -16,9 +16,9 @@ from compiler.lower.blocks import ModelBlock
 from compiler.memory import sram_map, users_that_fit
 from compiler.options import STRATEGIES, CompileOptions
 from compiler.place.assignment import Assignment, as_placed, check_placement, deal_contexts, problem_of
-from compiler.place.context_parallel import dealt
 from compiler.place.problem import Placement, PlacementError, Shards
 from compiler.place.sizes import Companion
+from compiler.place.stripes import dealt
 from compiler.planes import shortest
 from compiler.program.program import Program
 from compiler.scheduled import Scheduled
@@ -38,14 +38,14 @@ Made = TypeVar("Made")
 
 
 def compile_program(
-    source: Source,
+    source: Source | Traced,
     rack: Rack,
     options: CompileOptions,
     progress: Progress = quiet,
     dump_dir: Path | None = None,
     numbers: Numbering | None = None,
 ) -> Program:
-    """Compile a decode step for a rack.
+    """Compile a decode step for a rack, of a source or of what it was traced to before.
 
     dump_dir: a folder; what each step gives is written there as text, in order. numbers: the order in which
     chips of the rack are taken, if not the one of `numbers_of`.
@@ -59,7 +59,7 @@ def compile_program(
             "Choose --objective throughput and an --interval-slack.",
         )
     step = Steps(progress, dump_dir)
-    model = traced(source, step)
+    model = source if isinstance(source, Traced) else traced(source, step)
     schedule = in_waves if options.objective == "throughput" else one_by_one
 
     def made(rack: Rack, numbers: Numbering, by_layer: bool) -> Program:
@@ -70,7 +70,7 @@ def compile_program(
         scheduled = shortest(numbers.rack, scheduled_on).named(numbers)
         there = replace(rack, chip=scheduled.plan.chip)
         sram = step("memory", sram_map, there, scheduled)
-        return step("assemble", assemble, there, source.model, scheduled, sram)
+        return step("assemble", assemble, there, model.source.model, scheduled, sram)
 
     return with_room(made, rack, numbers or step("number", numbers_of, rack, options), options)
 
@@ -171,7 +171,7 @@ def compile_pair(
         found = shortest(numbers.rack, decoding)
         machine = replace(numbers.rack, chip=found.plan.chip)
         same = {name: getattr(found.plan, name) for name in ("by_rows", "by_layer")}
-        plan = replace(dealt(beside(machine).plan, found.plan.cp), **same)
+        plan = replace(dealt(beside(machine).plan, found.plan.deal), **same)
         there, how = replace(found.assignment, plan=plan), found.options
         long = step("schedule-prefill", schedule_chunks, there, prefill.blocks, machine, how, step.progress)
         scheduled, long = found.named(numbers), long.named(numbers)
