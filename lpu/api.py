@@ -320,8 +320,7 @@ def certify(
 
     options, opened = _asked("certify", model, options, keywords)
     opened.need_weights("certify")
-    vocab, batch = opened.vocab, opened.step.batch
-    how = how or CertifyOptions()
+    vocab, batch, how = opened.vocab, opened.step.batch, how or CertifyOptions()
     ids = prompt_ids(prompts, opened, vocab) if prompts else default_prompts(batch, vocab, how.prefill or 0)
     check_room(ids, tokens, batch, max(opened.contexts))
     with taken_as_legal(program, counts=False):
