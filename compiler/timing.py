@@ -13,6 +13,13 @@ import numpy as np
 from compiler.errors import CompileError
 from compiler.program.instruction_set import INSTRUCTIONS, name_of
 from compiler.program.instructions.attention import AttentionKernel
+from compiler.program.instructions.experts import (
+    PAIRED,
+    HalfKernel,
+    RankKernel,
+    SlotsKernel,
+    half_words,
+)
 from compiler.program.instructions.host import HandoverKernel, wire_words
 from compiler.program.instructions.matmul import WIDE_PER_F32, ReduceKernel, TreeKernel, WriteBackKernel
 from compiler.program.instructions.recurrent import SsmKernel, StateKernel, state_lines
@@ -104,6 +111,21 @@ def _tile(op: int, n: Lines, kernel: Kernel, chip: ChipSpec, rows: int) -> tuple
     return hold, hold
 
 
+def _half_tiles(op: int, n: Lines, kernel: HalfKernel, chip: ChipSpec, rows: int) -> tuple[Lines, Lines]:
+    """All rows through the fp16 weights of a router, one tile after another."""
+    tiles = ceil_div(kernel.k_lines, 2)
+    install = ceil_div(TILE_ROWS * half_words(n, kernel) // tiles, chip.plane_bytes_per_cycle)
+    hold = np.maximum(install, rows) * tiles
+    return hold, hold + chip.mxm_fill_cycles
+
+
+def _slots(op: int, n: Lines, kernel: SlotsKernel, chip: ChipSpec, rows: int) -> tuple[Lines, Lines]:
+    """Whether any row chose an expert, once; which expert a slot has, by comparing; weights are moved."""
+    compared = ceil_div(kernel.experts * rows, TILE_ROWS) + ceil_div(n * kernel.experts, TILE_ROWS)
+    hold = np.maximum(compared, ceil_div(rows * moved_lines(op, n, kernel), VXM_WORDS_PER_CYCLE))
+    return hold, hold + chip.vxm_latency_cycles + chip.lane_reduce_cycles
+
+
 def _write_back(op: int, n: Lines, kernel: WriteBackKernel, chip: ChipSpec, rows: int) -> tuple[Lines, Lines]:
     hold = rows * (WIDE_PER_F32 if kernel.wide else 1) + 0 * n
     return hold, hold + chip.mxm_fill_cycles
@@ -166,6 +188,14 @@ def _of_nodes(n: Lines, k: TreeKernel) -> Lines:
     return F32_LANES * n * len(k.sizes)
 
 
+def _of_pairs_of_experts(n: Lines, k: RankKernel) -> Lines:
+    return F32_LANES * n * k.experts
+
+
+def _of_paired(n: Lines, k: Kernel) -> Lines:
+    return PAIRED * n
+
+
 def _of_steps(n: Lines, k: SsmKernel) -> Lines:
     return F32_LANES * (2 + k.decays) + 0 * n
 
@@ -208,6 +238,12 @@ RULES: dict[int, Rule] = {
     Op.GLU: Vector(lanes=of_lines, passes=4),
     Op.ARGMAX: Vector(lanes=of_lines, passes=1, reduces=True),
     Op.ARGRED: Vector(lanes=of_lines, passes=1, reduces=True),
+    Op.XMM: _tile,
+    Op.MM16: _half_tiles,
+    Op.RANK: Vector(lanes=_of_pairs_of_experts, passes=1, reduces=True),
+    Op.SHARE: Vector(lanes=of_lines, passes=6, reduces=True),
+    Op.SLOTS: _slots,
+    Op.WGLU: Vector(lanes=_of_paired, passes=5),
     Op.CONV: Renewing(lanes=of_lines, passes=8, by_token=False),
     Op.STEP: Vector(lanes=_of_steps, passes=4),
     Op.SSM: Renewing(lanes=_of_states, passes=3, by_token=True),

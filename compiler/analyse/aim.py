@@ -13,7 +13,7 @@ import numpy as np
 from compiler.analyse.bounds import work
 from compiler.analyse.dataflow import edges
 from compiler.program.instruction_set import INSTRUCTIONS
-from compiler.program.isa import MXM, Columns, Op
+from compiler.program.isa import MXM, PRODUCTS, Columns
 from compiler.program.manifest import Manifest
 from compiler.program.program import Call, Program
 
@@ -94,7 +94,7 @@ def _block(manifest: Manifest, rows: Columns, call: Call, group_of: dict[int, tu
     planes = np.array([INSTRUCTIONS[int(op)].unit == MXM for op in rows.op], np.int64)
     return _Block(
         depth=_depth(planes, pairs),
-        matmuls=_depth(np.asarray(rows.op == Op.MM, np.int64), pairs),
+        matmuls=_depth(np.isin(rows.op, PRODUCTS).astype(np.int64), pairs),
         installs=-(-int((asked.weight_bytes + asked.kv_bytes).max()) // rate),
         hop=_hop(manifest, group_of[call.chips[0]], group_of[call.chips[0]]),
     )

@@ -14,8 +14,19 @@ import numpy as np
 from compiler.analyse.dataflow import Waits, edges, waits
 from compiler.analyse.holds import holds, link_rows
 from compiler.program.instructions.attention import AttentionKernel
+from compiler.program.instructions.experts import ExpertTileKernel, HalfKernel, half_words
 from compiler.program.instructions.matmul import MatmulKernel
-from compiler.program.isa import F16_LANES, F32_LANES, TILE_ROWS, Columns, Kernel, Op, is_transfer
+from compiler.program.isa import (
+    F16_LANES,
+    F32_LANES,
+    PRODUCTS,
+    TILE_ROWS,
+    WORD_BYTES,
+    Columns,
+    Kernel,
+    Op,
+    is_transfer,
+)
 from compiler.program.manifest import Manifest
 from compiler.program.program import Program
 
@@ -43,10 +54,17 @@ class Work:
 def work(columns: Columns, kernels: Sequence[Kernel], batch: int, chips: int) -> Work:
     """The installs and products of rows, by `columns.chip` of `chips`."""
     weights, kv, macs = (np.zeros(len(columns), np.int64) for _ in range(3))
-    mm = columns.op == Op.MM
-    k_lines = np.array([k.k_lines if isinstance(k, MatmulKernel) else 0 for k in kernels] or [0])
+    mm = np.isin(columns.op, PRODUCTS)
+    k_lines = np.array(
+        [k.k_lines if isinstance(k, MatmulKernel | ExpertTileKernel) else 0 for k in kernels] or [0]
+    )
     weights[mm] = F32_LANES * TILE_ROWS * columns.n[mm]
     macs[mm] = batch * F32_LANES * columns.n[mm] * k_lines[columns.aux[mm]] * F16_LANES
+    for aux in np.unique(columns.aux[columns.op == Op.MM16]).tolist():
+        rows, k = (columns.op == Op.MM16) & (columns.aux == aux), kernels[aux]
+        assert isinstance(k, HalfKernel)
+        weights[rows] = half_words(columns.n[rows], k) * WORD_BYTES
+        macs[rows] = batch * F32_LANES * columns.n[rows] * k.k_lines * F16_LANES
     for op in (Op.QK, Op.PV):
         for aux in np.unique(columns.aux[columns.op == op]).tolist():
             rows, k = (columns.op == op) & (columns.aux == aux), kernels[aux]

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from compiler.lower.rows import Rows
-from compiler.program.isa import Columns, Kernel, Op, is_transfer
+from compiler.program.isa import PRODUCTS, Columns, Kernel, Op, is_transfer
 from compiler.program.packed import PackedKey
 from compiler.schedule.list_schedule import dependencies
 
@@ -27,7 +27,7 @@ class Waits:
 def edges(columns: Columns, kernels: Sequence[Kernel], planes: int, given: int) -> np.ndarray:
     """(earlier row, later row) of every dependency of a block; the value `given` is there at cycle 0."""
     transfer = is_transfer(columns.op)
-    product, drain = np.flatnonzero(columns.op == Op.MM), np.flatnonzero(columns.op == Op.WB)
+    product, drain = np.flatnonzero(np.isin(columns.op, PRODUCTS)), np.flatnonzero(columns.op == Op.WB)
     append = np.flatnonzero(columns.op == Op.KVW)
     install = np.flatnonzero((columns.op == Op.QK) | (columns.op == Op.PV))
     own = [

@@ -146,7 +146,17 @@ def reading_ranks(
             mask[low.multipliers(node.outputs[0])] = True
     some = np.logical_or.reduceat(mask, first, axis=1)
     whole = np.array_equal(np.repeat(some, count, axis=1), mask)  # of each tile all lines or none
-    return mask if whole and mask[owner, np.arange(lines)].all() else None
+    there = mask[owner, np.arange(lines)].all() and held_there(low, users[0][0], mask)
+    return mask if whole and there else None
+
+
+def held_there(low: Lowering, adding: Node, mask: np.ndarray) -> bool:
+    """Whether the block's input, if it is what is added to, lies wherever the sum may be made."""
+    for view in adding.inputs:
+        value, segments = low.where.get(view, (None, None))
+        if value is not None and value.uid == 0 and segments is not None:
+            return bool((value.held[: low.group.ranks, segments.first] | ~mask).all())
+    return True
 
 
 def _tray_starts(made: Partials) -> tuple[np.ndarray, np.ndarray]:

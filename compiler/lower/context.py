@@ -135,6 +135,12 @@ class Lowering:
         """Who multiplies a value by weights, as [ranks]."""
         return self.demands.multipliers(value, self.group.ranks, self.group.k_parts)
 
+    def input_lines(self, value: int, lines: int) -> np.ndarray:
+        """The fp16 lines of a value that each rank multiplies, as [ranks, lines]."""
+        if self.demands.everywhere(value):
+            return np.ones((self.group.ranks, lines), bool)
+        return self.group.needs(lines, self.multipliers(value))
+
     def segments(self, view: View, node: Node) -> tuple[Lines, Segments]:
         """The layout of an operand that is cut into segments."""
         value, segments = self.lines(view, node)

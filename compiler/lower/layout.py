@@ -126,12 +126,21 @@ class Demands(Uses):
 
     def multipliers(self, value: int, ranks: int, k_parts: int) -> Bool[np.ndarray, " ranks"]:
         """Which ranks multiply a value by weights: those that compute a tile of a product that reads it."""
-        found = np.zeros(ranks, bool)
+        found = np.full(ranks, self.everywhere(value))
         for node, _ in self.readers(value):
             if self.rule(node).joint is not None:
                 for demand in self.pieces(node.outputs[0]):
                     found |= np.isin(np.arange(ranks) // k_parts, demand.owners(ranks) // k_parts)
         return found
+
+    @property
+    def somewhere_everywhere(self) -> bool:
+        """Whether the graph has an op that every rank takes all operands of."""
+        return any(self.rule(node).everywhere for node in self.graph.nodes)
+
+    def everywhere(self, value: int) -> bool:
+        """Whether every rank takes all of a value."""
+        return any(self.rule(node).everywhere for node, _ in self.readers(value))
 
     def _even(self, view: View) -> bool:
         """Whether an op that makes or reads a view wants its segments dealt evenly."""

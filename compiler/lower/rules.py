@@ -10,6 +10,7 @@ from compiler.lower.ops import (
     attention,
     bias,
     embed,
+    experts,
     glu,
     matmul,
     multiply,
@@ -17,6 +18,7 @@ from compiler.lower.ops import (
     rms_norm,
     rope,
     rounding,
+    router,
 )
 from compiler.lower.ops.recurrent import conv, gate, ssm
 from compiler.lower.rule import LoweringRule
@@ -37,6 +39,7 @@ for _rule in (
     *(heads.RULE, latent_attention.RULE),
     *(conv.RULE, ssm.RULE, gate.RULE),
     *(multiply.MULTIPLY, multiply.MULTIPLY_ADD, prescale.PRESCALE, prescale.RMS_STAT),
+    *(router.MATMUL16, router.ROUTE, experts.RULE),
 ):
     register(_rule)
 

@@ -39,8 +39,9 @@ MXM, DRAIN, VXM, LINK, HOST_IN, HOST_OUT = range(6)  # unit classes
 UNIT_CLASSES = 6
 MOST_LINES = 1 << 21  # of one row
 
-TILE, SCALE, GAIN, TABLE, ANGLES, SHIFTED, FACTOR = range(7)  # kinds of preloaded values, see `Loads`
-LOAD_NAMES = ("TILE", "SCALE", "GAIN", "TABLE", "ANGLES", "SHIFTED", "FACTOR")
+# Kinds of preloaded values, see `Loads`.
+TILE, SCALE, GAIN, TABLE, ANGLES, SHIFTED, FACTOR, STACK, TILE16 = range(9)
+LOAD_NAMES = ("TILE", "SCALE", "GAIN", "TABLE", "ANGLES", "SHIFTED", "FACTOR", "STACK", "TILE16")
 
 
 class Holds(IntEnum):
@@ -56,6 +57,9 @@ class Holds(IntEnum):
     BLOCKS = 7  # f32 lanes of heads over part of a context, then exponent and sum of weights of each head
     WIDE = 9  # a wide partial of a product
     COPY = 10
+    RANKED = 13  # logits of experts, then 1 for each that is chosen and 0 for others, line by line
+    SHARE = 14  # how much each expert counts, 0 for those that are not chosen
+    SLOT = 15  # lane 0: how much the slot's expert counts for a row, lane 1: its number
     NODE = 12  # of a product in contract parts: some neighbouring parts, rounded and added
     STEPPED = 16  # a line of channels, its time steps, its D, and its decays
 
@@ -100,6 +104,12 @@ class Op(IntEnum):
     PRE = 30  # dst fp16 lines <- n f32 lines src times the shifted gain words src3 (weights), rounded
     TREE = 31  # dst n f32 lines <- nodes of a tree of contract parts, n lines each, at src
     NODE = 32  # dst node <- n neighbouring nodes at src
+    XMM = 40  # MM with one expert's tile of the stack src3 (weights): the one that the slot line src2 names
+    MM16 = 41  # dst n f32 lines <- all fp16 lines at src x fp16 weights src2 (weights)
+    RANK = 42  # dst 2n lines (logit, chosen) of experts <- sums at src, stat src2, scales src3 (weights)
+    SHARE = 43  # dst n lines of weights <- 2n lines (logit, chosen) at src
+    SLOTS = 44  # dst n slot lines, from slot src3 on <- the weights of all experts at src
+    WGLU = 45  # dst fp16 lines <- n f32 lines of 40 gate and 40 up columns each at src, slot line src2
     CONV = (
         48  # dst n f32 lines <- n f32 lines src and the last inputs of their channels (state src2, renewed),
     )
@@ -109,6 +119,8 @@ class Op(IntEnum):
     SSM = 50  # dst line n of results <- its channels and time steps src, B and C src2, states src3 (renewed)
     GATE = 51  # dst n f32 lines <- n f32 lines src times silu of n f32 lines src2
 
+
+PRODUCTS = (Op.MM, Op.XMM)  # what adds into an accumulator
 
 COLUMNS = ("op", "chip", "unit", "t0", "t1", "dst", "src", "src2", "src3", "aux", "n", "peer", "lane")
 TAGS = ("dst_tag", "src_tag", "src2_tag", "src3_tag")

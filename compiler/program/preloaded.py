@@ -12,8 +12,10 @@ from compiler.program.isa import (
     GAIN,
     SCALE,
     SHIFTED,
+    STACK,
     TABLE,
     TILE,
+    TILE16,
     TILE_ROWS,
 )
 from compiler.program.program import Call, Program
@@ -49,7 +51,9 @@ class Preloaded:
         rows, columns = self._slots[tensor]
         lines = {
             TABLE: int(self._loads.lines[loads[0]]),
+            STACK: int(self._loads.lines[loads[0]]),
             TILE: 1,
+            TILE16: 1,
             SCALE: 1,
             GAIN: 1,
             SHIFTED: 1,
@@ -61,8 +65,9 @@ class Preloaded:
         across = runs(np.concatenate(wide))
         if kind == TABLE:
             return f"{name}[:, {across}]"
-        if kind != TILE:
+        if kind not in (TILE, STACK, TILE16):
             return f"{name}[{across}]"
+        name = f"{name}[expert]" if kind == STACK else name
         return f"{name}[{runs(self._entries(rows, int(self._loads.k0[loads[0]]), TILE_ROWS))}, {across}]"
 
     def _entries(self, index: int, first: int, count: int) -> Int[np.ndarray, " positions"]:

@@ -8,6 +8,7 @@ from compiler.program.isa import (
     KV,
     OPCODES,
     OPERANDS,
+    PRODUCTS,
     SHARED,
     TAG_SHIFT,
     TAGS,
@@ -45,7 +46,7 @@ def _later(columns: Columns, waves: Waves, context: int, wave: int) -> Columns:
         for operand in record.operands:
             space[OPERANDS.index(operand.column), op] = operand.space
     named = (space != WEIGHTS) & (space != SHARED)
-    named[0, Op.MM] = named[3, Op.WB] = True  # tags of accumulators count, too
+    named[0, PRODUCTS] = named[3, Op.WB] = True  # tags of accumulators count, too
     out = {name: getattr(columns, name) for name in COLUMNS + TAGS}
     transfer = is_transfer(columns.op)
     for i, name in enumerate(OPERANDS):

@@ -7,7 +7,7 @@ import numpy as np
 
 from compiler.lower.rows import Kernels, Rows
 from compiler.program.instruction_set import INSTRUCTIONS, unit_classes
-from compiler.program.isa import DRAIN, LINK, MXM, VXM, Kernel, Op, ceil_div
+from compiler.program.isa import DRAIN, LINK, MXM, PRODUCTS, VXM, Kernel, Op, ceil_div
 from compiler.program.packed import RANKS, alike, by_kind
 from compiler.route.route import Router
 from compiler.schedule.list_schedule import RESOURCE, Times, dependencies
@@ -81,11 +81,11 @@ class StageRows:
 def stage_rows(rows: Rows, kernels: Kernels, router: Router, chip: ChipSpec, batch: int) -> StageRows:
     """Give chains and attention chunks their planes, evenly, and say what there is to place."""
     op = rows.op
-    reused = (op[rows.edges[:, 0]] == Op.WB) & (op[rows.edges[:, 1]] == Op.MM)
+    reused = (op[rows.edges[:, 0]] == Op.WB) & np.isin(op[rows.edges[:, 1]], PRODUCTS)
     rows = replace(rows, edges=rows.edges[~reused])  # accumulators are chosen as chains are placed
     hold, latency, width = _timed(rows, kernels, router, chip, batch)
     chain = np.full(len(rows), -1)
-    closes = rows.edges[(op[rows.edges[:, 0]] == Op.MM) & (op[rows.edges[:, 1]] == Op.WB)]
+    closes = rows.edges[np.isin(op[rows.edges[:, 0]], PRODUCTS) & (op[rows.edges[:, 1]] == Op.WB)]
     chain[closes[:, 0]] = closes[:, 1]
     chain[closes[:, 1]] = closes[:, 1]
     rows = replace(rows, pin=_planes(rows, chain, hold, chip.planes))
@@ -157,7 +157,7 @@ def _lanes(words: np.ndarray, lanes: int) -> np.ndarray:
 
 def _planes(rows: Rows, chain: np.ndarray, hold: np.ndarray, planes: int) -> np.ndarray:
     """The plane of every MXM row and drain: the longest first, each to the plane that has least to do."""
-    mxm = np.flatnonzero((rows.op == Op.MM) | (rows.op == Op.QK) | (rows.op == Op.PV))
+    mxm = np.flatnonzero(unit_classes()[rows.op] == MXM)
     item = np.where(chain >= 0, chain, np.arange(len(rows)))
     size = np.bincount(item[mxm], hold[mxm], len(rows)).astype(np.int64)
     items = np.flatnonzero(size)
@@ -190,7 +190,7 @@ def _resource(name: int, router: Router, chip: ChipSpec) -> Resource:
 
 
 def _tiles(rows: Rows, chain: np.ndarray, planes: int) -> tuple[Tiles, ...]:
-    products = np.flatnonzero((chain >= 0) & (rows.op == Op.MM))
+    products = np.flatnonzero((chain >= 0) & np.isin(rows.op, PRODUCTS))
     products = products[np.argsort(chain[products], kind="stable")]
     drains, first = np.unique(chain[products], return_index=True)
     parts = np.split(products, first[1:]) if len(products) else []

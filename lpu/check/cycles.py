@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from compiler.program.instructions.attention import AttentionKernel, LatentAttentionKernel
+from compiler.program.instructions.experts import HalfKernel, SlotsKernel
 from compiler.program.instructions.host import GiveKernel, HandoverKernel, TakeKernel
 from compiler.program.instructions.matmul import WriteBackKernel
 from compiler.program.instructions.recurrent import ConvKernel, SsmKernel
@@ -71,6 +72,16 @@ class Vector:
 
 def _product(n: Counts, kernel: Any, words: Counts, m: Stated) -> Taken:
     return Taken(np.maximum(_up(_D * _LINE * n, m.plane_bytes), m.rows), 0, words)
+
+
+def _half_product(n: Counts, k: HalfKernel, words: Counts, m: Stated) -> Taken:
+    each = np.maximum(_up(_D * 2 * _LINE * n, m.plane_bytes), m.rows)
+    return Taken(_up(k.k_lines, 2) * each, m.mxm_fill, words)
+
+
+def _choose(n: Counts, k: SlotsKernel, words: Counts, m: Stated) -> Taken:
+    compared = _up(k.experts * m.rows, _D) + _up(n * k.experts, _D)
+    return Taken(np.maximum(compared, _up(words, _VXM_WORDS)), m.vxm_latency + m.lane_reduce, words)
 
 
 def _drain(n: Counts, kernel: WriteBackKernel, words: Counts, m: Stated) -> Taken:
@@ -163,6 +174,12 @@ for _op, _rule in {
     Op.GLU: Vector(_lines, 4),
     Op.ARGMAX: Vector(_lines, 1, reduces=True),
     Op.ARGRED: Vector(_lines, 1, reduces=True),
+    Op.XMM: _product,
+    Op.MM16: _half_product,
+    Op.RANK: Vector(lambda n, k: _LINE * n * k.experts, 1, reduces=True),
+    Op.SHARE: Vector(_lines, 6, reduces=True),
+    Op.SLOTS: _choose,
+    Op.WGLU: Vector(lambda n, k: _LINE // 2 * n, 5),
     Op.CONV: _convolve,
     Op.STEP: Vector(lambda n, k: _LINE * (2 + k.decays), 4),
     Op.SSM: _recur,

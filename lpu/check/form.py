@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int
 
 from compiler.program.instruction_set import INSTRUCTIONS
 from compiler.program.instructions.attention import AttentionKernel, KVKernel
+from compiler.program.instructions.experts import ExpertTileKernel
 from compiler.program.instructions.host import HandoverKernel
 from compiler.program.instructions.matmul import MatmulKernel
 from compiler.program.instructions.recurrent import StateKernel
@@ -24,6 +25,7 @@ from compiler.program.isa import (
 )
 from lpu.check.cycles import CYCLES
 from lpu.check.findings import Findings
+from lpu.check.follow.experts import wrong_slots
 from lpu.check.follow.states import wrong_state
 from lpu.check.rows import CYCLE, Alike, alike
 from lpu.check.stated import Stated
@@ -98,9 +100,9 @@ def _wrong(group: Alike, stated: Stated) -> str:
         return f"its kernel has {kernel.cached} cached sequences, the program {stated.sequences}"
     if isinstance(kernel, KVKernel) and kernel.kv_words != kernel.token_words:
         return f"its kernel has kv_words {kernel.kv_words}, {kernel.kv} heads take another number"
-    if isinstance(kernel, MatmulKernel) and kernel.k_lines * F16_LANES > TILE_ROWS:
+    if isinstance(kernel, MatmulKernel | ExpertTileKernel) and kernel.k_lines * F16_LANES > TILE_ROWS:
         return f"its kernel has k_lines {kernel.k_lines}, a plane takes {TILE_ROWS // F16_LANES}"
-    return ""
+    return wrong_slots(kernel, stated.rows)
 
 
 def _wrong_attention(kernel: AttentionKernel, stated: Stated) -> str:

@@ -12,6 +12,7 @@ from compiler.program.instructions.vector import RstatKernel
 from compiler.program.isa import (
     F32_LANES,
     OPCODES,
+    PRODUCTS,
     TAG_SHIFT,
     TRANSIENT,
     Holds,
@@ -22,6 +23,7 @@ from compiler.program.isa import (
 )
 from lpu.check.findings import Findings, tag
 from lpu.check.follow.contexts import MadeRows, contexts
+from lpu.check.follow.experts import experts
 from lpu.check.follow.vocabulary import vocabulary
 from lpu.check.rows import Alike, by_small
 from lpu.check.stated import Stated
@@ -42,13 +44,14 @@ def meaning(
     _counts(findings, stated, groups, made)
     contexts(findings, groups, made)
     vocabulary(findings, stated, groups, left)
+    experts(findings, groups, made)
 
 
 def tagged(findings: Findings, groups: list[Alike]) -> None:
     """Every result and operand of a whole program says what it is, RoPE's table excepted."""
     for group in groups:
         names = {operand.column for operand in group.operands if operand.tagged}
-        if group.op == Op.MM:
+        if group.op in PRODUCTS:
             names |= {"dst"}  # the accumulator
         for name in sorted(names):
             bad = group.rows[getattr(findings.columns, name + "_tag")[group.rows] < 0]
@@ -58,7 +61,7 @@ def tagged(findings: Findings, groups: list[Alike]) -> None:
 def _copies(findings: Findings) -> MadeRows:
     """Rows that make one value on several chips must make it the same way."""
     c = findings.columns
-    rows = np.flatnonzero(~is_transfer(c.op) & (c.op != Op.MM) & (c.op != Op.KVW) & (c.dst_tag >= 0))
+    rows = np.flatnonzero(~is_transfer(c.op) & ~np.isin(c.op, PRODUCTS) & (c.op != Op.KVW) & (c.dst_tag >= 0))
     rows = rows[np.argsort(c.dst_tag[rows], kind="stable")]
     name = c.dst_tag[rows]
     first = np.ones(len(rows), bool)
@@ -127,7 +130,7 @@ def _is_ordered(record: Instruction, column: str) -> bool:
     lines = [
         operand.column
         for operand in record.reads
-        if operand.space == TRANSIENT and operand.holds != Holds.STAT
+        if operand.space == TRANSIENT and operand.holds not in (Holds.STAT, Holds.SLOT)
     ]
     return record.ordered and column in lines
 

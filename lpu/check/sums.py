@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from compiler.program.instructions.matmul import ReduceKernel, WriteBackKernel, products_of
-from compiler.program.isa import Op
+from compiler.program.isa import PRODUCTS, Op
 from compiler.program.ranges import ramp
 from lpu.check.findings import Findings, tag
 from lpu.check.rows import TIME_BITS, Alike, Batches
@@ -22,7 +22,7 @@ _BATCH_ROWS = 1 << 15
 def accumulators(findings: Findings, stated: Stated) -> None:
     """Every MM belongs to the next WB of its accumulator; a WB closes as many MMs, and those, as it says."""
     c, planes, slots = findings.columns, stated.planes, stated.accumulators
-    mm = np.flatnonzero((c.op == Op.MM) & (c.unit >= 0) & (c.unit < planes))
+    mm = np.flatnonzero(np.isin(c.op, PRODUCTS) & (c.unit >= 0) & (c.unit < planes))
     wb = np.flatnonzero((c.op == Op.WB) & (c.unit >= planes) & (c.unit < 2 * planes))
     row = np.concatenate([mm, wb])
     slot = np.concatenate([c.dst[mm], c.src3[wb]])

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from compiler.program.isa import TAG_SHIFT, TAGS, Columns, Op, is_transfer
+from compiler.program.isa import PRODUCTS, TAG_SHIFT, TAGS, Columns, Op, is_transfer
 from compiler.program.manifest import Manifest
 from compiler.program.ranges import ramp
 from lpu.check.cycles import Busy, cycles
@@ -184,7 +184,7 @@ def _ports(findings: Findings, stated: Stated, busy: Busy, interval: int) -> Non
 def _accumulators(findings: Findings, stated: Stated, interval: int) -> None:
     """Rule 2: an accumulator has one tile's sums from its first product to its write-back, in all waves."""
     c, planes = findings.columns, stated.planes
-    mm, wb = np.flatnonzero(c.op == Op.MM), np.flatnonzero(c.op == Op.WB)
+    mm, wb = np.flatnonzero(np.isin(c.op, PRODUCTS)), np.flatnonzero(c.op == Op.WB)
     if not len(wb):
         return
     spot = np.concatenate([c.unit[mm], c.unit[wb] - planes]) + planes * c.chip[np.concatenate([mm, wb])]

@@ -10,7 +10,20 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
-from compiler.program.isa import F16_LANES, F32_LANES, GAIN, LOAD_NAMES, SHIFTED, TABLE, TAG_SHIFT, TILE, Op
+from compiler.program.isa import (
+    F16_LANES,
+    F32_LANES,
+    GAIN,
+    LOAD_NAMES,
+    SHIFTED,
+    STACK,
+    TABLE,
+    TAG_SHIFT,
+    TILE,
+    TILE16,
+    TILE_ROWS,
+    Op,
+)
 from compiler.program.program import LOADS, Block, Loads, Program
 from lpu.check.findings import Findings, tag
 from lpu.check.follow.states import beside, is_beside
@@ -18,7 +31,9 @@ from lpu.check.operands import Accesses
 from lpu.check.rows import CYCLE, TIME_BITS, by_small
 from lpu.check.stated import Stated
 
-_WORDS = np.array([80, 1, 1, 0, 0, 1, 1])  # per preloaded value, by kind; tables have any number
+_WORDS = np.array(
+    [80, 1, 1, 0, 0, 1, 1, 0, 160]
+)  # per preloaded value, by kind; tables and stacks have any number
 
 
 class Preloads(NamedTuple):
@@ -168,8 +183,12 @@ def _preloaded(findings: Findings, stated: Stated, reads: Accesses, preloads: Pr
 
     findings.add(2, a.row[bad], text)
     lines, n = loads.lines[first], findings.columns.n[a.row]
-    cut = np.flatnonzero((a.kind == TABLE) & covered & (lines != n))
-    findings.add(2, a.row[cut], lambda i: f"reads {n[cut[i]]} lines of a table of {lines[cut[i]]}")
+    cut = np.flatnonzero(np.isin(a.kind, (TABLE, STACK)) & covered & (lines != n))
+    findings.add(
+        2,
+        a.row[cut],
+        lambda i: f"reads {n[cut[i]]} lines of a {LOAD_NAMES[a.kind[cut[i]]].lower()} of {lines[cut[i]]}",
+    )
     jumps = _changes(name[1:] != name[:-1] + 1)
     good = covered & (kind[first] == a.kind) & (a.tag >= 0) & (name[first] >= 0)
     wrong = np.flatnonzero(good & ((name[first] != a.tag) | (jumps[first] != jumps[last])))
@@ -202,12 +221,15 @@ def _position(
         a, first, last = a.take(~mine), first[~mine], last[~mine]
     c, line = findings.columns, (1 << TAG_SHIFT) - 1
     k0, n0 = loads.k0, loads.n0
-    jumps = _changes((n0[1:] != n0[:-1] + F32_LANES) | (k0[1:] != k0[:-1]))
+    down = np.where(loads.kind[1:] == TILE16, TILE_ROWS, 0)  # of a router all rows of one line of columns
+    across = np.where(loads.kind[1:] == TILE16, 0, F32_LANES)
+    jumps = _changes((n0[1:] != n0[:-1] + across) | (k0[1:] != k0[:-1] + down))
     source = c.src_tag[a.row]
     target = np.where(c.op[a.row] == Op.WB, c.src3_tag[a.row], c.dst_tag[a.row])  # the columns of a sum
-    column = np.where((a.kind == GAIN) | (a.kind == SHIFTED), source & line, target & line) * F32_LANES
+    lanewise = (a.kind == GAIN) | (a.kind == SHIFTED) | (c.op[a.row] == Op.RANK)  # the operand, lane by lane
+    column = np.where(lanewise, source & line, target & line) * F32_LANES
     column = np.where(c.op[a.row] == Op.HNORM, 0, column)
-    depth = np.where(a.kind == TILE, (source & line) * F16_LANES, 0)
+    depth = np.where(np.isin(a.kind, (TILE, STACK, TILE16)), (source & line) * F16_LANES, 0)
     tagged = (source >= 0) & (target >= 0)
     wrong = np.flatnonzero(
         tagged & ((n0[first] != column) | (k0[first] != depth) | (jumps[first] != jumps[last]))

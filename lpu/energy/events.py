@@ -8,8 +8,9 @@ from jaxtyping import Int64
 
 from compiler.analyse.bounds import work
 from compiler.program.instructions.attention import AttentionKernel
+from compiler.program.instructions.experts import HalfKernel
 from compiler.program.instructions.host import wire_words
-from compiler.program.isa import WORD_BYTES, Columns, Kernel, Op, is_transfer
+from compiler.program.isa import PRODUCTS, WORD_BYTES, Columns, Kernel, Op, is_transfer
 from compiler.program.manifest import Manifest
 from compiler.program.packed import by_kind
 from compiler.timing import RULES, Vector, moved_words
@@ -70,11 +71,14 @@ def _compute(
 
 def _products(out: dict[str, Counts], columns: Columns, kernels: Sequence[Kernel], batch: int) -> None:
     """Installs and products, each row by itself: `work` sums by chip, so every row is a chip of its own."""
-    rows = np.flatnonzero(np.isin(columns.op, (Op.MM, Op.QK, Op.PV)))
+    rows = np.flatnonzero(np.isin(columns.op, (*PRODUCTS, Op.MM16, Op.QK, Op.PV)))
     alone = replace(columns.take(rows), chip=np.arange(len(rows)))
     asked = work(alone, kernels, batch, len(rows))
     out["installed_bytes"][rows] = asked.weight_bytes + asked.kv_bytes
-    wide = np.array([isinstance(k, AttentionKernel) and k.kv == "fp16" for k in kernels] or [False])
-    fp16 = (alone.op != Op.MM) & wide[alone.aux]
+    wide = np.array(
+        [isinstance(k, HalfKernel) or (isinstance(k, AttentionKernel) and k.kv == "fp16") for k in kernels]
+        or [False]
+    )
+    fp16 = ~np.isin(alone.op, PRODUCTS) & wide[alone.aux]
     out["macs_fp16"][rows] = np.where(fp16, asked.macs, 0)
     out["macs_fp8"][rows] = np.where(fp16, 0, asked.macs)

@@ -38,12 +38,18 @@ def _record(record: type, drop: tuple[str, ...] = (), optional: tuple[str, ...] 
 
 
 def _model() -> dict[str, Any]:
+    from models.families.registry import FAMILIES  # brings JAX
+
     named = _record(ModelFile, drop=("config",))
-    own = _record(TransformerConfig, drop=ELSEWHERE, optional=OPTIONAL)
     named["properties"]["context"] = {"anyOf": [{"type": "integer"}, named["properties"]["context"]]}
-    own["properties"] |= {key: value for key, value in named["properties"].items() if key != "model"}
-    shared = {**named.pop("$defs", {}), **own.pop("$defs", {})}
-    return {"anyOf": [named, own], "$defs": shared}
+    besides = {key: value for key, value in named["properties"].items() if key != "model"}
+    shared, every = named.pop("$defs", {}), [named]
+    for record in dict.fromkeys([TransformerConfig, *(family.config for family in FAMILIES.values())]):
+        own = _record(record, drop=ELSEWHERE, optional=OPTIONAL)
+        own["properties"] |= besides
+        shared |= own.pop("$defs", {})
+        every.append(own)
+    return {"anyOf": every, "$defs": shared}
 
 
 def _rack() -> dict[str, Any]:

@@ -5,6 +5,7 @@ from jaxtyping import Int
 
 from compiler.program.instruction_set import INSTRUCTIONS
 from compiler.program.instructions.attention import AttentionKernel, block_number
+from compiler.program.instructions.experts import ExpertTileKernel
 from compiler.program.instructions.matmul import MatmulKernel, products_of
 from compiler.program.instructions.recurrent import StateKernel, state_lines
 from compiler.program.isa import (
@@ -12,6 +13,7 @@ from compiler.program.isa import (
     F32_LANES,
     KV,
     LOAD_NAMES,
+    PRODUCTS,
     SHARED,
     TILE,
     TILE_ROWS,
@@ -171,7 +173,7 @@ def states(
 def chains(columns: Columns, parts: list[SameKernel], manifest: Manifest) -> Int[np.ndarray, " rows"]:
     """The write-back that closes the accumulation of each MM row; -1 for other rows."""
     planes = manifest.chip.planes
-    products = np.flatnonzero(columns.op == Op.MM)
+    products = np.flatnonzero(np.isin(columns.op, PRODUCTS))
     drains = np.flatnonzero(columns.op == Op.WB)
     owner = np.full(len(columns), -1, np.int64)
     bits = int(max(columns.t1.max(initial=0), 1)).bit_length()
@@ -225,6 +227,9 @@ def chains(columns: Columns, parts: list[SameKernel], manifest: Manifest) -> Int
             f"multiplies {columns.n[products[miss]]} lines, its write-back takes another number",
         )
     for _, kernel, rows in parts:
-        if isinstance(kernel, MatmulKernel) and not 1 <= kernel.k_lines <= TILE_ROWS // F16_LANES:
+        if (
+            isinstance(kernel, MatmulKernel | ExpertTileKernel)
+            and not 1 <= kernel.k_lines <= TILE_ROWS // F16_LANES
+        ):
             fail(columns, rows[0], f"a tile of {kernel.k_lines} fp16 lines does not exist")
     return owner

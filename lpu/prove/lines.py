@@ -116,6 +116,25 @@ class KVHead(NamedTuple):
     kernel: int
 
 
+class Ranked(NamedTuple):
+    """One line of logits (part 0), or of which are among the `chosen` largest (part 1)."""
+
+    holds: int
+    value: int
+    chosen: int
+    line: int
+    part: int
+
+
+class ExpertSlot(NamedTuple):
+    """One of the experts that the rows of a step choose; value: the choice."""
+
+    holds: int
+    value: int
+    slot: int
+    slots: int
+
+
 class Stepped(NamedTuple):
     """One line of what a state space row takes of a line of channels: with its time steps, D, decays.
 
@@ -148,6 +167,23 @@ class Preload(NamedTuple):
     tensor: int
     columns: int
     lines: int
+
+
+class StackRun(NamedTuple):
+    """Tiles side by side of every expert of a stack, as `TileRun`."""
+
+    kind: int
+    rows: int
+    tiles: tuple[tuple[int, int], ...]
+
+
+class HalfRun(NamedTuple):
+    """Tiles of fp16 weights one below the other: lane maps of the rows of each, of the columns of all."""
+
+    kind: int
+    tensor: int
+    columns: int
+    rows: tuple[int, ...]
 
 
 class TileRun(NamedTuple):

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from lpu.prove.known import Known
-from lpu.prove.lines import KVHead, Preload, Product, TileRun
+from lpu.prove.lines import HalfRun, KVHead, Preload, StackRun, TileRun
+
+Preloads = tuple[Preload, ...] | TileRun | StackRun | HalfRun
+"""What a row reads of the weight space: single values, tiles side by side, stacks of them, fp16 tiles."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,9 +25,9 @@ class RowOperands:
     src3: int
     src: tuple[Any, ...]
     src2: tuple[Any, ...]
-    preloads: tuple[Preload, ...] | TileRun
+    preloads: Preloads
     region: KVHead | None
-    products: tuple[Product, ...]
+    products: tuple[Any, ...]
 
 
 Rule = Callable[[Known, RowOperands], tuple[Any, ...]]

@@ -128,7 +128,7 @@ class Terms:
         starts: first rows of its contract parts and, last, how many rows there are; () for one part.
         """
         normed = (statistic,) if statistic >= 0 else ()
-        return self.make(MATMUL, (value, codes, scale, *normed), starts, self.shape(codes)[1:])
+        return self.make(MATMUL, (value, codes, scale, *normed), starts, self.shape(codes)[-1:])
 
     def head_matmul(self, value: int, codes: int, scale: int) -> int:
         """Each head times its own matrix: those lie one below the other, scales one behind the other."""

@@ -11,12 +11,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int, Int32, Shaped, UInt8
+from jaxtyping import Float16, Int, Int32, Shaped, UInt8
 
-from compiler.program.isa import F32_LANES, FACTOR, GAIN, SCALE, SHIFTED, TILE, TILE_ROWS
+from compiler.program.isa import F32_LANES, FACTOR, GAIN, SCALE, SHIFTED, TILE, TILE16, TILE_ROWS
 from compiler.program.program import Loads
 from lpu.run.error import MachineError
 from lpu.run.image import Image, ImagePlan, LoadedImage, Slot, Weights, plan_image
+from lpu.run.stacks import stack_rows
 from models.contract.deferred import shift
 
 Job = Callable[[], None]
@@ -49,6 +50,8 @@ def with_tiles(planned: ImagePlan, weights: Weights, tiles: UInt8[jax.Array, "ti
         columns=jax.device_put(_columns(planned, weights)),
         tables=tuple(jax.device_put(_whole(weights, name, np.float16)) for name in planned.tables),
         angles=tuple(jax.device_put(_whole(weights, name, np.int32)) for name in planned.angles),
+        halves=jax.device_put(_halves(planned, weights)),
+        stacks=jax.device_put(planned.stacks.astype(np.int32)),
     )
 
 
@@ -66,15 +69,16 @@ def tile_jobs(planned: ImagePlan, weights: Weights, store: Tiles) -> Iterator[li
         if read is None:
             yield [_whole_job(slot, wanted[begin:end], weights, store[begin:end])]
         else:
-            shape, dtype = shape_of(weights, slot[0])
+            shape, dtype = axes_of(weights, slot[0])
             size = _codes_shape(slot[0], shape, dtype), heads_of(weights, slot[0])
             yield list(_strips(slot, wanted[begin:end], size, read, store[begin:end]))
 
 
 def _whole_job(slot: Slot, wanted: Entries, weights: Weights, store: Tiles) -> Job:
     def job() -> None:
-        codes = _tensor(weights, slot[0], 2)
-        size = _codes_shape(slot[0], codes.shape, codes.dtype), heads_of(weights, slot[0])
+        held = _tensor(weights, slot[0], len(axes_of(weights, slot[0])[0]))
+        codes = held.reshape(-1, held.shape[-1])  # of a stack one matrix below the other
+        size = _codes_shape(slot[0], held.shape, held.dtype), heads_of(weights, slot[0])
         for strip in _strips(slot, wanted, size, lambda first, last: codes[first:last], store):
             strip()
 
@@ -93,10 +97,12 @@ def _strips(
 ) -> Iterator[Job]:
     """A job per 320 rows: those rows of these columns into the tiles that want them.
 
-    size: the shape of the matrix, and of how many heads it holds one.
+    size: the shape of the matrix or stack, and of how many heads it holds one.
     """
     name, rows, columns = slot
     shape, heads = size
+    if len(shape) == 3:  # a stack
+        rows, shape = stack_rows(rows, *shape[:2]), (shape[0] * shape[1], shape[2])
     rows = index_map(name, rows, shape[0], int(wanted[:, 1].max()) + TILE_ROWS)
     columns = index_map(name, columns, heads * shape[1], int(wanted[:, 2].max()) + F32_LANES)
     if heads > 1:
@@ -198,6 +204,20 @@ def _words(planned: ImagePlan, weights: Weights, kind: int, dtype: type) -> Shap
     return store
 
 
+def _halves(planned: ImagePlan, weights: Weights) -> Float16[np.ndarray, "entries 320 80"]:
+    """Tiles of fp16 weights; the last one is zero."""
+    wanted = planned.wanted[TILE16]
+    store = np.zeros((len(wanted) + 1, TILE_ROWS, F32_LANES), np.float16)
+    for i, (slot, k0, n0) in enumerate(wanted.tolist()):
+        name, rows, columns = planned.slots[slot]
+        matrix = _tensor(weights, name, 2)
+        down = index_map(name, rows, matrix.shape[0], k0 + TILE_ROWS)[k0 : k0 + TILE_ROWS]
+        across = index_map(name, columns, matrix.shape[1], n0 + F32_LANES)[n0 : n0 + F32_LANES]
+        real = (down >= 0)[:, None] & (across >= 0)
+        store[i] = np.where(real, matrix[np.maximum(down, 0)[:, None], np.maximum(across, 0)], 0)
+    return store
+
+
 def _as_held(vector: Shaped[np.ndarray, " n"], kind: int) -> Shaped[np.ndarray, " n"]:
     """A tensor's numbers as words of a kind hold them."""
     if kind == SCALE and vector.dtype == np.int32:
@@ -247,16 +267,21 @@ def _tensor(weights: Weights, name: str, axes: int) -> np.ndarray:
     return array
 
 
-def shape_of(weights: Weights, name: str) -> tuple[tuple[int, ...], Any]:
-    """(shape, dtype) of a matrix, without reading it where the weights say so."""
+def shape_of(weights: Weights, name: str) -> tuple[tuple[int, int], Any]:
+    """(shape, dtype) of a matrix, without reading it where the weights say so; of a stack of all its rows."""
+    shape, dtype = axes_of(weights, name)
+    return (int(np.prod(shape[:-1])), shape[-1]), dtype
+
+
+def axes_of(weights: Weights, name: str) -> tuple[tuple[int, ...], Any]:
+    """(shape, dtype) of a matrix or of a stack of them."""
     shapes = getattr(weights, "shapes", {})
-    if name in shapes:
-        shape, dtype = shapes[name].shape, shapes[name].dtype
-        if len(shape) != 2:
-            raise MachineError(f"run: {name} has {len(shape)} axes, must have 2.")
-        return shape, dtype
-    array = _tensor(weights, name, 2)
-    return array.shape, array.dtype
+    held: Any = shapes[name] if name in shapes else np.asarray(weights[name]) if name in weights else None
+    if held is None:
+        raise MachineError(f"run: weights lack {name}. They have {len(weights)} tensors.")
+    if len(held.shape) not in (2, 3):
+        raise MachineError(f"run: {name} has {len(held.shape)} axes, must have 2.")
+    return tuple(held.shape), held.dtype
 
 
 def row_reader(weights: Weights, name: str) -> ReadRows | None:

@@ -131,7 +131,7 @@ def _take(
         rows = jnp.arange(len(store))[:, None]
         return store.at[rows, sequence, at].set(values[regions.layer, :, regions.head], mode="drop")
 
-    (keys,), (held,) = state
+    (keys,), (held,) = state.keys, state.values
     return KV((put(keys, k),), (put(held, v),))
 
 
@@ -153,7 +153,7 @@ def _give(
         out = jnp.zeros((layers, tokens, heads, store.shape[-1]), store.dtype)
         return out.at[regions.layer[:, None], at, regions.head[:, None]].set(values, mode="drop")
 
-    (keys,), (held,) = state
+    (keys,), (held,) = state.keys, state.values
     return get(keys), get(held)
 
 

@@ -21,11 +21,13 @@ from compiler.program.isa import (
     SHIFTED,
     TABLE,
     TILE,
+    TILE16,
     TILE_ROWS,
 )
 from compiler.program.program import LOADS, Loads
+from lpu.run.stacks import stacked
 
-LINES = (TILE, SCALE, GAIN, SHIFTED, FACTOR)  # kinds of which an entry is a line of lanes
+LINES = (SCALE, GAIN, SHIFTED, FACTOR, TILE16)  # kinds of which an entry is a line of lanes
 Slot = tuple[str, Int[np.ndarray, "_"] | None, Int[np.ndarray, "_"] | None]
 """A tensor's name, and the real row and column of each padded one (None: as they come)."""
 Weights = Mapping[str, np.ndarray]
@@ -35,9 +37,10 @@ class Image(NamedTuple):
     """Preloaded values, one entry each.
 
     tiles: e4m3 codes. scales: f32 in value, of an exponent its power of two. columns: the table columns that
-    an embedding line gathers (-1: zero). tables: fp16 [vocab, d] each; angles: int32 [positions, 2,
-    head_dim / 2] each. shifted: gains over a power of two, factors: those powers in lane 0
-    (`models.contract.deferred`). The last entry of `gains` and `shifted` is zero, of `columns` -1.
+    an embedding line gathers (-1: zero). tables: fp16 [vocab, d] each; angles: int32 [positions, 2, head_dim
+    / 2] each. shifted: gains over a power of two, factors: those powers in lane 0
+    (`models.contract.deferred`). halves: tiles of fp16 weights. stacks: of every line of a stack the tile of
+    each expert. The last entry of `gains` and `shifted` is zero, of `columns` -1.
     """
 
     tiles: UInt8[Array, "tiles 320 80"]
@@ -48,16 +51,18 @@ class Image(NamedTuple):
     columns: Int32[Array, "lines 80"]
     tables: tuple[Float16[Array, "vocab d"], ...]
     angles: tuple[Int32[Array, "positions 2 half"], ...]
+    halves: Float16[Array, "halves 320 80"]
+    stacks: Int32[Array, "lines experts"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagePlan:
     """What an image holds, before any byte of it is read.
 
-    slots: the distinct ones. wanted: per kind of LINES int64 [n, 3], in order: slot, first row, first column,
-    all padded. gathers: per embedding block its slot, first padded column and lines. tables,
-    angles: tensors held whole. entry, tensor: per load its entry (of TABLE: the first of its lines) and the
-    index of its tensor.
+    slots: the distinct ones. wanted: per kind of LINES, and of TILE, int64 [n, 3], in order: slot, first row,
+    first column, all padded. gathers: per embedding block its slot, first padded column and lines. tables,
+    angles: tensors held whole. stacks: of every line of a stack the tile of each expert. entry, tensor: per
+    load its entry (of TABLE and STACK: the first of its lines) and the index of its tensor.
     """
 
     slots: list[Slot]
@@ -65,6 +70,7 @@ class ImagePlan:
     gathers: list[tuple[int, int, int]]
     tables: list[str]
     angles: list[str]
+    stacks: Int[np.ndarray, "lines experts"]
     entry: Int[np.ndarray, " loads"]
     tensor: Int[np.ndarray, " loads"]
 
@@ -92,6 +98,7 @@ def plan_image(loads: Loads, slots: list[Slot]) -> ImagePlan:
     for kind in LINES:
         rows = np.flatnonzero(loads.kind == kind)
         wanted[kind], entry[rows] = _unique(slot[loads.tensor[rows]], loads.k0[rows], loads.n0[rows])
+    wanted[TILE], stacks = _tiles(loads, slot, distinct, entry)
     rows = np.flatnonzero(loads.kind == TABLE)
     gathers, entry[rows] = _gathers(loads, rows, slot)
     tables, tensor[rows] = _names(loads, rows, slots)
@@ -103,6 +110,7 @@ def plan_image(loads: Loads, slots: list[Slot]) -> ImagePlan:
         gathers=gathers,
         tables=tables,
         angles=angles,
+        stacks=stacks,
         entry=entry,
         tensor=tensor,
     )
@@ -121,10 +129,26 @@ def tile_bytes(tiles: int) -> int:
 
 def image_bytes(loads: Loads, slots: list[Slot]) -> int:
     """Host bytes of the weight tiles of an image, equal ones counted once."""
-    slot, _ = _distinct(slots)
-    rows = np.flatnonzero(loads.kind == TILE)
-    wanted, _ = _unique(slot[loads.tensor[rows]], loads.k0[rows], loads.n0[rows])
+    slot, distinct = _distinct(slots)
+    wanted, _ = _tiles(loads, slot, distinct, np.zeros(len(loads), np.int64))
     return tile_bytes(len(wanted))
+
+
+def _tiles(
+    loads: Loads,
+    slot: Int[np.ndarray, " slots"],
+    distinct: list[Slot],
+    entry: Int[np.ndarray, " loads"],
+) -> tuple[Int[np.ndarray, "tiles 3"], Int[np.ndarray, "lines experts"]]:
+    """(the distinct tiles, those of every line of a stack); `entry` of TILE and STACK loads is filled in."""
+    rows, many = np.flatnonzero(loads.kind == TILE), stacked(loads, slot, [rows for _, rows, _ in distinct])
+    wanted, number = _unique(
+        np.concatenate([slot[loads.tensor[rows]], many.slot]),
+        np.concatenate([loads.k0[rows], many.k0]),
+        np.concatenate([loads.n0[rows], many.n0]),
+    )
+    entry[rows], entry[many.rows] = number[: len(rows)], many.first
+    return wanted, number[len(rows) :].reshape(many.lines, many.experts)
 
 
 def _distinct(slots: list[Slot]) -> tuple[Int[np.ndarray, " slots"], list[Slot]]:

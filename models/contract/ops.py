@@ -17,6 +17,8 @@ from models.contract.vocabulary.bias import BIAS
 from models.contract.vocabulary.bias import bias as bias
 from models.contract.vocabulary.embed import EMBED
 from models.contract.vocabulary.embed import embed as embed
+from models.contract.vocabulary.experts import EXPERTS
+from models.contract.vocabulary.experts import experts as experts
 from models.contract.vocabulary.glu import GLU
 from models.contract.vocabulary.glu import glu as glu
 from models.contract.vocabulary.latent import HEAD_MATMUL, LATENT_ATTENTION
@@ -25,6 +27,8 @@ from models.contract.vocabulary.latent import latent_attention as latent_attenti
 from models.contract.vocabulary.matmul import MATMUL, MATMUL_SCALED
 from models.contract.vocabulary.matmul import matmul as matmul
 from models.contract.vocabulary.matmul import matmul_scaled as matmul_scaled
+from models.contract.vocabulary.matmul16 import MATMUL16
+from models.contract.vocabulary.matmul16 import matmul16 as matmul16
 from models.contract.vocabulary.multiply import MULTIPLY, MULTIPLY_ADD
 from models.contract.vocabulary.multiply import multiply as multiply
 from models.contract.vocabulary.multiply import multiply_add as multiply_add
@@ -44,6 +48,8 @@ from models.contract.vocabulary.rope import rope as rope
 from models.contract.vocabulary.rounding import ROUND8, ROUND16
 from models.contract.vocabulary.rounding import round8 as round8
 from models.contract.vocabulary.rounding import round16 as round16
+from models.contract.vocabulary.route import ROUTE
+from models.contract.vocabulary.route import route as route
 
 OPS: dict[str, OpRecord] = {}
 """Every op by name; `register` adds to it."""
@@ -86,6 +92,9 @@ for _record in (
     MULTIPLY,
     MULTIPLY_ADD,
     ARGMAX,
+    MATMUL16,
+    ROUTE,
+    EXPERTS,
     CONV,
     SSM,
     GATE,

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
+from models.contract.formats import pow2
 from models.contract.ops import op_of
 from models.contract.vocabulary.matmul import by_column, decode
 
@@ -43,6 +44,8 @@ def _plain_param(params: dict[str, jax.Array], name: str, value: jax.Array) -> j
         if scale is not None:
             return by_column(decode(value, jnp.zeros(scale.shape, jnp.int32)), scale)
         return decode(value, params[name.removesuffix("codes") + "exponent"])
+    if name.endswith(".halves"):
+        return _widen(value) * pow2(params[name.removesuffix("halves") + "exponent"]).astype(jnp.float32)
     return _widen(value)
 
 

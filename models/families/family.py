@@ -50,7 +50,9 @@ class CheckpointTensor:
 
     rows: (first, how many) of its rows are ours; None: all. made: what becomes of those, and its shape.
     lanes: of rows that lie head by head, (lanes of a head, those that RoPE turns): they are put in the order
-    of `models.rope.lane_order`. by_head: which rows of each head are ours.
+    of `models.rope.lane_order`. by_head: which rows of each head are ours. stack: of experts, the names of
+    the matrices of each, all of that shape, whose columns lie side by side; they are quantised together.
+    half: whether a matrix stays fp16 (`models.contract.scales.half`), as of routers.
     """
 
     path: str
@@ -58,8 +60,15 @@ class CheckpointTensor:
     shape: tuple[int, ...]
     rows: tuple[int, int] | None = None
     lanes: tuple[int, int] | None = None
+    stack: tuple[tuple[str, ...], ...] = ()
+    half: bool = False
     by_head: HeadRows | None = None
     made: tuple[Callable[[Any], Any], tuple[int, ...]] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tensors of the checkpoint that it is made of."""
+        return tuple(name for each in self.stack for name in each) or (self.name,)
 
     @property
     def own_shape(self) -> tuple[int, ...]:

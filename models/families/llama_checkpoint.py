@@ -109,7 +109,7 @@ MODEL_TYPES = {
 }
 
 
-def _read(kind: ModelType, keys: Keys, name: str) -> TransformerConfig:
+def read(kind: ModelType, keys: Keys, name: str) -> TransformerConfig:
     """The numbers of a `config.json`; what the module would compute otherwise is a WeightError."""
     layers, hidden, heads, ffn, vocab = (
         keys.stated(key, size) for key, size in zip(_SIZES, kind.sizes, strict=True)
@@ -145,7 +145,7 @@ def _read(kind: ModelType, keys: Keys, name: str) -> TransformerConfig:
     )
 
 
-READERS = {name: partial(_read, kind) for name, kind in MODEL_TYPES.items()}
+READERS = {name: partial(read, kind) for name, kind in MODEL_TYPES.items()}
 
 
 def tensors(config: TransformerConfig) -> Iterator[CheckpointTensor]:

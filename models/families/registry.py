@@ -5,6 +5,7 @@ from typing import Any
 
 from models.config import DEFAULT_FAMILY, TransformerConfig
 from models.families.deepseek import DEEPSEEK
+from models.families.experts import EXPERTS
 from models.families.family import Family
 from models.families.hybrid.family import HYBRID
 from models.families.llama import LLAMA
@@ -60,5 +61,6 @@ def _named(name: str) -> Family:
 
 
 register(LLAMA)
+register(EXPERTS)
 register(DEEPSEEK)
 register(HYBRID)

@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp  # pyright: ignore[reportMissingTypeStubs]
 from jaxtyping import Shaped
 
 from models.sources.error import WeightError
-from models.sources.quantise import dequantise, widen
+from models.sources.quantise import dequantise, power_of_two, widen
 from models.sources.weights import SealedTensor, Shapes, Weights, table_digest
 
 __all__ = ["OrbaxWeights", "open_orbax", "save_orbax"]
@@ -135,6 +135,8 @@ class OrbaxWeights:
                 return dequantise(self[name], None) * self[f"{path}scale"]
             return dequantise(self[name], self[f"{path}exponent"])
         values = self[name]
+        if name.endswith(".halves"):
+            return widen(values) * power_of_two(self[name.removesuffix("halves") + "exponent"])
         return values if name.endswith(".exponent") else widen(values)
 
     def digest(self) -> str:

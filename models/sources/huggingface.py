@@ -15,6 +15,7 @@ from jaxtyping import Float16, Float32, Int32, Shaped, UInt8
 from models.config import TransformerConfig
 from models.families.family import TABLE, CheckpointTensor
 from models.sources.error import WeightError
+from models.sources.experts import HALVES, Halved, halved, quantise_stack, side_by_side
 from models.sources.huggingface_config import is_nested, read_config, weight_block
 from models.sources.huggingface_tensors import FP8, scale_of, settle
 from models.sources.packed.convert import Changed, changed_values, converted
@@ -36,9 +37,9 @@ _TINY = np.finfo(np.float32).tiny
 
 
 class Matrix(NamedTuple):
-    """Codes of one matrix, the scale of each column as its model takes it, and what the rounding cost."""
+    """Codes of a matrix or a stack, the scale of each column as its model takes it, the cost of rounding."""
 
-    codes: UInt8[np.ndarray, "k n"]
+    codes: UInt8[np.ndarray, "*experts k n"]
     scale: Int32[np.ndarray, " n"] | Float32[np.ndarray, " n"]
     relative_error: float
 
@@ -64,6 +65,7 @@ class HuggingFaceWeights:
         self._block = weight_block(folder)
         self._scaled = self.config.column_scales == "f32"
         self._last: tuple[str, Matrix] | None = None
+        self._half: tuple[str, Halved] | None = None
         self.shapes = _shapes(self._sources, scaled=self._scaled)
         stale = f"{SINGLE} is taken, as transformers does; the {INDEX} beside it is not read"
         self.notes = (*found.notes, *([f"weights: {folder}: {stale}."] if stale_index(folder) else []))
@@ -74,6 +76,9 @@ class HuggingFaceWeights:
     def __getitem__(self, name: str) -> Shaped[np.ndarray, "*axes"]:
         """The tensor of that path; matrices and the table are rounded here."""
         path, _, kind = name.rpartition(".")
+        if name in self.shapes and path in self._sources and self._sources[path].half:
+            half = self._halves(path)
+            return half.halves if kind == HALVES else half.exponent
         if name in self.shapes and kind in ("codes", *SCALE_KINDS) and path in self._sources:
             matrix = self._matrix(path)
             return matrix.codes if kind == "codes" else matrix.scale
@@ -105,11 +110,13 @@ class HuggingFaceWeights:
         path, _, kind = name.rpartition(".")
         if kind in SCALE_KINDS:
             return self[name]
-        source = self._sources.get(path if kind == "codes" else name)
+        source = self._sources.get(path if kind in ("codes", HALVES) else name)
         if source is None:
             return self[name]  # raises
+        if source.stack:
+            return np.stack([side_by_side(self._parts(source, i)) for i in range(len(source.stack))])
         values = self._values(self._entries[source.name])
-        if kind != "codes":
+        if kind not in ("codes", HALVES):
             return source.take(values)
         found = source.matrices(values)
         return found[0] if len(found) == 1 else np.concatenate(found)
@@ -127,6 +134,13 @@ class HuggingFaceWeights:
             self._last = None  # its memory is wanted
             source = self._sources[path]
             entry = self._entries[source.name]
+            if source.stack:
+                made = quantise_stack(
+                    len(source.stack), lambda i: side_by_side(self._parts(source, i)), entry.place
+                )
+                self._last = path, Matrix(made.codes, made.exponent, made.relative_error)
+                self.relative_errors[f"{path}.codes"] = made.relative_error
+                return self._last[1]
             codes = entry.dtype == FP8 and source.made is None
             kept = _kept(entry, source, self._scale(entry), self._scaled) if codes else None
             if kept is not None:
@@ -134,6 +148,19 @@ class HuggingFaceWeights:
             self._last = last = path, kept or self._rounded(source, entry)
             self.relative_errors[f"{path}.codes"] = last[1].relative_error
         return last[1]
+
+    def _parts(self, source: CheckpointTensor, expert: int) -> list[Float32[np.ndarray, "out k"]]:
+        """The matrices of one expert of a stack."""
+        return [self._values(self._entries[name]) for name in source.stack[expert]]
+
+    def _halves(self, path: str) -> Halved:
+        """Weights and exponents of a router; the last one is kept."""
+        if self._half is None or self._half[0] != path:
+            entry = self._entries[self._sources[path].name]
+            self._half = path, halved(self._values(entry).T, entry.place)
+            if lost := self._half[1].changed:
+                self.notes = (*self.notes, f"weights: {entry.place}: {lost} weights are rounded to fp16.")
+        return self._half[1]
 
     def _rounded(self, source: CheckpointTensor, entry: StoredTensor) -> Matrix:
         values = source.matrices(self._values(entry))
@@ -190,7 +217,14 @@ def _shapes(held: dict[str, CheckpointTensor], *, scaled: bool) -> Shapes:
     shapes: Shapes = {}
     for path, source in held.items():
         shape = source.own_shape
-        if path == TABLE or len(shape) == 1:
+        if source.stack:
+            n = shape[0] * len(source.stack[0])
+            shapes[f"{path}.codes"] = jax.ShapeDtypeStruct((len(source.stack), shape[1], n), np.uint8)
+            shapes[f"{path}.exponent"] = jax.ShapeDtypeStruct((n,), np.int32)
+        elif source.half:
+            shapes[f"{path}.{HALVES}"] = jax.ShapeDtypeStruct(shape[::-1], np.float16)
+            shapes[f"{path}.exponent"] = jax.ShapeDtypeStruct(shape[:1], np.int32)
+        elif path == TABLE or len(shape) == 1:
             dtype = np.float16 if path == TABLE else np.float32
             shapes[path] = jax.ShapeDtypeStruct(shape, dtype)
         else:

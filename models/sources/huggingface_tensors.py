@@ -80,8 +80,10 @@ def settle(folder: Path, config: TransformerConfig, found: Entries, *, nested: b
             sources[path] = replace(sources[path], name=LM_HEAD)
     _check_names(folder, config, sources, entries)
     for source in sources.values():
-        _check_tensor(entries[source.name], source.shape, entries)
-    if any(_has_other_scales(entries[source.name], entries) for source in sources.values()):
+        for name in source.names:
+            _check_tensor(entries[name], source.shape, entries)
+    alone = [source for source in sources.values() if not (source.stack or source.half)]
+    if any(_has_other_scales(entries[source.name], entries) for source in alone):
         config = replace(config, column_scales="f32")
     idle = [name for name in entries if name.endswith(_ACTIVATIONS)]
     if idle:
@@ -170,7 +172,7 @@ def _check_names(
     folder: Path, config: TransformerConfig, sources: dict[str, CheckpointTensor], entries: Entries
 ) -> None:
     """Raise unless all that the model takes is there, and what it does not take is known not to matter."""
-    wanted = dict.fromkeys(source.name for source in sources.values())
+    wanted = dict.fromkeys(name for source in sources.values() for name in source.names)
     missing = [name for name in wanted if name not in entries]
     scaled = [
         name + end for name in wanted if name in entries and entries[name].dtype == FP8 for end in SCALES

@@ -24,9 +24,9 @@ Values = Float32[np.ndarray, "k n"]
 
 
 class Quantised(NamedTuple):
-    """Codes and exponents of one matrix (value = code * 2^exponent), and what the rounding cost."""
+    """Codes and exponents of a matrix or a stack (value = code * 2^exponent), and what the rounding cost."""
 
-    codes: UInt8[np.ndarray, "k n"]
+    codes: UInt8[np.ndarray, "*experts k n"]
     exponent: Int32[np.ndarray, " n"]
     relative_error: float  # root mean square of the error over that of the values
     size: float = 0.0  # sum of the squares of the values
@@ -66,7 +66,10 @@ def dequantise(codes: UInt8[np.ndarray, "k n"], exponent: Int32[np.ndarray, " he
 
 
 def scale_columns(values: Values, scale: Float32[np.ndarray, " heads_n"]) -> None:
-    """Multiply a matrix by a scale per column in place; with more scales it is the matrices of heads."""
+    """Multiply a matrix, or a stack, by a scale per column in place; more scales are of matrices of heads."""
+    if values.ndim > 2:
+        values *= scale
+        return
     n = values.shape[1]
     heads = len(scale) // n
     k = len(values) // heads
@@ -98,7 +101,7 @@ def quantise(values: Values, name: str = "matrix") -> Quantised:
         raise WeightError(f"{name}: has {values.ndim} axes, a matrix to quantise has 2.")
     by_column = not values.flags.c_contiguous and values.T.flags.c_contiguous
     rows = values.T if by_column else values  # rows lie together in memory
-    exponent = _exponents(_largest(rows, values, name, axis=1 if by_column else 0))
+    exponent = exponents_of(_largest(rows, values, name, axis=1 if by_column else 0))
     scale = power_of_two(-exponent)
     scales = np.broadcast_to(scale[:, None] if by_column else scale, rows.shape)
     codes = np.empty(values.shape, np.uint8)
@@ -106,7 +109,7 @@ def quantise(values: Values, name: str = "matrix") -> Quantised:
     error, total = 0.0, 0.0
     for part in _blocks(rows):
         scaled = rows[part] * scales[part]
-        rounded, into[part] = _round(scaled)
+        rounded, into[part] = rounded_codes(scaled)
         scaled *= (unit := 1 / scales[part])
         rounded *= unit
         rounded -= scaled
@@ -118,7 +121,7 @@ def quantise(values: Values, name: str = "matrix") -> Quantised:
 
 def to_e4m3(values: Values) -> UInt8[np.ndarray, "k n"]:
     """Contract rounding `rn8` of finite values: clip to +-448, nearest even, no -0."""
-    return _round(np.clip(values, np.float32(-LARGEST), np.float32(LARGEST)))[1]
+    return rounded_codes(np.clip(values, np.float32(-LARGEST), np.float32(LARGEST)))[1]
 
 
 def check_finite(values: Shaped[np.ndarray, "*axes"], name: str) -> None:
@@ -148,7 +151,7 @@ def _largest(
     return largest
 
 
-def _exponents(largest: Float32[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:
+def exponents_of(largest: Float32[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:
     """The least e with largest <= 448 * 2^e; 0 for a column of zeros."""
     fraction, power = np.frexp(largest)  # 448 = 0.875 * 2^9
     exponent = power - 9 + (fraction > 0.875)
@@ -161,7 +164,7 @@ def _blocks(rows: Float32[np.ndarray, "rows width"]) -> list[slice]:
     return [slice(first, first + step) for first in range(0, rows.shape[0], step)]
 
 
-def _round(values: Values) -> tuple[Values, UInt8[np.ndarray, "k n"]]:
+def rounded_codes(values: Values) -> tuple[Values, UInt8[np.ndarray, "k n"]]:
     """Values within +-448 rounded to e4m3: as f32, and as codes."""
     bits = values.view(np.uint32)
     m = bits & np.uint32(0x7FFFFFFF)

@@ -15,11 +15,21 @@ from jaxtyping import Float16, Float32, Float64, Int32, Shaped, UInt8, UInt16
 
 from models.families.family import HEAD, TABLE
 from models.sources.error import WeightError
-from models.sources.quantise import Quantised, dequantise, quantise, scale_columns, to_e4m3, widen
+from models.sources.quantise import (
+    Quantised,
+    dequantise,
+    power_of_two,
+    quantise,
+    scale_columns,
+    to_e4m3,
+    widen,
+)
 from models.sources.weights import ReadRows, Shapes
 
 SCHEME = "lpu-emulator weights by seed, v1"  # enters every tensor: other values need another name
 _CODES, _EXPONENT, _SCALE, _BIAS = ".codes", ".exponent", ".scale", ".bias"
+_HALVES = ".halves"  # of routers
+_HALF_BITS = 10  # binades above 1 of their values
 _DECAY = ".decay"
 _VARIANCE = 1.5625  # of a weight, from exponents that vary by -1, 0, 0, 1
 _NORMAL = NormalDist()
@@ -70,6 +80,8 @@ class Seeded:
             return self._exponent(name, shape.shape)
         if shape.dtype == np.uint8:
             return _codes(raw, shape.shape, self._depth(name))
+        if name.endswith(_HALVES):
+            return _half_codes(raw, shape.shape)
         if shape.dtype == np.float16:
             return _table(raw, shape.shape)
         gains = _gains(raw, shape.shape)
@@ -78,12 +90,14 @@ class Seeded:
         return gains - np.float32(1) if name.endswith(_BIAS) else gains
 
     def row_reader(self, name: str) -> ReadRows | None:
-        """Rows of a matrix or table, drawn from the middle of its stream."""
+        """Rows of a matrix, a stack of them or a table, drawn from the middle of its stream."""
         shape = self.shapes.get(name)
         tied_head = self.tied and name == HEAD + _CODES
-        if shape is None or tied_head or len(shape.shape) != 2 or shape.dtype not in (np.uint8, np.float16):
+        if shape is None or tied_head or shape.dtype not in (np.uint8, np.float16):
             return None
-        width, draw = shape.shape[1], _codes if shape.dtype == np.uint8 else _table
+        if len(shape.shape) < 2 or name.endswith(_HALVES):
+            return None
+        width, draw = shape.shape[-1], _codes if shape.dtype == np.uint8 else _table
         depth = self._depth(name) if shape.dtype == np.uint8 else 0
 
         def read(first: int, last: int) -> Shaped[np.ndarray, "rows width"]:
@@ -104,6 +118,8 @@ class Seeded:
                 return values
             return dequantise(self[name], self[path + _EXPONENT])
         values = self[name]
+        if name.endswith(_HALVES):
+            return widen(values) * power_of_two(self[name.removesuffix(_HALVES) + _EXPONENT])
         return values if name.endswith(_EXPONENT) else widen(values)
 
     def digest(self) -> str:
@@ -115,7 +131,10 @@ class Seeded:
         """Exponents by their path; a scale in f32 is the power of two of the exponent in its place."""
         if self.tied and name == HEAD + _EXPONENT:
             return self._tied_head().exponent
-        return _exponents(_Stream(self.seed, name), shape, self._depth(name))
+        raw, halves = _Stream(self.seed, name), self.shapes.get(name.removesuffix(_EXPONENT) + _HALVES)
+        if halves is not None:
+            return _around(raw, shape, round(-math.log2(halves.shape[0]) / 2) - _HALF_BITS)
+        return _exponents(raw, shape, self._depth(name))
 
     def _depth(self, name: str) -> int:
         """Rows that a product sums: of matrices of heads, one below the other, those of one head."""
@@ -132,8 +151,9 @@ class Seeded:
         return self._last[1]
 
     def _check(self, name: str, shape: jax.ShapeDtypeStruct) -> None:
-        codes = name.removesuffix(_EXPONENT) + _CODES
-        exponent = name.endswith(_EXPONENT) and shape.dtype == np.int32 and codes in self.shapes
+        path = name.removesuffix(_EXPONENT)
+        of = path + _CODES in self.shapes or path + _HALVES in self.shapes
+        exponent = name.endswith(_EXPONENT) and shape.dtype == np.int32 and of
         matrix = name.endswith(_CODES) and shape.dtype == np.uint8 and len(shape.shape) >= 2
         if not (exponent or matrix or (shape.dtype in (np.float16, np.float32) and shape.shape)):
             raise WeightError(
@@ -191,8 +211,17 @@ def _even(values: UInt8[np.ndarray, " count"]) -> UInt8[np.ndarray, " even"]:
 
 
 def _exponents(raw: _Stream, shape: tuple[int, ...], depth: int) -> Int32[np.ndarray, "*experts n"]:
+    return _around(raw, shape, _scale(depth)[1])
+
+
+def _around(raw: _Stream, shape: tuple[int, ...], middle: int) -> Int32[np.ndarray, "*experts n"]:
     byte = raw.take(math.prod(shape)).reshape(shape)
-    return np.array([-1, 0, 0, 1], np.int32)[byte & 3] + np.int32(_scale(depth)[1])
+    return np.array([-1, 0, 0, 1], np.int32)[byte & 3] + np.int32(middle)
+
+
+def _half_codes(raw: _Stream, shape: tuple[int, ...]) -> Float16[np.ndarray, "k n"]:
+    index = raw.take(2 * math.prod(shape)).view("<u2").reshape(shape)
+    return np.ldexp(_quantiles(1 << 16), _HALF_BITS).astype(np.float16)[index]
 
 
 def _table(raw: _Stream, shape: tuple[int, ...], depth: int = 0) -> Float16[np.ndarray, "*rows width"]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from proof_experts import EXPERTS
 from proof_latent import appended, closed, scored
 from proof_rows import ATTENTION, VECTORS, Changes, Setting, row
 from proof_states import STATES
@@ -245,7 +246,7 @@ def give(s: Setting) -> tuple[RowOperands, Changes]:
     }
 
 
-RULES: dict[Op, Callable[[Setting], tuple[RowOperands, Changes]]] = VECTORS | STATES | {
+RULES: dict[Op, Callable[[Setting], tuple[RowOperands, Changes]]] = VECTORS | STATES | EXPERTS | {
     Op.MM: mm, Op.WB: wb, Op.RED: red, Op.TREE: tree, Op.KVW: kvw, Op.QK: qk, Op.SMAX: smax,
     Op.EXP: exp, Op.PV: pv, Op.NODE: node, Op.AOUT: aout, Op.TAKE: take, Op.GIVE: give,
 }  # fmt: skip

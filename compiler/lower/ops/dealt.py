@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from compiler.graph.graph import Node
-from compiler.lower.collective import Move, arrival, reading_ranks
+from compiler.lower.collective import Move, arrival, held_there, reading_ranks
 from compiler.lower.context import Lowering
 from compiler.lower.layout import Lines, rank_of_part
 from compiler.lower.ops.chains import column_tiles, tile_cut
@@ -75,8 +75,25 @@ def ways(low: Lowering, node: Node, source: Lines, tiles: RowTiles, owner: np.nd
         for ranks in _adders(low, node):
             dealt = ranks[np.arange(len(count)) * len(ranks) // len(count)]
             cut = np.cumsum(count) - count, count
-            out.append(_way(low, node, source, tiles, spread, cut, np.repeat(dealt, count)))
+            made = _way(low, node, source, tiles, spread, cut, np.repeat(dealt, count))
+            if _residual_there(low, node, made.owner):
+                out.append(made)
+        if not any(way.spread == spread for way in out):
+            cut = column_tiles(low, owner, int(ceil_div(low.chip.planes, spread)))
+            out.append(_way(low, node, source, tiles, spread, cut, owner))
     return out
+
+
+def _residual_there(low: Lowering, node: Node, owner: np.ndarray) -> bool:
+    """Whether who adds the nodes up has the block's input, if the sum is added to that.
+
+    Only of models with experts: of others no attention leaves a rank of its group without the whole input.
+    """
+    users = low.demands.readers(node.outputs[0])
+    if not low.demands.somewhere_everywhere or len(users) != 1:
+        return True
+    own = np.arange(low.group.ranks)[:, None] == owner
+    return held_there(low, users[0][0], own)
 
 
 def _adders(low: Lowering, node: Node) -> list[np.ndarray]:
@@ -194,16 +211,20 @@ def adding_readers(low: Lowering, node: Node, way: Way) -> np.ndarray | None:
     return reading_ranks(low, [node], way.owner, tiles) if len(way.first) > 1 else None
 
 
-def cycles(low: Lowering, source: Lines, tiles: RowTiles, way: Way, readers: np.ndarray | None) -> int:
+def cycles(
+    low: Lowering, source: Lines, tiles: RowTiles, way: Way, readers: np.ndarray | None, copies: int = 1
+) -> int:
     """An estimate, for the rows of a decode step: a prefill program has the same image and must choose alike.
 
-    Weights are installed while the input is gathered; where nothing is gathered, before the first tile of
-    columns is done and sent. The others are installed meanwhile.
+    copies: inputs like `source` whose products are one sum. Weights are installed while the input is
+    gathered; where nothing is gathered, before the first tile of columns is done and sent. The others are
+    installed meanwhile.
     """
-    before = arrival(low, _moves(source.owner, lines_needed(low, source, tiles, way), low.cached))
+    rows = low.cached * copies
+    before = arrival(low, _moves(source.owner, lines_needed(low, source, tiles, way), rows))
     if len(way.first) == 1:
         return before + arrival(low, _moves(way.owner, way.need, low.cached))
-    return before + _first_tile(low, tiles, way) + exchange(low, way, readers, low.cached)[0]
+    return before + copies * _first_tile(low, tiles, way) + exchange(low, way, readers, low.cached)[0]
 
 
 def _first_tile(low: Lowering, tiles: RowTiles, way: Way) -> int:

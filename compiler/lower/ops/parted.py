@@ -1,5 +1,7 @@
 """Lowering of a matmul in contract parts: products of each part, rounded there, and the tree over them."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from compiler.errors import CompileError
@@ -41,33 +43,57 @@ def lower_parted(low: Lowering, nodes: list[Node], source: Lines) -> None:
             f"{len(nodes)} products of one input in parts, or of a norm",
             "State starts for a product that alone reads what glu or attention made.",
         )
+    tiles = row_tiles(source, node.attributes["starts"])
+
+    def multiply(way: Way, out: Lines, written: np.ndarray) -> None:
+        _multiply(low, node, source, tiles, way, out, written)
+
+    lower_dealt(low, node, [source], tiles, multiply)
+
+
+Multiply = Callable[[Way, Lines, np.ndarray], None]
+"""Of a way and the result: the products of each part, written back to the lines of tags [tiles, parts]."""
+
+
+def lower_dealt(
+    low: Lowering,
+    node: Node,
+    sources: list[Lines],
+    tiles: RowTiles,
+    multiply: Multiply,
+    *,
+    spread: bool = False,
+) -> None:
+    """The result of a node as the sum over its parts, in the way that is estimated to be the fastest.
+
+    sources: inputs of equal lines, tiles: of each. spread: rows are dealt over as many ranks as can be, so
+    that what lies on each does not depend on who reads the result.
+    """
     demands = [(demand, demand.view.start) for demand in low.demands.pieces(node.outputs[0])]
     owner, columns, segments, _ = lay(demands, "f32", low.group.ranks)
-    tiles = row_tiles(source, node.attributes["starts"])
-    found = ways(low, node, source, tiles, owner)
+    found = ways(low, node, sources[0], tiles, owner)
+    found = [way for way in found if not spread or way.spread == max(one.spread for one in found)]
     readers = [adding_readers(low, node, way) for way in found]
-    cost = [cycles(low, source, tiles, way, read) for way, read in zip(found, readers, strict=True)]
+    cost = [
+        cycles(low, sources[0], tiles, way, read, len(sources))
+        for way, read in zip(found, readers, strict=True)
+    ]
     best = cost.index(min(cost))
-    out = _lower(low, node, source, tiles, found[best], columns, readers[best])
+    for source in sources:
+        low.gather(source, lines_needed(low, source, tiles, found[best]))
+    out = _lower(low, found[best], columns, readers[best], multiply)
     for (demand, _), segment in zip(demands, segments, strict=True):
         low.where[demand.view] = (out, segment)
 
 
 def _lower(
-    low: Lowering,
-    node: Node,
-    source: Lines,
-    tiles: RowTiles,
-    way: Way,
-    columns: np.ndarray,
-    readers: np.ndarray | None,
+    low: Lowering, way: Way, columns: np.ndarray, readers: np.ndarray | None, multiply: Multiply
 ) -> Lines:
-    low.gather(source, lines_needed(low, source, tiles, way))
     out = low.value("f32", way.owner, columns, first=way.tile_first, count=way.tile_count)
     home, every = way.owner[way.tile_first], np.arange(len(way.tile_first))
     if len(way.first) == 1:
         leaves, line = _leaves(low, way, np.ones(len(way.node), bool))
-        _multiply(low, node, source, tiles, way, out, leaves.tag(line))
+        multiply(way, out, leaves.tag(line))
         _tree(
             low, way, home, every, leaves.tag(line[:, 0]), out.tag(way.tile_first), [1] * len(way.node), True
         )
@@ -80,7 +106,7 @@ def _lower(
     if inner.any():
         leaves, line = _leaves(low, way, inner)
         written[:, inner] = leaves.tag(line)
-    _multiply(low, node, source, tiles, way, out, written)
+    multiply(way, out, written)
     for which in np.flatnonzero(way.size > 1):
         at = int(way.first[which])
         ones = [1] * int(way.size[which])

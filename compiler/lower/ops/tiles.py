@@ -20,14 +20,13 @@ def by_tiles(
     The gain is the node's second operand, preloaded as that kind; `value` lies on every rank that multiplies
     the result, and each makes the tiles that it multiplies.
     """
-    active = low.multipliers(node.outputs[0])
     lines = int(ceil_div(value.lines, 2))
     columns = np.full(lines * F16_LANES, -1)
     columns[: len(value.columns)] = value.columns
     first = np.arange(0, lines, 2)
     out = low.value("f16", np.full(lines, -1), columns, first=first, count=np.minimum(2, lines - first))
-    need = low.group.needs(lines, active)
-    out.held[: len(active)] = need
+    need = low.input_lines(node.outputs[0], lines)
+    out.held[: low.group.ranks] = need
     rank, tile = np.nonzero(need[:, ::2])
     n = np.minimum(4, value.lines - 4 * tile)
     uid = low.weight_uid()

@@ -15,6 +15,7 @@ from compiler.program.instruction_set import INSTRUCTIONS, name_of
 from compiler.program.isa import (
     KV,
     OPERANDS,
+    PRODUCTS,
     SHARED,
     SPACE_SHIFT,
     TRANSFER,
@@ -246,7 +247,7 @@ def _kinds(c: Columns, number3: np.ndarray, kernels: tuple[Kernel, ...]) -> tupl
 
 def _units(c: Columns, planes: int) -> np.ndarray:
     """Rank, plane and accumulator of MM and WB rows."""
-    mm, wb = c.op == Op.MM, c.op == Op.WB
+    mm, wb = np.isin(c.op, PRODUCTS), c.op == Op.WB
     plane = np.where(wb, c.unit - planes, c.unit)
     slot = np.where(wb, c.src3, c.dst)
     bad = (mm | wb) & ((plane < 0) | (plane >= planes) | (slot < 0) | (slot >= 1 << 20))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from compiler.program.isa import Columns, Op
+from compiler.program.isa import PRODUCTS, Columns
 from compiler.program.ranges import ramp
 from lpu.prove.follow.block_rows import LINE_BITS, BlockRows
 from lpu.prove.refused import need
@@ -39,7 +39,7 @@ def touched(rows: BlockRows, c: Columns, planes: int) -> Touched:
     (summing,) = np.nonzero(unit >= 0)
     accumulator = unit[summing] - ((c.chip[summing].astype(np.int64) * planes) << 20)
     held = c.chip[summing].astype(np.int64) << LINE_BITS | _ACCUMULATOR | accumulator
-    adding = c.op[summing] == Op.MM
+    adding = np.isin(c.op[summing], PRODUCTS)
     reads = np.concatenate([np.array(rows.reads, np.int64), held])
     writes = np.concatenate([np.array(rows.write, np.int64)[writer] + ramp(written), held[adding]])
     lines = np.concatenate([reads[: len(reader)], writes[: len(writer)]]) & ((1 << LINE_BITS) - 1)

@@ -16,8 +16,10 @@ from compiler.program.isa import (
     SHARED,
     SHIFTED,
     SPACE_SHIFT,
+    STACK,
     TABLE,
     TILE,
+    TILE16,
     TILE_ROWS,
     WEIGHTS,
 )
@@ -25,12 +27,13 @@ from compiler.program.program import Block, Loads
 from lpu.prove.follow.alike import numbered
 from lpu.prove.known import Known
 from lpu.prove.lanes import cut
-from lpu.prove.lines import Preload, TileRun
+from lpu.prove.lines import HalfRun, Preload, StackRun, TileRun
 from lpu.prove.refused import RefusedError, need
+from lpu.prove.rule import Preloads
 
-_WORDS = {TILE: F32_LANES, SCALE: 1, GAIN: 1, SHIFTED: 1, FACTOR: 1}
+_WORDS = {TILE: F32_LANES, SCALE: 1, GAIN: 1, SHIFTED: 1, FACTOR: 1, TILE16: 2 * F32_LANES}
 _MOST_LINES = 1 << 16  # of a table
-_AXES = {TILE: 2, SCALE: 1, GAIN: 1, TABLE: 2, ANGLES: 3, SHIFTED: 1, FACTOR: 1}
+_AXES = {TILE: 2, SCALE: 1, GAIN: 1, TABLE: 2, ANGLES: 3, SHIFTED: 1, FACTOR: 1, STACK: 3, TILE16: 2}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +51,7 @@ class Reading:
     shared: Int[np.ndarray, "shared 2"]
 
 
+_MATRICES = (2, 3)  # axes of a matrix, and of a stack of them
 SHARED_RUN = 0  # the index of what rows read in the shared space
 
 
@@ -133,7 +137,7 @@ class BoundPreloads:
         size = np.array([_WORDS.get(one, 0) for one in range(len(LOAD_NAMES))])[kind]
         bad = (size > 0) & (words != size) | (k0 < 0) | (n0 < 0) | (lines < 0) | (lines > _MOST_LINES)
         need(not bad.any(), "a preloaded value has another size than its kind, or lies outside its tensor")
-        tile, table = kind == TILE, kind == TABLE
+        tile, table = np.isin(kind, (TILE, STACK, TILE16)), np.isin(kind, (TABLE, STACK))
         wide = np.where(table, F32_LANES * lines, np.where(kind == ANGLES, 0, F32_LANES))
         self._kind, self._tensor = kind.tolist(), np.array([*slots, -1])[slot].tolist()
         self._lines = np.where(table, lines, 0).tolist()
@@ -149,17 +153,41 @@ class BoundPreloads:
             self._numbers[run] = self._known.number(self._run(run))
         return self._numbers[run]
 
-    def _run(self, run: int) -> tuple[Preload, ...] | TileRun:
+    def _run(self, run: int) -> Preloads:
         if run == SHARED_RUN:
             return (Preload(ANGLES, self._shared, -1, 0),)
         loads = self._read.runs[run]
-        if self._kind[loads[0]] != TILE:
+        kind = self._kind[loads[0]]
+        if kind == STACK:
+            return self._stack(loads)
+        if kind == TILE16:
+            return self._halves(loads)
+        if kind != TILE:
             return tuple([self._one(one) for one in loads])
         rows = self._down[loads[0]]
         for one in loads:
             if self._kind[one] != TILE or self._down[one] != rows:
                 raise RefusedError("reads tiles of other kinds or rows together")
         return TileRun(TILE, rows, tuple([(self._tensor[one], self._across[one]) for one in loads]))
+
+    def _stack(self, loads: tuple[int, ...]) -> StackRun:
+        """One stack: tiles of all experts of its tensor, as large as that makes it."""
+        (load, *more), known = loads, self._known
+        tensor, lines = self._tensor[load], self._lines[load]
+        need(not more, "reads several stacks at once")
+        experts = known.terms.shape(tensor)[0]
+        words = int(self._block.loads.words[self._read.first[load]])
+        need(words == F32_LANES * lines * experts, f"a stack of {words} words is not of {experts} experts")
+        across = known.lanes.pieces((self._across[load],), F32_LANES)
+        return StackRun(STACK, self._down[load], tuple([(tensor, one) for one in across]))
+
+    def _halves(self, loads: tuple[int, ...]) -> HalfRun:
+        """Tiles of one tensor and of the same columns, one below the other."""
+        tensor, across = self._tensor[loads[0]], self._across[loads[0]]
+        for one in loads:
+            if (self._kind[one], self._tensor[one], self._across[one]) != (TILE16, tensor, across):
+                raise RefusedError("reads fp16 tiles of other columns together")
+        return HalfRun(TILE16, tensor, across, tuple([self._down[one] for one in loads]))
 
     def _one(self, load: int) -> Preload:
         return Preload(self._kind[load], self._tensor[load], self._across[load], self._lines[load])
@@ -175,7 +203,7 @@ class BoundPreloads:
                 continue
             number = self._block.slots[which][axis]
             entries = None if number < 0 else self._block.maps[number]
-            length = self._known.terms.shape(self._slots[which])[-1 if axis else 0]
+            length = self._known.terms.shape(self._slots[which])[-1 if axis else -2]
             found.append(self._known.lanes.number(cut(entries, begin, size, length)))
         return np.array(found, np.int64)[index].tolist() if found else []
 
@@ -204,7 +232,7 @@ def check_maps(block: Block, shapes: Mapping[int, tuple[int, ...]], names: Mappi
     for slot, (rows, columns) in enumerate(block.slots):
         shape = shapes[slot]
         wide = shape[0] * shape[-1] if len(shape) == 2 else shape[-1]  # of a matrix of each head: theirs
-        axes = {"row": (rows, shape[0] if len(shape) == 2 else 0), "column": (columns, wide)}
+        axes = {"row": (rows, shape[-2] if len(shape) in _MATRICES else 0), "column": (columns, wide)}
         for what, (index, size) in axes.items():
             need(
                 -1 <= index < len(block.maps),

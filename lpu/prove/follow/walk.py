@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from compiler.program.instruction_set import INSTRUCTIONS, name_of
-from compiler.program.isa import Op
+from compiler.program.isa import PRODUCTS, Op
 from lpu.prove.follow.block_rows import LINE_BITS, BlockRows
 from lpu.prove.follow.preloads import BoundPreloads
 from lpu.prove.known import Known
@@ -55,14 +55,14 @@ def walk(
     runs = rows.read.run.tolist()
     first, middle, last = rows.ends
     keys, ops = rows.reads, rows.op
-    mm, wb, kvw, give = int(Op.MM), int(Op.WB), int(Op.KVW), int(Op.GIVE)
+    mm, (wb, kvw, give) = [int(op) for op in PRODUCTS], (int(Op.WB), int(Op.KVW), int(Op.GIVE))
     leaves = {kvw, *(op for op, record in INSTRUCTIONS.items() if record.renews)}  # a region
     row = -1
     try:
         for event in rows.events:
             row, op = event >> 1, ops[event >> 1]
             if not event & 1:
-                if op == mm:
+                if op in mm:
                     open_.setdefault(rows.unit[row], []).append(result[row][0])
                 elif op == give:
                     _give(out, rows, row, result[row])
@@ -147,7 +147,7 @@ def _apply(
         out.made[term] = row
     lines = rows.written[row]
     need(
-        len(made) == lines + renews or op in (Op.MM, Op.KVW, Op.GIVE),
+        len(made) == lines + renews or op in (*PRODUCTS, Op.KVW, Op.GIVE),
         f"makes {len(made)} lines, the instruction writes {lines}",
     )
     return tuple(known.number(one) for one in made)

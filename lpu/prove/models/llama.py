@@ -43,20 +43,24 @@ class LlamaReading:
         out.places[x] = "embedding"
         for layer in range(config.layers):
             x = self._attention(out, f"layers.{layer}.attention", x, angles)
-            ffn = partial(self._ffn, out, f"layers.{layer}.ffn")
-            sent, statistic = self._sent(x, self._gain(out, f"layers.{layer}.ffn", config.hidden))
-            out.parts[f"layers.{layer}.ffn"] = HopPart(
-                width=config.hidden,
-                down=("fp8", "fp16") if config.ffn_down == "fp8" else ("fp16",),
-                up="fp16" if config.ffn_up == "fp16" else "f32",
-                answer=ffn,
-            )
-            x = terms.add(x, ffn(sent, statistic))
+            x = terms.add(x, self._feed_forward(out, f"layers.{layer}.ffn", x))
             out.places[x] = f"layers.{layer}.ffn"
         last, statistic = self._deferred(x, self._tensor(out, "norm.gain", config.hidden))
         out.logits = self._linear(out, "head", last, statistic, config.vocab, biased=False)
         out.places[out.logits] = "logits"
         return out
+
+    def _feed_forward(self, out: ModelTerms, block: str, x: int) -> int:
+        """What a layer adds to the residual after attention, which is a part that a hop may compute."""
+        config, ffn = self.config, partial(self._ffn, out, block)
+        sent, statistic = self._sent(x, self._gain(out, block, config.hidden))
+        out.parts[block] = HopPart(
+            width=config.hidden,
+            down=("fp8", "fp16") if config.ffn_down == "fp8" else ("fp16",),
+            up="fp16" if config.ffn_up == "fp16" else "f32",
+            answer=ffn,
+        )
+        return ffn(sent, statistic)
 
     def _tensor(self, out: ModelTerms, name: str, *shape: int) -> int:
         out.tensors[name] = self.terms.tensor(name, shape)

@@ -1,8 +1,7 @@
 """A module of the user's own, read from the jaxpr of its step: a second, small interpreter of the ops.
 
-The jaxpr is what JAX makes of the module in the ops of the contract; it is walked here equation by equation,
-and shares nothing with how the compiler captures it. What no result reads is not looked at. A value is a term
-per row of the step; a change of shape that keeps the rows changes no term.
+It is walked equation by equation and shares nothing with how the compiler captures it. What no result reads
+is not looked at. A value is a term per row; a change of shape that keeps the rows keeps it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
+from lpu.prove.models.own_experts import RULES
 from lpu.prove.models.record import ModelTerms, Reader
 from lpu.prove.refused import RefusedError, need
 from lpu.prove.terms import BIAS, MATMUL, Terms
@@ -100,15 +100,14 @@ class _Walk:
         for name, aval in zip(names, avals, strict=False):
             self.out.tensors[name] = self.terms.tensor(name, tuple(aval.shape))
             given.append(_Tensor(self.out.tensors[name]))
-        given += [_Given("token"), _Given("position")]
-        given += [_Given("cache", i) for i in range(len(self.caches))]
+        caches = [_Given("cache", i) for i in range(len(self.caches))]
+        given += [_Given("token"), _Given("position"), *caches]
         logits, token, *left = self.body(closed.jaxpr, given)
-        self.out.logits = self._value(logits, "the logits").term
+        self.out.logits = self.value(logits, "the logits").term
         self.out.places[self.out.logits] = "logits"
         need(token == _Largest(self.out.logits), f"the module's token is not the largest logit{_why(token)}")
         for index, item in enumerate(left):
-            unread = item == _Given("cache", index)
-            given_back = unread or item == _Written(index)
+            given_back = item in (_Given("cache", index), _Written(index))
             need(given_back, f"the module does not give back its cache {index}{_why(item)}")
         return self.out
 
@@ -138,7 +137,7 @@ class _Walk:
             if name in _SHAPES:
                 return [self._reshaped(items[0], tuple(eqn.outvars[0].aval.shape))]
             if name in ("split", "slice"):
-                return self._parts(name, eqn, self._value(items[0], "what is cut"))
+                return self._parts(name, eqn, self.value(items[0], "what is cut"))
             inner = next((eqn.params[one] for one in _BODIES if one in eqn.params), None)
             if inner is not None and name not in ("scan", "while", "cond"):
                 body = getattr(inner, "jaxpr", inner)
@@ -151,7 +150,7 @@ class _Walk:
         return [_Unread(f"{where or 'the step'}: {why}") for _ in eqn.outvars]
 
     def _reshaped(self, item: _Item, shape: tuple[int, ...]) -> _Item:
-        value = self._value(item, "what is reshaped")
+        value = self.value(item, "what is reshaped")
         kept = bool(shape) and shape[0] == value.shape[0] == self.rows and prod(shape) == prod(value.shape)
         need(kept, f"{value.shape} becomes {shape}: the rows of the step are mixed")
         return _Value(value.term, shape)
@@ -193,12 +192,14 @@ class _Walk:
             pieces.append((start, count, piece))
         return piece
 
-    def _value(self, item: _Item, what: str) -> _Value:
+    def value(self, item: _Item, what: str) -> _Value:
+        """An operand that is a value."""
         if not isinstance(item, _Value):
             raise RefusedError(f"{what} of the module cannot be read{_why(item)}")
         return item
 
-    def _tensor(self, item: _Item, what: str) -> int:
+    def tensor(self, item: _Item, what: str) -> int:
+        """An operand that is a parameter."""
         if not isinstance(item, _Tensor):
             raise RefusedError(f"{what} is no parameter of the module{_why(item)}")
         return item.term
@@ -209,45 +210,45 @@ class _Walk:
 
     def vectors(self, items: Sequence[_Item]) -> list[_Value]:
         """Operands that are values."""
-        return [self._value(item, f"operand {i}") for i, item in enumerate(items)]
+        return [self.value(item, f"operand {i}") for i, item in enumerate(items)]
 
     def embed(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
         table, token = items
         need(token == _Given("token"), "the embedding is not read at the step's token")
-        term = self.terms.embed(self._tensor(table, "the embedding"))
+        term = self.terms.embed(self.tensor(table, "the embedding"))
         return [_Value(term, (self.rows, self.terms.width(term)))]
 
     def matmul(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
-        x, codes, scale, *normed = self._value(items[0], "a product's input"), *items[1:]
-        statistic = self._value(normed[0], "a statistic").term if normed else -1
+        x, codes, scale, *normed = self.value(items[0], "a product's input"), *items[1:]
+        statistic = self.value(normed[0], "a statistic").term if normed else -1
         term = self.terms.matmul(
             x.term,
-            self._tensor(codes, "a matrix"),
-            self._tensor(scale, "the scales of a matrix"),
+            self.tensor(codes, "a matrix"),
+            self.tensor(scale, "the scales of a matrix"),
             statistic,
             tuple(attributes.get("starts", ())),
         )
         return self.of(term, x, (*x.shape[:-1], self.terms.width(term)))
 
     def rms_norm(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
-        x = self._value(items[0], "a norm's input")
-        gain = self._tensor(items[1], "a gain")
+        x = self.value(items[0], "a norm's input")
+        gain = self.tensor(items[1], "a gain")
         return self.of(self.terms.norm(x.term, gain, attributes["eps"], x.shape[-1]), x)
 
     def beside(self, make: Callable[[int, int], int], what: str, items: list[_Item]) -> list[_Item]:
         """An operand, and a vector that is applied to it."""
-        x = self._value(items[0], f"what {what} is applied to")
-        return self.of(make(x.term, self._tensor(items[1], what)), x)
+        x = self.value(items[0], f"what {what} is applied to")
+        return self.of(make(x.term, self.tensor(items[1], what)), x)
 
     def rms_stat(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
-        x = self._value(items[0], "a norm's input")
-        term = self.terms.rms_stat(x.term, self._tensor(items[1], "a gain"), attributes["eps"])
+        x = self.value(items[0], "a norm's input")
+        term = self.terms.rms_stat(x.term, self.tensor(items[1], "a gain"), attributes["eps"])
         return self.of(term, x, (self.rows, 1))
 
     def rope(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
-        x = self._value(items[0], "what RoPE turns")
+        x = self.value(items[0], "what RoPE turns")
         need(items[2] == _Given("position"), "RoPE does not turn by the step's position")
-        return self.of(self.terms.rope(x.term, self._tensor(items[1], "the RoPE table"), x.shape[-1]), x)
+        return self.of(self.terms.rope(x.term, self.tensor(items[1], "the RoPE table"), x.shape[-1]), x)
 
     def rounded(self, bits: int, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
         (x,) = self.vectors(items)
@@ -273,8 +274,8 @@ class _Walk:
         return places
 
     def head_matmul(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
-        x = self._value(items[0], "a product's input")
-        codes, scale = self._tensor(items[1], "a matrix"), self._tensor(items[2], "the scales of a matrix")
+        x = self.value(items[0], "a product's input")
+        codes, scale = self.tensor(items[1], "a matrix"), self.tensor(items[2], "the scales of a matrix")
         term = self.terms.head_matmul(x.term, codes, scale)
         return self.of(term, x, (*x.shape[:-1], self.terms.shape(codes)[-1]))
 
@@ -302,8 +303,7 @@ class _Walk:
         return self.of(self.terms.multiply_add(one.term, other.term, attributes["factor"]), one)
 
     def argmax(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
-        (logits,) = self.vectors(items)
-        return [_Largest(logits.term)]
+        return [_Largest(self.vectors(items)[0].term)]
 
 
 Reading = Callable[[Terms, Sequence[int], Mapping[str, Any]], int]
@@ -346,4 +346,5 @@ _OPS: dict[str, _Rule] = {
     "lpu_multiply": _Walk.multiply,
     "lpu_multiply_add": _Walk.multiply_add,
     "lpu_argmax": _Walk.argmax,
+    **RULES,
 }

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lpu.prove.models import deepseek, hybrid, llama
+from lpu.prove.models import deepseek, experts, hybrid, llama
 from lpu.prove.models.record import Reader
 from models import hybrid_config
 
@@ -33,5 +33,6 @@ def reader_of(config: Mapping[str, Any] | None) -> Reader | None:
 
 
 register(llama.FAMILY, llama.read)
+register(experts.FAMILY, experts.read)
 register(deepseek.FAMILY, deepseek.read)
 register(hybrid_config.FAMILY, hybrid.read)

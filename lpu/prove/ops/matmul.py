@@ -7,7 +7,7 @@ from typing import Any
 from compiler.program.instructions.matmul import WIDE_PER_F32, WriteBackKernel, in_tree
 from compiler.program.isa import SCALE, TILE_ROWS, Holds, Op
 from lpu.prove.known import Known
-from lpu.prove.lines import PRODUCT, Partial, Preload, Product, TileRun, TreeNode, Vector
+from lpu.prove.lines import PRODUCT, HalfRun, Partial, Preload, Product, StackRun, TileRun, TreeNode, Vector
 from lpu.prove.ops.taken import of_kind, of_tensor, vectors
 from lpu.prove.refused import RefusedError, need
 from lpu.prove.rule import Proved, RowOperands
@@ -39,6 +39,16 @@ class _Sum:
     ks: tuple[int, ...]
 
 
+def scale_of(known: Known, codes: int, columns: int, scale: Preload) -> int:
+    """The scales of these columns of a matrix."""
+    name = known.show(codes)
+    tensor, (have_columns,) = of_tensor(known, (scale,), SCALE, 1)
+    need(have_columns == columns, f"{known.show(tensor)} lies at other columns than {name}")
+    wide, have = known.terms.width(codes), known.terms.width(tensor)
+    need(wide == have, f"{known.show(tensor)} has {have} scales for {wide} columns of {name}")
+    return tensor
+
+
 def _scale(known: Known, found: _Sum, scale: Preload) -> tuple[int, int]:
     """(scales of a sum's own columns, of how many heads they are: 1 of a plain matrix)."""
     name = known.show(found.codes)
@@ -61,19 +71,19 @@ def _of_head(known: Known, found: _Sum, heads: int) -> None:
     )
 
 
-def _rounded(known: Known, found: _Sum, scale: Preload, statistic: int) -> Vector:
+def _rounded(known: Known, found: _Sum, scale: Preload, normed: int) -> Vector:
     """A finished sum: every row of the matrix once, its columns' own scales, a statistic if there is one."""
     depth = known.terms.shape(found.codes)[0]
     name = known.show(found.codes)
     tensor, heads = _scale(known, found, scale)
     if heads > 1:
-        need(statistic < 0, "applies a statistic to a product by heads")
+        need(normed < 0, "applies a statistic to a product by heads")
         _of_head(known, found, heads)
         made = known.terms.head_matmul(found.value, found.codes, tensor)
         return Vector(Holds.F32, made, found.columns)
     whole = known.lanes.cover_once(found.ks, depth)
     need(whole, f"the sum does not take each of the {depth} rows of {name} once")
-    return Vector(Holds.F32, known.terms.matmul(found.value, found.codes, tensor, statistic), found.columns)
+    return Vector(Holds.F32, known.terms.matmul(found.value, found.codes, tensor, normed), found.columns)
 
 
 def _leaf(known: Known, found: _Sum, scale: Preload) -> TreeNode:
@@ -117,13 +127,13 @@ def _joined(known: Known, row: RowOperands, nodes: list[TreeNode]) -> Vector | T
             starts += node.starts[1:]
     if not row.kernel.whole:
         return first._replace(starts=starts)
-    depth = known.terms.shape(first.codes)[0]
+    depth = known.terms.shape(first.codes)[-2]
     need(starts[0] == 0 and starts[-1] == depth, f"its parts are rows {starts[0]} .. {starts[-1]} of {depth}")
     made = known.terms.matmul(first.value, first.codes, first.scale, -1, starts)
     return Vector(Holds.F32, made, first.columns)
 
 
-def _statistic(known: Known, row: RowOperands, lines: tuple[Any, ...]) -> int:
+def statistic(known: Known, row: RowOperands, lines: tuple[Any, ...]) -> int:
     """The term of the statistic that a row applies, -1 for none."""
     if not row.kernel.normed:
         return -1
@@ -133,25 +143,30 @@ def _statistic(known: Known, row: RowOperands, lines: tuple[Any, ...]) -> int:
     return known.terms.rms_stat(one.value, one.gain, one.eps)
 
 
-def _left(known: Known, row: RowOperands, sums: list[_Sum], statistic: int) -> tuple[Any, ...]:
+def scales_read(row: RowOperands) -> tuple[Preload, ...]:
+    """The words of scales that a row reads, one for each of its lines."""
+    if isinstance(row.preloads, TileRun | StackRun | HalfRun) or len(row.preloads) != row.n:
+        raise RefusedError(f"reads no {row.n} scales")
+    return row.preloads
+
+
+def _left(known: Known, row: RowOperands, sums: list[_Sum], normed: int) -> tuple[Any, ...]:
     """The sums as wide partials, or rounded."""
     if row.kernel.wide:
-        need(statistic < 0, "applies a statistic to a partial sum")
+        need(normed < 0, "applies a statistic to a partial sum")
         return tuple(
             Partial(Holds.WIDE, one.value, one.codes, one.columns, one.ks, i)
             for one in sums
             for i in range(WIDE_PER_F32)
         )
-    if isinstance(row.preloads, TileRun) or len(row.preloads) != row.n:
-        raise RefusedError(f"reads no {row.n} scales")
-    pairs = zip(sums, row.preloads, strict=True)
+    pairs = zip(sums, scales_read(row), strict=True)
     if isinstance(row.kernel, WriteBackKernel) and row.kernel.part:
-        need(statistic < 0, "applies a statistic to a part of a sum")
+        need(normed < 0, "applies a statistic to a part of a sum")
         return tuple(_leaf(known, one, scale) for one, scale in pairs)
-    return tuple(_rounded(known, one, scale, statistic) for one, scale in pairs)
+    return tuple(_rounded(known, one, scale, normed) for one, scale in pairs)
 
 
-def _wb(known: Known, row: RowOperands) -> tuple[Any, ...]:
+def write_back(known: Known, row: RowOperands) -> tuple[Any, ...]:
     """What the tiles of an accumulator add up to, as it is or rounded."""
     count = len(row.products)
     says = row.kernel.products
@@ -163,7 +178,7 @@ def _wb(known: Known, row: RowOperands) -> tuple[Any, ...]:
             raise RefusedError("its accumulator holds products of several matrices, inputs or columns")
     ks = tuple(sorted(one.ks for one in row.products))
     sums = [_Sum(first.value, codes, columns, ks) for codes, columns in first.tiles]
-    return _left(known, row, sums, _statistic(known, row, row.src))
+    return _left(known, row, sums, statistic(known, row, row.src))
 
 
 def _red(known: Known, row: RowOperands) -> tuple[Any, ...]:
@@ -185,12 +200,11 @@ def _red(known: Known, row: RowOperands) -> tuple[Any, ...]:
                 )
         ks = tuple(sorted(k for quarters in added for k in quarters[0].ks))
         sums.append(_Sum(first.value, first.codes, first.columns, ks))
-    return _left(known, row, sums, _statistic(known, row, row.src2))
+    return _left(known, row, sums, statistic(known, row, row.src2))
 
 
 PROOF = (
     Proved(op=Op.MM, rule=_mm),
-    Proved(op=Op.WB, rule=_wb),
     Proved(op=Op.RED, rule=_red),
     Proved(op=Op.TREE, rule=_tree),
 )

@@ -18,7 +18,7 @@ from compiler.program.instructions.recurrent import (
 )
 from compiler.program.isa import GAIN, Holds, Op
 from lpu.prove.known import Known
-from lpu.prove.lines import STATE, StateLines, Stepped, TileRun, Vector
+from lpu.prove.lines import STATE, HalfRun, StackRun, StateLines, Stepped, TileRun, Vector
 from lpu.prove.ops.taken import blocks, gains, of_tensor, vectors
 from lpu.prove.refused import RefusedError, need
 from lpu.prove.rule import Proved, RowOperands
@@ -37,7 +37,7 @@ def _conv(known: Known, row: RowOperands) -> tuple[Any, ...]:
     k: ConvKernel = row.kernel
     _fits(known, k)
     value, lanes = vectors(known, row.src, Holds.F32, "its operand")
-    if isinstance(row.preloads, TileRun):
+    if isinstance(row.preloads, TileRun | StackRun | HalfRun):
         raise RefusedError("reads tiles where taps must be")
     size, width = len(lanes), known.terms.width(value)
     need(len(row.preloads) == size * tap_words(k), f"{len(row.preloads)} words beside {size} lines")
@@ -72,7 +72,7 @@ def _step(known: Known, row: RowOperands) -> tuple[Any, ...]:
         raw = _in_order(known, row.src2, raw_lines(k), "its time steps")
     steps = known.terms.width(raw)
     need(steps == k.steps and k.channels % steps == 0, f"{steps} time steps, its kernel says {k.steps}")
-    if isinstance(row.preloads, TileRun):
+    if isinstance(row.preloads, TileRun | StackRun | HalfRun):
         raise RefusedError("reads tiles where D and decays must be")
     need(len(row.preloads) == 1 + k.decays, f"{len(row.preloads)} words beside a line, not {1 + k.decays}")
     through = gains(known, row.preloads[:1], (lane,), k.channels)

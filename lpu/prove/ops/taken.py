@@ -5,8 +5,9 @@ from typing import Any, TypeVar
 
 from compiler.program.isa import GAIN, LOAD_NAMES, Holds
 from lpu.prove.known import Known
-from lpu.prove.lines import Blocks, Chunk, Preload, Stepped, TileRun
+from lpu.prove.lines import Blocks, Chunk, HalfRun, StackRun, Stepped, TileRun
 from lpu.prove.refused import RefusedError, need
+from lpu.prove.rule import Preloads
 
 _Block = TypeVar("_Block", Chunk, Blocks, Stepped)
 
@@ -29,11 +30,9 @@ def _name(holds: int) -> str:
     return Holds(holds).name.lower() if holds in set(Holds) else "something else"
 
 
-def of_tensor(
-    known: Known, preloads: Sequence[Preload] | TileRun, kind: int, count: int
-) -> tuple[int, tuple[int, ...]]:
+def of_tensor(known: Known, preloads: Preloads, kind: int, count: int) -> tuple[int, tuple[int, ...]]:
     """(tensor, column map of each) of `count` preloaded values of one kind and tensor."""
-    if isinstance(preloads, TileRun):
+    if isinstance(preloads, TileRun | StackRun | HalfRun):
         raise RefusedError(f"reads tiles where {LOAD_NAMES[kind]} must be")
     need(len(preloads) == count, f"reads {len(preloads)} preloaded values, must be {count}")
     for one in preloads:
@@ -42,9 +41,7 @@ def of_tensor(
     return tensor, tuple(one.columns for one in preloads)
 
 
-def gains(
-    known: Known, preloads: Sequence[Preload] | TileRun, lanes: tuple[int, ...], width: int, kind: int = GAIN
-) -> int:
+def gains(known: Known, preloads: Preloads, lanes: tuple[int, ...], width: int, kind: int = GAIN) -> int:
     """The vector whose words lie beside lines of these lanes, and that is as wide as their value."""
     tensor, columns = of_tensor(known, preloads, kind, len(lanes))
     need(columns == lanes, f"{known.show(tensor)} lies at other lanes than what it is applied to")

@@ -4,7 +4,7 @@ from typing import Any
 
 from compiler.program.isa import ANGLES, F16_LANES, F32_LANES, FACTOR, SHIFTED, TABLE, Holds, Op
 from lpu.prove.known import Known
-from lpu.prove.lines import Chosen, Statistic, TileRun, Vector
+from lpu.prove.lines import Chosen, HalfRun, StackRun, Statistic, TileRun, Vector
 from lpu.prove.ops.taken import gains, of_kind, of_tensor, vectors
 from lpu.prove.refused import need
 from lpu.prove.rule import Proved, RowOperands
@@ -21,7 +21,7 @@ def _f16(known: Known, value: int, lanes: tuple[int, ...]) -> tuple[Vector, ...]
 def _embed(known: Known, row: RowOperands) -> tuple[Any, ...]:
     """A token's row of the whole table, at the columns that the rank holds."""
     table, (columns,) = of_tensor(known, row.preloads, TABLE, 1)
-    lines = 0 if isinstance(row.preloads, TileRun) else row.preloads[0].lines
+    lines = 0 if isinstance(row.preloads, TileRun | StackRun | HalfRun) else row.preloads[0].lines
     need(lines == row.n, f"takes {row.n} lines of a table of {lines}")
     rows = known.terms.shape(table)[0]
     need(row.kernel.vocab == rows, f"its kernel says {row.kernel.vocab} rows, {known.show(table)} has {rows}")

@@ -11,11 +11,11 @@ import numpy as np
 from jax import Array
 from jaxtyping import Int
 
-from compiler.program.isa import F32_LANES, TILE_ROWS, Op
+from compiler.program.isa import F32_LANES, PRODUCTS, TILE_ROWS
 from lpu.link.link import Dataflow
 from lpu.run.image import ImagePlan
 from lpu.run.ops.items import Items, Reads, Result
-from lpu.run.ops.matmul import Products, decode, is_normed, left_wide, written_back
+from lpu.run.ops.matmul import Products, decode, is_normed, left_wide, tile_of, written_back
 from lpu.run.pools import Env, Pool, Pools, lines_of, take, values_of, wide_lines_of
 from models.contract import deferred, numerics
 from models.contract.formats import Wide, halves, plus0
@@ -41,9 +41,9 @@ class DenseShape:
 def dense_products(flow: Dataflow, plan: ImagePlan) -> tuple[Products, list[Items]]:
     """All products as items, and the write-backs that add up those deeper than `DEEP` tiles."""
     reads, columns = Reads(flow, plan), flow.columns
-    rows, j = reads.spread(np.flatnonzero(columns.op == Op.MM), 1)
+    rows, j = reads.spread(np.flatnonzero(np.isin(columns.op, PRODUCTS)), 1)
     inputs = np.stack([reads.line(0, rows, 0), reads.line(0, rows, 1)], axis=-1)
-    tile, drain = reads.entry(rows, j), flow.drain[rows]
+    tile, drain = tile_of(reads, rows, j), flow.drain[rows]
     order = np.lexsort((tile, inputs[:, 0], j, drain))
     inputs, tile, drain, j = inputs[order], tile[order], drain[order], j[order]
     fresh = (np.diff(drain, prepend=-1) != 0) | (np.diff(j, prepend=-1) != 0)

@@ -12,8 +12,9 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Bool, Float64, Int, UInt8
 
+from compiler.program.instructions.experts import ExpertTileKernel
 from compiler.program.instructions.matmul import WIDE_PER_F32, ReduceKernel, TreeKernel, WriteBackKernel
-from compiler.program.isa import F32_LANES, TILE_ROWS, Op
+from compiler.program.isa import F32_LANES, PRODUCTS, TILE_ROWS, Op
 from lpu.link.link import Dataflow
 from lpu.run.image import ImagePlan
 from lpu.run.ops.items import Executed, Items, Reads, Result, Rows, Static
@@ -30,11 +31,12 @@ Table = Int[Array, "items width"]
 class Products:
     """All tiles multiplied, in order of level and output line: each two fp16 lines and a tile.
 
+    Where a step chooses experts, before the tile stands a slot's line: then it is a line of a stack.
     Tiles of one output line of one write-back that fall into one batch share a `part`. `folded` pairs a
     written wide line with the only part that it is made of, in order of `fold_level`.
     """
 
-    table: Int[np.ndarray, "tiles 3"]
+    table: Int[np.ndarray, "tiles width"]
     level: Int[np.ndarray, " tiles"]
     part: Int[np.ndarray, " tiles"]
     folded: Int[np.ndarray, "folded 2"]
@@ -45,7 +47,7 @@ class Products:
 def products(flow: Dataflow, plan: ImagePlan) -> tuple[Products, list[Items]]:
     """The tiles in batches of `TILE_BATCH`, and the write-backs that add up their parts."""
     reads, columns = Reads(flow, plan), flow.columns
-    rows, j = reads.spread(np.flatnonzero(columns.op == Op.MM), 1)
+    rows, j = reads.spread(np.flatnonzero(np.isin(columns.op, PRODUCTS)), 1)
     drain, level = flow.drain[rows], flow.level[rows]
     order = np.lexsort((j, drain, level))
     rows, j, drain, level = rows[order], j[order], drain[order], level[order]
@@ -53,7 +55,10 @@ def products(flow: Dataflow, plan: ImagePlan) -> tuple[Products, list[Items]]:
     slot = np.arange(len(rows)) - begins
     fresh = (np.diff(drain, prepend=-1) != 0) | (np.diff(j, prepend=-1) != 0) | (slot % TILE_BATCH == 0)
     part = np.cumsum(fresh) - 1
-    table = np.stack([reads.line(0, rows, 0), reads.line(0, rows, 1), reads.entry(rows, j)], axis=-1)
+    lines = [reads.line(0, rows, 0), reads.line(0, rows, 1)]
+    if chooses_experts(flow):
+        lines.append(np.where(columns.op[rows] == Op.XMM, reads.line(1, rows, 0), -1))
+    table = np.stack([*lines, tile_of(reads, rows, j)], axis=-1)
     heads = np.flatnonzero(fresh)
     back, line = drain[heads], j[heads]
     first = np.flatnonzero((np.diff(back, prepend=-1) != 0) | (np.diff(line, prepend=-1) != 0))
@@ -72,16 +77,47 @@ def products(flow: Dataflow, plan: ImagePlan) -> tuple[Products, list[Items]]:
     )
 
 
+def chooses_experts(flow: Dataflow) -> bool:
+    """Whether a step chooses tiles of experts by its slots."""
+    used = np.unique(flow.columns.aux[flow.columns.op == Op.XMM]).tolist()
+    return any(isinstance(k := flow.kernels[aux], ExpertTileKernel) and k.expert < 0 for aux in used)
+
+
+def tile_of(
+    reads: Reads, rows: Int[np.ndarray, " tiles"], j: Int[np.ndarray, " tiles"]
+) -> Int[np.ndarray, " tiles"]:
+    """The entry of line j of each product's tile; where the step chooses the expert, a line of the stack."""
+    out = reads.entry(rows, j)
+    own = np.flatnonzero(reads.flow.columns.op[rows] == Op.XMM)
+    kernels = reads.flow.kernels
+    expert = np.array([k.expert if isinstance(k, ExpertTileKernel) else -1 for k in kernels] or [-1])
+    which, line = expert[reads.flow.columns.aux[rows[own]]], reads.entry(rows[own], 0) + j[own]
+    out[own] = np.where(which >= 0, reads.plan.stacks[line, np.maximum(which, 0)], line)
+    return out
+
+
 def mm(k: None, env: Env, pools: Pools, t: Int[Array, "tiles 4"]) -> Pools:
     """Tiles of 320 x 80 in cache-sized batches; the products of one output line are added within the batch.
 
     Exact in any order: at most 32 tiles of 320 rows meet in one sum (`numerics.EXACT_K` is 37,449).
     """
+    return _multiplied(env, pools, t, t[:, 2])
+
+
+def xmm(k: None, env: Env, pools: Pools, t: Int[Array, "tiles 5"]) -> Pools:
+    """The same, where column 2 is a slot's line: it names the expert whose tile of a stack is taken."""
+    slot = t[:, 2]
+    expert = take(pools.f32, slot)[:, 0, 1].astype(jnp.int32)
+    chosen = env.image.stacks[jnp.where(slot > 0, t[:, 3], 0), expert]
+    return _multiplied(env, pools, t, jnp.where(slot > 0, chosen, t[:, 3]))
+
+
+def _multiplied(env: Env, pools: Pools, t: Int[Array, "tiles width"], tile: Int[Array, " tiles"]) -> Pools:
     x = halves(values_of(take(pools.f16, t[:, :2]))[:, None])
     high = jnp.arange(2)[:, None, None] == 0
     rows = jnp.where(high, x.high, x.low).reshape(len(t), -1, TILE_ROWS) * 256
-    part = jnp.einsum("trk,tkn->trn", rows, decode(take(env.image.tiles, t[:, 2])))
-    same = (t[:, 3, None] == jnp.arange(len(t), dtype=t.dtype)).astype(F64)
+    part = jnp.einsum("trk,tkn->trn", rows, decode(take(env.image.tiles, tile)))
+    same = (t[:, -1, None] == jnp.arange(len(t), dtype=t.dtype)).astype(F64)
     total = jnp.einsum("ts,trn->srn", same, part)
     return Pools(wide=total.reshape(len(t), 2, -1, F32_LANES))
 
@@ -209,6 +245,7 @@ def fold(k: None, env: Env, pools: Pools, t: Table) -> Pools:
 
 EXECUTED = (
     Executed(op=Op.MM),
+    Executed(op=Op.XMM),
     Executed(op=Op.WB),
     Executed(op=Op.RED, build=_red),
     Executed(op=Op.TREE, build=_tree),

@@ -9,7 +9,7 @@ from compiler.program.isa import ANGLES, OPCODES, SHARED, TABLE, WEIGHTS, Kernel
 from lpu.link.link import Dataflow
 from lpu.run.error import MachineError
 from lpu.run.image import ImagePlan
-from lpu.run.ops import attention, matmul, moves, recurrent, vector
+from lpu.run.ops import attention, experts, matmul, moves, recurrent, vector
 from lpu.run.ops.items import Executed, Items, Reads, Rows, Static
 
 EXECUTED: dict[int, Executed] = {}
@@ -29,7 +29,7 @@ def register(record: Executed) -> Executed:
     return record
 
 
-for _family in (vector, attention, recurrent, matmul, moves):
+for _family in (vector, attention, recurrent, matmul, moves, experts):
     for _record in _family.EXECUTED:
         register(_record)
 

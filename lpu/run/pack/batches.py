@@ -9,7 +9,7 @@ from jaxtyping import Int, Int32
 
 from lpu.run.ops.dense import DENSE_ROWS
 from lpu.run.ops.items import Items
-from lpu.run.ops.matmul import TILE_BATCH, mm
+from lpu.run.ops.matmul import TILE_BATCH, mm, xmm
 from lpu.run.pack.layout import Counts, KernelKind
 from lpu.run.pools import Env, Pool, Pools
 
@@ -55,11 +55,14 @@ def kinds_of(
 ) -> tuple[tuple[KernelKind, ...], dict[int, int]]:
     """(the kinds, idle first; kind of each class of items). Equal classes share a kind and a batch size."""
     sizes: dict[int, list[int]] = {}
+    width = 0  # of the tables of tiles
     for group in groups:
         sizes.setdefault(group.which, []).append(len(group.table))
+        width = group.table.shape[1] if group.which == PRODUCTS else width
+    tiles = KernelKind(mm if width == 4 else xmm, None, width, 0, (0, 0, 1))
     shapes: dict[KernelKind, _SharedKind] = {}
     for which in sizes:
-        kind = KernelKind(mm, None, 4, 0, (0, 0, 1)) if which == PRODUCTS else _kind(work[which])
+        kind = tiles if which == PRODUCTS else _kind(work[which])
         shapes.setdefault(kind, _SharedKind(kind, [])).classes.append(which)
     kinds, index = [KernelKind(idle, None, 1, 1, (1, 1, 1))], dict[int, int]()
     for shape in sorted(shapes.values(), key=lambda shape: shape.key):

@@ -19,7 +19,7 @@ from lpu.run.image import ImagePlan
 from lpu.run.kv import region_kernel, state_classes
 from lpu.run.ops.dense import DENSE_ROWS, dense_products
 from lpu.run.ops.items import Items, kept_line
-from lpu.run.ops.matmul import TILE_BATCH, Products, products
+from lpu.run.ops.matmul import TILE_BATCH, Products, chooses_experts, products
 from lpu.run.ops.registry import items
 from lpu.run.pack.batches import PRODUCTS, ItemGroup, PackedSteps, kinds_of, steps_of
 from lpu.run.pack.layout import NOTHING, Carried, Counts, Packed, StepLayout, StepTables, rounded_up
@@ -64,7 +64,7 @@ class _Packer:
 
     def _multiply(self, tiles: slice) -> None:
         table, part = self.tiles.table[tiles].copy(), self.tiles.part[tiles]
-        table[:, :2] = self.where[table[:, :2]]
+        table[:, :-1] = self.where[table[:, :-1]]
         starts = part[::TILE_BATCH]
         segment = part - np.repeat(starts, TILE_BATCH)[: len(part)]
         parts = np.arange(part[0], part[-1] + 1)
@@ -114,7 +114,8 @@ def pack(flow: Dataflow, plan: ImagePlan, stores: Mapping[int, int], carried: Ca
 
     stores: index of the KV arrays of each attention kernel. Raises MachineError for what cannot be executed.
     """
-    tiles, work = dense_products(flow, plan) if flow.batch >= DENSE_ROWS else products(flow, plan)
+    large = flow.batch >= DENSE_ROWS and not chooses_experts(flow)
+    tiles, work = dense_products(flow, plan) if large else products(flow, plan)
     packer = _Packer(flow, work + items(flow, plan, stores), tiles, carried)
     packer.pack()
     kinds, index = kinds_of(packer.groups, packer.work, flow.batch)

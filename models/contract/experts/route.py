@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float16, Float32, Int32
+from jaxtyping import Bool, Float16, Float32, Int32
 
 from models.contract.experts.choose import largest, taken
 from models.contract.formats import F64, NumericsError, add32, mul32, rn16, rn32
@@ -39,6 +39,15 @@ def softmax_route(
     chosen = taken(p, ids)
     total = jnp.sum(chosen if renormalise else p, axis=-1, keepdims=True).astype(F64)
     return Routed(ids, rn32(chosen.astype(F64) * F64(scale) / total))
+
+
+def softmax_share(
+    z: Float32[Array, "*batch experts"], chosen: Bool[Array, "*batch experts"], *, renormalise: bool = True
+) -> Float32[Array, "*batch experts"]:
+    """The weights of `softmax_route` by expert, 0 for those that are not chosen."""
+    p = expq(z - jnp.max(z, axis=-1, keepdims=True), BITS)
+    total = jnp.sum(jnp.where(chosen, p, 0) if renormalise else p, axis=-1, keepdims=True).astype(F64)
+    return jnp.where(chosen, rn32(p.astype(F64) / total), jnp.float32(0))
 
 
 def scores(z: Float32[Array, "*batch experts"], kind: Score) -> Float32[Array, "*batch experts"]:

@@ -60,7 +60,9 @@ def decode(codes: Shaped[Array, "k n"], exponent: Int32[Array, " heads_n"]) -> F
 
 
 def by_column(values: Float32[Array, "k n"], scale: Float32[Array, " heads_n"]) -> Float32[Array, "k n"]:
-    """A matrix times a scale per column; with more scales it is the matrices of as many heads."""
+    """A matrix (or a stack) times a scale per column; more scales are of the matrices of as many heads."""
+    if values.ndim > 2:
+        return values * scale
     n = values.shape[1]
     return (values.reshape(len(scale) // n, -1, n) * scale.reshape(-1, 1, n)).reshape(values.shape)
 

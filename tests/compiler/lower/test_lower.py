@@ -12,8 +12,17 @@ from compiler.lower.rows import WeightArena
 from compiler.place.stages import Room, Size, assign
 from compiler.program.instruction_set import INSTRUCTIONS
 from compiler.program.instructions.attention import AttentionKernel
+from compiler.program.instructions.experts import (
+    ExpertTileKernel,
+    HalfKernel,
+    RankKernel,
+    ShareKernel,
+    SlotsKernel,
+    WeightedGluKernel,
+)
 from compiler.program.instructions.host import GiveKernel, HandoverKernel, TakeKernel
 from compiler.program.instructions.matmul import MatmulKernel, ReduceKernel, WriteBackKernel, tree_kernel
+from compiler.program.instructions.recurrent import ConvKernel, GateKernel, SsmKernel
 from compiler.program.instructions.vector import (
     AddKernel,
     ArgmaxKernel,
@@ -72,6 +81,32 @@ KERNELS: dict[str, Kernel] = {
         ),
     )
 }
+KERNELS.update(
+    (kernel.family, kernel)
+    for kernel in (
+        ExpertTileKernel(k_lines=2, experts=8, expert=-1),
+        HalfKernel(k_lines=2),
+        RankKernel(experts=128, chosen=8, first=0),
+        ShareKernel(experts=128, renormalise=True),
+        SlotsKernel(experts=128, chosen=8, slots=8),
+        WeightedGluKernel(activation="silu"),
+        ConvKernel(kept=3, cached=1, rows=1, sequences=1, biased=False),
+        SsmKernel(
+            kept=4,
+            cached=1,
+            rows=1,
+            sequences=1,
+            channels=160,
+            steps=40,
+            groups=1,
+            decays=1,
+            apart=False,
+            low=0.0,
+            high=1.0,
+        ),
+        GateKernel(),
+    )
+)
 
 
 def test_all_ops_but_one_have_rows() -> None:

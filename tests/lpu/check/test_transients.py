@@ -81,7 +81,9 @@ def _columns(time: np.ndarray) -> Columns:
 
 def _operands(writes: Accesses, reads: Accesses) -> Operands:
     nothing = reads.take(np.zeros(0, np.int64))
-    return Operands(reads=reads, writes=writes, weights=nothing, kv_reads=nothing, kv_writes=nothing)
+    return Operands(
+        reads=reads, writes=writes, weights=nothing, kv_reads=nothing, kv_writes=nothing, renewed=nothing
+    )
 
 
 def test_split_cuts_every_interval_at_every_end() -> None:

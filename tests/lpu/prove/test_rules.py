@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from proof_experts import SUMS
 from proof_rows import Setting, row
 from proof_rules import RULES
 
@@ -52,3 +53,14 @@ def test_an_opcode_has_one_rule() -> None:
     with pytest.raises(ValueError, match="is not from 0"):
         register(Proved(op=999, rule=lambda known, row: ()))
     assert register(PROVED[Op.ADD]) is PROVED[Op.ADD]
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_sums_of_experts_are_accepted_and_refused_when_one_condition_fails(name: str) -> None:
+    setting = Setting()
+    good, changes = SUMS[name](setting)
+    assert PROVED[Op.WB].rule(setting.known, good)
+    for words, changed in changes.items():
+        with pytest.raises(RefusedError) as refused:
+            PROVED[Op.WB].rule(setting.known, replace(good, **changed))
+        assert words in str(refused.value), (words, str(refused.value))

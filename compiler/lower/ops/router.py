@@ -1,0 +1,116 @@
+"""Lowering of a router: its product with fp16 weights, and what each expert counts, both on every rank.
+
+Every rank computes the same, so nothing is exchanged, and each knows which experts the step takes.
+"""
+
+import numpy as np
+
+from compiler.errors import CompileError
+from compiler.graph.graph import Node
+from compiler.lower.context import Lowering
+from compiler.lower.elementwise import in_natural_order
+from compiler.lower.rows import tag
+from compiler.lower.rule import LoweringRule
+from compiler.program.instructions.experts import HALF_TILE_WORDS, HalfKernel, RankKernel, ShareKernel
+from compiler.program.isa import F32_LANES, SCALE, TILE16, TILE_ROWS, Op, ceil_div
+
+
+def lower_matmul16(low: Lowering, node: Node) -> None:
+    """An MM16 row for each line of columns."""
+    source, _ = low.lines(node.inputs[0], node)
+    total, ranks = node.inputs[0].width, low.group.ranks
+    width = low.graph.values[node.outputs[0]].shape[-1]
+    if source.dtype != "f16" or not source.held[:ranks].all():
+        raise CompileError(
+            "lower",
+            f"{node.path}: matmul16 ({node.source})",
+            f"its {total} input columns are not fp16 on all of {ranks} chips",
+            "Let a router read what prescale returns.",
+        )
+    lines, tiles = int(ceil_div(width, F32_LANES)), int(ceil_div(source.lines, 2))
+    columns = np.arange(lines * F32_LANES)
+    columns = np.where(columns < width, columns, -1)
+    line = np.arange(lines)
+    out = low.value("f32", np.zeros(lines, np.int64), columns, first=line, count=np.ones_like(line))
+    out.held[:ranks] = True
+    rows = np.full(tiles * TILE_ROWS, -1)
+    rows[: len(source.columns)] = source.columns
+    rank, at = np.divmod(np.arange(ranks * lines), lines)
+    weights = low.weight_uid()
+    tile = np.tile(np.arange(tiles), len(rank))
+    address = low.weights.load(
+        np.repeat(rank, tiles),
+        HALF_TILE_WORDS,
+        kind=TILE16,
+        tensor=low.slot(node.inputs[1].value, rows, columns),
+        k0=tile * TILE_ROWS,
+        n0=np.repeat(at, tiles) * F32_LANES,
+        lines=1,
+        tag=tag(weights, np.repeat(at, tiles) * tiles + tile),
+    )
+    low.rows.add(
+        Op.MM16,
+        rank=rank,
+        pin=at % low.chip.planes,
+        n=1,
+        aux=low.kernels.index(HalfKernel(k_lines=source.lines)),
+        src_tag=source.tag(0),
+        src2=address[::tiles],
+        src2_tag=tag(weights, at * tiles),
+        dst_tag=out.tag(at),
+    )
+    in_natural_order(low, node.outputs[0], out, width)
+
+
+def lower_route(low: Lowering, node: Node) -> None:
+    """A RANK row for each line of experts, and a SHARE row."""
+    logits, _ = low.lines(node.inputs[0], node)
+    statistic, _ = low.lines(node.inputs[1], node)
+    experts, ranks, lines = node.inputs[0].width, low.group.ranks, logits.lines
+    line, count = np.arange(lines), np.full(lines, 2)
+    ranked = low.value("f32", np.zeros(2 * lines, np.int64), first=2 * line, count=count)
+    ranked.held[:ranks] = True
+    rank, at = np.divmod(np.arange(ranks * lines), lines)
+    uid, chosen = low.weight_uid(), node.attributes["chosen"]
+    scales = low.weights.load(
+        rank,
+        1,
+        kind=SCALE,
+        tensor=low.slot(node.inputs[2].value, None, logits.columns),
+        k0=0,
+        n0=at * F32_LANES,
+        lines=1,
+        tag=tag(uid, at),
+    )
+    kernels = [
+        low.kernels.index(RankKernel(experts=experts, chosen=chosen, first=first)) for first in range(lines)
+    ]
+    low.rows.add(
+        Op.RANK,
+        rank=rank,
+        n=1,
+        aux=np.array(kernels)[at],
+        src_tag=logits.tag(0),
+        src2_tag=statistic.tag(0),
+        src3=scales[rank * lines],
+        src3_tag=tag(uid, 0),
+        dst_tag=ranked.tag(2 * at),
+    )
+    out = low.value(
+        "f32", np.zeros(lines, np.int64), logits.columns, first=np.zeros(1, np.int64), count=np.array([lines])
+    )
+    out.held[:ranks] = True
+    kernel = ShareKernel(experts=experts, renormalise=node.attributes["renormalise"])
+    low.rows.add(
+        Op.SHARE,
+        rank=np.arange(ranks),
+        n=lines,
+        aux=low.kernels.index(kernel),
+        src_tag=ranked.tag(0),
+        dst_tag=out.tag(0),
+    )
+    in_natural_order(low, node.outputs[0], out, experts)
+
+
+MATMUL16 = LoweringRule(op="matmul16", lower=lower_matmul16, everywhere=True)
+ROUTE = LoweringRule(op="route", lower=lower_route, everywhere=True)

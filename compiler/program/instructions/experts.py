@@ -1,0 +1,197 @@
+"""Mixtures of experts: routers, slots, products with a tile that the router chose, weighted activations.
+
+A slot is an expert that a step computes. Its line holds, for every row, how much the expert counts (0 for
+most rows), and the expert's number, which chooses the tile of a stack. No cycle depends on either.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from compiler.program.instructions.matmul import TILE_LINES
+from compiler.program.isa import (
+    F16_LANES,
+    F32_LANES,
+    MXM,
+    SCALE,
+    STACK,
+    TILE16,
+    TRANSIENT,
+    VXM,
+    WEIGHTS,
+    Count,
+    Holds,
+    Instruction,
+    Kernel,
+    Lines,
+    Op,
+    Operand,
+    ceil_div,
+    one,
+    same,
+)
+
+PAIRED = F32_LANES // 2  # gate columns in a line, beside as many of up
+HALF_TILE_WORDS = 2 * F32_LANES  # of a tile of fp16 weights, 80 columns wide
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpertTileKernel(Kernel):
+    """A tile of `k_lines` fp16 lines of input rows, of one of `experts`: its number, or -1: the slot's."""
+
+    family: ClassVar[str] = "xmm"
+    k_lines: Count
+    experts: Count
+    expert: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HalfKernel(Kernel):
+    """All input rows, `k_lines` fp16 lines, times fp16 weights."""
+
+    family: ClassVar[str] = "mm16"
+    k_lines: Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankKernel(Kernel):
+    """Sums times a statistic and scales, and which are among the `chosen` largest of `experts`.
+
+    first: line of the first expert that is ranked, of 80 each.
+    """
+
+    family: ClassVar[str] = "rank"
+    experts: Count
+    chosen: Count
+    first: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShareKernel(Kernel):
+    """Softmax weights of what was chosen of `experts`, of the chosen alone or of all."""
+
+    family: ClassVar[str] = "share"
+    experts: Count
+    renormalise: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotsKernel(Kernel):
+    """Slots for the experts that any row chose, `chosen` each at most; with `experts` slots each its own."""
+
+    family: ClassVar[str] = "slots"
+    experts: Count
+    chosen: Count
+    slots: Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightedGluKernel(Kernel):
+    """The activation of the gate, times up, times the weight of the slot."""
+
+    family: ClassVar[str] = "wglu"
+    activation: Literal["silu", "gelu", "gelu_erf"]
+
+
+def _k_lines(n: Lines, k: ExpertTileKernel | HalfKernel) -> Lines:
+    return k.k_lines
+
+
+def _stack_words(n: Lines, k: ExpertTileKernel) -> Lines:
+    return F32_LANES * n * k.experts
+
+
+def _is_chosen(k: ExpertTileKernel) -> bool:
+    return k.expert < 0
+
+
+def half_words(n: Lines, k: HalfKernel) -> Lines:
+    """Words of the weights of n columns' lines."""
+    return HALF_TILE_WORDS * n * ceil_div(k.k_lines, 2)
+
+
+def expert_lines(n: Lines, k: RankKernel | ShareKernel | SlotsKernel) -> Lines:
+    """Lines of a number for each expert."""
+    return ceil_div(k.experts, F32_LANES)
+
+
+def _twice(n: Lines, k: Kernel) -> Lines:
+    return 2 * n
+
+
+def _paired(n: Lines, k: Kernel) -> Lines:
+    return ceil_div(n * PAIRED, F16_LANES)
+
+
+INSTRUCTIONS = (
+    Instruction(
+        op=Op.XMM,
+        name="XMM",
+        unit=MXM,
+        kernel=ExpertTileKernel,
+        reads=(
+            Operand("src", TRANSIENT, _k_lines, Holds.F16),
+            Operand("src2", TRANSIENT, one, Holds.SLOT, present=_is_chosen),
+            Operand("src3", WEIGHTS, _stack_words, STACK),
+        ),
+        write=None,
+        most=TILE_LINES,
+        numbers=(("dst", "accumulator"),),
+    ),
+    Instruction(
+        op=Op.MM16,
+        name="MM16",
+        unit=MXM,
+        kernel=HalfKernel,
+        reads=(
+            Operand("src", TRANSIENT, _k_lines, Holds.F16),
+            Operand("src2", WEIGHTS, half_words, TILE16),
+        ),
+        write=Operand("dst", TRANSIENT, same, Holds.F32),
+        most=1,
+        unread=True,
+    ),
+    Instruction(
+        op=Op.RANK,
+        name="RANK",
+        unit=VXM,
+        kernel=RankKernel,
+        reads=(
+            Operand("src", TRANSIENT, expert_lines, Holds.F32),
+            Operand("src2", TRANSIENT, one, Holds.STAT),
+            Operand("src3", WEIGHTS, expert_lines, SCALE),
+        ),
+        write=Operand("dst", TRANSIENT, _twice, Holds.RANKED),
+        unread=True,
+    ),
+    Instruction(
+        op=Op.SHARE,
+        name="SHARE",
+        unit=VXM,
+        kernel=ShareKernel,
+        reads=(Operand("src", TRANSIENT, _twice, Holds.RANKED),),
+        write=Operand("dst", TRANSIENT, same, Holds.SHARE),
+        unread=True,
+    ),
+    Instruction(
+        op=Op.SLOTS,
+        name="SLOTS",
+        unit=VXM,
+        kernel=SlotsKernel,
+        reads=(Operand("src", TRANSIENT, expert_lines, Holds.SHARE),),
+        write=Operand("dst", TRANSIENT, same, Holds.SLOT),
+        unread=True,
+        numbers=(("src3", "first slot"),),
+    ),
+    Instruction(
+        op=Op.WGLU,
+        name="WGLU",
+        unit=VXM,
+        kernel=WeightedGluKernel,
+        reads=(
+            Operand("src", TRANSIENT, same, Holds.F32),
+            Operand("src2", TRANSIENT, one, Holds.SLOT),
+        ),
+        write=Operand("dst", TRANSIENT, _paired, Holds.F16),
+        ordered=True,
+    ),
+)

@@ -1,0 +1,188 @@
+"""Rules 0 and 7 on experts: slots suffice whatever rows choose, and every slot is in every sum once.
+
+A slot is named by the line that SLOTS made for it, or by the number of its expert where each has its own.
+Gate and up of a slot make its activation, which is weighted by the same slot; the sum over slots takes each
+once.
+"""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from compiler.program.instructions.experts import ExpertTileKernel, RankKernel, SlotsKernel
+from compiler.program.isa import F32_LANES, TAG_SHIFT, Columns, Op
+from lpu.check.findings import Findings
+from lpu.check.follow.contexts import MadeRows
+from lpu.check.rows import Alike
+
+_LINE = (1 << TAG_SHIFT) - 1
+Rows = Int[np.ndarray, " rows"]
+
+
+def wrong_slots(kernel: Any, rows: int) -> str:
+    """What is wrong with a kernel of experts in a program of so many rows a step, or nothing."""
+    if isinstance(kernel, ExpertTileKernel) and not -1 <= kernel.expert < kernel.experts:
+        return f"its kernel takes expert {kernel.expert} of {kernel.experts}"
+    if isinstance(kernel, RankKernel) and (kernel.first < 0 or kernel.chosen > kernel.experts):
+        return f"its kernel ranks from line {kernel.first} on, {kernel.chosen} of {kernel.experts} experts"
+    if not isinstance(kernel, SlotsKernel):
+        return ""
+    needed = min(kernel.experts, rows * kernel.chosen)
+    if kernel.slots < needed or kernel.slots > kernel.experts:
+        return f"its kernel has {kernel.slots} slots, {rows} rows can choose {needed} of {kernel.experts}"
+    return ""
+
+
+def experts(findings: Findings, groups: list[Alike], made: MadeRows) -> None:
+    """Routers rank and share the same experts, slots are all there, and products take them as they must."""
+    c = findings.columns
+    kernels = {op: [g for g in groups if g.op == op] for op in (Op.RANK, Op.SHARE, Op.SLOTS, Op.XMM, Op.WGLU)}
+    if not any(kernels.values()):
+        return
+    number = {name: np.zeros(len(c), np.int64) for name in ("experts", "chosen", "slots", "expert", "first")}
+    for group in (one for some in kernels.values() for one in some):
+        for name, values in number.items():
+            values[group.rows] = getattr(group.kernel, name, -1)
+    _routers(findings, made, number)
+    _tables(findings, number)
+    slot = _slots(c, number)
+    _chosen_of_table(findings, made, number)
+    _sums(findings, made, number, slot)
+
+
+def _of(c: Columns, op: int) -> Rows:
+    return np.flatnonzero(c.op == op)
+
+
+def _routers(findings: Findings, made: MadeRows, number: dict[str, Rows]) -> None:
+    """What SHARE and SLOTS take was made for as many experts, and as many are chosen."""
+    c = findings.columns
+    rank = _of(c, Op.RANK)
+    first = number["first"]
+    end = (first[rank] + c.n[rank] - 1) * F32_LANES
+    bad = rank[(c.dst_tag[rank] & _LINE != 2 * first[rank]) | (end >= number["experts"][rank])]
+    findings.add(7, bad, lambda i: f"ranks the experts from line {first[bad[i]]} on into another line")
+    share, slots = _of(c, Op.SHARE), _of(c, Op.SLOTS)
+    before = made.find(c.src_tag[share])
+    wrong = share[(before >= 0) & (number["experts"][before] != number["experts"][share])]
+    findings.add(7, wrong, "shares out what was ranked of another number of experts")
+    shared = made.find(c.src_tag[slots])
+    ranked = made.find(np.where(shared >= 0, c.src_tag[np.maximum(shared, 0)], -1))
+    known = (shared >= 0) & (ranked >= 0)
+    differs = (number["experts"][shared] != number["experts"][slots]) | (
+        number["chosen"][ranked] != number["chosen"][slots]
+    )
+    other = slots[known & differs]
+    findings.add(7, other, "has slots for another number of experts, or of chosen ones, than its router")
+
+
+def _tables(findings: Findings, number: dict[str, Rows]) -> None:
+    """The rows that make the slots of a step make each once."""
+    c = findings.columns
+    rows = _of(c, Op.SLOTS)
+    bad = rows[(c.src3[rows] < 0) | (c.dst_tag[rows] & _LINE != c.src3[rows])]
+    findings.add(7, bad, lambda i: f"makes slots from {c.src3[bad[i]]} on, its lines are of others")
+    rows = rows[np.lexsort((c.src3[rows], c.dst_tag[rows] >> TAG_SHIFT, c.chip[rows]))]
+    value = np.stack([c.chip[rows], c.dst_tag[rows] >> TAG_SHIFT])
+    fresh = np.ones(len(rows), bool)
+    fresh[1:] = (value[:, 1:] != value[:, :-1]).any(axis=0)
+    wanted = np.where(fresh, 0, np.roll(c.src3[rows] + c.n[rows], 1))
+    gap = rows[c.src3[rows] != wanted]
+    findings.add(7, gap, "does not go on where the slots before it end")
+    last = np.roll(fresh, -1)
+    short = rows[last & (c.src3[rows] + c.n[rows] != number["slots"][rows])]
+    findings.add(7, short, lambda i: f"is the last, of {number['slots'][short[i]]} slots there are more")
+
+
+def _slots(c: Columns, number: dict[str, Rows]) -> Rows:
+    """The slot of every product and of every weighted activation."""
+    slot = np.full(len(c), -1)
+    xmm, glu = _of(c, Op.XMM), _of(c, Op.WGLU)
+    expert = number["expert"][xmm]
+    slot[xmm] = np.where(expert >= 0, expert, c.src2_tag[xmm] & _LINE)
+    slot[glu] = c.src2_tag[glu] & _LINE
+    return slot
+
+
+def _chosen_of_table(findings: Findings, made: MadeRows, number: dict[str, Rows]) -> None:
+    """A product takes its expert of a table of as many experts; one of its own only where all have theirs."""
+    c = findings.columns
+    xmm, slots = _of(c, Op.XMM), _of(c, Op.SLOTS)
+    if not len(slots):
+        findings.add(7, xmm, "takes an expert, no row makes slots")
+        return
+    names, first = np.unique(c.dst_tag[slots] >> TAG_SHIFT, return_index=True)
+    table = slots[first]
+    at = np.minimum(np.searchsorted(names, c.src2_tag[xmm] >> TAG_SHIFT), len(names) - 1)
+    asks = number["expert"][xmm] < 0
+    strange = asks & (number["experts"][table[at]] != number["experts"][xmm])
+    bad = xmm[strange]
+    findings.add(
+        7, bad, lambda i: f"takes one of {number['experts'][bad[i]]} experts, its slots are of others"
+    )
+
+
+def _sums(findings: Findings, made: MadeRows, number: dict[str, Rows], slot: Rows) -> None:
+    c = findings.columns
+    xmm, glu = _of(c, Op.XMM), _of(c, Op.WGLU)
+    hidden, where = np.unique(c.dst_tag[glu] >> TAG_SHIFT, return_index=True)
+    weighs = glu[where]
+    value = c.src_tag[xmm] >> TAG_SHIFT
+    at = np.minimum(np.searchsorted(hidden, value), max(len(hidden) - 1, 0))
+    down = (hidden[at] == value) if len(hidden) else np.zeros(len(xmm), bool)
+    foreign = xmm[down][slot[weighs[at[down]]] != slot[xmm[down]]]
+    findings.add(7, foreign, lambda i: f"multiplies what another slot weighs by slot {slot[foreign[i]]}")
+    mixed = glu[slot[glu] != slot[weighs[np.searchsorted(hidden, c.dst_tag[glu] >> TAG_SHIFT)]]]
+    findings.add(7, mixed, "weighs a part of a value by another slot than the rest of it")
+    _gate_and_up(findings, xmm[~down], glu, slot)
+    _over_slots(findings, xmm[down], slot, _count(c, glu, number))
+
+
+def _count(c: Columns, glu: Rows, number: dict[str, Rows]) -> dict[int, int]:
+    """By value of activations: how many slots its table has."""
+    slots = _of(c, Op.SLOTS)
+    sizes = dict(zip((c.dst_tag[slots] >> TAG_SHIFT).tolist(), number["slots"][slots].tolist(), strict=True))
+    pairs = zip((c.dst_tag[glu] >> TAG_SHIFT).tolist(), (c.src2_tag[glu] >> TAG_SHIFT).tolist(), strict=True)
+    return {value: sizes.get(table, -1) for value, table in pairs}
+
+
+def _gate_and_up(findings: Findings, rows: Rows, glu: Rows, slot: Rows) -> None:
+    """A value has one slot: of its products, and by which it is weighted; each k tile comes once."""
+    c = findings.columns
+    value, first = np.unique(c.dst_tag[rows] >> TAG_SHIFT, return_index=True)
+    if not len(value):
+        findings.add(7, glu, "weighs what no product of an expert made")
+        return
+    of = rows[first]
+    at = np.searchsorted(value, c.dst_tag[rows] >> TAG_SHIFT)
+    mixed = rows[slot[rows] != slot[of[at]]]
+    findings.add(7, mixed, lambda i: f"adds slot {slot[mixed[i]]} to a sum of another one")
+    order = np.lexsort((c.src_tag[rows], c.dst_tag[rows], c.chip[rows]))
+    some = rows[order]
+    again = (c.src_tag[some][1:] == c.src_tag[some][:-1]) & (c.dst_tag[some][1:] == c.dst_tag[some][:-1])
+    again &= c.chip[some][1:] == c.chip[some][:-1]
+    findings.add(7, some[1:][again], "multiplies the same input lines a second time")
+    at = np.minimum(np.searchsorted(value, c.src_tag[glu] >> TAG_SHIFT), len(value) - 1)
+    known = value[at] == c.src_tag[glu] >> TAG_SHIFT
+    wrong = glu[~known | (slot[of[at]] != slot[glu])]
+    findings.add(7, wrong, lambda i: f"weighs by slot {slot[wrong[i]]} what was computed for another one")
+
+
+def _over_slots(findings: Findings, rows: Rows, slot: Rows, count: dict[int, int]) -> None:
+    """Of every sum each input line meets each slot once."""
+    c = findings.columns
+    line = c.src_tag[rows] & _LINE
+    order = np.lexsort((slot[rows], line, c.dst_tag[rows], c.chip[rows]))
+    rows, line = rows[order], line[order]
+    key = np.stack([c.chip[rows], c.dst_tag[rows], line])
+    fresh = np.ones(len(rows), bool)
+    fresh[1:] = (key[:, 1:] != key[:, :-1]).any(axis=0)
+    begin = np.flatnonzero(fresh)
+    within = np.arange(len(rows)) - np.repeat(begin, np.diff(np.append(begin, len(rows))))
+    wanted = np.array([count[int(v)] for v in c.src_tag[rows[begin]] >> TAG_SHIFT], np.int64)
+    size = np.diff(np.append(begin, len(rows)))
+    other = rows[slot[rows] != within]
+    findings.add(7, other, lambda i: f"is slot {slot[other[i]]} of a sum that lacks one, or has it twice")
+    short = begin[size != wanted]
+    findings.add(7, rows[short], "its sum does not take every slot once")

@@ -1,0 +1,37 @@
+"""Experts in a module of the user's own: how the ops of routers and experts are read from its jaxpr."""
+
+from collections.abc import Callable
+from typing import Any
+
+from lpu.prove.models import experts
+from lpu.prove.refused import need
+
+Walk = Any  # of `lpu.prove.models.own`, which takes these rules
+Rule = Callable[[Walk, list[Any], dict[str, Any]], list[Any]]
+
+
+def _matmul16(walk: Walk, items: list[Any], attributes: dict[str, Any]) -> list[Any]:
+    x, weights = walk.value(items[0], "a product's input"), walk.tensor(items[1], "a router")
+    term = experts.matmul16(walk.terms, x.term, weights)
+    return walk.of(term, x, (*x.shape[:-1], walk.terms.width(term)))
+
+
+def _route(walk: Walk, items: list[Any], attributes: dict[str, Any]) -> list[Any]:
+    sums, statistic = walk.vectors(items[:2])
+    z = experts.logits(walk.terms, sums.term, statistic.term, walk.tensor(items[2], "scales of a router"))
+    return walk.of(experts.route(walk.terms, z, attributes["chosen"], attributes["renormalise"]), sums)
+
+
+def _experts(walk: Walk, items: list[Any], attributes: dict[str, Any]) -> list[Any]:
+    x, statistic, weights = walk.vectors(items[:3])
+    codes, scale, down, down_scale = (walk.tensor(one, "the weights of experts") for one in items[3:])
+    made = walk.terms.all[weights.term]
+    need(made.op == experts.ROUTE, "the weights of experts are no choice of a router")
+    need(made.attributes[0] == attributes["chosen"], "the router chooses another number of experts")
+    operands = (x.term, codes, scale, statistic.term, weights.term)
+    hidden = experts.glus(walk.terms, operands, attributes["activation"])
+    term = walk.terms.matmul(hidden, down, down_scale, -1, tuple(attributes["starts"]))
+    return walk.of(term, x, (*x.shape[:-1], walk.terms.width(term)))
+
+
+RULES: dict[str, Rule] = {"lpu_matmul16": _matmul16, "lpu_route": _route, "lpu_experts": _experts}

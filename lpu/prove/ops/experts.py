@@ -1,0 +1,241 @@
+"""Mixtures of experts: routers, slots, products with what a slot names, sums over all slots.
+
+A slot stands for an expert that the rows chose; which one, data say. Slots 0 .. S-1 of a table are the
+experts of weight other than 0, each once, and S is no fewer than the rows can choose: so a sum that takes
+every slot once is the sum over all experts, whatever the table holds. Where S is the number of experts, slot
+e is expert e.
+"""
+
+from typing import Any, NamedTuple
+
+from compiler.program.instructions.experts import PAIRED
+from compiler.program.isa import F16_LANES, F32_LANES, SCALE, TILE_ROWS, Holds, Op, ceil_div
+from lpu.prove.known import Known
+from lpu.prove.lines import PRODUCT, ExpertSlot, HalfRun, Ranked, StackRun, TreeNode, Vector
+from lpu.prove.models import experts as model
+from lpu.prove.ops import matmul
+from lpu.prove.ops.taken import of_kind, of_tensor, vectors
+from lpu.prove.refused import need
+from lpu.prove.rule import Proved, RowOperands
+
+EXPERT_PRODUCT, EXPERT_GLU = "expert_product", "expert_glu"
+NOT_CHOSEN = -1  # route of a slot whose expert is fixed
+
+
+class ExpertProduct(NamedTuple):
+    """What one row adds to an accumulator: as `Product`, with the tiles of the expert of a slot."""
+
+    holds: int
+    value: int
+    tiles: tuple[tuple[int, int], ...]
+    ks: int
+    route: int
+    slot: int
+    slots: int
+
+
+def _mm16(known: Known, row: RowOperands) -> tuple[Any, ...]:
+    """Lane k of the input meets row k of the weights, each once."""
+    value, lanes = vectors(known, row.src, Holds.F16, "its input")
+    run = row.preloads
+    need(isinstance(run, HalfRun), "reads no fp16 weights")
+    assert isinstance(run, HalfRun)
+    depth, width = known.terms.shape(run.tensor)[0], known.terms.width(value)
+    need(depth == width, f"{known.show(run.tensor)} has {depth} rows, its input {width} lanes")
+    need(len(run.rows) == ceil_div(len(lanes), 2), "reads other tiles than its input has")
+    for i, rows in enumerate(run.rows):
+        meets = known.lanes.joined(lanes[2 * i : 2 * i + 2], TILE_ROWS)
+        need(known.lanes.within(rows, meets), f"rows of {known.show(run.tensor)} meet other lanes")
+    need(known.lanes.cover_once(run.rows, depth), f"does not take each of {depth} rows once")
+    return (Vector(Holds.F32, model.matmul16(known.terms, value, run.tensor), run.columns),)
+
+
+def _in_order(known: Known, lanes: tuple[int, ...], width: int, what: str) -> None:
+    wanted = tuple(known.lanes.line(i, width) for i in range(int(ceil_div(width, F32_LANES))))
+    need(lanes == wanted, f"{what} does not hold {width} experts in order")
+
+
+def _rank(known: Known, row: RowOperands) -> tuple[Any, ...]:
+    """All sums of one vector, its own statistic, the scales of the same lanes."""
+    sums, lanes = vectors(known, row.src, Holds.F32, "its operand")
+    width, k = known.terms.width(sums), row.kernel
+    need(k.experts == width, f"its kernel says {k.experts} experts, its operand has {width}")
+    need(1 <= k.chosen <= width, f"chooses {k.chosen} of {width} experts")
+    _in_order(known, lanes, width, "its operand")
+    of_kind(row.src2, Holds.STAT, "its statistic")
+    (one,) = row.src2
+    need(one.gain >= 0, "its statistic is not for products of a shifted gain")
+    powers, columns = of_tensor(known, row.preloads, SCALE, len(lanes))
+    need(columns == lanes, f"{known.show(powers)} lies at other lanes than what it scales")
+    have = known.terms.width(powers)
+    need(have == width, f"{known.show(powers)} has {have} scales for {width} experts")
+    need(k.first >= 0 and k.first + row.n <= len(lanes), f"ranks lines {k.first} .. of {len(lanes)}")
+    statistic = known.terms.rms_stat(one.value, one.gain, one.eps)
+    z = model.logits(known.terms, sums, statistic, powers)
+    return tuple(
+        Ranked(Holds.RANKED, z, k.chosen, k.first + i, part) for i in range(row.n) for part in range(2)
+    )
+
+
+def _share(known: Known, row: RowOperands) -> tuple[Any, ...]:
+    """All logits in order, each line with what is chosen of it."""
+    of_kind(row.src, Holds.RANKED, "its operand")
+    first = row.src[0]
+    for i, line in enumerate(row.src):
+        need(
+            line == first._replace(line=i // 2, part=i % 2),
+            "its operand is not all that was ranked, in order",
+        )
+    width = known.terms.width(first.value)
+    need(row.kernel.experts == width, f"its kernel says {row.kernel.experts} experts, there are {width}")
+    need(row.n == ceil_div(width, F32_LANES), f"shares {row.n} lines of {width} experts")
+    made = model.route(known.terms, first.value, first.chosen, row.kernel.renormalise)
+    return tuple(Vector(Holds.SHARE, made, known.lanes.line(i, width)) for i in range(row.n))
+
+
+def _slots(known: Known, row: RowOperands) -> tuple[Any, ...]:
+    """All weights in order; as many slots as the rows of a step can choose experts, at least."""
+    route, lanes = vectors(known, row.src, Holds.SHARE, "its operand")
+    width, k = known.terms.width(route), row.kernel
+    _in_order(known, lanes, width, "its operand")
+    term = known.terms.all[route]
+    need(term.op == model.ROUTE, "its operand is no choice of a router")
+    need((k.experts, k.chosen) == (width, term.attributes[0]), "its kernel is for another router")
+    needed = min(width, known.manifest.rows * k.chosen)
+    need(needed <= k.slots <= width, f"has {k.slots} slots, the rows can choose {needed} of {width} experts")
+    need(row.src3 >= 0 and row.src3 + row.n <= k.slots, f"makes slots {row.src3} .. of {k.slots}")
+    return tuple(ExpertSlot(Holds.SLOT, route, row.src3 + i, k.slots) for i in range(row.n))
+
+
+def _xmm(known: Known, row: RowOperands) -> tuple[Any, ...]:
+    """As MM, with the tiles of one expert: that of a slot, or a fixed one."""
+    value, lanes = vectors(known, row.src, Holds.F16, "its input")
+    run, k = row.preloads, row.kernel
+    need(isinstance(run, StackRun) and len(run.tiles) == row.n, f"reads no {row.n} tiles of a stack")
+    assert isinstance(run, StackRun)
+    codes = run.tiles[0][0]
+    experts, depth, _ = known.terms.shape(codes)
+    width = known.terms.width(value)
+    need(k.experts == experts, f"its kernel says {k.experts} experts, {known.show(codes)} has {experts}")
+    need(depth == width, f"{known.show(codes)} has {depth} rows, its input {width} lanes")
+    ks = known.lanes.joined(lanes, TILE_ROWS)
+    need(known.lanes.within(run.rows, ks), f"rows of {known.show(codes)} meet other lanes")
+    if k.expert >= 0:
+        need(k.expert < experts, f"takes expert {k.expert} of {experts}")
+        return (ExpertProduct(PRODUCT, value, run.tiles, run.rows, NOT_CHOSEN, k.expert, experts),)
+    of_kind(row.src2, Holds.SLOT, "its slot")
+    (slot,) = row.src2
+    have = known.terms.width(slot.value)
+    need(have == experts, f"its slot is one of {have} experts, {known.show(codes)} has {experts}")
+    return (ExpertProduct(PRODUCT, value, run.tiles, run.rows, slot.value, slot.slot, slot.slots),)
+
+
+def _wb(known: Known, row: RowOperands) -> tuple[Any, ...]:
+    """Products of one slot are a product; those of all slots with their own activations a part of the sum."""
+    if not row.products or not isinstance(row.products[0], ExpertProduct):
+        need(
+            not any(isinstance(one, ExpertProduct) for one in row.products), "adds experts to another product"
+        )
+        return matmul.write_back(known, row)
+    count, says = len(row.products), row.kernel.products
+    need(count == says, f"finds {count} products in its accumulator, says {says}")
+    first: Any = row.products[0]
+    need(len(first.tiles) == row.n, f"reads {row.n} lines where a product has {len(first.tiles)}")
+    for one in row.products:
+        alike = isinstance(one, ExpertProduct) and one.tiles == first.tiles
+        need(alike, "its accumulator holds products of several matrices or columns")
+    need(not row.kernel.wide, "leaves a sum over experts wide")
+    made = _over_slots if known.terms.all[first.value].op == EXPERT_GLU else _of_slot
+    return made(known, row, list(row.products))
+
+
+def _of_slot(known: Known, row: RowOperands, products: list[Any]) -> tuple[Any, ...]:
+    """Gate and up of one slot: every row of its matrix once, times the statistic."""
+    first = products[0]
+    for one in products:
+        need(one._replace(ks=first.ks) == first, "its accumulator holds products of several slots or inputs")
+    need(not row.kernel.part, "writes gate and up as a part of a sum")
+    statistic = matmul.statistic(known, row, row.src)
+    need(statistic >= 0, "writes gate and up without the statistic of their norm")
+    ks = tuple(sorted(one.ks for one in products))
+    out: list[Vector] = []
+    for (codes, columns), scale in zip(first.tiles, matmul.scales_read(row), strict=True):
+        depth = known.terms.shape(codes)[1]
+        whole = known.lanes.cover_once(ks, depth)
+        need(whole, f"the sum does not take each of the {depth} rows of {known.show(codes)} once")
+        tensor = matmul.scale_of(known, codes, columns, scale)
+        routed = () if first.route == NOT_CHOSEN else (first.route,)
+        operands = (first.value, codes, tensor, statistic, *routed)
+        shape = known.terms.shape(codes)[2:]
+        term = known.terms.make(EXPERT_PRODUCT, operands, (first.slot, first.slots), shape)
+        out.append(Vector(Holds.F32, term, columns))
+    return tuple(out)
+
+
+def _wglu(known: Known, row: RowOperands) -> tuple[Any, ...]:
+    """Gate lanes beside the same lanes of up, of the slot by which they are weighted; 0 stays 0."""
+    value, lanes = vectors(known, row.src, Holds.F32, "its operand")
+    of_kind(row.src2, Holds.SLOT, "its slot")
+    (slot,) = row.src2
+    made: Any = known.terms.all[value]
+    op, operands, attributes, shape, _ = made
+    need(op == EXPERT_PRODUCT, "its operand is no product with an expert")
+    need(attributes == (slot.slot, slot.slots), f"weighs by slot {slot.slot} what is of slot {attributes[0]}")
+    if len(operands) > 4:
+        need(operands[4] == slot.value, "its slot is of another router's choice")
+    else:
+        need(slot.slots == known.terms.shape(operands[1])[0], "a fixed expert is weighted by a chosen one")
+    width = shape[0] // 2
+    gates: list[int] = []
+    for one in lanes:
+        columns = known.lanes.all[one]
+        gate, up = columns[:PAIRED], columns[PAIRED:]
+        beside = bool(((gate < width) & (up == (gate + width) * (gate >= 0) - (gate < 0))).all())
+        need(beside, "lanes of the gate lie beside other lanes of up")
+        gates.append(known.lanes.number(gate))
+    term = known.terms.make(
+        EXPERT_GLU, (*operands[:4], slot.value), (row.kernel.activation, slot.slot, slot.slots), (width,)
+    )
+    return tuple(Vector(Holds.F16, term, one) for one in known.lanes.pieces(tuple(gates), F16_LANES))
+
+
+def _over_slots(known: Known, row: RowOperands, products: list[Any]) -> tuple[Any, ...]:
+    """A contract part of the sum: the same consecutive rows of every slot, each with its own activation."""
+    terms = known.terms
+    need(row.kernel.part, "a sum over experts is of a contract part")
+    by_slot: dict[int, list[int]] = {}
+    base: Any = terms.all[products[0].value]
+    slots = base.attributes[2]
+    for one in products:
+        made: Any = terms.all[one.value]
+        op, operands, attributes, _, _ = made
+        need(op == EXPERT_GLU, "adds what is no activation of an expert")
+        same = operands == base.operands and attributes[0] == base.attributes[0] and attributes[2] == slots
+        need(same, "adds activations of several vectors, matrices or routers")
+        need(
+            (one.slot, one.slots) == (attributes[1], slots),
+            "multiplies a slot's activation by another expert",
+        )
+        need(one.route in (NOT_CHOSEN, operands[4]), "its expert is another router's choice")
+        by_slot.setdefault(one.slot, []).append(one.ks)
+    need(sorted(by_slot) == list(range(slots)), f"takes {len(by_slot)} of {slots} slots")
+    rows = {tuple(sorted(ks)) for ks in by_slot.values()}
+    need(len(rows) == 1, "takes other rows of one slot than of another")
+    span = known.lanes.span(rows.pop())
+    a, codes, scale, statistic, route = base.operands
+    hidden = model.glus(terms, (a, codes, scale, statistic, route), base.attributes[0])
+    return tuple(
+        TreeNode(Holds.NODE, hidden, codes, matmul.scale_of(known, codes, columns, scale), columns, span)
+        for (codes, columns), scale in zip(products[0].tiles, matmul.scales_read(row), strict=True)
+    )
+
+
+PROOF = (
+    Proved(op=Op.MM16, rule=_mm16),
+    Proved(op=Op.RANK, rule=_rank),
+    Proved(op=Op.SHARE, rule=_share),
+    Proved(op=Op.SLOTS, rule=_slots),
+    Proved(op=Op.XMM, rule=_xmm),
+    Proved(op=Op.WB, rule=_wb),
+    Proved(op=Op.WGLU, rule=_wglu),
+)

@@ -1,0 +1,126 @@
+"""Mixtures of experts: each builder of items, and below it the kernel that computes them.
+
+Products with the tiles of experts are in `lpu/run/ops/matmul.py`, among all others.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Int
+
+from compiler.program.instructions.experts import (
+    PAIRED,
+    HalfKernel,
+    RankKernel,
+    ShareKernel,
+    SlotsKernel,
+    WeightedGluKernel,
+)
+from compiler.program.isa import F32_LANES, TILE_ROWS, Op, ceil_div
+from lpu.run.ops.items import Executed, Items, Reads, Result, Rows, Static
+from lpu.run.pools import Env, Pool, Pools, lines_of, take, values_of
+from models.contract import dot16
+from models.contract.experts.choose import largest
+from models.contract.experts.route import softmax_share
+from models.contract.experts.slots import table, weighted_glu
+from models.contract.formats import F32, rn32
+from models.contract.vocabulary.route import logits_of
+
+Table = Int[Array, "items width"]
+_GLU_LINES = 4  # f32 lines of 40 gate columns each that make an fp16 line
+
+
+def _mm16(at: Reads, rows: Rows, s: Static[HalfKernel]) -> Items:
+    tiles = at.entry(rows[:, None], np.arange(ceil_div(s.kernel.k_lines, 2)))
+    out = (Result(Pool.F32, 1, at.flow.result[rows]),)
+    return at.items(mm16, rows, lines=[at.block(0, rows)], others=[tiles], out=out, params=s.kernel)
+
+
+def mm16(k: HalfKernel, env: Env, pools: Pools, t: Table) -> Pools:
+    """All input rows times fp16 weights of one line of columns."""
+    x = values_of(take(pools.f16, t[:, : k.k_lines]))
+    weights = take(env.image.halves, t[:, k.k_lines :]).reshape(len(t), -1, F32_LANES)
+    x = jnp.pad(x, ((0, 0), (0, 0), (0, weights.shape[1] - x.shape[2])))
+    assert weights.shape[1] % TILE_ROWS == 0
+    y = rn32(dot16.rounded_odd(dot16.sums(x[..., : dot16.MOST_K], weights[:, : dot16.MOST_K])))
+    return Pools(f32=lines_of(y, F32_LANES))
+
+
+def _rank(at: Reads, rows: Rows, s: Static[RankKernel]) -> Items:
+    lines = np.arange(ceil_div(s.kernel.experts, F32_LANES))
+    out = (Result(Pool.F32, 2 * s.n, at.flow.result[rows]),)
+    scales = at.entry(rows[:, None], lines)
+    read = [at.block(0, rows), at.line(1, rows, 0)]
+    return at.items(rank, rows, lines=read, others=[scales], out=out, params=s)
+
+
+def rank(s: Static[RankKernel], env: Env, pools: Pools, t: Table) -> Pools:
+    """Logits of some lines of experts, each followed by which of them are chosen."""
+    k, lines = s.kernel, int(ceil_div(s.kernel.experts, F32_LANES))
+    sums, factor = values_of(take(pools.f32, t[:, :lines])), take(pools.f32, t[:, lines])[..., :1]
+    scale = take(env.image.scales, t[:, lines + 1 :]).reshape(len(t), 1, -1)
+    z = logits_of(sums, factor, scale)
+    ids = largest(z[..., : k.experts], k.chosen)
+    chosen = (ids[..., None] == jnp.arange(z.shape[-1])).any(axis=-2)
+    columns = (k.first + jnp.arange(s.n))[:, None] * F32_LANES + jnp.arange(F32_LANES)
+    both = jnp.stack([z[..., columns], chosen[..., columns].astype(F32)], axis=-2)  # [items batch n 2 80]
+    return Pools(f32=lines_of(both.reshape(*both.shape[:2], -1), F32_LANES))
+
+
+def _share(at: Reads, rows: Rows, s: Static[ShareKernel]) -> Items:
+    out = (Result(Pool.F32, s.n, at.flow.result[rows]),)
+    return at.items(share, rows, lines=[at.block(0, rows)], out=out, params=s.kernel)
+
+
+def share(k: ShareKernel, env: Env, pools: Pools, t: Table) -> Pools:
+    """Softmax weights of the chosen experts."""
+    x = values_of(take(pools.f32, t))
+    x = x.reshape(*x.shape[:2], -1, 2, F32_LANES)
+    z, chosen = (x[..., i, :].reshape(*x.shape[:2], -1)[..., : k.experts] for i in range(2))
+    return Pools(f32=lines_of(softmax_share(z, chosen > 0, renormalise=k.renormalise), F32_LANES))
+
+
+def _slots(at: Reads, rows: Rows, s: Static[SlotsKernel]) -> Items:
+    out = (Result(Pool.F32, s.n, at.flow.result[rows]),)
+    first = at.flow.columns.src3[rows]
+    return at.items(slots, rows, lines=[at.block(0, rows)], others=[first], out=out, params=s)
+
+
+def slots(s: Static[SlotsKernel], env: Env, pools: Pools, t: Table) -> Pools:
+    """Of each slot, for every row, how much its expert counts, and the expert's number."""
+    weights = values_of(take(pools.f32, t[:, :-1]))[..., : s.kernel.experts]
+
+    def one(weights: Array, first: Array) -> Array:
+        found = table(weights, s.kernel.slots)
+        which = first + jnp.arange(s.n)
+        ids = jnp.broadcast_to(found.ids[which].astype(F32), (weights.shape[0], s.n))
+        both = jnp.stack([found.weights[:, which], ids], axis=-1)
+        return jnp.moveaxis(jnp.pad(both, ((0, 0), (0, 0), (0, F32_LANES - 2))), 1, 0)
+
+    made = jax.vmap(one)(weights, t[:, -1])
+    return Pools(f32=made.reshape(-1, *made.shape[2:]))
+
+
+def _wglu(at: Reads, rows: Rows, s: Static[WeightedGluKernel]) -> Items:
+    row, j = at.spread(rows, _GLU_LINES)
+    lines = [at.line(0, row, _GLU_LINES * j + i) for i in range(_GLU_LINES)]
+    out = (Result(Pool.F16, 1, at.flow.result[row] + j),)
+    return at.items(wglu, row, lines=[*lines, at.line(1, row, 0)], out=out, params=s.kernel)
+
+
+def wglu(k: WeightedGluKernel, env: Env, pools: Pools, t: Table) -> Pools:
+    """The activation of the gate times up, times the weight of the slot."""
+    x = take(pools.f32, t[:, :-1])  # [items 4 batch 80]
+    weight = take(pools.f32, t[:, -1])[..., :1]
+    gate, up = values_of(x[..., :PAIRED]), values_of(x[..., PAIRED:])
+    return Pools(f16=weighted_glu(gate, up, weight, k.activation))
+
+
+EXECUTED = (
+    Executed(op=Op.MM16, build=_mm16),
+    Executed(op=Op.RANK, build=_rank, by_count=True),
+    Executed(op=Op.SHARE, build=_share, by_count=True),
+    Executed(op=Op.SLOTS, build=_slots, by_count=True),
+    Executed(op=Op.WGLU, build=_wglu),
+)

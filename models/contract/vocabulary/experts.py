@@ -1,0 +1,166 @@
+"""`experts`: the weighted sum of the gated FFNs that a router chose, rounded once.
+
+The router's weight meets the activation before that is rounded to fp16, and all experts have one exponent per
+column. So the sum over experts is the sum of one product: exact in any order, on any chips. Source:
+docs/experts.md; facts/contract2.md section 5 states the other form, a fixed-point sum of rounded results.
+"""
+
+import math
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.core import ShapedArray
+from jaxtyping import Float16, Float32, Int32, UInt8
+
+from models.contract import deferred, numerics
+from models.contract.experts.slots import slots_of, table, weighted_glu
+from models.contract.formats import F64, Wide, pow2
+from models.contract.op import F16, F32, I32, U8, Results, bytes_of, check_operand, check_same, define
+from models.contract.parts import leaf, part_starts
+from models.contract.tree import tree32
+from models.contract.vocabulary.glu import ACTIVATIONS
+
+UNIT = 32  # input rows of an expert's down projection that stay in one part
+PARTS = 8  # of it, at most
+
+Stack = UInt8[Array, "experts k n"] | Float32[Array, "experts k n"]
+
+
+def experts(
+    a: Float16[Array, "batch k"],
+    statistic: Float32[Array, "batch 1"],
+    weights: Float32[Array, "batch experts"],
+    gate_up: tuple[Stack, Int32[Array, " double"]],
+    down: tuple[Stack, Int32[Array, " n"]],
+    *,
+    chosen: int,
+    activation: str,
+    starts: tuple[int, ...],
+) -> Float32[Array, "batch n"]:
+    """The sum over all experts of weight x down(glu(gate, up)), of a row normalised by its statistic.
+
+    weights: at most `chosen` of a row are not 0. gate_up: codes and exponents, columns of the gate before
+    those of up; down: likewise. starts: first rows of the contract parts of down, in every expert alike.
+    """
+    operands = (a, statistic, weights, *gate_up, *down)
+    return EXPERTS.bind(*operands, chosen=chosen, activation=activation, starts=starts)
+
+
+def expert_starts(width: int) -> tuple[int, ...]:
+    """Where the parts of an expert's down projection begin, and its width: up to 8, of whole units of 32."""
+    unit = UNIT if width % UNIT == 0 else 1
+    most = min(PARTS, width // UNIT if unit == UNIT else 1)
+    return part_starts(width // unit, unit, 1 << (max(most, 1).bit_length() - 1))
+
+
+def _shape(
+    a: ShapedArray,
+    statistic: ShapedArray,
+    weights: ShapedArray,
+    gate_up: ShapedArray,
+    gate_up_exponent: ShapedArray,
+    down: ShapedArray,
+    down_exponent: ShapedArray,
+    *,
+    chosen: int,
+    activation: str,
+    starts: tuple[int, ...],
+) -> Results:
+    check_operand("experts", "a", a, 2, F16)
+    check_operand("experts", "statistic", statistic, 2, F32)
+    check_operand("experts", "weights", weights, 2, F32)
+    for name, codes, exponent in (("gate_up", gate_up, gate_up_exponent), ("down", down, down_exponent)):
+        check_operand("experts", name, codes, 3, U8, F32)
+        check_operand("experts", f"exponent of {name}", exponent, 1, I32)
+        check_same("experts", f"experts of {name} and of the weights", codes.shape[0], weights.shape[1])
+        check_same("experts", f"columns of {name} and of its exponents", codes.shape[2], exponent.shape[0])
+    check_same("experts", "k of a and of gate_up", a.shape[1], gate_up.shape[1])
+    check_same(
+        "experts", "columns of gate_up and twice the rows of down", gate_up.shape[2], 2 * down.shape[1]
+    )
+    check_same("experts", "last of the starts and rows of down", starts[-1:], (down.shape[1],))
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"experts: activation {activation!r}: it takes {' or '.join(ACTIVATIONS)}.")
+    if not 1 <= chosen <= weights.shape[1]:
+        raise ValueError(f"experts: {chosen} of {weights.shape[1]} experts cannot be chosen.")
+    return (ShapedArray((a.shape[0], down.shape[2]), F32),)
+
+
+def _flops(*operands: ShapedArray, chosen: int, activation: str, starts: tuple[int, ...]) -> int:
+    """Of the chosen experts."""
+    a, gate_up, down = operands[0], operands[3], operands[5]
+    return 2 * a.shape[0] * chosen * (math.prod(gate_up.shape[1:]) + math.prod(down.shape[1:]))
+
+
+def _bytes(*operands: ShapedArray, chosen: int, activation: str, starts: tuple[int, ...]) -> int:
+    """Of as many experts as the rows can choose."""
+    a, _, weights, gate_up, _, down, _ = operands
+    taken = slots_of(weights.shape[1], chosen, a.shape[0])
+    used = (ShapedArray((taken, *stack.shape[1:]), stack.dtype) for stack in (gate_up, down))
+    out = _shape(*operands, chosen=chosen, activation=activation, starts=starts)
+    return bytes_of(*(one for i, one in enumerate(operands) if i not in (3, 5)), *used, *out)
+
+
+def _contract(
+    a: Array,
+    statistic: Array,
+    weights: Array,
+    gate_up: Array,
+    gate_up_exponent: Array,
+    down: Array,
+    down_exponent: Array,
+    *,
+    chosen: int,
+    activation: str,
+    starts: tuple[int, ...],
+) -> Array:
+    if gate_up.dtype != jnp.uint8 or down.dtype != jnp.uint8:
+        raise TypeError(
+            "experts: weights are f32, the contract takes e4m3 codes (uint8). Use contract.plain."
+        )
+    width, found = down.shape[1], table(weights, slots_of(weights.shape[1], chosen, a.shape[0]))
+    parts = list(pairwise(starts))
+
+    def one(total: tuple[Array, ...], slot: tuple[Array, Array]) -> tuple[tuple[Array, ...], None]:
+        expert, weight = slot
+        both = deferred.scale_rows(numerics.matmul(a, gate_up[expert], gate_up_exponent), statistic)
+        h = weighted_glu(both[:, :width], both[:, width:], weight[:, None], activation)
+        codes = down[expert]
+        sums = [numerics.carry(numerics.wide(h[:, i:j], codes[i:j])) for i, j in parts]
+        return tuple(have + new for have, new in zip(total, (x for s in sums for x in s), strict=True)), None
+
+    zero = tuple(jnp.zeros((a.shape[0], down.shape[2]), F64) for _ in range(2 * len(parts)))
+    total, _ = jax.lax.scan(one, zero, (found.ids, found.weights.T))
+    leaves = [leaf(Wide(total[2 * i], total[2 * i + 1]), pow2(down_exponent)) for i in range(len(parts))]
+    return tree32(jnp.stack(leaves))
+
+
+def _plain(
+    a: Array,
+    statistic: Array,
+    weights: Array,
+    gate_up: Array,
+    gate_up_exponent: Array,
+    down: Array,
+    down_exponent: Array,
+    *,
+    chosen: int,
+    activation: str,
+    starts: tuple[int, ...],
+) -> Array:
+    """In f32, slot by slot; weights come scaled: see `contract.plain.plain_params`."""
+    width, found = down.shape[1], table(weights, slots_of(weights.shape[1], chosen, a.shape[0]))
+
+    def one(total: Array, slot: tuple[Array, Array]) -> tuple[Array, None]:
+        expert, weight = slot
+        both = (a @ gate_up[expert]) * statistic
+        h = ACTIVATIONS[activation](both[:, :width]) * both[:, width:]
+        return total + (h @ down[expert]) * weight[:, None], None
+
+    zero = jnp.zeros((a.shape[0], down.shape[2]), jnp.float32)
+    return jax.lax.scan(one, zero, (found.ids, found.weights.T))[0]
+
+
+EXPERTS = define(name="experts", shape=_shape, flops=_flops, bytes=_bytes, contract=_contract, plain=_plain)

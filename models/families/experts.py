@@ -1,0 +1,112 @@
+"""Decoders whose FFN is a mixture of experts with a softmax router: Mixtral, Qwen3-MoE.
+
+Attention is that of the Llama family. What differs between the Hugging Face model_types stands in
+`experts_checkpoint.py`.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jaxtyping import Float32, Int32
+
+from models.contract import ops
+from models.contract.vocabulary.experts import expert_starts
+from models.decoder import Decoder
+from models.experts import FAMILY, ExpertsConfig
+from models.families.experts_checkpoint import READERS, tensors
+from models.families.family import Family
+from models.families.llama import Angles, Attention, LayerKV, Positions
+from models.kv import KVFormat
+from models.parts import Norm, Normed
+
+
+class ExpertRouter(nnx.Module):
+    """Fp16 weights [k, experts] with a power of two per expert."""
+
+    def __init__(self, k: int, experts: int) -> None:
+        self.halves = nnx.Param(jnp.zeros((k, experts), jnp.float16))
+        self.exponent = nnx.Param(jnp.zeros(experts, jnp.int32))
+
+    def __call__(self, a: Normed, *, chosen: int, renormalise: bool) -> Float32[Array, "batch experts"]:
+        """How much each expert counts."""
+        sums, exponent = ops.matmul16(a.scaled, self.halves[...]), self.exponent[...]
+        return ops.route(sums, a.statistic, exponent, chosen=chosen, renormalise=renormalise)
+
+
+class Stack(nnx.Module):
+    """E4m3 weights [experts, k, n] with a power of two per column that all experts share."""
+
+    def __init__(self, experts: int, k: int, n: int) -> None:
+        self.codes = nnx.Param(jnp.zeros((experts, k, n), jnp.uint8))
+        self.exponent = nnx.Param(jnp.zeros(n, jnp.int32))
+
+    def __call__(self) -> tuple[Array, Int32[Array, " n"]]:
+        """Codes and exponents."""
+        return self.codes[...], self.exponent[...]
+
+
+class Mixture(nnx.Module):
+    """A router and the experts that it chooses from, with their norm and their residual."""
+
+    def __init__(self, config: ExpertsConfig) -> None:
+        self.norm = Norm(config.hidden, config.eps)
+        self.router = ExpertRouter(config.hidden, config.experts)
+        self.gate_up = Stack(config.experts, config.hidden, 2 * config.ffn)
+        self.down = Stack(config.experts, config.ffn, config.hidden)
+        self.config = config
+
+    def __call__(self, x: Float32[Array, "batch hidden"]) -> Float32[Array, "batch hidden"]:
+        """One vector per row."""
+        config, a = self.config, self.norm.deferred(x)
+        weights = self.router(a, chosen=config.chosen, renormalise=config.renormalise)
+        y = ops.experts(
+            a.scaled,
+            a.statistic,
+            weights,
+            self.gate_up(),
+            self.down(),
+            chosen=config.chosen,
+            activation=config.activation,
+            starts=expert_starts(config.ffn),
+        )
+        return ops.add(x, y)
+
+
+class MixtureLayer(nnx.Module):
+    """Attention, then experts."""
+
+    def __init__(self, config: ExpertsConfig, *, context: int) -> None:
+        self.attention = Attention(config, context=context)
+        self.ffn = Mixture(config)
+
+    def __call__(
+        self,
+        x: Float32[Array, "batch hidden"],
+        angles: Angles,
+        position: Positions,
+        k_cache: LayerKV,
+        v_cache: LayerKV,
+    ) -> tuple[Float32[Array, "batch hidden"], LayerKV, LayerKV]:
+        """One token per row; the caches come back with it appended."""
+        with jax.named_scope("attention"):
+            x, k_cache, v_cache = self.attention(x, angles, position, k_cache, v_cache)
+        with jax.named_scope("ffn"):
+            return self.ffn(x), k_cache, v_cache
+
+
+class MixtureDecoder(Decoder):
+    """A decoder of such layers."""
+
+    def __init__(self, config: ExpertsConfig, *, batch: int, context: int, kv: KVFormat = "fp16") -> None:
+        super().__init__(MixtureLayer, config, batch=batch, context=context, kv=kv)
+
+
+EXPERTS = Family(
+    name=FAMILY,
+    module=MixtureDecoder,
+    layer=MixtureLayer,
+    model_types=READERS,
+    tensors=tensors,
+    config=ExpertsConfig,
+)

@@ -1,0 +1,221 @@
+"""Rows that each rule of the proof accepts, and changes of them that one condition refuses: experts."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from proof_rows import Changes, Setting, row
+
+from compiler.program.instructions.experts import (
+    ExpertTileKernel,
+    HalfKernel,
+    RankKernel,
+    ShareKernel,
+    SlotsKernel,
+    WeightedGluKernel,
+)
+from compiler.program.instructions.matmul import WriteBackKernel
+from compiler.program.isa import GAIN, SCALE, STACK, TILE16, Holds, Op
+from lpu.prove.lines import PRODUCT, ExpertSlot, HalfRun, Ranked, StackRun, Statistic, Vector
+from lpu.prove.models import experts as model
+from lpu.prove.ops.experts import NOT_CHOSEN, ExpertProduct
+from lpu.prove.rule import RowOperands
+
+MANY = 100  # experts: two lines
+
+
+def _router(s: Setting) -> tuple[int, int, int]:
+    """(sums, powers, logits) of a router of many experts."""
+    terms = s.known.terms
+    sums = model.matmul16(terms, s.x, terms.tensor("halves", (160, MANY)))
+    powers = terms.tensor("powers", (MANY,))
+    statistic = terms.rms_stat(s.x, s.gain, 1e-5)
+    return sums, powers, model.logits(terms, sums, statistic, powers)
+
+
+def _in_order(s: Setting, holds: int, value: int) -> tuple[Vector, ...]:
+    return Vector(holds, value, s.lanes(0)), Vector(holds, value, s.lanes(80, 20))
+
+
+def _powers(s: Setting, powers: int, kind: int = SCALE) -> Any:
+    return (*s.words(kind, powers, 0), s.words(kind, powers, 0)[0]._replace(columns=s.lanes(80, 20)))
+
+
+def mm16(s: Setting) -> tuple[RowOperands, Changes]:
+    halves, short = (s.known.terms.tensor(name, (k, MANY)) for name, k in (("halves", 160), ("short16", 80)))
+    rows = s.lanes(0, 160, 320)
+    run = HalfRun(TILE16, halves, s.lanes(0), (rows,))
+    return row(HalfKernel(k_lines=1), src=s.f16(s.x), preloads=run), {
+        "reads no fp16 weights": {"preloads": s.words(SCALE, s.scale, 0)},
+        "has 80 rows, its input 160": {"preloads": run._replace(tensor=short)},
+        "reads other tiles": {"preloads": run._replace(rows=(rows, rows))},
+        "meet other lanes": {"preloads": run._replace(rows=(s.lanes(1, 159, 320),))},
+        "each of 160 rows once": {"preloads": run._replace(rows=(s.lanes(0, 80, 320),))},
+        "its input holds f32": {"src": s.f32(s.x, 0)},
+    }
+
+
+def rank(s: Setting) -> tuple[RowOperands, Changes]:
+    sums, powers, _ = _router(s)
+    kernel = RankKernel(experts=MANY, chosen=3, first=1)
+    statistic = Statistic(Holds.STAT, s.x, 1e-5, s.gain)
+    lines = _in_order(s, Holds.F32, sums)
+    fewer = s.known.terms.tensor("fewer", (80,))
+    good = row(kernel, src=lines, src2=(statistic,), preloads=_powers(s, powers))
+    return good, {
+        "its kernel says 99 experts": {"kernel": replace(kernel, experts=99)},
+        "chooses 101 of 100": {"kernel": replace(kernel, chosen=101)},
+        "100 experts in order": {"src": lines[::-1]},
+        "not for products of a shifted gain": {"src2": (statistic._replace(gain=-1),)},
+        "its statistic holds f32": {"src2": lines[:1]},
+        "lies at other lanes": {"preloads": _powers(s, powers)[::-1]},
+        "has 80 scales for 100": {"preloads": _powers(s, fewer)},
+        "ranks lines 2 ..": {"kernel": replace(kernel, first=2)},
+        "reads GAIN where SCALE": {"preloads": _powers(s, powers, GAIN)},
+    }
+
+
+def share(s: Setting) -> tuple[RowOperands, Changes]:
+    _, _, z = _router(s)
+    kernel = ShareKernel(experts=MANY, renormalise=True)
+    lines = tuple(Ranked(Holds.RANKED, z, 3, i // 2, i % 2) for i in range(4))
+    return row(kernel, n=2, src=lines), {
+        "all that was ranked, in order": {"src": (lines[0], lines[1], lines[3], lines[2])},
+        "its kernel says 99 experts": {"kernel": replace(kernel, experts=99)},
+        "shares 1 lines of 100": {"n": 1, "src": lines[:2]},
+        "holds f32": {"src": s.f32(s.x, 0)},
+    }
+
+
+def slots(s: Setting) -> tuple[RowOperands, Changes]:
+    route = model.route(s.known.terms, _router(s)[2], 3, True)
+    other = s.known.terms.tensor("choice", (MANY,))
+    kernel = SlotsKernel(experts=MANY, chosen=3, slots=3)
+    return row(kernel, n=2, src3=1, src=_in_order(s, Holds.SHARE, route)), {
+        "100 experts in order": {"src": _in_order(s, Holds.SHARE, route)[:1]},
+        "no choice of a router": {"src": _in_order(s, Holds.SHARE, other)},
+        "for another router": {"kernel": replace(kernel, chosen=2)},
+        "the rows can choose 3 of 100": {"kernel": replace(kernel, slots=2), "n": 1},
+        "makes slots 2 ..": {"src3": 2},
+        "holds f32": {"src": s.f32(s.x, 0)},
+    }
+
+
+def _stack(s: Setting) -> tuple[int, int]:
+    """A stack of many experts [160, 160], and the term of a choice among them."""
+    stack = s.known.terms.tensor("stack", (MANY, 160, 160))
+    return stack, model.route(s.known.terms, _router(s)[2], 3, True)
+
+
+def _tiles(s: Setting, stack: int, rows: int, *columns: int) -> StackRun:
+    return StackRun(STACK, rows, tuple((stack, s.lanes(one)) for one in columns))
+
+
+def xmm(s: Setting) -> tuple[RowOperands, Changes]:
+    stack, route = _stack(s)
+    rows = s.lanes(0, 160, 320)
+    kernel = ExpertTileKernel(k_lines=1, experts=MANY, expert=-1)
+    deep = s.known.terms.tensor("deep stack", (MANY, 320, 160))
+    few = s.known.terms.tensor("few", (7, 160, 160))
+    slot = ExpertSlot(Holds.SLOT, route, 1, 3)
+    good = row(kernel, n=2, src=s.f16(s.x), src2=(slot,), preloads=_tiles(s, stack, rows, 0, 80))
+    return good, {
+        "reads no 2 tiles of a stack": {"preloads": _tiles(s, stack, rows, 0)},
+        "no 2 tiles": {"preloads": s.run(s.codes, rows, 0, 80)},
+        "its kernel says 99 experts": {"kernel": replace(kernel, experts=99)},
+        "has 320 rows, its input 160": {"preloads": _tiles(s, deep, rows, 0, 80)},
+        "meet other lanes": {"preloads": _tiles(s, stack, s.lanes(1, 159, 320), 0, 80)},
+        "takes expert 100 of": {"kernel": replace(kernel, expert=100)},
+        "its slot is one of 100 experts": {
+            "kernel": replace(kernel, experts=7),
+            "preloads": _tiles(s, few, rows, 0, 80),
+        },
+        "its slot holds f32": {"src2": s.f32(s.x, 0)},
+    }
+
+
+def wglu(s: Setting) -> tuple[RowOperands, Changes]:
+    stack, route = _stack(s)
+    terms = s.known.terms
+    statistic, powers = terms.rms_stat(s.x, s.gain, 1e-5), terms.tensor("scales", (160,))
+    product = terms.make("expert_product", (s.x, stack, powers, statistic, route), (1, 3), (160,))
+    fixed = terms.make("expert_product", (s.x, stack, powers, statistic), (1, 3), (160,))
+    other = model.route(terms, _router(s)[2], 3, False)
+    both = s.known.lanes.number(np.concatenate([np.arange(40), 80 + np.arange(40)]))
+    crossed = s.known.lanes.number(np.concatenate([np.arange(40), 90 + np.arange(40)]))
+    line, slot = Vector(Holds.F32, product, both), ExpertSlot(Holds.SLOT, route, 1, 3)
+    good = row(WeightedGluKernel(activation="silu"), src=(line,), src2=(slot,))
+    return good, {
+        "no product with an expert": {"src": (line._replace(value=s.x),)},
+        "weighs by slot 2 what is of slot 1": {"src2": (slot._replace(slot=2),)},
+        "another router's choice": {"src2": (slot._replace(value=other),)},
+        "a fixed expert is weighted by a chosen one": {"src": (line._replace(value=fixed),)},
+        "beside other lanes of up": {"src": (line._replace(lanes=crossed),)},
+        "its slot holds f32": {"src2": (line,)},
+    }
+
+
+def sum_of_slots(s: Setting) -> tuple[RowOperands, Changes]:
+    """A write-back over two slots of a fixed and a chosen kind: a part of the down projections' sum."""
+    terms = s.known.terms
+    stack, route = _stack(s)
+    statistic, powers = terms.rms_stat(s.x, s.gain, 1e-5), terms.tensor("scales", (160,))
+    operands = (s.x, stack, powers, statistic, route)
+
+    def product(slot: int, rows: int, **changes: Any) -> ExpertProduct:
+        value = terms.make("expert_glu", operands, ("silu", slot, 2), (160,))
+        made = ExpertProduct(PRODUCT, value, ((stack, s.lanes(0)),), rows, route, slot, 2)
+        return made._replace(**changes)
+
+    rows, tail = s.lanes(0, 80, 320), s.lanes(80, 80, 320)
+    kernel = WriteBackKernel(wide=False, products=2, part=True)
+    every = (product(0, rows), product(1, rows))
+    gelu = terms.make("expert_glu", operands, ("gelu", 1, 2), (160,))
+    good = row(kernel, products=every, preloads=s.words(SCALE, s.scale, 0))
+    return good, {
+        "finds 2 products": {"kernel": replace(kernel, products=3)},
+        "reads 2 lines where": {"n": 2},
+        "several matrices or columns": {
+            "products": (every[0], product(1, rows, tiles=((stack, s.lanes(80)),)))
+        },
+        "leaves a sum over experts wide": {"kernel": replace(kernel, wide=True)},
+        "is of a contract part": {"kernel": replace(kernel, part=False)},
+        "adds what is no activation": {"products": (every[0], product(1, rows, value=s.x))},
+        "of several vectors, matrices or routers": {"products": (every[0], product(1, rows, value=gelu))},
+        "by another expert": {"products": (every[0], product(1, rows)._replace(slot=0))},
+        "is another router's choice": {"products": (every[0], product(1, rows)._replace(route=s.x))},
+        "takes 1 of 2 slots": {"products": every[:1], "kernel": replace(kernel, products=1)},
+        "other rows of one slot": {"products": (every[0], product(1, tail))},
+        "consecutive rows": {
+            "products": (*every, *every),
+            "kernel": replace(kernel, products=4),
+        },
+        "adds experts to another product": {"products": (s.product(rows, 0), every[0])},
+        "reads no 1 scales": {"preloads": ()},
+    }
+
+
+def one_slot(s: Setting) -> tuple[RowOperands, Changes]:
+    """A write-back of gate and up of one slot."""
+    stack, _ = _stack(s)
+    rows = s.lanes(0, 160, 320)
+    made = ExpertProduct(PRODUCT, s.x, ((stack, s.lanes(0)),), rows, NOT_CHOSEN, 3, MANY)
+    kernel = WriteBackKernel(wide=False, products=1, normed=True)
+    statistic = Statistic(Holds.STAT, s.x, 1e-5, s.gain)
+    good = row(kernel, products=(made,), src=(statistic,), preloads=s.words(SCALE, s.scale, 0))
+    return good, {
+        "several slots or inputs": {
+            "products": (made, made._replace(slot=4)),
+            "kernel": replace(kernel, products=2),
+        },
+        "as a part of a sum": {"kernel": replace(kernel, part=True)},
+        "without the statistic": {"kernel": replace(kernel, normed=False)},
+        "each of the 160 rows": {"products": (made._replace(ks=s.lanes(0, 80, 320)),)},
+    }
+
+
+EXPERTS: dict[Op, Callable[[Setting], tuple[RowOperands, Changes]]] = {
+    Op.MM16: mm16, Op.RANK: rank, Op.SHARE: share, Op.SLOTS: slots, Op.XMM: xmm, Op.WGLU: wglu,
+}  # fmt: skip
+SUMS = {"over slots": sum_of_slots, "of one slot": one_slot}

@@ -1,0 +1,69 @@
+"""Makes the tiny checkpoints with experts in variants/ and their expected logits, with transformers.
+
+Not part of the test suite. In an environment of its own:
+    pip install torch==2.13.0 transformers==5.24.0 safetensors && python make_expert_fixtures.py
+Written with torch 2.13.0+cpu, transformers 5.24.0.
+"""
+
+# pyright: basic, reportMissingImports=false
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import MixtralConfig, MixtralForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+HERE = Path(__file__).parent / "variants"
+TOKENS, VOCAB = 12, 64
+
+SMALL: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
+    "attn_implementation": "eager",
+    "experts_implementation": "eager",
+}
+MIXTRAL = MixtralConfig(intermediate_size=32, num_local_experts=4, num_experts_per_tok=2, **SMALL)
+QWEN3: dict[str, Any] = {
+    **SMALL,
+    "moe_intermediate_size": 24,
+    "head_dim": 16,
+    "num_experts": 6,
+    "num_experts_per_tok": 3,
+    "tie_word_embeddings": True,
+}
+
+
+def make(folder: Path, model: Any) -> None:
+    """Write one folder: config.json, safetensors, expected.npz with tokens [t] and logits [t, vocab]."""
+    generator = torch.Generator().manual_seed(1)
+    model = model.float()
+    with torch.no_grad():
+        for path, tensor in model.named_parameters():
+            noise = torch.randn(tensor.shape, generator=generator)
+            width = tensor.shape[-1] ** -0.5
+            tensor.copy_(1 + 0.1 * noise if path.endswith("norm.weight") else width * noise)
+    if model.config.tie_word_embeddings:
+        model.tie_weights()
+    model.eval()
+    tokens = torch.randint(0, VOCAB, (1, TOKENS), generator=generator)
+    with torch.no_grad():
+        logits = model(tokens).logits[0]
+    shutil.rmtree(folder, ignore_errors=True)
+    model.save_pretrained(folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    np.savez(folder / "expected.npz", tokens=tokens[0].numpy().astype(np.int32), logits=logits.numpy())
+
+
+if __name__ == "__main__":
+    into = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE
+    make(into / "mixtral", MixtralForCausalLM(MIXTRAL))
+    for name, renormalise in (("qwen3-moe", False), ("qwen3-moe-renormalised", True)):
+        make(into / name, Qwen3MoeForCausalLM(Qwen3MoeConfig(norm_topk_prob=renormalise, **QWEN3)))
