@@ -11,7 +11,7 @@ from lpu.afd.report import PROJECTION
 from lpu.report.words import EXACT, label_of, percent
 from lpu.screen import OnScreen, fact_lines
 from lpu.traffic.outcome import REFUSED, TOO_LONG, Outcome
-from lpu.traffic.percentiles import QUANTILES, Quantiles, over_seeds, spread
+from lpu.traffic.reports.percentiles import QUANTILES, Quantiles, over_seeds, spread
 
 SPANS = (
     ("TTFT", "ttft"),

@@ -8,8 +8,8 @@ from typing import Any
 from lpu.decode.choose import RunOptions
 from lpu.inputs.chat import conversation_prompt
 from lpu.inputs.document import FileError
+from lpu.serve.http.protocol import Asked, ChatBody, CompletionBody
 from lpu.serve.job import Job
-from lpu.serve.protocol import Asked, ChatBody, CompletionBody
 from lpu.serve.refusal import RefusalError
 from lpu.serve.runs import MOST_REQUESTS
 from lpu.serve.service import ServedModel, StatedTime

@@ -15,11 +15,18 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from lpu.serve.asking import Wish, chat_ids, chat_wish, completion_wish, encoded, stated_in
-from lpu.serve.described import described
-from lpu.serve.protocol import ChatBody, CompletionBody, DetokenizeBody, StreamOptions, TokenizeBody, parsed
+from lpu.serve.http.asking import Wish, chat_ids, chat_wish, completion_wish, encoded, stated_in
+from lpu.serve.http.described import described
+from lpu.serve.http.protocol import (
+    ChatBody,
+    CompletionBody,
+    DetokenizeBody,
+    StreamOptions,
+    TokenizeBody,
+    parsed,
+)
+from lpu.serve.http.reply import Reply
 from lpu.serve.refusal import RefusalError
-from lpu.serve.reply import Reply
 from lpu.serve.service import Service
 
 MOST_BYTES = 1 << 22  # of a body

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lpu.inputs.text import Tokenizer
+from lpu.serve.http.texts import GrowingText, stop_reason
 from lpu.serve.job import Job, Likely, NewToken
 from lpu.serve.modelled import SlotTimes
-from lpu.serve.texts import GrowingText, stop_reason
 
 REASONS = {"end": "stop", "stop": "stop", "length": "length"}
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from lpu.serve.protocol import ChatBody, CompletionBody, DetokenizeBody, TokenizeBody
+from lpu.serve.http.protocol import ChatBody, CompletionBody, DetokenizeBody, TokenizeBody
 
 POSTS: dict[str, type[BaseModel]] = {
     "/v1/completions": CompletionBody,

@@ -10,10 +10,10 @@ from heapq import heapify, heappop, heappush
 import numpy as np
 from jaxtyping import Int64
 
-from lpu.traffic.block_cache import BlockCache
 from lpu.traffic.outcome import REFUSED, SERVED, TOO_LONG, Outcome
 from lpu.traffic.served import Served
-from lpu.traffic.slots import FIRST, DecodeSlots
+from lpu.traffic.simulation.block_cache import BlockCache
+from lpu.traffic.simulation.slots import FIRST, DecodeSlots
 from lpu.traffic.trace import Trace
 
 NS_PER_SECOND = 10**9

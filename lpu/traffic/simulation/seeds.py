@@ -14,7 +14,7 @@ from lpu.inputs.document import FileError
 from lpu.traffic.outcome import Outcome
 from lpu.traffic.readers.drawn import DrawnTraffic
 from lpu.traffic.served import Served
-from lpu.traffic.simulate import simulate
+from lpu.traffic.simulation.simulate import simulate
 from lpu.traffic.trace import Trace
 
 Task = tuple[Trace | DrawnTraffic, int | None, Served]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lpu.traffic.block_cache import BlockCache
+from lpu.traffic.simulation.block_cache import BlockCache
 
 
 def independent(prompts: list[list[int]], capacity: int | None) -> int:

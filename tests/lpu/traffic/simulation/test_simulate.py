@@ -9,7 +9,7 @@ import pytest
 from lpu.traffic.outcome import Outcome
 from lpu.traffic.readers.drawn import Arrivals, DrawnTraffic, Lengths
 from lpu.traffic.served import Prefiller, Prompt, Served, StepPace
-from lpu.traffic.simulate import simulate
+from lpu.traffic.simulation.simulate import simulate
 from lpu.traffic.tiers import LowerTier
 from lpu.traffic.trace import PromptBlocks, Trace
 

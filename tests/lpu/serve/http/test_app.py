@@ -11,9 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from lpu import api
-from lpu.serve.app import application
+from lpu.serve.http.app import application
+from lpu.serve.http.protocol import ChatBody, CompletionBody
 from lpu.serve.options import ServeGpus, ServeOptions
-from lpu.serve.protocol import ChatBody, CompletionBody
 from lpu.serve.service import Service
 from lpu.serve.start import service_of
 

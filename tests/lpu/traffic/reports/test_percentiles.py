@@ -5,7 +5,7 @@ from math import inf
 import numpy as np
 import pytest
 
-from lpu.traffic.percentiles import over_seeds, spread
+from lpu.traffic.reports.percentiles import over_seeds, spread
 
 
 def test_percentiles_are_values_that_occurred() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from lpu.inputs.text import byte_tokenizer
-from lpu.serve.texts import GrowingText, stop_reason
+from lpu.serve.http.texts import GrowingText, stop_reason
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import pytest
 from lpu.inputs.document import FileError
 from lpu.traffic.outcome import Outcome
 from lpu.traffic.readers.drawn import Arrivals, DrawnTraffic, Lengths
-from lpu.traffic.request_log import need_pyarrow, write_log
+from lpu.traffic.reports.request_log import need_pyarrow, write_log
 from lpu.traffic.served import Served, StepPace
-from lpu.traffic.simulate import simulate
+from lpu.traffic.simulation.simulate import simulate
 
 
 def outcomes() -> list[Outcome]:

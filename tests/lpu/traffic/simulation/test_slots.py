@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lpu.traffic.served import Served, StepPace
-from lpu.traffic.simulate import simulate
+from lpu.traffic.simulation.simulate import simulate
 from lpu.traffic.trace import Trace
 
 HZ = 10**9  # a cycle is a nanosecond

@@ -7,13 +7,13 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
-from lpu.serve.answers import Answer, metrics_of, usage_of
-from lpu.serve.asking import Wish
+from lpu.serve.http.answers import Answer, metrics_of, usage_of
+from lpu.serve.http.asking import Wish
+from lpu.serve.http.protocol import StreamOptions
+from lpu.serve.http.texts import GrowingText
 from lpu.serve.job import NewToken
-from lpu.serve.protocol import StreamOptions
 from lpu.serve.refusal import RefusalError
 from lpu.serve.service import Service, Sitting
-from lpu.serve.texts import GrowingText
 
 LOG = logging.getLogger("lpu.serve")
 
