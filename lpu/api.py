@@ -88,6 +88,7 @@ from lpu.run.stream import StreamedMachine
 from lpu.spares.ask import Spares as Spares
 from lpu.spares.ask import spares as spares
 from lpu.spares.availability import FailureRates as FailureRates
+from lpu.study.ask import study_context as study_context
 from lpu.sweep import sweep as sweeps
 from lpu.sweep.front import front
 from lpu.sweep.sweep import Sweep
@@ -319,8 +320,7 @@ def certify(
 
     options, opened = _asked("certify", model, options, keywords)
     opened.need_weights("certify")
-    vocab, batch = opened.vocab, opened.step.batch
-    how = how or CertifyOptions()
+    vocab, batch, how = opened.vocab, opened.step.batch, how or CertifyOptions()
     ids = prompt_ids(prompts, opened, vocab) if prompts else default_prompts(batch, vocab, how.prefill or 0)
     check_room(ids, tokens, batch, max(opened.contexts))
     with taken_as_legal(program, counts=False):

@@ -32,6 +32,7 @@ from lpu.cli.programs import program as cli_program
 from lpu.cli.programs import prove as cli_prove
 from lpu.cli.programs import remap as cli_remap
 from lpu.cli.programs import spares as cli_spares
+from lpu.cli.programs import study as cli_study
 from lpu.cli.programs import upsets as cli_upsets
 from lpu.cli.serving import plan as cli_plan
 from lpu.cli.serving import replay as cli_replay
@@ -63,6 +64,7 @@ VERBS = (
     *cli_plan.VERBS,
     *cli_energy.VERBS,
     *cli_nodes.VERBS,
+    *cli_study.VERBS,
     *cli_validate.VERBS,
     *cli_models.VERBS,
     *cli_list.VERBS,
