@@ -183,10 +183,11 @@ def _calls(plan: Plan, scheduled: Scheduled, sram: SramMap) -> tuple[list[Call],
         made = scheduled.templates[call.template]
         cycle = cycle if waves is None else waves.bases[i]
         tensors = tuple(names[call.block.params[i]] for i in made.params)
+        kept = list(call.chips[: len(made.kv_words)])
         own = list(call.chips[: len(made.weight_words)])
         weight_at[own] = sram.clear(own, weight_at[own], made.weight_words)
         calls.append(placed(1 + call.template, call.block.name, call.chips, tag, tensors))
-        kv_at[own] += made.kv_words
+        kv_at[kept] += made.kv_words
         weight_at[own] += made.weight_words
         tag += made.uids
         cycle = {context: count + made.cycles[context] for context, count in cycle.items()}

@@ -1,9 +1,9 @@
 """Objective latency: one step at a time, every block by a template that equal blocks share."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
@@ -15,6 +15,7 @@ from compiler.lower.context import Group
 from compiler.options import CompileOptions
 from compiler.place.assignment import Assignment, assign_blocks
 from compiler.place.sizes import Companion, k_parts
+from compiler.place.stripes import Beside, ranked
 from compiler.program.manifest import Candidate
 from compiler.route.reuse import Reuse
 from compiler.schedule.template import Template, template
@@ -92,9 +93,9 @@ def _assigned(
     companion: Companion | None,
 ) -> Assignment:
     if companion is None:
-        return assign_blocks(plan, blocks, rack, options)
+        return assign_blocks(plan, blocks, rack, options, beside=True)
     with blaming_prefill(companion.plan.chunk, lambda: assign_blocks(plan, blocks, rack, options)):
-        return assign_blocks(plan, blocks, rack, options, companion)
+        return assign_blocks(plan, blocks, rack, options, companion, beside=True)
 
 
 @contextmanager
@@ -126,16 +127,16 @@ def schedule_blocks(
     """
     cache = TemplateCache(assignment, rack, options.layout)
     calls: list[TemplateCall] = []
-    merged = by_layer(assignment.plan, blocks, assignment.chips)
-    for i, (block, chips) in enumerate(merged):
+    merged = by_layer(assignment, blocks)
+    for i, (block, where) in enumerate(merged):
         progress("schedule", i, len(merged))
         reader, after = merged[(i + 1) % len(merged)]
         if block.wire:
-            calls.append(cache.hop(block, chips))
+            calls.append(cache.hop(block, where.chips))
         elif i == len(merged) - 1 and assignment.plan.chunk > 1:
-            calls.append(cache.last(block, chips, i % 2))
+            calls.append(cache.last(block, where, i % 2))
         else:
-            calls.append(cache.call(block, chips, reader, after, i % 2))
+            calls.append(cache.call(block, where, reader, after.chips, i % 2))
     return Scheduled(
         assignment=assignment,
         options=replace(options, cp=assignment.plan.cp),
@@ -144,18 +145,26 @@ def schedule_blocks(
     )
 
 
-def by_layer(
-    plan: Plan, blocks: tuple[ModelBlock, ...], chips: Sequence[tuple[int, ...]]
-) -> list[tuple[ModelBlock, tuple[int, ...]]]:
+class Where(NamedTuple):
+    """The chips of a block by rank, and those beside them."""
+
+    chips: tuple[int, ...]
+    beside: Beside = ()
+
+
+def by_layer(assignment: Assignment, blocks: tuple[ModelBlock, ...]) -> list[tuple[ModelBlock, Where]]:
     """Neighbouring blocks of one layer on the same chips as one: none waits for all of another to end."""
-    out: list[tuple[ModelBlock, tuple[int, ...]]] = []
-    for block, where in zip(blocks, chips, strict=True):
-        last, there = out[-1] if out and plan.by_layer else (None, ())
-        if last is not None and there == where and not block.wire and layer_of(block) == layer_of(last) != "":
+    plan, beside = assignment.plan, assignment.beside or ((),) * len(blocks)
+    out: list[tuple[ModelBlock, Where]] = []
+    for block, chips, mine in zip(blocks, assignment.chips, beside, strict=True):
+        last, there = out[-1] if out and plan.by_layer else (None, Where(()))
+        together = last is not None and there.chips == chips and not (mine and there.beside)
+        if last is not None and together and not block.wire and layer_of(block) == layer_of(last) != "":
             nodes = last.nodes + block.nodes
-            out[-1] = block_of(plan.graph, nodes, last.source, block.result, name=layer_of(block)), where
+            whole = block_of(plan.graph, nodes, last.source, block.result, name=layer_of(block))
+            out[-1] = whole, Where(chips, mine or there.beside)
         else:
-            out.append((block, where))
+            out.append((block, Where(chips, mine)))
     return out
 
 
@@ -172,42 +181,40 @@ class TemplateCache:
     def call(
         self,
         block: ModelBlock,
-        chips: tuple[int, ...],
+        where: Where,
         reader: ModelBlock,
         after: tuple[int, ...],
         parity: int,
     ) -> TemplateCall:
-        """The block on `chips`, its result going to the block `reader` on the chips `after`."""
-        others = tuple(chip for chip in after if chip not in chips)
-        ranks = {chip: rank for rank, chip in enumerate(chips + others)}
-        targets = tuple(ranks[chip] for chip in after)
-        return self._call(block, chips, others, targets, self._wanted(reader, len(after)), parity)
+        """The block where it runs, its result going to the block `reader` on the chips `after`."""
+        return self._call(block, where, after, self._wanted(reader, len(after)), parity)
 
-    def last(self, block: ModelBlock, chips: tuple[int, ...], parity: int) -> TemplateCall:
-        """The block on `chips`, its result staying on the first of them."""
-        return self._call(block, chips, (), (0,), np.ones((1, 1), bool), parity)
+    def last(self, block: ModelBlock, where: Where, parity: int) -> TemplateCall:
+        """The block where it runs, its result staying on the first of its chips."""
+        return self._call(block, where, where.chips[:1], np.ones((1, 1), bool), parity)
 
     def hop(self, block: ModelBlock, chips: tuple[int, ...]) -> TemplateCall:
         """The hop on `chips`, its result going to the host lanes."""
         if (block.kind, chips) not in self._hops:
-            found = self._call(block, chips, (), (), np.zeros((0, 0), bool), 0)
+            found = self._call(block, Where(chips), (), np.zeros((0, 0), bool), 0)
             self._hops[block.kind, chips] = found
         return replace(self._hops[block.kind, chips], block=block)
 
     def _call(
         self,
         block: ModelBlock,
-        chips: tuple[int, ...],
-        others: tuple[int, ...],
-        targets: tuple[int, ...],
+        where: Where,
+        after: tuple[int, ...],
         wanted: Bool[np.ndarray, "targets lines"],
         parity: int,
     ) -> TemplateCall:
-        key = (block.kind, len(chips), targets, wanted.tobytes(), parity)
-        known = self._reuse.find(key, chips + others)
+        everyone, beside, targets = ranked(where.chips, where.beside, after)
+        key = (block.kind, len(where.chips), beside, targets, wanted.tobytes(), parity)
+        known = self._reuse.find(key, everyone)
         if known is None:
-            router, parts = self._reuse.router(chips + others), k_parts(self.layout, len(chips))
-            group = Group(ranks=len(chips), k_parts=parts, targets=targets, wanted=wanted)
+            router, parts = self._reuse.router(everyone), k_parts(self.layout, len(where.chips))
+            ranks = len(where.chips)
+            group = Group(ranks=ranks, k_parts=parts, targets=targets, wanted=wanted, beside=beside)
             made = template(self.plan, block, group, router, parity)
             known = len(self.templates), tuple(made.router.chips)
             self._reuse.add(key, made.router, known[0])

@@ -78,9 +78,8 @@ def sram_map(rack: Rack, scheduled: Scheduled, *others: Scheduled) -> SramMap:
         weights[list(chips)] += angle_words(scheduled.plan.graph)
     for call in scheduled.calls:
         made = scheduled.templates[call.template]
-        own = list(call.chips[: len(made.weight_words)])
-        kv[own] += made.kv_words
-        weights[own] += made.weight_words
+        kv[list(call.chips[: len(made.kv_words)])] += made.kv_words
+        weights[list(call.chips[: len(made.weight_words)])] += made.weight_words
     for each in (scheduled, *others):
         for call in each.calls:
             made = each.templates[call.template]

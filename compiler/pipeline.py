@@ -16,9 +16,9 @@ from compiler.lower.blocks import ModelBlock
 from compiler.memory import sram_map, users_that_fit
 from compiler.options import STRATEGIES, CompileOptions
 from compiler.place.assignment import Assignment, as_placed, check_placement, deal_contexts, problem_of
-from compiler.place.context_parallel import dealt
 from compiler.place.problem import Placement, PlacementError, Shards
 from compiler.place.sizes import Companion
+from compiler.place.stripes import dealt
 from compiler.planes import shortest
 from compiler.program.program import Program
 from compiler.scheduled import Scheduled
@@ -171,7 +171,7 @@ def compile_pair(
         found = shortest(numbers.rack, decoding)
         machine = replace(numbers.rack, chip=found.plan.chip)
         same = {name: getattr(found.plan, name) for name in ("by_rows", "by_layer")}
-        plan = replace(dealt(beside(machine).plan, found.plan.cp), **same)
+        plan = replace(dealt(beside(machine).plan, found.plan.deal), **same)
         there, how = replace(found.assignment, plan=plan), found.options
         long = step("schedule-prefill", schedule_chunks, there, prefill.blocks, machine, how, step.progress)
         scheduled, long = found.named(numbers), long.named(numbers)

@@ -8,6 +8,7 @@ from compiler.errors import UnsupportedOpError
 from compiler.graph.graph import Graph, Node, View, width
 from compiler.lower.blocks import ModelBlock, input_lines
 from compiler.lower.context import Group, Lowering
+from compiler.lower.deal import WHOLE, Deal
 from compiler.lower.host_lanes import lower_give, lower_take
 from compiler.lower.layout import Demands, Lines, Segments, natural
 from compiler.lower.rows import Kernels, RowBuilder, WeightArena
@@ -21,8 +22,8 @@ from fabric.chip import ChipSpec
 class Plan:
     """What all blocks of a compilation share.
 
-    capacity, cached: tokens of KV per rank and head, and sequences, of the cache. cp: ranks that the context
-    of each KV head is dealt over, `run` tokens at a time. chunk: rows of each sequence in a step. detours:
+    capacity, cached: tokens of KV per stripe, and sequences, of the cache. deal: how the context of each KV
+    head is dealt over chips, `run` tokens at a time. chunk: rows of each sequence in a step. detours:
     whether large transfers may go round by chips that have no part in a block. host_slot: cycles of a word on
     a chip's host lane. by_rows: whether rows of products in contract parts may be dealt over ranks; by_layer:
     whether blocks of a layer are scheduled as one. Both can take more room.
@@ -36,11 +37,16 @@ class Plan:
     cached: int
     chunk: int
     run: int
-    cp: int = 1
+    deal: Deal = WHOLE
     detours: bool = True
     host_slot: int = 0
     by_rows: bool = True
     by_layer: bool = True
+
+    @property
+    def cp(self) -> int:
+        """Chips that the context of each KV head is dealt over."""
+        return self.deal.chips
 
 
 def lower(
@@ -63,13 +69,13 @@ def lower(
         longest=max(plan.contexts),
         capacity=plan.capacity,
         cached=plan.cached,
-        cp=plan.cp,
+        deal=plan.deal,
         run=plan.run,
         detours=plan.detours,
         kernels=kernels,
         rows=RowBuilder(),
         weights=WeightArena(group.ranks),
-        kv_words=np.zeros(group.ranks, np.int64),
+        kv_words=np.zeros(group.keepers, np.int64),
         host_slot=plan.host_slot,
         by_rows=plan.by_rows,
     )

@@ -6,6 +6,7 @@ import numpy as np
 
 from compiler.errors import CompileError
 from compiler.graph.graph import Graph, Node, View
+from compiler.lower.deal import Deal
 from compiler.lower.layout import LANES, Demands, Lines, Segments
 from compiler.lower.rows import Kernels, RowBuilder, WeightArena, tag
 from compiler.program.isa import F32_LANES, GAIN, Op, ceil_div
@@ -20,12 +21,19 @@ class Group:
     """The `ranks` that a block runs on, K split over `k_parts`.
 
     Its result goes to the ranks `targets` (perhaps of another group): `wanted[i, line]` to target i.
+    beside: for each rank that owns KV heads the ranks outside the group that keep stripes of their contexts.
     """
 
     ranks: int
     k_parts: int
     targets: tuple[int, ...]
     wanted: np.ndarray
+    beside: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def keepers(self) -> int:
+        """Ranks up to the last that may keep KV."""
+        return max([self.ranks, *(rank + 1 for some in self.beside for rank in some)])
 
     def k_part(self, tiles: int) -> tuple[np.ndarray, np.ndarray]:
         """(first k tile, k tiles) of each of the `k_parts`."""
@@ -47,11 +55,11 @@ class Lowering:
     result: the value that the block hands on.
     longest: of the context buckets, which all make equally many values.
     cached: sequences of the KV cache, and so the rows that a decode step takes.
-    cp: ranks that the context of each KV head is dealt over, `run` tokens at a time; capacity: its tokens
-    per rank.
+    deal: how the context of each KV head is dealt over ranks, of the group or beside it, `run` tokens at a
+    time; capacity: its tokens per stripe.
     detours: whether large transfers may go round; detoured: whether one does.
     host_slot: cycles of a word on the host lane of a chip. by_rows: whether rows of a product may be dealt.
-    turns: matmul chains so far by rank.
+    kv_owners: of each attention the rank of every KV head. turns: matmul chains so far by rank.
     passing: uids of values that begin to live where as large ones are done with.
     joints: values of several operands of one node, by its index (`compiler.lower.latent.joint`).
     drains: the write-back that last emptied each [rank, accumulator], or -1.
@@ -68,7 +76,7 @@ class Lowering:
     longest: int
     capacity: int
     cached: int
-    cp: int
+    deal: Deal
     run: int
     kernels: Kernels
     rows: RowBuilder
@@ -83,6 +91,7 @@ class Lowering:
     detoured: bool = False
     host_slot: int = 0
     by_rows: bool = True
+    kv_owners: list[np.ndarray] = field(default_factory=list[np.ndarray])
     passing: set[int] = field(default_factory=set[int])
     joints: dict[int, Lines] = field(default_factory=dict[int, Lines])
     turns: np.ndarray = field(init=False)

@@ -6,15 +6,17 @@ from itertools import groupby
 from compiler.errors import CapacityError, OptionError, bug
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock
+from compiler.lower.deal import Deal
 from compiler.options import CompileOptions
 from compiler.place import registry
-from compiler.place.context_parallel import choices, dealt
+from compiler.place.context_parallel import choices
 from compiler.place.cost import CostModel
 from compiler.place.measure import shards_of
 from compiler.place.problem import Placement, Shards, chips_of
 from compiler.place.sizes import Companion, block_sizes
-from compiler.place.stages import Room, Size, Stage, assign, groups_used, turned
+from compiler.place.stages import Room, Size, Stage, assign, groups_used, spread, turned
 from compiler.place.strategies import contiguous, random, round_robin
+from compiler.place.stripes import Beside, dealt, lend
 from compiler.search import doubled, first_that_fits
 from compiler.steps import listed
 from fabric.numbering import Numbering
@@ -28,11 +30,15 @@ Groups = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """The chips of each block by rank, the groups that have work, and the plan with its contexts dealt."""
+    """The chips of each block by rank, the groups that have work, and the plan with its contexts dealt.
+
+    beside: of each block the chips beside its own that keep stripes of contexts; nothing where none does.
+    """
 
     plan: Plan
     groups: Groups
     chips: Groups
+    beside: tuple[Beside, ...] = ()
 
     def __str__(self) -> str:
         runs = [(chips, [i for i, _ in run]) for chips, run in groupby(enumerate(self.chips), lambda x: x[1])]
@@ -46,7 +52,8 @@ class Assignment:
     def named(self, numbers: Numbering) -> "Assignment":
         """The same with the chips by their numbers in the rack's file."""
         groups, chips = (tuple(map(numbers.named, some)) for some in (self.groups, self.chips))
-        return replace(self, groups=groups, chips=chips)
+        beside = tuple(tuple(map(numbers.named, some)) for some in self.beside)
+        return replace(self, groups=groups, chips=chips, beside=beside)
 
     def verify(self) -> None:
         """Raises CompileError if a block has a chip twice, or one that is in no group."""
@@ -54,6 +61,10 @@ class Assignment:
         for i, chips in enumerate(self.chips):
             if len(set(chips)) != len(chips) or not known.issuperset(chips):
                 raise bug("place", f"block {i}", f"runs on chips {_in_words(chips)}, not all of its groups")
+        for i, (chips, beside) in enumerate(zip(self.chips, self.beside, strict=False)):
+            lent = [chip for some in beside for chip in some]
+            if len({*chips, *lent}) != len(chips) + len(lent):
+                raise bug("place", f"block {i}", f"has chips {_in_words(tuple(lent))} beside it, some twice")
 
 
 def assign_blocks(
@@ -62,10 +73,12 @@ def assign_blocks(
     rack: Rack,
     options: CompileOptions,
     companion: Companion | None = None,
+    beside: bool = False,
 ) -> Assignment:
     """Place every block, for the `tp` of the options.
 
-    companion: blocks of other rows, whose transients must fit in the same SRAM.
+    companion: blocks of other rows, whose transients must fit in the same SRAM. beside: whether chips beside
+    a group may keep stripes of contexts, as they may where one step runs at a time.
     Raises CapacityError, PlacementError or OptionError.
     """
     tp = checked_tp(options, rack)
@@ -76,14 +89,14 @@ def assign_blocks(
         return as_placed(plan, found, options, rack)
     groups = GROUPS[options.placement](rack, tp, rack.chips // tp, options.seed)
 
-    def fitted(cp: int) -> Assignment:
-        here = dealt(plan, cp)
-        other = companion and replace(companion, plan=dealt(companion.plan, cp))
-        sizes, stages = _stages(here, blocks, rack, groups, options, other)
+    def fitted(deal: Deal) -> Assignment:
+        here = dealt(plan, deal)
+        other = companion and replace(companion, plan=dealt(companion.plan, deal))
+        sizes, stages, lent = _stages(here, blocks, rack, groups, options, other)
         chips = tuple(_chips(groups, stage, size) for stage, size in zip(stages, sizes, strict=True))
-        return Assignment(plan=here, groups=groups[: groups_used(stages, sizes)], chips=chips)
+        return Assignment(plan=here, groups=groups[: groups_used(stages, sizes)], chips=chips, beside=lent)
 
-    return first_that_fits(choices(plan, blocks, rack, groups[0], options), fitted)
+    return first_that_fits(choices(plan, blocks, rack, groups[0], options, beside), fitted)
 
 
 def problem_of(
@@ -149,22 +162,57 @@ def _stages(
     groups: Groups,
     options: CompileOptions,
     companion: Companion | None,
-) -> tuple[list[Size], list[Stage]]:
-    """Sizes and stages of the blocks; embedding and head spread over more groups until all fits."""
+) -> tuple[list[Size], list[Stage], tuple[Beside, ...]]:
+    """Sizes and stages of the blocks, and the chips beside them.
 
-    def fitted(wider: int) -> tuple[list[Size], list[Stage]]:
-        about = plan, blocks, rack, groups, options.layout, wider, companion
-        sizes, room = block_sizes(*about)
+    Embedding and head spread over more groups until all fits.
+    """
+
+    def sized(wider: int, exact: bool = False) -> tuple[list[Size], Room]:
+        return block_sizes(plan, blocks, rack, groups, options.layout, wider, companion, exact)
+
+    def fitted(wider: int) -> tuple[int, list[Size], list[Stage], Room]:
+        sizes, room = sized(wider)
         try:
-            return sizes, assign(sizes, room, options.pp)
+            return wider, sizes, assign(sizes, room, options.pp), room
         except CapacityError as error:
             if not _fits(sizes, replace(room, words=room.capacity), options.pp):
                 raise error from None
-            sizes, room = block_sizes(*about, exact=True)
-            return sizes, assign(sizes, room, options.pp)
+            sizes, room = sized(wider, exact=True)
+            return wider, sizes, assign(sizes, room, options.pp), room
 
     alone = options.pp is not None or blocks[0].wire is not None
-    return first_that_fits(doubled(1 if alone else min(MOST_WIDER, len(groups))), fitted)
+    wider, sizes, stages, room = first_that_fits(
+        doubled(1 if alone else min(MOST_WIDER, len(groups))), fitted
+    )
+    if not any(size.beside for size in sizes):
+        return sizes, stages, ()
+    try:
+        return sizes, *_lent(sizes, stages, room, rack, groups, options.pp)
+    except CapacityError:
+        sizes, room = sized(wider, exact=True)
+        stages = assign(sizes, room, options.pp)
+        return sizes, *_lent(sizes, stages, room, rack, groups, options.pp)
+
+
+def _lent(
+    sizes: list[Size], stages: list[Stage], room: Room, rack: Rack, groups: Groups, pp: int | None
+) -> tuple[list[Stage], tuple[Beside, ...]]:
+    """The stages and the chips beside the blocks; over more groups where so many leave no room beside others.
+
+    Raises CapacityError if none does.
+    """
+    others = spread(sizes, room, groups_used(stages, sizes)) if pp is None else iter(())
+    while True:
+        chips = [_chips(groups, stage, size) for stage, size in zip(stages, sizes, strict=True)]
+        try:
+            return stages, lend(sizes, chips, rack, room)
+        except CapacityError as error:
+            refused = error
+        found = next(others, None)
+        if found is None:
+            raise refused
+        stages = found
 
 
 def _fits(sizes: list[Size], room: Room, pp: int | None) -> bool:

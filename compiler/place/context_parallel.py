@@ -1,18 +1,18 @@
-"""Context parallel: over how many ranks the context of each KV head is dealt."""
+"""Context parallel: over how many chips the context of each KV head is dealt."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from compiler.errors import OptionError
 from compiler.lower.block import Plan, lower
 from compiler.lower.blocks import ModelBlock, kv_heads
-from compiler.lower.context import Group
-from compiler.lower.kv_blocks import block_of, kv_capacity, run_of
+from compiler.lower.deal import Deal, evenly
+from compiler.lower.kv_blocks import block_of
 from compiler.lower.rows import Kernels
 from compiler.options import CompileOptions
+from compiler.place.near import Near
 from compiler.place.sizes import k_parts
+from compiler.place.stripes import Beside, Chips, alone, dealt, ranked
 from compiler.program.isa import ceil_div
 from compiler.route.route import Router
 from compiler.schedule.list_schedule import schedule
@@ -20,21 +20,19 @@ from compiler.search import doubled, until_worse
 from fabric.rack import Rack
 
 
-def dealt(plan: Plan, cp: int) -> Plan:
-    """The plan with every KV head's context dealt over `cp` ranks."""
-    block = block_of(plan.graph)
-    run, capacity = run_of(plan.contexts, block, cp), kv_capacity(plan.contexts, block, cp)
-    return replace(plan, cp=cp, run=run, capacity=capacity)
-
-
 def choices(
-    plan: Plan, blocks: Sequence[ModelBlock], rack: Rack, chips: tuple[int, ...], options: CompileOptions
-) -> list[int]:
-    """The cp to try, best first; of several the next is for when the model does not fit.
+    plan: Plan,
+    blocks: Sequence[ModelBlock],
+    rack: Rack,
+    chips: Chips,
+    options: CompileOptions,
+    beside: bool = False,
+) -> list[Deal]:
+    """How to deal contexts, best first; of several the next is for when the model does not fit.
 
-    A power of two with kv_heads * cp <= ranks and at least a block of tokens per rank. A part of the model
-    with attention is really scheduled with 1, 2, 4, ... until more ranks make it slower. Raises OptionError
-    for a `cp` that has no ranks.
+    Over a power of two of chips: at most the ranks per KV head of a group, or with `beside` neighbours of the
+    group's chips too, and at least a block of tokens each. A part of the model with attention is really
+    scheduled with 1, 2, 4, ... until more chips make it slower. Raises OptionError for a `cp` that has none.
     """
     attention = [block for block in blocks if kv_heads(plan.demands, block)]
     heads = [count for block in attention for count in kv_heads(plan.demands, block)]
@@ -45,40 +43,49 @@ def choices(
             "the model has 0 KV heads whose context is dealt: every chip with heads keeps all latents",
             "Leave --cp out.",
         )
-    most = len(chips) // max(heads, default=1)
+    own = max(len(chips) // max(heads, default=1), 1)
+    parts = k_parts(options.layout, len(chips))
+    near = Near(plan, attention, rack, chips, parts) if beside and attention else None
     if options.cp is not None:
-        if options.cp > max(most, 1):
-            raise OptionError(
-                "options",
-                f"--cp {options.cp}",
-                f"{max(heads)} KV heads on {len(chips)} ranks have at most {max(most, 1)} each",
-                f"Give --cp {most} or less, or raise --tp." if most > 1 else "Leave --cp out, or raise --tp.",
-            )
-        return [options.cp]
-    most = min(most, int(ceil_div(max(plan.contexts), block_of(plan.graph))))
-    powers = list(doubled(max(most, 1)))
-    if len(powers) == 1 or not attention:
-        return [1]
+        if options.cp <= own:
+            return [evenly(options.cp)]
+        if near is None or near.beside(options.cp) is None:
+            raise _too_many(options.cp, own, max(heads, default=1), len(chips), near)
+        return [near.deal(options.cp)]
+    blocks_of_all = int(ceil_div(max(plan.contexts), block_of(plan.graph)))
+    deals = [evenly(cp) for cp in doubled(min(own, blocks_of_all))]
+    deals += [] if near is None else [near.deal(cp) for cp in near.powers(own, blocks_of_all)]
+    if len(deals) == 1:
+        return deals
 
-    def cycles(cp: int) -> int:
-        return _cycles(dealt(plan, cp), attention[0], rack, chips, options.layout)
+    def cycles(deal: Deal) -> int:
+        found = None if near is None else near.beside(deal.chips)
+        return _cycles(dealt(plan, deal), attention[0], rack, chips, parts, found or ())
 
-    search = until_worse(powers, cycles, lambda found: found, patience=1, ties=True)
+    search = until_worse(deals, cycles, lambda found: found, patience=1, ties=True)
     assert search.best is not None
-    best = search.best[0]
-    return [best, *(cp for cp in powers if cp > best)]
+    best = deals.index(search.best[0])
+    fewer = [
+        deal for deal in deals[:best][::-1] if deal.chips >= own
+    ]  # other groups may have fewer neighbours
+    return [*deals[best:], *fewer]
 
 
-def _cycles(plan: Plan, block: ModelBlock, rack: Rack, chips: tuple[int, ...], layout: str) -> int:
+def _too_many(cp: int, own: int, heads: int, ranks: int, near: Near | None) -> OptionError:
+    most = own if near is None else max(own, near.most)
+    chips = f"{heads} KV heads on {ranks} ranks have at most {most} each"
+    return OptionError(
+        "options",
+        f"--cp {cp}",
+        chips if near is None else f"{chips}, with neighbours of the group",
+        f"Give --cp {most} or less, or raise --tp." if most > 1 else "Leave --cp out, or raise --tp.",
+    )
+
+
+def _cycles(plan: Plan, block: ModelBlock, rack: Rack, chips: Chips, parts: int, beside: Beside) -> int:
     """Length of a block on these chips whose result goes to all of them."""
     plan = replace(plan, detours=False)
-    ranks = len(chips)
-    group = Group(
-        ranks=ranks,
-        k_parts=k_parts(layout, ranks),
-        targets=tuple(range(ranks)),
-        wanted=np.ones((ranks, 1), bool),
-    )
-    router = Router(rack, chips)
+    everyone, keepers, _ = ranked(chips, beside, ())
+    group, router = replace(alone(len(chips), parts), beside=keepers), Router(rack, everyone)
     low, _ = lower(plan, block, group, router, max(plan.contexts), Kernels())
     return schedule(low.rows.build(), low.kernels, router, plan.chip, plan.graph.batch).cycles

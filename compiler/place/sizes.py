@@ -5,12 +5,14 @@ from math import isqrt
 
 import numpy as np
 
+from compiler.errors import CapacityError
 from compiler.lower.block import Plan, lower
 from compiler.lower.blocks import ModelBlock, kv_heads, layer_of
 from compiler.lower.context import Group, Lowering
 from compiler.lower.rope_table import angle_words
 from compiler.lower.rows import Kernels
 from compiler.place.stages import Room, Size
+from compiler.place.stripes import Beside, alone, missing, neighbours, ranked, undealt
 from compiler.route.route import Router
 from compiler.schedule.template import residual_lines, template
 from fabric.rack import Rack
@@ -88,28 +90,38 @@ def _allocated(
     after: tuple[int, ...] = (),
 ) -> int:
     """Transient words of the fullest rank, found by scheduling; after: chips it may hand on to as well."""
-    ways = _ways(rack, chips, after, layout)
-    return max(int(template(plan, block, *way, 0).transient_words[: len(chips)].max()) for way in ways)
+    beside = example(plan, block, rack, chips, layout)
+    made = [template(plan, block, *way, 0) for way in _ways(rack, chips, beside, after, layout)]
+    return max(int(one.transient_words[: len(one.kv_words)].max()) for one in made)
+
+
+def example(plan: Plan, block: ModelBlock, rack: Rack, chips: tuple[int, ...], layout: str) -> Beside:
+    """Chips that could be beside a block on these chips. Raises CapacityError if there are too few."""
+    if plan.cp == 1 or not kv_heads(plan.demands, block):
+        return ()
+    count = missing(undealt(plan, block, rack, chips, k_parts(layout, len(chips))), plan.cp)
+    found = neighbours(rack, chips, count)
+    if found is None:
+        raise CapacityError(
+            "place",
+            f"block {block.name}",
+            f"its KV heads want {plan.cp} chips each, those of {rack.name} have fewer neighbours",
+            "Give a smaller --cp, or leave it out.",
+        )
+    return found
 
 
 def _ways(
-    rack: Rack, chips: tuple[int, ...], after: tuple[int, ...], layout: str
+    rack: Rack, chips: tuple[int, ...], beside: Beside, after: tuple[int, ...], layout: str
 ) -> list[tuple[Group, Router]]:
     """A block that hands its result to its own chips, and one that hands it to as many others."""
-    alone = _alone(layout, len(chips))
-    away = replace(alone, targets=tuple(range(len(chips), 2 * len(chips))))
-    other = [(away, Router(rack, chips + after))] if len(after) == len(chips) else []
-    return [(alone, Router(rack, chips)), *other]
-
-
-def _alone(layout: str, ranks: int) -> Group:
-    """A group that hands its result to itself, all of it to all ranks."""
-    return Group(
-        ranks=ranks,
-        k_parts=k_parts(layout, ranks),
-        targets=tuple(range(ranks)),
-        wanted=np.ones((ranks, 1), bool),
-    )
+    out: list[tuple[Group, Router]] = []
+    for readers in (chips, after):
+        if len(readers) == len(chips):
+            everyone, keepers, targets = ranked(chips, beside, readers)
+            group = replace(alone(len(chips), k_parts(layout, len(chips))), targets=targets, beside=keepers)
+            out.append((group, Router(rack, everyone)))
+    return out
 
 
 def _size(
@@ -124,22 +136,26 @@ def _size(
     """What a block takes, whether it hands its result to itself or to the chips `after`."""
     ranks, context = len(chips), max(plan.contexts)
     plan = replace(plan, detours=False)
-    ways = _ways(rack, chips, () if block.wire else after, layout)
+    beside = example(plan, block, rack, chips, layout)
+    ways = _ways(rack, chips, beside, () if block.wire else after, layout)
     lows = [lower(plan, block, group, router, context, Kernels())[0] for group, router in ways]
-    held = max(_held(low, ranks) for low in lows)
+    held = max(_held(low) for low in lows)
+    kept = np.max([low.kv_words for low in lows], axis=0)
     return Size(
         name=block.name,
-        words=np.max([low.weights.words + low.kv_words for low in lows], axis=0),
+        words=np.max([low.weights.words for low in lows], axis=0) + kept[:ranks],
         transient=(2 * residual_lines(plan.graph) + held) * plan.graph.batch,
         span=span,
         step=_together(plan, block, ranks),
+        beside=tuple(len(some) for some in beside),
+        lent=tuple(int(kept[some[0]]) if some else 0 for some in ways[0][0].beside),
     )
 
 
-def _held(low: Lowering, ranks: int) -> int:
+def _held(low: Lowering) -> int:
     """Lines that a rank holds of all values of a block, at most."""
     kept = [value for value in low.values if value.uid not in low.passing]
-    return sum(int(value.held[:ranks].sum(axis=1).max()) for value in kept)
+    return sum(int(value.held[: low.group.keepers].sum(axis=1).max()) for value in kept)
 
 
 def _together(plan: Plan, block: ModelBlock, ranks: int) -> int:

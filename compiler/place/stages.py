@@ -1,6 +1,6 @@
 """Stages: which groups of chips run which block, so that every chip's SRAM suffices."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -17,7 +17,8 @@ class Size:
     """Words that a block takes (weights and KV) on each chip of the `span` neighbouring groups it runs on.
 
     step: so many neighbouring ranks share a context: they are turned among themselves. layer: of the model;
-    blocks of one layer on the same chips are scheduled together.
+    blocks of one layer on the same chips are scheduled together. beside, lent: by rank, how many chips beside
+    it keep stripes of its heads' contexts, and the words of each; nothing where none does.
     """
 
     name: str
@@ -26,6 +27,8 @@ class Size:
     span: int = 1
     step: int = 1
     layer: str = ""
+    beside: tuple[int, ...] = ()
+    lent: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +159,13 @@ def _divided(sizes: Sequence[Size], stages: Sequence[Stage]) -> int:
 
 def _whole_layers(sizes: Sequence[Size], room: Room) -> list[Stage]:
     """The same, blocks of a layer never on different groups where one group holds them."""
+    runs, joined = _joined(sizes, room)
+    stages = _first_fit(joined, room, turns=1)
+    return [stage for stage, run in zip(stages, runs, strict=True) for _ in run]
+
+
+def _joined(sizes: Sequence[Size], room: Room) -> tuple[list[list[Size]], list[Size]]:
+    """The blocks that are not to be divided: of one layer, where one group holds them; each as one block."""
     runs: list[list[Size]] = []
     for size in sizes:
         last = runs[-1] if runs else []
@@ -165,9 +175,22 @@ def _whole_layers(sizes: Sequence[Size], room: Room) -> list[Stage]:
             last.append(size)
         else:
             runs.append([size])
-    joined = [replace(run[0], words=np.sum([size.words for size in run], axis=0)) for run in runs]
-    stages = _first_fit(joined, room, turns=1)
-    return [stage for stage, run in zip(stages, runs, strict=True) for _ in run]
+    return runs, [replace(run[0], words=np.sum([size.words for size in run], axis=0)) for run in runs]
+
+
+def spread(sizes: Sequence[Size], room: Room, least: int) -> Iterator[list[Stage]]:
+    """Others, dealt evenly over `least` groups, then over more and more: whole layers, then blocks."""
+    if any(size.span > 1 for size in sizes):
+        return
+    runs, joined = _joined(sizes, room)
+    for whole, parts in ((joined, runs), (list(sizes), [[size] for size in sizes])):
+        words = np.stack([size.words for size in whole])
+        for groups in range(least, min(room.groups, len(whole)) + 1):
+            numbers = _balanced(whole, groups)
+            held = np.zeros((groups, room.tp), np.int64)
+            np.add.at(held, numbers, words)
+            if held.max() <= room.words:
+                yield [Stage(group=at) for at, part in zip(numbers, parts, strict=True) for _ in part]
 
 
 def turned(ranks: int, turn: int, step: int) -> np.ndarray:

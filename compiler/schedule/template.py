@@ -24,9 +24,9 @@ from compiler.schedule.list_schedule import Times, schedule, spans
 class Template:
     """A block in ranks and offsets, for every context bucket.
 
-    `kernels` is what `aux` of a row indexes. `weight_words` and `kv_words` are by rank of the group,
-    `transient_words` by every rank that it touches; `logits` (rank, address, line) and `token` (rank,
-    address) are the outputs of the last block.
+    `kernels` is what `aux` of a row indexes. `weight_words` are by rank of the group, `kv_words` of those
+    beside it too, `transient_words` by every rank that it touches; `logits` (rank, address, line) and
+    `token` (rank, address) are the outputs of the last block.
     """
 
     columns: dict[int, Columns]

@@ -11,9 +11,10 @@ from compiler.lower.context import Group
 from compiler.lower.rows import Kernels
 from compiler.options import CompileOptions
 from compiler.place.assignment import GROUPS, Assignment, Groups, assign_blocks, checked_tp
-from compiler.place.context_parallel import choices, dealt
+from compiler.place.context_parallel import choices
 from compiler.place.sizes import block_sizes, k_parts
 from compiler.place.stages import Room, Size
+from compiler.place.stripes import dealt
 from compiler.program.isa import WORD_BYTES, ceil_div
 from compiler.route.route import Router
 from compiler.search import Search, doubled, until_worse

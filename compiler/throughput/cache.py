@@ -96,7 +96,9 @@ class StageCache:
         if key not in self._tried:
             body = self.lowered[index].bodies[context].problem
             self._tried[key] = len(self.placed)
-            found = place_rows(body.problem, interval, free, held, advance=False)
-            self.placed.append(found or place_rows(body.problem, interval, free, held, advance=True))
+            about = body.problem, interval, free, held
+            ways = ((False, False), (True, False), (False, True), (True, True))
+            found = (place_rows(*about, advance=advance, tight=tight) for advance, tight in ways)
+            self.placed.append(next((one for one in found if one is not None), None))
         number = self._tried[key]
         return None if self.placed[number] is None else number

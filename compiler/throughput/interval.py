@@ -1,8 +1,9 @@
 """Intervals: how often a new wave may enter, found by placing all stages on rings of that length."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,6 +17,12 @@ from compiler.throughput.problem import CLASS_NAMES, Load
 from compiler.throughput.rings import Rings
 
 MOST_OF_BOUND = 4  # an interval so many times its bound is given up
+COARSE = 128  # of the shortest interval, the first step to a longer one
+FINE = 512  # of it, how far an interval with room may be from one without
+
+T = TypeVar("T")
+Placed = tuple[list[int], list[tuple[int, PlacedRows]], int]
+"""Bases and placements of all stages, and the cycles of a wave."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,22 +56,41 @@ def _interval(stages: StageCache, context: int, slack: float, progress: Progress
     bound, what = largest_load((loads[index], chips) for index, chips in stages.calls)
     start = max(-int(-bound * Fraction(str(slack)) // 1), *(body.least for body in bodies))
     heavy = sorted(range(len(bodies)), key=lambda i: (-bodies[i].least, i))
-    interval, step = start, max(1, start // 128)
-    while interval <= MOST_OF_BOUND * start:
+
+    def at(interval: int) -> Placed | None:
         progress("interval", interval - start, start)
-        found = _at(stages, context, interval, heavy)
-        if found is not None:
-            bases, placed, cycles = found
-            return Interval(
-                interval=interval, bound=bound, what=what, bases=bases, placed=placed, cycles=cycles
-            )
-        interval, step = interval + step, ceil_div(5 * step, 4)
-    raise CompileError(
-        "interval",
-        f"context {context}",
-        f"no interval from {start} to {interval} cycles has room for every row",
-        "Raise --interval-slack, or change --tp or --pp.",
-    )
+        return _at(stages, context, interval, heavy)
+
+    found = shortest_interval(at, start)
+    if found is None:
+        raise CompileError(
+            "interval",
+            f"context {context}",
+            f"no interval from {start} to {MOST_OF_BOUND * start} cycles has room for every row",
+            "Raise --interval-slack, or change --tp or --pp.",
+        )
+    interval, (bases, placed, cycles) = found
+    return Interval(interval=interval, bound=bound, what=what, bases=bases, placed=placed, cycles=cycles)
+
+
+def shortest_interval(at: Callable[[int], T | None], start: int) -> tuple[int, T] | None:
+    """The shortest interval found from `start` on at which `at` gives something, and what; None if none is.
+
+    Longer and longer steps lead to the first that has room; between it and the last that had none, halves.
+    """
+    failed, interval, step = start - 1, start, max(1, start // COARSE)
+    while (found := at(interval)) is None:
+        failed, interval, step = interval, interval + step, ceil_div(5 * step, 4)
+        if interval > MOST_OF_BOUND * start:
+            return None
+    while interval - failed > max(1, start // FINE):
+        middle = (failed + interval) // 2
+        shorter = at(middle)
+        if shorter is None:
+            failed = middle
+        else:
+            interval, found = middle, shorter
+    return interval, found
 
 
 def largest_load(calls: Iterable[tuple[Sequence[Load], tuple[int, ...]]]) -> tuple[int, Busiest]:
@@ -85,10 +111,8 @@ def largest_load(calls: Iterable[tuple[Sequence[Load], tuple[int, ...]]]) -> tup
     return cycles, what
 
 
-def _at(
-    stages: StageCache, context: int, interval: int, heavy: list[int]
-) -> tuple[list[int], list[tuple[int, PlacedRows]], int] | None:
-    """Bases and placements of all stages, and the cycles of a wave; None if a stage does not fit."""
+def _at(stages: StageCache, context: int, interval: int, heavy: list[int]) -> Placed | None:
+    """All stages placed; None if one does not fit."""
     rows = [one.bodies[context].problem for one in stages.lowered]
     for index in heavy:  # on empty rings first: a stage that does not fit there cannot fit beside others
         chips = tuple(range(len(stages.lowered[index].router.chips)))

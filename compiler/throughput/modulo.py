@@ -11,6 +11,7 @@ instead.
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import gcd
 
 import numpy as np
 
@@ -18,6 +19,7 @@ NEAR = 512  # cycles that are looked at before the whole ring is
 STEPS = 64  # delays tried for a tile that finds no free accumulator
 LONG = 4  # a row that holds a plane so many times as long as any product may get its place in advance,
 SHARE = 32  # and so may a row that holds a unit for more than such a part of the interval
+LATER = 4  # of an interval: how long a narrow row may wait for a place where no wide one fits
 ALIGNED = 8  # cycles that places made in advance begin at multiples of
 
 
@@ -99,6 +101,22 @@ class Ring:
         return one | one << self.interval
 
 
+def _all_free(rings: Sequence[int]) -> int:
+    """The cycles that are free on all of these rings."""
+    common = rings[0]
+    for one in rings[1:]:
+        common &= one
+    return common
+
+
+def _multiples(cut: int, interval: int) -> int:
+    """The mask of the cycles of a ring at which holds of `cut` cycles leave nothing free between them."""
+    out = 0
+    for i in range(0, interval - cut + 1, cut):
+        out |= 1 << i
+    return out
+
+
 def runs(free: int, hold: int) -> int:
     """The places at which `hold` free cycles in a row begin."""
     have = 1
@@ -115,16 +133,19 @@ def place_rows(
     free: Sequence[Sequence[int]],
     held: Sequence[Sequence[int]],
     advance: bool,
+    tight: bool = False,
 ) -> PlacedRows | None:
     """Place every row, or None if one finds no room.
 
     advance: long rows get their places on planes first, so that short ones do not cut what is left to pieces.
+    tight: rows begin where nothing is left between them that none can use, and narrow ones go where wide ones
+    find no room any more, even if that is a little later.
 
     free[resource][instance], held[place][accumulator]: the rings to begin with, free and taken cycles.
     """
     if max(problem.hold, default=0) > interval:
         return None
-    placing = _Placing(problem, interval, free, held)
+    placing = _Placing(problem, interval, free, held, tight)
     return None if advance and not placing.advance() else placing.run()
 
 
@@ -135,7 +156,9 @@ class _Placing:
         interval: int,
         free: Sequence[Sequence[int]],
         held: Sequence[Sequence[int]],
+        tight: bool,
     ) -> None:
+        self.tight = tight
         self.problem, self.ring = problem, Ring(interval)
         self.free = [list(one) for one in free]
         size = len(problem.hold)
@@ -143,6 +166,11 @@ class _Placing:
         self.accumulator = [-1] * len(problem.tiles)
         self.held = [list(one) for one in held]
         self.places: dict[tuple[int, int], list[int]] = {}
+        common, self.widest = [0] * len(self.free), [0] * len(self.free)
+        for row, one in enumerate(problem.resource):
+            self.widest[one] = max(self.widest[one], problem.width[row])
+            common[one] = gcd(common[one], problem.hold[row])
+        self.aligned = [_multiples(cut, interval) if tight and cut > 1 else None for cut in common]
 
     def advance(self) -> bool:
         """Set places aside for long rows, evenly over the ring of each instance; False: no room."""
@@ -233,17 +261,24 @@ class _Placing:
             self.start[row], self.instance[row] = min(starts)
             kept[self.instance[row]] &= ~(1 << self.start[row] % ring.interval)
             return True
-        rings = self.free[p.resource[row]]
+        rings, widest = self.free[p.resource[row]], self.widest[p.resource[row]]
         best, at = -1, -1
-        for first in range(0, len(rings) - width + 1, width):  # side by side, so that no lanes are cut off
-            common = rings[first]
-            for one in rings[first + 1 : first + width]:
-                common &= one
-            start = ring.room(common, hold, ready)
-            if start >= 0 and (best < 0 or start < best):
-                best, at = start, first
-                if start == ready:
-                    break
+        sides = range(0, len(rings) - width + 1, width)  # side by side, so that no lanes are cut off
+        for tight in (True, False) if self.tight and width < widest else (False,):
+            for first in reversed(sides) if self.tight and width < widest else sides:
+                common = _all_free(rings[first : first + width])
+                if tight:
+                    side = first // widest * widest
+                    common &= ~_all_free(rings[side : side + widest])
+                start = self._room(p.resource[row], common, hold, ready)
+                if start >= 0 and (best < 0 or start < best):
+                    best, at = start, first
+                    if start == ready:
+                        break
+            if best >= 0 and (not tight or best - ready <= ring.interval // LATER):
+                break
+            if tight:
+                best, at = -1, -1
         if best < 0:
             return False
         taken = ring.taken(best, hold)
@@ -251,6 +286,15 @@ class _Placing:
             rings[i] &= ~taken
         self.start[row], self.instance[row] = best, at
         return True
+
+    def _room(self, one: int, free: int, hold: int, ready: int) -> int:
+        """The first cycle from `ready` on for a row: where its ring is cut evenly, at the cuts."""
+        aligned = self.aligned[one]
+        if aligned is None:
+            return self.ring.room(free, hold, ready)
+        starts = runs(free, hold) & self.ring.full
+        start = self.ring.first(starts & aligned, ready)
+        return start if start >= 0 else self.ring.first(starts, ready)
 
     def _chain(self, tiles: Tiles, index: int) -> bool:
         """Products close together, so that the accumulator is soon free: none before the last can follow."""

@@ -10,19 +10,23 @@ import pytest
 import shapes
 from beside import assert_same, compiled, made_up
 from handmade import change
+from models_named import of_model
 from slow import slow_but
 
 from compiler.lower.kv_blocks import kv_capacity, run_of
+from compiler.program.instructions.attention import AttentionKernel
 from compiler.program.isa import Columns, Op
 from compiler.program.program import Program
 from lpu.check.check import check, check_columns, require
 from lpu.link.link import LinkError, link
+from lpu.prove.prove import prove
 from lpu.run.machine import prepare
 
 CONTEXT = 480
 POSITIONS = [[0], [1], [79], [80], [81], [159], [160], [333], [399]]
 SMALL = replace(shapes.SMALL, attention_block=80)
 ONE_HEAD = replace(SMALL, heads=4, kv_heads=1)
+EIGHT_HEADS = replace(SMALL, heads=8, kv_heads=8)
 
 
 @pytest.fixture(scope="module")
@@ -31,20 +35,29 @@ def program() -> Program:
 
 
 CASES: dict[str, tuple[Any, str, dict[str, Any]]] = {
-    "one chip per head": (SMALL, "quad", {"tp": 4, "cp": 1}),
-    "two chips per head": (SMALL, "quad", {"tp": 4, "cp": 2}),
-    "four chips for one head": (ONE_HEAD, "quad", {"tp": 4, "cp": 4}),
-    "three chips per head, anywhere": (SMALL, "torus-4x4", {"tp": 8, "cp": 3, "placement": "random"}),
-    "five chips per head, of two trays": (SMALL, "lpx", {"tp": 16, "cp": 5}),
-    "four chips per head": (SMALL, "lpx-16x16", {"tp": 8, "cp": 4}),
-    "rows and columns": (SMALL, "quad", {"tp": 4, "cp": 2, "layout": "2d"}),
+    "one chip per head": (SMALL, "quad", {"tp": 4, "pp": 1, "cp": 1}),
+    "two chips per head": (SMALL, "quad", {"tp": 4, "pp": 1, "cp": 2}),
+    "four chips for one head": (ONE_HEAD, "quad", {"tp": 4, "pp": 1, "cp": 4}),
+    "three chips per head, anywhere": (
+        SMALL,
+        "torus-4x4",
+        {"tp": 8, "pp": 1, "cp": 3, "placement": "random"},
+    ),
+    "five chips per head, of two trays": (SMALL, "lpx", {"tp": 16, "pp": 1, "cp": 5}),
+    "four chips per head": (SMALL, "lpx-16x16", {"tp": 8, "pp": 1, "cp": 4}),
+    "rows and columns": (SMALL, "quad", {"tp": 4, "pp": 1, "cp": 2, "layout": "2d"}),
+    "a chip of another group": (SMALL, "quad", {"tp": 2, "pp": 2, "cp": 2}),
+    "three chips of the tray": (SMALL, "lpx-tray", {"tp": 2, "pp": 1, "cp": 4}),
+    "ranks of its own and one beside them": (SMALL, "lpx-tray", {"tp": 4, "pp": 1, "cp": 3}),
+    "three chips of other trays": (EIGHT_HEADS, "lpx", {"tp": 8, "pp": 1, "cp": 4}),
+    "two heads of one chip": (SMALL, "torus-4x4", {"tp": 1, "pp": 1, "cp": 3}),
 }
 
 
-@pytest.mark.parametrize("name", slow_but(["two chips per head", "rows and columns"], CASES))
+@pytest.mark.parametrize("name", slow_but(["two chips per head", "a chip of another group"], CASES))
 def test_the_bits_are_those_of_one_device(name: str) -> None:
     config, rack, options = CASES[name]
-    step, program = compiled(config, rack, contexts=(CONTEXT,), pp=1, **options)
+    step, program = compiled(config, rack, contexts=(CONTEXT,), **options)
     assert program.manifest.options.cp == options["cp"]
     require(check(program, CONTEXT))
     assert_same(step, program, POSITIONS)
@@ -57,6 +70,20 @@ def test_sixteen_blocks_merged_at_once_have_the_bits_too() -> None:
     assert (columns.n[columns.op == Op.AOUT] == 16).all()
     require(check(program, 1280))
     assert_same(step, program, [[0], [639], [640], [1279]])
+
+
+def test_an_owner_keeps_more_stripes_than_its_neighbours_with_the_same_bits() -> None:
+    config = replace(SMALL, heads=32)
+    step, program = compiled(config, "quad", contexts=(1280,), tp=2, pp=2, cp=2)
+    kernel = next(k for k in program.manifest.kernels if isinstance(k, AttentionKernel))
+    columns = program.expand(1280)
+    appends = columns.take(np.flatnonzero(columns.op == Op.KVW))
+    at_owners = np.isin(appends.chip[: 2 * kernel.stripes], program.calls[2].chips[:2])  # of the first layer
+    assert np.bincount(at_owners).tolist() == [2, 2 * (kernel.stripes - 1)]
+    assert kernel.stripes > 2
+    require(check(program, 1280))
+    assert_same(step, program, [[0], [639], [640], [1279]])
+    assert prove(of_model(program, config)).ok
 
 
 @pytest.mark.slow

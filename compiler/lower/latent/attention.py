@@ -8,9 +8,10 @@ import numpy as np
 from compiler.errors import CompileError
 from compiler.graph.graph import Node, View
 from compiler.lower.context import Lowering
+from compiler.lower.holders import kv_regions, needed, order
 from compiler.lower.kv_blocks import chunk_of
 from compiler.lower.layout import Lines, Segments
-from compiler.lower.ops.attention import Heads, ahead_of, context_nodes, kv_regions, needed
+from compiler.lower.ops.attention import Heads, ahead_of, context_nodes
 from compiler.lower.rows import tag
 from compiler.lower.rule import LoweringRule, Uses
 from compiler.program.instructions.attention import LatentAttentionKernel, kv_words, node_lines
@@ -21,11 +22,11 @@ Q_LATENT, Q_TURNED, K_TURNED, LATENT, K_CACHE, V_CACHE = range(6)
 
 def lower_latent_attention(low: Lowering, node: Node) -> None:
     """KVW rows of every copy, the blocks of the context of each rank's heads, and the heads' results."""
-    if low.cp > 1:
+    if low.deal.chips > 1:
         raise CompileError(
             "lower",
             f"{node.path}: {node.op}",
-            f"its context is dealt over {low.cp} ranks, but each rank with heads keeps all latents",
+            f"its context is dealt over {low.deal.chips} ranks, but each rank with heads keeps all latents",
             "Leave --cp out, or give --cp 1.",
         )
     q, first = _queries(low, node)
@@ -104,6 +105,7 @@ def _append(
         dst=region,
         dst_tag=region_tag,
     )
+    queues, place = order(low, kernel)
     return Heads(
         aux=aux,
         kernel=kernel,
@@ -113,6 +115,8 @@ def _append(
         region_tag=region_tag,
         append=append,
         query=query,
+        order=queues,
+        place=place,
         ahead=ahead_of(low, kernel),
     )
 

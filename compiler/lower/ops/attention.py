@@ -12,6 +12,7 @@ import numpy as np
 
 from compiler.graph.graph import Node, View
 from compiler.lower.context import Lowering
+from compiler.lower.holders import holders, kv_regions, needed, order
 from compiler.lower.kv_blocks import attention_shape, chunk_of
 from compiler.lower.layout import Lines, Segments
 from compiler.lower.merging import Level, levels, node_size
@@ -19,15 +20,13 @@ from compiler.lower.rows import tag
 from compiler.lower.rule import LoweringRule, Uses
 from compiler.program.instructions.attention import (
     AttentionKernel,
-    block_number,
     kv_words,
     node_lines,
     score_lines,
     weight_lines,
 )
-from compiler.program.isa import F16_LANES, KV, SPACE_SHIFT, Op, ceil_div
+from compiler.program.isa import F16_LANES, Op, ceil_div
 from compiler.timing import timing
-from fabric.paths import hops
 
 VALUES = 5  # that a block takes at most: scores, maxima, weights, and of nodes one or two
 
@@ -37,8 +36,9 @@ class Heads:
     """The KV heads of one attention and their stripes.
 
     owner: rank of each head. Arrays over (head, stripe): rank that holds it, first word and tag of its KV
-    region, its KVW row. query: tag of the first line of each head's queries. ahead: blocks of a region whose
-    scores or weights may live at once. By block, over all heads: the scores and maxima of those `scored` so
+    region, its KVW row. query: tag of the first line of each head's queries. order: the blocks that lie on
+    the same rank, for each block; place: where it is among them. ahead: blocks of a rank whose scores or
+    weights may live at once. By block, over all heads: the scores and maxima of those `scored` so
     far, the rows that weighed.
     """
 
@@ -50,6 +50,8 @@ class Heads:
     region_tag: np.ndarray
     append: np.ndarray
     query: np.ndarray
+    order: list[list[int]]
+    place: list[int]
     ahead: int
     scored: list[tuple[Lines, Lines]] = field(default_factory=list[tuple[Lines, Lines]])
     weighed: dict[int, np.ndarray] = field(default_factory=dict[int, np.ndarray])
@@ -76,15 +78,20 @@ class Heads:
         return block // self.run // self.kernel.stripes * self.run + block % self.run
 
     def before(self, block: int, count: int) -> int:
-        """The block that lies so many blocks before another in its region; -1: none."""
-        local = self.local(block) - count
-        return block_number(self.kernel, self.stripe(block), local) if local >= 0 else -1
+        """The block that lies so many blocks before another on its rank; -1: none."""
+        place = self.place[block] - count
+        return self.order[block][place] if place >= 0 else -1
 
-    def place(self, low: Lowering, block: int) -> dict[str, Any]:
+    def find(self, low: Lowering, block: int) -> dict[str, Any]:
         """Where rows find a block of every head: its number in the region, the region, a plane."""
-        mine, local = self.regions(block), self.local(block)
-        pin = (local + np.arange(len(self.owner))) % low.chip.planes
-        return {"n": local, "pin": pin, "src2": self.region[mine], "src2_tag": self.region_tag[mine]}
+        mine = self.regions(block)
+        pin = (self.place[block] + np.arange(len(self.owner))) % low.chip.planes
+        return {
+            "n": self.local(block),
+            "pin": pin,
+            "src2": self.region[mine],
+            "src2_tag": self.region_tag[mine],
+        }
 
     def value(self, low: Lowering, dtype: str, lines: int, ranks: Sequence[np.ndarray]) -> Lines:
         """A value of `lines` lines for each head and entry of `ranks`, head by head, one row each."""
@@ -96,14 +103,14 @@ class Heads:
 def lower_attention(low: Lowering, node: Node) -> None:
     """Lower attention over the KV cache of one context bucket.
 
-    Each KV head belongs to a rank; its context lies there, or is dealt over `low.cp` ranks of its own
-    (context parallel), which make the nodes of their own runs of blocks and send them to the head's owner.
+    Each KV head belongs to a rank; its context lies there, or is dealt over several (context parallel), of
+    the group or beside it, which make the nodes of their own runs of blocks for the head's owner.
     """
     kv_heads, head_dim = attention_shape(low.graph, node)
     group = node.inputs[0].width // head_dim // kv_heads
     q, queries = low.segments(node.inputs[0], node)
     heads = _append(low, node, group, q.owner[queries.first], q.tag(queries.first))
-    if low.cp > 1:
+    if low.deal.chips > 1:
         low.gather(q, needed(low, q, queries.first, queries.lines, heads.holder))
     nodes = context_nodes(low, heads)
     out, segments = result_lines(low, heads.owner, group * head_dim)
@@ -194,7 +201,7 @@ def _block(low: Lowering, heads: Heads, block: int, made: np.ndarray) -> None:
         **same,
     )
     read = low.rows.add(
-        Op.PV, src_tag=weights.tag(weights.first), dst_tag=made, **heads.place(low, block), **same
+        Op.PV, src_tag=weights.tag(weights.first), dst_tag=made, **heads.find(low, block), **same
     )
     low.rows.edge(heads.append[heads.regions(block)], read)
 
@@ -210,7 +217,7 @@ def _scores(low: Lowering, heads: Heads, block: int) -> tuple[Lines, Lines]:
     same = {"rank": heads.rank(block), "aux": heads.aux}
     scores = heads.value(low, "f32", score_lines(heads.kernel), [heads.rank(block)])
     read = low.rows.add(
-        Op.QK, src_tag=heads.query, dst_tag=scores.tag(scores.first), **heads.place(low, block), **same
+        Op.QK, src_tag=heads.query, dst_tag=scores.tag(scores.first), **heads.find(low, block), **same
     )
     low.rows.edge(heads.append[heads.regions(block)], read)
     if (earlier := heads.before(block, heads.ahead)) in heads.weighed:
@@ -239,16 +246,17 @@ def _append(low: Lowering, node: Node, group: int, owner: np.ndarray, query: np.
         rows=low.batch,
         sequences=low.graph.values[node.inputs[3].value].shape[0],
         cached=low.cached,
-        stripes=low.cp,
+        stripes=low.deal.stripes,
         run=low.run,
     )
     aux = low.kernels.index(kernel)
-    holder = _holders(low, owner)
+    holder = holders(low, owner)
     region = kv_regions(low, holder, low.cached * low.capacity * words)
     region_tag = tag(low.weight_uid(), np.arange(len(holder)))
-    stripe = np.tile(np.arange(low.cp), kv_heads)
-    part_head = np.repeat(np.arange(kv_heads), low.cp)
-    if low.cp > 1:
+    stripes = low.deal.stripes
+    stripe = np.tile(np.arange(stripes), kv_heads)
+    part_head = np.repeat(np.arange(kv_heads), stripes)
+    if stripes > 1:
         for value, segments in ((k, keys), (v, values)):
             low.gather(value, needed(low, value, segments.first, segments.lines, holder))
     append = low.rows.add(
@@ -258,10 +266,11 @@ def _append(low: Lowering, node: Node, group: int, owner: np.ndarray, query: np.
         aux=aux,
         src_tag=k.tag(keys.first[part_head]),
         src2_tag=v.tag(values.first[part_head]),
-        src3=stripe if low.cp > 1 else -1,
+        src3=stripe if stripes > 1 else -1,
         dst=region,
         dst_tag=region_tag,
     )
+    queues, place = order(low, kernel)
     return Heads(
         aux=aux,
         kernel=kernel,
@@ -271,6 +280,8 @@ def _append(low: Lowering, node: Node, group: int, owner: np.ndarray, query: np.
         region_tag=region_tag,
         append=append,
         query=query,
+        order=queues,
+        place=place,
         ahead=ahead_of(low, kernel),
     )
 
@@ -285,35 +296,6 @@ def ahead_of(low: Lowering, kernel: AttentionKernel) -> int:
     through = sum(int(latency - hold) for hold, latency in times.values())
     busy = int(times[Op.SMAX][0] + times[Op.EXP][0])
     return 2 * low.chip.vxm_chains + int(ceil_div(2 * through * low.chip.vxm_chains, busy))
-
-
-def needed(low: Lowering, value: Lines, first: np.ndarray, lines: int, holder: np.ndarray) -> np.ndarray:
-    """Need that every holder of a stripe gets `lines` lines of its head, from `first[head]`."""
-    need = np.zeros((low.group.ranks, value.lines), bool)
-    begin = np.repeat(first, len(holder) // len(first))
-    need[holder[:, None], begin[:, None] + np.arange(lines)] = True
-    return need
-
-
-def _holders(low: Lowering, owner: np.ndarray) -> np.ndarray:
-    """The rank of every (head, stripe): the owner, then those of its own ranks that are fewest hops away."""
-    ends = np.append(owner[1:], low.group.ranks)
-    distance = hops(low.router.rack)
-    chips = np.array(low.router.chips[: low.group.ranks])
-    out: list[np.ndarray] = []
-    for first, end in zip(owner, ends, strict=True):
-        own = np.arange(first, end)
-        out.append(own[np.argsort(distance[chips[first], chips[own]], kind="stable")][: low.cp])
-    return np.concatenate(out) if low.cp > 1 else owner
-
-
-def kv_regions(low: Lowering, owner: np.ndarray, words: int) -> np.ndarray:
-    """Space-coded first words of KV regions on these ranks, bumped per rank."""
-    out = np.empty(len(owner), np.int64)
-    for i, rank in enumerate(owner):
-        out[i] = (KV << SPACE_SHIFT) | low.kv_words[rank]
-        low.kv_words[rank] += words
-    return out
 
 
 def _wants(uses: Uses, node: Node, operand: int) -> int:
