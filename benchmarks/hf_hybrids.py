@@ -40,6 +40,14 @@ FOLDERS: dict[str, dict[str, Any]] = {
         "chunk_size": 8,
         "tie_word_embeddings": True,
     },
+    "mamba": {
+        "model_type": "mamba",
+        "hidden_size": 48,
+        "state_size": 4,
+        "time_step_rank": 8,
+        "num_hidden_layers": 2,
+        "tie_word_embeddings": True,
+    },
     "falcon-h1": SMALL
     | {
         "model_type": "falcon_h1",

@@ -85,7 +85,8 @@ def machine(rack: Rack) -> dict[str, Any]:
 
 def broken_of(damage: Damage) -> Broken:
     """What a manifest says of the damage of its rack."""
-    return Broken(faults=tuple(str(one) for one in damage.faults), lost=damage.lost)
+    faults = tuple(str(one) for one in damage.faults)
+    return Broken(faults=faults, lost=damage.lost, parent=damage.parent)
 
 
 def program_blocks(scheduled: Scheduled) -> tuple[list[Block], tuple[Kernel, ...]]:

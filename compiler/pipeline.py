@@ -38,14 +38,14 @@ Made = TypeVar("Made")
 
 
 def compile_program(
-    source: Source,
+    source: Source | Traced,
     rack: Rack,
     options: CompileOptions,
     progress: Progress = quiet,
     dump_dir: Path | None = None,
     numbers: Numbering | None = None,
 ) -> Program:
-    """Compile a decode step for a rack.
+    """Compile a decode step for a rack, of a source or of what it was traced to before.
 
     dump_dir: a folder; what each step gives is written there as text, in order. numbers: the order in which
     chips of the rack are taken, if not the one of `numbers_of`.
@@ -59,7 +59,7 @@ def compile_program(
             "Choose --objective throughput and an --interval-slack.",
         )
     step = Steps(progress, dump_dir)
-    model = traced(source, step)
+    model = source if isinstance(source, Traced) else traced(source, step)
     schedule = in_waves if options.objective == "throughput" else one_by_one
 
     def made(rack: Rack, numbers: Numbering, by_layer: bool) -> Program:
@@ -70,7 +70,7 @@ def compile_program(
         scheduled = shortest(numbers.rack, scheduled_on).named(numbers)
         there = replace(rack, chip=scheduled.plan.chip)
         sram = step("memory", sram_map, there, scheduled)
-        return step("assemble", assemble, there, source.model, scheduled, sram)
+        return step("assemble", assemble, there, model.source.model, scheduled, sram)
 
     return with_room(made, rack, numbers or step("number", numbers_of, rack, options), options)
 

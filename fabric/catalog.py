@@ -13,6 +13,7 @@ from fabric.bridge import BridgeSpec
 from fabric.chip import ChipSpec, Sourced, check_sources
 from fabric.gpu import AllReduce, Efficiency, GpuSpec, spread
 from fabric.node import MemoryTier, NodeSpec
+from fabric.pod import PodSpec
 from fabric.topology import Level, RackSpec
 
 FOLDER = Path(__file__).with_name("catalog")
@@ -45,6 +46,12 @@ class UnknownBridgeError(ValueError):
 
 class UnknownNodeError(ValueError):
     """A node name that the catalog does not hold."""
+
+    exit_code = 2
+
+
+class UnknownPodError(ValueError):
+    """A pod name that the catalog does not hold."""
 
     exit_code = 2
 
@@ -165,6 +172,22 @@ def _of_gpu(fields: dict[str, Any], gpu: GpuSpec) -> tuple[Sourced, ...]:
         replace(held[name], field=field, source=f"{times}: {held[name].source}")
         for field, name in taken.items()
     )
+
+
+def pod_names() -> tuple[str, ...]:
+    """Names of all pods, sorted: nvl72-lpx-x4 before nvl72-lpx-x12."""
+    return tuple(sorted(_stems("pods"), key=_by_number))
+
+
+@cache
+def pod_spec(name: str) -> PodSpec:
+    """The pod of that name; an unknown name raises `UnknownPodError` with the closest one."""
+    if name not in pod_names():
+        raise UnknownPodError(_unknown("pod", name, pod_names()))
+    fields = _read("pods", name)
+    spec = PodSpec(sources=_sources(fields), **fields)
+    check_sources(f"pod {name}", list(spec.numbers()), spec.sources)
+    return spec
 
 
 def _stems(folder: str) -> tuple[str, ...]:

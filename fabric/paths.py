@@ -101,6 +101,10 @@ def _breadth_first(rack: Rack) -> Int[np.ndarray, "chips chips"]:
         return missing.astype(np.int64)
     order = np.lexsort((links.a, links.b))  # links by receiver; every chip has one, the rack is connected
     senders, starts = links.a[order], np.searchsorted(links.b[order], np.arange(chips))
+    if len(np.unique(links.b)) < chips or (
+        rack.damage and rack.damage.lost and rack.chips == rack.damage.whole.chips
+    ):
+        raise ValueError(f"rack {rack.name}: chips are lost, paths are those of the rack of living chips")
     own = np.eye(chips, dtype=bool)
     packed = np.packbits(np.pad(own, ((0, 0), (0, -chips % 64))), axis=1, bitorder="little")
     reached = packed.view(np.uint64)

@@ -31,7 +31,7 @@ class Damage:
 
     dead: chips that do not work. cut: chips that work, but no link joins them to most of the others. bad:
     words of SRAM of the chips that are left. avoided: chips that the compiler leaves out for their bad words.
-    whole: the rack before.
+    whole: the rack before. parent: digest of the program that ran before the faults, if one is remapped.
     """
 
     faults: tuple[Fault, ...]
@@ -40,6 +40,7 @@ class Damage:
     bad: tuple[BadWords, ...]
     whole: "Rack"
     avoided: tuple[int, ...] = ()
+    parent: str = ""
 
     @property
     def lost(self) -> tuple[int, ...]:

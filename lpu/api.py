@@ -32,6 +32,9 @@ from lpu.decode.drafted import Drafted as Drafted
 from lpu.decode.generate import check_room, generate
 from lpu.decode.on_racks import speculate as speculate
 from lpu.decode.ran import Run as Run
+from lpu.deskew.ask import Deskewed as Deskewed
+from lpu.deskew.ask import deskew as deskew
+from lpu.deskew.options import DeskewOptions as DeskewOptions
 from lpu.diff.diff import diff as diff
 from lpu.energy.ask import Energy as Energy
 from lpu.energy.ask import energy as energy
@@ -71,6 +74,9 @@ from lpu.programs import show as show
 from lpu.programs import trace as trace
 from lpu.prove.programs import Proof as Proof
 from lpu.prove.programs import proof_of
+from lpu.remap.ask import RemapOptions as RemapOptions
+from lpu.remap.ask import remap as remap
+from lpu.remap.remapped import Remapped as Remapped
 from lpu.report.listing import Listing as Listing
 from lpu.report.overview import overview as overview
 from lpu.report.show_options import ShowOptions as ShowOptions
@@ -79,10 +85,17 @@ from lpu.report.throughput import of as throughput_of
 from lpu.run.machine import Machine
 from lpu.run.step_inputs import bucket_of
 from lpu.run.stream import StreamedMachine
+from lpu.spares.ask import Spares as Spares
+from lpu.spares.ask import spares as spares
+from lpu.spares.availability import FailureRates as FailureRates
+from lpu.study.ask import study_context as study_context
 from lpu.sweep import sweep as sweeps
 from lpu.sweep.front import front
 from lpu.sweep.sweep import Sweep
 from lpu.traffic.replay import replay as replay
+from lpu.upsets.ask import Upsets as Upsets
+from lpu.upsets.ask import upsets as upsets
+from lpu.upsets.options import UpsetOptions as UpsetOptions
 from lpu.validate.everything import Everything as Everything
 from lpu.validate.everything import reference as reference
 from lpu.validate.everything import validate as validate
@@ -307,8 +320,7 @@ def certify(
 
     options, opened = _asked("certify", model, options, keywords)
     opened.need_weights("certify")
-    vocab, batch = opened.vocab, opened.step.batch
-    how = how or CertifyOptions()
+    vocab, batch, how = opened.vocab, opened.step.batch, how or CertifyOptions()
     ids = prompt_ids(prompts, opened, vocab) if prompts else default_prompts(batch, vocab, how.prefill or 0)
     check_room(ids, tokens, batch, max(opened.contexts))
     with taken_as_legal(program, counts=False):

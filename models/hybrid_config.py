@@ -25,11 +25,12 @@ class HybridConfig(TransformerConfig):
     """A decoder of layers that differ; fields of the parts that it has not are 1 (head_dim 2), and unused.
 
     pattern: the parts of each layer, as ("MF", "AF"). channels: of a mixer, in `ssm_heads` heads that share a
-    time step and a decay, and in `groups` that share B and C. states: of each channel. conv_biased: whether
-    the convolution has a bias. step_low, step_high: what time steps are clamped to. mixer_norm: of the gated
-    results, over all channels. rope: whether attention turns queries and keys. names: how the tensors of a
-    checkpoint are called, by its model_type; factors: what its matrices are multiplied by when they are
-    loaded, each as "k=0.5".
+    time step and a decay, and in `groups` that share B and C. states: of each channel. rank: of the product
+    that makes the time steps of Mamba-1, where each channel has its own, and decays of its own for each
+    state; 0: of Mamba-2. conv_biased: whether the convolution has a bias. step_low, step_high: what time
+    steps are clamped to. mixer_norm: of the gated results, over all channels. rope: whether attention turns
+    queries and keys. names: how the tensors of a checkpoint are called, by its model_type; factors: what its
+    matrices are multiplied by when they are loaded, each as "k=0.5".
     """
 
     pattern: tuple[str, ...]
@@ -38,6 +39,7 @@ class HybridConfig(TransformerConfig):
     ssm_heads: int
     groups: int = 1
     conv_biased: bool = True
+    rank: int = 0
     step_low: float = 0.0
     step_high: float = UNCLAMPED
     mixer_norm: Literal["gated", "none"] = "gated"
@@ -76,6 +78,11 @@ class HybridConfig(TransformerConfig):
             )
         if self.ssm_heads % self.groups:
             raise ValueError(f"{self.name}: groups {self.groups} do not divide {self.ssm_heads} ssm_heads.")
+        if self.rank and (self.ssm_heads, self.groups, self.mixer_norm) != (self.channels, 1, "none"):
+            raise ValueError(
+                f"{self.name}: rank {self.rank} is of Mamba-1, whose {self.channels} channels are heads of "
+                f"one group without a norm; there are {self.ssm_heads} ssm_heads and {self.groups} groups."
+            )
         if not 0 <= self.step_low <= self.step_high:
             raise ValueError(
                 f"{self.name}: step_low {self.step_low} and step_high {self.step_high} must be "
@@ -86,6 +93,12 @@ class HybridConfig(TransformerConfig):
     def both(self) -> int:
         """Lanes of B and C of all groups together."""
         return 2 * self.groups * self.states
+
+    @property
+    def kept(self) -> tuple[tuple[int, int], ...]:
+        """(kept values, channels) of each state of a mixer: its convolutions, then its state space step."""
+        convolved = (self.channels,) if self.rank else (self.channels, self.both)
+        return (*((TAPS - 1, wide) for wide in convolved), (self.states, self.channels))
 
     @property
     def mixers(self) -> int:
@@ -109,19 +122,27 @@ class HybridConfig(TransformerConfig):
 
     def state_bytes(self) -> int:
         """Bytes of the states of one sequence: all mixers, f32."""
-        return 4 * self.mixers * (self.channels * self.states + (TAPS - 1) * (self.channels + self.both))
+        return 4 * self.mixers * sum(kept * channels for kept, channels in self.kept)
 
     def parameters(self) -> int:
         """Exact number of parameters: embedding, head unless tied, parts with their norms, the last norm."""
         hidden, q, kv = self.hidden, self.heads * self.head_dim, self.kv_heads * self.head_dim
-        wide = self.channels + self.both
-        mixer = hidden * (self.channels + wide + self.ssm_heads) + self.channels * hidden
-        mixer += wide * (TAPS + self.conv_biased) + 3 * self.ssm_heads
-        mixer += self.channels * (self.mixer_norm == "gated")
+        mixer = self._mixer_parameters()
         ffns = sum(FFN in word for word in self.pattern)
         parts = self.mixers * mixer + self.attentions * 2 * hidden * (q + kv)
         parts += ffns * MATRICES_PER_FFN * hidden * self.ffn + sum(map(len, self.pattern)) * hidden
         return self.vocab * hidden * (1 if self.tied else 2) + parts + hidden
+
+    def _mixer_parameters(self) -> int:
+        """Of a mixer without its norm."""
+        hidden, channels = self.hidden, self.channels
+        wide = channels if self.rank else channels + self.both
+        shared = wide * (TAPS + self.conv_biased) + channels * hidden
+        if self.rank:
+            made = channels * (self.rank + self.both) + self.rank * channels + channels
+            return shared + 2 * hidden * channels + made + channels * (self.states + 1)
+        shared += channels * (self.mixer_norm == "gated")
+        return shared + hidden * (channels + wide + self.ssm_heads) + 3 * self.ssm_heads
 
     @classmethod
     def of_fields(cls, fields: Mapping[str, Any]) -> "HybridConfig":

@@ -11,7 +11,7 @@ from typing import Any, Unpack
 from compiler.options import CompileOptions
 from fabric.rack import Rack
 from lpu.afd.bits import verdict
-from lpu.afd.machines import lpus_of, machines
+from lpu.afd.machines import lpus_of, machines, of_pod
 from lpu.afd.mode import Mode
 from lpu.afd.modes.pd import Pd
 from lpu.afd.options import Gpus, Wanted
@@ -51,6 +51,9 @@ def afd(
     mode.check(request, run=wanted.run)
     if wanted.trace is not None:
         check_writable(wanted.trace, "--trace")
+    if wanted.html is not None:
+        check_writable(wanted.html, "--html")
+    gpus, rack = of_pod(gpus, rack)
     there = machines(rack, gpus, gpus.gpus, gpus.gpu_tp, gpus.gpu_table)
     opened, others = _opened(model, request, mode, dict(model_keywords("afd", keywords)))
     for one in (opened, *others.values()) if wanted.run else ():

@@ -1,15 +1,16 @@
 """The GPUs and the rack that a question is about, and how the GPUs are dealt to replicas for it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from compiler.errors import OptionError
 from compiler.program.program import Program
 from fabric.bridge import BridgeSpec
+from fabric.catalog import pod_spec
 from fabric.gpu import GpuSpec
 from fabric.rack import Rack
-from lpu.afd.options import GpuKind
+from lpu.afd.options import GpuKind, Gpus
 from lpu.gpu.families import layers_of
 from lpu.gpu.operators import GemmFormat
 from lpu.gpu.request import Request
@@ -20,6 +21,7 @@ from lpu.inputs.model import OpenModel
 from models.config import TransformerConfig
 
 LPUS_PER_RACK = 256
+DEFAULT_RACK = "lpx"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,23 @@ class Machines:
         """The ways to deal the GPUs for a model. Raises OptionError."""
         about = config_of(model), self.gpu, self.gpus, self.bridge
         return shares(*about, kv=model.step.kv, gemm=self.gemm, tp=self.gpu_tp, table=self.table)
+
+
+def of_pod(gpus: Gpus, rack: str | Path | Rack) -> tuple[Gpus, str | Path | Rack]:
+    """What a pod stands for, if one is named. Raises OptionError where something beside it says otherwise."""
+    if gpus.pod is None:
+        return gpus, rack
+    pod, usual = pod_spec(gpus.pod), Gpus()
+    for option, given, default, held in (
+        ("--gpu", gpus.gpu, usual.gpu, pod.gpu),
+        ("--gpus", gpus.gpus, usual.gpus, pod.gpus),
+        ("--bridge", gpus.bridge, usual.bridge, pod.bridge),
+        ("--rack", rack, DEFAULT_RACK, pod.rack),
+    ):
+        if given not in (default, held):
+            about = f"is beside --pod {pod.name}, which says {held}"
+            raise OptionError("options", f"{option} {given}", about, "Leave one of the two out.")
+    return replace(gpus, pod=None, gpu=pod.gpu, gpus=pod.gpus, bridge=pod.bridge), pod.rack
 
 
 def machines(

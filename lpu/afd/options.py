@@ -29,6 +29,12 @@ def _bridges() -> Sequence[str]:
     return bridge_names()
 
 
+def _pods() -> Sequence[str]:
+    from fabric.catalog import pod_names
+
+    return pod_names()
+
+
 def counts(text: str) -> tuple[int, ...]:
     """Positive counts with commas between them."""
     words = text.split(",")
@@ -64,9 +70,16 @@ class GpuKind:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpus(GpuKind):
-    """A number of GPUs beside a rack. gpu_tp: of them, those that share a model by tensor parallelism."""
+    """A number of GPUs beside a rack. gpu_tp: of them, those that share a model by tensor parallelism.
+
+    pod: GPUs, racks and the bridge between them by one name, in place of the others.
+    """
 
     gpus: Annotated[int, Option("--gpus", "GPUs beside the rack.", least=1)] = 8
+    pod: Annotated[
+        str | None,
+        Option("--pod", "GPUs, racks and bridge by one name (lpu pods).", metavar="POD", names=_pods),
+    ] = None
     gpu_tp: Annotated[int | None, Option("--gpu-tp", "GPUs to a replica.", least=1, shown="the fastest")] = (
         None
     )
@@ -87,6 +100,10 @@ class Wanted:
     trace: Annotated[str | Path | None, Option("--trace", "Write a Perfetto trace here.", metavar="FILE")] = (
         None
     )
+    html: Annotated[
+        str | Path | None,
+        Option("--html", "Also write a page: one HTML file (page extra).", metavar="FILE"),
+    ] = None
     check: Check = True
 
 

@@ -53,7 +53,9 @@ def afd(
     for path in (wanted.output, wanted.trace):
         if path is not None:
             terminal.say(f"saved       {path}")
-    terminal.result(found.to_json() | {"folder": wanted.output, "trace": wanted.trace})
+    if wanted.html is not None:
+        terminal.say(str(api.page(found, wanted.html)))
+    terminal.result(found.to_json() | {"folder": wanted.output, "trace": wanted.trace, "html": wanted.html})
     if not found.equal:
         raise typer.Exit(DIFFERENT)
 

@@ -25,10 +25,15 @@ from lpu.cli import models as cli_models
 from lpu.cli import nodes as cli_nodes
 from lpu.cli import run as cli_run
 from lpu.cli import validate as cli_validate
+from lpu.cli.programs import deskew as cli_deskew
 from lpu.cli.programs import diff as cli_diff
 from lpu.cli.programs import energy as cli_energy
 from lpu.cli.programs import program as cli_program
 from lpu.cli.programs import prove as cli_prove
+from lpu.cli.programs import remap as cli_remap
+from lpu.cli.programs import spares as cli_spares
+from lpu.cli.programs import study as cli_study
+from lpu.cli.programs import upsets as cli_upsets
 from lpu.cli.serving import plan as cli_plan
 from lpu.cli.serving import replay as cli_replay
 from lpu.cli.serving import serve as cli_serve
@@ -45,6 +50,10 @@ GARBAGE = 50_000  # objects until Python looks for garbage: at its own 700 a fif
 VERBS = (
     *cli_program.VERBS,
     *cli_prove.VERBS,
+    *cli_remap.VERBS,
+    *cli_spares.VERBS,
+    *cli_upsets.VERBS,
+    *cli_deskew.VERBS,
     *cli_run.VERBS,
     *cli_compare.VERBS,
     *cli_diff.VERBS,
@@ -55,6 +64,7 @@ VERBS = (
     *cli_plan.VERBS,
     *cli_energy.VERBS,
     *cli_nodes.VERBS,
+    *cli_study.VERBS,
     *cli_validate.VERBS,
     *cli_models.VERBS,
     *cli_list.VERBS,

@@ -1,4 +1,4 @@
-"""Verbs that list what there is: racks, chips, gpus, bridges; schema and env.
+"""Verbs that list what there is: racks, chips, gpus, bridges, pods; schema and env.
 
 A name shows one of them, number by number.
 """
@@ -155,6 +155,34 @@ def bridges(name: Name = None) -> None:
     terminal.result({"schema": "lpu-bridges/1", "bridges": rows})
 
 
+def pods(name: Name = None) -> None:
+    """GPUs beside racks of LPUs, by one name for lpu afd --pod; of one, every number.
+
+    Examples:
+      lpu pods
+      lpu pods nvl72-lpx-x4
+    """
+    from fabric.catalog import pod_names, pod_spec
+    from lpu.report.numbers import of_spec
+    from lpu.report.words import by_confidence
+
+    terminal = TERMINAL.get()
+    if name is not None:
+        return one_entry("pod", name, of_spec(pod_spec(name)))
+    found = [pod_spec(each) for each in pod_names()]
+    terminal.table(
+        ("pod", "GPUs", "rack", "bridge"),
+        [[pod.name, f"{pod.gpus} x {pod.gpu}", pod.rack, pod.bridge] for pod in found],
+    )
+    rows = [
+        {"name": pod.name, "gpu": pod.gpu, "bridge": pod.bridge, **pod.numbers()}
+        | {"numbers": by_confidence(pod.sources)}
+        for pod in found
+    ]
+    _sources("pods")
+    terminal.result({"schema": "lpu-pods/1", "pods": rows})
+
+
 def schema(
     kind: Annotated[str, Option("kind", "What the file describes.", choices=KINDS)],
 ) -> None:
@@ -303,4 +331,4 @@ def _version(name: str) -> str | None:
         return None
 
 
-VERBS = (racks, chips, gpus, bridges, schema, env)
+VERBS = (racks, chips, gpus, bridges, pods, schema, env)

@@ -6,7 +6,10 @@ are taken with token 0 behind the others: their keys and values lie after the en
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, Int
 
@@ -16,6 +19,7 @@ from lpu.compiled import Compiled
 from lpu.decode.decoders import Tensors, restart
 from lpu.decode.drafted import Drafted, RoundCycles
 from lpu.decode.generate import BatchIds, BatchResult, check_room
+from lpu.decode.rewind import States, rewinding, states_of, with_sequence, with_states
 from lpu.decode.speculate import Drafter
 from lpu.decode.speculate import speculate as in_rounds
 from lpu.folder import Progress, quiet
@@ -28,17 +32,34 @@ from lpu.run.machine import Machine, prepare
 from lpu.run.step_inputs import bucket_of
 
 
+class _Round(NamedTuple):
+    """What a sequence took in its last round: from which position, which tokens, its states before them."""
+
+    begin: int
+    tokens: np.ndarray
+    states: States
+
+
 @dataclass(slots=True)
 class RackVerifier:
-    """The verifier of `speculate` as a program of chunks. buckets: of the chunks since the last `taken`."""
+    """The verifier of `speculate` as a program of chunks. buckets: of the chunks since the last `taken`.
+
+    single: the decode program on the same memory image. Where layers keep states, it takes the tokens again
+    that a round has accepted, from a copy of before the round; alone: cycles of such steps since the last
+    `taken_alone`, each of which takes `step_cycles` by bucket.
+    """
 
     machine: Machine
     manifest: Manifest
+    single: Machine
+    step_cycles: dict[int, int]
     batch: int = field(init=False)
     vocab: int = field(init=False)
     context: int = field(init=False)
     buckets: list[int] = field(default_factory=list[int])
+    alone: int = 0
     _state: KV = field(init=False)
+    _rounds: dict[int, _Round] = field(default_factory=dict[int, _Round])
 
     def __post_init__(self) -> None:
         self.batch, self.vocab = self.machine.cached, self.manifest.vocab
@@ -58,7 +79,10 @@ class RackVerifier:
         chosen: list[np.ndarray] = []
         for first in range(0, len(tokens), self.size):
             part = np.array(tokens[first : first + self.size], np.int32)
-            logits, likely = self._take(part, start + first, sequence)
+            if self.machine.stores.states and len(part) < self.size:
+                logits, likely = self._one_by_one(part, start + first, sequence)
+            else:
+                logits, likely = self._take(part, start + first, sequence)
             out.append(logits[: len(part)])
             chosen.append(likely[: len(part)])
         return np.concatenate(out), np.concatenate(chosen)
@@ -71,7 +95,11 @@ class RackVerifier:
         chosen: list[np.ndarray] = []
         for sequence, (ids, at) in enumerate(zip(tokens, positions, strict=True)):
             first = np.flatnonzero(np.diff(at, prepend=-1) > 0)
-            logits, likely = self._take(np.asarray(ids[first], np.int32), int(at[0]), sequence)
+            new, begin = np.asarray(ids[first], np.int32), int(at[0])
+            if self.machine.stores.states:
+                self._settle(sequence, begin)
+                self._rounds[sequence] = _Round(begin, new, states_of(self._state, sequence))
+            logits, likely = self._take(new, begin, sequence)
             out.append(logits[at - at[0]])
             chosen.append(likely[at - at[0]])
         return np.stack(out), np.stack(chosen)
@@ -80,6 +108,34 @@ class RackVerifier:
         """The buckets of the chunks since the last time that this was asked."""
         found, self.buckets = tuple(self.buckets), []
         return found
+
+    def taken_alone(self) -> int:
+        """Cycles of single steps since the last time that this was asked."""
+        found, self.alone = self.alone, 0
+        return found
+
+    def _settle(self, sequence: int, begin: int) -> None:
+        """The states as they are before position `begin`, which the round before says is the next."""
+        before = self._rounds.get(sequence)
+        if before is None or (len(before.tokens), begin) == (self.size, before.begin + self.size):
+            return  # all of it was taken and stays
+        self._state = with_states(self._state, sequence, before.states)
+        self._one_by_one(before.tokens[: begin - before.begin], before.begin, sequence)
+
+    def _one_by_one(self, tokens: np.ndarray, start: int, sequence: int) -> tuple[np.ndarray, np.ndarray]:
+        """Take tokens of one sequence by the decode program; what the other sequences keep stays as it is."""
+        out: list[np.ndarray] = []
+        chosen: list[int] = []
+        for position, token in enumerate(tokens.tolist(), start):
+            ids, at = np.zeros(self.batch, np.int32), np.zeros(self.batch, np.int32)
+            ids[sequence], at[sequence] = token, position
+            kept = jax.tree.map(jnp.copy, self._state)
+            logits, likely, after = self.single.step(self._state, ids, at)
+            self._state = with_sequence(kept, after, sequence)
+            self.alone += self.step_cycles[self.single.bucket(at)]
+            out.append(np.asarray(logits)[sequence])
+            chosen.append(int(np.asarray(likely)[sequence]))
+        return np.array(out), np.array(chosen)
 
     def _take(self, tokens: np.ndarray, start: int, sequence: int) -> tuple[np.ndarray, np.ndarray]:
         ids = np.zeros(self.size, np.int32)
@@ -104,7 +160,8 @@ def speculate_on_racks(
     Raises FileError if the two do not go together or the prompts do not fit, MachineError or LinkError.
     """
     model, decode, long = verifier
-    big = RackVerifier(prepare(long, Tensors(model), share=prepare(decode, Tensors(model))), long.manifest)
+    one = prepare(decode, Tensors(model))
+    big = RackVerifier(prepare(long, Tensors(model), share=one), long.manifest, one, decode.manifest.cycles)
     small, program = drafter
     for name, manifest, room in (
         (model.name, long.manifest, big.context),
@@ -112,7 +169,8 @@ def speculate_on_racks(
     ):
         _fits(name, manifest, prompts, tokens, room)
     steps: list[int] = []
-    inner = restart(prepare(program, Tensors(small)))
+    machine = prepare(program, Tensors(small))
+    inner = rewinding(machine, big.size + 1) if machine.stores.states else restart(machine)
 
     def draft(ids: BatchIds, at: BatchIds) -> BatchResult:
         steps.append(program.manifest.cycles[bucket_of(program.manifest.contexts, at)])
@@ -131,7 +189,7 @@ def speculate_on_racks(
         speculation=found,
         rounds=watched.rounds(count),
         draft_prompt_cycles=sum(steps[:count]),
-        verify_prompt_cycles=prompt_cycles(long.manifest, watched.prompt),
+        verify_prompt_cycles=prompt_cycles(long.manifest, watched.prompt) + watched.prompt_alone,
     )
 
 
@@ -142,6 +200,7 @@ class _Watched:
         self.verifier, self.steps = verifier, steps
         self.batch, self.vocab, self.context = verifier.batch, verifier.vocab, verifier.context
         self.prompt: tuple[int, ...] = ()
+        self.prompt_alone = 0
         self._rounds: list[tuple[int, int]] = []  # steps of the drafter so far, cycles of the verifier
 
     def prefill(
@@ -150,6 +209,7 @@ class _Watched:
         """As the verifier."""
         found = self.verifier.prefill(sequence, tokens, start)
         self.prompt += self.verifier.taken()
+        self.prompt_alone += self.verifier.taken_alone()
         return found
 
     def rows(
@@ -158,6 +218,7 @@ class _Watched:
         """As the verifier."""
         found = self.verifier.rows(tokens, positions)
         cycles = prompt_cycles(self.verifier.manifest, self.verifier.taken())
+        cycles += self.verifier.taken_alone()
         self._rounds.append((len(self.steps), cycles))
         return found
 

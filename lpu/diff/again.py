@@ -14,6 +14,8 @@ from compiler.program.manifest import Manifest
 from compiler.program.program import Program
 from fabric.catalog import rack_names, rack_spec
 from fabric.chip import ChipSpec, Confidence, Sourced
+from fabric.faults.broken import break_rack
+from fabric.faults.fault import parse_faults
 from fabric.link import NS_PER_SECOND
 from fabric.rack import Rack, build_rack
 from fabric.topology import Level, RackSpec
@@ -76,11 +78,19 @@ def rack_of(wires: Manifest, chips: Manifest) -> Rack:
     for spec in _specs(wires):
         try:
             own = build_rack(spec, _chip(wires))
+            if wires.broken is not None:
+                own = break_rack(own, parse_faults(wires.broken.faults))
             if own.forward_cycles == wires.forward_cycles and _table(own) == wires.link_table().tolist():
-                return own if chips is wires else build_rack(spec, _chip(chips))
+                return own if chips is wires else _of(own, spec, _chip(chips))
         except ValueError:
             continue
     raise CannotRepeatError(f"the file of rack {wires.rack} is not here")
+
+
+def _of(own: Rack, spec: RackSpec, chip: ChipSpec) -> Rack:
+    """The same rack of other chips, with its faults."""
+    made = build_rack(spec, chip)
+    return made if own.damage is None else break_rack(made, own.damage.faults)
 
 
 def _chip(manifest: Manifest) -> ChipSpec:
@@ -99,7 +109,7 @@ def _specs(wires: Manifest) -> Iterator[RackSpec]:
         mine = table[levels == names.index(name)] if name in names else table[:0]
         if not len(mine):
             return {}
-        _, _, lanes, hop, slot = mine[0].tolist()
+        _, _, lanes, hop, slot = mine[int(np.argmax(mine[:, 2]))].tolist()  # faults leave fewer lanes to some
         other = {} if slot == wires.chip.slot_cycles else {"slot_cycles": slot}
         return {"lanes": lanes, "hop_ns": hop * NS_PER_SECOND // clock, **other}
 

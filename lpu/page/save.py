@@ -1,17 +1,21 @@
-"""Writes pages: `lpu report DIR --html FILE` and `lpu diff A B --html FILE`."""
+"""Writes pages: `--html FILE` of `lpu report`, `lpu diff`, `lpu afd` and `lpu energy`."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lpu.afd.report import AfdReport
 from lpu.compiled import ProgramLike, programs_of
 from lpu.diff.diff import Difference
+from lpu.energy.ask import Energy
 from lpu.folder import Progress, need_step, quiet
 from lpu.inputs.document import FileError
 from lpu.outputs.ours import sealed_page
 from lpu.outputs.write import check_writable, write_file
 from lpu.page.difference import difference_page
+from lpu.page.divided import divided_page
 from lpu.page.html import Page, html
+from lpu.page.priced import priced_page
 from lpu.page.program import program_page
 from lpu.programs import check as check_of
 from lpu.programs import report as report_of
@@ -27,7 +31,7 @@ class PageFile(OnScreen):
     """A page that was written."""
 
     path: str
-    context: int
+    context: int | None
     digest: str
     bytes: int
 
@@ -46,7 +50,7 @@ class PageFile(OnScreen):
 
 
 def page(
-    what: ProgramLike | Difference,
+    what: ProgramLike | Difference | AfdReport | Energy,
     output: str | Path,
     *,
     context: int | None = None,
@@ -55,13 +59,18 @@ def page(
 ) -> PageFile:
     """Write the report of a program as one HTML file: rack, schedule, memory, bounds, sensitivity, sources.
 
-    what: a program, or a difference of two: causes, and cycles by block, unit, link, exchange and wait.
+    what: a program, or a difference of two: causes, and cycles by block, unit, link, exchange and wait; GPUs
+    and LPUs in time; or energy, with power by cycle where it was asked for.
     context: a bucket, the longest if not given. check: hold it against the rules of the machine first, for
     the page to say so. Raises FileError for another context, a file that cannot be written, no Plotly.
     """
     check_writable(output, OPTION)
     if isinstance(what, Difference):
         return _written(difference_page(what), output, what.b.context, what.b.digest)
+    if isinstance(what, AfdReport):
+        return _written(divided_page(what), output, None, dict(what.machine)["digest"])
+    if isinstance(what, Energy):
+        return _written(priced_page(what), output, None, what.digest)
     loaded, _ = programs_of(what)
     need_step(loaded, str(what) if isinstance(what, (str, Path)) else "program")
     known = loaded.manifest.contexts
@@ -81,7 +90,7 @@ def page(
     return _written(made, output, bucket, loaded.manifest.digest)
 
 
-def _written(made: Page, output: str | Path, context: int, digest: str) -> PageFile:
+def _written(made: Page, output: str | Path, context: int | None, digest: str) -> PageFile:
     data = sealed_page(html(made))
     write_file(output, data, OPTION)
     return PageFile(path=str(output), context=context, digest=digest, bytes=len(data))

@@ -25,11 +25,11 @@ from lpu.plan.options import PlanOptions
 from lpu.plan.verdict import Configuration, Judged, Ranking
 from lpu.traffic.machine import prefiller, served, shares_for
 from lpu.traffic.outcome import Outcome
-from lpu.traffic.percentiles import Quantiles, spread
 from lpu.traffic.readers.drawn import Arrivals, DrawnTraffic
 from lpu.traffic.replay import context_for
+from lpu.traffic.reports.percentiles import Quantiles, spread
 from lpu.traffic.served import Served
-from lpu.traffic.simulate import simulate
+from lpu.traffic.simulation.simulate import simulate
 
 BUCKET = 1024
 STABLE = 1.0  # a part that is busy longer than this share has a queue without end

@@ -8,6 +8,7 @@ from fabric.bridge import BridgeSpec
 from fabric.chip import ChipSpec, Sourced
 from fabric.gpu import GpuSpec
 from fabric.node import NodeSpec
+from fabric.pod import PodSpec
 from fabric.topology import RackSpec
 from lpu.report.words import kind_of
 from models.config import TransformerConfig
@@ -25,7 +26,7 @@ class Number(NamedTuple):
     source: str
 
 
-def of_spec(spec: ChipSpec | GpuSpec | BridgeSpec | NodeSpec) -> list[Number]:
+def of_spec(spec: ChipSpec | GpuSpec | BridgeSpec | NodeSpec | PodSpec) -> list[Number]:
     """The numbers of a datasheet; of a GPU also its two tables of all-reduces."""
     values: dict[str, Any] = dict(spec.numbers())
     if isinstance(spec, GpuSpec):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lpu.traffic.served import Served
-from lpu.traffic.simulate import simulate
+from lpu.traffic.simulation.simulate import simulate
 from lpu.traffic.trace import Trace
 
 NS_PER_SECOND = 10**9

@@ -141,7 +141,7 @@ def run(service: Any, how: ServeOptions, listener: socket.socket) -> None:
     """Answer until a signal; then take no more, and finish what is begun."""
     import uvicorn
 
-    from lpu.serve.app import application
+    from lpu.serve.http.app import application
 
     class Draining(uvicorn.Server):
         """Ends well after a signal, instead of dying of it in the end."""

@@ -28,13 +28,13 @@ from lpu.report.words import EXACT, by_confidence
 from lpu.traffic.machine import dealt, prefiller, served
 from lpu.traffic.options import ReplayOptions, TrafficGpus
 from lpu.traffic.outcome import Outcome
-from lpu.traffic.pictures import draw, need_matplotlib
 from lpu.traffic.readers.drawn import DrawnTraffic
 from lpu.traffic.readers.read import read_trace
-from lpu.traffic.report import BusyPart, ReplayReport, mean, refused_of, spans_by_class, spans_of
-from lpu.traffic.request_log import need_pyarrow, write_log
-from lpu.traffic.seeds import replay_seeds
+from lpu.traffic.reports.pictures import draw, need_matplotlib
+from lpu.traffic.reports.report import BusyPart, ReplayReport, mean, refused_of, spans_by_class, spans_of
+from lpu.traffic.reports.request_log import need_pyarrow, write_log
 from lpu.traffic.served import Served
+from lpu.traffic.simulation.seeds import replay_seeds
 from lpu.traffic.trace import Trace
 
 BUCKET = 1024  # contexts that are chosen for a trace are multiples of it

@@ -17,8 +17,8 @@ from models.contract.block_attention import Attended
 from models.contract.formats import clips16, rn16
 from models.contract.numerics import matmul
 
-Lanes = Float16[Array, "*batch tokens lanes"] | UInt8[Array, "*batch tokens lanes"]
-Cache = Float16[Array, "sequences tokens 1 lanes"] | UInt8[Array, "sequences tokens 1 lanes"]
+TurnedCache = Float16[Array, "sequences tokens 1 turned"] | UInt8[Array, "sequences tokens 1 turned"]
+LatentCache = Float16[Array, "sequences tokens 1 latent"] | UInt8[Array, "sequences tokens 1 latent"]
 
 
 class Latent(NamedTuple):
@@ -41,8 +41,8 @@ def into_latent(
 def latent_scores(
     q_latent: Float16[Array, "*batch group latent"],
     q_rope: Float16[Array, "*batch group turned"],
-    latent: Lanes,
-    k_rope: Lanes,
+    latent: Float16[Array, "*batch tokens latent"] | UInt8[Array, "*batch tokens latent"],
+    k_rope: Float16[Array, "*batch tokens turned"] | UInt8[Array, "*batch tokens turned"],
     sigma: float | Float64[Array, ""],
 ) -> Float32[Array, "*batch group tokens"]:
     """Scores over both parts in one exact sum: latent and turned lanes together at most 8192."""
@@ -64,13 +64,13 @@ def attention(
     q_turned: Float16[Array, "rows heads turned"],
     k_turned: Float16[Array, "rows 1 turned"],
     latent: Float16[Array, "rows 1 latent"],
-    k_cache: Cache,
-    v_cache: Cache,
+    k_cache: TurnedCache,
+    v_cache: LatentCache,
     position: Int32[Array, " rows"],
     *,
     sigma: float,
     block: int,
-) -> tuple[Float16[Array, "rows heads latent"], Cache, Cache]:
+) -> tuple[Float16[Array, "rows heads latent"], TurnedCache, LatentCache]:
     """Append a turned key and a latent of each row, then all heads attend to the tokens up to the row's own.
 
     k_cache holds the turned keys, v_cache the latents, which are keys and values both; rows, sequences,

@@ -20,7 +20,8 @@ from models.kv import KVFormat
 from models.latent_config import LatentConfig
 from models.parts import HeadLinear, Linear, Norm, Normed
 
-Cached = Float[Array, "sequences tokens 1 lanes"] | UInt8[Array, "sequences tokens 1 lanes"]
+Turned = Float[Array, "sequences tokens 1 turned"] | UInt8[Array, "sequences tokens 1 turned"]
+Latents = Float[Array, "sequences tokens 1 latent"] | UInt8[Array, "sequences tokens 1 latent"]
 
 
 class LatentAttention(nnx.Module):
@@ -50,9 +51,9 @@ class LatentAttention(nnx.Module):
         x: Float32[Array, "batch hidden"],
         angles: Angles,
         position: Positions,
-        k_cache: Cached,
-        v_cache: Cached,
-    ) -> tuple[Float32[Array, "batch hidden"], Cached, Cached]:
+        k_cache: Turned,
+        v_cache: Latents,
+    ) -> tuple[Float32[Array, "batch hidden"], Turned, Latents]:
         """One token per row; the caches come back with its turned key and its latent appended."""
         config, a = self.config, self.norm.deferred(x)
         q: Float16[Array, "batch q_lora"] | Normed = a
@@ -89,9 +90,9 @@ class LatentLayer(nnx.Module):
         x: Float32[Array, "batch hidden"],
         angles: Angles,
         position: Int32[Array, " batch"],
-        k_cache: Cached,
-        v_cache: Cached,
-    ) -> tuple[Float32[Array, "batch hidden"], Cached, Cached]:
+        k_cache: Turned,
+        v_cache: Latents,
+    ) -> tuple[Float32[Array, "batch hidden"], Turned, Latents]:
         """One token per row; the caches come back with it appended."""
         with jax.named_scope("attention"):
             x, k_cache, v_cache = self.attention(x, angles, position, k_cache, v_cache)

@@ -90,7 +90,7 @@ class CheckpointTensor:
             return (out, width), head.heads * width
         return (head.heads * width, head.count), out
 
-    def matrices(self, values: Shaped[np.ndarray, "out k"]) -> list[Shaped[np.ndarray, "k n"]]:
+    def matrices(self, values: Shaped[np.ndarray, "out k"]) -> list[Shaped[np.ndarray, "_ _"]]:
         """What is taken of stored values as matrices [k, n], each with scales of its own; views."""
         own, head = self.take(values), self.by_head
         if head is None or not head.matrices:

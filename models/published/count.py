@@ -100,7 +100,7 @@ class _Layer(NamedTuple):
 def _layers(c: Config) -> Iterator[_Layer]:
     kind = c["model_type"]
     if kind == "nemotron_h":
-        for block in _blocks(c):
+        for block in blocks_of(c):
             ffn, idle = {"moe": _experts, "mlp": _plain_ffn}.get(block, _none)(c)
             mixer = {"mamba": _state_space, "attention": _attention}.get(block, lambda c: 0)(c)
             yield _Layer(mixer, ffn, idle)
@@ -110,7 +110,7 @@ def _layers(c: Config) -> Iterator[_Layer]:
         yield _Layer(_mixer(c, i), ffn, idle)
 
 
-def _blocks(c: Config) -> list[str]:
+def blocks_of(c: Config) -> list[str]:
     """What each layer of a Nemotron-H is."""
     names = {"M": "mamba", "E": "moe", "*": "attention", "-": "mlp"}
     if "block_counts" in c:

@@ -12,6 +12,8 @@ from mutated import CASES as MUTATED
 from mutated import hold_mutated
 from mutated import kind as kind_of_mutation
 from placed import hold_catalog, hold_optimum, programs, quick
+from remapped import SIZE as REMAPPED
+from remapped import hold_remap
 from renumbered import SIZE as RENUMBERED
 from renumbered import hold_numbering
 from reworded import SIZE as REWORDED
@@ -42,6 +44,7 @@ CORPORA = {
         Corpus(name="hostile folders", size=HOSTILE, hold=hold_hostile, good=("refused",), least=0.7),
         Corpus(name="optima of drawn placements", size=1000, hold=hold_optimum, least=0.6),
         Corpus(name="killed writers", size=KILLED, hold=hold_killed),
+        Corpus(name="remaps of the 70B", size=REMAPPED, hold=hold_remap),
         Corpus(name="racks numbered anew", size=RENUMBERED, hold=hold_numbering),
         Corpus(name="malformed inputs", size=SIZE, hold=hold_malformed, good=("refused",), least=0.8),
         Corpus(

@@ -93,7 +93,7 @@ def ssm(s: Setting) -> tuple[RowOperands, Changes]:
             "kernel": replace(SSM, groups=3),
             "src2": (Vector(Holds.F32, terms.tensor("three", (24,)), s.lanes(0, 24)),),
         },
-        "its channels holds f32": {"src": s.f32(s.x, 0)},
+        "its channels holds weight": {"src": s.chunk(Holds.WEIGHT, 0)},
     }
 
 

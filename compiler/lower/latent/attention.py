@@ -100,8 +100,8 @@ def _append(
         rank=owner,
         n=1,
         aux=aux,
-        src_tag=k.tag(keys.first[0]),
-        src2_tag=v.tag(values.first[0]),
+        src_tag=k.tag(keys.first),
+        src2_tag=v.tag(values.first),
         dst=region,
         dst_tag=region_tag,
     )

@@ -5,7 +5,7 @@ channels, taps or decays, is that line's.
 """
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from compiler.program.instructions.recurrent import SsmKernel, StateKernel
 from compiler.program.isa import F32_LANES, TAG_SHIFT, Op, ceil_div
@@ -49,7 +49,7 @@ def states(findings: Findings, stated: Stated, renewed: Accesses, others: tuple[
         )
 
 
-def is_beside(op: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " rows"]:
+def is_beside(op: Int[np.ndarray, " rows"]) -> Bool[np.ndarray, " rows"]:
     """Of which rows the preloaded words are several vectors beside the lines that they make."""
     return (op == Op.CONV) | (op == Op.STEP)
 

@@ -37,6 +37,10 @@ class Asking:
     profile: Annotated[
         str | None, Option("--profile", "CSV file for the rack's power over the cycles.", metavar="FILE")
     ] = None
+    html: Annotated[
+        str | None,
+        Option("--html", "Also write a page with the power by cycle (page extra).", metavar="FILE"),
+    ] = None
     bins: Annotated[int, Option("--bins", "Lines of the profile at most.", least=1)] = 1000
     power_cap: Annotated[
         float | None,
@@ -58,12 +62,13 @@ def energy(program: ProgramFolder, asking: Asking) -> None:
     from lpu.outputs.write import check_writable, write_file
 
     terminal = TERMINAL.get()
-    if asking.profile is not None:
-        check_writable(asking.profile, "--profile")
+    for path, option in ((asking.profile, "--profile"), (asking.html, "--html")):
+        if path is not None:
+            check_writable(path, option)
     found = api.energy(
         program,
         changed=asking.set,
-        profiled=asking.profile is not None,
+        profiled=not (asking.profile is None and asking.html is None),
         cap_watts=asking.power_cap,
     )
     for step, cost in zip(found.steps, found.costs, strict=True):
@@ -84,6 +89,8 @@ def energy(program: ProgramFolder, asking: Asking) -> None:
         terminal.facts([("power", _peak(one))])
     if asking.profile is not None:
         write_file(asking.profile, found.profiles[0].csv(asking.bins).encode(), "--profile")
+    if asking.html is not None:
+        terminal.say(str(api.page(found, asking.html)))
     terminal.facts(
         [
             (

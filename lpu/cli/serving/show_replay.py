@@ -1,7 +1,7 @@
 """The text of `lpu replay`."""
 
 from lpu.cli.terminal import Terminal
-from lpu.traffic.report import HEADERS, ReplayReport
+from lpu.traffic.reports.report import HEADERS, ReplayReport
 
 
 def show_replay(report: ReplayReport, terminal: Terminal) -> None:

@@ -51,16 +51,41 @@ class _HybridReading(LlamaReading):
         )
         a = self._deferred(x, self._gain(out, block, self._numbers.hidden))
         if part == MIXER:
-            made = self._mixer(out, block, *a)
+            made = self._mixed(out, block, *a)
         elif part == FFN:
             made = self._ffn(out, block, *a)
         else:
             made = self._attended(out, block, *a, angles)
         if part == BOTH:
-            made = terms.add(self._mixer(out, f"{layer}.mixer", *a), made)
+            made = terms.add(self._mixed(out, f"{layer}.mixer", *a), made)
         made = terms.add(x, made)
         out.places[made] = block
         return made
+
+    def _mixed(self, out: ModelTerms, block: str, a: int, statistic: int) -> int:
+        mixer = self._selective if self._numbers.rank else self._mixer
+        return mixer(out, block, a, statistic)
+
+    def _selective(self, out: ModelTerms, block: str, a: int, statistic: int) -> int:
+        """Mamba-1: each channel with its own time step, and its own decay for each state."""
+        config, terms = self._numbers, self.terms
+
+        def product(name: str, value: int, columns: int, statistic: int = -1, biased: bool = False) -> int:
+            return self._linear(out, f"{block}.{name}", value, statistic, columns, biased=biased)
+
+        channels = self._conv(out, f"{block}.conv_x", product("x", a, config.channels, statistic))
+        rounded = terms.rounded(channels, 16)
+        low = terms.rounded(terms.multiply(product("low", rounded, config.rank), 1.0), 16)
+        both = terms.multiply(product("bc", rounded, config.both), 1.0)
+        raw = product("dt", low, config.channels, biased=True)
+        decay = self._tensor(out, f"{block}.step.decay", config.channels * config.states)
+        through = self._tensor(out, f"{block}.step.through", config.channels)
+        attributes = (config.states, config.groups, config.step_low, config.step_high)
+        y = terms.ssm(channels, raw, both, decay, through, attributes)
+        out.states += [channels, y]
+        out.places[channels], out.places[y] = f"{block}, channels", f"{block}, results"
+        gated = terms.rounded(terms.gate(y, product("z", a, config.channels, statistic)), 16)
+        return product("o", gated, config.hidden)
 
     def _mixer(self, out: ModelTerms, block: str, a: int, statistic: int) -> int:
         config, terms = self._numbers, self.terms

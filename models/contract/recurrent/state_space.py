@@ -33,7 +33,7 @@ def step(
     a: Float32[Array, "*per_channel n_or_1"],
     b: Float32[Array, "*group n"],
     c: Float32[Array, "*group n"],
-    d: Float32[Array, "*channels"],
+    d: Float32[Array, "*through"],
 ) -> tuple[State, Float32[Array, "*channels"]]:
     """The state after a token, h' = e^(dt A) h + (dt x) B, and y = h' C + D x; A is at most 0.
 
@@ -43,16 +43,16 @@ def step(
     return new, read(jnp.moveaxis(new, -1, 0), jnp.moveaxis(c, -1, 0), d, x)
 
 
-def decayed(dt: Float32[Array, "*shape"], a: Float32[Array, "*#shape"]) -> Float32[Array, "..."]:
+def decayed(dt: Float32[Array, "..."], a: Float32[Array, "..."]) -> Float32[Array, "..."]:
     """What is left of a state after a token: e^(dt A)."""
     return exp32(mul32(dt, a))
 
 
 def renewed(
     h: Float32[Array, "*shape"],
-    decay: Float32[Array, "*#shape"],
-    enters: Float32[Array, "*#shape"],
-    b: Float32[Array, "*#shape"],
+    decay: Float32[Array, "..."],
+    enters: Float32[Array, "..."],
+    b: Float32[Array, "..."],
 ) -> Float32[Array, "*shape"]:
     """A state after a token: what is left of it, and what enters times B; two exact products, one sum."""
     return rn32(decay.astype(F64) * h.astype(F64) + enters.astype(F64) * b.astype(F64))
@@ -60,8 +60,8 @@ def renewed(
 
 def read(
     new: Float32[Array, "n *channels"],
-    c: Float32[Array, "n *#channels"],
-    d: Float32[Array, "*#channels"],
+    c: Float32[Array, "n ..."],
+    d: Float32[Array, "..."],
     x: Float32[Array, "*channels"],
 ) -> Float32[Array, "*channels"]:
     """The result of a token: the tree over its states times C, and D x."""
@@ -76,7 +76,7 @@ def scan(
     a: Float32[Array, "*per_channel n_or_1"],
     b: Float32[Array, "tokens *group n"],
     c: Float32[Array, "tokens *group n"],
-    d: Float32[Array, "*channels"],
+    d: Float32[Array, "*through"],
 ) -> tuple[State, Float32[Array, "tokens *channels"]]:
     """The state after all tokens, and their results."""
 

@@ -22,8 +22,10 @@ from models.contract.vocabulary.attention import LARGEST_BLOCK
 from models.contract.vocabulary.matmul import decode
 from models.version import BLOCK
 
-Cache = Float[Array, "sequences tokens 1 lanes"] | UInt8[Array, "sequences tokens 1 lanes"]
-PlainCache = Float32[Array, "sequences tokens 1 lanes"]
+TurnedCache = Float[Array, "sequences tokens 1 turned"] | UInt8[Array, "sequences tokens 1 turned"]
+LatentCache = Float[Array, "sequences tokens 1 latent"] | UInt8[Array, "sequences tokens 1 latent"]
+PlainTurned = Float32[Array, "sequences tokens 1 turned"]
+PlainLatent = Float32[Array, "sequences tokens 1 latent"]
 MOST_LANES = 8192  # of a key, which one exact sum takes
 
 
@@ -44,13 +46,13 @@ def latent_attention(
     q_turned: Float16[Array, "batch heads turned"],
     k_turned: Float16[Array, "batch 1 turned"],
     latent: Float16[Array, "batch 1 latent"],
-    k_cache: Cache,
-    v_cache: Cache,
+    k_cache: TurnedCache,
+    v_cache: LatentCache,
     position: Int32[Array, " batch"],
     *,
     sigma: float,
     block: int = BLOCK,
-) -> tuple[Float16[Array, "batch heads latent"], Cache, Cache]:
+) -> tuple[Float16[Array, "batch heads latent"], TurnedCache, LatentCache]:
     """Append a turned key and a latent at the position, then all heads attend to all tokens up to it.
 
     k_cache: the turned keys. v_cache: the latents, which are the rest of the keys and the values. sigma: by
@@ -178,13 +180,13 @@ def _plain(
     q_turned: Float32[Array, "batch heads turned"],
     k_turned: Float32[Array, "batch 1 turned"],
     latent: Float32[Array, "batch 1 latent"],
-    k_cache: PlainCache,
-    v_cache: PlainCache,
+    k_cache: PlainTurned,
+    v_cache: PlainLatent,
     position: Int32[Array, " batch"],
     *,
     sigma: float,
     block: int,
-) -> tuple[Float32[Array, "batch heads latent"], PlainCache, PlainCache]:
+) -> tuple[Float32[Array, "batch heads latent"], PlainTurned, PlainLatent]:
     """Append, then softmax attention to all tokens up to the position; rows in equal runs per sequence."""
     sequences, tokens = k_cache.shape[:2]
     share = len(q_latent) // sequences

@@ -44,6 +44,13 @@ NAMES = {
         mixer="mixer",
         norm="norm",
     ),
+    "mamba": Names(
+        table="backbone.embeddings.weight",
+        last="backbone.norm_f",
+        layer="backbone.layers.{}",
+        mixer="mixer",
+        norm="norm",
+    ),
     "falcon_h1": Names(),
     "bamba": Names(),
     "granitemoehybrid": Names(
@@ -72,7 +79,8 @@ def tensors(config: HybridConfig) -> Iterator[CheckpointTensor]:
                 ours = f"layers.{i}.mixer"
                 if part == MIXER:
                     yield _vector(f"{ours}.norm.gain", f"{theirs}.{names.norm}.weight", config.hidden)
-                yield from _mixer(config, ours, f"{theirs}.{names.mixer}")
+                made = _selective if config.rank else _mixer
+                yield from made(config, ours, f"{theirs}.{names.mixer}")
             if part == FFN:
                 yield _vector(f"layers.{i}.ffn.norm.gain", f"{theirs}.{names.ffn_norm}.weight", config.hidden)
                 yield from _ffn(config, names, f"layers.{i}.ffn", f"{theirs}.{names.ffn}")
@@ -146,7 +154,7 @@ def _mixer(config: HybridConfig, ours: str, theirs: str) -> Iterator[CheckpointT
         yield cut
         first += rows
     for name, cut in (("conv_x", (0, channels)), ("conv_bc", (channels, both))):
-        yield from _conv(config, f"{ours}.{name}", f"{theirs}.conv1d", cut)
+        yield from _conv(config, f"{ours}.{name}", f"{theirs}.conv1d", cut, channels + both)
     yield _vector(f"{ours}.dt.bias", f"{theirs}.dt_bias", heads)
     for name, held in (("decay", "A_log"), ("through", "D")):
         made = partial(_repeated, channels // heads, name == "decay")
@@ -158,8 +166,37 @@ def _mixer(config: HybridConfig, ours: str, theirs: str) -> Iterator[CheckpointT
     yield _matrix(config, f"{ours}.o", f"{theirs}.out_proj.weight", (config.hidden, channels), "mixer")
 
 
-def _conv(config: HybridConfig, ours: str, theirs: str, cut: tuple[int, int]) -> Iterator[CheckpointTensor]:
-    wide = config.channels + config.both
+def _selective(config: HybridConfig, ours: str, theirs: str) -> Iterator[CheckpointTensor]:
+    """The tensors of one Mamba-1 mixer: x and z in one matrix, what makes B, C and time steps in another."""
+    channels, rank, both, states = config.channels, config.rank, config.both, config.states
+    for i, name in enumerate(("x", "z")):
+        at, shape = f"{theirs}.in_proj.weight", (2 * channels, config.hidden)
+        yield _matrix(config, f"{ours}.{name}", at, shape, name, rows=(i * channels, channels))
+    yield from _conv(config, f"{ours}.conv_x", f"{theirs}.conv1d", (0, channels), channels)
+    for name, rows in (("low", (0, rank)), ("bc", (rank, both))):
+        yield _matrix(
+            config, f"{ours}.{name}", f"{theirs}.x_proj.weight", (rank + both, channels), name, rows=rows
+        )
+    yield _matrix(config, f"{ours}.dt", f"{theirs}.dt_proj.weight", (channels, rank), "dt")
+    yield _vector(f"{ours}.dt.bias", f"{theirs}.dt_proj.bias", channels)
+    yield CheckpointTensor(
+        path=f"{ours}.step.decay",
+        name=f"{theirs}.A_log",
+        shape=(channels, states),
+        made=(_flat, (channels * states,)),
+    )
+    yield _vector(f"{ours}.step.through", f"{theirs}.D", channels)
+    yield _matrix(config, f"{ours}.o", f"{theirs}.out_proj.weight", (config.hidden, channels), "mixer")
+
+
+def _flat(logarithm: Rows) -> Float32[np.ndarray, " decays"]:
+    """The decays of each channel, state by state."""
+    return decay(logarithm).reshape(-1)
+
+
+def _conv(
+    config: HybridConfig, ours: str, theirs: str, cut: tuple[int, int], wide: int
+) -> Iterator[CheckpointTensor]:
     for tap in range(TAPS):
         made = partial(_tap, tap)
         yield CheckpointTensor(

@@ -21,9 +21,8 @@ from models.rope_scaling import Scaling
 Residual = Float32[Array, "batch hidden"]
 Held = tuple[Any, Any, tuple[Any, ...]]
 """Keys, values and states of a part; None and () for those that it has not."""
-States = tuple[Float32[Array, "sequences kept channels"], ...]
-STATES = 3
-"""States of a mixer: of both convolutions, and of the state space step."""
+States = tuple[Array, ...]
+"""Of a mixer: f32 [sequences, kept, channels] each."""
 
 
 class Conv(nnx.Module):
@@ -97,13 +96,59 @@ class Mixer(nnx.Module):
         return out, (held_x, held_bc, held)
 
 
+class SelectiveMixer(Mixer):
+    """The state space layer of Mamba-1: B, C and the time steps are made of what the convolution leaves.
+
+    A factor of 1 lays B and C, and what the time steps are made of, out by themselves.
+    """
+
+    def __init__(self, config: HybridConfig, *, normed: bool = True) -> None:
+        hidden, channels, scaled = config.hidden, config.channels, config.column_scales == "f32"
+        if normed:
+            self.norm = Norm(hidden, config.eps)
+        self.x = Linear(hidden, channels, scaled=scaled)
+        self.z = Linear(hidden, channels, scaled=scaled)
+        self.conv_x = Conv(channels, biased=config.conv_biased)
+        self.low = Linear(channels, config.rank, scaled=scaled)
+        self.bc = Linear(channels, config.both, scaled=scaled)
+        self.dt = Linear(config.rank, channels, scaled=scaled, bias=True)
+        decays = {"decay": channels * config.states, "through": channels}
+        self.step = nnx.Dict(
+            {name: nnx.Param(jnp.zeros(width, jnp.float32)) for name, width in decays.items()}
+        )
+        self.o = Linear(channels, hidden, scaled=scaled)
+        self.config = config
+
+    def mixed(
+        self, a: Normed, states: States, position: Int32[Array, " batch"]
+    ) -> tuple[Float16[Array, "batch channels"], States]:
+        """What the output matrix takes, of the normed input."""
+        config, step = self.config, self.step
+        x, held_x = self.conv_x(self.x(a), states[0], position)
+        x16 = ops.round16(x)
+        low, bc = self.low(x16), ops.multiply(self.bc(x16), factor=1.0)
+        y, held = ops.ssm(
+            x,
+            self.dt(ops.round16(ops.multiply(low, factor=1.0))),
+            bc,
+            step["decay"][...],
+            step["through"][...],
+            states[1],
+            position,
+            low=config.step_low,
+            high=config.step_high,
+        )
+        return ops.round16(ops.gate(y, self.z(a))), (held_x, held)
+
+
 class HybridLayer(nnx.Module):
     """The parts of one layer, in the order of its word."""
 
     def __init__(self, config: HybridConfig, word: str, *, context: int) -> None:
         self.word = word
         if MIXER in word or BOTH in word:
-            self.mixer = Mixer(config, normed=MIXER in word)
+            mixer = SelectiveMixer if config.rank else Mixer
+            self.mixer = mixer(config, normed=MIXER in word)
         if ATTENTION in word or BOTH in word:
             self.attention = Attention(config, context=context)
         if FFN in word:
@@ -164,8 +209,7 @@ class Hybrid(nnx.Module):
         """Shapes of K and V of the layers with attention, and of the states of those with a mixer."""
         config = self.config
         kv = kv_shape(config.attentions, self.batch, self.context, config.kv_heads, config.head_dim, self.kv)
-        kept = ((TAPS - 1, config.channels), (TAPS - 1, config.both), (config.states, config.channels))
-        leaves = [jax.ShapeDtypeStruct((self.batch, *shape), jnp.float32) for shape in kept]
+        leaves = [jax.ShapeDtypeStruct((self.batch, *shape), jnp.float32) for shape in config.kept]
         return kv._replace(state=tuple(leaves * config.mixers))
 
     def __call__(
@@ -180,7 +224,7 @@ class Hybrid(nnx.Module):
             x = self.embed(tokens)
         for i, layer in enumerate(self.layers):
             for part in layer.word:
-                held = _held(part, cache, len(keys), len(states))
+                held = _held(part, cache, len(keys), len(states), len(self.config.kept))
                 with jax.named_scope(f"layers.{i}"):
                     x, (k, v, kept) = layer(part, x, angles, position, held)
                 if part in (ATTENTION, BOTH):
@@ -193,8 +237,8 @@ class Hybrid(nnx.Module):
         return logits, token, KVCache(tuple(keys), tuple(values), tuple(states))
 
 
-def _held(part: str, cache: KVCache, attended: int, kept: int) -> Held:
-    """What a part reads of the cache, after so many layers with attention and so many states."""
+def _held(part: str, cache: KVCache, attended: int, kept: int, count: int) -> Held:
+    """What a part reads of the cache, after so many layers with attention and states; it has `count`."""
     attends, mixes = part in (ATTENTION, BOTH), part in (MIXER, BOTH)
     keys, values = (cache.k[attended], cache.v[attended]) if attends else (None, None)
-    return keys, values, cache.state[kept : kept + STATES] if mixes else ()
+    return keys, values, cache.state[kept : kept + count] if mixes else ()

@@ -1,4 +1,4 @@
-"""What the `config.json` of hybrid decoders means: Mamba-2, Falcon-H1, Bamba, Granite 4 (dense).
+"""What the `config.json` of hybrid decoders means: Mamba-1 and 2, Falcon-H1, Bamba, Granite 4 (dense).
 
 Source of defaults: transformers 5.24, configuration_ of the model_types here.
 """
@@ -16,6 +16,7 @@ _INERT = (
     *("time_step_rank", "time_step_min", "time_step_max", "time_step_floor", "chunk_size"),
     *("rescale_prenorm_residual", "residual_in_fp32", "rms_norm", "mamba_chunk_size", "num_logits_to_keep"),
     *("z_loss_coefficient", "mamba_use_mlp", "mamba_norm_before_gate", "mlp_expansion_factor"),
+    *("time_step_init_scheme", "time_step_scale", "use_mambapy", "use_associative_scan"),
     *("output_router_logits", "router_aux_loss_coef", "num_experts_per_tok"),
 )
 """Keys of initialisation and training, and of how transformers computes the same."""
@@ -54,6 +55,46 @@ def _mamba2(keys: Keys, name: str) -> HybridConfig:
         states=keys.stated("state_size", 128),
         conv_biased=keys.flag("use_conv_bias", True),
         mixer_norm="gated",
+        **mixer,
+    )
+
+
+def _mamba(keys: Keys, name: str) -> HybridConfig:
+    """Mamba-1 (the state-spaces checkpoints in transformers' form)."""
+    hidden, layers = keys.stated("hidden_size", 768), keys.stated("num_hidden_layers", 32)
+    channels, rank = keys.stated("expand", 2) * hidden, keys.get("time_step_rank", "auto")
+    if keys.get("intermediate_size") not in (None, channels):
+        raise keys.error("intermediate_size", keys.get("intermediate_size"), f"expand makes it {channels}")
+    mixer = _mixer(
+        keys,
+        hidden,
+        heads=channels,
+        head_dim=1,
+        expand="expand",
+        taps="conv_kernel",
+        groups=1,
+        bias="use_bias",
+    )
+    if (activation := keys.text("hidden_act", "silu")) not in ("silu", "swish"):
+        raise keys.error("hidden_act", activation, "only silu is supported")
+    keys.values.setdefault("tie_word_embeddings", True)
+    return _config(
+        keys,
+        name,
+        "mamba",
+        (MIXER,) * layers,
+        heads=1,
+        kv_heads=1,
+        head_dim=2,
+        ffn=1,
+        vocab=keys.stated("vocab_size", 50280),
+        rope_theta=10_000.0,
+        eps=keys.number("layer_norm_epsilon", 1e-5),
+        max_context=LONGEST,
+        states=keys.stated("state_size", 16),
+        rank=-(-hidden // 16) if rank in ("auto", None) else keys.integer("time_step_rank"),
+        conv_biased=keys.flag("use_conv_bias", True),
+        mixer_norm="none",
         **mixer,
     )
 
@@ -182,6 +223,9 @@ def _config(keys: Keys, name: str, names: str, pattern: tuple[str, ...], **numbe
     for inert in _INERT:
         keys.get(inert)
     low, high = _limits(keys, "time_step_limit")
+    for key in ("mamba_ssm_cache_dtype", "mamba_ssm_dtype"):
+        if (kept := keys.get(key)) not in (None, "float32"):
+            raise keys.error(key, kept, "states are kept in float32, in no other format")
     return HybridConfig(
         name=name,
         family=FAMILY,
@@ -253,6 +297,7 @@ def _number(value: Any) -> float | None:
 
 
 READERS: dict[str, Callable[[Keys, str], HybridConfig]] = {
+    "mamba": _mamba,
     "mamba2": _mamba2,
     "falcon_h1": _falcon_h1,
     "bamba": _bamba,

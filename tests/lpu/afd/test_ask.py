@@ -10,6 +10,7 @@ import pytest
 from compiler.errors import OptionError
 from compiler.options import CompileOptions
 from lpu import api
+from lpu.afd.machines import of_pod
 from lpu.afd.modes.afd import Afd
 from lpu.afd.modes.draft import Draft
 from lpu.afd.modes.pd import Pd
@@ -182,3 +183,23 @@ def test_measured_operators_are_named_as_such_wherever_they_count(tmp_path: Path
     assert found.turns[0].tpot > plain.turns[0].tpot
     with pytest.raises(FileError, match="nowhere"):
         api.afd("llama-tiny", request, gpus=Gpus(gpu_table=tmp_path / "nowhere.csv"), **known)
+
+
+def test_a_pod_stands_for_gpus_rack_and_bridge() -> None:
+    found, rack = of_pod(Gpus(pod="nvl72-lpx-x4", gpu_tp=8), "lpx")
+    assert (found.gpu, found.gpus, found.bridge, rack) == ("r100", 72, "spectrum-x", "lpx-x4")
+    assert (found.gpu_tp, found.pod) == (8, None)
+    assert of_pod(Gpus(gpus=3), "quad") == (Gpus(gpus=3), "quad")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "rack", "said"),
+    [
+        (Gpus(pod="nvl72-lpx", gpus=16), "lpx", "--gpus 16: is beside --pod nvl72-lpx, which says 72"),
+        (Gpus(pod="nvl72-lpx", gpu="b200"), "lpx", "--gpu b200: is beside --pod nvl72-lpx, which says r100"),
+        (Gpus(pod="nvl72-lpx-x2"), "quad", "--rack quad: is beside --pod nvl72-lpx-x2, which says lpx-x2"),
+    ],
+)
+def test_what_is_said_beside_a_pod_must_agree(gpus: Gpus, rack: str, said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        api.afd("llama-tiny", REQUEST, gpus=gpus, rack=rack)

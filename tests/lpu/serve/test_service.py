@@ -9,8 +9,8 @@ from typing import Any
 import httpx2 as httpx
 from starlette.types import ASGIApp
 
-from lpu.serve.app import application
 from lpu.serve.engine import SyntheticEngine
+from lpu.serve.http.app import application
 from lpu.serve.options import ServeGpus, ServeOptions
 from lpu.serve.service import Service
 from lpu.serve.start import service_of

@@ -1,0 +1,1 @@
+"""Spares: what idle chips, trays or racks cost, and what they give when something breaks."""

@@ -1,0 +1,278 @@
+"""Requests through a machine, event by event: waiting, prefill, hand-over, decode. Times in cycles.
+
+At the same cycle what ends comes first, then what is handed over, then what arrives; each in the order of the
+requests. So the same requests on the same machine make the same times, whatever computes them.
+"""
+
+from collections import deque
+from heapq import heapify, heappop, heappush
+
+import numpy as np
+from jaxtyping import Int64
+
+from lpu.traffic.outcome import REFUSED, SERVED, TOO_LONG, Outcome
+from lpu.traffic.served import Served
+from lpu.traffic.simulation.block_cache import BlockCache
+from lpu.traffic.simulation.slots import FIRST, DecodeSlots
+from lpu.traffic.trace import Trace
+
+NS_PER_SECOND = 10**9
+_ASK, _PREFILLED, _HANDED = 0, 1, 2
+Cycles = Int64[np.ndarray, " requests"]
+
+
+def in_cycles(nanoseconds: Cycles, clock_hz: int) -> list[int]:
+    """The first cycle at or after each moment."""
+    return [-(-int(moment) * clock_hz // NS_PER_SECOND) for moment in nanoseconds.tolist()]
+
+
+def simulate(trace: Trace, machine: Served, *, cycles: bool = False) -> Outcome:
+    """What becomes of each request. cycles: the trace's arrivals are cycles already."""
+    return _Run(trace, machine, cycles).run()
+
+
+class _Run:
+    """One simulation. `now` moves from event to event; columns hold what is known of each request."""
+
+    def __init__(self, trace: Trace, machine: Served, cycles: bool) -> None:
+        count = len(trace)
+        self.trace, self.machine, self.slots = trace, machine, DecodeSlots(machine)
+        self.inputs, self.outputs = trace.inputs.tolist(), trace.outputs.tolist()
+        self.gaps = trace.arrivals.tolist() if cycles else in_cycles(trace.arrivals, machine.clock_hz)
+        self.classes = None if trace.priorities is None else trace.priorities.tolist()
+        self.arrived, self.started = [0] * count, [0] * count
+        self.ready, self.joined = [0] * count, [0] * count
+        self.first, self.last = [0] * count, [0] * count
+        self.held, self.status = [0] * count, bytearray(count)
+        self.computed = [0] * count
+        self.waiting: deque[int] = deque()
+        self.by_class: list[tuple[int, int]] = []
+        self.events: list[tuple[int, int, int]] = []
+        self.now, self.sent = 0, 0
+        prefill = machine.prefill
+        self.cache = None
+        if prefill is not None and trace.blocks is not None:
+            self.cache = BlockCache(prefill.cache_blocks, *(tier.blocks for tier in prefill.tiers))
+        self.fetching = [0] * (
+            1 + len(prefill.tiers) if prefill else 1
+        )  # by tier, the cycle it is busy until
+        self.fetched = [0] * len(self.fetching)
+        self.idle = list(range(prefill.replicas)) if prefill else []
+        self.wires = [0] * len(self.idle)
+        self.room = prefill.room_tokens if prefill else 0
+        self.of: dict[int, tuple[int, int | None, int | None]] = {}  # replica, group, cycle of its slot
+        self.wanting: deque[int] = deque()  # prefills that asked for a slot and have none
+        self.prefills: dict[int, tuple[int, int, int, int]] = {}
+        self.busy = self.wired = self.peak_waiting = 0
+
+    def run(self) -> Outcome:
+        """Until every request is served or refused."""
+        trace, count, slots, events = self.trace, len(self.trace), self.slots, self.events
+        sent, ahead = 0, []
+        if trace.users:
+            ahead = [(self.gaps[i], i) for i in range(trace.users)]
+            heapify(ahead)
+            sent = trace.users
+        self.ahead = ahead
+        self.sent = sent
+        closed, gaps = bool(trace.users), self.gaps
+        never = 1 << 200
+        while True:
+            ends = slots.next_end()
+            at = never if ends is None else ends
+            event = events[0][0] if events else never
+            if closed:
+                coming = ahead[0][0] if ahead else never
+            else:
+                coming = gaps[self.sent] if self.sent < count else never
+            if at <= event and at <= coming:
+                if at == never:
+                    break
+                self.now = at
+                self._ended()
+            elif event <= coming:
+                self.now = event
+                self._event()
+            else:
+                self.now = coming
+                request = heappop(ahead)[1] if closed else self.sent
+                if not closed:
+                    self.sent += 1
+                self._arrive(request)
+        return self._outcome()
+
+    def _arrive(self, request: int) -> None:
+        self.arrived[request] = self.now
+        waiting = len(self.by_class) if self.classes else len(self.waiting)
+        if self.inputs[request] + self.outputs[request] - 1 > self.machine.longest:
+            self._leave(request, TOO_LONG)
+        elif self.machine.queue is not None and waiting >= self.machine.queue and not self._is_free():
+            self._leave(request, REFUSED)
+        else:
+            if self.classes:
+                heappush(self.by_class, (self.classes[request], request))
+            else:
+                self.waiting.append(request)
+            self._start()
+            self.peak_waiting = max(self.peak_waiting, len(self.by_class) or len(self.waiting))
+
+    def _leave(self, request: int, status: int) -> None:
+        """A request is over; in a closed loop its user sends another."""
+        self.status[request] = status
+        if self.trace.users and self.sent < len(self.trace):
+            heappush(self.ahead, (self.now + self.gaps[self.sent], self.sent))
+            self.sent += 1
+
+    def _is_free(self) -> bool:
+        """Whether a request would begin at once."""
+        return bool(self.idle) if self.machine.prefill else self.slots.is_free
+
+    def _next(self) -> int | None:
+        """The request that is next, still in the queue."""
+        if self.classes:
+            return self.by_class[0][1] if self.by_class else None
+        return self.waiting[0] if self.waiting else None
+
+    def _pop(self) -> None:
+        if self.classes:
+            heappop(self.by_class)
+        else:
+            self.waiting.popleft()
+
+    def _start(self) -> None:
+        """Begin whatever waits and can begin: a prefill, or the prompt in a slot of its own."""
+        if self.machine.prefill:
+            while self.idle and (request := self._next()) is not None and self._prefill(request):
+                self._pop()
+            return
+        while (request := self._next()) is not None:
+            group = self.slots.take(self.now)
+            if group is None:
+                return
+            self._pop()
+            self.started[request] = self.ready[request] = self.now
+            tokens = self.inputs[request]
+            steps = tokens + self.outputs[request] - 1
+            self.joined[request] = self.slots.join(request, group, self.now, 0, tokens, steps)
+
+    def _prefill(self, request: int) -> bool:
+        """Begin a prefill on an idle replica; False if the GPUs have no room for its KV."""
+        prefill, tokens = self.machine.prefill, self.inputs[request]
+        assert prefill is not None
+        if tokens > self.room and self.room < prefill.room_tokens:
+            return False
+        self.room -= tokens
+        replica = heappop(self.idle)
+        self.started[request] = self.now
+        known, there = self._known(request)
+        cost = prefill.cost(tokens, known)
+        if there > self.now:
+            cost = cost._replace(compute=cost.compute + there - self.now)
+        self.of[request] = replica, None, None
+        self.prefills[request] = cost
+        asks = self.now + max(0, cost.compute + cost.exposed - cost.handover)
+        heappush(self.events, (asks, _ASK, request))
+        self.busy += cost.compute
+        self.wired += cost.wire
+        heappush(self.events, (self.now + cost.compute, _PREFILLED, request))
+        return True
+
+    def _known(self, request: int) -> tuple[int, int]:
+        """Tokens of a prompt whose KV the cache has, and the cycle at which all of it is in HBM."""
+        prefill, blocks = self.machine.prefill, self.trace.blocks
+        if self.cache is None or blocks is None or prefill is None:
+            return 0, self.now
+        ids = blocks.ids[blocks.starts[request] : blocks.starts[request + 1]].tolist()
+        found = self.cache.take_from(ids)
+        there = self.now
+        for i, tier in enumerate(prefill.tiers, 1):
+            if found[i]:
+                begin = max(self.now, self.fetching[i]) + tier.latency_cycles
+                self.fetching[i] = begin + found[i] * tier.block_cycles
+                self.fetched[i] += found[i]
+                there = max(there, self.fetching[i])
+        self.held[request] = sum(found)
+        return min(self.held[request] * blocks.tokens, self.inputs[request] - 1), there
+
+    def _event(self) -> None:
+        _, kind, request = heappop(self.events)
+        if kind == _ASK:
+            group = self.slots.take(self.now)
+            if group is None:
+                self.wanting.append(request)
+            else:
+                self.of[request] = self.of[request][0], group, self.now
+        elif kind == _PREFILLED:
+            self.computed[request] = self.now
+            replica, group, _ = self.of[request]
+            heappush(self.idle, replica)
+            if group is not None:
+                self._hand_over(request)
+            self._start()
+        else:
+            self._handed(request)
+
+    def _handed(self, request: int) -> None:
+        """The KV of a prompt is in its slot: its user joins."""
+        self.room += self.inputs[request]
+        group = self.of.pop(request)[1]
+        assert group is not None
+        self.ready[request] = self.now
+        position, turns = self.inputs[request] - 1, self.outputs[request]
+        self.joined[request] = self.slots.join(request, group, self.now, position, 1, turns)
+        self._start()
+
+    def _hand_over(self, request: int) -> None:
+        """Send the KV of a prefill that is done to the slot that it has."""
+        replica, _, since = self.of[request]
+        assert since is not None
+        _, exposed, handover, wire = self.prefills.pop(request)
+        begin = max(since, self.wires[replica])
+        done = max(self.computed[request] + exposed, begin + handover)
+        self.wires[replica] = max(self.computed[request], begin + wire)
+        heappush(self.events, (done, _HANDED, request))
+
+    def _ended(self) -> None:
+        found = self.slots.end(self.now)
+        if found is None:
+            return
+        request = found.request
+        if found.kind == FIRST:
+            self.first[request] = self.now
+            return
+        if not self.first[request]:
+            self.first[request] = self.now
+        self.last[request] = self.now
+        self._leave(request, SERVED)
+        if self.machine.prefill is None:
+            self._start()
+        elif self.wanting:
+            waiting = self.wanting.popleft()
+            replica = self.of[waiting][0]
+            self.of[waiting] = replica, self.slots.take(self.now), self.now
+            if self.computed[waiting]:
+                self._hand_over(waiting)
+
+    def _outcome(self) -> Outcome:
+        columns = (self.arrived, self.started, self.computed, self.ready, self.joined, self.first, self.last)
+        arrived, started, computed, ready, joined, first, last = (np.array(one, np.int64) for one in columns)
+        return Outcome(
+            clock_hz=self.machine.clock_hz,
+            arrived=arrived,
+            started=started,
+            computed=computed,
+            ready=ready,
+            joined=joined,
+            first=first,
+            last=last,
+            inputs=self.trace.inputs,
+            outputs=self.trace.outputs,
+            block_hits=np.array(self.held, np.int64),
+            status=np.frombuffer(bytes(self.status), np.uint8),
+            busy=self.busy,
+            wired=self.wired,
+            peak_waiting=self.peak_waiting,
+            drains=self.slots.drains,
+            fetched=tuple(self.fetched[1:]),
+            classes=self.trace.priorities,
+        )

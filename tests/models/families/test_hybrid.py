@@ -1,0 +1,117 @@
+"""Configs of hybrid folders: what is not computed is refused by its key, on one line with both numbers."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from jax.core import ShapedArray
+from safetensors.numpy import load_file, save_file
+
+from lpu.cli.app import main
+from models.contract.ops import OPS
+from models.families.hybrid.checkpoint import decay
+from models.families.registry import config_of
+from models.hybrid_config import HybridConfig
+from models.sources.error import WeightError
+from models.sources.huggingface import open_folder
+from models.sources.huggingface_config import read_config
+
+FOLDERS = Path(__file__).parents[1] / "data/variants"
+WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
+    "heads": ("mamba2", {"num_heads": 5}, "5 heads of 24 are not 96 channels"),
+    "groups": ("mamba2", {"n_groups": 2}, "n_groups is 2: only mixers whose heads all share B and C"),
+    "taps": ("mamba2", {"conv_kernel": 1}, "conv_kernel is 1: only convolutions of 4 taps are supported"),
+    "bias": ("mamba2", {"use_bias": True}, "use_bias is True: such a bias is not supported"),
+    "state": ("falcon-h1", {"mamba_ssm_cache_dtype": "bfloat16"}, "'bfloat16': states are kept in float32"),
+    "limits": ("bamba", {"time_step_limit": [1.0, 0.5]}, "it is the least and the most of a time step"),
+    "layers": ("bamba", {"attn_layer_indices": [2]}, "attn_layer_indices is [2]: it names layers, 0 to 1"),
+    "norm": ("falcon-h1", {"mamba_rms_norm": True}, "a mixer's own norm of this model_type"),
+    "multipliers": ("falcon-h1", {"ssm_multipliers": [1.0]}, "it is a list of 5 numbers"),
+    "experts": ("granite4-dense", {"num_local_experts": 4}, "experts are not supported"),
+    "kinds": ("granite4-dense", {"layer_types": ["linear_attention", "x"]}, "layer_types is ['x']: only"),
+    "count": ("granite4-dense", {"layer_types": ["mamba"]}, "num_hidden_layers is 2"),
+    "positions": ("granite4-dense", {"position_embedding_type": "alibi"}, "it is rope or nope"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_not_computed_is_refused_by_its_key(case: str, tmp_path: Path) -> None:
+    name, keys, words = WRONG[case]
+    held = json.loads((FOLDERS / name / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(held | keys))
+    with pytest.raises(WeightError) as refused:
+        read_config(tmp_path)
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_tensor_that_is_missing_is_named(tmp_path: Path) -> None:
+    shutil.copytree(FOLDERS / "mamba2", tmp_path / "model")
+    held = load_file(tmp_path / "model/model.safetensors")
+    del held["backbone.layers.1.mixer.dt_bias"]
+    save_file(held, tmp_path / "model/model.safetensors")
+    with pytest.raises(WeightError, match=r"1 tensors .* missing \(backbone\.layers\.1\.mixer\.dt_bias\)"):
+        open_folder(tmp_path / "model")
+
+
+def test_patterns_are_words_of_known_parts_one_for_each_layer(tmp_path: Path) -> None:
+    config = read_config(FOLDERS / "bamba")
+    assert isinstance(config, HybridConfig)
+    assert config.pattern == ("MF", "AF")
+    for pattern, words in (
+        (("MF", "XF"), "layer 1 of the pattern is 'XF': 'X' is no part"),
+        (("MF",), "pattern names 1 layers, there are 2"),
+        (("MF", ""), "layer 1 of the pattern is ''"),
+        (("PA", "F"), "P is a mixer and attention"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            replace(config, pattern=pattern)
+    for field, value, words in (
+        ("ssm_heads", 7, "ssm_heads 7 do not divide 96 channels"),
+        ("groups", 3, "groups 3 do not divide 4 ssm_heads"),
+        ("states", 0, "states is 0, the least is 1"),
+        ("step_high", -1.0, "0 <= low <= high"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            replace(config, **{field: value})
+    assert config_of(json.loads(json.dumps(config.to_fields()))) == config
+    file = tmp_path / "model.yaml"
+    file.write_text("family: hybrid\nlayers: 1\nhidden: 48\nheads: 1\nffn: 1\nvocab: 96\npattern: [MQ]\n"
+                    "channels: 96\nstates: 16\nssm_heads: 4\n")  # fmt: skip
+    assert main(["compile", str(file), "--rack", "pair"]) == 2
+
+
+def test_ops_with_states_refuse_shapes_that_do_not_go_together() -> None:
+    def f32(*shape: int) -> ShapedArray:
+        return ShapedArray(shape, np.dtype(np.float32))
+
+    position = ShapedArray((2,), np.dtype(np.int32))
+    taps = (f32(8),) * 4
+    for state, given, words in (
+        (f32(2, 2, 8), taps, "kept values and channels of the state"),
+        (f32(3, 3, 8), taps, "2 rows are no equal share for 3 sequences"),
+        (f32(2, 3, 8), taps[:1], "1 vectors, it takes 4 taps"),
+        (f32(2, 3, 8), (*taps[:3], f32(7)), "tap 3 has 7 channels, x has 8"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            OPS["conv"].shape(f32(2, 8), state, position, *given)
+    good = {"raw": f32(2, 4), "bc": f32(2, 6), "decay": f32(8), "d": f32(8), "state": f32(2, 3, 8)}
+    for change, words in (
+        ({"raw": f32(2, 3)}, "3 time steps do not divide 8 channels"),
+        ({"bc": f32(2, 8)}, "bc has 8 lanes, 1 groups of 3 states take 6"),
+        ({"decay": f32(9)}, "decay has 9 numbers, it takes 8 or 24"),
+        ({"d": f32(7)}, "d has 7 numbers, x 8 channels"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            OPS["ssm"].shape(f32(2, 8), *(good | change).values(), position, groups=1, low=0.0, high=1.0)
+    with pytest.raises(ValueError, match="shapes of x and z"):
+        OPS["gate"].shape(f32(2, 8), f32(2, 7))
+
+
+def test_decays_are_rounded_once() -> None:
+    logarithm = np.array([0.0, 1.0, -2.5], np.float32)
+    assert decay(logarithm).tolist() == [np.float32(-np.exp(float(one))) for one in logarithm]
