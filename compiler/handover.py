@@ -17,6 +17,7 @@ from compiler.program.instructions.attention import (
     AttentionKernel,
     KVKernel,
     LatentAttentionKernel,
+    is_ring,
     stripe_tokens,
 )
 from compiler.program.instructions.host import HandoverKernel
@@ -120,6 +121,11 @@ def _check(over: _Handover, layers: int) -> None:
         raise OptionError(over.kind, "program", reason, "Prefill it on the LPUs: --prefill.")
     if not layers:
         raise OptionError(over.kind, "program", "keeps KV of 0 layers", "Give one that decodes.")
+    kernels = [k for k in manifest.kernels if isinstance(k, AttentionKernel)]
+    if rings := [k for k in kernels if k.reach and is_ring(k, most)]:
+        reason = f"keeps the last {rings[0].capacity} tokens of layers that see {rings[0].reach}"
+        remedy = f"Compile with --context {rings[0].capacity} or less."
+        raise OptionError(over.kind, "program", f"{reason}; a hand-over knows whole contexts", remedy)
     if not 1 <= over.tokens <= most:
         reason = f"are {over.tokens}, the longest context is {most}"
         raise OptionError(over.kind, "tokens", reason, f"Give 1 to {most}.")

@@ -165,7 +165,7 @@ def compile_pair(
 
     def made(rack: Rack, numbers: Numbering, by_layer: bool) -> tuple[Program, Program]:
         def decoding(machine: Rack) -> Scheduled:
-            plan = replace(decode.plan(machine), by_layer=by_layer)
+            plan = replace(decode.plan(machine, appended=tokens), by_layer=by_layer)
             return one_by_one(step, plan, decode.blocks, machine, options, beside(machine))
 
         found = shortest(numbers.rack, decoding)

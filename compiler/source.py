@@ -47,8 +47,11 @@ class Traced:
     graph: Graph
     blocks: tuple[ModelBlock, ...]
 
-    def plan(self, rack: Rack, decode: Source | None = None) -> Plan:
-        """What all blocks share. decode: whose cache the step works on, if not its own."""
+    def plan(self, rack: Rack, decode: Source | None = None, appended: int = 1) -> Plan:
+        """What all blocks share. decode: whose cache the step works on, if not its own.
+
+        appended: tokens of a sequence that another step on the same cache takes.
+        """
         of, block = decode or self.source, block_of(self.graph)
         return Plan(
             graph=self.graph,
@@ -59,6 +62,7 @@ class Traced:
             cached=of.cached,
             chunk=self.source.chunk,
             run=run_of(of.contexts, block, 1),
+            appended=max(self.source.chunk, appended),
         )
 
 

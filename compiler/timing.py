@@ -26,6 +26,7 @@ from compiler.program.instructions.recurrent import SsmKernel, StateKernel, stat
 from compiler.program.isa import F32_LANES, TILE_ROWS, TRANSIENT, Kernel, Lines, Op, ceil_div
 from fabric.chip import ChipSpec
 
+CAP_PASSES = 6  # assumed: cap tanh(x / cap), a multiply, tanh as an exponential and a quotient, a multiply
 VXM_WORDS_PER_CYCLE = 8  # assumed: words that one chain reads and writes in a cycle
 
 Rule = Callable[[int, Lines, Any, ChipSpec, int], tuple[Lines, Lines]]
@@ -50,6 +51,21 @@ class Vector:
         passes = ceil_div(self.lanes(n, kernel) * rows, TILE_ROWS) * self.passes
         hold = np.maximum(passes, ceil_div(rows * words, VXM_WORDS_PER_CYCLE))
         return hold, hold + chip.vxm_latency_cycles + (chip.lane_reduce_cycles if self.reduces else 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """The rule of VXM rows over the scores of a block: a soft cap of the kernel takes passes of its own."""
+
+    passes: int
+    reduces: bool = False
+
+    def __call__(
+        self, op: int, n: Lines, kernel: AttentionKernel, chip: ChipSpec, rows: int
+    ) -> tuple[Lines, Lines]:
+        """(hold, t1 - t0) in cycles."""
+        passes = self.passes + (CAP_PASSES if kernel.cap else 0)
+        return Vector(lanes=_of_scores, passes=passes, reduces=self.reduces)(op, n, kernel, chip, rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,8 +238,8 @@ RULES: dict[int, Rule] = {
     Op.CAST: Vector(lanes=of_lines, passes=1),
     Op.KVW: Vector(lanes=_of_key_and_value, passes=1, words=_kv_word),
     Op.QK: _score,
-    Op.SMAX: Vector(lanes=_of_scores, passes=1, reduces=True),
-    Op.EXP: Vector(lanes=_of_scores, passes=4),
+    Op.SMAX: Scored(passes=1, reduces=True),
+    Op.EXP: Scored(passes=4),
     Op.PV: _weigh,
     Op.NODE: Vector(lanes=_of_attended, passes=1),
     Op.AOUT: Vector(lanes=_of_quotient, passes=1),
@@ -236,6 +252,7 @@ RULES: dict[int, Rule] = {
     Op.MUL: Vector(lanes=of_lines, passes=1),
     Op.MAD: Vector(lanes=of_lines, passes=1),
     Op.GLU: Vector(lanes=of_lines, passes=4),
+    Op.CAP: Vector(lanes=of_lines, passes=CAP_PASSES),
     Op.ARGMAX: Vector(lanes=of_lines, passes=1, reduces=True),
     Op.ARGRED: Vector(lanes=of_lines, passes=1, reduces=True),
     Op.XMM: _tile,

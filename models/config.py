@@ -15,7 +15,12 @@ MOST = {"layers": 4096, "max_context": 1 << 62}
 MATRICES_PER_FFN = 3  # gate, up, down
 DEFAULT_FAMILY = "llama"
 MATRICES = ("q", "k", "v", "o", "gate", "up", "down")  # of a layer, in this order
-_LATER = ("family", "biased", "turned_lanes", "window", "column_scales", "fused", "attention_block")
+KINDS = ("full", "window", "span", "nope")  # of a layer's attention
+_LATER = (
+    *("family", "biased", "turned_lanes", "window", "column_scales", "fused", "attention_block"),
+    *("kinds", "span", "window_theta", "attention_scale", "attention_cap", "logit_cap", "sinks"),
+    *("norms", "whole_qk_norm", "embedding_scale", "residual_scale", "logits_scale"),
+)
 """Fields that came after digests: left out of `to_fields` where they hold their default."""
 
 
@@ -24,7 +29,13 @@ class TransformerConfig:
     """The numbers of a dense decoder. family: by which name `models.families.registry` knows its module.
 
     biased: which of a layer's MATRICES have a bias. turned_lanes: of each head, by RoPE; None: all. window:
-    tokens that attention sees, None: all; a longer context is not supported. fused: whether checkpoints hold
+    the last tokens that layers of kind "window" see, span: tokens of a run whose later ones see no other, in
+    layers of kind "span". kinds: of each layer (nope: sees all, without RoPE); none stated: all are
+    "window" if there is a window, else "full". window_theta: RoPE's base, unscaled, in layers of kind
+    "window"; None: as in the others. attention_scale: of scores, None: 1 / sqrt(head_dim). attention_cap,
+    logit_cap: x becomes cap tanh(x / cap). sinks: a logit of each head that takes weight alone. norms: before
+    attention and FFN, after them (before the residual sum), or both. whole_qk_norm: qk_norm over all heads.
+    embedding_scale, residual_scale, logits_scale: factors. fused: whether checkpoints hold
     q, k and v in one tensor, and gate and up. column_scales: of the weights, powers of two or any f32.
     attention_block: tokens that attention sums exactly before it rounds, which decides bits.
     ffn_down, ffn_up: the formats in which the input of each FFN and its result cross, for an FFN that runs on
@@ -58,6 +69,18 @@ class TransformerConfig:
     fused: bool = False
     column_scales: Literal["pow2", "f32"] = "pow2"
     attention_block: int = BLOCK
+    kinds: tuple[str, ...] = ()
+    span: int | None = None
+    window_theta: float | None = None
+    attention_scale: float | None = None
+    attention_cap: float | None = None
+    logit_cap: float | None = None
+    sinks: bool = False
+    norms: Literal["pre", "post", "both"] = "pre"
+    whole_qk_norm: bool = False
+    embedding_scale: float | None = None
+    residual_scale: float | None = None
+    logits_scale: float | None = None
 
     def __post_init__(self) -> None:
         for field in ("layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab", "max_context"):
@@ -81,10 +104,30 @@ class TransformerConfig:
             raise ValueError(f"{self.name}: biased names {unknown[0]!r}, it takes {', '.join(MATRICES)}.")
         if self.column_scales not in ("pow2", "f32"):
             raise ValueError(f"{self.name}: column_scales is {self.column_scales!r}, it takes pow2 or f32.")
+        self._check_kinds()
         if self.eps <= 0 or self.rope_theta <= 1:
             raise ValueError(
                 f"{self.name}: eps {self.eps} must be above 0 and rope_theta {self.rope_theta} above 1."
             )
+
+    def _check_kinds(self) -> None:
+        for name in ("window", "span"):
+            tokens = getattr(self, name)
+            if tokens is not None and tokens < 1:
+                raise ValueError(f"{self.name}: {name} is {tokens}, the least is 1 token.")
+            if name in self.kinds and tokens is None:
+                raise ValueError(f"{self.name}: kinds names {name!r} layers, {name} is not stated.")
+        if unknown := [kind for kind in self.kinds if kind not in KINDS]:
+            raise ValueError(f"{self.name}: kinds names {unknown[0]!r}, it takes {', '.join(KINDS)}.")
+        if self.kinds and len(self.kinds) != self.layers:
+            raise ValueError(f"{self.name}: kinds names {len(self.kinds)} layers, layers is {self.layers}.")
+        if self.norms not in ("pre", "post", "both"):
+            raise ValueError(f"{self.name}: norms is {self.norms!r}, it takes pre, post or both.")
+        for name in ("attention_scale", "attention_cap", "logit_cap", "embedding_scale", "logits_scale"):
+            if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
+                raise ValueError(f"{self.name}: {name} is {value}, it must be finite and above 0.")
+        if self.window_theta is not None and self.window_theta <= 1:
+            raise ValueError(f"{self.name}: window_theta is {self.window_theta}, it must be above 1.")
 
     @classmethod
     def of_fields(cls, fields: Mapping[str, Any]) -> "TransformerConfig":
@@ -92,8 +135,9 @@ class TransformerConfig:
         held: dict[str, Any] = dict(fields)
         if held.get("rope_scaling") is not None:
             held["rope_scaling"] = scaling_of(held["rope_scaling"])
-        if "biased" in held:
-            held["biased"] = tuple(held["biased"])
+        for name in ("biased", "kinds"):
+            if name in held:
+                held[name] = tuple(held[name])
         for name, hint in get_type_hints(cls).items():
             if name in held and not _fits(held[name], hint):
                 raise ValueError(f"{name} is {held[name]!r}, a model has {getattr(hint, '__name__', hint)}.")
@@ -108,7 +152,21 @@ class TransformerConfig:
     @property
     def longest(self) -> int:
         """The longest context that a program can be compiled for."""
-        return min(self.max_context, self.window or self.max_context)
+        return self.max_context
+
+    def kind_of(self, layer: int) -> str:
+        """The kind of a layer's attention, one of KINDS."""
+        return self.kinds[layer] if self.kinds else "window" if self.window else "full"
+
+    def reach_of(self, kind: str, context: int) -> tuple[int, int]:
+        """(window, span) of layers of a kind, in tokens; 0 where that is as long as the context."""
+        window = (self.window or 0) if kind == "window" else 0
+        span = (self.span or 0) if kind == "span" else 0
+        return (window if window < context else 0), (span if span < context else 0)
+
+    def block_for(self, reach: int) -> int:
+        """Tokens that attention sums exactly where it sees no more than `reach`; 0: all."""
+        return min(self.attention_block, 1 << (reach - 1).bit_length()) if reach else self.attention_block
 
     def width_of(self, matrix: str) -> int:
         """Outputs of one of a layer's MATRICES."""
@@ -141,11 +199,13 @@ class TransformerConfig:
         """Exact number of parameters: embedding, head unless tied, attention, FFN and norms."""
         q = self.heads * self.head_dim
         kv = self.kv_heads * self.head_dim
-        attention = 2 * self.hidden * q + 2 * self.hidden * kv + (2 * self.head_dim if self.qk_norm else 0)
+        normed = (q + kv if self.whole_qk_norm else 2 * self.head_dim) if self.qk_norm else 0
+        attention = 2 * self.hidden * q + 2 * self.hidden * kv + normed + self.heads * self.sinks
         ffn = MATRICES_PER_FFN * self.hidden * self.ffn
         tables = self.vocab * self.hidden * (1 if self.tied else 2)
         biases = sum(map(self.width_of, self.biased))
-        return tables + self.layers * (attention + ffn + biases + 2 * self.hidden) + self.hidden
+        norms = (4 if self.norms == "both" else 2) * self.hidden
+        return tables + self.layers * (attention + ffn + biases + norms) + self.hidden
 
 
 def _fits(value: Any, hint: Any) -> bool:

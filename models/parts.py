@@ -73,6 +73,10 @@ class Norm(nnx.Module):
         """The normalised vector in fp16."""
         return ops.rms_norm(x, self.gain[...], eps=self.eps)
 
+    def in_f32(self, x: Float32[Array, "batch width"]) -> Float32[Array, "batch width"]:
+        """The normalised vector in f32, for a residual sum."""
+        return ops.rms_norm32(x, self.gain[...], eps=self.eps)
+
     def deferred(self, x: Float32[Array, "batch width"]) -> Normed:
         """The vector for products that normalise it after their sums."""
         gain = self.gain[...]

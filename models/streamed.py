@@ -19,6 +19,7 @@ from jaxtyping import Float16, Float32, Int, Int32, Shaped
 
 from models.config import TransformerConfig
 from models.contract import ops
+from models.decoder import layer_at, logits_of, scaled
 from models.families.family import TABLE
 from models.families.registry import family_of
 from models.kv import KVCache, KVFormat, kv_shape_of
@@ -47,10 +48,23 @@ class TensorReader(Protocol):
         ...
 
 
+class _Embedded(Embedding):
+    """The rows of some tokens, with the model's factor."""
+
+    def __init__(self, config: TransformerConfig, rows: int) -> None:
+        super().__init__(rows, config.hidden)
+        self.factor = config.embedding_scale
+
+    def __call__(self, tokens: Int32[Array, " batch"]) -> Float32[Array, "batch hidden"]:
+        """One row per token."""
+        return scaled(super().__call__(tokens), self.factor)
+
+
 class Head(nnx.Module):
     """What follows the last layer."""
 
     def __init__(self, config: TransformerConfig) -> None:
+        self.config = config
         self.norm = Norm(config.hidden, config.eps)
         self.head = Linear(config.hidden, config.vocab, scaled=config.column_scales == "f32")
 
@@ -58,7 +72,7 @@ class Head(nnx.Module):
         self, x: Float32[Array, "batch hidden"]
     ) -> tuple[Float32[Array, "batch vocab"], Int32[Array, " batch"]]:
         """(logits, the most likely token)."""
-        logits = self.head(self.norm.deferred(x))
+        logits = logits_of(self.config, self.head(self.norm.deferred(x)))
         return logits, ops.argmax(logits)
 
 
@@ -76,7 +90,8 @@ class StreamedReference:
         self.cache: KVCache = jax.tree.map(lambda leaf: aligned_zeros(leaf.shape, leaf.dtype), shapes)
         self._sides: tuple[Arrays, Arrays] = ({}, {})
         made = _functions(config, batch, context)
-        (self._embed, _), (self._layer, self._layer_shapes), (self._head, self._head_shapes) = made
+        (self._embed, _), (self._head, self._head_shapes), *layers = made
+        self._layers = dict(zip(_kinds(config), layers, strict=True))
 
     def step(
         self, tokens: Tokens, position: Tokens
@@ -85,9 +100,10 @@ class StreamedReference:
         angles, at = jnp.asarray(self._weights["angles"]), jnp.asarray(position, jnp.int32)
         sequence = np.arange(len(tokens))
         x = self._embed({"table": self._table_rows(tokens)}, jnp.arange(len(tokens), dtype=jnp.int32))
+        kinds = map(self.config.kind_of, range(self.config.layers))
         params = self._params()
-        for keys, values in zip(self.cache.k, self.cache.v, strict=True):
-            x, k, v = self._layer(next(params), x, angles, at, borrow(keys), borrow(values))
+        for kind, keys, values in zip(kinds, self.cache.k, self.cache.v, strict=True):
+            x, k, v = self._layers[kind][0](next(params), x, angles, at, borrow(keys), borrow(values))
             keys[sequence, position], values[sequence, position] = k, v  # waits: the weights are free again
         logits, token = self._head(next(params), x)
         out = np.array(logits), np.array(token)
@@ -97,7 +113,9 @@ class StreamedReference:
     def _params(self) -> Generator[Params]:
         """The parameters of each layer, then of the head; each valid until the next is asked for."""
         layers = self.config.layers
-        groups = [(f"layers.{i}.", self._layer_shapes) for i in range(layers)] + [("", self._head_shapes)]
+        kinds = map(self.config.kind_of, range(layers))
+        groups = [(f"layers.{i}.", self._layers[kind][1]) for i, kind in enumerate(kinds)]
+        groups.append(("", self._head_shapes))
         with ThreadPoolExecutor(THREADS, "weights") as threads:
             ahead = self._start(threads, 0, *groups[0])
             try:
@@ -160,16 +178,22 @@ def _take_layer(
 def _functions(
     config: TransformerConfig, batch: int, context: int
 ) -> tuple[tuple[Any, dict[str, jax.ShapeDtypeStruct]], ...]:
-    """(jitted function, shapes of its parameters) of the embedding, a layer and the head."""
+    """(jitted function, shapes of its parameters) of the embedding, the head and a layer of each kind."""
     layer = family_of(config).layer
     assert layer is not None, config.family
     makers: list[tuple[Callable[[], nnx.Module], Callable[..., Any]]] = [
-        (partial(Embedding, batch, config.hidden), _call),
-        (partial(layer, config, context=context), _take_layer),
+        (partial(_Embedded, config, batch), _call),
         (partial(Head, config), _call),
     ]
+    first = [next(i for i in range(config.layers) if config.kind_of(i) == kind) for kind in _kinds(config)]
+    makers += [(partial(layer_at, layer, config, i, context), _take_layer) for i in first]
     stateless = [_stateless(make, call) for make, call in makers]
     return tuple((jax.jit(fn), shapes) for fn, shapes in stateless)
+
+
+def _kinds(config: TransformerConfig) -> list[str]:
+    """The kinds of layers that a model has."""
+    return list(dict.fromkeys(map(config.kind_of, range(config.layers))))
 
 
 def _call(module: Any, x: Array) -> Any:

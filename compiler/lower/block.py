@@ -23,7 +23,8 @@ class Plan:
     """What all blocks of a compilation share.
 
     capacity, cached: tokens of KV per stripe, and sequences, of the cache. deal: how the context of each KV
-    head is dealt over chips, `run` tokens at a time. chunk: rows of each sequence in a step. detours:
+    head is dealt over chips, `run` tokens at a time. chunk: rows of each sequence in a step, appended: the
+    most of them in any of the programs that share the KV. detours:
     whether large transfers may go round by chips that have no part in a block. host_slot: cycles of a word on
     a chip's host lane. by_rows: whether rows of products in contract parts may be dealt over ranks; by_layer:
     whether blocks of a layer are scheduled as one. Both can take more room.
@@ -37,6 +38,7 @@ class Plan:
     cached: int
     chunk: int
     run: int
+    appended: int = 1
     deal: Deal = WHOLE
     detours: bool = True
     host_slot: int = 0
@@ -71,6 +73,7 @@ def lower(
         cached=plan.cached,
         deal=plan.deal,
         run=plan.run,
+        appended=plan.appended,
         detours=plan.detours,
         kernels=kernels,
         rows=RowBuilder(),

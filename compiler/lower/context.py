@@ -56,7 +56,8 @@ class Lowering:
     longest: of the context buckets, which all make equally many values.
     cached: sequences of the KV cache, and so the rows that a decode step takes.
     deal: how the context of each KV head is dealt over ranks, of the group or beside it, `run` tokens at a
-    time; capacity: its tokens per stripe.
+    time; capacity: its tokens per stripe. appended: rows of a sequence in a step, the most of all programs
+    with this KV.
     detours: whether large transfers may go round; detoured: whether one does.
     host_slot: cycles of a word on the host lane of a chip. by_rows: whether rows of a product may be dealt.
     kv_owners: of each attention the rank of every KV head. turns: matmul chains so far by rank.
@@ -78,6 +79,7 @@ class Lowering:
     cached: int
     deal: Deal
     run: int
+    appended: int
     kernels: Kernels
     rows: RowBuilder
     weights: WeightArena

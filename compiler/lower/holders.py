@@ -3,18 +3,19 @@
 import numpy as np
 
 from compiler.lower.context import Lowering
+from compiler.lower.deal import Deal
 from compiler.lower.layout import Lines
 from compiler.program.instructions.attention import AttentionKernel
 from compiler.program.isa import KV, SPACE_SHIFT
 from fabric.paths import hops
 
 
-def holders(low: Lowering, owner: np.ndarray) -> np.ndarray:
+def holders(low: Lowering, owner: np.ndarray, deal: Deal) -> np.ndarray:
     """The rank of every (head, stripe): of the owner, its own ranks, nearest first, then those beside it."""
     low.kv_owners.append(owner)
-    if low.deal.chips == 1:
+    if deal.chips == 1:
         return owner
-    owners, slots = np.unique(owner), np.array(low.deal.slots)
+    owners, slots = np.unique(owner), np.array(deal.slots)
     distance = hops(low.router.rack)
     chips = np.array(low.router.chips[: low.group.ranks])
     out: dict[int, np.ndarray] = {}
@@ -43,10 +44,10 @@ def needed(low: Lowering, value: Lines, first: np.ndarray, lines: int, holder: n
     return need
 
 
-def order(low: Lowering, kernel: AttentionKernel) -> tuple[list[list[int]], list[int]]:
+def order(deal: Deal, kernel: AttentionKernel) -> tuple[list[list[int]], list[int]]:
     """For each block those that lie on the same rank, and its place among them."""
     run = kernel.run // kernel.block if kernel.stripes > 1 else kernel.chunks
-    slots, queues = low.deal.slots, [list[int]() for _ in range(low.deal.chips)]
+    slots, queues = deal.slots, [list[int]() for _ in range(deal.chips)]
     order, place = list[list[int]](), list[int]()
     for block in range(kernel.chunks):
         mine = queues[slots[block // run % kernel.stripes]]

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 from compiler.errors import CompileError
 from compiler.graph.graph import Graph, Node
+from compiler.program.instructions.attention import ring_blocks
 from compiler.program.isa import F32_LANES, ceil_div
+from models.contract.vocabulary.attention import reach
 
 SLACK = 16  # a stripe may hold a 16th more than its share
 
@@ -38,9 +40,19 @@ def kv_capacity(contexts: Sequence[int], block: int, stripes: int = 1) -> int:
     return run * max(int(ceil_div(ceil_div(c, run), stripes)) for c in contexts)
 
 
+def ring_tokens(reach: int, block: int, rows: int, longest: int) -> int:
+    """Tokens of KV per region that is read no further back than `reach`: of a ring, if it is shorter.
+
+    rows: the most consecutive tokens that a step of any of the programs that share the region appends.
+    """
+    return min(block * ring_blocks(reach, block, rows), kv_capacity((longest,), block))
+
+
 def block_of(graph: Graph) -> int:
-    """Tokens of a block of the graph's attentions. Raises CompileError for several."""
-    found = {int(node.attributes["block"]): node for node in graph.nodes if "block" in node.attributes}
+    """Tokens of a block of the attentions that see all tokens, or of all. Raises CompileError for several."""
+    every = [node for node in graph.nodes if "block" in node.attributes]
+    whole = [node for node in every if not reach(node.attributes)]
+    found = {int(node.attributes["block"]): node for node in whole or every}
     if len(found) > 1:
         node, several = next(iter(found.values())), " and ".join(map(str, sorted(found)))
         where = f"{node.path or 'model'}: {node.op}"

@@ -16,9 +16,11 @@ from compiler.lower.ops import (
     multiply,
     prescale,
     rms_norm,
+    rms_norm32,
     rope,
     rounding,
     router,
+    softcap,
 )
 from compiler.lower.ops.recurrent import conv, gate, ssm
 from compiler.lower.rule import LoweringRule
@@ -36,6 +38,7 @@ def register(rule: LoweringRule) -> LoweringRule:
 for _rule in (
     *(embed.RULE, matmul.RULE, matmul.SCALED, rms_norm.RULE, rope.RULE, rounding.ROUND8, rounding.ROUND16),
     *(attention.RULE, glu.RULE, add.RULE, bias.RULE, argmax.RULE),
+    *(rms_norm32.RULE, softcap.RULE),
     *(heads.RULE, latent_attention.RULE),
     *(conv.RULE, ssm.RULE, gate.RULE),
     *(multiply.MULTIPLY, multiply.MULTIPLY_ADD, prescale.PRESCALE, prescale.RMS_STAT),

@@ -14,7 +14,7 @@ bytes lie densely, so that a slice of any tensor moves in whole words.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from enum import IntEnum
 from typing import Annotated, Any, ClassVar
 
@@ -71,7 +71,7 @@ class Op(IntEnum):
     FORWARD = 1  # a SEND whose lines arrived by a transfer themselves: pays the forwarding latency too
     EMBED = 2  # dst f32 lines <- row of the fp16 table at src (weights) chosen by the step's token
     RSTAT = 3  # dst one line (f32 lane 0: 1/rms) <- n f32 lines at src; times the factor at src3, by kernel
-    NORM = 4  # dst fp16 lines <- n f32 lines at src, stat line src2, gain words src3 (weights)
+    NORM = 4  # dst fp16 (or f32, by kernel) <- n f32 lines at src, stat line src2, gain words src3 (weights)
     HNORM = 5  # per-head RMS norm: dst fp16 <- n dense heads (f32) at src, gain words src3 (weights)
     ROPE = (
         6  # dst fp16 <- n dense heads at src (f32 or fp16, by kernel), table src2 (weights) at the position
@@ -84,7 +84,8 @@ class Op(IntEnum):
     SMAX = 10  # dst one line (f32 lane per head: max) <- scores of one block at src
     EXP = 11  # dst weights (int32), a line of exponents <- scores of one block src, their max line src2
     PV = 12  # dst node of one block <- its weights at src, V of block n of the region at src2 (kv)
-    AOUT = 13  # dst fp16 heads <- n neighbouring nodes at src, which make up the whole context
+    AOUT = 13  # dst fp16 heads <- n neighbouring nodes at src, which make up the whole context; in a ring the
+    #            node of each of its blocks. Sinks of the heads at src3 (weights), by kernel
     MM = 14  # accumulator dst of the plane += k tile at src (fp16 lines) x weight tile src2 (80 n words)
     WB = 15  # dst n f32 (or 4n wide) lines <- accumulator src3 of the plane, scale words src2, stat line src
     RED = 16  # dst n f32 (or 4n wide) lines <- parts wide partials of 4n lines at src, scales src3, stat src2
@@ -104,6 +105,7 @@ class Op(IntEnum):
     PRE = 30  # dst fp16 lines <- n f32 lines src times the shifted gain words src3 (weights), rounded
     TREE = 31  # dst n f32 lines <- nodes of a tree of contract parts, n lines each, at src
     NODE = 32  # dst node <- n neighbouring nodes at src
+    CAP = 33  # dst n f32 lines <- n f32 lines src through the kernel's soft cap
     XMM = 40  # MM with one expert's tile of the stack src3 (weights): the one that the slot line src2 names
     MM16 = 41  # dst n f32 lines <- all fp16 lines at src x fp16 weights src2 (weights)
     RANK = 42  # dst 2n lines (logit, chosen) of experts <- sums at src, stat src2, scales src3 (weights)
@@ -162,6 +164,7 @@ class Columns:
 
 
 Count = Annotated[int, Ge(1), Lt(1 << 31)]  # of a kernel: a positive number of things
+Some = Annotated[int, Ge(0), Lt(1 << 31)]  # of a kernel: a number of things, perhaps none
 Lines = Any  # int or int array: how many, elementwise with the counts `n` of rows
 
 
@@ -170,10 +173,18 @@ class Kernel:
     """The static attributes that rows of a family of instructions share: one frozen record per family.
 
     Fields are `Count`, a `Literal`, `float` or `bool`: the checker and the reader of program files hold
-    values against these types. `family` names the record in files.
+    values against these types. `family` names the record in files; `later` the fields that came after
+    digests, which are left out where they hold their default.
     """
 
     family: ClassVar[str] = "transfer"
+    later: ClassVar[tuple[str, ...]] = ()
+
+    def said(self) -> dict[str, Any]:
+        """The fields by name, those of `later` only where they say something."""
+        usual = {field.name: field.default for field in fields(self)}
+        held = asdict(self)
+        return {name: value for name, value in held.items() if name not in self.later or value != usual[name]}
 
 
 TRANSFER = Kernel()  # of SEND and FORWARD, whose `aux` is a number of lanes

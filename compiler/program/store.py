@@ -8,7 +8,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unicodedata import category
@@ -211,7 +211,7 @@ def first_line(error: Exception) -> str:
 
 def kernel_json(kernel: Kernel) -> dict[str, Any]:
     """A kernel for JSON: its attributes, and the name of its family."""
-    return {"family": kernel.family, **asdict(kernel)}
+    return {"family": kernel.family, **kernel.said()}
 
 
 def kernel_of(entry: dict[str, Any]) -> Kernel:

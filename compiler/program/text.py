@@ -149,7 +149,7 @@ def table(some: Sequence[Line]) -> str:
 
 def kernel_text(kernel: Kernel) -> str:
     """A kernel in words: its family and attributes."""
-    attributes = [f"{name} {value}" for name, value in asdict(kernel).items()]
+    attributes = [f"{name} {value}" for name, value in kernel.said().items()]
     return f"{kernel.family}  {', '.join(attributes)}".rstrip()
 
 
@@ -190,7 +190,7 @@ class _Shown:
             counted=dict(record.numbers).get("n", "n"),
             writes=tuple(one for one in writes if one is not None),
             reads=tuple(one for one in reads if one is not None),
-            kernel=None if moved or not asdict(kernel) else aux,
+            kernel=None if moved or not kernel.said() else aux,
         )
 
     def _unit(self, row: int) -> str:

@@ -17,6 +17,7 @@ from lpu.check.by_block.weights import program_weights
 from lpu.check.cycles import cycles
 from lpu.check.faults import faults, loaded
 from lpu.check.findings import RULES, Findings, HazardError, Report, Violation, tag
+from lpu.check.follow.contexts import rings
 from lpu.check.follow.states import states, stepped
 from lpu.check.form import form
 from lpu.check.host_lanes import host_lanes, kv_lanes
@@ -42,7 +43,7 @@ def check(program: Program, context: int) -> Report:
         return findings.report()
     columns = program.expand(context)
     preloaded = partial(_program_weights, program=program, context=context)
-    report = _check(program.manifest, preloaded, columns, program.manifest.cycles[context])
+    report = _check(program.manifest, preloaded, columns, program.manifest.cycles[context], context)
     waves = report.ok and program.manifest.waves is not None
     return check_waves(program.manifest, columns, context) if waves else report
 
@@ -74,6 +75,7 @@ def _check(
     preloaded: Callable[[Findings, Stated, Accesses], None],
     columns: Columns,
     cycles_stated: int | None,
+    context: int | None = None,
 ) -> Report:
     """preloaded: checks the weight reads against the preloaded values."""
     findings = Findings(columns)
@@ -104,6 +106,8 @@ def _check(
         tagged(findings, found)
         _length(findings, cycles_stated)
     host_lanes(findings, stated, manifest, found)
+    if context is not None:
+        rings(findings, found, context, max(manifest.chunk, manifest.prefill))
     _carried(findings)
     _numbered(findings, stated)
     if not sum(findings.counts):

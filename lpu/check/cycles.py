@@ -20,6 +20,7 @@ from lpu.check.stated import Stated
 _D = 320  # lanes of a VXM chain, rows and columns of a plane
 _LINE = 80  # f32 lanes of a line
 _VXM_WORDS = 8
+_CAP = 6  # passes of a soft cap
 
 Counts = Int[np.ndarray, " some"]
 
@@ -68,6 +69,16 @@ class Vector:
         words = words + m.rows * self.besides(n, kernel)
         hold = np.maximum(_up(self.lanes(n, kernel) * m.rows, _D) * self.passes, _up(words, _VXM_WORDS))
         return Taken(hold, m.vxm_latency + (m.lane_reduce if self.reduces else 0), words)
+
+
+def _scored(passes: int, *, reduces: bool = False) -> Rule:
+    """Rows over the scores of a block: so many passes, and those of a soft cap if the kernel has one."""
+
+    def rule(n: Counts, k: AttentionKernel, words: Counts, m: Stated) -> Taken:
+        every = passes + (_CAP if k.cap else 0)
+        return Vector(lambda n, k: k.group * k.chunk, every, reduces=reduces)(n, k, words, m)
+
+    return rule
 
 
 def _product(n: Counts, kernel: Any, words: Counts, m: Stated) -> Taken:
@@ -158,8 +169,8 @@ for _op, _rule in {
     Op.CAST: Vector(_lines, 1),
     Op.KVW: Vector(_kept, 1, besides=lambda n, k: k.kv_words),
     Op.QK: _score,
-    Op.SMAX: Vector(lambda n, k: k.group * k.chunk, 1, reduces=True),
-    Op.EXP: Vector(lambda n, k: k.group * k.chunk, 4),
+    Op.SMAX: _scored(1, reduces=True),
+    Op.EXP: _scored(4),
     Op.PV: _weigh,
     Op.NODE: Vector(_group, 1),
     Op.AOUT: Vector(lambda n, k: _group(n + 1, k), 1),
@@ -172,6 +183,7 @@ for _op, _rule in {
     Op.MUL: Vector(_lines, 1),
     Op.MAD: Vector(_lines, 1),
     Op.GLU: Vector(_lines, 4),
+    Op.CAP: Vector(_lines, _CAP),
     Op.ARGMAX: Vector(_lines, 1, reduces=True),
     Op.ARGRED: Vector(_lines, 1, reduces=True),
     Op.XMM: _product,

@@ -119,6 +119,8 @@ def _wrong_attention(kernel: AttentionKernel, stated: Stated) -> str:
         )
     if kernel.chunk != kernel.block and (kernel.chunk > kernel.block or kernel.chunks > 1):
         return f"its kernel has {kernel.chunk} tokens of {kernel.chunks} blocks of {kernel.block}"
+    if kernel.reach and kernel.stripes > 1:
+        return f"its kernel sees {kernel.reach} tokens, in {kernel.stripes} stripes; a ring is one"
     if kernel.stripes > 1 and kernel.run % kernel.block:
         return f"its kernel has runs of {kernel.run} tokens, blocks of {kernel.block}"
     return ""

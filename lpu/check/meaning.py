@@ -8,9 +8,8 @@ import numpy as np
 from jaxtyping import Int
 
 from compiler.program.instruction_set import INSTRUCTIONS
-from compiler.program.instructions.vector import RstatKernel
+from compiler.program.instructions.vector import NormKernel, RstatKernel
 from compiler.program.isa import (
-    F32_LANES,
     OPCODES,
     PRODUCTS,
     TAG_SHIFT,
@@ -143,8 +142,14 @@ def _counts(findings: Findings, stated: Stated, groups: list[Alike], made: MadeR
     norm, stat = norm[stat >= 0], stat[stat >= 0]
     begin = c.src_tag[norm] - c.src_tag[stat]
     end = begin + c.n[norm]
-    ends = (end == c.n[stat]) | (c.n[norm] % 2 == 0) & (end < c.n[stat])
-    bad = np.flatnonzero((begin < 0) | ~ends | (begin != 2 * (c.dst_tag[norm] & _LINE)))
+    piece = np.array([k.piece if isinstance(k, RstatKernel) else 0 for k in stated.kernels])[c.aux[stat]]
+    single = np.array([isinstance(k, NormKernel) and k.f32 for k in stated.kernels])[c.aux[norm]]
+    whole = np.where(piece > 0, c.n[norm] == piece, single | (c.n[norm] % 2 == 0))
+    ends = (end == c.n[stat]) | whole & (end < c.n[stat])
+    size = np.maximum(piece, 1)
+    into = np.where(piece > 0, begin // size * -(-size // 2), np.where(single, begin, begin // 2))
+    starts = begin % np.where(piece > 0, size, np.where(single, 1, 2)) == 0
+    bad = np.flatnonzero((begin < 0) | ~ends | ~starts | (into != c.dst_tag[norm] & _LINE))
     findings.add(
         7,
         norm[bad],
@@ -156,7 +161,7 @@ def _counts(findings: Findings, stated: Stated, groups: list[Alike], made: MadeR
     _prescaled(findings)
     for _, kernel, rows in groups:
         if isinstance(kernel, RstatKernel):
-            _width(findings, rows, -(-kernel.width // F32_LANES))
+            _width(findings, rows, kernel.lines)
     rope = np.flatnonzero((c.op == Op.ROPE) & (c.src_tag >= 0))
     head = made.find(c.src_tag[rope])
     size = np.array([getattr(kernel, "head_dim", 0) for kernel in stated.kernels])

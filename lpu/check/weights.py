@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
+from compiler.program.instructions.attention import AttentionKernel
 from compiler.program.isa import (
     F16_LANES,
     F32_LANES,
@@ -22,6 +23,7 @@ from compiler.program.isa import (
     TILE,
     TILE16,
     TILE_ROWS,
+    Columns,
     Op,
 )
 from compiler.program.program import LOADS, Block, Loads, Program
@@ -202,13 +204,14 @@ def _preloaded(findings: Findings, stated: Stated, reads: Accesses, preloads: Pr
     )
 
     if good.all():
-        _position(findings, a, loads, first, last)
+        _position(findings, stated, a, loads, first, last)
     else:
-        _position(findings, a.take(good), loads, first[good], last[good])
+        _position(findings, stated, a.take(good), loads, first[good], last[good])
 
 
 def _position(
     findings: Findings,
+    stated: Stated,
     a: Accesses,
     loads: Loads,
     first: Int[np.ndarray, " reads"],
@@ -229,6 +232,7 @@ def _position(
     lanewise = (a.kind == GAIN) | (a.kind == SHIFTED) | (c.op[a.row] == Op.RANK)  # the operand, lane by lane
     column = np.where(lanewise, source & line, target & line) * F32_LANES
     column = np.where(c.op[a.row] == Op.HNORM, 0, column)
+    column = np.where(c.op[a.row] == Op.AOUT, _kv_head(stated, c, a.row) * F32_LANES, column)
     depth = np.where(np.isin(a.kind, (TILE, STACK, TILE16)), (source & line) * F16_LANES, 0)
     tagged = (source >= 0) & (target >= 0)
     wrong = np.flatnonzero(
@@ -242,6 +246,14 @@ def _position(
             f"{column[wrong[i]]} onwards, finds row {k0[first[wrong[i]]]}, column {n0[first[wrong[i]]]}"
         ),
     )
+
+
+def _kv_head(stated: Stated, c: Columns, rows: Int[np.ndarray, " some"]) -> Int[np.ndarray, " some"]:
+    """Which KV head's query heads AOUT rows make, by the line that they begin."""
+    size = [
+        -(-k.group * k.head_dim // F16_LANES) if isinstance(k, AttentionKernel) else 1 for k in stated.kernels
+    ]
+    return (c.dst_tag[rows] & ((1 << TAG_SHIFT) - 1)) // np.array(size)[c.aux[rows]]
 
 
 def _changes(differs: Bool[np.ndarray, " gaps"]) -> Int[np.ndarray, " gaps+1"]:

@@ -13,6 +13,19 @@ TENSOR, SLOT, INPUT = "tensor", "slot", "input"
 MATMUL, BIAS = "matmul", "bias"
 
 
+class Scoring(NamedTuple):
+    """Of attention: which tokens are seen (window, span), the scale and cap of scores; 0 is none.
+
+    sinks: a term with a logit per head, -1: none.
+    """
+
+    window: int = 0
+    span: int = 0
+    scale: float = 0.0
+    cap: float = 0.0
+    sinks: int = -1
+
+
 class Term(NamedTuple):
     """One value: what makes it. commutes: the order of the operands does not matter, and they are sorted."""
 
@@ -104,9 +117,17 @@ class Terms:
         """RMS norm over all, or over each head of `head_dim` (its width: over all)."""
         return self.make("rms_norm", (value, gain), (eps, head_dim), self.shape(value))
 
-    def rope(self, value: int, table: int, head_dim: int) -> int:
-        """Each head turned by the table's row at the step's position."""
-        return self.make("rope", (value, table), (head_dim,), self.shape(value))
+    def norm32(self, value: int, gain: int, eps: float) -> int:
+        """RMS norm over all, in f32."""
+        return self.make("rms_norm32", (value, gain), (eps,), self.shape(value))
+
+    def rope(self, value: int, table: int, head_dim: int, first: int = 0) -> int:
+        """Each head turned by the table's row at the step's position, counted from row `first` on."""
+        return self.make("rope", (value, table), (head_dim, *([first] if first else [])), self.shape(value))
+
+    def softcap(self, value: int, cap: float) -> int:
+        """Each lane through a soft cap."""
+        return self.make("softcap", (value,), (cap,), self.shape(value))
 
     def rounded(self, value: int, bits: int) -> int:
         """Rounded to fp16 or e4m3."""
@@ -138,12 +159,24 @@ class Terms:
         """A product plus a vector."""
         return self.make(BIAS, (value, vector), (), self.shape(value))
 
-    def attention(self, queries: int, keys: int, values: int, head_dim: int, block: int, kv: str) -> int:
+    def attention(
+        self,
+        queries: int,
+        keys: int,
+        values: int,
+        head_dim: int,
+        block: int,
+        kv: str,
+        form: Scoring = Scoring(),  # noqa: B008 - frozen
+    ) -> int:
         """All heads over the cache that the keys and values of this step and all before it make up.
 
-        block: tokens that are summed exactly.
+        block: tokens that are summed exactly. form: which tokens are seen, and what becomes of scores.
         """
-        return self.make("attention", (queries, keys, values), (head_dim, block, kv), self.shape(queries))
+        *said, sinks = form
+        operands = (queries, keys, values, *((sinks,) if sinks >= 0 else ()))
+        attributes = (head_dim, block, kv, *(said if any(said) else ()))
+        return self.make("attention", operands, attributes, self.shape(queries))
 
     def latent_attention(
         self, queries: tuple[int, int], turned: int, latent: int, sigma: float, block: int, kv: str
@@ -165,7 +198,9 @@ class Terms:
         return self.make("add", (one, other), (), self.shape(one), commutes=True)
 
     def multiply(self, value: int, factor: float) -> int:
-        """A vector times a constant."""
+        """A vector times a constant; times 1 it is itself."""
+        if factor == 1:
+            return value
         return self.make("multiply", (value,), (factor,), self.shape(value))
 
     def multiply_add(self, one: int, other: int, factor: float) -> int:

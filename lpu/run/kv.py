@@ -97,25 +97,23 @@ def kv_stores(flows: Mapping[int, Dataflow]) -> Stores:
     """
     places: dict[_RegionShape, np.ndarray] = {}
     stores: dict[int, int] = {}
+    of_shape: dict[_RegionShape, int] = {}
     for context, flow in flows.items():
         found: dict[_RegionShape, list[int]] = {}
         for region, row in enumerate(flow.append):
             kernel = region_kernel(flow, row)
             shape = _RegionShape(kernel.key_lanes, kernel.head_dim, kernel.kv, kernel.capacity, kernel.cached)
             found.setdefault(shape, []).append(region)
-            stores[int(flow.columns.aux[row])] = 0
+            stores[int(flow.columns.aux[row])] = of_shape.setdefault(shape, len(of_shape))
         for shape, regions in found.items():
             rows = flow.append[regions]
             kernels = [region_kernel(flow, row) for row in rows]
             stripes = [(kernel.stripes, kernel.run) for kernel in kernels]
             at = np.column_stack([flow.region_at[regions], flow.columns.src3[rows], stripes])
-            if not np.array_equal(places.setdefault(shape, at), at):
+            if not np.array_equal(places.setdefault(shape, at), at) or len(found) < len(of_shape):
                 raise MachineError(
                     f"run: the KV regions of context {context} differ from those of another context."
                 )
-    if len(places) > 1:
-        known = sorted(tuple(shape) for shape in places)
-        raise MachineError(f"run: {len(places)} shapes of KV in one program, {known}, only one is supported.")
     keys, values = (
         [
             jax.ShapeDtypeStruct(
@@ -178,6 +176,15 @@ def renew(
     return lax.dynamic_update_slice_in_dim(store, new, sequence, 1)
 
 
+def region_numbers(flow: Dataflow, stores: Mapping[int, int]) -> Int[np.ndarray, " regions"]:
+    """Which of the regions in its KV array each region is; stores: the array of each attention kernel."""
+    of = np.array([stores[int(flow.columns.aux[row])] for row in flow.append], np.int64)
+    numbers = np.zeros(len(of), np.int64)
+    for store in np.unique(of):
+        numbers[of == store] = np.arange(np.sum(of == store))
+    return numbers
+
+
 def region_kernel(flow: Dataflow, row: Any) -> KVKernel:
     """The kernel of a row that appends to a KV region."""
     kernel = flow.kernels[int(flow.columns.aux[row])]
@@ -197,7 +204,7 @@ def append(
     A region whose stripe (`dealt`: stripe, stripes, run) the position does not fall in stays as it was.
     """
     inside, place = in_stripe(dealt, positions[None])
-    at = jnp.where(inside, place, store.shape[2])
+    at = jnp.where(inside, in_region(place, store.shape[2]), store.shape[2])
     regions = jnp.arange(len(store))[:, None]
     return store.at[regions, sequence[None], at].set(heads_of(store, lines), mode="drop")
 
@@ -212,6 +219,11 @@ def in_stripe(
     count, run = dealt[:, 1:2], dealt[:, 2:]
     turn = positions // run
     return turn % count == dealt[:, :1], turn // count * run + positions % run
+
+
+def in_region(place: Int[Any, "regions tokens"], capacity: int) -> Int[Any, "regions tokens"]:
+    """Where tokens lie in regions of that many tokens, which take turns in a ring."""
+    return place % capacity
 
 
 def heads_of(

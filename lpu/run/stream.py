@@ -25,7 +25,7 @@ from lpu.run.execute import take_steps
 from lpu.run.feed import Feed, StreamRate, stream_bytes
 from lpu.run.fill import shape_of
 from lpu.run.image import Image, ImagePlan, Slot, Weights, plan_image
-from lpu.run.kv import KV, heads_of, in_stripe, kv_stores
+from lpu.run.kv import KV, heads_of, in_region, in_stripe, kv_stores
 from lpu.run.machine import Linked, Machine, linked, prepare
 from lpu.run.pack.layout import Carried, Counts, StepLayout, StepTables
 from lpu.run.pack.pack import logits_rows, pack
@@ -156,7 +156,7 @@ def _take_call(
     for store, new, stripes in zip((*kv.keys, *kv.values), (*keys, *values), dealt, strict=True):
         inside, place = in_stripe(stripes, positions[None])
         region, row = np.nonzero(inside)
-        store[region, row, place[region, row]] = np.asarray(new)[region, row]
+        store[region, row, in_region(place, store.shape[2])[region, row]] = np.asarray(new)[region, row]
 
 
 @partial(jax.jit, static_argnums=0)

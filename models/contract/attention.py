@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Float16, Int32, UInt8
+from jaxtyping import Float16, Float32, Int32, UInt8
 
 from models.contract import block_attention, numerics
 from models.contract.block_attention import Attended
+from models.contract.functions.curves import softcap
 
 Cache = (
     Float16[Array, "sequences tokens kv_heads head_dim"] | UInt8[Array, "sequences tokens kv_heads head_dim"]
@@ -33,14 +34,20 @@ def attention(
     k_cache: Cache,
     v_cache: Cache,
     position: Int32[Array, " rows"],
+    sink: Float32[Array, " heads"] | None = None,
     *,
     block: int,
+    window: int = 0,
+    span: int = 0,
+    scale: float = 0.0,
+    cap: float = 0.0,
 ) -> tuple[Float16[Array, "rows lanes"], Cache, Cache]:
-    """Append k and v of all rows at their positions, then each row attends to all tokens up to its own.
+    """Append k and v of all rows at their positions, then each row attends to the tokens up to its own.
 
     Decode has a row per sequence, a chunk of a prompt many rows of one: row i is of sequence
     i // (rows / sequences). A row of a chunk sees the tokens that the rows before it append.
     block: tokens of a block, a constant of the model; blocks begin at positions 0, block, 2 block, ...
+    The others as in `ops.attention`.
     """
     if k_cache.dtype not in (jnp.float16, jnp.uint8):
         raise TypeError(
@@ -64,9 +71,11 @@ def attention(
                 jnp.swapaxes(lax.dynamic_slice(cache, at, (1, count, kv_heads, head_dim))[0], 0, 1)
                 for cache in (k_cache, v_cache)
             )
-            seen = first + jnp.arange(count, dtype=jnp.int32) <= last[piece][:, None]
+            tokens = first + jnp.arange(count, dtype=jnp.int32)
+            seen = block_attention.seen(last[piece], tokens, window=window, chunk=span)
             seen = jnp.broadcast_to(jnp.repeat(seen, group, axis=0), (kv_heads, size * group, count))
-            scores = numerics.attention_scores(queries, keys)
+            scores = numerics.attention_scores(queries, keys, scale=scale)
+            scores = softcap(scores, cap) if cap else scores
             return block_attention.leaf(block_attention.exponents(scores), seen, values, bits)
 
         whole, rest = divmod(tokens, block)
@@ -75,7 +84,11 @@ def attention(
         if rest:
             parts.append(jax.tree.map(lambda x: x[None], leaf(jnp.int32(whole * block), rest)))
         leaves = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
-        out = block_attention.out(block_attention.root(leaves))
+        node = block_attention.root(leaves)
+        if sink is not None:
+            logits = jnp.tile(sink.reshape(kv_heads, group), (1, size))
+            node = block_attention.with_sink(node, logits, bits)
+        out = block_attention.out(node)
         return jnp.swapaxes(out.reshape(kv_heads, size, group * head_dim), 0, 1).reshape(size, -1)
 
     out = lax.map(attend, jnp.arange(len(pieces), dtype=jnp.int32))

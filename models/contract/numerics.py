@@ -233,8 +233,11 @@ def attention_scores(
     k: Float16[Array, "*batch tokens head_dim"] | UInt8[Array, "*batch tokens head_dim"],
     mask: Bool[Array, "*batch tokens"] | None = None,
     exponent: int = 0,
+    scale: float = 0.0,
 ) -> Float32[Array, "*batch group tokens"]:
     """Products q k / sqrt(head_dim), exact until the scale; tokens where mask is False score `MASKED`.
+
+    scale: in place of 1 / sqrt(head_dim) where it is not 0.
 
     Keys in fp16 give four exact sums, keys in e4m3 (value code 2^exponent) two.
     """
@@ -247,7 +250,7 @@ def attention_scores(
         middle = _contract(high, k_low) + _contract(low, k_high)
         s, e = two_sum(_contract(high, k_high), middle)
         exact = odd64(s, e + _contract(low, k_low))
-    scores = rn32(exact * inverse_root(q.shape[-1]) * 2.0**exponent)
+    scores = rn32(exact * (scale or inverse_root(q.shape[-1])) * 2.0**exponent)
     return scores if mask is None else jnp.where(mask[..., None, :], scores, F32(MASKED))
 
 

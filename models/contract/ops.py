@@ -43,6 +43,8 @@ from models.contract.vocabulary.recurrent.ssm import SSM
 from models.contract.vocabulary.recurrent.ssm import ssm as ssm
 from models.contract.vocabulary.rms_norm import RMS_NORM
 from models.contract.vocabulary.rms_norm import rms_norm as rms_norm
+from models.contract.vocabulary.rms_norm32 import RMS_NORM32
+from models.contract.vocabulary.rms_norm32 import rms_norm32 as rms_norm32
 from models.contract.vocabulary.rope import ROPE
 from models.contract.vocabulary.rope import rope as rope
 from models.contract.vocabulary.rounding import ROUND8, ROUND16
@@ -50,6 +52,8 @@ from models.contract.vocabulary.rounding import round8 as round8
 from models.contract.vocabulary.rounding import round16 as round16
 from models.contract.vocabulary.route import ROUTE
 from models.contract.vocabulary.route import route as route
+from models.contract.vocabulary.softcap import SOFTCAP
+from models.contract.vocabulary.softcap import softcap as softcap
 
 OPS: dict[str, OpRecord] = {}
 """Every op by name; `register` adds to it."""
@@ -78,6 +82,7 @@ for _record in (
     MATMUL,
     MATMUL_SCALED,
     RMS_NORM,
+    RMS_NORM32,
     PRESCALE,
     RMS_STAT,
     ROPE,
@@ -91,6 +96,7 @@ for _record in (
     BIAS,
     MULTIPLY,
     MULTIPLY_ADD,
+    SOFTCAP,
     ARGMAX,
     MATMUL16,
     ROUTE,

@@ -76,8 +76,8 @@ class Mixture(nnx.Module):
 class MixtureLayer(nnx.Module):
     """Attention, then experts."""
 
-    def __init__(self, config: ExpertsConfig, *, context: int) -> None:
-        self.attention = Attention(config, context=context)
+    def __init__(self, config: ExpertsConfig, *, context: int, kind: str = "full") -> None:
+        self.attention = Attention(config, context=context, kind=kind)
         self.ffn = Mixture(config)
 
     def __call__(

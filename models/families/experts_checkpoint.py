@@ -14,7 +14,7 @@ from models.experts import FAMILY, ExpertsConfig, Names
 from models.families.family import CheckpointTensor
 from models.families.llama_checkpoint import ModelType, read
 from models.families.llama_checkpoint import tensors as dense_tensors
-from models.sources.huggingface_keys import layer_types
+from models.sources.huggingface_keys import FULL, WINDOW, Kinds, all_windows, layer_types
 from models.sources.json_keys import Keys
 
 _TRAINED_WITH = ("router_aux_loss_coef", "router_jitter_noise", "output_router_logits")
@@ -38,15 +38,11 @@ class ExpertType:
     matrices: tuple[str, str, str]
 
 
-def _always(keys: Keys, layers: int) -> int:
-    layer_types(keys, layers)
-    return layers
-
-
-def _if_used(keys: Keys, layers: int) -> int:
+def _if_used(keys: Keys, layers: int) -> Kinds:
+    """Every layer has the window, if it is used."""
     layer_types(keys, layers)
     keys.get("max_window_layers")  # whatever it says
-    return layers if keys.flag("use_sliding_window") else 0
+    return (WINDOW if keys.flag("use_sliding_window") else FULL,) * layers
 
 
 def _biases(keys: Keys) -> tuple[str, ...]:
@@ -55,7 +51,7 @@ def _biases(keys: Keys) -> tuple[str, ...]:
 
 MIXTRAL = ExpertType(
     dense=ModelType(
-        sizes=(32, 4096, 32, 14336, 32000), longest=131_072, kv_heads=8, eps=1e-5, windowed=_always
+        sizes=(32, 4096, 32, 14336, 32000), longest=131_072, kv_heads=8, eps=1e-5, kinds_of=all_windows
     ),
     experts=8,
     chosen=2,
@@ -71,7 +67,7 @@ QWEN3_MOE = ExpertType(
         kv_heads=4,
         qk_norm=True,
         biased=_biases,
-        windowed=_if_used,
+        kinds_of=_if_used,
         window=4096,
     ),
     experts=128,

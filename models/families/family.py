@@ -52,7 +52,8 @@ class CheckpointTensor:
     lanes: of rows that lie head by head, (lanes of a head, those that RoPE turns): they are put in the order
     of `models.rope.lane_order`. by_head: which rows of each head are ours. stack: of experts, the names of
     the matrices of each, all of that shape, whose columns lie side by side; they are quantised together.
-    half: whether a matrix stays fp16 (`models.contract.scales.half`), as of routers.
+    half: whether a matrix stays fp16 (`models.contract.scales.half`), as of routers. plus: what is added to
+    all, for a gain that is stored less 1.
     """
 
     path: str
@@ -60,6 +61,7 @@ class CheckpointTensor:
     shape: tuple[int, ...]
     rows: tuple[int, int] | None = None
     lanes: tuple[int, int] | None = None
+    plus: float = 0.0
     stack: tuple[tuple[str, ...], ...] = ()
     half: bool = False
     by_head: HeadRows | None = None
@@ -100,6 +102,7 @@ class CheckpointTensor:
 
     def take(self, values: Shaped[np.ndarray, "*axes"]) -> Shaped[np.ndarray, "*own"]:
         """The rows that are ours, in our order; a view where that is possible."""
+        values = values + np.float32(self.plus) if self.plus else values
         if self.rows is not None:
             values = values[self.rows[0] : sum(self.rows)]
         if self.by_head is not None:

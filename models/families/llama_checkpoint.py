@@ -6,10 +6,19 @@ Source of defaults and names: transformers 5.24, configuration_ and modeling_ of
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
-from models.config import MATRICES, TransformerConfig
+from models.config import DEFAULT_FAMILY, MATRICES, TransformerConfig
 from models.families.family import EMBEDDING, HEAD, LM_HEAD, TABLE, CheckpointTensor
-from models.sources.huggingface_keys import activation_of, layer_types, window_of, windowed_layers
+from models.sources.huggingface_keys import (
+    Kinds,
+    activation_of,
+    all_windows,
+    alternating,
+    no_windows,
+    used_windows,
+    windows_of,
+)
 from models.sources.huggingface_rope import KINDS, rope_of
 from models.sources.json_keys import Keys
 
@@ -24,10 +33,11 @@ class ModelType:
 
     sizes: of _SIZES, where one is absent; longest: max_position_embeddings likewise. kv_heads: likewise; None
     is as many as the heads. head_dim: likewise; None is hidden / heads. biased: which matrices have a bias.
-    windowed: how many layers the window is for; window: where the key is absent. eps: rms_norm_eps likewise.
-    original: original_max_position_embeddings likewise, and it must agree with the table of RoPE. kinds: of
-    RoPE, aliases: their other names; partial: whether part of a head can be turned. fused: whether q, k and
-    v, and gate and up, are one tensor.
+    kinds_of: of the layers; window: where the key is absent. eps: rms_norm_eps likewise, theta: rope_theta,
+    tied: tie_word_embeddings, activation: its key and what it is. more: other numbers of the model. original:
+    original_max_position_embeddings likewise, and it must agree with the table of RoPE. kinds: of RoPE,
+    aliases: their other names; partial: whether part of a head can be turned. fused: whether q, k and v, and
+    gate and up, are one tensor.
     """
 
     sizes: tuple[int, int, int, int, int]
@@ -36,9 +46,14 @@ class ModelType:
     head_dim: int | None = None
     qk_norm: bool = False
     biased: Callable[[Keys], tuple[str, ...]] = lambda keys: ()
-    windowed: Callable[[Keys, int], int] = lambda keys, layers: 0
+    kinds_of: Callable[[Keys, int], Kinds] = no_windows
     window: int | None = None
     eps: float = 1e-6
+    theta: float | None = None
+    tied: bool = False
+    activation: tuple[str, str] = ("hidden_act", "silu")
+    more: Callable[[Keys], dict[str, Any]] = lambda keys: {}
+    family: str = DEFAULT_FAMILY
     original: int | None = None
     kinds: tuple[str, ...] = KINDS
     partial: bool = False
@@ -46,17 +61,8 @@ class ModelType:
     fused: bool = False
 
 
-def _every_layer(keys: Keys, layers: int) -> int:
-    layer_types(keys, layers)
-    return layers
-
-
-def _none(keys: Keys, layers: int) -> int:
-    layer_types(keys, layers)
-    return 0
-
-
-def _llama_biases(keys: Keys) -> tuple[str, ...]:
+def llama_biases(keys: Keys) -> tuple[str, ...]:
+    """By two keys: all matrices of attention, all of the FFN."""
     attention = ATTENTION if keys.flag("attention_bias") else ()
     return attention + (FFN if keys.flag("mlp_bias") else ())
 
@@ -65,22 +71,29 @@ def _qwen3_biases(keys: Keys) -> tuple[str, ...]:
     return ATTENTION if keys.flag("attention_bias") else ()
 
 
+def _seed_biases(keys: Keys) -> tuple[str, ...]:
+    inner = ATTENTION[:3] if keys.flag("attention_bias", True) else ()
+    return (
+        *inner,
+        *(ATTENTION[3:] if keys.flag("attention_out_bias") else ()),
+        *(FFN if keys.flag("mlp_bias") else ()),
+    )
+
+
 def _qwen2_biases(keys: Keys) -> tuple[str, ...]:
     keys.get("attention_bias")  # whatever it says
     return ATTENTION[:3]
 
 
 MODEL_TYPES = {
-    "llama": ModelType(
-        sizes=(32, 4096, 32, 11008, 32000), longest=2048, biased=_llama_biases, windowed=_none
-    ),
+    "llama": ModelType(sizes=(32, 4096, 32, 11008, 32000), longest=2048, biased=llama_biases),
     "mistral": ModelType(
-        sizes=(32, 4096, 32, 14336, 32000), longest=131_072, kv_heads=8, windowed=_every_layer, window=4096
+        sizes=(32, 4096, 32, 14336, 32000), longest=131_072, kv_heads=8, kinds_of=all_windows, window=4096
     ),
     "phi3": ModelType(
         sizes=(32, 3072, 32, 8192, 32064),
         longest=4096,
-        windowed=_every_layer,
+        kinds_of=all_windows,
         eps=1e-5,
         original=4096,
         kinds=("default", "longrope"),
@@ -93,7 +106,7 @@ MODEL_TYPES = {
         longest=32_768,
         kv_heads=32,
         biased=_qwen2_biases,
-        windowed=windowed_layers,
+        kinds_of=used_windows,
         window=4096,
     ),
     "qwen3": ModelType(
@@ -103,8 +116,18 @@ MODEL_TYPES = {
         head_dim=128,
         qk_norm=True,
         biased=_qwen3_biases,
-        windowed=windowed_layers,
+        kinds_of=used_windows,
         window=4096,
+    ),
+    "ministral": ModelType(
+        sizes=(32, 4096, 32, 14336, 32000),
+        longest=131_072,
+        kv_heads=8,
+        kinds_of=partial(alternating, period=1 << 30),
+        window=4096,
+    ),
+    "seed_oss": ModelType(
+        sizes=(64, 4096, 80, 27648, 155_136), longest=524_288, kv_heads=8, head_dim=128, biased=_seed_biases
     ),
 }
 
@@ -120,6 +143,11 @@ def read(kind: ModelType, keys: Keys, name: str) -> TransformerConfig:
     original = keys.get("original_max_position_embeddings", kind.original) if kind.original else None
     if original is not None:
         keys.values["original_max_position_embeddings"] = original  # stated or not, it is there
+    more = kind.more(keys)
+    tables = keys.get("rope_parameters") or {}, keys.get("rope_scaling") or {}
+    if kind.theta and keys.get("rope_theta") is None and not any("rope_theta" in one for one in tables):
+        keys.values["rope_theta"] = kind.theta
+    window, kinds = windows_of(keys, longest, kind.kinds_of(keys, layers), default=kind.window)
     rope = rope_of(keys, longest, head_dim, kinds=kind.kinds, aliases=kind.aliases, partial=kind.partial)
     return TransformerConfig(
         name=name,
@@ -130,33 +158,50 @@ def read(kind: ModelType, keys: Keys, name: str) -> TransformerConfig:
         head_dim=head_dim,
         ffn=ffn,
         vocab=vocab,
-        tied=keys.flag("tie_word_embeddings"),
+        tied=keys.flag("tie_word_embeddings", kind.tied),
         rope_theta=rope.theta,
         eps=keys.number("rms_norm_eps", kind.eps),
         max_context=longest,
         source=f"config.json of the Hugging Face folder {name}",
         qk_norm=kind.qk_norm,
         rope_scaling=rope.scaling,
-        activation=activation_of(keys),
+        activation=activation_of(keys, *kind.activation),
         biased=kind.biased(keys),
         turned_lanes=rope.turned_lanes,
-        window=window_of(keys, longest, default=kind.window, layers=kind.windowed(keys, layers)),
+        window=window,
+        kinds=kinds,
         fused=kind.fused,
+        family=kind.family,
+        **more,
     )
 
 
 READERS = {name: partial(read, kind) for name, kind in MODEL_TYPES.items()}
+_NORMS = {
+    "pre": ("input_layernorm", None, "post_attention_layernorm", None),
+    "post": (None, "post_attention_layernorm", None, "post_feedforward_layernorm"),
+    "both": (
+        *("input_layernorm", "post_attention_layernorm"),
+        *("pre_feedforward_layernorm", "post_feedforward_layernorm"),
+    ),
+}
+"""Of attention and of the FFN, the norms before and after each."""
 
 
-def tensors(config: TransformerConfig) -> Iterator[CheckpointTensor]:
-    """The tensors of a checkpoint, in the order of the model."""
+def tensors(config: TransformerConfig, plus: float = 0.0) -> Iterator[CheckpointTensor]:
+    """The tensors of a checkpoint, in the order of the model. plus: what is added to its gains."""
     hidden = config.hidden
     inputs = {"o": config.heads * config.head_dim, "down": config.ffn}
 
     turned = None if config.turned_lanes is None else (config.head_dim, config.turned_lanes)
 
     def gain(path: str, name: str, width: int, lanes: tuple[int, int] | None = None) -> CheckpointTensor:
-        return CheckpointTensor(path=f"{path}.gain", name=f"{name}.weight", shape=(width,), lanes=lanes)
+        path, name = f"{path}.gain", f"{name}.weight"
+        return CheckpointTensor(path=path, name=name, shape=(width,), lanes=lanes, plus=plus)
+
+    def norm(path: str, name: str | None, layer: int) -> Iterator[CheckpointTensor]:
+        if name is not None:
+            yield gain(path, f"model.layers.{layer}.{name}", hidden)
 
     def matrix(ours: str, theirs: str, name: str) -> Iterator[CheckpointTensor]:
         out, fused = config.width_of(name), _FUSED.get(name) if config.fused else None
@@ -178,15 +223,21 @@ def tensors(config: TransformerConfig) -> Iterator[CheckpointTensor]:
     yield CheckpointTensor(path=TABLE, name=EMBEDDING, shape=(config.vocab, hidden))
     for i in range(config.layers):
         ours, theirs = f"layers.{i}.attention", f"model.layers.{i}.self_attn"
-        yield gain(f"{ours}.norm", f"model.layers.{i}.input_layernorm", hidden)
+        before, after, ffn_before, ffn_after = _NORMS[config.norms]
+        yield from norm(f"{ours}.norm", before, i)
         for name in ATTENTION:
             yield from matrix(ours, theirs, name)
         for name in ("q_norm", "k_norm") if config.qk_norm else ():
-            yield gain(f"{ours}.{name}", f"{theirs}.{name}", config.head_dim, turned)
+            width = config.width_of(name[0]) if config.whole_qk_norm else config.head_dim
+            yield gain(f"{ours}.{name}", f"{theirs}.{name}", width, turned)
+        if config.sinks:
+            yield CheckpointTensor(path=f"{ours}.sinks", name=f"{theirs}.sinks", shape=(config.heads,))
+        yield from norm(f"{ours}.post", after, i)
         ours, theirs = f"layers.{i}.ffn", f"model.layers.{i}.mlp"
-        yield gain(f"{ours}.norm", f"model.layers.{i}.post_attention_layernorm", hidden)
+        yield from norm(f"{ours}.norm", ffn_before, i)
         for name in FFN:
             yield from matrix(ours, theirs, name)
+        yield from norm(f"{ours}.post", ffn_after, i)
     yield gain("norm", "model.norm", hidden)
     head = EMBEDDING if config.tied else LM_HEAD
     yield CheckpointTensor(path=HEAD, name=head, shape=(config.vocab, hidden))

@@ -5,10 +5,15 @@ from typing import Any
 
 from models.config import DEFAULT_FAMILY, TransformerConfig
 from models.families.deepseek import DEEPSEEK
+from models.families.exaone import EXAONE
 from models.families.experts import EXPERTS
 from models.families.family import Family
+from models.families.gemma import GEMMA
+from models.families.granite import GRANITE
 from models.families.hybrid.family import HYBRID
 from models.families.llama import LLAMA
+from models.families.olmo import OLMO
+from models.families.smollm import SMOLLM
 from models.sources.json_keys import Keys
 
 FAMILIES: dict[str, Family] = {}
@@ -60,7 +65,5 @@ def _named(name: str) -> Family:
     return FAMILIES[name]
 
 
-register(LLAMA)
-register(EXPERTS)
-register(DEEPSEEK)
-register(HYBRID)
+for _family in (LLAMA, GEMMA, OLMO, SMOLLM, GRANITE, EXAONE, EXPERTS, DEEPSEEK, HYBRID):
+    register(_family)

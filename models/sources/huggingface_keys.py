@@ -79,11 +79,11 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
 _WHY = {"num_local_experts": "experts", "num_experts": "experts", "n_routed_experts": "experts"}
 
 
-def activation_of(keys: Keys) -> Activation:
+def activation_of(keys: Keys, key: str = "hidden_act", default: str = "silu") -> Activation:
     """The activation of a gated FFN."""
-    activation = keys.text("hidden_act", "silu")
+    activation = keys.text(key, default)
     if activation not in ACTIVATIONS:
-        raise keys.error("hidden_act", activation, f"only {', '.join(ACTIVATIONS)} are supported")
+        raise keys.error(key, activation, f"only {', '.join(ACTIVATIONS)} are supported")
     return ACTIVATIONS[activation]
 
 
@@ -103,28 +103,59 @@ def refuse_unread(keys: Keys) -> None:
             raise keys.error(key, value, why)
 
 
-def window_of(keys: Keys, longest: int, *, default: int | None = None, layers: int = 0) -> int | None:
-    """The tokens that attention sees; None: all. default: of an absent key. layers: how many see so few."""
+Kinds = tuple[str, ...]
+FULL, WINDOW = "full", "window"
+_TYPES = {"full_attention": FULL, "sliding_attention": WINDOW}
+
+
+def windows_of(
+    keys: Keys, longest: int, kinds: Kinds, *, default: int | None = None
+) -> tuple[int | None, Kinds]:
+    """(the window, the kinds of layers): one alone is not told by layer, nor a window that hides nothing.
+
+    default: of an absent key.
+    """
     window = keys.get("sliding_window", default)
-    if window is None or not layers:
-        return None
-    width = keys.integer("sliding_window", default)
-    return width if width < longest else None
+    width = None if window is None else keys.integer("sliding_window", default)
+    if width is None or width >= longest:
+        kinds = tuple(FULL if kind == WINDOW else kind for kind in kinds)
+    if set(kinds) in ({FULL}, {WINDOW}):
+        return (width if kinds[0] == WINDOW else None), ()
+    return (width if WINDOW in kinds else None), kinds
 
 
-def windowed_layers(keys: Keys, layers: int) -> int:
-    """How many layers have a window: by `layer_types`, or those from `max_window_layers` on if it is used."""
+def all_windows(keys: Keys, layers: int) -> Kinds:
+    """Every layer has the window, if there is one."""
+    layer_types(keys, layers)
+    return (WINDOW,) * layers
+
+
+def no_windows(keys: Keys, layers: int) -> Kinds:
+    """No layer has a window."""
+    layer_types(keys, layers)
+    return (FULL,) * layers
+
+
+def used_windows(keys: Keys, layers: int) -> Kinds:
+    """Layers with a window: by `layer_types`, or those from `max_window_layers` on if it is used."""
     used = keys.flag("use_sliding_window")
-    kinds = layer_types(keys, layers, ("full_attention", "sliding_attention"))
+    kinds = layer_types(keys, layers, tuple(_TYPES))
     first = keys.get("max_window_layers", 28)
     if type(first) is not int or first < 0:
         raise keys.error("max_window_layers", first, "it is a whole number of at least 0")
     if kinds is None:
-        return max(layers - first, 0) if used else 0
-    count = kinds.count("sliding_attention")
-    if count and not used:
+        return tuple(WINDOW if used and layer >= first else FULL for layer in range(layers))
+    if "sliding_attention" in kinds and not used:
         raise keys.error("layer_types", sorted(set(kinds)), "use_sliding_window is false")
-    return count
+    return tuple(_TYPES[kind] for kind in kinds)
+
+
+def alternating(keys: Keys, layers: int, period: int) -> Kinds:
+    """By `layer_types`, or a window on all layers but the last of every `period`."""
+    kinds = layer_types(keys, layers, tuple(_TYPES))
+    if kinds is not None:
+        return tuple(_TYPES[kind] for kind in kinds)
+    return tuple(WINDOW if (layer + 1) % period else FULL for layer in range(layers))
 
 
 def layer_types(keys: Keys, layers: int, known: tuple[str, ...] = ("full_attention",)) -> list[str] | None:

@@ -78,6 +78,32 @@ def rope_of(
     return Rope(theta=theta, scaling=scaling, turned_lanes=turned)
 
 
+def by_kind(keys: Keys, *, local: str | None, local_theta: float) -> float:
+    """The base of layers with a window; the table is made that of the other layers.
+
+    Since transformers 5 a table holds one for each kind of layer; before, `local` names the key of that base.
+    Raises WeightError where layers with a window have a scaled RoPE.
+    """
+    beside = keys.number(local, local_theta) if local is not None else local_theta
+    tables = keys.table("rope_parameters")
+    if not any(isinstance(value, dict) for value in tables.values.values()):
+        return beside
+    known = ("full_attention", "sliding_attention")
+    if odd := [kind for kind in tables.values if kind not in known]:
+        raise tables.error(odd[0], tables.values[odd[0]], f"only {', '.join(known)} are supported")
+    near = tables.table("sliding_attention")
+    kind = near.text("rope_type", near.text("type", "default"))
+    if kind != "default":
+        raise near.error("rope_type", kind, "only default is supported for layers with a window")
+    theta = near.number("rope_theta", beside)
+    if odd := [key for key, value in near.values.items() if key not in _EVERY and value is not None]:
+        raise near.error(odd[0], near.values[odd[0]], "a default RoPE takes no such key")
+    if near.get("partial_rotary_factor") is not None:
+        raise near.error("partial_rotary_factor", near.get("partial_rotary_factor"), "it is not supported")
+    keys.values["rope_parameters"] = tables.table("full_attention").values
+    return theta
+
+
 def _table(keys: Keys) -> Keys:
     """The one table; two that differ are refused."""
     old, new = keys.table("rope_scaling"), keys.table("rope_parameters")

@@ -105,7 +105,7 @@ def _append(
         dst=region,
         dst_tag=region_tag,
     )
-    queues, place = order(low, kernel)
+    queues, place = order(low.deal, kernel)
     return Heads(
         aux=aux,
         kernel=kernel,

@@ -12,14 +12,17 @@ import numpy as np
 
 from compiler.graph.graph import Node, View
 from compiler.lower.context import Lowering
+from compiler.lower.deal import WHOLE
 from compiler.lower.holders import holders, kv_regions, needed, order
-from compiler.lower.kv_blocks import attention_shape, chunk_of
+from compiler.lower.kv_blocks import attention_shape, chunk_of, ring_tokens
 from compiler.lower.layout import Lines, Segments
 from compiler.lower.merging import Level, levels, node_size
+from compiler.lower.ops.sinks import SINK, sinks_of
 from compiler.lower.rows import tag
 from compiler.lower.rule import LoweringRule, Uses
 from compiler.program.instructions.attention import (
     AttentionKernel,
+    is_ring,
     kv_words,
     node_lines,
     score_lines,
@@ -27,6 +30,7 @@ from compiler.program.instructions.attention import (
 )
 from compiler.program.isa import F16_LANES, Op, ceil_div
 from compiler.timing import timing
+from models.contract.vocabulary.attention import reach as node_reach
 
 VALUES = 5  # that a block takes at most: scores, maxima, weights, and of nodes one or two
 
@@ -110,12 +114,14 @@ def lower_attention(low: Lowering, node: Node) -> None:
     group = node.inputs[0].width // head_dim // kv_heads
     q, queries = low.segments(node.inputs[0], node)
     heads = _append(low, node, group, q.owner[queries.first], q.tag(queries.first))
-    if low.deal.chips > 1:
+    if heads.kernel.stripes > 1:
         low.gather(q, needed(low, q, queries.first, queries.lines, heads.holder))
     nodes = context_nodes(low, heads)
     out, segments = result_lines(low, heads.owner, group * head_dim)
+    sinks = {} if len(node.inputs) == SINK else sinks_of(low, node, group, heads.owner)
     low.rows.add(
         Op.AOUT,
+        **sinks,
         rank=heads.owner,
         n=nodes.lines // node_lines(heads.kernel) // kv_heads,
         aux=heads.aux,
@@ -127,8 +133,9 @@ def lower_attention(low: Lowering, node: Node) -> None:
 
 
 def context_nodes(low: Lowering, heads: Heads) -> Lines:
-    """The nodes that AOUT merges, of every KV head, and all rows that make them."""
-    sizes = levels(heads.kernel, low.chip, low.batch)
+    """The nodes that AOUT merges, of every KV head, and all rows that make them; of a ring its blocks."""
+    ring = is_ring(heads.kernel, low.context)
+    sizes = [] if ring else levels(heads.kernel, low.chip, low.batch)
     end = low.uids + VALUES * (int(ceil_div(low.longest, heads.kernel.block)) + 1)
     nodes = _level(low, heads, sizes, len(sizes), 0)
     assert low.uids <= end, "more values than the longest context is given"
@@ -233,27 +240,36 @@ def _append(low: Lowering, node: Node, group: int, owner: np.ndarray, query: np.
     kv_heads, head_dim = attention_shape(low.graph, node)
     kv = "fp16" if low.graph.values[node.inputs[3].value].dtype == "float16" else "fp8"
     block, words = int(node.attributes["block"]), kv_words(head_dim, kv)
+    reach = node_reach(node.attributes)
+    ringed = 0 < reach < low.longest
+    capacity = ring_tokens(reach, block, low.appended, low.longest) if ringed else low.capacity
+    blocks, deal = int(ceil_div(low.context, block)), WHOLE if ringed else low.deal
     kernel = AttentionKernel(
         head_dim=head_dim,
         group=group,
         block=block,
         chunk=chunk_of(low.context, block),
-        chunks=int(ceil_div(low.context, block)),
+        chunks=min(blocks, max(capacity // block, 1)) if ringed else blocks,
         kv=kv,
         kv_words=words,
-        kv_stride=low.capacity * words,
-        capacity=low.capacity,
+        kv_stride=capacity * words,
+        capacity=capacity,
         rows=low.batch,
         sequences=low.graph.values[node.inputs[3].value].shape[0],
         cached=low.cached,
-        stripes=low.deal.stripes,
-        run=low.run,
+        stripes=deal.stripes,
+        run=block if ringed else low.run,
+        window=int(node.attributes.get("window", 0)),
+        span=int(node.attributes.get("span", 0)),
+        scale=float(node.attributes.get("scale", 0.0)),
+        cap=float(node.attributes.get("cap", 0.0)),
+        sinks=len(node.inputs) > SINK,
     )
     aux = low.kernels.index(kernel)
-    holder = holders(low, owner)
-    region = kv_regions(low, holder, low.cached * low.capacity * words)
+    holder = holders(low, owner, deal)
+    region = kv_regions(low, holder, low.cached * capacity * words)
     region_tag = tag(low.weight_uid(), np.arange(len(holder)))
-    stripes = low.deal.stripes
+    stripes = deal.stripes
     stripe = np.tile(np.arange(stripes), kv_heads)
     part_head = np.repeat(np.arange(kv_heads), stripes)
     if stripes > 1:
@@ -270,7 +286,7 @@ def _append(low: Lowering, node: Node, group: int, owner: np.ndarray, query: np.
         dst=region,
         dst_tag=region_tag,
     )
-    queues, place = order(low, kernel)
+    queues, place = order(deal, kernel)
     return Heads(
         aux=aux,
         kernel=kernel,
@@ -298,8 +314,10 @@ def ahead_of(low: Lowering, kernel: AttentionKernel) -> int:
     return 2 * low.chip.vxm_chains + int(ceil_div(2 * through * low.chip.vxm_chains, busy))
 
 
-def _wants(uses: Uses, node: Node, operand: int) -> int:
+def _wants(uses: Uses, node: Node, operand: int) -> int | None:
     """The query heads of one KV head together; K and V head by head."""
+    if operand == SINK:
+        return None
     heads, head_dim = attention_shape(uses.graph, node)
     return head_dim * (node.inputs[0].width // head_dim // heads) if operand == 0 else head_dim
 

@@ -21,6 +21,7 @@ def lower_rope(low: Lowering, node: Node) -> None:
         input="f32" if cut.source.dtype == "f32" else "f16",
         positions=positions,
         stride=int(ceil_div(4 * half, WORD_BYTES)),
+        first=int(node.attributes.get("first", 0)),
     )
     cut.add_rows(low, Op.ROPE, kernel, n=cut.segments.width // (2 * half), src2=SHARED_ANGLES)
 

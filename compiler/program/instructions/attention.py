@@ -6,10 +6,12 @@ from typing import ClassVar, Literal
 from compiler.program.isa import (
     F16_LANES,
     F32_LANES,
+    GAIN,
     KV,
     MXM,
     TRANSIENT,
     VXM,
+    WEIGHTS,
     WIDE_LANES,
     WORD_BYTES,
     Count,
@@ -19,6 +21,7 @@ from compiler.program.isa import (
     Lines,
     Op,
     Operand,
+    Some,
     ceil_div,
     one,
 )
@@ -67,15 +70,28 @@ class AttentionKernel(KVKernel):
     that is shorter than one block. rows: of the batch; sequences: of the cache that a step takes.
     The block of a row, counted in its region, is its data; which `sequences` of the `cached` ones a step
     takes is data of the step, as its positions are, and each of them has rows / sequences rows.
+    window, span, scale, cap: as of the op `attention`; 0: none. sinks: whether heads have one.
+    Where the blocks do not hold the context, the region is a ring: token t lies at t modulo `capacity`.
     """
 
     family: ClassVar[str] = "attention"
+    later: ClassVar[tuple[str, ...]] = ("window", "span", "scale", "cap", "sinks")
     group: Count
     block: Count
     chunk: Count
     chunks: Count
     rows: Count
     sequences: Count
+    window: Some = 0
+    span: Some = 0
+    scale: float = 0.0
+    cap: float = 0.0
+    sinks: bool = False
+
+    @property
+    def reach(self) -> int:
+        """The most tokens that a row sees; 0: all."""
+        return min((tokens for tokens in (self.window, self.span) if tokens), default=0)
 
     @property
     def head_lines(self) -> int:
@@ -119,6 +135,19 @@ class LatentAttentionKernel(AttentionKernel):
     def query_lines(self) -> int:
         """Those of the parts of all heads that meet latents, then those of their turned lanes."""
         return self.head_lines + self.group * int(ceil_div(self.turned, F16_LANES))
+
+
+def is_ring(k: AttentionKernel, context: int) -> bool:
+    """Whether the tokens of a context take turns in the region of a kernel."""
+    return k.chunk * k.chunks < context
+
+
+def ring_blocks(reach: int, block: int, rows: int) -> int:
+    """Blocks in which the last `reach` tokens before each of `rows` consecutive ones are never overwritten.
+
+    Nor does any of them lie with a token of another turn in one block, whatever its position.
+    """
+    return ceil_div(reach + rows - 2, block) + 1
 
 
 def kv_words(head_dim: int, kv: str, key_lanes: int = 0) -> int:
@@ -166,6 +195,10 @@ def node_lines(k: AttentionKernel) -> int:
 def kv_region_words(n: Lines, k: KVKernel) -> Lines:
     """Words of a KV region, all cached sequences."""
     return k.cached * k.kv_stride
+
+
+def _has_sinks(k: AttentionKernel) -> bool:
+    return k.sinks
 
 
 def _key(n: Lines, k: AttentionKernel) -> Lines:
@@ -271,7 +304,7 @@ INSTRUCTIONS = (
         unit=VXM,
         kernel=AttentionKernel,
         forms=(LatentAttentionKernel,),
-        reads=(_NODES,),
+        reads=(_NODES, Operand("src3", WEIGHTS, one, GAIN, present=_has_sinks)),
         write=Operand("dst", TRANSIENT, _heads, Holds.F16),
         unread=True,
     ),

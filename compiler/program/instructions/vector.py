@@ -21,6 +21,7 @@ from compiler.program.isa import (
     Lines,
     Op,
     Operand,
+    Some,
     ceil_div,
     halved,
     one,
@@ -39,19 +40,39 @@ class EmbedKernel(Kernel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RstatKernel(Kernel):
-    """1/rms of `width` features; shifted: times the factor that a shifted gain lacks."""
+    """1/rms of `width` features; shifted: times the factor that a shifted gain lacks.
+
+    each: features of a piece that has lines of its own; 0: all are one piece.
+    """
 
     family: ClassVar[str] = "rstat"
+    later: ClassVar[tuple[str, ...]] = ("each",)
     width: Count
     eps: float
     shifted: bool = False
+    each: Some = 0
+
+    @property
+    def piece(self) -> int:
+        """F32 lines of a piece; 0: all are one."""
+        return int(ceil_div(self.each, F32_LANES))
+
+    @property
+    def lines(self) -> int:
+        """F32 lines of the features."""
+        if not self.each:
+            return int(ceil_div(self.width, F32_LANES))
+        whole, rest = divmod(self.width, self.each)
+        return int(whole * self.piece + ceil_div(rest, F32_LANES))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NormKernel(Kernel):
-    """Features times their statistic and gain."""
+    """Features times their statistic and gain. f32: rounded to that, twice, rather than to fp16."""
 
     family: ClassVar[str] = "norm"
+    later: ClassVar[tuple[str, ...]] = ("f32",)
+    f32: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,13 +93,18 @@ class HeadNormKernel(Kernel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RopeKernel(Kernel):
-    """Rotary embedding by a table of `positions`, `stride` words apart, of f32 or fp16 heads."""
+    """Rotary embedding by a table of `positions`, `stride` words apart, of f32 or fp16 heads.
+
+    first: which of them position 0 takes.
+    """
 
     family: ClassVar[str] = "rope"
+    later: ClassVar[tuple[str, ...]] = ("first",)
     head_dim: Count
     input: Literal["f32", "f16"]
     positions: Count
     stride: Count
+    first: Some = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +142,14 @@ class MadKernel(Kernel):
 
     family: ClassVar[str] = "mad"
     factor: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapKernel(Kernel):
+    """A soft cap, an f32 value: cap tanh(x / cap)."""
+
+    family: ClassVar[str] = "cap"
+    cap: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +197,14 @@ def _f16_heads(n: Lines, k: HeadNormKernel | RopeKernel) -> Lines:
 
 def _rope_heads(n: Lines, k: RopeKernel) -> Lines:
     return ceil_div(n * k.head_dim, F32_LANES if k.input == "f32" else F16_LANES)
+
+
+def _normed(n: Lines, k: NormKernel) -> Lines:
+    return n if k.f32 else halved(n, k)
+
+
+def _norm_result(k: NormKernel) -> int:
+    return Holds.F32 if k.f32 else Holds.F16
 
 
 def _is_shifted(k: RstatKernel) -> bool:
@@ -216,7 +258,7 @@ INSTRUCTIONS = (
             Operand("src2", TRANSIENT, one, Holds.STAT),
             Operand("src3", WEIGHTS, same, GAIN),
         ),
-        write=_TO_F16,
+        write=Operand("dst", TRANSIENT, _normed, _norm_result),
     ),
     Instruction(
         op=Op.HNORM,
@@ -262,6 +304,9 @@ INSTRUCTIONS = (
     ),
     Instruction(
         op=Op.MAD, name="MAD", unit=VXM, kernel=MadKernel, reads=(_F32, _OTHER), write=_TO_F32, ordered=True
+    ),
+    Instruction(
+        op=Op.CAP, name="CAP", unit=VXM, kernel=CapKernel, reads=(_F32,), write=_TO_F32, ordered=True
     ),
     Instruction(
         op=Op.GLU, name="GLU", unit=VXM, kernel=GluKernel, reads=(_F32, _OTHER), write=_TO_F16, ordered=True

@@ -9,7 +9,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
-from compiler.program.instructions.attention import AttentionKernel, block_number, node_lines
+from compiler.program.instructions.attention import (
+    AttentionKernel,
+    block_number,
+    is_ring,
+    node_lines,
+    ring_blocks,
+)
 from compiler.program.isa import Columns, Op
 from compiler.program.ranges import ramp
 from lpu.check.findings import Findings
@@ -61,6 +67,28 @@ def contexts(findings: Findings, groups: list[Alike], made: MadeRows) -> None:
     for op, rows, kernel in every:
         if op == Op.AOUT:
             _divide(findings, made, rows, kernel, nodes)
+
+
+def rings(findings: Findings, groups: list[Alike], context: int, appended: int) -> None:
+    """Attention that reads fewer tokens than the context has: of rings that hold all that it sees.
+
+    appended: the most tokens of a sequence that a step of any program with this KV takes.
+    """
+    for group in groups:
+        k = group.kernel
+        if not isinstance(k, AttentionKernel) or not is_ring(k, context):
+            continue
+        read, least = k.chunk * k.chunks, ring_blocks(k.reach, k.block, appended) * k.block
+        if group.op == Op.NODE:
+            findings.add(7, group.rows, "merges blocks of a ring, whose order is data")
+        elif group.op == Op.KVW and not k.reach:
+            findings.add(7, group.rows, f"its kernel reads {read} tokens of a context of {context}")
+        elif group.op == Op.KVW and (read != k.capacity or read < least or k.chunk != k.block):
+            findings.add(
+                7,
+                group.rows,
+                f"a ring of {k.capacity} tokens, {read} read; to see {k.reach} it takes {least}",
+            )
 
 
 def _appended(c: Columns) -> dict[int, tuple[int, int, int]]:

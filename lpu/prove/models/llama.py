@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from lpu.prove.models.record import HopPart, ModelTerms
 from lpu.prove.refused import RefusedError
-from lpu.prove.terms import Terms
+from lpu.prove.terms import Scoring, Terms
 from models.config import TransformerConfig
 
 FAMILY = "llama"
+ALIKE = ("gemma", "olmo", "smollm", "granite", "exaone")  # the same layers by other numbers
 STRIP, MOST_PARTS, LEAST_ROWS = 32, 8, 256  # docs/facts/contract2.md section 2, decision 0014
 
 
@@ -38,22 +41,36 @@ class LlamaReading:
     def step(self) -> ModelTerms:
         """Token to logits."""
         config, terms, out = self.config, self.terms, ModelTerms()
-        angles = self._tensor(out, "angles", self.longest, 2, config.head_dim // 2)
+        tables = 1 if config.window_theta is None else 2  # the second is that of layers with a window
+        angles = self._tensor(out, "angles", tables * self.longest, 2, config.head_dim // 2)
         x = terms.embed(self._tensor(out, "embed.table", config.vocab, config.hidden))
         out.places[x] = "embedding"
+        x = x if config.embedding_scale is None else terms.multiply(x, config.embedding_scale)
         for layer in range(config.layers):
-            x = self._attention(out, f"layers.{layer}.attention", x, angles)
-            x = terms.add(x, self._feed_forward(out, f"layers.{layer}.ffn", x))
-            out.places[x] = f"layers.{layer}.ffn"
+            x = self._attention(out, f"layers.{layer}.attention", x, angles, config.kind_of(layer))
+            ffn = f"layers.{layer}.ffn"
+            x = self._residual(out, ffn, x, self._feed_forward(out, ffn, x))
+            out.places[x] = ffn
         last, statistic = self._deferred(x, self._tensor(out, "norm.gain", config.hidden))
-        out.logits = self._linear(out, "head", last, statistic, config.vocab, biased=False)
+        logits = self._linear(out, "head", last, statistic, config.vocab, biased=False)
+        logits = logits if config.logits_scale is None else terms.multiply(logits, config.logits_scale)
+        out.logits = logits if config.logit_cap is None else terms.softcap(logits, config.logit_cap)
         out.places[out.logits] = "logits"
         return out
+
+    def _residual(self, out: ModelTerms, block: str, x: int, y: int) -> int:
+        """The sum of the residual and what a block gives, normed first or times a factor where it is."""
+        config, terms = self.config, self.terms
+        if config.norms != "pre":
+            y = terms.norm32(y, self._tensor(out, f"{block}.post.gain", config.hidden), config.eps)
+        if config.residual_scale is None:
+            return terms.add(x, y)
+        return terms.multiply_add(x, y, float(np.float32(config.residual_scale)))
 
     def _feed_forward(self, out: ModelTerms, block: str, x: int) -> int:
         """What a layer adds to the residual after attention, which is a part that a hop may compute."""
         config, ffn = self.config, partial(self._ffn, out, block)
-        sent, statistic = self._sent(x, self._gain(out, block, config.hidden))
+        sent, statistic = self._sent(out, block, x)
         out.parts[block] = HopPart(
             width=config.hidden,
             down=("fp8", "fp16") if config.ffn_down == "fp8" else ("fp16",),
@@ -108,13 +125,37 @@ class LlamaReading:
             return self.config.head_dim
         return STRIP if self.config.ffn % STRIP == 0 else 1
 
-    def _attention(self, out: ModelTerms, block: str, x: int, angles: int) -> int:
-        a, statistic = self._deferred(x, self._gain(out, block, self.config.hidden))
-        x = self.terms.add(x, self._attended(out, block, a, statistic, angles))
+    def _scoring(self, out: ModelTerms, block: str, kind: str) -> Scoring:
+        """What a layer of that kind sees, where that is less than all, and what becomes of its scores."""
+        config = self.config
+        window = config.window if kind == "window" else None
+        span = config.span if kind == "span" else None
+        return Scoring(
+            window=window if window is not None and window < self.longest else 0,
+            span=span if span is not None and span < self.longest else 0,
+            scale=config.attention_scale or 0.0,
+            cap=config.attention_cap or 0.0,
+            sinks=self._tensor(out, f"{block}.sinks", config.heads) if config.sinks else -1,
+        )
+
+    def _block(self, form: Scoring) -> int:
+        """Tokens of a block: of less than that, the next power of two."""
+        seen, whole = form.window or form.span, self.config.attention_block
+        return min(whole, 1 << (seen - 1).bit_length()) if seen else whole
+
+    def _attention(self, out: ModelTerms, block: str, x: int, angles: int, kind: str) -> int:
+        if self.config.norms == "post":
+            a, statistic = self.terms.rounded(x, 16), -1
+        else:
+            a, statistic = self._deferred(x, self._gain(out, block, self.config.hidden))
+        angles = -1 if kind == "nope" else angles
+        x = self._residual(out, block, x, self._attended(out, block, a, statistic, angles, kind))
         out.places[x] = block
         return x
 
-    def _attended(self, out: ModelTerms, block: str, a: int, statistic: int, angles: int) -> int:
+    def _attended(
+        self, out: ModelTerms, block: str, a: int, statistic: int, angles: int, kind: str = "full"
+    ) -> int:
         """The result of the heads of a normed input; angles: -1 where nothing is turned."""
         config, terms = self.config, self.terms
         q, k, v = (self._matrix(out, block, matrix, a, statistic) for matrix in "qkv")
@@ -122,29 +163,36 @@ class LlamaReading:
             q, k = (
                 terms.norm(
                     value,
-                    self._tensor(out, f"{block}.{which}_norm.gain", config.head_dim),
+                    self._tensor(out, f"{block}.{which}_norm.gain", width),
                     config.eps,
-                    config.head_dim,
+                    width,
                 )
                 for which, value in (("q", q), ("k", k))
+                for width in (terms.width(value) if config.whole_qk_norm else config.head_dim,)
             )
-        q, k = (
-            terms.rounded(value, 16) if angles < 0 else terms.rope(value, angles, config.head_dim)
-            for value in (q, k)
-        )
+        first = self.longest if kind == "window" and config.window_theta is not None else 0
+        if angles >= 0:
+            q, k = (terms.rope(value, angles, config.head_dim, first) for value in (q, k))
+        elif not config.qk_norm:
+            q, k = terms.rounded(q, 16), terms.rounded(k, 16)
         v = terms.rounded(v, 16)
         out.keys.append(k)
         out.values.append(v)
-        heads = terms.attention(q, k, v, config.head_dim, config.attention_block, self.kv)
+        form = self._scoring(out, block, kind)
+        heads = terms.attention(q, k, v, config.head_dim, self._block(form), self.kv, form)
         for value, what in ((q, "queries"), (k, "keys"), (v, "values"), (heads, "heads")):
             out.places[value] = f"{block}, {what}"
         return self._matrix(out, block, "o", heads)
 
-    def _sent(self, x: int, gain: int) -> tuple[int, int]:
+    def _sent(self, out: ModelTerms, block: str, x: int) -> tuple[int, int]:
         """The FFN's input as it is where the FFN runs, and the statistic that is left to apply."""
-        if self.config.ffn_down is None:
-            return self._deferred(x, gain)
-        normed = self.terms.norm(x, gain, self.config.eps, self.config.hidden)
+        if self.config.norms == "post":
+            normed = self.terms.rounded(x, 16)
+        else:
+            gain = self._gain(out, block, self.config.hidden)
+            if self.config.ffn_down is None:
+                return self._deferred(x, gain)
+            normed = self.terms.norm(x, gain, self.config.eps, self.config.hidden)
         return (self.terms.rounded(normed, 8) if self.config.ffn_down == "fp8" else normed), -1
 
     def _ffn(self, out: ModelTerms, block: str, value: int, statistic: int = -1) -> int:

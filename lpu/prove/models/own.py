@@ -6,13 +6,14 @@ is not looked at. A value is a term per row; a change of shape that keeps the ro
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 from typing import Any
 
 from lpu.prove.models.own_experts import RULES
 from lpu.prove.models.record import ModelTerms, Reader
 from lpu.prove.refused import RefusedError, need
-from lpu.prove.terms import BIAS, MATMUL, Terms
+from lpu.prove.terms import BIAS, MATMUL, Scoring, Terms
 
 SAID = "the jaxpr of the module"
 _OWN = "lpu_"
@@ -235,6 +236,16 @@ class _Walk:
         gain = self.tensor(items[1], "a gain")
         return self.of(self.terms.norm(x.term, gain, attributes["eps"], x.shape[-1]), x)
 
+    def alone(self, make: Callable[[int], int], items: list[_Item]) -> list[_Item]:
+        """One operand, lane by lane."""
+        (x,) = self.vectors(items)
+        return self.of(make(x.term), x)
+
+    def pair(self, make: Callable[[int, int], int], items: list[_Item]) -> list[_Item]:
+        """Two operands, lane beside lane."""
+        one, other = self.vectors(items)
+        return self.of(make(one.term, other.term), one)
+
     def beside(self, make: Callable[[int, int], int], what: str, items: list[_Item]) -> list[_Item]:
         """An operand, and a vector that is applied to it."""
         x = self.value(items[0], f"what {what} is applied to")
@@ -248,17 +259,16 @@ class _Walk:
     def rope(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
         x = self.value(items[0], "what RoPE turns")
         need(items[2] == _Given("position"), "RoPE does not turn by the step's position")
-        return self.of(self.terms.rope(x.term, self.tensor(items[1], "the RoPE table"), x.shape[-1]), x)
-
-    def rounded(self, bits: int, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
-        (x,) = self.vectors(items)
-        return self.of(self.terms.rounded(x.term, bits), x)
+        table, first = self.tensor(items[1], "the RoPE table"), attributes.get("first", 0)
+        return self.of(self.terms.rope(x.term, table, x.shape[-1], first), x)
 
     def attention(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
         q, k, v = self.vectors(items[:3])
-        places = self._appended(k, v, items[3:])
+        places = self._appended(k, v, items[3:6])
+        said = {name: value for name, value in attributes.items() if name != "block"}
+        form = Scoring(**said, sinks=self.tensor(items[6], "the sinks") if len(items) > 6 else -1)
         block = attributes["block"]
-        term = self.terms.attention(q.term, k.term, v.term, q.shape[-1], block, self.kv)
+        term = self.terms.attention(q.term, k.term, v.term, q.shape[-1], block, self.kv, form)
         return [*self.of(term, q, (self.rows, self.terms.width(term))), *map(_Written, places)]
 
     def _appended(self, k: _Value, v: _Value, items: list[_Item]) -> list[int]:
@@ -285,22 +295,6 @@ class _Walk:
         sigma, block = attributes["sigma"], attributes["block"]
         term = self.terms.latent_attention((q.term, turned.term), k.term, v.term, sigma, block, self.kv)
         return [*self.of(term, q), *map(_Written, places)]
-
-    def glu(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
-        gate, up = self.vectors(items)
-        return self.of(self.terms.glu(gate.term, up.term, attributes["activation"]), gate)
-
-    def add(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
-        one, other = self.vectors(items)
-        return self.of(self.terms.add(one.term, other.term), one)
-
-    def multiply(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
-        (x,) = self.vectors(items)
-        return self.of(self.terms.multiply(x.term, attributes["factor"]), x)
-
-    def multiply_add(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
-        one, other = self.vectors(items)
-        return self.of(self.terms.multiply_add(one.term, other.term, attributes["factor"]), one)
 
     def argmax(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
         return [_Largest(self.vectors(items)[0].term)]
@@ -335,16 +329,22 @@ _OPS: dict[str, _Rule] = {
     "lpu_prescale": lambda walk, items, _: walk.beside(walk.terms.prescale, "a gain", items),
     "lpu_rms_stat": _Walk.rms_stat,
     "lpu_rope": _Walk.rope,
-    "lpu_round16": lambda walk, items, attributes: walk.rounded(16, items, attributes),
-    "lpu_round8": lambda walk, items, attributes: walk.rounded(8, items, attributes),
+    "lpu_round16": lambda walk, items, _: walk.alone(lambda x: walk.terms.rounded(x, 16), items),
+    "lpu_round8": lambda walk, items, _: walk.alone(lambda x: walk.terms.rounded(x, 8), items),
     "lpu_attention": _Walk.attention,
+    "lpu_rms_norm32": lambda walk, items, said: walk.beside(
+        lambda x, gain: walk.terms.norm32(x, gain, said["eps"]), "a norm", items
+    ),
+    "lpu_softcap": lambda walk, items, said: walk.alone(lambda x: walk.terms.softcap(x, said["cap"]), items),
     "lpu_head_matmul": _Walk.head_matmul,
     "lpu_latent_attention": _Walk.latent_attention,
-    "lpu_glu": _Walk.glu,
-    "lpu_add": _Walk.add,
+    "lpu_glu": lambda walk, items, a: walk.pair(partial(walk.terms.glu, **a), items),
+    "lpu_add": lambda walk, items, _: walk.pair(walk.terms.add, items),
     "lpu_bias": lambda walk, items, _: walk.beside(walk.terms.bias, "a bias", items),
-    "lpu_multiply": _Walk.multiply,
-    "lpu_multiply_add": _Walk.multiply_add,
+    "lpu_multiply": lambda walk, items, a: walk.alone(
+        partial(walk.terms.multiply, factor=a["factor"]), items
+    ),
+    "lpu_multiply_add": lambda walk, items, a: walk.pair(partial(walk.terms.multiply_add, **a), items),
     "lpu_argmax": _Walk.argmax,
     **RULES,
 }

@@ -32,7 +32,8 @@ def reader_of(config: Mapping[str, Any] | None) -> Reader | None:
     return READERS.get(name) if isinstance(name, str) else None
 
 
-register(llama.FAMILY, llama.read)
+for _family in (llama.FAMILY, *llama.ALIKE):
+    register(_family, llama.read)
 register(experts.FAMILY, experts.read)
 register(deepseek.FAMILY, deepseek.read)
 register(hybrid_config.FAMILY, hybrid.read)

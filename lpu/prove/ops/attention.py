@@ -7,17 +7,20 @@ from compiler.program.instructions.attention import (
     AttentionKernel,
     LatentAttentionKernel,
     block_number,
+    is_ring,
     kv_words,
     node_lines,
+    ring_blocks,
     score_lines,
     weight_lines,
 )
-from compiler.program.isa import F16_LANES, F32_LANES, Holds, Op
+from compiler.program.isa import F16_LANES, F32_LANES, GAIN, Holds, Op
 from lpu.prove.known import Known
 from lpu.prove.lines import KV_HEAD, Attending, Blocks, Chunk, KVHead, Peak, Vector
-from lpu.prove.ops.taken import blocks, of_kind, vectors
+from lpu.prove.ops.taken import blocks, of_kind, of_tensor, vectors
 from lpu.prove.refused import need
 from lpu.prove.rule import Proved, RowOperands
+from lpu.prove.terms import Scoring
 
 LARGEST_BLOCK = 1 << 13  # tokens: beyond it weights have fewer than 20 bits
 _QUERIES = "queries"  # a term: both parts of the queries of latent attention
@@ -37,6 +40,7 @@ def _fits(known: Known, k: AttentionKernel) -> None:
     need(k.kv_words == words, f"its kernel says {k.kv_words} words of a token, K and V take {words}")
     need(k.kv_stride == k.capacity * words, f"its kernel has stride {k.kv_stride}, not {k.capacity * words}")
     need(k.kv == manifest.model.kv, f"its kernel has KV in {k.kv}, the model in {manifest.model.kv}")
+    need(k.group <= MOST_HEADS, f"a group of {k.group} heads, the most are {MOST_HEADS}")
     need(k.block <= LARGEST_BLOCK, f"blocks of {k.block} tokens, the most are {LARGEST_BLOCK}")
     need(
         k.chunk == k.block or (k.chunk < k.block and k.chunks == 1),
@@ -44,10 +48,27 @@ def _fits(known: Known, k: AttentionKernel) -> None:
     )
     need(k.stripes == 1 or k.run % k.block == 0, f"runs of {k.run} tokens are no whole blocks of {k.block}")
     room = k.chunk * k.chunks
+    if is_ring(k, known.context):
+        _ring_holds(known, k)
+        return
     need(room >= known.context, f"{k.chunks} blocks of {k.chunk} tokens do not hold {known.context}")
     turns = -(-room // (k.run * k.stripes)) * k.run if k.stripes > 1 else room
     need(k.capacity >= turns, f"regions of {k.capacity} tokens do not hold {turns}")
-    need(k.group <= MOST_HEADS, f"a group of {k.group} heads, the most are {MOST_HEADS}")
+
+
+def _ring_holds(known: Known, k: AttentionKernel) -> None:
+    """A ring: whole blocks, all read, so many that what is seen is there and alone in its blocks.
+
+    Token t lies at t modulo the capacity. Of the last `reach` tokens before any of the `rows` that a step
+    appends, and these, no two lie at one place or with one of another turn in a block, wherever they begin.
+    """
+    rows = max(known.manifest.chunk, known.manifest.prefill)
+    need(k.reach > 0, f"{k.chunks} blocks of {k.chunk} tokens do not hold {known.context}")
+    need(k.chunk == k.block, f"a ring of blocks of {k.block} tokens, rows take {k.chunk}")
+    need(k.stripes == 1, f"a ring in {k.stripes} stripes")
+    need(k.capacity == k.block * k.chunks, f"rows read {k.block * k.chunks} tokens of a ring of {k.capacity}")
+    least = k.block * ring_blocks(k.reach, k.block, rows)
+    need(k.capacity >= least, f"a ring of {k.capacity} tokens, to see {k.reach} it takes {least}")
 
 
 def _kvw(known: Known, row: RowOperands) -> tuple[Any, ...]:
@@ -197,7 +218,8 @@ def _merged(row: RowOperands) -> Blocks:
 
 
 def _node(known: Known, row: RowOperands) -> tuple[Any, ...]:
-    """Nodes merged."""
+    """Nodes merged; of a ring none: AOUT alone takes them, in the order of the context."""
+    need(not is_ring(row.kernel, known.context), "merges blocks of a ring")
     made = _merged(row)
     return tuple(made._replace(line=i) for i in range(node_lines(row.kernel)))
 
@@ -220,9 +242,22 @@ def _aout(known: Known, row: RowOperands) -> tuple[Any, ...]:
             for lanes in lines
             for one in known.lanes.pieces((lanes,), F16_LANES)
         )
-    value = known.terms.attention(of.queries, of.keys, made.values, k.head_dim, k.block, k.kv)
+    form = Scoring(window=k.window, span=k.span, scale=k.scale, cap=k.cap)
+    form = form._replace(sinks=_sinks(known, row, of.heads)) if k.sinks else form
+    value = known.terms.attention(of.queries, of.keys, made.values, k.head_dim, k.block, k.kv, form)
     lanes = known.lanes.of_heads(of.heads, k.head_dim)
     return tuple(Vector(Holds.F16, value, one) for one in known.lanes.pieces((lanes,), F16_LANES))
+
+
+def _sinks(known: Known, row: RowOperands, heads: tuple[int, ...]) -> int:
+    """The tensor of the sinks, which must be those of these heads."""
+    tensor, (lanes,) = of_tensor(known, row.preloads, GAIN, 1)
+    found = known.lanes.all[lanes]
+    need(
+        found[: len(heads)].tolist() == list(heads) and bool((found[len(heads) :] < 0).all()),
+        f"its sinks are of heads {found[found >= 0].tolist()}, not of {list(heads)}",
+    )
+    return tensor
 
 
 PROOF = (

@@ -51,6 +51,9 @@ def _norm(known: Known, row: RowOperands) -> tuple[Any, ...]:
     need(statistic.gain < 0, "its statistic is for products of a shifted gain")
     width = known.terms.width(value)
     gain = gains(known, row.preloads, lanes, width)
+    if row.kernel.f32:
+        made = known.terms.norm32(value, gain, statistic.eps)
+        return tuple(Vector(Holds.F32, made, lane) for lane in lanes)
     return _f16(known, known.terms.norm(value, gain, statistic.eps, width), lanes)
 
 
@@ -87,7 +90,11 @@ def _rope(known: Known, row: RowOperands) -> tuple[Any, ...]:
     table, _ = of_tensor(known, row.preloads, ANGLES, 1)
     shape, wanted = known.terms.shape(table), (row.kernel.positions, 2, row.kernel.head_dim // 2)
     need(shape == wanted, f"{known.show(table)} is {shape}, its kernel says {wanted}")
-    made = known.terms.rope(value, table, row.kernel.head_dim)
+    need(
+        row.kernel.first + known.context <= row.kernel.positions,
+        f"positions from row {row.kernel.first} on, the table has {row.kernel.positions} rows",
+    )
+    made = known.terms.rope(value, table, row.kernel.head_dim, row.kernel.first)
     return tuple(Vector(Holds.F16, made, one) for one in lanes)
 
 
@@ -135,6 +142,13 @@ def _bias(known: Known, row: RowOperands) -> tuple[Any, ...]:
     return tuple(Vector(Holds.F32, made, lane) for lane in lanes)
 
 
+def _cap(known: Known, row: RowOperands) -> tuple[Any, ...]:
+    """Lane by lane; a soft cap of 0 is 0."""
+    value, lanes = vectors(known, row.src, Holds.F32, "its operand")
+    made = known.terms.softcap(value, row.kernel.cap)
+    return tuple(Vector(Holds.F32, made, lane) for lane in lanes)
+
+
 def _glu(known: Known, row: RowOperands) -> tuple[Any, ...]:
     """Lane by lane; every activation of 0 is 0."""
     gate, up, lanes = _beside(known, row)
@@ -172,6 +186,7 @@ PROOF = (
     Proved(op=Op.BIAS, rule=_bias),
     Proved(op=Op.MUL, rule=_mul),
     Proved(op=Op.MAD, rule=_mad),
+    Proved(op=Op.CAP, rule=_cap),
     Proved(op=Op.GLU, rule=_glu),
     Proved(op=Op.ARGMAX, rule=_argmax),
     Proved(op=Op.ARGRED, rule=_argred),

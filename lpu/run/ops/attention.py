@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jaxtyping import Float16, Int, Shaped
+from jaxtyping import Bool, Float16, Float32, Int, Int32, Shaped
 
 from compiler.program.instructions.attention import (
     AttentionKernel,
@@ -29,6 +29,7 @@ from models.contract import block_attention as blocks
 from models.contract import numerics
 from models.contract.block_attention import Attended
 from models.contract.formats import F32, F64, Wide, rn8
+from models.contract.functions.curves import softcap
 from models.contract.latent_attention import latent_scores
 from models.contract.tree import tree
 
@@ -37,13 +38,14 @@ Attention = Static[AttentionKernel]
 
 
 def _block(at: Reads, rows: Rows, operand: int) -> tuple[Int[np.ndarray, "rows lines"], list[Rows]]:
-    """(lines that the step appends to a row's region; its region, block there, block); operand 0: K, 1: V."""
+    """(lines that the step appends to a row's region; its number, block there, block); operand 0: K, 1: V."""
     region = at.flow.region[rows]
     append = at.flow.append[region]
+    number = at.numbers[region]
     stripe, local = np.maximum(at.flow.columns.src3[append], 0), at.flow.columns.n[rows]
     kernel = at.flow.kernels[int(at.flow.columns.aux[rows[0]])]
     assert isinstance(kernel, AttentionKernel)
-    return at.block(operand, append), [region, local, block_number(kernel, stripe, local)]
+    return at.block(operand, append), [number, local, block_number(kernel, stripe, local)]
 
 
 def _cached(
@@ -53,8 +55,11 @@ def _cached(
     pools: Pools,
     appended: Int[Array, "items lines"],
     block: Int[Array, "items 3"],
-) -> tuple[Shaped[Array, "items taken chunk head_dim"], Int[Array, "items chunk"]]:
-    """(tokens of one block with those that this step appends, their positions); `block` as of `_block`."""
+) -> tuple[Shaped[Array, "items taken chunk head_dim"], Int[Array, "items taken chunk"]]:
+    """(tokens of one block with those that this step appends, their positions); `block` as of `_block`.
+
+    In a ring a block is the last one at its place that the step's positions reach.
+    """
     head_dim, sequences, size = store.shape[-1], s.kernel.sequences, s.kernel.chunk
     region, local, number = block[:, 0], block[:, 1], block[:, 2]
     zero = jnp.zeros_like(region)
@@ -66,13 +71,27 @@ def _cached(
     old = lax.gather(store, start, numbers, sizes, mode=lax.GatherScatterMode.PROMISE_IN_BOUNDS)
     new = values_of(take(pools.f16, appended))[..., :head_dim]
     new = rn8(new.astype(F32)) if store.dtype == jnp.uint8 else new
-    position = number[:, None] * s.kernel.block + jnp.arange(size, dtype=block.dtype)
+    number = jnp.broadcast_to(number[:, None], (len(block), sequences))
+    if _turns(s.kernel):
+        last = _last_block(s.kernel, env)
+        number = last - (last - number) % s.kernel.chunks
+    position = number[..., None] * s.kernel.block + jnp.arange(size, dtype=block.dtype)
     new = new.reshape(len(block), sequences, -1, head_dim)
     at = env.positions.reshape(sequences, -1, 1)
-    here = position[:, None, None] == at  # [items, sequences, rows, chunk]
+    here = position[:, :, None] == at  # [items, sequences, rows, chunk]
     if new.shape[2] > 1:
         new = jnp.take_along_axis(new, jnp.argmax(here, axis=2)[..., None], axis=2)
     return jnp.where(here.any(axis=2)[..., None], new, old), position
+
+
+def _turns(k: AttentionKernel) -> bool:
+    """Whether blocks may take turns at the places of a region, all of which rows read."""
+    return k.reach > 0 and k.chunk * k.chunks == k.capacity
+
+
+def _last_block(k: AttentionKernel, env: Env) -> Int32[Array, " taken"]:
+    """The block of the last token that a step appends to each sequence."""
+    return env.positions.reshape(k.sequences, -1).max(axis=1) // k.block
 
 
 def _qk(at: Reads, rows: Rows, s: Attention) -> Items:
@@ -90,10 +109,34 @@ def qk(s: Attention, env: Env, pools: Pools, t: Table) -> Pools:
     q = heads_in(pools.f16, t[:, :lines], k.group, k.head_dim)
     items, batch, group, head_dim = q.shape
     keys, position = _cached(s, env, env.kv.keys[s.store], pools, t[:, lines:-3], t[:, -3:])
-    scores = numerics.attention_scores(q.reshape(items, k.sequences, -1, head_dim), keys)
-    seen = position[:, None] <= env.positions[:, None]
+    scores = numerics.attention_scores(q.reshape(items, k.sequences, -1, head_dim), keys, scale=k.scale)
+    seen = _seen(k, env, jnp.repeat(position, batch // k.sequences, axis=1))
     scores = jnp.where(seen[:, :, None], scores.reshape(items, batch, group, -1), F32(numerics.MASKED))
     return Pools(f32=lines_of(scores.reshape(items, batch, -1), F32_LANES))
+
+
+def _seen(
+    k: AttentionKernel, env: Env, position: Int[Array, "items batch chunk"]
+) -> Bool[Array, "items batch chunk"]:
+    """Which tokens each row sees: up to its own, in its window, in its span; none before the first."""
+    own = env.positions[:, None]
+    seen = position <= own
+    if k.reach:
+        seen &= position >= 0
+    if k.window:
+        seen &= own - position < k.window
+    if k.span:
+        seen &= position // k.span == own // k.span
+    return seen
+
+
+def _capped(
+    k: AttentionKernel, scores: Float32[Array, "items batch group chunk"]
+) -> Float32[Array, "items batch group chunk"]:
+    """Scores through the soft cap of the kernel; masked ones stay as they are."""
+    if not k.cap:
+        return scores
+    return jnp.where(scores > numerics.MASKED, softcap(scores, k.cap), scores)
 
 
 def latent_qk(s: Static[LatentAttentionKernel], env: Env, pools: Pools, t: Table) -> Pools:
@@ -107,7 +150,7 @@ def latent_qk(s: Static[LatentAttentionKernel], env: Env, pools: Pools, t: Table
     latent, _ = _cached(s, env, env.kv.values[s.store], pools, ends, t[:, -3:])
     rows = [one.reshape(items, k.sequences, -1, one.shape[-1]) for one in q]
     scores = latent_scores(rows[0], rows[1], latent, turned, k.sigma).reshape(items, batch, k.group, -1)
-    seen = position[:, None] <= env.positions[:, None]
+    seen = _seen(k, env, jnp.repeat(position, batch // k.sequences, axis=1))
     scores = jnp.where(seen[:, :, None], scores, F32(numerics.MASKED))
     return Pools(f32=lines_of(scores.reshape(items, batch, -1), F32_LANES))
 
@@ -143,7 +186,8 @@ def _smax(at: Reads, rows: Rows, s: Attention) -> Items:
 
 def smax(s: Attention, env: Env, pools: Pools, t: Table) -> Pools:
     """The largest score of each head in one block."""
-    return Pools(f32=lines_of(_by_token(s.kernel, pools.f32, t[:, 0]).max(axis=-1), F32_LANES))
+    scores = _capped(s.kernel, _by_token(s.kernel, pools.f32, t[:, 0]))
+    return Pools(f32=lines_of(scores.max(axis=-1), F32_LANES))
 
 
 def _exp(at: Reads, rows: Rows, s: Attention) -> Items:
@@ -154,7 +198,8 @@ def _exp(at: Reads, rows: Rows, s: Attention) -> Items:
 def exp(s: Attention, env: Env, pools: Pools, t: Table) -> Pools:
     """Weights of one block over the largest power of two among them, and its exponent by head."""
     k = s.kernel
-    scores, peak = _by_token(k, pools.f32, t[:, 0]), _by_head(k, pools.f32, t[:, 1])[..., None]
+    scores = _capped(k, _by_token(k, pools.f32, t[:, 0]))
+    peak = _by_head(k, pools.f32, t[:, 1])[..., None]
     a = blocks.leaf_exponent(blocks.exponents(peak), peak > numerics.MASKED)
     weights = blocks.weights(
         blocks.exponents(scores), scores > numerics.MASKED, a, blocks.weight_bits(k.block)
@@ -197,8 +242,8 @@ def _laid(k: AttentionKernel, node: Attended) -> Pools:
     return Pools(f32=lines_of(node.o.reshape(items, batch, -1), F32_LANES), wide=stats)
 
 
-def _merged(s: Attention, pools: Pools, t: Table) -> Attended:
-    """The tree over n neighbouring nodes, [items, batch, group]."""
+def _merged(s: Attention, env: Env, pools: Pools, t: Table) -> Attended:
+    """The tree over n neighbours, or those of a ring in the context's order; [items, batch, group]."""
     k = s.kernel
     rows = t[:, : s.n].T[..., None] + jnp.arange(part_lines(k), dtype=t.dtype)
     lines = jnp.moveaxis(take(pools.f32, rows), 2, 3)  # [n, items, batch, lines, 80]
@@ -207,7 +252,28 @@ def _merged(s: Attention, pools: Pools, t: Table) -> Attended:
     nodes = Attended(
         stats[:, :, 1].astype(jnp.int32), stats[:, :, 0], lanes.reshape(*lanes.shape[:3], k.group, -1)
     )
+    if _turns(k) and s.n == k.chunks:
+        nodes = _in_order(k, env, nodes)
     return tree(nodes, blocks.merge)
+
+
+def _in_order(k: AttentionKernel, env: Env, nodes: Attended) -> Attended:
+    """The nodes of a ring where the tree of all blocks has them, absent ones between and around them.
+
+    Any run of blocks lies in two neighbouring subtrees of as many leaves, rounded up to a power of two.
+    """
+    size = 1 << (k.chunks - 1).bit_length()
+    last = jnp.repeat(_last_block(k, env), k.rows // k.sequences)
+    first = last - (k.chunks - 1)
+    number = first // size * size + jnp.arange(2 * size, dtype=first.dtype)[:, None]  # [leaves, batch]
+    known = (number >= first) & (number <= last)
+
+    def placed(x: Array, absent: Array) -> Array:
+        index = (number % k.chunks)[(slice(None), None, slice(None), *(None,) * (x.ndim - 3))]
+        here = known[(slice(None), None, slice(None), *(None,) * (x.ndim - 3))]
+        return jnp.where(here, jnp.take_along_axis(x, index, axis=0), absent[:1])
+
+    return Attended(*map(placed, nodes, blocks.absent(nodes)))
 
 
 def _nodes(at: Reads, rows: Rows, s: Attention) -> list[Int[np.ndarray, "rows n"]]:
@@ -223,19 +289,25 @@ def _merge(at: Reads, rows: Rows, s: Attention) -> Items:
 
 def merge(s: Attention, env: Env, pools: Pools, t: Table) -> Pools:
     """One node of n."""
-    return _laid(s.kernel, _merged(s, pools, t))
+    return _laid(s.kernel, _merged(s, env, pools, t))
 
 
 def _aout(at: Reads, rows: Rows, s: Attention) -> Items:
     out = (Result(Pool.F16, s.kernel.head_lines, at.flow.result[rows]),)
-    return at.items(aout, rows, lines=_nodes(at, rows, s), out=out, params=s)
+    sinks = [at.entry(rows, 0)] if s.kernel.sinks else []
+    return at.items(aout, rows, lines=_nodes(at, rows, s), others=sinks, out=out, params=s)
 
 
 def aout(s: Attention, env: Env, pools: Pools, t: Table) -> Pools:
-    """Heads of n nodes: their sum over the sum of weights."""
-    out = blocks.out(_merged(s, pools, t))
-    if isinstance(s.kernel, LatentAttentionKernel):  # each head on lines of its own
-        out = jnp.pad(out, ((0, 0),) * 3 + ((0, -s.kernel.head_dim % F16_LANES),))
+    """Heads of n nodes: their sum over the sum of weights, the sinks' among them."""
+    k = s.kernel
+    node = _merged(s, env, pools, t[:, :-1] if k.sinks else t)
+    if k.sinks:
+        logits = jnp.broadcast_to(take(env.image.gains, t[:, -1])[:, None, : k.group], node.l.shape)
+        node = blocks.with_sink(node, logits, blocks.weight_bits(k.block))
+    out = blocks.out(node)
+    if isinstance(k, LatentAttentionKernel):  # each head on lines of its own
+        out = jnp.pad(out, ((0, 0),) * 3 + ((0, -k.head_dim % F16_LANES),))
     return Pools(f16=lines_of(out.reshape(*out.shape[:2], -1), F16_LANES))
 
 

@@ -6,7 +6,7 @@ that it reads (-1: zeros), then what else its kernel needs: entries of the image
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -78,10 +78,11 @@ class Static(Generic[K]):
 
 @dataclass(frozen=True, slots=True)
 class Reads:
-    """What rows read, for builders: written lines and entries of the image."""
+    """What rows read, for builders: written lines, entries of the image; numbers: of regions in KV arrays."""
 
     flow: Dataflow
     plan: ImagePlan
+    numbers: Rows = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def line(
         self, operand: int, rows: Int[np.ndarray, "..."], offset: Int[np.ndarray, "..."] | int

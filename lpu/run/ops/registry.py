@@ -9,6 +9,7 @@ from compiler.program.isa import ANGLES, OPCODES, SHARED, TABLE, WEIGHTS, Kernel
 from lpu.link.link import Dataflow
 from lpu.run.error import MachineError
 from lpu.run.image import ImagePlan
+from lpu.run.kv import region_numbers
 from lpu.run.ops import attention, experts, matmul, moves, recurrent, vector
 from lpu.run.ops.items import Executed, Items, Reads, Rows, Static
 
@@ -39,7 +40,7 @@ def items(flow: Dataflow, plan: ImagePlan, stores: Mapping[int, int]) -> list[It
 
     Raises MachineError for an opcode that has no record, or an attribute that the pools do not hold.
     """
-    reads = Reads(flow, plan)
+    reads = Reads(flow, plan, region_numbers(flow, stores))
     out: list[Items] = []
     for op in np.flatnonzero(np.bincount(flow.columns.op, minlength=OPCODES)).tolist():
         if op not in EXECUTED:

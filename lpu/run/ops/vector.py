@@ -13,6 +13,7 @@ from compiler.program.instructions.vector import (
     ArgmaxKernel,
     ArgredKernel,
     BiasKernel,
+    CapKernel,
     CastKernel,
     EmbedKernel,
     GluKernel,
@@ -28,7 +29,8 @@ from compiler.program.isa import F16_LANES, F32_LANES, Op, ceil_div
 from lpu.run.ops.items import Executed, Items, Reads, Result, Rows, Static
 from lpu.run.pools import Env, Pool, Pools, heads_in, lines_of, take, values_of
 from models.contract import deferred, numerics
-from models.contract.formats import F16, F32, add32, rn16
+from models.contract.formats import F16, F32, add32, mul32, rn16
+from models.contract.functions.curves import softcap
 from models.contract.vocabulary.multiply import scaled, scaled_sum
 
 Table = Int[Array, "items width"]
@@ -78,6 +80,11 @@ def pre(k: None, env: Env, pools: Pools, t: Table) -> Pools:
 
 
 def _norm(at: Reads, rows: Rows, s: Static[NormKernel]) -> Items:
+    if s.kernel.f32:
+        row, j = at.spread(rows, 1)
+        lines = [at.line(0, row, j), at.line(1, row, 0)]
+        out = (Result(Pool.F32, 1, at.flow.result[row] + j),)
+        return at.items(norm32, row, lines=lines, others=[at.entry(row, j)], out=out)
     row, j = at.spread(rows, 2)
     lines = [at.line(0, row, 2 * j), at.line(0, row, 2 * j + 1), at.line(1, row, 0)]
     gains = [at.entry(row, 2 * j), at.entry(row, 2 * j + 1)]
@@ -90,6 +97,23 @@ def norm(k: None, env: Env, pools: Pools, t: Table) -> Pools:
     x, r = values_of(take(pools.f32, t[:, :2])), take(pools.f32, t[:, 2])[..., :1]
     gain = take(env.image.gains, t[:, 3:]).reshape(-1, 1, F16_LANES)
     return Pools(f16=numerics.rms_apply(x, r, gain))
+
+
+def norm32(k: None, env: Env, pools: Pools, t: Table) -> Pools:
+    """An f32 line times its statistic, times its gain."""
+    x, r = take(pools.f32, t[:, 0]), take(pools.f32, t[:, 1])[..., :1]
+    return Pools(f32=mul32(mul32(x, r), take(env.image.gains, t[:, 2])[:, None]))
+
+
+def _cap(at: Reads, rows: Rows, s: Static[CapKernel]) -> Items:
+    row, j = at.spread(rows, 1)
+    out = (Result(Pool.F32, 1, at.flow.result[row] + j),)
+    return at.items(cap, row, lines=[at.line(0, row, j)], out=out, params=s.kernel)
+
+
+def cap(k: CapKernel, env: Env, pools: Pools, t: Table) -> Pools:
+    """An f32 line through a soft cap."""
+    return Pools(f32=softcap(take(pools.f32, t[:, 0]), k.cap))
 
 
 def _hnorm(at: Reads, rows: Rows, s: Static[HeadNormKernel]) -> Items:
@@ -119,7 +143,7 @@ def rope(s: Static[RopeKernel], env: Env, pools: Pools, t: Table) -> Pools:
     """Each of n heads turned by the angles of its row's position."""
     pool = pools.f32 if s.kernel.input == "f32" else pools.f16
     x = heads_in(pool, t, s.n, s.kernel.head_dim)
-    angles = env.image.angles[s.tensor][env.positions]
+    angles = env.image.angles[s.tensor][env.positions + s.kernel.first]
     y = rn16(numerics.rope(x, angles[:, None]))
     return Pools(f16=lines_of(y.reshape(*y.shape[:2], -1), F16_LANES))
 
@@ -244,6 +268,7 @@ EXECUTED = (
     Executed(op=Op.BIAS, build=_bias),
     Executed(op=Op.MUL, build=_mul),
     Executed(op=Op.MAD, build=_mad),
+    Executed(op=Op.CAP, build=_cap),
     Executed(op=Op.GLU, build=_glu),
     Executed(op=Op.ARGMAX, build=_argmax, by_count=True, limits=_columns_are_exact),
     Executed(op=Op.ARGRED, build=_argred, by_count=True),

@@ -25,13 +25,18 @@ Angles = Int32[Array, "context 2 pairs"] | Float32[Array, "context 2 pairs"]
 
 
 def rope(
-    x: Float[Array, "batch heads head_dim"], angles: Angles, position: Int32[Array, " batch"]
+    x: Float[Array, "batch heads head_dim"],
+    angles: Angles,
+    position: Int32[Array, " batch"],
+    *,
+    first: int = 0,
 ) -> Float16[Array, "batch heads head_dim"]:
     """Half-split rotary embedding at the position, rounded to fp16; angles are cos and sin in Q1.15."""
-    return ROPE.bind(x, angles, position)
+    said = {"first": first} if first else {}
+    return ROPE.bind(x, angles, position, **said)
 
 
-def _shape(x: ShapedArray, angles: ShapedArray, position: ShapedArray) -> Results:
+def _shape(x: ShapedArray, angles: ShapedArray, position: ShapedArray, *, first: int = 0) -> Results:
     """Of x [batch, heads, head_dim], angles [context, 2, head_dim / 2], position [batch]: x in fp16."""
     check_operand("rope", "x", x, 3, F16, F32)
     check_operand("rope", "angles", angles, 3, I32, F32)
@@ -41,24 +46,28 @@ def _shape(x: ShapedArray, angles: ShapedArray, position: ShapedArray) -> Result
     return (ShapedArray(x.shape, F16),)
 
 
-def _bytes(x: ShapedArray, angles: ShapedArray, position: ShapedArray) -> int:
+def _bytes(x: ShapedArray, angles: ShapedArray, position: ShapedArray, *, first: int = 0) -> int:
     turns = 4 * position.shape[0] * angles.shape[1] * angles.shape[2]
     return bytes_of(x, position) + 2 * math.prod(x.shape) + turns
 
 
-def _contract(x: Array, angles: Array, position: Array) -> Array:
+def _contract(x: Array, angles: Array, position: Array, *, first: int = 0) -> Array:
     if angles.dtype != jnp.int32:
         raise TypeError(
             f"rope: angles are {angles.dtype}, the contract takes Q1.15 (int32). Use contract.plain."
         )
-    return numerics.rn16(numerics.rope(x, angles[position][:, None]))
+    return numerics.rn16(numerics.rope(x, angles[position + first][:, None]))
 
 
 def _plain(
-    x: Float32[Array, "batch heads head_dim"], angles: Angles, position: Int32[Array, " batch"]
+    x: Float32[Array, "batch heads head_dim"],
+    angles: Angles,
+    position: Int32[Array, " batch"],
+    *,
+    first: int = 0,
 ) -> Float32[Array, "batch heads head_dim"]:
     a, b = jnp.split(x, 2, axis=-1)
-    turn = angles[position]
+    turn = angles[position + first]
     if turn.dtype == jnp.int32:
         turn = turn.astype(jnp.float32) * jnp.float32(2**-15)
     c, s = turn[:, None, 0], turn[:, None, 1]

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -44,8 +46,8 @@ from compiler.timing import RULES, timing
 from fabric.catalog import chip_spec
 
 
-def attention(**changes: int) -> AttentionKernel:
-    numbers = {
+def attention(**changes: Any) -> AttentionKernel:
+    numbers: dict[str, Any] = {
         "group": 2, "block": 160, "chunk": 80, "chunks": 1, "head_dim": 64, "kv_words": 1, "kv_stride": 80,
         "rows": 1, "sequences": 1, "cached": 1, "capacity": 80, "run": 160,
     }  # fmt: skip

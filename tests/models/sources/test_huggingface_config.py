@@ -125,28 +125,33 @@ def test_what_the_model_cannot_do_is_refused_by_its_key(
 
 
 @pytest.mark.parametrize(
-    ("changes", "longest"),
+    ("changes", "window", "kinds"),
     [
-        ({"model_type": "mistral", "sliding_window": 256}, 256),
-        ({"model_type": "mistral", "sliding_window": 9999}, 256),
-        ({"model_type": "mistral", "sliding_window": None}, 256),
-        ({"model_type": "mistral", "sliding_window": 128}, 128),
-        ({"model_type": "mistral", "max_position_embeddings": 9999}, 4096),
-        ({"model_type": "qwen2", "sliding_window": 64, "max_window_layers": 0}, 256),
+        ({"model_type": "mistral", "sliding_window": 256}, None, ()),
+        ({"model_type": "mistral", "sliding_window": 9999}, None, ()),
+        ({"model_type": "mistral", "sliding_window": None}, None, ()),
+        ({"model_type": "mistral", "sliding_window": 128}, 128, ()),
+        ({"model_type": "mistral", "max_position_embeddings": 9999}, 4096, ()),
+        ({"model_type": "qwen2", "sliding_window": 64, "max_window_layers": 0}, None, ()),
         (
             {"model_type": "qwen2", "sliding_window": 64, "max_window_layers": 0, "use_sliding_window": True},
-            64,
+            *(64, ()),
+        ),
+        (
+            {"model_type": "qwen2", "sliding_window": 64, "max_window_layers": 1, "use_sliding_window": True},
+            *(64, ("full", "window")),
         ),
         (
             {"model_type": "qwen2", "sliding_window": 64, "max_window_layers": 2, "use_sliding_window": True},
-            256,
+            *(None, ()),
         ),
     ],
 )
-def test_a_window_bounds_the_context_only_where_it_hides_tokens(
-    tmp_path: Path, changes: dict[str, Any], longest: int
+def test_a_window_is_read_only_where_it_hides_tokens(
+    tmp_path: Path, changes: dict[str, Any], window: int | None, kinds: tuple[str, ...]
 ) -> None:
-    assert read_config(edited(tmp_path, lambda keys: keys.update(changes))).longest == longest
+    config = read_config(edited(tmp_path, lambda keys: keys.update(changes)))
+    assert (config.window, config.kinds, config.longest) == (window, kinds, config.max_context)
 
 
 def test_absent_keys_are_those_of_transformers(tmp_path: Path) -> None:
@@ -156,7 +161,7 @@ def test_absent_keys_are_those_of_transformers(tmp_path: Path) -> None:
 
     config = read_config(edited(tmp_path, least))
     assert (config.layers, config.kv_heads, config.eps, config.max_context) == (32, 8, 1e-6, 131_072)
-    assert (config.longest, config.rope_theta, config.tied) == (4096, 10_000.0, False)
+    assert (config.window, config.rope_theta, config.tied) == (4096, 10_000.0, False)
 
 
 def test_biases_come_from_the_model_type_and_its_keys(tmp_path: Path) -> None:
