@@ -57,13 +57,19 @@ def models(name: Name = None) -> None:
 def _row(name: str) -> dict[str, Any]:
     """A model of the catalog in a line of the list."""
     from models.catalog import catalog
+    from models.config import DEFAULT_FAMILY
+    from models.published.count import parameters
+    from models.published.entries import published
 
-    config = catalog(name)
+    config, known = catalog(name), published().get(name)
+    count = known and parameters(known.config)
+    active = count.active if count else _active(config) if config.family == DEFAULT_FAMILY else None
     return (
-        {"name": name, "row": None, "model_type": config.family}
+        {"name": name, "row": known and known.row, "model_type": config.family}
         | {key: getattr(config, key) for key in KEYS}
-        | {"parameters": config.parameters(), "active_parameters": _active(config)}
-        | {"published_parameters": config.published_parameters, "published_active_parameters": None}
+        | {"parameters": config.parameters(), "active_parameters": active}
+        | {"published_parameters": config.published_parameters}
+        | {"published_active_parameters": known and known.active}
         | {"state": "compiles", "missing": [], "why": "", "source": config.source}
     )
 
