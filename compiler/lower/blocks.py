@@ -146,15 +146,8 @@ def input_lines(
             need[demands.multipliers(node.outputs[0], ranks, k_parts)] = True
         else:
             need[owner, np.arange(len(owner))] = True
-            need |= node.outputs[0] != block.result and _adds_everywhere(demands, node)
+            need |= node.outputs[0] != block.result and demands.adds_everywhere(node)
     return need
-
-
-def _adds_everywhere(demands: Demands, node: Node) -> bool:
-    """Whether every rank takes the residual sum of a node, and so may add it up itself."""
-    if not demands.rule(node).residual:
-        return False
-    return any(demands.everywhere(reader.outputs[0]) for reader, _ in demands.readers(node.outputs[0]))
 
 
 def kv_heads(demands: Demands, block: ModelBlock) -> list[int]:

@@ -142,6 +142,15 @@ class Demands(Uses):
         """Whether every rank takes all of a value."""
         return any(self.rule(node).everywhere for node, _ in self.readers(value))
 
+    def adds_everywhere(self, node: Node) -> bool:
+        """Whether every rank takes a residual sum, and adds up the parts of what is added itself."""
+        if not self.rule(node).residual:
+            return False
+        makers = [self.maker(view.value) for view in node.inputs]
+        cuts = max(len(maker.attributes.get("starts", ())) if maker else 0 for maker in makers)
+        readers = [reader for reader, _ in self.readers(node.outputs[0])]
+        return cuts > 2 and any(self.everywhere(reader.outputs[0]) for reader in readers)
+
     def _even(self, view: View) -> bool:
         """Whether an op that makes or reads a view wants its segments dealt evenly."""
         maker = self.maker(view.value)

@@ -18,14 +18,20 @@ from lpu.prove.prove import prove
 from models.experts import ExpertsConfig
 
 Options = dict[str, Any]
+SMALL = replace(MIXTURE, name="small", layers=2, hidden=128, ffn=64)
 CASES: dict[str, tuple[ExpertsConfig, str, int, Options]] = {
     "one chip": (MIXTURE, "pair", 1, {"tp": 1, "pp": 1}),
     "two chips, three rows": (MIXTURE, "pair", 3, {"tp": 2, "pp": 1}),
     "rows of four chips": (MIXTURE, "quad", 2, {"tp": 4, "pp": 1, "layout": "row"}),
+    "columns of four chips, two of them with KV": (SMALL, "quad", 1, {"tp": 4, "pp": 1}),
     "2d, five rows, each expert its own slot": (MIXTURE, "quad", 5, {"tp": 4, "pp": 1, "layout": "2d"}),
     "a hundred experts on eight chips": (MANY, "lpx-tray", 2, {"tp": 8, "pp": 1}),
 }
-QUICK = ("two chips, three rows", "a hundred experts on eight chips")
+QUICK = (
+    "two chips, three rows",
+    "columns of four chips, two of them with KV",
+    "a hundred experts on eight chips",
+)
 
 
 @pytest.mark.parametrize("case", slow_but(QUICK, CASES))

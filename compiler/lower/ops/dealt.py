@@ -41,7 +41,8 @@ class Way:
     holder: int64 [parts], which of the `spread` ranks of a group holds each. node, first, size: of each node
     of the tree that one of them has whole, in order: by part its index, its first part, its parts.
     tile_first, tile_count: first line and lines of each column tile. owner: int64 [lines] of the result, of a
-    whole tile the same; need: [ranks, lines], who reads it. rank: int64 [column tiles, parts].
+    whole tile the same; need: [ranks, lines], who reads it. rank: int64 [column tiles, parts]. by_readers:
+    whoever reads the sum adds it up, since what it is added to was sent to all of them.
     """
 
     spread: int
@@ -54,6 +55,7 @@ class Way:
     owner: np.ndarray
     need: np.ndarray
     rank: np.ndarray
+    by_readers: bool
 
 
 def ways(low: Lowering, node: Node, source: Lines, tiles: RowTiles, owner: np.ndarray) -> list[Way]:
@@ -170,6 +172,7 @@ def _way(
         owner=owner,
         need=need,
         rank=home // spread * spread + holder if spread > 1 else np.repeat(home, parts, axis=1),
+        by_readers=any(low.demands.adds_everywhere(one) for one, _ in low.demands.readers(node.outputs[0])),
     )
 
 
@@ -241,6 +244,8 @@ def exchange(low: Lowering, way: Way, readers: np.ndarray | None, rows: int) -> 
     if readers is None:
         return by_owners, False
     by_readers = arrival(low, _moves(made, to_readers(way, readers), rows))
+    if way.by_readers:
+        return by_readers, True
     return min(by_owners, by_readers), by_readers < by_owners
 
 

@@ -74,6 +74,9 @@ def lower_dealt(
     found = ways(low, node, sources[0], tiles, owner)
     found = [way for way in found if not spread or way.spread == max(one.spread for one in found)]
     readers = [adding_readers(low, node, way) for way in found]
+    adding = [i for i, way in enumerate(found) if way.by_readers and readers[i] is not None]
+    if adding:
+        found, readers = [found[i] for i in adding], [readers[i] for i in adding]
     cost = [
         cycles(low, sources[0], tiles, way, read, len(sources))
         for way, read in zip(found, readers, strict=True)
