@@ -55,8 +55,8 @@ def choices(
     blocks_of_all = int(ceil_div(max(plan.contexts), block_of(plan.graph)))
     deals = [evenly(cp) for cp in doubled(min(own, blocks_of_all))]
     deals += [] if near is None else [near.deal(cp) for cp in near.powers(own, blocks_of_all)]
-    if len(deals) == 1:
-        return deals
+    if len(deals) == 1 or not attention:  # states have no context to deal
+        return deals[:1]
 
     def cycles(deal: Deal) -> int:
         found = None if near is None else near.beside(deal.chips)
