@@ -150,8 +150,9 @@ def _with_experts(kind: LatentType, keys: Keys, held: LatentConfig) -> LatentExp
     if shared not in (0, 1):
         raise keys.error("n_shared_experts", shared, "one shared expert is computed, or none")
     numbers: dict[str, Any] = {one.name: getattr(held, one.name) for one in fields(LatentConfig)}
+    numbers["family"] = EXPERTS_FAMILY
     return LatentExpertsConfig(
-        **numbers | {"family": EXPERTS_FAMILY},
+        **numbers,
         dense=keys.get("first_k_dense_replace", kind.dense),
         experts=keys.integer("n_routed_experts", kind.experts),
         chosen=keys.integer("num_experts_per_tok", usual.chosen),

@@ -13,7 +13,6 @@ from jaxtyping import Float32, Int32
 from models.config import TransformerConfig
 from models.contract import ops
 from models.contract.vocabulary.experts import expert_starts
-from models.contract.vocabulary.route import Routing
 from models.decoder import Decoder
 from models.experts import FAMILY, ExpertsConfig
 from models.families.experts_checkpoint import READERS, tensors
@@ -21,6 +20,7 @@ from models.families.family import Family
 from models.families.llama import Angles, Attention, LayerKV, Positions
 from models.kv import KVFormat
 from models.parts import Norm, Normed
+from models.routing import Routing
 
 
 class ExpertRouter(nnx.Module):

@@ -13,7 +13,7 @@ from compiler.lower.rows import tag
 from compiler.lower.rule import LoweringRule
 from compiler.program.instructions.experts import HALF_TILE_WORDS, HalfKernel, RankKernel, ShareKernel
 from compiler.program.isa import F32_LANES, SCALE, TILE16, TILE_ROWS, Op, ceil_div
-from models.contract.vocabulary.route import Routing
+from models.routing import Routing
 
 
 def lower_matmul16(low: Lowering, node: Node) -> None:

@@ -65,7 +65,9 @@ def _rank(known: Known, row: RowOperands) -> tuple[Any, ...]:
     of_kind(row.src2, Holds.STAT, "its statistic")
     (one,) = row.src2
     need(one.gain >= 0, "its statistic is not for products of a shifted gain")
-    powers, columns = of_tensor(known, _first(row.preloads, len(lanes), k.sigmoid), SCALE, len(lanes))
+    powers, columns = of_tensor(
+        known, _part(row.preloads, 0, len(lanes) if k.sigmoid else None), SCALE, len(lanes)
+    )
     need(columns == lanes, f"{known.show(powers)} lies at other lanes than what it scales")
     have = known.terms.width(powers)
     need(have == width, f"{known.show(powers)} has {have} scales for {width} experts")
@@ -74,7 +76,7 @@ def _rank(known: Known, row: RowOperands) -> tuple[Any, ...]:
     z = model.logits(known.terms, sums, statistic, powers)
     bias = -1
     if k.sigmoid:
-        bias, columns = of_tensor(known, row.preloads[len(lanes) :], SCALE, len(lanes))
+        bias, columns = of_tensor(known, _part(row.preloads, len(lanes), None), SCALE, len(lanes))
         need(columns == lanes, f"{known.show(bias)} lies at other lanes than what it is added to")
         have = known.terms.width(bias)
         need(have == width, f"{known.show(bias)} has {have} numbers for {width} experts")
@@ -84,9 +86,9 @@ def _rank(known: Known, row: RowOperands) -> tuple[Any, ...]:
     )
 
 
-def _first(preloads: Any, count: int, biased: bool) -> Any:
-    """The scales among what a router reads: all, or those before the biases."""
-    return preloads[:count] if biased and isinstance(preloads, tuple) else preloads
+def _part(preloads: Any, begin: int, end: int | None) -> Any:
+    """Some of the words that a row reads; of tiles, which are no words, all."""
+    return preloads[begin:end] if type(preloads) is tuple else preloads
 
 
 def _share(known: Known, row: RowOperands) -> tuple[Any, ...]:
