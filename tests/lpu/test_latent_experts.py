@@ -69,10 +69,9 @@ def test_shares_by_expert_are_the_weights_that_the_router_gives(renormalise: boo
     rng = np.random.default_rng(3)
     s = jnp.asarray(rng.uniform(0, 1, (7, 16)).astype(np.float32))
     bias = jnp.asarray(rng.normal(size=16).astype(np.float32))
-    how = {"scale": 2.5, "renormalise": renormalise}
-    found = score_route(s, bias, 5, groups=4, keep=2, **how)
+    found = score_route(s, bias, 5, groups=4, keep=2, scale=2.5, renormalise=renormalise)
     chosen = (found.ids[..., None] == jnp.arange(16)).any(axis=-2)
-    shares = np.asarray(score_share(s, chosen, **how))
+    shares = np.asarray(score_share(s, chosen, scale=2.5, renormalise=renormalise))
     assert np.array_equal(np.take_along_axis(shares, np.asarray(found.ids), -1), np.asarray(found.weights))
     assert (shares[~np.asarray(chosen)] == 0).all()
 
