@@ -18,9 +18,11 @@ from compiler.program.instructions.matmul import (
     tree_kernel,
 )
 from compiler.program.isa import GAIN, SCALE, Holds, Op
-from lpu.prove.lines import Peak, Statistic, TreeNode
+from lpu.prove.lines import Peak, Preload, Statistic, TreeNode
 from lpu.prove.ops.registry import PROVED
 from lpu.prove.rule import RowOperands
+
+RING = replace(ATTENTION, chunks=1, capacity=80, kv_stride=80, window=1)  # of one block: a window of a token
 
 
 def mm(s: Setting) -> tuple[RowOperands, Changes]:
@@ -133,7 +135,13 @@ def kvw(s: Setting) -> tuple[RowOperands, Changes]:
             "kernel": replace(striped, run=120, capacity=120, kv_stride=120),
             "src3": 0,
         },
-        "do not hold 160": {"kernel": replace(ATTENTION, chunks=1)},
+        "do not hold 160": {"kernel": replace(RING, window=0)},
+        "a ring of blocks of 160 tokens, rows take 80": {
+            "kernel": replace(RING, block=160, capacity=160, kv_stride=160)
+        },
+        "a ring in 2 stripes": {"kernel": replace(RING, stripes=2), "src3": 0},
+        "rows read 80 tokens of a ring of 160": {"kernel": replace(RING, capacity=160, kv_stride=160)},
+        "a ring of 80 tokens, to see 2 it takes 160": {"kernel": replace(RING, window=2)},
         "regions of 79 tokens do not hold 80": {"kernel": replace(striped, capacity=79, kv_stride=79)},
         "regions of 80 tokens": {"kernel": replace(ATTENTION, capacity=80, kv_stride=80)},
         "a group of 81": {"kernel": replace(ATTENTION, group=81)},
@@ -217,6 +225,7 @@ def node(s: Setting) -> tuple[RowOperands, Changes]:
         "of another attention": {"index": 1},
         "no blocks of 3": {"src": s.node(2, 3)[:2]},
         "holds weight": {"src": s.chunk(Holds.WEIGHT, 0)},
+        "merges blocks of a ring": {"kernel": RING, **nodes((0, 1))},
     }
 
 
@@ -226,6 +235,10 @@ def aout(s: Setting) -> tuple[RowOperands, Changes]:
         "divides blocks 0 .. 0 of 2": {"src": one},
         "from block 0 on beside one up to 0": {"src": (*one, *one)},
         "no node of the tree": {"src": (*other, *s.node(2, 3))},
+        "its sinks are of heads [1, 2], not of [0, 1]": {
+            "kernel": replace(ATTENTION, sinks=True),
+            "preloads": (Preload(GAIN, s.short, s.lanes(1, 2), 0),),
+        },
     }
 
 
