@@ -17,9 +17,10 @@ from compiler.program.instructions.experts import (
 )
 from compiler.program.instructions.matmul import WriteBackKernel
 from compiler.program.isa import GAIN, SCALE, STACK, TILE16, Holds, Op
-from lpu.prove.lines import PRODUCT, ExpertSlot, HalfRun, Ranked, StackRun, Statistic, Vector
+from lpu.prove.lines import PRODUCT, ExpertSlot, HalfRun, Preload, Ranked, StackRun, Statistic, Vector
 from lpu.prove.models import experts as model
 from lpu.prove.ops.experts import NOT_CHOSEN, ExpertProduct
+from lpu.prove.ops.registry import PROVED
 from lpu.prove.rule import RowOperands
 
 MANY = 100  # experts: two lines
@@ -64,6 +65,12 @@ def rank(s: Setting) -> tuple[RowOperands, Changes]:
     lines = _in_order(s, Holds.F32, sums)
     fewer = s.known.terms.tensor("fewer", (80,))
     good = row(kernel, src=lines, src2=(statistic,), preloads=_powers(s, powers))
+
+    def biased(*words: Preload) -> dict[str, Any]:
+        return {"kernel": replace(kernel, sigmoid=True), "preloads": (*good.preloads, *words)}
+
+    added = _powers(s, s.known.terms.tensor("bias", (MANY,)))
+    assert PROVED[Op.RANK].rule(s.known, replace(good, **biased(*added)))
     return good, {
         "its kernel says 99 experts": {"kernel": replace(kernel, experts=99)},
         "chooses 101 of 100": {"kernel": replace(kernel, chosen=101)},
@@ -74,6 +81,9 @@ def rank(s: Setting) -> tuple[RowOperands, Changes]:
         "has 80 scales for 100": {"preloads": _powers(s, fewer)},
         "ranks lines 2 ..": {"kernel": replace(kernel, first=2)},
         "reads GAIN where SCALE": {"preloads": _powers(s, powers, GAIN)},
+        "lies at other lanes than what it is added to": biased(*added[::-1]),
+        "has 80 numbers for 100": biased(*_powers(s, fewer)),
+        "reads 1 preloaded values": biased(added[0]),
     }
 
 
@@ -85,13 +95,17 @@ def share(s: Setting) -> tuple[RowOperands, Changes]:
         "all that was ranked, in order": {"src": (lines[0], lines[1], lines[3], lines[2])},
         "its kernel says 99 experts": {"kernel": replace(kernel, experts=99)},
         "shares 1 lines of 100": {"n": 1, "src": lines[:2]},
+        "has -1 shared experts": {"kernel": replace(kernel, shared=-1)},
+        "shares 2 lines of 161": {"kernel": replace(kernel, shared=61)},
+        "takes scores for logits": {"kernel": replace(kernel, scores=True)},
+        "or these for scores": {"src": tuple(one._replace(bias=s.gain) for one in lines)},
         "holds f32": {"src": s.f32(s.x, 0)},
     }
 
 
 def slots(s: Setting) -> tuple[RowOperands, Changes]:
-    route = model.route(s.known.terms, _router(s)[2], 3, True)
-    other = s.known.terms.make("choice", (s.x,), (3,), (MANY,))
+    route = model.route(s.known.terms, _router(s)[2], (3, True, 0))
+    other = s.known.terms.make("choice", (s.x,), (3, True, 0), (MANY,))
     kernel = SlotsKernel(experts=MANY, chosen=3, slots=3)
     return row(kernel, n=2, src3=1, src=_in_order(s, Holds.SHARE, route)), {
         "100 experts in order": {"src": _in_order(s, Holds.SHARE, route)[:1]},
@@ -106,7 +120,7 @@ def slots(s: Setting) -> tuple[RowOperands, Changes]:
 def _stack(s: Setting) -> tuple[int, int]:
     """A stack of many experts [160, 160], and the term of a choice among them."""
     stack = s.known.terms.tensor("stack", (MANY, 160, 160))
-    return stack, model.route(s.known.terms, _router(s)[2], 3, True)
+    return stack, model.route(s.known.terms, _router(s)[2], (3, True, 0))
 
 
 def _tiles(s: Setting, stack: int, rows: int, *columns: int) -> StackRun:
@@ -142,7 +156,7 @@ def wglu(s: Setting) -> tuple[RowOperands, Changes]:
     statistic, powers = terms.rms_stat(s.x, s.gain, 1e-5), terms.tensor("scales", (160,))
     product = terms.make("expert_product", (s.x, stack, powers, statistic, route), (1, 3), (160,))
     fixed = terms.make("expert_product", (s.x, stack, powers, statistic), (1, 3), (160,))
-    other = model.route(terms, _router(s)[2], 3, False)
+    other = model.route(terms, _router(s)[2], (3, False, 0))
     unlike = terms.make("another product", (s.x, stack, powers, statistic, route), (1, 3), (160,))
     both = s.known.lanes.number(np.concatenate([np.arange(40), 80 + np.arange(40)]))
     crossed = s.known.lanes.number(np.concatenate([np.arange(40), 90 + np.arange(40)]))
