@@ -47,15 +47,20 @@ def test_every_file_that_is_named_is_there() -> None:
         assert list(ROOT.glob(places)), name
 
 
+# Two of one kind, in one file or beside each other: (file of the vocabulary, file of the lowering).
 SHARING = {
-    "round8",
-    "round16",
-    "matmul_scaled",
-    "multiply",
-    "multiply_add",
-    "prescale",
-    "rms_stat",
-}  # two of one kind, whose rules are in one file
+    "round8": ("rounding", "ops/rounding"),
+    "round16": ("rounding", "ops/rounding"),
+    "matmul_scaled": ("matmul", "ops/matmul"),
+    "multiply": ("multiply", "ops/multiply"),
+    "multiply_add": ("multiply", "ops/multiply"),
+    "prescale": ("prescale", "ops/prescale"),
+    "rms_stat": ("prescale", "ops/prescale"),
+    "matmul16": ("matmul16", "ops/router"),
+    "route": ("route", "ops/router"),
+    "head_matmul": ("latent", "latent/heads"),
+    "latent_attention": ("latent", "latent/attention"),
+}
 
 TITLES = (
     *("An op of the vocabulary", "An instruction", "A family", "A chip"),
@@ -75,6 +80,15 @@ def test_the_files_of_an_op_are_those_listed(op: str) -> None:
     assert naming(rf"vocabulary\.(\w+\.)?{op} import {op.upper()}\b") == {files[1]}
     assert naming(rf"LoweringRule\(\s*op=\"{op}\"") == {files[2]}
     assert naming(rf"\b{op}\.RULE\b") == {files[3]}
+    assert RULES[op].op == op
+
+
+@pytest.mark.parametrize("op", sorted(SHARING))
+def test_an_op_that_shares_a_file_lies_in_the_same_rooms(op: str) -> None:
+    vocabulary, lowering = SHARING[op]
+    assert OPS[op].home == f"models.contract.vocabulary.{vocabulary}"
+    assert naming(rf"vocabulary\.{vocabulary} import (\w+, )*{op.upper()}\b") == {"models/contract/ops.py"}
+    assert naming(rf"LoweringRule\(\s*op=\"{op}\"") == {f"compiler/lower/{lowering}.py"}
     assert RULES[op].op == op
 
 
