@@ -19,7 +19,7 @@ def zeros(dtype: Any, *shape: int) -> jax.Array:
 
 
 CACHE = zeros(HALF, 2, 16, 2, 8)
-OPERANDS: dict[str, tuple[tuple[jax.Array, ...], dict[str, Any]]] = {
+OPERANDS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "embed": ((zeros(HALF, 10, 6), zeros(INT, 2)), {}),
     "matmul": ((zeros(HALF, 2, 6), zeros(BYTE, 6, 5), zeros(INT, 5)), {}),
     "matmul_scaled": ((zeros(HALF, 2, 6), zeros(BYTE, 6, 5), zeros(FLOAT, 5)), {}),
@@ -47,6 +47,30 @@ OPERANDS: dict[str, tuple[tuple[jax.Array, ...], dict[str, Any]]] = {
     "multiply_add": ((zeros(FLOAT, 2, 6), zeros(FLOAT, 2, 6)), {"factor": 0.5}),
     "bias": ((zeros(FLOAT, 2, 6), zeros(FLOAT, 6)), {}),
     "argmax": ((zeros(FLOAT, 2, 9),), {}),
+    "rms_norm32": ((zeros(FLOAT, 2, 6), zeros(FLOAT, 6)), {"eps": 1e-5}),
+    "softcap": ((zeros(FLOAT, 2, 6),), {"cap": 30.0}),
+    "matmul16": ((zeros(HALF, 2, 6), zeros(HALF, 6, 5)), {}),
+    "route": ((zeros(FLOAT, 2, 4), zeros(FLOAT, 2, 1), zeros(INT, 4)), {"chosen": 2, "renormalise": True}),
+    "experts": (
+        (
+            *(zeros(HALF, 2, 6), zeros(FLOAT, 2, 1), zeros(FLOAT, 2, 4)),
+            (zeros(BYTE, 4, 6, 16), zeros(INT, 16)),
+            (zeros(BYTE, 4, 8, 6), zeros(INT, 6)),
+        ),
+        {"chosen": 2, "activation": "silu", "starts": (0, 8)},
+    ),
+    "conv": (
+        (zeros(FLOAT, 2, 6), zeros(FLOAT, 2, 3, 6), zeros(INT, 2), (zeros(FLOAT, 6),) * 4),
+        {},
+    ),
+    "ssm": (
+        (
+            *(zeros(FLOAT, 2, 6), zeros(FLOAT, 2, 3), zeros(FLOAT, 2, 8), zeros(FLOAT, 6), zeros(FLOAT, 6)),
+            *(zeros(FLOAT, 2, 4, 6), zeros(INT, 2)),
+        ),
+        {"groups": 1, "low": 0.0, "high": 1.0},
+    ),
+    "gate": ((zeros(FLOAT, 2, 6), zeros(FLOAT, 2, 6)), {}),
 }
 
 
@@ -81,7 +105,7 @@ def test_flops_and_bytes_of_a_matmul_and_of_attention() -> None:
 @pytest.mark.parametrize("name", OPS)
 def test_every_row_counts_flops_and_bytes(name: str) -> None:
     operands, attributes = OPERANDS[name]
-    shapes = [jax.typeof(x) for x in operands]
+    shapes = [jax.typeof(x) for x in jax.tree.leaves(operands)]
     assert OPS[name].flops(*shapes, **attributes) >= 0
     assert OPS[name].bytes(*shapes, **attributes) > 0
 
