@@ -10,6 +10,7 @@ from models.contract import block_attention as blocks
 from models.contract import numerics, ops
 from models.contract.formats import decode_e4m3
 from models.contract.ops import OPS
+from models.routing import Routing
 
 FLOAT, HALF, INT, BYTE = jnp.float32, jnp.float16, jnp.int32, jnp.uint8
 
@@ -50,7 +51,10 @@ OPERANDS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "rms_norm32": ((zeros(FLOAT, 2, 6), zeros(FLOAT, 6)), {"eps": 1e-5}),
     "softcap": ((zeros(FLOAT, 2, 6),), {"cap": 30.0}),
     "matmul16": ((zeros(HALF, 2, 6), zeros(HALF, 6, 5)), {}),
-    "route": ((zeros(FLOAT, 2, 4), zeros(FLOAT, 2, 1), zeros(INT, 4)), {"chosen": 2, "renormalise": True}),
+    "route": (
+        (zeros(FLOAT, 2, 4), zeros(FLOAT, 2, 1), zeros(INT, 4)),
+        {"routing": Routing(chosen=2, renormalise=True)},
+    ),
     "experts": (
         (
             *(zeros(HALF, 2, 6), zeros(FLOAT, 2, 1), zeros(FLOAT, 2, 4)),
