@@ -1,4 +1,4 @@
-"""Every small folder of the project, compiled, checked, proved and certified with its own weights."""
+"""Small folders, one of each kind of family, compiled, checked, proved and certified whole."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from lpu.certify.options import CertifyOptions
 DATA = Path(__file__).parents[2] / "models/data"
 FOLDERS = sorted(str(one.parent.relative_to(DATA)) for one in DATA.glob("**/config.json"))
 SOME = ("families/gemma3", "families/olmo2", "latent/v3-dense", "variants/falcon-h1", "variants/mixtral")
-CASES = [(name, 1) for name in FOLDERS] + [(name, 2) for name in SOME]
+CASES = [(name, 1) for name in SOME] + [("variants/mixtral", 2)]
 
 
 def test_there_are_folders_of_every_kind() -> None:
