@@ -40,7 +40,8 @@ def step(
     A is [channels, n] or [channels, 1] (of the head), B and C are [n] or [channels, n] (of the group).
     """
     new = renewed(h, decayed(dt[..., None], a), mul32(dt, x)[..., None], b)
-    return new, read(jnp.moveaxis(new, -1, 0), jnp.moveaxis(c, -1, 0), d, x)
+    per_channel = jnp.broadcast_to(c, new.shape)  # [n] is of every channel: its n is the last axis
+    return new, read(jnp.moveaxis(new, -1, 0), jnp.moveaxis(per_channel, -1, 0), d, x)
 
 
 def decayed(dt: Float32[Array, "..."], a: Float32[Array, "..."]) -> Float32[Array, "..."]:

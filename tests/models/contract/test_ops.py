@@ -19,11 +19,12 @@ def zeros(dtype: Any, *shape: int) -> jax.Array:
 
 
 CACHE = zeros(HALF, 2, 16, 2, 8)
-OPERANDS: dict[str, tuple[tuple[jax.Array, ...], dict[str, Any]]] = {
+OPERANDS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "embed": ((zeros(HALF, 10, 6), zeros(INT, 2)), {}),
     "matmul": ((zeros(HALF, 2, 6), zeros(BYTE, 6, 5), zeros(INT, 5)), {}),
     "matmul_scaled": ((zeros(HALF, 2, 6), zeros(BYTE, 6, 5), zeros(FLOAT, 5)), {}),
     "rms_norm": ((zeros(FLOAT, 2, 4, 6), zeros(FLOAT, 6)), {"eps": 1e-5}),
+    "rms_norm32": ((zeros(FLOAT, 2, 6), zeros(FLOAT, 6)), {"eps": 1e-5}),
     "prescale": ((zeros(FLOAT, 2, 6), zeros(FLOAT, 6)), {}),
     "rms_stat": ((zeros(FLOAT, 2, 6), zeros(FLOAT, 6)), {"eps": 1e-5}),
     "rope": ((zeros(FLOAT, 2, 4, 8), zeros(INT, 16, 2, 4), zeros(INT, 2)), {}),
@@ -46,7 +47,32 @@ OPERANDS: dict[str, tuple[tuple[jax.Array, ...], dict[str, Any]]] = {
     "multiply": ((zeros(FLOAT, 2, 6),), {"factor": 0.5}),
     "multiply_add": ((zeros(FLOAT, 2, 6), zeros(FLOAT, 2, 6)), {"factor": 0.5}),
     "bias": ((zeros(FLOAT, 2, 6), zeros(FLOAT, 6)), {}),
+    "softcap": ((zeros(FLOAT, 2, 6),), {"cap": 30.0}),
     "argmax": ((zeros(FLOAT, 2, 9),), {}),
+    "matmul16": ((zeros(HALF, 2, 6), zeros(HALF, 6, 5)), {}),
+    "route": (
+        (zeros(FLOAT, 2, 5), zeros(FLOAT, 2, 1), zeros(INT, 5)),
+        {"chosen": 2, "renormalise": True},
+    ),
+    "experts": (
+        (
+            *(zeros(HALF, 2, 6), zeros(FLOAT, 2, 1), zeros(FLOAT, 2, 5)),
+            *((zeros(BYTE, 5, 6, 8), zeros(INT, 8)), (zeros(BYTE, 5, 4, 7), zeros(INT, 7))),
+        ),
+        {"chosen": 2, "activation": "silu", "starts": (0, 4)},
+    ),
+    "conv": (
+        (zeros(FLOAT, 4, 6), zeros(FLOAT, 2, 3, 6), zeros(INT, 4), (zeros(FLOAT, 6),) * 4, zeros(FLOAT, 6)),
+        {},
+    ),
+    "ssm": (
+        (
+            *(zeros(FLOAT, 4, 6), zeros(FLOAT, 4, 2), zeros(FLOAT, 4, 16), zeros(FLOAT, 24)),
+            *(zeros(FLOAT, 6), zeros(FLOAT, 2, 4, 6), zeros(INT, 4)),
+        ),
+        {"groups": 2, "low": 0.001, "high": 0.1},
+    ),
+    "gate": ((zeros(FLOAT, 2, 6), zeros(FLOAT, 2, 6)), {}),
 }
 
 
@@ -81,7 +107,7 @@ def test_flops_and_bytes_of_a_matmul_and_of_attention() -> None:
 @pytest.mark.parametrize("name", OPS)
 def test_every_row_counts_flops_and_bytes(name: str) -> None:
     operands, attributes = OPERANDS[name]
-    shapes = [jax.typeof(x) for x in operands]
+    shapes = [jax.typeof(x) for x in jax.tree.leaves(operands)]
     assert OPS[name].flops(*shapes, **attributes) >= 0
     assert OPS[name].bytes(*shapes, **attributes) > 0
 

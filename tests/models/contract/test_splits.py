@@ -91,6 +91,15 @@ def test_channels_heads_and_batches_of_a_state_lie_anywhere() -> None:
     assert same(scan(h, x, dt, per_head, *groups, d), full)
 
 
+def test_b_and_c_of_every_channel_are_so_where_channels_are_as_many_as_states() -> None:
+    """A square state: an axis of n taken for that of channels would fit, and give other results."""
+    case, n = CASES["ssm5"], 16  # 24 channels, the first 16 are taken
+    x, dt, a, b, c, d, h = arrays("ssm5", "x", "dt", "A", "B", "C", "D", "h")
+    assert b.shape[1:] == (n,)
+    found = jax.jit(state_space.scan)(h[:n], x[:, :n], dt[:, :n], a[:n], b, c, d[:n])
+    assert same(found, [case["out_h"][:n], case["y"][:, :n]])
+
+
 def test_terms_of_a_combine_add_in_any_order_and_from_anywhere() -> None:
     case = CASES["combine3"]
     w, t, bits = case["w"], case["t"], int(case["F"])
