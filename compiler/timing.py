@@ -26,6 +26,7 @@ from compiler.program.instructions.recurrent import SsmKernel, StateKernel, stat
 from compiler.program.isa import F32_LANES, TILE_ROWS, TRANSIENT, Kernel, Lines, Op, ceil_div
 from fabric.chip import ChipSpec
 
+SIGMOID_PASSES = 7  # assumed: an exponential, a sum, a quotient as of SHARE, and one to add the bias
 CAP_PASSES = 6  # assumed: cap tanh(x / cap), a multiply, tanh as an exponential and a quotient, a multiply
 VXM_WORDS_PER_CYCLE = 8  # assumed: words that one chain reads and writes in a cycle
 
@@ -204,8 +205,16 @@ def _of_nodes(n: Lines, k: TreeKernel) -> Lines:
     return F32_LANES * n * len(k.sizes)
 
 
-def _of_pairs_of_experts(n: Lines, k: RankKernel) -> Lines:
-    return F32_LANES * n * k.experts
+def _ranks(op: int, n: Lines, kernel: RankKernel, chip: ChipSpec, rows: int) -> tuple[Lines, Lines]:
+    """(hold, t1 - t0): every pair of experts is compared; sigmoids and their biases come before that.
+
+    With groups, pairs are compared once more inside them, and two results more are reduced across lanes.
+    """
+    grouped, lanes = kernel.groups > 1, F32_LANES * ceil_div(kernel.experts, F32_LANES)
+    pairs = ceil_div(F32_LANES * n * kernel.experts * rows, TILE_ROWS) * (2 if grouped else 1)
+    scores = SIGMOID_PASSES * ceil_div(lanes * rows, TILE_ROWS) if kernel.sigmoid else 0
+    hold = np.maximum(pairs + scores, ceil_div(rows * moved_lines(op, n, kernel), VXM_WORDS_PER_CYCLE))
+    return hold, hold + chip.vxm_latency_cycles + chip.lane_reduce_cycles * (3 if grouped else 1)
 
 
 def _of_paired(n: Lines, k: Kernel) -> Lines:
@@ -257,7 +266,7 @@ RULES: dict[int, Rule] = {
     Op.ARGRED: Vector(lanes=of_lines, passes=1, reduces=True),
     Op.XMM: _tile,
     Op.MM16: _half_tiles,
-    Op.RANK: Vector(lanes=_of_pairs_of_experts, passes=1, reduces=True),
+    Op.RANK: _ranks,
     Op.SHARE: Vector(lanes=of_lines, passes=6, reduces=True),
     Op.SLOTS: _slots,
     Op.WGLU: Vector(lanes=_of_paired, passes=5),

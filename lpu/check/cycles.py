@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from compiler.program.instructions.attention import AttentionKernel, LatentAttentionKernel
-from compiler.program.instructions.experts import HalfKernel, SlotsKernel
+from compiler.program.instructions.experts import HalfKernel, RankKernel, SlotsKernel
 from compiler.program.instructions.host import GiveKernel, HandoverKernel, TakeKernel
 from compiler.program.instructions.matmul import WriteBackKernel
 from compiler.program.instructions.recurrent import ConvKernel, SsmKernel
@@ -20,6 +20,7 @@ from lpu.check.stated import Stated
 _D = 320  # lanes of a VXM chain, rows and columns of a plane
 _LINE = 80  # f32 lanes of a line
 _VXM_WORDS = 8
+_SIGMOID = 7  # passes of a sigmoid and its bias
 _CAP = 6  # passes of a soft cap
 
 Counts = Int[np.ndarray, " some"]
@@ -88,6 +89,17 @@ def _product(n: Counts, kernel: Any, words: Counts, m: Stated) -> Taken:
 def _half_product(n: Counts, k: HalfKernel, words: Counts, m: Stated) -> Taken:
     each = np.maximum(_up(_D * 2 * _LINE * n, m.plane_bytes), m.rows)
     return Taken(_up(k.k_lines, 2) * each, m.mxm_fill, words)
+
+
+def _rank(n: Counts, k: RankKernel, words: Counts, m: Stated) -> Taken:
+    """Comparisons of all pairs, twice and with three reductions in groups; before it, sigmoids and biases."""
+    times, reductions = (2, 3) if k.groups > 1 else (1, 1)
+    compared = times * _up(_LINE * n * k.experts * m.rows, _D)
+    if k.sigmoid:
+        compared = compared + _SIGMOID * _up(_LINE * _up(k.experts, _LINE) * m.rows, _D)
+    return Taken(
+        np.maximum(compared, _up(words, _VXM_WORDS)), m.vxm_latency + reductions * m.lane_reduce, words
+    )
 
 
 def _choose(n: Counts, k: SlotsKernel, words: Counts, m: Stated) -> Taken:
@@ -188,7 +200,7 @@ for _op, _rule in {
     Op.ARGRED: Vector(_lines, 1, reduces=True),
     Op.XMM: _product,
     Op.MM16: _half_product,
-    Op.RANK: Vector(lambda n, k: _LINE * n * k.experts, 1, reduces=True),
+    Op.RANK: _rank,
     Op.SHARE: Vector(_lines, 6, reduces=True),
     Op.SLOTS: _choose,
     Op.WGLU: Vector(lambda n, k: _LINE // 2 * n, 5),

@@ -223,6 +223,7 @@ def _position(
         beside(findings, a.take(mine), loads, first[mine])
         a, first, last = a.take(~mine), first[~mine], last[~mine]
     c, line = findings.columns, (1 << TAG_SHIFT) - 1
+    a, first, last = _halves(stated, c, a, first, last)
     k0, n0 = loads.k0, loads.n0
     down = np.where(loads.kind[1:] == TILE16, TILE_ROWS, 0)  # of a router all rows of one line of columns
     across = np.where(loads.kind[1:] == TILE16, 0, F32_LANES)
@@ -246,6 +247,26 @@ def _position(
             f"{column[wrong[i]]} onwards, finds row {k0[first[wrong[i]]]}, column {n0[first[wrong[i]]]}"
         ),
     )
+
+
+def _halves(
+    stated: Stated,
+    c: Columns,
+    a: Accesses,
+    first: Int[np.ndarray, " reads"],
+    last: Int[np.ndarray, " reads"],
+) -> tuple[Accesses, Int[np.ndarray, " parts"], Int[np.ndarray, " parts"]]:
+    """The reads, that of scales and as many biases of a router by sigmoids as two."""
+    biased = np.array([getattr(kernel, "sigmoid", False) for kernel in stated.kernels], bool)
+    rows = np.flatnonzero(c.op[a.row] == Op.RANK)
+    rows = rows[biased[c.aux[a.row[rows]]]]
+    if not len(rows):
+        return a, first, last
+    middle = (first[rows] + last[rows] + 1) // 2
+    ends = last.copy()
+    ends[rows] = middle - 1
+    a = a.take(np.concatenate([np.arange(len(first)), rows]))
+    return a, np.concatenate([first, middle]), np.concatenate([ends, last[rows]])
 
 
 def _kv_head(stated: Stated, c: Columns, rows: Int[np.ndarray, " some"]) -> Int[np.ndarray, " some"]:

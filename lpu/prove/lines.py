@@ -117,13 +117,19 @@ class KVHead(NamedTuple):
 
 
 class Ranked(NamedTuple):
-    """One line of logits (part 0), or of which are among the `chosen` largest (part 1)."""
+    """One line of logits or scores (part 0), or of which are among the `chosen` largest (part 1).
+
+    bias: the tensor that sigmoids are chosen by besides, of the best `keep` of `groups`; -1: logits.
+    """
 
     holds: int
     value: int
     chosen: int
     line: int
     part: int
+    bias: int = -1
+    groups: int = 1
+    keep: int = 1
 
 
 class ExpertSlot(NamedTuple):

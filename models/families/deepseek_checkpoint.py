@@ -6,11 +6,12 @@ Kimi-K2's own code is that of DeepSeek-V3. Their RoPE turns neighbouring lanes: 
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import partial
+from typing import Any
 
 from models.families.family import EMBEDDING, HEAD, LM_HEAD, TABLE, CheckpointTensor, HeadRows
-from models.latent_config import LatentConfig
+from models.latent_config import LatentConfig, LatentExpertsConfig
 from models.rope_scaling import YarnScaling
 from models.sources.huggingface_keys import activation_of
 from models.sources.huggingface_rope import rope_of
@@ -19,6 +20,9 @@ from models.sources.json_keys import Keys
 LATENT_EPS = 1e-6  # of the norms of latents, whatever rms_norm_eps says: the default of their class
 _SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "vocab_size")
 _LANES = ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
+EXPERTS_FAMILY = "deepseek_experts"
+_TRAINED_WITH = ("ep_size", "aux_loss_alpha", "seq_aux", "output_router_logits", "pretraining_tp")
+_ROUTER_IS = {"scoring_func": "sigmoid", "topk_method": "noaux_tc", "moe_layer_freq": 1}
 _OF_EXPERTS = (
     *("n_shared_experts", "routed_scaling_factor", "n_group", "topk_group", "num_experts_per_tok"),
     *("moe_intermediate_size", "norm_topk_prob", "scoring_func", "topk_method", "moe_layer_freq"),
@@ -32,19 +36,41 @@ class LatentType:
     """What the `config.json` of one model_type means by what it leaves out.
 
     sizes: of _SIZES; longest: max_position_embeddings likewise. dense: first_k_dense_replace likewise.
-    experts: n_routed_experts likewise.
+    experts: n_routed_experts likewise. router: None: models with experts are not read.
     """
 
     sizes: tuple[int, int, int, int, int]
     longest: int
     dense: int
     experts: int
+    router: "RouterType | None" = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterType:
+    """What the keys of a router by sigmoid scores are where they are absent."""
+
+    width: int = 2048
+    chosen: int = 8
+    shared: int = 1
+    groups: int = 8
+    keep: int = 4
+    scale: float = 2.5
+    renormalise: bool = True
 
 
 MODEL_TYPES = {
     "deepseek_v2": LatentType(sizes=(32, 4096, 32, 11008, 102_400), longest=2048, dense=0, experts=64),
-    "deepseek_v3": LatentType(sizes=(61, 7168, 128, 18432, 129_280), longest=4096, dense=3, experts=256),
-    "kimi_k2": LatentType(sizes=(61, 7168, 64, 18432, 163_840), longest=4096, dense=1, experts=384),
+    "deepseek_v3": LatentType(
+        sizes=(61, 7168, 128, 18432, 129_280), longest=4096, dense=3, experts=256, router=RouterType()
+    ),
+    "kimi_k2": LatentType(
+        sizes=(61, 7168, 64, 18432, 163_840),
+        longest=4096,
+        dense=1,
+        experts=384,
+        router=RouterType(groups=1, keep=1, scale=2.827),
+    ),
 }
 
 
@@ -53,7 +79,7 @@ def _read(kind: LatentType, keys: Keys, name: str) -> LatentConfig:
     layers, hidden, heads, ffn, vocab = (
         keys.stated(key, size) for key, size in zip(_SIZES, kind.sizes, strict=True)
     )
-    _refuse_experts(kind, keys, layers)
+    mixed = _has_experts(kind, keys, layers)
     kv_lora, nope, turned, value = (keys.integer(key) for key in _LANES)
     q_lora = keys.integer("q_lora_rank") if keys.get("q_lora_rank") is not None else None
     longest = keys.stated("max_position_embeddings", kind.longest)
@@ -70,7 +96,7 @@ def _read(kind: LatentType, keys: Keys, name: str) -> LatentConfig:
     if keys.get("num_nextn_predict_layers") not in (None, 0):
         keys.get("num_mtp_layers")
     rope = rope_of(keys, longest, turned)
-    return LatentConfig(
+    held = LatentConfig(
         name=name,
         family="deepseek",
         layers=layers,
@@ -95,19 +121,48 @@ def _read(kind: LatentType, keys: Keys, name: str) -> LatentConfig:
         latent_eps=LATENT_EPS,
         mscale=_mscale(keys) if isinstance(rope.scaling, YarnScaling) else 1.0,
     )
+    return _with_experts(kind, keys, held) if mixed else held
 
 
-def _refuse_experts(kind: LatentType, keys: Keys, layers: int) -> None:
-    """Raise for a model with experts: only one whose layers are all dense is computed."""
+def _has_experts(kind: LatentType, keys: Keys, layers: int) -> bool:
+    """Whether any layer has experts; raise for those of a kind that is not computed."""
     dense = keys.get("first_k_dense_replace", kind.dense)
     experts = keys.get("n_routed_experts", kind.experts)
     if type(dense) is not int or dense < 0:
         raise keys.error("first_k_dense_replace", dense, "it is a whole number of at least 0")
-    if experts not in (None, 0) and dense < layers:
-        why = f"experts are not supported: layers {dense} to {layers - 1} have them, only dense ones are"
+    mixed = experts not in (None, 0) and dense < layers
+    if mixed and kind.router is None:
+        why = f"experts of this model_type are not supported: layers {dense} to {layers - 1} have them"
         raise keys.error("n_routed_experts", experts, why)
-    for key in (*_OF_EXPERTS, "num_mtp_layers", "num_nextn_predict_layers"):
+    for key in (*(_TRAINED_WITH if mixed else _OF_EXPERTS), "num_mtp_layers", "num_nextn_predict_layers"):
         keys.get(key)
+    return mixed
+
+
+def _with_experts(kind: LatentType, keys: Keys, held: LatentConfig) -> LatentExpertsConfig:
+    """The same numbers with those of experts; raise for routers that are another's."""
+    usual = kind.router
+    assert usual is not None
+    for key, value in _ROUTER_IS.items():
+        if keys.get(key) not in (None, value):
+            raise keys.error(key, keys.get(key), f"experts are computed where it is {value!r}")
+    shared = keys.get("n_shared_experts", usual.shared) or 0
+    if shared not in (0, 1):
+        raise keys.error("n_shared_experts", shared, "one shared expert is computed, or none")
+    numbers: dict[str, Any] = {one.name: getattr(held, one.name) for one in fields(LatentConfig)}
+    numbers["family"] = EXPERTS_FAMILY
+    return LatentExpertsConfig(
+        **numbers,
+        dense=keys.get("first_k_dense_replace", kind.dense),
+        experts=keys.integer("n_routed_experts", kind.experts),
+        chosen=keys.integer("num_experts_per_tok", usual.chosen),
+        expert_ffn=keys.integer("moe_intermediate_size", usual.width),
+        shared=shared,
+        groups=keys.integer("n_group", usual.groups),
+        keep=keys.integer("topk_group", usual.keep),
+        scale=keys.number("routed_scaling_factor", usual.scale),
+        renormalise=keys.get("norm_topk_prob", usual.renormalise) is True,
+    )
 
 
 def _mscale(keys: Keys) -> float:
@@ -140,6 +195,31 @@ def tensors(config: LatentConfig) -> Iterator[CheckpointTensor]:
     yield _gain("norm", "model.norm", hidden)
     head = EMBEDDING if config.tied else LM_HEAD
     yield CheckpointTensor(path=HEAD, name=head, shape=(config.vocab, hidden))
+
+
+def tensors_with_experts(config: LatentExpertsConfig) -> Iterator[CheckpointTensor]:
+    """The tensors of a checkpoint with experts, in the order of the model; a shared expert is the last."""
+    for one in tensors(config):
+        layer, _, matrix = one.path.rpartition(".")
+        number = layer.removeprefix("layers.").removesuffix(".ffn")
+        if matrix not in ("gate", "up", "down") or int(number) < config.dense:
+            yield one
+            continue
+        theirs, experts = f"model.layers.{number}.mlp", config.experts
+        names = [f"{theirs}.experts.{i}" for i in range(experts)]
+        names += [f"{theirs}.shared_experts"] * config.shared
+        if matrix == "gate":
+            gate, router = f"{theirs}.gate", f"{layer}.router"
+            shape = (experts, config.hidden)
+            yield CheckpointTensor(path=router, name=f"{gate}.weight", shape=shape, half=True)
+            bias = f"{gate}.e_score_correction_bias"
+            yield CheckpointTensor(path=f"{router}.bias", name=bias, shape=(experts,))
+            both = tuple((f"{name}.gate_proj.weight", f"{name}.up_proj.weight") for name in names)
+            shape = (config.expert_ffn, config.hidden)
+            yield replace(one, path=f"{layer}.gate_up", name=both[0][0], shape=shape, stack=both)
+        elif matrix == "down":
+            each = tuple((f"{name}.down_proj.weight",) for name in names)
+            yield replace(one, name=each[0][0], shape=(config.hidden, config.expert_ffn), stack=each)
 
 
 def _gain(path: str, name: str, width: int) -> CheckpointTensor:

@@ -10,6 +10,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float32, Int32
 
+from models.config import TransformerConfig
 from models.contract import ops
 from models.contract.vocabulary.experts import expert_starts
 from models.decoder import Decoder
@@ -19,19 +20,24 @@ from models.families.family import Family
 from models.families.llama import Angles, Attention, LayerKV, Positions
 from models.kv import KVFormat
 from models.parts import Norm, Normed
+from models.routing import Routing
 
 
 class ExpertRouter(nnx.Module):
-    """Fp16 weights [k, experts] with a power of two per expert."""
+    """Fp16 weights [k, experts] with a power of two per expert, and a bias of sigmoid scores."""
 
-    def __init__(self, k: int, experts: int) -> None:
+    def __init__(self, k: int, experts: int, routing: Routing) -> None:
         self.halves = nnx.Param(jnp.zeros((k, experts), jnp.float16))
         self.exponent = nnx.Param(jnp.zeros(experts, jnp.int32))
+        if routing.score == "sigmoid":
+            self.bias = nnx.Param(jnp.zeros(experts, jnp.float32))
+        self.routing = routing
 
-    def __call__(self, a: Normed, *, chosen: int, renormalise: bool) -> Float32[Array, "batch experts"]:
+    def __call__(self, a: Normed) -> Float32[Array, "batch every"]:
         """How much each expert counts."""
         sums, exponent = ops.matmul16(a.scaled, self.halves[...]), self.exponent[...]
-        return ops.route(sums, a.statistic, exponent, chosen=chosen, renormalise=renormalise)
+        bias = self.bias[...] if self.routing.score == "sigmoid" else None
+        return ops.route(sums, a.statistic, exponent, bias, routing=self.routing)
 
 
 class Stack(nnx.Module):
@@ -47,28 +53,32 @@ class Stack(nnx.Module):
 
 
 class Mixture(nnx.Module):
-    """A router and the experts that it chooses from, with their norm and their residual."""
+    """A router and the experts that it chooses from, with their norm and their residual.
 
-    def __init__(self, config: ExpertsConfig) -> None:
+    width: of each expert. Shared ones stand behind those of the router.
+    """
+
+    def __init__(self, config: TransformerConfig, experts: int, width: int, routing: Routing) -> None:
+        every = experts + routing.shared
         self.norm = Norm(config.hidden, config.eps)
-        self.router = ExpertRouter(config.hidden, config.experts)
-        self.gate_up = Stack(config.experts, config.hidden, 2 * config.ffn)
-        self.down = Stack(config.experts, config.ffn, config.hidden)
-        self.config = config
+        self.router = ExpertRouter(config.hidden, experts, routing)
+        self.gate_up = Stack(every, config.hidden, 2 * width)
+        self.down = Stack(every, width, config.hidden)
+        self.activation, self.width, self.taken = config.activation, width, routing.chosen + routing.shared
 
     def __call__(self, x: Float32[Array, "batch hidden"]) -> Float32[Array, "batch hidden"]:
         """One vector per row."""
-        config, a = self.config, self.norm.deferred(x)
-        weights = self.router(a, chosen=config.chosen, renormalise=config.renormalise)
+        a = self.norm.deferred(x)
+        weights = self.router(a)
         y = ops.experts(
             a.scaled,
             a.statistic,
             weights,
             self.gate_up(),
             self.down(),
-            chosen=config.chosen,
-            activation=config.activation,
-            starts=expert_starts(config.ffn),
+            chosen=self.taken,
+            activation=self.activation,
+            starts=expert_starts(self.width),
         )
         return ops.add(x, y)
 
@@ -78,7 +88,8 @@ class MixtureLayer(nnx.Module):
 
     def __init__(self, config: ExpertsConfig, *, context: int, kind: str = "full") -> None:
         self.attention = Attention(config, context=context, kind=kind)
-        self.ffn = Mixture(config)
+        routing = Routing(chosen=config.chosen, renormalise=config.renormalise)
+        self.ffn = Mixture(config, config.experts, config.ffn, routing)
 
     def __call__(
         self,

@@ -5,6 +5,7 @@ from typing import Any
 
 from models.config import DEFAULT_FAMILY, TransformerConfig
 from models.families.deepseek import DEEPSEEK
+from models.families.deepseek_experts import DEEPSEEK_EXPERTS
 from models.families.exaone import EXAONE
 from models.families.experts import EXPERTS
 from models.families.family import Family
@@ -65,5 +66,5 @@ def _named(name: str) -> Family:
     return FAMILIES[name]
 
 
-for _family in (LLAMA, GEMMA, OLMO, SMOLLM, GRANITE, EXAONE, EXPERTS, DEEPSEEK, HYBRID):
+for _family in (LLAMA, GEMMA, OLMO, SMOLLM, GRANITE, EXAONE, EXPERTS, DEEPSEEK, DEEPSEEK_EXPERTS, HYBRID):
     register(_family)

@@ -76,7 +76,8 @@ class HuggingFaceWeights:
     def __getitem__(self, name: str) -> Shaped[np.ndarray, "*axes"]:
         """The tensor of that path; matrices and the table are rounded here."""
         path, _, kind = name.rpartition(".")
-        if name in self.shapes and path in self._sources and self._sources[path].half:
+        of_router = path in self._sources and self._sources[path].half and kind in (HALVES, "exponent")
+        if name in self.shapes and of_router:
             half = self._halves(path)
             return half.halves if kind == HALVES else half.exponent
         if name in self.shapes and kind in ("codes", *SCALE_KINDS) and path in self._sources:

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from compiler.program.instruction_set import INSTRUCTIONS
+from compiler.program.isa import Op
 from lpu.check.findings import RULES
 from lpu.cli import app as cli
+from lpu.prove.ops.registry import PROVED
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -185,3 +188,10 @@ def test_every_decision_is_listed_in_order() -> None:
     assert [record.name[:4] for record in records] == [f"{i:04}" for i in range(1, len(records) + 1)]
     index = (ROOT / "docs/decisions/README.md").read_text()
     assert re.findall(r"\]\((0[\w.-]+)\)", index) == [record.name for record in records]
+
+
+def test_the_page_of_the_proof_has_a_row_for_every_rule_and_no_other() -> None:
+    text = (ROOT / "docs/proof.md").read_text().split("\n## Rules\n")[1].split("\n## ")[0]
+    cells = " ".join(re.findall(r"^\| (.*?) \|", text, re.MULTILINE))
+    named = set(re.findall(r"\b[A-Z][A-Z0-9]+\b", cells))
+    assert named == {INSTRUCTIONS[op].name for op in Op if op in PROVED}

@@ -84,12 +84,16 @@ def share(s: Setting) -> tuple[RowOperands, Changes]:
         "all that was ranked, in order": {"src": (lines[0], lines[1], lines[3], lines[2])},
         "its kernel says 99 experts": {"kernel": replace(kernel, experts=99)},
         "shares 1 lines of 100": {"n": 1, "src": lines[:2]},
+        "has -1 shared experts": {"kernel": replace(kernel, shared=-1)},
+        "shares 2 lines of 161": {"kernel": replace(kernel, shared=61)},
+        "takes scores for logits": {"kernel": replace(kernel, scores=True)},
+        "or these for scores": {"src": tuple(one._replace(bias=s.gain) for one in lines)},
         "holds f32": {"src": s.f32(s.x, 0)},
     }
 
 
 def slots(s: Setting) -> tuple[RowOperands, Changes]:
-    route = model.route(s.known.terms, _router(s)[2], 3, True)
+    route = model.route(s.known.terms, _router(s)[2], (3, True, 0))
     other = s.known.terms.tensor("choice", (MANY,))
     kernel = SlotsKernel(experts=MANY, chosen=3, slots=3)
     return row(kernel, n=2, src3=1, src=_in_order(s, Holds.SHARE, route)), {
@@ -105,7 +109,7 @@ def slots(s: Setting) -> tuple[RowOperands, Changes]:
 def _stack(s: Setting) -> tuple[int, int]:
     """A stack of many experts [160, 160], and the term of a choice among them."""
     stack = s.known.terms.tensor("stack", (MANY, 160, 160))
-    return stack, model.route(s.known.terms, _router(s)[2], 3, True)
+    return stack, model.route(s.known.terms, _router(s)[2], (3, True, 0))
 
 
 def _tiles(s: Setting, stack: int, rows: int, *columns: int) -> StackRun:
@@ -141,7 +145,7 @@ def wglu(s: Setting) -> tuple[RowOperands, Changes]:
     statistic, powers = terms.rms_stat(s.x, s.gain, 1e-5), terms.tensor("scales", (160,))
     product = terms.make("expert_product", (s.x, stack, powers, statistic, route), (1, 3), (160,))
     fixed = terms.make("expert_product", (s.x, stack, powers, statistic), (1, 3), (160,))
-    other = model.route(terms, _router(s)[2], 3, False)
+    other = model.route(terms, _router(s)[2], (3, False, 0))
     both = s.known.lanes.number(np.concatenate([np.arange(40), 80 + np.arange(40)]))
     crossed = s.known.lanes.number(np.concatenate([np.arange(40), 90 + np.arange(40)]))
     line, slot = Vector(Holds.F32, product, both), ExpertSlot(Holds.SLOT, route, 1, 3)

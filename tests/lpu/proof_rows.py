@@ -13,6 +13,7 @@ from compiler.program.instructions.vector import (
     ArgmaxKernel,
     ArgredKernel,
     BiasKernel,
+    CapKernel,
     CastKernel,
     EmbedKernel,
     GluKernel,
@@ -185,7 +186,11 @@ def rope(s: Setting) -> tuple[RowOperands, Changes]:
     good = row(kernel, n=2, src=s.f32(s.x, 0, 80), preloads=(Preload(ANGLES, s.angles, -1, 0),))
     return good, {
         "do not hold 2 whole heads": {"src": s.f32(s.x, 40, 120)},
-        "its kernel says (80, 2, 40)": {"kernel": replace(kernel, positions=80)},
+        "its kernel says (200, 2, 40)": {"kernel": replace(kernel, positions=200)},
+        "the table has 80 rows": {
+            "kernel": replace(kernel, positions=80),
+            "preloads": (Preload(ANGLES, s.known.terms.tensor("few", (80, 2, 40)), -1, 0),),
+        },
         "reads GAIN where ANGLES": {"preloads": s.words(GAIN, s.short, 0)},
         "reads 2 preloaded values": {"preloads": (Preload(ANGLES, s.angles, -1, 0),) * 2},
         "are no such heads": {
@@ -229,6 +234,13 @@ def mul(s: Setting) -> tuple[RowOperands, Changes]:
     }
 
 
+def cap(s: Setting) -> tuple[RowOperands, Changes]:
+    return row(CapKernel(cap=30.0), n=2, src=s.f32(s.x, 0, 80)), {
+        "is of x and of y": {"src": (*s.f32(s.x, 0), *s.f32(s.y, 80))},
+        "holds f16": {"src": s.f16(s.x)},
+    }
+
+
 def mad(s: Setting) -> tuple[RowOperands, Changes]:
     return row(MadKernel(factor=0.5), n=2, src=s.f32(s.x, 0, 80), src2=s.f32(s.y, 0, 80)), {
         "lie beside other lanes": {"src2": s.f32(s.y, 80, 0)},
@@ -263,6 +275,6 @@ def argred(s: Setting) -> tuple[RowOperands, Changes]:
 
 VECTORS: dict[Op, Callable[[Setting], tuple[RowOperands, Changes]]] = {
     Op.EMBED: embed, Op.RSTAT: rstat, Op.NORM: norm, Op.PRE: pre, Op.HNORM: hnorm, Op.ROPE: rope,
-    Op.CAST: cast,
+    Op.CAST: cast, Op.CAP: cap,
     Op.ADD: add, Op.BIAS: bias, Op.MUL: mul, Op.MAD: mad, Op.GLU: glu, Op.ARGMAX: argmax, Op.ARGRED: argred,
 }  # fmt: skip

@@ -18,7 +18,7 @@ from compiler.program.instructions.matmul import (
     tree_kernel,
 )
 from compiler.program.isa import GAIN, SCALE, Holds, Op
-from lpu.prove.lines import Peak, Statistic, TreeNode
+from lpu.prove.lines import Peak, Preload, Statistic, TreeNode
 from lpu.prove.ops.registry import PROVED
 from lpu.prove.rule import RowOperands
 
@@ -114,6 +114,8 @@ def kvw(s: Setting) -> tuple[RowOperands, Changes]:
     head, other = s.f16(s.x, 0, 80), s.f16(s.x, 80, 80)
     good = row(ATTENTION, src=head, src2=head)
     striped = replace(ATTENTION, stripes=2, capacity=80, kv_stride=80)
+    ring = replace(ATTENTION, block=32, chunk=32, run=32, capacity=64, kv_stride=64, window=20)
+    assert PROVED[Op.KVW].rule(s.known, replace(good, kernel=ring))
     return good, {
         "K of head 0 and V of head 1": {"src2": other},
         "K has 160 lanes, V 80": {"src2": s.f16(s.narrow, 0, 80)},
@@ -133,7 +135,13 @@ def kvw(s: Setting) -> tuple[RowOperands, Changes]:
             "kernel": replace(striped, run=120, capacity=120, kv_stride=120),
             "src3": 0,
         },
-        "do not hold 160": {"kernel": replace(ATTENTION, chunks=1)},
+        "do not hold 160": {"kernel": replace(ATTENTION, chunks=1, capacity=80, kv_stride=80)},
+        "a ring of blocks of 64 tokens, rows take 32": {
+            "kernel": replace(ring, block=64, chunks=1, window=1),
+        },
+        "a ring in 2 stripes": {"kernel": replace(ring, stripes=2), "src3": 0},
+        "read 64 tokens of a ring of 96": {"kernel": replace(ring, capacity=96, kv_stride=96)},
+        "to see 40 it takes 96": {"kernel": replace(ring, window=40)},
         "regions of 79 tokens do not hold 80": {"kernel": replace(striped, capacity=79, kv_stride=79)},
         "regions of 80 tokens": {"kernel": replace(ATTENTION, capacity=80, kv_stride=80)},
         "a group of 81": {"kernel": replace(ATTENTION, group=81)},
@@ -216,6 +224,7 @@ def node(s: Setting) -> tuple[RowOperands, Changes]:
         "several attentions": {"src": (*s.node(2, 3), *(other._replace(line=i) for i in range(3)))},
         "of another attention": {"index": 1},
         "no blocks of 3": {"src": s.node(2, 3)[:2]},
+        "merges blocks of a ring": {"kernel": replace(ATTENTION, chunks=1), **nodes((0, 1))},
         "holds weight": {"src": s.chunk(Holds.WEIGHT, 0)},
     }
 
@@ -226,6 +235,10 @@ def aout(s: Setting) -> tuple[RowOperands, Changes]:
         "divides blocks 0 .. 0 of 2": {"src": one},
         "from block 0 on beside one up to 0": {"src": (*one, *one)},
         "no node of the tree": {"src": (*other, *s.node(2, 3))},
+        "its sinks are of heads [1, 2]": {
+            "kernel": replace(ATTENTION, sinks=True),
+            "preloads": (Preload(GAIN, s.known.terms.tensor("sinks", (3,)), s.lanes(1, 2), 0),),
+        },
     }
 
 

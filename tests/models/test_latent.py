@@ -17,7 +17,7 @@ from models.catalog import catalog
 from models.contract import ops
 from models.contract.plain import plain, plain_cache, plain_params
 from models.kv import empty_cache
-from models.latent_config import LatentConfig
+from models.latent_config import LatentConfig, LatentExpertsConfig
 from models.sources.error import WeightError
 from models.sources.huggingface import open_folder
 from models.sources.huggingface_config import read_config
@@ -133,6 +133,30 @@ def test_deepseek_v3s_dense_part_has_its_published_parameters() -> None:
     assert v3.parameters() == 129_280 * 7168 * 2 + 7168 + 61 * (187_107_328 + 3 * 7168 * 18_432 + 2 * 7168)
 
 
+def test_deepseek_v3_has_the_parameters_that_its_authors_publish() -> None:
+    v3 = catalog("deepseek-v3")
+    assert isinstance(v3, LatentExpertsConfig)
+    assert v3.parameters() == pytest.approx(v3.published_parameters, rel=0.002)
+    assert v3.active_parameters() == pytest.approx(v3.published_active, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"dense": 3}, "dense is 3, it is 0 to 2"),
+        ({"chosen": 17}, "17 of 16 experts"),
+        ({"groups": 3}, "4 of 16 experts in 3 groups, of which 2 are kept"),
+        ({"keep": 5}, "in 4 groups, of which 5 are kept"),
+        ({"chosen": 9}, "9 of 16 experts in 4 groups, of which 2 are kept"),
+        ({"scale": 0.0}, "scale 0.0: it is above 0"),
+        ({"shared": -1}, "-1 shared experts"),
+    ],
+)
+def test_routers_that_there_cannot_be_are_refused(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        dataclasses.replace(catalog("deepseek-tiny"), **changed)
+
+
 def test_every_row_of_heads_may_have_its_own_matrix_and_exponents() -> None:
     rng = np.random.default_rng(0)
     a = rng.normal(size=(3, 2, 24)).astype(np.float16)
@@ -179,8 +203,16 @@ def test_numbers_that_no_such_model_has_are_refused(changed: dict[str, Any], mes
         ({"rope_interleave": False}, "rope_interleave is False: only neighbouring pairs turn."),
         ({"attention_bias": True}, "attention_bias is True: it is not supported."),
         (
-            {"first_k_dense_replace": 1},
-            "n_routed_experts is 4: experts are not supported: layers 1 to 1 have them, only dense ones are.",
+            {"first_k_dense_replace": 1, "model_type": "deepseek_v2"},
+            "n_routed_experts is 4: experts of this model_type are not supported: layers 1 to 1 have them.",
+        ),
+        (
+            {"first_k_dense_replace": 1, "n_shared_experts": 2},
+            "n_shared_experts is 2: one shared expert is computed, or none.",
+        ),
+        (
+            {"first_k_dense_replace": 1, "scoring_func": "softmax"},
+            "scoring_func is 'softmax': experts are computed where it is 'sigmoid'.",
         ),
         ({"first_k_dense_replace": -1}, "first_k_dense_replace is -1: it is a whole number of at least 0."),
         ({"index_topk": 2048}, "index_topk is 2048: a key that we do not know; take it out if it changes"),

@@ -13,6 +13,7 @@ from compiler.lower.rows import tag
 from compiler.lower.rule import LoweringRule
 from compiler.program.instructions.experts import HALF_TILE_WORDS, HalfKernel, RankKernel, ShareKernel
 from compiler.program.isa import F32_LANES, SCALE, TILE16, TILE_ROWS, Op, ceil_div
+from models.routing import Routing
 
 
 def lower_matmul16(low: Lowering, node: Node) -> None:
@@ -71,20 +72,21 @@ def lower_route(low: Lowering, node: Node) -> None:
     ranked = low.value("f32", np.zeros(2 * lines, np.int64), first=2 * line, count=count)
     ranked.held[:ranks] = True
     rank, at = np.divmod(np.arange(ranks * lines), lines)
-    uid, chosen = low.weight_uid(), node.attributes["chosen"]
+    uid, routing = low.weight_uid(), node.attributes["routing"]
+    vectors = np.array([low.slot(one.value, None, logits.columns) for one in node.inputs[2:]])
+    words = lines * len(vectors)
+    word = np.tile(np.arange(words), ranks)
     scales = low.weights.load(
-        rank,
+        np.repeat(np.arange(ranks), words),
         1,
         kind=SCALE,
-        tensor=low.slot(node.inputs[2].value, None, logits.columns),
+        tensor=vectors[word // lines],
         k0=0,
-        n0=at * F32_LANES,
+        n0=word % lines * F32_LANES,
         lines=1,
-        tag=tag(uid, at),
+        tag=tag(uid, word),
     )
-    kernels = [
-        low.kernels.index(RankKernel(experts=experts, chosen=chosen, first=first)) for first in range(lines)
-    ]
+    kernels = [low.kernels.index(rank_kernel(routing, experts, first)) for first in range(lines)]
     low.rows.add(
         Op.RANK,
         rank=rank,
@@ -92,24 +94,46 @@ def lower_route(low: Lowering, node: Node) -> None:
         aux=np.array(kernels)[at],
         src_tag=logits.tag(0),
         src2_tag=statistic.tag(0),
-        src3=scales[rank * lines],
+        src3=scales[rank * words],
         src3_tag=tag(uid, 0),
         dst_tag=ranked.tag(2 * at),
     )
+    every = experts + routing.shared
+    shares = int(ceil_div(every, F32_LANES))
+    columns = np.arange(shares * F32_LANES)
+    columns = np.where(columns < every, columns, -1)
     out = low.value(
-        "f32", np.zeros(lines, np.int64), logits.columns, first=np.zeros(1, np.int64), count=np.array([lines])
+        "f32", np.zeros(shares, np.int64), columns, first=np.zeros(1, np.int64), count=np.array([shares])
     )
     out.held[:ranks] = True
-    kernel = ShareKernel(experts=experts, renormalise=node.attributes["renormalise"])
+    kernel = ShareKernel(
+        experts=experts,
+        renormalise=routing.renormalise,
+        shared=routing.shared,
+        scores=routing.score == "sigmoid",
+        scale=routing.scale,
+    )
     low.rows.add(
         Op.SHARE,
         rank=np.arange(ranks),
-        n=lines,
+        n=shares,
         aux=low.kernels.index(kernel),
         src_tag=ranked.tag(0),
         dst_tag=out.tag(0),
     )
-    in_natural_order(low, node.outputs[0], out, experts)
+    in_natural_order(low, node.outputs[0], out, every)
+
+
+def rank_kernel(routing: Routing, experts: int, first: int) -> RankKernel:
+    """The kernel that ranks the line `first` of so many experts."""
+    return RankKernel(
+        experts=experts,
+        chosen=routing.chosen,
+        first=first,
+        sigmoid=routing.score == "sigmoid",
+        groups=routing.groups,
+        keep=routing.keep,
+    )
 
 
 MATMUL16 = LoweringRule(op="matmul16", lower=lower_matmul16, everywhere=True)

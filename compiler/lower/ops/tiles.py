@@ -13,12 +13,12 @@ from compiler.program.ranges import ramp
 
 
 def by_tiles(
-    low: Lowering, node: Node, value: Lines, op: int, kernel: Kernel, gain: int, **fields: Any
+    low: Lowering, node: Node, value: Lines, op: int, kernel: Kernel, gain: int | None, **fields: Any
 ) -> None:
     """Rows of two fp16 lines from four f32 lines, with the gain words beside them in `src3`.
 
-    The gain is the node's second operand, preloaded as that kind; `value` lies on every rank that multiplies
-    the result, and each makes the tiles that it multiplies.
+    The gain is the node's second operand, preloaded as that kind, or there is none; `value` lies on every
+    rank that multiplies the result, and each makes the tiles that it multiplies.
     """
     lines = int(ceil_div(value.lines, 2))
     columns = np.full(lines * F16_LANES, -1)
@@ -29,18 +29,18 @@ def by_tiles(
     out.held[: low.group.ranks] = need
     rank, tile = np.nonzero(need[:, ::2])
     n = np.minimum(4, value.lines - 4 * tile)
-    uid = low.weight_uid()
-    starts = np.cumsum(n) - n
-    line = np.repeat(4 * tile, n) + ramp(n)
-    gains = low.gain(node.inputs[1].value, value.columns, np.repeat(rank, n), line, uid, gain)
+    if gain is not None:
+        uid = low.weight_uid()
+        starts = np.cumsum(n) - n
+        line = np.repeat(4 * tile, n) + ramp(n)
+        gains = low.gain(node.inputs[1].value, value.columns, np.repeat(rank, n), line, uid, gain)
+        fields |= {"src3": gains[starts], "src3_tag": tag(uid, 4 * tile)}
     low.rows.add(
         op,
         rank=rank,
         n=n,
         aux=low.kernels.index(kernel),
         src_tag=value.tag(4 * tile),
-        src3=gains[starts],
-        src3_tag=tag(uid, 4 * tile),
         dst_tag=out.tag(2 * tile),
         **fields,
     )

@@ -56,22 +56,32 @@ class HalfKernel(Kernel):
 class RankKernel(Kernel):
     """Sums times a statistic and scales, and which are among the `chosen` largest of `experts`.
 
-    first: line of the first expert that is ranked, of 80 each.
+    first: line of the first expert that is ranked, of 80 each. sigmoid: what is ranked is the sigmoid of the
+    logits plus a bias, which lies behind the scales, in the `keep` best of `groups` groups.
     """
 
     family: ClassVar[str] = "rank"
     experts: Count
     chosen: Count
     first: int
+    sigmoid: bool = False
+    groups: Count = 1
+    keep: Count = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShareKernel(Kernel):
-    """Softmax weights of what was chosen of `experts`, of the chosen alone or of all."""
+    """Weights of what was chosen of `experts`, of the chosen alone or of all, and 1 for `shared` ones.
+
+    scores: what was ranked are scores, and weights these times `scale`; else logits of a softmax.
+    """
 
     family: ClassVar[str] = "share"
     experts: Count
     renormalise: bool
+    shared: int = 0
+    scores: bool = False
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +122,14 @@ def half_words(n: Lines, k: HalfKernel) -> Lines:
 def expert_lines(n: Lines, k: RankKernel | ShareKernel | SlotsKernel) -> Lines:
     """Lines of a number for each expert."""
     return ceil_div(k.experts, F32_LANES)
+
+
+def _scale_lines(n: Lines, k: RankKernel) -> Lines:
+    return expert_lines(n, k) * (2 if k.sigmoid else 1)
+
+
+def _ranked_lines(n: Lines, k: ShareKernel) -> Lines:
+    return 2 * expert_lines(n, k)
 
 
 def _twice(n: Lines, k: Kernel) -> Lines:
@@ -158,7 +176,7 @@ INSTRUCTIONS = (
         reads=(
             Operand("src", TRANSIENT, expert_lines, Holds.F32),
             Operand("src2", TRANSIENT, one, Holds.STAT),
-            Operand("src3", WEIGHTS, expert_lines, SCALE),
+            Operand("src3", WEIGHTS, _scale_lines, SCALE),
         ),
         write=Operand("dst", TRANSIENT, _twice, Holds.RANKED),
         unread=True,
@@ -168,7 +186,7 @@ INSTRUCTIONS = (
         name="SHARE",
         unit=VXM,
         kernel=ShareKernel,
-        reads=(Operand("src", TRANSIENT, _twice, Holds.RANKED),),
+        reads=(Operand("src", TRANSIENT, _ranked_lines, Holds.RANKED),),
         write=Operand("dst", TRANSIENT, same, Holds.SHARE),
         unread=True,
     ),

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from compiler.program.instructions.experts import ExpertTileKernel, RankKernel, SlotsKernel
+from compiler.program.instructions.experts import ExpertTileKernel, RankKernel, ShareKernel, SlotsKernel
 from compiler.program.isa import F32_LANES, TAG_SHIFT, Columns, Op
 from lpu.check.findings import Findings
 from lpu.check.follow.contexts import MadeRows
 from lpu.check.rows import Alike
 
+NUMBERS = ("experts", "chosen", "slots", "expert", "first", "shared", "sigmoid", "scores")
 _LINE = (1 << TAG_SHIFT) - 1
 Rows = Int[np.ndarray, " rows"]
 
@@ -26,6 +27,12 @@ def wrong_slots(kernel: Any, rows: int) -> str:
         return f"its kernel takes expert {kernel.expert} of {kernel.experts}"
     if isinstance(kernel, RankKernel) and (kernel.first < 0 or kernel.chosen > kernel.experts):
         return f"its kernel ranks from line {kernel.first} on, {kernel.chosen} of {kernel.experts} experts"
+    if isinstance(kernel, RankKernel) and kernel.groups != 1:
+        size, rest = divmod(kernel.experts, kernel.groups)
+        if rest or size < 2 or kernel.keep > kernel.groups or kernel.keep * size < kernel.chosen:
+            return f"its kernel keeps {kernel.keep} of {kernel.groups} groups of {kernel.experts} experts"
+    if isinstance(kernel, ShareKernel) and (kernel.shared < 0 or not 0 < kernel.scale < float("inf")):
+        return f"its kernel has {kernel.shared} shared experts and scales by {kernel.scale}"
     if not isinstance(kernel, SlotsKernel):
         return ""
     needed = min(kernel.experts, rows * kernel.chosen)
@@ -40,7 +47,7 @@ def experts(findings: Findings, groups: list[Alike], made: MadeRows) -> None:
     kernels = {op: [g for g in groups if g.op == op] for op in (Op.RANK, Op.SHARE, Op.SLOTS, Op.XMM, Op.WGLU)}
     if not any(kernels.values()):
         return
-    number = {name: np.zeros(len(c), np.int64) for name in ("experts", "chosen", "slots", "expert", "first")}
+    number = {name: np.zeros(len(c), np.int64) for name in NUMBERS}
     for group in (one for some in kernels.values() for one in some):
         for name, values in number.items():
             values[group.rows] = getattr(group.kernel, name, -1)
@@ -67,12 +74,17 @@ def _routers(findings: Findings, made: MadeRows, number: dict[str, Rows]) -> Non
     before = made.find(c.src_tag[share])
     wrong = share[(before >= 0) & (number["experts"][before] != number["experts"][share])]
     findings.add(7, wrong, "shares out what was ranked of another number of experts")
+    unlike = share[(before >= 0) & (number["sigmoid"][before] != number["scores"][share])]
+    findings.add(7, unlike, "takes scores for logits of a softmax, or these for scores")
+    every = number["experts"] + np.maximum(number["shared"], 0)
+    lines = -(-every[share] // F32_LANES)
+    short = share[c.n[share] != lines]
+    findings.add(7, short, lambda i: f"shares out {c.n[short[i]]} lines of {every[short[i]]} experts")
     shared = made.find(c.src_tag[slots])
     ranked = made.find(np.where(shared >= 0, c.src_tag[np.maximum(shared, 0)], -1))
     known = (shared >= 0) & (ranked >= 0)
-    differs = (number["experts"][shared] != number["experts"][slots]) | (
-        number["chosen"][ranked] != number["chosen"][slots]
-    )
+    taken = number["chosen"][ranked] + number["shared"][shared]
+    differs = (every[shared] != number["experts"][slots]) | (taken != number["chosen"][slots])
     other = slots[known & differs]
     findings.add(7, other, "has slots for another number of experts, or of chosen ones, than its router")
 

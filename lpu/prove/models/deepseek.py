@@ -8,19 +8,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lpu.prove.models import experts
 from lpu.prove.models.record import ModelTerms
 from lpu.prove.refused import RefusedError
 from lpu.prove.terms import Terms
-from models.latent_config import LatentConfig
+from models.latent_config import LatentConfig, LatentExpertsConfig
 
-FAMILY = "deepseek"
+FAMILY, EXPERTS_FAMILY = "deepseek", "deepseek_experts"
 STRIP, MOST_PARTS, LEAST_ROWS = 32, 8, 256  # docs/facts/contract2.md section 2, decision 0014
 
 
 def read(terms: Terms, numbers: Mapping[str, Any], longest: int, kv: str) -> ModelTerms:
     """The terms of a step. Raises RefusedError for numbers that no such model has."""
     try:
-        config = LatentConfig.of_fields(numbers)
+        kind = LatentExpertsConfig if numbers.get("family") == EXPERTS_FAMILY else LatentConfig
+        config = kind.of_fields(numbers)
         assert isinstance(config, LatentConfig)
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise RefusedError(f"the numbers of the model: {error}") from None
@@ -42,7 +44,11 @@ class _Reading:
         out.places[x] = "embedding"
         for layer in range(config.layers):
             x = self._attention(out, f"layers.{layer}.attention", x, angles)
-            x = self._ffn(out, f"layers.{layer}.ffn", x)
+            ffn = f"layers.{layer}.ffn"
+            if isinstance(config, LatentExpertsConfig) and layer >= config.dense:
+                x = self._experts(out, config, ffn, x)
+            else:
+                x = self._ffn(out, ffn, x)
         last = self._deferred(out, "norm", x)
         out.logits = self._matrix(out, "head", last, config.vocab)
         out.places[out.logits] = "logits"
@@ -121,6 +127,29 @@ class _Reading:
         inner = self.terms.glu(gate, up, config.activation)
         starts = _parts(config.ffn, STRIP if config.ffn % STRIP == 0 else 1)
         x = self.terms.add(x, self._matrix(out, f"{block}.down", (inner, -1), config.hidden, starts))
+        out.places[x] = block
+        return x
+
+    def _experts(self, out: ModelTerms, config: LatentExpertsConfig, block: str, x: int) -> int:
+        """Experts that a router chooses by sigmoid scores and a bias, and shared ones behind them."""
+        terms, hidden, width = self.terms, config.hidden, config.expert_ffn
+        a, statistic = self._deferred(out, f"{block}.norm", x)
+        halves = self._tensor(out, f"{block}.router.halves", hidden, config.experts)
+        powers = self._tensor(out, f"{block}.router.exponent", config.experts)
+        bias = self._tensor(out, f"{block}.router.bias", config.experts)
+        z = experts.logits(terms, experts.matmul16(terms, a, halves), statistic, powers)
+        chosen = (config.chosen, config.renormalise, config.shared)
+        weights = experts.route(terms, z, (*chosen, config.groups, config.keep, config.scale), bias)
+        every = config.experts + config.shared
+        gate_up = self._tensor(out, f"{block}.gate_up.codes", every, hidden, 2 * width)
+        scales = self._tensor(out, f"{block}.gate_up.exponent", 2 * width)
+        down = self._tensor(out, f"{block}.down.codes", every, width, hidden)
+        down_scales = self._tensor(out, f"{block}.down.exponent", hidden)
+        inner = experts.glus(terms, (a, gate_up, scales, statistic, weights), config.activation)
+        made = terms.matmul(inner, down, down_scales, -1, experts.parts_of(width))
+        for term, what in ((weights, "router"), (inner, "gate and up"), (made, "experts")):
+            out.places[term] = f"{block}, {what}"
+        x = terms.add(x, made)
         out.places[x] = block
         return x
 

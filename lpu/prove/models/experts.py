@@ -36,7 +36,8 @@ class _ExpertsReading(LlamaReading):
         halves = self._tensor(out, f"{block}.router.halves", config.hidden, config.experts)
         powers = self._tensor(out, f"{block}.router.exponent", config.experts)
         sums = matmul16(terms, a, halves)
-        weights = route(terms, logits(terms, sums, statistic, powers), config.chosen, config.renormalise)
+        attributes = (config.chosen, config.renormalise, 0)
+        weights = route(terms, logits(terms, sums, statistic, powers), attributes)
         both, width = 2 * config.ffn, config.ffn
         gate_up = (
             self._tensor(out, f"{block}.gate_up.codes", config.experts, config.hidden, both),
@@ -63,9 +64,18 @@ def logits(terms: Terms, sums: int, statistic: int, powers: int) -> int:
     return terms.make(LOGITS, (sums, statistic, powers), (), terms.shape(sums))
 
 
-def route(terms: Terms, z: int, chosen: int, renormalise: bool) -> int:
-    """How much each expert counts."""
-    return terms.make(ROUTE, (z,), (chosen, renormalise), terms.shape(z))
+def route(terms: Terms, z: int, attributes: tuple[Any, ...], bias: int = -1) -> int:
+    """How much each expert counts, shared ones behind those of the router.
+
+    attributes: chosen, renormalise, shared; of sigmoid scores, which have a bias, also groups, keep, scale.
+    """
+    operands = (z,) if bias < 0 else (z, bias)
+    return terms.make(ROUTE, operands, attributes, (terms.width(z) + attributes[2],))
+
+
+def taken(attributes: tuple[Any, ...]) -> int:
+    """Experts that a row takes: those that it chooses, and the shared ones."""
+    return attributes[0] + attributes[2]
 
 
 def glus(terms: Terms, operands: tuple[int, int, int, int, int], activation: str) -> int:

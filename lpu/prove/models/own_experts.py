@@ -19,7 +19,11 @@ def _matmul16(walk: Walk, items: list[Any], attributes: dict[str, Any]) -> list[
 def _route(walk: Walk, items: list[Any], attributes: dict[str, Any]) -> list[Any]:
     sums, statistic = walk.vectors(items[:2])
     z = experts.logits(walk.terms, sums.term, statistic.term, walk.tensor(items[2], "scales of a router"))
-    return walk.of(experts.route(walk.terms, z, attributes["chosen"], attributes["renormalise"]), sums)
+    chosen, renormalise, shared, score, *scored = attributes["routing"]
+    how = (chosen, renormalise, shared, *(scored if score == "sigmoid" else ()))
+    bias = walk.tensor(items[3], "a bias of a router") if len(items) > 3 else -1
+    term = experts.route(walk.terms, z, how, bias)
+    return walk.of(term, sums, (*sums.shape[:-1], walk.terms.width(term)))
 
 
 def _experts(walk: Walk, items: list[Any], attributes: dict[str, Any]) -> list[Any]:
@@ -27,7 +31,9 @@ def _experts(walk: Walk, items: list[Any], attributes: dict[str, Any]) -> list[A
     codes, scale, down, down_scale = (walk.tensor(one, "the weights of experts") for one in items[3:])
     made = walk.terms.all[weights.term]
     need(made.op == experts.ROUTE, "the weights of experts are no choice of a router")
-    need(made.attributes[0] == attributes["chosen"], "the router chooses another number of experts")
+    need(
+        experts.taken(made.attributes) == attributes["chosen"], "the router chooses another number of experts"
+    )
     operands = (x.term, codes, scale, statistic.term, weights.term)
     hidden = experts.glus(walk.terms, operands, attributes["activation"])
     term = walk.terms.matmul(hidden, down, down_scale, -1, tuple(attributes["starts"]))

@@ -36,4 +36,5 @@ for _family in (llama.FAMILY, *llama.ALIKE):
     register(_family, llama.read)
 register(experts.FAMILY, experts.read)
 register(deepseek.FAMILY, deepseek.read)
+register(deepseek.EXPERTS_FAMILY, deepseek.read)
 register(hybrid_config.FAMILY, hybrid.read)

@@ -51,7 +51,6 @@ def _fits(known: Known, k: AttentionKernel) -> None:
     if is_ring(k, known.context):
         _ring_holds(known, k)
         return
-    need(room >= known.context, f"{k.chunks} blocks of {k.chunk} tokens do not hold {known.context}")
     turns = -(-room // (k.run * k.stripes)) * k.run if k.stripes > 1 else room
     need(k.capacity >= turns, f"regions of {k.capacity} tokens do not hold {turns}")
 

@@ -65,16 +65,30 @@ def _rank(known: Known, row: RowOperands) -> tuple[Any, ...]:
     of_kind(row.src2, Holds.STAT, "its statistic")
     (one,) = row.src2
     need(one.gain >= 0, "its statistic is not for products of a shifted gain")
-    powers, columns = of_tensor(known, row.preloads, SCALE, len(lanes))
+    powers, columns = of_tensor(
+        known, _part(row.preloads, 0, len(lanes) if k.sigmoid else None), SCALE, len(lanes)
+    )
     need(columns == lanes, f"{known.show(powers)} lies at other lanes than what it scales")
     have = known.terms.width(powers)
     need(have == width, f"{known.show(powers)} has {have} scales for {width} experts")
     need(k.first >= 0 and k.first + row.n <= len(lanes), f"ranks lines {k.first} .. of {len(lanes)}")
     statistic = known.terms.rms_stat(one.value, one.gain, one.eps)
     z = model.logits(known.terms, sums, statistic, powers)
+    bias = -1
+    if k.sigmoid:
+        bias, columns = of_tensor(known, _part(row.preloads, len(lanes), None), SCALE, len(lanes))
+        need(columns == lanes, f"{known.show(bias)} lies at other lanes than what it is added to")
+        have = known.terms.width(bias)
+        need(have == width, f"{known.show(bias)} has {have} numbers for {width} experts")
+    how = (bias, k.groups, k.keep)
     return tuple(
-        Ranked(Holds.RANKED, z, k.chosen, k.first + i, part) for i in range(row.n) for part in range(2)
+        Ranked(Holds.RANKED, z, k.chosen, k.first + i, part, *how) for i in range(row.n) for part in range(2)
     )
+
+
+def _part(preloads: Any, begin: int, end: int | None) -> Any:
+    """Some of the words that a row reads; of tiles, which are no words, all."""
+    return preloads[begin:end] if type(preloads) is tuple else preloads
 
 
 def _share(known: Known, row: RowOperands) -> tuple[Any, ...]:
@@ -88,9 +102,14 @@ def _share(known: Known, row: RowOperands) -> tuple[Any, ...]:
         )
     width = known.terms.width(first.value)
     need(row.kernel.experts == width, f"its kernel says {row.kernel.experts} experts, there are {width}")
-    need(row.n == ceil_div(width, F32_LANES), f"shares {row.n} lines of {width} experts")
-    made = model.route(known.terms, first.value, first.chosen, row.kernel.renormalise)
-    return tuple(Vector(Holds.SHARE, made, known.lanes.line(i, width)) for i in range(row.n))
+    k, every = row.kernel, width + row.kernel.shared
+    need(k.shared >= 0, f"has {k.shared} shared experts")
+    need(row.n == ceil_div(every, F32_LANES), f"shares {row.n} lines of {every} experts")
+    need(k.scores == (first.bias >= 0), "takes scores for logits of a softmax, or these for scores")
+    scored = (*first[-2:], k.scale) if k.scores else ()
+    attributes = (first.chosen, k.renormalise, k.shared, *scored)
+    made = model.route(known.terms, first.value, attributes, first.bias)
+    return tuple(Vector(Holds.SHARE, made, known.lanes.line(i, every)) for i in range(row.n))
 
 
 def _slots(known: Known, row: RowOperands) -> tuple[Any, ...]:
@@ -100,7 +119,7 @@ def _slots(known: Known, row: RowOperands) -> tuple[Any, ...]:
     _in_order(known, lanes, width, "its operand")
     term = known.terms.all[route]
     need(term.op == model.ROUTE, "its operand is no choice of a router")
-    need((k.experts, k.chosen) == (width, term.attributes[0]), "its kernel is for another router")
+    need((k.experts, k.chosen) == (width, model.taken(term.attributes)), "its kernel is for another router")
     needed = min(width, known.manifest.rows * k.chosen)
     need(needed <= k.slots <= width, f"has {k.slots} slots, the rows can choose {needed} of {width} experts")
     need(row.src3 >= 0 and row.src3 + row.n <= k.slots, f"makes slots {row.src3} .. of {k.slots}")

@@ -22,10 +22,10 @@ from lpu.run.ops.items import Executed, Items, Reads, Result, Rows, Static
 from lpu.run.pools import Env, Pool, Pools, lines_of, take, values_of
 from models.contract import dot16
 from models.contract.experts.choose import largest
-from models.contract.experts.route import softmax_share
+from models.contract.experts.route import score_choice, score_share, scores, softmax_share
 from models.contract.experts.slots import table, weighted_glu
 from models.contract.formats import F32, rn32
-from models.contract.vocabulary.route import logits_of
+from models.contract.vocabulary.route import logits_of, with_shared
 
 Table = Int[Array, "items width"]
 _GLU_LINES = 4  # f32 lines of 40 gate columns each that make an fp16 line
@@ -48,7 +48,7 @@ def mm16(k: HalfKernel, env: Env, pools: Pools, t: Table) -> Pools:
 
 
 def _rank(at: Reads, rows: Rows, s: Static[RankKernel]) -> Items:
-    lines = np.arange(ceil_div(s.kernel.experts, F32_LANES))
+    lines = np.arange(ceil_div(s.kernel.experts, F32_LANES) * (2 if s.kernel.sigmoid else 1))
     out = (Result(Pool.F32, 2 * s.n, at.flow.result[rows]),)
     scales = at.entry(rows[:, None], lines)
     read = [at.block(0, rows), at.line(1, rows, 0)]
@@ -56,12 +56,17 @@ def _rank(at: Reads, rows: Rows, s: Static[RankKernel]) -> Items:
 
 
 def rank(s: Static[RankKernel], env: Env, pools: Pools, t: Table) -> Pools:
-    """Logits of some lines of experts, each followed by which of them are chosen."""
+    """Logits or scores of some lines of experts, each followed by which of them are chosen."""
     k, lines = s.kernel, int(ceil_div(s.kernel.experts, F32_LANES))
     sums, factor = values_of(take(pools.f32, t[:, :lines])), take(pools.f32, t[:, lines])[..., :1]
-    scale = take(env.image.scales, t[:, lines + 1 :]).reshape(len(t), 1, -1)
+    scale = take(env.image.scales, t[:, lines + 1 : 2 * lines + 1]).reshape(len(t), 1, -1)
     z = logits_of(sums, factor, scale)
-    ids = largest(z[..., : k.experts], k.chosen)
+    if k.sigmoid:
+        z = scores(z, "sigmoid")
+        bias = take(env.image.scales, t[:, 2 * lines + 1 :]).reshape(len(t), 1, -1)[..., : k.experts]
+        ids = score_choice(z[..., : k.experts], bias.astype(F32), k.chosen, groups=k.groups, keep=k.keep)
+    else:
+        ids = largest(z[..., : k.experts], k.chosen)
     chosen = (ids[..., None] == jnp.arange(z.shape[-1])).any(axis=-2)
     columns = (k.first + jnp.arange(s.n))[:, None] * F32_LANES + jnp.arange(F32_LANES)
     both = jnp.stack([z[..., columns], chosen[..., columns].astype(F32)], axis=-2)  # [items batch n 2 80]
@@ -74,11 +79,15 @@ def _share(at: Reads, rows: Rows, s: Static[ShareKernel]) -> Items:
 
 
 def share(k: ShareKernel, env: Env, pools: Pools, t: Table) -> Pools:
-    """Softmax weights of the chosen experts."""
+    """Weights of the chosen experts, and of shared ones."""
     x = values_of(take(pools.f32, t))
     x = x.reshape(*x.shape[:2], -1, 2, F32_LANES)
     z, chosen = (x[..., i, :].reshape(*x.shape[:2], -1)[..., : k.experts] for i in range(2))
-    return Pools(f32=lines_of(softmax_share(z, chosen > 0, renormalise=k.renormalise), F32_LANES))
+    if k.scores:
+        shares = score_share(z, chosen > 0, scale=k.scale, renormalise=k.renormalise)
+    else:
+        shares = softmax_share(z, chosen > 0, renormalise=k.renormalise)
+    return Pools(f32=lines_of(with_shared(shares, k.shared), F32_LANES))
 
 
 def _slots(at: Reads, rows: Rows, s: Static[SlotsKernel]) -> Items:

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Bool, Float16, Float32, Int32
 
 from models.contract.experts.choose import largest, taken
@@ -71,7 +71,7 @@ def score_route(
     A group is as good as its two largest biased scores. Weights are the score times the scale over the sum of
     the chosen scores, which begins at eps and adds by id. Raises ValueError if groups do not fit the experts.
     """
-    ids = largest(_in_kept_groups(add32(s, bias), groups, keep, k), k)
+    ids = score_choice(s, bias, k, groups=groups, keep=keep)
     chosen = taken(s, ids)
     if not renormalise:
         return Routed(ids, mul32(chosen, jnp.full_like(chosen, scale)))
@@ -79,6 +79,30 @@ def score_route(
     for i in range(k):
         total = total + chosen[..., i].astype(F64)
     return Routed(ids, rn32(chosen.astype(F64) * F64(np.float32(scale)) / total[..., None]))
+
+
+def score_choice(
+    s: Float32[Array, "*batch experts"], bias: Float32[Array, " experts"], k: int, *, groups: int, keep: int
+) -> Int32[Array, "*batch k"]:
+    """The ids that SCOREROUTE chooses, ascending."""
+    return largest(_in_kept_groups(add32(s, bias), groups, keep, k), k)
+
+
+def score_share(
+    s: Float32[Array, "*batch experts"],
+    chosen: Bool[Array, "*batch experts"],
+    *,
+    scale: float,
+    renormalise: bool,
+    eps: float = 1e-20,
+) -> Float32[Array, "*batch experts"]:
+    """The weights of `score_route` by expert, 0 for those that are not chosen."""
+    own = jnp.where(chosen, s, jnp.float32(0))
+    if not renormalise:
+        return mul32(own, jnp.full_like(own, scale))
+    total = jnp.full(own.shape[:-1], eps, F64)
+    total, _ = lax.scan(lambda have, one: (have + one, None), total, jnp.moveaxis(own.astype(F64), -1, 0))
+    return rn32(own.astype(F64) * F64(np.float32(scale)) / total[..., None])
 
 
 def _in_kept_groups(biased: Array, groups: int, keep: int, k: int) -> Array:

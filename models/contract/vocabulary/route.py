@@ -1,8 +1,8 @@
-"""`route`: how much each expert counts for each row, 0 for all but the chosen ones.
+"""`route`: how much each expert counts for each row, 0 for all but the chosen ones, 1 for shared ones.
 
-Source: facts/contract2.md section 5, SOFTMAXROUTE; `models.contract.experts.route` says it in full. The sums
-of `matmul16` come before the statistic of their norm (`ops.rms_stat`) and the powers of two of their columns;
-both are applied here, in one product that is rounded once.
+Source: facts/contract2.md section 5, SOFTMAXROUTE and SCOREROUTE; `models.contract.experts.route` says it in
+full. The sums of `matmul16` come before the statistic of their norm (`ops.rms_stat`) and the powers of two of
+their columns; both are applied here, in one product that is rounded once.
 """
 
 import jax
@@ -11,26 +11,26 @@ from jax import Array
 from jax.core import ShapedArray
 from jaxtyping import Float32, Float64, Int32
 
-from models.contract.experts.route import softmax_route
+from models.contract.experts.route import score_route, scores, softmax_route
 from models.contract.formats import F64, pow2, rn32
 from models.contract.op import F32, I32, Results, check_operand, check_same, define, per_element
-
-MOST_EXPERTS = 1024  # of one layer
+from models.routing import Routing
 
 
 def route(
     sums: Float32[Array, "batch experts"],
     statistic: Float32[Array, "batch 1"],
     exponent: Int32[Array, " experts"],
+    bias: Float32[Array, " experts"] | None = None,
     *,
-    chosen: int,
-    renormalise: bool,
-) -> Float32[Array, "batch experts"]:
-    """Softmax weights of the `chosen` largest logits, sums x statistic x 2^exponent; of equals the lower ids.
+    routing: Routing,
+) -> Float32[Array, "batch every"]:
+    """Weights of the largest logits, sums x statistic x 2^exponent; of equals the lower ids.
 
-    renormalise: the softmax is over the chosen alone.
+    bias: of sigmoid scores: added to them where experts are chosen, not where they are weighed.
     """
-    return ROUTE.bind(sums, statistic, exponent, chosen=chosen, renormalise=renormalise)
+    operands = (sums, statistic, exponent) if bias is None else (sums, statistic, exponent, bias)
+    return ROUTE.bind(*operands, routing=routing)
 
 
 def logits_of(
@@ -49,34 +49,75 @@ def weights_of(
 
 
 def _shape(
-    logits: ShapedArray, statistic: ShapedArray, exponent: ShapedArray, *, chosen: int, renormalise: bool
+    logits: ShapedArray,
+    statistic: ShapedArray,
+    exponent: ShapedArray,
+    bias: ShapedArray | None = None,
+    *,
+    routing: Routing,
 ) -> Results:
     check_operand("route", "sums", logits, 2, F32)
     check_operand("route", "exponent", exponent, 1, I32)
     check_same("route", "experts of the sums and of the exponents", logits.shape[1], exponent.shape[0])
     check_operand("route", "statistic", statistic, 2, F32)
     check_same("route", "shape of the statistic and (batch, 1)", statistic.shape, (logits.shape[0], 1))
-    if not 1 <= chosen <= logits.shape[1] or logits.shape[1] > MOST_EXPERTS:
-        raise ValueError(
-            f"route: {chosen} of {logits.shape[1]} experts: at least 1 is chosen, of {MOST_EXPERTS} at most."
+    if (bias is None) != (routing.score == "softmax"):
+        raise ValueError("route: a bias is of sigmoid scores, and they have one.")
+    if bias is not None:
+        check_operand("route", "bias", bias, 1, F32)
+        check_same("route", "experts of the sums and of the bias", logits.shape[1], bias.shape[0])
+    if why := routing.refusal(logits.shape[1]):
+        raise ValueError(f"route: {why}")
+    return (ShapedArray((logits.shape[0], logits.shape[1] + routing.shared), F32),)
+
+
+def _contract(
+    sums: Array, statistic: Array, exponent: Array, bias: Array | None = None, *, routing: Routing
+) -> Array:
+    r, z = routing, logits_of(sums, statistic, pow2(exponent))
+    if bias is None:
+        found = softmax_route(z, r.chosen, renormalise=r.renormalise)
+    else:
+        found = score_route(
+            scores(z, "sigmoid"),
+            bias,
+            r.chosen,
+            groups=r.groups,
+            keep=r.keep,
+            scale=r.scale,
+            renormalise=r.renormalise,
         )
-    return (logits,)
+    return with_shared(weights_of(found.ids, found.weights, sums.shape[-1]), r.shared)
 
 
-def _contract(sums: Array, statistic: Array, exponent: Array, *, chosen: int, renormalise: bool) -> Array:
-    z = logits_of(sums, statistic, pow2(exponent))
-    found = softmax_route(z, chosen, renormalise=renormalise)
-    return weights_of(found.ids, found.weights, sums.shape[-1])
+def with_shared(weights: Float32[Array, "*batch experts"], shared: int) -> Float32[Array, "*batch every"]:
+    """Behind the weights of a router's experts those of shared ones, 1 each."""
+    if not shared:
+        return weights
+    return jnp.concatenate([weights, jnp.ones((*weights.shape[:-1], shared), jnp.float32)], axis=-1)
 
 
-def _plain(sums: Array, statistic: Array, exponent: Array, *, chosen: int, renormalise: bool) -> Array:
+def _plain(
+    sums: Array, statistic: Array, exponent: Array, bias: Array | None = None, *, routing: Routing
+) -> Array:
     """In f32; the router's weights come scaled: see `contract.plain.plain_params`."""
-    z = sums * statistic
-    values, ids = jax.lax.top_k(z, chosen)
-    weights = (
-        jax.nn.softmax(values, axis=-1) if renormalise else jnp.take_along_axis(jax.nn.softmax(z), ids, -1)
-    )
-    return weights_of(ids, weights, sums.shape[-1])
+    r, z = routing, sums * statistic
+    if bias is None:
+        values, ids = jax.lax.top_k(z, r.chosen)
+        softmax = jax.nn.softmax
+        weights = softmax(values) if r.renormalise else jnp.take_along_axis(softmax(z), ids, -1)
+        return with_shared(weights_of(ids, weights, sums.shape[-1]), r.shared)
+    s = jax.nn.sigmoid(z)
+    biased = (s + bias).reshape(*s.shape[:-1], r.groups, -1)
+    if r.groups > 1:
+        best = jax.lax.top_k(biased, 2)[0].sum(axis=-1)
+        kept = jax.nn.one_hot(jax.lax.top_k(best, r.keep)[1], r.groups).sum(axis=-2) > 0
+        biased = jnp.where(kept[..., None], biased, -jnp.inf)
+    ids = jax.lax.top_k(biased.reshape(s.shape), r.chosen)[1]
+    weights = jnp.take_along_axis(s, ids, -1)
+    if r.renormalise:
+        weights = weights / (jnp.sum(weights, axis=-1, keepdims=True) + 1e-20)
+    return with_shared(weights_of(ids, weights * r.scale, sums.shape[-1]), r.shared)
 
 
 ROUTE = define(name="route", shape=_shape, flops=per_element(8), contract=_contract, plain=_plain)

@@ -169,6 +169,12 @@ def test_a_ring_of_kv_gives_the_bits_of_the_whole_cache_and_takes_fewer_words_an
     assert made[0].manifest.cycles[96] < whole[0].manifest.cycles[96]
 
 
+def test_layers_that_begin_with_a_product_are_blocks_of_their_own_and_go_to_several_groups() -> None:
+    step, (program,) = programs_of(FORMS["OLMo 2"], (80,), tp=2, pp=2)
+    assert [block.name for block in program.blocks][2:] == ["layers.0", "layers.1", "head"]
+    same_bits(step, [program], 6)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_has_the_bits_of_the_reference_by_column_and_in_two_buckets(form: str) -> None:

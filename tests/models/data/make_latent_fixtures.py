@@ -38,10 +38,25 @@ BASE = {
     "n_group": 1,
     "topk_group": 1,
 }
+EXPERTS = {
+    "first_k_dense_replace": 1,
+    "moe_intermediate_size": 16,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 3,
+    "n_shared_experts": 1,
+    "n_group": 4,
+    "topk_group": 2,
+    "routed_scaling_factor": 2.5,
+    "norm_topk_prob": True,
+}
 YARN = {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0, "original_max_position_embeddings": 32}
 FOLDERS: dict[str, tuple[str, dict[str, Any]]] = {
     "v3-dense": ("deepseek_v3", {"rope_parameters": {**YARN, "mscale": 1.0, "mscale_all_dim": 1.0}}),
     "v3-mscale": ("deepseek_v3", {"rope_parameters": {**YARN, "mscale": 0.7, "mscale_all_dim": 1.2}}),
+    "v3-experts": ("deepseek_v3", EXPERTS),
+    "kimi-experts": ("deepseek_v3", EXPERTS | {"n_group": 1, "topk_group": 1, "norm_topk_prob": False}),
     "v2-lite-dense": ("deepseek_v2", {"q_lora_rank": None, "tie_word_embeddings": True}),
 }
 
@@ -58,6 +73,10 @@ def make(name: str, kind: str, keys: dict[str, Any]) -> None:
             width = 1.4 * tensor.shape[-1] ** -0.5  # scores spread over some e-folds
             value = 1 + 0.1 * noise if "norm" in path else width * noise
             tensor.copy_(value.to(torch.bfloat16).float())
+        for path, tensor in model.named_buffers():
+            if path.endswith("e_score_correction_bias"):
+                noise = 0.2 * torch.randn(tensor.shape, generator=generator)
+                tensor.copy_(noise.to(torch.bfloat16).float())
     model.tie_weights()
     model.eval()
     tokens = torch.randint(0, BASE["vocab_size"], (1, TOKENS), generator=generator)
