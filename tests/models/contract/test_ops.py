@@ -10,6 +10,7 @@ from models.contract import block_attention as blocks
 from models.contract import numerics, ops
 from models.contract.formats import decode_e4m3
 from models.contract.ops import OPS
+from models.routing import Routing
 
 FLOAT, HALF, INT, BYTE = jnp.float32, jnp.float16, jnp.int32, jnp.uint8
 
@@ -52,7 +53,7 @@ OPERANDS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "matmul16": ((zeros(HALF, 2, 6), zeros(HALF, 6, 5)), {}),
     "route": (
         (zeros(FLOAT, 2, 5), zeros(FLOAT, 2, 1), zeros(INT, 5)),
-        {"chosen": 2, "renormalise": True},
+        {"routing": Routing(chosen=2, renormalise=True)},
     ),
     "experts": (
         (
