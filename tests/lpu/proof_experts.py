@@ -17,9 +17,10 @@ from compiler.program.instructions.experts import (
 )
 from compiler.program.instructions.matmul import WriteBackKernel
 from compiler.program.isa import GAIN, SCALE, STACK, TILE16, Holds, Op
-from lpu.prove.lines import PRODUCT, ExpertSlot, HalfRun, Ranked, StackRun, Statistic, Vector
+from lpu.prove.lines import PRODUCT, ExpertSlot, HalfRun, Preload, Ranked, StackRun, Statistic, Vector
 from lpu.prove.models import experts as model
 from lpu.prove.ops.experts import NOT_CHOSEN, ExpertProduct
+from lpu.prove.ops.registry import PROVED
 from lpu.prove.rule import RowOperands
 
 MANY = 100  # experts: two lines
@@ -45,12 +46,13 @@ def _powers(s: Setting, powers: int, kind: int = SCALE) -> Any:
 def mm16(s: Setting) -> tuple[RowOperands, Changes]:
     halves, short = (s.known.terms.tensor(name, (k, MANY)) for name, k in (("halves", 160), ("short16", 80)))
     rows = s.lanes(0, 160, 320)
+    turned = s.known.lanes.number(np.concatenate([np.arange(160)[::-1], np.full(160, -1)]))
     run = HalfRun(TILE16, halves, s.lanes(0), (rows,))
     return row(HalfKernel(k_lines=1), src=s.f16(s.x), preloads=run), {
         "reads no fp16 weights": {"preloads": s.words(SCALE, s.scale, 0)},
-        "has 80 rows, its input 160": {"preloads": run._replace(tensor=short)},
-        "reads other tiles": {"preloads": run._replace(rows=(rows, rows))},
-        "meet other lanes": {"preloads": run._replace(rows=(s.lanes(1, 159, 320),))},
+        "has 80 rows, its input 160": {"preloads": run._replace(tensor=short, rows=(s.lanes(0, 80, 320),))},
+        "reads other tiles": {"preloads": run._replace(rows=(rows, s.lanes(0, 0, 320)))},
+        "meet other lanes": {"preloads": run._replace(rows=(turned,))},
         "each of 160 rows once": {"preloads": run._replace(rows=(s.lanes(0, 80, 320),))},
         "its input holds f32": {"src": s.f32(s.x, 0)},
     }
@@ -63,6 +65,12 @@ def rank(s: Setting) -> tuple[RowOperands, Changes]:
     lines = _in_order(s, Holds.F32, sums)
     fewer = s.known.terms.tensor("fewer", (80,))
     good = row(kernel, src=lines, src2=(statistic,), preloads=_powers(s, powers))
+
+    def biased(*words: Preload) -> dict[str, Any]:
+        return {"kernel": replace(kernel, sigmoid=True), "preloads": (*good.preloads, *words)}
+
+    added = _powers(s, s.known.terms.tensor("bias", (MANY,)))
+    assert PROVED[Op.RANK].rule(s.known, replace(good, **biased(*added)))
     return good, {
         "its kernel says 99 experts": {"kernel": replace(kernel, experts=99)},
         "chooses 101 of 100": {"kernel": replace(kernel, chosen=101)},
@@ -73,6 +81,9 @@ def rank(s: Setting) -> tuple[RowOperands, Changes]:
         "has 80 scales for 100": {"preloads": _powers(s, fewer)},
         "ranks lines 2 ..": {"kernel": replace(kernel, first=2)},
         "reads GAIN where SCALE": {"preloads": _powers(s, powers, GAIN)},
+        "lies at other lanes than what it is added to": biased(*added[::-1]),
+        "has 80 numbers for 100": biased(*_powers(s, fewer)),
+        "reads 1 preloaded values": biased(added[0]),
     }
 
 
@@ -94,7 +105,7 @@ def share(s: Setting) -> tuple[RowOperands, Changes]:
 
 def slots(s: Setting) -> tuple[RowOperands, Changes]:
     route = model.route(s.known.terms, _router(s)[2], (3, True, 0))
-    other = s.known.terms.tensor("choice", (MANY,))
+    other = s.known.terms.make("choice", (s.x,), (3, True, 0), (MANY,))
     kernel = SlotsKernel(experts=MANY, chosen=3, slots=3)
     return row(kernel, n=2, src3=1, src=_in_order(s, Holds.SHARE, route)), {
         "100 experts in order": {"src": _in_order(s, Holds.SHARE, route)[:1]},
@@ -146,12 +157,13 @@ def wglu(s: Setting) -> tuple[RowOperands, Changes]:
     product = terms.make("expert_product", (s.x, stack, powers, statistic, route), (1, 3), (160,))
     fixed = terms.make("expert_product", (s.x, stack, powers, statistic), (1, 3), (160,))
     other = model.route(terms, _router(s)[2], (3, False, 0))
+    unlike = terms.make("another product", (s.x, stack, powers, statistic, route), (1, 3), (160,))
     both = s.known.lanes.number(np.concatenate([np.arange(40), 80 + np.arange(40)]))
     crossed = s.known.lanes.number(np.concatenate([np.arange(40), 90 + np.arange(40)]))
     line, slot = Vector(Holds.F32, product, both), ExpertSlot(Holds.SLOT, route, 1, 3)
     good = row(WeightedGluKernel(activation="silu"), src=(line,), src2=(slot,))
     return good, {
-        "no product with an expert": {"src": (line._replace(value=s.x),)},
+        "no product with an expert": {"src": (line._replace(value=unlike),)},
         "weighs by slot 2 what is of slot 1": {"src2": (slot._replace(slot=2),)},
         "another router's choice": {"src2": (slot._replace(value=other),)},
         "a fixed expert is weighted by a chosen one": {"src": (line._replace(value=fixed),)},
@@ -175,6 +187,8 @@ def sum_of_slots(s: Setting) -> tuple[RowOperands, Changes]:
     rows, tail = s.lanes(0, 80, 320), s.lanes(80, 80, 320)
     kernel = WriteBackKernel(wide=False, products=2, part=True)
     every = (product(0, rows), product(1, rows))
+    unlike = terms.make("another activation", operands, ("silu", 1, 2), (160,))
+    fixed = ExpertProduct(PRODUCT, s.x, ((s.codes, s.lanes(0)),), tail, NOT_CHOSEN, 0, 2)
     gelu = terms.make("expert_glu", operands, ("gelu", 1, 2), (160,))
     good = row(kernel, products=every, preloads=s.words(SCALE, s.scale, 0))
     return good, {
@@ -185,9 +199,9 @@ def sum_of_slots(s: Setting) -> tuple[RowOperands, Changes]:
         },
         "leaves a sum over experts wide": {"kernel": replace(kernel, wide=True)},
         "is of a contract part": {"kernel": replace(kernel, part=False)},
-        "adds what is no activation": {"products": (every[0], product(1, rows, value=s.x))},
+        "adds what is no activation": {"products": (every[0], product(1, rows, value=unlike))},
         "of several vectors, matrices or routers": {"products": (every[0], product(1, rows, value=gelu))},
-        "by another expert": {"products": (every[0], product(1, rows)._replace(slot=0))},
+        "by another expert": {"products": (every[0]._replace(slot=1), every[1]._replace(slot=0))},
         "is another router's choice": {"products": (every[0], product(1, rows)._replace(route=s.x))},
         "takes 1 of 2 slots": {"products": every[:1], "kernel": replace(kernel, products=1)},
         "other rows of one slot": {"products": (every[0], product(1, tail))},
@@ -195,7 +209,10 @@ def sum_of_slots(s: Setting) -> tuple[RowOperands, Changes]:
             "products": (*every, *every),
             "kernel": replace(kernel, products=4),
         },
-        "adds experts to another product": {"products": (s.product(rows, 0), every[0])},
+        "adds experts to another product": {
+            "products": (s.product(rows, 0), fixed),
+            "kernel": replace(kernel, part=False),
+        },
         "reads no 1 scales": {"preloads": ()},
     }
 
@@ -206,16 +223,19 @@ def one_slot(s: Setting) -> tuple[RowOperands, Changes]:
     rows = s.lanes(0, 160, 320)
     made = ExpertProduct(PRODUCT, s.x, ((stack, s.lanes(0)),), rows, NOT_CHOSEN, 3, MANY)
     kernel = WriteBackKernel(wide=False, products=1, normed=True)
+    halves = made._replace(ks=s.lanes(0, 80, 320)), made._replace(slot=4, ks=s.lanes(80, 80, 320))
     statistic = Statistic(Holds.STAT, s.x, 1e-5, s.gain)
     good = row(kernel, products=(made,), src=(statistic,), preloads=s.words(SCALE, s.scale, 0))
     return good, {
         "several slots or inputs": {
-            "products": (made, made._replace(slot=4)),
+            "products": halves,
             "kernel": replace(kernel, products=2),
         },
+        "lies at other columns": {"preloads": s.words(SCALE, s.scale, 80)},
+        "has 80 scales for 160": {"preloads": s.words(SCALE, s.short, 0)},
         "as a part of a sum": {"kernel": replace(kernel, part=True)},
         "without the statistic": {"kernel": replace(kernel, normed=False)},
-        "each of the 160 rows": {"products": (made._replace(ks=s.lanes(0, 80, 320)),)},
+        "each of the 160 rows": {"products": halves[:1]},
     }
 
 

@@ -24,7 +24,7 @@ def conv(s: Setting) -> tuple[RowOperands, Changes]:
         "rows, cached sequences and rows of the step (2, 1, 1)": {"kernel": replace(CONV, rows=2)},
         "its operand holds f16": {"src": s.f16(s.x)},
         "is of x and of y": {"src": (*s.f32(s.x, 0), *s.f32(s.y, 80))},
-        "6 words beside 2 lines": {"preloads": words * 3},
+        "10 words beside 2 lines": {"preloads": words * 5},
         "lies at other lanes": {"preloads": (*words * 3, *s.words(GAIN, s.gain, 80, 0))},
         "has 80 numbers": {"preloads": (*words * 3, *s.words(GAIN, s.short, 0, 80))},
         "reads SHIFTED where GAIN": {"preloads": (*words * 3, *s.words(SHIFTED, s.gain, 0, 80))},
@@ -45,11 +45,12 @@ def step(s: Setting) -> tuple[RowOperands, Changes]:
         Preload(GAIN, each, s.known.lanes.number(4 * np.arange(80, 160) + state), 0) for state in range(4)
     )
     all_of = replace(SSM, decays=4)
+    longer = s.words(GAIN, s.known.terms.tensor("longer", (200,)), 80) * 2
     good = row(SSM, n=1, src=s.f32(s.x, 80), src2=raw(s), preloads=(*through, *other))
     apart = replace(SSM, apart=True, steps=160)
     return good, {
         "rows, cached sequences": {"kernel": replace(SSM, cached=2)},
-        "its kernel says 80 channels": {"kernel": replace(SSM, channels=80)},
+        "its kernel says 200 channels": {"kernel": replace(SSM, channels=200), "preloads": longer},
         "are not line 0": {"n": 0},
         "its time steps does not lie whole": {"src2": raw(s, count=39)},
         "40 time steps, its kernel says 80": {"kernel": replace(SSM, steps=80)},
