@@ -12,7 +12,7 @@ import jax
 
 from compiler.errors import CompileError, UnsupportedOpError
 from compiler.graph.graph import Graph, Node, Value, View, width
-from models.contract.ops import OPS, op_of
+from models.contract.ops import op_of
 from models.own.equations import Equation, Variable, flatten, live
 
 _VIEWS = (
@@ -129,7 +129,7 @@ class _Walker:
             f"primitive '{name}' at {equation.source}"
             + (f" in module '{equation.path}'" if equation.path else ""),
             "is neither an op nor a change of shape that keeps the batch axis",
-            f"Write it with models.contract.ops ({', '.join(OPS)}).",
+            "Write it with the ops of models.contract.ops; docs/modules.md lists them.",
         )
 
 

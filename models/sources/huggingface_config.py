@@ -5,7 +5,7 @@ What the model would compute differently from ours is refused by the name of its
 
 from pathlib import Path
 
-from models.config import TransformerConfig
+from models.config import MOST, TransformerConfig
 from models.families.registry import readers
 from models.sources.error import WeightError
 from models.sources.huggingface_keys import refuse_unread
@@ -30,6 +30,9 @@ def config_from(keys: Keys, name: str) -> TransformerConfig:
     if kind not in known:
         raise keys.error("model_type", kind, f"only {', '.join(known)} are supported")
     check_format(keys)
+    layers = keys.values.get("num_hidden_layers")
+    if type(layers) is int and layers > MOST["layers"]:  # before a family lists what each of them is
+        raise WeightError(f"{keys.path}: num_hidden_layers is {layers}, the most is {MOST['layers']}.")
     try:
         config = known[kind](keys, name)
         refuse_unread(keys)

@@ -35,7 +35,7 @@ def study(
 
     Examples:
       lpu study context llama-3.1-8b,falcon-h1-7b,mamba2-2.7b --contexts 8k..1M
-      lpu study context qwen3.5-397b-a17b,deepseek-v3 --contexts 8k,1M --no-programs --json
+      lpu study context deepseek-v3 --contexts 8k,1M --no-programs --json
     """
     if what not in WHATS:
         raise OptionError("study", what, "is no question", f"Ask for one of {', '.join(WHATS)}.")

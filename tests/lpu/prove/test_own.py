@@ -135,4 +135,4 @@ def test_a_tampered_program_of_a_module_is_refused(fused: Compiled) -> None:
 
 
 def test_caches_are_named_as_the_step_has_them() -> None:
-    assert KVCache._fields == ("k", "v")
+    assert KVCache._fields == ("k", "v", "state")
