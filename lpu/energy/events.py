@@ -57,9 +57,14 @@ def events(columns: Columns, manifest: Manifest) -> Events:
 
 
 def _compute(
-    out: dict[str, Counts], rows: Counts, op: int, n: Counts, kernel: Kernel, manifest: Manifest
+    out: dict[str, Int64[np.ndarray, " all"]],
+    rows: Int64[np.ndarray, " rows"],
+    op: int,
+    n: Int64[np.ndarray, " rows"],
+    kernel: Kernel,
+    manifest: Manifest,
 ) -> None:
-    """Vector operations and words of rows of one opcode and kernel."""
+    """Vector operations and words of rows of one opcode and kernel; out: of all rows of the program."""
     batch, rule = manifest.rows, RULES.get(op)
     if isinstance(rule, Vector):
         out["vector_ops"][rows] = rule.lanes(n, kernel) * batch * rule.passes

@@ -117,9 +117,11 @@ class Attention(nnx.Module):
 
 
 def residual(
-    config: TransformerConfig, x: Float32[Array, "batch hidden"], y: Float32[Array, "batch hidden"]
+    config: TransformerConfig,
+    x: Float32[Array, "batch hidden"],
+    y: Float32[Array, "batch hidden"] | Float16[Array, "batch hidden"],
 ) -> Float32[Array, "batch hidden"]:
-    """The residual sum, with the model's factor of what is added."""
+    """The residual sum, with the model's factor of what is added: fp16 where a machine sent it so."""
     scale = config.residual_scale
     return ops.add(x, y) if scale is None else ops.multiply_add(x, y, factor=float(np.float32(scale)))
 

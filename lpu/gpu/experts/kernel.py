@@ -157,7 +157,7 @@ def expert_seconds(gpu: GpuSpec, shape: ExpertShape, tokens: int, form: str, alp
     return float(seconds_of(numbers, columns([asked(gpu, shape, tokens, form, alpha)]))[0])
 
 
-def peak(gpu: GpuSpec, form: str) -> float:
+def peak(gpu: GpuSpec, form: str) -> int | float:
     """Dense peak of a format, FLOP/s; of FP4 on a GPU without it that of FP8."""
     if PEAKS.get(form) == "bf16":
         return gpu.flops_bf16

@@ -147,7 +147,7 @@ def _smax(known: Known, row: RowOperands) -> tuple[Any, ...]:
 
 def _scores(row: RowOperands) -> Chunk:
     """The one block of scores that a row takes."""
-    found = blocks(row.src, score_lines(row.kernel), Holds.SCORE, "its operand")
+    found = blocks(row.src, Chunk, score_lines(row.kernel), Holds.SCORE, "its operand")
     need(len(found) == 1, f"its operand is {len(found)} blocks of scores, not 1")
     need(found[0].of.kernel == row.index, "its operand is of another attention")
     return found[0]
@@ -167,7 +167,7 @@ def _exp(known: Known, row: RowOperands) -> tuple[Any, ...]:
 def _pv(known: Known, row: RowOperands) -> tuple[Any, ...]:
     """Weights of a block times the values of the same block and head."""
     k: AttentionKernel = row.kernel
-    found = blocks(row.src, weight_lines(k), Holds.WEIGHT, "its weights")
+    found = blocks(row.src, Chunk, weight_lines(k), Holds.WEIGHT, "its weights")
     need(len(found) == 1, f"its weights are of {len(found)} blocks, not 1")
     weight, of = found[0], found[0].of
     need(of.kernel == row.index, "its operand is of another attention")
@@ -189,7 +189,7 @@ def _merged(row: RowOperands) -> Blocks:
     nodes may be missing, or the last one be smaller, for a lone node moves up as it is.
     """
     k: AttentionKernel = row.kernel
-    found = blocks(row.src, node_lines(k), Holds.BLOCKS, "its operand")
+    found = blocks(row.src, Blocks, node_lines(k), Holds.BLOCKS, "its operand")
     first, last = found[0], found[-1]
     need(first.of.kernel == row.index, "its operand is of another attention")
     for one, after in pairwise(found):

@@ -94,7 +94,7 @@ def _ssm(known: Known, row: RowOperands) -> tuple[Any, ...]:
     """A line of channels over its own states; B and C are all there, in order."""
     k: SsmKernel = row.kernel
     _fits(known, k)
-    found = blocks(row.src, stepped_lines(k), Holds.STEPPED, "its channels")
+    found = blocks(row.src, Stepped, stepped_lines(k), Holds.STEPPED, "its channels")
     need(len(found) == 1, f"its operand is {len(found)} lines of channels, not 1")
     of: Stepped = found[0]
     need(of.kernel == row.index, "its channels are of another state space step")

@@ -50,11 +50,15 @@ def gains(known: Known, preloads: Preloads, lanes: tuple[int, ...], width: int, 
     return tensor
 
 
-def blocks(lines: Sequence[_Block], size: int, holds: int, what: str) -> list[_Block]:
-    """The first line of every whole result of `size` lines."""
+def blocks(lines: Sequence[object], kind: type[_Block], size: int, holds: int, what: str) -> list[_Block]:
+    """The first line of every whole result of `size` lines; lines: of any kind, all must be of this one."""
     of_kind(lines, holds, what)
-    need(size > 0 and len(lines) % size == 0, f"{what}: {len(lines)} lines are no blocks of {size}")
-    for i, line in enumerate(lines):
-        head = lines[i - i % size]
+    found = [line for line in lines if isinstance(line, kind)]
+    need(
+        size > 0 and len(found) == len(lines) and len(lines) % size == 0,
+        f"{what}: {len(lines)} lines are no blocks of {size}",
+    )
+    for i, line in enumerate(found):
+        head = found[i - i % size]
         need(line == head._replace(line=i % size), f"{what} is not one whole result of {size} lines")
-    return list(lines[::size])
+    return found[::size]

@@ -25,16 +25,16 @@ from models.contract.vocabulary.glu import ACTIVATIONS
 UNIT = 32  # input rows of an expert's down projection that stay in one part
 PARTS = 8  # of it, at most
 
-GateUp = UInt8[Array, "experts k double"] | Float32[Array, "experts k double"]
-Down = UInt8[Array, "experts width n"] | Float32[Array, "experts width n"]
+UpStack = UInt8[Array, "experts k double"] | Float32[Array, "experts k double"]
+DownStack = UInt8[Array, "experts half n"] | Float32[Array, "experts half n"]
 
 
 def experts(
     a: Float16[Array, "batch k"],
     statistic: Float32[Array, "batch 1"],
     weights: Float32[Array, "batch experts"],
-    gate_up: tuple[GateUp, Int32[Array, " double"]],
-    down: tuple[Down, Int32[Array, " n"]],
+    gate_up: tuple[UpStack, Int32[Array, " double"]],
+    down: tuple[DownStack, Int32[Array, " n"]],
     *,
     chosen: int,
     activation: str,

@@ -77,7 +77,9 @@ def tokens_per_second(on: Chips, model: LayerModel, tp: int, reduces: int, conte
     return 1 / (model.layers * layer + on.host)
 
 
-def fitted_share(on: Chips, model: LayerModel, tp: int, reduces: int, context: int, rate: float) -> float:
+def fitted_share(
+    on: Chips, model: LayerModel, tp: int, reduces: int, context: int, rate: int | float
+) -> float:
     """The share of the install rate at which the model is as fast as `rate`; 1 where even that is slower."""
     low, high = 0.01, 1.0
     for _ in range(STEPS):
