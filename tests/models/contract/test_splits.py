@@ -91,6 +91,14 @@ def test_channels_heads_and_batches_of_a_state_lie_anywhere() -> None:
     assert same(scan(h, x, dt, per_head, *groups, d), full)
 
 
+def test_b_and_c_of_every_channel_are_so_where_channels_are_as_many_as_states() -> None:
+    """A square state: an axis of n taken for that of channels would fit, and give other results."""
+    x, dt, a, b, c, d, h = arrays("ssm0", "x", "dt", "A", "B", "C", "D", "h")
+    of = np.arange(h.shape[1]) % len(h)  # its channels over again, until they are as many as states
+    found = jax.jit(state_space.scan)(h[of], x[:, of], dt[:, of], a[of], b, c, d[of])
+    assert same(found, [CASES["ssm0"]["out_h"][of], CASES["ssm0"]["y"][:, of]])
+
+
 def test_terms_of_a_combine_add_in_any_order_and_from_anywhere() -> None:
     case = CASES["combine3"]
     w, t, bits = case["w"], case["t"], int(case["F"])
