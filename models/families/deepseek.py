@@ -5,6 +5,8 @@ weighted latents come out of it by another, in decode and prefill alike. The cac
 numbers of a token, whatever the number of heads. Source: facts/contract2.md section 6 (MLA).
 """
 
+from collections.abc import Callable
+
 import jax
 from flax import nnx
 from jax import Array
@@ -79,7 +81,9 @@ class LatentAttention(nnx.Module):
 
 
 class LatentLayer(nnx.Module):
-    """Latent attention, then a dense FFN."""
+    """Latent attention, then a dense FFN; one with experts replaces it."""
+
+    ffn: Callable[[Float32[Array, "batch hidden"]], Float32[Array, "batch hidden"]]
 
     def __init__(self, config: LatentConfig, *, context: int) -> None:
         self.attention = LatentAttention(config, context=context)

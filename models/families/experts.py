@@ -4,7 +4,6 @@ Attention is that of the Llama family. What differs between the Hugging Face mod
 `experts_checkpoint.py`.
 """
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -17,7 +16,7 @@ from models.decoder import Decoder
 from models.experts import FAMILY, ExpertsConfig
 from models.families.experts_checkpoint import READERS, tensors
 from models.families.family import Family
-from models.families.llama import Angles, Attention, LayerKV, Positions
+from models.families.llama import Attention, Layer
 from models.kv import KVFormat
 from models.parts import Norm, Normed
 from models.routing import Routing
@@ -83,27 +82,13 @@ class Mixture(nnx.Module):
         return ops.add(x, y)
 
 
-class MixtureLayer(nnx.Module):
+class MixtureLayer(Layer):
     """Attention, then experts."""
 
     def __init__(self, config: ExpertsConfig, *, context: int, kind: str = "full") -> None:
         self.attention = Attention(config, context=context, kind=kind)
         routing = Routing(chosen=config.chosen, renormalise=config.renormalise)
         self.ffn = Mixture(config, config.experts, config.ffn, routing)
-
-    def __call__(
-        self,
-        x: Float32[Array, "batch hidden"],
-        angles: Angles,
-        position: Positions,
-        k_cache: LayerKV,
-        v_cache: LayerKV,
-    ) -> tuple[Float32[Array, "batch hidden"], LayerKV, LayerKV]:
-        """One token per row; the caches come back with it appended."""
-        with jax.named_scope("attention"):
-            x, k_cache, v_cache = self.attention(x, angles, position, k_cache, v_cache)
-        with jax.named_scope("ffn"):
-            return self.ffn(x), k_cache, v_cache
 
 
 class MixtureDecoder(Decoder):

@@ -5,6 +5,8 @@ compiler traces. What differs between the Hugging Face model_types stands in `ll
 dense families are the same layers by other numbers (windows, caps, norms after attention and FFN, factors).
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -156,7 +158,9 @@ class FeedForward(nnx.Module):
 
 
 class Layer(nnx.Module):
-    """Attention, then FFN."""
+    """Attention, then FFN; a family that has another FFN replaces it."""
+
+    ffn: Callable[[Float32[Array, "batch hidden"]], Float32[Array, "batch hidden"]]
 
     def __init__(self, config: TransformerConfig, *, context: int, kind: str = "full") -> None:
         self.attention = Attention(config, context=context, kind=kind)
