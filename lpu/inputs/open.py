@@ -287,7 +287,7 @@ def _stored_weights(file: ModelFile, config: TransformerConfig | None) -> Weight
         return open_orbax(Path(rest))
     if kind != "safetensors":
         return None
-    from models.sources.huggingface import open_folder
+    from models.sources.huggingface.folder import open_folder
 
     return open_folder(Path(rest) if rest else Path(file.model), config)
 
@@ -302,7 +302,7 @@ def _as_stored(weights: Weights | None, config: TransformerConfig) -> Transforme
 
 
 def _folder_config(folder: Path) -> TransformerConfig:
-    from models.sources.huggingface_config import read_config
+    from models.sources.huggingface.config import read_config
 
     try:
         return read_config(folder)

@@ -13,8 +13,8 @@ from typing import Any
 from models.families.family import EMBEDDING, HEAD, LM_HEAD, TABLE, CheckpointTensor, HeadRows
 from models.latent_config import LatentConfig, LatentExpertsConfig
 from models.rope_scaling import YarnScaling
-from models.sources.huggingface_keys import activation_of
-from models.sources.huggingface_rope import rope_of
+from models.sources.huggingface.keys import activation_of
+from models.sources.huggingface.rope import rope_of
 from models.sources.json_keys import Keys
 
 LATENT_EPS = 1e-6  # of the norms of latents, whatever rms_norm_eps says: the default of their class

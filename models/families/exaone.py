@@ -9,7 +9,7 @@ from typing import Any
 from models.families.family import Family
 from models.families.llama import Layer, Llama
 from models.families.llama_checkpoint import ModelType, read, tensors
-from models.sources.huggingface_keys import alternating, layer_types
+from models.sources.huggingface.keys import alternating, layer_types
 from models.sources.json_keys import Keys
 
 NAME = "exaone"

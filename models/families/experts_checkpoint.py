@@ -14,7 +14,7 @@ from models.experts import FAMILY, ExpertsConfig, Names
 from models.families.family import CheckpointTensor
 from models.families.llama_checkpoint import ModelType, read
 from models.families.llama_checkpoint import tensors as dense_tensors
-from models.sources.huggingface_keys import FULL, WINDOW, Kinds, all_windows, layer_types
+from models.sources.huggingface.keys import FULL, WINDOW, Kinds, all_windows, layer_types
 from models.sources.json_keys import Keys
 
 _TRAINED_WITH = ("router_aux_loss_coef", "router_jitter_noise", "output_router_logits")

@@ -12,8 +12,8 @@ import numpy as np
 from models.families.family import Family
 from models.families.llama import Layer, Llama
 from models.families.llama_checkpoint import ModelType, read, tensors
-from models.sources.huggingface_keys import alternating
-from models.sources.huggingface_rope import by_kind
+from models.sources.huggingface.keys import alternating
+from models.sources.huggingface.rope import by_kind
 from models.sources.json_keys import Keys
 
 NAME = "gemma"

@@ -10,7 +10,7 @@ from typing import Any
 
 from models.config import DEFAULT_FAMILY, MATRICES, TransformerConfig
 from models.families.family import EMBEDDING, HEAD, LM_HEAD, TABLE, CheckpointTensor
-from models.sources.huggingface_keys import (
+from models.sources.huggingface.keys import (
     Kinds,
     activation_of,
     all_windows,
@@ -19,7 +19,7 @@ from models.sources.huggingface_keys import (
     used_windows,
     windows_of,
 )
-from models.sources.huggingface_rope import KINDS, rope_of
+from models.sources.huggingface.rope import KINDS, rope_of
 from models.sources.json_keys import Keys
 
 ATTENTION, FFN = MATRICES[:4], MATRICES[4:]

@@ -10,8 +10,8 @@ from typing import Any
 from models.families.family import Family
 from models.families.llama import Layer, Llama
 from models.families.llama_checkpoint import ATTENTION, ModelType, read, tensors
-from models.sources.huggingface_keys import alternating
-from models.sources.huggingface_rope import by_kind
+from models.sources.huggingface.keys import alternating
+from models.sources.huggingface.rope import by_kind
 from models.sources.json_keys import Keys
 
 NAME = "olmo"

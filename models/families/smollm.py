@@ -5,7 +5,7 @@ from functools import partial
 from models.families.family import Family
 from models.families.llama import Layer, Llama
 from models.families.llama_checkpoint import ModelType, llama_biases, read, tensors
-from models.sources.huggingface_keys import layer_types
+from models.sources.huggingface.keys import layer_types
 from models.sources.json_keys import Keys
 
 NAME = "smollm"

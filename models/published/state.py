@@ -8,7 +8,7 @@ from models.families.registry import readers
 from models.published.entries import Published
 from models.published.needs import missing
 from models.sources.error import WeightError
-from models.sources.huggingface_config import config_from
+from models.sources.huggingface.config import config_from
 from models.sources.json_keys import Keys
 
 

@@ -37,7 +37,7 @@ from lpu.inputs.files import read_bridge, read_model, read_rack
 from lpu.inputs.text import checked_ids, folder_tokenizer, parse_ids
 from lpu.outputs.ours import foreign, sealed_json
 from models.sources.checkpoint import open_orbax, save_orbax
-from models.sources.huggingface_config import read_config
+from models.sources.huggingface.config import read_config
 from models.sources.safetensor_files import open_files
 from models.sources.seeded import seeded
 

@@ -19,8 +19,8 @@ from models.contract.plain import plain, plain_cache, plain_params
 from models.kv import empty_cache
 from models.latent_config import LatentConfig, LatentExpertsConfig
 from models.sources.error import WeightError
-from models.sources.huggingface import open_folder
-from models.sources.huggingface_config import read_config
+from models.sources.huggingface.config import read_config
+from models.sources.huggingface.folder import open_folder
 from models.sources.seeded import seeded
 from models.sources.weights import check_shapes, weight_shapes
 from models.step import Step, family_step

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from models.hybrid_config import ATTENTION, BOTH, FAMILY, FFN, MIXER, TAPS, UNCLAMPED, HybridConfig
-from models.sources.huggingface_keys import activation_of
-from models.sources.huggingface_rope import rope_of
+from models.sources.huggingface.keys import activation_of
+from models.sources.huggingface.rope import rope_of
 from models.sources.json_keys import Keys
 
 LONGEST = 1 << 30  # tokens of a sequence, for a model without attention: nothing grows with them

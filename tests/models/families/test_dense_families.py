@@ -13,8 +13,8 @@ import pytest
 from models.contract.plain import plain, plain_cache, plain_params
 from models.kv import empty_cache
 from models.sources.error import WeightError
-from models.sources.huggingface import open_folder
-from models.sources.huggingface_config import read_config
+from models.sources.huggingface.config import read_config
+from models.sources.huggingface.folder import open_folder
 from models.sources.weights import check_shapes, weight_shapes
 from models.step import Step, family_step
 

@@ -13,8 +13,8 @@ from models.contract.plain import plain, plain_cache, plain_params
 from models.experts import ExpertsConfig
 from models.kv import empty_cache
 from models.sources.error import WeightError
-from models.sources.huggingface import open_folder
-from models.sources.huggingface_config import read_config
+from models.sources.huggingface.config import read_config
+from models.sources.huggingface.folder import open_folder
 from models.step import family_step
 
 VARIANTS = Path(__file__).parents[1] / "data/variants"

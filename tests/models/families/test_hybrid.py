@@ -17,8 +17,8 @@ from models.families.hybrid.checkpoint import decay
 from models.families.registry import config_of
 from models.hybrid_config import HybridConfig
 from models.sources.error import WeightError
-from models.sources.huggingface import open_folder
-from models.sources.huggingface_config import read_config
+from models.sources.huggingface.config import read_config
+from models.sources.huggingface.folder import open_folder
 
 FOLDERS = Path(__file__).parents[1] / "data/variants"
 WRONG: dict[str, tuple[str, dict[str, Any], str]] = {

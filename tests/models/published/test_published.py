@@ -18,7 +18,7 @@ from models.published.entries import FOLDER, Published, published
 from models.published.needs import RULES as NEEDS
 from models.published.needs import missing
 from models.published.state import RefusedModelError, config_of, state_of
-from models.sources.huggingface_config import config_from
+from models.sources.huggingface.config import config_from
 from models.sources.json_keys import Keys
 from models.step import family_step
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from models.contract.plain import plain, plain_cache
-from models.sources.huggingface import HuggingFaceWeights, open_folder
+from models.sources.huggingface.folder import HuggingFaceWeights, open_folder
 from models.sources.weights import check_shapes, weight_shapes
 from models.step import family_step
 

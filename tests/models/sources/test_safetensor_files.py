@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from models.sources.error import WeightError
-from models.sources.huggingface import open_folder
+from models.sources.huggingface.folder import open_folder
 
 DATA = Path(__file__).parents[1] / "data"
 LLAMA, QWEN3 = DATA / "tiny-llama", DATA / "tiny-qwen3"

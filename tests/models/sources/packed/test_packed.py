@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from models.contract.scales.mxfp4 import from_mxfp4
 from models.sources.error import WeightError
-from models.sources.huggingface import HuggingFaceWeights, open_folder
+from models.sources.huggingface.folder import HuggingFaceWeights, open_folder
 from models.sources.packed.convert import Changed, changed_of
 from models.sources.packed.join import joined
 from models.sources.quantise import decode_table, dequantise, quantise

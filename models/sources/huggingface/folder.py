@@ -16,8 +16,8 @@ from models.config import TransformerConfig
 from models.families.family import TABLE, CheckpointTensor
 from models.sources.error import WeightError
 from models.sources.experts import HALVES, Halved, halved, quantise_stack, side_by_side
-from models.sources.huggingface_config import is_nested, read_config, weight_block
-from models.sources.huggingface_tensors import FP8, scale_of, settle
+from models.sources.huggingface.config import is_nested, read_config, weight_block
+from models.sources.huggingface.tensors import FP8, scale_of, settle
 from models.sources.packed.convert import Changed, changed_values, converted
 from models.sources.packed.tensor import MXFP4, PACKED, PackedTensor
 from models.sources.quantise import FORMAT, check_finite, dequantise, power_of_two, quantise, stacked

@@ -7,9 +7,9 @@ import pytest
 
 from models.config import Llama3Scaling
 from models.sources.error import WeightError
-from models.sources.huggingface_config import read_config
+from models.sources.huggingface.config import read_config
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[2] / "data"
 NAN = float("nan")
 LLAMA, QWEN3 = DATA / "tiny-llama", DATA / "tiny-qwen3"
 

@@ -15,12 +15,12 @@ from models.contract.plain import plain, plain_cache
 from models.rope import frequencies
 from models.sources.checkpoint import save_orbax
 from models.sources.error import WeightError
-from models.sources.huggingface import open_folder
+from models.sources.huggingface.folder import open_folder
 from models.sources.quantise import decode_table, dequantise, quantise
 from models.sources.weights import check_shapes, content_digest, weight_shapes
 from models.step import family_step
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[2] / "data"
 LLAMA, QWEN3 = DATA / "tiny-llama", DATA / "tiny-qwen3"
 Q_PROJ = "model.layers.0.self_attn.q_proj.weight"
 Tensors = dict[str, np.ndarray]

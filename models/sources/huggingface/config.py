@@ -8,7 +8,7 @@ from pathlib import Path
 from models.config import MOST, TransformerConfig
 from models.families.registry import readers
 from models.sources.error import WeightError
-from models.sources.huggingface_keys import refuse_unread
+from models.sources.huggingface.keys import refuse_unread
 from models.sources.json_keys import Keys, read_object
 
 METHODS = ("fp8", "fbgemm_fp8", "compressed-tensors", "modelopt", "mxfp4")

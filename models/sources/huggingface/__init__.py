@@ -1,0 +1,1 @@
+"""Hugging Face folders: config.json, RoPE, names and tensors read as ours."""
