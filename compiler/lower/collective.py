@@ -151,7 +151,12 @@ def reading_ranks(
 
 
 def held_there(low: Lowering, adding: Node, mask: np.ndarray) -> bool:
-    """Whether the block's input, if it is what is added to, lies wherever the sum may be made."""
+    """Whether the block's input, if it is what is added to, lies wherever the sum may be made.
+
+    Only of models with experts: of others no attention leaves a rank of its group without the whole input.
+    """
+    if not low.demands.somewhere_everywhere:
+        return True
     for view in adding.inputs:
         value, segments = low.where.get(view, (None, None))
         if value is not None and value.uid == 0 and segments is not None:

@@ -27,6 +27,7 @@ from compiler.schedule import template
 from compiler.schedule.allocate import Addresses
 from compiler.schedule.list_schedule import Times
 from fabric.rack import load_rack
+from lpu import api
 
 ATTENTION = "layers.0"
 LONGEST = 300
@@ -118,6 +119,26 @@ def ingest_text() -> str:
     return "\n".join([*map(str, body.slots), rows_text(program)])
 
 
+KEPT = (
+    ("llama-tiny", "quad", 4),
+    ("smollm-135m", "quad", 4),
+    ("tinyllama-1.1b", "lpx-tray", 8),
+    ("qwen3-0.6b", "lpx-tray", 8),
+    ("mla-tiny", "quad", 4),
+    ("moe-tiny", "quad", 4),
+)
+
+
+def kept_text() -> str:
+    """Cycles and rows of models of each kind: what the lowering of one kind does to another's shows here."""
+    found = []
+    for model, rack, tp in KEPT:
+        program = api.compile(model, rack=rack, tp=tp, context=64, check=False).program
+        rows = sum(len(program.blocks[call.block].columns[64].op) for call in program.calls)
+        found.append(f"{model} on {rack}, tp {tp}: {program.manifest.cycles[64]:,} cycles, {rows:,} rows")
+    return "\n".join(found)
+
+
 TEXTS: dict[str, Callable[[], str]] = {
     "graph": lambda: str(graph()),
     "blocks": lambda: "\n".join(map(block_text, cut(graph()))),
@@ -130,6 +151,7 @@ TEXTS: dict[str, Callable[[], str]] = {
     "hops": hops_text,
     "throughput": throughput_text,
     "ingest": ingest_text,
+    "kept": kept_text,
 }
 
 

@@ -87,12 +87,9 @@ def ways(low: Lowering, node: Node, source: Lines, tiles: RowTiles, owner: np.nd
 
 
 def _residual_there(low: Lowering, node: Node, owner: np.ndarray) -> bool:
-    """Whether who adds the nodes up has the block's input, if the sum is added to that.
-
-    Only of models with experts: of others no attention leaves a rank of its group without the whole input.
-    """
+    """Whether who adds the nodes up has the block's input, if the sum is added to that."""
     users = low.demands.readers(node.outputs[0])
-    if not low.demands.somewhere_everywhere or len(users) != 1:
+    if len(users) != 1:
         return True
     own = np.arange(low.group.ranks)[:, None] == owner
     return held_there(low, users[0][0], own)
