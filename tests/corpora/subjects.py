@@ -94,7 +94,7 @@ Folder = tuple[dict[str, Program], Weights]
 
 def _pair(config: TransformerConfig, kv: KVFormat = "fp16", **options: Any) -> Callable[[], Folder]:
     def make() -> Folder:
-        step, decode, prefill = compiled_pair(config, CHUNK, **({"kv": kv} | options))
+        step, decode, prefill = compiled_pair(config, CHUNK, kv=kv, **options)
         of = replace(config, max_context=max(decode.manifest.contexts))
         folder = {DECODE: of_model(decode, of, kv), PREFILL: of_model(prefill, of, kv)}
         return folder, _weights(step)

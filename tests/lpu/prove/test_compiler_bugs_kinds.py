@@ -1,4 +1,4 @@
-"""Deliberate bugs in the lowering of experts, latents, windows and states: legal, and refused by the proof."""
+"""Deliberate bugs in lowering experts, latents, windows and states: legal, and refused by the proof."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -37,8 +37,8 @@ MODELS: dict[str, TransformerConfig] = {
     ),
     "span": replace(SMALL, layers=1, vocab=100, ffn=64, span=12, kinds=("span",), attention_block=16),
     "states": HybridConfig(
-        name="states", family="hybrid", layers=1, hidden=96, heads=1, kv_heads=1, head_dim=2, ffn=1, vocab=100,
-        tied=False, rope_theta=1e4, eps=1e-5, max_context=80, source="made up for tests", pattern=("M",),
+        name="states", family="hybrid", layers=1, hidden=96, heads=1, kv_heads=1, head_dim=2, ffn=1,
+        vocab=100, tied=False, rope_theta=1e4, eps=1e-5, max_context=80, source="made up for tests", pattern=("M",),
         channels=160, states=12, ssm_heads=10, groups=2, step_low=0.01, step_high=0.2,
     ),
 }  # fmt: skip
@@ -94,7 +94,7 @@ BUGS: dict[str, Bug] = {
     "bias for powers": Bug(model="grouped", tensors={".router.bias": ".router.exponent"}),
     "groups of experts ignored": Bug(model="grouped", kernels={"groups": 1, "keep": 1}),
     "a group more": Bug(model="grouped", kernels={"keep": 3}),
-    "shares not scaled": Bug(model="grouped", kernels={"scale": lambda scale: 1.0 if scale == 2.5 else scale}),
+    "shares not scaled": Bug(model="grouped", kernels={"scale": lambda s: 1.0 if s == 2.5 else s}),
     "latents in another order": Bug(model="latent", columns=_both(".kv_a", backwards)),
     "latents of another rank": Bug(model="latent", rows={".expand.codes": rolled(1)}),
     "the next head's matrix of latents": Bug(model="latent", columns=_both(".q_nope", rolled(32))),
