@@ -38,8 +38,8 @@ MODELS: dict[str, TransformerConfig] = {
     "span": replace(SMALL, layers=1, vocab=100, ffn=64, span=12, kinds=("span",), attention_block=16),
     "states": HybridConfig(
         name="states", family="hybrid", layers=1, hidden=96, heads=1, kv_heads=1, head_dim=2, ffn=1,
-        vocab=100, tied=False, rope_theta=1e4, eps=1e-5, max_context=80, source="made up for tests", pattern=("M",),
-        channels=160, states=12, ssm_heads=10, groups=2, step_low=0.01, step_high=0.2,
+        vocab=100, tied=False, rope_theta=1e4, eps=1e-5, max_context=80, source="made up for tests",
+        pattern=("M",), channels=160, states=12, ssm_heads=10, groups=2, step_low=0.01, step_high=0.2,
     ),
 }  # fmt: skip
 SPAN = 40
