@@ -4,11 +4,15 @@ from typing import NamedTuple
 
 
 class Deal(NamedTuple):
-    """A context dealt in `stripes` over `chips`: all but the head's owner keep `lent`, the owner the rest."""
+    """A context dealt in `stripes` over `chips`: all but the head's owner keep `lent`, the owner the rest.
+
+    Stripes are dealt `run` blocks at a time, those of the owner first.
+    """
 
     chips: int = 1
     stripes: int = 1
     lent: int = 1
+    run: int = 1
 
     @property
     def slots(self) -> tuple[int, ...]:
@@ -25,6 +29,6 @@ class Deal(NamedTuple):
 WHOLE = Deal()
 
 
-def evenly(chips: int) -> Deal:
+def evenly(chips: int, run: int) -> Deal:
     """A stripe for each chip."""
-    return Deal(chips, chips)
+    return Deal(chips, chips, run=run)
