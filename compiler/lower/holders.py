@@ -3,8 +3,7 @@
 import numpy as np
 
 from compiler.lower.context import Lowering
-from compiler.lower.deal import Deal
-from compiler.lower.layout import Lines
+from compiler.lower.layout import Deal, Lines
 from compiler.program.instructions.attention import AttentionKernel
 from compiler.program.isa import KV, SPACE_SHIFT
 from fabric.paths import hops

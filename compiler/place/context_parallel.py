@@ -6,8 +6,8 @@ from dataclasses import replace
 from compiler.errors import OptionError
 from compiler.lower.block import Plan, lower
 from compiler.lower.blocks import ModelBlock, kv_heads
-from compiler.lower.deal import Deal, evenly
 from compiler.lower.kv_blocks import block_of
+from compiler.lower.layout import Deal
 from compiler.lower.rows import Kernels
 from compiler.options import CompileOptions
 from compiler.place.near import Near
@@ -48,12 +48,12 @@ def choices(
     near = Near(plan, attention, rack, chips, parts) if beside and attention else None
     if options.cp is not None:
         if options.cp <= own:
-            return [evenly(options.cp)]
+            return [Deal.evenly(options.cp)]
         if near is None or near.beside(options.cp) is None:
             raise _too_many(options.cp, own, max(heads, default=1), len(chips), near)
         return [near.deal(options.cp)]
     blocks_of_all = int(ceil_div(max(plan.contexts), block_of(plan.graph)))
-    deals = [evenly(cp) for cp in doubled(min(own, blocks_of_all))]
+    deals = [Deal.evenly(cp) for cp in doubled(min(own, blocks_of_all))]
     deals += [] if near is None else [near.deal(cp) for cp in near.powers(own, blocks_of_all)]
     if len(deals) == 1 or not attention:  # states have no context to deal
         return deals[:1]

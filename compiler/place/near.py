@@ -7,8 +7,8 @@ import numpy as np
 
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock
-from compiler.lower.deal import Deal, evenly
 from compiler.lower.kv_blocks import run_of
+from compiler.lower.layout import Deal
 from compiler.place.stripes import Beside, Chips, missing, neighbours, undealt
 from compiler.program.instructions.attention import AttentionKernel, node_lines
 from compiler.program.isa import F16_LANES, Op, ceil_div
@@ -52,7 +52,7 @@ class Near:
         """
         kernel = self._kernel
         if kernel is None:
-            return evenly(cp)
+            return Deal.evenly(cp)
         found: list[tuple[int, Deal]] = []
         for stripes in doubled(min(MOST_STRIPES, kernel.chunks)):
             run = run_of(self._plan.contexts, kernel.block, stripes) // kernel.block
@@ -62,7 +62,7 @@ class Near:
                 here, there = (self._work(kernel, run * runs * some) for some in (deal.kept, lent))
                 there = max(there, self._slots(runs * lent * self._heads * node_lines(kernel)))
                 found.append((max(here, there + self._apart(kernel)), deal))
-        return min(found)[1] if found else evenly(cp)
+        return min(found)[1] if found else Deal.evenly(cp)
 
     def _work(self, kernel: AttentionKernel, blocks: int) -> int:
         """Cycles in which a chip takes so many blocks of each of its heads, on all planes and chains."""
