@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from compiler.errors import CompileError
 from compiler.graph.graph import Graph, Node
-from compiler.lower.deal import WHOLE, Deal
+from compiler.lower.layout import WHOLE, Deal
 from compiler.program.instructions.attention import ring_blocks
 from compiler.program.isa import F32_LANES, ceil_div
 from models.contract.vocabulary.attention import reach

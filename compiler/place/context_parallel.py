@@ -6,8 +6,8 @@ from dataclasses import replace
 from compiler.errors import OptionError
 from compiler.lower.block import Plan, lower
 from compiler.lower.blocks import ModelBlock, kv_heads
-from compiler.lower.deal import Deal, evenly
 from compiler.lower.kv_blocks import block_of, run_of
+from compiler.lower.layout import Deal
 from compiler.lower.rows import Kernels
 from compiler.options import CompileOptions
 from compiler.place.near import Near
@@ -50,7 +50,7 @@ def choices(
     block = block_of(plan.graph)
 
     def even(cp: int) -> Deal:
-        return evenly(cp, run_of(plan.contexts, block, cp))
+        return Deal.evenly(cp, run_of(plan.contexts, block, cp))
 
     if options.cp is not None:
         if options.cp <= own:

@@ -7,8 +7,8 @@ import numpy as np
 
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock
-from compiler.lower.deal import Deal, evenly
 from compiler.lower.kv_blocks import run_of
+from compiler.lower.layout import Deal
 from compiler.place.stripes import Beside, Chips, missing, neighbours, undealt
 from compiler.program.instructions.attention import AttentionKernel, node_lines
 from compiler.program.isa import F16_LANES, Op, ceil_div
@@ -52,7 +52,7 @@ class Near:
         """
         kernel, contexts = self._kernel, self._plan.contexts
         if kernel is None:
-            return evenly(cp, 1)
+            return Deal.evenly(cp, 1)
         found: list[tuple[int, Deal]] = []
         for stripes in doubled(min(MOST_STRIPES, kernel.chunks)):
             least, most = (run_of(some, kernel.block, stripes) for some in (contexts, (max(contexts),)))
@@ -60,7 +60,7 @@ class Near:
                 for lent in range(1, (stripes - 1) // (cp - 1) + 1):
                     deal = Deal(cp, stripes, lent, run)
                     found.append((sum(self._cycles(kernel, deal, context) for context in contexts), deal))
-        even = evenly(cp, run_of(contexts, kernel.block, cp))
+        even = Deal.evenly(cp, run_of(contexts, kernel.block, cp))
         return min(found, key=lambda one: one[0])[1] if found else even
 
     def _cycles(self, kernel: AttentionKernel, deal: Deal, context: int) -> int:

@@ -10,8 +10,8 @@ from compiler.errors import CapacityError
 from compiler.lower.block import Plan, lower
 from compiler.lower.blocks import ModelBlock
 from compiler.lower.context import Group, Lowering
-from compiler.lower.deal import WHOLE, Deal
 from compiler.lower.kv_blocks import block_of, kv_capacity
+from compiler.lower.layout import WHOLE, Deal
 from compiler.lower.rows import Kernels
 from compiler.place.stages import Room, Size
 from compiler.program.isa import WORD_BYTES

@@ -13,8 +13,8 @@ from handmade import change
 from models_named import of_model
 from slow import slow_but
 
-from compiler.lower.deal import evenly
 from compiler.lower.kv_blocks import kv_capacity, run_of
+from compiler.lower.layout import Deal
 from compiler.program.instructions.attention import AttentionKernel
 from compiler.program.isa import Columns, Op
 from compiler.program.program import Program
@@ -203,4 +203,4 @@ def test_stripes_hold_every_token_of_every_bucket(stripes: int) -> None:
         run = run_of((context, 80), 80, stripes)
         turn = np.arange(context) // (80 * run)
         held = np.bincount(turn % stripes, minlength=stripes)
-        assert kv_capacity((context, 80), 80, evenly(stripes, run)) >= held.max()
+        assert kv_capacity((context, 80), 80, Deal.evenly(stripes, run)) >= held.max()

@@ -12,10 +12,9 @@ import numpy as np
 
 from compiler.graph.graph import Node, View
 from compiler.lower.context import Lowering
-from compiler.lower.deal import WHOLE
 from compiler.lower.holders import holders, kv_regions, needed, order
 from compiler.lower.kv_blocks import attention_shape, chunk_of, ring_tokens
-from compiler.lower.layout import Lines, Segments
+from compiler.lower.layout import WHOLE, Lines, Segments
 from compiler.lower.merging import Level, levels, node_size
 from compiler.lower.ops.sinks import SINK, sinks_of
 from compiler.lower.rows import tag

@@ -6,9 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compiler.lower import rules
-from compiler.lower.deal import evenly
 from compiler.lower.kv_blocks import chunk_of, kv_capacity, run_of
-from compiler.lower.layout import natural
+from compiler.lower.layout import Deal, natural
 from compiler.lower.merging import FAN, at_once, levels
 from compiler.lower.ops.chains import tile_cut
 from compiler.lower.rows import WeightArena
@@ -176,7 +175,7 @@ def test_heads_wider_than_a_plane_take_more_of_them_and_v_a_column_of_ones() -> 
 def test_regions_hold_the_context(context: int, stripes: int) -> None:
     assert chunk_of(context, 512) * -(-context // 512) >= context
     run = run_of((context,), 512, stripes)
-    assert kv_capacity((context,), 512, evenly(stripes, run)) * stripes >= context
+    assert kv_capacity((context,), 512, Deal.evenly(stripes, run)) * stripes >= context
     assert stripes > 1 or run == 1
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from steps import llama
 
 from compiler.errors import CapacityError, OptionError
-from compiler.lower.deal import Deal
+from compiler.lower.layout import Deal
 from compiler.options import CompileOptions
 from compiler.place.context_parallel import choices
 from compiler.place.stages import Room, Size, spread
