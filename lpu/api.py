@@ -297,6 +297,7 @@ def run(
         prefill_buckets=tuple(
             bucket_of(prefill.manifest.contexts if prefill else (), position) for position in done.chunks
         ),
+        clipped=machine.clips.found(len(ids)),
     )
 
 
