@@ -38,8 +38,8 @@ class Cluster(NamedTuple):
 @contextmanager
 def started(*words: str) -> Generator[subprocess.Popen[bytes]]:
     """A process of Dask, ended with the block whatever happens."""
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen([sys.executable, "-m", "dask", *words], **quiet)
+    nowhere = subprocess.DEVNULL
+    process = subprocess.Popen([sys.executable, "-m", "dask", *words], stdout=nowhere, stderr=nowhere)
     try:
         yield process
     finally:
