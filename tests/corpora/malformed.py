@@ -88,12 +88,18 @@ def _listed(folder: Path) -> None:
         raise FileError(said)
 
 
+def _families(folder: Path) -> None:
+    for each in sorted(folder.iterdir()):
+        read_config(each)
+
+
 KINDS = {
     "rack": Kind(("rack.yaml",), lambda f: read_rack(f / "rack.yaml")),
     "chip": Kind(("chip.yaml",), lambda f: read_rack(f / "chip.yaml")),
     "bridge": Kind(("bridge.yaml",), lambda f: read_bridge(f / "bridge.yaml")),
     "model": Kind(("model.yaml",), lambda f: read_model(f / "model.yaml")),
     "config": Kind(("config.json",), read_config),
+    "families": Kind(("*/config.json",), _families),
     "tensors": Kind(("model.safetensors.index.json", "model-00001-of-00003.safetensors"), _tensors),
     "tokenizer": Kind(("tokenizer.json",), lambda f: folder_tokenizer(f).encode("a b")),
     "program": Kind(("manifest.json", "columns.npz"), api.load_program),
@@ -130,6 +136,10 @@ def good() -> Path:
     (home / "prompts" / "ids.txt").write_text("1,2,3;4,5;256")
     shutil.copy(MODELS / "tiny-llama" / "config.json", home / "config")
     shutil.copytree(MODELS / "tiny-qwen3", home / "qwen")
+    for room in ("variants", "families", "latent"):
+        for path in sorted((MODELS / room).glob("*/config.json")):
+            (home / "families" / path.parent.name).mkdir(parents=True)
+            shutil.copy(path, home / "families" / path.parent.name)
     shutil.copy(TABLE, home / "table" / "table.csv")
     made = api.compile("llama-tiny", rack="pair", context=(16,), options=CompileOptions(tp=2))
     api.save_program(made.program, home / "program")
