@@ -13,7 +13,8 @@ Activation = Literal["silu", "gelu", "gelu_erf"]  # gelu: its tanh form; gelu_er
 MOST_WIDTH = 1 << 24
 MOST = {
     "layers": 4096,
-    **dict.fromkeys(("max_context", "window", "span", "attention_block", "published_parameters"), 1 << 62),
+    **dict.fromkeys(("max_context", "window", "span", "attention_block"), 1 << 62),
+    **dict.fromkeys(("published_parameters", "published_active"), 1 << 62),
 }
 MATRICES_PER_FFN = 3  # gate, up, down
 DEFAULT_FAMILY = "llama"
