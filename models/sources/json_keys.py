@@ -62,8 +62,8 @@ class Keys:
         value = self._required(key, default)
         if type(value) is not int or value < 1:
             raise self.error(key, value, "it is a whole number of at least 1")
-        if value >= 1 << 63:
-            raise self.error(key, value, "the most is 2^63 - 1")
+        if value >= 1 << 64:
+            raise self.error(key, value, "the most is 2^64 - 1")
         return value
 
     def stated(self, key: str, default: int) -> int:
