@@ -92,8 +92,10 @@ class TransformerConfig:
                 raise ValueError(f"{self.name}: {field} is {getattr(self, field)}, the least is 1.")
         for one in fields(self):
             value, most = getattr(self, one.name), MOST.get(one.name, MOST_WIDTH)
-            if type(value) is int and value > most:
+            if one.type in (int, int | None) and value is not None and value > most:
                 raise ValueError(f"{self.name}: {one.name} is {value}, the most is {most}.")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{self.name}: {one.name} is {value}, it must be finite.")
         if self.heads % self.kv_heads:
             raise ValueError(
                 f"{self.name}: heads {self.heads} is no multiple of kv_heads {self.kv_heads}; "
