@@ -6,11 +6,12 @@ Embedding; the parts of each layer in the order of its word, each with its norm 
 from collections.abc import Mapping
 from typing import Any, cast
 
+from lpu.prove.models.experts import Sizes, mixture
 from lpu.prove.models.llama import LlamaReading
 from lpu.prove.models.record import ModelTerms
 from lpu.prove.refused import RefusedError
 from lpu.prove.terms import Terms
-from models.hybrid_config import BOTH, FFN, MIXER, TAPS, HybridConfig
+from models.hybrid_config import BOTH, EXPERTS, FFN, MIXER, TAPS, HybridConfig
 
 
 def read(terms: Terms, numbers: Mapping[str, Any], longest: int, kv: str) -> ModelTerms:
@@ -45,15 +46,18 @@ class _HybridReading(LlamaReading):
 
     def _part(self, out: ModelTerms, layer: str, part: str, x: int, angles: int) -> int:
         """One part of a layer: its sum with the residual."""
-        terms, block = (
-            self.terms,
-            {MIXER: f"{layer}.mixer", FFN: f"{layer}.ffn"}.get(part, f"{layer}.attention"),
-        )
+        terms, named = self.terms, {MIXER: "mixer", FFN: "ffn", EXPERTS: "experts"}
+        block = f"{layer}.{named.get(part, 'attention')}"
         a = self._deferred(x, self._gain(out, block, self._numbers.hidden))
         if part == MIXER:
             made = self._mixed(out, block, *a)
         elif part == FFN:
             made = self._ffn(out, block, *a)
+        elif part == EXPERTS:
+            config = self._numbers
+            chosen = (config.chosen, config.renormalise, config.shared)
+            sizes = Sizes(config.hidden, config.experts, config.expert_ffn, config.activation)
+            made = mixture(terms, out, block, a, sizes, chosen)
         else:
             made = self._attended(out, block, *a, angles)
         if part == BOTH:
@@ -75,8 +79,14 @@ class _HybridReading(LlamaReading):
 
         channels = self._conv(out, f"{block}.conv_x", product("x", a, config.channels, statistic))
         rounded = terms.rounded(channels, 16)
-        low = terms.rounded(terms.multiply(product("low", rounded, config.rank), 1.0), 16)
-        both = terms.multiply(product("bc", rounded, config.both), 1.0)
+        low, both = product("low", rounded, config.rank), product("bc", rounded, config.both)
+        if config.step_norms:
+            gain = self._tensor(out, f"{block}.low_norm.gain", config.rank)
+            low = terms.norm(low, gain, config.eps, config.rank)
+            gain = self._tensor(out, f"{block}.bc_norm.gain", config.both)
+            both = terms.norm32(both, gain, config.eps, config.states)
+        else:
+            low = terms.rounded(low, 16)
         raw = product("dt", low, config.channels, biased=True)
         decay = self._tensor(out, f"{block}.step.decay", config.channels * config.states)
         through = self._tensor(out, f"{block}.step.through", config.channels)

@@ -11,8 +11,9 @@ from jaxtyping import Float16, Float32, Int32
 
 from models.contract import ops
 from models.contract.recurrent.convolution import TAPS
+from models.families.experts import Mixture
 from models.families.llama import Angles, Attention, FeedForward, Positions
-from models.hybrid_config import ATTENTION, BOTH, FFN, MIXER, HybridConfig
+from models.hybrid_config import ATTENTION, BOTH, EXPERTS, FFN, MIXER, HybridConfig
 from models.kv import KVCache, KVFormat, kv_shape
 from models.parts import Embedding, Linear, Norm, Normed
 from models.rope import rope_angles, rope_turns
@@ -116,6 +117,9 @@ class SelectiveMixer(Mixer):
         self.step = nnx.Dict(
             {name: nnx.Param(jnp.zeros(width, jnp.float32)) for name, width in decays.items()}
         )
+        if config.step_norms:
+            self.low_norm = Norm(config.rank, config.eps)
+            self.bc_norm = Norm(config.both, config.eps)
         self.o = Linear(channels, hidden, scaled=scaled)
         self.config = config
 
@@ -127,9 +131,14 @@ class SelectiveMixer(Mixer):
         x, held_x = self.conv_x(self.x(a), states[0], position)
         x16 = ops.round16(x)
         low, bc = self.low(x16), ops.multiply(self.bc(x16), factor=1.0)
+        if config.step_norms:
+            low16 = self.low_norm(low)
+            bc = self.bc_norm.in_f32(bc.reshape(-1, 2, config.states)).reshape(bc.shape)
+        else:
+            low16 = ops.round16(ops.multiply(low, factor=1.0))
         y, held = ops.ssm(
             x,
-            self.dt(ops.round16(ops.multiply(low, factor=1.0))),
+            self.dt(low16),
             bc,
             step["decay"][...],
             step["through"][...],
@@ -153,15 +162,17 @@ class HybridLayer(nnx.Module):
             self.attention = Attention(config, context=context)
         if FFN in word:
             self.ffn = FeedForward(config)
+        if EXPERTS in word:
+            self.experts = Mixture(config, config.experts, config.expert_ffn, config.routing)
 
     def __call__(
         self, part: str, x: Residual, angles: Angles | None, position: Positions, held: Held
     ) -> tuple[Residual, Held]:
         """One of its parts; what it keeps comes back as it is after the token."""
         keys, values, states = held
-        if part == FFN:
+        if part in (FFN, EXPERTS):
             with jax.named_scope("ffn"):
-                return self.ffn(x), held
+                return (self.ffn(x) if part == FFN else self.experts(x)), held
         if part == MIXER:
             with jax.named_scope("mixer"):
                 x, states = self.mixer(x, states, position)
