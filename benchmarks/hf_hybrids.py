@@ -64,10 +64,13 @@ FOLDERS: dict[str, dict[str, Any]] = {
         "rope_theta": 1e11,
     },
     "bamba": SMALL | {"model_type": "bamba", "attn_layer_indices": [1], "tie_word_embeddings": True},
-    "jamba": SMALL
-    | {
+    "jamba": {
         "model_type": "jamba",
+        "hidden_size": 48,
+        "intermediate_size": 80,
         "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
         "attn_layer_period": 4,
         "attn_layer_offset": 1,
         "expert_layer_period": 2,
@@ -76,9 +79,8 @@ FOLDERS: dict[str, dict[str, Any]] = {
         "num_experts_per_tok": 2,
         "mamba_d_state": 8,
         "mamba_dt_rank": 8,
+        "max_position_embeddings": 64,
         "rms_norm_eps": 1e-6,
-        "use_mamba_kernels": False,
-        "experts_implementation": "eager",
     },
     "granite4-dense": SMALL
     | {

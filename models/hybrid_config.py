@@ -20,7 +20,15 @@ PARTS = {
     EXPERTS: "experts that a router chooses",
 }
 """Letters of a layer's word: each part has its own norm and adds to the residual."""
-_LATER = {"experts": 0, "chosen": 0, "expert_ffn": 0, "shared": 0, "renormalise": True, "step_norms": False}
+_LATER: dict[str, Any] = {
+    "experts": 0,
+    "chosen": 0,
+    "expert_ffn": 0,
+    "shared": 0,
+    "renormalise": True,
+    "step_norms": False,
+    "rule": "ssm",
+}
 """Fields that are younger than digests, and what they are where nothing is said."""
 
 
@@ -36,7 +44,9 @@ class HybridConfig(TransformerConfig):
     queries and keys. names: how the tensors of a checkpoint are called, by its model_type; factors: what its
     matrices are multiplied by when they are loaded, each as "k=0.5". step_norms: of Mamba-1, whether B, C and
     what time steps are made of have norms. A token takes `chosen` of `experts` experts of width `expert_ffn`
-    by a softmax, over the chosen alone if `renormalise`, and `shared` more that every token takes.
+    by a softmax, over the chosen alone if `renormalise`, and `shared` more that every token takes. rule: how
+    mixers renew their states; of the gated delta rule `states` is the lanes of a key, and each of `groups`
+    has a query and a key.
     """
 
     pattern: tuple[str, ...]
@@ -52,6 +62,7 @@ class HybridConfig(TransformerConfig):
     rope: bool = True
     names: str = "mamba2"
     factors: tuple[str, ...] = ()
+    rule: Literal["ssm", "delta"] = "ssm"
     step_norms: bool = False
     experts: int = 0
     chosen: int = 0
@@ -99,6 +110,10 @@ class HybridConfig(TransformerConfig):
             raise ValueError(
                 f"{self.name}: step_low {self.step_low} and step_high {self.step_high} must be "
                 "0 <= low <= high."
+            )
+        if self.rule not in ("ssm", "delta") or (self.rule == "delta" and self.rank):
+            raise ValueError(
+                f"{self.name}: rule is {self.rule!r} with rank {self.rank}: it is ssm, or delta of rank 0."
             )
         if self.step_norms and not self.rank:
             raise ValueError(f"{self.name}: step_norms are of Mamba-1, rank is {self.rank}.")
@@ -185,6 +200,9 @@ class HybridConfig(TransformerConfig):
             made = channels * (self.rank + self.both) + self.rank * channels + channels
             made += (self.rank + self.both) * self.step_norms
             return shared + 2 * hidden * channels + made + channels * (self.states + 1)
+        if self.rule == "delta":
+            lanes = channels // self.ssm_heads
+            return shared + hidden * (channels + wide + 2 * self.ssm_heads) + 2 * self.ssm_heads + lanes
         shared += channels * (self.mixer_norm == "gated")
         return shared + hidden * (channels + wide + self.ssm_heads) + 3 * self.ssm_heads
 

@@ -221,6 +221,17 @@ class Terms:
         """
         return self.make("ssm", (value, raw, both, decay, through), attributes, self.shape(value))
 
+    def l2_norm(self, value: int, eps: float, head_dim: int) -> int:
+        """Each head over its length."""
+        return self.make("l2_norm", (value,), (eps, head_dim), self.shape(value))
+
+    def delta(self, value: int, raw: int, both: int, decay: int, attributes: tuple[Any, ...]) -> int:
+        """The gated delta rule over all values of this step and those before.
+
+        attributes: lanes of a key, groups of heads that share one.
+        """
+        return self.make("delta", (value, raw, both, decay), attributes, self.shape(value))
+
     def gate(self, value: int, other: int) -> int:
         """A vector times silu of another."""
         return self.make("gate", (value, other), (), self.shape(value))

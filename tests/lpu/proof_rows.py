@@ -176,6 +176,7 @@ def hnorm(s: Setting) -> tuple[RowOperands, Changes]:
         "short has 80 numbers": {"kernel": own, "preloads": s.words(GAIN, s.short, 80, 0)},
         "by gains of each": {"kernel": replace(own, f32=False), "preloads": s.words(GAIN, s.gain, 80, 0)},
         "has 160 numbers": {"preloads": s.words(GAIN, s.gain, 0)},
+        "hold no 3 heads of": {"kernel": replace(own, length=True), "n": 3, "preloads": ()},
         "are no such heads": {"kernel": HeadNormKernel(head_dim=48, eps=1e-5), "n": 1, "src": ends(s)},
     }
 

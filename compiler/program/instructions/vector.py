@@ -84,14 +84,18 @@ class PrescaleKernel(Kernel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadNormKernel(Kernel):
-    """RMS norm of each head. f32: rounded to that, twice, rather than to fp16; own: each head has a gain."""
+    """RMS norm of each head. f32: rounded to that, twice, rather than to fp16; own: each head has a gain.
+
+    length: over its length, in f32, without a gain.
+    """
 
     family: ClassVar[str] = "hnorm"
-    later: ClassVar[tuple[str, ...]] = ("f32", "own")
+    later: ClassVar[tuple[str, ...]] = ("f32", "own", "length")
     head_dim: Count
     eps: float
     f32: bool = False
     own: bool = False
+    length: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +219,10 @@ def _norm_result(k: NormKernel | HeadNormKernel) -> int:
     return Holds.F32 if k.f32 else Holds.F16
 
 
+def _has_gain(k: HeadNormKernel) -> bool:
+    return not k.length
+
+
 def _is_shifted(k: RstatKernel) -> bool:
     return k.shifted
 
@@ -275,7 +283,7 @@ INSTRUCTIONS = (
         kernel=HeadNormKernel,
         reads=(
             Operand("src", TRANSIENT, _f32_heads, Holds.F32),
-            Operand("src3", WEIGHTS, gain_words, GAIN),
+            Operand("src3", WEIGHTS, gain_words, GAIN, present=_has_gain),
         ),
         write=Operand("dst", TRANSIENT, _normed_heads, _norm_result),
         ordered=True,

@@ -67,8 +67,30 @@ class _HybridReading(LlamaReading):
         return made
 
     def _mixed(self, out: ModelTerms, block: str, a: int, statistic: int) -> int:
-        mixer = self._selective if self._numbers.rank else self._mixer
+        config = self._numbers
+        mixer = self._delta if config.rule == "delta" else self._selective if config.rank else self._mixer
         return mixer(out, block, a, statistic)
+
+    def _delta(self, out: ModelTerms, block: str, a: int, statistic: int) -> int:
+        """The gated delta rule: heads of values have decays and betas, groups of those a query and a key."""
+        config, terms = self._numbers, self.terms
+
+        def product(name: str, columns: int, biased: bool = False) -> int:
+            return self._linear(out, f"{block}.{name}", a, statistic, columns, biased=biased)
+
+        values = self._conv(out, f"{block}.conv_x", product("x", config.channels))
+        both = self._conv(out, f"{block}.conv_bc", product("bc", config.both))
+        lengths = terms.l2_norm(both, 1e-6, config.states)
+        decay = self._tensor(out, f"{block}.step.decay", config.channels)
+        numbers = product("dt", 2 * config.ssm_heads, biased=True)
+        y = terms.delta(values, numbers, lengths, decay, (config.states, config.groups))
+        out.states += [values, both, y]
+        lanes = config.channels // config.ssm_heads
+        y = terms.norm32(y, self._tensor(out, f"{block}.out_norm.gain", lanes), config.eps, lanes)
+        y = terms.rounded(terms.gate(y, product("z", config.channels)), 16)
+        for value, what in ((values, "values"), (both, "queries and keys"), (y, "results")):
+            out.places[value] = f"{block}, {what}"
+        return self._linear(out, f"{block}.o", y, -1, config.hidden, biased=False)
 
     def _selective(self, out: ModelTerms, block: str, a: int, statistic: int) -> int:
         """Mamba-1: each channel with its own time step, and its own decay for each state."""

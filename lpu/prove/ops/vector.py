@@ -77,6 +77,9 @@ def _hnorm(known: Known, row: RowOperands) -> tuple[Any, ...]:
     """Each head by itself, so only whole ones; one gain for all of them, or for each the lanes beside it."""
     value, dense = _whole_heads(known, row, Holds.F32)
     k, width = row.kernel, known.terms.width(value)
+    if k.length:
+        made = known.terms.l2_norm(value, k.eps, k.head_dim)
+        return tuple(Vector(Holds.F32, made, one) for one in known.lanes.pieces((dense,), F32_LANES))
     beside = dense if k.own else known.lanes.count(k.head_dim)
     words = known.lanes.pieces((beside,), F32_LANES)
     gain = gains(known, row.preloads, words, width if k.own else k.head_dim)

@@ -32,6 +32,7 @@ from lpu.run.pools import Env, Pool, Pools, heads_in, lines_of, take, values_of
 from models.contract import deferred, numerics
 from models.contract.formats import F16, F32, add32, mul32, rn16
 from models.contract.functions.curves import softcap
+from models.contract.norms.square import l2_norm
 from models.contract.vocabulary.multiply import scaled, scaled_sum
 
 Table = Int[Array, "items width"]
@@ -118,11 +119,20 @@ def cap(k: CapKernel, env: Env, pools: Pools, t: Table) -> Pools:
 
 
 def _hnorm(at: Reads, rows: Rows, s: Static[HeadNormKernel]) -> Items:
+    if s.kernel.length:
+        out = (Result(Pool.F32, int(ceil_div(s.n * s.kernel.head_dim, F32_LANES)), at.flow.result[rows]),)
+        return at.items(by_length, rows, lines=[at.block(0, rows)], out=out, params=s)
     words = np.arange(gain_words(s.n, s.kernel))
     pool, lanes = (Pool.F32, F32_LANES) if s.kernel.f32 else (Pool.F16, F16_LANES)
     out = (Result(pool, int(ceil_div(s.n * s.kernel.head_dim, lanes)), at.flow.result[rows]),)
     gains = at.entry(rows[:, None], words)
     return at.items(hnorm, rows, lines=[at.block(0, rows)], others=[gains], out=out, params=s)
+
+
+def by_length(s: Static[HeadNormKernel], env: Env, pools: Pools, t: Table) -> Pools:
+    """Each of n heads over its length."""
+    y = l2_norm(heads_in(pools.f32, t, s.n, s.kernel.head_dim), s.kernel.eps)
+    return Pools(f32=lines_of(y.reshape(*y.shape[:2], -1), F32_LANES))
 
 
 def hnorm(s: Static[HeadNormKernel], env: Env, pools: Pools, t: Table) -> Pools:

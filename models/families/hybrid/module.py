@@ -150,14 +150,55 @@ class SelectiveMixer(Mixer):
         return ops.round16(ops.gate(y, self.z(a))), (held_x, held)
 
 
+class DeltaMixer(Mixer):
+    """The gated delta layer (Gated DeltaNet): values in `x`, queries and keys in `bc`.
+
+    dt: what decays of all heads are made of, then their betas.
+    """
+
+    def __init__(self, config: HybridConfig, *, normed: bool = True) -> None:
+        hidden, channels, scaled = config.hidden, config.channels, config.column_scales == "f32"
+        if normed:
+            self.norm = Norm(hidden, config.eps)
+        self.z = Linear(hidden, channels, scaled=scaled)
+        self.x = Linear(hidden, channels, scaled=scaled)
+        self.bc = Linear(hidden, config.both, scaled=scaled)
+        self.dt = Linear(hidden, 2 * config.ssm_heads, scaled=scaled, bias=True)
+        self.conv_x = Conv(channels, biased=config.conv_biased)
+        self.conv_bc = Conv(config.both, biased=config.conv_biased)
+        self.step = nnx.Dict({"decay": nnx.Param(jnp.zeros(channels, jnp.float32))})
+        self.out_norm = Norm(channels // config.ssm_heads, config.eps)
+        self.o = Linear(channels, hidden, scaled=scaled)
+        self.config = config
+
+    def mixed(
+        self, a: Normed, states: States, position: Int32[Array, " batch"]
+    ) -> tuple[Float16[Array, "batch channels"], States]:
+        """What the output matrix takes, of the normed input."""
+        config = self.config
+        v, held_x = self.conv_x(self.x(a), states[0], position)
+        both, held_bc = self.conv_bc(self.bc(a), states[1], position)
+        qk = ops.l2_norm(both.reshape(-1, 2 * config.groups, config.states)).reshape(both.shape)
+        decay = self.step["decay"][...]
+        y, held = ops.delta(v, self.dt(a), qk, decay, states[2], position, groups=config.groups)
+        heads = y.reshape(-1, config.ssm_heads, config.channels // config.ssm_heads)
+        normed = self.out_norm.in_f32(heads).reshape(y.shape)
+        return ops.round16(ops.gate(normed, self.z(a))), (held_x, held_bc, held)
+
+
+def _mixer_of(config: HybridConfig) -> type[Mixer]:
+    if config.rule == "delta":
+        return DeltaMixer
+    return SelectiveMixer if config.rank else Mixer
+
+
 class HybridLayer(nnx.Module):
     """The parts of one layer, in the order of its word."""
 
     def __init__(self, config: HybridConfig, word: str, *, context: int) -> None:
         self.word = word
         if MIXER in word or BOTH in word:
-            mixer = SelectiveMixer if config.rank else Mixer
-            self.mixer = mixer(config, normed=MIXER in word)
+            self.mixer = _mixer_of(config)(config, normed=MIXER in word)
         if ATTENTION in word or BOTH in word:
             self.attention = Attention(config, context=context)
         if FFN in word:
