@@ -212,7 +212,7 @@ HYBRID = HybridConfig(
     channels=240, states=12, ssm_heads=10, groups=2, conv_biased=False, rope=False,
 )  # fmt: skip
 RULED = replace(
-    HYBRID, name="ruled", pattern=("M",), rule="delta", channels=160, ssm_heads=4, groups=2, states=20
+    HYBRID, name="ruled", pattern=("M",), rule="delta", channels=640, ssm_heads=4, groups=2, states=20
 )
 HOST = (Op.TAKE, Op.GIVE, Op.KVIN, Op.KVOUT)  # of the programs beside a GPU
 ELSEWHERE = (Op.FORWARD, Op.NORM, Op.HNORM, Op.RED, Op.TREE, Op.BIAS, Op.MUL, Op.MAD, Op.NODE, *HOST)
