@@ -1,6 +1,6 @@
 """Terms as arrays, by the contract functions on real weights: what a proof says, computed."""
 
-from typing import Any
+from typing import Any, cast
 
 import jax.numpy as jnp
 from beside import Arrays
@@ -146,7 +146,7 @@ class Evaluated:
         sigma, block, _ = attributes
         turned, latent = (self.known.terms.width(one) for one in operands[2:])
         every = zip(operands, (latent, turned, turned, latent), strict=True)
-        given = [self._heads(one, lanes) for one, lanes in every]
+        given = cast(Any, [self._heads(one, lanes) for one, lanes in every])
         held = self.cache.k[layer], self.cache.v[layer]
         made = ops.latent_attention(*given, *held, self.positions, sigma=sigma, block=block)[0]
         return made.reshape(len(self.tokens), -1)
@@ -160,7 +160,7 @@ class Evaluated:
     def of_ssm(self, term: int, operands: tuple[int, ...], attributes: tuple[Any, ...]) -> Any:
         """A state space step over its states."""
         _, groups, low, high = attributes
-        given = map(self.value, operands)
+        given = cast(Any, [self.value(one) for one in operands])
         return ops.ssm(*given, self._state(term), self.positions, groups=groups, low=low, high=high)[0]
 
     def _state(self, term: int) -> Any:
