@@ -103,12 +103,14 @@ def test_more_stages_than_groups_are_refused() -> None:
         compiled(tp=4, pp=5)
 
 
+@pytest.mark.slow
 def test_a_model_that_does_not_fit_says_bytes_needed_and_available() -> None:
     small = replace(TRAY, chip=TRAY.chip.with_numbers(sram_bytes=200_000))
     with pytest.raises(CapacityError, match=r"needs .* a chip has"):
         compile_program(llama(), small, CompileOptions(tp=1))
 
 
+@pytest.mark.slow
 def test_the_search_for_tp_takes_the_fastest_that_fits() -> None:
     best = compile_program(llama(), TRAY, CompileOptions())
     every = [compiled(tp=tp).manifest.cycles[160] for tp in (1, 2, 4, 8)]

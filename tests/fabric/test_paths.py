@@ -71,6 +71,7 @@ def test_salts_run_through_all_of_the_best_paths_and_no_others(machine: Machine,
     assert len(found) == len(every) or len(every) > 20
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(machines(), st.integers(0, 5), st.integers(0, 13), st.lists(st.integers(0, 13), max_size=20))
 def test_the_shortest_tree_reaches_each_target_over_a_best_path(
@@ -89,6 +90,7 @@ def test_the_shortest_tree_reaches_each_target_over_a_best_path(
     assert tree == shortest_tree(rack, source, list(reversed(targets)), salt)
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(machines(), st.integers(0, 5), st.integers(0, 13), st.lists(st.integers(0, 13), max_size=20))
 def test_a_multicast_tree_takes_fewer_links_and_makes_nobody_the_farthest(
