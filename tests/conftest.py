@@ -16,8 +16,8 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / 
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
-# Two fifths of the time of the suite were XLA's own optimisation. The contract's bits do not depend on it; so that they
-# are held with it as well, .ci/run runs the tests of the contract and of programs once more with XLA_FLAGS empty.
+# XLA's own optimisation takes two fifths of the suite's time; no bit of the contract depends on it. So that
+# this is tested too, .ci/run runs the tests of contract, programs and certificates with XLA_FLAGS empty too.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 
 settings.register_profile("lpu", deadline=None, derandomize=True)  # the same cases every time, however slowly

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from slow import slow_but
 from jax import Array
+from slow import slow_but
 
 from models.catalog import catalog
 from models.contract import ops

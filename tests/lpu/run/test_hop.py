@@ -6,11 +6,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from slow import slow_but
 from beside import made_up
 from handmade import change
 from hopped import contract_ffn, hopped
 from shapes import SMALL
+from slow import slow_but
 
 from compiler.program.isa import Columns, Op
 from compiler.program.manifest import HOPS
