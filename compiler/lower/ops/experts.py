@@ -100,7 +100,9 @@ def _hidden(low: Lowering, node: Node, source: Lines, slots: _Slots, starts: tup
     lane = np.arange(PAIRED)
     gate = np.where(lane < spans[:, 1:], spans[:, :1] + lane, -1)
     both = np.concatenate([gate, np.where(gate < 0, -1, gate + width)], axis=1).reshape(-1)
-    planes = int(ceil_div(low.chip.planes, len(slots.experts)))
+    # By the slots of a decode step, so that a chunk finds the same tiles.
+    decoding = slots_of(node.inputs[WEIGHTS].width, node.attributes["chosen"], low.cached)
+    planes = int(ceil_div(low.chip.planes, decoding))
     first, count = column_tiles(low, owner, planes)
     run = np.flatnonzero((np.diff(owner, prepend=-1) != 0) | (np.diff(part, prepend=-1) != 0))
     size = np.diff(np.append(run, len(owner)))  # f32 lines of each run of one part on one rank
