@@ -138,7 +138,7 @@ def _half_tiles(op: int, n: Lines, kernel: HalfKernel, chip: ChipSpec, rows: int
 
 def _slots(op: int, n: Lines, kernel: SlotsKernel, chip: ChipSpec, rows: int) -> tuple[Lines, Lines]:
     """Whether any row chose an expert, once; which expert a slot has, by comparing; weights are moved."""
-    compared = ceil_div(kernel.experts * rows, TILE_ROWS) + ceil_div(n * kernel.experts, TILE_ROWS)
+    compared = ceil_div(kernel.held * rows, TILE_ROWS) + ceil_div(n * kernel.held, TILE_ROWS)
     hold = np.maximum(compared, ceil_div(rows * moved_lines(op, n, kernel), VXM_WORDS_PER_CYCLE))
     return hold, hold + chip.vxm_latency_cycles + chip.lane_reduce_cycles
 

@@ -103,7 +103,8 @@ def _rank(n: Counts, k: RankKernel, words: Counts, m: Stated) -> Taken:
 
 
 def _choose(n: Counts, k: SlotsKernel, words: Counts, m: Stated) -> Taken:
-    compared = _up(k.experts * m.rows, _D) + _up(n * k.experts, _D)
+    held = k.some if k.some else k.experts
+    compared = _up(held * m.rows, _D) + _up(n * held, _D)
     return Taken(np.maximum(compared, _up(words, _VXM_WORDS)), m.vxm_latency + m.lane_reduce, words)
 
 

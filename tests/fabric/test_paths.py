@@ -134,6 +134,21 @@ def test_a_tray_is_entered_once(name: str, tray: int, first: int, shortest: int)
     assert max(entries(multicast_tree).values()) <= tray // 2  # doors share the work
 
 
+def test_trays_of_a_group_are_entered_once_by_thrifty_trees() -> None:
+    """All chips of four trays are targets: the shortest trees enter by both links of every two trays."""
+    rack, group = load_rack("lpx"), list(range(32, 64))
+
+    def entries(thrifty: bool) -> Counter[tuple[int, int]]:
+        trees = [multicast_tree(rack, 32 + salt, group, salt, thrifty=thrifty) for salt in range(8)]
+        assert all({child for _, child in tree} >= set(group) - {32 + i} for i, tree in enumerate(trees))
+        depths = [len(shortest_tree(rack, 32 + i, group, i)) for i in range(8)]
+        assert [len(tree) for tree in trees] == depths
+        return Counter((a, b) for tree in trees for a, b in tree if a // 8 == 4 and b // 8 in (5, 6, 7))
+
+    assert set(entries(False).values()) == {8}
+    assert max(entries(True).values()) == 4
+
+
 def test_targets_forward_before_bystanders_do() -> None:
     rack = load_rack("torus-4x4")
     # From 0 to 5 by 1 or by 4: whichever is a target is the parent.
