@@ -92,6 +92,9 @@ from lpu.study.ask import study_context as study_context
 from lpu.sweep import sweep as sweeps
 from lpu.sweep.front import front
 from lpu.sweep.sweep import Sweep
+from lpu.switch.ask import switch as switch
+from lpu.switch.options import SwitchOptions as SwitchOptions
+from lpu.switch.switched import Switched as Switched
 from lpu.traffic.replay import replay as replay
 from lpu.upsets.ask import Upsets as Upsets
 from lpu.upsets.ask import upsets as upsets
