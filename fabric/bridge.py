@@ -1,4 +1,4 @@
-"""The bridge between GPUs and a rack of LPUs: lanes from every LPU to an FPGA, Ethernet beyond it."""
+"""The bridge between GPUs and LPUs: lanes from every LPU to an FPGA, Ethernet beyond it; pods of both."""
 
 from dataclasses import dataclass, fields
 
@@ -42,3 +42,22 @@ class BridgeSpec:
         """
         rate = min(self.lpu_bytes_per_second, self.rack_bytes_per_second // self.rack_lpus)
         return -(-WORD_BYTES * clock_hz // rate)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodSpec:
+    """GPUs of one kind beside one or several racks of LPUs.
+
+    gpus: how many of them; the others are names of the catalog. sources: of `gpus` and of `rack`.
+    """
+
+    name: str
+    gpu: str
+    gpus: int
+    rack: str
+    bridge: str
+    sources: tuple[Sourced, ...] = ()
+
+    def numbers(self) -> dict[str, int | str]:
+        """What needs a source, by name."""
+        return {"gpus": self.gpus, "rack": self.rack}

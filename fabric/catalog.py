@@ -9,11 +9,10 @@ from typing import Any
 
 import yaml
 
-from fabric.bridge import BridgeSpec
+from fabric.bridge import BridgeSpec, PodSpec
 from fabric.chip import ChipSpec, Sourced, check_sources
 from fabric.gpu import AllReduce, Efficiency, GpuSpec, spread
 from fabric.node import MemoryTier, NodeSpec
-from fabric.pod import PodSpec
 from fabric.topology import Level, RackSpec
 
 FOLDER = Path(__file__).with_name("catalog")

@@ -8,9 +8,8 @@ from compiler.errors import UnsupportedOpError
 from compiler.graph.graph import Graph, Node, View, width
 from compiler.lower.blocks import ModelBlock, input_lines
 from compiler.lower.context import Group, Lowering
-from compiler.lower.deal import WHOLE, Deal
 from compiler.lower.host_lanes import lower_give, lower_take
-from compiler.lower.layout import Demands, Lines, Segments, natural
+from compiler.lower.layout import WHOLE, Deal, Demands, Lines, Segments, natural
 from compiler.lower.rows import Kernels, RowBuilder, WeightArena
 from compiler.lower.rules import RULES
 from compiler.program.isa import F32_LANES

@@ -6,8 +6,7 @@ import numpy as np
 
 from compiler.errors import CompileError
 from compiler.graph.graph import Graph, Node, View
-from compiler.lower.deal import Deal
-from compiler.lower.layout import LANES, Demands, Lines, Segments
+from compiler.lower.layout import LANES, Deal, Demands, Lines, Segments
 from compiler.lower.rows import Kernels, RowBuilder, WeightArena, tag
 from compiler.program.isa import F32_LANES, GAIN, Op, ceil_div
 from compiler.program.ranges import ramp

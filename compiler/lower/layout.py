@@ -2,11 +2,12 @@
 
 A *segment* is what one consumer takes whole: the query heads of one KV head for attention, 160 columns for a
 GLU, 80 columns otherwise. Segments are padded to whole lines; consecutive segments of one rank are
-consecutive lines.
+consecutive lines. A *deal* says how the context of a KV head is cut into stripes, and these dealt over chips.
 """
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
@@ -19,6 +20,37 @@ from compiler.program.packed import TAG
 
 NO_RANK = -1  # the owner of lines that several ranks compute, each for itself
 LANES = {"f32": F32_LANES, "f16": F16_LANES, "wide": WIDE_LANES, "stat": F32_LANES}
+
+
+class Deal(NamedTuple):
+    """A context dealt in `stripes` over `chips`: all but the head's owner keep `lent`, the owner the rest.
+
+    Stripes are dealt `run` blocks at a time, those of the owner first.
+    """
+
+    chips: int = 1
+    stripes: int = 1
+    lent: int = 1
+    run: int = 1
+
+    @classmethod
+    def evenly(cls, chips: int, run: int) -> "Deal":
+        """A stripe for each chip."""
+        return cls(chips, chips, run=run)
+
+    @property
+    def slots(self) -> tuple[int, ...]:
+        """Which of the chips keeps each stripe, the owner 0."""
+        others = (chip for chip in range(1, self.chips) for _ in range(self.lent))
+        return (0,) * self.kept + tuple(others)
+
+    @property
+    def kept(self) -> int:
+        """Stripes that the owner keeps."""
+        return self.stripes - (self.chips - 1) * self.lent
+
+
+WHOLE = Deal()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from itertools import groupby
 from compiler.errors import CapacityError, OptionError, bug
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock
-from compiler.lower.deal import Deal
+from compiler.lower.layout import Deal
 from compiler.options import CompileOptions
 from compiler.place import registry
 from compiler.place.context_parallel import choices

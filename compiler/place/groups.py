@@ -1,6 +1,11 @@
-"""Groups: which `tp` chips a search keeps together."""
+"""Groups: which `tp` chips a search keeps together, and the filling of groups in order."""
 
+import numpy as np
+
+from compiler.errors import CapacityError
 from compiler.place.cost import CostModel
+from compiler.place.problem import Placement, Shards
+from compiler.place.stages import assign, turned
 from compiler.place.tables import Tables
 from fabric.paths import hops
 from fabric.rack import Rack
@@ -36,3 +41,31 @@ def tables_of(cost: CostModel) -> Tables:
         return sum(cost.inside(kind, group).cycles for kind in kinds for group in groups)
 
     return cost.tables(close if close != plain and inside(close) < inside(plain) else plain)
+
+
+def fill(shards: Shards, rack: Rack, groups: tuple[tuple[int, ...], ...]) -> Placement:
+    """Each block where the last one is if it fits, else on the next group; raises CapacityError."""
+    stages = assign(shards.sizes(), shards.room_of(rack.name, len(groups)), None)
+    return np.array(
+        [np.array(groups[stage.group])[turned(shards.tp, stage.turn, 1)] for stage in stages], np.int64
+    )
+
+
+def first_fit(tables: Tables) -> list[int]:
+    """The group of each block: the first that has room; raises CapacityError if none has."""
+    shards = tables.shards
+    used = [0] * len(tables.groups)
+    at: list[int] = []
+    for kind, name in zip(shards.kinds, shards.names, strict=True):
+        words = tables.words[kind]
+        free = [g for g, have in enumerate(used) if have + words <= shards.room]
+        if not free:
+            raise CapacityError(
+                "place",
+                f"block {name}",
+                f"needs {words} words per chip, the emptiest group has {shards.room - min(used)} left",
+                "Use a larger rack, a shorter context, or kv: fp8.",
+            )
+        at.append(free[0])
+        used[free[0]] += words
+    return at

@@ -20,13 +20,13 @@ from lpu.check.findings import RULES, Findings, HazardError, Report, Violation, 
 from lpu.check.follow.contexts import rings
 from lpu.check.follow.image import image_lanes
 from lpu.check.follow.states import states, stepped
+from lpu.check.follow.sums import accumulators, sums
 from lpu.check.form import form
 from lpu.check.host_lanes import host_lanes, kv_lanes
 from lpu.check.meaning import meaning, tagged
 from lpu.check.operands import Accesses, operands, regions
 from lpu.check.rows import alike
 from lpu.check.stated import Stated, claims
-from lpu.check.sums import accumulators, sums
 from lpu.check.transients import memory
 from lpu.check.units import ports, units
 from lpu.check.waves import check_waves

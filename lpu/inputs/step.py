@@ -18,8 +18,8 @@ from lpu.inputs.files import ModelFile
 from models.config import TransformerConfig
 from models.kv import KVFormat
 from models.own.adopt import adopt
+from models.own.user_code import users
 from models.step import CONTRACT, Factory, ModuleError, Step, build_step, family_step, reading
-from models.user_code import users
 
 
 def known_step(config: TransformerConfig, file: ModelFile, chunk: int = 1, batch: int | None = None) -> Step:

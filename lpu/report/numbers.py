@@ -4,11 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
 from typing import Any, NamedTuple
 
-from fabric.bridge import BridgeSpec
+from fabric.bridge import BridgeSpec, PodSpec
 from fabric.chip import ChipSpec, Sourced
 from fabric.gpu import GpuSpec
 from fabric.node import NodeSpec
-from fabric.pod import PodSpec
 from fabric.topology import RackSpec
 from lpu.report.words import kind_of
 from models.config import TransformerConfig

@@ -12,7 +12,7 @@ from jax.extend import core as jex
 
 import models.contract
 import models.step
-from models.user_code import users
+from models.own.user_code import users
 
 _BODIES = ("jaxpr", "call_jaxpr", "call")  # where a call keeps what it calls
 _CALLS = (

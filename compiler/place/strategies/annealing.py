@@ -9,8 +9,7 @@ from random import Random
 
 from compiler.errors import CapacityError
 from compiler.place.cost import CostModel
-from compiler.place.fill import first_fit
-from compiler.place.groups import tables_of
+from compiler.place.groups import first_fit, tables_of
 from compiler.place.problem import Placement, Shards
 from compiler.place.strategies.parametric_dp import best_runs
 from compiler.place.tables import Tables

@@ -1,7 +1,7 @@
 """Contiguous: chips in number order, so that a group is a tray or a run of trays."""
 
 from compiler.place.cost import CostModel
-from compiler.place.fill import fill
+from compiler.place.groups import fill
 from compiler.place.problem import Placement, Shards
 from fabric.rack import Rack
 

@@ -1,8 +1,7 @@
 """First fit: every block goes to the first group that has room, wherever the block before it is."""
 
 from compiler.place.cost import CostModel
-from compiler.place.fill import first_fit
-from compiler.place.groups import contiguous
+from compiler.place.groups import contiguous, first_fit
 from compiler.place.problem import Placement, Shards
 from fabric.rack import Rack
 

@@ -3,8 +3,7 @@
 from random import Random
 
 from compiler.place.cost import CostModel
-from compiler.place.fill import first_fit
-from compiler.place.groups import tables_of
+from compiler.place.groups import first_fit, tables_of
 from compiler.place.problem import Placement, Shards
 from compiler.place.tables import Tables
 from fabric.rack import Rack

@@ -3,7 +3,7 @@
 import numpy as np
 
 from compiler.place.cost import CostModel
-from compiler.place.fill import fill
+from compiler.place.groups import fill
 from compiler.place.problem import Placement, Shards
 from fabric.rack import Rack
 

@@ -1,7 +1,7 @@
 """Round robin: chips are dealt to the groups one by one."""
 
 from compiler.place.cost import CostModel
-from compiler.place.fill import fill
+from compiler.place.groups import fill
 from compiler.place.problem import Placement, Shards
 from fabric.rack import Rack
 

@@ -129,10 +129,10 @@ def failing(shards: Shards, rack: Rack, cost: CostModel, seed: int, budget: int)
 def test_a_bad_plug_in_is_refused_with_one_line(
     name: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("compiler.place.fill.first_fit", globals()[name])
+    monkeypatch.setattr("compiler.place.groups.first_fit", globals()[name])
     problem = shards(TRAY, 2)
     with pytest.raises(PlacementError, match=message) as error:
-        search("compiler.place.fill:first_fit", problem, TRAY, CostModel(problem, TRAY), 0, 10)
+        search("compiler.place.groups:first_fit", problem, TRAY, CostModel(problem, TRAY), 0, 10)
     assert "\n" not in str(error.value)
 
 

@@ -7,7 +7,7 @@ import flax
 import jax
 import jaxtyping
 
-_HOME = Path(__file__).resolve().parents[1]
+_HOME = Path(__file__).resolve().parents[2]
 _NOT_THEIRS = (
     *(f"{_HOME}/{name}/" for name in ("lpu", "models", "compiler", "fabric")),
     *(f"{path}/" for library in (flax, jax, jaxtyping) for path in library.__path__),
