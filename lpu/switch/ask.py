@@ -9,8 +9,8 @@ from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
 from compiler.program.manifest import Step, Waves
 from compiler.program.program import Program
+from compiler.schedule.switch import compile_switch
 from compiler.source import traced
-from compiler.switch import compile_switch
 from fabric.host import RESERVOIR, Reservoir
 from fabric.numbering import in_order, numbering
 from fabric.rack import Damage, Rack
@@ -86,11 +86,13 @@ class _Asked:
         """A program and the same for other weights: those that are asked for are of the one after."""
         if isinstance(after, (Program, Compiled)) or _is_saved(after):
             raise FileError("switch: --keep-kv: B is a program. Give its model and --weights.")
-        old = ModelKeywords(**{name: value for name, value in self.about.items() if name != "weights"})
+        old = self.about.copy()
+        old.pop("weights", None)
         first = _Asked(self.rack, self.options, old, self.progress).program(before, "before")
         manifest = first.manifest
         same = ModelKeywords(batch=manifest.rows, context=manifest.contexts, kv=manifest.model.kv)
-        opened = after if isinstance(after, OpenModel) else open_model(after, **{**same, **self.about})
+        same.update(self.about)
+        opened = after if isinstance(after, OpenModel) else open_model(after, **same)
         second = with_weights(first, opened)
         for report in check_program(second, self.progress).values():
             require(report)

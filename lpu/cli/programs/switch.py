@@ -30,6 +30,7 @@ def switch(
       lpu switch llama-tiny smollm2-135m --rack lpx-tray --tp 2
       lpu switch llama-3.1-8b llama-3.1-70b --rack lpx --tp 8 -o after
       lpu switch before after --stopped
+      lpu switch before llama-tiny --weights seed:1 --keep-kv
     """
     from lpu import api
     from lpu.folder import save_into
