@@ -20,7 +20,7 @@ from compiler.program.instructions.experts import (
     SlotsKernel,
     half_words,
 )
-from compiler.program.instructions.host import HandoverKernel, wire_words
+from compiler.program.instructions.host import HandoverKernel, LoadKernel, wire_words
 from compiler.program.instructions.matmul import WIDE_PER_F32, ReduceKernel, TreeKernel, WriteBackKernel
 from compiler.program.instructions.recurrent import SsmKernel, StateKernel, state_lines
 from compiler.program.isa import F32_LANES, TILE_ROWS, TRANSIENT, Kernel, Lines, Op, ceil_div
@@ -114,7 +114,7 @@ def moved_lines(op: int, n: Lines, kernel: Kernel) -> Lines:
 
 def moved_words(op: int, n: Lines, kernel: Kernel, rows: int) -> Lines:
     """Words that a row moves through the activation ports of its chip (docs/timing.md, "Ports")."""
-    if isinstance(kernel, HandoverKernel):
+    if isinstance(kernel, HandoverKernel | LoadKernel):
         return wire_words(n, kernel, rows)
     rule = RULES.get(op)
     if isinstance(rule, Renewing) and isinstance(kernel, StateKernel):
@@ -278,6 +278,7 @@ RULES: dict[int, Rule] = {
     Op.GIVE: _host,
     Op.KVIN: _host,
     Op.KVOUT: _host,
+    Op.LOAD: _host,
 }
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Int
 
 from compiler.program.instructions.attention import AttentionKernel, LatentAttentionKernel
 from compiler.program.instructions.experts import HalfKernel, RankKernel, SlotsKernel
-from compiler.program.instructions.host import GiveKernel, HandoverKernel, TakeKernel
+from compiler.program.instructions.host import GiveKernel, HandoverKernel, LoadKernel, TakeKernel
 from compiler.program.instructions.matmul import WriteBackKernel
 from compiler.program.instructions.recurrent import ConvKernel, SsmKernel
 from compiler.program.isa import TRANSIENT, Op, is_transfer
@@ -144,6 +144,10 @@ def _move(n: Counts, k: HandoverKernel, words: Counts, m: Stated) -> Taken:
     return Taken(n * k.kv_words * k.host_slot, 0, n * k.kv_words)
 
 
+def _load(n: Counts, k: LoadKernel, words: Counts, m: Stated) -> Taken:
+    return Taken(n * k.host_slot, 0, n)
+
+
 def _convolve(n: Counts, k: ConvKernel, words: Counts, m: Stated) -> Taken:
     """The state goes out and comes back once for all tokens of a sequence."""
     words = words + 2 * k.sequences * k.kept * n
@@ -213,6 +217,7 @@ for _op, _rule in {
     Op.GIVE: _carry,
     Op.KVIN: _move,
     Op.KVOUT: _move,
+    Op.LOAD: _load,
 }.items():
     register(_op, _rule)
 

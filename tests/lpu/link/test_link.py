@@ -211,7 +211,7 @@ HYBRID = HybridConfig(
     tied=False, rope_theta=1e4, eps=1e-5, max_context=80, source="made up for tests", pattern=("PF",),
     channels=240, states=12, ssm_heads=10, groups=2, conv_biased=False, rope=False,
 )  # fmt: skip
-HOST = (Op.TAKE, Op.GIVE, Op.KVIN, Op.KVOUT)  # of the programs beside a GPU
+HOST = (Op.TAKE, Op.GIVE, Op.KVIN, Op.KVOUT, Op.LOAD)  # of programs beside a GPU or before another
 ELSEWHERE = (Op.FORWARD, Op.NORM, Op.HNORM, Op.RED, Op.TREE, Op.BIAS, Op.MUL, Op.MAD, Op.NODE, *HOST)
 PRESENT = [op for op in Op if op not in ELSEWHERE]
 # The last row of a step may be late: nothing reads it.
