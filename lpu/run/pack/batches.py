@@ -84,7 +84,7 @@ def _kind(items: Items) -> KernelKind:
 def _batch_size(sizes: Int[np.ndarray, " groups"], kind: KernelKind, batch: int) -> int:
     """Items per step (a power of two) that the cost model likes best for groups of these sizes.
 
-    If four cost no more than two steps more than the best they are taken, so that programs share an executable.
+    Four are taken if they cost at most two steps more than the best: programs then share an executable.
     """
     limits = [limit // max(1, batch // 4) for limit in BLOCK_ROWS]
     fixed = _STEP_US
