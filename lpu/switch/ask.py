@@ -9,8 +9,8 @@ from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
 from compiler.program.manifest import Step, Waves
 from compiler.program.program import Program
-from compiler.schedule.switch import compile_switch
 from compiler.source import traced
+from compiler.switch import compile_switch
 from fabric.host import RESERVOIR, Reservoir
 from fabric.numbering import in_order, numbering
 from fabric.rack import Damage, Rack

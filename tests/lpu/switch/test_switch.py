@@ -16,7 +16,7 @@ from compiler.errors import CapacityError, OptionError
 from compiler.program.isa import Op
 from compiler.program.manifest import Region, Regions, Switch
 from compiler.program.program import Program
-from compiler.schedule.switch import compile_switch
+from compiler.switch import compile_switch
 from fabric.host import RESERVOIR, Reservoir, hubs
 from lpu import api
 from lpu.check.check import check, require
