@@ -148,12 +148,12 @@ def xmm(s: Setting) -> tuple[RowOperands, Changes]:
         "takes expert 100 of": {"kernel": replace(kernel, expert=100)},
         "experts from 0 on, its stack of 40 from 60 on": {
             "kernel": replace(kernel, experts=40),
-            "preloads": _tiles(s, stack, rows, 0, 80)._replace(first=60, count=40),
+            "preloads": _tiles(s, stack, rows, 0, 80)._replace(first=60, some=40),
         },
         "its slot is one of 100 experts": {
             "kernel": replace(kernel, experts=7),
             "preloads": _tiles(s, few, rows, 0, 80),
-            "src2": (slot._replace(count=7),),
+            "src2": (slot._replace(some=7),),
         },
         "its slot holds f32": {"src2": s.f32(s.x, 0)},
     }
@@ -175,7 +175,7 @@ def wglu(s: Setting) -> tuple[RowOperands, Changes]:
     return good, {
         "no product with an expert": {"src": (line._replace(value=unlike),)},
         "weighs by slot 2 what is of slot 1": {"src2": (slot._replace(slot=2),)},
-        "by a slot of 40 experts from 60 on": {"src2": (slot._replace(first=60, count=40),)},
+        "by a slot of 40 experts from 60 on": {"src2": (slot._replace(first=60, some=40),)},
         "another router's choice": {"src2": (slot._replace(value=other),)},
         "a fixed expert is weighted by a chosen one": {"src": (line._replace(value=fixed),)},
         "beside other lanes of up": {"src": (line._replace(lanes=crossed),)},

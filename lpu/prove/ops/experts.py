@@ -25,7 +25,7 @@ NOT_CHOSEN = -1  # route of a slot whose expert is fixed
 class ExpertProduct(NamedTuple):
     """What one row adds to an accumulator: as `Product`, with the tiles of the expert of a slot.
 
-    The slot is one of those of `count` experts from `first` on.
+    The slot is one of those of `some` experts from `first` on.
     """
 
     holds: int
@@ -36,7 +36,7 @@ class ExpertProduct(NamedTuple):
     slot: int
     slots: int
     first: int
-    count: int
+    some: int
 
 
 def _mm16(known: Known, row: RowOperands) -> tuple[Any, ...]:
@@ -144,7 +144,7 @@ def _xmm(known: Known, row: RowOperands) -> tuple[Any, ...]:
     assert isinstance(run, StackRun)
     codes = run.tiles[0][0]
     experts, depth, _ = known.terms.shape(codes)
-    width, first, count = known.terms.width(value), run.first, run.count
+    width, first, count = known.terms.width(value), run.first, run.some
     of = f"its kernel says {k.experts} experts, its stack of {known.show(codes)} has {count}"
     need(k.experts == count, of)
     need(depth == width, f"{known.show(codes)} has {depth} rows, its input {width} lanes")
@@ -158,8 +158,8 @@ def _xmm(known: Known, row: RowOperands) -> tuple[Any, ...]:
     (slot,) = row.src2
     have = known.terms.width(slot.value)
     need(have == experts, f"its slot is one of {have} experts, {known.show(codes)} has {experts}")
-    here = f"its slot is of {slot.count} experts from {slot.first} on, its stack of {count} from {first} on"
-    need((slot.first, slot.count) == (first, count), here)
+    here = f"its slot is of {slot.some} experts from {slot.first} on, its stack of {count} from {first} on"
+    need((slot.first, slot.some) == (first, count), here)
     chosen = (slot.value, slot.slot, slot.slots, first, count)
     return (ExpertProduct(PRODUCT, value, run.tiles, run.rows, *chosen),)
 
@@ -201,7 +201,7 @@ def _of_slot(known: Known, row: RowOperands, products: list[Any]) -> tuple[Any, 
         routed = () if first.route == NOT_CHOSEN else (first.route,)
         operands = (first.value, codes, tensor, statistic, *routed)
         shape = known.terms.shape(codes)[2:]
-        attributes = (first.slot, first.slots, first.first, first.count)
+        attributes = (first.slot, first.slots, first.first, first.some)
         term = known.terms.make(EXPERT_PRODUCT, operands, attributes, shape)
         out.append(Vector(Holds.F32, term, columns))
     return tuple(out)
@@ -215,13 +215,13 @@ def _wglu(known: Known, row: RowOperands) -> tuple[Any, ...]:
     made: Any = known.terms.all[value]
     op, operands, attributes, shape, _ = made
     need(op == EXPERT_PRODUCT, "its operand is no product with an expert")
-    table = (slot.slots, slot.first, slot.count)
+    table = (slot.slots, slot.first, slot.some)
     need(attributes[0] == slot.slot, f"weighs by slot {slot.slot} what is of slot {attributes[0]}")
-    need(attributes[1:] == table, f"weighs by a slot of {slot.count} experts from {slot.first} on another's")
+    need(attributes[1:] == table, f"weighs by a slot of {slot.some} experts from {slot.first} on another's")
     if len(operands) > 4:
         need(operands[4] == slot.value, "its slot is of another router's choice")
     else:
-        need(slot.slots == slot.count, "a fixed expert is weighted by a chosen one")
+        need(slot.slots == slot.some, "a fixed expert is weighted by a chosen one")
     width = shape[0] // 2
     gates: list[int] = []
     for one in lanes:
@@ -252,11 +252,11 @@ def _over_slots(known: Known, row: RowOperands, products: list[Any]) -> tuple[An
         need(same, "adds activations of several vectors, matrices or routers")
         slot, *table = attributes[1:]
         need(
-            (one.slot, one.slots, one.first, one.count) == (slot, *table),
+            (one.slot, one.slots, one.first, one.some) == (slot, *table),
             "multiplies a slot's activation by another expert",
         )
         need(one.route in (NOT_CHOSEN, operands[4]), "its expert is another router's choice")
-        by_slot.setdefault((one.first, one.count, one.slots, slot), []).append(one.ks)
+        by_slot.setdefault((one.first, one.some, one.slots, slot), []).append(one.ks)
     tables = sorted({table[:3] for table in by_slot})
     end = 0
     for first, count, slots in tables:
