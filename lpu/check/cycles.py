@@ -11,7 +11,7 @@ from compiler.program.instructions.attention import AttentionKernel, LatentAtten
 from compiler.program.instructions.experts import HalfKernel, RankKernel, SlotsKernel
 from compiler.program.instructions.host import GiveKernel, HandoverKernel, TakeKernel
 from compiler.program.instructions.matmul import WriteBackKernel
-from compiler.program.instructions.recurrent import ConvKernel, SsmKernel
+from compiler.program.instructions.recurrent import ConvKernel, DeltaKernel, SsmKernel
 from compiler.program.isa import TRANSIENT, Op, is_transfer
 from lpu.check.findings import Findings
 from lpu.check.rows import Alike
@@ -159,6 +159,16 @@ def _recur(n: Counts, k: SsmKernel, words: Counts, m: Stated) -> Taken:
     return Taken(np.maximum(tokens * each, _up(words, _VXM_WORDS)), m.vxm_latency, words)
 
 
+def _amend(n: Counts, k: DeltaKernel, words: Counts, m: Stated) -> Taken:
+    """As `_recur`, with two sweeps of the state for each token, the second of which waits for the first."""
+    tokens, state, latency = m.rows // k.sequences, 3 * k.kept * k.sequences, 2 * m.vxm_latency
+    each = max(5 * _up(_LINE * k.kept * k.sequences, _D), _up(state, _VXM_WORDS))
+    if tokens > 1:
+        each = max(each, latency)
+    words = words + tokens * state
+    return Taken(np.maximum(tokens * each, _up(words, _VXM_WORDS)), latency, words)
+
+
 def _lines(n: Counts, k: Any) -> Counts:
     return _LINE * n
 
@@ -208,6 +218,8 @@ for _op, _rule in {
     Op.STEP: Vector(lambda n, k: _LINE * (2 + k.decays), 4),
     Op.SSM: _recur,
     Op.GATE: Vector(_lines, 4),
+    Op.DECAY: Vector(lambda n, k: 2 * _LINE, 4),
+    Op.DELTA: _amend,
     Op.TAKE: _carry,
     Op.GIVE: _carry,
     Op.KVIN: _move,

@@ -157,6 +157,18 @@ class Stepped(NamedTuple):
     kernel: int
 
 
+class Decayed(NamedTuple):
+    """One of the lines that line `number` of channels is beside what is left of its states, and its betas."""
+
+    holds: int
+    value: int
+    raw: int
+    decay: int
+    number: int
+    line: int
+    kernel: int
+
+
 class StateLines(NamedTuple):
     """A state: what a convolution or a state space step keeps of some lines of its channels."""
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from models.families.family import HEAD, LM_HEAD, TABLE, CheckpointTensor
-from models.hybrid_config import ATTENTION, BOTH, FFN, MIXER, TAPS, HybridConfig
+from models.hybrid_config import ATTENTION, BOTH, EXPERTS, FFN, MIXER, TAPS, HybridConfig
 
 Rows = Float32[np.ndarray, "rows *rest"]
 
@@ -23,6 +23,8 @@ class Names:
     """What the tensors of a checkpoint are called: table, last norm, and in a layer its modules and norms.
 
     norm: of a layer's first part; ffn_norm: of its FFN; gate_up: of an FFN that holds both in one tensor.
+    router: of experts, which lie in `experts` of the FFN's module, each with its gate_proj, up_proj and
+    down_proj. step_norms: of Mamba-1, what time steps are made of, B and C.
     """
 
     table: str = "model.embed_tokens.weight"
@@ -34,6 +36,8 @@ class Names:
     ffn_norm: str = "pre_ff_layernorm"
     gate_up: str = ""
     down: str = "down_proj"
+    router: str = "router"
+    step_norms: tuple[str, str, str] = ("dt_layernorm", "b_layernorm", "c_layernorm")
 
 
 NAMES = {
@@ -53,6 +57,7 @@ NAMES = {
     ),
     "falcon_h1": Names(),
     "bamba": Names(),
+    "jamba": Names(),
     "granitemoehybrid": Names(
         last="model.norm",
         ffn="shared_mlp",
@@ -81,9 +86,15 @@ def tensors(config: HybridConfig) -> Iterator[CheckpointTensor]:
                     yield _vector(f"{ours}.norm.gain", f"{theirs}.{names.norm}.weight", config.hidden)
                 made = _selective if config.rank else _mixer
                 yield from made(config, ours, f"{theirs}.{names.mixer}")
+                if config.step_norms:
+                    yield from _step_norms(config, names, ours, f"{theirs}.{names.mixer}")
             if part == FFN:
                 yield _vector(f"layers.{i}.ffn.norm.gain", f"{theirs}.{names.ffn_norm}.weight", config.hidden)
                 yield from _ffn(config, names, f"layers.{i}.ffn", f"{theirs}.{names.ffn}")
+            if part == EXPERTS:
+                ours = f"layers.{i}.experts"
+                yield _vector(f"{ours}.norm.gain", f"{theirs}.{names.ffn_norm}.weight", config.hidden)
+                yield from _experts(config, names, ours, f"{theirs}.{names.ffn}")
     yield _vector("norm.gain", f"{names.last}.weight", config.hidden)
     head = names.table if config.tied else LM_HEAD
     yield _matrix(config, HEAD, head, (config.vocab, config.hidden), "head")
@@ -130,6 +141,18 @@ def _ffn(config: HybridConfig, names: Names, ours: str, theirs: str) -> Iterator
         else:
             yield _matrix(config, f"{ours}.{name}", f"{theirs}.{name}_proj.weight", (ffn, hidden), name)
     yield _matrix(config, f"{ours}.down", f"{theirs}.{names.down}.weight", (hidden, ffn), "down")
+
+
+def _experts(config: HybridConfig, names: Names, ours: str, theirs: str) -> Iterator[CheckpointTensor]:
+    """A router and the experts of a layer, each with matrices of its own."""
+    width, hidden = config.expert_ffn, config.hidden
+    at, shape = f"{theirs}.{names.router}.weight", (config.experts, hidden)
+    yield CheckpointTensor(path=f"{ours}.router", name=at, shape=shape, half=True)
+    each = [f"{theirs}.experts.{i}" for i in range(config.experts)]
+    both = tuple((f"{one}.gate_proj.weight", f"{one}.up_proj.weight") for one in each)
+    yield CheckpointTensor(path=f"{ours}.gate_up", name=both[0][0], shape=(width, hidden), stack=both)
+    down = tuple((f"{one}.down_proj.weight",) for one in each)
+    yield CheckpointTensor(path=f"{ours}.down", name=down[0][0], shape=(hidden, width), stack=down)
 
 
 def _mixer(config: HybridConfig, ours: str, theirs: str) -> Iterator[CheckpointTensor]:
@@ -187,6 +210,12 @@ def _selective(config: HybridConfig, ours: str, theirs: str) -> Iterator[Checkpo
     )
     yield _vector(f"{ours}.step.through", f"{theirs}.D", channels)
     yield _matrix(config, f"{ours}.o", f"{theirs}.out_proj.weight", (config.hidden, channels), "mixer")
+
+
+def _step_norms(config: HybridConfig, names: Names, ours: str, theirs: str) -> Iterator[CheckpointTensor]:
+    low, b, c = (f"{theirs}.{one}.weight" for one in names.step_norms)
+    yield _vector(f"{ours}.low_norm.gain", low, config.rank)
+    yield CheckpointTensor(path=f"{ours}.bc_norm.gain", name=b, shape=(config.states,), behind=(c,))
 
 
 def _flat(logarithm: Rows) -> Float32[np.ndarray, " decays"]:

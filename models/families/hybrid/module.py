@@ -11,8 +11,9 @@ from jaxtyping import Float16, Float32, Int32
 
 from models.contract import ops
 from models.contract.recurrent.convolution import TAPS
+from models.families.experts import Mixture
 from models.families.llama import Angles, Attention, FeedForward, Positions
-from models.hybrid_config import ATTENTION, BOTH, FFN, MIXER, HybridConfig
+from models.hybrid_config import ATTENTION, BOTH, EXPERTS, FFN, MIXER, HybridConfig
 from models.kv import KVCache, KVFormat, kv_shape
 from models.parts import Embedding, Linear, Norm, Normed
 from models.rope import rope_angles, rope_turns
@@ -116,6 +117,9 @@ class SelectiveMixer(Mixer):
         self.step = nnx.Dict(
             {name: nnx.Param(jnp.zeros(width, jnp.float32)) for name, width in decays.items()}
         )
+        if config.step_norms:
+            self.low_norm = Norm(config.rank, config.eps)
+            self.bc_norm = Norm(config.both, config.eps)
         self.o = Linear(channels, hidden, scaled=scaled)
         self.config = config
 
@@ -127,9 +131,14 @@ class SelectiveMixer(Mixer):
         x, held_x = self.conv_x(self.x(a), states[0], position)
         x16 = ops.round16(x)
         low, bc = self.low(x16), ops.multiply(self.bc(x16), factor=1.0)
+        if config.step_norms:
+            low16 = self.low_norm(low)
+            bc = self.bc_norm.in_f32(bc.reshape(-1, 2, config.states)).reshape(bc.shape)
+        else:
+            low16 = ops.round16(ops.multiply(low, factor=1.0))
         y, held = ops.ssm(
             x,
-            self.dt(ops.round16(ops.multiply(low, factor=1.0))),
+            self.dt(low16),
             bc,
             step["decay"][...],
             step["through"][...],
@@ -141,27 +150,70 @@ class SelectiveMixer(Mixer):
         return ops.round16(ops.gate(y, self.z(a))), (held_x, held)
 
 
+class DeltaMixer(Mixer):
+    """The gated delta layer (Gated DeltaNet): values in `x`, queries and keys in `bc`.
+
+    dt: what decays of all heads are made of, then their betas.
+    """
+
+    def __init__(self, config: HybridConfig, *, normed: bool = True) -> None:
+        hidden, channels, scaled = config.hidden, config.channels, config.column_scales == "f32"
+        if normed:
+            self.norm = Norm(hidden, config.eps)
+        self.z = Linear(hidden, channels, scaled=scaled)
+        self.x = Linear(hidden, channels, scaled=scaled)
+        self.bc = Linear(hidden, config.both, scaled=scaled)
+        self.dt = Linear(hidden, 2 * config.ssm_heads, scaled=scaled, bias=True)
+        self.conv_x = Conv(channels, biased=config.conv_biased)
+        self.conv_bc = Conv(config.both, biased=config.conv_biased)
+        self.step = nnx.Dict({"decay": nnx.Param(jnp.zeros(channels, jnp.float32))})
+        self.out_norm = Norm(channels // config.ssm_heads, config.eps)
+        self.o = Linear(channels, hidden, scaled=scaled)
+        self.config = config
+
+    def mixed(
+        self, a: Normed, states: States, position: Int32[Array, " batch"]
+    ) -> tuple[Float16[Array, "batch channels"], States]:
+        """What the output matrix takes, of the normed input."""
+        config = self.config
+        v, held_x = self.conv_x(self.x(a), states[0], position)
+        both, held_bc = self.conv_bc(self.bc(a), states[1], position)
+        qk = ops.l2_norm(both.reshape(-1, 2 * config.groups, config.states)).reshape(both.shape)
+        decay = self.step["decay"][...]
+        y, held = ops.delta(v, self.dt(a), qk, decay, states[2], position, groups=config.groups)
+        heads = y.reshape(-1, config.ssm_heads, config.channels // config.ssm_heads)
+        normed = self.out_norm.in_f32(heads).reshape(y.shape)
+        return ops.round16(ops.gate(normed, self.z(a))), (held_x, held_bc, held)
+
+
+def _mixer_of(config: HybridConfig) -> type[Mixer]:
+    if config.rule == "delta":
+        return DeltaMixer
+    return SelectiveMixer if config.rank else Mixer
+
+
 class HybridLayer(nnx.Module):
     """The parts of one layer, in the order of its word."""
 
     def __init__(self, config: HybridConfig, word: str, *, context: int) -> None:
         self.word = word
         if MIXER in word or BOTH in word:
-            mixer = SelectiveMixer if config.rank else Mixer
-            self.mixer = mixer(config, normed=MIXER in word)
+            self.mixer = _mixer_of(config)(config, normed=MIXER in word)
         if ATTENTION in word or BOTH in word:
             self.attention = Attention(config, context=context)
         if FFN in word:
             self.ffn = FeedForward(config)
+        if EXPERTS in word:
+            self.experts = Mixture(config, config.experts, config.expert_ffn, config.routing)
 
     def __call__(
         self, part: str, x: Residual, angles: Angles | None, position: Positions, held: Held
     ) -> tuple[Residual, Held]:
         """One of its parts; what it keeps comes back as it is after the token."""
         keys, values, states = held
-        if part == FFN:
+        if part in (FFN, EXPERTS):
             with jax.named_scope("ffn"):
-                return self.ffn(x), held
+                return (self.ffn(x) if part == FFN else self.experts(x)), held
         if part == MIXER:
             with jax.named_scope("mixer"):
                 x, states = self.mixer(x, states, position)

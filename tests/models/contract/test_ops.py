@@ -66,6 +66,14 @@ OPERANDS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
         (zeros(FLOAT, 4, 6), zeros(FLOAT, 2, 3, 6), zeros(INT, 4), (zeros(FLOAT, 6),) * 4, zeros(FLOAT, 6)),
         {},
     ),
+    "l2_norm": ((zeros(FLOAT, 2, 4, 6),), {"eps": 1e-6}),
+    "delta": (
+        (
+            *(zeros(FLOAT, 4, 6), zeros(FLOAT, 4, 4), zeros(FLOAT, 4, 8), zeros(FLOAT, 6)),
+            *(zeros(FLOAT, 2, 4, 6), zeros(INT, 4)),
+        ),
+        {"groups": 1},
+    ),
     "ssm": (
         (
             *(zeros(FLOAT, 4, 6), zeros(FLOAT, 4, 2), zeros(FLOAT, 4, 16), zeros(FLOAT, 24)),
