@@ -92,12 +92,26 @@ def assign_sharing(
     companion: Companion | None,
 ) -> Assignment:
     """The chips of every block; what a companion adds is told in terms of `--prefill`."""
-    try:
-        return _assigned(plan, blocks, rack, options, companion)
-    except CapacityError:
-        plan = replace(plan, by_rows=False)
-        companion = companion and replace(companion, plan=replace(companion.plan, by_rows=False))
-        return _assigned(plan, blocks, rack, options, companion)
+    less = [{"narrow": False}] if plan.demands.somewhere_everywhere else []
+    for changes in ({}, *less):
+        try:
+            return _with(changes, plan, blocks, rack, options, companion)
+        except CapacityError:
+            continue
+    return _with({"narrow": False, "by_rows": False}, plan, blocks, rack, options, companion)
+
+
+def _with(
+    changes: dict[str, bool],
+    plan: Plan,
+    blocks: tuple[ModelBlock, ...],
+    rack: Rack,
+    options: CompileOptions,
+    companion: Companion | None,
+) -> Assignment:
+    """The chips of every block of a plan, and of its companion, with these changes."""
+    other = companion and replace(companion, plan=replace(companion.plan, **changes))
+    return _assigned(replace(plan, **changes), blocks, rack, options, other)
 
 
 def _assigned(
@@ -233,7 +247,7 @@ class TemplateCache:
         self.plan, self.rack, self.layout = assignment.plan, rack, layout
         self.templates: list[Template] = []
         self._needs: dict[tuple[str, int], Bool[np.ndarray, "ranks lines"]] = {}
-        self._reuse = Reuse(rack)
+        self._reuse = Reuse(rack, thrifty=self.plan.demands.somewhere_everywhere)
         self._hops: dict[tuple[str, tuple[int, ...]], TemplateCall] = {}
 
     def call(
