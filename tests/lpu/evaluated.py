@@ -1,6 +1,6 @@
 """Terms as arrays, by the contract functions on real weights: what a proof says, computed."""
 
-from typing import Any, cast
+from typing import Any
 
 import jax.numpy as jnp
 from beside import Arrays
@@ -146,9 +146,12 @@ class Evaluated:
         sigma, block, _ = attributes
         turned, latent = (self.known.terms.width(one) for one in operands[2:])
         every = zip(operands, (latent, turned, turned, latent), strict=True)
-        given = cast(Any, [self._heads(one, lanes) for one, lanes in every])
+        given: tuple[Any, ...] = tuple([self._heads(one, lanes) for one, lanes in every])
+        q_latent, q_turned, k_turned, kept = given
         held = self.cache.k[layer], self.cache.v[layer]
-        made = ops.latent_attention(*given, *held, self.positions, sigma=sigma, block=block)[0]
+        made = ops.latent_attention(
+            q_latent, q_turned, k_turned, kept, *held, self.positions, sigma=sigma, block=block
+        )[0]
         return made.reshape(len(self.tokens), -1)
 
     def of_conv(self, term: int, operands: tuple[int, ...], attributes: tuple[Any, ...]) -> Any:
@@ -160,8 +163,9 @@ class Evaluated:
     def of_ssm(self, term: int, operands: tuple[int, ...], attributes: tuple[Any, ...]) -> Any:
         """A state space step over its states."""
         _, groups, low, high = attributes
-        given = cast(Any, [self.value(one) for one in operands])
-        return ops.ssm(*given, self._state(term), self.positions, groups=groups, low=low, high=high)[0]
+        x, raw, bc, decay, d = (self.value(one) for one in operands)
+        kept = self._state(term)
+        return ops.ssm(x, raw, bc, decay, d, kept, self.positions, groups=groups, low=low, high=high)[0]
 
     def _state(self, term: int) -> Any:
         return self.cache.state[self.model.states.index(term)]

@@ -214,7 +214,7 @@ HYBRID = HybridConfig(
 RULED = replace(
     HYBRID, name="ruled", pattern=("M",), rule="delta", channels=640, ssm_heads=4, groups=2, states=20
 )
-HOST = (Op.TAKE, Op.GIVE, Op.KVIN, Op.KVOUT)  # of the programs beside a GPU
+HOST = (Op.TAKE, Op.GIVE, Op.KVIN, Op.KVOUT, Op.LOAD)  # of programs beside a GPU or before another
 ELSEWHERE = (Op.FORWARD, Op.NORM, Op.HNORM, Op.RED, Op.TREE, Op.BIAS, Op.MUL, Op.MAD, Op.NODE, *HOST)
 PRESENT = [op for op in Op if op not in ELSEWHERE]
 # The last row of a step may be late: nothing reads it.
