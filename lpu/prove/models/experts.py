@@ -54,15 +54,16 @@ def mixture(
     A router whose attributes name groups goes by sigmoid scores and has a bias.
     """
     (vector, statistic), (hidden, experts, width, activation) = a, sizes
+    _, _, shared, *scored = chosen
 
     def tensor(name: str, *shape: int) -> int:
         out.tensors[f"{block}.{name}"] = made = terms.tensor(f"{block}.{name}", shape)
         return made
 
     halves, powers = tensor("router.halves", hidden, experts), tensor("router.exponent", experts)
-    bias = tensor("router.bias", experts) if len(chosen) > 3 else -1
+    bias = tensor("router.bias", experts) if scored else -1
     weights = route(terms, logits(terms, matmul16(terms, vector, halves), statistic, powers), chosen, bias)
-    every = experts + chosen[2]
+    every = experts + shared
     gate_up = (
         tensor("gate_up.codes", every, hidden, 2 * width),
         tensor("gate_up.exponent", 2 * width),

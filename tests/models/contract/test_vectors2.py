@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.core import ShapedArray
 
 from models.contract import ops
 from models.contract.functions.curves import sigmoid
@@ -57,19 +58,19 @@ def test_a_factor_that_is_no_f32_value_is_refused_in_a_sum(factor: float) -> Non
 
 def test_heads_of_the_delta_rule_share_queries_and_keys_and_are_each_the_rule_of_one_head() -> None:
     rng, (tokens, heads, groups, keys, lanes) = np.random.default_rng(2), (3, 4, 2, 6, 5)
-    v, qk = (rng.standard_normal((tokens, n)).astype(np.float32) for n in (heads * lanes, 2 * groups * keys))
-    raw = rng.standard_normal((tokens, 2 * heads)).astype(np.float32)
-    a = -rng.uniform(0.1, 2, heads).astype(np.float32)
-    state = rng.standard_normal((1, keys, heads * lanes)).astype(np.float32)
+    v = jnp.asarray(rng.standard_normal((tokens, heads * lanes)).astype(np.float32))
+    both = jnp.asarray(rng.standard_normal((tokens, 2 * groups, keys)).astype(np.float32))
+    raw = jnp.asarray(rng.standard_normal((tokens, 2 * heads)).astype(np.float32))
+    a = jnp.asarray(-rng.uniform(0.1, 2, heads).astype(np.float32))
+    state = jnp.asarray(rng.standard_normal((1, keys, heads * lanes)).astype(np.float32))
     at = jnp.arange(1, 1 + tokens, dtype=jnp.int32)
-    qk = np.asarray(ops.l2_norm(jnp.asarray(qk.reshape(tokens, 2 * groups, keys)))).reshape(qk.shape)
-    y, new = ops.delta(*map(jnp.asarray, (v, raw, qk, np.repeat(a, lanes), state)), at, groups=groups)
+    qk = ops.l2_norm(both).reshape(tokens, -1)
+    y, new = ops.delta(v, raw, qk, jnp.repeat(a, lanes), state, at, groups=groups)
     for head in range(heads):
         own, group = slice(head * lanes, (head + 1) * lanes), head // (heads // groups)
         q, k = (qk[:, (group + which) * keys :][:, :keys] for which in (0, groups))
-        g = delta.decay(jnp.asarray(raw[:, head : head + 1]), jnp.asarray(a[head : head + 1]), jnp.zeros(1))
-        beta = sigmoid(jnp.asarray(raw[:, heads + head]))
-        s, o = delta.scan(state[0][:, own], *map(jnp.asarray, (q, k, v[:, own])), g, beta)
+        g = delta.decay(raw[:, head : head + 1], a[head : head + 1], jnp.zeros(1, jnp.float32))
+        s, o = delta.scan(state[0][:, own], q, k, v[:, own], g, sigmoid(raw[:, heads + head]))
         np.testing.assert_array_equal(np.asarray(y)[:, own].view(np.uint32), np.asarray(o).view(np.uint32))
         np.testing.assert_array_equal(np.asarray(new)[0][:, own], np.asarray(s))
 
@@ -82,6 +83,6 @@ def test_shapes_that_no_delta_rule_has_are_refused() -> None:
         (3, (5,), "decay has 5 numbers, v 6 channels"),
         (4, (3, 4, 6), "4 rows are no equal share for 3 sequences"),
     ):
-        shapes = [jnp.zeros(shape if i == which else one, jnp.float32) for i, one in enumerate(good)]
+        shapes = [ShapedArray(shape if i == which else one, np.float32) for i, one in enumerate(good)]
         with pytest.raises(ValueError, match=words):
-            ops.delta(*shapes, jnp.zeros(4, jnp.int32), groups=1)
+            ops.OPS["delta"].shape(*shapes, ShapedArray((4,), np.int32), groups=1)
