@@ -212,7 +212,7 @@ HYBRID = HybridConfig(
     channels=240, states=12, ssm_heads=10, groups=2, conv_biased=False, rope=False,
 )  # fmt: skip
 RULED = replace(
-    HYBRID, name="ruled", pattern=("M", "A"), layers=2, rule="delta", channels=160, ssm_heads=4, groups=2,
+    HYBRID, name="ruled", pattern=("M", "A"), layers=2, rule="delta", channels=640, ssm_heads=4, groups=2,
     states=20, attention_gate=True,
 )  # fmt: skip
 HOST = (Op.TAKE, Op.GIVE, Op.KVIN, Op.KVOUT)  # of the programs beside a GPU
