@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
-from compiler.errors import CapacityError, OptionError
+from compiler.errors import LESS_KV, CapacityError, OptionError
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock, block_of, input_lines, layer_of
 from compiler.lower.context import Group
@@ -56,8 +56,8 @@ def fastest(
         full = [error for error in search.refusals if isinstance(error, CapacityError)]
         reason = nearest(full[::-1]) if full else search.refusals[0]
         if "--tp" in reason.remedy:
-            shorter = "a smaller --prefill" if "--prefill" in reason.remedy else "a shorter context"
-            reason.remedy = f"No --tp fits {rack.name}: use a larger rack, {shorter}, or kv: fp8."
+            shorter = ", a smaller --prefill" if "--prefill" in reason.remedy else ""
+            reason.remedy = f"No --tp fits {rack.name}: use a larger rack{shorter}{LESS_KV}."
         raise reason
     tp, best = search.best
     tried = tuple(

@@ -282,6 +282,7 @@ def run(
             done = generate(decode, ids, tokens, batch, progress, prefill=chunks, how=choice)
         else:
             done = generate(restart(machine), ids, tokens, batch, progress, how=choice)
+    chunked_in = prefill.manifest.contexts if prefill else ()
     return Run(
         program=program,
         generation=done,
@@ -294,9 +295,8 @@ def run(
         tokenizer=tokenizer.name if tokenizer else None,
         finished=tuple(finish_of(how, ends, tokenizer, one) for one in done.tokens),
         sampling=how.sampling,
-        prefill_buckets=tuple(
-            bucket_of(prefill.manifest.contexts if prefill else (), position) for position in done.chunks
-        ),
+        prefill_buckets=tuple(bucket_of(chunked_in, position) for position in done.chunks),
+        clipped=machine.clips.found(len(ids)),
     )
 
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from compiler.errors import CapacityError, OptionError
+from compiler.errors import LESS_KV, CapacityError, OptionError
 from compiler.program.isa import WORD_BYTES
 
 MOST_TURNS = 8  # each turn needs templates of its own
@@ -77,7 +77,7 @@ def assign(sizes: Sequence[Size], room: Room, pp: int | None) -> list[Stage]:
                 f"the model needs {used * room.tp} chips in groups of {room.tp} "
                 f"({_mb(sum(int(size.words.sum()) for size in sizes))} of weights and KV), "
                 f"the rack has {room.groups * room.tp} ({_mb(room.words * room.groups * room.tp)} for them)",
-                f"Use a rack of {used * room.tp} chips or more, a shorter context, or kv: fp8.",
+                f"Use a rack of {used * room.tp} chips or more{LESS_KV}.",
             )
             error.chips = used * room.tp
             raise error

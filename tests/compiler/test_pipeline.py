@@ -11,6 +11,7 @@ from compiler.program.isa import COLUMNS, TAGS, Op
 from compiler.program.program import Program
 from compiler.route.reuse import Reuse
 from fabric.rack import load_rack
+from models.kv import KVFormat
 
 TRAY = load_rack("lpx-tray")
 
@@ -113,3 +114,14 @@ def test_the_search_for_tp_takes_the_fastest_that_fits() -> None:
     best = compile_program(llama(), TRAY, CompileOptions())
     every = [compiled(tp=tp).manifest.cycles[160] for tp in (1, 2, 4, 8)]
     assert best.manifest.cycles[160] == min(every)
+
+
+@pytest.mark.parametrize(("kv", "remedy"), [("fp16", ", or kv: fp8."), ("fp8", " or a shorter context.")])
+def test_no_remedy_advises_the_kv_format_that_a_model_has(kv: KVFormat, remedy: str) -> None:
+    pair, source = load_rack("pair"), llama(layers=3)
+    small = replace(pair, chip=pair.chip.with_numbers(sram_bytes=640_000))
+    source = replace(source, model=replace(source.model, kv=kv))
+    for options in (CompileOptions(tp=1), CompileOptions(), CompileOptions(tp=1, objective="throughput")):
+        with pytest.raises(CapacityError, match="12 chips") as found:
+            compile_program(source, small, options)
+        assert found.value.remedy.endswith(remedy), str(found.value)

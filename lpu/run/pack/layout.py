@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Int, Int32
 
 from compiler.program.isa import F16_LANES, F32_LANES
+from lpu.run.clips import Made
 from lpu.run.ops.items import Compute
 from models.contract.formats import F16, F32, F64
 
@@ -79,13 +80,14 @@ class StepTables(NamedTuple):
 class Packed(NamedTuple):
     """The executor's program and what it counts: items per kernel after merging equal ones, steps, levels.
 
-    where: the pool row of every written line.
+    where: the pool row of every written line. made: what leaves each fp16 row.
     """
 
     layout: StepLayout
     tables: StepTables
     counts: dict[str, int]
     where: Int[np.ndarray, " lines"]
+    made: Made
 
 
 class Carried(NamedTuple):

@@ -150,7 +150,7 @@ def _granite(keys: Keys, name: str) -> HybridConfig:
     head_dim = keys.stated("hidden_size", 4096) // heads
     factors = {
         "embed": keys.number("embedding_multiplier", 1.0),
-        "head": 1.0 / keys.number("logits_scaling", 1.0),
+        "head": 1.0 / keys.divisor("logits_scaling", 1.0),
         "q": keys.number("attention_multiplier", 1.0) * head_dim**0.5,
         **dict.fromkeys(("o", "mixer", "down"), residual),
     }
@@ -175,7 +175,8 @@ def _decoder(
     longest = keys.stated("max_position_embeddings", 8192)
     rope = rope_of(keys, longest, head_dim, partial=names == "bamba")
     ssm_heads = keys.stated("mamba_n_heads", 128)
-    channels = keys.get("mamba_d_ssm") or keys.stated("mamba_expand", 2) * hidden
+    stated = keys.get("mamba_d_ssm")
+    channels = keys.stated("mamba_expand", 2) * hidden if stated is None else keys.integer("mamba_d_ssm")
     size = keys.get("mamba_d_head", "auto")
     mixer = mixer_of(
         keys,
