@@ -14,7 +14,6 @@ from jaxtyping import Float32
 
 from models.families.family import HEAD, LM_HEAD, TABLE, CheckpointTensor
 from models.hybrid_config import ATTENTION, BOTH, EXPERTS, FFN, MIXER, TAPS, HybridConfig
-from models.rope import lane_order
 
 Rows = Float32[np.ndarray, "rows *rest"]
 
@@ -25,7 +24,7 @@ class Names:
 
     norm: of a layer's first part; ffn_norm: of its FFN; gate_up: of an FFN that holds both in one tensor.
     router: of experts, which lie in `experts` of the FFN's module, each with its gate_proj, up_proj and
-    down_proj. step_norms: of Mamba-1, what time steps are made of, B and C. plus: what gains of norms lack.
+    down_proj. step_norms: of Mamba-1, what time steps are made of, B and C.
     """
 
     table: str = "model.embed_tokens.weight"
@@ -39,7 +38,6 @@ class Names:
     gate_up: str = ""
     down: str = "down_proj"
     router: str = "router"
-    plus: float = 0.0
     step_norms: tuple[str, str, str] = ("dt_layernorm", "b_layernorm", "c_layernorm")
 
 
@@ -71,13 +69,6 @@ NAMES = {
     "falcon_h1": Names(),
     "bamba": Names(),
     "jamba": Names(),
-    "qwen3_5_text": Names(
-        last="model.norm",
-        mixer="linear_attn",
-        ffn="mlp",
-        ffn_norm="post_attention_layernorm",
-        plus=1.0,
-    ),
     "granitemoehybrid": Names(
         last="model.norm",
         ffn="shared_mlp",
@@ -91,7 +82,7 @@ NAMES = {
 def tensors(config: HybridConfig) -> Iterator[CheckpointTensor]:
     """The tensors of a checkpoint, in the order of the model."""
     names = NAMES[config.names]
-    gain = partial(_gain, width=config.hidden, plus=names.plus)
+    gain = partial(_gain, config)
     yield _matrix(config, TABLE, names.table, (config.vocab, config.hidden), "embed")
     for i, word in enumerate(config.pattern):
         theirs = names.layer.format(i)
@@ -103,7 +94,7 @@ def tensors(config: HybridConfig) -> Iterator[CheckpointTensor]:
                 ours = f"layers.{i}.mixer"
                 if part == MIXER:
                     yield gain(f"{ours}.norm", f"{theirs}.{names.norm}")
-                made = _delta if config.rule == "delta" else _selective if config.rank else _mixer
+                made = _selective if config.rank else _mixer
                 yield from made(config, ours, f"{theirs}.{names.mixer}")
                 if config.step_norms:
                     yield from _step_norms(config, names, ours, f"{theirs}.{names.mixer}")
@@ -119,13 +110,8 @@ def tensors(config: HybridConfig) -> Iterator[CheckpointTensor]:
     yield _matrix(config, HEAD, head, (config.vocab, config.hidden), "head")
 
 
-def _gain(
-    path: str, name: str, *, width: int, plus: float, lanes: tuple[int, int] | None = None
-) -> CheckpointTensor:
-    """The gain of a norm. lanes: of a head, and those of it that turn."""
-    return CheckpointTensor(
-        path=f"{path}.gain", name=f"{name}.weight", shape=(width,), plus=plus, lanes=lanes
-    )
+def _gain(config: HybridConfig, path: str, name: str) -> CheckpointTensor:
+    return _vector(f"{path}.gain", f"{name}.weight", config.hidden)
 
 
 def _vector(path: str, name: str, width: int) -> CheckpointTensor:
@@ -150,27 +136,12 @@ def _matrix(
 
 def _attention(config: HybridConfig, ours: str, theirs: str) -> Iterator[CheckpointTensor]:
     hidden, q = config.hidden, config.heads * config.head_dim
-    kv, plus = config.kv_heads * config.head_dim, NAMES[config.names].plus
+    kv = config.kv_heads * config.head_dim
     turned = None if config.turned_lanes is None else (config.head_dim, config.turned_lanes)
-    if config.attention_gate:
-        for part, name in enumerate(("q", "gate")):
-            made = partial(_of_pairs, part, config.head_dim, turned if name == "q" else None)
-            at, shape = f"{theirs}.q_proj.weight", (2 * q, hidden)
-            yield CheckpointTensor(path=f"{ours}.{name}", name=at, shape=shape, made=(made, (q, hidden)))
-    else:
-        yield _matrix(config, f"{ours}.q", f"{theirs}.q_proj.weight", (q, hidden), "q", lanes=turned)
+    yield _matrix(config, f"{ours}.q", f"{theirs}.q_proj.weight", (q, hidden), "q", lanes=turned)
     yield _matrix(config, f"{ours}.k", f"{theirs}.k_proj.weight", (kv, hidden), "k", lanes=turned)
     yield _matrix(config, f"{ours}.v", f"{theirs}.v_proj.weight", (kv, hidden), "v")
-    for name in ("q_norm", "k_norm") if config.qk_norm else ():
-        yield _gain(f"{ours}.{name}", f"{theirs}.{name}", width=config.head_dim, plus=plus, lanes=turned)
     yield _matrix(config, f"{ours}.o", f"{theirs}.o_proj.weight", (hidden, q), "o")
-
-
-def _of_pairs(part: int, head_dim: int, turned: tuple[int, int] | None, values: Rows) -> Rows:
-    """Of each head the queries (part 0) or the gates that lie behind them, the queries in RoPE's order."""
-    own = values.reshape(-1, 2, head_dim, values.shape[1])[:, part]
-    own = own if turned is None else own[:, lane_order(*turned)]
-    return np.ascontiguousarray(own).reshape(-1, values.shape[1])
 
 
 def _ffn(config: HybridConfig, names: Names, ours: str, theirs: str) -> Iterator[CheckpointTensor]:
@@ -230,29 +201,6 @@ def _mixer(config: HybridConfig, ours: str, theirs: str) -> Iterator[CheckpointT
     if config.mixer_norm == "gated":
         yield _vector(f"{ours}.out_norm.gain", f"{theirs}.norm.weight", channels)
     yield _matrix(config, f"{ours}.o", f"{theirs}.out_proj.weight", (config.hidden, channels), "mixer")
-
-
-def _delta(config: HybridConfig, ours: str, theirs: str) -> Iterator[CheckpointTensor]:
-    """The tensors of one gated delta layer, whose queries, keys and values come from one matrix."""
-    channels, both, heads, hidden = config.channels, config.both, config.ssm_heads, config.hidden
-    for name, rows in (("x", (both, channels)), ("bc", (0, both))):
-        at, shape = f"{theirs}.in_proj_qkv.weight", (both + channels, hidden)
-        yield CheckpointTensor(path=f"{ours}.{name}", name=at, shape=shape, rows=rows)
-    yield CheckpointTensor(path=f"{ours}.z", name=f"{theirs}.in_proj_z.weight", shape=(channels, hidden))
-    numbers = tuple(f"{theirs}.in_proj_{one}.weight" for one in "ab")
-    yield CheckpointTensor(path=f"{ours}.dt", name=numbers[0], shape=(heads, hidden), behind=numbers[1:])
-    for name, rows in (("conv_x", (both, channels)), ("conv_bc", (0, both))):
-        yield from _conv(config, f"{ours}.{name}", f"{theirs}.conv1d", rows, channels + both)
-    bias, decays = (_and_zeros, (2 * heads,)), (partial(_repeated, channels // heads, True), (channels,))
-    yield CheckpointTensor(path=f"{ours}.dt.bias", name=f"{theirs}.dt_bias", shape=(heads,), made=bias)
-    yield CheckpointTensor(path=f"{ours}.step.decay", name=f"{theirs}.A_log", shape=(heads,), made=decays)
-    yield _vector(f"{ours}.out_norm.gain", f"{theirs}.norm.weight", channels // heads)
-    yield CheckpointTensor(path=f"{ours}.o", name=f"{theirs}.out_proj.weight", shape=(hidden, channels))
-
-
-def _and_zeros(values: Float32[np.ndarray, " heads"]) -> Float32[np.ndarray, " twice"]:
-    """Biases of decays, and none of betas."""
-    return np.concatenate([values, np.zeros_like(values)])
 
 
 def _selective(config: HybridConfig, ours: str, theirs: str) -> Iterator[CheckpointTensor]:
