@@ -20,7 +20,7 @@ from compiler.program.instructions.experts import (
     SlotsKernel,
     half_words,
 )
-from compiler.program.instructions.host import HandoverKernel, wire_words
+from compiler.program.instructions.host import HandoverKernel, LoadKernel, wire_words
 from compiler.program.instructions.matmul import WIDE_PER_F32, ReduceKernel, TreeKernel, WriteBackKernel
 from compiler.program.instructions.recurrent import SsmKernel, StateKernel, state_lines
 from compiler.program.isa import F32_LANES, TILE_ROWS, TRANSIENT, Kernel, Lines, Op, ceil_div
@@ -115,7 +115,7 @@ def moved_lines(op: int, n: Lines, kernel: Kernel) -> Lines:
 
 def moved_words(op: int, n: Lines, kernel: Kernel, rows: int) -> Lines:
     """Words that a row moves through the activation ports of its chip (docs/timing.md, "Ports")."""
-    if isinstance(kernel, HandoverKernel):
+    if isinstance(kernel, HandoverKernel | LoadKernel):
         return wire_words(n, kernel, rows)
     rule = RULES.get(op)
     if isinstance(rule, Renewing) and isinstance(kernel, StateKernel):
@@ -139,7 +139,7 @@ def _half_tiles(op: int, n: Lines, kernel: HalfKernel, chip: ChipSpec, rows: int
 
 def _slots(op: int, n: Lines, kernel: SlotsKernel, chip: ChipSpec, rows: int) -> tuple[Lines, Lines]:
     """Whether any row chose an expert, once; which expert a slot has, by comparing; weights are moved."""
-    compared = ceil_div(kernel.experts * rows, TILE_ROWS) + ceil_div(n * kernel.experts, TILE_ROWS)
+    compared = ceil_div(kernel.held * rows, TILE_ROWS) + ceil_div(n * kernel.held, TILE_ROWS)
     hold = np.maximum(compared, ceil_div(rows * moved_lines(op, n, kernel), VXM_WORDS_PER_CYCLE))
     return hold, hold + chip.vxm_latency_cycles + chip.lane_reduce_cycles
 
@@ -286,6 +286,7 @@ RULES: dict[int, Rule] = {
     Op.GIVE: _host,
     Op.KVIN: _host,
     Op.KVOUT: _host,
+    Op.LOAD: _host,
 }
 
 

@@ -108,6 +108,7 @@ class Op(IntEnum):
     TREE = 31  # dst n f32 lines <- nodes of a tree of contract parts, n lines each, at src
     NODE = 32  # dst node <- n neighbouring nodes at src
     CAP = 33  # dst n f32 lines <- n f32 lines src through the kernel's soft cap
+    LOAD = 34  # n words at dst (weights) <- the lane of the chip: DDR5 of its FPGA, from word src3 of it on
     XMM = 40  # MM with one expert's tile of the stack src3 (weights): the one that the slot line src2 names
     MM16 = 41  # dst n f32 lines <- all fp16 lines at src x fp16 weights src2 (weights)
     RANK = 42  # dst 2n lines (logit, chosen) of experts <- sums at src, stat src2, scales src3 (weights)

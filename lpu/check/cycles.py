@@ -9,7 +9,7 @@ from jaxtyping import Int
 
 from compiler.program.instructions.attention import AttentionKernel, LatentAttentionKernel
 from compiler.program.instructions.experts import HalfKernel, RankKernel, SlotsKernel
-from compiler.program.instructions.host import GiveKernel, HandoverKernel, TakeKernel
+from compiler.program.instructions.host import GiveKernel, HandoverKernel, LoadKernel, TakeKernel
 from compiler.program.instructions.matmul import WriteBackKernel
 from compiler.program.instructions.recurrent import ConvKernel, DeltaKernel, SsmKernel
 from compiler.program.isa import TRANSIENT, Op, is_transfer
@@ -103,7 +103,8 @@ def _rank(n: Counts, k: RankKernel, words: Counts, m: Stated) -> Taken:
 
 
 def _choose(n: Counts, k: SlotsKernel, words: Counts, m: Stated) -> Taken:
-    compared = _up(k.experts * m.rows, _D) + _up(n * k.experts, _D)
+    held = k.some if k.some else k.experts
+    compared = _up(held * m.rows, _D) + _up(n * held, _D)
     return Taken(np.maximum(compared, _up(words, _VXM_WORDS)), m.vxm_latency + m.lane_reduce, words)
 
 
@@ -141,6 +142,10 @@ def _carry(n: Counts, k: TakeKernel | GiveKernel, words: Counts, m: Stated) -> T
 
 def _move(n: Counts, k: HandoverKernel, words: Counts, m: Stated) -> Taken:
     return Taken(n * k.kv_words * k.host_slot, 0, n * k.kv_words)
+
+
+def _load(n: Counts, k: LoadKernel, words: Counts, m: Stated) -> Taken:
+    return Taken(n * k.host_slot, 0, n)
 
 
 def _convolve(n: Counts, k: ConvKernel, words: Counts, m: Stated) -> Taken:
@@ -225,6 +230,7 @@ for _op, _rule in {
     Op.GIVE: _carry,
     Op.KVIN: _move,
     Op.KVOUT: _move,
+    Op.LOAD: _load,
 }.items():
     register(_op, _rule)
 

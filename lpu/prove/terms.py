@@ -153,7 +153,12 @@ class Terms:
         return self.make(MATMUL, (value, codes, scale, *normed), starts, self.shape(codes)[-1:])
 
     def head_matmul(self, value: int, codes: int, scale: int) -> int:
-        """Each head times its own matrix: those lie one below the other, scales one behind the other."""
+        """Each head times its own matrix: those lie one below the other, scales one behind the other.
+
+        Of one head it is a product.
+        """
+        if self.shape(scale) == self.shape(codes)[-1:]:
+            return self.matmul(value, codes, scale)
         return self.make("head_matmul", (value, codes, scale), (), self.shape(scale))
 
     def bias(self, value: int, vector: int) -> int:

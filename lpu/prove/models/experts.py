@@ -97,7 +97,12 @@ def route(terms: Terms, z: int, attributes: tuple[Any, ...], bias: int = -1) -> 
 
 def taken(attributes: tuple[Any, ...]) -> int:
     """Experts that a row takes: those that it chooses, and the shared ones."""
-    return attributes[0] + attributes[2]
+    return attributes[0] + shared(attributes)
+
+
+def shared(attributes: tuple[Any, ...]) -> int:
+    """Experts that every row takes, the last of all."""
+    return attributes[2]
 
 
 def glus(terms: Terms, operands: tuple[int, int, int, int, int], activation: str) -> int:

@@ -35,6 +35,7 @@ from models.contract.functions.curves import softcap
 from models.contract.norms.square import l2_norm
 from models.contract.vocabulary.multiply import scaled, scaled_sum
 
+FOURS = 4  # lines of which the largest value is found: programs of few chips then share one executable
 Table = Int[Array, "items width"]
 
 
@@ -237,8 +238,8 @@ def glu(k: GluKernel, env: Env, pools: Pools, t: Table) -> Pools:
 
 def _argmax(at: Reads, rows: Rows, s: Static[ArgmaxKernel]) -> Items:
     out = (Result(Pool.F32, 1, at.flow.result[rows]),)
-    first = at.flow.columns.src3[rows]
-    return at.items(argmax, rows, lines=[at.block(0, rows)], others=[first], out=out, params=s.kernel)
+    lines, first = _filled(at.block(0, rows)), at.flow.columns.src3[rows]
+    return at.items(argmax, rows, lines=[lines], others=[first], out=out, params=s.kernel)
 
 
 def argmax(k: ArgmaxKernel, env: Env, pools: Pools, t: Table) -> Pools:
@@ -251,7 +252,12 @@ def argmax(k: ArgmaxKernel, env: Env, pools: Pools, t: Table) -> Pools:
 
 def _argred(at: Reads, rows: Rows, s: Static[ArgredKernel]) -> Items:
     out = (Result(Pool.F32, 1, at.flow.result[rows]),)
-    return at.items(argred, rows, lines=[at.block(0, rows)], out=out)
+    return at.items(argred, rows, lines=[_filled(at.block(0, rows))], out=out)
+
+
+def _filled(lines: Int[np.ndarray, "rows lines"]) -> Int[np.ndarray, "rows filled"]:
+    """Lines, the last of them again up to a multiple of FOURS: of equal values its lowest column is taken."""
+    return np.pad(lines, ((0, 0), (0, -lines.shape[1] % FOURS)), mode="edge")
 
 
 def argred(k: None, env: Env, pools: Pools, t: Table) -> Pools:

@@ -144,6 +144,7 @@ def test_a_block_whose_weights_would_have_few_bits_is_refused(block: int) -> Non
         OPS["attention"].primitive.bind(*OPERANDS["attention"][0], block=block)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [HALF, BYTE])
 @pytest.mark.parametrize("block", [4, 5, 512], ids=["whole blocks", "a rest", "one block"])
 def test_attention_appends_and_sees_tokens_up_to_its_position(dtype: Any, block: int) -> None:
@@ -166,6 +167,7 @@ def test_attention_appends_and_sees_tokens_up_to_its_position(dtype: Any, block:
             assert np.array_equal(out[row, 16 * h : 16 * h + 16], want.reshape(-1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [6, 130], ids=["few rows", "more than a piece"])
 def test_rows_of_a_chunk_attend_as_single_steps_do(rows: int) -> None:
     """Two sequences, `rows` tokens of each from position 3 on, against one token of each at a time."""
