@@ -212,16 +212,10 @@ HYBRID = HybridConfig(
     channels=240, states=12, ssm_heads=10, groups=2, conv_biased=False, rope=False,
 )  # fmt: skip
 RULED = replace(
-<<<<<<< HEAD
     HYBRID, name="ruled", pattern=("M", "A"), layers=2, rule="delta", channels=640, ssm_heads=4, groups=2,
     states=20, attention_gate=True,
 )  # fmt: skip
-HOST = (Op.TAKE, Op.GIVE, Op.KVIN, Op.KVOUT)  # of the programs beside a GPU
-=======
-    HYBRID, name="ruled", pattern=("M",), rule="delta", channels=640, ssm_heads=4, groups=2, states=20
-)
 HOST = (Op.TAKE, Op.GIVE, Op.KVIN, Op.KVOUT, Op.LOAD)  # of programs beside a GPU or before another
->>>>>>> main
 ELSEWHERE = (Op.FORWARD, Op.NORM, Op.HNORM, Op.RED, Op.TREE, Op.BIAS, Op.MUL, Op.MAD, Op.NODE, *HOST)
 PRESENT = [op for op in Op if op not in ELSEWHERE]
 # The last row of a step may be late: nothing reads it.
