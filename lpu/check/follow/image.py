@@ -227,7 +227,7 @@ def _same_kv(findings: Findings, before: Program, after: Program) -> None:
     findings.note(
         7,
         np.array(wrong, np.int64),
-        lambda name: f"KV of tag {tag(name)}: {ours.get(int(name))} before, {theirs.get(int(name))} after",
+        lambda name: f"KV {tag(name)} in order: {ours.get(int(name))} before, {theirs.get(int(name))} after",
     )
 
 

@@ -175,7 +175,7 @@ BETWEEN: dict[str, tuple[Change, int, str]] = {
     "another program after": (saying(after="0" * 64), 0, "the program after is 0000"),
     "a stop within a step": (lambda p: saying(stop=body_of(p).stop + 1)(p), 2, "ends steps every"),
     "less held than there is": (saying(held=(NOTHING,) * 4), 2, "held are no words, the program before has"),
-    "KV that is another one": (saying(keeps=True), 7, "KV of tag"),
+    "KV that is another one": (saying(keeps=True), 7, "in order: (0,"),
     "of another kind": (lambda p: replace(p, manifest=replace(p.manifest, body=api.compile(
         MODEL, rack="quad", tp=1, pp=1, prove=False).program.manifest.body)), 0, "must be 'switch'"),
 }  # fmt: skip
