@@ -82,6 +82,21 @@ FOLDERS: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 64,
         "rms_norm_eps": 1e-6,
     },
+    "nemotron-h": {
+        "model_type": "nemotron_h",
+        "hidden_size": 48,
+        "intermediate_size": 80,
+        "hybrid_override_pattern": "M-*-",
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 12,
+        "mamba_num_heads": 4,
+        "mamba_head_dim": 24,
+        "ssm_state_size": 16,
+        "n_groups": 2,
+        "chunk_size": 8,
+        "max_position_embeddings": 64,
+    },
     "granite4-dense": SMALL
     | {
         "model_type": "granitemoehybrid",
@@ -117,6 +132,8 @@ def make(folder: Path, names: list[str]) -> None:
         for path, tensor in model.named_parameters():
             tensor.data.copy_(_drawn(path, torch.randn(tensor.shape, generator=generator)))
         held = {path: value.detach().clone() for path, value in model.state_dict().items()}
+        if keys["model_type"] == "nemotron_h":
+            held = {path.replace("model.", "backbone.", 1): value for path, value in held.items()}
         held = {path: value for path, values in held.items() for path, value in _alone(path, values)}
         if model.config.tie_word_embeddings:
             held.pop("lm_head.weight", None)

@@ -279,6 +279,7 @@ RULES: dict[int, Rule] = {
     Op.STEP: Vector(lanes=_of_steps, passes=4),
     Op.SSM: Renewing(lanes=_of_states, passes=3, by_token=True),
     Op.GATE: Vector(lanes=of_lines, passes=4),
+    Op.GATE16: Vector(lanes=of_lines, passes=4),
     Op.DECAY: Vector(lanes=_of_numbers, passes=4),
     Op.DELTA: Renewing(lanes=_of_states, passes=5, by_token=True, sweeps=2),
     Op.TAKE: _host,

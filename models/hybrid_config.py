@@ -28,6 +28,9 @@ _LATER: dict[str, Any] = {
     "renormalise": True,
     "step_norms": False,
     "rule": "ssm",
+    "attention_gate": False,
+    "squared": False,
+    "norm_groups": False,
 }
 """Fields that are younger than digests, and what they are where nothing is said."""
 
@@ -46,7 +49,9 @@ class HybridConfig(TransformerConfig):
     what time steps are made of have norms. A token takes `chosen` of `experts` experts of width `expert_ffn`
     by a softmax, over the chosen alone if `renormalise`, and `shared` more that every token takes. rule: how
     mixers renew their states; of the gated delta rule `states` is the lanes of a key, and each of `groups`
-    has a query and a key.
+    has a query and a key. attention_gate: whether heads of attention are times the sigmoid of gates.
+    squared: FFNs have no gate, but the square of relu of what goes up. norm_groups: a mixer's gated results
+    are normed group by group.
     """
 
     pattern: tuple[str, ...]
@@ -63,6 +68,9 @@ class HybridConfig(TransformerConfig):
     names: str = "mamba2"
     factors: tuple[str, ...] = ()
     rule: Literal["ssm", "delta"] = "ssm"
+    attention_gate: bool = False
+    squared: bool = False
+    norm_groups: bool = False
     step_norms: bool = False
     experts: int = 0
     chosen: int = 0
@@ -115,6 +123,8 @@ class HybridConfig(TransformerConfig):
             raise ValueError(
                 f"{self.name}: rule is {self.rule!r} with rank {self.rank}: it is ssm, or delta of rank 0."
             )
+        if self.norm_groups and (self.mixer_norm != "gated" or self.rule != "ssm"):
+            raise ValueError(f"{self.name}: norm_groups are of state space mixers with a gated norm.")
         if self.step_norms and not self.rank:
             raise ValueError(f"{self.name}: step_norms are of Mamba-1, rank is {self.rank}.")
         self._check_experts()
@@ -185,8 +195,13 @@ class HybridConfig(TransformerConfig):
         hidden, q, kv = self.hidden, self.heads * self.head_dim, self.kv_heads * self.head_dim
         mixer = self._mixer_parameters()
         ffns = sum(FFN in word for word in self.pattern)
-        parts = self.mixers * mixer + self.attentions * 2 * hidden * (q + kv)
-        parts += ffns * MATRICES_PER_FFN * hidden * self.ffn + sum(map(len, self.pattern)) * hidden
+        attention = 2 * hidden * (q + kv) + 2 * self.head_dim * self.qk_norm
+        attention += hidden * q * self.attention_gate
+        parts = self.mixers * mixer + self.attentions * attention
+        parts += (
+            ffns * (MATRICES_PER_FFN - self.squared) * hidden * self.ffn
+            + sum(map(len, self.pattern)) * hidden
+        )
         each = MATRICES_PER_FFN * hidden * self.expert_ffn * (experts + self.shared)
         parts += sum(EXPERTS in word for word in self.pattern) * (each + hidden * self.experts)
         return self.vocab * hidden * (1 if self.tied else 2) + parts + hidden

@@ -126,6 +126,7 @@ class Op(IntEnum):
     DECAY = 52  # dst line n of channels beside what is left of their states, and their betas <- line src,
     #             raw numbers of heads src2, words of decays (weights) src3
     DELTA = 53  # dst line n of results <- its channels src, queries and keys src2, states src3 (renewed)
+    GATE16 = 54  # dst fp16 lines <- fp16 lines at src times the sigmoid of n f32 lines src2
 
 
 PRODUCTS = (Op.MM, Op.XMM)  # what adds into an accumulator

@@ -223,6 +223,7 @@ for _op, _rule in {
     Op.STEP: Vector(lambda n, k: _LINE * (2 + k.decays), 4),
     Op.SSM: _recur,
     Op.GATE: Vector(_lines, 4),
+    Op.GATE16: Vector(_lines, 4),
     Op.DECAY: Vector(lambda n, k: 2 * _LINE, 4),
     Op.DELTA: _amend,
     Op.TAKE: _carry,

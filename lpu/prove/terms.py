@@ -240,6 +240,10 @@ class Terms:
         """
         return self.make("delta", (value, raw, both, decay), attributes, self.shape(value))
 
+    def gate16(self, value: int, other: int) -> int:
+        """A vector times the sigmoid of another, in fp16."""
+        return self.make("gate16", (value, other), (), self.shape(value))
+
     def gate(self, value: int, other: int) -> int:
         """A vector times silu of another."""
         return self.make("gate", (value, other), (), self.shape(value))

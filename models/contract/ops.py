@@ -19,6 +19,8 @@ from models.contract.vocabulary.embed import EMBED
 from models.contract.vocabulary.embed import embed as embed
 from models.contract.vocabulary.experts import EXPERTS
 from models.contract.vocabulary.experts import experts as experts
+from models.contract.vocabulary.gate16 import GATE16
+from models.contract.vocabulary.gate16 import gate16 as gate16
 from models.contract.vocabulary.glu import GLU
 from models.contract.vocabulary.glu import glu as glu
 from models.contract.vocabulary.latent import HEAD_MATMUL, LATENT_ATTENTION
@@ -110,5 +112,6 @@ for _record in (
     GATE,
     L2_NORM,
     DELTA,
+    GATE16,
 ):
     register(_record)

@@ -53,7 +53,8 @@ class CheckpointTensor:
     of `models.rope.lane_order`. by_head: which rows of each head are ours. stack: of experts, the names of
     the matrices of each, all of that shape, whose columns lie side by side; they are quantised together.
     half: whether a matrix stays fp16 (`models.contract.scales.half`), as of routers. plus: what is added to
-    all, for a gain that is stored less 1. behind: vectors of that shape that stand behind it in ours.
+    all, for a gain that is stored less 1. behind: tensors of that shape whose rows
+    stand behind its own in ours.
     """
 
     path: str
@@ -77,7 +78,7 @@ class CheckpointTensor:
     def own_shape(self) -> tuple[int, ...]:
         """The shape of what is taken of it."""
         if self.behind:
-            return (self.shape[0] * (1 + len(self.behind)),)
+            return (self.shape[0] * (1 + len(self.behind)), *self.shape[1:])
         if self.by_head is not None:
             return (self.by_head.heads * self.by_head.count, *self.shape[1:])
         if self.made is not None:

@@ -6,7 +6,13 @@ from dataclasses import replace
 import numpy as np
 from proof_rows import Changes, Setting, row
 
-from compiler.program.instructions.recurrent import ConvKernel, DeltaKernel, GateKernel, SsmKernel
+from compiler.program.instructions.recurrent import (
+    ConvKernel,
+    DeltaKernel,
+    GateKernel,
+    OpenKernel,
+    SsmKernel,
+)
 from compiler.program.isa import GAIN, SHIFTED, Holds, Op
 from lpu.prove.lines import Decayed, Preload, Stepped, Vector
 from lpu.prove.ops.registry import PROVED
@@ -168,6 +174,18 @@ def gate(s: Setting) -> tuple[RowOperands, Changes]:
     }
 
 
+def gate16(s: Setting) -> tuple[RowOperands, Changes]:
+    return row(OpenKernel(), n=2, src=s.f16(s.x), src2=s.f32(s.y, 0, 80)), {
+        "lie beside other lanes": {"src2": s.f32(s.y, 80, 0)},
+        "its first operand holds f32": {"src": s.f32(s.x, 0, 80)},
+        "its second operand holds f16": {"src2": s.f16(s.y)},
+        "its operands have 160 and 80 lanes": {
+            "src": s.f16(s.x, 0, 80),
+            "src2": s.f32(s.narrow, 0),
+        },
+    }
+
+
 STATES: dict[Op, Callable[[Setting], tuple[RowOperands, Changes]]] = {
     Op.CONV: conv,
     Op.STEP: step,
@@ -175,4 +193,5 @@ STATES: dict[Op, Callable[[Setting], tuple[RowOperands, Changes]]] = {
     Op.GATE: gate,
     Op.DECAY: decay,
     Op.DELTA: delta,
+    Op.GATE16: gate16,
 }

@@ -22,6 +22,7 @@ from compiler.program.isa import (
     Op,
     Operand,
     ceil_div,
+    halved,
     one,
     same,
 )
@@ -86,6 +87,13 @@ class GateKernel(Kernel):
     """A vector times silu of another."""
 
     family: ClassVar[str] = "gate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenKernel(Kernel):
+    """An fp16 vector times the sigmoid of another."""
+
+    family: ClassVar[str] = "open"
 
 
 def tap_words(k: ConvKernel) -> int:
@@ -241,6 +249,18 @@ INSTRUCTIONS = (
         kernel=GateKernel,
         reads=(_F32, Operand("src2", TRANSIENT, same, Holds.F32)),
         write=_TO_F32,
+        ordered=True,
+    ),
+    Instruction(
+        op=Op.GATE16,
+        name="GATE16",
+        unit=VXM,
+        kernel=OpenKernel,
+        reads=(
+            Operand("src", TRANSIENT, halved, Holds.F16),
+            Operand("src2", TRANSIENT, same, Holds.F32),
+        ),
+        write=Operand("dst", TRANSIENT, halved, Holds.F16),
         ordered=True,
     ),
 )

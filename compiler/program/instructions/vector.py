@@ -164,7 +164,7 @@ class GluKernel(Kernel):
     """The activation of the gate, times up."""
 
     family: ClassVar[str] = "glu"
-    activation: Literal["silu", "gelu", "gelu_erf"]
+    activation: Literal["silu", "gelu", "gelu_erf", "relu"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

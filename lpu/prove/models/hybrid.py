@@ -66,6 +66,20 @@ class _HybridReading(LlamaReading):
         out.places[made] = block
         return made
 
+    def _ffn(self, out: ModelTerms, block: str, value: int, statistic: int = -1) -> int:
+        """Where FFNs have no gate: what goes up times its relu, then down."""
+        if not self._numbers.squared:
+            return super()._ffn(out, block, value, statistic)
+        up = self._matrix(out, block, "up", value, statistic)
+        return self._matrix(out, block, "down", self.terms.glu(up, up, "relu"))
+
+    def _opened(self, out: ModelTerms, block: str, a: int, statistic: int, heads: int) -> int:
+        """The heads times the sigmoid of their gates, where they have some."""
+        if not self._numbers.attention_gate:
+            return heads
+        gates = self._linear(out, f"{block}.gate", a, statistic, self.terms.width(heads), biased=False)
+        return self.terms.gate16(heads, gates)
+
     def _mixed(self, out: ModelTerms, block: str, a: int, statistic: int) -> int:
         config = self._numbers
         mixer = self._delta if config.rule == "delta" else self._selective if config.rank else self._mixer
@@ -138,7 +152,11 @@ class _HybridReading(LlamaReading):
             out.places[value] = f"{block}, {what}"
         if config.mixer_norm == "gated":
             gain = self._tensor(out, f"{block}.out_norm.gain", config.channels)
-            y = terms.norm(y, gain, config.eps, config.channels)
+            if config.norm_groups:
+                lanes = config.channels // config.groups
+                y = terms.rounded(terms.norm32(y, gain, config.eps, lanes), 16)
+            else:
+                y = terms.norm(y, gain, config.eps, config.channels)
         else:
             y = terms.rounded(y, 16)
         return self._linear(out, f"{block}.o", y, -1, config.hidden, biased=False)

@@ -19,7 +19,7 @@ from compiler.program.instructions.recurrent import (
     stepped_lines,
     tap_words,
 )
-from compiler.program.isa import GAIN, Holds, Op
+from compiler.program.isa import F16_LANES, GAIN, Holds, Op
 from lpu.prove.known import Known
 from lpu.prove.lines import STATE, Decayed, HalfRun, StackRun, StateLines, Stepped, TileRun, Vector
 from lpu.prove.ops.taken import blocks, gains, of_tensor, vectors
@@ -162,6 +162,18 @@ def _delta(known: Known, row: RowOperands) -> tuple[Any, ...]:
     return Vector(Holds.F32, made, lane), StateLines(STATE, made, (lane,), row.index)
 
 
+def _gate16(known: Known, row: RowOperands) -> tuple[Any, ...]:
+    """Lane by lane; a zero stays zero."""
+    value, lanes = vectors(known, row.src, Holds.F16, "its first operand")
+    other, others = vectors(known, row.src2, Holds.F32, "its second operand")
+    beside = known.lanes.pieces(others, F16_LANES)
+    need(lanes == beside, f"the lanes of {known.show(value)} lie beside other lanes of {known.show(other)}")
+    wide = (known.terms.width(value), known.terms.width(other))
+    need(wide[0] == wide[1], f"its operands have {wide[0]} and {wide[1]} lanes")
+    made = known.terms.gate16(value, other)
+    return tuple(Vector(Holds.F16, made, one) for one in lanes)
+
+
 PROOF = (
     Proved(op=Op.CONV, rule=_conv),
     Proved(op=Op.STEP, rule=_step),
@@ -169,4 +181,5 @@ PROOF = (
     Proved(op=Op.GATE, rule=_gate),
     Proved(op=Op.DECAY, rule=_decay),
     Proved(op=Op.DELTA, rule=_delta),
+    Proved(op=Op.GATE16, rule=_gate16),
 )

@@ -16,6 +16,7 @@ from compiler.program.instructions.recurrent import (
     ConvKernel,
     DeltaKernel,
     GateKernel,
+    OpenKernel,
     SsmKernel,
     StateKernel,
     decayed_lines,
@@ -32,6 +33,7 @@ from models.contract.numerics import silu
 from models.contract.recurrent import state_space
 from models.contract.recurrent.convolution import convolve
 from models.contract.recurrent.delta import renewed
+from models.contract.vocabulary.gate16 import opened
 from models.contract.vocabulary.recurrent.delta import left
 
 Table = Int[Array, "items width"]
@@ -224,6 +226,17 @@ def delta(s: _Of, env: Env, pools: Pools, t: Table) -> Pools:
     return _left(jnp.moveaxis(y, 0, 2).reshape(len(t), -1, F32_LANES), jnp.moveaxis(new, 0, 2))
 
 
+def _gate16(at: Reads, rows: Rows, s: Static[OpenKernel]) -> Items:
+    row, j = at.spread(rows, 2)
+    lines = [at.line(0, row, j), at.line(1, row, 2 * j), at.line(1, row, 2 * j + 1)]
+    return at.items(gate16, row, lines=lines, out=(Result(Pool.F16, 1, at.flow.result[row] + j),))
+
+
+def gate16(k: None, env: Env, pools: Pools, t: Table) -> Pools:
+    """An fp16 line times the sigmoid of two f32 lines."""
+    return Pools(f16=opened(take(pools.f16, t[:, 0]), values_of(take(pools.f32, t[:, 1:]))))
+
+
 EXECUTED = (
     Executed(op=Op.CONV, build=_conv),
     Executed(op=Op.STEP, build=_step),
@@ -231,4 +244,5 @@ EXECUTED = (
     Executed(op=Op.GATE, build=_gate),
     Executed(op=Op.DECAY, build=_decay),
     Executed(op=Op.DELTA, build=_delta),
+    Executed(op=Op.GATE16, build=_gate16),
 )

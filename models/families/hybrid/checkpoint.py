@@ -32,6 +32,7 @@ class Names:
     layer: str = "model.layers.{}"
     mixer: str = "mamba"
     norm: str = "input_layernorm"
+    attention: str = "self_attn"
     ffn: str = "feed_forward"
     ffn_norm: str = "pre_ff_layernorm"
     gate_up: str = ""
@@ -55,6 +56,16 @@ NAMES = {
         mixer="mixer",
         norm="norm",
     ),
+    "nemotron_h": Names(
+        table="backbone.embeddings.weight",
+        last="backbone.norm_f",
+        layer="backbone.layers.{}",
+        mixer="mixer",
+        norm="norm",
+        attention="mixer",
+        ffn="mixer",
+        ffn_norm="norm",
+    ),
     "falcon_h1": Names(),
     "bamba": Names(),
     "jamba": Names(),
@@ -71,33 +82,36 @@ NAMES = {
 def tensors(config: HybridConfig) -> Iterator[CheckpointTensor]:
     """The tensors of a checkpoint, in the order of the model."""
     names = NAMES[config.names]
+    gain = partial(_gain, config)
     yield _matrix(config, TABLE, names.table, (config.vocab, config.hidden), "embed")
     for i, word in enumerate(config.pattern):
         theirs = names.layer.format(i)
         for part in word:
             if part in (ATTENTION, BOTH):
-                yield _vector(
-                    f"layers.{i}.attention.norm.gain", f"{theirs}.{names.norm}.weight", config.hidden
-                )
-                yield from _attention(config, f"layers.{i}.attention", f"{theirs}.self_attn")
+                yield gain(f"layers.{i}.attention.norm", f"{theirs}.{names.norm}")
+                yield from _attention(config, f"layers.{i}.attention", f"{theirs}.{names.attention}")
             if part in (MIXER, BOTH):
                 ours = f"layers.{i}.mixer"
                 if part == MIXER:
-                    yield _vector(f"{ours}.norm.gain", f"{theirs}.{names.norm}.weight", config.hidden)
+                    yield gain(f"{ours}.norm", f"{theirs}.{names.norm}")
                 made = _selective if config.rank else _mixer
                 yield from made(config, ours, f"{theirs}.{names.mixer}")
                 if config.step_norms:
                     yield from _step_norms(config, names, ours, f"{theirs}.{names.mixer}")
             if part == FFN:
-                yield _vector(f"layers.{i}.ffn.norm.gain", f"{theirs}.{names.ffn_norm}.weight", config.hidden)
+                yield gain(f"layers.{i}.ffn.norm", f"{theirs}.{names.ffn_norm}")
                 yield from _ffn(config, names, f"layers.{i}.ffn", f"{theirs}.{names.ffn}")
             if part == EXPERTS:
                 ours = f"layers.{i}.experts"
-                yield _vector(f"{ours}.norm.gain", f"{theirs}.{names.ffn_norm}.weight", config.hidden)
+                yield gain(f"{ours}.norm", f"{theirs}.{names.ffn_norm}")
                 yield from _experts(config, names, ours, f"{theirs}.{names.ffn}")
-    yield _vector("norm.gain", f"{names.last}.weight", config.hidden)
+    yield gain("norm", names.last)
     head = names.table if config.tied else LM_HEAD
     yield _matrix(config, HEAD, head, (config.vocab, config.hidden), "head")
+
+
+def _gain(config: HybridConfig, path: str, name: str) -> CheckpointTensor:
+    return _vector(f"{path}.gain", f"{name}.weight", config.hidden)
 
 
 def _vector(path: str, name: str, width: int) -> CheckpointTensor:
@@ -122,12 +136,10 @@ def _matrix(
 
 def _attention(config: HybridConfig, ours: str, theirs: str) -> Iterator[CheckpointTensor]:
     hidden, q = config.hidden, config.heads * config.head_dim
-    turned = None if config.turned_lanes is None else (config.head_dim, config.turned_lanes)
-    for name, rows in (("q", q), ("k", config.kv_heads * config.head_dim)):
-        yield _matrix(
-            config, f"{ours}.{name}", f"{theirs}.{name}_proj.weight", (rows, hidden), name, lanes=turned
-        )
     kv = config.kv_heads * config.head_dim
+    turned = None if config.turned_lanes is None else (config.head_dim, config.turned_lanes)
+    yield _matrix(config, f"{ours}.q", f"{theirs}.q_proj.weight", (q, hidden), "q", lanes=turned)
+    yield _matrix(config, f"{ours}.k", f"{theirs}.k_proj.weight", (kv, hidden), "k", lanes=turned)
     yield _matrix(config, f"{ours}.v", f"{theirs}.v_proj.weight", (kv, hidden), "v")
     yield _matrix(config, f"{ours}.o", f"{theirs}.o_proj.weight", (hidden, q), "o")
 
@@ -135,6 +147,8 @@ def _attention(config: HybridConfig, ours: str, theirs: str) -> Iterator[Checkpo
 def _ffn(config: HybridConfig, names: Names, ours: str, theirs: str) -> Iterator[CheckpointTensor]:
     ffn, hidden = config.ffn, config.hidden
     for i, name in enumerate(("gate", "up")):
+        if config.squared and name == "gate":
+            continue
         if names.gate_up:
             at = f"{theirs}.{names.gate_up}.weight"
             yield _matrix(config, f"{ours}.{name}", at, (2 * ffn, hidden), name, rows=(i * ffn, ffn))

@@ -24,7 +24,7 @@ def config_of(keys: Keys, name: str, names: str, pattern: tuple[str, ...], **num
     """The record of these numbers and of the keys that all share. Raises WeightError."""
     for inert in _INERT:
         keys.get(inert)
-    low, high = _limits(keys, "time_step_limit")
+    low, high = numbers.pop("step", None) or _limits(keys, "time_step_limit")
     for key in ("mamba_ssm_cache_dtype", "mamba_ssm_dtype"):
         if (kept := keys.get(key)) not in (None, "float32"):
             raise keys.error(key, kept, "states are kept in float32, in no other format")
@@ -54,6 +54,7 @@ def mixer_of(
     groups: int,
     bias: str,
     channels: int | None = None,
+    grouped: bool = False,
 ) -> dict[str, int]:
     """Channels, heads and groups of a mixer that the vocabulary has. Raises WeightError."""
     wide = keys.stated(expand, 2) * hidden if channels is None else channels
@@ -62,7 +63,7 @@ def mixer_of(
     if (found := keys.stated(taps, TAPS)) != TAPS:
         raise keys.error(taps, found, f"only convolutions of {TAPS} taps are supported")
     no_biases(keys, bias)
-    if groups > 1:
+    if groups > 1 and not grouped:
         raise keys.error("n_groups", groups, "only mixers whose heads all share B and C are supported")
     return {"channels": wide, "ssm_heads": heads, "groups": groups}
 

@@ -10,9 +10,10 @@ from jax import Array
 from jaxtyping import Float16, Float32, Int32
 
 from models.contract import ops
+from models.contract.parts import down_starts
 from models.contract.recurrent.convolution import TAPS
 from models.families.experts import Mixture
-from models.families.llama import Angles, Attention, FeedForward, Positions
+from models.families.llama import Angles, Attention, FeedForward, LayerKV, Positions
 from models.hybrid_config import ATTENTION, BOTH, EXPERTS, FFN, MIXER, HybridConfig
 from models.kv import KVCache, KVFormat, kv_shape
 from models.parts import Embedding, Linear, Norm, Normed
@@ -92,9 +93,16 @@ class Mixer(nnx.Module):
             low=config.step_low,
             high=config.step_high,
         )
-        y = ops.gate(y, self.z(a))
-        out = self.out_norm(y) if config.mixer_norm == "gated" else ops.round16(y)
-        return out, (held_x, held_bc, held)
+        return self._normed(ops.gate(y, self.z(a))), (held_x, held_bc, held)
+
+    def _normed(self, y: Float32[Array, "batch channels"]) -> Float16[Array, "batch channels"]:
+        """The gated results over all channels, over those of each group, or as they are."""
+        if self.config.mixer_norm == "none":
+            return ops.round16(y)
+        if not self.config.norm_groups:
+            return self.out_norm(y)
+        heads = y.reshape(-1, self.config.groups, self.config.channels // self.config.groups)
+        return ops.round16(self.out_norm.in_f32(heads).reshape(y.shape))
 
 
 class SelectiveMixer(Mixer):
@@ -192,6 +200,42 @@ def _mixer_of(config: HybridConfig) -> type[Mixer]:
     return SelectiveMixer if config.rank else Mixer
 
 
+class SquaredFeedForward(FeedForward):
+    """An FFN without a gate: relu squared of what goes up."""
+
+    def __init__(self, config: HybridConfig) -> None:
+        scaled = config.column_scales == "f32"
+        self.norm = Norm(config.hidden, config.eps)
+        self.up = Linear(config.hidden, config.ffn, scaled=scaled)
+        self.down = Linear(config.ffn, config.hidden, scaled=scaled, starts=down_starts(config.ffn))
+
+    def __call__(self, x: Residual) -> Residual:
+        """One vector per row."""
+        up = self.up(self.norm.deferred(x))
+        return ops.add(x, self.down(ops.glu(up, up, activation="relu")))
+
+
+class GatedAttention(Attention):
+    """Attention whose heads are times the sigmoid of gates, made of what queries are made of."""
+
+    def __init__(self, config: HybridConfig, *, context: int) -> None:
+        super().__init__(config, context=context)
+        scaled = config.column_scales == "f32"
+        self.gate = Linear(config.hidden, config.heads * config.head_dim, scaled=scaled)
+
+    def attended(
+        self,
+        a: Normed | Float16[Array, "batch hidden"],
+        angles: Angles | None,
+        position: Positions,
+        k_cache: LayerKV,
+        v_cache: LayerKV,
+    ) -> tuple[Float16[Array, "batch lanes"], LayerKV, LayerKV]:
+        """What `o` takes, of what products read."""
+        out, k_cache, v_cache = super().attended(a, angles, position, k_cache, v_cache)
+        return ops.gate16(out, self.gate(a)), k_cache, v_cache
+
+
 class HybridLayer(nnx.Module):
     """The parts of one layer, in the order of its word."""
 
@@ -200,9 +244,10 @@ class HybridLayer(nnx.Module):
         if MIXER in word or BOTH in word:
             self.mixer = _mixer_of(config)(config, normed=MIXER in word)
         if ATTENTION in word or BOTH in word:
-            self.attention = Attention(config, context=context)
+            kind = GatedAttention if config.attention_gate else Attention
+            self.attention = kind(config, context=context)
         if FFN in word:
-            self.ffn = FeedForward(config)
+            self.ffn = SquaredFeedForward(config) if config.squared else FeedForward(config)
         if EXPERTS in word:
             self.experts = Mixture(config, config.experts, config.expert_ffn, config.routing)
 

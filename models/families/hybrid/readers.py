@@ -8,6 +8,7 @@ from typing import Any
 
 from models.families.hybrid.jamba import read_jamba
 from models.families.hybrid.keys import LONGEST, config_of, mixer_of, no_biases, numbers_of
+from models.families.hybrid.nemotron import read_nemotron
 from models.hybrid_config import ATTENTION, BOTH, FFN, MIXER, HybridConfig
 from models.sources.huggingface.keys import activation_of
 from models.sources.huggingface.rope import rope_of
@@ -219,4 +220,5 @@ READERS: dict[str, Callable[[Keys, str], HybridConfig]] = {
     "bamba": _bamba,
     "granitemoehybrid": _granite,
     "jamba": read_jamba,
+    "nemotron_h": read_nemotron,
 }

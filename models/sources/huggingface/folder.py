@@ -141,7 +141,7 @@ class HuggingFaceWeights:
                 self._last = path, Matrix(made.codes, made.exponent, made.relative_error)
                 self.relative_errors[f"{path}.codes"] = made.relative_error
                 return self._last[1]
-            codes = entry.dtype == FP8 and source.made is None
+            codes = entry.dtype == FP8 and source.made is None and not source.behind
             kept = _kept(entry, source, self._scale(entry), self._scaled) if codes else None
             if kept is not None:
                 self.changed[f"{path}.codes"] = Changed(0, kept.codes.size)
@@ -163,8 +163,8 @@ class HuggingFaceWeights:
         return self._half[1]
 
     def _rounded(self, source: CheckpointTensor, entry: StoredTensor) -> Matrix:
-        values = source.matrices(self._values(entry))
-        alone = source.made is None and source.by_head is None and len(entry.shape) == 2
+        values = source.matrices(self._stored(source))
+        alone = not (source.made or source.by_head or source.behind) and len(entry.shape) == 2
         if isinstance(entry, PackedTensor) and entry.dtype == MXFP4 and alone:
             each = [converted(source.take(entry.nibbles()).T, source.take(entry.powers()).T, values[0])]
         else:
@@ -189,7 +189,7 @@ class HuggingFaceWeights:
         return values
 
     def _stored(self, source: CheckpointTensor) -> Float32[np.ndarray, "*axes"]:
-        """What a tensor is made of: one of the checkpoint, or vectors one behind the other."""
+        """What a tensor is made of: one of the checkpoint, or several of equal shape one behind the other."""
         if not source.behind:
             return self._values(self._entries[source.name])
         return np.concatenate([self._values(self._entries[name]) for name in source.names])

@@ -24,7 +24,13 @@ from compiler.program.instructions.experts import (
 )
 from compiler.program.instructions.host import GiveKernel, HandoverKernel, TakeKernel
 from compiler.program.instructions.matmul import MatmulKernel, ReduceKernel, WriteBackKernel, tree_kernel
-from compiler.program.instructions.recurrent import ConvKernel, DeltaKernel, GateKernel, SsmKernel
+from compiler.program.instructions.recurrent import (
+    ConvKernel,
+    DeltaKernel,
+    GateKernel,
+    OpenKernel,
+    SsmKernel,
+)
 from compiler.program.instructions.vector import (
     AddKernel,
     ArgmaxKernel,
@@ -110,6 +116,7 @@ KERNELS.update(
         ),
         DeltaKernel(kept=4, cached=1, rows=1, sequences=1, channels=160, heads=4, groups=2),
         GateKernel(),
+        OpenKernel(),
     )
 )
 

@@ -66,6 +66,7 @@ OPERANDS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
         (zeros(FLOAT, 4, 6), zeros(FLOAT, 2, 3, 6), zeros(INT, 4), (zeros(FLOAT, 6),) * 4, zeros(FLOAT, 6)),
         {},
     ),
+    "gate16": ((zeros(HALF, 2, 6), zeros(FLOAT, 2, 6)), {}),
     "l2_norm": ((zeros(FLOAT, 2, 4, 6),), {"eps": 1e-6}),
     "delta": (
         (

@@ -37,6 +37,11 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "period": ("jamba", {"attn_layer_offset": 4}, "attn_layer_offset is 4: it is 0 to 3, below the period"),
     "chosen": ("jamba", {"num_experts_per_tok": 5}, "5 of 4 experts"),
     "width": ("jamba", {"mamba_d_conv": 1}, "mamba_d_conv is 1: only convolutions of 4 taps"),
+    "letter": ("nemotron-h", {"hybrid_override_pattern": "M-*X"}, "hybrid_override_pattern is 'X': only M, "),
+    "letters": ("nemotron-h", {"num_hidden_layers": 5}, "num_hidden_layers is 5"),
+    "moe": ("nemotron-h", {"hybrid_override_pattern": "M-*E"}, "layers with experts of this model_type"),
+    "words": ("nemotron-h", {"layers_block_type": ["rnn"]}, "layers_block_type is 'rnn': only linear_att"),
+    "squares": ("nemotron-h", {"mlp_hidden_act": "silu"}, "mlp_hidden_act is 'silu': only relu2"),
     "positions": ("granite4-dense", {"position_embedding_type": "alibi"}, "it is rope or nope"),
 }
 
@@ -78,6 +83,8 @@ def test_patterns_are_words_of_known_parts_one_for_each_layer(tmp_path: Path) ->
         ("groups", 3, "groups 3 do not divide 4 ssm_heads"),
         ("states", 0, "states is 0, the least is 1"),
         ("step_high", -1.0, "0 <= low <= high"),
+        ("rule", "kda", "rule is 'kda' with rank 0"),
+        ("step_norms", True, "step_norms are of Mamba-1, rank is 0"),
     ):
         with pytest.raises(ValueError, match=words):
             replace(config, **{field: value})
