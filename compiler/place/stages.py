@@ -18,7 +18,8 @@ class Size:
 
     step: so many neighbouring ranks share a context: they are turned among themselves. layer: of the model;
     blocks of one layer on the same chips are scheduled together. beside, lent: by rank, how many chips beside
-    it keep stripes of its heads' contexts, and the words of each; nothing where none does.
+    it keep stripes of its heads' contexts, and the words of each; nothing where none does. ranks: how many of
+    the chips it runs on, the first ones; 0: all.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Size:
     layer: str = ""
     beside: tuple[int, ...] = ()
     lent: tuple[int, ...] = ()
+    ranks: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

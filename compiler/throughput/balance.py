@@ -40,7 +40,9 @@ def assign_stages(
     Raises CapacityError or OptionError.
     """
     groups = _groups(rack, options)
-    plan = replace(dealt(plan, choices(plan, blocks, rack, groups[0], options)[0]), detours=False)
+    plan = replace(
+        dealt(plan, choices(plan, blocks, rack, groups[0], options)[0]), detours=False, narrow=False
+    )
     try:
         shared = balance(plan, blocks, rack, groups, options.layout, options.pp).stages
     except CapacityError:

@@ -53,7 +53,8 @@ class CheckpointTensor:
     of `models.rope.lane_order`. by_head: which rows of each head are ours. stack: of experts, the names of
     the matrices of each, all of that shape, whose columns lie side by side; they are quantised together.
     half: whether a matrix stays fp16 (`models.contract.scales.half`), as of routers. plus: what is added to
-    all, for a gain that is stored less 1.
+    all, for a gain that is stored less 1. behind: tensors of that shape whose rows
+    stand behind its own in ours.
     """
 
     path: str
@@ -64,17 +65,20 @@ class CheckpointTensor:
     plus: float = 0.0
     stack: tuple[tuple[str, ...], ...] = ()
     half: bool = False
+    behind: tuple[str, ...] = ()
     by_head: HeadRows | None = None
     made: tuple[Callable[[Any], Any], tuple[int, ...]] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """The tensors of the checkpoint that it is made of."""
-        return tuple(name for each in self.stack for name in each) or (self.name,)
+        return tuple(name for each in self.stack for name in each) or (self.name, *self.behind)
 
     @property
     def own_shape(self) -> tuple[int, ...]:
         """The shape of what is taken of it."""
+        if self.behind:
+            return (self.shape[0] * (1 + len(self.behind)), *self.shape[1:])
         if self.by_head is not None:
             return (self.by_head.heads * self.by_head.count, *self.shape[1:])
         if self.made is not None:

@@ -104,12 +104,25 @@ def test_more_stages_than_groups_are_refused() -> None:
         compiled(tp=4, pp=5)
 
 
+@pytest.mark.slow
 def test_a_model_that_does_not_fit_says_bytes_needed_and_available() -> None:
     small = replace(TRAY, chip=TRAY.chip.with_numbers(sram_bytes=200_000))
     with pytest.raises(CapacityError, match=r"needs .* a chip has"):
         compile_program(llama(), small, CompileOptions(tp=1))
 
 
+def test_a_tp_is_given_up_by_its_first_templates_and_would_have_been_longer() -> None:
+    source, rack = llama(layers=34, wide=64), load_rack("quad")
+    program = compile_program(source, rack, CompileOptions())
+    best = program.manifest.cycles[160]
+    given_up = [one.tp for one in program.manifest.search if "given up" in one.reason]
+    assert program.manifest.tp not in given_up
+    for tp in given_up:
+        assert compile_program(source, rack, CompileOptions(tp=tp)).manifest.cycles[160] > best
+    assert given_up == [2, 4]
+
+
+@pytest.mark.slow
 def test_the_search_for_tp_takes_the_fastest_that_fits() -> None:
     best = compile_program(llama(), TRAY, CompileOptions())
     every = [compiled(tp=tp).manifest.cycles[160] for tp in (1, 2, 4, 8)]

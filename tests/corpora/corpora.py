@@ -1,7 +1,7 @@
 """The corpora of this repository by name."""
 
 from corpus import Corpus
-from drawn import hold_chunks, hold_steps
+from drawn import hold_chunks, hold_kinds, hold_steps
 from enlarged import CASES as ENLARGED
 from enlarged import hold_enlarged
 from enlarged import kind_of as kind_of_knob
@@ -27,6 +27,7 @@ CORPORA = {
     corpus.name: corpus
     for corpus in (
         Corpus(name="steps of drawn models", size=300, hold=hold_steps),
+        Corpus(name="steps of drawn kinds", size=300, hold=hold_kinds),
         Corpus(name="chunks of drawn models", size=150, hold=hold_chunks),
         Corpus(name="seeded faults", size=CASES, hold=hold_fault, good=("caught",), least=0.5),
         Corpus(

@@ -65,6 +65,7 @@ def test_a_sample_of_a_corpus_holds(name: str) -> None:
         ("reworded programs", 0.01),
         ("hostile folders", 0.001),
         ("enlarged machines", 0.01),
+        ("steps of drawn kinds", 0.02),
     ],
 )
 def test_a_small_sample_of_a_corpus_holds(name: str, share: float) -> None:

@@ -98,13 +98,14 @@ class Carried(NamedTuple):
     counts: Counts
 
 
+SMALL = 1024
 NOTHING = Carried(np.zeros(0, np.int64), np.zeros(0, np.int64), (0, 0, 0))
 
 
 def rounded_up(size: int) -> int:
-    """The size rounded up to three significant bits and a half: at most an eighth more.
+    """Steps or pool rows rounded up: few to a power of two, many by an eighth at most.
 
     Programs of nearly one size then share one executable.
     """
-    step = 1 << max(size.bit_length() - 4, 0)
+    step = 1 << max((size - 1).bit_length() - (0 if size <= SMALL else 3), 0)
     return -(-size // step) * step

@@ -26,6 +26,8 @@ from lpu.run.pack.batches import PRODUCTS, ItemGroup, PackedSteps, kinds_of, ste
 from lpu.run.pack.layout import NOTHING, Carried, Counts, Packed, StepLayout, StepTables, rounded_up
 from lpu.run.pools import Pool
 
+LEAST_ROWS = 512  # of a pool: small programs are of one size
+
 
 class _Packer:
     """Walks the levels, hands out pool rows, remembers in which one every written line lies."""
@@ -139,9 +141,9 @@ def pack(flow: Dataflow, plan: ImagePlan, stores: Mapping[int, int], carried: Ca
         kinds=kinds,
         block=(block[0], block[1], block[2]),
         pools=(
-            rounded_up(ends[0] + block[0]),
-            rounded_up(ends[1] + block[1]),
-            rounded_up(ends[2] + block[2]),
+            rounded_up(max(ends[0] + block[0], LEAST_ROWS)),
+            rounded_up(max(ends[1] + block[1], LEAST_ROWS)),
+            rounded_up(max(ends[2] + block[2], LEAST_ROWS)),
         ),
         batch=flow.batch,
         sequences=next(

@@ -86,9 +86,8 @@ class HuggingFaceWeights:
         if name not in self.shapes:
             raise WeightError(f"{self.identity}: no tensor {name} among {len(self.shapes)}. Check the model.")
         source = self._sources[name]
-        entry = self._entries[source.name]
-        values = source.take(self._values(entry))
-        check_finite(values, entry.place)
+        values = source.take(self._stored(source))
+        check_finite(values, self._entries[source.name].place)
         return to_half(values) if name == TABLE else np.where(np.abs(values) < _TINY, np.float32(0), values)
 
     def row_reader(self, name: str) -> ReadRows | None:
@@ -116,7 +115,7 @@ class HuggingFaceWeights:
             return self[name]  # raises
         if source.stack:
             return np.stack([side_by_side(self._parts(source, i)) for i in range(len(source.stack))])
-        values = self._values(self._entries[source.name])
+        values = self._stored(source)
         if kind not in ("codes", HALVES):
             return source.take(values)
         found = source.matrices(values)
@@ -142,7 +141,7 @@ class HuggingFaceWeights:
                 self._last = path, Matrix(made.codes, made.exponent, made.relative_error)
                 self.relative_errors[f"{path}.codes"] = made.relative_error
                 return self._last[1]
-            codes = entry.dtype == FP8 and source.made is None
+            codes = entry.dtype == FP8 and source.made is None and not source.behind
             kept = _kept(entry, source, self._scale(entry), self._scaled) if codes else None
             if kept is not None:
                 self.changed[f"{path}.codes"] = Changed(0, kept.codes.size)
@@ -164,8 +163,8 @@ class HuggingFaceWeights:
         return self._half[1]
 
     def _rounded(self, source: CheckpointTensor, entry: StoredTensor) -> Matrix:
-        values = source.matrices(self._values(entry))
-        alone = source.made is None and source.by_head is None and len(entry.shape) == 2
+        values = source.matrices(self._stored(source))
+        alone = not (source.made or source.by_head or source.behind) and len(entry.shape) == 2
         if isinstance(entry, PackedTensor) and entry.dtype == MXFP4 and alone:
             each = [converted(source.take(entry.nibbles()).T, source.take(entry.powers()).T, values[0])]
         else:
@@ -188,6 +187,12 @@ class HuggingFaceWeights:
             part = slice(i * columns, (i + 1) * columns) if scale.shape[1] > 1 else slice(None)
             values[:, part] *= scale[:, i : i + 1]
         return values
+
+    def _stored(self, source: CheckpointTensor) -> Float32[np.ndarray, "*axes"]:
+        """What a tensor is made of: one of the checkpoint, or several of equal shape one behind the other."""
+        if not source.behind:
+            return self._values(self._entries[source.name])
+        return np.concatenate([self._values(self._entries[name]) for name in source.names])
 
     def _scale(self, entry: StoredTensor) -> Float32[np.ndarray, "out blocks"]:
         """Scales of an fp8 matrix, one row per output: one column, or one per block of inputs."""

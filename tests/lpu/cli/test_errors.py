@@ -207,6 +207,7 @@ def test_a_config_that_is_no_llama_is_refused(capsys: pytest.CaptureFixture[str]
     assert "model_type is 'gptj'" in refused(capsys, 2, "compile", "tiny", *QUAD)
 
 
+@pytest.mark.slow
 def test_a_checkpoints_program_asks_for_its_weights_again(
     capsys: pytest.CaptureFixture[str], checkpoint: Path
 ) -> None:
@@ -230,6 +231,7 @@ def test_a_folder_that_is_not_ours_or_cannot_be_written_is_refused(
     assert "cannot be written" in refused(capsys, 2, "certify", "llama-tiny", *QUAD, "-o", "mine")
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
