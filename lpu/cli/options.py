@@ -104,6 +104,8 @@ class Choices:
         from lpu import api
         from lpu.inputs.document import FileError
 
+        if "" in self.stop:
+            raise FileError("options: --stop is empty, which every text holds. Give a text, or leave it out.")
         try:
             sampling = api.Sampling(
                 seed=self.sample_seed,

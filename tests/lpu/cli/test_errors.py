@@ -32,6 +32,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (2, ["compile", "llama-tinny"], ["'llama-tinny' is not in the catalog. Did you mean llama-tiny?"]),
         (2, ["compile", "llama-tiny", "--rack", "quda"], ["rack: 'quda'", "Did you mean quad?"]),
         (2, ["compile", "no.yaml"], ["no.yaml: No such file"]),
+        (
+            2,
+            ["run", "llama-tiny", "--rack", "quad", "--stop", ""],
+            ["--stop is empty, which every text holds"],
+        ),
         (2, ["compile", "./no-folder"], ["model: ./no-folder: there is no such folder or file"]),
         (2, ["compile"], ["usage: Missing argument 'MODEL'", "lpu compile --help"]),
         (2, ["compile", "llama-tiny", "--frob"], ["usage: ", "--frob"]),
