@@ -5,7 +5,7 @@ number, the terms below name none.
 """
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from lpu.prove.models.llama import LlamaReading
 from lpu.prove.models.record import ModelTerms
@@ -13,6 +13,7 @@ from lpu.prove.refused import RefusedError
 from lpu.prove.terms import Terms
 from models.experts import FAMILY as FAMILY
 from models.experts import ExpertsConfig
+from models.routing import Routing
 
 STRIP, MOST_PARTS = 32, 8  # docs/experts.md
 LOGITS, ROUTE, GLUS = "logits", "route", "expert_glus"
@@ -31,27 +32,54 @@ class _ExpertsReading(LlamaReading):
     """Reads such a model; no part of it is one that a hop computes."""
 
     def _feed_forward(self, out: ModelTerms, block: str, x: int) -> int:
-        config, terms = cast(ExpertsConfig, self.config), self.terms
-        a, statistic = self._deferred(x, self._gain(out, block, config.hidden))
-        halves = self._tensor(out, f"{block}.router.halves", config.hidden, config.experts)
-        powers = self._tensor(out, f"{block}.router.exponent", config.experts)
-        sums = matmul16(terms, a, halves)
-        attributes = (config.chosen, config.renormalise, 0)
-        weights = route(terms, logits(terms, sums, statistic, powers), attributes)
-        both, width = 2 * config.ffn, config.ffn
-        gate_up = (
-            self._tensor(out, f"{block}.gate_up.codes", config.experts, config.hidden, both),
-            self._tensor(out, f"{block}.gate_up.exponent", both),
-        )
-        down = (
-            self._tensor(out, f"{block}.down.codes", config.experts, width, config.hidden),
-            self._tensor(out, f"{block}.down.exponent", config.hidden),
-        )
-        hidden = glus(terms, (a, *gate_up, statistic, weights), config.activation)
-        made = terms.matmul(hidden, *down, -1, parts_of(width))
-        for term, what in ((weights, "router"), (hidden, "gate and up"), (made, "experts")):
-            out.places[term] = f"{block}, {what}"
+        config = cast(ExpertsConfig, self.config)
+        a = self._deferred(x, self._gain(out, block, config.hidden))
+        sizes = Sizes(config.hidden, config.experts, config.ffn, config.activation)
+        routing = Routing(chosen=config.chosen, renormalise=config.renormalise)
+        return mixture(self.terms, out, block, a, sizes, routing)
+
+
+class Sizes(NamedTuple):
+    """Of a layer's experts: lanes of their input, how many a router has, lanes of each, its activation."""
+
+    hidden: int
+    experts: int
+    width: int
+    activation: str
+
+
+def mixture(
+    terms: Terms, out: ModelTerms, block: str, a: tuple[int, int], sizes: Sizes, routing: Routing
+) -> int:
+    """Experts and their router, of sigmoid scores with its bias. a: scaled vector and statistic."""
+    (vector, statistic), (hidden, experts, width, activation) = a, sizes
+
+    def tensor(name: str, *shape: int) -> int:
+        out.tensors[f"{block}.{name}"] = made = terms.tensor(f"{block}.{name}", shape)
         return made
+
+    halves, powers = tensor("router.halves", hidden, experts), tensor("router.exponent", experts)
+    bias = tensor("router.bias", experts) if routing.score == "sigmoid" else -1
+    weights = route(
+        terms, logits(terms, matmul16(terms, vector, halves), statistic, powers), chosen_of(routing), bias
+    )
+    every = experts + routing.shared
+    gate_up = (
+        tensor("gate_up.codes", every, hidden, 2 * width),
+        tensor("gate_up.exponent", 2 * width),
+    )
+    down = tensor("down.codes", every, width, hidden), tensor("down.exponent", hidden)
+    inner = glus(terms, (vector, *gate_up, statistic, weights), activation)
+    made = terms.matmul(inner, *down, -1, parts_of(width))
+    for term, what in ((weights, "router"), (inner, "gate and up"), (made, "experts")):
+        out.places[term] = f"{block}, {what}"
+    return made
+
+
+def chosen_of(routing: Routing) -> tuple[Any, ...]:
+    """The attributes of a route: of sigmoid scores groups and a scale behind those that all have."""
+    chosen = (routing.chosen, routing.renormalise, routing.shared)
+    return chosen if routing.score == "softmax" else (*chosen, routing.groups, routing.keep, routing.scale)
 
 
 def matmul16(terms: Terms, value: int, weights: int) -> int:
