@@ -12,7 +12,7 @@ from beside import bits, made_up
 from models_named import of_model
 from pairs import source as source_of
 
-from compiler.errors import CapacityError, OptionError
+from compiler.errors import CapacityError, CompileError, OptionError
 from compiler.options import LAYOUTS, PLACEMENTS, CompileOptions
 from compiler.pipeline import compile_pair, compile_program
 from compiler.program.program import Program
@@ -231,7 +231,7 @@ def hold_kinds(seed: int) -> str:
     step = family_step(config, batch=draw.among(1, 1, 2, 3, 5), context=max(contexts), kv=kv)
     try:
         program = compile_program(source_of(step, contexts), rack, options)
-    except (CapacityError, OptionError):
+    except CompileError:
         return "refused"
     for context in contexts:
         require(check(program, context))

@@ -165,7 +165,7 @@ def test_stacks_and_fp16_tiles_are_whole() -> None:
         new[np.flatnonzero(held.kind == kind)[which]] = value
         return prove(with_loads(program, at, **{name: new})).reason
 
-    assert "words is not of 4 experts" in refused(STACK, "lines", 0, 9)
+    assert "words is not of whole experts" in refused(STACK, "lines", 0, 9)
     assert "reads fp16 tiles of other columns together" in refused(TILE16, "n0", 1, 80)
 
 
