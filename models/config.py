@@ -24,6 +24,7 @@ _LATER = (
     *("family", "biased", "turned_lanes", "window", "column_scales", "fused", "attention_block"),
     *("kinds", "span", "window_theta", "attention_scale", "attention_cap", "logit_cap", "sinks"),
     *("norms", "whole_qk_norm", "embedding_scale", "residual_scale", "logits_scale"),
+    "score",
 )
 """Fields that came after digests: left out of `to_fields` where they hold their default."""
 
@@ -152,7 +153,7 @@ class TransformerConfig:
 
     def to_fields(self) -> dict[str, Any]:
         """Every field, for JSON; those that are younger than digests only where they say something."""
-        usual = {field.name: field.default for field in fields(TransformerConfig)}
+        usual = {field.name: field.default for field in (*fields(self), *fields(TransformerConfig))}
         held = asdict(self)
         return {name: v for name, v in held.items() if name not in _LATER or v != usual[name]}
 

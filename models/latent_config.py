@@ -6,7 +6,7 @@ Source of the meanings: transformers 5.24, modeling_deepseek_v3.py and modeling_
 from dataclasses import dataclass
 
 from models.config import MATRICES_PER_FFN, TransformerConfig
-from models.routing import Routing
+from models.scored_config import Scored
 
 MOST_KEY_LANES = 8192  # of one exact sum: models/contract/dot16.py
 
@@ -93,65 +93,5 @@ class LatentConfig(TransformerConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LatentExpertsConfig(LatentConfig):
-    """A decoder with latent attention and, after `dense` layers with a dense FFN, experts in every layer.
-
-    A token takes `chosen` of `experts` experts of width `expert_ffn`, in the `keep` best of `groups` groups
-    by sigmoid scores with a bias, and `shared` more that every token takes. renormalise: whether the weights
-    of the chosen sum to `scale`, or are scores times it. published_active: parameters of a token.
-    """
-
-    dense: int
-    experts: int
-    chosen: int
-    expert_ffn: int
-    shared: int = 0
-    groups: int = 1
-    keep: int = 1
-    scale: float = 1.0
-    renormalise: bool = True
-    published_active: int | None = None
-
-    def __post_init__(self) -> None:
-        LatentConfig.__post_init__(self)
-        if not 0 <= self.dense < self.layers:
-            raise ValueError(
-                f"{self.name}: dense is {self.dense}, it is 0 to {self.layers - 1}, layers less 1; a "
-                "model of dense layers alone is of the family deepseek."
-            )
-        if self.expert_ffn < 1:
-            raise ValueError(f"{self.name}: expert_ffn is {self.expert_ffn}, the least is 1.")
-        if self.ffn_down is not None or self.ffn_up != "f32":
-            raise ValueError(f"{self.name}: ffn_down and ffn_up are of dense FFNs, this model has experts.")
-        if why := self.routing.refusal(self.experts):
-            raise ValueError(f"{self.name}: {why}")
-
-    @property
-    def routing(self) -> Routing:
-        """How a router chooses."""
-        return Routing(
-            chosen=self.chosen,
-            renormalise=self.renormalise,
-            shared=self.shared,
-            score="sigmoid",
-            groups=self.groups,
-            keep=self.keep,
-            scale=self.scale,
-        )
-
-    def kind_of(self, layer: int) -> str:
-        """The kind of a layer: `dense`, or `full` where it has experts."""
-        return "dense" if layer < self.dense else "full"
-
-    def parameters(self) -> int:
-        """Exact number of parameters of the checkpoint."""
-        return self._parameters(self.experts)
-
-    def active_parameters(self) -> int:
-        """Parameters that one token takes part in: of the experts those that it takes."""
-        return self._parameters(self.chosen)
-
-    def _parameters(self, experts: int) -> int:
-        width = MATRICES_PER_FFN * self.hidden
-        each = width * self.expert_ffn * (experts + self.shared) + (self.hidden + 1) * self.experts
-        return LatentConfig.parameters(self) + (self.layers - self.dense) * (each - width * self.ffn)
+class LatentExpertsConfig(Scored, LatentConfig):
+    """A decoder with latent attention and, after some dense layers, experts in every layer."""

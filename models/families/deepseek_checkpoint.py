@@ -6,11 +6,13 @@ Kimi-K2's own code is that of DeepSeek-V3. Their RoPE turns neighbouring lanes: 
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
 from models.families.family import EMBEDDING, HEAD, LM_HEAD, TABLE, CheckpointTensor, HeadRows
+from models.families.scored.keys import TRAINED_WITH, RouterType, first_dense, router_numbers
+from models.families.scored.tensors import ExpertNames, with_experts
 from models.latent_config import LatentConfig, LatentExpertsConfig
 from models.rope_scaling import YarnScaling
 from models.sources.huggingface.keys import activation_of
@@ -21,12 +23,10 @@ LATENT_EPS = 1e-6  # of the norms of latents, whatever rms_norm_eps says: the de
 _SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "vocab_size")
 _LANES = ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
 EXPERTS_FAMILY = "deepseek_experts"
-_TRAINED_WITH = ("ep_size", "aux_loss_alpha", "seq_aux", "output_router_logits", "pretraining_tp")
-_ROUTER_IS = {"scoring_func": "sigmoid", "topk_method": "noaux_tc", "moe_layer_freq": 1}
 _OF_EXPERTS = (
     *("n_shared_experts", "routed_scaling_factor", "n_group", "topk_group", "num_experts_per_tok"),
     *("moe_intermediate_size", "norm_topk_prob", "scoring_func", "topk_method", "moe_layer_freq"),
-    *("ep_size", "aux_loss_alpha", "seq_aux", "output_router_logits", "num_experts", "num_local_experts"),
+    *("num_experts", "num_local_experts"),
 )
 """Keys that a model without experts may hold, and that then change nothing."""
 
@@ -35,41 +35,43 @@ _OF_EXPERTS = (
 class LatentType:
     """What the `config.json` of one model_type means by what it leaves out.
 
-    sizes: of _SIZES; longest: max_position_embeddings likewise. dense: first_k_dense_replace likewise.
-    experts: n_routed_experts likewise. router: None: models with experts are not read.
+    sizes: of _SIZES; longest: max_position_embeddings likewise. router: of its experts.
     """
 
     sizes: tuple[int, int, int, int, int]
     longest: int
-    dense: int
-    experts: int
-    router: "RouterType | None" = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RouterType:
-    """What the keys of a router by sigmoid scores are where they are absent."""
-
-    width: int = 2048
-    chosen: int = 8
-    shared: int = 1
-    groups: int = 8
-    keep: int = 4
-    scale: float = 2.5
-    renormalise: bool = True
+    router: RouterType
 
 
 MODEL_TYPES = {
-    "deepseek_v2": LatentType(sizes=(32, 4096, 32, 11008, 102_400), longest=2048, dense=0, experts=64),
+    "deepseek_v2": LatentType(
+        sizes=(32, 4096, 32, 11008, 102_400),
+        longest=2048,
+        router=RouterType(
+            dense=0,
+            experts=64,
+            width=1407,
+            chosen=6,
+            shared=2,
+            groups=1,
+            keep=1,
+            scale=1.0,
+            renormalise=False,
+            score="softmax",
+        ),
+    ),
     "deepseek_v3": LatentType(
-        sizes=(61, 7168, 128, 18432, 129_280), longest=4096, dense=3, experts=256, router=RouterType()
+        sizes=(61, 7168, 128, 18432, 129_280), longest=4096, router=RouterType(dense=3, experts=256)
     ),
     "kimi_k2": LatentType(
         sizes=(61, 7168, 64, 18432, 163_840),
         longest=4096,
-        dense=1,
-        experts=384,
-        router=RouterType(groups=1, keep=1, scale=2.827),
+        router=RouterType(dense=1, experts=384, groups=1, keep=1, scale=2.827),
+    ),
+    "glm4_moe_lite": LatentType(
+        sizes=(47, 2048, 20, 10240, 154_880),
+        longest=202_752,
+        router=RouterType(dense=1, experts=64, width=1536, chosen=4, groups=1, keep=1, scale=1.8),
     ),
 }
 
@@ -126,43 +128,19 @@ def _read(kind: LatentType, keys: Keys, name: str) -> LatentConfig:
 
 def _has_experts(kind: LatentType, keys: Keys, layers: int) -> bool:
     """Whether any layer has experts; raise for those of a kind that is not computed."""
-    dense = keys.get("first_k_dense_replace", kind.dense)
-    experts = keys.get("n_routed_experts", kind.experts)
-    if type(dense) is not int or dense < 0:
-        raise keys.error("first_k_dense_replace", dense, "it is a whole number of at least 0")
+    dense = first_dense(keys, kind.router.dense)
+    experts = keys.get("n_routed_experts", kind.router.experts)
     mixed = experts not in (None, 0) and dense < layers
-    if mixed and kind.router is None:
-        why = f"experts of this model_type are not supported: layers {dense} to {layers - 1} have them"
-        raise keys.error("n_routed_experts", experts, why)
-    for key in (*(_TRAINED_WITH if mixed else _OF_EXPERTS), "num_mtp_layers", "num_nextn_predict_layers"):
+    for key in () if mixed else (*TRAINED_WITH, *_OF_EXPERTS):
         keys.get(key)
     return mixed
 
 
 def _with_experts(kind: LatentType, keys: Keys, held: LatentConfig) -> LatentExpertsConfig:
     """The same numbers with those of experts; raise for routers that are another's."""
-    usual = kind.router
-    assert usual is not None
-    for key, value in _ROUTER_IS.items():
-        if keys.get(key) not in (None, value):
-            raise keys.error(key, keys.get(key), f"experts are computed where it is {value!r}")
-    shared = keys.get("n_shared_experts", usual.shared) or 0
-    if shared not in (0, 1):
-        raise keys.error("n_shared_experts", shared, "one shared expert is computed, or none")
     numbers: dict[str, Any] = {one.name: getattr(held, one.name) for one in fields(LatentConfig)}
     numbers["family"] = EXPERTS_FAMILY
-    return LatentExpertsConfig(
-        **numbers,
-        dense=keys.get("first_k_dense_replace", kind.dense),
-        experts=keys.integer("n_routed_experts", kind.experts),
-        chosen=keys.integer("num_experts_per_tok", usual.chosen),
-        expert_ffn=keys.integer("moe_intermediate_size", usual.width),
-        shared=shared,
-        groups=keys.integer("n_group", usual.groups),
-        keep=keys.integer("topk_group", usual.keep),
-        scale=keys.number("routed_scaling_factor", usual.scale),
-        renormalise=keys.get("norm_topk_prob", usual.renormalise) is True,
-    )
+    return LatentExpertsConfig(**numbers, **router_numbers(keys, kind.router))
 
 
 def _mscale(keys: Keys) -> float:
@@ -198,28 +176,8 @@ def tensors(config: LatentConfig) -> Iterator[CheckpointTensor]:
 
 
 def tensors_with_experts(config: LatentExpertsConfig) -> Iterator[CheckpointTensor]:
-    """The tensors of a checkpoint with experts, in the order of the model; a shared expert is the last."""
-    for one in tensors(config):
-        layer, _, matrix = one.path.rpartition(".")
-        number = layer.removeprefix("layers.").removesuffix(".ffn")
-        if matrix not in ("gate", "up", "down") or int(number) < config.dense:
-            yield one
-            continue
-        theirs, experts = f"model.layers.{number}.mlp", config.experts
-        names = [f"{theirs}.experts.{i}" for i in range(experts)]
-        names += [f"{theirs}.shared_experts"] * config.shared
-        if matrix == "gate":
-            gate, router = f"{theirs}.gate", f"{layer}.router"
-            shape = (experts, config.hidden)
-            yield CheckpointTensor(path=router, name=f"{gate}.weight", shape=shape, half=True)
-            bias = f"{gate}.e_score_correction_bias"
-            yield CheckpointTensor(path=f"{router}.bias", name=bias, shape=(experts,))
-            both = tuple((f"{name}.gate_proj.weight", f"{name}.up_proj.weight") for name in names)
-            shape = (config.expert_ffn, config.hidden)
-            yield replace(one, path=f"{layer}.gate_up", name=both[0][0], shape=shape, stack=both)
-        elif matrix == "down":
-            each = tuple((f"{name}.down_proj.weight",) for name in names)
-            yield replace(one, name=each[0][0], shape=(config.hidden, config.expert_ffn), stack=each)
+    """The tensors of a checkpoint with experts, in the order of the model; shared experts are the last."""
+    return with_experts(tensors(config), config, ExpertNames())
 
 
 def _gain(path: str, name: str, width: int) -> CheckpointTensor:

@@ -52,6 +52,7 @@ class CheckpointTensor:
     lanes: of rows that lie head by head, (lanes of a head, those that RoPE turns): they are put in the order
     of `models.rope.lane_order`. by_head: which rows of each head are ours. stack: of experts, the names of
     the matrices of each, all of that shape, whose columns lie side by side; they are quantised together.
+    merged: (how many of the last of a stack are equal parts of one stored matrix, along which of its axes).
     half: whether a matrix stays fp16 (`models.contract.scales.half`), as of routers. plus: what is added to
     all, for a gain that is stored less 1. behind: tensors of that shape whose rows
     stand behind its own in ours.
@@ -64,6 +65,7 @@ class CheckpointTensor:
     lanes: tuple[int, int] | None = None
     plus: float = 0.0
     stack: tuple[tuple[str, ...], ...] = ()
+    merged: tuple[int, int] = (1, 0)
     half: bool = False
     behind: tuple[str, ...] = ()
     by_head: HeadRows | None = None
@@ -73,6 +75,18 @@ class CheckpointTensor:
     def names(self) -> tuple[str, ...]:
         """The tensors of the checkpoint that it is made of."""
         return tuple(name for each in self.stack for name in each) or (self.name, *self.behind)
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """The shape of a stored tensor that it is made of."""
+        count, axis = self.merged
+        if count == 1 or name not in self.stack[-1]:
+            return self.shape
+        return tuple(size * count if i == axis else size for i, size in enumerate(self.shape))
+
+    def of_expert(self, values: Shaped[np.ndarray, "rows k"], expert: int) -> Shaped[np.ndarray, "out k"]:
+        """The rows or columns of one expert of a stack among stored values; a view."""
+        (count, axis), first = self.merged, expert - len(self.stack) + self.merged[0]
+        return values if count == 1 or first < 0 else np.split(values, count, axis)[first]
 
     @property
     def own_shape(self) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from models.families.granite import GRANITE
 from models.families.hybrid.family import HYBRID
 from models.families.llama import LLAMA
 from models.families.olmo import OLMO
+from models.families.scored.family import SCORED
 from models.families.smollm import SMOLLM
 from models.sources.json_keys import Keys
 
@@ -66,5 +67,17 @@ def _named(name: str) -> Family:
     return FAMILIES[name]
 
 
-for _family in (LLAMA, GEMMA, OLMO, SMOLLM, GRANITE, EXAONE, EXPERTS, DEEPSEEK, DEEPSEEK_EXPERTS, HYBRID):
+for _family in (
+    LLAMA,
+    GEMMA,
+    OLMO,
+    SMOLLM,
+    GRANITE,
+    EXAONE,
+    EXPERTS,
+    SCORED,
+    DEEPSEEK,
+    DEEPSEEK_EXPERTS,
+    HYBRID,
+):
     register(_family)

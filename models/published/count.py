@@ -42,6 +42,8 @@ STYLES = {
     "qwen2": Style(biased="qkv"),
     "qwen3": Style(qk_norm="head"),
     "phi3": Style(),
+    "mistral": Style(),
+    "granite": Style(),
     "smollm3": Style(),
     "olmo2": Style(qk_norm="vector"),
     "olmo3": Style(qk_norm="vector"),
@@ -53,6 +55,7 @@ STYLES = {
     "qwen3_next": Style(qk_norm="head", gate=True),
     "qwen3_5_text": Style(qk_norm="head", gate=True),
     "qwen3_5_moe_text": Style(qk_norm="head", gate=True),
+    "deepseek_v2": Style(),
     "deepseek_v3": Style(bias=True),
     "deepseek_v32": Style(bias=True),
     "kimi_k2": Style(bias=True),
@@ -183,7 +186,8 @@ def _latent(c: Config) -> int:
     """MLA, and the indexer of sparse attention."""
     hidden, heads, q, kv = c["hidden_size"], c["num_attention_heads"], c["q_lora_rank"], c["kv_lora_rank"]
     nope, rope, v = c["qk_nope_head_dim"], c["qk_rope_head_dim"], c["v_head_dim"]
-    total = hidden * q + q + q * heads * (nope + rope) + hidden * (kv + rope) + kv
+    queries = heads * (nope + rope)
+    total = (hidden * queries if q is None else q * (hidden + 1 + queries)) + hidden * (kv + rope) + kv
     total += kv * heads * (nope + v) + heads * v * hidden
     if "index_topk" in c:
         count, lanes = c["index_n_heads"], c["index_head_dim"]

@@ -59,4 +59,6 @@ def _long(value: Any) -> Any:
     """A value of config.json from the short form of a row."""
     if isinstance(value, dict) and value.keys() == {"cycle", "length"}:
         return [value["cycle"][i % len(value["cycle"])] for i in range(value["length"])]
+    if isinstance(value, dict):
+        return {key: _long(one) for key, one in value.items()}
     return value

@@ -212,12 +212,28 @@ def test_numbers_that_no_such_model_has_are_refused(changed: dict[str, Any], mes
         ({"rope_interleave": False}, "rope_interleave is False: only neighbouring pairs turn."),
         ({"attention_bias": True}, "attention_bias is True: it is not supported."),
         (
-            {"first_k_dense_replace": 1, "model_type": "deepseek_v2"},
-            "n_routed_experts is 4: experts of this model_type are not supported: layers 1 to 1 have them.",
+            {"first_k_dense_replace": 1, "model_type": "deepseek_v2", "topk_method": "group_limited_greedy"},
+            "topk_method is 'group_limited_greedy': experts are computed where it is 'greedy'.",
         ),
         (
-            {"first_k_dense_replace": 1, "n_shared_experts": 2},
-            "n_shared_experts is 2: one shared expert is computed, or none.",
+            {"first_k_dense_replace": 1, "model_type": "deepseek_v2", "norm_topk_prob": True},
+            "norm_topk_prob is True: weights of this model_type are of all experts.",
+        ),
+        (
+            {"first_k_dense_replace": 1, "mlp_layer_types": ["sparse", "dense"]},
+            "mlp_layer_types is ['sparse', 'dense']: it is a list of dense, then sparse.",
+        ),
+        (
+            {"first_k_dense_replace": 1, "mlp_layer_types": ["dense", "sparse", "sparse"]},
+            "mlp_layer_types is ['dense', 'sparse', 'sparse']: names 3 layers, num_hidden_layers is 2.",
+        ),
+        (
+            {"first_k_dense_replace": 1, "mlp_layer_types": ["sparse", "sparse"]},
+            "first_k_dense_replace is 1: mlp_layer_types names 0 dense layers.",
+        ),
+        (
+            {"first_k_dense_replace": 1, "n_shared_experts": "2"},
+            "n_shared_experts is '2': it is a whole number of at least 0.",
         ),
         (
             {"first_k_dense_replace": 1, "scoring_func": "softmax"},

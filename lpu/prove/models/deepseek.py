@@ -134,8 +134,9 @@ class _Reading:
         """Experts that a router chooses by sigmoid scores and a bias, and shared ones behind them."""
         a = self._deferred(out, f"{block}.norm", x)
         sizes = experts.Sizes(config.hidden, config.experts, config.expert_ffn, config.activation)
-        chosen = (config.chosen, config.renormalise, config.shared, config.groups, config.keep, config.scale)
-        x = self.terms.add(x, experts.mixture(self.terms, out, block, a, sizes, chosen))
+        x = self.terms.add(
+            x, experts.mixture(self.terms, out, block, a, sizes, experts.chosen_of(config.routing))
+        )
         out.places[x] = block
         return x
 

@@ -13,6 +13,7 @@ from lpu.prove.refused import RefusedError
 from lpu.prove.terms import Terms
 from models.experts import FAMILY as FAMILY
 from models.experts import ExpertsConfig
+from models.routing import Routing
 
 STRIP, MOST_PARTS = 32, 8  # docs/experts.md
 LOGITS, ROUTE, GLUS = "logits", "route", "expert_glus"
@@ -74,6 +75,12 @@ def mixture(
     for term, what in ((weights, "router"), (inner, "gate and up"), (made, "experts")):
         out.places[term] = f"{block}, {what}"
     return made
+
+
+def chosen_of(routing: Routing) -> tuple[Any, ...]:
+    """The attributes of a route: of sigmoid scores groups and a scale behind those that all have."""
+    chosen = (routing.chosen, routing.renormalise, routing.shared)
+    return chosen if routing.score == "softmax" else (*chosen, routing.groups, routing.keep, routing.scale)
 
 
 def matmul16(terms: Terms, value: int, weights: int) -> int:

@@ -151,7 +151,7 @@ class HuggingFaceWeights:
 
     def _parts(self, source: CheckpointTensor, expert: int) -> list[Float32[np.ndarray, "out k"]]:
         """The matrices of one expert of a stack."""
-        return [self._values(self._entries[name]) for name in source.stack[expert]]
+        return [source.of_expert(self._values(self._entries[name]), expert) for name in source.stack[expert]]
 
     def _halves(self, path: str) -> Halved:
         """Weights and exponents of a router; the last one is kept."""

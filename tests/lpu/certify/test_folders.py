@@ -10,13 +10,14 @@ from lpu.certify.options import CertifyOptions
 DATA = Path(__file__).parents[2] / "models/data"
 FOLDERS = sorted(str(one.parent.relative_to(DATA)) for one in DATA.glob("**/config.json"))
 SOME = ("families/gemma3", "families/olmo2", "latent/v3-dense", "variants/falcon-h1", "variants/mixtral")
-CASES = [(name, 1) for name in SOME] + [("variants/mixtral", 2)]
+SCORED = {"variants/glm4-moe": 5, "variants/minimax-m2": 1, "latent/v2-lite": 5, "latent/glm4-lite": 1}
+CASES = [(name, 1) for name in SOME] + [("variants/mixtral", 2), *SCORED.items()]
 
 
 def test_there_are_folders_of_every_kind() -> None:
     kinds = {Path(name).parts[0] for name in FOLDERS}
     assert {"families", "latent", "variants"} <= kinds
-    assert set(SOME) <= set(FOLDERS)
+    assert {*SOME, *SCORED} <= set(FOLDERS)
 
 
 @pytest.mark.slow

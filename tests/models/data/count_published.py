@@ -34,6 +34,8 @@ def configs() -> dict[str, dict[str, Any]]:
 def written_out(value: Any) -> Any:
     if isinstance(value, dict) and value.keys() == {"cycle", "length"}:
         return [value["cycle"][i % len(value["cycle"])] for i in range(value["length"])]
+    if isinstance(value, dict):
+        return {key: written_out(one) for key, one in value.items()}
     return value
 
 

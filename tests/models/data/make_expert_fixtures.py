@@ -14,7 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import MixtralConfig, MixtralForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 
 HERE = Path(__file__).parent / "variants"
 TOKENS, VOCAB = 12, 64
@@ -39,17 +46,52 @@ QWEN3: dict[str, Any] = {
     "num_experts_per_tok": 3,
     "tie_word_embeddings": True,
 }
+GLM: dict[str, Any] = {
+    **SMALL,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 32,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.5},
+    "intermediate_size": 48,
+    "moe_intermediate_size": 16,
+    "n_routed_experts": 6,
+    "num_experts_per_tok": 2,
+    "first_k_dense_replace": 1,
+    "attention_bias": True,
+}
+MINIMAX: dict[str, Any] = {
+    **SMALL,
+    "head_dim": 32,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.5},
+    "rotary_dim": 16,
+    "intermediate_size": 24,
+    "num_local_experts": 6,
+    "num_experts_per_tok": 3,
+}
+SCORED: dict[str, tuple[str, dict[str, Any]]] = {
+    "glm4-moe": ("glm4_moe", GLM | {"routed_scaling_factor": 1.5, "n_group": 3, "topk_group": 2}),
+    "glm4-moe-qk-norm": ("glm4_moe", GLM | {"use_qk_norm": True, "attention_bias": False}),
+    "minimax-m2": ("minimax_m2", MINIMAX),
+}
 
 
-def make(folder: Path, model: Any) -> None:
-    """Write one folder: config.json, safetensors, expected.npz with tokens [t] and logits [t, vocab]."""
+def make(folder: Path, model: Any, held: torch.dtype = torch.float32) -> None:
+    """Write one folder: config.json, safetensors, expected.npz with tokens [t] and logits [t, vocab].
+
+    held: in which the weights are stored; the logits are f32 of them.
+    """
     generator = torch.Generator().manual_seed(1)
     model = model.float()
     with torch.no_grad():
         for path, tensor in model.named_parameters():
             noise = torch.randn(tensor.shape, generator=generator)
             width = tensor.shape[-1] ** -0.5
-            tensor.copy_(1 + 0.1 * noise if path.endswith("norm.weight") else width * noise)
+            value = 1 + 0.1 * noise if path.endswith("norm.weight") else width * noise
+            tensor.copy_(value.to(held).float())
+        for path, tensor in model.named_buffers():
+            if path.endswith("e_score_correction_bias"):
+                tensor.copy_((0.2 * torch.randn(tensor.shape, generator=generator)).to(held).float())
     if model.config.tie_word_embeddings:
         model.tie_weights()
     model.eval()
@@ -57,7 +99,7 @@ def make(folder: Path, model: Any) -> None:
     with torch.no_grad():
         logits = model(tokens).logits[0]
     shutil.rmtree(folder, ignore_errors=True)
-    model.save_pretrained(folder)
+    model.to(held).save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
     np.savez(folder / "expected.npz", tokens=tokens[0].numpy().astype(np.int32), logits=logits.numpy())
 
@@ -67,3 +109,6 @@ if __name__ == "__main__":
     make(into / "mixtral", MixtralForCausalLM(MIXTRAL))
     for name, renormalise in (("qwen3-moe", False), ("qwen3-moe-renormalised", True)):
         make(into / name, Qwen3MoeForCausalLM(Qwen3MoeConfig(norm_topk_prob=renormalise, **QWEN3)))
+    for name, (kind, keys) in SCORED.items():
+        scored = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **keys))
+        make(into / name, scored, torch.bfloat16)

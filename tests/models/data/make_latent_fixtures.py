@@ -51,12 +51,25 @@ EXPERTS = {
     "routed_scaling_factor": 2.5,
     "norm_topk_prob": True,
 }
+V2 = {
+    "q_lora_rank": None,
+    "n_shared_experts": 2,
+    "n_group": 1,
+    "topk_group": 1,
+    "routed_scaling_factor": 1.0,
+    "norm_topk_prob": False,
+    "topk_method": "greedy",
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
+}
+GLM = EXPERTS | {"n_group": 1, "topk_group": 1, "routed_scaling_factor": 1.8, "n_shared_experts": 1}
 YARN = {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0, "original_max_position_embeddings": 32}
 FOLDERS: dict[str, tuple[str, dict[str, Any]]] = {
     "v3-dense": ("deepseek_v3", {"rope_parameters": {**YARN, "mscale": 1.0, "mscale_all_dim": 1.0}}),
     "v3-mscale": ("deepseek_v3", {"rope_parameters": {**YARN, "mscale": 0.7, "mscale_all_dim": 1.2}}),
     "v3-experts": ("deepseek_v3", EXPERTS),
     "kimi-experts": ("deepseek_v3", EXPERTS | {"n_group": 1, "topk_group": 1, "norm_topk_prob": False}),
+    "glm4-lite": ("glm4_moe_lite", GLM),
+    "v2-lite": ("deepseek_v2", EXPERTS | V2),
     "v2-lite-dense": ("deepseek_v2", {"q_lora_rank": None, "tie_word_embeddings": True}),
 }
 

@@ -1,5 +1,6 @@
 """Families with experts: folders of transformers, the contract beside plain f32, batches and chunks."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,11 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from slow import slow_but
 
 from models.catalog import catalog
 from models.contract.plain import plain, plain_cache, plain_params
 from models.experts import ExpertsConfig
 from models.kv import empty_cache
+from models.published.count import parameters
+from models.published.entries import published
+from models.scored_config import Scored
 from models.sources.error import WeightError
 from models.sources.huggingface.config import read_config
 from models.sources.huggingface.folder import open_folder
@@ -19,9 +24,11 @@ from models.step import family_step
 
 VARIANTS = Path(__file__).parents[1] / "data/variants"
 FOLDERS = ("mixtral", "qwen3-moe", "qwen3-moe-renormalised", "jamba", "nemotron-h")
+GLM_PARTS = ("experts.5.down_proj.weight", "gate.e_score_correction_bias", "shared_experts.up_proj.weight")
+SCORED = ("glm4-moe", "glm4-moe-qk-norm", "minimax-m2")
 
 
-@pytest.mark.parametrize("name", FOLDERS)
+@pytest.mark.parametrize("name", slow_but(FOLDERS, (*FOLDERS, *SCORED)))
 def test_the_contract_is_near_plain_f32_in_chunks_and_in_single_steps_the_same(name: str) -> None:
     weights = open_folder(VARIANTS / name)
     with np.load(VARIANTS / name / "expected.npz") as expected:
@@ -77,6 +84,19 @@ def test_numbers_that_no_mixture_has_are_refused(changes: dict[str, int], words:
         ("mixtral", ('"num_experts_per_tok": 2', '"num_experts_per_tok": 5'), "there are 4 experts"),
         ("qwen3-moe", ('"mlp_only_layers": []', '"mlp_only_layers": [0]'), "mlp_only_layers is .0."),
         ("qwen3-moe", ('"decoder_sparse_step": 1', '"decoder_sparse_step": 2'), "decoder_sparse_step is 2"),
+        ("glm4-moe", ('"num_experts_per_tok": 2', '"num_experts_per_tok": 7'), "there are 6 experts"),
+        ("glm4-moe", ('"n_group": 3', '"n_group": 4'), "in 4 groups, of which 2 are kept"),
+        ("glm4-moe", ('"topk_group": 2', '"topk_group": 5'), "in 3 groups, of which 5 are kept"),
+        ("glm4-moe", ('"n_shared_experts": 1', '"n_shared_experts": -1'), "n_shared_experts is -1"),
+        (
+            "glm4-moe",
+            ('"first_k_dense_replace": 1', '"first_k_dense_replace": 2'),
+            "dense is 2, it is 0 to 1",
+        ),
+        ("glm4-moe", ('"partial_rotary_factor": 0.5', '"partial_rotary_factor": 0.3'), "turns 9 of 32 lanes"),
+        ("minimax-m2", ('"rotary_dim": 16', '"rotary_dim": 24'), "partial_rotary_factor is 0.5"),
+        ("minimax-m2", ('"num_local_experts": 6', '"num_local_experts": 2'), "there are 2 experts"),
+        ("minimax-m2", ('"hidden_act": "silu"', '"scoring_func": "softmax"'), "scoring_func is 'softmax'"),
     ],
 )
 def test_a_folder_that_means_something_else_is_refused(
@@ -85,15 +105,36 @@ def test_a_folder_that_means_something_else_is_refused(
     text = (VARIANTS / name / "config.json").read_text()
     assert line[0] in text
     (tmp_path / "config.json").write_text(text.replace(*line))
-    with pytest.raises(WeightError, match=words):
+    with pytest.raises(WeightError, match=words) as refused:
         read_config(tmp_path)
+    assert "\n" not in str(refused.value)
 
 
-def test_an_expert_that_is_missing_is_named(tmp_path: Path) -> None:
-    folder = VARIANTS / "mixtral"
+@pytest.mark.parametrize(
+    ("name", "gone", "other"),
+    [("mixtral", "experts.3.w2.weight", "experts.9.w2.weight")]
+    + [("glm4-moe", f"mlp.{one}", f"mlp.{one[:-1]}?") for one in GLM_PARTS],
+)
+def test_an_expert_that_is_missing_is_named(name: str, gone: str, other: str, tmp_path: Path) -> None:
+    folder = VARIANTS / name
     data = (folder / "model.safetensors").read_bytes()
-    gone = b"experts.3.w2.weight"
-    (tmp_path / "model.safetensors").write_bytes(data.replace(gone, b"experts.9.w2.weight"))
+    assert gone.encode() in data
+    (tmp_path / "model.safetensors").write_bytes(data.replace(gone.encode(), other.encode()))
     (tmp_path / "config.json").write_text((folder / "config.json").read_text())
-    with pytest.raises(WeightError, match=r"1 tensors that config.json asks for are missing .*3\.w2"):
+    with pytest.raises(
+        WeightError, match=f"1 tensors that config.json asks for are missing .*{re.escape(gone)}"
+    ):
         open_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["glm-4.5-air", "glm-4.6", "glm-4.7-flash", "minimax-m2", "deepseek-v2-lite"]
+)
+def test_a_published_mixture_has_the_parameters_that_are_counted_of_it(name: str) -> None:
+    config, found = catalog(name), parameters(published()[name].config)
+    assert isinstance(config, Scored)
+    assert found is not None
+    assert config.parameters() == found.total
+    assert config.layers == published()[name].config["num_hidden_layers"]
+    if config.published_parameters is not None:
+        assert config.parameters() == pytest.approx(config.published_parameters, rel=0.02)

@@ -1,0 +1,1 @@
+"""Experts that sigmoid scores choose, behind a few dense layers: keys, tensors, modules."""
