@@ -52,6 +52,8 @@ class CheckpointTensor:
     lanes: of rows that lie head by head, (lanes of a head, those that RoPE turns): they are put in the order
     of `models.rope.lane_order`. by_head: which rows of each head are ours. stack: of experts, the names of
     the matrices of each, all of that shape, whose columns lie side by side; they are quantised together.
+    every: of experts that one tensor [experts, k, n] holds, which of its columns are ours, in our order.
+    table: whether a matrix stays as it lies, rounded to fp16, as that of token vectors.
     half: whether a matrix stays fp16 (`models.contract.scales.half`), as of routers. plus: what is added to
     all, for a gain that is stored less 1.
     """
@@ -63,7 +65,9 @@ class CheckpointTensor:
     lanes: tuple[int, int] | None = None
     plus: float = 0.0
     stack: tuple[tuple[str, ...], ...] = ()
+    every: tuple[int, ...] = ()
     half: bool = False
+    table: bool = False
     by_head: HeadRows | None = None
     made: tuple[Callable[[Any], Any], tuple[int, ...]] | None = None
 

@@ -10,6 +10,7 @@ from models.families.exaone import EXAONE
 from models.families.experts import EXPERTS
 from models.families.family import Family
 from models.families.gemma import GEMMA
+from models.families.gpt_oss import GPT_OSS
 from models.families.granite import GRANITE
 from models.families.hybrid.family import HYBRID
 from models.families.llama import LLAMA
@@ -66,5 +67,17 @@ def _named(name: str) -> Family:
     return FAMILIES[name]
 
 
-for _family in (LLAMA, GEMMA, OLMO, SMOLLM, GRANITE, EXAONE, EXPERTS, DEEPSEEK, DEEPSEEK_EXPERTS, HYBRID):
+for _family in (
+    LLAMA,
+    GEMMA,
+    OLMO,
+    SMOLLM,
+    GRANITE,
+    EXAONE,
+    EXPERTS,
+    GPT_OSS,
+    DEEPSEEK,
+    DEEPSEEK_EXPERTS,
+    HYBRID,
+):
     register(_family)

@@ -15,6 +15,7 @@ from compiler.lower.context import Lowering
 from compiler.lower.layout import Lines, rank_of_part, spans_of
 from compiler.lower.ops.chains import column_tiles, drain_kernels, emptied_by, turns
 from compiler.lower.ops.dealt import RowTiles, Way, row_tiles
+from compiler.lower.ops.expert_biases import biases_of
 from compiler.lower.ops.parted import lower_dealt
 from compiler.lower.rows import tag
 from compiler.lower.rule import LoweringRule
@@ -111,7 +112,9 @@ def _hidden(low: Lowering, node: Node, source: Lines, slots: _Slots, starts: tup
         real = gate[at : at + lines].reshape(-1)
         columns[half:].reshape(-1)[: len(real)] = real
     sums = _gate_up(low, node, source, slots, (owner, both, first, count))
-    glu = low.kernels.index(WeightedGluKernel(activation=node.attributes["activation"]))
+    biases = biases_of(low, node, node.inputs[WEIGHTS].width, owner, both, run)
+    counted = node.inputs[WEIGHTS].width if biases else 0
+    glu = low.kernels.index(WeightedGluKernel(activation=node.attributes["activation"], biases=counted))
     out: list[Lines] = []
     for slot, value in enumerate(sums):
         hidden = low.value(
@@ -125,6 +128,7 @@ def _hidden(low: Lowering, node: Node, source: Lines, slots: _Slots, starts: tup
             src_tag=value.tag(run),
             src2_tag=slots.lines.tag(slot),
             dst_tag=hidden.tag(begin),
+            **biases,
         )
         out.append(hidden)
     return out

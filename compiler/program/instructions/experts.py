@@ -11,6 +11,7 @@ from compiler.program.instructions.matmul import TILE_LINES
 from compiler.program.isa import (
     F16_LANES,
     F32_LANES,
+    GAIN,
     MXM,
     SCALE,
     STACK,
@@ -25,6 +26,7 @@ from compiler.program.isa import (
     Lines,
     Op,
     Operand,
+    Some,
     ceil_div,
     one,
     same,
@@ -57,16 +59,24 @@ class RankKernel(Kernel):
     """Sums times a statistic and scales, and which are among the `chosen` largest of `experts`.
 
     first: line of the first expert that is ranked, of 80 each. sigmoid: what is ranked is the sigmoid of the
-    logits plus a bias, which lies behind the scales, in the `keep` best of `groups` groups.
+    logits plus a bias, which lies behind the scales, in the `keep` best of `groups` groups. biased: what is
+    ranked are logits with a bias, which lies there likewise.
     """
 
     family: ClassVar[str] = "rank"
+    later: ClassVar[tuple[str, ...]] = ("biased",)
     experts: Count
     chosen: Count
     first: int
     sigmoid: bool = False
     groups: Count = 1
     keep: Count = 1
+    biased: bool = False
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether a bias lies behind the scales."""
+        return self.sigmoid or self.biased
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +106,15 @@ class SlotsKernel(Kernel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightedGluKernel(Kernel):
-    """The activation of the gate, times up, times the weight of the slot."""
+    """The activation of the gate, times up, times the weight of the slot.
+
+    biases: of how many experts a bias lies beside each line, of which the slot's is added; 0: of none.
+    """
 
     family: ClassVar[str] = "wglu"
-    activation: Literal["silu", "gelu", "gelu_erf"]
+    later: ClassVar[tuple[str, ...]] = ("biases",)
+    activation: Literal["silu", "gelu", "gelu_erf", "swiglu_oai"]
+    biases: Some = 0
 
 
 def _k_lines(n: Lines, k: ExpertTileKernel | HalfKernel) -> Lines:
@@ -125,7 +140,7 @@ def expert_lines(n: Lines, k: RankKernel | ShareKernel | SlotsKernel) -> Lines:
 
 
 def _scale_lines(n: Lines, k: RankKernel) -> Lines:
-    return expert_lines(n, k) * (2 if k.sigmoid else 1)
+    return expert_lines(n, k) * (2 if k.has_bias else 1)
 
 
 def _ranked_lines(n: Lines, k: ShareKernel) -> Lines:
@@ -134,6 +149,14 @@ def _ranked_lines(n: Lines, k: ShareKernel) -> Lines:
 
 def _twice(n: Lines, k: Kernel) -> Lines:
     return 2 * n
+
+
+def _bias_words(n: Lines, k: WeightedGluKernel) -> Lines:
+    return n * k.biases
+
+
+def _is_biased(k: WeightedGluKernel) -> bool:
+    return k.biases > 0
 
 
 def _paired(n: Lines, k: Kernel) -> Lines:
@@ -208,6 +231,7 @@ INSTRUCTIONS = (
         reads=(
             Operand("src", TRANSIENT, same, Holds.F32),
             Operand("src2", TRANSIENT, one, Holds.SLOT),
+            Operand("src3", WEIGHTS, _bias_words, GAIN, present=_is_biased),
         ),
         write=Operand("dst", TRANSIENT, _paired, Holds.F16),
         ordered=True,

@@ -24,20 +24,32 @@ def read(terms: Terms, numbers: Mapping[str, Any], longest: int, kv: str) -> Mod
         config = ExpertsConfig.of_fields(numbers)
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise RefusedError(f"the numbers of the model: {error}") from None
-    return _ExpertsReading(terms, config, longest, kv).step()
+    return ExpertsReading(terms, config, longest, kv).step()
 
 
-class _ExpertsReading(LlamaReading):
+class ExpertsReading(LlamaReading):
     """Reads such a model; no part of it is one that a hop computes."""
 
     def _feed_forward(self, out: ModelTerms, block: str, x: int) -> int:
-        config, terms = cast(ExpertsConfig, self.config), self.terms
+        config = cast(ExpertsConfig, self.config)
         a, statistic = self._deferred(x, self._gain(out, block, config.hidden))
+        z = self._router_logits(out, block, a, statistic)
+        weights = route(self.terms, z, (config.chosen, config.renormalise, 0))
+        return self._mixture(out, block, (a, statistic, weights), config.activation)
+
+    def _router_logits(self, out: ModelTerms, block: str, a: int, statistic: int) -> int:
+        """The logits of all experts, before a bias."""
+        config, terms = cast(ExpertsConfig, self.config), self.terms
         halves = self._tensor(out, f"{block}.router.halves", config.hidden, config.experts)
         powers = self._tensor(out, f"{block}.router.exponent", config.experts)
-        sums = matmul16(terms, a, halves)
-        attributes = (config.chosen, config.renormalise, 0)
-        weights = route(terms, logits(terms, sums, statistic, powers), attributes)
+        return logits(terms, matmul16(terms, a, halves), statistic, powers)
+
+    def _mixture(
+        self, out: ModelTerms, block: str, of: tuple[int, int, int], activation: str, *biases: int
+    ) -> int:
+        """The sum over experts. of: vector, statistic, weights; biases: of gate and up, if there are any."""
+        config, terms = cast(ExpertsConfig, self.config), self.terms
+        a, statistic, weights = of
         both, width = 2 * config.ffn, config.ffn
         gate_up = (
             self._tensor(out, f"{block}.gate_up.codes", config.experts, config.hidden, both),
@@ -47,7 +59,7 @@ class _ExpertsReading(LlamaReading):
             self._tensor(out, f"{block}.down.codes", config.experts, width, config.hidden),
             self._tensor(out, f"{block}.down.exponent", config.hidden),
         )
-        hidden = glus(terms, (a, *gate_up, statistic, weights), config.activation)
+        hidden = glus(terms, (a, *gate_up, statistic, weights, *biases), activation)
         made = terms.matmul(hidden, *down, -1, parts_of(width))
         for term, what in ((weights, "router"), (hidden, "gate and up"), (made, "experts")):
             out.places[term] = f"{block}, {what}"
@@ -78,10 +90,10 @@ def taken(attributes: tuple[Any, ...]) -> int:
     return attributes[0] + attributes[2]
 
 
-def glus(terms: Terms, operands: tuple[int, int, int, int, int], activation: str) -> int:
+def glus(terms: Terms, operands: tuple[int, ...], activation: str) -> int:
     """The weighted activations of all experts together.
 
-    operands: vector, gate and up as codes and scales, statistic, weights.
+    operands: vector, gate and up as codes and scales, statistic, weights; the biases of gate and up, if any.
     """
     return terms.make(GLUS, operands, (activation,), (terms.width(operands[1]) // 2,))
 

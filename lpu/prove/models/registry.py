@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lpu.prove.models import deepseek, experts, hybrid, llama
+from lpu.prove.models import deepseek, experts, gpt_oss, hybrid, llama
 from lpu.prove.models.record import Reader
 from models import hybrid_config
 
@@ -35,6 +35,7 @@ def reader_of(config: Mapping[str, Any] | None) -> Reader | None:
 for _family in (llama.FAMILY, *llama.ALIKE):
     register(_family, llama.read)
 register(experts.FAMILY, experts.read)
+register(gpt_oss.FAMILY, gpt_oss.read)
 register(deepseek.FAMILY, deepseek.read)
 register(deepseek.EXPERTS_FAMILY, deepseek.read)
 register(hybrid_config.FAMILY, hybrid.read)

@@ -8,8 +8,10 @@ e is expert e.
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from compiler.program.instructions.experts import PAIRED
-from compiler.program.isa import F16_LANES, F32_LANES, SCALE, TILE_ROWS, Holds, Op, ceil_div
+from compiler.program.isa import F16_LANES, F32_LANES, GAIN, SCALE, TILE_ROWS, Holds, Op, ceil_div
 from lpu.prove.known import Known
 from lpu.prove.lines import PRODUCT, ExpertSlot, HalfRun, Ranked, StackRun, TreeNode, Vector
 from lpu.prove.models import experts as model
@@ -66,7 +68,7 @@ def _rank(known: Known, row: RowOperands) -> tuple[Any, ...]:
     (one,) = row.src2
     need(one.gain >= 0, "its statistic is not for products of a shifted gain")
     powers, columns = of_tensor(
-        known, _part(row.preloads, 0, len(lanes) if k.sigmoid else None), SCALE, len(lanes)
+        known, _part(row.preloads, 0, len(lanes) if k.has_bias else None), SCALE, len(lanes)
     )
     need(columns == lanes, f"{known.show(powers)} lies at other lanes than what it scales")
     have = known.terms.width(powers)
@@ -75,11 +77,14 @@ def _rank(known: Known, row: RowOperands) -> tuple[Any, ...]:
     statistic = known.terms.rms_stat(one.value, one.gain, one.eps)
     z = model.logits(known.terms, sums, statistic, powers)
     bias = -1
-    if k.sigmoid:
+    if k.has_bias:
         bias, columns = of_tensor(known, _part(row.preloads, len(lanes), None), SCALE, len(lanes))
         need(columns == lanes, f"{known.show(bias)} lies at other lanes than what it is added to")
         have = known.terms.width(bias)
         need(have == width, f"{known.show(bias)} has {have} numbers for {width} experts")
+    if k.biased:
+        need(not k.sigmoid, "has a bias of logits and of sigmoids")
+        z, bias = known.terms.bias(z, bias), -1
     how = (bias, k.groups, k.keep)
     return tuple(
         Ranked(Holds.RANKED, z, k.chosen, k.first + i, part, *how) for i in range(row.n) for part in range(2)
@@ -205,6 +210,7 @@ def _wglu(known: Known, row: RowOperands) -> tuple[Any, ...]:
     else:
         need(slot.slots == known.terms.shape(operands[1])[0], "a fixed expert is weighted by a chosen one")
     width = shape[0] // 2
+    biases = _biases(known, row, lanes, shape[0])
     gates: list[int] = []
     for one in lanes:
         columns = known.lanes.all[one]
@@ -212,10 +218,26 @@ def _wglu(known: Known, row: RowOperands) -> tuple[Any, ...]:
         beside = bool(((gate < width) & (up == (gate + width) * (gate >= 0) - (gate < 0))).all())
         need(beside, "lanes of the gate lie beside other lanes of up")
         gates.append(known.lanes.number(gate))
-    term = known.terms.make(
-        EXPERT_GLU, (*operands[:4], slot.value), (row.kernel.activation, slot.slot, slot.slots), (width,)
-    )
+    how = (row.kernel.activation, slot.slot, slot.slots)
+    term = known.terms.make(EXPERT_GLU, (*operands[:4], slot.value, *biases), how, (width,))
     return tuple(Vector(Holds.F16, term, one) for one in known.lanes.pieces(tuple(gates), F16_LANES))
+
+
+def _biases(known: Known, row: RowOperands, lanes: tuple[int, ...], width: int) -> tuple[int, ...]:
+    """The biases of all experts, where a word of each lies beside every line of these lanes; or nothing."""
+    experts = row.kernel.biases
+    if not experts:
+        return ()
+    vector, words = of_tensor(known, row.preloads, GAIN, len(lanes) * experts)
+    have = known.terms.width(vector)
+    need(have == experts * width, f"{known.show(vector)} has {have} biases for {experts} experts of {width}")
+    slots = known.terms.width(row.src2[0].value)
+    need(experts == slots, f"has biases of {experts} experts, its slot is one of {slots}")
+    found = np.array([known.lanes.all[one] for one in words]).reshape(len(lanes), experts, -1)
+    own = np.array([known.lanes.all[one] for one in lanes])[:, None]
+    wanted = np.where(own < 0, -1, own + width * np.arange(experts)[:, None])
+    need(bool((found == wanted).all()), f"{known.show(vector)} lies at other lanes than what it is added to")
+    return (vector,)
 
 
 def _over_slots(known: Known, row: RowOperands, products: list[Any]) -> tuple[Any, ...]:
@@ -241,8 +263,7 @@ def _over_slots(known: Known, row: RowOperands, products: list[Any]) -> tuple[An
     rows = {tuple(sorted(ks)) for ks in by_slot.values()}
     need(len(rows) == 1, "takes other rows of one slot than of another")
     span = known.lanes.span(rows.pop())
-    a, codes, scale, statistic, route = base.operands
-    hidden = model.glus(terms, (a, codes, scale, statistic, route), base.attributes[0])
+    hidden = model.glus(terms, base.operands, base.attributes[0])
     return tuple(
         TreeNode(Holds.NODE, hidden, codes, matmul.scale_of(known, codes, columns, scale), columns, span)
         for (codes, columns), scale in zip(products[0].tiles, matmul.scales_read(row), strict=True)

@@ -18,7 +18,7 @@ from models.sources.huggingface.folder import open_folder
 from models.step import family_step
 
 VARIANTS = Path(__file__).parents[1] / "data/variants"
-FOLDERS = ("mixtral", "qwen3-moe", "qwen3-moe-renormalised")
+FOLDERS = ("mixtral", "qwen3-moe", "qwen3-moe-renormalised", "gpt-oss", "gpt-oss-mxfp4")
 
 
 @pytest.mark.parametrize("name", FOLDERS)
