@@ -84,6 +84,8 @@ def rank(s: Setting) -> tuple[RowOperands, Changes]:
         "lies at other lanes than what it is added to": biased(*added[::-1]),
         "has 80 numbers for 100": biased(*_powers(s, fewer)),
         "reads 1 preloaded values": biased(added[0]),
+        "a bias of logits and of sigmoids": biased(*added)
+        | {"kernel": replace(kernel, sigmoid=True, biased=True)},
     }
 
 
@@ -162,7 +164,19 @@ def wglu(s: Setting) -> tuple[RowOperands, Changes]:
     crossed = s.known.lanes.number(np.concatenate([np.arange(40), 90 + np.arange(40)]))
     line, slot = Vector(Holds.F32, product, both), ExpertSlot(Holds.SLOT, route, 1, 3)
     good = row(WeightedGluKernel(activation="silu"), src=(line,), src2=(slot,))
+
+    def biased(experts: int, width: int = 160) -> dict[str, Any]:
+        vector = terms.tensor(f"biases of {experts} times {width}", (experts * width,))
+        columns = [s.known.lanes.all[both] + 160 * one for one in range(experts)]
+        words = tuple(Preload(GAIN, vector, s.known.lanes.number(one), 0) for one in columns)
+        return {"kernel": replace(good.kernel, biases=experts), "preloads": words}
+
+    fine = biased(MANY)
+    assert PROVED[Op.WGLU].rule(s.known, replace(good, **fine))
     return good, {
+        "has 24000 biases for 100 experts of 160": biased(MANY, 240),
+        "has biases of 7 experts, its slot is one of 100": biased(7),
+        "lies at other lanes than what it is added to": fine | {"preloads": fine["preloads"][::-1]},
         "no product with an expert": {"src": (line._replace(value=unlike),)},
         "weighs by slot 2 what is of slot 1": {"src2": (slot._replace(slot=2),)},
         "another router's choice": {"src2": (slot._replace(value=other),)},
