@@ -10,7 +10,7 @@ from compiler.graph.capture import capture
 from compiler.graph.graph import Graph
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock, cut
-from compiler.lower.kv_blocks import block_of, kv_capacity, run_of
+from compiler.lower.kv_blocks import block_of, kv_capacity
 from compiler.lower.rules import demands_of
 from compiler.program.manifest import ModelIdentity
 from compiler.steps import Steps
@@ -61,7 +61,7 @@ class Traced:
             capacity=kv_capacity(of.contexts, block),
             cached=of.cached,
             chunk=self.source.chunk,
-            run=run_of(of.contexts, block, 1),
+            run=block,
             appended=max(self.source.chunk, appended),
         )
 

@@ -36,7 +36,7 @@ def kv_regions(low: Lowering, owner: np.ndarray, words: int) -> np.ndarray:
 
 
 def needed(low: Lowering, value: Lines, first: np.ndarray, lines: int, holder: np.ndarray) -> np.ndarray:
-    """Need that every holder of a stripe gets `lines` lines of its head, from `first[head]`."""
+    """Need that holders of stripes, head by head, get `lines` lines of their heads, from `first[head]`."""
     need = np.zeros((low.group.keepers, value.lines), bool)
     begin = np.repeat(first, len(holder) // len(first))
     need[holder[:, None], begin[:, None] + np.arange(lines)] = True

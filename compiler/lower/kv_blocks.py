@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from compiler.errors import CompileError
 from compiler.graph.graph import Graph, Node
+from compiler.lower.layout import WHOLE, Deal
 from compiler.program.instructions.attention import ring_blocks
 from compiler.program.isa import F32_LANES, ceil_div
 from models.contract.vocabulary.attention import reach
@@ -17,14 +18,14 @@ def chunk_of(context: int, block: int) -> int:
 
 
 def run_of(contexts: Sequence[int], block: int, stripes: int) -> int:
-    """Tokens that stripes are dealt at a time: as many blocks, a power of two, as keep every bucket's even.
+    """Blocks that stripes are dealt at a time: a power of two, as many as keep every bucket's even.
 
     One node per run crosses chips, so a run is as long as a 16th of a stripe's share allows.
     """
     run = 1
     while stripes > 1 and all(_even(int(ceil_div(c, block)), 2 * run, stripes) for c in contexts):
         run *= 2
-    return run * block
+    return run
 
 
 def _even(blocks: int, run: int, stripes: int) -> bool:
@@ -32,12 +33,12 @@ def _even(blocks: int, run: int, stripes: int) -> bool:
     return run * int(ceil_div(ceil_div(blocks, run), stripes)) <= share + share // SLACK
 
 
-def kv_capacity(contexts: Sequence[int], block: int, stripes: int = 1) -> int:
+def kv_capacity(contexts: Sequence[int], block: int, deal: Deal = WHOLE) -> int:
     """Tokens of KV per region that every bucket's blocks fit in."""
-    run = run_of(contexts, block, stripes)
-    if stripes == 1:
+    if deal.stripes == 1:
         return max(chunk_of(c, block) * int(ceil_div(c, block)) for c in contexts)
-    return run * max(int(ceil_div(ceil_div(c, run), stripes)) for c in contexts)
+    run = deal.run * block
+    return run * max(int(ceil_div(ceil_div(c, run), deal.stripes)) for c in contexts)
 
 
 def ring_tokens(reach: int, block: int, rows: int, longest: int) -> int:

@@ -23,16 +23,20 @@ LANES = {"f32": F32_LANES, "f16": F16_LANES, "wide": WIDE_LANES, "stat": F32_LAN
 
 
 class Deal(NamedTuple):
-    """A context dealt in `stripes` over `chips`: all but the head's owner keep `lent`, the owner the rest."""
+    """A context dealt in `stripes` over `chips`: all but the head's owner keep `lent`, the owner the rest.
+
+    Stripes are dealt `run` blocks at a time, those of the owner first.
+    """
 
     chips: int = 1
     stripes: int = 1
     lent: int = 1
+    run: int = 1
 
     @classmethod
-    def evenly(cls, chips: int) -> "Deal":
+    def evenly(cls, chips: int, run: int) -> "Deal":
         """A stripe for each chip."""
-        return cls(chips, chips)
+        return cls(chips, chips, run=run)
 
     @property
     def slots(self) -> tuple[int, ...]:

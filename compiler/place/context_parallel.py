@@ -6,7 +6,7 @@ from dataclasses import replace
 from compiler.errors import OptionError
 from compiler.lower.block import Plan, lower
 from compiler.lower.blocks import ModelBlock, kv_heads
-from compiler.lower.kv_blocks import block_of
+from compiler.lower.kv_blocks import block_of, run_of
 from compiler.lower.layout import Deal
 from compiler.lower.rows import Kernels
 from compiler.options import CompileOptions
@@ -32,7 +32,8 @@ def choices(
 
     Over a power of two of chips: at most the ranks per KV head of a group, or with `beside` neighbours of the
     group's chips too, and at least a block of tokens each. A part of the model with attention is really
-    scheduled with 1, 2, 4, ... until more chips make it slower. Raises OptionError for a `cp` that has none.
+    scheduled with 1, 2, 4, ... until more chips make its steps, one of every context, slower. Raises
+    OptionError for a `cp` that has none.
     """
     attention = [block for block in blocks if kv_heads(plan.demands, block)]
     heads = [count for block in attention for count in kv_heads(plan.demands, block)]
@@ -46,14 +47,19 @@ def choices(
     own = max(len(chips) // max(heads, default=1), 1)
     parts = k_parts(options.layout, len(chips))
     near = Near(plan, attention, rack, chips, parts) if beside and attention else None
+    block = block_of(plan.graph)
+
+    def even(cp: int) -> Deal:
+        return Deal.evenly(cp, run_of(plan.contexts, block, cp))
+
     if options.cp is not None:
         if options.cp <= own:
-            return [Deal.evenly(options.cp)]
+            return [even(options.cp)]
         if near is None or near.beside(options.cp) is None:
             raise _too_many(options.cp, own, max(heads, default=1), len(chips), near)
         return [near.deal(options.cp)]
-    blocks_of_all = int(ceil_div(max(plan.contexts), block_of(plan.graph)))
-    deals = [Deal.evenly(cp) for cp in doubled(min(own, blocks_of_all))]
+    blocks_of_all = int(ceil_div(max(plan.contexts), block))
+    deals = [even(cp) for cp in doubled(min(own, blocks_of_all))]
     deals += [] if near is None else [near.deal(cp) for cp in near.powers(own, blocks_of_all)]
     if len(deals) == 1 or not attention:  # states have no context to deal
         return deals[:1]
@@ -83,9 +89,12 @@ def _too_many(cp: int, own: int, heads: int, ranks: int, near: Near | None) -> O
 
 
 def _cycles(plan: Plan, block: ModelBlock, rack: Rack, chips: Chips, parts: int, beside: Beside) -> int:
-    """Length of a block on these chips whose result goes to all of them."""
+    """Length of a block on these chips whose result goes to all of them, the sum over all contexts."""
     plan = replace(plan, detours=False)
     everyone, keepers, _ = ranked(chips, beside, ())
     group, router = replace(alone(len(chips), parts), beside=keepers), Router(rack, everyone)
-    low, _ = lower(plan, block, group, router, max(plan.contexts), Kernels())
-    return schedule(low.rows.build(), low.kernels, router, plan.chip, plan.graph.batch).cycles
+    total = 0
+    for context in plan.contexts:
+        low, _ = lower(plan, block, group, router, context, Kernels())
+        total += schedule(low.rows.build(), low.kernels, router, plan.chip, plan.graph.batch).cycles
+    return total

@@ -48,21 +48,34 @@ class Near:
     def deal(self, cp: int) -> Deal:
         """The stripes with which the owner of a head and its neighbours are done first, the fewest of equals.
 
-        Neighbours get the step's queries, keys and values a hop later, and send a node of each run back.
+        Done with a step of every context: with long runs a short one lies with its owner alone.
         """
-        kernel = self._kernel
+        kernel, contexts = self._kernel, self._plan.contexts
         if kernel is None:
-            return Deal.evenly(cp)
+            return Deal.evenly(cp, 1)
         found: list[tuple[int, Deal]] = []
         for stripes in doubled(min(MOST_STRIPES, kernel.chunks)):
-            run = run_of(self._plan.contexts, kernel.block, stripes) // kernel.block
-            runs = int(ceil_div(ceil_div(kernel.chunks, run), stripes))
-            for lent in range(1, (stripes - 1) // (cp - 1) + 1):
-                deal = Deal(cp, stripes, lent)
-                here, there = (self._work(kernel, run * runs * some) for some in (deal.kept, lent))
-                there = max(there, self._slots(runs * lent * self._heads * node_lines(kernel)))
-                found.append((max(here, there + self._apart(kernel)), deal))
-        return min(found)[1] if found else Deal.evenly(cp)
+            least, most = (run_of(some, kernel.block, stripes) for some in (contexts, (max(contexts),)))
+            for run in [run for run in doubled(most) if run >= least][::-1]:
+                for lent in range(1, (stripes - 1) // (cp - 1) + 1):
+                    deal = Deal(cp, stripes, lent, run)
+                    found.append((sum(self._cycles(kernel, deal, context) for context in contexts), deal))
+        even = Deal.evenly(cp, run_of(contexts, kernel.block, cp))
+        return min(found, key=lambda one: one[0])[1] if found else even
+
+    def _cycles(self, kernel: AttentionKernel, deal: Deal, context: int) -> int:
+        """Cycles until all chips are done with a context, from when the owner has the step's queries.
+
+        Neighbours get them, and the keys and values, a hop later, and send a node of each run back.
+        """
+        turn = np.arange(ceil_div(context, kernel.block)) // deal.run % deal.stripes
+        blocks = np.bincount(np.array(deal.slots)[turn], minlength=deal.chips)
+        here, most = self._work(kernel, int(blocks[0])), int(blocks[1:].max())
+        if not most:
+            return here
+        nodes = self._heads * node_lines(kernel) * int(ceil_div(most, deal.run))
+        there = max(self._work(kernel, most), self._slots(nodes))
+        return max(here, there + self._apart(kernel))
 
     def _work(self, kernel: AttentionKernel, blocks: int) -> int:
         """Cycles in which a chip takes so many blocks of each of its heads, on all planes and chains."""

@@ -10,7 +10,7 @@ from compiler.errors import CapacityError
 from compiler.lower.block import Plan, lower
 from compiler.lower.blocks import ModelBlock
 from compiler.lower.context import Group, Lowering
-from compiler.lower.kv_blocks import block_of, kv_capacity, run_of
+from compiler.lower.kv_blocks import block_of, kv_capacity
 from compiler.lower.layout import WHOLE, Deal
 from compiler.lower.rows import Kernels
 from compiler.place.stages import Room, Size
@@ -25,9 +25,8 @@ Beside = tuple[Chips, ...]
 
 def dealt(plan: Plan, deal: Deal) -> Plan:
     """The plan with every KV head's context dealt so."""
-    block, stripes = block_of(plan.graph), deal.stripes
-    run, capacity = run_of(plan.contexts, block, stripes), kv_capacity(plan.contexts, block, stripes)
-    return replace(plan, deal=deal, run=run, capacity=capacity)
+    block = block_of(plan.graph)
+    return replace(plan, deal=deal, run=deal.run * block, capacity=kv_capacity(plan.contexts, block, deal))
 
 
 def alone(ranks: int, k_parts: int) -> Group:

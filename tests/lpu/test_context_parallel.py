@@ -14,6 +14,7 @@ from models_named import of_model
 from slow import slow_but
 
 from compiler.lower.kv_blocks import kv_capacity, run_of
+from compiler.lower.layout import Deal
 from compiler.program.instructions.attention import AttentionKernel
 from compiler.program.isa import Columns, Op
 from compiler.program.program import Program
@@ -83,6 +84,26 @@ def test_an_owner_keeps_more_stripes_than_its_neighbours_with_the_same_bits() ->
     assert kernel.stripes > 2
     require(check(program, 1280))
     assert_same(step, program, [[0], [639], [640], [1279]])
+    assert prove(of_model(program, config)).ok
+
+
+def test_a_short_bucket_lies_with_the_owner_alone_and_one_map_serves_both() -> None:
+    config = replace(SMALL, heads=32)
+    step, program = compiled(config, "quad", contexts=(160, 1280), tp=2, pp=2, cp=2)
+    regions: list[list[tuple[int, ...]]] = []
+    readers: list[set[int]] = []
+    for context in (160, 1280):
+        columns = program.expand(context)
+        appends = columns.take(np.flatnonzero(columns.op == Op.KVW))
+        regions.append(
+            sorted(zip(*(c.tolist() for c in (appends.chip, appends.dst, appends.src3)), strict=True))
+        )
+        blocks = [block.columns[context] for block in program.blocks]
+        readers.append({len({*rows.chip[rows.op == Op.QK].tolist()}) for rows in blocks})
+        require(check(program, context))
+    assert regions[0] == regions[1]
+    assert readers == [{0, 2}, {0, 4}]
+    assert_same(step, program, [[0], [159], [160], [1279]])
     assert prove(of_model(program, config)).ok
 
 
@@ -180,7 +201,6 @@ def test_the_linker_misses_a_node_that_never_came(program: Program) -> None:
 def test_stripes_hold_every_token_of_every_bucket(stripes: int) -> None:
     for context in (1, 80, 81, 399, 2048):
         run = run_of((context, 80), 80, stripes)
-        turn = np.arange(context) // run
+        turn = np.arange(context) // (80 * run)
         held = np.bincount(turn % stripes, minlength=stripes)
-        assert kv_capacity((context, 80), 80, stripes) >= held.max()
-        assert run % 80 == 0
+        assert kv_capacity((context, 80), 80, Deal.evenly(stripes, run)) >= held.max()

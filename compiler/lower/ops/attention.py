@@ -68,6 +68,12 @@ class Heads:
         """Which stripe holds a block."""
         return block // self.run % self.kernel.stripes
 
+    @property
+    def readers(self) -> np.ndarray:
+        """Those of the holders, head by head, whose stripes hold a block of this context."""
+        used = int(ceil_div(self.kernel.chunks, self.run))
+        return self.holder.reshape(-1, self.kernel.stripes)[:, :used].reshape(-1)
+
     def rank(self, block: int) -> np.ndarray:
         """The rank that holds a block of each head."""
         return self.holder[self.stripe(block) :: self.kernel.stripes]
@@ -114,7 +120,7 @@ def lower_attention(low: Lowering, node: Node) -> None:
     q, queries = low.segments(node.inputs[0], node)
     heads = _append(low, node, group, q.owner[queries.first], q.tag(queries.first))
     if heads.kernel.stripes > 1:
-        low.gather(q, needed(low, q, queries.first, queries.lines, heads.holder))
+        low.gather(q, needed(low, q, queries.first, queries.lines, heads.readers))
     nodes = context_nodes(low, heads)
     out, segments = result_lines(low, heads.owner, group * head_dim)
     sinks = {} if len(node.inputs) == SINK else sinks_of(low, node, group, heads.owner)

@@ -68,6 +68,13 @@ def test_neighbours_outside_the_group_keep_less_of_a_long_context_than_the_owner
     assert best.kept > best.lent
 
 
+def test_of_several_buckets_the_shortest_lies_with_the_owner() -> None:
+    long, short = 1 << 17, 1 << 13
+    source = replace(llama(context=long, kv_heads=8), contexts=(short, long))
+    best = dealt(source, 8, cp=4, beside=True)[0]
+    assert short <= best.kept * best.run * 80
+
+
 def test_neighbours_keep_nothing_of_a_short_context() -> None:
     assert dealt(llama(context=1 << 12, kv_heads=8), 8, beside=True)[0] == Deal()
 
