@@ -40,8 +40,9 @@ UNIT_CLASSES = 6
 MOST_LINES = 1 << 21  # of one row
 
 # Kinds of preloaded values, see `Loads`.
-TILE, SCALE, GAIN, TABLE, ANGLES, SHIFTED, FACTOR, STACK, TILE16 = range(9)
-LOAD_NAMES = ("TILE", "SCALE", "GAIN", "TABLE", "ANGLES", "SHIFTED", "FACTOR", "STACK", "TILE16")
+TILE, SCALE, GAIN, TABLE, ANGLES, SHIFTED, FACTOR, STACK, TILE16, PAIRS = range(10)
+LOAD_NAMES = ("TILE", "SCALE", "GAIN", "TABLE", "ANGLES", "SHIFTED", "FACTOR", "STACK", "TILE16", "PAIRS")
+STACKS = (STACK, PAIRS)  # the kinds that hold tiles of several experts
 
 
 class Holds(IntEnum):

@@ -176,7 +176,7 @@ class Preload(NamedTuple):
 
 
 class StackRun(NamedTuple):
-    """Tiles side by side of every expert of a stack, as `TileRun`."""
+    """Tiles side by side of every expert of a stack, or halves of tiles in pairs, as `TileRun`."""
 
     kind: int
     rows: int

@@ -16,7 +16,7 @@ from compiler.program.instructions.experts import (
     WeightedGluKernel,
 )
 from compiler.program.instructions.matmul import WriteBackKernel
-from compiler.program.isa import GAIN, SCALE, STACK, TILE16, Holds, Op
+from compiler.program.isa import GAIN, PAIRS, SCALE, STACK, TILE16, Holds, Op
 from lpu.prove.lines import PRODUCT, ExpertSlot, HalfRun, Preload, Ranked, StackRun, Statistic, Vector
 from lpu.prove.models import experts as model
 from lpu.prove.ops.experts import NOT_CHOSEN, ExpertProduct
@@ -137,7 +137,18 @@ def xmm(s: Setting) -> tuple[RowOperands, Changes]:
     few = s.known.terms.tensor("few", (7, 160, 160))
     slot = ExpertSlot(Holds.SLOT, route, 1, 3)
     good = row(kernel, n=2, src=s.f16(s.x), src2=(slot,), preloads=_tiles(s, stack, rows, 0, 80))
+    pairs = good.preloads._replace(kind=PAIRS)
+    paired = replace(good, kernel=replace(kernel, paired=True), preloads=pairs)
+    assert PROVED[Op.XMM].rule(s.known, paired)
+    wide = s.known.terms.make("a wide vector", (), (), (320,))
     return good, {
+        "takes halves of tiles for tiles": {"kernel": paired.kernel},
+        "or these for halves": {"preloads": pairs},
+        "two experts share a tile of 2 lines each": {
+            "kernel": paired.kernel,
+            "src": tuple(Vector(Holds.F16, wide, s.lanes(one, 160)) for one in (0, 160)),
+            "preloads": _tiles(s, deep, s.lanes(0, 320), 0, 80)._replace(kind=PAIRS),
+        },
         "reads no 2 tiles of a stack": {"preloads": _tiles(s, stack, rows, 0)},
         "no 2 tiles": {"preloads": s.run(s.codes, rows, 0, 80)},
         "its kernel says 99 experts": {"kernel": replace(kernel, experts=99)},

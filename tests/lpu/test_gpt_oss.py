@@ -10,9 +10,9 @@ from beside import Arrays
 from mixtures import assert_bits, drawn, mixture
 from slow import slow_but
 
-from compiler.program.instructions.experts import RankKernel, WeightedGluKernel
+from compiler.program.instructions.experts import ExpertTileKernel, RankKernel, WeightedGluKernel
 from compiler.program.instructions.vector import CastKernel
-from compiler.program.isa import GAIN, SCALE, Op
+from compiler.program.isa import GAIN, PAIRS, SCALE, Op
 from compiler.program.program import Program
 from lpu.check.check import check
 from lpu.prove.prove import prove
@@ -141,3 +141,23 @@ def test_a_bias_of_a_router_decides_what_is_chosen() -> None:
     weights["layers.0.ffn.gate_up.bias"].reshape(8, -1)[others] = 7
     weights["layers.0.ffn.down.bias"][others] = 7
     assert_bits(step, program, weights)
+
+
+def test_where_room_is_scarce_two_experts_share_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, whole = of(PAIR)
+    monkeypatch.setattr("compiler.lower.ops.experts.MOST_OF_SRAM", (0, 1))
+    config, *rest = PAIR
+    step, program = of((replace(config, name="paired"), *rest))
+    assert check(program, 80).ok
+    found = prove(program)
+    assert found.ok, found.reason
+    assert_bits(step, program, drawn(step))
+    words = [int(one.blocks[_ffn(one)].loads.words.sum()) for one in (whole, program)]
+    loads = program.blocks[_ffn(program)].loads
+    assert words[0] - words[1] == int(loads.words[loads.kind == PAIRS].sum()) > 0
+    assert whole.manifest.cycles == program.manifest.cycles
+    changes: tuple[dict[str, Any], ...] = ({"paired": False}, {"experts": 7}, {"k_lines": 2})
+    for change in changes:
+        mutated = _kernels(ExpertTileKernel, **change)(program)
+        assert not check(mutated, 80).ok
+        assert not prove(mutated).ok

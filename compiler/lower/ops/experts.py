@@ -20,11 +20,12 @@ from compiler.lower.ops.parted import lower_dealt
 from compiler.lower.rows import tag
 from compiler.lower.rule import LoweringRule
 from compiler.program.instructions.experts import PAIRED, ExpertTileKernel, SlotsKernel, WeightedGluKernel
-from compiler.program.isa import F16_LANES, F32_LANES, STACK, TILE_ROWS, Op, ceil_div
+from compiler.program.isa import F16_LANES, F32_LANES, PAIRS, STACK, TILE_ROWS, Op, ceil_div
 from compiler.program.ranges import ramp
 from models.contract.experts.slots import slots_of
 
 A, STATISTIC, WEIGHTS, GATE_UP, GATE_UP_SCALE, DOWN, DOWN_SCALE = range(7)  # the operands of the op
+MOST_OF_SRAM = 7, 8  # what experts may take of a chip in whole tiles; the rest is attention's and KV's
 MOST_SLOT_ROWS = 4  # SLOTS rows of a rank: one for each chain
 
 
@@ -35,13 +36,20 @@ class _Slots:
     lines: Lines
     experts: np.ndarray
 
-    def kernels(self, low: Lowering, experts: int, k_lines: np.ndarray) -> np.ndarray:
-        """The kernels of products of each slot with tiles of each number of lines, [slots, 3]."""
+    def kernels(
+        self, low: Lowering, experts: int, k_lines: np.ndarray, *, paired: bool = False
+    ) -> np.ndarray:
+        """The kernels of products of each slot with tiles of each number of lines, [slots, 3].
+
+        paired: tiles of one line are halves.
+        """
         sizes = sorted(set(k_lines.tolist()))
         out = np.full((len(self.experts), 3), -1)
         for slot, expert in enumerate(self.experts.tolist()):
             for size in sizes:
-                kernel = ExpertTileKernel(k_lines=size, experts=experts, expert=expert)
+                kernel = ExpertTileKernel(
+                    k_lines=size, experts=experts, expert=expert, paired=paired and size == 1
+                )
                 out[slot, size] = low.kernels.index(kernel)
         return out
 
@@ -252,10 +260,12 @@ def _down(
     uids = np.array([low.weight_uid() for _ in range(parts)])[part[chain]]
     tags = tag(uids, k * out.lines + first)
     experts = low.graph.values[node.inputs[DOWN].value].shape[0]
+    whole = F32_LANES * experts * width
+    half = (tiles.lines[k] == 1) & _in_halves(low, experts, rank[chain], whole)
     address = low.weights.load(
         rank[chain],
-        F32_LANES * experts * width,
-        kind=STACK,
+        np.where(half, whole // 2, whole),
+        kind=np.where(half, PAIRS, STACK),
         tensor=codes[part[chain]],
         k0=tiles.line[k] * F16_LANES,
         n0=first * F32_LANES,
@@ -264,7 +274,7 @@ def _down(
     )
     names = np.array([low.weight_uid() for _ in range(parts)])[part]
     sums = tag(names, way.tile_first[chunk])
-    kernels = slots.kernels(low, experts, tiles.lines)
+    kernels = slots.kernels(low, experts, tiles.lines, paired=bool(half.any()))
     products: list[np.ndarray] = []
     for slot, expert in enumerate(slots.experts.tolist()):
         products.append(
@@ -298,6 +308,13 @@ def _down(
         dst_tag=written,
     )
     _in_order(low, np.concatenate(products), last, np.tile(chain, count), (rank, place))
+
+
+def _in_halves(low: Lowering, experts: int, rank: np.ndarray, words: np.ndarray) -> bool:
+    """Whether tiles of a single line share their words by two experts: where whole ones leave no room."""
+    part, of = MOST_OF_SRAM
+    full = low.weights.words + np.bincount(rank, words, len(low.weights.words))
+    return experts % 2 == 0 and bool(full.max() * of > low.chip.sram_words * part)
 
 
 RULE = LoweringRule(op="experts", lower=lower_experts, everywhere=True)

@@ -13,6 +13,7 @@ from compiler.program.isa import (
     F32_LANES,
     GAIN,
     MXM,
+    PAIRS,
     SCALE,
     STACK,
     TILE16,
@@ -38,12 +39,17 @@ HALF_TILE_WORDS = 2 * F32_LANES  # of a tile of fp16 weights, 80 columns wide
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpertTileKernel(Kernel):
-    """A tile of `k_lines` fp16 lines of input rows, of one of `experts`: its number, or -1: the slot's."""
+    """A tile of `k_lines` fp16 lines of input rows, of one of `experts`: its number, or -1: the slot's.
+
+    paired: it is half of a tile, the other half is another expert's.
+    """
 
     family: ClassVar[str] = "xmm"
+    later: ClassVar[tuple[str, ...]] = ("paired",)
     k_lines: Count
     experts: Count
     expert: int
+    paired: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +128,11 @@ def _k_lines(n: Lines, k: ExpertTileKernel | HalfKernel) -> Lines:
 
 
 def _stack_words(n: Lines, k: ExpertTileKernel) -> Lines:
-    return F32_LANES * n * k.experts
+    return F32_LANES * n * (ceil_div(k.experts, 2) if k.paired else k.experts)
+
+
+def _stack_kind(k: ExpertTileKernel) -> int:
+    return PAIRS if k.paired else STACK
 
 
 def _is_chosen(k: ExpertTileKernel) -> bool:
@@ -172,7 +182,7 @@ INSTRUCTIONS = (
         reads=(
             Operand("src", TRANSIENT, _k_lines, Holds.F16),
             Operand("src2", TRANSIENT, one, Holds.SLOT, present=_is_chosen),
-            Operand("src3", WEIGHTS, _stack_words, STACK),
+            Operand("src3", WEIGHTS, _stack_words, _stack_kind),
         ),
         write=None,
         most=TILE_LINES,

@@ -11,7 +11,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from compiler.program.instructions.experts import PAIRED
-from compiler.program.isa import F16_LANES, F32_LANES, GAIN, SCALE, TILE_ROWS, Holds, Op, ceil_div
+from compiler.program.isa import (
+    F16_LANES,
+    F32_LANES,
+    GAIN,
+    PAIRS,
+    SCALE,
+    STACK,
+    TILE_ROWS,
+    Holds,
+    Op,
+    ceil_div,
+)
 from lpu.prove.known import Known
 from lpu.prove.lines import PRODUCT, ExpertSlot, HalfRun, Ranked, StackRun, TreeNode, Vector
 from lpu.prove.models import experts as model
@@ -137,6 +148,8 @@ def _xmm(known: Known, row: RowOperands) -> tuple[Any, ...]:
     run, k = row.preloads, row.kernel
     need(isinstance(run, StackRun) and len(run.tiles) == row.n, f"reads no {row.n} tiles of a stack")
     assert isinstance(run, StackRun)
+    need(run.kind == (PAIRS if k.paired else STACK), "takes halves of tiles for tiles, or these for halves")
+    need(not k.paired or len(lanes) == 1, f"two experts share a tile of {len(lanes)} lines each")
     codes = run.tiles[0][0]
     experts, depth, _ = known.terms.shape(codes)
     width = known.terms.width(value)
