@@ -15,9 +15,14 @@ from safetensors.numpy import load_file, save_file
 from models.catalog import catalog
 from models.contract.scales.mxfp4 import from_mxfp4
 from models.gpt_oss import GptOssConfig
+from models.kv import empty_cache
 from models.sources.error import WeightError
 from models.sources.huggingface.config import read_config
 from models.sources.huggingface.folder import open_folder
+from models.sources.seeded import Seeded, seeded
+from models.sources.weights import ReadRows, weight_shapes
+from models.step import family_step
+from models.streamed import StreamedReference
 
 VARIANTS = Path(__file__).parents[1] / "data/variants"
 BF16, PACKED = VARIANTS / "gpt-oss", VARIANTS / "gpt-oss-mxfp4"
@@ -139,3 +144,29 @@ def test_numbers_that_no_gpt_oss_has_are_refused() -> None:
         replace(tiny, renormalise=False)
     with pytest.raises(ValueError, match="the gate of gpt-oss is silu's"):
         replace(tiny, activation="gelu")
+
+
+class Given:
+    """Weights and constants by path, read by rows where that can be."""
+
+    def __init__(self, held: Seeded, constants: dict[str, Any]) -> None:
+        self.held, self.constants = held, constants
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.constants[name] if name in self.constants else self.held[name]
+
+    def row_reader(self, name: str) -> ReadRows | None:
+        return self.held.row_reader(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["moe-tiny", "gpt-oss-tiny"])
+def test_layer_by_layer_the_bits_are_the_same(name: str) -> None:
+    config = catalog(name)
+    step = family_step(config, batch=2, context=8)
+    held, tokens, at = seeded(weight_shapes(step), 0), np.array([3, 5], np.int32), np.zeros(2, np.int32)
+    given = Given(held, dict(step.constants))
+    logits, _ = StreamedReference(config, given, batch=2, context=8, kv="fp16").step(tokens, at)
+    params = {path: jnp.asarray(given[path]) for path in step.params}
+    whole = jax.jit(step.fn)(params, jnp.asarray(tokens), jnp.asarray(at), empty_cache(step.cache))[0]
+    assert np.array_equal(np.asarray(whole), logits)
