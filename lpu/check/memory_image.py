@@ -1,9 +1,10 @@
 """Programs that share one memory image: the decode program, its prefill program, those that move its KV.
 
 What one leaves in a KV region, another reads: so a head must lie at the same words in all of them, in the
-same format, and the weights where both programs of steps look for them. A region is moved once, with its line
-of a layer's message: KV heads in the order of the K that the KVW rows of the layer take, and in each the
-stripe that the row names.
+same format, and the weights where both programs of steps look for them. Both are of one model, so values come
+in one order; their numbers may differ, as a chunk of tokens can choose more experts than a step. A region is
+moved once, with its line of a layer's message: KV heads in the order of the K that the KVW rows of the layer
+take, and in each the stripe that the row names.
 """
 
 from typing import Any
@@ -14,7 +15,7 @@ from jaxtyping import Int
 from compiler.program.instruction_set import INSTRUCTIONS
 from compiler.program.instructions.attention import AttentionKernel, KVKernel
 from compiler.program.instructions.recurrent import StateKernel, state_lines
-from compiler.program.isa import Columns, Kernel, Op
+from compiler.program.isa import TAG_SHIFT, Columns, Kernel, Op
 from compiler.program.manifest import Manifest, Move
 from compiler.program.program import LOADS, Call, Program
 from lpu.check.findings import Findings, Report, tag
@@ -41,7 +42,7 @@ def pair(decode: Program, prefill: Program) -> Report:
             7,
             np.array(wrong, np.int64),
             lambda name: (
-                f"KV or state of tag {tag(name)}: {_words(ours.get(int(name)))} of the decode program, "
+                f"KV or state {tag(name)} in order: {_words(ours.get(int(name)))} of the decode program, "
                 f"{_words(theirs.get(int(name)))} of the prefill program"
             ),
         )
@@ -107,7 +108,8 @@ def _preloaded(findings: Findings, decode: Program, prefill: Program) -> None:
         return
     differs = np.zeros(len(ours), bool)
     for name in LOADS:
-        differs |= getattr(ours, name) != getattr(theirs, name)
+        one, other = (getattr(loads, name) for loads in (ours, theirs))
+        differs |= (in_order(one) != in_order(other)) if name == "tag" else (one != other)
     findings.note(
         2,
         np.flatnonzero(differs),
@@ -118,6 +120,12 @@ def _preloaded(findings: Findings, decode: Program, prefill: Program) -> None:
     )
     if _tensors(decode) != _tensors(prefill):
         findings.tell(2, "the preloaded values are of other tensors to decode than to prefill")
+
+
+def in_order(tags: Int[np.ndarray, " tags"]) -> Int[np.ndarray, " tags"]:
+    """Tags whose values are numbered by their order among these."""
+    value = np.unique(tags >> TAG_SHIFT, return_inverse=True)[1].reshape(-1)
+    return value << TAG_SHIFT | tags & ((1 << TAG_SHIFT) - 1)
 
 
 def _tensors(program: Program) -> list[tuple[str, bytes, bytes]]:
@@ -141,7 +149,7 @@ def _cache(kernel: Kernel) -> _Cache:
 
 
 def _heads(columns: Columns, kernels: tuple[Kernel, ...]) -> dict[int, tuple[Any, ...]]:
-    """Chip, first word and format of the KV of every head, and of every state, by tag."""
+    """Chip, first word and format of the KV of every head, and of every state, by tag in order."""
     out: dict[int, tuple[Any, ...]] = {}
     for row in _appends(columns):
         kernel = kernels[int(columns.aux[row])]
@@ -156,7 +164,7 @@ def _heads(columns: Columns, kernels: tuple[Kernel, ...]) -> dict[int, tuple[Any
             place = int(columns.chip[row]), int(getattr(columns, column)[row])
             lines = int(state_lines(op, columns.n[row]))
             out[int(getattr(columns, f"{column}_tag")[row])] = (*place, kernel.kept, kernel.cached, lines)
-    return out
+    return dict(zip(in_order(np.array([*out], np.int64)).tolist(), out.values(), strict=True))
 
 
 def _words(head: tuple[Any, ...] | None) -> str:

@@ -207,9 +207,12 @@ class Terms:
         """A vector plus a constant times another, rounded once."""
         return self.make("multiply_add", (one, other), (factor,), self.shape(one))
 
-    def conv(self, value: int, taps: tuple[int, ...]) -> int:
-        """Silu of the convolution of each lane over its values of this step and the last; taps, bias."""
-        return self.make("conv", (value, *taps), (), self.shape(value))
+    def conv(self, value: int, taps: tuple[int, ...], biased: bool) -> int:
+        """Silu of the convolution of each lane over its values of this step and the last.
+
+        biased: whether the last of the taps is added instead.
+        """
+        return self.make("conv", (value, *taps), (biased,), self.shape(value))
 
     def ssm(
         self, value: int, raw: int, both: int, decay: int, through: int, attributes: tuple[Any, ...]

@@ -7,6 +7,7 @@ sequence shows. What programs of moves leave is told by where each line of a mes
 import hashlib
 from typing import Any
 
+import jax
 import numpy as np
 
 from compiler.program.isa import Op
@@ -63,7 +64,7 @@ def _steps(machine: Machine, program: Program) -> list[np.ndarray]:
             done = machine.step(state, tokens[np.arange(manifest.rows), at], at)
             out += [np.asarray(done.logits), np.asarray(done.token)]
             state = done.state
-        out += [np.asarray(one) for part in (state.keys, state.values) for one in part]
+        out += map(np.asarray, jax.tree.leaves(state))
     return out
 
 
@@ -79,7 +80,7 @@ def _chunks(single: Machine, chunks: Machine, program: Program) -> list[np.ndarr
             done = chunks.step(state, tokens[sequence, at], at, sequence)
             out += [np.asarray(done.logits), np.asarray(done.token)]
             state = done.state
-    out += [np.asarray(one) for part in (state.keys, state.values) for one in part]
+    out += map(np.asarray, jax.tree.leaves(state))
     last = np.full(single.rows, longest - 1, np.int32)
     return [*out, np.asarray(single.step(state, tokens[:, -1], last).logits)]
 

@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from compiler.program.isa import OPERANDS, TAGS, Columns, Kernel, Op, is_transfer
+from compiler.program.instruction_set import INSTRUCTIONS
+from compiler.program.isa import KV, OPERANDS, SPACE_SHIFT, TAGS, Columns, Kernel, Op
 from compiler.program.manifest import Place
 from compiler.program.program import Block, Call, Program
 from compiler.program.store import manifest_json, manifest_of
 
 Random = np.random.Generator
 Mutation = Callable[[Program, Random], Program | None]
+_TWO = (Op.KVW, Op.GLU, Op.MAD, Op.STEP, Op.GATE)  # whose operands hold the same kind, and do not commute
+_KEEPS = (Op.KVW, *(op for op, record in INSTRUCTIONS.items() if record.renews))
 
 
 def _among(random: Random, things: Any) -> Any:
@@ -91,10 +94,10 @@ def exchange(program: Program, random: Random) -> Program | None:
 
 
 def sources(program: Program, random: Random) -> Program | None:
-    """Both operands of a row exchanged, with their tags: K and V, gate and up."""
+    """Both operands of the rows of an opcode exchanged, with their tags: K and V, gate and up."""
     index, block, context = _block(program, random)
     columns = block.columns[context]
-    rows = np.flatnonzero(~is_transfer(columns.op) & np.isin(columns.op, (Op.KVW, Op.GLU)))
+    rows = np.flatnonzero(np.isin(columns.op, _TWO))
     if not len(rows):
         return None
     kind = columns.op == columns.op[int(_among(random, rows))]
@@ -104,18 +107,21 @@ def sources(program: Program, random: Random) -> Program | None:
 
 
 def bucket(program: Program, random: Random) -> Program | None:
-    """In one bucket, two KV regions of a chip exchanged by all rows that append to them or read them."""
+    """In one bucket, two KV regions or states of a chip exchanged by all rows that take them."""
     index, block, context = _block(program, random)
     columns = block.columns[context]
-    appends = np.flatnonzero(columns.op == Op.KVW)
-    if not len(appends):
+    keeps = np.flatnonzero(np.isin(columns.op, _KEEPS))
+    if not len(keeps):
         return None
-    here = appends[columns.chip[appends] == columns.chip[int(_among(random, appends))]]
+    row = int(_among(random, keeps))
+    here = keeps[(columns.chip[keeps] == columns.chip[row]) & (columns.op[keeps] == columns.op[row])]
     if len(here) < 2:
         return None
-    one, other = (int(columns.dst[row]) for row in here[:2])
-    chip, changed = columns.chip == columns.chip[here[0]], {}
-    for name in ("dst", "src2"):
+    held = np.stack([getattr(columns, name) for name in OPERANDS])
+    word = np.where(held >> SPACE_SHIFT == KV, held, -1).max(axis=0)
+    one, other = word[random.choice(here, 2, replace=False)].tolist()
+    chip, changed = columns.chip == columns.chip[row], {}
+    for name in OPERANDS:
         values = getattr(columns, name)
         changed[name] = np.where(
             chip & (values == one), other, np.where(chip & (values == other), one, values)
@@ -223,7 +229,7 @@ def kernel(program: Program, random: Random) -> Program | None:
     elif isinstance(value, str):
         made = words.get(value, "silu")
     elif isinstance(value, float):
-        made = value * 2
+        made = value * 2 or 1.5
     else:
         made = max(value + int(random.choice([-1, 1])), 1)
     kernels[index] = replace(one, **{name: made})

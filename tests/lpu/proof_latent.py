@@ -1,14 +1,15 @@
 """Rows of latent attention that one condition of the proof refuses: changes of the rows in proof_rules.py."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
-from proof_rows import ATTENTION, Changes, Setting
+from proof_rows import ATTENTION, Changes, Setting, row
 
 from compiler.program.instructions.attention import AttentionKernel, LatentAttentionKernel
 from compiler.program.instructions.matmul import WriteBackKernel
-from compiler.program.isa import SCALE, Holds
+from compiler.program.isa import SCALE, Holds, Op
 from lpu.prove.lines import PRODUCT, Product, Statistic
+from lpu.prove.ops.registry import PROVED
 
 LATENT = LatentAttentionKernel(
     **{field.name: getattr(ATTENTION, field.name) for field in fields(AttentionKernel)}, turned=40, sigma=0.5
@@ -18,7 +19,13 @@ LATENT = LatentAttentionKernel(
 def appended(s: Setting) -> Changes:
     """KVW of a key of 160 lanes beside a latent of 80."""
     lines: dict[str, Any] = {"src": s.f16(s.x, 0, 40), "src2": s.f16(s.narrow, 0, 80)}
-    return {"a turned key and a latent have 160 and 80 lanes": {"kernel": LATENT, **lines}}
+    whole = {**lines, "src": s.f16(s.known.terms.tensor("turned", (40,)), 0, 40)}
+    assert PROVED[Op.KVW].rule(s.known, row(LATENT, **whole))
+    forms: dict[str, Any] = {"window": 1, "span": 9, "scale": 0.5, "cap": 2.0, "sinks": True}
+    return {"a turned key and a latent have 160 and 80 lanes": {"kernel": LATENT, **lines}} | {
+        f"of {name} {value}, it has no": {"kernel": replace(LATENT, **{name: value}), **whole}
+        for name, value in forms.items()
+    }
 
 
 def scored(s: Setting) -> Changes:

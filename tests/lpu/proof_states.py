@@ -9,6 +9,7 @@ from proof_rows import Changes, Setting, row
 from compiler.program.instructions.recurrent import ConvKernel, GateKernel, SsmKernel
 from compiler.program.isa import GAIN, SHIFTED, Holds, Op
 from lpu.prove.lines import Preload, Stepped, Vector
+from lpu.prove.ops.registry import PROVED
 from lpu.prove.rule import RowOperands
 
 CONV = ConvKernel(kept=3, cached=1, rows=1, sequences=1, biased=False)
@@ -20,7 +21,10 @@ SSM = SsmKernel(
 
 def conv(s: Setting) -> tuple[RowOperands, Changes]:
     words = s.words(GAIN, s.gain, 0, 80)
-    return row(CONV, n=2, src=s.f32(s.x, 0, 80), preloads=words * 4), {
+    good = row(CONV, n=2, src=s.f32(s.x, 0, 80), preloads=words * 4)
+    made = PROVED[Op.CONV].rule(s.known, good)
+    assert made != PROVED[Op.CONV].rule(s.known, replace(good, kernel=replace(CONV, kept=2, biased=True)))
+    return good, {
         "rows, cached sequences and rows of the step (2, 1, 1)": {"kernel": replace(CONV, rows=2)},
         "its operand holds f16": {"src": s.f16(s.x)},
         "is of x and of y": {"src": (*s.f32(s.x, 0), *s.f32(s.y, 80))},
@@ -55,7 +59,20 @@ def step(s: Setting) -> tuple[RowOperands, Changes]:
         "its time steps does not lie whole": {"src2": raw(s, count=39)},
         "40 time steps, its kernel says 80": {"kernel": replace(SSM, steps=80)},
         "are of other channels": {"kernel": apart, "src2": s.f32(s.y, 0)},
-        "160 time steps, its kernel says 80": {"kernel": replace(apart, steps=80), "src2": s.f32(s.y, 80)},
+        "160 time steps, its kernel says 80": {
+            "kernel": replace(apart, channels=80, steps=80),
+            "src2": s.f32(s.y, 0),
+            "n": 0,
+            "src": s.f32(s.narrow, 0),
+            "preloads": s.words(GAIN, s.short, 0) * 2,
+        },
+        "160 channels with 80 time steps": {
+            "kernel": replace(apart, steps=80),
+            "src2": s.f32(s.narrow, 0),
+            "n": 0,
+            "src": s.f32(s.x, 0),
+            "preloads": (*s.words(GAIN, s.gain, 0), *s.words(GAIN, decay, 0)),
+        },
         "3 words beside a line": {"preloads": (*through, *other, *other)},
         "gain lies at other lanes": {"preloads": (*s.words(GAIN, s.gain, 0), *other)},
         "decay of state 0 lies at other lanes": {"preloads": (*through, *s.words(GAIN, decay, 0))},

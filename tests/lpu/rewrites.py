@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from compiler.program.instruction_set import INSTRUCTIONS
-from compiler.program.isa import COLUMNS, KV, OPERANDS, TAGS, TRANSIENT, Columns, Op
+from compiler.program.isa import COLUMNS, KV, OPERANDS, PRODUCTS, TAG_SHIFT, TAGS, TRANSIENT, Columns, Op
 from compiler.program.manifest import Region, Regions
 from compiler.program.program import Block, Program
 
@@ -76,20 +76,57 @@ def renamed(program: Program, random: Random) -> Program:
 
 
 def heads_moved(program: Program, random: Random) -> Program | None:
-    """The KV regions of the heads of a block elsewhere, in all buckets alike."""
+    """The KV regions of the heads of a block elsewhere, and its states, in all buckets alike."""
     blocks: list[Block] = []
     for block in program.blocks:
-        used = [rows.dst[rows.op == Op.KVW] for rows in block.columns.values()]
-        words = np.unique(np.concatenate([*used, np.zeros(0, np.int64)]))
-        to = random.permutation(words)
+        to: dict[int, int] = {}
+        for words in _alike(block):
+            to |= dict(zip(words.tolist(), random.permutation(words).tolist(), strict=True))
+        if not to:
+            blocks.append(block)
+            continue
+        words, new = (np.array(one) for one in zip(*sorted(to.items()), strict=True))
 
-        def moved(values: np.ndarray, words: np.ndarray = words, to: np.ndarray = to) -> np.ndarray:
-            at = np.minimum(np.searchsorted(words, values), max(len(words) - 1, 0))
-            return np.where(np.isin(values, words), to[at], values) if len(words) else values
+        def moved(values: np.ndarray, words: np.ndarray = words, new: np.ndarray = new) -> np.ndarray:
+            at = np.minimum(np.searchsorted(words, values), len(words) - 1)
+            return np.where(np.isin(values, words), new[at], values)
 
         columns = {context: _moved(rows, KV, moved) for context, rows in block.columns.items()}
         blocks.append(replace(block, columns=columns))
     return replace(program, blocks=tuple(blocks))
+
+
+def _alike(block: Block) -> list[np.ndarray]:
+    """First words of the KV regions of a block, and of the states of each size."""
+    found: dict[tuple[int, int], list[np.ndarray]] = {}
+    for rows in block.columns.values():
+        for op in np.unique(rows.op).tolist():
+            column = "dst" if op == Op.KVW else INSTRUCTIONS[op].renews
+            for n in np.unique(rows.n[rows.op == op]).tolist() if column else ():
+                these = (rows.op == op) & (rows.n == n)
+                size = n if op == Op.CONV else 0  # n of the others is no size
+                found.setdefault((op, size), []).append(getattr(rows, column)[these])
+    return [np.unique(np.concatenate(words)) for words in found.values()]
+
+
+def slots_exchanged(program: Program, random: Random) -> Program | None:
+    """Two slots of a mixture's table each in the other's place in all that takes them, in one bucket."""
+    index, context, row = _picked(
+        program, random, lambda rows: np.flatnonzero((rows.op == Op.WGLU) & (rows.src2_tag >= 0))
+    )
+    if row < 0:
+        return None
+    c = program.blocks[index].columns[context]
+    takes = np.isin(c.op, (Op.XMM, Op.WGLU)) & (c.src2_tag >> TAG_SHIFT == c.src2_tag[row] >> TAG_SHIFT)
+    pair = random.permutation(np.unique(c.src2_tag[takes]))[:2].tolist()
+    at = {(int(c.chip[i]), int(c.src2_tag[i])): int(c.src2[i]) for i in np.flatnonzero(takes)}
+    src2, tags = c.src2.copy(), c.src2_tag.copy()
+    for i in np.flatnonzero(takes & np.isin(c.src2_tag, pair)).tolist():
+        tags[i] = pair[1 - pair.index(int(c.src2_tag[i]))]
+        if (int(c.chip[i]), int(tags[i])) not in at:
+            return None
+        src2[i] = at[int(c.chip[i]), int(tags[i])]
+    return _with_rows(program, index, context, replace(c, src2=src2, src2_tag=tags))
 
 
 def _later(program: Program, context: int, first: list[int], by: int) -> Program:
@@ -174,8 +211,8 @@ def products_turned(program: Program, random: Random) -> Program | None:
     """Two products of one sum in the other order."""
 
     def several(rows: Columns) -> np.ndarray:
-        products = np.flatnonzero(rows.op == Op.MM)
-        key = np.stack([rows.chip, rows.unit, rows.dst, rows.dst_tag, rows.n], axis=-1)[products]
+        products = np.flatnonzero(np.isin(rows.op, PRODUCTS))
+        key = np.stack([rows.op, rows.chip, rows.unit, rows.dst, rows.dst_tag, rows.n], axis=-1)[products]
         _, number, count = np.unique(key, axis=0, return_inverse=True, return_counts=True)
         return products[count[number.reshape(-1)] > 1]
 
@@ -183,11 +220,12 @@ def products_turned(program: Program, random: Random) -> Program | None:
     if row < 0:
         return None
     c = program.blocks[index].columns[context]
-    same = (c.op == Op.MM) & (np.arange(len(c)) != row)
+    same = (c.op == c.op[row]) & (np.arange(len(c)) != row)
     for name in ("chip", "unit", "dst", "dst_tag", "n"):
         same &= getattr(c, name) == getattr(c, name)[row]
     other = int(random.choice(np.flatnonzero(same)))
-    changed = {name: getattr(c, name).copy() for name in ("src", "src_tag", "src2", "src2_tag", "aux")}
+    names = ("src", "src_tag", "src2", "src2_tag", "src3", "src3_tag", "aux")
+    changed = {name: getattr(c, name).copy() for name in names}
     for values in changed.values():
         values[[row, other]] = values[[other, row]]
     return _with_rows(program, index, context, replace(c, **changed))
@@ -233,7 +271,7 @@ REWRITES: dict[str, Rewrite] = {
     one.__name__: one
     for one in (
         *(renamed, heads_moved, waits, row_moved),
-        *(rows_permuted, sums_turned, products_turned, detoured),
+        *(rows_permuted, sums_turned, products_turned, detoured, slots_exchanged),
     )
 }
 

@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 from beside import Arrays
 from mixtures import MANY, MIXTURE, assert_bits, drawn, mixture
+from models_named import of_model
+from pairs import compiled_pair
 from slow import slow_but
 
 from compiler.program.instructions.experts import ExpertTileKernel, SlotsKernel
 from compiler.program.isa import SCALE, STACK, TILE16, Columns, Op
 from compiler.program.program import Block, Program
 from lpu.check.check import check
+from lpu.check.memory_image import pair
+from lpu.prove.programs import prove_programs
 from lpu.prove.prove import prove
 from models.experts import ExpertsConfig
 
@@ -88,6 +92,22 @@ def test_any_routing_has_the_models_bits(name: str) -> None:
     weights = {path: np.array(value) for path, value in drawn(step, 5).items()}
     ADVERSARIES[name](weights)
     assert_bits(step, program, weights)
+
+
+def test_a_chunk_that_can_choose_more_experts_finds_weights_and_kv_where_a_step_does() -> None:
+    """Its values have other numbers than those of the step, and come in the same order."""
+    config = replace(SMALL, experts=4)
+    _, decode, prefill = compiled_pair(config, 4, rack="pair", tp=2, pp=1)
+    assert (decode.loads().tag != prefill.loads().tag).any()
+    assert pair(decode, prefill).ok
+    found = prove_programs(of_model(decode, config), of_model(prefill, config))
+    assert found.ok, found.reason
+    loads, exchanged = prefill.blocks[-1].loads, {}
+    for name in ("tag", "addr"):
+        exchanged[name] = getattr(loads, name).copy()
+        exchanged[name][:2] = exchanged[name][1::-1]
+        blocks = (*prefill.blocks[:-1], replace(prefill.blocks[-1], loads=replace(loads, **exchanged)))
+        assert not pair(decode, replace(prefill, blocks=blocks)).ok
 
 
 def test_a_program_knows_nothing_of_its_weights_and_of_its_tokens() -> None:

@@ -116,4 +116,4 @@ class _HybridReading(LlamaReading):
         taps = [self._tensor(out, f"{name}.tap{tap}", width) for tap in range(TAPS)]
         if self._numbers.conv_biased:
             taps.append(self._tensor(out, f"{name}.bias", width))
-        return self.terms.conv(value, tuple(taps))
+        return self.terms.conv(value, tuple(taps), self._numbers.conv_biased)

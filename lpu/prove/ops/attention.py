@@ -81,6 +81,9 @@ def _kvw(known: Known, row: RowOperands) -> tuple[Any, ...]:
     need(head == other, f"appends K of head {head} and V of head {other}")
     wide = (known.terms.width(keys), known.terms.width(values))
     if isinstance(k, LatentAttentionKernel):
+        forms = {"window": k.window, "span": k.span, "scale": k.scale, "cap": k.cap, "sinks": k.sinks}
+        said = ", ".join(f"{name} {value}" for name, value in forms.items() if value)
+        need(not said, f"latent attention of {said}, it has no such thing")
         need(wide == (k.turned, k.head_dim), f"a turned key and a latent have {wide[0]} and {wide[1]} lanes")
     else:
         need(wide[0] == wide[1], f"K has {wide[0]} lanes, V {wide[1]}")

@@ -44,7 +44,7 @@ def _conv(known: Known, row: RowOperands) -> tuple[Any, ...]:
     taps = tuple(
         gains(known, row.preloads[at : at + size], lanes, width) for at in range(0, size * tap_words(k), size)
     )
-    made = known.terms.conv(value, taps)
+    made = known.terms.conv(value, taps, k.biased)
     lines = tuple(Vector(Holds.F32, made, one) for one in lanes)
     return (*lines, StateLines(STATE, made, lanes, row.index))
 
@@ -66,6 +66,7 @@ def _step(known: Known, row: RowOperands) -> tuple[Any, ...]:
     need(known.terms.width(value) == k.channels, f"its kernel says {k.channels} channels")
     need(lane == known.lanes.line(row.n, k.channels), f"its channels are not line {row.n} of them")
     if k.apart:
+        need(k.steps == k.channels, f"{k.channels} channels with {k.steps} time steps, line by line")
         raw, (other,) = vectors(known, row.src2, Holds.F32, "its time steps")
         need(other == lane, "its time steps are of other channels")
     else:

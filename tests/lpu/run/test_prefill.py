@@ -44,6 +44,7 @@ CASES: dict[str, tuple[TransformerConfig, int, dict[str, Any]]] = {
     ),
     "chunks in waves over three groups": (TINY, 8, {"tp": 1, "pp": 3, "batch": 2}),
     "head norms, heads across lines": (HEADS, 17, {"tp": 2}),
+    "experts, of which a chunk chooses more": (catalog("moe-tiny"), 8, {"tp": 2, "batch": 2}),
 }
 
 
