@@ -137,7 +137,7 @@ def xmm(s: Setting) -> tuple[RowOperands, Changes]:
     few = s.known.terms.tensor("few", (7, 160, 160))
     slot = ExpertSlot(Holds.SLOT, route, 1, 3)
     good = row(kernel, n=2, src=s.f16(s.x), src2=(slot,), preloads=_tiles(s, stack, rows, 0, 80))
-    pairs = good.preloads._replace(kind=PAIRS)
+    pairs = _tiles(s, stack, rows, 0, 80)._replace(kind=PAIRS)
     paired = replace(good, kernel=replace(kernel, paired=True), preloads=pairs)
     assert PROVED[Op.XMM].rule(s.known, paired)
     wide = s.known.terms.make("a wide vector", (), (), (320,))

@@ -146,8 +146,8 @@ def test_a_bias_of_a_router_decides_what_is_chosen() -> None:
 def test_where_room_is_scarce_two_experts_share_words(monkeypatch: pytest.MonkeyPatch) -> None:
     _, whole = of(PAIR)
     monkeypatch.setattr("compiler.lower.ops.experts.MOST_OF_SRAM", (0, 1))
-    config, *rest = PAIR
-    step, program = of((replace(config, name="paired"), *rest))
+    config, rack, batch, options = PAIR
+    step, program = of((replace(config, name="paired"), rack, batch, options))
     assert check(program, 80).ok
     found = prove(program)
     assert found.ok, found.reason

@@ -34,8 +34,8 @@ from lpu.prove.rule import Preloads
 
 _WORDS = {TILE: F32_LANES, SCALE: 1, GAIN: 1, SHIFTED: 1, FACTOR: 1, TILE16: 2 * F32_LANES}
 _MOST_LINES = 1 << 16  # of a table
-_AXES = {TILE: 2, SCALE: 1, GAIN: 1, TABLE: 2, ANGLES: 3, SHIFTED: 1, FACTOR: 1, TILE16: 2}
-_AXES |= dict.fromkeys(STACKS, 3)
+_ONE_AXIS = (SCALE, GAIN, SHIFTED, FACTOR)
+_AXES = {TILE: 2, TABLE: 2, ANGLES: 3, TILE16: 2, **dict.fromkeys(_ONE_AXIS, 1), **dict.fromkeys(STACKS, 3)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
