@@ -146,8 +146,8 @@ def xmm(s: Setting) -> tuple[RowOperands, Changes]:
         "or these for halves": {"preloads": pairs},
         "two experts share a tile of 2 lines each": {
             "kernel": paired.kernel,
-            "src": tuple(Vector(Holds.F16, wide, s.lanes(one, 160)) for one in (0, 160)),
-            "preloads": _tiles(s, deep, s.lanes(0, 320), 0, 80)._replace(kind=PAIRS),
+            "src": tuple(Vector(Holds.F16, wide, s.lanes(one, 160, 160)) for one in (0, 160)),
+            "preloads": _tiles(s, deep, s.lanes(0, 320, 320), 0, 80)._replace(kind=PAIRS),
         },
         "reads no 2 tiles of a stack": {"preloads": _tiles(s, stack, rows, 0)},
         "no 2 tiles": {"preloads": s.run(s.codes, rows, 0, 80)},
@@ -177,7 +177,7 @@ def wglu(s: Setting) -> tuple[RowOperands, Changes]:
     good = row(WeightedGluKernel(activation="silu"), src=(line,), src2=(slot,))
 
     def biased(experts: int, width: int = 160) -> dict[str, Any]:
-        vector = terms.tensor(f"biases of {experts} times {width}", (experts * width,))
+        vector = terms.tensor(f"biases of {width}", (MANY * width,))
         columns = [s.known.lanes.all[both] + 160 * one for one in range(experts)]
         words = tuple(Preload(GAIN, vector, s.known.lanes.number(one), 0) for one in columns)
         return {"kernel": replace(good.kernel, biases=experts), "preloads": words}

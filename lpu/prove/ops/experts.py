@@ -238,14 +238,13 @@ def _wglu(known: Known, row: RowOperands) -> tuple[Any, ...]:
 
 def _biases(known: Known, row: RowOperands, lanes: tuple[int, ...], width: int) -> tuple[int, ...]:
     """The biases of all experts, where a word of each lies beside every line of these lanes; or nothing."""
-    experts = row.kernel.biases
-    if not experts:
+    count = row.kernel.biases
+    if not count:
         return ()
-    vector, words = of_tensor(known, row.preloads, GAIN, len(lanes) * experts)
-    have = known.terms.width(vector)
+    vector, words = of_tensor(known, row.preloads, GAIN, len(lanes) * count)
+    have, experts = known.terms.width(vector), known.terms.width(row.src2[0].value)
     need(have == experts * width, f"{known.show(vector)} has {have} biases for {experts} experts of {width}")
-    slots = known.terms.width(row.src2[0].value)
-    need(experts == slots, f"has biases of {experts} experts, its slot is one of {slots}")
+    need(count == experts, f"has biases of {count} experts, its slot is one of {experts}")
     found = np.array([known.lanes.all[one] for one in words]).reshape(len(lanes), experts, -1)
     own = np.array([known.lanes.all[one] for one in lanes])[:, None]
     wanted = np.where(own < 0, -1, own + width * np.arange(experts)[:, None])
