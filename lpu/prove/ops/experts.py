@@ -245,9 +245,9 @@ def _biases(known: Known, row: RowOperands, lanes: tuple[int, ...], width: int) 
     have, experts = known.terms.width(vector), known.terms.width(row.src2[0].value)
     need(have == experts * width, f"{known.show(vector)} has {have} biases for {experts} experts of {width}")
     need(count == experts, f"has biases of {count} experts, its slot is one of {experts}")
-    found = np.array([known.lanes.all[one] for one in words]).reshape(len(lanes), experts, -1)
+    found = np.array([known.lanes.all[one] for one in words]).reshape(len(lanes), count, -1)
     own = np.array([known.lanes.all[one] for one in lanes])[:, None]
-    wanted = np.where(own < 0, -1, own + width * np.arange(experts)[:, None])
+    wanted = np.where(own < 0, -1, own + width * np.arange(count)[:, None])
     need(bool((found == wanted).all()), f"{known.show(vector)} lies at other lanes than what it is added to")
     return (vector,)
 
