@@ -64,6 +64,39 @@ FOLDERS: dict[str, dict[str, Any]] = {
         "rope_theta": 1e11,
     },
     "bamba": SMALL | {"model_type": "bamba", "attn_layer_indices": [1], "tie_word_embeddings": True},
+    "jamba": {
+        "model_type": "jamba",
+        "hidden_size": 48,
+        "intermediate_size": 80,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "attn_layer_period": 4,
+        "attn_layer_offset": 1,
+        "expert_layer_period": 2,
+        "expert_layer_offset": 1,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "mamba_d_state": 8,
+        "mamba_dt_rank": 8,
+        "max_position_embeddings": 64,
+        "rms_norm_eps": 1e-6,
+    },
+    "nemotron-h": {
+        "model_type": "nemotron_h",
+        "hidden_size": 48,
+        "intermediate_size": 80,
+        "hybrid_override_pattern": "M-*-",
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 12,
+        "mamba_num_heads": 4,
+        "mamba_head_dim": 24,
+        "ssm_state_size": 16,
+        "n_groups": 2,
+        "chunk_size": 8,
+        "max_position_embeddings": 64,
+    },
     "granite4-dense": SMALL
     | {
         "model_type": "granitemoehybrid",
@@ -99,6 +132,9 @@ def make(folder: Path, names: list[str]) -> None:
         for path, tensor in model.named_parameters():
             tensor.data.copy_(_drawn(path, torch.randn(tensor.shape, generator=generator)))
         held = {path: value.detach().clone() for path, value in model.state_dict().items()}
+        if keys["model_type"] == "nemotron_h":
+            held = {path.replace("model.", "backbone.", 1): value for path, value in held.items()}
+        held = {path: value for path, values in held.items() for path, value in _alone(path, values)}
         if model.config.tie_word_embeddings:
             held.pop("lm_head.weight", None)
             model.tie_weights()
@@ -108,6 +144,22 @@ def make(folder: Path, names: list[str]) -> None:
         np.savez(at / "expected.npz", tokens=tokens[0].numpy().astype(np.int32), logits=logits)
         save_file(held, at / "model.safetensors", {"format": "pt"})
         print(name, sum(value.numel() for value in held.values()), float(np.abs(logits).max()))
+
+
+def _alone(path: str, values: Any) -> list[tuple[str, Any]]:
+    """The matrices of a stack of experts by the names that checkpoints have for each."""
+    module, _, matrix = path.rpartition(".experts.")
+    if matrix == "gate_up_proj":
+        pairs = [(i, one.chunk(2)) for i, one in enumerate(values)]
+        names = ("gate_proj", "up_proj")
+        return [
+            (f"{module}.experts.{i}.{name}.weight", part.clone())
+            for i, both in pairs
+            for name, part in zip(names, both, strict=True)
+        ]
+    if matrix == "down_proj":
+        return [(f"{module}.experts.{i}.down_proj.weight", one.clone()) for i, one in enumerate(values)]
+    return [(path, values)]
 
 
 def _drawn(path: str, noise: Any) -> Any:
@@ -120,7 +172,7 @@ def _drawn(path: str, noise: Any) -> Any:
         return 1 + 0.1 * noise
     if path.endswith("bias"):
         return 0.2 * noise
-    return tensor_scale(noise.shape) * noise
+    return tensor_scale(noise.shape[1:] if ".experts." in path else noise.shape) * noise
 
 
 def tensor_scale(shape: Any) -> float:

@@ -3,7 +3,11 @@
 Every error of the four packages that is the user's to mend has an `exit_code` for the command line.
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import ClassVar
+
+LESS_KV = ", a shorter context, or kv: fp8"  # end of a remedy where KV takes part of the room
 
 
 class CompileError(Exception):
@@ -31,6 +35,17 @@ class CapacityError(CompileError):
     """
 
     chips: int | None = None
+
+
+@contextmanager
+def advising(kv: str) -> Generator[None]:
+    """A CapacityError inside does not advise a KV format that the model has already."""
+    try:
+        yield
+    except CapacityError as error:
+        if kv == "fp8":
+            error.remedy = error.remedy.replace(LESS_KV, " or a shorter context")
+        raise
 
 
 class RoutingError(CompileError):

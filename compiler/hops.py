@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from compiler.assemble import machine, program_blocks
-from compiler.errors import OptionError
+from compiler.errors import OptionError, advising
 from compiler.graph.graph import Graph, View, width
 from compiler.latency import fastest
 from compiler.lower.block import Plan
@@ -52,7 +52,8 @@ def compile_hops(
     step = Steps(progress, dump_dir)
     graph = step("capture", captured, source)
     found = step("split", split, graph, by=by, role=role, threshold=threshold)
-    require_fit(found, rack, gpus, gpu_memory_bytes)
+    with advising(source.model.kv):
+        require_fit(found, rack, gpus, gpu_memory_bytes)
     blocks = step("blocks", hop_blocks, graph, found)
     numbers = step("number", numbers_of, rack, options)
     plan, tried = _plan(graph, found, rack, bridge), ()

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
 
-from compiler.errors import CapacityError, OptionError
+from compiler.errors import LESS_KV, CapacityError, CompileError, OptionError
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock, block_of, input_lines, layer_of
 from compiler.lower.context import Group
@@ -20,11 +20,15 @@ from compiler.program.manifest import Candidate
 from compiler.route.reuse import Reuse
 from compiler.schedule.template import Template, template
 from compiler.scheduled import Scheduled, TemplateCall
-from compiler.search import Search, doubled, nearest, until_worse
+from compiler.search import FOREVER, Search, doubled, nearest, until_worse
 from compiler.steps import Progress
 from fabric.rack import Rack
 
 PATIENCE = 2  # values of tp in a row whose step is no shorter than the shortest, then the search stops
+MANY = 32  # blocks of a step, from which a tp may be given up before all of its templates are made
+SPARE = (
+    16  # it is given up if what is known of its blocks is longer than the shortest step by this part of it
+)
 
 
 def fastest(
@@ -35,15 +39,22 @@ def fastest(
     progress: Progress,
     companion: Companion | None = None,
 ) -> Search[int, Scheduled]:
-    """The tp (a power of two) with the shortest step; each one is really scheduled.
+    """The tp (a power of two) with the shortest step; each one is really scheduled, or given up (`TooLong`).
 
     If none fits, raises the CapacityError that asks for the fewest chips, or else the first OptionError.
     """
+    least = FOREVER
+    given_up: dict[int, TooLong] = {}
 
-    def scheduled(tp: int) -> Scheduled:
+    def scheduled(tp: int) -> Scheduled | TooLong:
+        nonlocal least
         chosen = replace(options, tp=tp)
         assignment = assign_sharing(plan, blocks, rack, chosen, companion)
-        return schedule_blocks(assignment, blocks, rack, chosen, progress)
+        found = schedule_within(assignment, blocks, rack, chosen, progress, least + least // SPARE)
+        if isinstance(found, TooLong):
+            given_up[tp] = found
+        least = min(least, found.cycles)
+        return found
 
     search = until_worse(
         doubled(rack.chips),
@@ -56,17 +67,21 @@ def fastest(
         full = [error for error in search.refusals if isinstance(error, CapacityError)]
         reason = nearest(full[::-1]) if full else search.refusals[0]
         if "--tp" in reason.remedy:
-            shorter = "a smaller --prefill" if "--prefill" in reason.remedy else "a shorter context"
-            reason.remedy = f"No --tp fits {rack.name}: use a larger rack, {shorter}, or kv: fp8."
+            shorter = ", a smaller --prefill" if "--prefill" in reason.remedy else ""
+            reason.remedy = f"No --tp fits {rack.name}: use a larger rack{shorter}{LESS_KV}."
         raise reason
     tp, best = search.best
-    tried = tuple(
-        Candidate(tp=tp, cycles=found)
-        if isinstance(found, int)
-        else Candidate(tp=tp, reason=f"{found.subject} {found.reason}")
-        for tp, found in search.tried
-    )
-    return replace(search, best=(tp, replace(best, search=tried)))
+    assert isinstance(best, Scheduled), "what is given up is longer than what is not"
+    tried = tuple(_candidate(tp, found, given_up.get(tp)) for tp, found in search.tried)
+    return Search(tried=search.tried, best=(tp, replace(best, search=tried)))
+
+
+def _candidate(tp: int, found: int | CompileError, given_up: "TooLong | None") -> Candidate:
+    if given_up is not None:
+        return Candidate(tp=tp, reason=str(given_up))
+    if isinstance(found, int):
+        return Candidate(tp=tp, cycles=found)
+    return Candidate(tp=tp, reason=f"{found.subject} {found.reason}")
 
 
 def assign_sharing(
@@ -77,12 +92,26 @@ def assign_sharing(
     companion: Companion | None,
 ) -> Assignment:
     """The chips of every block; what a companion adds is told in terms of `--prefill`."""
-    try:
-        return _assigned(plan, blocks, rack, options, companion)
-    except CapacityError:
-        plan = replace(plan, by_rows=False)
-        companion = companion and replace(companion, plan=replace(companion.plan, by_rows=False))
-        return _assigned(plan, blocks, rack, options, companion)
+    less = [{"narrow": False}] if plan.demands.somewhere_everywhere else []
+    for changes in ({}, *less):
+        try:
+            return _with(changes, plan, blocks, rack, options, companion)
+        except CapacityError:
+            continue
+    return _with({"narrow": False, "by_rows": False}, plan, blocks, rack, options, companion)
+
+
+def _with(
+    changes: dict[str, bool],
+    plan: Plan,
+    blocks: tuple[ModelBlock, ...],
+    rack: Rack,
+    options: CompileOptions,
+    companion: Companion | None,
+) -> Assignment:
+    """The chips of every block of a plan, and of its companion, with these changes."""
+    other = companion and replace(companion, plan=replace(companion.plan, **changes))
+    return _assigned(replace(plan, **changes), blocks, rack, options, other)
 
 
 def _assigned(
@@ -125,6 +154,33 @@ def schedule_blocks(
     The token of a decode step goes to the first group, which begins the next step; those of a chunk stay in
     the last group, as the next chunk is known.
     """
+    found = schedule_within(assignment, blocks, rack, options, progress, FOREVER)
+    assert isinstance(found, Scheduled)
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TooLong:
+    """A step given up: `cycles` of its blocks so far, of the others those of the shortest of their kind."""
+
+    cycles: int
+
+    def __str__(self) -> str:
+        return f"given up, its blocks add up to {self.cycles:,} cycles by the first of each kind"
+
+
+def schedule_within(
+    assignment: Assignment,
+    blocks: tuple[ModelBlock, ...],
+    rack: Rack,
+    options: CompileOptions,
+    progress: Progress,
+    most: int,
+) -> Scheduled | TooLong:
+    """The same; a step of many blocks is given up as soon as it would take more than `most` cycles.
+
+    Asked when a template is made, before the next one.
+    """
     cache = TemplateCache(assignment, rack, options.layout)
     calls: list[TemplateCall] = []
     merged = by_layer(assignment, blocks)
@@ -137,12 +193,28 @@ def schedule_blocks(
             calls.append(cache.last(block, where, i % 2))
         else:
             calls.append(cache.call(block, where, reader, after.chips, i % 2))
+        if len(merged) >= MANY and calls[-1].template == len(cache.templates) - 1:
+            cycles = _about(calls, cache.templates, [block for block, _ in merged[i + 1 :]])
+            if cycles > most:
+                return TooLong(cycles=cycles)
     return Scheduled(
         assignment=assignment,
         options=replace(options, cp=assignment.plan.cp),
         templates=cache.templates,
         calls=calls,
     )
+
+
+def _about(calls: list[TemplateCall], templates: list[Template], others: list[ModelBlock]) -> int:
+    """Cycles of calls, and of other blocks those of the shortest call of their kind, if there is one."""
+    known: dict[str, int] = {}
+    total = 0
+    for call in calls:
+        made = templates[call.template].cycles
+        cycles = made[max(made)]
+        total += cycles
+        known[call.block.kind] = min(cycles, known.get(call.block.kind, cycles))
+    return total + sum(known.get(block.kind, 0) for block in others)
 
 
 class Where(NamedTuple):
@@ -175,7 +247,7 @@ class TemplateCache:
         self.plan, self.rack, self.layout = assignment.plan, rack, layout
         self.templates: list[Template] = []
         self._needs: dict[tuple[str, int], Bool[np.ndarray, "ranks lines"]] = {}
-        self._reuse = Reuse(rack)
+        self._reuse = Reuse(rack, thrifty=self.plan.demands.somewhere_everywhere)
         self._hops: dict[tuple[str, tuple[int, ...]], TemplateCall] = {}
 
     def call(

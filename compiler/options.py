@@ -77,7 +77,7 @@ class CompileOptions:
         int | None,
         Option(
             "--tp",
-            "Chips per group (tensor parallel); auto schedules all that fit and takes the shortest step.",
+            "Chips per group (tensor parallel); auto takes the one with the shortest step.",
             metavar="N|auto",
             parse=_count_or_auto,
             shown="auto",

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from compiler.assemble import assemble
-from compiler.errors import CapacityError, OptionError
+from compiler.errors import CapacityError, OptionError, advising
 from compiler.latency import assign_sharing, blaming_prefill, fastest, schedule_blocks
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock
@@ -72,7 +72,8 @@ def compile_program(
         sram = step("memory", sram_map, there, scheduled)
         return step("assemble", assemble, there, model.source.model, scheduled, sram)
 
-    return with_room(made, rack, numbers or step("number", numbers_of, rack, options), options)
+    with advising(model.source.model.kv):
+        return with_room(made, rack, numbers or step("number", numbers_of, rack, options), options)
 
 
 def with_room(
@@ -183,7 +184,8 @@ def compile_pair(
             step("assemble-prefill", assemble, rack_in_use, source.model, long, sram, tokens),
         )
 
-    return with_room(made, rack, numbers or step("number", numbers_of, rack, options), options)
+    with advising(source.model.kv):
+        return with_room(made, rack, numbers or step("number", numbers_of, rack, options), options)
 
 
 def schedule_chunks(

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from compiler.errors import UnsupportedOpError
 from compiler.graph.capture import capture
 from compiler.graph.graph import Graph
 from compiler.lower.block import Plan
@@ -15,6 +16,7 @@ from compiler.lower.rules import demands_of
 from compiler.program.manifest import ModelIdentity
 from compiler.steps import Steps
 from fabric.rack import Rack
+from models.contract.op import OperandError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +69,11 @@ class Traced:
 
 
 def captured(source: Source) -> Graph:
-    """The graph of a source. Raises UnsupportedOpError."""
-    return capture(source.step, source.params, source.tokens, source.position, source.cache)
+    """The graph of a source. Raises UnsupportedOpError, also for what an op of the contract refuses."""
+    try:
+        return capture(source.step, source.params, source.tokens, source.position, source.cache)
+    except OperandError as error:
+        raise UnsupportedOpError("capture", source.model.name or "the model", str(error)) from error
 
 
 def traced(source: Source, step: Steps | None = None, suffix: str = "") -> Traced:

@@ -8,7 +8,7 @@ Source: facts/afd.md sections 0 and 3.3.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from compiler.errors import CapacityError, CompileError, OptionError
+from compiler.errors import LESS_KV, CapacityError, CompileError, OptionError
 from compiler.graph.graph import Graph, Node, bytes_of, flops, intensity, width
 from compiler.lower.rules import rule_of
 from compiler.options import SPLITS
@@ -132,7 +132,7 @@ def require_fit(split: Split, rack: Rack, gpus: int = 0, gpu_memory_bytes: int =
             "split",
             f"{gpus} GPUs",
             f"weights and KV need {needs} bytes ({split.kv_bytes} of them KV), the GPUs have {there}",
-            "Use more GPUs, kv: fp8, or a shorter context.",
+            f"Use more GPUs{LESS_KV}.",
         )
 
 

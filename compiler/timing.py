@@ -21,7 +21,7 @@ from compiler.program.instructions.experts import (
     WeightedGluKernel,
     half_words,
 )
-from compiler.program.instructions.host import HandoverKernel, wire_words
+from compiler.program.instructions.host import HandoverKernel, LoadKernel, wire_words
 from compiler.program.instructions.matmul import WIDE_PER_F32, ReduceKernel, TreeKernel, WriteBackKernel
 from compiler.program.instructions.recurrent import SsmKernel, StateKernel, state_lines
 from compiler.program.isa import F32_LANES, TILE_ROWS, TRANSIENT, Kernel, Lines, Op, ceil_div
@@ -79,12 +79,13 @@ class Renewing:
     """The rule of VXM rows that read a state and leave it anew, once a step, or once for every token of it.
 
     lanes: of one batch row; passes: over the ALU mesh. by_token: a token waits for the state of the one
-    before.
+    before. sweeps: times that a token reads its state, each waiting for the one before.
     """
 
     lanes: Callable[[Lines, Any], Lines]
     passes: int
     by_token: bool
+    sweeps: int = 1
 
     def __call__(
         self, op: int, n: Lines, kernel: StateKernel, chip: ChipSpec, rows: int
@@ -94,14 +95,14 @@ class Renewing:
         passes = ceil_div(self.lanes(n, kernel) * (rows // tokens), TILE_ROWS) * self.passes
         token = np.maximum(passes, ceil_div(self.state(op, n, kernel, rows) // tokens, VXM_WORDS_PER_CYCLE))
         if tokens > 1:
-            token = np.maximum(token, chip.vxm_latency_cycles)
+            token = np.maximum(token, self.sweeps * chip.vxm_latency_cycles)
         hold = np.maximum(tokens * token, ceil_div(self.moved(op, n, kernel, rows), VXM_WORDS_PER_CYCLE))
-        return hold, hold + chip.vxm_latency_cycles
+        return hold, hold + self.sweeps * chip.vxm_latency_cycles
 
     def state(self, op: int, n: Lines, kernel: StateKernel, rows: int) -> Lines:
         """Words of state that a row reads and writes."""
         times = rows if self.by_token else kernel.sequences
-        return 2 * times * kernel.kept * state_lines(op, n)
+        return (1 + self.sweeps) * times * kernel.kept * state_lines(op, n)
 
     def moved(self, op: int, n: Lines, kernel: StateKernel, rows: int) -> Lines:
         """All words that a row reads and writes."""
@@ -119,7 +120,7 @@ def moved_lines(op: int, n: Lines, kernel: Kernel) -> Lines:
 
 def moved_words(op: int, n: Lines, kernel: Kernel, rows: int) -> Lines:
     """Words that a row moves through the activation ports of its chip (docs/timing.md, "Ports")."""
-    if isinstance(kernel, HandoverKernel):
+    if isinstance(kernel, HandoverKernel | LoadKernel):
         return wire_words(n, kernel, rows)
     rule = RULES.get(op)
     if isinstance(rule, Renewing) and isinstance(kernel, StateKernel):
@@ -143,7 +144,7 @@ def _half_tiles(op: int, n: Lines, kernel: HalfKernel, chip: ChipSpec, rows: int
 
 def _slots(op: int, n: Lines, kernel: SlotsKernel, chip: ChipSpec, rows: int) -> tuple[Lines, Lines]:
     """Whether any row chose an expert, once; which expert a slot has, by comparing; weights are moved."""
-    compared = ceil_div(kernel.experts * rows, TILE_ROWS) + ceil_div(n * kernel.experts, TILE_ROWS)
+    compared = ceil_div(kernel.held * rows, TILE_ROWS) + ceil_div(n * kernel.held, TILE_ROWS)
     hold = np.maximum(compared, ceil_div(rows * moved_lines(op, n, kernel), VXM_WORDS_PER_CYCLE))
     return hold, hold + chip.vxm_latency_cycles + chip.lane_reduce_cycles
 
@@ -237,7 +238,11 @@ def _of_steps(n: Lines, k: SsmKernel) -> Lines:
     return F32_LANES * (2 + k.decays) + 0 * n
 
 
-def _of_states(n: Lines, k: SsmKernel) -> Lines:
+def _of_numbers(n: Lines, k: Kernel) -> Lines:
+    return 2 * F32_LANES + 0 * n
+
+
+def _of_states(n: Lines, k: StateKernel) -> Lines:
     return F32_LANES * k.kept + 0 * n
 
 
@@ -286,10 +291,14 @@ RULES: dict[int, Rule] = {
     Op.STEP: Vector(lanes=_of_steps, passes=4),
     Op.SSM: Renewing(lanes=_of_states, passes=3, by_token=True),
     Op.GATE: Vector(lanes=of_lines, passes=4),
+    Op.GATE16: Vector(lanes=of_lines, passes=4),
+    Op.DECAY: Vector(lanes=_of_numbers, passes=4),
+    Op.DELTA: Renewing(lanes=_of_states, passes=5, by_token=True, sweeps=2),
     Op.TAKE: _host,
     Op.GIVE: _host,
     Op.KVIN: _host,
     Op.KVOUT: _host,
+    Op.LOAD: _host,
 }
 
 

@@ -1,7 +1,62 @@
-"""The host of a card: what a call from the host takes, by the published host model of the GroqCard."""
+"""What reaches a chip from outside the schedule: the host of a card, and the hub and the DDR5 of a tray."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+
+from fabric.chip import WORD_BYTES, Confidence, Sourced
+
+LPUS_OF_FPGA = 8  # Source: SemiAnalysis, "The Inference Kingdom Expands", 2026-03-24 (confidence B)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservoir:
+    """The hub of a tray, in bytes and bytes per second.
+
+    lane: one LPU to its FPGA. ddr5: of one FPGA, shared by its LPUs. capacity: DDR5 behind one FPGA. host:
+    into one tray from the rest of the rack, one 400G port (assumed: not published).
+    """
+
+    lane: int = 12_500_000_000
+    ddr5: int = 204_800_000_000
+    capacity: int = 256_000_000_000
+    host: int = 50_000_000_000
+
+    @property
+    def sources(self) -> tuple[Sourced, ...]:
+        """Where the numbers of the default come from."""
+        return tuple(
+            Sourced(field=f"reservoir.{field}", confidence=confidence, source=source)
+            for field, confidence, source in _SOURCES
+        )
+
+    def slot_cycles(self, clock_hz: int, copy: bool = True) -> int:
+        """Cycles of a word into one LPU while all LPUs of its FPGA take words.
+
+        copy: from the tray's own DDR5, else from the host through it.
+        """
+        rate = min(self.lane, (self.ddr5 if copy else self.host) // LPUS_OF_FPGA)
+        return -(-WORD_BYTES * clock_hz // rate)
+
+    def holds(self, image_bytes: int) -> bool:
+        """Whether the DDR5 behind one FPGA has room for so much."""
+        return image_bytes <= self.capacity
+
+
+_SOURCES: tuple[tuple[str, Confidence, str], ...] = (
+    ("lane", "B", "SemiAnalysis 2026-03-24: one 100G lane from an LPU to its FPGA"),
+    ("ddr5", "D", "4 channels of DDR5-6400 behind an FPGA of 8 LPUs"),
+    ("capacity", "A", "NVIDIA product page: up to 256 GB for a tray of 8 LPUs"),
+)
+RESERVOIR = Reservoir()
+
+
+def hubs(trays: Sequence[Sequence[int]], chips: int) -> tuple[tuple[int, ...], ...]:
+    """The chips of each FPGA: eight of a tray in their order; without trays, of the rack."""
+    every = trays or [range(chips)]
+    return tuple(
+        tuple(tray[at : at + LPUS_OF_FPGA]) for tray in every for at in range(0, len(tray), LPUS_OF_FPGA)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

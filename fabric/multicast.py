@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -12,21 +13,35 @@ from fabric.rack import Rack
 Tree = list[tuple[int, int]]  # links (parent, child), parents before children
 
 
-def multicast_tree(rack: Rack, source: int, targets: Sequence[int], salt: int = 0) -> Tree:
+def multicast_tree(
+    rack: Rack, source: int, targets: Sequence[int], salt: int = 0, *, thrifty: bool = False
+) -> Tree:
     """Links (parent, child) that take a message from `source` to all `targets`, parents before children.
 
     No target is more links away than the farthest is by `shortest_path`. Among such trees the one of the
     fewest links is sought: chips far from the source are entered by one of them, a door, that hands on to
     the others where that makes none of them the farthest. So a tray is entered once, by whatever levels
     or links it is one. Ties by `salt`; chip numbers count relative to the source only, so that equal
-    groups of a symmetric rack get equal trees.
+    groups of a symmetric rack get equal trees. thrifty: of trees of equally many links the one that takes
+    least of their lanes: trays are entered once, too, where all chips on the way are targets.
     """
     shortest = shortest_tree(rack, source, targets, salt)
     wanted = set(targets) - {source}
-    if len(shortest) == len(wanted):
+    direct = all(parent == source for parent, _ in shortest)
+    if len(shortest) == len(wanted) and (direct or not thrifty):
         return shortest
     tree = _by_doors(rack, source, sorted(wanted), salt)
-    return tree if tree and len(tree) < len(shortest) else shortest
+    if not tree or len(tree) > len(shortest):
+        return shortest
+    less = thrifty and _lane_time(rack, tree) < _lane_time(rack, shortest)
+    return tree if less or len(tree) < len(shortest) else shortest
+
+
+def _lane_time(rack: Rack, tree: Tree) -> Fraction:
+    """Cycles of a word on each link, its lanes sharing it, of all links together."""
+    at = [rack.link(parent, child) for parent, child in tree]
+    slots, lanes = rack.links.slot_cycles, rack.links.lanes
+    return sum((Fraction(int(slots[i]), int(lanes[i])) for i in at), Fraction())
 
 
 def shortest_tree(rack: Rack, source: int, targets: Sequence[int], salt: int = 0) -> Tree:

@@ -19,7 +19,7 @@ from fabric.rack import Rack
 from lpu.afd.ask import afd as afd
 from lpu.afd.ratios import ratios as ratios
 from lpu.certify.options import CertifyOptions as CertifyOptions
-from lpu.check.check import Report, require
+from lpu.check.check import require
 from lpu.check.memory_image import pair
 from lpu.compare import compare as comparisons
 from lpu.compare.compare import Comparison
@@ -92,6 +92,9 @@ from lpu.study.ask import study_context as study_context
 from lpu.sweep import sweep as sweeps
 from lpu.sweep.front import front
 from lpu.sweep.sweep import Sweep
+from lpu.switch.ask import switch as switch
+from lpu.switch.options import SwitchOptions as SwitchOptions
+from lpu.switch.switched import Switched as Switched
 from lpu.traffic.replay import replay as replay
 from lpu.upsets.ask import Upsets as Upsets
 from lpu.upsets.ask import upsets as upsets
@@ -137,14 +140,11 @@ def compile(
         else:
             sources = opened.source(), opened.source(prefill)
             program, long = compile_pair(*sources, machine, options, progress, dump)
-    reports: dict[int, Report] = {}
-    long_reports: dict[int, Report] = {}
-    if check:
-        reports = check_program(program, progress)
-        long_reports = check_program(long, progress, "check prefill") if long else {}
-        image = [pair(program, long)] if long else []
-        for report in (*reports.values(), *long_reports.values(), *image):
-            require(report)
+    reports = check_program(program, progress) if check else {}
+    long_reports = check_program(long, progress, "check prefill") if check and long else {}
+    image = [pair(program, long)] if check and long else []
+    for one in (*reports.values(), *long_reports.values(), *image):
+        require(one)
     return Compiled(
         program=program,
         model=opened,
@@ -208,8 +208,7 @@ def compare(
 
     Model and racks are names or files, as other processes open them again. task: its tp, layout, budget,
     alpha and certify are taken. folder: where points are kept. workers: processes, or the address of a
-    Dask cluster.
-    Raises FileError or OptionError.
+    Dask cluster. Raises FileError or OptionError.
     """
     if folder == "":
         raise FileError("output: -o names nothing. Give a path, or leave -o out.")
@@ -282,6 +281,7 @@ def run(
             done = generate(decode, ids, tokens, batch, progress, prefill=chunks, how=choice)
         else:
             done = generate(restart(machine), ids, tokens, batch, progress, how=choice)
+    chunked_in = prefill.manifest.contexts if prefill else ()
     return Run(
         program=program,
         generation=done,
@@ -294,9 +294,8 @@ def run(
         tokenizer=tokenizer.name if tokenizer else None,
         finished=tuple(finish_of(how, ends, tokenizer, one) for one in done.tokens),
         sampling=how.sampling,
-        prefill_buckets=tuple(
-            bucket_of(prefill.manifest.contexts if prefill else (), position) for position in done.chunks
-        ),
+        prefill_buckets=tuple(bucket_of(chunked_in, position) for position in done.chunks),
+        clipped=machine.clips.found(len(ids)),
     )
 
 

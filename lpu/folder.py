@@ -1,13 +1,14 @@
 """A program folder: written atomically, read back, checked bucket by bucket.
 
 A prefill program lies in the folder `prefill` of the decode program that it shares its memory image with, the
-programs that move its KV to and from GPUs in the folders `ingest` and `egress`.
+programs that move its KV to and from GPUs in the folders `ingest` and `egress`, the one that brings its
+weights in from DDR5 in the folder `switch`.
 """
 
 from collections.abc import Callable
 from pathlib import Path
 
-from compiler.program.manifest import Move
+from compiler.program.manifest import Move, Switch
 from compiler.program.program import Program
 from compiler.program.store import load, save
 from lpu.check.check import Report, check, require
@@ -17,7 +18,7 @@ from lpu.inputs.foreign import foreign
 from lpu.outputs.write import atomic_folder
 from models.extensions import load_extensions
 
-PREFILL, INGEST, EGRESS = "prefill", "ingest", "egress"
+PREFILL, INGEST, EGRESS, SWITCH = "prefill", "ingest", "egress", "switch"
 Progress = Callable[[str, int, int], None]
 
 
@@ -43,10 +44,11 @@ def save_into(
     prefill: Program | None = None,
     ingest: Program | None = None,
     egress: Program | None = None,
+    switch: Program | None = None,
 ) -> None:
-    """Write a program, and its prefill, ingest and egress programs, into an existing folder."""
+    """Write a program, and its prefill, ingest, egress and switch programs, into an existing folder."""
     save(program, folder)
-    for name, other in ((PREFILL, prefill), (INGEST, ingest), (EGRESS, egress)):
+    for name, other in ((PREFILL, prefill), (INGEST, ingest), (EGRESS, egress), (SWITCH, switch)):
         if other is not None:
             (folder / name).mkdir()
             save(other, folder / name)
@@ -67,9 +69,10 @@ def load_step(folder: str | Path) -> Program:
 
 def need_step(program: Program, name: str) -> Program:
     """The program, if it computes. Raises FileError for one that moves KV, by what the caller calls it."""
-    if isinstance(body := program.manifest.body, Move):
+    if isinstance(body := program.manifest.body, Move | Switch):
+        what = "weights" if isinstance(body, Switch) else "KV"
         raise FileError(
-            f"{name}: this program moves KV ({body.kind}) and computes no step. "
+            f"{name}: this program moves {what} ({body.kind}) and computes no step. "
             "Give the program folder that it lies in."
         )
     return program

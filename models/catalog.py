@@ -38,6 +38,8 @@ def catalog(name: str) -> TransformerConfig:
             from models.published.state import config_of as published_config  # brings JAX
 
             return published_config(published()[name])
+        if "/" in name or name.startswith("."):
+            raise UnknownModelError(f"model: {name}: there is no such folder or file.")
         near = get_close_matches(name, [*names, *published()], n=1, cutoff=0.4)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise UnknownModelError(

@@ -11,7 +11,11 @@ from models.version import BLOCK
 
 Activation = Literal["silu", "gelu", "gelu_erf"]  # gelu: its tanh form; gelu_erf: the exact one
 MOST_WIDTH = 1 << 24
-MOST = {"layers": 4096, "max_context": 1 << 62}
+MOST = {
+    "layers": 4096,
+    **dict.fromkeys(("max_context", "window", "span", "attention_block"), 1 << 62),
+    **dict.fromkeys(("published_parameters", "published_active"), 1 << 62),
+}
 MATRICES_PER_FFN = 3  # gate, up, down
 DEFAULT_FAMILY = "llama"
 MATRICES = ("q", "k", "v", "o", "gate", "up", "down")  # of a layer, in this order
@@ -86,9 +90,12 @@ class TransformerConfig:
         for field in ("layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab", "max_context"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{self.name}: {field} is {getattr(self, field)}, the least is 1.")
-            if getattr(self, field) > MOST.get(field, MOST_WIDTH):
-                most = MOST.get(field, MOST_WIDTH)
-                raise ValueError(f"{self.name}: {field} is {getattr(self, field)}, the most is {most}.")
+        for one in fields(self):
+            value, most = getattr(self, one.name), MOST.get(one.name, MOST_WIDTH)
+            if one.type in (int, int | None) and value is not None and value > most:
+                raise ValueError(f"{self.name}: {one.name} is {value}, the most is {most}.")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{self.name}: {one.name} is {value}, it must be finite.")
         if self.heads % self.kv_heads:
             raise ValueError(
                 f"{self.name}: heads {self.heads} is no multiple of kv_heads {self.kv_heads}; "

@@ -6,18 +6,33 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from models.config import MATRICES_PER_FFN, TransformerConfig
+from models.routing import Routing
 
 FAMILY = "hybrid"
 TAPS = 4  # of a convolution; docs/facts/contract2.md section 8
 UNCLAMPED = 3.4028234663852886e38  # the largest f32: a time step that has no upper limit
-MIXER, ATTENTION, BOTH, FFN = "M", "A", "P", "F"
+MIXER, ATTENTION, BOTH, FFN, EXPERTS = "M", "A", "P", "F", "E"
 PARTS = {
     MIXER: "a state space mixer",
     ATTENTION: "attention",
     BOTH: "both beside each other",
     FFN: "a gated FFN",
+    EXPERTS: "experts that a router chooses",
 }
 """Letters of a layer's word: each part has its own norm and adds to the residual."""
+_LATER: dict[str, Any] = {
+    "experts": 0,
+    "chosen": 0,
+    "expert_ffn": 0,
+    "shared": 0,
+    "renormalise": True,
+    "step_norms": False,
+    "rule": "ssm",
+    "attention_gate": False,
+    "squared": False,
+    "norm_groups": False,
+}
+"""Fields that are younger than digests, and what they are where nothing is said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +45,13 @@ class HybridConfig(TransformerConfig):
     state; 0: of Mamba-2. conv_biased: whether the convolution has a bias. step_low, step_high: what time
     steps are clamped to. mixer_norm: of the gated results, over all channels. rope: whether attention turns
     queries and keys. names: how the tensors of a checkpoint are called, by its model_type; factors: what its
-    matrices are multiplied by when they are loaded, each as "k=0.5".
+    matrices are multiplied by when they are loaded, each as "k=0.5". step_norms: of Mamba-1, whether B, C and
+    what time steps are made of have norms. A token takes `chosen` of `experts` experts of width `expert_ffn`
+    by a softmax, over the chosen alone if `renormalise`, and `shared` more that every token takes. rule: how
+    mixers renew their states; of the gated delta rule `states` is the lanes of a key, and each of `groups`
+    has a query and a key. attention_gate: whether heads of attention are times the sigmoid of gates.
+    squared: FFNs have no gate, but the square of relu of what goes up. norm_groups: a mixer's gated results
+    are normed group by group.
     """
 
     pattern: tuple[str, ...]
@@ -46,6 +67,16 @@ class HybridConfig(TransformerConfig):
     rope: bool = True
     names: str = "mamba2"
     factors: tuple[str, ...] = ()
+    rule: Literal["ssm", "delta"] = "ssm"
+    attention_gate: bool = False
+    squared: bool = False
+    norm_groups: bool = False
+    step_norms: bool = False
+    experts: int = 0
+    chosen: int = 0
+    expert_ffn: int = 0
+    shared: int = 0
+    renormalise: bool = True
 
     def __post_init__(self) -> None:
         TransformerConfig.__post_init__(self)
@@ -88,6 +119,34 @@ class HybridConfig(TransformerConfig):
                 f"{self.name}: step_low {self.step_low} and step_high {self.step_high} must be "
                 "0 <= low <= high."
             )
+        if self.rule not in ("ssm", "delta") or (self.rule == "delta" and self.rank):
+            raise ValueError(
+                f"{self.name}: rule is {self.rule!r} with rank {self.rank}: it is ssm, or delta of rank 0."
+            )
+        if self.norm_groups and (self.mixer_norm != "gated" or self.rule != "ssm"):
+            raise ValueError(f"{self.name}: norm_groups are of state space mixers with a gated norm.")
+        if self.step_norms and not self.rank:
+            raise ValueError(f"{self.name}: step_norms are of Mamba-1, rank is {self.rank}.")
+        self._check_experts()
+
+    def _check_experts(self) -> None:
+        layers = sum(EXPERTS in word for word in self.pattern)
+        if not layers and not self.experts:
+            return
+        if not layers or self.experts < 1:
+            raise ValueError(
+                f"{self.name}: {layers} layers of the pattern have experts, experts is {self.experts}. "
+                "Give both or none."
+            )
+        if self.expert_ffn < 1:
+            raise ValueError(f"{self.name}: expert_ffn is {self.expert_ffn}, the least is 1.")
+        if why := self.routing.refusal(self.experts):
+            raise ValueError(f"{self.name}: {why}")
+
+    @property
+    def routing(self) -> Routing:
+        """How a router chooses."""
+        return Routing(chosen=self.chosen, renormalise=self.renormalise, shared=self.shared)
 
     @property
     def both(self) -> int:
@@ -126,11 +185,25 @@ class HybridConfig(TransformerConfig):
 
     def parameters(self) -> int:
         """Exact number of parameters: embedding, head unless tied, parts with their norms, the last norm."""
+        return self._parameters(self.experts)
+
+    def active_parameters(self) -> int:
+        """Parameters that one token takes part in: of the experts those that it takes."""
+        return self._parameters(self.chosen)
+
+    def _parameters(self, experts: int) -> int:
         hidden, q, kv = self.hidden, self.heads * self.head_dim, self.kv_heads * self.head_dim
         mixer = self._mixer_parameters()
         ffns = sum(FFN in word for word in self.pattern)
-        parts = self.mixers * mixer + self.attentions * 2 * hidden * (q + kv)
-        parts += ffns * MATRICES_PER_FFN * hidden * self.ffn + sum(map(len, self.pattern)) * hidden
+        attention = 2 * hidden * (q + kv) + 2 * self.head_dim * self.qk_norm
+        attention += hidden * q * self.attention_gate
+        parts = self.mixers * mixer + self.attentions * attention
+        parts += (
+            ffns * (MATRICES_PER_FFN - self.squared) * hidden * self.ffn
+            + sum(map(len, self.pattern)) * hidden
+        )
+        each = MATRICES_PER_FFN * hidden * self.expert_ffn * (experts + self.shared)
+        parts += sum(EXPERTS in word for word in self.pattern) * (each + hidden * self.experts)
         return self.vocab * hidden * (1 if self.tied else 2) + parts + hidden
 
     def _mixer_parameters(self) -> int:
@@ -140,9 +213,18 @@ class HybridConfig(TransformerConfig):
         shared = wide * (TAPS + self.conv_biased) + channels * hidden
         if self.rank:
             made = channels * (self.rank + self.both) + self.rank * channels + channels
+            made += (self.rank + self.both) * self.step_norms
             return shared + 2 * hidden * channels + made + channels * (self.states + 1)
+        if self.rule == "delta":
+            lanes = channels // self.ssm_heads
+            return shared + hidden * (channels + wide + 2 * self.ssm_heads) + 2 * self.ssm_heads + lanes
         shared += channels * (self.mixer_norm == "gated")
         return shared + hidden * (channels + wide + self.ssm_heads) + 3 * self.ssm_heads
+
+    def to_fields(self) -> dict[str, Any]:
+        """Every field, for JSON; those that are younger than digests only where they say something."""
+        held = super(HybridConfig, self).to_fields()
+        return {name: v for name, v in held.items() if name not in _LATER or v != _LATER[name]}
 
     @classmethod
     def of_fields(cls, fields: Mapping[str, Any]) -> "HybridConfig":

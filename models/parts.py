@@ -73,8 +73,8 @@ class Norm(nnx.Module):
         """The normalised vector in fp16."""
         return ops.rms_norm(x, self.gain[...], eps=self.eps)
 
-    def in_f32(self, x: Float32[Array, "batch width"]) -> Float32[Array, "batch width"]:
-        """The normalised vector in f32, for a residual sum."""
+    def in_f32(self, x: Float32[Array, "batch *heads width"]) -> Float32[Array, "batch *heads width"]:
+        """The normalised vector in f32, for a residual sum, or for what reads f32."""
         return ops.rms_norm32(x, self.gain[...], eps=self.eps)
 
     def deferred(self, x: Float32[Array, "batch width"]) -> Normed:

@@ -16,6 +16,10 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / 
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
+# XLA's own optimisation takes two fifths of the suite's time; no bit of the contract depends on it. So that
+# this is tested too, .ci/run runs the tests of contract, programs and certificates with XLA_FLAGS empty too.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
+
 settings.register_profile("lpu", deadline=None, derandomize=True)  # the same cases every time, however slowly
 settings.load_profile("lpu")
 BEGAN = pytest.StashKey[float]()

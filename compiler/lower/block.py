@@ -26,7 +26,8 @@ class Plan:
     most of them in any of the programs that share the KV. detours:
     whether large transfers may go round by chips that have no part in a block. host_slot: cycles of a word on
     a chip's host lane. by_rows: whether rows of products in contract parts may be dealt over ranks; by_layer:
-    whether blocks of a layer are scheduled as one. Both can take more room.
+    whether blocks of a layer are scheduled as one; narrow: whether latent attention runs on fewer chips than
+    experts do. All can take more room.
     """
 
     graph: Graph
@@ -43,6 +44,7 @@ class Plan:
     host_slot: int = 0
     by_rows: bool = True
     by_layer: bool = True
+    narrow: bool = True
 
     @property
     def cp(self) -> int:

@@ -39,7 +39,7 @@ def by_lines(
             need = np.zeros((ranks, value.lines), bool)
             need[:, cut.first] = held
             low.gather(value, need)
-    steady = np.diff(segments.first, prepend=-9) == 1
+    steady = np.all([np.diff(cut.first, prepend=-9) == 1 for _, cut in read], axis=0)
     first = np.flatnonzero(np.isin(segments.first, new.first) | ~steady)
     n = np.diff(np.append(first, count))
     total = node.inputs[0].width

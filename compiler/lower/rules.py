@@ -11,6 +11,7 @@ from compiler.lower.ops import (
     bias,
     embed,
     experts,
+    gate16,
     glu,
     matmul,
     multiply,
@@ -22,7 +23,7 @@ from compiler.lower.ops import (
     router,
     softcap,
 )
-from compiler.lower.ops.recurrent import conv, gate, ssm
+from compiler.lower.ops.recurrent import conv, delta, gate, l2_norm, ssm
 from compiler.lower.rule import LoweringRule
 
 RULES: dict[str, LoweringRule] = {}
@@ -40,7 +41,7 @@ for _rule in (
     *(attention.RULE, glu.RULE, add.RULE, bias.RULE, argmax.RULE),
     *(rms_norm32.RULE, softcap.RULE),
     *(heads.RULE, latent_attention.RULE),
-    *(conv.RULE, ssm.RULE, gate.RULE),
+    *(conv.RULE, ssm.RULE, gate.RULE, l2_norm.RULE, delta.RULE, gate16.RULE),
     *(multiply.MULTIPLY, multiply.MULTIPLY_ADD, prescale.PRESCALE, prescale.RMS_STAT),
     *(router.MATMUL16, router.ROUTE, experts.RULE),
 ):

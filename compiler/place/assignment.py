@@ -152,7 +152,8 @@ def _groups(chips: Groups, tp: int) -> Groups:
 def _chips(groups: Groups, stage: Stage, size: Size) -> tuple[int, ...]:
     """The chips of a block by rank."""
     chips = [chip for group in groups[stage.group : stage.group + size.span] for chip in group]
-    return tuple(chips[place] for place in turned(len(chips), stage.turn, size.step).tolist())
+    places = turned(len(chips), stage.turn, size.step).tolist()
+    return tuple(chips[place] for place in places[: size.ranks or len(places)])
 
 
 def _stages(

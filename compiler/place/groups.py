@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from compiler.errors import CapacityError
+from compiler.errors import LESS_KV, CapacityError
 from compiler.place.cost import CostModel
 from compiler.place.problem import Placement, Shards
 from compiler.place.stages import assign, turned
@@ -64,7 +64,7 @@ def first_fit(tables: Tables) -> list[int]:
                 "place",
                 f"block {name}",
                 f"needs {words} words per chip, the emptiest group has {shards.room - min(used)} left",
-                "Use a larger rack, a shorter context, or kv: fp8.",
+                f"Use a larger rack{LESS_KV}.",
             )
         at.append(free[0])
         used[free[0]] += words

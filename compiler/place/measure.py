@@ -23,6 +23,7 @@ from fabric.rack import Rack
 
 def shards_of(plan: Plan, blocks: tuple[ModelBlock, ...], rack: Rack, tp: int, layout: str) -> Shards:
     """The blocks of a model in `tp` shards each; raises CapacityError for a block that needs more chips."""
+    plan = replace(plan, narrow=False)
     groups = tuple(tuple(range(g * tp, (g + 1) * tp)) for g in range(rack.chips // tp))
     sizes, room = block_sizes(plan, blocks, rack, groups, layout, 1)
     for size in sizes:

@@ -1,6 +1,6 @@
 """Segments: blocks in order cut into runs, one group for each run, by dynamic programming."""
 
-from compiler.errors import CapacityError
+from compiler.errors import LESS_KV, CapacityError
 from compiler.place.problem import PlacementError
 from compiler.place.tables import Tables
 
@@ -60,7 +60,7 @@ def least_period(tables: Tables, walk: list[int]) -> int:
             "place",
             f"{len(shards)} blocks",
             f"need {_runs(tables, high)} groups of {shards.tp} chips in order, there are {len(walk)}",
-            "Use a larger rack, a shorter context, or kv: fp8.",
+            f"Use a larger rack{LESS_KV}.",
         )
     while low < high:
         middle = (low + high) // 2

@@ -57,7 +57,11 @@ def block_sizes(
         while block.kind not in known:
             chips = sum(groups[:span], ())
             after = sum(groups[span : 2 * span], ())
+            ranks = ranks_of(plan, block, rack, chips)
+            chips, after = chips[:ranks], after[:ranks]
             size = _size(plan, block, rack, chips, after, layout, span)
+            if ranks < span * tp:
+                size = replace(size, words=np.pad(size.words, (0, span * tp - ranks)), ranks=ranks)
             if exact and not block.wire:
                 size = replace(size, transient=_allocated(plan, block, rack, chips, layout, after))
             if companion is not None:
@@ -71,6 +75,22 @@ def block_sizes(
     words = capacity - max(size.transient for size in sizes)
     room = Room(rack=rack.name, groups=len(groups), tp=tp, words=words, capacity=rack.chip.sram_words)
     return sizes, replace(room, bad=_bad(rack, groups))
+
+
+def ranks_of(plan: Plan, block: ModelBlock, rack: Rack, chips: tuple[int, ...]) -> int:
+    """How many of these chips a block runs on, the first ones.
+
+    Latent attention of a model with experts takes no more than are neighbours of each other: its exchanges
+    are many and small, while experts take all chips for their weights.
+    """
+    rules = [plan.demands.rule(node) for node in block.nodes]
+    latent = any(rule.copied for rule in rules) and not any(rule.everywhere for rule in rules)
+    if not (plan.narrow and latent and plan.demands.somewhere_everywhere):
+        return len(chips)
+    near = 1
+    while near < len(chips) and set(chips[:near]).issubset(rack.neighbours(chips[near]).tolist()):
+        near += 1
+    return near if len(chips) % near == 0 else len(chips)
 
 
 def _bad(rack: Rack, groups: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, int, int], ...]:

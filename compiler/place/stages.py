@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from compiler.errors import CapacityError, OptionError
+from compiler.errors import LESS_KV, CapacityError, OptionError
 from compiler.program.isa import WORD_BYTES
 
 MOST_TURNS = 8  # each turn needs templates of its own
@@ -18,7 +18,8 @@ class Size:
 
     step: so many neighbouring ranks share a context: they are turned among themselves. layer: of the model;
     blocks of one layer on the same chips are scheduled together. beside, lent: by rank, how many chips beside
-    it keep stripes of its heads' contexts, and the words of each; nothing where none does.
+    it keep stripes of its heads' contexts, and the words of each; nothing where none does. ranks: how many of
+    the chips it runs on, the first ones; 0: all.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Size:
     layer: str = ""
     beside: tuple[int, ...] = ()
     lent: tuple[int, ...] = ()
+    ranks: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +79,7 @@ def assign(sizes: Sequence[Size], room: Room, pp: int | None) -> list[Stage]:
                 f"the model needs {used * room.tp} chips in groups of {room.tp} "
                 f"({_mb(sum(int(size.words.sum()) for size in sizes))} of weights and KV), "
                 f"the rack has {room.groups * room.tp} ({_mb(room.words * room.groups * room.tp)} for them)",
-                f"Use a rack of {used * room.tp} chips or more, a shorter context, or kv: fp8.",
+                f"Use a rack of {used * room.tp} chips or more{LESS_KV}.",
             )
             error.chips = used * room.tp
             raise error

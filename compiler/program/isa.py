@@ -63,6 +63,7 @@ class Holds(IntEnum):
     SLOT = 15  # lane 0: how much the slot's expert counts for a row, lane 1: its number
     NODE = 12  # of a product in contract parts: some neighbouring parts, rounded and added
     STEPPED = 16  # a line of channels, its time steps, its D, and its decays
+    DECAYED = 17  # a line of channels, what is left of their states, and their betas
 
 
 class Op(IntEnum):
@@ -73,7 +74,8 @@ class Op(IntEnum):
     EMBED = 2  # dst f32 lines <- row of the fp16 table at src (weights) chosen by the step's token
     RSTAT = 3  # dst one line (f32 lane 0: 1/rms) <- n f32 lines at src; times the factor at src3, by kernel
     NORM = 4  # dst fp16 (or f32, by kernel) <- n f32 lines at src, stat line src2, gain words src3 (weights)
-    HNORM = 5  # per-head RMS norm: dst fp16 <- n dense heads (f32) at src, gain words src3 (weights)
+    HNORM = 5  # norm of each of n dense heads (f32) at src: dst fp16, or f32 by kernel; gain words src3
+    #            (weights), unless over lengths
     ROPE = (
         6  # dst fp16 <- n dense heads at src (f32 or fp16, by kernel), table src2 (weights) at the position
     )
@@ -107,6 +109,7 @@ class Op(IntEnum):
     TREE = 31  # dst n f32 lines <- nodes of a tree of contract parts, n lines each, at src
     NODE = 32  # dst node <- n neighbouring nodes at src
     CAP = 33  # dst n f32 lines <- n f32 lines src through the kernel's soft cap
+    LOAD = 34  # n words at dst (weights) <- the lane of the chip: DDR5 of its FPGA, from word src3 of it on
     XMM = 40  # MM with one expert's tile of the stack src3 (weights): the one that the slot line src2 names
     MM16 = 41  # dst n f32 lines <- all fp16 lines at src x fp16 weights src2 (weights)
     RANK = 42  # dst 2n lines (logit, chosen) of experts <- sums at src, stat src2, scales src3 (weights)
@@ -122,6 +125,10 @@ class Op(IntEnum):
     #            words of D and decays (weights) src3
     SSM = 50  # dst line n of results <- its channels and time steps src, B and C src2, states src3 (renewed)
     GATE = 51  # dst n f32 lines <- n f32 lines src times silu of n f32 lines src2
+    DECAY = 52  # dst line n of channels beside what is left of their states, and their betas <- line src,
+    #             raw numbers of heads src2, words of decays (weights) src3
+    DELTA = 53  # dst line n of results <- its channels src, queries and keys src2, states src3 (renewed)
+    GATE16 = 54  # dst fp16 lines <- fp16 lines at src times the sigmoid of n f32 lines src2
 
 
 PRODUCTS = (Op.MM, Op.XMM)  # what adds into an accumulator

@@ -16,6 +16,7 @@ from compiler.program.instructions.host import Wire
 from compiler.program.isa import Kernel
 from fabric.bridge import BridgeSpec
 from fabric.chip import ChipSpec, Sourced
+from fabric.host import Reservoir
 from models.version import CONTRACT
 
 SCHEMA = f"lpu-program/2, contract {CONTRACT}"
@@ -209,7 +210,25 @@ class Move:
     slots: tuple[Slot, ...]
 
 
-Body = Step | Waves | Hops | Move
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Switch:
+    """Weights of the program `after` from the DDR5 of the trays into SRAM, over the lane of each chip.
+
+    before, after: digests of the programs that run until cycle `stop`, and then. held: the regions of
+    `before`, which nothing is written to before that. keeps: whether users go on with the KV of `before`.
+    The DDR5 of an FPGA has the weight regions of its chips one after another, as they will lie in SRAM.
+    """
+
+    before: str
+    after: str
+    stop: int
+    held: tuple[Regions, ...]
+    reservoir: Reservoir
+    keeps: bool = False
+    kind: Literal["switch"] = "switch"
+
+
+Body = Step | Waves | Hops | Move | Switch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,7 +276,7 @@ class Manifest:
 
     @property
     def kind(self) -> str:
-        """The kind of program: "step", "waves", "hops", "ingest" or "egress"."""
+        """The kind of program: "step", "waves", "hops", "ingest", "egress" or "switch"."""
         return self.body.kind
 
     @property

@@ -11,10 +11,13 @@ Questions = tuple[RouteQuestion, ...]
 
 
 class Reuse:
-    """Numbers of things made so far, looked up by what they are and by the routes that they take."""
+    """Numbers of things made so far, looked up by what they are and by the routes that they take.
 
-    def __init__(self, rack: Rack) -> None:
-        self._trees = Trees(rack)
+    thrifty: how trees are found, see `fabric.multicast.multicast_tree`.
+    """
+
+    def __init__(self, rack: Rack, thrifty: bool = False) -> None:
+        self._trees = Trees(rack, thrifty)
         self._known: dict[Hashable, dict[Questions, dict[bytes, int]]] = {}
 
     def router(self, chips: tuple[int, ...]) -> Router:

@@ -37,10 +37,10 @@ class RouteQuestion(NamedTuple):
 
 
 class Trees:
-    """The trees of one rack, in chips, each found once."""
+    """The trees of one rack, in chips, each found once. thrifty: see `multicast_tree`."""
 
-    def __init__(self, rack: Rack) -> None:
-        self.rack = rack
+    def __init__(self, rack: Rack, thrifty: bool = False) -> None:
+        self.rack, self._thrifty = rack, thrifty
         self._found: dict[tuple[int, tuple[int, ...], int, bool], list[Pairs]] = {}
 
     def answers(self, chips: list[int], question: RouteQuestion) -> list[Pairs]:
@@ -48,15 +48,19 @@ class Trees:
         source, targets = chips[question.source], tuple(chips[rank] for rank in question.targets)
         key = (source, targets, question.source, question.detours)
         if key not in self._found:
-            find = detour_trees if question.detours else _shortest
-            found = find(self.rack, source, targets, salt=question.source)
+            if question.detours:
+                found = detour_trees(self.rack, source, targets, salt=question.source)
+            else:
+                found = [_shortest(self.rack, source, targets, question.source, self._thrifty)]
             self._found[key] = [np.array(tree, np.int32).reshape(-1, 2) for tree in found]
         return self._found[key]
 
 
-def _shortest(rack: Rack, source: int, targets: tuple[int, ...], salt: int) -> list[list[tuple[int, int]]]:
+def _shortest(
+    rack: Rack, source: int, targets: tuple[int, ...], salt: int, thrifty: bool
+) -> list[tuple[int, int]]:
     try:
-        return [multicast_tree(rack, source, targets, salt=salt)]
+        return multicast_tree(rack, source, targets, salt=salt, thrifty=thrifty)
     except ValueError as error:
         remedy = "Add links to the rack or choose other chips."
         raise RoutingError("route", f"chip {source}", str(error), remedy) from error

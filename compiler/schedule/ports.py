@@ -12,7 +12,7 @@ from jaxtyping import Int
 from compiler.errors import CapacityError
 from compiler.lower.rows import Kernels, Rows
 from compiler.program.instruction_set import name_of
-from compiler.program.isa import Kernel, ceil_div, is_transfer
+from compiler.program.isa import Columns, Kernel, ceil_div, is_transfer
 from compiler.program.packed import PackedKey, by_kind
 from compiler.timing import moved_words
 
@@ -34,14 +34,28 @@ class Moves:
 
     def most(self, t0: Int[np.ndarray, " rows"], t1: Int[np.ndarray, " rows"], hold: np.ndarray) -> int:
         """The most 1/1024 words that any rank moves in a cycle."""
+        return int(self._loads(t0, t1, hold)[1].max(initial=0))
+
+    def peaks(
+        self, t0: Int[np.ndarray, " rows"], t1: Int[np.ndarray, " rows"], hold: np.ndarray, ranks: int
+    ) -> Int[np.ndarray, " ranks"]:
+        """The most 1/1024 words that each rank moves in a cycle."""
+        out = np.zeros(ranks, np.int64)
+        np.maximum.at(out, *self._loads(t0, t1, hold))
+        return out
+
+    def _loads(
+        self, t0: Int[np.ndarray, " rows"], t1: Int[np.ndarray, " rows"], hold: np.ndarray
+    ) -> tuple[Int[np.ndarray, " events"], Int[np.ndarray, " events"]]:
+        """(rank, 1/1024 words that it moves from there on) at each begin and end of a row."""
         comes = np.flatnonzero(self.arrival >= 0)
         rank = np.concatenate([self.rank, self.arrival[comes]])
         begin = np.concatenate([t0, (t1 - hold)[comes]])
         end = np.concatenate([t0 + hold, t1[comes]])
         rate = np.concatenate([self.rate, self.rate[comes]])
         key = np.concatenate([_EVENT.pack(rank, begin, 1), _EVENT.pack(rank, end, 0)])
-        load = np.concatenate([rate, -rate])[np.argsort(key, kind="stable")]
-        return int(np.cumsum(load).max(initial=0))
+        order = np.argsort(key, kind="stable")
+        return np.concatenate([rank, rank])[order], np.cumsum(np.concatenate([rate, -rate])[order])
 
 
 def moves(rows: Rows, kernels: Kernels | Sequence[Kernel], hold: np.ndarray, batch: int, ports: int) -> Moves:
@@ -49,18 +63,26 @@ def moves(rows: Rows, kernels: Kernels | Sequence[Kernel], hold: np.ndarray, bat
 
     Raises CapacityError if one row alone moves more words per cycle than a chip has ports.
     """
-    words = rows.n * batch
     transfer = is_transfer(rows.op)
-    for op, aux, which in by_kind(rows.op, rows.aux):
-        if aux >= 0:
-            words[which] = moved_words(op, rows.n[which], kernels[aux], batch)
-    rate = ceil_div(RATE * words, np.maximum(hold, 1))
+    rate = word_rates(rows, kernels, hold, batch)
     if len(rate) and rate.max() > RATE * ports:
         row = int(rate.argmax())
         remedy = "Take fewer rows at once (--batch, --prefill-chunk) or a chip with more activation_ports."
         moved = f"moves {rate[row] / RATE:.1f} words a cycle, a chip has {ports} activation ports"
         raise CapacityError("schedule", f"row {row} ({name_of(int(rows.op[row]))})", moved, remedy)
     return Moves(rate=rate, rank=rows.rank, arrival=np.where(transfer, rows.peer, -1), limit=RATE * ports)
+
+
+def word_rates(
+    rows: Rows | Columns, kernels: Kernels | Sequence[Kernel], hold: np.ndarray, batch: int
+) -> Int[np.ndarray, " rows"]:
+    """1/1024 words per cycle that each row moves while it holds its unit."""
+    words = rows.n * batch
+    compute = np.flatnonzero(~is_transfer(rows.op))
+    for op, aux, some in by_kind(rows.op[compute], rows.aux[compute]):
+        which = compute[some]
+        words[which] = moved_words(op, rows.n[which], kernels[aux], batch)
+    return ceil_div(RATE * words, np.maximum(hold, 1))
 
 
 @dataclass(slots=True)

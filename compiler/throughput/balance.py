@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from compiler.errors import CapacityError, CompileError, OptionError
+from compiler.errors import LESS_KV, CapacityError, CompileError, OptionError
 from compiler.lower.block import Plan, lower
 from compiler.lower.blocks import ModelBlock
 from compiler.lower.context import Group
@@ -40,7 +40,9 @@ def assign_stages(
     Raises CapacityError or OptionError.
     """
     groups = _groups(rack, options)
-    plan = replace(dealt(plan, choices(plan, blocks, rack, groups[0], options)[0]), detours=False)
+    plan = replace(
+        dealt(plan, choices(plan, blocks, rack, groups[0], options)[0]), detours=False, narrow=False
+    )
     try:
         shared = balance(plan, blocks, rack, groups, options.layout, options.pp).stages
     except CapacityError:
@@ -177,7 +179,7 @@ def _full(sizes: list[Size], room: Room, needed: int, groups: int) -> CapacityEr
         f"rack {room.rack}",
         f"the model needs {needed} groups of {room.tp} chips "
         f"({_mb(sum(int(size.words.sum()) for size in sizes))} of weights and KV), there are {groups}",
-        "Use a larger rack or --pp, a shorter context, or kv: fp8.",
+        f"Use a larger rack or --pp{LESS_KV}.",
     )
 
 

@@ -7,6 +7,7 @@ from compiler.options import CompileOptions
 from compiler.program.manifest import ModelIdentity
 from lpu.certify.equivalence import Equivalence, Quantisation
 from lpu.report.words import EXACT, kind, label_of
+from lpu.run.clips import Clipped, in_words
 from lpu.screen import OnScreen, fact_lines
 
 REFERENCE, TWICE = "single-device reference", "run twice"
@@ -32,6 +33,7 @@ class Certificate(OnScreen):
     """The run and every comparison of its bits. The f32 reports do not influence the verdict.
 
     proved: whether the program computes its model; None if no reader knows it. `proof` says so, or why not.
+    clipped: what fp16 could not hold in the run, by call and instruction.
     """
 
     model: ModelIdentity
@@ -52,6 +54,7 @@ class Certificate(OnScreen):
     quantisation: Quantisation | None
     proved: bool | None = None
     proof: str = ""
+    clipped: tuple[Clipped, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -69,6 +72,7 @@ class Certificate(OnScreen):
                 ("model", f"{self.model.name}, weights {self.model.weights}"),
                 ("rack", self.rack),
                 ("latency", f"{cycles} ({kind(self.chip)})"),
+                ("clipped", in_words(self.clipped)),
                 ("logits", self.logits_sha256),
                 *((words[one.equal], f"{one.name}  {one.detail}".rstrip()) for one in self.comparisons),
             ]
@@ -76,7 +80,7 @@ class Certificate(OnScreen):
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values without measured times, so equal runs write equal certificates."""
-        apart = ("model", "options", "comparisons", *REPORTS)
+        apart = ("model", "options", "comparisons", "clipped", *REPORTS)
         names = [name for name in self.__slots__ if name not in apart]
         return {
             "schema": "lpu-certificate/1",
@@ -86,6 +90,7 @@ class Certificate(OnScreen):
             "model": asdict(self.model),
             "options": asdict(self.options),
             **{name: getattr(self, name) for name in names},
+            "clipped": [asdict(one) for one in self.clipped],
             "comparisons": [asdict(one) for one in self.comparisons],
             **{name: report and report.to_json() for name in REPORTS if [report := getattr(self, name)]},
         }

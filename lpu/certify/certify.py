@@ -33,6 +33,7 @@ from lpu.folder import Progress
 from lpu.inputs.model import OpenModel
 from lpu.modules import readers_of
 from lpu.prove.programs import in_words
+from lpu.run.clips import Clipped
 from lpu.run.machine import Machine
 from lpu.run.stream import StreamedMachine
 from models.sources.packed.convert import changed_of
@@ -73,7 +74,7 @@ def certify(
             how.estimated(machine.rate())
     batch = program.manifest.rows
     base = generate(restart(machine), prompts, count, batch, progress, "run")
-    settled = program.manifest.options
+    settled, clipped = program.manifest.options, machine.clips.found(len(base.prompts))
     ways = _Ways(model, rack, program, base, how.corrupt, stream, progress)
     found = [
         ways.take(REFERENCE, lambda other: reference_decode(other, stream=streamed)),
@@ -109,7 +110,12 @@ def certify(
         comparisons=tuple(found),
         proved=proved,
         proof=proof,
-        **(_reports(model, base, batch, progress) if how.plain and not streamed else dict.fromkeys(REPORTS)),
+        clipped=clipped,
+        **(
+            _reports(model, base, batch, clipped, progress)
+            if how.plain and not streamed
+            else dict.fromkeys(REPORTS)
+        ),
     )
 
 
@@ -248,10 +254,13 @@ class _Ways:
         )
 
 
-def _reports(model: OpenModel, base: Generation, batch: int, progress: Progress) -> dict[str, Any]:
+def _reports(
+    model: OpenModel, base: Generation, batch: int, clipped: tuple[Clipped, ...], progress: Progress
+) -> dict[str, Any]:
     """Numerical equivalence, and the quantisation report where the weights come from a checkpoint."""
     same = replay(plain_decode(model), base, batch, progress, "plain f32")
     near = equivalence(base, same, ("contract", "the same weights in plain f32"))
+    near = replace(near, clipped=sum(one.values for one in clipped))
     errors = model.weights.relative_errors
     if not errors:
         return {"numerical_equivalence": near, "quantisation": None}

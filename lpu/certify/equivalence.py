@@ -24,6 +24,7 @@ class Equivalence:
 
     relative_error: 2-norm of the difference over that of `right`, the largest and the mean of all steps.
     top1_agreement: share of steps where both have the same largest logit. ulps: logits per bin of `ULP_BINS`.
+    clipped: fp16 values of `left` at +-65504, if it has fp16: what f32 holds and the contract does not.
     """
 
     left: str
@@ -33,6 +34,7 @@ class Equivalence:
     relative_error_mean: float
     top1_agreement: float
     ulps: tuple[int, ...]
+    clipped: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -44,10 +46,11 @@ class Equivalence:
         bins = ", ".join(
             f"{name} {100 * n / total:.1f} %" for name, n in zip(names, self.ulps, strict=True) if n
         )
+        clips = f"; {self.clipped:,} values clipped at +-65504" if self.clipped else ""
         return (
             f"{self.left} against {self.right}: relative error {self.relative_error_mean:.2e} mean, "
             f"{self.relative_error_max:.2e} max; top-1 agreement {100 * self.top1_agreement:.1f} % of "
-            f"{self.steps} steps; f32 ulps: {bins}"
+            f"{self.steps} steps; f32 ulps: {bins}{clips}"
         )
 
 

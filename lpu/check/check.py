@@ -18,6 +18,7 @@ from lpu.check.cycles import cycles
 from lpu.check.faults import faults, loaded
 from lpu.check.findings import RULES, Findings, HazardError, Report, Violation, tag
 from lpu.check.follow.contexts import rings
+from lpu.check.follow.image import image_lanes
 from lpu.check.follow.states import states, stepped
 from lpu.check.follow.sums import accumulators, sums
 from lpu.check.form import form
@@ -98,6 +99,7 @@ def _check(
     accumulators(findings, stated)
     used = operands(findings, stated, found)
     faults(findings, stated, manifest, used)
+    image_lanes(findings, stated, manifest, used.loaded)
     preloaded(findings, stated, used.weights)
     cache(findings, stated, used.kv_reads, used.kv_writes)
     states(findings, stated, used.renewed, (used.kv_reads, used.kv_writes))

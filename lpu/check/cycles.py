@@ -9,9 +9,9 @@ from jaxtyping import Int
 
 from compiler.program.instructions.attention import AttentionKernel, LatentAttentionKernel
 from compiler.program.instructions.experts import HalfKernel, RankKernel, SlotsKernel, WeightedGluKernel
-from compiler.program.instructions.host import GiveKernel, HandoverKernel, TakeKernel
+from compiler.program.instructions.host import GiveKernel, HandoverKernel, LoadKernel, TakeKernel
 from compiler.program.instructions.matmul import WriteBackKernel
-from compiler.program.instructions.recurrent import ConvKernel, SsmKernel
+from compiler.program.instructions.recurrent import ConvKernel, DeltaKernel, SsmKernel
 from compiler.program.isa import TRANSIENT, Op, is_transfer
 from lpu.check.findings import Findings
 from lpu.check.rows import Alike
@@ -110,7 +110,8 @@ def _weigh_glu(n: Counts, k: WeightedGluKernel, words: Counts, m: Stated) -> Tak
 
 
 def _choose(n: Counts, k: SlotsKernel, words: Counts, m: Stated) -> Taken:
-    compared = _up(k.experts * m.rows, _D) + _up(n * k.experts, _D)
+    held = k.some if k.some else k.experts
+    compared = _up(held * m.rows, _D) + _up(n * held, _D)
     return Taken(np.maximum(compared, _up(words, _VXM_WORDS)), m.vxm_latency + m.lane_reduce, words)
 
 
@@ -150,6 +151,10 @@ def _move(n: Counts, k: HandoverKernel, words: Counts, m: Stated) -> Taken:
     return Taken(n * k.kv_words * k.host_slot, 0, n * k.kv_words)
 
 
+def _load(n: Counts, k: LoadKernel, words: Counts, m: Stated) -> Taken:
+    return Taken(n * k.host_slot, 0, n)
+
+
 def _convolve(n: Counts, k: ConvKernel, words: Counts, m: Stated) -> Taken:
     """The state goes out and comes back once for all tokens of a sequence."""
     words = words + 2 * k.sequences * k.kept * n
@@ -164,6 +169,16 @@ def _recur(n: Counts, k: SsmKernel, words: Counts, m: Stated) -> Taken:
         each = max(each, m.vxm_latency)
     words = words + tokens * state
     return Taken(np.maximum(tokens * each, _up(words, _VXM_WORDS)), m.vxm_latency, words)
+
+
+def _amend(n: Counts, k: DeltaKernel, words: Counts, m: Stated) -> Taken:
+    """As `_recur`, with two sweeps of the state for each token, the second of which waits for the first."""
+    tokens, state, latency = m.rows // k.sequences, 3 * k.kept * k.sequences, 2 * m.vxm_latency
+    each = max(5 * _up(_LINE * k.kept * k.sequences, _D), _up(state, _VXM_WORDS))
+    if tokens > 1:
+        each = max(each, latency)
+    words = words + tokens * state
+    return Taken(np.maximum(tokens * each, _up(words, _VXM_WORDS)), latency, words)
 
 
 def _lines(n: Counts, k: Any) -> Counts:
@@ -215,10 +230,14 @@ for _op, _rule in {
     Op.STEP: Vector(lambda n, k: _LINE * (2 + k.decays), 4),
     Op.SSM: _recur,
     Op.GATE: Vector(_lines, 4),
+    Op.GATE16: Vector(_lines, 4),
+    Op.DECAY: Vector(lambda n, k: 2 * _LINE, 4),
+    Op.DELTA: _amend,
     Op.TAKE: _carry,
     Op.GIVE: _carry,
     Op.KVIN: _move,
     Op.KVOUT: _move,
+    Op.LOAD: _load,
 }.items():
     register(_op, _rule)
 

@@ -35,8 +35,8 @@ def pair(decode: Program, prefill: Program) -> Report:
     _together(findings, decode.manifest, prefill.manifest, bool(contexts))
     _preloaded(findings, decode, prefill)
     if contexts:
-        ours = _heads(columns, decode.manifest.kernels)
-        theirs = _heads(prefill.expand(contexts[0]), prefill.manifest.kernels)
+        ours = heads(columns, decode.manifest.kernels)
+        theirs = heads(prefill.expand(contexts[0]), prefill.manifest.kernels)
         wrong = [name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]
         findings.note(
             7,
@@ -148,7 +148,7 @@ def _cache(kernel: Kernel) -> _Cache:
     return (k.head_dim, k.kv, k.kv_words, k.kv_stride, k.cached, k.capacity, k.run)
 
 
-def _heads(columns: Columns, kernels: tuple[Kernel, ...]) -> dict[int, tuple[Any, ...]]:
+def heads(columns: Columns, kernels: tuple[Kernel, ...]) -> dict[int, tuple[Any, ...]]:
     """Chip, first word and format of the KV of every head, and of every state, by tag in order."""
     out: dict[int, tuple[Any, ...]] = {}
     for row in _appends(columns):

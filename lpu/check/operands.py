@@ -39,7 +39,10 @@ class Accesses(NamedTuple):
 
 
 class Operands(NamedTuple):
-    """All accesses of the program that lie where they may; renewed: of states, at the cycle of the reads."""
+    """All accesses of the program that lie where they may; renewed: of states, at the cycle of the reads.
+
+    loaded: words of weights that rows write.
+    """
 
     reads: Accesses
     writes: Accesses
@@ -47,6 +50,7 @@ class Operands(NamedTuple):
     kv_reads: Accesses
     kv_writes: Accesses
     renewed: Accesses
+    loaded: Accesses
 
 
 def operands(findings: Findings, stated: Stated, groups: list[Alike]) -> Operands:
@@ -84,6 +88,7 @@ def operands(findings: Findings, stated: Stated, groups: list[Alike]) -> Operand
         kv_reads=inside(KV, False),
         kv_writes=inside(KV, True),
         renewed=inside(_STATES, False),
+        loaded=inside(WEIGHTS, True),
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from compiler.program.isa import WORD_BYTES, Kernel
-from compiler.program.manifest import SCHEMA, Manifest, Move, Step, Waves
+from compiler.program.manifest import SCHEMA, Manifest, Move, Step, Switch, Waves
 from compiler.program.program import Block, Call, Program
 from fabric.catalog import rack_names
 from fabric.faults.broken import break_rack
@@ -28,8 +28,8 @@ _MOST_UNITS = 1 << 16  # of a kind on a chip, and lanes of a link
 class Stated:
     """The machine, the memory map and the outputs of a manifest.
 
-    kind: of the program; moves: the kind of a program that moves KV, else nothing. words: of the SRAM of a
-    chip. regions: base and words, in the order of `REGIONS`. link[chip * chips + peer] is an index of
+    kind: of the program; moves: the kind of one that moves KV or weights, else nothing. words: of the SRAM of
+    a chip. regions: base and words, in the order of `REGIONS`. link[chip * chips + peer] is an index of
     `lanes`, `hop` and `slot`, or -1. logits: chip, word and line; token: chip and word, none where no token
     is left.
     """
@@ -77,7 +77,7 @@ class Stated:
             raise ValueError(f"token: is {manifest.token}, the program is of kind {manifest.kind!r}")
         return Stated(
             kind=manifest.kind,
-            moves=body.kind if isinstance(body, Move) else "",
+            moves=body.kind if isinstance(body, Move | Switch) else "",
             chips=len(regions),
             rows=manifest.rows,
             sequences=manifest.sequences,

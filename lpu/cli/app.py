@@ -34,6 +34,7 @@ from lpu.cli.programs import prove as cli_prove
 from lpu.cli.programs import remap as cli_remap
 from lpu.cli.programs import spares as cli_spares
 from lpu.cli.programs import study as cli_study
+from lpu.cli.programs import switch as cli_switch
 from lpu.cli.programs import upsets as cli_upsets
 from lpu.cli.serving import plan as cli_plan
 from lpu.cli.serving import replay as cli_replay
@@ -53,6 +54,7 @@ VERBS = (
     *cli_prove.VERBS,
     *cli_remap.VERBS,
     *cli_spares.VERBS,
+    *cli_switch.VERBS,
     *cli_upsets.VERBS,
     *cli_deskew.VERBS,
     *cli_run.VERBS,

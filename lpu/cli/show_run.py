@@ -9,6 +9,7 @@ from lpu.certify.certificate import Certificate
 from lpu.cli.stream import quoted
 from lpu.cli.terminal import Terminal
 from lpu.report.words import EXACT, kind, label_of, size
+from lpu.run.clips import in_words
 from lpu.run.feed import StreamRate
 
 WORDS = {True: "equal", False: "DIFFERENT", None: "not compared"}
@@ -78,6 +79,7 @@ def show_run(terminal: Terminal, done: Run, *, streamed: bool = False, given: bo
                 f"per token ({kind(chip)}; clock {clock / 1e9:.4f} GHz)",
             ),
             ("emulated", f"{body['emulated_seconds_per_step']:.4f} s per step here (measured, median)"),
+            ("clipped", in_words(done.clipped)),
             ("program", body["program_sha256"]),
             ("logits", body["logits_sha256"]),
         ]
@@ -132,6 +134,7 @@ def run_body(done: Run) -> dict[str, Any]:
         if done.prefill and generation.chunks
         else None,
         "clock_hz": manifest.clock_hz,
+        "clipped": [asdict(one) for one in done.clipped],
         "emulated_seconds_per_step": seconds[len(seconds) // 2],
         "inputs_sha256": manifest.inputs,
         "program_sha256": manifest.digest,
@@ -161,6 +164,7 @@ def show_certificate(
         ("checked", f"{found.rows_checked:,} rows, all rules hold"),
         ("proof", found.proof),
         ("latency", f"{cycles} ({kind(found.chip)})"),
+        ("clipped", in_words(found.clipped)),
         ("inputs", found.inputs_sha256),
         ("program", found.program_sha256),
         ("logits", found.logits_sha256),

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from compiler.analyse.bounds import bounds
-from compiler.errors import CompileError
+from compiler.errors import CompileError, advising
 from compiler.options import STRATEGIES, CompileOptions
 from compiler.pipeline import compile_placed, compile_program, placement_problem
 from compiler.place.cost import CostModel, Exchanges
@@ -168,7 +168,8 @@ def _measured(task: Task) -> Point:
     numbers = numbering(rack) if ours else as_given(rack)
     cost = CostModel(shards, numbers.rack, task.alpha, opened.exchanges if ours else {})
     start = time.perf_counter()
-    placement = search(task.strategy, shards, numbers.rack, cost, task.seed, task.budget)
+    with advising(opened.model.about.kv):
+        placement = search(task.strategy, shards, numbers.rack, cost, task.seed, task.budget)
     searched = time.perf_counter() - start
     start = time.perf_counter()
     options = CompileOptions(tp=task.tp, cp=cp, layout=task.layout, placement=task.strategy, seed=task.seed)

@@ -7,6 +7,7 @@ from lpu.decode.choose import Finish
 from lpu.decode.generate import Generation
 from lpu.report.prompt import prompt_cycles
 from lpu.report.words import kind
+from lpu.run.clips import Clipped, in_words
 from lpu.screen import OnScreen, fact_lines
 from models.contract.sampling import GREEDY, Sampling
 
@@ -18,6 +19,7 @@ class Run(OnScreen):
     prefill_buckets: of the chunks that the prefill program took. weights: what it was run with, in words.
     tokenizer: its name; None for a model that has none, then there are no texts.
     finished: why each sequence is over; texts end before their stop text. sampling: how tokens were drawn.
+    clipped: what fp16 could not hold, by call and instruction.
     """
 
     program: Program
@@ -30,6 +32,7 @@ class Run(OnScreen):
     tokenizer: str | None = None
     finished: tuple[Finish, ...] = ()
     sampling: Sampling = GREEDY
+    clipped: tuple[Clipped, ...] = ()
 
     def __str__(self) -> str:
         manifest = self.program.manifest
@@ -40,6 +43,7 @@ class Run(OnScreen):
                 ("model", f"{manifest.model.name}, weights {self.weights}"),
                 ("steps", str(self.generation.steps)),
                 ("latency", f"{self.microseconds_per_token:.2f} us per token ({kind(manifest.chip.name)})"),
+                ("clipped", in_words(self.clipped)),
                 ("logits", self.generation.digest),
             ]
         )

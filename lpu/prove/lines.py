@@ -133,12 +133,14 @@ class Ranked(NamedTuple):
 
 
 class ExpertSlot(NamedTuple):
-    """One of the experts that the rows of a step choose; value: the choice."""
+    """One of the experts that the rows of a step choose, of `some` from `first` on; value: the choice."""
 
     holds: int
     value: int
     slot: int
     slots: int
+    first: int
+    some: int
 
 
 class Stepped(NamedTuple):
@@ -151,6 +153,18 @@ class Stepped(NamedTuple):
     value: int
     raw: int
     through: int
+    decay: int
+    number: int
+    line: int
+    kernel: int
+
+
+class Decayed(NamedTuple):
+    """One of the lines that line `number` of channels is beside what is left of its states, and its betas."""
+
+    holds: int
+    value: int
+    raw: int
     decay: int
     number: int
     line: int
@@ -176,11 +190,13 @@ class Preload(NamedTuple):
 
 
 class StackRun(NamedTuple):
-    """Tiles side by side of every expert of a stack, or halves of tiles in pairs, as `TileRun`."""
+    """Tiles side by side of `some` experts of a stack from `first` on, or halves of them, as `TileRun`."""
 
     kind: int
     rows: int
     tiles: tuple[tuple[int, int], ...]
+    first: int
+    some: int
 
 
 class HalfRun(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Any
 
 from compiler.program.instructions.host import HandoverKernel
 from compiler.program.isa import Columns, Op
-from compiler.program.manifest import Manifest, Move
+from compiler.program.manifest import Manifest, Move, Switch
 from compiler.program.program import Program
 from lpu.prove.held import HeldHead, Regions
 from lpu.prove.models.record import Reader
@@ -71,6 +71,8 @@ def prove_programs(
 
 def left_out(program: Program, own: OwnReaders | None = None) -> str:
     """Why a program is not proved unasked; empty if it is."""
+    if isinstance(program.manifest.body, Switch):
+        return "it brings weights in and computes nothing"
     if not known(program) and own is None:
         more = "" if program.manifest.model.config else "; lpu prove PROGRAM --model NAME reads it"
         return f"no reader of models knows {family_of(program.manifest.model.config)}{more}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from compiler.program.isa import F32_LANES, Holds, ceil_div
-from compiler.program.manifest import Hops, Move
+from compiler.program.manifest import Hops, Move, Switch
 from compiler.program.program import Program
 from lpu.prove.explain import foreign
 from lpu.prove.follow.block_rows import LINE_BITS
@@ -142,7 +142,7 @@ def _proved(program: Program, count: _Count, reader: Reader | None) -> Regions:
     manifest = program.manifest
     need(bool(manifest.contexts), "the program has no context")
     need(manifest.rows >= 1 and manifest.chips >= 1, f"{manifest.rows} rows on {manifest.chips} chips")
-    need(not isinstance(manifest.body, Move), "the program moves KV and computes nothing")
+    need(not isinstance(manifest.body, Move | Switch), "the program moves KV or weights and computes nothing")
     known = Known(manifest)
     model = _model(known, reader)
     ours = len(known.terms)

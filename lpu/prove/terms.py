@@ -117,9 +117,10 @@ class Terms:
         """RMS norm over all, or over each head of `head_dim` (its width: over all)."""
         return self.make("rms_norm", (value, gain), (eps, head_dim), self.shape(value))
 
-    def norm32(self, value: int, gain: int, eps: float) -> int:
-        """RMS norm over all, in f32."""
-        return self.make("rms_norm32", (value, gain), (eps,), self.shape(value))
+    def norm32(self, value: int, gain: int, eps: float, head_dim: int = 0) -> int:
+        """RMS norm over all, or over each head of `head_dim`, in f32; the gain is of a head or of all."""
+        over = () if head_dim in (0, self.width(value)) else (head_dim,)
+        return self.make("rms_norm32", (value, gain), (eps, *over), self.shape(value))
 
     def rope(self, value: int, table: int, head_dim: int, first: int = 0) -> int:
         """Each head turned by the table's row at the step's position, counted from row `first` on."""
@@ -152,7 +153,12 @@ class Terms:
         return self.make(MATMUL, (value, codes, scale, *normed), starts, self.shape(codes)[-1:])
 
     def head_matmul(self, value: int, codes: int, scale: int) -> int:
-        """Each head times its own matrix: those lie one below the other, scales one behind the other."""
+        """Each head times its own matrix: those lie one below the other, scales one behind the other.
+
+        Of one head it is a product.
+        """
+        if self.shape(scale) == self.shape(codes)[-1:]:
+            return self.matmul(value, codes, scale)
         return self.make("head_matmul", (value, codes, scale), (), self.shape(scale))
 
     def bias(self, value: int, vector: int) -> int:
@@ -222,6 +228,21 @@ class Terms:
         attributes: states of a channel, groups of channels, what time steps are clamped to.
         """
         return self.make("ssm", (value, raw, both, decay, through), attributes, self.shape(value))
+
+    def l2_norm(self, value: int, eps: float, head_dim: int) -> int:
+        """Each head over its length."""
+        return self.make("l2_norm", (value,), (eps, head_dim), self.shape(value))
+
+    def delta(self, value: int, raw: int, both: int, decay: int, attributes: tuple[Any, ...]) -> int:
+        """The gated delta rule over all values of this step and those before.
+
+        attributes: lanes of a key, groups of heads that share one.
+        """
+        return self.make("delta", (value, raw, both, decay), attributes, self.shape(value))
+
+    def gate16(self, value: int, other: int) -> int:
+        """A vector times the sigmoid of another, in fp16."""
+        return self.make("gate16", (value, other), (), self.shape(value))
 
     def gate(self, value: int, other: int) -> int:
         """A vector times silu of another."""

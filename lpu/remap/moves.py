@@ -7,11 +7,11 @@ from typing import Any, Literal
 from compiler.errors import bug
 from compiler.program.isa import WORD_BYTES, ceil_div
 from compiler.program.program import Program
+from fabric.host import RESERVOIR
 from fabric.numbering import Numbering
 from fabric.paths import shortest_path
 from fabric.rack import Rack
 from lpu.remap.pieces import HeldWords, KVRegion, by_name, kv_of, weights_of
-from lpu.remap.prices import RESERVOIR
 
 Origin = Literal["DDR5", "host", "link", "SRAM"]
 
@@ -176,7 +176,7 @@ class _Lanes:
         self.source: Origin = source
         self.numbers, self.rack = numbers, numbers.given
         self.number = {chip: i for i, chip in enumerate(numbers.chips.tolist())}
-        self.slot = RESERVOIR.slot_cycles(self.rack, source == "DDR5")
+        self.slot = RESERVOIR.slot_cycles(self.rack.chip.clock_hz, source == "DDR5")
         self.transfers: list[Transfer] = []
         self._free: dict[tuple[int, ...], int] = {}
 

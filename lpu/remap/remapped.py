@@ -11,7 +11,7 @@ from lpu.inputs.model import OpenModel
 from lpu.remap.ladder import Rung
 from lpu.remap.moves import RemapMoves
 from lpu.remap.options import WAYS, Way
-from lpu.remap.stages import LostUsers, RemapStage, as_json
+from lpu.remap.stages import LostUsers, RemapStage, as_json, stage_line
 from lpu.report.program import Facts, program_body, program_facts
 from lpu.report.throughput import Throughput
 from lpu.report.throughput import of as throughput_of
@@ -84,7 +84,7 @@ class Remapped(OnScreen):
                 f"{', '.join(words) or 'nothing'}, into {len(chips)} chips; "
                 f"{size(self.moves.kept_bytes)} stay",
             ),
-            *(("stage", _stage(one, clock)) for one in self.stages),
+            *(("stage", stage_line(one, clock)) for one in self.stages),
             (
                 "serving",
                 f"again after {1e3 * self.cycles / clock:.3f} ms: all stages, the host has the program",
@@ -146,10 +146,6 @@ class Remapped(OnScreen):
             "users": asdict(self.users) | {"prefill_seconds": self.users.prefill_cycles / clock},
             "lost_kv": list(self.moves.lost),
         }
-
-
-def _stage(one: RemapStage, clock: int) -> str:
-    return f"{one.name}: {one.cycles:,} cycles = {1e3 * one.cycles / clock:.3f} ms, {one.what} ({one.known})"
 
 
 def _rate(one: Throughput) -> str:

@@ -5,10 +5,11 @@ from typing import Any, Literal
 
 from compiler.program.isa import WORD_BYTES
 from compiler.program.program import Program
+from fabric.host import RESERVOIR
 from fabric.rack import Rack
 from lpu.remap.moves import RemapMoves
-from lpu.remap.prices import INSTRUCTION_BYTES, RESERVOIR
 
+INSTRUCTION_BYTES = 32  # of a row in an instruction queue; assumed: not published
 Known = Literal["exact for the stated machine", "modelled"]
 
 
@@ -51,7 +52,7 @@ def remap_stages(parent: Program, child: Program, moves: RemapMoves, rack: Rack)
         RemapStage(name="drain", cycles=drain, what="waves of other users run out", known=exact),
         RemapStage(
             name="program",
-            cycles=_load_cycles(child, rack),
+            cycles=load_cycles(child),
             what=f"{INSTRUCTION_BYTES} bytes of each row over the FPGA lane of its chip",
             known="modelled",
         ),
@@ -62,7 +63,7 @@ def remap_stages(parent: Program, child: Program, moves: RemapMoves, rack: Rack)
     )
 
 
-def _load_cycles(child: Program, rack: Rack) -> int:
+def load_cycles(child: Program) -> int:
     """Cycles until the busiest chip has its instructions of every bucket."""
     rows = [0] * child.manifest.chips
     counts: dict[tuple[int, int], list[int]] = {}
@@ -74,8 +75,9 @@ def _load_cycles(child: Program, rack: Rack) -> int:
                 counts[key] = [int((mine == rank).sum()) for rank in range(int(mine.max(initial=-1)) + 1)]
             for chip, count in zip(call.chips, counts[key], strict=False):
                 rows[chip] += count
+    clock_hz = child.manifest.clock_hz
     words = -(-max(rows) * INSTRUCTION_BYTES // WORD_BYTES)
-    return words * RESERVOIR.slot_cycles(rack, True)
+    return words * RESERVOIR.slot_cycles(clock_hz)
 
 
 def lost_users(child: Program, long: Program | None, moves: RemapMoves, rack: Rack) -> LostUsers:
@@ -113,3 +115,9 @@ def as_json(stages: tuple[RemapStage, ...], clock_hz: int) -> list[dict[str, Any
         }
         for one in stages
     ]
+
+
+def stage_line(one: RemapStage, clock_hz: int) -> str:
+    """A stage in words."""
+    milliseconds = 1e3 * one.cycles / clock_hz
+    return f"{one.name}: {one.cycles:,} cycles = {milliseconds:.3f} ms, {one.what} ({one.known})"

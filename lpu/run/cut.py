@@ -35,13 +35,14 @@ Of = Int[np.ndarray, " lines"]
 class Piece:
     """One call: its dataflow by itself, and how it hangs together with the others.
 
-    flow: rows, lines, regions and loads numbered from 0; after its own lines come those of `needs`. used: the
-    loads of the program that its rows read, ascending; regions: its KV regions in the program. needs: lines
-    of earlier calls that it reads. hands: its own lines (numbered from 0) that later calls or the outputs
-    read; hand_lines: the same in the program's numbers.
+    first: its first row in the program. flow: rows, lines, regions and loads numbered from 0; after its own
+    lines come those of `needs`. used: the loads of the program that its rows read, ascending; regions: its KV
+    regions in the program. needs: lines of earlier calls that it reads. hands: its own lines (numbered from
+    0) that later calls or the outputs read; hand_lines: the same in the program's numbers.
     """
 
     name: str
+    first: int
     flow: Dataflow
     used: Int[np.ndarray, " used"]
     regions: Int[np.ndarray, " regions"]
@@ -162,6 +163,7 @@ def _piece(
     )
     return Piece(
         name=name,
+        first=begin,
         flow=piece,
         used=used,
         regions=regions,

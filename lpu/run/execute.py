@@ -12,8 +12,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Bool, Float32, Int32
+from jaxtyping import Bool, Float32, Int32, UInt8
 
+from lpu.run.clips import at_limit
 from lpu.run.image import Image
 from lpu.run.kv import KV, append, renew
 from lpu.run.pack.layout import KernelKind, StepLayout, StepTables
@@ -29,8 +30,10 @@ def execute(
     tokens: Int32[Array, " batch"],
     positions: Int32[Array, " batch"],
     sequence: Int32[Array, ""],
-) -> tuple[Float32[Array, "batch vocab"], Int32[Array, " batch"], Bool[Array, ""], KV]:
-    """(logits, token, whether all logits are finite, state) of one step."""
+) -> tuple[
+    Float32[Array, "batch vocab"], Int32[Array, " batch"], Bool[Array, ""], UInt8[Array, "rows batch"], KV
+]:
+    """(logits, token, whether all logits are finite, values at the limit by fp16 row, state) of one step."""
     env = Env(image, state, tokens, positions, sequence)
     pools = Pools(*(jnp.zeros(shape, dtype) for shape, dtype in layout.pool_shapes(layout.pools)))
     pools = take_steps(layout, tables, env, pools)
@@ -50,7 +53,7 @@ def execute(
             for s, rows in zip(state.states, tables.states, strict=True)
         ),
     )
-    return logits, token, jnp.isfinite(logits).all(), new
+    return logits, token, jnp.isfinite(logits).all(), at_limit(pools.f16), new
 
 
 def take_steps(layout: StepLayout, tables: StepTables, env: Env, pools: Pools) -> Pools:

@@ -12,6 +12,7 @@ from compiler.program.manifest import Step, Waves
 from compiler.program.program import Loads, Program
 from lpu.link.link import Dataflow, link
 from lpu.run import host_memory
+from lpu.run.clips import Clips
 from lpu.run.error import MachineError
 from lpu.run.execute import execute
 from lpu.run.fill import fill_image
@@ -34,18 +35,20 @@ class StepResult(NamedTuple):
 class Machine:
     """A program loaded with its weights: `step` takes one token per row, the state is the KV cache.
 
-    rows: tokens of a step, in equal runs of `takes` sequences of the `cached` ones.
+    rows: tokens of a step, in equal runs of `takes` sequences of the `cached` ones. clips: what it clipped.
     """
 
-    def __init__(self, loaded: LoadedImage, stores: Stores, entries: dict[int, Packed]) -> None:
+    def __init__(self, loaded: LoadedImage, stores: Stores, entries: dict[int, Packed], clips: Clips) -> None:
         self.loaded, self.image, self.entries, self.stores = loaded, loaded.image, entries, stores
+        self.clips = clips
         layout = next(iter(entries.values())).layout
         self.rows, self.takes = layout.batch, layout.sequences
         self.cached = stores.cached or self.takes
         self._tables = {context: jax.device_put(packed.tables) for context, packed in entries.items()}
 
     def start(self) -> KV:
-        """An empty KV cache, and states that are zero."""
+        """An empty KV cache, and states that are zero; what was clipped is counted anew."""
+        self.clips.reset()
         return start(self.stores)
 
     def counts(self, context: int) -> dict[str, int]:
@@ -69,7 +72,7 @@ class Machine:
             raise MachineError(f"run: sequence {sequence} is outside 0..{self.cached - self.takes}.")
         if (np.diff(positions.reshape(self.takes, -1), axis=1) < 1).any():
             raise MachineError("run: the positions of a chunk do not ascend.")
-        logits, token, finite, state = execute(
+        logits, token, finite, limits, state = execute(
             layout,
             self._tables[context],
             self.image,
@@ -80,6 +83,9 @@ class Machine:
         )
         if not bool(finite):
             raise MachineError("run: the logits hold NaN or Inf. The contract knows finite values only.")
+        of = sequence + np.arange(layout.batch) // (layout.batch // self.takes)
+        fresh = self.clips.fresh(of, positions)
+        self.clips.add(context, self.entries[context].made, np.asarray(limits), of, fresh)
         return StepResult(logits, token, state)
 
 
@@ -126,7 +132,7 @@ def prepare(
     if share is not None:
         most = max(packed.layout.pool_bytes for packed in entries.values())
         host_memory.require(most, host_memory.LINES)
-    return Machine(loaded, stores, entries)
+    return Machine(loaded, stores, entries, Clips(program, beside=share and share.clips))
 
 
 def _require_same(machine: Machine, stores: Stores, loads: Loads, slots: list[Slot]) -> None:

@@ -1,7 +1,7 @@
 """Stacks of experts in an image: which tile each expert has at a place, and the rows of a whole tensor.
 
-A tensor [experts, k, n] is read as a matrix of experts x k rows. A STACK load names rows and columns of one
-expert; the padded rows of expert e lie `stride` e further than those of expert 0.
+A tensor [experts, k, n] is read as a matrix of experts x k rows. A STACK load names rows and columns of its
+first expert; the padded rows of the e-th after it lie `stride` e further.
 """
 
 from collections.abc import Sequence
@@ -71,4 +71,4 @@ def stack_rows(rows: Map, experts: int, depth: int) -> Int[np.ndarray, " rows"]:
     own = np.full(stride_of(rows), -1)
     own[: len(rows)] = rows
     every = np.where(own >= 0, own + depth * np.arange(experts)[:, None], -1)
-    return every.reshape(-1)
+    return np.where(every < experts * depth, every, -1).reshape(-1)

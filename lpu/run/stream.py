@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float32, Int, Int32, Shaped
+from jaxtyping import Float32, Int, Int32, Shaped, UInt8
 
 from compiler.program.program import Loads, Program
 from lpu.link.link import Dataflow
 from lpu.run import host_memory
+from lpu.run.clips import Clips, Made, at_limit
 from lpu.run.cut import Piece, cut, pool_of
 from lpu.run.error import MachineError
 from lpu.run.execute import take_steps
@@ -52,7 +53,7 @@ class PackedCall:
     """One call in one context bucket, packed.
 
     takes: per pool the host rows that lie in its first rows; gives: per pool the rows that it leaves, and in
-    `at` where on the host they begin.
+    `at` where on the host they begin. made: what leaves each fp16 row.
     """
 
     layout: StepLayout
@@ -61,6 +62,7 @@ class PackedCall:
     takes: PerPool
     gives: PerPool
     at: tuple[int, ...]
+    made: Made
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class Outputs:
 
 
 class StreamedMachine:
-    """A program with its weights at hand but not in memory; used as `Machine` is."""
+    """A program with its weights at hand but not in memory; used as `Machine` is, and has its `clips`."""
 
     def __init__(
         self,
@@ -82,9 +84,10 @@ class StreamedMachine:
         kv: Sequence[tuple[list[jax.ShapeDtypeStruct], list[jax.ShapeDtypeStruct]]],
         entries: dict[int, list[PackedCall]],
         outputs: dict[int, Outputs],
-        vocab: int,
+        program: Program,
         progress: Progress | None,
     ) -> None:
+        self.clips, vocab = Clips(program), program.manifest.vocab
         self.weights, self.entries, self.outputs, self.vocab = weights, entries, outputs, vocab
         self.batch = next(iter(entries.values()))[0].layout.batch
         self._kv, self._feed, self._progress, self._steps = kv, Feed(plans), progress, 0
@@ -103,6 +106,7 @@ class StreamedMachine:
     def start(self) -> State:
         """An empty KV cache: stores per call, in host memory that is taken when it is written."""
         self._steps = 0
+        self.clips.reset()
 
         def zeros(shapes: list[jax.ShapeDtypeStruct]) -> tuple[Any, ...]:
             return tuple(aligned_zeros(s.shape, s.dtype) for s in shapes)
@@ -131,11 +135,13 @@ class StreamedMachine:
         outputs, entries = self.outputs[context], self.entries[context]
         layout = entries[0].layout
         host = [np.zeros(shape, dtype) for shape, dtype in layout.pool_shapes(outputs.rows)]
-        images = self._feed.images(self.weights, tokens)
+        images, of = self._feed.images(self.weights, tokens), np.arange(self.batch)
+        fresh = self.clips.fresh(of, positions)
         for i, (entry, image, kv) in enumerate(zip(entries, images, state, strict=True)):
             if self._progress:
                 self._progress(f"streamed step {self._steps + 1}: call", i, len(entries))
-            _take_call(entry, image, kv, host, positions)
+            limits = _take_call(entry, image, kv, host, positions)
+            self.clips.add(context, entry.made, limits, of, fresh)
         self._steps += 1
         logits = np.moveaxis(host[Pool.F32][outputs.logits], 0, 1).reshape(self.batch, -1)[:, : self.vocab]
         if not np.isfinite(logits).all():
@@ -145,11 +151,16 @@ class StreamedMachine:
 
 def _take_call(
     entry: PackedCall, image: Image, kv: KV, host: list[np.ndarray], positions: Int32[np.ndarray, " batch"]
-) -> None:
-    """Compute one call: what it leaves goes to the host, its new keys and values into the stores."""
+) -> UInt8[np.ndarray, "rows batch"]:
+    """Compute one call: what it leaves goes to the host, its new keys and values into the stores.
+
+    Returns how many values of each fp16 row are at the limit.
+    """
     rows = tuple(pool[index] for pool, index in zip(host, entry.takes, strict=True))
     stores = jax.tree.map(borrow, kv)
-    left, keys, values = execute_call(entry.layout, entry.tables, image, stores, rows, entry.gives, positions)
+    left, keys, values, limits = execute_call(
+        entry.layout, entry.tables, image, stores, rows, entry.gives, positions
+    )
     for pool, new, first in zip(host, left, entry.at, strict=True):
         pool[first : first + len(new)] = new
     dealt = entry.tables.dealt * 2
@@ -157,6 +168,7 @@ def _take_call(
         inside, place = in_stripe(stripes, positions[None])
         region, row = np.nonzero(inside)
         store[region, row, in_region(place, store.shape[2])[region, row]] = np.asarray(new)[region, row]
+    return np.asarray(limits)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -172,8 +184,9 @@ def execute_call(
     tuple[Array, ...],
     tuple[Shaped[Array, "_ batch _"], ...],
     tuple[Shaped[Array, "_ batch _"], ...],
+    UInt8[Array, "rows batch"],
 ]:
-    """(rows that the call leaves per pool, new heads of its key stores, of its value stores).
+    """(rows that the call leaves per pool, new heads of its key stores, of its value stores, fp16 limits).
 
     `rows`, per pool, of earlier calls lie in the pools from row 1 on. The tables of `image` hold the row of
     each token.
@@ -189,7 +202,7 @@ def execute_call(
     left = tuple(pool[index] for pool, index in zip(done, gives, strict=True) if pool is not None)
     keys = tuple(heads_of(s, done.f16[r]) for s, r in zip(kv.keys, tables.keys, strict=True))
     values = tuple(heads_of(s, done.f16[r]) for s, r in zip(kv.values, tables.values, strict=True))
-    return left, keys, values
+    return left, keys, values, at_limit(done.f16)
 
 
 def stream(
@@ -227,7 +240,7 @@ def stream(
         for context, flow in flows.items()
     }
     host_memory.require(stream_bytes(plans, weights) + kv_bytes, host_memory.STREAMED)
-    return StreamedMachine(weights, plans, kv, entries, outputs, program.manifest.vocab, progress)
+    return StreamedMachine(weights, plans, kv, entries, outputs, program, progress)
 
 
 def open_machine(
@@ -281,4 +294,5 @@ def _pack(
         home[piece.hand_lines[mine]] = at[pool] + spot
         gives.append(left.astype(np.int32))
         sizes[pool] += len(left)
-    return PackedCall(packed.layout, packed.tables, packed.counts, tuple(takes), tuple(gives), at)
+    made = packed.made + np.array([piece.first, 0], np.int32) * (packed.made[:, :1] >= 0)
+    return PackedCall(packed.layout, packed.tables, packed.counts, tuple(takes), tuple(gives), at, made)

@@ -200,7 +200,17 @@ def gelu(g: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
     return sigmoid_times(g, rn32(x * q))
 
 
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"silu": silu, "gelu": gelu, "gelu_erf": gelu_erf}
+def relu(g: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
+    """The value, or +0 where it is below 0: times the value itself, relu squared (contract2.md section 7)."""
+    return jnp.where(g > 0, g, F32(0))
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "silu": silu,
+    "gelu": gelu,
+    "gelu_erf": gelu_erf,
+    "relu": relu,
+}
 
 
 def glu(gate: Float32[Array, "*shape"], up: Float32[Array, "*shape"], kind: str) -> Float16[Array, "*shape"]:

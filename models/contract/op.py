@@ -23,6 +23,10 @@ F16, F32, I32, U8 = (jnp.dtype(name) for name in ("float16", "float32", "int32",
 Results = tuple[ShapedArray, ...]
 
 
+class OperandError(ValueError):
+    """An op is given what the contract does not compute: it says which op, and both numbers."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpRecord:
     """What is known of one op; made by `define`.
@@ -71,7 +75,13 @@ def define(
     def compiled(attributes: tuple[tuple[str, Any], ...]) -> Callable[..., Any]:
         return jax.jit(functools.partial(primitive.bind, **dict(attributes)))
 
-    primitive.def_abstract_eval(shape)
+    def shaped(*operands: ShapedArray, **attributes: Any) -> Results:
+        try:
+            return shape(*operands, **attributes)
+        except ValueError as error:
+            raise OperandError(str(error)) from None
+
+    primitive.def_abstract_eval(shaped)
     primitive.def_impl(lambda *operands, **attributes: compiled(tuple(attributes.items()))(*operands))
     mlir.register_lowering(primitive, mlir.lower_fun(results, multiple_results=True))
     return OpRecord(

@@ -19,6 +19,8 @@ from models.contract.vocabulary.embed import EMBED
 from models.contract.vocabulary.embed import embed as embed
 from models.contract.vocabulary.experts import EXPERTS
 from models.contract.vocabulary.experts import experts as experts
+from models.contract.vocabulary.gate16 import GATE16
+from models.contract.vocabulary.gate16 import gate16 as gate16
 from models.contract.vocabulary.glu import GLU
 from models.contract.vocabulary.glu import glu as glu
 from models.contract.vocabulary.latent import HEAD_MATMUL, LATENT_ATTENTION
@@ -37,8 +39,12 @@ from models.contract.vocabulary.prescale import prescale as prescale
 from models.contract.vocabulary.prescale import rms_stat as rms_stat
 from models.contract.vocabulary.recurrent.conv import CONV
 from models.contract.vocabulary.recurrent.conv import conv as conv
+from models.contract.vocabulary.recurrent.delta import DELTA
+from models.contract.vocabulary.recurrent.delta import delta as delta
 from models.contract.vocabulary.recurrent.gate import GATE
 from models.contract.vocabulary.recurrent.gate import gate as gate
+from models.contract.vocabulary.recurrent.l2_norm import L2_NORM
+from models.contract.vocabulary.recurrent.l2_norm import l2_norm as l2_norm
 from models.contract.vocabulary.recurrent.ssm import SSM
 from models.contract.vocabulary.recurrent.ssm import ssm as ssm
 from models.contract.vocabulary.rms_norm import RMS_NORM
@@ -104,5 +110,8 @@ for _record in (
     CONV,
     SSM,
     GATE,
+    L2_NORM,
+    DELTA,
+    GATE16,
 ):
     register(_record)

@@ -88,8 +88,8 @@ def _read_experts(kind: Names, keys: Keys, name: str) -> ExpertsConfig:
         keys.get(key)
     _every_layer(keys)
     stated = "num_experts" if "num_experts" in keys.values else "num_local_experts"
-    both = {keys.get(key) for key in ("num_experts", "num_local_experts")} - {None}
-    if len(both) > 1:
+    both = [keys.get(key) for key in ("num_experts", "num_local_experts")]
+    if None not in both and both[0] != both[1]:
         raise keys.error("num_experts", keys.values["num_experts"], "num_local_experts is another number")
     experts, chosen = keys.integer(stated, about.experts), keys.integer("num_experts_per_tok", about.chosen)
     if chosen > experts:

@@ -55,7 +55,8 @@ class CheckpointTensor:
     every: of experts that one tensor [experts, k, n] holds, which of its columns are ours, in our order.
     table: whether a matrix stays as it lies, rounded to fp16, as that of token vectors.
     half: whether a matrix stays fp16 (`models.contract.scales.half`), as of routers. plus: what is added to
-    all, for a gain that is stored less 1.
+    all, for a gain that is stored less 1. behind: tensors of that shape whose rows
+    stand behind its own in ours.
     """
 
     path: str
@@ -68,17 +69,20 @@ class CheckpointTensor:
     every: tuple[int, ...] = ()
     half: bool = False
     table: bool = False
+    behind: tuple[str, ...] = ()
     by_head: HeadRows | None = None
     made: tuple[Callable[[Any], Any], tuple[int, ...]] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """The tensors of the checkpoint that it is made of."""
-        return tuple(name for each in self.stack for name in each) or (self.name,)
+        return tuple(name for each in self.stack for name in each) or (self.name, *self.behind)
 
     @property
     def own_shape(self) -> tuple[int, ...]:
         """The shape of what is taken of it."""
+        if self.behind:
+            return (self.shape[0] * (1 + len(self.behind)), *self.shape[1:])
         if self.by_head is not None:
             return (self.by_head.heads * self.by_head.count, *self.shape[1:])
         if self.made is not None:

@@ -23,10 +23,7 @@ def _factors(keys: Keys) -> dict[str, Any]:
         "embedding_scale": float(np.float32(keys.number("embedding_multiplier", 1.0))),
         "residual_scale": float(np.float32(keys.number("residual_multiplier", 1.0))),
     }
-    divisor = keys.number("logits_scaling", 1.0)
-    if divisor <= 0:
-        raise keys.error("logits_scaling", divisor, "it must be above 0")
-    return {**held, "logits_scale": 1.0 / divisor}
+    return {**held, "logits_scale": 1.0 / keys.divisor("logits_scaling", 1.0)}
 
 
 GRANITE = Family(

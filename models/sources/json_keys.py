@@ -1,7 +1,6 @@
 """The keys of a JSON file of other people's, read with their types; errors name file, key and value."""
 
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,15 @@ def read_object(path: Path) -> dict[str, Any]:
     return value
 
 
+SHOWN = 90  # letters of a value in an error
+LARGEST = 3.4028234663852886e38  # of f32, in which models compute
+
+
+def _is_finite(value: object) -> bool:
+    """Whether a value of JSON is a number that f32 holds."""
+    return type(value) in (int, float) and -LARGEST <= value <= LARGEST  # pyright: ignore[reportOperatorIssue]
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     """The keys of one JSON object, read with their types; null is as absent. seen: those asked for."""
@@ -44,14 +52,18 @@ class Keys:
         return self.values.get(key, default)
 
     def error(self, key: str, value: object, why: str) -> WeightError:
-        """An error that names file, key and value."""
-        return WeightError(f"{self.path}: {self.prefix}{key} is {value!r}: {why}.")
+        """An error that names file, key and value, of a long one the beginning."""
+        text = repr(value)
+        shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+        return WeightError(f"{self.path}: {self.prefix}{key} is {shown}: {why}.")
 
     def integer(self, key: str, default: int | None = None) -> int:
         """A whole number of at least 1."""
         value = self._required(key, default)
         if type(value) is not int or value < 1:
             raise self.error(key, value, "it is a whole number of at least 1")
+        if value >= 1 << 64:
+            raise self.error(key, value, "the most is 2^64 - 1")
         return value
 
     def stated(self, key: str, default: int) -> int:
@@ -59,20 +71,27 @@ class Keys:
         return self.integer(key, None if key in self.values else default)
 
     def number(self, key: str, default: float | None = None) -> float:
-        """A finite number."""
+        """A finite number of f32."""
         value = self._required(key, default)
-        if type(value) not in (int, float) or not math.isfinite(value):
-            raise self.error(key, value, "it is a finite number")
+        if not _is_finite(value):
+            raise self.error(key, value, "it is a finite number of f32")
         return float(value)
+
+    def divisor(self, key: str, default: float) -> float:
+        """A finite number above 0."""
+        value = self.number(key, default)
+        if value <= 0:
+            raise self.error(key, value, "it must be above 0")
+        return value
 
     def numbers(self, key: str, count: int) -> tuple[float, ...]:
         """A list of that many finite numbers."""
         values = self._required(key, None)
         if not isinstance(values, list) or len(values) != count:
-            size = f"a list of {len(values)}" if isinstance(values, list) else repr(values)
-            raise WeightError(f"{self.path}: {self.prefix}{key} is {size}: it is a list of {count} numbers.")
+            size = f", not {len(values)}" if isinstance(values, list) else ""
+            raise self.error(key, values, f"it is a list of {count} numbers{size}")
         for value in values:
-            if type(value) not in (int, float) or not math.isfinite(value):
+            if not _is_finite(value):
                 raise self.error(key, value, "it is a list of finite numbers")
         return tuple(map(float, values))
 

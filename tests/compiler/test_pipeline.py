@@ -11,6 +11,7 @@ from compiler.program.isa import COLUMNS, TAGS, Op
 from compiler.program.program import Program
 from compiler.route.reuse import Reuse
 from fabric.rack import load_rack
+from models.kv import KVFormat
 
 TRAY = load_rack("lpx-tray")
 
@@ -103,13 +104,37 @@ def test_more_stages_than_groups_are_refused() -> None:
         compiled(tp=4, pp=5)
 
 
+@pytest.mark.slow
 def test_a_model_that_does_not_fit_says_bytes_needed_and_available() -> None:
     small = replace(TRAY, chip=TRAY.chip.with_numbers(sram_bytes=200_000))
     with pytest.raises(CapacityError, match=r"needs .* a chip has"):
         compile_program(llama(), small, CompileOptions(tp=1))
 
 
+def test_a_tp_is_given_up_by_its_first_templates_and_would_have_been_longer() -> None:
+    source, rack = llama(layers=34, wide=64), load_rack("quad")
+    program = compile_program(source, rack, CompileOptions())
+    best = program.manifest.cycles[160]
+    given_up = [one.tp for one in program.manifest.search if "given up" in one.reason]
+    assert program.manifest.tp not in given_up
+    for tp in given_up:
+        assert compile_program(source, rack, CompileOptions(tp=tp)).manifest.cycles[160] > best
+    assert given_up == [2, 4]
+
+
+@pytest.mark.slow
 def test_the_search_for_tp_takes_the_fastest_that_fits() -> None:
     best = compile_program(llama(), TRAY, CompileOptions())
     every = [compiled(tp=tp).manifest.cycles[160] for tp in (1, 2, 4, 8)]
     assert best.manifest.cycles[160] == min(every)
+
+
+@pytest.mark.parametrize(("kv", "remedy"), [("fp16", ", or kv: fp8."), ("fp8", " or a shorter context.")])
+def test_no_remedy_advises_the_kv_format_that_a_model_has(kv: KVFormat, remedy: str) -> None:
+    pair, source = load_rack("pair"), llama(layers=3)
+    small = replace(pair, chip=pair.chip.with_numbers(sram_bytes=640_000))
+    source = replace(source, model=replace(source.model, kv=kv))
+    for options in (CompileOptions(tp=1), CompileOptions(), CompileOptions(tp=1, objective="throughput")):
+        with pytest.raises(CapacityError, match="12 chips") as found:
+            compile_program(source, small, options)
+        assert found.value.remedy.endswith(remedy), str(found.value)

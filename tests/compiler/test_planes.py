@@ -3,12 +3,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from enlarged import cycles as enlarged
+from enlarged import with_knob
 from renumbered import level, model
 
 import compiler.planes
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
-from compiler.planes import are_stated
+from compiler.planes import OTHERS, is_stated
 from compiler.program.program import Program
 from fabric.catalog import chip_spec
 from fabric.chip import ChipSpec, stated
@@ -67,6 +69,16 @@ def test_without_idle_planes_more_of_them_take_more_cycles(monkeypatch: pytest.M
     assert cycles(compiled(many, tp=1)) >= cycles(compiled(few, tp=1))
 
 
+def test_without_idle_chains_more_of_them_let_a_wave_enter_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    def took(chains: int) -> int:
+        return enlarged("moe-tiny", with_knob("dragonfly", "tiny", "vxm_chains", chains), "waves")
+
+    few = took(4)
+    assert took(8) <= few
+    monkeypatch.setattr(compiler.planes, "OTHERS", ())
+    assert took(8) > few
+
+
 def test_a_program_says_how_many_planes_are_stated_and_in_use() -> None:
     manifest = compiled(with_number(planes=4), tp=1).manifest
     assert manifest.chip.planes < 4
@@ -75,10 +87,10 @@ def test_a_program_says_how_many_planes_are_stated_and_in_use() -> None:
 
 
 def test_planes_of_the_catalog_are_all_used() -> None:
-    assert not are_stated(TINY)
-    assert not are_stated(TINY.with_numbers("test", vxm_chains=3))
-    assert are_stated(TINY.with_numbers("test", planes=2))
-    assert are_stated(replace(TINY, name="my-own"))
+    assert not is_stated(TINY, "planes")
+    assert not is_stated(TINY.with_numbers("test", vxm_chains=3), "planes")
+    assert is_stated(TINY.with_numbers("test", planes=2), "planes")
+    assert all(is_stated(replace(TINY, name="my-own"), number) for number in ("planes", *OTHERS))
     assert compiled(load_rack("ring-8"), tp=1).manifest.chip.planes == TINY.planes
 
 

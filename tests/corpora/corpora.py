@@ -1,7 +1,10 @@
 """The corpora of this repository by name."""
 
 from corpus import Corpus
-from drawn import hold_chunks, hold_steps
+from drawn import hold_chunks, hold_kinds, hold_steps
+from enlarged import CASES as ENLARGED
+from enlarged import hold_enlarged
+from enlarged import kind_of as kind_of_knob
 from faulty import CASES, hold_fault
 from hostile import SIZE as HOSTILE
 from hostile import hold_hostile
@@ -24,6 +27,7 @@ CORPORA = {
     corpus.name: corpus
     for corpus in (
         Corpus(name="steps of drawn models", size=300, hold=hold_steps),
+        Corpus(name="steps of drawn kinds", size=300, hold=hold_kinds),
         Corpus(name="chunks of drawn models", size=150, hold=hold_chunks),
         Corpus(name="seeded faults", size=CASES, hold=hold_fault, good=("caught",), least=0.5),
         Corpus(
@@ -46,6 +50,7 @@ CORPORA = {
         Corpus(name="killed writers", size=KILLED, hold=hold_killed),
         Corpus(name="remaps of the 70B", size=REMAPPED, hold=hold_remap),
         Corpus(name="racks numbered anew", size=RENUMBERED, hold=hold_numbering),
+        Corpus(name="enlarged machines", size=len(ENLARGED), hold=hold_enlarged, kind=kind_of_knob),
         Corpus(name="malformed inputs", size=SIZE, hold=hold_malformed, good=("refused",), least=0.8),
         Corpus(
             name="programs of the catalog", size=len(programs()), hold=hold_catalog, least=0.5, quick=quick

@@ -1,5 +1,6 @@
 """Drawn models on drawn racks: every program is proved, and its bits are those of the model on one device."""
 
+from dataclasses import fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,7 +23,10 @@ from lpu.inputs.files import read_rack
 from lpu.prove.programs import prove_programs, require_proof
 from lpu.run.machine import prepare
 from models.config import TransformerConfig
+from models.experts import ExpertsConfig
+from models.hybrid_config import HybridConfig
 from models.kv import KVFormat, empty_cache
+from models.latent_config import LatentConfig, LatentExpertsConfig
 from models.step import Step, family_step
 
 RING = """
@@ -73,6 +77,75 @@ def drawn_model(draw: Draw) -> TransformerConfig:
         max_context=1024,
         source="drawn for a test",
     )
+
+
+def drawn_kind(draw: Draw) -> TransformerConfig:
+    """A model of a kind beyond dense ones: experts, latents, both, windows and spans, states."""
+    dense = replace(drawn_model(draw), whole_qk_norm=False)
+    makers = (_experts, _latent, _latent_experts, _windows, _windows, _states, _states)
+    return draw.among(*makers)(draw, dense)
+
+
+def _of(kind: type[TransformerConfig], of: TransformerConfig, /, **more: Any) -> Any:
+    held = {one.name: getattr(of, one.name) for one in fields(TransformerConfig)}
+    return kind(**(held | more))
+
+
+def _experts(draw: Draw, dense: TransformerConfig) -> ExpertsConfig:
+    experts = draw.among(2, 3, 8, 81, 100)
+    return _of(
+        ExpertsConfig, dense, family="experts", ffn=draw.among(8, 50, 64, 160), experts=experts,
+        chosen=1 + draw.below(min(experts, 4)), renormalise=draw.among(True, False),
+    )  # fmt: skip
+
+
+def _latents(draw: Draw, dense: TransformerConfig) -> dict[str, Any]:
+    nope, rope = draw.among(16, 32, 100), draw.among(8, 16, 64)
+    return {
+        "family": "deepseek", "kv_heads": 1, "heads": draw.among(1, 2, 3, 5, 8), "head_dim": nope + rope,
+        "nope": nope, "rope": rope, "kv_lora": draw.among(40, 96, 200), "value": draw.among(16, 32, 90),
+        "q_lora": draw.among(None, 48, 160), "qk_norm": False,
+    }  # fmt: skip
+
+
+def _latent(draw: Draw, dense: TransformerConfig) -> LatentConfig:
+    return _of(LatentConfig, dense, **_latents(draw, dense))
+
+
+def _latent_experts(draw: Draw, dense: TransformerConfig) -> LatentExpertsConfig:
+    groups = draw.among(1, 2, 4)
+    keep = 1 + draw.below(groups)
+    more = _latents(draw, dense) | {"family": "deepseek_experts", "layers": 2}
+    return _of(
+        LatentExpertsConfig, dense, **more, dense=draw.below(2), experts=groups * draw.among(2, 3, 21),
+        chosen=1 + draw.below(2 * keep), expert_ffn=draw.among(8, 64, 96), shared=draw.below(3),
+        groups=groups, keep=keep, scale=draw.among(1.0, 2.5), renormalise=draw.among(True, False),
+    )  # fmt: skip
+
+
+def _windows(draw: Draw, dense: TransformerConfig) -> TransformerConfig:
+    kinds = tuple(draw.among("full", "window", "span", "nope") for _ in range(dense.layers))
+    return replace(
+        dense, kinds=kinds, window=draw.among(1, 5, 30, 64), span=draw.among(1, 16, 48),
+        window_theta=draw.among(None, 100.0), attention_scale=draw.among(None, 0.2),
+        attention_cap=draw.among(None, 5.0), logit_cap=draw.among(None, 3.0), sinks=draw.among(True, False),
+        norms=draw.among("pre", "post", "both"), attention_block=draw.among(16, 80, 512),
+        embedding_scale=draw.among(None, 12.5), residual_scale=draw.among(None, 0.5),
+        logits_scale=draw.among(None, 0.125),
+    )  # fmt: skip
+
+
+def _states(draw: Draw, dense: TransformerConfig) -> HybridConfig:
+    selective, groups = draw.below(2), draw.among(1, 2)
+    heads = groups * draw.among(1, 3, 5)
+    channels = heads * draw.among(16, 33, 80)
+    pattern = tuple(draw.among("M", "MF", "AF", "PF", "MA") for _ in range(dense.layers))
+    more = {"ssm_heads": channels, "groups": 1, "rank": draw.among(3, 12), "mixer_norm": "none"}
+    return _of(
+        HybridConfig, dense, family="hybrid", qk_norm=False, pattern=pattern, channels=channels,
+        states=draw.among(1, 4, 16), conv_biased=draw.among(True, False), rope=draw.among(True, False),
+        **(more if selective else {"ssm_heads": heads, "groups": groups}),
+    )  # fmt: skip
 
 
 def drawn_rack(draw: Draw) -> Rack:
@@ -140,6 +213,31 @@ def hold_steps(seed: int) -> str:
         require(check(program, context))
     require_proof(prove_programs(of_model(program, config, kv)))
     assert_bits(step, program, draw, config.vocab, seed)
+    return "held"
+
+
+def hold_kinds(seed: int) -> str:
+    """Compiles a drawn case of the other kinds; "held" if its program is legal and proved, else "refused".
+
+    Every tenth is run, too.
+    """
+    draw = Draw(seed)
+    config, rack = drawn_kind(draw), drawn_rack(draw)
+    options, contexts = drawn_options(draw, rack.chips, config.kv_heads), draw.among(*CONTEXTS)
+    if isinstance(config, LatentConfig):
+        options = replace(options, cp=None)
+    kv: KVFormat = draw.among("fp16", "fp8")
+    config = replace(config, max_context=max(contexts))
+    step = family_step(config, batch=draw.among(1, 1, 2, 3, 5), context=max(contexts), kv=kv)
+    try:
+        program = compile_program(source_of(step, contexts), rack, options)
+    except (CapacityError, OptionError):
+        return "refused"
+    for context in contexts:
+        require(check(program, context))
+    require_proof(prove_programs(of_model(program, config, kv)))
+    if seed % 10 == 0:
+        assert_bits(step, program, draw, config.vocab, seed)
     return "held"
 
 

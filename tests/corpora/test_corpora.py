@@ -59,7 +59,14 @@ def test_a_sample_of_a_corpus_holds(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "share"), [("mutated programs", 0.002), ("reworded programs", 0.01), ("hostile folders", 0.001)]
+    ("name", "share"),
+    [
+        ("mutated programs", 0.002),
+        ("reworded programs", 0.01),
+        ("hostile folders", 0.001),
+        ("enlarged machines", 0.01),
+        ("steps of drawn kinds", 0.02),
+    ],
 )
 def test_a_small_sample_of_a_corpus_holds(name: str, share: float) -> None:
     came_to(CORPORA[name], CORPORA[name].sample(share))

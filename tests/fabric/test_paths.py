@@ -71,6 +71,7 @@ def test_salts_run_through_all_of_the_best_paths_and_no_others(machine: Machine,
     assert len(found) == len(every) or len(every) > 20
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(machines(), st.integers(0, 5), st.integers(0, 13), st.lists(st.integers(0, 13), max_size=20))
 def test_the_shortest_tree_reaches_each_target_over_a_best_path(
@@ -89,6 +90,7 @@ def test_the_shortest_tree_reaches_each_target_over_a_best_path(
     assert tree == shortest_tree(rack, source, list(reversed(targets)), salt)
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(machines(), st.integers(0, 5), st.integers(0, 13), st.lists(st.integers(0, 13), max_size=20))
 def test_a_multicast_tree_takes_fewer_links_and_makes_nobody_the_farthest(
@@ -130,6 +132,21 @@ def test_a_tray_is_entered_once(name: str, tray: int, first: int, shortest: int)
     assert sum(entries(shortest_tree).values()) == shortest
     assert sum(entries(multicast_tree).values()) == tray
     assert max(entries(multicast_tree).values()) <= tray // 2  # doors share the work
+
+
+def test_trays_of_a_group_are_entered_once_by_thrifty_trees() -> None:
+    """All chips of four trays are targets: the shortest trees enter by both links of every two trays."""
+    rack, group = load_rack("lpx"), list(range(32, 64))
+
+    def entries(thrifty: bool) -> Counter[tuple[int, int]]:
+        trees = [multicast_tree(rack, 32 + salt, group, salt, thrifty=thrifty) for salt in range(8)]
+        assert all({child for _, child in tree} >= set(group) - {32 + i} for i, tree in enumerate(trees))
+        depths = [len(shortest_tree(rack, 32 + i, group, i)) for i in range(8)]
+        assert [len(tree) for tree in trees] == depths
+        return Counter((a, b) for tree in trees for a, b in tree if a // 8 == 4 and b // 8 in (5, 6, 7))
+
+    assert set(entries(False).values()) == {8}
+    assert max(entries(True).values()) == 4
 
 
 def test_targets_forward_before_bystanders_do() -> None:

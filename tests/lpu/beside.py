@@ -12,7 +12,7 @@ from compiler.pipeline import compile_program
 from compiler.program.manifest import ModelIdentity
 from compiler.program.program import Program
 from compiler.source import Source
-from fabric.rack import load_rack
+from fabric.rack import Rack, load_rack
 from lpu.run.machine import Machine, prepare
 from models.config import TransformerConfig
 from models.kv import KVFormat, empty_cache
@@ -43,7 +43,7 @@ def made_up(step: Step, seed: int = 0) -> Arrays:
 
 def compiled(
     config: TransformerConfig,
-    rack: str,
+    rack: str | Rack,
     contexts: tuple[int, ...] = (80,),
     batch: int = 1,
     kv: KVFormat = "fp16",
@@ -61,7 +61,8 @@ def compiled(
         contexts=contexts,
         model=ModelIdentity(),
     )
-    return step, compile_program(source, load_rack(rack), CompileOptions(**options))
+    rack = load_rack(rack) if isinstance(rack, str) else rack
+    return step, compile_program(source, rack, CompileOptions(**options))
 
 
 def bits(x: Any) -> list[int]:

@@ -1,5 +1,6 @@
 """Programs written by hand: no compiler, every cycle a literal that docs/matmul-by-hand.md derives."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -26,8 +27,10 @@ from compiler.program.isa import (
 from compiler.program.manifest import Link, LogitsLine, Manifest, ModelIdentity, Place, Region, Regions, Step
 from compiler.program.program import LOADS, Block, Call, Loads, Program
 from fabric.chip import ChipSpec
+from lpu.prove.models.record import ModelTerms
+from lpu.prove.terms import Terms
 
-CONTEXT = 160
+CONTEXT, HANDMADE = 160, "handmade"
 CHIP = ChipSpec(
     name="handmade",
     clock_hz=1_000_000_000,
@@ -179,6 +182,22 @@ def matmul() -> Program:
     logits = tuple(LogitsLine(chip, Y + i, 2 * chip + i) for chip in (0, 1) for i in (0, 1))
     described = manifest(kernels=kernels, logits=logits, token=Place(0, TOKEN), cycles={CONTEXT: 91})
     return program(described, columns(rows), loads(image), ("embedding", "head", "head_scale"), 91)
+
+
+def of_reader() -> Program:
+    """The product with numbers of a model that `read` knows."""
+    about = ModelIdentity(name=HANDMADE, config={"family": HANDMADE})
+    made = matmul()
+    return replace(made, manifest=replace(made.manifest, model=about, vocab=320))
+
+
+def read(terms: Terms, numbers: Mapping[str, Any], longest: int, kv: str) -> ModelTerms:
+    """Embedding, rounding, product: the model of docs/matmul-by-hand.md, for the proof."""
+    shapes = {"embedding": (16, 640), "head": (640, 320), "head_scale": (320,)}
+    out = ModelTerms(tensors={name: terms.tensor(name, shape) for name, shape in shapes.items()})
+    x = terms.rounded(terms.embed(out.tensors["embedding"]), 16)
+    out.logits = terms.matmul(x, out.tensors["head"], out.tensors["head_scale"])
+    return out
 
 
 def program(

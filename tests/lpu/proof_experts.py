@@ -114,6 +114,9 @@ def slots(s: Setting) -> tuple[RowOperands, Changes]:
         "no choice of a router": {"src": _in_order(s, Holds.SHARE, other)},
         "for another router": {"kernel": replace(kernel, chosen=2)},
         "the rows can choose 3 of 100": {"kernel": replace(kernel, slots=2), "n": 1},
+        "the rows can choose 3 of 40": {"kernel": replace(kernel, slots=2, first=60, some=40), "n": 1},
+        "is for 41 experts from 60 on": {"kernel": replace(kernel, first=60, some=41)},
+        "has 1 shared experts, its router 0": {"kernel": replace(kernel, shared=1)},
         "makes slots 2 ..": {"src3": 2},
         "holds f32": {"src": s.f32(s.x, 0)},
     }
@@ -126,7 +129,8 @@ def _stack(s: Setting) -> tuple[int, int]:
 
 
 def _tiles(s: Setting, stack: int, rows: int, *columns: int) -> StackRun:
-    return StackRun(STACK, rows, tuple((stack, s.lanes(one)) for one in columns))
+    experts = s.known.terms.shape(stack)[0]
+    return StackRun(STACK, rows, tuple((stack, s.lanes(one)) for one in columns), 0, experts)
 
 
 def xmm(s: Setting) -> tuple[RowOperands, Changes]:
@@ -135,7 +139,7 @@ def xmm(s: Setting) -> tuple[RowOperands, Changes]:
     kernel = ExpertTileKernel(k_lines=1, experts=MANY, expert=-1)
     deep = s.known.terms.tensor("deep stack", (MANY, 320, 160))
     few = s.known.terms.tensor("few", (7, 160, 160))
-    slot = ExpertSlot(Holds.SLOT, route, 1, 3)
+    slot = ExpertSlot(Holds.SLOT, route, 1, 3, 0, MANY)
     good = row(kernel, n=2, src=s.f16(s.x), src2=(slot,), preloads=_tiles(s, stack, rows, 0, 80))
     pairs = _tiles(s, stack, rows, 0, 80)._replace(kind=PAIRS)
     paired = replace(good, kernel=replace(kernel, paired=True), preloads=pairs)
@@ -155,9 +159,14 @@ def xmm(s: Setting) -> tuple[RowOperands, Changes]:
         "has 320 rows, its input 160": {"preloads": _tiles(s, deep, rows, 0, 80)},
         "meet other lanes": {"preloads": _tiles(s, stack, s.lanes(1, 159, 320), 0, 80)},
         "takes expert 100 of": {"kernel": replace(kernel, expert=100)},
+        "experts from 0 on, its stack of 40 from 60 on": {
+            "kernel": replace(kernel, experts=40),
+            "preloads": _tiles(s, stack, rows, 0, 80)._replace(first=60, some=40),
+        },
         "its slot is one of 100 experts": {
             "kernel": replace(kernel, experts=7),
             "preloads": _tiles(s, few, rows, 0, 80),
+            "src2": (slot._replace(some=7),),
         },
         "its slot holds f32": {"src2": s.f32(s.x, 0)},
     }
@@ -167,13 +176,14 @@ def wglu(s: Setting) -> tuple[RowOperands, Changes]:
     stack, route = _stack(s)
     terms = s.known.terms
     statistic, powers = terms.rms_stat(s.x, s.gain, 1e-5), terms.tensor("scales", (160,))
-    product = terms.make("expert_product", (s.x, stack, powers, statistic, route), (1, 3), (160,))
-    fixed = terms.make("expert_product", (s.x, stack, powers, statistic), (1, 3), (160,))
+    table = (1, 3, 0, MANY)
+    product = terms.make("expert_product", (s.x, stack, powers, statistic, route), table, (160,))
+    fixed = terms.make("expert_product", (s.x, stack, powers, statistic), table, (160,))
     other = model.route(terms, _router(s)[2], (3, False, 0))
-    unlike = terms.make("another product", (s.x, stack, powers, statistic, route), (1, 3), (160,))
+    unlike = terms.make("another product", (s.x, stack, powers, statistic, route), table, (160,))
     both = s.known.lanes.number(np.concatenate([np.arange(40), 80 + np.arange(40)]))
     crossed = s.known.lanes.number(np.concatenate([np.arange(40), 90 + np.arange(40)]))
-    line, slot = Vector(Holds.F32, product, both), ExpertSlot(Holds.SLOT, route, 1, 3)
+    line, slot = Vector(Holds.F32, product, both), ExpertSlot(Holds.SLOT, route, 1, 3, 0, MANY)
     good = row(WeightedGluKernel(activation="silu"), src=(line,), src2=(slot,))
 
     def biased(experts: int, width: int = 160) -> dict[str, Any]:
@@ -190,6 +200,7 @@ def wglu(s: Setting) -> tuple[RowOperands, Changes]:
         "lies at other lanes than what it is added to": fine | {"preloads": fine["preloads"][::-1]},
         "no product with an expert": {"src": (line._replace(value=unlike),)},
         "weighs by slot 2 what is of slot 1": {"src2": (slot._replace(slot=2),)},
+        "by a slot of 40 experts from 60 on": {"src2": (slot._replace(first=60, some=40),)},
         "another router's choice": {"src2": (slot._replace(value=other),)},
         "a fixed expert is weighted by a chosen one": {"src": (line._replace(value=fixed),)},
         "beside other lanes of up": {"src": (line._replace(lanes=crossed),)},
@@ -204,31 +215,42 @@ def sum_of_slots(s: Setting) -> tuple[RowOperands, Changes]:
     statistic, powers = terms.rms_stat(s.x, s.gain, 1e-5), terms.tensor("scales", (160,))
     operands = (s.x, stack, powers, statistic, route)
 
-    def product(slot: int, rows: int, **changes: Any) -> ExpertProduct:
-        value = terms.make("expert_glu", operands, ("silu", slot, 2), (160,))
-        made = ExpertProduct(PRODUCT, value, ((stack, s.lanes(0)),), rows, route, slot, 2)
-        return made._replace(**changes)
+    def product(slot: int, rows: int, table: tuple[int, ...] = (2, 0, MANY)) -> ExpertProduct:
+        value = terms.make("expert_glu", operands, ("silu", slot, *table), (160,))
+        return ExpertProduct(PRODUCT, value, ((stack, s.lanes(0)),), rows, route, slot, *table)
 
     rows, tail = s.lanes(0, 80, 320), s.lanes(80, 80, 320)
     kernel = WriteBackKernel(wide=False, products=2, part=True)
     every = (product(0, rows), product(1, rows))
-    unlike = terms.make("another activation", operands, ("silu", 1, 2), (160,))
-    fixed = ExpertProduct(PRODUCT, s.x, ((s.codes, s.lanes(0)),), tail, NOT_CHOSEN, 0, 2)
-    gelu = terms.make("expert_glu", operands, ("gelu", 1, 2), (160,))
+    unlike = terms.make("another activation", operands, ("silu", 1, 2, 0, MANY), (160,))
+    fixed = ExpertProduct(PRODUCT, s.x, ((s.codes, s.lanes(0)),), tail, NOT_CHOSEN, 0, 2, 0, 2)
+    gelu = terms.make("expert_glu", operands, ("gelu", 1, 2, 0, MANY), (160,))
+    shares = tuple(
+        product(slot, rows, table) for table in ((2, 0, 60), (1, 60, 40)) for slot in range(table[0])
+    )
+    in_shares = row(replace(kernel, products=3), products=shares, preloads=s.words(SCALE, s.scale, 0))
+    assert PROVED[Op.WB].rule(s.known, in_shares)
     good = row(kernel, products=every, preloads=s.words(SCALE, s.scale, 0))
     return good, {
         "finds 2 products": {"kernel": replace(kernel, products=3)},
         "reads 2 lines where": {"n": 2},
         "several matrices or columns": {
-            "products": (every[0], product(1, rows, tiles=((stack, s.lanes(80)),)))
+            "products": (every[0], product(1, rows)._replace(tiles=((stack, s.lanes(80)),)))
         },
         "leaves a sum over experts wide": {"kernel": replace(kernel, wide=True)},
         "is of a contract part": {"kernel": replace(kernel, part=False)},
-        "adds what is no activation": {"products": (every[0], product(1, rows, value=unlike))},
-        "of several vectors, matrices or routers": {"products": (every[0], product(1, rows, value=gelu))},
+        "adds what is no activation": {"products": (every[0], product(1, rows)._replace(value=unlike))},
+        "of several vectors, matrices or routers": {
+            "products": (every[0], product(1, rows)._replace(value=gelu))
+        },
         "by another expert": {"products": (every[0]._replace(slot=1), every[1]._replace(slot=0))},
         "is another router's choice": {"products": (every[0], product(1, rows)._replace(route=s.x))},
         "takes 1 of 2 slots": {"products": every[:1], "kernel": replace(kernel, products=1)},
+        "takes experts from 50 on after those below 60": {
+            "products": (*shares[:2], product(0, rows, (1, 50, 50))),
+            "kernel": replace(kernel, products=3),
+        },
+        "takes experts below 60, there are 100": {"products": shares[:2]},
         "other rows of one slot": {"products": (every[0], product(1, tail))},
         "consecutive rows": {
             "products": (*every, *every),
@@ -246,7 +268,7 @@ def one_slot(s: Setting) -> tuple[RowOperands, Changes]:
     """A write-back of gate and up of one slot."""
     stack, _ = _stack(s)
     rows = s.lanes(0, 160, 320)
-    made = ExpertProduct(PRODUCT, s.x, ((stack, s.lanes(0)),), rows, NOT_CHOSEN, 3, MANY)
+    made = ExpertProduct(PRODUCT, s.x, ((stack, s.lanes(0)),), rows, NOT_CHOSEN, 3, MANY, 0, MANY)
     kernel = WriteBackKernel(wide=False, products=1, normed=True)
     halves = made._replace(ks=s.lanes(0, 80, 320)), made._replace(slot=4, ks=s.lanes(80, 80, 320))
     statistic = Statistic(Holds.STAT, s.x, 1e-5, s.gain)

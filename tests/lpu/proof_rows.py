@@ -164,6 +164,7 @@ def norm(s: Setting) -> tuple[RowOperands, Changes]:
 
 
 def hnorm(s: Setting) -> tuple[RowOperands, Changes]:
+    own = HeadNormKernel(head_dim=80, eps=1e-5, f32=True, own=True)
     good = row(
         HeadNormKernel(head_dim=80, eps=1e-5), n=2, src=s.f32(s.x, 80, 0), preloads=s.words(GAIN, s.short, 0)
     )
@@ -171,7 +172,11 @@ def hnorm(s: Setting) -> tuple[RowOperands, Changes]:
         "do not hold 2 whole heads": {"src": s.f32(s.x, 0, 40)},
         "hold no 3 heads": {"n": 3},
         "lies at other lanes": {"preloads": s.words(GAIN, s.short, 1)},
+        "gain lies at other lanes": {"kernel": own, "preloads": s.words(GAIN, s.gain, 0, 80)},
+        "short has 80 numbers": {"kernel": own, "preloads": s.words(GAIN, s.short, 80, 0)},
+        "by gains of each": {"kernel": replace(own, f32=False), "preloads": s.words(GAIN, s.gain, 80, 0)},
         "has 160 numbers": {"preloads": s.words(GAIN, s.gain, 0)},
+        "hold no 3 heads of": {"kernel": replace(own, length=True), "n": 3, "preloads": ()},
         "are no such heads": {"kernel": HeadNormKernel(head_dim=48, eps=1e-5), "n": 1, "src": ends(s)},
     }
 

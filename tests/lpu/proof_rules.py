@@ -55,6 +55,7 @@ def wb(s: Setting) -> tuple[RowOperands, Changes]:
             "kernel": WriteBackKernel(wide=True, products=2, normed=True),
             "src": (statistic,),
         },
+        "leaves a contract part wide": {"kernel": WriteBackKernel(wide=True, products=2, part=True)},
         "applies a statistic to a part of": {
             "kernel": _closing(2, normed=True, part=True),
             "src": (statistic,),

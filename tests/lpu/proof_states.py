@@ -6,9 +6,15 @@ from dataclasses import replace
 import numpy as np
 from proof_rows import Changes, Setting, row
 
-from compiler.program.instructions.recurrent import ConvKernel, GateKernel, SsmKernel
+from compiler.program.instructions.recurrent import (
+    ConvKernel,
+    DeltaKernel,
+    GateKernel,
+    OpenKernel,
+    SsmKernel,
+)
 from compiler.program.isa import GAIN, SHIFTED, Holds, Op
-from lpu.prove.lines import Preload, Stepped, Vector
+from lpu.prove.lines import Decayed, Preload, Stepped, Vector
 from lpu.prove.ops.registry import PROVED
 from lpu.prove.rule import RowOperands
 
@@ -17,6 +23,7 @@ SSM = SsmKernel(
     kept=4, cached=1, rows=1, sequences=1, channels=160, steps=40, groups=1, decays=1, apart=False,
     low=0.0, high=1.0,
 )  # fmt: skip
+DELTA = DeltaKernel(kept=4, cached=1, rows=1, sequences=1, channels=160, heads=4, groups=2)
 
 
 def conv(s: Setting) -> tuple[RowOperands, Changes]:
@@ -115,6 +122,50 @@ def ssm(s: Setting) -> tuple[RowOperands, Changes]:
     }
 
 
+def numbers(s: Setting, *, first: int = 0, count: int = 8) -> tuple[Vector, ...]:
+    """A line of the decays and betas of 4 heads."""
+    return (Vector(Holds.F32, s.known.terms.tensor("numbers", (8,)), s.lanes(first, count)),)
+
+
+def decay(s: Setting) -> tuple[RowOperands, Changes]:
+    words = s.words(GAIN, s.gain, 80)
+    return row(DELTA, n=1, src=s.f32(s.x, 80), src2=numbers(s), preloads=words), {
+        "rows, cached sequences": {"kernel": replace(DELTA, cached=2)},
+        "its kernel says 200 channels": {"kernel": replace(DELTA, channels=200)},
+        "are not line 0": {"n": 0},
+        "its decays and betas does not lie whole": {"src2": numbers(s, count=7)},
+        "8 numbers of heads, its kernel says 2": {"kernel": replace(DELTA, heads=2)},
+        "3 heads of 160": {
+            "kernel": replace(DELTA, heads=3),
+            "src2": (Vector(Holds.F32, s.known.terms.tensor("six", (6,)), s.lanes(0, 6)),),
+        },
+        "gain lies at other lanes": {"preloads": s.words(GAIN, s.gain, 0)},
+        "reads tiles": {"preloads": s.run(s.codes, 0)},
+    }
+
+
+def delta(s: Setting) -> tuple[RowOperands, Changes]:
+    terms = s.known.terms
+    raw, keys = terms.tensor("numbers", (8,)), terms.tensor("keys", (16,))
+    lines = tuple(Decayed(Holds.DECAYED, s.x, raw, s.gain, 1, i, 0) for i in range(3))
+    both = (Vector(Holds.F32, keys, s.lanes(0, 16)),)
+    return row(DELTA, n=1, src=lines, src2=both), {
+        "rows, cached sequences": {"kernel": replace(DELTA, sequences=2)},
+        "is not one whole result": {"src": lines[::-1]},
+        "2 lines are no blocks of 3": {"src": lines[:2]},
+        "is 2 lines of channels": {"src": lines * 2},
+        "of another delta rule": {"index": 1},
+        "is line 0, its channels are line 1": {"n": 0},
+        "queries and keys does not lie whole": {"src2": (both[0]._replace(lanes=s.lanes(1, 15)),)},
+        "16 lanes of keys, its kernel says 8": {"kernel": replace(DELTA, groups=1)},
+        "3 groups of 4 heads": {
+            "kernel": replace(DELTA, groups=3),
+            "src2": (Vector(Holds.F32, terms.tensor("three", (24,)), s.lanes(0, 24)),),
+        },
+        "its channels holds weight": {"src": s.chunk(Holds.WEIGHT, 0)},
+    }
+
+
 def gate(s: Setting) -> tuple[RowOperands, Changes]:
     return row(GateKernel(), n=2, src=s.f32(s.x, 0, 80), src2=s.f32(s.y, 0, 80)), {
         "lie beside other lanes": {"src2": s.f32(s.y, 80, 0)},
@@ -123,9 +174,24 @@ def gate(s: Setting) -> tuple[RowOperands, Changes]:
     }
 
 
+def gate16(s: Setting) -> tuple[RowOperands, Changes]:
+    return row(OpenKernel(), n=2, src=s.f16(s.x), src2=s.f32(s.y, 0, 80)), {
+        "lie beside other lanes": {"src2": s.f32(s.y, 80, 0)},
+        "its first operand holds f32": {"src": s.f32(s.x, 0, 80)},
+        "its second operand holds f16": {"src2": s.f16(s.y)},
+        "its operands have 160 and 80 lanes": {
+            "src": s.f16(s.x, 0, 80),
+            "src2": s.f32(s.narrow, 0),
+        },
+    }
+
+
 STATES: dict[Op, Callable[[Setting], tuple[RowOperands, Changes]]] = {
     Op.CONV: conv,
     Op.STEP: step,
     Op.SSM: ssm,
     Op.GATE: gate,
+    Op.DECAY: decay,
+    Op.DELTA: delta,
+    Op.GATE16: gate16,
 }

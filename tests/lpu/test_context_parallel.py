@@ -55,7 +55,7 @@ CASES: dict[str, tuple[Any, str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", slow_but(["two chips per head", "a chip of another group"], CASES))
+@pytest.mark.parametrize("name", slow_but(["a chip of another group"], CASES))
 def test_the_bits_are_those_of_one_device(name: str) -> None:
     config, rack, options = CASES[name]
     step, program = compiled(config, rack, contexts=(CONTEXT,), **options)
@@ -64,6 +64,7 @@ def test_the_bits_are_those_of_one_device(name: str) -> None:
     assert_same(step, program, POSITIONS)
 
 
+@pytest.mark.slow
 def test_sixteen_blocks_merged_at_once_have_the_bits_too() -> None:
     step, program = compiled(SMALL, "quad", contexts=(1280,), tp=4, pp=1, cp=1)
     columns = program.expand(1280)
@@ -73,6 +74,7 @@ def test_sixteen_blocks_merged_at_once_have_the_bits_too() -> None:
     assert_same(step, program, [[0], [639], [640], [1279]])
 
 
+@pytest.mark.slow
 def test_an_owner_keeps_more_stripes_than_its_neighbours_with_the_same_bits() -> None:
     config = replace(SMALL, heads=32)
     step, program = compiled(config, "quad", contexts=(1280,), tp=2, pp=2, cp=2)
@@ -115,6 +117,7 @@ def test_buckets_batches_and_fp8_have_the_bits_too() -> None:
     assert_same(step, program, [[0, 20, 59], [1, 81, 399], [2, 160, 240], [79, 80, 241]])
 
 
+@pytest.mark.slow
 def test_a_chip_holds_its_share_of_the_context() -> None:
     whole, shared = (
         compiled(ONE_HEAD, "quad", contexts=(1280,), tp=4, pp=1, cp=cp)[1].manifest.regions for cp in (1, 4)

@@ -52,7 +52,7 @@ def mixed(name: str) -> Any:
     return step, of_model(program, config)
 
 
-QUICK = ("columns of two chips, three rows", "the shared expert in a line of its own")
+QUICK = ("the shared expert in a line of its own",)
 
 
 @pytest.mark.parametrize("name", slow_but(QUICK, CASES))
@@ -64,6 +64,7 @@ def test_bits_equal_the_model_and_the_program_is_proved(name: str) -> None:
     assert_bits(step, program, drawn(step))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("renormalise", [True, False])
 def test_shares_by_expert_are_the_weights_that_the_router_gives(renormalise: bool) -> None:
     rng = np.random.default_rng(3)

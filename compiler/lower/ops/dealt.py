@@ -58,10 +58,13 @@ class Way:
     by_readers: bool
 
 
-def ways(low: Lowering, node: Node, source: Lines, tiles: RowTiles, owner: np.ndarray) -> list[Way]:
+def ways(
+    low: Lowering, node: Node, source: Lines, tiles: RowTiles, owner: np.ndarray, *, kept: bool = False
+) -> list[Way]:
     """The ways to compute the product. owner: of each line, where every owner takes all rows.
 
-    Where rows are dealt, sums may be made by all ranks, or by those nearest to who reads them.
+    Where rows are dealt, sums may be made by all ranks, or by those nearest to who reads them; kept: of each
+    run of `spread` ranks, as what these multiply lies there whoever reads it.
     """
     out: list[Way] = []
     for spread in _spreads(low, len(tiles.begin)):
@@ -74,8 +77,7 @@ def ways(low: Lowering, node: Node, source: Lines, tiles: RowTiles, owner: np.nd
             out.append(_way(low, node, source, tiles, spread, cut, owner))
             continue
         count = tile_cut(len(owner), 1, low.cached)  # whole tiles: what is sent of one fills many lanes
-        for ranks in _adders(low, node):
-            dealt = ranks[np.arange(len(count)) * len(ranks) // len(count)]
+        for dealt in _adders(low, node, len(count), spread if kept else low.group.ranks):
             cut = np.cumsum(count) - count, count
             made = _way(low, node, source, tiles, spread, cut, np.repeat(dealt, count))
             if _residual_there(low, node, made.owner):
@@ -95,15 +97,25 @@ def _residual_there(low: Lowering, node: Node, owner: np.ndarray) -> bool:
     return held_there(low, users[0][0], own)
 
 
-def _adders(low: Lowering, node: Node) -> list[np.ndarray]:
-    """Which ranks may add the nodes up: all, or of a sum for another group of chips those nearest to it."""
+def _adders(low: Lowering, node: Node, tiles: int, home: int) -> list[np.ndarray]:
+    """Who may add the nodes of each column tile up: all ranks, or of a sum for other chips the nearest.
+
+    home: of so many neighbouring ranks each keeps the tiles that it has where all add.
+    """
     every = np.arange(low.group.ranks)
+    dealt = np.arange(tiles) * len(every) // tiles
     if not _hands_on(low, node) or max(low.group.targets, default=0) < low.group.ranks:
-        return [every]
+        return [dealt]
     chips = np.array(low.router.chips)
     distance = hops(low.router.rack)[chips[every][:, None], chips[list(low.group.targets)]].max(axis=1)
-    near = every[distance == distance.min()]
-    return [every, near] if len(near) < len(every) else [every]
+    near, fewer = np.empty_like(dealt), False
+    for first in range(0, len(every), home):
+        mine = np.flatnonzero(dealt // home == first // home)
+        there = distance[first : first + home]
+        some = first + np.flatnonzero(there == there.min())
+        near[mine] = some[np.arange(len(mine)) * len(some) // max(len(mine), 1)]
+        fewer |= len(some) < len(there)
+    return [dealt, near] if fewer else [dealt]
 
 
 def _hands_on(low: Lowering, node: Node) -> bool:

@@ -13,27 +13,27 @@ from compiler.lower.context import Lowering
 from compiler.lower.rows import tag
 from compiler.program.isa import F32_LANES
 
-BIASES = 7  # which operand they are
+WEIGHTS, BIASES = 2, 7  # operands of the op
 
 
 def biases_of(
     low: Lowering,
     node: Node,
-    experts: int,
+    table: tuple[int, int],
     owner: Int[np.ndarray, " lines"],
     columns: Int[np.ndarray, " lanes"],
     run: Int[np.ndarray, " rows"],
 ) -> dict[str, Any]:
     """Where WGLU rows that begin at the lines `run` find their biases; nothing where experts have none.
 
-    owner, columns: of the lines of gate and up.
+    table: the first expert, and how many. owner, columns: of the lines of gate and up.
     """
     if len(node.inputs) <= BIASES:
         return {}
-    value = node.inputs[BIASES].value
-    width = low.graph.values[value].shape[0] // experts
+    (begin, experts), value = table, node.inputs[BIASES].value
+    width = low.graph.values[value].shape[0] // node.inputs[WEIGHTS].width
     one = columns.reshape(-1, 1, F32_LANES)
-    every = np.where(one < 0, -1, one + width * np.arange(experts)[:, None])
+    every = np.where(one < 0, -1, one + width * (begin + np.arange(experts))[:, None])
     uid, words = low.weight_uid(), np.arange(len(owner) * experts)
     address = low.gain(value, every.reshape(-1), np.repeat(owner, experts), words, uid)
     return {"src3": address[run * experts], "src3_tag": tag(uid, run * experts)}

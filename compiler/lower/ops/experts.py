@@ -1,10 +1,9 @@
-"""Lowering of experts: every expert is cut over all ranks of the group, a slot is one that the rows chose.
+"""Lowering of experts: each is cut over ranks of the group, a slot is one that the rows chose.
 
 Gate and up of a slot lie in pairs of 40 columns in one line; each rank has those columns of the hidden vector
-whose rows of the down projection it multiplies. All slots add into the same sums.
+whose rows of the down projection it multiplies. All slots add into the same sums. Where slices of all ranks
+are too thin, gate and up of an expert are cut over a share of them: `compiler.lower.ops.expert_tables`.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,46 +11,20 @@ from compiler.errors import CompileError
 from compiler.graph.graph import Node
 from compiler.lower.collective import scale_words
 from compiler.lower.context import Lowering
-from compiler.lower.layout import Lines, rank_of_part, spans_of
+from compiler.lower.layout import Lines, spans_of
 from compiler.lower.ops.chains import column_tiles, drain_kernels, emptied_by, turns
 from compiler.lower.ops.dealt import RowTiles, Way, row_tiles
 from compiler.lower.ops.expert_biases import biases_of
+from compiler.lower.ops.expert_tables import MOST_OF_SRAM, Table, owners, tables_of
 from compiler.lower.ops.parted import lower_dealt
 from compiler.lower.rows import tag
 from compiler.lower.rule import LoweringRule
-from compiler.program.instructions.experts import PAIRED, ExpertTileKernel, SlotsKernel, WeightedGluKernel
+from compiler.program.instructions.experts import PAIRED, WeightedGluKernel
 from compiler.program.isa import F16_LANES, F32_LANES, PAIRS, STACK, TILE_ROWS, Op, ceil_div
 from compiler.program.ranges import ramp
 from models.contract.experts.slots import slots_of
 
 A, STATISTIC, WEIGHTS, GATE_UP, GATE_UP_SCALE, DOWN, DOWN_SCALE = range(7)  # the operands of the op
-MOST_OF_SRAM = 7, 8  # what experts may take of a chip in whole tiles; the rest is attention's and KV's
-MOST_SLOT_ROWS = 4  # SLOTS rows of a rank: one for each chain
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Slots:
-    """The slots of a step. lines: one for each; experts: of each its expert, -1 where the step chooses it."""
-
-    lines: Lines
-    experts: np.ndarray
-
-    def kernels(
-        self, low: Lowering, experts: int, k_lines: np.ndarray, *, paired: bool = False
-    ) -> np.ndarray:
-        """The kernels of products of each slot with tiles of each number of lines, [slots, 3].
-
-        paired: tiles of one line are halves.
-        """
-        sizes = sorted(set(k_lines.tolist()))
-        out = np.full((len(self.experts), 3), -1)
-        for slot, expert in enumerate(self.experts.tolist()):
-            for size in sizes:
-                kernel = ExpertTileKernel(
-                    k_lines=size, experts=experts, expert=expert, paired=paired and size == 1
-                )
-                out[slot, size] = low.kernels.index(kernel)
-        return out
 
 
 def lower_experts(low: Lowering, node: Node) -> None:
@@ -64,52 +37,31 @@ def lower_experts(low: Lowering, node: Node) -> None:
             f"its {source.lines} input lines are not fp16 on all of {low.group.ranks} chips",
             "Let experts read what prescale returns.",
         )
-    slots = _slots(low, node)
     starts = node.attributes["starts"]
-    hidden = _hidden(low, node, source, slots, starts)
-    tiles = row_tiles(hidden[0], starts)
+    tables = tables_of(low, node, int(ceil_div(source.lines, TILE_ROWS // F16_LANES)))
+    hidden = [_hidden(low, node, source, table, starts) for table in tables]
+    tiles = row_tiles(hidden[0][0], starts)
 
     def multiply(way: Way, out: Lines, written: np.ndarray) -> None:
-        _down(low, node, hidden, slots, tiles, way, out, written)
+        _down(low, node, hidden, tables, tiles, way, out, written)
 
-    lower_dealt(low, node, hidden, tiles, multiply, spread=True)
-
-
-def _slots(low: Lowering, node: Node) -> _Slots:
-    """SLOTS rows on every rank; where there are as many slots as experts, each has its own."""
-    weights, _ = low.lines(node.inputs[WEIGHTS], node)
-    experts, ranks = node.inputs[WEIGHTS].width, low.group.ranks
-    count = slots_of(experts, node.attributes["chosen"], low.batch)
-    rows = min(MOST_SLOT_ROWS, low.chip.vxm_chains, count)
-    cuts = np.arange(rows + 1) * count // rows
-    first, n = cuts[:-1], np.diff(cuts)
-    lines = low.value("f32", np.zeros(count, np.int64), first=first, count=n)
-    lines.held[:ranks] = True
-    rank, at = np.divmod(np.arange(ranks * rows), rows)
-    kernel = SlotsKernel(experts=experts, chosen=node.attributes["chosen"], slots=count)
-    low.rows.add(
-        Op.SLOTS,
-        rank=rank,
-        n=n[at],
-        aux=low.kernels.index(kernel),
-        src_tag=weights.tag(0),
-        src3=first[at],
-        dst_tag=lines.tag(first[at]),
-    )
-    fixed = count == experts
-    return _Slots(lines=lines, experts=np.arange(count) if fixed else np.full(count, -1))
+    lower_dealt(low, node, [one for some in hidden for one in some], tiles, multiply, spread=True)
 
 
-def _hidden(low: Lowering, node: Node, source: Lines, slots: _Slots, starts: tuple[int, ...]) -> list[Lines]:
+def _hidden(low: Lowering, node: Node, source: Lines, table: Table, starts: tuple[int, ...]) -> list[Lines]:
     """The weighted activations of each slot, where the rows of the down projection are that meet them."""
     width = starts[-1]
     spans = spans_of(width, PAIRED, starts)
-    owner = _owners(spans, starts, low.group.ranks)
+    owner = table.rank + owners(spans, starts, table.ranks)
     part = np.searchsorted(starts, spans[:, 0], side="right") - 1
     lane = np.arange(PAIRED)
     gate = np.where(lane < spans[:, 1:], spans[:, :1] + lane, -1)
     both = np.concatenate([gate, np.where(gate < 0, -1, gate + width)], axis=1).reshape(-1)
-    planes = int(ceil_div(low.chip.planes, len(slots.experts)))
+    planes = low.chip.planes
+    if table.ranks == low.group.ranks:
+        # By the slots of a decode step, so that a chunk finds the same tiles.
+        decoding = slots_of(node.inputs[WEIGHTS].width, node.attributes["chosen"], low.cached)
+        planes = int(ceil_div(planes, decoding))
     first, count = column_tiles(low, owner, planes)
     run = np.flatnonzero((np.diff(owner, prepend=-1) != 0) | (np.diff(part, prepend=-1) != 0))
     size = np.diff(np.append(run, len(owner)))  # f32 lines of each run of one part on one rank
@@ -119,9 +71,9 @@ def _hidden(low: Lowering, node: Node, source: Lines, slots: _Slots, starts: tup
     for at, lines, half in zip(run, size, begin, strict=True):
         real = gate[at : at + lines].reshape(-1)
         columns[half:].reshape(-1)[: len(real)] = real
-    sums = _gate_up(low, node, source, slots, (owner, both, first, count))
-    biases = biases_of(low, node, node.inputs[WEIGHTS].width, owner, both, run)
-    counted = node.inputs[WEIGHTS].width if biases else 0
+    sums = _gate_up(low, node, source, table, (owner, both, first, count))
+    biases = biases_of(low, node, (table.first, table.count), owner, both, run)
+    counted = table.count if biases else 0
     glu = low.kernels.index(WeightedGluKernel(activation=node.attributes["activation"], biases=counted))
     out: list[Lines] = []
     for slot, value in enumerate(sums):
@@ -134,7 +86,7 @@ def _hidden(low: Lowering, node: Node, source: Lines, slots: _Slots, starts: tup
             n=size,
             aux=glu,
             src_tag=value.tag(run),
-            src2_tag=slots.lines.tag(slot),
+            src2_tag=table.lines.tag(slot),
             dst_tag=hidden.tag(begin),
             **biases,
         )
@@ -142,19 +94,11 @@ def _hidden(low: Lowering, node: Node, source: Lines, slots: _Slots, starts: tup
     return out
 
 
-def _owners(spans: np.ndarray, starts: tuple[int, ...], ranks: int) -> np.ndarray:
-    """The rank of each strip: by whole contract parts where there are enough, else spread evenly."""
-    parts = len(starts) - 1
-    if parts < ranks:
-        return np.arange(len(spans)) * ranks // len(spans)
-    return rank_of_part(np.searchsorted(starts, spans[:, 0], side="right") - 1, parts, ranks)
-
-
 def _gate_up(
     low: Lowering,
     node: Node,
     source: Lines,
-    slots: _Slots,
+    table: Table,
     laid: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
 ) -> list[Lines]:
     """Gate and up of each slot. laid: owner by line, column by lane, first line and lines of each tile."""
@@ -163,25 +107,24 @@ def _gate_up(
     rows = np.full(k_tiles * TILE_ROWS, -1)
     rows[: len(source.columns)] = source.columns
     which, k = np.divmod(np.arange(len(first) * k_tiles), k_tiles)  # column tile and k tile of each product
-    uid, experts = low.weight_uid(), low.graph.values[node.inputs[GATE_UP].value].shape[0]
-    tags = tag(uid, k * len(owner) + first[which])
+    tags = tag(low.weight_uid(), k * len(owner) + first[which])
     address = low.weights.load(
         rank[which],
-        F32_LANES * experts * count[which],
+        F32_LANES * table.count * count[which],
         kind=STACK,
-        tensor=low.slot(node.inputs[GATE_UP].value, rows, columns),
+        tensor=table.stack(low, node.inputs[GATE_UP].value, rows, columns),
         k0=k * TILE_ROWS,
         n0=first[which] * F32_LANES,
         lines=count[which],
         tag=tags,
     )
     lines = np.minimum(2, source.lines - 2 * k)
-    kernels = slots.kernels(low, experts, lines)
+    kernels = table.kernels(low, lines)
     statistic = low.lines(node.inputs[STATISTIC], node)[0].tag(0)
     scales = np.full(len(owner), low.slot(node.inputs[GATE_UP_SCALE].value, None, columns))
     words: tuple[np.ndarray, np.ndarray] | None = None
     out: list[Lines] = []
-    for slot, expert in enumerate(slots.experts.tolist()):
+    for slot, expert in enumerate(table.experts.tolist()):
         value = low.value("f32", owner, columns, first=first, count=count)
         words = words or scale_words(low, value, rank, chunk, scales)
         place = turns(low, rank) % low.drains.shape[1]
@@ -194,7 +137,7 @@ def _gate_up(
             aux=kernels[slot, lines],
             dst=accumulator[which],
             src_tag=source.tag(2 * k),
-            src2_tag=slots.lines.tag(slot) if expert < 0 else -1,
+            src2_tag=table.lines.tag(slot) if expert < 0 else -1,
             src3=address,
             src3_tag=tags,
             dst_tag=value.tag(first[which]),
@@ -234,15 +177,15 @@ def _in_order(
 def _down(
     low: Lowering,
     node: Node,
-    hidden: list[Lines],
-    slots: _Slots,
+    hidden: list[list[Lines]],
+    tables: list[Table],
     tiles: RowTiles,
     way: Way,
     out: Lines,
     written: np.ndarray,
 ) -> None:
     """Products of all slots in one chain for each part and column tile, written back to `written`."""
-    parts, source, starts = len(tiles.begin), hidden[0], node.attributes["starts"]
+    parts = len(tiles.begin)
     chunk, part = np.divmod(np.arange(len(way.tile_first) * parts), parts)
     rank, written = way.rank.reshape(-1), written.reshape(-1)
     place = turns(low, rank) % low.drains.shape[1]
@@ -250,64 +193,85 @@ def _down(
     chain = np.repeat(np.arange(len(chunk)), tiles.count[part])
     k = tiles.begin[part[chain]] + ramp(tiles.count[part])
     width, first = way.tile_count[chunk[chain]], way.tile_first[chunk[chain]]
-    real = np.searchsorted(starts, source.columns, side="right") - 1
-    codes = np.array(
-        [
-            low.slot(node.inputs[DOWN].value, np.where(real == one, source.columns, -1), out.columns)
-            for one in range(parts)
-        ]
-    )
-    uids = np.array([low.weight_uid() for _ in range(parts)])[part[chain]]
-    tags = tag(uids, k * out.lines + first)
-    experts = low.graph.values[node.inputs[DOWN].value].shape[0]
-    whole = F32_LANES * experts * width
-    half = (tiles.lines[k] == 1) & _in_halves(low, experts, rank[chain], whole)
-    address = low.weights.load(
-        rank[chain],
-        np.where(half, whole // 2, whole),
-        kind=np.where(half, PAIRS, STACK),
-        tensor=codes[part[chain]],
-        k0=tiles.line[k] * F16_LANES,
-        n0=first * F32_LANES,
-        lines=width,
-        tag=tags,
-    )
+    stacks = [
+        _down_stack(low, node, hidden[i][0], table, tiles, out, (rank[chain], part[chain], k, width, first))
+        for i, table in enumerate(tables)
+    ]
     names = np.array([low.weight_uid() for _ in range(parts)])[part]
     sums = tag(names, way.tile_first[chunk])
-    kernels = slots.kernels(low, experts, tiles.lines, paired=bool(half.any()))
     products: list[np.ndarray] = []
-    for slot, expert in enumerate(slots.experts.tolist()):
-        products.append(
-            low.rows.add(
-                Op.XMM,
-                rank=rank[chain],
-                pin=plane[chain],
-                n=width,
-                aux=kernels[slot, tiles.lines[k]],
-                dst=accumulator[chain],
-                src_tag=hidden[slot].tag(tiles.line[k]),
-                src2_tag=slots.lines.tag(slot) if expert < 0 else -1,
-                src3=address,
-                src3_tag=tags,
-                dst_tag=sums[chain],
+    for table, values, (address, tags, paired) in zip(tables, hidden, stacks, strict=True):
+        kernels = table.kernels(low, tiles.lines, paired=paired)
+        for slot, expert in enumerate(table.experts.tolist()):
+            products.append(
+                low.rows.add(
+                    Op.XMM,
+                    rank=rank[chain],
+                    pin=plane[chain],
+                    n=width,
+                    aux=kernels[slot, tiles.lines[k]],
+                    dst=accumulator[chain],
+                    src_tag=values[slot].tag(tiles.line[k]),
+                    src2_tag=table.lines.tag(slot) if expert < 0 else -1,
+                    src3=address,
+                    src3_tag=tags,
+                    dst_tag=sums[chain],
+                )
             )
-        )
     scales = np.full(out.lines, low.slot(node.inputs[DOWN_SCALE].value, None, out.columns))
     words, names_of_words = scale_words(low, out, rank, chunk, scales)
-    count = len(slots.experts)
     last = low.rows.add(
         Op.WB,
         rank=rank,
         pin=plane,
         n=way.tile_count[chunk],
-        aux=drain_kernels(low, count * tiles.count[part], wide=False, normed=False, part=True),
+        aux=drain_kernels(low, len(products) * tiles.count[part], wide=False, normed=False, part=True),
         src2=words,
         src2_tag=names_of_words,
         src3=accumulator,
         src3_tag=sums,
         dst_tag=written,
     )
-    _in_order(low, np.concatenate(products), last, np.tile(chain, count), (rank, place))
+    _in_order(low, np.concatenate(products), last, np.tile(chain, len(products)), (rank, place))
+
+
+def _down_stack(
+    low: Lowering,
+    node: Node,
+    source: Lines,
+    table: Table,
+    tiles: RowTiles,
+    out: Lines,
+    of: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """(addresses, tags) of a table's down projections, and whether tiles of a line are halves.
+
+    of: rank, part, k tile, lines, first line of each.
+    """
+    rank, part, k, width, first = of
+    starts, parts = node.attributes["starts"], np.arange(len(tiles.begin))
+    real = np.searchsorted(starts, source.columns, side="right") - 1
+    codes = np.array(
+        [
+            table.stack(low, node.inputs[DOWN].value, np.where(real == one, source.columns, -1), out.columns)
+            for one in parts
+        ]
+    )
+    uids = np.array([low.weight_uid() for _ in parts])
+    tags = tag(uids[part], k * out.lines + first)
+    whole = F32_LANES * table.count * width
+    half = (tiles.lines[k] == 1) & _in_halves(low, table.count, rank, whole)
+    address = low.weights.load(
+        rank,
+        np.where(half, whole // 2, whole),
+        kind=np.where(half, PAIRS, STACK),
+        tensor=codes[part],
+        k0=tiles.line[k] * F16_LANES,
+        n0=first * F32_LANES,
+        lines=width,
+        tag=tags,
+    )
+    return address, tags, bool(half.any())
 
 
 def _in_halves(low: Lowering, experts: int, rank: np.ndarray, words: np.ndarray) -> bool:

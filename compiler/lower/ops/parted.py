@@ -71,7 +71,7 @@ def lower_dealt(
     """
     demands = [(demand, demand.view.start) for demand in low.demands.pieces(node.outputs[0])]
     owner, columns, segments, _ = lay(demands, "f32", low.group.ranks)
-    found = ways(low, node, sources[0], tiles, owner)
+    found = ways(low, node, sources[0], tiles, owner, kept=spread)
     found = [way for way in found if not spread or way.spread == max(one.spread for one in found)]
     readers = [adding_readers(low, node, way) for way in found]
     adding = [i for i, way in enumerate(found) if way.by_readers and readers[i] is not None]

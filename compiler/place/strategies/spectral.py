@@ -7,7 +7,7 @@ Source: Fiedler 1973. The shards of a block are alike, so the vector is that of 
 
 import numpy as np
 
-from compiler.errors import CapacityError
+from compiler.errors import LESS_KV, CapacityError
 from compiler.place.cost import CostModel
 from compiler.place.problem import Placement, Shards, words_by_chip
 from fabric.rack import Rack
@@ -29,7 +29,7 @@ def place(shards: Shards, rack: Rack, cost: CostModel, seed: int, budget: int) -
                     "place",
                     "spectral",
                     f"fills {rack.chips} chips before block {shards.names[block]}",
-                    "Use a larger rack, a shorter context, or kv: fp8.",
+                    f"Use a larger rack{LESS_KV}.",
                 )
             placement[block, rank] = chip
             used += words[rank]

@@ -102,12 +102,25 @@ class ShareKernel(Kernel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotsKernel(Kernel):
-    """Slots for the experts that any row chose, `chosen` each at most; with `experts` slots each its own."""
+    """Slots for the experts that any row chose, `chosen` each at most; with a slot for each, its own.
+
+    first, some: slots are for so many experts of all `experts`, from the first on; 0: for all of them.
+    shared: the last experts, which every row takes and which are among the `chosen`.
+    """
 
     family: ClassVar[str] = "slots"
+    later: ClassVar[tuple[str, ...]] = ("first", "some", "shared")
     experts: Count
     chosen: Count
     slots: Count
+    first: int = 0
+    some: int = 0
+    shared: int = 0
+
+    @property
+    def held(self) -> int:
+        """The experts that the slots are for."""
+        return self.some or self.experts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +155,12 @@ def _is_chosen(k: ExpertTileKernel) -> bool:
 def half_words(n: Lines, k: HalfKernel) -> Lines:
     """Words of the weights of n columns' lines."""
     return HALF_TILE_WORDS * n * ceil_div(k.k_lines, 2)
+
+
+def slots_needed(k: SlotsKernel, rows: int) -> int:
+    """Slots that suffice whatever the rows choose: of routed experts all that they can, shared ones once."""
+    shared = max(k.first + k.held - max(k.first, k.experts - k.shared), 0)
+    return min(k.held, rows * (k.chosen - k.shared) + shared)
 
 
 def expert_lines(n: Lines, k: RankKernel | ShareKernel | SlotsKernel) -> Lines:

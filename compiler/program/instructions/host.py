@@ -1,4 +1,4 @@
-"""The host lanes: lines of a hop's message and answer, KV of one layer in and out."""
+"""The host lanes: lines of a hop's message and answer, KV of one layer in and out, weights from DDR5."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -9,6 +9,7 @@ from compiler.program.isa import (
     HOST_OUT,
     KV,
     TRANSIENT,
+    WEIGHTS,
     Count,
     Holds,
     Instruction,
@@ -49,8 +50,21 @@ class HandoverKernel(KVKernel):
     host_slot: Count
 
 
-def wire_words(n: Lines, k: TakeKernel | GiveKernel | HandoverKernel, rows: int) -> Lines:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadKernel(Kernel):
+    """Words from DDR5 over the lane; host_slot: cycles of a word on it."""
+
+    family: ClassVar[str] = "load"
+    host_slot: Count
+
+
+LaneKernel = TakeKernel | GiveKernel | HandoverKernel | LoadKernel
+
+
+def wire_words(n: Lines, k: LaneKernel, rows: int) -> Lines:
     """Words that rows move over the host lane of their chip, in `k.host_slot` cycles each."""
+    if isinstance(k, LoadKernel):
+        return n
     if isinstance(k, HandoverKernel):
         return n * k.kv_words
     return rows * (ceil_div(n, 2) if k.wire == "fp8" else n)
@@ -98,5 +112,15 @@ INSTRUCTIONS = (
         write=None,
         moves="egress",
         numbers=(("n", "tokens"), ("src3", "line")),
+    ),
+    Instruction(
+        op=Op.LOAD,
+        name="LOAD",
+        unit=HOST_IN,
+        kernel=LoadKernel,
+        reads=(),
+        write=Operand("dst", WEIGHTS, same, tagged=False),
+        moves="switch",
+        numbers=(("n", "words"), ("src3", "from word")),
     ),
 )

@@ -22,6 +22,7 @@ from compiler.program.isa import (
     Op,
     Operand,
     ceil_div,
+    halved,
     one,
     same,
 )
@@ -69,10 +70,30 @@ class SsmKernel(StateKernel):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeltaKernel(StateKernel):
+    """The gated delta rule on one line of `channels`; `kept` is the lanes of a key.
+
+    heads: of channels, each with a decay and a beta; groups: of those, each with a query and a key.
+    """
+
+    family: ClassVar[str] = "delta"
+    channels: Count
+    heads: Count
+    groups: Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GateKernel(Kernel):
     """A vector times silu of another."""
 
     family: ClassVar[str] = "gate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenKernel(Kernel):
+    """An fp16 vector times the sigmoid of another."""
+
+    family: ClassVar[str] = "open"
 
 
 def tap_words(k: ConvKernel) -> int:
@@ -90,8 +111,13 @@ def raw_lines(k: SsmKernel) -> int:
     return 1 if k.apart else int(ceil_div(k.steps, F32_LANES))
 
 
-def both_lines(k: SsmKernel) -> int:
-    """Lines of B and C of all groups."""
+def number_lines(k: DeltaKernel) -> int:
+    """Lines of the raw decays and betas of all heads."""
+    return int(ceil_div(2 * k.heads, F32_LANES))
+
+
+def both_lines(k: SsmKernel | DeltaKernel) -> int:
+    """Lines of B and C, or of queries and keys, of all groups."""
     return int(ceil_div(2 * k.groups * k.kept, F32_LANES))
 
 
@@ -100,7 +126,7 @@ def conv_state_words(n: Lines, k: ConvKernel) -> Lines:
     return n * k.kept * k.cached
 
 
-def ssm_state_words(n: Lines, k: SsmKernel) -> Lines:
+def line_state_words(n: Lines, k: StateKernel) -> Lines:
     """Words of the state of one line, all cached sequences."""
     return k.kept * k.cached
 
@@ -122,8 +148,21 @@ def _raw(n: Lines, k: SsmKernel) -> Lines:
     return raw_lines(k)
 
 
-def _both(n: Lines, k: SsmKernel) -> Lines:
+def _both(n: Lines, k: SsmKernel | DeltaKernel) -> Lines:
     return both_lines(k)
+
+
+def _numbers(n: Lines, k: DeltaKernel) -> Lines:
+    return number_lines(k)
+
+
+def decayed_lines(k: DeltaKernel) -> int:
+    """Lines of a line of channels, what is left of their states, and their betas."""
+    return 3
+
+
+def _decayed(n: Lines, k: DeltaKernel) -> Lines:
+    return decayed_lines(k)
 
 
 def _of_line(n: Lines, k: SsmKernel) -> Lines:
@@ -167,7 +206,36 @@ INSTRUCTIONS = (
         reads=(
             Operand("src", TRANSIENT, _stepped, Holds.STEPPED, whole=stepped_lines),
             Operand("src2", TRANSIENT, _both, Holds.F32),
-            Operand("src3", KV, ssm_state_words),
+            Operand("src3", KV, line_state_words),
+        ),
+        write=Operand("dst", TRANSIENT, one, Holds.F32),
+        least=0,
+        numbers=_LINE,
+        renews="src3",
+    ),
+    Instruction(
+        op=Op.DECAY,
+        name="DECAY",
+        unit=VXM,
+        kernel=DeltaKernel,
+        reads=(
+            Operand("src", TRANSIENT, one, Holds.F32),
+            Operand("src2", TRANSIENT, _numbers, Holds.F32),
+            Operand("src3", WEIGHTS, one, GAIN),
+        ),
+        write=Operand("dst", TRANSIENT, _decayed, Holds.DECAYED),
+        least=0,
+        numbers=_LINE,
+    ),
+    Instruction(
+        op=Op.DELTA,
+        name="DELTA",
+        unit=VXM,
+        kernel=DeltaKernel,
+        reads=(
+            Operand("src", TRANSIENT, _decayed, Holds.DECAYED, whole=decayed_lines),
+            Operand("src2", TRANSIENT, _both, Holds.F32),
+            Operand("src3", KV, line_state_words),
         ),
         write=Operand("dst", TRANSIENT, one, Holds.F32),
         least=0,
@@ -181,6 +249,18 @@ INSTRUCTIONS = (
         kernel=GateKernel,
         reads=(_F32, Operand("src2", TRANSIENT, same, Holds.F32)),
         write=_TO_F32,
+        ordered=True,
+    ),
+    Instruction(
+        op=Op.GATE16,
+        name="GATE16",
+        unit=VXM,
+        kernel=OpenKernel,
+        reads=(
+            Operand("src", TRANSIENT, halved, Holds.F16),
+            Operand("src2", TRANSIENT, same, Holds.F32),
+        ),
+        write=Operand("dst", TRANSIENT, halved, Holds.F16),
         ordered=True,
     ),
 )

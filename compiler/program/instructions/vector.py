@@ -84,11 +84,18 @@ class PrescaleKernel(Kernel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadNormKernel(Kernel):
-    """RMS norm of each head."""
+    """RMS norm of each head. f32: rounded to that, twice, rather than to fp16; own: each head has a gain.
+
+    length: over its length, in f32, without a gain.
+    """
 
     family: ClassVar[str] = "hnorm"
+    later: ClassVar[tuple[str, ...]] = ("f32", "own", "length")
     head_dim: Count
     eps: float
+    f32: bool = False
+    own: bool = False
+    length: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +166,7 @@ class GluKernel(Kernel):
     """The activation of the gate, times up."""
 
     family: ClassVar[str] = "glu"
-    activation: Literal["silu", "gelu", "gelu_erf"]
+    activation: Literal["silu", "gelu", "gelu_erf", "relu"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,8 +192,9 @@ def _angle_words(n: Lines, k: RopeKernel) -> Lines:
     return k.positions * k.stride
 
 
-def _gain_words(n: Lines, k: HeadNormKernel) -> Lines:
-    return ceil_div(k.head_dim, F32_LANES)
+def gain_words(n: Lines, k: HeadNormKernel) -> Lines:
+    """Words of the gain of n heads."""
+    return ceil_div(n * k.head_dim if k.own else k.head_dim, F32_LANES)
 
 
 def _f32_heads(n: Lines, k: HeadNormKernel) -> Lines:
@@ -205,8 +213,16 @@ def _normed(n: Lines, k: NormKernel) -> Lines:
     return n if k.f32 else halved(n, k)
 
 
-def _norm_result(k: NormKernel) -> int:
+def _normed_heads(n: Lines, k: HeadNormKernel) -> Lines:
+    return _f32_heads(n, k) if k.f32 else _f16_heads(n, k)
+
+
+def _norm_result(k: NormKernel | HeadNormKernel) -> int:
     return Holds.F32 if k.f32 else Holds.F16
+
+
+def _has_gain(k: HeadNormKernel) -> bool:
+    return not k.length
 
 
 def _is_shifted(k: RstatKernel) -> bool:
@@ -273,9 +289,9 @@ INSTRUCTIONS = (
         kernel=HeadNormKernel,
         reads=(
             Operand("src", TRANSIENT, _f32_heads, Holds.F32),
-            Operand("src3", WEIGHTS, _gain_words, GAIN),
+            Operand("src3", WEIGHTS, gain_words, GAIN, present=_has_gain),
         ),
-        write=_TO_HEADS,
+        write=Operand("dst", TRANSIENT, _normed_heads, _norm_result),
         ordered=True,
     ),
     Instruction(

@@ -2,7 +2,7 @@
 
 A slot is named by the line that SLOTS made for it, or by the number of its expert where each has its own.
 Gate and up of a slot make its activation, which is weighted by the same slot; the sum over slots takes each
-once.
+once, of one table for all experts, or of several that have all experts between them.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from lpu.check.findings import Findings
 from lpu.check.follow.contexts import MadeRows
 from lpu.check.rows import Alike
 
-NUMBERS = ("experts", "chosen", "slots", "expert", "first", "shared", "sigmoid", "scores")
+NUMBERS = ("experts", "chosen", "slots", "expert", "first", "some", "shared", "sigmoid", "scores")
 _LINE = (1 << TAG_SHIFT) - 1
 Rows = Int[np.ndarray, " rows"]
 
@@ -37,9 +37,13 @@ def wrong_slots(kernel: Any, rows: int) -> str:
         return f"its kernel has {kernel.shared} shared experts and scales by {kernel.scale}"
     if not isinstance(kernel, SlotsKernel):
         return ""
-    needed = min(kernel.experts, rows * kernel.chosen)
-    if kernel.slots < needed or kernel.slots > kernel.experts:
-        return f"its kernel has {kernel.slots} slots, {rows} rows can choose {needed} of {kernel.experts}"
+    first, end, routed = kernel.first, kernel.first + kernel.held, kernel.experts - kernel.shared
+    if not 0 <= first < end <= kernel.experts or not 0 <= kernel.shared <= kernel.chosen or kernel.some < 0:
+        of = f"{kernel.experts}, the last {kernel.shared} of them shared"
+        return f"its kernel is for experts {first} .. {end - 1} of {of}"
+    needed = min(kernel.held, rows * (kernel.chosen - kernel.shared) + max(end - max(first, routed), 0))
+    if kernel.slots < needed or kernel.slots > kernel.held:
+        return f"its kernel has {kernel.slots} slots, {rows} rows can choose {needed} of {kernel.held}"
     return ""
 
 
@@ -87,6 +91,7 @@ def _routers(findings: Findings, made: MadeRows, number: dict[str, Rows]) -> Non
     known = (shared >= 0) & (ranked >= 0)
     taken = number["chosen"][ranked] + number["shared"][shared]
     differs = (every[shared] != number["experts"][slots]) | (taken != number["chosen"][slots])
+    differs |= (number["shared"][slots] != 0) & (number["shared"][slots] != number["shared"][shared])
     other = slots[known & differs]
     findings.add(7, other, "has slots for another number of experts, or of chosen ones, than its router")
 
@@ -107,6 +112,12 @@ def _tables(findings: Findings, number: dict[str, Rows]) -> None:
     last = np.roll(fresh, -1)
     short = rows[last & (c.src3[rows] + c.n[rows] != number["slots"][rows])]
     findings.add(7, short, lambda i: f"is the last, of {number['slots'][short[i]]} slots there are more")
+
+
+def _held(number: dict[str, Rows], rows: Rows) -> Rows:
+    """How many experts the slots of these rows are for."""
+    some = number["some"][rows]
+    return np.where(some > 0, some, number["experts"][rows])
 
 
 def _slots(c: Columns, number: dict[str, Rows]) -> Rows:
@@ -130,7 +141,7 @@ def _chosen_of_table(findings: Findings, made: MadeRows, number: dict[str, Rows]
     table = slots[first]
     at = np.minimum(np.searchsorted(names, c.src2_tag[xmm] >> TAG_SHIFT), len(names) - 1)
     asks = number["expert"][xmm] < 0
-    strange = asks & (number["experts"][table[at]] != number["experts"][xmm])
+    strange = asks & (_held(number, table[at]) != number["experts"][xmm])
     bad = xmm[strange]
     findings.add(
         7, bad, lambda i: f"takes one of {number['experts'][bad[i]]} experts, its slots are of others"
@@ -145,23 +156,22 @@ def _sums(findings: Findings, made: MadeRows, number: dict[str, Rows], slot: Row
     value = c.src_tag[xmm] >> TAG_SHIFT
     at = np.minimum(np.searchsorted(hidden, value), max(len(hidden) - 1, 0))
     down = (hidden[at] == value) if len(hidden) else np.zeros(len(xmm), bool)
-    foreign = xmm[down][slot[weighs[at[down]]] != slot[xmm[down]]]
+    foreign = xmm[down][_apart(c, slot, number, xmm[down], weighs[at[down]])]
     findings.add(7, foreign, lambda i: f"multiplies what another slot weighs by slot {slot[foreign[i]]}")
-    mixed = glu[slot[glu] != slot[weighs[np.searchsorted(hidden, c.dst_tag[glu] >> TAG_SHIFT)]]]
+    mixed = glu[c.src2_tag[glu] != c.src2_tag[weighs[np.searchsorted(hidden, c.dst_tag[glu] >> TAG_SHIFT)]]]
     findings.add(7, mixed, "weighs a part of a value by another slot than the rest of it")
-    _gate_and_up(findings, xmm[~down], glu, slot)
-    _over_slots(findings, xmm[down], slot, _count(c, glu, number))
+    _gate_and_up(findings, xmm[~down], glu, slot, number)
+    _over_slots(findings, xmm[down], slot, c.src2_tag[weighs[at[down]]] >> TAG_SHIFT, number)
 
 
-def _count(c: Columns, glu: Rows, number: dict[str, Rows]) -> dict[int, int]:
-    """By value of activations: how many slots its table has."""
-    slots = _of(c, Op.SLOTS)
-    sizes = dict(zip((c.dst_tag[slots] >> TAG_SHIFT).tolist(), number["slots"][slots].tolist(), strict=True))
-    pairs = zip((c.dst_tag[glu] >> TAG_SHIFT).tolist(), (c.src2_tag[glu] >> TAG_SHIFT).tolist(), strict=True)
-    return {value: sizes.get(table, -1) for value, table in pairs}
+def _apart(c: Columns, slot: Rows, number: dict[str, Rows], products: Rows, others: Rows) -> np.ndarray:
+    """Whether a product takes another slot than another row; a fixed expert is of whatever table that is."""
+    asks = (number["expert"][products] < 0) & ((c.op[others] != Op.XMM) | (number["expert"][others] < 0))
+    tables = c.src2_tag[products] >> TAG_SHIFT != c.src2_tag[others] >> TAG_SHIFT
+    return (slot[products] != slot[others]) | (asks & tables)
 
 
-def _gate_and_up(findings: Findings, rows: Rows, glu: Rows, slot: Rows) -> None:
+def _gate_and_up(findings: Findings, rows: Rows, glu: Rows, slot: Rows, number: dict[str, Rows]) -> None:
     """A value has one slot: of its products, and by which it is weighted; each k tile comes once."""
     c = findings.columns
     value, first = np.unique(c.dst_tag[rows] >> TAG_SHIFT, return_index=True)
@@ -170,7 +180,7 @@ def _gate_and_up(findings: Findings, rows: Rows, glu: Rows, slot: Rows) -> None:
         return
     of = rows[first]
     at = np.searchsorted(value, c.dst_tag[rows] >> TAG_SHIFT)
-    mixed = rows[slot[rows] != slot[of[at]]]
+    mixed = rows[_apart(c, slot, number, rows, of[at])]
     findings.add(7, mixed, lambda i: f"adds slot {slot[mixed[i]]} to a sum of another one")
     order = np.lexsort((c.src_tag[rows], c.dst_tag[rows], c.chip[rows]))
     some = rows[order]
@@ -179,24 +189,50 @@ def _gate_and_up(findings: Findings, rows: Rows, glu: Rows, slot: Rows) -> None:
     findings.add(7, some[1:][again], "multiplies the same input lines a second time")
     at = np.minimum(np.searchsorted(value, c.src_tag[glu] >> TAG_SHIFT), len(value) - 1)
     known = value[at] == c.src_tag[glu] >> TAG_SHIFT
-    wrong = glu[~known | (slot[of[at]] != slot[glu])]
+    wrong = glu[~known | _apart(c, slot, number, of[at], glu)]
     findings.add(7, wrong, lambda i: f"weighs by slot {slot[wrong[i]]} what was computed for another one")
 
 
-def _over_slots(findings: Findings, rows: Rows, slot: Rows, count: dict[int, int]) -> None:
-    """Of every sum each input line meets each slot once."""
+def _over_slots(findings: Findings, rows: Rows, slot: Rows, table: Rows, number: dict[str, Rows]) -> None:
+    """Of every sum each input line meets each slot once, of tables that have all experts between them.
+
+    table: of each row the value whose slots it takes.
+    """
     c = findings.columns
+    made = _of(c, Op.SLOTS)
+    if not len(made) or not len(rows):
+        findings.add(7, rows, "takes an expert, no row makes slots")
+        return
+    names, where = np.unique(c.dst_tag[made] >> TAG_SHIFT, return_index=True)
+    at = made[where][np.minimum(np.searchsorted(names, table), len(names) - 1)]
+    first, held, slots = number["first"][at], _held(number, at), number["slots"][at]
     line = c.src_tag[rows] & _LINE
-    order = np.lexsort((slot[rows], line, c.dst_tag[rows], c.chip[rows]))
-    rows, line = rows[order], line[order]
-    key = np.stack([c.chip[rows], c.dst_tag[rows], line])
-    fresh = np.ones(len(rows), bool)
-    fresh[1:] = (key[:, 1:] != key[:, :-1]).any(axis=0)
-    begin = np.flatnonzero(fresh)
-    within = np.arange(len(rows)) - np.repeat(begin, np.diff(np.append(begin, len(rows))))
-    wanted = np.array([count[int(v)] for v in c.src_tag[rows[begin]] >> TAG_SHIFT], np.int64)
+    order = np.lexsort((slot[rows], table, first, line, c.dst_tag[rows], c.chip[rows]))
+    rows, line, table, first, held, slots, at = (
+        one[order] for one in (rows, line, table, first, held, slots, at)
+    )
+    fresh = _begins(c.chip[rows], c.dst_tag[rows], line)
+    turn = _begins(c.chip[rows], c.dst_tag[rows], line, table)
+    begin = np.flatnonzero(turn)
     size = np.diff(np.append(begin, len(rows)))
+    within = np.arange(len(rows)) - np.repeat(begin, size)
     other = rows[slot[rows] != within]
     findings.add(7, other, lambda i: f"is slot {slot[other[i]]} of a sum that lacks one, or has it twice")
-    short = begin[size != wanted]
+    short = begin[size != slots[begin]]
     findings.add(7, rows[short], "its sum does not take every slot once")
+    strange = rows[number["experts"][rows] != held]
+    findings.add(
+        7, strange, lambda i: f"takes one of {number['experts'][strange[i]]} experts, its slot of others"
+    )
+    last = np.roll(fresh, -1)[begin + size - 1]
+    end = first[begin] + held[begin]
+    wanted = np.where(fresh[begin], 0, np.roll(end, 1))
+    gap = (first[begin] != wanted) | (last & (end != number["experts"][at[begin]]))
+    findings.add(7, rows[begin[gap]], "its sum does not take every expert once")
+
+
+def _begins(*keys: Rows) -> np.ndarray:
+    """Where rows in order of their keys have others than the row before."""
+    fresh = np.ones(len(keys[0]), bool)
+    fresh[1:] = (np.stack(keys)[:, 1:] != np.stack(keys)[:, :-1]).any(axis=0)
+    return fresh

@@ -7,7 +7,7 @@ channels, taps or decays, is that line's.
 import numpy as np
 from jaxtyping import Bool, Int
 
-from compiler.program.instructions.recurrent import SsmKernel, StateKernel
+from compiler.program.instructions.recurrent import DeltaKernel, SsmKernel, StateKernel
 from compiler.program.isa import F32_LANES, TAG_SHIFT, Op, ceil_div
 from compiler.program.program import Loads
 from lpu.check.findings import Findings
@@ -51,7 +51,7 @@ def states(findings: Findings, stated: Stated, renewed: Accesses, others: tuple[
 
 def is_beside(op: Int[np.ndarray, " rows"]) -> Bool[np.ndarray, " rows"]:
     """Of which rows the preloaded words are several vectors beside the lines that they make."""
-    return (op == Op.CONV) | (op == Op.STEP)
+    return (op == Op.CONV) | (op == Op.STEP) | (op == Op.DECAY)
 
 
 def beside(findings: Findings, a: Accesses, loads: Loads, first: Int[np.ndarray, " reads"]) -> None:
@@ -83,6 +83,8 @@ def wrong_state(kernel: StateKernel, stated: Stated) -> str:
             f"the program "
             f"{stated.rows} in chunks of {stated.chunk} of {stated.sequences}"
         )
+    if isinstance(kernel, DeltaKernel) and (kernel.channels % kernel.heads or kernel.heads % kernel.groups):
+        return f"its kernel has {kernel.channels} channels, {kernel.heads} heads, {kernel.groups} groups"
     if not isinstance(kernel, SsmKernel):
         return ""
     if kernel.channels % kernel.steps or kernel.channels % kernel.groups:
@@ -95,17 +97,24 @@ def wrong_state(kernel: StateKernel, stated: Stated) -> str:
 
 
 def stepped(findings: Findings, groups: list[Alike]) -> None:
-    """Rule 7: a state space row takes a line with its own time steps, and all of B and C."""
+    """Rule 7: a row takes a line with its own time steps or decays, and all of B and C, or keys."""
     c = findings.columns
     for _, kernel, rows in groups:
-        if not isinstance(kernel, SsmKernel):
+        if not isinstance(kernel, SsmKernel | DeltaKernel):
             continue
         lines = int(ceil_div(kernel.channels, F32_LANES))
         out = rows[c.n[rows] >= lines]
         findings.add(
             7, out, lambda i, out=out, lines=lines: f"line {c.n[out[i]]} of {lines} lines of channels"
         )
-    step, ssm = (np.flatnonzero((c.op == op) & (c.dst_tag >= 0)) for op in (Op.STEP, Op.SSM))
+    for pair in ((Op.STEP, Op.SSM), (Op.DECAY, Op.DELTA)):
+        _paired(findings, *pair)
+
+
+def _paired(findings: Findings, before: int, after: int) -> None:
+    """What a line is made beside is of that line. before, after: the opcodes."""
+    c = findings.columns
+    step, ssm = (np.flatnonzero((c.op == op) & (c.dst_tag >= 0)) for op in (before, after))
     made = {int(c.dst_tag[row]): int(row) for row in step}
     other = [int(row) for row in ssm if c.n[made.get(int(c.src_tag[row]), row)] != c.n[row]]
     findings.add(
@@ -118,4 +127,6 @@ def stepped(findings: Findings, groups: list[Alike]) -> None:
     late = ssm[(c.dst_tag[ssm] & _LINE) != c.n[ssm]]
     findings.add(7, late, lambda i: f"makes line {c.dst_tag[late[i]] & _LINE}, it is of line {c.n[late[i]]}")
     cut = ssm[(c.src2_tag[ssm] >= 0) & (c.src2_tag[ssm] & _LINE > 0)]
-    findings.add(7, cut, lambda i: f"begins at line {c.src2_tag[cut[i]] & _LINE} of B and C, it takes all")
+    findings.add(
+        7, cut, lambda i: f"begins at line {c.src2_tag[cut[i]] & _LINE} of what all lines share, it takes all"
+    )

@@ -173,17 +173,23 @@ class BoundPreloads:
         return TileRun(TILE, rows, tuple([(self._tensor[one], self._across[one]) for one in loads]))
 
     def _stack(self, loads: tuple[int, ...]) -> StackRun:
-        """One stack: tiles of all experts of its tensor, as large as that makes it, or halves in pairs."""
+        """One stack: tiles of some experts of its tensor, or halves; rows name those of the first of them."""
         (load, *more), known = loads, self._known
         tensor, lines = self._tensor[load], self._lines[load]
         need(not more, "reads several stacks at once")
-        experts, kind = known.terms.shape(tensor)[0], self._kind[load]
-        places = experts if kind == STACK else experts // 2
-        need(kind == STACK or experts % 2 == 0, f"{experts} experts are no pairs")
+        experts, depth, _ = known.terms.shape(tensor)
         words = int(self._block.loads.words[self._read.first[load]])
-        need(words == F32_LANES * lines * places, f"a stack of {words} words is not of {experts} experts")
+        count, rest = divmod(words, max(F32_LANES * lines, 1))
+        count *= 1 if self._kind[load] == STACK else 2
+        rows = known.lanes.all[self._down[load]]
+        first = int(rows.max(initial=-1)) // depth
+        need(count > 0 and not rest, f"a stack of {words} words is not of whole experts")
+        there = f"a stack of {count} experts from {first} on, of {experts}"
+        need(first >= 0 and first + count <= experts, there)
+        need(bool((rows[rows >= 0] // depth == first).all()), "a stack names rows of several experts")
+        down = known.lanes.number(np.where(rows < 0, -1, rows - first * depth))
         across = known.lanes.pieces((self._across[load],), F32_LANES)
-        return StackRun(kind, self._down[load], tuple([(tensor, one) for one in across]))
+        return StackRun(self._kind[load], down, tuple([(tensor, one) for one in across]), first, count)
 
     def _halves(self, loads: tuple[int, ...]) -> HalfRun:
         """Tiles of one tensor and of the same columns, one below the other."""
@@ -236,7 +242,8 @@ def check_maps(block: Block, shapes: Mapping[int, tuple[int, ...]], names: Mappi
     for slot, (rows, columns) in enumerate(block.slots):
         shape = shapes[slot]
         wide = shape[0] * shape[-1] if len(shape) == 2 else shape[-1]  # of a matrix of each head: theirs
-        axes = {"row": (rows, shape[-2] if len(shape) in _MATRICES else 0), "column": (columns, wide)}
+        deep = shape[-2] if len(shape) in _MATRICES else 0
+        axes = {"row": (rows, deep * shape[0] if len(shape) > 2 else deep), "column": (columns, wide)}
         for what, (index, size) in axes.items():
             need(
                 -1 <= index < len(block.maps),

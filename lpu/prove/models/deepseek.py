@@ -132,24 +132,10 @@ class _Reading:
 
     def _experts(self, out: ModelTerms, config: LatentExpertsConfig, block: str, x: int) -> int:
         """Experts that a router chooses by sigmoid scores and a bias, and shared ones behind them."""
-        terms, hidden, width = self.terms, config.hidden, config.expert_ffn
-        a, statistic = self._deferred(out, f"{block}.norm", x)
-        halves = self._tensor(out, f"{block}.router.halves", hidden, config.experts)
-        powers = self._tensor(out, f"{block}.router.exponent", config.experts)
-        bias = self._tensor(out, f"{block}.router.bias", config.experts)
-        z = experts.logits(terms, experts.matmul16(terms, a, halves), statistic, powers)
-        chosen = (config.chosen, config.renormalise, config.shared)
-        weights = experts.route(terms, z, (*chosen, config.groups, config.keep, config.scale), bias)
-        every = config.experts + config.shared
-        gate_up = self._tensor(out, f"{block}.gate_up.codes", every, hidden, 2 * width)
-        scales = self._tensor(out, f"{block}.gate_up.exponent", 2 * width)
-        down = self._tensor(out, f"{block}.down.codes", every, width, hidden)
-        down_scales = self._tensor(out, f"{block}.down.exponent", hidden)
-        inner = experts.glus(terms, (a, gate_up, scales, statistic, weights), config.activation)
-        made = terms.matmul(inner, down, down_scales, -1, experts.parts_of(width))
-        for term, what in ((weights, "router"), (inner, "gate and up"), (made, "experts")):
-            out.places[term] = f"{block}, {what}"
-        x = terms.add(x, made)
+        a = self._deferred(out, f"{block}.norm", x)
+        sizes = experts.Sizes(config.hidden, config.experts, config.expert_ffn, config.activation)
+        chosen = (config.chosen, config.renormalise, config.shared, config.groups, config.keep, config.scale)
+        x = self.terms.add(x, experts.mixture(self.terms, out, block, a, sizes, chosen))
         out.places[x] = block
         return x
 

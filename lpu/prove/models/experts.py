@@ -5,7 +5,7 @@ number, the terms below name none.
 """
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from lpu.prove.models.llama import LlamaReading
 from lpu.prove.models.record import ModelTerms
@@ -24,46 +24,56 @@ def read(terms: Terms, numbers: Mapping[str, Any], longest: int, kv: str) -> Mod
         config = ExpertsConfig.of_fields(numbers)
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise RefusedError(f"the numbers of the model: {error}") from None
-    return ExpertsReading(terms, config, longest, kv).step()
+    return _ExpertsReading(terms, config, longest, kv).step()
 
 
-class ExpertsReading(LlamaReading):
+class _ExpertsReading(LlamaReading):
     """Reads such a model; no part of it is one that a hop computes."""
 
     def _feed_forward(self, out: ModelTerms, block: str, x: int) -> int:
         config = cast(ExpertsConfig, self.config)
-        a, statistic = self._deferred(x, self._gain(out, block, config.hidden))
-        z = self._router_logits(out, block, a, statistic)
-        weights = route(self.terms, z, (config.chosen, config.renormalise, 0))
-        return self._mixture(out, block, (a, statistic, weights), config.activation)
+        a = self._deferred(x, self._gain(out, block, config.hidden))
+        sizes = Sizes(config.hidden, config.experts, config.ffn, config.activation)
+        return mixture(self.terms, out, block, a, sizes, (config.chosen, config.renormalise, 0))
 
-    def _router_logits(self, out: ModelTerms, block: str, a: int, statistic: int) -> int:
-        """The logits of all experts, before a bias."""
-        config, terms = cast(ExpertsConfig, self.config), self.terms
-        halves = self._tensor(out, f"{block}.router.halves", config.hidden, config.experts)
-        powers = self._tensor(out, f"{block}.router.exponent", config.experts)
-        return logits(terms, matmul16(terms, a, halves), statistic, powers)
 
-    def _mixture(
-        self, out: ModelTerms, block: str, of: tuple[int, int, int], activation: str, *biases: int
-    ) -> int:
-        """The sum over experts. of: vector, statistic, weights; biases: of gate and up, if there are any."""
-        config, terms = cast(ExpertsConfig, self.config), self.terms
-        a, statistic, weights = of
-        both, width = 2 * config.ffn, config.ffn
-        gate_up = (
-            self._tensor(out, f"{block}.gate_up.codes", config.experts, config.hidden, both),
-            self._tensor(out, f"{block}.gate_up.exponent", both),
-        )
-        down = (
-            self._tensor(out, f"{block}.down.codes", config.experts, width, config.hidden),
-            self._tensor(out, f"{block}.down.exponent", config.hidden),
-        )
-        hidden = glus(terms, (a, *gate_up, statistic, weights, *biases), activation)
-        made = terms.matmul(hidden, *down, -1, parts_of(width))
-        for term, what in ((weights, "router"), (hidden, "gate and up"), (made, "experts")):
-            out.places[term] = f"{block}, {what}"
+class Sizes(NamedTuple):
+    """Of a layer's experts: lanes of their input, how many a router has, lanes of each, its activation."""
+
+    hidden: int
+    experts: int
+    width: int
+    activation: str
+
+
+def mixture(
+    terms: Terms, out: ModelTerms, block: str, a: tuple[int, int], sizes: Sizes, chosen: tuple[Any, ...]
+) -> int:
+    """Experts and their router. a: scaled vector and statistic; chosen: attributes of the route.
+
+    A router whose attributes name groups goes by sigmoid scores and has a bias.
+    """
+    (vector, statistic), (hidden, experts, width, activation) = a, sizes
+    _, _, shared, *scored = chosen
+
+    def tensor(name: str, *shape: int) -> int:
+        out.tensors[f"{block}.{name}"] = made = terms.tensor(f"{block}.{name}", shape)
         return made
+
+    halves, powers = tensor("router.halves", hidden, experts), tensor("router.exponent", experts)
+    bias = tensor("router.bias", experts) if scored else -1
+    weights = route(terms, logits(terms, matmul16(terms, vector, halves), statistic, powers), chosen, bias)
+    every = experts + shared
+    gate_up = (
+        tensor("gate_up.codes", every, hidden, 2 * width),
+        tensor("gate_up.exponent", 2 * width),
+    )
+    down = tensor("down.codes", every, width, hidden), tensor("down.exponent", hidden)
+    inner = glus(terms, (vector, *gate_up, statistic, weights), activation)
+    made = terms.matmul(inner, *down, -1, parts_of(width))
+    for term, what in ((weights, "router"), (inner, "gate and up"), (made, "experts")):
+        out.places[term] = f"{block}, {what}"
+    return made
 
 
 def matmul16(terms: Terms, value: int, weights: int) -> int:
@@ -87,7 +97,12 @@ def route(terms: Terms, z: int, attributes: tuple[Any, ...], bias: int = -1) -> 
 
 def taken(attributes: tuple[Any, ...]) -> int:
     """Experts that a row takes: those that it chooses, and the shared ones."""
-    return attributes[0] + attributes[2]
+    return attributes[0] + shared(attributes)
+
+
+def shared(attributes: tuple[Any, ...]) -> int:
+    """Experts that every row takes, the last of all."""
+    return attributes[2]
 
 
 def glus(terms: Terms, operands: tuple[int, ...], activation: str) -> int:

@@ -5,9 +5,11 @@ projections are a product of what each expert counts, rounded to fp16, and join 
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, cast
 
-from lpu.prove.models.experts import ExpertsReading, matmul16, route
+from lpu.prove.models.experts import glus, logits, matmul16, parts_of, route
+from lpu.prove.models.llama import LlamaReading
 from lpu.prove.models.record import ModelTerms
 from lpu.prove.refused import RefusedError
 from lpu.prove.terms import Terms
@@ -26,18 +28,27 @@ def read(terms: Terms, numbers: Mapping[str, Any], longest: int, kv: str) -> Mod
     return _GptOssReading(terms, config, longest, kv).step()
 
 
-class _GptOssReading(ExpertsReading):
+class _GptOssReading(LlamaReading):
     """Reads such a model; no part of it is one that a hop computes."""
 
     def _after_attention(self, out: ModelTerms, block: str, x: int) -> int:
         config, terms = cast(GptOssConfig, self.config), self.terms
-        a, statistic = self._deferred(x, self._gain(out, block, config.hidden))
-        z = self._router_logits(out, block, a, statistic)
-        z = terms.bias(z, self._tensor(out, f"{block}.router.bias", config.experts))
-        weights = route(terms, z, (config.chosen, True, 0))
-        rows = self._tensor(out, f"{block}.down.bias", config.experts, config.hidden)
+        experts, hidden, width = config.experts, config.hidden, config.ffn
+        tensor = partial(self._tensor, out)
+        a, statistic = self._deferred(x, self._gain(out, block, hidden))
+        sums = matmul16(terms, a, tensor(f"{block}.router.halves", hidden, experts))
+        z = logits(terms, sums, statistic, tensor(f"{block}.router.exponent", experts))
+        weights = route(
+            terms, terms.bias(z, tensor(f"{block}.router.bias", experts)), (config.chosen, True, 0)
+        )
+        rows = tensor(f"{block}.down.bias", experts, hidden)
         added = matmul16(terms, terms.rounded(weights, 16), rows)
-        biases = self._tensor(out, f"{block}.gate_up.bias", config.experts * 2 * config.ffn)
-        made = self._mixture(out, block, (a, statistic, weights), CLIPPED, biases)
-        out.places[added] = f"{block}, biases of down"
+        codes = tensor(f"{block}.gate_up.codes", experts, hidden, 2 * width)
+        powers = tensor(f"{block}.gate_up.exponent", 2 * width)
+        biases = tensor(f"{block}.gate_up.bias", experts * 2 * width)
+        inner = glus(terms, (a, codes, powers, statistic, weights, biases), CLIPPED)
+        down = tensor(f"{block}.down.codes", experts, width, hidden), tensor(f"{block}.down.exponent", hidden)
+        made = terms.matmul(inner, *down, -1, parts_of(width))
+        named = {"router": weights, "gate and up": inner, "experts": made, "biases of down": added}
+        out.places |= {term: f"{block}, {what}" for what, term in named.items()}
         return terms.add(terms.add(x, added), made)

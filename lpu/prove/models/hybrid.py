@@ -6,11 +6,12 @@ Embedding; the parts of each layer in the order of its word, each with its norm 
 from collections.abc import Mapping
 from typing import Any, cast
 
+from lpu.prove.models.experts import Sizes, mixture
 from lpu.prove.models.llama import LlamaReading
 from lpu.prove.models.record import ModelTerms
 from lpu.prove.refused import RefusedError
 from lpu.prove.terms import Terms
-from models.hybrid_config import BOTH, FFN, MIXER, TAPS, HybridConfig
+from models.hybrid_config import BOTH, EXPERTS, FFN, MIXER, TAPS, HybridConfig
 
 
 def read(terms: Terms, numbers: Mapping[str, Any], longest: int, kv: str) -> ModelTerms:
@@ -45,15 +46,18 @@ class _HybridReading(LlamaReading):
 
     def _part(self, out: ModelTerms, layer: str, part: str, x: int, angles: int) -> int:
         """One part of a layer: its sum with the residual."""
-        terms, block = (
-            self.terms,
-            {MIXER: f"{layer}.mixer", FFN: f"{layer}.ffn"}.get(part, f"{layer}.attention"),
-        )
+        terms, named = self.terms, {MIXER: "mixer", FFN: "ffn", EXPERTS: "experts"}
+        block = f"{layer}.{named.get(part, 'attention')}"
         a = self._deferred(x, self._gain(out, block, self._numbers.hidden))
         if part == MIXER:
             made = self._mixed(out, block, *a)
         elif part == FFN:
             made = self._ffn(out, block, *a)
+        elif part == EXPERTS:
+            config = self._numbers
+            chosen = (config.chosen, config.renormalise, config.shared)
+            sizes = Sizes(config.hidden, config.experts, config.expert_ffn, config.activation)
+            made = mixture(terms, out, block, a, sizes, chosen)
         else:
             made = self._attended(out, block, *a, angles)
         if part == BOTH:
@@ -62,9 +66,45 @@ class _HybridReading(LlamaReading):
         out.places[made] = block
         return made
 
+    def _ffn(self, out: ModelTerms, block: str, value: int, statistic: int = -1) -> int:
+        """Where FFNs have no gate: what goes up times its relu, then down."""
+        if not self._numbers.squared:
+            return super()._ffn(out, block, value, statistic)
+        up = self._matrix(out, block, "up", value, statistic)
+        return self._matrix(out, block, "down", self.terms.glu(up, up, "relu"))
+
+    def _opened(self, out: ModelTerms, block: str, a: int, statistic: int, heads: int) -> int:
+        """The heads times the sigmoid of their gates, where they have some."""
+        if not self._numbers.attention_gate:
+            return heads
+        gates = self._linear(out, f"{block}.gate", a, statistic, self.terms.width(heads), biased=False)
+        return self.terms.gate16(heads, gates)
+
     def _mixed(self, out: ModelTerms, block: str, a: int, statistic: int) -> int:
-        mixer = self._selective if self._numbers.rank else self._mixer
+        config = self._numbers
+        mixer = self._delta if config.rule == "delta" else self._selective if config.rank else self._mixer
         return mixer(out, block, a, statistic)
+
+    def _delta(self, out: ModelTerms, block: str, a: int, statistic: int) -> int:
+        """The gated delta rule: heads of values have decays and betas, groups of those a query and a key."""
+        config, terms = self._numbers, self.terms
+
+        def product(name: str, columns: int, biased: bool = False) -> int:
+            return self._linear(out, f"{block}.{name}", a, statistic, columns, biased=biased)
+
+        values = self._conv(out, f"{block}.conv_x", product("x", config.channels))
+        both = self._conv(out, f"{block}.conv_bc", product("bc", config.both))
+        lengths = terms.l2_norm(both, 1e-6, config.states)
+        decay = self._tensor(out, f"{block}.step.decay", config.channels)
+        numbers = product("dt", 2 * config.ssm_heads, biased=True)
+        y = terms.delta(values, numbers, lengths, decay, (config.states, config.groups))
+        out.states += [values, both, y]
+        lanes = config.channels // config.ssm_heads
+        y = terms.norm32(y, self._tensor(out, f"{block}.out_norm.gain", lanes), config.eps, lanes)
+        y = terms.rounded(terms.gate(y, product("z", config.channels)), 16)
+        for value, what in ((values, "values"), (both, "queries and keys"), (y, "results")):
+            out.places[value] = f"{block}, {what}"
+        return self._linear(out, f"{block}.o", y, -1, config.hidden, biased=False)
 
     def _selective(self, out: ModelTerms, block: str, a: int, statistic: int) -> int:
         """Mamba-1: each channel with its own time step, and its own decay for each state."""
@@ -75,8 +115,14 @@ class _HybridReading(LlamaReading):
 
         channels = self._conv(out, f"{block}.conv_x", product("x", a, config.channels, statistic))
         rounded = terms.rounded(channels, 16)
-        low = terms.rounded(terms.multiply(product("low", rounded, config.rank), 1.0), 16)
-        both = terms.multiply(product("bc", rounded, config.both), 1.0)
+        low, both = product("low", rounded, config.rank), product("bc", rounded, config.both)
+        if config.step_norms:
+            gain = self._tensor(out, f"{block}.low_norm.gain", config.rank)
+            low = terms.norm(low, gain, config.eps, config.rank)
+            gain = self._tensor(out, f"{block}.bc_norm.gain", config.both)
+            both = terms.norm32(both, gain, config.eps, config.states)
+        else:
+            low = terms.rounded(low, 16)
         raw = product("dt", low, config.channels, biased=True)
         decay = self._tensor(out, f"{block}.step.decay", config.channels * config.states)
         through = self._tensor(out, f"{block}.step.through", config.channels)
@@ -106,7 +152,11 @@ class _HybridReading(LlamaReading):
             out.places[value] = f"{block}, {what}"
         if config.mixer_norm == "gated":
             gain = self._tensor(out, f"{block}.out_norm.gain", config.channels)
-            y = terms.norm(y, gain, config.eps, config.channels)
+            if config.norm_groups:
+                lanes = config.channels // config.groups
+                y = terms.rounded(terms.norm32(y, gain, config.eps, lanes), 16)
+            else:
+                y = terms.norm(y, gain, config.eps, config.channels)
         else:
             y = terms.rounded(y, 16)
         return self._linear(out, f"{block}.o", y, -1, config.hidden, biased=False)

@@ -186,7 +186,11 @@ class LlamaReading:
         heads = terms.attention(q, k, v, config.head_dim, self._block(form), self.kv, form)
         for value, what in ((q, "queries"), (k, "keys"), (v, "values"), (heads, "heads")):
             out.places[value] = f"{block}, {what}"
-        return self._matrix(out, block, "o", heads)
+        return self._matrix(out, block, "o", self._opened(out, block, a, statistic, heads))
+
+    def _opened(self, out: ModelTerms, block: str, a: int, statistic: int, heads: int) -> int:
+        """What the output matrix takes of the heads."""
+        return heads
 
     def _sent(self, out: ModelTerms, block: str, x: int) -> tuple[int, int]:
         """The FFN's input as it is where the FFN runs, and the statistic that is left to apply."""

@@ -231,10 +231,11 @@ class _Walk:
         )
         return self.of(term, x, (*x.shape[:-1], self.terms.width(term)))
 
-    def rms_norm(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
+    def normed(
+        self, make: Callable[[int, int, float, int], int], items: list[_Item], eps: float
+    ) -> list[_Item]:
         x = self.value(items[0], "a norm's input")
-        gain = self.tensor(items[1], "a gain")
-        return self.of(self.terms.norm(x.term, gain, attributes["eps"], x.shape[-1]), x)
+        return self.of(make(x.term, self.tensor(items[1], "a gain"), eps, x.shape[-1]), x)
 
     def alone(self, make: Callable[[int], int], items: list[_Item]) -> list[_Item]:
         """One operand, lane by lane."""
@@ -325,16 +326,14 @@ _OPS: dict[str, _Rule] = {
     "lpu_embed": _Walk.embed,
     "lpu_matmul": _Walk.matmul,
     "lpu_matmul_scaled": _Walk.matmul,
-    "lpu_rms_norm": _Walk.rms_norm,
+    "lpu_rms_norm": lambda walk, items, said: walk.normed(walk.terms.norm, items, said["eps"]),
     "lpu_prescale": lambda walk, items, _: walk.beside(walk.terms.prescale, "a gain", items),
     "lpu_rms_stat": _Walk.rms_stat,
     "lpu_rope": _Walk.rope,
     "lpu_round16": lambda walk, items, _: walk.alone(lambda x: walk.terms.rounded(x, 16), items),
     "lpu_round8": lambda walk, items, _: walk.alone(lambda x: walk.terms.rounded(x, 8), items),
     "lpu_attention": _Walk.attention,
-    "lpu_rms_norm32": lambda walk, items, said: walk.beside(
-        lambda x, gain: walk.terms.norm32(x, gain, said["eps"]), "a norm", items
-    ),
+    "lpu_rms_norm32": lambda walk, items, said: walk.normed(walk.terms.norm32, items, said["eps"]),
     "lpu_softcap": lambda walk, items, said: walk.alone(lambda x: walk.terms.softcap(x, said["cap"]), items),
     "lpu_head_matmul": _Walk.head_matmul,
     "lpu_latent_attention": _Walk.latent_attention,

@@ -36,7 +36,10 @@ NOT_CHOSEN = -1  # route of a slot whose expert is fixed
 
 
 class ExpertProduct(NamedTuple):
-    """What one row adds to an accumulator: as `Product`, with the tiles of the expert of a slot."""
+    """What one row adds to an accumulator: as `Product`, with the tiles of the expert of a slot.
+
+    The slot is one of those of `some` experts from `first` on.
+    """
 
     holds: int
     value: int
@@ -45,6 +48,8 @@ class ExpertProduct(NamedTuple):
     route: int
     slot: int
     slots: int
+    first: int
+    some: int
 
 
 def _mm16(known: Known, row: RowOperands) -> tuple[Any, ...]:
@@ -136,10 +141,15 @@ def _slots(known: Known, row: RowOperands) -> tuple[Any, ...]:
     term = known.terms.all[route]
     need(term.op == model.ROUTE, "its operand is no choice of a router")
     need((k.experts, k.chosen) == (width, model.taken(term.attributes)), "its kernel is for another router")
-    needed = min(width, known.manifest.rows * k.chosen)
-    need(needed <= k.slots <= width, f"has {k.slots} slots, the rows can choose {needed} of {width} experts")
+    first, count = k.first, k.some or width
+    need(0 <= first < first + count <= width, f"is for {count} experts from {first} on, of {width}")
+    routed = width - model.shared(term.attributes)
+    always = max(first + count - max(first, routed), 0) if k.shared else 0
+    need(k.shared in (0, width - routed), f"has {k.shared} shared experts, its router {width - routed}")
+    needed = min(count, known.manifest.rows * (k.chosen - k.shared) + always)
+    need(needed <= k.slots <= count, f"has {k.slots} slots, the rows can choose {needed} of {count} experts")
     need(row.src3 >= 0 and row.src3 + row.n <= k.slots, f"makes slots {row.src3} .. of {k.slots}")
-    return tuple(ExpertSlot(Holds.SLOT, route, row.src3 + i, k.slots) for i in range(row.n))
+    return tuple(ExpertSlot(Holds.SLOT, route, row.src3 + i, k.slots, first, count) for i in range(row.n))
 
 
 def _xmm(known: Known, row: RowOperands) -> tuple[Any, ...]:
@@ -152,19 +162,24 @@ def _xmm(known: Known, row: RowOperands) -> tuple[Any, ...]:
     need(not k.paired or len(lanes) == 1, f"two experts share a tile of {len(lanes)} lines each")
     codes = run.tiles[0][0]
     experts, depth, _ = known.terms.shape(codes)
-    width = known.terms.width(value)
-    need(k.experts == experts, f"its kernel says {k.experts} experts, {known.show(codes)} has {experts}")
+    width, first, count = known.terms.width(value), run.first, run.some
+    of = f"its kernel says {k.experts} experts, its stack of {known.show(codes)} has {count}"
+    need(k.experts == count, of)
     need(depth == width, f"{known.show(codes)} has {depth} rows, its input {width} lanes")
     ks = known.lanes.joined(lanes, TILE_ROWS)
     need(known.lanes.within(run.rows, ks), f"rows of {known.show(codes)} meet other lanes")
     if k.expert >= 0:
-        need(k.expert < experts, f"takes expert {k.expert} of {experts}")
-        return (ExpertProduct(PRODUCT, value, run.tiles, run.rows, NOT_CHOSEN, k.expert, experts),)
+        need(k.expert < count, f"takes expert {k.expert} of {count}")
+        table = (count, first, count)
+        return (ExpertProduct(PRODUCT, value, run.tiles, run.rows, NOT_CHOSEN, k.expert, *table),)
     of_kind(row.src2, Holds.SLOT, "its slot")
     (slot,) = row.src2
     have = known.terms.width(slot.value)
     need(have == experts, f"its slot is one of {have} experts, {known.show(codes)} has {experts}")
-    return (ExpertProduct(PRODUCT, value, run.tiles, run.rows, slot.value, slot.slot, slot.slots),)
+    here = f"its slot is of {slot.some} experts from {slot.first} on, its stack of {count} from {first} on"
+    need((slot.first, slot.some) == (first, count), here)
+    chosen = (slot.value, slot.slot, slot.slots, first, count)
+    return (ExpertProduct(PRODUCT, value, run.tiles, run.rows, *chosen),)
 
 
 def _wb(known: Known, row: RowOperands) -> tuple[Any, ...]:
@@ -204,7 +219,8 @@ def _of_slot(known: Known, row: RowOperands, products: list[Any]) -> tuple[Any, 
         routed = () if first.route == NOT_CHOSEN else (first.route,)
         operands = (first.value, codes, tensor, statistic, *routed)
         shape = known.terms.shape(codes)[2:]
-        term = known.terms.make(EXPERT_PRODUCT, operands, (first.slot, first.slots), shape)
+        attributes = (first.slot, first.slots, first.first, first.some)
+        term = known.terms.make(EXPERT_PRODUCT, operands, attributes, shape)
         out.append(Vector(Holds.F32, term, columns))
     return tuple(out)
 
@@ -217,11 +233,13 @@ def _wglu(known: Known, row: RowOperands) -> tuple[Any, ...]:
     made: Any = known.terms.all[value]
     op, operands, attributes, shape, _ = made
     need(op == EXPERT_PRODUCT, "its operand is no product with an expert")
-    need(attributes == (slot.slot, slot.slots), f"weighs by slot {slot.slot} what is of slot {attributes[0]}")
+    table = (slot.slots, slot.first, slot.some)
+    need(attributes[0] == slot.slot, f"weighs by slot {slot.slot} what is of slot {attributes[0]}")
+    need(attributes[1:] == table, f"weighs by a slot of {slot.some} experts from {slot.first} on another's")
     if len(operands) > 4:
         need(operands[4] == slot.value, "its slot is of another router's choice")
     else:
-        need(slot.slots == known.terms.shape(operands[1])[0], "a fixed expert is weighted by a chosen one")
+        need(slot.slots == slot.some, "a fixed expert is weighted by a chosen one")
     width = shape[0] // 2
     biases = _biases(known, row, lanes, shape[0])
     gates: list[int] = []
@@ -231,47 +249,58 @@ def _wglu(known: Known, row: RowOperands) -> tuple[Any, ...]:
         beside = bool(((gate < width) & (up == (gate + width) * (gate >= 0) - (gate < 0))).all())
         need(beside, "lanes of the gate lie beside other lanes of up")
         gates.append(known.lanes.number(gate))
-    how = (row.kernel.activation, slot.slot, slot.slots)
+    how = (row.kernel.activation, slot.slot, *table)
     term = known.terms.make(EXPERT_GLU, (*operands[:4], slot.value, *biases), how, (width,))
     return tuple(Vector(Holds.F16, term, one) for one in known.lanes.pieces(tuple(gates), F16_LANES))
 
 
 def _biases(known: Known, row: RowOperands, lanes: tuple[int, ...], width: int) -> tuple[int, ...]:
-    """The biases of all experts, where a word of each lies beside every line of these lanes; or nothing."""
-    count = row.kernel.biases
+    """The biases of all experts, where words of those of the slot's table lie beside every line; or none."""
+    count, slot = row.kernel.biases, row.src2[0]
     if not count:
         return ()
     vector, words = of_tensor(known, row.preloads, GAIN, len(lanes) * count)
-    have, experts = known.terms.width(vector), known.terms.width(row.src2[0].value)
+    have, experts = known.terms.width(vector), known.terms.width(slot.value)
     need(have == experts * width, f"{known.show(vector)} has {have} biases for {experts} experts of {width}")
-    need(count == experts, f"has biases of {count} experts, its slot is one of {experts}")
+    need(count == slot.some, f"has biases of {count} experts, its slot is one of {slot.some}")
     found = np.array([known.lanes.all[one] for one in words]).reshape(len(lanes), count, -1)
     own = np.array([known.lanes.all[one] for one in lanes])[:, None]
-    wanted = np.where(own < 0, -1, own + width * np.arange(count)[:, None])
+    wanted = np.where(own < 0, -1, own + width * (slot.first + np.arange(count))[:, None])
     need(bool((found == wanted).all()), f"{known.show(vector)} lies at other lanes than what it is added to")
     return (vector,)
 
 
 def _over_slots(known: Known, row: RowOperands, products: list[Any]) -> tuple[Any, ...]:
-    """A contract part of the sum: the same consecutive rows of every slot, each with its own activation."""
+    """A contract part of the sum: the same consecutive rows of every slot, each with its own activation.
+
+    Tables of slots follow one another from the first expert to the last; of each, every slot is there.
+    """
     terms = known.terms
     need(row.kernel.part, "a sum over experts is of a contract part")
-    by_slot: dict[int, list[int]] = {}
+    by_slot: dict[tuple[int, ...], list[int]] = {}
     base: Any = terms.all[products[0].value]
-    slots = base.attributes[2]
     for one in products:
         made: Any = terms.all[one.value]
         op, operands, attributes, _, _ = made
         need(op == EXPERT_GLU, "adds what is no activation of an expert")
-        same = operands == base.operands and attributes[0] == base.attributes[0] and attributes[2] == slots
+        same = operands == base.operands and attributes[0] == base.attributes[0]
         need(same, "adds activations of several vectors, matrices or routers")
+        slot, *table = attributes[1:]
         need(
-            (one.slot, one.slots) == (attributes[1], slots),
+            (one.slot, one.slots, one.first, one.some) == (slot, *table),
             "multiplies a slot's activation by another expert",
         )
         need(one.route in (NOT_CHOSEN, operands[4]), "its expert is another router's choice")
-        by_slot.setdefault(one.slot, []).append(one.ks)
-    need(sorted(by_slot) == list(range(slots)), f"takes {len(by_slot)} of {slots} slots")
+        by_slot.setdefault((one.first, one.some, one.slots, slot), []).append(one.ks)
+    tables = sorted({table[:3] for table in by_slot})
+    end = 0
+    for first, count, slots in tables:
+        need(first == end, f"takes experts from {first} on after those below {end}")
+        taken = sum(table[:3] == (first, count, slots) for table in by_slot)
+        need(taken == slots, f"takes {taken} of {slots} slots")
+        end = first + count
+    every = terms.shape(base.operands[1])[0]
+    need(end == every, f"takes experts below {end}, there are {every}")
     rows = {tuple(sorted(ks)) for ks in by_slot.values()}
     need(len(rows) == 1, "takes other rows of one slot than of another")
     span = known.lanes.span(rows.pop())

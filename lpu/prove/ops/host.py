@@ -30,7 +30,7 @@ def _give(known: Known, row: RowOperands) -> tuple[Any, ...]:
 
 
 def _moved(known: Known, row: RowOperands) -> tuple[Any, ...]:
-    need(False, "moves KV: no row of a step")
+    need(False, "moves KV or weights: no row of a step")
     return ()
 
 
@@ -39,4 +39,5 @@ PROOF = (
     Proved(op=Op.GIVE, rule=_give),
     Proved(op=Op.KVIN, rule=_moved),
     Proved(op=Op.KVOUT, rule=_moved),
+    Proved(op=Op.LOAD, rule=_moved),
 )

@@ -152,7 +152,9 @@ def scales_read(row: RowOperands) -> tuple[Preload, ...]:
 
 def _left(known: Known, row: RowOperands, sums: list[_Sum], normed: int) -> tuple[Any, ...]:
     """The sums as wide partials, or rounded."""
+    part = isinstance(row.kernel, WriteBackKernel) and row.kernel.part
     if row.kernel.wide:
+        need(not part, "leaves a contract part wide")
         need(normed < 0, "applies a statistic to a partial sum")
         return tuple(
             Partial(Holds.WIDE, one.value, one.codes, one.columns, one.ks, i)
@@ -160,7 +162,7 @@ def _left(known: Known, row: RowOperands, sums: list[_Sum], normed: int) -> tupl
             for i in range(WIDE_PER_F32)
         )
     pairs = zip(sums, scales_read(row), strict=True)
-    if isinstance(row.kernel, WriteBackKernel) and row.kernel.part:
+    if part:
         need(normed < 0, "applies a statistic to a part of a sum")
         return tuple(_leaf(known, one, scale) for one, scale in pairs)
     return tuple(_rounded(known, one, scale, normed) for one, scale in pairs)

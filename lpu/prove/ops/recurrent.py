@@ -9,16 +9,19 @@ from typing import Any
 
 from compiler.program.instructions.recurrent import (
     ConvKernel,
+    DeltaKernel,
     SsmKernel,
     StateKernel,
     both_lines,
+    decayed_lines,
+    number_lines,
     raw_lines,
     stepped_lines,
     tap_words,
 )
-from compiler.program.isa import GAIN, Holds, Op
+from compiler.program.isa import F16_LANES, GAIN, Holds, Op
 from lpu.prove.known import Known
-from lpu.prove.lines import STATE, HalfRun, StackRun, StateLines, Stepped, TileRun, Vector
+from lpu.prove.lines import STATE, Decayed, HalfRun, StackRun, StateLines, Stepped, TileRun, Vector
 from lpu.prove.ops.taken import blocks, gains, of_tensor, vectors
 from lpu.prove.refused import RefusedError, need
 from lpu.prove.rule import Proved, RowOperands
@@ -62,9 +65,7 @@ def _step(known: Known, row: RowOperands) -> tuple[Any, ...]:
     """Each lane of a line of channels with the time step, D and decays that are its own."""
     k: SsmKernel = row.kernel
     _fits(known, k)
-    value, (lane,) = vectors(known, row.src, Holds.F32, "its channels")
-    need(known.terms.width(value) == k.channels, f"its kernel says {k.channels} channels")
-    need(lane == known.lanes.line(row.n, k.channels), f"its channels are not line {row.n} of them")
+    value, lane = _line_of(known, row)
     if k.apart:
         need(k.steps == k.channels, f"{k.channels} channels with {k.steps} time steps, line by line")
         raw, (other,) = vectors(known, row.src2, Holds.F32, "its time steps")
@@ -120,9 +121,65 @@ def _gate(known: Known, row: RowOperands) -> tuple[Any, ...]:
     return tuple(Vector(Holds.F32, made, one) for one in lanes)
 
 
+def _line_of(known: Known, row: RowOperands) -> tuple[int, int]:
+    """(value, lanes) of the line of channels that a row is of."""
+    value, (lane,) = vectors(known, row.src, Holds.F32, "its channels")
+    need(known.terms.width(value) == row.kernel.channels, f"its kernel says {row.kernel.channels} channels")
+    need(lane == known.lanes.line(row.n, row.kernel.channels), f"its channels are not line {row.n} of them")
+    return value, lane
+
+
+def _decay(known: Known, row: RowOperands) -> tuple[Any, ...]:
+    """Each lane of a line of channels with the decay and the beta of its head."""
+    k: DeltaKernel = row.kernel
+    _fits(known, k)
+    value, lane = _line_of(known, row)
+    raw = _in_order(known, row.src2, number_lines(k), "its decays and betas")
+    found = known.terms.width(raw)
+    need(found == 2 * k.heads, f"{found} numbers of heads, its kernel says {k.heads} heads")
+    need(k.channels % k.heads == 0, f"{k.heads} heads of {k.channels} channels")
+    kept = gains(known, row.preloads, (lane,), k.channels)
+    return tuple(
+        Decayed(Holds.DECAYED, value, raw, kept, row.n, i, row.index) for i in range(decayed_lines(k))
+    )
+
+
+def _delta(known: Known, row: RowOperands) -> tuple[Any, ...]:
+    """A line of channels over its own states; queries and keys are all there, in order."""
+    k: DeltaKernel = row.kernel
+    _fits(known, k)
+    found = blocks(row.src, Decayed, decayed_lines(k), Holds.DECAYED, "its channels")
+    need(len(found) == 1, f"its operand is {len(found)} lines of channels, not 1")
+    of: Decayed = found[0]
+    need(of.kernel == row.index, "its channels are of another delta rule")
+    need(of.number == row.n, f"is line {row.n}, its channels are line {of.number}")
+    both = _in_order(known, row.src2, both_lines(k), "queries and keys")
+    wide = known.terms.width(both)
+    need(wide == 2 * k.groups * k.kept, f"{wide} lanes of keys, its kernel says {2 * k.groups * k.kept}")
+    need(k.heads % k.groups == 0, f"{k.groups} groups of {k.heads} heads")
+    made = known.terms.delta(of.value, of.raw, both, of.decay, (k.kept, k.groups))
+    lane = known.lanes.line(row.n, k.channels)
+    return Vector(Holds.F32, made, lane), StateLines(STATE, made, (lane,), row.index)
+
+
+def _gate16(known: Known, row: RowOperands) -> tuple[Any, ...]:
+    """Lane by lane; a zero stays zero."""
+    value, lanes = vectors(known, row.src, Holds.F16, "its first operand")
+    other, others = vectors(known, row.src2, Holds.F32, "its second operand")
+    beside = known.lanes.pieces(others, F16_LANES)
+    need(lanes == beside, f"the lanes of {known.show(value)} lie beside other lanes of {known.show(other)}")
+    wide = (known.terms.width(value), known.terms.width(other))
+    need(wide[0] == wide[1], f"its operands have {wide[0]} and {wide[1]} lanes")
+    made = known.terms.gate16(value, other)
+    return tuple(Vector(Holds.F16, made, one) for one in lanes)
+
+
 PROOF = (
     Proved(op=Op.CONV, rule=_conv),
     Proved(op=Op.STEP, rule=_step),
     Proved(op=Op.SSM, rule=_ssm),
     Proved(op=Op.GATE, rule=_gate),
+    Proved(op=Op.DECAY, rule=_decay),
+    Proved(op=Op.DELTA, rule=_delta),
+    Proved(op=Op.GATE16, rule=_gate16),
 )

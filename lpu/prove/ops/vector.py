@@ -64,29 +64,37 @@ def _pre(known: Known, row: RowOperands) -> tuple[Any, ...]:
     return _f16(known, known.terms.prescale(value, gain), lanes)
 
 
-def _whole_heads(known: Known, row: RowOperands, holds: int) -> tuple[int, tuple[int, ...]]:
-    """(value, lanes as fp16 lines) of n whole heads."""
+def _whole_heads(known: Known, row: RowOperands, holds: int) -> tuple[int, int]:
+    """(value, lanes of n whole heads, densely)."""
     value, lanes = vectors(known, row.src, holds, "its operand")
     head_dim, width = row.kernel.head_dim, known.terms.width(value)
     heads = known.lanes.heads(lanes, row.n, head_dim)
     need(width % head_dim == 0 and max(heads) < width // head_dim, f"{width} features are no such heads")
-    dense = known.lanes.number(known.lanes.concatenated(lanes)[: row.n * head_dim])
-    return value, known.lanes.pieces((dense,), F16_LANES)
+    return value, known.lanes.number(known.lanes.concatenated(lanes)[: row.n * head_dim])
 
 
 def _hnorm(known: Known, row: RowOperands) -> tuple[Any, ...]:
-    """Each head by itself, so only whole ones; one gain for all of them."""
-    value, lanes = _whole_heads(known, row, Holds.F32)
-    head_dim = row.kernel.head_dim
-    words = known.lanes.pieces((known.lanes.count(head_dim),), F32_LANES)
-    gain = gains(known, row.preloads, words, head_dim)
-    made = known.terms.norm(value, gain, row.kernel.eps, head_dim)
-    return tuple(Vector(Holds.F16, made, one) for one in lanes)
+    """Each head by itself, so only whole ones; one gain for all of them, or for each the lanes beside it."""
+    value, dense = _whole_heads(known, row, Holds.F32)
+    k, width = row.kernel, known.terms.width(value)
+    if k.length:
+        made = known.terms.l2_norm(value, k.eps, k.head_dim)
+        return tuple(Vector(Holds.F32, made, one) for one in known.lanes.pieces((dense,), F32_LANES))
+    beside = dense if k.own else known.lanes.count(k.head_dim)
+    words = known.lanes.pieces((beside,), F32_LANES)
+    gain = gains(known, row.preloads, words, width if k.own else k.head_dim)
+    if k.f32:
+        made = known.terms.norm32(value, gain, k.eps, k.head_dim)
+        return tuple(Vector(Holds.F32, made, one) for one in known.lanes.pieces((dense,), F32_LANES))
+    need(not k.own, "norms heads to fp16 by gains of each")
+    made = known.terms.norm(value, gain, k.eps, k.head_dim)
+    return tuple(Vector(Holds.F16, made, one) for one in known.lanes.pieces((dense,), F16_LANES))
 
 
 def _rope(known: Known, row: RowOperands) -> tuple[Any, ...]:
     """Each head turned by the table's row of the position, which the instruction fixes."""
-    value, lanes = _whole_heads(known, row, Holds.F32 if row.kernel.input == "f32" else Holds.F16)
+    value, dense = _whole_heads(known, row, Holds.F32 if row.kernel.input == "f32" else Holds.F16)
+    lanes = known.lanes.pieces((dense,), F16_LANES)
     table, _ = of_tensor(known, row.preloads, ANGLES, 1)
     shape, wanted = known.terms.shape(table), (row.kernel.positions, 2, row.kernel.head_dim // 2)
     need(shape == wanted, f"{known.show(table)} is {shape}, its kernel says {wanted}")

@@ -102,8 +102,9 @@ def _slots(at: Reads, rows: Rows, s: Static[SlotsKernel]) -> Items:
 
 
 def slots(s: Static[SlotsKernel], env: Env, pools: Pools, t: Table) -> Pools:
-    """Of each slot, for every row, how much its expert counts, and the expert's number."""
-    weights = values_of(take(pools.f32, t[:, :-1]))[..., : s.kernel.experts]
+    """Of each slot, for every row, how much its expert counts, and its number among those of the table."""
+    first, weights = s.kernel.first, values_of(take(pools.f32, t[:, :-1]))
+    weights = weights[..., first : first + s.kernel.held]
 
     def one(weights: Array, first: Array) -> Array:
         found = table(weights, s.kernel.slots)

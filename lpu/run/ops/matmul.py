@@ -24,6 +24,7 @@ from models.contract.formats import F16, F64, Wide, halves
 from models.contract.tree import of_nodes
 
 TILE_BATCH = 32  # tiles of 320 x 80 per step: 0.8 MB of codes, 6.5 MB decoded
+LEAST_PARTS = 2  # that a sum is padded to with zeros, so that most programs need one executable
 Table = Int[Array, "items width"]
 
 
@@ -179,6 +180,8 @@ def _added(
     statistic: the written line of what a rounded sum is multiplied by.
     """
     first = reads.flow.result[row]
+    spare = max(LEAST_PARTS - parts.shape[1], 0)
+    parts = np.pad(parts, ((0, 0), (0, spare)), constant_values=-1)
     if wide:
         result = Result(Pool.WIDE, 1, first + WIDE_PER_F32 * line)
         return reads.items(fold, row, lines=[parts], out=(result,))

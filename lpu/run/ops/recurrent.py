@@ -14,9 +14,12 @@ from jaxtyping import Float32, Int
 
 from compiler.program.instructions.recurrent import (
     ConvKernel,
+    DeltaKernel,
     GateKernel,
+    OpenKernel,
     SsmKernel,
     StateKernel,
+    decayed_lines,
     stepped_lines,
     tap_words,
 )
@@ -25,10 +28,13 @@ from lpu.run.kv import held_states, rows_of_states, state_classes
 from lpu.run.ops.items import Executed, Items, Reads, Result, Rows, Static, kept_line
 from lpu.run.pools import Env, Pool, Pools, take, values_of
 from models.contract.formats import F32, mul32
-from models.contract.functions.curves import softplus
+from models.contract.functions.curves import sigmoid, softplus
 from models.contract.numerics import silu
 from models.contract.recurrent import state_space
 from models.contract.recurrent.convolution import convolve
+from models.contract.recurrent.delta import renewed
+from models.contract.vocabulary.gate16 import opened
+from models.contract.vocabulary.recurrent.delta import left
 
 Table = Int[Array, "items width"]
 
@@ -117,7 +123,7 @@ def step(k: SsmKernel, env: Env, pools: Pools, t: Table) -> Pools:
     return Pools(f32=lines.reshape(-1, *x.shape[1:]))
 
 
-def _channel(k: SsmKernel, line: Int[Array, " items"]) -> Int[Array, "items 80"]:
+def _channel(k: SsmKernel | DeltaKernel, line: Int[Array, " items"]) -> Int[Array, "items 80"]:
     """The channel of each lane; of padding the last."""
     return jnp.minimum(line[:, None] * F32_LANES + jnp.arange(F32_LANES), k.channels - 1)
 
@@ -170,9 +176,73 @@ def gate(k: None, env: Env, pools: Pools, t: Table) -> Pools:
     return Pools(f32=mul32(take(pools.f32, t[:, 0]), silu(take(pools.f32, t[:, 1]))))
 
 
+def _decay(at: Reads, rows: Rows, s: Static[DeltaKernel]) -> Items:
+    lines = [at.line(0, rows, 0), at.block(1, rows)]
+    others = [at.entry(rows, 0), at.flow.columns.n[rows]]
+    out = (Result(Pool.F32, decayed_lines(s.kernel), at.flow.result[rows]),)
+    return at.items(decay, rows, lines=lines, others=others, out=out, params=s.kernel)
+
+
+def decay(k: DeltaKernel, env: Env, pools: Pools, t: Table) -> Pools:
+    """A line of channels, what is left of its states after a token, and its betas."""
+    v, raw = take(pools.f32, t[:, 0]), values_of(take(pools.f32, t[:, 1:-2]))
+    head = _channel(k, t[:, -1])[:, None] // (k.channels // k.heads)
+    numbers, betas = (jnp.take_along_axis(raw, head + at, axis=2) for at in (0, k.heads))
+    kept = left(numbers, take(env.image.gains, t[:, -2])[:, None])
+    lines = jnp.stack([v, kept, sigmoid(betas)], axis=1)
+    return Pools(f32=lines.reshape(-1, *v.shape[1:]))
+
+
+def _delta(at: Reads, rows: Rows, s: Static[DeltaKernel]) -> Items:
+    of, begin = _stored(at, s.kernel)
+    state = at.flow.state[rows]
+    lines = [at.line(0, rows, 0), at.block(1, rows)]
+    others = [at.flow.columns.n[rows], state - begin]
+    out = _result(s.kernel, at.flow.result[rows], state)
+    return at.items(delta, rows, lines=lines, others=others, out=out, params=of)
+
+
+def delta(s: _Of, env: Env, pools: Pools, t: Table) -> Pools:
+    """A line of results of the delta rule, and its states after all tokens of each sequence."""
+    k = s.kernel
+    assert isinstance(k, DeltaKernel)
+    lines = take(pools.f32, t[:, :1] + jnp.arange(decayed_lines(k), dtype=t.dtype))
+    by_token = jnp.moveaxis(_tokens(k, lines), 3, 0)  # [tokens, items, lines, sequences, 80]
+    both = values_of(take(pools.f32, t[:, 1:-2]))[..., : 2 * k.groups * k.kept]
+    both = both.reshape(len(t), k.sequences, -1, 2, k.groups, k.kept)
+    group = _channel(k, t[:, -2]) // (k.channels // k.groups)
+
+    def of_lanes(which: int) -> Float32[Array, "tokens kept items sequences lanes"]:
+        """The query or the key of every lane."""
+        one = jnp.moveaxis(both[:, :, :, which], (2, 4), (0, 1))  # [tokens, kept, items, sequences, groups]
+        return jnp.take_along_axis(one, group[None, None, :, None, :], axis=4)
+
+    def token(h: Array, now: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        lines, q, key = now
+        return renewed(h, lines[:, 1][None], q, key, lines[:, 0], lines[:, 2])
+
+    begun = jnp.moveaxis(_begun(s, env, t[:, -1]), 2, 0)  # [kept, items, sequences, 80]
+    new, y = lax.scan(token, begun, (by_token, of_lanes(0), of_lanes(1)))
+    return _left(jnp.moveaxis(y, 0, 2).reshape(len(t), -1, F32_LANES), jnp.moveaxis(new, 0, 2))
+
+
+def _gate16(at: Reads, rows: Rows, s: Static[OpenKernel]) -> Items:
+    row, j = at.spread(rows, 2)
+    lines = [at.line(0, row, j), at.line(1, row, 2 * j), at.line(1, row, 2 * j + 1)]
+    return at.items(gate16, row, lines=lines, out=(Result(Pool.F16, 1, at.flow.result[row] + j),))
+
+
+def gate16(k: None, env: Env, pools: Pools, t: Table) -> Pools:
+    """An fp16 line times the sigmoid of two f32 lines."""
+    return Pools(f16=opened(take(pools.f16, t[:, 0]), values_of(take(pools.f32, t[:, 1:]))))
+
+
 EXECUTED = (
     Executed(op=Op.CONV, build=_conv),
     Executed(op=Op.STEP, build=_step),
     Executed(op=Op.SSM, build=_ssm),
     Executed(op=Op.GATE, build=_gate),
+    Executed(op=Op.DECAY, build=_decay),
+    Executed(op=Op.DELTA, build=_delta),
+    Executed(op=Op.GATE16, build=_gate16),
 )

@@ -24,6 +24,7 @@ from compiler.program.instructions.vector import (
     PrescaleKernel,
     RopeKernel,
     RstatKernel,
+    gain_words,
 )
 from compiler.program.isa import F16_LANES, F32_LANES, Op, ceil_div
 from lpu.run.ops.items import Executed, Items, Reads, Result, Rows, Static
@@ -31,8 +32,10 @@ from lpu.run.pools import Env, Pool, Pools, heads_in, lines_of, take, values_of
 from models.contract import deferred, numerics
 from models.contract.formats import F16, F32, add32, mul32, rn16
 from models.contract.functions.curves import softcap
+from models.contract.norms.square import l2_norm
 from models.contract.vocabulary.multiply import scaled, scaled_sum
 
+FOURS = 4  # lines of which the largest value is found: programs of few chips then share one executable
 Table = Int[Array, "items width"]
 
 
@@ -117,19 +120,34 @@ def cap(k: CapKernel, env: Env, pools: Pools, t: Table) -> Pools:
 
 
 def _hnorm(at: Reads, rows: Rows, s: Static[HeadNormKernel]) -> Items:
-    words = np.arange(ceil_div(s.kernel.head_dim, F32_LANES))
-    lines = int(ceil_div(s.n * s.kernel.head_dim, F16_LANES))
-    out = (Result(Pool.F16, lines, at.flow.result[rows]),)
+    if s.kernel.length:
+        out = (Result(Pool.F32, int(ceil_div(s.n * s.kernel.head_dim, F32_LANES)), at.flow.result[rows]),)
+        return at.items(by_length, rows, lines=[at.block(0, rows)], out=out, params=s)
+    words = np.arange(gain_words(s.n, s.kernel))
+    pool, lanes = (Pool.F32, F32_LANES) if s.kernel.f32 else (Pool.F16, F16_LANES)
+    out = (Result(pool, int(ceil_div(s.n * s.kernel.head_dim, lanes)), at.flow.result[rows]),)
     gains = at.entry(rows[:, None], words)
     return at.items(hnorm, rows, lines=[at.block(0, rows)], others=[gains], out=out, params=s)
 
 
+def by_length(s: Static[HeadNormKernel], env: Env, pools: Pools, t: Table) -> Pools:
+    """Each of n heads over its length."""
+    y = l2_norm(heads_in(pools.f32, t, s.n, s.kernel.head_dim), s.kernel.eps)
+    return Pools(f32=lines_of(y.reshape(*y.shape[:2], -1), F32_LANES))
+
+
 def hnorm(s: Static[HeadNormKernel], env: Env, pools: Pools, t: Table) -> Pools:
     """RMS norm of each of n heads."""
-    head_dim, words = s.kernel.head_dim, int(ceil_div(s.kernel.head_dim, F32_LANES))
+    head_dim, words = s.kernel.head_dim, int(gain_words(s.n, s.kernel))
+    heads = s.n if s.kernel.own else 1
     x = heads_in(pools.f32, t[:, :-words], s.n, head_dim)
-    gain = take(env.image.gains, t[:, -words:]).reshape(len(t), 1, 1, -1)[..., :head_dim]
-    y = numerics.rms_apply(x, numerics.rms_stat(x, head_dim, s.kernel.eps)[..., None], gain)
+    lanes = take(env.image.gains, t[:, -words:]).reshape(len(t), -1)[:, : heads * head_dim]
+    gain = lanes.reshape(len(t), 1, heads, head_dim)
+    r = numerics.rms_stat(x, head_dim, s.kernel.eps)[..., None]
+    if s.kernel.f32:
+        y = mul32(mul32(x, r), gain)
+        return Pools(f32=lines_of(y.reshape(*y.shape[:2], -1), F32_LANES))
+    y = numerics.rms_apply(x, r, gain)
     return Pools(f16=lines_of(y.reshape(*y.shape[:2], -1), F16_LANES))
 
 
@@ -220,8 +238,8 @@ def glu(k: GluKernel, env: Env, pools: Pools, t: Table) -> Pools:
 
 def _argmax(at: Reads, rows: Rows, s: Static[ArgmaxKernel]) -> Items:
     out = (Result(Pool.F32, 1, at.flow.result[rows]),)
-    first = at.flow.columns.src3[rows]
-    return at.items(argmax, rows, lines=[at.block(0, rows)], others=[first], out=out, params=s.kernel)
+    lines, first = _filled(at.block(0, rows)), at.flow.columns.src3[rows]
+    return at.items(argmax, rows, lines=[lines], others=[first], out=out, params=s.kernel)
 
 
 def argmax(k: ArgmaxKernel, env: Env, pools: Pools, t: Table) -> Pools:
@@ -234,7 +252,12 @@ def argmax(k: ArgmaxKernel, env: Env, pools: Pools, t: Table) -> Pools:
 
 def _argred(at: Reads, rows: Rows, s: Static[ArgredKernel]) -> Items:
     out = (Result(Pool.F32, 1, at.flow.result[rows]),)
-    return at.items(argred, rows, lines=[at.block(0, rows)], out=out)
+    return at.items(argred, rows, lines=[_filled(at.block(0, rows))], out=out)
+
+
+def _filled(lines: Int[np.ndarray, "rows lines"]) -> Int[np.ndarray, "rows filled"]:
+    """Lines, the last of them again up to a multiple of FOURS: of equal values its lowest column is taken."""
+    return np.pad(lines, ((0, 0), (0, -lines.shape[1] % FOURS)), mode="edge")
 
 
 def argred(k: None, env: Env, pools: Pools, t: Table) -> Pools:

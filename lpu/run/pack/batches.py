@@ -16,6 +16,7 @@ from lpu.run.pools import Env, Pool, Pools
 BLOCK_ROWS = (32, 64, 32)  # pool rows that one step may return, unless one item needs more
 DENSE_BLOCK_ROWS = (8, 32, 8)  # the same where steps have many rows
 PRODUCTS = -1  # class of a batch of tiles, which no `Items` describe
+FOUR = 4
 _STEP_US, _ROW_US = 10.0, 0.4  # cost model for batch sizes: a step, and a pool row gathered or written
 _DENSE_US = 8.0  # and a step of many rows, by row
 
@@ -81,7 +82,10 @@ def _kind(items: Items) -> KernelKind:
 
 
 def _batch_size(sizes: Int[np.ndarray, " groups"], kind: KernelKind, batch: int) -> int:
-    """Items per step (a power of two) that the cost model likes best for groups of these sizes."""
+    """Items per step (a power of two) that the cost model likes best for groups of these sizes.
+
+    Four are taken if they cost at most two steps more than the best: programs then share an executable.
+    """
     limits = [limit // max(1, batch // 4) for limit in BLOCK_ROWS]
     fixed = _STEP_US
     if batch >= DENSE_ROWS:  # a block of such rows costs more to write than the items in it
@@ -90,7 +94,9 @@ def _batch_size(sizes: Int[np.ndarray, " groups"], kind: KernelKind, batch: int)
     most = min(limit // count for limit, count in zip(limits, kind.rows, strict=True) if count)
     choices = [1 << i for i in range(max(most, 1).bit_length())]
     item = _ROW_US * batch * (min(kind.width, 32) + sum(kind.rows))
-    return min(choices, key=lambda size: float((-(-sizes // size) * (fixed + size * item)).sum()))
+    costs = {size: float((-(-sizes // size) * (fixed + size * item)).sum()) for size in choices}
+    best = min(choices, key=costs.__getitem__)
+    return FOUR if costs.get(FOUR, np.inf) <= costs[best] + 2 * _STEP_US else best
 
 
 class PackedSteps(NamedTuple):

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Int, Int32
 
 from compiler.program.isa import F16_LANES, F32_LANES
+from lpu.run.clips import Made
 from lpu.run.ops.items import Compute
 from models.contract.formats import F16, F32, F64
 
@@ -79,13 +80,14 @@ class StepTables(NamedTuple):
 class Packed(NamedTuple):
     """The executor's program and what it counts: items per kernel after merging equal ones, steps, levels.
 
-    where: the pool row of every written line.
+    where: the pool row of every written line. made: what leaves each fp16 row.
     """
 
     layout: StepLayout
     tables: StepTables
     counts: dict[str, int]
     where: Int[np.ndarray, " lines"]
+    made: Made
 
 
 class Carried(NamedTuple):
@@ -96,13 +98,14 @@ class Carried(NamedTuple):
     counts: Counts
 
 
+SMALL = 1024
 NOTHING = Carried(np.zeros(0, np.int64), np.zeros(0, np.int64), (0, 0, 0))
 
 
 def rounded_up(size: int) -> int:
-    """The size rounded up to three significant bits and a half: at most an eighth more.
+    """Steps or pool rows rounded up: few to a power of two, many by an eighth at most.
 
     Programs of nearly one size then share one executable.
     """
-    step = 1 << max(size.bit_length() - 4, 0)
+    step = 1 << max((size - 1).bit_length() - (0 if size <= SMALL else 3), 0)
     return -(-size // step) * step

@@ -14,6 +14,7 @@ from compiler.program.instructions.attention import AttentionKernel
 from compiler.program.instructions.recurrent import StateKernel
 from compiler.program.isa import F32_LANES
 from lpu.link.link import Dataflow
+from lpu.run.clips import Made
 from lpu.run.error import MachineError
 from lpu.run.image import ImagePlan
 from lpu.run.kv import region_kernel, state_classes
@@ -25,6 +26,8 @@ from lpu.run.pack.batches import PRODUCTS, ItemGroup, PackedSteps, kinds_of, ste
 from lpu.run.pack.layout import NOTHING, Carried, Counts, Packed, StepLayout, StepTables, rounded_up
 from lpu.run.pools import Pool
 
+LEAST_ROWS = 512  # of a pool: small programs are of one size
+
 
 class _Packer:
     """Walks the levels, hands out pool rows, remembers in which one every written line lies."""
@@ -35,6 +38,7 @@ class _Packer:
         self.where = np.zeros(self.written + tiles.parts + len(flow.states) + 1, np.int64)
         self.where[carried.lines] = carried.rows
         self.cursor = [1 + count for count in carried.counts]
+        self.made: list[tuple[np.ndarray, np.ndarray]] = []  # fp16 rows, and a written line in each
         self.groups: list[ItemGroup] = []
         self.work: list[Items] = []
         self.cuts: list[np.ndarray] = []
@@ -82,12 +86,23 @@ class _Packer:
         self.groups.append(ItemGroup(index, table, self.at(), None))
         for pool, rows, lines in each.out:
             base = self.cursor[pool] + rows * same
+            if pool == Pool.F16:
+                first = lines[span] if lines.ndim == 1 else lines[span, 0]
+                self.made.append((base[:, None] + np.arange(rows), first))
             if lines.ndim == 2:
                 self.where[lines[span]] = base[:, None] + np.arange(lines.shape[1])
             else:
                 count = 1 if pool == Pool.WIDE else rows
                 self.where[lines[span, None] + np.arange(count)] = base[:, None] + np.arange(count)
             self.cursor[pool] += rows * len(table)
+
+    def left(self) -> Made:
+        """What leaves each fp16 row."""
+        out = np.full((self.cursor[Pool.F16], 2), -1, np.int32)
+        for rows, lines in self.made:
+            row = self.flow.lines.row[lines]
+            out[rows] = np.stack([row, self.flow.columns.op[row]], axis=-1)[:, None]
+        return out
 
     def at(self) -> Counts:
         """The first free row of each pool."""
@@ -126,9 +141,9 @@ def pack(flow: Dataflow, plan: ImagePlan, stores: Mapping[int, int], carried: Ca
         kinds=kinds,
         block=(block[0], block[1], block[2]),
         pools=(
-            rounded_up(ends[0] + block[0]),
-            rounded_up(ends[1] + block[1]),
-            rounded_up(ends[2] + block[2]),
+            rounded_up(max(ends[0] + block[0], LEAST_ROWS)),
+            rounded_up(max(ends[1] + block[1], LEAST_ROWS)),
+            rounded_up(max(ends[2] + block[2], LEAST_ROWS)),
         ),
         batch=flow.batch,
         sequences=next(
@@ -141,7 +156,11 @@ def pack(flow: Dataflow, plan: ImagePlan, stores: Mapping[int, int], carried: Ca
         name = kinds[index[group.which]].kernel.__name__
         counts[name] = counts.get(name, 0) + len(group.table)
     return Packed(
-        layout, _tables(flow, _filled_up(steps, packer.at()), packer.where, stores), counts, packer.where
+        layout,
+        _tables(flow, _filled_up(steps, packer.at()), packer.where, stores),
+        counts,
+        packer.where,
+        packer.left(),
     )
 
 

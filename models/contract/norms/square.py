@@ -15,7 +15,7 @@ FRACTION = 19  # bits that a value keeps below the exponent of the largest
 
 
 def rms32(
-    x: Float32[Array, "*batch width"], gain: Float32[Array, " width"], eps: float
+    x: Float32[Array, "*batch width"], gain: Float32[Array, "*heads width"], eps: float
 ) -> Float32[Array, "*batch width"]:
     """RMS32: (x r) gain in f32, r = 1 / rms of the row; for norms before a residual sum."""
     return mul32(mul32(x, rms_stat(x, x.shape[-1], eps)[..., None]), gain)

@@ -24,6 +24,24 @@ def decay(
     return mul32(jnp.broadcast_to(a, raw.shape), softplus(add32(raw, jnp.broadcast_to(bias, raw.shape))))
 
 
+def renewed(
+    s: Float32[Array, "key_dim *lanes"],
+    left: Float32[Array, "key_dim_or_1 *lanes"],
+    q: Float32[Array, "key_dim *lanes"],
+    k: Float32[Array, "key_dim *lanes"],
+    v: Float32[Array, "*lanes"],
+    beta: Float32[Array, "*lanes"],
+) -> tuple[Float32[Array, "key_dim *lanes"], Float32[Array, "*lanes"]]:
+    """The state after a token, lane by lane, and its result; left: what is left of a state, e^g."""
+    kept = mul32(left, s)
+    key = k.astype(F64)
+    read = rn32(tree64(kept.astype(F64) * key))
+    change = mul32(add32(v, -read), beta)
+    new = rn32(kept.astype(F64) + key * change.astype(F64))
+    read = tree64(new.astype(F64) * q.astype(F64))
+    return new, rn32(read * inverse_root(len(s)))
+
+
 def step(
     s: State,
     q: Float32[Array, " key_dim"],
@@ -33,13 +51,7 @@ def step(
     beta: Float32[Array, ""],
 ) -> tuple[State, Float32[Array, " value_dim"]]:
     """The state after a token and its result; q and k come from `l2_norm`, beta from `sigmoid`."""
-    kept = mul32(exp32(g)[:, None], s)
-    key = k.astype(F64)[:, None]
-    read = rn32(tree64(kept.astype(F64) * key))
-    change = mul32(add32(v, -read), beta)
-    new = rn32(kept.astype(F64) + key * change.astype(F64))
-    read = tree64(new.astype(F64) * q.astype(F64)[:, None])
-    return new, rn32(read * inverse_root(len(q)))
+    return renewed(s, exp32(g)[:, None], q[:, None], k[:, None], v, beta)
 
 
 def scan(

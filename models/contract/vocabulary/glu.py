@@ -12,13 +12,18 @@ ACTIVATIONS = {
     "silu": jax.nn.silu,
     "gelu": lambda x: jax.nn.gelu(x, approximate=True),
     "gelu_erf": lambda x: jax.nn.gelu(x, approximate=False),
+    "relu": jax.nn.relu,
 }
 
 
 def glu(
     gate: Float32[Array, "*shape"], up: Float32[Array, "*shape"], *, activation: str
 ) -> Float16[Array, "*shape"]:
-    """Activation ("silu", "gelu" in its tanh form, or "gelu_erf", the exact one) of the gate, times up."""
+    """Activation of the gate, times up.
+
+    activation: "silu", "gelu" in its tanh form, "gelu_erf", the exact one, or "relu", which of one value by
+    itself is relu squared.
+    """
     return GLU.bind(gate, up, activation=activation)
 
 

@@ -3,6 +3,8 @@
 Source: facts/contract2.md section 7, RMS32.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -10,36 +12,46 @@ from jax.core import ShapedArray
 from jaxtyping import Float32
 
 from models.contract.norms.square import rms32
-from models.contract.op import F32, Results, check_operand, check_same, define, per_element
+from models.contract.op import F32, Results, check_operand, define, per_element
 from models.contract.vocabulary.rms_norm import WIDEST
 
 
 def rms_norm32(
-    x: Float32[Array, "batch width"], gain: Float32[Array, " width"], *, eps: float
-) -> Float32[Array, "batch width"]:
-    """RMS norm of each row, rounded to f32 after each of its two products."""
+    x: Float32[Array, "batch *heads width"], gain: Float32[Array, " gains"], *, eps: float
+) -> Float32[Array, "batch *heads width"]:
+    """RMS norm of each row, or of each head of it, rounded to f32 after each of its two products.
+
+    gain: of `width` lanes, or of those of every head.
+    """
     return RMS_NORM32.bind(x, gain, eps=eps)
 
 
 def _shape(x: ShapedArray, gain: ShapedArray, *, eps: float) -> Results:
-    check_operand("rms_norm32", "x", x, 2, F32)
+    check_operand("rms_norm32", "x", x, None, F32)
     check_operand("rms_norm32", "gain", gain, 1, F32)
-    check_same("rms_norm32", "width of x and of gain", x.shape[1], gain.shape[0])
-    if x.shape[1] > WIDEST:
-        raise ValueError(f"rms_norm32: width {x.shape[1]} is above {WIDEST}, the widest exact sum.")
+    if len(x.shape) not in (2, 3):
+        raise ValueError(f"rms_norm32: x has {len(x.shape)} axes, it takes [batch, width] or those of heads.")
+    width, every = x.shape[-1], math.prod(x.shape[1:])
+    if gain.shape[0] not in (width, every):
+        raise ValueError(
+            f"rms_norm32: gain has {gain.shape[0]} lanes, x {width} in a head and {every} in a row."
+        )
+    if width > WIDEST:
+        raise ValueError(f"rms_norm32: width {width} is above {WIDEST}, the widest exact sum.")
     return (ShapedArray(x.shape, F32),)
 
 
-def _plain(
-    x: Float32[Array, "batch width"], gain: Float32[Array, " width"], *, eps: float
-) -> Float32[Array, "batch width"]:
-    return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + jnp.float32(eps)) * gain
+def _gain(x: Array, gain: Array) -> Array:
+    return gain if gain.shape[0] == x.shape[-1] else gain.reshape(x.shape[1:])
 
 
-RMS_NORM32 = define(
-    name="rms_norm32",
-    shape=_shape,
-    flops=per_element(4),
-    contract=lambda x, gain, *, eps: rms32(x, gain, eps),
-    plain=_plain,
-)
+def _contract(x: Array, gain: Array, *, eps: float) -> Array:
+    return rms32(x, _gain(x, gain), eps)
+
+
+def _plain(x: Array, gain: Array, *, eps: float) -> Array:
+    root = jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + jnp.float32(eps))
+    return x * root * _gain(x, gain)
+
+
+RMS_NORM32 = define(name="rms_norm32", shape=_shape, flops=per_element(4), contract=_contract, plain=_plain)

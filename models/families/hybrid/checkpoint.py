@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from models.families.family import HEAD, LM_HEAD, TABLE, CheckpointTensor
-from models.hybrid_config import ATTENTION, BOTH, FFN, MIXER, TAPS, HybridConfig
+from models.hybrid_config import ATTENTION, BOTH, EXPERTS, FFN, MIXER, TAPS, HybridConfig
 
 Rows = Float32[np.ndarray, "rows *rest"]
 
@@ -23,6 +23,8 @@ class Names:
     """What the tensors of a checkpoint are called: table, last norm, and in a layer its modules and norms.
 
     norm: of a layer's first part; ffn_norm: of its FFN; gate_up: of an FFN that holds both in one tensor.
+    router: of experts, which lie in `experts` of the FFN's module, each with its gate_proj, up_proj and
+    down_proj. step_norms: of Mamba-1, what time steps are made of, B and C.
     """
 
     table: str = "model.embed_tokens.weight"
@@ -30,10 +32,13 @@ class Names:
     layer: str = "model.layers.{}"
     mixer: str = "mamba"
     norm: str = "input_layernorm"
+    attention: str = "self_attn"
     ffn: str = "feed_forward"
     ffn_norm: str = "pre_ff_layernorm"
     gate_up: str = ""
     down: str = "down_proj"
+    router: str = "router"
+    step_norms: tuple[str, str, str] = ("dt_layernorm", "b_layernorm", "c_layernorm")
 
 
 NAMES = {
@@ -51,8 +56,19 @@ NAMES = {
         mixer="mixer",
         norm="norm",
     ),
+    "nemotron_h": Names(
+        table="backbone.embeddings.weight",
+        last="backbone.norm_f",
+        layer="backbone.layers.{}",
+        mixer="mixer",
+        norm="norm",
+        attention="mixer",
+        ffn="mixer",
+        ffn_norm="norm",
+    ),
     "falcon_h1": Names(),
     "bamba": Names(),
+    "jamba": Names(),
     "granitemoehybrid": Names(
         last="model.norm",
         ffn="shared_mlp",
@@ -66,27 +82,36 @@ NAMES = {
 def tensors(config: HybridConfig) -> Iterator[CheckpointTensor]:
     """The tensors of a checkpoint, in the order of the model."""
     names = NAMES[config.names]
+    gain = partial(_gain, config)
     yield _matrix(config, TABLE, names.table, (config.vocab, config.hidden), "embed")
     for i, word in enumerate(config.pattern):
         theirs = names.layer.format(i)
         for part in word:
             if part in (ATTENTION, BOTH):
-                yield _vector(
-                    f"layers.{i}.attention.norm.gain", f"{theirs}.{names.norm}.weight", config.hidden
-                )
-                yield from _attention(config, f"layers.{i}.attention", f"{theirs}.self_attn")
+                yield gain(f"layers.{i}.attention.norm", f"{theirs}.{names.norm}")
+                yield from _attention(config, f"layers.{i}.attention", f"{theirs}.{names.attention}")
             if part in (MIXER, BOTH):
                 ours = f"layers.{i}.mixer"
                 if part == MIXER:
-                    yield _vector(f"{ours}.norm.gain", f"{theirs}.{names.norm}.weight", config.hidden)
+                    yield gain(f"{ours}.norm", f"{theirs}.{names.norm}")
                 made = _selective if config.rank else _mixer
                 yield from made(config, ours, f"{theirs}.{names.mixer}")
+                if config.step_norms:
+                    yield from _step_norms(config, names, ours, f"{theirs}.{names.mixer}")
             if part == FFN:
-                yield _vector(f"layers.{i}.ffn.norm.gain", f"{theirs}.{names.ffn_norm}.weight", config.hidden)
+                yield gain(f"layers.{i}.ffn.norm", f"{theirs}.{names.ffn_norm}")
                 yield from _ffn(config, names, f"layers.{i}.ffn", f"{theirs}.{names.ffn}")
-    yield _vector("norm.gain", f"{names.last}.weight", config.hidden)
+            if part == EXPERTS:
+                ours = f"layers.{i}.experts"
+                yield gain(f"{ours}.norm", f"{theirs}.{names.ffn_norm}")
+                yield from _experts(config, names, ours, f"{theirs}.{names.ffn}")
+    yield gain("norm", names.last)
     head = names.table if config.tied else LM_HEAD
     yield _matrix(config, HEAD, head, (config.vocab, config.hidden), "head")
+
+
+def _gain(config: HybridConfig, path: str, name: str) -> CheckpointTensor:
+    return _vector(f"{path}.gain", f"{name}.weight", config.hidden)
 
 
 def _vector(path: str, name: str, width: int) -> CheckpointTensor:
@@ -111,12 +136,10 @@ def _matrix(
 
 def _attention(config: HybridConfig, ours: str, theirs: str) -> Iterator[CheckpointTensor]:
     hidden, q = config.hidden, config.heads * config.head_dim
-    turned = None if config.turned_lanes is None else (config.head_dim, config.turned_lanes)
-    for name, rows in (("q", q), ("k", config.kv_heads * config.head_dim)):
-        yield _matrix(
-            config, f"{ours}.{name}", f"{theirs}.{name}_proj.weight", (rows, hidden), name, lanes=turned
-        )
     kv = config.kv_heads * config.head_dim
+    turned = None if config.turned_lanes is None else (config.head_dim, config.turned_lanes)
+    yield _matrix(config, f"{ours}.q", f"{theirs}.q_proj.weight", (q, hidden), "q", lanes=turned)
+    yield _matrix(config, f"{ours}.k", f"{theirs}.k_proj.weight", (kv, hidden), "k", lanes=turned)
     yield _matrix(config, f"{ours}.v", f"{theirs}.v_proj.weight", (kv, hidden), "v")
     yield _matrix(config, f"{ours}.o", f"{theirs}.o_proj.weight", (hidden, q), "o")
 
@@ -124,12 +147,26 @@ def _attention(config: HybridConfig, ours: str, theirs: str) -> Iterator[Checkpo
 def _ffn(config: HybridConfig, names: Names, ours: str, theirs: str) -> Iterator[CheckpointTensor]:
     ffn, hidden = config.ffn, config.hidden
     for i, name in enumerate(("gate", "up")):
+        if config.squared and name == "gate":
+            continue
         if names.gate_up:
             at = f"{theirs}.{names.gate_up}.weight"
             yield _matrix(config, f"{ours}.{name}", at, (2 * ffn, hidden), name, rows=(i * ffn, ffn))
         else:
             yield _matrix(config, f"{ours}.{name}", f"{theirs}.{name}_proj.weight", (ffn, hidden), name)
     yield _matrix(config, f"{ours}.down", f"{theirs}.{names.down}.weight", (hidden, ffn), "down")
+
+
+def _experts(config: HybridConfig, names: Names, ours: str, theirs: str) -> Iterator[CheckpointTensor]:
+    """A router and the experts of a layer, each with matrices of its own."""
+    width, hidden = config.expert_ffn, config.hidden
+    at, shape = f"{theirs}.{names.router}.weight", (config.experts, hidden)
+    yield CheckpointTensor(path=f"{ours}.router", name=at, shape=shape, half=True)
+    each = [f"{theirs}.experts.{i}" for i in range(config.experts)]
+    both = tuple((f"{one}.gate_proj.weight", f"{one}.up_proj.weight") for one in each)
+    yield CheckpointTensor(path=f"{ours}.gate_up", name=both[0][0], shape=(width, hidden), stack=both)
+    down = tuple((f"{one}.down_proj.weight",) for one in each)
+    yield CheckpointTensor(path=f"{ours}.down", name=down[0][0], shape=(hidden, width), stack=down)
 
 
 def _mixer(config: HybridConfig, ours: str, theirs: str) -> Iterator[CheckpointTensor]:
@@ -187,6 +224,12 @@ def _selective(config: HybridConfig, ours: str, theirs: str) -> Iterator[Checkpo
     )
     yield _vector(f"{ours}.step.through", f"{theirs}.D", channels)
     yield _matrix(config, f"{ours}.o", f"{theirs}.out_proj.weight", (config.hidden, channels), "mixer")
+
+
+def _step_norms(config: HybridConfig, names: Names, ours: str, theirs: str) -> Iterator[CheckpointTensor]:
+    low, b, c = (f"{theirs}.{one}.weight" for one in names.step_norms)
+    yield _vector(f"{ours}.low_norm.gain", low, config.rank)
+    yield CheckpointTensor(path=f"{ours}.bc_norm.gain", name=b, shape=(config.states,), behind=(c,))
 
 
 def _flat(logarithm: Rows) -> Float32[np.ndarray, " decays"]:

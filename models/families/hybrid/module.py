@@ -10,9 +10,11 @@ from jax import Array
 from jaxtyping import Float16, Float32, Int32
 
 from models.contract import ops
+from models.contract.parts import down_starts
 from models.contract.recurrent.convolution import TAPS
-from models.families.llama import Angles, Attention, FeedForward, Positions
-from models.hybrid_config import ATTENTION, BOTH, FFN, MIXER, HybridConfig
+from models.families.experts import Mixture
+from models.families.llama import Angles, Attention, FeedForward, LayerKV, Positions
+from models.hybrid_config import ATTENTION, BOTH, EXPERTS, FFN, MIXER, HybridConfig
 from models.kv import KVCache, KVFormat, kv_shape
 from models.parts import Embedding, Linear, Norm, Normed
 from models.rope import rope_angles, rope_turns
@@ -91,9 +93,16 @@ class Mixer(nnx.Module):
             low=config.step_low,
             high=config.step_high,
         )
-        y = ops.gate(y, self.z(a))
-        out = self.out_norm(y) if config.mixer_norm == "gated" else ops.round16(y)
-        return out, (held_x, held_bc, held)
+        return self._normed(ops.gate(y, self.z(a))), (held_x, held_bc, held)
+
+    def _normed(self, y: Float32[Array, "batch channels"]) -> Float16[Array, "batch channels"]:
+        """The gated results over all channels, over those of each group, or as they are."""
+        if self.config.mixer_norm == "none":
+            return ops.round16(y)
+        if not self.config.norm_groups:
+            return self.out_norm(y)
+        heads = y.reshape(-1, self.config.groups, self.config.channels // self.config.groups)
+        return ops.round16(self.out_norm.in_f32(heads).reshape(y.shape))
 
 
 class SelectiveMixer(Mixer):
@@ -116,6 +125,9 @@ class SelectiveMixer(Mixer):
         self.step = nnx.Dict(
             {name: nnx.Param(jnp.zeros(width, jnp.float32)) for name, width in decays.items()}
         )
+        if config.step_norms:
+            self.low_norm = Norm(config.rank, config.eps)
+            self.bc_norm = Norm(config.both, config.eps)
         self.o = Linear(channels, hidden, scaled=scaled)
         self.config = config
 
@@ -127,9 +139,14 @@ class SelectiveMixer(Mixer):
         x, held_x = self.conv_x(self.x(a), states[0], position)
         x16 = ops.round16(x)
         low, bc = self.low(x16), ops.multiply(self.bc(x16), factor=1.0)
+        if config.step_norms:
+            low16 = self.low_norm(low)
+            bc = self.bc_norm.in_f32(bc.reshape(-1, 2, config.states)).reshape(bc.shape)
+        else:
+            low16 = ops.round16(ops.multiply(low, factor=1.0))
         y, held = ops.ssm(
             x,
-            self.dt(ops.round16(ops.multiply(low, factor=1.0))),
+            self.dt(low16),
             bc,
             step["decay"][...],
             step["through"][...],
@@ -141,27 +158,107 @@ class SelectiveMixer(Mixer):
         return ops.round16(ops.gate(y, self.z(a))), (held_x, held)
 
 
+class DeltaMixer(Mixer):
+    """The gated delta layer (Gated DeltaNet): values in `x`, queries and keys in `bc`.
+
+    dt: what decays of all heads are made of, then their betas.
+    """
+
+    def __init__(self, config: HybridConfig, *, normed: bool = True) -> None:
+        hidden, channels, scaled = config.hidden, config.channels, config.column_scales == "f32"
+        if normed:
+            self.norm = Norm(hidden, config.eps)
+        self.z = Linear(hidden, channels, scaled=scaled)
+        self.x = Linear(hidden, channels, scaled=scaled)
+        self.bc = Linear(hidden, config.both, scaled=scaled)
+        self.dt = Linear(hidden, 2 * config.ssm_heads, scaled=scaled, bias=True)
+        self.conv_x = Conv(channels, biased=config.conv_biased)
+        self.conv_bc = Conv(config.both, biased=config.conv_biased)
+        self.step = nnx.Dict({"decay": nnx.Param(jnp.zeros(channels, jnp.float32))})
+        self.out_norm = Norm(channels // config.ssm_heads, config.eps)
+        self.o = Linear(channels, hidden, scaled=scaled)
+        self.config = config
+
+    def mixed(
+        self, a: Normed, states: States, position: Int32[Array, " batch"]
+    ) -> tuple[Float16[Array, "batch channels"], States]:
+        """What the output matrix takes, of the normed input."""
+        config = self.config
+        v, held_x = self.conv_x(self.x(a), states[0], position)
+        both, held_bc = self.conv_bc(self.bc(a), states[1], position)
+        qk = ops.l2_norm(both.reshape(-1, 2 * config.groups, config.states)).reshape(both.shape)
+        decay = self.step["decay"][...]
+        y, held = ops.delta(v, self.dt(a), qk, decay, states[2], position, groups=config.groups)
+        heads = y.reshape(-1, config.ssm_heads, config.channels // config.ssm_heads)
+        normed = self.out_norm.in_f32(heads).reshape(y.shape)
+        return ops.round16(ops.gate(normed, self.z(a))), (held_x, held_bc, held)
+
+
+def _mixer_of(config: HybridConfig) -> type[Mixer]:
+    if config.rule == "delta":
+        return DeltaMixer
+    return SelectiveMixer if config.rank else Mixer
+
+
+class SquaredFeedForward(FeedForward):
+    """An FFN without a gate: relu squared of what goes up."""
+
+    def __init__(self, config: HybridConfig) -> None:
+        scaled = config.column_scales == "f32"
+        self.norm = Norm(config.hidden, config.eps)
+        self.up = Linear(config.hidden, config.ffn, scaled=scaled)
+        self.down = Linear(config.ffn, config.hidden, scaled=scaled, starts=down_starts(config.ffn))
+
+    def __call__(self, x: Residual) -> Residual:
+        """One vector per row."""
+        up = self.up(self.norm.deferred(x))
+        return ops.add(x, self.down(ops.glu(up, up, activation="relu")))
+
+
+class GatedAttention(Attention):
+    """Attention whose heads are times the sigmoid of gates, made of what queries are made of."""
+
+    def __init__(self, config: HybridConfig, *, context: int) -> None:
+        super().__init__(config, context=context)
+        scaled = config.column_scales == "f32"
+        self.gate = Linear(config.hidden, config.heads * config.head_dim, scaled=scaled)
+
+    def attended(
+        self,
+        a: Normed | Float16[Array, "batch hidden"],
+        angles: Angles | None,
+        position: Positions,
+        k_cache: LayerKV,
+        v_cache: LayerKV,
+    ) -> tuple[Float16[Array, "batch lanes"], LayerKV, LayerKV]:
+        """What `o` takes, of what products read."""
+        out, k_cache, v_cache = super().attended(a, angles, position, k_cache, v_cache)
+        return ops.gate16(out, self.gate(a)), k_cache, v_cache
+
+
 class HybridLayer(nnx.Module):
     """The parts of one layer, in the order of its word."""
 
     def __init__(self, config: HybridConfig, word: str, *, context: int) -> None:
         self.word = word
         if MIXER in word or BOTH in word:
-            mixer = SelectiveMixer if config.rank else Mixer
-            self.mixer = mixer(config, normed=MIXER in word)
+            self.mixer = _mixer_of(config)(config, normed=MIXER in word)
         if ATTENTION in word or BOTH in word:
-            self.attention = Attention(config, context=context)
+            kind = GatedAttention if config.attention_gate else Attention
+            self.attention = kind(config, context=context)
         if FFN in word:
-            self.ffn = FeedForward(config)
+            self.ffn = SquaredFeedForward(config) if config.squared else FeedForward(config)
+        if EXPERTS in word:
+            self.experts = Mixture(config, config.experts, config.expert_ffn, config.routing)
 
     def __call__(
         self, part: str, x: Residual, angles: Angles | None, position: Positions, held: Held
     ) -> tuple[Residual, Held]:
         """One of its parts; what it keeps comes back as it is after the token."""
         keys, values, states = held
-        if part == FFN:
+        if part in (FFN, EXPERTS):
             with jax.named_scope("ffn"):
-                return self.ffn(x), held
+                return (self.ffn(x) if part == FFN else self.experts(x)), held
         if part == MIXER:
             with jax.named_scope("mixer"):
                 x, states = self.mixer(x, states, position)

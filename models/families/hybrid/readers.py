@@ -1,32 +1,25 @@
-"""What the `config.json` of hybrid decoders means: Mamba-1 and 2, Falcon-H1, Bamba, Granite 4 (dense).
+"""What the `config.json` of hybrid decoders means: Mamba-1 and 2, Falcon-H1, Bamba, Granite 4.
 
 Source of defaults: transformers 5.24, configuration_ of the model_types here.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
-from models.hybrid_config import ATTENTION, BOTH, FAMILY, FFN, MIXER, TAPS, UNCLAMPED, HybridConfig
+from models.families.hybrid.jamba import read_jamba
+from models.families.hybrid.keys import LONGEST, config_of, mixer_of, no_biases, numbers_of
+from models.families.hybrid.nemotron import read_nemotron
+from models.hybrid_config import ATTENTION, BOTH, FFN, MIXER, HybridConfig
 from models.sources.huggingface.keys import activation_of
 from models.sources.huggingface.rope import rope_of
 from models.sources.json_keys import Keys
-
-LONGEST = 1 << 30  # tokens of a sequence, for a model without attention: nothing grows with them
-_INERT = (
-    *("time_step_rank", "time_step_min", "time_step_max", "time_step_floor", "chunk_size"),
-    *("rescale_prenorm_residual", "residual_in_fp32", "rms_norm", "mamba_chunk_size", "num_logits_to_keep"),
-    *("z_loss_coefficient", "mamba_use_mlp", "mamba_norm_before_gate", "mlp_expansion_factor"),
-    *("time_step_init_scheme", "time_step_scale", "use_mambapy", "use_associative_scan"),
-    *("output_router_logits", "router_aux_loss_coef", "num_experts_per_tok"),
-)
-"""Keys of initialisation and training, and of how transformers computes the same."""
 
 
 def _mamba2(keys: Keys, name: str) -> HybridConfig:
     """Mamba-2 (the state-spaces checkpoints in transformers' form)."""
     hidden, heads = keys.stated("hidden_size", 4096), keys.stated("num_heads", 128)
     layers = keys.stated("num_hidden_layers", 64)
-    mixer = _mixer(
+    mixer = mixer_of(
         keys,
         hidden,
         heads=heads,
@@ -39,7 +32,7 @@ def _mamba2(keys: Keys, name: str) -> HybridConfig:
     activation = keys.text("hidden_act", "silu")
     if activation not in ("silu", "swish"):
         raise keys.error("hidden_act", activation, "only silu is supported")
-    return _config(
+    return config_of(
         keys,
         name,
         "mamba2",
@@ -65,7 +58,7 @@ def _mamba(keys: Keys, name: str) -> HybridConfig:
     channels, rank = keys.stated("expand", 2) * hidden, keys.get("time_step_rank", "auto")
     if keys.get("intermediate_size") not in (None, channels):
         raise keys.error("intermediate_size", keys.get("intermediate_size"), f"expand makes it {channels}")
-    mixer = _mixer(
+    mixer = mixer_of(
         keys,
         hidden,
         heads=channels,
@@ -78,7 +71,7 @@ def _mamba(keys: Keys, name: str) -> HybridConfig:
     if (activation := keys.text("hidden_act", "silu")) not in ("silu", "swish"):
         raise keys.error("hidden_act", activation, "only silu is supported")
     keys.values.setdefault("tie_word_embeddings", True)
-    return _config(
+    return config_of(
         keys,
         name,
         "mamba",
@@ -103,10 +96,10 @@ def _falcon_h1(keys: Keys, name: str) -> HybridConfig:
     """Falcon-H1: attention and a mixer beside each other in every layer; muP multipliers."""
     if keys.flag("mamba_rms_norm"):
         raise keys.error("mamba_rms_norm", True, "a mixer's own norm of this model_type is not supported")
-    _no_biases(keys, "projectors_bias", "attention_bias", "mlp_bias")
+    no_biases(keys, "projectors_bias", "attention_bias", "mlp_bias")
     layers = keys.stated("num_hidden_layers", 32)
-    z, x, b, c, dt = _numbers(keys, "ssm_multipliers", 5)
-    gate, down = _numbers(keys, "mlp_multipliers", 2)
+    z, x, b, c, dt = numbers_of(keys, "ssm_multipliers", 5)
+    gate, down = numbers_of(keys, "mlp_multipliers", 2)
     attention_in, ssm_in = (keys.number(f"{one}_in_multiplier", 1.0) for one in ("attention", "ssm"))
     factors = {
         "embed": keys.number("embedding_multiplier", 1.0),
@@ -125,7 +118,7 @@ def _falcon_h1(keys: Keys, name: str) -> HybridConfig:
 
 def _bamba(keys: Keys, name: str) -> HybridConfig:
     """Bamba: Mamba-2 layers, some with attention that turns half of each head."""
-    _no_biases(keys, "attention_bias", "mlp_bias")
+    no_biases(keys, "attention_bias", "mlp_bias")
     layers, at = keys.stated("num_hidden_layers", 32), keys.get("attn_layer_indices") or []
     if not isinstance(at, list) or any(type(one) is not int or not 0 <= one < layers for one in at):
         raise keys.error("attn_layer_indices", at, f"it names layers, 0 to {layers - 1}")
@@ -136,7 +129,7 @@ def _bamba(keys: Keys, name: str) -> HybridConfig:
 
 def _granite(keys: Keys, name: str) -> HybridConfig:
     """Granite 4 without experts: multipliers, and RoPE only where it is asked for."""
-    _no_biases(keys, "attention_bias", "mlp_bias")
+    no_biases(keys, "attention_bias", "mlp_bias")
     experts = keys.get("num_local_experts", 8)
     if experts not in (0, None):
         raise keys.error("num_local_experts", experts, "experts are not supported, only dense models are")
@@ -156,7 +149,7 @@ def _granite(keys: Keys, name: str) -> HybridConfig:
     head_dim = keys.stated("hidden_size", 4096) // heads
     factors = {
         "embed": keys.number("embedding_multiplier", 1.0),
-        "head": 1.0 / keys.number("logits_scaling", 1.0),
+        "head": 1.0 / keys.divisor("logits_scaling", 1.0),
         "q": keys.number("attention_multiplier", 1.0) * head_dim**0.5,
         **dict.fromkeys(("o", "mixer", "down"), residual),
     }
@@ -181,9 +174,10 @@ def _decoder(
     longest = keys.stated("max_position_embeddings", 8192)
     rope = rope_of(keys, longest, head_dim, partial=names == "bamba")
     ssm_heads = keys.stated("mamba_n_heads", 128)
-    channels = keys.get("mamba_d_ssm") or keys.stated("mamba_expand", 2) * hidden
+    stated = keys.get("mamba_d_ssm")
+    channels = keys.stated("mamba_expand", 2) * hidden if stated is None else keys.integer("mamba_d_ssm")
     size = keys.get("mamba_d_head", "auto")
-    mixer = _mixer(
+    mixer = mixer_of(
         keys,
         hidden,
         heads=ssm_heads,
@@ -195,7 +189,7 @@ def _decoder(
         bias="mamba_proj_bias",
     )
     kv_heads = keys.get("num_key_value_heads")
-    return _config(
+    return config_of(
         keys,
         name,
         names,
@@ -219,87 +213,12 @@ def _decoder(
     )
 
 
-def _config(keys: Keys, name: str, names: str, pattern: tuple[str, ...], **numbers: Any) -> HybridConfig:
-    for inert in _INERT:
-        keys.get(inert)
-    low, high = _limits(keys, "time_step_limit")
-    for key in ("mamba_ssm_cache_dtype", "mamba_ssm_dtype"):
-        if (kept := keys.get(key)) not in (None, "float32"):
-            raise keys.error(key, kept, "states are kept in float32, in no other format")
-    return HybridConfig(
-        name=name,
-        family=FAMILY,
-        names=names,
-        layers=len(pattern),
-        hidden=keys.stated("hidden_size", 4096),
-        tied=keys.flag("tie_word_embeddings"),
-        source=f"config.json of the Hugging Face folder {name}",
-        pattern=pattern,
-        step_low=low,
-        step_high=high,
-        **numbers,
-    )
-
-
-def _mixer(
-    keys: Keys,
-    hidden: int,
-    *,
-    heads: int,
-    head_dim: int,
-    expand: str,
-    taps: str,
-    groups: int,
-    bias: str,
-    channels: int | None = None,
-) -> dict[str, int]:
-    """Channels, heads and groups of a mixer that the vocabulary has. Raises WeightError."""
-    wide = keys.stated(expand, 2) * hidden if channels is None else channels
-    if heads * head_dim != wide:
-        raise keys.error(expand, keys.get(expand), f"{heads} heads of {head_dim} are not {wide} channels")
-    if (found := keys.stated(taps, TAPS)) != TAPS:
-        raise keys.error(taps, found, f"only convolutions of {TAPS} taps are supported")
-    _no_biases(keys, bias)
-    if groups > 1:
-        raise keys.error("n_groups", groups, "only mixers whose heads all share B and C are supported")
-    return {"channels": wide, "ssm_heads": heads, "groups": groups}
-
-
-def _no_biases(keys: Keys, *names: str) -> None:
-    for name in names:
-        if keys.flag(name):
-            raise keys.error(name, True, "such a bias is not supported")
-
-
-def _numbers(keys: Keys, key: str, count: int) -> Iterable[float]:
-    return (1.0,) * count if keys.get(key) is None else keys.numbers(key, count)
-
-
-def _limits(keys: Keys, key: str) -> tuple[float, float]:
-    """What time steps are clamped to; infinity is as none."""
-    held = keys.get(key)
-    if held is None:
-        return 0.0, UNCLAMPED
-    pair = [_number(one) for one in held] if isinstance(held, list | tuple) else []
-    low, high = pair if len(pair) == 2 else (None, None)
-    if low is None or high is None or not 0 <= low <= high:
-        raise keys.error(key, held, "it is the least and the most of a time step, 0 or more")
-    return low, min(high, UNCLAMPED)
-
-
-def _number(value: Any) -> float | None:
-    """A number of JSON, or infinity as transformers writes it."""
-    if isinstance(value, dict):
-        value = value.get("__float__")
-    if value in ("Infinity", "inf"):
-        return float("inf")
-    return float(value) if type(value) in (int, float) else None
-
-
 READERS: dict[str, Callable[[Keys, str], HybridConfig]] = {
     "mamba": _mamba,
     "mamba2": _mamba2,
     "falcon_h1": _falcon_h1,
     "bamba": _bamba,
     "granitemoehybrid": _granite,
+    "jamba": read_jamba,
+    "nemotron_h": read_nemotron,
 }

@@ -32,7 +32,7 @@ def config_from(keys: Keys, name: str) -> TransformerConfig:
     check_format(keys)
     layers = keys.values.get("num_hidden_layers")
     if type(layers) is int and layers > MOST["layers"]:  # before a family lists what each of them is
-        raise WeightError(f"{keys.path}: num_hidden_layers is {layers}, the most is {MOST['layers']}.")
+        raise keys.error("num_hidden_layers", layers, f"the most is {MOST['layers']}")
     try:
         config = known[kind](keys, name)
         refuse_unread(keys)

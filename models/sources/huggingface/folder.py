@@ -87,14 +87,11 @@ class HuggingFaceWeights:
         if name not in self.shapes:
             raise WeightError(f"{self.identity}: no tensor {name} among {len(self.shapes)}. Check the model.")
         source = self._sources[name]
-        entry = self._entries[source.name]
-        values = source.take(self._values(entry))
-        check_finite(values, entry.place)
-        return (
-            to_half(values)
-            if name == TABLE or source.table
-            else np.where(np.abs(values) < _TINY, np.float32(0), values)
-        )
+        values = source.take(self._stored(source))
+        check_finite(values, self._entries[source.name].place)
+        if name == TABLE or source.table:
+            return to_half(values)
+        return np.where(np.abs(values) < _TINY, np.float32(0), values)
 
     def row_reader(self, name: str) -> ReadRows | None:
         """Rows of the table; a matrix lies transposed and is quantised by whole columns."""
@@ -121,7 +118,7 @@ class HuggingFaceWeights:
             return self[name]  # raises
         if source.stack:
             return np.stack([side_by_side(self._parts(source, i)) for i in range(len(source.stack))])
-        values = self._values(self._entries[source.name])
+        values = self._stored(source)
         if source.every:
             return values[..., list(source.every)]
         if kind not in ("codes", HALVES):
@@ -156,7 +153,7 @@ class HuggingFaceWeights:
                 if changed is not None:
                     self.changed[f"{path}.codes"] = changed
                 return self._last[1]
-            codes = entry.dtype == FP8 and source.made is None
+            codes = entry.dtype == FP8 and source.made is None and not source.behind
             kept = _kept(entry, source, self._scale(entry), self._scaled) if codes else None
             if kept is not None:
                 self.changed[f"{path}.codes"] = Changed(0, kept.codes.size)
@@ -178,8 +175,8 @@ class HuggingFaceWeights:
         return self._half[1]
 
     def _rounded(self, source: CheckpointTensor, entry: StoredTensor) -> Matrix:
-        values = source.matrices(self._values(entry))
-        alone = source.made is None and source.by_head is None and len(entry.shape) == 2
+        values = source.matrices(self._stored(source))
+        alone = not (source.made or source.by_head or source.behind) and len(entry.shape) == 2
         if isinstance(entry, PackedTensor) and entry.dtype == MXFP4 and alone:
             each = [converted(source.take(entry.nibbles()).T, source.take(entry.powers()).T, values[0])]
         else:
@@ -202,6 +199,12 @@ class HuggingFaceWeights:
             part = slice(i * columns, (i + 1) * columns) if scale.shape[1] > 1 else slice(None)
             values[:, part] *= scale[:, i : i + 1]
         return values
+
+    def _stored(self, source: CheckpointTensor) -> Float32[np.ndarray, "*axes"]:
+        """What a tensor is made of: one of the checkpoint, or several of equal shape one behind the other."""
+        if not source.behind:
+            return self._values(self._entries[source.name])
+        return np.concatenate([self._values(self._entries[name]) for name in source.names])
 
     def _scale(self, entry: StoredTensor) -> Float32[np.ndarray, "out blocks"]:
         """Scales of an fp8 matrix, one row per output: one column, or one per block of inputs."""

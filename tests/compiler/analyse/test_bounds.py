@@ -124,6 +124,7 @@ def test_installs_are_bounded_at_the_whole_bytes_that_a_plane_really_takes() -> 
     )
 
 
+@pytest.mark.slow
 def test_a_bound_falls_when_its_resource_is_doubled_and_rises_with_the_hop() -> None:
     base = step_bounds("pair", 2)
     assert step_bounds("pair", 2, "sram_bytes_per_cycle", "204800")["installs"] * 2 <= base["installs"] + 99

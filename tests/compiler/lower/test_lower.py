@@ -24,7 +24,13 @@ from compiler.program.instructions.experts import (
 )
 from compiler.program.instructions.host import GiveKernel, HandoverKernel, TakeKernel
 from compiler.program.instructions.matmul import MatmulKernel, ReduceKernel, WriteBackKernel, tree_kernel
-from compiler.program.instructions.recurrent import ConvKernel, GateKernel, SsmKernel
+from compiler.program.instructions.recurrent import (
+    ConvKernel,
+    DeltaKernel,
+    GateKernel,
+    OpenKernel,
+    SsmKernel,
+)
 from compiler.program.instructions.vector import (
     AddKernel,
     ArgmaxKernel,
@@ -108,7 +114,9 @@ KERNELS.update(
             low=0.0,
             high=1.0,
         ),
+        DeltaKernel(kept=4, cached=1, rows=1, sequences=1, channels=160, heads=4, groups=2),
         GateKernel(),
+        OpenKernel(),
     )
 )
 

@@ -32,6 +32,7 @@ def test_a_short_context_stays_where_its_head_is() -> None:
     assert chosen(llama(context=320), 8)[0] == 1
 
 
+@pytest.mark.slow
 def test_a_long_context_is_dealt_over_the_ranks_that_would_idle() -> None:
     assert chosen(llama(context=1 << 17, kv_heads=2), 8)[0] == 4
 
@@ -62,6 +63,7 @@ def test_a_count_below_one_is_no_choice() -> None:
         CompileOptions(cp=0)
 
 
+@pytest.mark.slow
 def test_neighbours_outside_the_group_keep_less_of_a_long_context_than_the_owner() -> None:
     best = dealt(llama(context=1 << 17, kv_heads=8), 8, beside=True)[0]
     assert best.chips > 1
@@ -79,12 +81,14 @@ def test_neighbours_keep_nothing_of_a_short_context() -> None:
     assert dealt(llama(context=1 << 12, kv_heads=8), 8, beside=True)[0] == Deal()
 
 
+@pytest.mark.slow
 def test_fewer_neighbours_are_kept_for_groups_that_find_no_more() -> None:
     found = [deal.chips for deal in dealt(llama(context=1 << 17, kv_heads=8), 8, beside=True)]
     assert sorted(found) == [1, 2, 4, 8]
     assert found == [*found[: found.index(8) + 1], *sorted(found[found.index(8) + 1 :], reverse=True)]
 
 
+@pytest.mark.slow
 def test_more_chips_than_ranks_and_neighbours_is_an_error_with_both_numbers() -> None:
     with pytest.raises(OptionError, match=r"--cp 9: 8 KV heads on 8 ranks have at most 8 each, with neigh"):
         dealt(llama(context=1 << 17, kv_heads=8), 8, cp=9, beside=True)

@@ -52,6 +52,7 @@ def report(request: pytest.FixtureRequest, reports: dict[str, AfdReport]) -> Afd
     return reports[request.param]
 
 
+@pytest.mark.slow
 def test_a_report_is_plain_json_and_says_how_every_time_is_known(report: AfdReport) -> None:
     body = json.loads(json.dumps(report.to_json(), allow_nan=False))
     assert body["label"].startswith("projection")

@@ -9,6 +9,7 @@ from lpu.run.error import MachineError
 TOKENS = 21
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("batch", "kv"), slow_but([(3, "fp8")], [(1, "fp16"), (1, "fp8"), (3, "fp16"), (3, "fp8")])
 )
@@ -32,6 +33,7 @@ def test_chunks_single_steps_and_rows_have_the_bits_of_the_reference(batch: int,
         assert done.chosen.tolist() == logits.argmax(axis=-1).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 16, CONTEXT])
 def test_prompts_of_any_length_leave_the_same_kv_and_no_more(count: int) -> None:
     """Shorter than a chunk, equal to it, and as long as the context; the reference is single steps."""
@@ -88,6 +90,7 @@ def test_kv_of_other_bits_changes_the_logits() -> None:
     assert gpu.prefill(0, line[13:], 13).logits.tobytes() != whole[13:].tobytes()
 
 
+@pytest.mark.slow
 def test_a_greedy_decode_is_that_of_the_reference() -> None:
     gpu = side(3)
     prompts = [ids(5), ids(2, 1), ids(9, 2)]

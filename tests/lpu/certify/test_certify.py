@@ -171,6 +171,7 @@ def test_prompts_of_the_certificate_differ_in_length() -> None:
     assert [len(prompt) for prompt in prompts] == list(range(4, 12))
 
 
+@pytest.mark.slow
 def test_another_interpreter_is_compared_too_and_a_wrong_one_is_named() -> None:
     file = ModelFile(model="llama-tiny", context=(32,))
     (*_, child) = children(file, "pair", CompileOptions(), [[1]], 1, [sys.executable])

@@ -86,6 +86,7 @@ def test_a_run_of_pd_leaves_programs_a_trace_and_prefixes(left: Path) -> None:
     assert len(json.loads((left / "kv" / "prefix.json").read_text())["tokens"]) == 1
 
 
+@pytest.mark.slow
 def test_the_check_of_a_saved_folder_holds_its_hand_over_too(
     left: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -111,6 +112,7 @@ def test_a_program_that_moves_kv_is_no_step(
     assert "moves KV (ingest) and computes no step" in refused(capsys, 2, verb, str(left / "p" / "ingest"))
 
 
+@pytest.mark.slow
 def test_prefixes_of_another_format_model_or_folder_are_refused(
     left: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,6 +125,7 @@ def test_prefixes_of_another_format_model_or_folder_are_refused(
     assert "is no prefix cache, it holds no prefix.json" in line
 
 
+@pytest.mark.slow
 def test_other_bits_end_with_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def nothing(*arguments: Any, **options: Any) -> Conversation:
         return Conversation(turns=())

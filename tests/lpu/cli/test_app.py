@@ -44,6 +44,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert "certify" in done.stdout
 
 
+@pytest.mark.slow
 def test_every_verb_has_help_json_and_debug(capsys: pytest.CaptureFixture[str]) -> None:
     for verb in [
         "compile",
@@ -84,6 +85,7 @@ def test_compile_says_what_it_made_and_writes_only_the_folder(
     assert api.load_program(tmp_path / "p").manifest.digest in out
 
 
+@pytest.mark.slow
 def test_compile_writes_what_each_step_gives_into_a_folder_of_its_own(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -176,6 +178,7 @@ def test_options_of_compile_are_refused_for_a_program(
     assert "--tp: has no meaning" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["models", "racks", "env"])
 def test_lists_print_tables_and_one_object(capsys: pytest.CaptureFixture[str], verb: str) -> None:
     assert lpu(verb) == 0
@@ -222,6 +225,7 @@ def on_a_terminal(*words: str, **environment: str) -> str:
     return out.decode()
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_boxes_and_no_color_is_honoured() -> None:
     rich = on_a_terminal("racks")
     assert "┃" in rich
@@ -267,6 +271,7 @@ def test_in_a_pipe_a_line_now_and_then_says_where_it_is(
     assert capsys.readouterr() == ("", "progress: run 20 of 50, 20 s\nprogress: run 40 of 50, 40 s\n")
 
 
+@pytest.mark.slow
 def test_prompts_that_nobody_gave_and_ids_without_text_are_said(
     capsys: pytest.CaptureFixture[str], program: str
 ) -> None:
@@ -294,6 +299,7 @@ def test_another_projects_folder_under_one_of_our_names_is_named(tmp_path: Path)
     assert last.startswith(f"lpu: Python finds another project's 'models' ({tmp_path.resolve()}")
 
 
+@pytest.mark.slow
 def test_a_closed_stdout_is_no_traceback() -> None:
     command = f"{sys.executable} -m lpu racks >&-"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)

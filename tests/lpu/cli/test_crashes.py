@@ -115,7 +115,19 @@ def test_a_config_of_numbers_that_no_model_has_is_answered_at_once(
     Path("model").mkdir()
     Path("model/config.json").write_text(json.dumps(json.loads(CONFIG.read_text()) | {key: value}))
     line = refused(capsys, 2, "compile", "./model", "--rack", "quad", "--context", "16")
-    assert f"is {value}, the most is {most}" in line
+    assert f"is {value}" in line
+    assert f"the most is {most}" in line
+
+
+def test_a_width_that_an_op_of_the_contract_refuses_is_one_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("model").mkdir()
+    config = json.loads(CONFIG.read_text()) | {"hidden_size": 40_000}
+    Path("model/config.json").write_text(json.dumps(config))
+    words = ["compile", "./model", "--rack", "quad", "--context", "16", "--weights", "seed:0"]
+    line = refused(capsys, 3, *words)
+    assert "model: prescale: width 40000 is above 32768" in line
 
 
 @pytest.fixture(scope="module")

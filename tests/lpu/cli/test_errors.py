@@ -32,6 +32,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (2, ["compile", "llama-tinny"], ["'llama-tinny' is not in the catalog. Did you mean llama-tiny?"]),
         (2, ["compile", "llama-tiny", "--rack", "quda"], ["rack: 'quda'", "Did you mean quad?"]),
         (2, ["compile", "no.yaml"], ["no.yaml: No such file"]),
+        (2, ["compile", "./no-folder"], ["model: ./no-folder: there is no such folder or file"]),
         (2, ["compile"], ["usage: Missing argument 'MODEL'", "lpu compile --help"]),
         (2, ["compile", "llama-tiny", "--frob"], ["usage: ", "--frob"]),
         (2, ["frob"], ["usage: ", "frob"]),
@@ -201,6 +202,7 @@ def test_a_config_that_is_no_llama_is_refused(capsys: pytest.CaptureFixture[str]
     assert "model_type is 'gptj'" in refused(capsys, 2, "compile", "tiny", *QUAD)
 
 
+@pytest.mark.slow
 def test_a_checkpoints_program_asks_for_its_weights_again(
     capsys: pytest.CaptureFixture[str], checkpoint: Path
 ) -> None:
@@ -224,6 +226,7 @@ def test_a_folder_that_is_not_ours_or_cannot_be_written_is_refused(
     assert "cannot be written" in refused(capsys, 2, "certify", "llama-tiny", *QUAD, "-o", "mine")
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,7 @@ def test_the_list_of_verbs_says_all_of_each(capsys: pytest.CaptureFixture[str]) 
     assert re.fullmatch(r"lpu-emulator \d+\.\d+\.\S+\n", said(capsys, "--version"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_an_option_that_takes_a_value_shows_its_default(
     capsys: pytest.CaptureFixture[str], name: str

@@ -29,6 +29,7 @@ def found() -> Comparison:
     return compare(TASK, ["quad"], NAMES, 2, jobs=1)
 
 
+@pytest.mark.slow
 def test_every_strategy_has_its_points_and_only_those_that_draw_have_one_per_seed(found: Comparison) -> None:
     assert [(p.strategy, p.seed) for p in found.racks[0].points] == [
         (DEFAULT, 0),
@@ -61,6 +62,7 @@ def test_processes_give_the_same_points_as_one(found: Comparison) -> None:
     assert modelled(compare(TASK, ["quad"], NAMES, 2, jobs=2)) == modelled(found)
 
 
+@pytest.mark.slow
 def test_a_comparison_cut_off_in_the_middle_of_a_line_ends_with_the_same_table(
     found: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,6 +146,7 @@ def test_certify_runs_every_placement_to_the_bits_of_the_reference() -> None:
     assert RackComparison(rack="quad", points=(one.default, other)).bits_equal is False
 
 
+@pytest.mark.slow
 def test_racks_are_ranked_against_the_first() -> None:
     found = compare(TASK, ["quad", "torus-4x4"], ["contiguous", "minmax-dp", "round-robin"], 1, jobs=1)
     assert found.across()[0].startswith("ranking     torus-4x4 against quad: rank correlation ")

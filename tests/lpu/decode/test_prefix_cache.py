@@ -144,6 +144,7 @@ def test_arrays_of_another_shape_or_format_are_refused_with_both() -> None:
         PrefixCache(BINDING, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kv", ["fp16", "fp8"])
 def test_a_prefill_from_cached_kv_has_the_logits_and_kv_of_one_from_scratch(kv: str) -> None:
     """Real math: three prompts with a common beginning, in a sequence with something else in its KV."""

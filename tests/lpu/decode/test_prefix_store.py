@@ -188,6 +188,7 @@ def test_a_binding_names_what_decides_the_bits_of_kv(tmp_path: Path) -> None:
     assert binding_of(model, adapter="lora").adapter == "lora"
 
 
+@pytest.mark.slow
 def test_batch_and_context_decide_no_bit() -> None:
     short, long = (api.open_model("llama-3.1-8b", context=[c], batch=b) for c, b in ((1024, 1), (9000, 3)))
     assert binding_of(short) == binding_of(long)

@@ -61,6 +61,8 @@ def test_what_is_wrong_is_said_at_its_line(path: Path) -> None:
         path, SIZES.replace("heads: 4", "heads: 3")
     )
     assert "layers is 0, the least is 1" in refused(path, SIZES.replace("layers: 2", "layers: 0"))
+    assert "rope_theta is nan, it must be finite" in refused(path, SIZES + "rope_theta: .nan\n")
+    assert "eps is inf, it must be finite" in refused(path, SIZES + "eps: .inf\n")
     assert "family: 'gru' is none of llama" in refused(path, SIZES + "family: gru\n")
     assert "layers: is no key here" in refused(path, "model: llama-tiny\nlayers: 3\n")
     assert "config: is no key here" in refused(path, "model: llama-tiny\nconfig: {layers: 3}\n")

@@ -42,6 +42,7 @@ def test_a_folder_without_weights_compiles_and_never_runs(folder: Path) -> None:
         made.model.weights["head.codes"]
 
 
+@pytest.mark.slow
 def test_a_program_without_weights_runs_with_those_it_is_given(folder: Path) -> None:
     program = api.compile(str(folder), rack="quad", context=[32]).program
     with pytest.raises(FileError, match=r"compiled with weights none. .* or seed:0 for drawn ones"):

@@ -211,7 +211,11 @@ HYBRID = HybridConfig(
     tied=False, rope_theta=1e4, eps=1e-5, max_context=80, source="made up for tests", pattern=("PF",),
     channels=240, states=12, ssm_heads=10, groups=2, conv_biased=False, rope=False,
 )  # fmt: skip
-HOST = (Op.TAKE, Op.GIVE, Op.KVIN, Op.KVOUT)  # of the programs beside a GPU
+RULED = replace(
+    HYBRID, name="ruled", pattern=("M", "A"), layers=2, rule="delta", channels=640, ssm_heads=4, groups=2,
+    states=20, attention_gate=True,
+)  # fmt: skip
+HOST = (Op.TAKE, Op.GIVE, Op.KVIN, Op.KVOUT, Op.LOAD)  # of programs beside a GPU or before another
 ELSEWHERE = (Op.FORWARD, Op.NORM, Op.HNORM, Op.RED, Op.TREE, Op.BIAS, Op.MUL, Op.MAD, Op.NODE, *HOST)
 PRESENT = [op for op in Op if op not in ELSEWHERE]
 # The last row of a step may be late: nothing reads it.
@@ -225,6 +229,8 @@ def other_program(op: Op) -> Program | None:
         return compiled(replace(SMALL, logit_cap=3.0), "pair", tp=2)[1]
     if op in (Op.CONV, Op.STEP, Op.SSM, Op.GATE):
         return compiled(HYBRID, "pair", tp=2)[1]
+    if op in (Op.DECAY, Op.DELTA, Op.GATE16):
+        return compiled(RULED, "pair", tp=2)[1]
     if op in (Op.XMM, Op.MM16, Op.RANK, Op.SHARE, Op.SLOTS, Op.WGLU):
         return compiled(MIXTURE, "pair", tp=2, pp=1)[1]
     return None

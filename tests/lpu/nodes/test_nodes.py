@@ -29,6 +29,7 @@ def test_a_model_stands_on_nodes_and_beside_a_rack(capsys: pytest.CaptureFixture
     assert step["seconds"] >= max(step["compute_seconds"], sum(step["memory_seconds"].values()))
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_or_compile_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     found = asked(capsys, "compare", "dense-500b", "--nodes", "h100,vera-rubin", "--weights", "fp4")
     assert "h100: needs 250.0 GB of weights" in found["nodes"][0]["error"]

@@ -127,6 +127,7 @@ def test_the_exact_period_is_what_many_steps_tend_to(numbers: dict[str, Any]) ->
     assert last.min() <= period <= last.max()
 
 
+@pytest.mark.slow
 @given(numbers=PLANS)
 def test_no_period_is_below_its_bounds(numbers: dict[str, Any]) -> None:
     plan = plan_of(numbers)

@@ -27,7 +27,7 @@ BACKED: dict[str, str] = {
     "reads no KV region": "what is not there has no fields",
     "takes a message, this is no hop": "by a row of test_rules.py",
     "gives an answer, this is no hop": "by a row of test_rules.py",
-    "moves KV: no row of a step": "by a row of test_rules.py",
+    "moves KV or weights: no row of a step": "by a row of test_rules.py",
     "its operand has no lines": "the lines were counted by `of_kind`",
     "has no lines": "nothing has no first",
     "lines where a product has": "lines and scales are gone through side by side",

@@ -45,6 +45,7 @@ def test_another_module_is_refused(fused: Compiled) -> None:
     assert "is not in the model" in found.reason
 
 
+@pytest.mark.slow
 def test_a_program_of_a_module_is_proved_where_its_name_is_typed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,22 +1,18 @@
 """Programs that the compiler did not make and that compute the model all the same are proved."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
-from handmade import CONTEXT, matmul
+from handmade import CONTEXT, HANDMADE, of_reader, read
 from models_named import of_model
 from shapes import SMALL
 
 from compiler.program.isa import OPERANDS, Columns, Op
-from compiler.program.manifest import ModelIdentity
 from compiler.program.program import Block, Program
-from lpu.prove.models.record import ModelTerms
 from lpu.prove.models.registry import READERS, register
 from lpu.prove.prove import prove
-from lpu.prove.terms import Terms
 
 
 def rows_permuted(columns: Columns, random: np.random.Generator) -> Columns:
@@ -80,22 +76,11 @@ def test_a_rewrite_that_keeps_the_meaning_is_proved(
     assert found.ok, found.reason
 
 
-def read(terms: Terms, numbers: Mapping[str, Any], longest: int, kv: str) -> ModelTerms:
-    """Embedding, rounding, product: the model of docs/matmul-by-hand.md."""
-    shapes = {"embedding": (16, 640), "head": (640, 320), "head_scale": (320,)}
-    out = ModelTerms(tensors={name: terms.tensor(name, shape) for name, shape in shapes.items()})
-    x = terms.rounded(terms.embed(out.tensors["embedding"]), 16)
-    out.logits = terms.matmul(x, out.tensors["head"], out.tensors["head_scale"])
-    return out
-
-
 @pytest.fixture
 def by_hand(monkeypatch: pytest.MonkeyPatch) -> Program:
     """The hand schedule, whose model a reader from outside knows."""
-    monkeypatch.setitem(READERS, "handmade", read)
-    about = ModelIdentity(name="handmade", config={"family": "handmade"})
-    program = matmul()
-    return replace(program, manifest=replace(program.manifest, model=about, vocab=320))
+    monkeypatch.setitem(READERS, HANDMADE, read)
+    return of_reader()
 
 
 def test_the_schedule_on_paper_computes_its_model(by_hand: Program) -> None:

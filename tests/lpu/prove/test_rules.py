@@ -35,10 +35,10 @@ def test_copies_are_the_lines_and_moves_of_kv_are_no_rows_of_a_step() -> None:
         none, good = Setting(), RULES[op](Setting())[0]
         with pytest.raises(RefusedError, match=f"{words}, this is no hop"):
             PROVED[op].rule(none.known, good)
-    for op in (Op.KVIN, Op.KVOUT):
+    for op in (Op.KVIN, Op.KVOUT, Op.LOAD):
         with pytest.raises(RefusedError, match="no row of a step"):
             PROVED[op].rule(setting.known, row(None))
-    assert set(RULES) | {Op.SEND, Op.FORWARD, Op.KVIN, Op.KVOUT} == set(Op)
+    assert set(RULES) | {Op.SEND, Op.FORWARD, Op.KVIN, Op.KVOUT, Op.LOAD} == set(Op)
 
 
 def test_maxima_may_repeat() -> None:

@@ -19,7 +19,10 @@ def compiled(name: str, **how: object) -> Program:
     return api.compile(FOLDERS / name, **options).program  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["mamba", "mamba2", "falcon-h1", "bamba", "granite4-dense"])
+@pytest.mark.parametrize(
+    "name",
+    ["mamba", "mamba2", "falcon-h1", "bamba", "granite4-dense", "jamba", "nemotron-h"],
+)
 def test_a_program_of_a_hybrid_folder_is_proved(name: str) -> None:
     verdict = prove(compiled(name))
     assert verdict.ok, verdict.reason

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from beside import Arrays, made_up
+from evaluated import Evaluated
 from models_named import of_model
 from pairs import compiled_pair
 from shapes import BIASED, HEADS, SMALL
 from slow import slow_but
+from subjects import BESIDE, EXPERTS, GEMMA, LATENT, LATENT_EXPERTS, SINKS, STATES, WINDOWS
 
 import lpu.prove.follow.templates
 import lpu.prove.follow.walk
@@ -29,7 +31,6 @@ from lpu.run.execute import take_steps
 from lpu.run.machine import Machine, prepare
 from lpu.run.pools import Env, Pools
 from models.config import TransformerConfig
-from models.contract import ops
 from models.kv import empty_cache
 from models.step import Step
 
@@ -38,6 +39,15 @@ CASES: dict[str, tuple[TransformerConfig, dict[str, Any], int]] = {
     "2d": (SMALL, {"tp": 4, "pp": 1, "layout": "2d", "contexts": (40,)}, 2),
     "biased": (BIASED, {"tp": 2, "pp": 2, "contexts": (40,), "batch": 2}, 2),
     "head norms": (HEADS, {"tp": 4, "pp": 1, "layout": "row", "contexts": (40,)}, 1),
+    "experts": (EXPERTS, {"tp": 2, "pp": 1, "batch": 2, "contexts": (40,)}, 3),
+    "each expert its slot": (EXPERTS, {"tp": 1, "pp": 1, "batch": 3, "contexts": (40,)}, 3),
+    "latents": (LATENT, {"tp": 2, "pp": 1, "batch": 2, "contexts": (40,)}, 3),
+    "latents and experts": (LATENT_EXPERTS, {"tp": 2, "pp": 2, "kv": "fp8", "contexts": (40,)}, 3),
+    "windows": (WINDOWS, {"tp": 2, "pp": 1, "batch": 2, "contexts": (64,)}, 45),
+    "caps and norms after": (GEMMA, {"tp": 4, "pp": 1, "layout": "row", "contexts": (60,)}, 30),
+    "spans and sinks": (SINKS, {"tp": 2, "pp": 1, "kv": "fp8", "contexts": (40,)}, 21),
+    "states": (STATES, {"tp": 2, "pp": 1, "batch": 2, "contexts": (24,)}, 5),
+    "states beside attention": (BESIDE, {"tp": 2, "pp": 1, "batch": 2, "contexts": (24,)}, 5),
     "stripes": (SMALL, {"tp": 4, "pp": 1, "cp": 2, "kv": "fp8", "batch": 2, "contexts": (170,)}, 165),
 }
 
@@ -108,68 +118,6 @@ def proved(program: Program, monkeypatch: pytest.MonkeyPatch) -> tuple[Known, Mo
     return held[0], models[0], written
 
 
-class Evaluated:
-    """Terms as arrays [rows, width], by the contract functions on real weights."""
-
-    def __init__(self, known: Known, model: ModelTerms, weights: Arrays, step: tuple[Any, ...]) -> None:
-        self.known, self.model, self.weights = known, model, weights
-        self.tokens, self.positions, self.cache = step
-        self.values: dict[int, Any] = {}
-
-    def value(self, term: int) -> Any:
-        if term not in self.values:
-            op, operands, attributes, _, _ = self.known.terms.all[term]
-            if op == "tensor":
-                self.values[term] = jnp.asarray(self.weights[attributes[0]])
-            elif op == "attention":
-                self.values[term] = self._attention(operands, attributes)
-            else:
-                found = getattr(self, f"_{op}")(*map(self.value, operands), *attributes)
-                self.values[term] = found.reshape(len(self.tokens), -1)
-        return self.values[term]
-
-    def _embed(self, table: Any) -> Any:
-        return ops.embed(table, self.tokens)
-
-    def _rms_norm(self, x: Any, gain: Any, eps: float, head_dim: int) -> Any:
-        return ops.rms_norm(x.reshape(len(x), -1, head_dim), gain, eps=eps)
-
-    def _rope(self, x: Any, table: Any, head_dim: int) -> Any:
-        return ops.rope(x.reshape(len(x), -1, head_dim), table, self.positions)
-
-    def _round16(self, x: Any) -> Any:
-        return ops.round16(x)
-
-    def _prescale(self, x: Any, gain: Any) -> Any:
-        return ops.prescale(x, gain)
-
-    def _rms_stat(self, x: Any, gain: Any, eps: float) -> Any:
-        return ops.rms_stat(x, gain, eps=eps)
-
-    def _matmul(self, x: Any, codes: Any, scale: Any, *others: Any) -> Any:
-        made = ops.matmul if scale.dtype == jnp.int32 else ops.matmul_scaled
-        normed = [one for one in others if not isinstance(one, int)]
-        starts = tuple(one for one in others if isinstance(one, int))
-        return made(x, codes, scale, *normed, starts=starts)
-
-    def _bias(self, x: Any, vector: Any) -> Any:
-        return ops.bias(x, vector)
-
-    def _add(self, x: Any, y: Any) -> Any:
-        return ops.add(x, y)
-
-    def _glu(self, gate: Any, up: Any, activation: Any) -> Any:
-        return ops.glu(gate, up, activation=activation)
-
-    def _attention(self, operands: tuple[int, ...], attributes: tuple[Any, ...]) -> Any:
-        q, k, v = (self.value(one) for one in operands)
-        layer = self.model.keys.index(operands[1])
-        head_dim, block, _ = attributes
-        q, k, v = (one.reshape(len(one), -1, head_dim) for one in (q, k, v))
-        keys, values = self.cache.k[layer], self.cache.v[layer]
-        return ops.attention(q, k, v, keys, values, self.positions, block=block)[0]
-
-
 def computed(machine: Machine, state: Any, tokens: Any, positions: Any) -> Pools:
     """All lines of one step, as the executor leaves them."""
     (packed,) = machine.entries.values()
@@ -183,11 +131,11 @@ def computed(machine: Machine, state: Any, tokens: Any, positions: Any) -> Pools
     return run(packed.layout, packed.tables, env)
 
 
-def stepped(step: Step, machine: Machine, weights: Arrays, count: int) -> tuple[Any, ...]:
+def stepped(step: Step, machine: Machine, weights: Arrays, count: int, vocab: int) -> tuple[Any, ...]:
     """Both caches after so many tokens of every sequence; tokens and positions of the next step."""
     params = {name: jnp.asarray(value) for name, value in weights.items()}
     state, cache, reference = machine.start(), empty_cache(step.cache), jax.jit(step.fn)
-    tokens = np.random.default_rng(3).integers(0, 240, (count + 1, step.batch)).astype(np.int32)
+    tokens = np.random.default_rng(3).integers(0, vocab, (count + 1, step.batch)).astype(np.int32)
     for position in range(count):
         at = np.full(step.batch, position, np.int32)
         state = machine.step(state, tokens[position], at).state
@@ -205,7 +153,7 @@ def test_the_term_of_every_line_is_what_the_executor_computes(
     known, model, written = proved(program, monkeypatch)
     weights = made_up(step)
     machine = prepare(program, weights)
-    state, cache, tokens, positions = stepped(step, machine, weights, count)
+    state, cache, tokens, positions = stepped(step, machine, weights, count, config.vocab)
     pools = computed(machine, state, tokens, positions)
     truth = Evaluated(known, model, weights, (jnp.asarray(tokens), jnp.asarray(positions), cache))
     ((context, packed),) = machine.entries.items()

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from slow import slow_but
 
 from compiler.errors import CapacityError, CompileError
 from compiler.options import CompileOptions
@@ -128,6 +129,7 @@ def test_the_same_fault_gives_the_same_bytes() -> None:
     assert len(digests) == 1
 
 
+@pytest.mark.slow
 def test_waves_keep_their_users_where_they_fit() -> None:
     parent = made(1, "quad", objective="throughput", users=2)
     found = api.remap(parent, ["chip:3"])
@@ -230,7 +232,7 @@ PROMPT, MORE = [3, 1, 4, 1, 5], 5
         ("tray:1", None),
     ],
 )
-@pytest.mark.parametrize("prefer", ["latency", "moves", "anew"])
+@pytest.mark.parametrize("prefer", slow_but(["latency"], ["latency", "moves", "anew"]))
 def test_a_conversation_goes_on_with_the_same_bits(fault: str, kept: bool | None, prefer: str) -> None:
     rack = "lpx" if fault.startswith("tray") else "lpx-tray"
     parent = made(2, rack, pp=2)

@@ -10,6 +10,7 @@ from beside import made_up
 from handmade import change
 from hopped import contract_ffn, hopped
 from shapes import SMALL
+from slow import slow_but
 
 from compiler.program.isa import Columns, Op
 from compiler.program.manifest import HOPS
@@ -64,7 +65,7 @@ CASES: dict[str, tuple[TransformerConfig, str, int, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", slow_but(["one chip", "columns on four chips", "2d on four chips"], CASES))
 def test_every_hop_gives_the_bits_of_the_ffn(case: str) -> None:
     config, rack, rows, options = CASES[case]
     assert_same(config, rack, rows, **options)
@@ -81,6 +82,7 @@ def test_hops_that_are_equal_but_for_their_weights_share_one_executable() -> Non
     assert execute_hop._cache_size() == before + 1  # pyright: ignore[reportAttributeAccessIssue]
 
 
+@pytest.mark.slow
 def test_a_message_crosses_as_e4m3_codes_where_the_wire_is_fp8() -> None:
     step, program, _ = hopped(EIGHT, "pair", 2, tp=2)
     machine = prepare_hops(program, made_up(step))

@@ -168,6 +168,20 @@ def test_an_equal_shaped_program_needs_no_second_compile(pair: tuple[Step, Progr
     assert jitted._cache_size() == before
 
 
+def test_other_layouts_and_counts_of_chips_need_no_second_compile() -> None:
+    ways: list[dict[str, Any]] = [
+        {"tp": 1},
+        {"tp": 2, "placement": "random"},
+        {"tp": 4, "layout": "row"},
+        {"tp": 4, "layout": "2d"},
+    ]
+    found = [compiled(SMALL, "quad", **way) for way in ways]
+    layouts = [
+        entry.layout for step, program in found for entry in prepare(program, made_up(step)).entries.values()
+    ]
+    assert all(layout == layouts[0] for layout in layouts)
+
+
 def test_a_handmade_program_multiplies_as_integers_do() -> None:
     """No compiler: cast to fp16, two k tiles, columns on two chips, against Python-exact int64 sums."""
     random = np.random.default_rng(0)

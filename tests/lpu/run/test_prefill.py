@@ -213,6 +213,7 @@ def test_programs_of_unequal_images_are_no_pair(both: tuple[Program, Program], f
     assert any(message in violation.message for violation in found.violations)
 
 
+@pytest.mark.slow
 def test_a_machine_shares_its_image_with_no_other_program(both: tuple[Program, Program]) -> None:
     step, decode, _ = compiled_pair(SMALL, 16, rack="pair", tp=2, batch=2)
     weights = made_up(step)
@@ -286,6 +287,7 @@ def test_inputs_that_are_no_chunk_are_refused(both: tuple[Program, Program]) -> 
         refused(chunks, tokens[:2], at[:2])
 
 
+@pytest.mark.slow
 def test_a_chunk_that_does_not_fit_is_one_line_with_its_remedy() -> None:
     with pytest.raises(
         OptionError, match=r"--prefill 81: is above the longest context, 80\. Give --prefill 80"
@@ -300,6 +302,7 @@ def test_a_chunk_that_does_not_fit_is_one_line_with_its_remedy() -> None:
     assert text.endswith("Give a smaller --prefill, or raise --tp or --pp.")
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_without_prefill_is_not_its_fault() -> None:
     huge = replace(SMALL, hidden=32_000, ffn=64_000)
     with pytest.raises(CapacityError) as error:

@@ -34,6 +34,18 @@ BESIDE = replace(MIXED, name="beside", layers=2, pattern=("PF", "PF"), rope=Fals
 SELECTIVE = replace(
     SMALL, name="selective", channels=176, ssm_heads=176, groups=1, states=5, rank=12, mixer_norm="none"
 )
+JAMBA = replace(
+    SELECTIVE, name="jamba", layers=2, heads=4, kv_heads=2, head_dim=24, ffn=160, pattern=("ME", "AF"),
+    rope=False, step_norms=True, states=44, experts=4, chosen=2, expert_ffn=96, renormalise=False,
+)  # fmt: skip
+DELTA = replace(
+    MIXED, name="delta", layers=2, pattern=("MF", "AF"), rule="delta", channels=192, ssm_heads=8, groups=4,
+    states=20, mixer_norm="gated", step_low=0.0, step_high=SMALL.step_high, attention_gate=True, qk_norm=True,
+)  # fmt: skip
+NEMOTRON = replace(
+    SMALL, name="nemotron", layers=3, heads=4, kv_heads=2, head_dim=24, ffn=160, pattern=("M", "A", "F"),
+    rope=False, squared=True, norm_groups=True,
+)  # fmt: skip
 WAYS: dict[str, tuple[HybridConfig, str, dict[str, Any]]] = {
     "one chip": (SMALL, "pair", {"tp": 1}),
     "five rows on four chips": (SMALL, "quad", {"tp": 4, "batch": 5}),
@@ -41,6 +53,11 @@ WAYS: dict[str, tuple[HybridConfig, str, dict[str, Any]]] = {
     "both directions, three groups of chips": (MIXED, "ring-8", {"tp": 2, "pp": 3, "layout": "2d"}),
     "attention and a mixer beside each other, nothing turned": (BESIDE, "quad", {"tp": 4, "batch": 2}),
     "time steps and decays of each channel": (SELECTIVE, "quad", {"tp": 3, "pp": 1, "batch": 3}),
+    "norms of B and C that cross lines, experts": (JAMBA, "quad", {"tp": 4, "pp": 1, "batch": 5}),
+    "the same on one chip": (JAMBA, "pair", {"tp": 1, "pp": 1, "batch": 2}),
+    "gated delta rule on four chips": (DELTA, "quad", {"tp": 4, "batch": 5}),
+    "gated delta rule on one chip": (DELTA, "pair", {"tp": 1, "batch": 1, "pp": 1}),
+    "norms by group, squared FFNs": (NEMOTRON, "quad", {"tp": 4, "batch": 2}),
     "with attention and two buckets": (MIXED, "quad", {"tp": 2, "contexts": (8, 24), "batch": 2}),
 }
 
@@ -78,7 +95,7 @@ def test_a_batch_whose_rows_restart_at_different_steps_has_the_bits_of_each_alon
         assert bits(stepped(machine, alone, own)[0][:, row]) == bits(logits[begin:, row])
 
 
-@pytest.mark.parametrize("config", [SMALL, MIXED, SELECTIVE], ids=lambda config: config.name)
+@pytest.mark.parametrize("config", [SMALL, MIXED, SELECTIVE, JAMBA, DELTA], ids=lambda config: config.name)
 def test_chunks_leave_the_bytes_that_single_steps_leave(config: HybridConfig) -> None:
     step, decode, long = compiled_pair(config, 5, batch=2, tp=2)
     for program in (decode, long):

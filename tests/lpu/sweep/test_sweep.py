@@ -157,6 +157,7 @@ def lpu(*words: str) -> int:
     return cli.main(["compile", "llama-tiny", "--rack", "pair", "--context", "32", "--tp", "2", *words])
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_or_one_object(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--sweep", "planes=4,6", "--sweep", "vxm_latency_cycles=8"]
     assert lpu(*words) == 0

@@ -54,6 +54,7 @@ def test_frames_are_the_words_of_all_transfers() -> None:
     assert Exposure.of(PROGRAM, 64).frames == int(rows.n[moved].sum()) * PROGRAM.manifest.rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("frame_loss", "word_upset"), [(3e-3, 0.0), (0.0, 1e-5)])
 def test_bits_are_those_without_errors_and_differ_without_replay(
     frame_loss: float, word_upset: float
@@ -74,6 +75,7 @@ def test_bits_are_those_without_errors_and_differ_without_replay(
     assert "NOT those" in str(spoiled)
 
 
+@pytest.mark.slow
 def test_the_same_seed_draws_the_same_errors() -> None:
     replays = Replays(exposure=SOME, frame_loss=1e-4, word_upset=0)
     assert attempts_of(replays, 200, 7) == attempts_of(replays, 200, 7) != attempts_of(replays, 200, 8)

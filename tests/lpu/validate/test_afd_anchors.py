@@ -29,6 +29,7 @@ def modelled() -> dict[str, PublishedPoint]:
     return named(ascend_910c.points())
 
 
+@pytest.mark.slow
 def test_every_case_has_points_of_its_number_and_all_verdicts_are_good() -> None:
     assert [case.number for case in CASES] == [101, 102, 103, 104, 105, 108, 110, 111, 112]
     assert len({case.title for case in CASES} | {case.remark for case in CASES} - {""}) == 2 * len(CASES)
@@ -95,6 +96,7 @@ def test_an_equal_split_draws_with_devices_that_do_both() -> None:
     assert (point.modelled, point.passed) == (1, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", ["16K", "32K"])
 def test_splitting_off_the_experts_loses_at_three_to_one_and_wins_at_four_to_one(
     length: str, modelled: dict[str, PublishedPoint]

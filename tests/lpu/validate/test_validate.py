@@ -68,6 +68,7 @@ def point(modelled: int | float, at_least: bool = False) -> PublishedPoint:
     )
 
 
+@pytest.mark.slow
 def test_all_cases_pass_and_each_has_a_verdict() -> None:
     found = validate()
     assert found.passed
@@ -235,6 +236,7 @@ def test_an_unknown_case_is_named_with_the_cases_there_are() -> None:
         validate(3)
 
 
+@pytest.mark.slow
 def test_the_verb_prints_every_point_and_every_fitted_constant(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["validate"]) == 0
     out = capsys.readouterr().out
@@ -287,6 +289,7 @@ def test_a_wrong_case_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[
     assert "--case 12" in err
 
 
+@pytest.mark.slow
 def test_the_page_names_every_number_that_was_fitted() -> None:
     page = (ROOT / "docs/validation.md").read_text()
     for one in validate().fitted:

@@ -131,6 +131,7 @@ def test_a_mask_leaves_no_weight() -> None:
     assert same_bits(sums, weights_of(scores_of(q, k[:7]))[1])
 
 
+@pytest.mark.slow
 def test_e4m3_keys_and_values_are_those_numbers_in_fp16() -> None:
     rng = np.random.default_rng(1)
     q = jnp.asarray(rng.standard_normal((2, 16)).astype(np.float16))
@@ -157,6 +158,7 @@ def test_more_input_rows_than_one_f64_sum_holds_are_still_exact() -> None:
     assert same_bits(got, exact_matmul(a, codes, exponent))
 
 
+@pytest.mark.slow
 def test_neither_batch_nor_order_nor_split_of_k_changes_a_bit() -> None:
     a, codes, exponent = (jnp.asarray(x) for x in random_matmul(8, 640, 48))
     matmul, round_wide = jax.jit(numerics.matmul), jax.jit(numerics.round_wide)
@@ -205,6 +207,7 @@ def test_rn16_clips_and_keeps_subnormals() -> None:
     assert np.array_equal(got, np.array([65504, -65504, 2.0**-24, 2.0**-23], np.float16))
 
 
+@pytest.mark.slow
 def test_gelu_follows_its_definition() -> None:
     x = np.concatenate([np.linspace(-12, 12, 4001), [-1e30, 1e30, 0]]).astype(np.float32)
     wide = np.clip(x.astype(np.float64), -1e3, 1e3)

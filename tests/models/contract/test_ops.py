@@ -66,6 +66,15 @@ OPERANDS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
         (zeros(FLOAT, 4, 6), zeros(FLOAT, 2, 3, 6), zeros(INT, 4), (zeros(FLOAT, 6),) * 4, zeros(FLOAT, 6)),
         {},
     ),
+    "gate16": ((zeros(HALF, 2, 6), zeros(FLOAT, 2, 6)), {}),
+    "l2_norm": ((zeros(FLOAT, 2, 4, 6),), {"eps": 1e-6}),
+    "delta": (
+        (
+            *(zeros(FLOAT, 4, 6), zeros(FLOAT, 4, 4), zeros(FLOAT, 4, 8), zeros(FLOAT, 6)),
+            *(zeros(FLOAT, 2, 4, 6), zeros(INT, 4)),
+        ),
+        {"groups": 1},
+    ),
     "ssm": (
         (
             *(zeros(FLOAT, 4, 6), zeros(FLOAT, 4, 2), zeros(FLOAT, 4, 16), zeros(FLOAT, 24)),
@@ -135,6 +144,7 @@ def test_a_block_whose_weights_would_have_few_bits_is_refused(block: int) -> Non
         OPS["attention"].primitive.bind(*OPERANDS["attention"][0], block=block)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [HALF, BYTE])
 @pytest.mark.parametrize("block", [4, 5, 512], ids=["whole blocks", "a rest", "one block"])
 def test_attention_appends_and_sees_tokens_up_to_its_position(dtype: Any, block: int) -> None:
@@ -157,6 +167,7 @@ def test_attention_appends_and_sees_tokens_up_to_its_position(dtype: Any, block:
             assert np.array_equal(out[row, 16 * h : 16 * h + 16], want.reshape(-1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [6, 130], ids=["few rows", "more than a piece"])
 def test_rows_of_a_chunk_attend_as_single_steps_do(rows: int) -> None:
     """Two sequences, `rows` tokens of each from position 3 on, against one token of each at a time."""

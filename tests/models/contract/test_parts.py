@@ -54,6 +54,7 @@ def test_words_a_lane_are_those_of_the_document() -> None:
     assert words == {1: 1, 2: 1, 4: 1, 8: 1, 16: 1, 12: 1, 5: 2, 3: 3}
 
 
+@pytest.mark.slow
 @given(st.integers(1, 40), st.data())
 def test_nodes_cover_their_leaves_in_order_and_are_subtrees(count: int, data: st.DataObject) -> None:
     first = data.draw(st.integers(0, count))
@@ -66,6 +67,7 @@ def test_nodes_cover_their_leaves_in_order_and_are_subtrees(count: int, data: st
     assert bits(from_nodes(count, sent)) == bits(tree32(jnp.asarray(leaves)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [1, 7, 31])
 def test_a_cut_inside_a_part_keeps_the_bits_as_wide_pairs(cut: int) -> None:
     a, w, scale = jnp.asarray(PARTS2["a"]), jnp.asarray(PARTS2["w"]), pow2(jnp.asarray(PARTS2["e"]))
@@ -77,6 +79,7 @@ def test_a_cut_inside_a_part_keeps_the_bits_as_wide_pairs(cut: int) -> None:
     assert bits(jnp.stack(found)) == PARTS2["leaf"].tobytes()
 
 
+@pytest.mark.slow
 def test_rows_of_a_batch_do_not_see_each_other() -> None:
     a, w, e = (jnp.asarray(PARTS2[name]) for name in "awe")
     starts = PARTS2["starts"].tolist()
@@ -150,6 +153,7 @@ def attended(name: str) -> tuple[Attended, jax.Array, jax.Array, int]:
     return jax.tree.map(lambda *x: jnp.stack(x), *found), score, v, block
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chips", [2, 3, 5, 9])
 def test_a_context_over_chips_gives_the_bits_of_one(chips: int) -> None:
     leaves, *_ = attended("attn6")
@@ -175,6 +179,7 @@ def test_a_context_over_chips_gives_the_bits_of_one(chips: int) -> None:
     assert all(map(np.array_equal, node(0, 1 << (count - 1).bit_length()), whole))
 
 
+@pytest.mark.slow
 def test_tokens_of_a_block_may_come_in_any_order_and_in_shares() -> None:
     case = CASES["attn4"]
     p, order = blocks.weight_bits(48), np.random.default_rng(0).permutation(48)
@@ -191,6 +196,7 @@ def test_tokens_of_a_block_may_come_in_any_order_and_in_shares() -> None:
     assert np.array_equal(joined, whole.o)
 
 
+@pytest.mark.slow
 def test_e4m3_keys_and_values_weigh_as_their_values_do() -> None:
     rng = np.random.default_rng(1)
     codes = rng.integers(0, 0x60, (2, 24, 16), dtype=np.uint8)
@@ -204,6 +210,7 @@ def test_e4m3_keys_and_values_weigh_as_their_values_do() -> None:
     assert all(map(np.array_equal, one, two))
 
 
+@pytest.mark.slow
 def test_a_score_without_a_weight_and_a_query_that_sees_nothing_are_refused() -> None:
     case = CASES["error"]
     score = np.asarray(

@@ -73,6 +73,7 @@ def test_chunks_of_the_delta_rule_give_the_bits_of_single_tokens(cuts: list[int]
     assert same(in_chunks(scan, s, tokens, cuts), [CASES["delta1"][name] for name in ("out_S", "o")])
 
 
+@pytest.mark.slow
 def test_channels_heads_and_batches_of_a_state_lie_anywhere() -> None:
     x, dt, a, b, c, d, h = arrays("ssm1", "x", "dt", "A", "B", "C", "D", "h")
     want = [CASES["ssm1"][name] for name in ("out_h", "y")]

@@ -3,8 +3,11 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.core import ShapedArray
 
 from models.contract import ops
+from models.contract.functions.curves import sigmoid
+from models.contract.recurrent import delta
 
 Golden = dict[str, np.ndarray]
 
@@ -51,3 +54,35 @@ def test_a_factor_that_is_no_f32_value_is_refused_in_a_sum(factor: float) -> Non
     x = jnp.zeros((1, 2), jnp.float32)
     with pytest.raises(ValueError, match=r"multiply_add: the factor"):
         ops.multiply_add(x, x, factor=factor)
+
+
+def test_heads_of_the_delta_rule_share_queries_and_keys_and_are_each_the_rule_of_one_head() -> None:
+    rng, (tokens, heads, groups, keys, lanes) = np.random.default_rng(2), (3, 4, 2, 6, 5)
+    v = jnp.asarray(rng.standard_normal((tokens, heads * lanes)).astype(np.float32))
+    both = jnp.asarray(rng.standard_normal((tokens, 2 * groups, keys)).astype(np.float32))
+    raw = jnp.asarray(rng.standard_normal((tokens, 2 * heads)).astype(np.float32))
+    a = jnp.asarray(-rng.uniform(0.1, 2, heads).astype(np.float32))
+    state = jnp.asarray(rng.standard_normal((1, keys, heads * lanes)).astype(np.float32))
+    at = jnp.arange(1, 1 + tokens, dtype=jnp.int32)
+    qk = ops.l2_norm(both).reshape(tokens, -1)
+    y, new = ops.delta(v, raw, qk, jnp.repeat(a, lanes), state, at, groups=groups)
+    for head in range(heads):
+        own, group = slice(head * lanes, (head + 1) * lanes), head // (heads // groups)
+        q, k = (qk[:, (group + which) * keys :][:, :keys] for which in (0, groups))
+        g = delta.decay(raw[:, head : head + 1], a[head : head + 1], jnp.zeros(1, jnp.float32))
+        s, o = delta.scan(state[0][:, own], q, k, v[:, own], g, sigmoid(raw[:, heads + head]))
+        np.testing.assert_array_equal(np.asarray(y)[:, own].view(np.uint32), np.asarray(o).view(np.uint32))
+        np.testing.assert_array_equal(np.asarray(new)[0][:, own], np.asarray(s))
+
+
+def test_shapes_that_no_delta_rule_has_are_refused() -> None:
+    good = [(4, 6), (4, 4), (4, 8), (6,), (2, 4, 6)]
+    for which, shape, words in (
+        (1, (4, 3), "3 numbers of heads"),
+        (2, (4, 6), "qk has 6 lanes, 1 heads of 4 states take 8"),
+        (3, (5,), "decay has 5 numbers, v 6 channels"),
+        (4, (3, 4, 6), "4 rows are no equal share for 3 sequences"),
+    ):
+        shapes = [ShapedArray(shape if i == which else one, np.float32) for i, one in enumerate(good)]
+        with pytest.raises(ValueError, match=words):
+            ops.OPS["delta"].shape(*shapes, ShapedArray((4,), np.int32), groups=1)

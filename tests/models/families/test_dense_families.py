@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from slow import slow_but
 
 from models.contract.plain import plain, plain_cache, plain_params
 from models.kv import empty_cache
@@ -19,6 +20,7 @@ from models.sources.weights import check_shapes, weight_shapes
 from models.step import Step, family_step
 
 FOLDERS = sorted(Path(__file__).parents[1].glob("data/families/*"))
+QUICK = [folder for folder in FOLDERS if folder.name in ("phi3", "granite", "smollm3")]
 CLOSE_TO_TRANSFORMERS, CLOSE_TO_PLAIN = 1e-5, 3e-3
 Arrays = dict[str, jax.Array]
 
@@ -35,7 +37,7 @@ def apart(got: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.abs(got - wanted).max() / np.abs(wanted).max())
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", slow_but(QUICK, FOLDERS), ids=lambda folder: folder.name)
 def test_the_logits_of_a_family_are_those_of_transformers_and_the_contract_keeps_to_them(
     folder: Path,
 ) -> None:

@@ -18,7 +18,8 @@ from models.sources.huggingface.folder import open_folder
 from models.step import family_step
 
 VARIANTS = Path(__file__).parents[1] / "data/variants"
-FOLDERS = ("mixtral", "qwen3-moe", "qwen3-moe-renormalised", "gpt-oss", "gpt-oss-mxfp4")
+OSS = ("gpt-oss", "gpt-oss-mxfp4")
+FOLDERS = ("mixtral", "qwen3-moe", "qwen3-moe-renormalised", "jamba", "nemotron-h", *OSS)
 
 
 @pytest.mark.parametrize("name", FOLDERS)

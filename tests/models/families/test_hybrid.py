@@ -34,6 +34,14 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "experts": ("granite4-dense", {"num_local_experts": 4}, "experts are not supported"),
     "kinds": ("granite4-dense", {"layer_types": ["linear_attention", "x"]}, "layer_types is ['x']: only"),
     "count": ("granite4-dense", {"layer_types": ["mamba"]}, "num_hidden_layers is 2"),
+    "period": ("jamba", {"attn_layer_offset": 4}, "attn_layer_offset is 4: it is 0 to 3, below the period"),
+    "chosen": ("jamba", {"num_experts_per_tok": 5}, "5 of 4 experts"),
+    "width": ("jamba", {"mamba_d_conv": 1}, "mamba_d_conv is 1: only convolutions of 4 taps"),
+    "letter": ("nemotron-h", {"hybrid_override_pattern": "M-*X"}, "hybrid_override_pattern is 'X': only M, "),
+    "letters": ("nemotron-h", {"num_hidden_layers": 5}, "num_hidden_layers is 5"),
+    "moe": ("nemotron-h", {"hybrid_override_pattern": "M-*E"}, "layers with experts of this model_type"),
+    "words": ("nemotron-h", {"layers_block_type": ["rnn"]}, "layers_block_type is 'rnn': only linear_att"),
+    "squares": ("nemotron-h", {"mlp_hidden_act": "silu"}, "mlp_hidden_act is 'silu': only relu2"),
     "positions": ("granite4-dense", {"position_embedding_type": "alibi"}, "it is rope or nope"),
 }
 
@@ -75,9 +83,23 @@ def test_patterns_are_words_of_known_parts_one_for_each_layer(tmp_path: Path) ->
         ("groups", 3, "groups 3 do not divide 4 ssm_heads"),
         ("states", 0, "states is 0, the least is 1"),
         ("step_high", -1.0, "0 <= low <= high"),
+        ("rule", "kda", "rule is 'kda' with rank 0"),
+        ("step_norms", True, "step_norms are of Mamba-1, rank is 0"),
     ):
         with pytest.raises(ValueError, match=words):
             replace(config, **{field: value})
+    jamba = read_config(FOLDERS / "jamba")
+    assert isinstance(jamba, HybridConfig)
+    assert (jamba.pattern, jamba.turns) == (("MF", "AE", "MF", "ME"), False)
+    for field, value, words in (
+        ("experts", 0, "2 layers of the pattern have experts, experts is 0"),
+        ("chosen", 5, "5 of 4 experts"),
+        ("expert_ffn", 0, "expert_ffn is 0, the least is 1"),
+        ("pattern", ("MF",) * 4, "0 layers of the pattern have experts, experts is 4"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            replace(jamba, **{field: value})
+    assert config_of(json.loads(json.dumps(jamba.to_fields()))) == jamba
     assert config_of(json.loads(json.dumps(config.to_fields()))) == config
     file = tmp_path / "model.yaml"
     file.write_text("family: hybrid\nlayers: 1\nhidden: 48\nheads: 1\nffn: 1\nvocab: 96\npattern: [MQ]\n"
@@ -108,6 +130,9 @@ def test_ops_with_states_refuse_shapes_that_do_not_go_together() -> None:
     ):
         with pytest.raises(ValueError, match=words):
             OPS["ssm"].shape(f32(2, 8), *(good | change).values(), position, groups=1, low=0.0, high=1.0)
+    for shape, lanes in (((2, 8), 7), ((2, 2, 4), 6), ((2, 2, 2, 2), 8)):
+        with pytest.raises(ValueError, match=r"rms_norm32: (gain|x) has"):
+            OPS["rms_norm32"].shape(f32(*shape), f32(lanes), eps=1e-5)
     with pytest.raises(ValueError, match="shapes of x and z"):
         OPS["gate"].shape(f32(2, 8), f32(2, 7))
 

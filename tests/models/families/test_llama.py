@@ -85,6 +85,7 @@ def test_the_module_holds_the_parameters_that_its_config_counts(name: str) -> No
     assert weights == config.parameters() + (config.vocab * config.hidden if config.tied else 0)
 
 
+@pytest.mark.slow
 def test_the_largest_llama_is_traced_without_its_weights() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     step = family_step(catalog("llama-3.1-405b"), batch=1, context=8192)
@@ -102,6 +103,7 @@ def test_a_sequence_has_the_same_bits_alone_and_in_a_batch(random_params: Make) 
     assert all(np.array_equal(a[0], b[0]) for a, b in zip(alone, batch, strict=True))
 
 
+@pytest.mark.slow
 def test_a_longer_context_bucket_changes_no_bit(random_params: Make) -> None:
     short, long = (family_step(TWO_LAYERS, batch=1, context=n) for n in (16, 48))
     params = random_params(short)
@@ -131,6 +133,7 @@ def test_plain_f32_is_near_the_contract(random_params: Make, config: Transformer
         assert not np.array_equal(logits, want)
 
 
+@pytest.mark.slow
 def test_an_fp8_cache_is_near_an_fp16_cache(random_params: Make) -> None:
     half, byte = (family_step(TWO_LAYERS, batch=1, context=16, kv=kv) for kv in ("fp16", "fp8"))
     params = random_params(half)
@@ -138,6 +141,7 @@ def test_an_fp8_cache_is_near_an_fp16_cache(random_params: Make) -> None:
     assert 0 < np.linalg.norm(a - b) < 0.2 * np.linalg.norm(a)
 
 
+@pytest.mark.slow
 def test_the_module_itself_runs_and_equals_its_step(random_params: Make) -> None:
     config = dataclasses.replace(TINY, layers=1)
     model = Llama(config, batch=1, context=16)

@@ -63,6 +63,7 @@ def test_rounding_is_that_of_the_contract() -> None:
     np.testing.assert_array_equal(to_e4m3(values), np.asarray(rn8(jax.numpy.asarray(values))))
 
 
+@pytest.mark.slow
 @given(hnp.arrays(np.float32, (5, 3), elements=st.floats(-(2.0**100), 2.0**100, width=32)))
 def test_each_column_gets_the_least_scale_that_holds_it(values: np.ndarray) -> None:
     codes, exponent, *_ = quantise(values)

@@ -5,12 +5,11 @@ Every rank with a line gets B and C, and the time steps unless each channel has 
 
 import numpy as np
 
-from compiler.errors import CompileError
 from compiler.graph.graph import Node
 from compiler.lower.context import Lowering
 from compiler.lower.elementwise import in_natural_order
-from compiler.lower.layout import Lines, natural
-from compiler.lower.ops.recurrent.states import beside, kernel_of, regions
+from compiler.lower.layout import natural
+from compiler.lower.ops.recurrent.states import beside, kernel_of, regions, whole
 from compiler.lower.rows import tag
 from compiler.lower.rule import LoweringRule, every
 from compiler.program.instructions.recurrent import SsmKernel, stepped_lines
@@ -27,7 +26,7 @@ def lower_ssm(low: Lowering, node: Node) -> None:
     owner, line = value.owner[cut.first], np.arange(len(cut))
     reads = np.isin(np.arange(ranks), owner)
     raw = _steps(low, node, kernel, owner, reads)
-    both = _whole(low, node, BC, reads)
+    both = whole(low, node, BC, reads)
     aux, size = low.kernels.index(kernel), stepped_lines(kernel)
     _, columns = natural(view.width, ranks)
     words, tags = beside(low, owner, np.ones_like(line), _vectors(node, kernel, columns))
@@ -78,26 +77,12 @@ def _steps(
 ) -> np.ndarray | int:
     """Tags of the raw time steps that each row takes, where it lies."""
     if not kernel.apart:
-        return _whole(low, node, 1, reads).tag(0)
+        return whole(low, node, 1, reads).tag(0)
     raw, cut = low.segments(node.inputs[1], node)
     need = np.zeros((low.group.ranks, raw.lines), bool)
     need[owner, cut.first] = True
     low.gather(raw, need)
     return raw.tag(cut.first)
-
-
-def _whole(low: Lowering, node: Node, operand: int, reads: np.ndarray) -> Lines:
-    """An operand that rows take whole, on the ranks that read it."""
-    value, cut = low.segments(node.inputs[operand], node)
-    if len(cut) != value.lines or (np.diff(cut.first) != 1).any():
-        raise CompileError(
-            "lower",
-            f"{node.path}: {node.op} ({node.source})",
-            f"its operand {operand} is part of another value",
-            "Let a conv or a bias of its own make it.",
-        )
-    low.gather(value, np.repeat(reads[:, None], value.lines, axis=1))
-    return value
 
 
 def _vectors(node: Node, kernel: SsmKernel, columns: np.ndarray) -> list[tuple[int, np.ndarray]]:

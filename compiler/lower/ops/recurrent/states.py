@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from compiler.errors import CompileError
 from compiler.graph.graph import Node
 from compiler.lower.context import Lowering
+from compiler.lower.layout import Lines
 from compiler.lower.rows import tag
 from compiler.program.isa import GAIN, KV, SPACE_SHIFT
 from compiler.program.ranges import ramp
@@ -56,3 +58,17 @@ def kernel_of(low: Lowering, node: Node, operand: int) -> dict[str, Any]:
     """The fields of a kernel that its state says; operand: which one of the node's it is."""
     sequences, kept, _ = low.graph.values[node.inputs[operand].value].shape
     return {"kept": kept, "cached": low.cached, "rows": low.batch, "sequences": sequences}
+
+
+def whole(low: Lowering, node: Node, operand: int, reads: np.ndarray) -> Lines:
+    """An operand that rows take whole, on the ranks that read it."""
+    value, cut = low.segments(node.inputs[operand], node)
+    if len(cut) != value.lines or (np.diff(cut.first) != 1).any():
+        raise CompileError(
+            "lower",
+            f"{node.path}: {node.op} ({node.source})",
+            f"its operand {operand} is part of another value",
+            "Let a conv or a bias of its own make it.",
+        )
+    low.gather(value, np.repeat(reads[:, None], value.lines, axis=1))
+    return value

@@ -107,6 +107,7 @@ def test_a_stream_is_the_answer_in_pieces(client: TestClient) -> None:
     assert "metrics" in parts[-2]
 
 
+@pytest.mark.slow
 def test_a_chat_is_a_prompt_with_roles(client: TestClient) -> None:
     said = [
         {"role": "system", "content": "be"},
@@ -126,6 +127,7 @@ def test_a_chat_is_a_prompt_with_roles(client: TestClient) -> None:
     assert first["choices"][0]["delta"]["role"] == "assistant"
 
 
+@pytest.mark.slow
 def test_an_answer_ends_before_a_stop_text(client: TestClient) -> None:
     text = post(client, prompt="Hello")["choices"][0]["text"]
     stop = text[2]
@@ -274,6 +276,7 @@ VALUES = st.one_of(
 FIELDS = st.sampled_from(["model", *CompletionBody.model_fields, *ChatBody.model_fields, "other"])
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from(["/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize"]),
     st.dictionaries(FIELDS, VALUES, max_size=3),

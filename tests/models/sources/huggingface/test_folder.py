@@ -40,6 +40,7 @@ def rewritten(folder: Path, change: Callable[[Tensors], object], **keys: object)
 # Truth
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", [LLAMA, QWEN3], ids=lambda folder: folder.name)
 def test_plain_logits_are_those_of_transformers(folder: Path) -> None:
     weights = open_folder(folder)

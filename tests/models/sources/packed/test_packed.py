@@ -106,6 +106,7 @@ def test_int4_with_scales_of_powers_of_two_is_exact(tmp_path: Path) -> None:
     assert (weights.changed[PATH], weights.relative_errors[PATH]) == (Changed(0, OUT * K), 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [0, 14, 15, 20])
 def test_mxfp4_is_exact_while_its_blocks_spread_fourteen_binades(tmp_path: Path, spread: int) -> None:
     held, values = mxfp4(spread)

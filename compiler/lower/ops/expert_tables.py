@@ -1,0 +1,146 @@
+"""Tables of experts: on which ranks the experts of a layer lie, and the slots that a step has of each table.
+
+A table is a run of experts, each of them cut over the same ranks. Where all experts in slices of the whole
+group leave no room on its chips, as thin slices fill tiles badly, the group is shared out: every share of its
+ranks has a run of whole experts. Routing never decides who computes: a share has slots for the worst case.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from compiler.graph.graph import Node
+from compiler.lower.context import Lowering
+from compiler.lower.layout import Lines, rank_of_part, spans_of
+from compiler.lower.ops.chains import tile_cut
+from compiler.program.instructions.experts import PAIRED, ExpertTileKernel, SlotsKernel, slots_needed
+from compiler.program.isa import F16_LANES, F32_LANES, TILE_ROWS, Op, ceil_div
+
+A, WEIGHTS = 0, 2  # operands of the op
+MOST_SLOT_ROWS = 4  # SLOTS rows of a rank: one for each chain
+MOST_OF_SRAM = 7, 8  # what experts may take of a chip; the rest is attention's, the router's, KV's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """`count` experts from `first` on, cut over `ranks` ranks from `rank` on, and their slots of a step.
+
+    lines: one for each slot; experts: of each slot its place in the table, -1 where the step chooses it.
+    """
+
+    first: int
+    count: int
+    rank: int
+    ranks: int
+    lines: Lines
+    experts: np.ndarray
+
+    def kernels(self, low: Lowering, k_lines: np.ndarray, *, paired: bool = False) -> np.ndarray:
+        """The kernels of products of each slot with tiles of each number of lines, [slots, 3].
+
+        paired: tiles of one line are halves.
+        """
+        sizes = sorted(set(k_lines.tolist()))
+        out = np.full((len(self.experts), 3), -1)
+        for slot, expert in enumerate(self.experts.tolist()):
+            for size in sizes:
+                half = paired and size == 1
+                kernel = ExpertTileKernel(k_lines=size, experts=self.count, expert=expert, paired=half)
+                out[slot, size] = low.kernels.index(kernel)
+        return out
+
+    def stack(self, low: Lowering, codes: int, rows: np.ndarray, columns: np.ndarray) -> int:
+        """The slot of these rows and columns of the first expert, in a stack [experts, k, n]."""
+        depth = low.graph.values[codes].shape[1]
+        return low.slot(codes, np.where(rows >= 0, rows + self.first * depth, -1), columns)
+
+
+def tables_of(low: Lowering, node: Node, k_tiles: int) -> list[Table]:
+    """The tables of a layer: one of all experts, or one for each share of the ranks.
+
+    k_tiles: of the input. Experts that every row takes are then a table of their own, the first: its products
+    need not wait for the router.
+    """
+    every, ranks = node.inputs[WEIGHTS].width, low.group.ranks
+    kernel = SlotsKernel(experts=every, chosen=node.attributes["chosen"], slots=1)
+    shared = _shared(low, node)
+    shares = _shares(low, node, every, shared, k_tiles)
+    if shares == 1:
+        return [_table(low, node, kernel, 0, ranks, MOST_SLOT_ROWS)]
+    each, cuts = ranks // shares, np.arange(shares + 1) * (every - shared) // shares
+    runs = [(int(cuts[i]), int(cuts[i + 1] - cuts[i]), i * each) for i in range(shares)]
+    runs = [(every - shared, shared, ranks - each)] * (shared > 0) + runs
+    rows = max(MOST_SLOT_ROWS // shares, 1)
+    return [
+        _table(low, node, replace(kernel, first=first, some=some, shared=shared), rank, each, rows)
+        for first, some, rank in runs
+    ]
+
+
+def owners(spans: np.ndarray, starts: tuple[int, ...], ranks: int) -> np.ndarray:
+    """The rank of each strip: by whole contract parts where there are enough, else spread evenly."""
+    parts = len(starts) - 1
+    if parts < ranks:
+        return np.arange(len(spans)) * ranks // len(spans)
+    return rank_of_part(np.searchsorted(starts, spans[:, 0], side="right") - 1, parts, ranks)
+
+
+def _shared(low: Lowering, node: Node) -> int:
+    """The last experts, those that every row takes."""
+    router = low.demands.maker(node.inputs[WEIGHTS].value)
+    return 0 if router is None or "routing" not in router.attributes else router.attributes["routing"].shared
+
+
+def _shares(low: Lowering, node: Node, every: int, shared: int, k_tiles: int) -> int:
+    """The fewest shares of the ranks whose experts leave room for the rest, or those that leave the most."""
+    ranks, (part, of) = low.group.ranks, MOST_OF_SRAM
+    if low.group.k_parts > 1:
+        return 1
+    able = [n for n in range(1, min(ranks, every - shared) + 1) if ranks % n == 0]
+    words = [_words(low, node, every, shared, k_tiles, n) for n in able]
+    fit = [n for n, some in zip(able, words, strict=True) if some * of <= low.chip.sram_words * part]
+    return fit[0] if fit else able[words.index(min(words))]
+
+
+def _words(low: Lowering, node: Node, every: int, shared: int, k_tiles: int, shares: int) -> int:
+    """Words of the stacks on the fullest rank."""
+    starts, ranks = node.attributes["starts"], low.group.ranks
+    spans = spans_of(starts[-1], PAIRED, starts)
+    owner = owners(spans, starts, ranks // shares)
+    own = -(-(every - shared) // shares) + shared
+    gate_up = k_tiles * int(np.bincount(owner).max()) * own
+    part = np.searchsorted(starts, spans[:, 0], side="right") - 1
+    _, strips = np.unique(np.stack([part, owner]), axis=1, return_counts=True)
+    lines = np.bincount(np.unique(np.stack([part, owner]), axis=1)[0], ceil_div(strips * PAIRED, F16_LANES))
+    parts = len(starts) - 1
+    spread = max(n for n in range(1, min(parts, ranks) + 1) if ranks % n == 0)
+    tiles = int(ceil_div(lines.max(), TILE_ROWS // F16_LANES)) * -(-parts // spread)
+    across = int(ceil_div(low.graph.values[node.outputs[0]].shape[-1], F32_LANES))
+    columns = tile_cut(across, 1, low.cached)
+    home = np.arange(len(columns)) * ranks // len(columns) // spread
+    down = tiles * int(np.bincount(home, columns).max()) * every
+    return F32_LANES * (gate_up + down)
+
+
+def _table(low: Lowering, node: Node, kernel: SlotsKernel, rank: int, ranks: int, most: int) -> Table:
+    """SLOTS rows on every rank of the group; where there are as many slots as experts, each has its own."""
+    weights, _ = low.lines(node.inputs[WEIGHTS], node)
+    every, some = low.group.ranks, kernel.held
+    count = slots_needed(kernel, low.batch)
+    rows = min(most, low.chip.vxm_chains, count)
+    cuts = np.arange(rows + 1) * count // rows
+    first, n = cuts[:-1], np.diff(cuts)
+    lines = low.value("f32", np.zeros(count, np.int64), first=first, count=n)
+    lines.held[:every] = True
+    where, at = np.divmod(np.arange(every * rows), rows)
+    low.rows.add(
+        Op.SLOTS,
+        rank=where,
+        n=n[at],
+        aux=low.kernels.index(replace(kernel, slots=count)),
+        src_tag=weights.tag(0),
+        src3=first[at],
+        dst_tag=lines.tag(first[at]),
+    )
+    experts = np.arange(count) if count == some else np.full(count, -1)
+    return Table(first=kernel.first, count=some, rank=rank, ranks=ranks, lines=lines, experts=experts)
