@@ -18,6 +18,7 @@ from compiler.program.instructions.experts import (
     HalfKernel,
     RankKernel,
     SlotsKernel,
+    WeightedGluKernel,
     half_words,
 )
 from compiler.program.instructions.host import HandoverKernel, LoadKernel, wire_words
@@ -27,8 +28,12 @@ from compiler.program.isa import F32_LANES, TILE_ROWS, TRANSIENT, Kernel, Lines,
 from fabric.chip import ChipSpec
 
 SIGMOID_PASSES = 7  # assumed: an exponential, a sum, a quotient as of SHARE, and one to add the bias
+BIAS_PASSES = 1  # assumed, as of BIAS: of the logits of a router, of gate and up of an expert
+OAI_PASSES = 2  # assumed: gate and up clipped and the slope, then up + 1, besides the passes of silu
 CAP_PASSES = 6  # assumed: cap tanh(x / cap), a multiply, tanh as an exponential and a quotient, a multiply
 VXM_WORDS_PER_CYCLE = 8  # assumed: words that one chain reads and writes in a cycle
+
+OAI = "swiglu_oai"  # the activation that clips
 
 Rule = Callable[[int, Lines, Any, ChipSpec, int], tuple[Lines, Lines]]
 """(opcode, counts, kernel, chip, rows) -> (hold, t1 - t0) in cycles, elementwise."""
@@ -213,13 +218,20 @@ def _ranks(op: int, n: Lines, kernel: RankKernel, chip: ChipSpec, rows: int) -> 
     """
     grouped, lanes = kernel.groups > 1, F32_LANES * ceil_div(kernel.experts, F32_LANES)
     pairs = ceil_div(F32_LANES * n * kernel.experts * rows, TILE_ROWS) * (2 if grouped else 1)
-    scores = SIGMOID_PASSES * ceil_div(lanes * rows, TILE_ROWS) if kernel.sigmoid else 0
+    before = SIGMOID_PASSES if kernel.sigmoid else BIAS_PASSES if kernel.biased else 0
+    scores = before * ceil_div(lanes * rows, TILE_ROWS)
     hold = np.maximum(pairs + scores, ceil_div(rows * moved_lines(op, n, kernel), VXM_WORDS_PER_CYCLE))
     return hold, hold + chip.vxm_latency_cycles + chip.lane_reduce_cycles * (3 if grouped else 1)
 
 
 def _of_paired(n: Lines, k: Kernel) -> Lines:
     return PAIRED * n
+
+
+def _weighted(op: int, n: Lines, kernel: WeightedGluKernel, chip: ChipSpec, rows: int) -> tuple[Lines, Lines]:
+    """(hold, t1 - t0) of weighted activations: those of GLU, the weight, and what the kernel has besides."""
+    passes = 5 + (BIAS_PASSES if kernel.biases else 0) + (OAI_PASSES if kernel.activation == OAI else 0)
+    return Vector(lanes=_of_paired, passes=passes)(op, n, kernel, chip, rows)
 
 
 def _of_steps(n: Lines, k: SsmKernel) -> Lines:
@@ -274,7 +286,7 @@ RULES: dict[int, Rule] = {
     Op.RANK: _ranks,
     Op.SHARE: Vector(lanes=of_lines, passes=6, reduces=True),
     Op.SLOTS: _slots,
-    Op.WGLU: Vector(lanes=_of_paired, passes=5),
+    Op.WGLU: _weighted,
     Op.CONV: Renewing(lanes=of_lines, passes=8, by_token=False),
     Op.STEP: Vector(lanes=_of_steps, passes=4),
     Op.SSM: Renewing(lanes=_of_states, passes=3, by_token=True),

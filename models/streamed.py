@@ -145,9 +145,10 @@ class StreamedReference:
             if read is None:
                 jobs.append(threads.submit(self._copy, prefix + name, held))
                 continue
-            rows = max(STRIP_BYTES // held[0].nbytes, 1)
-            for first in range(0, len(held), rows):
-                jobs.append(threads.submit(_copy_rows, read, first, held[first : first + rows]))
+            every = held.reshape(-1, held.shape[-1])  # of a stack one matrix below the other
+            rows = max(STRIP_BYTES // every[0].nbytes, 1)
+            for first in range(0, len(every), rows):
+                jobs.append(threads.submit(_copy_rows, read, first, every[first : first + rows]))
         return into, jobs
 
     def _copy(self, name: str, into: Shaped[np.ndarray, "*axes"]) -> None:

@@ -15,16 +15,23 @@ from compiler.program.isa import F16_LANES, F32_LANES, Kernel, ceil_div
 
 
 def by_lines(
-    low: Lowering, node: Node, op: int, kernel: Kernel, operands: Sequence[View] | None = None
+    low: Lowering,
+    node: Node,
+    op: int,
+    kernel: Kernel,
+    operands: Sequence[View] | None = None,
+    beside: View | None = None,
 ) -> None:
     """Rows that make f32 line i of the result of line i of one or two f32 operands, in `src` and `src2`.
 
-    They run wherever the operand that was computed last lies; the other is held there or is sent. The rule of
-    such an op says `wants=every(F32_LANES)` and, if its result may be handed on, `residual=True`.
-    operands: those of the node in another order.
+    They run wherever the operand that was computed last lies, or the value `beside` if one is named; operands
+    are held there or are sent. The rule of such an op says `wants=every(F32_LANES)` and, if its result may be
+    handed on, `residual=True`. operands: those of the node in another order.
     """
     read = [low.segments(view, node) for view in operands or node.inputs]
     new, segments = max(read, key=lambda one: one[0].uid)
+    if beside is not None:
+        new, segments = low.segments(beside, node)
     ranks, count = low.group.ranks, len(segments)
     held = new.held[:ranks, segments.first]
     for value, cut in read:

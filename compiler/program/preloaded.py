@@ -12,7 +12,7 @@ from compiler.program.isa import (
     GAIN,
     SCALE,
     SHIFTED,
-    STACK,
+    STACKS,
     TABLE,
     TILE,
     TILE16,
@@ -51,7 +51,7 @@ class Preloaded:
         rows, columns = self._slots[tensor]
         lines = {
             TABLE: int(self._loads.lines[loads[0]]),
-            STACK: int(self._loads.lines[loads[0]]),
+            **dict.fromkeys(STACKS, int(self._loads.lines[loads[0]])),
             TILE: 1,
             TILE16: 1,
             SCALE: 1,
@@ -65,9 +65,9 @@ class Preloaded:
         across = runs(np.concatenate(wide))
         if kind == TABLE:
             return f"{name}[:, {across}]"
-        if kind not in (TILE, STACK, TILE16):
+        if kind not in (TILE, *STACKS, TILE16):
             return f"{name}[{across}]"
-        name = f"{name}[expert]" if kind == STACK else name
+        name = f"{name}[expert]" if kind in STACKS else name
         return f"{name}[{runs(self._entries(rows, int(self._loads.k0[loads[0]]), TILE_ROWS))}, {across}]"
 
     def _entries(self, index: int, first: int, count: int) -> Int[np.ndarray, " positions"]:

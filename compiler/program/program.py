@@ -33,14 +33,16 @@ LOADS = ("chip", "addr", "words", "kind", "tensor", "k0", "n0", "lines", "tag")
 class Loads:
     """What lies in the weight space before the first cycle: one row per preloaded value, int64 columns.
 
-    TILE: 80 words, one per output column n0 .. n0+79, each 320 e4m3 lanes of input rows k0 .. k0+319. SCALE:
-    one word, the f32 scales 2^e of columns n0 .. n0+79. GAIN: one word, f32 gains of n0 .. n0+79. SHIFTED:
-    the same over the power of two of a deferred norm. FACTOR: that power (models.contract.deferred). TABLE:
-    the embedding, per vocabulary row the fp16 lanes n0 .. n0+80*lines-1 in ceil(lines/2) words. STACK: of
-    every expert of a tensor [experts, k, n] a TILE of `lines` times 80 columns, one after another; k0 is a
-    row of each expert. TILE16: 160 words, a TILE of fp16 weights, two words a column. ANGLES: the RoPE table,
-    per position cos then sin (Q1.15, head_dim/2 each, two bytes) in whole words. k0 and n0 are *padded*
-    positions: the maps of the slot say which row or column each is (-1: zero).
+    TILE: 80 words, one per output column n0 .. n0+79, each 320 e4m3 lanes of input rows k0 .. k0+319.
+    SCALE: one word, the f32 scales 2^e of columns n0 .. n0+79. GAIN: one word, f32 gains of n0 .. n0+79.
+    SHIFTED: the same over the power of two of a deferred norm. FACTOR: that power
+    (models.contract.deferred). TABLE: the embedding, per vocabulary row the fp16 lanes n0 ..
+    n0+80*lines-1 in ceil(lines/2) words. STACK: of every expert of a tensor [experts, k, n] a TILE of
+    `lines` times 80 columns, one after another; k0 is a row of each expert. PAIRS: the same of tiles of
+    160 rows, two experts in the words of one. TILE16: 160 words, a TILE of fp16 weights, two words a
+    column. ANGLES: the RoPE table, per position cos then sin (Q1.15, head_dim/2 each, two bytes) in whole
+    words. k0 and n0 are *padded* positions: the maps of the slot say which row or column each is (-1:
+    zero).
     """
 
     chip: Int[np.ndarray, " loads"]

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from compiler.program.instructions.attention import AttentionKernel, LatentAttentionKernel
-from compiler.program.instructions.experts import HalfKernel, RankKernel, SlotsKernel
+from compiler.program.instructions.experts import HalfKernel, RankKernel, SlotsKernel, WeightedGluKernel
 from compiler.program.instructions.host import GiveKernel, HandoverKernel, LoadKernel, TakeKernel
 from compiler.program.instructions.matmul import WriteBackKernel
 from compiler.program.instructions.recurrent import ConvKernel, DeltaKernel, SsmKernel
@@ -95,11 +95,18 @@ def _rank(n: Counts, k: RankKernel, words: Counts, m: Stated) -> Taken:
     """Comparisons of all pairs, twice and with three reductions in groups; before it, sigmoids and biases."""
     times, reductions = (2, 3) if k.groups > 1 else (1, 1)
     compared = times * _up(_LINE * n * k.experts * m.rows, _D)
-    if k.sigmoid:
-        compared = compared + _SIGMOID * _up(_LINE * _up(k.experts, _LINE) * m.rows, _D)
+    if k.sigmoid or k.biased:
+        passes = _SIGMOID if k.sigmoid else 1
+        compared = compared + passes * _up(_LINE * _up(k.experts, _LINE) * m.rows, _D)
     return Taken(
         np.maximum(compared, _up(words, _VXM_WORDS)), m.vxm_latency + reductions * m.lane_reduce, words
     )
+
+
+def _weigh_glu(n: Counts, k: WeightedGluKernel, words: Counts, m: Stated) -> Taken:
+    """GLU and a weight on 40 columns a line; a bias takes a pass, clipping two."""
+    passes = 5 + (k.biases > 0) + 2 * (k.activation == "swiglu_oai")
+    return Vector(lambda n, k: _LINE // 2 * n, passes)(n, k, words, m)
 
 
 def _choose(n: Counts, k: SlotsKernel, words: Counts, m: Stated) -> Taken:
@@ -218,7 +225,7 @@ for _op, _rule in {
     Op.RANK: _rank,
     Op.SHARE: Vector(_lines, 6, reduces=True),
     Op.SLOTS: _choose,
-    Op.WGLU: Vector(lambda n, k: _LINE // 2 * n, 5),
+    Op.WGLU: _weigh_glu,
     Op.CONV: _convolve,
     Op.STEP: Vector(lambda n, k: _LINE * (2 + k.decays), 4),
     Op.SSM: _recur,

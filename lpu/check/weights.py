@@ -17,7 +17,7 @@ from compiler.program.isa import (
     GAIN,
     LOAD_NAMES,
     SHIFTED,
-    STACK,
+    STACKS,
     TABLE,
     TAG_SHIFT,
     TILE,
@@ -34,7 +34,7 @@ from lpu.check.rows import CYCLE, TIME_BITS, by_small
 from lpu.check.stated import Stated
 
 _WORDS = np.array(
-    [80, 1, 1, 0, 0, 1, 1, 0, 160]
+    [80, 1, 1, 0, 0, 1, 1, 0, 160, 0]
 )  # per preloaded value, by kind; tables and stacks have any number
 
 
@@ -185,7 +185,7 @@ def _preloaded(findings: Findings, stated: Stated, reads: Accesses, preloads: Pr
 
     findings.add(2, a.row[bad], text)
     lines, n = loads.lines[first], findings.columns.n[a.row]
-    cut = np.flatnonzero(np.isin(a.kind, (TABLE, STACK)) & covered & (lines != n))
+    cut = np.flatnonzero(np.isin(a.kind, (TABLE, *STACKS)) & covered & (lines != n))
     findings.add(
         2,
         a.row[cut],
@@ -233,8 +233,9 @@ def _position(
     lanewise = (a.kind == GAIN) | (a.kind == SHIFTED) | (c.op[a.row] == Op.RANK)  # the operand, lane by lane
     column = np.where(lanewise, source & line, target & line) * F32_LANES
     column = np.where(c.op[a.row] == Op.HNORM, 0, column)
+    column = np.where(c.op[a.row] == Op.WGLU, column * _biases(stated, c, a.row), column)
     column = np.where(c.op[a.row] == Op.AOUT, _kv_head(stated, c, a.row) * F32_LANES, column)
-    depth = np.where(np.isin(a.kind, (TILE, STACK, TILE16)), (source & line) * F16_LANES, 0)
+    depth = np.where(np.isin(a.kind, (TILE, *STACKS, TILE16)), (source & line) * F16_LANES, 0)
     tagged = (source >= 0) & (target >= 0)
     wrong = np.flatnonzero(
         tagged & ((n0[first] != column) | (k0[first] != depth) | (jumps[first] != jumps[last]))
@@ -256,8 +257,8 @@ def _halves(
     first: Int[np.ndarray, " reads"],
     last: Int[np.ndarray, " reads"],
 ) -> tuple[Accesses, Int[np.ndarray, " parts"], Int[np.ndarray, " parts"]]:
-    """The reads, that of scales and as many biases of a router by sigmoids as two."""
-    biased = np.array([getattr(kernel, "sigmoid", False) for kernel in stated.kernels], bool)
+    """The reads, that of scales and as many biases of a router as two."""
+    biased = np.array([getattr(kernel, "has_bias", False) for kernel in stated.kernels], bool)
     rows = np.flatnonzero(c.op[a.row] == Op.RANK)
     rows = rows[biased[c.aux[a.row[rows]]]]
     if not len(rows):
@@ -267,6 +268,11 @@ def _halves(
     ends[rows] = middle - 1
     a = a.take(np.concatenate([np.arange(len(first)), rows]))
     return a, np.concatenate([first, middle]), np.concatenate([ends, last[rows]])
+
+
+def _biases(stated: Stated, c: Columns, rows: Int[np.ndarray, " some"]) -> Int[np.ndarray, " some"]:
+    """Words that lie beside each line of WGLU rows."""
+    return np.array([getattr(kernel, "biases", 1) for kernel in stated.kernels])[c.aux[rows]]
 
 
 def _kv_head(stated: Stated, c: Columns, rows: Int[np.ndarray, " some"]) -> Int[np.ndarray, " some"]:

@@ -190,7 +190,7 @@ class Preload(NamedTuple):
 
 
 class StackRun(NamedTuple):
-    """Tiles side by side of `some` experts of a stack from `first` on, as `TileRun`."""
+    """Tiles side by side of `some` experts of a stack from `first` on, or halves of them, as `TileRun`."""
 
     kind: int
     rows: int

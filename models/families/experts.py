@@ -23,19 +23,20 @@ from models.routing import Routing
 
 
 class ExpertRouter(nnx.Module):
-    """Fp16 weights [k, experts] with a power of two per expert, and a bias of sigmoid scores."""
+    """Fp16 weights [k, experts] with a power of two per expert, and a bias, which sigmoids always have."""
 
-    def __init__(self, k: int, experts: int, routing: Routing) -> None:
+    def __init__(self, k: int, experts: int, routing: Routing, *, biased: bool = False) -> None:
         self.halves = nnx.Param(jnp.zeros((k, experts), jnp.float16))
         self.exponent = nnx.Param(jnp.zeros(experts, jnp.int32))
-        if routing.score == "sigmoid":
+        self.biased = biased or routing.score == "sigmoid"
+        if self.biased:
             self.bias = nnx.Param(jnp.zeros(experts, jnp.float32))
         self.routing = routing
 
     def __call__(self, a: Normed) -> Float32[Array, "batch every"]:
         """How much each expert counts."""
         sums, exponent = ops.matmul16(a.scaled, self.halves[...]), self.exponent[...]
-        bias = self.bias[...] if self.routing.score == "sigmoid" else None
+        bias = self.bias[...] if self.biased else None
         return ops.route(sums, a.statistic, exponent, bias, routing=self.routing)
 
 

@@ -53,6 +53,8 @@ class CheckpointTensor:
     of `models.rope.lane_order`. by_head: which rows of each head are ours. stack: of experts, the names of
     the matrices of each, all of that shape, whose columns lie side by side; they are quantised together.
     merged: (how many of the last of a stack are equal parts of one stored matrix, along which of its axes).
+    every: of experts that one tensor [experts, k, n] holds, which of its columns are ours, in our order.
+    table: whether a matrix stays as it lies, rounded to fp16, as that of token vectors.
     half: whether a matrix stays fp16 (`models.contract.scales.half`), as of routers. plus: what is added to
     all, for a gain that is stored less 1. behind: tensors of that shape whose rows
     stand behind its own in ours.
@@ -66,7 +68,9 @@ class CheckpointTensor:
     plus: float = 0.0
     stack: tuple[tuple[str, ...], ...] = ()
     merged: tuple[int, int] = (1, 0)
+    every: tuple[int, ...] = ()
     half: bool = False
+    table: bool = False
     behind: tuple[str, ...] = ()
     by_head: HeadRows | None = None
     made: tuple[Callable[[Any], Any], tuple[int, ...]] | None = None

@@ -10,6 +10,7 @@ from models.families.exaone import EXAONE
 from models.families.experts import EXPERTS
 from models.families.family import Family
 from models.families.gemma import GEMMA
+from models.families.gpt_oss import GPT_OSS
 from models.families.granite import GRANITE
 from models.families.hybrid.family import HYBRID
 from models.families.llama import LLAMA
@@ -76,6 +77,7 @@ for _family in (
     EXAONE,
     EXPERTS,
     SCORED,
+    GPT_OSS,
     DEEPSEEK,
     DEEPSEEK_EXPERTS,
     HYBRID,

@@ -126,6 +126,7 @@ KEPT = (
     ("qwen3-0.6b", "lpx-tray", 8),
     ("mla-tiny", "quad", 4),
     ("moe-tiny", "quad", 4),
+    ("gpt-oss-tiny", "quad", 4),
 )
 
 

@@ -16,7 +16,7 @@ from compiler.program.instructions.experts import (
     WeightedGluKernel,
 )
 from compiler.program.instructions.matmul import WriteBackKernel
-from compiler.program.isa import GAIN, SCALE, STACK, TILE16, Holds, Op
+from compiler.program.isa import GAIN, PAIRS, SCALE, STACK, TILE16, Holds, Op
 from lpu.prove.lines import PRODUCT, ExpertSlot, HalfRun, Preload, Ranked, StackRun, Statistic, Vector
 from lpu.prove.models import experts as model
 from lpu.prove.ops.experts import NOT_CHOSEN, ExpertProduct
@@ -84,6 +84,8 @@ def rank(s: Setting) -> tuple[RowOperands, Changes]:
         "lies at other lanes than what it is added to": biased(*added[::-1]),
         "has 80 numbers for 100": biased(*_powers(s, fewer)),
         "reads 1 preloaded values": biased(added[0]),
+        "a bias of logits and of sigmoids": biased(*added)
+        | {"kernel": replace(kernel, sigmoid=True, biased=True)},
     }
 
 
@@ -139,7 +141,18 @@ def xmm(s: Setting) -> tuple[RowOperands, Changes]:
     few = s.known.terms.tensor("few", (7, 160, 160))
     slot = ExpertSlot(Holds.SLOT, route, 1, 3, 0, MANY)
     good = row(kernel, n=2, src=s.f16(s.x), src2=(slot,), preloads=_tiles(s, stack, rows, 0, 80))
+    pairs = _tiles(s, stack, rows, 0, 80)._replace(kind=PAIRS)
+    paired = replace(good, kernel=replace(kernel, paired=True), preloads=pairs)
+    assert PROVED[Op.XMM].rule(s.known, paired)
+    wide = s.known.terms.make("a wide vector", (), (), (320,))
     return good, {
+        "takes halves of tiles for tiles": {"kernel": paired.kernel},
+        "or these for halves": {"preloads": pairs},
+        "two experts share a tile of 2 lines each": {
+            "kernel": paired.kernel,
+            "src": tuple(Vector(Holds.F16, wide, s.lanes(one, 160, 160)) for one in (0, 160)),
+            "preloads": _tiles(s, deep, s.lanes(0, 320, 320), 0, 80)._replace(kind=PAIRS),
+        },
         "reads no 2 tiles of a stack": {"preloads": _tiles(s, stack, rows, 0)},
         "no 2 tiles": {"preloads": s.run(s.codes, rows, 0, 80)},
         "its kernel says 99 experts": {"kernel": replace(kernel, experts=99)},
@@ -172,7 +185,19 @@ def wglu(s: Setting) -> tuple[RowOperands, Changes]:
     crossed = s.known.lanes.number(np.concatenate([np.arange(40), 90 + np.arange(40)]))
     line, slot = Vector(Holds.F32, product, both), ExpertSlot(Holds.SLOT, route, 1, 3, 0, MANY)
     good = row(WeightedGluKernel(activation="silu"), src=(line,), src2=(slot,))
+
+    def biased(experts: int, width: int = 160) -> dict[str, Any]:
+        vector = terms.tensor(f"biases of {width}", (MANY * width,))
+        columns = [s.known.lanes.all[both] + 160 * one for one in range(experts)]
+        words = tuple(Preload(GAIN, vector, s.known.lanes.number(one), 0) for one in columns)
+        return {"kernel": replace(good.kernel, biases=experts), "preloads": words}
+
+    fine = biased(MANY)
+    assert PROVED[Op.WGLU].rule(s.known, replace(good, **fine))
     return good, {
+        "has 24000 biases for 100 experts of 160": biased(MANY, 240),
+        "has biases of 7 experts, its slot is one of 100": biased(7),
+        "lies at other lanes than what it is added to": fine | {"preloads": fine["preloads"][::-1]},
         "no product with an expert": {"src": (line._replace(value=unlike),)},
         "weighs by slot 2 what is of slot 1": {"src2": (slot._replace(slot=2),)},
         "by a slot of 40 experts from 60 on": {"src2": (slot._replace(first=60, some=40),)},

@@ -1,7 +1,7 @@
 """Lowering of add: the residual sum, wherever the operand that was computed last lies."""
 
 from compiler.errors import UnsupportedOpError
-from compiler.graph.graph import Node
+from compiler.graph.graph import Node, View
 from compiler.lower.context import Lowering
 from compiler.lower.elementwise import by_lines
 from compiler.lower.rule import LoweringRule, by_line, every
@@ -19,7 +19,17 @@ def lower_add(low: Lowering, node: Node) -> None:
             "Leave the sum unrounded: float16 sums cross between GPUs and LPUs only.",
         )
     older_first = sorted(node.inputs, key=lambda view: low.lines(view, node)[0].uid)
-    by_lines(low, node, Op.ADD, AddKernel(), older_first)
+    by_lines(low, node, Op.ADD, AddKernel(), older_first, _added_next(low, node))
+
+
+def _added_next(low: Lowering, node: Node) -> View | None:
+    """What the sum is added to next, if nothing else reads it and that lies already: it is made there."""
+    readers = low.demands.readers(node.outputs[0])
+    if len(readers) != 1 or low.demands.rule(readers[0][0]) is not RULE:
+        return None
+    reader, at = readers[0]
+    (other,) = [view for i, view in enumerate(reader.inputs) if i != at]
+    return other if other in low.where else None
 
 
 RULE = LoweringRule(op="add", lower=lower_add, wants=every(F32_LANES), handed=by_line, residual=True)

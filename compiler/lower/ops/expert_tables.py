@@ -35,13 +35,17 @@ class Table:
     lines: Lines
     experts: np.ndarray
 
-    def kernels(self, low: Lowering, k_lines: np.ndarray) -> np.ndarray:
-        """The kernels of products of each slot with tiles of each number of lines, [slots, 3]."""
+    def kernels(self, low: Lowering, k_lines: np.ndarray, *, paired: bool = False) -> np.ndarray:
+        """The kernels of products of each slot with tiles of each number of lines, [slots, 3].
+
+        paired: tiles of one line are halves.
+        """
         sizes = sorted(set(k_lines.tolist()))
         out = np.full((len(self.experts), 3), -1)
         for slot, expert in enumerate(self.experts.tolist()):
             for size in sizes:
-                kernel = ExpertTileKernel(k_lines=size, experts=self.count, expert=expert)
+                half = paired and size == 1
+                kernel = ExpertTileKernel(k_lines=size, experts=self.count, expert=expert, paired=half)
                 out[slot, size] = low.kernels.index(kernel)
         return out
 

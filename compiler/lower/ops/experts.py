@@ -14,12 +14,13 @@ from compiler.lower.context import Lowering
 from compiler.lower.layout import Lines, spans_of
 from compiler.lower.ops.chains import column_tiles, drain_kernels, emptied_by, turns
 from compiler.lower.ops.dealt import RowTiles, Way, row_tiles
-from compiler.lower.ops.expert_tables import Table, owners, tables_of
+from compiler.lower.ops.expert_biases import biases_of
+from compiler.lower.ops.expert_tables import MOST_OF_SRAM, Table, owners, tables_of
 from compiler.lower.ops.parted import lower_dealt
 from compiler.lower.rows import tag
 from compiler.lower.rule import LoweringRule
 from compiler.program.instructions.experts import PAIRED, WeightedGluKernel
-from compiler.program.isa import F16_LANES, F32_LANES, STACK, TILE_ROWS, Op, ceil_div
+from compiler.program.isa import F16_LANES, F32_LANES, PAIRS, STACK, TILE_ROWS, Op, ceil_div
 from compiler.program.ranges import ramp
 from models.contract.experts.slots import slots_of
 
@@ -71,7 +72,9 @@ def _hidden(low: Lowering, node: Node, source: Lines, table: Table, starts: tupl
         real = gate[at : at + lines].reshape(-1)
         columns[half:].reshape(-1)[: len(real)] = real
     sums = _gate_up(low, node, source, table, (owner, both, first, count))
-    glu = low.kernels.index(WeightedGluKernel(activation=node.attributes["activation"]))
+    biases = biases_of(low, node, (table.first, table.count), owner, both, run)
+    counted = table.count if biases else 0
+    glu = low.kernels.index(WeightedGluKernel(activation=node.attributes["activation"], biases=counted))
     out: list[Lines] = []
     for slot, value in enumerate(sums):
         hidden = low.value(
@@ -85,6 +88,7 @@ def _hidden(low: Lowering, node: Node, source: Lines, table: Table, starts: tupl
             src_tag=value.tag(run),
             src2_tag=table.lines.tag(slot),
             dst_tag=hidden.tag(begin),
+            **biases,
         )
         out.append(hidden)
     return out
@@ -196,8 +200,8 @@ def _down(
     names = np.array([low.weight_uid() for _ in range(parts)])[part]
     sums = tag(names, way.tile_first[chunk])
     products: list[np.ndarray] = []
-    for table, values, (address, tags) in zip(tables, hidden, stacks, strict=True):
-        kernels = table.kernels(low, tiles.lines)
+    for table, values, (address, tags, paired) in zip(tables, hidden, stacks, strict=True):
+        kernels = table.kernels(low, tiles.lines, paired=paired)
         for slot, expert in enumerate(table.experts.tolist()):
             products.append(
                 low.rows.add(
@@ -239,8 +243,11 @@ def _down_stack(
     tiles: RowTiles,
     out: Lines,
     of: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray],
-) -> tuple[np.ndarray, np.ndarray]:
-    """(addresses, tags) of a table's down projections. of: rank, part, k tile, lines, first line of each."""
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """(addresses, tags) of a table's down projections, and whether tiles of a line are halves.
+
+    of: rank, part, k tile, lines, first line of each.
+    """
     rank, part, k, width, first = of
     starts, parts = node.attributes["starts"], np.arange(len(tiles.begin))
     real = np.searchsorted(starts, source.columns, side="right") - 1
@@ -252,17 +259,26 @@ def _down_stack(
     )
     uids = np.array([low.weight_uid() for _ in parts])
     tags = tag(uids[part], k * out.lines + first)
+    whole = F32_LANES * table.count * width
+    half = (tiles.lines[k] == 1) & _in_halves(low, table.count, rank, whole)
     address = low.weights.load(
         rank,
-        F32_LANES * table.count * width,
-        kind=STACK,
+        np.where(half, whole // 2, whole),
+        kind=np.where(half, PAIRS, STACK),
         tensor=codes[part],
         k0=tiles.line[k] * F16_LANES,
         n0=first * F32_LANES,
         lines=width,
         tag=tags,
     )
-    return address, tags
+    return address, tags, bool(half.any())
+
+
+def _in_halves(low: Lowering, experts: int, rank: np.ndarray, words: np.ndarray) -> bool:
+    """Whether tiles of a single line share their words by two experts: where whole ones leave no room."""
+    part, of = MOST_OF_SRAM
+    full = low.weights.words + np.bincount(rank, words, len(low.weights.words))
+    return experts % 2 == 0 and bool(full.max() * of > low.chip.sram_words * part)
 
 
 RULE = LoweringRule(op="experts", lower=lower_experts, everywhere=True)

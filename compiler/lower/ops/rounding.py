@@ -24,8 +24,18 @@ def _multiplied(uses: Uses, node: Node) -> bool:
     return whole and all(uses.rule(reader).joint is not None and not at for reader, at in readers)
 
 
+def _shared_out(uses: Uses, node: Node) -> bool:
+    """Whether the operand is how much each expert counts, which every rank has whole."""
+    maker = uses.maker(node.inputs[0].value)
+    return maker is not None and uses.rule(maker).shares
+
+
 def lower_round16(low: Lowering, node: Node) -> None:
     """A CAST row for each tile of input rows of a product, or for each segment."""
+    if _shared_out(low.demands, node):
+        value, _ = low.lines(node.inputs[0], node)
+        by_tiles(low, node, value, Op.CAST, CastKernel(shares=True), None)
+        return
     if _multiplied(low.demands, node):
         value, _ = low.lines(node.inputs[0], node)
         active = low.multipliers(node.outputs[0])

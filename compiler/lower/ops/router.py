@@ -86,7 +86,8 @@ def lower_route(low: Lowering, node: Node) -> None:
         lines=1,
         tag=tag(uid, word),
     )
-    kernels = [low.kernels.index(rank_kernel(routing, experts, first)) for first in range(lines)]
+    biased = len(vectors) > 1
+    kernels = [low.kernels.index(rank_kernel(routing, experts, first, biased)) for first in range(lines)]
     low.rows.add(
         Op.RANK,
         rank=rank,
@@ -124,8 +125,8 @@ def lower_route(low: Lowering, node: Node) -> None:
     in_natural_order(low, node.outputs[0], out, every)
 
 
-def rank_kernel(routing: Routing, experts: int, first: int) -> RankKernel:
-    """The kernel that ranks the line `first` of so many experts."""
+def rank_kernel(routing: Routing, experts: int, first: int, biased: bool) -> RankKernel:
+    """The kernel that ranks the line `first` of so many experts; sigmoids have a bias, others may."""
     return RankKernel(
         experts=experts,
         chosen=routing.chosen,
@@ -133,8 +134,9 @@ def rank_kernel(routing: Routing, experts: int, first: int) -> RankKernel:
         sigmoid=routing.score == "sigmoid",
         groups=routing.groups,
         keep=routing.keep,
+        biased=biased and routing.score == "softmax",
     )
 
 
 MATMUL16 = LoweringRule(op="matmul16", lower=lower_matmul16, everywhere=True)
-ROUTE = LoweringRule(op="route", lower=lower_route, everywhere=True)
+ROUTE = LoweringRule(op="route", lower=lower_route, everywhere=True, shares=True)

@@ -11,7 +11,9 @@ from compiler.program.instructions.matmul import TILE_LINES
 from compiler.program.isa import (
     F16_LANES,
     F32_LANES,
+    GAIN,
     MXM,
+    PAIRS,
     SCALE,
     STACK,
     TILE16,
@@ -25,6 +27,7 @@ from compiler.program.isa import (
     Lines,
     Op,
     Operand,
+    Some,
     ceil_div,
     one,
     same,
@@ -36,12 +39,17 @@ HALF_TILE_WORDS = 2 * F32_LANES  # of a tile of fp16 weights, 80 columns wide
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpertTileKernel(Kernel):
-    """A tile of `k_lines` fp16 lines of input rows, of one of `experts`: its number, or -1: the slot's."""
+    """A tile of `k_lines` fp16 lines of input rows, of one of `experts`: its number, or -1: the slot's.
+
+    paired: it is half of a tile, the other half is another expert's.
+    """
 
     family: ClassVar[str] = "xmm"
+    later: ClassVar[tuple[str, ...]] = ("paired",)
     k_lines: Count
     experts: Count
     expert: int
+    paired: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,16 +65,24 @@ class RankKernel(Kernel):
     """Sums times a statistic and scales, and which are among the `chosen` largest of `experts`.
 
     first: line of the first expert that is ranked, of 80 each. sigmoid: what is ranked is the sigmoid of the
-    logits plus a bias, which lies behind the scales, in the `keep` best of `groups` groups.
+    logits plus a bias, which lies behind the scales, in the `keep` best of `groups` groups. biased: what is
+    ranked are logits with a bias, which lies there likewise.
     """
 
     family: ClassVar[str] = "rank"
+    later: ClassVar[tuple[str, ...]] = ("biased",)
     experts: Count
     chosen: Count
     first: int
     sigmoid: bool = False
     groups: Count = 1
     keep: Count = 1
+    biased: bool = False
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether a bias lies behind the scales."""
+        return self.sigmoid or self.biased
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,10 +125,15 @@ class SlotsKernel(Kernel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightedGluKernel(Kernel):
-    """The activation of the gate, times up, times the weight of the slot."""
+    """The activation of the gate, times up, times the weight of the slot.
+
+    biases: of how many experts a bias lies beside each line, of which the slot's is added; 0: of none.
+    """
 
     family: ClassVar[str] = "wglu"
-    activation: Literal["silu", "gelu", "gelu_erf"]
+    later: ClassVar[tuple[str, ...]] = ("biases",)
+    activation: Literal["silu", "gelu", "gelu_erf", "swiglu_oai"]
+    biases: Some = 0
 
 
 def _k_lines(n: Lines, k: ExpertTileKernel | HalfKernel) -> Lines:
@@ -120,7 +141,11 @@ def _k_lines(n: Lines, k: ExpertTileKernel | HalfKernel) -> Lines:
 
 
 def _stack_words(n: Lines, k: ExpertTileKernel) -> Lines:
-    return F32_LANES * n * k.experts
+    return F32_LANES * n * (ceil_div(k.experts, 2) if k.paired else k.experts)
+
+
+def _stack_kind(k: ExpertTileKernel) -> int:
+    return PAIRS if k.paired else STACK
 
 
 def _is_chosen(k: ExpertTileKernel) -> bool:
@@ -144,7 +169,7 @@ def expert_lines(n: Lines, k: RankKernel | ShareKernel | SlotsKernel) -> Lines:
 
 
 def _scale_lines(n: Lines, k: RankKernel) -> Lines:
-    return expert_lines(n, k) * (2 if k.sigmoid else 1)
+    return expert_lines(n, k) * (2 if k.has_bias else 1)
 
 
 def _ranked_lines(n: Lines, k: ShareKernel) -> Lines:
@@ -153,6 +178,14 @@ def _ranked_lines(n: Lines, k: ShareKernel) -> Lines:
 
 def _twice(n: Lines, k: Kernel) -> Lines:
     return 2 * n
+
+
+def _bias_words(n: Lines, k: WeightedGluKernel) -> Lines:
+    return n * k.biases
+
+
+def _is_biased(k: WeightedGluKernel) -> bool:
+    return k.biases > 0
 
 
 def _paired(n: Lines, k: Kernel) -> Lines:
@@ -168,7 +201,7 @@ INSTRUCTIONS = (
         reads=(
             Operand("src", TRANSIENT, _k_lines, Holds.F16),
             Operand("src2", TRANSIENT, one, Holds.SLOT, present=_is_chosen),
-            Operand("src3", WEIGHTS, _stack_words, STACK),
+            Operand("src3", WEIGHTS, _stack_words, _stack_kind),
         ),
         write=None,
         most=TILE_LINES,
@@ -227,6 +260,7 @@ INSTRUCTIONS = (
         reads=(
             Operand("src", TRANSIENT, same, Holds.F32),
             Operand("src2", TRANSIENT, one, Holds.SLOT),
+            Operand("src3", WEIGHTS, _bias_words, GAIN, present=_is_biased),
         ),
         write=Operand("dst", TRANSIENT, _paired, Holds.F16),
         ordered=True,

@@ -116,9 +116,11 @@ class RopeKernel(Kernel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CastKernel(Kernel):
-    """f32 rounded to fp16."""
+    """f32 rounded to fp16. shares: what is rounded is how much each expert counts."""
 
     family: ClassVar[str] = "cast"
+    later: ClassVar[tuple[str, ...]] = ("shares",)
+    shares: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,6 +229,10 @@ def _is_shifted(k: RstatKernel) -> bool:
     return k.shifted
 
 
+def _cast_input(k: CastKernel) -> int:
+    return Holds.SHARE if k.shares else Holds.F32
+
+
 def _rope_input(k: RopeKernel) -> int:
     return Holds.F32 if k.input == "f32" else Holds.F16
 
@@ -301,7 +307,13 @@ INSTRUCTIONS = (
         ordered=True,
     ),
     Instruction(
-        op=Op.CAST, name="CAST", unit=VXM, kernel=CastKernel, reads=(_F32,), write=_TO_F16, ordered=True
+        op=Op.CAST,
+        name="CAST",
+        unit=VXM,
+        kernel=CastKernel,
+        reads=(Operand("src", TRANSIENT, same, _cast_input),),
+        write=_TO_F16,
+        ordered=True,
     ),
     Instruction(
         op=Op.ADD, name="ADD", unit=VXM, kernel=AddKernel, reads=(_F32, _OTHER), write=_TO_F32, ordered=True

@@ -25,6 +25,8 @@ def wrong_slots(kernel: Any, rows: int) -> str:
     """What is wrong with a kernel of experts in a program of so many rows a step, or nothing."""
     if isinstance(kernel, ExpertTileKernel) and not -1 <= kernel.expert < kernel.experts:
         return f"its kernel takes expert {kernel.expert} of {kernel.experts}"
+    if isinstance(kernel, ExpertTileKernel) and kernel.paired and (kernel.experts % 2 or kernel.k_lines > 1):
+        return f"its kernel pairs tiles of {kernel.k_lines} lines of {kernel.experts} experts"
     if isinstance(kernel, RankKernel) and (kernel.first < 0 or kernel.chosen > kernel.experts):
         return f"its kernel ranks from line {kernel.first} on, {kernel.chosen} of {kernel.experts} experts"
     if isinstance(kernel, RankKernel) and kernel.groups != 1:

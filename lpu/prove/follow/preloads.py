@@ -17,6 +17,7 @@ from compiler.program.isa import (
     SHIFTED,
     SPACE_SHIFT,
     STACK,
+    STACKS,
     TABLE,
     TILE,
     TILE16,
@@ -33,7 +34,8 @@ from lpu.prove.rule import Preloads
 
 _WORDS = {TILE: F32_LANES, SCALE: 1, GAIN: 1, SHIFTED: 1, FACTOR: 1, TILE16: 2 * F32_LANES}
 _MOST_LINES = 1 << 16  # of a table
-_AXES = {TILE: 2, SCALE: 1, GAIN: 1, TABLE: 2, ANGLES: 3, SHIFTED: 1, FACTOR: 1, STACK: 3, TILE16: 2}
+_ONE_AXIS = (SCALE, GAIN, SHIFTED, FACTOR)
+_AXES = {TILE: 2, TABLE: 2, ANGLES: 3, TILE16: 2, **dict.fromkeys(_ONE_AXIS, 1), **dict.fromkeys(STACKS, 3)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +139,7 @@ class BoundPreloads:
         size = np.array([_WORDS.get(one, 0) for one in range(len(LOAD_NAMES))])[kind]
         bad = (size > 0) & (words != size) | (k0 < 0) | (n0 < 0) | (lines < 0) | (lines > _MOST_LINES)
         need(not bad.any(), "a preloaded value has another size than its kind, or lies outside its tensor")
-        tile, table = np.isin(kind, (TILE, STACK, TILE16)), np.isin(kind, (TABLE, STACK))
+        tile, table = np.isin(kind, (TILE, *STACKS, TILE16)), np.isin(kind, (TABLE, *STACKS))
         wide = np.where(table, F32_LANES * lines, np.where(kind == ANGLES, 0, F32_LANES))
         self._kind, self._tensor = kind.tolist(), np.array([*slots, -1])[slot].tolist()
         self._lines = np.where(table, lines, 0).tolist()
@@ -158,7 +160,7 @@ class BoundPreloads:
             return (Preload(ANGLES, self._shared, -1, 0),)
         loads = self._read.runs[run]
         kind = self._kind[loads[0]]
-        if kind == STACK:
+        if kind in STACKS:
             return self._stack(loads)
         if kind == TILE16:
             return self._halves(loads)
@@ -171,13 +173,14 @@ class BoundPreloads:
         return TileRun(TILE, rows, tuple([(self._tensor[one], self._across[one]) for one in loads]))
 
     def _stack(self, loads: tuple[int, ...]) -> StackRun:
-        """One stack: tiles of some experts of its tensor; rows name those of the first of them."""
+        """One stack: tiles of some experts of its tensor, or halves; rows name those of the first of them."""
         (load, *more), known = loads, self._known
         tensor, lines = self._tensor[load], self._lines[load]
         need(not more, "reads several stacks at once")
         experts, depth, _ = known.terms.shape(tensor)
         words = int(self._block.loads.words[self._read.first[load]])
         count, rest = divmod(words, max(F32_LANES * lines, 1))
+        count *= 1 if self._kind[load] == STACK else 2
         rows = known.lanes.all[self._down[load]]
         first = int(rows.max(initial=-1)) // depth
         need(count > 0 and not rest, f"a stack of {words} words is not of whole experts")
@@ -186,7 +189,7 @@ class BoundPreloads:
         need(bool((rows[rows >= 0] // depth == first).all()), "a stack names rows of several experts")
         down = known.lanes.number(np.where(rows < 0, -1, rows - first * depth))
         across = known.lanes.pieces((self._across[load],), F32_LANES)
-        return StackRun(STACK, down, tuple([(tensor, one) for one in across]), first, count)
+        return StackRun(self._kind[load], down, tuple([(tensor, one) for one in across]), first, count)
 
     def _halves(self, loads: tuple[int, ...]) -> HalfRun:
         """Tiles of one tensor and of the same columns, one below the other."""

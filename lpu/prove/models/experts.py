@@ -112,10 +112,10 @@ def shared(attributes: tuple[Any, ...]) -> int:
     return attributes[2]
 
 
-def glus(terms: Terms, operands: tuple[int, int, int, int, int], activation: str) -> int:
+def glus(terms: Terms, operands: tuple[int, ...], activation: str) -> int:
     """The weighted activations of all experts together.
 
-    operands: vector, gate and up as codes and scales, statistic, weights.
+    operands: vector, gate and up as codes and scales, statistic, weights; the biases of gate and up, if any.
     """
     return terms.make(GLUS, operands, (activation,), (terms.width(operands[1]) // 2,))
 

@@ -49,7 +49,7 @@ class LlamaReading:
         for layer in range(config.layers):
             x = self._attention(out, f"layers.{layer}.attention", x, angles, config.kind_of(layer))
             ffn = f"layers.{layer}.ffn"
-            x = self._residual(out, ffn, x, self._feed_forward(out, ffn, x))
+            x = self._after_attention(out, ffn, x)
             out.places[x] = ffn
         last, statistic = self._deferred(x, self._tensor(out, "norm.gain", config.hidden))
         logits = self._linear(out, "head", last, statistic, config.vocab, biased=False)
@@ -66,6 +66,10 @@ class LlamaReading:
         if config.residual_scale is None:
             return terms.add(x, y)
         return terms.multiply_add(x, y, float(np.float32(config.residual_scale)))
+
+    def _after_attention(self, out: ModelTerms, block: str, x: int) -> int:
+        """The residual as a layer leaves it."""
+        return self._residual(out, block, x, self._feed_forward(out, block, x))
 
     def _feed_forward(self, out: ModelTerms, block: str, x: int) -> int:
         """What a layer adds to the residual after attention, which is a part that a hop may compute."""

@@ -22,19 +22,23 @@ def _route(walk: Walk, items: list[Any], attributes: dict[str, Any]) -> list[Any
     chosen, renormalise, shared, score, *scored = attributes["routing"]
     how = (chosen, renormalise, shared, *(scored if score == "sigmoid" else ()))
     bias = walk.tensor(items[3], "a bias of a router") if len(items) > 3 else -1
+    if bias >= 0 and score == "softmax":
+        z, bias = walk.terms.bias(z, bias), -1
     term = experts.route(walk.terms, z, how, bias)
     return walk.of(term, sums, (*sums.shape[:-1], walk.terms.width(term)))
 
 
 def _experts(walk: Walk, items: list[Any], attributes: dict[str, Any]) -> list[Any]:
     x, statistic, weights = walk.vectors(items[:3])
-    codes, scale, down, down_scale = (walk.tensor(one, "the weights of experts") for one in items[3:])
+    codes, scale, down, down_scale, *biases = (
+        walk.tensor(one, "the weights of experts") for one in items[3:]
+    )
     made = walk.terms.all[weights.term]
     need(made.op == experts.ROUTE, "the weights of experts are no choice of a router")
     need(
         experts.taken(made.attributes) == attributes["chosen"], "the router chooses another number of experts"
     )
-    operands = (x.term, codes, scale, statistic.term, weights.term)
+    operands = (x.term, codes, scale, statistic.term, weights.term, *biases)
     hidden = experts.glus(walk.terms, operands, attributes["activation"])
     term = walk.terms.matmul(hidden, down, down_scale, -1, tuple(attributes["starts"]))
     return walk.of(term, x, (*x.shape[:-1], walk.terms.width(term)))

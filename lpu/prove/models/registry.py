@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lpu.prove.models import deepseek, experts, hybrid, llama, scored
+from lpu.prove.models import deepseek, experts, gpt_oss, hybrid, llama, scored
 from lpu.prove.models.record import Reader
 from models import hybrid_config
 
@@ -36,6 +36,7 @@ for _family in (llama.FAMILY, *llama.ALIKE):
     register(_family, llama.read)
 register(experts.FAMILY, experts.read)
 register(scored.FAMILY, scored.read)
+register(gpt_oss.FAMILY, gpt_oss.read)
 register(deepseek.FAMILY, deepseek.read)
 register(deepseek.EXPERTS_FAMILY, deepseek.read)
 register(hybrid_config.FAMILY, hybrid.read)

@@ -8,8 +8,21 @@ e is expert e.
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from compiler.program.instructions.experts import PAIRED
-from compiler.program.isa import F16_LANES, F32_LANES, SCALE, TILE_ROWS, Holds, Op, ceil_div
+from compiler.program.isa import (
+    F16_LANES,
+    F32_LANES,
+    GAIN,
+    PAIRS,
+    SCALE,
+    STACK,
+    TILE_ROWS,
+    Holds,
+    Op,
+    ceil_div,
+)
 from lpu.prove.known import Known
 from lpu.prove.lines import PRODUCT, ExpertSlot, HalfRun, Ranked, StackRun, TreeNode, Vector
 from lpu.prove.models import experts as model
@@ -71,7 +84,7 @@ def _rank(known: Known, row: RowOperands) -> tuple[Any, ...]:
     (one,) = row.src2
     need(one.gain >= 0, "its statistic is not for products of a shifted gain")
     powers, columns = of_tensor(
-        known, _part(row.preloads, 0, len(lanes) if k.sigmoid else None), SCALE, len(lanes)
+        known, _part(row.preloads, 0, len(lanes) if k.has_bias else None), SCALE, len(lanes)
     )
     need(columns == lanes, f"{known.show(powers)} lies at other lanes than what it scales")
     have = known.terms.width(powers)
@@ -80,11 +93,14 @@ def _rank(known: Known, row: RowOperands) -> tuple[Any, ...]:
     statistic = known.terms.rms_stat(one.value, one.gain, one.eps)
     z = model.logits(known.terms, sums, statistic, powers)
     bias = -1
-    if k.sigmoid:
+    if k.has_bias:
         bias, columns = of_tensor(known, _part(row.preloads, len(lanes), None), SCALE, len(lanes))
         need(columns == lanes, f"{known.show(bias)} lies at other lanes than what it is added to")
         have = known.terms.width(bias)
         need(have == width, f"{known.show(bias)} has {have} numbers for {width} experts")
+    if k.biased:
+        need(not k.sigmoid, "has a bias of logits and of sigmoids")
+        z, bias = known.terms.bias(z, bias), -1
     how = (bias, k.groups, k.keep)
     return tuple(
         Ranked(Holds.RANKED, z, k.chosen, k.first + i, part, *how) for i in range(row.n) for part in range(2)
@@ -142,6 +158,8 @@ def _xmm(known: Known, row: RowOperands) -> tuple[Any, ...]:
     run, k = row.preloads, row.kernel
     need(isinstance(run, StackRun) and len(run.tiles) == row.n, f"reads no {row.n} tiles of a stack")
     assert isinstance(run, StackRun)
+    need(run.kind == (PAIRS if k.paired else STACK), "takes halves of tiles for tiles, or these for halves")
+    need(not k.paired or len(lanes) == 1, f"two experts share a tile of {len(lanes)} lines each")
     codes = run.tiles[0][0]
     experts, depth, _ = known.terms.shape(codes)
     width, first, count = known.terms.width(value), run.first, run.some
@@ -223,6 +241,7 @@ def _wglu(known: Known, row: RowOperands) -> tuple[Any, ...]:
     else:
         need(slot.slots == slot.some, "a fixed expert is weighted by a chosen one")
     width = shape[0] // 2
+    biases = _biases(known, row, lanes, shape[0])
     gates: list[int] = []
     for one in lanes:
         columns = known.lanes.all[one]
@@ -231,8 +250,24 @@ def _wglu(known: Known, row: RowOperands) -> tuple[Any, ...]:
         need(beside, "lanes of the gate lie beside other lanes of up")
         gates.append(known.lanes.number(gate))
     how = (row.kernel.activation, slot.slot, *table)
-    term = known.terms.make(EXPERT_GLU, (*operands[:4], slot.value), how, (width,))
+    term = known.terms.make(EXPERT_GLU, (*operands[:4], slot.value, *biases), how, (width,))
     return tuple(Vector(Holds.F16, term, one) for one in known.lanes.pieces(tuple(gates), F16_LANES))
+
+
+def _biases(known: Known, row: RowOperands, lanes: tuple[int, ...], width: int) -> tuple[int, ...]:
+    """The biases of all experts, where words of those of the slot's table lie beside every line; or none."""
+    count, slot = row.kernel.biases, row.src2[0]
+    if not count:
+        return ()
+    vector, words = of_tensor(known, row.preloads, GAIN, len(lanes) * count)
+    have, experts = known.terms.width(vector), known.terms.width(slot.value)
+    need(have == experts * width, f"{known.show(vector)} has {have} biases for {experts} experts of {width}")
+    need(count == slot.some, f"has biases of {count} experts, its slot is one of {slot.some}")
+    found = np.array([known.lanes.all[one] for one in words]).reshape(len(lanes), count, -1)
+    own = np.array([known.lanes.all[one] for one in lanes])[:, None]
+    wanted = np.where(own < 0, -1, own + width * (slot.first + np.arange(count))[:, None])
+    need(bool((found == wanted).all()), f"{known.show(vector)} lies at other lanes than what it is added to")
+    return (vector,)
 
 
 def _over_slots(known: Known, row: RowOperands, products: list[Any]) -> tuple[Any, ...]:
@@ -269,8 +304,7 @@ def _over_slots(known: Known, row: RowOperands, products: list[Any]) -> tuple[An
     rows = {tuple(sorted(ks)) for ks in by_slot.values()}
     need(len(rows) == 1, "takes other rows of one slot than of another")
     span = known.lanes.span(rows.pop())
-    a, codes, scale, statistic, route = base.operands
-    hidden = model.glus(terms, (a, codes, scale, statistic, route), base.attributes[0])
+    hidden = model.glus(terms, base.operands, base.attributes[0])
     return tuple(
         TreeNode(Holds.NODE, hidden, codes, matmul.scale_of(known, codes, columns, scale), columns, span)
         for (codes, columns), scale in zip(products[0].tiles, matmul.scales_read(row), strict=True)

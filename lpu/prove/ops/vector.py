@@ -107,7 +107,7 @@ def _rope(known: Known, row: RowOperands) -> tuple[Any, ...]:
 
 
 def _cast(known: Known, row: RowOperands) -> tuple[Any, ...]:
-    value, lanes = vectors(known, row.src, Holds.F32, "its operand")
+    value, lanes = vectors(known, row.src, Holds.SHARE if row.kernel.shares else Holds.F32, "its operand")
     return _f16(known, known.terms.rounded(value, 16), lanes)
 
 

@@ -24,7 +24,7 @@ from models.contract import dot16
 from models.contract.experts.choose import largest
 from models.contract.experts.route import score_choice, score_share, scores, softmax_share
 from models.contract.experts.slots import table, weighted_glu
-from models.contract.formats import F32, rn32
+from models.contract.formats import F32, add32, rn32
 from models.contract.vocabulary.route import logits_of, with_shared
 
 Table = Int[Array, "items width"]
@@ -48,7 +48,7 @@ def mm16(k: HalfKernel, env: Env, pools: Pools, t: Table) -> Pools:
 
 
 def _rank(at: Reads, rows: Rows, s: Static[RankKernel]) -> Items:
-    lines = np.arange(ceil_div(s.kernel.experts, F32_LANES) * (2 if s.kernel.sigmoid else 1))
+    lines = np.arange(ceil_div(s.kernel.experts, F32_LANES) * (2 if s.kernel.has_bias else 1))
     out = (Result(Pool.F32, 2 * s.n, at.flow.result[rows]),)
     scales = at.entry(rows[:, None], lines)
     read = [at.block(0, rows), at.line(1, rows, 0)]
@@ -61,12 +61,17 @@ def rank(s: Static[RankKernel], env: Env, pools: Pools, t: Table) -> Pools:
     sums, factor = values_of(take(pools.f32, t[:, :lines])), take(pools.f32, t[:, lines])[..., :1]
     scale = take(env.image.scales, t[:, lines + 1 : 2 * lines + 1]).reshape(len(t), 1, -1)
     z = logits_of(sums, factor, scale)
-    if k.sigmoid:
-        z = scores(z, "sigmoid")
-        bias = take(env.image.scales, t[:, 2 * lines + 1 :]).reshape(len(t), 1, -1)[..., : k.experts]
-        ids = score_choice(z[..., : k.experts], bias.astype(F32), k.chosen, groups=k.groups, keep=k.keep)
-    else:
+    if not k.has_bias:
         ids = largest(z[..., : k.experts], k.chosen)
+    else:
+        bias = take(env.image.scales, t[:, 2 * lines + 1 :]).reshape(len(t), 1, -1).astype(F32)
+        z = scores(z, "sigmoid") if k.sigmoid else add32(z, jnp.broadcast_to(bias, z.shape))
+        of, own = z[..., : k.experts], bias[..., : k.experts]
+        ids = (
+            score_choice(of, own, k.chosen, groups=k.groups, keep=k.keep)
+            if k.sigmoid
+            else largest(of, k.chosen)
+        )
     chosen = (ids[..., None] == jnp.arange(z.shape[-1])).any(axis=-2)
     columns = (k.first + jnp.arange(s.n))[:, None] * F32_LANES + jnp.arange(F32_LANES)
     both = jnp.stack([z[..., columns], chosen[..., columns].astype(F32)], axis=-2)  # [items batch n 2 80]
@@ -115,14 +120,23 @@ def slots(s: Static[SlotsKernel], env: Env, pools: Pools, t: Table) -> Pools:
 def _wglu(at: Reads, rows: Rows, s: Static[WeightedGluKernel]) -> Items:
     row, j = at.spread(rows, _GLU_LINES)
     lines = [at.line(0, row, _GLU_LINES * j + i) for i in range(_GLU_LINES)]
+    word = s.kernel.biases * (_GLU_LINES * j[:, None]) + np.arange(_GLU_LINES * s.kernel.biases)
+    biases = [at.entry(row[:, None], word)] if s.kernel.biases else []
     out = (Result(Pool.F16, 1, at.flow.result[row] + j),)
-    return at.items(wglu, row, lines=[*lines, at.line(1, row, 0)], out=out, params=s.kernel)
+    read = [*lines, at.line(1, row, 0)]
+    return at.items(wglu, row, lines=read, others=biases, out=out, params=s.kernel)
 
 
 def wglu(k: WeightedGluKernel, env: Env, pools: Pools, t: Table) -> Pools:
-    """The activation of the gate times up, times the weight of the slot."""
-    x = take(pools.f32, t[:, :-1])  # [items 4 batch 80]
-    weight = take(pools.f32, t[:, -1])[..., :1]
+    """The activation of the gate times up, with the biases of the slot's expert, times the slot's weight."""
+    x = take(pools.f32, t[:, :_GLU_LINES])  # [items 4 batch 80]
+    slot = take(pools.f32, t[:, _GLU_LINES])  # [items batch 80]
+    weight = slot[..., :1]
+    if k.biases:
+        entries = t[:, _GLU_LINES + 1 :].reshape(len(t), _GLU_LINES, k.biases)
+        expert = slot[:, :1, 1].astype(jnp.int32)[:, None]  # of all rows the same
+        own = jnp.take_along_axis(entries, jnp.broadcast_to(expert, (len(t), _GLU_LINES, 1)), axis=2)
+        x = add32(x, jnp.broadcast_to(take(env.image.gains, own), x.shape))
     gate, up = values_of(x[..., :PAIRED]), values_of(x[..., PAIRED:])
     return Pools(f16=weighted_glu(gate, up, weight, k.activation))
 

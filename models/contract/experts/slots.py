@@ -12,6 +12,10 @@ from jaxtyping import Float16, Float32, Int32
 
 from models.contract import numerics
 from models.contract.formats import F64, mul32, rn16, rn32
+from models.contract.functions.gates import oai_gated
+
+OAI = "swiglu_oai"
+"""The gated activation of gpt-oss (`models.contract.functions.gates`), by name."""
 
 
 class Slots(NamedTuple):
@@ -41,7 +45,14 @@ def table(weights: Float32[Array, "batch experts"], slots: int) -> Slots:
 def weighted_glu(
     gate: Float32[Array, "*shape"], up: Float32[Array, "*shape"], weight: Float32[Array, "*weight"], kind: str
 ) -> Float16[Array, "*shape"]:
-    """activation(gate) up in f32, times the weight, in f32 and then fp16; 0 where the weight is 0."""
-    value = rn32(numerics.ACTIVATIONS[kind](gate).astype(F64) * up.astype(F64))
+    """The gated value in f32, times the weight, in f32 and then fp16; 0 where the weight is 0.
+
+    kind: an activation of the gate, which is multiplied by up, or OAI.
+    """
+    value = (
+        oai_gated(gate, up)
+        if kind == OAI
+        else rn32(numerics.ACTIVATIONS[kind](gate).astype(F64) * up.astype(F64))
+    )
     weight = jnp.broadcast_to(weight, value.shape)
     return jnp.where(weight == 0, jnp.float16(0), rn16(mul32(value, weight)))

@@ -1,8 +1,9 @@
-"""Activations beside silu and gelu: squared relu and the two clipped forms of SwiGLU.
+"""Activations beside silu and gelu: squared relu and the two clipped forms of SwiGLU, in f32 or rounded.
 
 Source: facts/contract2.md section 7. Interleaved gate and up columns are put apart by the loader.
 """
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float16, Float32
@@ -20,11 +21,22 @@ def relu2(g: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
     return mul32(r, r)
 
 
-def swiglu_oai(gate: Float32[Array, "*shape"], up: Float32[Array, "*shape"]) -> Float16[Array, "*shape"]:
-    """SWIGLU_OAI of gpt-oss: g sigmoid(1.702 g) (up + 1), g at most 7, up within 7."""
+def oai_gated(gate: Float32[Array, "*shape"], up: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
+    """The value of SWIGLU_OAI in f32: g sigmoid(1.702 g) (up + 1), g at most 7, up within 7."""
     g, u = jnp.minimum(gate, F32(OAI_CLIP)), jnp.clip(up, -F32(OAI_CLIP), F32(OAI_CLIP))
     w = mul32(jnp.full_like(g, OAI_SLOPE), g)
-    return rn16(mul32(sigmoid_times(g, w), add32(u, jnp.ones_like(u))))
+    return mul32(sigmoid_times(g, w), add32(u, jnp.ones_like(u)))
+
+
+def oai_plain(gate: Float32[Array, "*shape"], up: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
+    """The same without the contract's roundings."""
+    g, u = jnp.minimum(gate, F32(OAI_CLIP)), jnp.clip(up, -F32(OAI_CLIP), F32(OAI_CLIP))
+    return g * jax.nn.sigmoid(F32(OAI_SLOPE) * g) * (u + 1)
+
+
+def swiglu_oai(gate: Float32[Array, "*shape"], up: Float32[Array, "*shape"]) -> Float16[Array, "*shape"]:
+    """SWIGLU_OAI of gpt-oss, rounded to fp16."""
+    return rn16(oai_gated(gate, up))
 
 
 def swiglu_clipped(

@@ -15,8 +15,9 @@ from jax.core import ShapedArray
 from jaxtyping import Float16, Float32, Int32, UInt8
 
 from models.contract import deferred, numerics
-from models.contract.experts.slots import slots_of, table, weighted_glu
-from models.contract.formats import F64, Wide, pow2
+from models.contract.experts.slots import OAI, slots_of, table, weighted_glu
+from models.contract.formats import F64, Wide, add32, pow2
+from models.contract.functions.gates import oai_plain
 from models.contract.op import F16, F32, I32, U8, Results, bytes_of, check_operand, check_same, define
 from models.contract.parts import leaf, part_starts
 from models.contract.tree import tree32
@@ -35,6 +36,7 @@ def experts(
     weights: Float32[Array, "batch experts"],
     gate_up: tuple[UpStack, Int32[Array, " double"]],
     down: tuple[DownStack, Int32[Array, " n"]],
+    biases: Float32[Array, " experts_double"] | None = None,
     *,
     chosen: int,
     activation: str,
@@ -43,9 +45,10 @@ def experts(
     """The sum over all experts of weight x down(glu(gate, up)), of a row normalised by its statistic.
 
     weights: at most `chosen` of a row are not 0. gate_up: codes and exponents, columns of the gate before
-    those of up; down: likewise. starts: first rows of the contract parts of down, in every expert alike.
+    those of up; down: likewise. biases: what is added to gate and up, of one expert behind those of another.
+    activation: of the gate, or OAI. starts: first rows of the contract parts of down, in every expert alike.
     """
-    operands = (a, statistic, weights, *gate_up, *down)
+    operands = (a, statistic, weights, *gate_up, *down, *(() if biases is None else (biases,)))
     return EXPERTS.bind(*operands, chosen=chosen, activation=activation, starts=starts)
 
 
@@ -64,6 +67,7 @@ def _shape(
     gate_up_exponent: ShapedArray,
     down: ShapedArray,
     down_exponent: ShapedArray,
+    biases: ShapedArray | None = None,
     *,
     chosen: int,
     activation: str,
@@ -82,8 +86,12 @@ def _shape(
         "experts", "columns of gate_up and twice the rows of down", gate_up.shape[2], 2 * down.shape[1]
     )
     check_same("experts", "last of the starts and rows of down", starts[-1:], (down.shape[1],))
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"experts: activation {activation!r}: it takes {' or '.join(ACTIVATIONS)}.")
+    if activation not in (*ACTIVATIONS, OAI):
+        raise ValueError(f"experts: activation {activation!r}: it takes {' or '.join((*ACTIVATIONS, OAI))}.")
+    if biases is not None:
+        check_operand("experts", "biases", biases, 1, F32)
+        every = gate_up.shape[0] * gate_up.shape[2]
+        check_same("experts", "biases and columns of all experts' gate_up", biases.shape[0], every)
     if not 1 <= chosen <= weights.shape[1]:
         raise ValueError(f"experts: {chosen} of {weights.shape[1]} experts cannot be chosen.")
     return (ShapedArray((a.shape[0], down.shape[2]), F32),)
@@ -97,11 +105,12 @@ def _flops(*operands: ShapedArray, chosen: int, activation: str, starts: tuple[i
 
 def _bytes(*operands: ShapedArray, chosen: int, activation: str, starts: tuple[int, ...]) -> int:
     """Of as many experts as the rows can choose."""
-    a, _, weights, gate_up, _, down, _ = operands
+    a, _, weights, gate_up, _, down, _, *biases = operands
     taken = slots_of(weights.shape[1], chosen, a.shape[0])
-    used = (ShapedArray((taken, *stack.shape[1:]), stack.dtype) for stack in (gate_up, down))
+    used = [ShapedArray((taken, *stack.shape[1:]), stack.dtype) for stack in (gate_up, down)]
+    used += [ShapedArray((taken * gate_up.shape[2],), one.dtype) for one in biases]
     out = _shape(*operands, chosen=chosen, activation=activation, starts=starts)
-    return bytes_of(*(one for i, one in enumerate(operands) if i not in (3, 5)), *used, *out)
+    return bytes_of(*(one for i, one in enumerate(operands) if i not in (3, 5, 7)), *used, *out)
 
 
 def _contract(
@@ -112,6 +121,7 @@ def _contract(
     gate_up_exponent: Array,
     down: Array,
     down_exponent: Array,
+    biases: Array | None = None,
     *,
     chosen: int,
     activation: str,
@@ -127,6 +137,8 @@ def _contract(
     def one(total: tuple[Array, ...], slot: tuple[Array, Array]) -> tuple[tuple[Array, ...], None]:
         expert, weight = slot
         both = deferred.scale_rows(numerics.matmul(a, gate_up[expert], gate_up_exponent), statistic)
+        if biases is not None:
+            both = add32(both, jnp.broadcast_to(biases.reshape(len(gate_up), -1)[expert], both.shape))
         h = weighted_glu(both[:, :width], both[:, width:], weight[:, None], activation)
         codes = down[expert]
         sums = [numerics.carry(numerics.wide(h[:, i:j], codes[i:j])) for i, j in parts]
@@ -146,6 +158,7 @@ def _plain(
     gate_up_exponent: Array,
     down: Array,
     down_exponent: Array,
+    biases: Array | None = None,
     *,
     chosen: int,
     activation: str,
@@ -157,7 +170,9 @@ def _plain(
     def one(total: Array, slot: tuple[Array, Array]) -> tuple[Array, None]:
         expert, weight = slot
         both = (a @ gate_up[expert]) * statistic
-        h = ACTIVATIONS[activation](both[:, :width]) * both[:, width:]
+        both = both if biases is None else both + biases.reshape(len(gate_up), -1)[expert]
+        gate, up = both[:, :width], both[:, width:]
+        h = oai_plain(gate, up) if activation == OAI else ACTIVATIONS[activation](gate) * up
         return total + (h @ down[expert]) * weight[:, None], None
 
     zero = jnp.zeros((a.shape[0], down.shape[2]), jnp.float32)

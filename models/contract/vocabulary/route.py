@@ -12,7 +12,7 @@ from jax.core import ShapedArray
 from jaxtyping import Float32, Float64, Int32
 
 from models.contract.experts.route import score_route, scores, softmax_route
-from models.contract.formats import F64, pow2, rn32
+from models.contract.formats import F64, add32, pow2, rn32
 from models.contract.op import F32, I32, Results, check_operand, check_same, define, per_element
 from models.routing import Routing
 
@@ -27,7 +27,8 @@ def route(
 ) -> Float32[Array, "batch every"]:
     """Weights of the largest logits, sums x statistic x 2^exponent; of equals the lower ids.
 
-    bias: of sigmoid scores: added to them where experts are chosen, not where they are weighed.
+    bias: of sigmoid scores: added to them where experts are chosen, not where they are weighed; of a
+    softmax: added to the logits.
     """
     operands = (sums, statistic, exponent) if bias is None else (sums, statistic, exponent, bias)
     return ROUTE.bind(*operands, routing=routing)
@@ -61,8 +62,8 @@ def _shape(
     check_same("route", "experts of the sums and of the exponents", logits.shape[1], exponent.shape[0])
     check_operand("route", "statistic", statistic, 2, F32)
     check_same("route", "shape of the statistic and (batch, 1)", statistic.shape, (logits.shape[0], 1))
-    if (bias is None) != (routing.score == "softmax"):
-        raise ValueError("route: a bias is of sigmoid scores, and they have one.")
+    if bias is None and routing.score == "sigmoid":
+        raise ValueError("route: sigmoid scores have a bias.")
     if bias is not None:
         check_operand("route", "bias", bias, 1, F32)
         check_same("route", "experts of the sums and of the bias", logits.shape[1], bias.shape[0])
@@ -75,9 +76,11 @@ def _contract(
     sums: Array, statistic: Array, exponent: Array, bias: Array | None = None, *, routing: Routing
 ) -> Array:
     r, z = routing, logits_of(sums, statistic, pow2(exponent))
-    if bias is None:
+    if r.score == "softmax":
+        z = z if bias is None else add32(z, jnp.broadcast_to(bias, z.shape))
         found = softmax_route(z, r.chosen, renormalise=r.renormalise)
     else:
+        assert bias is not None, "sigmoid scores have a bias"
         found = score_route(
             scores(z, "sigmoid"),
             bias,
@@ -102,11 +105,13 @@ def _plain(
 ) -> Array:
     """In f32; the router's weights come scaled: see `contract.plain.plain_params`."""
     r, z = routing, sums * statistic
-    if bias is None:
+    if r.score == "softmax":
+        z = z if bias is None else z + bias
         values, ids = jax.lax.top_k(z, r.chosen)
         softmax = jax.nn.softmax
         weights = softmax(values) if r.renormalise else jnp.take_along_axis(softmax(z), ids, -1)
         return with_shared(weights_of(ids, weights, sums.shape[-1]), r.shared)
+    assert bias is not None, "sigmoid scores have a bias"
     s = jax.nn.sigmoid(z)
     biased = (s + bias).reshape(*s.shape[:-1], r.groups, -1)
     if r.groups > 1:

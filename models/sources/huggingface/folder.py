@@ -19,6 +19,7 @@ from models.sources.experts import HALVES, Halved, halved, quantise_stack, side_
 from models.sources.huggingface.config import is_nested, read_config, weight_block
 from models.sources.huggingface.tensors import FP8, scale_of, settle
 from models.sources.packed.convert import Changed, changed_values, converted
+from models.sources.packed.stacks import stack_of
 from models.sources.packed.tensor import MXFP4, PACKED, PackedTensor
 from models.sources.quantise import FORMAT, check_finite, dequantise, power_of_two, quantise, stacked
 from models.sources.safetensor_files import (
@@ -88,7 +89,9 @@ class HuggingFaceWeights:
         source = self._sources[name]
         values = source.take(self._stored(source))
         check_finite(values, self._entries[source.name].place)
-        return to_half(values) if name == TABLE else np.where(np.abs(values) < _TINY, np.float32(0), values)
+        if name == TABLE or source.table:
+            return to_half(values)
+        return np.where(np.abs(values) < _TINY, np.float32(0), values)
 
     def row_reader(self, name: str) -> ReadRows | None:
         """Rows of the table; a matrix lies transposed and is quantised by whole columns."""
@@ -116,6 +119,8 @@ class HuggingFaceWeights:
         if source.stack:
             return np.stack([side_by_side(self._parts(source, i)) for i in range(len(source.stack))])
         values = self._stored(source)
+        if source.every:
+            return values[..., list(source.every)]
         if kind not in ("codes", HALVES):
             return source.take(values)
         found = source.matrices(values)
@@ -140,6 +145,13 @@ class HuggingFaceWeights:
                 )
                 self._last = path, Matrix(made.codes, made.exponent, made.relative_error)
                 self.relative_errors[f"{path}.codes"] = made.relative_error
+                return self._last[1]
+            if source.every:
+                made, changed = stack_of(entry, source.every)
+                self._last = path, Matrix(made.codes, made.exponent, made.relative_error)
+                self.relative_errors[f"{path}.codes"] = made.relative_error
+                if changed is not None:
+                    self.changed[f"{path}.codes"] = changed
                 return self._last[1]
             codes = entry.dtype == FP8 and source.made is None and not source.behind
             kept = _kept(entry, source, self._scale(entry), self._scaled) if codes else None
@@ -227,11 +239,14 @@ def _shapes(held: dict[str, CheckpointTensor], *, scaled: bool) -> Shapes:
             n = shape[0] * len(source.stack[0])
             shapes[f"{path}.codes"] = jax.ShapeDtypeStruct((len(source.stack), shape[1], n), np.uint8)
             shapes[f"{path}.exponent"] = jax.ShapeDtypeStruct((n,), np.int32)
+        elif source.every:
+            shapes[f"{path}.codes"] = jax.ShapeDtypeStruct((*shape[:2], len(source.every)), np.uint8)
+            shapes[f"{path}.exponent"] = jax.ShapeDtypeStruct((len(source.every),), np.int32)
         elif source.half:
             shapes[f"{path}.{HALVES}"] = jax.ShapeDtypeStruct(shape[::-1], np.float16)
             shapes[f"{path}.exponent"] = jax.ShapeDtypeStruct(shape[:1], np.int32)
-        elif path == TABLE or len(shape) == 1:
-            dtype = np.float16 if path == TABLE else np.float32
+        elif path == TABLE or source.table or len(shape) == 1:
+            dtype = np.float16 if path == TABLE or source.table else np.float32
             shapes[path] = jax.ShapeDtypeStruct(shape, dtype)
         else:
             codes, scales = source.matrix_shape

@@ -82,7 +82,7 @@ def settle(folder: Path, config: TransformerConfig, found: Entries, *, nested: b
     for source in sources.values():
         for name in source.names:
             _check_tensor(entries[name], source.shape_of(name), entries)
-    alone = [source for source in sources.values() if not (source.stack or source.half)]
+    alone = [source for source in sources.values() if not (source.stack or source.every or source.half)]
     if any(_has_other_scales(entries[source.name], entries) for source in alone):
         config = replace(config, column_scales="f32")
     idle = [name for name in entries if name.endswith(_ACTIVATIONS)]

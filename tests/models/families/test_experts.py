@@ -23,7 +23,8 @@ from models.sources.huggingface.folder import open_folder
 from models.step import family_step
 
 VARIANTS = Path(__file__).parents[1] / "data/variants"
-FOLDERS = ("mixtral", "qwen3-moe", "qwen3-moe-renormalised", "jamba", "nemotron-h")
+OSS = ("gpt-oss", "gpt-oss-mxfp4")
+FOLDERS = ("mixtral", "qwen3-moe", "qwen3-moe-renormalised", "jamba", "nemotron-h", *OSS)
 GLM_PARTS = ("experts.5.down_proj.weight", "gate.e_score_correction_bias", "shared_experts.up_proj.weight")
 SCORED = ("glm4-moe", "glm4-moe-qk-norm", "minimax-m2")
 
