@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from compiler.program.instruction_set import INSTRUCTIONS
-from compiler.program.instructions.vector import NormKernel, RstatKernel
+from compiler.program.instructions.norms import NormKernel, RstatKernel
 from compiler.program.isa import (
     OPCODES,
     PRODUCTS,

@@ -8,6 +8,7 @@ import numpy as np
 from handmade import manifest
 
 from compiler.program.instructions.attention import AttentionKernel
+from compiler.program.instructions.norms import HeadNormKernel, NormKernel, PrescaleKernel, RstatKernel
 from compiler.program.instructions.vector import (
     AddKernel,
     ArgmaxKernel,
@@ -17,13 +18,9 @@ from compiler.program.instructions.vector import (
     CastKernel,
     EmbedKernel,
     GluKernel,
-    HeadNormKernel,
     MadKernel,
     MulKernel,
-    NormKernel,
-    PrescaleKernel,
     RopeKernel,
-    RstatKernel,
 )
 from compiler.program.isa import ANGLES, GAIN, SHIFTED, TABLE, TILE, Holds, Op
 from lpu.prove.known import Known

@@ -12,7 +12,7 @@ from compiler.lower.layout import Lines
 from compiler.lower.ops.tiles import by_tiles
 from compiler.lower.rows import tag
 from compiler.lower.rule import Handed, LoweringRule
-from compiler.program.instructions.vector import PrescaleKernel, RstatKernel
+from compiler.program.instructions.norms import PrescaleKernel, RstatKernel
 from compiler.program.isa import FACTOR, SHIFTED, Op
 
 

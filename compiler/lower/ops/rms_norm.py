@@ -14,7 +14,8 @@ from compiler.lower.layout import Lines, Segments
 from compiler.lower.ops.tiles import by_tiles
 from compiler.lower.rows import tag
 from compiler.lower.rule import AS_RESULT, Handed, LoweringRule, Uses
-from compiler.program.instructions.vector import HeadNormKernel, MulKernel, NormKernel, RstatKernel
+from compiler.program.instructions.norms import HeadNormKernel, NormKernel, RstatKernel
+from compiler.program.instructions.vector import MulKernel
 from compiler.program.isa import F32_LANES, GAIN, Op, ceil_div
 
 

@@ -13,7 +13,7 @@ from compiler.lower.layout import natural
 from compiler.lower.ops.rms_norm import whole_stat
 from compiler.lower.rows import tag
 from compiler.lower.rule import LoweringRule, by_line, every
-from compiler.program.instructions.vector import HeadNormKernel, NormKernel, gain_words
+from compiler.program.instructions.norms import HeadNormKernel, NormKernel, gain_words
 from compiler.program.isa import F32_LANES, Op
 
 

@@ -8,6 +8,13 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float32, Int
 
+from compiler.program.instructions.norms import (
+    HeadNormKernel,
+    NormKernel,
+    PrescaleKernel,
+    RstatKernel,
+    gain_words,
+)
 from compiler.program.instructions.vector import (
     AddKernel,
     ArgmaxKernel,
@@ -17,14 +24,9 @@ from compiler.program.instructions.vector import (
     CastKernel,
     EmbedKernel,
     GluKernel,
-    HeadNormKernel,
     MadKernel,
     MulKernel,
-    NormKernel,
-    PrescaleKernel,
     RopeKernel,
-    RstatKernel,
-    gain_words,
 )
 from compiler.program.isa import F16_LANES, F32_LANES, Op, ceil_div
 from lpu.run.ops.items import Executed, Items, Reads, Result, Rows, Static

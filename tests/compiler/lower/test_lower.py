@@ -24,6 +24,7 @@ from compiler.program.instructions.experts import (
 )
 from compiler.program.instructions.host import GiveKernel, HandoverKernel, TakeKernel
 from compiler.program.instructions.matmul import MatmulKernel, ReduceKernel, WriteBackKernel, tree_kernel
+from compiler.program.instructions.norms import HeadNormKernel, NormKernel, PrescaleKernel, RstatKernel
 from compiler.program.instructions.recurrent import (
     ConvKernel,
     DeltaKernel,
@@ -40,13 +41,9 @@ from compiler.program.instructions.vector import (
     CastKernel,
     EmbedKernel,
     GluKernel,
-    HeadNormKernel,
     MadKernel,
     MulKernel,
-    NormKernel,
-    PrescaleKernel,
     RopeKernel,
-    RstatKernel,
 )
 from compiler.program.isa import Kernel, Op
 from compiler.timing import RULES, timing

@@ -8,7 +8,7 @@ from compiler.lower.context import Lowering
 from compiler.lower.elementwise import in_natural_order
 from compiler.lower.layout import natural
 from compiler.lower.rule import LoweringRule, every
-from compiler.program.instructions.vector import HeadNormKernel
+from compiler.program.instructions.norms import HeadNormKernel
 from compiler.program.isa import F32_LANES, Op
 
 
