@@ -90,14 +90,14 @@ class Evaluated:
         return ops.matmul16(x, weights)
 
     def _expert_product(self, x: Any, codes: Any, scale: Any, statistic: Any, *others: Any) -> Any:
-        *route, slot, slots = others
-        expert = table(route[0], slots).ids[slot] if route else slot
-        return ops.matmul(x, codes[expert], scale, statistic, starts=())
+        *route, slot, slots, first, some = others
+        expert = table(route[0][:, first : first + some], slots).ids[slot] if route else slot
+        return ops.matmul(x, codes[first + expert], scale, statistic, starts=())
 
     def _expert_glu(self, x: Any, codes: Any, scale: Any, statistic: Any, *others: Any) -> Any:
-        route, activation, slot, slots = others
-        found = table(route, slots)
-        both = ops.matmul(x, codes[found.ids[slot]], scale, statistic, starts=())
+        route, activation, slot, slots, first, some = others
+        found = table(route[:, first : first + some], slots)
+        both = ops.matmul(x, codes[first + found.ids[slot]], scale, statistic, starts=())
         gate, up = jnp.split(both, 2, axis=1)
         return weighted_glu(gate, up, found.weights[:, slot : slot + 1], activation)
 
