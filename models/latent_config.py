@@ -6,7 +6,7 @@ Source of the meanings: transformers 5.24, modeling_deepseek_v3.py and modeling_
 from dataclasses import dataclass
 
 from models.config import MATRICES_PER_FFN, TransformerConfig
-from models.scored_config import Scored
+from models.scored_config import ScoredExperts
 
 MOST_KEY_LANES = 8192  # of one exact sum: models/contract/dot16.py
 
@@ -93,5 +93,5 @@ class LatentConfig(TransformerConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LatentExpertsConfig(Scored, LatentConfig):
+class LatentExpertsConfig(ScoredExperts, LatentConfig):
     """A decoder with latent attention and, after some dense layers, experts in every layer."""

@@ -13,7 +13,7 @@ FAMILY = "scored"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scored(TransformerConfig):
+class ScoredExperts(TransformerConfig):
     """After `dense` layers with a dense FFN, experts in every layer.
 
     A token takes `chosen` of `experts` experts of width `expert_ffn`, in the `keep` best of `groups` groups
@@ -83,14 +83,14 @@ class Scored(TransformerConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScoredConfig(Scored):
+class ScoredConfig(ScoredExperts):
     """Such a decoder with the attention of the Llama family. named_as: the model_type of its checkpoint."""
 
     named_as: str = "glm4_moe"
     family: str = FAMILY
 
     def __post_init__(self) -> None:
-        Scored.__post_init__(self)
+        ScoredExperts.__post_init__(self)
         if self.dense and self.window:
             raise ValueError(f"{self.name}: window {self.window} of a model with dense layers: state none.")
         if biased := [name for name in self.biased if name not in "qkvo"]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from models.families.family import CheckpointTensor
-from models.scored_config import Scored
+from models.scored_config import ScoredExperts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +20,7 @@ class ExpertNames:
 
 
 def with_experts(
-    dense: Iterable[CheckpointTensor], config: Scored, names: ExpertNames
+    dense: Iterable[CheckpointTensor], config: ScoredExperts, names: ExpertNames
 ) -> Iterator[CheckpointTensor]:
     """The tensors of the model, in its order; shared experts are the last. dense: those without experts."""
     gate, up, down = names.matrices

@@ -16,7 +16,7 @@ from models.experts import ExpertsConfig
 from models.kv import empty_cache
 from models.published.count import parameters
 from models.published.entries import published
-from models.scored_config import Scored
+from models.scored_config import ScoredExperts
 from models.sources.error import WeightError
 from models.sources.huggingface.config import read_config
 from models.sources.huggingface.folder import open_folder
@@ -133,7 +133,7 @@ def test_an_expert_that_is_missing_is_named(name: str, gone: str, other: str, tm
 )
 def test_a_published_mixture_has_the_parameters_that_are_counted_of_it(name: str) -> None:
     config, found = catalog(name), parameters(published()[name].config)
-    assert isinstance(config, Scored)
+    assert isinstance(config, ScoredExperts)
     assert found is not None
     assert config.parameters() == found.total
     assert config.layers == published()[name].config["num_hidden_layers"]
