@@ -12,6 +12,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Float16, Float32, Int32, UInt8
 
+from models.configs.latent import LatentConfig
 from models.contract import ops
 from models.contract.parts import starts_of
 from models.decoder import Decoder
@@ -19,7 +20,6 @@ from models.families.deepseek_checkpoint import READERS, tensors
 from models.families.family import Family
 from models.families.llama import Angles, FeedForward, Positions
 from models.kv import KVFormat
-from models.latent_config import LatentConfig
 from models.parts import HeadLinear, Linear, Norm, Normed
 
 Turned = Float[Array, "sequences tokens 1 turned"] | UInt8[Array, "sequences tokens 1 turned"]

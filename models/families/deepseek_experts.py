@@ -4,6 +4,7 @@ The first layers are those of `deepseek.py`, dense; the others have the experts 
 sigmoid scores, and a shared one, which counts as one more expert that every row takes with weight 1.
 """
 
+from models.configs.latent import LatentExpertsConfig
 from models.decoder import Decoder
 from models.families.deepseek import LatentAttention, LatentLayer
 from models.families.deepseek_checkpoint import EXPERTS_FAMILY, tensors_with_experts
@@ -11,7 +12,6 @@ from models.families.experts import Mixture
 from models.families.family import Family
 from models.families.llama import FeedForward
 from models.kv import KVFormat
-from models.latent_config import LatentExpertsConfig
 
 
 class LatentMixtureLayer(LatentLayer):

@@ -10,10 +10,10 @@ from jax import Array
 from jaxtyping import Float32, Int32
 
 from models.config import TransformerConfig
+from models.configs.experts import FAMILY, ExpertsConfig
 from models.contract import ops
 from models.contract.vocabulary.experts import expert_starts
 from models.decoder import Decoder
-from models.experts import FAMILY, ExpertsConfig
 from models.families.experts_checkpoint import READERS, tensors
 from models.families.family import Family
 from models.families.llama import Attention, Layer

@@ -17,6 +17,7 @@ from jax import Array
 from jaxtyping import Float32
 
 from models.config import TransformerConfig
+from models.configs.gpt_oss import FAMILY, LIMIT, SLOPE, GptOssConfig
 from models.contract import ops
 from models.contract.experts.slots import OAI
 from models.contract.vocabulary.experts import expert_starts
@@ -26,7 +27,6 @@ from models.families.family import CheckpointTensor, Family
 from models.families.llama import Attention, Layer
 from models.families.llama_checkpoint import ATTENTION, ModelType, read
 from models.families.llama_checkpoint import tensors as dense_tensors
-from models.gpt_oss import FAMILY, LIMIT, SLOPE, GptOssConfig
 from models.kv import KVFormat
 from models.parts import Norm
 from models.routing import Routing

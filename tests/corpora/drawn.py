@@ -23,10 +23,10 @@ from lpu.inputs.files import read_rack
 from lpu.prove.programs import prove_programs, require_proof
 from lpu.run.machine import prepare
 from models.config import TransformerConfig
-from models.experts import ExpertsConfig
-from models.hybrid_config import HybridConfig
+from models.configs.experts import ExpertsConfig
+from models.configs.hybrid import HybridConfig
+from models.configs.latent import LatentConfig, LatentExpertsConfig
 from models.kv import KVFormat, empty_cache
-from models.latent_config import LatentConfig, LatentExpertsConfig
 from models.step import Step, family_step
 
 RING = """

@@ -23,7 +23,7 @@ from lpu.check.memory_image import check_handover, pair
 from lpu.prove.programs import prove_programs
 from models.catalog import catalog
 from models.config import TransformerConfig
-from models.hybrid_config import HybridConfig
+from models.configs.hybrid import HybridConfig
 from models.kv import KVFormat
 from models.step import Step, family_step
 

@@ -12,7 +12,7 @@ from models_named import of_model
 
 from compiler.program.program import Program
 from lpu.run.machine import Machine, prepare
-from models.experts import ExpertsConfig
+from models.configs.experts import ExpertsConfig
 from models.kv import empty_cache
 from models.sources.seeded import seeded
 from models.sources.weights import weight_shapes

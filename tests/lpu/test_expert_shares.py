@@ -22,7 +22,7 @@ from fabric.rack import Rack, load_rack
 from lpu.check.check import check
 from lpu.check.follow.experts import wrong_slots
 from lpu.prove.prove import prove
-from models.latent_config import LatentExpertsConfig
+from models.configs.latent import LatentExpertsConfig
 
 WHOLE = replace(MANY, shared=0, chosen=2)
 CASES: dict[str, tuple[LatentExpertsConfig, str, int, int, int, int]] = {

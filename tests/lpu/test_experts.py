@@ -19,7 +19,7 @@ from lpu.check.check import check
 from lpu.check.memory_image import pair
 from lpu.prove.programs import prove_programs
 from lpu.prove.prove import prove
-from models.experts import ExpertsConfig
+from models.configs.experts import ExpertsConfig
 
 Options = dict[str, Any]
 SMALL = replace(MIXTURE, name="small", layers=2, hidden=128, ffn=64)

@@ -16,7 +16,7 @@ from compiler.program.isa import GAIN, PAIRS, SCALE, Op
 from compiler.program.program import Program
 from lpu.check.check import check
 from lpu.prove.prove import prove
-from models.gpt_oss import GptOssConfig
+from models.configs.gpt_oss import GptOssConfig
 
 SMALL = GptOssConfig(
     name="small-oss", layers=2, hidden=160, heads=4, kv_heads=2, head_dim=32, ffn=96, vocab=240, tied=False,

@@ -24,7 +24,7 @@ from lpu.check.check import check, check_columns, require
 from lpu.prove.prove import prove
 from lpu.run.machine import prepare
 from models.catalog import catalog
-from models.latent_config import LatentConfig
+from models.configs.latent import LatentConfig
 
 
 def latent(name: str) -> LatentConfig:

@@ -21,8 +21,8 @@ from fabric.rack import load_rack
 from lpu.check.check import check
 from lpu.prove.prove import prove
 from models.catalog import catalog
+from models.configs.latent import LatentExpertsConfig
 from models.contract.experts.route import score_route, score_share
-from models.latent_config import LatentExpertsConfig
 
 
 def tiny() -> LatentExpertsConfig:

@@ -15,10 +15,10 @@ from jax import Array
 from slow import slow_but
 
 from models.catalog import catalog
+from models.configs.latent import LatentConfig, LatentExpertsConfig
 from models.contract import ops
 from models.contract.plain import plain, plain_cache, plain_params
 from models.kv import empty_cache
-from models.latent_config import LatentConfig, LatentExpertsConfig
 from models.sources.error import WeightError
 from models.sources.huggingface.config import read_config
 from models.sources.huggingface.folder import open_folder

@@ -12,7 +12,7 @@ from lpu.prove.models import experts
 from lpu.prove.models.record import ModelTerms
 from lpu.prove.refused import RefusedError
 from lpu.prove.terms import Terms
-from models.latent_config import LatentConfig, LatentExpertsConfig
+from models.configs.latent import LatentConfig, LatentExpertsConfig
 
 FAMILY, EXPERTS_FAMILY = "deepseek", "deepseek_experts"
 STRIP, MOST_PARTS, LEAST_ROWS = 32, 8, 256  # docs/facts/contract2.md section 2, decision 0014

@@ -11,8 +11,8 @@ from lpu.prove.models.llama import LlamaReading
 from lpu.prove.models.record import ModelTerms
 from lpu.prove.refused import RefusedError
 from lpu.prove.terms import Terms
-from models.experts import FAMILY as FAMILY
-from models.experts import ExpertsConfig
+from models.configs.experts import FAMILY as FAMILY
+from models.configs.experts import ExpertsConfig
 from models.routing import Routing
 
 STRIP, MOST_PARTS = 32, 8  # docs/experts.md

@@ -13,8 +13,8 @@ from lpu.prove.models.llama import LlamaReading
 from lpu.prove.models.record import ModelTerms
 from lpu.prove.refused import RefusedError
 from lpu.prove.terms import Terms
-from models.gpt_oss import FAMILY as FAMILY
-from models.gpt_oss import GptOssConfig
+from models.configs.gpt_oss import FAMILY as FAMILY
+from models.configs.gpt_oss import GptOssConfig
 
 CLIPPED = "swiglu_oai"  # facts/contract2.md section 7, SWIGLU_OAI
 

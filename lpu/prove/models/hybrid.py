@@ -11,7 +11,7 @@ from lpu.prove.models.llama import LlamaReading
 from lpu.prove.models.record import ModelTerms
 from lpu.prove.refused import RefusedError
 from lpu.prove.terms import Terms
-from models.hybrid_config import BOTH, EXPERTS, FFN, MIXER, TAPS, HybridConfig
+from models.configs.hybrid import BOTH, EXPERTS, FFN, MIXER, TAPS, HybridConfig
 
 
 def read(terms: Terms, numbers: Mapping[str, Any], longest: int, kv: str) -> ModelTerms:

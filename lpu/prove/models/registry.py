@@ -5,7 +5,7 @@ from typing import Any
 
 from lpu.prove.models import deepseek, experts, gpt_oss, hybrid, llama, scored
 from lpu.prove.models.record import Reader
-from models import hybrid_config
+from models.configs import hybrid as hybrid_config
 
 READERS: dict[str, Reader] = {}
 

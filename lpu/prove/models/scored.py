@@ -11,8 +11,8 @@ from lpu.prove.models.llama import LlamaReading
 from lpu.prove.models.record import ModelTerms
 from lpu.prove.refused import RefusedError
 from lpu.prove.terms import Terms
-from models.scored_config import FAMILY as FAMILY
-from models.scored_config import ScoredConfig
+from models.configs.scored import FAMILY as FAMILY
+from models.configs.scored import ScoredConfig
 
 
 def read(terms: Terms, numbers: Mapping[str, Any], longest: int, kv: str) -> ModelTerms:

@@ -12,8 +12,8 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float32
 
+from models.configs.hybrid import ATTENTION, BOTH, EXPERTS, FFN, MIXER, TAPS, HybridConfig
 from models.families.family import HEAD, LM_HEAD, TABLE, CheckpointTensor
-from models.hybrid_config import ATTENTION, BOTH, EXPERTS, FFN, MIXER, TAPS, HybridConfig
 
 Rows = Float32[np.ndarray, "rows *rest"]
 

@@ -3,8 +3,8 @@
 Source of defaults: transformers 5.24, configuration_jamba.py.
 """
 
+from models.configs.hybrid import ATTENTION, EXPERTS, FFN, MIXER, HybridConfig
 from models.families.hybrid.keys import config_of, mixer_of
-from models.hybrid_config import ATTENTION, EXPERTS, FFN, MIXER, HybridConfig
 from models.sources.huggingface.keys import activation_of
 from models.sources.json_keys import Keys
 

@@ -6,7 +6,7 @@ Source of defaults: transformers 5.24, configuration_ of the model_types of `rea
 from collections.abc import Iterable
 from typing import Any
 
-from models.hybrid_config import FAMILY, TAPS, UNCLAMPED, HybridConfig
+from models.configs.hybrid import FAMILY, TAPS, UNCLAMPED, HybridConfig
 from models.sources.json_keys import Keys
 
 LONGEST = 1 << 30  # tokens of a sequence, for a model without attention: nothing grows with them

@@ -9,12 +9,12 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float16, Float32, Int32
 
+from models.configs.hybrid import ATTENTION, BOTH, EXPERTS, FFN, MIXER, HybridConfig
 from models.contract import ops
 from models.contract.parts import down_starts
 from models.contract.recurrent.convolution import TAPS
 from models.families.experts import Mixture
 from models.families.llama import Angles, Attention, FeedForward, LayerKV, Positions
-from models.hybrid_config import ATTENTION, BOTH, EXPERTS, FFN, MIXER, HybridConfig
 from models.kv import KVCache, KVFormat, kv_shape
 from models.parts import Embedding, Linear, Norm, Normed
 from models.rope import rope_angles, rope_turns

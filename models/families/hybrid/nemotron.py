@@ -5,8 +5,8 @@ Source of defaults: transformers 5.24, configuration_nemotron_h.py and modeling_
 
 from typing import Any
 
+from models.configs.hybrid import ATTENTION, FFN, MIXER, UNCLAMPED, HybridConfig
 from models.families.hybrid.keys import config_of, mixer_of, no_biases
-from models.hybrid_config import ATTENTION, FFN, MIXER, UNCLAMPED, HybridConfig
 from models.sources.json_keys import Keys
 
 _LETTERS = {"M": MIXER, "*": ATTENTION, "-": FFN}

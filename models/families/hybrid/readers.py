@@ -6,10 +6,10 @@ Source of defaults: transformers 5.24, configuration_ of the model_types here.
 from collections.abc import Callable
 from typing import Any
 
+from models.configs.hybrid import ATTENTION, BOTH, FFN, MIXER, HybridConfig
 from models.families.hybrid.jamba import read_jamba
 from models.families.hybrid.keys import LONGEST, config_of, mixer_of, no_biases, numbers_of
 from models.families.hybrid.nemotron import read_nemotron
-from models.hybrid_config import ATTENTION, BOTH, FFN, MIXER, HybridConfig
 from models.sources.huggingface.keys import activation_of
 from models.sources.huggingface.rope import rope_of
 from models.sources.json_keys import Keys

@@ -4,13 +4,13 @@ The first layers may be dense; a shared expert counts as one more that every row
 differs between the Hugging Face model_types stands in `readers.py`.
 """
 
+from models.configs.scored import FAMILY, ScoredConfig
 from models.decoder import Decoder
 from models.families.experts import Mixture
 from models.families.family import Family
 from models.families.llama import Attention, FeedForward, Layer
 from models.families.scored.readers import READERS, tensors
 from models.kv import KVFormat
-from models.scored_config import FAMILY, ScoredConfig
 
 
 class ScoredLayer(Layer):

@@ -63,7 +63,7 @@ def _leading(keys: Keys, kinds: Any) -> int:
 
 
 def router_numbers(keys: Keys, usual: RouterType) -> dict[str, Any]:
-    """The numbers of `models.scored_config.ScoredExperts`; raise for routers that are another's."""
+    """The numbers of `models.configs.scored.ScoredExperts`; raise for routers that are another's."""
     for key in TRAINED_WITH:
         keys.get(key)
     is_so = {"scoring_func": usual.score, "topk_method": _METHODS[usual.score], "moe_layer_freq": 1}

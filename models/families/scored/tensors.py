@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from models.configs.scored import ScoredExperts
 from models.families.family import CheckpointTensor
-from models.scored_config import ScoredExperts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

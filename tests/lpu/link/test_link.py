@@ -17,7 +17,7 @@ from compiler.program.isa import OPCODES, TRANSFER, TRANSIENT, Columns, Kernel, 
 from compiler.program.manifest import LogitsLine
 from compiler.program.program import Program
 from lpu.link.link import Dataflow, LinkError, link
-from models.hybrid_config import HybridConfig
+from models.configs.hybrid import HybridConfig
 
 UNKNOWN = next(number for number in range(OPCODES) if number not in set(Op))
 

@@ -22,7 +22,7 @@ from lpu.check.check import check
 from lpu.prove.prove import prove
 from models.catalog import catalog
 from models.config import TransformerConfig
-from models.hybrid_config import HybridConfig
+from models.configs.hybrid import HybridConfig
 from models.step import family_step
 
 Entries = np.ndarray | None

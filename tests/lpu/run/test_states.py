@@ -15,7 +15,7 @@ from lpu.check.memory_image import pair
 from lpu.link.error import LinkError
 from lpu.link.link import link
 from lpu.run.machine import Machine, prepare
-from models.hybrid_config import HybridConfig
+from models.configs.hybrid import HybridConfig
 from models.kv import empty_cache
 from models.sources.seeded import seeded
 from models.sources.weights import weight_shapes

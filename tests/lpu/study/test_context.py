@@ -9,7 +9,7 @@ from lpu import api
 from lpu.cli.app import main
 from lpu.study.ask import contexts_of
 from lpu.study.kept import UnknownLayersError, kept_of
-from models.hybrid_config import HybridConfig
+from models.configs.hybrid import HybridConfig
 from models.published.entries import published
 from models.published.state import config_of
 

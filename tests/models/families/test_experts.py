@@ -11,12 +11,12 @@ import pytest
 from slow import slow_but
 
 from models.catalog import catalog
+from models.configs.experts import ExpertsConfig
+from models.configs.scored import ScoredExperts
 from models.contract.plain import plain, plain_cache, plain_params
-from models.experts import ExpertsConfig
 from models.kv import empty_cache
 from models.published.count import parameters
 from models.published.entries import published
-from models.scored_config import ScoredExperts
 from models.sources.error import WeightError
 from models.sources.huggingface.config import read_config
 from models.sources.huggingface.folder import open_folder

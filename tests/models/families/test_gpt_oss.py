@@ -13,8 +13,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from models.catalog import catalog
+from models.configs.gpt_oss import GptOssConfig
 from models.contract.scales.mxfp4 import from_mxfp4
-from models.gpt_oss import GptOssConfig
 from models.kv import empty_cache
 from models.sources.error import WeightError
 from models.sources.huggingface.config import read_config

@@ -12,10 +12,10 @@ from jax.core import ShapedArray
 from safetensors.numpy import load_file, save_file
 
 from lpu.cli.app import main
+from models.configs.hybrid import HybridConfig
 from models.contract.ops import OPS
 from models.families.hybrid.checkpoint import decay
 from models.families.registry import config_of
-from models.hybrid_config import HybridConfig
 from models.sources.error import WeightError
 from models.sources.huggingface.config import read_config
 from models.sources.huggingface.folder import open_folder

@@ -12,12 +12,12 @@ from jax import Array, lax
 from jax.core import ShapedArray
 from jaxtyping import Float32, Int32
 
+from models.configs.hybrid import UNCLAMPED
 from models.contract import formats
 from models.contract.functions.curves import softplus
 from models.contract.op import F32, Results, check_operand, define
 from models.contract.recurrent import state_space
 from models.contract.vocabulary.recurrent.restart import begun, by_row, by_token, check_state
-from models.hybrid_config import UNCLAMPED
 
 Kept = Float32[Array, "sequences n channels"]
 

@@ -6,7 +6,7 @@ Source of the meanings: transformers 5.24, modeling_deepseek_v3.py and modeling_
 from dataclasses import dataclass
 
 from models.config import MATRICES_PER_FFN, TransformerConfig
-from models.scored_config import ScoredExperts
+from models.configs.scored import ScoredExperts
 
 MOST_KEY_LANES = 8192  # of one exact sum: models/contract/dot16.py
 

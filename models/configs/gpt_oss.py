@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from models.experts import ExpertsConfig, Names
+from models.configs.experts import ExpertsConfig, Names
 
 FAMILY = "gpt_oss"
 LIMIT, SLOPE = 7.0, 1.702  # at which gate and up are clipped, of the sigmoid: SWIGLU_OAI has no others
