@@ -7,7 +7,7 @@ from models.config import MATRICES_PER_FFN, TransformerConfig
 
 FAMILY = "experts"
 MOST_EXPERTS = 1024  # of a layer
-Names = Literal["mixtral", "qwen3_moe", "gpt_oss"]
+Names = Literal["mixtral", "qwen3_moe", "olmoe", "granitemoe", "gpt_oss"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,10 +10,10 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
-from models.configs.latent import LatentConfig, LatentExpertsConfig
+from models.families.expert_tensors import ExpertNames, with_experts
 from models.families.family import EMBEDDING, HEAD, LM_HEAD, TABLE, CheckpointTensor, HeadRows
-from models.families.scored.keys import TRAINED_WITH, RouterType, first_dense, router_numbers
-from models.families.scored.tensors import ExpertNames, with_experts
+from models.families.scored.keys import TRAINED_WITH, RouterType, counts_of, first_dense, router_numbers
+from models.latent_config import LatentConfig, LatentExpertsConfig
 from models.rope_scaling import YarnScaling
 from models.sources.huggingface.keys import activation_of
 from models.sources.huggingface.rope import rope_of
@@ -177,7 +177,7 @@ def tensors(config: LatentConfig) -> Iterator[CheckpointTensor]:
 
 def tensors_with_experts(config: LatentExpertsConfig) -> Iterator[CheckpointTensor]:
     """The tensors of a checkpoint with experts, in the order of the model; shared experts are the last."""
-    return with_experts(tensors(config), config, ExpertNames())
+    return with_experts(tensors(config), ExpertNames(), counts_of(config), config.dense)
 
 
 def _gain(path: str, name: str, width: int) -> CheckpointTensor:

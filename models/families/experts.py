@@ -16,7 +16,7 @@ from models.contract.vocabulary.experts import expert_starts
 from models.decoder import Decoder
 from models.families.experts_checkpoint import READERS, tensors
 from models.families.family import Family
-from models.families.llama import Attention, Layer
+from models.families.llama import Attention, Layer, residual
 from models.kv import KVFormat
 from models.parts import Norm, Normed
 from models.routing import Routing
@@ -65,6 +65,7 @@ class Mixture(nnx.Module):
         self.gate_up = Stack(every, config.hidden, 2 * width)
         self.down = Stack(every, width, config.hidden)
         self.activation, self.width, self.taken = config.activation, width, routing.chosen + routing.shared
+        self.config = config
 
     def __call__(self, x: Float32[Array, "batch hidden"]) -> Float32[Array, "batch hidden"]:
         """One vector per row."""
@@ -80,7 +81,7 @@ class Mixture(nnx.Module):
             activation=self.activation,
             starts=expert_starts(self.width),
         )
-        return ops.add(x, y)
+        return residual(self.config, x, y)
 
 
 class MixtureLayer(Layer):

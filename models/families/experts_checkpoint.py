@@ -5,13 +5,15 @@ conversion_mapping.py: checkpoints hold each expert's matrices by themselves.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
 from models.config import TransformerConfig
-from models.configs.experts import FAMILY, ExpertsConfig, Names
+from models.experts import FAMILY, ExpertsConfig, Names
+from models.families.expert_tensors import ExpertCounts, ExpertNames, with_experts
 from models.families.family import CheckpointTensor
+from models.families.granite import factors
 from models.families.llama_checkpoint import ModelType, read
 from models.families.llama_checkpoint import tensors as dense_tensors
 from models.sources.huggingface.keys import FULL, WINDOW, Kinds, all_windows, layer_types
@@ -25,8 +27,7 @@ class ExpertType:
     """What the `config.json` of one model_type means besides what a dense one does.
 
     experts, chosen: where absent. width: the key of an expert's width, and its default. renormalise: by key
-    norm_topk_prob where that is None. block: the module of a layer's experts in the checkpoint, matrices: the
-    names of an expert's gate, up and down there.
+    norm_topk_prob where that is None. names: of the tensors of experts.
     """
 
     dense: ModelType
@@ -34,8 +35,7 @@ class ExpertType:
     chosen: int
     width: tuple[str, int]
     renormalise: bool | None
-    block: str
-    matrices: tuple[str, str, str]
+    names: ExpertNames
 
 
 def _if_used(keys: Keys, layers: int) -> Kinds:
@@ -57,8 +57,7 @@ MIXTRAL = ExpertType(
     chosen=2,
     width=("intermediate_size", 14336),
     renormalise=True,
-    block="block_sparse_moe",
-    matrices=("w1", "w3", "w2"),
+    names=ExpertNames(block="block_sparse_moe", matrices=("w1", "w3", "w2")),
 )
 QWEN3_MOE = ExpertType(
     dense=ModelType(
@@ -74,10 +73,41 @@ QWEN3_MOE = ExpertType(
     chosen=8,
     width=("moe_intermediate_size", 768),
     renormalise=None,
-    block="mlp",
-    matrices=("gate_proj", "up_proj", "down_proj"),
+    names=ExpertNames(),
 )
-EXPERT_TYPES: dict[Names, ExpertType] = {"mixtral": MIXTRAL, "qwen3_moe": QWEN3_MOE}
+OLMOE = ExpertType(
+    dense=ModelType(
+        sizes=(16, 2048, 16, 2048, 50304),
+        longest=4096,
+        eps=1e-5,
+        qk_norm=True,
+        biased=_biases,
+        more=lambda keys: {"whole_qk_norm": True},
+    ),
+    experts=64,
+    chosen=8,
+    width=("intermediate_size", 2048),
+    renormalise=None,
+    names=ExpertNames(),
+)
+GRANITE_MOE = ExpertType(
+    dense=ModelType(sizes=(32, 4096, 32, 11008, 32000), longest=2048, biased=_biases, more=factors),
+    experts=8,
+    chosen=2,
+    width=("intermediate_size", 11008),
+    renormalise=True,
+    names=ExpertNames(
+        block="block_sparse_moe",
+        router="router.layer.weight",
+        every=("input_linear.weight", "output_linear.weight"),
+    ),
+)
+EXPERT_TYPES: dict[Names, ExpertType] = {
+    "mixtral": MIXTRAL,
+    "qwen3_moe": QWEN3_MOE,
+    "olmoe": OLMOE,
+    "granitemoe": GRANITE_MOE,
+}
 
 
 def _read_experts(kind: Names, keys: Keys, name: str) -> ExpertsConfig:
@@ -123,22 +153,5 @@ READERS = {kind: partial(_read_experts, kind) for kind in EXPERT_TYPES}
 
 def tensors(config: ExpertsConfig) -> Iterator[CheckpointTensor]:
     """The tensors of a checkpoint, in the order of the model."""
-    about = EXPERT_TYPES[config.named_as]
-    gate, up, down = about.matrices
-    for one in dense_tensors(config):
-        layer, _, matrix = one.path.rpartition(".")
-        if not layer.endswith(".ffn"):
-            yield one
-            continue
-        theirs = f"model.{layer.removesuffix('.ffn')}.{about.block}"
-        names = [f"{theirs}.experts.{i}" for i in range(config.experts)]
-        if matrix == "gate":
-            shape = (config.experts, config.hidden)
-            yield CheckpointTensor(
-                path=f"{layer}.router", name=f"{theirs}.gate.weight", shape=shape, half=True
-            )
-            both = tuple((f"{name}.{gate}.weight", f"{name}.{up}.weight") for name in names)
-            yield replace(one, path=f"{layer}.gate_up", name=both[0][0], stack=both)
-        elif matrix == "down":
-            each = tuple((f"{name}.{down}.weight",) for name in names)
-            yield replace(one, name=each[0][0], stack=each)
+    counts = ExpertCounts(config.hidden, config.experts, 0, config.ffn)
+    return with_experts(dense_tensors(config), EXPERT_TYPES[config.named_as].names, counts)

@@ -52,7 +52,8 @@ class CheckpointTensor:
     lanes: of rows that lie head by head, (lanes of a head, those that RoPE turns): they are put in the order
     of `models.rope.lane_order`. by_head: which rows of each head are ours. stack: of experts, the names of
     the matrices of each, all of that shape, whose columns lie side by side; they are quantised together.
-    merged: (how many of the last of a stack are equal parts of one stored matrix, along which of its axes).
+    stored: names of a stack with other shapes there: [experts, out, k], if turned [experts, k, out], of the
+    first experts, and a matrix in which those that name it have equal parts of rows or columns.
     every: of experts that one tensor [experts, k, n] holds, which of its columns are ours, in our order.
     table: whether a matrix stays as it lies, rounded to fp16, as that of token vectors.
     half: whether a matrix stays fp16 (`models.contract.scales.half`), as of routers. plus: what is added to
@@ -67,7 +68,8 @@ class CheckpointTensor:
     lanes: tuple[int, int] | None = None
     plus: float = 0.0
     stack: tuple[tuple[str, ...], ...] = ()
-    merged: tuple[int, int] = (1, 0)
+    stored: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    turned: bool = False
     every: tuple[int, ...] = ()
     half: bool = False
     table: bool = False
@@ -78,19 +80,30 @@ class CheckpointTensor:
     @property
     def names(self) -> tuple[str, ...]:
         """The tensors of the checkpoint that it is made of."""
-        return tuple(name for each in self.stack for name in each) or (self.name, *self.behind)
+        every = dict.fromkeys(name for each in self.stack for name in each)
+        return tuple(every) or (self.name, *self.behind)
 
     def shape_of(self, name: str) -> tuple[int, ...]:
         """The shape of a stored tensor that it is made of."""
-        count, axis = self.merged
-        if count == 1 or name not in self.stack[-1]:
-            return self.shape
-        return tuple(size * count if i == axis else size for i, size in enumerate(self.shape))
+        return dict(self.stored).get(name, self.shape)
 
-    def of_expert(self, values: Shaped[np.ndarray, "rows k"], expert: int) -> Shaped[np.ndarray, "out k"]:
-        """The rows or columns of one expert of a stack among stored values; a view."""
-        (count, axis), first = self.merged, expert - len(self.stack) + self.merged[0]
-        return values if count == 1 or first < 0 else np.split(values, count, axis)[first]
+    @property
+    def stack_width(self) -> int:
+        """Columns of each expert of a stack."""
+        each = ((self.shape_of(name), self.shape[0]) for name in self.stack[-1])
+        return sum(stored[2 if self.turned else 1] if len(stored) == 3 else own for stored, own in each)
+
+    def of_expert(
+        self, name: str, expert: int, values: Shaped[np.ndarray, "*axes"]
+    ) -> Shaped[np.ndarray, "out k"]:
+        """The matrix of one expert of a stack; a view. values: stored, of three axes those of the expert."""
+        if values.ndim == 3:
+            return values[0].T if self.turned else values[0]
+        sharing = [i for i, each in enumerate(self.stack) if name in each]
+        if len(sharing) == 1:
+            return values
+        axis = 0 if values.shape[1] == self.shape[1] else 1
+        return np.split(values, len(sharing), axis)[expert - sharing[0]]
 
     @property
     def own_shape(self) -> tuple[int, ...]:

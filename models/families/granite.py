@@ -16,7 +16,7 @@ from models.sources.json_keys import Keys
 NAME = "granite"
 
 
-def _factors(keys: Keys) -> dict[str, Any]:
+def factors(keys: Keys) -> dict[str, Any]:
     """The factors; logits are divided by theirs."""
     held = {
         "attention_scale": keys.number("attention_multiplier", 1.0),
@@ -37,7 +37,7 @@ GRANITE = Family(
                 sizes=(32, 4096, 32, 11008, 32000),
                 longest=2048,
                 biased=llama_biases,
-                more=_factors,
+                more=factors,
                 family=NAME,
             ),
         )

@@ -6,6 +6,8 @@ Source of defaults: transformers 5.24, configuration_ of the model_types that na
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from models.families.expert_tensors import ExpertCounts
+from models.scored_config import Scored
 from models.sources.json_keys import Keys
 
 TRAINED_WITH = (
@@ -60,6 +62,12 @@ def _leading(keys: Keys, kinds: Any) -> int:
             "mlp_layer_types", kinds, f"names {len(kinds)} layers, num_hidden_layers is {layers}"
         )
     return dense
+
+
+def counts_of(config: Scored) -> ExpertCounts:
+    """What the tensors of a layer with experts are of."""
+    biased = config.score == "sigmoid"
+    return ExpertCounts(config.hidden, config.experts, config.shared, config.expert_ffn, biased)
 
 
 def router_numbers(keys: Keys, usual: RouterType) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from functools import partial
 from typing import Any
 
 from models.config import TransformerConfig
-from models.configs.scored import FAMILY, ScoredConfig
+from models.families.expert_tensors import ExpertNames, with_experts
 from models.families.family import CheckpointTensor
 from models.families.llama_checkpoint import ATTENTION, ModelType, read
 from models.families.llama_checkpoint import tensors as dense_tensors
-from models.families.scored.keys import RouterType, router_numbers
-from models.families.scored.tensors import ExpertNames, with_experts
+from models.families.scored.keys import RouterType, counts_of, router_numbers
+from models.scored_config import FAMILY, ScoredConfig
 from models.sources.json_keys import Keys
 
 
@@ -113,4 +113,5 @@ READERS = {kind: partial(_read_scored, kind) for kind in MODEL_TYPES}
 
 def tensors(config: ScoredConfig) -> Iterator[CheckpointTensor]:
     """The tensors of a checkpoint, in the order of the model."""
-    return with_experts(dense_tensors(config), config, MODEL_TYPES[config.named_as].names)
+    names = MODEL_TYPES[config.named_as].names
+    return with_experts(dense_tensors(config), names, counts_of(config), config.dense)

@@ -163,7 +163,13 @@ class HuggingFaceWeights:
 
     def _parts(self, source: CheckpointTensor, expert: int) -> list[Float32[np.ndarray, "out k"]]:
         """The matrices of one expert of a stack."""
-        return [source.of_expert(self._values(self._entries[name]), expert) for name in source.stack[expert]]
+        out: list[Float32[np.ndarray, "out k"]] = []
+        for name in source.stack[expert]:
+            entry = self._entries[name]
+            of_all = len(entry.shape) == 3
+            values = entry.floats(slice(expert, expert + 1)) if of_all else self._values(entry)
+            out.append(source.of_expert(name, expert, values))
+        return out
 
     def _halves(self, path: str) -> Halved:
         """Weights and exponents of a router; the last one is kept."""
@@ -236,7 +242,7 @@ def _shapes(held: dict[str, CheckpointTensor], *, scaled: bool) -> Shapes:
     for path, source in held.items():
         shape = source.own_shape
         if source.stack:
-            n = shape[0] * len(source.stack[0])
+            n = source.stack_width
             shapes[f"{path}.codes"] = jax.ShapeDtypeStruct((len(source.stack), shape[1], n), np.uint8)
             shapes[f"{path}.exponent"] = jax.ShapeDtypeStruct((n,), np.int32)
         elif source.every:

@@ -69,10 +69,24 @@ MINIMAX: dict[str, Any] = {
     "num_local_experts": 6,
     "num_experts_per_tok": 3,
 }
+OLMOE: dict[str, Any] = {**SMALL, "intermediate_size": 24, "num_experts": 6, "num_experts_per_tok": 3}
+GRANITE: dict[str, Any] = {
+    **SMALL,
+    "intermediate_size": 24,
+    "num_local_experts": 6,
+    "num_experts_per_tok": 3,
+    "tie_word_embeddings": True,
+    "embedding_multiplier": 12.0,
+    "attention_multiplier": 0.05,
+    "residual_multiplier": 0.22,
+    "logits_scaling": 8.0,
+}
 SCORED: dict[str, tuple[str, dict[str, Any]]] = {
     "glm4-moe": ("glm4_moe", GLM | {"routed_scaling_factor": 1.5, "n_group": 3, "topk_group": 2}),
     "glm4-moe-qk-norm": ("glm4_moe", GLM | {"use_qk_norm": True, "attention_bias": False}),
     "minimax-m2": ("minimax_m2", MINIMAX),
+    "olmoe": ("olmoe", OLMOE),
+    "granite-moe": ("granitemoe", GRANITE),
 }
 
 
