@@ -13,7 +13,7 @@ from typing import Any
 from models.families.expert_tensors import ExpertNames, with_experts
 from models.families.family import EMBEDDING, HEAD, LM_HEAD, TABLE, CheckpointTensor, HeadRows
 from models.families.scored.keys import TRAINED_WITH, RouterType, counts_of, first_dense, router_numbers
-from models.latent_config import LatentConfig, LatentExpertsConfig
+from models.configs.latent import LatentConfig, LatentExpertsConfig
 from models.rope_scaling import YarnScaling
 from models.sources.huggingface.keys import activation_of
 from models.sources.huggingface.rope import rope_of

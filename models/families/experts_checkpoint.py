@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from models.config import TransformerConfig
-from models.experts import FAMILY, ExpertsConfig, Names
+from models.configs.experts import FAMILY, ExpertsConfig, Names
 from models.families.expert_tensors import ExpertCounts, ExpertNames, with_experts
 from models.families.family import CheckpointTensor
 from models.families.granite import factors

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from models.families.expert_tensors import ExpertCounts
-from models.scored_config import Scored
+from models.configs.scored import Scored
 from models.sources.json_keys import Keys
 
 TRAINED_WITH = (

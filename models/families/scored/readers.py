@@ -15,7 +15,7 @@ from models.families.family import CheckpointTensor
 from models.families.llama_checkpoint import ATTENTION, ModelType, read
 from models.families.llama_checkpoint import tensors as dense_tensors
 from models.families.scored.keys import RouterType, counts_of, router_numbers
-from models.scored_config import FAMILY, ScoredConfig
+from models.configs.scored import FAMILY, ScoredConfig
 from models.sources.json_keys import Keys
 
 
