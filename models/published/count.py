@@ -52,6 +52,8 @@ STYLES = {
     "gemma4_text": Style(norms=4, qk_norm="head"),
     "mixtral": Style(),
     "qwen3_moe": Style(qk_norm="head"),
+    "olmoe": Style(qk_norm="vector"),
+    "granitemoe": Style(),
     "qwen3_next": Style(qk_norm="head", gate=True),
     "qwen3_5_text": Style(qk_norm="head", gate=True),
     "qwen3_5_moe_text": Style(qk_norm="head", gate=True),
