@@ -46,6 +46,7 @@ _OTHER_PARTS = (
     *("model.image", "image", "model.audio", "audio", "model.embed_vision", "model.embed_audio"),
     *("mm_projector", "model.mm_projector", "connector", "model.connector"),
 )
+_LAYER, _DRAFTER = "model.layers.", ".eh_proj.weight"  # of DeepSeek-V3 and those that took its MTP layers
 _CLOSE = {"F64": 1e-5, "F32": 1e-5, "F16": 2e-3, "BF16": 1e-2}  # of stored speeds, relative
 
 Entries = Mapping[str, StoredTensor]
@@ -67,6 +68,8 @@ def settle(folder: Path, config: TransformerConfig, found: Entries, *, nested: b
     Raises WeightError for what is missing, has another shape or a format that is not read, or has no place.
     """
     entries, notes = _renamed(joined(found), nested=nested)
+    entries, further = _without_drafters(entries, config.layers)
+    notes += further
     tied = _is_tied(config, entries)
     if tied != config.tied:
         notes.append(
@@ -136,6 +139,20 @@ def _renamed(found: Entries, *, nested: bool) -> tuple[dict[str, StoredTensor], 
         return out, []
     what = f"{len(others)} tensors of pictures or sound ({others[0]}, ...)"
     return out, [f"weights: {what} are not used: text only."]
+
+
+def _without_drafters(
+    entries: dict[str, StoredTensor], layers: int
+) -> tuple[dict[str, StoredTensor], list[str]]:
+    """The tensors without those of layers behind the last that predict further tokens (MTP), and a note."""
+    heads = [name.removesuffix(_DRAFTER).removeprefix(_LAYER) for name in entries if name.endswith(_DRAFTER)]
+    behind = tuple(f"{_LAYER}{one}." for one in heads if one.isdecimal() and int(one) >= layers)
+    idle = [name for name in entries if name.startswith(behind)] if behind else []
+    if not idle:
+        return entries, []
+    what = f"{len(idle)} tensors of {len(behind)} layers that predict further tokens ({idle[0]}, ...)"
+    kept = {name: entry for name, entry in entries.items() if not name.startswith(behind)}
+    return kept, [f"weights: {what} are not used."]
 
 
 def _is_tied(config: TransformerConfig, entries: Entries) -> bool:

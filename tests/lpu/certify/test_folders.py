@@ -10,7 +10,13 @@ from lpu.certify.options import CertifyOptions
 DATA = Path(__file__).parents[2] / "models/data"
 FOLDERS = sorted(str(one.parent.relative_to(DATA)) for one in DATA.glob("**/config.json"))
 SOME = ("families/gemma3", "families/olmo2", "latent/v3-dense", "variants/falcon-h1", "variants/mixtral")
-SCORED = {"variants/glm4-moe": 5, "variants/minimax-m2": 1, "latent/v2-lite": 5, "latent/glm4-lite": 1}
+SCORED = {
+    "variants/glm4-moe": 5,
+    "variants/minimax-m2": 1,
+    "variants/granite-moe": 5,
+    "latent/v2-lite": 5,
+    "latent/glm4-lite": 1,
+}
 CASES = [(name, 1) for name in SOME] + [("variants/mixtral", 2), *SCORED.items()]
 
 

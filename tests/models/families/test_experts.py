@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 from slow import slow_but
 
 from models.catalog import catalog
@@ -139,3 +140,26 @@ def test_a_published_mixture_has_the_parameters_that_are_counted_of_it(name: str
     assert config.layers == published()[name].config["num_hidden_layers"]
     if config.published_parameters is not None:
         assert config.parameters() == pytest.approx(config.published_parameters, rel=0.02)
+
+
+def test_layers_that_predict_further_tokens_are_not_used_and_said_so(tmp_path: Path) -> None:
+    folder = VARIANTS / "glm4-moe"
+    held = load_file(folder / "model.safetensors")
+    layer = {name.replace("layers.1.", "layers.2."): held[name] for name in held if ".layers.1." in name}
+    head = {"model.layers.2.eh_proj.weight": np.zeros((64, 128), np.float16)}
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
+    save_file(held | layer | head, tmp_path / "model.safetensors")
+    (note,) = open_folder(tmp_path).notes
+    assert f"{len(layer) + 1} tensors of 1 layers that predict further tokens (model.layers.2." in note
+    save_file(held | layer, tmp_path / "model.safetensors")
+    with pytest.raises(WeightError, match=f"{len(layer)} have no place in it"):
+        open_folder(tmp_path)
+
+
+def test_one_tensor_of_all_experts_has_the_shape_that_the_config_makes_it(tmp_path: Path) -> None:
+    folder = VARIANTS / "granite-moe"
+    text = (folder / "config.json").read_text()
+    (tmp_path / "config.json").write_text(text.replace('"intermediate_size": 24', '"intermediate_size": 20'))
+    (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    with pytest.raises(WeightError, match=r"has shape \[6, 48, 64\], config.json makes it \[6, 40, 64\]"):
+        open_folder(tmp_path)
