@@ -10,10 +10,10 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
+from models.configs.latent import LatentConfig, LatentExpertsConfig
 from models.families.expert_tensors import ExpertNames, with_experts
 from models.families.family import EMBEDDING, HEAD, LM_HEAD, TABLE, CheckpointTensor, HeadRows
 from models.families.scored.keys import TRAINED_WITH, RouterType, counts_of, first_dense, router_numbers
-from models.configs.latent import LatentConfig, LatentExpertsConfig
 from models.rope_scaling import YarnScaling
 from models.sources.huggingface.keys import activation_of
 from models.sources.huggingface.rope import rope_of

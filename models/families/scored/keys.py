@@ -6,8 +6,8 @@ Source of defaults: transformers 5.24, configuration_ of the model_types that na
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from models.configs.scored import ScoredExperts
 from models.families.expert_tensors import ExpertCounts
-from models.configs.scored import Scored
 from models.sources.json_keys import Keys
 
 TRAINED_WITH = (
@@ -64,7 +64,7 @@ def _leading(keys: Keys, kinds: Any) -> int:
     return dense
 
 
-def counts_of(config: Scored) -> ExpertCounts:
+def counts_of(config: ScoredExperts) -> ExpertCounts:
     """What the tensors of a layer with experts are of."""
     biased = config.score == "sigmoid"
     return ExpertCounts(config.hidden, config.experts, config.shared, config.expert_ffn, biased)

@@ -10,12 +10,12 @@ from functools import partial
 from typing import Any
 
 from models.config import TransformerConfig
+from models.configs.scored import FAMILY, ScoredConfig
 from models.families.expert_tensors import ExpertNames, with_experts
 from models.families.family import CheckpointTensor
 from models.families.llama_checkpoint import ATTENTION, ModelType, read
 from models.families.llama_checkpoint import tensors as dense_tensors
 from models.families.scored.keys import RouterType, counts_of, router_numbers
-from models.configs.scored import FAMILY, ScoredConfig
 from models.sources.json_keys import Keys
 
 
