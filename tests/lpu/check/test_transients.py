@@ -81,9 +81,8 @@ def _columns(time: np.ndarray) -> Columns:
 
 def _operands(writes: Accesses, reads: Accesses) -> Operands:
     nothing = reads.take(np.zeros(0, np.int64))
-    return Operands(
-        reads=reads, writes=writes, weights=nothing, kv_reads=nothing, kv_writes=nothing, renewed=nothing
-    )
+    others = dict.fromkeys(("weights", "kv_reads", "kv_writes", "renewed", "loaded"), nothing)
+    return Operands(reads=reads, writes=writes, **others)
 
 
 def test_split_cuts_every_interval_at_every_end() -> None:
