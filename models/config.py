@@ -94,7 +94,8 @@ class TransformerConfig:
         for one in fields(self):
             value, most = getattr(self, one.name), MOST.get(one.name, MOST_WIDTH)
             if one.type in (int, int | None) and value is not None and value > most:
-                raise ValueError(f"{self.name}: {one.name} is {value}, the most is {most}.")
+                said = value if value < 1 << 64 else f"over 2^{value.bit_length() - 1}"
+                raise ValueError(f"{self.name}: {one.name} is {said}, the most is {most}.")
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"{self.name}: {one.name} is {value}, it must be finite.")
         if self.heads % self.kv_heads:

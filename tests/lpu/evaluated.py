@@ -49,8 +49,8 @@ class Evaluated:
     def _rms_norm32(self, x: Any, gain: Any, eps: float) -> Any:
         return ops.rms_norm32(x, gain, eps=eps)
 
-    def _rope(self, x: Any, table: Any, head_dim: int) -> Any:
-        return ops.rope(x.reshape(len(x), -1, head_dim), table, self.positions)
+    def _rope(self, x: Any, table: Any, head_dim: int, first: int = 0) -> Any:
+        return ops.rope(x.reshape(len(x), -1, head_dim), table, self.positions, first=first)
 
     def _round16(self, x: Any) -> Any:
         return ops.round16(x)

@@ -14,7 +14,7 @@ def test_the_parameter_count_is_the_published_one(name: str) -> None:
     elif "not known why" in config.source:
         assert config.parameters() == pytest.approx(config.published_parameters, rel=0.02)
     elif "rounded" in config.source:
-        assert config.parameters() == pytest.approx(config.published_parameters, rel=2e-4)
+        assert config.parameters() == pytest.approx(config.published_parameters, rel=3e-4)  # four digits
     else:
         assert config.parameters() == config.published_parameters
 

@@ -28,7 +28,7 @@ def config_from(keys: Keys, name: str) -> TransformerConfig:
     """The model of the keys of a text model's config.json; `WeightError` for what we cannot run."""
     known, kind = readers(), keys.text("model_type")
     if kind not in known:
-        raise keys.error("model_type", kind, f"only {', '.join(known)} are supported")
+        raise keys.error("model_type", kind, f"none of the {len(known)} that are read; lpu models lists them")
     check_format(keys)
     layers = keys.values.get("num_hidden_layers")
     if type(layers) is int and layers > MOST["layers"]:  # before a family lists what each of them is

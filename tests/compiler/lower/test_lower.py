@@ -22,7 +22,7 @@ from compiler.program.instructions.experts import (
     SlotsKernel,
     WeightedGluKernel,
 )
-from compiler.program.instructions.host import GiveKernel, HandoverKernel, TakeKernel
+from compiler.program.instructions.host import GiveKernel, HandoverKernel, LoadKernel, TakeKernel
 from compiler.program.instructions.matmul import MatmulKernel, ReduceKernel, WriteBackKernel, tree_kernel
 from compiler.program.instructions.norms import HeadNormKernel, NormKernel, PrescaleKernel, RstatKernel
 from compiler.program.instructions.recurrent import (
@@ -81,6 +81,7 @@ KERNELS: dict[str, Kernel] = {
         GluKernel(activation="silu"),
         ArgmaxKernel(vocab=10),
         ArgredKernel(),
+        LoadKernel(host_slot=38),
         TakeKernel(wire="fp16", host_slot=38),
         GiveKernel(wire="f32", host_slot=38),
         HandoverKernel(

@@ -215,7 +215,7 @@ def test_a_machine_that_the_rows_do_not_fit_is_found(name: str) -> None:
 
 LOAD_FAULTS: dict[str, tuple[int, Callable[[Loads], Loads], str]] = {
     "a table of fewer lines": (2, lambda w: change_load(w, 0, lines=5), "reads 6 lines of a table of 5"),
-    "an unknown kind": (0, lambda w: change_load(w, 1, kind=9), "load 1: chip 0, kind 9"),
+    "an unknown kind": (0, lambda w: change_load(w, 1, kind=99), "load 1: chip 0, kind 99"),
     "a value of another kind": (2, lambda w: change_load(w, 0, kind=4), "is in chip 0 words 1200 .. 1247"),
     "a table of another size": (2, lambda w: change_load(w, 0, words=40), "needs 1 TABLE value(s)"),
     "two values in one word": (5, lambda w: change_load(w, 1, addr=1247), "loads 0 and 1 share word 1247"),

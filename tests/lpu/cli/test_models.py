@@ -47,19 +47,19 @@ def test_every_known_model_is_listed_with_its_state(capsys: pytest.CaptureFixtur
 
 
 def test_a_published_model_is_shown_number_by_number(capsys: pytest.CaptureFixture[str]) -> None:
-    body = answer(capsys, "models", "kimi-k2")
+    body = answer(capsys, "models", "kimi-k2-thinking")
     numbers = {one["name"]: one["value"] for one in body["numbers"]}
     assert (numbers["n_routed_experts"], numbers["published_parameters"]) == (384, 1_040_000_000_000)
     assert body["parameters"] == 1_026_408_232_448
-    assert cli.main(["models", "kimi-k2"]) == 0
-    assert "weights: fp8 e4m3 in blocks of 128 x 128" in capsys.readouterr().out
+    assert cli.main(["models", "kimi-k2-thinking"]) == 0
+    assert "weights: int4 in groups of 32" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
         (("compile", "kimi-k3"), 3, "model: kimi-k3 is known, and refused: the vocabulary lacks "),
-        (("compile", "phi-4-mini"), 3, "phi-4-mini compiles from its own folder only"),
+        (("compile", "deepseek-v3.2"), 3, "model: deepseek-v3.2 is known, and refused: "),
         (("run", "jamba2-mini"), 3, "jamba2-mini is known, and refused: not held here: config.json."),
         (("models", "phi-5"), 2, "Did you mean phi-4?"),
     ],
