@@ -54,6 +54,7 @@ KNOBS: dict[str, tuple[Callable[[int], Rack], tuple[int, ...]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("knob", KNOBS)
 def test_more_never_takes_more_cycles_than_less(knob: str) -> None:
     machine, values = KNOBS[knob]

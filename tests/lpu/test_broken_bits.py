@@ -15,6 +15,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_bits_are_equal_under_every_kind_of_fault(kind: str) -> None:
     rack, tp = KINDS[kind]

@@ -89,6 +89,7 @@ def test_an_owner_keeps_more_stripes_than_its_neighbours_with_the_same_bits() ->
     assert prove(of_model(program, config)).ok
 
 
+@pytest.mark.slow
 def test_a_short_bucket_lies_with_the_owner_alone_and_one_map_serves_both() -> None:
     config = replace(SMALL, heads=32)
     step, program = compiled(config, "quad", contexts=(160, 1280), tp=2, pp=2, cp=2)

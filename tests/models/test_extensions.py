@@ -58,6 +58,7 @@ def test_a_named_module_is_imported_once_and_a_module_that_nobody_named_never(ow
     assert not (own_folder / "counted_other.log").exists()
 
 
+@pytest.mark.slow
 def test_child_processes_import_what_the_command_line_named(own_folder: Path) -> None:
     (own_folder / "own_ops.py").write_text(OP.format(name="first"))
     assert app.main(["--extend", "own_ops", "racks"]) == 0

@@ -74,6 +74,7 @@ def test_the_logits_of_a_folder_are_those_of_transformers(folder: Path) -> None:
     assert np.abs(got - wanted).max() <= 1e-5 * np.abs(wanted).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "folder",
     slow_but([one for one in FOLDERS if one.name == "v3-dense"], FOLDERS),

@@ -40,6 +40,7 @@ def opcodes(program: Program, context: int = 80) -> tuple[int, int, int]:
     return len(red), partial, int((c.op == Op.ADD).sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rack", "layout"),
     slow_but(

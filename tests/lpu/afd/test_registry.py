@@ -41,6 +41,7 @@ def test_a_mode_of_a_module_that_the_command_line_names_is_in_the_help_with_its_
     assert "--patience N whole: steps before the first one. [default: 5; x>=0]" in out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("whole")
 def test_a_registered_mode_is_timed_and_run_as_the_others_are(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["afd", *TINY, *SHORT, "--mode", "whole", "--patience", "2", "--run"]

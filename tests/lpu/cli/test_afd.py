@@ -94,6 +94,7 @@ def test_the_check_of_a_saved_folder_holds_its_hand_over_too(
     assert capsys.readouterr().out.count("(hand-over of KV)") == 3
 
 
+@pytest.mark.slow
 def test_a_hand_over_of_another_program_is_broken(left: Path, capsys: pytest.CaptureFixture[str]) -> None:
     decode = api.load_program(left / "p")
     other = api.compile(

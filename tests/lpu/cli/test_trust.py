@@ -44,6 +44,7 @@ def forget(folder: Path) -> None:
     (folder / "imported").unlink(missing_ok=True)
 
 
+@pytest.mark.slow
 def test_a_program_that_names_a_module_runs_it_only_if_the_name_is_typed(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

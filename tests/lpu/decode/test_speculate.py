@@ -61,6 +61,7 @@ def require_greedy(found: Speculation, want: Sequence[Generation]) -> None:
         assert logits.tobytes() == one.logits[0][len(one.prompts[0]) - 1 :].tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch", "k"), slow_but([(4, 3)], [(1, 1), (1, 4), (4, 1), (4, 2), (4, 3), (4, 4)]))
 @pytest.mark.parametrize("name", slow_but(["a model of other weights", "now right, now wrong"], DRAFTERS))
 def test_the_output_is_the_big_models_greedy_decode(
@@ -98,6 +99,7 @@ def test_counts_of_a_round_by_hand() -> None:
     assert found.verified == (6,)
 
 
+@pytest.mark.slow
 def test_a_broken_verifier_is_noticed(wanted: list[Generation]) -> None:
     """So the equality above can fail."""
     gpu = side(1)
@@ -115,6 +117,7 @@ def test_a_broken_verifier_is_noticed(wanted: list[Generation]) -> None:
         require_greedy(found, wanted[:1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [2, 4])
 def test_three_turns_go_on_from_the_kv_of_the_turns_before(k: int) -> None:
     """Of four sequences; the reference takes each whole conversation from scratch."""

@@ -22,6 +22,7 @@ def told(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> dict
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_the_cheapest_answer_is_verified_and_the_next_cheaper_one_misses(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

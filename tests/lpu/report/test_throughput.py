@@ -41,6 +41,7 @@ def test_a_program_that_another_beats_for_all_and_for_each_is_left_out() -> None
     assert [one.name for one in non_dominated([ONE, worse, faster, again])] == ["c", "a"]
 
 
+@pytest.mark.slow
 def test_pareto_searches_groups_and_users_and_keeps_what_nothing_beats() -> None:
     found = api.pareto("llama-tiny", rack="quad", context=[64], tp=1, users=8, objective="pareto")
     each = [one.tokens_per_second_of_sequence for one in found]

@@ -158,6 +158,7 @@ def kernels_of(program: Program) -> list[AttentionKernel]:
     return [kernel for kernel in program.manifest.kernels if isinstance(kernel, AttentionKernel)]
 
 
+@pytest.mark.slow
 def test_a_ring_of_kv_gives_the_bits_of_the_whole_cache_and_takes_fewer_words_and_cycles() -> None:
     step, made = programs_of(FORMS["windows on all layers"], (96,), tp=1)
     same_bits(step, made, 90)
@@ -169,6 +170,7 @@ def test_a_ring_of_kv_gives_the_bits_of_the_whole_cache_and_takes_fewer_words_an
     assert made[0].manifest.cycles[96] < whole[0].manifest.cycles[96]
 
 
+@pytest.mark.slow
 def test_layers_that_begin_with_a_product_are_blocks_of_their_own_and_go_to_several_groups() -> None:
     step, (program,) = programs_of(FORMS["OLMo 2"], (80,), tp=2, pp=2)
     assert [block.name for block in program.blocks][2:] == ["layers.0", "layers.1", "head"]

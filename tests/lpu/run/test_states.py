@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from beside import assert_same, bits, compiled, made_up
 from pairs import compiled_pair
+from slow import slow_but
 
 from lpu.check.check import check, check_columns, require
 from lpu.check.memory_image import pair
@@ -82,6 +83,7 @@ def stepped(machine: Machine, tokens: np.ndarray, at: np.ndarray) -> tuple[np.nd
     return np.stack(out), state
 
 
+@pytest.mark.slow
 def test_a_batch_whose_rows_restart_at_different_steps_has_the_bits_of_each_alone() -> None:
     step, program = compiled(SMALL, "pair", batch=3, tp=2)
     machine = prepare(program, made_up(step))
@@ -95,7 +97,9 @@ def test_a_batch_whose_rows_restart_at_different_steps_has_the_bits_of_each_alon
         assert bits(stepped(machine, alone, own)[0][:, row]) == bits(logits[begin:, row])
 
 
-@pytest.mark.parametrize("config", [SMALL, MIXED, SELECTIVE, JAMBA, DELTA], ids=lambda config: config.name)
+@pytest.mark.parametrize(
+    "config", slow_but([SMALL], [SMALL, MIXED, SELECTIVE, JAMBA, DELTA]), ids=lambda config: config.name
+)
 def test_chunks_leave_the_bytes_that_single_steps_leave(config: HybridConfig) -> None:
     step, decode, long = compiled_pair(config, 5, batch=2, tp=2)
     for program in (decode, long):
@@ -148,6 +152,7 @@ def test_a_state_is_renewed_once_a_step_and_by_its_own_line() -> None:
     assert any("its time steps are of" in one.message for one in report.violations)
 
 
+@pytest.mark.slow
 def test_a_long_run_of_chunks_does_not_drift_from_the_model() -> None:
     """4,096 tokens: the state after 16 chunks of 256 is that of 4,096 single tokens of the model itself."""
     config = replace(SMALL, layers=1, pattern=("M",), channels=80, ssm_heads=5, groups=1, states=4, hidden=80)

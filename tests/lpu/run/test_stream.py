@@ -129,6 +129,7 @@ def test_a_program_whose_calls_hang_together_otherwise_is_refused(four: Compiled
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", slow_but(["safetensors"], ["safetensors", "orbax"]))
 def test_checkpoints_stream_with_the_same_bits(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

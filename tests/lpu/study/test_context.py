@@ -43,6 +43,7 @@ def test_a_model_that_is_not_counted_is_refused_by_what_it_keeps() -> None:
     assert main(["study", "context", "kimi-k3", "--no-programs"]) == 3
 
 
+@pytest.mark.slow
 def test_a_model_that_compiles_has_exact_rows_the_same_at_every_context() -> None:
     found = api.study_context("mamba2-2.7b", contexts=[1024, 1 << 20])
     assert [row.kind for row in found.rows] == ["exact", "exact"]

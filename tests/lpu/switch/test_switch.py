@@ -215,6 +215,7 @@ def test_the_model_after_takes_free_chips_where_it_fits() -> None:
         assert str(one).count("stage") == 5
 
 
+@pytest.mark.slow
 def test_users_go_on_with_new_weights_each_token_with_the_bits_of_one_of_the_two() -> None:
     old, new = MODEL, api.open_model("llama-tiny", context=64, weights="seed:1")
     before = made(2)

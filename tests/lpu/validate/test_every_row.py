@@ -123,6 +123,7 @@ WRONG: dict[str, tuple[Wrong, ...]] = {
 """By suite. `experts`, `afd` and `reference` have theirs in their own files; step3 stands below."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suite", WRONG)
 def test_every_row_of_a_suite_fails_with_some_wrong_constant(
     suite: str, monkeypatch: pytest.MonkeyPatch
@@ -141,6 +142,7 @@ ALWAYS = {"lpu": {"no faster than its wires"}, "served": {"Llama-2-70B, 576 chip
 first served row is what the share is fitted to in every corner. Each has a test of its own below."""
 
 
+@pytest.mark.slow
 def test_a_schedule_faster_than_its_wires_would_be_beyond_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(point.passed for point in saturation.points(MACHINE) if point.passed is not None)
     took = saturation.all_reduce_cycles

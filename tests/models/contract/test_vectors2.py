@@ -56,6 +56,7 @@ def test_a_factor_that_is_no_f32_value_is_refused_in_a_sum(factor: float) -> Non
         ops.multiply_add(x, x, factor=factor)
 
 
+@pytest.mark.slow
 def test_heads_of_the_delta_rule_share_queries_and_keys_and_are_each_the_rule_of_one_head() -> None:
     rng, (tokens, heads, groups, keys, lanes) = np.random.default_rng(2), (3, 4, 2, 6, 5)
     v = jnp.asarray(rng.standard_normal((tokens, heads * lanes)).astype(np.float32))

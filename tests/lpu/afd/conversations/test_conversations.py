@@ -124,6 +124,7 @@ def test_prefill_and_decode_apart_give_the_bits_of_the_model(kv: str, policy: st
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kv", slow_but(["fp8"], ["fp16", "fp8"]))
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_prefix_cache_saves_prefill_and_keeps_the_bits(kv: str, policy: str) -> None:
@@ -134,6 +135,7 @@ def test_a_prefix_cache_saves_prefill_and_keeps_the_bits(kv: str, policy: str) -
     assert warm.counts["prefilled_tokens"] == cold.counts["prefilled_tokens"] - 2 * 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kv", ["fp16", "fp8"])
 @pytest.mark.parametrize(("way", "turn"), [("take", 1), ("give", 2)])
 def test_one_bit_of_kv_on_the_way_is_found(
@@ -159,6 +161,7 @@ def test_another_weight_on_the_decoding_side_is_found(monkeypatch: pytest.Monkey
     assert pd("fp16", "recompute").differs(said(2)) == "turn 1, sequence 0: logits of new token 0 differ"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("micro_batches", slow_but([2], [1, 2, 4]))
 def test_hops_between_attentions_give_the_bits_of_the_model(micro_batches: int) -> None:
     found = afd(micro_batches)
@@ -194,6 +197,7 @@ def test_one_bit_of_an_answer_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert afd(2).differs(said(4)) == "turn 1, sequence 2: logits of new token 1 differ"
 
 
+@pytest.mark.slow
 def test_another_weight_of_a_hop_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     changed(monkeypatch, "layers.1.ffn.down.codes")
     assert afd(4).differs(said(4)) == "turn 1, sequence 0: logits of new token 1 differ"
@@ -208,6 +212,7 @@ def draft(drafter: OpenModel, model: OpenModel | None = None) -> Conversation:
     return converse_draft(model or model_of(2), drafter, drafting_program(), users(2), REQUEST.new_tokens, 2)
 
 
+@pytest.mark.slow
 def test_a_drafter_of_the_same_weights_is_always_right() -> None:
     found = draft(model_of(2))
     assert found.differs(said(2)) == ""
@@ -215,6 +220,7 @@ def test_a_drafter_of_the_same_weights_is_always_right() -> None:
     assert found.counts["rounds"] == REQUEST.turns  # two drafts each, so that a round gives all that is left
 
 
+@pytest.mark.slow
 def test_a_drafter_of_other_weights_costs_rounds_and_no_bit() -> None:
     found = draft(opened(2, "fp16", 7, CONTEXT))
     assert found.differs(said(2)) == ""
@@ -222,6 +228,7 @@ def test_a_drafter_of_other_weights_costs_rounds_and_no_bit() -> None:
     assert found.counts["rounds"] > REQUEST.turns
 
 
+@pytest.mark.slow
 def test_another_weight_of_the_verifier_is_found() -> None:
     wrong = model_of(2)
     wrong = replace(wrong, weights=Flipped(wrong.weights, "layers.1.ffn.down.codes"))

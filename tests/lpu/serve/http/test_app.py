@@ -53,6 +53,7 @@ def events(client: TestClient, path: str = "/v1/completions", /, **body: Any) ->
     return [json.loads(line.removeprefix("data: ")) for line in lines]
 
 
+@pytest.mark.slow
 def test_tokens_are_those_of_lpu_run(client: TestClient) -> None:
     sampling = api.Sampling(seed=7, temperature=0.9, top_k=40, top_p=0.95)
     compiled = api.compile(NAME, rack="quad", context=CONTEXT, batch=SLOTS)
@@ -72,6 +73,7 @@ def test_tokens_are_those_of_lpu_run(client: TestClient) -> None:
     assert runs[0].texts == (greedy["choices"][0]["text"],)
 
 
+@pytest.mark.slow
 def test_a_stream_is_the_answer_in_pieces(client: TestClient) -> None:
     whole = post(client, prompt=["Hello", "you"], n=2, temperature=1, logprobs=1, echo=True)
     parts = events(
