@@ -69,11 +69,11 @@ class Clips:
         self,
         context: int,
         made: Made,
-        counts: UInt8[np.ndarray, "rows batch"],
+        counts: UInt8[np.ndarray, "pool batch"],
         sequences: Int[np.ndarray, " batch"],
         fresh: Bool[np.ndarray, " batch"],
     ) -> None:
-        """Add what a step left at the limit, of its fresh rows."""
+        """Add what a step left at the limit, of its fresh rows; counts: of its pool, those first that it made."""
         row, column = np.nonzero(counts[: len(made)])
         keep = fresh[column] & (made[row, 0] >= 0)
         row, column = row[keep], column[keep]

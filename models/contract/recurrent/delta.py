@@ -26,13 +26,13 @@ def decay(
 
 def renewed(
     s: Float32[Array, "key_dim *lanes"],
-    left: Float32[Array, "key_dim_or_1 *lanes"],
-    q: Float32[Array, "key_dim *lanes"],
-    k: Float32[Array, "key_dim *lanes"],
+    left: Float32[Array, "*left"],
+    q: Float32[Array, "*q"],
+    k: Float32[Array, "*k"],
     v: Float32[Array, "*lanes"],
-    beta: Float32[Array, "*lanes"],
+    beta: Float32[Array, "*beta"],
 ) -> tuple[Float32[Array, "key_dim *lanes"], Float32[Array, "*lanes"]]:
-    """The state after a token, lane by lane, and its result; left: what is left of a state, e^g."""
+    """The state after a token, lane by lane, and its result; left: e^g, of all keys or of each."""
     kept = mul32(left, s)
     key = k.astype(F64)
     read = rn32(tree64(kept.astype(F64) * key))

@@ -69,7 +69,7 @@ def _shape(
     sink: ShapedArray | None = None,
     *,
     block: int,
-    **said: float,
+    **said: float | int,
 ) -> Results:
     """Of q [rows, heads, d], k, v [rows, kv, d], caches [sequences, tokens, kv, d]: [rows, lanes], caches.
 
