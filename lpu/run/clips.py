@@ -73,7 +73,7 @@ class Clips:
         sequences: Int[np.ndarray, " batch"],
         fresh: Bool[np.ndarray, " batch"],
     ) -> None:
-        """Add what a step left at the limit, of its fresh rows; counts: of its pool, those first that it made."""
+        """Add what a step left at the limit, of its fresh rows; counts: of its pool, first what it made."""
         row, column = np.nonzero(counts[: len(made)])
         keep = fresh[column] & (made[row, 0] >= 0)
         row, column = row[keep], column[keep]
