@@ -34,7 +34,7 @@ def named(name: str, *modules: str) -> Any:
 
 
 PROGRAM = ("compiler.program.program", "compiler.program.isa", "compiler.program", "compiler.isa")
-HANDOVER = ("compiler.handover", "compiler.ingest")
+HANDOVER = ("compiler.moves.handover", "compiler.ingest")
 COLUMNS, TAGS, LOADS, Op = (named(name, *PROGRAM) for name in ("COLUMNS", "TAGS", "LOADS", "Op"))
 CompileOptions = named("CompileOptions", "compiler.options")
 compile_program, compile_pair = (named(f"compile_{x}", "compiler.pipeline") for x in ("program", "pair"))

@@ -21,7 +21,7 @@ from measure import machine, peak_gb, show
 from compiler.options import CompileOptions
 from lpu import api
 from lpu.decode.decoders import machine_of, reference_decode
-from lpu.run.stream import StreamedMachine
+from lpu.run.streamed.stream import StreamedMachine
 
 COMPILE = "/jax/core/compile/"  # jaxpr tracing, lowering to MLIR, XLA itself
 GOALS: dict[str, tuple[float | None, float | None]] = {"program": (150, 8), "reference": (None, None)}

@@ -84,7 +84,7 @@ from lpu.report.throughput import Throughput
 from lpu.report.throughput import of as throughput_of
 from lpu.run.machine import Machine
 from lpu.run.step_inputs import bucket_of
-from lpu.run.stream import StreamedMachine
+from lpu.run.streamed.stream import StreamedMachine
 from lpu.spares.ask import Spares as Spares
 from lpu.spares.ask import spares as spares
 from lpu.spares.availability import FailureRates as FailureRates

@@ -97,7 +97,7 @@ def full_folders(house: House) -> list[str]:
     folders: dict[Path, int] = {}
     for module in house.modules:
         path = Path(module.path)
-        folders[path.parent] = folders.get(path.parent, 0) + (path.name != "__init__.py")
+        folders[path.parent] = folders.get(path.parent, 0) + 1
     return [f"{f}/ {n}" for f, n in folders.items() if n > FOLDER_FILES and f.name not in REGISTRIES]
 
 

@@ -35,7 +35,7 @@ from lpu.modules import readers_of
 from lpu.prove.programs import in_words
 from lpu.run.clips import Clipped
 from lpu.run.machine import Machine
-from lpu.run.stream import StreamedMachine
+from lpu.run.streamed.stream import StreamedMachine
 from models.sources.packed.convert import changed_of
 
 PACKAGES = ("lpu-emulator", "jax", "jaxlib", "numpy", "flax")

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lpu.run.feed import StreamRate
+from lpu.run.streamed.feed import StreamRate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from lpu.cli.stream import quoted
 from lpu.cli.terminal import Terminal
 from lpu.report.words import EXACT, kind, label_of, size
 from lpu.run.clips import in_words
-from lpu.run.feed import StreamRate
+from lpu.run.streamed.feed import StreamRate
 
 WORDS = {True: "equal", False: "DIFFERENT", None: "not compared"}
 

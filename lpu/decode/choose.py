@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from lpu.inputs.text import Tokenizer
-from lpu.run.feed import StreamRate
+from lpu.run.streamed.feed import StreamRate
 from models.contract.sampling import GREEDY as DRAWN_GREEDILY
 from models.contract.sampling import Sampling, draw
 

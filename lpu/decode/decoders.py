@@ -16,7 +16,7 @@ from lpu.folder import Progress
 from lpu.inputs.model import OpenModel
 from lpu.run.error import MachineError
 from lpu.run.machine import Machine, prepare
-from lpu.run.stream import StreamedMachine, open_machine
+from lpu.run.streamed.stream import StreamedMachine, open_machine
 from models import streamed
 from models.contract.plain import plain, plain_cache, plain_params
 from models.families.registry import family_of

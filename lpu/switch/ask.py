@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import TypeGuard, Unpack
 
 from compiler.errors import CapacityError
+from compiler.moves.switch import compile_switch
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
 from compiler.program.manifest import Step, Waves
 from compiler.program.program import Program
 from compiler.source import traced
-from compiler.switch import compile_switch
 from fabric.host import RESERVOIR, Reservoir
 from fabric.numbering import in_order, numbering
 from fabric.rack import Damage, Rack

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from compiler.errors import OptionError
-from compiler.handover import compile_ingest
+from compiler.moves.handover import compile_ingest
 from compiler.program.manifest import Manifest, Move, Step, Waves
 from compiler.program.program import Program
 from fabric.bridge import BridgeSpec

@@ -27,7 +27,7 @@ from unittest import mock
 import numpy as np
 from drawn import Draw
 
-from compiler.handover import compile_egress, compile_ingest
+from compiler.moves.handover import compile_egress, compile_ingest
 from compiler.options import CompileOptions
 from compiler.program import store
 from fabric.catalog import bridge_spec

@@ -12,7 +12,7 @@ from models_named import of_model
 from pairs import compiled_pair, source
 from shapes import HEADS, SMALL
 
-from compiler.handover import compile_egress, compile_ingest
+from compiler.moves.handover import compile_egress, compile_ingest
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
 from compiler.program.program import Program

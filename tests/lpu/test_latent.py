@@ -12,8 +12,8 @@ from models_named import of_model
 from slow import slow_but
 
 from compiler.errors import CompileError, OptionError
-from compiler.handover import compile_ingest
 from compiler.lower.layout import evenly
+from compiler.moves.handover import compile_ingest
 from compiler.program.instructions.attention import LatentAttentionKernel
 from compiler.program.isa import Columns, Op
 from compiler.program.program import Block, Loads, Program

@@ -23,13 +23,17 @@ def lower_add(low: Lowering, node: Node) -> None:
 
 
 def _added_next(low: Lowering, node: Node) -> View | None:
-    """What the sum is added to next, if nothing else reads it and that lies already: it is made there."""
+    """What the sum is added to next, if nothing else reads it and that was computed after its older operand.
+
+    It is made there. An older value, as the residual of a layer with two branches, waits for the sum instead.
+    """
     readers = low.demands.readers(node.outputs[0])
     if len(readers) != 1 or low.demands.rule(readers[0][0]) is not RULE:
         return None
     reader, at = readers[0]
     (other,) = [view for i, view in enumerate(reader.inputs) if i != at]
-    return other if other in low.where else None
+    oldest = min(low.lines(view, node)[0].uid for view in node.inputs)
+    return other if other in low.where and low.lines(other, reader)[0].uid > oldest else None
 
 
 RULE = LoweringRule(op="add", lower=lower_add, wants=every(F32_LANES), handed=by_line, residual=True)

@@ -77,7 +77,7 @@ class Pd(Mode):
 
         ingest; egress only if decoded KV is copied back. Raises CompileError or HazardError.
         """
-        from compiler.handover import compile_egress, compile_ingest
+        from compiler.moves.handover import compile_egress, compile_ingest
         from lpu.check.check import require
         from lpu.check.memory_image import check_handover
 

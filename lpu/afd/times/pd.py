@@ -5,7 +5,7 @@ A turn's first token is the LPUs' step of the last token of its prompt. Source: 
 
 from dataclasses import dataclass
 
-from compiler.handover import compile_egress, compile_ingest
+from compiler.moves.handover import compile_egress, compile_ingest
 from compiler.program.manifest import Move, Slot
 from compiler.program.program import Call, Program
 from lpu.afd.machines import best

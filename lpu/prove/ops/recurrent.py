@@ -5,7 +5,7 @@ model and the same channels of it in every bucket and program (`lpu.prove.prove`
 state.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 from compiler.program.instructions.recurrent import (
     ConvKernel,
@@ -25,6 +25,8 @@ from lpu.prove.lines import STATE, Decayed, HalfRun, StackRun, StateLines, Stepp
 from lpu.prove.ops.taken import blocks, gains, of_tensor, vectors
 from lpu.prove.refused import RefusedError, need
 from lpu.prove.rule import Proved, RowOperands
+
+_Line = TypeVar("_Line", Stepped, Decayed)
 
 
 def _fits(known: Known, k: StateKernel) -> None:
@@ -92,15 +94,21 @@ def _step(known: Known, row: RowOperands) -> tuple[Any, ...]:
     )
 
 
+def _beside(row: RowOperands, kind: type[_Line], size: int, holds: Holds, what: str) -> _Line:
+    """The one line of channels that a row steps over, with what its states need."""
+    found = blocks(row.src, kind, size, holds, "its channels")
+    need(len(found) == 1, f"its operand is {len(found)} lines of channels, not 1")
+    of = found[0]
+    need(of.kernel == row.index, f"its channels are of another {what}")
+    need(of.number == row.n, f"is line {row.n}, its channels are line {of.number}")
+    return of
+
+
 def _ssm(known: Known, row: RowOperands) -> tuple[Any, ...]:
     """A line of channels over its own states; B and C are all there, in order."""
     k: SsmKernel = row.kernel
     _fits(known, k)
-    found = blocks(row.src, Stepped, stepped_lines(k), Holds.STEPPED, "its channels")
-    need(len(found) == 1, f"its operand is {len(found)} lines of channels, not 1")
-    of: Stepped = found[0]
-    need(of.kernel == row.index, "its channels are of another state space step")
-    need(of.number == row.n, f"is line {row.n}, its channels are line {of.number}")
+    of = _beside(row, Stepped, stepped_lines(k), Holds.STEPPED, "state space step")
     both = _in_order(known, row.src2, both_lines(k), "B and C")
     wide = known.terms.width(both)
     need(wide == 2 * k.groups * k.kept, f"B and C have {wide} lanes, its kernel says {2 * k.groups * k.kept}")
@@ -148,11 +156,7 @@ def _delta(known: Known, row: RowOperands) -> tuple[Any, ...]:
     """A line of channels over its own states; queries and keys are all there, in order."""
     k: DeltaKernel = row.kernel
     _fits(known, k)
-    found = blocks(row.src, Decayed, decayed_lines(k), Holds.DECAYED, "its channels")
-    need(len(found) == 1, f"its operand is {len(found)} lines of channels, not 1")
-    of: Decayed = found[0]
-    need(of.kernel == row.index, "its channels are of another delta rule")
-    need(of.number == row.n, f"is line {row.n}, its channels are line {of.number}")
+    of = _beside(row, Decayed, decayed_lines(k), Holds.DECAYED, "delta rule")
     both = _in_order(known, row.src2, both_lines(k), "queries and keys")
     wide = known.terms.width(both)
     need(wide == 2 * k.groups * k.kept, f"{wide} lanes of keys, its kernel says {2 * k.groups * k.kept}")

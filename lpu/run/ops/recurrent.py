@@ -25,7 +25,7 @@ from compiler.program.instructions.recurrent import (
 )
 from compiler.program.isa import F32_LANES, Op, ceil_div
 from lpu.run.kv import held_states, rows_of_states, state_classes
-from lpu.run.ops.items import Executed, Items, Reads, Result, Rows, Static, kept_line
+from lpu.run.ops.items import Compute, Executed, Items, Reads, Result, Rows, Static, kept_line
 from lpu.run.pools import Env, Pool, Pools, take, values_of
 from models.contract.formats import F32, mul32
 from models.contract.functions.curves import sigmoid, softplus
@@ -128,24 +128,35 @@ def _channel(k: SsmKernel | DeltaKernel, line: Int[Array, " items"]) -> Int[Arra
     return jnp.minimum(line[:, None] * F32_LANES + jnp.arange(F32_LANES), k.channels - 1)
 
 
-def _ssm(at: Reads, rows: Rows, s: Static[SsmKernel]) -> Items:
-    of, begin = _stored(at, s.kernel)
+def _over_states(at: Reads, rows: Rows, k: SsmKernel | DeltaKernel, kernel: Compute) -> Items:
+    """Items of a line of channels, of what all lines share, and of the line's states."""
+    of, begin = _stored(at, k)
     state = at.flow.state[rows]
     lines = [at.line(0, rows, 0), at.block(1, rows)]
     others = [at.flow.columns.n[rows], state - begin]
-    out = _result(s.kernel, at.flow.result[rows], state)
-    return at.items(ssm, rows, lines=lines, others=others, out=out, params=of)
+    out = _result(k, at.flow.result[rows], state)
+    return at.items(kernel, rows, lines=lines, others=others, out=out, params=of)
+
+
+def _by_token(
+    k: SsmKernel | DeltaKernel, pools: Pools, t: Table, size: int
+) -> tuple[Float32[Array, "tokens items lines sequences 80"], Float32[Array, "..."], Int[Array, "items 80"]]:
+    """Lines token by token; [items, sequences, tokens, 2, groups, kept] of all; the group of each lane."""
+    lines = take(pools.f32, t[:, :1] + jnp.arange(size, dtype=t.dtype))
+    both = values_of(take(pools.f32, t[:, 1:-2]))[..., : 2 * k.groups * k.kept]
+    both = both.reshape(len(t), k.sequences, -1, 2, k.groups, k.kept)
+    return jnp.moveaxis(_tokens(k, lines), 3, 0), both, _channel(k, t[:, -2]) // (k.channels // k.groups)
+
+
+def _ssm(at: Reads, rows: Rows, s: Static[SsmKernel]) -> Items:
+    return _over_states(at, rows, s.kernel, ssm)
 
 
 def ssm(s: _Of, env: Env, pools: Pools, t: Table) -> Pools:
     """A line of results, and its states after all tokens of each sequence."""
     k = s.kernel
     assert isinstance(k, SsmKernel)
-    stepped = take(pools.f32, t[:, :1] + jnp.arange(stepped_lines(k), dtype=t.dtype))
-    by_token = jnp.moveaxis(_tokens(k, stepped), 3, 0)  # [tokens, items, lines, sequences, 80]
-    both = values_of(take(pools.f32, t[:, 1:-2]))[..., : 2 * k.groups * k.kept]
-    both = both.reshape(len(t), k.sequences, -1, 2, k.groups, k.kept)
-    group = _channel(k, t[:, -2]) // (k.channels // k.groups)
+    by_token, both, group = _by_token(k, pools, t, stepped_lines(k))
 
     def of_lanes(which: int) -> Float32[Array, "tokens items kept sequences lanes"]:
         """B or C of every lane; one for all of one group."""
@@ -194,23 +205,14 @@ def decay(k: DeltaKernel, env: Env, pools: Pools, t: Table) -> Pools:
 
 
 def _delta(at: Reads, rows: Rows, s: Static[DeltaKernel]) -> Items:
-    of, begin = _stored(at, s.kernel)
-    state = at.flow.state[rows]
-    lines = [at.line(0, rows, 0), at.block(1, rows)]
-    others = [at.flow.columns.n[rows], state - begin]
-    out = _result(s.kernel, at.flow.result[rows], state)
-    return at.items(delta, rows, lines=lines, others=others, out=out, params=of)
+    return _over_states(at, rows, s.kernel, delta)
 
 
 def delta(s: _Of, env: Env, pools: Pools, t: Table) -> Pools:
     """A line of results of the delta rule, and its states after all tokens of each sequence."""
     k = s.kernel
     assert isinstance(k, DeltaKernel)
-    lines = take(pools.f32, t[:, :1] + jnp.arange(decayed_lines(k), dtype=t.dtype))
-    by_token = jnp.moveaxis(_tokens(k, lines), 3, 0)  # [tokens, items, lines, sequences, 80]
-    both = values_of(take(pools.f32, t[:, 1:-2]))[..., : 2 * k.groups * k.kept]
-    both = both.reshape(len(t), k.sequences, -1, 2, k.groups, k.kept)
-    group = _channel(k, t[:, -2]) // (k.channels // k.groups)
+    by_token, both, group = _by_token(k, pools, t, decayed_lines(k))
 
     def of_lanes(which: int) -> Float32[Array, "tokens kept items sequences lanes"]:
         """The query or the key of every lane."""

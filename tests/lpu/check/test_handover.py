@@ -11,7 +11,7 @@ from beside import compiled
 from handmade import change
 from shapes import SMALL
 
-from compiler.handover import compile_egress, compile_ingest
+from compiler.moves.handover import compile_egress, compile_ingest
 from compiler.program.instructions.attention import AttentionKernel
 from compiler.program.isa import TAG_SHIFT, Columns, Op
 from compiler.program.manifest import Move, Place, Slot, Step

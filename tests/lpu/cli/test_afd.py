@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from refusals import refused
 
-from compiler.handover import compile_ingest
+from compiler.moves.handover import compile_ingest
 from compiler.options import CompileOptions
 from fabric.catalog import bridge_spec
 from lpu import api

@@ -12,7 +12,7 @@ from hopped import hopped
 from models_named import of_model
 from shapes import SMALL
 
-from compiler.handover import compile_ingest
+from compiler.moves.handover import compile_ingest
 from compiler.program.isa import STACK, TILE16, Op
 from compiler.program.manifest import LogitsLine, Place
 from compiler.program.program import LOADS, Loads, Program

@@ -7,7 +7,7 @@ from models_named import of_model
 from pairs import compiled_pair
 from shapes import BIASED, HEADS, SCALED, SMALL
 
-from compiler.handover import compile_egress, compile_ingest
+from compiler.moves.handover import compile_egress, compile_ingest
 from compiler.options import CompileOptions
 from compiler.program.program import Program
 from fabric.catalog import bridge_spec

@@ -11,7 +11,7 @@ import pytest
 from beside import bits, made_up
 
 from compiler.errors import OptionError
-from compiler.handover import compile_ingest
+from compiler.moves.handover import compile_ingest
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_pair, compile_program
 from compiler.program.instructions.attention import AttentionKernel

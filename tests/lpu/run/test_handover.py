@@ -12,7 +12,7 @@ import shapes
 from beside import bits, compiled, made_up
 from handmade import change
 
-from compiler.handover import compile_egress, compile_ingest
+from compiler.moves.handover import compile_egress, compile_ingest
 from compiler.program import manifest as manifests
 from compiler.program.isa import Columns, Op
 from compiler.program.program import Program

@@ -13,10 +13,10 @@ import pytest
 from handmade import change
 
 from compiler.errors import CapacityError, OptionError
+from compiler.moves.switch import compile_switch
 from compiler.program.isa import Op
 from compiler.program.manifest import Region, Regions, Switch
 from compiler.program.program import Program
-from compiler.switch import compile_switch
 from fabric.host import RESERVOIR, Reservoir, hubs
 from lpu import api
 from lpu.check.check import check, require

@@ -3,14 +3,13 @@
 Every rank with a line gets B and C, and the time steps unless each channel has its own.
 """
 
+from functools import partial
+
 import numpy as np
 
 from compiler.graph.graph import Node
 from compiler.lower.context import Lowering
-from compiler.lower.elementwise import in_natural_order
-from compiler.lower.layout import natural
-from compiler.lower.ops.recurrent.states import beside, kernel_of, regions, whole
-from compiler.lower.rows import tag
+from compiler.lower.ops.recurrent.states import kernel_of, two_rows, whole
 from compiler.lower.rule import LoweringRule, every
 from compiler.program.instructions.recurrent import SsmKernel, stepped_lines
 from compiler.program.isa import F32_LANES, Op
@@ -20,42 +19,12 @@ BC, DECAY, THROUGH, STATE = 2, 3, 4, 5
 
 def lower_ssm(low: Lowering, node: Node) -> None:
     """STEP and SSM rows."""
-    view, ranks = node.inputs[0], low.group.ranks
-    value, cut = low.segments(view, node)
-    kernel = _kernel(low, node)
-    owner, line = value.owner[cut.first], np.arange(len(cut))
-    reads = np.isin(np.arange(ranks), owner)
+    value, cut = low.segments(node.inputs[0], node)
+    kernel, owner = _kernel(low, node), value.owner[cut.first]
+    reads = np.isin(np.arange(low.group.ranks), owner)
     raw = _steps(low, node, kernel, owner, reads)
-    both = whole(low, node, BC, reads)
-    aux, size = low.kernels.index(kernel), stepped_lines(kernel)
-    _, columns = natural(view.width, ranks)
-    words, tags = beside(low, owner, np.ones_like(line), _vectors(node, kernel, columns))
-    stepped = low.value("f32", np.repeat(owner, size), first=line * size, count=np.full(len(line), size))
-    low.rows.add(
-        Op.STEP,
-        rank=owner,
-        n=line,
-        aux=aux,
-        src_tag=value.tag(cut.first),
-        src2_tag=raw,
-        src3=words,
-        src3_tag=tags,
-        dst_tag=stepped.tag(line * size),
-    )
-    state = regions(low, owner, np.full(len(line), kernel.kept * kernel.cached))
-    out = low.value("f32", owner, columns, first=line, count=np.ones_like(line))
-    low.rows.add(
-        Op.SSM,
-        rank=owner,
-        n=line,
-        aux=aux,
-        src_tag=stepped.tag(line * size),
-        src2_tag=both.tag(0),
-        src3=state,
-        src3_tag=tag(low.weight_uid(), line),
-        dst_tag=out.tag(line),
-    )
-    in_natural_order(low, node.outputs[0], out, view.width)
+    both, ops = whole(low, node, BC, reads), (Op.STEP, Op.SSM)
+    two_rows(low, node, kernel, ops, stepped_lines(kernel), raw, both, partial(_vectors, node, kernel))
 
 
 def _kernel(low: Lowering, node: Node) -> SsmKernel:

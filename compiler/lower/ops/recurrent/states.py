@@ -1,6 +1,6 @@
 """What rows with a state share: regions of the KV space, and words preloaded beside their lines."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,9 +8,11 @@ import numpy as np
 from compiler.errors import CompileError
 from compiler.graph.graph import Node
 from compiler.lower.context import Lowering
-from compiler.lower.layout import Lines
+from compiler.lower.elementwise import in_natural_order
+from compiler.lower.layout import Lines, natural
 from compiler.lower.rows import tag
-from compiler.program.isa import GAIN, KV, SPACE_SHIFT
+from compiler.program.instructions.recurrent import DeltaKernel, SsmKernel
+from compiler.program.isa import GAIN, KV, SPACE_SHIFT, Op
 from compiler.program.ranges import ramp
 
 
@@ -72,3 +74,51 @@ def whole(low: Lowering, node: Node, operand: int, reads: np.ndarray) -> Lines:
         )
     low.gather(value, np.repeat(reads[:, None], value.lines, axis=1))
     return value
+
+
+def two_rows(
+    low: Lowering,
+    node: Node,
+    kernel: SsmKernel | DeltaKernel,
+    ops: tuple[Op, Op],
+    size: int,
+    raw: np.ndarray | int,
+    both: Lines,
+    vectors: Callable[[np.ndarray], Sequence[tuple[int, np.ndarray]]],
+) -> None:
+    """Two rows for each line of channels, where it lies: what its states need beside it, its step over them.
+
+    size: lines that the first row makes of one. raw: tags that the first reads besides; both: what the second
+    reads whole. vectors: of the index of every padded lane, the parameters beside a line, as of `beside`.
+    """
+    view, (first, second) = node.inputs[0], ops
+    value, cut = low.segments(view, node)
+    owner, line = value.owner[cut.first], np.arange(len(cut))
+    aux, (_, columns) = low.kernels.index(kernel), natural(view.width, low.group.ranks)
+    words, tags = beside(low, owner, np.ones_like(line), vectors(columns))
+    made = low.value("f32", np.repeat(owner, size), first=line * size, count=np.full(len(line), size))
+    low.rows.add(
+        first,
+        rank=owner,
+        n=line,
+        aux=aux,
+        src_tag=value.tag(cut.first),
+        src2_tag=raw,
+        src3=words,
+        src3_tag=tags,
+        dst_tag=made.tag(line * size),
+    )
+    state = regions(low, owner, np.full(len(line), kernel.kept * kernel.cached))
+    out = low.value("f32", owner, columns, first=line, count=np.ones_like(line))
+    low.rows.add(
+        second,
+        rank=owner,
+        n=line,
+        aux=aux,
+        src_tag=made.tag(line * size),
+        src2_tag=both.tag(0),
+        src3=state,
+        src3_tag=tag(low.weight_uid(), line),
+        dst_tag=out.tag(line),
+    )
+    in_natural_order(low, node.outputs[0], out, view.width)

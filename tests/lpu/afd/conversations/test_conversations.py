@@ -12,8 +12,8 @@ from hopped import BRIDGE
 from slow import slow_but
 from small_sides import LITTLE, VOCAB, opened
 
-from compiler.handover import compile_egress, compile_ingest
 from compiler.hops import compile_hops
+from compiler.moves.handover import compile_egress, compile_ingest
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
 from compiler.program.program import Program

@@ -11,7 +11,7 @@ import pytest
 from steps import llama
 
 from compiler.errors import CompileError, OptionError
-from compiler.handover import compile_egress, compile_ingest
+from compiler.moves.handover import compile_egress, compile_ingest
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
 from compiler.program.instructions.attention import stripe_tokens

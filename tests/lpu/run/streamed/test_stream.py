@@ -19,15 +19,15 @@ from lpu.cli import app as cli
 from lpu.decode.decoders import flipped, machine_of, reference_decode, restart
 from lpu.decode.generate import Decode, generate
 from lpu.link.link import link
-from lpu.run import feed as stream_feed
 from lpu.run import host_memory
-from lpu.run.cut import cut
 from lpu.run.error import MachineError
 from lpu.run.machine import Machine
-from lpu.run.stream import PackedCall, StreamedMachine
+from lpu.run.streamed import feed as stream_feed
+from lpu.run.streamed.cut import cut
+from lpu.run.streamed.stream import PackedCall, StreamedMachine
 from models import streamed
 
-HERE = Path(__file__).parents[1]
+HERE = Path(__file__).parents[2]
 FOLDER = HERE.parent / "models" / "data" / "tiny-llama"
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "four chips": ("quad", {"tp": 4, "layout": "2d", "placement": "random"}, {"context": [80]}),
@@ -167,7 +167,7 @@ def test_a_step_is_estimated_by_the_rate_of_a_sample(four: Compiled, monkeypatch
     machine = machine_of(four.program, four.model, stream=True)
     assert isinstance(machine, StreamedMachine)
     now = iter((10.0, 12.0))
-    monkeypatch.setattr("lpu.run.feed.time.perf_counter", lambda: next(now))
+    monkeypatch.setattr("lpu.run.streamed.feed.time.perf_counter", lambda: next(now))
     rate = machine.rate()
     assert rate.sample_seconds == 2
     assert 0 < rate.sample_bytes < rate.step_bytes

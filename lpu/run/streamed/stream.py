@@ -20,10 +20,8 @@ from compiler.program.program import Loads, Program
 from lpu.link.link import Dataflow
 from lpu.run import host_memory
 from lpu.run.clips import Clips, Made, at_limit
-from lpu.run.cut import Piece, cut, pool_of
 from lpu.run.error import MachineError
 from lpu.run.execute import take_steps
-from lpu.run.feed import Feed, StreamRate, stream_bytes
 from lpu.run.fill import shape_of
 from lpu.run.image import Image, ImagePlan, Slot, Weights, plan_image
 from lpu.run.kv import KV, heads_of, in_region, in_stripe, kv_stores
@@ -32,6 +30,8 @@ from lpu.run.pack.layout import Carried, Counts, StepLayout, StepTables
 from lpu.run.pack.pack import logits_rows, pack
 from lpu.run.pools import Env, Pool, Pools
 from lpu.run.step_inputs import bucket_of, checked_inputs
+from lpu.run.streamed.cut import Piece, cut, pool_of
+from lpu.run.streamed.feed import Feed, StreamRate, stream_bytes
 from models.contract import formats
 from models.sources.host_arrays import aligned_zeros, borrow
 

@@ -1,0 +1,1 @@
+"""A program run call by call, each with its own weights only."""
