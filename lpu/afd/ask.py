@@ -3,6 +3,7 @@
 The LPU side is a scheduled program in every mode, so its part of a time is exact; the GPUs' part is modelled.
 """
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -94,9 +95,14 @@ def _opened(
         raise FileError(
             f"request: its turns come to {request.context} tokens, --context ends at {max(opened.contexts)}."
         )
-    about: dict[str, Any] = {"batch": request.batch, "context": chosen["context"], "kv": opened.step.kv}
-    about |= {"trust": chosen.get("trust", False)}
-    return opened, {name: open_model(other, **about) for name, other in mode.others().items()}
+    return opened, others_of(mode, opened, chosen["context"], chosen.get("trust", False))
+
+
+def others_of(mode: Mode, opened: OpenModel, context: Sequence[int], trust: bool) -> dict[str, OpenModel]:
+    """The other models that a mode names, as the model is opened."""
+    about: dict[str, Any] = {"batch": opened.step.batch, "context": context, "kv": opened.step.kv}
+    about |= {"trust": trust}
+    return {name: open_model(other, **about) for name, other in mode.others().items()}
 
 
 def _report(mode: Mode, asked: Question, timed: Timed) -> AfdReport:

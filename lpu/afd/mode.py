@@ -4,8 +4,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from lpu.inputs.document import FileError
+
 if TYPE_CHECKING:
     from compiler.program.program import Program
+    from lpu.afd.beside import Beside, Steps
     from lpu.afd.question import Question, Timed
     from lpu.decode.conversation import Conversation
     from lpu.gpu.request import Request
@@ -45,3 +48,15 @@ class Mode(ABC):
         self, asked: "Question", program: "Program", moves: "Mapping[str, Program]"
     ) -> "Conversation":
         """What GPUs and programs say together, as real math."""
+
+    def steps(self, asked: "Question", program: "Program") -> "Steps | None":
+        """Of a mode without `beside`: its real math under a server; None: the program takes whole prompts."""
+        del asked, program
+
+    def beside(self, asked: "Question") -> "Beside | None":
+        """The mode under a server; None: a decode program takes each sequence, prefills are those of pd.
+
+        Raises FileError where it cannot be served, CompileError or HazardError.
+        """
+        del asked
+        raise FileError(f"serve: --mode {self.name} is not served. lpu afd --mode {self.name} times it.")

@@ -132,6 +132,18 @@ class PrefixCache:
         v = np.concatenate([empty, *(block.v for block in blocks)], axis=1)
         return Hit(len(found) * self.block_tokens, k, v)
 
+    def known(self, tokens: Sequence[int]) -> int:
+        """Tokens that `match` would find; nothing is used by it, and any thread may ask."""
+        empty, count = np.zeros(self._shape(0), DTYPES[self.binding.kv]), 0
+        for block in self._cut(tokens[: max(len(tokens) - 1, 0)], empty, empty):
+            if block.key not in self._blocks:
+                break
+            count += self.block_tokens
+        return count
+
+    def close(self) -> None:
+        """Nothing is held but memory."""
+
     def blocks(self) -> list[KVBlock]:
         """Every block, the least recently used first."""
         return list(self._blocks.values())

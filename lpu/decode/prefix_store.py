@@ -52,7 +52,7 @@ def write(folder: Path, cache: PrefixCache) -> None:
     held = cache.blocks()
     index = {
         "schema": SCHEMA,
-        "bound_to": _bound(cache.binding, cache.block_tokens),
+        "bound_to": bound_to(cache.binding, cache.block_tokens),
         "digest": _digest(held),
         "before": [block.before.hex() for block in held],
         "tokens": [block.tokens.tolist() for block in held],
@@ -81,7 +81,7 @@ def load(
             )
         if not is_sealed(folder / INDEX):
             raise FileError(f"kv-cache: {folder / INDEX}: its sha256 differs: the file was altered. {REMEDY}")
-        _check_bound(folder, index["bound_to"], _bound(binding, block_tokens))
+        check_bound(folder, index["bound_to"], bound_to(binding, block_tokens))
         before = [bytes.fromhex(key) for key in index["before"]]
         tokens = np.array(index["tokens"], "<i4").reshape(len(before), block_tokens)
         digest = str(index["digest"])
@@ -128,8 +128,8 @@ def _read(
     return both
 
 
-def _check_bound(folder: Path, held: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """One line that names every field that differs."""
+def check_bound(folder: Path, held: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise FileError, one line that names every field that differs."""
     if set(held) != set(NAMES):
         raise KeyError(f"bound_to has the keys {', '.join(held)}")
     unequal = [name for name in NAMES if held[name] != wanted[name]]
@@ -138,7 +138,8 @@ def _check_bound(folder: Path, held: Mapping[str, Any], wanted: Mapping[str, Any
         raise FileError(f"kv-cache: {folder}: {'; '.join(said)}. {REMEDY}")
 
 
-def _bound(binding: Binding, block_tokens: int) -> dict[str, Any]:
+def bound_to(binding: Binding, block_tokens: int) -> dict[str, Any]:
+    """Everything that blocks depend on, as it is written."""
     return {**asdict(binding), "block_tokens": block_tokens}
 
 

@@ -34,7 +34,9 @@ class Job:
     """What is asked of a slot. told: called with each new token, from any thread.
 
     echoed: of each token of the prompt but the first, once it is fed. logprobs: how many most likely tokens
-    are wanted beside each; None: not even its own.
+    are wanted beside each; None: not even its own. ticks: of each new token, the steps after the first one's;
+    tick: of the next. drafted: tokens that were proposed. cached: of the prompt, those that
+    were not computed.
     """
 
     prompt: tuple[int, ...]
@@ -47,7 +49,11 @@ class Job:
     echo: bool = False
     min_tokens: int = 0
     cancelled: bool = False
+    tick: int = 0
+    drafted: int = 0
+    cached: int = 0
     tokens: list[int] = field(default_factory=list[int])
+    ticks: list[int] = field(default_factory=list[int])
     echoed: list[Likely] = field(default_factory=list[Likely])
 
     def choose(self, logits: Logits, likely: int) -> NewToken:
@@ -55,8 +61,18 @@ class Job:
         sampling = self.how.sampling
         place = len(self.prompt) + len(self.tokens)
         token = draw(logits, sampling, place).token if sampling.temperature else likely
-        self.tokens.append(token)
+        self.add(token)
         return NewToken(token, self.likelihood(logits, token), self.finish())
+
+    def add(self, token: int) -> None:
+        """One more token, made now."""
+        self.tokens.append(token)
+        self.ticks.append(self.tick)
+
+    @property
+    def steps(self) -> int:
+        """Steps after that of the first token."""
+        return self.ticks[-1] if self.ticks else 0
 
     def finish(self) -> Finish | None:
         """Why the sequence is over now; None if it is not."""

@@ -1,6 +1,6 @@
 """Prometheus metrics with vLLM's names, and finer buckets below 10 ms. Source: facts/serving.md 5.3."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -98,12 +98,17 @@ class Meters:
         self._tokens["request_prompt_tokens"].observe(prompt)
         self._tokens["request_params_n"].observe(n)
 
-    def sequence(self, tokens: int, reason: str, queue: float, first: float, turn: float) -> None:
+    def looked_up(self, prompt: int, held: int) -> None:
+        """A prompt was looked up in the prefix cache."""
+        self._counts["prefix_cache_queries"].inc(prompt)
+        self._counts["prefix_cache_hits"].inc(held)
+
+    def sequence(self, tokens: int, reason: str, queue: float, first: float, gaps: Sequence[float]) -> None:
         """A sequence is done: seconds until it began, from there to its first token, and between tokens."""
         self._success.labels(*self._of, reason).inc()
         self._counts["generation_tokens"].inc(tokens)
         self._tokens["request_generation_tokens"].observe(tokens)
-        decode = max(tokens - 1, 0) * turn
+        decode = sum(gaps)
         told = {
             "time_to_first_token_seconds": queue + first,
             "e2e_request_latency_seconds": queue + first + decode,
@@ -114,10 +119,10 @@ class Meters:
         }
         for name, seconds in told.items():
             self._times[name].observe(seconds)
-        if tokens > 1:
-            self._times["request_time_per_output_token_seconds"].observe(turn)
-        for _ in range(tokens - 1):
-            self._times["inter_token_latency_seconds"].observe(turn)
+        if gaps:
+            self._times["request_time_per_output_token_seconds"].observe(decode / len(gaps))
+        for gap in gaps:
+            self._times["inter_token_latency_seconds"].observe(gap)
 
     def text(self) -> bytes:
         """All of them, as Prometheus reads it."""

@@ -4,14 +4,16 @@ A sequence that states its arrival is timed alone, on an idle machine, unless it
 it has: then all of them are simulated together. Others queue behind one another by the wall clock.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lpu.traffic.served import Served
+from lpu.afd.beside import Beside
+from lpu.gpu.units import PS_PER_SECOND
+from lpu.traffic.served import Prefiller, Prompt, Served, StepPace
 from lpu.traffic.simulation.simulate import simulate
 from lpu.traffic.trace import Trace
 
@@ -19,86 +21,177 @@ NS_PER_SECOND = 10**9
 
 
 class SlotTimes(NamedTuple):
-    """Cycles of a sequence: arrival, begin of its prefill or prompt, first new token, from token to token."""
+    """Cycles of a sequence: arrival, begin of its prefill or prompt, first new token, from step to step.
+
+    pause: between the first token and the step after it, besides.
+    """
 
     arrival: int
     begin: int
     first: int
     turn: int
+    pause: int = 0
 
-    def at(self, place: int) -> int:
-        """When new token `place` is there."""
-        return self.first + place * self.turn
+    def at(self, step: int) -> int:
+        """When what step `step` after that of the first new token gives is there."""
+        return self.first + (self.pause if step else 0) + step * self.turn
 
 
 class TimedSequence(NamedTuple):
-    """What is timed: arrival in cycles, tokens of the prompt, new tokens, and what orders equal arrivals."""
+    """What is timed: arrival in cycles, tokens of the prompt, new tokens, and what orders equal arrivals.
+
+    steps: after that of the first token, where they are not one for each other token.
+    """
 
     arrival: int
     prompt: int
     new: int
     order: tuple[Any, ...] = ()
+    steps: int | None = None
+
+    @property
+    def taken(self) -> int:
+        """Steps after that of the first token."""
+        return max(self.new - 1, 0) if self.steps is None else self.steps
+
+    @property
+    def middle(self) -> int:
+        """The mean length of its KV."""
+        return self.prompt + self.new // 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedTimes:
+    """A machine in time.
+
+    turn: cycles from step to step at (tokens of KV), where the first token is that of a prefill on GPUs.
+    None: the machine's own steps give it, all of one length.
+    """
+
+    machine: Served
+    turn: Callable[[int], int] | None = None
+
+    def paced(self, kv: int) -> Served:
+        """The machine with the steps of that length of KV."""
+        if self.turn is None:
+            return self.machine
+        turn = self.turn(min(kv, self.machine.longest))
+        return replace(self.machine, paces=(StepPace(self.machine.longest, turn, turn, turn),))
+
+
+def times_beside(beside: Beside, batch: int, longest: int, *, exact: bool) -> ServedTimes:
+    """A mode in time. exact: its rounds are known, else a token takes what it takes on average."""
+    share, clock_hz = beside.gpus, beside.program.manifest.clock_hz
+    step = beside.round if exact and beside.round is not None else beside.turn
+
+    def cycles(picoseconds: int) -> int:
+        return -(-picoseconds * clock_hz // PS_PER_SECOND)
+
+    def cost(tokens: int, held: int) -> Prompt:
+        compute, taken = max(cycles(beside.prefill(tokens)), 1), cycles(beside.prompt(tokens))
+        return Prompt(compute=compute, exposed=max(taken - compute, 0), handover=taken, wire=0)
+
+    def turn(kv: int) -> int:
+        return max(cycles(step(kv)), 1)
+
+    full = turn(longest)
+    machine = Served(
+        clock_hz=clock_hz,
+        groups=1,
+        rows=batch,
+        paces=(StepPace(longest, full, full, full),),
+        prefill=Prefiller(replicas=share.replicas, cost=cost, room_tokens=longest * batch, cache_blocks=0),
+    )
+    return ServedTimes(machine=machine, turn=turn)
 
 
 @dataclass(slots=True)
 class LiveClock:
     """Slots by the wall clock: a free slot is known by the cycle of its last step."""
 
-    machine: Served
+    times: ServedTimes
+    machine: Served = field(init=False)
     free: list[tuple[int, int]] = field(init=False)
     replicas: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.machine = self.times.machine
         self.free = [(0, slot) for slot in range(self.machine.slots)]
         self.replicas = [0] * (self.machine.prefill.replicas if self.machine.prefill else 0)
         heapify(self.free)
 
-    def take(self, arrival: int, prompt: int) -> tuple[int, SlotTimes]:
-        """The slot that is free first, and the times of a sequence in it."""
-        pace = self.machine.paces[-1]
+    def take(self, arrival: int, prompt: int, most: int, held: int = 0) -> tuple[int, SlotTimes]:
+        """The slot that is free first, and the times of a sequence of at most so many new tokens in it.
+
+        held: of the prompt, tokens whose KV the GPUs have.
+        """
+        pace = self.times.paced(prompt + most // 2).paces[-1]
         since, slot = heappop(self.free)
         prefill = self.machine.prefill
+        computed = 0
         if prefill is None:
             begin, ready, steps = max(arrival, since), max(arrival, since), prompt
         else:
-            cost = prefill.cost(prompt, 0)
+            cost = prefill.cost(prompt, held)
             begin = max(arrival, heappop(self.replicas))
-            heappush(self.replicas, begin + cost.compute)
-            ready, steps = max(begin + cost.compute + cost.exposed, since + cost.handover), 1
+            computed = begin + cost.compute
+            heappush(self.replicas, computed)
+            ready, steps = max(computed + cost.exposed, since + cost.handover), 1
         offset = slot // self.machine.rows * pace.interval
         joined = -(-(ready - offset) // pace.turn) * pace.turn + offset
         first = joined + (steps - 1) * pace.turn + pace.step
-        return slot, SlotTimes(arrival, begin, first, pace.turn)
+        if self.times.turn is None:
+            return slot, SlotTimes(arrival, begin, first, pace.turn)
+        return slot, SlotTimes(arrival, begin, computed, pace.turn, joined - computed)
 
     def give(self, slot: int, until: int) -> None:
         """The slot is free from that cycle on."""
         heappush(self.free, (until, slot))
 
 
-def alone(machine: Served, arrival: int, prompt: int) -> SlotTimes:
+def alone(times: ServedTimes, one: TimedSequence) -> SlotTimes:
     """A sequence on a machine that is idle when it comes."""
-    pace = machine.paces[-1]
-    if machine.prefill is None:
-        return SlotTimes(arrival, arrival, arrival + (prompt - 1) * pace.turn + pace.step, pace.turn)
-    cost = machine.prefill.cost(prompt, 0)
+    machine, arrival = times.paced(one.middle), one.arrival
+    pace, prefill = machine.paces[-1], machine.prefill
+    if prefill is None:
+        return SlotTimes(arrival, arrival, arrival + (one.prompt - 1) * pace.turn + pace.step, pace.turn)
+    cost = prefill.cost(one.prompt, 0)
+    if times.turn is not None:
+        return SlotTimes(arrival, arrival, arrival + cost.compute, pace.turn, cost.exposed)
     return SlotTimes(arrival, arrival, arrival + cost.compute + cost.exposed + pace.step, pace.turn)
 
 
-def together(machine: Served, every: Sequence[TimedSequence]) -> list[SlotTimes]:
-    """Sequences that share the machine, in the order given; whatever that is, each has the same times."""
+def together(times: ServedTimes, every: Sequence[TimedSequence]) -> list[SlotTimes]:
+    """Sequences that share the machine, in the order given; whatever that is, each has the same times.
+
+    Where steps depend on the length of the KV they are those of the longest sequence, and one whose only
+    token is that of its prefill holds its slot for a step.
+    """
+    if not every:
+        return []
+    machine = times.paced(max(one.middle for one in every))
+    gpus_first = times.turn is not None
     order = sorted(range(len(every)), key=lambda i: (every[i].arrival, every[i].order))
-    column = [np.array([every[i][field] for i in order], np.int64) for field in range(3)]
+    rows = [every[i] for i in order]
     found = simulate(
-        Trace(name="served", arrivals=column[0], inputs=column[1], outputs=np.maximum(column[2], 1)),
+        Trace(
+            name="served",
+            arrivals=np.array([one.arrival for one in rows], np.int64),
+            inputs=np.array([one.prompt for one in rows], np.int64),
+            outputs=np.array([max(one.taken + (not gpus_first), 1) for one in rows], np.int64),
+        ),
         machine,
         cycles=True,
     )
-    pace = machine.paces[-1]
-    times = [SlotTimes(0, 0, 0, 0)] * len(every)
-    for place, i in enumerate(order):
-        at = int(found.arrived[place]), int(found.started[place]), int(found.first[place])
-        times[i] = SlotTimes(*at, pace.turn)
-    return times
+    turn = machine.paces[-1].turn
+    made = [SlotTimes(0, 0, 0, 0)] * len(every)
+    columns = (found.arrived, found.started, found.computed, found.first)
+    for i, arrived, started, computed, first in zip(order, *(one.tolist() for one in columns), strict=True):
+        if gpus_first:
+            made[i] = SlotTimes(arrived, started, computed, turn, first - turn - computed)
+        else:
+            made[i] = SlotTimes(arrived, started, first, turn)
+    return made
 
 
 def cycles_of(nanoseconds: int, clock_hz: int) -> int:

@@ -11,7 +11,6 @@ from lpu.inputs.document import FileError
 
 TOKENS = ("real", "synthetic")
 PACES = ("real", "fast")
-MODES = ("pd", "afd", "draft")
 KEY = "LPU_API_KEY"
 
 
@@ -64,25 +63,12 @@ class ServeOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeGpus(GpuKind):
-    """GPUs that prefill in the modelled times; tokens are those of the program, whoever takes the prompt."""
+    """GPUs beside the rack: how many, and how they are dealt; what they do is the mode's."""
 
-    mode: Annotated[
-        str, Option("--mode", "How GPUs and LPUs share the work; pd alone is served.", choices=MODES)
-    ] = "pd"
-    gpus: Annotated[
-        int, Option("--gpus", "GPUs that prefill; 0: the LPUs take prompts themselves.", least=0)
-    ] = 0
+    gpus: Annotated[int, Option("--gpus", "GPUs; 0: the LPUs take prompts themselves (pd).", least=0)] = 0
     gpu_tp: Annotated[
         int | None, Option("--gpu-tp", "GPUs to a replica.", least=1, shown="the fastest for half a context")
     ] = None
-
-    def __post_init__(self) -> None:
-        GpuKind.__post_init__(self)
-        if self.mode != "pd":
-            raise FileError(
-                f"serve: --mode {self.mode} is not served, only pd: a server has the slots and times of a "
-                f"program that decodes by itself. lpu afd --mode {self.mode} times it; --run runs it."
-            )
 
 
 def is_loopback(host: str) -> bool:

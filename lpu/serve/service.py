@@ -5,14 +5,16 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from lpu.inputs.model import OpenModel
 from lpu.inputs.text import Tokenizer
+from lpu.report.words import EXACT
 from lpu.serve.engine import TokenSource
 from lpu.serve.job import Job, NewToken
 from lpu.serve.meters import Meters
-from lpu.serve.modelled import LiveClock, SlotTimes, TimedSequence, alone, cycles_of, together
+from lpu.serve.modelled import LiveClock, ServedTimes, SlotTimes, TimedSequence, alone, cycles_of, together
 from lpu.serve.refusal import RefusalError
 from lpu.serve.runs import Runs
 from lpu.traffic.served import Served
@@ -23,19 +25,36 @@ TICK_NS = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedModel:
-    """What is served. tokens: real or synthetic; pace: real or fast. label: what stands above its times."""
+    """What is served. tokens: real or synthetic; pace: real or fast. label: what stands above its times.
+
+    mode: how GPUs and LPUs share the work, if there are GPUs. rounds: a step gives one token or more.
+    """
 
     name: str
     model: OpenModel
     tokenizer: Tokenizer | None
     ends: frozenset[int]
     vocab: int
-    machine: Served
+    times: ServedTimes
     digest: str
     label: str | None
     tokens: str = "real"
     pace: str = "fast"
     queue: int = 1024
+    mode: str | None = None
+    rounds: bool = False
+
+    @property
+    def kinds(self) -> tuple[str, str]:
+        """How the time to the first token is known, and that between later ones."""
+        if self.mode is None:
+            return EXACT, EXACT
+        return "modelled", EXACT if self.times.turn is None else "modelled"
+
+    @property
+    def machine(self) -> Served:
+        """Slots and prefills."""
+        return self.times.machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,9 +102,9 @@ class Service:
         self.meters = Meters(served.name)
         self.running, self.waiting = 0, 0
         self._slots = asyncio.Semaphore(served.machine.slots)
-        self._live = LiveClock(served.machine)
+        self._live = LiveClock(served.times)
         self._epoch = time.monotonic_ns()
-        self.runs = Runs(lambda every: together(served.machine, every))
+        self.runs = Runs(lambda every: together(served.times, every))
         self.kept: deque[TimedSequence] = deque(maxlen=KEPT)
         self.meters.watch(
             lambda: self.running, lambda: self.waiting, lambda: self.running / served.machine.slots
@@ -139,15 +158,17 @@ class Service:
         slot = None
         try:
             if sitting.stated.arrival_ns is None:
-                slot, times = self._live.take(sitting.arrival, len(job.prompt))
+                held = self.engine.known(job.prompt)
+                self.meters.looked_up(len(job.prompt), held)
+                slot, times = self._live.take(sitting.arrival, len(job.prompt), job.most, held)
             else:
-                times = alone(self.served.machine, sitting.arrival, len(job.prompt))
+                times = alone(self.served.times, TimedSequence(sitting.arrival, len(job.prompt), job.most))
             sitting.times[index] = times
             await self._tokens(sitting, index, job, times)
         finally:
             job.cancelled = True
             if slot is not None:
-                self._live.give(slot, sitting.times[index].at(max(len(job.tokens) - 1, 0)))
+                self._live.give(slot, sitting.times[index].at(job.steps))
             self.running -= 1
             self._slots.release()
 
@@ -166,7 +187,11 @@ class Service:
             if isinstance(new, BaseException):
                 raise new
             if self.served.pace == "real":
-                due = sitting.received + (times.at(place) - times.arrival) / self.served.machine.clock_hz
+                due = (
+                    sitting.received
+                    + (times.at(job.ticks[place] if job.ticks else 0) - times.arrival)
+                    / self.served.machine.clock_hz
+                )
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
             place += 1
             sitting.pieces.put_nowait(PlacedToken(index, new))
@@ -180,23 +205,30 @@ class Service:
         if stated.arrival_ns is None:
             return times
         sequences = [
-            TimedSequence(sitting.arrival, len(job.prompt), len(job.tokens), (*stated.order, i))
+            TimedSequence(
+                sitting.arrival, len(job.prompt), len(job.tokens), (*stated.order, i), self._steps(job)
+            )
             for i, job in enumerate(jobs)
         ]
         self.kept.extend(sequences)
         if stated.requests is None:
-            return times
+            return [alone(self.served.times, one) for one in sequences]
         return await self.runs.times(stated.run, stated.requests, sequences)
+
+    def _steps(self, job: Job) -> int | None:
+        """Steps after the first token's, where they are not one for each other token."""
+        return job.steps if self.served.rounds else None
 
     def note(self, job: Job, times: SlotTimes, reason: str) -> None:
         """Count a sequence that is done."""
         hz = self.served.machine.clock_hz
+        every = [times.at(step) for step in job.ticks]
         self.meters.sequence(
             len(job.tokens),
             reason,
             (times.begin - times.arrival) / hz,
             (times.first - times.begin) / hz,
-            times.turn / hz,
+            [(end - begin) / hz for begin, end in pairwise(every)],
         )
 
     def schedule(self) -> list[dict[str, Any]]:
@@ -211,9 +243,9 @@ class Service:
                 "arrival_cycle": times.arrival,
                 "begin_cycle": times.begin,
                 "first_token_cycle": times.first,
-                "last_token_cycle": times.at(max(one.new - 1, 0)),
+                "last_token_cycle": times.at(one.taken),
                 "time_to_first_token_ms": (times.first - times.arrival) * 1000 / hz,
                 "queue_time_ms": (times.begin - times.arrival) * 1000 / hz,
             }
-            for one, times in zip(every, together(self.served.machine, every), strict=True)
+            for one, times in zip(every, together(self.served.times, every), strict=True)
         ]

@@ -11,18 +11,24 @@ from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
 from compiler.program.program import Program
 from fabric.rack import Rack
+from lpu.afd.ask import others_of
+from lpu.afd.beside import Beside
 from lpu.afd.machines import machines
+from lpu.afd.mode import Mode
+from lpu.afd.modes.pd import Pd
+from lpu.afd.question import Question
 from lpu.afd.report import PROJECTION
 from lpu.folder import Progress, quiet, require_legal
+from lpu.gpu.request import Request
 from lpu.inputs.document import FileError
-from lpu.inputs.files import read_rack
-from lpu.inputs.model import OpenModel
 from lpu.inputs.open import Model, open_model
 from lpu.keywords import ModelKeywords, model_keywords
 from lpu.report.words import label_of
+from lpu.serve.modelled import ServedTimes, times_beside
 from lpu.serve.options import ServeGpus, ServeOptions
 from lpu.traffic.machine import dealt, prefiller, served
 
+Served3 = tuple[Program, ServedTimes, Any]
 SEQUENCES = 8  # slots, where nothing else is said
 BACKLOG = 2048
 
@@ -34,6 +40,7 @@ def serve(
     gpus: ServeGpus | None = None,
     rack: str | Path | Rack = "lpx",
     options: CompileOptions | None = None,
+    mode: Mode | None = None,
     ready: Callable[[str, Any], None] = lambda address, served: None,
     progress: Progress = quiet,
     **keywords: Unpack[ModelKeywords],
@@ -45,7 +52,7 @@ def serve(
     need_server()
     how = how or ServeOptions()
     with listening(how) as listener:
-        service = service_of(model, how, gpus or ServeGpus(), rack, options, progress, keywords)
+        service = service_of(model, how, gpus or ServeGpus(), rack, options, progress, keywords, mode)
         host, port = listener.getsockname()[:2]
         ready(f"http://{f'[{host}]' if ':' in host else host}:{port}", service)
         run(service, how, listener)
@@ -70,51 +77,104 @@ def service_of(
     options: CompileOptions | None = None,
     progress: Progress = quiet,
     keywords: ModelKeywords | None = None,
+    mode: Mode | None = None,
 ) -> Any:
-    """The model, compiled, checked and loaded, as a `Service`."""
-    from lpu.serve.engine import SyntheticEngine, real_engine
+    """The model, compiled, checked and loaded, as a `Service`. mode: `Pd()` if not given."""
     from lpu.serve.service import ServedModel, Service
 
-    given: dict[str, Any] = {"batch": SEQUENCES} | dict(model_keywords("serve", keywords or {}))
-    opened = open_model(model, **given)
-    if len(opened.contexts) > 1:
-        raise FileError(
-            f"serve: --context has {len(opened.contexts)} buckets, a server has 1. Give the largest."
-        )
-    if how.tokens == "real":
-        opened.need_weights("serve")
-    machine = rack if isinstance(rack, Rack) else read_rack(rack)
-    program = compile_program(opened.source(), machine, options or CompileOptions(), progress)
-    if how.tokens == "real" and program.manifest.waves is not None:
-        raise FileError(
-            "serve: --objective throughput has no real tokens here. Give --tokens synthetic, or leave it out."
-        )
-    require_legal(program, None, progress)
+    mode = mode or Pd()
+    given = {"batch": SEQUENCES} | dict(model_keywords("serve", keywords or {})) | mode.changes()
+    asked = _asked(model, given, how, gpus, rack, options or CompileOptions(), progress, mode)
+    opened = asked.model
+    beside = mode.beside(asked)
+    if beside is None:
+        program, times, engine = _alone(asked, how, gpus, mode)
+    else:
+        program, times, engine = _divided(asked, how, beside)
     about = ServedModel(
         name=how.name or opened.name,
         model=opened,
         tokenizer=opened.tokenizer(),
         ends=opened.ends(),
         vocab=opened.vocab,
-        machine=served(program, _prefiller(program, gpus, machine)),
+        times=times,
         digest=program.manifest.digest,
         label=PROJECTION if gpus.gpus else label_of(program.manifest.chip.name),
         tokens=how.tokens,
         pace=how.pace,
         queue=how.queue,
+        mode=mode.name if gpus.gpus else None,
+        rounds=beside is not None and beside.round is not None and how.tokens == "real",
     )
-    return Service(about, _engine(program, opened, how, SyntheticEngine, real_engine))
+    return Service(about, engine)
 
 
-def _engine(program: Program, opened: OpenModel, how: ServeOptions, synthetic: Any, real: Any) -> Any:
-    return synthetic(opened.vocab) if how.tokens == "synthetic" else real(program, opened)
+def _asked(
+    model: Model,
+    given: dict[str, Any],
+    how: ServeOptions,
+    gpus: ServeGpus,
+    rack: str | Path | Rack,
+    options: CompileOptions,
+    progress: Progress,
+    mode: Mode,
+) -> Question:
+    """What a mode is asked by a server: requests of half a context each in every slot."""
+    opened = open_model(model, **given)
+    if len(opened.contexts) > 1:
+        raise FileError(
+            f"serve: --context has {len(opened.contexts)} buckets, a server has 1. Give the largest."
+        )
+    longest, batch = max(opened.contexts), opened.step.batch
+    prompt = max(longest // 2, 2)
+    request = Request(prompt_tokens=prompt, new_tokens=max(longest - prompt, 1), batch=batch)
+    mode.check(request, run=how.tokens == "real")
+    others = others_of(mode, opened, opened.contexts, bool(given.get("trust")))
+    for one in (opened, *others.values()) if how.tokens == "real" else ():
+        one.need_weights("serve")
+    return Question(
+        model=opened,
+        request=request,
+        machines=machines(rack, gpus, gpus.gpus, gpus.gpu_tp),
+        options=options,
+        others=others,
+        progress=progress,
+    )
 
 
-def _prefiller(program: Program, gpus: ServeGpus, rack: Rack) -> Any:
-    if not gpus.gpus:
-        return None
-    there = machines(rack, gpus, gpus.gpus, gpus.gpu_tp)
-    return prefiller(dealt(program, there, program.manifest.longest // 2), program, "none", 1)
+def _alone(asked: Question, how: ServeOptions, gpus: ServeGpus, mode: Mode) -> Served3:
+    """A program that decodes by itself, and the GPUs that prefill for it, if any."""
+    from lpu.serve.engine import BatchEngine, SyntheticEngine, real_engine
+
+    opened, there = asked.model, asked.machines
+    program = compile_program(opened.source(), there.rack, asked.options, asked.progress)
+    if how.tokens == "real" and program.manifest.waves is not None:
+        raise FileError(
+            "serve: --objective throughput has no real tokens here. Give --tokens synthetic, or leave it out."
+        )
+    require_legal(program, None, asked.progress)
+    prefill = None
+    if gpus.gpus:
+        prefill = prefiller(dealt(program, there, program.manifest.longest // 2), program, "none", 1)
+    real = how.tokens == "real"
+    steps = mode.steps(asked, program) if real else None
+    if steps is not None:
+        engine: Any = BatchEngine(steps)
+    else:
+        engine = real_engine(program, opened) if real else SyntheticEngine(opened.vocab)
+    return program, ServedTimes(machine=served(program, prefill)), engine
+
+
+def _divided(asked: Question, how: ServeOptions, beside: Beside) -> Served3:
+    """A mode in which the GPUs do a part of every step."""
+    from lpu.serve.engine import BatchEngine, SyntheticEngine
+
+    if asked.options.objective == "throughput":
+        raise FileError("serve: --objective throughput is of programs that decode alone. Leave it out.")
+    real = how.tokens == "real"
+    engine = BatchEngine(beside.steps()) if real else SyntheticEngine(asked.model.vocab)
+    longest, batch = max(asked.model.contexts), asked.request.batch
+    return beside.program, times_beside(beside, batch, longest, exact=real), engine
 
 
 @contextmanager

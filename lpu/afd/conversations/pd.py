@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Int32
 
 from compiler.program.program import Program
+from lpu.afd.beside import Joined, TakenStep
 from lpu.afd.gpu_side import GpuSide
 from lpu.decode.conversation import Conversation, Spoken, Users, prompts_of
 from lpu.decode.decoders import Tensors
@@ -24,6 +26,44 @@ class PdPrograms:
     decode: Program
     ingest: Program
     egress: Program | None = None
+
+
+class HandedSteps:
+    """Steps of a decode program whose prompts GPUs take; what the cache has is handed over at once."""
+
+    def __init__(self, model: OpenModel, programs: PdPrograms, cache: PrefixCache) -> None:
+        self.batch, self._cache, self._gpu = model.step.batch, cache, GpuSide(model)
+        self._machine = prepare(programs.decode, Tensors(model))
+        self._handover = Handover(self._machine, programs.ingest)
+        self._state = self._machine.start()
+
+    def join(self, row: int, prompt: Sequence[int], scored: bool) -> Joined:
+        """All but the last token, which the program takes."""
+        last = len(prompt) - 1
+        hit = self._cache.match(() if scored else prompt)
+        self._gpu.put_kv(row, 0, hit.k, hit.v)
+        logits = np.zeros((0, self._gpu.vocab), np.float32)
+        if last > hit.tokens:
+            logits = self._gpu.prefill(row, prompt[hit.tokens : last], hit.tokens).logits
+        self._cache.store(prompt[:last], *self._gpu.kv(row, 0, last))
+        self._state = _handed(self._gpu, self._handover, self._state, row, 0, last)
+        return Joined(last, logits, hit.tokens)
+
+    def known(self, prompt: Sequence[int]) -> int:
+        """Tokens whose KV the cache has."""
+        return self._cache.known(prompt)
+
+    def close(self) -> None:
+        """Let another process have the cache."""
+        self._cache.close()
+
+    def step(
+        self, tokens: Int32[np.ndarray, " batch"], at: Int32[np.ndarray, " batch"], more: Sequence[int]
+    ) -> TakenStep:
+        """A step of the program."""
+        del more  # a step gives one token
+        logits, likely, self._state = self._machine.step(self._state, tokens, at)
+        return TakenStep(np.asarray(logits)[:, None], np.asarray(likely)[:, None])
 
 
 def converse(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from compiler.errors import OptionError
@@ -11,6 +12,8 @@ from lpu.afd.options import FfnDown, FfnUp
 
 if TYPE_CHECKING:
     from compiler.program.program import Program
+    from lpu.afd.beside import Beside
+    from lpu.afd.conversations.afd import DividedSteps
     from lpu.afd.question import Question, Timed
     from lpu.afd.times.afd import SlotRule
     from lpu.decode.conversation import Conversation
@@ -86,3 +89,29 @@ class Afd(Mode):
         part = of_micro_batch(asked.model, program.manifest.rows)
         users = users_of(asked.request, asked.model)
         return converse(part, program, users, asked.request.new_tokens, progress=asked.progress)
+
+    def beside(self, asked: "Question") -> "Beside":
+        """GPUs prefill; every later token takes a step of all micro-batches, at its mean length of KV."""
+        from lpu.afd.beside import Beside
+        from lpu.afd.times.afd import divided
+        from lpu.afd.times.hops import pace
+
+        there = divided(asked, self.micro_batches, self.split, self.threshold)
+        rule, batch = self.rule(), asked.request.batch
+
+        def turn(kv: int) -> int:
+            found = pace(there.gpus, there.hops, batch, there.micro_batches, kv, rule, 0)
+            return int(found.period) + found.missed
+
+        def steps() -> "DividedSteps":
+            from lpu.afd.conversations.afd import DividedSteps
+
+            return DividedSteps(asked.model, there.program, batch)
+
+        return Beside(
+            program=there.program,
+            gpus=there.gpus,
+            prefill=lambda tokens: there.gpus.prefill(tokens, 0, 1),
+            turn=cache(turn),
+            steps=steps,
+        )

@@ -10,10 +10,13 @@ from lpu.afd.mode import Mode
 
 if TYPE_CHECKING:
     from compiler.program.program import Program
+    from lpu.afd.beside import Beside
+    from lpu.afd.conversations.draft import DraftedSteps
     from lpu.afd.question import Question, Timed
     from lpu.afd.times.draft import Drafting
     from lpu.decode.conversation import Conversation
     from lpu.gpu.request import Request
+    from lpu.inputs.model import OpenModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +51,12 @@ class Draft(Mode):
         """Rounds of drafts and one step that verifies. Raises OptionError for another vocabulary."""
         from lpu.afd.times.draft import timed
 
-        small, model = asked.others["drafter"], asked.model
+        return timed(asked, self._small(asked), self.drafting())
+
+    def _small(self, asked: "Question") -> "OpenModel":
+        """The small model. Raises OptionError for another vocabulary."""
+        small: OpenModel = asked.others["drafter"]
+        model = asked.model
         if small.vocab != model.vocab:
             raise OptionError(
                 "options",
@@ -56,7 +64,7 @@ class Draft(Mode):
                 f"has a vocabulary of {small.vocab} tokens, {model.name} one of {model.vocab}",
                 "Give two models of one tokenizer.",
             )
-        return timed(asked, small, self.drafting())
+        return small
 
     def converse(
         self, asked: "Question", program: "Program", moves: "Mapping[str, Program]"
@@ -68,3 +76,32 @@ class Draft(Mode):
         model, tokens = asked.model, asked.request.new_tokens
         about = asked.others["drafter"], program, users_of(asked.request, model)
         return converse(model, *about, tokens, self.drafts, progress=asked.progress)
+
+    def beside(self, asked: "Question") -> "Beside":
+        """GPUs prefill while the drafter takes the prompt; then rounds, each of one token or more."""
+        from lpu.afd.beside import Beside
+        from lpu.afd.machines import best
+        from lpu.afd.times.draft import prompt_ps, round_ps
+
+        small, drafting, batch = self._small(asked), self.drafting(), asked.request.batch
+        length, rows = asked.request.middle(0), self.drafts + 1
+        gpus = best(asked.shares(), asked.request, lambda one: one.verify(batch, rows, length))
+        program = asked.compiled(small)
+
+        def steps() -> "DraftedSteps":
+            from lpu.afd.conversations.draft import DraftedSteps
+
+            return DraftedSteps(asked.model, small, program, self.drafts)
+
+        def one(kv: int) -> int:
+            return round_ps(batch, gpus, program, drafting, kv)
+
+        return Beside(
+            program=program,
+            gpus=gpus,
+            prefill=lambda tokens: gpus.prefill(tokens, 0, 1),
+            prompt=lambda tokens: prompt_ps(program, 0, tokens),
+            turn=lambda kv: int(one(kv) / drafting.tokens),
+            round=one,
+            steps=steps,
+        )

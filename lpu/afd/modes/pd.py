@@ -12,6 +12,7 @@ from lpu.afd.mode import Mode
 
 if TYPE_CHECKING:
     from compiler.program.program import Program
+    from lpu.afd.conversations.pd import HandedSteps
     from lpu.afd.question import Question, Timed
     from lpu.decode.conversation import Conversation
     from lpu.decode.prefix_cache import PrefixCache
@@ -71,6 +72,29 @@ class Pd(Mode):
         if store is not None:
             cached = _cached(store, asked)
         return times.timed(asked, replace(asked.request, cached_tokens=cached), self.copy_back)
+
+    def beside(self, asked: "Question") -> None:
+        """The program's own slots; prefills and hand-overs as a replay has them. Raises OptionError."""
+        usual = Pd()
+        for name in ("kv_policy", "cached_tokens"):
+            if (given := getattr(self, name)) != getattr(usual, name):
+                flag = f"--{name.replace('_', '-')}"
+                raise OptionError("serve", flag, f"is {given!r}, a server has no turns", "Leave it out.")
+        if self.kv_cache is not None and not asked.machines.gpus:
+            reason = "is of KV that GPUs compute, there are 0"
+            raise OptionError("serve", "--kv-cache", reason, "Give --gpus, or leave it out.")
+
+    def steps(self, asked: "Question", program: "Program") -> "HandedSteps | None":
+        """With --kv-cache: GPUs prefill what it lacks, and KV is handed over; new blocks are kept at once."""
+        from lpu.afd.conversations.pd import HandedSteps, PdPrograms
+        from lpu.decode.prefix_binding import binding_of
+        from lpu.decode.prefix_folder import KeptCache
+
+        if self.kv_cache is None:
+            return None
+        programs = PdPrograms(decode=program, ingest=self.moves(asked, program)["ingest"])
+        bound = binding_of(asked.model, tp=asked.machines.gpus)
+        return HandedSteps(asked.model, programs, KeptCache(self.kv_cache, bound, BLOCK_TOKENS))
 
     def moves(self, asked: "Question", program: "Program") -> "Mapping[str, Program]":
         """The programs that write and read the KV of the decode program, in messages of 128 tokens.

@@ -5,9 +5,11 @@ Source: facts/afd.md sections 0, 1 and 3.3.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 
 from compiler.hops import compile_hops
+from compiler.program.program import Program
 from compiler.split import Split
 from fabric.rack import Rack
 from lpu.afd.machines import alone, best
@@ -28,20 +30,26 @@ SIDES = {"attention": "GPUs", "down": "bridge", "ffn": "LPUs", "up": "bridge"}
 BASES = {"attention": "modelled", "down": "modelled", "ffn": EXACT, "up": "modelled"}
 
 
-def timed(
-    asked: Question,
-    micro_batches: int | None,
-    rule: SlotRule,
-    split: str,
-    threshold: float | None,
-    target: int | None,
-) -> Timed:
-    """The whole mode in time. target: picoseconds that a token may take, to warn of the dead zone."""
-    request, every = asked.request, asked.shares()
-    length = request.middle(request.turns - 1)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Divided:
+    """A model whose FFNs are hops on the LPUs: their program and times, and the GPUs for the rest."""
+
+    program: Program
+    split: Split
+    hops: HopTimes
+    gpus: GpuShare
+    micro_batches: int
+
+
+def divided(asked: Question, micro_batches: int | None, split: str, threshold: float | None) -> Divided:
+    """The hops compiled and checked, the GPUs dealt as is best for the last turn's attention.
+
+    micro_batches: 2 if the batch is even, else 1, where none are given. Raises CompileError or HazardError.
+    """
+    request = asked.request
     m = micro_batches or (2 if request.batch % 2 == 0 else 1)
-    rows = check_micro_batches(request.batch, m)
-    gpus = best(every, request, lambda one: picoseconds(one.attention(rows, length).seconds))
+    rows, length = check_micro_batches(request.batch, m), request.middle(request.turns - 1)
+    gpus = best(asked.shares(), request, lambda one: picoseconds(one.attention(rows, length).seconds))
     program, found = compile_hops(
         of_micro_batch(asked.model, rows).source(),
         asked.machines.rack,
@@ -54,7 +62,23 @@ def timed(
         progress=asked.progress,
     )
     hops = hop_times(asked.checked(program), found)
-    made, paces = turns(request, gpus, hops, m, rule, alone(every, request))
+    return Divided(program=program, split=found, hops=hops, gpus=gpus, micro_batches=m)
+
+
+def timed(
+    asked: Question,
+    micro_batches: int | None,
+    rule: SlotRule,
+    split: str,
+    threshold: float | None,
+    target: int | None,
+) -> Timed:
+    """The whole mode in time. target: picoseconds that a token may take, to warn of the dead zone."""
+    request = asked.request
+    there = divided(asked, micro_batches, split, threshold)
+    program, found, hops, gpus = there.program, there.split, there.hops, there.gpus
+    length = request.middle(request.turns - 1)
+    made, paces = turns(request, gpus, hops, there.micro_batches, rule, alone(asked.shares(), request))
     last = paces[-1]
     return Timed(
         program=program,

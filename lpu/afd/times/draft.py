@@ -16,7 +16,7 @@ from lpu.afd.trace import of_parts
 from lpu.afd.turn import Turn
 from lpu.gpu.request import Request
 from lpu.gpu.share import GpuShare
-from lpu.gpu.units import Part, cycles_ps, picoseconds
+from lpu.gpu.units import Part, cycles_ps, picoseconds, total
 from lpu.inputs.model import OpenModel
 from lpu.pingpong.closed_forms import tokens_per_verify
 from lpu.report.words import EXACT
@@ -108,9 +108,9 @@ def _turn(
     batch, before, brings = request.batch, request.before(number), request.brings(number)
     reused = max(0, before - 1)
     prefill = share.prefill(before + brings - reused, reused, batch)
-    taken = sum(_step(drafter, position) for position in range(reused, before + brings))
+    taken = prompt_ps(drafter, reused, before + brings)
     rounds = -(-(request.new_tokens - 1) // drafting.tokens)
-    mean = int(Fraction(sum(part.picoseconds for part in parts)) / drafting.tokens)
+    mean = int(total(parts) / drafting.tokens)
     return Turn(
         number=number,
         first=(
@@ -125,6 +125,17 @@ def _turn(
         reused=reused,
         crossed={"ids": 2 * batch * (drafting.drafts + 1) * ID_BYTES * rounds},
     )
+
+
+def round_ps(batch: int, share: GpuShare, drafter: Program, drafting: Drafting, kv: int) -> int:
+    """Picoseconds of a round at a length of the KV."""
+    request = Request(prompt_tokens=max(kv, 2), new_tokens=1, batch=batch)
+    return total(round_parts(request, share, drafter, drafting, 0))
+
+
+def prompt_ps(drafter: Program, begin: int, end: int) -> int:
+    """Picoseconds in which a drafter takes the tokens at positions begin to end - 1, one a step."""
+    return sum(_step(drafter, position) for position in range(begin, end))
 
 
 def _step(program: Program, position: int) -> int:

@@ -8,6 +8,7 @@ from lpu.inputs.text import Tokenizer
 from lpu.serve.http.texts import GrowingText, stop_reason
 from lpu.serve.job import Job, Likely, NewToken
 from lpu.serve.modelled import SlotTimes
+from lpu.serve.service import ServedModel
 
 REASONS = {"end": "stop", "stop": "stop", "length": "length"}
 
@@ -104,38 +105,53 @@ def word(tokenizer: Tokenizer | None, token: int) -> str:
     return (tokenizer.decode([token]) if tokenizer else "") or f"token_id:{token}"
 
 
-def usage_of(jobs: Sequence[Job], prompts: int) -> dict[str, Any]:
-    """Tokens in and out; a prompt counts once for all of its n choices."""
+def usage_of(jobs: Sequence[Job], prompts: int, n: int = 1, *, stated: bool = False) -> dict[str, Any]:
+    """Tokens in and out; a prompt counts once for all of its n choices.
+
+    stated: the request states its arrival: then its time has no cached tokens, nor has its answer.
+    """
     new = sum(len(job.tokens) for job in jobs)
     return {
         "prompt_tokens": prompts,
         "completion_tokens": new,
         "total_tokens": prompts + new,
-        "prompt_tokens_details": {"cached_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": 0 if stated else sum(job.cached for job in jobs[::n])},
     }
 
 
-def metrics_of(
-    jobs: Sequence[Job], times: Sequence[SlotTimes], clock_hz: int, label: str | None, tokens: str
-) -> dict[str, Any]:
+def metrics_of(jobs: Sequence[Job], times: Sequence[SlotTimes], served: ServedModel) -> dict[str, Any]:
     """Modelled times: of the sequence that ends last, and cycles of each. Keys of vLLM, and ours."""
-    ends = [one.at(max(len(job.tokens) - 1, 0)) for job, one in zip(jobs, times, strict=True)]
+    clock_hz = served.machine.clock_hz
+    ends = [one.at(job.steps) for job, one in zip(jobs, times, strict=True)]
     last = max(range(len(jobs)), key=lambda i: (ends[i], i))
     job, one, end = jobs[last], times[last], ends[last]
-    spent = (end - one.first) / clock_hz
+    spent, later = end - one.first, max(len(job.tokens) - 1, 0)
     return {
         "queue_time_ms": (one.begin - one.arrival) * 1000 / clock_hz,
         "time_to_first_token_ms": (one.first - one.arrival) * 1000 / clock_hz,
-        "generation_time_ms": (end - one.first) * 1000 / clock_hz,
-        "mean_itl_ms": one.turn * 1000 / clock_hz if len(job.tokens) > 1 else None,
-        "tokens_per_second": (len(job.tokens) - 1) / spent if spent else None,
+        "generation_time_ms": spent * 1000 / clock_hz,
+        "mean_itl_ms": spent / later * 1000 / clock_hz if later else None,
+        "tokens_per_second": later * clock_hz / spent if spent else None,
         "lpu_cycles": end - one.begin,
         "lpu_clock_hz": clock_hz,
         "arrival_cycle": one.arrival,
         "first_token_cycles": [each.first for each in times],
         "last_token_cycles": ends,
-        "cycles_per_token": one.turn,
-        "kind": "exact for the stated machine",
-        "label": label,
-        "tokens": tokens,
+        "cycles_per_token": None if served.rounds else one.turn,
+        "rounds": _rounds(jobs, one) if served.rounds else None,
+        "mode": served.mode,
+        "kind": served.kinds[0],
+        "later_tokens_kind": served.kinds[1],
+        "label": served.label,
+        "tokens": served.tokens,
+    }
+
+
+def _rounds(jobs: Sequence[Job], one: SlotTimes) -> dict[str, int]:
+    """Of all sequences: what was drafted, and became tokens; cycles of a round of the one that ends last."""
+    return {
+        "rounds": sum(job.steps for job in jobs),
+        "drafted": sum(job.drafted for job in jobs),
+        "accepted": sum(max(len(job.tokens) - 1, 0) - job.steps for job in jobs),
+        "cycles_per_round": one.turn,
     }

@@ -239,7 +239,11 @@ async def _gone(request: Request) -> None:
 async def _refused(request: Request, error: Exception) -> Response:
     """What starlette refuses, such as a path that is none."""
     assert isinstance(error, HTTPException)
-    return RefusalError(error.status_code, f"{request.method} {request.url.path}: {error.detail}.").response()
+    answer = RefusalError(
+        error.status_code, f"{request.method} {request.url.path}: {error.detail}."
+    ).response()
+    answer.headers.update(error.headers or {})  # which methods there are
+    return answer
 
 
 async def _broken(request: Request, error: Exception) -> Response:

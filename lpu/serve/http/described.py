@@ -14,27 +14,83 @@ POSTS: dict[str, type[BaseModel]] = {
     "/detokenize": DetokenizeBody,
 }
 GETS = ("/health", "/ping", "/version", "/metrics", "/v1/models", "/lpu/schedule")
-REFUSALS = ("400", "401", "404", "408", "413", "429")
+OPEN = ("/health", "/ping")  # answered without a key
+REFUSALS = ("400", "401", "404", "405", "408", "413", "429")
+JSON, TEXT, EVENTS = "application/json", "text/plain", "text/event-stream"
+NEEDED: dict[str, dict[str, Any]] = {
+    "/v1/completions": {"id": "string", "object": "string", "choices": "array", "usage": "object"},
+    "/v1/chat/completions": {"id": "string", "object": "string", "choices": "array", "usage": "object"},
+    "/tokenize": {"tokens": "array", "count": "integer", "max_model_len": "integer"},
+    "/detokenize": {"prompt": "string"},
+    "/version": {"version": "string"},
+    "/v1/models": {"object": "string", "data": "array"},
+    "/lpu/schedule": {"schema": "string", "sequences": "array"},
+}
+"""What an answer always has, by name and kind."""
+ERROR: dict[str, Any] = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": "integer"},
+            },
+        }
+    },
+}
 
 
 def described() -> dict[str, Any]:
     """The document."""
-    shared: dict[str, Any] = {}
-    paths: dict[str, Any] = {path: {"get": {"responses": _responses()}} for path in GETS}
+    shared: dict[str, Any] = {"Error": ERROR}
+    paths: dict[str, Any] = {path: {"get": {"responses": _responses(path), **_open(path)}} for path in GETS}
     for path, body in POSTS.items():
         found = body.model_json_schema(ref_template="#/components/schemas/{model}")
         shared |= found.pop("$defs", {})
-        content = {"application/json": {"schema": found}}
+        content = {JSON: {"schema": found}}
         paths[path] = {
-            "post": {"requestBody": {"required": True, "content": content}, "responses": _responses()}
+            "post": {"requestBody": {"required": True, "content": content}, "responses": _responses(path)}
         }
     return {
         "openapi": "3.1.0",
         "info": {"title": "lpu serve", "version": version("lpu-emulator")},
         "paths": paths,
-        "components": {"schemas": shared},
+        "security": [{}, {"key": []}],
+        "components": {
+            "schemas": shared,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
     }
 
 
-def _responses() -> dict[str, Any]:
-    return {code: {"description": "refused"} for code in REFUSALS} | {"200": {"description": "done"}}
+def _open(path: str) -> dict[str, Any]:
+    return {"security": [{}]} if path in OPEN else {}
+
+
+def _responses(path: str) -> dict[str, Any]:
+    refused = {
+        "description": "refused",
+        "content": {JSON: {"schema": {"$ref": "#/components/schemas/Error"}}},
+    }
+    return {"200": {"description": "done"} | _content(path)} | dict.fromkeys(REFUSALS, refused)
+
+
+def _content(path: str) -> dict[str, Any]:
+    """What an answer holds."""
+    if path == "/metrics":
+        return {"content": {TEXT: {"schema": {"type": "string"}}}}
+    if path not in NEEDED:
+        return {}
+    needed = NEEDED[path]
+    kinds = {name: {"type": kind} for name, kind in needed.items()}
+    content: dict[str, Any] = {
+        JSON: {"schema": {"type": "object", "required": list(needed), "properties": kinds}}
+    }
+    if path.endswith("completions"):
+        content[EVENTS] = {"schema": {"type": "string"}}
+    return {"content": content}

@@ -62,7 +62,7 @@ class Asked(BaseModel):
     def stops(self) -> tuple[str, ...]:
         """Texts to stop at."""
         found = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        return tuple(text for text in found if text)
+        return tuple(found)
 
     @property
     def most(self) -> int | None:
@@ -76,6 +76,8 @@ class Asked(BaseModel):
 
     def refuse_unknown(self) -> None:
         """Raise RefusalError for what would change tokens and is not done here."""
+        if "" in self.stops:
+            raise RefusalError(400, "stop holds an empty text; each needs at least 1 character.", "stop")
         for name, neutral in NEUTRAL.items():
             value = getattr(self, name)
             if value not in (None, neutral, {}):

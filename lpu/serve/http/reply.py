@@ -63,8 +63,12 @@ class Reply:
         served, jobs = self.service.served, self.sitting.jobs
         for answer, one in zip(self.answers, times, strict=True):
             self.service.note(answer.job, one, answer.reason or "abort")
-        metrics = metrics_of(jobs, times, served.machine.clock_hz, served.label, served.tokens)
-        return {"usage": usage_of(jobs, sum(map(len, self.wish.prompts))), "metrics": metrics}
+        metrics = metrics_of(jobs, times, served)
+        return {"usage": self._usage(), "metrics": metrics}
+
+    def _usage(self) -> dict[str, Any]:
+        prompts, stated = sum(map(len, self.wish.prompts)), self.sitting.stated.arrival_ns is not None
+        return usage_of(self.sitting.jobs, prompts, self.wish.n, stated=stated)
 
     async def whole(self) -> dict[str, Any]:
         """The answer in one piece."""
@@ -84,7 +88,6 @@ class Reply:
     async def chunks(self, told: StreamOptions) -> AsyncIterator[str]:
         """Server-sent events: one for each token, then usage and metrics, then [DONE]."""
         head = {**self._head, "object": self._object(chunk=True)}
-        prompts = sum(map(len, self.wish.prompts))
         seen: set[int] = set()
         end: dict[str, Any] = {}
         try:
@@ -92,7 +95,7 @@ class Reply:
                 news = [new] if new.token >= 0 else []
                 body = answer.body(text, news, whole=False, first=answer.index not in seen)
                 seen.add(answer.index)
-                usage = {"usage": usage_of(self.sitting.jobs, prompts)} if told.continuous_usage_stats else {}
+                usage = {"usage": self._usage()} if told.continuous_usage_stats else {}
                 if last:
                     end = await self._end()
                     usage |= {"metrics": end["metrics"]}

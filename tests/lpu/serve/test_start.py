@@ -11,9 +11,6 @@ import openai
 import pytest
 from refusals import refused
 
-from lpu.inputs.document import FileError
-from lpu.serve.options import ServeGpus
-
 WORDS = ["serve", "llama-tiny", "--rack", "quad", "--batch", "4", "--context", "64", "--port", "0", "--json"]
 NAME = "llama-tiny"
 
@@ -75,9 +72,3 @@ def test_wrong_use_is_one_line(
     assert "2 buckets" in refused(capsys, 2, *quad, "--context", "32,64")
     assert "--objective throughput" in refused(capsys, 2, *quad, "--objective", "throughput")
     assert "198.51.100.1" in refused(capsys, 2, *quad, "--host", "198.51.100.1", "--api-key", "k")
-
-
-@pytest.mark.parametrize("mode", ["afd", "draft"])
-def test_modes_that_are_not_served_are_refused_by_name(mode: str) -> None:
-    with pytest.raises(FileError, match=f"--mode {mode} is not served, only pd"):
-        ServeGpus(mode=mode)
