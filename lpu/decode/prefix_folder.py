@@ -21,7 +21,7 @@ from lpu.outputs.ours import is_sealed, sealed_json
 from models.version import CONTRACT
 
 SCHEMA = f"lpu-prefix-folder-1, contract {CONTRACT}"
-LOCK, END, NEW = "lock", ".kv", ".new"
+LOCK, END, NEW = "lock", ".kv", ".new"  # LOCK: lpu.afd.modes.pd knows it too
 MOST_BYTES = 1 << 20  # of the index
 KEY_DIGITS = 16
 

@@ -1,6 +1,7 @@
 """How a model is served, and the GPUs beside it as far as its times go."""
 
 import os
+import re
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Annotated
@@ -44,7 +45,16 @@ class ServeOptions:
         int, Option("--drain-seconds", "How long SIGTERM waits for answers in progress.", least=0)
     ] = 30
 
+    strip_header: Annotated[
+        str | None,
+        Option("--strip-header", "Left out at the beginning of a prompt, or first message.", metavar="REGEX"),
+    ] = None
+
     def __post_init__(self) -> None:
+        try:
+            re.compile(self.strip_header or "")
+        except re.error as error:
+            raise FileError(f"serve: --strip-header {self.strip_header!r}: {error}.") from None
         if not 0 <= self.port < 1 << 16:
             raise FileError(f"serve: --port is {self.port}, must be 0 to 65535.")
         if not is_loopback(self.host) and self.key is None:

@@ -1,6 +1,7 @@
 """A model that is served: slots for sequences, its tokens, and their modelled times."""
 
 import asyncio
+import re
 import time
 from collections import deque
 from collections.abc import Callable
@@ -28,6 +29,7 @@ class ServedModel:
     """What is served. tokens: real or synthetic; pace: real or fast. label: what stands above its times.
 
     mode: how GPUs and LPUs share the work, if there are GPUs. rounds: a step gives one token or more.
+    header: an expression for what is left out at the beginning of a text.
     """
 
     name: str
@@ -43,6 +45,12 @@ class ServedModel:
     queue: int = 1024
     mode: str | None = None
     rounds: bool = False
+    header: str | None = None
+
+    def stripped(self, text: str) -> str:
+        """A text without its header."""
+        found = re.match(self.header, text) if self.header else None
+        return text[found.end() :] if found else text
 
     @property
     def kinds(self) -> tuple[str, str]:

@@ -103,6 +103,7 @@ def service_of(
         tokens=how.tokens,
         pace=how.pace,
         queue=how.queue,
+        header=how.strip_header,
         mode=mode.name if gpus.gpus else None,
         rounds=beside is not None and beside.round is not None and how.tokens == "real",
     )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 HANDOVER_TOKENS = 128
 BLOCK_TOKENS = 16
+LOCK = "lock"  # in the folder of a server's cache
 POLICIES = ("recompute", "copy-back")
 
 
@@ -61,8 +62,10 @@ class Pd(Mode):
         if self.kv_cache is None:
             return
         if not run:
-            raise OptionError("options", "--kv-cache", "holds real bytes, and nothing is run", "Add --run.")
-        check_folder(self.kv_cache, "--kv-cache")
+            remedy = "Add --run. (Of a server: --tokens real.)"
+            raise OptionError("options", "--kv-cache", "holds real bytes, and nothing is run", remedy)
+        if not (Path(self.kv_cache) / LOCK).is_file():  # a server's folder is looked at when it is opened
+            check_folder(self.kv_cache, "--kv-cache")
 
     def time(self, asked: "Question") -> "Timed":
         """Each turn's prefill, the hand-over of its KV layer by layer, and the steps of the LPUs' program."""

@@ -99,7 +99,7 @@ class Desk:
 
     async def described(self, request: Request) -> Response:
         """The schema of this API."""
-        return JSONResponse(described())
+        return JSONResponse(described(self.served.name))
 
     async def models(self, request: Request) -> Response:
         """The one model."""

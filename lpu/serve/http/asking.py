@@ -68,6 +68,8 @@ def chat_ids(body: ChatBody, served: ServedModel) -> tuple[int, ...]:
             400, f"{served.name} has no tokenizer, and so no chat. Use completions with token ids."
         )
     messages = [_message(one, i) for i, one in enumerate(body.messages)]
+    if content := messages[0]["content"]:
+        messages[0]["content"] = served.stripped(content)
     try:
         if served.model.folder is None:
             return tuple(tokenizer.encode(plain_chat(messages)))
@@ -124,7 +126,7 @@ def encoded(text: str, served: ServedModel) -> tuple[int, ...]:
             400, f"{served.name} has no tokenizer. Send the prompt as a list of token ids.", "prompt"
         )
     try:
-        return tuple(served.tokenizer.encode(text))
+        return tuple(served.tokenizer.encode(served.stripped(text)))
     except (FileError, UnicodeEncodeError) as error:
         raise RefusalError(400, f"The prompt cannot be tokenized: {error}.", "prompt") from None
 

@@ -45,13 +45,14 @@ ERROR: dict[str, Any] = {
 }
 
 
-def described() -> dict[str, Any]:
-    """The document."""
+def described(model: str) -> dict[str, Any]:
+    """The document of a server of one model."""
     shared: dict[str, Any] = {"Error": ERROR}
     paths: dict[str, Any] = {path: {"get": {"responses": _responses(path), **_open(path)}} for path in GETS}
     for path, body in POSTS.items():
         found = body.model_json_schema(ref_template="#/components/schemas/{model}")
         shared |= found.pop("$defs", {})
+        _name(found["properties"]["model"], model)
         content = {JSON: {"schema": found}}
         paths[path] = {
             "post": {"requestBody": {"required": True, "content": content}, "responses": _responses(path)}
@@ -66,6 +67,13 @@ def described() -> dict[str, Any]:
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
     }
+
+
+def _name(field: dict[str, Any], model: str) -> None:
+    """The one model there is, where a field names it."""
+    for kind in field.get("anyOf", [field]):
+        if kind["type"] == "string":
+            kind["enum"] = [model]
 
 
 def _open(path: str) -> dict[str, Any]:
@@ -92,5 +100,6 @@ def _content(path: str) -> dict[str, Any]:
         JSON: {"schema": {"type": "object", "required": list(needed), "properties": kinds}}
     }
     if path.endswith("completions"):
-        content[EVENTS] = {"schema": {"type": "string"}}
+        data = {"data": {"type": "string"}}
+        content[EVENTS] = {"schema": {"type": "object", "required": ["data"], "properties": data}}
     return {"content": content}

@@ -27,6 +27,8 @@ Ids = list[Annotated[int, Field(ge=0, lt=1 << 31)]]
 class StreamOptions(BaseModel):
     """Of a stream: whether usage is told in the end, or with every chunk."""
 
+    model_config = ConfigDict(strict=True)
+
     include_usage: bool = False
     continuous_usage_stats: bool = False
 
@@ -34,7 +36,7 @@ class StreamOptions(BaseModel):
 class Asked(BaseModel):
     """What completions and chats have in common."""
 
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
     model: str
     n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] = 1
@@ -112,6 +114,8 @@ class ChatBody(Asked):
 class TokenizeBody(BaseModel):
     """POST /tokenize: a prompt, or the messages of a chat."""
 
+    model_config = ConfigDict(strict=True)
+
     model: str | None = None
     prompt: str | None = None
     messages: Annotated[list[dict[str, Any]], Field(min_length=1)] | None = None
@@ -120,6 +124,8 @@ class TokenizeBody(BaseModel):
 
 class DetokenizeBody(BaseModel):
     """POST /detokenize."""
+
+    model_config = ConfigDict(strict=True)
 
     model: str | None = None
     tokens: Ids

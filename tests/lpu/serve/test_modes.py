@@ -103,8 +103,8 @@ def test_a_conversation_goes_on_after_a_restart_from_disk(tmp_path: Path) -> Non
     mode, words = Pd(kv_cache=str(tmp_path / "kv")), {"prompt": list(range(40)), "logprobs": 1}
     body = {"model": NAME, "max_tokens": 4, "ignore_eos": True} | words
     found: list[Any] = []
-    for service in (made(mode, 2, "real"), made(mode, 2, "real"), made(Pd(), 2, "real")):
-        with TestClient(application(service)) as client:
+    for one in (mode, mode, Pd()):
+        with TestClient(application(made(one, 2, "real"))) as client:
             found.append(client.post("/v1/completions", json=body).json())
             if len(found) == 2:  # a changed header leaves nothing to use again
                 other = client.post("/v1/completions", json=body | {"prompt": [99, *range(1, 40)]}).json()

@@ -205,6 +205,11 @@ def test_synthetic_tokens_say_so_and_follow_their_rule(fast: TestClient) -> None
         (400, {"stream_options": {}}, "needs stream"),
         (400, {"min_tokens": 20}, "min_tokens is 20, max_tokens is 16"),
         (400, {"stream": "perhaps"}, "stream"),
+        (400, {"stream": "true"}, "stream"),
+        (400, {"max_tokens": "16"}, "max_tokens"),
+        (400, {"stop": ""}, "stop holds an empty text"),
+        (400, {"stop": ["x", ""]}, "stop holds an empty text"),
+        (400, {"prompt": [True]}, "prompt"),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_openais_form(
@@ -229,6 +234,7 @@ def test_what_cannot_be_done_is_refused_in_openais_form(
         (400, "/v1/chat/completions", b'{"model": "llama-tiny", "messages": [{"role": 3}]}', "role is 3"),
         (400, "/tokenize", b"{}", "prompt or messages"),
         (400, "/detokenize", b'{"tokens": [259]}', "token 259"),
+        (400, "/detokenize", b'{"tokens": ["0"]}', "tokens.0"),
         (404, "/v1/embeddings", b"{}", "Not Found"),
         (405, "/v1/models", b"{}", "Method Not Allowed"),
     ],
@@ -239,6 +245,21 @@ def test_bodies_that_are_none_are_refused(
     found = fast.post(path, content=data)
     assert (found.status_code, found.json()["error"]["code"]) == (status, status)
     assert words in found.json()["error"]["message"]
+
+
+def test_a_header_that_changes_is_left_out() -> None:
+    with TestClient(application(made(tokens="synthetic", strip_header=r"x-bill: \w+;\s*"))) as one:
+        plain = one.post("/tokenize", json={"prompt": "Hello x-bill: 1;"}).json()
+        assert one.post("/tokenize", json={"prompt": "x-bill: 7f;\nHello x-bill: 1;"}).json() == plain
+        chats = [
+            [{"role": "system", "content": f"{header}be"}, {"role": "user", "content": "x-bill: 1; hi"}]
+            for header in ("", "x-bill: 1; ", "x-bill: 2; ")
+        ]
+        found = [one.post("/tokenize", json={"messages": chat}).json() for chat in chats]
+        assert found[0] == found[1] == found[2]
+        assert "x-bill" in one.post("/detokenize", json={"tokens": found[0]["tokens"]}).json()["prompt"]
+    with pytest.raises(api.FileError, match="--strip-header"):
+        ServeOptions(strip_header="(")
 
 
 def test_a_wrong_header_is_refused(fast: TestClient) -> None:
