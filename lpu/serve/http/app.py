@@ -49,6 +49,7 @@ class Desk:
             ("/metrics", self.metrics),
             ("/openapi.json", self.described),
             ("/v1/models", self.models),
+            ("/v1/models/{model:path}", self.model),
             ("/lpu/schedule", self.schedule),
         ]
         post: list[tuple[str, Handler]] = [
@@ -102,8 +103,16 @@ class Desk:
         return JSONResponse(described(self.served.name))
 
     async def models(self, request: Request) -> Response:
-        """The one model."""
-        one = {
+        """The one model, in a list."""
+        return JSONResponse({"object": "list", "data": [self._model()]})
+
+    async def model(self, request: Request) -> Response:
+        """The one model, by its name."""
+        self._check_model(request.path_params["model"])
+        return JSONResponse(self._model())
+
+    def _model(self) -> dict[str, Any]:
+        return {
             "id": self.served.name,
             "object": "model",
             "created": 0,
@@ -113,7 +122,6 @@ class Desk:
             "program_sha256": self.served.digest,
             "tokens": self.served.tokens,
         }
-        return JSONResponse({"object": "list", "data": [one]})
 
     async def schedule(self, request: Request) -> Response:
         """Every request that stated its arrival, as if all had shared the machine."""

@@ -24,6 +24,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "/detokenize": {"prompt": "string"},
     "/version": {"version": "string"},
     "/v1/models": {"object": "string", "data": "array"},
+    "/v1/models/{model}": {"id": "string", "object": "string"},
     "/lpu/schedule": {"schema": "string", "sequences": "array"},
 }
 """What an answer always has, by name and kind."""
@@ -57,6 +58,10 @@ def described(model: str) -> dict[str, Any]:
         paths[path] = {
             "post": {"requestBody": {"required": True, "content": content}, "responses": _responses(path)}
         }
+    paths["/v1/models/{model}"] = {"get": {"responses": _responses("/v1/models/{model}")}}
+    paths["/v1/models/{model}"]["parameters"] = [
+        {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    ]
     return {
         "openapi": "3.1.0",
         "info": {"title": "lpu serve", "version": version("lpu-emulator")},

@@ -140,8 +140,9 @@ def parsed(kind: type[Body], data: bytes) -> Body:
     try:
         return kind.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"][:2])
+        # of a field of several kinds, what is wrong with the kind that it has
+        first = min(error.errors(), key=lambda one: one["type"].endswith("_type"))
+        place = ".".join(str(part) for i, part in enumerate(first["loc"]) if not i or isinstance(part, int))
         given = repr(first["input"])[:60] if first["loc"] else ""
         message = f"{place + ': ' if place else ''}{first['msg']}{', got ' + given if given else ''}."
         raise RefusalError(400, message, str(first["loc"][0]) if first["loc"] else None) from None

@@ -33,6 +33,7 @@ def test_the_client_of_openai_is_answered_and_sigterm_drains(
     process, address = server
     client = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
     assert [one.id for one in client.models.list()] == [NAME]
+    assert client.models.retrieve(NAME).id == NAME
     whole = client.completions.create(model=NAME, prompt="Hello", max_tokens=8)
     parts = client.completions.create(
         model=NAME, prompt="Hello", max_tokens=8, stream=True, stream_options={"include_usage": True}

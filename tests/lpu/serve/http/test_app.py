@@ -209,7 +209,8 @@ def test_synthetic_tokens_say_so_and_follow_their_rule(fast: TestClient) -> None
         (400, {"max_tokens": "16"}, "max_tokens"),
         (400, {"stop": ""}, "stop holds an empty text"),
         (400, {"stop": ["x", ""]}, "stop holds an empty text"),
-        (400, {"prompt": [True]}, "prompt"),
+        (400, {"stop": ["x"] * 17}, "at most 16 items after validation, not 17"),
+        (400, {"prompt": [[1], [-1]]}, "prompt.1.0: Input should be greater than or equal to 0, got -1"),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_openais_form(
