@@ -16,8 +16,22 @@ from pathlib import Path
 from typing import Any
 
 NAME, CONCURRENCY = "llama-tiny", 32
-COMMAND = [sys.executable, "-m", "lpu", "serve", NAME, "--rack", "quad", "--batch", str(CONCURRENCY)]
-COMMAND += ["--context", "128", "--port", "0", "--json"]
+COMMAND = [
+    sys.executable,
+    "-m",
+    "lpu",
+    "serve",
+    NAME,
+    "--rack",
+    "quad",
+    "--batch",
+    str(CONCURRENCY),
+    "--context",
+    "128",
+    "--port",
+    "0",
+    "--json",
+]
 
 
 def tokenizer_into(folder: Path) -> None:

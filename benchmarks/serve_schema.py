@@ -14,8 +14,24 @@ import signal
 import subprocess
 import sys
 
-COMMAND = [sys.executable, "-m", "lpu", "serve", "llama-tiny", "--rack", "quad", "--batch", "4"]
-COMMAND += ["--context", "64", "--tokens", "synthetic", "--port", "0", "--json"]
+COMMAND = [
+    sys.executable,
+    "-m",
+    "lpu",
+    "serve",
+    "llama-tiny",
+    "--rack",
+    "quad",
+    "--batch",
+    "4",
+    "--context",
+    "64",
+    "--tokens",
+    "synthetic",
+    "--port",
+    "0",
+    "--json",
+]
 
 
 def main() -> int:

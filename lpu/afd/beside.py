@@ -33,7 +33,7 @@ class Joined(NamedTuple):
     cached: int = 0
 
 
-class Steps(Protocol):
+class RowSteps(Protocol):
     """Sequences in rows of a batch; what a row computes does not depend on the others."""
 
     batch: int
@@ -70,6 +70,6 @@ class Beside:
     gpus: GpuShare
     prefill: Callable[[int], int]
     turn: Callable[[int], int]
-    steps: Callable[[], Steps]
+    steps: Callable[[], RowSteps]
     prompt: Callable[[int], int] = lambda tokens: 0
     round: Callable[[int], int] | None = None

@@ -8,7 +8,7 @@ from lpu.inputs.document import FileError
 
 if TYPE_CHECKING:
     from compiler.program.program import Program
-    from lpu.afd.beside import Beside, Steps
+    from lpu.afd.beside import Beside, RowSteps
     from lpu.afd.question import Question, Timed
     from lpu.decode.conversation import Conversation
     from lpu.gpu.request import Request
@@ -49,7 +49,7 @@ class Mode(ABC):
     ) -> "Conversation":
         """What GPUs and programs say together, as real math."""
 
-    def steps(self, asked: "Question", program: "Program") -> "Steps | None":
+    def steps(self, asked: "Question", program: "Program") -> "RowSteps | None":
         """Of a mode without `beside`: its real math under a server; None: the program takes whole prompts."""
         del asked, program
 

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from compiler.program.program import Program
-from lpu.afd.beside import Steps, TakenStep
+from lpu.afd.beside import RowSteps, TakenStep
 from lpu.decode.decoders import machine_of, restart
 from lpu.decode.generate import BatchIds, Decode
 from lpu.inputs.model import OpenModel
@@ -68,7 +68,7 @@ class FedSteps:
 class BatchEngine:
     """A thread that steps the machine while there is a job."""
 
-    def __init__(self, taking: Steps) -> None:
+    def __init__(self, taking: RowSteps) -> None:
         self._taking = taking
         self._rows: list[Seat | None] = [None] * taking.batch
         self._waiting: deque[Job] = deque()

@@ -58,10 +58,9 @@ def described(model: str) -> dict[str, Any]:
         paths[path] = {
             "post": {"requestBody": {"required": True, "content": content}, "responses": _responses(path)}
         }
-    paths["/v1/models/{model}"] = {"get": {"responses": _responses("/v1/models/{model}")}}
-    paths["/v1/models/{model}"]["parameters"] = [
-        {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-    ]
+    named = "/v1/models/{model}"
+    word = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    paths[named] = {"get": {"parameters": [word], "responses": _responses(named)}}
     return {
         "openapi": "3.1.0",
         "info": {"title": "lpu serve", "version": version("lpu-emulator")},

@@ -73,8 +73,8 @@ def test_times_are_those_of_lpu_afd(mode: Mode) -> None:
 def test_tokens_are_those_of_lpu_run(mode: Mode) -> None:
     """In mode afd of the model whose FFN inputs cross as fp16, as decision 0015 says."""
     sampling = api.Sampling(seed=7, temperature=0.9)
-    crossing = {"ffn_down": "fp16"} if mode.name == "afd" else {}
-    compiled = api.compile(NAME, rack="quad", context=CONTEXT, batch=2, **crossing)
+    down = "fp16" if mode.name == "afd" else None
+    compiled = api.compile(NAME, rack="quad", context=CONTEXT, batch=2, ffn_down=down)
     runs = [
         api.run(compiled, ["Hello", "you and me"], tokens=NEW, how=RunOptions(sampling=one, ignore_eos=True))
         for one in (api.Sampling(), sampling)
