@@ -1,8 +1,8 @@
 """The published case of a volatile header: what must be computed again without a prefix cache, in time.
 
-Source: facts/afd.md section 5.2. Nemotron-3-Super 120B (NVFP4) on one B200, a prompt of 52,000 tokens: 912 ms with a
-header that changes, 168 ms with a prefix that does not. Accepted is a difference of 500 to 800 ms; the 168 ms
-(tokenizer, hashes, scheduling, the tail) are no prediction of ours.
+Source: facts/afd.md section 5.2. Nemotron-3-Super 120B (NVFP4) on one B200, a prompt of 52,000 tokens: 912 ms
+with a header that changes, 168 ms with a prefix that does not. Accepted is a difference of 500 to 800 ms; the
+168 ms (tokenizer, hashes, scheduling, the tail) are no prediction of ours.
 """
 
 from fabric.catalog import gpu_spec
