@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from compiler.options import STRATEGIES, CompileOptions
 from compiler.pipeline import compile_program
 from compiler.program.manifest import Manifest
 from compiler.program.program import Program
+from compiler.source import Source
 from fabric.catalog import rack_names, rack_spec
 from fabric.chip import ChipSpec, Confidence, Sourced
 from fabric.faults.broken import break_rack
@@ -29,11 +30,29 @@ class CannotRepeatError(ValueError):
     """A program that cannot be compiled again here: why not."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What a program is compiled from."""
+
+    source: Source
+    rack: Rack
+    options: CompileOptions
+
+
 def mixed(first: Manifest, other: Manifest, taken: Sequence[str], context: tuple[int, int]) -> Program:
     """`first` compiled again, with the named facts of a `Side` taken from `other`.
 
     context: of both sides; only this bucket is compiled. Raises CannotRepeatError.
     """
+    try:
+        recipe = recipe_of(first, other, taken, context)
+        return compile_program(recipe.source, recipe.rack, recipe.options)
+    except (CompileError, ValueError) as error:
+        raise _cannot(error) from None
+
+
+def recipe_of(first: Manifest, other: Manifest, taken: Sequence[str], context: tuple[int, int]) -> Recipe:
+    """What `mixed` compiles. Raises CannotRepeatError."""
 
     def side(fact: str) -> Manifest:
         return other if fact in taken else first
@@ -64,9 +83,13 @@ def mixed(first: Manifest, other: Manifest, taken: Sequence[str], context: tuple
     )
     try:
         rack = rack_of(side("rack"), side("chip"))
-        return compile_program(open_file(file).source(), rack, options)
+        return Recipe(source=open_file(file).source(), rack=rack, options=options)
     except (CompileError, ValueError) as error:
-        raise CannotRepeatError(" ".join(str(error).split())) from None
+        raise _cannot(error) from None
+
+
+def _cannot(error: Exception) -> CannotRepeatError:
+    return error if isinstance(error, CannotRepeatError) else CannotRepeatError(" ".join(str(error).split()))
 
 
 def rack_of(wires: Manifest, chips: Manifest) -> Rack:
