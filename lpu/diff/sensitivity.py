@@ -5,14 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from compiler.errors import CompileError
-from compiler.options import CompileOptions
-from compiler.pipeline import compile_program
 from compiler.program.program import Program
-from compiler.source import Traced, traced
 from fabric.faults.broken import break_rack
 from fabric.rack import Rack, build_rack
 from lpu.compiled import ProgramLike, programs_of
-from lpu.diff.again import CannotRepeatError, recipe_of
+from lpu.diff.again import CannotRepeatError, Recipe, recipe_of
 from lpu.figures.bars import tornado_figure
 from lpu.figures.drawing import Drawing
 from lpu.figures.shown import Shown
@@ -138,9 +135,8 @@ def of(
 def _again(program: Program, context: int, progress: Progress) -> Iterator[Moved]:
     """Every number moved, and the program compiled again for each. Raises CannotRepeatError."""
     manifest = program.manifest
-    recipe = recipe_of(manifest, manifest, (), (context, context))
-    made = traced(recipe.source)
-    same = _cycles(made, recipe.rack, recipe.options, context)
+    recipe = recipe_of(manifest, manifest, (), (context, context)).traced()
+    same = _cycles(recipe, recipe.rack, context)
     if same != manifest.cycles[context]:
         raise CannotRepeatError(
             f"compiled again it takes {same} cycles, not {manifest.cycles[context]:,}: from another version"
@@ -150,8 +146,7 @@ def _again(program: Program, context: int, progress: Progress) -> Iterator[Moved
     for i, (number, value) in enumerate(values.items()):
         progress("sensitivity", i, len(values))
         smaller, larger = (
-            _change(made, recipe.rack, recipe.options, program, context, (number, moved(value, sign)))
-            for sign in (-1, 1)
+            _change(recipe, program, context, (number, moved(value, sign))) for sign in (-1, 1)
         )
         _, kind, source = known[number]
         yield Moved(
@@ -165,29 +160,22 @@ def _again(program: Program, context: int, progress: Progress) -> Iterator[Moved
         )
 
 
-def _change(
-    made: Traced,
-    rack: Rack,
-    options: CompileOptions,
-    program: Program,
-    context: int,
-    to: tuple[str, float],
-) -> Change:
+def _change(recipe: Recipe, program: Program, context: int, to: tuple[str, float]) -> Change:
     """What a step takes of the time that it took, with a number moved `to` a value."""
     number, value = to
     manifest, text = program.manifest, said(value)
     try:
-        machine = with_number(rack, number, value)
-        cycles = _cycles(made, machine, options, context)
+        machine = with_number(recipe.rack, number, value)
+        cycles = _cycles(recipe, machine, context)
     except (CompileError, ValueError) as error:
         return Change(value=text, share=None, remark=" ".join(str(error).split()))
     before = manifest.cycles[context] / manifest.clock_hz
     return Change(value=text, share=cycles / machine.chip.clock_hz / before - 1, cycles=cycles)
 
 
-def _cycles(made: Traced, rack: Rack, options: CompileOptions, context: int) -> int:
+def _cycles(recipe: Recipe, rack: Rack, context: int) -> int:
     try:
-        return compile_program(made, rack, options).manifest.cycles[context]
+        return recipe.program(rack).manifest.cycles[context]
     except CompileError as error:
         raise CannotRepeatError(" ".join(str(error).split())) from None
 
