@@ -36,7 +36,6 @@ from lpu.deskew.ask import Deskewed as Deskewed
 from lpu.deskew.ask import deskew as deskew
 from lpu.deskew.options import DeskewOptions as DeskewOptions
 from lpu.diff.diff import diff as diff
-from lpu.diff.sensitivity import Sensitivity as Sensitivity
 from lpu.diff.sensitivity import sensitivity as sensitivity
 from lpu.energy.ask import Energy as Energy
 from lpu.energy.ask import energy as energy

@@ -10,12 +10,12 @@ from fabric.faults.broken import break_rack
 from fabric.rack import Rack, build_rack
 from lpu.compiled import ProgramLike, programs_of
 from lpu.diff.again import CannotRepeatError, Recipe, recipe_of
-from lpu.figures.bars import tornado_figure
+from lpu.diff.moved import KEPT, Change, MovedNumber, modelled, moved, numbers_of, ordered, said
+from lpu.figures.bars import Swing, tornado_figure
 from lpu.figures.drawing import Drawing
 from lpu.figures.shown import Shown
 from lpu.folder import Progress, quiet
 from lpu.inputs.document import FileError
-from lpu.report.sensitivity import KEPT, Change, Moved, modelled, moved, numbers_of, ordered, said
 from lpu.report.walk import BlockChain, block_chains
 from lpu.report.words import EXACT
 from lpu.screen import plain
@@ -38,7 +38,7 @@ class Sensitivity(Shown):
     cycles: int
     digest: str
     how: str
-    numbers: tuple[Moved, ...]
+    numbers: tuple[MovedNumber, ...]
 
     def __str__(self) -> str:
         lines = [f"sensitivity {self.cycles:,} cycles at context {self.context}; {plain(self.how, 160)}"]
@@ -57,7 +57,14 @@ class Sensitivity(Shown):
 
     def drawing(self) -> Drawing:
         """A bar for each number and way."""
-        return tornado_figure(self.numbers, self.how, HEADERS, self.rows())
+        swings = [
+            Swing(
+                f"{one.number} ({one.kind}, {one.how})",
+                *((change.share, str(change)) for change in (one.smaller, one.larger)),
+            )
+            for one in self.numbers
+        ]
+        return tornado_figure(swings, self.how, HEADERS, self.rows())
 
     def records(self) -> list[dict[str, Any]]:
         """A line for each number and way."""
@@ -132,7 +139,7 @@ def of(
     )
 
 
-def _again(program: Program, context: int, progress: Progress) -> Iterator[Moved]:
+def _again(program: Program, context: int, progress: Progress) -> Iterator[MovedNumber]:
     """Every number moved, and the program compiled again for each. Raises CannotRepeatError."""
     manifest = program.manifest
     recipe = recipe_of(manifest, manifest, (), (context, context)).traced()
@@ -149,7 +156,7 @@ def _again(program: Program, context: int, progress: Progress) -> Iterator[Moved
             _change(recipe, program, context, (number, moved(value, sign))) for sign in (-1, 1)
         )
         _, kind, source = known[number]
-        yield Moved(
+        yield MovedNumber(
             number=number,
             value=said(value),
             kind=kind,

@@ -1,12 +1,11 @@
 """Bounds, levers and sensitivities as bars."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from compiler.analyse.bounds import Bound
 from compiler.analyse.chain import PARTS
 from lpu.figures.drawing import LEGEND, PALETTE, Drawing, axis, label
-from lpu.report.sensitivity import Moved
 from lpu.report.walk import BlockChain
 from lpu.report.words import percent
 
@@ -89,12 +88,20 @@ def _less(part: int, cycles: int) -> str:
     )
 
 
+class Swing(NamedTuple):
+    """What a number does to a step if it is smaller, and if it is larger: shares of its time, and words."""
+
+    name: str
+    smaller: tuple[float | None, str]
+    larger: tuple[float | None, str]
+
+
 def tornado_figure(
-    numbers: Sequence[Moved], how: str, headers: tuple[str, ...], table: tuple[tuple[str, ...], ...]
+    swings: Sequence[Swing], how: str, headers: tuple[str, ...], table: tuple[tuple[str, ...], ...]
 ) -> Drawing:
     """What a step takes if a number of the machine is ten percent off. how: how that was found."""
-    drawn = [one for one in reversed(numbers) if one.most]
-    names = [f"{label(one.number)} ({one.kind}, {one.how})" for one in drawn]
+    drawn = [one for one in reversed(swings) if one.smaller[0] or one.larger[0]]
+    names = [label(one.name) for one in drawn]
     sides = (
         ("10 % smaller", [one.smaller for one in drawn], PALETTE[0], ""),
         ("10 % larger", [one.larger for one in drawn], PALETTE[1], "/"),
@@ -113,8 +120,8 @@ def tornado_figure(
                 "orientation": "h",
                 "name": name,
                 "y": names,
-                "x": [None if one.share is None else round(100 * one.share, 4) for one in changes],
-                "text": [label(str(one)) for one in changes],
+                "x": [None if share is None else round(100 * share, 4) for share, _ in changes],
+                "text": [label(text) for _, text in changes],
                 "textposition": "none",
                 "marker": {"color": tint, "pattern": {"shape": shape}},
                 "hovertemplate": f"%{{y}}, {name}: %{{text}}<extra></extra>",

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
+from compiler.analyse.live import fullest, live_words
 from compiler.program.isa import WORD_BYTES
 from compiler.program.manifest import Manifest
 from compiler.program.program import Program
 from lpu.figures.drawing import LEGEND, PALETTE, Drawing, axis, colour, label
-from lpu.report.live import fullest, live_words
 from lpu.report.occupancy import REGIONS
 from lpu.report.words import size
 

@@ -13,12 +13,12 @@ import numpy as np
 
 from compiler.analyse.dataflow import edges
 from compiler.analyse.holds import holds
+from compiler.analyse.live import live_words
 from compiler.program.instruction_set import name_of
 from compiler.program.isa import WORD_BYTES, Columns, is_transfer
 from compiler.program.manifest import Manifest
 from compiler.program.program import Program
 from lpu.inputs.document import FileError
-from lpu.report.live import live_words
 from lpu.screen import plain
 
 STEP = 1  # uuid of the track of the step; chips have theirs from CHIPS on

@@ -13,8 +13,8 @@ from fabric.rack import Rack, build_rack, load_rack
 from fabric.topology import RackSpec
 from lpu import api
 from lpu.diff import sensitivity as exact
+from lpu.diff.moved import MovedNumber, moved, numbers_of
 from lpu.diff.sensitivity import Sensitivity, with_number
-from lpu.report.sensitivity import Moved, moved, numbers_of
 
 SOME = ("tray.hop_ns", "clock_hz", "vxm_latency_cycles", "weight_install_frac", "lane_reduce_cycles")
 
@@ -38,7 +38,7 @@ def found() -> Sensitivity:
         return api.sensitivity(program())
 
 
-def number(name: str, of: Sensitivity | None = None) -> Moved:
+def number(name: str, of: Sensitivity | None = None) -> MovedNumber:
     return next(one for one in (of or found()).numbers if one.number == name)
 
 

@@ -1,6 +1,6 @@
 """What a step takes if a number of its machine is ten percent off: by the critical path, which is kept.
 
-That is modelled: the program is not made again. `lpu/diff/sensitivity.py` makes it again, which is exact.
+That is modelled: the program is not made again. `sensitivity.py` makes it again, which is exact.
 """
 
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Moved:
+class MovedNumber:
     """A number of the machine, ten percent smaller and larger. kind, source: how it is known.
 
     how: exact (compiled again), modelled (the critical path is kept) or not known.
@@ -89,12 +89,12 @@ def numbers_of(program: Program) -> dict[str, tuple[float, str, str]]:
     return found
 
 
-def modelled(program: Program, chains: Sequence[BlockChain], context: int) -> tuple[Moved, ...]:
+def modelled(program: Program, chains: Sequence[BlockChain], context: int) -> tuple[MovedNumber, ...]:
     """Every number moved along the chains of a step, which are kept; the one that changes most first."""
     manifest = program.manifest
     cycles = manifest.cycles[context]
     names = [level.name for level in manifest.levels]
-    found: list[Moved] = []
+    found: list[MovedNumber] = []
     for number, (value, kind, source) in numbers_of(program).items():
         level, _, what = number.rpartition(".")
         part, way = None, 1
@@ -109,7 +109,7 @@ def modelled(program: Program, chains: Sequence[BlockChain], context: int) -> tu
         share = None if part is None or not value else part / max(cycles, 1)
         smaller, larger = (_change(manifest.chip, number, value, sign, share, way) for sign in (-1, 1))
         found.append(
-            Moved(
+            MovedNumber(
                 number=number,
                 value=said(value) or "as stated",
                 kind=kind,
@@ -122,7 +122,7 @@ def modelled(program: Program, chains: Sequence[BlockChain], context: int) -> tu
     return ordered(found)
 
 
-def ordered(found: Sequence[Moved]) -> tuple[Moved, ...]:
+def ordered(found: Sequence[MovedNumber]) -> tuple[MovedNumber, ...]:
     """Those that change most first; of equal ones in the order of their names."""
     return tuple(sorted(found, key=lambda one: (-one.most, one.number)))
 
