@@ -250,7 +250,7 @@ def curves_of(
 
     targets: in seconds, of TTFT, TPOT and end to end.
     """
-    asked = dict(zip(("TTFT", "TPOT", "end to end"), targets, strict=True))
+    asked: dict[str, float | None] = dict(zip(("TTFT", "TPOT", "end to end"), targets, strict=True))
     found: list[Curve] = []
     for name, attribute in SPANS:
         values = np.sort(np.concatenate([getattr(one, attribute) for one in outcomes]))
