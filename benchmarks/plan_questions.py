@@ -19,7 +19,7 @@ COMMON = ["plan", "llama-tiny", "--racks", "quad", "--gpus", "0,1,2,4", "--reque
 QUESTIONS = (
     ["--rate", "6000", "--isl", "60+-20", "--osl", "20", "--ttft", "1", "--tpot", "0.01"],
     ["--rate", "3000", "--isl", "100", "--osl", "10+-4", "--ttft", "0.7", "--tpot", "0.02"],
-    ["--rate", "60000", "--isl", "30+-10", "--osl", "8", "--ttft", "1", "--tpot", "0.02"],
+    ["--rate", "20000", "--isl", "30+-10", "--osl", "8", "--ttft", "1", "--tpot", "0.02"],
 )
 P99 = 3  # among the percentiles of a replay
 
