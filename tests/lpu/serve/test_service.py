@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 
 from lpu.serve.engine import SyntheticEngine
 from lpu.serve.http.app import application
+from lpu.serve.modelled import ServedTimes
 from lpu.serve.options import ServeGpus, ServeOptions
 from lpu.serve.service import Service
 from lpu.serve.start import service_of
@@ -129,7 +130,10 @@ def test_at_real_pace_no_token_comes_before_its_modelled_time() -> None:
         service = made(pace="real")
         slower = replace(service.served.machine, clock_hz=service.served.machine.clock_hz // 10_000)
         app = application(
-            Service(replace(service.served, machine=slower), SyntheticEngine(service.served.vocab))
+            Service(
+                replace(service.served, times=ServedTimes(machine=slower)),
+                SyntheticEngine(service.served.vocab),
+            )
         )
         async with speaking(app) as client:
             body = {"model": NAME, "prompt": [1, 2], "max_tokens": 5, "ignore_eos": True}
