@@ -11,7 +11,21 @@ import openai
 import pytest
 from refusals import refused
 
-WORDS = ["serve", "llama-tiny", "--rack", "quad", "--batch", "4", "--context", "64", "--port", "0", "--json"]
+WORDS = [
+    "serve",
+    "llama-tiny",
+    "--rack",
+    "quad",
+    "--batch",
+    "4",
+    "--context",
+    "64",
+    "--port",
+    "0",
+    "--json",
+    "--drain-seconds",
+    "300",
+]
 NAME = "llama-tiny"
 
 
