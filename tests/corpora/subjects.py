@@ -150,7 +150,6 @@ FOLDERS: dict[str, tuple[tuple[str, ...], Callable[[], Folder]]] = {
     "moves": (MOVES, _moves),
     "waves": ((DECODE,), _waves),
     "hops": ((DECODE,), _hops),
-    "switch": ((SWITCH,), _switch),
     "experts": (BOTH, _pair(EXPERTS, tp=2, pp=1, batch=2, contexts=(20, 40))),
     "latent": (BOTH, _pair(LATENT, tp=2, pp=1, batch=2, contexts=(20, 40))),
     "latent experts": (BOTH, _pair(LATENT_EXPERTS, "fp8", tp=2, pp=2, contexts=(30,))),
@@ -159,6 +158,7 @@ FOLDERS: dict[str, tuple[tuple[str, ...], Callable[[], Folder]]] = {
     "sinks": (BOTH, _pair(SINKS, "fp8", tp=2, pp=1, contexts=(40,))),
     "states": (BOTH, _pair(STATES, tp=2, pp=1, batch=2, contexts=(24,))),
     "beside": (BOTH, _pair(BESIDE, tp=2, pp=1, batch=2, contexts=(12, 24))),
+    "switch": ((SWITCH,), _switch),
 }
 NAMES = tuple((name, role) for name, (roles, _) in FOLDERS.items() for role in roles)
 """Every subject: its folder and which program of it."""
