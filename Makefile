@@ -12,7 +12,7 @@ demo: .venv/.installed
 	$(BIN)/python examples/demo.py
 
 test: .venv/.dev
-	@time $(MAKE) --no-print-directory lint fast-tests
+	@time $(MAKE) --no-print-directory -j 2 lint fast-tests
 
 test-all: .venv/.dev
 	@time $(MAKE) --no-print-directory lint all-tests
