@@ -1,4 +1,4 @@
-"""What a block takes from the one before it: relayed with the right opcode, and read wherever it is computed."""
+"""What a block takes from the one before it: relayed with the right opcode, read wherever it is computed."""
 
 import pytest
 from drawn import hold_kinds
