@@ -47,6 +47,11 @@ docs: .venv/.dev
 	$(BIN)/python docs/make_gallery.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
+# What docs/tutorial.md shows and nothing else, from a fresh clone in a folder of its own.
+.PHONY: tutorial
+tutorial:
+	$(PYTHON) tests/tutorial_session.py
+
 clean:
 	rm -rf .venv build dist out
 
