@@ -10,13 +10,13 @@ import numpy as np
 from jaxtyping import Bool
 
 from compiler.errors import LESS_KV, CapacityError, CompileError, OptionError
-from compiler.handed import unread
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock, arrived, block_of, layer_of
 from compiler.options import CompileOptions
 from compiler.place.assignment import Assignment, assign_blocks
 from compiler.place.sizes import Companion
 from compiler.program.manifest import Candidate
+from compiler.schedule.handed import unread
 from compiler.schedule.template import Template
 from compiler.scheduled import Scheduled, TemplateCall
 from compiler.search import FOREVER, Search, doubled, nearest, until_worse
@@ -221,7 +221,8 @@ def _all_read(
         key = ours.template, theirs.template, *(rank.get(chip, -1) for chip in theirs.chips)
         if key not in known:
             lines = cache.wanted(reader, len(after.chips)).shape[1]
-            known[key] = unread(cache.templates, ours, theirs, after.chips, lines)
+            made, by = (cache.templates[one.template] for one in (ours, theirs))
+            known[key] = unread(made, ours.chips, by, theirs.chips, after.chips, lines)
         if known[key].any():
             from_ = arrived(cache.plan.demands, block, where.chips, merged[i - 1][1].chips)
             out[i] = cache.call(block, where, reader, after.chips, i % 2, from_, known[key])

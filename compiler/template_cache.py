@@ -7,13 +7,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
-from compiler.handed import sends_input
 from compiler.lower.blocks import ModelBlock, input_lines
 from compiler.lower.context import Group
 from compiler.place.assignment import Assignment
 from compiler.place.sizes import k_parts
 from compiler.place.stripes import Beside, ranked
 from compiler.route.reuse import Reuse
+from compiler.schedule.handed import sends_input
 from compiler.schedule.template import Template, template
 from compiler.scheduled import TemplateCall
 from fabric.rack import Rack

@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool
 
-from compiler.handed import sends_input
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock, arrived, input_lines
 from compiler.lower.context import Group
 from compiler.place.assignment import Assignment
 from compiler.place.sizes import k_parts
 from compiler.route.reuse import Reuse
+from compiler.schedule.handed import sends_input
 from compiler.steps import Progress, listed
 from compiler.throughput.modulo import PlacedRows, place_rows
 from compiler.throughput.rings import Masks

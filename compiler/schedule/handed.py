@@ -11,10 +11,10 @@ from compiler.program.isa import TAG_SHIFT, TRANSFER, TRANSIENT, Columns, is_tra
 from compiler.program.packed import by_kind
 from compiler.program.ranges import ramp
 from compiler.schedule.template import Template
-from compiler.scheduled import TemplateCall
 
 _LINE = (1 << TAG_SHIFT) - 1
 _SOURCES = ("src", "src2", "src3")
+Chips = tuple[int, ...]
 Places = tuple[Int[np.ndarray, " reads"], Int[np.ndarray, " reads"]]  # ranks, and lines of a value
 
 
@@ -24,25 +24,28 @@ def sends_input(op: Int[np.ndarray, " rows"], src_tag: Int[np.ndarray, " rows"])
 
 
 def unread(
-    templates: list[Template],
-    call: TemplateCall,
-    reader: TemplateCall,
-    chips: tuple[int, ...],
+    made: Template,
+    at: Chips,
+    by: Template,
+    there: Chips,
+    targets: Chips,
     lines: int,
 ) -> Bool[np.ndarray, "targets lines"]:
-    """The `lines` of a block's result that the chips `chips` of its reader compute and nobody reads there."""
-    made, by = templates[call.template], templates[reader.template]
+    """Which of the `lines` of a block's result a chip computes where no row reads them, by the `targets`.
+
+    at: the chips of the block by rank; by, there: the block that reads it, and its chips.
+    """
     context = max(made.columns)
     c = made.columns[context]
     (rows,) = np.nonzero(c.dst_tag >> TAG_SHIFT == made.uids)
     rows = rows[[not INSTRUCTIONS[op].unread for op in c.op[rows].tolist()]]
-    computed, read = (np.zeros((max(*chips, *call.chips, *reader.chips) + 1, lines), bool) for _ in range(2))
+    computed, read = (np.zeros((max(*targets, *at, *there) + 1, lines), bool) for _ in range(2))
     ranks, which = np.repeat(c.chip[rows], c.n[rows]), np.repeat(c.dst_tag[rows] & _LINE, c.n[rows])
-    computed[np.array(call.chips)[ranks], which + ramp(c.n[rows])] = True
-    for one, uid, at in ((made, made.uids, call.chips), (by, INPUT, reader.chips)):
+    computed[np.array(at)[ranks], which + ramp(c.n[rows])] = True
+    for one, uid, chips in ((made, made.uids, at), (by, INPUT, there)):
         for ranks, which in _read(one, one.columns[context], uid):
-            read[np.array(at)[ranks], which] = True
-    return (computed & ~read)[list(chips)]
+            read[np.array(chips)[ranks], which] = True
+    return (computed & ~read)[list(targets)]
 
 
 def _read(made: Template, c: Columns, uid: int) -> Iterable[Places]:
