@@ -168,7 +168,8 @@ class HuggingFaceWeights:
             entry = self._entries[name]
             of_all = len(entry.shape) == 3
             values = entry.floats(slice(expert, expert + 1)) if of_all else self._values(entry)
-            out.append(source.of_expert(name, expert, values))
+            own = source.of_expert(name, expert, values)
+            out.append(own if source.times == 1 else own * np.float32(source.times))
         return out
 
     def _halves(self, path: str) -> Halved:
