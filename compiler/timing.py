@@ -258,6 +258,8 @@ RULES: dict[int, Rule] = {
     Op.EMBED: Vector(lanes=of_lines, passes=1, words=_table_row),
     Op.RSTAT: Vector(lanes=of_lines, passes=2, reduces=True),
     Op.NORM: Vector(lanes=of_lines, passes=2),
+    Op.MOMENTS: Vector(lanes=of_lines, passes=3, reduces=True),
+    Op.LNORM: Vector(lanes=of_lines, passes=3),
     Op.PRE: Vector(lanes=of_lines, passes=1),
     Op.HNORM: Vector(lanes=_of_heads, passes=4, reduces=True),
     Op.ROPE: Vector(lanes=_of_heads, passes=3),

@@ -197,6 +197,8 @@ for _op, _rule in {
     Op.EMBED: Vector(_lines, 1, besides=lambda n, k: _up(n, 2)),
     Op.RSTAT: Vector(_lines, 2, reduces=True),
     Op.NORM: Vector(_lines, 2),
+    Op.MOMENTS: Vector(_lines, 3, reduces=True),
+    Op.LNORM: Vector(_lines, 3),
     Op.PRE: Vector(_lines, 1),
     Op.HNORM: Vector(_heads, 4, reduces=True),
     Op.ROPE: Vector(_heads, 3),

@@ -121,9 +121,9 @@ def run(
         terminal.notes(model.notes)
         model.need_weights("run")
         vocab = model.vocab
-        chosen = wanted or api.default_prompts(model.step.batch, vocab)
+        chosen = wanted or api.made_up(model)
         ids = api.prompt_ids(chosen, model, vocab, chat=prompts.chat)
-        api.check_room(ids, tokens, model.step.batch, max(model.contexts))
+        api.check_room(ids, tokens, model.step.batch, max(model.contexts), whole=model.encodes)
         how = replace(how, estimated=estimated(terminal, steps_needed(ids, tokens)))
         if made is None:
             compiled = api.compile(
@@ -140,7 +140,7 @@ def run(
 
             model = replace(model, weights=flipped(model.weights))
         tokenizer, text = model.tokenizer(), None
-        if tokenizer is not None and len(ids) == 1 and not terminal.json:
+        if tokenizer is not None and len(ids) == 1 and not terminal.json and not model.encodes:
             text = TextStream(tokenizer.decode, choosing.stop, bar.stop)
         done = api.run(
             made,
@@ -202,7 +202,7 @@ def certify(
         if wanted:
             wanted = api.prompt_ids(wanted, opened, opened.vocab, chat=prompts.chat)
         else:
-            wanted = api.default_prompts(opened.step.batch, opened.vocab, certifying.prefill or 0)
+            wanted = api.made_up(opened, certifying.prefill or 0)
         found = api.certify(
             opened,
             rack=rack,

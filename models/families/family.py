@@ -160,7 +160,7 @@ class Family:
     than memory is computed; None if the layers differ or the module is no Decoder.
     model_types: how `config.json` of each Hugging Face model_type is read, given its keys and a name.
     tensors: those of a Hugging Face checkpoint, in the order of the model, each with the path it becomes.
-    config: the record that holds the numbers.
+    config: the record that holds the numbers. unused: how tensors begin that checkpoints hold besides.
     """
 
     name: str
@@ -169,3 +169,4 @@ class Family:
     model_types: Mapping[str, Callable[[Keys, str], TransformerConfig]]
     tensors: Callable[[Any], Iterable[CheckpointTensor]]
     config: type[TransformerConfig] = TransformerConfig
+    unused: tuple[str, ...] = ()

@@ -6,6 +6,7 @@ from typing import Any
 from models.config import DEFAULT_FAMILY, TransformerConfig
 from models.families.deepseek import DEEPSEEK
 from models.families.deepseek_experts import DEEPSEEK_EXPERTS
+from models.families.encoder.family import ENCODER
 from models.families.exaone import EXAONE
 from models.families.experts import EXPERTS
 from models.families.family import Family
@@ -81,5 +82,6 @@ for _family in (
     DEEPSEEK,
     DEEPSEEK_EXPERTS,
     HYBRID,
+    ENCODER,
 ):
     register(_family)

@@ -1,4 +1,4 @@
-"""Experts in a module of the user's own: how the ops of routers and experts are read from its jaxpr."""
+"""Rarer ops in a module of the user's own: how routers, experts and layer norms are read from its jaxpr."""
 
 from collections.abc import Callable
 from typing import Any
@@ -44,4 +44,14 @@ def _experts(walk: Walk, items: list[Any], attributes: dict[str, Any]) -> list[A
     return walk.of(term, x, (*x.shape[:-1], walk.terms.width(term)))
 
 
-RULES: dict[str, Rule] = {"lpu_matmul16": _matmul16, "lpu_route": _route, "lpu_experts": _experts}
+def _layer_norm32(walk: Walk, items: list[Any], attributes: dict[str, Any]) -> list[Any]:
+    x, gain, bias = walk.value(items[0], "a norm's input"), *(walk.tensor(one, "a gain") for one in items[1:])
+    return walk.of(walk.terms.layer_norm32(x.term, gain, bias, attributes["eps"]), x)
+
+
+RULES: dict[str, Rule] = {
+    "lpu_matmul16": _matmul16,
+    "lpu_route": _route,
+    "lpu_experts": _experts,
+    "lpu_layer_norm32": _layer_norm32,
+}
