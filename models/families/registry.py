@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from models.config import DEFAULT_FAMILY, TransformerConfig
+from models.families.bert.family import ENCODER
 from models.families.deepseek import DEEPSEEK
 from models.families.deepseek_experts import DEEPSEEK_EXPERTS
-from models.families.encoder.family import ENCODER
 from models.families.exaone import EXAONE
 from models.families.experts import EXPERTS
 from models.families.family import Family

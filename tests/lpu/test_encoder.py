@@ -40,7 +40,8 @@ def changed(program: Program, old: type[Kernel], **numbers: object) -> Program:
 def test_an_encoder_compiles_to_one_step_that_is_legal_and_proved(compiled: api.Compiled) -> None:
     manifest = compiled.program.manifest
     assert (manifest.rows, manifest.chunk, manifest.sequences, manifest.vocab) == (2 * CONTEXT, CONTEXT, 2, 2)
-    assert not isinstance(compiled.proof, str) and compiled.proof.ok
+    assert not isinstance(compiled.proof, str)
+    assert compiled.proof.ok
     ops = set(compiled.program.expand(CONTEXT).op.tolist())
     assert {Op.MOMENTS, Op.LNORM, Op.BIAS, Op.GLU} <= ops
     assert not {Op.RSTAT, Op.NORM, Op.ROPE} & ops

@@ -1,8 +1,8 @@
 """The record of encoders."""
 
 from models.configs.encoder import FAMILY, EncoderConfig
-from models.families.encoder.checkpoint import read, tensors
-from models.families.encoder.module import Encoder
+from models.families.bert.checkpoint import read, tensors
+from models.families.bert.module import Encoder
 from models.families.family import Family
 
 ENCODER = Family(
