@@ -36,6 +36,7 @@ from lpu.deskew.ask import Deskewed as Deskewed
 from lpu.deskew.ask import deskew as deskew
 from lpu.deskew.options import DeskewOptions as DeskewOptions
 from lpu.diff.diff import diff as diff
+from lpu.diff.sensitivity import sensitivity as sensitivity
 from lpu.energy.ask import Energy as Energy
 from lpu.energy.ask import energy as energy
 from lpu.folder import Progress, check_program, quiet
