@@ -51,9 +51,8 @@ from lpu.inputs.files import read_rack
 from lpu.inputs.model import OpenModel
 from lpu.inputs.open import Model, open_model
 from lpu.inputs.open import reopen as reopen
-from lpu.inputs.prompts import Prompt
+from lpu.inputs.prompts import Prompt, made_up
 from lpu.inputs.prompts import default_prompts as default_prompts
-from lpu.inputs.prompts import made_up as made_up
 from lpu.inputs.prompts import prompt_ids as prompt_ids
 from lpu.keywords import Keywords as Keywords
 from lpu.keywords import ModelKeywords as ModelKeywords

@@ -101,6 +101,7 @@ def run(
     from lpu.cli.show_run import estimated, prompts_from, run_body, show_run
     from lpu.cli.stream import TextStream
     from lpu.decode.generate import steps_needed
+    from lpu.inputs.prompts import made_up
     from lpu.report.occupancy import occupancy
 
     terminal, tokens, prefill = TERMINAL.get(), prompts.tokens, running.prefill
@@ -121,7 +122,7 @@ def run(
         terminal.notes(model.notes)
         model.need_weights("run")
         vocab = model.vocab
-        chosen = wanted or api.made_up(model)
+        chosen = wanted or made_up(model)
         ids = api.prompt_ids(chosen, model, vocab, chat=prompts.chat)
         api.check_room(ids, tokens, model.step.batch, max(model.contexts), whole=model.encodes)
         how = replace(how, estimated=estimated(terminal, steps_needed(ids, tokens)))
@@ -183,6 +184,7 @@ def certify(
     from lpu import api
     from lpu.cli.show_run import estimated, failures, prompts_from, show_certificate
     from lpu.decode.generate import steps_needed
+    from lpu.inputs.prompts import made_up
     from lpu.outputs.write import write_json
 
     terminal, output, wanted = TERMINAL.get(), certifying.output, prompts.chosen()
@@ -202,7 +204,7 @@ def certify(
         if wanted:
             wanted = api.prompt_ids(wanted, opened, opened.vocab, chat=prompts.chat)
         else:
-            wanted = api.made_up(opened, certifying.prefill or 0)
+            wanted = made_up(opened, certifying.prefill or 0)
         found = api.certify(
             opened,
             rack=rack,
