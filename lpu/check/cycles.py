@@ -225,7 +225,7 @@ for _op, _rule in {
     Op.XMM: _product,
     Op.MM16: _half_product,
     Op.RANK: _rank,
-    Op.SHARE: Vector(_lines, 6, reduces=True),
+    Op.SHARE: Vector(lambda n, k: _LINE * (n + k.gated), 6, reduces=True),
     Op.SLOTS: _choose,
     Op.WGLU: _weigh_glu,
     Op.CONV: _convolve,

@@ -19,8 +19,8 @@ def _matmul16(walk: Walk, items: list[Any], attributes: dict[str, Any]) -> list[
 def _route(walk: Walk, items: list[Any], attributes: dict[str, Any]) -> list[Any]:
     sums, statistic = walk.vectors(items[:2])
     z = experts.logits(walk.terms, sums.term, statistic.term, walk.tensor(items[2], "scales of a router"))
-    chosen, renormalise, shared, score, *scored = attributes["routing"]
-    how = (chosen, renormalise, shared, *(scored if score == "sigmoid" else ()))
+    how = experts.chosen_of(attributes["routing"])
+    score = attributes["routing"].score
     bias = walk.tensor(items[3], "a bias of a router") if len(items) > 3 else -1
     if bias >= 0 and score == "softmax":
         z, bias = walk.terms.bias(z, bias), -1
