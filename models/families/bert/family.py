@@ -5,7 +5,7 @@ from models.families.bert.checkpoint import read, tensors
 from models.families.bert.module import Encoder
 from models.families.family import Family
 
-ENCODER = Family(
+BERT = Family(
     name=FAMILY,
     module=Encoder,
     layer=None,
