@@ -1,4 +1,4 @@
-"""Experts in a module of the user's own: how the ops of routers and experts are read from its jaxpr."""
+"""Rarer ops in a module of the user's own: how routers, experts and layer norms are read from its jaxpr."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,8 +19,8 @@ def _matmul16(walk: Walk, items: list[Any], attributes: dict[str, Any]) -> list[
 def _route(walk: Walk, items: list[Any], attributes: dict[str, Any]) -> list[Any]:
     sums, statistic = walk.vectors(items[:2])
     z = experts.logits(walk.terms, sums.term, statistic.term, walk.tensor(items[2], "scales of a router"))
-    chosen, renormalise, shared, score, *scored = attributes["routing"]
-    how = (chosen, renormalise, shared, *(scored if score == "sigmoid" else ()))
+    how = experts.chosen_of(attributes["routing"])
+    score = attributes["routing"].score
     bias = walk.tensor(items[3], "a bias of a router") if len(items) > 3 else -1
     if bias >= 0 and score == "softmax":
         z, bias = walk.terms.bias(z, bias), -1
@@ -44,4 +44,14 @@ def _experts(walk: Walk, items: list[Any], attributes: dict[str, Any]) -> list[A
     return walk.of(term, x, (*x.shape[:-1], walk.terms.width(term)))
 
 
-RULES: dict[str, Rule] = {"lpu_matmul16": _matmul16, "lpu_route": _route, "lpu_experts": _experts}
+def _layer_norm32(walk: Walk, items: list[Any], attributes: dict[str, Any]) -> list[Any]:
+    x, gain, bias = walk.value(items[0], "a norm's input"), *(walk.tensor(one, "a gain") for one in items[1:])
+    return walk.of(walk.terms.layer_norm32(x.term, gain, bias, attributes["eps"]), x)
+
+
+RULES: dict[str, Rule] = {
+    "lpu_matmul16": _matmul16,
+    "lpu_route": _route,
+    "lpu_experts": _experts,
+    "lpu_layer_norm32": _layer_norm32,
+}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lpu.prove.models import deepseek, experts, gpt_oss, hybrid, llama, scored
+from lpu.prove.models import bert, deepseek, experts, gpt_oss, hybrid, llama, scored
 from lpu.prove.models.record import Reader
 from models.configs import hybrid as hybrid_config
 
@@ -40,3 +40,4 @@ register(gpt_oss.FAMILY, gpt_oss.read)
 register(deepseek.FAMILY, deepseek.read)
 register(deepseek.EXPERTS_FAMILY, deepseek.read)
 register(hybrid_config.FAMILY, hybrid.read)
+register(bert.FAMILY, bert.read)

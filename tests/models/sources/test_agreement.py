@@ -22,6 +22,8 @@ LONG = (
     "mamba",
     "mixtral",
     "qwen3-moe",
+    "qwen3-next",
+    "qwen3.5-moe",
 )  # to compile by XLA
 QUICK = [folder for folder in VARIANTS if folder.name not in LONG]
 
