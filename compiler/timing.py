@@ -277,6 +277,7 @@ RULES: dict[int, Rule] = {
     Op.BIAS: Vector(lanes=of_lines, passes=1),
     Op.MUL: Vector(lanes=of_lines, passes=1),
     Op.MAD: Vector(lanes=of_lines, passes=1),
+    Op.VMUL: Vector(lanes=of_lines, passes=1),
     Op.GLU: Vector(lanes=of_lines, passes=4),
     Op.CAP: Vector(lanes=of_lines, passes=CAP_PASSES),
     Op.ARGMAX: Vector(lanes=of_lines, passes=1, reduces=True),

@@ -129,6 +129,7 @@ class Op(IntEnum):
     #             raw numbers of heads src2, words of decays (weights) src3
     DELTA = 53  # dst line n of results <- its channels src, queries and keys src2, states src3 (renewed)
     GATE16 = 54  # dst fp16 lines <- fp16 lines at src times the sigmoid of n f32 lines src2
+    VMUL = 55  # dst n f32 lines <- n f32 lines src times n words of factors src2 (weights), lane by lane
 
 
 PRODUCTS = (Op.MM, Op.XMM)  # what adds into an accumulator

@@ -216,6 +216,7 @@ for _op, _rule in {
     Op.BIAS: Vector(_lines, 1),
     Op.MUL: Vector(_lines, 1),
     Op.MAD: Vector(_lines, 1),
+    Op.VMUL: Vector(_lines, 1),
     Op.GLU: Vector(_lines, 4),
     Op.CAP: Vector(_lines, _CAP),
     Op.ARGMAX: Vector(_lines, 1, reduces=True),

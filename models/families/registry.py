@@ -10,6 +10,7 @@ from models.families.exaone import EXAONE
 from models.families.experts import EXPERTS
 from models.families.family import Family
 from models.families.gemma import GEMMA
+from models.families.gemma4.family import GEMMA4
 from models.families.gpt_oss import GPT_OSS
 from models.families.granite import GRANITE
 from models.families.hybrid.family import HYBRID
@@ -78,6 +79,7 @@ for _family in (
     EXPERTS,
     SCORED,
     GPT_OSS,
+    GEMMA4,
     DEEPSEEK,
     DEEPSEEK_EXPERTS,
     HYBRID,
