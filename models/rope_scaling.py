@@ -139,7 +139,7 @@ class LongRopeScaling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProportionalScaling:
-    """The first `turned` lanes of heads of `head_dim` turn as if all did, slowed by the factor; others do not.
+    """The first `turned` lanes of heads of `head_dim` turn as if all did, slowed by a factor; others do not.
 
     The table may be for more lanes, or for fewer than a head has.
     """

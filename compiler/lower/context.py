@@ -15,6 +15,9 @@ from compiler.route.route import Router
 from fabric.chip import ChipSpec
 
 
+SOURCE = 0  # uid of the value that a block takes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
     """The `ranks` that a block runs on, K split over `k_parts`.
@@ -213,7 +216,8 @@ class Lowering:
         rank = np.broadcast_to(parent, fresh.shape)[fresh]
         peer = np.broadcast_to(child, fresh.shape)[fresh]
         tags = value.tag(line)
-        op = np.where(rank == owner, int(Op.SEND), int(Op.FORWARD))
+        made_here = (rank == owner) & (value.uid != SOURCE)  # what a block takes may have come by a transfer
+        op = np.where(made_here, int(Op.SEND), int(Op.FORWARD))
         self.rows.add(op, rank=rank, peer=peer, n=n, src_tag=tags, dst_tag=tags)
         for begin, size in zip(first, count, strict=True):
             value.held[child, begin : begin + size] = True

@@ -29,8 +29,8 @@ def by_lines(
 
     They run wherever the operand that was computed last lies, or the value `beside` if one is named; operands
     are held there or are sent. The rule of such an op says `wants=every(F32_LANES)` and, if its result may be
-    handed on, `residual=True`. operands: those of the node in another order. factors: a parameter, a number for
-    each lane, whose words are preloaded beside each row, in `src2`.
+    handed on, `residual=True`. operands: those of the node in another order. factors: a parameter, a number
+    for each lane, whose words are preloaded beside each row, in `src2`.
     """
     read = [low.segments(view, node) for view in operands or node.inputs]
     new, segments = max(read, key=lambda one: one[0].uid)

@@ -35,8 +35,8 @@ class LoweringRule:
     operands and result are dealt so that all ranks that have any have equally many. joined: operands of one
     node that are laid out as one value, rank by rank, in that order. copied: operands that every rank with
     segments of the first one reads whole. everywhere: every rank takes all of its operands. active: of a
-    node, given its `Lowering`, the ranks that do so where nothing else reads an operand. shares: the result is
-    how much each expert counts.
+    node, given its `Lowering`, the ranks that do so where nothing else reads an operand. shares: the result
+    is how much each expert counts.
     """
 
     op: str

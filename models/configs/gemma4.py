@@ -50,7 +50,7 @@ class Gemma4Config(TransformerConfig):
         turned, lanes = self.global_turned, self.global_head_dim
         if lanes < 2 or lanes % 2 or turned % 2 or not 0 < turned <= lanes:
             raise ValueError(
-                f"{self.name}: global_turned {turned} must be even, 2 to global_head_dim {lanes}, an even number."
+                f"{self.name}: global_turned {turned} must be even, 2 to global_head_dim, an even {lanes}."
             )
         unfit = {"biased": self.biased, "turned_lanes": self.turned_lanes, "sinks": self.sinks}
         unfit |= {"rope_scaling": self.rope_scaling, "whole_qk_norm": self.whole_qk_norm}

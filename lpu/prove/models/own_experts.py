@@ -1,4 +1,4 @@
-"""Ops of a user's own module that few models have, read from its jaxpr: routers, experts, factors of lanes."""
+"""Ops of a user's own module that few models have, read from its jaxpr: routers, experts, lanes' factors."""
 
 from collections.abc import Callable
 from typing import Any
@@ -51,4 +51,7 @@ def _multiply_lanes(walk: Walk, items: list[Any], attributes: dict[str, Any]) ->
 
 RULES: dict[str, Rule] = {
     "lpu_multiply_lanes": _multiply_lanes,
-    "lpu_matmul16": _matmul16, "lpu_route": _route, "lpu_experts": _experts}
+    "lpu_matmul16": _matmul16,
+    "lpu_route": _route,
+    "lpu_experts": _experts,
+}

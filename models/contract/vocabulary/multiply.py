@@ -1,14 +1,14 @@
 """`multiply` and `multiply_add`: a constant factor, as of embeddings, logits and residuals; `multiply_lanes`.
 
 Source: facts/contract2.md section 7, multipliers: rn32(RN64(x m)), and of a residual MAD32(y, m, x) =
-rn32(RN64(y m + x)), y m exact. `multiply_lanes` has a factor for each lane among the weights: rn32(x m), exact
-in f64.
+rn32(RN64(y m + x)), y m exact. `multiply_lanes` has a factor for each lane among the weights:
+rn32(x m), exact in f64.
 """
 
 import math
 
-import numpy as np
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.core import ShapedArray
 from jaxtyping import Float32

@@ -35,14 +35,14 @@ def rope(
 ) -> Float16[Array, "batch heads head_dim"]:
     """Half-split rotary embedding at the position, rounded to fp16; angles are cos and sin in Q1.15.
 
-    pairs: of the table, if not half of head_dim: of more the first are taken, those beyond fewer are not turned.
+    pairs: of the table, if not half of head_dim: of more the first are taken, those beyond fewer do not turn.
     """
     said = {name: value for name, value in (("first", first), ("pairs", pairs)) if value}
     return ROPE.bind(x, angles, position, **said)
 
 
 def fitted(angles: Array, half: int) -> Array:
-    """Cos and sin [..., 2, pairs] as of so many pairs: the first, or with pairs that are not turned behind."""
+    """Cos and sin [..., 2, pairs] as of so many pairs: the first, or with pairs that do not turn behind."""
     pairs, one = angles.shape[-1], ONE if angles.dtype == jnp.int32 else 1
     if pairs >= half:
         return angles[..., :half]
@@ -50,7 +50,9 @@ def fitted(angles: Array, half: int) -> Array:
     return jnp.concatenate([angles, rest], axis=-1)
 
 
-def _shape(x: ShapedArray, angles: ShapedArray, position: ShapedArray, *, first: int = 0, pairs: int = 0) -> Results:
+def _shape(
+    x: ShapedArray, angles: ShapedArray, position: ShapedArray, *, first: int = 0, pairs: int = 0
+) -> Results:
     """Of x [batch, heads, head_dim], angles [context, 2, head_dim / 2], position [batch]: x in fp16."""
     check_operand("rope", "x", x, 3, F16, F32)
     check_operand("rope", "angles", angles, 3, I32, F32)
@@ -61,7 +63,9 @@ def _shape(x: ShapedArray, angles: ShapedArray, position: ShapedArray, *, first:
     return (ShapedArray(x.shape, F16),)
 
 
-def _bytes(x: ShapedArray, angles: ShapedArray, position: ShapedArray, *, first: int = 0, pairs: int = 0) -> int:
+def _bytes(
+    x: ShapedArray, angles: ShapedArray, position: ShapedArray, *, first: int = 0, pairs: int = 0
+) -> int:
     turns = 4 * position.shape[0] * angles.shape[1] * angles.shape[2]
     return bytes_of(x, position) + 2 * math.prod(x.shape) + turns
 
