@@ -16,6 +16,8 @@ from fabric.topology import Kind, Level, Ports, cables
 
 Cable = tuple[int, int, int]
 """Two chips, and the number of the kind of link between them."""
+Places = Int[np.ndarray, " chips"]
+"""Of each chip its place on an axis."""
 PORTS: tuple[Ports, ...] = ("mirror", "halves")
 
 
@@ -76,7 +78,7 @@ def order_of(axes: Sequence[Axis]) -> Int[np.ndarray, " chips"]:
     Two axes of two chips each that are alike are a ring of four.
     """
     chips = np.arange(prod(one.size for one in axes))
-    places: list[tuple[Axis, Int[np.ndarray, " chips"]]] = []
+    places: list[tuple[Axis, Places]] = []
     rest = chips
     for one in axes:
         place, rest = rest % one.size, rest // one.size
@@ -85,10 +87,24 @@ def order_of(axes: Sequence[Axis]) -> Int[np.ndarray, " chips"]:
             place = 2 * place + (place ^ places.pop(twin)[1])
             one = axis(one.link, 4, "ring")
         places.append((one, place))
-    number, stride = np.zeros_like(chips), 1
-    for one, place in sorted(places, key=lambda each: each[0]):
-        number, stride = number + stride * place, stride * one.size
-    return np.argsort(number)
+    places.sort(key=lambda each: each[0])
+    return _in_order([one for one, _ in places], [place for _, place in places])
+
+
+def _in_order(axes: Sequence[Axis], places: Sequence[Places]) -> Int[np.ndarray, " chips"]:
+    """The chips by their places on sorted axes, the first axis innermost.
+
+    Of a mesh (two lines or more of one kind of link) in squares of two by two: the chips of a square are at
+    most two hops apart, four of a line three, however many more chips there are.
+    """
+    keys: list[Places] = []
+    for link in sorted({one.link for one in axes}):
+        mine = [(one, place) for one, place in zip(axes, places, strict=True) if one.link == link]
+        if sum(one.form == "line" and one.size > 2 for one, _ in mine) > 1:
+            keys += [place % 2 for _, place in mine] + [place // 2 for _, place in mine]
+        else:
+            keys += [place for _, place in mine]
+    return np.lexsort(keys) if keys else np.zeros(1, np.int64)
 
 
 def tray_of(axes: Sequence[Axis]) -> int:
@@ -106,12 +122,16 @@ def tray_of(axes: Sequence[Axis]) -> int:
 
 
 def product(axes: Sequence[Axis]) -> Regular:
-    """The product of axes, the first one innermost."""
+    """The product of sorted axes in the order that they give its chips."""
     levels = tuple(
         Level(name=str(i), kind=one.form, size=one.size, lanes=1, hop_ns=1, reach=one.reach)
         for i, one in enumerate(axes)
     )
-    found = [(a, b, one.link) for i, one in enumerate(axes) for a, b in cables(levels, i)]
+    sizes = [one.size for one in axes]
+    chips = np.arange(prod(sizes))
+    places = [chips // prod(sizes[:i]) % size for i, size in enumerate(sizes)]
+    number = np.argsort(_in_order(axes, places)).tolist()
+    found = [(number[a], number[b], one.link) for i, one in enumerate(axes) for a, b in cables(levels, i)]
     return Regular(tuple(found), tray_of(axes))
 
 

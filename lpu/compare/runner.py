@@ -1,8 +1,6 @@
 """Runs the tasks of a comparison in processes or on a Dask cluster; a point is kept when it is finished."""
 
-import logging
-import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -12,13 +10,11 @@ from os import _exit as end_at_once
 from threading import Thread
 from typing import Any
 
+from lpu.cluster import on_cluster
 from lpu.compare.point import Point, Task, key, measure
 from lpu.compare.results import Results
 from lpu.folder import Progress
 from lpu.inputs.document import FileError
-
-POLL_SECONDS = 5.0
-WORKERLESS_SECONDS = 30.0  # that a cluster may be without a worker
 
 
 def run_tasks(
@@ -80,55 +76,5 @@ def _end_with_parent() -> None:
 
 def _cluster(address: str) -> Compute:
     """Computes points on a Dask cluster, in the order in which they finish."""
-    try:
-        import distributed  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise FileError(
-            "compare: --scheduler needs dask.distributed. pip install 'lpu-emulator[distributed]'."
-        ) from None
-    library: Any = distributed
-
-    def compute(tasks: list[dict[str, Any]]) -> Generator[tuple[int, dict[str, Any]]]:
-        for name in [one for one in logging.root.manager.loggerDict if one.startswith("distributed")]:
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # what they say comes with the errors
-        try:
-            client = library.Client(address)
-        except (OSError, ValueError) as error:
-            raise FileError(f"compare: --scheduler {address}: cannot be reached ({error}).") from None
-        with client:
-            index = {future: i for i, future in enumerate(client.map(measure, tasks, pure=False))}
-            try:
-                yield from _finished(library, client, index, address)
-            except Exception as error:
-                if not (isinstance(error, OSError) or type(error).__module__.startswith("distributed")):
-                    raise
-                reason = " ".join(str(error).split())[:90] or "no reason given"
-                raise FileError(
-                    f"compare: --scheduler {address}: {type(error).__name__}: {reason}. Points so far are "
-                    "kept with -o: start the cluster, and give the same command again."
-                ) from None
-
-    return compute
-
-
-def _finished(
-    library: Any, client: Any, index: Mapping[Any, int], address: str
-) -> Generator[tuple[int, dict[str, Any]]]:
-    """The results of futures as they come. Raises FileError if the cluster has no worker for a while."""
-    left, seen = dict(index), time.monotonic()
-    while left:
-        try:
-            done = library.wait(list(left), timeout=POLL_SECONDS, return_when="FIRST_COMPLETED").done
-        except TimeoutError:
-            if client.status != "running":
-                raise ConnectionError("the scheduler is gone") from None
-            if client.scheduler_info(n_workers=-1)["workers"]:
-                seen = time.monotonic()
-            elif time.monotonic() - seen > WORKERLESS_SECONDS:
-                raise FileError(
-                    f"compare: --scheduler {address}: no worker for {WORKERLESS_SECONDS:.0f} s, {len(left)} "
-                    f"of {len(index)} points are missing. Start workers, and give the same command again."
-                ) from None
-            continue
-        for future in done:
-            yield left.pop(future), future.result()
+    remedy = "Points so far are kept with -o: start the cluster, and give the same command again."
+    return lambda tasks: on_cluster("compare", address, measure, tasks, remedy)

@@ -4,6 +4,7 @@ from renumbered import RACKS, built, level, relabelled
 
 from fabric.catalog import rack_names
 from fabric.numbering import numbering
+from fabric.paths import hops
 from fabric.rack import Rack, load_rack
 from fabric.topology import Level
 
@@ -17,7 +18,8 @@ def wires(rack: Rack) -> list[tuple[int, ...]]:
 def test_racks_of_the_catalog_keep_their_numbers(name: str) -> None:
     rack = load_rack(name)
     found = numbering(rack)
-    assert found.chips.tolist() == list(range(rack.chips))
+    mesh = sum(level.kind == "line" for level in rack.spec.levels) > 1  # in squares
+    assert (found.chips.tolist() == list(range(rack.chips))) != mesh
     one_kind = len({level.kind for level in rack.spec.levels}) == 1 < len(rack.spec.levels)
     assert found.rack is rack or one_kind  # a mesh of two like axes is one tray, not trays of a row
 
@@ -62,6 +64,13 @@ def test_numbers_are_found_once_per_rack() -> None:
     rack = RACKS["irregular"]()
     assert numbering(rack).rack is numbering(rack).rack
     assert not np.array_equal(numbering(rack).chips, np.arange(rack.chips))
+
+
+def test_four_chips_of_a_mesh_are_a_square_however_large_it_is() -> None:
+    for columns, rows in ((4, 2), (4, 3), (4, 4), (6, 5)):
+        rack = built(0, (), level("row", "line", columns), level("column", "line", rows))
+        chips = numbering(rack).chips[:4]
+        assert hops(rack)[np.ix_(chips, chips)].max() == 2
 
 
 @pytest.mark.parametrize("rack", [built(1), built(0, (), level("a", "ring", 1)), built(2, ((1, 0, 1, 5),))])

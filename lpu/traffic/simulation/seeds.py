@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
-from typing import Any
 
+from lpu.cluster import on_cluster
 from lpu.folder import Progress
 from lpu.inputs.document import FileError
 from lpu.traffic.outcome import Outcome
@@ -49,15 +49,7 @@ def replay_seeds(
 
 
 def _on_cluster(tasks: Sequence[Task], address: str) -> list[Outcome]:
-    try:
-        import distributed  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise FileError(
-            "replay: --scheduler needs dask.distributed. pip install 'lpu-emulator[distributed]'."
-        ) from None
-    library: Any = distributed
-    try:
-        with library.Client(address) as client:
-            return list(client.gather(client.map(replay_seed, tasks, pure=False)))
-    except (OSError, ValueError) as error:
-        raise FileError(f"replay: --scheduler {address}: cannot be reached ({error}).") from None
+    found = on_cluster(
+        "replay", address, replay_seed, tasks, "Start the cluster, and give the command again."
+    )
+    return [outcome for _, outcome in sorted(found, key=lambda one: one[0])]

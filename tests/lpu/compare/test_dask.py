@@ -14,10 +14,10 @@ import pytest
 # Runs `lpu` with patience for a test, and kills process argv[1] (0: none) as soon as two points are kept.
 DRIVER = """
 import os, signal, sys
+from lpu import cluster
 from lpu.cli.app import main
-from lpu.compare import runner
 from lpu.compare.results import Results
-runner.POLL_SECONDS, runner.WORKERLESS_SECONDS = 0.5, 2.0
+cluster.POLL_SECONDS, cluster.WORKERLESS_SECONDS = 0.5, 2.0
 whole, victim = Results.keep, int(sys.argv[1])
 def keep(self, *args):
     whole(self, *args)

@@ -20,6 +20,8 @@ class Last:
 Last()
 """
 TEMPLATE = """
+import signal
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, which may run the tests, has it ignored
 from lpu.outputs.stop import Stopped, install
 install()
 try:

@@ -129,7 +129,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "a cap that is no number": ("gemma2", {"attn_logit_softcapping": "50"}, "it is a finite number"),
     "logits divided by 0": ("granite", {"logits_scaling": 0}, "logits_scaling is 0.0: it must be above 0"),
-    "another family": ("cohere2", {}, "model_type is 'cohere2': only "),
+    "another family": ("cohere2", {}, "model_type is 'cohere2': none of the "),
 }
 
 
