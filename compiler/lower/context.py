@@ -14,7 +14,6 @@ from compiler.route.detour import Send, Tree, deal
 from compiler.route.route import Router
 from fabric.chip import ChipSpec
 
-
 SOURCE = 0  # uid of the value that a block takes
 
 
