@@ -61,17 +61,17 @@ def _read_gemma4(keys: Keys, name: str) -> Gemma4Config:
         global_heads = keys.integer("num_global_key_value_heads", 1)
     else:
         global_heads = dense.kv_heads
+    numbers |= {
+        "norms": "both",
+        "attention_scale": 1.0,
+        "embedding_scale": float(np.float32(dense.hidden**0.5)),
+        "kinds": kinds,
+        "window": window if WINDOW in kinds else None,
+    }
+    numbers |= turning
+    numbers |= _experts(keys)
     return Gemma4Config(
-        **numbers
-        | {
-            "norms": "both",
-            "attention_scale": 1.0,
-            "embedding_scale": float(np.float32(dense.hidden**0.5)),
-            "kinds": kinds,
-            "window": window if WINDOW in kinds else None,
-        }
-        | turning
-        | _experts(keys),
+        **numbers,
         global_head_dim=lanes,
         global_kv_heads=global_heads,
         shared_values=shared,
