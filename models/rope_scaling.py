@@ -26,17 +26,17 @@ class Llama3Scaling:
 
     def __post_init__(self) -> None:
         _positive(self)
-        if self.low_freq_factor >= self.high_freq_factor:
+        if self.low_freq_factor > self.high_freq_factor:
             raise ValueError(
                 f"rope_scaling: low_freq_factor {self.low_freq_factor} must be below "
-                f"high_freq_factor {self.high_freq_factor}."
+                f"high_freq_factor {self.high_freq_factor}, or equal."
             )
 
     def speeds(self, plain: Speeds, theta: float, context: int) -> Speeds:
         """Radians per token of each pair."""
         turns = self.original_max_position * plain / (2 * math.pi)  # turns over the original context
         low, high = self.low_freq_factor, self.high_freq_factor
-        blend = np.clip((turns - low) / (high - low), 0.0, 1.0)
+        blend = np.clip((turns - low) / (high - low), 0.0, 1.0) if high > low else 1.0 * (turns >= low)
         return (1 - blend) * plain / self.factor + blend * plain
 
     def amplitude(self) -> float:

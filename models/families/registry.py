@@ -15,6 +15,7 @@ from models.families.gpt_oss import GPT_OSS
 from models.families.granite import GRANITE
 from models.families.hybrid.family import HYBRID
 from models.families.llama import LLAMA
+from models.families.llama4.family import LLAMA4
 from models.families.olmo import OLMO
 from models.families.scored.family import SCORED
 from models.families.smollm import SMOLLM
@@ -80,6 +81,7 @@ for _family in (
     SCORED,
     GPT_OSS,
     GEMMA4,
+    LLAMA4,
     DEEPSEEK,
     DEEPSEEK_EXPERTS,
     HYBRID,

@@ -41,8 +41,7 @@ class LlamaReading:
     def step(self) -> ModelTerms:
         """Token to logits."""
         config, terms, out = self.config, self.terms, ModelTerms()
-        tables = 1 if config.window_theta is None else 2  # the second is that of layers with a window
-        angles = self._tensor(out, "angles", tables * self.longest, 2, self._table_pairs())
+        angles = self._tensor(out, "angles", self._tables() * self.longest, 2, self._table_pairs())
         x = terms.embed(self._tensor(out, "embed.table", config.vocab, config.hidden))
         out.places[x] = "embedding"
         x = x if config.embedding_scale is None else terms.multiply(x, config.embedding_scale)
@@ -57,6 +56,10 @@ class LlamaReading:
         out.logits = logits if config.logit_cap is None else terms.softcap(logits, config.logit_cap)
         out.places[out.logits] = "logits"
         return out
+
+    def _tables(self) -> int:
+        """Tables of RoPE: the second is that of layers with a window."""
+        return 1 if self.config.window_theta is None else 2
 
     def _table_pairs(self) -> int:
         """Pairs of lanes of a position of RoPE's table."""
@@ -183,7 +186,7 @@ class LlamaReading:
         if angles >= 0:
             q, k = (terms.rope(value, angles, config.head_dim, first) for value in (q, k))
         elif not config.qk_norm:
-            q, k = terms.rounded(q, 16), terms.rounded(k, 16)
+            q, k = self._unturned(out, q, k)
         v = self._kept_values(out, block, v)
         out.keys.append(k)
         out.values.append(v)
@@ -192,6 +195,10 @@ class LlamaReading:
         for value, what in ((q, "queries"), (k, "keys"), (v, "values"), (heads, "heads")):
             out.places[value] = f"{block}, {what}"
         return self._matrix(out, block, "o", self._opened(out, block, a, statistic, heads))
+
+    def _unturned(self, out: ModelTerms, q: int, k: int) -> tuple[int, int]:
+        """Queries and keys of a layer without RoPE."""
+        return self.terms.rounded(q, 16), self.terms.rounded(k, 16)
 
     def _keys_and_values(
         self, out: ModelTerms, block: str, a: int, statistic: int, kind: str

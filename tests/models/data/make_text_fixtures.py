@@ -1,7 +1,7 @@
-"""Makes the tiny checkpoints of Gemma 4 (text) in variants/ and their expected logits, with transformers.
+"""Makes the tiny checkpoints of Gemma 4 and Llama 4 (text) in variants/ and their expected logits, with transformers.
 
 Not part of the test suite. In an environment of its own:
-    pip install torch==2.13.0 transformers==5.24.0 safetensors && python make_gemma4_fixtures.py
+    pip install torch==2.13.0 transformers==5.24.0 safetensors && python make_text_fixtures.py
 Written with torch 2.13.0+cpu, transformers 5.24.0.
 """
 
@@ -66,7 +66,46 @@ APART: dict[str, Any] = {
     },
     "tie_word_embeddings": False,
 }
+SCOUT: dict[str, Any] = {
+    "model_type": "llama4_text",
+    "vocab_size": 64,
+    "hidden_size": 64,
+    "intermediate_size": 16,
+    "intermediate_size_mlp": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 256,
+    "no_rope_layers": [1, 0, 1],
+    "attention_chunk_size": 8,
+    "floor_scale": 4,
+    "attn_scale": 0.5,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 1,
+    "rope_parameters": {
+        "rope_type": "llama3",
+        "rope_theta": 10_000.0,
+        "factor": 4.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 1.0,
+        "original_max_position_embeddings": 64,
+    },
+}
+MAVERICK: dict[str, Any] = {
+    **SCOUT,
+    "num_hidden_layers": 4,
+    "no_rope_layers": [1, 1, 1, 0],
+    "vocab_size": 32,
+    "interleave_moe_layer_step": 2,
+    "num_local_experts": 3,
+    "num_experts_per_tok": 2,
+    "use_qk_norm": False,
+    "attn_temperature_tuning": False,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
+}
 FOLDERS = {"gemma4": DENSE, "gemma4-experts": EXPERTS, "gemma4-apart": APART}
+FOLDERS |= {"llama4": SCOUT, "llama4-interleaved": MAVERICK}
 
 
 def make(folder: Path, keys: dict[str, Any]) -> None:
