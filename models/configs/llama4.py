@@ -15,11 +15,11 @@ DENSE = " dense"  # behind the kind of attention of a layer without experts
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Llama4Config(TransformerConfig):
-    """A decoder with experts of width `expert_ffn` in every layer of number `step`, 2 step, ...; others are dense.
+    """A decoder with experts of width `expert_ffn` in every `step`-th layer; the others are dense.
 
     chosen of `experts` are weighed by the sigmoid of their logits, which multiplies what they take; one more
-    takes every row. qk_norm: of layers with RoPE, without a gain. floor, slope: in layers without RoPE queries
-    at position p are times 1 + slope ln(1 + floor((p + 1) / floor)); None: they stay.
+    takes every row. qk_norm: of layers with RoPE, without a gain. floor, slope: in layers without RoPE
+    queries at position p are times 1 + slope ln(1 + floor((p + 1) / floor)); None: they stay.
     published_active: parameters of a token.
     """
 
@@ -51,8 +51,8 @@ class Llama4Config(TransformerConfig):
             raise ValueError(f"{self.name}: {odd[0]} is {unfit[odd[0]]!r}, the layers of Llama 4 have none.")
         if self.norms != "pre" or self.activation != "silu" or self.ffn_up != "f32":
             raise ValueError(
-                f"{self.name}: norms is {self.norms!r}, activation {self.activation!r}, ffn_up {self.ffn_up!r}: "
-                "they are pre, silu and f32."
+                f"{self.name}: norms is {self.norms!r}, activation {self.activation!r}, ffn_up "
+                f"{self.ffn_up!r}: they are pre, silu and f32."
             )
 
     @property
@@ -81,7 +81,7 @@ class Llama4Config(TransformerConfig):
         return self._parameters(self.experts)
 
     def active_parameters(self) -> int:
-        """Parameters that one token takes part in: of the embedding a row, of the experts those it chooses."""
+        """Parameters that one token takes part in: of the embedding a row, of the experts its own."""
         rows = 0 if self.tied else (self.vocab - 1) * self.hidden
         return self._parameters(self.chosen) - rows
 

@@ -46,7 +46,8 @@ def experts(
 
     weights: at most `chosen` of a row are not 0. gate_up: codes and exponents, columns of the gate before
     those of up; down: likewise. biases: what is added to gate and up, of one expert behind those of another.
-    activation: of the gate, or OAI, or WEIGHED, by which experts take the row times their weight. starts: first rows of the contract parts of down, in every expert alike.
+    activation: of the gate, or OAI, or WEIGHED, by which experts take the row times their weight. starts:
+    first rows of the contract parts of down, in every expert alike.
     """
     operands = (a, statistic, weights, *gate_up, *down, *(() if biases is None else (biases,)))
     return EXPERTS.bind(*operands, chosen=chosen, activation=activation, starts=starts)

@@ -1,4 +1,4 @@
-"""Makes the tiny checkpoints of Gemma 4 and Llama 4 (text) in variants/ and their expected logits, with transformers.
+"""Makes tiny checkpoints of Gemma 4 and Llama 4 (text) in variants/ and their logits, with transformers.
 
 Not part of the test suite. In an environment of its own:
     pip install torch==2.13.0 transformers==5.24.0 safetensors && python make_text_fixtures.py
