@@ -12,7 +12,7 @@ demo: .venv/.installed
 	$(BIN)/python examples/demo.py
 
 test: .venv/.dev
-	@time $(MAKE) --no-print-directory lint fast-tests
+	@time $(MAKE) --no-print-directory -j 2 lint fast-tests
 
 test-all: .venv/.dev
 	@time $(MAKE) --no-print-directory lint all-tests
@@ -46,6 +46,11 @@ docs: .venv/.dev
 	$(BIN)/python docs/make_cli.py
 	$(BIN)/python docs/make_gallery.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+# What docs/tutorial.md shows and nothing else, from a fresh clone in a folder of its own.
+.PHONY: tutorial
+tutorial:
+	$(PYTHON) tests/tutorial_session.py
 
 clean:
 	rm -rf .venv build dist out

@@ -28,6 +28,23 @@ SMALL: dict[str, Any] = {
     "max_position_embeddings": 64,
     "rms_norm_eps": 1e-5,
 }
+QWEN: dict[str, Any] = {
+    "hidden_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 24,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 32,
+    "linear_value_head_dim": 24,
+    "num_experts": 6,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "shared_expert_intermediate_size": 32,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5},
+    "max_position_embeddings": 64,
+}
 FOLDERS: dict[str, dict[str, Any]] = {
     "mamba2": {
         "model_type": "mamba2",
@@ -109,7 +126,10 @@ FOLDERS: dict[str, dict[str, Any]] = {
         "residual_multiplier": 0.22,
         "logits_scaling": 3,
     },
+    "qwen3-next": QWEN | {"model_type": "qwen3_next", "intermediate_size": 80, "mlp_only_layers": [0]},
+    "qwen3.5-moe": QWEN | {"model_type": "qwen3_5_moe_text"},
 }
+HALF = tuple(name for name in FOLDERS if name.startswith("qwen"))  # stored in fp16, gains less 1
 
 
 def make(folder: Path, names: list[str]) -> None:
@@ -130,11 +150,16 @@ def make(folder: Path, names: list[str]) -> None:
         model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
         generator = torch.Generator().manual_seed(number)
         for path, tensor in model.named_parameters():
-            tensor.data.copy_(_drawn(path, torch.randn(tensor.shape, generator=generator)))
+            less = name in HALF and ".linear_attn." not in path
+            drawn = _drawn(path, torch.randn(tensor.shape, generator=generator), float(less))
+            if ".linear_attn." in path:
+                _near(path, drawn, keys["linear_num_key_heads"], keys["linear_key_head_dim"])
+            tensor.data.copy_(drawn.half().float() if name in HALF else drawn)
         held = {path: value.detach().clone() for path, value in model.state_dict().items()}
         if keys["model_type"] == "nemotron_h":
             held = {path.replace("model.", "backbone.", 1): value for path, value in held.items()}
-        held = {path: value for path, values in held.items() for path, value in _alone(path, values)}
+        if keys["model_type"] != "qwen3_5_moe_text":  # whose checkpoints hold all experts in one tensor
+            held = {path: value for path, values in held.items() for path, value in _alone(path, values)}
         if model.config.tie_word_embeddings:
             held.pop("lm_head.weight", None)
             model.tie_weights()
@@ -142,6 +167,7 @@ def make(folder: Path, names: list[str]) -> None:
         with torch.no_grad():
             logits = model(tokens, use_cache=False).logits[0].numpy()
         np.savez(at / "expected.npz", tokens=tokens[0].numpy().astype(np.int32), logits=logits)
+        held = {path: value.half() if name in HALF else value for path, value in held.items()}
         save_file(held, at / "model.safetensors", {"format": "pt"})
         print(name, sum(value.numel() for value in held.values()), float(np.abs(logits).max()))
 
@@ -162,14 +188,33 @@ def _alone(path: str, values: Any) -> list[tuple[str, Any]]:
     return [(path, values)]
 
 
-def _drawn(path: str, noise: Any) -> Any:
-    """Values of a parameter: norms near 1, decays of -1 to -16, time steps near 0.1, matrices by width."""
+def _near(path: str, drawn: Any, heads: int, lanes: int) -> None:
+    """Make the keys of a gated delta layer point where their queries do, at a correlation of 0.8.
+
+    With few lanes a random query and a random key may be at right angles; then a head's result nearly
+    cancels, and the norm behind it enlarges what was rounded before. docs/decisions/0021 has figures.
+    """
+    if path.endswith("in_proj_qkvz.weight"):
+        by_head = drawn.view(heads, -1, drawn.shape[1])
+        q, k = by_head[:, :lanes], by_head[:, lanes : 2 * lanes]
+    elif path.endswith(("in_proj_qkv.weight", "conv1d.weight")):
+        q, k = drawn[: heads * lanes], drawn[heads * lanes : 2 * heads * lanes]
+    else:
+        return
+    k.mul_(0.6).add_(q, alpha=0.8)
+
+
+def _drawn(path: str, noise: Any, less: float) -> Any:
+    """Values of a parameter: norms near 1, decays of -1 to -16, time steps near 0.1, matrices by width.
+
+    less: what the model adds to the gains of norms, which are stored without.
+    """
     if path.endswith("A_log"):
         return (1 + 15 * noise.abs().clamp(max=1)).log()
     if path.endswith(("dt_bias", "dt_proj.bias")):
         return noise - 2
     if path.endswith((".D", "norm.weight", "layernorm.weight", "norm_f.weight")):
-        return 1 + 0.1 * noise
+        return 1 - less + 0.1 * noise
     if path.endswith("bias"):
         return 0.2 * noise
     return tensor_scale(noise.shape[1:] if ".experts." in path else noise.shape) * noise

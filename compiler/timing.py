@@ -17,6 +17,7 @@ from compiler.program.instructions.experts import (
     PAIRED,
     HalfKernel,
     RankKernel,
+    ShareKernel,
     SlotsKernel,
     WeightedGluKernel,
     half_words,
@@ -224,6 +225,11 @@ def _ranks(op: int, n: Lines, kernel: RankKernel, chip: ChipSpec, rows: int) -> 
     return hold, hold + chip.vxm_latency_cycles + chip.lane_reduce_cycles * (3 if grouped else 1)
 
 
+def _of_shares(n: Lines, k: ShareKernel) -> Lines:
+    """The line of a gate takes its passes a second time, for the sigmoid."""
+    return F32_LANES * (n + k.gated)
+
+
 def _of_paired(n: Lines, k: Kernel) -> Lines:
     return PAIRED * n
 
@@ -258,6 +264,8 @@ RULES: dict[int, Rule] = {
     Op.EMBED: Vector(lanes=of_lines, passes=1, words=_table_row),
     Op.RSTAT: Vector(lanes=of_lines, passes=2, reduces=True),
     Op.NORM: Vector(lanes=of_lines, passes=2),
+    Op.MOMENTS: Vector(lanes=of_lines, passes=3, reduces=True),
+    Op.LNORM: Vector(lanes=of_lines, passes=3),
     Op.PRE: Vector(lanes=of_lines, passes=1),
     Op.HNORM: Vector(lanes=_of_heads, passes=4, reduces=True),
     Op.ROPE: Vector(lanes=_of_heads, passes=3),
@@ -285,7 +293,7 @@ RULES: dict[int, Rule] = {
     Op.XMM: _tile,
     Op.MM16: _half_tiles,
     Op.RANK: _ranks,
-    Op.SHARE: Vector(lanes=of_lines, passes=6, reduces=True),
+    Op.SHARE: Vector(lanes=_of_shares, passes=6, reduces=True),
     Op.SLOTS: _slots,
     Op.WGLU: _weighted,
     Op.CONV: Renewing(lanes=of_lines, passes=8, by_token=False),

@@ -13,6 +13,8 @@ from lpu.check.memory_image import check_handover, pair
 from lpu.check.stated import machine
 from lpu.compiled import Compiled, ProgramLike, programs_of
 from lpu.energy.energy import StepEnergy, step_energy
+from lpu.energy.prices import prices
+from lpu.energy.profile import powers
 from lpu.figures.bars import levers_figure
 from lpu.figures.drawing import Drawing
 from lpu.figures.shown import Shown
@@ -262,7 +264,7 @@ def trace(
     if bucket not in known:
         raise FileError(f"trace: --context {bucket}: the program has {', '.join(map(str, known))}.")
     with taken_as_legal(loaded):
-        write_trace(output, loaded, bucket, chips)
+        write_trace(output, loaded, bucket, chips, lambda some: powers(loaded, bucket, some, prices()))
     return TraceFile(path=str(output), context=bucket, digest=loaded.manifest.digest)
 
 

@@ -159,6 +159,16 @@ class TransformerConfig:
         return {name: v for name, v in held.items() if name not in _LATER or v != usual[name]}
 
     @property
+    def encodes(self) -> bool:
+        """Whether a step takes all tokens of a sequence, each of which sees all; a decoder does not."""
+        return False
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that a step leaves for each row: of a decoder a logit for each token."""
+        return self.vocab
+
+    @property
     def longest(self) -> int:
         """The longest context that a program can be compiled for."""
         return self.max_context

@@ -9,8 +9,10 @@ class Routing(NamedTuple):
     """How a router chooses among its experts, and what the chosen ones count.
 
     renormalise: the weights are of the chosen alone. shared: experts after those of the router that every row
-    takes with weight 1. score: softmax of the logits, or the sigmoid of each; what follows is of sigmoids:
-    of `groups` equal groups of experts the `keep` best are chosen from; weights are times `scale`.
+    takes with weight 1; gated: the one shared expert counts the sigmoid of a logit of its own instead, which
+    the router has behind those of its experts. score: softmax of the logits, or the sigmoid of each; what
+    follows is of sigmoids: of `groups` equal groups of experts the `keep` best are chosen from; weights are
+    times `scale`.
     """
 
     chosen: int
@@ -20,6 +22,11 @@ class Routing(NamedTuple):
     groups: int = 1
     keep: int = 1
     scale: float = 1.0
+    gated: bool = False
+
+    def columns(self, experts: int) -> int:
+        """Logits of a router among so many experts."""
+        return experts + self.gated
 
     def refusal(self, experts: int) -> str:
         """Why there is no such choice among so many experts, or nothing."""
@@ -31,6 +38,10 @@ class Routing(NamedTuple):
             return f"score {self.score!r}: it takes softmax or sigmoid."
         if self.score == "softmax" and (self.groups, self.keep, self.scale) != (1, 1, 1.0):
             return "groups and a scale are of sigmoid scores."
+        if self.gated and (self.shared, self.score) != (1, "softmax"):
+            return (
+                f"a gate is of one shared expert beside softmax scores, not of {self.shared} by {self.score}."
+            )
         if not (0 < self.scale < float("inf")):
             return f"scale {self.scale}: it is above 0."
         size, rest = divmod(experts, max(self.groups, 1))

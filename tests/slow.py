@@ -9,7 +9,12 @@ import pytest
 def slow_but(quick: Iterable[Any], cases: Iterable[Any]) -> list[Any]:
     """The cases for `parametrize`, those that are not in `quick` marked slow."""
     keep = list(quick)
-    return [case if case in keep else pytest.param(*_values(case), marks=pytest.mark.slow) for case in cases]
+    return [case if case in keep else slow(*_values(case)) for case in cases]
+
+
+def slow(*values: Any) -> Any:
+    """One case, marked slow."""
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 def _values(case: Any) -> tuple[Any, ...]:

@@ -68,6 +68,7 @@ def answers() -> list[dict[str, str]]:
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ASKED)
 def test_the_answer_is_the_same_under_another_hash_seed(answers: list[dict[str, str]], name: str) -> None:
     one, other = answers

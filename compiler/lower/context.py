@@ -14,7 +14,7 @@ from compiler.route.detour import Send, Tree, deal
 from compiler.route.route import Router
 from fabric.chip import ChipSpec
 
-SOURCE = 0  # uid of the value that a block takes
+INPUT = 0  # the uid of what a block takes from the one before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +23,7 @@ class Group:
 
     Its result goes to the ranks `targets` (perhaps of another group): `wanted[i, line]` to target i.
     beside: for each rank that owns KV heads the ranks outside the group that keep stripes of their contexts.
+    arrived: of each line of the block's input, whether its owner has it from another chip; () for none.
     """
 
     ranks: int
@@ -30,6 +31,7 @@ class Group:
     targets: tuple[int, ...]
     wanted: np.ndarray
     beside: tuple[tuple[int, ...], ...] = ()
+    arrived: tuple[bool, ...] = ()
 
     @property
     def keepers(self) -> int:
@@ -215,8 +217,10 @@ class Lowering:
         rank = np.broadcast_to(parent, fresh.shape)[fresh]
         peer = np.broadcast_to(child, fresh.shape)[fresh]
         tags = value.tag(line)
-        made_here = (rank == owner) & (value.uid != SOURCE)  # what a block takes may have come by a transfer
-        op = np.where(made_here, int(Op.SEND), int(Op.FORWARD))
+        here = rank == owner
+        if value.uid == INPUT and self.group.arrived:
+            here &= ~np.array(self.group.arrived)[line]
+        op = np.where(here, int(Op.SEND), int(Op.FORWARD))
         self.rows.add(op, rank=rank, peer=peer, n=n, src_tag=tags, dst_tag=tags)
         for begin, size in zip(first, count, strict=True):
             value.held[child, begin : begin + size] = True

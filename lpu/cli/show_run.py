@@ -76,7 +76,7 @@ def show_run(terminal: Terminal, done: Run, *, streamed: bool = False, given: bo
             (
                 "latency",
                 f"{body['mean_latency_cycles']:,.0f} cycles = {body['mean_latency_microseconds']:.2f} us "
-                f"per token ({kind(chip)}; clock {clock / 1e9:.4f} GHz)",
+                f"per {done.per} ({kind(chip)}; clock {clock / 1e9:.4f} GHz)",
             ),
             ("emulated", f"{body['emulated_seconds_per_step']:.4f} s per step here (measured, median)"),
             ("clipped", in_words(done.clipped)),

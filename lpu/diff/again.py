@@ -2,16 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from compiler.errors import CompileError
 from compiler.options import STRATEGIES, CompileOptions
-from compiler.pipeline import compile_program
+from compiler.pipeline import compile_pair, compile_program
 from compiler.program.manifest import Manifest
 from compiler.program.program import Program
+from compiler.source import Source, Traced, traced
 from fabric.catalog import rack_names, rack_spec
 from fabric.chip import ChipSpec, Confidence, Sourced
 from fabric.faults.broken import break_rack
@@ -19,6 +20,7 @@ from fabric.faults.fault import parse_faults
 from fabric.link import NS_PER_SECOND
 from fabric.rack import Rack, build_rack
 from fabric.topology import Level, RackSpec
+from lpu.diff.side import COMPUTE
 from lpu.inputs.files import ModelFile
 from lpu.inputs.open import open_file
 from lpu.report.traffic import link_levels
@@ -29,11 +31,46 @@ class CannotRepeatError(ValueError):
     """A program that cannot be compiled again here: why not."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What a program is compiled from. chunk: of the program that takes chunks of a prompt beside it, if any.
+
+    long: whether that program is meant, and not the one that decodes.
+    """
+
+    source: Source | Traced
+    rack: Rack
+    options: CompileOptions
+    chunk: Source | None = None
+    long: bool = False
+
+    def program(self, rack: Rack | None = None) -> Program:
+        """What is compiled of it, on its rack or on another one. Raises CompileError."""
+        machine = rack or self.rack
+        if self.chunk is None or isinstance(self.source, Traced):
+            return compile_program(self.source, machine, self.options)
+        return compile_pair(self.source, self.chunk, machine, self.options)[self.long]
+
+    def traced(self) -> "Recipe":
+        """The same with its source traced, which is then done once for all racks."""
+        if self.chunk is not None or isinstance(self.source, Traced):
+            return self
+        return replace(self, source=traced(self.source))
+
+
 def mixed(first: Manifest, other: Manifest, taken: Sequence[str], context: tuple[int, int]) -> Program:
     """`first` compiled again, with the named facts of a `Side` taken from `other`.
 
     context: of both sides; only this bucket is compiled. Raises CannotRepeatError.
     """
+    try:
+        return recipe_of(first, other, taken, context).program()
+    except (CompileError, ValueError) as error:
+        raise _cannot(error) from None
+
+
+def recipe_of(first: Manifest, other: Manifest, taken: Sequence[str], context: tuple[int, int]) -> Recipe:
+    """What `mixed` compiles. Raises CannotRepeatError."""
 
     def side(fact: str) -> Manifest:
         return other if fact in taken else first
@@ -42,8 +79,8 @@ def mixed(first: Manifest, other: Manifest, taken: Sequence[str], context: tuple
     if about.config is None:
         raise CannotRepeatError("a module of one's own is not imported again")
     for one in (first, other):
-        if one.kind != "step" or one.chunk != 1:
-            raise CannotRepeatError("only programs that decode one step at a time are compiled again")
+        if one.kind not in COMPUTE:
+            raise CannotRepeatError(f"a program of {one.kind} is not compiled again")
     if side("placement").options.placement not in STRATEGIES:
         raise CannotRepeatError("a placement of one's own is not imported again")
     file = ModelFile(
@@ -61,12 +98,28 @@ def mixed(first: Manifest, other: Manifest, taken: Sequence[str], context: tuple
         layout=side("layout").options.layout,
         placement=side("placement").options.placement,
         seed=side("placement").options.seed,
+        objective=side("objective").options.objective,
+        interval_slack=side("objective").options.interval_slack,
+        users=side("objective").options.users,
+        waves=side("chunk").options.waves,
     )
+    chunk = side("chunk").chunk
+    tokens = chunk if chunk > 1 else side("chunk").prefill
     try:
-        rack = rack_of(side("rack"), side("chip"))
-        return compile_program(open_file(file).source(), rack, options)
+        rack, opened = rack_of(side("rack"), side("chip")), open_file(file)
+        return Recipe(
+            source=opened.source(),
+            rack=rack,
+            options=options,
+            chunk=opened.source(tokens) if tokens else None,
+            long=chunk > 1,
+        )
     except (CompileError, ValueError) as error:
-        raise CannotRepeatError(" ".join(str(error).split())) from None
+        raise _cannot(error) from None
+
+
+def _cannot(error: Exception) -> CannotRepeatError:
+    return error if isinstance(error, CannotRepeatError) else CannotRepeatError(" ".join(str(error).split()))
 
 
 def rack_of(wires: Manifest, chips: Manifest) -> Rack:

@@ -61,6 +61,8 @@ def named(fact: str, values: Mapping[str, tuple[Any, Any]]) -> tuple[str, str]:
     what = "; ".join(f"{key} {values[key][0]} -> {values[key][1]}" for key in shown[:MOST_WORDS])
     what += f"; and {len(shown) - MOST_WORDS} more" if len(shown) > MOST_WORDS else ""
     if fact == "rack":
+        if "faults" in values and "rack" not in values:  # links that are gone follow from them
+            return "faults of the rack", f"{values['faults'][0]} -> {values['faults'][1]}"
         if "rack" in values:
             what = f"{values['rack'][0]} -> {values['rack'][1]} ({what})" if "rack" not in shown else what
         return _rack(values, shown), what
@@ -193,5 +195,7 @@ def _cells(side: Sequence[BlockChain]) -> dict[str, int]:
 
 
 def _plural(kind: str, count: int) -> str:
+    if kind.endswith(("blocks", "layers")):
+        return kind if count != 1 else kind.removesuffix("s")
     word = kind if kind.endswith(("block", "layer")) else f"{kind} block"
-    return f"{word}{'' if count == 1 else 's'}" if not kind.endswith(("blocks", "layers")) else kind
+    return word if count == 1 else f"{word}s"

@@ -54,7 +54,8 @@ class Row(NamedTuple):
 class Difference(Shown):
     """Two steps held against each other; the rows of each table add up to the cycles of both.
 
-    comparable: what is. how: how the causes were found. unexplained: cycles that no cause has.
+    comparable: what is. how: how the causes were found. unexplained: cycles that no cause has. changed: what
+    both were compiled from and is not the same, in names and values.
     """
 
     a: Side
@@ -64,6 +65,7 @@ class Difference(Shown):
     causes: tuple[Cause, ...]
     unexplained: int
     tables: dict[str, tuple[Row, ...]]
+    changed: tuple[tuple[str, str], ...] = ()
 
     @property
     def cycles(self) -> int:
@@ -80,7 +82,6 @@ class Difference(Shown):
     def __str__(self) -> str:
         a, b = self.a, self.b
         over = self.cycles / max(a.cycles, 1)
-        word = "slower" if self.cycles > 0 else "faster"
         lines = [
             *(
                 f"{letter}           {plain(one.name)}: {plain(one.model)}, context {one.context}, "
@@ -90,8 +91,11 @@ class Difference(Shown):
             f"difference  {self.cycles:+,} cycles = {100 * over:+.1f} %, "
             f"{b.microseconds - a.microseconds:+.2f} us ({kind(b.chip)})",
             f"comparable  {self.comparable}",
-            f"why {word if self.cycles else 'equal'}: {plain(self.first)} ({self.how})",
+            f"why {self._word()}: {plain(self.first)} ({self.how})",
         ]
+        named = {cause.what for cause in self.causes}
+        if more := [f"{plain(name)}: {plain(what)}" for name, what in self.changed if what not in named]:
+            lines.insert(-1, f"differs     {'; '.join(more)}")
         for cause in self.causes:
             lines.append(f"  {cause.cycles:>+12,}  {plain(cause.name)}: {plain(cause.what)}")
             shown = cause.parts[:SHOWN]
@@ -104,6 +108,15 @@ class Difference(Shown):
             text += f", the rest {rest:+,}" if len(changed) > SHOWN else ""
             lines.append(f"by {name:<9}{text or 'no change'}")
         return "\n".join(lines)
+
+    def _word(self) -> str:
+        """Slower or faster in time; of two clocks of which one has more cycles in less time, that."""
+        time = self.b.microseconds - self.a.microseconds
+        if not self.cycles:
+            return "equal"
+        if self.cycles * time < 0:
+            return f"{'more' if self.cycles > 0 else 'fewer'} cycles"
+        return "slower" if self.cycles > 0 else "faster"
 
     def drawing(self) -> Drawing:
         """From the cycles of a to those of b, cause by cause."""
@@ -131,6 +144,7 @@ class Difference(Shown):
             "difference_microseconds": self.b.microseconds - self.a.microseconds,
             "comparable": self.comparable,
             "how": self.how,
+            "changed": [{"name": name, "what": what} for name, what in self.changed],
             "causes": [asdict(cause) for cause in self.causes],
             "unexplained_cycles": self.unexplained,
             "tables": {
@@ -166,6 +180,7 @@ def diff(
         causes=causes,
         unexplained=rest,
         tables=_tables(ours, theirs),
+        changed=tuple(named(fact, values) for fact, values in changed.items()),
     )
 
 

@@ -1,7 +1,7 @@
 """One side of a difference: the step of a program, or what `lpu report --json` wrote of one."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -86,7 +86,11 @@ def _facts(program: Program, context: int) -> Facts:
         "cp": {"cp": options.cp or 1},
         "layout": {"layout": options.layout},
         "placement": {"placement": options.placement, "seed": options.seed},
-        "objective": {"objective": options.objective, "interval_slack": options.interval_slack},
+        "objective": {
+            "objective": options.objective,
+            "interval_slack": options.interval_slack,
+            "users": options.users,
+        },
     }
 
 
@@ -104,6 +108,7 @@ def _wires(manifest: Manifest) -> dict[str, Any]:
         "rack": manifest.rack,
         "chips": manifest.chips,
         "forward_ns": manifest.forward_cycles * 10**9 // clock,
+        "faults": _faults(manifest.broken.faults if manifest.broken else ()),
     }
     for i, level in enumerate(manifest.levels):
         mine = table[levels == i]
@@ -114,6 +119,10 @@ def _wires(manifest: Manifest) -> dict[str, Any]:
             found[f"{level.name}.slot_cycles"] = _several(mine[:, 4])
     found["wiring"] = hashlib.sha256(table[:, :2].tobytes()).hexdigest()[:12]
     return found
+
+
+def _faults(faults: Sequence[str]) -> str:
+    return " and ".join(faults) or "none"
 
 
 def _several(values: np.ndarray) -> str:
@@ -145,13 +154,17 @@ def of_report(name: str, body: Any) -> Side:
                 "kv": {"kv": model["kv"]},
                 "context": {"context": found["context"]},
                 "chip": {"chip": found["chip"], "clock_hz": found["clock_hz"]},
-                "rack": {"rack": body["rack"], "chips": found["chips"]},
+                "rack": {
+                    "rack": body["rack"],
+                    "chips": found["chips"],
+                    "faults": _faults(body.get("broken", {}).get("faults", ())),
+                },
                 "tp": {"tp": options["tp"]},
                 "pp": {"pp": options["pp"]},
                 "cp": {"cp": options["cp"] or 1},
                 "layout": {"layout": options["layout"]},
                 "placement": {"placement": options["placement"], "seed": options["seed"]},
-                "objective": {"objective": options["objective"], "interval_slack": options["interval_slack"]},
+                "objective": {name: options.get(name) for name in ("objective", "interval_slack", "users")},
             },
             blocks=(blocks := tuple(_block(one) for one in found["chains"])),
             units={one.kind: sum(b.calls for b in blocks if b.kind == one.kind) for one in blocks},

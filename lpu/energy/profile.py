@@ -1,10 +1,11 @@
 """Power over the cycles of a step: mid prices, each row's energy spread over the cycles it holds its unit."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from compiler.analyse.holds import holds
 from compiler.program.program import Program
@@ -78,6 +79,25 @@ def profile(program: Program, context: int, asked: Prices) -> Profile:
         peak_chip=peak[1],
         peak_cycle=peak[2],
     )
+
+
+def powers(
+    program: Program, context: int, chips: Sequence[int], asked: Prices
+) -> dict[int, tuple[Int64[np.ndarray, " changes"], Float64[np.ndarray, " changes"]]]:
+    """Watts of each of the chips from each cycle on at which they change, at rest included: mid prices."""
+    manifest = program.manifest
+    columns = program.expand(context)
+    hold = np.maximum(holds(columns, manifest), 1)
+    watts = joules_of_rows(events(columns, manifest), asked) / hold * manifest.clock_hz
+    found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    for chip in chips:
+        rows = np.flatnonzero((columns.chip == chip) & (watts > 0))
+        at = np.concatenate([[0], columns.t0[rows], columns.t0[rows] + hold[rows]])
+        by = np.concatenate([[0.0], watts[rows], -watts[rows]])
+        cycles, place = np.unique(at, return_inverse=True)
+        change = np.bincount(place, by, len(cycles))
+        found[chip] = cycles, np.maximum(np.cumsum(change), 0.0) + asked["static_w"].mid
+    return found
 
 
 def _spread(start: np.ndarray, end: np.ndarray, watts: np.ndarray, cycles: int) -> np.ndarray:

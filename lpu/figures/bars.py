@@ -1,30 +1,15 @@
 """Bounds, levers and sensitivities as bars."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from compiler.analyse.bounds import Bound
 from compiler.analyse.chain import PARTS
-from compiler.program.manifest import Manifest
-from compiler.program.program import Program
 from lpu.figures.drawing import LEGEND, PALETTE, Drawing, axis, label
 from lpu.report.walk import BlockChain
-from lpu.report.words import kind_of, percent
+from lpu.report.words import percent
 
 NEXT = 0.10  # what the levers are asked for, as a share of the step
-STEP = 0.10  # by how much a number is moved
-
-# Which part of a chain is proportional to which number of the chip or of a level, and which way.
-# Source: docs/timing.md: hold and t1 - t0 of each row.
-LEVERS: tuple[tuple[str, str, int], ...] = (
-    ("link hops", "hop_ns", 1),
-    ("link slots", "slot_cycles", 1),
-    ("link slots", "lanes", -1),
-    ("VXM latency", "vxm_latency_cycles", 1),
-    ("MXM fill", "mxm_fill_cycles", 1),
-    ("MXM", "weight_install_frac", -1),
-    ("MXM", "sram_bytes_per_cycle", -1),
-)
 
 
 def bounds_figure(bounds: Sequence[Bound], cycles: int) -> Drawing:
@@ -103,27 +88,31 @@ def _less(part: int, cycles: int) -> str:
     )
 
 
-def tornado_figure(program: Program, chains: Sequence[BlockChain], cycles: int) -> Drawing:
-    """What a step takes if a number of the machine is ten percent off, the critical path kept: modelled."""
-    manifest = program.manifest
-    totals = {p: sum(b.calls * q.cycles for b in chains for q in b.parts if q.part == p) for p in PARTS}
-    found: list[tuple[str, str, str, float, float]] = []
-    for part, number, way in LEVERS:
-        moved = totals[part]
-        if moved:
-            low, high = (_changed(moved, 1 + sign * STEP, way) for sign in (-1, 1))
-            kind, source = _source(manifest, number)
-            found.append((number, kind, source, low / cycles, high / cycles))
-    found.append(("clock_hz", *_source(manifest, "clock_hz"), STEP / (1 - STEP), -STEP / (1 + STEP)))
-    found.sort(key=lambda one: max(abs(one[3]), abs(one[4])))
-    names = [f"{name} ({kind})" for name, kind, _, _, _ in found]
+class Swing(NamedTuple):
+    """What a number does to a step if it is smaller, and if it is larger: shares of its time, and words."""
+
+    name: str
+    smaller: tuple[float | None, str]
+    larger: tuple[float | None, str]
+
+
+def tornado_figure(
+    swings: Sequence[Swing], how: str, headers: tuple[str, ...], table: tuple[tuple[str, ...], ...]
+) -> Drawing:
+    """What a step takes if a number of the machine is ten percent off. how: how that was found."""
+    drawn = [one for one in reversed(swings) if one.smaller[0] or one.larger[0]]
+    names = [label(one.name) for one in drawn]
+    sides = (
+        ("10 % smaller", [one.smaller for one in drawn], PALETTE[0], ""),
+        ("10 % larger", [one.larger for one in drawn], PALETTE[1], "/"),
+    )
     return Drawing(
         name="tornado",
         title="Sensitivity: if a number of the machine is 10 % off",
         about=(
-            "By how much a step is longer or shorter if one number is 10 % smaller or larger. Modelled: the "
-            "critical path is kept, the schedule is not made again; lpu compile --sweep makes it again. Of "
-            "clock_hz: time, not cycles, all cycle counts kept."
+            "By how much of its time a step is longer or shorter if one number is 10 % smaller or larger, "
+            f"whole numbers by one at least, and all others stay. {how[:1].upper()}{how[1:]}. Numbers that "
+            "change nothing are in the table alone."
         ),
         data=[
             {
@@ -131,39 +120,23 @@ def tornado_figure(program: Program, chains: Sequence[BlockChain], cycles: int) 
                 "orientation": "h",
                 "name": name,
                 "y": names,
-                "x": [round(100 * change, 4) for change in changes],
+                "x": [None if share is None else round(100 * share, 4) for share, _ in changes],
+                "text": [label(text) for _, text in changes],
+                "textposition": "none",
                 "marker": {"color": tint, "pattern": {"shape": shape}},
-                "hovertemplate": f"%{{y}}, {name}: %{{x:+.2f}} %<extra></extra>",
+                "hovertemplate": f"%{{y}}, {name}: %{{text}}<extra></extra>",
             }
-            for name, changes, tint, shape in (
-                ("10 % smaller", [one[3] for one in found], PALETTE[0], ""),
-                ("10 % larger", [one[4] for one in found], PALETTE[1], "/"),
-            )
+            for name, changes, tint, shape in sides
         ],
         layout=_lying(
             axis("change of a step, %", zeroline=True),
-            len(found),
+            len(drawn),
             barmode="overlay",
             legend=LEGEND,
         ),
-        headers=("number", "kind", "10 % smaller", "10 % larger", "source"),
-        table=tuple(
-            (name, kind, f"{100 * low:+.2f} %", f"{100 * high:+.2f} %", source)
-            for name, kind, source, low, high in reversed(found)
-        ),
+        headers=headers,
+        table=table,
     )
-
-
-def _changed(cycles: int, factor: float, way: int) -> float:
-    return cycles * (factor - 1 if way > 0 else 1 / factor - 1)
-
-
-def _source(manifest: Manifest, number: str) -> tuple[str, str]:
-    """The kind and the source of a number; of levels the first that has it."""
-    for one in manifest.sources:
-        if one.field == number or one.field.endswith(f".{number}"):
-            return kind_of(one), one.source
-    return "assumed", "no source is stated"
 
 
 def _lying(x: dict[str, Any], bars: int, **more: Any) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from compiler.program.instruction_set import INSTRUCTIONS
-from compiler.program.isa import TAG_SHIFT, TRANSFER, TRANSIENT, WORD_BYTES, Columns, is_transfer
+from compiler.analyse.live import fullest, live_words
+from compiler.program.isa import WORD_BYTES
 from compiler.program.manifest import Manifest
 from compiler.program.program import Program
 from lpu.figures.drawing import LEGEND, PALETTE, Drawing, axis, colour, label
@@ -79,7 +79,7 @@ def transient_figure(program: Program, context: int) -> Drawing:
         columns = program.expand_call(call, context)
         if not len(columns):
             continue
-        chip, times, words = _live(columns, program.manifest)
+        chip, times, words = fullest(live_words(columns, program.manifest))
         keep = _few(words)
         name = label(program.blocks[block].name)
         data.append(
@@ -114,53 +114,6 @@ def transient_figure(program: Program, context: int) -> Drawing:
         headers=("block", "chip", "most at once", "region"),
         table=tuple(peaks),
     )
-
-
-def _live(
-    columns: Columns, manifest: Manifest
-) -> tuple[int, Int64[np.ndarray, " events"], Int64[np.ndarray, " events"]]:
-    """(chip, cycles, words live from each on) of the chip with the most transients of a block at once."""
-    batch = manifest.rows
-    moved = is_transfer(columns.op)
-    writes = [np.zeros((4, 0), np.int64)]  # chip, value, cycle, words
-    reads = [np.zeros((3, 0), np.int64)]
-    for op, record in INSTRUCTIONS.items():
-        of_op = columns.op == op
-        for aux in np.unique(columns.aux[of_op]).tolist() if of_op.any() else ():
-            rows = np.flatnonzero(of_op & (columns.aux == aux))
-            for operand in record.operands:
-                if operand.space != TRANSIENT:
-                    continue
-                tag = getattr(columns, f"{operand.column}_tag")[rows]
-                some = rows[tag >= 0]
-                value = tag[tag >= 0] >> TAG_SHIFT
-                if operand is record.write:
-                    chip = np.where(moved[some], columns.peer[some], columns.chip[some])
-                    kernel = TRANSFER if moved[rows[0]] else manifest.kernels[aux]
-                    lines = operand.extent(columns.n[some], kernel)
-                    writes.append(np.stack([chip, value, columns.t1[some], lines * batch]))
-                else:
-                    reads.append(np.stack([columns.chip[some], value, columns.t0[some]]))
-    return _fullest(np.concatenate(writes, axis=1), np.concatenate(reads, axis=1))
-
-
-def _fullest(
-    writes: Int64[np.ndarray, "4 writes"], reads: Int64[np.ndarray, "3 reads"]
-) -> tuple[int, Int64[np.ndarray, " events"], Int64[np.ndarray, " events"]]:
-    last = {(c, v): t for c, v, t in sorted(reads.T.tolist(), key=lambda one: one[2])}
-    end = int(max(writes[2].max(initial=0), reads[2].max(initial=0)))  # what nobody here reads is handed on
-    by_chip: dict[int, list[tuple[int, int]]] = {}
-    for chip, value, cycle, words in writes.T.tolist():
-        over = max(last.get((chip, value), end), cycle)
-        by_chip.setdefault(chip, []).extend([(cycle, words), (over, -words)])
-    best = 0, np.zeros(1, np.int64), np.zeros(1, np.int64)
-    most = -1
-    for chip, events in sorted(by_chip.items()):
-        table = np.array(sorted(events, key=lambda one: (one[0], -one[1])), np.int64)
-        words = np.cumsum(table[:, 1])
-        if int(words.max()) > most:
-            most, best = int(words.max()), (chip, table[:, 0], words)
-    return best
 
 
 def _few(words: Int64[np.ndarray, " events"]) -> Int64[np.ndarray, " some"]:

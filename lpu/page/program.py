@@ -7,14 +7,15 @@ from typing import Any
 from compiler.analyse.bounds import bounds
 from compiler.analyse.chain import WAITS
 from compiler.program.program import Program
-from lpu.figures.bars import bounds_figure, levers_figure, tornado_figure
+from lpu.diff.sensitivity import Sensitivity
+from lpu.figures.bars import bounds_figure, levers_figure
 from lpu.figures.memory import memory_figure, transient_figure
 from lpu.figures.rack import rack_figure
 from lpu.figures.schedule import rows_of_blocks, schedule_figure
 from lpu.figures.waves import waves_figure
 from lpu.page.html import Page, Section, options, table
 from lpu.report.program import program_facts
-from lpu.report.walk import block_chains
+from lpu.report.walk import BlockChain
 from lpu.report.words import EXACT, kind, kind_of
 
 UNITS = {
@@ -40,7 +41,7 @@ KINDS = (
         "cycles, legality, occupancy, bounds: they follow from the program and the machine described",
     ),
     ("published, derived, assumed", "numbers of the machine: how each is known stands beside it"),
-    ("modelled", "by a formula that leaves something out: sensitivities with the critical path kept"),
+    ("modelled", "by a formula that leaves something out: sensitivities where the critical path is kept"),
     ("measured", "timed; nothing on this page is"),
     ("projection", "a label on top: no measurement of this machine is public"),
 )
@@ -48,12 +49,18 @@ CHAIN = ("does", "chip", "on", "from cycle", "waited", "holds", "until the resul
 
 
 def program_page(
-    program: Program, context: int, verdicts: Sequence[tuple[str, str]], report: dict[str, Any]
+    program: Program,
+    found: Sensitivity,
+    chains: Sequence[BlockChain],
+    verdicts: Sequence[tuple[str, str]],
+    report: dict[str, Any],
 ) -> Page:
-    """The page of one context bucket. verdicts: of check and proof. report: the JSON of `lpu report`."""
-    manifest = program.manifest
+    """The page of one context bucket, that of `found`.
+
+    chains: of its blocks. verdicts: of check and proof. report: the JSON of `lpu report`.
+    """
+    manifest, context = program.manifest, found.context
     cycles = manifest.cycles[context]
-    chains = block_chains(program, context)
     rows = rows_of_blocks(program, context)
     rows["waits_by_unit"] = {str(unit): text.removeprefix("waits for ") for unit, text in WAITS.items()}
     waves = waves_figure(program, context)
@@ -83,7 +90,7 @@ def program_page(
             title="Bounds, and the next 10 %",
             figures=(bounds_figure(bounds(program, context), cycles), levers_figure(chains, cycles)),
         ),
-        Section(name="sensitivity", title="Sensitivity", figures=(tornado_figure(program, chains, cycles),)),
+        Section(name="sensitivity", title="Sensitivity", figures=(found.drawing(),)),
         Section(name="provenance", title="Where it comes from", more=_provenance(program, verdicts)),
     ]
     return Page(

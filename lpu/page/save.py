@@ -1,4 +1,4 @@
-"""Writes pages: `--html FILE` of `lpu report`, `lpu diff`, `lpu afd` and `lpu energy`."""
+"""Writes pages: `--html FILE` of `lpu report`, `lpu diff`, `lpu afd`, `lpu energy` and `lpu replay`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 from lpu.afd.report import AfdReport
 from lpu.compiled import ProgramLike, programs_of
 from lpu.diff.diff import Difference
+from lpu.diff.sensitivity import of as sensitivity_of
 from lpu.energy.ask import Energy
 from lpu.folder import Progress, need_step, quiet
 from lpu.inputs.document import FileError
@@ -17,10 +18,13 @@ from lpu.page.divided import divided_page
 from lpu.page.html import Page, html
 from lpu.page.priced import priced_page
 from lpu.page.program import program_page
+from lpu.page.replayed import replay_page
 from lpu.programs import check as check_of
 from lpu.programs import report as report_of
 from lpu.prove.programs import proof_line
+from lpu.report.walk import block_chains
 from lpu.screen import OnScreen
+from lpu.traffic.reports.report import ReplayReport
 
 OPTION = "--html"
 NOT_CHECKED = "not asked for: lpu check"
@@ -50,19 +54,21 @@ class PageFile(OnScreen):
 
 
 def page(
-    what: ProgramLike | Difference | AfdReport | Energy,
+    what: ProgramLike | Difference | AfdReport | Energy | ReplayReport,
     output: str | Path,
     *,
     context: int | None = None,
     check: bool = True,
+    again: bool | None = None,
     progress: Progress = quiet,
 ) -> PageFile:
     """Write the report of a program as one HTML file: rack, schedule, memory, bounds, sensitivity, sources.
 
     what: a program, or a difference of two: causes, and cycles by block, unit, link, exchange and wait; GPUs
-    and LPUs in time; or energy, with power by cycle where it was asked for.
+    and LPUs in time; energy, with power by cycle where it was asked for; or a replay with its distributions.
     context: a bucket, the longest if not given. check: hold it against the rules of the machine first, for
-    the page to say so. Raises FileError for another context, a file that cannot be written, no Plotly.
+    the page to say so. again: compile it again for each number of the machine, as `sensitivity` does.
+    Raises FileError for another context, a file that cannot be written, no Plotly.
     """
     check_writable(output, OPTION)
     if isinstance(what, Difference):
@@ -71,6 +77,8 @@ def page(
         return _written(divided_page(what), output, None, dict(what.machine)["digest"])
     if isinstance(what, Energy):
         return _written(priced_page(what), output, None, what.digest)
+    if isinstance(what, ReplayReport):
+        return _written(replay_page(what), output, None, what.digest)
     loaded, _ = programs_of(what)
     need_step(loaded, str(what) if isinstance(what, (str, Path)) else "program")
     known = loaded.manifest.contexts
@@ -85,7 +93,9 @@ def page(
         proof = proof_line(found.proof) if found.ok else "prove: only of a legal program"
         verdicts = [("check", "; ".join(rules)), ("proof", proof), ("machine", found.machine), verdicts[1]]
     progress("draw", 1, 3)
-    made = program_page(loaded, bucket, verdicts, report_of(what).to_json())
+    chains = block_chains(loaded, bucket)
+    found = sensitivity_of(loaded, chains, bucket, again, progress)
+    made = program_page(loaded, found, chains, verdicts, report_of(what).to_json())
     progress("write", 2, 3)
     return _written(made, output, bucket, loaded.manifest.digest)
 

@@ -16,6 +16,14 @@ class Vector(NamedTuple):
     lanes: int
 
 
+class LayerMoments(NamedTuple):
+    """Mean of a value and 1 / its deviation."""
+
+    holds: int
+    value: int
+    eps: float
+
+
 class Statistic(NamedTuple):
     """1/rms of a value. gain: times the power of two of that gain; -1: of none."""
 
@@ -119,7 +127,8 @@ class KVHead(NamedTuple):
 class Ranked(NamedTuple):
     """One line of logits or scores (part 0), or of which are among the `chosen` largest (part 1).
 
-    bias: the tensor that sigmoids are chosen by besides, of the best `keep` of `groups`; -1: logits.
+    bias: the tensor that sigmoids are chosen by besides, of the best `keep` of `groups`; -1: logits. gated:
+    the last logit is that of a gate, and was not to be chosen.
     """
 
     holds: int
@@ -130,6 +139,7 @@ class Ranked(NamedTuple):
     bias: int = -1
     groups: int = 1
     keep: int = 1
+    gated: bool = False
 
 
 class ExpertSlot(NamedTuple):

@@ -4,7 +4,7 @@ One nanosecond of the trace is one cycle of the schedule, so that every time in 
 package (the extra `trace`) writes the format.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -13,8 +13,10 @@ import numpy as np
 
 from compiler.analyse.dataflow import edges
 from compiler.analyse.holds import holds
+from compiler.analyse.live import live_words
 from compiler.program.instruction_set import name_of
-from compiler.program.isa import Columns, is_transfer
+from compiler.program.isa import WORD_BYTES, Columns, is_transfer
+from compiler.program.manifest import Manifest
 from compiler.program.program import Program
 from lpu.inputs.document import FileError
 from lpu.screen import plain
@@ -24,6 +26,8 @@ CHIPS, PER_CHIP = 1 << 20, 1 << 20
 LANES = 128  # tracks set aside per link
 FEW = 16  # chips of which every lane has a track; of more only the first lane of a transfer
 SEQUENCE = 1
+TRANSIENTS, POWER = (1 << 19) + 2, (1 << 19) + 5  # tracks of counters of a chip; 2 to 4 are its regions
+Power = tuple[np.ndarray, np.ndarray]  # cycles, watts from each on
 BEGIN, END, COUNTER = 1, 2, 4  # TrackEvent.Type
 
 
@@ -62,8 +66,13 @@ class StepTrace:
         return uuid
 
 
-def timeline(program: Program, context: int, chips: Sequence[int]) -> StepTrace:
-    """What the chips do in a step, and which layers they do it for; calls without them are left out."""
+def timeline(
+    program: Program, context: int, chips: Sequence[int], power: Mapping[int, Power] | None = None
+) -> StepTrace:
+    """What the chips do in a step, and which layers they do it for; calls without them are left out.
+
+    power: watts by chip, as cycles at which they change and what they change to.
+    """
     manifest, out = program.manifest, StepTrace()
     chosen = np.zeros(manifest.chips, bool)
     chosen[list(chips)] = True
@@ -78,13 +87,42 @@ def timeline(program: Program, context: int, chips: Sequence[int]) -> StepTrace:
         if size and chosen[list(call.chips)].any():
             columns = program.expand_call(call, context)
             if (chosen[columns.chip]).any():
+                _transients(out, columns, program.manifest, chosen)
                 base = call.base[context]
                 layers.append((call.name, base, base + program.blocks[call.block].cycles[context]))
                 _rows(out, program, columns, chosen, len(chips) <= FEW, row, call.tag)
         row += size
     out.slices += nested_layers(out, layers)
     _counts(out, chips)
+    _memory(out, program, chips)
+    for chip, (cycles, watts) in (power or {}).items():
+        own = CHIPS + chip * PER_CHIP
+        counter = out.track(own + POWER, own, "power at mid prices, modelled", "mW")
+        out.counts += [
+            (counter, c, round(1000 * w)) for c, w in zip(cycles.tolist(), watts.tolist(), strict=True)
+        ]
     return out
+
+
+def _transients(out: StepTrace, columns: Columns, manifest: Manifest, chosen: np.ndarray) -> None:
+    """Bytes of values that wait for a reader on the chosen chips, wherever that changes in a call."""
+    for chip, (cycles, words) in live_words(columns, manifest).items():
+        if chosen[chip]:
+            own = CHIPS + chip * PER_CHIP
+            counter = out.track(own + TRANSIENTS, own, "SRAM: transients that wait for a reader", "bytes")
+            last = np.flatnonzero(np.append(np.diff(cycles) > 0, True))  # of each cycle
+            counts = zip(cycles[last].tolist(), (words[last] * WORD_BYTES).tolist(), strict=True)
+            out.counts += [(counter, cycle, count) for cycle, count in counts]
+
+
+def _memory(out: StepTrace, program: Program, chips: Sequence[int]) -> None:
+    """What weights and KV take of a chip's SRAM: the same in every cycle."""
+    words = program.manifest.region_table()[:, :, 1]
+    for chip in chips:
+        own = CHIPS + chip * PER_CHIP
+        for i, name in ((1, "KV"), (2, "weights")):
+            counter = out.track(own + TRANSIENTS + i, own, f"SRAM: {name}", "bytes")
+            out.counts.append((counter, 0, int(words[chip, i]) * WORD_BYTES))
 
 
 def _rows(

@@ -1,6 +1,6 @@
 """A step of a program as a Chrome/Perfetto trace: a process per chip, a thread per unit and per link lane."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from lpu.outputs.ours import sealed_gzip, sealed_json, sealed_trace
 from lpu.outputs.write import check_writable, write_file, write_json
 from lpu.report.chips import Ranges, chosen_chips
 from lpu.report.occupancy import call_of_rows
-from lpu.report.perfetto import encoded, timeline
+from lpu.report.perfetto import Power, encoded, timeline
 from lpu.screen import plain
 
 FIRST_LANE = 1000  # thread number of the first link lane; units come before
@@ -41,16 +41,24 @@ def trace(program: Program, context: int, chips: Asked | None = None) -> dict[st
     }
 
 
-def write_trace(path: str | Path, program: Program, context: int, chips: Asked | None = None) -> None:
+def write_trace(
+    path: str | Path,
+    program: Program,
+    context: int,
+    chips: Asked | None = None,
+    powers: Callable[[Sequence[int]], Mapping[int, Power]] | None = None,
+) -> None:
     """Write the trace, whole or not at all: Perfetto's own format in a file named `.pftrace`, else JSON.
 
-    Both are compressed where `.gz` follows. Raises FileError.
+    powers: of chips, for counters of Perfetto's format. Both are compressed where `.gz` follows.
+    Raises FileError.
     """
     name = str(path)
     packed = name.endswith(ZIPPED)
     if name.removesuffix(ZIPPED).endswith(PERFETTO):
         check_writable(path)
-        body = encoded(timeline(program, context, _chosen(program, chips)))
+        chosen = _chosen(program, chips)
+        body = encoded(timeline(program, context, chosen, powers(chosen) if powers else None))
         write_file(path, sealed_gzip(body) if packed else sealed_trace(body))
     elif packed:
         write_file(path, sealed_gzip(sealed_json(trace(program, context, chips))))

@@ -31,7 +31,16 @@ from lpu.traffic.outcome import Outcome
 from lpu.traffic.readers.drawn import DrawnTraffic
 from lpu.traffic.readers.read import read_trace
 from lpu.traffic.reports.pictures import draw, need_matplotlib
-from lpu.traffic.reports.report import BusyPart, ReplayReport, mean, refused_of, spans_by_class, spans_of
+from lpu.traffic.reports.report import (
+    BusyPart,
+    ReplayReport,
+    arrivals_of,
+    curves_of,
+    mean,
+    refused_of,
+    spans_by_class,
+    spans_of,
+)
 from lpu.traffic.reports.request_log import need_pyarrow, write_log
 from lpu.traffic.served import Served
 from lpu.traffic.simulation.seeds import replay_seeds
@@ -215,6 +224,8 @@ def report_of(
         gpus=share is not None,
         assumptions=by_confidence(manifest.sources),
         warnings=_warnings(machine, outcomes),
+        curves=curves_of(outcomes, targets),
+        arrivals=arrivals_of(outcomes[0], ReplayReport.MOST_POINTS),
     )
 
 

@@ -31,6 +31,7 @@ _LATER: dict[str, Any] = {
     "attention_gate": False,
     "squared": False,
     "norm_groups": False,
+    "shared_gate": False,
 }
 """Fields that are younger than digests, and what they are where nothing is said."""
 
@@ -47,7 +48,8 @@ class HybridConfig(TransformerConfig):
     queries and keys. names: how the tensors of a checkpoint are called, by its model_type; factors: what its
     matrices are multiplied by when they are loaded, each as "k=0.5". step_norms: of Mamba-1, whether B, C and
     what time steps are made of have norms. A token takes `chosen` of `experts` experts of width `expert_ffn`
-    by a softmax, over the chosen alone if `renormalise`, and `shared` more that every token takes. rule: how
+    by a softmax, over the chosen alone if `renormalise`, and `shared` more that every token takes;
+    shared_gate: the one shared expert counts the sigmoid of a product of the input. rule: how
     mixers renew their states; of the gated delta rule `states` is the lanes of a key, and each of `groups`
     has a query and a key. attention_gate: whether heads of attention are times the sigmoid of gates.
     squared: FFNs have no gate, but the square of relu of what goes up. norm_groups: a mixer's gated results
@@ -77,6 +79,7 @@ class HybridConfig(TransformerConfig):
     expert_ffn: int = 0
     shared: int = 0
     renormalise: bool = True
+    shared_gate: bool = False
 
     def __post_init__(self) -> None:
         TransformerConfig.__post_init__(self)
@@ -146,7 +149,9 @@ class HybridConfig(TransformerConfig):
     @property
     def routing(self) -> Routing:
         """How a router chooses."""
-        return Routing(chosen=self.chosen, renormalise=self.renormalise, shared=self.shared)
+        return Routing(
+            chosen=self.chosen, renormalise=self.renormalise, shared=self.shared, gated=self.shared_gate
+        )
 
     @property
     def both(self) -> int:
@@ -203,7 +208,8 @@ class HybridConfig(TransformerConfig):
             + sum(map(len, self.pattern)) * hidden
         )
         each = MATRICES_PER_FFN * hidden * self.expert_ffn * (experts + self.shared)
-        parts += sum(EXPERTS in word for word in self.pattern) * (each + hidden * self.experts)
+        router = hidden * (self.experts + self.shared_gate)
+        parts += sum(EXPERTS in word for word in self.pattern) * (each + router)
         return self.vocab * hidden * (1 if self.tied else 2) + parts + hidden
 
     def _mixer_parameters(self) -> int:

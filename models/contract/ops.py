@@ -26,6 +26,8 @@ from models.contract.vocabulary.glu import glu as glu
 from models.contract.vocabulary.latent import HEAD_MATMUL, LATENT_ATTENTION
 from models.contract.vocabulary.latent import head_matmul as head_matmul
 from models.contract.vocabulary.latent import latent_attention as latent_attention
+from models.contract.vocabulary.layer_norm32 import LAYER_NORM32
+from models.contract.vocabulary.layer_norm32 import layer_norm32 as layer_norm32
 from models.contract.vocabulary.matmul import MATMUL, MATMUL_SCALED
 from models.contract.vocabulary.matmul import matmul as matmul
 from models.contract.vocabulary.matmul import matmul_scaled as matmul_scaled
@@ -90,6 +92,7 @@ for _record in (
     MATMUL_SCALED,
     RMS_NORM,
     RMS_NORM32,
+    LAYER_NORM32,
     PRESCALE,
     RMS_STAT,
     ROPE,

@@ -1,7 +1,7 @@
 """The tensors of a checkpoint whose layers have experts, in place of those of dense FFNs."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from models.families.family import CheckpointTensor
@@ -11,28 +11,49 @@ from models.families.family import CheckpointTensor
 class ExpertNames:
     """What a layer's experts are called in a checkpoint.
 
-    block: their module; router: its weights, bias: its bias, shared: the shared expert, under the block;
-    matrices: gate, up and down of an expert. every: of all experts, gate and up, and down, each in one
-    tensor: [experts, out, k], if turned [experts, k, out].
+    block: their module; router: its weights, bias: its bias, shared: the shared expert, shared_gate: the
+    weights of its gate, all under the block; matrices: gate, up and down of an expert. every: of all experts,
+    gate and up, and down, each in one tensor: [experts, out, k], if turned [experts, k, out].
     """
 
     block: str = "mlp"
     router: str = "gate.weight"
     bias: str = "gate.e_score_correction_bias"
     shared: str = "shared_experts"
+    shared_gate: str = "shared_expert_gate.weight"
     matrices: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")
     every: tuple[str, str] | None = None
     turned: bool = False
 
 
 class ExpertCounts(NamedTuple):
-    """Of a layer: lanes of its input, experts of its router, shared ones, their width; biased: the router."""
+    """Of a layer: lanes of its input, experts of its router, shared ones, their width.
+
+    biased: the router has a bias; gated: the shared expert has a gate.
+    """
 
     hidden: int
     experts: int
     shared: int
     width: int
     biased: bool = False
+    gated: bool = False
+
+
+def router(ours: str, theirs: str, names: ExpertNames, counts: ExpertCounts) -> Iterator[CheckpointTensor]:
+    """The tensors of the router of a layer, at our path and under their block; a gate is its last row."""
+    path, name, shape = f"{ours}.router", f"{theirs}.{names.router}", (counts.experts, counts.hidden)
+    gate = f"{theirs}.{names.shared_gate}"
+    yield CheckpointTensor(
+        path=path,
+        name=name,
+        shape=shape,
+        half=True,
+        behind=(gate,) if counts.gated else (),
+        stored=((gate, (1, counts.hidden)),) if counts.gated else (),
+    )
+    if counts.biased:
+        yield CheckpointTensor(path=f"{path}.bias", name=f"{theirs}.{names.bias}", shape=shape[:1])
 
 
 def with_experts(
@@ -50,20 +71,15 @@ def with_experts(
             continue
         theirs = f"model.layers.{number}.{names.block}"
         if matrix == "gate":
-            router, shape = f"{layer}.router", (counts.experts, counts.hidden)
-            yield CheckpointTensor(path=router, name=f"{theirs}.{names.router}", shape=shape, half=True)
-            if counts.biased:
-                yield CheckpointTensor(
-                    path=f"{router}.bias", name=f"{theirs}.{names.bias}", shape=(counts.experts,)
-                )
-            yield _stack(replace(one, path=f"{layer}.gate_up"), theirs, names, counts)
+            yield from router(layer, theirs, names, counts)
+            yield stack(f"{layer}.gate_up", theirs, names, counts)
         elif matrix == "down":
-            yield _stack(one, theirs, names, counts)
+            yield stack(one.path, theirs, names, counts)
 
 
-def _stack(one: CheckpointTensor, theirs: str, names: ExpertNames, counts: ExpertCounts) -> CheckpointTensor:
-    """The matrix of a dense FFN as the stack of its like of all experts, shared ones behind."""
-    down = one.path.endswith(".down")
+def stack(path: str, theirs: str, names: ExpertNames, counts: ExpertCounts) -> CheckpointTensor:
+    """Gate and up, or down where the path ends so, of all experts of a layer, shared ones behind."""
+    down = path.endswith(".down")
     matrices, width = names.matrices[2:] if down else names.matrices[:2], counts.width
     shape = (counts.hidden, width) if down else (width, counts.hidden)
     shared = tuple(f"{theirs}.{names.shared}.{name}.weight" for name in matrices)
@@ -78,8 +94,8 @@ def _stack(one: CheckpointTensor, theirs: str, names: ExpertNames, counts: Exper
         whole, rows = f"{theirs}.{names.every[down]}", (shape[0] * len(matrices), shape[1])
         stored[whole] = (counts.experts, *(rows[::-1] if names.turned else rows))
         each = ((whole,),) * counts.experts
-    return replace(
-        one,
+    return CheckpointTensor(
+        path=path,
         name=each[0][0],
         shape=shape,
         stack=(*each, *(shared,) * counts.shared),

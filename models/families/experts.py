@@ -23,11 +23,15 @@ from models.routing import Routing
 
 
 class ExpertRouter(nnx.Module):
-    """Fp16 weights [k, experts] with a power of two per expert, and a bias, which sigmoids always have."""
+    """Fp16 weights [k, columns] with a power of two each, and a bias, which sigmoids always have.
+
+    columns: one for each expert, and behind them one for the gate of a shared expert.
+    """
 
     def __init__(self, k: int, experts: int, routing: Routing, *, biased: bool = False) -> None:
-        self.halves = nnx.Param(jnp.zeros((k, experts), jnp.float16))
-        self.exponent = nnx.Param(jnp.zeros(experts, jnp.int32))
+        columns = routing.columns(experts)
+        self.halves = nnx.Param(jnp.zeros((k, columns), jnp.float16))
+        self.exponent = nnx.Param(jnp.zeros(columns, jnp.int32))
         self.biased = biased or routing.score == "sigmoid"
         if self.biased:
             self.bias = nnx.Param(jnp.zeros(experts, jnp.float32))

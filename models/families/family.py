@@ -52,12 +52,12 @@ class CheckpointTensor:
     lanes: of rows that lie head by head, (lanes of a head, those that RoPE turns): they are put in the order
     of `models.rope.lane_order`. by_head: which rows of each head are ours. stack: of experts, the names of
     the matrices of each, all of that shape, whose columns lie side by side; they are quantised together.
-    stored: names of a stack with other shapes there: [experts, out, k], if turned [experts, k, out], of the
+    stored: names with other shapes there; of a stack [experts, out, k], if turned [experts, k, out], of the
     first experts, and a matrix in which those that name it have equal parts of rows or columns.
     every: of experts that one tensor [experts, k, n] holds, which of its columns are ours, in our order.
     table: whether a matrix stays as it lies, rounded to fp16, as that of token vectors.
     half: whether a matrix stays fp16 (`models.contract.scales.half`), as of routers. plus: what is added to
-    all, for a gain that is stored less 1. behind: tensors of that shape whose rows
+    all, for a gain that is stored less 1. behind: tensors of that shape, or as `stored` has it, whose rows
     stand behind its own in ours. times: (name, shape) of a tensor that it is multiplied by: a number, or of a
     stack one for each expert.
     """
@@ -114,7 +114,7 @@ class CheckpointTensor:
     def own_shape(self) -> tuple[int, ...]:
         """The shape of what is taken of it."""
         if self.behind:
-            return (self.shape[0] * (1 + len(self.behind)), *self.shape[1:])
+            return (sum(self.shape_of(name)[0] for name in self.names), *self.shape[1:])
         if self.by_head is not None:
             return (self.by_head.heads * self.by_head.count, *self.shape[1:])
         if self.made is not None:
@@ -165,7 +165,7 @@ class Family:
     than memory is computed; None if the layers differ or the module is no Decoder.
     model_types: how `config.json` of each Hugging Face model_type is read, given its keys and a name.
     tensors: those of a Hugging Face checkpoint, in the order of the model, each with the path it becomes.
-    config: the record that holds the numbers.
+    config: the record that holds the numbers. unused: how tensors begin that checkpoints hold besides.
     """
 
     name: str
@@ -174,3 +174,4 @@ class Family:
     model_types: Mapping[str, Callable[[Keys, str], TransformerConfig]]
     tensors: Callable[[Any], Iterable[CheckpointTensor]]
     config: type[TransformerConfig] = TransformerConfig
+    unused: tuple[str, ...] = ()

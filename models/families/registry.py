@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from models.config import DEFAULT_FAMILY, TransformerConfig
+from models.families.bert.family import BERT
 from models.families.deepseek import DEEPSEEK
 from models.families.deepseek_experts import DEEPSEEK_EXPERTS
 from models.families.exaone import EXAONE
@@ -85,5 +86,6 @@ for _family in (
     DEEPSEEK,
     DEEPSEEK_EXPERTS,
     HYBRID,
+    BERT,
 ):
     register(_family)

@@ -130,7 +130,8 @@ class Evaluated:
         """What each expert counts."""
         sums = map(self.value, self.known.terms.all[operands[0]].operands)
         scored = ("sigmoid", *attributes[3:]) if len(operands) > 1 else ()
-        return ops.route(*sums, *map(self.value, operands[1:]), routing=Routing(*attributes[:3], *scored))
+        routing = Routing(*attributes[:3], *scored)._replace(gated=experts.gated(attributes))
+        return ops.route(*sums, *map(self.value, operands[1:]), routing=routing)
 
     def of_attention(self, term: int, operands: tuple[int, ...], attributes: tuple[Any, ...]) -> Any:
         """All heads over the cache of their layer."""

@@ -74,6 +74,7 @@ def rank(s: Setting) -> tuple[RowOperands, Changes]:
     return good, {
         "its kernel says 99 experts": {"kernel": replace(kernel, experts=99)},
         "chooses 101 of 100": {"kernel": replace(kernel, chosen=101)},
+        "chooses 100 of 99": {"kernel": replace(kernel, chosen=100, gated=True)},
         "100 experts in order": {"src": lines[::-1]},
         "not for products of a shifted gain": {"src2": (statistic._replace(gain=-1),)},
         "its statistic holds f32": {"src2": lines[:1]},
@@ -93,6 +94,11 @@ def share(s: Setting) -> tuple[RowOperands, Changes]:
     _, _, z = _router(s)
     kernel = ShareKernel(experts=MANY, renormalise=True)
     lines = tuple(Ranked(Holds.RANKED, z, 3, i // 2, i % 2) for i in range(4))
+    of_gate = tuple(one._replace(gated=True) for one in lines)
+    gated = row(replace(kernel, shared=1, gated=True), n=2, src=of_gate)
+    assert PROVED[Op.SHARE].rule(s.known, gated) != PROVED[Op.SHARE].rule(
+        s.known, row(kernel, n=2, src=lines)
+    )
     return row(kernel, n=2, src=lines), {
         "all that was ranked, in order": {"src": (lines[0], lines[1], lines[3], lines[2])},
         "its kernel says 99 experts": {"kernel": replace(kernel, experts=99)},
@@ -100,6 +106,9 @@ def share(s: Setting) -> tuple[RowOperands, Changes]:
         "has -1 shared experts": {"kernel": replace(kernel, shared=-1)},
         "shares 2 lines of 161": {"kernel": replace(kernel, shared=61)},
         "takes scores for logits": {"kernel": replace(kernel, scores=True)},
+        "takes the logit of a gate for an expert": {"src": of_gate},
+        "or an expert's for a gate": {"kernel": gated.kernel},
+        "has a gate, 0 shared experts": {"kernel": replace(kernel, gated=True), "src": of_gate},
         "or these for scores": {"src": tuple(one._replace(bias=s.gain) for one in lines)},
         "holds f32": {"src": s.f32(s.x, 0)},
     }

@@ -114,6 +114,7 @@ def embed(s: Setting) -> tuple[RowOperands, Changes]:
     return good, {
         "its kernel says 15 rows": {"kernel": EmbedKernel(vocab=15, stride=1)},
         "takes 1 lines of a table of 2": {"n": 1},
+        "positions up to 159, the table has 16": {"kernel": EmbedKernel(vocab=16, stride=1, positions=True)},
         "reads GAIN where TABLE": {"preloads": (Preload(GAIN, s.gain, columns, 2),)},
         "reads 0 preloaded values": {"preloads": ()},
         "reads tiles": {"preloads": s.run(s.codes, 0, 0)},

@@ -3,6 +3,8 @@
 Every rank computes the same, so nothing is exchanged, and each knows which experts the step takes.
 """
 
+from functools import partial
+
 import numpy as np
 
 from compiler.errors import CompileError
@@ -67,7 +69,7 @@ def lower_route(low: Lowering, node: Node) -> None:
     """A RANK row for each line of experts, and a SHARE row."""
     logits, _ = low.lines(node.inputs[0], node)
     statistic, _ = low.lines(node.inputs[1], node)
-    experts, ranks, lines = node.inputs[0].width, low.group.ranks, logits.lines
+    columns_of_router, ranks, lines = node.inputs[0].width, low.group.ranks, logits.lines
     line, count = np.arange(lines), np.full(lines, 2)
     ranked = low.value("f32", np.zeros(2 * lines, np.int64), first=2 * line, count=count)
     ranked.held[:ranks] = True
@@ -87,7 +89,8 @@ def lower_route(low: Lowering, node: Node) -> None:
         tag=tag(uid, word),
     )
     biased = len(vectors) > 1
-    kernels = [low.kernels.index(rank_kernel(routing, experts, first, biased)) for first in range(lines)]
+    ranked_as = partial(rank_kernel, routing, columns_of_router, biased=biased)
+    kernels = [low.kernels.index(ranked_as(first)) for first in range(lines)]
     low.rows.add(
         Op.RANK,
         rank=rank,
@@ -99,7 +102,7 @@ def lower_route(low: Lowering, node: Node) -> None:
         src3_tag=tag(uid, 0),
         dst_tag=ranked.tag(2 * at),
     )
-    every = experts + routing.shared
+    every = low.graph.values[node.outputs[0]].shape[-1]
     shares = int(ceil_div(every, F32_LANES))
     columns = np.arange(shares * F32_LANES)
     columns = np.where(columns < every, columns, -1)
@@ -108,9 +111,10 @@ def lower_route(low: Lowering, node: Node) -> None:
     )
     out.held[:ranks] = True
     kernel = ShareKernel(
-        experts=experts,
+        experts=columns_of_router,
         renormalise=routing.renormalise,
         shared=routing.shared,
+        gated=routing.gated,
         scores=routing.score == "sigmoid",
         scale=routing.scale,
     )
@@ -125,10 +129,11 @@ def lower_route(low: Lowering, node: Node) -> None:
     in_natural_order(low, node.outputs[0], out, every)
 
 
-def rank_kernel(routing: Routing, experts: int, first: int, biased: bool) -> RankKernel:
-    """The kernel that ranks the line `first` of so many experts; sigmoids have a bias, others may."""
+def rank_kernel(routing: Routing, columns: int, first: int, biased: bool) -> RankKernel:
+    """The kernel that ranks the line `first` of so many columns; sigmoids have a bias, others may."""
     return RankKernel(
-        experts=experts,
+        experts=columns,
+        gated=routing.gated,
         chosen=routing.chosen,
         first=first,
         sigmoid=routing.score == "sigmoid",

@@ -66,11 +66,12 @@ class RankKernel(Kernel):
 
     first: line of the first expert that is ranked, of 80 each. sigmoid: what is ranked is the sigmoid of the
     logits plus a bias, which lies behind the scales, in the `keep` best of `groups` groups. biased: what is
-    ranked are logits with a bias, which lies there likewise.
+    ranked are logits with a bias, which lies there likewise. gated: the last of `experts` is none, and never
+    among the largest, but the logit of the gate of a shared one.
     """
 
     family: ClassVar[str] = "rank"
-    later: ClassVar[tuple[str, ...]] = ("biased",)
+    later: ClassVar[tuple[str, ...]] = ("biased", "gated")
     experts: Count
     chosen: Count
     first: int
@@ -78,6 +79,7 @@ class RankKernel(Kernel):
     groups: Count = 1
     keep: Count = 1
     biased: bool = False
+    gated: bool = False
 
     @property
     def has_bias(self) -> bool:
@@ -89,15 +91,18 @@ class RankKernel(Kernel):
 class ShareKernel(Kernel):
     """Weights of what was chosen of `experts`, of the chosen alone or of all, and 1 for `shared` ones.
 
-    scores: what was ranked are scores, and weights these times `scale`; else logits of a softmax.
+    scores: what was ranked are scores, and weights these times `scale`; else logits of a softmax. gated: the
+    last of `experts` is the shared one, and counts the sigmoid of its logit.
     """
 
     family: ClassVar[str] = "share"
+    later: ClassVar[tuple[str, ...]] = ("gated",)
     experts: Count
     renormalise: bool
     shared: int = 0
     scores: bool = False
     scale: float = 1.0
+    gated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

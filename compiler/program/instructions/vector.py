@@ -29,11 +29,13 @@ from compiler.program.isa import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedKernel(Kernel):
-    """An embedding table of `vocab` rows, `stride` words apart."""
+    """An embedding table of `vocab` rows, `stride` words apart. positions: chosen by them, not by tokens."""
 
     family: ClassVar[str] = "embed"
+    later: ClassVar[tuple[str, ...]] = ("positions",)
     vocab: Count
     stride: Count
+    positions: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,10 +117,10 @@ class CapKernel(Kernel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GluKernel(Kernel):
-    """The activation of the gate, times up."""
+    """The activation of the gate, times up; of the kind `alone` without it, up being the gate again."""
 
     family: ClassVar[str] = "glu"
-    activation: Literal["silu", "gelu", "gelu_erf", "relu"]
+    activation: Literal["silu", "gelu", "gelu_erf", "relu", "gelu_erf_alone"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from lpu.check.findings import Findings
 from lpu.check.follow.contexts import MadeRows
 from lpu.check.rows import Alike
 
-NUMBERS = ("experts", "chosen", "slots", "expert", "first", "some", "shared", "sigmoid", "scores")
+NUMBERS = ("experts", "chosen", "slots", "expert", "first", "some", "shared", "sigmoid", "scores", "gated")
 _LINE = (1 << TAG_SHIFT) - 1
 Rows = Int[np.ndarray, " rows"]
 
@@ -27,14 +27,19 @@ def wrong_slots(kernel: Any, rows: int) -> str:
         return f"its kernel takes expert {kernel.expert} of {kernel.experts}"
     if isinstance(kernel, ExpertTileKernel) and kernel.paired and (kernel.experts % 2 or kernel.k_lines > 1):
         return f"its kernel pairs tiles of {kernel.k_lines} lines of {kernel.experts} experts"
-    if isinstance(kernel, RankKernel) and (kernel.first < 0 or kernel.chosen > kernel.experts):
-        return f"its kernel ranks from line {kernel.first} on, {kernel.chosen} of {kernel.experts} experts"
+    if isinstance(kernel, RankKernel) and (kernel.first < 0 or kernel.chosen > kernel.experts - kernel.gated):
+        of = kernel.experts - kernel.gated
+        return f"its kernel ranks from line {kernel.first} on, {kernel.chosen} of {of} experts"
     if isinstance(kernel, RankKernel) and kernel.groups != 1:
         size, rest = divmod(kernel.experts, kernel.groups)
         if rest or size < 2 or kernel.keep > kernel.groups or kernel.keep * size < kernel.chosen:
             return f"its kernel keeps {kernel.keep} of {kernel.groups} groups of {kernel.experts} experts"
     if isinstance(kernel, ShareKernel) and (kernel.shared < 0 or not 0 < kernel.scale < float("inf")):
         return f"its kernel has {kernel.shared} shared experts and scales by {kernel.scale}"
+    if isinstance(kernel, ShareKernel) and kernel.gated and (kernel.shared != 1 or kernel.scores):
+        return (
+            f"its kernel has a gate, {kernel.shared} shared experts, or scores: a gate is of one, of logits"
+        )
     if not isinstance(kernel, SlotsKernel):
         return ""
     first, end, routed = kernel.first, kernel.first + kernel.held, kernel.experts - kernel.shared
@@ -82,7 +87,9 @@ def _routers(findings: Findings, made: MadeRows, number: dict[str, Rows]) -> Non
     findings.add(7, wrong, "shares out what was ranked of another number of experts")
     unlike = share[(before >= 0) & (number["sigmoid"][before] != number["scores"][share])]
     findings.add(7, unlike, "takes scores for logits of a softmax, or these for scores")
-    every = number["experts"] + np.maximum(number["shared"], 0)
+    ungated = share[(before >= 0) & (number["gated"][before] != number["gated"][share])]
+    findings.add(7, ungated, "takes the logit of a gate for an expert, or an expert's for a gate")
+    every = number["experts"] + np.maximum(number["shared"], 0) - np.maximum(number["gated"], 0)
     lines = -(-every[share] // F32_LANES)
     short = share[c.n[share] != lines]
     findings.add(7, short, lambda i: f"shares out {c.n[short[i]]} lines of {every[short[i]]} experts")

@@ -209,6 +209,14 @@ class PageOptions:
         int | None, Option("--context", "Context bucket of the page.", shown="the longest")
     ] = None
     check: Annotated[bool, Option("--check/--no-check", "Check the program, for the page to say so.")] = True
+    again: Annotated[
+        bool | None,
+        Option(
+            "--again/--no-again",
+            "Say what a step takes with each number of the machine 10 % off: compiled again (exact), or not.",
+            shown="compiled again on the page of a program of up to 3,000 rows",
+        ),
+    ] = None
 
 
 def report(program: ProgramFolder, page: PageOptions) -> None:
@@ -224,7 +232,14 @@ def report(program: ProgramFolder, page: PageOptions) -> None:
     terminal = TERMINAL.get()
     if page.html is not None:
         with progress() as bar:
-            made = api.page(program, page.html, context=page.context, check=page.check, progress=bar)
+            made = api.page(
+                program,
+                page.html,
+                context=page.context,
+                check=page.check,
+                again=page.again,
+                progress=bar,
+            )
         terminal.say(str(made))
         terminal.result(made.to_json())
         return
@@ -232,7 +247,13 @@ def report(program: ProgramFolder, page: PageOptions) -> None:
     terminal.facts(found.facts)
     for one in (*found.occupancy, *found.throughput, *found.energy):
         terminal.say(str(one))
-    terminal.result(found.to_json())
+    body = found.to_json()
+    if page.again is not None:
+        with progress() as bar:
+            moved = api.sensitivity(program, context=page.context, again=page.again, progress=bar)
+        terminal.say(str(moved))
+        body |= {"sensitivity": moved.to_json()}
+    terminal.result(body)
 
 
 def bounds(program: ProgramFolder) -> None:

@@ -17,9 +17,12 @@ Served = Annotated[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnRack(RackOptions):
-    """The rack that a model is compiled for, and whether its program is checked."""
+    """The rack that a model is compiled for, whether its program is checked, and a page."""
 
     check: Check = True
+    html: Annotated[
+        str | None, Option("--html", "Also write a page: one HTML file (page extra).", metavar="FILE")
+    ] = None
 
 
 def replay(
@@ -42,7 +45,9 @@ def replay(
     Examples:
       lpu replay trace.jsonl llama-3.1-70b --gpus 8 --ttft-ms 1000
       lpu replay requests.yaml program --seeds 5 --jobs 2 -o out
+      lpu replay trace.jsonl program --ttft-ms 1000 --html replay.html
     """
+    from lpu import api
     from lpu.cli.run import is_program
     from lpu.cli.serving.show_replay import show_replay
     from lpu.traffic.replay import replay as replayed
@@ -54,6 +59,8 @@ def replay(
             sorted((of_a_model | {"rack", "fault"}) & given),
             "has no meaning for a program that is compiled already",
         )
+    if on.html is not None:
+        api.check_writable(on.html, "--html")
     with progress() as bar:
         found = replayed(
             trace,
@@ -69,7 +76,10 @@ def replay(
     show_replay(found, terminal)
     if asked.output is not None:
         terminal.say(f"saved       {asked.output}")
-    terminal.result(found.to_json() | {"folder": None if asked.output is None else str(asked.output)})
+    if on.html is not None:
+        terminal.say(str(api.page(found, on.html)))
+    folder = None if asked.output is None else str(asked.output)
+    terminal.result(found.to_json() | {"folder": folder, "html": on.html})
 
 
 VERBS = (replay,)

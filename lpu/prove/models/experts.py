@@ -17,6 +17,7 @@ from models.routing import Routing
 
 STRIP, MOST_PARTS = 32, 8  # docs/experts.md
 LOGITS, ROUTE, GLUS = "logits", "route", "expert_glus"
+GATED = "gated"  # behind the attributes of a route whose last logit is the gate of its shared expert
 
 
 def read(terms: Terms, numbers: Mapping[str, Any], longest: int, kv: str) -> ModelTerms:
@@ -55,16 +56,16 @@ def mixture(
     A router whose attributes name groups goes by sigmoid scores and has a bias.
     """
     (vector, statistic), (hidden, experts, width, activation) = a, sizes
-    _, _, shared, *scored = chosen
+    columns, scored = experts + gated(chosen), len(chosen) > 3 and not gated(chosen)
 
     def tensor(name: str, *shape: int) -> int:
         out.tensors[f"{block}.{name}"] = made = terms.tensor(f"{block}.{name}", shape)
         return made
 
-    halves, powers = tensor("router.halves", hidden, experts), tensor("router.exponent", experts)
+    halves, powers = tensor("router.halves", hidden, columns), tensor("router.exponent", columns)
     bias = tensor("router.bias", experts) if scored else -1
     weights = route(terms, logits(terms, matmul16(terms, vector, halves), statistic, powers), chosen, bias)
-    every = experts + shared
+    every = experts + shared(chosen)
     gate_up = (
         tensor("gate_up.codes", every, hidden, 2 * width),
         tensor("gate_up.exponent", 2 * width),
@@ -78,8 +79,10 @@ def mixture(
 
 
 def chosen_of(routing: Routing) -> tuple[Any, ...]:
-    """The attributes of a route: of sigmoid scores groups and a scale behind those that all have."""
+    """The attributes of a route: behind what all have groups and a scale of sigmoid scores, or GATED."""
     chosen = (routing.chosen, routing.renormalise, routing.shared)
+    if routing.gated:
+        return (*chosen, GATED)
     return chosen if routing.score == "softmax" else (*chosen, routing.groups, routing.keep, routing.scale)
 
 
@@ -96,15 +99,21 @@ def logits(terms: Terms, sums: int, statistic: int, powers: int) -> int:
 def route(terms: Terms, z: int, attributes: tuple[Any, ...], bias: int = -1) -> int:
     """How much each expert counts, shared ones behind those of the router.
 
-    attributes: chosen, renormalise, shared; of sigmoid scores, which have a bias, also groups, keep, scale.
+    attributes: chosen, renormalise, shared; of sigmoid scores, which have a bias, also groups, keep, scale;
+    GATED where the last of z is no expert's.
     """
-    operands = (z,) if bias < 0 else (z, bias)
-    return terms.make(ROUTE, operands, attributes, (terms.width(z) + attributes[2],))
+    operands, every = ((z,) if bias < 0 else (z, bias)), shared(attributes) - gated(attributes)
+    return terms.make(ROUTE, operands, attributes, (terms.width(z) + every,))
 
 
 def taken(attributes: tuple[Any, ...]) -> int:
     """Experts that a row takes: those that it chooses, and the shared ones."""
     return attributes[0] + shared(attributes)
+
+
+def gated(attributes: tuple[Any, ...]) -> bool:
+    """Whether the last logit of a route is the gate of its shared expert."""
+    return attributes[3:] == (GATED,)
 
 
 def shared(attributes: tuple[Any, ...]) -> int:

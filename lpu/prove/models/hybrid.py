@@ -6,7 +6,7 @@ Embedding; the parts of each layer in the order of its word, each with its norm 
 from collections.abc import Mapping
 from typing import Any, cast
 
-from lpu.prove.models.experts import Sizes, mixture
+from lpu.prove.models.experts import Sizes, chosen_of, mixture
 from lpu.prove.models.llama import LlamaReading
 from lpu.prove.models.record import ModelTerms
 from lpu.prove.refused import RefusedError
@@ -55,7 +55,7 @@ class _HybridReading(LlamaReading):
             made = self._ffn(out, block, *a)
         elif part == EXPERTS:
             config = self._numbers
-            chosen = (config.chosen, config.renormalise, config.shared)
+            chosen = chosen_of(config.routing)
             sizes = Sizes(config.hidden, config.experts, config.expert_ffn, config.activation)
             made = mixture(terms, out, block, a, sizes, chosen)
         else:

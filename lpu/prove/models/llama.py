@@ -126,7 +126,9 @@ class LlamaReading:
 
     def _matrix(self, out: ModelTerms, block: str, matrix: str, value: int, statistic: int = -1) -> int:
         name, columns = f"{block}.{matrix}", self.config.width_of(matrix)
-        starts = _parts(self.terms.width(value), self._unit(matrix)) if matrix in ("o", "down") else ()
+        starts = (
+            contract_parts(self.terms.width(value), self._unit(matrix)) if matrix in ("o", "down") else ()
+        )
         biased = matrix in self.config.biased
         return self._linear(out, name, value, statistic, columns, biased=biased, starts=starts)
 
@@ -233,7 +235,7 @@ class LlamaReading:
         return self.terms.rounded(down, 16) if self.config.ffn_up == "fp16" else down
 
 
-def _parts(depth: int, unit: int) -> tuple[int, ...]:
+def contract_parts(depth: int, unit: int) -> tuple[int, ...]:
     """First rows of the contract parts of `depth` rows, and `depth` (docs/facts/contract2.md section 2)."""
     units, count = depth // unit, MOST_PARTS
     while count > 1 and (count > units or depth < count * LEAST_ROWS):

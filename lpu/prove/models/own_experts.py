@@ -1,4 +1,4 @@
-"""Ops of a user's own module that few models have, read from its jaxpr: routers, experts, lanes' factors."""
+"""Rarer ops in a module of the user's own: routers, experts, layer norms, factors of lanes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,8 +19,8 @@ def _matmul16(walk: Walk, items: list[Any], attributes: dict[str, Any]) -> list[
 def _route(walk: Walk, items: list[Any], attributes: dict[str, Any]) -> list[Any]:
     sums, statistic = walk.vectors(items[:2])
     z = experts.logits(walk.terms, sums.term, statistic.term, walk.tensor(items[2], "scales of a router"))
-    chosen, renormalise, shared, score, *scored = attributes["routing"]
-    how = (chosen, renormalise, shared, *(scored if score == "sigmoid" else ()))
+    how = experts.chosen_of(attributes["routing"])
+    score = attributes["routing"].score
     bias = walk.tensor(items[3], "a bias of a router") if len(items) > 3 else -1
     if bias >= 0 and score == "softmax":
         z, bias = walk.terms.bias(z, bias), -1
@@ -49,9 +49,15 @@ def _multiply_lanes(walk: Walk, items: list[Any], attributes: dict[str, Any]) ->
     return walk.of(walk.terms.multiply_lanes(x.term, walk.tensor(items[1], "the factors")), x)
 
 
+def _layer_norm32(walk: Walk, items: list[Any], attributes: dict[str, Any]) -> list[Any]:
+    x, gain, bias = walk.value(items[0], "a norm's input"), *(walk.tensor(one, "a gain") for one in items[1:])
+    return walk.of(walk.terms.layer_norm32(x.term, gain, bias, attributes["eps"]), x)
+
+
 RULES: dict[str, Rule] = {
     "lpu_multiply_lanes": _multiply_lanes,
     "lpu_matmul16": _matmul16,
     "lpu_route": _route,
     "lpu_experts": _experts,
+    "lpu_layer_norm32": _layer_norm32,
 }

@@ -78,7 +78,7 @@ def _rank(known: Known, row: RowOperands) -> tuple[Any, ...]:
     sums, lanes = vectors(known, row.src, Holds.F32, "its operand")
     width, k = known.terms.width(sums), row.kernel
     need(k.experts == width, f"its kernel says {k.experts} experts, its operand has {width}")
-    need(1 <= k.chosen <= width, f"chooses {k.chosen} of {width} experts")
+    need(1 <= k.chosen <= width - k.gated, f"chooses {k.chosen} of {width - k.gated} experts")
     _in_order(known, lanes, width, "its operand")
     of_kind(row.src2, Holds.STAT, "its statistic")
     (one,) = row.src2
@@ -101,7 +101,7 @@ def _rank(known: Known, row: RowOperands) -> tuple[Any, ...]:
     if k.biased:
         need(not k.sigmoid, "has a bias of logits and of sigmoids")
         z, bias = known.terms.bias(z, bias), -1
-    how = (bias, k.groups, k.keep)
+    how = (bias, k.groups, k.keep, k.gated)
     return tuple(
         Ranked(Holds.RANKED, z, k.chosen, k.first + i, part, *how) for i in range(row.n) for part in range(2)
     )
@@ -123,11 +123,13 @@ def _share(known: Known, row: RowOperands) -> tuple[Any, ...]:
         )
     width = known.terms.width(first.value)
     need(row.kernel.experts == width, f"its kernel says {row.kernel.experts} experts, there are {width}")
-    k, every = row.kernel, width + row.kernel.shared
+    k, every = row.kernel, width + row.kernel.shared - row.kernel.gated
     need(k.shared >= 0, f"has {k.shared} shared experts")
+    need(k.gated == first.gated, "takes the logit of a gate for an expert, or an expert's for a gate")
+    need(not k.gated or (k.shared == 1 and not k.scores), f"has a gate, {k.shared} shared experts, or scores")
     need(row.n == ceil_div(every, F32_LANES), f"shares {row.n} lines of {every} experts")
     need(k.scores == (first.bias >= 0), "takes scores for logits of a softmax, or these for scores")
-    scored = (*first[-2:], k.scale) if k.scores else ()
+    scored = (first.groups, first.keep, k.scale) if k.scores else (model.GATED,) if k.gated else ()
     attributes = (first.chosen, k.renormalise, k.shared, *scored)
     made = model.route(known.terms, first.value, attributes, first.bias)
     return tuple(Vector(Holds.SHARE, made, known.lanes.line(i, every)) for i in range(row.n))

@@ -25,7 +25,7 @@ from models.contract.experts.choose import largest
 from models.contract.experts.route import score_choice, score_share, scores, softmax_share
 from models.contract.experts.slots import table, weighted_glu
 from models.contract.formats import F32, add32, rn32
-from models.contract.vocabulary.route import logits_of, with_shared
+from models.contract.vocabulary.route import gated, logits_of, with_shared
 
 Table = Int[Array, "items width"]
 _GLU_LINES = 4  # f32 lines of 40 gate columns each that make an fp16 line
@@ -62,11 +62,11 @@ def rank(s: Static[RankKernel], env: Env, pools: Pools, t: Table) -> Pools:
     scale = take(env.image.scales, t[:, lines + 1 : 2 * lines + 1]).reshape(len(t), 1, -1)
     z = logits_of(sums, factor, scale)
     if not k.has_bias:
-        ids = largest(z[..., : k.experts], k.chosen)
+        ids = largest(z[..., : k.experts - k.gated], k.chosen)
     else:
         bias = take(env.image.scales, t[:, 2 * lines + 1 :]).reshape(len(t), 1, -1).astype(F32)
         z = scores(z, "sigmoid") if k.sigmoid else add32(z, jnp.broadcast_to(bias, z.shape))
-        of, own = z[..., : k.experts], bias[..., : k.experts]
+        of, own = z[..., : k.experts - k.gated], bias[..., : k.experts - k.gated]
         ids = (
             score_choice(of, own, k.chosen, groups=k.groups, keep=k.keep)
             if k.sigmoid
@@ -88,6 +88,9 @@ def share(k: ShareKernel, env: Env, pools: Pools, t: Table) -> Pools:
     x = values_of(take(pools.f32, t))
     x = x.reshape(*x.shape[:2], -1, 2, F32_LANES)
     z, chosen = (x[..., i, :].reshape(*x.shape[:2], -1)[..., : k.experts] for i in range(2))
+    if k.gated:
+        shares = softmax_share(z[..., :-1], chosen[..., :-1] > 0, renormalise=k.renormalise)
+        return Pools(f32=lines_of(gated(shares, z[..., -1:]), F32_LANES))
     if k.scores:
         shares = score_share(z, chosen > 0, scale=k.scale, renormalise=k.renormalise)
     else:

@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import isinf
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from lpu.afd.report import PROJECTION
+from lpu.figures.distributions import Curve, distributions_figure
+from lpu.figures.drawing import Drawing
+from lpu.figures.shown import Shown
 from lpu.report.words import EXACT, label_of, percent
-from lpu.screen import OnScreen, fact_lines
+from lpu.screen import fact_lines
 from lpu.traffic.outcome import REFUSED, TOO_LONG, Outcome
 from lpu.traffic.reports.percentiles import QUANTILES, Quantiles, over_seeds, spread
 
@@ -20,6 +23,7 @@ SPANS = (
     ("queue", "queue"),
     ("prefill to first step", "slot_wait"),
 )
+CURVE_POINTS = 400
 HEADERS = ("span", "mean", *(f"p{100 * q:g}" for q in QUANTILES), "p99, 95 % confidence", "most")
 
 
@@ -33,8 +37,11 @@ class BusyPart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class ReplayReport(OnScreen):
+class ReplayReport(Shown):
     """A replay. machine: in names and values. spans: in seconds, by name.
+
+    curves: their distributions. arrivals: of the first seed, seconds of an arrival and milliseconds to the
+    first token of requests that were served, at most MOST_POINTS of them.
 
     good: share of all requests that met the targets. hits, blocks: of the prefix cache, in blocks of prompts.
     basis: how times to the first token are known. assumptions: names of the numbers that times rest on, by
@@ -66,6 +73,9 @@ class ReplayReport(OnScreen):
     gpus: bool
     assumptions: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     warnings: tuple[str, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    arrivals: tuple[tuple[float, float], ...] = ()
+    MOST_POINTS: ClassVar[int] = 2000
 
     @property
     def served(self) -> int:
@@ -143,6 +153,31 @@ class ReplayReport(OnScreen):
         spans = [(row[0], f"mean {row[1]}, p50 {row[2]}, p99 {row[-3]}") for row in self.rows()]
         return fact_lines([*self.machine, *spans, *self.facts(), ("label", str(self.label))])
 
+    def drawing(self) -> Drawing:
+        """The share of requests within a time, for each span."""
+        about = (
+            "Of requests that were served, over all seeds. TPOT is exact for the stated machine, times to "
+            f"the first token are {self.basis}. Marks are targets."
+        )
+        return distributions_figure(self.curves, about, HEADERS, self.rows())
+
+    def records(self) -> list[dict[str, Any]]:
+        """A line for each percentile of each span."""
+        return [
+            {
+                "span": name,
+                "count": one.count,
+                "mean_seconds": one.mean,
+                "most_seconds": one.most,
+                "percent": 100 * each.quantile,
+                "seconds": each.value,
+                "low_95_seconds": each.low,
+                "high_95_seconds": each.high,
+            }
+            for name, one in self.spans.items()
+            for each in one.percentiles
+        ]
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; keys carry their units."""
         ttft, tpot, whole = self.targets
@@ -206,6 +241,40 @@ def spans_of(outcomes: Sequence[Outcome]) -> dict[str, Quantiles]:
         if each:
             found[name] = over_seeds(each)
     return found
+
+
+def curves_of(
+    outcomes: Sequence[Outcome], targets: tuple[float | None, float | None, float | None]
+) -> tuple[Curve, ...]:
+    """The distributions of the spans over all seeds, in at most CURVE_POINTS points each.
+
+    targets: in seconds, of TTFT, TPOT and end to end.
+    """
+    asked: dict[str, float | None] = dict(zip(("TTFT", "TPOT", "end to end"), targets, strict=True))
+    found: list[Curve] = []
+    for name, attribute in SPANS:
+        values = np.sort(np.concatenate([getattr(one, attribute) for one in outcomes]))
+        if not len(values):
+            continue
+        at = np.unique(np.linspace(0, len(values) - 1, CURVE_POINTS).astype(int))
+        target = asked.get(name)
+        found.append(
+            Curve(
+                name=name,
+                milliseconds=tuple((values[at] * 1000).tolist()),
+                shares=tuple(((at + 1) / len(values)).tolist()),
+                target=None if target is None else 1000 * target,
+                within=0.0 if target is None else float((values <= target).mean()),
+            )
+        )
+    return tuple(found)
+
+
+def arrivals_of(first: Outcome, most: int) -> tuple[tuple[float, float], ...]:
+    """Second of arrival and milliseconds to the first token, of served requests that are evenly chosen."""
+    seconds, ttft = first.arrived[first.served] / first.clock_hz, first.ttft * 1000
+    step = -(-len(ttft) // most) or 1
+    return tuple(zip(seconds[::step].tolist(), ttft[::step].tolist(), strict=True))
 
 
 def spans_by_class(outcomes: Sequence[Outcome]) -> dict[str, Quantiles]:

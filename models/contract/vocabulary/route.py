@@ -1,4 +1,4 @@
-"""`route`: how much each expert counts for each row, 0 for all but the chosen ones, 1 for shared ones.
+"""`route`: how much each expert counts for each row: 0 if not chosen, 1 or its gate if shared.
 
 Source: facts/contract2.md section 5, SOFTMAXROUTE and SCOREROUTE; `models.contract.experts.route` says it in
 full. The sums of `matmul16` come before the statistic of their norm (`ops.rms_stat`) and the powers of two of
@@ -13,6 +13,7 @@ from jaxtyping import Float32, Float64, Int32
 
 from models.contract.experts.route import score_route, scores, softmax_route
 from models.contract.formats import F64, add32, pow2, rn32
+from models.contract.functions.curves import sigmoid
 from models.contract.op import F32, I32, Results, check_operand, check_same, define, per_element
 from models.routing import Routing
 
@@ -28,7 +29,7 @@ def route(
     """Weights of the largest logits, sums x statistic x 2^exponent; of equals the lower ids.
 
     bias: of sigmoid scores: added to them where experts are chosen, not where they are weighed; of a
-    softmax: added to the logits.
+    softmax: added to the logits. The last logit of gated routing is that of the shared expert's gate.
     """
     operands = (sums, statistic, exponent) if bias is None else (sums, statistic, exponent, bias)
     return ROUTE.bind(*operands, routing=routing)
@@ -67,9 +68,10 @@ def _shape(
     if bias is not None:
         check_operand("route", "bias", bias, 1, F32)
         check_same("route", "experts of the sums and of the bias", logits.shape[1], bias.shape[0])
-    if why := routing.refusal(logits.shape[1]):
+    experts = logits.shape[1] - routing.gated
+    if why := routing.refusal(experts):
         raise ValueError(f"route: {why}")
-    return (ShapedArray((logits.shape[0], logits.shape[1] + routing.shared), F32),)
+    return (ShapedArray((logits.shape[0], experts + routing.shared), F32),)
 
 
 def _contract(
@@ -78,6 +80,9 @@ def _contract(
     r, z = routing, logits_of(sums, statistic, pow2(exponent))
     if r.score == "softmax":
         z = z if bias is None else add32(z, jnp.broadcast_to(bias, z.shape))
+        if r.gated:
+            found = softmax_route(z[..., :-1], r.chosen, renormalise=r.renormalise)
+            return gated(weights_of(found.ids, found.weights, sums.shape[-1] - 1), z[..., -1:])
         found = softmax_route(z, r.chosen, renormalise=r.renormalise)
     else:
         assert bias is not None, "sigmoid scores have a bias"
@@ -100,6 +105,13 @@ def with_shared(weights: Float32[Array, "*batch experts"], shared: int) -> Float
     return jnp.concatenate([weights, jnp.ones((*weights.shape[:-1], shared), jnp.float32)], axis=-1)
 
 
+def gated(
+    weights: Float32[Array, "*batch experts"], gates: Float32[Array, "*batch one"]
+) -> Float32[Array, "*batch every"]:
+    """Behind the weights of a router's experts that of the shared one, the sigmoid of its gate."""
+    return jnp.concatenate([weights, sigmoid(gates)], axis=-1)
+
+
 def _plain(
     sums: Array, statistic: Array, exponent: Array, bias: Array | None = None, *, routing: Routing
 ) -> Array:
@@ -107,10 +119,12 @@ def _plain(
     r, z = routing, sums * statistic
     if r.score == "softmax":
         z = z if bias is None else z + bias
+        z, gates = (z[..., :-1], jax.nn.sigmoid(z[..., -1:])) if r.gated else (z, None)
         values, ids = jax.lax.top_k(z, r.chosen)
         softmax = jax.nn.softmax
         weights = softmax(values) if r.renormalise else jnp.take_along_axis(softmax(z), ids, -1)
-        return with_shared(weights_of(ids, weights, sums.shape[-1]), r.shared)
+        weights = weights_of(ids, weights, z.shape[-1])
+        return with_shared(weights, r.shared) if gates is None else jnp.concatenate([weights, gates], axis=-1)
     assert bias is not None, "sigmoid scores have a bias"
     s = jax.nn.sigmoid(z)
     biased = (s + bias).reshape(*s.shape[:-1], r.groups, -1)

@@ -1,15 +1,17 @@
-"""What the `config.json` of hybrid decoders means: Mamba-1 and 2, Falcon-H1, Bamba, Granite 4.
+"""What the `config.json` of hybrid decoders means: Mamba, Falcon-H1, Bamba, Granite 4; all readers.
 
 Source of defaults: transformers 5.24, configuration_ of the model_types here.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from models.configs.hybrid import ATTENTION, BOTH, FFN, MIXER, HybridConfig
 from models.families.hybrid.jamba import read_jamba
 from models.families.hybrid.keys import LONGEST, config_of, mixer_of, no_biases, numbers_of
 from models.families.hybrid.nemotron import read_nemotron
+from models.families.hybrid.qwen import QWEN, read_qwen
 from models.sources.huggingface.keys import activation_of
 from models.sources.huggingface.rope import rope_of
 from models.sources.json_keys import Keys
@@ -221,4 +223,5 @@ READERS: dict[str, Callable[[Keys, str], HybridConfig]] = {
     "granitemoehybrid": _granite,
     "jamba": read_jamba,
     "nemotron_h": read_nemotron,
+    **{kind: partial(read_qwen, kind) for kind in QWEN},
 }

@@ -177,8 +177,9 @@ class HuggingFaceWeights:
     def _halves(self, path: str) -> Halved:
         """Weights and exponents of a router; the last one is kept."""
         if self._half is None or self._half[0] != path:
-            entry = self._entries[self._sources[path].name]
-            self._half = path, halved(self._values(entry).T, entry.place)
+            source = self._sources[path]
+            entry = self._entries[source.name]
+            self._half = path, halved(self._stored(source).T, entry.place)
             if lost := self._half[1].changed:
                 self.notes = (*self.notes, f"weights: {entry.place}: {lost} weights are rounded to fp16.")
         return self._half[1]
@@ -210,7 +211,7 @@ class HuggingFaceWeights:
         return values
 
     def _stored(self, source: CheckpointTensor) -> Float32[np.ndarray, "*axes"]:
-        """What a tensor is made of: one of the checkpoint, or several of equal shape one behind the other."""
+        """What a tensor is made of: one of the checkpoint, or several of equal width one behind the other."""
         if source.times is not None:
             return self._values(self._entries[source.name]) * self._values(self._entries[source.times[0]])
         if not source.behind:

@@ -47,6 +47,7 @@ _OTHER_PARTS = (
     *("mm_projector", "model.mm_projector", "connector", "model.connector"),
 )
 _LAYER, _DRAFTER = "model.layers.", ".eh_proj.weight"  # of DeepSeek-V3 and those that took its MTP layers
+_PREDICTORS = "mtp."  # the like, of Qwen3-Next and Qwen3.5
 _CLOSE = {"F64": 1e-5, "F32": 1e-5, "F16": 2e-3, "BF16": 1e-2}  # of stored speeds, relative
 
 Entries = Mapping[str, StoredTensor]
@@ -147,11 +148,14 @@ def _without_drafters(
     """The tensors without those of layers behind the last that predict further tokens (MTP), and a note."""
     heads = [name.removesuffix(_DRAFTER).removeprefix(_LAYER) for name in entries if name.endswith(_DRAFTER)]
     behind = tuple(f"{_LAYER}{one}." for one in heads if one.isdecimal() and int(one) >= layers)
-    idle = [name for name in entries if name.startswith(behind)] if behind else []
+    idle = [name for name in entries if name.startswith((*behind, _PREDICTORS))]
     if not idle:
         return entries, []
-    what = f"{len(idle)} tensors of {len(behind)} layers that predict further tokens ({idle[0]}, ...)"
-    kept = {name: entry for name, entry in entries.items() if not name.startswith(behind)}
+    own = {name.split(".")[2] for name in idle if name.startswith(f"{_PREDICTORS}layers.")}
+    what = (
+        f"{len(idle)} tensors of {len(behind) + len(own)} layers that predict further tokens ({idle[0]}, ...)"
+    )
+    kept = {name: entry for name, entry in entries.items() if not name.startswith((*behind, _PREDICTORS))}
     return kept, [f"weights: {what} are not used."]
 
 
@@ -194,12 +198,14 @@ def _check_names(
     scaled = [
         name + end for name in wanted if name in entries and entries[name].dtype == FP8 for end in SCALES
     ]
+    unused = family_of(config).unused
     known = {*wanted, *scaled, *([LM_HEAD, EMBEDDING] if config.tied else [])}
     unknown = [
         name
         for name, entry in entries.items()
         if name not in known
         and not _is_of_activations(name, wanted)
+        and not name.startswith(unused)
         and not (name.endswith(_SPEEDS) and _are_speeds(entry, config))
     ]
     if missing or unknown:

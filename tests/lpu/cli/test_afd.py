@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from refusals import refused
+from slow import slow
 
 from compiler.moves.handover import compile_ingest
 from compiler.options import CompileOptions
@@ -106,6 +107,7 @@ def test_a_hand_over_of_another_program_is_broken(left: Path, capsys: pytest.Cap
     assert "verdict     broken" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["report", "bounds"])
 def test_a_program_that_moves_kv_is_no_step(
     left: Path, capsys: pytest.CaptureFixture[str], verb: str
@@ -187,8 +189,8 @@ def test_hops_are_not_run_as_a_step(hops: str, capsys: pytest.CaptureFixture[str
     [
         (3, [*BIG, "--gpus", "1"], ["1 x h200: needs 410.3 GB", "126.9 GB are usable"]),
         (3, [*BIG, "--gpus", "7"], ["each of 7 replicas of 1 x h200: needs 410.3 GB"]),
-        (3, [*BIG, "--gpus", "8"], ["MB per chip, a chip has 500.0 MB"]),
-        (
+        slow(3, [*BIG, "--gpus", "8"], ["MB per chip, a chip has 500.0 MB"]),
+        slow(
             3,
             [*BIG, "--gpus", "8", "--mode", "afd", "--batch", "2"],
             ["329834889216 bytes", "have 2000000000"],

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from refusals import refused
 from safetensors.numpy import load_file, save_file
+from slow import slow
 
 from lpu import api
 from lpu.cli import app as cli
@@ -60,9 +61,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ["compile", "llama-3.1-405b", *QUAD, "--placement", "contigous"],
             ["placement 'contigous': is unknown. Choose one of"],
         ),
-        (3, ["compile", "llama-2-70b", *QUAD], ["quad", "MB", "the rack has", "Use a rack of"]),
+        slow(3, ["compile", "llama-2-70b", *QUAD], ["quad", "MB", "the rack has", "Use a rack of"]),
         (3, ["compile", "llama-2-70b", *QUAD, "--tp", "4", "--pp", "1"], ["MB", "500.0 MB", "Raise --"]),
-        (3, ["compile", "llama-3.1-405b", "--rack", "pair"], ["MB", "500.0 MB", "No --tp fits pair"]),
+        slow(3, ["compile", "llama-3.1-405b", "--rack", "pair"], ["MB", "500.0 MB", "No --tp fits pair"]),
         (2, ["compile", "llama-tiny", *QUAD, "-o", ""], ["-o names nothing"]),
         (
             2,

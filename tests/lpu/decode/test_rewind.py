@@ -22,6 +22,7 @@ def compiled(name: str, prefill: int | None = None) -> Compiled:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drafter", ["bamba", "mamba2"])
 def test_drafted_tokens_are_those_of_greedy_decode(drafter: str) -> None:
     big, small = compiled("bamba", prefill=4), compiled(drafter)

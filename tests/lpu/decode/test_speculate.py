@@ -171,6 +171,7 @@ def test_a_drafter_takes_long_prompts_in_chunks(wanted: list[Generation]) -> Non
     assert (sizes, again.verified, again.acceptance_rate) == ([(0, 17, 5)], (22,), 1.0)
 
 
+@pytest.mark.slow
 def test_a_compiled_program_drafts_and_its_bits_make_every_draft_right() -> None:
     """The scheduled program of the big model itself, on two chips, with KV in their SRAM."""
     compiled = api.compile(little, rack="pair", batch=2, context=[CONTEXT])

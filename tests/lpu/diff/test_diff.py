@@ -16,7 +16,9 @@ from hopped import hopped
 from own_models import ONE_LAYER
 
 from fabric.catalog import chip_spec, rack_spec
-from fabric.rack import Rack, build_rack
+from fabric.faults.broken import break_rack
+from fabric.faults.fault import parse_faults
+from fabric.rack import Rack, build_rack, load_rack
 from lpu import api
 from lpu.cli import app as cli
 from lpu.diff.diff import Difference, NothingComparableError, diff
@@ -98,6 +100,73 @@ def test_the_true_cause_of_a_pair_comes_first_and_the_cycles_add_up(cause: str, 
         assert sum(row.more for row in rows) == found.cycles
         assert sum(row.a for row in rows) == found.a.cycles
         assert sum(row.b for row in rows) == found.b.cycles
+
+
+def broken(*faults: str) -> Rack:
+    return break_rack(load_rack("quad"), parse_faults(faults))
+
+
+def prefill(chunk: int, rack: Any = "quad") -> Any:
+    made = api.compile("llama-tiny", rack=rack, tp=2, context=160, prefill=chunk, check=False)
+    assert made.prefill is not None
+    return made.prefill
+
+
+JAMBA = str(ROOT / "tests" / "models" / "data" / "variants" / "jamba")
+WAVES: dict[str, Any] = {"tp": 2, "objective": "throughput"}
+OTHERS: dict[str, tuple[tuple[str, ...], Callable[[], tuple[Any, Any]]]] = {
+    "a hybrid": (
+        ("another tp",),
+        lambda: (compiled(JAMBA, context=64, tp=1), compiled(JAMBA, context=64, tp=2)),
+    ),
+    "experts": (("another tp",), lambda: (compiled("gpt-oss-tiny", tp=2), compiled("gpt-oss-tiny", tp=4))),
+    "latents": (
+        ("another KV format",),
+        lambda: (compiled("mla-tiny", context=256, tp=2), compiled("mla-tiny", context=256, tp=2, kv="fp8")),
+    ),
+    "latents and experts": (
+        ("a larger batch",),
+        lambda: (compiled("deepseek-tiny", tp=2), compiled("deepseek-tiny", tp=2, batch=2)),
+    ),
+    "a rack that is broken": (
+        ("faults of the rack",),
+        lambda: (compiled(tp=4), compiled(rack=broken("link:0-1"), tp=4)),
+    ),
+    "waves": (
+        ("fewer lanes", "another objective"),
+        lambda: (
+            compiled(**WAVES, interval_slack=2.0),
+            compiled(rack=quad(lanes=1), **WAVES, interval_slack=1.0),
+        ),
+    ),
+    "chunks of a prompt": (
+        ("longer link hops", "a larger chunk"),
+        lambda: (prefill(16), prefill(32, quad(hop_ns=700))),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_causes_of_other_kinds_of_programs_are_found_by_compiling_them_again(kind: str) -> None:
+    causes, pair = OTHERS[kind]
+    found = diff(*pair())
+    assert found.cycles
+    assert tuple(one.name for one in found.causes) == causes
+    assert found.how.startswith("compiled again")
+    assert found.unexplained == 0
+    assert {name for name, _ in found.changed} == set(causes)
+
+
+def test_what_differs_is_said_where_nothing_is_compiled_again() -> None:
+    text = str(diff(compiled(tp=4), compiled(rack=quad(hop_ns=700), tp=4, batch=4), again=False))
+    assert "differs     a larger batch: batch 1 -> 4; longer link hops: tray.hop_ns 350 -> 700" in text
+
+
+def test_fewer_cycles_of_a_slower_clock_are_not_called_faster() -> None:
+    slow = build_rack(rack_spec("quad"), replace(chip_spec("lp30"), clock_hz=900_000_000))
+    found = diff(compiled(tp=2), compiled(rack=slow, tp=2), again=False)
+    assert found.cycles < 0 < found.b.microseconds - found.a.microseconds
+    assert "why fewer cycles: other clock_hz" in str(found)
 
 
 def test_of_two_changes_each_gets_its_own_cycles() -> None:

@@ -8,7 +8,8 @@ from compiler.options import CompileOptions
 from compiler.program.program import Program
 from fabric.catalog import rack_names
 from fabric.rack import load_rack
-from lpu.figures.bars import bounds_figure, levers_figure, tornado_figure
+from lpu.diff.sensitivity import sensitivity
+from lpu.figures.bars import bounds_figure, levers_figure
 from lpu.figures.drawing import Drawing, drawn, label
 from lpu.figures.machine import machine_use
 from lpu.figures.memory import memory_figure, transient_figure
@@ -40,7 +41,7 @@ def figures(program: Program) -> list[Drawing]:
         transient_figure(program, 80),
         bounds_figure(found.bounds, cycles),
         levers_figure(chains, cycles),
-        tornado_figure(program, chains, cycles),
+        sensitivity(program, again=False).drawing(),
     ]
 
 

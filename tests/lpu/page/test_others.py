@@ -15,6 +15,8 @@ from lpu.afd.modes.afd import Afd
 from lpu.afd.options import Gpus
 from lpu.gpu.request import Request
 from lpu.gpu.units import PS_PER_US
+from lpu.traffic.options import ReplayOptions, TrafficGpus
+from lpu.traffic.reports.report import ReplayReport
 
 pytest.importorskip("plotly")
 
@@ -52,6 +54,51 @@ def test_the_page_of_a_divided_model_draws_every_event_and_the_slack(tmp_path: P
     text = unescape((tmp_path / "afd.html").read_text())
     assert "boundary (modelled, jitter 0.1)" in text
     assert all(figure.name in text for figure in report.figures)
+
+
+@pytest.fixture(scope="module")
+def replayed(tmp_path_factory: pytest.TempPathFactory) -> ReplayReport:
+    path = tmp_path_factory.mktemp("traffic") / "drawn.yaml"
+    path.write_text(
+        "requests: 700\narrivals: {kind: poisson, rate: 9000}\n"
+        "input: {kind: normal, mean: 60, sd: 20, most: 100}\n"
+        "output: {kind: exponential, mean: 20, most: 28}\n"
+    )
+    asked = ReplayOptions(ttft_ms=40, seeds=2)
+    return api.replay(path, "llama-tiny", rack="quad", gpus=TrafficGpus(gpus=0), asked=asked, check=False)
+
+
+def test_the_page_of_a_replay_draws_the_distributions_of_its_report(
+    replayed: ReplayReport, tmp_path: Path
+) -> None:
+    made = api.page(replayed, tmp_path / "replay.html")
+    held = data_of(tmp_path / "replay.html")
+    assert (made.context, made.digest) == (None, replayed.digest)
+    assert held["report"] == json.loads(json.dumps(replayed.to_json()))
+    lines = {one["name"]: one for one in held["figures"]["distributions"]["data"]}
+    assert {"TTFT", "TPOT", "end to end", "queue", "target of TTFT"} <= set(lines)
+    ttft = lines["TTFT"]
+    assert ttft["y"] == sorted(ttft["y"])
+    assert len(ttft["y"]) <= 400
+    assert (ttft["x"][-1], ttft["y"][-1]) == (pytest.approx(1000 * replayed.spans["TTFT"].most), 100)
+    (met,) = lines["target of TTFT"]["y"]
+    assert met == pytest.approx(100 * replayed.good, abs=1e-3)
+    assert 0 < met < 100
+    (arrivals,) = held["figures"]["arrivals"]["data"]
+    assert len(arrivals["x"]) == 700  # of the first seed
+    assert held["figures"]["busy"]["data"][0]["x"] == [
+        pytest.approx(100 * replayed.resources[0].share, abs=1e-3)
+    ]
+    assert replayed.digest in (tmp_path / "replay.html").read_text()
+
+
+def test_a_replay_has_a_picture_and_a_table_in_a_notebook(replayed: ReplayReport) -> None:
+    pytest.importorskip("pandas")
+    assert len(replayed.plot().data) == len(replayed.curves) + 1
+    frame = replayed.to_dataframe()
+    assert len(frame) == 4 * len(replayed.spans)
+    notebook: Any = replayed
+    assert notebook._repr_html_().startswith("<pre>")
 
 
 def test_the_page_of_energy_draws_the_profile_of_the_rack(tmp_path: Path) -> None:

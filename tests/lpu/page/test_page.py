@@ -49,7 +49,7 @@ class Read(HTMLParser):
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("page") / "report.html"
-    api.page(api.compile("llama-tiny", rack="quad", tp=2, context=80, check=False), path)
+    api.page(api.compile("llama-tiny", rack="quad", tp=2, context=80, check=False), path, again=False)
     return path.read_text()
 
 
@@ -124,7 +124,7 @@ def test_the_same_program_gives_the_same_bytes(tmp_path: Path) -> None:
     made = api.compile("llama-tiny", rack="quad", tp=2, context=80, check=False)
     paths = [tmp_path / "a.html", tmp_path / "b.html"]
     for path in paths:
-        api.page(made, path, check=False)
+        api.page(made, path, check=False, again=False)
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
@@ -147,7 +147,7 @@ def test_a_page_is_written_over_a_page_and_over_nothing_else(
 ) -> None:
     made = api.compile("llama-tiny", rack="quad", tp=2, context=80, check=False)
     api.save_program(made.program, tmp_path / "program")
-    words = ["report", str(tmp_path / "program"), "--no-check", "--html"]
+    words = ["report", str(tmp_path / "program"), "--no-check", "--no-again", "--html"]
     for _ in range(2):
         assert cli.main([*words, str(tmp_path / "page.html")]) == 0
     (tmp_path / "mine.html").write_text("mine")

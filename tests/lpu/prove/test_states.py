@@ -1,14 +1,18 @@
 """Programs of recurrent layers are proved; one whose states change hands between steps is not."""
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from compiler.program.instructions.experts import RankKernel, ShareKernel
 from compiler.program.isa import Op
 from compiler.program.program import Program
 from lpu import api
+from lpu.check.check import check
 from lpu.prove.prove import prove
 
 FOLDERS = Path(__file__).parents[2] / "models/data/variants"
@@ -19,13 +23,37 @@ def compiled(name: str, **how: object) -> Program:
     return api.compile(FOLDERS / name, **options).program  # type: ignore[arg-type]
 
 
+@cache
+def on_two_chips(name: str) -> Program:
+    return compiled(name)
+
+
 @pytest.mark.parametrize(
     "name",
-    ["mamba", "mamba2", "falcon-h1", "bamba", "granite4-dense", "jamba", "nemotron-h"],
+    ["mamba", "mamba2", "falcon-h1", "bamba", "granite4-dense", "jamba", "nemotron-h", "qwen3-next"],
 )
 def test_a_program_of_a_hybrid_folder_is_proved(name: str) -> None:
-    verdict = prove(compiled(name))
+    verdict = prove(on_two_chips(name))
     assert verdict.ok, verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "words"),
+    [
+        (RankKernel, {"gated": False}, "takes the logit of a gate for an expert, or an expert's for a gate"),
+        (ShareKernel, {"gated": False, "shared": 0}, "takes the logit of a gate for an expert"),
+        (RankKernel, {"chosen": 7}, "7 of 6 experts"),
+        (ShareKernel, {"shared": 2}, "its kernel has a gate, 2 shared experts, or scores"),
+    ],
+)
+def test_a_gate_taken_for_an_expert_is_refused(kind: type, changes: dict[str, Any], words: str) -> None:
+    program = on_two_chips("qwen3-next")
+    kernels = [replace(k, **changes) if isinstance(k, kind) else k for k in program.manifest.kernels]
+    other = replace(program, manifest=replace(program.manifest, kernels=tuple(kernels)))
+    report = check(other, 24)
+    assert not report.ok
+    assert words in str(report)
+    assert not prove(other).ok
 
 
 def changed(program: Program, context: int, column: str, op: Op) -> Program:

@@ -224,13 +224,16 @@ PROMPT, MORE = [3, 1, 4, 1, 5], 5
 
 @pytest.mark.parametrize(
     ("fault", "kept"),
-    [
-        ("chip:0", False),
-        ("link:0-1", True),
-        ("lane:0-1/2", True),
-        ("sram:1/0x4000+32", None),
-        ("tray:1", None),
-    ],
+    slow_but(
+        [("chip:0", False), ("link:0-1", True)],
+        [
+            ("chip:0", False),
+            ("link:0-1", True),
+            ("lane:0-1/2", True),
+            ("sram:1/0x4000+32", None),
+            ("tray:1", None),
+        ],
+    ),
 )
 @pytest.mark.parametrize("prefer", slow_but(["latency"], ["latency", "moves", "anew"]))
 def test_a_conversation_goes_on_with_the_same_bits(fault: str, kept: bool | None, prefer: str) -> None:

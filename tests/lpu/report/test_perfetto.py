@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from hostile_names import STEERING, program
 
-from compiler.program.isa import is_transfer
+from compiler.program.isa import WORD_BYTES, is_transfer
 from compiler.program.program import Program
 from lpu.cli import app as cli
+from lpu.energy.prices import prices
+from lpu.energy.profile import profile
 from lpu.outputs.ours import is_sealed
 from lpu.programs import trace
 from lpu.report.chips import UnknownChipNumberError, chip_ranges, chosen_chips
@@ -77,12 +79,13 @@ def test_a_flow_goes_from_a_transfer_to_a_later_row(written: Any) -> None:
 
 
 def test_counters_end_at_nothing_and_every_call_is_a_slice(written: Any, pair_program: Program) -> None:
-    counts: dict[int, float] = {}
+    tracks = {p.track_descriptor.uuid: p.track_descriptor for p in written.packet}
+    counts: dict[str, float] = {}
     for packet in events(written):
         if packet.track_event.type == COUNTER:
-            counts[packet.track_event.track_uuid] = packet.track_event.counter_value
-    assert counts
-    assert not any(counts.values())
+            counts[tracks[packet.track_event.track_uuid].name] = packet.track_event.counter_value
+    busy = ("lanes in use", "planes in use", "SRAM: transients that wait for a reader")
+    assert {name: counts[name] for name in busy} == dict.fromkeys(busy, 0)
     names = [packet.track_event.name for packet in events(written) if packet.track_event.type == BEGIN]
     calls = [call.name for call in pair_program.calls if len(pair_program.blocks[call.block].columns[80])]
     assert all(name in names or name.rpartition(".")[2] in names for name in calls)
@@ -90,6 +93,29 @@ def test_counters_end_at_nothing_and_every_call_is_a_slice(written: Any, pair_pr
     known = {track.uuid for track in tracks}
     assert len(known) == len(tracks)
     assert all(track.parent_uuid in known for track in tracks if track.parent_uuid)
+
+
+def test_counters_of_memory_and_power_are_those_of_the_report_and_the_energy(
+    written: Any, pair_program: Program
+) -> None:
+    tracks = {p.track_descriptor.uuid: p.track_descriptor for p in written.packet}
+    found: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
+    for packet in events(written):
+        if packet.track_event.type == COUNTER:
+            track = tracks[packet.track_event.track_uuid]
+            chip = tracks[track.parent_uuid].name
+            found[chip, track.name].append((packet.timestamp, packet.track_event.counter_value))
+    manifest = pair_program.manifest
+    for chip in range(manifest.chips):
+        regions = manifest.region_table()[chip, :, 1] * WORD_BYTES
+        assert found[f"chip {chip}", "SRAM: KV"] == [(0, regions[1])]
+        assert found[f"chip {chip}", "SRAM: weights"] == [(0, regions[2])]
+        live = [bytes_ for _, bytes_ in found[f"chip {chip}", "SRAM: transients that wait for a reader"]]
+        assert 0 == min(live) < max(live) <= regions[0]
+    watts = profile(pair_program, 80, prices())
+    power = found[f"chip {watts.peak_chip}", "power at mid prices, modelled"]
+    assert max(milliwatts for _, milliwatts in power) == pytest.approx(1000 * watts.peak_watts, abs=1)
+    assert power[-1][1] == round(1000 * prices()["static_w"].mid)
 
 
 def test_the_default_shows_the_first_group_from_its_first_row_to_its_last(

@@ -68,10 +68,8 @@ CASES: dict[str, tuple[TransformerConfig, str, dict[str, Any], list[list[int]]]]
 }
 
 QUICK = (
-    "e4m3 cache, two context buckets",
     "biases, exact gelu, RoPE of part of each head by LongRoPE, on one chip",
     "rows on four chips, anywhere",
-    "head norms, gelu, heads across lines",
 )
 
 

@@ -43,6 +43,10 @@ DELTA = replace(
     MIXED, name="delta", layers=2, pattern=("MF", "AF"), rule="delta", channels=192, ssm_heads=8, groups=4,
     states=20, mixer_norm="gated", step_low=0.0, step_high=SMALL.step_high, attention_gate=True, qk_norm=True,
 )  # fmt: skip
+GATED = replace(
+    DELTA, name="gated", pattern=("ME", "AF"), experts=80, chosen=3, expert_ffn=32, shared=1,
+    shared_gate=True,
+)  # fmt: skip
 NEMOTRON = replace(
     SMALL, name="nemotron", layers=3, heads=4, kv_heads=2, head_dim=24, ffn=160, pattern=("M", "A", "F"),
     rope=False, squared=True, norm_groups=True,
@@ -58,6 +62,7 @@ WAYS: dict[str, tuple[HybridConfig, str, dict[str, Any]]] = {
     "the same on one chip": (JAMBA, "pair", {"tp": 1, "pp": 1, "batch": 2}),
     "gated delta rule on four chips": (DELTA, "quad", {"tp": 4, "batch": 5}),
     "gated delta rule on one chip": (DELTA, "pair", {"tp": 1, "batch": 1, "pp": 1}),
+    "a shared expert with a gate, behind a line of experts": (GATED, "quad", {"tp": 4, "batch": 5}),
     "norms by group, squared FFNs": (NEMOTRON, "quad", {"tp": 4, "batch": 2}),
     "with attention and two buckets": (MIXED, "quad", {"tp": 2, "contexts": (8, 24), "batch": 2}),
 }

@@ -30,6 +30,7 @@ def server() -> Iterator[tuple["subprocess.Popen[str]", str]]:
             process.kill()
 
 
+@pytest.mark.slow
 def test_the_client_of_openai_is_answered_and_sigterm_drains(
     server: tuple["subprocess.Popen[str]", str],
 ) -> None:

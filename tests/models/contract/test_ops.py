@@ -26,6 +26,7 @@ OPERANDS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "matmul_scaled": ((zeros(HALF, 2, 6), zeros(BYTE, 6, 5), zeros(FLOAT, 5)), {}),
     "rms_norm": ((zeros(FLOAT, 2, 4, 6), zeros(FLOAT, 6)), {"eps": 1e-5}),
     "rms_norm32": ((zeros(FLOAT, 2, 6), zeros(FLOAT, 6)), {"eps": 1e-5}),
+    "layer_norm32": ((zeros(FLOAT, 2, 6), zeros(FLOAT, 6), zeros(FLOAT, 6)), {"eps": 1e-5}),
     "prescale": ((zeros(FLOAT, 2, 6), zeros(FLOAT, 6)), {}),
     "rms_stat": ((zeros(FLOAT, 2, 6), zeros(FLOAT, 6)), {"eps": 1e-5}),
     "rope": ((zeros(FLOAT, 2, 4, 8), zeros(INT, 16, 2, 4), zeros(INT, 2)), {}),

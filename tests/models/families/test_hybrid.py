@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from lpu.cli.app import main
 from models.configs.hybrid import HybridConfig
 from models.contract.ops import OPS
-from models.families.hybrid.checkpoint import decay
+from models.families.hybrid.mixers import decay
 from models.families.registry import config_of
 from models.sources.error import WeightError
 from models.sources.huggingface.config import read_config
@@ -37,6 +37,19 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "period": ("jamba", {"attn_layer_offset": 4}, "attn_layer_offset is 4: it is 0 to 3, below the period"),
     "chosen": ("jamba", {"num_experts_per_tok": 5}, "5 of 4 experts"),
     "width": ("jamba", {"mamba_d_conv": 1}, "mamba_d_conv is 1: only convolutions of 4 taps"),
+    "delta taps": ("qwen3-next", {"linear_conv_kernel_dim": 1}, "is 1: only convolutions of 4 taps"),
+    "delta heads": ("qwen3-next", {"linear_num_key_heads": 3}, "groups 3 do not divide 4 ssm_heads"),
+    "delta layers": ("qwen3-next", {"layer_types": ["x"] * 4}, "only linear_attention, full_attention"),
+    "delta count": ("qwen3-next", {"layer_types": ["full_attention"]}, "num_hidden_layers is 4"),
+    "delta state": ("qwen3-next", {"mamba_ssm_dtype": "bfloat16"}, "'bfloat16': states are kept in float32"),
+    "no gate": ("qwen3.5-moe", {"attn_output_gate": False}, "attention of this model_type has a gate"),
+    "dense layers": (
+        "qwen3-next",
+        {"mlp_only_layers": [4]},
+        "mlp_only_layers is [4]: it names layers, 0 to 3",
+    ),
+    "shared width": ("qwen3.5-moe", {"shared_expert_intermediate_size": 64}, "as wide as others, 32"),
+    "more chosen": ("qwen3.5-moe", {"num_experts_per_tok": 7}, "7 of 6 experts"),
     "letter": ("nemotron-h", {"hybrid_override_pattern": "M-*X"}, "hybrid_override_pattern is 'X': only M, "),
     "letters": ("nemotron-h", {"num_hidden_layers": 5}, "num_hidden_layers is 5"),
     "moe": ("nemotron-h", {"hybrid_override_pattern": "M-*E"}, "layers with experts of this model_type"),
@@ -55,6 +68,27 @@ def test_what_is_not_computed_is_refused_by_its_key(case: str, tmp_path: Path) -
         read_config(tmp_path)
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_layers_that_predict_further_tokens_are_named_in_a_note(tmp_path: Path) -> None:
+    shutil.copytree(FOLDERS / "qwen3.5-moe", tmp_path / "model")
+    held = load_file(tmp_path / "model/model.safetensors")
+    held["mtp.layers.0.input_layernorm.weight"] = held["mtp.norm.weight"] = np.zeros(48, np.float16)
+    save_file(held, tmp_path / "model/model.safetensors")
+    (note,) = open_folder(tmp_path / "model").notes
+    assert "2 tensors of 1 layers that predict further tokens (mtp." in note
+
+
+def test_a_gate_of_a_shared_expert_is_of_one_beside_softmax_scores() -> None:
+    config = read_config(FOLDERS / "qwen3.5-moe")
+    assert isinstance(config, HybridConfig)
+    with pytest.raises(ValueError, match="a gate is of one shared expert beside softmax scores, not of 0"):
+        replace(config, shared=0)
+    assert config_of(json.loads(json.dumps(config.to_fields()))) == config
+    sums, one = ShapedArray((2, 7), np.dtype(np.float32)), ShapedArray((2, 1), np.dtype(np.float32))
+    exponents = ShapedArray((7,), np.dtype(np.int32))
+    (made,) = OPS["route"].shape(sums, one, exponents, routing=config.routing)
+    assert made.shape == (2, 7)
 
 
 def test_a_tensor_that_is_missing_is_named(tmp_path: Path) -> None:

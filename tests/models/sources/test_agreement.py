@@ -13,7 +13,18 @@ from models.sources.weights import check_shapes, weight_shapes
 from models.step import family_step
 
 VARIANTS = sorted(Path(__file__).parents[1].glob("data/variants/*"))
-LONG = ("bamba", "kimi-experts", "llama-both-biases", "mamba", "mixtral", "qwen3-moe")  # to compile by XLA
+LONG = (
+    "bamba",
+    "falcon-h1",
+    "glm4-moe",
+    "kimi-experts",
+    "llama-both-biases",
+    "mamba",
+    "mixtral",
+    "qwen3-moe",
+    "qwen3-next",
+    "qwen3.5-moe",
+)  # to compile by XLA
 QUICK = [folder for folder in VARIANTS if folder.name not in LONG]
 
 

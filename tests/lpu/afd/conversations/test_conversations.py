@@ -156,6 +156,7 @@ def test_one_bit_of_kv_on_the_way_is_found(
     assert f"turn {turn}, sequence 0: " in pd(kv, "copy-back").differs(said(2, kv))
 
 
+@pytest.mark.slow
 def test_another_weight_on_the_decoding_side_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     changed(monkeypatch, "layers.1.ffn.down.codes")
     assert pd("fp16", "recompute").differs(said(2)) == "turn 1, sequence 0: logits of new token 0 differ"
@@ -183,6 +184,7 @@ def test_what_crosses_in_fewer_bits_has_the_bits_of_a_model_that_rounds_there() 
     assert (found.counts["down_bytes"], found.counts["up_bytes"]) == (CROSSING, 2 * CROSSING)
 
 
+@pytest.mark.slow
 def test_one_bit_of_an_answer_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     right = HopMachine.step
     calls: list[int] = []
