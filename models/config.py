@@ -198,6 +198,10 @@ class TransformerConfig:
         """What the KV cache of a layer keeps of a token: heads, lanes of a key and of a value of each."""
         return self.kv_heads, self.head_dim, self.head_dim
 
+    def cached_at(self, layer: int) -> tuple[int, int, int]:
+        """The same of one layer."""
+        return self.cached
+
     @property
     def cached_lanes(self) -> int:
         """Numbers that the KV cache of a layer keeps of a token."""

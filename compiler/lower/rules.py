@@ -43,7 +43,13 @@ for _rule in (
     *(rms_norm32.RULE, layer_norm32.RULE, softcap.RULE),
     *(heads.RULE, latent_attention.RULE),
     *(conv.RULE, ssm.RULE, gate.RULE, l2_norm.RULE, delta.RULE, gate16.RULE),
-    *(multiply.MULTIPLY, multiply.MULTIPLY_ADD, prescale.PRESCALE, prescale.RMS_STAT),
+    *(
+        multiply.MULTIPLY,
+        multiply.MULTIPLY_ADD,
+        multiply.MULTIPLY_LANES,
+        prescale.PRESCALE,
+        prescale.RMS_STAT,
+    ),
     *(router.MATMUL16, router.ROUTE, experts.RULE),
 ):
     register(_rule)

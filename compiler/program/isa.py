@@ -133,6 +133,7 @@ class Op(IntEnum):
     GATE16 = 54  # dst fp16 lines <- fp16 lines at src times the sigmoid of n f32 lines src2
     MOMENTS = 55  # dst one line (1 / deviation, mean) <- n f32 lines at src
     LNORM = 56  # dst n f32 lines <- n f32 lines src, moments line src2, n gain words and n bias words src3
+    VMUL = 57  # dst n f32 lines <- n f32 lines src times n words of factors src2 (weights), lane by lane
 
 
 PRODUCTS = (Op.MM, Op.XMM)  # what adds into an accumulator

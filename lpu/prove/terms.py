@@ -219,6 +219,10 @@ class Terms:
         """A vector plus a constant times another, rounded once."""
         return self.make("multiply_add", (one, other), (factor,), self.shape(one))
 
+    def multiply_lanes(self, value: int, factors: int) -> int:
+        """A vector times a factor for each lane."""
+        return self.make("multiply_lanes", (value, factors), (), self.shape(value))
+
     def conv(self, value: int, taps: tuple[int, ...], biased: bool) -> int:
         """Silu of the convolution of each lane over its values of this step and the last.
 

@@ -33,9 +33,10 @@ from models.contract.vocabulary.matmul import matmul as matmul
 from models.contract.vocabulary.matmul import matmul_scaled as matmul_scaled
 from models.contract.vocabulary.matmul16 import MATMUL16
 from models.contract.vocabulary.matmul16 import matmul16 as matmul16
-from models.contract.vocabulary.multiply import MULTIPLY, MULTIPLY_ADD
+from models.contract.vocabulary.multiply import MULTIPLY, MULTIPLY_ADD, MULTIPLY_LANES
 from models.contract.vocabulary.multiply import multiply as multiply
 from models.contract.vocabulary.multiply import multiply_add as multiply_add
+from models.contract.vocabulary.multiply import multiply_lanes as multiply_lanes
 from models.contract.vocabulary.prescale import PRESCALE, RMS_STAT
 from models.contract.vocabulary.prescale import prescale as prescale
 from models.contract.vocabulary.prescale import rms_stat as rms_stat
@@ -105,6 +106,7 @@ for _record in (
     BIAS,
     MULTIPLY,
     MULTIPLY_ADD,
+    MULTIPLY_LANES,
     SOFTCAP,
     ARGMAX,
     MATMUL16,

@@ -58,7 +58,8 @@ class CheckpointTensor:
     table: whether a matrix stays as it lies, rounded to fp16, as that of token vectors.
     half: whether a matrix stays fp16 (`models.contract.scales.half`), as of routers. plus: what is added to
     all, for a gain that is stored less 1. behind: tensors of that shape, or as `stored` has it, whose rows
-    stand behind its own in ours.
+    stand behind its own in ours. times: (name, shape) of a tensor that it is multiplied by: a number, or of a
+    stack one for each expert.
     """
 
     path: str
@@ -76,15 +77,19 @@ class CheckpointTensor:
     behind: tuple[str, ...] = ()
     by_head: HeadRows | None = None
     made: tuple[Callable[[Any], Any], tuple[int, ...]] | None = None
+    times: tuple[str, tuple[int, ...]] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """The tensors of the checkpoint that it is made of."""
         every = dict.fromkeys(name for each in self.stack for name in each)
-        return tuple(every) or (self.name, *self.behind)
+        factor = () if self.times is None else (self.times[0],)
+        return (*(tuple(every) or (self.name, *self.behind)), *factor)
 
     def shape_of(self, name: str) -> tuple[int, ...]:
         """The shape of a stored tensor that it is made of."""
+        if self.times is not None and name == self.times[0]:
+            return self.times[1]
         return dict(self.stored).get(name, self.shape)
 
     @property

@@ -11,10 +11,12 @@ from models.families.exaone import EXAONE
 from models.families.experts import EXPERTS
 from models.families.family import Family
 from models.families.gemma import GEMMA
+from models.families.gemma4.family import GEMMA4
 from models.families.gpt_oss import GPT_OSS
 from models.families.granite import GRANITE
 from models.families.hybrid.family import HYBRID
 from models.families.llama import LLAMA
+from models.families.llama4.family import LLAMA4
 from models.families.olmo import OLMO
 from models.families.scored.family import SCORED
 from models.families.smollm import SMOLLM
@@ -79,6 +81,8 @@ for _family in (
     EXPERTS,
     SCORED,
     GPT_OSS,
+    GEMMA4,
+    LLAMA4,
     DEEPSEEK,
     DEEPSEEK_EXPERTS,
     HYBRID,

@@ -42,16 +42,23 @@ class EmbedKernel(Kernel):
 class RopeKernel(Kernel):
     """Rotary embedding by a table of `positions`, `stride` words apart, of f32 or fp16 heads.
 
-    first: which of them position 0 takes.
+    first: which of them position 0 takes. pairs: of a position of the table, if not half of head_dim; of more
+    the first are taken, pairs beyond fewer are not turned.
     """
 
     family: ClassVar[str] = "rope"
-    later: ClassVar[tuple[str, ...]] = ("first",)
+    later: ClassVar[tuple[str, ...]] = ("first", "pairs")
     head_dim: Count
     input: Literal["f32", "f16"]
     positions: Count
     stride: Count
     first: Some = 0
+    pairs: Some = 0
+
+    @property
+    def table_pairs(self) -> int:
+        """Pairs of lanes of a position of the table."""
+        return self.pairs or self.head_dim // 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +98,13 @@ class MadKernel(Kernel):
 
     family: ClassVar[str] = "mad"
     factor: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneMulKernel(Kernel):
+    """A factor for each lane, preloaded."""
+
+    family: ClassVar[str] = "vmul"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,6 +216,15 @@ INSTRUCTIONS = (
     ),
     Instruction(
         op=Op.MAD, name="MAD", unit=VXM, kernel=MadKernel, reads=(_F32, _OTHER), write=_TO_F32, ordered=True
+    ),
+    Instruction(
+        op=Op.VMUL,
+        name="VMUL",
+        unit=VXM,
+        kernel=LaneMulKernel,
+        reads=(_F32, Operand("src2", WEIGHTS, same, GAIN)),
+        write=_TO_F32,
+        ordered=True,
     ),
     Instruction(
         op=Op.CAP, name="CAP", unit=VXM, kernel=CapKernel, reads=(_F32,), write=_TO_F32, ordered=True

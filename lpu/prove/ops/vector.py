@@ -124,7 +124,7 @@ def _rope(known: Known, row: RowOperands) -> tuple[Any, ...]:
     value, dense = _whole_heads(known, row, Holds.F32 if row.kernel.input == "f32" else Holds.F16)
     lanes = known.lanes.pieces((dense,), F16_LANES)
     table, _ = of_tensor(known, row.preloads, ANGLES, 1)
-    shape, wanted = known.terms.shape(table), (row.kernel.positions, 2, row.kernel.head_dim // 2)
+    shape, wanted = known.terms.shape(table), (row.kernel.positions, 2, row.kernel.table_pairs)
     need(shape == wanted, f"{known.show(table)} is {shape}, its kernel says {wanted}")
     need(
         row.kernel.first + known.context <= row.kernel.positions,
@@ -178,6 +178,14 @@ def _bias(known: Known, row: RowOperands) -> tuple[Any, ...]:
     return tuple(Vector(Holds.F32, made, lane) for lane in lanes)
 
 
+def _vmul(known: Known, row: RowOperands) -> tuple[Any, ...]:
+    """Lane by lane; a factor of padding is zero, as what it multiplies."""
+    value, lanes = vectors(known, row.src, Holds.F32, "its operand")
+    factors = gains(known, row.preloads, lanes, known.terms.width(value))
+    made = known.terms.multiply_lanes(value, factors)
+    return tuple(Vector(Holds.F32, made, lane) for lane in lanes)
+
+
 def _cap(known: Known, row: RowOperands) -> tuple[Any, ...]:
     """Lane by lane; a soft cap of 0 is 0."""
     value, lanes = vectors(known, row.src, Holds.F32, "its operand")
@@ -222,6 +230,7 @@ PROOF = (
     Proved(op=Op.CAST, rule=_cast),
     Proved(op=Op.ADD, rule=_add),
     Proved(op=Op.BIAS, rule=_bias),
+    Proved(op=Op.VMUL, rule=_vmul),
     Proved(op=Op.MUL, rule=_mul),
     Proved(op=Op.MAD, rule=_mad),
     Proved(op=Op.CAP, rule=_cap),

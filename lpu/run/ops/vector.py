@@ -26,6 +26,7 @@ from compiler.program.instructions.vector import (
     CastKernel,
     EmbedKernel,
     GluKernel,
+    LaneMulKernel,
     MadKernel,
     MulKernel,
     RopeKernel,
@@ -39,6 +40,7 @@ from models.contract.functions.curves import softcap
 from models.contract.norms import layer
 from models.contract.norms.square import l2_norm
 from models.contract.vocabulary.multiply import scaled, scaled_sum
+from models.contract.vocabulary.rope import fitted
 
 FOURS = 4  # lines of which the largest value is found: programs of few chips then share one executable
 Table = Int[Array, "items width"]
@@ -194,7 +196,7 @@ def rope(s: Static[RopeKernel], env: Env, pools: Pools, t: Table) -> Pools:
     pool = pools.f32 if s.kernel.input == "f32" else pools.f16
     x = heads_in(pool, t, s.n, s.kernel.head_dim)
     angles = env.image.angles[s.tensor][env.positions + s.kernel.first]
-    y = rn16(numerics.rope(x, angles[:, None]))
+    y = rn16(numerics.rope(x, fitted(angles, s.kernel.head_dim // 2)[:, None]))
     return Pools(f16=lines_of(y.reshape(*y.shape[:2], -1), F16_LANES))
 
 
@@ -230,6 +232,18 @@ def bias(k: None, env: Env, pools: Pools, t: Table) -> Pools:
     """The sum of an f32 line and a line of a bias, the same for all rows."""
     x = take(pools.f32, t[:, 0])
     return Pools(f32=add32(x, jnp.broadcast_to(take(env.image.gains, t[:, 1])[:, None], x.shape)))
+
+
+def _vmul(at: Reads, rows: Rows, s: Static[LaneMulKernel]) -> Items:
+    row, j = at.spread(rows, 1)
+    out = (Result(Pool.F32, 1, at.flow.result[row] + j),)
+    return at.items(vmul, row, lines=[at.line(0, row, j)], others=[at.entry(row, j)], out=out)
+
+
+def vmul(k: None, env: Env, pools: Pools, t: Table) -> Pools:
+    """The product of an f32 line and a line of factors, the same for all rows."""
+    x = take(pools.f32, t[:, 0])
+    return Pools(f32=mul32(x, jnp.broadcast_to(take(env.image.gains, t[:, 1])[:, None], x.shape)))
 
 
 def _mul(at: Reads, rows: Rows, s: Static[MulKernel]) -> Items:
@@ -323,6 +337,7 @@ EXECUTED = (
     Executed(op=Op.CAST, build=_cast),
     Executed(op=Op.ADD, build=_add),
     Executed(op=Op.BIAS, build=_bias),
+    Executed(op=Op.VMUL, build=_vmul),
     Executed(op=Op.MUL, build=_mul),
     Executed(op=Op.MAD, build=_mad),
     Executed(op=Op.CAP, build=_cap),

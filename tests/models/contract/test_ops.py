@@ -48,6 +48,7 @@ OPERANDS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "add": ((zeros(FLOAT, 2, 6), zeros(FLOAT, 2, 6)), {}),
     "multiply": ((zeros(FLOAT, 2, 6),), {"factor": 0.5}),
     "multiply_add": ((zeros(FLOAT, 2, 6), zeros(FLOAT, 2, 6)), {"factor": 0.5}),
+    "multiply_lanes": ((zeros(FLOAT, 2, 6), zeros(FLOAT, 6)), {}),
     "bias": ((zeros(FLOAT, 2, 6), zeros(FLOAT, 6)), {}),
     "softcap": ((zeros(FLOAT, 2, 6),), {"cap": 30.0}),
     "argmax": ((zeros(FLOAT, 2, 9),), {}),
