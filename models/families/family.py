@@ -54,12 +54,13 @@ class CheckpointTensor:
     the matrices of each, all of that shape, whose columns lie side by side; they are quantised together.
     stored: names with other shapes there; of a stack [experts, out, k], if turned [experts, k, out], of the
     first experts, and a matrix in which those that name it have equal parts of rows or columns; of the rows
-    of either where it holds gates and then ups. times: what all of a stack is multiplied by.
+    of either where it holds gates and then ups. factor: what all of a stack is multiplied by.
     every: of experts that one tensor [experts, k, n] holds, which of its columns are ours, in our order.
     table: whether a matrix stays as it lies, rounded to fp16, as that of token vectors.
     half: whether a matrix stays fp16 (`models.contract.scales.half`), as of routers. plus: what is added to
     all, for a gain that is stored less 1. behind: tensors of that shape, or as `stored` has it, whose rows
-    stand behind its own in ours.
+    stand behind its own in ours. times: (name, shape) of a tensor that it is multiplied by: a number, or of a
+    stack one for each expert.
     """
 
     path: str
@@ -71,22 +72,26 @@ class CheckpointTensor:
     stack: tuple[tuple[str, ...], ...] = ()
     stored: tuple[tuple[str, tuple[int, ...]], ...] = ()
     turned: bool = False
-    times: float = 1.0
+    factor: float = 1.0
     every: tuple[int, ...] = ()
     half: bool = False
     table: bool = False
     behind: tuple[str, ...] = ()
     by_head: HeadRows | None = None
     made: tuple[Callable[[Any], Any], tuple[int, ...]] | None = None
+    times: tuple[str, tuple[int, ...]] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """The tensors of the checkpoint that it is made of."""
         every = dict.fromkeys(name for each in self.stack for name in each)
-        return tuple(every) or (self.name, *self.behind)
+        factor = () if self.times is None else (self.times[0],)
+        return (*(tuple(every) or (self.name, *self.behind)), *factor)
 
     def shape_of(self, name: str) -> tuple[int, ...]:
         """The shape of a stored tensor that it is made of."""
+        if self.times is not None and name == self.times[0]:
+            return self.times[1]
         return dict(self.stored).get(name, self.shape)
 
     @property
@@ -118,7 +123,7 @@ class CheckpointTensor:
     def own_shape(self) -> tuple[int, ...]:
         """The shape of what is taken of it."""
         if self.behind:
-            return (sum(self.shape_of(name)[0] for name in self.names), *self.shape[1:])
+            return (sum(self.shape_of(name)[0] for name in (self.name, *self.behind)), *self.shape[1:])
         if self.by_head is not None:
             return (self.by_head.heads * self.by_head.count, *self.shape[1:])
         if self.made is not None:
@@ -169,7 +174,7 @@ class Family:
     than memory is computed; None if the layers differ or the module is no Decoder.
     model_types: how `config.json` of each Hugging Face model_type is read, given its keys and a name.
     tensors: those of a Hugging Face checkpoint, in the order of the model, each with the path it becomes.
-    config: the record that holds the numbers.
+    config: the record that holds the numbers. unused: how tensors begin that checkpoints hold besides.
     """
 
     name: str
@@ -178,3 +183,4 @@ class Family:
     model_types: Mapping[str, Callable[[Keys, str], TransformerConfig]]
     tensors: Callable[[Any], Iterable[CheckpointTensor]]
     config: type[TransformerConfig] = TransformerConfig
+    unused: tuple[str, ...] = ()

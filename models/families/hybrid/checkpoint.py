@@ -102,4 +102,4 @@ def _experts(config: HybridConfig, names: Names, ours: str, theirs: str) -> Iter
     )
     yield from router(ours, theirs, names.experts, counts)
     yield stack(f"{ours}.gate_up", theirs, names.experts, counts)
-    yield replace(stack(f"{ours}.down", theirs, names.experts, counts), times=config.factor("down"))
+    yield replace(stack(f"{ours}.down", theirs, names.experts, counts), factor=config.factor("down"))
