@@ -3,25 +3,25 @@
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
 
 from compiler.errors import LESS_KV, CapacityError, CompileError, OptionError
 from compiler.lower.block import Plan
-from compiler.lower.blocks import ModelBlock, block_of, input_lines, layer_of
-from compiler.lower.context import Group
+from compiler.lower.blocks import ModelBlock, arrived, block_of, layer_of
 from compiler.options import CompileOptions
 from compiler.place.assignment import Assignment, assign_blocks
-from compiler.place.sizes import Companion, k_parts
-from compiler.place.stripes import Beside, ranked
+from compiler.place.sizes import Companion
 from compiler.program.manifest import Candidate
-from compiler.route.reuse import Reuse
-from compiler.schedule.template import Template, template
+from compiler.schedule.handed import unread
+from compiler.schedule.template import Template
 from compiler.scheduled import Scheduled, TemplateCall
 from compiler.search import FOREVER, Search, doubled, nearest, until_worse
 from compiler.steps import Progress
+from compiler.template_cache import TemplateCache, Where
 from fabric.rack import Rack
 
 PATIENCE = 2  # values of tp in a row whose step is no shorter than the shortest, then the search stops
@@ -192,17 +192,41 @@ def schedule_within(
         elif i == len(merged) - 1 and assignment.plan.chunk > 1:
             calls.append(cache.last(block, where, i % 2))
         else:
-            calls.append(cache.call(block, where, reader, after.chips, i % 2))
+            from_ = arrived(assignment.plan.demands, block, where.chips, merged[i - 1][1].chips)
+            calls.append(cache.call(block, where, reader, after.chips, i % 2, from_))
         if len(merged) >= MANY and calls[-1].template == len(cache.templates) - 1:
             cycles = _about(calls, cache.templates, [block for block, _ in merged[i + 1 :]])
             if cycles > most:
                 return TooLong(cycles=cycles)
+    calls = _all_read(cache, merged, calls)
     return Scheduled(
         assignment=assignment,
         options=replace(options, cp=assignment.plan.cp),
         templates=cache.templates,
         calls=calls,
     )
+
+
+def _all_read(
+    cache: TemplateCache, merged: list[tuple[ModelBlock, Where]], calls: list[TemplateCall]
+) -> list[TemplateCall]:
+    """The calls; those whose result a chip computes where the next block does not read it are made anew."""
+    known: dict[tuple[int, ...], Bool[np.ndarray, "targets lines"]] = {}
+    out = list(calls)
+    for i, ((block, where), (reader, after)) in enumerate(pairwise(merged)):
+        if block.wire:
+            continue
+        ours, theirs = calls[i], calls[i + 1]
+        rank = {chip: at for at, chip in enumerate(ours.chips)}
+        key = ours.template, theirs.template, *(rank.get(chip, -1) for chip in theirs.chips)
+        if key not in known:
+            lines = cache.wanted(reader, len(after.chips)).shape[1]
+            made, by = (cache.templates[one.template] for one in (ours, theirs))
+            known[key] = unread(made, ours.chips, by, theirs.chips, after.chips, lines)
+        if known[key].any():
+            from_ = arrived(cache.plan.demands, block, where.chips, merged[i - 1][1].chips)
+            out[i] = cache.call(block, where, reader, after.chips, i % 2, from_, known[key])
+    return out if out == calls else cache.only(out)
 
 
 def _about(calls: list[TemplateCall], templates: list[Template], others: list[ModelBlock]) -> int:
@@ -215,13 +239,6 @@ def _about(calls: list[TemplateCall], templates: list[Template], others: list[Mo
         total += cycles
         known[call.block.kind] = min(cycles, known.get(call.block.kind, cycles))
     return total + sum(known.get(block.kind, 0) for block in others)
-
-
-class Where(NamedTuple):
-    """The chips of a block by rank, and those beside them."""
-
-    chips: tuple[int, ...]
-    beside: Beside = ()
 
 
 def by_layer(assignment: Assignment, blocks: tuple[ModelBlock, ...]) -> list[tuple[ModelBlock, Where]]:
@@ -238,63 +255,3 @@ def by_layer(assignment: Assignment, blocks: tuple[ModelBlock, ...]) -> list[tup
         else:
             out.append((block, Where(chips, mine)))
     return out
-
-
-class TemplateCache:
-    """Templates made so far, looked up by block kind, parity and routes."""
-
-    def __init__(self, assignment: Assignment, rack: Rack, layout: str) -> None:
-        self.plan, self.rack, self.layout = assignment.plan, rack, layout
-        self.templates: list[Template] = []
-        self._needs: dict[tuple[str, int], Bool[np.ndarray, "ranks lines"]] = {}
-        self._reuse = Reuse(rack, thrifty=self.plan.demands.somewhere_everywhere)
-        self._hops: dict[tuple[str, tuple[int, ...]], TemplateCall] = {}
-
-    def call(
-        self,
-        block: ModelBlock,
-        where: Where,
-        reader: ModelBlock,
-        after: tuple[int, ...],
-        parity: int,
-    ) -> TemplateCall:
-        """The block where it runs, its result going to the block `reader` on the chips `after`."""
-        return self._call(block, where, after, self._wanted(reader, len(after)), parity)
-
-    def last(self, block: ModelBlock, where: Where, parity: int) -> TemplateCall:
-        """The block where it runs, its result staying on the first of its chips."""
-        return self._call(block, where, where.chips[:1], np.ones((1, 1), bool), parity)
-
-    def hop(self, block: ModelBlock, chips: tuple[int, ...]) -> TemplateCall:
-        """The hop on `chips`, its result going to the host lanes."""
-        if (block.kind, chips) not in self._hops:
-            found = self._call(block, Where(chips), (), np.zeros((0, 0), bool), 0)
-            self._hops[block.kind, chips] = found
-        return replace(self._hops[block.kind, chips], block=block)
-
-    def _call(
-        self,
-        block: ModelBlock,
-        where: Where,
-        after: tuple[int, ...],
-        wanted: Bool[np.ndarray, "targets lines"],
-        parity: int,
-    ) -> TemplateCall:
-        everyone, beside, targets = ranked(where.chips, where.beside, after)
-        key = (block.kind, len(where.chips), beside, targets, wanted.tobytes(), parity)
-        known = self._reuse.find(key, everyone)
-        if known is None:
-            router, parts = self._reuse.router(everyone), k_parts(self.layout, len(where.chips))
-            ranks = len(where.chips)
-            group = Group(ranks=ranks, k_parts=parts, targets=targets, wanted=wanted, beside=beside)
-            made = template(self.plan, block, group, router, parity)
-            known = len(self.templates), tuple(made.router.chips)
-            self._reuse.add(key, made.router, known[0])
-            self.templates.append(made)
-        return TemplateCall(block=block, template=known[0], chips=known[1])
-
-    def _wanted(self, reader: ModelBlock, ranks: int) -> Bool[np.ndarray, "ranks lines"]:
-        key = (reader.kind, ranks)
-        if key not in self._needs:
-            self._needs[key] = input_lines(self.plan.demands, reader, ranks, k_parts(self.layout, ranks))
-        return self._needs[key]

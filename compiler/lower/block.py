@@ -7,7 +7,7 @@ import numpy as np
 from compiler.errors import UnsupportedOpError
 from compiler.graph.graph import Graph, Node, View, width
 from compiler.lower.blocks import ModelBlock, input_lines
-from compiler.lower.context import Group, Lowering
+from compiler.lower.context import INPUT, Group, Lowering
 from compiler.lower.host_lanes import lower_give, lower_take
 from compiler.lower.layout import WHOLE, Deal, Demands, Lines, Segments, natural
 from compiler.lower.rows import Kernels, RowBuilder, WeightArena
@@ -122,7 +122,7 @@ def _take_input(low: Lowering, block: ModelBlock) -> None:
     total = width(low.graph.values[source])
     owner, columns = natural(total, ranks)
     first = np.arange(len(owner))
-    value = low.value("f32", owner, columns, first=first, count=np.ones_like(first), uid=0)
+    value = low.value("f32", owner, columns, first=first, count=np.ones_like(first), uid=INPUT)
     value.held[:ranks] = input_lines(low.demands, block, ranks, low.group.k_parts)
     segments = Segments(start=0, total=total, width=F32_LANES, first=first, lines=1)
     low.where[View(value=source, start=0, width=total)] = (value, segments)

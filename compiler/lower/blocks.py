@@ -12,6 +12,8 @@ from compiler.lower.rule import Handed
 from compiler.lower.rules import demands_of, rule_of
 from compiler.program.instructions.host import Wire
 
+Chips = tuple[int, ...]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelBlock:
@@ -148,6 +150,18 @@ def input_lines(
             need[owner, np.arange(len(owner))] = True
             need |= node.outputs[0] != block.result and demands.adds_everywhere(node)
     return need
+
+
+def arrived(demands: Demands, block: ModelBlock, chips: Chips, before: Chips) -> tuple[bool, ...]:
+    """Of each line of its input, whether its owner in a block is another chip than the one that made it.
+
+    chips: of the block; before: of the block that its input comes from.
+    """
+    if block.source < 0:
+        return ()
+    total = width(demands.graph.values[block.source])
+    here, there = (np.array(some)[natural(total, len(some))[0]] for some in (chips, before))
+    return tuple((here != there).tolist())
 
 
 def kv_heads(demands: Demands, block: ModelBlock) -> list[int]:

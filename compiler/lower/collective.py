@@ -14,7 +14,7 @@ import numpy as np
 
 from compiler.errors import CompileError
 from compiler.graph.graph import Node
-from compiler.lower.context import Lowering
+from compiler.lower.context import INPUT, Lowering
 from compiler.lower.layout import Lines
 from compiler.lower.rows import tag
 from compiler.lower.rule import Handed
@@ -159,7 +159,7 @@ def held_there(low: Lowering, adding: Node, mask: np.ndarray) -> bool:
         return True
     for view in adding.inputs:
         value, segments = low.where.get(view, (None, None))
-        if value is not None and value.uid == 0 and segments is not None:
+        if value is not None and value.uid == INPUT and segments is not None:
             return bool((value.held[: low.group.ranks, segments.first] | ~mask).all())
     return True
 

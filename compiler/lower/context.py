@@ -14,6 +14,8 @@ from compiler.route.detour import Send, Tree, deal
 from compiler.route.route import Router
 from fabric.chip import ChipSpec
 
+INPUT = 0  # the uid of what a block takes from the one before
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
@@ -21,6 +23,7 @@ class Group:
 
     Its result goes to the ranks `targets` (perhaps of another group): `wanted[i, line]` to target i.
     beside: for each rank that owns KV heads the ranks outside the group that keep stripes of their contexts.
+    arrived: of each line of the block's input, whether its owner has it from another chip; () for none.
     """
 
     ranks: int
@@ -28,6 +31,7 @@ class Group:
     targets: tuple[int, ...]
     wanted: np.ndarray
     beside: tuple[tuple[int, ...], ...] = ()
+    arrived: tuple[bool, ...] = ()
 
     @property
     def keepers(self) -> int:
@@ -134,12 +138,17 @@ class Lowering:
 
     def multipliers(self, value: int) -> np.ndarray:
         """Who multiplies a value by weights, as [ranks]."""
+        readers = [node for node, _ in self.demands.readers(value)]
+        active = [self.demands.rule(node).active for node in readers]
+        if readers and None not in active:
+            found = [ask(self, node) for ask, node in zip(active, readers, strict=True) if ask is not None]
+            return np.logical_or.reduce(found)
         return self.demands.multipliers(value, self.group.ranks, self.group.k_parts)
 
     def input_lines(self, value: int, lines: int) -> np.ndarray:
         """The fp16 lines of a value that each rank multiplies, as [ranks, lines]."""
         if self.demands.everywhere(value):
-            return np.ones((self.group.ranks, lines), bool)
+            return np.repeat(self.multipliers(value)[:, None], lines, axis=1)
         return self.group.needs(lines, self.multipliers(value))
 
     def segments(self, view: View, node: Node) -> tuple[Lines, Segments]:
@@ -208,7 +217,10 @@ class Lowering:
         rank = np.broadcast_to(parent, fresh.shape)[fresh]
         peer = np.broadcast_to(child, fresh.shape)[fresh]
         tags = value.tag(line)
-        op = np.where(rank == owner, int(Op.SEND), int(Op.FORWARD))
+        here = rank == owner
+        if value.uid == INPUT and self.group.arrived:
+            here &= ~np.array(self.group.arrived)[line]
+        op = np.where(here, int(Op.SEND), int(Op.FORWARD))
         self.rows.add(op, rank=rank, peer=peer, n=n, src_tag=tags, dst_tag=tags)
         for begin, size in zip(first, count, strict=True):
             value.held[child, begin : begin + size] = True

@@ -1,14 +1,18 @@
 """Stages lowered so far, looked up by what they hold, and their placements on rings tried so far."""
 
+from collections.abc import Hashable
+from dataclasses import replace
+
 import numpy as np
 from jaxtyping import Bool
 
 from compiler.lower.block import Plan
-from compiler.lower.blocks import ModelBlock, input_lines
+from compiler.lower.blocks import ModelBlock, arrived, input_lines
 from compiler.lower.context import Group
 from compiler.place.assignment import Assignment
 from compiler.place.sizes import k_parts
 from compiler.route.reuse import Reuse
+from compiler.schedule.handed import sends_input
 from compiler.steps import Progress, listed
 from compiler.throughput.modulo import PlacedRows, place_rows
 from compiler.throughput.rings import Masks
@@ -25,7 +29,7 @@ def lower_stages(
     for first, end in zip(cuts, [*cuts[1:], len(blocks)], strict=True):
         progress("lower", first, len(blocks))
         after = end % len(blocks)
-        cache.call(blocks[first:end], chips[first], blocks[after], chips[after])
+        cache.call(blocks[first:end], chips[first], blocks[after], chips[after], chips[first - 1])
     return cache
 
 
@@ -62,19 +66,18 @@ class StageCache:
         chips: tuple[int, ...],
         reader: ModelBlock,
         after: tuple[int, ...],
+        before: tuple[int, ...],
     ) -> None:
-        """The next stage, on `chips`; its result goes to the block `reader` on the chips `after`."""
+        """The next stage, on `chips`; its result goes to the block `reader` on the chips `after`.
+
+        before: the chips that its input comes from.
+        """
         others = tuple(chip for chip in after if chip not in chips)
         ranks = {chip: rank for rank, chip in enumerate(chips + others)}
         targets = tuple(ranks[chip] for chip in after)
         wanted = self._wanted(reader, len(after))
         key = ("\n".join(block.kind for block in blocks), targets, wanted.tobytes())
         self.blocks.append(blocks)
-        known = self._reuse.find(key, chips + others)
-        if known is not None:
-            self.calls.append(known)
-            return
-        router = self._reuse.router(chips + others)
         own = tuple(range(len(chips)))
         parts = k_parts(self.layout, len(chips))
         groups = [
@@ -82,9 +85,33 @@ class StageCache:
             for block in blocks[1:]
         ]
         groups.append(Group(ranks=len(chips), k_parts=parts, targets=targets, wanted=wanted))
-        self.lowered.append(lower_stage(self.plan, blocks, tuple(groups), router))
-        self._reuse.add(key, router, len(self.lowered) - 1)
-        self.calls.append((len(self.lowered) - 1, tuple(router.chips)))
+        from_ = arrived(self.plan.demands, blocks[0], chips, before)
+        known = self._found(key, chips + others, blocks, groups, any(from_))
+        if known is None:
+            groups[0] = replace(groups[0], arrived=from_)
+            known = self._found((*key, from_), chips + others, blocks, groups)
+            assert known is not None
+        self.calls.append(known)
+
+    def _found(
+        self,
+        key: Hashable,
+        chips: tuple[int, ...],
+        blocks: tuple[ModelBlock, ...],
+        groups: list[Group],
+        keeping: bool = False,
+    ) -> tuple[int, tuple[int, ...]] | None:
+        """The stage of a key and its chips, lowered if there is none; keeping: None if it sends its input."""
+        known = self._reuse.find(key, chips)
+        if known is not None:
+            return None if keeping and _sends_input(self.lowered[known[0]]) else known
+        router = self._reuse.router(chips)
+        made = lower_stage(self.plan, blocks, tuple(groups), router)
+        if keeping and _sends_input(made):
+            return None
+        self._reuse.add(key, router, len(self.lowered))
+        self.lowered.append(made)
+        return len(self.lowered) - 1, tuple(router.chips)
 
     def _wanted(self, reader: ModelBlock, ranks: int) -> Bool[np.ndarray, "ranks lines"]:
         parts = k_parts(self.layout, ranks)
@@ -102,3 +129,8 @@ class StageCache:
             self.placed.append(next((one for one in found if one is not None), None))
         number = self._tried[key]
         return None if self.placed[number] is None else number
+
+
+def _sends_input(made: LoweredStage) -> bool:
+    rows = [body.problem.rows for body in made.bodies.values()]
+    return any(sends_input(one.op, one.src_tag) for one in rows)

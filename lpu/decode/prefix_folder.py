@@ -41,6 +41,11 @@ class KeptCache(PrefixCache):
         capacity_bytes: int | None = None,
     ) -> None:
         super().__init__(binding, block_tokens, capacity_bytes)
+        if numbers := binding.layout.states:
+            raise FileError(
+                f"kv-cache: {folder}: a server keeps 0 states, this model has {numbers} numbers of "
+                "state. Leave --kv-cache out."
+            )
         self._folder = Path(folder)
         self._files: dict[bytes, Path] = {}
         self._next = 0
@@ -124,8 +129,8 @@ class KeptCache(PrefixCache):
         k, v = np.frombuffer(rest, dtype).reshape(shape)
         return KVBlock(before, tokens, k, v)
 
-    def _put(self, key: bytes, block: KVBlock) -> None:
-        super()._put(key, block)
+    def _put(self, key: bytes, block: KVBlock, old: int = 0) -> None:
+        super()._put(key, block, old)
         path = self._folder / f"{self._next:012d}-{key.hex()[:KEY_DIGITS]}{END}"
         self._next += 1
         body = block.k.tobytes() + block.v.tobytes()

@@ -4,6 +4,7 @@ Tags, weights and the compiler's graph play no part. What the checker holds (no 
 a cycle, disjoint regions, units, cycles, links) is presupposed. docs/proof.md argues every rule.
 """
 
+import gc
 import hashlib
 import json
 from dataclasses import dataclass, field
@@ -97,6 +98,8 @@ def prove(program: Program, against: Regions | None = None, reader: Reader | Non
     """
     count = _Count()
     reason, regions = "", {}
+    collects = gc.isenabled()
+    gc.disable()  # its records make no circles, and there are a million of them
     try:
         regions = _proved(program, count, reader)
         need(against is None or regions == against, differ(against or {}, regions, "the other program"))
@@ -105,6 +108,9 @@ def prove(program: Program, against: Regions | None = None, reader: Reader | Non
         reason = f"{refused.layer}{row}: {refused.reason}" if refused.layer else refused.reason
     except SENSELESS as error:  # numbers that no program has: whatever they are, nothing is proved
         reason = nonsense(error)
+    finally:
+        if collects:
+            gc.enable()
     return verdict(program, reason, regions, count, NUMBERS if reader is None else SAID)
 
 

@@ -39,8 +39,9 @@ class Proved:
 
     rule: gives the records of the lines that a row writes (of MM its product, of KVW its region, of GIVE what
     it gives; of a row that renews a state, behind its lines that state); raises RefusedError where what it
-    reads makes no sense.
+    reads makes no sense. copies: that it gives what `src` holds, whatever that is, so it need not be asked.
     """
 
     op: int
     rule: Rule
+    copies: bool = False

@@ -53,12 +53,14 @@ class CheckpointTensor:
     of `models.rope.lane_order`. by_head: which rows of each head are ours. stack: of experts, the names of
     the matrices of each, all of that shape, whose columns lie side by side; they are quantised together.
     stored: names with other shapes there; of a stack [experts, out, k], if turned [experts, k, out], of the
-    first experts, and a matrix in which those that name it have equal parts of rows or columns.
+    first experts, and a matrix in which those that name it have equal parts of rows or columns; of the rows
+    of either where it holds gates and then ups. factor: what all of a stack is multiplied by.
     every: of experts that one tensor [experts, k, n] holds, which of its columns are ours, in our order.
     table: whether a matrix stays as it lies, rounded to fp16, as that of token vectors.
     half: whether a matrix stays fp16 (`models.contract.scales.half`), as of routers. plus: what is added to
     all, for a gain that is stored less 1. behind: tensors of that shape, or as `stored` has it, whose rows
-    stand behind its own in ours.
+    stand behind its own in ours. times: (name, shape) of a tensor that it is multiplied by: a number, or of a
+    stack one for each expert.
     """
 
     path: str
@@ -70,28 +72,37 @@ class CheckpointTensor:
     stack: tuple[tuple[str, ...], ...] = ()
     stored: tuple[tuple[str, tuple[int, ...]], ...] = ()
     turned: bool = False
+    factor: float = 1.0
     every: tuple[int, ...] = ()
     half: bool = False
     table: bool = False
     behind: tuple[str, ...] = ()
     by_head: HeadRows | None = None
     made: tuple[Callable[[Any], Any], tuple[int, ...]] | None = None
+    times: tuple[str, tuple[int, ...]] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """The tensors of the checkpoint that it is made of."""
         every = dict.fromkeys(name for each in self.stack for name in each)
-        return tuple(every) or (self.name, *self.behind)
+        factor = () if self.times is None else (self.times[0],)
+        return (*(tuple(every) or (self.name, *self.behind)), *factor)
 
     def shape_of(self, name: str) -> tuple[int, ...]:
         """The shape of a stored tensor that it is made of."""
+        if self.times is not None and name == self.times[0]:
+            return self.times[1]
         return dict(self.stored).get(name, self.shape)
 
     @property
     def stack_width(self) -> int:
         """Columns of each expert of a stack."""
-        each = ((self.shape_of(name), self.shape[0]) for name in self.stack[-1])
-        return sum(stored[2 if self.turned else 1] if len(stored) == 3 else own for stored, own in each)
+        return sum(map(self._width, self.stack[0]))
+
+    def _width(self, name: str) -> int:
+        """Columns that a tensor gives an expert."""
+        stored = self.shape_of(name)
+        return stored[2 if self.turned else 1] if len(stored) == 3 else self.shape[0]
 
     def of_expert(
         self, name: str, expert: int, values: Shaped[np.ndarray, "*axes"]
@@ -102,14 +113,17 @@ class CheckpointTensor:
         sharing = [i for i, each in enumerate(self.stack) if name in each]
         if len(sharing) == 1:
             return values
-        axis = 0 if values.shape[1] == self.shape[1] else 1
-        return np.split(values, len(sharing), axis)[expert - sharing[0]]
+        axis, own = (0 if values.shape[1] == self.shape[1] else 1), expert - sharing[0]
+        if axis == 0 and len(values) > len(sharing) * self.shape[0]:  # gates of all, then ups of all
+            both = values.reshape(-1, len(sharing), self.shape[0], values.shape[1])
+            return both[:, own].reshape(-1, values.shape[1])
+        return np.split(values, len(sharing), axis)[own]
 
     @property
     def own_shape(self) -> tuple[int, ...]:
         """The shape of what is taken of it."""
         if self.behind:
-            return (sum(self.shape_of(name)[0] for name in self.names), *self.shape[1:])
+            return (sum(self.shape_of(name)[0] for name in (self.name, *self.behind)), *self.shape[1:])
         if self.by_head is not None:
             return (self.by_head.heads * self.by_head.count, *self.shape[1:])
         if self.made is not None:
@@ -160,7 +174,7 @@ class Family:
     than memory is computed; None if the layers differ or the module is no Decoder.
     model_types: how `config.json` of each Hugging Face model_type is read, given its keys and a name.
     tensors: those of a Hugging Face checkpoint, in the order of the model, each with the path it becomes.
-    config: the record that holds the numbers.
+    config: the record that holds the numbers. unused: how tensors begin that checkpoints hold besides.
     """
 
     name: str
@@ -169,3 +183,4 @@ class Family:
     model_types: Mapping[str, Callable[[Keys, str], TransformerConfig]]
     tensors: Callable[[Any], Iterable[CheckpointTensor]]
     config: type[TransformerConfig] = TransformerConfig
+    unused: tuple[str, ...] = ()

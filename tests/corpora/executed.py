@@ -1,7 +1,8 @@
 """What programs compute, by running them: every bucket to its last position, all rows, chunks, users, hops.
 
 Two sets of weights; sequences of a batch have other tokens and other positions, so that a value of the wrong
-sequence shows. What programs of moves leave is told by where each line of a message goes.
+sequence shows. What programs of moves leave is told by where each line of a message goes, what a switch
+leaves by which word of the DDR5 each word of SRAM gets, and which of them before the program there stops.
 """
 
 import hashlib
@@ -11,8 +12,9 @@ import jax
 import numpy as np
 
 from compiler.program.isa import Op
-from compiler.program.manifest import Hops, Move
+from compiler.program.manifest import Hops, Move, Switch
 from compiler.program.program import Program
+from compiler.program.ranges import ramp
 from lpu.run.hop import prepare_hops
 from lpu.run.machine import Machine, prepare
 
@@ -30,6 +32,10 @@ def played(program: Program, weights: Weights, decode: Program | None = None) ->
     sha = hashlib.sha256()
     if isinstance(program.manifest.body, Move):
         sha.update(repr(moved(program)).encode())
+        return sha.hexdigest()
+    if isinstance(program.manifest.body, Switch):
+        for part in brought(program, program.manifest.body):
+            sha.update(np.ascontiguousarray(part).tobytes())
         return sha.hexdigest()
     for held in weights:
         for part in _played(program, held, decode):
@@ -108,3 +114,14 @@ def moved(program: Program) -> list[Any]:
         kernels = [str(program.manifest.kernels[aux]) for aux in rows.aux.tolist()]
         out.append(sorted(zip(*(column.tolist() for column in columns), kernels, strict=True)))
     return out
+
+
+def brought(program: Program, body: Switch) -> list[np.ndarray]:
+    """In order: chip, word, word of the DDR5, whether it comes while the program before holds that word."""
+    rows = program.expand(program.manifest.longest)
+    chip, early = np.repeat(rows.chip, rows.n), np.repeat(rows.t0 < body.stop, rows.n)
+    word, source = (np.repeat(first, rows.n) + ramp(rows.n) for first in (rows.dst, rows.src3))
+    base, words = np.array(body.held, np.int64)[chip].transpose(2, 0, 1)
+    inside = ((word[:, None] >= base) & (word[:, None] < base + words)).any(axis=1)
+    order = np.lexsort((source, word, chip))
+    return [column[order] for column in (chip, word, source, early & inside)]

@@ -35,7 +35,8 @@ from lpu import api
 from lpu.cli import app as cli
 
 SIZE, SECONDS, MEMORY = 6000, 60, 3 << 30
-KINDS = ("step", "batch", "cp", "waves", "hops", "moved")
+OTHERS = ("moe-tiny", "gpt-oss-tiny", "mla-tiny", "deepseek-tiny")
+KINDS = ("step", "batch", "cp", "waves", "hops", "moved", *OTHERS)
 IDS = ["--prompt-ids", "1,2", "--tokens", "1"]
 VERBS: tuple[tuple[str, ...], ...] = (
     ("check", "p"),
@@ -78,6 +79,8 @@ def good() -> Path:
         "llama-tiny", rack="quad", options=CompileOptions(tp=2, objective="throughput"), context=[16]
     )
     api.save_program(made.program, home / "waves")
+    for name in OTHERS:
+        api.save_program(api.compile(name, rack="pair", context=(40,), tp=2).program, home / name)
     decode = api.compile("llama-tiny", rack="pair", context=(40,), tp=2).program
     bridge = bridge_spec("spectrum-x")
     moves = compile_ingest(decode, 20, bridge), compile_egress(decode, 20, bridge)

@@ -4,6 +4,7 @@ from functools import cache
 from itertools import product
 
 import numpy as np
+from models_named import of_model
 from pairs import source
 
 from compiler.errors import CapacityError, CompileError, OptionError
@@ -15,6 +16,7 @@ from compiler.place.truth import Shape, drawn
 from fabric.catalog import rack_names
 from fabric.rack import load_rack
 from lpu.check.check import check, require
+from lpu.prove.programs import prove_programs, require_proof
 from models.catalog import catalog, catalog_names
 from models.step import family_step
 
@@ -80,7 +82,7 @@ def quick(case: int) -> bool:
 
 
 def hold_catalog(case: int) -> str:
-    """A program of the catalog: "held" if it is legal, "refused" if it does not fit or cannot be cut so."""
+    """A program of the catalog: "held" if legal and proved, "refused" if it does not fit or cut so."""
     model, rack, tp, layout = programs()[case]
     config = catalog(model)
     context = min(CONTEXT, config.max_context)
@@ -92,4 +94,5 @@ def hold_catalog(case: int) -> str:
     except (CapacityError, OptionError):
         return "refused"
     require(check(program, context))
+    require_proof(prove_programs(of_model(program, config)))
     return "held"

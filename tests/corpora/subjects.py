@@ -13,12 +13,14 @@ from pairs import compiled_pair, source
 from shapes import HEADS, SMALL
 
 from compiler.moves.handover import compile_egress, compile_ingest
+from compiler.moves.switch import compile_switch
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
 from compiler.program.program import Program
 from fabric.catalog import bridge_spec
 from fabric.rack import load_rack
 from lpu.check.check import check
+from lpu.check.follow.image import check_switch
 from lpu.check.memory_image import check_handover, pair
 from lpu.prove.programs import prove_programs
 from models.catalog import catalog
@@ -29,6 +31,7 @@ from models.step import Step, family_step
 
 CHUNK = 8
 DECODE, PREFILL, INGEST, EGRESS = "decode", "prefill", "ingest", "egress"
+BEFORE, SWITCH = "before", "switch"
 EXPERTS = replace(catalog("moe-tiny"), vocab=120, max_context=80, experts=6)
 LATENT = replace(catalog("mla-tiny"), vocab=120, max_context=80, ffn=176, head_dim=48, rope=16)
 LATENT_EXPERTS = replace(
@@ -56,7 +59,10 @@ BESIDE = replace(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """A program that is changed, as one of those of a folder: decode, prefill, ingest, egress."""
+    """A program that is changed, as one of those of a folder: decode, prefill, ingest, egress, switch.
+
+    A switch brings the weights of the decode program in, after those of `before`; it is checked, not proved.
+    """
 
     name: str
     role: str
@@ -69,6 +75,8 @@ class Subject:
 
     def proved(self, program: Program) -> bool:
         """With those that share its memory image."""
+        if self.role == SWITCH:
+            return True
         held = {**self.folder, self.role: program}
         prefill, ingest, egress = (held.get(name) for name in (PREFILL, INGEST, EGRESS))
         return prove_programs(held[DECODE], prefill, ingest, egress).ok
@@ -80,6 +88,8 @@ class Subject:
             return False
         held = {**self.folder, self.role: program}
         decode = held[DECODE]
+        if self.role == SWITCH:
+            return check_switch(held[BEFORE], decode, program).ok
         if PREFILL in held and not pair(decode, held[PREFILL]).ok:
             return False
         return INGEST not in held or check_handover(decode, held[INGEST], held.get(EGRESS)).ok
@@ -121,6 +131,12 @@ def _hops() -> Folder:
     return {DECODE: of_model(hops, SMALL)}, _weights(step)
 
 
+def _switch() -> Folder:
+    held, weights = folder_of("one group")
+    _, before, _ = compiled_pair(SMALL, CHUNK, tp=1, pp=1, contexts=(30,))
+    return {DECODE: held[DECODE], BEFORE: before, SWITCH: compile_switch(before, held[DECODE])}, weights
+
+
 def _weights(step: Step) -> Weights:
     return tuple(made_up(step, seed) for seed in SEEDS)
 
@@ -142,6 +158,7 @@ FOLDERS: dict[str, tuple[tuple[str, ...], Callable[[], Folder]]] = {
     "sinks": (BOTH, _pair(SINKS, "fp8", tp=2, pp=1, contexts=(40,))),
     "states": (BOTH, _pair(STATES, tp=2, pp=1, batch=2, contexts=(24,))),
     "beside": (BOTH, _pair(BESIDE, tp=2, pp=1, batch=2, contexts=(12, 24))),
+    "switch": ((SWITCH,), _switch),
 }
 NAMES = tuple((name, role) for name, (roles, _) in FOLDERS.items() for role in roles)
 """Every subject: its folder and which program of it."""

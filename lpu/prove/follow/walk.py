@@ -4,7 +4,7 @@ A read takes the last commit at or before its cycle; an MM belongs to the first 
 at or after its commit. Rows whose operands hold the same are looked at once (the memo), on whatever chip.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from compiler.program.instruction_set import INSTRUCTIONS, name_of
@@ -50,13 +50,14 @@ def walk(
     lines = _Lines(outside)
     out = Walked(lines)
     open_: dict[int, list[int]] = {}
-    result: list[tuple[int, ...]] = [()] * len(rows)
+    result: list[Sequence[int]] = [()] * len(rows)
     kinds = [known.number((kind, known.message)) for kind in rows.kinds]
     runs = rows.read.run.tolist()
     first, middle, last = rows.ends
     keys, ops = rows.reads, rows.op
     mm, (wb, kvw, give) = [int(op) for op in PRODUCTS], (int(Op.WB), int(Op.KVW), int(Op.GIVE))
     leaves = {kvw, *(op for op, record in INSTRUCTIONS.items() if record.renews)}  # a region
+    copies = {op for op, record in PROVED.items() if record.copies}
     row = -1
     try:
         for event in rows.events:
@@ -76,6 +77,10 @@ def walk(
                     for line in made:
                         lines[key] = line
                         key += 1
+                continue
+            if op in copies:
+                result[row] = [lines[key] for key in keys[first[row] : last[row]]]
+                need(len(result[row]) == rows.written[row], "copies other lines than it writes")
                 continue
             run = runs[row]
             weights = -1 if run < 0 else preloads.number(run)
@@ -109,7 +114,7 @@ def _held(out: Walked, place: Region | None) -> int:
     return out.regions[place]
 
 
-def _give(out: Walked, rows: BlockRows, row: int, lines: tuple[int, ...]) -> None:
+def _give(out: Walked, rows: BlockRows, row: int, lines: Sequence[int]) -> None:
     for i, line in enumerate(lines, rows.kinds[rows.kind[row]].src3):
         need(i not in out.given, f"gives line {i} of the answer a second time")
         out.given[i] = line

@@ -11,4 +11,4 @@ def _copied(known: Known, row: RowOperands) -> tuple[Any, ...]:
     return row.src
 
 
-PROOF = tuple(Proved(op=op, rule=_copied) for op in (Op.SEND, Op.FORWARD))
+PROOF = tuple(Proved(op=op, rule=_copied, copies=True) for op in (Op.SEND, Op.FORWARD))
