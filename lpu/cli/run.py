@@ -190,10 +190,11 @@ def certify(
     if output:
         api.check_writable(output)
     with progress() as bar:
-        saved = None
+        saved, long, moves = None, None, (None, None)
         if is_program(model):
             given.refuse(sorted((OF_A_MODEL | {"python"}) & given), "has no meaning for a saved program")
             saved = api.load_step(model)
+            long, moves = api.load_prefill(model, saved), api.load_handover(model)
             opened = api.reopen(saved.manifest, changes.weights, None, changes.trust)
         else:
             opened = api.open_model(model, **changes.given(len(wanted) if wanted else None))
@@ -202,7 +203,9 @@ def certify(
         if wanted:
             wanted = api.prompt_ids(wanted, opened, opened.vocab, chat=prompts.chat)
         else:
-            wanted = api.default_prompts(opened.step.batch, opened.vocab, certifying.prefill or 0)
+            chunk = long.manifest.chunk if long else 0
+            chunk = chunk if chunk + prompts.tokens <= max(opened.contexts) else 0
+            wanted = api.default_prompts(opened.step.batch, opened.vocab, certifying.prefill or chunk)
         found = api.certify(
             opened,
             rack=rack,
@@ -215,6 +218,8 @@ def certify(
                 pythons=certifying.python,
                 stream=certifying.stream,
                 estimated=estimated(terminal, steps_needed(wanted, prompts.tokens)),
+                chunks=long,
+                moves=moves,
                 corrupt=certifying.corrupt,
             ),
             program=saved,
