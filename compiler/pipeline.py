@@ -60,6 +60,9 @@ def compile_program(
         )
     step = Steps(progress, dump_dir)
     model = source if isinstance(source, Traced) else traced(source, step)
+    if model.source.chunk > 1 and options.objective == "throughput":
+        subject, why = "--objective throughput", "steps of whole sequences do not follow each other in waves"
+        raise OptionError("options", subject, why, "Leave it out.")
     schedule = in_waves if options.objective == "throughput" else one_by_one
 
     def made(rack: Rack, numbers: Numbering, by_layer: bool) -> Program:

@@ -34,7 +34,7 @@ OAI_PASSES = 2  # assumed: gate and up clipped and the slope, then up + 1, besid
 CAP_PASSES = 6  # assumed: cap tanh(x / cap), a multiply, tanh as an exponential and a quotient, a multiply
 VXM_WORDS_PER_CYCLE = 8  # assumed: words that one chain reads and writes in a cycle
 
-OAI = "swiglu_oai"  # the activation that clips
+BESIDES = {"swiglu_oai": OAI_PASSES, "silu_weighed": 1}  # the second weighs gate and up apart
 
 Rule = Callable[[int, Lines, Any, ChipSpec, int], tuple[Lines, Lines]]
 """(opcode, counts, kernel, chip, rows) -> (hold, t1 - t0) in cycles, elementwise."""
@@ -236,7 +236,7 @@ def _of_paired(n: Lines, k: Kernel) -> Lines:
 
 def _weighted(op: int, n: Lines, kernel: WeightedGluKernel, chip: ChipSpec, rows: int) -> tuple[Lines, Lines]:
     """(hold, t1 - t0) of weighted activations: those of GLU, the weight, and what the kernel has besides."""
-    passes = 5 + (BIAS_PASSES if kernel.biases else 0) + (OAI_PASSES if kernel.activation == OAI else 0)
+    passes = 5 + (BIAS_PASSES if kernel.biases else 0) + BESIDES.get(kernel.activation, 0)
     return Vector(lanes=_of_paired, passes=passes)(op, n, kernel, chip, rows)
 
 
@@ -264,6 +264,8 @@ RULES: dict[int, Rule] = {
     Op.EMBED: Vector(lanes=of_lines, passes=1, words=_table_row),
     Op.RSTAT: Vector(lanes=of_lines, passes=2, reduces=True),
     Op.NORM: Vector(lanes=of_lines, passes=2),
+    Op.MOMENTS: Vector(lanes=of_lines, passes=3, reduces=True),
+    Op.LNORM: Vector(lanes=of_lines, passes=3),
     Op.PRE: Vector(lanes=of_lines, passes=1),
     Op.HNORM: Vector(lanes=_of_heads, passes=4, reduces=True),
     Op.ROPE: Vector(lanes=_of_heads, passes=3),
@@ -283,6 +285,7 @@ RULES: dict[int, Rule] = {
     Op.BIAS: Vector(lanes=of_lines, passes=1),
     Op.MUL: Vector(lanes=of_lines, passes=1),
     Op.MAD: Vector(lanes=of_lines, passes=1),
+    Op.VMUL: Vector(lanes=of_lines, passes=1),
     Op.GLU: Vector(lanes=of_lines, passes=4),
     Op.CAP: Vector(lanes=of_lines, passes=CAP_PASSES),
     Op.ARGMAX: Vector(lanes=of_lines, passes=1, reduces=True),

@@ -52,7 +52,7 @@ from lpu.inputs.files import read_rack
 from lpu.inputs.model import OpenModel
 from lpu.inputs.open import Model, open_model
 from lpu.inputs.open import reopen as reopen
-from lpu.inputs.prompts import Prompt
+from lpu.inputs.prompts import Prompt, made_up
 from lpu.inputs.prompts import default_prompts as default_prompts
 from lpu.inputs.prompts import prompt_ids as prompt_ids
 from lpu.keywords import Keywords as Keywords
@@ -266,8 +266,8 @@ def run(
     model = model or reopen(manifest, weights)
     model.need_weights("run")
     batch, context = manifest.rows, max(manifest.contexts)
-    ids = prompt_ids(prompts, model, manifest.vocab)
-    check_room(ids, tokens, batch, context)
+    ids = prompt_ids(prompts, model, model.vocab)
+    check_room(ids, tokens, batch, context, whole=model.encodes)
     how, tokenizer, ends = how or RunOptions(), model.tokenizer(), model.ends()
     if how.stop and tokenizer is None:
         raise FileError(f"run: {model.name} has no tokenizer, so no text to stop at. Leave out --stop.")
@@ -288,7 +288,7 @@ def run(
         program=program,
         generation=done,
         texts=tuple(until_stop(tokenizer.decode(one), how.stop) for one in done.tokens)
-        if tokenizer
+        if tokenizer and not model.encodes
         else None,
         buckets=tuple(bucket_of(manifest.contexts, position) for position in done.positions),
         prefill=prefill,
@@ -321,9 +321,9 @@ def certify(
 
     options, opened = _asked("certify", model, options, keywords)
     opened.need_weights("certify")
-    vocab, batch, how = opened.vocab, opened.step.batch, how or CertifyOptions()
-    ids = prompt_ids(prompts, opened, vocab) if prompts else default_prompts(batch, vocab, how.prefill or 0)
-    check_room(ids, tokens, batch, max(opened.contexts))
+    how = how or CertifyOptions()
+    ids = prompt_ids(prompts, opened, opened.vocab) if prompts else made_up(opened, how.prefill or 0)
+    check_room(ids, tokens, opened.step.batch, max(opened.contexts), whole=opened.encodes)
     with taken_as_legal(program, counts=False):
         return certificates.certify(
             opened,

@@ -159,6 +159,16 @@ class TransformerConfig:
         return {name: v for name, v in held.items() if name not in _LATER or v != usual[name]}
 
     @property
+    def encodes(self) -> bool:
+        """Whether a step takes all tokens of a sequence, each of which sees all; a decoder does not."""
+        return False
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that a step leaves for each row: of a decoder a logit for each token."""
+        return self.vocab
+
+    @property
     def longest(self) -> int:
         """The longest context that a program can be compiled for."""
         return self.max_context
@@ -187,6 +197,10 @@ class TransformerConfig:
     def cached(self) -> tuple[int, int, int]:
         """What the KV cache of a layer keeps of a token: heads, lanes of a key and of a value of each."""
         return self.kv_heads, self.head_dim, self.head_dim
+
+    def cached_at(self, layer: int) -> tuple[int, int, int]:
+        """The same of one layer."""
+        return self.cached
 
     @property
     def cached_lanes(self) -> int:

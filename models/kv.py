@@ -33,10 +33,11 @@ def kv_shape(layers: int, batch: int, context: int, kv_heads: int, head_dim: int
 
 
 def kv_shape_of(config: TransformerConfig, batch: int, context: int, kv: KVFormat) -> KVCache:
-    """Shapes of the cache of a model whose layers are equal."""
-    heads, key, value = config.cached
-    keys, values = (kv_shape(config.layers, batch, context, heads, lanes, kv) for lanes in (key, value))
-    return KVCache(keys.k, values.v)
+    """Shapes of the cache of a model, each layer's as it keeps it."""
+    every = [config.cached_at(layer) for layer in range(config.layers)]
+    keys = [kv_shape(1, batch, context, heads, lanes, kv).k[0] for heads, lanes, _ in every]
+    values = [kv_shape(1, batch, context, heads, lanes, kv).v[0] for heads, _, lanes in every]
+    return KVCache(tuple(keys), tuple(values))
 
 
 def empty_cache(shape: KVCache) -> KVCache:

@@ -83,6 +83,19 @@ class Norm(nnx.Module):
         return Normed(ops.prescale(x, gain), ops.rms_stat(x, gain, eps=self.eps))
 
 
+class LayerNorm(nnx.Module):
+    """Layer norm over the last axis, in f32."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        self.gain = nnx.Param(jnp.ones(width, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(width, jnp.float32))
+        self.eps = eps
+
+    def __call__(self, x: Float32[Array, "batch width"]) -> Float32[Array, "batch width"]:
+        """The normalised vector."""
+        return ops.layer_norm32(x, self.gain[...], self.bias[...], eps=self.eps)
+
+
 class Embedding(nnx.Module):
     """The table of token vectors."""
 

@@ -26,17 +26,17 @@ class Llama3Scaling:
 
     def __post_init__(self) -> None:
         _positive(self)
-        if self.low_freq_factor >= self.high_freq_factor:
+        if self.low_freq_factor > self.high_freq_factor:
             raise ValueError(
                 f"rope_scaling: low_freq_factor {self.low_freq_factor} must be below "
-                f"high_freq_factor {self.high_freq_factor}."
+                f"high_freq_factor {self.high_freq_factor}, or equal."
             )
 
     def speeds(self, plain: Speeds, theta: float, context: int) -> Speeds:
         """Radians per token of each pair."""
         turns = self.original_max_position * plain / (2 * math.pi)  # turns over the original context
         low, high = self.low_freq_factor, self.high_freq_factor
-        blend = np.clip((turns - low) / (high - low), 0.0, 1.0)
+        blend = np.clip((turns - low) / (high - low), 0.0, 1.0) if high > low else 1.0 * (turns >= low)
         return (1 - blend) * plain / self.factor + blend * plain
 
     def amplitude(self) -> float:
@@ -137,7 +137,32 @@ class LongRopeScaling:
         return self.attention_factor
 
 
-Scaling = Llama3Scaling | LinearScaling | YarnScaling | LongRopeScaling
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProportionalScaling:
+    """The first `turned` lanes of heads of `head_dim` turn as if all did, slowed by a factor; others do not.
+
+    The table may be for more lanes, or for fewer than a head has.
+    """
+
+    rope_type: Literal["proportional"] = "proportional"
+    head_dim: int
+    turned: int
+    factor: float
+
+    def __post_init__(self) -> None:
+        _positive(self)
+
+    def speeds(self, plain: Speeds, theta: float, context: int) -> Speeds:
+        """Radians per token of each pair."""
+        lane = 2.0 * np.arange(len(plain))
+        return np.where(lane < self.turned, theta ** (-lane / self.head_dim) / self.factor, 0.0)
+
+    def amplitude(self) -> float:
+        """By how much cos and sin are multiplied."""
+        return 1.0
+
+
+Scaling = Llama3Scaling | LinearScaling | YarnScaling | LongRopeScaling | ProportionalScaling
 _KINDS: dict[str, Any] = {"linear": LinearScaling, "yarn": YarnScaling, "longrope": LongRopeScaling}
 
 

@@ -138,12 +138,17 @@ class Lowering:
 
     def multipliers(self, value: int) -> np.ndarray:
         """Who multiplies a value by weights, as [ranks]."""
+        readers = [node for node, _ in self.demands.readers(value)]
+        active = [self.demands.rule(node).active for node in readers]
+        if readers and None not in active:
+            found = [ask(self, node) for ask, node in zip(active, readers, strict=True) if ask is not None]
+            return np.logical_or.reduce(found)
         return self.demands.multipliers(value, self.group.ranks, self.group.k_parts)
 
     def input_lines(self, value: int, lines: int) -> np.ndarray:
         """The fp16 lines of a value that each rank multiplies, as [ranks, lines]."""
         if self.demands.everywhere(value):
-            return np.ones((self.group.ranks, lines), bool)
+            return np.repeat(self.multipliers(value)[:, None], lines, axis=1)
         return self.group.needs(lines, self.multipliers(value))
 
     def segments(self, view: View, node: Node) -> tuple[Lines, Segments]:

@@ -11,7 +11,9 @@ from compiler.graph.graph import Node, View
 from compiler.lower.context import Lowering
 from compiler.lower.latent.joint import joined
 from compiler.lower.layout import LANES, NO_RANK, Lines, Segments, natural
+from compiler.lower.rows import tag
 from compiler.program.isa import F16_LANES, F32_LANES, Kernel, ceil_div
+from compiler.program.ranges import ramp
 
 
 def by_lines(
@@ -21,12 +23,14 @@ def by_lines(
     kernel: Kernel,
     operands: Sequence[View] | None = None,
     beside: View | None = None,
+    factors: int | None = None,
 ) -> None:
     """Rows that make f32 line i of the result of line i of one or two f32 operands, in `src` and `src2`.
 
     They run wherever the operand that was computed last lies, or the value `beside` if one is named; operands
     are held there or are sent. The rule of such an op says `wants=every(F32_LANES)` and, if its result may be
-    handed on, `residual=True`. operands: those of the node in another order.
+    handed on, `residual=True`. operands: those of the node in another order. factors: a parameter, a number
+    for each lane, whose words are preloaded beside each row, in `src2`.
     """
     read = [low.segments(view, node) for view in operands or node.inputs]
     new, segments = max(read, key=lambda one: one[0].uid)
@@ -51,6 +55,10 @@ def by_lines(
         f"{column}_tag": value.tag(cut.first[first[row]])
         for column, (value, cut) in zip(("src", "src2"), read, strict=False)
     }
+    if factors is not None:
+        uid, line = low.weight_uid(), np.repeat(first[row], n[row]) + ramp(n[row])
+        words = low.gain(factors, columns, np.repeat(rank, n[row]), line, uid)
+        tags |= {"src2": words[np.cumsum(n[row]) - n[row]], "src2_tag": tag(uid, first[row])}
     low.rows.add(op, rank=rank, n=n[row], aux=low.kernels.index(kernel), dst_tag=out.tag(first[row]), **tags)
     in_natural_order(low, node.outputs[0], out, total)
 

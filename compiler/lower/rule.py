@@ -34,8 +34,9 @@ class LoweringRule:
     cuts: into segments of how many columns the result is cut, whatever its readers like. even: segments of
     operands and result are dealt so that all ranks that have any have equally many. joined: operands of one
     node that are laid out as one value, rank by rank, in that order. copied: operands that every rank with
-    segments of the first one reads whole. everywhere: every rank takes all of its operands. shares: the
-    result is how much each expert counts.
+    segments of the first one reads whole. everywhere: every rank takes all of its operands. active: of a
+    node, given its `Lowering`, the ranks that do so where nothing else reads an operand. shares: the result
+    is how much each expert counts.
     """
 
     op: str
@@ -55,6 +56,7 @@ class LoweringRule:
     joined: tuple[int, ...] = ()
     copied: tuple[int, ...] = ()
     everywhere: bool = False
+    active: Callable[[Any, Node], Any] | None = None
     shares: bool = False
 
 

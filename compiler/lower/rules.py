@@ -13,6 +13,7 @@ from compiler.lower.ops import (
     experts,
     gate16,
     glu,
+    layer_norm32,
     matmul,
     multiply,
     prescale,
@@ -39,10 +40,16 @@ def register(rule: LoweringRule) -> LoweringRule:
 for _rule in (
     *(embed.RULE, matmul.RULE, matmul.SCALED, rms_norm.RULE, rope.RULE, rounding.ROUND8, rounding.ROUND16),
     *(attention.RULE, glu.RULE, add.RULE, bias.RULE, argmax.RULE),
-    *(rms_norm32.RULE, softcap.RULE),
+    *(rms_norm32.RULE, layer_norm32.RULE, softcap.RULE),
     *(heads.RULE, latent_attention.RULE),
     *(conv.RULE, ssm.RULE, gate.RULE, l2_norm.RULE, delta.RULE, gate16.RULE),
-    *(multiply.MULTIPLY, multiply.MULTIPLY_ADD, prescale.PRESCALE, prescale.RMS_STAT),
+    *(
+        multiply.MULTIPLY,
+        multiply.MULTIPLY_ADD,
+        multiply.MULTIPLY_LANES,
+        prescale.PRESCALE,
+        prescale.RMS_STAT,
+    ),
     *(router.MATMUL16, router.ROUTE, experts.RULE),
 ):
     register(_rule)

@@ -62,6 +62,7 @@ class Holds(IntEnum):
     SHARE = 14  # how much each expert counts, 0 for those that are not chosen
     SLOT = 15  # lane 0: how much the slot's expert counts for a row, lane 1: its number
     NODE = 12  # of a product in contract parts: some neighbouring parts, rounded and added
+    MOMENTS = 18  # lane 0: 1 / deviation, lane 1: mean
     STEPPED = 16  # a line of channels, its time steps, its D, and its decays
     DECAYED = 17  # a line of channels, what is left of their states, and their betas
 
@@ -71,7 +72,8 @@ class Op(IntEnum):
 
     SEND = 0  # n lines from src on chip to dst on peer, over lanes lane .. lane+aux-1
     FORWARD = 1  # a SEND whose lines arrived by a transfer themselves: pays the forwarding latency too
-    EMBED = 2  # dst f32 lines <- row of the fp16 table at src (weights) chosen by the step's token
+    EMBED = 2  # dst f32 lines <- row of the fp16 table at src (weights) chosen by the step's token, or by its
+    #            position, by kernel
     RSTAT = 3  # dst one line (f32 lane 0: 1/rms) <- n f32 lines at src; times the factor at src3, by kernel
     NORM = 4  # dst fp16 (or f32, by kernel) <- n f32 lines at src, stat line src2, gain words src3 (weights)
     HNORM = 5  # norm of each of n dense heads (f32) at src: dst fp16, or f32 by kernel; gain words src3
@@ -129,6 +131,9 @@ class Op(IntEnum):
     #             raw numbers of heads src2, words of decays (weights) src3
     DELTA = 53  # dst line n of results <- its channels src, queries and keys src2, states src3 (renewed)
     GATE16 = 54  # dst fp16 lines <- fp16 lines at src times the sigmoid of n f32 lines src2
+    MOMENTS = 55  # dst one line (1 / deviation, mean) <- n f32 lines at src
+    LNORM = 56  # dst n f32 lines <- n f32 lines src, moments line src2, n gain words and n bias words src3
+    VMUL = 57  # dst n f32 lines <- n f32 lines src times n words of factors src2 (weights), lane by lane
 
 
 PRODUCTS = (Op.MM, Op.XMM)  # what adds into an accumulator

@@ -105,7 +105,7 @@ def _rank(n: Counts, k: RankKernel, words: Counts, m: Stated) -> Taken:
 
 def _weigh_glu(n: Counts, k: WeightedGluKernel, words: Counts, m: Stated) -> Taken:
     """GLU and a weight on 40 columns a line; a bias takes a pass, clipping two."""
-    passes = 5 + (k.biases > 0) + 2 * (k.activation == "swiglu_oai")
+    passes = 5 + (k.biases > 0) + 2 * (k.activation == "swiglu_oai") + (k.activation == "silu_weighed")
     return Vector(lambda n, k: _LINE // 2 * n, passes)(n, k, words, m)
 
 
@@ -197,6 +197,8 @@ for _op, _rule in {
     Op.EMBED: Vector(_lines, 1, besides=lambda n, k: _up(n, 2)),
     Op.RSTAT: Vector(_lines, 2, reduces=True),
     Op.NORM: Vector(_lines, 2),
+    Op.MOMENTS: Vector(_lines, 3, reduces=True),
+    Op.LNORM: Vector(_lines, 3),
     Op.PRE: Vector(_lines, 1),
     Op.HNORM: Vector(_heads, 4, reduces=True),
     Op.ROPE: Vector(_heads, 3),
@@ -216,6 +218,7 @@ for _op, _rule in {
     Op.BIAS: Vector(_lines, 1),
     Op.MUL: Vector(_lines, 1),
     Op.MAD: Vector(_lines, 1),
+    Op.VMUL: Vector(_lines, 1),
     Op.GLU: Vector(_lines, 4),
     Op.CAP: Vector(_lines, _CAP),
     Op.ARGMAX: Vector(_lines, 1, reduces=True),

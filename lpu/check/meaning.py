@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from compiler.program.instruction_set import INSTRUCTIONS
-from compiler.program.instructions.norms import NormKernel, RstatKernel
+from compiler.program.instructions.norms import LayerNormKernel, MomentsKernel, NormKernel, RstatKernel
 from compiler.program.isa import (
     OPCODES,
     PRODUCTS,
@@ -16,6 +16,7 @@ from compiler.program.isa import (
     TRANSIENT,
     Holds,
     Instruction,
+    Kernel,
     Op,
     by_opcode,
     is_transfer,
@@ -137,13 +138,14 @@ def _is_ordered(record: Instruction, column: str) -> bool:
 def _counts(findings: Findings, stated: Stated, groups: list[Alike], made: MadeRows) -> None:
     """NORM and ROPE take all that the row before them made; their results lie where their inputs did."""
     c = findings.columns
-    norm = np.flatnonzero((c.op == Op.NORM) & (c.src_tag >= 0) & (c.src2_tag >= 0) & (c.dst_tag >= 0))
+    normed = (c.op == Op.NORM) | (c.op == Op.LNORM)
+    norm = np.flatnonzero(normed & (c.src_tag >= 0) & (c.src2_tag >= 0) & (c.dst_tag >= 0))
     stat = made.find(c.src2_tag[norm])
     norm, stat = norm[stat >= 0], stat[stat >= 0]
     begin = c.src_tag[norm] - c.src_tag[stat]
     end = begin + c.n[norm]
     piece = np.array([k.piece if isinstance(k, RstatKernel) else 0 for k in stated.kernels])[c.aux[stat]]
-    single = np.array([isinstance(k, NormKernel) and k.f32 for k in stated.kernels])[c.aux[norm]]
+    single = np.array([_leaves_f32(k) for k in stated.kernels])[c.aux[norm]]
     whole = np.where(piece > 0, c.n[norm] == piece, single | (c.n[norm] % 2 == 0))
     ends = (end == c.n[stat]) | whole & (end < c.n[stat])
     size = np.maximum(piece, 1)
@@ -160,7 +162,7 @@ def _counts(findings: Findings, stated: Stated, groups: list[Alike], made: MadeR
     )
     _prescaled(findings)
     for _, kernel, rows in groups:
-        if isinstance(kernel, RstatKernel):
+        if isinstance(kernel, RstatKernel | MomentsKernel):
             _width(findings, rows, kernel.lines)
     rope = np.flatnonzero((c.op == Op.ROPE) & (c.src_tag >= 0))
     head = made.find(c.src_tag[rope])
@@ -171,6 +173,11 @@ def _counts(findings: Findings, stated: Stated, groups: list[Alike], made: MadeR
     findings.add(
         7, rope[odd], lambda i: f"turns {c.n[rope[odd[i]]]} heads, {findings.place(head[odd[i]])} made others"
     )
+
+
+def _leaves_f32(kernel: Kernel) -> bool:
+    """Whether rows of a norm leave a line for each that they take."""
+    return isinstance(kernel, LayerNormKernel) or (isinstance(kernel, NormKernel) and kernel.f32)
 
 
 def _prescaled(findings: Findings) -> None:

@@ -16,6 +16,7 @@ from fabric.catalog import rack_names
 from fabric.faults.broken import break_rack
 from fabric.faults.fault import FaultError, parse_faults
 from fabric.rack import load_rack
+from lpu.screen import plain
 
 _UNITS = ("planes", "accumulators", "vxm_chains", "activation_ports")
 _COUNTS = (*_UNITS, "sram_bytes", "sram_bytes_per_cycle", "clock_hz")
@@ -174,15 +175,15 @@ def machine(manifest: Manifest) -> str:
             if ours != theirs
         ]
         if not differs:
-            return f"{manifest.rack} of the catalog" + (
+            return f"{plain(manifest.rack)} of the catalog" + (
                 f", broken: {' '.join(broken.faults)}" if broken else ""
             )
-        why = f"differs from the catalog's {manifest.rack} in {' and '.join(differs)}"
+        why = f"differs from the catalog's {plain(manifest.rack)} in {' and '.join(differs)}"
     else:
         why = "the catalog has none of that name"
     held = json.dumps([asdict(manifest.chip), manifest.links], sort_keys=True, default=str)
     digest = hashlib.sha256(held.encode()).hexdigest()
-    return f"{manifest.rack}, a machine of its own ({why}), sha256 {digest}"
+    return f"{plain(manifest.rack)}, a machine of its own ({why}), sha256 {digest}"
 
 
 def _of_contexts(manifest: Manifest, context: int) -> Iterator[str]:

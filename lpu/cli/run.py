@@ -101,6 +101,7 @@ def run(
     from lpu.cli.show_run import estimated, prompts_from, run_body, show_run
     from lpu.cli.stream import TextStream
     from lpu.decode.generate import steps_needed
+    from lpu.inputs.prompts import made_up
     from lpu.report.occupancy import occupancy
 
     terminal, tokens, prefill = TERMINAL.get(), prompts.tokens, running.prefill
@@ -121,9 +122,9 @@ def run(
         terminal.notes(model.notes)
         model.need_weights("run")
         vocab = model.vocab
-        chosen = wanted or api.default_prompts(model.step.batch, vocab)
+        chosen = wanted or made_up(model)
         ids = api.prompt_ids(chosen, model, vocab, chat=prompts.chat)
-        api.check_room(ids, tokens, model.step.batch, max(model.contexts))
+        api.check_room(ids, tokens, model.step.batch, max(model.contexts), whole=model.encodes)
         how = replace(how, estimated=estimated(terminal, steps_needed(ids, tokens)))
         if made is None:
             compiled = api.compile(
@@ -140,7 +141,7 @@ def run(
 
             model = replace(model, weights=flipped(model.weights))
         tokenizer, text = model.tokenizer(), None
-        if tokenizer is not None and len(ids) == 1 and not terminal.json:
+        if tokenizer is not None and len(ids) == 1 and not terminal.json and not model.encodes:
             text = TextStream(tokenizer.decode, choosing.stop, bar.stop)
         done = api.run(
             made,
@@ -183,6 +184,7 @@ def certify(
     from lpu import api
     from lpu.cli.show_run import estimated, failures, prompts_from, show_certificate
     from lpu.decode.generate import steps_needed
+    from lpu.inputs.prompts import made_up
     from lpu.outputs.write import write_json
 
     terminal, output, wanted = TERMINAL.get(), certifying.output, prompts.chosen()
@@ -205,7 +207,7 @@ def certify(
         else:
             chunk = long.manifest.chunk if long else 0
             chunk = chunk if chunk + prompts.tokens <= max(opened.contexts) else 0
-            wanted = api.default_prompts(opened.step.batch, opened.vocab, certifying.prefill or chunk)
+            wanted = made_up(opened, certifying.prefill or chunk)
         found = api.certify(
             opened,
             rack=rack,

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from compiler.program.program import Program
-from lpu.decode.generate import BatchIds, BatchResult, ChunkIds, ChunkResult, Decode, Prefill
+from lpu.decode.generate import BatchIds, BatchResult, ChunkIds, ChunkResult, Decode, Prefill, WholeStep
 from lpu.folder import Progress
 from lpu.inputs.model import OpenModel
 from lpu.run.error import MachineError
@@ -49,6 +49,8 @@ def restart(machine: Machine | StreamedMachine) -> Decode:
         logits, chosen, state = machine.step(state, tokens, at)
         return np.asarray(logits), np.asarray(chosen)
 
+    if isinstance(machine, Machine) and machine.whole:
+        return WholeStep(decode, machine.takes)
     return decode
 
 
@@ -78,7 +80,8 @@ def reference_decode(model: OpenModel, *, stream: bool = False) -> Decode:
         return streamed.StreamedReference(
             model.config, Tensors(model), batch=step.batch, context=step.context, kv=step.kv
         ).step
-    return _decode(model.step.fn, reference_params(model), empty_cache(model.step.cache))
+    step = _decode(model.step.fn, reference_params(model), empty_cache(model.step.cache))
+    return WholeStep(step, model.step.batch) if model.encodes else step
 
 
 def check_layers(model: OpenModel) -> None:
@@ -97,7 +100,8 @@ def plain_decode(model: OpenModel, *, rounded: bool = True) -> Decode:
     else:
         params = {name: jnp.asarray(model.weights.plain(name)) for name in model.weights.shapes}
         params |= {name: jnp.asarray(value) for name, value in model.step.plain_constants.items()}
-    return _decode(plain(model.step.fn), params, plain_cache(model.step.cache))
+    step = _decode(plain(model.step.fn), params, plain_cache(model.step.cache))
+    return WholeStep(step, model.step.batch) if model.encodes else step
 
 
 def reference_params(model: OpenModel) -> Params:

@@ -27,6 +27,18 @@ Chunk = Callable[[ChunkIds, ChunkIds, int], ChunkResult]
 
 
 @dataclass(frozen=True, slots=True)
+class WholeStep:
+    """An encoder's step: all tokens of `sequences` at once, the last one again where the step has room."""
+
+    take: Decode
+    sequences: int
+
+    def __call__(self, tokens: BatchIds, at: BatchIds) -> BatchResult:
+        """Numbers of all labels of each row, and the likeliest label of each."""
+        return self.take(tokens, at)
+
+
+@dataclass(frozen=True, slots=True)
 class Prefill:
     """Takes `size` tokens of one sequence at their positions: (logits, most likely tokens) of all of them.
 
@@ -41,6 +53,8 @@ class Prefill:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
     """The result of a decode. Sequence i took `len(prompts[i]) + len(tokens[i]) - 1` positions.
+
+    Of an encoder it took `len(prompts[i])`, and the tokens are labels of them.
 
     logits: of every sequence, one row per position. positions, seconds: the largest position of each decode
     step and its time; chunks, chunk_seconds: the same of each chunk of a prompt.
@@ -73,8 +87,20 @@ def steps_needed(prompts: Sequence[Sequence[int]], count: int) -> int:
     return max(len(prompt) for prompt in prompts) + count - 1
 
 
-def check_room(prompts: Sequence[Sequence[int]], count: int, batch: int, context: int) -> None:
-    """Raise FileError if the prompts are too many, or too long for the context with `count` new tokens."""
+def check_room(
+    prompts: Sequence[Sequence[int]], count: int, batch: int, context: int, *, whole: bool = False
+) -> None:
+    """Raise FileError if the prompts are too many, or too long for the context with `count` new tokens.
+
+    whole: an encoder takes one after another, and nothing is new.
+    """
+    if whole:
+        if (longest := max(map(len, prompts))) > context:
+            raise FileError(
+                f"run: {longest} tokens of a prompt, the program takes sequences of at most {context}. "
+                f"Give fewer tokens, or compile with --context {longest}."
+            )
+        return
     if count < 1:
         raise FileError(f"run: --tokens is {count}, must be at least 1.")
     if len(prompts) > batch:
@@ -101,10 +127,13 @@ def generate(
 ) -> Generation:
     """Feed each prompt one token per step, then its own choice, until each is over or has `count` new tokens.
 
+    An encoder takes each prompt in one step, and its tokens are the likeliest labels of the prompt's.
     how: the choice, and when a sequence is over before. A sequence that is done, or a row of the batch
     without a prompt, repeats its last step. A prompt that `prefill` took before begins with its first new
     token.
     """
+    if isinstance(decode, WholeStep):
+        return _encoded(decode, prompts, batch, progress, stage)
     fed = [list(prompt) for prompt in prompts]
     new: list[list[int]] = [[] for _ in prompts]
     logits: list[list[Float32[np.ndarray, " vocab"]]] = [[] for _ in prompts]
@@ -170,6 +199,42 @@ def generate(
     )
 
 
+def _encoded(
+    step: WholeStep, prompts: Sequence[Sequence[int]], rows: int, progress: Progress | None, stage: str
+) -> Generation:
+    """As many prompts in a step as it takes, each filled up with its last token at its last position.
+
+    A step that has room for more prompts takes its last one again.
+    """
+    each = rows // step.sequences
+    logits: list[Float32[np.ndarray, "tokens labels"]] = []
+    labels: list[tuple[int, ...]] = []
+    seconds: list[float] = []
+    positions: list[int] = []
+    for first in range(0, len(prompts), step.sequences):
+        if progress:
+            progress(stage, first, len(prompts))
+        some = prompts[first : first + step.sequences]
+        filled = [*some, *[some[-1]] * (step.sequences - len(some))]
+        at = [np.minimum(np.arange(each, dtype=np.int32), len(prompt) - 1) for prompt in filled]
+        tokens = [np.array(prompt, np.int32)[place] for prompt, place in zip(filled, at, strict=True)]
+        start = time.perf_counter()
+        out, chosen = step(np.concatenate(tokens), np.concatenate(at))
+        seconds.append(time.perf_counter() - start)
+        positions.append(max(map(len, some)) - 1)
+        for i, prompt in enumerate(some):
+            own = slice(i * each, i * each + len(prompt))
+            logits.append(np.array(out[own], np.float32))
+            labels.append(tuple(map(int, chosen[own])))
+    return Generation(
+        prompts=tuple(map(tuple, prompts)),
+        tokens=tuple(labels),
+        logits=tuple(logits),
+        positions=tuple(positions),
+        seconds=tuple(seconds),
+    )
+
+
 def chunk_starts(tokens: int, size: int, start: int = 0, *, overlaps: bool = True) -> list[int]:
     """First positions of the chunks of a prompt whose tokens before `start` were taken already.
 
@@ -185,6 +250,8 @@ def replay(
     decode: Decode, run: Generation, batch: int, progress: Progress | None = None, stage: str = "replay"
 ) -> Generation:
     """Decode again with the tokens that `run` fed and chose, whatever `decode` would choose."""
+    if isinstance(decode, WholeStep):
+        return generate(decode, run.prompts, 1, batch, progress, stage)
     known = [[*prompt, *tokens] for prompt, tokens in zip(run.prompts, run.tokens, strict=True)]
 
     def forced(tokens: BatchIds, at: BatchIds) -> BatchResult:

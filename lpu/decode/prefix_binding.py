@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from math import prod
 from typing import Any
 
 import jax
@@ -23,7 +24,8 @@ def binding_of(model: OpenModel, *, tp: int = 1, pp: int = 1, adapter: str = "")
     configuration. For a user's module the last two are hashes of its constants and of its traced step.
     """
     step = model.chunks(1, batch=1)
-    leaf = step.cache.k[0]
+    layers, kept = step.cache.k, step.cache.state
+    heads, lanes = layers[0].shape[2:] if layers else (1, 1)
     if model.config is None:
         positions = model.about.parameters
         arithmetic = hashlib.sha256(str(jax.make_jaxpr(step.fn)(*step.inputs())).encode()).hexdigest()
@@ -41,7 +43,14 @@ def binding_of(model: OpenModel, *, tp: int = 1, pp: int = 1, adapter: str = "")
         positions=positions,
         arithmetic=arithmetic,
         kv=step.kv,
-        layout=Layout(layers=len(step.cache.k), kv_heads=leaf.shape[2], head_dim=leaf.shape[3], tp=tp, pp=pp),
+        layout=Layout(
+            layers=len(layers),
+            kv_heads=heads,
+            head_dim=lanes,
+            tp=tp,
+            pp=pp,
+            states=sum(prod(leaf.shape[1:]) for leaf in kept),
+        ),
         adapter=adapter,
     )
 

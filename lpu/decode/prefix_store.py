@@ -5,7 +5,6 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ NAMES = {
 }
 MOST_BYTES = 1 << 30  # of the index
 HASH_DIGITS = 64  # of a sha256
+Wanted = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]  # shape and type of each array
 REMEDY = "Remove it, or name another folder: `lpu afd --run --kv-cache DIR` makes it anew."
 
 
@@ -57,10 +57,14 @@ def write(folder: Path, cache: PrefixCache) -> None:
         "before": [block.before.hex() for block in held],
         "tokens": [block.tokens.tolist() for block in held],
     }
+    if cache.binding.layout.states:
+        index["stated"] = [block.state is not None for block in held]
     if held:  # Orbax keeps no empty arrays
-        both = np.stack([[one.k for one in held], [one.v for one in held]])
+        tree = {"kv": np.stack([[one.k for one in held], [one.v for one in held]])}
+        if states := [one.state for one in held if one.state is not None]:
+            tree["states"] = np.stack(states)
         with ocp.PyTreeCheckpointer() as checkpointer:
-            checkpointer.save(folder / BLOCKS, {"kv": both})
+            checkpointer.save(folder / BLOCKS, tree)
     (folder / INDEX).write_bytes(sealed_json(index))
 
 
@@ -85,16 +89,26 @@ def load(
         before = [bytes.fromhex(key) for key in index["before"]]
         tokens = np.array(index["tokens"], "<i4").reshape(len(before), block_tokens)
         digest = str(index["digest"])
+        stated = np.array(index["stated"] if binding.layout.states else [False] * len(before), bool)
+        if stated.shape != (len(before),):
+            raise ValueError(f"stated is of {stated.size} blocks, there are {len(before)}")
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise FileError(f"kv-cache: {folder / INDEX}: cannot be read ({reason}). {REMEDY}") from None
     layout = binding.layout
     shape = (2, len(before), layout.layers, block_tokens, layout.kv_heads, layout.head_dim)
-    k, v = _read(folder / BLOCKS, shape, DTYPES[binding.kv]) if before else ((), ())
-    blocks = [KVBlock(*each) for each in zip(before, tokens, map(np.copy, k), map(np.copy, v), strict=True)]
-    if (found := _digest(blocks)) != digest:
+    wanted: Wanted = {"kv": (shape, DTYPES[binding.kv])}
+    if stated.any():
+        wanted["states"] = (int(stated.sum()), layout.states), np.dtype(np.float32)
+    found = _read(folder / BLOCKS, wanted) if before else {}
+    k, v = found.get("kv", ((), ()))
+    kept = iter(found.get("states", ()))
+    states = [next(kept).copy() if one else None for one in stated]
+    each = zip(before, tokens, map(np.copy, k), map(np.copy, v), states, strict=True)
+    blocks = [KVBlock(*one) for one in each]
+    if (made := _digest(blocks)) != digest:
         raise FileError(
-            f"kv-cache: {folder}: sha256 of tokens and KV bytes is {found[:16]}, "
+            f"kv-cache: {folder}: sha256 of tokens and KV bytes is {made[:16]}, "
             f"{INDEX} says {digest[:16]}. {REMEDY}"
         )
     cache = PrefixCache(binding, block_tokens, capacity_bytes)
@@ -102,30 +116,32 @@ def load(
     return cache
 
 
-def _read(
-    folder: Path, shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> Shaped[np.ndarray, "2 blocks layers tokens kv_heads head_dim"]:
-    """Keys and values of the Orbax checkpoint."""
+def _read(folder: Path, wanted: Wanted) -> dict[str, Shaped[np.ndarray, "*axes"]]:
+    """The arrays of the Orbax checkpoint: keys and values of all blocks, and states of some."""
     import orbax.checkpoint as ocp  # pyright: ignore[reportMissingTypeStubs]
 
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:
             tree: Any = checkpointer.restore(
                 folder.absolute(),
-                args=ocp.args.PyTreeRestore(restore_args={"kv": ocp.RestoreArgs(restore_type=np.ndarray)}),
+                args=ocp.args.PyTreeRestore(
+                    restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray) for name in wanted}
+                ),
             )
-        both = np.asarray(tree["kv"])
+        found = {name: np.asarray(tree[name]) for name in wanted}
     except Exception as error:  # Orbax and TensorStore raise many kinds
         reason = str(error).strip().split("\n")[0][:200]
         raise FileError(
             f"kv-cache: {folder}: cannot be read ({type(error).__name__}: {reason}). {REMEDY}"
         ) from error
-    if (both.shape, both.dtype) != (shape, dtype):
-        raise FileError(
-            f"kv-cache: {folder}: holds {both.dtype} {list(both.shape)}, {INDEX} says {dtype} {list(shape)}. "
-            f"{REMEDY}"
-        )
-    return both
+    for name, (shape, dtype) in wanted.items():
+        array = found[name]
+        if (array.shape, array.dtype) != (shape, dtype):
+            raise FileError(
+                f"kv-cache: {folder}: holds {array.dtype} {list(array.shape)}, {INDEX} says {dtype} "
+                f"{list(shape)}. {REMEDY}"
+            )
+    return found
 
 
 def _check_bound(folder: Path, held: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -139,7 +155,7 @@ def _check_bound(folder: Path, held: Mapping[str, Any], wanted: Mapping[str, Any
 
 
 def _bound(binding: Binding, block_tokens: int) -> dict[str, Any]:
-    return {**asdict(binding), "block_tokens": block_tokens}
+    return {**binding.fields(), "block_tokens": block_tokens}
 
 
 def _short(value: Any) -> str:
@@ -153,6 +169,7 @@ def _short(value: Any) -> str:
 def _digest(blocks: list[KVBlock]) -> str:
     sha = hashlib.sha256()
     for block in blocks:
-        for part in (block.before, block.tokens.tobytes(), block.k.tobytes(), block.v.tobytes()):
+        state = b"" if block.state is None else block.state.tobytes()
+        for part in (block.before, block.tokens.tobytes(), block.k.tobytes(), block.v.tobytes(), state):
             sha.update(part)
     return sha.hexdigest()

@@ -42,7 +42,10 @@ class Run(OnScreen):
                 *((f"{'text' if self.texts else 'ids'} {i}", str(one)) for i, one in enumerate(what)),
                 ("model", f"{manifest.model.name}, weights {self.weights}"),
                 ("steps", str(self.generation.steps)),
-                ("latency", f"{self.microseconds_per_token:.2f} us per token ({kind(manifest.chip.name)})"),
+                (
+                    "latency",
+                    f"{self.microseconds_per_token:.2f} us per {self.per} ({kind(manifest.chip.name)})",
+                ),
                 ("clipped", in_words(self.clipped)),
                 ("logits", self.generation.digest),
             ]
@@ -64,6 +67,12 @@ class Run(OnScreen):
     def prompt_cycles(self) -> int:
         """Cycles of all chunks together, which follow each other through the groups where they can."""
         return prompt_cycles(self.prefill.manifest, self.prefill_buckets) if self.prefill else 0
+
+    @property
+    def per(self) -> str:
+        """What a step takes, in words: a token of each sequence, or whole sequences."""
+        step = self.program.manifest
+        return "token" if step.chunk == 1 else f"step of {step.sequences} x {step.chunk} tokens"
 
     @property
     def microseconds_per_token(self) -> float:

@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
+from unicodedata import category
 
 import yaml
 
@@ -117,9 +118,15 @@ def _value(
             out[name] = _value(loader, path, item, (*key, name), places, seen)
         return out
     try:
-        return loader.construct_object(node)
+        value = loader.construct_object(node)
     except ValueError as error:
         raise FileError(f"{path}:{_place(node.start_mark)}: {error}") from None
+    if isinstance(value, str) and (steering := next((one for one in value if category(one)[0] == "C"), "")):
+        raise FileError(
+            f"{path}:{_place(node.start_mark)}: the text holds the control character U+{ord(steering):04X}, "
+            "which no program may; write it without"
+        )
+    return value
 
 
 def _complaint(record: type, document: Document, problem: Mapping[str, Any]) -> str:

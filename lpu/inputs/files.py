@@ -36,6 +36,7 @@ from lpu.inputs.document import MOST_BYTES, Document, FileError, Key, parse, rea
 from lpu.inputs.faults import APART, with_faults
 from lpu.inputs.foreign import foreign
 from lpu.inputs.geometry import geometry, is_geometry
+from lpu.screen import inert, plain
 from models.catalog import UnknownModelError, catalog, is_named
 from models.config import TransformerConfig
 from models.sources.safetensor_files import is_pointer
@@ -95,6 +96,8 @@ def read_model(source: str | Path, trust: bool = False) -> ModelFile:
     text, path = str(source), Path(source)
     if not text:
         raise FileError("model: needs a catalog name, a file, a folder or a package.module:factory")
+    if not text.isprintable():
+        raise FileError(f"model: {plain(text)}: holds control characters, which no program may. Rename it.")
     other = not is_named(text) and path.is_file() and path.suffix not in FILES
     if other and (what := foreign(path)):
         raise FileError(f"model: {what}")
@@ -117,7 +120,7 @@ def read_rack(source: str | Path) -> Rack:
     document = read_document(Path(source))
     chip = _chip(document)
     spec = parse(RackSpec, document._replace(data=document.data | {"chip": chip.name}))
-    spec = replace(spec, sources=stated(spec.numbers(), spec.sources, str(source)))
+    spec = replace(spec, sources=stated(spec.numbers(), spec.sources, inert(str(source))))
     try:
         return build_rack(spec, chip)
     except ValueError as error:
@@ -171,7 +174,7 @@ def _datasheet(record: type[Sheet], kind: str, source: str | Path) -> Sheet:
     names = spec.sourced_names() if isinstance(spec, GpuSpec) else list(spec.numbers())
     sources = spread(names, spec.sources)
     try:
-        every = stated(names, sources, str(document.path))
+        every = stated(names, sources, inert(str(document.path)))
         check_sources(f"{kind} {spec.name}", names, every)
     except ValueError as error:
         raise FileError(document.complaint(("sources",), str(error).removeprefix("sources: "))) from None
@@ -265,7 +268,7 @@ def _chip(document: Document) -> ChipSpec:
         base["sources"] += added
     places = {key[1:]: place for key, place in document.places.items() if key[:1] == ("chip",)}
     spec = parse(ChipSpec, Document(document.path, base | changes, places))
-    return replace(spec, sources=stated(list(spec.numbers()), spec.sources, str(document.path)))
+    return replace(spec, sources=stated(list(spec.numbers()), spec.sources, inert(str(document.path))))
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jax
 
-from compiler.program.manifest import ModelIdentity
+from compiler.program.manifest import Manifest, ModelIdentity
 from compiler.source import Source
 from lpu.inputs.document import FileError
 from lpu.inputs.ends import end_tokens
@@ -14,6 +14,7 @@ from lpu.inputs.files import ModelFile
 from lpu.inputs.text import Tokenizer, tokenizer_for
 from lpu.screen import OnScreen
 from models.config import TransformerConfig
+from models.families.registry import config_of
 from models.sources.absent import REMEDY, NoWeights
 from models.sources.weights import Weights
 from models.step import Step
@@ -49,6 +50,16 @@ class OpenModel(OnScreen):
         return str(self.about.name)
 
     @property
+    def encodes(self) -> bool:
+        """Whether a step takes all tokens of a sequence, and none follow."""
+        return self.config is not None and self.config.encodes
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that a step leaves for each row: logits of all tokens, or of all labels."""
+        return self.vocab if self.config is None else self.config.outputs
+
+    @property
     def vocab(self) -> int:
         """Size of the vocabulary."""
         if self.config is not None:
@@ -69,6 +80,7 @@ class OpenModel(OnScreen):
     def source(self, chunk: int = 1) -> Source:
         """What the compiler takes: the decode step, or the step of a chunk of one sequence."""
         step = self.chunks(chunk) if chunk > 1 else self.step
+        chunk = step.chunk
         params, tokens, position, cache = step.inputs()
         return Source(
             step=step.fn,
@@ -84,6 +96,15 @@ class OpenModel(OnScreen):
     def tokenizer(self) -> Tokenizer | None:
         """The model's tokenizer; None if it has none."""
         return tokenizer_for(self.vocab, self.folder)
+
+
+def numbers_of(manifest: Manifest) -> TransformerConfig | None:
+    """The numbers of a program's model; None for a user's module. Raises FileError if they make none."""
+    fields = manifest.model.config
+    try:
+        return None if fields is None else config_of(fields)
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+        raise FileError(f"model: the numbers in the manifest make no model: {error}") from error
 
 
 def of_micro_batch(model: OpenModel, rows: int) -> OpenModel:

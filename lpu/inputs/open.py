@@ -13,12 +13,11 @@ import numpy as np
 from compiler.program.manifest import Manifest, ModelIdentity
 from lpu.inputs.document import FileError, read_document
 from lpu.inputs.files import FACTORY, FILES, ModelFile, read_model
-from lpu.inputs.model import OpenModel
+from lpu.inputs.model import OpenModel, numbers_of
 from lpu.inputs.step import import_factory, known_step, own_step
 from models.catalog import catalog, is_named
 from models.config import TransformerConfig
 from models.extensions import load_extensions
-from models.families.registry import config_of
 from models.rope_scaling import LongRopeScaling
 from models.sources.absent import IDENTITY, NoWeights
 from models.sources.derived import derived, drawn
@@ -134,7 +133,8 @@ def reopen(
     `trust`. Raises FileError if the program was compiled from another or with other weights.
     """
     load_extensions()
-    if manifest.chunk > 1:
+    config = numbers_of(manifest)
+    if manifest.chunk > 1 and (config is None or not config.encodes):
         raise FileError(
             f"run: this program takes {manifest.chunk} tokens of a prompt at a time and cannot decode. "
             "Give the program folder that it lies in."
@@ -157,23 +157,19 @@ def reopen(
         file = ModelFile(
             model=str(about.name),
             weights=weights or known,
-            batch=manifest.rows,
+            batch=manifest.rows // manifest.chunk,
             context=tuple(manifest.contexts),
             kv=about.kv,
         )
     except ValueError as error:
         raise FileError(str(error)) from None
-    if about.config is None:
+    if config is None:
         opened = _finish(file, partial(own_step, import_factory(file.model), file, file.model), None, None)
     else:
-        try:
-            config = config_of(about.config)
-        except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
-            raise FileError(f"model: the numbers in the manifest make no model: {error}") from error
         opened = _finish(file, partial(known_step, config, file), config, _weights_folder(file.weights))
-    if manifest.vocab != opened.vocab:
+    if manifest.vocab != opened.outputs:
         raise FileError(
-            f"model: this program leaves {manifest.vocab} logits, {opened.name} has {opened.vocab}. "
+            f"model: this program leaves {manifest.vocab} logits, {opened.name} has {opened.outputs}. "
             "Compile again."
         )
     keys = ("parameters",) if known == IDENTITY else ("parameters", "weights_digest")

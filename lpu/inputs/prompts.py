@@ -32,6 +32,14 @@ def prompt_ids(
     return checked_ids(out, vocab)
 
 
+def made_up(model: OpenModel, least: int = 0) -> list[list[int]]:
+    """Prompts where none are given: of an encoder one more than a step takes, of many lengths."""
+    if model.encodes:
+        count, each = model.step.batch, model.step.chunk
+        return [one[:each] for one in default_prompts(count + 1, model.vocab, max(each - count, 4))]
+    return default_prompts(model.step.batch, model.vocab, least)
+
+
 def default_prompts(batch: int, vocab: int, least: int = 0) -> list[list[int]]:
     """Fixed prompts of different lengths, one per row of the batch, of at least `least` tokens."""
     return [[(7 * i + 13 * row + 1) % vocab for i in range(max(4, least) + row)] for row in range(batch)]

@@ -25,7 +25,8 @@ from models.step import CONTRACT, Factory, ModuleError, Step, build_step, family
 def known_step(config: TransformerConfig, file: ModelFile, chunk: int = 1, batch: int | None = None) -> Step:
     """The step of a model of a known family; a chunk is of one sequence unless `batch` is given.
 
-    Raises OptionError if the context is longer than the model's.
+    An encoder's step takes all tokens of its context. Raises OptionError if the context is longer than the
+    model's, and for what an encoder has not.
     """
     if file.context[-1] > config.longest:
         seen = f" (its attention sees {config.window} tokens)" if config.longest < config.max_context else ""
@@ -35,11 +36,26 @@ def known_step(config: TransformerConfig, file: ModelFile, chunk: int = 1, batch
             f"context {file.context[-1]} is above the model's longest, {config.longest}{seen}",
             f"Give --context {config.longest} or less.",
         )
+    if config.encodes:
+        chunk, batch = whole_sequence(config, file, chunk), file.batch
     try:
         batch = batch or (file.batch if chunk == 1 else 1)
         return family_step(config, batch=batch, context=file.context[-1], kv=file.kv, chunk=chunk)
     except ValueError as error:
         raise CompileError("model", config.name, str(error)) from None
+
+
+def whole_sequence(config: TransformerConfig, file: ModelFile, chunk: int) -> int:
+    """Tokens of an encoder's step: its context. Raises OptionError for chunks, buckets and fp8 KV."""
+    given = (
+        ("--prefill", chunk, 1, f"a step takes all {file.context[-1]} tokens anyway", "Leave it out"),
+        ("--context", len(file.context), 1, "a program takes sequences of one length", "Give one"),
+        ("--kv", file.kv, "fp16", "no keys or values outlive a step", "Leave it out"),
+    )
+    for option, value, only, why, remedy in given:
+        if value != only:
+            raise OptionError("options", f"{config.name}: {option}", f"{value}: {why}", f"{remedy}.")
+    return file.context[-1]
 
 
 def own_step(

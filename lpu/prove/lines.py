@@ -16,6 +16,14 @@ class Vector(NamedTuple):
     lanes: int
 
 
+class LayerMoments(NamedTuple):
+    """Mean of a value and 1 / its deviation."""
+
+    holds: int
+    value: int
+    eps: float
+
+
 class Statistic(NamedTuple):
     """1/rms of a value. gain: times the power of two of that gain; -1: of none."""
 

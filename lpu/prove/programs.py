@@ -13,6 +13,7 @@ from lpu.prove.models.record import Reader
 from lpu.prove.models.registry import family_of, reader_of
 from lpu.prove.prove import SENSELESS, Verdict, nonsense, prove, verdict
 from lpu.prove.refused import RefusedError, need
+from lpu.screen import plain
 
 MOST_ROWS = 200_000  # that are proved unasked
 DECODE, PREFILL = "decode", "prefill"
@@ -120,7 +121,7 @@ def proof_line(proof: Proof | str) -> str:
     if not proof.ok:
         return f"prove: {proof.reason}"
     rows = sum(one.rows for one in proof.verdicts.values())
-    return f"prove: {rows:,} rows compute {proof.verdicts[DECODE].model}, for every input"
+    return f"prove: {rows:,} rows compute {plain(proof.verdicts[DECODE].model)}, for every input"
 
 
 def in_words(

@@ -16,13 +16,15 @@ MATMUL, BIAS = "matmul", "bias"
 class Scoring(NamedTuple):
     """Of attention: which tokens are seen (window, span), the scale and cap of scores; 0 is none.
 
-    sinks: a term with a logit per head, -1: none.
+    whole: each row of the step sees what all rows of its sequence see. sinks: a term with a logit per head,
+    -1: none.
     """
 
     window: int = 0
     span: int = 0
     scale: float = 0.0
     cap: float = 0.0
+    whole: bool = False
     sinks: int = -1
 
 
@@ -109,9 +111,9 @@ class Terms:
         """A tensor of the model."""
         return self.make(TENSOR, (), (name,), shape)
 
-    def embed(self, table: int) -> int:
-        """The row of a table at the step's token."""
-        return self.make("embed", (table,), (), self.shape(table)[1:])
+    def embed(self, table: int, *, positions: bool = False) -> int:
+        """The row of a table at the step's token, or at its position."""
+        return self.make("embed", (table,), ("position",) if positions else (), self.shape(table)[1:])
 
     def norm(self, value: int, gain: int, eps: float, head_dim: int) -> int:
         """RMS norm over all, or over each head of `head_dim` (its width: over all)."""
@@ -121,6 +123,10 @@ class Terms:
         """RMS norm over all, or over each head of `head_dim`, in f32; the gain is of a head or of all."""
         over = () if head_dim in (0, self.width(value)) else (head_dim,)
         return self.make("rms_norm32", (value, gain), (eps, *over), self.shape(value))
+
+    def layer_norm32(self, value: int, gain: int, bias: int, eps: float) -> int:
+        """Layer norm over all lanes, in f32."""
+        return self.make("layer_norm32", (value, gain, bias), (eps,), self.shape(value))
 
     def rope(self, value: int, table: int, head_dim: int, first: int = 0) -> int:
         """Each head turned by the table's row at the step's position, counted from row `first` on."""
@@ -212,6 +218,10 @@ class Terms:
     def multiply_add(self, one: int, other: int, factor: float) -> int:
         """A vector plus a constant times another, rounded once."""
         return self.make("multiply_add", (one, other), (factor,), self.shape(one))
+
+    def multiply_lanes(self, value: int, factors: int) -> int:
+        """A vector times a factor for each lane."""
+        return self.make("multiply_lanes", (value, factors), (), self.shape(value))
 
     def conv(self, value: int, taps: tuple[int, ...], biased: bool) -> int:
         """Silu of the convolution of each lane over its values of this step and the last.

@@ -20,6 +20,7 @@ from lpu.report.words import (
     label_of,
     size,
 )
+from lpu.screen import plain
 
 Facts = list[tuple[str, str]]
 
@@ -32,9 +33,9 @@ def program_facts(program: Program) -> Facts:
     return [
         (
             "model",
-            f"{about.name}, weights {about.weights}, kv {about.kv}, batch {body['batch']}",
+            f"{plain(about.name)}, weights {plain(about.weights, 200)}, kv {about.kv}, batch {body['batch']}",
         ),
-        ("rack", f"{body['rack']}: {manifest.chips} chips {manifest.chip.name}"),
+        ("rack", f"{plain(body['rack'])}: {manifest.chips} chips {plain(manifest.chip.name)}"),
         *broken_facts(manifest),
         (
             "layout",

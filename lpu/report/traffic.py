@@ -11,6 +11,7 @@ from compiler.program.isa import WORD_BYTES, Columns, is_transfer
 from compiler.program.manifest import Manifest
 from compiler.program.packed import RANKS
 from lpu.report.words import percent, size
+from lpu.screen import plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,9 +31,10 @@ class LinkUse:
         share = self.reserved_slots / self.available_slots
         a, b = self.busiest
         if not self.links_used:
-            return f"    {self.level:<12}{percent(share):>9} | none of {self.links} links used"
+            return f"    {plain(self.level, 40):<12}{percent(share):>9} | none of {self.links} links used"
+        name = plain(self.level, 40)
         return (
-            f"    {self.level:<12}{percent(share):>9} | {a} -> {b} {percent(self.busiest_share)} | "
+            f"    {name:<12}{percent(share):>9} | {a} -> {b} {percent(self.busiest_share)} | "
             f"{size(self.moved_bytes)} over {self.links_used} of {self.links} links"
         )
 

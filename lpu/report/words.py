@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from fabric.chip import Sourced
+from lpu.screen import plain
 
 EXACT: Literal["exact for the stated machine"] = "exact for the stated machine"
 PROJECTION = "projection"
@@ -73,5 +74,7 @@ def confidence_line(sources: Sequence[Sourced]) -> str:
     """One line: of what kind cycles are, and which of the numbers under them are assumed or derived."""
     found = by_confidence(sources)
     parts = [f"cycles are {EXACT}, nothing is measured"]
-    parts += [f"{kind}: {', '.join(found[kind])}" for kind in ("assumed", "derived") if found[kind]]
+    for kind in ("assumed", "derived"):
+        if found[kind]:
+            parts.append(f"{kind}: {', '.join(plain(name, 40) for name in found[kind])}")
     return "; ".join(parts)

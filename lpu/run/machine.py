@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float32, Int32
+from jaxtyping import Bool, Float32, Int32
 
+from compiler.program.instructions.attention import AttentionKernel
 from compiler.program.manifest import Step, Waves
 from compiler.program.program import Loads, Program
 from lpu.link.link import Dataflow, link
@@ -20,7 +21,7 @@ from lpu.run.image import LoadedImage, Slot, Weights, image_bytes, same_image
 from lpu.run.kv import KV, Stores, kv_stores, start
 from lpu.run.pack.layout import Packed
 from lpu.run.pack.pack import pack
-from lpu.run.step_inputs import bucket_of, checked_inputs
+from lpu.run.step_inputs import bucket_of, check_order, checked_inputs
 from models.contract import formats
 
 
@@ -36,11 +37,14 @@ class Machine:
     """A program loaded with its weights: `step` takes one token per row, the state is the KV cache.
 
     rows: tokens of a step, in equal runs of `takes` sequences of the `cached` ones. clips: what it clipped.
+    whole: whether each of its rows sees all rows of its sequence.
     """
 
-    def __init__(self, loaded: LoadedImage, stores: Stores, entries: dict[int, Packed], clips: Clips) -> None:
+    def __init__(
+        self, loaded: LoadedImage, stores: Stores, entries: dict[int, Packed], clips: Clips, *, whole: bool
+    ) -> None:
         self.loaded, self.image, self.entries, self.stores = loaded, loaded.image, entries, stores
-        self.clips = clips
+        self.clips, self.whole = clips, whole
         layout = next(iter(entries.values())).layout
         self.rows, self.takes = layout.batch, layout.sequences
         self.cached = stores.cached or self.takes
@@ -70,8 +74,7 @@ class Machine:
         tokens, positions = checked_inputs(layout.batch, known, context, tokens, positions)
         if not 0 <= sequence <= self.cached - self.takes:
             raise MachineError(f"run: sequence {sequence} is outside 0..{self.cached - self.takes}.")
-        if (np.diff(positions.reshape(self.takes, -1), axis=1) < 1).any():
-            raise MachineError("run: the positions of a chunk do not ascend.")
+        check_order(tokens.reshape(self.takes, -1), positions.reshape(self.takes, -1), whole=self.whole)
         logits, token, finite, limits, state = execute(
             layout,
             self._tables[context],
@@ -84,9 +87,14 @@ class Machine:
         if not bool(finite):
             raise MachineError("run: the logits hold NaN or Inf. The contract knows finite values only.")
         of = sequence + np.arange(layout.batch) // (layout.batch // self.takes)
-        fresh = self.clips.fresh(of, positions)
+        fresh = _once(positions, self.takes) if self.whole else self.clips.fresh(of, positions)
         self.clips.add(context, self.entries[context].made, np.asarray(limits), of, fresh)
         return StepResult(logits, token, state)
+
+
+def _once(positions: Int32[np.ndarray, " rows"], takes: int) -> Bool[np.ndarray, " rows"]:
+    """Which rows of whole sequences are no fillers."""
+    return (np.diff(positions.reshape(takes, -1), axis=1, prepend=-1) > 0).reshape(-1)
 
 
 class Linked(NamedTuple):
@@ -132,7 +140,8 @@ def prepare(
     if share is not None:
         most = max(packed.layout.pool_bytes for packed in entries.values())
         host_memory.require(most, host_memory.LINES)
-    return Machine(loaded, stores, entries, Clips(program, beside=share and share.clips))
+    whole = any(isinstance(one, AttentionKernel) and one.whole for one in program.manifest.kernels)
+    return Machine(loaded, stores, entries, Clips(program, beside=share and share.clips), whole=whole)
 
 
 def _require_same(machine: Machine, stores: Stores, loads: Loads, slots: list[Slot]) -> None:

@@ -33,3 +33,22 @@ def checked_inputs(
         if array.min() < 0 or array.max() >= most:
             raise MachineError(f"run: {name} {array.min()}..{array.max()} is outside 0..{most - 1}.")
     return tokens, positions
+
+
+def check_order(
+    tokens: Int32[np.ndarray, "sequences rows"],
+    positions: Int32[np.ndarray, "sequences rows"],
+    *,
+    whole: bool,
+) -> None:
+    """Raise MachineError unless positions ascend; of whole sequences from 0, the last token perhaps again."""
+    steps = np.diff(positions, axis=1)
+    if not whole:
+        if (steps < 1).any():
+            raise MachineError("run: the positions of a chunk do not ascend.")
+        return
+    rows = np.arange(positions.shape[1])
+    if (positions != np.minimum(rows, positions[:, -1:])).any():
+        raise MachineError("run: the positions of a whole sequence are not 0, 1, ..., the last one again.")
+    if ((steps == 0) & (np.diff(tokens, axis=1) != 0)).any():
+        raise MachineError("run: a row that fills a whole sequence has another token than its last one.")

@@ -138,4 +138,5 @@ def _packed(machine: Machine, program: Program, loads: Any, rows: Columns) -> Pa
 
 
 def _with(machine: Machine, context: int, packed: Packed) -> Machine:
-    return Machine(machine.loaded, machine.stores, {**machine.entries, context: packed}, machine.clips)
+    entries = {**machine.entries, context: packed}
+    return Machine(machine.loaded, machine.stores, entries, machine.clips, whole=machine.whole)

@@ -21,6 +21,7 @@ from lpu.validate.cases.suite import Case, Suite
 from lpu.validate.cases.tsp import (
     all_reduce,
     constants,
+    encoder,
     hops,
     host_calls,
     matmul_fp16,
@@ -70,6 +71,13 @@ CASES = (
         points=saturation.points,
         remark="no published curve is in hand: it is held against its wires alone, by a limit set after "
         "seeing it; unlike case 4 nothing is fitted and no software is counted",
+    ),
+    Case(
+        number=encoder.CASE,
+        title="BERT-base batch 1, compiled programs on one and four GroqChip1",
+        points=encoder.points,
+        remark="nothing fitted; the published figure says neither tokens nor chips nor bits, so only a limit "
+        "that was set after seeing it has a verdict",
     ),
     Case(
         number=host_calls.CASE,

@@ -41,6 +41,7 @@ def attention(
     span: int = 0,
     scale: float = 0.0,
     cap: float = 0.0,
+    whole: bool = False,
 ) -> tuple[Float16[Array, "rows lanes"], Cache, Cache]:
     """Append k and v of all rows at their positions, then each row attends to the tokens up to its own.
 
@@ -59,7 +60,9 @@ def attention(
     size = max(n for n in range(1, min(share, PIECE_ROWS) + 1) if share % n == 0)
     group = q.shape[1] // kv_heads
     pieces = q.reshape(-1, size, kv_heads, group, head_dim)
-    last = position.reshape(-1, size)
+    last = position.reshape(sequences, share)
+    last = jnp.broadcast_to(last.max(axis=1, keepdims=True), last.shape) if whole else last
+    last = last.reshape(-1, size)
 
     def attend(piece: Array) -> Array:
         sequence = piece * size // share

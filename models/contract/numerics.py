@@ -211,10 +211,14 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu_erf": gelu_erf,
     "relu": relu,
 }
+ALONE: dict[str, Callable[[Array], Array]] = {"gelu_erf_alone": gelu_erf}
+"""Of a value by itself: what stands beside it, the value again, takes no part."""
 
 
 def glu(gate: Float32[Array, "*shape"], up: Float32[Array, "*shape"], kind: str) -> Float16[Array, "*shape"]:
-    """activation(gate) up, the product rounded to f32, then to fp16."""
+    """activation(gate) up, the product rounded to f32, then to fp16; or of the gate alone."""
+    if kind in ALONE:
+        return rn16(ALONE[kind](gate))
     return rn16(rn32(ACTIVATIONS[kind](gate).astype(F64) * up.astype(F64)))
 
 

@@ -26,14 +26,17 @@ from models.contract.vocabulary.glu import glu as glu
 from models.contract.vocabulary.latent import HEAD_MATMUL, LATENT_ATTENTION
 from models.contract.vocabulary.latent import head_matmul as head_matmul
 from models.contract.vocabulary.latent import latent_attention as latent_attention
+from models.contract.vocabulary.layer_norm32 import LAYER_NORM32
+from models.contract.vocabulary.layer_norm32 import layer_norm32 as layer_norm32
 from models.contract.vocabulary.matmul import MATMUL, MATMUL_SCALED
 from models.contract.vocabulary.matmul import matmul as matmul
 from models.contract.vocabulary.matmul import matmul_scaled as matmul_scaled
 from models.contract.vocabulary.matmul16 import MATMUL16
 from models.contract.vocabulary.matmul16 import matmul16 as matmul16
-from models.contract.vocabulary.multiply import MULTIPLY, MULTIPLY_ADD
+from models.contract.vocabulary.multiply import MULTIPLY, MULTIPLY_ADD, MULTIPLY_LANES
 from models.contract.vocabulary.multiply import multiply as multiply
 from models.contract.vocabulary.multiply import multiply_add as multiply_add
+from models.contract.vocabulary.multiply import multiply_lanes as multiply_lanes
 from models.contract.vocabulary.prescale import PRESCALE, RMS_STAT
 from models.contract.vocabulary.prescale import prescale as prescale
 from models.contract.vocabulary.prescale import rms_stat as rms_stat
@@ -89,6 +92,7 @@ for _record in (
     MATMUL_SCALED,
     RMS_NORM,
     RMS_NORM32,
+    LAYER_NORM32,
     PRESCALE,
     RMS_STAT,
     ROPE,
@@ -102,6 +106,7 @@ for _record in (
     BIAS,
     MULTIPLY,
     MULTIPLY_ADD,
+    MULTIPLY_LANES,
     SOFTCAP,
     ARGMAX,
     MATMUL16,

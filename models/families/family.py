@@ -58,7 +58,8 @@ class CheckpointTensor:
     table: whether a matrix stays as it lies, rounded to fp16, as that of token vectors.
     half: whether a matrix stays fp16 (`models.contract.scales.half`), as of routers. plus: what is added to
     all, for a gain that is stored less 1. behind: tensors of that shape, or as `stored` has it, whose rows
-    stand behind its own in ours.
+    stand behind its own in ours. times: (name, shape) of a tensor that it is multiplied by: a number, or of a
+    stack one for each expert.
     """
 
     path: str
@@ -76,15 +77,19 @@ class CheckpointTensor:
     behind: tuple[str, ...] = ()
     by_head: HeadRows | None = None
     made: tuple[Callable[[Any], Any], tuple[int, ...]] | None = None
+    times: tuple[str, tuple[int, ...]] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """The tensors of the checkpoint that it is made of."""
         every = dict.fromkeys(name for each in self.stack for name in each)
-        return tuple(every) or (self.name, *self.behind)
+        factor = () if self.times is None else (self.times[0],)
+        return (*(tuple(every) or (self.name, *self.behind)), *factor)
 
     def shape_of(self, name: str) -> tuple[int, ...]:
         """The shape of a stored tensor that it is made of."""
+        if self.times is not None and name == self.times[0]:
+            return self.times[1]
         return dict(self.stored).get(name, self.shape)
 
     @property
@@ -160,7 +165,7 @@ class Family:
     than memory is computed; None if the layers differ or the module is no Decoder.
     model_types: how `config.json` of each Hugging Face model_type is read, given its keys and a name.
     tensors: those of a Hugging Face checkpoint, in the order of the model, each with the path it becomes.
-    config: the record that holds the numbers.
+    config: the record that holds the numbers. unused: how tensors begin that checkpoints hold besides.
     """
 
     name: str
@@ -169,3 +174,4 @@ class Family:
     model_types: Mapping[str, Callable[[Keys, str], TransformerConfig]]
     tensors: Callable[[Any], Iterable[CheckpointTensor]]
     config: type[TransformerConfig] = TransformerConfig
+    unused: tuple[str, ...] = ()

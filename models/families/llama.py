@@ -144,10 +144,16 @@ class FeedForward(nnx.Module):
 
     def __call__(self, x: Float32[Array, "batch hidden"]) -> Float32[Array, "batch hidden"]:
         """One vector per sequence."""
+        y = self.product(x)
+        return residual(self.config, x, y if self.config.norms == "pre" else self.post.in_f32(y))
+
+    def product(
+        self, x: Float32[Array, "batch hidden"]
+    ) -> Float32[Array, "batch hidden"] | Float16[Array, "batch hidden"]:
+        """What joins the residual, before its norm: fp16 where a machine sent it so."""
         a = self._input(x)
         y = self.down(ops.glu(self.gate(a), self.up(a), activation=self.config.activation))
-        y = ops.round16(y) if self.rounds_up else y
-        return residual(self.config, x, y if self.config.norms == "pre" else self.post.in_f32(y))
+        return ops.round16(y) if self.rounds_up else y
 
     def _input(self, x: Float32[Array, "batch hidden"]) -> Float16[Array, "batch hidden"] | Normed:
         """What products read; what another machine is sent is normalised here."""

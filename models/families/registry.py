@@ -4,16 +4,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from models.config import DEFAULT_FAMILY, TransformerConfig
+from models.families.bert.family import BERT
 from models.families.deepseek import DEEPSEEK
 from models.families.deepseek_experts import DEEPSEEK_EXPERTS
 from models.families.exaone import EXAONE
 from models.families.experts import EXPERTS
 from models.families.family import Family
 from models.families.gemma import GEMMA
+from models.families.gemma4.family import GEMMA4
 from models.families.gpt_oss import GPT_OSS
 from models.families.granite import GRANITE
 from models.families.hybrid.family import HYBRID
 from models.families.llama import LLAMA
+from models.families.llama4.family import LLAMA4
 from models.families.olmo import OLMO
 from models.families.scored.family import SCORED
 from models.families.smollm import SMOLLM
@@ -78,8 +81,11 @@ for _family in (
     EXPERTS,
     SCORED,
     GPT_OSS,
+    GEMMA4,
+    LLAMA4,
     DEEPSEEK,
     DEEPSEEK_EXPERTS,
     HYBRID,
+    BERT,
 ):
     register(_family)

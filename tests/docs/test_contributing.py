@@ -54,6 +54,7 @@ SHARING = {
     "matmul_scaled": ("matmul", "ops/matmul"),
     "multiply": ("multiply", "ops/multiply"),
     "multiply_add": ("multiply", "ops/multiply"),
+    "multiply_lanes": ("multiply", "ops/multiply"),
     "prescale": ("prescale", "ops/prescale"),
     "rms_stat": ("prescale", "ops/prescale"),
     "matmul16": ("matmul16", "ops/router"),

@@ -76,6 +76,9 @@ class Evaluated:
     def _multiply_add(self, x: Any, y: Any, factor: float) -> Any:
         return ops.multiply_add(x, y, factor=factor)
 
+    def _multiply_lanes(self, x: Any, factors: Any) -> Any:
+        return ops.multiply_lanes(x, factors)
+
     def _glu(self, gate: Any, up: Any, activation: Any) -> Any:
         return ops.glu(gate, up, activation=activation)
 

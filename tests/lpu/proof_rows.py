@@ -18,6 +18,7 @@ from compiler.program.instructions.vector import (
     CastKernel,
     EmbedKernel,
     GluKernel,
+    LaneMulKernel,
     MadKernel,
     MulKernel,
     RopeKernel,
@@ -113,6 +114,7 @@ def embed(s: Setting) -> tuple[RowOperands, Changes]:
     return good, {
         "its kernel says 15 rows": {"kernel": EmbedKernel(vocab=15, stride=1)},
         "takes 1 lines of a table of 2": {"n": 1},
+        "positions up to 159, the table has 16": {"kernel": EmbedKernel(vocab=16, stride=1, positions=True)},
         "reads GAIN where TABLE": {"preloads": (Preload(GAIN, s.gain, columns, 2),)},
         "reads 0 preloaded values": {"preloads": ()},
         "reads tiles": {"preloads": s.run(s.codes, 0, 0)},
@@ -229,6 +231,14 @@ def bias(s: Setting) -> tuple[RowOperands, Changes]:
     }
 
 
+def vmul(s: Setting) -> tuple[RowOperands, Changes]:
+    return row(LaneMulKernel(), n=2, src=s.f32(s.x, 0, 80), preloads=s.words(GAIN, s.gain, 0, 80)), {
+        "lies at other lanes": {"preloads": s.words(GAIN, s.gain, 80, 0)},
+        "has 80 numbers": {"preloads": s.words(GAIN, s.short, 0, 80)},
+        "is of x and of y": {"src": (*s.f32(s.x, 0), *s.f32(s.y, 80))},
+    }
+
+
 def mul(s: Setting) -> tuple[RowOperands, Changes]:
     return row(MulKernel(factor=0.5), n=2, src=s.f32(s.x, 0, 80)), {
         "is of x and of y": {"src": (*s.f32(s.x, 0), *s.f32(s.y, 80))},
@@ -277,6 +287,6 @@ def argred(s: Setting) -> tuple[RowOperands, Changes]:
 
 VECTORS: dict[Op, Callable[[Setting], tuple[RowOperands, Changes]]] = {
     Op.EMBED: embed, Op.RSTAT: rstat, Op.NORM: norm, Op.PRE: pre, Op.HNORM: hnorm, Op.ROPE: rope,
-    Op.CAST: cast, Op.CAP: cap,
+    Op.CAST: cast, Op.CAP: cap, Op.VMUL: vmul,
     Op.ADD: add, Op.BIAS: bias, Op.MUL: mul, Op.MAD: mad, Op.GLU: glu, Op.ARGMAX: argmax, Op.ARGRED: argred,
 }  # fmt: skip

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from proof_encoder import ENCODERS
 from proof_experts import EXPERTS
 from proof_latent import appended, closed, scored
 from proof_rows import ATTENTION, VECTORS, Changes, Setting, row
@@ -124,6 +125,7 @@ def kvw(s: Setting) -> tuple[RowOperands, Changes]:
         "stripe 1 of 1": {"src3": 1},
         "stripe -1 of 2": {"kernel": striped, "src3": -1},
         "rows of the step": {"kernel": replace(ATTENTION, rows=2)},
+        "sees whole sequences, and 20 tokens": {"kernel": replace(ATTENTION, whole=True, window=20)},
         "cached sequences": {"kernel": replace(ATTENTION, cached=2)},
         "the step (1, 1, 2)": {"kernel": replace(ATTENTION, sequences=2)},
         "2 words of a token": {"kernel": replace(ATTENTION, kv_words=2)},
@@ -260,7 +262,7 @@ def give(s: Setting) -> tuple[RowOperands, Changes]:
     }
 
 
-RULES: dict[Op, Callable[[Setting], tuple[RowOperands, Changes]]] = VECTORS | STATES | EXPERTS | {
+RULES: dict[Op, Callable[[Setting], tuple[RowOperands, Changes]]] = VECTORS | ENCODERS | STATES | EXPERTS | {
     Op.MM: mm, Op.WB: wb, Op.RED: red, Op.TREE: tree, Op.KVW: kvw, Op.QK: qk, Op.SMAX: smax,
     Op.EXP: exp, Op.PV: pv, Op.NODE: node, Op.AOUT: aout, Op.TAKE: take, Op.GIVE: give,
 }  # fmt: skip

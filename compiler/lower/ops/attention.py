@@ -269,6 +269,7 @@ def _append(low: Lowering, node: Node, group: int, owner: np.ndarray, query: np.
         scale=float(node.attributes.get("scale", 0.0)),
         cap=float(node.attributes.get("cap", 0.0)),
         sinks=len(node.inputs) > SINK,
+        whole=bool(node.attributes.get("whole", False)),
     )
     aux = low.kernels.index(kernel)
     holder = holders(low, owner, deal)

@@ -1,4 +1,4 @@
-"""Lowering of embed: each rank that owns lines gathers its columns of the token's row."""
+"""Lowering of embed: each rank that owns lines gathers its columns of the row of a token or position."""
 
 import numpy as np
 
@@ -17,6 +17,7 @@ def lower_embed(low: Lowering, node: Node) -> None:
     table, out = node.inputs[0].value, node.outputs[0]
     total = low.graph.values[out].shape[-1]
     vocab = low.graph.values[table].shape[0]
+    positions = low.graph.values[node.inputs[1].value].kind == "position"
     owner, columns = natural(total, low.group.ranks)
     first = np.flatnonzero(np.diff(owner, prepend=-1))
     count = np.diff(np.append(first, len(owner)))
@@ -39,7 +40,7 @@ def lower_embed(low: Lowering, node: Node) -> None:
             Op.EMBED,
             rank=owner[line],
             n=n,
-            aux=low.kernels.index(EmbedKernel(vocab=vocab, stride=stride)),
+            aux=low.kernels.index(EmbedKernel(vocab=vocab, stride=stride, positions=positions)),
             src=address,
             src_tag=tag(uid, line),
             dst_tag=value.tag(line),

@@ -8,6 +8,7 @@ ranks has a run of whole experts. Routing never decides who computes: a share ha
 from dataclasses import dataclass, replace
 
 import numpy as np
+from jaxtyping import Bool
 
 from compiler.graph.graph import Node
 from compiler.lower.context import Lowering
@@ -75,6 +76,17 @@ def tables_of(low: Lowering, node: Node, k_tiles: int) -> list[Table]:
         _table(low, node, replace(kernel, first=first, some=some, shared=shared), rank, each, rows)
         for first, some, rank in runs
     ]
+
+
+def reading(low: Lowering, node: Node) -> Bool[np.ndarray, " ranks"]:
+    """The ranks that have columns of gate and up of an expert, and so multiply what experts read."""
+    every, starts = node.inputs[WEIGHTS].width, node.attributes["starts"]
+    k_tiles = int(ceil_div(ceil_div(node.inputs[A].width, F16_LANES), TILE_ROWS // F16_LANES))
+    shares = _shares(low, node, every, _shared(low, node), k_tiles)
+    found, each = np.zeros(low.group.ranks, bool), low.group.ranks // shares
+    own = np.unique(owners(spans_of(starts[-1], PAIRED, starts), starts, each))
+    found[(np.arange(shares)[:, None] * each + own).reshape(-1)] = True
+    return found
 
 
 def owners(spans: np.ndarray, starts: tuple[int, ...], ranks: int) -> np.ndarray:

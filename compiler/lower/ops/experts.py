@@ -15,7 +15,7 @@ from compiler.lower.layout import Lines, spans_of
 from compiler.lower.ops.chains import column_tiles, drain_kernels, emptied_by, turns
 from compiler.lower.ops.dealt import RowTiles, Way, row_tiles
 from compiler.lower.ops.expert_biases import biases_of
-from compiler.lower.ops.expert_tables import MOST_OF_SRAM, Table, owners, tables_of
+from compiler.lower.ops.expert_tables import MOST_OF_SRAM, Table, owners, reading, tables_of
 from compiler.lower.ops.parted import lower_dealt
 from compiler.lower.rows import tag
 from compiler.lower.rule import LoweringRule
@@ -30,7 +30,7 @@ A, STATISTIC, WEIGHTS, GATE_UP, GATE_UP_SCALE, DOWN, DOWN_SCALE = range(7)  # th
 def lower_experts(low: Lowering, node: Node) -> None:
     """Slots, gate and up of each, the weighted activation, and one sum over the down projections of all."""
     source, _ = low.lines(node.inputs[A], node)
-    if source.dtype != "f16" or not source.held[: low.group.ranks].all():
+    if source.dtype != "f16" or not source.held[: low.group.ranks][reading(low, node)].all():
         raise CompileError(
             "lower",
             f"{node.path}: experts ({node.source})",
@@ -281,4 +281,4 @@ def _in_halves(low: Lowering, experts: int, rank: np.ndarray, words: np.ndarray)
     return experts % 2 == 0 and bool(full.max() * of > low.chip.sram_words * part)
 
 
-RULE = LoweringRule(op="experts", lower=lower_experts, everywhere=True)
+RULE = LoweringRule(op="experts", lower=lower_experts, everywhere=True, active=reading)

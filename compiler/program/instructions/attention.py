@@ -70,12 +70,12 @@ class AttentionKernel(KVKernel):
     that is shorter than one block. rows: of the batch; sequences: of the cache that a step takes.
     The block of a row, counted in its region, is its data; which `sequences` of the `cached` ones a step
     takes is data of the step, as its positions are, and each of them has rows / sequences rows.
-    window, span, scale, cap: as of the op `attention`; 0: none. sinks: whether heads have one.
+    window, span, scale, cap, whole: as of the op `attention`; 0: none. sinks: whether heads have one.
     Where the blocks do not hold the context, the region is a ring: token t lies at t modulo `capacity`.
     """
 
     family: ClassVar[str] = "attention"
-    later: ClassVar[tuple[str, ...]] = ("window", "span", "scale", "cap", "sinks")
+    later: ClassVar[tuple[str, ...]] = ("window", "span", "scale", "cap", "sinks", "whole")
     group: Count
     block: Count
     chunk: Count
@@ -87,6 +87,7 @@ class AttentionKernel(KVKernel):
     scale: float = 0.0
     cap: float = 0.0
     sinks: bool = False
+    whole: bool = False
 
     @property
     def reach(self) -> int:

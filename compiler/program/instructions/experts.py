@@ -137,7 +137,7 @@ class WeightedGluKernel(Kernel):
 
     family: ClassVar[str] = "wglu"
     later: ClassVar[tuple[str, ...]] = ("biases",)
-    activation: Literal["silu", "gelu", "gelu_erf", "swiglu_oai"]
+    activation: Literal["silu", "gelu", "gelu_erf", "swiglu_oai", "silu_weighed"]
     biases: Some = 0
 
 

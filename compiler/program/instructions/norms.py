@@ -87,9 +87,34 @@ class HeadNormKernel(Kernel):
     length: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MomentsKernel(Kernel):
+    """Mean of `width` features and 1 / their deviation, eps being added to its square."""
+
+    family: ClassVar[str] = "moments"
+    width: Count
+    eps: float
+
+    @property
+    def lines(self) -> int:
+        """F32 lines of the features."""
+        return int(ceil_div(self.width, F32_LANES))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerNormKernel(Kernel):
+    """Features less their mean, over their deviation, times a gain, plus a bias."""
+
+    family: ClassVar[str] = "lnorm"
+
+
 def gain_words(n: Lines, k: HeadNormKernel) -> Lines:
     """Words of the gain of n heads."""
     return ceil_div(n * k.head_dim if k.own else k.head_dim, F32_LANES)
+
+
+def _gains_and_biases(n: Lines, k: LayerNormKernel) -> Lines:
+    return 2 * n
 
 
 def _f32_heads(n: Lines, k: HeadNormKernel) -> Lines:
@@ -151,6 +176,26 @@ INSTRUCTIONS = (
             Operand("src3", WEIGHTS, same, GAIN),
         ),
         write=Operand("dst", TRANSIENT, _normed, _norm_result),
+    ),
+    Instruction(
+        op=Op.MOMENTS,
+        name="MOMENTS",
+        unit=VXM,
+        kernel=MomentsKernel,
+        reads=(_F32,),
+        write=Operand("dst", TRANSIENT, one, Holds.MOMENTS),
+    ),
+    Instruction(
+        op=Op.LNORM,
+        name="LNORM",
+        unit=VXM,
+        kernel=LayerNormKernel,
+        reads=(
+            _F32,
+            Operand("src2", TRANSIENT, one, Holds.MOMENTS),
+            Operand("src3", WEIGHTS, _gains_and_biases, GAIN),
+        ),
+        write=Operand("dst", TRANSIENT, same, Holds.F32),
     ),
     Instruction(
         op=Op.HNORM,

@@ -29,27 +29,36 @@ from compiler.program.isa import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedKernel(Kernel):
-    """An embedding table of `vocab` rows, `stride` words apart."""
+    """An embedding table of `vocab` rows, `stride` words apart. positions: chosen by them, not by tokens."""
 
     family: ClassVar[str] = "embed"
+    later: ClassVar[tuple[str, ...]] = ("positions",)
     vocab: Count
     stride: Count
+    positions: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RopeKernel(Kernel):
     """Rotary embedding by a table of `positions`, `stride` words apart, of f32 or fp16 heads.
 
-    first: which of them position 0 takes.
+    first: which of them position 0 takes. pairs: of a position of the table, if not half of head_dim; of more
+    the first are taken, pairs beyond fewer are not turned.
     """
 
     family: ClassVar[str] = "rope"
-    later: ClassVar[tuple[str, ...]] = ("first",)
+    later: ClassVar[tuple[str, ...]] = ("first", "pairs")
     head_dim: Count
     input: Literal["f32", "f16"]
     positions: Count
     stride: Count
     first: Some = 0
+    pairs: Some = 0
+
+    @property
+    def table_pairs(self) -> int:
+        """Pairs of lanes of a position of the table."""
+        return self.pairs or self.head_dim // 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +101,13 @@ class MadKernel(Kernel):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LaneMulKernel(Kernel):
+    """A factor for each lane, preloaded."""
+
+    family: ClassVar[str] = "vmul"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CapKernel(Kernel):
     """A soft cap, an f32 value: cap tanh(x / cap)."""
 
@@ -101,10 +117,10 @@ class CapKernel(Kernel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GluKernel(Kernel):
-    """The activation of the gate, times up."""
+    """The activation of the gate, times up; of the kind `alone` without it, up being the gate again."""
 
     family: ClassVar[str] = "glu"
-    activation: Literal["silu", "gelu", "gelu_erf", "relu"]
+    activation: Literal["silu", "gelu", "gelu_erf", "relu", "gelu_erf_alone"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +216,15 @@ INSTRUCTIONS = (
     ),
     Instruction(
         op=Op.MAD, name="MAD", unit=VXM, kernel=MadKernel, reads=(_F32, _OTHER), write=_TO_F32, ordered=True
+    ),
+    Instruction(
+        op=Op.VMUL,
+        name="VMUL",
+        unit=VXM,
+        kernel=LaneMulKernel,
+        reads=(_F32, Operand("src2", WEIGHTS, same, GAIN)),
+        write=_TO_F32,
+        ordered=True,
     ),
     Instruction(
         op=Op.CAP, name="CAP", unit=VXM, kernel=CapKernel, reads=(_F32,), write=_TO_F32, ordered=True

@@ -51,15 +51,15 @@ def states(findings: Findings, stated: Stated, renewed: Accesses, others: tuple[
 
 def is_beside(op: Int[np.ndarray, " rows"]) -> Bool[np.ndarray, " rows"]:
     """Of which rows the preloaded words are several vectors beside the lines that they make."""
-    return (op == Op.CONV) | (op == Op.STEP) | (op == Op.DECAY)
+    return (op == Op.CONV) | (op == Op.STEP) | (op == Op.DECAY) | (op == Op.LNORM)
 
 
 def beside(findings: Findings, a: Accesses, loads: Loads, first: Int[np.ndarray, " reads"]) -> None:
     """Rule 7: vector after vector, the words of the lines that a row makes. first: its first value."""
     c = findings.columns
-    conv = c.op[a.row] == Op.CONV
-    lines = np.where(conv, c.n[a.row], 1)
-    line = np.where(conv, c.dst_tag[a.row] & _LINE, c.n[a.row])
+    by_line = (c.op[a.row] == Op.CONV) | (c.op[a.row] == Op.LNORM)
+    lines = np.where(by_line, c.n[a.row], 1)
+    line = np.where(by_line, c.dst_tag[a.row] & _LINE, c.n[a.row])
     count = a.stop - a.start
     row = np.repeat(np.arange(len(count)), count)
     number = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)

@@ -41,8 +41,7 @@ class LlamaReading:
     def step(self) -> ModelTerms:
         """Token to logits."""
         config, terms, out = self.config, self.terms, ModelTerms()
-        tables = 1 if config.window_theta is None else 2  # the second is that of layers with a window
-        angles = self._tensor(out, "angles", tables * self.longest, 2, config.head_dim // 2)
+        angles = self._tensor(out, "angles", self._tables() * self.longest, 2, self._table_pairs())
         x = terms.embed(self._tensor(out, "embed.table", config.vocab, config.hidden))
         out.places[x] = "embedding"
         x = x if config.embedding_scale is None else terms.multiply(x, config.embedding_scale)
@@ -57,6 +56,14 @@ class LlamaReading:
         out.logits = logits if config.logit_cap is None else terms.softcap(logits, config.logit_cap)
         out.places[out.logits] = "logits"
         return out
+
+    def _tables(self) -> int:
+        """Tables of RoPE: the second is that of layers with a window."""
+        return 1 if self.config.window_theta is None else 2
+
+    def _table_pairs(self) -> int:
+        """Pairs of lanes of a position of RoPE's table."""
+        return self.config.head_dim // 2
 
     def _residual(self, out: ModelTerms, block: str, x: int, y: int) -> int:
         """The sum of the residual and what a block gives, normed first or times a factor where it is."""
@@ -119,7 +126,9 @@ class LlamaReading:
 
     def _matrix(self, out: ModelTerms, block: str, matrix: str, value: int, statistic: int = -1) -> int:
         name, columns = f"{block}.{matrix}", self.config.width_of(matrix)
-        starts = _parts(self.terms.width(value), self._unit(matrix)) if matrix in ("o", "down") else ()
+        starts = (
+            contract_parts(self.terms.width(value), self._unit(matrix)) if matrix in ("o", "down") else ()
+        )
         biased = matrix in self.config.biased
         return self._linear(out, name, value, statistic, columns, biased=biased, starts=starts)
 
@@ -162,7 +171,8 @@ class LlamaReading:
     ) -> int:
         """The result of the heads of a normed input; angles: -1 where nothing is turned."""
         config, terms = self.config, self.terms
-        q, k, v = (self._matrix(out, block, matrix, a, statistic) for matrix in "qkv")
+        q = self._matrix(out, block, "q", a, statistic)
+        k, v = self._keys_and_values(out, block, a, statistic, kind)
         if config.qk_norm:
             q, k = (
                 terms.norm(
@@ -178,8 +188,8 @@ class LlamaReading:
         if angles >= 0:
             q, k = (terms.rope(value, angles, config.head_dim, first) for value in (q, k))
         elif not config.qk_norm:
-            q, k = terms.rounded(q, 16), terms.rounded(k, 16)
-        v = terms.rounded(v, 16)
+            q, k = self._unturned(out, q, k)
+        v = self._kept_values(out, block, v)
         out.keys.append(k)
         out.values.append(v)
         form = self._scoring(out, block, kind)
@@ -187,6 +197,21 @@ class LlamaReading:
         for value, what in ((q, "queries"), (k, "keys"), (v, "values"), (heads, "heads")):
             out.places[value] = f"{block}, {what}"
         return self._matrix(out, block, "o", self._opened(out, block, a, statistic, heads))
+
+    def _unturned(self, out: ModelTerms, q: int, k: int) -> tuple[int, int]:
+        """Queries and keys of a layer without RoPE."""
+        return self.terms.rounded(q, 16), self.terms.rounded(k, 16)
+
+    def _keys_and_values(
+        self, out: ModelTerms, block: str, a: int, statistic: int, kind: str
+    ) -> tuple[int, int]:
+        """The products of keys and of values."""
+        k, v = (self._matrix(out, block, matrix, a, statistic) for matrix in "kv")
+        return k, v
+
+    def _kept_values(self, out: ModelTerms, block: str, v: int) -> int:
+        """Values as the cache takes them."""
+        return self.terms.rounded(v, 16)
 
     def _opened(self, out: ModelTerms, block: str, a: int, statistic: int, heads: int) -> int:
         """What the output matrix takes of the heads."""
@@ -210,7 +235,7 @@ class LlamaReading:
         return self.terms.rounded(down, 16) if self.config.ffn_up == "fp16" else down
 
 
-def _parts(depth: int, unit: int) -> tuple[int, ...]:
+def contract_parts(depth: int, unit: int) -> tuple[int, ...]:
     """First rows of the contract parts of `depth` rows, and `depth` (docs/facts/contract2.md section 2)."""
     units, count = depth // unit, MOST_PARTS
     while count > 1 and (count > units or depth < count * LEAST_ROWS):

@@ -214,9 +214,9 @@ class _Walk:
         return [self.value(item, f"operand {i}") for i, item in enumerate(items)]
 
     def embed(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:
-        table, token = items
-        need(token == _Given("token"), "the embedding is not read at the step's token")
-        term = self.terms.embed(self.tensor(table, "the embedding"))
+        table, place, positions = *items, items[1] == _Given("position")
+        need(positions or place == _Given("token"), "the embedding is not read at the step's token")
+        term = self.terms.embed(self.tensor(table, "the embedding"), positions=positions)
         return [_Value(term, (self.rows, self.terms.width(term)))]
 
     def matmul(self, items: list[_Item], attributes: dict[str, Any]) -> list[_Item]:

@@ -1,4 +1,4 @@
-"""Experts in a module of the user's own: how the ops of routers and experts are read from its jaxpr."""
+"""Rarer ops in a module of the user's own: routers, experts, layer norms, factors of lanes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -44,4 +44,20 @@ def _experts(walk: Walk, items: list[Any], attributes: dict[str, Any]) -> list[A
     return walk.of(term, x, (*x.shape[:-1], walk.terms.width(term)))
 
 
-RULES: dict[str, Rule] = {"lpu_matmul16": _matmul16, "lpu_route": _route, "lpu_experts": _experts}
+def _multiply_lanes(walk: Walk, items: list[Any], attributes: dict[str, Any]) -> list[Any]:
+    x = walk.value(items[0], "what factors multiply")
+    return walk.of(walk.terms.multiply_lanes(x.term, walk.tensor(items[1], "the factors")), x)
+
+
+def _layer_norm32(walk: Walk, items: list[Any], attributes: dict[str, Any]) -> list[Any]:
+    x, gain, bias = walk.value(items[0], "a norm's input"), *(walk.tensor(one, "a gain") for one in items[1:])
+    return walk.of(walk.terms.layer_norm32(x.term, gain, bias, attributes["eps"]), x)
+
+
+RULES: dict[str, Rule] = {
+    "lpu_multiply_lanes": _multiply_lanes,
+    "lpu_matmul16": _matmul16,
+    "lpu_route": _route,
+    "lpu_experts": _experts,
+    "lpu_layer_norm32": _layer_norm32,
+}

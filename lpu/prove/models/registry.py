@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lpu.prove.models import deepseek, experts, gpt_oss, hybrid, llama, scored
+from lpu.prove.models import bert, deepseek, experts, gemma4, gpt_oss, hybrid, llama, llama4, scored
 from lpu.prove.models.record import Reader
 from models.configs import hybrid as hybrid_config
 
@@ -37,6 +37,9 @@ for _family in (llama.FAMILY, *llama.ALIKE):
 register(experts.FAMILY, experts.read)
 register(scored.FAMILY, scored.read)
 register(gpt_oss.FAMILY, gpt_oss.read)
+register(gemma4.FAMILY, gemma4.read)
+register(llama4.FAMILY, llama4.read)
 register(deepseek.FAMILY, deepseek.read)
 register(deepseek.EXPERTS_FAMILY, deepseek.read)
 register(hybrid_config.FAMILY, hybrid.read)
+register(bert.FAMILY, bert.read)

@@ -41,6 +41,7 @@ def _fits(known: Known, k: AttentionKernel) -> None:
     need(k.kv_stride == k.capacity * words, f"its kernel has stride {k.kv_stride}, not {k.capacity * words}")
     need(k.kv == manifest.model.kv, f"its kernel has KV in {k.kv}, the model in {manifest.model.kv}")
     need(k.group <= MOST_HEADS, f"a group of {k.group} heads, the most are {MOST_HEADS}")
+    need(not (k.whole and k.reach), f"sees whole sequences, and {k.reach} tokens")
     need(k.block <= LARGEST_BLOCK, f"blocks of {k.block} tokens, the most are {LARGEST_BLOCK}")
     need(
         k.chunk == k.block or (k.chunk < k.block and k.chunks == 1),
@@ -82,6 +83,7 @@ def _kvw(known: Known, row: RowOperands) -> tuple[Any, ...]:
     wide = (known.terms.width(keys), known.terms.width(values))
     if isinstance(k, LatentAttentionKernel):
         forms = {"window": k.window, "span": k.span, "scale": k.scale, "cap": k.cap, "sinks": k.sinks}
+        forms["whole"] = k.whole
         said = ", ".join(f"{name} {value}" for name, value in forms.items() if value)
         need(not said, f"latent attention of {said}, it has no such thing")
         need(wide == (k.turned, k.head_dim), f"a turned key and a latent have {wide[0]} and {wide[1]} lanes")
@@ -244,7 +246,7 @@ def _aout(known: Known, row: RowOperands) -> tuple[Any, ...]:
             for lanes in lines
             for one in known.lanes.pieces((lanes,), F16_LANES)
         )
-    form = Scoring(window=k.window, span=k.span, scale=k.scale, cap=k.cap)
+    form = Scoring(window=k.window, span=k.span, scale=k.scale, cap=k.cap, whole=k.whole)
     form = form._replace(sinks=_sinks(known, row, of.heads)) if k.sinks else form
     value = known.terms.attention(of.queries, of.keys, made.values, k.head_dim, k.block, k.kv, form)
     lanes = known.lanes.of_heads(of.heads, k.head_dim)

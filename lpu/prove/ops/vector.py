@@ -4,12 +4,13 @@ from typing import Any
 
 from compiler.program.isa import ANGLES, F16_LANES, F32_LANES, FACTOR, SHIFTED, TABLE, Holds, Op
 from lpu.prove.known import Known
-from lpu.prove.lines import Chosen, HalfRun, StackRun, Statistic, TileRun, Vector
+from lpu.prove.lines import Chosen, HalfRun, LayerMoments, StackRun, Statistic, TileRun, Vector
 from lpu.prove.ops.taken import gains, of_kind, of_tensor, vectors
-from lpu.prove.refused import need
+from lpu.prove.refused import RefusedError, need
 from lpu.prove.rule import Proved, RowOperands
 
 WIDEST = 32_768  # of an exact sum of squares in f64
+WIDEST_LAYER = 1 << 20  # of those of a layer norm, whose integers are narrower
 EXACT_COLUMNS = 1 << 24  # columns that f32 counts
 
 
@@ -19,13 +20,15 @@ def _f16(known: Known, value: int, lanes: tuple[int, ...]) -> tuple[Vector, ...]
 
 
 def _embed(known: Known, row: RowOperands) -> tuple[Any, ...]:
-    """A token's row of the whole table, at the columns that the rank holds."""
+    """A token's row of the whole table, or a position's, at the columns that the rank holds."""
     table, (columns,) = of_tensor(known, row.preloads, TABLE, 1)
     lines = 0 if isinstance(row.preloads, TileRun | StackRun | HalfRun) else row.preloads[0].lines
     need(lines == row.n, f"takes {row.n} lines of a table of {lines}")
     rows = known.terms.shape(table)[0]
     need(row.kernel.vocab == rows, f"its kernel says {row.kernel.vocab} rows, {known.show(table)} has {rows}")
-    value = known.terms.embed(table)
+    if row.kernel.positions:
+        need(known.context <= rows, f"positions up to {known.context - 1}, the table has {rows} rows")
+    value = known.terms.embed(table, positions=row.kernel.positions)
     return tuple(Vector(Holds.F32, value, one) for one in known.lanes.pieces((columns,), F32_LANES))
 
 
@@ -55,6 +58,31 @@ def _norm(known: Known, row: RowOperands) -> tuple[Any, ...]:
         made = known.terms.norm32(value, gain, statistic.eps)
         return tuple(Vector(Holds.F32, made, lane) for lane in lanes)
     return _f16(known, known.terms.norm(value, gain, statistic.eps, width), lanes)
+
+
+def _moments(known: Known, row: RowOperands) -> tuple[Any, ...]:
+    """Over every feature once; padding is zero and adds nothing."""
+    value, lanes = vectors(known, row.src, Holds.F32, "its operand")
+    width = known.terms.width(value)
+    need(known.lanes.cover_once(lanes, width), f"its lines do not hold each of {width} features once")
+    need(row.kernel.width == width, f"its kernel says {row.kernel.width} features, its operand has {width}")
+    need(width <= WIDEST_LAYER, f"{width} features have no exact sums, the most are {WIDEST_LAYER}")
+    return (LayerMoments(Holds.MOMENTS, value, row.kernel.eps),)
+
+
+def _lnorm(known: Known, row: RowOperands) -> tuple[Any, ...]:
+    """A vector by its own moments, then gain and bias of the same lanes, zero where they are padding."""
+    value, lanes = vectors(known, row.src, Holds.F32, "its operand")
+    of_kind(row.src2, Holds.MOMENTS, "its moments")
+    (found,) = row.src2
+    need(found.value == value, f"its moments are of {known.show(found.value)}")
+    if isinstance(row.preloads, TileRun | StackRun | HalfRun):
+        raise RefusedError("reads tiles where gains must be")
+    size, width = len(lanes), known.terms.width(value)
+    need(len(row.preloads) == 2 * size, f"{len(row.preloads)} words beside {size} lines")
+    gain, bias = (gains(known, row.preloads[at : at + size], lanes, width) for at in (0, size))
+    made = known.terms.layer_norm32(value, gain, bias, found.eps)
+    return tuple(Vector(Holds.F32, made, lane) for lane in lanes)
 
 
 def _pre(known: Known, row: RowOperands) -> tuple[Any, ...]:
@@ -96,7 +124,7 @@ def _rope(known: Known, row: RowOperands) -> tuple[Any, ...]:
     value, dense = _whole_heads(known, row, Holds.F32 if row.kernel.input == "f32" else Holds.F16)
     lanes = known.lanes.pieces((dense,), F16_LANES)
     table, _ = of_tensor(known, row.preloads, ANGLES, 1)
-    shape, wanted = known.terms.shape(table), (row.kernel.positions, 2, row.kernel.head_dim // 2)
+    shape, wanted = known.terms.shape(table), (row.kernel.positions, 2, row.kernel.table_pairs)
     need(shape == wanted, f"{known.show(table)} is {shape}, its kernel says {wanted}")
     need(
         row.kernel.first + known.context <= row.kernel.positions,
@@ -150,6 +178,14 @@ def _bias(known: Known, row: RowOperands) -> tuple[Any, ...]:
     return tuple(Vector(Holds.F32, made, lane) for lane in lanes)
 
 
+def _vmul(known: Known, row: RowOperands) -> tuple[Any, ...]:
+    """Lane by lane; a factor of padding is zero, as what it multiplies."""
+    value, lanes = vectors(known, row.src, Holds.F32, "its operand")
+    factors = gains(known, row.preloads, lanes, known.terms.width(value))
+    made = known.terms.multiply_lanes(value, factors)
+    return tuple(Vector(Holds.F32, made, lane) for lane in lanes)
+
+
 def _cap(known: Known, row: RowOperands) -> tuple[Any, ...]:
     """Lane by lane; a soft cap of 0 is 0."""
     value, lanes = vectors(known, row.src, Holds.F32, "its operand")
@@ -186,12 +222,15 @@ PROOF = (
     Proved(op=Op.EMBED, rule=_embed),
     Proved(op=Op.RSTAT, rule=_rstat),
     Proved(op=Op.NORM, rule=_norm),
+    Proved(op=Op.MOMENTS, rule=_moments),
+    Proved(op=Op.LNORM, rule=_lnorm),
     Proved(op=Op.PRE, rule=_pre),
     Proved(op=Op.HNORM, rule=_hnorm),
     Proved(op=Op.ROPE, rule=_rope),
     Proved(op=Op.CAST, rule=_cast),
     Proved(op=Op.ADD, rule=_add),
     Proved(op=Op.BIAS, rule=_bias),
+    Proved(op=Op.VMUL, rule=_vmul),
     Proved(op=Op.MUL, rule=_mul),
     Proved(op=Op.MAD, rule=_mad),
     Proved(op=Op.CAP, rule=_cap),

@@ -118,8 +118,13 @@ def qk(s: Attention, env: Env, pools: Pools, t: Table) -> Pools:
 def _seen(
     k: AttentionKernel, env: Env, position: Int[Array, "items batch chunk"]
 ) -> Bool[Array, "items batch chunk"]:
-    """Which tokens each row sees: up to its own, in its window, in its span; none before the first."""
-    own = env.positions[:, None]
+    """Which tokens each row sees: up to its own or its sequence's last, in its window, in its span.
+
+    None before the first.
+    """
+    last = env.positions.reshape(k.sequences, -1)
+    last = jnp.broadcast_to(last.max(axis=1, keepdims=True), last.shape) if k.whole else last
+    own = last.reshape(-1, 1)
     seen = position <= own
     if k.reach:
         seen &= position >= 0

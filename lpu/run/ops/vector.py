@@ -10,6 +10,8 @@ from jaxtyping import Float32, Int
 
 from compiler.program.instructions.norms import (
     HeadNormKernel,
+    LayerNormKernel,
+    MomentsKernel,
     NormKernel,
     PrescaleKernel,
     RstatKernel,
@@ -24,6 +26,7 @@ from compiler.program.instructions.vector import (
     CastKernel,
     EmbedKernel,
     GluKernel,
+    LaneMulKernel,
     MadKernel,
     MulKernel,
     RopeKernel,
@@ -34,8 +37,10 @@ from lpu.run.pools import Env, Pool, Pools, heads_in, lines_of, take, values_of
 from models.contract import deferred, numerics
 from models.contract.formats import F16, F32, add32, mul32, rn16
 from models.contract.functions.curves import softcap
+from models.contract.norms import layer
 from models.contract.norms.square import l2_norm
 from models.contract.vocabulary.multiply import scaled, scaled_sum
+from models.contract.vocabulary.rope import fitted
 
 FOURS = 4  # lines of which the largest value is found: programs of few chips then share one executable
 Table = Int[Array, "items width"]
@@ -44,13 +49,13 @@ Table = Int[Array, "items width"]
 def _embed(at: Reads, rows: Rows, s: Static[EmbedKernel]) -> Items:
     row, j = at.spread(rows, 1)
     out = (Result(Pool.F32, 1, at.flow.result[row] + j),)
-    return at.items(embed, row, others=[at.entry(row, 0) + j], out=out, params=s.tensor)
+    return at.items(embed, row, others=[at.entry(row, 0) + j], out=out, params=(s.tensor, s.kernel.positions))
 
 
-def embed(tensor: int, env: Env, pools: Pools, t: Table) -> Pools:
-    """Lines of the step's tokens, from a table of the image."""
-    columns = take(env.image.columns, t[:, 0])
-    rows = env.image.tables[tensor][env.tokens]
+def embed(of: tuple[int, bool], env: Env, pools: Pools, t: Table) -> Pools:
+    """Lines of the step's tokens, or positions, from a table of the image."""
+    columns, (tensor, positions) = take(env.image.columns, t[:, 0]), of
+    rows = env.image.tables[tensor][env.positions if positions else env.tokens]
     lanes = jnp.where(columns >= 0, rows[:, jnp.maximum(columns, 0)], F16(0))
     return Pools(f32=jnp.swapaxes(lanes, 0, 1).astype(F32))
 
@@ -110,6 +115,33 @@ def norm32(k: None, env: Env, pools: Pools, t: Table) -> Pools:
     return Pools(f32=mul32(mul32(x, r), take(env.image.gains, t[:, 2])[:, None]))
 
 
+def _moments(at: Reads, rows: Rows, s: Static[MomentsKernel]) -> Items:
+    out = (Result(Pool.F32, 1, at.flow.result[rows]),)
+    return at.items(moments, rows, lines=[at.block(0, rows)], out=out, params=s.kernel)
+
+
+def moments(k: MomentsKernel, env: Env, pools: Pools, t: Table) -> Pools:
+    """1 / deviation of all features in lane 0, their mean in lane 1; padding adds nothing to either."""
+    x = values_of(take(pools.f32, t))
+    mean, r = layer.row_stat(x, k.width, k.eps)
+    return Pools(f32=lines_of(jnp.stack([r, mean], axis=-1), F32_LANES))
+
+
+def _lnorm(at: Reads, rows: Rows, s: Static[LayerNormKernel]) -> Items:
+    row, j = at.spread(rows, 1)
+    words = [at.entry(row, j), at.entry(row, at.flow.columns.n[row] + j)]
+    lines = [at.line(0, row, j), at.line(1, row, 0)]
+    out = (Result(Pool.F32, 1, at.flow.result[row] + j),)
+    return at.items(lnorm, row, lines=lines, others=words, out=out)
+
+
+def lnorm(k: None, env: Env, pools: Pools, t: Table) -> Pools:
+    """An f32 line less its mean, over its deviation, times a gain, plus a bias."""
+    x, stat = take(pools.f32, t[:, 0]), take(pools.f32, t[:, 1])
+    gain, bias = (take(env.image.gains, t[:, i])[:, None] for i in (2, 3))
+    return Pools(f32=layer.layer_apply(x, (stat[..., 1], stat[..., 0]), gain, bias))
+
+
 def _cap(at: Reads, rows: Rows, s: Static[CapKernel]) -> Items:
     row, j = at.spread(rows, 1)
     out = (Result(Pool.F32, 1, at.flow.result[row] + j),)
@@ -164,7 +196,7 @@ def rope(s: Static[RopeKernel], env: Env, pools: Pools, t: Table) -> Pools:
     pool = pools.f32 if s.kernel.input == "f32" else pools.f16
     x = heads_in(pool, t, s.n, s.kernel.head_dim)
     angles = env.image.angles[s.tensor][env.positions + s.kernel.first]
-    y = rn16(numerics.rope(x, angles[:, None]))
+    y = rn16(numerics.rope(x, fitted(angles, s.kernel.head_dim // 2)[:, None]))
     return Pools(f16=lines_of(y.reshape(*y.shape[:2], -1), F16_LANES))
 
 
@@ -200,6 +232,18 @@ def bias(k: None, env: Env, pools: Pools, t: Table) -> Pools:
     """The sum of an f32 line and a line of a bias, the same for all rows."""
     x = take(pools.f32, t[:, 0])
     return Pools(f32=add32(x, jnp.broadcast_to(take(env.image.gains, t[:, 1])[:, None], x.shape)))
+
+
+def _vmul(at: Reads, rows: Rows, s: Static[LaneMulKernel]) -> Items:
+    row, j = at.spread(rows, 1)
+    out = (Result(Pool.F32, 1, at.flow.result[row] + j),)
+    return at.items(vmul, row, lines=[at.line(0, row, j)], others=[at.entry(row, j)], out=out)
+
+
+def vmul(k: None, env: Env, pools: Pools, t: Table) -> Pools:
+    """The product of an f32 line and a line of factors, the same for all rows."""
+    x = take(pools.f32, t[:, 0])
+    return Pools(f32=mul32(x, jnp.broadcast_to(take(env.image.gains, t[:, 1])[:, None], x.shape)))
 
 
 def _mul(at: Reads, rows: Rows, s: Static[MulKernel]) -> Items:
@@ -285,12 +329,15 @@ EXECUTED = (
     Executed(op=Op.EMBED, build=_embed),
     Executed(op=Op.RSTAT, build=_rstat, by_count=True),
     Executed(op=Op.NORM, build=_norm),
+    Executed(op=Op.MOMENTS, build=_moments, by_count=True),
+    Executed(op=Op.LNORM, build=_lnorm),
     Executed(op=Op.PRE, build=_pre),
     Executed(op=Op.HNORM, build=_hnorm, by_count=True),
     Executed(op=Op.ROPE, build=_rope, by_count=True),
     Executed(op=Op.CAST, build=_cast),
     Executed(op=Op.ADD, build=_add),
     Executed(op=Op.BIAS, build=_bias),
+    Executed(op=Op.VMUL, build=_vmul),
     Executed(op=Op.MUL, build=_mul),
     Executed(op=Op.MAD, build=_mad),
     Executed(op=Op.CAP, build=_cap),

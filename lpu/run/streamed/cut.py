@@ -24,6 +24,7 @@ _POOL: dict[int, Pool] = {  # lines that are one pool row each
     Holds.F16: Pool.F16,
     Holds.F32: Pool.F32,
     Holds.STAT: Pool.F32,
+    Holds.MOMENTS: Pool.F32,
     Holds.PEAK: Pool.F32,
     Holds.PICK: Pool.F32,
 }

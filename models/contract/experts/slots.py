@@ -16,6 +16,8 @@ from models.contract.functions.gates import oai_gated
 
 OAI = "swiglu_oai"
 """The gated activation of gpt-oss (`models.contract.functions.gates`), by name."""
+WEIGHED = "silu_weighed"
+"""Silu of the gate times up, both times the weight first: Llama 4, whose router weighs what experts take."""
 
 
 class Slots(NamedTuple):
@@ -47,8 +49,13 @@ def weighted_glu(
 ) -> Float16[Array, "*shape"]:
     """The gated value in f32, times the weight, in f32 and then fp16; 0 where the weight is 0.
 
-    kind: an activation of the gate, which is multiplied by up, or OAI.
+    kind: an activation of the gate, which is multiplied by up, or OAI; of WEIGHED gate and up are times the
+    weight, and their product is not.
     """
+    if kind == WEIGHED:
+        weight = jnp.broadcast_to(weight, gate.shape)
+        inner = numerics.ACTIVATIONS["silu"](mul32(gate, weight)).astype(F64) * mul32(up, weight).astype(F64)
+        return jnp.where(weight == 0, jnp.float16(0), rn16(rn32(inner)))
     value = (
         oai_gated(gate, up)
         if kind == OAI

@@ -44,11 +44,21 @@ def layer_stat(
     return mean, inverse_root32(v, jnp.ones_like(v))
 
 
+def row_stat(
+    x: Float32[Array, "*batch lanes"], width: int, eps: float
+) -> tuple[Float32[Array, "*batch"], Float32[Array, "*batch"]]:
+    """Mean and 1 / deviation of whole rows whose first `width` lanes are theirs, the others zero."""
+    e = exponent(x)
+    mean, r = layer_stat(moments(x, e), e, width, eps)
+    zero = jnp.max(jnp.abs(x), axis=-1) == 0
+    return jnp.where(zero, F32(0), mean), jnp.where(zero, F32(0), r)
+
+
 def layer_apply(
     x: Float32[Array, "*batch width"],
     stat: tuple[Float32[Array, "*batch"], Float32[Array, "*batch"]],
-    gain: Float32[Array, " width"],
-    bias: Float32[Array, " width"],
+    gain: Float32[Array, "*#batch width"],
+    bias: Float32[Array, "*#batch width"],
 ) -> Float32[Array, "*batch width"]:
     """(x - mean) r gain + bias in f32: three roundings."""
     mean, r = (part[..., None] for part in stat)
@@ -62,10 +72,7 @@ def layer_norm32(
     eps: float,
 ) -> Float32[Array, "*batch width"]:
     """The norm of whole rows in f32; without a bias give zeros. A row of zeros gives the bias."""
-    e = exponent(x)
-    found = layer_apply(x, layer_stat(moments(x, e), e, x.shape[-1], eps), gain, bias)
-    zero = jnp.max(jnp.abs(x), axis=-1, keepdims=True) == 0
-    return jnp.where(zero, jnp.broadcast_to(bias, x.shape), found)
+    return layer_apply(x, row_stat(x, x.shape[-1], eps), gain, bias)
 
 
 def layer_norm(

@@ -39,6 +39,7 @@ def attention(
     span: int = 0,
     scale: float = 0.0,
     cap: float = 0.0,
+    whole: bool = False,
 ) -> tuple[Float16[Array, "batch lanes"], Cache, Cache]:
     """Append k and v to the caches at the position, then attend to the tokens up to it.
 
@@ -47,9 +48,11 @@ def attention(
     block: tokens whose sums are exact, a constant of the model that decides bits (facts/contract2.md 6).
     window: the last tokens that are seen, the row's own among them; span: only tokens of its own run of so
     many, counted from 0; 0: all. scale: of the products, 0: 1 / sqrt(head_dim). cap: scores become
-    cap tanh(score / cap); 0: they stay. sink: a score of each head that takes weight and gives nothing.
+    cap tanh(score / cap); 0: they stay. whole: each row sees what all rows of its sequence see, as in an
+    encoder, whose rows are all of a sequence; positions may stay at its last. sink: a score of each head
+    that takes weight and gives nothing.
     """
-    said = {"window": window, "span": span, "scale": scale, "cap": cap}
+    said = {"window": window, "span": span, "scale": scale, "cap": cap, "whole": whole}
     operands = (q, k, v, k_cache, v_cache, position, *(() if sink is None else (sink,)))
     return ATTENTION.bind(*operands, block=block, **{name: value for name, value in said.items() if value})
 
@@ -102,6 +105,8 @@ def _shape(
     for name in ("scale", "cap"):
         if not 0 < (value := said.get(name, 1.0)) < math.inf:
             raise ValueError(f"attention: {name} is {value}, it takes a finite number above 0.")
+    if said.get("whole") and reach(said):
+        raise ValueError(f"attention: whole sequences are seen, and {reach(said)} tokens. Leave out one.")
     if sink is not None:
         check_operand("attention", "sink", sink, 1, F32)
         check_same("attention", "heads of q and of sink", heads, sink.shape[0])
@@ -144,6 +149,7 @@ def _plain(
     span: int = 0,
     scale: float = 0.0,
     cap: float = 0.0,
+    whole: bool = False,
 ) -> tuple[Float32[Array, "batch lanes"], PlainCache, PlainCache]:
     """Append, then softmax attention to tokens up to the position; rows in equal runs per sequence."""
     sequences, tokens, kv_heads, head_dim = k_cache.shape
@@ -155,6 +161,7 @@ def _plain(
     if cap:
         scores = cap * jnp.tanh(scores / cap)
     last = position.reshape(sequences, share)
+    last = jnp.broadcast_to(last.max(axis=1, keepdims=True), last.shape) if whole else last
     seen = block_attention.seen(last, jnp.arange(tokens, dtype=jnp.int32), window=window, chunk=span)
     scores = jnp.where(seen[:, :, None, None], scores, -jnp.inf)
     if sink is not None:

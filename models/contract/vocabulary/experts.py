@@ -15,7 +15,7 @@ from jax.core import ShapedArray
 from jaxtyping import Float16, Float32, Int32, UInt8
 
 from models.contract import deferred, numerics
-from models.contract.experts.slots import OAI, slots_of, table, weighted_glu
+from models.contract.experts.slots import OAI, WEIGHED, slots_of, table, weighted_glu
 from models.contract.formats import F64, Wide, add32, pow2
 from models.contract.functions.gates import oai_plain
 from models.contract.op import F16, F32, I32, U8, Results, bytes_of, check_operand, check_same, define
@@ -46,7 +46,8 @@ def experts(
 
     weights: at most `chosen` of a row are not 0. gate_up: codes and exponents, columns of the gate before
     those of up; down: likewise. biases: what is added to gate and up, of one expert behind those of another.
-    activation: of the gate, or OAI. starts: first rows of the contract parts of down, in every expert alike.
+    activation: of the gate, or OAI, or WEIGHED, by which experts take the row times their weight. starts:
+    first rows of the contract parts of down, in every expert alike.
     """
     operands = (a, statistic, weights, *gate_up, *down, *(() if biases is None else (biases,)))
     return EXPERTS.bind(*operands, chosen=chosen, activation=activation, starts=starts)
@@ -86,8 +87,9 @@ def _shape(
         "experts", "columns of gate_up and twice the rows of down", gate_up.shape[2], 2 * down.shape[1]
     )
     check_same("experts", "last of the starts and rows of down", starts[-1:], (down.shape[1],))
-    if activation not in (*ACTIVATIONS, OAI):
-        raise ValueError(f"experts: activation {activation!r}: it takes {' or '.join((*ACTIVATIONS, OAI))}.")
+    known = (*ACTIVATIONS, OAI, WEIGHED)
+    if activation not in known:
+        raise ValueError(f"experts: activation {activation!r}: it takes {' or '.join(known)}.")
     if biases is not None:
         check_operand("experts", "biases", biases, 1, F32)
         every = gate_up.shape[0] * gate_up.shape[2]
@@ -172,6 +174,9 @@ def _plain(
         both = (a @ gate_up[expert]) * statistic
         both = both if biases is None else both + biases.reshape(len(gate_up), -1)[expert]
         gate, up = both[:, :width], both[:, width:]
+        if activation == WEIGHED:
+            h = ACTIVATIONS["silu"](gate * weight[:, None]) * up * weight[:, None]
+            return total + h @ down[expert], None
         h = oai_plain(gate, up) if activation == OAI else ACTIVATIONS[activation](gate) * up
         return total + (h @ down[expert]) * weight[:, None], None
 

@@ -14,6 +14,8 @@ ACTIVATIONS = {
     "gelu_erf": lambda x: jax.nn.gelu(x, approximate=False),
     "relu": jax.nn.relu,
 }
+ALONE = {"gelu_erf_alone": lambda x: jax.nn.gelu(x, approximate=False)}
+"""Of a value by itself, which is given twice."""
 
 
 def glu(
@@ -22,7 +24,7 @@ def glu(
     """Activation of the gate, times up.
 
     activation: "silu", "gelu" in its tanh form, "gelu_erf", the exact one, or "relu", which of one value by
-    itself is relu squared.
+    itself is relu squared; or "gelu_erf_alone", of one value given twice, the exact gelu of it.
     """
     return GLU.bind(gate, up, activation=activation)
 
@@ -31,8 +33,8 @@ def _shape(gate: ShapedArray, up: ShapedArray, *, activation: str) -> Results:
     check_operand("glu", "gate", gate, None, F32)
     check_operand("glu", "up", up, None, F32)
     check_same("glu", "shapes of gate and up", gate.shape, up.shape)
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"glu: activation {activation!r} is unknown, it takes {' or '.join(ACTIVATIONS)}.")
+    if activation not in (known := (*ACTIVATIONS, *ALONE)):
+        raise ValueError(f"glu: activation {activation!r} is unknown, it takes {' or '.join(known)}.")
     return (ShapedArray(gate.shape, F16),)
 
 
@@ -43,7 +45,7 @@ def _contract(gate: Array, up: Array, *, activation: str) -> Array:
 def _plain(
     gate: Float32[Array, "*shape"], up: Float32[Array, "*shape"], *, activation: str
 ) -> Float32[Array, "*shape"]:
-    return ACTIVATIONS[activation](gate) * up
+    return ALONE[activation](gate) if activation in ALONE else ACTIVATIONS[activation](gate) * up
 
 
 GLU = define(name="glu", shape=_shape, flops=per_element(6), contract=_contract, plain=_plain)

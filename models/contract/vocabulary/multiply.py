@@ -1,17 +1,19 @@
-"""`multiply` and `multiply_add`: a constant factor, as of embeddings, logits and residuals.
+"""`multiply` and `multiply_add`: a constant factor, as of embeddings, logits and residuals; `multiply_lanes`.
 
 Source: facts/contract2.md section 7, multipliers: rn32(RN64(x m)), and of a residual MAD32(y, m, x) =
-rn32(RN64(y m + x)), y m exact.
+rn32(RN64(y m + x)), y m exact. `multiply_lanes` has a factor for each lane among the weights:
+rn32(x m), exact in f64.
 """
 
 import math
 
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.core import ShapedArray
 from jaxtyping import Float32
 
-from models.contract.formats import F64, rn32
+from models.contract.formats import F64, mul32, rn32
 from models.contract.op import F32, Results, check_operand, check_same, define, per_element
 
 
@@ -25,6 +27,13 @@ def multiply_add(
 ) -> Float32[Array, "*shape"]:
     """The residual sum x + factor y, rounded once; the factor is an f32 value."""
     return MULTIPLY_ADD.bind(x, y, factor=factor)
+
+
+def multiply_lanes(
+    x: Float32[Array, "batch width"], factors: Float32[Array, " width"]
+) -> Float32[Array, "batch width"]:
+    """Each row of x times a factor for each lane; factors hold no subnormals."""
+    return MULTIPLY_LANES.bind(x, factors)
 
 
 def _check(op: str, factor: float) -> None:
@@ -44,6 +53,13 @@ def _shape_add(x: ShapedArray, y: ShapedArray, *, factor: float) -> Results:
     check_same("multiply_add", "shapes of x and y", x.shape, y.shape)
     check_same("multiply_add", "the factor and its f32 value", factor, float(np.float32(factor)))
     _check("multiply_add", factor)
+    return (ShapedArray(x.shape, F32),)
+
+
+def _shape_lanes(x: ShapedArray, factors: ShapedArray) -> Results:
+    check_operand("multiply_lanes", "x", x, 2, F32)
+    check_operand("multiply_lanes", "factors", factors, 1, F32)
+    check_same("multiply_lanes", "width of x and of the factors", x.shape[1], factors.shape[0])
     return (ShapedArray(x.shape, F32),)
 
 
@@ -80,4 +96,11 @@ MULTIPLY_ADD = define(
     flops=per_element(2),
     contract=lambda x, y, *, factor: scaled_sum(x, y, factor),
     plain=_plain_add,
+)
+MULTIPLY_LANES = define(
+    name="multiply_lanes",
+    shape=_shape_lanes,
+    flops=per_element(1),
+    contract=lambda x, factors: mul32(x, jnp.broadcast_to(factors, x.shape)),
+    plain=lambda x, factors: x * factors,
 )

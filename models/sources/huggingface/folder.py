@@ -169,7 +169,10 @@ class HuggingFaceWeights:
             of_all = len(entry.shape) == 3
             values = entry.floats(slice(expert, expert + 1)) if of_all else self._values(entry)
             out.append(source.of_expert(name, expert, values))
-        return out
+        if source.times is None:
+            return out
+        factor = self._values(self._entries[source.times[0]])[expert]
+        return [one * factor for one in out]
 
     def _halves(self, path: str) -> Halved:
         """Weights and exponents of a router; the last one is kept."""
@@ -209,6 +212,8 @@ class HuggingFaceWeights:
 
     def _stored(self, source: CheckpointTensor) -> Float32[np.ndarray, "*axes"]:
         """What a tensor is made of: one of the checkpoint, or several of equal width one behind the other."""
+        if source.times is not None:
+            return self._values(self._entries[source.name]) * self._values(self._entries[source.times[0]])
         if not source.behind:
             return self._values(self._entries[source.name])
         return np.concatenate([self._values(self._entries[name]) for name in source.names])

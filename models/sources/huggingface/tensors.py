@@ -198,12 +198,14 @@ def _check_names(
     scaled = [
         name + end for name in wanted if name in entries and entries[name].dtype == FP8 for end in SCALES
     ]
+    unused = family_of(config).unused
     known = {*wanted, *scaled, *([LM_HEAD, EMBEDDING] if config.tied else [])}
     unknown = [
         name
         for name, entry in entries.items()
         if name not in known
         and not _is_of_activations(name, wanted)
+        and not name.startswith(unused)
         and not (name.endswith(_SPEEDS) and _are_speeds(entry, config))
     ]
     if missing or unknown:

@@ -21,6 +21,11 @@ SCORED = {
     "variants/granite-moe": 5,
     "latent/v2-lite": 5,
     "latent/glm4-lite": 1,
+    "variants/gemma4": 5,
+    "variants/gemma4-apart": 1,
+    "variants/gemma4-experts": 1,
+    "variants/llama4": 5,
+    "variants/llama4-interleaved": 1,
 }
 CASES = [(name, 1) for name in SOME] + [("variants/mixtral", 2), *SCORED.items()]
 

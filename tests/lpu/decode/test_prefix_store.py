@@ -38,7 +38,8 @@ def test_a_cache_comes_back_with_every_byte_and_its_order_of_use(kv: str, tmp_pa
     assert again.nbytes == cache.nbytes
     for ours, theirs in zip(again.blocks(), cache.blocks(), strict=True):
         assert (ours.key, ours.before) == (theirs.key, theirs.before)
-        for one, other in zip(ours[1:], theirs[1:], strict=True):
+        assert ours.state is theirs.state is None
+        for one, other in zip(ours[1:4], theirs[1:4], strict=True):
             assert (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes())
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["cache"]
     smaller = load(tmp_path / "deep" / "cache", bound, BLOCK, capacity_bytes=cache.nbytes // 2)

@@ -9,11 +9,14 @@ from hostile_names import STEERING, program
 
 from compiler.options import CompileOptions
 from lpu import api
+from lpu.check.stated import machine
 from lpu.cli import app as cli
 from lpu.compare.compare import Comparison, RackComparison
 from lpu.compare.point import Point
 from lpu.figures.results import style
 from lpu.figures.shown import Shown
+from lpu.report.program import program_facts
+from lpu.screen import fact_lines, inert
 
 pytest.importorskip("plotly")
 pytest.importorskip("pandas")
@@ -103,6 +106,13 @@ def test_names_of_a_program_do_nothing_in_a_notebook() -> None:
     assert not STEERING & set(text)
     assert "<img" not in text
     assert "<a " not in text
+
+
+def test_names_of_a_program_leave_the_text_of_a_report_short() -> None:
+    long = program()
+    for text in (str(api.report(long)), fact_lines(program_facts(long)), machine(long.manifest)):
+        assert not STEERING & set(inert(text))
+        assert max(map(len, text.splitlines())) < 420  # a name alone has 370 characters
 
 
 def test_a_difference_is_written_as_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

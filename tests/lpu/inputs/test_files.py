@@ -139,6 +139,8 @@ def test_a_rack_is_found_by_its_catalog_name(tmp_path: Path) -> None:
         (("name: mine", "name: 2024-13-45"), "mine.yaml:1:7: month must be in 1..12"),
         (("name: mine", "? [a]\n: 1\nname: mine"), "mine.yaml:1:3: ?: is no key here"),
         (("name: mine", "name: \x07"), "mine.yaml:1:1: unacceptable character"),
+        (("name: mine", 'name: "a\\u202eb"'), "mine.yaml:1:7: the text holds the control character U+202E"),
+        (("name: mine", 'name: "a\\eb"'), "mine.yaml:1:7: the text holds the control character U+001B"),
     ],
 )
 def test_a_wrong_rack_file_is_answered_with_line_column_key_and_remedy(
@@ -285,3 +287,10 @@ def test_a_catalog_rack_written_down_as_json_reads_the_same(tmp_path: Path) -> N
 def test_reading_files_does_not_load_jax() -> None:
     code = "import sys, lpu.inputs.files; lpu.inputs.files.read_rack('pair'); sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_folder_whose_name_steers_a_screen_is_refused_before_a_program_has_it(tmp_path: Path) -> None:
+    folder = tmp_path / "a\x1b[31m\u202eb"
+    folder.mkdir()
+    with pytest.raises(FileError, match="holds control characters, which no program may"):
+        read_model(folder)

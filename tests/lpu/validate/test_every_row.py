@@ -108,6 +108,7 @@ WRONG: dict[str, tuple[Wrong, ...]] = {
         chip(7, mxm_fill_cycles=8_000),
         chip(7, sram_bytes_per_cycle=200),
         levels(8, {"hop_ns": 20_000}),
+        chip(9, clock_hz=500_000_000),
         chip(11, clock_hz=800_000_000),
         host,
     ),

@@ -1,4 +1,4 @@
-"""Makes tiny checkpoints of the dense families in `families/` beside this file, with logits of transformers.
+"""Makes tiny checkpoints of dense families and encoders in `families/` here, with logits of transformers.
 
 Not part of the test suite. In an environment of its own (transformers 5.24.0, torch 2.13.0+cpu):
     python make_families.py [NAME ...]
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -91,9 +92,21 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
     "exaone4": {"model_type": "exaone4", "layer_types": [SLIDING, FULL]},
     "seed-oss": {"model_type": "seed_oss", "head_dim": 16, "attention_out_bias": True},
+    "bert-answers": {"model_type": "bert", "architectures": ["BertForQuestionAnswering"]},
+    "bert-labels": {
+        "model_type": "bert",
+        "architectures": ["BertForTokenClassification"],
+        "id2label": {"0": "O", "1": "B", "2": "I"},
+        "intermediate_size": 96,
+        "num_attention_heads": 2,
+        "type_vocab_size": 3,
+        "layer_norm_eps": 1e-6,
+    },
 }
 _UNSAID = {"smollm3": ["sliding_window"], "granite": ["sliding_window"], "olmo2": ["sliding_window"]}
 _UNSAID |= {"seed-oss": ["sliding_window"]}
+_OF_DECODERS = ["sliding_window", "num_key_value_heads", "rms_norm_eps", "tie_word_embeddings"]
+_UNSAID |= {"bert-answers": _OF_DECODERS, "bert-labels": _OF_DECODERS}
 
 
 def make(name: str) -> None:
@@ -104,27 +117,33 @@ def make(name: str) -> None:
     keys = {k: v for k, v in (BASE | FAMILIES[name]).items() if k not in _UNSAID.get(name, [])}
     (at / "config.json").write_text(json.dumps(keys))
     config = AutoConfig.from_pretrained(at)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
+    made = keys.get("architectures")
+    encodes = bool(made)
+    maker = getattr(transformers, made[0])._from_config if made else AutoModelForCausalLM.from_config
+    model = maker(config, attn_implementation="eager").float().eval()
     generator = torch.Generator().manual_seed(len(name))
     plus = name.startswith("gemma")  # their gains are stored less 1
     for path, tensor in model.named_parameters():
         noise = torch.randn(tensor.shape, generator=generator)
-        if path.endswith("norm.weight"):
+        if path.lower().endswith("norm.weight"):
             value = 0.1 * noise + (0 if plus else 1)
         elif path.endswith("bias"):
             value = 0.2 * noise
         else:
             value = tensor.shape[-1] ** -0.5 * noise
         tensor.data.copy_(value.to(torch.float16).float())
-    if config.tie_word_embeddings:
+    tied = config.tie_word_embeddings and not encodes
+    if tied:
         model.tie_weights()
     held = {path: value.to(torch.float16).clone() for path, value in model.state_dict().items()}
-    if config.tie_word_embeddings:
+    if tied:
         held.pop("lm_head.weight", None)
     save_file(held, at / "model.safetensors", {"format": "pt"})
     tokens = torch.randint(0, keys["vocab_size"], (1, TOKENS), generator=generator)
     with torch.no_grad():
-        logits = model(tokens).logits[0].numpy()
+        out = model(tokens)
+    spans = "start_logits" in out
+    logits = (torch.stack([out.start_logits, out.end_logits], -1) if spans else out.logits)[0].numpy()
     np.savez(at / "expected.npz", tokens=tokens[0].numpy().astype(np.int32), logits=logits)
     size = sum(path.stat().st_size for path in at.iterdir())
     print(f"{name}: {size} bytes, largest logit {np.abs(logits).max():.2f}")

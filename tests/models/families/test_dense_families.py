@@ -20,7 +20,7 @@ from models.sources.weights import check_shapes, weight_shapes
 from models.step import Step, family_step
 
 FOLDERS = sorted(Path(__file__).parents[1].glob("data/families/*"))
-QUICK = [folder for folder in FOLDERS if folder.name in ("phi3", "granite", "smollm3")]
+QUICK = [folder for folder in FOLDERS if folder.name in ("phi3", "granite", "smollm3", "bert-labels")]
 CLOSE_TO_TRANSFORMERS, CLOSE_TO_PLAIN = 1e-5, 3e-3
 Arrays = dict[str, jax.Array]
 

@@ -1,0 +1,1 @@
+"""Encoders of the kind of BERT: keys, tensors, modules."""

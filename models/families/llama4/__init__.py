@@ -1,0 +1,1 @@
+"""Llama 4 (text): keys, tensors, modules."""
