@@ -40,7 +40,6 @@ from lpu.diff.sensitivity import sensitivity as sensitivity
 from lpu.energy.ask import Energy as Energy
 from lpu.energy.ask import energy as energy
 from lpu.folder import Progress, check_program, quiet
-from lpu.folder import load_handover as load_handover
 from lpu.folder import load_prefill as load_prefill
 from lpu.folder import load_program as load_program
 from lpu.folder import load_step as load_step

@@ -184,6 +184,7 @@ def certify(
     from lpu import api
     from lpu.cli.show_run import estimated, failures, prompts_from, show_certificate
     from lpu.decode.generate import steps_needed
+    from lpu.folder import load_handover
     from lpu.inputs.prompts import made_up
     from lpu.outputs.write import write_json
 
@@ -196,7 +197,7 @@ def certify(
         if is_program(model):
             given.refuse(sorted((OF_A_MODEL | {"python"}) & given), "has no meaning for a saved program")
             saved = api.load_step(model)
-            long, moves = api.load_prefill(model, saved), api.load_handover(model)
+            long, moves = api.load_prefill(model, saved), load_handover(model)
             opened = api.reopen(saved.manifest, changes.weights, None, changes.trust)
         else:
             opened = api.open_model(model, **changes.given(len(wanted) if wanted else None))
