@@ -129,6 +129,18 @@ FOLDERS: dict[str, dict[str, Any]] = {
     "qwen3-next": QWEN | {"model_type": "qwen3_next", "intermediate_size": 80, "mlp_only_layers": [0]},
     "qwen3.5-moe": QWEN | {"model_type": "qwen3_5_moe_text"},
 }
+FOLDERS["granite4-moe"] = FOLDERS["granite4-dense"] | {
+    "num_local_experts": 6,
+    "num_experts_per_tok": 2,
+    "intermediate_size": 32,
+    "shared_intermediate_size": 64,
+}
+STORED = {
+    "experts.gate_up_proj": "input_linear.weight",
+    "experts.down_proj": "output_linear.weight",
+    "router.weight": "router.layer.weight",
+}  # names in memory, and in checkpoints
+WHOLE = ("qwen3.5-moe", "granite4-moe")  # checkpoints hold all experts in one tensor
 HALF = tuple(name for name in FOLDERS if name.startswith("qwen"))  # stored in fp16, gains less 1
 
 
@@ -158,7 +170,9 @@ def make(folder: Path, names: list[str]) -> None:
         held = {path: value.detach().clone() for path, value in model.state_dict().items()}
         if keys["model_type"] == "nemotron_h":
             held = {path.replace("model.", "backbone.", 1): value for path, value in held.items()}
-        if keys["model_type"] != "qwen3_5_moe_text":  # whose checkpoints hold all experts in one tensor
+        for ours, theirs in STORED.items() if name == "granite4-moe" else ():
+            held = {path.replace(ours, theirs): value for path, value in held.items()}
+        if name not in WHOLE:
             held = {path: value for path, values in held.items() for path, value in _alone(path, values)}
         if model.config.tie_word_embeddings:
             held.pop("lm_head.weight", None)

@@ -63,9 +63,9 @@ def certify(
     """
     program = saved if rack is None else compile_program(model.source(), rack, options, progress)
     assert program is not None
-    proved, proof = in_words(program, readers_of(model))
-    rows = sum(require(check(program, context)).rows for context in model.contexts)
     how = how or CertifyOptions()
+    proved, proof = in_words(program, readers_of(model), how.chunks, how.moves)
+    rows = sum(require(check(program, context)).rows for context in model.contexts)
     stream = how.stream
     machine = machine_of(program, model, stream, progress)
     if streamed := isinstance(machine, StreamedMachine):
@@ -86,6 +86,8 @@ def certify(
         ),
     ]
     del machine
+    if how.chunks is not None and not streamed:
+        found.append(ways.take_chunks(program, how.chunks))
     if rack is not None:
         if how.prefill is not None and not streamed:
             found.append(ways.take_prefill(how.prefill, settled))
@@ -147,6 +149,10 @@ def _at_least(least: int, options: CompileOptions, chips: int) -> tuple[CompileO
     if raised == tp:
         return replace(options, tp=tp), ""
     return replace(options, tp=raised, pp=None), f" (tp {raised})"
+
+
+def _chunked(tokens: int) -> str:
+    return f"prefill in chunks of {tokens}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,25 +217,29 @@ class _Ways:
 
     def take_prefill(self, tokens: int, options: CompileOptions) -> BitsCompared:
         """Compile a prefill program beside the same decode program, check both, run, compare."""
-        name = f"prefill in chunks of {tokens}"
-        if all(len(prompt) < tokens for prompt in self.base.prompts):
-            return BitsCompared(name=name, equal=None, detail=f"no prompt has {tokens} tokens")
         sources = self.model.source(), self.model.source(tokens)
         try:
             decode, long = compile_pair(*sources, self.rack, options, self.progress)
         except CompileError as error:
-            return BitsCompared(name=name, equal=None, detail=f"cannot be compiled: {error}")
+            return BitsCompared(name=_chunked(tokens), equal=None, detail=f"cannot be compiled: {error}")
+        return self.take_chunks(decode, long)
+
+    def take_chunks(self, decode: Program, long: Program) -> BitsCompared:
+        """Check both programs of a pair, run, compare."""
         for program in (decode, long):
             for context in program.manifest.contexts:
                 require(check(program, context))
         require(pair(decode, long))
+        tokens = long.manifest.chunk
+        if all(len(prompt) < tokens for prompt in self.base.prompts):
+            return BitsCompared(name=_chunked(tokens), equal=None, detail=f"no prompt has {tokens} tokens")
 
         def both(model: OpenModel) -> tuple[Decode, Prefill]:
             machine = machine_of(decode, model, stream=False)
             assert isinstance(machine, Machine)
             return restart_pair(machine, share_image(long, model, machine))
 
-        return self.take(name, both, long)
+        return self.take(_chunked(tokens), both, long)
 
     def take_child(self, child: Child) -> BitsCompared:
         """Compile and run in another process and compare both digests."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from compiler.program.program import Program
 from lpu.run.streamed.feed import StreamRate
 
 
@@ -14,7 +15,9 @@ class CertifyOptions:
     pythons: other interpreters with lpu-emulator installed, perhaps under another JAX. stream: take weights
     call by call and layer by layer; None: if they exceed the host's memory. The f32 reports, which need all
     weights at once, are left out then. estimated: called before the first streamed step, with what a step
-    takes. corrupt: for tests, the comparison (or "all") whose run gets one flipped bit in one weight.
+    takes. chunks: of a saved program the prefill program beside it, proved and compared as of `prefill`;
+    moves: those that move its KV, proved. corrupt: for tests, the comparison (or "all") whose run gets one
+    flipped bit in one weight.
     """
 
     prefill: int | None = None
@@ -22,4 +25,6 @@ class CertifyOptions:
     pythons: tuple[str, ...] = ()
     stream: bool | None = None
     estimated: Callable[[StreamRate], None] | None = None
+    chunks: Program | None = None
+    moves: tuple[Program | None, Program | None] = (None, None)
     corrupt: str = ""

@@ -184,6 +184,7 @@ def certify(
     from lpu import api
     from lpu.cli.show_run import estimated, failures, prompts_from, show_certificate
     from lpu.decode.generate import steps_needed
+    from lpu.folder import load_handover
     from lpu.inputs.prompts import made_up
     from lpu.outputs.write import write_json
 
@@ -192,10 +193,11 @@ def certify(
     if output:
         api.check_writable(output)
     with progress() as bar:
-        saved = None
+        saved, long, moves = None, None, (None, None)
         if is_program(model):
             given.refuse(sorted((OF_A_MODEL | {"python"}) & given), "has no meaning for a saved program")
             saved = api.load_step(model)
+            long, moves = api.load_prefill(model, saved), load_handover(model)
             opened = api.reopen(saved.manifest, changes.weights, None, changes.trust)
         else:
             opened = api.open_model(model, **changes.given(len(wanted) if wanted else None))
@@ -204,7 +206,9 @@ def certify(
         if wanted:
             wanted = api.prompt_ids(wanted, opened, opened.vocab, chat=prompts.chat)
         else:
-            wanted = made_up(opened, certifying.prefill or 0)
+            chunk = long.manifest.chunk if long else 0
+            chunk = chunk if chunk + prompts.tokens <= max(opened.contexts) else 0
+            wanted = made_up(opened, certifying.prefill or chunk)
         found = api.certify(
             opened,
             rack=rack,
@@ -217,6 +221,8 @@ def certify(
                 pythons=certifying.python,
                 stream=certifying.stream,
                 estimated=estimated(terminal, steps_needed(wanted, prompts.tokens)),
+                chunks=long,
+                moves=moves,
                 corrupt=certifying.corrupt,
             ),
             program=saved,

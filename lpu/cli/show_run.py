@@ -8,9 +8,10 @@ from lpu.api import Run
 from lpu.certify.certificate import Certificate
 from lpu.cli.stream import quoted
 from lpu.cli.terminal import Terminal
-from lpu.report.words import EXACT, kind, label_of, size
+from lpu.report.words import CAUTION_FACTOR, EXACT, caution, kind, label_of, size
 from lpu.run.clips import in_words
 from lpu.run.streamed.feed import StreamRate
+from models.families.registry import config_of
 
 WORDS = {True: "equal", False: "DIFFERENT", None: "not compared"}
 
@@ -18,6 +19,12 @@ WORDS = {True: "equal", False: "DIFFERENT", None: "not compared"}
 def prompts_from(*, given: bool) -> str:
     """Where the prompts of a decode come from."""
     return "given" if given else "made up"
+
+
+def _caution(chip: str) -> list[tuple[str, str]]:
+    """What the latency of a chip without public measurements is to be read with."""
+    said = caution(chip)
+    return [] if said is None else [("caution", said)]
 
 
 def _prompt_facts(given: bool) -> list[tuple[str, str]]:
@@ -78,6 +85,7 @@ def show_run(terminal: Terminal, done: Run, *, streamed: bool = False, given: bo
                 f"{body['mean_latency_cycles']:,.0f} cycles = {body['mean_latency_microseconds']:.2f} us "
                 f"per {done.per} ({kind(chip)}; clock {clock / 1e9:.4f} GHz)",
             ),
+            *_caution(chip),
             ("emulated", f"{body['emulated_seconds_per_step']:.4f} s per step here (measured, median)"),
             ("clipped", in_words(done.clipped)),
             ("program", body["program_sha256"]),
@@ -105,6 +113,7 @@ def run_body(done: Run) -> dict[str, Any]:
         "schema": "lpu-run/1",
         "kind": EXACT,
         "label": label_of(manifest.chip.name),
+        "caution_factor": CAUTION_FACTOR if label_of(manifest.chip.name) else None,
         "emulated_kind": "measured",
         "model": asdict(manifest.model) | {"weights": done.weights},
         "rack": manifest.rack,
@@ -153,8 +162,10 @@ def show_certificate(
             for one in found.comparisons
         ],
     )
+    fields = found.model.config
+    per = "step of whole sequences" if fields and config_of(fields).encodes else "token"
     cycles = ", ".join(
-        f"{count:,} cycles = {count * 1e6 / found.clock_hz:.2f} us per token at context {context}"
+        f"{count:,} cycles = {count * 1e6 / found.clock_hz:.2f} us per {per} at context {context}"
         for context, count in found.cycles_per_token.items()
     )
     facts = [
@@ -164,6 +175,7 @@ def show_certificate(
         ("checked", f"{found.rows_checked:,} rows, all rules hold"),
         ("proof", found.proof),
         ("latency", f"{cycles} ({kind(found.chip)})"),
+        *_caution(found.chip),
         ("clipped", in_words(found.clipped)),
         ("inputs", found.inputs_sha256),
         ("program", found.program_sha256),

@@ -106,27 +106,30 @@
     for (let i = 0; i < block.op.length; i++) {
       const [kind, text, order] = unitOf(block, i);
       if (rank !== "all" && block.chip[i] !== +rank) continue;
-      if (only === "critical" ? !critical.has(i) : only !== "all" && kind !== only) continue;
-      const key = block.chip[i] * 10000 + order;
-      if (!lines.has(key)) lines.set(key, `chip ${call.chips[block.chip[i]]} ${name(call, text)}`);
-      kept.push([i, key, kind]);
+      if (only === "critical" ? !critical.has(i) : only === "lanes" ? kind !== "links" : only !== "all" && kind !== only) continue;
+      const lanes = only === "lanes" ? Array.from({ length: block.lanes[i] }, (_, j) => block.lane[i] + j) : [-1];
+      for (const lane of lanes) {
+        const key = (block.chip[i] * 10000 + order) * 1000 + lane + 1;
+        if (!lines.has(key)) lines.set(key, `chip ${call.chips[block.chip[i]]} ${name(call, text)}` + (lane < 0 ? "" : ` lane ${lane}`));
+        kept.push([i, key]);
+      }
     }
     const keys = [...lines.keys()].sort((a, b) => a - b), at = new Map(keys.map((key, i) => [key, i]));
     const place = new Map(kept.map(([i, key]) => [i, at.get(key)]));
     const height = Math.min(1600, 160 + 14 * Math.max(keys.length, 6));
     const width = Math.max(2, Math.min(11, 0.7 * (height - 100) / Math.max(keys.length, 1)));
     const byOp = new Map();
-    for (const [i] of kept) {
+    for (const [i, key] of kept) {
       const op = block.op[i];
       if (!byOp.has(op)) byOp.set(op, { x: [], y: [], text: [] });
       const trace = byOp.get(op), begin = call.base + block.t0[i], end = begin + block.hold[i];
-      const where = lines.get(keys[place.get(i)]);
+      const where = lines.get(key);
       const text = `${detail.ops[op]} n ${block.n[i]}, ${where}`
         + (block.lanes[i] ? `, lanes ${block.lane[i]} to ${block.lane[i] + block.lanes[i] - 1}` : "")
         + `<br>cycles ${number(begin)} to ${number(end)}, result at ${number(call.base + block.t1[i])}`
         + `<br>row ${block.row[i]} of the block` + (critical.has(i) ? "<br>on the critical path" : "");
       trace.x.push(begin, (begin + end) / 2, end, null);
-      trace.y.push(...Array(3).fill(place.get(i)), null);
+      trace.y.push(...Array(3).fill(at.get(key)), null);
       trace.text.push(text, text, text, null);
     }
     const traces = [...byOp.entries()].sort((a, b) => a[0] - b[0]).map(([op, one], i) => ({
@@ -153,7 +156,7 @@
       xaxis: { title: { text: "cycle of the step" }, range: [call.base, call.base + block.cycles] },
       yaxis: { autorange: "reversed", tickvals: few ? keys.map((_, i) => i) : [], ticktext: few ? keys.map((key) => lines.get(key)) : [], zeroline: false } }), config);
     rowsDrawn = true;
-    $("rows-said").textContent = `${call.name}: ${number(kept.length)} rows on ${number(keys.length)} units and links, `
+    $("rows-said").textContent = `${call.name}: ${number(place.size)} rows on ${number(keys.length)} ${only === "lanes" ? "lanes" : "units and links"}, `
       + `${number(block.cycles)} cycles from cycle ${number(call.base)}`
       + (block.left_out ? `; ${number(block.left_out)} short rows off the critical path are left out` : "") + ".";
     chain(call, block);

@@ -25,6 +25,7 @@ UNITS = {
     "drains": "drains",
     "chains": "VXM chains",
     "links": "links",
+    "lanes": "links, lane by lane",
     "host lanes": "host lanes",
 }
 BUTTONS = {

@@ -124,11 +124,19 @@ def proof_line(proof: Proof | str) -> str:
     return f"prove: {rows:,} rows compute {plain(proof.verdicts[DECODE].model)}, for every input"
 
 
-def in_words(program: Program, own: OwnReaders | None = None) -> tuple[bool | None, str]:
-    """Whether a program is proved, and what is to say; None if no reader knows its model."""
+def in_words(
+    program: Program,
+    own: OwnReaders | None = None,
+    prefill: Program | None = None,
+    moves: tuple[Program | None, Program | None] = (None, None),
+) -> tuple[bool | None, str]:
+    """Whether a program and those of its memory image are proved, and what is to say; None without a reader.
+
+    moves: the programs of ingest and egress.
+    """
     if not known(program) and own is None:
         return None, left_out(program)
-    found = prove_programs(program, own=own)
+    found = prove_programs(program, prefill, *moves, own=own)
     return found.ok, found.reason or proof_line(found)
 
 

@@ -12,14 +12,16 @@ class ExpertNames:
     """What a layer's experts are called in a checkpoint.
 
     block: their module; router: its weights, bias: its bias, shared: the shared expert, shared_gate: the
-    weights of its gate, all under the block; matrices: gate, up and down of an expert. every: of all experts,
-    gate and up, and down, each in one tensor: [experts, out, k], if turned [experts, k, out].
+    weights of its gate, all under the block; both: of shared ones, gates and then ups in one; matrices: gate,
+    up and down of an expert. every: of all experts, gate and up, and down, each in one tensor: [experts, out,
+    k], if turned [experts, k, out].
     """
 
     block: str = "mlp"
     router: str = "gate.weight"
     bias: str = "gate.e_score_correction_bias"
     shared: str = "shared_experts"
+    both: str = ""
     shared_gate: str = "shared_expert_gate.weight"
     matrices: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")
     every: tuple[str, str] | None = None
@@ -82,10 +84,11 @@ def stack(path: str, theirs: str, names: ExpertNames, counts: ExpertCounts) -> C
     down = path.endswith(".down")
     matrices, width = names.matrices[2:] if down else names.matrices[:2], counts.width
     shape = (counts.hidden, width) if down else (width, counts.hidden)
-    shared = tuple(f"{theirs}.{names.shared}.{name}.weight" for name in matrices)
+    of_shared = (names.both,) if names.both and not down else matrices
+    shared = tuple(f"{theirs}.{names.shared}.{name}.weight" for name in of_shared)
     stored: dict[str, tuple[int, ...]] = {}
-    if counts.shared > 1:
-        wide = counts.shared * width
+    if counts.shared > 1 or names.both:
+        wide = counts.shared * width * (2 if names.both and not down else 1)
         stored = dict.fromkeys(shared, (counts.hidden, wide) if down else (wide, counts.hidden))
     if names.every is None:
         numbers = range(counts.experts)

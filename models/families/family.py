@@ -53,7 +53,8 @@ class CheckpointTensor:
     of `models.rope.lane_order`. by_head: which rows of each head are ours. stack: of experts, the names of
     the matrices of each, all of that shape, whose columns lie side by side; they are quantised together.
     stored: names with other shapes there; of a stack [experts, out, k], if turned [experts, k, out], of the
-    first experts, and a matrix in which those that name it have equal parts of rows or columns.
+    first experts, and a matrix in which those that name it have equal parts of rows or columns; of the rows
+    of either where it holds gates and then ups. factor: what all of a stack is multiplied by.
     every: of experts that one tensor [experts, k, n] holds, which of its columns are ours, in our order.
     table: whether a matrix stays as it lies, rounded to fp16, as that of token vectors.
     half: whether a matrix stays fp16 (`models.contract.scales.half`), as of routers. plus: what is added to
@@ -71,6 +72,7 @@ class CheckpointTensor:
     stack: tuple[tuple[str, ...], ...] = ()
     stored: tuple[tuple[str, tuple[int, ...]], ...] = ()
     turned: bool = False
+    factor: float = 1.0
     every: tuple[int, ...] = ()
     half: bool = False
     table: bool = False
@@ -95,8 +97,12 @@ class CheckpointTensor:
     @property
     def stack_width(self) -> int:
         """Columns of each expert of a stack."""
-        each = ((self.shape_of(name), self.shape[0]) for name in self.stack[-1])
-        return sum(stored[2 if self.turned else 1] if len(stored) == 3 else own for stored, own in each)
+        return sum(map(self._width, self.stack[0]))
+
+    def _width(self, name: str) -> int:
+        """Columns that a tensor gives an expert."""
+        stored = self.shape_of(name)
+        return stored[2 if self.turned else 1] if len(stored) == 3 else self.shape[0]
 
     def of_expert(
         self, name: str, expert: int, values: Shaped[np.ndarray, "*axes"]
@@ -107,14 +113,17 @@ class CheckpointTensor:
         sharing = [i for i, each in enumerate(self.stack) if name in each]
         if len(sharing) == 1:
             return values
-        axis = 0 if values.shape[1] == self.shape[1] else 1
-        return np.split(values, len(sharing), axis)[expert - sharing[0]]
+        axis, own = (0 if values.shape[1] == self.shape[1] else 1), expert - sharing[0]
+        if axis == 0 and len(values) > len(sharing) * self.shape[0]:  # gates of all, then ups of all
+            both = values.reshape(-1, len(sharing), self.shape[0], values.shape[1])
+            return both[:, own].reshape(-1, values.shape[1])
+        return np.split(values, len(sharing), axis)[own]
 
     @property
     def own_shape(self) -> tuple[int, ...]:
         """The shape of what is taken of it."""
         if self.behind:
-            return (sum(self.shape_of(name)[0] for name in self.names), *self.shape[1:])
+            return (sum(self.shape_of(name)[0] for name in (self.name, *self.behind)), *self.shape[1:])
         if self.by_head is not None:
             return (self.by_head.heads * self.by_head.count, *self.shape[1:])
         if self.made is not None:

@@ -6,6 +6,7 @@ Source of names: transformers 5.24, modeling_ of the model_types here.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -41,7 +42,7 @@ def tensors(config: HybridConfig) -> Iterator[CheckpointTensor]:
             if part == EXPERTS:
                 ours = f"layers.{i}.experts"
                 yield gain(f"{ours}.norm", f"{theirs}.{names.ffn_norm}")
-                yield from _experts(config, names, ours, f"{theirs}.{names.ffn}")
+                yield from _experts(config, names, ours, theirs if names.apart else f"{theirs}.{names.ffn}")
     yield gain("norm", names.last)
     head = names.table if config.tied else LM_HEAD
     yield matrix(config, HEAD, head, (config.vocab, config.hidden), "head")
@@ -100,5 +101,5 @@ def _experts(config: HybridConfig, names: Names, ours: str, theirs: str) -> Iter
         config.hidden, config.experts, config.shared, config.expert_ffn, gated=config.shared_gate
     )
     yield from router(ours, theirs, names.experts, counts)
-    for name in ("gate_up", "down"):
-        yield stack(f"{ours}.{name}", theirs, names.experts, counts)
+    yield stack(f"{ours}.gate_up", theirs, names.experts, counts)
+    yield replace(stack(f"{ours}.down", theirs, names.experts, counts), factor=config.factor("down"))

@@ -8,6 +8,13 @@ from dataclasses import dataclass, replace
 from models.families.expert_tensors import ExpertNames
 
 _JAMBA_EXPERTS = ExpertNames(router="router.weight")
+_GRANITE_EXPERTS = ExpertNames(
+    router="block_sparse_moe.router.layer.weight",
+    every=("block_sparse_moe.input_linear.weight", "block_sparse_moe.output_linear.weight"),
+    shared="shared_mlp",
+    both="input_linear",
+    matrices=("", "", "output_linear"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,8 +22,8 @@ class Names:
     """What the tensors of a checkpoint are called: table, last norm, and in a layer its modules and norms.
 
     norm: of a layer's first part; ffn_norm: of its FFN; gate_up: of an FFN that holds both in one tensor.
-    experts: names in the module of experts, which is the FFN's. plus: what gains of norms lack. step_norms:
-    of Mamba-1, what time steps are made of, B and C.
+    experts: names in the module of experts, which is the FFN's, or in the layer if they are `apart`. plus:
+    what gains of norms lack. step_norms: of Mamba-1, what time steps are made of, B and C.
     """
 
     table: str = "model.embed_tokens.weight"
@@ -30,6 +37,7 @@ class Names:
     gate_up: str = ""
     down: str = "down_proj"
     experts: ExpertNames = _JAMBA_EXPERTS
+    apart: bool = False
     plus: float = 0.0
     step_norms: tuple[str, str, str] = ("dt_layernorm", "b_layernorm", "c_layernorm")
 
@@ -81,5 +89,7 @@ NAMES = {
         ffn_norm="post_attention_layernorm",
         gate_up="input_linear",
         down="output_linear",
+        experts=_GRANITE_EXPERTS,
+        apart=True,
     ),
 }

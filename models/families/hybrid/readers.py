@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from models.configs.hybrid import ATTENTION, BOTH, FFN, MIXER, HybridConfig
+from models.configs.hybrid import ATTENTION, BOTH, EXPERTS, FFN, MIXER, HybridConfig
 from models.families.hybrid.jamba import read_jamba
 from models.families.hybrid.keys import LONGEST, config_of, mixer_of, no_biases, numbers_of
 from models.families.hybrid.nemotron import read_nemotron
@@ -130,12 +130,9 @@ def _bamba(keys: Keys, name: str) -> HybridConfig:
 
 
 def _granite(keys: Keys, name: str) -> HybridConfig:
-    """Granite 4 without experts: multipliers, and RoPE only where it is asked for."""
+    """Granite 4: multipliers, RoPE only where it is asked for, experts beside an FFN that all tokens take."""
     no_biases(keys, "attention_bias", "mlp_bias")
-    experts = keys.get("num_local_experts", 8)
-    if experts not in (0, None):
-        raise keys.error("num_local_experts", experts, "experts are not supported, only dense models are")
-    keys.get("intermediate_size")  # of experts
+    routed = _granite_experts(keys)
     layers = keys.stated("num_hidden_layers", 32)
     known = {"linear_attention": MIXER, "mamba": MIXER, "full_attention": ATTENTION, "attention": ATTENTION}
     kinds = keys.get("layer_types") or keys.get("layers_block_type") or ["linear_attention"] * layers
@@ -159,12 +156,30 @@ def _granite(keys: Keys, name: str) -> HybridConfig:
         keys,
         name,
         "granitemoehybrid",
-        tuple(known[one] + FFN for one in kinds),
+        tuple(known[one] + (EXPERTS if routed else FFN) for one in kinds),
         factors,
         mixer_norm="gated",
         rope=kind == "rope",
+        **routed,
         ffn_key="shared_intermediate_size",
     )
+
+
+def _granite_experts(keys: Keys) -> dict[str, int]:
+    """Experts, and the FFN beside them as experts of their width that every token takes; {} for none."""
+    experts, width = keys.get("num_local_experts", 8), keys.stated("intermediate_size", 11008)
+    if experts in (0, None):
+        return {}
+    beside = keys.stated("shared_intermediate_size", 1024)
+    if beside % width:
+        why = f"only whole multiples of an expert's intermediate_size, {width}, are supported"
+        raise keys.error("shared_intermediate_size", beside, why)
+    return {
+        "experts": keys.stated("num_local_experts", 8),
+        "chosen": keys.stated("num_experts_per_tok", 2),
+        "expert_ffn": width,
+        "shared": beside // width,
+    }
 
 
 def _decoder(

@@ -168,7 +168,8 @@ class HuggingFaceWeights:
             entry = self._entries[name]
             of_all = len(entry.shape) == 3
             values = entry.floats(slice(expert, expert + 1)) if of_all else self._values(entry)
-            out.append(source.of_expert(name, expert, values))
+            own = source.of_expert(name, expert, values)
+            out.append(own if source.factor == 1 else own * np.float32(source.factor))
         if source.times is None:
             return out
         factor = self._values(self._entries[source.times[0]])[expert]

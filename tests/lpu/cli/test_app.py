@@ -164,8 +164,10 @@ def test_run_prints_text_cycles_and_digests(capsys: pytest.CaptureFixture[str], 
     assert err == ""
     assert "256,72,105 -> " in out
     assert "steps       5 (5 in context 32)" in out
+    assert "caution     served systems of the older chip took 2.4 x" in out
     assert lpu("run", program, "--prompt-ids", "256,72,105", "--tokens", "3", "--json") == 0
     body = one_object(capsys, "lpu-run/1")
+    assert body["caution_factor"] == 2.4
     assert body["logits_sha256"] in out
     assert body["total_cycles"] == 5 * body["mean_latency_cycles"]
     assert len(body["sequences"][0]["token_ids"]) == 3

@@ -23,15 +23,17 @@ def compiled(name: str, prefill: int | None = None) -> Compiled:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("drafter", ["bamba", "mamba2"])
-def test_drafted_tokens_are_those_of_greedy_decode(drafter: str) -> None:
-    big, small = compiled("bamba", prefill=4), compiled(drafter)
+@pytest.mark.parametrize(
+    ("target", "drafter"), [("bamba", "bamba"), ("bamba", "mamba2"), ("qwen3-next", "mamba2")]
+)
+def test_drafted_tokens_are_those_of_greedy_decode(target: str, drafter: str) -> None:
+    big, small = compiled(target, prefill=4), compiled(drafter)
     found = api.speculate(big, small, PROMPTS, tokens=9, ignore_eos=True)
     alone = api.run(big, PROMPTS, tokens=9)
     assert found.tokens == alone.generation.tokens
     for ours, theirs in zip(found.speculation.logits, alone.generation.logits, strict=True):
         assert ours.tobytes() == theirs[-9:].tobytes()
-    assert (found.speculation.accepted == found.speculation.drafted) == (drafter == "bamba")
+    assert (found.speculation.accepted == found.speculation.drafted) == (drafter == target)
     assert all(one.verifying > 0 for one in found.rounds)
 
 

@@ -4,8 +4,10 @@ import base64
 import gzip
 import json
 import re
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import pytest
@@ -118,6 +120,30 @@ def test_the_rows_of_a_page_are_those_of_the_program(text: str) -> None:
         spent = sum(block["t1"][row] - block["t0"][row] for row, _, _ in block["chain"])
         assert waited + spent == block["cycles"]
     assert placed == len(made.expand(80))
+
+
+@pytest.mark.skipif(which("node") is None, reason="no node here, which runs the script of a page")
+def test_the_script_of_a_page_draws_rows_by_unit_by_link_and_by_lane(text: str, tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text(text)
+    words = ["node", Path(__file__).parent / "stand_in.js", tmp_path / "page.html", "all", "links", "lanes"]
+    done = subprocess.run(words, check=True, capture_output=True, text=True, timeout=120)
+    found = json.loads(done.stdout)
+    rows = data_of(text)["rows"]
+    longest = max(rows["blocks"], key=lambda block: block["cycles"])
+    sent = [i for i, peer in enumerate(longest["peer"]) if peer >= 0]
+    drawn = {unit: sum(y is not None for y in one["bars"]) // 3 for unit, one in found.items()}
+    assert drawn["all"] == len(longest["op"])
+    assert drawn["links"] == len(sent) > 0
+    assert drawn["lanes"] == sum(longest["lanes"][i] for i in sent)
+    names = {
+        f"chip {chip} link to {peer} lane {lane}"
+        for chip, peer, first, lanes in zip(
+            *([longest[key][i] for i in sent] for key in ("chip", "peer", "lane", "lanes")), strict=True
+        )
+        for lane in range(first, first + lanes)
+    }
+    assert set(found["lanes"]["lines"]) == names
+    assert f"{len(sent)} rows on {len(names)} lanes" in found["lanes"]["said"]
 
 
 def test_the_same_program_gives_the_same_bytes(tmp_path: Path) -> None:

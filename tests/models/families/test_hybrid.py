@@ -31,7 +31,11 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "layers": ("bamba", {"attn_layer_indices": [2]}, "attn_layer_indices is [2]: it names layers, 0 to 1"),
     "norm": ("falcon-h1", {"mamba_rms_norm": True}, "a mixer's own norm of this model_type"),
     "multipliers": ("falcon-h1", {"ssm_multipliers": [1.0]}, "it is a list of 5 numbers"),
-    "experts": ("granite4-dense", {"num_local_experts": 4}, "experts are not supported"),
+    "beside": (
+        "granite4-moe",
+        {"shared_intermediate_size": 80},
+        "is 80: only whole multiples of an expert's",
+    ),
     "kinds": ("granite4-dense", {"layer_types": ["linear_attention", "x"]}, "layer_types is ['x']: only"),
     "count": ("granite4-dense", {"layer_types": ["mamba"]}, "num_hidden_layers is 2"),
     "period": ("jamba", {"attn_layer_offset": 4}, "attn_layer_offset is 4: it is 0 to 3, below the period"),

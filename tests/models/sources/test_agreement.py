@@ -17,6 +17,7 @@ LONG = (
     "bamba",
     "falcon-h1",
     "glm4-moe",
+    "granite4-moe",
     "kimi-experts",
     "llama-both-biases",
     "mamba",
