@@ -26,7 +26,7 @@ from lpu.gpu.request import Request
 from lpu.gpu.units import PS_PER_SECOND
 from lpu.inputs.document import FileError
 from lpu.inputs.model import OpenModel
-from lpu.report.words import EXACT
+from lpu.report.words import CAUTION_FACTOR, EXACT, PROJECTION, caution_of
 from lpu.screen import OnScreen
 
 TODAY, BRIDGE = "lpx", "spectrum-x"
@@ -136,7 +136,7 @@ class FutureStudy(OnScreen):
                 lines += [f"{one.name:<12}{one.machine.changes}"]
                 lines += [f"  refused   {what}" for what in one.machine.refuses]
             lines += [f"  failed    {one.error}"] if one.error else []
-        return lines
+        return [*lines, f"caution     {caution_of(PROJECTION)}"]
 
     def __str__(self) -> str:
         return "\n".join(["  ".join(row) for row in self.rows()] + self.notes())
@@ -145,6 +145,7 @@ class FutureStudy(OnScreen):
         """For `--json`."""
         return {
             "schema": "lpu-sweep-machines/1",
+            "caution_factor": CAUTION_FACTOR,
             "model": self.model,
             "context": self.context,
             "batch": self.batch,

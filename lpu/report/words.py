@@ -37,7 +37,12 @@ def kind(chip: str) -> str:
 
 def caution(chip: str) -> str | None:
     """What a result of a chip without public measurements is to be read with."""
-    if label_of(chip) is None:
+    return caution_of(label_of(chip))
+
+
+def caution_of(label: str | None) -> str | None:
+    """The same of a figure with such a label on top, None for one that has none."""
+    if label is None:
         return None
     return f"served systems of the older chip took {CAUTION_FACTOR:g} x what this arithmetic gives for them"
 

@@ -11,7 +11,7 @@ from lpu.afd.report import PROJECTION
 from lpu.figures.distributions import Curve, distributions_figure
 from lpu.figures.drawing import Drawing
 from lpu.figures.shown import Shown
-from lpu.report.words import EXACT, label_of, percent
+from lpu.report.words import EXACT, caution_of, label_of, percent
 from lpu.screen import fact_lines
 from lpu.traffic.outcome import REFUSED, TOO_LONG, Outcome
 from lpu.traffic.reports.percentiles import QUANTILES, Quantiles, over_seeds, spread
@@ -137,7 +137,7 @@ class ReplayReport(Shown):
         if self.drains:
             out.append(("drains", f"{self.drains:,} changes of the context bucket"))
         out += [("busy", f"{one.name} {percent(one.share)} ({one.remark})") for one in self.resources]
-        return out
+        return [*out, *((("caution", said),) if (said := caution_of(self.label)) else ())]
 
     def _requests(self) -> str:
         parts = [f"{self.requests:,}"]
