@@ -58,7 +58,7 @@ class RowSteps(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Beside:
+class ServedMode:
     """A mode whose first token is the GPUs'. Times are picoseconds.
 
     program: that of the LPUs. prefill: of (tokens of a prompt). prompt: in which the LPUs take those, beside

@@ -8,7 +8,7 @@ from lpu.inputs.document import FileError
 
 if TYPE_CHECKING:
     from compiler.program.program import Program
-    from lpu.afd.beside import Beside, RowSteps
+    from lpu.afd.beside import RowSteps, ServedMode
     from lpu.afd.question import Question, Timed
     from lpu.decode.conversation import Conversation
     from lpu.gpu.request import Request
@@ -53,7 +53,7 @@ class Mode(ABC):
         """Of a mode without `beside`: its real math under a server; None: the program takes whole prompts."""
         del asked, program
 
-    def beside(self, asked: "Question") -> "Beside | None":
+    def beside(self, asked: "Question") -> "ServedMode | None":
         """The mode under a server; None: a decode program takes each sequence, prefills are those of pd.
 
         Raises FileError where it cannot be served, CompileError or HazardError.

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lpu.afd.beside import Beside
+from lpu.afd.beside import ServedMode
 from lpu.gpu.units import PS_PER_SECOND
 from lpu.traffic.served import Prefiller, Prompt, Served, StepPace
 from lpu.traffic.simulation.simulate import simulate
@@ -79,7 +79,7 @@ class ServedTimes:
         return replace(self.machine, paces=(StepPace(self.machine.longest, turn, turn, turn),))
 
 
-def times_beside(beside: Beside, batch: int, longest: int, *, exact: bool) -> ServedTimes:
+def times_beside(beside: ServedMode, batch: int, longest: int, *, exact: bool) -> ServedTimes:
     """A mode in time. exact: its rounds are known, else a token takes what it takes on average."""
     share, clock_hz = beside.gpus, beside.program.manifest.clock_hz
     step = beside.round if exact and beside.round is not None else beside.turn

@@ -12,7 +12,7 @@ from compiler.pipeline import compile_program
 from compiler.program.program import Program
 from fabric.rack import Rack
 from lpu.afd.ask import others_of
-from lpu.afd.beside import Beside
+from lpu.afd.beside import ServedMode
 from lpu.afd.machines import machines
 from lpu.afd.mode import Mode
 from lpu.afd.modes.pd import Pd
@@ -166,7 +166,7 @@ def _alone(asked: Question, how: ServeOptions, gpus: ServeGpus, mode: Mode) -> S
     return program, ServedTimes(machine=served(program, prefill)), engine
 
 
-def _divided(asked: Question, how: ServeOptions, beside: Beside) -> Served3:
+def _divided(asked: Question, how: ServeOptions, beside: ServedMode) -> Served3:
     """A mode in which the GPUs do a part of every step."""
     from lpu.serve.engine import BatchEngine, SyntheticEngine
 

@@ -12,7 +12,7 @@ from lpu.afd.options import FfnDown, FfnUp
 
 if TYPE_CHECKING:
     from compiler.program.program import Program
-    from lpu.afd.beside import Beside
+    from lpu.afd.beside import ServedMode
     from lpu.afd.conversations.afd import DividedSteps
     from lpu.afd.question import Question, Timed
     from lpu.afd.times.afd import SlotRule
@@ -90,9 +90,9 @@ class Afd(Mode):
         users = users_of(asked.request, asked.model)
         return converse(part, program, users, asked.request.new_tokens, progress=asked.progress)
 
-    def beside(self, asked: "Question") -> "Beside":
+    def beside(self, asked: "Question") -> "ServedMode":
         """GPUs prefill; every later token takes a step of all micro-batches, at its mean length of KV."""
-        from lpu.afd.beside import Beside
+        from lpu.afd.beside import ServedMode
         from lpu.afd.times.afd import divided
         from lpu.afd.times.hops import pace
 
@@ -108,7 +108,7 @@ class Afd(Mode):
 
             return DividedSteps(asked.model, there.program, batch)
 
-        return Beside(
+        return ServedMode(
             program=there.program,
             gpus=there.gpus,
             prefill=lambda tokens: there.gpus.prefill(tokens, 0, 1),

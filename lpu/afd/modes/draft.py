@@ -10,7 +10,7 @@ from lpu.afd.mode import Mode
 
 if TYPE_CHECKING:
     from compiler.program.program import Program
-    from lpu.afd.beside import Beside
+    from lpu.afd.beside import ServedMode
     from lpu.afd.conversations.draft import DraftedSteps
     from lpu.afd.question import Question, Timed
     from lpu.afd.times.draft import Drafting
@@ -77,9 +77,9 @@ class Draft(Mode):
         about = asked.others["drafter"], program, users_of(asked.request, model)
         return converse(model, *about, tokens, self.drafts, progress=asked.progress)
 
-    def beside(self, asked: "Question") -> "Beside":
+    def beside(self, asked: "Question") -> "ServedMode":
         """GPUs prefill while the drafter takes the prompt; then rounds, each of one token or more."""
-        from lpu.afd.beside import Beside
+        from lpu.afd.beside import ServedMode
         from lpu.afd.machines import best
         from lpu.afd.times.draft import prompt_ps, round_ps
 
@@ -96,7 +96,7 @@ class Draft(Mode):
         def one(kv: int) -> int:
             return round_ps(batch, gpus, program, drafting, kv)
 
-        return Beside(
+        return ServedMode(
             program=program,
             gpus=gpus,
             prefill=lambda tokens: gpus.prefill(tokens, 0, 1),
