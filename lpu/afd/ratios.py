@@ -12,7 +12,7 @@ from compiler.options import CompileOptions
 from fabric.rack import Rack
 from lpu.afd.machines import LPUS_PER_RACK, lpus_of, machines
 from lpu.afd.options import GpuKind, RatioPoints
-from lpu.afd.report import PROJECTION
+from lpu.afd.report import CAUTION, PROJECTION
 from lpu.afd.times.hops import HopTimes, hop_times, pace
 from lpu.folder import Progress, quiet
 from lpu.gpu.share import GpuShare, fastest
@@ -127,6 +127,7 @@ class RatioSweep(OnScreen):
                 ("losing", self.losing),
                 ("machine", self.machine),
                 ("label", PROJECTION),
+                ("caution", CAUTION),
             ]
         )
 

@@ -8,9 +8,14 @@ from lpu.afd.trace import Event
 from lpu.afd.turn import Turn
 from lpu.gpu.units import PS_PER_SECOND, Part
 from lpu.pingpong.boundary import SlotReport
+from lpu.report.words import CAUTION_FACTOR
 from lpu.screen import OnScreen, fact_lines
 
 PROJECTION = "projection: no measurement of GPUs beside an LPX rack is public"
+CAUTION = (
+    f"on the LPUs' side, served systems of the older chip took {CAUTION_FACTOR:g} x what this arithmetic "
+    "gives for them"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +92,15 @@ class AfdReport(OnScreen):
         speeds = f"{self.per_user:,.1f} per user, {self.per_rack:,.1f} per rack of LPUs while decoding"
         bits = [("bits", self.bits)] if self.bits else []
         return fact_lines(
-            [("mode", self.mode), *self.machine, *turns, ("tokens/s", speeds), *bits, ("label", PROJECTION)]
+            [
+                ("mode", self.mode),
+                *self.machine,
+                *turns,
+                ("tokens/s", speeds),
+                *bits,
+                ("label", PROJECTION),
+                ("caution", CAUTION),
+            ]
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -95,6 +108,7 @@ class AfdReport(OnScreen):
         return {
             "schema": "lpu-afd/2",
             "label": PROJECTION,
+            "caution_factor": CAUTION_FACTOR,
             "mode": self.mode,
             "machine": dict(self.machine),
             "batch": self.batch,

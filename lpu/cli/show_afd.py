@@ -1,7 +1,7 @@
 """The text of `lpu afd` and `lpu ratios`."""
 
 from lpu.afd.ratios import RatioSweep
-from lpu.afd.report import PROJECTION, AfdReport, milliseconds, part_rows, turn_rows
+from lpu.afd.report import CAUTION, PROJECTION, AfdReport, milliseconds, part_rows, turn_rows
 from lpu.cli.terminal import Terminal
 
 TURNS = ("turn", "TTFT", "TPOT", "end to end", "reused tokens", "bytes over the bridge")
@@ -47,6 +47,7 @@ def show_afd(report: AfdReport, terminal: Terminal) -> None:
         [
             ("assumed", ", ".join(report.assumptions.get("assumed", []))),
             ("label", PROJECTION + band),
+            ("caution", CAUTION),
         ]
     )
     if report.bits is not None:
@@ -95,5 +96,6 @@ def show_ratios(sweep: RatioSweep, terminal: Terminal) -> None:
             ("racks", "72 GPUs or 256 LPUs count as one rack (assumed)"),
             ("machine", sweep.machine),
             ("label", PROJECTION),
+            ("caution", CAUTION),
         ]
     )

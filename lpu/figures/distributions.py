@@ -85,7 +85,7 @@ def arrivals_figure(points: Sequence[tuple[float, float]], about: str) -> Drawin
         about=about,
         data=[
             {
-                "type": "scattergl",
+                "type": "scatter",
                 "mode": "markers",
                 "name": "requests",
                 "x": [round(second, 6) for second, _ in points],

@@ -23,7 +23,7 @@ def power_figure(
         about=f"{about} Spans of {span:,} cycles.",
         data=[
             {
-                "type": "scattergl",
+                "type": "scatter",
                 "mode": "lines",
                 "name": text,
                 "x": starts.tolist(),

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from lpu.afd.report import PROJECTION, AfdReport, milliseconds, part_rows, turn_rows
+from lpu.afd.report import CAUTION, PROJECTION, AfdReport, milliseconds, part_rows, turn_rows
 from lpu.figures.sides import Span, sides_figure
 from lpu.gpu.units import PS_PER_US, Part
 from lpu.page.html import Page, Section, inert_lines, table
@@ -38,7 +38,7 @@ def divided_page(report: AfdReport) -> Page:
     return Page(
         title=f"{dict(report.machine)['model']} by {report.mode}",
         answer=f"{milliseconds(last.tpot)} a token, {milliseconds(last.ttft)} to the first ({PROJECTION})",
-        facts=(("mode", report.mode), *report.machine, ("label", PROJECTION + band)),
+        facts=(("mode", report.mode), *report.machine, ("label", PROJECTION + band), ("caution", CAUTION)),
         sections=(
             Section(name="sides", title="Both sides", figures=(whole,)),
             Section(name="layer", title="Slot and slack", figures=(layer,), more=slots),

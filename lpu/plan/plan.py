@@ -17,7 +17,7 @@ from compiler.pipeline import compile_program
 from compiler.program.program import Program
 from fabric.rack import Rack
 from lpu.afd.machines import Machines, lpus_of, machines
-from lpu.afd.report import PROJECTION
+from lpu.afd.report import CAUTION, PROJECTION
 from lpu.folder import Progress, quiet, require_legal
 from lpu.inputs.open import Model, open_model
 from lpu.keywords import ModelKeywords, model_keywords
@@ -73,6 +73,7 @@ def plan(
         refused=tuple(sorted(refused, key=_rank)),
         drawing=drawing_text(trace),
         notes=(
+            CAUTION,
             "no price of an LPX is published; power of LPUs is assumed (a band), of GPUs that of the package",
         ),
     )
