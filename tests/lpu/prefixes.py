@@ -30,5 +30,6 @@ def filled(bound: Binding, prompts: int = 3, **options: Any) -> PrefixCache:
             raw = rng.integers(0, 256, (*shape, dtype.itemsize)).astype(np.uint8)
             raw[:, :BLOCK] = common
             arrays.append(np.ascontiguousarray(raw).view(dtype)[..., 0])
-        cache.store([*ids(BLOCK), *ids(24, i)], *arrays)
+        k, v = arrays
+        cache.store([*ids(BLOCK), *ids(24, i)], k, v)
     return cache
