@@ -11,7 +11,7 @@ from jaxtyping import Bool
 
 from compiler.errors import LESS_KV, CapacityError, CompileError, OptionError
 from compiler.lower.block import Plan
-from compiler.lower.blocks import ModelBlock, arrived, block_of, layer_of
+from compiler.lower.blocks import ModelBlock, block_of, layer_of
 from compiler.options import CompileOptions
 from compiler.place.assignment import Assignment, assign_blocks
 from compiler.place.sizes import Companion
@@ -192,7 +192,7 @@ def schedule_within(
         elif i == len(merged) - 1 and assignment.plan.chunk > 1:
             calls.append(cache.last(block, where, i % 2))
         else:
-            from_ = arrived(assignment.plan.demands, block, where.chips, merged[i - 1][1].chips)
+            from_ = cache.arrived(block, where.chips, calls[-1] if calls else None)
             calls.append(cache.call(block, where, reader, after.chips, i % 2, from_))
         if len(merged) >= MANY and calls[-1].template == len(cache.templates) - 1:
             cycles = _about(calls, cache.templates, [block for block, _ in merged[i + 1 :]])
@@ -224,7 +224,7 @@ def _all_read(
             made, by = (cache.templates[one.template] for one in (ours, theirs))
             known[key] = unread(made, ours.chips, by, theirs.chips, after.chips, lines)
         if known[key].any():
-            from_ = arrived(cache.plan.demands, block, where.chips, merged[i - 1][1].chips)
+            from_ = cache.arrived(block, where.chips, calls[i - 1])
             out[i] = cache.call(block, where, reader, after.chips, i % 2, from_, known[key])
     return out if out == calls else cache.only(out)
 

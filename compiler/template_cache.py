@@ -13,7 +13,7 @@ from compiler.place.assignment import Assignment
 from compiler.place.sizes import k_parts
 from compiler.place.stripes import Beside, ranked
 from compiler.route.reuse import Reuse
-from compiler.schedule.handed import sends_input
+from compiler.schedule.handed import arrived, sends_input
 from compiler.schedule.template import Template, template
 from compiler.scheduled import TemplateCall
 from fabric.rack import Rack
@@ -52,6 +52,16 @@ class TemplateCache:
         """
         wanted = self.wanted(reader, len(after))
         return self._call(block, where, after, wanted if less is None else wanted & ~less, parity, arrived)
+
+    def arrived(
+        self, block: ModelBlock, chips: tuple[int, ...], before: TemplateCall | None
+    ) -> tuple[bool, ...]:
+        """Of each line of a block's input, whether its owner has it from another chip."""
+        if before is None:
+            return ()
+        made = self.templates[before.template]
+        columns = made.columns[max(made.columns)]
+        return arrived(self.plan.demands, block, chips, columns, made.uids, before.chips)
 
     def last(self, block: ModelBlock, where: Where, parity: int) -> TemplateCall:
         """The block where it runs, its result staying on the first of its chips."""

@@ -152,18 +152,6 @@ def input_lines(
     return need
 
 
-def arrived(demands: Demands, block: ModelBlock, chips: Chips, before: Chips) -> tuple[bool, ...]:
-    """Of each line of its input, whether its owner in a block is another chip than the one that made it.
-
-    chips: of the block; before: of the block that its input comes from.
-    """
-    if block.source < 0:
-        return ()
-    total = width(demands.graph.values[block.source])
-    here, there = (np.array(some)[natural(total, len(some))[0]] for some in (chips, before))
-    return tuple((here != there).tolist())
-
-
 def kv_heads(demands: Demands, block: ModelBlock) -> list[int]:
     """The KV heads of each node of a block that keeps KV."""
     rules = [(node, demands.rule(node).kv_heads) for node in block.nodes]

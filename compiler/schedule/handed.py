@@ -5,7 +5,11 @@ from collections.abc import Iterable
 import numpy as np
 from jaxtyping import Bool, Int
 
+from compiler.graph.graph import width
+from compiler.lower.blocks import ModelBlock
 from compiler.lower.context import INPUT
+from compiler.lower.layout import Demands, natural
+from compiler.lower.rows import Rows
 from compiler.program.instruction_set import INSTRUCTIONS
 from compiler.program.isa import TAG_SHIFT, TRANSFER, TRANSIENT, Columns, is_transfer
 from compiler.program.packed import by_kind
@@ -21,6 +25,25 @@ Places = tuple[Int[np.ndarray, " reads"], Int[np.ndarray, " reads"]]  # ranks, a
 def sends_input(op: Int[np.ndarray, " rows"], src_tag: Int[np.ndarray, " rows"]) -> bool:
     """Whether rows of a block send lines of its input to other chips."""
     return bool((is_transfer(op) & (src_tag >> TAG_SHIFT == INPUT)).any())
+
+
+def arrived(
+    demands: Demands, block: ModelBlock, chips: Chips, rows: Columns | Rows, uid: int, at: Chips
+) -> tuple[bool, ...]:
+    """Of each line of its input, whether its owner in a block has it by a transfer.
+
+    chips: of the block. rows: of the block that its input comes from, where it is the value `uid`; at: the
+    chip of each of their ranks.
+    """
+    if block.source < 0:
+        return ()
+    owner = np.array(chips)[natural(width(demands.graph.values[block.source]), len(chips))[0]]
+    (sent,) = np.nonzero(is_transfer(rows.op) & (rows.dst_tag >> TAG_SHIFT == uid))
+    n, line = rows.n[sent], np.arange(len(owner))
+    got = np.zeros((max(*chips, *at) + 1, len(owner)), bool)
+    peer = np.array(at)[rows.peer[sent]]
+    got[np.repeat(peer, n), np.repeat(rows.dst_tag[sent] & _LINE, n) + ramp(n)] = True
+    return tuple(got[owner, line].tolist())
 
 
 def unread(

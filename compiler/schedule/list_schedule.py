@@ -115,20 +115,19 @@ def dependencies(rows: Rows, kernels: Kernels | Sequence[Kernel], given: int = 0
     order = np.argsort(begins, kind="stable")
     begins, sizes, writers = begins[order], wrote.lines[order], wrote.row[order]
     want = key(read)
-    low = np.searchsorted(begins, want, side="right") - 1
-    low = np.maximum(low, 0)
-    low += begins[low] + sizes[low] <= want
+    reached = np.maximum.accumulate(begins + sizes)  # a line may be brought twice, by spans within spans
     high = np.searchsorted(begins, want + read.lines, side="left")
+    low = np.minimum(np.searchsorted(reached, want, side="right"), high)
     ends = np.append(0, np.cumsum(sizes))
-    low = np.minimum(low, high)
     covered = ends[high] - ends[low]
     missing = (covered < read.lines) & (read.tag >> TAG_SHIFT != given)
     if missing.any():
         row = int(read.row[np.flatnonzero(missing)[0]])
         raise bug("schedule", f"row {row} ({name_of(int(rows.op[row]))})", "reads lines that no row writes")
     count = high - low
-    reader = np.repeat(read.row, count)
-    writer = writers[np.repeat(low, count) + ramp(count)]
+    span = np.repeat(low, count) + ramp(count)
+    met = begins[span] + sizes[span] > np.repeat(want, count)
+    reader, writer = np.repeat(read.row, count)[met], writers[span[met]]
     edges = np.concatenate([np.stack([writer, reader], axis=-1), rows.edges])
     return np.stack(_EDGE.unpack(np.unique(_EDGE.pack(edges[:, 0], edges[:, 1]))), axis=-1)
 

@@ -7,12 +7,12 @@ import numpy as np
 from jaxtyping import Bool
 
 from compiler.lower.block import Plan
-from compiler.lower.blocks import ModelBlock, arrived, input_lines
+from compiler.lower.blocks import ModelBlock, input_lines
 from compiler.lower.context import Group
 from compiler.place.assignment import Assignment
 from compiler.place.sizes import k_parts
 from compiler.route.reuse import Reuse
-from compiler.schedule.handed import sends_input
+from compiler.schedule.handed import arrived, sends_input
 from compiler.steps import Progress, listed
 from compiler.throughput.modulo import PlacedRows, place_rows
 from compiler.throughput.rings import Masks
@@ -29,7 +29,7 @@ def lower_stages(
     for first, end in zip(cuts, [*cuts[1:], len(blocks)], strict=True):
         progress("lower", first, len(blocks))
         after = end % len(blocks)
-        cache.call(blocks[first:end], chips[first], blocks[after], chips[after], chips[first - 1])
+        cache.call(blocks[first:end], chips[first], blocks[after], chips[after])
     return cache
 
 
@@ -66,12 +66,8 @@ class StageCache:
         chips: tuple[int, ...],
         reader: ModelBlock,
         after: tuple[int, ...],
-        before: tuple[int, ...],
     ) -> None:
-        """The next stage, on `chips`; its result goes to the block `reader` on the chips `after`.
-
-        before: the chips that its input comes from.
-        """
+        """The next stage, on `chips`; its result goes to the block `reader` on the chips `after`."""
         others = tuple(chip for chip in after if chip not in chips)
         ranks = {chip: rank for rank, chip in enumerate(chips + others)}
         targets = tuple(ranks[chip] for chip in after)
@@ -85,13 +81,21 @@ class StageCache:
             for block in blocks[1:]
         ]
         groups.append(Group(ranks=len(chips), k_parts=parts, targets=targets, wanted=wanted))
-        from_ = arrived(self.plan.demands, blocks[0], chips, before)
+        from_ = self._arrived(blocks[0], chips)
         known = self._found(key, chips + others, blocks, groups, any(from_))
         if known is None:
             groups[0] = replace(groups[0], arrived=from_)
             known = self._found((*key, from_), chips + others, blocks, groups)
             assert known is not None
         self.calls.append(known)
+
+    def _arrived(self, block: ModelBlock, chips: tuple[int, ...]) -> tuple[bool, ...]:
+        """Of each line of a block's input, whether its owner has it from another chip than made it."""
+        if not self.calls:
+            return ()
+        before, at = self.calls[-1]
+        body = self.lowered[before].bodies[max(self.plan.contexts)]
+        return arrived(self.plan.demands, block, chips, body.problem.rows, body.offsets[-1], at)
 
     def _found(
         self,

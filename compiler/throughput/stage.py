@@ -17,6 +17,7 @@ from compiler.program.ranges import ramp
 from compiler.route.route import Router
 from compiler.schedule.allocate import FOREVER, Addresses, PerRank, allocate
 from compiler.schedule.emit import emit, rename
+from compiler.schedule.handed import arrived
 from compiler.schedule.list_schedule import Spans, Times, spans
 from compiler.schedule.template import Template, outputs, residual_lines, template_of
 from compiler.throughput.modulo import PlacedRows
@@ -102,6 +103,12 @@ def lower_stage(
         cuts, offsets, lows = [0], [0], list[Lowering]()
         values: dict[int, Lines] = {}
         for block, group in zip(blocks, groups, strict=True):
+            if parts:
+                own = tuple(range(group.ranks))
+                from_ = arrived(
+                    plan.demands, block, own, parts[-1], offsets[-1], tuple(range(len(router.chips)))
+                )
+                group = replace(group, arrived=from_)
             low, result = lower(plan, block, group, router, context, kernels)
             parts.append(_raised(rename(low.rows.build(), result.uid, low.uids), offsets[-1], cuts[-1]))
             for value in low.all_values(result):
