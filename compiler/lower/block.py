@@ -124,5 +124,7 @@ def _take_input(low: Lowering, block: ModelBlock) -> None:
     first = np.arange(len(owner))
     value = low.value("f32", owner, columns, first=first, count=np.ones_like(first), uid=INPUT)
     value.held[:ranks] = input_lines(low.demands, block, ranks, low.group.k_parts)
+    if low.group.held is not None:
+        value.held[:ranks] |= low.group.held
     segments = Segments(start=0, total=total, width=F32_LANES, first=first, lines=1)
     low.where[View(value=source, start=0, width=total)] = (value, segments)

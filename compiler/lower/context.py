@@ -24,6 +24,7 @@ class Group:
     Its result goes to the ranks `targets` (perhaps of another group): `wanted[i, line]` to target i.
     beside: for each rank that owns KV heads the ranks outside the group that keep stripes of their contexts.
     arrived: of each line of the block's input, whether its owner has it from another chip; () for none.
+    held: [ranks, lines] of that input, if more ranks are known to have it than the block asks for.
     """
 
     ranks: int
@@ -32,6 +33,7 @@ class Group:
     wanted: np.ndarray
     beside: tuple[tuple[int, ...], ...] = ()
     arrived: tuple[bool, ...] = ()
+    held: np.ndarray | None = None
 
     @property
     def keepers(self) -> int:

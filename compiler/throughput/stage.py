@@ -102,13 +102,14 @@ def lower_stage(
         parts: list[Rows] = []
         cuts, offsets, lows = [0], [0], list[Lowering]()
         values: dict[int, Lines] = {}
+        result: Lines | None = None
         for block, group in zip(blocks, groups, strict=True):
-            if parts:
+            if result is not None:
                 own = tuple(range(group.ranks))
                 from_ = arrived(
                     plan.demands, block, own, parts[-1], offsets[-1], tuple(range(len(router.chips)))
                 )
-                group = replace(group, arrived=from_)
+                group = replace(group, arrived=from_, held=result.held[: group.ranks])
             low, result = lower(plan, block, group, router, context, kernels)
             parts.append(_raised(rename(low.rows.build(), result.uid, low.uids), offsets[-1], cuts[-1]))
             for value in low.all_values(result):

@@ -55,5 +55,5 @@ def test_input_that_was_summed_beside_its_owner_is_forwarded_too(
     api.compile(path, **how)
     for room in (compiler.template_cache, compiler.throughput.stage):
         monkeypatch.setattr(room, "arrived", lambda *_: ())  # pyright: ignore[reportUnknownArgumentType, reportUnknownLambdaType]
-    with pytest.raises((HazardError, RefusedError), match="must be FORWARD|before layers.0.ffn is done"):
+    with pytest.raises((HazardError, RefusedError), match=r"must be FORWARD|before layers\.0\.ffn is done"):
         api.compile(path, **how)
