@@ -1,8 +1,10 @@
 """Lowering of matmuls: tiles on MXM planes and write-backs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool
 
 from compiler.errors import CompileError
 from compiler.graph.graph import Node
@@ -34,10 +36,29 @@ def lower_matmuls(low: Lowering, nodes: list[Node]) -> None:
         return
     low.gather(source, low.group.needs(source.lines, low.multipliers(nodes[0].inputs[0].value)))
     copies = {node.index: copied(low, node, source) for node in nodes}
+    if _idle(low, nodes, copies).any():
+        copies = dict.fromkeys(copies)
     apart = [node for node in nodes if copies[node.index] is not None or _is_taken_whole(low, node)]
     others = [node for node in nodes if node not in apart]
     for together in (*([node] for node in apart), *([others] if others else [])):
         _side_by_side(low, together, source, copies[together[0].index])
+
+
+def _idle(
+    low: Lowering, nodes: list[Node], copies: Mapping[int, np.ndarray | None]
+) -> Bool[np.ndarray, " ranks"]:
+    """Ranks that have the input and would multiply nothing, as the others compute all that was theirs."""
+    value = nodes[0].inputs[0].value
+    out = low.multipliers(value)
+    if low.demands.everywhere(value) or all(ranks is None for ranks in copies.values()):
+        return np.zeros_like(out)
+    for node in nodes:
+        ranks = copies[node.index]
+        for demand in low.demands.pieces(node.outputs[0]) if ranks is None else ():
+            out[demand.owners(low.group.ranks)] = False
+        if ranks is not None:
+            out[ranks] = False
+    return out
 
 
 def _is_taken_whole(low: Lowering, node: Node) -> bool:
