@@ -11,7 +11,7 @@ from compiler.lower.context import INPUT
 from compiler.lower.layout import Demands, natural
 from compiler.lower.rows import Rows
 from compiler.program.instruction_set import INSTRUCTIONS
-from compiler.program.isa import TAG_SHIFT, TRANSFER, TRANSIENT, Columns, is_transfer
+from compiler.program.isa import TAG_SHIFT, TRANSFER, TRANSIENT, Columns, Op, is_transfer
 from compiler.program.packed import by_kind
 from compiler.program.ranges import ramp
 from compiler.schedule.template import Template
@@ -78,7 +78,7 @@ def _read(made: Template, c: Columns, uid: int) -> Iterable[Places]:
         (mine,) = np.nonzero(tags >> TAG_SHIFT == uid)
         for op, aux, some in by_kind(c.op[mine], c.aux[mine]):
             rows = mine[some]
-            kernel = TRANSFER if is_transfer(np.array(op)) else made.kernels[aux]
+            kernel = TRANSFER if op in (Op.SEND, Op.FORWARD) else made.kernels[aux]
             for operand in INSTRUCTIONS[op].reads:
                 if operand.column != name or operand.space != TRANSIENT or not operand.is_in(kernel):
                     continue

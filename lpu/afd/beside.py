@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int, Int32
@@ -33,6 +33,7 @@ class Joined(NamedTuple):
     cached: int = 0
 
 
+@runtime_checkable
 class RowSteps(Protocol):
     """Sequences in rows of a batch; what a row computes does not depend on the others."""
 

@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from lpu.inputs.model import OpenModel
 from lpu.serve.job import Job, Likely, NewToken, synthetic
 
 
+@runtime_checkable
 class TokenSource(Protocol):
     """Whatever takes jobs: it calls `told` of each with every new token."""
 
