@@ -24,7 +24,14 @@ from compiler.program.instructions.experts import (
 )
 from compiler.program.instructions.host import GiveKernel, HandoverKernel, LoadKernel, TakeKernel
 from compiler.program.instructions.matmul import MatmulKernel, ReduceKernel, WriteBackKernel, tree_kernel
-from compiler.program.instructions.norms import HeadNormKernel, NormKernel, PrescaleKernel, RstatKernel
+from compiler.program.instructions.norms import (
+    HeadNormKernel,
+    LayerNormKernel,
+    MomentsKernel,
+    NormKernel,
+    PrescaleKernel,
+    RstatKernel,
+)
 from compiler.program.instructions.recurrent import (
     ConvKernel,
     DeltaKernel,
@@ -68,6 +75,8 @@ KERNELS: dict[str, Kernel] = {
         ReduceKernel(parts=2),
         EmbedKernel(vocab=10, stride=1),
         RstatKernel(width=80, eps=1e-5),
+        MomentsKernel(width=80, eps=1e-5),
+        LayerNormKernel(),
         NormKernel(),
         PrescaleKernel(),
         tree_kernel((1, 1), whole=True),

@@ -204,7 +204,7 @@ def test_a_cluster_gives_the_same_points(found: Comparison, monkeypatch: pytest.
         def __init__(self, function: Any, task: Any) -> None:
             self.function, self.task = function, json.loads(json.dumps(task))
 
-        def result(self) -> Any:
+        def result(self, timeout: float) -> Any:
             return self.function(self.task)
 
     def wait(futures: list[Future], timeout: float, return_when: str) -> Any:
