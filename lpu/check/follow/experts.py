@@ -19,6 +19,7 @@ from lpu.check.rows import Alike
 NUMBERS = ("experts", "chosen", "slots", "expert", "first", "some", "shared", "sigmoid", "scores", "gated")
 _LINE = (1 << TAG_SHIFT) - 1
 Rows = Int[np.ndarray, " rows"]
+Every = Int[np.ndarray, " every"]
 
 
 def wrong_slots(kernel: Any, rows: int) -> str:
@@ -121,7 +122,7 @@ def _tables(findings: Findings, number: dict[str, Rows]) -> None:
     findings.add(7, short, lambda i: f"is the last, of {number['slots'][short[i]]} slots there are more")
 
 
-def _held(number: dict[str, Rows], rows: Rows) -> Rows:
+def _held(number: dict[str, Every], rows: Rows) -> Rows:
     """How many experts the slots of these rows are for."""
     some = number["some"][rows]
     return np.where(some > 0, some, number["experts"][rows])

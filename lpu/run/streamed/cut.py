@@ -156,6 +156,7 @@ def _piece(
         region=region,
         append=flow.append[regions] - begin,
         region_at=flow.region_at[regions],
+        state=flow.state[begin:end],
         level=level,
         logits=np.zeros(0, np.int64),
         logits_at=np.zeros(0, np.int64),
