@@ -74,7 +74,7 @@ def _of(c: Columns, op: int) -> Rows:
     return np.flatnonzero(c.op == op)
 
 
-def _routers(findings: Findings, made: MadeRows, number: dict[str, Rows]) -> None:
+def _routers(findings: Findings, made: MadeRows, number: dict[str, Every]) -> None:
     """What SHARE and SLOTS take was made for as many experts, and as many are chosen."""
     c = findings.columns
     rank = _of(c, Op.RANK)
@@ -104,7 +104,7 @@ def _routers(findings: Findings, made: MadeRows, number: dict[str, Rows]) -> Non
     findings.add(7, other, "has slots for another number of experts, or of chosen ones, than its router")
 
 
-def _tables(findings: Findings, number: dict[str, Rows]) -> None:
+def _tables(findings: Findings, number: dict[str, Every]) -> None:
     """The rows that make the slots of a step make each once."""
     c = findings.columns
     rows = _of(c, Op.SLOTS)
@@ -128,7 +128,7 @@ def _held(number: dict[str, Every], rows: Rows) -> Rows:
     return np.where(some > 0, some, number["experts"][rows])
 
 
-def _slots(c: Columns, number: dict[str, Rows]) -> Rows:
+def _slots(c: Columns, number: dict[str, Every]) -> Every:
     """The slot of every product and of every weighted activation."""
     slot = np.full(len(c), -1)
     xmm, glu = _of(c, Op.XMM), _of(c, Op.WGLU)
@@ -138,7 +138,7 @@ def _slots(c: Columns, number: dict[str, Rows]) -> Rows:
     return slot
 
 
-def _chosen_of_table(findings: Findings, made: MadeRows, number: dict[str, Rows]) -> None:
+def _chosen_of_table(findings: Findings, made: MadeRows, number: dict[str, Every]) -> None:
     """A product takes its expert of a table of as many experts; one of its own only where all have theirs."""
     c = findings.columns
     xmm, slots = _of(c, Op.XMM), _of(c, Op.SLOTS)
@@ -156,7 +156,7 @@ def _chosen_of_table(findings: Findings, made: MadeRows, number: dict[str, Rows]
     )
 
 
-def _sums(findings: Findings, made: MadeRows, number: dict[str, Rows], slot: Rows) -> None:
+def _sums(findings: Findings, made: MadeRows, number: dict[str, Every], slot: Every) -> None:
     c = findings.columns
     xmm, glu = _of(c, Op.XMM), _of(c, Op.WGLU)
     hidden, where = np.unique(c.dst_tag[glu] >> TAG_SHIFT, return_index=True)
@@ -172,14 +172,16 @@ def _sums(findings: Findings, made: MadeRows, number: dict[str, Rows], slot: Row
     _over_slots(findings, xmm[down], slot, c.src2_tag[weighs[at[down]]] >> TAG_SHIFT, number)
 
 
-def _apart(c: Columns, slot: Rows, number: dict[str, Rows], products: Rows, others: Rows) -> np.ndarray:
+def _apart(c: Columns, slot: Every, number: dict[str, Every], products: Rows, others: Rows) -> np.ndarray:
     """Whether a product takes another slot than another row; a fixed expert is of whatever table that is."""
     asks = (number["expert"][products] < 0) & ((c.op[others] != Op.XMM) | (number["expert"][others] < 0))
     tables = c.src2_tag[products] >> TAG_SHIFT != c.src2_tag[others] >> TAG_SHIFT
     return (slot[products] != slot[others]) | (asks & tables)
 
 
-def _gate_and_up(findings: Findings, rows: Rows, glu: Rows, slot: Rows, number: dict[str, Rows]) -> None:
+def _gate_and_up(
+    findings: Findings, rows: Rows, glu: np.ndarray, slot: Every, number: dict[str, Every]
+) -> None:
     """A value has one slot: of its products, and by which it is weighted; each k tile comes once."""
     c = findings.columns
     value, first = np.unique(c.dst_tag[rows] >> TAG_SHIFT, return_index=True)
@@ -201,7 +203,9 @@ def _gate_and_up(findings: Findings, rows: Rows, glu: Rows, slot: Rows, number: 
     findings.add(7, wrong, lambda i: f"weighs by slot {slot[wrong[i]]} what was computed for another one")
 
 
-def _over_slots(findings: Findings, rows: Rows, slot: Rows, table: Rows, number: dict[str, Rows]) -> None:
+def _over_slots(
+    findings: Findings, rows: Rows, slot: Every, table: np.ndarray, number: dict[str, Every]
+) -> None:
     """Of every sum each input line meets each slot once, of tables that have all experts between them.
 
     table: of each row the value whose slots it takes.
