@@ -20,10 +20,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # XLA's own optimisation takes two fifths of the suite's time; no bit of the contract depends on it. So that
 # this is tested too, .ci/run runs the tests of contract, programs and certificates with XLA_FLAGS empty too.
 # The second flag, another third, ends the process in jaxlib 0.12.
-LEAST = "--xla_backend_optimization_level=0"
-if version("jaxlib").startswith("0.10."):
-    LEAST += " --xla_cpu_use_fusion_emitters=false"
-os.environ.setdefault("XLA_FLAGS", LEAST)
+OTHER = " --xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else ""
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0" + OTHER)
 
 settings.register_profile("lpu", deadline=None, derandomize=True)  # the same cases every time, however slowly
 settings.load_profile("lpu")
