@@ -49,31 +49,17 @@ _QWEN = Names(
     ffn_norm="post_attention_layernorm",
     plus=1.0,
 )
+_BACKBONE = Names(
+    table="backbone.embeddings.weight",
+    last="backbone.norm_f",
+    layer="backbone.layers.{}",
+    mixer="mixer",
+    norm="norm",
+)
 NAMES = {
-    "mamba2": Names(
-        table="backbone.embeddings.weight",
-        last="backbone.norm_f",
-        layer="backbone.layers.{}",
-        mixer="mixer",
-        norm="norm",
-    ),
-    "mamba": Names(
-        table="backbone.embeddings.weight",
-        last="backbone.norm_f",
-        layer="backbone.layers.{}",
-        mixer="mixer",
-        norm="norm",
-    ),
-    "nemotron_h": Names(
-        table="backbone.embeddings.weight",
-        last="backbone.norm_f",
-        layer="backbone.layers.{}",
-        mixer="mixer",
-        norm="norm",
-        attention="mixer",
-        ffn="mixer",
-        ffn_norm="norm",
-    ),
+    "mamba2": _BACKBONE,
+    "mamba": _BACKBONE,
+    "nemotron_h": replace(_BACKBONE, attention="mixer", ffn="mixer", ffn_norm="norm"),
     "falcon_h1": Names(),
     "bamba": Names(),
     "jamba": Names(),

@@ -11,30 +11,14 @@ import pytest
 
 from models.configs.llama4 import Llama4Config
 from models.contract.experts.slots import WEIGHED, weighted_glu
-from models.contract.plain import plain, plain_cache
 from models.published.count import parameters
 from models.published.entries import published
 from models.published.state import config_of
 from models.sources.error import WeightError
 from models.sources.huggingface.config import read_config
-from models.sources.huggingface.folder import open_folder
-from models.step import family_step
 
 VARIANTS = Path(__file__).parents[1] / "data/variants"
 SCOUT, MAVERICK = (VARIANTS / name for name in ("llama4", "llama4-interleaved"))
-
-
-@pytest.mark.parametrize("folder", [SCOUT, MAVERICK], ids=lambda folder: folder.name)
-def test_plain_f32_has_the_logits_of_transformers(folder: Path) -> None:
-    weights = open_folder(folder)
-    with np.load(folder / "expected.npz") as expected:
-        tokens, wanted = expected["tokens"], expected["logits"]
-    step = family_step(weights.config, batch=1, context=len(tokens), chunk=len(tokens))
-    params = {name: jnp.asarray(weights.plain(name)) for name in weights.shapes}
-    params |= {name: jnp.asarray(value) for name, value in step.plain_constants.items()}
-    at = jnp.arange(len(tokens), dtype=jnp.int32)
-    found = plain(step.fn)(params, jnp.asarray(tokens), at, plain_cache(step.cache))[0]
-    assert np.abs(np.asarray(found) - wanted).max() <= 1e-5 * np.abs(wanted).max()
 
 
 @pytest.mark.parametrize(
