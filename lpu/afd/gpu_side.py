@@ -15,7 +15,7 @@ from jaxtyping import Int
 
 from lpu.afd.gpu_pieces import GpuPieces, Hop
 from lpu.decode.decoders import reference_params
-from lpu.decode.prefix_cache import KVBytes
+from lpu.decode.prefixes.cache import KVBytes
 from lpu.inputs.model import OpenModel
 from lpu.run.step_inputs import checked_inputs
 from models.kv import KVCache, empty_cache

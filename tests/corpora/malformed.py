@@ -30,7 +30,7 @@ from lpu.cli.app import exit_code, message
 from lpu.cli.terminal import shortened
 from lpu.compare.point import Point
 from lpu.compare.results import POINTS, results
-from lpu.decode import prefix_store
+from lpu.decode.prefixes import store
 from lpu.gpu.table import read_table
 from lpu.inputs.document import FileError
 from lpu.inputs.files import read_bridge, read_model, read_rack
@@ -107,7 +107,7 @@ KINDS = {
     "list": Kind(("lpu-files.json",), _listed),
     "weights": Kind(("weights.json", "tensors/_METADATA", "tensors/d/*"), _weights),
     "results": Kind((POINTS,), _results),
-    "prefix": Kind(("prefix.json", "blocks/d/*"), lambda f: prefix_store.load(f, binding(), BLOCK)),
+    "prefix": Kind(("prefix.json", "blocks/d/*"), lambda f: store.load(f, binding(), BLOCK)),
     "prompts": Kind(("ids.txt",), _prompts),
     "table": Kind(("table.csv",), lambda f: read_table(f / "table.csv")),
 }
@@ -149,7 +149,7 @@ def good() -> Path:
     with results(home / "results") as kept:
         for i in range(3):
             kept.keep(str(i), {"model": "m"}, _point(i))
-    prefix_store.save(home / "prefix", filled(binding(), prompts=1))
+    store.save(home / "prefix", filled(binding(), prompts=1))
     for name, kind in KINDS.items():
         kind.read(home / FOLDERS.get(name, name))
     return home

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from small_sides import ids
 
-from lpu.decode.prefix_cache import DTYPES, Binding, Layout, PrefixCache
+from lpu.decode.prefixes.cache import DTYPES, Binding, Layout, PrefixCache
 
 BLOCK = 16
 

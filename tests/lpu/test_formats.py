@@ -9,7 +9,7 @@ from compiler.program.manifest import SCHEMA
 from compiler.program.store import ProgramError
 from lpu import api
 from lpu.compare.results import POINTS, results
-from lpu.decode.prefix_store import load
+from lpu.decode.prefixes.store import load
 from lpu.inputs.document import FileError
 from models.sources.checkpoint import open_orbax
 from models.sources.quantise import WeightError

@@ -11,7 +11,7 @@ from lpu.afd.beside import Joined, TakenStep
 from lpu.afd.gpu_side import GpuSide
 from lpu.decode.conversation import Conversation, Spoken, Users, prompts_of
 from lpu.decode.decoders import Tensors
-from lpu.decode.prefix_cache import PrefixCache
+from lpu.decode.prefixes.cache import PrefixCache
 from lpu.folder import Progress, quiet
 from lpu.inputs.model import OpenModel
 from lpu.run.handover import Handover

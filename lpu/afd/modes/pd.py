@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lpu.afd.conversations.pd import HandedSteps
     from lpu.afd.question import Question, Timed
     from lpu.decode.conversation import Conversation
-    from lpu.decode.prefix_cache import PrefixCache
+    from lpu.decode.prefixes.cache import PrefixCache
     from lpu.gpu.request import Request
 
 HANDOVER_TOKENS = 128
@@ -90,8 +90,8 @@ class Pd(Mode):
     def steps(self, asked: "Question", program: "Program") -> "HandedSteps | None":
         """With --kv-cache: GPUs prefill what it lacks, and KV is handed over; new blocks are kept at once."""
         from lpu.afd.conversations.pd import HandedSteps, PdPrograms
-        from lpu.decode.prefix_binding import binding_of
-        from lpu.decode.prefix_folder import KeptCache
+        from lpu.decode.prefixes.binding import binding_of
+        from lpu.decode.prefixes.folder import KeptCache
 
         if self.kv_cache is None:
             return None
@@ -124,7 +124,7 @@ class Pd(Mode):
         """KV crosses as the bytes that programs write and read; its prefixes go into --kv-cache."""
         from lpu.afd.bits import users_of
         from lpu.afd.conversations.pd import PdPrograms, converse
-        from lpu.decode.prefix_store import write
+        from lpu.decode.prefixes.store import write
         from lpu.outputs.write import atomic_folder
 
         request = asked.request
@@ -142,9 +142,9 @@ class Pd(Mode):
 
     def _store(self, asked: "Question") -> "PrefixCache | None":
         """Bound to the number of GPUs: their share of each head's KV is another layout."""
-        from lpu.decode.prefix_binding import binding_of
-        from lpu.decode.prefix_cache import PrefixCache
-        from lpu.decode.prefix_store import load
+        from lpu.decode.prefixes.binding import binding_of
+        from lpu.decode.prefixes.cache import PrefixCache
+        from lpu.decode.prefixes.store import load
 
         if self.kv_cache is None:
             return None

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 class BlockCache:
     """Ids of blocks in tiers, the fastest first; a block is in one tier. capacities: blocks; None: no limit.
 
-    The rule of `lpu.decode.prefix_cache`, without the bytes: a hit is the longest run of held blocks from the
-    first one on, and of one prompt later blocks count as older, so that what is left can be reached. What a
-    tier has no room for goes to the next one, out of the last it is gone.
+    The rule of `lpu.decode.prefixes.cache`, without the bytes: a hit is the longest run of held blocks from
+    the first one on, and of one prompt later blocks count as older, so that what is left can be reached.
+    What a tier has no room for goes to the next one, out of the last it is gone.
     """
 
     def __init__(self, *capacities: int | None) -> None:

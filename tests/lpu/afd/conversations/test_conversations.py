@@ -27,8 +27,8 @@ from lpu.afd.modes.pd import POLICIES
 from lpu.afd.times.pd import work
 from lpu.decode.conversation import Conversation, default_users, reference
 from lpu.decode.decoders import Flipped, Tensors
-from lpu.decode.prefix_binding import binding_of
-from lpu.decode.prefix_cache import PrefixCache
+from lpu.decode.prefixes.binding import binding_of
+from lpu.decode.prefixes.cache import PrefixCache
 from lpu.gpu.request import Request
 from lpu.inputs.model import OpenModel, of_micro_batch
 from lpu.run.handover import Handover

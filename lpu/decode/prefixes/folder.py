@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from lpu.decode.prefix_cache import DTYPES, Binding, KVBlock, PrefixCache
-from lpu.decode.prefix_store import INDEX, REMEDY, bound_to, check_bound
+from lpu.decode.prefixes.cache import DTYPES, Binding, KVBlock, PrefixCache
+from lpu.decode.prefixes.store import INDEX, REMEDY, bound_to, check_bound
 from lpu.inputs.document import FileError
 from lpu.inputs.files import read_json
 from lpu.outputs.ours import is_sealed, sealed_json

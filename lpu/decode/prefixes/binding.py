@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from lpu.decode.prefix_cache import Binding, Layout
+from lpu.decode.prefixes.cache import Binding, Layout
 from lpu.inputs.model import OpenModel
 from lpu.inputs.text import BYTE_VOCAB
 from models.rope_scaling import LongRopeScaling

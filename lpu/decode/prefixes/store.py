@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from lpu.decode.prefix_cache import DTYPES, Binding, KVBlock, PrefixCache
+from lpu.decode.prefixes.cache import DTYPES, Binding, KVBlock, PrefixCache
 from lpu.inputs.document import FileError
 from lpu.inputs.files import read_json
 from lpu.outputs.ours import is_sealed, sealed_json

@@ -41,7 +41,7 @@ class Layout:
 class Binding:
     """Everything that the KV bytes of given tokens depend on; a cache serves only runs with an equal binding.
 
-    weights, tokenizer, positions, arithmetic: hashes (see `lpu.decode.prefix_binding`). adapter: "" if none.
+    weights, tokenizer, positions, arithmetic: hashes, made in `binding.py`. adapter: "" if none.
     """
 
     weights: str

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from small_sides import ids, opened, side
 
-from lpu.decode.prefix_binding import binding_of
-from lpu.decode.prefix_cache import Binding, Layout, PrefixCache
+from lpu.decode.prefixes.binding import binding_of
+from lpu.decode.prefixes.cache import Binding, Layout, PrefixCache
 from lpu.inputs.document import FileError
 
 BINDING = Binding(

@@ -7,7 +7,7 @@ back where a prompt goes on behind that block.
 import jax.numpy as jnp
 import numpy as np
 
-from lpu.decode.prefix_cache import StateBytes
+from lpu.decode.prefixes.cache import StateBytes
 from models.kv import KVCache
 
 

@@ -10,9 +10,9 @@ from prefixes import BLOCK, binding, filled
 from small_sides import ids
 
 from lpu import api
-from lpu.decode.prefix_binding import binding_of
-from lpu.decode.prefix_cache import Layout, PrefixCache
-from lpu.decode.prefix_store import REMEDY, load, save
+from lpu.decode.prefixes.binding import binding_of
+from lpu.decode.prefixes.cache import Layout, PrefixCache
+from lpu.decode.prefixes.store import REMEDY, load, save
 from lpu.inputs.document import FileError
 from lpu.inputs.model import OpenModel
 from lpu.outputs.ours import sealed_json

@@ -10,9 +10,9 @@ import pytest
 from prefixes import BLOCK, binding, filled
 from small_sides import ids
 
-from lpu.decode.prefix_cache import Binding
-from lpu.decode.prefix_folder import KeptCache
-from lpu.decode.prefix_store import save
+from lpu.decode.prefixes.cache import Binding
+from lpu.decode.prefixes.folder import KeptCache
+from lpu.decode.prefixes.store import save
 from lpu.inputs.document import FileError
 
 BOUND = binding()
@@ -22,7 +22,7 @@ import sys
 import numpy as np
 from prefixes import BLOCK, binding
 from small_sides import ids
-from lpu.decode.prefix_folder import KeptCache
+from lpu.decode.prefixes.folder import KeptCache
 cache = KeptCache(sys.argv[1], binding(), BLOCK)
 for i in range(10_000):
     tokens = ids(BLOCK, i)

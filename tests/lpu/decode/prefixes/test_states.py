@@ -12,9 +12,9 @@ from beside import made_up
 from prefixes import BLOCK, binding
 from small_sides import ids
 
-from lpu.decode.prefix_cache import Layout, PrefixCache
-from lpu.decode.prefix_states import state_of, with_state
-from lpu.decode.prefix_store import load, save
+from lpu.decode.prefixes.cache import Layout, PrefixCache
+from lpu.decode.prefixes.states import state_of, with_state
+from lpu.decode.prefixes.store import load, save
 from lpu.inputs.document import FileError
 from models.configs.hybrid import HybridConfig
 from models.kv import KVCache, empty_cache
