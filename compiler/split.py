@@ -190,19 +190,19 @@ def _one_per_layer(chosen: list[str], modules: dict[str, list[Node]], what: str)
 
 
 def _hop(graph: Graph, name: str, module: list[Node]) -> HopGraph:
-    products = [node.index for node in module if rule_of(node).joint is not None]
+    products = [node.index for node in module if _holds_weights(graph, node)]
     if not products:
         raise CompileError(
             "split", f"module {name}", "it holds 0 matmuls, a hop needs 1", "Choose modules with weights."
         )
     nodes = [node for node in module if products[0] <= node.index <= products[-1]]
+    down, up = _crossing(graph, nodes)
+    for node in module[module.index(nodes[-1]) + 1 :]:
+        if len(up) > 1 and not _crossing(graph, [*nodes, node])[0].difference(down):
+            nodes.append(node)  # it adds what products made, so that one value crosses
+            down, up = _crossing(graph, nodes)
     nodes += _rounding(graph, nodes[-1])
-    inside = {node.index for node in nodes}
-    made = {value for node in nodes for value in node.outputs}
-    read = {view.value for node in nodes for view in node.inputs}
-    down = sorted(v for v in read - made if graph.values[v].kind != "param")
-    used = {view.value for node in graph.nodes if node.index not in inside for view in node.inputs}
-    up = sorted(made & (used | {graph.logits.value, graph.token.value}))
+    down, up = map(sorted, _crossing(graph, nodes))
     for values, way in ((down, "down to"), (up, "up from")):
         if len(values) != 1:
             names = ", ".join(_name(graph, value) for value in values) or "none"
@@ -235,6 +235,22 @@ def _hop(graph: Graph, name: str, module: list[Node]) -> HopGraph:
         weight_bytes=bytes_of(graph, nodes, "param"),
         flops=flops(graph, nodes),
     )
+
+
+def _crossing(graph: Graph, nodes: list[Node]) -> tuple[set[int], set[int]]:
+    """The values that nodes read of others, and those that others read of them."""
+    inside = {node.index for node in nodes}
+    made = {value for node in nodes for value in node.outputs}
+    read = {view.value for node in nodes for view in node.inputs}
+    used = {view.value for node in graph.nodes if node.index not in inside for view in node.inputs}
+    down = {value for value in read - made if graph.values[value].kind != "param"}
+    return down, made & (used | {graph.logits.value, graph.token.value})
+
+
+def _holds_weights(graph: Graph, node: Node) -> bool:
+    """Whether a node multiplies by a matrix, or by a stack of them."""
+    read = [graph.values[view.value] for view in node.inputs]
+    return any(value.kind == "param" and len(value.shape) > 1 for value in read)
 
 
 def _rounding(graph: Graph, last: Node) -> list[Node]:

@@ -16,7 +16,7 @@ from lpu.afd.report import CAUTION, PROJECTION
 from lpu.afd.times.hops import HopTimes, hop_times, pace
 from lpu.folder import Progress, quiet
 from lpu.gpu.share import GpuShare, fastest
-from lpu.gpu.units import PS_PER_SECOND, picoseconds
+from lpu.gpu.units import PS_PER_SECOND
 from lpu.inputs.model import of_micro_batch
 from lpu.inputs.open import Model, open_model
 from lpu.keywords import ModelKeywords, model_keywords
@@ -202,10 +202,8 @@ def _point(
     lpus = 0
     try:
         times, lpus = hops(batch // m)
-        rows = batch // m
-        share = fastest(
-            every, lambda one: picoseconds(one.attention(rows, kv_len).seconds), batch, kv_len, ffn=False
-        )
+        rows, kept = batch // m, every[0].config.layers - len(times.cycles)
+        share = fastest(every, lambda one: sum(one.before_hops(rows, kv_len, kept)), batch, kv_len, kept)
         alone = _alone(every, batch, kv_len)
         found = pace(share, times, batch, m, kv_len, alone=alone or 0)
     except CompileError as error:

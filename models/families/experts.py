@@ -73,7 +73,7 @@ class Mixture(nnx.Module):
 
     def __call__(self, x: Float32[Array, "batch hidden"]) -> Float32[Array, "batch hidden"]:
         """One vector per row."""
-        a = self.norm.deferred(x)
+        a = self.norm.sent(x, self.config.ffn_down)
         weights = self.router(a)
         y = ops.experts(
             a.scaled,
@@ -85,7 +85,7 @@ class Mixture(nnx.Module):
             activation=self.activation,
             starts=expert_starts(self.width),
         )
-        return residual(self.config, x, y)
+        return residual(self.config, x, ops.round16(y) if self.config.ffn_up == "fp16" else y)
 
 
 class MixtureLayer(Layer):

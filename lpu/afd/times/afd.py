@@ -135,11 +135,11 @@ def turns(
 
 
 def layer_parts(share: GpuShare, hops: HopTimes, found: Pace, kv_len: int) -> tuple[Part, ...]:
-    """One layer of one micro-batch, operator by operator, in the order that it goes through."""
+    """The last layer of one micro-batch, operator by operator, in the order that it goes through."""
     gpu = share.attention(found.rows, kv_len)
     parts = [Part(name=op.name, picoseconds=picoseconds(op.seconds), basis=op.basis) for op in gpu.ops]
     slack = cycles_ps(found.boundary.boundary.slack_cycles, hops.clock_hz)
-    layer = found.plan.layers[len(found.plan.layers) // 2]
+    layer = found.plan.layers[-1]
     parts += [
         Part(name="down, latency", picoseconds=share.latency, basis="assumed"),
         Part(name="down, bytes", picoseconds=layer.down, basis="modelled"),
@@ -162,7 +162,7 @@ def warnings(found: Pace, batch: int, target: int | None = None) -> list[str]:
     if target is not None:
         layers = found.plan.layers
         slot = closed_forms.dead_zone_slot(target, Fraction(1), 0, len(layers))
-        out += list(closed_forms.dead_zone(in_one(layers[len(layers) // 2]), int(slot)))
+        out += list(closed_forms.dead_zone(in_one(layers[-1]), int(slot)))
     return out
 
 
@@ -182,11 +182,19 @@ def _split_line(split: Split, gpus: GpuShare, request: Request, rack: Rack) -> s
     sram = rack.chips * rack.chip.sram_bytes
     weights = gpus.pool.weight_bytes(gpus.config)
     kv = gpus.pool.kv_bytes(gpus.config, gpus.rows(request.batch), request.context, gpus.kv)
+    whose = "its part of the" if gpus.shares_experts else "all"
     return (
         f"{len(split.hops)} hops, {split.weight_bytes / 1e9:.1f} GB of weights on LPUs of "
-        f"{sram / 1e9:.1f} GB; a replica of GPUs holds all weights ({weights / 1e9:.1f} GB, it prefills "
+        f"{sram / 1e9:.1f} GB; a replica of GPUs holds {whose} weights ({weights / 1e9:.1f} GB, it prefills "
         f"too) and {kv / 1e9:.1f} GB of KV in {gpus.pool.memory_bytes / 1e9:.1f} GB"
     )
+
+
+def _estimate(pace: Pace) -> tuple[Figure, ...]:
+    if pace.estimate is None:
+        return ()
+    name = "step, aiconfigurator's form"
+    return (Figure(name=name, value=pace.estimate / 1e9, unit="ms", basis="modelled"),)
 
 
 def _figures(request: Request, pace: Pace, hops: HopTimes, gpus: GpuShare) -> tuple[Figure, ...]:
@@ -200,7 +208,7 @@ def _figures(request: Request, pace: Pace, hops: HopTimes, gpus: GpuShare) -> tu
         Figure(name="bubble", value=100 * float(line.bubble_share), unit="% of a step", basis=basis),
         Figure(name="exposed communication", value=pace.exposed / 1e9, unit="ms a step", basis="modelled"),
         Figure(name="set by", value=pace.binding, unit="", basis="modelled"),
-        Figure(name="step, aiconfigurator's form", value=pace.estimate / 1e9, unit="ms", basis="modelled"),
+        *_estimate(pace),
         Figure(name="GPUs alone", value=pace.alone / 1e9, unit="ms a token", basis=basis),
         Figure(name="link down", value=crossing * hops.down_bytes, unit="bytes a step", basis=EXACT),
         Figure(name="link up", value=crossing * hops.up_bytes, unit="bytes a step", basis=EXACT),

@@ -17,6 +17,7 @@ from models.routing import Routing
 
 STRIP, MOST_PARTS = 32, 8  # docs/experts.md
 LOGITS, ROUTE, GLUS = "logits", "route", "expert_glus"
+UNIT = "unit"  # in place of a statistic, of a vector that needs none
 GATED = "gated"  # behind the attributes of a route whose last logit is the gate of its shared expert
 
 
@@ -30,13 +31,13 @@ def read(terms: Terms, numbers: Mapping[str, Any], longest: int, kv: str) -> Mod
 
 
 class _ExpertsReading(LlamaReading):
-    """Reads such a model; no part of it is one that a hop computes."""
+    """Reads such a model."""
 
-    def _feed_forward(self, out: ModelTerms, block: str, x: int) -> int:
+    def _answer(self, out: ModelTerms, block: str, value: int, statistic: int) -> int:
         config = cast(ExpertsConfig, self.config)
-        a = self._deferred(x, self._gain(out, block, config.hidden))
         sizes = Sizes(config.hidden, config.experts, config.ffn, config.activation)
-        return mixture(self.terms, out, block, a, sizes, (config.chosen, config.renormalise, 0))
+        chosen = config.chosen, config.renormalise, 0
+        return mixture(self.terms, out, block, (value, statistic), sizes, chosen)
 
 
 class Sizes(NamedTuple):
@@ -51,7 +52,7 @@ class Sizes(NamedTuple):
 def mixture(
     terms: Terms, out: ModelTerms, block: str, a: tuple[int, int], sizes: Sizes, chosen: tuple[Any, ...]
 ) -> int:
-    """Experts and their router. a: scaled vector and statistic; chosen: attributes of the route.
+    """Experts and their router. a: vector and statistic, -1 for none; chosen: attributes of the route.
 
     A router whose attributes name groups goes by sigmoid scores and has a bias.
     """
@@ -71,7 +72,7 @@ def mixture(
         tensor("gate_up.exponent", 2 * width),
     )
     down = tensor("down.codes", every, width, hidden), tensor("down.exponent", hidden)
-    inner = glus(terms, (vector, *gate_up, statistic, weights), activation)
+    inner = glus(terms, (vector, *gate_up, statistic_of(terms, statistic), weights), activation)
     made = terms.matmul(inner, *down, -1, parts_of(width))
     for term, what in ((weights, "router"), (inner, "gate and up"), (made, "experts")):
         out.places[term] = f"{block}, {what}"
@@ -92,8 +93,13 @@ def matmul16(terms: Terms, value: int, weights: int) -> int:
 
 
 def logits(terms: Terms, sums: int, statistic: int, powers: int) -> int:
-    """Sums times a statistic and powers of two."""
-    return terms.make(LOGITS, (sums, statistic, powers), (), terms.shape(sums))
+    """Sums times a statistic (-1: of a vector that was normalised before) and powers of two."""
+    return terms.make(LOGITS, (sums, statistic_of(terms, statistic), powers), (), terms.shape(sums))
+
+
+def statistic_of(terms: Terms, statistic: int) -> int:
+    """The term of a statistic; one of its own where there is none."""
+    return statistic if statistic >= 0 else terms.make(UNIT, (), (), (1,))
 
 
 def route(terms: Terms, z: int, attributes: tuple[Any, ...], bias: int = -1) -> int:
