@@ -95,7 +95,8 @@ class Made(dict[str, Any]):
 
     def get(self, name: str, default: Any = None) -> Any:
         """The command of a verb, if there is one of that name."""
-        return default if name not in self else self[name]
+        known = name in self
+        return self[name] if known else default
 
 
 class Verbs(TyperGroup):
