@@ -13,8 +13,7 @@ from compiler.lower.context import Group, Lowering
 from compiler.lower.kv_blocks import block_of, kv_capacity
 from compiler.lower.layout import WHOLE, Deal
 from compiler.lower.rows import Kernels
-from compiler.place.stages import Room, Size
-from compiler.program.isa import WORD_BYTES
+from compiler.place.stages import Room, Size, megabytes
 from compiler.route.route import Router
 from fabric.paths import reach
 from fabric.rack import Rack
@@ -131,11 +130,10 @@ def lend(sizes: Sequence[Size], chips: Sequence[Chips], rack: Rack, room: Room) 
 
 def too_few(size: Size, rack: Rack) -> CapacityError:
     """That the neighbours of a block's chips have no room for its contexts."""
-    megabytes = max(size.lent) * WORD_BYTES / 1e6
     return CapacityError(
         "place",
         f"block {size.name}",
-        f"needs {max(size.beside)} chips with {megabytes:.1f} MB beside each that owns KV heads, "
+        f"needs {max(size.beside)} chips with {megabytes(max(size.lent))} beside each that owns KV heads, "
         f"{rack.name} has fewer with that room",
         "Give a smaller --cp, or leave it out.",
     )
