@@ -58,8 +58,8 @@ def test_what_is_wrong_is_said_at_its_line(path: Path) -> None:
     assert "experts: is no key here. family llama has none; these have: " in refused(
         path, SIZES + "experts: 4\n"
     )
-    assert "sinks: is no key here. family llama has none; these have: gpt_oss" in refused(
-        path, SIZES + "sinks: true\n"
+    assert "pattern: is no key here. family llama has none; these have: hybrid" in refused(
+        path, SIZES + "pattern: [MF]\n"
     )
     assert refused(path, SIZES + "zzz: 3\n").startswith(":6:1: zzz: is no key here. Keys: name, ")
     assert refused(path, SIZES.replace("vocab: 259\n", "")) == ":1:1: vocab: is required"
