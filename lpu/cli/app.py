@@ -84,7 +84,7 @@ def _version(value: bool) -> bool:
     return value
 
 
-class Made(dict[str, Any]):
+class _Commands(dict[str, Any]):
     """The verbs by name; what is read from it is the command of one, made when it is asked for."""
 
     def __getitem__(self, name: str) -> Any:
@@ -104,7 +104,7 @@ class Verbs(TyperGroup):
 
     def __init__(self, **about: Any) -> None:
         super().__init__(**about)
-        self.commands = Made((verb.__name__.rstrip("_"), verb) for verb in VERBS)
+        self.commands = _Commands((verb.__name__.rstrip("_"), verb) for verb in VERBS)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The verb that is asked for, after the modules of --extend are imported."""
