@@ -4,11 +4,13 @@ Each hop is scheduled by itself: its cycles run from the first line taken from t
 given back. Equal layers share one template. Source: facts/afd.md section 3.3.
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from compiler.assemble import machine, program_blocks
-from compiler.errors import OptionError, advising
+from compiler.errors import CapacityError, OptionError, advising
 from compiler.graph.graph import Graph, View, width
 from compiler.latency import fastest
 from compiler.lower.block import Plan
@@ -37,6 +39,7 @@ def compile_hops(
     by: str = "role",
     role: str = "ffn",
     threshold: float | None = None,
+    layers: int | None = None,
     gpus: int = 0,
     gpu_memory_bytes: int = 0,
     progress: Progress = quiet,
@@ -44,29 +47,49 @@ def compile_hops(
 ) -> tuple[Program, Split]:
     """Compile the hops of a step for a rack behind a bridge; (the program, what was split off).
 
-    gpus, gpu_memory_bytes: that hold what is not split off, and of each; see `require_fit`. dump_dir: as of
-    `compile_program`.
+    layers: of which there is a hop, the last ones. gpus, gpu_memory_bytes: that hold what is not split off,
+    and of each; see `require_fit`. dump_dir: as of `compile_program`.
     Raises CompileError (CapacityError, RoutingError, OptionError) as `compile_program` does.
     """
     _check(options)
     step = Steps(progress, dump_dir)
     graph = step("capture", captured, source)
-    found = step("split", split, graph, by=by, role=role, threshold=threshold)
-    with advising(source.model.kv):
+    found = step("split", split, graph, by=by, role=role, threshold=threshold, layers=layers)
+    with advising(source.model.kv), fewer_layers(found, rack):
         require_fit(found, rack, gpus, gpu_memory_bytes)
     blocks = step("blocks", hop_blocks, graph, found)
     numbers = step("number", numbers_of, rack, options)
     plan, tried = _plan(graph, found, rack, bridge), ()
-    if options.tp is None:  # detours cost most of the compile time: the search goes without them
-        straight = replace(plan, detours=False)
-        search = step("search", fastest, straight, blocks, numbers.rack, options, progress)
-        tp, best = search.found
-        options, tried = replace(options, tp=tp), best.search
-    scheduled = one_by_one(step, plan, blocks, numbers.rack, options).named(numbers)
+    with fewer_layers(found, rack):
+        if options.tp is None:  # detours cost most of the compile time: the search goes without them
+            straight = replace(plan, detours=False)
+            search = step("search", fastest, straight, blocks, numbers.rack, options, progress)
+            tp, best = search.found
+            options, tried = replace(options, tp=tp), best.search
+        scheduled = one_by_one(step, plan, blocks, numbers.rack, options).named(numbers)
     sram = step("memory", sram_map, rack, scheduled)
     model = source.model
     program = step("assemble", _assembled, model, found, rack, bridge, replace(scheduled, search=tried), sram)
     return program, found
+
+
+@contextmanager
+def fewer_layers(found: Split, rack: Rack) -> Generator[None]:
+    """Where hops need more chips than the rack has, the error says with how many layers they fit.
+
+    By chips, of which layers of a kind take equally many.
+    """
+    try:
+        yield
+    except CapacityError as error:
+        hops = len(found.hops)
+        if fit := min(hops * rack.chips // error.chips, hops - 1) if error.chips else 0:
+            first, last = found.hops[0].name, found.hops[hops - fit - 1].name
+            error.remedy = (
+                f"{error.remedy.rstrip('.')}, or give --lpu-layers {fit}: {fit} of {hops} layers fit "
+                f"{rack.name}, and the FFNs of the others, {first} to {last}, stay on the GPUs."
+            )
+        raise
 
 
 def hop_blocks(graph: Graph, found: Split) -> tuple[ModelBlock, ...]:
