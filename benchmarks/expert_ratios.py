@@ -52,7 +52,7 @@ def main() -> None:
     every: list[tuple[str, int, Ratio]] = []
     ok = signs()
     for model, rack, tp, layers in PLACES:
-        if args.models and model not in args.models:
+        if args.models and model not in args.models and f"{model}@{rack}" not in args.models:
             continue
         found = swept(model, racks(rack), tp, layers, args.gpu)
         every += [(model, context, point) for context, points in found.items() for point in points]
