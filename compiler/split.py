@@ -70,11 +70,19 @@ class Split:
         return "\n".join([*lines, f"  ... and {more} more"] if more > 0 else lines)
 
 
-def split(graph: Graph, *, by: str = "role", role: str = "ffn", threshold: float | None = None) -> Split:
+def split(
+    graph: Graph,
+    *,
+    by: str = "role",
+    role: str = "ffn",
+    threshold: float | None = None,
+    layers: int | None = None,
+) -> Split:
     """The hops of a graph: modules of a role, or those of at least `threshold` FLOP per byte.
 
-    Raises CompileError if the modules are not one per layer, hold a KV cache, or exchange more than one value
-    each way; OptionError for options that make no sense.
+    layers: that have a hop, the last ones; None: all. Raises CompileError if the modules are not one per
+    layer, hold a KV cache, or exchange more than one value each way; OptionError for options that make no
+    sense.
     """
     if by not in SPLITS or (by == "intensity") != (threshold is not None):
         raise OptionError(
@@ -100,6 +108,14 @@ def split(graph: Graph, *, by: str = "role", role: str = "ffn", threshold: float
         chosen = _intense(graph, modules, threshold)
         what = f"threshold {threshold:g} FLOP/byte"
     _one_per_layer(chosen, modules, what)
+    if layers is not None and not 1 <= layers <= len(chosen):
+        raise OptionError(
+            "split",
+            f"--lpu-layers {layers}",
+            f"the model has {len(chosen)} layers, 1 to {len(chosen)} of them can be on LPUs",
+            "Give such a number, or leave it out.",
+        )
+    chosen = chosen[-(layers or len(chosen)) :]
     hops = tuple(_hop(graph, name, modules[name]) for name in chosen)
     away = {index for hop in hops for index in hop.nodes}
     stays = [node for node in graph.nodes if node.index not in away]
@@ -120,12 +136,14 @@ def require_fit(split: Split, rack: Rack, gpus: int = 0, gpu_memory_bytes: int =
     """
     there = rack.chips * rack.chip.sram_bytes
     if split.weight_bytes > there:
-        raise CapacityError(
+        error = CapacityError(
             "split",
             f"rack {rack.name}",
             f"the hops need {split.weight_bytes} bytes of weights, its {rack.chips} chips have {there}",
             "Use a rack of more chips (several racks), or split off less of the model.",
         )
+        error.chips = -(-split.weight_bytes // rack.chip.sram_bytes)
+        raise error
     needs, there = split.gpu_weight_bytes + split.kv_bytes, gpus * gpu_memory_bytes
     if gpus and needs > there:
         raise CapacityError(

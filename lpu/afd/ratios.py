@@ -246,13 +246,13 @@ def ratios(
     kind, rows = kind or GpuKind(), points.rows
     given: dict[str, Any] = {"ffn_down": points.ffn_down, "ffn_up": points.ffn_up, "divided": True}
     given |= model_keywords("ratios", keywords)
-    given |= {"batch": 1, "context": (points.kv_tokens,)}
-    opened = open_model(model, **given)
+    opened = open_model(model, **given | {"batch": 1})  # hops do not depend on the length of the KV
     sides = [machines(rack, kind, count) for count in points.gpus]
     shares = [side.shares(opened) for side in sides]
     there, link, plan = sides[0], sides[0].bridge, options or CompileOptions()
     if plan.tp is None:
-        first, _ = compile_hops(of_micro_batch(opened, rows[0]).source(), there.rack, plan, link)
+        source = of_micro_batch(opened, rows[0]).source()
+        first, _ = compile_hops(source, there.rack, plan, link, layers=points.lpu_layers)
         plan = replace(plan, tp=first.manifest.tp)
 
     @cache
@@ -260,7 +260,7 @@ def ratios(
         progress("hops", rows.index(count), len(rows))
         try:
             program, split = compile_hops(
-                of_micro_batch(opened, count).source(), there.rack, plan, there.bridge
+                of_micro_batch(opened, count).source(), there.rack, plan, link, layers=points.lpu_layers
             )
         except CompileError as error:
             return error

@@ -20,7 +20,7 @@ from lpu.gpu.table import GpuTable
 from models.config import TransformerConfig
 
 
-class Mixture(NamedTuple):
+class Mixed(NamedTuple):
     """Experts of a layer: how many, how many a token takes of them, columns of each; and shared ones."""
 
     experts: int
@@ -93,11 +93,11 @@ class Launches:
         """GPUs of all replicas."""
         return self.gpus * self.replicas
 
-    def resident(self, mixture: Mixture) -> int:
+    def resident(self, mixture: Mixed) -> int:
         """Experts on each GPU; where they do not divide, some are there twice (assumed: of equal load)."""
         return -(-mixture.experts // self.ranks)
 
-    def experts(self, mixture: Mixture, hidden: int, rows: int) -> Breakdown:
+    def experts(self, mixture: Mixed, hidden: int, rows: int) -> Breakdown:
         """Router, choice and experts over `rows` tokens of each replica, which choose evenly (assumed).
 
         Every GPU of a replica has its tokens. Of several replicas each GPU sends its share of them to the

@@ -16,7 +16,7 @@ from compiler.lower.layout import Lines, rank_of_part, spans_of
 from compiler.lower.ops.chains import tile_cut
 from compiler.program.instructions.experts import PAIRED, ExpertTileKernel, SlotsKernel, slots_needed
 from compiler.program.isa import F16_LANES, F32_LANES, TILE_ROWS, Op, ceil_div
-from models.contract.vocabulary.experts import Operands, named
+from models.contract.vocabulary.experts import ExpertOperands, named
 
 MOST_SLOT_ROWS = 4  # SLOTS rows of a rank: one for each chain
 MOST_OF_SRAM = 7, 8  # what experts may take of a chip; the rest is attention's, the router's, KV's
@@ -56,7 +56,7 @@ class Table:
         return low.slot(codes, np.where(rows >= 0, rows + self.first * depth, -1), columns)
 
 
-def operands_of(node: Node) -> Operands:
+def operands_of(node: Node) -> ExpertOperands:
     """The views that a node reads, by name."""
     return named(node.inputs, node.attributes.get("normed", True))
 

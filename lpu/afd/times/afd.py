@@ -18,14 +18,17 @@ from lpu.afd.report import Figure
 from lpu.afd.times.hops import HopTimes, Pace, SlotRule, check_micro_batches, hop_times, in_one, pace
 from lpu.afd.trace import Event
 from lpu.afd.turn import Turn
+from lpu.gpu.families.registry import layers_of
 from lpu.gpu.request import Request
 from lpu.gpu.share import GpuShare
-from lpu.gpu.units import Part, cycles_ps, picoseconds
+from lpu.gpu.units import PS_PER_SECOND, Part, cycles_ps, picoseconds
 from lpu.inputs.model import of_micro_batch
 from lpu.pingpong import closed_forms
 from lpu.pingpong.stages import RESOURCES
 from lpu.report.words import EXACT
 
+VENDOR_TOKENS, VENDOR_SPEED = 400_000, 400
+"""Source: NVIDIA's projection of 35 x TPS/MW at 400 tokens/s a user (facts/afd.md section 6)."""
 SIDES = {"attention": "GPUs", "down": "bridge", "ffn": "LPUs", "up": "bridge"}
 BASES = {"attention": "modelled", "down": "modelled", "ffn": EXACT, "up": "modelled"}
 
@@ -41,23 +44,39 @@ class Divided:
     micro_batches: int
 
 
-def divided(asked: Question, micro_batches: int | None, split: str, threshold: float | None) -> Divided:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class How:
+    """What is on which side. micro_batches: None: 2 if the batch is even, else 1.
+
+    split, threshold: as of `compiler.split.split`. layers: whose FFN is on LPUs, the last ones; None: all.
+    """
+
+    micro_batches: int | None = None
+    split: str = "role"
+    threshold: float | None = None
+    layers: int | None = None
+
+
+def divided(asked: Question, how: How) -> Divided:
     """The hops compiled and checked, the GPUs dealt as is best for the last turn's attention.
 
-    micro_batches: 2 if the batch is even, else 1, where none are given. Raises CompileError or HazardError.
+    Raises CompileError or HazardError.
     """
     request = asked.request
-    m = micro_batches or (2 if request.batch % 2 == 0 else 1)
+    m = how.micro_batches or (2 if request.batch % 2 == 0 else 1)
     rows, length = check_micro_batches(request.batch, m), request.middle(request.turns - 1)
-    gpus = best(asked.shares(), request, lambda one: picoseconds(one.attention(rows, length).seconds))
+    every = asked.shares()
+    kept = every[0].config.layers - (how.layers or every[0].config.layers)
+    gpus = best(every, request, lambda one: sum(one.before_hops(rows, length, kept)))
     program, found = compile_hops(
         of_micro_batch(asked.model, rows).source(),
         asked.machines.rack,
         asked.options,
         asked.machines.bridge,
-        by=split,
-        threshold=threshold,
-        gpus=gpus.pool.gpus,
+        by=how.split,
+        threshold=how.threshold,
+        layers=how.layers,
+        gpus=gpus.gpus if gpus.shares_experts else gpus.pool.gpus,
         gpu_memory_bytes=gpus.pool.memory_bytes // gpus.pool.gpus,
         progress=asked.progress,
     )
@@ -67,15 +86,13 @@ def divided(asked: Question, micro_batches: int | None, split: str, threshold: f
 
 def timed(
     asked: Question,
-    micro_batches: int | None,
+    how: How,
     rule: SlotRule,
-    split: str,
-    threshold: float | None,
     target: int | None,
 ) -> Timed:
     """The whole mode in time. target: picoseconds that a token may take, to warn of the dead zone."""
     request = asked.request
-    there = divided(asked, micro_batches, split, threshold)
+    there = divided(asked, how)
     program, found, hops, gpus = there.program, there.split, there.hops, there.gpus
     length = request.middle(request.turns - 1)
     made, paces = turns(request, gpus, hops, there.micro_batches, rule, alone(asked.shares(), request))
@@ -90,7 +107,7 @@ def timed(
         events=tuple(events(last)),
         machine=(("split", _split_line(found, gpus, request, asked.machines.rack)),),
         boundary=last.boundary,
-        warnings=tuple(warnings(last, request.batch, target)),
+        warnings=(*warnings(last, request.batch, target), *beside_vendor(gpus, last, length)),
     )
 
 
@@ -166,6 +183,19 @@ def warnings(found: Pace, batch: int, target: int | None = None) -> list[str]:
     return out
 
 
+def beside_vendor(gpus: GpuShare, found: Pace, kv_len: int) -> tuple[str, ...]:
+    """Where a model with experts misses what the vendor projects at its operating point."""
+    layers = layers_of(gpus.config)
+    sparse = any(layers.mixture(gpus.config, kind) for kind in layers.kinds(gpus.config))
+    speed = PS_PER_SECOND / found.period
+    if not sparse or kv_len < VENDOR_TOKENS or speed >= VENDOR_SPEED:
+        return ()
+    return (
+        f"the vendor projects {VENDOR_SPEED} tokens/s a user for a 2T mixture at {VENDOR_TOKENS:,} tokens; "
+        f"this GPU model, whose kernels are launched one after another, gives {float(speed):,.0f} here",
+    )
+
+
 def events(pace: Pace) -> Iterator[Event]:
     """One step of all micro-batches through all layers, from an empty pipeline."""
     line = pace.timeline
@@ -183,8 +213,10 @@ def _split_line(split: Split, gpus: GpuShare, request: Request, rack: Rack) -> s
     weights = gpus.pool.weight_bytes(gpus.config)
     kv = gpus.pool.kv_bytes(gpus.config, gpus.rows(request.batch), request.context, gpus.kv)
     whose = "its part of the" if gpus.shares_experts else "all"
+    kept = gpus.config.layers - len(split.hops)
+    stay = f" (the FFNs of layers 0 to {kept - 1} stay on the GPUs)" if kept else ""
     return (
-        f"{len(split.hops)} hops, {split.weight_bytes / 1e9:.1f} GB of weights on LPUs of "
+        f"{len(split.hops)} hops{stay}, {split.weight_bytes / 1e9:.1f} GB of weights on LPUs of "
         f"{sram / 1e9:.1f} GB; a replica of GPUs holds {whose} weights ({weights / 1e9:.1f} GB, it prefills "
         f"too) and {kv / 1e9:.1f} GB of KV in {gpus.pool.memory_bytes / 1e9:.1f} GB"
     )

@@ -3,7 +3,7 @@
 from typing import Any
 
 from lpu.gpu.families.llama import LlamaLaunches
-from lpu.gpu.launches import Mixture
+from lpu.gpu.launches import Mixed
 from models.config import TransformerConfig
 
 
@@ -15,10 +15,10 @@ class ExpertsLaunches(LlamaLaunches):
         del config, kind
         return 0
 
-    def mixture(self, config: Any, kind: str) -> Mixture | None:
+    def mixture(self, config: Any, kind: str) -> Mixed | None:
         """The experts of every layer."""
         del kind
-        return Mixture(config.experts, config.chosen, config.ffn)
+        return Mixed(config.experts, config.chosen, config.ffn)
 
 
 class ScoredLaunches(LlamaLaunches):
@@ -28,11 +28,11 @@ class ScoredLaunches(LlamaLaunches):
         """That of the first layers."""
         return config.ffn if kind == "dense" else 0
 
-    def mixture(self, config: Any, kind: str) -> Mixture | None:
+    def mixture(self, config: Any, kind: str) -> Mixed | None:
         """The experts of the others."""
         if kind == "dense":
             return None
-        return Mixture(config.experts, config.chosen, config.expert_ffn, config.shared)
+        return Mixed(config.experts, config.chosen, config.expert_ffn, config.shared)
 
 
 class Llama4Launches(LlamaLaunches):
@@ -42,8 +42,8 @@ class Llama4Launches(LlamaLaunches):
         """That of layers without experts."""
         return config.ffn if kind.endswith(" dense") else 0
 
-    def mixture(self, config: Any, kind: str) -> Mixture | None:
+    def mixture(self, config: Any, kind: str) -> Mixed | None:
         """The experts of the others."""
         if kind.endswith(" dense"):
             return None
-        return Mixture(config.experts, config.chosen, config.expert_ffn, 1)
+        return Mixed(config.experts, config.chosen, config.expert_ffn, 1)

@@ -3,7 +3,7 @@
 from typing import Any, cast
 
 from lpu.gpu.families.llama import LlamaLaunches
-from lpu.gpu.launches import Mixture
+from lpu.gpu.launches import Mixed
 from models.config import TransformerConfig
 from models.configs.gemma4 import Gemma4Config
 
@@ -15,7 +15,7 @@ class Gemma4Launches(LlamaLaunches):
         """The heads of a kind of layer."""
         return cast(Gemma4Config, config).geometry(kind)
 
-    def mixture(self, config: Any, kind: str) -> Mixture | None:
+    def mixture(self, config: Any, kind: str) -> Mixed | None:
         """The experts beside the dense FFN of every layer, where the model has them."""
         del kind
-        return Mixture(config.experts, config.chosen, config.expert_ffn) if config.experts else None
+        return Mixed(config.experts, config.chosen, config.expert_ffn) if config.experts else None

@@ -11,7 +11,7 @@ from typing import Any
 
 from lpu.gpu import operators as gpu
 from lpu.gpu.breakdown import Breakdown, OpTime
-from lpu.gpu.launches import Launches, Mixture
+from lpu.gpu.launches import Launches, Mixed
 from lpu.gpu.operators import ACTIVATION_BYTES, KV_BYTES, WEIGHT_BYTES, KvFormat
 from models.config import TransformerConfig
 
@@ -33,7 +33,7 @@ class LlamaLaunches:
         del kind
         return config.ffn
 
-    def mixture(self, config: Any, kind: str) -> Mixture | None:
+    def mixture(self, config: Any, kind: str) -> Mixed | None:
         """The experts of a kind of layer, if it has any."""
         del config, kind
 

@@ -32,7 +32,7 @@ UpStack = UInt8[Array, "experts k double"] | Float32[Array, "experts k double"]
 DownStack = UInt8[Array, "experts half n"] | Float32[Array, "experts half n"]
 
 
-class Operands(NamedTuple):
+class ExpertOperands(NamedTuple):
     """The operands of the op by name: arrays, shapes, or views of a graph."""
 
     a: Any
@@ -45,9 +45,9 @@ class Operands(NamedTuple):
     biases: Any | None = None
 
 
-def named(operands: Sequence[Any], normed: bool = True) -> Operands:
+def named(operands: Sequence[Any], normed: bool = True) -> ExpertOperands:
     """The operands of a bound op. normed: whether there is a statistic among them."""
-    return Operands(*operands) if normed else Operands(operands[0], None, *operands[1:])
+    return ExpertOperands(*operands) if normed else ExpertOperands(operands[0], None, *operands[1:])
 
 
 def experts(

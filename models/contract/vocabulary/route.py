@@ -21,7 +21,7 @@ from models.contract.op import F32, I32, Results, check_operand, check_same, def
 from models.routing import Routing
 
 
-class Operands(NamedTuple):
+class RouteOperands(NamedTuple):
     """The operands of the op by name: arrays, shapes, or views of a graph."""
 
     sums: Any
@@ -30,9 +30,9 @@ class Operands(NamedTuple):
     bias: Any | None = None
 
 
-def named(operands: Sequence[Any], normed: bool = True) -> Operands:
+def named(operands: Sequence[Any], normed: bool = True) -> RouteOperands:
     """The operands of a bound op. normed: whether there is a statistic among them."""
-    return Operands(*operands) if normed else Operands(operands[0], None, *operands[1:])
+    return RouteOperands(*operands) if normed else RouteOperands(operands[0], None, *operands[1:])
 
 
 def route(
