@@ -32,6 +32,7 @@ from lpu.prove.refused import need
 from lpu.prove.rule import Proved, RowOperands
 
 EXPERT_PRODUCT, EXPERT_GLU = "expert_product", "expert_glu"
+NORMED = ("message", "input", "rms_norm", "round8")  # "input": of the template of a hop, its message
 NOT_CHOSEN = -1  # route of a slot whose expert is fixed
 
 
@@ -73,6 +74,13 @@ def _in_order(known: Known, lanes: tuple[int, ...], width: int, what: str) -> No
     need(lanes == wanted, f"{what} does not hold {width} experts in order")
 
 
+def _normed(known: Known, values: tuple[int, ...], statistic: int, what: str) -> None:
+    """Products need the statistic of their norm but of what was normed before, or was sent so."""
+    before = {known.terms.all[value].op for value in values}
+    normed = bool(before) and before <= set(NORMED)
+    need(statistic >= 0 or normed, f"{what} without the statistic of their norm")
+
+
 def _rank(known: Known, row: RowOperands) -> tuple[Any, ...]:
     """All sums of one vector, its own statistic, the scales of the same lanes."""
     sums, lanes = vectors(known, row.src, Holds.F32, "its operand")
@@ -81,6 +89,7 @@ def _rank(known: Known, row: RowOperands) -> tuple[Any, ...]:
     need(1 <= k.chosen <= width - k.gated, f"chooses {k.chosen} of {width - k.gated} experts")
     _in_order(known, lanes, width, "its operand")
     statistic = matmul.statistic(known, row, row.src2)
+    _normed(known, known.terms.all[sums].operands[:1], statistic, "ranks")
     powers, columns = of_tensor(
         known, _part(row.preloads, 0, len(lanes) if k.has_bias else None), SCALE, len(lanes)
     )
@@ -207,6 +216,7 @@ def _of_slot(known: Known, row: RowOperands, products: list[Any]) -> tuple[Any, 
         need(one._replace(ks=first.ks) == first, "its accumulator holds products of several slots or inputs")
     need(not row.kernel.part, "writes gate and up as a part of a sum")
     statistic = matmul.statistic(known, row, row.src)
+    _normed(known, (first.value,), statistic, "writes gate and up")
     ks = tuple(sorted(one.ks for one in products))
     out: list[Vector] = []
     for (codes, columns), scale in zip(first.tiles, matmul.scales_read(row), strict=True):
