@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32, Int, Int32
 
 from compiler.program.instructions.experts import SlotsKernel, bound_of
-from compiler.program.isa import Op
+from compiler.program.isa import TAG_SHIFT, Op
 from compiler.program.program import Program
 from lpu.link.link import Dataflow
 from lpu.run.error import MachineError
@@ -35,7 +35,7 @@ def counting_rows(flow: Dataflow) -> Rows:
     few = [isinstance(one, SlotsKernel) and one.bounded for one in flow.kernels]
     rows = np.flatnonzero(c.op == Op.SLOTS)
     rows = rows[np.array(few, bool)[c.aux[rows]]]
-    return np.sort(rows[np.unique(c.dst_tag[rows], return_index=True)[1]]) if len(rows) else rows
+    return np.sort(rows[np.unique(c.dst_tag[rows] >> TAG_SHIFT, return_index=True)[1]]) if len(rows) else rows
 
 
 class Overflow:
