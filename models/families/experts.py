@@ -12,6 +12,7 @@ from jaxtyping import Float32, Int32
 from models.config import TransformerConfig
 from models.configs.experts import FAMILY, ExpertsConfig
 from models.contract import ops
+from models.contract.experts.slots import UNGATED
 from models.contract.vocabulary.experts import expert_starts
 from models.decoder import Decoder
 from models.families.experts_checkpoint import READERS, tensors
@@ -59,17 +60,30 @@ class Stack(nnx.Module):
 class Mixture(nnx.Module):
     """A router and the experts that it chooses from, with their norm and their residual.
 
-    width: of each expert. Shared ones stand behind those of the router.
+    width: of each expert. Shared ones stand behind those of the router. activation: None: the config's.
     """
 
-    def __init__(self, config: TransformerConfig, experts: int, width: int, routing: Routing) -> None:
+    def __init__(
+        self,
+        config: TransformerConfig,
+        experts: int,
+        width: int,
+        routing: Routing,
+        activation: str | None = None,
+    ) -> None:
         every = experts + routing.shared
         self.norm = Norm(config.hidden, config.eps)
         self.router = ExpertRouter(config.hidden, experts, routing)
-        self.gate_up = Stack(every, config.hidden, 2 * width)
+        self.activation = activation or config.activation
+        self.gated = self.activation not in UNGATED
+        setattr(self, self._up, Stack(every, config.hidden, 2 * width if self.gated else width))
         self.down = Stack(every, width, config.hidden)
-        self.activation, self.width, self.taken = config.activation, width, routing.chosen + routing.shared
-        self.config = config
+        self.width, self.taken, self.config = width, routing.chosen + routing.shared, config
+
+    @property
+    def _up(self) -> str:
+        """The stack of gate and up, or of up alone."""
+        return "gate_up" if self.gated else "up"
 
     def __call__(self, x: Float32[Array, "batch hidden"]) -> Float32[Array, "batch hidden"]:
         """One vector per row."""
@@ -79,7 +93,7 @@ class Mixture(nnx.Module):
             a.scaled,
             a.statistic,
             weights,
-            self.gate_up(),
+            getattr(self, self._up)(),
             self.down(),
             chosen=self.taken,
             activation=self.activation,

@@ -16,6 +16,7 @@ from models.configs.experts import ExpertsConfig
 from models.routing import Routing
 
 STRIP, MOST_PARTS = 32, 8  # docs/experts.md
+UNGATED = "relu2"  # the activation of experts of two matrices
 LOGITS, ROUTE, GLUS = "logits", "route", "expert_glus"
 GATED = "gated"  # behind the attributes of a route whose last logit is the gate of its shared expert
 
@@ -66,10 +67,8 @@ def mixture(
     bias = tensor("router.bias", experts) if scored else -1
     weights = route(terms, logits(terms, matmul16(terms, vector, halves), statistic, powers), chosen, bias)
     every = experts + shared(chosen)
-    gate_up = (
-        tensor("gate_up.codes", every, hidden, 2 * width),
-        tensor("gate_up.exponent", 2 * width),
-    )
+    name, wide = ("up", width) if activation == UNGATED else ("gate_up", 2 * width)
+    gate_up = tensor(f"{name}.codes", every, hidden, wide), tensor(f"{name}.exponent", wide)
     down = tensor("down.codes", every, width, hidden), tensor("down.exponent", hidden)
     inner = glus(terms, (vector, *gate_up, statistic, weights), activation)
     made = terms.matmul(inner, *down, -1, parts_of(width))
@@ -124,9 +123,10 @@ def shared(attributes: tuple[Any, ...]) -> int:
 def glus(terms: Terms, operands: tuple[int, ...], activation: str) -> int:
     """The weighted activations of all experts together.
 
-    operands: vector, gate and up as codes and scales, statistic, weights; the biases of gate and up, if any.
+    operands: vector, gate and up (or up alone) as codes and scales, statistic, weights; their biases, if any.
     """
-    return terms.make(GLUS, operands, (activation,), (terms.width(operands[1]) // 2,))
+    width = terms.width(operands[1]) // (1 if activation == UNGATED else 2)
+    return terms.make(GLUS, operands, (activation,), (width,))
 
 
 def parts_of(width: int) -> tuple[int, ...]:

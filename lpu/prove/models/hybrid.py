@@ -56,7 +56,7 @@ class _HybridReading(LlamaReading):
         elif part == EXPERTS:
             config = self._numbers
             chosen = chosen_of(config.routing)
-            sizes = Sizes(config.hidden, config.experts, config.expert_ffn, config.activation)
+            sizes = Sizes(config.hidden, config.experts, config.expert_ffn, config.expert_activation)
             made = mixture(terms, out, block, a, sizes, chosen)
         else:
             made = self._attended(out, block, *a, angles)

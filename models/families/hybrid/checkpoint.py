@@ -98,8 +98,13 @@ def _ffn(config: HybridConfig, names: Names, ours: str, theirs: str) -> Iterator
 def _experts(config: HybridConfig, names: Names, ours: str, theirs: str) -> Iterator[CheckpointTensor]:
     """A router and the experts of a layer, and the gate of the shared one, if there is one."""
     counts = ExpertCounts(
-        config.hidden, config.experts, config.shared, config.expert_ffn, gated=config.shared_gate
+        config.hidden,
+        config.experts,
+        config.shared,
+        config.expert_ffn,
+        biased=config.score == "sigmoid",
+        gated=config.shared_gate,
     )
     yield from router(ours, theirs, names.experts, counts)
-    yield stack(f"{ours}.gate_up", theirs, names.experts, counts)
+    yield stack(f"{ours}.{'up' if config.squared else 'gate_up'}", theirs, names.experts, counts)
     yield replace(stack(f"{ours}.down", theirs, names.experts, counts), factor=config.factor("down"))

@@ -249,7 +249,8 @@ class HybridLayer(nnx.Module):
         if FFN in word:
             self.ffn = SquaredFeedForward(config) if config.squared else FeedForward(config)
         if EXPERTS in word:
-            self.experts = Mixture(config, config.experts, config.expert_ffn, config.routing)
+            width, activation = config.expert_ffn, config.expert_activation
+            self.experts = Mixture(config, config.experts, width, config.routing, activation)
 
     def __call__(
         self, part: str, x: Residual, angles: Angles | None, position: Positions, held: Held

@@ -51,6 +51,10 @@ NEMOTRON = replace(
     SMALL, name="nemotron", layers=3, heads=4, kv_heads=2, head_dim=24, ffn=160, pattern=("M", "A", "F"),
     rope=False, squared=True, norm_groups=True,
 )  # fmt: skip
+NEMOTRON3 = replace(
+    NEMOTRON, name="nemotron3", pattern=("M", "E", "A"), experts=6, chosen=2, expert_ffn=192, shared=2,
+    score="sigmoid", scale=2.5, expert_groups=2,
+)  # fmt: skip
 WAYS: dict[str, tuple[HybridConfig, str, dict[str, Any]]] = {
     "one chip": (SMALL, "pair", {"tp": 1}),
     "five rows on four chips": (SMALL, "quad", {"tp": 4, "batch": 5}),
@@ -64,6 +68,8 @@ WAYS: dict[str, tuple[HybridConfig, str, dict[str, Any]]] = {
     "gated delta rule on one chip": (DELTA, "pair", {"tp": 1, "batch": 1, "pp": 1}),
     "a shared expert with a gate, behind a line of experts": (GATED, "quad", {"tp": 4, "batch": 5}),
     "norms by group, squared FFNs": (NEMOTRON, "quad", {"tp": 4, "batch": 2}),
+    "experts without a gate": (NEMOTRON3, "quad", {"tp": 4, "batch": 3}),
+    "the same, three chips": (NEMOTRON3, "quad", {"tp": 3, "pp": 1, "layout": "row"}),
     "with attention and two buckets": (MIXED, "quad", {"tp": 2, "contexts": (8, 24), "batch": 2}),
 }
 
