@@ -1,8 +1,9 @@
 """Lowering of experts: each is cut over ranks of the group, a slot is one that the rows chose.
 
 Gate and up of a slot lie in pairs of 40 columns in one line, up without a gate in 80; each rank has those
-columns of the hidden vector whose rows of the down projection it multiplies. All slots add into the same sums. Where slices of all ranks
-are too thin, gate and up of an expert are cut over a share of them: `compiler.lower.ops.expert_tables`.
+columns of the hidden vector whose rows of the down projection it multiplies. All slots add into the same
+sums. Where slices of all ranks are too thin, gate and up of an expert are cut over a share of them:
+`compiler.lower.ops.expert_tables`.
 """
 
 import numpy as np
