@@ -150,6 +150,12 @@ FOLDERS: dict[str, dict[str, Any]] = {
     "qwen3-next": QWEN | {"model_type": "qwen3_next", "intermediate_size": 80, "mlp_only_layers": [0]},
     "qwen3.5-moe": QWEN | {"model_type": "qwen3_5_moe_text"},
 }
+FOLDERS["nemotron-3-latent"] = FOLDERS["nemotron-3"] | {
+    "hybrid_override_pattern": "ME*",
+    "moe_latent_size": 24,
+    "moe_shared_expert_intermediate_size": 80,
+    "n_group": 1,
+}
 FOLDERS["granite4-moe"] = FOLDERS["granite4-dense"] | {
     "num_local_experts": 6,
     "num_experts_per_tok": 2,
@@ -163,7 +169,7 @@ STORED = {
 }  # names in memory, and in checkpoints
 WHOLE = ("qwen3.5-moe", "granite4-moe")  # checkpoints hold all experts in one tensor
 LESS = tuple(name for name in FOLDERS if name.startswith("qwen"))  # gains are stored less 1
-HALF = (*LESS, "nemotron-3")  # stored in fp16
+HALF = (*LESS, "nemotron-3", "nemotron-3-latent")  # stored in fp16
 
 
 def make(folder: Path, names: list[str]) -> None:

@@ -61,6 +61,7 @@ class Mixture(nnx.Module):
     """A router and the experts that it chooses from, with their norm and their residual.
 
     width: of each expert. Shared ones stand behind those of the router. activation: None: the config's.
+    inside: lanes of what experts take and give, None: those of the residual.
     """
 
     def __init__(
@@ -70,14 +71,15 @@ class Mixture(nnx.Module):
         width: int,
         routing: Routing,
         activation: str | None = None,
+        inside: int | None = None,
     ) -> None:
-        every = experts + routing.shared
+        every, lanes = experts + routing.shared, inside or config.hidden
         self.norm = Norm(config.hidden, config.eps)
         self.router = ExpertRouter(config.hidden, experts, routing)
         self.activation = activation or config.activation
         self.gated = self.activation not in UNGATED
-        setattr(self, self._up, Stack(every, config.hidden, 2 * width if self.gated else width))
-        self.down = Stack(every, width, config.hidden)
+        setattr(self, self._up, Stack(every, lanes, 2 * width if self.gated else width))
+        self.down = Stack(every, width, lanes)
         self.width, self.taken, self.config = width, routing.chosen + routing.shared, config
 
     @property
@@ -88,8 +90,11 @@ class Mixture(nnx.Module):
     def __call__(self, x: Float32[Array, "batch hidden"]) -> Float32[Array, "batch hidden"]:
         """One vector per row."""
         a = self.norm.deferred(x)
-        weights = self.router(a)
-        y = ops.experts(
+        return residual(self.config, x, self.summed(a, self.router(a)))
+
+    def summed(self, a: Normed, weights: Float32[Array, "batch every"]) -> Float32[Array, "batch lanes"]:
+        """The experts' results, each times its weight."""
+        return ops.experts(
             a.scaled,
             a.statistic,
             weights,
@@ -99,7 +104,6 @@ class Mixture(nnx.Module):
             activation=self.activation,
             starts=expert_starts(self.width),
         )
-        return residual(self.config, x, y)
 
 
 class MixtureLayer(Layer):

@@ -31,7 +31,10 @@ A, STATISTIC, WEIGHTS, GATE_UP, GATE_UP_SCALE, DOWN, DOWN_SCALE = range(7)  # th
 def lower_experts(low: Lowering, node: Node) -> None:
     """Slots, gate and up of each, the weighted activation, and one sum over the down projections of all."""
     source, _ = low.lines(node.inputs[A], node)
-    if source.dtype != "f16" or not source.held[: low.group.ranks][reading(low, node)].all():
+    readers = reading(low, node)
+    if source.dtype == "f16":
+        low.gather(source, np.repeat(readers[:, None], source.lines, axis=1))
+    if source.dtype != "f16" or not source.held[: low.group.ranks][readers].all():
         raise CompileError(
             "lower",
             f"{node.path}: experts ({node.source})",

@@ -50,9 +50,17 @@ class Sizes(NamedTuple):
 
 
 def mixture(
-    terms: Terms, out: ModelTerms, block: str, a: tuple[int, int], sizes: Sizes, chosen: tuple[Any, ...]
+    terms: Terms,
+    out: ModelTerms,
+    block: str,
+    a: tuple[int, int],
+    sizes: Sizes,
+    chosen: tuple[Any, ...],
+    latent: int = -1,
 ) -> int:
     """Experts and their router. a: scaled vector and statistic; chosen: attributes of the route.
+
+    latent: the vector that experts take instead, of which theirs are as many lanes.
 
     A router whose attributes name groups goes by sigmoid scores and has a bias.
     """
@@ -67,10 +75,11 @@ def mixture(
     bias = tensor("router.bias", experts) if scored else -1
     weights = route(terms, logits(terms, matmul16(terms, vector, halves), statistic, powers), chosen, bias)
     every = experts + shared(chosen)
+    inside = hidden if latent < 0 else terms.width(latent)
     name, wide = ("up", width) if activation == UNGATED else ("gate_up", 2 * width)
-    gate_up = tensor(f"{name}.codes", every, hidden, wide), tensor(f"{name}.exponent", wide)
-    down = tensor("down.codes", every, width, hidden), tensor("down.exponent", hidden)
-    inner = glus(terms, (vector, *gate_up, statistic, weights), activation)
+    gate_up = tensor(f"{name}.codes", every, inside, wide), tensor(f"{name}.exponent", wide)
+    down = tensor("down.codes", every, width, inside), tensor("down.exponent", inside)
+    inner = glus(terms, (vector if latent < 0 else latent, *gate_up, statistic, weights), activation)
     made = terms.matmul(inner, *down, -1, parts_of(width))
     for term, what in ((weights, "router"), (inner, "gate and up"), (made, "experts")):
         out.places[term] = f"{block}, {what}"

@@ -30,12 +30,14 @@ def read_nemotron(keys: Keys, name: str) -> HybridConfig:
     for key, known in (("mlp_hidden_act", "relu2"), ("mamba_hidden_act", "silu")):
         if (found := keys.text(key, known)) != known:
             raise keys.error(key, found, f"only {known} is supported")
-    if keys.get("num_nextn_predict_layers") not in (None, 0):
-        raise keys.error(
-            "num_nextn_predict_layers", keys.get("num_nextn_predict_layers"), "none are computed"
-        )
     pattern = _pattern(keys)
-    for inert in (*_OF_EXPERTS, "mtp_layers_block_type", "mtp_hybrid_override_pattern", "expand"):
+    for inert in (
+        *_OF_EXPERTS,
+        "num_nextn_predict_layers",
+        "mtp_layers_block_type",
+        "mtp_hybrid_override_pattern",
+        "expand",
+    ):
         keys.get(inert)
     heads = keys.stated("num_attention_heads", 32)
     mixer = mixer_of(
@@ -77,23 +79,20 @@ def read_nemotron(keys: Keys, name: str) -> HybridConfig:
 
 
 def _experts(keys: Keys) -> dict[str, Any]:
-    """Squared experts by sigmoid scores, and the shared one as experts of their width."""
-    if keys.get("moe_latent_size") is not None:
-        raise keys.error(
-            "moe_latent_size", keys.get("moe_latent_size"), "experts behind a projection are not supported"
-        )
+    """Squared experts by sigmoid scores, and the shared one as experts of their width or apart."""
     width = keys.stated("moe_intermediate_size", 7688)
     beside = keys.stated("moe_shared_expert_intermediate_size", 7688)
     if (count := keys.get("n_shared_experts", 1)) != 1:
         raise keys.error("n_shared_experts", count, "layers with experts of this model_type have one")
-    if beside % width:
+    latent = 0 if keys.get("moe_latent_size") is None else keys.integer("moe_latent_size")
+    if beside % width and not latent:
         why = f"only whole multiples of an expert's moe_intermediate_size, {width}, are supported"
         raise keys.error("moe_shared_expert_intermediate_size", beside, why)
     return {
         "experts": keys.stated("n_routed_experts", 8),
         "chosen": keys.stated("num_experts_per_tok", 2),
         "expert_ffn": width,
-        "shared": beside // width,
+        **({"latent": latent, "shared_ffn": beside} if latent else {"shared": beside // width}),
         "score": "sigmoid",
         "scale": keys.number("routed_scaling_factor", 1.0),
         "renormalise": keys.flag("norm_topk_prob", True),
