@@ -12,8 +12,9 @@ from lpu.afd.times.handover import stream
 from lpu.gpu.request import Request
 from lpu.gpu.share import GpuShare, shares
 from lpu.gpu.units import PS_PER_SECOND, cycles_ps
-from lpu.traffic.served import Prefiller, Prompt, Served, StepPace
-from lpu.traffic.tiers import DISK, HOST, lower_tier
+from lpu.inputs.model import numbers_of, refuse_encoder
+from lpu.traffic.served import Prefiller, Prompt, Served, SlotTier, StepPace
+from lpu.traffic.tiers import DISK, HOST, TierRate, lower_tier
 from models.families.registry import config_of
 
 ROUND_TOKENS = 128  # of hand-overs whose slots do not grow evenly
@@ -33,9 +34,17 @@ def paces_of(manifest: Manifest) -> tuple[StepPace, ...]:
     return tuple(found)
 
 
-def served(program: Program, prefill: Prefiller | None = None, queue: int | None = None) -> Served:
-    """The machine that runs a decode program. Raises OptionError for a program that takes no decode steps."""
+def served(
+    program: Program,
+    prefill: Prefiller | None = None,
+    queue: int | None = None,
+    *,
+    by_load: bool = False,
+    keeps: bool = False,
+) -> Served:
+    """The machine that runs a decode program, see `Served`. Raises OptionError for one of another kind."""
     manifest = program.manifest
+    refuse_encoder("replay", manifest.model.name, numbers_of(manifest))
     if not isinstance(manifest.body, Step | Waves) or manifest.chunk != 1:
         reason = f"is of kind {manifest.kind!r}, requests need one that decodes"
         raise OptionError("replay", "program", reason, "Compile one with lpu compile.")
@@ -46,6 +55,8 @@ def served(program: Program, prefill: Prefiller | None = None, queue: int | None
         paces=paces_of(manifest),
         prefill=prefill,
         queue=queue,
+        by_load=by_load,
+        keeps=keeps,
     )
 
 
@@ -90,12 +101,16 @@ class PrefillCosts:
             found = self.known[key] = self._cost(tokens - 1, min(held, tokens - 1))
         return found
 
-    def _cost(self, handed: int, held: int) -> Prompt:
+    def kept(self, tokens: int, held: int, there: int) -> Prompt:
+        """The same where the KV of the first tokens lies in the slot already: the rest is handed over."""
+        return self._cost(tokens - 1, min(held, tokens - 1), min(there, tokens - 2))
+
+    def _cost(self, handed: int, held: int, there: int = 0) -> Prompt:
         if not handed:
             return Prompt(1, 0, 0, 0)
         share, layers = self.share, len(self.chips)
-        wire = share.wire(handed * _token_bytes(share), 1)
-        slot = cycles_ps(slot_of(self.slots, handed), self.clock_hz)
+        wire = share.wire((handed - there) * _token_bytes(share), 1)
+        slot = cycles_ps(slot_of(self.slots, handed - there), self.clock_hz)
         layer = begin = 0
         if held < handed:
             layer, begin = share.prefill_layer(handed - held, held, 1), share.embed(handed - held)
@@ -114,11 +129,18 @@ class PrefillCosts:
 
 
 def prefiller(
-    share: GpuShare, program: Program, cache: str, block_tokens: int, host: int = 0, disk: int = 0
+    share: GpuShare,
+    program: Program,
+    cache: str,
+    block_tokens: int,
+    *,
+    host: int = 0,
+    disk: int = 0,
+    keeps: bool = False,
 ) -> Prefiller:
     """GPUs that prefill for a program. cache: prefix blocks that they keep: none, infinite, hbm, or how many.
 
-    host, disk: blocks that are kept below, see `lpu.traffic.tiers`.
+    host, disk: blocks that are kept below, see `lpu.traffic.tiers`. keeps: slots are asked, too.
 
     Half of the memory that weights leave is for KV that waits to be handed over, half for the prefix cache.
     """
@@ -132,16 +154,20 @@ def prefiller(
         slots=slot_cycles(program, share.bridge),
         chips=tuple(_chips(program, share.bridge)),
     )
+    hz, size = program.manifest.clock_hz, token * block_tokens
+    nics = int(share.pool.gpus * share.pool.spec.nic_bytes_per_second)
+    sram = TierRate("sram", nics, per_gpu=False, latency_ns=share.bridge.latency_ns)
     return Prefiller(
         replicas=share.replicas,
         cost=costs,
         room_tokens=max(room, 1),
         cache_blocks=blocks[cache] if cache in blocks else int(cache),
         tiers=tuple(
-            lower_tier(rate, count, token * block_tokens, share.pool.gpus, program.manifest.clock_hz)
+            lower_tier(rate, count, size, share.pool.gpus, hz)
             for rate, count in ((HOST, host), (DISK, disk))
             if count
         ),
+        slots=SlotTier(cost=costs.kept, fetch=lower_tier(sram, 0, size, 1, hz)) if keeps else None,
     )
 
 

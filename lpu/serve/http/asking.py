@@ -23,7 +23,10 @@ Headers = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What a request asks for: prompts, and n sequences for each. leads: texts that are echoed."""
+    """What a request asks for: prompts, and n sequences for each. leads: texts that are echoed.
+
+    priority: the lower, the sooner it has a slot.
+    """
 
     prompts: tuple[tuple[int, ...], ...]
     n: int
@@ -31,6 +34,7 @@ class Wish:
     leads: tuple[str, ...] = ()
     chat: bool = False
     stops: tuple[str, ...] = field(default=())
+    priority: int = 0
 
     @property
     def count(self) -> int:
@@ -168,7 +172,15 @@ def _wish(
             min_tokens=body.min_tokens,
         )
 
-    return Wish(prompts=prompts, n=body.n, make=make, leads=leads, chat=chat, stops=body.stops)
+    return Wish(
+        prompts=prompts,
+        n=body.n,
+        make=make,
+        leads=leads,
+        chat=chat,
+        stops=body.stops,
+        priority=body.priority or 0,
+    )
 
 
 def _how(body: Asked, choice: int) -> RunOptions:
