@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 
-class Slot(NamedTuple):
+class UserSlot(NamedTuple):
     """A row of a group."""
 
     group: int
@@ -20,10 +20,10 @@ class KeptSlots:
 
     def __init__(self, groups: int, rows: int) -> None:
         self._free = [dict.fromkeys(range(rows)) for _ in range(groups)]  # the least recently used first
-        self._holds: dict[Slot, tuple[int, ...]] = {}
-        self._having: dict[int, dict[Slot, None]] = {}  # free slots that hold a block, the latest last
+        self._holds: dict[UserSlot, tuple[int, ...]] = {}
+        self._having: dict[int, dict[UserSlot, None]] = {}  # free slots that hold a block, the latest last
 
-    def find(self, ids: Sequence[int]) -> tuple[Slot | None, int]:
+    def find(self, ids: Sequence[int]) -> tuple[UserSlot | None, int]:
         """The free slot that holds the longest run of a prompt's blocks from the first on, and its length."""
         best, count = None, 0
         for one in ids:
@@ -33,7 +33,7 @@ class KeptSlots:
             best, count = next(reversed(holders)), count + 1
         return best, count
 
-    def take(self, slot: Slot) -> None:
+    def take(self, slot: UserSlot) -> None:
         """The slot has a user."""
         del self._free[slot.group][slot.row]
         for one in self._holds.pop(slot, ()):
@@ -42,13 +42,13 @@ class KeptSlots:
             if not held:
                 del self._having[one]
 
-    def take_oldest(self, group: int) -> Slot:
+    def take_oldest(self, group: int) -> UserSlot:
         """A free slot of the group, the one that was used least recently."""
-        slot = Slot(group, next(iter(self._free[group])))
+        slot = UserSlot(group, next(iter(self._free[group])))
         self.take(slot)
         return slot
 
-    def give(self, slot: Slot, ids: Sequence[int]) -> None:
+    def give(self, slot: UserSlot, ids: Sequence[int]) -> None:
         """The slot is free again, and holds these blocks."""
         self._free[slot.group][slot.row] = None
         kept = tuple(dict.fromkeys(ids))

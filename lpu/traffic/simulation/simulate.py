@@ -12,7 +12,7 @@ from jaxtyping import Int64
 
 from lpu.traffic.outcome import REFUSED, SERVED, TOO_LONG, Outcome
 from lpu.traffic.served import Served
-from lpu.traffic.simulation.kept_slots import KeptSlots, Slot
+from lpu.traffic.simulation.kept_slots import KeptSlots, UserSlot
 from lpu.traffic.simulation.prefixes import Prefixes
 from lpu.traffic.simulation.slots import FIRST, DecodeSlots
 from lpu.traffic.trace import Trace
@@ -53,14 +53,14 @@ class _Run:
         prefill = machine.prefill
         keeps = machine.keeps and trace.blocks is not None
         self.kept = KeptSlots(machine.groups, machine.rows) if keeps else None
-        self.sat: dict[int, Slot] = {}
+        self.sat: dict[int, UserSlot] = {}
         self.reused = 0
         self.prefixes = Prefixes(trace, machine)
         self.until = [0] * (prefill.replicas if prefill else 0)  # a replica is done with what it was sent
         self.idle = list(range(prefill.replicas)) if prefill else []
         self.wires = [0] * len(self.idle)
         self.room = prefill.room_tokens if prefill else 0
-        self.of: dict[int, tuple[int, Slot | None, int]] = {}  # replica, slot, since when
+        self.of: dict[int, tuple[int, UserSlot | None, int]] = {}  # replica, slot, since when
         self.wanting: deque[int] = deque()  # prefills that asked for a slot and have none
         self.prefills: dict[int, tuple[int, int, int, int]] = {}
         self.busy = self.wired = self.peak_waiting = 0
@@ -178,15 +178,15 @@ class _Run:
         heapreplace(self.until, begin + cost.compute)
         return False
 
-    def _seat(self, request: int) -> Slot | None:
+    def _seat(self, request: int) -> UserSlot | None:
         """The free slot that comes first; None if every slot is taken."""
         group = self.slots.take(self.now)
         if group is None or self.kept is None:
-            return None if group is None else Slot(group, 0)
+            return None if group is None else UserSlot(group, 0)
         self.sat[request] = self.kept.take_oldest(group)
         return self.sat[request]
 
-    def _again(self, request: int) -> tuple[Slot | None, int]:
+    def _again(self, request: int) -> tuple[UserSlot | None, int]:
         """The free slot that holds most of a prompt's blocks, taken, and how many; None if none does."""
         if self.kept is None:
             return None, 0

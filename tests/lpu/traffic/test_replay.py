@@ -97,7 +97,7 @@ def test_a_request_alone_takes_what_afd_says() -> None:
 def test_a_request_alone_takes_what_afd_says_in_every_mode(mode: Mode) -> None:
     """Steps are those of the next of 16 lengths of KV: 44 to 47 tokens of 64 have that of 48."""
     Path("one.csv").write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,44,4\n")
-    about = {"rack": "quad", "context": 64, "batch": 2}
+    about: Any = {"rack": "quad", "context": 64, "batch": 2}
     found = replay("one.csv", "llama-tiny", gpus=TrafficGpus(gpus=1), mode=mode, **about)
 
     def alone(prompt: int, batch: int) -> Turn:
@@ -117,7 +117,7 @@ def test_a_second_turn_in_the_slot_of_the_first_is_shorter(gpus: int) -> None:
     blocks = PromptBlocks(tokens=16, starts=np.array([0, 2, 5]), ids=np.array([1, 2, 1, 3, 4]))
     arrivals, inputs, outputs = np.array([0, 10**9]), np.array([20, 40]), np.array([2, 2])
     turns = Trace(name="two", arrivals=arrivals, inputs=inputs, outputs=outputs, blocks=blocks)
-    about = {"rack": "quad", "context": 64, "batch": 2, "gpus": TrafficGpus(gpus=gpus)}
+    about: Any = {"rack": "quad", "context": 64, "batch": 2, "gpus": TrafficGpus(gpus=gpus)}
     plain, kept = (
         replay(turns, "llama-tiny", asked=ReplayOptions(slot_cache=keep, cache="none"), **about)
         for keep in (False, True)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lpu.traffic.outcome import Outcome
 from lpu.traffic.readers.drawn import Arrivals, DrawnTraffic, Lengths
 from lpu.traffic.served import Prefiller, Prompt, Served, SlotTier, StepPace
-from lpu.traffic.simulation.kept_slots import KeptSlots, Slot
+from lpu.traffic.simulation.kept_slots import KeptSlots, UserSlot
 from lpu.traffic.simulation.simulate import simulate
 from lpu.traffic.tiers import LowerTier
 from lpu.traffic.trace import PromptBlocks, Trace
@@ -229,9 +229,10 @@ def test_what_the_gpus_lack_of_a_kept_prompt_comes_back_from_its_slot() -> None:
 def test_kept_slots_agree_with_a_list_of_slots(data: st.DataObject) -> None:
     """The independent model: every slot is a list, looked at one by one."""
     groups, rows = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))
-    kept, holds = KeptSlots(groups, rows), {Slot(g, r): () for g in range(groups) for r in range(rows)}
-    used: dict[Slot, int] = dict.fromkeys(holds, -1)
-    busy: list[Slot] = []
+    kept = KeptSlots(groups, rows)
+    holds: dict[UserSlot, tuple[int, ...]] = {UserSlot(g, r): () for g in range(groups) for r in range(rows)}
+    used: dict[UserSlot, int] = dict.fromkeys(holds, -1)
+    busy: list[UserSlot] = []
     for step in range(data.draw(st.integers(1, 30))):
         depth = data.draw(st.integers(0, 3))
         word = data.draw(st.lists(st.integers(0, 1), min_size=depth, max_size=depth))
