@@ -73,12 +73,13 @@ def assign(sizes: Sequence[Size], room: Room, pp: int | None) -> list[Stage]:
             stages = _first_fit(sizes, room, turns=min(MOST_TURNS, room.tp))
         used = groups_used(stages, sizes)
         if used > room.groups:
+            words = sum(int(size.words.sum()) for size in sizes)
+            needed, there = compared(words, room.words * room.groups * room.tp)
             error = CapacityError(
                 "stages",
                 f"rack {room.rack}",
                 f"the model needs {used * room.tp} chips in groups of {room.tp} "
-                f"({_mb(sum(int(size.words.sum()) for size in sizes))} of weights and KV), "
-                f"the rack has {room.groups * room.tp} ({_mb(room.words * room.groups * room.tp)} for them)",
+                f"({needed} of weights and KV), the rack has {room.groups * room.tp} ({there} for them)",
                 f"Use a rack of {used * room.tp} chips or more{LESS_KV}.",
             )
             error.chips = used * room.tp
@@ -118,13 +119,22 @@ def _fits(subject: str, words: int, room: Room, raising: str) -> None:
         raise CapacityError(
             "stages",
             subject,
-            f"needs {_mb(words + room.capacity - room.words)} per chip, a chip has {_mb(room.capacity)}",
+            "needs {} per chip, a chip has {}".format(
+                *compared(words + room.capacity - room.words, room.capacity)
+            ),
             f"Raise {raising}, or shorten the context or the batch.",
         )
 
 
-def _mb(words: int) -> str:
-    return f"{words * WORD_BYTES / 1e6:.1f} MB"
+def megabytes(words: int, digits: int = 1) -> str:
+    """Words of SRAM as a person reads them."""
+    return f"{words * WORD_BYTES / 1e6:,.{digits}f} MB"
+
+
+def compared(needed: int, there: int) -> tuple[str, str]:
+    """Two unlike counts of words, with as many digits as tell them apart."""
+    digits = next(n for n in range(1, 10) if n == 9 or megabytes(needed, n) != megabytes(there, n))
+    return megabytes(needed, digits), megabytes(there, digits)
 
 
 def _first_fit(sizes: Sequence[Size], room: Room, turns: int) -> list[Stage]:
