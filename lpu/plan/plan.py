@@ -138,7 +138,8 @@ def _programs(
 ) -> Iterator[tuple[Configuration, Program | None, dict[int, Machines], str]]:
     """Each rack, objective and batch: the program, or why there is none, and the GPUs beside it."""
     context = context_of(model, asked, bool(about.get("trust")))
-    open_model(model, **{**about, "context": context}).need_decoder("plan")
+    given: dict[str, Any] = {**about, "context": context}
+    open_model(model, **given).need_decoder("plan")
     for rack in asked.racks:
         there = {count: machines(rack, asked, count) for count in asked.gpus if count}
         found = there[max(there)].rack if there else machines(rack, asked, 1).rack

@@ -24,7 +24,7 @@ from lpu.inputs.model import OpenModel
 from lpu.inputs.open import Model, config_in, open_model
 from lpu.keywords import ModelKeywords, model_keywords
 from lpu.traffic.beside import lengths_of, served_beside
-from lpu.traffic.machine import dealt, prefiller, served
+from lpu.traffic.machine import ddr5_of, dealt, prefiller, served
 from lpu.traffic.options import ReplayOptions
 from lpu.traffic.served import Served
 from lpu.traffic.trace import Trace
@@ -147,7 +147,7 @@ def _need_nothing_else(
     if options.objective != "latency":
         raise OptionError("replay", name, "has steps of its own", "Leave out --objective.")
     usual = ReplayOptions()
-    for field in ("cache", "host_blocks", "disk_blocks", "slot_cache", "share"):
+    for field in ("cache", "host_blocks", "disk_blocks", "slot_cache", "ddr5_blocks", "share"):
         if (given := getattr(asked, field)) not in (getattr(usual, field), "none"):
             flag = f"--{field.replace('_', '-')}"
             raise OptionError("replay", name, f"has no prefix cache: {flag} is {given}", f"Leave out {flag}.")
@@ -222,20 +222,22 @@ def machine_for(
     trace: Trace, program: Program, there: Machines | None, asked: ReplayOptions
 ) -> tuple[Served, GpuShare | None]:
     """The machine of a simulation, and the GPUs as they are dealt."""
-    keeps = asked.slot_cache
+    keeps = asked.slot_cache or asked.ddr5_blocks > 0
     if keeps and trace.blocks is None:
+        flag = "--slot-cache" if asked.slot_cache else "--ddr5-blocks"
         reason = "needs the blocks of prompts, and the trace has 0 hash ids"
-        raise OptionError("replay", "--slot-cache", reason, "Leave it out, or give a trace with hash_ids.")
+        raise OptionError("replay", flag, reason, "Leave it out, or give a trace with hash_ids.")
+    tokens = trace.blocks.tokens if trace.blocks else BLOCK_TOKENS
+    below = ddr5_of(program, asked.ddr5_blocks, tokens)
     if there is None:
         if asked.share == "load":
             raise OptionError(
                 "replay", "--share", "is load, there are 0 GPUs", "Give --gpus, or leave it out."
             )
-        return served(program, None, asked.queue, keeps=keeps), None
+        return served(program, None, asked.queue, keeps=keeps, ddr5=below), None
     longest = program.manifest.longest
     share = dealt(program, there, min(int(trace.inputs.mean()), longest - 1))
-    tokens = trace.blocks.tokens if trace.blocks else BLOCK_TOKENS
-    below = {"host": asked.host_blocks, "disk": asked.disk_blocks}
-    prefill = prefiller(share, program, asked.cache, tokens, **below, keeps=keeps)
+    tiers = {"host": asked.host_blocks, "disk": asked.disk_blocks}
+    prefill = prefiller(share, program, asked.cache, tokens, **tiers, keeps=keeps)
     by_load = asked.share == "load"
-    return served(program, prefill, asked.queue, by_load=by_load, keeps=keeps), share
+    return served(program, prefill, asked.queue, by_load=by_load, keeps=keeps, ddr5=below), share

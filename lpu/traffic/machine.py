@@ -1,20 +1,23 @@
 """A compiled program and the GPUs beside it as the simulation takes them: paces, slots, costs of prefills."""
 
 from dataclasses import dataclass, field, replace
+from functools import cache
+from math import lcm
 
 from compiler.errors import OptionError
 from compiler.moves.handover import compile_ingest
+from compiler.program.instructions.attention import AttentionKernel
 from compiler.program.manifest import Manifest, Move, Step, Waves
 from compiler.program.program import Program
 from fabric.bridge import BridgeSpec
-from lpu.afd.machines import Machines, best
+from lpu.afd.machines import Machines, best, lpus_of
 from lpu.afd.times.handover import stream
 from lpu.gpu.request import Request
 from lpu.gpu.share import GpuShare, shares
 from lpu.gpu.units import PS_PER_SECOND, cycles_ps
 from lpu.inputs.model import numbers_of, refuse_encoder
 from lpu.traffic.served import Prefiller, Prompt, Served, SlotTier, StepPace
-from lpu.traffic.tiers import DISK, HOST, TierRate, lower_tier
+from lpu.traffic.tiers import DISK, HOST, LowerTier, TierRate, beside_lpus, lower_tier
 from models.families.registry import config_of
 
 ROUND_TOKENS = 128  # of hand-overs whose slots do not grow evenly
@@ -41,6 +44,7 @@ def served(
     *,
     by_load: bool = False,
     keeps: bool = False,
+    ddr5: LowerTier | None = None,
 ) -> Served:
     """The machine that runs a decode program, see `Served`. Raises OptionError for one of another kind."""
     manifest = program.manifest
@@ -57,7 +61,21 @@ def served(
         queue=queue,
         by_load=by_load,
         keeps=keeps,
+        ddr5=ddr5,
     )
+
+
+def ddr5_of(program: Program, blocks: int, block_tokens: int) -> LowerTier | None:
+    """The DDR5 beside the LPUs that have work, for so many blocks; None for 0. Raises OptionError."""
+    manifest = program.manifest
+    if not blocks:
+        return None
+    config = numbers_of(manifest)
+    if config is None:
+        reason = "is a module of its own, so the bytes of its KV are not known"
+        raise OptionError("replay", manifest.model.name, reason, "Leave out --ddr5-blocks.")
+    size = config.layers * config.cached_lanes * (1 if manifest.model.kv == "fp8" else 2) * block_tokens
+    return beside_lpus(blocks, size, lpus_of(program), manifest.clock_hz)
 
 
 def shares_for(program: Program, there: Machines) -> tuple[GpuShare, ...]:
@@ -187,10 +205,13 @@ def _ingest(program: Program, tokens: int, bridge: BridgeSpec) -> Program:
 def slot_cycles(program: Program, bridge: BridgeSpec) -> tuple[int, ...]:
     """Cycles of one layer's slot, of 1 token where they grow evenly (looked at in four places).
 
-    Where they do not: of 128, 256, ... tokens up to the longest, from the compiled hand-overs.
+    Where they do not: of 128, 256, ... tokens up to the longest, from compiled hand-overs. Tokens that are
+    dealt to stripes of KV in runs grow evenly from round to round: where that is so in three places, only
+    hand-overs of the first round are compiled.
     """
     most = program.manifest.longest
 
+    @cache
     def compiled(tokens: int) -> int:
         body = _ingest(program, tokens, bridge).manifest.body
         assert isinstance(body, Move)
@@ -199,9 +220,17 @@ def slot_cycles(program: Program, bridge: BridgeSpec) -> tuple[int, ...]:
     one = compiled(1)
     if all(compiled(tokens) == one * tokens for tokens in (min(2, most), min(129, most), most)):
         return (one,)
-    return tuple(
-        compiled(min(tokens, most)) for tokens in range(ROUND_TOKENS, most + ROUND_TOKENS, ROUND_TOKENS)
-    )
+    kernels = [one for one in program.manifest.kernels if isinstance(one, AttentionKernel)]
+    period = lcm(ROUND_TOKENS, *(one.stripes * one.run for one in kernels if one.stripes > 1))
+
+    def by_round(tokens: int) -> int:
+        rounds, rest = divmod(tokens, period)
+        return rounds * compiled(period) + (compiled(rest) if rest else 0)
+
+    places = (period + ROUND_TOKENS, 2 * period, most)
+    even = 2 * period <= most and all(compiled(tokens) == by_round(tokens) for tokens in places)
+    counts = range(ROUND_TOKENS, most + ROUND_TOKENS, ROUND_TOKENS)
+    return tuple((by_round if even else compiled)(min(tokens, most)) for tokens in counts)
 
 
 def slot_of(slots: tuple[int, ...], tokens: int) -> int:

@@ -86,6 +86,9 @@ class ReplayOptions(Targets):
     slot_cache: Annotated[
         bool, Option("--slot-cache", "A prompt takes the slot whose SRAM still holds most of its blocks.")
     ] = False
+    ddr5_blocks: Annotated[
+        int, Option("--ddr5-blocks", "Prefix blocks in the DDR5 of the LPUs' trays (modelled).", least=0)
+    ] = 0
     share: Annotated[
         str,
         Option("--share", "Who takes prompts: gpus, or by load whoever is done first.", choices=SHARES),

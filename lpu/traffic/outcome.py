@@ -22,6 +22,7 @@ class Outcome:
     their NICs. peak_waiting: the longest queue. drains: changes of the context bucket.
     fetched: blocks that came out of each tier below HBM. classes: of priority, 0 is served first.
     kept_blocks: blocks that the slots of prompts still held; from_slots: of those, what the GPUs lacked.
+    from_ddr5: blocks that came into slots from the DDR5 beside the LPUs.
     """
 
     clock_hz: int
@@ -44,6 +45,7 @@ class Outcome:
     classes: Int64[np.ndarray, " requests"] | None = None
     kept_blocks: int = 0
     from_slots: int = 0
+    from_ddr5: int = 0
 
     @property
     def served(self) -> Bool[np.ndarray, " requests"]:

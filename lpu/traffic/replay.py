@@ -192,6 +192,10 @@ def _resources(
     found = [
         BusyPart(name="slots", share=users / machine.slots, remark="of the LPUs, a user decodes in them")
     ]
+    if machine.ddr5 is not None:
+        count, spans = sum(one.from_ddr5 for one in outcomes), sum(one.span_cycles for one in outcomes) or 1
+        busy_share = count * machine.ddr5.block_cycles / spans
+        found.append(BusyPart(name="ddr5", share=busy_share, remark=f"{count:,} prefix blocks into slots"))
     if share is not None and machine.prefill is not None:
         spans = sum(one.span_cycles for one in outcomes) * share.replicas or 1
         busy, wired = sum(one.busy for one in outcomes), sum(one.wired for one in outcomes)

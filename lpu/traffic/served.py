@@ -71,7 +71,8 @@ class Served:
 
     gpus_step: the GPUs have a part in every step. So a prefill takes a slot when it begins, gives the first
     new token, and stops all steps until it is done. by_load: the LPUs take a prompt where the GPUs would be
-    done with it later. keeps: a prompt takes a slot that still holds KV of its beginning.
+    done with it later. keeps: a prompt takes a slot that still holds KV of its beginning. ddr5: beside the
+    LPUs, holds blocks that slots held; from it they come into the slot that a prompt takes.
     """
 
     clock_hz: int
@@ -83,6 +84,7 @@ class Served:
     gpus_step: bool = False
     by_load: bool = False
     keeps: bool = False
+    ddr5: LowerTier | None = None
 
     @property
     def slots(self) -> int:

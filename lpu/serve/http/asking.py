@@ -185,6 +185,8 @@ def _wish(
 
 def _how(body: Asked, choice: int) -> RunOptions:
     """How a choice is drawn: greedily unless a temperature is given; each of n with a seed of its own."""
+    if (body.top_k or 0) < -1:
+        raise RefusalError(400, f"top_k is {body.top_k}, must be -1 or 0 (all), or at least 1.", "top_k")
     try:
         sampling = Sampling(
             seed=((body.seed or 0) + choice) % SEEDS,

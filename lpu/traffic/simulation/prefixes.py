@@ -19,6 +19,10 @@ class Prefixes:
         self._cache = None
         if prefill is not None and trace.blocks is not None:
             self._cache = BlockCache(prefill.cache_blocks, *(tier.blocks for tier in prefill.tiers))
+        self._ddr5 = machine.ddr5
+        self._below = BlockCache(machine.ddr5.blocks) if machine.ddr5 else None
+        self._ddr5_until = 0
+        self.from_ddr5 = 0
         self._until = [0] * (1 + len(self._tiers))  # of the slots and each tier, the cycle it is busy until
         self.fetched = [0] * (1 + len(self._tiers))
         self.hits = [0] * len(trace)
@@ -38,23 +42,42 @@ class Prefixes:
         """Tokens of a prompt that the tiers hold now; nothing is used by asking."""
         return self.tokens(request, self._cache.known(self.ids(request))) if self._cache else 0
 
-    def take(self, request: int, kept: int, now: int) -> tuple[int, int]:
+    def below(self, request: int) -> int:
+        """Blocks of a prompt, from the first on, that the LPUs' DDR5 holds."""
+        return self._below.known(self.ids(request)) if self._below else 0
+
+    def raised(self, request: int, kept: int, now: int) -> tuple[int, int]:
+        """Blocks that are in a prompt's slot once the DDR5 gave what it has behind `kept`, and when."""
+        found = max(self.below(request), kept)
+        if found == kept or self._ddr5 is None:
+            return kept, now
+        begin = max(now, self._ddr5_until) + self._ddr5.latency_cycles
+        self._ddr5_until = begin + (found - kept) * self._ddr5.block_cycles
+        self.from_ddr5 += found - kept
+        return found, self._ddr5_until
+
+    def written(self, request: int) -> None:
+        """A prompt's KV is in its slot: its blocks go down to the DDR5, too."""
+        if self._below is not None:
+            self._below.take(self.ids(request))
+
+    def take(self, request: int, kept: int, since: int, now: int) -> tuple[int, int]:
         """Tokens of a prompt whose KV need not be computed, and the cycle at which all of it is in HBM.
 
-        kept: blocks that its slot holds; those that the GPUs lack come from there.
+        kept: blocks that its slot holds from `since` on; those that the GPUs lack come from there.
         """
         if self._cache is None:
             return 0, now
         found = self._cache.take_from(self.ids(request))
         total = sum(found)
-        wanted = [(tier, found[i], i) for i, tier in enumerate(self._tiers, 1)]
+        wanted = [(tier, found[i], i, now) for i, tier in enumerate(self._tiers, 1)]
         if self._slots and kept > total:
-            wanted.append((self._slots.fetch, kept - total, 0))
+            wanted.append((self._slots.fetch, kept - total, 0, since))
             total = kept
         there = now
-        for tier, blocks, i in wanted:
+        for tier, blocks, i, at in wanted:
             if blocks:
-                begin = max(now, self._until[i]) + tier.latency_cycles
+                begin = max(at, self._until[i]) + tier.latency_cycles
                 self._until[i] = begin + blocks * tier.block_cycles
                 self.fetched[i] += blocks
                 there = max(there, self._until[i])

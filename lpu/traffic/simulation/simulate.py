@@ -154,16 +154,17 @@ class _Run:
 
     def _take_prompt(self, request: int) -> bool:
         """Begin a prompt token by token in a slot; False if there is none."""
-        slot, blocks = self._again(request)
+        slot, blocks, there = self._again(request)
         slot = slot or self._seat(request)
         if slot is None:
             return False
-        self.started[request] = self.ready[request] = self.now
+        self.started[request], self.ready[request] = self.now, there
         self.prefixes.hits[request] = blocks
+        self.prefixes.written(request)
         tokens = self.inputs[request]
         known = self.prefixes.tokens(request, blocks)
         turns = tokens - known + self.outputs[request] - 1
-        self.joined[request] = self.slots.join(request, slot.group, self.now, known, tokens - known, turns)
+        self.joined[request] = self.slots.join(request, slot.group, there, known, tokens - known, turns)
         return True
 
     def _by_lpus(self, request: int) -> bool:
@@ -186,17 +187,24 @@ class _Run:
         self.sat[request] = self.kept.take_oldest(group)
         return self.sat[request]
 
-    def _again(self, request: int) -> tuple[UserSlot | None, int]:
-        """The free slot that holds most of a prompt's blocks, taken, and how many; None if none does."""
+    def _again(self, request: int) -> tuple[UserSlot | None, int, int]:
+        """The free slot that holds most of a prompt's blocks, taken, how many, and when all are in it.
+
+        None if no slot holds any, and the DDR5 beside the LPUs has none for a free one.
+        """
         if self.kept is None:
-            return None, 0
+            return None, 0, self.now
         slot, blocks = self.kept.find(self.prefixes.ids(request))
         if slot is not None:
             self.kept.take(slot)
             self.slots.take_in(slot.group)
             self.sat[request] = slot
-            self.reused += blocks
-        return slot, blocks
+        elif self.prefixes.below(request):
+            slot = self._seat(request)
+        if slot is None:
+            return None, 0, self.now
+        self.reused += blocks
+        return slot, *self.prefixes.raised(request, blocks, self.now)
 
     def _prefill(self, request: int) -> bool:
         """Begin a prefill on an idle replica; False if the GPUs have no room for its KV."""
@@ -204,7 +212,7 @@ class _Run:
         assert prefill is not None
         if tokens > self.room and self.room < prefill.room_tokens:
             return False
-        slot, blocks = self._again(request)
+        slot, blocks, since = self._again(request)
         if self.machine.gpus_step and self.outputs[request] > 1:
             slot = slot or self._seat(request)
             if slot is None:
@@ -212,14 +220,14 @@ class _Run:
         self.room -= tokens
         replica = heappop(self.idle)
         self.started[request] = self.now
-        known, there = self.prefixes.take(request, blocks, self.now)
+        known, there = self.prefixes.take(request, blocks, since, self.now)
         if blocks and prefill.slots:
             cost = prefill.slots.cost(tokens, known, self.prefixes.tokens(request, blocks))
         else:
             cost = prefill.cost(tokens, known)
         if there > self.now:
             cost = cost._replace(compute=cost.compute + there - self.now)
-        self.of[request] = replica, slot, self.now
+        self.of[request] = replica, slot, since
         self.prefills[request] = cost
         self.busy += cost.compute
         self.wired += cost.wire
@@ -265,6 +273,7 @@ class _Run:
         self.room += self.inputs[request]
         slot = self.of.pop(request)[1]
         assert slot is not None
+        self.prefixes.written(request)
         self.ready[request] = self.now
         position, turns = self.inputs[request] - 1, self.outputs[request]
         first = 1
@@ -328,5 +337,6 @@ class _Run:
             fetched=tuple(self.prefixes.fetched[1:]),
             kept_blocks=self.reused,
             from_slots=self.prefixes.fetched[0],
+            from_ddr5=self.prefixes.from_ddr5,
             classes=self.trace.priorities,
         )

@@ -224,6 +224,20 @@ def test_what_the_gpus_lack_of_a_kept_prompt_comes_back_from_its_slot() -> None:
     assert (found.ready - found.computed).tolist() == [40, 32]  # 8 tokens are not handed over again
 
 
+def test_a_block_from_the_ddr5_beside_the_lpus_comes_into_the_slot() -> None:
+    """By hand: one slot; the second prompt writes over the first, whose two blocks come back in 7 + 2 x 5."""
+    tier = LowerTier(name="ddr5", blocks=9, block_cycles=5, latency_cycles=7)
+    machine = replace(ONE, paces=(StepPace(1 << 30, 10, 10, 10),), keeps=True, ddr5=tier)
+    blocks = PromptBlocks(tokens=4, starts=np.array([0, 2, 3, 6]), ids=np.array([1, 2, 7, 1, 2, 3]))
+    arrivals, inputs = np.array([0, 1000, 2000]), np.array([8, 4, 12])
+    trace = Trace(name="ddr5", arrivals=arrivals, inputs=inputs, outputs=np.ones(3, np.int64), blocks=blocks)
+    found = simulate(trace, machine)
+    assert (found.first - found.arrived).tolist() == [80, 40, 17 + 40]
+    assert (found.kept_blocks, found.from_ddr5) == (0, 2)
+    none = simulate(trace, replace(machine, ddr5=None))
+    assert (none.first - none.arrived).tolist() == [80, 40, 120]
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_kept_slots_agree_with_a_list_of_slots(data: st.DataObject) -> None:
