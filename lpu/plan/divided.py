@@ -8,6 +8,7 @@ from compiler.errors import CompileError
 from compiler.options import CompileOptions
 from lpu.afd.machines import lpus_of, machines
 from lpu.afd.mode import Mode
+from lpu.afd.modes.draft import Draft
 from lpu.afd.registry import MODES
 from lpu.folder import Progress
 from lpu.inputs.open import Model, open_model
@@ -21,7 +22,7 @@ from lpu.traffic.trace import Trace
 
 def mode_of(name: str, asked: PlanOptions) -> Mode:
     """A mode with its usual options."""
-    return MODES[name](drafter=asked.drafter) if name == "draft" else MODES[name]()
+    return Draft(drafter=asked.drafter) if name == "draft" else MODES[name]()
 
 
 def divided(
