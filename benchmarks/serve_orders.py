@@ -1,7 +1,7 @@
-"""200 requests with stated arrivals, sent to `lpu serve` in 5 interleavings: equal tokens, equal modelled times.
+"""200 requests with stated arrivals, sent to `lpu serve` in 5 interleavings: equal tokens and modelled times.
 
-`python benchmarks/serve_orders.py [synthetic|real]` starts a server of llama-tiny for each interleaving and sends
-the same requests to it in another order over another number of connections; exit code 1 if an answer differs.
+`python benchmarks/serve_orders.py [synthetic|real]` starts a server of llama-tiny for each interleaving and
+sends the same requests in another order over other numbers of connections; exit code 1 if an answer differs.
 """
 
 import asyncio
