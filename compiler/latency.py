@@ -16,6 +16,7 @@ from compiler.lower.blocks import ModelBlock, block_of, layer_of
 from compiler.options import CompileOptions
 from compiler.place.assignment import Assignment, assign_blocks
 from compiler.place.sizes import Companion
+from compiler.place.stages import hold_weights
 from compiler.program.manifest import Candidate
 from compiler.schedule.handed import unread
 from compiler.schedule.template import Template
@@ -44,6 +45,7 @@ def fastest(
 
     If none fits, raises the CapacityError that asks for the fewest chips, or else the first OptionError.
     """
+    hold_weights(plan.graph, rack)
     least = FOREVER
     given_up: dict[int, TooLong] = {}
 

@@ -1,5 +1,6 @@
 """Stages: which groups of chips run which block, so that every chip's SRAM suffices."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -7,7 +8,9 @@ from itertools import pairwise
 import numpy as np
 
 from compiler.errors import LESS_KV, CapacityError, OptionError
-from compiler.program.isa import WORD_BYTES
+from compiler.graph.graph import Graph
+from compiler.program.isa import WORD_BYTES, ceil_div
+from fabric.rack import Rack
 
 MOST_TURNS = 8  # each turn needs templates of its own
 
@@ -107,6 +110,31 @@ def assign(sizes: Sequence[Size], room: Room, pp: int | None) -> list[Stage]:
         words = int(np.sum(parts, axis=0).max())
         _fits(f"group {group}", words, room, f"--pp above {pp} or --tp above {room.tp}")
     return [Stage(group=group) for group in numbers]
+
+
+def hold_weights(graph: Graph, rack: Rack) -> None:
+    """Raise CapacityError where all chips of a rack are too few for the codes of the weights, a byte each.
+
+    No tp and no placement takes less, so that none of them has to be tried.
+    """
+    read = {view.value for node in graph.nodes for view in node.inputs}
+    weights = sum(
+        math.prod(value.shape)
+        for value in graph.values
+        if value.kind == "param" and value.dtype == "uint8" and value.index in read
+    )
+    chip_bytes = rack.chip.sram_words * WORD_BYTES
+    chips = int(ceil_div(weights, chip_bytes))
+    if chips > rack.chips:
+        error = CapacityError(
+            "stages",
+            f"rack {rack.name}",
+            f"{weights / 1e6:,.1f} MB of weights need {chips} chips of {chip_bytes / 1e6:.1f} MB or more, "
+            f"the rack has {rack.chips}",
+            f"Use a rack of at least {chips} chips: no --tp fits {rack.name}.",
+        )
+        error.chips = chips
+        raise error
 
 
 def groups_used(stages: Sequence[Stage], sizes: Sequence[Size]) -> int:

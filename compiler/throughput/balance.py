@@ -14,7 +14,7 @@ from compiler.options import CompileOptions
 from compiler.place.assignment import GROUPS, Assignment, Groups, assign_blocks, checked_tp
 from compiler.place.context_parallel import choices
 from compiler.place.sizes import block_sizes, k_parts
-from compiler.place.stages import Room, Size, megabytes
+from compiler.place.stages import Room, Size, hold_weights, megabytes
 from compiler.place.stripes import dealt
 from compiler.program.isa import ceil_div
 from compiler.route.route import Router
@@ -61,6 +61,7 @@ def best_tp(
 
     Raises the reason why the last one tried does not fit, if none does.
     """
+    hold_weights(plan.graph, rack)
 
     def load(tp: int) -> int:
         groups = _groups(rack, replace(options, tp=tp))
