@@ -11,7 +11,7 @@ operating point. The exit code is 1 if a point is not valid or a sign is not tha
 import argparse
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -130,7 +130,7 @@ def swept(model: str, rack: Rack, tp: int, layers: int | None, gpu: str) -> dict
     }
 
 
-def told(model: str, rack: str, found: dict[int, Sequence[Ratio]]) -> None:
+def told(model: str, rack: str, found: Mapping[int, Sequence[Ratio]]) -> None:
     for context, points in found.items():
         counts = Counter(point.verdict(None) for point in points)
         said = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
