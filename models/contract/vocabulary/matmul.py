@@ -51,7 +51,9 @@ def matmul_scaled(
     return _bind(MATMUL_SCALED, a, codes, scale, statistic, starts)
 
 
-def decode(codes: Shaped[Array, "k n"], exponent: Int32[Array, " heads_n"]) -> Float32[Array, "k n"]:
+def decode(
+    codes: Shaped[Array, "*experts k n"], exponent: Int32[Array, " heads_n"]
+) -> Float32[Array, "*experts k n"]:
     """Weights as f32: e4m3 codes times 2^exponent per column (and head); f32 weights as they are."""
     if codes.dtype != jnp.uint8:
         return codes
@@ -59,7 +61,9 @@ def decode(codes: Shaped[Array, "k n"], exponent: Int32[Array, " heads_n"]) -> F
     return by_column(values, pow2(exponent).astype(jnp.float32))
 
 
-def by_column(values: Float32[Array, "k n"], scale: Float32[Array, " heads_n"]) -> Float32[Array, "k n"]:
+def by_column(
+    values: Float32[Array, "*experts k n"], scale: Float32[Array, " heads_n"]
+) -> Float32[Array, "*experts k n"]:
     """A matrix (or a stack) times a scale per column; more scales are of the matrices of as many heads."""
     if values.ndim > 2:
         return values * scale

