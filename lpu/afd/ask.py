@@ -98,7 +98,9 @@ def _opened(
     return opened, others_of(mode, opened, chosen["context"], chosen.get("trust", False))
 
 
-def others_of(mode: Mode, opened: OpenModel, context: Sequence[int], trust: bool) -> dict[str, OpenModel]:
+def others_of(
+    mode: Mode, opened: OpenModel, context: int | Sequence[int], trust: bool
+) -> dict[str, OpenModel]:
     """The other models that a mode names, as the model is opened."""
     about: dict[str, Any] = {"batch": opened.step.batch, "context": context, "kv": opened.step.kv}
     about |= {"trust": trust}
