@@ -14,7 +14,7 @@ Ids = Int64[np.ndarray, " things"]
 
 
 def copies(
-    load: Sequence[float], copies: int, groups: int, nodes: int, devices: int
+    load: Sequence[int | float], copies: int, groups: int, nodes: int, devices: int
 ) -> Int64[np.ndarray, " copies"]:
     """The expert of each copy, device by device, equally many on each; `copies` counts the first of each.
 
@@ -27,7 +27,7 @@ def copies(
     by_group = weights.reshape(groups, size).sum(axis=1)
     order = _packed(by_group, nodes)  # groups, node by node
     experts = (order[:, None] * size + np.arange(size)).reshape(nodes, -1)
-    out: list[Ids] = []
+    out: list[np.ndarray] = []
     for own in experts:
         copied, count = _copied(weights[own], copies // nodes)
         each = (weights[own] / count)[copied]
@@ -49,7 +49,7 @@ def _packed(load: Loads, packs: int) -> Ids:
     return np.array([thing for pack in held for thing in pack])
 
 
-def _copied(load: Loads, copies: int) -> tuple[Ids, Ids]:
+def _copied(load: Loads, copies: int) -> tuple[Int64[np.ndarray, " copies"], Ids]:
     """The thing of each copy, and how many copies each has: one more of what weighs most for a copy."""
     count = np.ones(len(load), np.int64)
     made = list(range(len(load)))
@@ -60,7 +60,7 @@ def _copied(load: Loads, copies: int) -> tuple[Ids, Ids]:
     return np.array(made), count
 
 
-def most_over_mean(load: Sequence[float], placed: Ids, devices: int) -> float:
+def most_over_mean(load: Sequence[int | float], placed: Ids, devices: int) -> float:
     """The load of the most loaded device over the mean, with each expert's load shared by its copies."""
     weights = np.asarray(load, np.float64)
     share = weights / np.bincount(placed, minlength=len(weights))
