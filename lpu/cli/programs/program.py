@@ -72,14 +72,9 @@ def compile_(
     from lpu.folder import save_into
     from lpu.inputs.document import FileError
     from lpu.outputs.write import atomic_folder
-    from lpu.prove.programs import proof_line
-    from lpu.report.occupancy import occupancy
-    from lpu.report.program import prefill_body, prefill_facts, program_body, program_facts
-    from lpu.report.throughput import throughput
     from lpu.routing.popularity import popularity_of
-    from lpu.routing.worst_case import routing
 
-    terminal, output, prefill = TERMINAL.get(), making.output, making.prefill
+    output, prefill = making.output, making.prefill
     popularity = popularity_of(making.popularity)
     rack = on.named()
     if making.dump_dir is not None and (options.objective == "pareto" or making.sweep):
@@ -94,7 +89,7 @@ def compile_(
         return
     with nullcontext() if output is None else atomic_folder(output) as folder, progress() as bar:
         opened = api.open_model(model, **changes.given())
-        terminal.notes(opened.notes)
+        TERMINAL.get().notes(opened.notes)
         made = api.compile(
             opened,
             rack=rack,
@@ -107,6 +102,18 @@ def compile_(
         )
         if folder is not None:
             save_into(folder, made.program, made.prefill)
+    _show(made, making, popularity)
+
+
+def _show(made: Any, making: Making, popularity: Any) -> None:
+    """Prints what was compiled: programs, what is busy, routing, rates, the check, the proof, the folder."""
+    from lpu.prove.programs import proof_line
+    from lpu.report.occupancy import occupancy
+    from lpu.report.program import prefill_body, prefill_facts, program_body, program_facts
+    from lpu.report.throughput import throughput
+    from lpu.routing.worst_case import routing
+
+    terminal, output = TERMINAL.get(), making.output
     terminal.facts(program_facts(made.program))
     if made.prefill:
         terminal.facts(prefill_facts(made.prefill))
