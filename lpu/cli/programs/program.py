@@ -7,14 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from compiler.options import Check, CompileOptions, Option, Prove
-from lpu.cli.options import (
-    Model,
-    ModelOptions,
-    Popularity,
-    Prefill,
-    ProgramFolder,
-    RackOptions,
-)
+from lpu.cli.options import Model, ModelOptions, Popularity, Prefill, ProgramFolder, RackOptions
 from lpu.cli.terminal import TERMINAL, progress
 from lpu.report.chips import chip_ranges
 from lpu.report.show_options import ShowOptions
