@@ -25,7 +25,7 @@ ALIKE: dict[str, str] = {
     "Vector": "cycles of a pass of vector units: timing is written twice on purpose, compiler and checker",
 }
 VERBS = ("lpu.api", "lpu.afd.ask", "lpu.afd.ratios")
-FILE_LINES, FOLDER_FILES, VERB_PARAMETERS, TWICE = 350, 16, 8, 5
+FILE_LINES, FUNCTION_LINES, FOLDER_FILES, VERB_PARAMETERS, TWICE = 350, 70, 16, 8, 5
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,17 @@ def _imported(module: Module, names: set[str]) -> Iterator[str]:
 
 def long_files(house: House) -> list[str]:
     return [f"{m.path} {m.lines}" for m in house.modules if m.lines > FILE_LINES]
+
+
+def long_functions(house: House) -> list[str]:
+    """Functions and methods of more lines than a screen, signature and docstring included."""
+    return [
+        f"{m.path}:{node.lineno} {node.name} {lines}"
+        for m in house.modules
+        for node in ast.walk(m.tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (lines := (node.end_lineno or node.lineno) - node.lineno + 1) > FUNCTION_LINES
+    ]
 
 
 def full_folders(house: House) -> list[str]:
@@ -281,6 +292,7 @@ def rooms_without_tests(house: House) -> list[str]:
 
 COUNTS: dict[str, tuple[Callable[[House], list[str]], Limit]] = {
     f"files over {FILE_LINES} lines": (long_files, Limit(0)),
+    f"functions over {FUNCTION_LINES} lines": (long_functions, Limit(5)),
     f"folders of more than {FOLDER_FILES} files": (full_folders, Limit(0)),
     "class names used twice": (names_twice, Limit(TWICE, TWICE)),
     "class names used twice without an argument": (names_not_argued, Limit(0)),

@@ -46,6 +46,9 @@ def test_the_counts_see_what_they_are_to_see() -> None:
     assert house.ops_as_strings(made_up("compiler.lower.ops.add", ops)) == []
     wide = "@app.command()\ndef run(a, b, c, d, e, *, f, g, h, i): pass\n"
     assert len(house.wide_verbs(made_up("lpu.cli.run", wide))) == 1
+    text = "def f():\n" + " x = 1\n" * house.FUNCTION_LINES
+    assert house.long_functions(made_up("lpu.run.a", text)) == ["lpu/run/a.py:1 f 71"]
+    assert house.long_functions(made_up("lpu.run.a", text.removesuffix(" x = 1\n"))) == []
     low = house.House(
         (
             *made_up("lpu.run.a", "from lpu.cli import app").modules,

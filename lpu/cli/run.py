@@ -17,10 +17,11 @@ from lpu.cli.options import (
     Stream,
     model_names,
 )
-from lpu.cli.terminal import TERMINAL, progress
+from lpu.cli.terminal import TERMINAL, Bar, progress
 from lpu.cli.verb import Given, options_of
 
 DIFFERENT = 1
+COMPILED = "has no meaning for a program that is compiled already"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,48 +93,28 @@ def run(
         from lpu.cli.draft import draft
 
         if is_program(program):  # its drafter may have a rack of its own kind
-            ours = sorted((OF_A_MODEL - {"rack", "fault"}) & given)
-            given.refuse(ours, "has no meaning for a program that is compiled already")
+            given.refuse(sorted((OF_A_MODEL - {"rack", "fault"}) & given), COMPILED)
         draft(program, prompts, options, changes, running, choosing, given, rack)
         return
     given.refuse(["drafts", "drafter_rack"], "says how a drafter proposes, and there is none")
     from lpu import api
-    from lpu.cli.show_run import estimated, prompts_from, run_body, show_run
+    from lpu.cli.show_run import estimated
     from lpu.cli.stream import TextStream
     from lpu.decode.generate import steps_needed
     from lpu.inputs.prompts import made_up
-    from lpu.report.occupancy import occupancy
 
-    terminal, tokens, prefill = TERMINAL.get(), prompts.tokens, running.prefill
+    terminal, tokens = TERMINAL.get(), prompts.tokens
     wanted, how = prompts.chosen(), replace(choosing.given(), stream=running.stream)
     with progress() as bar:
-        made: Any
-        if is_program(program):
-            given.refuse(sorted(OF_A_MODEL & given), "has no meaning for a program that is compiled already")
-            made = api.load_step(program)
-            long = api.load_prefill(program, made)
-            if running.check:
-                api.require_legal(made, long, bar)
-            model = api.reopen(made.manifest, changes.weights, running.model, changes.trust)
-        else:
-            given.refuse(["model"], "says what a program was compiled from, and this is none")
-            model = api.open_model(program, **changes.given(len(wanted) if wanted else None))
-            made, long = None, None
+        made, long, model = _opened(program, running, changes, given, len(wanted) if wanted else None, bar)
         terminal.notes(model.notes)
         model.need_weights("run")
-        vocab = model.vocab
-        chosen = wanted or made_up(model)
-        ids = api.prompt_ids(chosen, model, vocab, chat=prompts.chat)
+        ids = api.prompt_ids(wanted or made_up(model), model, model.vocab, chat=prompts.chat)
         api.check_room(ids, tokens, model.step.batch, max(model.contexts), whole=model.encodes)
         how = replace(how, estimated=estimated(terminal, steps_needed(ids, tokens)))
         if made is None:
             compiled = api.compile(
-                model,
-                rack=rack,
-                options=options,
-                check=running.check,
-                prefill=prefill,
-                progress=bar,
+                model, rack=rack, options=options, check=running.check, prefill=running.prefill, progress=bar
             )
             made, long = compiled.program, compiled.prefill
         if running.corrupt:
@@ -154,13 +135,39 @@ def run(
         )
     if text is not None and done.texts is not None:
         text.finish(done.texts[0])
-    show_run(terminal, done, streamed=text is not None, given=wanted is not None)
+    _show(done, made, streamed=text is not None, asked=wanted is not None)
+
+
+def _opened(
+    program: str, running: Running, changes: ModelOptions, given: Given, prompts: int | None, bar: Bar
+) -> tuple[Any, Any, Any]:
+    """A program folder's step and prefill program (None: a model that is to be compiled), and the model."""
+    from lpu import api
+
+    if not is_program(program):
+        given.refuse(["model"], "says what a program was compiled from, and this is none")
+        return None, None, api.open_model(program, **changes.given(prompts))
+    given.refuse(sorted(OF_A_MODEL & given), COMPILED)
+    made = api.load_step(program)
+    long = api.load_prefill(program, made)
+    if running.check:
+        api.require_legal(made, long, bar)
+    return made, long, api.reopen(made.manifest, changes.weights, running.model, changes.trust)
+
+
+def _show(done: Any, made: Any, *, streamed: bool, asked: bool) -> None:
+    """Prints a run, and what each bucket that it used keeps busy. asked: whether the user gave prompts."""
+    from lpu.cli.show_run import prompts_from, run_body, show_run
+    from lpu.report.occupancy import occupancy
+
+    terminal = TERMINAL.get()
+    show_run(terminal, done, streamed=streamed, given=asked)
     used = [occupancy(made, bucket) for bucket in sorted(set(done.buckets))]
     for one in used:
         terminal.say(str(one))
     terminal.result(
         run_body(done)
-        | {"prompts_from": prompts_from(given=wanted is not None)}
+        | {"prompts_from": prompts_from(given=asked)}
         | {"occupancy": [one.to_json() for one in used]}
     )
 
@@ -188,8 +195,7 @@ def certify(
     from lpu.inputs.prompts import made_up
     from lpu.outputs.write import write_json
 
-    terminal, output, wanted = TERMINAL.get(), certifying.output, prompts.chosen()
-    rack = on.named()
+    terminal, output, wanted, rack = TERMINAL.get(), certifying.output, prompts.chosen(), on.named()
     if output:
         api.check_writable(output)
     with progress() as bar:

@@ -7,14 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from compiler.options import Check, CompileOptions, Option, Prove
-from lpu.cli.options import (
-    Model,
-    ModelOptions,
-    Popularity,
-    Prefill,
-    ProgramFolder,
-    RackOptions,
-)
+from lpu.cli.options import Model, ModelOptions, Popularity, Prefill, ProgramFolder, RackOptions
 from lpu.cli.terminal import TERMINAL, progress
 from lpu.report.chips import chip_ranges
 from lpu.report.show_options import ShowOptions
@@ -72,14 +65,9 @@ def compile_(
     from lpu.folder import save_into
     from lpu.inputs.document import FileError
     from lpu.outputs.write import atomic_folder
-    from lpu.prove.programs import proof_line
-    from lpu.report.occupancy import occupancy
-    from lpu.report.program import prefill_body, prefill_facts, program_body, program_facts
-    from lpu.report.throughput import throughput
     from lpu.routing.popularity import popularity_of
-    from lpu.routing.worst_case import routing
 
-    terminal, output, prefill = TERMINAL.get(), making.output, making.prefill
+    output, prefill = making.output, making.prefill
     popularity = popularity_of(making.popularity)
     rack = on.named()
     if making.dump_dir is not None and (options.objective == "pareto" or making.sweep):
@@ -94,7 +82,7 @@ def compile_(
         return
     with nullcontext() if output is None else atomic_folder(output) as folder, progress() as bar:
         opened = api.open_model(model, **changes.given())
-        terminal.notes(opened.notes)
+        TERMINAL.get().notes(opened.notes)
         made = api.compile(
             opened,
             rack=rack,
@@ -107,6 +95,18 @@ def compile_(
         )
         if folder is not None:
             save_into(folder, made.program, made.prefill)
+    _show(made, making, popularity)
+
+
+def _show(made: Any, making: Making, popularity: Any) -> None:
+    """Prints what was compiled: programs, what is busy, routing, rates, the check, the proof, the folder."""
+    from lpu.prove.programs import proof_line
+    from lpu.report.occupancy import occupancy
+    from lpu.report.program import prefill_body, prefill_facts, program_body, program_facts
+    from lpu.report.throughput import throughput
+    from lpu.routing.worst_case import routing
+
+    terminal, output = TERMINAL.get(), making.output
     terminal.facts(program_facts(made.program))
     if made.prefill:
         terminal.facts(prefill_facts(made.prefill))
