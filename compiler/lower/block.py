@@ -27,7 +27,7 @@ class Plan:
     whether large transfers may go round by chips that have no part in a block. host_slot: cycles of a word on
     a chip's host lane. by_rows: whether rows of products in contract parts may be dealt over ranks; by_layer:
     whether blocks of a layer are scheduled as one; narrow: whether latent attention runs on fewer chips than
-    experts do. All can take more room.
+    experts do; better: whether the order of rows is improved once they are scheduled. All can take more room.
     """
 
     graph: Graph
@@ -45,6 +45,7 @@ class Plan:
     by_rows: bool = True
     by_layer: bool = True
     narrow: bool = True
+    better: bool = True
 
     @property
     def cp(self) -> int:
