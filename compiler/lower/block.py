@@ -28,6 +28,7 @@ class Plan:
     a chip's host lane. by_rows: whether rows of products in contract parts may be dealt over ranks; by_layer:
     whether blocks of a layer are scheduled as one; narrow: whether latent attention runs on fewer chips than
     experts do; better: whether the order of rows is improved once they are scheduled. All can take more room.
+    slots: of a table of experts (`CompileOptions.most_slots`).
     """
 
     graph: Graph
@@ -46,6 +47,7 @@ class Plan:
     by_layer: bool = True
     narrow: bool = True
     better: bool = True
+    slots: int | None = None
 
     @property
     def cp(self) -> int:
@@ -83,6 +85,7 @@ def lower(
         kv_words=np.zeros(group.keepers, np.int64),
         host_slot=plan.host_slot,
         by_rows=plan.by_rows,
+        slots=plan.slots,
     )
     if block.wire:
         lower_take(low, block)

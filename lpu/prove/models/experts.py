@@ -16,7 +16,9 @@ from models.configs.experts import ExpertsConfig
 from models.routing import Routing
 
 STRIP, MOST_PARTS = 32, 8  # docs/experts.md
+UNGATED = "relu2"  # the activation of experts of two matrices
 LOGITS, ROUTE, GLUS = "logits", "route", "expert_glus"
+UNIT = "unit"  # in place of a statistic, of a vector that needs none
 GATED = "gated"  # behind the attributes of a route whose last logit is the gate of its shared expert
 
 
@@ -30,13 +32,13 @@ def read(terms: Terms, numbers: Mapping[str, Any], longest: int, kv: str) -> Mod
 
 
 class _ExpertsReading(LlamaReading):
-    """Reads such a model; no part of it is one that a hop computes."""
+    """Reads such a model."""
 
-    def _feed_forward(self, out: ModelTerms, block: str, x: int) -> int:
+    def _answer(self, out: ModelTerms, block: str, value: int, statistic: int) -> int:
         config = cast(ExpertsConfig, self.config)
-        a = self._deferred(x, self._gain(out, block, config.hidden))
         sizes = Sizes(config.hidden, config.experts, config.ffn, config.activation)
-        return mixture(self.terms, out, block, a, sizes, (config.chosen, config.renormalise, 0))
+        chosen = config.chosen, config.renormalise, 0
+        return mixture(self.terms, out, block, (value, statistic), sizes, chosen)
 
 
 class Sizes(NamedTuple):
@@ -49,9 +51,17 @@ class Sizes(NamedTuple):
 
 
 def mixture(
-    terms: Terms, out: ModelTerms, block: str, a: tuple[int, int], sizes: Sizes, chosen: tuple[Any, ...]
+    terms: Terms,
+    out: ModelTerms,
+    block: str,
+    a: tuple[int, int],
+    sizes: Sizes,
+    chosen: tuple[Any, ...],
+    latent: int = -1,
 ) -> int:
-    """Experts and their router. a: scaled vector and statistic; chosen: attributes of the route.
+    """Experts and their router. a: vector and statistic, -1 for none; chosen: attributes of the route.
+
+    latent: the vector that experts take instead, of which theirs are as many lanes.
 
     A router whose attributes name groups goes by sigmoid scores and has a bias.
     """
@@ -66,12 +76,12 @@ def mixture(
     bias = tensor("router.bias", experts) if scored else -1
     weights = route(terms, logits(terms, matmul16(terms, vector, halves), statistic, powers), chosen, bias)
     every = experts + shared(chosen)
-    gate_up = (
-        tensor("gate_up.codes", every, hidden, 2 * width),
-        tensor("gate_up.exponent", 2 * width),
-    )
-    down = tensor("down.codes", every, width, hidden), tensor("down.exponent", hidden)
-    inner = glus(terms, (vector, *gate_up, statistic, weights), activation)
+    inside = hidden if latent < 0 else terms.width(latent)
+    name, wide = ("up", width) if activation == UNGATED else ("gate_up", 2 * width)
+    gate_up = tensor(f"{name}.codes", every, inside, wide), tensor(f"{name}.exponent", wide)
+    down = tensor("down.codes", every, width, inside), tensor("down.exponent", inside)
+    taken = vector if latent < 0 else latent
+    inner = glus(terms, (taken, *gate_up, statistic_of(terms, statistic), weights), activation)
     made = terms.matmul(inner, *down, -1, parts_of(width))
     for term, what in ((weights, "router"), (inner, "gate and up"), (made, "experts")):
         out.places[term] = f"{block}, {what}"
@@ -92,8 +102,13 @@ def matmul16(terms: Terms, value: int, weights: int) -> int:
 
 
 def logits(terms: Terms, sums: int, statistic: int, powers: int) -> int:
-    """Sums times a statistic and powers of two."""
-    return terms.make(LOGITS, (sums, statistic, powers), (), terms.shape(sums))
+    """Sums times a statistic (-1: of a vector that was normalised before) and powers of two."""
+    return terms.make(LOGITS, (sums, statistic_of(terms, statistic), powers), (), terms.shape(sums))
+
+
+def statistic_of(terms: Terms, statistic: int) -> int:
+    """The term of a statistic; one of its own where there is none."""
+    return statistic if statistic >= 0 else terms.make(UNIT, (), (), (1,))
 
 
 def route(terms: Terms, z: int, attributes: tuple[Any, ...], bias: int = -1) -> int:
@@ -124,9 +139,10 @@ def shared(attributes: tuple[Any, ...]) -> int:
 def glus(terms: Terms, operands: tuple[int, ...], activation: str) -> int:
     """The weighted activations of all experts together.
 
-    operands: vector, gate and up as codes and scales, statistic, weights; the biases of gate and up, if any.
+    operands: vector, gate and up (or up alone) as codes and scales, statistic, weights; their biases, if any.
     """
-    return terms.make(GLUS, operands, (activation,), (terms.width(operands[1]) // 2,))
+    width = terms.width(operands[1]) // (1 if activation == UNGATED else 2)
+    return terms.make(GLUS, operands, (activation,), (width,))
 
 
 def parts_of(width: int) -> tuple[int, ...]:
