@@ -11,7 +11,8 @@ from compiler.program.instruction_set import INSTRUCTIONS
 from compiler.program.instructions.experts import SlotsKernel
 from compiler.program.isa import DRAIN, LINK, MXM, TAG_SHIFT, VXM, Columns, Op, by_opcode, is_transfer
 from compiler.program.manifest import Manifest
-from compiler.schedule.list_schedule import RESOURCE, start_cycles
+from compiler.schedule.dispatch import dispatch
+from compiler.schedule.list_schedule import RESOURCE
 
 _UNITS = by_opcode([(op, record.unit) for op, record in INSTRUCTIONS.items()], 0)
 _LINE = (1 << TAG_SHIFT) - 1
@@ -41,7 +42,7 @@ def cycles_of(columns: Columns, manifest: Manifest, given: int, keep: Bool[np.nd
     hold, latency = holds(columns, manifest)[keep], (columns.t1 - columns.t0)[keep]
     some = columns.take(keep)
     transfer = is_transfer(some.op)
-    start, _ = start_cycles(
+    start, _ = dispatch(
         pairs,
         (resource := _resources(some, manifest)).tolist(),
         hold.tolist(),
