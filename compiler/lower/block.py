@@ -21,14 +21,14 @@ from fabric.chip import ChipSpec
 class Plan:
     """What all blocks of a compilation share.
 
+    better: whether the order of rows is improved once they are scheduled, which can take more room.
     capacity, cached: tokens of KV per stripe, and sequences, of the cache. deal: how the context of each KV
     head is dealt over chips, `run` tokens at a time. chunk: rows of each sequence in a step, appended: the
     most of them in any of the programs that share the KV. detours:
     whether large transfers may go round by chips that have no part in a block. host_slot: cycles of a word on
     a chip's host lane. by_rows: whether rows of products in contract parts may be dealt over ranks; by_layer:
     whether blocks of a layer are scheduled as one; narrow: whether latent attention runs on fewer chips than
-    experts do; better: whether the order of rows is improved once they are scheduled. All can take more room.
-    slots: of a table of experts (`CompileOptions.most_slots`).
+    experts do. All can take more room. slots: of a table of experts (`CompileOptions.most_slots`).
     """
 
     graph: Graph
@@ -44,9 +44,9 @@ class Plan:
     detours: bool = True
     host_slot: int = 0
     by_rows: bool = True
+    better: bool = True
     by_layer: bool = True
     narrow: bool = True
-    better: bool = True
     slots: int | None = None
 
     @property
