@@ -66,9 +66,9 @@ def compile_program(
         raise OptionError("options", subject, why, "Leave it out.")
     schedule = in_waves if options.objective == "throughput" else one_by_one
 
-    def made(rack: Rack, numbers: Numbering, by_layer: bool) -> Program:
+    def made(rack: Rack, numbers: Numbering, less: dict[str, bool]) -> Program:
         def scheduled_on(machine: Rack) -> Scheduled:
-            plan = replace(model.plan(machine, options), by_layer=by_layer)
+            plan = replace(model.plan(machine, options), **less)
             return schedule(step, plan, model.blocks, machine, options)
 
         scheduled = shortest(numbers.rack, scheduled_on).named(numbers)
@@ -81,7 +81,10 @@ def compile_program(
 
 
 def with_room(
-    made: Callable[[Rack, Numbering, bool], Made], rack: Rack, numbers: Numbering, options: CompileOptions
+    made: Callable[[Rack, Numbering, dict[str, bool]], Made],
+    rack: Rack,
+    numbers: Numbering,
+    options: CompileOptions,
 ) -> Made:
     """What is made on a rack; where bad words leave too little room, without the chips that have them."""
     try:
@@ -94,14 +97,15 @@ def with_room(
         return _together(partial(made, rack, numbers_of(rack, options)))
 
 
-def _together(made: Callable[[bool], Made]) -> Made:
-    """What is made with the blocks of a layer as one or, where their transients do not fit, apart."""
-    try:
-        return made(True)
-    except CapacityError as error:
-        if error.stage != "allocate":
-            raise
-        return made(False)
+def _together(made: Callable[[dict[str, bool]], Made]) -> Made:
+    """What is made with all that may take more room; where transients do not fit, with less of it."""
+    for less in ({}, {"better": False}):
+        try:
+            return made(less)
+        except CapacityError as error:
+            if error.stage != "allocate":
+                raise
+    return made({"better": False, "by_layer": False})
 
 
 def numbers_of(rack: Rack, options: CompileOptions) -> Numbering:
@@ -179,14 +183,14 @@ def compile_pair(
     def beside(machine: Rack) -> Companion:
         return Companion(plan=prefill.plan(machine, options, source), blocks=prefill.blocks)
 
-    def made(rack: Rack, numbers: Numbering, by_layer: bool) -> tuple[Program, Program]:
+    def made(rack: Rack, numbers: Numbering, less: dict[str, bool]) -> tuple[Program, Program]:
         def decoding(machine: Rack) -> Scheduled:
-            plan = replace(decode.plan(machine, options, appended=tokens), by_layer=by_layer)
+            plan = replace(decode.plan(machine, options, appended=tokens), **less)
             return one_by_one(step, plan, decode.blocks, machine, options, beside(machine))
 
         found = shortest(numbers.rack, decoding)
         machine = replace(numbers.rack, chip=found.plan.chip)
-        same = {name: getattr(found.plan, name) for name in ("by_rows", "by_layer")}
+        same = {name: getattr(found.plan, name) for name in ("by_rows", "by_layer", "better")}
         plan = replace(dealt(beside(machine).plan, found.plan.deal), **same)
         there, how = replace(found.assignment, plan=plan), found.options
         long = step("schedule-prefill", schedule_chunks, there, prefill.blocks, machine, how, step.progress)

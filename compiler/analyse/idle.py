@@ -11,7 +11,8 @@ from compiler.program.instruction_set import INSTRUCTIONS
 from compiler.program.instructions.experts import SlotsKernel
 from compiler.program.isa import DRAIN, LINK, MXM, TAG_SHIFT, VXM, Columns, Op, by_opcode, is_transfer
 from compiler.program.manifest import Manifest
-from compiler.schedule.list_schedule import RESOURCE, start_cycles
+from compiler.schedule.improve import Jobs, improve
+from compiler.schedule.list_schedule import RESOURCE
 
 _UNITS = by_opcode([(op, record.unit) for op, record in INSTRUCTIONS.items()], 0)
 _LINE = (1 << TAG_SHIFT) - 1
@@ -41,15 +42,16 @@ def cycles_of(columns: Columns, manifest: Manifest, given: int, keep: Bool[np.nd
     hold, latency = holds(columns, manifest)[keep], (columns.t1 - columns.t0)[keep]
     some = columns.take(keep)
     transfer = is_transfer(some.op)
-    start, _ = start_cycles(
-        pairs,
-        (resource := _resources(some, manifest)).tolist(),
-        hold.tolist(),
-        latency.tolist(),
-        np.where(transfer, some.aux, 1).tolist(),
-        _free(some, resource, manifest),
+    jobs = Jobs(
+        edges=pairs,
+        resource=(resource := _resources(some, manifest)),
+        hold=hold,
+        latency=latency,
+        width=np.where(transfer, some.aux, 1),
+        free=_free(some, resource, manifest),
     )
-    return int((start + latency).max(initial=0))
+    first = jobs.forwards(np.arange(len(some)))
+    return jobs.cycles(improve(jobs, first, lambda _: True)[0])
 
 
 def _resources(some: Columns, manifest: Manifest) -> Int[np.ndarray, " rows"]:

@@ -21,6 +21,7 @@ from fabric.chip import ChipSpec
 class Plan:
     """What all blocks of a compilation share.
 
+    better: whether the order of rows is improved once they are scheduled, which can take more room.
     capacity, cached: tokens of KV per stripe, and sequences, of the cache. deal: how the context of each KV
     head is dealt over chips, `run` tokens at a time. chunk: rows of each sequence in a step, appended: the
     most of them in any of the programs that share the KV. detours:
@@ -43,6 +44,7 @@ class Plan:
     detours: bool = True
     host_slot: int = 0
     by_rows: bool = True
+    better: bool = True
     by_layer: bool = True
     narrow: bool = True
     slots: int | None = None

@@ -1,11 +1,5 @@
-"""Scheduling: rows of one block -> a cycle and a unit (or lanes) for each, by list scheduling.
+"""Scheduling: rows of one block -> a cycle and a unit (or lanes) for each, by list scheduling."""
 
-Events are canonical: everything that happens in a cycle is absorbed before anything is dispatched, and a unit
-takes the ready row of lowest index. So equal blocks get equal schedules, whatever happened before them.
-Source: facts scheduling.md section 3.
-"""
-
-import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,6 +27,8 @@ from compiler.program.isa import (
 from compiler.program.packed import RANKS, WORD_BITS, PackedKey, alike, by_kind
 from compiler.program.ranges import ramp
 from compiler.route.route import Router
+from compiler.schedule.dispatch import dispatch
+from compiler.schedule.improve import Jobs, improve
 from compiler.schedule.ports import PortLoad, moves
 from compiler.timing import timing
 from fabric.chip import ChipSpec
@@ -137,8 +133,13 @@ _EDGE = PackedKey(earlier=31, later=32)
 RESOURCE = PackedKey(rank=20, kind=4, which=20)  # which: the plane or drain, the peer of a link, else 0
 
 
-def schedule(rows: Rows, kernels: Kernels, router: Router, chip: ChipSpec, batch: int) -> Times:
-    """List-schedule the rows of a block on the units and links of its ranks."""
+def schedule(
+    rows: Rows, kernels: Kernels, router: Router, chip: ChipSpec, batch: int, *, better: bool = False
+) -> Times:
+    """List-schedule the rows of a block on the units and links of its ranks.
+
+    better: its order of rows is improved (`compiler.schedule.improve`).
+    """
     hold = np.zeros(len(rows), np.int64)
     latency = np.zeros(len(rows), np.int64)
     lanes = np.full(len(rows), 1, np.int64)
@@ -156,9 +157,16 @@ def schedule(rows: Rows, kernels: Kernels, router: Router, chip: ChipSpec, batch
             free[name] = (1 << chip.vxm_chains) - 1 if kind == VXM else 1
     edges, moved = dependencies(rows, kernels), moves(rows, kernels, hold, batch, chip.activation_ports)
     needs = (resource.tolist(), hold.tolist(), latency.tolist(), lanes.tolist())
-    t0, instance = start_cycles(edges, *needs, dict(free))
-    if moved.most(t0, t0 + latency, hold) > moved.limit:  # rare: chips have ports for nearly everything
-        t0, instance = start_cycles(edges, *needs, free, PortLoad(moved, needs[1], needs[2]))
+
+    def fits(t0: np.ndarray) -> bool:
+        return moved.most(t0, t0 + latency, hold) <= moved.limit
+
+    t0, instance = dispatch(edges, *needs, dict(free))
+    if not fits(t0):  # rare: chips have ports for nearly everything
+        t0, instance = dispatch(edges, *needs, free, PortLoad(moved, needs[1], needs[2]))
+    elif better:
+        jobs = Jobs(edges=edges, resource=resource, hold=hold, latency=latency, width=lanes, free=free)
+        t0, instance = improve(jobs, (t0, instance), fits)
     transfer = is_transfer(rows.op)
     kind = RESOURCE.unpack(resource)[1]
     host = 2 * chip.planes + chip.vxm_chains
@@ -201,72 +209,3 @@ def _links(
         name = RESOURCE.pack(source, LINK, target)
         resource[mine] = name
         free[name] = (1 << edge.lanes) - 1
-
-
-def start_cycles(
-    edges: np.ndarray,
-    resource: list[int],
-    hold: list[int],
-    latency: list[int],
-    width: list[int],
-    free: dict[int, int],
-    load: PortLoad | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """(start, first instance) per row; `free[resource]` masks instances, `width` is how many a row takes.
-
-    load: what is left of the activation ports; None: they are not counted.
-    """
-    size = len(resource)
-    waiting = np.bincount(edges[:, 1], minlength=size).tolist()
-    pointer = np.searchsorted(edges[:, 0], np.arange(size + 1)).tolist()
-    successor = edges[:, 1].tolist()
-    ready: dict[int, list[int]] = {name: [] for name in free}
-    start, place = [-1] * size, [0] * size
-    done: dict[int, list[int]] = {}
-    released: dict[int, list[tuple[int, int]]] = {}
-    times = [0]
-    done[0] = []
-    for row in range(size):
-        if not waiting[row]:
-            heapq.heappush(ready[resource[row]], row)
-    dirty = list(ready)
-    while times:
-        now = heapq.heappop(times)
-        for name, mask in released.pop(now, ()):
-            free[name] |= mask
-            dirty.append(name)
-        for row in done.pop(now, ()):
-            for after in successor[pointer[row] : pointer[row + 1]]:
-                waiting[after] -= 1
-                if not waiting[after]:
-                    name = resource[after]
-                    heapq.heappush(ready[name], after)
-                    dirty.append(name)
-        for name in dirty if load is None else ready:
-            queue = ready[name]
-            while queue:
-                lanes = width[queue[0]]
-                fits = free[name]
-                for _ in range(lanes - 1):
-                    fits &= fits >> 1
-                if not fits or (load is not None and not load.take(queue[0], now)):
-                    break
-                row = heapq.heappop(queue)
-                first = (fits & -fits).bit_length() - 1
-                mask = ((1 << lanes) - 1) << first
-                free[name] ^= mask
-                start[row], place[row] = now, first
-                end, commit = now + hold[row], now + latency[row]
-                if end not in released:
-                    if end not in done:
-                        heapq.heappush(times, end)
-                    released[end] = []
-                released[end].append((name, mask))
-                if commit not in done:
-                    if commit not in released:
-                        heapq.heappush(times, commit)
-                    done[commit] = []
-                done[commit].append(row)
-        dirty = []
-    assert min(start, default=0) >= 0, "a cycle among the rows of a block"
-    return np.array(start, np.int64), np.array(place, np.int64)

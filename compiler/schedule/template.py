@@ -112,12 +112,13 @@ def _fastest(
     wide = router.copy()
     low, result = lower(plan, block, group, wide, context, kernels)
     if not any(question.detours for question in wide.answers):
-        return _scheduled(low, result)
-    straight = _scheduled(*lower(replace(plan, detours=False), block, group, router, context, kernels))
+        return _scheduled(low, result, plan.better)
+    straight = lower(replace(plan, detours=False), block, group, router, context, kernels)
     if not low.detoured:
-        return straight
-    round_ = _scheduled(low, result)
-    return straight if straight.times.cycles <= round_.times.cycles else round_
+        return _scheduled(*straight, plan.better)
+    ways = [_scheduled(*way, False) for way in (straight, (low, result))]
+    made = min(ways, key=lambda way: way.times.cycles)
+    return _scheduled(made.low, made.result, True) if plan.better else made
 
 
 class _Made(NamedTuple):
@@ -129,9 +130,10 @@ class _Made(NamedTuple):
     times: Times
 
 
-def _scheduled(low: Lowering, result: Lines) -> _Made:
+def _scheduled(low: Lowering, result: Lines, better: bool) -> _Made:
     rows = rename(low.rows.build(), result.uid, low.uids)
-    return _Made(low, result, rows, schedule(rows, low.kernels, low.router, low.chip, low.batch))
+    times = schedule(rows, low.kernels, low.router, low.chip, low.batch, better=better)
+    return _Made(low, result, rows, times)
 
 
 def _joined(parts: list[dict[str, np.ndarray]], name: str) -> np.ndarray:

@@ -8,10 +8,9 @@ from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
 from compiler.program.instructions.vector import EmbedKernel
 from compiler.program.isa import Op
-from compiler.schedule.list_schedule import (
-    dependencies,
-    start_cycles,
-)
+from compiler.schedule.dispatch import dispatch
+from compiler.schedule.improve import Jobs, improve
+from compiler.schedule.list_schedule import dependencies
 from fabric.rack import load_rack
 
 
@@ -19,16 +18,29 @@ from fabric.rack import load_rack
 @given(problems())
 def test_no_instance_is_held_twice_and_every_edge_is_kept(problem: tuple) -> None:  # type: ignore[type-arg]
     edges, resource, hold, latency, width, free = problem
-    start, first = start_cycles(edges, resource, hold, latency, width, dict(free))
-    for before, after in edges:
-        assert start[after] >= start[before] + latency[before]
-    held: set[tuple[int, int, int]] = set()
-    for row, begin in enumerate(start):
-        for cycle in range(begin, begin + hold[row]):
-            for instance in range(first[row], first[row] + width[row]):
-                assert free[resource[row]] >> instance & 1
-                assert (resource[row], instance, cycle) not in held
-                held.add((resource[row], instance, cycle))
+    found = dispatch(edges, resource, hold, latency, width, dict(free))
+    jobs = Jobs(
+        edges=edges,
+        resource=np.array(resource),
+        hold=np.array(hold),
+        latency=np.array(latency),
+        width=np.array(width),
+        free=free,
+    )
+    others = [jobs.backwards(found[0]), jobs.forwards(-jobs.chains(found[0]))]
+    best = improve(jobs, found, lambda _: True)
+    for start, first in (found, *others, best):
+        for before, after in edges:
+            assert start[after] >= start[before] + latency[before]
+        held: set[tuple[int, int, int]] = set()
+        for row, begin in enumerate(start):
+            assert begin >= 0
+            for cycle in range(begin, begin + hold[row]):
+                for instance in range(first[row], first[row] + width[row]):
+                    assert free[resource[row]] >> instance & 1
+                    assert (resource[row], instance, cycle) not in held
+                    held.add((resource[row], instance, cycle))
+    assert jobs.cycles(best[0]) <= jobs.cycles(found[0])
 
 
 def test_a_transfer_never_beats_the_wire() -> None:
@@ -58,3 +70,39 @@ def test_a_line_range_reaches_no_line_of_the_next_rank() -> None:
     rows.add(Op.SEND, rank=0, peer=1, n=5, src_tag=tag(3, 0), dst_tag=tag(3, 0))
     edges = dependencies(rows.build(), [EmbedKernel(vocab=2, stride=3)])
     assert edges.tolist() == [[0, 1]]
+
+
+def test_a_row_that_much_waits_for_goes_first_if_the_schedule_fits() -> None:
+    """Rows 0 and 1 on one unit, 5 cycles each; row 2 takes 20 and waits for row 1."""
+    five = np.full(2, 5)
+    jobs = Jobs(
+        edges=np.array([[1, 2]]),
+        resource=np.array([0, 0, 1]),
+        hold=np.append(five, 20),
+        latency=np.append(five, 20),
+        width=np.ones(3, np.int64),
+        free={0: 1, 1: 1},
+    )
+    first = jobs.forwards(np.arange(3))
+    assert first[0].tolist() == [0, 5, 10]
+    better = improve(jobs, first, lambda _: True)[0]
+    assert better[1:].tolist() == [0, 5]
+    assert jobs.cycles(better) == 25
+    assert improve(jobs, first, lambda _: False)[0].tolist() == [0, 5, 10]
+    assert jobs.cycles(first[0]) == 30
+
+
+def test_seen_from_the_end_a_row_waits_for_its_result_before_it_keeps_its_unit() -> None:
+    """Two rows of one unit whose results come 9 cycles after it is free: together 19."""
+    both = np.full(2, 5)
+    jobs = Jobs(
+        edges=np.zeros((0, 2), np.int64),
+        resource=np.zeros(2, np.int64),
+        hold=both,
+        latency=both + 9,
+        width=np.ones(2, np.int64),
+        free={0: 1},
+    )
+    start, _ = jobs.backwards(np.array([0, 5]))
+    assert start.tolist() == [0, 5]
+    assert jobs.cycles(start) == 19
