@@ -14,6 +14,7 @@ from compiler.latency import assign_sharing, blaming_prefill, fastest, schedule_
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock
 from compiler.memory import sram_map, users_that_fit
+from compiler.moves.early import fetched, spilled
 from compiler.options import STRATEGIES, CompileOptions
 from compiler.place.assignment import Assignment, as_placed, check_placement, deal_contexts, problem_of
 from compiler.place.problem import Placement, PlacementError, Shards
@@ -59,7 +60,7 @@ def compile_program(
             "Choose --objective throughput and an --interval-slack.",
         )
     step = Steps(progress, dump_dir)
-    model = source if isinstance(source, Traced) else traced(source, step)
+    model = spilled(source if isinstance(source, Traced) else traced(source, step), options)
     if model.source.chunk > 1 and options.objective == "throughput":
         subject, why = "--objective throughput", "steps of whole sequences do not follow each other in waves"
         raise OptionError("options", subject, why, "Leave it out.")
@@ -73,7 +74,7 @@ def compile_program(
         scheduled = shortest(numbers.rack, scheduled_on).named(numbers)
         there = replace(rack, chip=scheduled.plan.chip)
         sram = step("memory", sram_map, there, scheduled)
-        return step("assemble", assemble, there, model.source.model, scheduled, sram)
+        return fetched(step("assemble", assemble, there, model.source.model, scheduled, sram), there)
 
     with advising(model.source.model.kv):
         return with_room(made, rack, numbers or step("number", numbers_of, rack, options), options)
@@ -160,6 +161,9 @@ def compile_pair(
     Raises CompileError as `compile_program` does, of what the chunk adds in terms of `--prefill`.
     """
     tokens = chunk.chunk
+    if options.spill is not None:
+        reason = "chunks of a prompt are appended to SRAM alone"
+        raise OptionError("options", f"--prefill {tokens}", reason, "Leave out --prefill or --spill.")
     chunk = _fitting(chunk, source, options)
     step = Steps(progress, dump_dir)
     decode, prefill = traced(source, step), traced(chunk, step, "-prefill")

@@ -11,10 +11,11 @@ from compiler.graph.capture import capture
 from compiler.graph.graph import Graph
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock, cut
-from compiler.lower.kv_blocks import block_of, kv_capacity
+from compiler.lower.kv_blocks import block_of, in_sram, kv_capacity
 from compiler.lower.rules import demands_of
 from compiler.program.manifest import ModelIdentity
 from compiler.steps import Steps
+from fabric.host import RESERVOIR
 from fabric.rack import Rack
 from models.contract.op import OperandError
 
@@ -23,7 +24,8 @@ from models.contract.op import OperandError
 class Source:
     """What is compiled: a traceable step, its shapes, and what the manifest says of the model.
 
-    chunk: tokens of each sequence that it takes, 1 to decode.
+    chunk: tokens of each sequence that it takes, 1 to decode. resident: tokens of a context that SRAM keeps,
+    the last of a longer one, whose others lie in DDR5; 0: all.
     """
 
     step: Callable[..., Any]
@@ -34,6 +36,7 @@ class Source:
     contexts: tuple[int, ...]
     model: ModelIdentity
     chunk: int = 1
+    resident: int = 0
 
     @property
     def cached(self) -> int:
@@ -60,11 +63,13 @@ class Traced:
             demands=demands_of(self.graph),
             chip=rack.chip,
             contexts=self.source.contexts,
-            capacity=kv_capacity(of.contexts, block),
+            capacity=kv_capacity(in_sram(of.contexts, of.resident), block),
             cached=of.cached,
             chunk=self.source.chunk,
             run=block,
             appended=max(self.source.chunk, appended),
+            resident=of.resident,
+            host_slot=RESERVOIR.slot_cycles(rack.chip.clock_hz) if of.resident else 0,
         )
 
 

@@ -36,6 +36,8 @@ class Keywords(ModelKeywords, total=False):
     interval_slack: float | None
     users: int | None
     waves: bool
+    spill: int | None
+    step_limit: float | None
 
 
 OF_A_MODEL = tuple(ModelKeywords.__annotations__)

@@ -65,11 +65,11 @@ def work(columns: Columns, kernels: Sequence[Kernel], batch: int, chips: int) ->
         assert isinstance(k, HalfKernel)
         weights[rows] = half_words(columns.n[rows], k) * WORD_BYTES
         macs[rows] = batch * F32_LANES * columns.n[rows] * k.k_lines * F16_LANES
-    for op in (Op.QK, Op.PV):
+    for op in (Op.QK, Op.PV, Op.QKF, Op.PVF):
         for aux in np.unique(columns.aux[columns.op == op]).tolist():
             rows, k = (columns.op == op) & (columns.aux == aux), kernels[aux]
             assert isinstance(k, AttentionKernel)
-            lanes = k.score_lanes if op == Op.QK else k.head_dim
+            lanes = k.score_lanes if op in (Op.QK, Op.QKF) else k.head_dim
             kv[rows] = k.sequences * k.chunk * lanes * (2 if k.kv == "fp16" else 1)
             macs[rows] = batch * k.group * k.chunk * lanes
     return Work(
