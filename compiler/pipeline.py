@@ -8,13 +8,13 @@ from typing import TypeVar
 
 import numpy as np
 
+from compiler.analyse.early import fetched
 from compiler.assemble import assemble
 from compiler.errors import CapacityError, OptionError, advising
 from compiler.latency import assign_sharing, blaming_prefill, fastest, schedule_blocks
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock
 from compiler.memory import sram_map, users_that_fit
-from compiler.moves.early import fetched, spilled
 from compiler.options import STRATEGIES, CompileOptions
 from compiler.place.assignment import Assignment, as_placed, check_placement, deal_contexts, problem_of
 from compiler.place.problem import Placement, PlacementError, Shards
@@ -23,7 +23,7 @@ from compiler.place.stripes import dealt
 from compiler.planes import shortest
 from compiler.program.program import Program
 from compiler.scheduled import Scheduled
-from compiler.source import Source, Traced, traced
+from compiler.source import Source, Traced, spilled, traced
 from compiler.steps import Progress, Steps, quiet
 from compiler.throughput.balance import assign_stages, best_tp
 from compiler.throughput.cache import lower_stages

@@ -1,23 +1,26 @@
 """What is compiled: a source, and the graph and blocks that it is traced to."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 
-from compiler.errors import UnsupportedOpError
+from compiler.errors import OptionError, UnsupportedOpError
 from compiler.graph.capture import capture
 from compiler.graph.graph import Graph
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock, cut
 from compiler.lower.kv_blocks import block_of, in_sram, kv_capacity
 from compiler.lower.rules import demands_of
+from compiler.options import CompileOptions
 from compiler.program.manifest import ModelIdentity
 from compiler.steps import Steps
 from fabric.host import RESERVOIR
 from fabric.rack import Rack
 from models.contract.op import OperandError
+
+MOST_SECTIONS = 64  # of a context: each is a bucket of its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,3 +89,31 @@ def traced(source: Source, step: Steps | None = None, suffix: str = "") -> Trace
     step = step or Steps()
     graph = step(f"capture{suffix}", captured, source)
     return Traced(source=source, graph=graph, blocks=step(f"blocks{suffix}", cut, graph))
+
+
+def spilled(model: Traced, options: CompileOptions) -> Traced:
+    """The model with a bucket for every section of its context, if its early KV is to lie in DDR5.
+
+    A bucket is a multiple of the tokens that SRAM keeps: all but its last section lies in DDR5, behind the
+    lane of the chip that keeps that section of the same region. No step appends to it: when a section is full, it
+    goes out between two steps (`compiler.moves.early`). Raises OptionError for sections that cannot be.
+    """
+    kept = options.spill
+    if kept is None:
+        return model
+    source, block, name = model.source, block_of(model.graph), f"--spill {kept}"
+    longest = max(source.contexts)
+    if source.chunk > 1 or source.cached != source.tokens.shape[0]:
+        raise OptionError("options", name, "a step takes one token of each sequence", "Leave --spill out.")
+    if kept % block or longest % kept:
+        reason = f"contexts of {longest} tokens, in blocks of {block}, are cut into sections of {kept}"
+        remedy = f"Give a multiple of {block} that divides {longest}, or another --context."
+        raise OptionError("options", name, reason, remedy)
+    if longest // kept > MOST_SECTIONS:
+        reason = f"cuts {longest} tokens into {longest // kept} sections, the most are {MOST_SECTIONS}"
+        raise OptionError("options", name, reason, f"Give {longest // MOST_SECTIONS} or more.")
+    if any(context % kept for context in source.contexts):
+        reason = f"contexts are {', '.join(map(str, source.contexts))}, a bucket is a multiple of {kept}"
+        raise OptionError("options", name, reason, "Give the longest context only.")
+    sections = tuple(range(kept, longest + 1, kept))
+    return replace(model, source=replace(source, contexts=sections, resident=kept))

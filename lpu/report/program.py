@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from compiler.moves.early import lane_bytes, section_out
+from compiler.analyse.early import lane_bytes
+from compiler.moves.early import section_out
 from compiler.options import CompileOptions
 from compiler.program.isa import WORD_BYTES
 from compiler.program.manifest import Candidate, Manifest

@@ -12,8 +12,9 @@ from beside import assert_same, bits, compiled, made_up
 from handmade import change
 from models_named import of_model
 
+from compiler.analyse.early import lane_bytes
 from compiler.errors import CompileError, OptionError
-from compiler.moves.early import lane_bytes, section_out
+from compiler.moves.early import section_out
 from compiler.program.instructions.attention import AttentionKernel
 from compiler.program.isa import WORD_BYTES, Columns, Op
 from compiler.program.program import Program
