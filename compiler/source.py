@@ -95,8 +95,9 @@ def spilled(model: Traced, options: CompileOptions) -> Traced:
     """The model with a bucket for every section of its context, if its early KV is to lie in DDR5.
 
     A bucket is a multiple of the tokens that SRAM keeps: all but its last section lies in DDR5, behind the
-    lane of the chip that keeps that section of the same region. No step appends to it: when a section is full, it
-    goes out between two steps (`compiler.moves.early`). Raises OptionError for sections that cannot be.
+    lane of the chip that keeps that section of the same region. No step appends to it: when a section is
+    full, it goes out between two steps (`compiler.moves.early`). Raises OptionError for sections that cannot
+    be.
     """
     kept = options.spill
     if kept is None:
