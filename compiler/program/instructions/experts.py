@@ -34,6 +34,7 @@ from compiler.program.isa import (
 )
 
 PAIRED = F32_LANES // 2  # gate columns in a line, beside as many of up
+UNGATED = "relu2"  # the activation of experts whose lines hold columns of up alone
 HALF_TILE_WORDS = 2 * F32_LANES  # of a tile of fp16 weights, 80 columns wide
 
 
@@ -130,15 +131,25 @@ class SlotsKernel(Kernel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightedGluKernel(Kernel):
-    """The activation of the gate, times up, times the weight of the slot.
+    """The activation of the gate, times up, times the weight of the slot; of `relu2` there is no gate.
 
     biases: of how many experts a bias lies beside each line, of which the slot's is added; 0: of none.
     """
 
     family: ClassVar[str] = "wglu"
     later: ClassVar[tuple[str, ...]] = ("biases",)
-    activation: Literal["silu", "gelu", "gelu_erf", "swiglu_oai", "silu_weighed"]
+    activation: Literal["silu", "gelu", "gelu_erf", "swiglu_oai", "silu_weighed", "relu2"]
     biases: Some = 0
+
+    @property
+    def columns(self) -> int:
+        """Columns of an expert in a line: of the gate, beside as many of up, or of up alone."""
+        return strip(self.activation)
+
+
+def strip(activation: str) -> int:
+    """Columns of an expert in a line of 80."""
+    return F32_LANES if activation == UNGATED else PAIRED
 
 
 def _k_lines(n: Lines, k: ExpertTileKernel | HalfKernel) -> Lines:
@@ -193,8 +204,8 @@ def _is_biased(k: WeightedGluKernel) -> bool:
     return k.biases > 0
 
 
-def _paired(n: Lines, k: Kernel) -> Lines:
-    return ceil_div(n * PAIRED, F16_LANES)
+def _weighed_lines(n: Lines, k: WeightedGluKernel) -> Lines:
+    return ceil_div(n * k.columns, F16_LANES)
 
 
 INSTRUCTIONS = (
@@ -267,7 +278,7 @@ INSTRUCTIONS = (
             Operand("src2", TRANSIENT, one, Holds.SLOT),
             Operand("src3", WEIGHTS, _bias_words, GAIN, present=_is_biased),
         ),
-        write=Operand("dst", TRANSIENT, _paired, Holds.F16),
+        write=Operand("dst", TRANSIENT, _weighed_lines, Holds.F16),
         ordered=True,
     ),
 )

@@ -10,14 +10,13 @@ from jax import Array
 from jaxtyping import Int
 
 from compiler.program.instructions.experts import (
-    PAIRED,
     HalfKernel,
     RankKernel,
     ShareKernel,
     SlotsKernel,
     WeightedGluKernel,
 )
-from compiler.program.isa import F32_LANES, TILE_ROWS, Op, ceil_div
+from compiler.program.isa import F16_LANES, F32_LANES, TILE_ROWS, Op, ceil_div
 from lpu.run.ops.items import Executed, Items, Reads, Result, Rows, Static
 from lpu.run.pools import Env, Pool, Pools, lines_of, take, values_of
 from models.contract import dot16
@@ -28,7 +27,6 @@ from models.contract.formats import F32, add32, rn32
 from models.contract.vocabulary.route import gated, logits_of, with_shared
 
 Table = Int[Array, "items width"]
-_GLU_LINES = 4  # f32 lines of 40 gate columns each that make an fp16 line
 
 
 def _mm16(at: Reads, rows: Rows, s: Static[HalfKernel]) -> Items:
@@ -120,10 +118,16 @@ def slots(s: Static[SlotsKernel], env: Env, pools: Pools, t: Table) -> Pools:
     return Pools(f32=made.reshape(-1, *made.shape[2:]))
 
 
+def _lines_of(k: WeightedGluKernel) -> int:
+    """The f32 lines that make an fp16 line."""
+    return F16_LANES // k.columns
+
+
 def _wglu(at: Reads, rows: Rows, s: Static[WeightedGluKernel]) -> Items:
-    row, j = at.spread(rows, _GLU_LINES)
-    lines = [at.line(0, row, _GLU_LINES * j + i) for i in range(_GLU_LINES)]
-    word = s.kernel.biases * (_GLU_LINES * j[:, None]) + np.arange(_GLU_LINES * s.kernel.biases)
+    some = _lines_of(s.kernel)
+    row, j = at.spread(rows, some)
+    lines = [at.line(0, row, some * j + i) for i in range(some)]
+    word = s.kernel.biases * (some * j[:, None]) + np.arange(some * s.kernel.biases)
     biases = [at.entry(row[:, None], word)] if s.kernel.biases else []
     out = (Result(Pool.F16, 1, at.flow.result[row] + j),)
     read = [*lines, at.line(1, row, 0)]
@@ -132,15 +136,16 @@ def _wglu(at: Reads, rows: Rows, s: Static[WeightedGluKernel]) -> Items:
 
 def wglu(k: WeightedGluKernel, env: Env, pools: Pools, t: Table) -> Pools:
     """The activation of the gate times up, with the biases of the slot's expert, times the slot's weight."""
-    x = take(pools.f32, t[:, :_GLU_LINES])  # [items 4 batch 80]
-    slot = take(pools.f32, t[:, _GLU_LINES])  # [items batch 80]
+    some = _lines_of(k)
+    x = take(pools.f32, t[:, :some])  # [items lines batch 80]
+    slot = take(pools.f32, t[:, some])  # [items batch 80]
     weight = slot[..., :1]
     if k.biases:
-        entries = t[:, _GLU_LINES + 1 :].reshape(len(t), _GLU_LINES, k.biases)
+        entries = t[:, some + 1 :].reshape(len(t), some, k.biases)
         expert = slot[:, :1, 1].astype(jnp.int32)[:, None]  # of all rows the same
-        own = jnp.take_along_axis(entries, jnp.broadcast_to(expert, (len(t), _GLU_LINES, 1)), axis=2)
+        own = jnp.take_along_axis(entries, jnp.broadcast_to(expert, (len(t), some, 1)), axis=2)
         x = add32(x, jnp.broadcast_to(take(env.image.gains, own), x.shape))
-    gate, up = values_of(x[..., :PAIRED]), values_of(x[..., PAIRED:])
+    gate, up = values_of(x[..., : k.columns]), values_of(x[..., -k.columns :])
     return Pools(f16=weighted_glu(gate, up, weight, k.activation))
 
 

@@ -12,12 +12,15 @@ from jaxtyping import Float16, Float32, Int32
 
 from models.contract import numerics
 from models.contract.formats import F64, mul32, rn16, rn32
-from models.contract.functions.gates import oai_gated
+from models.contract.functions.gates import oai_gated, relu2
 
 OAI = "swiglu_oai"
 """The gated activation of gpt-oss (`models.contract.functions.gates`), by name."""
 WEIGHED = "silu_weighed"
 """Silu of the gate times up, both times the weight first: Llama 4, whose router weighs what experts take."""
+RELU2 = "relu2"
+"""Relu squared of what goes up; there is no gate: Nemotron-3."""
+UNGATED = (RELU2,)
 
 
 class Slots(NamedTuple):
@@ -50,16 +53,15 @@ def weighted_glu(
     """The gated value in f32, times the weight, in f32 and then fp16; 0 where the weight is 0.
 
     kind: an activation of the gate, which is multiplied by up, or OAI; of WEIGHED gate and up are times the
-    weight, and their product is not.
+    weight, and their product is not; of RELU2 there is only up, given twice.
     """
     if kind == WEIGHED:
         weight = jnp.broadcast_to(weight, gate.shape)
         inner = numerics.ACTIVATIONS["silu"](mul32(gate, weight)).astype(F64) * mul32(up, weight).astype(F64)
         return jnp.where(weight == 0, jnp.float16(0), rn16(rn32(inner)))
-    value = (
-        oai_gated(gate, up)
-        if kind == OAI
-        else rn32(numerics.ACTIVATIONS[kind](gate).astype(F64) * up.astype(F64))
-    )
+    if kind in (OAI, RELU2):
+        value = oai_gated(gate, up) if kind == OAI else relu2(up)
+    else:
+        value = rn32(numerics.ACTIVATIONS[kind](gate).astype(F64) * up.astype(F64))
     weight = jnp.broadcast_to(weight, value.shape)
     return jnp.where(weight == 0, jnp.float16(0), rn16(mul32(value, weight)))
