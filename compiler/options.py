@@ -29,6 +29,7 @@ STRATEGIES = (
     "exhaustive",
 )
 """Placement strategies, each a file of compiler/place/. Those of PLACEMENTS choose groups and no more."""
+AUTO = 0  # --spill: the most tokens that fit
 LATER = ("spill", "step_limit")  # options that came after digests: left out where they say nothing
 SEEDED = ("random", "metis", "annealing", "genetic", "cpsat")  # the others are the same for every seed
 
@@ -68,6 +69,13 @@ def _count_or_auto(text: str) -> int | None:
     if text != "auto" and not (text.isascii() and text.isdigit() and int(text) > 0):
         raise ValueError(f"{text!r} is neither a positive count nor auto")
     return None if text == "auto" else int(text)
+
+
+def _tokens_or_auto(text: str) -> int:
+    """A count, AUTO for `auto`."""
+    if text != "auto" and not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise ValueError(f"{text!r} is neither a positive count nor auto")
+    return AUTO if text == "auto" else int(text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,9 +152,10 @@ class CompileOptions:
         int | None,
         Option(
             "--spill",
-            "Tokens of a context whose KV stays in SRAM; earlier ones lie in DDR5 and are fetched each step.",
-            metavar="TOKENS",
-            least=1,
+            "Tokens of a context whose KV stays in SRAM; earlier ones lie in DDR5 and are fetched each step. "
+            "auto: the most that fit.",
+            metavar="TOKENS|auto",
+            parse=_tokens_or_auto,
             shown="all",
         ),
     ] = None
@@ -210,7 +219,7 @@ class CompileOptions:
                 else f"is {self.step_limit:g}, must be above 0"
             )
             raise OptionError("options", "--step-limit", reason, "Give --spill TOKENS and --step-limit US.")
-        if self.spill is not None and self.spill < 1:
+        if self.spill is not None and self.spill < AUTO:
             raise OptionError("options", "--spill", f"is {self.spill}, must be at least 1", "Give tokens.")
         if self.spill is not None and self.objective != "latency":
             reason = f"goes with --objective latency, not {self.objective}"

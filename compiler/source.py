@@ -118,3 +118,11 @@ def spilled(model: Traced, options: CompileOptions) -> Traced:
         raise OptionError("options", name, reason, "Give the longest context only.")
     sections = tuple(range(kept, longest + 1, kept))
     return replace(model, source=replace(source, contexts=sections, resident=kept))
+
+
+def spills(model: Traced, options: CompileOptions) -> tuple[CompileOptions, ...]:
+    """The options with every way to cut the context: all of it in SRAM, then two sections, and so on."""
+    longest, block = max(model.source.contexts), block_of(model.graph)
+    cuts = [n for n in range(2, MOST_SECTIONS + 1) if longest % (n * block) == 0]
+    whole = replace(options, spill=None, step_limit=None)
+    return (whole, *(replace(options, spill=longest // n) for n in cuts))

@@ -19,3 +19,8 @@ def section_out(program: Program) -> Program:
         latency_ns=0,
     )
     return compile_egress(program, kept, bridge, overlap=True)
+
+
+def rest_cycles(program: Program) -> int:
+    """Cycles between two steps in which a full section of every sequence goes out, one after another."""
+    return max(section_out(program).manifest.cycles.values()) * program.manifest.sequences

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from compiler.analyse.early import lane_bytes
-from compiler.moves.early import section_out
+from compiler.moves.early import rest_cycles
 from compiler.options import CompileOptions
 from compiler.program.isa import WORD_BYTES
 from compiler.program.manifest import Candidate, Manifest
@@ -63,8 +63,7 @@ def early_facts(program: Program) -> Facts:
     manifest, kept = program.manifest, program.manifest.options.spill
     if kept is None:
         return []
-    step, out = lane_bytes(program), section_out(program).manifest
-    cycles = max(out.cycles.values()) * manifest.sequences
+    step, cycles = lane_bytes(program), rest_cycles(program)
     lane = f"{size(step)} of it over lanes a step at context {manifest.longest}, one layer after another"
     return [
         ("spill", f"{kept} of {manifest.longest} tokens in SRAM, earlier KV in DDR5; {lane} ({EXACT})"),

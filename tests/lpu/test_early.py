@@ -12,13 +12,16 @@ from beside import assert_same, bits, compiled, made_up
 from handmade import change
 from models_named import of_model
 
+from compiler.analyse.bounds import bounds
 from compiler.analyse.early import lane_bytes
-from compiler.errors import CompileError, OptionError
-from compiler.moves.early import section_out
+from compiler.errors import CapacityError, CompileError, OptionError
+from compiler.moves.early import rest_cycles, section_out
+from compiler.options import AUTO
 from compiler.program.instructions.attention import AttentionKernel
 from compiler.program.isa import WORD_BYTES, Columns, Op
 from compiler.program.program import Program
 from compiler.program.store import load, save, sealed
+from fabric.rack import load_rack
 from lpu.check.check import check, require
 from lpu.check.memory_image import check_handover
 from lpu.link.link import LinkError, link
@@ -80,6 +83,7 @@ def test_a_part_goes_out_between_steps_as_a_program_that_is_checked(spilled: tup
     ingest = section_out(program)
     assert not check_handover(program, ingest, out).ok  # it is no ingest
     assert "egress" in str(out)
+    assert rest_cycles(program) == out.manifest.cycles[LONG]
 
 
 def fault(op: Op, number: int = 0, **fields: int) -> Callable[[Columns], Columns]:
@@ -189,7 +193,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"spill": 160},
         "contexts of 240 tokens, in blocks of 80, are cut into sections of 160",
     ),
-    "nothing": ({"spill": 0}, "--spill: is 0, must be at least 1"),
+    "nothing": ({"spill": -1}, "--spill: is -1, must be at least 1"),
     "waves": ({"spill": 80, "objective": "throughput"}, "goes with --objective latency, not throughput"),
     "a limit of nothing": ({"step_limit": 5.0}, "--step-limit: is of a step with --spill"),
     "stripes that are not even": (
@@ -231,3 +235,27 @@ def test_the_report_says_what_a_step_fetches_and_what_goes_out(spilled: tuple[St
     )
     assert facts["between"].startswith("6,080 cycles every 80 tokens")
     assert "reservoir.lane" in {one.field for one in spilled[1].manifest.sources}
+
+
+def test_auto_keeps_as_much_in_sram_as_fits() -> None:
+    """A chip that has room for the program of sections of 80 tokens and for no word more."""
+    rack = load_rack("pair")
+    program = compiled(SMALL, rack, contexts=(LONG,), tp=2, pp=1, spill=SECTION)[1]
+    words = max(chip.weights.base + chip.weights.words for chip in program.manifest.regions)
+    small = replace(rack, chip=replace(rack.chip, sram_bytes=words * WORD_BYTES))
+    kept = [
+        compiled(SMALL, machine, contexts=(LONG,), tp=2, pp=1, spill=AUTO)[1].manifest.options.spill
+        for machine in (rack, small)
+    ]
+    assert kept == [None, SECTION]
+    smaller = replace(small, chip=replace(small.chip, sram_bytes=(words - 1) * WORD_BYTES))
+    with pytest.raises(CapacityError):
+        compiled(SMALL, smaller, contexts=(LONG,), tp=2, pp=1, spill=AUTO)
+
+
+def test_no_bound_is_above_the_schedule_and_the_lanes_bound_it(spilled: tuple[Step, Program]) -> None:
+    _, program = spilled
+    for context, cycles in program.manifest.cycles.items():
+        best = max(one.cycles for one in bounds(program, context))
+        assert best <= cycles
+        assert context == SECTION or best > 0.9 * cycles  # one lane brings one block after another
