@@ -272,7 +272,7 @@ def test_hubs_are_eights_of_a_tray() -> None:
 def test_a_model_that_never_fits_is_refused_with_both_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     asked = ["--rack", "quad", "--tp", "4", "--pp", "1", "--context", "64"]
     assert main(["switch", "llama-tiny", "llama-3.1-8b", *asked]) == 3
-    assert "needs 2367.0 MB per chip, a chip has 500.0 MB" in capsys.readouterr().err
+    assert "needs 2,367.0 MB per chip, a chip has 500.0 MB" in capsys.readouterr().err
 
 
 def test_programs_of_two_racks_and_a_small_ddr5_are_refused(before: Program) -> None:
