@@ -28,6 +28,7 @@ from compiler.steps import Progress, Steps, quiet
 from compiler.throughput.balance import assign_stages, best_tp
 from compiler.throughput.cache import lower_stages
 from compiler.throughput.chunks import follow
+from compiler.throughput.fewer import best_of_fewer
 from compiler.throughput.filled import fill_waves
 from compiler.throughput.interval import find_intervals
 from compiler.throughput.waves import emit_waves
@@ -74,7 +75,7 @@ def compile_program(
 
     def made(rack: Rack, numbers: Numbering, by_layer: bool) -> Program:
         def scheduled_on(machine: Rack) -> Scheduled:
-            plan = replace(model.plan(machine), by_layer=by_layer)
+            plan = replace(model.plan(machine, options), by_layer=by_layer)
             return schedule(step, plan, model.blocks, machine, options)
 
         scheduled = shortest(numbers.rack, scheduled_on).named(numbers)
@@ -151,6 +152,17 @@ def in_waves(
         tp, _ = step("search", best_tp, plan, blocks, rack, options).found
         options = replace(options, tp=tp)
     options = replace(options, cp=options.cp or 1)
+    made = partial(_waves, step, plan, blocks, rack)
+    found = made(options)
+    if options.pp is not None:
+        return found
+    return step("stages", best_of_fewer, found, made, partial(users_that_fit, rack), blocks, rack, options)
+
+
+def _waves(
+    step: Steps, plan: Plan, blocks: tuple[ModelBlock, ...], rack: Rack, options: CompileOptions
+) -> Scheduled:
+    """The waves of `pp` stages, or of as many as there can be."""
     assignment = step("place", assign_stages, plan, blocks, rack, options)
     stages = step("lower", lower_stages, assignment, blocks, rack, options.layout, step.progress)
     if options.interval_slack is None:
@@ -185,11 +197,11 @@ def compile_pair(
     decode, prefill = traced(source, step), traced(chunk, step, "-prefill")
 
     def beside(machine: Rack) -> Companion:
-        return Companion(plan=prefill.plan(machine, source), blocks=prefill.blocks)
+        return Companion(plan=prefill.plan(machine, options, source), blocks=prefill.blocks)
 
     def made(rack: Rack, numbers: Numbering, by_layer: bool) -> tuple[Program, Program]:
         def decoding(machine: Rack) -> Scheduled:
-            plan = replace(decode.plan(machine, appended=tokens), by_layer=by_layer)
+            plan = replace(decode.plan(machine, options, appended=tokens), by_layer=by_layer)
             return one_by_one(step, plan, decode.blocks, machine, options, beside(machine))
 
         found = shortest(numbers.rack, decoding)
@@ -253,7 +265,7 @@ def _fitting(chunk: Source, decode: Source, options: CompileOptions) -> Source:
 
 def placement_problem(model: Traced, rack: Rack, options: CompileOptions) -> tuple[Shards, int]:
     """What a placement strategy is asked, and over how many ranks (`cp`) the contexts are dealt in it."""
-    plan, shards = problem_of(model.plan(rack), model.blocks, rack, options)
+    plan, shards = problem_of(model.plan(rack, options), model.blocks, rack, options)
     return shards, plan.cp
 
 
@@ -265,7 +277,7 @@ def compile_placed(
     placement: in the numbers of the rack's file. Raises CapacityError or RoutingError.
     """
     step, blocks, numbers = Steps(progress), model.blocks, numbering(rack)
-    plan = deal_contexts(model.plan(rack), blocks, numbers.rack, options)
+    plan = deal_contexts(model.plan(rack, options), blocks, numbers.rack, options)
     number = np.full(rack.chips, -1)
     number[numbers.chips] = np.arange(len(numbers.chips))
     here = number[placement]

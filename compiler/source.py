@@ -55,7 +55,9 @@ class Traced:
     graph: Graph
     blocks: tuple[ModelBlock, ...]
 
-    def plan(self, rack: Rack, decode: Source | None = None, appended: int = 1) -> Plan:
+    def plan(
+        self, rack: Rack, options: CompileOptions, decode: Source | None = None, appended: int = 1
+    ) -> Plan:
         """What all blocks share. decode: whose cache the step works on, if not its own.
 
         appended: tokens of a sequence that another step on the same cache takes.
@@ -73,6 +75,7 @@ class Traced:
             appended=max(self.source.chunk, appended),
             resident=of.resident,
             host_slot=RESERVOIR.slot_cycles(rack.chip.clock_hz) if of.resident else 0,
+            slots=options.most_slots,
         )
 
 

@@ -28,7 +28,7 @@ class Plan:
     a chip's host lane. by_rows: whether rows of products in contract parts may be dealt over ranks; by_layer:
     whether blocks of a layer are scheduled as one; narrow: whether latent attention runs on fewer chips than
     experts do. All can take more room. resident: tokens of a context that SRAM keeps, the last of a longer
-    one; 0: all.
+    one; 0: all. slots: of a table of experts (`CompileOptions.most_slots`).
     """
 
     graph: Graph
@@ -47,6 +47,7 @@ class Plan:
     by_layer: bool = True
     narrow: bool = True
     resident: int = 0
+    slots: int | None = None
 
     @property
     def cp(self) -> int:
@@ -85,6 +86,7 @@ def lower(
         host_slot=plan.host_slot,
         resident=plan.resident,
         by_rows=plan.by_rows,
+        slots=plan.slots,
     )
     if block.wire:
         lower_take(low, block)

@@ -8,7 +8,7 @@ from lpu.cli.verb import Only
 
 DEFAULT_RACK = "lpx"
 OneStep = Annotated[
-    CompileOptions, Only(("tp", "pp", "cp", "layout", "placement", "seed", "spill", "step_limit"))
+    CompileOptions, Only(("tp", "pp", "cp", "layout", "placement", "seed", "experts", "spill", "step_limit"))
 ]
 """What can be chosen of a program that runs one step at a time."""
 
@@ -180,6 +180,15 @@ class RackOptions:
 
 Prefill = Annotated[
     int | None, Option("--prefill", "Also a program for this many tokens of one prompt at a time.", least=2)
+]
+Popularity = Annotated[
+    str,
+    Option(
+        "--popularity",
+        "How often rows choose each expert, for what the worst routing costs over the mean: uniform, "
+        "log-normal:SIGMA, power:ALPHA, or a file of counts.",
+        metavar="FORM|FILE",
+    ),
 ]
 Stream = Annotated[
     bool | None,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool
 
+from compiler.errors import OptionError
 from compiler.graph.graph import Node
 from compiler.lower.context import Lowering
 from compiler.lower.layout import Lines, rank_of_part, spans_of
@@ -66,8 +67,17 @@ def tables_of(low: Lowering, node: Node, k_tiles: int) -> list[Table]:
     kernel = SlotsKernel(experts=every, chosen=node.attributes["chosen"], slots=1)
     shared = _shared(low, node)
     shares = _shares(low, node, every, shared, k_tiles)
+    if low.slots and low.slots * shares < kernel.chosen - (shared if shares > 1 else 0):
+        raise OptionError(
+            "lower",
+            f"{node.path}: --experts with {low.slots} slots",
+            f"is less than the {kernel.chosen} experts that each row takes",
+            f"Give {kernel.chosen} or more.",
+        )
     if shares == 1:
-        return [_table(low, node, kernel, 0, ranks, MOST_SLOT_ROWS)]
+        return [
+            _table(low, node, replace(kernel, shared=shared if low.slots else 0), 0, ranks, MOST_SLOT_ROWS)
+        ]
     each, cuts = ranks // shares, np.arange(shares + 1) * (every - shared) // shares
     runs = [(int(cuts[i]), int(cuts[i + 1] - cuts[i]), i * each) for i in range(shares)]
     runs = [(every - shared, shared, ranks - each)] * (shared > 0) + runs
@@ -139,6 +149,11 @@ def _table(low: Lowering, node: Node, kernel: SlotsKernel, rank: int, ranks: int
     weights, _ = low.lines(node.inputs[WEIGHTS], node)
     every, some = low.group.ranks, kernel.held
     count = slots_needed(kernel, low.batch)
+    if low.slots == 0:
+        count = some
+    elif low.slots is not None and kernel.first < kernel.experts - kernel.shared:
+        kernel = replace(kernel, bounded=low.slots < count)
+        count = min(low.slots, count)
     rows = min(most, low.chip.vxm_chains, count)
     cuts = np.arange(rows + 1) * count // rows
     first, n = cuts[:-1], np.diff(cuts)

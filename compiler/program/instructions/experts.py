@@ -4,6 +4,7 @@ A slot is an expert that a step computes. Its line holds, for every row, how muc
 most rows), and the expert's number, which chooses the tile of a stack. No cycle depends on either.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -111,17 +112,19 @@ class SlotsKernel(Kernel):
     """Slots for the experts that any row chose, `chosen` each at most; with a slot for each, its own.
 
     first, some: slots are for so many experts of all `experts`, from the first on; 0: for all of them.
-    shared: the last experts, which every row takes and which are among the `chosen`.
+    shared: the last experts, which every row takes and which are among the `chosen`. bounded: rows can choose
+    more experts than there are slots; those of the highest numbers are then left out, and counted.
     """
 
     family: ClassVar[str] = "slots"
-    later: ClassVar[tuple[str, ...]] = ("first", "some", "shared")
+    later: ClassVar[tuple[str, ...]] = ("first", "some", "shared", "bounded")
     experts: Count
     chosen: Count
     slots: Count
     first: int = 0
     some: int = 0
     shared: int = 0
+    bounded: bool = False
 
     @property
     def held(self) -> int:
@@ -177,6 +180,12 @@ def slots_needed(k: SlotsKernel, rows: int) -> int:
     """Slots that suffice whatever the rows choose: of routed experts all that they can, shared ones once."""
     shared = max(k.first + k.held - max(k.first, k.experts - k.shared), 0)
     return min(k.held, rows * (k.chosen - k.shared) + shared)
+
+
+def bound_of(kernels: Iterable[Kernel]) -> str:
+    """For which inputs a program with slots that may not suffice holds, in words; empty if they suffice."""
+    few = [one.slots for one in kernels if isinstance(one, SlotsKernel) and one.bounded]
+    return f"whose rows choose at most {min(few)} experts of a table" if few else ""
 
 
 def expert_lines(n: Lines, k: RankKernel | ShareKernel | SlotsKernel) -> Lines:

@@ -149,6 +149,7 @@ def _slots(known: Known, row: RowOperands) -> tuple[Any, ...]:
     always = max(first + count - max(first, routed), 0) if k.shared else 0
     need(k.shared in (0, width - routed), f"has {k.shared} shared experts, its router {width - routed}")
     needed = min(count, known.manifest.rows * (k.chosen - k.shared) + always)
+    needed = 1 if k.bounded else needed  # then the verdict is for inputs whose rows choose no more experts
     need(needed <= k.slots <= count, f"has {k.slots} slots, the rows can choose {needed} of {count} experts")
     need(row.src3 >= 0 and row.src3 + row.n <= k.slots, f"makes slots {row.src3} .. of {k.slots}")
     return tuple(ExpertSlot(Holds.SLOT, route, row.src3 + i, k.slots, first, count) for i in range(row.n))

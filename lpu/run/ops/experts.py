@@ -103,16 +103,26 @@ def _slots(at: Reads, rows: Rows, s: Static[SlotsKernel]) -> Items:
 
 
 def slots(s: Static[SlotsKernel], env: Env, pools: Pools, t: Table) -> Pools:
-    """Of each slot, for every row, how much its expert counts, and its number among those of the table."""
+    """Of each slot, for every row, how much its expert counts, and its number among those of the table.
+
+    Where slots may not suffice, lane 2 says how many experts that some row chose have none, and lane 3 how
+    many of them the row itself chose.
+    """
     first, weights = s.kernel.first, values_of(take(pools.f32, t[:, :-1]))
     weights = weights[..., first : first + s.kernel.held]
 
     def one(weights: Array, first: Array) -> Array:
-        found = table(weights, s.kernel.slots)
+        found = table(weights, s.kernel.slots, s.kernel.shared if s.kernel.bounded else 0)
         which = first + jnp.arange(s.n)
         ids = jnp.broadcast_to(found.ids[which].astype(F32), (weights.shape[0], s.n))
-        both = jnp.stack([found.weights[:, which], ids], axis=-1)
-        return jnp.moveaxis(jnp.pad(both, ((0, 0), (0, 0), (0, F32_LANES - 2))), 1, 0)
+        said = [found.weights[:, which], ids]
+        if s.kernel.bounded:
+            chosen = weights != 0
+            without = jnp.maximum(jnp.any(chosen, axis=0).sum() - s.kernel.slots, 0)
+            own = chosen.sum(axis=1) - (found.weights != 0).sum(axis=1)
+            said += [jnp.broadcast_to(one.astype(F32), ids.shape) for one in (without, own[:, None])]
+        lanes = jnp.stack(said, axis=-1)
+        return jnp.moveaxis(jnp.pad(lanes, ((0, 0), (0, 0), (0, F32_LANES - len(said)))), 1, 0)
 
     made = jax.vmap(one)(weights, t[:, -1])
     return Pools(f32=made.reshape(-1, *made.shape[2:]))

@@ -35,15 +35,20 @@ def slots_of(experts: int, chosen: int, rows: int) -> int:
     return min(experts, rows * chosen)
 
 
-def table(weights: Float32[Array, "batch experts"], slots: int) -> Slots:
-    """The experts of weight other than 0, by id, in so many slots; with `experts` slots each has its own."""
+def table(weights: Float32[Array, "batch experts"], slots: int, first: int = 0) -> Slots:
+    """The experts of weight other than 0, by id, in so many slots; with `experts` slots each has its own.
+
+    first: so many experts, the last, come before the others. What finds no slot is left out.
+    """
     experts = weights.shape[-1]
     if slots == experts:
         return Slots(jnp.arange(experts, dtype=jnp.int32), weights)
-    wanted = jnp.any(weights != 0, axis=0)
-    ids = jnp.sort(jnp.where(wanted, jnp.arange(experts, dtype=jnp.int32), experts))[:slots]
-    real = ids < experts
-    ids = jnp.where(real, ids, 0)
+    turn = jnp.arange(experts, dtype=jnp.int32)
+    ids = (turn - first) % experts
+    wanted = jnp.any(weights != 0, axis=0)[ids]
+    turn = jnp.sort(jnp.where(wanted, turn, experts))[:slots]
+    real = turn < experts
+    ids = jnp.where(real, ids[jnp.where(real, turn, 0)], 0)
     return Slots(ids, jnp.where(real, jnp.take(weights, ids, axis=-1), jnp.float32(0)))
 
 
