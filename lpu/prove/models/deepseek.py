@@ -26,6 +26,8 @@ def read(terms: Terms, numbers: Mapping[str, Any], longest: int, kv: str) -> Mod
         assert isinstance(config, LatentConfig)
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise RefusedError(f"the numbers of the model: {error}") from None
+    if longest > config.longest:
+        raise RefusedError(f"its indexer keeps {config.index_keeps} of {longest} tokens, the terms see all")
     return _Reading(terms, config, longest, kv).step()
 
 
