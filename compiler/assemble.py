@@ -28,6 +28,7 @@ from compiler.program.manifest import (
 from compiler.program.program import Block, Call, Program
 from compiler.program.store import sealed
 from compiler.scheduled import Scheduled
+from fabric.host import RESERVOIR
 from fabric.rack import Damage, Rack
 
 
@@ -65,10 +66,15 @@ def assemble(
         token=Place(chips[last.token[0]], last.token[1]),
         vocab=graph.values[graph.logits.value].shape[-1],
         body=body,
-        **machine(rack),
+        **_beside(machine(rack), plan),
     )
     angles = angle_block(graph, len(groups[0]), plan.contexts)
     return sealed(Program(manifest=manifest, blocks=(angles, *blocks), calls=tuple(calls)))
+
+
+def _beside(said: dict[str, Any], plan: Plan) -> dict[str, Any]:
+    """What a manifest says of the machine, with the DDR5 that early KV lies in."""
+    return said | {"sources": said["sources"] + RESERVOIR.sources} if plan.resident else said
 
 
 def machine(rack: Rack) -> dict[str, Any]:

@@ -29,6 +29,8 @@ STRATEGIES = (
     "exhaustive",
 )
 """Placement strategies, each a file of compiler/place/. Those of PLACEMENTS choose groups and no more."""
+AUTO = 0  # --spill: the most tokens that fit
+LATER = ("spill", "step_limit")  # options that came after digests: left out where they say nothing
 EXPERTS = ("exact", "dense", "capacity:N", "drop:N")
 """Slots of a step for experts: enough for any routing; one each; N, a run stops at or leaves out the rest."""
 SEEDED = ("random", "metis", "annealing", "genetic", "cpsat")  # the others are the same for every seed
@@ -69,6 +71,13 @@ def _count_or_auto(text: str) -> int | None:
     if text != "auto" and not (text.isascii() and text.isdigit() and int(text) > 0):
         raise ValueError(f"{text!r} is neither a positive count nor auto")
     return None if text == "auto" else int(text)
+
+
+def _tokens_or_auto(text: str) -> int:
+    """A count, AUTO for `auto`."""
+    if text != "auto" and not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise ValueError(f"{text!r} is neither a positive count nor auto")
+    return AUTO if text == "auto" else int(text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +160,21 @@ class CompileOptions:
             "--waves/--no-waves", "With --prefill: chunks of a prompt follow each other through the groups."
         ),
     ] = True
+    spill: Annotated[
+        int | None,
+        Option(
+            "--spill",
+            "Tokens of a context whose KV stays in SRAM; earlier ones lie in DDR5 and are fetched each step. "
+            "auto: the most that fit.",
+            metavar="TOKENS|auto",
+            parse=_tokens_or_auto,
+            shown="all",
+        ),
+    ] = None
+    step_limit: Annotated[
+        float | None,
+        Option("--step-limit", "With --spill: refuse a step of more microseconds.", metavar="US"),
+    ] = None
 
     def __post_init__(self) -> None:
         counts = (("--tp", self.tp), ("--pp", self.pp), ("--cp", self.cp), ("--users", self.users))
@@ -184,6 +208,7 @@ class CompileOptions:
                 "means nothing for a program that runs one step at a time",
                 "Add --objective throughput.",
             )
+        self._check_spill()
         if self.placement not in PLACEMENTS and self.objective != "latency":
             raise OptionError(
                 "options",
@@ -198,6 +223,20 @@ class CompileOptions:
                 f"placement {self.placement} chooses the groups of blocks itself",
                 f"Leave out --pp, or choose one of {', '.join(PLACEMENTS)}.",
             )
+
+    def _check_spill(self) -> None:
+        if self.step_limit is not None and (self.spill is None or self.step_limit <= 0):
+            reason = (
+                "is of a step with --spill"
+                if self.spill is None
+                else f"is {self.step_limit:g}, must be above 0"
+            )
+            raise OptionError("options", "--step-limit", reason, "Give --spill TOKENS and --step-limit US.")
+        if self.spill is not None and self.spill < AUTO:
+            raise OptionError("options", "--spill", f"is {self.spill}, must be at least 1", "Give tokens.")
+        if self.spill is not None and self.objective != "latency":
+            reason = f"goes with --objective latency, not {self.objective}"
+            raise OptionError("options", f"--spill {self.spill}", reason, "Leave out one of them.")
 
     @property
     def most_slots(self) -> int | None:
@@ -222,3 +261,8 @@ class CompileOptions:
                 "options", "--experts", f"'{self.experts}' is unknown", f"Choose one of {', '.join(EXPERTS)}."
             )
         return int(text)
+
+
+def said(options: dict[str, Any]) -> dict[str, Any]:
+    """Options as a manifest has them."""
+    return {name: value for name, value in options.items() if name not in LATER or value is not None}

@@ -1,6 +1,6 @@
 """The whole compiler on one screen: step -> graph -> blocks -> chips -> templates -> memory -> program."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -8,13 +8,14 @@ from typing import TypeVar
 
 import numpy as np
 
+from compiler.analyse.early import fetched
 from compiler.assemble import assemble
 from compiler.errors import CapacityError, OptionError, advising
 from compiler.latency import assign_sharing, blaming_prefill, fastest, schedule_blocks
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock
 from compiler.memory import sram_map, users_that_fit
-from compiler.options import STRATEGIES, CompileOptions
+from compiler.options import AUTO, STRATEGIES, CompileOptions
 from compiler.place.assignment import Assignment, as_placed, check_placement, deal_contexts, problem_of
 from compiler.place.problem import Placement, PlacementError, Shards
 from compiler.place.sizes import Companion
@@ -22,7 +23,7 @@ from compiler.place.stripes import dealt
 from compiler.planes import shortest
 from compiler.program.program import Program
 from compiler.scheduled import Scheduled
-from compiler.source import Source, Traced, traced
+from compiler.source import Source, Traced, spilled, spills, traced
 from compiler.steps import Progress, Steps, quiet
 from compiler.throughput.balance import assign_stages, best_tp
 from compiler.throughput.cache import lower_stages
@@ -61,6 +62,12 @@ def compile_program(
         )
     step = Steps(progress, dump_dir)
     model = source if isinstance(source, Traced) else traced(source, step)
+    if options.spill == AUTO:
+        return _first_that_fits(
+            spills(model, options),
+            lambda asked: compile_program(model, rack, asked, progress, dump_dir, numbers),
+        )
+    model = spilled(model, options)
     if model.source.chunk > 1 and options.objective == "throughput":
         subject, why = "--objective throughput", "steps of whole sequences do not follow each other in waves"
         raise OptionError("options", subject, why, "Leave it out.")
@@ -74,10 +81,20 @@ def compile_program(
         scheduled = shortest(numbers.rack, scheduled_on).named(numbers)
         there = replace(rack, chip=scheduled.plan.chip)
         sram = step("memory", sram_map, there, scheduled)
-        return step("assemble", assemble, there, model.source.model, scheduled, sram)
+        return fetched(step("assemble", assemble, there, model.source.model, scheduled, sram), there)
 
     with advising(model.source.model.kv):
         return with_room(made, rack, numbers or step("number", numbers_of, rack, options), options)
+
+
+def _first_that_fits(asked: Sequence[CompileOptions], made: Callable[[CompileOptions], Program]) -> Program:
+    """The program of the first options whose KV fits. Raises CapacityError of the last if none does."""
+    for options in asked[:-1]:
+        try:
+            return made(options)
+        except CapacityError:
+            continue
+    return made(asked[-1])
 
 
 def with_room(
@@ -176,6 +193,9 @@ def compile_pair(
     Raises CompileError as `compile_program` does, of what the chunk adds in terms of `--prefill`.
     """
     tokens = chunk.chunk
+    if options.spill is not None:
+        reason = "chunks of a prompt are appended to SRAM alone"
+        raise OptionError("options", f"--prefill {tokens}", reason, "Leave out --prefill or --spill.")
     chunk = _fitting(chunk, source, options)
     step = Steps(progress, dump_dir)
     decode, prefill = traced(source, step), traced(chunk, step, "-prefill")

@@ -110,10 +110,10 @@ class Renewing:
 
 
 def moved_lines(op: int, n: Lines, kernel: Kernel) -> Lines:
-    """Transient lines that a row reads and writes."""
+    """Transient lines that a row reads and writes through the ports."""
     total = 0 * n
     for operand in INSTRUCTIONS[op].operands:
-        if operand.space == TRANSIENT:
+        if operand.space == TRANSIENT and not operand.installed:
             total = total + operand.extent(n, kernel) * (n if operand.stride else 1)
     return total
 
@@ -307,6 +307,9 @@ RULES: dict[int, Rule] = {
     Op.KVIN: _host,
     Op.KVOUT: _host,
     Op.LOAD: _host,
+    Op.FETCH: _host,
+    Op.QKF: _score,
+    Op.PVF: _weigh,
 }
 
 

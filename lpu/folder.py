@@ -99,6 +99,14 @@ def load_handover(folder: str | Path) -> tuple[Program | None, Program | None]:
     return ingest, egress
 
 
+def load_switch(folder: str | Path) -> Program | None:
+    """Read the program of a folder that brings its weights in; None for a missing one.
+
+    Raises ProgramError if it is not whole or was altered.
+    """
+    return load(Path(folder) / SWITCH) if (Path(folder) / SWITCH).is_dir() else None
+
+
 def require_legal(program: Program, prefill: Program | None = None, progress: Progress = quiet) -> None:
     """Check a program and its prefill program, and that they have one memory. Raises HazardError."""
     reports = [*check_program(program, progress).values()]

@@ -37,6 +37,8 @@ class Keywords(ModelKeywords, total=False):
     users: int | None
     experts: str
     waves: bool
+    spill: int | None
+    step_limit: float | None
 
 
 OF_A_MODEL = tuple(ModelKeywords.__annotations__)

@@ -9,6 +9,7 @@ from compiler.analyse.bounds import bounds as bounds_of
 from compiler.analyse.chain import chains
 from compiler.program.program import Program
 from lpu.check.check import Report
+from lpu.check.follow.image import check_switch
 from lpu.check.memory_image import check_handover, pair
 from lpu.check.stated import machine
 from lpu.compiled import Compiled, ProgramLike, programs_of
@@ -18,7 +19,7 @@ from lpu.energy.profile import powers
 from lpu.figures.bars import levers_figure
 from lpu.figures.drawing import Drawing
 from lpu.figures.shown import Shown
-from lpu.folder import Progress, check_program, load_handover, need_step, quiet
+from lpu.folder import Progress, check_program, load_handover, load_switch, need_step, quiet
 from lpu.inputs.document import FileError
 from lpu.inputs.model import OpenModel
 from lpu.legal import taken_as_legal
@@ -40,7 +41,7 @@ from lpu.screen import OnScreen, fact_lines
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Checked(OnScreen):
-    """The reports on a program, its prefill program, their one memory image and what moves its KV.
+    """The reports on a program, its prefill program, their one memory image, what moves its KV and weights.
 
     machine: what is known of the machine that it states. proof: of a legal program, or why it was left out.
     """
@@ -50,6 +51,7 @@ class Checked(OnScreen):
     prefill: dict[int, Report]
     image: Report | None
     moved: tuple[Report, ...]
+    brought: tuple[Report, ...]
     machine: str
     proof: Proof | str
 
@@ -62,12 +64,14 @@ class Checked(OnScreen):
     def ok(self) -> bool:
         """Whether every rule holds everywhere."""
         image = [self.image] if self.image else []
-        return all(one.ok for one in (*self.reports.values(), *self.prefill.values(), *image, *self.moved))
+        every = (*self.reports.values(), *self.prefill.values(), *image, *self.moved, *self.brought)
+        return all(one.ok for one in every)
 
     def __str__(self) -> str:
         lines = [f"{report} (context {bucket})" for bucket, report in self.reports.items()]
         lines += [f"{report} (prefill, context {bucket})" for bucket, report in self.prefill.items()]
         lines += [f"{one} (hand-over of KV)" for one in self.moved]
+        lines += [f"{one} (switch)" for one in self.brought]
         if self.image:
             lines.append("image       one for both programs" if self.image.ok else str(self.image))
         if self.ok:
@@ -170,7 +174,8 @@ class TraceFile(OnScreen):
 def check(program: ProgramLike, *, prove: bool | None = None, progress: Progress = quiet) -> Checked:
     """Check a program against the rules of the machine, without the compiler, and prove it if it is legal.
 
-    Nothing is raised for a broken rule. Of a folder also its prefill program and those that move its KV.
+    Nothing is raised for a broken rule. Of a folder also its prefill program, those that move its KV and the
+    one that brings its weights in, though not against the program that it comes after.
     prove: None if it is small and its model is known.
     """
     loaded, long = programs_of(program)
@@ -180,12 +185,15 @@ def check(program: ProgramLike, *, prove: bool | None = None, progress: Progress
     moved = [report for one in (ingest, egress) if one for report in check_program(one).values()]
     known = not any(one.counts[0] for one in (*reports.values(), *prefill.values(), *moved))
     moved += [check_handover(loaded, ingest, egress)] if ingest and known else []
+    switch = load_switch(program) if isinstance(program, (str, Path)) else None
+    brought = [*check_program(switch).values(), check_switch(None, loaded, switch)] if switch else []
     found = Checked(
         digest=loaded.manifest.digest,
         reports=reports,
         prefill=prefill,
         image=pair(loaded, long) if long and known else None,
         moved=tuple(moved),
+        brought=tuple(brought),
         machine=machine(loaded.manifest),
         proof=NOT_ASKED,
     )

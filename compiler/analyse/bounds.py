@@ -65,11 +65,11 @@ def work(columns: Columns, kernels: Sequence[Kernel], batch: int, chips: int) ->
         assert isinstance(k, HalfKernel)
         weights[rows] = half_words(columns.n[rows], k) * WORD_BYTES
         macs[rows] = batch * F32_LANES * columns.n[rows] * k.k_lines * F16_LANES
-    for op in (Op.QK, Op.PV):
+    for op in (Op.QK, Op.PV, Op.QKF, Op.PVF):
         for aux in np.unique(columns.aux[columns.op == op]).tolist():
             rows, k = (columns.op == op) & (columns.aux == aux), kernels[aux]
             assert isinstance(k, AttentionKernel)
-            lanes = k.score_lanes if op == Op.QK else k.head_dim
+            lanes = k.score_lanes if op in (Op.QK, Op.QKF) else k.head_dim
             kv[rows] = k.sequences * k.chunk * lanes * (2 if k.kv == "fp16" else 1)
             macs[rows] = batch * k.group * k.chunk * lanes
     return Work(
@@ -157,19 +157,21 @@ def busiest_link(columns: Columns, hold: np.ndarray, manifest: Manifest) -> int:
 def busy_units(columns: Columns, chain: Waits, hold: np.ndarray, manifest: Manifest) -> int:
     """Cycles that no order of the rows can beat, by head, work and tail of one class of units or one link.
 
-    Of the rows that a chip's planes (or drains, chains, lanes) take and that cannot start before a cycle h,
-    the last ends its hold no earlier than h + work / units; what must follow takes at least the least tail.
+    Of the rows that a chip's planes (or drains, chains, lanes, a host lane) take and that cannot start before
+    a cycle h, the last ends its hold no earlier than h + work / units; what must follow takes at least the
+    least tail.
     Source: the one-machine bound of job-shop scheduling (Carlier 1982).
     """
     chip = manifest.chip
     transfer = columns.peer >= 0
-    group = np.minimum(columns.unit // chip.planes, 2)
-    units = np.array([chip.planes, chip.planes, chip.vxm_chains])[np.maximum(group, 0)]
+    beyond = columns.unit - 2 * chip.planes - chip.vxm_chains  # host lanes, in and out
+    group = np.where(beyond >= 0, 3 + beyond, np.minimum(columns.unit // chip.planes, 2))
+    units = np.array([chip.planes, chip.planes, chip.vxm_chains, 1, 1])[np.maximum(group, 0)]
     lanes = manifest.link_table()[:, 2]
     links = link_rows(manifest, columns.chip[transfer], columns.peer[transfer])
     units[transfer] = lanes[links]
-    name = columns.chip * 4 + group
-    name[transfer] = manifest.chips * 4 + links
+    name = columns.chip * 5 + group
+    name[transfer] = manifest.chips * 5 + links
     work = np.where(transfer, hold * columns.aux, hold)
     after = (columns.t1 - columns.t0) - hold + chain.tail
     best = 0

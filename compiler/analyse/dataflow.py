@@ -29,7 +29,7 @@ def edges(columns: Columns, kernels: Sequence[Kernel], planes: int, given: int) 
     transfer = is_transfer(columns.op)
     product, drain = np.flatnonzero(np.isin(columns.op, PRODUCTS)), np.flatnonzero(columns.op == Op.WB)
     append = np.flatnonzero(columns.op == Op.KVW)
-    install = np.flatnonzero((columns.op == Op.QK) | (columns.op == Op.PV))
+    install = np.flatnonzero(np.isin(columns.op, (Op.QK, Op.PV, Op.FETCH)))
     own = [
         _match(
             columns,

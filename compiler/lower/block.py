@@ -28,7 +28,8 @@ class Plan:
     whether large transfers may go round by chips that have no part in a block. host_slot: cycles of a word on
     a chip's host lane. by_rows: whether rows of products in contract parts may be dealt over ranks; by_layer:
     whether blocks of a layer are scheduled as one; narrow: whether latent attention runs on fewer chips than
-    experts do. All can take more room. slots: of a table of experts (`CompileOptions.most_slots`).
+    experts do. All can take more room. resident: tokens of a context that SRAM keeps, the last of a longer
+    one; 0: all. slots: of a table of experts (`CompileOptions.most_slots`).
     """
 
     graph: Graph
@@ -47,6 +48,7 @@ class Plan:
     better: bool = True
     by_layer: bool = True
     narrow: bool = True
+    resident: int = 0
     slots: int | None = None
 
     @property
@@ -84,6 +86,7 @@ def lower(
         weights=WeightArena(group.ranks),
         kv_words=np.zeros(group.keepers, np.int64),
         host_slot=plan.host_slot,
+        resident=plan.resident,
         by_rows=plan.by_rows,
         slots=plan.slots,
     )

@@ -64,7 +64,8 @@ class Lowering:
     time; capacity: its tokens per stripe. appended: rows of a sequence in a step, the most of all programs
     with this KV.
     detours: whether large transfers may go round; detoured: whether one does.
-    host_slot: cycles of a word on the host lane of a chip. by_rows: whether rows of a product may be dealt.
+    host_slot: cycles of a word on the host lane of a chip. resident: tokens of a context that SRAM keeps, the
+    last of a longer one; 0: all. by_rows: whether rows of a product may be dealt.
     slots: of a table of experts at most, 0: one for each expert.
     kv_owners: of each attention the rank of every KV head. turns: matmul chains so far by rank.
     passing: uids of values that begin to live where as large ones are done with.
@@ -98,6 +99,7 @@ class Lowering:
     detours: bool = True
     detoured: bool = False
     host_slot: int = 0
+    resident: int = 0
     by_rows: bool = True
     slots: int | None = None
     kv_owners: list[np.ndarray] = field(default_factory=list[np.ndarray])

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from compiler.errors import CompileError
 from compiler.graph.graph import Graph, Node
+from compiler.lower.context import Lowering
 from compiler.lower.layout import WHOLE, Deal
 from compiler.program.instructions.attention import ring_blocks
 from compiler.program.isa import F32_LANES, ceil_div
@@ -31,6 +32,22 @@ def run_of(contexts: Sequence[int], block: int, stripes: int) -> int:
 def _even(blocks: int, run: int, stripes: int) -> bool:
     share = int(ceil_div(blocks, stripes))
     return run * int(ceil_div(ceil_div(blocks, run), stripes)) <= share + share // SLACK
+
+
+def in_sram(contexts: Sequence[int], resident: int) -> Sequence[int]:
+    """The contexts of which SRAM keeps all. resident: tokens that it keeps of longer ones, 0: any number."""
+    return (resident,) if resident else contexts
+
+
+def early_section(low: Lowering, block: int) -> dict[str, int]:
+    """What a kernel says of the part of a context that lies in DDR5; nothing where there is none."""
+    if not low.resident:
+        return {}
+    return {
+        "early": max(low.context - low.resident, 0) // block,
+        "reservoir": (low.longest - low.resident) // low.deal.stripes,
+        "host_slot": low.host_slot,
+    }
 
 
 def kv_capacity(contexts: Sequence[int], block: int, deal: Deal = WHOLE) -> int:

@@ -19,7 +19,7 @@ from compiler.program.isa import F16_LANES, F32_LANES, WIDE_LANES, ceil_div
 from compiler.program.packed import TAG
 
 NO_RANK = -1  # the owner of lines that several ranks compute, each for itself
-LANES = {"f32": F32_LANES, "f16": F16_LANES, "wide": WIDE_LANES, "stat": F32_LANES}
+LANES = {"f32": F32_LANES, "f16": F16_LANES, "wide": WIDE_LANES, "stat": F32_LANES, "bare": 0}
 
 
 class Deal(NamedTuple):

@@ -46,7 +46,8 @@ def choices(
         )
     own = max(len(chips) // max(heads, default=1), 1)
     parts = k_parts(options.layout, len(chips))
-    near = Near(plan, attention, rack, chips, parts) if beside and attention else None
+    lends = beside and attention and not plan.resident  # stripes of neighbours are not dealt evenly
+    near = Near(plan, attention, rack, chips, parts) if lends else None
     block = block_of(plan.graph)
 
     def even(cp: int) -> Deal:
@@ -54,12 +55,13 @@ def choices(
 
     if options.cp is not None:
         if options.cp <= own:
-            return [even(options.cp)]
+            return [_whole(plan, even(options.cp), block)]
         if near is None or near.beside(options.cp) is None:
             raise _too_many(options.cp, own, max(heads, default=1), len(chips), near)
         return [near.deal(options.cp)]
     blocks_of_all = int(ceil_div(max(plan.contexts), block))
     deals = [even(cp) for cp in doubled(min(own, blocks_of_all))]
+    deals = [deal for deal in deals if _left(plan, deal, block) == 0]
     deals += [] if near is None else [near.deal(cp) for cp in near.powers(own, blocks_of_all)]
     if len(deals) == 1 or not attention:  # states have no context to deal
         return deals[:1]
@@ -75,6 +77,19 @@ def choices(
         deal for deal in deals[:best][::-1] if deal.chips >= own
     ]  # other groups may have fewer neighbours
     return [*deals[best:], *fewer]
+
+
+def _left(plan: Plan, deal: Deal, block: int) -> int:
+    """Tokens of those in SRAM that stripes are not dealt evenly, where early ones lie in DDR5."""
+    return plan.resident % (deal.run * deal.stripes * block)
+
+
+def _whole(plan: Plan, deal: Deal, block: int) -> Deal:
+    if _left(plan, deal, block):
+        reason = f"deals {deal.run * deal.stripes * block} tokens at a time, SRAM keeps {plan.resident}"
+        remedy = f"Give a --spill that is a multiple of {deal.run * deal.stripes * block}, or leave --cp out."
+        raise OptionError("options", f"--cp {deal.chips}", reason, remedy)
+    return deal
 
 
 def _too_many(cp: int, own: int, heads: int, ranks: int, near: Near | None) -> OptionError:

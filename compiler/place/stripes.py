@@ -10,7 +10,7 @@ from compiler.errors import CapacityError
 from compiler.lower.block import Plan, lower
 from compiler.lower.blocks import ModelBlock
 from compiler.lower.context import Group, Lowering
-from compiler.lower.kv_blocks import block_of, kv_capacity
+from compiler.lower.kv_blocks import block_of, in_sram, kv_capacity
 from compiler.lower.layout import WHOLE, Deal
 from compiler.lower.rows import Kernels
 from compiler.place.stages import Room, Size, megabytes
@@ -25,8 +25,8 @@ Beside = tuple[Chips, ...]
 
 def dealt(plan: Plan, deal: Deal) -> Plan:
     """The plan with every KV head's context dealt so."""
-    block = block_of(plan.graph)
-    return replace(plan, deal=deal, run=deal.run * block, capacity=kv_capacity(plan.contexts, block, deal))
+    block, contexts = block_of(plan.graph), in_sram(plan.contexts, plan.resident)
+    return replace(plan, deal=deal, run=deal.run * block, capacity=kv_capacity(contexts, block, deal))
 
 
 def alone(ranks: int, k_parts: int) -> Group:

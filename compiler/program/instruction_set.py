@@ -3,7 +3,17 @@
 import numpy as np
 from jaxtyping import Int
 
-from compiler.program.instructions import attention, experts, host, matmul, norms, recurrent, transfer, vector
+from compiler.program.instructions import (
+    attention,
+    experts,
+    fetched,
+    host,
+    matmul,
+    norms,
+    recurrent,
+    transfer,
+    vector,
+)
 from compiler.program.isa import OPCODES, Instruction, Kernel, by_opcode
 
 INSTRUCTIONS: dict[int, Instruction] = {}
@@ -33,7 +43,7 @@ def register(record: Instruction) -> Instruction:
     return record
 
 
-for _family in (transfer, norms, vector, attention, matmul, host, recurrent, experts):
+for _family in (transfer, norms, vector, attention, fetched, matmul, host, recurrent, experts):
     for _record in _family.INSTRUCTIONS:
         register(_record)
 

@@ -65,6 +65,7 @@ class Holds(IntEnum):
     MOMENTS = 18  # lane 0: 1 / deviation, lane 1: mean
     STEPPED = 16  # a line of channels, its time steps, its D, and its decays
     DECAYED = 17  # a line of channels, what is left of their states, and their betas
+    FETCHED = 19  # K and V of tokens of a block, as their KV words have them
 
 
 class Op(IntEnum):
@@ -112,6 +113,9 @@ class Op(IntEnum):
     NODE = 32  # dst node <- n neighbouring nodes at src
     CAP = 33  # dst n f32 lines <- n f32 lines src through the kernel's soft cap
     LOAD = 34  # n words at dst (weights) <- the lane of the chip: DDR5 of its FPGA, from word src3 of it on
+    FETCH = 35  # dst K and V of block n of those that DDR5 keeps of the region at src2 (kv) <- the lane
+    QKF = 36  # QK with K of a fetched block src2, which is block n of those that DDR5 keeps of its region
+    PVF = 37  # PV with V of a fetched block src2, as QKF
     XMM = 40  # MM with one expert's tile of the stack src3 (weights): the one that the slot line src2 names
     MM16 = 41  # dst n f32 lines <- all fp16 lines at src x fp16 weights src2 (weights)
     RANK = 42  # dst 2n lines (logit, chosen) of experts <- sums at src, stat src2, scales src3 (weights)
@@ -211,7 +215,8 @@ class Operand:
     `count(n, kernel)` maps the row's count and its kernel to the span; `stride(kernel)`, in lines, says that
     the operand is `n` single pieces, a stride apart. `holds`: what every line holds, or the kind of preloaded
     value. `whole(kernel)`: so many lines only make sense together, from one row and in order. `present`:
-    whether rows of a kernel have the operand at all. tagged: whether a tag says which value it is.
+    whether rows of a kernel have the operand at all. tagged: whether a tag says which value it is. installed:
+    in planes, as weights are: not through the activation ports.
     """
 
     column: str
@@ -222,6 +227,7 @@ class Operand:
     whole: Callable[[Any], int] | None = None
     present: Callable[[Any], bool] | None = None
     tagged: bool = True
+    installed: bool = False
 
     def extent(self, n: Lines, kernel: Kernel) -> Lines:
         """Lines or words of rows with counts `n`, as many numbers as there are counts."""

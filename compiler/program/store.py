@@ -12,6 +12,7 @@ from unicodedata import category
 
 import numpy as np
 
+from compiler.options import said
 from compiler.program.damage import DAMAGE, why
 from compiler.program.instruction_set import INSTRUCTIONS, KERNELS
 from compiler.program.isa import COLUMNS, TAGS, Columns, Kernel
@@ -39,8 +40,8 @@ class ProgramError(Exception):
 def digest(program: Program) -> str:
     """sha256 of what a program computes and of all that its manifest says but versions and this digest."""
     entry = manifest_json(program.manifest)
-    said = {name: value for name, value in entry.items() if name not in _UNHASHED}
-    return hashlib.sha256(f"{content(program)}{_text(said)}".encode()).hexdigest()
+    hashed = {name: value for name, value in entry.items() if name not in _UNHASHED}
+    return hashlib.sha256(f"{content(program)}{_text(hashed)}".encode()).hexdigest()
 
 
 def content(program: Program) -> str:
@@ -216,6 +217,7 @@ def manifest_json(manifest: Manifest) -> dict[str, Any]:
         del entry["broken"]
     if manifest.options.most_slots is None:
         del entry["options"]["experts"]
+    entry["options"] = said(entry["options"])
     return {**entry, "kernels": [kernel_json(kernel) for kernel in manifest.kernels]}
 
 

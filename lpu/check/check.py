@@ -20,6 +20,7 @@ from lpu.check.cycles import cycles
 from lpu.check.faults import faults, loaded
 from lpu.check.findings import RULES, Findings, HazardError, Report, Violation, tag
 from lpu.check.follow.contexts import rings
+from lpu.check.follow.early import early
 from lpu.check.follow.image import image_lanes
 from lpu.check.follow.states import states, stepped
 from lpu.check.follow.sums import accumulators, sums
@@ -112,6 +113,7 @@ def _check(
     host_lanes(findings, stated, manifest, found)
     if context is not None:
         rings(findings, found, context, max(manifest.chunk, manifest.prefill))
+        early(findings, stated, manifest, found, context)
     _carried(findings)
     _numbered(findings, stated)
     if not sum(findings.counts):

@@ -152,6 +152,10 @@ def _move(n: Counts, k: HandoverKernel, words: Counts, m: Stated) -> Taken:
     return Taken(n * k.kv_words * k.host_slot, 0, n * k.kv_words)
 
 
+def _fetch(n: Counts, k: AttentionKernel, words: Counts, m: Stated) -> Taken:
+    return Taken(m.rows * k.chunk * k.kv_words * k.host_slot, 0, words)
+
+
 def _load(n: Counts, k: LoadKernel, words: Counts, m: Stated) -> Taken:
     return Taken(n * k.host_slot, 0, n)
 
@@ -242,6 +246,9 @@ for _op, _rule in {
     Op.KVIN: _move,
     Op.KVOUT: _move,
     Op.LOAD: _load,
+    Op.FETCH: _fetch,
+    Op.QKF: _score,
+    Op.PVF: _weigh,
 }.items():
     register(_op, _rule)
 
@@ -262,10 +269,10 @@ def _up(a: Any, b: Any) -> Any:
 
 
 def _transient_words(group: Alike, n: Counts, rows: int) -> Counts:
-    """Words of all transient operands together."""
+    """Words of all transient operands together, but those that planes install."""
     lines = 0 * n
     for operand in group.instruction.operands:
-        if operand.space == TRANSIENT:
+        if operand.space == TRANSIENT and not operand.installed:
             lines = lines + operand.extent(n, group.kernel) * (n if operand.stride else 1)
     return rows * lines
 

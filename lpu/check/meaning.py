@@ -89,7 +89,7 @@ def _alike(findings: Findings, made: MadeRows) -> None:
     tiles = np.flatnonzero((c.op == Op.MM) & (c.dst_tag >= 0))
     tiles = tiles[np.argsort(c.dst_tag[tiles], kind="stable")]
     vectors = made.row[by_small(c.op[made.row], OPCODES)]  # by opcode and tag
-    rows = np.concatenate([vectors[~np.isin(c.op[vectors], (Op.PV, Op.NODE))], tiles])
+    rows = np.concatenate([vectors[~np.isin(c.op[vectors], (Op.PV, Op.PVF, Op.NODE))], tiles])
     op, value = c.op[rows].astype(np.int16), c.dst_tag[rows] >> TAG_SHIFT
     joined = (op[1:] == op[:-1]) & (value[1:] == value[:-1])
     before, after = rows[:-1][joined], rows[1:][joined]

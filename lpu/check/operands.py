@@ -59,6 +59,8 @@ def operands(findings: Findings, stated: Stated, groups: list[Alike]) -> Operand
     for group in groups:
         if group.op in (Op.QK, Op.PV):
             _chunk(findings, group)
+        if group.op in (Op.FETCH, Op.QKF, Op.PVF):
+            _early(findings, group)
         if group.op == Op.KVW:
             _stripe(findings, group)
         for operand in group.operands:
@@ -102,6 +104,21 @@ def _chunk(findings: Findings, group: Alike) -> None:
         5,
         group.rows[bad],
         lambda i: f"chunk {n[bad[i]]} begins at token {token[bad[i]]}, its KV region has {tokens}",
+    )
+
+
+def _early(findings: Findings, group: Alike) -> None:
+    """The block that a row fetches, or has of DDR5, is one of those that DDR5 keeps of a region."""
+    kernel, n = group.kernel, findings.columns.n[group.rows]
+    assert isinstance(kernel, AttentionKernel)
+    most = kernel.early // kernel.stripes
+    bad = np.flatnonzero((n >= most) | ((n + 1) * kernel.chunk > kernel.reservoir))
+    findings.add(
+        5,
+        group.rows[bad],
+        lambda i: (
+            f"fetched block {n[bad[i]]}: DDR5 has {most} of this context, room for {kernel.reservoir} tokens"
+        ),
     )
 
 

@@ -7,7 +7,9 @@ from compiler.options import CompileOptions, Option
 from lpu.cli.verb import Only
 
 DEFAULT_RACK = "lpx"
-OneStep = Annotated[CompileOptions, Only(("tp", "pp", "cp", "layout", "placement", "seed", "experts"))]
+OneStep = Annotated[
+    CompileOptions, Only(("tp", "pp", "cp", "layout", "placement", "seed", "experts", "spill", "step_limit"))
+]
 """What can be chosen of a program that runs one step at a time."""
 
 

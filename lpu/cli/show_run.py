@@ -87,6 +87,7 @@ def show_run(terminal: Terminal, done: Run, *, streamed: bool = False, given: bo
                 f"{body['mean_latency_cycles']:,.0f} cycles = {body['mean_latency_microseconds']:.2f} us "
                 f"per {done.per} ({kind(chip)}; clock {clock / 1e9:.4f} GHz)",
             ),
+            *((("between", _between(done)),) if done.between_cycles else ()),
             *_caution(chip),
             ("emulated", f"{body['emulated_seconds_per_step']:.4f} s per step here (measured, median)"),
             ("clipped", in_words(done.clipped)),
@@ -95,6 +96,11 @@ def show_run(terminal: Terminal, done: Run, *, streamed: bool = False, given: bo
             ("logits", body["logits_sha256"]),
         ]
     )
+
+
+def _between(done: Run) -> str:
+    """What the latency of steps does not have."""
+    return f"{done.between_cycles:,} cycles besides, in which full sections of the context went out to DDR5"
 
 
 def _dropped(found: tuple[Dropped, ...]) -> list[tuple[str, str]]:
@@ -136,6 +142,7 @@ def run_body(done: Run) -> dict[str, Any]:
         "steps": generation.steps,
         "steps_per_context": {str(b): done.buckets.count(b) for b in sorted(set(done.buckets))},
         "total_cycles": sum(done.cycles),
+        "between_cycles": done.between_cycles,
         "mean_latency_cycles": cycles,
         "mean_latency_microseconds": done.microseconds_per_token,
         "prefill": {

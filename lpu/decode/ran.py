@@ -1,7 +1,9 @@
 """What running a program gave."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
+from compiler.moves.early import rest_cycles
 from compiler.program.program import Program
 from lpu.decode.choose import Finish
 from lpu.decode.generate import Generation
@@ -60,6 +62,12 @@ class Run(OnScreen):
         """Cycles of each step."""
         known = self.program.manifest.cycles
         return tuple(known[bucket] for bucket in self.buckets)
+
+    @property
+    def between_cycles(self) -> int:
+        """Cycles between steps in which full sections of the context went out of SRAM; 0 if it holds all."""
+        out = sum(after > before for before, after in pairwise(self.buckets))
+        return out * rest_cycles(self.program) if out and self.program.manifest.options.spill else 0
 
     @property
     def prefill_cycles(self) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from compiler.program.manifest import Manifest
 from compiler.program.packed import by_kind
 from compiler.timing import RULES, Vector, moved_words
 
-HOST = (Op.TAKE, Op.GIVE, Op.KVIN, Op.KVOUT, Op.LOAD)
+HOST = (Op.TAKE, Op.GIVE, Op.KVIN, Op.KVOUT, Op.LOAD, Op.FETCH)
 Counts = Int64[np.ndarray, " rows"]
 
 
@@ -76,7 +76,7 @@ def _compute(
 
 def _products(out: dict[str, Counts], columns: Columns, kernels: Sequence[Kernel], batch: int) -> None:
     """Installs and products, each row by itself: `work` sums by chip, so every row is a chip of its own."""
-    rows = np.flatnonzero(np.isin(columns.op, (*PRODUCTS, Op.MM16, Op.QK, Op.PV)))
+    rows = np.flatnonzero(np.isin(columns.op, (*PRODUCTS, Op.MM16, Op.QK, Op.PV, Op.QKF, Op.PVF)))
     alone = replace(columns.take(rows), chip=np.arange(len(rows)))
     asked = work(alone, kernels, batch, len(rows))
     out["installed_bytes"][rows] = asked.weight_bytes + asked.kv_bytes

@@ -10,7 +10,7 @@ from compiler.program.ranges import first_of, ramp
 from lpu.link.error import fail
 from lpu.link.lines import LineSpans, Resolved
 
-_ATTENTION = (Holds.SCORE, Holds.WEIGHT, Holds.PEAK, Holds.BLOCKS)
+_ATTENTION = (Holds.SCORE, Holds.WEIGHT, Holds.PEAK, Holds.BLOCKS, Holds.FETCHED)
 
 
 def in_words(kind: Any) -> str:

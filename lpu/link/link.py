@@ -77,6 +77,8 @@ def link(manifest: Manifest, loads: Loads, columns: Columns) -> Dataflow:
     check_host(columns, manifest)
     order, load, count = weights(columns, parts, loads)
     region, append, region_at = regions(columns, parts)
+    copies = np.flatnonzero(np.isin(columns.op, (Op.QKF, Op.PVF)))
+    region[copies] = region[lines.row[lines.found[1][lines.first[1][copies]]]]
     state, every = states(columns, parts)
     drain = chains(columns, parts, manifest)
     return Dataflow(

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Int
 
 from compiler.program.instruction_set import INSTRUCTIONS
-from compiler.program.instructions.attention import AttentionKernel, block_number
+from compiler.program.instructions.attention import AttentionKernel, block_number, dealt_number
 from compiler.program.instructions.experts import ExpertTileKernel
 from compiler.program.instructions.matmul import MatmulKernel, products_of
 from compiler.program.instructions.recurrent import StateKernel, state_lines
@@ -131,9 +131,11 @@ def regions(
             fail(columns, rows[miss], "reads KV of another attention", columns.src2[rows[miss]])
         if isinstance(kernel, AttentionKernel):
             stripe = np.maximum(columns.src3[writer], 0)
-            block = block_number(kernel, stripe, columns.n[rows])
-            if (miss := first_of(block >= kernel.chunks)) >= 0:
-                fail(columns, rows[miss], f"block {block[miss]} is not one of {kernel.chunks}")
+            early = part.op == Op.FETCH
+            block = (dealt_number if early else block_number)(kernel, stripe, columns.n[rows])
+            most = kernel.early if early else kernel.chunks
+            if (miss := first_of(block >= most)) >= 0:
+                fail(columns, rows[miss], f"block {block[miss]} is not one of {most}")
         region[rows] = spot
     places = np.stack([columns.chip[appends], columns.dst[appends]], axis=-1)
     return region, appends, places

@@ -124,6 +124,15 @@ class KVHead(NamedTuple):
     kernel: int
 
 
+class Fetched(NamedTuple):
+    """One line of a copy of a block of a KV region, which DDR5 keeps; block: of the context."""
+
+    holds: int
+    region: KVHead
+    block: int
+    line: int
+
+
 class Ranked(NamedTuple):
     """One line of logits or scores (part 0), or of which are among the `chosen` largest (part 1).
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from compiler.analyse.early import lane_bytes
+from compiler.moves.early import rest_cycles
 from compiler.options import CompileOptions
 from compiler.program.isa import WORD_BYTES
 from compiler.program.manifest import Candidate, Manifest
@@ -45,6 +47,7 @@ def program_facts(program: Program) -> Facts:
         *((("search", search_line(manifest.search, manifest.tp)),) if manifest.search else ()),
         *(_hop_lines(body) if body["hops"] else _latency_lines(body, tokens)),
         *(prompt_facts(manifest) if manifest.chunk > 1 else ()),
+        *early_facts(program),
         (
             "sram",
             f"{size(body['sram_bytes_max'])} on the fullest chip, of {size(body['sram_bytes_chip'])}",
@@ -52,6 +55,22 @@ def program_facts(program: Program) -> Facts:
         ("numbers", confidence_line(manifest.sources)),
         *((("caution", said),) if (said := caution(manifest.chip.name)) else ()),
         ("digest", body["program_sha256"]),
+    ]
+
+
+def early_facts(program: Program) -> Facts:
+    """Where early KV lies, what a step fetches of it, what a section takes to go out; nothing without one."""
+    manifest, kept = program.manifest, program.manifest.options.spill
+    if kept is None:
+        return []
+    step, cycles = lane_bytes(program), rest_cycles(program)
+    lane = f"{size(step)} of it over lanes a step at context {manifest.longest}, one layer after another"
+    return [
+        ("spill", f"{kept} of {manifest.longest} tokens in SRAM, earlier KV in DDR5; {lane} ({EXACT})"),
+        (
+            "between",
+            f"{cycles:,} cycles every {kept} tokens: a full section goes out over all lanes ({EXACT})",
+        ),
     ]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Bool, Float16, Float32, Int, Int32, Shaped
 
-from compiler.program.instructions.attention import KVKernel
+from compiler.program.instructions.attention import AttentionKernel, KVKernel
 from compiler.program.isa import F32_LANES, ceil_div
 from lpu.link.link import Dataflow
 from lpu.run.error import MachineError
@@ -102,7 +102,9 @@ def kv_stores(flows: Mapping[int, Dataflow]) -> Stores:
         found: dict[_RegionShape, list[int]] = {}
         for region, row in enumerate(flow.append):
             kernel = region_kernel(flow, row)
-            shape = _RegionShape(kernel.key_lanes, kernel.head_dim, kernel.kv, kernel.capacity, kernel.cached)
+            shape = _RegionShape(
+                kernel.key_lanes, kernel.head_dim, kernel.kv, kernel.kept_tokens, kernel.cached
+            )
             found.setdefault(shape, []).append(region)
             stores[int(flow.columns.aux[row])] = of_shape.setdefault(shape, len(of_shape))
         for shape, regions in found.items():
@@ -190,6 +192,11 @@ def region_kernel(flow: Dataflow, row: Any) -> KVKernel:
     kernel = flow.kernels[int(flow.columns.aux[row])]
     assert isinstance(kernel, KVKernel)
     return kernel
+
+
+def early_tokens(kernel: KVKernel) -> int:
+    """Tokens of a context that lie in DDR5, where a step appends none."""
+    return kernel.early * kernel.block if isinstance(kernel, AttentionKernel) else 0
 
 
 def append(

@@ -80,7 +80,7 @@ class Machine:
         context = self.bucket(positions)
         layout = self.entries[context].layout
         known = len(self.image.tables[0]) if self.image.tables else layout.vocab
-        tokens, positions = checked_inputs(layout.batch, known, context, tokens, positions)
+        tokens, positions = checked_inputs(layout.batch, known, context, tokens, positions, layout.first)
         if not 0 <= sequence <= self.cached - self.takes:
             raise MachineError(f"run: sequence {sequence} is outside 0..{self.cached - self.takes}.")
         check_order(tokens.reshape(self.takes, -1), positions.reshape(self.takes, -1), whole=self.whole)

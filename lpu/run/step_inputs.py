@@ -23,15 +23,20 @@ def bucket_of(contexts: Iterable[int], positions: Any) -> int:
 
 
 def checked_inputs(
-    batch: int, known: int, context: int, tokens: Any, positions: Any
+    batch: int, known: int, context: int, tokens: Any, positions: Any, first: int = 0
 ) -> tuple[Inputs, Inputs]:
-    """Tokens below `known` and positions below `context`, `batch` of each; MachineError for others."""
+    """Tokens below `known`, positions from `first` on below `context`, `batch` of each; else MachineError."""
     tokens, positions = np.asarray(tokens, np.int32), np.asarray(positions, np.int32)
     for name, array, most in (("token", tokens, known), ("position", positions, context)):
         if array.shape != (batch,):
             raise MachineError(f"run: {name}s have shape {array.shape}, the program takes {batch}.")
         if array.min() < 0 or array.max() >= most:
             raise MachineError(f"run: {name} {array.min()}..{array.max()} is outside 0..{most - 1}.")
+    if positions.min() < first:
+        raise MachineError(
+            f"run: position {positions.min()} stands beside {positions.max()}: tokens before {first} lie in "
+            "DDR5, where a step appends none. Let sequences be of one section of the context."
+        )
     return tokens, positions
 
 

@@ -22,6 +22,13 @@ Q_LATENT, Q_TURNED, K_TURNED, LATENT, K_CACHE, V_CACHE = range(6)
 
 def lower_latent_attention(low: Lowering, node: Node) -> None:
     """KVW rows of every copy, the blocks of the context of each rank's heads, and the heads' results."""
+    if low.resident:
+        raise CompileError(
+            "lower",
+            f"{node.path}: {node.op}",
+            f"--spill {low.resident}: latents are kept whole in SRAM, none is fetched",
+            "Leave --spill out.",
+        )
     if low.deal.chips > 1:
         raise CompileError(
             "lower",

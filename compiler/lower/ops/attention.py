@@ -4,18 +4,15 @@ The rows of one block follow one another, so that its node is made before much o
 and no more blocks are begun than keep the VXM busy, which bounds the scores and weights that live.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
-
 import numpy as np
 
 from compiler.graph.graph import Node, View
 from compiler.lower.context import Lowering
-from compiler.lower.holders import holders, kv_regions, needed, order
-from compiler.lower.kv_blocks import attention_shape, chunk_of, ring_tokens
+from compiler.lower.holders import Heads, holders, kv_regions, needed, order
+from compiler.lower.kv_blocks import attention_shape, chunk_of, early_section, ring_tokens
 from compiler.lower.layout import WHOLE, Lines, Segments
 from compiler.lower.merging import Level, levels, node_size
+from compiler.lower.ops.fetched import fetch, release
 from compiler.lower.ops.sinks import SINK, sinks_of
 from compiler.lower.rows import tag
 from compiler.lower.rule import LoweringRule, Uses
@@ -31,82 +28,7 @@ from compiler.program.isa import F16_LANES, Op, ceil_div
 from compiler.timing import timing
 from models.contract.vocabulary.attention import reach as node_reach
 
-VALUES = 5  # that a block takes at most: scores, maxima, weights, and of nodes one or two
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Heads:
-    """The KV heads of one attention and their stripes.
-
-    owner: rank of each head. Arrays over (head, stripe): rank that holds it, first word and tag of its KV
-    region, its KVW row. query: tag of the first line of each head's queries. order: the blocks that lie on
-    the same rank, for each block; place: where it is among them. ahead: blocks of a rank whose scores or
-    weights may live at once. By block, over all heads: the scores and maxima of those `scored` so
-    far, the rows that weighed.
-    """
-
-    aux: int
-    kernel: AttentionKernel
-    owner: np.ndarray
-    holder: np.ndarray
-    region: np.ndarray
-    region_tag: np.ndarray
-    append: np.ndarray
-    query: np.ndarray
-    order: list[list[int]]
-    place: list[int]
-    ahead: int
-    scored: list[tuple[Lines, Lines]] = field(default_factory=list[tuple[Lines, Lines]])
-    weighed: dict[int, np.ndarray] = field(default_factory=dict[int, np.ndarray])
-
-    @property
-    def run(self) -> int:
-        """Blocks that a stripe is dealt at a time; of one stripe all."""
-        return self.kernel.run // self.kernel.block if self.kernel.stripes > 1 else self.kernel.chunks
-
-    def stripe(self, block: int) -> int:
-        """Which stripe holds a block."""
-        return block // self.run % self.kernel.stripes
-
-    @property
-    def readers(self) -> np.ndarray:
-        """Those of the holders, head by head, whose stripes hold a block of this context."""
-        used = int(ceil_div(self.kernel.chunks, self.run))
-        return self.holder.reshape(-1, self.kernel.stripes)[:, :used].reshape(-1)
-
-    def rank(self, block: int) -> np.ndarray:
-        """The rank that holds a block of each head."""
-        return self.holder[self.stripe(block) :: self.kernel.stripes]
-
-    def regions(self, block: int) -> slice:
-        """Which of the regions hold a block, one of each head."""
-        return slice(self.stripe(block), None, self.kernel.stripes)
-
-    def local(self, block: int) -> int:
-        """Which block of its region a block is."""
-        return block // self.run // self.kernel.stripes * self.run + block % self.run
-
-    def before(self, block: int, count: int) -> int:
-        """The block that lies so many blocks before another on its rank; -1: none."""
-        place = self.place[block] - count
-        return self.order[block][place] if place >= 0 else -1
-
-    def find(self, low: Lowering, block: int) -> dict[str, Any]:
-        """Where rows find a block of every head: its number in the region, the region, a plane."""
-        mine = self.regions(block)
-        pin = (self.place[block] + np.arange(len(self.owner))) % low.chip.planes
-        return {
-            "n": self.local(block),
-            "pin": pin,
-            "src2": self.region[mine],
-            "src2_tag": self.region_tag[mine],
-        }
-
-    def value(self, low: Lowering, dtype: str, lines: int, ranks: Sequence[np.ndarray]) -> Lines:
-        """A value of `lines` lines for each head and entry of `ranks`, head by head, one row each."""
-        owner = np.stack(ranks, axis=-1).reshape(-1)
-        first = np.arange(len(owner)) * lines
-        return low.value(dtype, np.repeat(owner, lines), first=first, count=np.full(len(owner), lines))
+VALUES = 5  # that a block takes at most: scores, maxima, weights, and of nodes one or two; a copy if fetched
 
 
 def lower_attention(low: Lowering, node: Node) -> None:
@@ -141,7 +63,7 @@ def context_nodes(low: Lowering, heads: Heads) -> Lines:
     """The nodes that AOUT merges, of every KV head, and all rows that make them; of a ring its blocks."""
     ring = is_ring(heads.kernel, low.context)
     sizes = [] if ring else levels(heads.kernel, low.chip, low.batch)
-    end = low.uids + VALUES * (int(ceil_div(low.longest, heads.kernel.block)) + 1)
+    end = low.uids + (VALUES + (low.resident > 0)) * (int(ceil_div(low.longest, heads.kernel.block)) + 1)
     nodes = _level(low, heads, sizes, len(sizes), 0)
     assert low.uids <= end, "more values than the longest context is given"
     low.uids = end  # what follows has the same tags in every bucket, as what is preloaded has
@@ -212,10 +134,18 @@ def _block(low: Lowering, heads: Heads, block: int, made: np.ndarray) -> None:
         dst_tag=weights.tag(weights.first),
         **same,
     )
+    early = block in heads.fetched
     read = low.rows.add(
-        Op.PV, src_tag=weights.tag(weights.first), dst_tag=made, **heads.find(low, block), **same
+        Op.PVF if early else Op.PV,
+        src_tag=weights.tag(weights.first),
+        dst_tag=made,
+        **heads.find(low, block),
+        **same,
     )
-    low.rows.edge(heads.append[heads.regions(block)], read)
+    if early:
+        release(low, heads, block, read)
+    else:
+        low.rows.edge(heads.append[heads.regions(block)], read)
 
 
 def _pass_on(low: Lowering, heads: Heads, block: int, *values: Lines) -> None:
@@ -228,10 +158,18 @@ def _scores(low: Lowering, heads: Heads, block: int) -> tuple[Lines, Lines]:
     """The scores of one block of every head and their maxima."""
     same = {"rank": heads.rank(block), "aux": heads.aux}
     scores = heads.value(low, "f32", score_lines(heads.kernel), [heads.rank(block)])
+    early = block < heads.kernel.early
+    if early:
+        fetch(low, heads, block)
     read = low.rows.add(
-        Op.QK, src_tag=heads.query, dst_tag=scores.tag(scores.first), **heads.find(low, block), **same
+        Op.QKF if early else Op.QK,
+        src_tag=heads.query,
+        dst_tag=scores.tag(scores.first),
+        **heads.find(low, block),
+        **same,
     )
-    low.rows.edge(heads.append[heads.regions(block)], read)
+    if not early:
+        low.rows.edge(heads.append[heads.regions(block)], read)
     if (earlier := heads.before(block, heads.ahead)) in heads.weighed:
         low.rows.edge(heads.weighed[earlier], read)
     peaks = heads.value(low, "stat", 1, [heads.rank(block)])
@@ -249,6 +187,7 @@ def _append(low: Lowering, node: Node, group: int, owner: np.ndarray, query: np.
     ringed = 0 < reach < low.longest
     capacity = ring_tokens(reach, block, low.appended, low.longest) if ringed else low.capacity
     blocks, deal = int(ceil_div(low.context, block)), WHOLE if ringed else low.deal
+    early = {} if ringed else early_section(low, block)
     kernel = AttentionKernel(
         head_dim=head_dim,
         group=group,
@@ -270,6 +209,7 @@ def _append(low: Lowering, node: Node, group: int, owner: np.ndarray, query: np.
         cap=float(node.attributes.get("cap", 0.0)),
         sinks=len(node.inputs) > SINK,
         whole=bool(node.attributes.get("whole", False)),
+        **early,
     )
     aux = low.kernels.index(kernel)
     holder = holders(low, owner, deal)

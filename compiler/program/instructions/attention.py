@@ -57,6 +57,11 @@ class KVKernel(Kernel):
         return self.head_dim
 
     @property
+    def kept_tokens(self) -> int:
+        """Tokens of a sequence that are kept of the region, in it or elsewhere."""
+        return self.capacity
+
+    @property
     def token_words(self) -> int:
         """Words that K and V of one token take together."""
         return kv_words(self.head_dim, self.kv, self.key_lanes)
@@ -72,10 +77,15 @@ class AttentionKernel(KVKernel):
     takes is data of the step, as its positions are, and each of them has rows / sequences rows.
     window, span, scale, cap, whole: as of the op `attention`; 0: none. sinks: whether heads have one.
     Where the blocks do not hold the context, the region is a ring: token t lies at t modulo `capacity`.
+    early: blocks of the context that lie in DDR5, all before those in the region; reservoir: tokens of a
+    sequence that DDR5 has room for, beside those of the region; host_slot: cycles of a word from there.
     """
 
     family: ClassVar[str] = "attention"
-    later: ClassVar[tuple[str, ...]] = ("window", "span", "scale", "cap", "sinks", "whole")
+    later: ClassVar[tuple[str, ...]] = (
+        *("window", "span", "scale", "cap", "sinks", "whole"),
+        *("early", "reservoir", "host_slot"),
+    )
     group: Count
     block: Count
     chunk: Count
@@ -88,6 +98,14 @@ class AttentionKernel(KVKernel):
     cap: float = 0.0
     sinks: bool = False
     whole: bool = False
+    early: Some = 0
+    reservoir: Some = 0
+    host_slot: Some = 0
+
+    @property
+    def kept_tokens(self) -> int:
+        """Those of the region, and those that DDR5 keeps of it."""
+        return self.capacity + self.reservoir
 
     @property
     def reach(self) -> int:
@@ -167,6 +185,11 @@ def stripe_tokens(tokens: int, count: int, run: int) -> int:
 
 def block_number(k: AttentionKernel, stripe: Lines, local: Lines) -> Lines:
     """Which block of the context is number `local` of the region of a stripe."""
+    return k.early + dealt_number(k, stripe, local)
+
+
+def dealt_number(k: AttentionKernel, stripe: Lines, local: Lines) -> Lines:
+    """Which of the blocks that stripes are dealt together is number `local` of a stripe."""
     if k.stripes == 1:
         return local
     run = k.run // k.block

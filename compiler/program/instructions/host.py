@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from compiler.program.instructions.attention import KVKernel, kv_region_words
+from compiler.program.instructions.attention import AttentionKernel, KVKernel, kv_region_words
+from compiler.program.instructions.fetched import fetched_lines
 from compiler.program.isa import (
     HOST_IN,
     HOST_OUT,
@@ -58,13 +59,15 @@ class LoadKernel(Kernel):
     host_slot: Count
 
 
-LaneKernel = TakeKernel | GiveKernel | HandoverKernel | LoadKernel
+LaneKernel = TakeKernel | GiveKernel | HandoverKernel | LoadKernel | AttentionKernel
 
 
 def wire_words(n: Lines, k: LaneKernel, rows: int) -> Lines:
     """Words that rows move over the host lane of their chip, in `k.host_slot` cycles each."""
     if isinstance(k, LoadKernel):
         return n
+    if isinstance(k, AttentionKernel):
+        return rows * fetched_lines(k) + 0 * n
     if isinstance(k, HandoverKernel):
         return n * k.kv_words
     return rows * (ceil_div(n, 2) if k.wire == "fp8" else n)

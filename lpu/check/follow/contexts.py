@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int
 from compiler.program.instructions.attention import (
     AttentionKernel,
     block_number,
+    dealt_number,
     is_ring,
     node_lines,
     ring_blocks,
@@ -23,6 +24,10 @@ from lpu.check.rows import Alike
 
 Rows = Int[np.ndarray, " rows"]
 Parts = Int[np.ndarray, " parts"]
+_SCORED: dict[int, int] = {
+    Op.PV: Op.QK,
+    Op.PVF: Op.QKF,
+}  # what makes the scores of a block whose values a row takes
 
 
 class MadeRows(NamedTuple):
@@ -59,8 +64,8 @@ def contexts(findings: Findings, groups: list[Alike], made: MadeRows) -> None:
     size = len(findings.columns)
     nodes = _Nodes(np.full(size, -1), np.full(size, -1), np.full((3, size), -1))
     for op, rows, kernel in every:
-        if op == Op.PV:
-            _weigh(findings, made, rows, kernel, of, nodes)
+        if op in _SCORED:
+            _weigh(findings, made, (op, rows), kernel, of, nodes)
     for op, rows, kernel in every:
         if op == Op.NODE:
             _merge(findings, made, rows, kernel, nodes)
@@ -107,33 +112,49 @@ def _appended(c: Columns) -> dict[int, tuple[int, int, int]]:
 def _weigh(
     findings: Findings,
     made: MadeRows,
-    rows: Rows,
+    some: tuple[int, Rows],
     k: AttentionKernel,
     of: dict[int, tuple[int, int, int]],
     nodes: _Nodes,
 ) -> None:
-    """PV: the weights of the block and head that it reads V of, against the maximum of their own scores."""
-    c = findings.columns
+    """PV: the weights of the block and head that it reads V of, against the maximum of their own scores.
+
+    PVF reads them of a copy, which is of the block that it says.
+    """
+    c, (op, rows) = findings.columns, some
     rows = rows[(c.src_tag[rows] >= 0) & (c.src2_tag[rows] >= 0)]
     weights = made.find(c.src_tag[rows])
     scores = np.where(weights >= 0, made.find(c.src_tag[weights]), -1)
     peaks = np.where(weights >= 0, made.find(c.src2_tag[weights]), -1)
     known = (scores >= 0) & (peaks >= 0)
     rows, weights, scores, peaks = rows[known], weights[known], scores[known], peaks[known]
-    good = (c.op[weights] == Op.EXP) & (c.op[scores] == Op.QK) & (c.op[peaks] == Op.SMAX)
+    good = (c.op[weights] == Op.EXP) & (c.op[scores] == _SCORED[op]) & (c.op[peaks] == Op.SMAX)
     good &= (c.src2_tag[rows] == c.src2_tag[scores]) & (c.n[rows] == c.n[scores])
     good &= c.src_tag[peaks] == c.src_tag[weights]
     findings.add(7, rows[~good], "does not weigh the values of a block with the weights of its own scores")
     rows, scores = rows[good], scores[good]
-    regions, which = np.unique(c.src2_tag[rows], return_inverse=True)
+    source = rows if op == Op.PV else _fetched(findings, made, rows)
+    rows, scores, source = rows[source >= 0], scores[source >= 0], source[source >= 0]
+    regions, which = np.unique(c.src2_tag[source], return_inverse=True)
     held = np.array([of.get(region, (-1, -1, -1)) for region in regions.tolist()]).reshape(-1, 3)[which]
-    block = block_number(k, held[:, 0], c.n[rows])
-    beyond = np.flatnonzero((held[:, 0] >= 0) & (block >= k.chunks))
-    findings.add(7, rows[beyond], lambda i: f"is about block {block[beyond[i]]}, the context has {k.chunks}")
-    fine = (held[:, 0] >= 0) & (block < k.chunks)
+    numbered, end = (block_number, k.chunks) if op == Op.PV else (dealt_number, k.early)
+    block = numbered(k, held[:, 0], c.n[rows])
+    beyond = np.flatnonzero((held[:, 0] >= 0) & (block >= end))
+    findings.add(7, rows[beyond], lambda i: f"is about block {block[beyond[i]]}, there are {end}")
+    fine = (held[:, 0] >= 0) & (block < end)
     rows, scores, held, block = rows[fine], scores[fine], held[fine], block[fine]
     nodes.first[rows], nodes.stop[rows] = block, block + 1
     nodes.names[:, rows] = c.src_tag[scores], held[:, 1], held[:, 2]
+
+
+def _fetched(findings: Findings, made: MadeRows, rows: Rows) -> Rows:
+    """The row that fetched what each of these reads, of the block that it says; -1 for none."""
+    c = findings.columns
+    source = made.find(c.src2_tag[rows])
+    fine = (source >= 0) & (c.op[source] == Op.FETCH) & (c.n[source] == c.n[rows]) & (c.src2_tag[source] >= 0)
+    bad = np.flatnonzero(~fine)
+    findings.add(7, rows[bad], lambda i: f"is about fetched block {c.n[rows[bad[i]]]}, reads no copy of it")
+    return np.where(fine, source, -1)
 
 
 def _operands(

@@ -103,9 +103,10 @@ def _once(findings: Findings, stated: Stated, loaded: Accesses) -> None:
     )
 
 
-def check_switch(before: Program, after: Program, switch: Program) -> Report:
+def check_switch(before: Program | None, after: Program, switch: Program) -> Report:
     """The report on a program that brings weights in: all of them, from one program of a rack to another.
 
+    before: None if it is not at hand: then what it has and that it can run beside is not looked at.
     The rules of the program by itself are those of `lpu.check.check`.
     """
     findings = Findings(switch.expand(switch.manifest.longest))
@@ -114,7 +115,7 @@ def check_switch(before: Program, after: Program, switch: Program) -> Report:
         findings.tell(0, f"the program is of kind {manifest.kind!r}, must be 'switch'")
         return findings.report()
     for name, other, digest in (("before", before, body.before), ("after", after, body.after)):
-        if digest != other.manifest.digest:
+        if other is not None and digest != other.manifest.digest:
             what = f"is {digest[:16]}, the one at hand {other.manifest.digest[:16]}"
             findings.tell(0, f"manifest: the program {name} {what}")
     for field in _SAME:
@@ -123,6 +124,8 @@ def check_switch(before: Program, after: Program, switch: Program) -> Report:
     if sum(findings.counts):
         return findings.report()
     _covered(findings, after)
+    if before is None:
+        return findings.report()
     _kept(findings, before.manifest, body)
     _beside(findings, before, manifest, body)
     if body.keeps:

@@ -7,6 +7,7 @@ from compiler.program.instructions.attention import (
     AttentionKernel,
     LatentAttentionKernel,
     block_number,
+    dealt_number,
     is_ring,
     kv_words,
     node_lines,
@@ -14,9 +15,10 @@ from compiler.program.instructions.attention import (
     score_lines,
     weight_lines,
 )
+from compiler.program.instructions.fetched import fetched_lines
 from compiler.program.isa import F16_LANES, F32_LANES, GAIN, Holds, Op
 from lpu.prove.known import Known
-from lpu.prove.lines import KV_HEAD, Attending, Blocks, Chunk, KVHead, Peak, Vector
+from lpu.prove.lines import KV_HEAD, Attending, Blocks, Chunk, Fetched, KVHead, Peak, Vector
 from lpu.prove.ops.taken import blocks, of_kind, of_tensor, vectors
 from lpu.prove.refused import need
 from lpu.prove.rule import Proved, RowOperands
@@ -48,12 +50,28 @@ def _fits(known: Known, k: AttentionKernel) -> None:
         f"rows take {k.chunk} tokens of {k.chunks} blocks of {k.block}",
     )
     need(k.stripes == 1 or k.run % k.block == 0, f"runs of {k.run} tokens are no whole blocks of {k.block}")
-    room = k.chunk * k.chunks
+    room = k.chunk * (k.chunks - k.early)
     if is_ring(k, known.context):
         _ring_holds(known, k)
         return
+    _early_holds(known, k)
     turns = -(-room // (k.run * k.stripes)) * k.run if k.stripes > 1 else room
     need(k.capacity >= turns, f"regions of {k.capacity} tokens do not hold {turns}")
+
+
+def _early_holds(known: Known, k: AttentionKernel) -> None:
+    """Early blocks: dealt evenly, all there, and none that a step of this bucket could append to."""
+    before = max((one for one in known.manifest.contexts if one < known.context), default=0)
+    need(not k.early or k.chunk == k.block, f"early blocks of {k.block} tokens, rows take {k.chunk}")
+    need(not k.early or k.rows == k.cached, f"copies of {k.cached} sequences in lines of {k.rows} words")
+    need(
+        k.early * k.block <= before,
+        f"{k.early * k.block} early tokens, steps of this bucket begin at {before}",
+    )
+    turn = k.run // k.block * k.stripes if k.stripes > 1 else 1
+    need(k.early % turn == 0, f"{k.early} early blocks, dealt {turn} at a time")
+    each = k.early // k.stripes * k.block
+    need(k.reservoir >= each, f"DDR5 keeps {k.reservoir} tokens of a region, early ones are {each}")
 
 
 def _ring_holds(known: Known, k: AttentionKernel) -> None:
@@ -106,6 +124,30 @@ def _region(row: RowOperands) -> tuple[KVHead, int]:
     return row.region, block
 
 
+def _fetch(known: Known, row: RowOperands) -> tuple[Any, ...]:
+    """A copy of a block that DDR5 keeps of a region: what steps before this one appended there."""
+    need(row.region is not None, "reads no KV region")
+    assert row.region is not None
+    need(row.region.kernel == row.index, "reads KV of another attention")
+    block = dealt_number(row.kernel, row.region.stripe, row.n)
+    need(block < row.kernel.early, f"block {block} of {row.kernel.early} early ones")
+    lines = range(fetched_lines(row.kernel))
+    return tuple(Fetched(Holds.FETCHED, row.region, block, i) for i in lines)
+
+
+def _taken(row: RowOperands) -> tuple[KVHead, int]:
+    """The region and the block that a row reads, of SRAM or a copy, whose number it says itself."""
+    if row.kernel.early == 0 or row.region is not None:
+        return _region(row)
+    found = blocks(row.src2, Fetched, fetched_lines(row.kernel), Holds.FETCHED, "its copy")
+    need(len(found) == 1, f"its copy is {len(found)} blocks, not 1")
+    region, block = found[0].region, found[0].block
+    need(region.kernel == row.index, "its copy is of another attention")
+    stated = dealt_number(row.kernel, region.stripe, row.n)
+    need(block == stated, f"its copy is of block {block}, it is about block {stated}")
+    return region, block
+
+
 def _qk(known: Known, row: RowOperands) -> tuple[Any, ...]:
     """Query heads against one block of one KV head."""
     k: AttentionKernel = row.kernel
@@ -113,7 +155,7 @@ def _qk(known: Known, row: RowOperands) -> tuple[Any, ...]:
         return _latent_qk(known, row, k)
     queries, lanes = vectors(known, row.src, Holds.F16, "the queries")
     heads = known.lanes.heads(lanes, k.group, k.head_dim)
-    region, block = _region(row)
+    region, block = _taken(row)
     wide, of_kv = known.terms.width(queries), known.terms.width(region.keys)
     need(wide % of_kv == 0, f"{wide} lanes of queries are no groups of {of_kv} lanes of keys")
     group = wide // of_kv
@@ -176,7 +218,7 @@ def _pv(known: Known, row: RowOperands) -> tuple[Any, ...]:
     need(len(found) == 1, f"its weights are of {len(found)} blocks, not 1")
     weight, of = found[0], found[0].of
     need(of.kernel == row.index, "its operand is of another attention")
-    region, block = _region(row)
+    region, block = _taken(row)
     need(
         (region.keys, region.head) == (of.keys, of.head),
         f"weights of KV head {of.head} of {known.show(of.keys)} meet head {region.head} "
@@ -267,6 +309,9 @@ def _sinks(known: Known, row: RowOperands, heads: tuple[int, ...]) -> int:
 PROOF = (
     Proved(op=Op.KVW, rule=_kvw),
     Proved(op=Op.QK, rule=_qk),
+    Proved(op=Op.FETCH, rule=_fetch),
+    Proved(op=Op.QKF, rule=_qk),
+    Proved(op=Op.PVF, rule=_pv),
     Proved(op=Op.SMAX, rule=_smax),
     Proved(op=Op.EXP, rule=_exp),
     Proved(op=Op.PV, rule=_pv),

@@ -6,6 +6,7 @@ no items, the executor appends what they name when the step ends. The arithmetic
 sums of weights (high) and the exponents (low), a lane per head.
 """
 
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from compiler.program.instructions.attention import (
     AttentionKernel,
     LatentAttentionKernel,
     block_number,
+    dealt_number,
     node_lines,
     part_lines,
     score_lines,
@@ -37,15 +39,24 @@ Table = Int[Array, "items width"]
 Attention = Static[AttentionKernel]
 
 
-def _block(at: Reads, rows: Rows, operand: int) -> tuple[Int[np.ndarray, "rows lines"], list[Rows]]:
-    """(lines that the step appends to a row's region; its number, block there, block); operand 0: K, 1: V."""
+def _block(
+    at: Reads, rows: Rows, operand: int, fetched: bool = False
+) -> tuple[Int[np.ndarray, "rows lines"], list[Rows]]:
+    """(lines that the step appends to a row's region; its number, block there, block); operand 0: K, 1: V.
+
+    The array of a region has the blocks that DDR5 keeps before its own: a fetched one is that of its copy.
+    """
     region = at.flow.region[rows]
     append = at.flow.append[region]
     number = at.numbers[region]
     stripe, local = np.maximum(at.flow.columns.src3[append], 0), at.flow.columns.n[rows]
     kernel = at.flow.kernels[int(at.flow.columns.aux[rows[0]])]
     assert isinstance(kernel, AttentionKernel)
-    return at.block(operand, append), [number, local, block_number(kernel, stripe, local)]
+    if fetched:
+        copied = at.flow.columns.n[at.flow.lines.row[at.line(1, rows, 0)]]
+        return at.block(operand, append), [number, copied, dealt_number(kernel, stripe, local)]
+    before = kernel.early // kernel.stripes
+    return at.block(operand, append), [number, local + before, block_number(kernel, stripe, local)]
 
 
 def _cached(
@@ -94,8 +105,8 @@ def _last_block(k: AttentionKernel, env: Env) -> Int32[Array, " taken"]:
     return env.positions.reshape(k.sequences, -1).max(axis=1) // k.block
 
 
-def _qk(at: Reads, rows: Rows, s: Attention) -> Items:
-    appended, block = _block(at, rows, 0)
+def _qk(at: Reads, rows: Rows, s: Attention, fetched: bool = False) -> Items:
+    appended, block = _block(at, rows, 0, fetched)
     out = (Result(Pool.F32, score_lines(s.kernel), at.flow.result[rows]),)
     if isinstance(s.kernel, LatentAttentionKernel):
         both = [appended, _block(at, rows, 1)[0]]
@@ -216,8 +227,8 @@ def exp(s: Attention, env: Env, pools: Pools, t: Table) -> Pools:
     return Pools(f32=jnp.concatenate([rows, last], axis=1).reshape(-1, *rows.shape[2:]))
 
 
-def _pv(at: Reads, rows: Rows, s: Attention) -> Items:
-    appended, block = _block(at, rows, 1)
+def _pv(at: Reads, rows: Rows, s: Attention, fetched: bool = False) -> Items:
+    appended, block = _block(at, rows, 1, fetched)
     lines = [at.line(0, rows, 0), at.line(0, rows, score_lines(s.kernel)), appended]
     return at.items(pv, rows, lines=lines, others=block, out=_node(at, rows, s), params=s)
 
@@ -324,6 +335,9 @@ def _lanes_suffice(k: AttentionKernel) -> tuple[tuple[str, int, int], ...]:
 EXECUTED = (
     Executed(op=Op.KVW),
     Executed(op=Op.QK, build=_qk),
+    Executed(op=Op.FETCH),
+    Executed(op=Op.QKF, build=partial(_qk, fetched=True)),
+    Executed(op=Op.PVF, build=partial(_pv, fetched=True)),
     Executed(op=Op.SMAX, build=_smax),
     Executed(op=Op.EXP, build=_exp, limits=_lanes_suffice),
     Executed(op=Op.PV, build=_pv),

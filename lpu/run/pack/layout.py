@@ -31,7 +31,7 @@ class KernelKind:
 class StepLayout:
     """What a compiled executor depends on: kinds, rows per step and in all, lengths of the tables.
 
-    batch: rows that a step takes, in equal runs of `sequences`.
+    batch: rows that a step takes, in equal runs of `sequences`. first: the earliest position that it appends.
     """
 
     kinds: tuple[KernelKind, ...]
@@ -40,6 +40,7 @@ class StepLayout:
     batch: int
     sequences: int
     vocab: int
+    first: int = 0
 
     def pool_shapes(self, rows: Counts) -> list[tuple[tuple[int, ...], Any]]:
         """(shape, dtype) of pools, or blocks of them, with these rows."""

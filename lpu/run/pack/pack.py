@@ -17,7 +17,7 @@ from lpu.link.link import Dataflow
 from lpu.run.clips import Made
 from lpu.run.error import MachineError
 from lpu.run.image import ImagePlan
-from lpu.run.kv import region_kernel, state_classes
+from lpu.run.kv import early_tokens, region_kernel, state_classes
 from lpu.run.ops.dense import DENSE_ROWS, dense_products
 from lpu.run.ops.items import Items, kept_line
 from lpu.run.ops.matmul import TILE_BATCH, Products, chooses_experts, products
@@ -151,6 +151,7 @@ def pack(flow: Dataflow, plan: ImagePlan, stores: Mapping[int, int], carried: Ca
             (k.sequences for k in flow.kernels if isinstance(k, AttentionKernel | StateKernel)), flow.batch
         ),
         vocab=flow.vocab,
+        first=max((early_tokens(region_kernel(flow, row)) for row in flow.append), default=0),
     )
     counts = {"steps": len(steps.kind), "levels": flow.levels}
     for group in packer.groups:

@@ -132,7 +132,14 @@ class StreamedMachine:
         Raises MachineError for inputs out of range and for NaN or Inf in the logits.
         """
         context = self.bucket(positions)
-        tokens, positions = checked_inputs(self.batch, self._known, context, tokens, positions)
+        tokens, positions = checked_inputs(
+            self.batch,
+            self._known,
+            context,
+            tokens,
+            positions,
+            max(e.layout.first for e in self.entries[context]),
+        )
         outputs, entries = self.outputs[context], self.entries[context]
         layout = entries[0].layout
         host = [np.zeros(shape, dtype) for shape, dtype in layout.pool_shapes(outputs.rows)]

@@ -69,7 +69,7 @@ def attention(**changes: Any) -> AttentionKernel:
 KERNELS: dict[str, Kernel] = {
     kernel.family: kernel
     for kernel in (
-        attention(),
+        attention(host_slot=38),
         MatmulKernel(k_lines=2),
         WriteBackKernel(wide=False, products=1),
         ReduceKernel(parts=2),

@@ -17,13 +17,14 @@ from compiler.moves.switch import compile_switch
 from compiler.program.isa import Op
 from compiler.program.manifest import Region, Regions, Switch
 from compiler.program.program import Program
+from compiler.program.store import sealed
 from fabric.host import RESERVOIR, Reservoir, hubs
 from lpu import api
 from lpu.check.check import check, require
 from lpu.check.follow.image import check_switch
 from lpu.cli.app import main
 from lpu.decode.decoders import machine_of, reference_params
-from lpu.folder import load_program
+from lpu.folder import load_program, save_into
 from lpu.inputs.document import FileError
 from lpu.run.machine import Machine
 from models.kv import empty_cache
@@ -271,7 +272,7 @@ def test_hubs_are_eights_of_a_tray() -> None:
 def test_a_model_that_never_fits_is_refused_with_both_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     asked = ["--rack", "quad", "--tp", "4", "--pp", "1", "--context", "64"]
     assert main(["switch", "llama-tiny", "llama-3.1-8b", *asked]) == 3
-    assert "needs 2367.0 MB per chip, a chip has 500.0 MB" in capsys.readouterr().err
+    assert "needs 2,367.0 MB per chip, a chip has 500.0 MB" in capsys.readouterr().err
 
 
 def test_programs_of_two_racks_and_a_small_ddr5_are_refused(before: Program) -> None:
@@ -294,3 +295,17 @@ def test_the_verb_saves_what_the_checker_takes(tmp_path: Path, capsys: pytest.Ca
     assert np.array_equal(program.expand(64).op, np.full(len(program.expand(64)), int(Op.LOAD)))
     assert main(["report", str(tmp_path / "b" / "switch")]) == 2
     assert "moves weights (switch) and computes no step" in capsys.readouterr().err
+
+
+def test_a_folder_is_checked_with_what_brings_its_weights_in(
+    after: Program, brought: Program, tmp_path: Path
+) -> None:
+    for name, switch in (("whole", brought), ("short", replace(brought, calls=brought.calls[:-1]))):
+        (tmp_path / name).mkdir()
+        save_into(tmp_path / name, after, switch=sealed(switch))
+    whole, short = (api.check(tmp_path / name, prove=False) for name in ("whole", "short"))
+    assert whole.ok
+    assert len(whole.brought) == 2
+    assert str(whole).count("(switch)") == 2
+    assert not short.ok
+    assert "is not brought" in str(short)
