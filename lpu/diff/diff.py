@@ -11,7 +11,7 @@ from compiler.program.program import Program
 from lpu.compiled import ProgramLike, programs_of
 from lpu.diff.again import CannotRepeatError, mixed
 from lpu.diff.causes import Cause, differing, largest_first, named, structural
-from lpu.diff.side import COMPUTE, Side, of_program, of_report, to_json
+from lpu.diff.side import COMPUTE, REMAPPED, Side, of_program, of_report, remapped_from, to_json
 from lpu.figures.drawing import Drawing
 from lpu.figures.results import waterfall_figure
 from lpu.figures.shown import Shown
@@ -242,7 +242,7 @@ def _causes(a: Side, b: Side, changed: dict[str, Any], again: bool, progress: Pr
         except CannotRepeatError as error:
             why = f"not compiled again: {plain(str(error))}"
     found = structural(a, b)
-    if len(changed) == 1 and "model" not in changed:
+    if len(set(changed) - {REMAPPED}) <= 1 and "model" not in changed:
         cause = _cause(tuple(changed), changed, a.cycles, b.cycles, found)
         return (cause,), 0, f"nothing else differs; {why}"
     return found, total - sum(one.cycles for one in found), f"by their chains; {why}"
@@ -264,6 +264,7 @@ def _legs(
     legs: list[Leg] = []
     progress("diff", 0, len(facts) + 1)
     start = before = _again(first, last, taken, contexts)
+    facts = [fact for fact in facts if fact != REMAPPED]
     for i, fact in enumerate(facts, 1):
         progress(f"diff {fact}", i, len(facts) + 1)
         pending.append(fact)
@@ -275,7 +276,21 @@ def _legs(
             continue
         legs.append((tuple(pending), before, after))
         taken, pending, before = taken + pending, [], after
-    return legs, (start.cycles - a.cycles) + (b.cycles - before.cycles)
+    rest = 0
+    for side, again, leg in ((a, start, (a, start)), (b, before, (before, b))):
+        if _kept(side, again):
+            legs.append(((REMAPPED,), *leg))
+        else:
+            rest += leg[1].cycles - leg[0].cycles
+    return legs, rest
+
+
+def _kept(side: Side, again: Side) -> bool:
+    """Whether a side is a program of `lpu remap`, which compiling anew does not give, of this version."""
+    assert side.program is not None
+    assert again.program is not None
+    versions = side.program.manifest.versions == again.program.manifest.versions
+    return versions and bool(remapped_from(side.program.manifest))
 
 
 def _again(first: Program, last: Program, taken: list[str], contexts: tuple[int, int]) -> Side:

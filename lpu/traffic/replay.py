@@ -25,6 +25,7 @@ from lpu.inputs.open import Model, config_in, open_model
 from lpu.keywords import ModelKeywords, model_keywords
 from lpu.outputs.write import atomic_folder, write_json
 from lpu.report.words import EXACT, by_confidence
+from lpu.traffic.asked import asked_of
 from lpu.traffic.machine import dealt, prefiller, served
 from lpu.traffic.options import ReplayOptions, TrafficGpus
 from lpu.traffic.outcome import Outcome
@@ -78,6 +79,11 @@ def replay(
     tasks = [(traces, seed, machine) for seed in seeds]
     outcomes = replay_seeds(tasks, asked.jobs, asked.scheduler, progress)
     report = report_of(first, program, machine, share, outcomes, tuple(seed or 0 for seed in seeds), asked)
+    names = None if isinstance(source, Trace | DrawnTraffic) else str(source), model, rack
+    report = replace(
+        report,
+        asked=asked_of(traces, program, names, options or CompileOptions(), keywords, asked, (gpus, there)),
+    )
     if note:
         report = replace(report, warnings=(note, *report.warnings))
     with nullcontext() if asked.output is None else atomic_folder(asked.output) as folder:
