@@ -15,7 +15,7 @@ from lpu.screen import plain
 HEADERS = ("number", "a", "b", "b / a", "known as")
 
 
-class Number(NamedTuple):
+class RackNumber(NamedTuple):
     """A number of both racks; known: as what, of b."""
 
     name: str
@@ -36,7 +36,7 @@ class RackDifference(Shown):
 
     a: Rack
     b: Rack
-    numbers: tuple[Number, ...]
+    numbers: tuple[RackNumber, ...]
     same: int
 
     def rows(self) -> tuple[tuple[str, ...], ...]:
@@ -86,7 +86,7 @@ def racks_differ(a: Rack, b: Rack) -> RackDifference:
     known = {one.field: kind_of(one) for rack in (a, b) for one in (*rack.sources, *rack.chip.sources)}
     names = list(dict.fromkeys((*ours, *theirs)))
     pairs = [
-        Number(name, ours.get(name), theirs.get(name), known.get(name.removeprefix("chip."), EXACT))
+        RackNumber(name, ours.get(name), theirs.get(name), known.get(name.removeprefix("chip."), EXACT))
         for name in names
     ]
     differ = tuple(one for one in pairs if one.a != one.b)

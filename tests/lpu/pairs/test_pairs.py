@@ -1,4 +1,4 @@
-"""Reports, racks and placements held against each other: the true cause comes first, and what differs adds up."""
+"""Reports, racks and placements held against each other: the true cause is first, and all of it adds up."""
 
 import json
 from pathlib import Path
