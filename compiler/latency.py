@@ -10,11 +10,13 @@ import numpy as np
 from jaxtyping import Bool
 
 from compiler.errors import LESS_KV, CapacityError, CompileError, OptionError
+from compiler.graph.graph import bytes_of
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock, block_of, layer_of
 from compiler.options import CompileOptions
 from compiler.place.assignment import Assignment, assign_blocks
 from compiler.place.sizes import Companion
+from compiler.place.stages import hold_weights
 from compiler.program.manifest import Candidate
 from compiler.schedule.handed import unread
 from compiler.schedule.template import Template
@@ -43,6 +45,7 @@ def fastest(
 
     If none fits, raises the CapacityError that asks for the fewest chips, or else the first OptionError.
     """
+    hold_weights(plan.graph, rack)
     least = FOREVER
     given_up: dict[int, TooLong] = {}
 
@@ -68,7 +71,11 @@ def fastest(
         reason = nearest(full[::-1]) if full else search.refusals[0]
         if "--tp" in reason.remedy:
             shorter = ", a smaller --prefill" if "--prefill" in reason.remedy else ""
-            reason.remedy = f"No --tp fits {rack.name}: use a larger rack{shorter}{LESS_KV}."
+            filled = -(-bytes_of(plan.graph, plan.graph.nodes, "param") // rack.chip.sram_bytes)
+            larger = f"use a larger rack{shorter}{LESS_KV}"
+            if filled > rack.chips:
+                larger = f"the weights alone fill {filled} chips, use a rack of more"
+            reason.remedy = f"No --tp fits {rack.name}: {larger}."
         raise reason
     tp, best = search.best
     assert isinstance(best, Scheduled), "what is given up is longer than what is not"

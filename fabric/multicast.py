@@ -6,6 +6,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
+from jaxtyping import Int
 
 from fabric.paths import reach, shortest_path
 from fabric.rack import Rack
@@ -51,15 +52,15 @@ def shortest_tree(rack: Rack, source: int, targets: Sequence[int], salt: int = 0
     choice of `salt`.
     """
     paths = reach(rack)
-    before, distance, chips = paths.before(source), paths.hops[source], rack.chips
+    before, distance, turns = paths.before(source), paths.hops[source], paths.turns(source)
     layers: dict[int, dict[int, None]] = {}
     for target in targets:
         layers.setdefault(int(distance[target]), {})[target] = None
     edges: Tree = []
     for depth in range(max(layers, default=0), 0, -1):
-        children = sorted(layers[depth], key=lambda chip: (chip - source) % chips)
+        children = sorted(layers[depth], key=lambda chip: int(turns[chip]))
         nearer = layers.setdefault(depth - 1, {})
-        parents = _parents([before[child] for child in children], nearer, source, chips, salt)
+        parents = _parents([before[child] for child in children], nearer, turns, salt)
         nearer.update(dict.fromkeys(parents))
         edges[:0] = zip(parents, children, strict=True)
     return edges
@@ -72,9 +73,9 @@ def detour_trees(
 
     Nearest chips first, then by their number relative to the source. No tree meets a chip twice.
     """
-    distance, chips = reach(rack).hops[source], rack.chips
+    distance, turns = reach(rack).hops[source], reach(rack).turns(source)
     ends = {int(chip) for target in targets for chip in rack.neighbours(target)} - {source, *targets}
-    order = sorted(ends, key=lambda chip: (int(distance[chip]), (chip - source) % chips))
+    order = sorted(ends, key=lambda chip: (int(distance[chip]), int(turns[chip])))
     shortest = multicast_tree(rack, source, targets, salt)
     out: list[Tree] = []
     for via in order:
@@ -94,9 +95,9 @@ def _by_doors(rack: Rack, source: int, targets: list[int], salt: int) -> Tree | 
     A door serves the far targets that are no farther through it than the farthest of all. Doors that serve
     most come first, then the nearest, then by salt.
     """
-    hops, chips = reach(rack).hops, rack.chips
+    hops, turns = reach(rack).hops, reach(rack).turns(source)
     near = [t for t in targets if hops[source, t] == 1]
-    far = np.array(sorted(set(targets) - set(near), key=lambda chip: (chip - source) % chips))
+    far = np.array(sorted(set(targets) - set(near), key=lambda chip: int(turns[chip])))
     away = hops[source, far]
     serves = away[:, None] + hops[np.ix_(far, far)] <= away.max()
     left, doors = np.ones(len(far), bool), list[tuple[int, list[int]]]()
@@ -117,11 +118,11 @@ def _by_doors(rack: Rack, source: int, targets: list[int], salt: int) -> Tree | 
 
 
 def _parents(
-    before: list[list[int]], ready: Mapping[int, None], source: int, chips: int, salt: int
+    before: list[list[int]], ready: Mapping[int, None], turns: Int[np.ndarray, " chips"], salt: int
 ) -> list[int]:
     """One parent for each child out of its candidates `before`; `ready`: targets of their layer."""
     serves = Counter(chip for candidates in before for chip in candidates if chip not in ready)
-    rank = {chip: (count, _mix(salt, (chip - source) % chips)) for chip, count in serves.items()}
+    rank = {chip: (count, _mix(salt, int(turns[chip]))) for chip, count in serves.items()}
     parents: list[int] = []
     for turn, candidates in enumerate(before):
         there = [chip for chip in candidates if chip in ready]

@@ -16,8 +16,10 @@ class Senders:
     Found when a chip is asked for, over the chips on its paths only: a group of chips asks for few.
     """
 
-    def __init__(self, source: int, distance: list[int], links_to: list[list[tuple[int, int]]]) -> None:
-        self._source, self._distance, self._links_to = source, distance, links_to
+    def __init__(
+        self, source: int, distance: list[int], links_to: list[list[tuple[int, int]]], turns: list[int]
+    ) -> None:
+        self._distance, self._links_to, self._turns = distance, links_to, turns
         self._best = {source: 0}  # cycles
         self._found: dict[int, list[int]] = {source: []}
 
@@ -34,10 +36,7 @@ class Senders:
         for b in (b for layer in reversed(layers) for b in layer):
             cycles = {a: self._best[a] + link for a, link in self._nearer(b)}
             self._best[b] = least = min(cycles.values())
-            chips = len(self._distance)
-            self._found[b] = sorted(
-                (a for a in cycles if cycles[a] == least), key=lambda a: (a - self._source) % chips
-            )
+            self._found[b] = sorted((a for a in cycles if cycles[a] == least), key=self._turns.__getitem__)
 
     def _nearer(self, b: int) -> list[tuple[int, int]]:
         """The links to `b` from chips that are one link nearer to the source."""
@@ -56,11 +55,23 @@ class Reach:
         for a, b, link in zip(links.a.tolist(), links.b.tolist(), cycles.tolist(), strict=True):
             self._links_to[b].append((a, link))
         self._before: dict[int, Senders] = {}
+        farthest = self.hops.max(axis=1)
+        self._around = rack.chips if (farthest == farthest[0]).all() else 0
+
+    def turns(self, source: int) -> Int[np.ndarray, " chips"]:
+        """The order in which `source` counts the other chips: what decides between equally good ways.
+
+        It counts around, so that equal groups get equal trees. On a rack with a middle and an edge, as a mesh
+        has, it counts up and down: more chips behind an edge then change no way.
+        """
+        away = np.arange(len(self.hops)) - source
+        return away % self._around if self._around else away
 
     def before(self, source: int) -> Senders:
         """For each chip the senders on a best path from `source`."""
         if source not in self._before:
-            self._before[source] = Senders(source, self.hops[source].tolist(), self._links_to)
+            distance, turns = self.hops[source].tolist(), self.turns(source).tolist()
+            self._before[source] = Senders(source, distance, self._links_to, turns)
         return self._before[source]
 
 

@@ -7,7 +7,7 @@ how a prompt is prefilled, one sequence at a time (`in_sequence`) into the cache
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -25,6 +25,7 @@ from models.own.made import Made
 Params = dict[str, Array]
 Constants = dict[str, Shaped[np.ndarray, "*axes"]]
 Outputs = tuple[Array, Array, KVCache]
+KEPT = 16  # steps that were asked for last
 CONTRACT = (
     "It takes a factory (batch=, context=, kv=) of an nnx.Module with cache_shape() and "
     "__call__(tokens, position, cache) -> (logits, token, cache)."
@@ -143,17 +144,41 @@ def reading(step: Step, names: Collection[str]) -> Step:
 def family_step(
     config: TransformerConfig, *, batch: int, context: int, kv: KVFormat = "fp16", chunk: int = 1
 ) -> Step:
-    """The step of a model of a known family. Raises UnknownFamilyError."""
-    module = partial(family_of(config).module, config)
-    return build_step(module, batch=batch, context=context, kv=kv, chunk=chunk)
+    """The step of a model of a known family; the same one if it was asked for lately.
+
+    Raises UnknownFamilyError.
+    """
+    return _family_step(family_of(config).module, config, batch, context, kv, chunk)
+
+
+@lru_cache(maxsize=KEPT)
+def _family_step(
+    module: Callable[..., nnx.Module],
+    config: TransformerConfig,
+    batch: int,
+    context: int,
+    kv: KVFormat,
+    chunk: int,
+) -> Step:
+    """What JAX traced or compiled of `fn` is kept with it, so that a step asked for again costs neither."""
+    step = build_step(partial(module, config), batch=batch, context=context, kv=kv, chunk=chunk)
+    for table in (*step.constants.values(), *step.plain_constants.values()):
+        table.setflags(write=False)
+    return step
 
 
 def in_sequence(step: Step) -> Callable[[Params, Array, Array, KVCache, Array], Outputs]:
     """The step of one sequence (batch 1) on that sequence of a larger cache, given as a last int32 scalar."""
+    return _in_sequence(step.fn)
 
+
+@lru_cache(maxsize=KEPT)
+def _in_sequence(
+    step: Callable[[Params, Array, Array, KVCache], Outputs],
+) -> Callable[[Params, Array, Array, KVCache, Array], Outputs]:
     def fn(params: Params, tokens: Array, position: Array, cache: KVCache, sequence: Array) -> Outputs:
         own = jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, sequence, 1), cache)
-        logits, token, own = step.fn(params, tokens, position, own)
+        logits, token, own = step(params, tokens, position, own)
         put: Callable[[Array, Array], Array] = partial(_put, sequence)
         return logits, token, jax.tree.map(put, cache, own)
 

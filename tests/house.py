@@ -189,10 +189,10 @@ def manifest_reads(house: House) -> list[str]:
         functions = [node for node in ast.walk(module.tree) if isinstance(node, ast.FunctionDef | ast.Lambda)]
         seen: set[tuple[int, int]] = set()
         for scope in [module.tree, *functions]:
-            aliases = _aliases(scope)
-            for node in ast.walk(scope):
-                target = _key(node)
-                if target is not None and _holds_record(target, aliases):
+            keyed = [(node, target) for node in ast.walk(scope) if (target := _key(node)) is not None]
+            aliases = _aliases(scope) if keyed else set[str]()
+            for node, target in keyed:
+                if _holds_record(target, aliases):
                     seen.add((getattr(node, "lineno", 0), getattr(node, "end_col_offset", 0)))
         out += [f"{module.path}:{line}" for line, _ in sorted(seen)]
     return out
@@ -201,9 +201,10 @@ def manifest_reads(house: House) -> list[str]:
 def _aliases(scope: ast.AST) -> set[str]:
     """Names of a function that hold a record or a part of one: assigned from it, or going over it."""
     aliases: set[str] = set()
+    nodes = [node for node in ast.walk(scope) if isinstance(node, ast.Assign | ast.For | ast.comprehension)]
     while True:
         found = set(aliases)
-        for node in ast.walk(scope):
+        for node in nodes:
             if isinstance(node, ast.Assign) and _holds_record(node.value, aliases):
                 found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
             elif isinstance(node, ast.For | ast.comprehension) and _holds_record(node.iter, aliases):

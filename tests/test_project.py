@@ -57,30 +57,20 @@ def test_the_counts_see_what_they_are_to_see() -> None:
     assert house.circles(low) == ["lpu.cli.app <-> lpu.run.a"]
 
 
-@pytest.mark.parametrize(("field", "errors"), [("contexts", 0), ("contextz", 1)])
-def test_pyright_finds_a_misspelt_field_of_a_manifest(tmp_path: Path, field: str, errors: int) -> None:
+def test_pyright_finds_a_misspelt_field_of_a_manifest(tmp_path: Path) -> None:
     """A manifest is a record: a key that a dict would miss at run time is a type error."""
     path = tmp_path / "reader.py"
     path.write_text(
         "from compiler.program.manifest import Manifest\n\n\n"
-        f"def read(manifest: Manifest) -> object:\n    return manifest.{field}\n"
+        "def read(manifest: Manifest) -> object:\n    return manifest.contexts, manifest.contextz\n"
     )
     settings = {"include": [str(path)], "extraPaths": [str(ROOT)], "typeCheckingMode": "basic"}
     (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
-    command = [
-        sys.executable,
-        "-m",
-        "pyright",
-        "--outputjson",
-        "--pythonpath",
-        sys.executable,
-        "-p",
-        str(tmp_path),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    found = json.loads(done.stdout)["generalDiagnostics"]
-    assert [one["rule"] for one in found] == ["reportAttributeAccessIssue"] * errors
-    assert all(field in one["message"] for one in found)
+    command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable]
+    done = subprocess.run([*command, "-p", str(tmp_path)], capture_output=True, text=True, check=False)
+    (found,) = json.loads(done.stdout)["generalDiagnostics"]
+    assert found["rule"] == "reportAttributeAccessIssue"
+    assert '"contextz"' in found["message"]
 
 
 def test_what_checks_links_and_runs_a_program_is_under_the_import_contract() -> None:

@@ -7,8 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from compiler.errors import CapacityError, CompileError
-from compiler.place.stages import Room, Size
-from compiler.program.isa import WORD_BYTES
+from compiler.place.stages import Room, Size, compared
 
 Placement = Int[np.ndarray, "blocks tp"]
 """The chip of every shard. A block runs on its distinct chips in order of first shard, evenly spread."""
@@ -119,11 +118,11 @@ def checked(shards: Shards, chips: int, found: object, who: str) -> Placement:
     used = words_by_chip(shards, placement, chips)
     worst = int(np.argmax(used))
     if used[worst] > shards.room:
-        mb, most = (words * WORD_BYTES / 1e6 for words in (int(used[worst]), shards.room))
+        put, most = compared(int(used[worst]), shards.room)
         raise CapacityError(
             "place",
             who,
-            f"put {mb:.1f} MB on chip {worst}, a chip has {most:.1f} MB for weights and KV",
+            f"put {put} on chip {worst}, a chip has {most} for weights and KV",
             "Use another strategy, a larger rack or a shorter context.",
         )
     return placement

@@ -1,5 +1,6 @@
 """Stages: which groups of chips run which block, so that every chip's SRAM suffices."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -7,7 +8,9 @@ from itertools import pairwise
 import numpy as np
 
 from compiler.errors import LESS_KV, CapacityError, OptionError
-from compiler.program.isa import WORD_BYTES
+from compiler.graph.graph import Graph
+from compiler.program.isa import WORD_BYTES, ceil_div
+from fabric.rack import Rack
 
 MOST_TURNS = 8  # each turn needs templates of its own
 
@@ -73,12 +76,13 @@ def assign(sizes: Sequence[Size], room: Room, pp: int | None) -> list[Stage]:
             stages = _first_fit(sizes, room, turns=min(MOST_TURNS, room.tp))
         used = groups_used(stages, sizes)
         if used > room.groups:
+            words = sum(int(size.words.sum()) for size in sizes)
+            needed, there = compared(words, room.words * room.groups * room.tp)
             error = CapacityError(
                 "stages",
                 f"rack {room.rack}",
                 f"the model needs {used * room.tp} chips in groups of {room.tp} "
-                f"({_mb(sum(int(size.words.sum()) for size in sizes))} of weights and KV), "
-                f"the rack has {room.groups * room.tp} ({_mb(room.words * room.groups * room.tp)} for them)",
+                f"({needed} of weights and KV), the rack has {room.groups * room.tp} ({there} for them)",
                 f"Use a rack of {used * room.tp} chips or more{LESS_KV}.",
             )
             error.chips = used * room.tp
@@ -108,6 +112,31 @@ def assign(sizes: Sequence[Size], room: Room, pp: int | None) -> list[Stage]:
     return [Stage(group=group) for group in numbers]
 
 
+def hold_weights(graph: Graph, rack: Rack) -> None:
+    """Raise CapacityError where all chips of a rack are too few for the codes of the weights, a byte each.
+
+    No tp and no placement takes less, so that none of them has to be tried.
+    """
+    read = {view.value for node in graph.nodes for view in node.inputs}
+    weights = sum(
+        math.prod(value.shape)
+        for value in graph.values
+        if value.kind == "param" and value.dtype == "uint8" and value.index in read
+    )
+    chip_bytes = rack.chip.sram_words * WORD_BYTES
+    chips = int(ceil_div(weights, chip_bytes))
+    if chips > rack.chips:
+        error = CapacityError(
+            "stages",
+            f"rack {rack.name}",
+            f"{weights / 1e6:,.1f} MB of weights need {chips} chips of {chip_bytes / 1e6:.1f} MB or more, "
+            f"the rack has {rack.chips}",
+            f"Use a rack of at least {chips} chips: no --tp fits {rack.name}.",
+        )
+        error.chips = chips
+        raise error
+
+
 def groups_used(stages: Sequence[Stage], sizes: Sequence[Size]) -> int:
     """How many groups of the rack have a block."""
     return max(stage.group + size.span for stage, size in zip(stages, sizes, strict=True))
@@ -118,13 +147,22 @@ def _fits(subject: str, words: int, room: Room, raising: str) -> None:
         raise CapacityError(
             "stages",
             subject,
-            f"needs {_mb(words + room.capacity - room.words)} per chip, a chip has {_mb(room.capacity)}",
+            "needs {} per chip, a chip has {}".format(
+                *compared(words + room.capacity - room.words, room.capacity)
+            ),
             f"Raise {raising}, or shorten the context or the batch.",
         )
 
 
-def _mb(words: int) -> str:
-    return f"{words * WORD_BYTES / 1e6:.1f} MB"
+def megabytes(words: int, digits: int = 1) -> str:
+    """Words of SRAM as a person reads them."""
+    return f"{words * WORD_BYTES / 1e6:,.{digits}f} MB"
+
+
+def compared(needed: int, there: int) -> tuple[str, str]:
+    """Two unlike counts of words, with as many digits as tell them apart."""
+    digits = next(n for n in range(1, 10) if n == 9 or megabytes(needed, n) != megabytes(there, n))
+    return megabytes(needed, digits), megabytes(there, digits)
 
 
 def _first_fit(sizes: Sequence[Size], room: Room, turns: int) -> list[Stage]:

@@ -13,9 +13,9 @@ from compiler.lower.context import Group, Lowering
 from compiler.lower.kv_blocks import block_of, kv_capacity
 from compiler.lower.layout import WHOLE, Deal
 from compiler.lower.rows import Kernels
-from compiler.place.stages import Room, Size
-from compiler.program.isa import WORD_BYTES
+from compiler.place.stages import Room, Size, megabytes
 from compiler.route.route import Router
+from fabric.paths import reach
 from fabric.rack import Rack
 
 Chips = tuple[int, ...]
@@ -78,14 +78,15 @@ def neighbours(
             fit.sort(key=lambda chip: (chip in shunned, -int(free[chip]), chip))
         if len(fit) < count[rank]:
             return None
-        found[rank] = _in_order(fit[: count[rank]], chips[rank], rack.chips)
+        found[rank] = _in_order(fit[: count[rank]], chips[rank], rack)
         taken.update(found[rank])
     return tuple(found[rank] for rank in range(len(count)))
 
 
-def _in_order(some: Iterable[int], chip: int, chips: int) -> Chips:
-    """Chips by their number relative to one, as trees have them: so equal groups get equal ranks."""
-    return tuple(sorted(some, key=lambda other: (other - chip) % chips))
+def _in_order(some: Iterable[int], chip: int, rack: Rack) -> Chips:
+    """Chips in the order in which one counts them, as trees have them: so equal groups get equal ranks."""
+    turns = reach(rack).turns(chip)
+    return tuple(sorted(some, key=lambda other: int(turns[other])))
 
 
 def _near(rack: Rack, chip: int, group: Chips) -> list[int]:
@@ -129,11 +130,10 @@ def lend(sizes: Sequence[Size], chips: Sequence[Chips], rack: Rack, room: Room) 
 
 def too_few(size: Size, rack: Rack) -> CapacityError:
     """That the neighbours of a block's chips have no room for its contexts."""
-    megabytes = max(size.lent) * WORD_BYTES / 1e6
     return CapacityError(
         "place",
         f"block {size.name}",
-        f"needs {max(size.beside)} chips with {megabytes:.1f} MB beside each that owns KV heads, "
+        f"needs {max(size.beside)} chips with {megabytes(max(size.lent))} beside each that owns KV heads, "
         f"{rack.name} has fewer with that room",
         "Give a smaller --cp, or leave it out.",
     )

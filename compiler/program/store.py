@@ -4,9 +4,6 @@ import functools
 import hashlib
 import json
 import math
-import struct
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +12,7 @@ from unicodedata import category
 
 import numpy as np
 
+from compiler.program.damage import DAMAGE, why
 from compiler.program.instruction_set import INSTRUCTIONS, KERNELS
 from compiler.program.isa import COLUMNS, TAGS, Columns, Kernel
 from compiler.program.manifest import HOPS, SCHEMA, Hops, Manifest, Step, Waves
@@ -30,12 +28,6 @@ _INPUTS = (
     *("model", "options", "contexts", "chunk", "prefill"),
     *("rack", "chips", "chip", "forward_cycles", "levels", "links", "sources"),
 )
-_NOT_WHOLE = (OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError)
-_DAMAGED = (
-    *(zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError),
-    *(MemoryError, RecursionError, SyntaxError),
-)
-"""What JSON, zip and NPY files raise that were cut, damaged or made up."""
 
 
 class ProgramError(Exception):
@@ -150,10 +142,8 @@ def load(folder: Path) -> Program:
         calls = tuple(_read(Call, entry) for entry in body["calls"])
         program = Program(manifest=manifest_of(body["manifest"]), blocks=blocks, calls=calls)
         found, stated = digest(program), program.manifest.digest
-    except (*_NOT_WHOLE, *_DAMAGED) as error:
-        raise ProgramError(
-            f"{folder}: not a whole program folder ({first_line(error)}). Compile again."
-        ) from error
+    except DAMAGE as error:
+        raise ProgramError(f"{folder}: not a whole program folder ({why(error)}). Compile again.") from error
     if not program.manifest.contexts or sorted(program.manifest.cycles) != sorted(program.manifest.contexts):
         raise ProgramError(
             f"{folder}/manifest.json: contexts {list(program.manifest.contexts)}, cycles of "
@@ -177,7 +167,7 @@ def schema_of(folder: Path) -> str | None:
         if set(first) == {"seal"}:  # lpu-program/1: the seal on a line of its own
             first = json.loads(text.split("\n", 1)[1])
         return str(first["manifest"]["schema"])
-    except (*_NOT_WHOLE, *_DAMAGED):
+    except DAMAGE:
         return None
 
 
@@ -197,16 +187,6 @@ def _require_known(folder: Path, what: str, unknown: set[Any]) -> None:
             f"{folder}: {what} {named} of this program is of no extension that is loaded. "
             "Install the one that it was compiled with, or name its module with --extend."
         )
-
-
-def first_line(error: Exception) -> str:
-    """What went wrong, in one line: of a record that does not fit its type, the first key that does not."""
-    from pydantic import ValidationError
-
-    if isinstance(error, ValidationError):
-        first = error.errors(include_url=False)[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def kernel_json(kernel: Kernel) -> dict[str, Any]:

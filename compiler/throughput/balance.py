@@ -13,9 +13,9 @@ from compiler.options import CompileOptions
 from compiler.place.assignment import GROUPS, Assignment, Groups, assign_blocks, checked_tp
 from compiler.place.context_parallel import choices
 from compiler.place.sizes import block_sizes, k_parts
-from compiler.place.stages import Room, Size
+from compiler.place.stages import Room, Size, hold_weights, megabytes
 from compiler.place.stripes import dealt
-from compiler.program.isa import WORD_BYTES, ceil_div
+from compiler.program.isa import ceil_div
 from compiler.route.route import Router
 from compiler.search import Search, doubled, until_worse
 from compiler.throughput.problem import loads_of
@@ -60,6 +60,7 @@ def best_tp(
 
     Raises the reason why the last one tried does not fit, if none does.
     """
+    hold_weights(plan.graph, rack)
 
     def load(tp: int) -> int:
         groups = _groups(rack, replace(options, tp=tp))
@@ -103,8 +104,8 @@ def balance(
         raise CapacityError(
             "stages",
             f"block {wide[0].name}",
-            f"needs {_mb(int(wide[0].words.sum()))} on {room.tp} chips of {_mb(room.capacity)}, and a stage "
-            "that runs at an interval has one group of chips",
+            f"needs {megabytes(int(wide[0].words.sum()))} on {room.tp} chips of {megabytes(room.capacity)}, "
+            "and a stage that runs at an interval has one group of chips",
             f"Raise --tp above {room.tp}, or shorten the context or the batch.",
         )
     asked = _asked(plan, blocks, rack, groups[0], layout)
@@ -178,10 +179,6 @@ def _full(sizes: list[Size], room: Room, needed: int, groups: int) -> CapacityEr
         "stages",
         f"rack {room.rack}",
         f"the model needs {needed} groups of {room.tp} chips "
-        f"({_mb(sum(int(size.words.sum()) for size in sizes))} of weights and KV), there are {groups}",
+        f"({megabytes(sum(int(size.words.sum()) for size in sizes))} of weights and KV), there are {groups}",
         f"Use a larger rack or --pp{LESS_KV}.",
     )
-
-
-def _mb(words: int) -> str:
-    return f"{words * WORD_BYTES / 1e6:.1f} MB"

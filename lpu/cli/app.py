@@ -84,8 +84,27 @@ def _version(value: bool) -> bool:
     return value
 
 
+class _Commands(dict[str, Any]):
+    """The verbs by name; what is read from it is the command of one, made when it is asked for."""
+
+    def __getitem__(self, name: str) -> Any:
+        verb = super().__getitem__(name)
+        app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+        app.command(name, short_help=summary(verb))(command(verb))
+        return typer.main.get_command(app)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The command of a verb, if there is one of that name."""
+        known = name in self
+        return self[name] if known else default
+
+
 class Verbs(TyperGroup):
     """The verbs as they are once extensions are there: one of those may have registered a mode."""
+
+    def __init__(self, **about: Any) -> None:
+        super().__init__(**about)
+        self.commands = _Commands((verb.__name__.rstrip("_"), verb) for verb in VERBS)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The verb that is asked for, after the modules of --extend are imported."""
@@ -94,7 +113,6 @@ class Verbs(TyperGroup):
         for module in ctx.params.get("extend") or ():
             extensions.extend(module)
         extensions.load_extensions()
-        self.commands = group().commands
         return super().resolve_command(ctx, args)
 
 
@@ -113,11 +131,9 @@ def options(
 
 
 def group() -> Any:
-    """All verbs with the options that they have now."""
+    """All verbs with the options that they have when they are asked for."""
     app = typer.Typer(name="lpu", rich_markup_mode=None, pretty_exceptions_enable=False)
     app.callback(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})(options)
-    for verb in VERBS:
-        app.command(verb.__name__.rstrip("_"), short_help=summary(verb))(command(verb))
     return typer.main.get_command(app)
 
 

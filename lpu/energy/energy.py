@@ -39,7 +39,7 @@ class EnergyTerm:
     """count events (or chip-seconds) at a price. joules: their product, of one step."""
 
     name: str
-    count: float
+    count: int | float
     price: str
     joules: Spread
 

@@ -33,14 +33,23 @@ def geometry(document: Document, besides: list[str]) -> tuple[TransformerConfig,
     own = keys(record)
     for key in document.data:
         if key not in own and key not in besides:
-            every = [*own, *besides]
-            near = get_close_matches(key, every, n=1, cutoff=0.0)[0]
-            known = f"Did you mean {near}? Keys: {', '.join(every)}."
-            raise FileError(document.complaint((key,), f"is no key here. {known}"))
+            advice = _advice(key, [*own, *besides], document.data.get("family", DEFAULT_FAMILY))
+            raise FileError(document.complaint((key,), f"is no key here. {advice}"))
     stated = {key: value for key, value in document.data.items() if key in own}
     rest = {key: value for key, value in document.data.items() if key not in own}
     config = parse(record, document._replace(data=_defaults(document, stated) | stated))
     return config, document._replace(data=rest)
+
+
+def _advice(key: str, known: list[str], family: str) -> str:
+    """What to write instead of a key: one like it, or the families that have it."""
+    from models.families.registry import FAMILIES  # brings JAX
+
+    near = get_close_matches(key, known, n=1, cutoff=0.5)
+    having = [name for name, one in FAMILIES.items() if key in keys(one.config)]
+    if having:
+        return f"family {family} has none; these have: {', '.join(having)}. Say `family:` in the file."
+    return f"{f'Did you mean {near[0]}? ' if near else ''}Keys: {', '.join(known)}."
 
 
 def _record(document: Document) -> type[TransformerConfig]:

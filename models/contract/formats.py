@@ -7,6 +7,7 @@ XLA on CPU flushes them and numpy does not. Importing this module pins JAX's set
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import jax
@@ -157,6 +158,12 @@ def guard(two_sum: TwoSum = two_sum, product: Product = mul32) -> None:
         raise NumericsError(
             "numerics: jax_enable_x64 is off, the contract needs f64. Call models.contract.settings.enable()."
         )
+    _guard(two_sum, product)
+
+
+@cache
+def _guard(two_sum: TwoSum, product: Product) -> None:
+    """The same of sums and products, whose compilation no setting changes once XLA is there."""
 
     def midpoint(a: Array, b: Array) -> Array:
         return rn32(_odd(*two_sum(a, b)))

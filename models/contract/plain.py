@@ -4,6 +4,7 @@ The jaxpr is the same, so the baseline cannot drift from the model. Source: the 
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -17,8 +18,12 @@ from models.contract.vocabulary.matmul import by_column, decode
 CALLS = ("jit", "pjit", "closed_call")
 
 
+@lru_cache(maxsize=8)
 def plain(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """The function in plain f32; it may be jitted. Takes f32 [k, n] in place of codes and f32 caches."""
+    """The function in plain f32, the same one if it was asked for lately; it may be jitted.
+
+    Takes f32 [k, n] in place of codes and f32 caches.
+    """
 
     def run(*args: Any) -> Any:
         closed, out = jax.make_jaxpr(fn, return_shape=True)(*args)

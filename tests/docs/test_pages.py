@@ -5,6 +5,7 @@ import re
 import runpy
 import shlex
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,7 @@ OTHERS = {
 VERBS = cli.group().commands
 
 
+@cache
 def options(verb: str) -> set[str]:
     """The options of a verb."""
     return {option for p in VERBS[verb].params for option in (*p.opts, *p.secondary_opts)}

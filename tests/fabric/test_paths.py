@@ -207,3 +207,15 @@ def test_hops_are_counted_once_and_kept(name: str) -> None:
     assert hops(rack) is first
     assert not first.flags.writeable
     assert np.array_equal(first, first.T)
+
+
+def test_more_chips_behind_the_edge_of_a_mesh_change_no_tree() -> None:
+    def mesh(rows: int) -> Rack:
+        pairs = [(chip, chip + 1) for chip in range(4 * rows) if chip % 4 < 3]
+        pairs += [(chip, chip + 4) for chip in range(4 * rows - 4)]
+        return built(4 * rows, tuple((a, b, 2, 400) for a, b in pairs))
+
+    less, more = mesh(3), mesh(4)
+    for source, targets in ((5, [0, 2, 8, 10]), (1, [4, 6, 9, 11]), (10, [0, 1, 2, 3])):
+        for salt in range(8):
+            assert multicast_tree(less, source, targets, salt) == multicast_tree(more, source, targets, salt)

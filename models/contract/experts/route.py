@@ -82,7 +82,12 @@ def score_route(
 
 
 def score_choice(
-    s: Float32[Array, "*batch experts"], bias: Float32[Array, " experts"], k: int, *, groups: int, keep: int
+    s: Float32[Array, "*batch experts"],
+    bias: Float32[Array, "*#batch experts"],
+    k: int,
+    *,
+    groups: int,
+    keep: int,
 ) -> Int32[Array, "*batch k"]:
     """The ids that SCOREROUTE chooses, ascending."""
     return largest(_in_kept_groups(add32(s, bias), groups, keep, k), k)

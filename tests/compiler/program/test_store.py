@@ -82,6 +82,22 @@ def test_a_truncated_or_missing_file_is_one_clear_error(program: Program, tmp_pa
         load(tmp_path)
 
 
+def test_what_is_no_program_is_named_for_what_it_is(program: Program, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "manifest.json").write_text('{"name": "a web page"}')
+    (tmp_path / "site" / "columns.npz").touch()
+    for name, words in {
+        "file": "it is a file",
+        "empty": "it has no manifest.json",
+        "none": "there is no such folder",
+        "site": "lacks 'seal'",
+    }.items():
+        with pytest.raises(ProgramError, match=f"{name}: not a whole program folder \\(.*{words}"):
+            load(tmp_path / name)
+
+
 def test_a_manifest_goes_through_json_and_back(program: Program) -> None:
     assert manifest_of(json.loads(json.dumps(manifest_json(program.manifest)))) == program.manifest
 

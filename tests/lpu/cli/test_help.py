@@ -9,7 +9,7 @@ import pytest
 from fabric.catalog import rack_names
 from lpu.cli import app as cli
 from lpu.cli.terminal import TERMINAL, Terminal
-from lpu.cli.verb import examples, summary
+from lpu.cli.verb import command, examples, summary
 from models.catalog import catalog_names
 
 NAMES = [verb.__name__.rstrip("_") for verb in cli.VERBS]
@@ -28,6 +28,13 @@ def test_the_list_of_verbs_says_all_of_each(capsys: pytest.CaptureFixture[str]) 
         assert f"{name} {summary(verb)}" in " ".join(out.split())
     assert "--version Show the version and exit." in " ".join(out.split())
     assert re.fullmatch(r"lpu-emulator \d+\.\d+\.\S+\n", said(capsys, "--version"))
+
+
+def test_a_command_line_makes_its_own_verb_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(cli, "command", lambda verb: made.append(verb.__name__) or command(verb))
+    assert cli.main(["bounds", "-h"]) == 0
+    assert made == ["bounds"]
 
 
 @pytest.mark.slow

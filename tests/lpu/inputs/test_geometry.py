@@ -55,6 +55,13 @@ def test_a_copy_of_a_catalog_file_is_that_model_under_another_name(path: Path) -
 
 def test_what_is_wrong_is_said_at_its_line(path: Path) -> None:
     assert refused(path, SIZES + "hiden: 3\n").startswith(":6:1: hiden: is no key here. Did you mean hidden?")
+    assert "experts: is no key here. family llama has none; these have: " in refused(
+        path, SIZES + "experts: 4\n"
+    )
+    assert "pattern: is no key here. family llama has none; these have: hybrid" in refused(
+        path, SIZES + "pattern: [MF]\n"
+    )
+    assert refused(path, SIZES + "zzz: 3\n").startswith(":6:1: zzz: is no key here. Keys: name, ")
     assert refused(path, SIZES.replace("vocab: 259\n", "")) == ":1:1: vocab: is required"
     assert ":3:1: heads: " in refused(path, SIZES.replace("4", "four"))
     assert "head_dim: is required: hidden 128 is no multiple of heads 3" in refused(

@@ -237,6 +237,8 @@ def test_the_guard_passes_here_and_stops_a_compiler_that_simplifies() -> None:
     numerics.guard()
     with pytest.raises(numerics.NumericsError, match="fast-math"):
         numerics.guard(lambda a, b: (a + b, jnp.zeros_like(a)))
+    with jax.enable_x64(False), pytest.raises(numerics.NumericsError, match="jax_enable_x64 is off"):
+        numerics.guard()
 
 
 @pytest.mark.skipif(

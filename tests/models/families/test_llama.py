@@ -15,7 +15,7 @@ from models.config import TransformerConfig
 from models.contract.plain import plain, plain_cache, plain_params
 from models.families.llama import Llama
 from models.kv import empty_cache
-from models.step import Step, build_step, family_step
+from models.step import Step, build_step, family_step, in_sequence
 
 Make = Callable[[Step], dict[str, Array]]
 TINY = catalog("llama-tiny")
@@ -50,6 +50,18 @@ def test_the_jaxpr_of_the_tiny_llama_is_the_vocabulary_and_reshapes() -> None:
     want = collections.Counter({name: 4 * n for name, n in per_layer.items()})
     want.update(["lpu_embed", "lpu_prescale", "lpu_rms_stat", "lpu_matmul", "lpu_argmax"])
     assert counts == want
+
+
+def test_a_step_that_is_asked_for_again_is_the_same_and_no_other_is() -> None:
+    step = family_step(TWO_LAYERS, batch=1, context=64)
+    assert family_step(dataclasses.replace(TINY, layers=2), batch=1, context=64, kv="fp16") is step
+    assert in_sequence(step) is in_sequence(step)
+    others = ({"batch": 2}, {"context": 32}, {"kv": "fp8"}, {"chunk": 2})
+    for about in others:
+        assert family_step(TWO_LAYERS, **({"batch": 1, "context": 64} | about)) is not step  # pyright: ignore[reportArgumentType]
+    assert family_step(TINY, batch=1, context=64) is not step
+    with pytest.raises(ValueError, match="read-only"):
+        step.constants["angles"][0] = 1
 
 
 def test_every_op_carries_its_module_path() -> None:
