@@ -81,7 +81,7 @@ def named(fact: str, values: Mapping[str, Pair]) -> tuple[str, str]:
     if fact == "drawn.arrivals" and (rates := values.get(f"{DRAWN}arrivals.rate")) and None not in rates:
         name = "a higher arrival rate" if rates[1] > rates[0] else "a lower arrival rate"
         return name, _said(values)
-    least = values.get(fact) or values.get(f"{COMPILED}{fact}.{fact}")
+    least = values.get(f"{COMPILED}{fact}.{fact}") or values.get(fact)
     if fact in SIZES and least is not None and all(isinstance(one, int | float) for one in least):
         return SIZES[fact][least[1] < least[0]], _said(values)
     word = fact.removeprefix(DRAWN).replace("_", " ")
