@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from hashlib import sha256
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,11 @@ def asked_of(
         | rack_asked(rack, there.rack)
         | plain_values(asdict(options))
         | {"mode": mode.name}
-        | plain_values({key: value for key, value in asdict(mode).items() if key != "kv_cache"})
+        | {
+            key: plain_value(getattr(mode, key))
+            for key in signature(type(mode)).parameters
+            if key != "kv_cache"
+        }
         | asdict(request)
         | gpus_asked(gpus, there)
         | {"engine": gpus.engine, "gpu_table": named(gpus.gpu_table)}
