@@ -114,6 +114,27 @@ FOLDERS: dict[str, dict[str, Any]] = {
         "chunk_size": 8,
         "max_position_embeddings": 64,
     },
+    "nemotron-3": {
+        "model_type": "nemotron_h",
+        "hidden_size": 48,
+        "hybrid_override_pattern": "ME*E",
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 12,
+        "mamba_num_heads": 4,
+        "mamba_head_dim": 24,
+        "ssm_state_size": 16,
+        "n_groups": 2,
+        "chunk_size": 8,
+        "n_routed_experts": 6,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "moe_shared_expert_intermediate_size": 64,
+        "n_group": 2,
+        "topk_group": 1,
+        "routed_scaling_factor": 2.5,
+        "max_position_embeddings": 64,
+    },
     "granite4-dense": SMALL
     | {
         "model_type": "granitemoehybrid",
@@ -129,6 +150,12 @@ FOLDERS: dict[str, dict[str, Any]] = {
     "qwen3-next": QWEN | {"model_type": "qwen3_next", "intermediate_size": 80, "mlp_only_layers": [0]},
     "qwen3.5-moe": QWEN | {"model_type": "qwen3_5_moe_text"},
 }
+FOLDERS["nemotron-3-latent"] = FOLDERS["nemotron-3"] | {
+    "hybrid_override_pattern": "ME*",
+    "moe_latent_size": 24,
+    "moe_shared_expert_intermediate_size": 80,
+    "n_group": 1,
+}
 FOLDERS["granite4-moe"] = FOLDERS["granite4-dense"] | {
     "num_local_experts": 6,
     "num_experts_per_tok": 2,
@@ -141,7 +168,8 @@ STORED = {
     "router.weight": "router.layer.weight",
 }  # names in memory, and in checkpoints
 WHOLE = ("qwen3.5-moe", "granite4-moe")  # checkpoints hold all experts in one tensor
-HALF = tuple(name for name in FOLDERS if name.startswith("qwen"))  # stored in fp16, gains less 1
+LESS = tuple(name for name in FOLDERS if name.startswith("qwen"))  # gains are stored less 1
+HALF = (*LESS, "nemotron-3", "nemotron-3-latent")  # stored in fp16
 
 
 def make(folder: Path, names: list[str]) -> None:
@@ -161,8 +189,9 @@ def make(folder: Path, names: list[str]) -> None:
         config = AutoConfig.from_pretrained(at)
         model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
         generator = torch.Generator().manual_seed(number)
-        for path, tensor in model.named_parameters():
-            less = name in HALF and ".linear_attn." not in path
+        biases = [one for one in model.named_buffers() if one[0].endswith("e_score_correction_bias")]
+        for path, tensor in [*model.named_parameters(), *biases]:
+            less = name in LESS and ".linear_attn." not in path
             drawn = _drawn(path, torch.randn(tensor.shape, generator=generator), float(less))
             if ".linear_attn." in path:
                 _near(path, drawn, keys["linear_num_key_heads"], keys["linear_key_head_dim"])
@@ -197,8 +226,8 @@ def _alone(path: str, values: Any) -> list[tuple[str, Any]]:
             for i, both in pairs
             for name, part in zip(names, both, strict=True)
         ]
-    if matrix == "down_proj":
-        return [(f"{module}.experts.{i}.down_proj.weight", one.clone()) for i, one in enumerate(values)]
+    if matrix in ("up_proj", "down_proj"):
+        return [(f"{module}.experts.{i}.{matrix}.weight", one.clone()) for i, one in enumerate(values)]
     return [(path, values)]
 
 

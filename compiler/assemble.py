@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from compiler.errors import OptionError
 from compiler.lower.block import Plan
 from compiler.lower.rope_table import angle_block, angle_params, angle_words
 from compiler.lower.rows import Kernels
 from compiler.memory import SramMap
+from compiler.program.instructions.experts import SlotsKernel
 from compiler.program.isa import Columns, Kernel, ceil_div, is_transfer
 from compiler.program.manifest import (
     Broken,
@@ -38,6 +40,9 @@ def assemble(
     """
     plan, groups, graph = scheduled.plan, scheduled.assignment.groups, scheduled.plan.graph
     blocks, kernels = program_blocks(scheduled)
+    if plan.slots is not None and not any(isinstance(one, SlotsKernel) for one in kernels):
+        subject, why = f"--experts {scheduled.options.experts}", f"{model.name or 'the model'} has no experts"
+        raise OptionError("options", subject, why, "Leave it out.")
     calls, cycles = _calls(plan, scheduled, sram)
     last, chips = scheduled.templates[scheduled.calls[-1].template], scheduled.calls[-1].chips
     assert last.token is not None

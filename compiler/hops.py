@@ -89,6 +89,7 @@ def _check(options: CompileOptions) -> None:
         ("--objective", options.objective, ("latency",)),
         ("--placement", options.placement, PLACEMENTS),
         ("--cp", options.cp, (None, 1)),
+        ("--experts", options.experts, ("exact",)),
     ):
         if value not in goes:
             choices = ", ".join(str(choice) for choice in goes if choice is not None)

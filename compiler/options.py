@@ -29,6 +29,8 @@ STRATEGIES = (
     "exhaustive",
 )
 """Placement strategies, each a file of compiler/place/. Those of PLACEMENTS choose groups and no more."""
+EXPERTS = ("exact", "dense", "capacity:N", "drop:N")
+"""Slots of a step for experts: enough for any routing; one each; N, a run stops at or leaves out the rest."""
 SEEDED = ("random", "metis", "annealing", "genetic", "cpsat")  # the others are the same for every seed
 
 
@@ -133,6 +135,16 @@ class CompileOptions:
         ),
     ] = None
 
+    experts: Annotated[
+        str,
+        Option(
+            "--experts",
+            "Slots of a step for experts. exact: enough for any routing; dense: one for each expert; "
+            "capacity:N: N, and a run stops where rows choose more; drop:N: N, what is over is left out and "
+            "counted (docs/experts.md).",
+            metavar="exact|dense|capacity:N|drop:N",
+        ),
+    ] = "exact"
     waves: Annotated[
         bool,
         Option(
@@ -157,6 +169,7 @@ class CompileOptions:
                 raise OptionError(
                     "options", name, f"'{value}' is unknown", f"Choose one of {', '.join(choices)}."
                 )
+        _ = self.most_slots
         if self.interval_slack is not None and not 1 <= self.interval_slack <= MOST_SLACK:
             raise OptionError(
                 "options",
@@ -185,3 +198,27 @@ class CompileOptions:
                 f"placement {self.placement} chooses the groups of blocks itself",
                 f"Leave out --pp, or choose one of {', '.join(PLACEMENTS)}.",
             )
+
+    @property
+    def most_slots(self) -> int | None:
+        """Slots of a table of experts at most; 0: one for each expert, None: enough for any routing.
+
+        Raises OptionError.
+        """
+        name, _, text = self.experts.partition(":")
+        if self.experts in EXPERTS[:2]:
+            return None if self.experts == "exact" else 0
+        if name == "replicate":
+            raise OptionError(
+                "options",
+                "--experts replicate",
+                "would copy popular experts; every chip of a group has a part of every expert already, so no "
+                "copy changes a cycle",
+                f"Choose one of {', '.join(EXPERTS)}.",
+            )
+        counts = text.isascii() and text.isdigit() and int(text[:9]) > 0 and len(text) < 9
+        if name not in ("capacity", "drop") or not counts:
+            raise OptionError(
+                "options", "--experts", f"'{self.experts}' is unknown", f"Choose one of {', '.join(EXPERTS)}."
+            )
+        return int(text)

@@ -67,7 +67,7 @@ def compile_program(
 
     def made(rack: Rack, numbers: Numbering, by_layer: bool) -> Program:
         def scheduled_on(machine: Rack) -> Scheduled:
-            plan = replace(model.plan(machine), by_layer=by_layer)
+            plan = replace(model.plan(machine, options), by_layer=by_layer)
             return schedule(step, plan, model.blocks, machine, options)
 
         scheduled = shortest(numbers.rack, scheduled_on).named(numbers)
@@ -165,11 +165,11 @@ def compile_pair(
     decode, prefill = traced(source, step), traced(chunk, step, "-prefill")
 
     def beside(machine: Rack) -> Companion:
-        return Companion(plan=prefill.plan(machine, source), blocks=prefill.blocks)
+        return Companion(plan=prefill.plan(machine, options, source), blocks=prefill.blocks)
 
     def made(rack: Rack, numbers: Numbering, by_layer: bool) -> tuple[Program, Program]:
         def decoding(machine: Rack) -> Scheduled:
-            plan = replace(decode.plan(machine, appended=tokens), by_layer=by_layer)
+            plan = replace(decode.plan(machine, options, appended=tokens), by_layer=by_layer)
             return one_by_one(step, plan, decode.blocks, machine, options, beside(machine))
 
         found = shortest(numbers.rack, decoding)
@@ -233,7 +233,7 @@ def _fitting(chunk: Source, decode: Source, options: CompileOptions) -> Source:
 
 def placement_problem(model: Traced, rack: Rack, options: CompileOptions) -> tuple[Shards, int]:
     """What a placement strategy is asked, and over how many ranks (`cp`) the contexts are dealt in it."""
-    plan, shards = problem_of(model.plan(rack), model.blocks, rack, options)
+    plan, shards = problem_of(model.plan(rack, options), model.blocks, rack, options)
     return shards, plan.cp
 
 
@@ -245,7 +245,7 @@ def compile_placed(
     placement: in the numbers of the rack's file. Raises CapacityError or RoutingError.
     """
     step, blocks, numbers = Steps(progress), model.blocks, numbering(rack)
-    plan = deal_contexts(model.plan(rack), blocks, numbers.rack, options)
+    plan = deal_contexts(model.plan(rack, options), blocks, numbers.rack, options)
     number = np.full(rack.chips, -1)
     number[numbers.chips] = np.arange(len(numbers.chips))
     here = number[placement]

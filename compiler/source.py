@@ -13,6 +13,7 @@ from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock, cut
 from compiler.lower.kv_blocks import block_of, kv_capacity
 from compiler.lower.rules import demands_of
+from compiler.options import CompileOptions
 from compiler.program.manifest import ModelIdentity
 from compiler.steps import Steps
 from fabric.rack import Rack
@@ -49,7 +50,9 @@ class Traced:
     graph: Graph
     blocks: tuple[ModelBlock, ...]
 
-    def plan(self, rack: Rack, decode: Source | None = None, appended: int = 1) -> Plan:
+    def plan(
+        self, rack: Rack, options: CompileOptions, decode: Source | None = None, appended: int = 1
+    ) -> Plan:
         """What all blocks share. decode: whose cache the step works on, if not its own.
 
         appended: tokens of a sequence that another step on the same cache takes.
@@ -65,6 +68,7 @@ class Traced:
             chunk=self.source.chunk,
             run=block,
             appended=max(self.source.chunk, appended),
+            slots=options.most_slots,
         )
 
 

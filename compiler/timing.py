@@ -14,7 +14,6 @@ from compiler.errors import CompileError
 from compiler.program.instruction_set import INSTRUCTIONS, name_of
 from compiler.program.instructions.attention import AttentionKernel
 from compiler.program.instructions.experts import (
-    PAIRED,
     HalfKernel,
     RankKernel,
     ShareKernel,
@@ -230,14 +229,14 @@ def _of_shares(n: Lines, k: ShareKernel) -> Lines:
     return F32_LANES * (n + k.gated)
 
 
-def _of_paired(n: Lines, k: Kernel) -> Lines:
-    return PAIRED * n
+def _of_strips(n: Lines, k: WeightedGluKernel) -> Lines:
+    return k.columns * n
 
 
 def _weighted(op: int, n: Lines, kernel: WeightedGluKernel, chip: ChipSpec, rows: int) -> tuple[Lines, Lines]:
     """(hold, t1 - t0) of weighted activations: those of GLU, the weight, and what the kernel has besides."""
     passes = 5 + (BIAS_PASSES if kernel.biases else 0) + BESIDES.get(kernel.activation, 0)
-    return Vector(lanes=_of_paired, passes=passes)(op, n, kernel, chip, rows)
+    return Vector(lanes=_of_strips, passes=passes)(op, n, kernel, chip, rows)
 
 
 def _of_steps(n: Lines, k: SsmKernel) -> Lines:

@@ -264,9 +264,8 @@ def run(
     manifest = program.manifest
     model = model or reopen(manifest, weights)
     model.need_weights("run")
-    batch, context = manifest.rows, max(manifest.contexts)
-    ids = prompt_ids(prompts, model, model.vocab)
-    check_room(ids, tokens, batch, context, whole=model.encodes)
+    ids, batch = prompt_ids(prompts, model, model.vocab), manifest.rows
+    check_room(ids, tokens, batch, max(manifest.contexts), whole=model.encodes)
     how, tokenizer, ends = how or RunOptions(), model.tokenizer(), model.ends()
     if how.stop and tokenizer is None:
         raise FileError(f"run: {model.name} has no tokenizer, so no text to stop at. Leave out --stop.")
@@ -297,6 +296,7 @@ def run(
         sampling=how.sampling,
         prefill_buckets=tuple(bucket_of(chunked_in, position) for position in done.chunks),
         clipped=machine.clips.found(len(ids)),
+        dropped=machine.overflow.found(),
     )
 
 

@@ -35,6 +35,7 @@ class Keywords(ModelKeywords, total=False):
     objective: str
     interval_slack: float | None
     users: int | None
+    experts: str
     waves: bool
 
 

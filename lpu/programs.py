@@ -33,6 +33,8 @@ from lpu.report.show_options import ShowOptions
 from lpu.report.throughput import Throughput, throughput
 from lpu.report.trace import Asked, write_trace
 from lpu.report.walk import block_chains
+from lpu.routing.popularity import popularity_of
+from lpu.routing.worst_case import RoutingCost, routing
 from lpu.screen import OnScreen, fact_lines
 
 
@@ -95,6 +97,13 @@ class ProgramReport(Shown):
     occupancy: tuple[Occupancy, ...]
     throughput: tuple[Throughput, ...]
     energy: tuple[StepEnergy, ...] = ()
+    routing: RoutingCost | None = None
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """What it says after the facts, part by part."""
+        routed = () if self.routing is None else (self.routing,)
+        return (*self.occupancy, *routed, *self.throughput, *self.energy)
 
     @property
     def facts(self) -> Facts:
@@ -102,9 +111,7 @@ class ProgramReport(Shown):
         return program_facts(self.program) + (prefill_facts(self.prefill) if self.prefill else [])
 
     def __str__(self) -> str:
-        return "\n".join(
-            [fact_lines(self.facts), *map(str, (*self.occupancy, *self.throughput, *self.energy))]
-        )
+        return "\n".join([fact_lines(self.facts), *map(str, self.parts)])
 
     def drawing(self) -> Drawing:
         """Where the cycles of the critical path of the longest context are."""
@@ -135,6 +142,7 @@ class ProgramReport(Shown):
             "prefill": prefill_body(self.prefill) if self.prefill else None,
             "throughput": [one.to_json() for one in self.throughput],
             "energy": [one.to_json() for one in self.energy],
+            "routing": self.routing and self.routing.to_json(),
         }
 
 
@@ -204,8 +212,11 @@ def prove(
     return prove_programs(program, prefill, ingest, egress, own=model and readers_of(model))
 
 
-def report(program: ProgramLike) -> ProgramReport:
-    """What a program keeps busy: units, links, SRAM, and the bounds beside its cycles."""
+def report(program: ProgramLike, *, popularity: str = "uniform") -> ProgramReport:
+    """What a program keeps busy: units, links, SRAM, and the bounds beside its cycles.
+
+    popularity: of experts, for what slots for the worst routing cost over the mean routing's.
+    """
     loaded, long = _step(program)
     with taken_as_legal(loaded, long):
         buckets = loaded.manifest.contexts
@@ -215,6 +226,7 @@ def report(program: ProgramLike) -> ProgramReport:
             occupancy=tuple(occupancy(loaded, bucket) for bucket in buckets),
             throughput=tuple(throughput(loaded)),
             energy=() if loaded.manifest.hops else tuple(step_energy(loaded, b) for b in buckets),
+            routing=routing(loaded, popularity_of(popularity)),
         )
 
 

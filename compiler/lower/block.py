@@ -27,7 +27,7 @@ class Plan:
     whether large transfers may go round by chips that have no part in a block. host_slot: cycles of a word on
     a chip's host lane. by_rows: whether rows of products in contract parts may be dealt over ranks; by_layer:
     whether blocks of a layer are scheduled as one; narrow: whether latent attention runs on fewer chips than
-    experts do. All can take more room.
+    experts do. All can take more room. slots: of a table of experts (`CompileOptions.most_slots`).
     """
 
     graph: Graph
@@ -45,6 +45,7 @@ class Plan:
     by_rows: bool = True
     by_layer: bool = True
     narrow: bool = True
+    slots: int | None = None
 
     @property
     def cp(self) -> int:
@@ -82,6 +83,7 @@ def lower(
         kv_words=np.zeros(group.keepers, np.int64),
         host_slot=plan.host_slot,
         by_rows=plan.by_rows,
+        slots=plan.slots,
     )
     if block.wire:
         lower_take(low, block)

@@ -65,6 +65,7 @@ class Lowering:
     with this KV.
     detours: whether large transfers may go round; detoured: whether one does.
     host_slot: cycles of a word on the host lane of a chip. by_rows: whether rows of a product may be dealt.
+    slots: of a table of experts at most, 0: one for each expert.
     kv_owners: of each attention the rank of every KV head. turns: matmul chains so far by rank.
     passing: uids of values that begin to live where as large ones are done with.
     joints: values of several operands of one node, by its index (`compiler.lower.latent.joint`).
@@ -98,6 +99,7 @@ class Lowering:
     detoured: bool = False
     host_slot: int = 0
     by_rows: bool = True
+    slots: int | None = None
     kv_owners: list[np.ndarray] = field(default_factory=list[np.ndarray])
     passing: set[int] = field(default_factory=set[int])
     joints: dict[int, Lines] = field(default_factory=dict[int, Lines])

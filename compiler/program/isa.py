@@ -117,8 +117,8 @@ class Op(IntEnum):
     RANK = 42  # dst 2n lines (logit, chosen) of experts <- sums at src, stat src2, scales src3 (weights)
     SHARE = 43  # dst n lines of weights <- 2n lines (logit, chosen) at src
     SLOTS = 44  # dst n slot lines, from slot src3 on <- the weights of all experts at src
-    WGLU = 45  # dst fp16 lines <- n f32 lines of 40 gate and 40 up columns each at src, slot line src2;
-    #            by kernel a bias word of every expert for each of them at src3 (weights)
+    WGLU = 45  # dst fp16 lines <- n f32 lines of 40 gate and 40 up columns each at src, or 80 of up,
+    #            slot line src2; by kernel a bias word of every expert for each of them at src3 (weights)
     CONV = (
         48  # dst n f32 lines <- n f32 lines src and the last inputs of their channels (state src2, renewed),
     )

@@ -207,10 +207,15 @@ def kernel_of(entry: dict[str, Any]) -> Kernel:
 
 
 def manifest_json(manifest: Manifest) -> dict[str, Any]:
-    """The manifest for JSON, as `manifest_of` reads it. A rack that works says nothing of faults."""
+    """The manifest for JSON, as `manifest_of` reads it.
+
+    A rack that works says nothing of faults, nor does a program of experts that have slots for any routing.
+    """
     entry = _reader(Manifest).dump_python(replace(manifest, kernels=()), mode="json")
     if manifest.broken is None:
         del entry["broken"]
+    if manifest.options.most_slots is None:
+        del entry["options"]["experts"]
     return {**entry, "kernels": [kernel_json(kernel) for kernel in manifest.kernels]}
 
 

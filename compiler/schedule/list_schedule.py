@@ -156,9 +156,9 @@ def schedule(rows: Rows, kernels: Kernels, router: Router, chip: ChipSpec, batch
             free[name] = (1 << chip.vxm_chains) - 1 if kind == VXM else 1
     edges, moved = dependencies(rows, kernels), moves(rows, kernels, hold, batch, chip.activation_ports)
     needs = (resource.tolist(), hold.tolist(), latency.tolist(), lanes.tolist())
-    t0, instance = _list_schedule(edges, *needs, dict(free))
+    t0, instance = start_cycles(edges, *needs, dict(free))
     if moved.most(t0, t0 + latency, hold) > moved.limit:  # rare: chips have ports for nearly everything
-        t0, instance = _list_schedule(edges, *needs, free, PortLoad(moved, needs[1], needs[2]))
+        t0, instance = start_cycles(edges, *needs, free, PortLoad(moved, needs[1], needs[2]))
     transfer = is_transfer(rows.op)
     kind = RESOURCE.unpack(resource)[1]
     host = 2 * chip.planes + chip.vxm_chains
@@ -203,7 +203,7 @@ def _links(
         free[name] = (1 << edge.lanes) - 1
 
 
-def _list_schedule(
+def start_cycles(
     edges: np.ndarray,
     resource: list[int],
     hold: list[int],

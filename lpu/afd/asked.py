@@ -37,16 +37,17 @@ def asked_of(
         | {key: plain_value(value) for key, value in chosen.items()}
         | rack_asked(rack, there.rack)
         | plain_values(asdict(options))
-        | {"mode": mode.name}
-        | {
-            key: plain_value(getattr(mode, key))
-            for key in signature(type(mode)).parameters
-            if key != "kv_cache"
-        }
+        | of_mode(mode)
         | asdict(request)
         | gpus_asked(gpus, there)
         | {"engine": gpus.engine, "gpu_table": named(gpus.gpu_table)}
     )
+
+
+def of_mode(mode: Mode) -> Asked:
+    """The name of a mode and its options."""
+    options = {key: plain_value(getattr(mode, key)) for key in signature(type(mode)).parameters}
+    return {"mode": mode.name, **{key: value for key, value in options.items() if key != "kv_cache"}}
 
 
 def gpus_asked(kind: GpuKind, there: Machines) -> Asked:

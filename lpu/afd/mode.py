@@ -23,6 +23,10 @@ class Mode(ABC):
     name: ClassVar[str]
     layer: ClassVar[str]
 
+    def words(self) -> str:
+        """Its name, and what its times assume."""
+        return self.name
+
     def check(self, request: "Request", *, run: bool) -> None:
         """Raise FileError or OptionError for options that are wrong, or do not go with the request."""
         del request, run  # a mode without options of its own has nothing to refuse

@@ -8,6 +8,8 @@ from compiler.program.manifest import ModelIdentity
 from lpu.certify.equivalence import Equivalence, Quantisation
 from lpu.report.words import EXACT, kind, label_of
 from lpu.run.clips import Clipped, in_words
+from lpu.run.overflow import Dropped
+from lpu.run.overflow import in_words as dropped_in_words
 from lpu.screen import OnScreen, fact_lines
 
 REFERENCE, TWICE = "single-device reference", "run twice"
@@ -33,7 +35,7 @@ class Certificate(OnScreen):
     """The run and every comparison of its bits. The f32 reports do not influence the verdict.
 
     proved: whether the program computes its model; None if no reader knows it. `proof` says so, or why not.
-    clipped: what fp16 could not hold in the run, by call and instruction.
+    clipped: what fp16 could not hold in the run, by call and instruction. dropped: experts without a slot.
     """
 
     model: ModelIdentity
@@ -55,6 +57,7 @@ class Certificate(OnScreen):
     proved: bool | None = None
     proof: str = ""
     clipped: tuple[Clipped, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -73,6 +76,7 @@ class Certificate(OnScreen):
                 ("rack", self.rack),
                 ("latency", f"{cycles} ({kind(self.chip)})"),
                 ("clipped", in_words(self.clipped)),
+                *((("dropped", dropped_in_words(self.dropped)),) if self.dropped else ()),
                 ("logits", self.logits_sha256),
                 *((words[one.equal], f"{one.name}  {one.detail}".rstrip()) for one in self.comparisons),
             ]
@@ -80,7 +84,7 @@ class Certificate(OnScreen):
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values without measured times, so equal runs write equal certificates."""
-        apart = ("model", "options", "comparisons", "clipped", *REPORTS)
+        apart = ("model", "options", "comparisons", "clipped", "dropped", *REPORTS)
         names = [name for name in self.__slots__ if name not in apart]
         return {
             "schema": "lpu-certificate/1",
@@ -91,6 +95,7 @@ class Certificate(OnScreen):
             "options": asdict(self.options),
             **{name: getattr(self, name) for name in names},
             "clipped": [asdict(one) for one in self.clipped],
+            **({"dropped": [asdict(one) for one in self.dropped]} if self.dropped else {}),
             "comparisons": [asdict(one) for one in self.comparisons],
             **{name: report and report.to_json() for name in REPORTS if [report := getattr(self, name)]},
         }

@@ -75,6 +75,7 @@ def certify(
     batch = program.manifest.rows
     base = generate(restart(machine), prompts, count, batch, progress, "run")
     settled, clipped = program.manifest.options, machine.clips.found(len(base.prompts))
+    dropped = machine.overflow.found()
     ways = _Ways(model, rack, program, base, how.corrupt, stream, progress)
     found = [
         ways.take(REFERENCE, lambda other: reference_decode(other, stream=streamed)),
@@ -113,6 +114,7 @@ def certify(
         proved=proved,
         proof=proof,
         clipped=clipped,
+        dropped=dropped,
         **(
             _reports(model, base, batch, clipped, progress)
             if how.plain and not streamed

@@ -111,6 +111,7 @@ def _command(
     words += ["--context", ",".join(map(str, file.context)), "--tokens", str(count)]
     words += ["--prompt-ids", ";".join(",".join(map(str, prompt)) for prompt in prompts)]
     words += ["--layout", options.layout, "--placement", options.placement, "--seed", str(options.seed)]
+    words += ["--experts", options.experts]
     for name, value in (("--tp", options.tp), ("--pp", options.pp), ("--cp", options.cp)):
         words += [] if value is None else [name, str(value)]
     return tuple(words)

@@ -5,11 +5,13 @@ computed again from docs/timing.md, and the producer of every read is found by a
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from compiler.program.instruction_set import name_of
+from compiler.program.instructions.experts import bound_of
 from compiler.program.isa import COLUMNS, TAGS, Columns, Op, is_transfer
 from compiler.program.manifest import Manifest
 from compiler.program.program import LOADS, Loads, Program
@@ -117,7 +119,7 @@ def _check(
         sums(findings, found)
         stepped(findings, found)
         findings.add(7, unread, "makes a line that no row reads")
-    return findings.report()
+    return replace(findings.report(), bound=bound_of(stated.kernels))
 
 
 def require(report: Report) -> Report:

@@ -104,9 +104,10 @@ def _rank(n: Counts, k: RankKernel, words: Counts, m: Stated) -> Taken:
 
 
 def _weigh_glu(n: Counts, k: WeightedGluKernel, words: Counts, m: Stated) -> Taken:
-    """GLU and a weight on 40 columns a line; a bias takes a pass, clipping two."""
+    """GLU and a weight on 40 columns a line, 80 without a gate; a bias takes a pass, clipping two."""
     passes = 5 + (k.biases > 0) + 2 * (k.activation == "swiglu_oai") + (k.activation == "silu_weighed")
-    return Vector(lambda n, k: _LINE // 2 * n, passes)(n, k, words, m)
+    gates = 1 if k.activation == "relu2" else 2
+    return Vector(lambda n, k: _LINE // gates * n, passes)(n, k, words, m)
 
 
 def _choose(n: Counts, k: SlotsKernel, words: Counts, m: Stated) -> Taken:

@@ -34,11 +34,15 @@ class Violation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a check found: rows looked at, violating rows per rule, the earliest few violations."""
+    """What a check found: rows looked at, violating rows per rule, the earliest few violations.
+
+    bound: of which steps it holds, where not of all.
+    """
 
     rows: int
     counts: tuple[int, ...]
     violations: tuple[Violation, ...]
+    bound: str = ""
 
     @property
     def total(self) -> int:
@@ -52,7 +56,8 @@ class Report:
 
     def __str__(self) -> str:
         if self.ok:
-            return f"check: {self.rows} rows, all {len(RULES)} rules hold"
+            steps = f", for steps {self.bound}" if self.bound else ""
+            return f"check: {self.rows} rows, all {len(RULES)} rules hold{steps}"
         lines = [f"check: {self.rows} rows, {self.total} violations"]
         lines += [
             f"  rule {rule} {RULES[rule].split(':')[0]:<9} {count:>9}"

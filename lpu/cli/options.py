@@ -7,7 +7,7 @@ from compiler.options import CompileOptions, Option
 from lpu.cli.verb import Only
 
 DEFAULT_RACK = "lpx"
-OneStep = Annotated[CompileOptions, Only(("tp", "pp", "cp", "layout", "placement", "seed"))]
+OneStep = Annotated[CompileOptions, Only(("tp", "pp", "cp", "layout", "placement", "seed", "experts"))]
 """What can be chosen of a program that runs one step at a time."""
 
 
@@ -178,6 +178,15 @@ class RackOptions:
 
 Prefill = Annotated[
     int | None, Option("--prefill", "Also a program for this many tokens of one prompt at a time.", least=2)
+]
+Popularity = Annotated[
+    str,
+    Option(
+        "--popularity",
+        "How often rows choose each expert, for what the worst routing costs over the mean: uniform, "
+        "log-normal:SIGMA, power:ALPHA, or a file of counts.",
+        metavar="FORM|FILE",
+    ),
 ]
 Stream = Annotated[
     bool | None,

@@ -10,6 +10,8 @@ from lpu.cli.stream import quoted
 from lpu.cli.terminal import Terminal
 from lpu.report.words import CAUTION_FACTOR, EXACT, caution, kind, label_of, size
 from lpu.run.clips import in_words
+from lpu.run.overflow import Dropped
+from lpu.run.overflow import in_words as dropped_in_words
 from lpu.run.streamed.feed import StreamRate
 from models.families.registry import config_of
 
@@ -88,10 +90,15 @@ def show_run(terminal: Terminal, done: Run, *, streamed: bool = False, given: bo
             *_caution(chip),
             ("emulated", f"{body['emulated_seconds_per_step']:.4f} s per step here (measured, median)"),
             ("clipped", in_words(done.clipped)),
+            *_dropped(done.dropped),
             ("program", body["program_sha256"]),
             ("logits", body["logits_sha256"]),
         ]
     )
+
+
+def _dropped(found: tuple[Dropped, ...]) -> list[tuple[str, str]]:
+    return [("dropped", dropped_in_words(found))] if found else []
 
 
 def _prefill_line(prefill: dict[str, Any], chip: str) -> str:
@@ -144,6 +151,7 @@ def run_body(done: Run) -> dict[str, Any]:
         else None,
         "clock_hz": manifest.clock_hz,
         "clipped": [asdict(one) for one in done.clipped],
+        **({"dropped": [asdict(one) for one in done.dropped]} if done.dropped else {}),
         "emulated_seconds_per_step": seconds[len(seconds) // 2],
         "inputs_sha256": manifest.inputs,
         "program_sha256": manifest.digest,
@@ -177,6 +185,7 @@ def show_certificate(
         ("latency", f"{cycles} ({kind(found.chip)})"),
         *_caution(found.chip),
         ("clipped", in_words(found.clipped)),
+        *_dropped(found.dropped),
         ("inputs", found.inputs_sha256),
         ("program", found.program_sha256),
         ("logits", found.logits_sha256),

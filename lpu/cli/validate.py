@@ -25,7 +25,12 @@ class Against:
 
     suite: Annotated[
         str | None,
-        Option("--suite", "lpu, gpu, steps, experts, served, afd or reference.", metavar="NAME", shown="lpu"),
+        Option(
+            "--suite",
+            "lpu, gpu, steps, ttft, experts, served, afd or reference.",
+            metavar="NAME",
+            shown="lpu",
+        ),
     ] = None
     all: Annotated[bool, Option("--all", "Every suite in one run.")] = False
     gpu: Annotated[bool, Option("--gpu", "--suite gpu: GPU operators that were measured.")] = False

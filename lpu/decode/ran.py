@@ -8,6 +8,8 @@ from lpu.decode.generate import Generation
 from lpu.report.prompt import prompt_cycles
 from lpu.report.words import kind
 from lpu.run.clips import Clipped, in_words
+from lpu.run.overflow import Dropped
+from lpu.run.overflow import in_words as dropped_in_words
 from lpu.screen import OnScreen, fact_lines
 from models.contract.sampling import GREEDY, Sampling
 
@@ -19,7 +21,7 @@ class Run(OnScreen):
     prefill_buckets: of the chunks that the prefill program took. weights: what it was run with, in words.
     tokenizer: its name; None for a model that has none, then there are no texts.
     finished: why each sequence is over; texts end before their stop text. sampling: how tokens were drawn.
-    clipped: what fp16 could not hold, by call and instruction.
+    clipped: what fp16 could not hold, by call and instruction. dropped: the experts that found no slot.
     """
 
     program: Program
@@ -33,6 +35,7 @@ class Run(OnScreen):
     finished: tuple[Finish, ...] = ()
     sampling: Sampling = GREEDY
     clipped: tuple[Clipped, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
 
     def __str__(self) -> str:
         manifest = self.program.manifest
@@ -47,6 +50,7 @@ class Run(OnScreen):
                     f"{self.microseconds_per_token:.2f} us per {self.per} ({kind(manifest.chip.name)})",
                 ),
                 ("clipped", in_words(self.clipped)),
+                *((("dropped", dropped_in_words(self.dropped)),) if self.dropped else ()),
                 ("logits", self.generation.digest),
             ]
         )

@@ -96,6 +96,7 @@ def recipe_of(first: Manifest, other: Manifest, taken: Sequence[str], context: t
         pp=side("pp").options.pp,
         cp=side("cp").options.cp,
         layout=side("layout").options.layout,
+        experts=side("experts").options.experts,
         placement=side("placement").options.placement,
         seed=side("placement").options.seed,
         objective=side("objective").options.objective,

@@ -19,6 +19,7 @@ NAMES = {
     "pp": "another number of groups",
     "cp": "another dealing of the context",
     "layout": "another layout",
+    "experts": "other slots for experts",
     "placement": "another placement",
     "objective": "another objective",
     "chip": "other chips",

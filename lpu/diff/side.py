@@ -88,6 +88,7 @@ def facts_of(program: Program, context: int) -> Facts:
         "pp": {"pp": options.pp},
         "cp": {"cp": options.cp or 1},
         "layout": {"layout": options.layout},
+        "experts": {"experts": options.experts},
         "placement": {"placement": options.placement, "seed": options.seed},
         "objective": {
             "objective": options.objective,
@@ -177,6 +178,7 @@ def of_report(name: str, body: Any) -> Side:
                 "pp": {"pp": options["pp"]},
                 "cp": {"cp": options["cp"] or 1},
                 "layout": {"layout": options["layout"]},
+                "experts": {"experts": options.get("experts", "exact")},
                 "placement": {"placement": options["placement"], "seed": options["seed"]},
                 "objective": {name: options.get(name) for name in ("objective", "interval_slack", "users")},
             },

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 
+from compiler.errors import OptionError
 from compiler.program.manifest import Manifest, ModelIdentity
 from compiler.source import Source
 from lpu.inputs.document import FileError
@@ -71,6 +72,10 @@ class OpenModel(OnScreen):
         tokenizer = self.tokenizer()
         return end_tokens(self.folder) | (tokenizer.ends if tokenizer else frozenset())
 
+    def need_decoder(self, verb: str) -> None:
+        """Raise OptionError for an encoder: it makes no tokens."""
+        refuse_encoder(verb, self.name, self.config)
+
     def need_weights(self, verb: str) -> None:
         """Raise FileError for a model that was opened without weights, by the name of what asks for them."""
         if isinstance(self.weights, NoWeights):
@@ -96,6 +101,13 @@ class OpenModel(OnScreen):
     def tokenizer(self) -> Tokenizer | None:
         """The model's tokenizer; None if it has none."""
         return tokenizer_for(self.vocab, self.folder)
+
+
+def refuse_encoder(verb: str, name: str, config: TransformerConfig | None) -> None:
+    """Raise OptionError if the model is an encoder."""
+    if config is not None and config.encodes:
+        reason = f"is an encoder: a step takes up to {config.longest} tokens at once and makes 0 new ones"
+        raise OptionError(verb, name, reason, "Give a model that decodes; lpu run has an encoder's labels.")
 
 
 def numbers_of(manifest: Manifest) -> TransformerConfig | None:

@@ -22,7 +22,7 @@ def replay_page(found: ReplayReport) -> Page:
         facts=(
             *found.machine,
             *found.facts(),
-            ("label", f"{found.label}; TPOT is exact for the stated machine, TTFT {found.basis}"),
+            ("label", f"{found.label}; {found.kinds}"),
         ),
         sections=(
             Section(name="spans", title="Distributions", figures=(found.drawing(),)),

@@ -66,6 +66,7 @@ def _replay(asked: Mapping[str, Any]) -> TimedReport:
         gpus=picked(TrafficGpus, asked),
         options=picked(CompileOptions, asked),
         asked=picked(ReplayOptions, asked),
+        mode=picked(MODES[str(asked["mode"])], asked),
         check=False,
         **about,
     )

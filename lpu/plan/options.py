@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _LENGTH = re.compile(r"(\d{1,9})(?:(?:\+-|\u00b1|,)(\d{1,9}))?")
 _GPUS = re.compile(r"\d{1,5}(,\d{1,5})*")
 OBJECTIVES = ("latency", "throughput")
+PLANNED = ("pd", "afd", "draft")
 
 
 class TokenCount(NamedTuple):
@@ -76,6 +77,14 @@ def objective_names(text: str) -> tuple[str, ...]:
     return found
 
 
+def mode_names(text: str) -> tuple[str, ...]:
+    """Modes of GPUs beside LPUs that a plan may try."""
+    found = words(text)
+    if wrong := [word for word in found if word not in PLANNED]:
+        raise ValueError(f"{wrong[0]!r} is none of {', '.join(PLANNED)}")
+    return found
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanOptions(GpuKind):
     """The question of a plan. Times are milliseconds, of the percentile; rate is requests a second."""
@@ -105,6 +114,10 @@ class PlanOptions(GpuKind):
         tuple[str, ...],
         Option("--objectives", "latency, throughput, or both.", "NAME,NAME", parse=objective_names),
     ] = OBJECTIVES
+    modes: Annotated[
+        tuple[str, ...], Option("--modes", "pd, afd, draft: any of them.", "NAME,NAME", parse=mode_names)
+    ] = ("pd",)
+    drafter: Annotated[str | None, Option("--drafter", "The small model of mode draft.")] = None
     requests: Annotated[int, Option("--requests", "Requests of each replay.", least=100)] = 20_000
     seed: Annotated[int, Option("--seed", "Of the requests.", least=0)] = 0
 
@@ -117,6 +130,8 @@ class PlanOptions(GpuKind):
         if self.percentile not in PERCENTILES:
             known = ", ".join(f"{one:g}" for one in PERCENTILES)
             raise OptionError("plan", "--percentile", f"is {self.percentile:g}", f"Choose one of {known}.")
+        if "draft" in self.modes and self.drafter is None:
+            raise OptionError("plan", "--modes draft", "needs a small model", "Give one with --drafter.")
         if self.isl.mean < 2:
             raise OptionError("plan", "--isl", f"is {self.isl.mean}, must be at least 2", "Give more tokens.")
 

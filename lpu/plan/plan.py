@@ -21,12 +21,13 @@ from lpu.afd.report import CAUTION, PROJECTION
 from lpu.folder import Progress, quiet, require_legal
 from lpu.inputs.open import Model, open_model
 from lpu.keywords import ModelKeywords, model_keywords
+from lpu.plan.divided import divided
 from lpu.plan.options import PlanOptions
 from lpu.plan.verdict import Configuration, Judged, Ranking
+from lpu.traffic.build import context_for
 from lpu.traffic.machine import prefiller, served, shares_for
 from lpu.traffic.outcome import Outcome
 from lpu.traffic.readers.drawn import Arrivals, DrawnTraffic
-from lpu.traffic.replay import context_for
 from lpu.traffic.reports.percentiles import Quantiles, spread
 from lpu.traffic.served import Served
 from lpu.traffic.simulation.simulate import simulate
@@ -56,16 +57,23 @@ def plan(
     requests = trace.trace()
     good: list[Judged] = []
     refused: list[Judged] = []
-    every = list(_programs(model, asked, about, progress))
+    every = list(_programs(model, asked, about, progress)) if "pd" in asked.modes else []
+
+    def judge(candidate: Machinery) -> None:
+        found = _verdict(candidate, asked, lambda one: simulate(requests, one))
+        found = replace(found, **commands(model, asked, found.configuration, about))
+        (refused if found.reason else good).append(found)
+
     for number, (configuration, program, there, why) in enumerate(every):
         progress("plan: replay", number, len(every))
         if program is None:
             refused.append(Judged(configuration=configuration, reason=why))
             continue
         for candidate in _candidates(configuration, program, there, asked, refused):
-            found = _verdict(candidate, asked, lambda one: simulate(requests, one))
-            found = replace(found, **commands(model, asked, found.configuration, about))
-            (refused if found.reason else good).append(found)
+            judge(candidate)
+    context = context_of(model, asked, bool(about.get("trust")))
+    for chosen, machine in divided(model, asked, about, context, requests, refused, progress):
+        judge(Machinery(configuration=chosen, machine=machine))
     return Ranking(
         asked=_asked(asked),
         label=PROJECTION,
@@ -86,6 +94,7 @@ def _rank(one: Judged) -> tuple[Any, ...]:
         chosen.racks,
         -(one.margin or 0.0),
         chosen.rack,
+        chosen.mode,
         chosen.objective,
         chosen.batch,
         chosen.gpus,
@@ -129,6 +138,8 @@ def _programs(
 ) -> Iterator[tuple[Configuration, Program | None, dict[int, Machines], str]]:
     """Each rack, objective and batch: the program, or why there is none, and the GPUs beside it."""
     context = context_of(model, asked, bool(about.get("trust")))
+    given: dict[str, Any] = {**about, "context": context}
+    open_model(model, **given).need_decoder("plan")
     for rack in asked.racks:
         there = {count: machines(rack, asked, count) for count in asked.gpus if count}
         found = there[max(there)].rack if there else machines(rack, asked, 1).rack
@@ -191,7 +202,7 @@ def _verdict(candidate: Machinery, asked: PlanOptions, replayed: Any) -> Judged:
     machine, chosen = candidate.machine, candidate.configuration
     slots, gpus = busy(machine, asked)
     known = Judged(configuration=chosen, slots_busy=slots, gpus_busy=gpus)
-    tpot = machine.paces[-1].turn / machine.clock_hz
+    tpot = machine.paces[0 if machine.gpus_step else -1].turn / machine.clock_hz
     if tpot * 1000 > asked.tpot:
         reason = f"TPOT is {tpot * 1000:.4f} ms, the target {asked.tpot:g} ms"
         return replace(known, reason=reason, tpot=tpot)
@@ -207,6 +218,8 @@ def busy(machine: Served, asked: PlanOptions) -> tuple[float, float | None]:
     pace, prefill = machine.paces[-1], machine.prefill
     rate = asked.rate / machine.clock_hz
     steps = asked.osl.mean + (0 if prefill else asked.isl.mean - 1)
+    if machine.gpus_step:  # the shortest steps, and the first token is the prefill's
+        pace, steps = machine.paces[0], steps - 1
     if prefill is None:
         return rate * steps * pace.turn / machine.slots, None
     cost = prefill.cost(asked.isl.mean, 0)
@@ -229,10 +242,10 @@ def _replayed(known: Judged, asked: PlanOptions, found: Outcome) -> Judged:
         good=float(np.mean(good)),
         joules_per_token=None if watts is None else tuple(one * 1000 / tokens for one in watts),
     )
-    if first * 1000 > asked.ttft:
-        seen = f"{first * 1000:,.1f} ms in the replay"
-        reason = f"TTFT p{asked.percentile:g} is {seen}, the target {asked.ttft:g} ms"
-        return replace(out, reason=reason)
+    for name, seconds, target in (("TTFT", first, asked.ttft), ("TPOT", later, asked.tpot)):
+        if seconds * 1000 > target:
+            seen = f"{seconds * 1000:,.1f} ms in the replay"
+            return replace(out, reason=f"{name} p{asked.percentile:g} is {seen}, the target {target:g} ms")
     return out
 
 
@@ -250,10 +263,19 @@ def commands(model: Model, asked: PlanOptions, one: Configuration, about: dict[s
     made = f"{name} --rack {one.rack} --context {one.context} --batch {one.batch} --objective {one.objective}"
     if about.get("kv"):
         made += f" --kv {about['kv']}"
+    targets = f"--ttft-ms {asked.ttft:g} --tpot-ms {asked.tpot:g}"
+    if one.mode != "pd":
+        small = f" --drafter {asked.drafter}" if one.mode == "draft" else ""
+        made = made.replace(f" --objective {one.objective}", "") + f" --mode {one.mode}{small}"
+        made += f" --gpus {one.gpus} --gpu {one.gpu}"
+        tokens = f"--prompt-tokens {asked.isl.mean} --new-tokens {asked.osl.mean}"
+        return {
+            "compiled": f"lpu afd {made} {tokens} -o program",
+            "replayed": f"lpu replay plan.yaml {made} {targets}",
+        }
     gpus = f"--gpus {one.gpus}"
     if one.gpus:
         gpus += f" --gpu {one.gpu} --gpu-tp {one.gpus // one.replicas}"
-    targets = f"--ttft-ms {asked.ttft:g} --tpot-ms {asked.tpot:g}"
     return {
         "compiled": f"lpu compile {made} -o program",
         "replayed": f"lpu replay plan.yaml {made} {gpus} --cache none {targets}",

@@ -15,7 +15,7 @@ GPU_WATTS = {"h100": 700, "h200": 700, "b200": 1000, "b300": 1100, "gb200": 1200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
-    """What is compiled, and what stands beside it.
+    """What is compiled, and what stands beside it. mode: how GPUs and LPUs share the work.
 
     replicas: of the GPUs. chips: of the rack, those that have work.
     """
@@ -30,6 +30,7 @@ class Configuration:
     tp: int | None = None
     chips: int = 0
     users: int = 0
+    mode: str = "pd"
 
     @property
     def racks(self) -> float:
@@ -75,6 +76,7 @@ class Judged:
         one = self.configuration
         return {
             "rack": one.rack,
+            "mode": one.mode,
             "objective": one.objective,
             "batch": one.batch,
             "context": one.context,

@@ -121,7 +121,8 @@ def proof_line(proof: Proof | str) -> str:
     if not proof.ok:
         return f"prove: {proof.reason}"
     rows = sum(one.rows for one in proof.verdicts.values())
-    return f"prove: {rows:,} rows compute {plain(proof.verdicts[DECODE].model)}, for every input"
+    decode = proof.verdicts[DECODE]
+    return f"prove: {rows:,} rows compute {plain(decode.model)}, {decode.inputs}"
 
 
 def in_words(

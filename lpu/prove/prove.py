@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from compiler.program.instructions.experts import bound_of
 from compiler.program.isa import F32_LANES, Holds, ceil_div
 from compiler.program.manifest import Hops, Move, Switch
 from compiler.program.program import Program
@@ -34,7 +35,8 @@ class Verdict:
     """Whether a program computes its model. reason: why not; empty where it does.
 
     config: sha256 of the model's numbers. graph: what its terms were read from. rows: of the calls, all
-    contexts; followed: of these templates that were looked at. regions: what the KV regions hold.
+    contexts; followed: of these templates that were looked at. regions: what the KV regions hold. bound: of
+    inputs, if it does not compute the model for all of them.
     """
 
     reason: str
@@ -48,18 +50,24 @@ class Verdict:
     followed: int
     terms: int
     regions: Regions = field(repr=False)
+    bound: str = ""
 
     @property
     def ok(self) -> bool:
         """Whether it is proved."""
         return not self.reason
 
+    @property
+    def inputs(self) -> str:
+        """For which inputs."""
+        return f"for every input {self.bound}".rstrip()
+
     def __str__(self) -> str:
         whose = f"model {self.model}, config {self.config[:16]}, weights {self.weights[:16] or 'unnamed'}"
         if not self.ok:
             return f"refused     {self.reason}\n  {whose}"
         return (
-            f"proved      {self.rows:,} rows compute the model, for every input ({self.followed:,} rows of "
+            f"proved      {self.rows:,} rows compute the model, {self.inputs} ({self.followed:,} rows of "
             f"{self.templates} templates looked at, {self.terms:,} terms)\n  {whose}\n"
             f"  graph: from {self.graph}\n"
             f"  presupposed: {PRESUPPOSED}\n  not seen: {NOT_SEEN}"
@@ -70,6 +78,7 @@ class Verdict:
         return {
             "proved": self.ok,
             "reason": self.reason,
+            **({"inputs": self.inputs} if self.bound else {}),
             "model": self.model,
             "config_sha256": self.config,
             "graph_from": self.graph,
@@ -141,6 +150,7 @@ def verdict(
         followed=count.followed,
         terms=count.terms,
         regions=regions,
+        bound=bound_of(program.manifest.kernels),
     )
 
 

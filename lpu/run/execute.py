@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float32, Int32, UInt8
 from lpu.run.clips import at_limit
 from lpu.run.image import Image
 from lpu.run.kv import KV, append, renew
+from lpu.run.overflow import LANES
 from lpu.run.pack.layout import KernelKind, StepLayout, StepTables
 from lpu.run.pools import Env, Pools
 
@@ -31,9 +32,18 @@ def execute(
     positions: Int32[Array, " batch"],
     sequence: Int32[Array, ""],
 ) -> tuple[
-    Float32[Array, "batch vocab"], Int32[Array, " batch"], Bool[Array, ""], UInt8[Array, "rows batch"], KV
+    Float32[Array, "batch vocab"],
+    Int32[Array, " batch"],
+    Bool[Array, ""],
+    UInt8[Array, "rows batch"],
+    Float32[Array, "tables batch 2"],
+    KV,
 ]:
-    """(logits, token, whether all logits are finite, values at the limit by fp16 row, state) of one step."""
+    """What one step gives.
+
+    (logits, token, whether all logits are finite, values at the limit by fp16 row, experts without a slot by
+    table, state).
+    """
     env = Env(image, state, tokens, positions, sequence)
     pools = Pools(*(jnp.zeros(shape, dtype) for shape, dtype in layout.pool_shapes(layout.pools)))
     pools = take_steps(layout, tables, env, pools)
@@ -53,7 +63,8 @@ def execute(
             for s, rows in zip(state.states, tables.states, strict=True)
         ),
     )
-    return logits, token, jnp.isfinite(logits).all(), at_limit(pools.f16), new
+    without = pools.f32[tables.slots, :, LANES]
+    return logits, token, jnp.isfinite(logits).all(), at_limit(pools.f16), without, new
 
 
 def take_steps(layout: StepLayout, tables: StepTables, env: Env, pools: Pools) -> Pools:

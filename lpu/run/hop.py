@@ -26,6 +26,7 @@ from lpu.run.execute import take_steps
 from lpu.run.fill import fill_image
 from lpu.run.image import Image, Weights, image_bytes
 from lpu.run.kv import KV
+from lpu.run.overflow import require_enough
 from lpu.run.pack.layout import Carried, StepLayout, StepTables
 from lpu.run.pack.pack import pack
 from lpu.run.pools import Env, Pools
@@ -94,6 +95,7 @@ def prepare_hops(program: Program, weights: Weights) -> HopMachine:
 
     Raises LinkError for a program that breaks its schedule, MachineError for weights that do not fit it.
     """
+    require_enough(program, "a program of hops")
     formats.guard()
     alone = [hop_alone(program, i) for i in range(len(program.manifest.hops))]
     flows = [link(one.manifest, one.loads(), one.expand(HOPS)) for one in alone]

@@ -19,6 +19,7 @@ from lpu.run.execute import execute
 from lpu.run.fill import fill_image
 from lpu.run.image import LoadedImage, Slot, Weights, image_bytes, same_image
 from lpu.run.kv import KV, Stores, kv_stores, start
+from lpu.run.overflow import Overflow
 from lpu.run.pack.layout import Packed
 from lpu.run.pack.pack import pack
 from lpu.run.step_inputs import bucket_of, check_order, checked_inputs
@@ -36,15 +37,22 @@ class StepResult(NamedTuple):
 class Machine:
     """A program loaded with its weights: `step` takes one token per row, the state is the KV cache.
 
-    rows: tokens of a step, in equal runs of `takes` sequences of the `cached` ones. clips: what it clipped.
+    rows: tokens of a step, in equal runs of `takes` sequences of the `cached` ones. clips: what it clipped;
+    overflow: the experts that found no slot.
     whole: whether each of its rows sees all rows of its sequence.
     """
 
     def __init__(
-        self, loaded: LoadedImage, stores: Stores, entries: dict[int, Packed], clips: Clips, *, whole: bool
+        self,
+        loaded: LoadedImage,
+        stores: Stores,
+        entries: dict[int, Packed],
+        counts: tuple[Clips, Overflow],
+        *,
+        whole: bool,
     ) -> None:
         self.loaded, self.image, self.entries, self.stores = loaded, loaded.image, entries, stores
-        self.clips, self.whole = clips, whole
+        (self.clips, self.overflow), self.whole = counts, whole
         layout = next(iter(entries.values())).layout
         self.rows, self.takes = layout.batch, layout.sequences
         self.cached = stores.cached or self.takes
@@ -53,6 +61,7 @@ class Machine:
     def start(self) -> KV:
         """An empty KV cache, and states that are zero; what was clipped is counted anew."""
         self.clips.reset()
+        self.overflow.reset()
         return start(self.stores)
 
     def counts(self, context: int) -> dict[str, int]:
@@ -75,7 +84,7 @@ class Machine:
         if not 0 <= sequence <= self.cached - self.takes:
             raise MachineError(f"run: sequence {sequence} is outside 0..{self.cached - self.takes}.")
         check_order(tokens.reshape(self.takes, -1), positions.reshape(self.takes, -1), whole=self.whole)
-        logits, token, finite, limits, state = execute(
+        logits, token, finite, limits, without, state = execute(
             layout,
             self._tables[context],
             self.image,
@@ -86,6 +95,7 @@ class Machine:
         )
         if not bool(finite):
             raise MachineError("run: the logits hold NaN or Inf. The contract knows finite values only.")
+        self.overflow.add(context, self.entries[context].counting, np.asarray(without), positions)
         of = sequence + np.arange(layout.batch) // (layout.batch // self.takes)
         fresh = _once(positions, self.takes) if self.whole else self.clips.fresh(of, positions)
         self.clips.add(context, self.entries[context].made, np.asarray(limits), of, fresh)
@@ -141,7 +151,9 @@ def prepare(
         most = max(packed.layout.pool_bytes for packed in entries.values())
         host_memory.require(most, host_memory.LINES)
     whole = any(isinstance(one, AttentionKernel) and one.whole for one in program.manifest.kernels)
-    return Machine(loaded, stores, entries, Clips(program, beside=share and share.clips), whole=whole)
+    clips = Clips(program, beside=share and share.clips)
+    overflow = Overflow(program, beside=share and share.overflow)
+    return Machine(loaded, stores, entries, (clips, overflow), whole=whole)
 
 
 def _require_same(machine: Machine, stores: Stores, loads: Loads, slots: list[Slot]) -> None:

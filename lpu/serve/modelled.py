@@ -13,7 +13,8 @@ import numpy as np
 
 from lpu.afd.beside import ServedMode
 from lpu.gpu.units import PS_PER_SECOND
-from lpu.traffic.served import Prefiller, Prompt, Served, StepPace
+from lpu.traffic.beside import served_beside
+from lpu.traffic.served import Served, StepPace
 from lpu.traffic.simulation.simulate import simulate
 from lpu.traffic.trace import Trace
 
@@ -41,6 +42,7 @@ class TimedSequence(NamedTuple):
     """What is timed: arrival in cycles, tokens of the prompt, new tokens, and what orders equal arrivals.
 
     steps: after that of the first token, where they are not one for each other token.
+    priority: the lower, the sooner it begins.
     """
 
     arrival: int
@@ -48,6 +50,7 @@ class TimedSequence(NamedTuple):
     new: int
     order: tuple[Any, ...] = ()
     steps: int | None = None
+    priority: int = 0
 
     @property
     def taken(self) -> int:
@@ -81,28 +84,13 @@ class ServedTimes:
 
 def times_beside(beside: ServedMode, batch: int, longest: int, *, exact: bool) -> ServedTimes:
     """A mode in time. exact: its rounds are known, else a token takes what it takes on average."""
-    share, clock_hz = beside.gpus, beside.program.manifest.clock_hz
+    clock_hz = beside.program.manifest.clock_hz
     step = beside.round if exact and beside.round is not None else beside.turn
 
-    def cycles(picoseconds: int) -> int:
-        return -(-picoseconds * clock_hz // PS_PER_SECOND)
-
-    def cost(tokens: int, held: int) -> Prompt:
-        compute, taken = max(cycles(beside.prefill(tokens)), 1), cycles(beside.prompt(tokens))
-        return Prompt(compute=compute, exposed=max(taken - compute, 0), handover=taken, wire=0)
-
     def turn(kv: int) -> int:
-        return max(cycles(step(kv)), 1)
+        return max(-(-step(kv) * clock_hz // PS_PER_SECOND), 1)
 
-    full = turn(longest)
-    machine = Served(
-        clock_hz=clock_hz,
-        groups=1,
-        rows=batch,
-        paces=(StepPace(longest, full, full, full),),
-        prefill=Prefiller(replicas=share.replicas, cost=cost, room_tokens=longest * batch, cache_blocks=0),
-    )
-    return ServedTimes(machine=machine, turn=turn)
+    return ServedTimes(machine=served_beside(beside, batch, (longest,), step), turn=turn)
 
 
 @dataclass(slots=True)
@@ -164,33 +152,31 @@ def alone(times: ServedTimes, one: TimedSequence) -> SlotTimes:
 def together(times: ServedTimes, every: Sequence[TimedSequence]) -> list[SlotTimes]:
     """Sequences that share the machine, in the order given; whatever that is, each has the same times.
 
-    Where steps depend on the length of the KV they are those of the longest sequence, and one whose only
-    token is that of its prefill holds its slot for a step.
+    Where steps depend on the length of the KV they are those of the longest sequence. Steps that a prefill of
+    another stopped count before the second token.
     """
     if not every:
         return []
     machine = times.paced(max(one.middle for one in every))
-    gpus_first = times.turn is not None
-    order = sorted(range(len(every)), key=lambda i: (every[i].arrival, every[i].order))
+    order = sorted(range(len(every)), key=lambda i: (every[i].arrival, every[i].priority, every[i].order))
     rows = [every[i] for i in order]
     found = simulate(
         Trace(
             name="served",
             arrivals=np.array([one.arrival for one in rows], np.int64),
             inputs=np.array([one.prompt for one in rows], np.int64),
-            outputs=np.array([max(one.taken + (not gpus_first), 1) for one in rows], np.int64),
+            outputs=np.array([one.taken + 1 for one in rows], np.int64),
+            priorities=np.array([one.priority for one in rows], np.int64),
         ),
         machine,
         cycles=True,
     )
     turn = machine.paces[-1].turn
     made = [SlotTimes(0, 0, 0, 0)] * len(every)
-    columns = (found.arrived, found.started, found.computed, found.first)
-    for i, arrived, started, computed, first in zip(order, *(one.tolist() for one in columns), strict=True):
-        if gpus_first:
-            made[i] = SlotTimes(arrived, started, computed, turn, first - turn - computed)
-        else:
-            made[i] = SlotTimes(arrived, started, first, turn)
+    columns = (found.arrived, found.started, found.first, found.last)
+    for i, arrived, started, first, last in zip(order, *(one.tolist() for one in columns), strict=True):
+        pause = last - first - every[i].taken * turn if machine.gpus_step else 0
+        made[i] = SlotTimes(arrived, started, first, turn, pause)
     return made
 
 

@@ -18,6 +18,7 @@ from lpu.serve.meters import Meters
 from lpu.serve.modelled import LiveClock, ServedTimes, SlotTimes, TimedSequence, alone, cycles_of, together
 from lpu.serve.refusal import RefusalError
 from lpu.serve.runs import Runs
+from lpu.serve.slots import SlotQueue
 from lpu.traffic.served import Served
 
 KEPT = 100_000  # sequences with a stated arrival, for the schedule of all of them
@@ -84,12 +85,16 @@ class PlacedToken(NamedTuple):
 
 @dataclass(slots=True)
 class Sitting:
-    """A request that is served: its jobs, what it states, and the pieces of its answer as they come."""
+    """A request that is served: its jobs, what it states, and the pieces of its answer as they come.
+
+    priority: the lower, the sooner it has a slot.
+    """
 
     jobs: list[Job]
     stated: StatedTime
     received: float
     arrival: int
+    priority: int = 0
     pieces: asyncio.Queue[PlacedToken | BaseException] = field(default_factory=asyncio.Queue)
     times: dict[int, SlotTimes] = field(default_factory=dict[int, SlotTimes])
     tasks: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
@@ -109,7 +114,7 @@ class Service:
         self.served, self.engine = served, engine
         self.meters = Meters(served.name)
         self.running, self.waiting = 0, 0
-        self._slots = asyncio.Semaphore(served.machine.slots)
+        self._slots = SlotQueue(served.machine.slots)
         self._live = LiveClock(served.times)
         self._epoch = time.monotonic_ns()
         self.runs = Runs(lambda every: together(served.times, every))
@@ -118,7 +123,7 @@ class Service:
             lambda: self.running, lambda: self.waiting, lambda: self.running / served.machine.slots
         )
 
-    def begin(self, make: Callable[[int], Job], count: int, stated: StatedTime) -> Sitting:
+    def begin(self, make: Callable[[int], Job], count: int, stated: StatedTime, priority: int = 0) -> Sitting:
         """Take a request of `count` sequences. Raises RefusalError where they are too many."""
         machine = self.served.machine
         if count > machine.slots:
@@ -134,7 +139,7 @@ class Service:
             self.runs.check(stated.run, stated.requests)
         wall = (time.monotonic_ns() - self._epoch) // TICK_NS * TICK_NS
         arrival = wall if stated.arrival_ns is None else stated.arrival_ns
-        sitting = Sitting([], stated, time.monotonic(), cycles_of(arrival, machine.clock_hz))
+        sitting = Sitting([], stated, time.monotonic(), cycles_of(arrival, machine.clock_hz), priority)
         sitting.jobs += [make(i) for i in range(count)]
         self.waiting += count
         for i, job in enumerate(sitting.jobs):
@@ -160,7 +165,7 @@ class Service:
             sitting.pieces.put_nowait(error)
 
     async def _in_slot(self, sitting: Sitting, index: int, job: Job, waits: list[bool]) -> None:
-        await self._slots.acquire()
+        await self._slots.acquire(sitting.priority)
         self._seated(waits)
         self.running += 1
         slot = None
@@ -214,7 +219,12 @@ class Service:
             return times
         sequences = [
             TimedSequence(
-                sitting.arrival, len(job.prompt), len(job.tokens), (*stated.order, i), self._steps(job)
+                sitting.arrival,
+                len(job.prompt),
+                len(job.tokens),
+                (*stated.order, i),
+                self._steps(job),
+                sitting.priority,
             )
             for i, job in enumerate(jobs)
         ]

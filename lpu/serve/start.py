@@ -11,7 +11,6 @@ from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
 from compiler.program.program import Program
 from fabric.rack import Rack
-from lpu.afd.ask import others_of
 from lpu.afd.beside import ServedMode
 from lpu.afd.machines import machines
 from lpu.afd.mode import Mode
@@ -19,13 +18,13 @@ from lpu.afd.modes.pd import Pd
 from lpu.afd.question import Question
 from lpu.afd.report import PROJECTION
 from lpu.folder import Progress, quiet, require_legal
-from lpu.gpu.request import Request
 from lpu.inputs.document import FileError
 from lpu.inputs.open import Model, open_model
 from lpu.keywords import ModelKeywords, model_keywords
 from lpu.report.words import label_of
 from lpu.serve.modelled import ServedTimes, times_beside
 from lpu.serve.options import ServeGpus, ServeOptions
+from lpu.traffic.build import question_of
 from lpu.traffic.machine import dealt, prefiller, served
 
 Served3 = tuple[Program, ServedTimes, Any]
@@ -126,21 +125,15 @@ def _asked(
         raise FileError(
             f"serve: --context has {len(opened.contexts)} buckets, a server has 1. Give the largest."
         )
-    longest, batch = max(opened.contexts), opened.step.batch
-    prompt = max(longest // 2, 2)
-    request = Request(prompt_tokens=prompt, new_tokens=max(longest - prompt, 1), batch=batch)
-    mode.check(request, run=how.tokens == "real")
-    others = others_of(mode, opened, opened.contexts, bool(given.get("trust")))
-    for one in (opened, *others.values()) if how.tokens == "real" else ():
-        one.need_weights("serve")
-    return Question(
-        model=opened,
-        request=request,
-        machines=machines(rack, gpus, gpus.gpus, gpus.gpu_tp),
-        options=options,
-        others=others,
-        progress=progress,
+    longest, run = max(opened.contexts), how.tokens == "real"
+    there, lengths = machines(rack, gpus, gpus.gpus, gpus.gpu_tp), (longest // 2, longest)
+    trust = bool(given.get("trust"))
+    asked = question_of(
+        "serve", mode, opened, there, lengths, options, progress=progress, run=run, trust=trust
     )
+    for one in (opened, *asked.others.values()) if run else ():
+        one.need_weights("serve")
+    return asked
 
 
 def _alone(asked: Question, how: ServeOptions, gpus: ServeGpus, mode: Mode) -> Served3:

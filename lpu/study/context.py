@@ -13,11 +13,13 @@ from compiler.errors import CompileError, OptionError
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
 from fabric.rack import Rack
+from lpu.figures.contexts import UsersHeld, contexts_figure
+from lpu.figures.drawing import Drawing
+from lpu.figures.shown import Shown
 from lpu.folder import Progress, quiet
 from lpu.inputs.document import FileError
 from lpu.inputs.open import open_model
 from lpu.report import throughput
-from lpu.screen import OnScreen
 from lpu.study.kept import KeptOfSequence, UnknownLayersError, kept_of
 from models.catalog import catalog, is_named
 from models.published.count import Count, parameters
@@ -87,7 +89,7 @@ class Studied:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class ContextStudy(OnScreen):
+class ContextStudy(Shown):
     """The table, and the rack that it is of."""
 
     rack: str
@@ -110,6 +112,25 @@ class ContextStudy(OnScreen):
                 one.kind,
             ]
             for one in self.rows
+        ]
+
+    def drawing(self) -> Drawing:
+        """Users a rack over the context, a line for each model."""
+        series = {
+            name: [UsersHeld(row.context, row.users, row.kind) for row in self.rows if row.model == name]
+            for name in dict.fromkeys(row.model for row in self.rows)
+        }
+        return contexts_figure(f"Users a rack on {self.rack} (projection)", series, EXACT)
+
+    def records(self) -> list[dict[str, Any]]:
+        """A line for each model and context."""
+        return [
+            {
+                key: value["value"] if isinstance(value, dict) else value
+                for key, value in row.to_json().items()
+            }
+            | {"kind": row.kind}
+            for row in self.rows
         ]
 
     def refused(self) -> list[str]:

@@ -146,8 +146,7 @@ def _falcon(c: Config, i: int) -> KeptLayer:
 
 
 def _granite(c: Config, i: int) -> KeptLayer:
-    mixes = i < c["block_counts"]["mamba"] if "block_counts" in c else c["layer_types"][i] != "full_attention"
-    return _mamba2(c) if mixes else _attention(c)
+    return _attention(c) if c["layer_types"][i] in ("attention", "full_attention") else _mamba2(c)
 
 
 _OWN: Mapping[str, Callable[[Config, int], KeptLayer]] = {

@@ -1,7 +1,7 @@
 """What a replay was asked for, as plain JSON: what differs between two reports, and how to ask again."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,9 @@ import numpy as np
 
 from compiler.options import CompileOptions
 from compiler.program.program import Program
-from lpu.afd.asked import Asked, gpus_asked, named, plain_value, plain_values
+from lpu.afd.asked import Asked, gpus_asked, named, of_mode, plain_value, plain_values
 from lpu.afd.machines import Machines
+from lpu.afd.mode import Mode
 from lpu.compiled import Compiled
 from lpu.diff.side import facts_of
 from lpu.inputs.document import Document, parse
@@ -21,25 +22,27 @@ from lpu.traffic.trace import Trace
 
 COMPILED = "compiled."  # before what the program was compiled from, by fact
 DRAWN = "drawn."  # before the values of what requests were drawn from
-OF_A_REPLAY = ("cache", "host_blocks", "disk_blocks", "queue", "seeds", "ttft_ms", "tpot_ms", "e2e_ms")
+OF_A_RUN = ("jobs", "scheduler", "output", "log", "pictures")  # how it is computed and kept
 
 
 def asked_of(
     traffic: Trace | DrawnTraffic,
     program: Program,
     names: tuple[str | None, Any, Any],
-    options: CompileOptions,
-    chosen: Mapping[str, Any],
+    chosen: tuple[CompileOptions, Mode, Mapping[str, Any]],
     asked: ReplayOptions,
     gpus: tuple[TrafficGpus, Machines | None],
 ) -> Asked:
-    """Of `lpu replay`. names: of the trace, of the model or program, and of the rack, as they were given.
+    """Of `lpu replay`. What a program was compiled from is told by its manifest.
 
-    What a program was compiled from is told by its manifest.
+    names: of the trace, of the model or program, and of the rack, as they were given. chosen: options, mode,
+    and the keywords of the model.
     """
     trace, model, rack = names
+    options, mode, keywords = chosen
     kind, there = gpus
-    about = {name: getattr(asked, name) for name in OF_A_REPLAY}
+    about = {field.name: plain_value(getattr(asked, field.name)) for field in fields(asked)}
+    about = {name: value for name, value in about.items() if name not in OF_A_RUN} | of_mode(mode)
     found = _traffic(traffic, trace) | about | {"gpus": kind.gpus}
     if there is not None:
         found |= gpus_asked(kind, there) | {"gpu_tp": kind.gpu_tp}
@@ -53,7 +56,7 @@ def asked_of(
         "model": named(model),
         "rack": named(rack),
         **plain_values(asdict(options)),
-        **plain_values(chosen),
+        **plain_values(keywords),
     }
     if isinstance(model, Program | Compiled) or (named(model) and (Path(model) / "manifest.json").is_file()):
         ours = {"program": named(model)}

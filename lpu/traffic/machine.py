@@ -1,19 +1,23 @@
 """A compiled program and the GPUs beside it as the simulation takes them: paces, slots, costs of prefills."""
 
 from dataclasses import dataclass, field, replace
+from functools import cache
+from math import lcm
 
 from compiler.errors import OptionError
 from compiler.moves.handover import compile_ingest
+from compiler.program.instructions.attention import AttentionKernel
 from compiler.program.manifest import Manifest, Move, Step, Waves
 from compiler.program.program import Program
 from fabric.bridge import BridgeSpec
-from lpu.afd.machines import Machines, best
+from lpu.afd.machines import Machines, best, lpus_of
 from lpu.afd.times.handover import stream
 from lpu.gpu.request import Request
 from lpu.gpu.share import GpuShare, shares
 from lpu.gpu.units import PS_PER_SECOND, cycles_ps
-from lpu.traffic.served import Prefiller, Prompt, Served, StepPace
-from lpu.traffic.tiers import DISK, HOST, lower_tier
+from lpu.inputs.model import numbers_of, refuse_encoder
+from lpu.traffic.served import Prefiller, Prompt, Served, SlotTier, StepPace
+from lpu.traffic.tiers import DISK, HOST, LowerTier, TierRate, beside_lpus, lower_tier
 from models.families.registry import config_of
 
 ROUND_TOKENS = 128  # of hand-overs whose slots do not grow evenly
@@ -33,9 +37,18 @@ def paces_of(manifest: Manifest) -> tuple[StepPace, ...]:
     return tuple(found)
 
 
-def served(program: Program, prefill: Prefiller | None = None, queue: int | None = None) -> Served:
-    """The machine that runs a decode program. Raises OptionError for a program that takes no decode steps."""
+def served(
+    program: Program,
+    prefill: Prefiller | None = None,
+    queue: int | None = None,
+    *,
+    by_load: bool = False,
+    keeps: bool = False,
+    ddr5: LowerTier | None = None,
+) -> Served:
+    """The machine that runs a decode program, see `Served`. Raises OptionError for one of another kind."""
     manifest = program.manifest
+    refuse_encoder("replay", manifest.model.name, numbers_of(manifest))
     if not isinstance(manifest.body, Step | Waves) or manifest.chunk != 1:
         reason = f"is of kind {manifest.kind!r}, requests need one that decodes"
         raise OptionError("replay", "program", reason, "Compile one with lpu compile.")
@@ -46,7 +59,23 @@ def served(program: Program, prefill: Prefiller | None = None, queue: int | None
         paces=paces_of(manifest),
         prefill=prefill,
         queue=queue,
+        by_load=by_load,
+        keeps=keeps,
+        ddr5=ddr5,
     )
+
+
+def ddr5_of(program: Program, blocks: int, block_tokens: int) -> LowerTier | None:
+    """The DDR5 beside the LPUs that have work, for so many blocks; None for 0. Raises OptionError."""
+    manifest = program.manifest
+    if not blocks:
+        return None
+    config = numbers_of(manifest)
+    if config is None:
+        reason = "is a module of its own, so the bytes of its KV are not known"
+        raise OptionError("replay", manifest.model.name, reason, "Leave out --ddr5-blocks.")
+    size = config.layers * config.cached_lanes * (1 if manifest.model.kv == "fp8" else 2) * block_tokens
+    return beside_lpus(blocks, size, lpus_of(program), manifest.clock_hz)
 
 
 def shares_for(program: Program, there: Machines) -> tuple[GpuShare, ...]:
@@ -90,12 +119,16 @@ class PrefillCosts:
             found = self.known[key] = self._cost(tokens - 1, min(held, tokens - 1))
         return found
 
-    def _cost(self, handed: int, held: int) -> Prompt:
+    def kept(self, tokens: int, held: int, there: int) -> Prompt:
+        """The same where the KV of the first tokens lies in the slot already: the rest is handed over."""
+        return self._cost(tokens - 1, min(held, tokens - 1), min(there, tokens - 2))
+
+    def _cost(self, handed: int, held: int, there: int = 0) -> Prompt:
         if not handed:
             return Prompt(1, 0, 0, 0)
         share, layers = self.share, len(self.chips)
-        wire = share.wire(handed * _token_bytes(share), 1)
-        slot = cycles_ps(slot_of(self.slots, handed), self.clock_hz)
+        wire = share.wire((handed - there) * _token_bytes(share), 1)
+        slot = cycles_ps(slot_of(self.slots, handed - there), self.clock_hz)
         layer = begin = 0
         if held < handed:
             layer, begin = share.prefill_layer(handed - held, held, 1), share.embed(handed - held)
@@ -114,11 +147,18 @@ class PrefillCosts:
 
 
 def prefiller(
-    share: GpuShare, program: Program, cache: str, block_tokens: int, host: int = 0, disk: int = 0
+    share: GpuShare,
+    program: Program,
+    cache: str,
+    block_tokens: int,
+    *,
+    host: int = 0,
+    disk: int = 0,
+    keeps: bool = False,
 ) -> Prefiller:
     """GPUs that prefill for a program. cache: prefix blocks that they keep: none, infinite, hbm, or how many.
 
-    host, disk: blocks that are kept below, see `lpu.traffic.tiers`.
+    host, disk: blocks that are kept below, see `lpu.traffic.tiers`. keeps: slots are asked, too.
 
     Half of the memory that weights leave is for KV that waits to be handed over, half for the prefix cache.
     """
@@ -132,16 +172,20 @@ def prefiller(
         slots=slot_cycles(program, share.bridge),
         chips=tuple(_chips(program, share.bridge)),
     )
+    hz, size = program.manifest.clock_hz, token * block_tokens
+    nics = int(share.pool.gpus * share.pool.spec.nic_bytes_per_second)
+    sram = TierRate("sram", nics, per_gpu=False, latency_ns=share.bridge.latency_ns)
     return Prefiller(
         replicas=share.replicas,
         cost=costs,
         room_tokens=max(room, 1),
         cache_blocks=blocks[cache] if cache in blocks else int(cache),
         tiers=tuple(
-            lower_tier(rate, count, token * block_tokens, share.pool.gpus, program.manifest.clock_hz)
+            lower_tier(rate, count, size, share.pool.gpus, hz)
             for rate, count in ((HOST, host), (DISK, disk))
             if count
         ),
+        slots=SlotTier(cost=costs.kept, fetch=lower_tier(sram, 0, size, 1, hz)) if keeps else None,
     )
 
 
@@ -161,10 +205,13 @@ def _ingest(program: Program, tokens: int, bridge: BridgeSpec) -> Program:
 def slot_cycles(program: Program, bridge: BridgeSpec) -> tuple[int, ...]:
     """Cycles of one layer's slot, of 1 token where they grow evenly (looked at in four places).
 
-    Where they do not: of 128, 256, ... tokens up to the longest, from the compiled hand-overs.
+    Where they do not: of 128, 256, ... tokens up to the longest, from compiled hand-overs. Tokens that are
+    dealt to stripes of KV in runs grow evenly from round to round: where that is so in three places, only
+    hand-overs of the first round are compiled.
     """
     most = program.manifest.longest
 
+    @cache
     def compiled(tokens: int) -> int:
         body = _ingest(program, tokens, bridge).manifest.body
         assert isinstance(body, Move)
@@ -173,9 +220,17 @@ def slot_cycles(program: Program, bridge: BridgeSpec) -> tuple[int, ...]:
     one = compiled(1)
     if all(compiled(tokens) == one * tokens for tokens in (min(2, most), min(129, most), most)):
         return (one,)
-    return tuple(
-        compiled(min(tokens, most)) for tokens in range(ROUND_TOKENS, most + ROUND_TOKENS, ROUND_TOKENS)
-    )
+    kernels = [one for one in program.manifest.kernels if isinstance(one, AttentionKernel)]
+    period = lcm(ROUND_TOKENS, *(one.stripes * one.run for one in kernels if one.stripes > 1))
+
+    def by_round(tokens: int) -> int:
+        rounds, rest = divmod(tokens, period)
+        return rounds * compiled(period) + (compiled(rest) if rest else 0)
+
+    places = (period + ROUND_TOKENS, 2 * period, most)
+    even = 2 * period <= most and all(compiled(tokens) == by_round(tokens) for tokens in places)
+    counts = range(ROUND_TOKENS, most + ROUND_TOKENS, ROUND_TOKENS)
+    return tuple((by_round if even else compiled)(min(tokens, most)) for tokens in counts)
 
 
 def slot_of(slots: tuple[int, ...], tokens: int) -> int:

@@ -11,6 +11,7 @@ from lpu.afd.options import GpuKind
 
 CACHES = ("hbm", "infinite", "none")
 FORMATS = ("csv", "parquet")
+SHARES = ("gpus", "load")
 
 
 def cache_size(text: str) -> str:
@@ -82,6 +83,16 @@ class ReplayOptions(Targets):
     disk_blocks: Annotated[
         int, Option("--disk-blocks", "Prefix blocks on disk, below those (rate assumed).", least=0)
     ] = 0
+    slot_cache: Annotated[
+        bool, Option("--slot-cache", "A prompt takes the slot whose SRAM still holds most of its blocks.")
+    ] = False
+    ddr5_blocks: Annotated[
+        int, Option("--ddr5-blocks", "Prefix blocks in the DDR5 of the LPUs' trays (modelled).", least=0)
+    ] = 0
+    share: Annotated[
+        str,
+        Option("--share", "Who takes prompts: gpus, or by load whoever is done first.", choices=SHARES),
+    ] = "gpus"
     queue: Annotated[
         int | None,
         Option("--queue", "Requests that may wait; more are refused.", least=0, shown="any number"),
@@ -102,5 +113,9 @@ class ReplayOptions(Targets):
         Targets.__post_init__(self)
         if self.output is None and self.pictures:
             raise OptionError("replay", "--pictures", "has no folder to draw into", "Give -o DIR.")
+        if self.share not in SHARES:
+            raise OptionError(
+                "replay", "--share", f"is {self.share!r}", f"Choose one of {', '.join(SHARES)}."
+            )
         if self.log not in FORMATS:
             raise OptionError("replay", "--log", f"is {self.log!r}", f"Choose one of {', '.join(FORMATS)}.")

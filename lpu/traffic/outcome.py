@@ -21,6 +21,8 @@ class Outcome:
     blocks of the prompt that the prefix cache held. busy: cycles of all GPU replicas together; wired: of
     their NICs. peak_waiting: the longest queue. drains: changes of the context bucket.
     fetched: blocks that came out of each tier below HBM. classes: of priority, 0 is served first.
+    kept_blocks: blocks that the slots of prompts still held; from_slots: of those, what the GPUs lacked.
+    from_ddr5: blocks that came into slots from the DDR5 beside the LPUs.
     """
 
     clock_hz: int
@@ -41,11 +43,19 @@ class Outcome:
     drains: int
     fetched: tuple[int, ...] = ()
     classes: Int64[np.ndarray, " requests"] | None = None
+    kept_blocks: int = 0
+    from_slots: int = 0
+    from_ddr5: int = 0
 
     @property
     def served(self) -> Bool[np.ndarray, " requests"]:
         """Which requests were served."""
         return self.status == SERVED
+
+    @property
+    def by_lpus(self) -> int:
+        """Requests whose prompt no GPU took."""
+        return int((self.served & (self.computed == 0)).sum())
 
     def count(self, status: int) -> int:
         """Requests of a status."""

@@ -1,32 +1,29 @@
-"""`lpu replay`: the requests of a trace through a compiled program, with GPUs that prefill, in modelled time.
+"""`lpu replay`: the requests of a trace through a compiled program, with GPUs beside it, in modelled time.
 
-The steps of the LPUs are those of the program, cycle by cycle; prefills and hand-overs are those of
-`lpu afd --mode pd` (lpu/afd/times/pd.py).
+The steps of the LPUs are those of the program, cycle by cycle; prefills, hand-overs and steps that GPUs have
+a part in are those of `lpu afd` (lpu/afd/times).
 """
 
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
-from compiler.errors import CapacityError
 from compiler.options import CompileOptions
-from compiler.pipeline import compile_program
-from compiler.program.program import Program
 from fabric.rack import Rack
-from lpu.afd.machines import Machines, lpus_of, machines
-from lpu.compiled import Compiled, ProgramLike, programs_of
-from lpu.folder import Progress, quiet, require_legal
+from lpu.afd.machines import lpus_of, machines
+from lpu.afd.mode import Mode
+from lpu.afd.modes.pd import Pd
+from lpu.compiled import ProgramLike
+from lpu.folder import Progress, quiet
 from lpu.gpu.share import GpuShare
-from lpu.inputs.document import read_document
-from lpu.inputs.files import FILES, ModelFile, read_model, read_rack
-from lpu.inputs.open import Model, config_in, open_model
-from lpu.keywords import ModelKeywords, model_keywords
+from lpu.inputs.open import Model
+from lpu.keywords import ModelKeywords
 from lpu.outputs.write import atomic_folder, write_json
 from lpu.report.words import EXACT, by_confidence
 from lpu.traffic.asked import asked_of
-from lpu.traffic.machine import dealt, prefiller, served
+from lpu.traffic.build import BLOCK_TOKENS, Built, built
 from lpu.traffic.options import ReplayOptions, TrafficGpus
 from lpu.traffic.outcome import Outcome
 from lpu.traffic.readers.drawn import DrawnTraffic
@@ -47,9 +44,6 @@ from lpu.traffic.served import Served
 from lpu.traffic.simulation.seeds import replay_seeds
 from lpu.traffic.trace import Trace
 
-BUCKET = 1024  # contexts that are chosen for a trace are multiples of it
-BLOCK_TOKENS = 512
-
 
 def replay(
     source: str | Path | Trace | DrawnTraffic,
@@ -59,6 +53,7 @@ def replay(
     rack: str | Path | Rack = "lpx",
     options: CompileOptions | None = None,
     asked: ReplayOptions | None = None,
+    mode: Mode | None = None,
     check: bool = True,
     progress: Progress = quiet,
     **keywords: Unpack[ModelKeywords],
@@ -72,20 +67,19 @@ def replay(
     need_output(asked)
     traces = source if isinstance(source, Trace | DrawnTraffic) else read_trace(source)
     first = traces.trace() if isinstance(traces, DrawnTraffic) else traces
-    program, note = compiled_for(first, model, rack, options or CompileOptions(), check, progress, keywords)
     there = machines(rack, gpus, gpus.gpus, gpus.gpu_tp) if gpus.gpus else None
-    machine, share = machine_for(first, program, there, asked)
-    seeds = seeds_of(traces, asked.seeds)
-    tasks = [(traces, seed, machine) for seed in seeds]
-    outcomes = replay_seeds(tasks, asked.jobs, asked.scheduler, progress)
-    report = report_of(first, program, machine, share, outcomes, tuple(seed or 0 for seed in seeds), asked)
-    names = None if isinstance(source, Trace | DrawnTraffic) else str(source), model, rack
-    report = replace(
-        report,
-        asked=asked_of(traces, program, names, options or CompileOptions(), keywords, asked, (gpus, there)),
+    made = built(
+        first, model, mode or Pd(), rack, there, asked, options or CompileOptions(), check, progress, keywords
     )
-    if note:
-        report = replace(report, warnings=(note, *report.warnings))
+    seeds = seeds_of(traces, asked.seeds)
+    tasks = [(traces, seed, made.machine) for seed in seeds]
+    outcomes = replay_seeds(tasks, asked.jobs, asked.scheduler, progress)
+    report = report_of(first, made, outcomes, tuple(seed or 0 for seed in seeds), asked, mode or Pd())
+    names = None if isinstance(source, Trace | DrawnTraffic) else str(source), model, rack
+    chosen = (options or CompileOptions(), mode or Pd(), keywords)
+    report = replace(report, asked=asked_of(traces, made.program, names, chosen, asked, (gpus, there)))
+    if made.note:
+        report = replace(report, warnings=(made.note, *report.warnings))
     with nullcontext() if asked.output is None else atomic_folder(asked.output) as folder:
         if folder is not None:
             write_log(folder, outcomes, report.seeds, asked.log)
@@ -110,102 +104,23 @@ def seeds_of(source: Trace | DrawnTraffic, count: int) -> list[int | None]:
     return [source.seed + i for i in range(count)]
 
 
-def compiled_for(
-    trace: Trace,
-    model: Model | ProgramLike,
-    rack: str | Path | Rack,
-    options: CompileOptions,
-    check: bool,
-    progress: Progress,
-    keywords: ModelKeywords,
-) -> tuple[Program, str]:
-    """The program that serves a trace, checked: one that is given, or the model's for the longest request.
-
-    And a note, if something was chosen for it to fit.
-    """
-    note = ""
-    if isinstance(model, Program | Compiled) or (
-        isinstance(model, str | Path) and (Path(model) / "manifest.json").is_file()
-    ):
-        program, _ = programs_of(model)
-    else:
-        about = dict(model_keywords("replay", keywords))
-        if not about.get("context"):
-            about["context"] = context_for(trace.longest, model, bool(about.get("trust")))
-        machine = rack if isinstance(rack, Rack) else read_rack(rack)
-        program, note = _compiled(model, about, not keywords.get("context"), machine, options, progress)
-    if check:
-        require_legal(program, None, progress)
-    return program, note
-
-
-def _compiled(
-    model: Any,
-    about: dict[str, Any],
-    chosen: bool,
-    machine: Rack,
-    options: CompileOptions,
-    progress: Progress,
-) -> tuple[Program, str]:
-    """The program, and what was changed for it to fit: the format of the KV, if nobody chose one."""
-    try:
-        return compile_program(open_model(model, **about).source(), machine, options, progress), ""
-    except CapacityError:
-        if not chosen or about.get("kv"):
-            raise
-        about = {**about, "kv": "fp8"}
-        program = compile_program(open_model(model, **about).source(), machine, options, progress)
-        return program, f"the KV of {program.manifest.longest} tokens fits only as fp8: that was taken (--kv)"
-
-
-def context_for(longest: int, model: Model, trust: bool) -> tuple[int, ...] | None:
-    """A bucket for the longest request, a multiple of 1,024 tokens; at most the model's longest.
-
-    None if the model's file states its own.
-    """
-    if isinstance(model, str | Path):
-        if Path(model).suffix in FILES and "context" in read_document(Path(model)).data:
-            return None
-        config = config_in(read_model(model, trust))
-    else:
-        config = config_in(model) if isinstance(model, ModelFile) else None
-    wanted = -(-longest // BUCKET) * BUCKET
-    return (wanted if config is None else min(wanted, config.longest),)
-
-
-def machine_for(
-    trace: Trace, program: Program, there: Machines | None, asked: ReplayOptions
-) -> tuple[Served, GpuShare | None]:
-    """The machine of a simulation, and the GPUs as they are dealt."""
-    if there is None:
-        return served(program, None, asked.queue), None
-    longest = program.manifest.longest
-    share = dealt(program, there, min(int(trace.inputs.mean()), longest - 1))
-    tokens = trace.blocks.tokens if trace.blocks else BLOCK_TOKENS
-    return served(
-        program,
-        prefiller(share, program, asked.cache, tokens, asked.host_blocks, asked.disk_blocks),
-        asked.queue,
-    ), share
-
-
 def report_of(
     trace: Trace,
-    program: Program,
-    machine: Served,
-    share: GpuShare | None,
+    made: Built,
     outcomes: Sequence[Outcome],
     seeds: tuple[int, ...],
     asked: ReplayOptions,
+    mode: Mode,
 ) -> ReplayReport:
     """What came of a replay; sums over seeds, and means over them of what is not one."""
+    program, machine, share = made.program, made.machine, made.share
     manifest, hz = program.manifest, machine.clock_hz
     targets = asked.seconds
     too_long, refused = refused_of(outcomes)
     requests = sum(len(one.status) for one in outcomes)
     occupied = [one.occupancy() for one in outcomes]
     return ReplayReport(
-        machine=about(trace, program, machine, share),
+        machine=about(trace, made, mode),
         chip=manifest.chip.name,
         digest=manifest.digest,
         seeds=seeds,
@@ -219,14 +134,17 @@ def report_of(
         targets=targets,
         good=sum(int(one.meets(*targets).sum()) for one in outcomes) / requests,
         hits=sum(int(one.block_hits.sum()) for one in outcomes),
-        blocks=_blocks(trace, outcomes),
+        blocks=_blocks(trace, made, outcomes),
+        kept=sum(one.kept_blocks for one in outcomes),
+        by_lpus=sum(one.by_lpus for one in outcomes) if machine.by_load else None,
         users=mean([users for users, _ in occupied]),
         most_users=max(most for _, most in occupied),
         kv_share=mean([one.kv_tokens() for one in outcomes]) / (machine.slots * machine.longest),
         waited=max(one.peak_waiting for one in outcomes),
-        drains=sum(one.drains for one in outcomes),
+        drains=0 if machine.gpus_step else sum(one.drains for one in outcomes),
         resources=_resources(machine, share, outcomes, mean([users for users, _ in occupied])),
         basis=share.basis if share else EXACT,
+        steps_basis=share.basis if share and machine.gpus_step else EXACT,
         gpus=share is not None,
         assumptions=by_confidence(manifest.sources),
         warnings=_warnings(machine, outcomes),
@@ -235,21 +153,21 @@ def report_of(
     )
 
 
-def _blocks(trace: Trace, outcomes: Sequence[Outcome]) -> int:
+def _blocks(trace: Trace, made: Built, outcomes: Sequence[Outcome]) -> int:
     """Blocks of the prompts that were looked up."""
-    if trace.blocks is None or not outcomes[0].busy:
+    if trace.blocks is None or not (outcomes[0].busy or made.machine.keeps):
         return 0
     counts = trace.blocks.starts[1:] - trace.blocks.starts[:-1]
     return sum(int(counts[one.served].sum()) for one in outcomes)
 
 
-def about(
-    trace: Trace, program: Program, machine: Served, share: GpuShare | None
-) -> tuple[tuple[str, str], ...]:
+def about(trace: Trace, made: Built, mode: Mode) -> tuple[tuple[str, str], ...]:
     """Trace and machine, in names and values."""
+    program, machine, share = made.program, made.machine, made.share
     manifest = program.manifest
     waves = f"{machine.groups} groups of {machine.rows}"
-    steps = ", ".join(f"{pace.turn:,} to {pace.context}" for pace in machine.paces)
+    paces = (machine.paces[0], machine.paces[-1]) if machine.gpus_step else machine.paces
+    steps = ", ".join(f"{pace.turn:,} to {pace.context}" for pace in paces)
     rows = [
         ("trace", trace.name),
         ("model", f"{manifest.model.name}, kv {manifest.model.kv}"),
@@ -262,12 +180,12 @@ def about(
     prefill = machine.prefill
     assert prefill is not None
     blocks = "no limit of" if prefill.cache_blocks is None else f"{prefill.cache_blocks:,}"
+    gpus = f"{share.gpus} x {share.pool.spec.name}: {share.replicas} x tp {share.pool.gpus}, a prompt each"
+    rows += [("mode", mode.words()), ("gpus", gpus)]
+    if machine.gpus_step:
+        return (*rows, ("prefixes", "none are kept"))
     return (
         *rows,
-        (
-            "gpus",
-            f"{share.gpus} x {share.pool.spec.name}: {share.replicas} x tp {share.pool.gpus}, a prompt each",
-        ),
         ("prefixes", f"{blocks} blocks of {trace.blocks.tokens if trace.blocks else BLOCK_TOKENS} tokens"),
     )
 
@@ -278,12 +196,20 @@ def _resources(
     found = [
         BusyPart(name="slots", share=users / machine.slots, remark="of the LPUs, a user decodes in them")
     ]
-    if share is not None:
+    if machine.ddr5 is not None:
+        count, spans = sum(one.from_ddr5 for one in outcomes), sum(one.span_cycles for one in outcomes) or 1
+        busy_share = count * machine.ddr5.block_cycles / spans
+        found.append(BusyPart(name="ddr5", share=busy_share, remark=f"{count:,} prefix blocks into slots"))
+    if share is not None and machine.prefill is not None:
         spans = sum(one.span_cycles for one in outcomes) * share.replicas or 1
         busy, wired = sum(one.busy for one in outcomes), sum(one.wired for one in outcomes)
-        found.append(BusyPart(name="gpus", share=busy / spans, remark="replicas that prefill"))
-        for i, tier in enumerate(machine.prefill.tiers if machine.prefill else ()):
-            count = sum(one.fetched[i] for one in outcomes)
+        remark = "replicas that prefill, steps not counted" if machine.gpus_step else "replicas that prefill"
+        found.append(BusyPart(name="gpus", share=busy / spans, remark=remark))
+        prefill = machine.prefill
+        tiers = [(tier, sum(one.fetched[i] for one in outcomes)) for i, tier in enumerate(prefill.tiers)]
+        if prefill.slots:
+            tiers.insert(0, (prefill.slots.fetch, sum(one.from_slots for one in outcomes)))
+        for tier, count in tiers:
             busy_share = count * tier.block_cycles * share.replicas / spans
             found.append(
                 BusyPart(name=tier.name, share=busy_share, remark=f"{count:,} prefix blocks fetched")
@@ -297,7 +223,12 @@ def _warnings(machine: Served, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
     out: list[str] = []
     prefill = machine.prefill
     spans = sum(one.span_cycles for one in outcomes)
-    if prefill and spans and sum(one.busy for one in outcomes) / spans / prefill.replicas > 0.95:
+    if (
+        prefill
+        and not machine.gpus_step
+        and spans
+        and sum(one.busy for one in outcomes) / spans / prefill.replicas > 0.95
+    ):
         out.append("the GPUs are busy nearly all the time: the queue grew with the trace, and so did TTFT")
     if len(outcomes) == 1:
         out.append("intervals of one run take requests as independent; --seeds N of drawn requests does not")

@@ -34,12 +34,23 @@ class Prompt(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SlotTier:
+    """KV that slots still hold. cost: of a prefill, as below, and the tokens whose KV is in its slot.
+
+    fetch: of blocks that the GPUs lack, over the bridge; `blocks` of it means nothing.
+    """
+
+    cost: Callable[[int, int, int], Prompt]
+    fetch: LowerTier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prefiller:
     """GPUs that prefill, one prompt at a time to each of `replicas`.
 
     cost: of (tokens of the prompt, of which the GPUs hold the KV of the first). room_tokens: whose KV all
     GPUs can hold until it is handed over. cache_blocks: blocks of the prefix cache in HBM; None: no limit.
-    tiers: below it.
+    tiers: below it. slots: what is known of KV in slots, if it is used again.
     """
 
     replicas: int
@@ -47,6 +58,7 @@ class Prefiller:
     room_tokens: int
     cache_blocks: int | None
     tiers: tuple[LowerTier, ...] = ()
+    slots: SlotTier | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +68,11 @@ class Served:
     paces: by context bucket, ascending; all users in flight have one bucket. prefill: None if prompts are fed
     token by token, in the slot of their user. queue: requests that may wait for a prefill or a slot; None:
     any number.
+
+    gpus_step: the GPUs have a part in every step. So a prefill takes a slot when it begins, gives the first
+    new token, and stops all steps until it is done. by_load: the LPUs take a prompt where the GPUs would be
+    done with it later. keeps: a prompt takes a slot that still holds KV of its beginning. ddr5: beside the
+    LPUs, holds blocks that slots held; from it they come into the slot that a prompt takes.
     """
 
     clock_hz: int
@@ -64,6 +81,10 @@ class Served:
     paces: tuple[StepPace, ...]
     prefill: Prefiller | None = None
     queue: int | None = None
+    gpus_step: bool = False
+    by_load: bool = False
+    keeps: bool = False
+    ddr5: LowerTier | None = None
 
     @property
     def slots(self) -> int:

@@ -7,6 +7,8 @@ rate after a latency, one transfer after another in each tier; what goes down do
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from fabric.host import LPUS_OF_FPGA, RESERVOIR
+
 NS_PER_SECOND = 10**9
 
 
@@ -33,6 +35,17 @@ class LowerTier:
     blocks: int
     block_cycles: int
     latency_cycles: int
+
+
+def beside_lpus(blocks: int, block_bytes: int, chips: int, clock_hz: int) -> LowerTier:
+    """The DDR5 of the trays, for the KV of `chips` LPUs at once, each with an even share of a block.
+
+    Rates: `fabric.host.RESERVOIR`, a lane to each LPU; the latency is assumed.
+    """
+    rate = min(RESERVOIR.lane, RESERVOIR.ddr5 // LPUS_OF_FPGA)
+    return lower_tier(
+        TierRate("ddr5", rate, per_gpu=True, latency_ns=10_000), blocks, block_bytes, chips, clock_hz
+    )
 
 
 def lower_tier(rate: TierRate, blocks: int, block_bytes: int, gpus: int, clock_hz: int) -> LowerTier:

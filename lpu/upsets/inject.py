@@ -139,4 +139,6 @@ def _packed(machine: Machine, program: Program, loads: Any, rows: Columns) -> Pa
 
 def _with(machine: Machine, context: int, packed: Packed) -> Machine:
     entries = {**machine.entries, context: packed}
-    return Machine(machine.loaded, machine.stores, entries, machine.clips, whole=machine.whole)
+    return Machine(
+        machine.loaded, machine.stores, entries, (machine.clips, machine.overflow), whole=machine.whole
+    )

@@ -15,7 +15,7 @@ from lpu.report.words import by_confidence
 from lpu.screen import OnScreen
 from lpu.validate.cases.afd import anchors
 from lpu.validate.cases.fitted import Fitted
-from lpu.validate.cases.gpu import experts, operators, steps
+from lpu.validate.cases.gpu import experts, first_tokens, operators, steps
 from lpu.validate.cases.point import PublishedPoint
 from lpu.validate.cases.suite import Case, Suite
 from lpu.validate.cases.tsp import (
@@ -173,6 +173,7 @@ SUITES = {
     "gpu": operators.SUITE,
     "experts": experts.SUITE,
     "steps": steps.SUITE,
+    "ttft": first_tokens.SUITE,
     "served": served.SUITE,
     "afd": anchors.SUITE,
 }

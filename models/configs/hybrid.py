@@ -32,6 +32,12 @@ _LATER: dict[str, Any] = {
     "squared": False,
     "norm_groups": False,
     "shared_gate": False,
+    "score": "softmax",
+    "scale": 1.0,
+    "expert_groups": 1,
+    "expert_keep": 1,
+    "latent": 0,
+    "shared_ffn": 0,
 }
 """Fields that are younger than digests, and what they are where nothing is said."""
 
@@ -48,12 +54,14 @@ class HybridConfig(TransformerConfig):
     queries and keys. names: how the tensors of a checkpoint are called, by its model_type; factors: what its
     matrices are multiplied by when they are loaded, each as "k=0.5". step_norms: of Mamba-1, whether B, C and
     what time steps are made of have norms. A token takes `chosen` of `experts` experts of width `expert_ffn`
-    by a softmax, over the chosen alone if `renormalise`, and `shared` more that every token takes;
-    shared_gate: the one shared expert counts the sigmoid of a product of the input. rule: how
-    mixers renew their states; of the gated delta rule `states` is the lanes of a key, and each of `groups`
-    has a query and a key. attention_gate: whether heads of attention are times the sigmoid of gates.
-    squared: FFNs have no gate, but the square of relu of what goes up. norm_groups: a mixer's gated results
-    are normed group by group.
+    by a softmax, over the chosen alone if `renormalise`, or by sigmoid scores with a bias in the
+    `expert_keep` best of `expert_groups` groups, times `scale`, and `shared` more that every token takes;
+    latent: lanes that experts take and give, behind a projection and before one back, 0: the hidden ones;
+    beside such experts stands a squared FFN of `shared_ffn` for every token. shared_gate: the one shared
+    expert counts the sigmoid of a product of the input. rule: how mixers renew their states; of the gated
+    delta rule `states` is the lanes of a key, and each of `groups` has a query and a key. attention_gate:
+    whether heads of attention are times the sigmoid of gates. squared: FFNs and experts have no gate, but the
+    square of relu of what goes up. norm_groups: a mixer's gated results are normed group by group.
     """
 
     pattern: tuple[str, ...]
@@ -80,6 +88,12 @@ class HybridConfig(TransformerConfig):
     shared: int = 0
     renormalise: bool = True
     shared_gate: bool = False
+    score: Literal["softmax", "sigmoid"] = "softmax"
+    scale: float = 1.0
+    expert_groups: int = 1
+    expert_keep: int = 1
+    latent: int = 0
+    shared_ffn: int = 0
 
     def __post_init__(self) -> None:
         TransformerConfig.__post_init__(self)
@@ -143,6 +157,11 @@ class HybridConfig(TransformerConfig):
             )
         if self.expert_ffn < 1:
             raise ValueError(f"{self.name}: expert_ffn is {self.expert_ffn}, the least is 1.")
+        if bool(self.latent) != bool(self.shared_ffn) or (self.latent and (self.shared or not self.squared)):
+            raise ValueError(
+                f"{self.name}: latent is {self.latent} beside shared_ffn {self.shared_ffn} and {self.shared} "
+                "shared experts: squared experts of latents have an FFN beside them, others neither."
+            )
         if why := self.routing.refusal(self.experts):
             raise ValueError(f"{self.name}: {why}")
 
@@ -150,8 +169,20 @@ class HybridConfig(TransformerConfig):
     def routing(self) -> Routing:
         """How a router chooses."""
         return Routing(
-            chosen=self.chosen, renormalise=self.renormalise, shared=self.shared, gated=self.shared_gate
+            chosen=self.chosen,
+            renormalise=self.renormalise,
+            shared=self.shared,
+            gated=self.shared_gate,
+            score=self.score,
+            groups=self.expert_groups,
+            keep=self.expert_keep,
+            scale=self.scale,
         )
+
+    @property
+    def expert_activation(self) -> str:
+        """That of experts, by the name that the op knows."""
+        return "relu2" if self.squared else self.activation
 
     @property
     def both(self) -> int:
@@ -202,13 +233,11 @@ class HybridConfig(TransformerConfig):
         ffns = sum(FFN in word for word in self.pattern)
         attention = 2 * hidden * (q + kv) + 2 * self.head_dim * self.qk_norm
         attention += hidden * q * self.attention_gate
-        parts = self.mixers * mixer + self.attentions * attention
-        parts += (
-            ffns * (MATRICES_PER_FFN - self.squared) * hidden * self.ffn
-            + sum(map(len, self.pattern)) * hidden
-        )
-        each = MATRICES_PER_FFN * hidden * self.expert_ffn * (experts + self.shared)
-        router = hidden * (self.experts + self.shared_gate)
+        parts, matrices = self.mixers * mixer + self.attentions * attention, MATRICES_PER_FFN - self.squared
+        parts += ffns * matrices * hidden * self.ffn + sum(map(len, self.pattern)) * hidden
+        each = matrices * (self.latent or hidden) * self.expert_ffn * (experts + self.shared)
+        each += 2 * hidden * (self.latent + self.shared_ffn)
+        router = hidden * (self.experts + self.shared_gate) + self.experts * (self.score == "sigmoid")
         parts += sum(EXPERTS in word for word in self.pattern) * (each + router)
         return self.vocab * hidden * (1 if self.tied else 2) + parts + hidden
 

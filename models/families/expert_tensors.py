@@ -13,8 +13,8 @@ class ExpertNames:
 
     block: their module; router: its weights, bias: its bias, shared: the shared expert, shared_gate: the
     weights of its gate, all under the block; both: of shared ones, gates and then ups in one; matrices: gate,
-    up and down of an expert. every: of all experts, gate and up, and down, each in one tensor: [experts, out,
-    k], if turned [experts, k, out].
+    up and down of an expert, or up and down. every: of all experts, gate and up, and down, each in one
+    tensor: [experts, out, k], if turned [experts, k, out].
     """
 
     block: str = "mlp"
@@ -23,7 +23,7 @@ class ExpertNames:
     shared: str = "shared_experts"
     both: str = ""
     shared_gate: str = "shared_expert_gate.weight"
-    matrices: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")
+    matrices: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
     every: tuple[str, str] | None = None
     turned: bool = False
 
@@ -80,9 +80,9 @@ def with_experts(
 
 
 def stack(path: str, theirs: str, names: ExpertNames, counts: ExpertCounts) -> CheckpointTensor:
-    """Gate and up, or down where the path ends so, of all experts of a layer, shared ones behind."""
+    """Gate and up (or up alone), or down by its path, of all experts of a layer, shared ones behind."""
     down = path.endswith(".down")
-    matrices, width = names.matrices[2:] if down else names.matrices[:2], counts.width
+    matrices, width = names.matrices[-1:] if down else names.matrices[:-1], counts.width
     shape = (counts.hidden, width) if down else (width, counts.hidden)
     of_shared = (names.both,) if names.both and not down else matrices
     shared = tuple(f"{theirs}.{names.shared}.{name}.weight" for name in of_shared)

@@ -12,6 +12,7 @@ from jaxtyping import Float32, Int32
 from models.config import TransformerConfig
 from models.configs.experts import FAMILY, ExpertsConfig
 from models.contract import ops
+from models.contract.experts.slots import UNGATED
 from models.contract.vocabulary.experts import expert_starts
 from models.decoder import Decoder
 from models.families.experts_checkpoint import READERS, tensors
@@ -59,33 +60,50 @@ class Stack(nnx.Module):
 class Mixture(nnx.Module):
     """A router and the experts that it chooses from, with their norm and their residual.
 
-    width: of each expert. Shared ones stand behind those of the router.
+    width: of each expert. Shared ones stand behind those of the router. activation: None: the config's.
+    inside: lanes of what experts take and give, None: those of the residual.
     """
 
-    def __init__(self, config: TransformerConfig, experts: int, width: int, routing: Routing) -> None:
-        every = experts + routing.shared
+    def __init__(
+        self,
+        config: TransformerConfig,
+        experts: int,
+        width: int,
+        routing: Routing,
+        activation: str | None = None,
+        inside: int | None = None,
+    ) -> None:
+        every, lanes = experts + routing.shared, inside or config.hidden
         self.norm = Norm(config.hidden, config.eps)
         self.router = ExpertRouter(config.hidden, experts, routing)
-        self.gate_up = Stack(every, config.hidden, 2 * width)
-        self.down = Stack(every, width, config.hidden)
-        self.activation, self.width, self.taken = config.activation, width, routing.chosen + routing.shared
-        self.config = config
+        self.activation = activation or config.activation
+        self.gated = self.activation not in UNGATED
+        setattr(self, self._up, Stack(every, lanes, 2 * width if self.gated else width))
+        self.down = Stack(every, width, lanes)
+        self.width, self.taken, self.config = width, routing.chosen + routing.shared, config
+
+    @property
+    def _up(self) -> str:
+        """The stack of gate and up, or of up alone."""
+        return "gate_up" if self.gated else "up"
 
     def __call__(self, x: Float32[Array, "batch hidden"]) -> Float32[Array, "batch hidden"]:
         """One vector per row."""
         a = self.norm.deferred(x)
-        weights = self.router(a)
-        y = ops.experts(
+        return residual(self.config, x, self.summed(a, self.router(a)))
+
+    def summed(self, a: Normed, weights: Float32[Array, "batch every"]) -> Float32[Array, "batch lanes"]:
+        """The experts' results, each times its weight."""
+        return ops.experts(
             a.scaled,
             a.statistic,
             weights,
-            self.gate_up(),
+            getattr(self, self._up)(),
             self.down(),
             chosen=self.taken,
             activation=self.activation,
             starts=expert_starts(self.width),
         )
-        return residual(self.config, x, y)
 
 
 class MixtureLayer(Layer):

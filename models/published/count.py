@@ -147,7 +147,7 @@ def _mixer(c: Config, i: int) -> int:
     if kind == "falcon_h1":
         return _attention(c) + _state_space(c)
     if kind == "granitemoehybrid":
-        return _state_space(c) if i < c["block_counts"]["mamba"] else _attention(c)
+        return _state_space(c) if layer_kind(c, i) == "mamba" else _attention(c)
     if layer_kind(c, i) == "linear_attention":
         return _delta(c)
     return _latent(c) if "kv_lora_rank" in c else _attention(c, layer_kind(c, i))

@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool
 
+from compiler.errors import OptionError
 from compiler.graph.graph import Node
 from compiler.lower.context import Lowering
 from compiler.lower.layout import Lines, rank_of_part, spans_of
 from compiler.lower.ops.chains import tile_cut
-from compiler.program.instructions.experts import PAIRED, ExpertTileKernel, SlotsKernel, slots_needed
+from compiler.program.instructions.experts import ExpertTileKernel, SlotsKernel, slots_needed, strip
 from compiler.program.isa import F16_LANES, F32_LANES, TILE_ROWS, Op, ceil_div
 
 A, WEIGHTS = 0, 2  # operands of the op
@@ -66,8 +67,17 @@ def tables_of(low: Lowering, node: Node, k_tiles: int) -> list[Table]:
     kernel = SlotsKernel(experts=every, chosen=node.attributes["chosen"], slots=1)
     shared = _shared(low, node)
     shares = _shares(low, node, every, shared, k_tiles)
+    if low.slots and low.slots * shares < kernel.chosen - (shared if shares > 1 else 0):
+        raise OptionError(
+            "lower",
+            f"{node.path}: --experts with {low.slots} slots",
+            f"is less than the {kernel.chosen} experts that each row takes",
+            f"Give {kernel.chosen} or more.",
+        )
     if shares == 1:
-        return [_table(low, node, kernel, 0, ranks, MOST_SLOT_ROWS)]
+        return [
+            _table(low, node, replace(kernel, shared=shared if low.slots else 0), 0, ranks, MOST_SLOT_ROWS)
+        ]
     each, cuts = ranks // shares, np.arange(shares + 1) * (every - shared) // shares
     runs = [(int(cuts[i]), int(cuts[i + 1] - cuts[i]), i * each) for i in range(shares)]
     runs = [(every - shared, shared, ranks - each)] * (shared > 0) + runs
@@ -84,7 +94,7 @@ def reading(low: Lowering, node: Node) -> Bool[np.ndarray, " ranks"]:
     k_tiles = int(ceil_div(ceil_div(node.inputs[A].width, F16_LANES), TILE_ROWS // F16_LANES))
     shares = _shares(low, node, every, _shared(low, node), k_tiles)
     found, each = np.zeros(low.group.ranks, bool), low.group.ranks // shares
-    own = np.unique(owners(spans_of(starts[-1], PAIRED, starts), starts, each))
+    own = np.unique(owners(spans_of(starts[-1], strip(node.attributes["activation"]), starts), starts, each))
     found[(np.arange(shares)[:, None] * each + own).reshape(-1)] = True
     return found
 
@@ -116,14 +126,14 @@ def _shares(low: Lowering, node: Node, every: int, shared: int, k_tiles: int) ->
 
 def _words(low: Lowering, node: Node, every: int, shared: int, k_tiles: int, shares: int) -> int:
     """Words of the stacks on the fullest rank."""
-    starts, ranks = node.attributes["starts"], low.group.ranks
-    spans = spans_of(starts[-1], PAIRED, starts)
+    starts, ranks, wide = node.attributes["starts"], low.group.ranks, strip(node.attributes["activation"])
+    spans = spans_of(starts[-1], wide, starts)
     owner = owners(spans, starts, ranks // shares)
     own = -(-(every - shared) // shares) + shared
     gate_up = k_tiles * int(np.bincount(owner).max()) * own
     part = np.searchsorted(starts, spans[:, 0], side="right") - 1
     _, strips = np.unique(np.stack([part, owner]), axis=1, return_counts=True)
-    lines = np.bincount(np.unique(np.stack([part, owner]), axis=1)[0], ceil_div(strips * PAIRED, F16_LANES))
+    lines = np.bincount(np.unique(np.stack([part, owner]), axis=1)[0], ceil_div(strips * wide, F16_LANES))
     parts = len(starts) - 1
     spread = max(n for n in range(1, min(parts, ranks) + 1) if ranks % n == 0)
     tiles = int(ceil_div(lines.max(), TILE_ROWS // F16_LANES)) * -(-parts // spread)
@@ -139,6 +149,11 @@ def _table(low: Lowering, node: Node, kernel: SlotsKernel, rank: int, ranks: int
     weights, _ = low.lines(node.inputs[WEIGHTS], node)
     every, some = low.group.ranks, kernel.held
     count = slots_needed(kernel, low.batch)
+    if low.slots == 0:
+        count = some
+    elif low.slots is not None and kernel.first < kernel.experts - kernel.shared:
+        kernel = replace(kernel, bounded=low.slots < count)
+        count = min(low.slots, count)
     rows = min(most, low.chip.vxm_chains, count)
     cuts = np.arange(rows + 1) * count // rows
     first, n = cuts[:-1], np.diff(cuts)

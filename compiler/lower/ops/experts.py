@@ -1,8 +1,9 @@
 """Lowering of experts: each is cut over ranks of the group, a slot is one that the rows chose.
 
-Gate and up of a slot lie in pairs of 40 columns in one line; each rank has those columns of the hidden vector
-whose rows of the down projection it multiplies. All slots add into the same sums. Where slices of all ranks
-are too thin, gate and up of an expert are cut over a share of them: `compiler.lower.ops.expert_tables`.
+Gate and up of a slot lie in pairs of 40 columns in one line, up without a gate in 80; each rank has those
+columns of the hidden vector whose rows of the down projection it multiplies. All slots add into the same
+sums. Where slices of all ranks are too thin, gate and up of an expert are cut over a share of them:
+`compiler.lower.ops.expert_tables`.
 """
 
 import numpy as np
@@ -14,12 +15,12 @@ from compiler.lower.context import Lowering
 from compiler.lower.layout import Lines, spans_of
 from compiler.lower.ops.chains import column_tiles, drain_kernels, emptied_by, turns
 from compiler.lower.ops.dealt import RowTiles, Way, row_tiles
-from compiler.lower.ops.expert_biases import biases_of
+from compiler.lower.ops.expert_biases import BIASES, biases_of
 from compiler.lower.ops.expert_tables import MOST_OF_SRAM, Table, owners, reading, tables_of
 from compiler.lower.ops.parted import lower_dealt
 from compiler.lower.rows import tag
 from compiler.lower.rule import LoweringRule
-from compiler.program.instructions.experts import PAIRED, WeightedGluKernel
+from compiler.program.instructions.experts import WeightedGluKernel
 from compiler.program.isa import F16_LANES, F32_LANES, PAIRS, STACK, TILE_ROWS, Op, ceil_div
 from compiler.program.ranges import ramp
 from models.contract.experts.slots import slots_of
@@ -30,7 +31,10 @@ A, STATISTIC, WEIGHTS, GATE_UP, GATE_UP_SCALE, DOWN, DOWN_SCALE = range(7)  # th
 def lower_experts(low: Lowering, node: Node) -> None:
     """Slots, gate and up of each, the weighted activation, and one sum over the down projections of all."""
     source, _ = low.lines(node.inputs[A], node)
-    if source.dtype != "f16" or not source.held[: low.group.ranks][reading(low, node)].all():
+    readers = reading(low, node)
+    if source.dtype == "f16":
+        low.gather(source, np.repeat(readers[:, None], source.lines, axis=1))
+    if source.dtype != "f16" or not source.held[: low.group.ranks][readers].all():
         raise CompileError(
             "lower",
             f"{node.path}: experts ({node.source})",
@@ -50,13 +54,15 @@ def lower_experts(low: Lowering, node: Node) -> None:
 
 def _hidden(low: Lowering, node: Node, source: Lines, table: Table, starts: tuple[int, ...]) -> list[Lines]:
     """The weighted activations of each slot, where the rows of the down projection are that meet them."""
-    width = starts[-1]
-    spans = spans_of(width, PAIRED, starts)
+    width, counted = starts[-1], table.count if len(node.inputs) > BIASES else 0
+    kernel = WeightedGluKernel(activation=node.attributes["activation"], biases=counted)
+    spans = spans_of(width, kernel.columns, starts)
     owner = table.rank + owners(spans, starts, table.ranks)
     part = np.searchsorted(starts, spans[:, 0], side="right") - 1
-    lane = np.arange(PAIRED)
+    lane = np.arange(kernel.columns)
     gate = np.where(lane < spans[:, 1:], spans[:, :1] + lane, -1)
-    both = np.concatenate([gate, np.where(gate < 0, -1, gate + width)], axis=1).reshape(-1)
+    ways = range(F32_LANES // kernel.columns)  # the gate and up, or up
+    both = np.concatenate([np.where(gate < 0, -1, gate + width * way) for way in ways], axis=1).reshape(-1)
     planes = low.chip.planes
     if table.ranks == low.group.ranks:
         # By the slots of a decode step, so that a chunk finds the same tiles.
@@ -65,7 +71,7 @@ def _hidden(low: Lowering, node: Node, source: Lines, table: Table, starts: tupl
     first, count = column_tiles(low, owner, planes)
     run = np.flatnonzero((np.diff(owner, prepend=-1) != 0) | (np.diff(part, prepend=-1) != 0))
     size = np.diff(np.append(run, len(owner)))  # f32 lines of each run of one part on one rank
-    halves = ceil_div(size * PAIRED, F16_LANES)
+    halves = ceil_div(size * kernel.columns, F16_LANES)
     begin = np.cumsum(halves) - halves
     columns = np.full((int(halves.sum()), F16_LANES), -1)
     for at, lines, half in zip(run, size, begin, strict=True):
@@ -73,8 +79,7 @@ def _hidden(low: Lowering, node: Node, source: Lines, table: Table, starts: tupl
         columns[half:].reshape(-1)[: len(real)] = real
     sums = _gate_up(low, node, source, table, (owner, both, first, count))
     biases = biases_of(low, node, (table.first, table.count), owner, both, run)
-    counted = table.count if biases else 0
-    glu = low.kernels.index(WeightedGluKernel(activation=node.attributes["activation"], biases=counted))
+    glu = low.kernels.index(kernel)
     out: list[Lines] = []
     for slot, value in enumerate(sums):
         hidden = low.value(

@@ -4,6 +4,7 @@ A slot is an expert that a step computes. Its line holds, for every row, how muc
 most rows), and the expert's number, which chooses the tile of a stack. No cycle depends on either.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -34,6 +35,7 @@ from compiler.program.isa import (
 )
 
 PAIRED = F32_LANES // 2  # gate columns in a line, beside as many of up
+UNGATED = "relu2"  # the activation of experts whose lines hold columns of up alone
 HALF_TILE_WORDS = 2 * F32_LANES  # of a tile of fp16 weights, 80 columns wide
 
 
@@ -110,17 +112,19 @@ class SlotsKernel(Kernel):
     """Slots for the experts that any row chose, `chosen` each at most; with a slot for each, its own.
 
     first, some: slots are for so many experts of all `experts`, from the first on; 0: for all of them.
-    shared: the last experts, which every row takes and which are among the `chosen`.
+    shared: the last experts, which every row takes and which are among the `chosen`. bounded: rows can choose
+    more experts than there are slots; those of the highest numbers are then left out, and counted.
     """
 
     family: ClassVar[str] = "slots"
-    later: ClassVar[tuple[str, ...]] = ("first", "some", "shared")
+    later: ClassVar[tuple[str, ...]] = ("first", "some", "shared", "bounded")
     experts: Count
     chosen: Count
     slots: Count
     first: int = 0
     some: int = 0
     shared: int = 0
+    bounded: bool = False
 
     @property
     def held(self) -> int:
@@ -130,15 +134,25 @@ class SlotsKernel(Kernel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightedGluKernel(Kernel):
-    """The activation of the gate, times up, times the weight of the slot.
+    """The activation of the gate, times up, times the weight of the slot; of `relu2` there is no gate.
 
     biases: of how many experts a bias lies beside each line, of which the slot's is added; 0: of none.
     """
 
     family: ClassVar[str] = "wglu"
     later: ClassVar[tuple[str, ...]] = ("biases",)
-    activation: Literal["silu", "gelu", "gelu_erf", "swiglu_oai", "silu_weighed"]
+    activation: Literal["silu", "gelu", "gelu_erf", "swiglu_oai", "silu_weighed", "relu2"]
     biases: Some = 0
+
+    @property
+    def columns(self) -> int:
+        """Columns of an expert in a line: of the gate, beside as many of up, or of up alone."""
+        return strip(self.activation)
+
+
+def strip(activation: str) -> int:
+    """Columns of an expert in a line of 80."""
+    return F32_LANES if activation == UNGATED else PAIRED
 
 
 def _k_lines(n: Lines, k: ExpertTileKernel | HalfKernel) -> Lines:
@@ -168,6 +182,12 @@ def slots_needed(k: SlotsKernel, rows: int) -> int:
     return min(k.held, rows * (k.chosen - k.shared) + shared)
 
 
+def bound_of(kernels: Iterable[Kernel]) -> str:
+    """For which inputs a program with slots that may not suffice holds, in words; empty if they suffice."""
+    few = [one.slots for one in kernels if isinstance(one, SlotsKernel) and one.bounded]
+    return f"whose rows choose at most {min(few)} experts of a table" if few else ""
+
+
 def expert_lines(n: Lines, k: RankKernel | ShareKernel | SlotsKernel) -> Lines:
     """Lines of a number for each expert."""
     return ceil_div(k.experts, F32_LANES)
@@ -193,8 +213,8 @@ def _is_biased(k: WeightedGluKernel) -> bool:
     return k.biases > 0
 
 
-def _paired(n: Lines, k: Kernel) -> Lines:
-    return ceil_div(n * PAIRED, F16_LANES)
+def _weighed_lines(n: Lines, k: WeightedGluKernel) -> Lines:
+    return ceil_div(n * k.columns, F16_LANES)
 
 
 INSTRUCTIONS = (
@@ -267,7 +287,7 @@ INSTRUCTIONS = (
             Operand("src2", TRANSIENT, one, Holds.SLOT),
             Operand("src3", WEIGHTS, _bias_words, GAIN, present=_is_biased),
         ),
-        write=Operand("dst", TRANSIENT, _paired, Holds.F16),
+        write=Operand("dst", TRANSIENT, _weighed_lines, Holds.F16),
         ordered=True,
     ),
 )

@@ -36,6 +36,10 @@ class Draft(Mode):
 
         return Drafting(drafts=self.drafts, acceptance=self.acceptance)
 
+    def words(self) -> str:
+        """With the small model, and what is assumed of it."""
+        return f"draft by {self.drafter}, {self.drafts} a round, acceptance {self.acceptance:g} (assumed)"
+
     def check(self, request: "Request", *, run: bool) -> None:
         """Raise OptionError for options that are wrong, or if there is no drafter."""
         self.drafting()

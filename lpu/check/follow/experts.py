@@ -48,6 +48,10 @@ def wrong_slots(kernel: Any, rows: int) -> str:
         of = f"{kernel.experts}, the last {kernel.shared} of them shared"
         return f"its kernel is for experts {first} .. {end - 1} of {of}"
     needed = min(kernel.held, rows * (kernel.chosen - kernel.shared) + max(end - max(first, routed), 0))
+    if kernel.bounded and kernel.slots < needed:
+        return ""
+    if kernel.bounded:
+        return f"its kernel says that slots may not suffice, has {kernel.slots}, {needed} are enough"
     if kernel.slots < needed or kernel.slots > kernel.held:
         return f"its kernel has {kernel.slots} slots, {rows} rows can choose {needed} of {kernel.held}"
     return ""

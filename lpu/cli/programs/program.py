@@ -10,6 +10,7 @@ from compiler.options import Check, CompileOptions, Option, Prove
 from lpu.cli.options import (
     Model,
     ModelOptions,
+    Popularity,
     Prefill,
     ProgramFolder,
     RackOptions,
@@ -48,6 +49,7 @@ class Making:
             metavar="DIR",
         ),
     ] = None
+    popularity: Popularity = "uniform"
     check: Check = True
     prove: Prove = None
 
@@ -74,8 +76,11 @@ def compile_(
     from lpu.report.occupancy import occupancy
     from lpu.report.program import prefill_body, prefill_facts, program_body, program_facts
     from lpu.report.throughput import throughput
+    from lpu.routing.popularity import popularity_of
+    from lpu.routing.worst_case import routing
 
     terminal, output, prefill = TERMINAL.get(), making.output, making.prefill
+    popularity = popularity_of(making.popularity)
     rack = on.named()
     if making.dump_dir is not None and (options.objective == "pareto" or making.sweep):
         raise FileError("dump-dir: is for one program, several are compiled. Leave out --dump-dir.")
@@ -108,6 +113,8 @@ def compile_(
     used = [occupancy(made.program, bucket) for bucket in made.model.contexts]
     for one in used:
         terminal.say(str(one))
+    if (routed := routing(made.program, popularity)) is not None:
+        terminal.say(str(routed))
     for rate in throughput(made.program):
         terminal.say(str(rate))
     for bucket, report in made.reports.items():
@@ -126,6 +133,7 @@ def compile_(
             "proved": not isinstance(made.proof, str),
             "folder": output,
             "occupancy": [one.to_json() for one in used],
+            "routing": routed and routed.to_json(),
             "prefill": prefill_body(made.prefill) if made.prefill else None,
             "throughput": [one.to_json() for one in throughput(made.program)],
         }
@@ -211,6 +219,7 @@ class PageOptions:
     context: Annotated[
         int | None, Option("--context", "Context bucket of the page.", shown="the longest")
     ] = None
+    popularity: Popularity = "uniform"
     check: Annotated[bool, Option("--check/--no-check", "Check the program, for the page to say so.")] = True
     again: Annotated[
         bool | None,
@@ -246,9 +255,9 @@ def report(program: ProgramFolder, page: PageOptions) -> None:
         terminal.say(str(made))
         terminal.result(made.to_json())
         return
-    found = api.report(program)
+    found = api.report(program, popularity=page.popularity)
     terminal.facts(found.facts)
-    for one in (*found.occupancy, *found.throughput, *found.energy):
+    for one in found.parts:
         terminal.say(str(one))
     body = found.to_json()
     if page.again is not None:

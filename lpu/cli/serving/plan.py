@@ -15,6 +15,7 @@ HEADERS = (
     "LPUs",
     "users",
     "GPUs",
+    "mode",
     "objective",
     "batch",
     "TTFT",
@@ -23,7 +24,7 @@ HEADERS = (
     "busy",
     "J/token",
 )
-REFUSED = ("racks", "LPUs", "GPUs", "objective", "batch", "why not")
+REFUSED = ("racks", "LPUs", "GPUs", "mode", "objective", "batch", "why not")
 MOST = 12  # rows of each table in text
 
 
@@ -36,6 +37,7 @@ def plan(
 
     Examples:
       lpu plan llama-3.1-70b --rate 10 --isl 4000 --osl 300 --ttft 1000 --tpot 5
+      lpu plan llama-3.1-70b --rate 1 --isl 500 --osl 50 --ttft 500 --tpot 30 --modes pd,afd --batches 1,8
     """
     from lpu.plan.plan import plan as planned
 
@@ -78,6 +80,7 @@ def _row(one: Judged) -> list[str]:
         str(chosen.chips),
         str(chosen.users),
         chosen.beside(),
+        chosen.mode,
         chosen.objective,
         str(chosen.batch),
         f"{(one.ttft or 0) * ms:,.1f} ms",
@@ -91,7 +94,8 @@ def _row(one: Judged) -> list[str]:
 def _refused(one: Judged) -> list[str]:
     chosen = one.configuration
     lpus = str(chosen.chips) if chosen.chips else "-"
-    return [f"{chosen.racks:.3f}", lpus, chosen.beside(), chosen.objective, str(chosen.batch), one.reason]
+    machine = [f"{chosen.racks:.3f}", lpus, chosen.beside(), chosen.mode]
+    return [*machine, chosen.objective, str(chosen.batch), one.reason]
 
 
 VERBS = (plan,)

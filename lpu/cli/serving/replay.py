@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from compiler.options import Check, CompileOptions, Option
+from lpu.cli.afd import ByMode
 from lpu.cli.options import ModelOptions, RackOptions, model_names
 from lpu.cli.terminal import TERMINAL, progress
 from lpu.cli.verb import Given, Only, options_of
@@ -33,6 +34,7 @@ def replay(
     model: Annotated[
         str, Option("MODEL|PROGRAM", "A MODEL to compile for it, or a program folder.", names=model_names)
     ],
+    mode: ByMode,
     gpus: TrafficGpus,
     options: Served,
     changes: Annotated[ModelOptions, Only(("batch", "context", "kv", "weights", "trust"))],
@@ -46,6 +48,7 @@ def replay(
       lpu replay trace.jsonl llama-3.1-70b --gpus 8 --ttft-ms 1000
       lpu replay requests.yaml program --seeds 5 --jobs 2 -o out
       lpu replay trace.jsonl program --ttft-ms 1000 --html replay.html
+      lpu replay requests.yaml llama-3.1-70b --mode draft --drafter llama-3.1-8b --gpus 8 --batch 16
     """
     from lpu import api
     from lpu.cli.run import is_program
@@ -69,6 +72,7 @@ def replay(
             rack=on.named(),
             options=options,
             asked=asked,
+            mode=mode,
             check=on.check,
             progress=bar,
             **changes.given(),

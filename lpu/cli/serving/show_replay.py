@@ -16,6 +16,6 @@ def show_replay(report: ReplayReport, terminal: Terminal) -> None:
     terminal.facts(
         [
             ("assumed", ", ".join(report.assumptions.get("assumed", []))),
-            ("label", f"{report.label}; TPOT is exact for the stated machine, TTFT {report.basis}"),
+            ("label", f"{report.label}; {report.kinds}"),
         ]
     )

@@ -16,6 +16,7 @@ from models.configs.experts import ExpertsConfig
 from models.routing import Routing
 
 STRIP, MOST_PARTS = 32, 8  # docs/experts.md
+UNGATED = "relu2"  # the activation of experts of two matrices
 LOGITS, ROUTE, GLUS = "logits", "route", "expert_glus"
 GATED = "gated"  # behind the attributes of a route whose last logit is the gate of its shared expert
 
@@ -49,9 +50,17 @@ class Sizes(NamedTuple):
 
 
 def mixture(
-    terms: Terms, out: ModelTerms, block: str, a: tuple[int, int], sizes: Sizes, chosen: tuple[Any, ...]
+    terms: Terms,
+    out: ModelTerms,
+    block: str,
+    a: tuple[int, int],
+    sizes: Sizes,
+    chosen: tuple[Any, ...],
+    latent: int = -1,
 ) -> int:
     """Experts and their router. a: scaled vector and statistic; chosen: attributes of the route.
+
+    latent: the vector that experts take instead, of which theirs are as many lanes.
 
     A router whose attributes name groups goes by sigmoid scores and has a bias.
     """
@@ -66,12 +75,11 @@ def mixture(
     bias = tensor("router.bias", experts) if scored else -1
     weights = route(terms, logits(terms, matmul16(terms, vector, halves), statistic, powers), chosen, bias)
     every = experts + shared(chosen)
-    gate_up = (
-        tensor("gate_up.codes", every, hidden, 2 * width),
-        tensor("gate_up.exponent", 2 * width),
-    )
-    down = tensor("down.codes", every, width, hidden), tensor("down.exponent", hidden)
-    inner = glus(terms, (vector, *gate_up, statistic, weights), activation)
+    inside = hidden if latent < 0 else terms.width(latent)
+    name, wide = ("up", width) if activation == UNGATED else ("gate_up", 2 * width)
+    gate_up = tensor(f"{name}.codes", every, inside, wide), tensor(f"{name}.exponent", wide)
+    down = tensor("down.codes", every, width, inside), tensor("down.exponent", inside)
+    inner = glus(terms, (vector if latent < 0 else latent, *gate_up, statistic, weights), activation)
     made = terms.matmul(inner, *down, -1, parts_of(width))
     for term, what in ((weights, "router"), (inner, "gate and up"), (made, "experts")):
         out.places[term] = f"{block}, {what}"
@@ -124,9 +132,10 @@ def shared(attributes: tuple[Any, ...]) -> int:
 def glus(terms: Terms, operands: tuple[int, ...], activation: str) -> int:
     """The weighted activations of all experts together.
 
-    operands: vector, gate and up as codes and scales, statistic, weights; the biases of gate and up, if any.
+    operands: vector, gate and up (or up alone) as codes and scales, statistic, weights; their biases, if any.
     """
-    return terms.make(GLUS, operands, (activation,), (terms.width(operands[1]) // 2,))
+    width = terms.width(operands[1]) // (1 if activation == UNGATED else 2)
+    return terms.make(GLUS, operands, (activation,), (width,))
 
 
 def parts_of(width: int) -> tuple[int, ...]:

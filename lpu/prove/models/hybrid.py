@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from lpu.prove.models.experts import Sizes, chosen_of, mixture
-from lpu.prove.models.llama import LlamaReading
+from lpu.prove.models.llama import STRIP, LlamaReading, contract_parts
 from lpu.prove.models.record import ModelTerms
 from lpu.prove.refused import RefusedError
 from lpu.prove.terms import Terms
@@ -54,10 +54,7 @@ class _HybridReading(LlamaReading):
         elif part == FFN:
             made = self._ffn(out, block, *a)
         elif part == EXPERTS:
-            config = self._numbers
-            chosen = chosen_of(config.routing)
-            sizes = Sizes(config.hidden, config.experts, config.expert_ffn, config.activation)
-            made = mixture(terms, out, block, a, sizes, chosen)
+            made = self._experts(out, block, a)
         else:
             made = self._attended(out, block, *a, angles)
         if part == BOTH:
@@ -65,6 +62,29 @@ class _HybridReading(LlamaReading):
         made = terms.add(x, made)
         out.places[made] = block
         return made
+
+    def _experts(self, out: ModelTerms, block: str, a: tuple[int, int]) -> int:
+        """Experts of the input; or of latents of it, which wait for the statistic too, and an FFN beside."""
+        config, terms = self._numbers, self.terms
+        sizes = Sizes(config.hidden, config.experts, config.expert_ffn, config.expert_activation)
+        chosen = chosen_of(config.routing)
+        if not config.latent:
+            return mixture(terms, out, block, a, sizes, chosen)
+
+        def product(
+            name: str, value: int, columns: int, statistic: int = -1, starts: tuple[int, ...] = ()
+        ) -> int:
+            return self._linear(
+                out, f"{block}.{name}", value, statistic, columns, biased=False, starts=starts
+            )
+
+        latent = terms.rounded(product("into", a[0], config.latent), 16)
+        made = mixture(terms, out, block, a, sizes, chosen, latent)
+        made = product("out", terms.rounded(made, 16), config.hidden)
+        up = product("shared_up", a[0], config.shared_ffn, a[1])
+        starts = contract_parts(config.shared_ffn, STRIP if config.shared_ffn % STRIP == 0 else 1)
+        down = product("shared_down", terms.glu(up, up, "relu"), config.hidden, -1, starts)
+        return terms.add(down, made)
 
     def _ffn(self, out: ModelTerms, block: str, value: int, statistic: int = -1) -> int:
         """Where FFNs have no gate: what goes up times its relu, then down."""

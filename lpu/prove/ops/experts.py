@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from compiler.program.instructions.experts import PAIRED
+from compiler.program.instructions.experts import strip
 from compiler.program.isa import (
     F16_LANES,
     F32_LANES,
@@ -149,6 +149,7 @@ def _slots(known: Known, row: RowOperands) -> tuple[Any, ...]:
     always = max(first + count - max(first, routed), 0) if k.shared else 0
     need(k.shared in (0, width - routed), f"has {k.shared} shared experts, its router {width - routed}")
     needed = min(count, known.manifest.rows * (k.chosen - k.shared) + always)
+    needed = 1 if k.bounded else needed  # then the verdict is for inputs whose rows choose no more experts
     need(needed <= k.slots <= count, f"has {k.slots} slots, the rows can choose {needed} of {count} experts")
     need(row.src3 >= 0 and row.src3 + row.n <= k.slots, f"makes slots {row.src3} .. of {k.slots}")
     return tuple(ExpertSlot(Holds.SLOT, route, row.src3 + i, k.slots, first, count) for i in range(row.n))
@@ -228,7 +229,7 @@ def _of_slot(known: Known, row: RowOperands, products: list[Any]) -> tuple[Any, 
 
 
 def _wglu(known: Known, row: RowOperands) -> tuple[Any, ...]:
-    """Gate lanes beside the same lanes of up, of the slot by which they are weighted; 0 stays 0."""
+    """Gate lanes beside the same lanes of up, or those alone, of the slot that weighs them; 0 stays 0."""
     value, lanes = vectors(known, row.src, Holds.F32, "its operand")
     of_kind(row.src2, Holds.SLOT, "its slot")
     (slot,) = row.src2
@@ -242,13 +243,16 @@ def _wglu(known: Known, row: RowOperands) -> tuple[Any, ...]:
         need(operands[4] == slot.value, "its slot is of another router's choice")
     else:
         need(slot.slots == slot.some, "a fixed expert is weighted by a chosen one")
-    width = shape[0] // 2
+    wide = strip(row.kernel.activation)
+    ways = F32_LANES // wide  # the gate and up, or up alone
+    width = shape[0] // ways
     biases = _biases(known, row, lanes, shape[0])
     gates: list[int] = []
     for one in lanes:
         columns = known.lanes.all[one]
-        gate, up = columns[:PAIRED], columns[PAIRED:]
-        beside = bool(((gate < width) & (up == (gate + width) * (gate >= 0) - (gate < 0))).all())
+        gate, up = columns[:wide], columns[-wide:]
+        beside = bool((up == (gate + (ways - 1) * width) * (gate >= 0) - (gate < 0)).all())
+        beside &= bool((gate < width).all())
         need(beside, "lanes of the gate lie beside other lanes of up")
         gates.append(known.lanes.number(gate))
     how = (row.kernel.activation, slot.slot, *table)

@@ -10,14 +10,13 @@ from jax import Array
 from jaxtyping import Int
 
 from compiler.program.instructions.experts import (
-    PAIRED,
     HalfKernel,
     RankKernel,
     ShareKernel,
     SlotsKernel,
     WeightedGluKernel,
 )
-from compiler.program.isa import F32_LANES, TILE_ROWS, Op, ceil_div
+from compiler.program.isa import F16_LANES, F32_LANES, TILE_ROWS, Op, ceil_div
 from lpu.run.ops.items import Executed, Items, Reads, Result, Rows, Static
 from lpu.run.pools import Env, Pool, Pools, lines_of, take, values_of
 from models.contract import dot16
@@ -28,7 +27,6 @@ from models.contract.formats import F32, add32, rn32
 from models.contract.vocabulary.route import gated, logits_of, with_shared
 
 Table = Int[Array, "items width"]
-_GLU_LINES = 4  # f32 lines of 40 gate columns each that make an fp16 line
 
 
 def _mm16(at: Reads, rows: Rows, s: Static[HalfKernel]) -> Items:
@@ -105,25 +103,41 @@ def _slots(at: Reads, rows: Rows, s: Static[SlotsKernel]) -> Items:
 
 
 def slots(s: Static[SlotsKernel], env: Env, pools: Pools, t: Table) -> Pools:
-    """Of each slot, for every row, how much its expert counts, and its number among those of the table."""
+    """Of each slot, for every row, how much its expert counts, and its number among those of the table.
+
+    Where slots may not suffice, lane 2 says how many experts that some row chose have none, and lane 3 how
+    many of them the row itself chose.
+    """
     first, weights = s.kernel.first, values_of(take(pools.f32, t[:, :-1]))
     weights = weights[..., first : first + s.kernel.held]
 
     def one(weights: Array, first: Array) -> Array:
-        found = table(weights, s.kernel.slots)
+        found = table(weights, s.kernel.slots, s.kernel.shared if s.kernel.bounded else 0)
         which = first + jnp.arange(s.n)
         ids = jnp.broadcast_to(found.ids[which].astype(F32), (weights.shape[0], s.n))
-        both = jnp.stack([found.weights[:, which], ids], axis=-1)
-        return jnp.moveaxis(jnp.pad(both, ((0, 0), (0, 0), (0, F32_LANES - 2))), 1, 0)
+        said = [found.weights[:, which], ids]
+        if s.kernel.bounded:
+            chosen = weights != 0
+            without = jnp.maximum(jnp.any(chosen, axis=0).sum() - s.kernel.slots, 0)
+            own = chosen.sum(axis=1) - (found.weights != 0).sum(axis=1)
+            said += [jnp.broadcast_to(one.astype(F32), ids.shape) for one in (without, own[:, None])]
+        lanes = jnp.stack(said, axis=-1)
+        return jnp.moveaxis(jnp.pad(lanes, ((0, 0), (0, 0), (0, F32_LANES - len(said)))), 1, 0)
 
     made = jax.vmap(one)(weights, t[:, -1])
     return Pools(f32=made.reshape(-1, *made.shape[2:]))
 
 
+def _lines_of(k: WeightedGluKernel) -> int:
+    """The f32 lines that make an fp16 line."""
+    return F16_LANES // k.columns
+
+
 def _wglu(at: Reads, rows: Rows, s: Static[WeightedGluKernel]) -> Items:
-    row, j = at.spread(rows, _GLU_LINES)
-    lines = [at.line(0, row, _GLU_LINES * j + i) for i in range(_GLU_LINES)]
-    word = s.kernel.biases * (_GLU_LINES * j[:, None]) + np.arange(_GLU_LINES * s.kernel.biases)
+    some = _lines_of(s.kernel)
+    row, j = at.spread(rows, some)
+    lines = [at.line(0, row, some * j + i) for i in range(some)]
+    word = s.kernel.biases * (some * j[:, None]) + np.arange(some * s.kernel.biases)
     biases = [at.entry(row[:, None], word)] if s.kernel.biases else []
     out = (Result(Pool.F16, 1, at.flow.result[row] + j),)
     read = [*lines, at.line(1, row, 0)]
@@ -132,15 +146,16 @@ def _wglu(at: Reads, rows: Rows, s: Static[WeightedGluKernel]) -> Items:
 
 def wglu(k: WeightedGluKernel, env: Env, pools: Pools, t: Table) -> Pools:
     """The activation of the gate times up, with the biases of the slot's expert, times the slot's weight."""
-    x = take(pools.f32, t[:, :_GLU_LINES])  # [items 4 batch 80]
-    slot = take(pools.f32, t[:, _GLU_LINES])  # [items batch 80]
+    some = _lines_of(k)
+    x = take(pools.f32, t[:, :some])  # [items lines batch 80]
+    slot = take(pools.f32, t[:, some])  # [items batch 80]
     weight = slot[..., :1]
     if k.biases:
-        entries = t[:, _GLU_LINES + 1 :].reshape(len(t), _GLU_LINES, k.biases)
+        entries = t[:, some + 1 :].reshape(len(t), some, k.biases)
         expert = slot[:, :1, 1].astype(jnp.int32)[:, None]  # of all rows the same
-        own = jnp.take_along_axis(entries, jnp.broadcast_to(expert, (len(t), _GLU_LINES, 1)), axis=2)
+        own = jnp.take_along_axis(entries, jnp.broadcast_to(expert, (len(t), some, 1)), axis=2)
         x = add32(x, jnp.broadcast_to(take(env.image.gains, own), x.shape))
-    gate, up = values_of(x[..., :PAIRED]), values_of(x[..., PAIRED:])
+    gate, up = values_of(x[..., : k.columns]), values_of(x[..., -k.columns :])
     return Pools(f16=weighted_glu(gate, up, weight, k.activation))
 
 

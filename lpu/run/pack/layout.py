@@ -63,6 +63,7 @@ class StepTables(NamedTuple):
     Of each step: its kind, where its items begin in `table`, its first row in each pool. logits, token: pool
     rows of the result. Of each KV store: pool rows of the lines that a region appends to keys and to values,
     and (stripe, stripes, run) that it is `dealt`. Of each store of states: the first pool row of each line.
+    slots: the pool row of a slot of each table that may not suffice.
     """
 
     kind: Int32[np.ndarray, " steps"]
@@ -75,12 +76,14 @@ class StepTables(NamedTuple):
     values: tuple[Int32[np.ndarray, "regions lines"], ...]
     dealt: tuple[Int32[np.ndarray, "regions 3"], ...]
     states: tuple[Int32[np.ndarray, " lines"], ...] = ()
+    slots: Int32[np.ndarray, " tables"] = np.zeros(0, np.int32)
 
 
 class Packed(NamedTuple):
     """The executor's program and what it counts: items per kernel after merging equal ones, steps, levels.
 
     where: the pool row of every written line. made: what leaves each fp16 row.
+    counting: the row of the program that makes each of the tables' `slots`.
     """
 
     layout: StepLayout
@@ -88,6 +91,7 @@ class Packed(NamedTuple):
     counts: dict[str, int]
     where: Int[np.ndarray, " lines"]
     made: Made
+    counting: Int[np.ndarray, " tables"]
 
 
 class Carried(NamedTuple):

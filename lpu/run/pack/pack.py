@@ -22,6 +22,7 @@ from lpu.run.ops.dense import DENSE_ROWS, dense_products
 from lpu.run.ops.items import Items, kept_line
 from lpu.run.ops.matmul import TILE_BATCH, Products, chooses_experts, products
 from lpu.run.ops.registry import items
+from lpu.run.overflow import counting_rows
 from lpu.run.pack.batches import PRODUCTS, ItemGroup, PackedSteps, kinds_of, steps_of
 from lpu.run.pack.layout import NOTHING, Carried, Counts, Packed, StepLayout, StepTables, rounded_up
 from lpu.run.pools import Pool
@@ -161,6 +162,7 @@ def pack(flow: Dataflow, plan: ImagePlan, stores: Mapping[int, int], carried: Ca
         counts,
         packer.where,
         packer.left(),
+        counting_rows(flow),
     )
 
 
@@ -201,6 +203,7 @@ def _tables(
             where[kept_line(np.arange(one.lines.start, one.lines.stop))].astype(np.int32)
             for one in state_classes(flow)
         ),
+        slots=where[flow.result[counting_rows(flow)]].astype(np.int32),
     )
 
 

@@ -26,6 +26,7 @@ from lpu.run.fill import shape_of
 from lpu.run.image import Image, ImagePlan, Slot, Weights, plan_image
 from lpu.run.kv import KV, heads_of, in_region, in_stripe, kv_stores
 from lpu.run.machine import Linked, Machine, linked, prepare
+from lpu.run.overflow import Overflow, require_enough
 from lpu.run.pack.layout import Carried, Counts, StepLayout, StepTables
 from lpu.run.pack.pack import logits_rows, pack
 from lpu.run.pools import Env, Pool, Pools
@@ -87,7 +88,7 @@ class StreamedMachine:
         program: Program,
         progress: Progress | None,
     ) -> None:
-        self.clips, vocab = Clips(program), program.manifest.vocab
+        self.clips, self.overflow, vocab = Clips(program), Overflow(program), program.manifest.vocab
         self.weights, self.entries, self.outputs, self.vocab = weights, entries, outputs, vocab
         self.batch = next(iter(entries.values()))[0].layout.batch
         self._kv, self._feed, self._progress, self._steps = kv, Feed(plans), progress, 0
@@ -213,6 +214,7 @@ def stream(
     Raises LinkError for a program that breaks its schedule, MachineError for one that cannot be streamed or
     whose largest call does not fit the host's memory.
     """
+    require_enough(program, "streaming")
     formats.guard()
     loads, slots, flows, _ = ready or linked(program)
     homes = {context: np.full(len(flow.lines.row), -1, np.int64) for context, flow in flows.items()}

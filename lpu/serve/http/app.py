@@ -197,7 +197,7 @@ class Desk:
         self, request: Request, data: bytes, wish: Wish, stream: StreamOptions | None
     ) -> Response:
         stated = stated_in(request.headers, data)
-        sitting = self.service.begin(wish.make, wish.count, stated)
+        sitting = self.service.begin(wish.make, wish.count, stated, wish.priority)
         self.service.meters.request(sum(map(len, wish.prompts)), wish.n)
         reply = Reply(self.service, wish, sitting)
         headers = (

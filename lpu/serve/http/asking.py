@@ -23,7 +23,10 @@ Headers = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What a request asks for: prompts, and n sequences for each. leads: texts that are echoed."""
+    """What a request asks for: prompts, and n sequences for each. leads: texts that are echoed.
+
+    priority: the lower, the sooner it has a slot.
+    """
 
     prompts: tuple[tuple[int, ...], ...]
     n: int
@@ -31,6 +34,7 @@ class Wish:
     leads: tuple[str, ...] = ()
     chat: bool = False
     stops: tuple[str, ...] = field(default=())
+    priority: int = 0
 
     @property
     def count(self) -> int:
@@ -168,11 +172,21 @@ def _wish(
             min_tokens=body.min_tokens,
         )
 
-    return Wish(prompts=prompts, n=body.n, make=make, leads=leads, chat=chat, stops=body.stops)
+    return Wish(
+        prompts=prompts,
+        n=body.n,
+        make=make,
+        leads=leads,
+        chat=chat,
+        stops=body.stops,
+        priority=body.priority or 0,
+    )
 
 
 def _how(body: Asked, choice: int) -> RunOptions:
     """How a choice is drawn: greedily unless a temperature is given; each of n with a seed of its own."""
+    if (body.top_k or 0) < -1:
+        raise RefusalError(400, f"top_k is {body.top_k}, must be -1 or 0 (all), or at least 1.", "top_k")
     try:
         sampling = Sampling(
             seed=((body.seed or 0) + choice) % SEEDS,

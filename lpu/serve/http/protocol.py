@@ -52,6 +52,7 @@ class Asked(BaseModel):
     top_k: int | None = None
     min_p: float | None = None
     seed: int | None = None
+    priority: Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)] | None = None
     best_of: int | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None

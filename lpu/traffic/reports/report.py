@@ -45,8 +45,9 @@ class ReplayReport(Shown):
     by name (`lpu/traffic/asked.py`).
 
     good: share of all requests that met the targets. hits, blocks: of the prefix cache, in blocks of prompts.
-    basis: how times to the first token are known. assumptions: names of the numbers that times rest on, by
-    confidence.
+    kept: blocks that slots still held. by_lpus: prompts that the LPUs took where load decides, else None.
+    basis: how times to the first token are known; steps_basis: those of later ones. assumptions: names of the
+    numbers that times rest on, by confidence.
     """
 
     machine: tuple[tuple[str, str], ...]
@@ -72,6 +73,9 @@ class ReplayReport(Shown):
     resources: tuple[BusyPart, ...]
     basis: str
     gpus: bool
+    steps_basis: str = EXACT
+    kept: int = 0
+    by_lpus: int | None = None
     assumptions: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     warnings: tuple[str, ...] = ()
     curves: tuple[Curve, ...] = ()
@@ -98,6 +102,13 @@ class ReplayReport(Shown):
     def label(self) -> str | None:
         """What stands above all figures; None for a chip of which measurements are public."""
         return PROJECTION if self.gpus else label_of(self.chip)
+
+    @property
+    def kinds(self) -> str:
+        """How times are known."""
+        exact = self.steps_basis == EXACT
+        later = "TPOT is exact for the stated machine" if exact else f"TPOT is {self.steps_basis}"
+        return f"{later}, TTFT {self.basis}"
 
     def rows(self) -> list[list[str]]:
         """The cells of a table under HEADERS."""
@@ -136,6 +147,10 @@ class ReplayReport(Shown):
         if self.blocks:
             share = f"{100 * self.hits / self.blocks:.1f} %"
             out.append(("cache hits", f"{self.hits:,} of {self.blocks:,} prefix blocks, {share}"))
+        if self.kept:
+            out.append(("in slots", f"{self.kept:,} of those in the slot that the prompt took"))
+        if self.by_lpus is not None:
+            out.append(("share", f"{self.by_lpus:,} prompts by the LPUs, the others by the GPUs"))
         if self.drains:
             out.append(("drains", f"{self.drains:,} changes of the context bucket"))
         out += [("busy", f"{one.name} {percent(one.share)} ({one.remark})") for one in self.resources]
@@ -158,8 +173,8 @@ class ReplayReport(Shown):
     def drawing(self) -> Drawing:
         """The share of requests within a time, for each span."""
         about = (
-            "Of requests that were served, over all seeds. TPOT is exact for the stated machine, times to "
-            f"the first token are {self.basis}. Marks are targets."
+            f"Of requests that were served, over all seeds. {self.kinds[0].upper()}{self.kinds[1:]}. "
+            "Marks are targets."
         )
         return distributions_figure(self.curves, about, HEADERS, self.rows())
 
@@ -186,7 +201,7 @@ class ReplayReport(Shown):
         return {
             "schema": "lpu-replay/1",
             "label": self.label,
-            "kind": {"tpot": EXACT, "ttft": self.basis, "end_to_end": self.basis},
+            "kind": {"tpot": self.steps_basis, "ttft": self.basis, "end_to_end": self.basis},
             "machine": dict(self.machine),
             "program_sha256": self.digest,
             "seeds": list(self.seeds),
@@ -203,6 +218,8 @@ class ReplayReport(Shown):
             "goodput_requests_per_second": self.goodput,
             "cache_hit_blocks": self.hits,
             "prompt_blocks": self.blocks,
+            "kept_in_slot_blocks": self.kept,
+            "prompts_by_lpus": self.by_lpus,
             "users_mean": self.users,
             "users_most": self.most_users,
             "kv_share_mean": self.kv_share,

@@ -30,6 +30,15 @@ class BlockCache:
         self._use(ids)
         return found
 
+    def known(self, ids: Sequence[int]) -> int:
+        """Blocks that `take` would find; nothing is used by it."""
+        count = 0
+        for one in ids:
+            if not any(one in held for held in self._held):
+                break
+            count += 1
+        return count
+
     def _use(self, ids: Sequence[int]) -> None:
         first = self._held[0]
         if self.capacities[0] is None:

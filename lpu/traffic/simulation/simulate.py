@@ -5,14 +5,15 @@ requests. So the same requests on the same machine make the same times, whatever
 """
 
 from collections import deque
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, heapreplace
 
 import numpy as np
 from jaxtyping import Int64
 
 from lpu.traffic.outcome import REFUSED, SERVED, TOO_LONG, Outcome
 from lpu.traffic.served import Served
-from lpu.traffic.simulation.block_cache import BlockCache
+from lpu.traffic.simulation.kept_slots import KeptSlots, UserSlot
+from lpu.traffic.simulation.prefixes import Prefixes
 from lpu.traffic.simulation.slots import FIRST, DecodeSlots
 from lpu.traffic.trace import Trace
 
@@ -43,24 +44,23 @@ class _Run:
         self.arrived, self.started = [0] * count, [0] * count
         self.ready, self.joined = [0] * count, [0] * count
         self.first, self.last = [0] * count, [0] * count
-        self.held, self.status = [0] * count, bytearray(count)
+        self.status = bytearray(count)
         self.computed = [0] * count
         self.waiting: deque[int] = deque()
         self.by_class: list[tuple[int, int]] = []
         self.events: list[tuple[int, int, int]] = []
         self.now, self.sent = 0, 0
         prefill = machine.prefill
-        self.cache = None
-        if prefill is not None and trace.blocks is not None:
-            self.cache = BlockCache(prefill.cache_blocks, *(tier.blocks for tier in prefill.tiers))
-        self.fetching = [0] * (
-            1 + len(prefill.tiers) if prefill else 1
-        )  # by tier, the cycle it is busy until
-        self.fetched = [0] * len(self.fetching)
+        keeps = machine.keeps and trace.blocks is not None
+        self.kept = KeptSlots(machine.groups, machine.rows) if keeps else None
+        self.sat: dict[int, UserSlot] = {}
+        self.reused = 0
+        self.prefixes = Prefixes(trace, machine)
+        self.until = [0] * (prefill.replicas if prefill else 0)  # a replica is done with what it was sent
         self.idle = list(range(prefill.replicas)) if prefill else []
         self.wires = [0] * len(self.idle)
         self.room = prefill.room_tokens if prefill else 0
-        self.of: dict[int, tuple[int, int | None, int | None]] = {}  # replica, group, cycle of its slot
+        self.of: dict[int, tuple[int, UserSlot | None, int]] = {}  # replica, slot, since when
         self.wanting: deque[int] = deque()  # prefills that asked for a slot and have none
         self.prefills: dict[int, tuple[int, int, int, int]] = {}
         self.busy = self.wired = self.peak_waiting = 0
@@ -106,6 +106,8 @@ class _Run:
         waiting = len(self.by_class) if self.classes else len(self.waiting)
         if self.inputs[request] + self.outputs[request] - 1 > self.machine.longest:
             self._leave(request, TOO_LONG)
+        elif self.machine.by_load and self._by_lpus(request):
+            return
         elif self.machine.queue is not None and waiting >= self.machine.queue and not self._is_free():
             self._leave(request, REFUSED)
         else:
@@ -146,14 +148,63 @@ class _Run:
                 self._pop()
             return
         while (request := self._next()) is not None:
-            group = self.slots.take(self.now)
-            if group is None:
+            if not self._take_prompt(request):
                 return
             self._pop()
-            self.started[request] = self.ready[request] = self.now
-            tokens = self.inputs[request]
-            steps = tokens + self.outputs[request] - 1
-            self.joined[request] = self.slots.join(request, group, self.now, 0, tokens, steps)
+
+    def _take_prompt(self, request: int) -> bool:
+        """Begin a prompt token by token in a slot; False if there is none."""
+        slot, blocks, there = self._again(request)
+        slot = slot or self._seat(request)
+        if slot is None:
+            return False
+        self.started[request], self.ready[request] = self.now, there
+        self.prefixes.hits[request] = blocks
+        self.prefixes.written(request)
+        tokens = self.inputs[request]
+        known = self.prefixes.tokens(request, blocks)
+        turns = tokens - known + self.outputs[request] - 1
+        self.joined[request] = self.slots.join(request, slot.group, there, known, tokens - known, turns)
+        return True
+
+    def _by_lpus(self, request: int) -> bool:
+        """Give a prompt to the LPUs if they would be done with it first; else note what the GPUs have."""
+        prefill, pace, tokens = self.machine.prefill, self.machine.paces[-1], self.inputs[request]
+        assert prefill is not None
+        cost = prefill.cost(tokens, self.prefixes.held(request))
+        begin = max(self.now, self.until[0])
+        gpus = begin + cost.compute + cost.exposed + pace.step
+        if self.slots.is_free and not self.wanting and self.now + tokens * pace.turn < gpus:
+            return self._take_prompt(request)
+        heapreplace(self.until, begin + cost.compute)
+        return False
+
+    def _seat(self, request: int) -> UserSlot | None:
+        """The free slot that comes first; None if every slot is taken."""
+        group = self.slots.take(self.now)
+        if group is None or self.kept is None:
+            return None if group is None else UserSlot(group, 0)
+        self.sat[request] = self.kept.take_oldest(group)
+        return self.sat[request]
+
+    def _again(self, request: int) -> tuple[UserSlot | None, int, int]:
+        """The free slot that holds most of a prompt's blocks, taken, how many, and when all are in it.
+
+        None if no slot holds any, and the DDR5 beside the LPUs has none for a free one.
+        """
+        if self.kept is None:
+            return None, 0, self.now
+        slot, blocks = self.kept.find(self.prefixes.ids(request))
+        if slot is not None:
+            self.kept.take(slot)
+            self.slots.take_in(slot.group)
+            self.sat[request] = slot
+        elif self.prefixes.below(request):
+            slot = self._seat(request)
+        if slot is None:
+            return None, 0, self.now
+        self.reused += blocks
+        return slot, *self.prefixes.raised(request, blocks, self.now)
 
     def _prefill(self, request: int) -> bool:
         """Begin a prefill on an idle replica; False if the GPUs have no room for its KV."""
@@ -161,71 +212,80 @@ class _Run:
         assert prefill is not None
         if tokens > self.room and self.room < prefill.room_tokens:
             return False
+        slot, blocks, since = self._again(request)
+        if self.machine.gpus_step and self.outputs[request] > 1:
+            slot = slot or self._seat(request)
+            if slot is None:
+                return False
         self.room -= tokens
         replica = heappop(self.idle)
         self.started[request] = self.now
-        known, there = self._known(request)
-        cost = prefill.cost(tokens, known)
+        known, there = self.prefixes.take(request, blocks, since, self.now)
+        if blocks and prefill.slots:
+            cost = prefill.slots.cost(tokens, known, self.prefixes.tokens(request, blocks))
+        else:
+            cost = prefill.cost(tokens, known)
         if there > self.now:
             cost = cost._replace(compute=cost.compute + there - self.now)
-        self.of[request] = replica, None, None
+        self.of[request] = replica, slot, since
         self.prefills[request] = cost
-        asks = self.now + max(0, cost.compute + cost.exposed - cost.handover)
-        heappush(self.events, (asks, _ASK, request))
         self.busy += cost.compute
         self.wired += cost.wire
+        if self.machine.gpus_step:
+            self.slots.stop(self.now, self.now + cost.compute)
+        elif slot is None:
+            asks = self.now + max(0, cost.compute + cost.exposed - cost.handover)
+            heappush(self.events, (asks, _ASK, request))
         heappush(self.events, (self.now + cost.compute, _PREFILLED, request))
         return True
-
-    def _known(self, request: int) -> tuple[int, int]:
-        """Tokens of a prompt whose KV the cache has, and the cycle at which all of it is in HBM."""
-        prefill, blocks = self.machine.prefill, self.trace.blocks
-        if self.cache is None or blocks is None or prefill is None:
-            return 0, self.now
-        ids = blocks.ids[blocks.starts[request] : blocks.starts[request + 1]].tolist()
-        found = self.cache.take_from(ids)
-        there = self.now
-        for i, tier in enumerate(prefill.tiers, 1):
-            if found[i]:
-                begin = max(self.now, self.fetching[i]) + tier.latency_cycles
-                self.fetching[i] = begin + found[i] * tier.block_cycles
-                self.fetched[i] += found[i]
-                there = max(there, self.fetching[i])
-        self.held[request] = sum(found)
-        return min(self.held[request] * blocks.tokens, self.inputs[request] - 1), there
 
     def _event(self) -> None:
         _, kind, request = heappop(self.events)
         if kind == _ASK:
-            group = self.slots.take(self.now)
-            if group is None:
+            slot = self._seat(request)
+            if slot is None:
                 self.wanting.append(request)
             else:
-                self.of[request] = self.of[request][0], group, self.now
+                self.of[request] = self.of[request][0], slot, self.now
         elif kind == _PREFILLED:
             self.computed[request] = self.now
-            replica, group, _ = self.of[request]
+            replica, slot, _ = self.of[request]
             heappush(self.idle, replica)
-            if group is not None:
+            if self.machine.gpus_step:
+                self.first[request] = self.now
+            if slot is not None:
                 self._hand_over(request)
+            elif self.machine.gpus_step:
+                self._over(request)
             self._start()
         else:
             self._handed(request)
 
+    def _over(self, request: int) -> None:
+        """A request whose only token was that of its prefill: it had no slot."""
+        self.room += self.inputs[request]
+        del self.of[request], self.prefills[request]
+        self.ready[request] = self.joined[request] = self.last[request] = self.now
+        self._leave(request, SERVED)
+
     def _handed(self, request: int) -> None:
         """The KV of a prompt is in its slot: its user joins."""
         self.room += self.inputs[request]
-        group = self.of.pop(request)[1]
-        assert group is not None
+        slot = self.of.pop(request)[1]
+        assert slot is not None
+        self.prefixes.written(request)
         self.ready[request] = self.now
         position, turns = self.inputs[request] - 1, self.outputs[request]
-        self.joined[request] = self.slots.join(request, group, self.now, position, 1, turns)
+        first = 1
+        if self.machine.gpus_step:
+            position, turns = position + 1, turns - 1
+            first = turns
+        self.joined[request] = self.slots.join(request, slot.group, self.now, position, first, turns)
         self._start()
 
     def _hand_over(self, request: int) -> None:
         """Send the KV of a prefill that is done to the slot that it has."""
         replica, _, since = self.of[request]
-        assert since is not None
         _, exposed, handover, wire = self.prefills.pop(request)
         begin = max(since, self.wires[replica])
         done = max(self.computed[request] + exposed, begin + handover)
@@ -243,15 +303,16 @@ class _Run:
         if not self.first[request]:
             self.first[request] = self.now
         self.last[request] = self.now
+        if self.kept:
+            self.kept.give(self.sat.pop(request), self.prefixes.ids(request))
         self._leave(request, SERVED)
-        if self.machine.prefill is None:
-            self._start()
-        elif self.wanting:
+        if self.wanting:
             waiting = self.wanting.popleft()
-            replica = self.of[waiting][0]
-            self.of[waiting] = replica, self.slots.take(self.now), self.now
+            self.of[waiting] = self.of[waiting][0], self._seat(waiting), self.now
             if self.computed[waiting]:
                 self._hand_over(waiting)
+        elif self.machine.prefill is None or self.machine.gpus_step:
+            self._start()
 
     def _outcome(self) -> Outcome:
         columns = (self.arrived, self.started, self.computed, self.ready, self.joined, self.first, self.last)
@@ -267,12 +328,15 @@ class _Run:
             last=last,
             inputs=self.trace.inputs,
             outputs=self.trace.outputs,
-            block_hits=np.array(self.held, np.int64),
+            block_hits=np.array(self.prefixes.hits, np.int64),
             status=np.frombuffer(bytes(self.status), np.uint8),
             busy=self.busy,
             wired=self.wired,
             peak_waiting=self.peak_waiting,
             drains=self.slots.drains,
-            fetched=tuple(self.fetched[1:]),
+            fetched=tuple(self.prefixes.fetched[1:]),
+            kept_blocks=self.reused,
+            from_slots=self.prefixes.fetched[0],
+            from_ddr5=self.prefixes.from_ddr5,
             classes=self.trace.priorities,
         )

@@ -39,6 +39,7 @@ class DecodeSlots:
         self._up: int | None = None  # a turn that a newcomer needs a larger bucket for
         self._down: int | None = None  # a turn from which on a smaller one will do
         self.drains = 0
+        self._stopped = 0  # no step goes on before this cycle
         self._use(0)
 
     def take(self, now: int) -> int | None:
@@ -46,14 +47,23 @@ class DecodeSlots:
         mask = self._mask
         if not mask:
             return None
-        since = now - self._base
+        since = max(now, self._stopped) - self._base
         phase = -(-(since % self._turn) // self._interval) if self._ends and since > 0 else 0
         above = mask >> phase
         group = phase + (above & -above).bit_length() - 1 if above else (mask & -mask).bit_length() - 1
+        self.take_in(group)
+        return group
+
+    def take_in(self, group: int) -> None:
+        """A free row of this group has a user."""
         self._free[group] -= 1
         if not self._free[group]:
             self._mask &= ~(1 << group)
-        return group
+
+    def stop(self, now: int, until: int) -> None:
+        """No step goes on before `until`: the one in progress and all after it end so much later."""
+        self._base += max(0, until - max(now, self._stopped))
+        self._stopped = max(self._stopped, until)
 
     @property
     def is_free(self) -> bool:
@@ -70,6 +80,7 @@ class DecodeSlots:
 
         first: of its `turns` steps, that which gives its first new token.
         """
+        now = max(now, self._stopped)
         if not self._ends:
             self._restart(group, now, position)
         if self._many:
@@ -176,7 +187,7 @@ class DecodeSlots:
     def _look_down(self, now: int) -> None:
         """After somebody left: whether those who are left need a smaller bucket, from the next turn on."""
         self._down = None
-        turn = self._next_turn(now)
+        turn = self._next_turn(max(now, self._stopped))
         front = self._front(turn)
         if front is not None and self._at and front < self._contexts[self._at - 1]:
             self._down = turn

@@ -1,4 +1,4 @@
-"""`experts`: the weighted sum of the gated FFNs that a router chose, rounded once.
+"""`experts`: the weighted sum of the FFNs that a router chose, rounded once.
 
 The router's weight meets the activation before that is rounded to fp16, and all experts have one exponent per
 column. So the sum over experts is the sum of one product: exact in any order, on any chips. Source:
@@ -15,7 +15,7 @@ from jax.core import ShapedArray
 from jaxtyping import Float16, Float32, Int32, UInt8
 
 from models.contract import deferred, numerics
-from models.contract.experts.slots import OAI, WEIGHED, slots_of, table, weighted_glu
+from models.contract.experts.slots import OAI, RELU2, UNGATED, WEIGHED, slots_of, table, weighted_glu
 from models.contract.formats import F64, Wide, add32, pow2
 from models.contract.functions.gates import oai_plain
 from models.contract.op import F16, F32, I32, U8, Results, bytes_of, check_operand, check_same, define
@@ -25,8 +25,9 @@ from models.contract.vocabulary.glu import ACTIVATIONS
 
 UNIT = 32  # input rows of an expert's down projection that stay in one part
 PARTS = 8  # of it, at most
+_GATES = ACTIVATIONS | {RELU2: jax.nn.relu}  # of plain f32; of relu squared the gate is up
 
-UpStack = UInt8[Array, "experts k double"] | Float32[Array, "experts k double"]
+UpStack = UInt8[Array, "experts k wide"] | Float32[Array, "experts k wide"]
 DownStack = UInt8[Array, "experts half n"] | Float32[Array, "experts half n"]
 
 
@@ -34,9 +35,9 @@ def experts(
     a: Float16[Array, "batch k"],
     statistic: Float32[Array, "batch 1"],
     weights: Float32[Array, "batch experts"],
-    gate_up: tuple[UpStack, Int32[Array, " double"]],
+    gate_up: tuple[UpStack, Int32[Array, " wide"]],
     down: tuple[DownStack, Int32[Array, " n"]],
-    biases: Float32[Array, " experts_double"] | None = None,
+    biases: Float32[Array, " experts_wide"] | None = None,
     *,
     chosen: int,
     activation: str,
@@ -46,8 +47,8 @@ def experts(
 
     weights: at most `chosen` of a row are not 0. gate_up: codes and exponents, columns of the gate before
     those of up; down: likewise. biases: what is added to gate and up, of one expert behind those of another.
-    activation: of the gate, or OAI, or WEIGHED, by which experts take the row times their weight. starts:
-    first rows of the contract parts of down, in every expert alike.
+    activation: of the gate, or OAI, or WEIGHED, by which experts take the row times their weight, or RELU2,
+    of up without a gate. starts: first rows of the contract parts of down, in every expert alike.
     """
     operands = (a, statistic, weights, *gate_up, *down, *(() if biases is None else (biases,)))
     return EXPERTS.bind(*operands, chosen=chosen, activation=activation, starts=starts)
@@ -83,13 +84,14 @@ def _shape(
         check_same("experts", f"experts of {name} and of the weights", codes.shape[0], weights.shape[1])
         check_same("experts", f"columns of {name} and of its exponents", codes.shape[2], exponent.shape[0])
     check_same("experts", "k of a and of gate_up", a.shape[1], gate_up.shape[1])
-    check_same(
-        "experts", "columns of gate_up and twice the rows of down", gate_up.shape[2], 2 * down.shape[1]
-    )
-    check_same("experts", "last of the starts and rows of down", starts[-1:], (down.shape[1],))
-    known = (*ACTIVATIONS, OAI, WEIGHED)
+    known = (*ACTIVATIONS, OAI, WEIGHED, *UNGATED)
     if activation not in known:
         raise ValueError(f"experts: activation {activation!r}: it takes {' or '.join(known)}.")
+    times, of = (1, "the") if activation in UNGATED else (2, "twice the")
+    check_same(
+        "experts", f"columns of gate_up and {of} rows of down", gate_up.shape[2], times * down.shape[1]
+    )
+    check_same("experts", "last of the starts and rows of down", starts[-1:], (down.shape[1],))
     if biases is not None:
         check_operand("experts", "biases", biases, 1, F32)
         every = gate_up.shape[0] * gate_up.shape[2]
@@ -141,7 +143,7 @@ def _contract(
         both = deferred.scale_rows(numerics.matmul(a, gate_up[expert], gate_up_exponent), statistic)
         if biases is not None:
             both = add32(both, jnp.broadcast_to(biases.reshape(len(gate_up), -1)[expert], both.shape))
-        h = weighted_glu(both[:, :width], both[:, width:], weight[:, None], activation)
+        h = weighted_glu(both[:, :width], both[:, -width:], weight[:, None], activation)
         codes = down[expert]
         sums = [numerics.carry(numerics.wide(h[:, i:j], codes[i:j])) for i, j in parts]
         return tuple(have + new for have, new in zip(total, (x for s in sums for x in s), strict=True)), None
@@ -173,11 +175,11 @@ def _plain(
         expert, weight = slot
         both = (a @ gate_up[expert]) * statistic
         both = both if biases is None else both + biases.reshape(len(gate_up), -1)[expert]
-        gate, up = both[:, :width], both[:, width:]
+        gate, up = both[:, :width], both[:, -width:]
         if activation == WEIGHED:
             h = ACTIVATIONS["silu"](gate * weight[:, None]) * up * weight[:, None]
             return total + h @ down[expert], None
-        h = oai_plain(gate, up) if activation == OAI else ACTIVATIONS[activation](gate) * up
+        h = oai_plain(gate, up) if activation == OAI else _GATES[activation](gate) * up
         return total + (h @ down[expert]) * weight[:, None], None
 
     zero = jnp.zeros((a.shape[0], down.shape[2]), jnp.float32)

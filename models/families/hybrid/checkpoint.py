@@ -95,11 +95,31 @@ def _ffn(config: HybridConfig, names: Names, ours: str, theirs: str) -> Iterator
     yield matrix(config, f"{ours}.down", f"{theirs}.{names.down}.weight", (hidden, ffn), "down")
 
 
+def _beside_latents(config: HybridConfig, ours: str, theirs: str) -> Iterator[CheckpointTensor]:
+    """The ways into latents and back, and the FFN beside them."""
+    hidden, latent, ffn = config.hidden, config.latent, config.shared_ffn
+    for path, name, shape in (
+        ("into", "fc1_latent_proj", (latent, hidden)),
+        ("out", "fc2_latent_proj", (hidden, latent)),
+        ("shared_up", "shared_experts.up_proj", (ffn, hidden)),
+        ("shared_down", "shared_experts.down_proj", (hidden, ffn)),
+    ):
+        yield matrix(config, f"{ours}.{path}", f"{theirs}.{name}.weight", shape, path)
+
+
 def _experts(config: HybridConfig, names: Names, ours: str, theirs: str) -> Iterator[CheckpointTensor]:
     """A router and the experts of a layer, and the gate of the shared one, if there is one."""
     counts = ExpertCounts(
-        config.hidden, config.experts, config.shared, config.expert_ffn, gated=config.shared_gate
+        config.hidden,
+        config.experts,
+        config.shared,
+        config.expert_ffn,
+        biased=config.score == "sigmoid",
+        gated=config.shared_gate,
     )
     yield from router(ours, theirs, names.experts, counts)
-    yield stack(f"{ours}.gate_up", theirs, names.experts, counts)
+    if config.latent:
+        yield from _beside_latents(config, ours, theirs)
+        counts = counts._replace(hidden=config.latent)
+    yield stack(f"{ours}.{'up' if config.squared else 'gate_up'}", theirs, names.experts, counts)
     yield replace(stack(f"{ours}.down", theirs, names.experts, counts), factor=config.factor("down"))

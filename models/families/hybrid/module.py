@@ -14,6 +14,7 @@ from models.contract import ops
 from models.contract.parts import down_starts
 from models.contract.recurrent.convolution import TAPS
 from models.families.experts import Mixture
+from models.families.hybrid.latent_experts import LatentMixture
 from models.families.llama import Angles, Attention, FeedForward, LayerKV, Positions
 from models.kv import KVCache, KVFormat, kv_shape
 from models.parts import Embedding, Linear, Norm, Normed
@@ -194,6 +195,11 @@ class DeltaMixer(Mixer):
         return ops.round16(ops.gate(normed, self.z(a))), (held_x, held_bc, held)
 
 
+def _mixture_of(config: HybridConfig) -> Mixture:
+    width, activation = config.expert_ffn, config.expert_activation
+    return Mixture(config, config.experts, width, config.routing, activation)
+
+
 def _mixer_of(config: HybridConfig) -> type[Mixer]:
     if config.rule == "delta":
         return DeltaMixer
@@ -249,7 +255,7 @@ class HybridLayer(nnx.Module):
         if FFN in word:
             self.ffn = SquaredFeedForward(config) if config.squared else FeedForward(config)
         if EXPERTS in word:
-            self.experts = Mixture(config, config.experts, config.expert_ffn, config.routing)
+            self.experts = LatentMixture(config) if config.latent else _mixture_of(config)
 
     def __call__(
         self, part: str, x: Residual, angles: Angles | None, position: Positions, held: Held

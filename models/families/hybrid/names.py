@@ -56,10 +56,13 @@ _BACKBONE = Names(
     mixer="mixer",
     norm="norm",
 )
+_SQUARED_EXPERTS = ExpertNames(matrices=("up_proj", "down_proj"))
 NAMES = {
     "mamba2": _BACKBONE,
     "mamba": _BACKBONE,
-    "nemotron_h": replace(_BACKBONE, attention="mixer", ffn="mixer", ffn_norm="norm"),
+    "nemotron_h": replace(
+        _BACKBONE, attention="mixer", ffn="mixer", ffn_norm="norm", experts=_SQUARED_EXPERTS
+    ),
     "falcon_h1": Names(),
     "bamba": Names(),
     "jamba": Names(),

@@ -81,7 +81,8 @@ def router_numbers(keys: Keys, usual: RouterType) -> dict[str, Any]:
     shared = keys.get("n_shared_experts", usual.shared) or 0
     if type(shared) is not int or shared < 0:
         raise keys.error("n_shared_experts", shared, "it is a whole number of at least 0")
-    renormalise = keys.get("norm_topk_prob", usual.renormalise) is True
+    stated = keys.get("norm_topk_prob")
+    renormalise = usual.renormalise if stated is None else keys.flag("norm_topk_prob")
     if renormalise and usual.score == "softmax":
         raise keys.error("norm_topk_prob", True, "weights of this model_type are of all experts")
     experts, chosen = (

@@ -9,8 +9,8 @@ from compiler.pipeline import compile_program
 from compiler.program.instructions.vector import EmbedKernel
 from compiler.program.isa import Op
 from compiler.schedule.list_schedule import (
-    _list_schedule,  # pyright: ignore[reportPrivateUsage]
     dependencies,
+    start_cycles,
 )
 from fabric.rack import load_rack
 
@@ -19,7 +19,7 @@ from fabric.rack import load_rack
 @given(problems())
 def test_no_instance_is_held_twice_and_every_edge_is_kept(problem: tuple) -> None:  # type: ignore[type-arg]
     edges, resource, hold, latency, width, free = problem
-    start, first = _list_schedule(edges, resource, hold, latency, width, dict(free))
+    start, first = start_cycles(edges, resource, hold, latency, width, dict(free))
     for before, after in edges:
         assert start[after] >= start[before] + latency[before]
     held: set[tuple[int, int, int]] = set()

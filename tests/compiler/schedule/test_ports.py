@@ -11,7 +11,7 @@ from compiler.errors import CapacityError
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
 from compiler.schedule.list_schedule import (
-    _list_schedule,  # pyright: ignore[reportPrivateUsage]
+    start_cycles,
 )
 from compiler.schedule.ports import Moves, PortLoad
 from fabric.rack import Rack, load_rack
@@ -33,9 +33,7 @@ def test_no_cycle_moves_more_than_there_are_ports(problem: tuple, data: st.DataO
 
     moves = Moves(rate=column(0, 9), rank=column(0, 1), arrival=column(-1, 1), limit=10)
     moves.arrival[moves.arrival == moves.rank] = -1
-    start, _ = _list_schedule(
-        edges, resource, hold, latency, width, dict(free), PortLoad(moves, hold, latency)
-    )
+    start, _ = start_cycles(edges, resource, hold, latency, width, dict(free), PortLoad(moves, hold, latency))
     load = np.zeros((2, int((start + latency).max())), np.int64)
     for row, begin in enumerate(start):
         load[moves.rank[row], begin : begin + hold[row]] += moves.rate[row]

@@ -46,6 +46,23 @@ def test_the_cheapest_answer_is_verified_and_the_next_cheaper_one_misses(
     assert told(capsys, *shlex.split(missing["replay"])[1:])["good_share"] < 0.99
 
 
+def test_every_mode_is_tried_and_its_replay_is_the_command_that_is_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["--rate", "300", "--isl", "60+-20", "--osl", "20", "--ttft", "2", "--requests", "200"]
+    words += ["--modes", "afd,draft", "--drafter", "llama-tiny", "--batches", "4", "--tpot", "0.2"]
+    found = told(capsys, "plan", "llama-tiny", "--racks", "quad", "--gpus", "0,1", *words)
+    (best,) = found["configurations"]
+    (worse,) = found["refused"]
+    assert (best["mode"], worse["mode"]) == ("draft", "afd")
+    assert "TPOT" in worse["refused"]
+    Path("plan.yaml").write_text(found["requests_file"])
+    again = told(capsys, *shlex.split(best["replay"])[1:])
+    assert again["spans_seconds"]["ttft"]["percentiles"][3]["value"] <= best["ttft_seconds"]
+    assert again["good_share"] == best["good_share"] == 1
+
+
 def test_a_load_that_nothing_serves_is_said_so(capsys: pytest.CaptureFixture[str]) -> None:
     found = told(capsys, *TINY, "--tpot", "0.0001", "--objectives", "latency", code=1)
     assert found["configurations"] == []
@@ -61,6 +78,8 @@ def test_a_load_that_nothing_serves_is_said_so(capsys: pytest.CaptureFixture[str
         (["--tpot", "1", "--objectives", "speed"], "'speed' is none of"),
         (["--tpot", "1", "--batches", "0"], "0 is no batch"),
         (["--tpot", "1", "--racks", "none-such"], "none-such"),
+        (["--tpot", "1", "--modes", "tp"], "'tp' is none of pd, afd, draft"),
+        (["--tpot", "1", "--modes", "draft"], "needs a small model"),
     ],
 )
 def test_wrong_use_is_one_line(

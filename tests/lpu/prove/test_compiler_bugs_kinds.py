@@ -42,6 +42,9 @@ MODELS: dict[str, TransformerConfig] = {
         pattern=("M",), channels=160, states=12, ssm_heads=10, groups=2, step_low=0.01, step_high=0.2,
     ),
 }  # fmt: skip
+MODELS["squared"] = replace(
+    MODELS["states"], pattern=("E",), squared=True, experts=4, chosen=2, expert_ffn=160, score="sigmoid"
+)
 SPAN = 40
 
 
@@ -95,6 +98,8 @@ BUGS: dict[str, Bug] = {
     "groups of experts ignored": Bug(model="grouped", kernels={"groups": 1, "keep": 1}),
     "a group more": Bug(model="grouped", kernels={"keep": 3}),
     "shares not scaled": Bug(model="grouped", kernels={"scale": lambda s: 1.0 if s == 2.5 else s}),
+    "columns of experts without a gate off by one": Bug(model="squared", columns=_both(".up", rolled(1))),
+    "scales of experts without a gate turned": Bug(model="squared", columns={".up.exponent": half_turned}),
     "latents in another order": Bug(model="latent", columns=_both(".kv_a", backwards)),
     "latents of another rank": Bug(model="latent", rows={".expand.codes": rolled(1)}),
     "the next head's matrix of latents": Bug(model="latent", columns=_both(".q_nope", rolled(32))),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compiler.program.instructions.experts import RankKernel, ShareKernel
+from compiler.program.instructions.experts import RankKernel, ShareKernel, WeightedGluKernel
 from compiler.program.isa import Op
 from compiler.program.program import Program
 from lpu import api
@@ -30,7 +30,11 @@ def on_two_chips(name: str) -> Program:
 
 @pytest.mark.parametrize(
     "name",
-    ["mamba", "mamba2", "falcon-h1", "bamba", "granite4-dense", "jamba", "nemotron-h", "qwen3-next"],
+    [
+        *("mamba", "mamba2", "falcon-h1", "bamba", "granite4-dense", "jamba", "nemotron-h", "nemotron-3"),
+        "nemotron-3-latent",
+        "qwen3-next",
+    ],
 )
 def test_a_program_of_a_hybrid_folder_is_proved(name: str) -> None:
     verdict = prove(on_two_chips(name))
@@ -54,6 +58,16 @@ def test_a_gate_taken_for_an_expert_is_refused(kind: type, changes: dict[str, An
     assert not report.ok
     assert words in str(report)
     assert not prove(other).ok
+
+
+def test_a_gate_that_experts_have_not_is_refused() -> None:
+    program = on_two_chips("nemotron-3")
+    kernels = [
+        replace(k, activation="silu") if isinstance(k, WeightedGluKernel) else k
+        for k in program.manifest.kernels
+    ]
+    other = replace(program, manifest=replace(program.manifest, kernels=tuple(kernels)))
+    assert "beside other lanes of up" in prove(other).reason
 
 
 def changed(program: Program, context: int, column: str, op: Op) -> Program:

@@ -51,6 +51,11 @@ NEMOTRON = replace(
     SMALL, name="nemotron", layers=3, heads=4, kv_heads=2, head_dim=24, ffn=160, pattern=("M", "A", "F"),
     rope=False, squared=True, norm_groups=True,
 )  # fmt: skip
+NEMOTRON3 = replace(
+    NEMOTRON, name="nemotron3", pattern=("M", "E", "A"), experts=6, chosen=2, expert_ffn=192, shared=2,
+    score="sigmoid", scale=2.5, expert_groups=2,
+)  # fmt: skip
+LATENT = replace(NEMOTRON3, name="latent", shared=0, latent=180, shared_ffn=224)
 WAYS: dict[str, tuple[HybridConfig, str, dict[str, Any]]] = {
     "one chip": (SMALL, "pair", {"tp": 1}),
     "five rows on four chips": (SMALL, "quad", {"tp": 4, "batch": 5}),
@@ -64,6 +69,9 @@ WAYS: dict[str, tuple[HybridConfig, str, dict[str, Any]]] = {
     "gated delta rule on one chip": (DELTA, "pair", {"tp": 1, "batch": 1, "pp": 1}),
     "a shared expert with a gate, behind a line of experts": (GATED, "quad", {"tp": 4, "batch": 5}),
     "norms by group, squared FFNs": (NEMOTRON, "quad", {"tp": 4, "batch": 2}),
+    "experts without a gate": (NEMOTRON3, "quad", {"tp": 4, "batch": 3}),
+    "the same, three chips": (NEMOTRON3, "quad", {"tp": 3, "pp": 1, "layout": "row"}),
+    "experts of latents, an FFN beside them": (LATENT, "quad", {"tp": 4, "batch": 2}),
     "with attention and two buckets": (MIXED, "quad", {"tp": 2, "contexts": (8, 24), "batch": 2}),
 }
 
@@ -89,10 +97,13 @@ def stepped(machine: Machine, tokens: np.ndarray, at: np.ndarray) -> tuple[np.nd
 
 
 @pytest.mark.slow
-def test_a_batch_whose_rows_restart_at_different_steps_has_the_bits_of_each_alone() -> None:
-    step, program = compiled(SMALL, "pair", batch=3, tp=2)
+@pytest.mark.parametrize("config", [SMALL, SELECTIVE, DELTA], ids=lambda config: config.name)
+def test_a_batch_whose_rows_restart_at_different_steps_has_the_bits_of_each_alone(
+    config: HybridConfig,
+) -> None:
+    step, program = compiled(config, "pair", batch=3, tp=2)
     machine = prepare(program, made_up(step))
-    tokens = np.random.default_rng(3).integers(0, SMALL.vocab, (7, 3)).astype(np.int32)
+    tokens = np.random.default_rng(3).integers(0, config.vocab, (7, 3)).astype(np.int32)
     begins = [0, 2, 5]
     at = np.array([[t - begin if t >= begin else t for begin in begins] for t in range(7)], np.int32)
     logits, _ = stepped(machine, tokens, at)
@@ -157,10 +168,15 @@ def test_a_state_is_renewed_once_a_step_and_by_its_own_line() -> None:
     assert any("its time steps are of" in one.message for one in report.violations)
 
 
+ONE = replace(SMALL, layers=1, pattern=("M",), channels=80, ssm_heads=5, groups=1, states=4, hidden=80)
+ONE_SELECTIVE = replace(ONE, name="selective", ssm_heads=80, rank=12, mixer_norm="none")
+ONE_DELTA = replace(ONE, name="delta", rule="delta")
+
+
 @pytest.mark.slow
-def test_a_long_run_of_chunks_does_not_drift_from_the_model() -> None:
+@pytest.mark.parametrize("config", [ONE, ONE_SELECTIVE, ONE_DELTA], ids=lambda config: config.name)
+def test_a_long_run_of_chunks_does_not_drift_from_the_model(config: HybridConfig) -> None:
     """4,096 tokens: the state after 16 chunks of 256 is that of 4,096 single tokens of the model itself."""
-    config = replace(SMALL, layers=1, pattern=("M",), channels=80, ssm_heads=5, groups=1, states=4, hidden=80)
     single, many = (
         family_step(config, batch=1, context=4096),
         family_step(config, batch=1, context=4096, chunk=256),

@@ -165,6 +165,7 @@ def times(slots: int) -> ServedTimes:
             room_tokens=1000,
             cache_blocks=0,
         ),
+        gpus_step=True,
     )
     return ServedTimes(machine=machine, turn=lambda kv: kv)
 
@@ -175,9 +176,12 @@ def test_sequences_share_slots_and_gpus_and_one_alone_has_its_own_time() -> None
     assert alone(times(2), one)[:4] == (5, 5, 15, 20)
     assert alone(times(2), one).at(7) == 15 + 7 * 20
     both = together(times(1), [TimedSequence(0, 16, 8, ("a",)), TimedSequence(0, 16, 8, ("b",))])
-    assert [found.first for found in both] == [10, 20]
+    assert [found.first for found in both] == [10, 160]  # the second prefill waits for the slot
     assert both[0].at(7) == 150
-    assert both[1].at(1) == 150 + 20  # its slot is free then
+    assert both[1].at(1) == 160 + 20
+    two = together(times(2), [TimedSequence(0, 16, 8, ("a",)), TimedSequence(0, 16, 8, ("b",))])
+    assert [found.first for found in two] == [10, 20]
+    assert [found.at(1) for found in two] == [20 + 20, 20 + 20]  # that prefill stops the steps of the first
     assert together(times(1), []) == []
 
 

@@ -14,6 +14,7 @@ from lpu.serve.http.app import application
 from lpu.serve.modelled import ServedTimes
 from lpu.serve.options import ServeGpus, ServeOptions
 from lpu.serve.service import Service
+from lpu.serve.slots import SlotQueue
 from lpu.serve.start import service_of
 
 NAME = "llama-tiny"
@@ -76,6 +77,48 @@ def test_a_full_queue_is_refused() -> None:
             return sorted(one.status_code for one in await asyncio.gather(*every))
 
     assert asyncio.run(crowd()) == [200] * 6 + [429] * 6
+
+
+def test_the_lowest_priority_number_is_next() -> None:
+    """All four slots are taken; of those that wait -1 goes before 0, and 0 before 5."""
+
+    async def firsts() -> list[int]:
+        slots, order = SlotQueue(4), []
+        for _ in range(4):
+            await slots.acquire(9)
+
+        async def one(priority: int) -> None:
+            await slots.acquire(priority)
+            order.append(priority)
+            slots.release()
+
+        tasks = [asyncio.create_task(one(priority)) for priority in (5, 0, 7, -1, 0)]
+        await asyncio.sleep(0)
+        tasks[2].cancel()
+        slots.release()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return order
+
+    assert asyncio.run(firsts()) == [-1, 0, 0, 5]
+
+
+def test_priorities_order_a_run_and_their_times_are_those_of_a_replay() -> None:
+    """Six requests at once for four slots: the last two to begin are those of the larger number."""
+
+    async def begun() -> list[float]:
+        async with speaking(application(made())) as client:
+
+            async def one(i: int) -> float:
+                body = {"model": NAME, "prompt": [1, 2, 3], "max_tokens": 5, "priority": 3 if i < 2 else 0}
+                stated = {"x-lpu-arrival-us": "0", "x-lpu-requests": "6", "x-request-id": str(i)}
+                found = (await client.post("/v1/completions", json=body, headers=stated)).json()
+                return found["metrics"]["queue_time_ms"]
+
+            return await asyncio.gather(*(one(i) for i in range(6)))
+
+    found = asyncio.run(begun())
+    assert min(found[:2]) > 0
+    assert found[2:] == [0, 0, 0, 0]
 
 
 def test_a_client_that_goes_frees_its_slots() -> None:

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from refusals import refused
 
@@ -12,13 +13,18 @@ from compiler.errors import CapacityError
 from compiler.pipeline import compile_program
 from compiler.program.program import Program
 from compiler.source import Source
+from lpu.afd.mode import Mode
+from lpu.afd.modes.afd import Afd
+from lpu.afd.modes.draft import Draft
 from lpu.afd.modes.pd import Pd
 from lpu.afd.options import Gpus, Wanted
+from lpu.afd.turn import Turn
 from lpu.api import afd
 from lpu.cli import app as cli
 from lpu.gpu.request import Request
 from lpu.traffic.options import ReplayOptions, TrafficGpus
 from lpu.traffic.replay import replay
+from lpu.traffic.trace import PromptBlocks, Trace
 
 DRAWN = """
 requests: 400
@@ -87,6 +93,41 @@ def test_a_request_alone_takes_what_afd_says() -> None:
     assert found.spans["TPOT"].mean == pytest.approx(alone.turns[0].tpot / 1e12, abs=clock)
 
 
+@pytest.mark.parametrize("mode", [Afd(), Draft(drafter="llama-tiny", drafts=3)], ids=["afd", "draft"])
+def test_a_request_alone_takes_what_afd_says_in_every_mode(mode: Mode) -> None:
+    """Steps are those of the next of 16 lengths of KV: 44 to 47 tokens of 64 have that of 48."""
+    Path("one.csv").write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,44,4\n")
+    about: Any = {"rack": "quad", "context": 64, "batch": 2}
+    found = replay("one.csv", "llama-tiny", gpus=TrafficGpus(gpus=1), mode=mode, **about)
+
+    def alone(prompt: int, batch: int) -> Turn:
+        request = Request(prompt_tokens=prompt, new_tokens=4, batch=batch)
+        return afd("llama-tiny", request, mode=mode, gpus=Gpus(gpus=1), rack="quad", context=64).turns[0]
+
+    assert found.spans["TTFT"].mean == pytest.approx(alone(44, 1).ttft / 1e12, abs=2e-9)
+    later = alone(46, 2)  # the mean length of its KV is 48
+    assert found.spans["TPOT"].mean == pytest.approx(later.tpot / 1e12, abs=2e-9)
+    assert found.to_json()["kind"]["tpot"] == "modelled"
+    assert dict(found.machine)["mode"] == mode.words()
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_a_second_turn_in_the_slot_of_the_first_is_shorter(gpus: int) -> None:
+    """Two turns of one conversation, in blocks of 16 tokens that no other cache holds."""
+    blocks = PromptBlocks(tokens=16, starts=np.array([0, 2, 5]), ids=np.array([1, 2, 1, 3, 4]))
+    arrivals, inputs, outputs = np.array([0, 10**9]), np.array([20, 40]), np.array([2, 2])
+    turns = Trace(name="two", arrivals=arrivals, inputs=inputs, outputs=outputs, blocks=blocks)
+    about: Any = {"rack": "quad", "context": 64, "batch": 2, "gpus": TrafficGpus(gpus=gpus)}
+    plain, kept = (
+        replay(turns, "llama-tiny", asked=ReplayOptions(slot_cache=keep, cache="none"), **about)
+        for keep in (False, True)
+    )
+    assert (plain.kept, plain.hits, kept.kept, kept.hits) == (0, 0, 1, 1)
+    assert [one.name for one in kept.resources] == ["slots", *(["gpus", "sram", "nics"] if gpus else [])]
+    first, second = plain.spans["TTFT"].most, kept.spans["TTFT"].most
+    assert second == pytest.approx(first * 24 / 40, rel=0.01) if not gpus else second < first
+
+
 def test_without_gpus_prompts_are_taken_in_the_slots() -> None:
     found = replay(
         "drawn.yaml", "llama-tiny", rack="quad", gpus=TrafficGpus(gpus=0), asked=ReplayOptions(queue=3)
@@ -104,6 +145,13 @@ def test_without_gpus_prompts_are_taken_in_the_slots() -> None:
         (["drawn.yaml", *TINY, "--pictures"], "no folder to draw into"),
         (["drawn.yaml", *TINY, "--seeds", "0"], "--seeds"),
         (["none.csv", *TINY], "none.csv: No such file"),
+        (["drawn.yaml", *TINY, "--slot-cache"], "the trace has 0 hash ids"),
+        (["drawn.yaml", *TINY[:3], "--gpus", "0", "--share", "load"], "is load, there are 0 GPUs"),
+        (["drawn.yaml", *TINY[:3], "--gpus", "0", "--mode", "afd"], "needs GPUs, --gpus is 0"),
+        (["drawn.yaml", *TINY, "--mode", "afd", "--host-blocks", "3"], "--host-blocks is 3"),
+        (["drawn.yaml", *TINY, "--mode", "draft"], "needs a small model"),
+        (["drawn.yaml", *TINY, "--mode", "pd", "--cached-tokens", "3"], "has options of turns"),
+        (["drawn.yaml", "bert-tiny", "--rack", "quad", "--context", "64"], "is an encoder"),
         (["drawn.yaml", "no-model"], "no-model"),
     ],
 )
@@ -121,7 +169,7 @@ def test_kv_becomes_fp8_with_a_warning_where_nothing_else_fits(monkeypatch: pyte
             raise CapacityError("place", "kv", "needs 2, a chip has 1", "Use fp8.")
         return compile_program(source, *rest)
 
-    monkeypatch.setattr("lpu.traffic.replay.compile_program", tight)
+    monkeypatch.setattr("lpu.traffic.build.compile_program", tight)
     found = replay("drawn.yaml", "llama-tiny", rack="quad", gpus=TrafficGpus(gpus=0))
     assert seen == ["fp16", "fp8"]
     assert "fits only as fp8" in found.warnings[0]

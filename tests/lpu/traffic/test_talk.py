@@ -39,7 +39,7 @@ def test_reused_tokens_are_those_before_the_first_that_was_dropped(
 ) -> None:
     found = talk_through(Talk(fresh(), 1, CONTEXT), TURNS, keep)
     assert [one.reused for one in found] == reused
-    for one in found[-1:]:
+    for one in found if keep == "tools" else found[-1:]:
         whole = Talk(fresh(), 1, CONTEXT).say(one.prompt, len(one.tokens))
         assert whole.reused == 0
         assert whole.tokens == one.tokens

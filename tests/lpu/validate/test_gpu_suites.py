@@ -2,9 +2,17 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from lpu.validate.cases.gpu import experts, steps
+from fabric.catalog import gpu_spec
+from lpu.gpu.served.first_token import loads, waits
+from lpu.gpu.served.shape import named
+from lpu.gpu.served.step import Serving
+from lpu.traffic.served import Prefiller, Prompt, Served, StepPace
+from lpu.traffic.simulation.simulate import simulate
+from lpu.traffic.trace import Trace
+from lpu.validate.cases.gpu import experts, first_tokens, steps
 from lpu.validate.cases.point import PublishedPoint
 
 MEASURED = experts.table()
@@ -67,3 +75,37 @@ def test_served_steps_are_met_and_a_wrong_engine_is_not(name: str) -> None:
 def test_rows_that_are_left_out_are_named() -> None:
     points = steps.points_of(1, "trtllm")(steps.table())
     assert [point.published for point in points if point.name.startswith("left out")] == [2, 15]
+
+
+@pytest.mark.parametrize("name", ["vllm", "sglang-h100"])
+def test_first_tokens_with_their_queue_are_met_and_a_load_without_a_queue_is_not(name: str) -> None:
+    served = first_tokens.table()
+    points = first_tokens.points_of(1, name)
+    found = points(served)
+    assert failed(found) == []
+    by = served.loads[name]
+    outside = [point for point in found if point.name.startswith("outside")]
+    assert 0.88 < 1 - len(outside) / len(served.of(name)) < 0.92  # the band is the 90th percentile
+    assert all(abs(point.error_percent) > 100 * by.band for point in outside)
+    wrong = replace(by, numbers=by.numbers | {"queue": 0.0})
+    assert failed(points(replace(served, loads={name: wrong})))
+
+
+def test_every_row_of_the_file_is_in_one_load() -> None:
+    served = first_tokens.table()
+    assert sum(len(served.of(name)) for name in served.loads) == len(served.rows) == 953
+    assert [len(served.of(name)) for name in served.loads] == [one.rows for one in served.loads.values()]
+
+
+def test_the_wait_of_a_load_is_that_of_requests_that_come_at_once() -> None:
+    """(batch - 1) / 2 prompts on average, by the event simulation of `lpu replay`."""
+    spec, shape = gpu_spec("h100"), named("llama-3.1-8b")
+    how, by = Serving(gpus=1, batch=9, prompt=512, outputs=4), loads()["vllm"]
+    found = waits(spec, shape, how, by.serves)
+    prompt = Prompt(compute=round(found["prompt"] * 1e9), exposed=0, handover=0, wire=0)
+    prefill = Prefiller(replicas=1, cost=lambda *_: prompt, room_tokens=10**9, cache_blocks=0)
+    pace = StepPace(1024, 1, 1, 1)
+    machine = Served(clock_hz=10**9, groups=1, rows=9, paces=(pace,), prefill=prefill)
+    zeros = np.zeros(9, np.int64)
+    requests = Trace(name="at once", arrivals=zeros, inputs=zeros + 512, outputs=zeros + 4)
+    assert simulate(requests, machine).queue.mean() == pytest.approx(found["queue"], rel=1e-6)

@@ -26,7 +26,7 @@ from models.step import family_step
 VARIANTS = Path(__file__).parents[1] / "data/variants"
 OSS = ("gpt-oss", "gpt-oss-mxfp4")
 FOLDERS = ("mixtral", "qwen3-moe", "qwen3-moe-renormalised", "jamba", "nemotron-h", *OSS)
-GATED = ("qwen3-next", "qwen3.5-moe", "granite4-moe")
+GATED = ("qwen3-next", "qwen3.5-moe", "granite4-moe", "nemotron-3", "nemotron-3-latent")
 GLM_PARTS = ("experts.5.down_proj.weight", "gate.e_score_correction_bias", "shared_experts.up_proj.weight")
 SCORED = ("glm4-moe", "glm4-moe-qk-norm", "minimax-m2", "olmoe", "granite-moe")
 

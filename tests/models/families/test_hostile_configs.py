@@ -23,6 +23,7 @@ REFUSED: dict[str, tuple[str, str, Any, str]] = {
     "more experts than any model has": ("mixtral", "num_local_experts", 1025, "the most is 1024"),
     "an expert of no width": ("qwen3-moe", "moe_intermediate_size", 0, "a whole number of at least 1"),
     "groups that do not divide": ("v3-experts", "n_group", 3, "groups must be equal"),
+    "a flag in words": ("v3-experts", "norm_topk_prob", "false", "it is true or false"),
     "a latent of no lanes": ("v3-experts", "kv_lora_rank", 0, "a whole number of at least 1"),
     "NaN as a factor": ("v3-experts", "routed_scaling_factor", float("nan"), "a finite number of f32"),
     "an expert wider than any": ("v3-experts", "moe_intermediate_size", 2**62, "the most is 16777216"),

@@ -56,7 +56,14 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "more chosen": ("qwen3.5-moe", {"num_experts_per_tok": 7}, "7 of 6 experts"),
     "letter": ("nemotron-h", {"hybrid_override_pattern": "M-*X"}, "hybrid_override_pattern is 'X': only M, "),
     "letters": ("nemotron-h", {"num_hidden_layers": 5}, "num_hidden_layers is 5"),
-    "moe": ("nemotron-h", {"hybrid_override_pattern": "M-*E"}, "layers with experts of this model_type"),
+    "latent": ("nemotron-3", {"moe_latent_size": "x"}, "moe_latent_size is 'x'"),
+    "beside squares": (
+        "nemotron-3",
+        {"moe_shared_expert_intermediate_size": 48},
+        "is 48: only whole multiples of an expert's moe_intermediate_size, 32",
+    ),
+    "no shared one": ("nemotron-3", {"n_shared_experts": 0}, "n_shared_experts is 0: layers with experts"),
+    "router's groups": ("nemotron-3", {"n_group": 4}, "6 experts in 4 groups"),
     "words": ("nemotron-h", {"layers_block_type": ["rnn"]}, "layers_block_type is 'rnn': only linear_att"),
     "squares": ("nemotron-h", {"mlp_hidden_act": "silu"}, "mlp_hidden_act is 'silu': only relu2"),
     "positions": ("granite4-dense", {"position_embedding_type": "alibi"}, "it is rope or nope"),
@@ -126,6 +133,11 @@ def test_patterns_are_words_of_known_parts_one_for_each_layer(tmp_path: Path) ->
     ):
         with pytest.raises(ValueError, match=words):
             replace(config, **{field: value})
+    latent = read_config(FOLDERS / "nemotron-3-latent")
+    assert isinstance(latent, HybridConfig)
+    for field, value in (("shared_ffn", 0), ("latent", 0), ("shared", 2), ("squared", False)):
+        with pytest.raises(ValueError, match="squared experts of latents have an FFN beside them"):
+            replace(latent, **{field: value})
     jamba = read_config(FOLDERS / "jamba")
     assert isinstance(jamba, HybridConfig)
     assert (jamba.pattern, jamba.turns) == (("MF", "AE", "MF", "ME"), False)

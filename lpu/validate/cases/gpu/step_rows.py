@@ -26,7 +26,10 @@ QUEUED = 0.5  # of a request's time before its first token: then fewer run at on
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRow:
-    """One served configuration. left_out: why it is in no mean and no fit, or empty."""
+    """One served configuration. seconds: of a later token; first: to the first one.
+
+    left_out: why its steps are in no mean and no fit, or empty.
+    """
 
     id: str
     engine: str
@@ -34,6 +37,7 @@ class StepRow:
     shape: StepShape
     how: Serving
     seconds: float
+    first: float
     left_out: str
 
     @property
@@ -70,6 +74,7 @@ def _row(cells: dict[str, str]) -> StepRow:
         shape=shapes()[name],
         how=how,
         seconds=token,
+        first=first,
         left_out=_why(spec.name, name, how, first / (first + how.outputs * token)),
     )
 

@@ -198,6 +198,7 @@ def test_synthetic_tokens_say_so_and_follow_their_rule(fast: TestClient) -> None
         (400, {"prompt": [1, "a"]}, "prompt"),
         (400, {"temperature": -1}, "temperature: is -1"),
         (400, {"top_p": 0}, "top-p: is 0"),
+        (400, {"top_k": -5}, "top_k is -5"),
         (400, {"presence_penalty": 1}, "presence_penalty is 1"),
         (400, {"suffix": "x"}, "suffix"),
         (400, {"best_of": 3}, "best_of is 3, n is 1"),
