@@ -4,13 +4,16 @@ Each hop is scheduled by itself: its cycles run from the first line taken from t
 given back. Equal layers share one template. Source: facts/afd.md section 3.3.
 """
 
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from compiler.assemble import machine, program_blocks
-from compiler.errors import OptionError, advising
+from compiler.errors import CapacityError, OptionError, advising
 from compiler.graph.graph import Graph, View, width
-from compiler.latency import fastest
+from compiler.latency import assign_sharing, fastest
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock, block_of
 from compiler.lower.rules import demands_of
@@ -37,6 +40,7 @@ def compile_hops(
     by: str = "role",
     role: str = "ffn",
     threshold: float | None = None,
+    layers: int | None = None,
     gpus: int = 0,
     gpu_memory_bytes: int = 0,
     progress: Progress = quiet,
@@ -44,29 +48,68 @@ def compile_hops(
 ) -> tuple[Program, Split]:
     """Compile the hops of a step for a rack behind a bridge; (the program, what was split off).
 
-    gpus, gpu_memory_bytes: that hold what is not split off, and of each; see `require_fit`. dump_dir: as of
-    `compile_program`.
+    layers: of which there is a hop, the last ones. gpus, gpu_memory_bytes: that hold what is not split off,
+    and of each; see `require_fit`. dump_dir: as of `compile_program`.
     Raises CompileError (CapacityError, RoutingError, OptionError) as `compile_program` does.
     """
     _check(options)
     step = Steps(progress, dump_dir)
     graph = step("capture", captured, source)
-    found = step("split", split, graph, by=by, role=role, threshold=threshold)
-    with advising(source.model.kv):
-        require_fit(found, rack, gpus, gpu_memory_bytes)
+    found = step("split", split, graph, by=by, role=role, threshold=threshold, layers=layers)
     blocks = step("blocks", hop_blocks, graph, found)
-    numbers = step("number", numbers_of, rack, options)
     plan, tried = _plan(graph, found, rack, bridge), ()
-    if options.tp is None:  # detours cost most of the compile time: the search goes without them
-        straight = replace(plan, detours=False)
-        search = step("search", fastest, straight, blocks, numbers.rack, options, progress)
-        tp, best = search.found
-        options, tried = replace(options, tp=tp), best.search
-    scheduled = one_by_one(step, plan, blocks, numbers.rack, options).named(numbers)
+    needed = partial(_needed, plan, blocks, rack, options) if options.tp else None
+    with advising(source.model.kv), fewer_layers(found, rack, needed):
+        require_fit(found, rack, gpus, gpu_memory_bytes)
+    numbers = step("number", numbers_of, rack, options)
+    with fewer_layers(found, rack, needed):
+        if options.tp is None:  # detours cost most of the compile time: the search goes without them
+            straight = replace(plan, detours=False)
+            search = step("search", fastest, straight, blocks, numbers.rack, options, progress)
+            tp, best = search.found
+            options, tried = replace(options, tp=tp), best.search
+        scheduled = one_by_one(step, plan, blocks, numbers.rack, options).named(numbers)
     sram = step("memory", sram_map, rack, scheduled)
     model = source.model
     program = step("assemble", _assembled, model, found, rack, bridge, replace(scheduled, search=tried), sram)
     return program, found
+
+
+@contextmanager
+def fewer_layers(
+    found: Split, rack: Rack, needed: Callable[[int], int | None] | None = None
+) -> Generator[None]:
+    """Where hops need more chips than the rack has, the error says with how many layers they fit.
+
+    needed: the chips that the last so many hops take, where they are more than there are; None: bytes say.
+    """
+    try:
+        yield
+    except CapacityError as error:
+        hops = len(found.hops)
+        chips = needed(hops) if needed else error.chips
+        fit = min(hops * rack.chips // chips, hops - 1) if chips else 0
+        while needed and fit and needed(fit):
+            fit -= 1
+        if fit:
+            first, last = found.hops[0].name, found.hops[hops - fit - 1].name
+            error.remedy = (
+                f"{error.remedy.rstrip('.')}, or give --lpu-layers {fit}: {fit} of {hops} layers fit "
+                f"{rack.name}{'' if needed else ' by bytes'}, and the FFNs of the others, {first} to {last}, "
+                "stay on the GPUs."
+            )
+        raise
+
+
+def _needed(
+    plan: Plan, blocks: tuple[ModelBlock, ...], rack: Rack, options: CompileOptions, last: int
+) -> int | None:
+    """The chips that the last hops take for the tp of the options, where that is more than there are."""
+    try:
+        assign_sharing(plan, blocks[-last:], rack, options, None)
+    except CapacityError as error:
+        return error.chips
+    return None
 
 
 def hop_blocks(graph: Graph, found: Split) -> tuple[ModelBlock, ...]:

@@ -27,6 +27,7 @@ from compiler.steps import Progress, Steps, quiet
 from compiler.throughput.balance import assign_stages, best_tp
 from compiler.throughput.cache import lower_stages
 from compiler.throughput.chunks import follow
+from compiler.throughput.fewer import best_of_fewer
 from compiler.throughput.filled import fill_waves
 from compiler.throughput.interval import find_intervals
 from compiler.throughput.waves import emit_waves
@@ -134,6 +135,17 @@ def in_waves(
         tp, _ = step("search", best_tp, plan, blocks, rack, options).found
         options = replace(options, tp=tp)
     options = replace(options, cp=options.cp or 1)
+    made = partial(_waves, step, plan, blocks, rack)
+    found = made(options)
+    if options.pp is not None:
+        return found
+    return step("stages", best_of_fewer, found, made, partial(users_that_fit, rack), blocks, rack, options)
+
+
+def _waves(
+    step: Steps, plan: Plan, blocks: tuple[ModelBlock, ...], rack: Rack, options: CompileOptions
+) -> Scheduled:
+    """The waves of `pp` stages, or of as many as there can be."""
     assignment = step("place", assign_stages, plan, blocks, rack, options)
     stages = step("lower", lower_stages, assignment, blocks, rack, options.layout, step.progress)
     if options.interval_slack is None:

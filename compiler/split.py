@@ -70,11 +70,19 @@ class Split:
         return "\n".join([*lines, f"  ... and {more} more"] if more > 0 else lines)
 
 
-def split(graph: Graph, *, by: str = "role", role: str = "ffn", threshold: float | None = None) -> Split:
+def split(
+    graph: Graph,
+    *,
+    by: str = "role",
+    role: str = "ffn",
+    threshold: float | None = None,
+    layers: int | None = None,
+) -> Split:
     """The hops of a graph: modules of a role, or those of at least `threshold` FLOP per byte.
 
-    Raises CompileError if the modules are not one per layer, hold a KV cache, or exchange more than one value
-    each way; OptionError for options that make no sense.
+    layers: that have a hop, the last ones; None: all. Raises CompileError if the modules are not one per
+    layer, hold a KV cache, or exchange more than one value each way; OptionError for options that make no
+    sense.
     """
     if by not in SPLITS or (by == "intensity") != (threshold is not None):
         raise OptionError(
@@ -100,6 +108,14 @@ def split(graph: Graph, *, by: str = "role", role: str = "ffn", threshold: float
         chosen = _intense(graph, modules, threshold)
         what = f"threshold {threshold:g} FLOP/byte"
     _one_per_layer(chosen, modules, what)
+    if layers is not None and not 1 <= layers <= len(chosen):
+        raise OptionError(
+            "split",
+            f"--lpu-layers {layers}",
+            f"the model has {len(chosen)} layers, 1 to {len(chosen)} of them can be on LPUs",
+            "Give such a number, or leave it out.",
+        )
+    chosen = chosen[-(layers or len(chosen)) :]
     hops = tuple(_hop(graph, name, modules[name]) for name in chosen)
     away = {index for hop in hops for index in hop.nodes}
     stays = [node for node in graph.nodes if node.index not in away]
@@ -120,12 +136,14 @@ def require_fit(split: Split, rack: Rack, gpus: int = 0, gpu_memory_bytes: int =
     """
     there = rack.chips * rack.chip.sram_bytes
     if split.weight_bytes > there:
-        raise CapacityError(
+        error = CapacityError(
             "split",
             f"rack {rack.name}",
             f"the hops need {split.weight_bytes} bytes of weights, its {rack.chips} chips have {there}",
             "Use a rack of more chips (several racks), or split off less of the model.",
         )
+        error.chips = -(-split.weight_bytes // rack.chip.sram_bytes)
+        raise error
     needs, there = split.gpu_weight_bytes + split.kv_bytes, gpus * gpu_memory_bytes
     if gpus and needs > there:
         raise CapacityError(
@@ -190,19 +208,19 @@ def _one_per_layer(chosen: list[str], modules: dict[str, list[Node]], what: str)
 
 
 def _hop(graph: Graph, name: str, module: list[Node]) -> HopGraph:
-    products = [node.index for node in module if rule_of(node).joint is not None]
+    products = [node.index for node in module if _holds_weights(graph, node)]
     if not products:
         raise CompileError(
             "split", f"module {name}", "it holds 0 matmuls, a hop needs 1", "Choose modules with weights."
         )
     nodes = [node for node in module if products[0] <= node.index <= products[-1]]
+    down, up = _crossing(graph, nodes)
+    for node in module[module.index(nodes[-1]) + 1 :]:
+        if len(up) > 1 and not _crossing(graph, [*nodes, node])[0].difference(down):
+            nodes.append(node)  # it adds what products made, so that one value crosses
+            down, up = _crossing(graph, nodes)
     nodes += _rounding(graph, nodes[-1])
-    inside = {node.index for node in nodes}
-    made = {value for node in nodes for value in node.outputs}
-    read = {view.value for node in nodes for view in node.inputs}
-    down = sorted(v for v in read - made if graph.values[v].kind != "param")
-    used = {view.value for node in graph.nodes if node.index not in inside for view in node.inputs}
-    up = sorted(made & (used | {graph.logits.value, graph.token.value}))
+    down, up = map(sorted, _crossing(graph, nodes))
     for values, way in ((down, "down to"), (up, "up from")):
         if len(values) != 1:
             names = ", ".join(_name(graph, value) for value in values) or "none"
@@ -235,6 +253,22 @@ def _hop(graph: Graph, name: str, module: list[Node]) -> HopGraph:
         weight_bytes=bytes_of(graph, nodes, "param"),
         flops=flops(graph, nodes),
     )
+
+
+def _crossing(graph: Graph, nodes: list[Node]) -> tuple[set[int], set[int]]:
+    """The values that nodes read of others, and those that others read of them."""
+    inside = {node.index for node in nodes}
+    made = {value for node in nodes for value in node.outputs}
+    read = {view.value for node in nodes for view in node.inputs}
+    used = {view.value for node in graph.nodes if node.index not in inside for view in node.inputs}
+    down = {value for value in read - made if graph.values[value].kind != "param"}
+    return down, made & (used | {graph.logits.value, graph.token.value})
+
+
+def _holds_weights(graph: Graph, node: Node) -> bool:
+    """Whether a node multiplies by a matrix, or by a stack of them."""
+    read = [graph.values[view.value] for view in node.inputs]
+    return any(value.kind == "param" and len(value.shape) > 1 for value in read)
 
 
 def _rounding(graph: Graph, last: Node) -> list[Node]:

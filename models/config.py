@@ -24,7 +24,7 @@ _LATER = (
     *("family", "biased", "turned_lanes", "window", "column_scales", "fused", "attention_block"),
     *("kinds", "span", "window_theta", "attention_scale", "attention_cap", "logit_cap", "sinks"),
     *("norms", "whole_qk_norm", "embedding_scale", "residual_scale", "logits_scale"),
-    "score",
+    *("score", "index_heads", "index_lanes", "index_keeps"),
 )
 """Fields that came after digests: left out of `to_fields` where they hold their default."""
 
@@ -172,6 +172,11 @@ class TransformerConfig:
     def longest(self) -> int:
         """The longest context that a program can be compiled for."""
         return self.max_context
+
+    @property
+    def shortened_by(self) -> str:
+        """Why that is less than the model's own longest context, in words; empty where it is not."""
+        return f"its attention sees {self.window} tokens" if self.longest < self.max_context else ""
 
     def kind_of(self, layer: int) -> str:
         """The kind of a layer's attention, one of KINDS."""

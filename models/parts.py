@@ -11,10 +11,13 @@ from models.contract import ops
 
 
 class Normed(NamedTuple):
-    """A vector that the products which read it normalise: scaled to fp16, and the statistic of each row."""
+    """A vector that the products which read it normalise: scaled to fp16, and the statistic of each row.
+
+    statistic: None of a vector that is normalised already.
+    """
 
     scaled: Float16[Array, "batch width"]
-    statistic: Float32[Array, "batch 1"]
+    statistic: Float32[Array, "batch 1"] | None
 
 
 class Linear(nnx.Module):
@@ -81,6 +84,13 @@ class Norm(nnx.Module):
         """The vector for products that normalise it after their sums."""
         gain = self.gain[...]
         return Normed(ops.prescale(x, gain), ops.rms_stat(x, gain, eps=self.eps))
+
+    def sent(self, x: Float32[Array, "batch width"], crosses: str | None) -> Normed:
+        """The vector for products here (None), or in the format in which it goes to another machine."""
+        if crosses is None:
+            return self.deferred(x)
+        a = self(x)
+        return Normed(ops.round8(a) if crosses == "fp8" else a, None)
 
 
 class LayerNorm(nnx.Module):

@@ -128,9 +128,9 @@ def reading_ranks(
 ) -> np.ndarray | None:
     """Who reads the residual sum that a matmul's result is added to, [ranks, lines].
 
-    None if others read the result too, if chips of another group read the sum, or if an owner does not: the
-    residual to add lies with the owners. owner: of each line; tiles: first line and lines of each column
-    tile.
+    None if others read the result too, if chips of another group or the host lanes read the sum, or if an
+    owner does not: the residual to add lies with the owners. owner: of each line; tiles: first line and lines
+    of each column tile.
     """
     users = low.demands.readers(nodes[0].outputs[0])
     if len(nodes) > 1 or len(users) != 1 or not low.demands.rule(users[0][0]).residual:
@@ -138,7 +138,7 @@ def reading_ranks(
     residual, lines, (first, count) = users[0][0].outputs[0], len(owner), tiles
     mask = np.zeros((low.group.ranks, lines), bool)
     if residual == low.result:
-        if max(low.group.targets) >= low.group.ranks:
+        if not low.group.targets or max(low.group.targets) >= low.group.ranks:
             return None
         mask[list(low.group.targets)] = np.broadcast_to(low.group.wanted, (len(low.group.targets), lines))
     for node, _ in low.demands.readers(residual) if residual != low.result else ():

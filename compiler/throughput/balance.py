@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+from jaxtyping import Int
 
 from compiler.errors import LESS_KV, CapacityError, CompileError, OptionError
 from compiler.lower.block import Plan, lower
@@ -78,6 +79,56 @@ def _groups(rack: Rack, options: CompileOptions) -> Groups:
     return GROUPS[options.placement](rack, tp, rack.chips // tp, options.seed)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shares:
+    """What the blocks ask of a group, summed up: cycles of each unit and link, and words of each rank.
+
+    totals, words: of all blocks before each one, and of all.
+    """
+
+    sizes: list[Size]
+    room: Room
+    totals: Int[np.ndarray, "blocks_and_end loads"]
+    words: Int[np.ndarray, "blocks_and_end ranks"]
+
+    def among(self, groups: int) -> Balance:
+        """The blocks shared out over at most so many groups. Raises CapacityError if they do not fit."""
+        totals, words, room = self.totals, self.words, self.room
+        low, high = int(np.diff(totals, axis=0).max()), int(totals[-1].max())
+        stages = _fill(totals, words, room.words, high)
+        if stages[-1] >= groups:
+            raise _full(self.sizes, room, stages[-1] + 1, groups)
+        while low < high:
+            middle = (low + high) // 2
+            found = _fill(totals, words, room.words, middle)
+            if found[-1] < groups:
+                high, stages = middle, found
+            else:
+                low = middle + 1
+        load, low, most_words = high, int(words[-1].max()) // groups, room.words
+        while low < most_words:  # equal loads: the emptiest chips, so that most users fit
+            middle = (low + most_words) // 2
+            found = _fill(totals, words, middle, load)
+            if found[-1] < groups:
+                most_words, stages = middle, found
+            else:
+                low = middle + 1
+        return Balance(stages=stages, load=load)
+
+    def fewer(self, groups: int, below: int) -> list[int]:
+        """Numbers of groups under one, most first, whose load is below a number; of one load the least."""
+        found: dict[int, int] = {}
+        for fewer in range(groups - 1, 0, -1):
+            try:
+                load = self.among(fewer).load
+            except CapacityError:
+                break
+            if load >= below:
+                break
+            found[load] = fewer
+        return list(found.values())
+
+
 def balance(
     plan: Plan,
     blocks: tuple[ModelBlock, ...],
@@ -98,6 +149,11 @@ def balance(
             f"there are {len(groups)} groups of {len(groups[0])} chips and {len(blocks)} blocks",
             f"Give --pp {most} or less.",
         )
+    return shares(plan, blocks, rack, groups, layout).among(pp or most)
+
+
+def shares(plan: Plan, blocks: tuple[ModelBlock, ...], rack: Rack, groups: Groups, layout: str) -> Shares:
+    """What each block asks of a group. Raises CapacityError if one does not fit on a group."""
     sizes, room = block_sizes(plan, blocks, rack, groups, layout, 1)
     wide = [size for size in sizes if size.span > 1 or int(size.words.max()) > room.words]
     if wide:
@@ -109,28 +165,20 @@ def balance(
             f"Raise --tp above {room.tp}, or shorten the context or the batch.",
         )
     asked = _asked(plan, blocks, rack, groups[0], layout)
-    totals = np.concatenate([np.zeros((1, asked.shape[1]), np.int64), np.cumsum(asked, axis=0)])
-    words = np.concatenate([np.zeros((1, room.tp), np.int64), np.cumsum([s.words for s in sizes], axis=0)])
-    low, high = int(asked.max()), int(totals[-1].max())
-    stages = _fill(totals, words, room.words, high)
-    if stages[-1] >= (pp or most):
-        raise _full(sizes, room, stages[-1] + 1, pp or most)
-    while low < high:
-        middle = (low + high) // 2
-        found = _fill(totals, words, room.words, middle)
-        if found[-1] < (pp or most):
-            high, stages = middle, found
-        else:
-            low = middle + 1
-    load, low, most_words = high, int(words[-1].max()) // (pp or most), room.words
-    while low < most_words:  # equal loads: the emptiest chips, so that most users fit
-        middle = (low + most_words) // 2
-        found = _fill(totals, words, middle, load)
-        if found[-1] < (pp or most):
-            most_words, stages = middle, found
-        else:
-            low = middle + 1
-    return Balance(stages=stages, load=load)
+    return Shares(
+        sizes=sizes,
+        room=room,
+        totals=np.concatenate([np.zeros((1, asked.shape[1]), np.int64), np.cumsum(asked, axis=0)]),
+        words=np.concatenate([np.zeros((1, room.tp), np.int64), np.cumsum([s.words for s in sizes], axis=0)]),
+    )
+
+
+def fewer_stages(
+    assignment: Assignment, blocks: tuple[ModelBlock, ...], rack: Rack, options: CompileOptions, below: int
+) -> list[int]:
+    """Numbers of stages, under those of an assignment, whose load is below so many cycles."""
+    groups = _groups(rack, options)
+    return shares(assignment.plan, blocks, rack, groups, options.layout).fewer(len(assignment.groups), below)
 
 
 def _asked(

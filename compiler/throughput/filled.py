@@ -6,7 +6,7 @@ from itertools import islice
 from compiler.errors import CapacityError
 from compiler.options import CompileOptions
 from compiler.program.isa import ceil_div
-from compiler.scheduled import Scheduled
+from compiler.scheduled import Scheduled, WaveSchedule
 from compiler.search import until_worse
 from compiler.steps import Progress
 from compiler.throughput.cache import StageCache
@@ -47,8 +47,7 @@ def fill_waves(
             raise
         filled = {c: _filled(cycles, users, waves.bound[c]) for c, cycles in waves.cycles.items()}
         wanted.extend([filled] if filled not in wanted else [])
-        turn = max(users, int(ceil_div(waves.cycles[last], waves.interval[last])))
-        return scheduled, turn * waves.interval[last] * SCALE // users
+        return scheduled, cycles_of_a_token(waves, last, users)
 
     search = until_worse(
         islice(wanted, ROUNDS), attempt, lambda found: found[1], patience=1, refused=(CapacityError,)
@@ -56,6 +55,12 @@ def fill_waves(
     if search.best is None:
         raise search.refusals[-1]
     return search.found[1][0]
+
+
+def cycles_of_a_token(waves: WaveSchedule, context: int, users: int) -> int:
+    """Cycles from one token of any user to the next, times SCALE."""
+    turn = max(users, int(ceil_div(waves.cycles[context], waves.interval[context])))
+    return turn * waves.interval[context] * SCALE // users
 
 
 def _filled(cycles: int, users: int, bound: int) -> float:

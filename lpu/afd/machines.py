@@ -11,7 +11,7 @@ from fabric.catalog import pod_spec
 from fabric.gpu import GpuSpec
 from fabric.rack import Rack
 from lpu.afd.options import GpuKind, Gpus
-from lpu.gpu.families import layers_of
+from lpu.gpu.families.registry import layers_of
 from lpu.gpu.operators import GemmFormat
 from lpu.gpu.request import Request
 from lpu.gpu.served.engine import Engine

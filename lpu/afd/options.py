@@ -14,6 +14,10 @@ from lpu.gpu.operators import GemmFormat
 
 FfnDown = Annotated[str | None, Option("--ffn-down", "FFN inputs cross as fp16, or fp8.", shown="fp16")]
 Counts = tuple[int, ...]
+LpuLayers = Annotated[
+    int | None,
+    Option("--lpu-layers", "Layers, the last ones, with FFNs on LPUs.", least=1, shown="all"),
+]
 FfnUp = Annotated[str | None, Option("--ffn-up", "FFN results cross as f32, or fp16.", shown="f32")]
 
 
@@ -135,6 +139,7 @@ class RatioPoints:
     ] = None
     ffn_down: FfnDown = None
     ffn_up: FfnUp = None
+    lpu_layers: LpuLayers = None
 
     def __post_init__(self) -> None:
         if self.target_ms is not None and not 0 < self.target_ms < inf:

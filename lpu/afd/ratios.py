@@ -16,7 +16,7 @@ from lpu.afd.report import CAUTION, PROJECTION
 from lpu.afd.times.hops import HopTimes, hop_times, pace
 from lpu.folder import Progress, quiet
 from lpu.gpu.share import GpuShare, fastest
-from lpu.gpu.units import PS_PER_SECOND, picoseconds
+from lpu.gpu.units import PS_PER_SECOND
 from lpu.inputs.model import of_micro_batch
 from lpu.inputs.open import Model, open_model
 from lpu.keywords import ModelKeywords, model_keywords
@@ -202,10 +202,8 @@ def _point(
     lpus = 0
     try:
         times, lpus = hops(batch // m)
-        rows = batch // m
-        share = fastest(
-            every, lambda one: picoseconds(one.attention(rows, kv_len).seconds), batch, kv_len, ffn=False
-        )
+        rows, kept = batch // m, every[0].config.layers - len(times.cycles)
+        share = fastest(every, lambda one: sum(one.before_hops(rows, kv_len, kept)), batch, kv_len, kept)
         alone = _alone(every, batch, kv_len)
         found = pace(share, times, batch, m, kv_len, alone=alone or 0)
     except CompileError as error:
@@ -248,13 +246,14 @@ def ratios(
     kind, rows = kind or GpuKind(), points.rows
     given: dict[str, Any] = {"ffn_down": points.ffn_down, "ffn_up": points.ffn_up, "divided": True}
     given |= model_keywords("ratios", keywords)
-    given |= {"batch": 1, "context": (points.kv_tokens,)}
+    given["batch"] = 1  # hops do not depend on the length of the KV
     opened = open_model(model, **given)
     sides = [machines(rack, kind, count) for count in points.gpus]
     shares = [side.shares(opened) for side in sides]
     there, link, plan = sides[0], sides[0].bridge, options or CompileOptions()
     if plan.tp is None:
-        first, _ = compile_hops(of_micro_batch(opened, rows[0]).source(), there.rack, plan, link)
+        source = of_micro_batch(opened, rows[0]).source()
+        first, _ = compile_hops(source, there.rack, plan, link, layers=points.lpu_layers)
         plan = replace(plan, tp=first.manifest.tp)
 
     @cache
@@ -262,7 +261,7 @@ def ratios(
         progress("hops", rows.index(count), len(rows))
         try:
             program, split = compile_hops(
-                of_micro_batch(opened, count).source(), there.rack, plan, there.bridge
+                of_micro_batch(opened, count).source(), there.rack, plan, link, layers=points.lpu_layers
             )
         except CompileError as error:
             return error

@@ -33,12 +33,20 @@ class LatentWork:
     waves: np.ndarray
 
 
-def asked(gpu: GpuSpec, batch: int, kv_len: int, heads: int, kv_bytes: int) -> tuple[float, ...]:
+def asked(
+    gpu: GpuSpec,
+    batch: int,
+    kv_len: int,
+    heads: int,
+    kv_bytes: int,
+    latent: int = LATENT,
+    rope: int = ROPE,
+) -> tuple[float, ...]:
     """One decode, in the order of the columns of LatentWork."""
     keys = batch * kv_len
     return (
-        keys * (LATENT + ROPE) * kv_bytes / gpu.memory_bytes_per_second,
-        2 * keys * (2 * LATENT + ROPE) / gpu.flops_bf16,
+        keys * (latent + rope) * kv_bytes / gpu.memory_bytes_per_second,
+        2 * keys * (2 * latent + rope) / gpu.flops_bf16,
         heads,
         keys,
         kv_len,
@@ -98,11 +106,21 @@ def kernels() -> tuple[LatentKernel, ...]:
     return tuple(parse(_File, read_document(KERNELS)).kernels)
 
 
-def latent_seconds(gpu: GpuSpec, batch: int, kv_len: int, heads: int, kv: str = "bf16") -> float:
+def latent_seconds(
+    gpu: GpuSpec,
+    batch: int,
+    kv_len: int,
+    heads: int,
+    kv: str = "bf16",
+    *,
+    latent: int = LATENT,
+    rope: int = ROPE,
+) -> float:
     """Of one layer on one GPU with `heads` heads: its own kernel, else of H200 (Hopper) or B200."""
     for name in (gpu.name, "h200" if gpu.name.startswith("h") else "b200"):
         for one in kernels():
             if (one.gpu, one.kv) == (name, kv):
-                row = columns([asked(gpu, batch, kv_len, heads, 1 if kv == "fp8" else 2)])
+                width = 1 if kv == "fp8" else 2
+                row = columns([asked(gpu, batch, kv_len, heads, width, latent, rope)])
                 return float(seconds_of(one.numbers, row)[0])
     raise FileError(f"gpu: MLA over {kv} has no measured kernel on {gpu.name}. Use bf16 or fp8.")

@@ -5,23 +5,37 @@ with its factors, and gaps between kernels in place of launches (lpu/gpu/served)
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from compiler.errors import OptionError
 from fabric.gpu import GpuSpec
 from lpu.gpu import operators as gpu
 from lpu.gpu.breakdown import Breakdown, OpTime
+from lpu.gpu.experts.all_to_all import exchange_seconds
+from lpu.gpu.experts.kernel import FORMATS, ExpertShape, expert_seconds
+from lpu.gpu.experts.plain import plain_seconds
 from lpu.gpu.operators import ACTIVATION_BYTES, GemmFormat
 from lpu.gpu.served.engine import Engine
 from lpu.gpu.table import GpuTable
 from models.config import TransformerConfig
 
 
+class Mixed(NamedTuple):
+    """Experts of a layer: how many, how many a token takes of them, columns of each; and shared ones."""
+
+    experts: int
+    chosen: int
+    width: int
+    shared: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launches:
     """`gpus` GPUs of one NVLink domain. gemm: format of all weights.
 
-    table: measured times, used where it has them (attention, products); the `basis` of a result says so.
-    engine: whose numbers decode steps take; None: operators one after another.
+    replicas: of such pools, each with the model but its experts, which lie whole over all of them. table:
+    measured times, used where it has them (attention, products); the `basis` of a result says so. engine:
+    whose numbers decode steps take; None: operators one after another.
     """
 
     spec: GpuSpec
@@ -29,6 +43,7 @@ class Launches:
     gemm: GemmFormat = "w8a16"
     table: GpuTable | None = None
     engine: Engine | None = None
+    replicas: int = 1
 
     def __post_init__(self) -> None:
         if not 1 <= self.gpus <= self.spec.nvlink_gpus:
@@ -64,13 +79,59 @@ class Launches:
         """The operators one after another."""
         return Breakdown(ops=ops, band=self.band)
 
-    def product(self, name: str, m: int, n: int, k: int) -> OpTime:
-        """[m, k] by [k, n]."""
-        modelled = gpu.gemm(self.spec, m, n, k, self.gemm)
+    def product(self, name: str, m: int, n: int, k: int, form: GemmFormat | None = None) -> OpTime:
+        """[m, k] by [k, n]. form: of these weights, if not that of all."""
+        form = form or self.gemm
+        modelled = gpu.gemm(self.spec, m, n, k, form)
         if self.engine:
-            body = modelled - gpu.launch_of(self.spec, self.gemm)
+            body = modelled - gpu.launch_of(self.spec, form)
             return OpTime(name=name, seconds=self.engine.numbers["products"] * body)
-        return self.timed(name, "gemm", modelled, compute_dtype=self.gemm, gemm_m=m, gemm_n=n, gemm_k=k)
+        return self.timed(name, "gemm", modelled, compute_dtype=form, gemm_m=m, gemm_n=n, gemm_k=k)
+
+    @property
+    def ranks(self) -> int:
+        """GPUs of all replicas."""
+        return self.gpus * self.replicas
+
+    def resident(self, mixture: Mixed) -> int:
+        """Experts on each GPU; where they do not divide, some are there twice (assumed: of equal load)."""
+        return -(-mixture.experts // self.ranks)
+
+    def experts(self, mixture: Mixed, hidden: int, rows: int) -> Breakdown:
+        """Router, choice and experts over `rows` tokens of each replica, which choose evenly (assumed).
+
+        Every GPU of a replica has its tokens. Of several replicas each GPU sends its share of them to the
+        experts, and gets back what they give.
+        """
+        tokens, own = rows * self.replicas, -(-rows // self.gpus)
+        shape = ExpertShape(
+            hidden=hidden,
+            inter=mixture.width,
+            experts=self.resident(mixture) * self.ranks,
+            topk=mixture.chosen,
+            ranks=self.ranks,
+        )
+        about = self.spec, shape, tokens, FORMATS[self.gemm]
+        seconds = expert_seconds(*about)
+        if self.engine:
+            seconds = self.engine.numbers["experts"] * plain_seconds(*about)
+        dispatch, combine = (
+            tuple(
+                OpTime(
+                    name=way,
+                    seconds=exchange_seconds(self.spec, way, own, hidden, mixture.chosen, self.ranks),
+                )
+                for _ in range(self.replicas > 1)
+            )
+            for way in ("dispatch", "combine")
+        )
+        return self.breakdown(
+            self.product("router", rows, mixture.experts, hidden, "bf16"),
+            self.elementwise("choice", 2 * rows * mixture.experts),
+            *dispatch,
+            OpTime(name="experts", seconds=seconds),
+            *combine,
+        )
 
     def timed(self, name: str, op: str, modelled: float, **key: int | str) -> OpTime:
         """Measured where the table has it, else modelled."""

@@ -88,8 +88,11 @@ def context_attention(
     head_dim: int,
     kv: KvFormat = "bf16",
     prefix: int = 0,
+    reach: int | None = None,
 ) -> float:
     """Causal attention of `tokens` new tokens per sequence, over `prefix` earlier ones and themselves.
+
+    reach: keys that a query sees at most; None: all.
 
     With fp8 KV the products are fp8 as well; `ef` is relative to the 16-bit peak there too. Bytes: queries,
     outputs and the new K and V at 2 bytes, all keys and values once. Assumed: fitted without a prefix.
@@ -97,9 +100,11 @@ def context_attention(
     _least(batch=batch, tokens=tokens, heads=heads, kv_heads=kv_heads, head_dim=head_dim)
     e = gpu.context_fp8 if kv == "fp8" else gpu.context_bf16
     span = prefix + tokens
+    reach = span if reach is None else reach
     queries = 4 * tokens * heads * head_dim
-    size = batch * (queries + 2 * span * kv_heads * head_dim * KV_BYTES[kv])
-    flops = 2 * batch * (span**2 - prefix**2) * heads * head_dim * (1 + e.s_half / tokens)
+    size = batch * (queries + 2 * min(span, reach + tokens) * kv_heads * head_dim * KV_BYTES[kv])
+    pairs = span**2 - prefix**2 - max(span - reach, 0) ** 2 + max(prefix - reach, 0) ** 2
+    flops = 2 * batch * pairs * heads * head_dim * (1 + e.s_half / tokens)
     return e.t0_seconds + _roof(gpu, e, size, flops, gpu.flops_bf16)
 
 

@@ -1,10 +1,11 @@
 """A pool of equal GPUs that share one model by tensor parallelism: times of its layers, and its memory."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from compiler.errors import CapacityError
 from lpu.gpu.breakdown import Breakdown
-from lpu.gpu.families import layers_of
+from lpu.gpu.families.registry import layers_of
 from lpu.gpu.launches import Launches
 from lpu.gpu.operators import KvFormat
 from models.config import TransformerConfig
@@ -25,16 +26,26 @@ class GpuPool(Launches):
     """
 
     def attention_layer(
-        self, config: TransformerConfig, batch: int, kv_len: int, kv: KvFormat = "bf16"
+        self,
+        config: TransformerConfig,
+        batch: int,
+        kv_len: int,
+        kv: KvFormat = "bf16",
+        kind: str | None = None,
     ) -> Breakdown:
-        """The attention half of a decode layer, norm to FFN norm, over `kv_len` keys with the new one."""
-        layers = layers_of(config)
-        half = layers.attention_half(self, config, batch, layers.decode(self, config, batch, kv_len, kv))
+        """The attention half of a decode layer, norm to FFN norm, over `kv_len` keys with the new one.
+
+        kind: of the layer, here and below; None: that of the last.
+        """
+        layers, kind = layers_of(config), _kind(config, kind)
+        attention = layers.decode(self, config, kind, batch, kv_len, kv)
+        half = layers.attention_half(self, config, kind, batch, attention)
         return half.then(self.breakdown(*self.gaps(0.5)))
 
-    def ffn_layer(self, config: TransformerConfig, batch: int) -> Breakdown:
+    def ffn_layer(self, config: TransformerConfig, batch: int, kind: str | None = None) -> Breakdown:
         """The FFN half of a layer."""
-        return layers_of(config).ffn_half(self, config, batch).then(self.breakdown(*self.gaps(0.5)))
+        half = layers_of(config).ffn_half(self, config, _kind(config, kind), batch)
+        return half.then(self.breakdown(*self.gaps(0.5)))
 
     def embed(self, config: TransformerConfig, batch: int) -> Breakdown:
         """The vectors of tokens."""
@@ -46,7 +57,11 @@ class GpuPool(Launches):
 
     def step(self, config: TransformerConfig, batch: int, kv_len: int, kv: KvFormat = "bf16") -> Breakdown:
         """A whole decode step on GPUs alone; operators of a layer are summed over all layers."""
-        layer = self.attention_layer(config, batch, kv_len, kv).then(self.ffn_layer(config, batch))
+
+        def layer(kind: str) -> Breakdown:
+            half = self.attention_layer(config, batch, kv_len, kv, kind)
+            return half.then(self.ffn_layer(config, batch, kind))
+
         return self._whole(config, layer, tokens=batch, batch=batch)
 
     def verify(
@@ -54,23 +69,37 @@ class GpuPool(Launches):
     ) -> Breakdown:
         """A step of `rows` tokens of each sequence, as drafts are verified."""
         layers, tokens = layers_of(config), batch * rows
-        attention = layers.verify(self, config, batch, rows, kv_len, kv)
-        layer = layers.attention_half(self, config, tokens, attention).then(self.ffn_layer(config, tokens))
+
+        def layer(kind: str) -> Breakdown:
+            attention = layers.verify(self, config, kind, batch, rows, kv_len, kv)
+            half = layers.attention_half(self, config, kind, tokens, attention)
+            return half.then(self.ffn_layer(config, tokens, kind))
+
         return self._whole(config, layer, tokens=tokens, batch=tokens)
 
     def prefill_layer(
-        self, config: TransformerConfig, tokens: int, prefix: int = 0, batch: int = 1, kv: KvFormat = "bf16"
+        self,
+        config: TransformerConfig,
+        tokens: int,
+        prefix: int = 0,
+        batch: int = 1,
+        kv: KvFormat = "bf16",
+        kind: str | None = None,
     ) -> Breakdown:
         """One layer over `tokens` new tokens of each of `batch` sequences, after `prefix` earlier ones."""
-        layers, rows, plain = layers_of(config), batch * tokens, self.unserved
-        attention = layers.prefill(plain, config, batch, tokens, prefix, kv)
-        return layers.attention_half(plain, config, rows, attention).then(plain.ffn_layer(config, rows))
+        layers, rows, plain, kind = layers_of(config), batch * tokens, self.unserved, _kind(config, kind)
+        attention = layers.prefill(plain, config, kind, batch, tokens, prefix, kv)
+        half = layers.attention_half(plain, config, kind, rows, attention)
+        return half.then(plain.ffn_layer(config, rows, kind))
 
     def prefill(
         self, config: TransformerConfig, tokens: int, prefix: int = 0, batch: int = 1, kv: KvFormat = "bf16"
     ) -> Breakdown:
         """A whole prefill in one piece, up to each sequence's first new token."""
-        layer = self.prefill_layer(config, tokens, prefix, batch, kv)
+
+        def layer(kind: str) -> Breakdown:
+            return self.prefill_layer(config, tokens, prefix, batch, kv, kind)
+
         return self.unserved._whole(config, layer, tokens=batch * tokens, batch=batch)
 
     @property
@@ -83,9 +112,12 @@ class GpuPool(Launches):
         """Memory for weights and KV on all GPUs together: 90 % of the total."""
         return int(self.gpus * self.spec.memory_bytes * USABLE)
 
-    def weight_bytes(self, config: TransformerConfig, ffn: bool = True) -> int:
-        """Weight bytes on all GPUs together; what is copied counts on each GPU. ffn: include the FFNs."""
-        return layers_of(config).weight_bytes(self, config, ffn)
+    def weight_bytes(self, config: TransformerConfig, ffns: int | None = None) -> int:
+        """Weight bytes on all GPUs together; what is copied counts on each GPU.
+
+        ffns: layers from the first on whose FFN they hold; None: all.
+        """
+        return layers_of(config).weight_bytes(self, config, config.layers if ffns is None else ffns)
 
     def kv_bytes(self, config: TransformerConfig, batch: int, kv_len: int, kv: KvFormat = "bf16") -> int:
         """KV bytes on all GPUs together; what is copied counts on each GPU."""
@@ -103,7 +135,15 @@ class GpuPool(Launches):
                 "Take more GPUs, a smaller batch or context, or fp8 KV.",
             )
 
-    def _whole(self, config: TransformerConfig, layer: Breakdown, tokens: int, batch: int) -> Breakdown:
-        inner = layer.times(config.layers)
-        band = self.engine.band if self.engine else STEP_BAND
-        return self.embed(config, tokens).then(inner).then(self.head(config, batch)).banded(band)
+    def _whole(
+        self, config: TransformerConfig, layer: Callable[[str], Breakdown], tokens: int, batch: int
+    ) -> Breakdown:
+        found = self.embed(config, tokens)
+        for kind, layers in layers_of(config).kinds(config).items():
+            found = found.then(layer(kind).times(layers))
+        return found.then(self.head(config, batch)).banded(self.engine.band if self.engine else STEP_BAND)
+
+
+def _kind(config: TransformerConfig, kind: str | None) -> str:
+    """A kind of layer, or that of the last one."""
+    return config.kind_of(config.layers - 1) if kind is None else kind

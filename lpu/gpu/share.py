@@ -7,6 +7,7 @@ from compiler.errors import CapacityError, OptionError
 from fabric.bridge import BridgeSpec
 from fabric.gpu import GpuSpec
 from lpu.gpu.breakdown import Breakdown
+from lpu.gpu.families.registry import layers_of
 from lpu.gpu.operators import GemmFormat, KvFormat
 from lpu.gpu.pool import GpuPool
 from lpu.gpu.served.engine import Engine
@@ -19,7 +20,8 @@ from models.config import TransformerConfig
 class GpuShare:
     """`replicas` pools of GPUs, each with the whole model, and a bridge to the LPUs; kv: the cache's format.
 
-    A batch is divided over the replicas; times are those of the replica with most rows.
+    Of a model with experts each has all but these, which lie over all GPUs. A batch is divided over the
+    replicas; times are those of the replica with most rows.
     """
 
     config: TransformerConfig
@@ -38,6 +40,13 @@ class GpuShare:
         """GPUs of all replicas."""
         return self.pool.gpus * self.replicas
 
+    @property
+    def shares_experts(self) -> bool:
+        """Whether the experts lie over several replicas."""
+        layers = layers_of(self.config)
+        sparse = any(layers.mixture(self.config, kind) for kind in layers.kinds(self.config))
+        return sparse and self.replicas > 1
+
     def idle(self, batch: int) -> int:
         """Replicas without a sequence of the batch."""
         return max(0, self.replicas - batch)
@@ -47,8 +56,11 @@ class GpuShare:
         return -(-batch // self.replicas)
 
     def prefill_layer(self, tokens: int, prefix: int, batch: int) -> int:
-        """Picoseconds of one layer of a prefill."""
-        return _ps(self.pool.prefill_layer(self.config, tokens, prefix, self.rows(batch), self.kv))
+        """Picoseconds of one layer of a prefill, of layers that differ their mean."""
+        about = self.config, tokens, prefix, self.rows(batch), self.kv
+        kinds = layers_of(self.config).kinds(self.config)
+        times = [count * _ps(self.pool.prefill_layer(*about, kind)) for kind, count in kinds.items()]
+        return sum(times) // self.config.layers
 
     def prefill(self, tokens: int, prefix: int, batch: int) -> int:
         """Picoseconds of a prefill up to the first new token."""
@@ -62,9 +74,22 @@ class GpuShare:
         """Picoseconds of the final norm, the head and the choice of a token."""
         return _ps(self.pool.head(self.config, self.rows(batch)))
 
-    def attention(self, batch: int, kv_len: int) -> Breakdown:
-        """The attention half of a decode layer, up to the input of the FFN."""
-        return self.pool.attention_layer(self.config, self.rows(batch), kv_len, self.kv)
+    def attention(self, batch: int, kv_len: int, kind: str | None = None) -> Breakdown:
+        """The attention half of a decode layer, up to the input of the FFN; kind: None: of the last layer."""
+        return self.pool.attention_layer(self.config, self.rows(batch), kv_len, self.kv, kind)
+
+    def before_hops(self, batch: int, kv_len: int, kept: int = 0) -> tuple[int, ...]:
+        """Picoseconds before each hop of a step: of the layers but the first `kept`, whose FFNs stay here.
+
+        These layers come before the first hop, whole.
+        """
+        kinds = layers_of(self.config).kinds(self.config)
+        half = {kind: _ps(self.attention(batch, kv_len, kind)) for kind in kinds}
+        stages = [half[self.config.kind_of(layer)] for layer in range(self.config.layers)]
+        own = [self.config.kind_of(layer) for layer in range(kept)]
+        ffn = {kind: _ps(self.pool.ffn_layer(self.config, self.rows(batch), kind)) for kind in set(own)}
+        first = sum(stages[:kept]) + sum(ffn[kind] for kind in own)
+        return (first + stages[kept], *stages[kept + 1 :])
 
     def step(self, batch: int, kv_len: int) -> int:
         """Picoseconds of a decode step on the GPUs alone."""
@@ -91,12 +116,12 @@ class GpuShare:
         """Picoseconds of latency, one way."""
         return self.bridge.latency_ns * 1000
 
-    def require_fit(self, batch: int, context: int, ffn: bool = True) -> None:
+    def require_fit(self, batch: int, context: int, ffns: int | None = None) -> None:
         """Raise CapacityError where a replica cannot hold the weights and the KV of its sequences.
 
-        ffn: the weights of the FFNs too, as GPUs need them that prefill.
+        ffns: layers from the first on whose FFN it holds; None: all, as GPUs need that prefill.
         """
-        weights = self.pool.weight_bytes(self.config, ffn)
+        weights = self.pool.weight_bytes(self.config, ffns)
         kv = self.pool.kv_bytes(self.config, self.rows(batch), context, self.kv)
         try:
             self.pool.require_fit(weights, kv)
@@ -143,7 +168,7 @@ def shares(
     return tuple(
         GpuShare(
             config=config,
-            pool=GpuPool(spec=spec, gpus=size, gemm=gemm, table=table, engine=engine),
+            pool=GpuPool(spec=spec, gpus=size, gemm=gemm, table=table, engine=engine, replicas=gpus // size),
             replicas=gpus // size,
             bridge=bridge,
             kv="fp8" if kv == "fp8" else "bf16",
@@ -157,17 +182,21 @@ def _divides(config: TransformerConfig, size: int) -> bool:
 
 
 def fastest(
-    every: Sequence[GpuShare], time: Callable[[GpuShare], int], batch: int, context: int, ffn: bool = True
+    every: Sequence[GpuShare],
+    time: Callable[[GpuShare], int],
+    batch: int,
+    context: int,
+    ffns: int | None = None,
 ) -> GpuShare:
     """The share with the least time among those that fit; of equals the one with fewest GPUs per replica.
 
-    ffn: the GPUs hold the FFNs' weights too. Raises CapacityError of the largest replica if none fits.
+    ffns: layers whose FFN the GPUs hold, None: all. Raises CapacityError of the largest replica if none fits.
     """
     fitting: list[GpuShare] = []
     error: CapacityError | None = None
     for one in every:
         try:
-            one.require_fit(batch, context, ffn)
+            one.require_fit(batch, context, ffns)
         except CapacityError as found:
             error = found
         else:

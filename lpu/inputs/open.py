@@ -92,7 +92,10 @@ def open_file(file: ModelFile) -> OpenModel:
     config = config_in(file)
     if config is None:
         return _finish(file, partial(own_step, import_factory(file.model), file, file.model), None, None)
-    config = replace(config, ffn_down=file.ffn_down, ffn_up=file.ffn_up)
+    try:
+        config = replace(config, ffn_down=file.ffn_down, ffn_up=file.ffn_up)
+    except ValueError as error:
+        raise FileError(f"options: {error}") from None
     return _finish(file, partial(known_step, config, file), config, folder)
 
 

@@ -29,7 +29,7 @@ def known_step(config: TransformerConfig, file: ModelFile, chunk: int = 1, batch
     model's, and for what an encoder has not.
     """
     if file.context[-1] > config.longest:
-        seen = f" (its attention sees {config.window} tokens)" if config.longest < config.max_context else ""
+        seen = f" ({config.shortened_by})" if config.shortened_by else ""
         raise OptionError(
             "context",
             config.name,

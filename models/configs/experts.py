@@ -31,8 +31,6 @@ class ExpertsConfig(TransformerConfig):
             raise ValueError(f"{self.name}: chosen is {self.chosen}, it is 1 to experts, {self.experts}.")
         if self.experts > MOST_EXPERTS:
             raise ValueError(f"{self.name}: experts is {self.experts}, the most is {MOST_EXPERTS}.")
-        if self.ffn_down is not None or self.ffn_up != "f32":
-            raise ValueError(f"{self.name}: ffn_down and ffn_up are of dense FFNs, this model has experts.")
         if biased := [name for name in self.biased if name not in "qkvo"]:
             raise ValueError(f"{self.name}: biased names {biased[0]!r}, experts have no biases.")
 

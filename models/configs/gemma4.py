@@ -72,7 +72,10 @@ class Gemma4Config(TransformerConfig):
         if self.expert_ffn < 1:
             raise ValueError(f"{self.name}: expert_ffn is {self.expert_ffn}, the least is 1.")
         if self.ffn_down is not None or self.ffn_up != "f32":
-            raise ValueError(f"{self.name}: ffn_down and ffn_up are of dense FFNs, this model has experts.")
+            raise ValueError(
+                f"{self.name}: ffn_down {self.ffn_down}, ffn_up {self.ffn_up}: experts beside a dense FFN "
+                "take 3 vectors, each normed by itself; 1 crosses to another machine."
+            )
 
     def geometry(self, kind: str) -> "Gemma4Config":
         """The same numbers with the heads of layers of a kind."""

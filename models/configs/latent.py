@@ -18,6 +18,8 @@ class LatentConfig(TransformerConfig):
     Each head has `nope` query lanes that meet latents, `rope` that meet turned keys, and `value` lanes of
     its result; head_dim is nope + rope. q_lora: width between the two matrices of the queries; None: there is
     one. latent_eps: of the norms between. mscale: scores are times its square besides 1/sqrt(head_dim).
+    index_heads, index_lanes, index_keeps: of an indexer, which lets attention see `index_keeps` tokens of a
+    context: all of one that is no longer, and of longer ones no program is made (docs/decisions/0022).
     """
 
     kv_lora: int
@@ -27,10 +29,20 @@ class LatentConfig(TransformerConfig):
     q_lora: int | None = None
     latent_eps: float = 1e-6
     mscale: float = 1.0
+    index_heads: int | None = None
+    index_lanes: int | None = None
+    index_keeps: int | None = None
 
     def __post_init__(self) -> None:
         TransformerConfig.__post_init__(self)
-        for field in ("kv_lora", "nope", "rope", "value", "q_lora"):
+        index = ("index_heads", "index_lanes", "index_keeps")
+        if len({getattr(self, field) is None for field in index}) > 1 or (
+            self.index_keeps and not self.q_lora
+        ):
+            raise ValueError(
+                f"{self.name}: an indexer has {', '.join(index)}, and q_lora. Give all, or none."
+            )
+        for field in ("kv_lora", "nope", "rope", "value", "q_lora", *index):
             number = getattr(self, field)
             if number is not None and number < 1:
                 raise ValueError(f"{self.name}: {field} is {number}, the least is 1.")
@@ -73,6 +85,18 @@ class LatentConfig(TransformerConfig):
         return 1, self.rope, self.kv_lora
 
     @property
+    def longest(self) -> int:
+        """As far as an indexer lets attention see every token."""
+        return min(self.max_context, self.index_keeps or self.max_context)
+
+    @property
+    def shortened_by(self) -> str:
+        """An indexer."""
+        if self.longest == self.max_context:
+            return ""
+        return f"of a longer one its indexer keeps {self.index_keeps:,} tokens, which is not computed"
+
+    @property
     def rope_lanes(self) -> int:
         """Lanes of a head that RoPE's table is for."""
         return self.rope
@@ -86,6 +110,9 @@ class LatentConfig(TransformerConfig):
         """Exact number of parameters of the checkpoint."""
         queries, hidden = self.heads * self.head_dim, self.hidden
         q = hidden * queries if self.q_lora is None else self.q_lora * (hidden + queries + 1)
+        if self.index_heads and self.index_lanes and self.q_lora:  # its key has a LayerNorm with a bias
+            q += self.q_lora * self.index_heads * self.index_lanes + 2 * self.index_lanes
+            q += hidden * (self.index_lanes + self.index_heads)
         kv = hidden * (self.kv_lora + self.rope) + self.kv_lora * (1 + self.heads * (self.nope + self.value))
         ffn = MATRICES_PER_FFN * hidden * self.ffn
         layer = q + kv + self.heads * self.value * hidden + ffn + 2 * hidden

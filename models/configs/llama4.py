@@ -46,13 +46,12 @@ class Llama4Config(TransformerConfig):
             raise ValueError(f"{self.name}: {why}")
         unfit = {"biased": self.biased, "sinks": self.sinks, "window": self.window, "fused": self.fused}
         unfit |= {"whole_qk_norm": self.whole_qk_norm, "turned_lanes": self.turned_lanes}
-        unfit |= {"window_theta": self.window_theta, "ffn_down": self.ffn_down}
+        unfit |= {"window_theta": self.window_theta}
         if odd := [name for name, value in unfit.items() if value]:
             raise ValueError(f"{self.name}: {odd[0]} is {unfit[odd[0]]!r}, the layers of Llama 4 have none.")
-        if self.norms != "pre" or self.activation != "silu" or self.ffn_up != "f32":
+        if self.norms != "pre" or self.activation != "silu":
             raise ValueError(
-                f"{self.name}: norms is {self.norms!r}, activation {self.activation!r}, ffn_up "
-                f"{self.ffn_up!r}: they are pre, silu and f32."
+                f"{self.name}: norms is {self.norms!r}, activation {self.activation!r}: pre and silu are."
             )
 
     @property

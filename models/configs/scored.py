@@ -45,8 +45,6 @@ class ScoredExperts(TransformerConfig):
             )
         if self.expert_ffn < 1:
             raise ValueError(f"{self.name}: expert_ffn is {self.expert_ffn}, the least is 1.")
-        if self.ffn_down is not None or self.ffn_up != "f32":
-            raise ValueError(f"{self.name}: ffn_down and ffn_up are of dense FFNs, this model has experts.")
         if why := self.routing.refusal(self.experts):
             raise ValueError(f"{self.name}: {why}")
 

@@ -1,7 +1,8 @@
-"""What the Hugging Face folders of DeepSeek-V2, V3 and Kimi-K2 mean: keys of config.json, and tensors.
+"""What the Hugging Face folders of DeepSeek-V2, V3, V3.2, Kimi-K2 and GLM-5 mean: config.json, and tensors.
 
-Source of defaults and names: transformers 5.24, configuration_ and modeling_ of deepseek_v2 and deepseek_v3;
-Kimi-K2's own code is that of DeepSeek-V3. Their RoPE turns neighbouring lanes: rows are reordered at load.
+Source of defaults and names: transformers 5.24, configuration_ and modeling_ of deepseek_v2, deepseek_v3,
+deepseek_v32 and glm_moe_dsa; Kimi-K2's own code is that of DeepSeek-V3. Their RoPE turns neighbouring lanes:
+rows are reordered at load.
 """
 
 import math
@@ -15,7 +16,7 @@ from models.families.expert_tensors import ExpertNames, with_experts
 from models.families.family import EMBEDDING, HEAD, LM_HEAD, TABLE, CheckpointTensor, HeadRows
 from models.families.scored.keys import TRAINED_WITH, RouterType, counts_of, first_dense, router_numbers
 from models.rope_scaling import YarnScaling
-from models.sources.huggingface.keys import activation_of
+from models.sources.huggingface.keys import activation_of, layer_types
 from models.sources.huggingface.rope import rope_of
 from models.sources.json_keys import Keys
 
@@ -35,12 +36,14 @@ _OF_EXPERTS = (
 class LatentType:
     """What the `config.json` of one model_type means by what it leaves out.
 
-    sizes: of _SIZES; longest: max_position_embeddings likewise. router: of its experts.
+    sizes: of _SIZES; longest: max_position_embeddings likewise. router: of its experts. index: heads, lanes
+    and kept tokens of an indexer, if it has one.
     """
 
     sizes: tuple[int, int, int, int, int]
     longest: int
     router: RouterType
+    index: tuple[int, int, int] | None = None
 
 
 MODEL_TYPES = {
@@ -62,6 +65,18 @@ MODEL_TYPES = {
     ),
     "deepseek_v3": LatentType(
         sizes=(61, 7168, 128, 18432, 129_280), longest=4096, router=RouterType(dense=3, experts=256)
+    ),
+    "deepseek_v32": LatentType(
+        sizes=(61, 7168, 128, 18432, 129_280),
+        longest=163_840,
+        router=RouterType(dense=3, experts=256),
+        index=(64, 128, 2048),
+    ),
+    "glm_moe_dsa": LatentType(
+        sizes=(78, 6144, 64, 12288, 154_880),
+        longest=202_752,
+        router=RouterType(dense=3, experts=256, groups=1, keep=1),
+        index=(32, 128, 2048),
     ),
     "kimi_k2": LatentType(
         sizes=(61, 7168, 64, 18432, 163_840),
@@ -98,6 +113,7 @@ def _read(kind: LatentType, keys: Keys, name: str) -> LatentConfig:
     if keys.get("num_nextn_predict_layers") not in (None, 0):
         keys.get("num_mtp_layers")
     rope = rope_of(keys, longest, turned)
+    index = (None, None, None) if kind.index is None else _index(kind.index, keys, layers)
     held = LatentConfig(
         name=name,
         family="deepseek",
@@ -122,8 +138,21 @@ def _read(kind: LatentType, keys: Keys, name: str) -> LatentConfig:
         q_lora=q_lora,
         latent_eps=LATENT_EPS,
         mscale=_mscale(keys) if isinstance(rope.scaling, YarnScaling) else 1.0,
+        index_heads=index[0],
+        index_lanes=index[1],
+        index_keeps=index[2],
     )
     return _with_experts(kind, keys, held) if mixed else held
+
+
+def _index(usual: tuple[int, int, int], keys: Keys, layers: int) -> tuple[int, int, int]:
+    """The numbers of an indexer; which layers share a choice says nothing where every token is chosen."""
+    layer_types(keys, layers, ("indexed_attention",))
+    for key in ("indexer_types", "index_topk_freq", "index_skip_topk_offset", "index_topk_pattern"):
+        keys.get(key)
+    names = ("index_n_heads", "index_head_dim", "index_topk")
+    heads, lanes, keeps = (keys.stated(key, size) for key, size in zip(names, usual, strict=True))
+    return heads, lanes, keeps
 
 
 def _has_experts(kind: LatentType, keys: Keys, layers: int) -> bool:

@@ -89,8 +89,9 @@ class Mixture(nnx.Module):
 
     def __call__(self, x: Float32[Array, "batch hidden"]) -> Float32[Array, "batch hidden"]:
         """One vector per row."""
-        a = self.norm.deferred(x)
-        return residual(self.config, x, self.summed(a, self.router(a)))
+        a = self.norm.sent(x, self.config.ffn_down)
+        y = self.summed(a, self.router(a))
+        return residual(self.config, x, ops.round16(y) if self.config.ffn_up == "fp16" else y)
 
     def summed(self, a: Normed, weights: Float32[Array, "batch every"]) -> Float32[Array, "batch lanes"]:
         """The experts' results, each times its weight."""

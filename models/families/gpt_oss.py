@@ -83,12 +83,13 @@ class BiasedMixture(nnx.Module):
         self.router = ExpertRouter(config.hidden, config.experts, routing, biased=True)
         self.gate_up = UpStack(config.experts, config.hidden, 2 * config.ffn)
         self.down = DownStack(config.experts, config.ffn, config.hidden)
-        self.chosen, self.width = config.chosen, config.ffn
+        self.chosen, self.width, self.config = config.chosen, config.ffn, config
 
     def __call__(self, x: Float32[Array, "batch hidden"]) -> Float32[Array, "batch hidden"]:
         """One vector per row."""
-        a = self.norm.deferred(x)
+        a = self.norm.sent(x, self.config.ffn_down)
         weights = self.router(a)
+        biases = None if self.config.ffn_down is None else self._biases(weights)
         y = ops.experts(
             a.scaled,
             a.statistic,
@@ -100,8 +101,13 @@ class BiasedMixture(nnx.Module):
             activation=OAI,
             starts=expert_starts(self.width),
         )
-        biases = ops.matmul16(ops.round16(weights), self.down.bias[...])
-        return ops.add(ops.add(x, biases), y)
+        if biases is None:
+            return ops.add(ops.add(x, self._biases(weights)), y)
+        return ops.add(x, ops.add(biases, y))  # one value comes back from another machine
+
+    def _biases(self, weights: Float32[Array, "batch experts"]) -> Float32[Array, "batch hidden"]:
+        """The biases of the down projections, as much as each expert counts."""
+        return ops.matmul16(ops.round16(weights), self.down.bias[...])
 
 
 class GptOssLayer(Layer):

@@ -35,7 +35,7 @@ def state_of(model: Published) -> State:
     if not model.config:
         return State(compiles=False, why=f"not held here: {model.lacks}")
     try:
-        _read(model)
+        config = _read(model)
     except WeightError as error:
         if lacking := tuple(map(str, missing(model.config))):
             return State(compiles=False, missing=lacking, why=f"the vocabulary lacks {', '.join(lacking)}")
@@ -44,7 +44,10 @@ def state_of(model: Published) -> State:
         if model.lacks:
             return State(compiles=False, why=f"not held here: {model.lacks}")
         return State(compiles=False, why=str(error).removeprefix(f"{model.name}: ").rstrip("."))
-    return State(compiles=True, why=f"from its folder; not held here: {model.lacks}" if model.lacks else "")
+    why = f"from its folder; not held here: {model.lacks}" if model.lacks else ""
+    if config.shortened_by:
+        why = f"to context {config.longest:,}: {config.shortened_by}"
+    return State(compiles=True, why=why)
 
 
 def config_of(model: Published) -> TransformerConfig:

@@ -167,3 +167,16 @@ def test_the_hops_of_large_models_share_one_template_and_are_legal(model: str, r
     program = compiled(big(model, 1), load_rack(rack), tp=8)
     require(check(program, HOPS))
     assert len(program.blocks) == 1
+
+
+def test_the_last_layers_alone_have_hops() -> None:
+    program, split = compile_hops(llama(layers=5), TRAY, CompileOptions(tp=4), BRIDGE, layers=2)
+    assert [hop.name for hop in program.manifest.hops] == ["layers.3.ffn", "layers.4.ffn"]
+    assert len(split.hops) == 2
+    with pytest.raises(OptionError, match="--lpu-layers 6: the model has 5 layers, 1 to 5 of them can be"):
+        compile_hops(llama(layers=5), TRAY, CompileOptions(tp=4), BRIDGE, layers=6)
+
+
+def test_what_a_rack_does_not_hold_is_refused_with_the_layers_that_fit() -> None:
+    with pytest.raises(CapacityError, match=r"needs? .*give --lpu-layers \d+: \d+ of 80 layers fit lpx-tray"):
+        compile_hops(big("llama-3.1-70b", 1), TRAY, CompileOptions(tp=8), BRIDGE)

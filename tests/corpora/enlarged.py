@@ -9,6 +9,7 @@ from renumbered import level
 from compiler.errors import CapacityError, OptionError
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_pair, compile_program
+from compiler.throughput.filled import SCALE
 from fabric.catalog import chip_spec
 from fabric.chip import stated
 from fabric.rack import Rack, build_rack
@@ -82,7 +83,7 @@ def model(name: str) -> OpenModel:
 
 
 def cycles(name: str, rack: Rack, kind: str) -> int:
-    """Cycles of a step, of an interval, or of a step and a chunk."""
+    """Cycles of a step, from one user's token to the next user's, or of a step and a chunk."""
     one, options = model(name), KINDS[kind]
     if kind == "prefill":
         programs = compile_pair(one.source(), one.source(8), rack, options)
@@ -90,7 +91,7 @@ def cycles(name: str, rack: Rack, kind: str) -> int:
         programs = (compile_program(one.source(), rack, options),)
     body = programs[0].manifest.body
     if body.kind == "waves":
-        return max(context.interval for context in body.contexts.values())
+        return max(one.turn * one.interval * SCALE // body.users for one in body.contexts.values())
     return sum(max(program.manifest.cycles.values()) for program in programs)
 
 

@@ -76,6 +76,7 @@ def rank(s: Setting) -> tuple[RowOperands, Changes]:
         "chooses 101 of 100": {"kernel": replace(kernel, chosen=101)},
         "chooses 100 of 99": {"kernel": replace(kernel, chosen=100, gated=True)},
         "100 experts in order": {"src": lines[::-1]},
+        "without the statistic of their norm": {"kernel": replace(kernel, normed=False)},
         "not for products of a shifted gain": {"src2": (statistic._replace(gain=-1),)},
         "its statistic holds f32": {"src2": lines[:1]},
         "lies at other lanes": {"preloads": _powers(s, powers)[::-1]},

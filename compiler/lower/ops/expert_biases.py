@@ -10,10 +10,9 @@ from jaxtyping import Int
 
 from compiler.graph.graph import Node
 from compiler.lower.context import Lowering
+from compiler.lower.ops.expert_tables import operands_of
 from compiler.lower.rows import tag
 from compiler.program.isa import F32_LANES
-
-WEIGHTS, BIASES = 2, 7  # operands of the op
 
 
 def biases_of(
@@ -28,10 +27,11 @@ def biases_of(
 
     table: the first expert, and how many. owner, columns: of the lines of gate and up.
     """
-    if len(node.inputs) <= BIASES:
+    operands = operands_of(node)
+    if operands.biases is None:
         return {}
-    (begin, experts), value = table, node.inputs[BIASES].value
-    width = low.graph.values[value].shape[0] // node.inputs[WEIGHTS].width
+    (begin, experts), value = table, operands.biases.value
+    width = low.graph.values[value].shape[0] // operands.weights.width
     one = columns.reshape(-1, 1, F32_LANES)
     every = np.where(one < 0, -1, one + width * (begin + np.arange(experts))[:, None])
     uid, words = low.weight_uid(), np.arange(len(owner) * experts)

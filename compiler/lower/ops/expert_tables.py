@@ -17,8 +17,8 @@ from compiler.lower.layout import Lines, rank_of_part, spans_of
 from compiler.lower.ops.chains import tile_cut
 from compiler.program.instructions.experts import ExpertTileKernel, SlotsKernel, slots_needed, strip
 from compiler.program.isa import F16_LANES, F32_LANES, TILE_ROWS, Op, ceil_div
+from models.contract.vocabulary.experts import ExpertOperands, named
 
-A, WEIGHTS = 0, 2  # operands of the op
 MOST_SLOT_ROWS = 4  # SLOTS rows of a rank: one for each chain
 MOST_OF_SRAM = 7, 8  # what experts may take of a chip; the rest is attention's, the router's, KV's
 
@@ -57,13 +57,18 @@ class Table:
         return low.slot(codes, np.where(rows >= 0, rows + self.first * depth, -1), columns)
 
 
+def operands_of(node: Node) -> ExpertOperands:
+    """The views that a node reads, by name."""
+    return named(node.inputs, node.attributes.get("normed", True))
+
+
 def tables_of(low: Lowering, node: Node, k_tiles: int) -> list[Table]:
     """The tables of a layer: one of all experts, or one for each share of the ranks.
 
     k_tiles: of the input. Experts that every row takes are then a table of their own, the first: its products
     need not wait for the router.
     """
-    every, ranks = node.inputs[WEIGHTS].width, low.group.ranks
+    every, ranks = operands_of(node).weights.width, low.group.ranks
     kernel = SlotsKernel(experts=every, chosen=node.attributes["chosen"], slots=1)
     shared = _shared(low, node)
     shares = _shares(low, node, every, shared, k_tiles)
@@ -90,8 +95,8 @@ def tables_of(low: Lowering, node: Node, k_tiles: int) -> list[Table]:
 
 def reading(low: Lowering, node: Node) -> Bool[np.ndarray, " ranks"]:
     """The ranks that have columns of gate and up of an expert, and so multiply what experts read."""
-    every, starts = node.inputs[WEIGHTS].width, node.attributes["starts"]
-    k_tiles = int(ceil_div(ceil_div(node.inputs[A].width, F16_LANES), TILE_ROWS // F16_LANES))
+    every, starts = operands_of(node).weights.width, node.attributes["starts"]
+    k_tiles = int(ceil_div(ceil_div(operands_of(node).a.width, F16_LANES), TILE_ROWS // F16_LANES))
     shares = _shares(low, node, every, _shared(low, node), k_tiles)
     found, each = np.zeros(low.group.ranks, bool), low.group.ranks // shares
     own = np.unique(owners(spans_of(starts[-1], strip(node.attributes["activation"]), starts), starts, each))
@@ -109,7 +114,7 @@ def owners(spans: np.ndarray, starts: tuple[int, ...], ranks: int) -> np.ndarray
 
 def _shared(low: Lowering, node: Node) -> int:
     """The last experts, those that every row takes."""
-    router = low.demands.maker(node.inputs[WEIGHTS].value)
+    router = low.demands.maker(operands_of(node).weights.value)
     return 0 if router is None or "routing" not in router.attributes else router.attributes["routing"].shared
 
 
@@ -146,7 +151,7 @@ def _words(low: Lowering, node: Node, every: int, shared: int, k_tiles: int, sha
 
 def _table(low: Lowering, node: Node, kernel: SlotsKernel, rank: int, ranks: int, most: int) -> Table:
     """SLOTS rows on every rank of the group; where there are as many slots as experts, each has its own."""
-    weights, _ = low.lines(node.inputs[WEIGHTS], node)
+    weights, _ = low.lines(operands_of(node).weights, node)
     every, some = low.group.ranks, kernel.held
     count = slots_needed(kernel, low.batch)
     if low.slots == 0:

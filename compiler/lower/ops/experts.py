@@ -15,8 +15,8 @@ from compiler.lower.context import Lowering
 from compiler.lower.layout import Lines, spans_of
 from compiler.lower.ops.chains import column_tiles, drain_kernels, emptied_by, turns
 from compiler.lower.ops.dealt import RowTiles, Way, row_tiles
-from compiler.lower.ops.expert_biases import BIASES, biases_of
-from compiler.lower.ops.expert_tables import MOST_OF_SRAM, Table, owners, reading, tables_of
+from compiler.lower.ops.expert_biases import biases_of
+from compiler.lower.ops.expert_tables import MOST_OF_SRAM, Table, operands_of, owners, reading, tables_of
 from compiler.lower.ops.parted import lower_dealt
 from compiler.lower.rows import tag
 from compiler.lower.rule import LoweringRule
@@ -25,12 +25,10 @@ from compiler.program.isa import F16_LANES, F32_LANES, PAIRS, STACK, TILE_ROWS, 
 from compiler.program.ranges import ramp
 from models.contract.experts.slots import slots_of
 
-A, STATISTIC, WEIGHTS, GATE_UP, GATE_UP_SCALE, DOWN, DOWN_SCALE = range(7)  # the operands of the op
-
 
 def lower_experts(low: Lowering, node: Node) -> None:
     """Slots, gate and up of each, the weighted activation, and one sum over the down projections of all."""
-    source, _ = low.lines(node.inputs[A], node)
+    source, _ = low.lines(operands_of(node).a, node)
     readers = reading(low, node)
     if source.dtype == "f16":
         low.gather(source, np.repeat(readers[:, None], source.lines, axis=1))
@@ -54,7 +52,7 @@ def lower_experts(low: Lowering, node: Node) -> None:
 
 def _hidden(low: Lowering, node: Node, source: Lines, table: Table, starts: tuple[int, ...]) -> list[Lines]:
     """The weighted activations of each slot, where the rows of the down projection are that meet them."""
-    width, counted = starts[-1], table.count if len(node.inputs) > BIASES else 0
+    width, counted = starts[-1], table.count if operands_of(node).biases is not None else 0
     kernel = WeightedGluKernel(activation=node.attributes["activation"], biases=counted)
     spans = spans_of(width, kernel.columns, starts)
     owner = table.rank + owners(spans, starts, table.ranks)
@@ -66,7 +64,7 @@ def _hidden(low: Lowering, node: Node, source: Lines, table: Table, starts: tupl
     planes = low.chip.planes
     if table.ranks == low.group.ranks:
         # By the slots of a decode step, so that a chunk finds the same tiles.
-        decoding = slots_of(node.inputs[WEIGHTS].width, node.attributes["chosen"], low.cached)
+        decoding = slots_of(operands_of(node).weights.width, node.attributes["chosen"], low.cached)
         planes = int(ceil_div(planes, decoding))
     first, count = column_tiles(low, owner, planes)
     run = np.flatnonzero((np.diff(owner, prepend=-1) != 0) | (np.diff(part, prepend=-1) != 0))
@@ -117,7 +115,7 @@ def _gate_up(
         rank[which],
         F32_LANES * table.count * count[which],
         kind=STACK,
-        tensor=table.stack(low, node.inputs[GATE_UP].value, rows, columns),
+        tensor=table.stack(low, operands_of(node).gate_up.value, rows, columns),
         k0=k * TILE_ROWS,
         n0=first[which] * F32_LANES,
         lines=count[which],
@@ -125,8 +123,9 @@ def _gate_up(
     )
     lines = np.minimum(2, source.lines - 2 * k)
     kernels = table.kernels(low, lines)
-    statistic = low.lines(node.inputs[STATISTIC], node)[0].tag(0)
-    scales = np.full(len(owner), low.slot(node.inputs[GATE_UP_SCALE].value, None, columns))
+    normed = operands_of(node).statistic
+    statistic = -1 if normed is None else low.lines(normed, node)[0].tag(0)
+    scales = np.full(len(owner), low.slot(operands_of(node).gate_up_scale.value, None, columns))
     words: tuple[np.ndarray, np.ndarray] | None = None
     out: list[Lines] = []
     for slot, expert in enumerate(table.experts.tolist()):
@@ -152,7 +151,7 @@ def _gate_up(
             rank=rank,
             pin=plane,
             n=count,
-            aux=drain_kernels(low, np.full(len(first), k_tiles), wide=False, normed=True),
+            aux=drain_kernels(low, np.full(len(first), k_tiles), wide=False, normed=normed is not None),
             src_tag=statistic,
             src2=words[0],
             src2_tag=words[1],
@@ -223,7 +222,7 @@ def _down(
                     dst_tag=sums[chain],
                 )
             )
-    scales = np.full(out.lines, low.slot(node.inputs[DOWN_SCALE].value, None, out.columns))
+    scales = np.full(out.lines, low.slot(operands_of(node).down_scale.value, None, out.columns))
     words, names_of_words = scale_words(low, out, rank, chunk, scales)
     last = low.rows.add(
         Op.WB,
@@ -258,7 +257,9 @@ def _down_stack(
     real = np.searchsorted(starts, source.columns, side="right") - 1
     codes = np.array(
         [
-            table.stack(low, node.inputs[DOWN].value, np.where(real == one, source.columns, -1), out.columns)
+            table.stack(
+                low, operands_of(node).down.value, np.where(real == one, source.columns, -1), out.columns
+            )
             for one in parts
         ]
     )

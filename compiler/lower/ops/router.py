@@ -15,6 +15,7 @@ from compiler.lower.rows import tag
 from compiler.lower.rule import LoweringRule
 from compiler.program.instructions.experts import HALF_TILE_WORDS, HalfKernel, RankKernel, ShareKernel
 from compiler.program.isa import F32_LANES, SCALE, TILE16, TILE_ROWS, Op, ceil_div
+from models.contract.vocabulary.route import named
 from models.routing import Routing
 
 
@@ -23,13 +24,15 @@ def lower_matmul16(low: Lowering, node: Node) -> None:
     source, _ = low.lines(node.inputs[0], node)
     total, ranks = node.inputs[0].width, low.group.ranks
     width = low.graph.values[node.outputs[0]].shape[-1]
-    if source.dtype != "f16" or not source.held[:ranks].all():
+    if source.dtype != "f16":
         raise CompileError(
             "lower",
             f"{node.path}: matmul16 ({node.source})",
-            f"its {total} input columns are not fp16 on all of {ranks} chips",
+            f"its {total} input columns are {source.dtype}, must be fp16",
             "Let a router read what prescale returns.",
         )
+    if not source.held[:ranks].all():  # taken from host lanes, a line by a chip
+        low.gather(source, np.ones((ranks, source.lines), bool))
     lines, tiles = int(ceil_div(width, F32_LANES)), int(ceil_div(source.lines, 2))
     columns = np.arange(lines * F32_LANES)
     columns = np.where(columns < width, columns, -1)
@@ -68,14 +71,15 @@ def lower_matmul16(low: Lowering, node: Node) -> None:
 def lower_route(low: Lowering, node: Node) -> None:
     """A RANK row for each line of experts, and a SHARE row."""
     logits, _ = low.lines(node.inputs[0], node)
-    statistic, _ = low.lines(node.inputs[1], node)
+    operands = named(node.inputs, node.attributes.get("normed", True))
+    statistic = None if operands.statistic is None else low.lines(operands.statistic, node)[0]
     columns_of_router, ranks, lines = node.inputs[0].width, low.group.ranks, logits.lines
     line, count = np.arange(lines), np.full(lines, 2)
     ranked = low.value("f32", np.zeros(2 * lines, np.int64), first=2 * line, count=count)
     ranked.held[:ranks] = True
     rank, at = np.divmod(np.arange(ranks * lines), lines)
     uid, routing = low.weight_uid(), node.attributes["routing"]
-    vectors = np.array([low.slot(one.value, None, logits.columns) for one in node.inputs[2:]])
+    vectors = np.array([low.slot(one.value, None, logits.columns) for one in operands[2:] if one is not None])
     words = lines * len(vectors)
     word = np.tile(np.arange(words), ranks)
     scales = low.weights.load(
@@ -89,7 +93,7 @@ def lower_route(low: Lowering, node: Node) -> None:
         tag=tag(uid, word),
     )
     biased = len(vectors) > 1
-    ranked_as = partial(rank_kernel, routing, columns_of_router, biased=biased)
+    ranked_as = partial(rank_kernel, routing, columns_of_router, biased=biased, normed=statistic is not None)
     kernels = [low.kernels.index(ranked_as(first)) for first in range(lines)]
     low.rows.add(
         Op.RANK,
@@ -97,7 +101,7 @@ def lower_route(low: Lowering, node: Node) -> None:
         n=1,
         aux=np.array(kernels)[at],
         src_tag=logits.tag(0),
-        src2_tag=statistic.tag(0),
+        src2_tag=-1 if statistic is None else statistic.tag(0),
         src3=scales[rank * words],
         src3_tag=tag(uid, 0),
         dst_tag=ranked.tag(2 * at),
@@ -129,7 +133,7 @@ def lower_route(low: Lowering, node: Node) -> None:
     in_natural_order(low, node.outputs[0], out, every)
 
 
-def rank_kernel(routing: Routing, columns: int, first: int, biased: bool) -> RankKernel:
+def rank_kernel(routing: Routing, columns: int, first: int, biased: bool, normed: bool = True) -> RankKernel:
     """The kernel that ranks the line `first` of so many columns; sigmoids have a bias, others may."""
     return RankKernel(
         experts=columns,
@@ -140,6 +144,7 @@ def rank_kernel(routing: Routing, columns: int, first: int, biased: bool) -> Ran
         groups=routing.groups,
         keep=routing.keep,
         biased=biased and routing.score == "softmax",
+        normed=normed,
     )
 
 

@@ -69,11 +69,11 @@ class RankKernel(Kernel):
     first: line of the first expert that is ranked, of 80 each. sigmoid: what is ranked is the sigmoid of the
     logits plus a bias, which lies behind the scales, in the `keep` best of `groups` groups. biased: what is
     ranked are logits with a bias, which lies there likewise. gated: the last of `experts` is none, and never
-    among the largest, but the logit of the gate of a shared one.
+    among the largest, but the logit of the gate of a shared one. normed: there is a statistic.
     """
 
     family: ClassVar[str] = "rank"
-    later: ClassVar[tuple[str, ...]] = ("biased", "gated")
+    later: ClassVar[tuple[str, ...]] = ("biased", "gated", "normed")
     experts: Count
     chosen: Count
     first: int
@@ -82,6 +82,7 @@ class RankKernel(Kernel):
     keep: Count = 1
     biased: bool = False
     gated: bool = False
+    normed: bool = True
 
     @property
     def has_bias(self) -> bool:
@@ -197,6 +198,10 @@ def _scale_lines(n: Lines, k: RankKernel) -> Lines:
     return expert_lines(n, k) * (2 if k.has_bias else 1)
 
 
+def _has_statistic(k: RankKernel) -> bool:
+    return k.normed
+
+
 def _ranked_lines(n: Lines, k: ShareKernel) -> Lines:
     return 2 * expert_lines(n, k)
 
@@ -252,7 +257,7 @@ INSTRUCTIONS = (
         kernel=RankKernel,
         reads=(
             Operand("src", TRANSIENT, expert_lines, Holds.F32),
-            Operand("src2", TRANSIENT, one, Holds.STAT),
+            Operand("src2", TRANSIENT, one, Holds.STAT, present=_has_statistic),
             Operand("src3", WEIGHTS, _scale_lines, SCALE),
         ),
         write=Operand("dst", TRANSIENT, _twice, Holds.RANKED),

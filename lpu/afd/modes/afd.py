@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from compiler.errors import OptionError
 from compiler.options import SPLITS, Option
 from lpu.afd.mode import Mode
-from lpu.afd.options import FfnDown, FfnUp
+from lpu.afd.options import FfnDown, FfnUp, LpuLayers
 
 if TYPE_CHECKING:
     from compiler.program.program import Program
     from lpu.afd.beside import ServedMode
     from lpu.afd.conversations.afd import DividedSteps
     from lpu.afd.question import Question, Timed
-    from lpu.afd.times.afd import SlotRule
+    from lpu.afd.times.afd import How, SlotRule
     from lpu.decode.conversation import Conversation
     from lpu.gpu.request import Request
 
@@ -40,6 +40,7 @@ class Afd(Mode):
     ] = None
     ffn_down: FfnDown = None
     ffn_up: FfnUp = None
+    lpu_layers: LpuLayers = None
     gpu_jitter: Annotated[float, Option("--gpu-jitter", "of GPU times, deviation over mean.")] = 0.0
     miss_probability: Annotated[float, Option("--miss-probability", "how often a hop may miss its slot.")] = (
         0.001
@@ -51,6 +52,17 @@ class Afd(Mode):
         from lpu.afd.times.afd import SlotRule
 
         return SlotRule(jitter=self.gpu_jitter, target=self.miss_probability, seed=self.jitter_seed)
+
+    def how(self) -> "How":
+        """What is on which side."""
+        from lpu.afd.times.afd import How
+
+        return How(
+            micro_batches=self.micro_batches,
+            split=self.split,
+            threshold=self.threshold,
+            layers=self.lpu_layers,
+        )
 
     def check(self, request: "Request", *, run: bool) -> None:
         """Raise OptionError or StageError for options that are wrong, or do not go together."""
@@ -76,7 +88,7 @@ class Afd(Mode):
         from lpu.afd.times.afd import timed
 
         target = None if self.target_ms is None else round(self.target_ms * 10**9)
-        return timed(asked, self.micro_batches, self.rule(), self.split, self.threshold, target)
+        return timed(asked, self.how(), self.rule(), target)
 
     def converse(
         self, asked: "Question", program: "Program", moves: "Mapping[str, Program]"
@@ -96,7 +108,7 @@ class Afd(Mode):
         from lpu.afd.times.afd import divided
         from lpu.afd.times.hops import pace
 
-        there = divided(asked, self.micro_batches, self.split, self.threshold)
+        there = divided(asked, self.how())
         rule, batch = self.rule(), asked.request.batch
 
         def turn(kv: int) -> int:

@@ -18,14 +18,17 @@ from lpu.afd.report import Figure
 from lpu.afd.times.hops import HopTimes, Pace, SlotRule, check_micro_batches, hop_times, in_one, pace
 from lpu.afd.trace import Event
 from lpu.afd.turn import Turn
+from lpu.gpu.families.registry import layers_of
 from lpu.gpu.request import Request
 from lpu.gpu.share import GpuShare
-from lpu.gpu.units import Part, cycles_ps, picoseconds
+from lpu.gpu.units import PS_PER_SECOND, Part, cycles_ps, picoseconds
 from lpu.inputs.model import of_micro_batch
 from lpu.pingpong import closed_forms
 from lpu.pingpong.stages import RESOURCES
 from lpu.report.words import EXACT
 
+VENDOR_TOKENS, VENDOR_SPEED = 400_000, 400
+"""Source: NVIDIA's projection of 35 x TPS/MW at 400 tokens/s a user (facts/afd.md section 6)."""
 SIDES = {"attention": "GPUs", "down": "bridge", "ffn": "LPUs", "up": "bridge"}
 BASES = {"attention": "modelled", "down": "modelled", "ffn": EXACT, "up": "modelled"}
 
@@ -41,23 +44,39 @@ class Divided:
     micro_batches: int
 
 
-def divided(asked: Question, micro_batches: int | None, split: str, threshold: float | None) -> Divided:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class How:
+    """What is on which side. micro_batches: None: 2 if the batch is even, else 1.
+
+    split, threshold: as of `compiler.split.split`. layers: whose FFN is on LPUs, the last ones; None: all.
+    """
+
+    micro_batches: int | None = None
+    split: str = "role"
+    threshold: float | None = None
+    layers: int | None = None
+
+
+def divided(asked: Question, how: How) -> Divided:
     """The hops compiled and checked, the GPUs dealt as is best for the last turn's attention.
 
-    micro_batches: 2 if the batch is even, else 1, where none are given. Raises CompileError or HazardError.
+    Raises CompileError or HazardError.
     """
     request = asked.request
-    m = micro_batches or (2 if request.batch % 2 == 0 else 1)
+    m = how.micro_batches or (2 if request.batch % 2 == 0 else 1)
     rows, length = check_micro_batches(request.batch, m), request.middle(request.turns - 1)
-    gpus = best(asked.shares(), request, lambda one: picoseconds(one.attention(rows, length).seconds))
+    every = asked.shares()
+    kept = every[0].config.layers - (how.layers or every[0].config.layers)
+    gpus = best(every, request, lambda one: sum(one.before_hops(rows, length, kept)))
     program, found = compile_hops(
         of_micro_batch(asked.model, rows).source(),
         asked.machines.rack,
         asked.options,
         asked.machines.bridge,
-        by=split,
-        threshold=threshold,
-        gpus=gpus.pool.gpus,
+        by=how.split,
+        threshold=how.threshold,
+        layers=how.layers,
+        gpus=gpus.gpus if gpus.shares_experts else gpus.pool.gpus,
         gpu_memory_bytes=gpus.pool.memory_bytes // gpus.pool.gpus,
         progress=asked.progress,
     )
@@ -67,15 +86,13 @@ def divided(asked: Question, micro_batches: int | None, split: str, threshold: f
 
 def timed(
     asked: Question,
-    micro_batches: int | None,
+    how: How,
     rule: SlotRule,
-    split: str,
-    threshold: float | None,
     target: int | None,
 ) -> Timed:
     """The whole mode in time. target: picoseconds that a token may take, to warn of the dead zone."""
     request = asked.request
-    there = divided(asked, micro_batches, split, threshold)
+    there = divided(asked, how)
     program, found, hops, gpus = there.program, there.split, there.hops, there.gpus
     length = request.middle(request.turns - 1)
     made, paces = turns(request, gpus, hops, there.micro_batches, rule, alone(asked.shares(), request))
@@ -90,7 +107,7 @@ def timed(
         events=tuple(events(last)),
         machine=(("split", _split_line(found, gpus, request, asked.machines.rack)),),
         boundary=last.boundary,
-        warnings=tuple(warnings(last, request.batch, target)),
+        warnings=(*warnings(last, request.batch, target), *beside_vendor(gpus, last, length)),
     )
 
 
@@ -135,11 +152,11 @@ def turns(
 
 
 def layer_parts(share: GpuShare, hops: HopTimes, found: Pace, kv_len: int) -> tuple[Part, ...]:
-    """One layer of one micro-batch, operator by operator, in the order that it goes through."""
+    """The last layer of one micro-batch, operator by operator, in the order that it goes through."""
     gpu = share.attention(found.rows, kv_len)
     parts = [Part(name=op.name, picoseconds=picoseconds(op.seconds), basis=op.basis) for op in gpu.ops]
     slack = cycles_ps(found.boundary.boundary.slack_cycles, hops.clock_hz)
-    layer = found.plan.layers[len(found.plan.layers) // 2]
+    layer = found.plan.layers[-1]
     parts += [
         Part(name="down, latency", picoseconds=share.latency, basis="assumed"),
         Part(name="down, bytes", picoseconds=layer.down, basis="modelled"),
@@ -162,8 +179,21 @@ def warnings(found: Pace, batch: int, target: int | None = None) -> list[str]:
     if target is not None:
         layers = found.plan.layers
         slot = closed_forms.dead_zone_slot(target, Fraction(1), 0, len(layers))
-        out += list(closed_forms.dead_zone(in_one(layers[len(layers) // 2]), int(slot)))
+        out += list(closed_forms.dead_zone(in_one(layers[-1]), int(slot)))
     return out
+
+
+def beside_vendor(gpus: GpuShare, found: Pace, kv_len: int) -> tuple[str, ...]:
+    """Where a model with experts misses what the vendor projects at its operating point."""
+    layers = layers_of(gpus.config)
+    sparse = any(layers.mixture(gpus.config, kind) for kind in layers.kinds(gpus.config))
+    speed = PS_PER_SECOND / found.period
+    if not sparse or kv_len < VENDOR_TOKENS or speed >= VENDOR_SPEED:
+        return ()
+    return (
+        f"the vendor projects {VENDOR_SPEED} tokens/s a user for a 2T mixture at {VENDOR_TOKENS:,} tokens; "
+        f"this GPU model, whose kernels are launched one after another, gives {float(speed):,.0f} here",
+    )
 
 
 def events(pace: Pace) -> Iterator[Event]:
@@ -182,11 +212,21 @@ def _split_line(split: Split, gpus: GpuShare, request: Request, rack: Rack) -> s
     sram = rack.chips * rack.chip.sram_bytes
     weights = gpus.pool.weight_bytes(gpus.config)
     kv = gpus.pool.kv_bytes(gpus.config, gpus.rows(request.batch), request.context, gpus.kv)
+    whose = "its part of the" if gpus.shares_experts else "all"
+    kept = gpus.config.layers - len(split.hops)
+    stay = f" (the FFNs of layers 0 to {kept - 1} stay on the GPUs)" if kept else ""
     return (
-        f"{len(split.hops)} hops, {split.weight_bytes / 1e9:.1f} GB of weights on LPUs of "
-        f"{sram / 1e9:.1f} GB; a replica of GPUs holds all weights ({weights / 1e9:.1f} GB, it prefills "
+        f"{len(split.hops)} hops{stay}, {split.weight_bytes / 1e9:.1f} GB of weights on LPUs of "
+        f"{sram / 1e9:.1f} GB; a replica of GPUs holds {whose} weights ({weights / 1e9:.1f} GB, it prefills "
         f"too) and {kv / 1e9:.1f} GB of KV in {gpus.pool.memory_bytes / 1e9:.1f} GB"
     )
+
+
+def _estimate(pace: Pace) -> tuple[Figure, ...]:
+    if pace.estimate is None:
+        return ()
+    name = "step, aiconfigurator's form"
+    return (Figure(name=name, value=pace.estimate / 1e9, unit="ms", basis="modelled"),)
 
 
 def _figures(request: Request, pace: Pace, hops: HopTimes, gpus: GpuShare) -> tuple[Figure, ...]:
@@ -200,7 +240,7 @@ def _figures(request: Request, pace: Pace, hops: HopTimes, gpus: GpuShare) -> tu
         Figure(name="bubble", value=100 * float(line.bubble_share), unit="% of a step", basis=basis),
         Figure(name="exposed communication", value=pace.exposed / 1e9, unit="ms a step", basis="modelled"),
         Figure(name="set by", value=pace.binding, unit="", basis="modelled"),
-        Figure(name="step, aiconfigurator's form", value=pace.estimate / 1e9, unit="ms", basis="modelled"),
+        *_estimate(pace),
         Figure(name="GPUs alone", value=pace.alone / 1e9, unit="ms a token", basis=basis),
         Figure(name="link down", value=crossing * hops.down_bytes, unit="bytes a step", basis=EXACT),
         Figure(name="link up", value=crossing * hops.up_bytes, unit="bytes a step", basis=EXACT),

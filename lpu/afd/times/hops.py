@@ -12,7 +12,7 @@ from compiler.errors import OptionError
 from compiler.program.program import Program
 from compiler.split import Split
 from lpu.gpu.share import GpuShare
-from lpu.gpu.units import PS_PER_SECOND, cycles_ps, picoseconds
+from lpu.gpu.units import PS_PER_SECOND, cycles_ps
 from lpu.pingpong import closed_forms
 from lpu.pingpong.boundary import Boundary, SlotReport, slack_for, slots
 from lpu.pingpong.pingpong import exposed_transfer, period_bounds, run, steady_period
@@ -101,9 +101,11 @@ class Pace:
         return max(bounds, key=lambda name: bounds[name])
 
     @property
-    def estimate(self) -> int:
-        """The step by aiconfigurator's closed form, picoseconds, of the middle layer."""
+    def estimate(self) -> int | None:
+        """The step by aiconfigurator's closed form, picoseconds; None where layers differ."""
         layers, m = self.plan.layers, self.plan.micro_batches
+        if len(set(layers)) > 1:
+            return None
         return int(closed_forms.aiconfigurator(len(layers), m, in_one(layers[len(layers) // 2])).step)
 
 
@@ -128,18 +130,21 @@ def pace(
     rule: SlotRule | None = None,
     alone: int | None = None,
 ) -> Pace:
-    """A decode step over `kv_len` tokens of each sequence.
+    """A decode step over `kv_len` tokens of each sequence; layers without a hop, the first, stay on the GPUs.
 
     alone: of the GPUs without LPUs, dealt as is best for that; as `share` deals them if not given.
     """
     rule = rule or SlotRule()
     rows = check_micro_batches(batch, micro_batches)
-    attention = picoseconds(share.attention(rows, kv_len).seconds)
+    attention = share.before_hops(rows, kv_len, share.config.layers - len(hops.cycles))
     down = share.wire(rows * hops.down_bytes, rows)
     up = share.copied(rows * hops.up_bytes, rows)
-    slack = slack_for(rule.target, attention, rule.jitter, hops.clock_hz) if rule.jitter else 0
-    waits = share.latency, cycles_ps(slack, hops.clock_hz)
-    stages = [Stages(attention, down, cycles_ps(cycles, hops.clock_hz), up, *waits) for cycles in hops.cycles]
+    clock, jitter = hops.clock_hz, rule.jitter
+    slack = [slack_for(rule.target, one, jitter, clock) if jitter else 0 for one in attention]
+    stages = [
+        Stages(before, down, cycles_ps(cycles, clock), up, share.latency, cycles_ps(wait, clock))
+        for before, cycles, wait in zip(attention, hops.cycles, slack, strict=True)
+    ]
     plan = PingPongPlan(
         layers=tuple(stages),
         micro_batches=micro_batches,
@@ -148,10 +153,10 @@ def pace(
     )
     period = steady_period(plan)
     boundary = Boundary(
-        gpu_ps=attention,
+        gpu_ps=attention[-1],
         jitter=rule.jitter,
         period_cycles=max(1, -(-int(period) * hops.clock_hz // (PS_PER_SECOND * len(stages)))),
-        slack_cycles=slack,
+        slack_cycles=slack[-1],
         lpu_cycles=max(hops.cycles),
         clock_hz=hops.clock_hz,
     )

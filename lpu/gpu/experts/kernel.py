@@ -27,6 +27,15 @@ BYTES = {
 }
 """Bytes of a weight, scales of 4-bit formats among them."""
 
+FORMATS = {
+    "bf16": "bfloat16",
+    "w8a16": "fp8",
+    "fp8": "fp8",
+    "fp8_block": "fp8_block",
+    "nvfp4": "nvfp4",
+}
+"""Of the weights of experts, by the format of a pool's products."""
+
 PEAKS = {"bfloat16": "bf16", "w4a16_mxfp4": "bf16", "nvfp4": "fp4"}  # others: fp8
 
 

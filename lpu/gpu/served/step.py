@@ -13,7 +13,7 @@ from typing import Any
 
 from fabric.gpu import GpuSpec
 from lpu.gpu import operators as gpu
-from lpu.gpu.experts.kernel import ExpertShape
+from lpu.gpu.experts.kernel import FORMATS, ExpertShape
 from lpu.gpu.experts.plain import plain_seconds
 from lpu.gpu.latent import latent_seconds
 from lpu.gpu.operators import ACTIVATION_BYTES, GemmFormat
@@ -21,13 +21,6 @@ from lpu.gpu.served.engine import NAMES, Engine
 from lpu.gpu.served.shape import StepShape
 
 ELEMENTWISE = 6  # launches of a layer beside products and attention, where nothing is fused
-EXPERT_FORMATS = {
-    "bf16": "bfloat16",
-    "w8a16": "fp8",
-    "fp8": "fp8",
-    "fp8_block": "fp8_block",
-    "nvfp4": "nvfp4",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +42,7 @@ class Serving:
     @property
     def expert_format(self) -> str:
         """Of the experts' weights."""
-        return self.experts or EXPERT_FORMATS[self.gemm]
+        return self.experts or FORMATS[self.gemm]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

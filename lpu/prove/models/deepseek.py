@@ -6,10 +6,11 @@ defined with keys and values expanded rounds otherwise: it has other terms, and 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 from lpu.prove.models import experts
-from lpu.prove.models.record import ModelTerms
+from lpu.prove.models.record import HopPart, ModelTerms
 from lpu.prove.refused import RefusedError
 from lpu.prove.terms import Terms
 from models.configs.latent import LatentConfig, LatentExpertsConfig
@@ -26,6 +27,8 @@ def read(terms: Terms, numbers: Mapping[str, Any], longest: int, kv: str) -> Mod
         assert isinstance(config, LatentConfig)
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise RefusedError(f"the numbers of the model: {error}") from None
+    if longest > config.longest:
+        raise RefusedError(f"its indexer keeps {config.index_keeps} of {longest} tokens, the terms see all")
     return _Reading(terms, config, longest, kv).step()
 
 
@@ -44,11 +47,7 @@ class _Reading:
         out.places[x] = "embedding"
         for layer in range(config.layers):
             x = self._attention(out, f"layers.{layer}.attention", x, angles)
-            ffn = f"layers.{layer}.ffn"
-            if isinstance(config, LatentExpertsConfig) and layer >= config.dense:
-                x = self._experts(out, config, ffn, x)
-            else:
-                x = self._ffn(out, ffn, x)
+            x = self._feed_forward(out, f"layers.{layer}.ffn", layer, x)
         last = self._deferred(out, "norm", x)
         out.logits = self._matrix(out, "head", last, config.vocab)
         out.places[out.logits] = "logits"
@@ -119,26 +118,46 @@ class _Reading:
         out.places[x] = block
         return x
 
-    def _ffn(self, out: ModelTerms, block: str, x: int) -> int:
-        """Gate and up of the normed vector, then down."""
-        config = self.config
-        given = self._deferred(out, f"{block}.norm", x)
-        gate, up = (self._matrix(out, f"{block}.{name}", given, config.ffn) for name in ("gate", "up"))
-        inner = self.terms.glu(gate, up, config.activation)
-        starts = _parts(config.ffn, STRIP if config.ffn % STRIP == 0 else 1)
-        x = self.terms.add(x, self._matrix(out, f"{block}.down", (inner, -1), config.hidden, starts))
+    def _feed_forward(self, out: ModelTerms, block: str, layer: int, x: int) -> int:
+        """A dense FFN or experts, which a hop may compute, and the residual sum."""
+        config, terms = self.config, self.terms
+        sparse = isinstance(config, LatentExpertsConfig) and layer >= config.dense
+        make = partial(self._experts if sparse else self._ffn, out, block)
+
+        def answer(value: int, statistic: int = -1) -> int:
+            made = make((value, statistic))
+            return terms.rounded(made, 16) if config.ffn_up == "fp16" else made
+
+        eight = config.ffn_down == "fp8"
+        out.parts[block] = HopPart(
+            width=config.hidden,
+            down=("fp8", "fp16") if eight else ("fp16",),
+            up="fp16" if config.ffn_up == "fp16" else "f32",
+            answer=answer,
+        )
+        if config.ffn_down is None:
+            given = self._deferred(out, f"{block}.norm", x)
+        else:
+            gain = self._tensor(out, f"{block}.norm.gain", config.hidden)
+            normed = terms.norm(x, gain, config.eps, config.hidden)
+            given = (terms.rounded(normed, 8) if eight else normed), -1
+        x = terms.add(x, answer(*given))
         out.places[x] = block
         return x
 
-    def _experts(self, out: ModelTerms, config: LatentExpertsConfig, block: str, x: int) -> int:
+    def _ffn(self, out: ModelTerms, block: str, given: tuple[int, int]) -> int:
+        """Gate and up of the normed vector, then down."""
+        config = self.config
+        gate, up = (self._matrix(out, f"{block}.{name}", given, config.ffn) for name in ("gate", "up"))
+        inner = self.terms.glu(gate, up, config.activation)
+        starts = _parts(config.ffn, STRIP if config.ffn % STRIP == 0 else 1)
+        return self._matrix(out, f"{block}.down", (inner, -1), config.hidden, starts)
+
+    def _experts(self, out: ModelTerms, block: str, given: tuple[int, int]) -> int:
         """Experts that a router chooses by sigmoid scores and a bias, and shared ones behind them."""
-        a = self._deferred(out, f"{block}.norm", x)
+        config = cast(LatentExpertsConfig, self.config)
         sizes = experts.Sizes(config.hidden, config.experts, config.expert_ffn, config.activation)
-        x = self.terms.add(
-            x, experts.mixture(self.terms, out, block, a, sizes, experts.chosen_of(config.routing))
-        )
-        out.places[x] = block
-        return x
+        return experts.mixture(self.terms, out, block, given, sizes, experts.chosen_of(config.routing))
 
 
 def _parts(depth: int, unit: int) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from models.routing import Routing
 STRIP, MOST_PARTS = 32, 8  # docs/experts.md
 UNGATED = "relu2"  # the activation of experts of two matrices
 LOGITS, ROUTE, GLUS = "logits", "route", "expert_glus"
+UNIT = "unit"  # in place of a statistic, of a vector that needs none
 GATED = "gated"  # behind the attributes of a route whose last logit is the gate of its shared expert
 
 
@@ -31,13 +32,13 @@ def read(terms: Terms, numbers: Mapping[str, Any], longest: int, kv: str) -> Mod
 
 
 class _ExpertsReading(LlamaReading):
-    """Reads such a model; no part of it is one that a hop computes."""
+    """Reads such a model."""
 
-    def _feed_forward(self, out: ModelTerms, block: str, x: int) -> int:
+    def _answer(self, out: ModelTerms, block: str, value: int, statistic: int) -> int:
         config = cast(ExpertsConfig, self.config)
-        a = self._deferred(x, self._gain(out, block, config.hidden))
         sizes = Sizes(config.hidden, config.experts, config.ffn, config.activation)
-        return mixture(self.terms, out, block, a, sizes, (config.chosen, config.renormalise, 0))
+        chosen = config.chosen, config.renormalise, 0
+        return mixture(self.terms, out, block, (value, statistic), sizes, chosen)
 
 
 class Sizes(NamedTuple):
@@ -58,7 +59,7 @@ def mixture(
     chosen: tuple[Any, ...],
     latent: int = -1,
 ) -> int:
-    """Experts and their router. a: scaled vector and statistic; chosen: attributes of the route.
+    """Experts and their router. a: vector and statistic, -1 for none; chosen: attributes of the route.
 
     latent: the vector that experts take instead, of which theirs are as many lanes.
 
@@ -79,7 +80,8 @@ def mixture(
     name, wide = ("up", width) if activation == UNGATED else ("gate_up", 2 * width)
     gate_up = tensor(f"{name}.codes", every, inside, wide), tensor(f"{name}.exponent", wide)
     down = tensor("down.codes", every, width, inside), tensor("down.exponent", inside)
-    inner = glus(terms, (vector if latent < 0 else latent, *gate_up, statistic, weights), activation)
+    taken = vector if latent < 0 else latent
+    inner = glus(terms, (taken, *gate_up, statistic_of(terms, statistic), weights), activation)
     made = terms.matmul(inner, *down, -1, parts_of(width))
     for term, what in ((weights, "router"), (inner, "gate and up"), (made, "experts")):
         out.places[term] = f"{block}, {what}"
@@ -100,8 +102,13 @@ def matmul16(terms: Terms, value: int, weights: int) -> int:
 
 
 def logits(terms: Terms, sums: int, statistic: int, powers: int) -> int:
-    """Sums times a statistic and powers of two."""
-    return terms.make(LOGITS, (sums, statistic, powers), (), terms.shape(sums))
+    """Sums times a statistic (-1: of a vector that was normalised before) and powers of two."""
+    return terms.make(LOGITS, (sums, statistic_of(terms, statistic), powers), (), terms.shape(sums))
+
+
+def statistic_of(terms: Terms, statistic: int) -> int:
+    """The term of a statistic; one of its own where there is none."""
+    return statistic if statistic >= 0 else terms.make(UNIT, (), (), (1,))
 
 
 def route(terms: Terms, z: int, attributes: tuple[Any, ...], bias: int = -1) -> int:

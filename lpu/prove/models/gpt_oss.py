@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, cast
 
-from lpu.prove.models.experts import glus, logits, matmul16, parts_of, route
+from lpu.prove.models.experts import glus, logits, matmul16, parts_of, route, statistic_of
 from lpu.prove.models.llama import LlamaReading
 from lpu.prove.models.record import ModelTerms
 from lpu.prove.refused import RefusedError
@@ -29,13 +29,24 @@ def read(terms: Terms, numbers: Mapping[str, Any], longest: int, kv: str) -> Mod
 
 
 class _GptOssReading(LlamaReading):
-    """Reads such a model; no part of it is one that a hop computes."""
+    """Reads such a model."""
 
     def _after_attention(self, out: ModelTerms, block: str, x: int) -> int:
+        if self.config.ffn_down is not None:
+            return super()._after_attention(out, block, x)
+        given = self._deferred(x, self._gain(out, block, self.config.hidden))
+        added, made = self._experts(out, block, *given)
+        return self.terms.add(self.terms.add(x, added), made)
+
+    def _answer(self, out: ModelTerms, block: str, value: int, statistic: int) -> int:
+        """One value comes back from another machine."""
+        return self.terms.add(*self._experts(out, block, value, statistic))
+
+    def _experts(self, out: ModelTerms, block: str, a: int, statistic: int) -> tuple[int, int]:
+        """The biases of the down projections, and what experts give without them."""
         config, terms = cast(GptOssConfig, self.config), self.terms
         experts, hidden, width = config.experts, config.hidden, config.ffn
         tensor = partial(self._tensor, out)
-        a, statistic = self._deferred(x, self._gain(out, block, hidden))
         sums = matmul16(terms, a, tensor(f"{block}.router.halves", hidden, experts))
         z = logits(terms, sums, statistic, tensor(f"{block}.router.exponent", experts))
         weights = route(
@@ -46,9 +57,10 @@ class _GptOssReading(LlamaReading):
         codes = tensor(f"{block}.gate_up.codes", experts, hidden, 2 * width)
         powers = tensor(f"{block}.gate_up.exponent", 2 * width)
         biases = tensor(f"{block}.gate_up.bias", experts * 2 * width)
+        statistic = statistic_of(terms, statistic)
         inner = glus(terms, (a, codes, powers, statistic, weights, biases), CLIPPED)
         down = tensor(f"{block}.down.codes", experts, width, hidden), tensor(f"{block}.down.exponent", hidden)
         made = terms.matmul(inner, *down, -1, parts_of(width))
         named = {"router": weights, "gate and up": inner, "experts": made, "biases of down": added}
         out.places |= {term: f"{block}, {what}" for what, term in named.items()}
-        return terms.add(terms.add(x, added), made)
+        return added, made

@@ -229,10 +229,14 @@ class LlamaReading:
         return (self.terms.rounded(normed, 8) if self.config.ffn_down == "fp8" else normed), -1
 
     def _ffn(self, out: ModelTerms, block: str, value: int, statistic: int = -1) -> int:
-        """Gate and up of the normed vector, then down; rounded where the result comes back in fp16."""
+        """What comes of the normed vector; rounded where it comes back in fp16."""
+        made = self._answer(out, block, value, statistic)
+        return self.terms.rounded(made, 16) if self.config.ffn_up == "fp16" else made
+
+    def _answer(self, out: ModelTerms, block: str, value: int, statistic: int) -> int:
+        """Gate and up of the normed vector, then down."""
         gate, up = (self._matrix(out, block, matrix, value, statistic) for matrix in ("gate", "up"))
-        down = self._matrix(out, block, "down", self.terms.glu(gate, up, self.config.activation))
-        return self.terms.rounded(down, 16) if self.config.ffn_up == "fp16" else down
+        return self._matrix(out, block, "down", self.terms.glu(gate, up, self.config.activation))
 
 
 def contract_parts(depth: int, unit: int) -> tuple[int, ...]:

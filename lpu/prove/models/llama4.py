@@ -28,7 +28,7 @@ def read(terms: Terms, numbers: Mapping[str, Any], longest: int, kv: str) -> Mod
 
 
 class _Llama4Reading(LlamaReading):
-    """Reads such a model; no part of it is one that a hop computes."""
+    """Reads such a model."""
 
     def _tables(self) -> int:
         return 1 if cast(Llama4Config, self.config).floor is None else 2
@@ -48,10 +48,9 @@ class _Llama4Reading(LlamaReading):
             return super()._unturned(out, q, k)
         return terms.rope(q, out.tensors["angles"], config.head_dim, self.longest), terms.rounded(k, 16)
 
-    def _feed_forward(self, out: ModelTerms, block: str, x: int) -> int:
-        config = cast(Llama4Config, self.config)
-        given = self._deferred(x, self._gain(out, block, config.hidden))
+    def _answer(self, out: ModelTerms, block: str, value: int, statistic: int) -> int:
+        config, given = cast(Llama4Config, self.config), (value, statistic)
         if (int(block.split(".")[1]) + 1) % config.step:
-            return self._ffn(out, block, *given)
+            return super()._answer(out, block, *given)
         sizes = Sizes(config.hidden, config.experts, config.expert_ffn, WEIGHED)
         return mixture(self.terms, out, block, given, sizes, chosen_of(config.routing))

@@ -17,11 +17,11 @@ def _matmul16(walk: Walk, items: list[Any], attributes: dict[str, Any]) -> list[
 
 
 def _route(walk: Walk, items: list[Any], attributes: dict[str, Any]) -> list[Any]:
-    sums, statistic = walk.vectors(items[:2])
-    z = experts.logits(walk.terms, sums.term, statistic.term, walk.tensor(items[2], "scales of a router"))
+    (sums, statistic), (scales, *biases) = _normed(walk, items, attributes)
+    z = experts.logits(walk.terms, sums.term, statistic, walk.tensor(scales, "scales of a router"))
     how = experts.chosen_of(attributes["routing"])
     score = attributes["routing"].score
-    bias = walk.tensor(items[3], "a bias of a router") if len(items) > 3 else -1
+    bias = walk.tensor(biases[0], "a bias of a router") if biases else -1
     if bias >= 0 and score == "softmax":
         z, bias = walk.terms.bias(z, bias), -1
     term = experts.route(walk.terms, z, how, bias)
@@ -29,19 +29,27 @@ def _route(walk: Walk, items: list[Any], attributes: dict[str, Any]) -> list[Any
 
 
 def _experts(walk: Walk, items: list[Any], attributes: dict[str, Any]) -> list[Any]:
-    x, statistic, weights = walk.vectors(items[:3])
-    codes, scale, down, down_scale, *biases = (
-        walk.tensor(one, "the weights of experts") for one in items[3:]
-    )
+    (x, statistic), (chosen, *held) = _normed(walk, items, attributes)
+    weights = walk.value(chosen, "the weights of a router")
+    codes, scale, down, down_scale, *biases = (walk.tensor(one, "the weights of experts") for one in held)
     made = walk.terms.all[weights.term]
     need(made.op == experts.ROUTE, "the weights of experts are no choice of a router")
     need(
         experts.taken(made.attributes) == attributes["chosen"], "the router chooses another number of experts"
     )
-    operands = (x.term, codes, scale, statistic.term, weights.term, *biases)
+    statistic = experts.statistic_of(walk.terms, statistic)
+    operands = (x.term, codes, scale, statistic, weights.term, *biases)
     hidden = experts.glus(walk.terms, operands, attributes["activation"])
     term = walk.terms.matmul(hidden, down, down_scale, -1, tuple(attributes["starts"]))
     return walk.of(term, x, (*x.shape[:-1], walk.terms.width(term)))
+
+
+def _normed(walk: Walk, items: list[Any], attributes: dict[str, Any]) -> tuple[tuple[Any, int], list[Any]]:
+    """The first operand with the term of its statistic, -1 for none, and the operands behind them."""
+    if not attributes.get("normed", True):
+        return (walk.value(items[0], "a product's input"), -1), items[1:]
+    x, statistic = walk.vectors(items[:2])
+    return (x, statistic.term), items[2:]
 
 
 def _multiply_lanes(walk: Walk, items: list[Any], attributes: dict[str, Any]) -> list[Any]:

@@ -25,12 +25,11 @@ def read(terms: Terms, numbers: Mapping[str, Any], longest: int, kv: str) -> Mod
 
 
 class _ScoredReading(LlamaReading):
-    """Reads such a model; no part of it is one that a hop computes."""
+    """Reads such a model."""
 
-    def _feed_forward(self, out: ModelTerms, block: str, x: int) -> int:
-        config = cast(ScoredConfig, self.config)
-        given = self._deferred(x, self._gain(out, block, config.hidden))
+    def _answer(self, out: ModelTerms, block: str, value: int, statistic: int) -> int:
+        config, given = cast(ScoredConfig, self.config), (value, statistic)
         if int(block.split(".")[1]) < config.dense:
-            return self._ffn(out, block, *given)
+            return super()._answer(out, block, *given)
         sizes = Sizes(config.hidden, config.experts, config.expert_ffn, config.activation)
         return mixture(self.terms, out, block, given, sizes, chosen_of(config.routing))

@@ -32,6 +32,7 @@ from lpu.prove.refused import need
 from lpu.prove.rule import Proved, RowOperands
 
 EXPERT_PRODUCT, EXPERT_GLU = "expert_product", "expert_glu"
+NORMED = ("message", "input", "rms_norm", "round8")  # "input": of the template of a hop, its message
 NOT_CHOSEN = -1  # route of a slot whose expert is fixed
 
 
@@ -73,6 +74,13 @@ def _in_order(known: Known, lanes: tuple[int, ...], width: int, what: str) -> No
     need(lanes == wanted, f"{what} does not hold {width} experts in order")
 
 
+def _normed(known: Known, values: tuple[int, ...], statistic: int, what: str) -> None:
+    """Products need the statistic of their norm but of what was normed before, or was sent so."""
+    before = {known.terms.all[value].op for value in values}
+    normed = bool(before) and before <= set(NORMED)
+    need(statistic >= 0 or normed, f"{what} without the statistic of their norm")
+
+
 def _rank(known: Known, row: RowOperands) -> tuple[Any, ...]:
     """All sums of one vector, its own statistic, the scales of the same lanes."""
     sums, lanes = vectors(known, row.src, Holds.F32, "its operand")
@@ -80,9 +88,8 @@ def _rank(known: Known, row: RowOperands) -> tuple[Any, ...]:
     need(k.experts == width, f"its kernel says {k.experts} experts, its operand has {width}")
     need(1 <= k.chosen <= width - k.gated, f"chooses {k.chosen} of {width - k.gated} experts")
     _in_order(known, lanes, width, "its operand")
-    of_kind(row.src2, Holds.STAT, "its statistic")
-    (one,) = row.src2
-    need(one.gain >= 0, "its statistic is not for products of a shifted gain")
+    statistic = matmul.statistic(known, row, row.src2)
+    _normed(known, known.terms.all[sums].operands[:1], statistic, "ranks")
     powers, columns = of_tensor(
         known, _part(row.preloads, 0, len(lanes) if k.has_bias else None), SCALE, len(lanes)
     )
@@ -90,7 +97,6 @@ def _rank(known: Known, row: RowOperands) -> tuple[Any, ...]:
     have = known.terms.width(powers)
     need(have == width, f"{known.show(powers)} has {have} scales for {width} experts")
     need(k.first >= 0 and k.first + row.n <= len(lanes), f"ranks lines {k.first} .. of {len(lanes)}")
-    statistic = known.terms.rms_stat(one.value, one.gain, one.eps)
     z = model.logits(known.terms, sums, statistic, powers)
     bias = -1
     if k.has_bias:
@@ -211,7 +217,7 @@ def _of_slot(known: Known, row: RowOperands, products: list[Any]) -> tuple[Any, 
         need(one._replace(ks=first.ks) == first, "its accumulator holds products of several slots or inputs")
     need(not row.kernel.part, "writes gate and up as a part of a sum")
     statistic = matmul.statistic(known, row, row.src)
-    need(statistic >= 0, "writes gate and up without the statistic of their norm")
+    _normed(known, (first.value,), statistic, "writes gate and up")
     ks = tuple(sorted(one.ks for one in products))
     out: list[Vector] = []
     for (codes, columns), scale in zip(first.tiles, matmul.scales_read(row), strict=True):
@@ -220,7 +226,7 @@ def _of_slot(known: Known, row: RowOperands, products: list[Any]) -> tuple[Any, 
         need(whole, f"the sum does not take each of the {depth} rows of {known.show(codes)} once")
         tensor = matmul.scale_of(known, codes, columns, scale)
         routed = () if first.route == NOT_CHOSEN else (first.route,)
-        operands = (first.value, codes, tensor, statistic, *routed)
+        operands = (first.value, codes, tensor, model.statistic_of(known.terms, statistic), *routed)
         shape = known.terms.shape(codes)[2:]
         attributes = (first.slot, first.slots, first.first, first.some)
         term = known.terms.make(EXPERT_PRODUCT, operands, attributes, shape)

@@ -49,20 +49,22 @@ def _rank(at: Reads, rows: Rows, s: Static[RankKernel]) -> Items:
     lines = np.arange(ceil_div(s.kernel.experts, F32_LANES) * (2 if s.kernel.has_bias else 1))
     out = (Result(Pool.F32, 2 * s.n, at.flow.result[rows]),)
     scales = at.entry(rows[:, None], lines)
-    read = [at.block(0, rows), at.line(1, rows, 0)]
+    read = [at.block(0, rows), *([at.line(1, rows, 0)] if s.kernel.normed else [])]
     return at.items(rank, rows, lines=read, others=[scales], out=out, params=s)
 
 
 def rank(s: Static[RankKernel], env: Env, pools: Pools, t: Table) -> Pools:
     """Logits or scores of some lines of experts, each followed by which of them are chosen."""
     k, lines = s.kernel, int(ceil_div(s.kernel.experts, F32_LANES))
-    sums, factor = values_of(take(pools.f32, t[:, :lines])), take(pools.f32, t[:, lines])[..., :1]
-    scale = take(env.image.scales, t[:, lines + 1 : 2 * lines + 1]).reshape(len(t), 1, -1)
+    sums = values_of(take(pools.f32, t[:, :lines]))
+    factor = take(pools.f32, t[:, lines])[..., :1] if k.normed else None
+    words = t[:, lines + k.normed :]
+    scale = take(env.image.scales, words[:, :lines]).reshape(len(t), 1, -1)
     z = logits_of(sums, factor, scale)
     if not k.has_bias:
         ids = largest(z[..., : k.experts - k.gated], k.chosen)
     else:
-        bias = take(env.image.scales, t[:, 2 * lines + 1 :]).reshape(len(t), 1, -1).astype(F32)
+        bias = take(env.image.scales, words[:, lines:]).reshape(len(t), 1, -1).astype(F32)
         z = scores(z, "sigmoid") if k.sigmoid else add32(z, jnp.broadcast_to(bias, z.shape))
         of, own = z[..., : k.experts - k.gated], bias[..., : k.experts - k.gated]
         ids = (

@@ -6,7 +6,9 @@ docs/experts.md; facts/contract2.md section 5 states the other form, a fixed-poi
 """
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,9 +33,27 @@ UpStack = UInt8[Array, "experts k wide"] | Float32[Array, "experts k wide"]
 DownStack = UInt8[Array, "experts half n"] | Float32[Array, "experts half n"]
 
 
+class ExpertOperands(NamedTuple):
+    """The operands of the op by name: arrays, shapes, or views of a graph."""
+
+    a: Any
+    statistic: Any | None
+    weights: Any
+    gate_up: Any
+    gate_up_scale: Any
+    down: Any
+    down_scale: Any
+    biases: Any | None = None
+
+
+def named(operands: Sequence[Any], normed: bool = True) -> ExpertOperands:
+    """The operands of a bound op. normed: whether there is a statistic among them."""
+    return ExpertOperands(*operands) if normed else ExpertOperands(operands[0], None, *operands[1:])
+
+
 def experts(
     a: Float16[Array, "batch k"],
-    statistic: Float32[Array, "batch 1"],
+    statistic: Float32[Array, "batch 1"] | None,
     weights: Float32[Array, "batch experts"],
     gate_up: tuple[UpStack, Int32[Array, " wide"]],
     down: tuple[DownStack, Int32[Array, " n"]],
@@ -45,13 +65,16 @@ def experts(
 ) -> Float32[Array, "batch n"]:
     """The sum over all experts of weight x down(glu(gate, up)), of a row normalised by its statistic.
 
-    weights: at most `chosen` of a row are not 0. gate_up: codes and exponents, columns of the gate before
-    those of up; down: likewise. biases: what is added to gate and up, of one expert behind those of another.
-    activation: of the gate, or OAI, or WEIGHED, by which experts take the row times their weight, or RELU2,
-    of up without a gate. starts: first rows of the contract parts of down, in every expert alike.
+    statistic: None for a row that is normalised already. weights: at most `chosen` of a row are not 0.
+    gate_up: codes and exponents, columns of the gate before those of up; down: likewise. biases: what is
+    added to gate and up, of one expert behind those of another. activation: of the gate, or OAI, or WEIGHED,
+    by which experts take the row times their weight, or RELU2, of up without a gate. starts: first rows of
+    the contract parts of down, in every expert alike.
     """
-    operands = (a, statistic, weights, *gate_up, *down, *(() if biases is None else (biases,)))
-    return EXPERTS.bind(*operands, chosen=chosen, activation=activation, starts=starts)
+    normed = () if statistic is None else (statistic,)
+    operands = (a, *normed, weights, *gate_up, *down, *(() if biases is None else (biases,)))
+    already = {} if normed else {"normed": False}
+    return EXPERTS.bind(*operands, chosen=chosen, activation=activation, starts=starts, **already)
 
 
 def expert_starts(width: int) -> tuple[int, ...]:
@@ -62,21 +85,12 @@ def expert_starts(width: int) -> tuple[int, ...]:
 
 
 def _shape(
-    a: ShapedArray,
-    statistic: ShapedArray,
-    weights: ShapedArray,
-    gate_up: ShapedArray,
-    gate_up_exponent: ShapedArray,
-    down: ShapedArray,
-    down_exponent: ShapedArray,
-    biases: ShapedArray | None = None,
-    *,
-    chosen: int,
-    activation: str,
-    starts: tuple[int, ...],
+    *operands: ShapedArray, chosen: int, activation: str, starts: tuple[int, ...], normed: bool = True
 ) -> Results:
+    a, statistic, weights, gate_up, gate_up_exponent, down, down_exponent, biases = named(operands, normed)
     check_operand("experts", "a", a, 2, F16)
-    check_operand("experts", "statistic", statistic, 2, F32)
+    if statistic is not None:
+        check_operand("experts", "statistic", statistic, 2, F32)
     check_operand("experts", "weights", weights, 2, F32)
     for name, codes, exponent in (("gate_up", gate_up, gate_up_exponent), ("down", down, down_exponent)):
         check_operand("experts", name, codes, 3, U8, F32)
@@ -101,36 +115,27 @@ def _shape(
     return (ShapedArray((a.shape[0], down.shape[2]), F32),)
 
 
-def _flops(*operands: ShapedArray, chosen: int, activation: str, starts: tuple[int, ...]) -> int:
+def _flops(*operands: ShapedArray, chosen: int, normed: bool = True, **others: Any) -> int:
     """Of the chosen experts."""
-    a, gate_up, down = operands[0], operands[3], operands[5]
-    return 2 * a.shape[0] * chosen * (math.prod(gate_up.shape[1:]) + math.prod(down.shape[1:]))
+    o = named(operands, normed)
+    return 2 * o.a.shape[0] * chosen * (math.prod(o.gate_up.shape[1:]) + math.prod(o.down.shape[1:]))
 
 
-def _bytes(*operands: ShapedArray, chosen: int, activation: str, starts: tuple[int, ...]) -> int:
+def _bytes(*operands: ShapedArray, chosen: int, normed: bool = True, **others: Any) -> int:
     """Of as many experts as the rows can choose."""
-    a, _, weights, gate_up, _, down, _, *biases = operands
-    taken = slots_of(weights.shape[1], chosen, a.shape[0])
-    used = [ShapedArray((taken, *stack.shape[1:]), stack.dtype) for stack in (gate_up, down)]
-    used += [ShapedArray((taken * gate_up.shape[2],), one.dtype) for one in biases]
-    out = _shape(*operands, chosen=chosen, activation=activation, starts=starts)
-    return bytes_of(*(one for i, one in enumerate(operands) if i not in (3, 5, 7)), *used, *out)
+    o = named(operands, normed)
+    taken = slots_of(o.weights.shape[1], chosen, o.a.shape[0])
+    used = [ShapedArray((taken, *stack.shape[1:]), stack.dtype) for stack in (o.gate_up, o.down)]
+    used += [ShapedArray((taken * o.gate_up.shape[2],), o.biases.dtype)] if o.biases is not None else []
+    out = _shape(*operands, chosen=chosen, normed=normed, **others)
+    whole = [one for one in o._replace(gate_up=None, down=None, biases=None) if one is not None]
+    return bytes_of(*whole, *used, *out)
 
 
 def _contract(
-    a: Array,
-    statistic: Array,
-    weights: Array,
-    gate_up: Array,
-    gate_up_exponent: Array,
-    down: Array,
-    down_exponent: Array,
-    biases: Array | None = None,
-    *,
-    chosen: int,
-    activation: str,
-    starts: tuple[int, ...],
+    *operands: Array, chosen: int, activation: str, starts: tuple[int, ...], normed: bool = True
 ) -> Array:
+    a, statistic, weights, gate_up, gate_up_exponent, down, down_exponent, biases = named(operands, normed)
     if gate_up.dtype != jnp.uint8 or down.dtype != jnp.uint8:
         raise TypeError(
             "experts: weights are f32, the contract takes e4m3 codes (uint8). Use contract.plain."
@@ -140,7 +145,8 @@ def _contract(
 
     def one(total: tuple[Array, ...], slot: tuple[Array, Array]) -> tuple[tuple[Array, ...], None]:
         expert, weight = slot
-        both = deferred.scale_rows(numerics.matmul(a, gate_up[expert], gate_up_exponent), statistic)
+        both = numerics.matmul(a, gate_up[expert], gate_up_exponent)
+        both = both if statistic is None else deferred.scale_rows(both, statistic)
         if biases is not None:
             both = add32(both, jnp.broadcast_to(biases.reshape(len(gate_up), -1)[expert], both.shape))
         h = weighted_glu(both[:, :width], both[:, -width:], weight[:, None], activation)
@@ -155,25 +161,16 @@ def _contract(
 
 
 def _plain(
-    a: Array,
-    statistic: Array,
-    weights: Array,
-    gate_up: Array,
-    gate_up_exponent: Array,
-    down: Array,
-    down_exponent: Array,
-    biases: Array | None = None,
-    *,
-    chosen: int,
-    activation: str,
-    starts: tuple[int, ...],
+    *operands: Array, chosen: int, activation: str, starts: tuple[int, ...], normed: bool = True
 ) -> Array:
     """In f32, slot by slot; weights come scaled: see `contract.plain.plain_params`."""
+    a, statistic, weights, gate_up, _, down, _, biases = named(operands, normed)
     width, found = down.shape[1], table(weights, slots_of(weights.shape[1], chosen, a.shape[0]))
 
     def one(total: Array, slot: tuple[Array, Array]) -> tuple[Array, None]:
         expert, weight = slot
-        both = (a @ gate_up[expert]) * statistic
+        both = a @ gate_up[expert]
+        both = both if statistic is None else both * statistic
         both = both if biases is None else both + biases.reshape(len(gate_up), -1)[expert]
         gate, up = both[:, :width], both[:, -width:]
         if activation == WEIGHED:

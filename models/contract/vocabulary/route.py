@@ -5,6 +5,9 @@ full. The sums of `matmul16` come before the statistic of their norm (`ops.rms_s
 their columns; both are applied here, in one product that is rounded once.
 """
 
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -18,9 +21,23 @@ from models.contract.op import F32, I32, Results, check_operand, check_same, def
 from models.routing import Routing
 
 
+class RouteOperands(NamedTuple):
+    """The operands of the op by name: arrays, shapes, or views of a graph."""
+
+    sums: Any
+    statistic: Any | None
+    exponent: Any
+    bias: Any | None = None
+
+
+def named(operands: Sequence[Any], normed: bool = True) -> RouteOperands:
+    """The operands of a bound op. normed: whether there is a statistic among them."""
+    return RouteOperands(*operands) if normed else RouteOperands(operands[0], None, *operands[1:])
+
+
 def route(
     sums: Float32[Array, "batch experts"],
-    statistic: Float32[Array, "batch 1"],
+    statistic: Float32[Array, "batch 1"] | None,
     exponent: Int32[Array, " experts"],
     bias: Float32[Array, " experts"] | None = None,
     *,
@@ -28,18 +45,23 @@ def route(
 ) -> Float32[Array, "batch every"]:
     """Weights of the largest logits, sums x statistic x 2^exponent; of equals the lower ids.
 
-    bias: of sigmoid scores: added to them where experts are chosen, not where they are weighed; of a
-    softmax: added to the logits. The last logit of gated routing is that of the shared expert's gate.
+    statistic: None where rows were normalised before the product. bias: of sigmoid scores: added to them
+    where experts are chosen, not where they are weighed; of a softmax: added to the logits. The last logit of
+    gated routing is that of the shared expert's gate.
     """
-    operands = (sums, statistic, exponent) if bias is None else (sums, statistic, exponent, bias)
-    return ROUTE.bind(*operands, routing=routing)
+    normed = () if statistic is None else (statistic,)
+    operands = (sums, *normed, exponent, *(() if bias is None else (bias,)))
+    return ROUTE.bind(*operands, routing=routing, **({} if normed else {"normed": False}))
 
 
 def logits_of(
-    sums: Float32[Array, "*batch experts"], factor: Float32[Array, "*stat"], scale: Float64[Array, "*experts"]
+    sums: Float32[Array, "*batch experts"],
+    factor: Float32[Array, "*stat"] | None,
+    scale: Float64[Array, "*experts"],
 ) -> Float32[Array, "*batch experts"]:
     """Sums times the statistic of their row times a power of two each: exact until it is rounded."""
-    return rn32(sums.astype(F64) * factor.astype(F64) * scale)
+    wide = sums.astype(F64)
+    return rn32((wide if factor is None else wide * factor.astype(F64)) * scale)
 
 
 def weights_of(
@@ -50,19 +72,14 @@ def weights_of(
     return jnp.sum(jnp.where(own, weights[..., None], jnp.float32(0)), axis=-2)
 
 
-def _shape(
-    logits: ShapedArray,
-    statistic: ShapedArray,
-    exponent: ShapedArray,
-    bias: ShapedArray | None = None,
-    *,
-    routing: Routing,
-) -> Results:
+def _shape(*operands: ShapedArray, routing: Routing, normed: bool = True) -> Results:
+    logits, statistic, exponent, bias = named(operands, normed)
     check_operand("route", "sums", logits, 2, F32)
     check_operand("route", "exponent", exponent, 1, I32)
     check_same("route", "experts of the sums and of the exponents", logits.shape[1], exponent.shape[0])
-    check_operand("route", "statistic", statistic, 2, F32)
-    check_same("route", "shape of the statistic and (batch, 1)", statistic.shape, (logits.shape[0], 1))
+    if statistic is not None:
+        check_operand("route", "statistic", statistic, 2, F32)
+        check_same("route", "shape of the statistic and (batch, 1)", statistic.shape, (logits.shape[0], 1))
     if bias is None and routing.score == "sigmoid":
         raise ValueError("route: sigmoid scores have a bias.")
     if bias is not None:
@@ -74,9 +91,8 @@ def _shape(
     return (ShapedArray((logits.shape[0], experts + routing.shared), F32),)
 
 
-def _contract(
-    sums: Array, statistic: Array, exponent: Array, bias: Array | None = None, *, routing: Routing
-) -> Array:
+def _contract(*operands: Array, routing: Routing, normed: bool = True) -> Array:
+    sums, statistic, exponent, bias = named(operands, normed)
     r, z = routing, logits_of(sums, statistic, pow2(exponent))
     if r.score == "softmax":
         z = z if bias is None else add32(z, jnp.broadcast_to(bias, z.shape))
@@ -112,11 +128,10 @@ def gated(
     return jnp.concatenate([weights, sigmoid(gates)], axis=-1)
 
 
-def _plain(
-    sums: Array, statistic: Array, exponent: Array, bias: Array | None = None, *, routing: Routing
-) -> Array:
+def _plain(*operands: Array, routing: Routing, normed: bool = True) -> Array:
     """In f32; the router's weights come scaled: see `contract.plain.plain_params`."""
-    r, z = routing, sums * statistic
+    sums, statistic, _, bias = named(operands, normed)
+    r, z = routing, sums if statistic is None else sums * statistic
     if r.score == "softmax":
         z = z if bias is None else z + bias
         z, gates = (z[..., :-1], jax.nn.sigmoid(z[..., -1:])) if r.gated else (z, None)

@@ -47,6 +47,7 @@ _OTHER_PARTS = (
     *("mm_projector", "model.mm_projector", "connector", "model.connector"),
 )
 _LAYER, _DRAFTER = "model.layers.", ".eh_proj.weight"  # of DeepSeek-V3 and those that took its MTP layers
+_INDEXER = ".self_attn.indexer."  # of DeepSeek-V3.2 and GLM-5
 _PREDICTORS = "mtp."  # the like, of Qwen3-Next and Qwen3.5
 _CLOSE = {"F64": 1e-5, "F32": 1e-5, "F16": 2e-3, "BF16": 1e-2}  # of stored speeds, relative
 
@@ -70,7 +71,8 @@ def settle(folder: Path, config: TransformerConfig, found: Entries, *, nested: b
     """
     entries, notes = _renamed(joined(found), nested=nested)
     entries, further = _without_drafters(entries, config.layers)
-    notes += further
+    entries, of_indexers = _without_indexers(entries, config)
+    notes += further + of_indexers
     tied = _is_tied(config, entries)
     if tied != config.tied:
         notes.append(
@@ -157,6 +159,18 @@ def _without_drafters(
     )
     kept = {name: entry for name, entry in entries.items() if not name.startswith((*behind, _PREDICTORS))}
     return kept, [f"weights: {what} are not used."]
+
+
+def _without_indexers(
+    entries: dict[str, StoredTensor], config: TransformerConfig
+) -> tuple[dict[str, StoredTensor], list[str]]:
+    """The tensors without those of indexers, which choose every token of a context that is short enough."""
+    idle = [name for name in entries if _INDEXER in name] if config.longest < config.max_context else []
+    if not idle:
+        return entries, []
+    kept = {name: entry for name, entry in entries.items() if _INDEXER not in name}
+    why = f"to context {config.longest} attention sees every token"
+    return kept, [f"weights: {len(idle)} tensors of indexers ({idle[0]}, ...) are not used: {why}."]
 
 
 def _is_tied(config: TransformerConfig, entries: Entries) -> bool:

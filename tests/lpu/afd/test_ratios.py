@@ -60,7 +60,7 @@ def test_a_point_is_the_pace_of_its_step(every: RatioSweep) -> None:
     def attention(one: GpuShare) -> int:
         return round(one.attention(8, 8192).seconds * 1e12)
 
-    share = fastest(SHARES[1], attention, 16, 8192, ffn=False)
+    share = fastest(SHARES[1], attention, 16, 8192, ffns=0)
     alone = min(one.step(16, 8192) for one in SHARES[1] if one.pool.gpus > 1)
     found = pace(share, hops(8)[0], 16, 2, 8192, alone=alone)
     assert point.tpot is not None

@@ -59,7 +59,7 @@ def test_a_published_model_is_shown_number_by_number(capsys: pytest.CaptureFixtu
     ("words", "code", "said"),
     [
         (("compile", "kimi-k3"), 3, "model: kimi-k3 is known, and refused: the vocabulary lacks "),
-        (("compile", "deepseek-v3.2"), 3, "model: deepseek-v3.2 is known, and refused: "),
+        (("compile", "deepseek-v4-pro"), 3, "model: deepseek-v4-pro is known, and refused: "),
         (("run", "jamba2-mini"), 3, "jamba2-mini is known, and refused: not held here: config.json."),
         (("models", "phi-5"), 2, "Did you mean phi-4?"),
     ],

@@ -104,7 +104,7 @@ def test_weights_in_bf16_on_one_gpu_are_two_bytes_per_parameter() -> None:
 
 
 def test_weights_without_ffns_are_what_an_attention_pool_holds() -> None:
-    ffn = ONE.weight_bytes(LLAMA) - ONE.weight_bytes(LLAMA, ffn=False)
+    ffn = ONE.weight_bytes(LLAMA) - ONE.weight_bytes(LLAMA, ffns=0)
     assert ffn == 80 * 3 * 8192 * 28672
 
 

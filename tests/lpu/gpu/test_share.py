@@ -100,4 +100,4 @@ def test_the_fastest_way_is_the_fastest_of_those_that_fit() -> None:
     assert alone.pool.gpus > 1  # one GPU cannot hold its share of the KV beside all weights
     with pytest.raises(CapacityError, match="Take more GPUs"):
         fastest(every, lambda one: one.pool.gpus, 512, 65536)
-    assert fastest(every, lambda one: one.pool.gpus, 32, 32768, ffn=False).pool.gpus == 1
+    assert fastest(every, lambda one: one.pool.gpus, 32, 32768, ffns=0).pool.gpus == 1

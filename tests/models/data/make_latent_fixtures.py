@@ -63,12 +63,15 @@ V2 = {
 }
 GLM = EXPERTS | {"n_group": 1, "topk_group": 1, "routed_scaling_factor": 1.8, "n_shared_experts": 1}
 YARN = {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0, "original_max_position_embeddings": 32}
+INDEX = {"index_n_heads": 1, "index_head_dim": 16, "index_topk": TOKENS}  # all tokens are chosen
 FOLDERS: dict[str, tuple[str, dict[str, Any]]] = {
     "v3-dense": ("deepseek_v3", {"rope_parameters": {**YARN, "mscale": 1.0, "mscale_all_dim": 1.0}}),
     "v3-mscale": ("deepseek_v3", {"rope_parameters": {**YARN, "mscale": 0.7, "mscale_all_dim": 1.2}}),
     "v3-experts": ("deepseek_v3", EXPERTS),
     "kimi-experts": ("deepseek_v3", EXPERTS | {"n_group": 1, "topk_group": 1, "norm_topk_prob": False}),
     "glm4-lite": ("glm4_moe_lite", GLM),
+    "v32-experts": ("deepseek_v32", GLM | INDEX),
+    "glm5-experts": ("glm_moe_dsa", GLM | INDEX),
     "v2-lite": ("deepseek_v2", EXPERTS | V2),
     "v2-lite-dense": ("deepseek_v2", {"q_lora_rank": None, "tie_word_embeddings": True}),
 }
@@ -79,10 +82,10 @@ def make(name: str, kind: str, keys: dict[str, Any]) -> None:
     config = AutoConfig.for_model(kind, **(BASE | keys))
     config._attn_implementation = "eager"
     model = AutoModelForCausalLM.from_config(config)
-    generator = torch.Generator().manual_seed(1)
+    generator, of_indexers = torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)
     with torch.no_grad():
         for path, tensor in model.named_parameters():
-            noise = torch.randn(tensor.shape, generator=generator)
+            noise = torch.randn(tensor.shape, generator=of_indexers if ".indexer." in path else generator)
             width = 1.4 * tensor.shape[-1] ** -0.5  # scores spread over some e-folds
             value = 1 + 0.1 * noise if "norm" in path else width * noise
             tensor.copy_(value.to(torch.bfloat16).float())

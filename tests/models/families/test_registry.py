@@ -14,10 +14,10 @@ from lpu.afd.machines import config_of as gpu_numbers
 from lpu.cli import app as cli
 from lpu.decode.decoders import machine_of, reference_decode, restart
 from lpu.decode.generate import generate
-from lpu.gpu import families
 from lpu.gpu.breakdown import Breakdown
+from lpu.gpu.families import registry as families
+from lpu.gpu.families.llama import LlamaLaunches
 from lpu.gpu.launches import Launches
-from lpu.gpu.llama import LlamaLaunches
 from lpu.gpu.pool import GpuPool
 from models import extensions
 from models.catalog import catalog
@@ -103,7 +103,7 @@ def test_gpu_times_of_layers_that_nobody_described_are_refused(toy: Path) -> Non
 
 def test_a_family_from_outside_says_what_gpus_launch(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Fused(LlamaLaunches):
-        def ffn_half(self, on: Launches, config: TransformerConfig, rows: int) -> Breakdown:
+        def ffn_half(self, on: Launches, config: TransformerConfig, kind: str, rows: int) -> Breakdown:
             return on.breakdown(on.product("fused", rows, 3 * config.ffn, config.hidden))
 
     monkeypatch.setattr(families, "FAMILIES", dict(families.FAMILIES))

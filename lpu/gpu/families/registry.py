@@ -4,10 +4,22 @@ A family whose layers differ from a Llama's is a class of its own that overrides
 """
 
 from compiler.errors import OptionError
-from lpu.gpu.llama import LlamaLaunches
+from lpu.gpu.families.experts import ExpertsLaunches, Llama4Launches, ScoredLaunches
+from lpu.gpu.families.gemma4 import Gemma4Launches
+from lpu.gpu.families.latent import LatentExpertsLaunches, LatentLaunches
+from lpu.gpu.families.llama import LlamaLaunches
 from models.config import TransformerConfig
 
-FAMILIES: dict[str, LlamaLaunches] = {"llama": LlamaLaunches()}
+FAMILIES: dict[str, LlamaLaunches] = {
+    "llama": LlamaLaunches(),
+    "experts": ExpertsLaunches(),
+    "gpt_oss": ExpertsLaunches(),
+    "scored": ScoredLaunches(),
+    "llama4": Llama4Launches(),
+    "gemma4": Gemma4Launches(),
+    "deepseek": LatentLaunches(),
+    "deepseek_experts": LatentExpertsLaunches(),
+}
 
 
 def register(family: str, layers: LlamaLaunches) -> None:
@@ -25,6 +37,7 @@ def layers_of(config: TransformerConfig) -> LlamaLaunches:
             "gpu",
             config.name,
             f"nothing says what GPUs launch for models of family {config.family!r}",
-            f"Use a model of one of these: {', '.join(FAMILIES)}; or register its layers (lpu.gpu.families).",
+            f"Use a model of one of these: {', '.join(FAMILIES)}; or register its layers "
+            "(lpu.gpu.families.registry).",
         )
     return FAMILIES[config.family]

@@ -1,0 +1,1 @@
+"""What GPUs launch for the layers of models, one file a family."""
