@@ -35,7 +35,6 @@ from lpu.decode.ran import Run as Run
 from lpu.deskew.ask import Deskewed as Deskewed
 from lpu.deskew.ask import deskew as deskew
 from lpu.deskew.options import DeskewOptions as DeskewOptions
-from lpu.diff.diff import diff as diff
 from lpu.diff.sensitivity import sensitivity as sensitivity
 from lpu.energy.ask import Energy as Energy
 from lpu.energy.ask import energy as energy
@@ -63,6 +62,7 @@ from lpu.nodes.ask import nodes_compare as nodes_compare
 from lpu.outputs.write import atomic_folder
 from lpu.outputs.write import check_writable as check_writable
 from lpu.page.save import page as page
+from lpu.pairs.ask import diff as diff
 from lpu.plan.plan import plan as plan
 from lpu.programs import Bounds as Bounds
 from lpu.programs import Checked as Checked

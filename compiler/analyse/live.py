@@ -6,6 +6,7 @@ from jaxtyping import Int64
 from compiler.program.instruction_set import INSTRUCTIONS
 from compiler.program.isa import TAG_SHIFT, TRANSFER, TRANSIENT, Columns, is_transfer
 from compiler.program.manifest import Manifest
+from compiler.program.packed import by_kind
 
 Curve = tuple[Int64[np.ndarray, " events"], Int64[np.ndarray, " events"]]  # cycles, words live from each on
 
@@ -20,23 +21,21 @@ def live_words(columns: Columns, manifest: Manifest) -> dict[int, Curve]:
     moved = is_transfer(columns.op)
     writes = [np.zeros((4, 0), np.int64)]  # chip, value, cycle, words
     reads = [np.zeros((3, 0), np.int64)]
-    for op, record in INSTRUCTIONS.items():
-        of_op = columns.op == op
-        for aux in np.unique(columns.aux[of_op]).tolist() if of_op.any() else ():
-            rows = np.flatnonzero(of_op & (columns.aux == aux))
-            for operand in record.operands:
-                if operand.space != TRANSIENT:
-                    continue
-                tag = getattr(columns, f"{operand.column}_tag")[rows]
-                some = rows[tag >= 0]
-                value = tag[tag >= 0] >> TAG_SHIFT
-                if operand is record.write:
-                    chip = np.where(moved[some], columns.peer[some], columns.chip[some])
-                    kernel = TRANSFER if moved[rows[0]] else manifest.kernels[aux]
-                    lines = operand.extent(columns.n[some], kernel)
-                    writes.append(np.stack([chip, value, columns.t1[some], lines * batch]))
-                else:
-                    reads.append(np.stack([columns.chip[some], value, columns.t0[some]]))
+    for op, aux, rows in by_kind(columns.op, columns.aux):
+        record = INSTRUCTIONS[op]
+        for operand in record.operands:
+            if operand.space != TRANSIENT:
+                continue
+            tag = getattr(columns, f"{operand.column}_tag")[rows]
+            some = rows[tag >= 0]
+            value = tag[tag >= 0] >> TAG_SHIFT
+            if operand is record.write:
+                chip = np.where(moved[some], columns.peer[some], columns.chip[some])
+                kernel = TRANSFER if moved[rows[0]] else manifest.kernels[aux]
+                lines = operand.extent(columns.n[some], kernel)
+                writes.append(np.stack([chip, value, columns.t1[some], lines * batch]))
+            else:
+                reads.append(np.stack([columns.chip[some], value, columns.t0[some]]))
     return _curves(np.concatenate(writes, axis=1), np.concatenate(reads, axis=1))
 
 

@@ -4,6 +4,7 @@ Records only; `compiler/program/store.py` alone turns them into JSON and back.
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import chain
 from typing import Any, Literal, NamedTuple
 
@@ -311,8 +312,16 @@ class Manifest:
 
     def link_table(self) -> Int[np.ndarray, "links 5"]:
         """The links as rows of numbers, in the order of `Link`."""
-        return np.fromiter(chain.from_iterable(self.links), np.int64, 5 * len(self.links)).reshape(-1, 5)
+        return _link_table(self.links)
 
     def region_table(self) -> Int[np.ndarray, "chips 3 2"]:
         """Base and words of each region (transient, kv, weights) of each chip."""
         return np.array(self.regions, np.int64).reshape(-1, 3, 2)
+
+
+@lru_cache(maxsize=4)
+def _link_table(links: tuple[Link, ...]) -> Int[np.ndarray, "links 5"]:
+    """The table of `Manifest.link_table`: made once, asked for by every block of a report."""
+    table = np.fromiter(chain.from_iterable(links), np.int64, 5 * len(links)).reshape(-1, 5)
+    table.setflags(write=False)
+    return table

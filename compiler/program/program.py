@@ -107,15 +107,18 @@ class Program:
             f"{len(self.calls)} calls, digest {manifest.digest}"
         ]
         for context in manifest.contexts:
-            rows = sum(len(self.blocks[call.block].columns[context]) for call in self.calls)
-            lines.append(f"  context {context}: {rows} rows, {manifest.cycles[context]} cycles")
+            lines.append(f"  context {context}: {self.rows(context)} rows, {manifest.cycles[context]} cycles")
         names = (f"{call.name:<24} block {call.block:3}, base {call.base}" for call in self.calls)
         more = [f"  ... and {len(self.calls) - 36} more"] if len(self.calls) > 36 else []
         return "\n".join([*lines, *(f"  {name}" for name, _ in zip(names, range(36), strict=False)), *more])
 
+    def rows(self, context: int) -> int:
+        """How many instructions a step has."""
+        return sum(len(self.blocks[call.block].columns[context]) for call in self.calls)
+
     def expand(self, context: int) -> Columns:
         """Every instruction of one step in call order, with chips, SRAM words and cycles of the rack."""
-        rows = sum(len(self.blocks[call.block].columns[context]) for call in self.calls)
+        rows = self.rows(context)
         parts = (self.expand_call(call, context) for call in self.calls)
         return Columns(**_joined(COLUMNS + TAGS, parts, rows))
 

@@ -11,6 +11,7 @@ from typing import Any, Unpack
 
 from compiler.options import CompileOptions
 from fabric.rack import Rack
+from lpu.afd.asked import asked_of, model_asked
 from lpu.afd.bits import verdict
 from lpu.afd.machines import Machines, lpus_of, machines, of_pod
 from lpu.afd.mode import Mode
@@ -56,7 +57,8 @@ def afd(
         check_writable(wanted.html, "--html")
     gpus, rack = of_pod(gpus, rack)
     there = machines(rack, gpus, gpus.gpus, gpus.gpu_tp, gpus.gpu_table, gpus.engine)
-    opened, others = _opened(model, request, mode, dict(model_keywords("afd", keywords)))
+    chosen = dict(model_keywords("afd", keywords))
+    opened, others = _opened(model, request, mode, chosen)
     for one in (opened, *others.values()) if wanted.run else ():
         one.need_weights("afd --run")
     asked = Question(
@@ -70,7 +72,11 @@ def afd(
     )
     with nullcontext() if wanted.output is None else atomic_folder(wanted.output) as folder:
         timed = mode.time(asked)
-        report = _report(mode, asked, timed)
+        names = model, rack
+        report = replace(
+            _report(mode, asked, timed),
+            asked=asked_of(mode, request, gpus, there, asked.options, names, chosen) | model_asked(opened),
+        )
         moves = mode.moves(asked, timed.program) if wanted.run or folder is not None else {}
         if folder is not None:
             save_into(folder, timed.program, **moves)

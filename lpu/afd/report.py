@@ -44,7 +44,7 @@ class AfdReport(OnScreen):
 
     layer: parts of what `layer_name` says, one layer or one round. assumptions: names of the numbers that
     the times rest on, by confidence. bits: how the real math compared with the reference, if it ran.
-    events: for the trace.
+    events: for the trace. asked: every value that was chosen, by name (`lpu/afd/asked.py`).
     """
 
     mode: str
@@ -62,6 +62,7 @@ class AfdReport(OnScreen):
     counts: dict[str, int] = field(default_factory=dict[str, int])
     band: int | float = 0.0
     events: tuple[Event, ...] = ()
+    asked: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def per_user(self) -> float:
@@ -125,6 +126,7 @@ class AfdReport(OnScreen):
             "gpu_band": self.band,
             "bits": self.bits,
             "counts": self.counts,
+            "asked": self.asked,
         }
 
 

@@ -17,7 +17,7 @@ from lpu.figures.shown import Shown
 from lpu.folder import Progress, quiet
 from lpu.inputs.document import FileError
 from lpu.inputs.files import read_rack
-from lpu.report.words import EXACT, kind
+from lpu.report.words import CAUTION_FACTOR, EXACT, caution, kind
 from lpu.screen import OnScreen
 
 HEADERS = (
@@ -134,6 +134,8 @@ class RackComparison(OnScreen):
             f"kinds       {kind(self.chip)}; model us (cost model) modelled; "
             "compile s, evaluations/s measured"
         )
+        if said := caution(self.chip):
+            lines.append(f"caution     {said}")
         lines += [
             f"front       {point.strategy}{f', seed {point.seed}' if point.strategy in SEEDED else ''}: "
             f"{point.microseconds:.2f} us a token, period {point.period_cycles * 1e6 / point.clock_hz:.2f} us"
@@ -170,6 +172,7 @@ class RackComparison(OnScreen):
         """Plain JSON values. `measured` of a point was timed, all else is exact for the machine."""
         return {
             "rack": self.rack,
+            "caution_factor": CAUTION_FACTOR if caution(self.chip) else None,
             "best": {"strategy": self.best.strategy, "seed": self.best.seed},
             "front": [{"strategy": point.strategy, "seed": point.seed} for point in self.front],
             "rank_agreement": self.agreement,

@@ -1,5 +1,6 @@
 """Pictures of a comparison, by matplotlib (an extra): what is on each is in docs/placement.md."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lpu.screen import plain
 STILL = {"metadata": {"Software": None}}  # the same bytes for the same comparison
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#661100", "#777777")
 MARKERS = ("o", "s", "D", "^", "v", "<", ">", "p", "h", "8", "P", "X", "*")
+FEW = 64  # chips of which each has its number beside it, and trays of which each has that of its first chip
 RING = 45  # by how much the mark of a further point at one place is larger, in square points
 
 
@@ -67,7 +69,7 @@ def rings(points: Sequence[Point], seen: dict[tuple[int, int], int]) -> list[int
 def _pareto(figure: Any, one: RackComparison, model: str) -> None:
     """Latency against period, a colour and a marker per strategy, the front as a line.
 
-    Of points at one place each further one is a larger ring, so that all are seen.
+    Of points at one place each further one is a larger ring, so that all are seen; their number stands there.
     """
     axes = figure.add_subplot()
     seen: dict[tuple[int, int], int] = {}
@@ -85,6 +87,11 @@ def _pareto(figure: Any, one: RackComparison, model: str) -> None:
                 linewidths=1.6,
                 label=f"{_text(name)} ({len(good)})",
             )
+    at = {(p.latency_cycles, p.period_cycles): p for p in one.good}
+    for place, count in seen.items():
+        if count > 1:
+            where = _us(at[place], place[0]), _us(at[place], place[1])
+            axes.annotate(f"{count} points", where, (16, -4), textcoords="offset points", fontsize="small")
     axes.step(
         [_us(p, p.latency_cycles) for p in one.front],
         [_us(p, p.period_cycles) for p in one.front],
@@ -135,6 +142,11 @@ def _rack(figure: Any, one: RackComparison, model: str) -> None:
             )
             crossed = [at[chip][0] for chip in lost], [at[chip][1] for chip in lost]
             axes.scatter(*crossed, marker="x", s=side, c="#cc0000", linewidths=0.8)
+            if len(at) <= FEW:
+                for chip, (x, y) in enumerate(at):
+                    axes.annotate(
+                        str(chip), (x, y), (0, 8), textcoords="offset points", fontsize=6, ha="center"
+                    )
             axes.set_title(f"{name}: {what}", fontsize="small")
             axes.set_axis_off()
             axes.set_aspect("equal")
@@ -142,7 +154,7 @@ def _rack(figure: Any, one: RackComparison, model: str) -> None:
             if what == "stage":
                 bar.locator = _whole()
                 bar.update_ticks()
-    figure.suptitle(f"{model} on {_text(one.rack)} ({EXACT}); frames are trays, with their first chip")
+    figure.suptitle(f"{model} on {_text(one.rack)} ({EXACT}); frames are trays, numbers chips")
 
 
 def _whole() -> Any:
@@ -165,31 +177,38 @@ def _trays(axes: Any, at: Sequence[Place], trays: Sequence[tuple[int, ...]]) -> 
     """A frame around each tray, with the number of its first chip."""
     from matplotlib.patches import Rectangle  # pyright: ignore[reportMissingImports]
 
-    for tray in trays if len(trays) > 1 else ():
+    for tray in trays:
         xs, ys = [at[chip][0] for chip in tray], [at[chip][1] for chip in tray]
         corner = min(xs) - 0.6, min(ys) - 0.6
         wide, high = max(xs) - min(xs) + 1.2, max(ys) - min(ys) + 1.2
         axes.add_patch(Rectangle(corner, wide, high, fill=False, edgecolor="#888888", linewidth=0.6))
-        if len(trays) <= 64:
+        if len(at) > FEW >= len(trays):
             axes.text(corner[0], corner[1] + high, str(tray[0]), fontsize=4, va="bottom")
 
 
 def _search(figure: Any, one: RackComparison, model: str) -> None:
-    """The best value so far against evaluations, a line per seed, a colour and a marker per strategy."""
+    """The best value so far against evaluations, a line per seed, a colour and a marker per strategy.
+
+    Of lines that end at one place each further one ends in a larger ring.
+    """
     axes = figure.add_subplot()
+    ends: Counter[tuple[int, int]] = Counter()
     for index, (name, points) in enumerate(one.strategies().items()):
         for j, point in enumerate(point for point in points if point.best):
             steps = [*point.best, [max(point.evaluations, 1), point.best[-1][1]]]
+            end = steps[-1][0], steps[-1][1]
             axes.step(
                 [evaluations for evaluations, _ in steps],
                 [_us(point, value) for _, value in steps],
                 where="post",
                 markevery=[len(steps) - 1],
-                markersize=5,
+                markersize=5 + 3 * ends[end],
+                markerfacecolor="none",
                 linewidth=1.2,
                 label=None if j else _text(name),
                 **look(index),
             )
+            ends[end] += 1
     axes.set_xscale("log")
     axes.set(xlabel="valid evaluations", ylabel="best value so far (cost model), us")
     axes.set_title(f"{model} on {_text(one.rack)}")

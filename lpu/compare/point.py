@@ -154,15 +154,32 @@ def _shards(model: str, chosen: str, rack: str, tp: int, layout: str, ours: bool
     return placement_problem(opened.traced, asked, CompileOptions(tp=tp, layout=layout))
 
 
+Searched = tuple[CostModel, Placement]
+
+
+def program_of(task: Task) -> Program:
+    """The program of a point, compiled again. Raises CompileError or FileError."""
+    return _made(task)[0]
+
+
 def _measured(task: Task) -> Point:
+    program, measured, searched = _made(task)
+    return _point(task, _opened_for(task), program, measured, searched)
+
+
+def _opened_for(task: Task) -> "_Opened":
+    return _opened(task.model, json.dumps(task.chosen, sort_keys=True), task.rack, bool(task.certify))
+
+
+def _made(task: Task) -> tuple[Program, dict[str, float], Searched | None]:
+    """The program of a task, what was timed, and what was searched, if anything was."""
     chosen = json.dumps(task.chosen, sort_keys=True)
-    opened = _opened(task.model, chosen, task.rack, bool(task.certify))
+    opened = _opened_for(task)
     rack, start = opened.rack, time.perf_counter()
     if task.strategy == DEFAULT:
         options = CompileOptions(tp=task.tp or None, layout=task.layout)
         program = compile_program(opened.traced.source, rack, options)
-        compiled = time.perf_counter() - start
-        return _point(task, opened, program, {"compile_seconds": compiled})
+        return program, {"compile_seconds": time.perf_counter() - start}, None
     ours = task.strategy in STRATEGIES
     shards, cp = _shards(task.model, chosen, task.rack, task.tp, task.layout, ours)
     numbers = numbering(rack) if ours else as_given(rack)
@@ -179,7 +196,7 @@ def _measured(task: Task) -> Point:
         "compile_seconds": time.perf_counter() - start,
         "evaluations_per_second": cost.evaluations / max(searched, 1e-9),
     }
-    return _point(task, opened, program, measured, (cost, placement))
+    return program, measured, (cost, placement)
 
 
 def _point(
@@ -187,7 +204,7 @@ def _point(
     opened: _Opened,
     program: Program,
     measured: dict[str, float],
-    searched: tuple[CostModel, Placement] | None = None,
+    searched: Searched | None = None,
 ) -> Point:
     """The figures of a compiled program, after its check and, with `task.certify`, its run."""
     start = time.perf_counter()

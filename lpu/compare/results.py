@@ -96,7 +96,7 @@ def _read(path: Path, file: BinaryIO) -> dict[str, Body]:
     points: dict[str, Body] = {}
     for number, line in enumerate(data[:whole].splitlines(), 1):
         if line:
-            key, point = _entry(f"{path}:{number}", line)
+            key, _, point = _entry(f"{path}:{number}", line)
             points[key] = point
     if whole < len(data):
         if not whole and not data.startswith(b'{"schema": "lpu-points-'):
@@ -105,14 +105,25 @@ def _read(path: Path, file: BinaryIO) -> dict[str, Body]:
     return points
 
 
-def _entry(place: str, line: bytes) -> tuple[str, Body]:
-    """Key and point of a line. Raises FileError if its sha256 is not that of the rest."""
+def kept_points(folder: Path) -> list[tuple[Body, Body]]:
+    """Tasks and points of a results folder, which is only read. Raises FileError of altered lines."""
+    path = folder / POINTS
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read ({error.strerror or error}).") from None
+    whole = [(i, line) for i, line in enumerate(lines, 1) if line.endswith(b"\n") and line.strip()]
+    return [(task, point) for i, line in whole for _, task, point in (_entry(f"{path}:{i}", line),)]
+
+
+def _entry(place: str, line: bytes) -> tuple[str, Body, Body]:
+    """Key, task and point of a line. Raises FileError if its sha256 is not that of the rest."""
     try:
         entry = json.loads(line)
         schema, stated = entry.get("schema"), entry.pop("sha256", None)
         if schema == SCHEMA and stated == _seal(entry):
             Point(**entry["point"])
-            return str(entry["key"]), entry["point"]
+            return str(entry["key"]), entry["task"], entry["point"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise _altered(place) from None
     if schema != SCHEMA:

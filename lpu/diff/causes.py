@@ -6,7 +6,7 @@ from typing import Any
 
 from compiler.analyse.chain import HOLDS, RESULTS, WAITS
 from compiler.program.isa import LINK
-from lpu.diff.side import Side
+from lpu.diff.side import REMAPPED, Side
 from lpu.report.walk import HAND_OVER, BlockChain, ChainExchange
 
 MOST_WORDS = 4  # numbers that a cause names of a record that differs
@@ -24,6 +24,7 @@ NAMES = {
     "objective": "another objective",
     "chip": "other chips",
     "rack": "another rack",
+    "bridge": "another bridge",
 }
 
 
@@ -67,6 +68,8 @@ def named(fact: str, values: Mapping[str, tuple[Any, Any]]) -> tuple[str, str]:
         if "rack" in values:
             what = f"{values['rack'][0]} -> {values['rack'][1]} ({what})" if "rack" not in shown else what
         return _rack(values, shown), what
+    if fact == REMAPPED:
+        return "faults of the rack, with blocks kept in place by lpu remap", what
     if fact in ("context", "batch", "chunk"):
         size = "longer" if fact == "context" else "larger"
         less = "shorter" if fact == "context" else "smaller"

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from compiler.analyse.chain import WAITS
-from compiler.program.program import Program
 from lpu.compiled import ProgramLike, programs_of
-from lpu.diff.again import CannotRepeatError, mixed
+from lpu.diff.again import CannotRepeatError
 from lpu.diff.causes import Cause, differing, largest_first, named, structural
-from lpu.diff.side import COMPUTE, Side, of_program, of_report, to_json
+from lpu.diff.legs import legs_between
+from lpu.diff.side import COMPUTE, REMAPPED, Side, of_program, of_report, to_json
 from lpu.figures.drawing import Drawing
 from lpu.figures.results import waterfall_figure
 from lpu.figures.shown import Shown
@@ -233,7 +233,7 @@ def _causes(a: Side, b: Side, changed: dict[str, Any], again: bool, progress: Pr
     why = "not compiled again"
     if again and a.program and b.program:
         try:
-            legs, rest = _legs(a, b, a.program, b.program, list(changed), progress)
+            legs, rest = legs_between(a, b, a.program, b.program, list(changed), progress)
             found = largest_first(
                 _cause(leg, changed, one.cycles, other.cycles, structural(one, other))
                 for leg, one, other in legs
@@ -242,45 +242,10 @@ def _causes(a: Side, b: Side, changed: dict[str, Any], again: bool, progress: Pr
         except CannotRepeatError as error:
             why = f"not compiled again: {plain(str(error))}"
     found = structural(a, b)
-    if len(changed) == 1 and "model" not in changed:
+    if len(set(changed) - {REMAPPED}) <= 1 and "model" not in changed:
         cause = _cause(tuple(changed), changed, a.cycles, b.cycles, found)
         return (cause,), 0, f"nothing else differs; {why}"
     return found, total - sum(one.cycles for one in found), f"by their chains; {why}"
-
-
-Leg = tuple[tuple[str, ...], Side, Side]
-
-
-def _legs(
-    a: Side, b: Side, first: Program, last: Program, facts: list[str], progress: Progress
-) -> tuple[list[Leg], int]:
-    """Steps from a to b, one more fact of b in each, and the cycles by which compiling again misses a and b.
-
-    Facts that cannot be taken alone, as where the model does not fit, are taken together.
-    """
-    contexts = a.context, b.context
-    taken: list[str] = []
-    pending: list[str] = []
-    legs: list[Leg] = []
-    progress("diff", 0, len(facts) + 1)
-    start = before = _again(first, last, taken, contexts)
-    for i, fact in enumerate(facts, 1):
-        progress(f"diff {fact}", i, len(facts) + 1)
-        pending.append(fact)
-        try:
-            after = _again(first, last, [*taken, *pending], contexts)
-        except CannotRepeatError:
-            if i == len(facts):
-                raise
-            continue
-        legs.append((tuple(pending), before, after))
-        taken, pending, before = taken + pending, [], after
-    return legs, (start.cycles - a.cycles) + (b.cycles - before.cycles)
-
-
-def _again(first: Program, last: Program, taken: list[str], contexts: tuple[int, int]) -> Side:
-    made = mixed(first.manifest, last.manifest, taken, contexts)
-    return of_program("again", made, made.manifest.contexts[0])
 
 
 def _cause(

@@ -10,6 +10,7 @@ import numpy as np
 from compiler.analyse.chain import PARTS
 from compiler.program.manifest import Manifest
 from compiler.program.program import Program
+from fabric.bridge import BridgeSpec
 from lpu.inputs.document import FileError
 from lpu.report.occupancy import kind_of
 from lpu.report.traffic import link_levels
@@ -17,6 +18,7 @@ from lpu.report.walk import BlockChain, ChainPart, block_chains, units_of
 
 Facts = Mapping[str, Any]
 CONTEXTUAL = ("source", "max_context")  # of a model: what says nothing, or follows the context
+REMAPPED = "remap"  # the fact that is the program of `lpu remap`, which keeps what it can where it was
 COMPUTE = ("step", "waves")  # kinds of which a step can be held against a step
 
 
@@ -63,14 +65,15 @@ def of_program(name: str, program: Program, context: int) -> Side:
         clock_hz=manifest.clock_hz,
         chip=manifest.chip.name,
         model=manifest.model.name,
-        facts=_facts(program, context),
+        facts=facts_of(program, context),
         blocks=block_chains(program, context),
         units=units_of(program),
         program=program,
     )
 
 
-def _facts(program: Program, context: int) -> Facts:
+def facts_of(program: Program, context: int) -> Facts:
+    """What the step of a program was compiled from, by name, in the order in which it is explained."""
     manifest, model = program.manifest, program.manifest.model
     options, chip = manifest.options, manifest.chip
     return {
@@ -92,7 +95,18 @@ def _facts(program: Program, context: int) -> Facts:
             "interval_slack": options.interval_slack,
             "users": options.users,
         },
+        REMAPPED: {"remapped from": remapped_from(manifest)[:16] or "nothing"},
+        **({} if manifest.bridge is None else {"bridge": _bridge(manifest.bridge)}),
     }
+
+
+def remapped_from(manifest: Manifest) -> str:
+    """The digest of the program that `lpu remap` made this one of; nothing of one that it did not make."""
+    return "" if manifest.broken is None else manifest.broken.parent
+
+
+def _bridge(bridge: BridgeSpec) -> dict[str, Any]:
+    return {"bridge": bridge.name, **bridge.numbers()}
 
 
 def _shape(name: str, parameters: str, config: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from lpu.energy.energy import StepEnergy, step_energy
 from lpu.energy.prices import Prices, parse_bands, prices
 from lpu.energy.profile import Profile, profile
 from lpu.inputs.document import FileError
+from lpu.report.words import CAUTION_FACTOR, caution
 from lpu.screen import OnScreen
 
 
@@ -30,14 +31,21 @@ class Energy(OnScreen):
         """Whether no chip is above the cap in any cycle, at mid prices."""
         return self.cap_watts is None or not any(one.beyond(self.cap_watts) for one in self.profiles)
 
+    @property
+    def caution(self) -> str | None:
+        """What its seconds, and so what a token costs, are to be read with."""
+        return caution(self.steps[0].chip) if self.steps else None
+
     def __str__(self) -> str:
-        return "\n".join(map(str, self.steps))
+        told = [f"caution     {self.caution}"] if self.caution else []
+        return "\n".join([*map(str, self.steps), *told])
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
         return {
             "schema": "lpu-energy/1",
             "program_sha256": self.digest,
+            "caution_factor": CAUTION_FACTOR if self.caution else None,
             "prices": [price.to_json() for price in self.prices.every],
             "steps": [
                 step.to_json() | {"cost": one.to_json()}

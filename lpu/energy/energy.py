@@ -1,5 +1,6 @@
 """Energy of a program's steps: events times prices, and chips that are on while the step runs."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,10 +128,21 @@ def step_energy(program: Program, context: int, asked: Prices | None = None) -> 
     """The energy of one step of a context bucket."""
     manifest, found = program.manifest, throughput_of(program, context)
     seconds = found.interval / manifest.clock_hz
-    counts = events(program.expand(context), manifest).totals()
+    counts = _counts(program, context)
     return of_events(counts, manifest.chips, seconds, asked or prices()).at(
         context, manifest.rows, manifest.chip.name
     )
+
+
+def _counts(program: Program, context: int) -> dict[str, int]:
+    """The events of a step: those of each block, as often as it is called."""
+    first = {call.block: call for call in program.calls}
+    uses = Counter(call.block for call in program.calls)
+    out: Counter[str] = Counter()
+    for block, times in uses.items():
+        found = events(program.expand_call(first[block], context), program.manifest).totals()
+        out.update({name: times * count for name, count in found.items()})
+    return dict(out)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,20 +1,22 @@
 """What lies in the SRAM of each chip, and how much of it is transient while a block runs."""
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
-from compiler.analyse.live import fullest, live_words
+from compiler.analyse.live import Curve, fullest, live_words
 from compiler.program.isa import WORD_BYTES
 from compiler.program.manifest import Manifest
-from compiler.program.program import Program
+from compiler.program.program import Call, Program
 from lpu.figures.drawing import LEGEND, PALETTE, Drawing, axis, colour, label
 from lpu.report.occupancy import REGIONS
 from lpu.report.words import size
 
 POINTS = 400  # of a curve, at most
+MOST_EVENTS = 60_000  # of all curves of a page
 
 
 def memory_figure(program: Program) -> Drawing:
@@ -66,7 +68,38 @@ def _totals(manifest: Manifest) -> list[tuple[str, ...]]:
     ]
 
 
-def transient_figure(program: Program, context: int) -> Drawing:
+LiveBlock = tuple[Call, int, dict[int, Curve]]
+"""A block's first call, how many ranks it has, and the words that wait for a reader on each chip of it."""
+
+
+def live_blocks(program: Program, context: int) -> dict[int, LiveBlock]:
+    """Every block that a step runs, with the transient words of its chips over its cycles."""
+    first = {call.block: call for call in reversed(program.calls)}
+    out: dict[int, LiveBlock] = {}
+    for block, call in sorted(first.items()):
+        columns = program.expand_call(call, context)
+        if len(columns):
+            out[block] = call, len(call.chips), live_words(columns, program.manifest)
+    return out
+
+
+def live_curves(live: Mapping[int, LiveBlock], context: int) -> dict[str, list[Any]]:
+    """The curves of every rank of every block, from the block's first cycle: [rank, cycles, words] each.
+
+    The page puts them where the calls are, and so has the transients of every chip over a whole step.
+    """
+    most = max(MOST_EVENTS // max(sum(ranks for _, ranks, _ in live.values()), 1), 16)
+    out: dict[str, list[Any]] = {}
+    for block, (call, _, found) in live.items():
+        ranks = {chip: rank for rank, chip in enumerate(call.chips)}
+        curves = out.setdefault(str(block), [])
+        for chip, (times, words) in found.items():
+            keep = _few(words, min(most, POINTS))
+            curves.append([ranks[chip], (times[keep] - call.base[context]).tolist(), words[keep].tolist()])
+    return out
+
+
+def transient_figure(program: Program, context: int, live: Mapping[int, LiveBlock]) -> Drawing:
     """Transient bytes that wait for a reader on the fullest chip of each block, over its cycles.
 
     A value counts on a chip from its first commit there to its last read there: derived from tags, so
@@ -74,13 +107,9 @@ def transient_figure(program: Program, context: int) -> Drawing:
     """
     data: list[dict[str, Any]] = []
     peaks: list[tuple[str, ...]] = []
-    first = {call.block: call for call in reversed(program.calls)}
-    for block, call in sorted(first.items()):
-        columns = program.expand_call(call, context)
-        if not len(columns):
-            continue
-        chip, times, words = fullest(live_words(columns, program.manifest))
-        keep = _few(words)
+    for block, (call, _, found) in live.items():
+        chip, times, words = fullest(found)
+        keep = _few(words, POINTS)
         name = label(program.blocks[block].name)
         data.append(
             {
@@ -116,10 +145,10 @@ def transient_figure(program: Program, context: int) -> Drawing:
     )
 
 
-def _few(words: Int64[np.ndarray, " events"]) -> Int64[np.ndarray, " some"]:
-    """Events that show the curve: the largest of each of POINTS equal runs, the first and the last."""
-    if len(words) <= POINTS:
+def _few(words: Int64[np.ndarray, " events"], most: int) -> Int64[np.ndarray, " some"]:
+    """Events that show the curve: the largest of each of `most` equal runs, the first and the last."""
+    if len(words) <= most:
         return np.arange(len(words))
-    cuts = np.linspace(0, len(words), POINTS, dtype=np.int64)
+    cuts = np.linspace(0, len(words), most, dtype=np.int64)
     peaks = [int(a + np.argmax(words[a:b])) for a, b in pairwise(cuts.tolist()) if b > a]
     return np.array(sorted({0, *peaks, len(words) - 1}), np.int64)

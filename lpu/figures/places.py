@@ -44,8 +44,9 @@ def _placed(
 
 
 def _grid(count: int, wide: float) -> list[Point]:
-    """Cells of a grid, `wide` times as wide as high, row by row from the top."""
-    columns = max(1, ceil(sqrt(count * wide)))
+    """Cells of a grid, about `wide` times as wide as high, by rows from the top, full ones if possible."""
+    least = max(1, ceil(sqrt(count * wide)))
+    columns = next((n for n in range(least, least * 3 // 2 + 1) if count % n == 0), least)
     return [(float(i % columns), -float(i // columns)) for i in range(count)]
 
 

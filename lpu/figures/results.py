@@ -103,28 +103,31 @@ def bands_figure(title: str, bands: Sequence[tuple[str, float, float, float]], u
     )
 
 
-def waterfall_figure(title: str, steps: Sequence[tuple[str, int]], start: int) -> Drawing:
-    """From the cycles of one program to those of another, a bar for each cause."""
+def waterfall_figure(
+    title: str, steps: Sequence[tuple[str, int]], start: int, unit: tuple[str, int] = ("cycles", 1)
+) -> Drawing:
+    """From what one thing takes to what another does, a bar for each cause. unit: its name, and how many."""
+    name, per = unit
     names = ["a", *(label(name) for name, _ in steps), "b"]
     end = start + sum(cycles for _, cycles in steps)
     return Drawing(
         name="causes",
         title=title,
-        about="Cycles of a, what each cause adds or takes away, and cycles of b.",
+        about=f"{name[0].upper()}{name[1:]} of a, what each cause adds or takes away, and {name} of b.",
         data=[
             {
                 "type": "waterfall",
                 "x": names,
                 "measure": ["absolute", *["relative"] * len(steps), "total"],
-                "y": [start, *(cycles for _, cycles in steps), end],
+                "y": [count / per if per > 1 else count for count in (start, *(n for _, n in steps), end)],
                 "increasing": {"marker": {"color": PALETTE[3]}},
                 "decreasing": {"marker": {"color": PALETTE[2]}},
                 "totals": {"marker": {"color": PALETTE[0]}},
             }
         ],
-        layout={"xaxis": axis(""), "yaxis": axis("cycles"), "height": 460},
-        headers=("cause", "cycles"),
-        table=tuple((name, f"{cycles:+,}") for name, cycles in steps),
+        layout={"xaxis": axis(""), "yaxis": axis(name), "height": 460},
+        headers=("cause", name),
+        table=tuple((cause, f"{count / per:+,.15g}") for cause, count in steps),
     )
 
 
@@ -155,4 +158,36 @@ def changes_figure(name: str, title: str, rows: Sequence[tuple[str, int, int]]) 
         },
         headers=("part", "a", "b", "change"),
         table=tuple((n, f"{x:,}", f"{y:,}", f"{y - x:+,}") for n, x, y in changed),
+    )
+
+
+def ratios_figure(
+    title: str,
+    pairs: Sequence[tuple[str, float]],
+    headers: tuple[str, ...],
+    table: tuple[tuple[str, ...], ...],
+) -> Drawing:
+    """How many times larger each number of one thing is than that of another, on a logarithmic axis."""
+    return Drawing(
+        name="ratios",
+        title=title,
+        about="Numbers that differ, b over a; what is no number is in the table alone.",
+        data=[
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "x": [round(ratio, 6) for _, ratio in pairs],
+                "y": [label(name) for name, _ in pairs],
+                "marker": {"size": 11, "color": PALETTE[0]},
+                "hovertemplate": "%{y}: %{x} x<extra></extra>",
+            }
+        ],
+        layout={
+            "xaxis": axis("b / a", type="log"),
+            "yaxis": axis("", autorange="reversed"),
+            "height": 140 + 26 * max(len(pairs), 2),
+            "margin": {"l": 10, "r": 10, "t": 40, "b": 40},
+        },
+        headers=headers,
+        table=table,
     )

@@ -34,7 +34,7 @@
   const config = { responsive: true, displaylogo: false, scrollZoom: false,
     modeBarButtonsToRemove: ["lasso2d", "select2d"], toImageButtonOptions: { format: "svg" } };
   const drawn = new Map();
-  let rowsDrawn = false;
+  let rowsDrawn = false, liveDrawn = false;
   const draw = async (name) => {
     await ready;
     if (drawn.has(name)) return drawn.get(name);
@@ -55,12 +55,14 @@
   const seen = new IntersectionObserver((entries) => {
     for (const entry of entries) if (entry.isIntersecting) {
       seen.unobserve(entry.target);
-      if (entry.target.dataset.figure !== "rows") draw(entry.target.dataset.figure);
+      const name = entry.target.dataset.figure;
+      if (name === "live") live();
+      else if (name !== "rows") draw(name);
       else if (!rowsDrawn) rows();
     }
   }, { rootMargin: "300px" });
-  for (const plot of document.querySelectorAll(".plot")) seen.observe(plot);
-  const every = async () => { for (const name of names) await draw(name); await rows(); };
+  for (const plot of document.querySelectorAll(".plot[data-figure]")) seen.observe(plot);
+  const every = async () => { for (const name of names) await draw(name); await rows(); await live(); };
   addEventListener("beforeprint", every);
 
   $("theme").addEventListener("click", () => {
@@ -68,6 +70,7 @@
     root.dataset.theme = dark ? "light" : "dark";
     for (const name of drawn.keys()) Plotly.react(`plot-${name}`, data.figures[name].data.map(inked), themed(data.figures[name].layout), config);
     if (rowsDrawn) rows();
+    if (liveDrawn) live();
   });
 
   const metric = $("metric");
@@ -161,6 +164,52 @@
       + (block.left_out ? `; ${number(block.left_out)} short rows off the critical path are left out` : "") + ".";
     chain(call, block);
     document.body.dataset.rows = call.name;
+  }
+  // Transients of every chip: the curves of each block, where its calls are.
+  const BINS = 300, KB = 320 / 1000;
+  const curvesOf = (chip) => detail.calls.flatMap((call) => (detail.live[call.block] || [])
+    .filter(([rank]) => call.chips[rank] === chip).map(([, at, words]) => [call, at, words]));
+  async function live() {
+    if (!detail) return;
+    await ready;
+    const chips = [...new Set(detail.calls.flatMap((call) => detail.live[call.block] ? call.chips : []))].sort((a, b) => a - b);
+    const line = new Map(chips.map((chip, i) => [chip, i]));
+    const end = Math.max(...detail.calls.map((call) => call.base + (blocks.has(call.block) ? blocks.get(call.block).cycles : 0)), 1);
+    const z = chips.map(() => new Array(BINS).fill(0)), bin = (cycle) => Math.min(BINS - 1, Math.floor(cycle / end * BINS));
+    for (const call of detail.calls) for (const [rank, at, words] of detail.live[call.block] || []) {
+      const row = z[line.get(call.chips[rank])];
+      for (let i = 0; i < at.length; i++) {
+        const last = bin(call.base + (i + 1 < at.length ? at[i + 1] : at[i]));
+        for (let b = bin(call.base + at[i]); b <= last; b++) row[b] = Math.max(row[b], words[i] * KB);
+      }
+    }
+    const height = Math.min(900, Math.max(320, 120 + 4 * chips.length));
+    $("plot-live").style.height = `${height}px`;
+    await Plotly.react("plot-live", [{ type: "heatmap", z, x: z[0] && z[0].map((_, i) => (i + 0.5) * end / BINS), y: chips.map((chip) => `chip ${chip}`),
+      colorscale: "Viridis", colorbar: { title: { text: "kB" }, thickness: 12 }, hovertemplate: "%{y}, cycle %{x:,.0f}: at most %{z:,.1f} kB<extra></extra>" }],
+      themed({ height, margin: { l: 80, r: 10, t: 20, b: 40 }, xaxis: { title: { text: "cycle of the step" } }, yaxis: { autorange: "reversed", type: "category" } }), config);
+    const choice = $("live-chip");
+    if (!choice.options.length) {
+      for (const chip of chips) choice.add(new Option(`chip ${chip}`, chip));
+      choice.value = String(chips[z.reduce((best, row, i) => Math.max(...row) > Math.max(...z[best]) ? i : best, 0)]);
+      choice.addEventListener("change", oneChip);
+      $("plot-live").on("plotly_click", (event) => { choice.value = event.points[0].y.slice(5); oneChip(); });
+    }
+    liveDrawn = true;
+    await oneChip();
+  }
+  async function oneChip() {
+    const chip = +$("live-chip").value, x = [], y = [];
+    for (const [call, at, words] of curvesOf(chip)) {
+      x.push(...at.map((cycle) => call.base + cycle), null); y.push(...words.map((count) => count * KB), null);
+    }
+    const [transient, kv, weights] = detail.regions[chip], size = (bytes) => `${number(Math.round(bytes / 1000))} kB`;
+    await Plotly.react("plot-one-chip", [{ type: "scatter", mode: "lines", name: `chip ${chip}`, x, y, line: { shape: "hv", color: "#0072B2", width: 1.5 },
+      hovertemplate: "cycle %{x:,}: %{y:,.1f} kB<extra></extra>" }], themed({ height: 300, margin: { l: 70, r: 10, t: 20, b: 40 },
+      xaxis: { title: { text: "cycle of the step" } }, yaxis: { title: { text: "kB of transients" }, rangemode: "tozero" } }), config);
+    const most = y.reduce((a, b) => Math.max(a, b || 0), 0);
+    $("live-said").textContent = `Chip ${chip}: weights ${size(weights)}, KV ${size(kv)}; transients at most ${number(Math.round(most * 10) / 10)} kB at once, in a region of ${size(transient)}.`;
+    document.body.dataset.chip = String(chip);
   }
   const waiting = (unit) => detail.waits_by_unit[String(unit)];
   const chain = (call, block) => {

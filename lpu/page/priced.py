@@ -41,7 +41,11 @@ def priced_page(found: Energy) -> Page:
     return Page(
         title="Energy",
         answer=f"{band_text(first.joules_per_token)} J a token at context {first.context} ({KIND})",
-        facts=(("program sha256", found.digest), ("kind", KIND)),
+        facts=(
+            ("program sha256", found.digest),
+            ("kind", KIND),
+            *((("caution", found.caution),) if found.caution else ()),
+        ),
         sections=(
             *([Section(name="power", title="Power", figures=tuple(power))] if power else []),
             *steps,

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from compiler.analyse.bounds import bounds
+from compiler.analyse.bounds import Bound
 from compiler.analyse.chain import WAITS
+from compiler.program.isa import WORD_BYTES
 from compiler.program.program import Program
 from lpu.diff.sensitivity import Sensitivity
 from lpu.figures.bars import bounds_figure, levers_figure
-from lpu.figures.memory import memory_figure, transient_figure
+from lpu.figures.memory import live_blocks, live_curves, memory_figure, transient_figure
 from lpu.figures.rack import rack_figure
 from lpu.figures.schedule import rows_of_blocks, schedule_figure
 from lpu.figures.waves import waves_figure
@@ -54,16 +55,20 @@ def program_page(
     found: Sensitivity,
     chains: Sequence[BlockChain],
     verdicts: Sequence[tuple[str, str]],
+    bounds: Sequence[Bound],
     report: dict[str, Any],
 ) -> Page:
     """The page of one context bucket, that of `found`.
 
-    chains: of its blocks. verdicts: of check and proof. report: the JSON of `lpu report`.
+    chains: of its blocks. verdicts: of check and proof. bounds, report: of `lpu report`, as JSON.
     """
     manifest, context = program.manifest, found.context
     cycles = manifest.cycles[context]
     rows = rows_of_blocks(program, context)
     rows["waits_by_unit"] = {str(unit): text.removeprefix("waits for ") for unit, text in WAITS.items()}
+    live = live_blocks(program, context)
+    rows["live"] = live_curves(live, context)
+    rows["regions"] = (manifest.region_table()[:, :, 1] * WORD_BYTES).tolist()
     waves = waves_figure(program, context)
     measured = "hops, one after another," if manifest.hops else "a step"
     us = cycles * 1e6 / manifest.clock_hz
@@ -84,12 +89,13 @@ def program_page(
         Section(
             name="memory",
             title="Memory",
-            figures=(memory_figure(program), transient_figure(program, context)),
+            figures=(memory_figure(program), transient_figure(program, context, live)),
+            more=_live(),
         ),
         Section(
             name="bounds",
             title="Bounds, and the next 10 %",
-            figures=(bounds_figure(bounds(program, context), cycles), levers_figure(chains, cycles)),
+            figures=(bounds_figure(bounds, cycles), levers_figure(chains, cycles)),
         ),
         Section(name="sensitivity", title="Sensitivity", figures=(found.drawing(),)),
         Section(name="provenance", title="Where it comes from", more=_provenance(program, verdicts)),
@@ -119,6 +125,21 @@ def _rows() -> str:
         '<div class="plot" id="plot-rows" data-figure="rows" role="group" style="min-height:420px" '
         'aria-label="Rows of a block on its units and links"></div>'
         f"<details><summary>The critical path of this block, row by row</summary>{chain}</details>"
+    )
+
+
+def _live() -> str:
+    """What shows the transients of every chip over the step, and of one chip; the page's script fills it."""
+    plot = '<div class="plot" id="plot-{0}" role="group" style="min-height:{2}px" aria-label="{1}"{3}></div>'
+    return (
+        "<h3>Transients of every chip over the step</h3>"
+        '<p class="about">Bytes that wait for a reader, the most of each stretch of cycles; a row is a chip. '
+        "What a block hands on counts until the block ends. Weights and KV stay as they are all the time. "
+        "Derived from the rows.</p>"
+        + plot.format("live", "Transients of every chip by cycle", 420, ' data-figure="live"')
+        + '<div class="controls"><label for="live-chip">Chip</label><select id="live-chip"></select></div>'
+        '<p id="live-said" aria-live="polite"></p>'
+        + plot.format("one-chip", "Transients of one chip by cycle", 300, "")
     )
 
 

@@ -13,12 +13,15 @@ from lpu.folder import Progress, need_step, quiet
 from lpu.inputs.document import FileError
 from lpu.outputs.ours import sealed_page
 from lpu.outputs.write import check_writable, write_file
-from lpu.page.difference import difference_page
+from lpu.page.difference import difference_page, racks_page, times_page
 from lpu.page.divided import divided_page
 from lpu.page.html import Page, html
 from lpu.page.priced import priced_page
 from lpu.page.program import program_page
 from lpu.page.replayed import replay_page
+from lpu.pairs.ask import AnyDifference
+from lpu.pairs.racks import RackDifference
+from lpu.pairs.times import TimesDifference
 from lpu.programs import check as check_of
 from lpu.programs import report as report_of
 from lpu.prove.programs import proof_line
@@ -54,7 +57,7 @@ class PageFile(OnScreen):
 
 
 def page(
-    what: ProgramLike | Difference | AfdReport | Energy | ReplayReport,
+    what: ProgramLike | AnyDifference | AfdReport | Energy | ReplayReport,
     output: str | Path,
     *,
     context: int | None = None,
@@ -73,6 +76,10 @@ def page(
     check_writable(output, OPTION)
     if isinstance(what, Difference):
         return _written(difference_page(what), output, what.b.context, what.b.digest)
+    if isinstance(what, TimesDifference):
+        return _written(times_page(what), output, None, "")
+    if isinstance(what, RackDifference):
+        return _written(racks_page(what), output, None, "")
     if isinstance(what, AfdReport):
         return _written(divided_page(what), output, None, dict(what.machine)["digest"])
     if isinstance(what, Energy):
@@ -95,7 +102,9 @@ def page(
     progress("draw", 1, 3)
     chains = block_chains(loaded, bucket)
     found = sensitivity_of(loaded, chains, bucket, again, progress)
-    made = program_page(loaded, found, chains, verdicts, report_of(what).to_json())
+    told = report_of(what)
+    bounds = next(one.bounds for one in told.occupancy if one.context == bucket)
+    made = program_page(loaded, found, chains, verdicts, bounds, told.to_json())
     progress("write", 2, 3)
     return _written(made, output, bucket, loaded.manifest.digest)
 

@@ -148,7 +148,7 @@ def program_body(program: Program) -> dict[str, Any]:
         "contexts": [
             {
                 "context": context,
-                "rows": len(program.expand(context)),
+                "rows": program.rows(context),
                 "latency_cycles": manifest.cycles[context],
                 "latency_microseconds": manifest.cycles[context] * 1e6 / manifest.clock_hz,
             }
@@ -221,7 +221,7 @@ def prefill_body(program: Program) -> dict[str, Any]:
         "contexts": [
             {
                 "context": context,
-                "rows": len(program.expand(context)),
+                "rows": program.rows(context),
                 "latency_cycles": (cycles := manifest.cycles[context]),
                 "latency_microseconds": cycles * 1e6 / clock,
                 "tokens_per_second": tokens * clock / cycles,

@@ -19,7 +19,7 @@ from lpu.figures.shown import Shown
 from lpu.folder import Progress, check_program, quiet
 from lpu.inputs.document import FileError
 from lpu.inputs.model import OpenModel
-from lpu.report.words import EXACT, kind, label_of
+from lpu.report.words import CAUTION_FACTOR, EXACT, caution, kind, label_of
 from lpu.sweep.keys import changed, default, planes_keep_rates
 
 HEADERS = ("number", "value", "context", "tp", "pp", "cycles", "us", "of the default", "of the bound")
@@ -138,6 +138,8 @@ class Sweep(Shown):
         failed = {f"{point.key}={point.value}: {point.error}": None for point in self.points if point.error}
         lines = [f"kind        {kind(self.chip)}, that of each point"]
         lines += [f"band        {band}" for band in self.bands()]
+        if said := caution(self.chip):
+            lines.append(f"caution     {said}")
         if self.planes_keep_rates and "planes" in dict(self.start):
             lines.append(
                 "planes      clock, SRAM bytes and lane slots per cycle follow: the rates are the same"
@@ -177,6 +179,7 @@ class Sweep(Shown):
             "schema": "lpu-sweep/1",
             "kind": EXACT,
             "label": label_of(self.chip),
+            "caution_factor": CAUTION_FACTOR if caution(self.chip) else None,
             "model": self.model,
             "rack": self.rack,
             "planes_keep_rates": self.planes_keep_rates,

@@ -22,6 +22,7 @@ from lpu.inputs.open import Model
 from lpu.keywords import ModelKeywords
 from lpu.outputs.write import atomic_folder, write_json
 from lpu.report.words import EXACT, by_confidence
+from lpu.traffic.asked import asked_of
 from lpu.traffic.build import BLOCK_TOKENS, Built, built
 from lpu.traffic.options import ReplayOptions, TrafficGpus
 from lpu.traffic.outcome import Outcome
@@ -74,6 +75,9 @@ def replay(
     tasks = [(traces, seed, made.machine) for seed in seeds]
     outcomes = replay_seeds(tasks, asked.jobs, asked.scheduler, progress)
     report = report_of(first, made, outcomes, tuple(seed or 0 for seed in seeds), asked, mode or Pd())
+    names = None if isinstance(source, Trace | DrawnTraffic) else str(source), model, rack
+    chosen = (options or CompileOptions(), mode or Pd(), keywords)
+    report = replace(report, asked=asked_of(traces, made.program, names, chosen, asked, (gpus, there)))
     if made.note:
         report = replace(report, warnings=(made.note, *report.warnings))
     with nullcontext() if asked.output is None else atomic_folder(asked.output) as folder:

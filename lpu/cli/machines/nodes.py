@@ -158,7 +158,12 @@ def _matrix(load: NodeLoad, cold: Cold) -> None:
     terminal = TERMINAL.get()
     found = nodes_matrix(load.nodes, cold, load.duty)
     terminal.table(HEADERS, found.rows())
-    terminal.say(f"{len(found.points)} points, modelled; tiers one after another, kv fp8")
+    nodes = len({one.node.name for _, one in found.points})
+    each = len(found.points) // max(nodes, 1)
+    terminal.say(
+        f"{each} points (3 models x 2 formats x 4 batches x 4 contexts) on each of {nodes} nodes; modelled, "
+        "tiers one after another, kv fp8"
+    )
     terminal.result(found.to_json())
 
 

@@ -96,7 +96,8 @@ def energy(program: ProgramFolder, asking: Asking) -> None:
             (
                 "kind",
                 "modelled, low / mid / high; events are exact for the machine, no price of LP30 is published",
-            )
+            ),
+            *([("caution", found.caution)] if found.caution else []),
         ]
     )
     terminal.result(found.to_json())

@@ -11,7 +11,7 @@ from lpu.cli.options import Model, ModelOptions, Popularity, Prefill, ProgramFol
 from lpu.cli.terminal import TERMINAL, progress
 from lpu.report.chips import chip_ranges
 from lpu.report.show_options import ShowOptions
-from lpu.report.words import EXACT, kind, label_of
+from lpu.report.words import CAUTION_FACTOR, EXACT, caution, kind, label_of
 
 BROKEN = 4
 REFUSED = 1
@@ -157,11 +157,14 @@ def _pareto(model: str, rack: str, making: Making, options: CompileOptions, chan
     terminal.table(HEADERS, [one.row() for one in found])
     chip = found[0].chip
     terminal.say(f"{kind(chip)}; programs that another one beats in every column are left out")
+    if said := caution(chip):
+        terminal.facts([("caution", said)])
     terminal.result(
         {
             "schema": "lpu-pareto/1",
             "kind": EXACT,
             "label": label_of(chip),
+            "caution_factor": CAUTION_FACTOR if said else None,
             "programs": [one.to_json() for one in found],
         }
     )

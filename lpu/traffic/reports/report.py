@@ -41,7 +41,8 @@ class ReplayReport(Shown):
     """A replay. machine: in names and values. spans: in seconds, by name.
 
     curves: their distributions. arrivals: of the first seed, seconds of an arrival and milliseconds to the
-    first token of requests that were served, at most MOST_POINTS of them.
+    first token of requests that were served, at most MOST_POINTS of them. asked: every value that was chosen,
+    by name (`lpu/traffic/asked.py`).
 
     good: share of all requests that met the targets. hits, blocks: of the prefix cache, in blocks of prompts.
     kept: blocks that slots still held. by_lpus: prompts that the LPUs took where load decides, else None.
@@ -79,6 +80,7 @@ class ReplayReport(Shown):
     warnings: tuple[str, ...] = ()
     curves: tuple[Curve, ...] = ()
     arrivals: tuple[tuple[float, float], ...] = ()
+    asked: dict[str, Any] = field(default_factory=dict[str, Any])
     MOST_POINTS: ClassVar[int] = 2000
 
     @property
@@ -226,6 +228,7 @@ class ReplayReport(Shown):
             "busy_shares": {one.name: one.share for one in self.resources},
             "assumptions": self.assumptions,
             "warnings": list(self.warnings),
+            "asked": self.asked,
         }
 
 

@@ -157,6 +157,19 @@ def test_causes_of_other_kinds_of_programs_are_found_by_compiling_them_again(kin
     assert {name for name, _ in found.changed} == set(causes)
 
 
+def test_a_remapped_program_is_explained_by_the_faults_it_goes_round() -> None:
+    parent = compiled(rack="lpx-tray", tp=2)
+    child = api.remap(parent.program, ["link:0-1"], how=api.RemapOptions(prefer="moves")).program
+    for a, b, sign in ((parent.program, child, 1), (child, parent.program, -1)):
+        found = diff(a, b)
+        assert found.cycles * sign > 0
+        assert found.first == "faults of the rack, with blocks kept in place by lpu remap"
+        assert found.unexplained == 0
+        assert "more link hops" in found.causes[0].parts[0].name or sign < 0
+    old = replace(child, manifest=replace(child.manifest, versions={"lpu-emulator": "0"}))
+    assert diff(parent.program, old).unexplained == found.cycles * -1
+
+
 def test_what_differs_is_said_where_nothing_is_compiled_again() -> None:
     text = str(diff(compiled(tp=4), compiled(rack=quad(hop_ns=700), tp=4, batch=4), again=False))
     assert "differs     a larger batch: batch 1 -> 4; longer link hops: tray.hop_ns 350 -> 700" in text

@@ -12,7 +12,7 @@ from lpu.diff.sensitivity import sensitivity
 from lpu.figures.bars import bounds_figure, levers_figure
 from lpu.figures.drawing import Drawing, drawn, label
 from lpu.figures.machine import machine_use
-from lpu.figures.memory import memory_figure, transient_figure
+from lpu.figures.memory import live_blocks, live_curves, memory_figure, transient_figure
 from lpu.figures.places import places
 from lpu.figures.rack import rack_figure
 from lpu.figures.schedule import rows_of_blocks, schedule_figure
@@ -38,7 +38,7 @@ def figures(program: Program) -> list[Drawing]:
         rack_figure(program, 80),
         schedule_figure(program, 80),
         memory_figure(program),
-        transient_figure(program, 80),
+        transient_figure(program, 80, live_blocks(program, 80)),
         bounds_figure(found.bounds, cycles),
         levers_figure(chains, cycles),
         sensitivity(program, again=False).drawing(),
@@ -63,6 +63,17 @@ def test_a_rack_shows_the_slots_and_the_stages_of_the_report(piped_program: Prog
     assert int(use.slots.sum()) == sum(level.reserved_slots for level in found.links)
     assert use.busy["MXM planes"].tolist() == list(found.units[0].busy_cycles)
     assert use.stage.tolist() == [0, 0, 1, 1]
+
+
+def test_the_curve_of_every_chip_has_its_peak_and_counts_from_the_first_cycle(piped_program: Program) -> None:
+    live = live_blocks(piped_program, 80)
+    curves = live_curves(live, 80)
+    assert set(curves) == {str(i) for i, one in enumerate(piped_program.blocks) if len(one.columns[80])}
+    for block, (call, _, found) in live.items():
+        assert {call.chips[rank] for rank, _, _ in curves[str(block)]} == set(found)
+        for rank, at, words in curves[str(block)]:
+            assert max(words) == found[call.chips[rank]][1].max()
+            assert 0 <= at[0] <= at[-1] <= piped_program.blocks[block].cycles[80]
 
 
 def test_where_rows_are_left_out_the_critical_path_stays(piped_program: Program) -> None:

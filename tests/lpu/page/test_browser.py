@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hostile_names import program
 
+from compiler.program.isa import WORD_BYTES
 from lpu import api
 from lpu.afd.modes.afd import Afd
 from lpu.afd.options import Gpus
@@ -105,6 +106,20 @@ def test_a_reader_chooses_a_block_filters_zooms_and_reads_the_verbs_numbers(open
         "[...document.querySelectorAll('#chain tbody tr')].map((r) => r.cells[4].textContent)"
     )
     assert any(text.endswith(("for planes", "for chains", "for lanes", "for drains")) for text in chain)
+
+
+def test_the_transients_of_a_chosen_chip_are_those_of_its_blocks(opened: Opened) -> None:
+    page = opened.page
+    until(page, "document.body.dataset.chip !== undefined")
+    rows = page.evaluate("document.querySelector('#plot-live').data[0].y")
+    assert rows == ["chip 0", "chip 1"]  # of tp 2
+    page.select_option("#live-chip", "1")
+    until(page, "document.body.dataset.chip === '1'")
+    shown = page.evaluate("Math.max(...document.querySelector('#plot-one-chip').data[0].y)")
+    row = page.evaluate("Math.max(...document.querySelector('#plot-live').data[0].z[1])")
+    packed = page.evaluate("Object.values(lpu.data.rows.live).flat()")
+    assert shown == row == max(max(words) for rank, _, words in packed if rank == 1) * WORD_BYTES / 1000
+    assert f"at most {shown:,.1f} kB" in page.inner_text("#live-said")
 
 
 def test_chips_are_coloured_by_what_is_chosen_and_the_page_goes_dark(opened: Opened) -> None:
