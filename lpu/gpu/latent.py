@@ -41,7 +41,7 @@ def asked(
     kv_bytes: int,
     latent: int = LATENT,
     rope: int = ROPE,
-) -> tuple[float, ...]:
+) -> tuple[int | float, ...]:
     """One decode, in the order of the columns of LatentWork."""
     keys = batch * kv_len
     return (
@@ -54,7 +54,7 @@ def asked(
     )
 
 
-def columns(rows: Sequence[tuple[float, ...]]) -> LatentWork:
+def columns(rows: Sequence[tuple[int | float, ...]]) -> LatentWork:
     """Rows of `asked` as columns."""
     size, products, heads, keys, kv_len, waves = np.array(rows, np.float64).T
     return LatentWork(size=size, products=products, heads=heads, keys=keys, kv_len=kv_len, waves=waves)

@@ -69,7 +69,9 @@ class ExpertWork:
     width: np.ndarray
 
 
-def asked(gpu: GpuSpec, shape: ExpertShape, tokens: int, form: str, alpha: float = 0.0) -> tuple[float, ...]:
+def asked(
+    gpu: GpuSpec, shape: ExpertShape, tokens: int, form: str, alpha: float = 0.0
+) -> tuple[int | float, ...]:
     """One launch, in the order of the columns of ExpertWork."""
     load, wide = shape.load(tokens, alpha), shape.hidden * shape.inter
     rate = gpu.memory_bytes_per_second
@@ -84,7 +86,7 @@ def asked(gpu: GpuSpec, shape: ExpertShape, tokens: int, form: str, alpha: float
     )
 
 
-def columns(rows: Sequence[tuple[float, ...]]) -> ExpertWork:
+def columns(rows: Sequence[tuple[int | float, ...]]) -> ExpertWork:
     """Rows of `asked` as columns."""
     weights, products, activations, distinct, resident, width = np.array(rows, np.float64).T
     return ExpertWork(
