@@ -12,6 +12,7 @@ import time
 
 from measure import machine, show
 
+from compiler.options import CompileOptions
 from compiler.place.cost import CostModel
 from compiler.place.measure import shards_of
 from compiler.place.registry import search
@@ -33,7 +34,7 @@ def main() -> None:
     args = parser.parse_args()
     source, rack = api.open_model(args.model, context=[args.context]).source(), load_rack(args.rack)
     model = traced(source)
-    shards = shards_of(model.plan(rack), model.blocks, rack, args.tp, "column")
+    shards = shards_of(model.plan(rack, CompileOptions(tp=args.tp)), model.blocks, rack, args.tp, "column")
     cost = CostModel(shards, rack, args.alpha)
     start = time.perf_counter()
     placement = search("annealing", shards, rack, cost, args.seed, args.moves)

@@ -21,7 +21,7 @@ from fabric.rack import load_rack
 def dealt(source: Source, ranks: int, cp: int | None = None, beside: bool = False) -> list[Deal]:
     rack, model = load_rack("lpx"), traced(source)
     options = CompileOptions(tp=ranks, cp=cp)
-    return choices(model.plan(rack), model.blocks, rack, tuple(range(ranks)), options, beside)
+    return choices(model.plan(rack, options), model.blocks, rack, tuple(range(ranks)), options, beside)
 
 
 def chosen(source: Source, ranks: int, cp: int | None = None) -> list[int]:

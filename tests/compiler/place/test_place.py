@@ -24,7 +24,7 @@ MODEL = traced(SOURCE)
 
 
 def shards(rack: Rack, tp: int) -> Shards:
-    return shards_of(MODEL.plan(rack), MODEL.blocks, rack, tp, "column")
+    return shards_of(MODEL.plan(rack, CompileOptions(tp=tp)), MODEL.blocks, rack, tp, "column")
 
 
 def program_of(rack: Rack, tp: int, placement: np.ndarray) -> Program:
