@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Bool
 
 from compiler.errors import LESS_KV, CapacityError, CompileError, OptionError
-from compiler.graph.graph import bytes_of
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock, block_of, layer_of
 from compiler.options import CompileOptions
@@ -71,11 +70,7 @@ def fastest(
         reason = nearest(full[::-1]) if full else search.refusals[0]
         if "--tp" in reason.remedy:
             shorter = ", a smaller --prefill" if "--prefill" in reason.remedy else ""
-            filled = -(-bytes_of(plan.graph, plan.graph.nodes, "param") // rack.chip.sram_bytes)
-            larger = f"use a larger rack{shorter}{LESS_KV}"
-            if filled > rack.chips:
-                larger = f"the weights alone fill {filled} chips, use a rack of more"
-            reason.remedy = f"No --tp fits {rack.name}: {larger}."
+            reason.remedy = f"No --tp fits {rack.name}: use a larger rack{shorter}{LESS_KV}."
         raise reason
     tp, best = search.best
     assert isinstance(best, Scheduled), "what is given up is longer than what is not"

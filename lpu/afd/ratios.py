@@ -246,7 +246,7 @@ def ratios(
     kind, rows = kind or GpuKind(), points.rows
     given: dict[str, Any] = {"ffn_down": points.ffn_down, "ffn_up": points.ffn_up, "divided": True}
     given |= model_keywords("ratios", keywords)
-    given["batch"] = 1  # hops do not depend on the length of the KV
+    given |= {"batch": 1, "context": (points.kv_tokens,)}
     opened = open_model(model, **given)
     sides = [machines(rack, kind, count) for count in points.gpus]
     shares = [side.shares(opened) for side in sides]

@@ -155,7 +155,7 @@ def test_files_and_options_that_a_page_names_are_there(page: Path) -> None:
         assert (page.parent / link).exists() or link.startswith("gallery/"), link  # made by `make docs`
     known = OTHERS.union(*map(options, VERBS))
     scripts = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
-    for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", text):
+    for option in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", text):
         assert option in known or f'"{option}"' in scripts, option
 
 

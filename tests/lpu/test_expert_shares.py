@@ -72,7 +72,7 @@ def test_with_room_all_experts_are_sliced_over_the_group() -> None:
 
 
 def test_what_no_share_holds_is_refused_with_both_numbers() -> None:
-    with pytest.raises(CapacityError, match=r"needs .* MB per chip, a chip has 3.2 MB"):
+    with pytest.raises(CapacityError, match=r"needs .* MB per chip, a chip has 3\.2"):
         compiled(MANY, small("quad", 10_000), contexts=(80,), pp=1, tp=4)
 
 

@@ -119,18 +119,26 @@ def _shared(low: Lowering, node: Node) -> int:
 
 
 def _shares(low: Lowering, node: Node, every: int, shared: int, k_tiles: int) -> int:
-    """The fewest shares of the ranks whose experts leave room for the rest, or those that leave the most."""
+    """The fewest shares of the ranks whose experts leave room for the rest.
+
+    Where none leave enough, tiles of one line hold two experts: the fewest shares that then have room at all,
+    or those that leave the most.
+    """
     ranks, (part, of) = low.group.ranks, MOST_OF_SRAM
     if low.group.k_parts > 1:
         return 1
     able = [n for n in range(1, min(ranks, every - shared) + 1) if ranks % n == 0]
     words = [_words(low, node, every, shared, k_tiles, n) for n in able]
     fit = [n for n, some in zip(able, words, strict=True) if some * of <= low.chip.sram_words * part]
-    return fit[0] if fit else able[words.index(min(words))]
+    paired = [_words(low, node, every, shared, k_tiles, n, paired=True) for n in able]
+    fit += [n for n, some in zip(able, paired, strict=True) if some < low.chip.sram_words]
+    return fit[0] if fit else able[paired.index(min(paired))]
 
 
-def _words(low: Lowering, node: Node, every: int, shared: int, k_tiles: int, shares: int) -> int:
-    """Words of the stacks on the fullest rank."""
+def _words(
+    low: Lowering, node: Node, every: int, shared: int, k_tiles: int, shares: int, *, paired: bool = False
+) -> int:
+    """Words of the stacks on the fullest rank. paired: two experts share a tile of one line."""
     starts, ranks, wide = node.attributes["starts"], low.group.ranks, strip(node.attributes["activation"])
     spans = spans_of(starts[-1], wide, starts)
     owner = owners(spans, starts, ranks // shares)
@@ -141,11 +149,12 @@ def _words(low: Lowering, node: Node, every: int, shared: int, k_tiles: int, sha
     lines = np.bincount(np.unique(np.stack([part, owner]), axis=1)[0], ceil_div(strips * wide, F16_LANES))
     parts = len(starts) - 1
     spread = max(n for n in range(1, min(parts, ranks) + 1) if ranks % n == 0)
-    tiles = int(ceil_div(lines.max(), TILE_ROWS // F16_LANES)) * -(-parts // spread)
+    tiles, single = divmod(int(lines.max()), TILE_ROWS // F16_LANES)
+    of_a_part = tiles * every + single * (-(-every // 2) if paired else every)
     across = int(ceil_div(low.graph.values[node.outputs[0]].shape[-1], F32_LANES))
     columns = tile_cut(across, 1, low.cached)
     home = np.arange(len(columns)) * ranks // len(columns) // spread
-    down = tiles * int(np.bincount(home, columns).max()) * every
+    down = of_a_part * -(-parts // spread) * int(np.bincount(home, columns).max())
     return F32_LANES * (gate_up + down)
 
 

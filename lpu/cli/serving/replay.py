@@ -48,7 +48,7 @@ def replay(
       lpu replay trace.jsonl llama-3.1-70b --gpus 8 --ttft-ms 1000
       lpu replay requests.yaml program --seeds 5 --jobs 2 -o out
       lpu replay trace.jsonl program --ttft-ms 1000 --html replay.html
-      lpu replay requests.yaml llama-3.1-70b --mode draft --drafter llama-3.1-8b --gpus 8 --batch 16
+      lpu replay requests.yaml llama-3.1-70b --mode draft --drafter llama-3.1-8b
     """
     from lpu import api
     from lpu.cli.run import is_program

@@ -62,7 +62,6 @@ def _fits(known: Known, k: AttentionKernel) -> None:
 def _early_holds(known: Known, k: AttentionKernel) -> None:
     """Early blocks: dealt evenly, all there, and none that a step of this bucket could append to."""
     before = max((one for one in known.manifest.contexts if one < known.context), default=0)
-    need(not k.early or k.chunk == k.block, f"early blocks of {k.block} tokens, rows take {k.chunk}")
     need(not k.early or k.rows == k.cached, f"copies of {k.cached} sequences in lines of {k.rows} words")
     need(
         k.early * k.block <= before,

@@ -189,7 +189,7 @@ def test_hops_are_not_run_as_a_step(hops: str, capsys: pytest.CaptureFixture[str
     [
         (3, [*BIG, "--gpus", "1"], ["1 x h200: needs 410.3 GB", "126.9 GB are usable"]),
         (3, [*BIG, "--gpus", "7"], ["each of 7 replicas of 1 x h200: needs 410.3 GB"]),
-        slow(3, [*BIG, "--gpus", "8"], ["MB per chip, a chip has 500.0 MB"]),
+        slow(3, [*BIG, "--gpus", "8"], ["MB of weights need 808 chips of 500.0 MB"]),
         slow(
             3,
             [*BIG, "--gpus", "8", "--mode", "afd", "--batch", "2"],

@@ -64,11 +64,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         slow(
             3,
             ["compile", "llama-2-70b", *QUAD],
-            ["quad", "68,983.5 MB", "138 chips", "the rack has 4", "Use a rack of"],
+            ["quad", "68,713.2 MB", "138 chips", "the rack has 4", "Use a rack of"],
         ),
         (3, ["compile", "llama-2-70b", *QUAD, "--tp", "4", "--pp", "1"], ["MB", "500.0 MB", "Raise --"]),
         slow(
-            3, ["compile", "llama-3.1-405b", "--rack", "pair"], ["812 chips of 500.0 MB", "no --tp fits pair"]
+            3, ["compile", "llama-3.1-405b", "--rack", "pair"], ["808 chips of 500.0 MB", "no --tp fits pair"]
         ),
         (2, ["compile", "llama-tiny", *QUAD, "-o", ""], ["-o names nothing"]),
         (

@@ -232,7 +232,7 @@ def other_program(op: Op) -> Program | None:
         return compiled(replace(SMALL, logit_cap=3.0), "pair", tp=2)[1]
     if op in (Op.FETCH, Op.QKF, Op.PVF):
         early = replace(SMALL, attention_block=80, max_context=160)
-        return compiled(early, "pair", contexts=(160,), tp=2, spill=80)[1]
+        return compiled(early, "pair", contexts=(160,), tp=1, spill=80)[1]
     if op in (Op.CONV, Op.STEP, Op.SSM, Op.GATE):
         return compiled(HYBRID, "pair", tp=2)[1]
     if op in (Op.DECAY, Op.DELTA, Op.GATE16):

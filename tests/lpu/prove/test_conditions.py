@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from proof_early import APPENDED
 from proof_experts import SUMS
 from proof_rows import Changes, Setting
 from proof_rules import RULES
@@ -64,7 +65,11 @@ class Left:
 
 
 Make = Callable[[Setting], tuple[RowOperands, Changes]]
-ROWS: list[tuple[Op, Make]] = [*RULES.items(), *((Op.WB, make) for make in SUMS.values())]
+ROWS: list[tuple[Op, Make]] = [
+    *RULES.items(),
+    *((Op.WB, make) for make in SUMS.values()),
+    *((Op.KVW, make) for make in APPENDED.values()),
+]
 
 
 def accepted(op: Op, make: Make, words: str) -> bool:

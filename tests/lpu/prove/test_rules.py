@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from proof_early import APPENDED
 from proof_experts import SUMS
 from proof_rows import Setting, row
 from proof_rules import RULES
@@ -55,12 +56,18 @@ def test_an_opcode_has_one_rule() -> None:
     assert register(PROVED[Op.ADD]) is PROVED[Op.ADD]
 
 
-@pytest.mark.parametrize("name", SUMS)
-def test_sums_of_experts_are_accepted_and_refused_when_one_condition_fails(name: str) -> None:
+MORE = {name: (Op.WB, make) for name, make in SUMS.items()} | {
+    name: (Op.KVW, make) for name, make in APPENDED.items()
+}
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_other_rows_of_an_op_are_accepted_and_refused_when_one_condition_fails(name: str) -> None:
     setting = Setting()
-    good, changes = SUMS[name](setting)
-    assert PROVED[Op.WB].rule(setting.known, good)
+    op, make = MORE[name]
+    good, changes = make(setting)
+    assert PROVED[op].rule(setting.known, good)
     for words, changed in changes.items():
         with pytest.raises(RefusedError) as refused:
-            PROVED[Op.WB].rule(setting.known, replace(good, **changed))
+            PROVED[op].rule(setting.known, replace(good, **changed))
         assert words in str(refused.value), (words, str(refused.value))
