@@ -196,8 +196,17 @@
       $("plot-live").on("plotly_click", (event) => { choice.value = event.points[0].y.slice(5); oneChip(); });
     }
     liveDrawn = true;
+    fill("live-chips", chips.map((chip, i) => {
+      const [transient, kv, weights] = detail.regions[chip].map((bytes) => number(bytes / 1000));
+      return [`chip ${chip}`, weights, kv, number(Math.max(...z[i])), transient];
+    }));
     await oneChip();
   }
+  const fill = (id, lines) => $(id).tBodies[0].replaceChildren(...lines.map((cells) => {
+    const line = document.createElement("tr");
+    for (const cell of cells) line.insertCell().textContent = cell;
+    return line;
+  }));
   async function oneChip() {
     const chip = +$("live-chip").value, x = [], y = [];
     for (const [call, at, words] of curvesOf(chip)) {
@@ -209,6 +218,7 @@
       xaxis: { title: { text: "cycle of the step" } }, yaxis: { title: { text: "kB of transients" }, rangemode: "tozero" } }), config);
     const most = y.reduce((a, b) => Math.max(a, b || 0), 0);
     $("live-said").textContent = `Chip ${chip}: weights ${size(weights)}, KV ${size(kv)}; transients at most ${number(Math.round(most * 10) / 10)} kB at once, in a region of ${size(transient)}.`;
+    fill("live-table", x.flatMap((cycle, i) => cycle === null ? [] : [[number(cycle), number(y[i])]]));
     document.body.dataset.chip = String(chip);
   }
   const waiting = (unit) => detail.waits_by_unit[String(unit)];

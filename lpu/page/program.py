@@ -47,6 +47,7 @@ KINDS = (
     ("measured", "timed; nothing on this page is"),
     ("projection", "a label on top: no measurement of this machine is public"),
 )
+CHIPS = ("chip", "weights, kB", "KV, kB", "transients, kB at most", "their region, kB")
 CHAIN = ("does", "chip", "on", "from cycle", "waited", "holds", "until the result")
 
 
@@ -137,10 +138,17 @@ def _live() -> str:
         "What a block hands on counts until the block ends. Weights and KV stay as they are all the time. "
         "Derived from the rows.</p>"
         + plot.format("live", "Transients of every chip by cycle", 420, ' data-figure="live"')
+        + _filled("Every chip, as a table", CHIPS, "live-chips")
         + '<div class="controls"><label for="live-chip">Chip</label><select id="live-chip"></select></div>'
         '<p id="live-said" aria-live="polite"></p>'
         + plot.format("one-chip", "Transients of one chip by cycle", 300, "")
+        + _filled("This chip over time, as a table", ("from cycle", "kB of transients"), "live-table")
     )
+
+
+def _filled(summary: str, headers: Sequence[str], name: str) -> str:
+    """A table that the page's script fills."""
+    return f"<details><summary>{escape(summary)}</summary>{table(headers, (), name)}</details>"
 
 
 def _provenance(program: Program, verdicts: Sequence[tuple[str, str]]) -> str:

@@ -27,6 +27,7 @@ from lpu.pairs.read import READERS, of_json, report_folder, timed
 from lpu.pairs.times import TimeChange, TimedReport, TimesDifference
 from lpu.traffic.reports.report import ReplayReport
 
+MANIFEST = "manifest.json"  # of a program folder
 Comparable = ProgramLike | Rack | AfdReport | ReplayReport
 AnyDifference = Difference | TimesDifference | RackDifference
 Opened = ProgramLike | Rack | TimedReport
@@ -78,6 +79,8 @@ def _opened(source: Comparable, letter: str) -> Opened:
     if not isinstance(source, str | Path):
         return source
     path = Path(source)
+    if (path / MANIFEST).is_file():  # also of a folder that is called as a rack is
+        return source
     if is_point(path):
         return point_program(path)
     found = report_folder(path) or path

@@ -120,6 +120,12 @@ def test_the_transients_of_a_chosen_chip_are_those_of_its_blocks(opened: Opened)
     packed = page.evaluate("Object.values(lpu.data.rows.live).flat()")
     assert shown == row == max(max(words) for rank, _, words in packed if rank == 1) * WORD_BYTES / 1000
     assert f"at most {shown:,.1f} kB" in page.inner_text("#live-said")
+    told = page.evaluate(
+        "[...document.querySelectorAll('#live-chips tbody tr')].map((r) => r.cells[3].textContent)"
+    )
+    assert float(told[1].replace(",", "")) == pytest.approx(shown, abs=1e-3)
+    events = page.evaluate("[...document.querySelectorAll('#live-table tbody tr')].length")
+    assert events >= sum(len(words) for rank, _, words in packed if rank == 1)  # blocks run more than once
 
 
 def test_chips_are_coloured_by_what_is_chosen_and_the_page_goes_dark(opened: Opened) -> None:

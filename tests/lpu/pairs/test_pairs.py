@@ -13,6 +13,7 @@ from lpu.afd.report import AfdReport
 from lpu.cli import app as cli
 from lpu.compare.point import Task
 from lpu.diff.diff import Difference, NothingComparableError
+from lpu.folder import save_program
 from lpu.gpu.request import Request
 from lpu.inputs.document import FileError
 from lpu.pairs.ask import diff
@@ -109,7 +110,9 @@ def test_of_two_replays_the_arrival_rate_is_the_cause(tmp_path: Path) -> None:
     assert "a higher arrival rate" in (tmp_path / "diff.html").read_text()
 
 
-def test_two_racks_differ_in_their_numbers_and_a_model_in_its_cycles(tmp_path: Path) -> None:
+def test_two_racks_differ_in_their_numbers_and_a_model_in_its_cycles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = diff("quad", "lpx-tray")
     assert isinstance(found, RackDifference)
     assert {one.name: (one.a, one.b) for one in found.numbers}["chips"] == (4, 8)
@@ -121,6 +124,10 @@ def test_two_racks_differ_in_their_numbers_and_a_model_in_its_cycles(tmp_path: P
     cycles = diff("quad", "lpx-tray", model="llama-tiny", context=80)
     assert isinstance(cycles, Difference)
     assert [name for name, _ in cycles.changed] == ["another rack"]
+    save_program(tmp_path / "quad", api.compile("llama-tiny", rack="quad", context=80, check=False).program)
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(diff("quad", "quad"), Difference)  # a program folder of that name comes first
+    monkeypatch.undo()
     with pytest.raises(NothingComparableError, match="quad is a rack, b is a report"):
         diff("quad", replayed(2_000, tmp_path))
 
