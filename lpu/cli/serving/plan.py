@@ -37,7 +37,7 @@ def plan(
 
     Examples:
       lpu plan llama-3.1-70b --rate 10 --isl 4000 --osl 300 --ttft 1000 --tpot 5
-      lpu plan llama-3.1-70b --rate 1 --isl 500 --osl 50 --tpot 30 --modes pd,afd
+      lpu plan llama-tiny --rate 1 --isl 50 --osl 9 --ttft 500 --tpot 30 --modes afd
     """
     from lpu.plan.plan import plan as planned
 

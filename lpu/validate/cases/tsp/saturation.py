@@ -96,31 +96,26 @@ def all_reduce_cycles(rack: Rack, words: int) -> int:
             total = made, 0
         return total[0]
 
+    placed = [(chip, *divmod(chip, size)) for chip in range(CHIPS)]
     sums = [0] * CHIPS
-    for chip in range(CHIPS):
-        node, place = divmod(chip, size)
+    for chip, node, place in placed:
         for other in range(size):
             if other != place:
                 send(chip, [node * size + other], 0, other * NODES * words, NODES * words, came[chip])
-    for chip in range(CHIPS):
-        node, place = divmod(chip, size)
+    for chip, node, place in placed:
         first = place * NODES * words
         others = [(came[node * size + k], first) for k in range(size) if k != place]
         sums[chip] = add(chip, [(0, first), *others], NODES * words)
-    for chip in range(CHIPS):
-        node, place = divmod(chip, size)
+    for chip, node, place in placed:
         for other in range(NODES):
             if other != node:
                 send(chip, [other * size + place], sums[chip], other * words, words)
     done = [0] * CHIPS
-    for chip in range(CHIPS):
-        node, place = divmod(chip, size)
+    for chip, node, place in placed:
         done[chip] = add(chip, [(sums[k * size + place], node * words) for k in _from(node, NODES)], words)
-    for chip in range(CHIPS):
-        node, place = divmod(chip, size)
+    for chip, node, place in placed:
         send(chip, [k * size + place for k in range(NODES) if k != node], done[chip], 0, words)
-    for chip in range(CHIPS):
-        node, place = divmod(chip, size)
+    for chip, node, place in placed:
         for part in range(NODES):
             for other in range(size):
                 if other != place:
