@@ -124,7 +124,7 @@ def test_two_racks_differ_in_their_numbers_and_a_model_in_its_cycles(
     cycles = diff("quad", "lpx-tray", model="llama-tiny", context=80)
     assert isinstance(cycles, Difference)
     assert [name for name, _ in cycles.changed] == ["another rack"]
-    save_program(tmp_path / "quad", api.compile("llama-tiny", rack="quad", context=80, check=False).program)
+    save_program(api.compile("llama-tiny", rack="quad", context=80, check=False).program, tmp_path / "quad")
     monkeypatch.chdir(tmp_path)
     assert isinstance(diff("quad", "quad"), Difference)  # a program folder of that name comes first
     monkeypatch.undo()
