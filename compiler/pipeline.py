@@ -156,11 +156,11 @@ def in_waves(
         tp, _ = step("search", best_tp, plan, blocks, rack, options).found
         options = replace(options, tp=tp)
     options = replace(options, cp=options.cp or 1)
-    made = partial(_waves, step, plan, blocks, rack)
-    found = made(options)
+    found = _waves(step, plan, blocks, rack, options)
     if options.pp is not None:
         return found
-    return step("stages", best_of_fewer, found, made, partial(users_that_fit, rack), blocks, rack, options)
+    again, users_of = partial(_waves, Steps(step.progress), plan, blocks, rack), partial(users_that_fit, rack)
+    return step("stages", best_of_fewer, found, again, users_of, blocks, rack, options)
 
 
 def _waves(

@@ -149,7 +149,8 @@ def test_two_values_that_cross_are_named() -> None:
         return ops.add(product(y, "a"), product(ops.round16(x), "b"))
 
     def up(x: Any, y: Any, product: Any) -> Any:
-        return ops.add(product(y, "a"), product(y, "b"))
+        one, other = product(y, "a"), product(y, "b")
+        return ops.add(ops.add(x, one), other)
 
     with pytest.raises(CompileError, match=r"2 values cross down to the LPUs \(embed of the model"):
         split(graph_of(own(down)))

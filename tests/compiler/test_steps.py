@@ -18,7 +18,18 @@ from fabric.rack import load_rack
 
 TRAY = load_rack("lpx-tray")
 LATENCY = ["capture", "blocks", "number", "place", "schedule", "memory", "assemble"]
-WAVES = ["capture", "blocks", "number", "place", "lower", "interval", "schedule", "memory", "assemble"]
+WAVES = [
+    "capture",
+    "blocks",
+    "number",
+    "place",
+    "lower",
+    "interval",
+    "schedule",
+    "stages",
+    "memory",
+    "assemble",
+]
 FILLED = [*WAVES[:3], "search", *WAVES[3:5], *WAVES[6:]]  # the interval is found while scheduling
 THROUGHPUT: dict[str, Any] = {"objective": "throughput", "users": 2}
 

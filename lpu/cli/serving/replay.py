@@ -40,7 +40,6 @@ def replay(
     changes: Annotated[ModelOptions, Only(("batch", "context", "kv", "weights", "trust"))],
     asked: ReplayOptions,
     on: OnRack,
-    given: Given,
 ) -> None:
     """Replay a trace of requests on GPUs that prefill and LPUs that decode: TTFT, TPOT, queues, goodput.
 
@@ -57,11 +56,8 @@ def replay(
 
     terminal = TERMINAL.get()
     if is_program(model):
-        of_a_model = {field.name for field in options_of(CompileOptions) + options_of(ModelOptions)}
-        given.refuse(
-            sorted((of_a_model | {"rack", "fault"}) & given),
-            "has no meaning for a program that is compiled already",
-        )
+        stated = {*changes.given(), *_changed(options), *_changed(on)} - {"check", "html"}
+        Given(stated).refuse(sorted(stated), "has no meaning for a program that is compiled already")
     if on.html is not None:
         api.check_writable(on.html, "--html")
     with progress() as bar:
@@ -87,3 +83,8 @@ def replay(
 
 
 VERBS = (replay,)
+
+
+def _changed(record: CompileOptions | RackOptions) -> set[str]:
+    """The options of a record that are not as they are by default."""
+    return {one.name for one in options_of(type(record)) if getattr(record, one.name) != one.default}

@@ -240,14 +240,15 @@ def test_nodes_are_merged_in_the_order_that_is_soonest(chunks: int, group: int, 
     kernel, chip = attention(chunks=chunks, group=group, head_dim=128), chip_spec("lp30")
     found, nodes = levels(kernel, chip, rows), chunks
     for size, fan in found:
-        assert (nodes, fan) == (-(-chunks // size), FAN)
+        assert nodes == -(-chunks // size)
+        assert fan in (FAN, FAN // 2, FAN // 4)
         assert not at_once(kernel, nodes, chip, rows)
         nodes = -(-nodes // fan)
     assert at_once(kernel, nodes, chip, rows)
 
 
 def test_sixteen_blocks_of_one_row_are_merged_at_once_and_those_of_four_rows_are_not() -> None:
-    """AOUT over 16 nodes of 512 columns: 28 + 20 cycles; NODE over 8 and AOUT over 2: 13 + 20 + 5 + 20."""
+    """AOUT over 16 nodes of 512 columns: 28 + 20 cycles; in two, by 4 sooner than by 8."""
     kernel, chip = attention(chunks=16, group=4, head_dim=128), chip_spec("lp30")
     assert levels(kernel, chip, rows=1) == []
-    assert levels(kernel, chip, rows=4) == [(1, FAN)]
+    assert levels(kernel, chip, rows=4) == [(1, FAN // 2)]

@@ -70,11 +70,11 @@ def exchanged(op: Op, names: tuple[str, ...], one: int, other: int) -> Callable[
 FAULTS: dict[str, Callable[[Columns], Columns]] = {
     "a block scored twice": counted(Op.QK, 1),
     "values of another block": counted(Op.PV, 1),
-    "values weighted by another block": exchanged(Op.PV, ("src", "src_tag"), 1, 5),
+    "values weighted by another block": exchanged(Op.PV, ("src", "src_tag"), 1, 3),
     "the maximum of another block": lambda c: change(
-        c, row(c, Op.SMAX, 1), src=int(c.src[row(c, Op.SMAX, 5)]), src_tag=int(c.src_tag[row(c, Op.SMAX, 5)])
+        c, row(c, Op.SMAX, 1), src=int(c.src[row(c, Op.SMAX, 3)]), src_tag=int(c.src_tag[row(c, Op.SMAX, 3)])
     ),
-    "the weights of another maximum": exchanged(Op.EXP, ("src2", "src2_tag"), 1, 5),
+    "the weights of another maximum": exchanged(Op.EXP, ("src2", "src2_tag"), 1, 3),
     "blocks in another order": exchanged(Op.PV, ("dst", "dst_tag"), 1, 5),
     "a node of fewer blocks": counted(Op.NODE, -1),
     "nodes in another order": exchanged(Op.NODE, ("dst", "dst_tag"), 1, 5),

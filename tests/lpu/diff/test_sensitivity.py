@@ -87,7 +87,7 @@ def test_by_the_critical_path_it_is_modelled_and_near() -> None:
     assert near.how.startswith("modelled")
     for name in set(SOME) - {"weight_install_frac"}:
         assert number(name, near).how == "modelled"
-        assert number(name, near).larger.share == pytest.approx(number(name).larger.share, abs=2e-3)
+        assert number(name, near).larger.share == pytest.approx(number(name).larger.share, abs=5e-3)
     ports = number("activation_ports", near)
     assert (ports.how, ports.larger.share) == ("not known", None)
 

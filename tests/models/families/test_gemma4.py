@@ -87,7 +87,7 @@ def test_a_config_that_means_something_else_is_refused(
         ({"chosen": 9}, "chosen is 9, experts 6"),
         ({"expert_ffn": 0}, "expert_ffn is 0"),
         ({"sinks": True}, "sinks is True"),
-        ({"ffn_up": "fp16"}, "this model has experts"),
+        ({"ffn_up": "fp16"}, "experts beside a dense FFN take 3 vectors"),
     ],
 )
 def test_numbers_that_no_such_model_has_are_refused(changes: dict[str, Any], words: str) -> None:
