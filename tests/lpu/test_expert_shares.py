@@ -19,6 +19,7 @@ from compiler.program.isa import STACK, Op
 from compiler.program.program import Program
 from fabric.catalog import chip_spec
 from fabric.rack import Rack, load_rack
+from lpu import api
 from lpu.check.check import check
 from lpu.check.follow.experts import wrong_slots
 from lpu.prove.prove import prove
@@ -212,3 +213,10 @@ def test_attention_of_experts_runs_on_neighbours(tp: int) -> None:
     found = prove(program)
     assert found.ok, found.reason
     assert_bits(step, program, drawn(step))
+
+
+@pytest.mark.slow
+def test_where_whole_tiles_leave_no_room_two_experts_share_them_before_ranks_do() -> None:
+    """A layer of gpt-oss-120b is 484 MB on each chip of a tray, with tiles of two experts; else 526."""
+    made = api.compile("gpt-oss-120b", rack="lpx-x2", context=[8192], tp=8, kv="fp8", check=False)
+    assert made.program.manifest.chips == 512
