@@ -39,6 +39,7 @@ class Keywords(ModelKeywords, total=False):
     waves: bool
     spill: int | None
     step_limit: float | None
+    cold: float | None
 
 
 OF_A_MODEL = tuple(ModelKeywords.__annotations__)
