@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,8 @@ from models.step import Step
 
 SLOT = 38  # cycles of a word of lp30 over its lane: 320 bytes at 12.5 GB/s
 Case = tuple[Any, str, int, dict[str, Any]]
-PAIR: Case = (MIXTURE, "pair", 1, {"tp": 2, "pp": 1, "cold": 0.5})
+WIDE = replace(MIXTURE, name="wide", hidden=640)
+PAIR: Case = (WIDE, "pair", 1, {"tp": 2, "pp": 1, "cold": 0.5})
 SHARED = replace(MIXTURE, name="two-layers", layers=2, hidden=128, ffn=64)
 CASES: dict[str, Case] = {
     "two chips": PAIR,
@@ -61,7 +63,7 @@ def rows_of(program: Program) -> Columns:
 
 
 def test_a_step_takes_what_the_lanes_take() -> None:
-    """Two slots of tiles of 320 x 80: gate and up of 48 of 96 columns each are 2, down 2 of 80, on a chip."""
+    """A word takes 38 cycles of a lane; what lies in DDR5 takes a word for each expert and tile in SRAM."""
     _, program = of(PAIR)
     rows = rows_of(program)
     mine = rows.take(rows.op == Op.FETCHX)
@@ -98,11 +100,11 @@ def test_the_mean_routing_fetches_less() -> None:
     assert saved >= lane_bytes(program) // WORD_BYTES * SLOT // 2
 
 
-def wanting(step: Step, *experts: int) -> Arrays:
-    """Weights of a router that prefers these experts, whatever the token."""
+def wanting(step: Step, sign: int, *experts: int) -> Arrays:
+    """Weights of a router that prefers these experts where a lane has this sign, or else any others."""
     weights = {name: np.array(value) for name, value in drawn(step).items()}
     weights["layers.0.ffn.norm.gain"][:] = 0
-    weights["layers.0.ffn.norm.gain"][0] = 1
+    weights["layers.0.ffn.norm.gain"][0] = sign
     weights["layers.0.ffn.router.halves"][:] = 0
     weights["layers.0.ffn.router.halves"][0, list(experts)] = 1000
     return weights
@@ -110,8 +112,8 @@ def wanting(step: Step, *experts: int) -> Arrays:
 
 def test_slots_follow_a_router_that_wants_cold_experts_alone_or_none() -> None:
     step, program = of(PAIR)
-    for experts in ((6, 7), (0, 1), (3, 4)):
-        assert_bits(step, program, wanting(step, *experts), steps=1)
+    for sign, experts in product((1, -1), ((6, 7), (0, 1), (3, 4))):
+        assert_bits(step, program, wanting(step, sign, *experts), steps=1)
 
 
 def fault(op: Op, number: int = 0, **fields: int) -> Callable[[Columns], Columns]:
@@ -146,6 +148,16 @@ def of_another(name: str) -> Callable[[Columns], Columns]:
         return change(c, row, **{name: int(value[like]), f"{name}_tag": int(tags[like])})
 
     return wrong
+
+
+def all_of_one_slot(c: Columns) -> Columns:
+    """Every tile is fetched for the slot that the first is for."""
+    mine = np.flatnonzero(c.op == Op.FETCHX)
+    chip, first = np.unique(c.chip[mine], return_index=True)
+    own = mine[first][np.searchsorted(chip, c.chip[mine])]
+    src, tags = c.src.copy(), c.src_tag.copy()
+    src[mine], tags[mine] = c.src[own], c.src_tag[own]
+    return replace(c, src=src, src_tag=tags)
 
 
 def exchanged(c: Columns) -> Columns:
@@ -226,12 +238,13 @@ def test_ddr5_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_another_slot_gives_other_bits_and_no_tile_does_not_link() -> None:
     step, program = of(PAIR)
-    weights = wanting(step, 5, 6)
-    out: list[list[int]] = []
-    for one in (program, changed(program, of_another("src"))):
-        machine = prepare(one, weights)
-        out.append(bits(machine.step(machine.start(), np.array([5]), np.array([0])).logits))
-    assert out[0] != out[1]
+    wrong = changed(program, all_of_one_slot)
+    differs = 0
+    for sign in (1, -1):  # one of them chooses two experts in DDR5
+        machines = [prepare(one, wanting(step, sign, 5, 6)) for one in (program, wrong)]
+        good, bad = (m.step(m.start(), np.array([5]), np.array([0])).logits for m in machines)
+        differs += bits(good) != bits(bad)
+    assert differs
     with pytest.raises(LinkError, match=r"nothing has written yet|not one whole result|wrote"):
         link(program.manifest, program.loads(), changed(program, dropped).expand(80))
 
