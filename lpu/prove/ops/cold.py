@@ -17,7 +17,10 @@ def _fetch(known: Known, row: RowOperands) -> tuple[Any, ...]:
     of_kind(row.src, Holds.SLOT, "its slot")
     run = stack_of(row)
     need(run.kind == COLD, "fetches what lies in SRAM")
-    return tuple(ColdTile(Holds.COLD, run, row.src[0], row.index, i) for i in range(copy_lines(row.kernel)))
+    k, rows = row.kernel, known.manifest.rows
+    need(k.wide == row.n, f"copies {k.wide} lines of a tile of {row.n}")
+    need(k.rows == rows, f"its copies are for {k.rows} rows, a step has {rows}")
+    return tuple(ColdTile(Holds.COLD, run, row.src[0], row.index, i) for i in range(copy_lines(k)))
 
 
 def _xmf(known: Known, row: RowOperands) -> tuple[Any, ...]:
