@@ -1,8 +1,8 @@
-"""Lowering of the roundings: round16 by tiles, pairs of lines or segments; round8 is done by GPUs before they send.
+"""Lowering of the roundings: round16 by tiles, pairs of lines or segments; GPUs do round8 before they send.
 
 A residual that is multiplied without a norm before it is rounded as `prescale` scales one: on every rank that
-multiplies. So blocks may hand it on. A sum that leaves the chips is rounded by pairs of lines. Other values are
-rounded where they lie.
+multiplies. So blocks may hand it on. A sum that leaves the chips is rounded by pairs of lines, other values
+where they lie.
 """
 
 import numpy as np

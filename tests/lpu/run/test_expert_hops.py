@@ -65,14 +65,16 @@ def test_hops_of_experts_are_proved_and_give_the_bits_of_the_model(name: str, wi
 @pytest.mark.parametrize(("hidden", "tp"), slow_but([(400, 3)], [(80, 2), (240, 4), (400, 3)]))
 def test_a_sum_of_an_odd_number_of_lines_goes_back_in_fp16(hidden: int, tp: int) -> None:
     config = GptOssConfig(
-        name="odd-oss", layers=1, hidden=hidden, heads=2, kv_heads=1, head_dim=32, ffn=64, vocab=240, tied=False,
-        rope_theta=1e4, eps=1e-5, max_context=80, source="made up for tests", experts=4, chosen=2, ffn_up="fp16",
+        name="odd-oss", layers=1, hidden=hidden, heads=2, kv_heads=1, head_dim=32, ffn=64, vocab=240,
+        tied=False, rope_theta=1e4, eps=1e-5, max_context=80, source="made up for tests", experts=4, chosen=2,
+        ffn_up="fp16",
     )  # fmt: skip
     step, program, _ = hopped(config, "quad", 2, tp=tp)
     assert check(program, 1).ok
     assert prove(of_model(program, replace(config, ffn_down="fp16"))).ok
     weights = {path: np.array(value) for path, value in drawn(step).items()}
-    here = GpuPieces(step, [list(hop.nodes) for hop in program.manifest.hops]).local(weights)
+    params = {path: jnp.asarray(value) for path, value in weights.items()}
+    here = GpuPieces(step, [list(hop.nodes) for hop in program.manifest.hops]).local(params)
     sent = jnp.asarray(np.random.default_rng(0).standard_normal((2, hidden)).astype(np.float16))
     got = np.asarray(prepare_hops(program, weights).step(0, sent))
     assert got.dtype == np.float16
