@@ -38,6 +38,7 @@ class Keywords(ModelKeywords, total=False):
     experts: str
     waves: bool
     spill: int | None
+    request: str | None
     step_limit: float | None
     cold: float | None
 

@@ -1,7 +1,7 @@
 """A program and its check as names and values for a person, and as JSON values."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -9,9 +9,9 @@ from compiler.analyse.early import cold_tables, lane_bytes
 from compiler.moves.early import rest_cycles
 from compiler.options import CompileOptions
 from compiler.program.isa import WORD_BYTES
-from compiler.program.manifest import Candidate, Manifest
+from compiler.program.manifest import Manifest
 from compiler.program.program import Program
-from lpu.report.prompt import whole_prompt
+from compiler.program.prompt import whole_prompt
 from lpu.report.words import (
     CAUTION_FACTOR,
     EXACT,
@@ -44,7 +44,7 @@ def program_facts(program: Program) -> Facts:
             f"tp {manifest.tp}{_dealt(options)} by {options.layout}, {_in_use(manifest)}, "
             f"{options.placement}",
         ),
-        *((("search", search_line(manifest.search, manifest.tp)),) if manifest.search else ()),
+        *((("search", search_line(manifest)),) if manifest.search else ()),
         *(_hop_lines(body) if body["hops"] else _latency_lines(body, tokens)),
         *(prompt_facts(manifest) if manifest.chunk > 1 else ()),
         *early_facts(program),
@@ -139,11 +139,15 @@ def _hop_lines(body: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def search_line(tried: Sequence[Candidate], chosen: int) -> str:
-    """Every tp that was scheduled with its cycles, and those that do not fit."""
+def search_line(manifest: Manifest) -> str:
+    """Every tp that was tried with its cycles, and those that do not fit."""
+    tried, request = manifest.search, manifest.options.request
+    what = f"request of {request} tokens" if request else "step"
     fit = [f"tp {one.tp} {one.cycles:,} cycles" for one in tried if one.cycles is not None]
     unfit = [f"tp {one.tp}: {one.reason}" for one in tried if one.cycles is None]
-    return f"tp {chosen} is the shortest step of {', '.join(fit)}" + "".join(f"; {one}" for one in unfit)
+    return f"tp {manifest.tp} is the shortest {what} of {', '.join(fit)}" + "".join(
+        f"; {one}" for one in unfit
+    )
 
 
 def program_body(program: Program) -> dict[str, Any]:
