@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from compiler.options import CompileOptions
+from compiler.options import AUTO, CompileOptions
 from lpu.inputs.document import FileError
 from lpu.inputs.files import ModelFile
 
@@ -112,7 +112,15 @@ def _command(
     words += ["--prompt-ids", ";".join(",".join(map(str, prompt)) for prompt in prompts)]
     words += ["--layout", options.layout, "--placement", options.placement, "--seed", str(options.seed)]
     words += ["--experts", options.experts]
-    for name, value in (("--tp", options.tp), ("--pp", options.pp), ("--cp", options.cp)):
+    kept = "auto" if options.spill == AUTO else options.spill
+    for name, value in (
+        ("--tp", options.tp),
+        ("--pp", options.pp),
+        ("--cp", options.cp),
+        ("--spill", kept),
+        ("--step-limit", options.step_limit),
+        ("--cold", options.cold),
+    ):
         words += [] if value is None else [name, str(value)]
     return tuple(words)
 

@@ -3,7 +3,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -16,6 +16,8 @@ from lpu.certify.certify import variants
 from lpu.certify.child import Child, children
 from lpu.certify.equivalence import difference
 from lpu.cli import app as cli
+from lpu.cli.options import OneStep
+from lpu.cli.verb import Only
 from lpu.decode.generate import Generation
 from lpu.inputs.document import FileError
 from lpu.inputs.files import ModelFile
@@ -158,6 +160,16 @@ def test_a_python_callable_or_rack_is_not_compared_in_other_processes() -> None:
     for file, rack in ((None, "quad"), (ModelFile(model="llama-tiny"), None)):
         for child in children(file, rack, CompileOptions(), [[1]], 2):
             assert "no name" in child.run().reason
+
+
+def test_a_child_gets_every_option_of_a_program_that_runs_one_step_at_a_time() -> None:
+    asked = CompileOptions(tp=2, pp=1, cp=1, spill=0, step_limit=9.0, cold=0.5, layout="row", seed=1)
+    child = children(ModelFile(model="llama-tiny"), "quad", asked, [[1]], 1)[0]
+    (only,) = [one for one in get_args(OneStep) if isinstance(one, Only)]
+    for name in only:
+        assert f"--{name.replace('_', '-')}" in child.command
+    at = child.command.index("--spill")
+    assert child.command[at + 1] == "auto"
 
 
 def test_a_child_that_fails_is_a_difference() -> None:

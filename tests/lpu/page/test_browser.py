@@ -95,9 +95,17 @@ def test_a_reader_chooses_a_block_filters_zooms_and_reads_the_verbs_numbers(open
     page.select_option("#call", label=chosen)
     until(page, "document.body.dataset.rows.startsWith('layers.')")
     every = page.evaluate(POINTS)
+
+    def tints() -> dict[str, str]:
+        return dict(
+            page.evaluate("document.querySelector('#plot-rows').data.map((t) => [t.name, t.line.color])")
+        )
+
+    whole = tints()
     page.select_option("#unit", "critical")
     until(page, f"{POINTS} < {every}")
     assert page.evaluate(POINTS) > 0
+    assert tints().items() <= whole.items()  # an opcode keeps its colour where fewer are shown
     wide = page.evaluate("document.querySelector('#plot-rows').layout.xaxis.range")
     page.focus("#zoom-in")
     page.keyboard.press("Enter")
