@@ -105,7 +105,7 @@ def _command(
     file: ModelFile, rack: str, options: CompileOptions, prompts: Sequence[Sequence[int]], count: int
 ) -> tuple[str, ...]:
     """`lpu run` of the same model, with all options on the command line."""
-    words = [sys.executable, "-P", "-m", "lpu", "run", file.model, "--json", "--no-check"]
+    words = [sys.executable, "-P", "-m", "lpu", "run", file.model, "--json", "--no-check", "--ignore-eos"]
     words += ["--rack", rack, "--kv", file.kv, "--batch", str(file.batch)]
     words += [] if file.weights is None else ["--weights", file.weights]
     words += ["--context", ",".join(map(str, file.context)), "--tokens", str(count)]

@@ -178,6 +178,29 @@ def test_a_child_that_fails_is_a_difference() -> None:
     assert found.logits_sha256.startswith("exit 1")
 
 
+def test_other_processes_are_told_to_go_on_after_end_tokens() -> None:
+    for child in children(ModelFile(model="llama-tiny"), "quad", CompileOptions(), [[1]], 2):
+        assert "--ignore-eos" in child.command
+
+
+@pytest.mark.slow
+def test_end_tokens_end_no_run_in_another_process(tmp_path: Path) -> None:
+    mixtral = json.loads((HERE.parent / "models/data/variants/mixtral/config.json").read_text())
+    ends = {"eos_token_id": list(range(mixtral["vocab_size"]))}
+    (tmp_path / "config.json").write_text(json.dumps(mixtral | ends))
+    options = CompileOptions(tp=1, pp=1)
+    found = api.certify(
+        tmp_path,
+        rack="pair",
+        options=options,
+        tokens=2,
+        context=16,
+        weights="seed:0",
+        how=api.CertifyOptions(plain=False),
+    )
+    assert found.ok, str(found)
+
+
 def test_prompts_of_the_certificate_differ_in_length() -> None:
     prompts = api.default_prompts(8, 259)
     assert [len(prompt) for prompt in prompts] == list(range(4, 12))
