@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from beside import Arrays, bits
 from handmade import change
-from mixtures import MIXTURE, assert_bits, drawn, mixture
+from mixtures import MIXTURE, OSS, assert_bits, drawn, mixture
 from slow import slow_but
-from test_gpt_oss import SMALL as OSS
 
 from compiler.analyse.early import cold_tables, lane_bytes
 from compiler.errors import CompileError, OptionError
@@ -31,11 +30,11 @@ SLOT = 38  # cycles of a word of lp30 over its lane: 320 bytes at 12.5 GB/s
 Case = tuple[Any, str, int, dict[str, Any]]
 WIDE = replace(MIXTURE, name="wide", hidden=640)
 PAIR: Case = (WIDE, "pair", 1, {"tp": 2, "pp": 1, "cold": 0.5})
-SHARED = replace(MIXTURE, name="two-layers", layers=2, hidden=128, ffn=64)
+LAYERS = replace(MIXTURE, name="two-layers", layers=2, hidden=128, ffn=64)
 CASES: dict[str, Case] = {
     "two chips": PAIR,
     "three rows": (MIXTURE, "pair", 3, {"tp": 2, "pp": 1, "cold": 0.5}),
-    "five rows, a slot for each": (SHARED, "quad", 5, {"tp": 4, "pp": 1, "cold": 0.75}),
+    "five rows, a slot for each": (LAYERS, "quad", 5, {"tp": 4, "pp": 1, "cold": 0.75}),
     "gpt-oss": (OSS, "quad", 1, {"tp": 4, "pp": 1, "cold": 0.5}),
     "gpt-oss by rows, two rows": (OSS, "quad", 2, {"tp": 4, "pp": 1, "layout": "row", "cold": 0.25}),
 }
