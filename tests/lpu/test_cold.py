@@ -14,11 +14,13 @@ from slow import slow_but
 
 from compiler.analyse.early import cold_tables, lane_bytes
 from compiler.errors import CompileError, OptionError
+from compiler.moves.switch import compile_switch
 from compiler.program.instructions.cold import ColdTileKernel
 from compiler.program.isa import COLD, F32_LANES, WORD_BYTES, Columns, Op
 from compiler.program.program import Program
 from compiler.program.store import load, save, sealed
 from lpu.check.check import check
+from lpu.check.follow.image import check_switch
 from lpu.link.link import LinkError, link
 from lpu.prove.prove import prove
 from lpu.report.program import program_facts
@@ -246,6 +248,18 @@ def test_another_slot_gives_other_bits_and_no_tile_does_not_link() -> None:
     assert differs
     with pytest.raises(LinkError, match=r"nothing has written yet|not one whole result|wrote"):
         link(program.manifest, program.loads(), changed(program, dropped).expand(80))
+
+
+def test_a_switch_waits_for_lanes_that_steps_use() -> None:
+    _, before = of(PAIR)
+    _, after = of((*PAIR[:3], {"tp": 2, "pp": 1}))
+    before, after = sealed(before), sealed(after)
+    waits = compile_switch(before, after)
+    assert waits.manifest.body.stop == 0
+    assert check_switch(before, after, waits).ok
+    back = compile_switch(after, before)
+    assert back.manifest.body.stop > 0
+    assert check_switch(after, before, back).ok
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
