@@ -69,6 +69,11 @@ class Handover:
         self._out = None if egress is None else _moves(machine, egress, "egress")
 
     @property
+    def moves_kv(self) -> bool:
+        """Whether the machine keeps KV, or states only."""
+        return self._in.regions is not None
+
+    @property
     def tokens(self) -> int:
         """The most tokens of a message, each way."""
         return min(moves.tokens for moves in (self._in, self._out) if moves is not None)
