@@ -30,7 +30,7 @@ STRATEGIES = (
 )
 """Placement strategies, each a file of compiler/place/. Those of PLACEMENTS choose groups and no more."""
 AUTO = 0  # --spill: the most tokens that fit
-LATER = ("spill", "request", "step_limit")  # options that came after digests: left out where they say nothing
+LATER = ("spill", "request", "step_limit", "cold")  # came after digests: left out where they say nothing
 EXPERTS = ("exact", "dense", "capacity:N", "drop:N")
 """Slots of a step for experts: enough for any routing; one each; N, a run stops at or leaves out the rest."""
 SEEDED = ("random", "metis", "annealing", "genetic", "cpsat")  # the others are the same for every seed
@@ -182,7 +182,17 @@ class CompileOptions:
     ] = None
     step_limit: Annotated[
         float | None,
-        Option("--step-limit", "With --spill: refuse a step of more microseconds.", metavar="US"),
+        Option("--step-limit", "With --spill or --cold: refuse a step of more microseconds.", metavar="US"),
+    ] = None
+    cold: Annotated[
+        float | None,
+        Option(
+            "--cold",
+            "Share of the routed experts of each table that lie in DDR5, above 0 and below 1; a step fetches "
+            "those that its slots name (docs/cold-experts.md).",
+            metavar="SHARE",
+            shown="none",
+        ),
     ] = None
 
     def __post_init__(self) -> None:
@@ -234,18 +244,33 @@ class CompileOptions:
             )
 
     def _check_spill(self) -> None:
-        if self.step_limit is not None and (self.spill is None or self.step_limit <= 0):
+        unspilled = self.spill is None and self.cold is None
+        if self.step_limit is not None and (unspilled or self.step_limit <= 0):
             reason = (
-                "is of a step with --spill"
-                if self.spill is None
+                "is of a step with --spill or --cold"
+                if unspilled
                 else f"is {self.step_limit:g}, must be above 0"
             )
             raise OptionError("options", "--step-limit", reason, "Give --spill TOKENS and --step-limit US.")
+        self._check_cold()
         if self.spill is not None and self.spill < AUTO:
             raise OptionError("options", "--spill", f"is {self.spill}, must be at least 1", "Give tokens.")
         if self.spill is not None and self.objective != "latency":
             reason = f"goes with --objective latency, not {self.objective}"
             raise OptionError("options", f"--spill {self.spill}", reason, "Leave out one of them.")
+
+    def _check_cold(self) -> None:
+        if self.cold is None:
+            return
+        subject = f"--cold {self.cold:g}"
+        if not 0 < self.cold < 1:
+            raise OptionError("options", subject, "must be above 0 and below 1", "Give 0.5 for a half.")
+        if self.objective != "latency":
+            reason = f"goes with --objective latency, not {self.objective}"
+            raise OptionError("options", subject, reason, "Leave out one of them.")
+        if self.experts != "exact":
+            reason = f"goes with --experts exact, not {self.experts}"
+            raise OptionError("options", subject, reason, "Leave out one of them.")
 
     @property
     def requested(self) -> tuple[int, int]:

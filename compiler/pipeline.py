@@ -200,6 +200,9 @@ def compile_pair(
     if options.spill is not None:
         reason = "chunks of a prompt are appended to SRAM alone"
         raise OptionError("options", f"--prefill {tokens}", reason, "Leave out --prefill or --spill.")
+    if options.cold is not None:
+        reason = "chunks of a prompt take all experts from SRAM"
+        raise OptionError("options", f"--prefill {tokens}", reason, "Leave out --prefill or --cold.")
     chunk = _fitting(chunk, source, options)
     if options.request is not None and options.tp is None:
 

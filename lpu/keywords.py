@@ -40,6 +40,7 @@ class Keywords(ModelKeywords, total=False):
     spill: int | None
     request: str | None
     step_limit: float | None
+    cold: float | None
 
 
 OF_A_MODEL = tuple(ModelKeywords.__annotations__)

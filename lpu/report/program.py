@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from compiler.analyse.early import lane_bytes
+from compiler.analyse.early import cold_tables, lane_bytes
 from compiler.moves.early import rest_cycles
 from compiler.options import CompileOptions
 from compiler.program.isa import WORD_BYTES
@@ -48,6 +48,7 @@ def program_facts(program: Program) -> Facts:
         *(_hop_lines(body) if body["hops"] else _latency_lines(body, tokens)),
         *(prompt_facts(manifest) if manifest.chunk > 1 else ()),
         *early_facts(program),
+        *cold_facts(program),
         (
             "sram",
             f"{size(body['sram_bytes_max'])} on the fullest chip, of {size(body['sram_bytes_chip'])}",
@@ -71,6 +72,21 @@ def early_facts(program: Program) -> Facts:
             "between",
             f"{cycles:,} cycles every {kept} tokens: a full section goes out over all lanes ({EXACT})",
         ),
+    ]
+
+
+def cold_facts(program: Program) -> Facts:
+    """Which experts lie in DDR5, and what a step fetches of them; nothing where there are none."""
+    if not (tables := cold_tables(program)):
+        return []
+    experts = ", ".join(f"{one.first}-{one.first + one.held - 1}" for one in tables)
+    slots, step = sum(one.slots for one in tables), size(lane_bytes(program))
+    return [
+        (
+            "cold",
+            f"experts {experts} of {tables[0].experts} of each layer in DDR5; a step fetches {slots} of them "
+            f"for any routing, {step} over the busiest lanes, one layer after another ({EXACT})",
+        )
     ]
 
 
