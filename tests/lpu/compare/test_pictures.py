@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lpu.compare.compare import Comparison, RackComparison
-from lpu.compare.pictures import pareto, draw, look, rings
+from lpu.compare.pictures import draw, look, pareto, rings
 from lpu.compare.point import Point
 
 pytest.importorskip("matplotlib")
