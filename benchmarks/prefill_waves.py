@@ -7,9 +7,9 @@ from typing import Any
 from measure import machine
 
 from compiler.errors import CompileError
+from compiler.program.prompt import whole_prompt
 from lpu import api
 from lpu.check.check import check, require
-from lpu.report.prompt import whole_prompt
 
 GOAL_MS = 40.0  # of 8192 tokens of llama-3.1-70b on lpx
 

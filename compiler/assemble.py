@@ -11,6 +11,7 @@ from compiler.lower.block import Plan
 from compiler.lower.rope_table import angle_block, angle_params, angle_words
 from compiler.lower.rows import Kernels
 from compiler.memory import SramMap
+from compiler.program.instructions.cold import ColdTileKernel
 from compiler.program.instructions.experts import SlotsKernel
 from compiler.program.isa import Columns, Kernel, ceil_div, is_transfer
 from compiler.program.manifest import (
@@ -44,6 +45,7 @@ def assemble(
     if plan.slots is not None and not any(isinstance(one, SlotsKernel) for one in kernels):
         subject, why = f"--experts {scheduled.options.experts}", f"{model.name or 'the model'} has no experts"
         raise OptionError("options", subject, why, "Leave it out.")
+    _has_cold(scheduled, kernels)
     calls, cycles = _calls(plan, scheduled, sram)
     last, chips = scheduled.templates[scheduled.calls[-1].template], scheduled.calls[-1].chips
     assert last.token is not None
@@ -72,9 +74,20 @@ def assemble(
     return sealed(Program(manifest=manifest, blocks=(angles, *blocks), calls=tuple(calls)))
 
 
+def _has_cold(scheduled: Scheduled, kernels: tuple[Kernel, ...]) -> None:
+    """Raise OptionError if experts were to lie in DDR5 and none do."""
+    share = scheduled.plan.cold
+    if not share or any(isinstance(one, ColdTileKernel) for one in kernels):
+        return
+    most = max((one.held for one in kernels if isinstance(one, SlotsKernel)), default=0)
+    reason = f"is none of the {most} experts of a table" if most else "the model has no experts"
+    remedy = f"Give {1 / most:.4g} or more." if most else "Leave it out."
+    raise OptionError("options", f"--cold {share:g}", reason, remedy)
+
+
 def _beside(said: dict[str, Any], plan: Plan) -> dict[str, Any]:
-    """What a manifest says of the machine, with the DDR5 that early KV lies in."""
-    return said | {"sources": said["sources"] + RESERVOIR.sources} if plan.resident else said
+    """What a manifest says of the machine, with the DDR5 that early KV and cold experts lie in."""
+    return said | {"sources": said["sources"] + RESERVOIR.sources} if plan.resident or plan.cold else said
 
 
 def machine(rack: Rack) -> dict[str, Any]:

@@ -30,7 +30,7 @@ STRATEGIES = (
 )
 """Placement strategies, each a file of compiler/place/. Those of PLACEMENTS choose groups and no more."""
 AUTO = 0  # --spill: the most tokens that fit
-LATER = ("spill", "step_limit")  # options that came after digests: left out where they say nothing
+LATER = ("spill", "request", "step_limit", "cold")  # came after digests: left out where they say nothing
 EXPERTS = ("exact", "dense", "capacity:N", "drop:N")
 """Slots of a step for experts: enough for any routing; one each; N, a run stops at or leaves out the rest."""
 SEEDED = ("random", "metis", "annealing", "genetic", "cpsat")  # the others are the same for every seed
@@ -171,9 +171,28 @@ class CompileOptions:
             shown="all",
         ),
     ] = None
+    request: Annotated[
+        str | None,
+        Option(
+            "--request",
+            "With --prefill: --tp auto takes the one whose request of so many prompt and new tokens is "
+            "shortest, not the one with the shortest step.",
+            metavar="PROMPT+NEW",
+        ),
+    ] = None
     step_limit: Annotated[
         float | None,
-        Option("--step-limit", "With --spill: refuse a step of more microseconds.", metavar="US"),
+        Option("--step-limit", "With --spill or --cold: refuse a step of more microseconds.", metavar="US"),
+    ] = None
+    cold: Annotated[
+        float | None,
+        Option(
+            "--cold",
+            "Share of the routed experts of each table that lie in DDR5, above 0 and below 1; a step fetches "
+            "those that its slots name (docs/cold-experts.md).",
+            metavar="SHARE",
+            shown="none",
+        ),
     ] = None
 
     def __post_init__(self) -> None:
@@ -193,7 +212,7 @@ class CompileOptions:
                 raise OptionError(
                     "options", name, f"'{value}' is unknown", f"Choose one of {', '.join(choices)}."
                 )
-        _ = self.most_slots
+        _ = self.most_slots, self.requested
         if self.interval_slack is not None and not 1 <= self.interval_slack <= MOST_SLACK:
             raise OptionError(
                 "options",
@@ -225,18 +244,47 @@ class CompileOptions:
             )
 
     def _check_spill(self) -> None:
-        if self.step_limit is not None and (self.spill is None or self.step_limit <= 0):
+        unspilled = self.spill is None and self.cold is None
+        if self.step_limit is not None and (unspilled or self.step_limit <= 0):
             reason = (
-                "is of a step with --spill"
-                if self.spill is None
+                "is of a step with --spill or --cold"
+                if unspilled
                 else f"is {self.step_limit:g}, must be above 0"
             )
             raise OptionError("options", "--step-limit", reason, "Give --spill TOKENS and --step-limit US.")
+        self._check_cold()
         if self.spill is not None and self.spill < AUTO:
             raise OptionError("options", "--spill", f"is {self.spill}, must be at least 1", "Give tokens.")
         if self.spill is not None and self.objective != "latency":
             reason = f"goes with --objective latency, not {self.objective}"
             raise OptionError("options", f"--spill {self.spill}", reason, "Leave out one of them.")
+
+    def _check_cold(self) -> None:
+        if self.cold is None:
+            return
+        subject = f"--cold {self.cold:g}"
+        if not 0 < self.cold < 1:
+            raise OptionError("options", subject, "must be above 0 and below 1", "Give 0.5 for a half.")
+        if self.objective != "latency":
+            reason = f"goes with --objective latency, not {self.objective}"
+            raise OptionError("options", subject, reason, "Leave out one of them.")
+        if self.experts != "exact":
+            reason = f"goes with --experts exact, not {self.experts}"
+            raise OptionError("options", subject, reason, "Leave out one of them.")
+
+    @property
+    def requested(self) -> tuple[int, int]:
+        """Tokens of a request: its prompt, and new ones; 0 where none is stated. Raises OptionError."""
+        if self.request is None:
+            return 0, 0
+        counts = self.request.split("+")
+        if len(counts) != 2 or not all(
+            one.isascii() and one.isdigit() and int(one[:9]) > 0 for one in counts
+        ):
+            reason = "is no two counts of tokens"
+            raise OptionError("options", f"--request {self.request}", reason, "Give PROMPT+NEW: 4096+256.")
+        prompt, new = (int(one[:9]) for one in counts)
+        return prompt, new
 
     @property
     def most_slots(self) -> int | None:

@@ -10,6 +10,8 @@ import numpy as np
 
 from compiler.analyse.early import fetched
 from compiler.assemble import assemble
+from compiler.choose.planes import shortest
+from compiler.choose.request import fastest_request
 from compiler.errors import CapacityError, OptionError, advising
 from compiler.latency import assign_sharing, blaming_prefill, fastest, schedule_blocks
 from compiler.lower.block import Plan
@@ -20,7 +22,6 @@ from compiler.place.assignment import Assignment, as_placed, check_placement, de
 from compiler.place.problem import Placement, PlacementError, Shards
 from compiler.place.sizes import Companion
 from compiler.place.stripes import dealt
-from compiler.planes import shortest
 from compiler.program.program import Program
 from compiler.scheduled import Scheduled
 from compiler.source import Source, Traced, spilled, spills, traced
@@ -60,6 +61,9 @@ def compile_program(
             "compares programs and makes none",
             "Choose --objective throughput and an --interval-slack.",
         )
+    if options.request is not None and options.tp is None:
+        reason = "is of programs that take prompts in chunks"
+        raise OptionError("options", f"--request {options.request}", reason, "Add --prefill TOKENS.")
     step = Steps(progress, dump_dir)
     model = source if isinstance(source, Traced) else traced(source, step)
     if options.spill == AUTO:
@@ -196,7 +200,16 @@ def compile_pair(
     if options.spill is not None:
         reason = "chunks of a prompt are appended to SRAM alone"
         raise OptionError("options", f"--prefill {tokens}", reason, "Leave out --prefill or --spill.")
+    if options.cold is not None:
+        reason = "chunks of a prompt take all experts from SRAM"
+        raise OptionError("options", f"--prefill {tokens}", reason, "Leave out --prefill or --cold.")
     chunk = _fitting(chunk, source, options)
+    if options.request is not None and options.tp is None:
+
+        def by(asked: CompileOptions) -> tuple[Program, Program]:
+            return compile_pair(source, chunk, rack, asked, progress, dump_dir, numbers)
+
+        return fastest_request(by, rack, options, tokens, max(source.contexts))
     step = Steps(progress, dump_dir)
     decode, prefill = traced(source, step), traced(chunk, step, "-prefill")
 

@@ -74,8 +74,9 @@ class Traced:
             run=block,
             appended=max(self.source.chunk, appended),
             resident=of.resident,
-            host_slot=RESERVOIR.slot_cycles(rack.chip.clock_hz) if of.resident else 0,
+            host_slot=RESERVOIR.slot_cycles(rack.chip.clock_hz) if of.resident or options.cold else 0,
             slots=options.most_slots,
+            cold=options.cold or 0.0,
         )
 
 

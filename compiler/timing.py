@@ -290,6 +290,7 @@ RULES: dict[int, Rule] = {
     Op.ARGMAX: Vector(lanes=of_lines, passes=1, reduces=True),
     Op.ARGRED: Vector(lanes=of_lines, passes=1, reduces=True),
     Op.XMM: _tile,
+    Op.XMF: _tile,
     Op.MM16: _half_tiles,
     Op.RANK: _ranks,
     Op.SHARE: Vector(lanes=_of_shares, passes=6, reduces=True),
@@ -308,6 +309,7 @@ RULES: dict[int, Rule] = {
     Op.KVOUT: _host,
     Op.LOAD: _host,
     Op.FETCH: _host,
+    Op.FETCHX: _host,
     Op.QKF: _score,
     Op.PVF: _weigh,
 }

@@ -38,7 +38,9 @@ class Keywords(ModelKeywords, total=False):
     experts: str
     waves: bool
     spill: int | None
+    request: str | None
     step_limit: float | None
+    cold: float | None
 
 
 OF_A_MODEL = tuple(ModelKeywords.__annotations__)

@@ -21,17 +21,24 @@ _LINE = (1 << TAG_SHIFT) - 1
 def idle_rows(
     columns: Columns, manifest: Manifest, taken: Mapping[SlotsKernel, int]
 ) -> Bool[np.ndarray, " rows"]:
-    """The rows of slots from `taken` on, of each table: products, activations, and transfers of these."""
+    """The rows of slots from `taken` on, of each table: products, activations, transfers, fetches."""
     made, weighs = np.flatnonzero(columns.op == Op.SLOTS), np.flatnonzero(columns.op == Op.WGLU)
     most: dict[int, int] = {}
     for row in made.tolist():
         kernel = manifest.kernels[int(columns.aux[row])]
         assert isinstance(kernel, SlotsKernel)
         most[int(columns.dst_tag[row] >> TAG_SHIFT)] = taken[kernel]
-    limit = np.array([most[one] for one in (columns.src2_tag[weighs] >> TAG_SHIFT).tolist()], np.int64)
-    idle = weighs[(columns.src2_tag[weighs] & _LINE) >= limit]
+
+    def beyond(tags: Int[np.ndarray, " some"]) -> Bool[np.ndarray, " some"]:
+        limit = np.array([most[one] for one in (tags >> TAG_SHIFT).tolist()], np.int64)
+        return (tags & _LINE) >= limit
+
+    idle = weighs[beyond(columns.src2_tag[weighs])]
+    fetched = np.flatnonzero(columns.op == Op.FETCHX)
     values = np.unique(np.concatenate([columns.src_tag[idle], columns.dst_tag[idle]]) >> TAG_SHIFT)
-    return np.isin(columns.dst_tag >> TAG_SHIFT, values) | np.isin(columns.src_tag >> TAG_SHIFT, values)
+    out = np.isin(columns.dst_tag >> TAG_SHIFT, values) | np.isin(columns.src_tag >> TAG_SHIFT, values)
+    out[fetched] = beyond(columns.src_tag[fetched])
+    return out
 
 
 def cycles_of(columns: Columns, manifest: Manifest, given: int, keep: Bool[np.ndarray, " rows"]) -> int:

@@ -29,7 +29,8 @@ class Plan:
     a chip's host lane. by_rows: whether rows of products in contract parts may be dealt over ranks; by_layer:
     whether blocks of a layer are scheduled as one; narrow: whether latent attention runs on fewer chips than
     experts do. All can take more room. resident: tokens of a context that SRAM keeps, the last of a longer
-    one; 0: all. slots: of a table of experts (`CompileOptions.most_slots`).
+    one; 0: all. slots: of a table of experts (`CompileOptions.most_slots`). cold: the share of
+    the routed experts of a table that lie in DDR5.
     """
 
     graph: Graph
@@ -50,6 +51,7 @@ class Plan:
     narrow: bool = True
     resident: int = 0
     slots: int | None = None
+    cold: float = 0.0
 
     @property
     def cp(self) -> int:
@@ -89,6 +91,7 @@ def lower(
         resident=plan.resident,
         by_rows=plan.by_rows,
         slots=plan.slots,
+        cold=plan.cold,
     )
     if block.wire:
         lower_take(low, block)

@@ -66,7 +66,8 @@ class Lowering:
     detours: whether large transfers may go round; detoured: whether one does.
     host_slot: cycles of a word on the host lane of a chip. resident: tokens of a context that SRAM keeps, the
     last of a longer one; 0: all. by_rows: whether rows of a product may be dealt.
-    slots: of a table of experts at most, 0: one for each expert.
+    slots: of a table of experts at most, 0: one for each expert. cold: the share of routed experts in DDR5;
+    lanes: of each rank the rows that fetch their tiles, and the products of these, in order.
     kv_owners: of each attention the rank of every KV head. turns: matmul chains so far by rank.
     passing: uids of values that begin to live where as large ones are done with.
     joints: values of several operands of one node, by its index (`compiler.lower.latent.joint`).
@@ -102,6 +103,8 @@ class Lowering:
     resident: int = 0
     by_rows: bool = True
     slots: int | None = None
+    cold: float = 0.0
+    lanes: dict[int, list[tuple[int, int]]] = field(default_factory=dict[int, list[tuple[int, int]]])
     kv_owners: list[np.ndarray] = field(default_factory=list[np.ndarray])
     passing: set[int] = field(default_factory=set[int])
     joints: dict[int, Lines] = field(default_factory=dict[int, Lines])

@@ -13,7 +13,7 @@ from compiler.place.context_parallel import choices
 from compiler.place.cost import CostModel
 from compiler.place.measure import shards_of
 from compiler.place.problem import Placement, Shards, chips_of
-from compiler.place.sizes import Companion, block_sizes
+from compiler.place.sizes import Companion, Sizes, block_sizes
 from compiler.place.stages import Room, Size, Stage, assign, groups_used, spread, turned
 from compiler.place.strategies import contiguous, random, round_robin
 from compiler.place.stripes import Beside, dealt, lend
@@ -88,11 +88,12 @@ def assign_blocks(
         found = registry.search(options.placement, shards, rack, cost, options.seed, registry.BUDGET)
         return as_placed(plan, found, options, rack)
     groups = GROUPS[options.placement](rack, tp, rack.chips // tp, options.seed)
+    seen: Sizes = {}
 
     def fitted(deal: Deal) -> Assignment:
         here = dealt(plan, deal)
         other = companion and replace(companion, plan=dealt(companion.plan, deal))
-        sizes, stages, lent = _stages(here, blocks, rack, groups, options, other)
+        sizes, stages, lent = _stages(here, blocks, rack, groups, options, other, seen)
         chips = tuple(_chips(groups, stage, size) for stage, size in zip(stages, sizes, strict=True))
         return Assignment(plan=here, groups=groups[: groups_used(stages, sizes)], chips=chips, beside=lent)
 
@@ -163,6 +164,7 @@ def _stages(
     groups: Groups,
     options: CompileOptions,
     companion: Companion | None,
+    seen: Sizes,
 ) -> tuple[list[Size], list[Stage], tuple[Beside, ...]]:
     """Sizes and stages of the blocks, and the chips beside them.
 
@@ -170,7 +172,7 @@ def _stages(
     """
 
     def sized(wider: int, exact: bool = False) -> tuple[list[Size], Room]:
-        return block_sizes(plan, blocks, rack, groups, options.layout, wider, companion, exact)
+        return block_sizes(plan, blocks, rack, groups, options.layout, wider, companion, exact, seen)
 
     def fitted(wider: int) -> tuple[int, list[Size], list[Stage], Room]:
         sizes, room = sized(wider)

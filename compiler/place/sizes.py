@@ -9,6 +9,7 @@ from compiler.errors import CapacityError
 from compiler.lower.block import Plan, lower
 from compiler.lower.blocks import ModelBlock, kv_heads, layer_of
 from compiler.lower.context import Group, Lowering
+from compiler.lower.layout import Deal
 from compiler.lower.rope_table import angle_words
 from compiler.lower.rows import Kernels
 from compiler.place.stages import Room, Size
@@ -16,6 +17,9 @@ from compiler.place.stripes import Beside, alone, missing, neighbours, ranked, u
 from compiler.route.route import Router
 from compiler.schedule.template import residual_lines, template
 from fabric.rack import Rack
+
+Sizes = dict[tuple[str, int, Deal | None], Size]
+"""By kind of block, groups that it runs on, and how contexts are dealt where it has any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,13 +46,16 @@ def block_sizes(
     wider: int,
     companion: Companion | None = None,
     exact: bool = False,
+    seen: Sizes | None = None,
 ) -> tuple[list[Size], Room]:
     """What each block takes of SRAM and on how many neighbouring groups; and the room there is.
 
     wider: the first and the last block (embedding and head) take at least so many groups. Hops take one.
     companion: blocks whose transients must have room there as well. exact: transients are found by scheduling
-    each block, not estimated from above.
+    each block, not estimated from above. seen: what blocks of a kind take on so many groups, estimated, by
+    other calls for the same groups and a plan that differs in its deal at most.
     """
+    seen = {} if seen is None else seen
     tp = len(groups[0])
     capacity = rack.chip.sram_words - angle_words(plan.graph)
     known: dict[str, Size] = {}
@@ -59,7 +66,10 @@ def block_sizes(
             after = sum(groups[span : 2 * span], ())
             ranks = ranks_of(plan, block, rack, chips)
             chips, after = chips[:ranks], after[:ranks]
-            size = _size(plan, block, rack, chips, after, layout, span)
+            key = block.kind, span, plan.deal if kv_heads(plan.demands, block) else None
+            if key not in seen:
+                seen[key] = _size(plan, block, rack, chips, after, layout, span)
+            size = seen[key]
             if ranks < span * tp:
                 size = replace(size, words=np.pad(size.words, (0, span * tp - ranks)), ranks=ranks)
             if exact and not block.wire:

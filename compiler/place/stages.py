@@ -177,15 +177,19 @@ def _first_fit(sizes: Sequence[Size], room: Room, turns: int) -> list[Stage]:
         used[group, rank] += words
     stages: list[Stage] = []
     last = 0
+    added: dict[tuple[int, int], np.ndarray] = {}  # by array of words, which blocks of a kind share
     for size in sizes:
+        if (key := (id(size.words), size.step)) not in added:
+            added[key] = _turns(size, size.span * room.tp, turns)
         at = max(0, last - size.span + 1)
         while True:
-            here = used[at : at + size.span].reshape(-1)
-            turn = _turn(size, here, turns)
-            if _loaded(size, here, turn).max() <= room.words:
+            loaded = used[at : at + size.span].reshape(-1) + added[key]
+            fullest = loaded.max(axis=1)
+            turn = int(fullest.argmin())
+            if fullest[turn] <= room.words:
                 break
             at += 1
-        used[at : at + size.span] = _loaded(size, here, turn).reshape(size.span, room.tp)
+        used[at : at + size.span] = loaded[turn].reshape(size.span, room.tp)
         stages.append(Stage(group=at, turn=turn))
         last = at
     return stages
@@ -239,16 +243,12 @@ def turned(ranks: int, turn: int, step: int) -> np.ndarray:
     return (rank // step + turn // step) % (ranks // step) * step + (rank + turn) % step
 
 
-def _loaded(size: Size, used: np.ndarray, turn: int) -> np.ndarray:
-    """Words on each chip when a turned block is added."""
-    out = used.copy()
-    out[turned(len(used), turn, size.step)] += size.words
+def _turns(size: Size, ranks: int, turns: int) -> np.ndarray:
+    """Words that a block adds to each chip when it is turned by 0, 1, ...: [turns, ranks]."""
+    out = np.zeros((turns, ranks), np.int64)
+    for turn in range(turns):
+        out[turn, turned(ranks, turn, size.step)] = size.words
     return out
-
-
-def _turn(size: Size, used: np.ndarray, turns: int) -> int:
-    """How far, less than `turns`, to turn a block so that the fullest chip is emptiest."""
-    return min(range(turns), key=lambda turn: (int(_loaded(size, used, turn).max()), turn))
 
 
 def _balanced(sizes: Sequence[Size], pp: int) -> list[int]:

@@ -5,6 +5,7 @@ from jaxtyping import Int
 
 from compiler.program.instructions import (
     attention,
+    cold,
     experts,
     fetched,
     host,
@@ -43,7 +44,7 @@ def register(record: Instruction) -> Instruction:
     return record
 
 
-for _family in (transfer, norms, vector, attention, fetched, matmul, host, recurrent, experts):
+for _family in (transfer, norms, vector, attention, fetched, matmul, host, recurrent, experts, cold):
     for _record in _family.INSTRUCTIONS:
         register(_record)
 

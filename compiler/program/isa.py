@@ -40,9 +40,11 @@ UNIT_CLASSES = 6
 MOST_LINES = 1 << 21  # of one row
 
 # Kinds of preloaded values, see `Loads`.
-TILE, SCALE, GAIN, TABLE, ANGLES, SHIFTED, FACTOR, STACK, TILE16, PAIRS = range(10)
-LOAD_NAMES = ("TILE", "SCALE", "GAIN", "TABLE", "ANGLES", "SHIFTED", "FACTOR", "STACK", "TILE16", "PAIRS")
-STACKS = (STACK, PAIRS)  # the kinds that hold tiles of several experts
+TILE, SCALE, GAIN, TABLE, ANGLES, SHIFTED, FACTOR, STACK, TILE16, PAIRS, COLD = range(11)
+LOAD_NAMES = (
+    "TILE", "SCALE", "GAIN", "TABLE", "ANGLES", "SHIFTED", "FACTOR", "STACK", "TILE16", "PAIRS", "COLD"
+)  # fmt: skip
+STACKS = (STACK, PAIRS, COLD)  # the kinds that stand for tiles of several experts
 
 
 class Holds(IntEnum):
@@ -66,6 +68,7 @@ class Holds(IntEnum):
     STEPPED = 16  # a line of channels, its time steps, its D, and its decays
     DECAYED = 17  # a line of channels, what is left of their states, and their betas
     FETCHED = 19  # K and V of tokens of a block, as their KV words have them
+    COLD = 20  # a tile of one expert that DDR5 keeps
 
 
 class Op(IntEnum):
@@ -117,6 +120,9 @@ class Op(IntEnum):
     FETCH = 35  # dst K and V of block n of those that DDR5 keeps of the region at src2 (kv) <- the lane
     QKF = 36  # QK with K of a fetched block src2, which is block n of those that DDR5 keeps of its region
     PVF = 37  # PV with V of a fetched block src2, as QKF
+    FETCHX = 38  # dst the tile of the expert that the slot line src names, one of those whose places in DDR5
+    #              are at src3 (weights) <- the lane
+    XMF = 39  # XMM with a fetched tile src2, which is one of those whose places are at src3 (weights)
     XMM = 40  # MM with one expert's tile of the stack src3 (weights): the one that the slot line src2 names
     MM16 = 41  # dst n f32 lines <- all fp16 lines at src x fp16 weights src2 (weights)
     RANK = 42  # dst 2n lines (logit, chosen) of experts <- sums at src, stat src2, scales src3 (weights)
@@ -141,7 +147,8 @@ class Op(IntEnum):
     VMUL = 57  # dst n f32 lines <- n f32 lines src times n words of factors src2 (weights), lane by lane
 
 
-PRODUCTS = (Op.MM, Op.XMM)  # what adds into an accumulator
+OF_EXPERTS = (Op.XMM, Op.XMF)
+PRODUCTS = (Op.MM, *OF_EXPERTS)  # what adds into an accumulator
 
 COLUMNS = ("op", "chip", "unit", "t0", "t1", "dst", "src", "src2", "src3", "aux", "n", "peer", "lane")
 TAGS = ("dst_tag", "src_tag", "src2_tag", "src3_tag")

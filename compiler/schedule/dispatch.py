@@ -6,10 +6,26 @@ Source: facts scheduling.md section 3.
 """
 
 import heapq
+from typing import TypeVar
 
 import numpy as np
 
 from compiler.schedule.ports import PortLoad
+
+_T = TypeVar("_T")
+
+
+class _ByCycle(dict[int, list[_T]]):
+    """What happens by cycle; a cycle that nothing happened in yet is put among those to come."""
+
+    def __init__(self, cycles: list[int]) -> None:
+        super().__init__()
+        self._cycles = cycles
+
+    def __missing__(self, cycle: int) -> list[_T]:
+        heapq.heappush(self._cycles, cycle)
+        made = self[cycle] = []
+        return made
 
 
 def dispatch(
@@ -33,15 +49,14 @@ def dispatch(
     successor = edges[:, 1].tolist()
     ready: dict[int, list[int]] = {name: [] for name in free}
     start, place = [-1] * size, [0] * size
-    done: dict[int, list[int]] = {}  # rows; ~row: all that it waits for, and its delay is over
-    released: dict[int, list[tuple[int, int]]] = {}
+    cycles: list[int] = []  # those to come, a heap
+    done = _ByCycle[int](cycles)  # rows; ~row: all that it waits for, and its delay is over
+    released = _ByCycle[tuple[int, int]](cycles)
     for row in range(size):
         if not waiting[row]:
-            done.setdefault(delay[row] if delay else 0, []).append(~row)
-    times = list(done)
-    heapq.heapify(times)
-    while times:
-        now = heapq.heappop(times)
+            done[delay[row] if delay else 0].append(~row)
+    while cycles:
+        now = heapq.heappop(cycles)
         dirty: list[int] = []
         for name, mask in released.pop(now, ()):
             free[name] |= mask
@@ -55,14 +70,8 @@ def dispatch(
                 waiting[after] -= 1
                 if waiting[after]:
                     continue
-                if not delay or not delay[after]:
-                    finished.append(~after)
-                    continue
-                if (due := now + delay[after]) not in done:
-                    if due not in released:
-                        heapq.heappush(times, due)
-                    done[due] = []
-                done[due].append(~after)
+                late = delay[after] if delay else 0
+                (done[now + late] if late else finished).append(~after)
         for name in dirty if load is None else ready:
             queue = ready[name]
             while queue:
@@ -77,16 +86,7 @@ def dispatch(
                 mask = ((1 << lanes) - 1) << first
                 free[name] ^= mask
                 start[row], place[row] = now, first
-                end, commit = now + hold[row], now + latency[row]
-                if end not in released:
-                    if end not in done:
-                        heapq.heappush(times, end)
-                    released[end] = []
-                released[end].append((name, mask))
-                if commit not in done:
-                    if commit not in released:
-                        heapq.heappush(times, commit)
-                    done[commit] = []
-                done[commit].append(row)
+                released[now + hold[row]].append((name, mask))
+                done[now + latency[row]].append(row)
     assert min(start, default=0) >= 0, "a cycle among the rows of a block"
     return np.array(start, np.int64), np.array(place, np.int64)

@@ -132,6 +132,7 @@ class _Made(NamedTuple):
 
 def _scheduled(low: Lowering, result: Lines, better: bool) -> _Made:
     rows = rename(low.rows.build(), result.uid, low.uids)
+    better = better and not low.lanes  # where tiles come over lanes, these decide and no order of rows
     times = schedule(rows, low.kernels, low.router, low.chip, low.batch, better=better)
     return _Made(low, result, rows, times)
 

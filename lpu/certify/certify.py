@@ -77,23 +77,10 @@ def certify(
     settled, clipped = program.manifest.options, machine.clips.found(len(base.prompts))
     dropped = machine.overflow.found()
     ways = _Ways(model, rack, program, base, how.corrupt, stream, progress)
-    found = [
-        ways.take(REFERENCE, lambda other: reference_decode(other, stream=streamed)),
-        ways.take(
-            TWICE,
-            lambda other: restart(
-                machine if other is model else machine_of(program, other, stream, progress)
-            ),
-        ),
-    ]
+    found = ways.of_itself(machine, how.chunks)
     del machine
-    if how.chunks is not None and not streamed:
-        found.append(ways.take_chunks(program, how.chunks))
     if rack is not None:
-        if how.prefill is not None and not streamed:
-            found.append(ways.take_prefill(how.prefill, settled))
-        for name, other in variants(settled, rack.chips):
-            found.append(ways.take_variant(name, other))
+        found += ways.of_others(settled, None if streamed else how.prefill)
         for child in children(model.file, rack_name, options, prompts, count, how.pythons, stream):
             found.append(ways.take_child(child))
     return Certificate(
@@ -174,6 +161,29 @@ class _Ways:
         """What variants are compiled for; a saved program has none."""
         assert self.machine is not None
         return self.machine
+
+    def of_itself(self, machine: Machine | StreamedMachine, chunks: Program | None) -> list[BitsCompared]:
+        """The reference and a second run; chunks: a prefill program that is compiled already."""
+        streamed = isinstance(machine, StreamedMachine)
+
+        def again(model: OpenModel) -> Decode:
+            same = model is self.model
+            return restart(machine if same else machine_of(self.program, model, self.stream, self.progress))
+
+        found = [
+            self.take(REFERENCE, lambda model: reference_decode(model, stream=streamed)),
+            self.take(TWICE, again),
+        ]
+        if chunks is not None and not streamed:
+            found.append(self.take_chunks(self.program, chunks))
+        return found
+
+    def of_others(self, settled: CompileOptions, prefill: int | None) -> list[BitsCompared]:
+        """Programs compiled for it: in chunks of `prefill` tokens, every other layout and placement."""
+        found = [] if prefill is None else [self.take_prefill(prefill, settled)]
+        for name, options in variants(settled, self.rack.chips):
+            found.append(self.take_variant(name, options))
+        return found
 
     def take(
         self,

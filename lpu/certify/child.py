@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from compiler.options import CompileOptions
+from compiler.options import AUTO, CompileOptions
 from lpu.inputs.document import FileError
 from lpu.inputs.files import ModelFile
 
@@ -105,14 +105,22 @@ def _command(
     file: ModelFile, rack: str, options: CompileOptions, prompts: Sequence[Sequence[int]], count: int
 ) -> tuple[str, ...]:
     """`lpu run` of the same model, with all options on the command line."""
-    words = [sys.executable, "-P", "-m", "lpu", "run", file.model, "--json", "--no-check"]
+    words = [sys.executable, "-P", "-m", "lpu", "run", file.model, "--json", "--no-check", "--ignore-eos"]
     words += ["--rack", rack, "--kv", file.kv, "--batch", str(file.batch)]
     words += [] if file.weights is None else ["--weights", file.weights]
     words += ["--context", ",".join(map(str, file.context)), "--tokens", str(count)]
     words += ["--prompt-ids", ";".join(",".join(map(str, prompt)) for prompt in prompts)]
     words += ["--layout", options.layout, "--placement", options.placement, "--seed", str(options.seed)]
     words += ["--experts", options.experts]
-    for name, value in (("--tp", options.tp), ("--pp", options.pp), ("--cp", options.cp)):
+    kept = "auto" if options.spill == AUTO else options.spill
+    for name, value in (
+        ("--tp", options.tp),
+        ("--pp", options.pp),
+        ("--cp", options.cp),
+        ("--spill", kept),
+        ("--step-limit", options.step_limit),
+        ("--cold", options.cold),
+    ):
         words += [] if value is None else [name, str(value)]
     return tuple(words)
 

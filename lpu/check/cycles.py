@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from compiler.program.instructions.attention import AttentionKernel, LatentAttentionKernel
+from compiler.program.instructions.cold import ColdTileKernel
 from compiler.program.instructions.experts import HalfKernel, RankKernel, SlotsKernel, WeightedGluKernel
 from compiler.program.instructions.host import (
     GiveKernel,
@@ -164,6 +165,10 @@ def _fetch(n: Counts, k: AttentionKernel, words: Counts, m: Stated) -> Taken:
     return Taken(m.rows * k.chunk * k.kv_words * k.host_slot, 0, words)
 
 
+def _fetch_tile(n: Counts, k: ColdTileKernel, words: Counts, m: Stated) -> Taken:
+    return Taken(_LINE * k.wide * k.host_slot, 0, words)
+
+
 def _load(n: Counts, k: LoadKernel, words: Counts, m: Stated) -> Taken:
     return Taken(n * k.host_slot, 0, n)
 
@@ -237,6 +242,7 @@ for _op, _rule in {
     Op.ARGMAX: Vector(_lines, 1, reduces=True),
     Op.ARGRED: Vector(_lines, 1, reduces=True),
     Op.XMM: _product,
+    Op.XMF: _product,
     Op.MM16: _half_product,
     Op.RANK: _rank,
     Op.SHARE: Vector(lambda n, k: _LINE * (n + k.gated), 6, reduces=True),
@@ -255,6 +261,7 @@ for _op, _rule in {
     Op.KVOUT: _move,
     Op.LOAD: _load,
     Op.FETCH: _fetch,
+    Op.FETCHX: _fetch_tile,
     Op.QKF: _score,
     Op.PVF: _weigh,
 }.items():

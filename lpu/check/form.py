@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int
 
 from compiler.program.instruction_set import INSTRUCTIONS
 from compiler.program.instructions.attention import AttentionKernel, KVKernel
+from compiler.program.instructions.cold import ColdTileKernel
 from compiler.program.instructions.experts import ExpertTileKernel
 from compiler.program.instructions.host import HandoverKernel, StateMoveKernel
 from compiler.program.instructions.matmul import MatmulKernel
@@ -18,6 +19,7 @@ from compiler.program.isa import (
     F16_LANES,
     OPCODES,
     TILE_ROWS,
+    Columns,
     Instruction,
     Kernel,
     by_opcode,
@@ -25,6 +27,7 @@ from compiler.program.isa import (
 )
 from lpu.check.cycles import CYCLES
 from lpu.check.findings import Findings
+from lpu.check.follow.cold import wrong_copy
 from lpu.check.follow.experts import wrong_slots
 from lpu.check.follow.states import wrong_state
 from lpu.check.rows import CYCLE, Alike, alike
@@ -61,7 +64,7 @@ def form(findings: Findings, stated: Stated) -> None:
     _index(findings, "kernel", "kernels", c.aux, known & ~transfer, len(stated.kernels))
     if sum(findings.counts) == 0:
         for group in alike(c, stated.kernels):
-            if wrong := _wrong(group, stated):
+            if wrong := _wrong(group, stated, c):
                 findings.add(0, group.rows, wrong)
 
 
@@ -82,7 +85,7 @@ def _index(
     findings.add(0, bad, lambda i: f"{name} {values[bad[i]]}, {among} are 0 .. {count - 1}")
 
 
-def _wrong(group: Alike, stated: Stated) -> str:
+def _wrong(group: Alike, stated: Stated, c: Columns) -> str:
     """What is wrong with a kernel for an opcode, or nothing."""
     kernel, record = group.kernel, group.instruction.kernel
     if type(kernel) not in (record, *group.instruction.forms):
@@ -100,6 +103,8 @@ def _wrong(group: Alike, stated: Stated) -> str:
         return f"its kernel has {kernel.cached} cached sequences, the program {stated.sequences}"
     if isinstance(kernel, KVKernel) and kernel.kv_words != kernel.token_words:
         return f"its kernel has kv_words {kernel.kv_words}, {kernel.kv} heads take another number"
+    if isinstance(kernel, ColdTileKernel) and (wrong := wrong_copy(kernel, stated.rows, c.n[group.rows])):
+        return wrong
     if isinstance(kernel, MatmulKernel | ExpertTileKernel) and kernel.k_lines * F16_LANES > TILE_ROWS:
         return f"its kernel has k_lines {kernel.k_lines}, a plane takes {TILE_ROWS // F16_LANES}"
     return wrong_slots(kernel, stated.rows)

@@ -83,13 +83,14 @@ def _copies(findings: Findings) -> MadeRows:
 def _alike(findings: Findings, made: MadeRows) -> None:
     """Rows of one opcode that make parts of one value take parts of the same values, in their order.
 
-    All but those that make nodes of attention, which are followed block by block (`contexts`).
+    All but those that make nodes of attention, which are followed block by block (`contexts`), and those that
+    fetch tiles of experts (`cold`).
     """
     c = findings.columns
     tiles = np.flatnonzero((c.op == Op.MM) & (c.dst_tag >= 0))
     tiles = tiles[np.argsort(c.dst_tag[tiles], kind="stable")]
     vectors = made.row[by_small(c.op[made.row], OPCODES)]  # by opcode and tag
-    rows = np.concatenate([vectors[~np.isin(c.op[vectors], (Op.PV, Op.PVF, Op.NODE))], tiles])
+    rows = np.concatenate([vectors[~np.isin(c.op[vectors], (Op.PV, Op.PVF, Op.NODE, Op.FETCHX))], tiles])
     op, value = c.op[rows].astype(np.int16), c.dst_tag[rows] >> TAG_SHIFT
     joined = (op[1:] == op[:-1]) & (value[1:] == value[:-1])
     before, after = rows[:-1][joined], rows[1:][joined]

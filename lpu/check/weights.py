@@ -34,7 +34,7 @@ from lpu.check.rows import CYCLE, TIME_BITS, by_small
 from lpu.check.stated import Stated
 
 _WORDS = np.array(
-    [80, 1, 1, 0, 0, 1, 1, 0, 160, 0]
+    [80, 1, 1, 0, 0, 1, 1, 0, 160, 0, 0]
 )  # per preloaded value, by kind; tables and stacks have any number
 
 
@@ -221,6 +221,8 @@ def _position(
     mine = is_beside(findings.columns.op[a.row])
     if mine.any():
         beside(findings, a.take(mine), loads, first[mine])
+    mine |= findings.columns.op[a.row] == Op.FETCHX  # products name what it fetches
+    if mine.any():
         a, first, last = a.take(~mine), first[~mine], last[~mine]
     c, line = findings.columns, (1 << TAG_SHIFT) - 1
     a, first, last = _halves(stated, c, a, first, last)

@@ -8,7 +8,8 @@ from lpu.cli.verb import Only
 
 DEFAULT_RACK = "lpx"
 OneStep = Annotated[
-    CompileOptions, Only(("tp", "pp", "cp", "layout", "placement", "seed", "experts", "spill", "step_limit"))
+    CompileOptions,
+    Only(("tp", "pp", "cp", "layout", "placement", "seed", "experts", "spill", "step_limit", "cold")),
 ]
 """What can be chosen of a program that runs one step at a time."""
 

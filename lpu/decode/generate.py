@@ -6,7 +6,7 @@ With a prefill step, prompts of at least one chunk go through that step first.
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float32, Int32
@@ -134,69 +134,105 @@ def generate(
     """
     if isinstance(decode, WholeStep):
         return _encoded(decode, prompts, batch, progress, stage)
-    fed = [list(prompt) for prompt in prompts]
-    new: list[list[int]] = [[] for _ in prompts]
-    logits: list[list[Float32[np.ndarray, " vocab"]]] = [[] for _ in prompts]
-    ahead = [0 for _ in prompts]
-    positions: list[int] = []
-    seconds: list[float] = []
-    chunks: list[int] = []
-    chunk_seconds: list[float] = []
-    over = [False for _ in prompts]
-
-    def choose(i: int, row: Float32[np.ndarray, " vocab"], likely: int, place: int) -> None:
-        new[i].append(how.pick(row, likely, place))
-        how.told(i, new[i])
-        over[i] = len(new[i]) == count or how.ended(i, new[i])
-        if not over[i]:
-            fed[i].append(new[i][-1])
-
-    for i, prompt in enumerate(prompts):
-        if prefill is None or len(prompt) < prefill.size:
-            continue
-        begins = chunk_starts(len(prompt), prefill.size, overlaps=prefill.overlaps)
-        for k, first in enumerate(begins):
-            if progress:
-                progress(f"{stage}: prompt {i}", k, len(begins))
-            where = np.arange(first, first + prefill.size, dtype=np.int32)
-            start = time.perf_counter()
-            out, chosen = prefill.take(np.array(prompt, np.int32)[where], where, i)
-            chunk_seconds.append(time.perf_counter() - start)
-            chunks.append(int(where[-1]))
-            logits[i] += list(np.array(out[len(logits[i]) - first :], np.float32))
-            if where[-1] == len(prompt) - 1:
-                choose(i, logits[i][-1], int(chosen[-1]), len(prompt))
-        ahead[i] = begins[-1] + prefill.size
-    total = max(len(prompt) + count - 1 - done for prompt, done in zip(prompts, ahead, strict=True))
+    grown = _Grown.of(prompts, count, how)
+    if prefill is not None:
+        for i, prompt in enumerate(prompts):
+            if len(prompt) >= prefill.size:
+                _chunked(grown, prefill, prompt, i, progress, stage)
+    total = max(len(one) + count - 1 - done for one, done in zip(prompts, grown.ahead, strict=True))
     for step in range(total):
-        if all(over):
+        if all(grown.over):
             break
         if progress:
             progress(stage, step, total)
-        at = np.zeros(batch, np.int32)
-        tokens = np.zeros(batch, np.int32)
-        for i, sequence in enumerate(fed):
-            at[i] = min(ahead[i] + step, len(sequence) - 1)
-            tokens[i] = sequence[at[i]]
+        tokens, at = grown.fed_at(step, batch)
         start = time.perf_counter()
         out, chosen = decode(tokens, at)
-        seconds.append(time.perf_counter() - start)
-        positions.append(int(at.max()))
+        grown.seconds.append(time.perf_counter() - start)
+        grown.positions.append(int(at.max()))
         for i, prompt in enumerate(prompts):
-            if over[i]:
+            if grown.over[i]:
                 continue
-            logits[i].append(np.array(out[i], np.float32))
+            grown.logits[i].append(np.array(out[i], np.float32))
             if at[i] >= len(prompt) - 1:
-                choose(i, logits[i][-1], int(chosen[i]), int(at[i]) + 1)
-    return Generation(
-        prompts=tuple(map(tuple, prompts)),
-        tokens=tuple(map(tuple, new)),
-        logits=tuple(map(np.stack, logits)),
-        positions=tuple(positions),
-        seconds=tuple(seconds),
-        chunks=tuple(chunks),
-        chunk_seconds=tuple(chunk_seconds),
-    )
+                grown.choose(i, int(chosen[i]), int(at[i]) + 1)
+    return grown.ended(prompts)
+
+
+@dataclass(slots=True)
+class _Grown:
+    """Sequences as they grow to `count` new tokens each.
+
+    fed: tokens that each is made of so far, but for the last one when it is over. ahead: steps that each had
+    before the first of all. The rest as in `Generation`.
+    """
+
+    count: int
+    how: Choice
+    fed: list[list[int]]
+    new: list[list[int]]
+    logits: list[list[Float32[np.ndarray, " vocab"]]]
+    ahead: list[int]
+    over: list[bool]
+    positions: list[int] = field(default_factory=list[int])
+    seconds: list[float] = field(default_factory=list[float])
+    chunks: list[int] = field(default_factory=list[int])
+    chunk_seconds: list[float] = field(default_factory=list[float])
+
+    @classmethod
+    def of(cls, prompts: Sequence[Sequence[int]], count: int, how: Choice) -> "_Grown":
+        each = range(len(prompts))
+        fed = [list(prompt) for prompt in prompts]
+        return cls(
+            count, how, fed, [[] for _ in each], [[] for _ in each], [0 for _ in each], [False for _ in each]
+        )
+
+    def choose(self, i: int, likely: int, place: int) -> None:
+        """The next token of a sequence, by its last logits; place: the position that it gets."""
+        new = self.new[i]
+        new.append(self.how.pick(self.logits[i][-1], likely, place))
+        self.how.told(i, new)
+        self.over[i] = len(new) == self.count or self.how.ended(i, new)
+        if not self.over[i]:
+            self.fed[i].append(new[-1])
+
+    def fed_at(self, step: int, batch: int) -> tuple[BatchIds, BatchIds]:
+        """(tokens, positions) of a step of all sequences; rows without one take token 0 at position 0."""
+        at, tokens = np.zeros(batch, np.int32), np.zeros(batch, np.int32)
+        for i, sequence in enumerate(self.fed):
+            at[i] = min(self.ahead[i] + step, len(sequence) - 1)
+            tokens[i] = sequence[at[i]]
+        return tokens, at
+
+    def ended(self, prompts: Sequence[Sequence[int]]) -> Generation:
+        return Generation(
+            prompts=tuple(map(tuple, prompts)),
+            tokens=tuple(map(tuple, self.new)),
+            logits=tuple(map(np.stack, self.logits)),
+            positions=tuple(self.positions),
+            seconds=tuple(self.seconds),
+            chunks=tuple(self.chunks),
+            chunk_seconds=tuple(self.chunk_seconds),
+        )
+
+
+def _chunked(
+    grown: _Grown, prefill: Prefill, prompt: Sequence[int], i: int, progress: Progress | None, stage: str
+) -> None:
+    """Chunks of one prompt, the first ones from its start."""
+    begins = chunk_starts(len(prompt), prefill.size, overlaps=prefill.overlaps)
+    for k, first in enumerate(begins):
+        if progress:
+            progress(f"{stage}: prompt {i}", k, len(begins))
+        where = np.arange(first, first + prefill.size, dtype=np.int32)
+        start = time.perf_counter()
+        out, chosen = prefill.take(np.array(prompt, np.int32)[where], where, i)
+        grown.chunk_seconds.append(time.perf_counter() - start)
+        grown.chunks.append(int(where[-1]))
+        grown.logits[i] += list(np.array(out[len(grown.logits[i]) - first :], np.float32))
+        if where[-1] == len(prompt) - 1:
+            grown.choose(i, int(chosen[-1]), len(prompt))
+    grown.ahead[i] = begins[-1] + prefill.size
 
 
 def _encoded(

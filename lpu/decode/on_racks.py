@@ -15,6 +15,7 @@ from jaxtyping import Float32, Int
 
 from compiler.program.manifest import Manifest
 from compiler.program.program import Program
+from compiler.program.prompt import prompt_cycles
 from lpu.compiled import Compiled
 from lpu.decode.decoders import Tensors, restart
 from lpu.decode.drafted import Drafted, RoundCycles
@@ -26,7 +27,6 @@ from lpu.folder import Progress, quiet
 from lpu.inputs.document import FileError
 from lpu.inputs.model import OpenModel
 from lpu.inputs.prompts import Prompt, prompt_ids
-from lpu.report.prompt import prompt_cycles
 from lpu.run.kv import KV
 from lpu.run.machine import Machine, prepare
 from lpu.run.step_inputs import bucket_of

@@ -5,9 +5,9 @@ from itertools import pairwise
 
 from compiler.moves.early import rest_cycles
 from compiler.program.program import Program
+from compiler.program.prompt import prompt_cycles
 from lpu.decode.choose import Finish
 from lpu.decode.generate import Generation
-from lpu.report.prompt import prompt_cycles
 from lpu.report.words import kind
 from lpu.run.clips import Clipped, in_words
 from lpu.run.overflow import Dropped

@@ -204,7 +204,7 @@ def with_number(rack: Rack, number: str, value: float) -> Rack:
     """The rack with one number of `_stated` changed and all others kept; ValueError if it cannot be so.
 
     The number keeps its source: marked as stated by somebody, the compiler would leave units idle where that
-    is shorter (`compiler/planes.py`), and the result would not be that number's alone.
+    is shorter (`compiler/choose/planes.py`), and the result would not be that number's alone.
     """
     spec, chip = rack.spec, rack.chip
     level, _, what = number.rpartition(".")

@@ -15,7 +15,7 @@ from compiler.program.manifest import Manifest
 from compiler.program.packed import by_kind
 from compiler.timing import RULES, Vector, moved_words
 
-HOST = (Op.TAKE, Op.GIVE, Op.KVIN, Op.KVOUT, Op.LOAD, Op.FETCH)
+HOST = (Op.TAKE, Op.GIVE, Op.KVIN, Op.KVOUT, Op.LOAD, Op.FETCH, Op.FETCHX)
 Counts = Int64[np.ndarray, " rows"]
 
 

@@ -53,8 +53,8 @@ def colour(index: int) -> str:
 
 
 def axis(title: str, **more: Any) -> dict[str, Any]:
-    """An axis with a title."""
-    return {"title": {"text": title}, "automargin": True, **more}
+    """An axis with a title that keeps clear of the numbers and of the frame."""
+    return {"title": {"text": title, "standoff": 10}, "automargin": True, **more}
 
 
 def drawn(figure: Drawing) -> Any:

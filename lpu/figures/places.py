@@ -51,7 +51,7 @@ def _grid(count: int, wide: float) -> list[Point]:
 
 
 def _circle(count: int) -> list[Point]:
-    radius = count / (2 * pi) * 1.25 if count > 2 else 0.5
+    radius = 1 / (sqrt(2) * sin(pi / count)) if count > 2 else 0.5  # a cell apart, aslant too
     angles = (pi / 2 - 2 * pi * i / count for i in range(count))
     return [(radius * cos(angle), radius * sin(angle)) for angle in angles]
 

@@ -15,7 +15,11 @@ from lpu.report.words import percent, size
 from lpu.screen import plain
 
 BINS = 4  # widths of used links, by load
+WIDE, LEGEND_HIGH = 1100, 90  # pixels of the drawing across, and of what is above it
+MOST_HIGH, LEAST_HIGH = 700, 300
 SHOWN = 20  # links in the table
+FEW = 16  # chips of a rack of which cables without traffic are drawn from the start
+WHOLE = 10  # stages of which each has its number
 
 
 def rack_figure(program: Program, context: int, use: MachineUse | None = None) -> Drawing:
@@ -37,13 +41,19 @@ def rack_figure(program: Program, context: int, use: MachineUse | None = None) -
             "xaxis": {"visible": False},
             "yaxis": {"visible": False, "scaleanchor": "x"},
             "hovermode": "closest",
-            "height": 620,
+            "height": _height(at),
             "legend": LEGEND,
             "margin": {"l": 10, "r": 10, "t": 40, "b": 10},
         },
         headers=("link", "lane slots reserved", "of those there are", "moved"),
         table=tuple(_busiest(manifest, use)),
     )
+
+
+def _height(at: Sequence[Point]) -> int:
+    """Pixels: as high as the rack is for its width, so that nothing stays empty."""
+    wide, high = (max(axis) - min(axis) + 2 for axis in zip(*at, strict=True))
+    return round(min(max(LEGEND_HIGH + WIDE * high / wide, LEAST_HIGH), MOST_HIGH))
 
 
 def _metrics(manifest: Manifest, use: MachineUse, cycles: int) -> dict[str, list[float]]:
@@ -91,7 +101,9 @@ def _chips(
                 "size": side,
                 "color": [round(values[chip], 4) for chip in used],
                 "colorscale": SCALE,
-                "colorbar": {"title": {"text": name}, "thickness": 12},
+                "cmin": 0,
+                "cmax": max((values[chip] for chip in used), default=0) or 1,
+                "colorbar": _bar(name, values),
                 "line": {"width": 0.5, "color": "#555"},
             },
         }
@@ -109,6 +121,12 @@ def _chips(
         },
         *([_lost(lost, manifest, at, side)] if manifest.broken else []),
     ]
+
+
+def _bar(name: str, values: Sequence[float]) -> dict[str, Any]:
+    """What colours mean; stages are whole numbers."""
+    whole = {"tickformat": "d"} | ({"dtick": 1} if max(values) <= WHOLE else {}) if name == "stage" else {}
+    return {"title": {"text": name, "side": "right"}, "thickness": 12, **whole}
 
 
 def _lost(lost: list[int], manifest: Manifest, at: Sequence[Point], side: int) -> dict[str, Any]:
@@ -138,6 +156,7 @@ def _links(manifest: Manifest, use: MachineUse, at: Sequence[Point]) -> list[dic
     classes: list[list[tuple[int, int]]] = [[] for _ in range(BINS + 1)]
     for key, load in ends.items():
         classes[0 if load == 0 else min(BINS, 1 + int(BINS * load / most))].append(key)
+    thin = 1.0 if manifest.chips <= 64 else 0.5 if manifest.chips <= 300 else 0.3  # else a tray is one blot
     out: list[dict[str, Any]] = []
     for index, cables in enumerate(classes):
         if not cables:
@@ -150,12 +169,12 @@ def _links(manifest: Manifest, use: MachineUse, at: Sequence[Point]) -> list[dic
                 "type": "scatter",
                 "mode": "lines",
                 "name": name,
-                "visible": True if index else "legendonly",
+                "visible": True if index or manifest.chips <= FEW else "legendonly",
                 "hoverinfo": "skip",
                 "x": [c for a, b in cables for c in (round(at[a][0], 3), round(at[b][0], 3), None)],
                 "y": [c for a, b in cables for c in (round(at[a][1], 3), round(at[b][1], 3), None)],
                 "line": {
-                    "width": 0.6 + 1.4 * index,
+                    "width": (0.6 + 1.4 * index) * thin,
                     "color": "#999999" if not index else PALETTE[(0, 5, 1, 3)[index - 1]],
                 },
             }

@@ -53,7 +53,7 @@ def schedule_figure(program: Program, context: int) -> Drawing:
             "barmode": "overlay",
             "bargap": 0.25,
             "xaxis": axis("cycle"),
-            "yaxis": axis("chips", autorange="reversed", type="category", categoryarray=lines),
+            "yaxis": axis("chips", range=[len(lines) - 0.4, -0.6], type="category", categoryarray=lines),
             "hovermode": "closest",
             "height": 140 + 18 * max(len(lines), 4),
             "legend": LEGEND,

@@ -7,6 +7,7 @@ from lpu.figures.drawing import LEGEND, Drawing, axis, colour
 from lpu.figures.schedule import line_of
 
 MOST = 8  # waves that are drawn
+THICK, HIGH = 5, 1200  # pixels of a wave on its line, and of all lines if there are many
 
 
 def waves_figure(program: Program, context: int) -> Drawing | None:
@@ -42,11 +43,12 @@ def waves_figure(program: Program, context: int) -> Drawing | None:
         ),
         data=data,
         layout={
-            "barmode": "overlay",
-            "bargap": 0.2,
+            "barmode": "group",
+            "bargap": 0.15,
+            "bargroupgap": 0.0,
             "xaxis": axis("cycle"),
             "yaxis": axis("chips", autorange="reversed", type="category", categoryarray=lines),
-            "height": 140 + 18 * max(len(lines), 4),
+            "height": 140 + max(min(THICK * shown, HIGH // len(lines)), 18) * max(len(lines), 4),
             "legend": LEGEND,
             "margin": {"l": 80, "r": 10, "t": 40, "b": 40},
         },

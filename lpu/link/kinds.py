@@ -10,7 +10,7 @@ from compiler.program.ranges import first_of, ramp
 from lpu.link.error import fail
 from lpu.link.lines import LineSpans, Resolved
 
-_ATTENTION = (Holds.SCORE, Holds.WEIGHT, Holds.PEAK, Holds.BLOCKS, Holds.FETCHED)
+_ATTENTION = (Holds.SCORE, Holds.WEIGHT, Holds.PEAK, Holds.BLOCKS, Holds.FETCHED, Holds.COLD)
 
 
 def in_words(kind: Any) -> str:
@@ -49,4 +49,5 @@ def check_kinds(columns: Columns, reads: tuple[LineSpans, LineSpans], lines: Res
             fail(columns, int(reader[miss]), message, int(word[miss]))
         attention = np.isin(want, _ATTENTION)
         if (miss := first_of(attention & (columns.aux[reader] != columns.aux[lines.row[found]]))) >= 0:
-            fail(columns, int(reader[miss]), "reads the result of another attention", int(word[miss]))
+            of = "tile" if want[miss] == Holds.COLD else "attention"
+            fail(columns, int(reader[miss]), f"reads the result of another {of}", int(word[miss]))

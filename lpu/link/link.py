@@ -79,6 +79,10 @@ def link(manifest: Manifest, loads: Loads, columns: Columns) -> Dataflow:
     region, append, region_at = regions(columns, parts)
     copies = np.flatnonzero(np.isin(columns.op, (Op.QKF, Op.PVF)))
     region[copies] = region[lines.row[lines.found[1][lines.first[1][copies]]]]
+    tiles = np.flatnonzero(columns.op == Op.XMF)
+    fetches = lines.row[lines.found[1][lines.first[1][tiles]]]
+    load[tiles], count[tiles] = load[fetches], count[fetches]  # of the stack that its copy was fetched of
+    lines.found[1][lines.first[1][tiles]] = lines.found[0][lines.first[0][fetches]]  # and of its slot
     state, every = states(columns, parts)
     drain = chains(columns, parts, manifest)
     return Dataflow(

@@ -7,6 +7,9 @@ from lpu.pairs.racks import HEADERS, RackDifference
 from lpu.pairs.times import TimesDifference, us
 from lpu.report.words import caution, caution_of, kind
 
+Found = Difference | TimesDifference | RackDifference
+Facts = tuple[tuple[str, str], ...]
+
 
 def difference_page(found: Difference) -> Page:
     """What differs between two programs, why, and where."""
@@ -18,10 +21,10 @@ def difference_page(found: Difference) -> Page:
         for one in some
     ]
     causes.append(("not explained", "", f"{found.unexplained:+,}"))
-    return Page(
-        title=f"{found.a.name} and {found.b.name}",
-        answer=f"{found.cycles:+,} cycles ({over:+.1f} %): {found.first}",
-        facts=(
+    return _page(
+        found,
+        f"{found.cycles:+,} cycles ({over:+.1f} %): {found.first}",
+        (
             ("a", f"{found.a.model}, {found.a.cycles:,} cycles = {found.a.microseconds:.2f} us"),
             ("b", f"{found.b.model}, {found.b.cycles:,} cycles = {found.b.microseconds:.2f} us"),
             ("a sha256", found.a.digest),
@@ -30,13 +33,8 @@ def difference_page(found: Difference) -> Page:
             ("causes", found.how),
             ("kind", kind(found.b.chip)),
         ),
-        sections=(
-            Section(
-                name="why",
-                title="Why",
-                figures=(found.drawing(),),
-                more=table(("cause", "a to b", "cycles"), causes, "causes-table"),
-            ),
+        (
+            _shown(found, "why", "Why", table(("cause", "a to b", "cycles"), causes, "causes-table")),
             *(
                 Section(
                     name=f"by-{name}",
@@ -46,17 +44,16 @@ def difference_page(found: Difference) -> Page:
                 for name, rows in found.tables.items()
             ),
         ),
-        report=found.to_json(),
     )
 
 
 def times_page(found: TimesDifference) -> Page:
     """What differs between two reports in time: causes and parts of every time of them."""
     main, said = found.main, caution_of(found.a.label)
-    return Page(
-        title=f"{found.a.name} and {found.b.name}",
-        answer=f"{main.name}: {us(main.more, '+')} us: {found.first}",
-        facts=(
+    return _page(
+        found,
+        f"{main.name}: {us(main.more, '+')} us: {found.first}",
+        (
             *((f"a {name}", value) for name, value in found.a.said),
             *((f"b {name}", value) for name, value in found.b.said),
             ("comparable", f"times of {found.a.kind}"),
@@ -64,13 +61,8 @@ def times_page(found: TimesDifference) -> Page:
             ("label", str(found.a.label)),
             *((("caution", said),) if said else ()),
         ),
-        sections=(
-            Section(
-                name="why",
-                title="Why",
-                figures=(found.drawing(),),
-                more=table(("differs", "a to b"), found.changed, "changed-table"),
-            ),
+        (
+            _shown(found, "why", "Why", table(("differs", "a to b"), found.changed, "changed-table")),
             *(
                 Section(
                     name=f"time-{i}",
@@ -90,24 +82,31 @@ def times_page(found: TimesDifference) -> Page:
                 for i, one in enumerate(found.changes)
             ),
         ),
-        report=found.to_json(),
     )
 
 
 def racks_page(found: RackDifference) -> Page:
     """The numbers of two racks that are not the same."""
     said = caution(found.b.chip.name) or caution(found.a.chip.name)
+    return _page(
+        found,
+        f"{len(found.numbers)} numbers differ, {found.same} are the same",
+        (("kind", kind(found.b.chip.name)), *((("caution", said),) if said else ())),
+        (_shown(found, "numbers", "Numbers", table(HEADERS, found.rows(), "numbers-table")),),
+    )
+
+
+def _page(found: Found, answer: str, facts: Facts, sections: tuple[Section, ...]) -> Page:
+    """The page of two things held against each other."""
     return Page(
         title=f"{found.a.name} and {found.b.name}",
-        answer=f"{len(found.numbers)} numbers differ, {found.same} are the same",
-        facts=(("kind", kind(found.b.chip.name)), *((("caution", said),) if said else ())),
-        sections=(
-            Section(
-                name="numbers",
-                title="Numbers",
-                figures=(found.drawing(),),
-                more=table(HEADERS, found.rows(), "numbers-table"),
-            ),
-        ),
+        answer=answer,
+        facts=facts,
+        sections=sections,
         report=found.to_json(),
     )
+
+
+def _shown(found: Found, name: str, title: str, more: str) -> Section:
+    """The picture of a difference, and its table."""
+    return Section(name=name, title=title, figures=(found.drawing(),), more=more)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from lpu.afd.report import CAUTION, PROJECTION, AfdReport, milliseconds, part_rows, turn_rows
 from lpu.figures.sides import Span, sides_figure
 from lpu.gpu.units import PS_PER_US, Part
-from lpu.page.html import Page, Section, inert_lines, table
+from lpu.page.html import Page, Section, inert_lines, rests_on, table
 
 TURNS = ("turn", "TTFT", "TPOT", "end to end", "reused tokens", "bytes over the bridge")
 PARTS = ("of", "part", "time", "known as")
@@ -54,14 +54,7 @@ def divided_page(report: AfdReport) -> Page:
                 more=table(("figure", "value"), figures, "figures-table")
                 + table(("warning",), [(one,) for one in report.warnings]),
             ),
-            Section(
-                name="provenance",
-                title="What it rests on",
-                more=table(
-                    ("known as", "numbers"),
-                    [(kind, ", ".join(names)) for kind, names in report.assumptions.items()],
-                ),
-            ),
+            rests_on(report.assumptions),
         ),
         report=report.to_json(),
     )

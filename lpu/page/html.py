@@ -138,6 +138,18 @@ def _figure(figure: Drawing, controls: str) -> str:
     )
 
 
+def rests_on(
+    known: Mapping[str, Sequence[str]], more: str = "", first: Sequence[Sequence[str]] = ()
+) -> Section:
+    """The last section of a page in time: numbers by how they are known, below what else its rows say."""
+    rows = [*first, *((kind, ", ".join(names)) for kind, names in known.items())]
+    return Section(
+        name="provenance",
+        title="What it rests on",
+        more=table(("known as", "numbers"), rows, "provenance-table") + more,
+    )
+
+
 def options(values: Mapping[str, str]) -> str:
     """Options of a choice, as HTML."""
     return "".join(f'<option value="{cell(key)}">{cell(text)}</option>' for key, text in values.items())

@@ -19,10 +19,12 @@
   };
   const ready = new Promise((done) => requestAnimationFrame(() => setTimeout(() => load().then(done), 0)));
 
+  const isDark = () => root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   const style = (name) => getComputedStyle(root).getPropertyValue(name).trim();
   const themed = (layout) => {
     const ink = style("--ink"), line = style("--line");
-    const dressed = (one) => ({ gridcolor: line, linecolor: line, zerolinecolor: line, ...one });
+    const dressed = (one) => ({ gridcolor: line, linecolor: line, zerolinecolor: line, automargin: true, ...one,
+      title: { standoff: 10, ...(one && one.title) } });
     const out = { ...layout, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: ink, size: 13 }, xaxis: dressed(layout.xaxis), yaxis: dressed(layout.yaxis),
       hoverlabel: { align: "left" }, autosize: true };
@@ -66,8 +68,7 @@
   addEventListener("beforeprint", every);
 
   $("theme").addEventListener("click", () => {
-    const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-    root.dataset.theme = dark ? "light" : "dark";
+    root.dataset.theme = isDark() ? "light" : "dark";
     for (const name of drawn.keys()) Plotly.react(`plot-${name}`, data.figures[name].data.map(inked), themed(data.figures[name].layout), config);
     if (rowsDrawn) rows();
     if (liveDrawn) live();
@@ -89,6 +90,13 @@
   const tints = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#F0E442", "#999999",
     "#882255", "#44AA99", "#DDCC77", "#AA4499", "#117733", "#6699CC", "#661100",
     "#999933", "#88CCEE", "#332288", "#CC6677", "#B2DF8A"];
+  const present = [...new Set((detail ? detail.blocks : []).flatMap((one) => one.op))].sort((a, b) => a - b);
+  // An opcode has one colour on the whole page; on a dark page dark ones are lightened.
+  const tintOf = (op) => {
+    const parts = tints[present.indexOf(op) % tints.length].match(/[0-9A-F]{2}/gi).map((pair) => parseInt(pair, 16));
+    const light = 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2], mix = isDark() && light < 93 ? 0.45 : 0;
+    return `rgb(${parts.map((part) => Math.round(part + mix * (255 - part))).join(",")})`;
+  };
   const number = (value) => value.toLocaleString("en-US");
   const unitOf = (block, i) => {
     const unit = block.unit[i], P = detail.planes, V = detail.chains;
@@ -135,9 +143,9 @@
       trace.y.push(...Array(3).fill(at.get(key)), null);
       trace.text.push(text, text, text, null);
     }
-    const traces = [...byOp.entries()].sort((a, b) => a[0] - b[0]).map(([op, one], i) => ({
+    const traces = [...byOp.entries()].sort((a, b) => a[0] - b[0]).map(([op, one]) => ({
       ...one, type: "scatter", mode: "lines", name: detail.ops[op], hoverinfo: "text",
-      line: { width, color: tints[i % tints.length], simplify: false } }));
+      line: { width, color: tintOf(op), simplify: false } }));
     const path = { x: [], y: [] }, waits = { x: [], y: [], text: [] };
     for (const [row, wait, unit] of block.chain) {
       const line = place.get(row), begin = call.base + block.t0[row];
@@ -153,11 +161,13 @@
     traces.push({ ...waits, type: "scatter", mode: "lines", name: "waits", hoverinfo: "text",
       line: { color: "#D55E00", width: 4, dash: "dot" } });
     $("plot-rows").style.height = `${height}px`;
-    const few = keys.length <= 80;
+    const few = keys.length <= 80, chipOf = (key) => Math.floor(key / 10000000);
+    const ticks = few ? keys : keys.filter((key, i) => !i || chipOf(key) !== chipOf(keys[i - 1]));
+    const told = few ? (key) => lines.get(key) : (key) => `chip ${call.chips[chipOf(key)]}`;
     await Plotly.react("plot-rows", traces, themed({ height, hovermode: "closest", legend: { orientation: "h", y: 1, yanchor: "bottom" },
       margin: { l: 150, r: 10, t: 60, b: 40 },
       xaxis: { title: { text: "cycle of the step" }, range: [call.base, call.base + block.cycles] },
-      yaxis: { autorange: "reversed", tickvals: few ? keys.map((_, i) => i) : [], ticktext: few ? keys.map((key) => lines.get(key)) : [], zeroline: false } }), config);
+      yaxis: { autorange: "reversed", tickvals: ticks.map((key) => at.get(key)), ticktext: ticks.map(told), zeroline: false } }), config);
     rowsDrawn = true;
     $("rows-said").textContent = `${call.name}: ${number(place.size)} rows on ${number(keys.length)} ${only === "lanes" ? "lanes" : "units and links"}, `
       + `${number(block.cycles)} cycles from cycle ${number(call.base)}`
@@ -212,10 +222,12 @@
     for (const [call, at, words] of curvesOf(chip)) {
       x.push(...at.map((cycle) => call.base + cycle), null); y.push(...words.map((count) => count * KB), null);
     }
+    const from = x.find((cycle) => cycle !== null) || 0, to = x.reduce((most, cycle) => Math.max(most, cycle || 0), from + 1);
+    const pad = 0.02 * (to - from), busy = [from - pad, to + pad];  // while it works; a double click shows the whole step
     const [transient, kv, weights] = detail.regions[chip], size = (bytes) => `${number(Math.round(bytes / 1000))} kB`;
     await Plotly.react("plot-one-chip", [{ type: "scatter", mode: "lines", name: `chip ${chip}`, x, y, line: { shape: "hv", color: "#0072B2", width: 1.5 },
       hovertemplate: "cycle %{x:,}: %{y:,.1f} kB<extra></extra>" }], themed({ height: 300, margin: { l: 70, r: 10, t: 20, b: 40 },
-      xaxis: { title: { text: "cycle of the step" } }, yaxis: { title: { text: "kB of transients" }, rangemode: "tozero" } }), config);
+      xaxis: { title: { text: "cycle of the step" }, range: busy }, yaxis: { title: { text: "kB of transients" }, rangemode: "tozero" } }), config);
     const most = y.reduce((a, b) => Math.max(a, b || 0), 0);
     $("live-said").textContent = `Chip ${chip}: weights ${size(weights)}, KV ${size(kv)}; transients at most ${number(Math.round(most * 10) / 10)} kB at once, in a region of ${size(transient)}.`;
     fill("live-table", x.flatMap((cycle, i) => cycle === null ? [] : [[number(cycle), number(y[i])]]));

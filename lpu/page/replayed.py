@@ -1,7 +1,7 @@
 """The page of a replay: `lpu replay --html FILE`."""
 
 from lpu.figures.distributions import arrivals_figure, busy_figure
-from lpu.page.html import Page, Section, table
+from lpu.page.html import Page, Section, rests_on, table
 from lpu.report.words import percent
 from lpu.traffic.reports.report import ReplayReport
 
@@ -11,6 +11,7 @@ def replay_page(found: ReplayReport) -> Page:
     ttft = found.spans.get("TTFT")
     first = f"{1000 * ttft.at(0.5).value:,.3f} ms to the first token at p50" if ttft else "nobody was served"
     seed = "" if len(found.seeds) == 1 else f" of seed {found.seeds[0]}"
+    met = f"met the targets ({percent(found.good)})" if found.target_words else "served, no target stated"
     busy = [(one.name, one.share, one.remark) for one in found.resources]
     arrivals = arrivals_figure(
         found.arrivals,
@@ -18,7 +19,7 @@ def replay_page(found: ReplayReport) -> Page:
     )
     return Page(
         title=f"A replay of {dict(found.machine)['trace']}",
-        answer=f"{found.goodput:,.3f} requests a second met the targets ({percent(found.good)}), {first}",
+        answer=f"{found.goodput:,.3f} requests a second {met}, {first}",
         facts=(
             *found.machine,
             *found.facts(),
@@ -28,19 +29,10 @@ def replay_page(found: ReplayReport) -> Page:
             Section(name="spans", title="Distributions", figures=(found.drawing(),)),
             Section(name="over-time", title="By arrival", figures=(arrivals,)),
             Section(name="parts", title="Busy", figures=(busy_figure(busy),)),
-            Section(
-                name="provenance",
-                title="What it rests on",
-                more=table(
-                    ("known as", "numbers"),
-                    [
-                        ("program sha256", found.digest),
-                        ("seeds", ", ".join(map(str, found.seeds))),
-                        *((kind, ", ".join(names)) for kind, names in found.assumptions.items()),
-                    ],
-                    "provenance-table",
-                )
-                + table(("warning",), [(one,) for one in found.warnings]),
+            rests_on(
+                found.assumptions,
+                table(("warning",), [(one,) for one in found.warnings]),
+                (("program sha256", found.digest), ("seeds", ", ".join(map(str, found.seeds)))),
             ),
         ),
         report=found.to_json(),

@@ -133,6 +133,16 @@ class Fetched(NamedTuple):
     line: int
 
 
+class ColdTile(NamedTuple):
+    """One line of a copy of the tile of a slot's expert, of the stack that DDR5 keeps of them."""
+
+    holds: int
+    run: "StackRun"
+    slot: "ExpertSlot"
+    kernel: int
+    line: int
+
+
 class Ranked(NamedTuple):
     """One line of logits or scores (part 0), or of which are among the `chosen` largest (part 1).
 

@@ -1,17 +1,17 @@
 """A program and its check as names and values for a person, and as JSON values."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from compiler.analyse.early import lane_bytes
+from compiler.analyse.early import cold_tables, lane_bytes
 from compiler.moves.early import rest_cycles
 from compiler.options import CompileOptions
 from compiler.program.isa import WORD_BYTES
-from compiler.program.manifest import Candidate, Manifest
+from compiler.program.manifest import Manifest
 from compiler.program.program import Program
-from lpu.report.prompt import whole_prompt
+from compiler.program.prompt import whole_prompt
 from lpu.report.words import (
     CAUTION_FACTOR,
     EXACT,
@@ -44,10 +44,11 @@ def program_facts(program: Program) -> Facts:
             f"tp {manifest.tp}{_dealt(options)} by {options.layout}, {_in_use(manifest)}, "
             f"{options.placement}",
         ),
-        *((("search", search_line(manifest.search, manifest.tp)),) if manifest.search else ()),
+        *((("search", search_line(manifest)),) if manifest.search else ()),
         *(_hop_lines(body) if body["hops"] else _latency_lines(body, tokens)),
         *(prompt_facts(manifest) if manifest.chunk > 1 else ()),
         *early_facts(program),
+        *cold_facts(program),
         (
             "sram",
             f"{size(body['sram_bytes_max'])} on the fullest chip, of {size(body['sram_bytes_chip'])}",
@@ -71,6 +72,21 @@ def early_facts(program: Program) -> Facts:
             "between",
             f"{cycles:,} cycles every {kept} tokens: a full section goes out over all lanes ({EXACT})",
         ),
+    ]
+
+
+def cold_facts(program: Program) -> Facts:
+    """Which experts lie in DDR5, and what a step fetches of them; nothing where there are none."""
+    if not (tables := cold_tables(program)):
+        return []
+    experts = ", ".join(f"{one.first}-{one.first + one.held - 1}" for one in tables)
+    slots, step = sum(one.slots for one in tables), size(lane_bytes(program))
+    return [
+        (
+            "cold",
+            f"experts {experts} of {tables[0].experts} of each layer in DDR5; a step fetches {slots} of them "
+            f"for any routing, {step} over the busiest lanes, one layer after another ({EXACT})",
+        )
     ]
 
 
@@ -123,11 +139,15 @@ def _hop_lines(body: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def search_line(tried: Sequence[Candidate], chosen: int) -> str:
-    """Every tp that was scheduled with its cycles, and those that do not fit."""
+def search_line(manifest: Manifest) -> str:
+    """Every tp that was tried with its cycles, and those that do not fit."""
+    tried, request = manifest.search, manifest.options.request
+    what = f"request of {request} tokens" if request else "step"
     fit = [f"tp {one.tp} {one.cycles:,} cycles" for one in tried if one.cycles is not None]
     unfit = [f"tp {one.tp}: {one.reason}" for one in tried if one.cycles is None]
-    return f"tp {chosen} is the shortest step of {', '.join(fit)}" + "".join(f"; {one}" for one in unfit)
+    return f"tp {manifest.tp} is the shortest {what} of {', '.join(fit)}" + "".join(
+        f"; {one}" for one in unfit
+    )
 
 
 def program_body(program: Program) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float16, Int, Int32, UInt8
 
 from compiler.program.instruction_set import name_of
 from compiler.program.program import Program
+from lpu.run.calls import Calls
 
 LARGEST_BITS = 0x7BFF  # of 65504, without the sign; source: IEEE 754 binary16
 Made = Int32[np.ndarray, "rows 2"]
@@ -42,11 +43,7 @@ class Clips:
     """Counts what the steps of a program clip; programs of one cache (`beside`) share the counts."""
 
     def __init__(self, program: Program, beside: "Clips | None" = None) -> None:
-        self._names = [call.name for call in program.calls]
-        self._ends = {
-            context: np.cumsum([len(program.blocks[call.block].columns[context]) for call in program.calls])
-            for context in program.manifest.contexts
-        }
+        self._calls = Calls(program)
         self._seen: dict[int, int] = {} if beside is None else beside._seen
         # By call, opcode and sequence.
         self._values: dict[tuple[str, int, int], int] = {} if beside is None else beside._values
@@ -77,10 +74,10 @@ class Clips:
         row, column = np.nonzero(counts[: len(made)])
         keep = fresh[column] & (made[row, 0] >= 0)
         row, column = row[keep], column[keep]
-        calls = np.searchsorted(self._ends[context], made[row, 0], side="right")
+        calls = self._calls.of(context, made[row, 0])
         found = (calls, made[row, 1], sequences[column], counts[row, column])
         for call, op, sequence, values in zip(*(one.tolist() for one in found), strict=True):
-            key = self._names[call], op, sequence
+            key = self._calls.names[call], op, sequence
             self._values[key] = self._values.get(key, 0) + values
 
     def found(self, sequences: int) -> tuple[Clipped, ...]:
@@ -89,7 +86,7 @@ class Clips:
         for (call, op, sequence), values in self._values.items():
             if sequence < sequences:
                 total[call, op] = total.get((call, op), 0) + values
-        order = {name: i for i, name in enumerate(self._names)}
+        order = {name: i for i, name in enumerate(self._calls.names)}
         return tuple(
             Clipped(call=call, instruction=name_of(op), values=values)
             for (call, op), values in sorted(total.items(), key=lambda one: (order[one[0][0]], one[0]))

@@ -12,6 +12,7 @@ from compiler.program.instructions.experts import SlotsKernel, bound_of
 from compiler.program.isa import TAG_SHIFT, Op
 from compiler.program.program import Program
 from lpu.link.link import Dataflow
+from lpu.run.calls import Calls
 from lpu.run.error import MachineError
 
 LANES = slice(2, 4)  # of a slot: experts without one, and those of them that the row itself chose
@@ -44,11 +45,7 @@ class Overflow:
     def __init__(self, program: Program, beside: "Overflow | None" = None) -> None:
         self._experts = program.manifest.options.experts
         self._drops = self._experts.startswith("drop:")
-        self._names = [call.name for call in program.calls]
-        self._ends = {
-            context: np.cumsum([len(program.blocks[call.block].columns[context]) for call in program.calls])
-            for context in program.manifest.contexts
-        }
+        self._calls = Calls(program)
         self._found: dict[str, Dropped] = {} if beside is None else beside._found
 
     def reset(self) -> None:
@@ -66,11 +63,12 @@ class Overflow:
 
         Raises MachineError unless the program drops it.
         """
-        for row, count in zip(rows.tolist(), counts.astype(np.int64), strict=True):
+        calls = self._calls.of(context, rows).tolist()
+        for number, count in zip(calls, counts.astype(np.int64), strict=True):
             experts, choices = int(count[0, 0]), int(count[:, 1].sum())
             if not experts:
                 continue
-            call = self._names[int(np.searchsorted(self._ends[context], row, side="right"))]
+            call = self._calls.names[number]
             if not self._drops:
                 raise MachineError(
                     f"run: {call}: at position {int(positions[0])} its rows choose {experts} experts more "
@@ -84,7 +82,7 @@ class Overflow:
 
     def found(self) -> tuple[Dropped, ...]:
         """What was left out since the start, in the order of the program's calls."""
-        return tuple(self._found[name] for name in dict.fromkeys(self._names) if name in self._found)
+        return tuple(self._found[name] for name in dict.fromkeys(self._calls.names) if name in self._found)
 
 
 def in_words(dropped: tuple[Dropped, ...]) -> str:

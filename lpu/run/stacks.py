@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from compiler.program.isa import F32_LANES, PAIRS, STACKS, TILE_ROWS, ceil_div
+from compiler.program.isa import COLD, F32_LANES, PAIRS, STACKS, TILE_ROWS, ceil_div
 from compiler.program.program import Loads
 from compiler.program.ranges import ramp
 
@@ -45,7 +45,9 @@ def stacked(loads: Loads, slot: Int[np.ndarray, " slots"], maps: Sequence[Map]) 
     """
     rows = np.flatnonzero(np.isin(loads.kind, STACKS))
     lines, own = loads.lines[rows], slot[loads.tensor[rows]]
-    size = loads.words[rows] // np.maximum(F32_LANES * lines, 1) * np.where(loads.kind[rows] == PAIRS, 2, 1)
+    kind, words = loads.kind[rows], loads.words[rows]
+    tiles = words // np.maximum(F32_LANES * lines, 1) * np.where(kind == PAIRS, 2, 1)
+    size = np.where(kind == COLD, words, tiles)
     keys = np.stack([own, loads.k0[rows], loads.n0[rows], lines, size], axis=-1)
     distinct, number = np.unique(keys, axis=0, return_inverse=True)
     begin = np.cumsum(distinct[:, 3]) - distinct[:, 3]

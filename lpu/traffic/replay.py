@@ -165,14 +165,17 @@ def about(trace: Trace, made: Built, mode: Mode) -> tuple[tuple[str, str], ...]:
     """Trace and machine, in names and values."""
     program, machine, share = made.program, made.machine, made.share
     manifest = program.manifest
-    waves = f"{machine.groups} groups of {machine.rows}"
+    waves = f"{machine.groups} group{'s' * (machine.groups > 1)} of {machine.rows}"
     paces = (machine.paces[0], machine.paces[-1]) if machine.gpus_step else machine.paces
     steps = ", ".join(f"{pace.turn:,} to {pace.context}" for pace in paces)
     rows = [
         ("trace", trace.name),
         ("model", f"{manifest.model.name}, kv {manifest.model.kv}"),
         ("lpus", f"{lpus_of(program)} of {manifest.chips} on {manifest.rack}"),
-        ("slots", f"{machine.slots} users ({waves}), contexts to {machine.longest}"),
+        (
+            "slots",
+            f"{machine.slots} user{'s' * (machine.slots > 1)} ({waves}), contexts to {machine.longest}",
+        ),
         ("step", f"cycles from token to token, by context: {steps}"),
     ]
     if share is None:
@@ -199,7 +202,11 @@ def _resources(
     if machine.ddr5 is not None:
         count, spans = sum(one.from_ddr5 for one in outcomes), sum(one.span_cycles for one in outcomes) or 1
         busy_share = count * machine.ddr5.block_cycles / spans
-        found.append(BusyPart(name="ddr5", share=busy_share, remark=f"{count:,} prefix blocks into slots"))
+        found.append(
+            BusyPart(
+                name="ddr5", share=busy_share, remark=f"{count:,} prefix blocks into slots, {machine.ddr5}"
+            )
+        )
     if share is not None and machine.prefill is not None:
         spans = sum(one.span_cycles for one in outcomes) * share.replicas or 1
         busy, wired = sum(one.busy for one in outcomes), sum(one.wired for one in outcomes)

@@ -21,8 +21,6 @@ class GptOssConfig(ExpertsConfig):
         super(GptOssConfig, self).__post_init__()
         if not self.renormalise:
             raise ValueError(f"{self.name}: renormalise is false, gpt-oss weighs the chosen experts alone.")
-        if self.ffn_up != "f32":
-            raise ValueError(f"{self.name}: ffn_up is {self.ffn_up}, experts with biases answer in f32.")
         if self.activation != "silu":
             raise ValueError(
                 f"{self.name}: activation is {self.activation!r}, the gate of gpt-oss is silu's."

@@ -103,7 +103,8 @@ class BiasedMixture(nnx.Module):
         )
         if biases is None:
             return ops.add(ops.add(x, self._biases(weights)), y)
-        return ops.add(x, ops.add(biases, y))  # one value comes back from another machine
+        made = ops.add(biases, y)  # one value comes back from another machine
+        return ops.add(x, ops.round16(made) if self.config.ffn_up == "fp16" else made)
 
     def _biases(self, weights: Float32[Array, "batch experts"]) -> Float32[Array, "batch hidden"]:
         """The biases of the down projections, as much as each expert counts."""

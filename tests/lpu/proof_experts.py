@@ -132,26 +132,26 @@ def slots(s: Setting) -> tuple[RowOperands, Changes]:
     }
 
 
-def _stack(s: Setting) -> tuple[int, int]:
+def stack_and_route(s: Setting) -> tuple[int, int]:
     """A stack of many experts [160, 160], and the term of a choice among them."""
     stack = s.known.terms.tensor("stack", (MANY, 160, 160))
     return stack, model.route(s.known.terms, _router(s)[2], (3, True, 0))
 
 
-def _tiles(s: Setting, stack: int, rows: int, *columns: int) -> StackRun:
+def tiles_of(s: Setting, stack: int, rows: int, *columns: int) -> StackRun:
     experts = s.known.terms.shape(stack)[0]
     return StackRun(STACK, rows, tuple((stack, s.lanes(one)) for one in columns), 0, experts)
 
 
 def xmm(s: Setting) -> tuple[RowOperands, Changes]:
-    stack, route = _stack(s)
+    stack, route = stack_and_route(s)
     rows = s.lanes(0, 160, 320)
     kernel = ExpertTileKernel(k_lines=1, experts=MANY, expert=-1)
     deep = s.known.terms.tensor("deep stack", (MANY, 320, 160))
     few = s.known.terms.tensor("few", (7, 160, 160))
     slot = ExpertSlot(Holds.SLOT, route, 1, 3, 0, MANY)
-    good = row(kernel, n=2, src=s.f16(s.x), src2=(slot,), preloads=_tiles(s, stack, rows, 0, 80))
-    pairs = _tiles(s, stack, rows, 0, 80)._replace(kind=PAIRS)
+    good = row(kernel, n=2, src=s.f16(s.x), src2=(slot,), preloads=tiles_of(s, stack, rows, 0, 80))
+    pairs = tiles_of(s, stack, rows, 0, 80)._replace(kind=PAIRS)
     paired = replace(good, kernel=replace(kernel, paired=True), preloads=pairs)
     assert PROVED[Op.XMM].rule(s.known, paired)
     wide = s.known.terms.make("a wide vector", (), (), (320,))
@@ -161,21 +161,21 @@ def xmm(s: Setting) -> tuple[RowOperands, Changes]:
         "two experts share a tile of 2 lines each": {
             "kernel": paired.kernel,
             "src": tuple(Vector(Holds.F16, wide, s.lanes(one, 160, 160)) for one in (0, 160)),
-            "preloads": _tiles(s, deep, s.lanes(0, 320, 320), 0, 80)._replace(kind=PAIRS),
+            "preloads": tiles_of(s, deep, s.lanes(0, 320, 320), 0, 80)._replace(kind=PAIRS),
         },
-        "reads no 2 tiles of a stack": {"preloads": _tiles(s, stack, rows, 0)},
+        "reads no 2 tiles of a stack": {"preloads": tiles_of(s, stack, rows, 0)},
         "no 2 tiles": {"preloads": s.run(s.codes, rows, 0, 80)},
         "its kernel says 99 experts": {"kernel": replace(kernel, experts=99)},
-        "has 320 rows, its input 160": {"preloads": _tiles(s, deep, rows, 0, 80)},
-        "meet other lanes": {"preloads": _tiles(s, stack, s.lanes(1, 159, 320), 0, 80)},
+        "has 320 rows, its input 160": {"preloads": tiles_of(s, deep, rows, 0, 80)},
+        "meet other lanes": {"preloads": tiles_of(s, stack, s.lanes(1, 159, 320), 0, 80)},
         "takes expert 100 of": {"kernel": replace(kernel, expert=100)},
         "experts from 0 on, its stack of 40 from 60 on": {
             "kernel": replace(kernel, experts=40),
-            "preloads": _tiles(s, stack, rows, 0, 80)._replace(first=60, some=40),
+            "preloads": tiles_of(s, stack, rows, 0, 80)._replace(first=60, some=40),
         },
         "its slot is one of 100 experts": {
             "kernel": replace(kernel, experts=7),
-            "preloads": _tiles(s, few, rows, 0, 80),
+            "preloads": tiles_of(s, few, rows, 0, 80),
             "src2": (slot._replace(some=7),),
         },
         "its slot holds f32": {"src2": s.f32(s.x, 0)},
@@ -183,7 +183,7 @@ def xmm(s: Setting) -> tuple[RowOperands, Changes]:
 
 
 def wglu(s: Setting) -> tuple[RowOperands, Changes]:
-    stack, route = _stack(s)
+    stack, route = stack_and_route(s)
     terms = s.known.terms
     statistic, powers = terms.rms_stat(s.x, s.gain, 1e-5), terms.tensor("scales", (160,))
     table = (1, 3, 0, MANY)
@@ -221,7 +221,7 @@ def wglu(s: Setting) -> tuple[RowOperands, Changes]:
 def sum_of_slots(s: Setting) -> tuple[RowOperands, Changes]:
     """A write-back over two slots of a fixed and a chosen kind: a part of the down projections' sum."""
     terms = s.known.terms
-    stack, route = _stack(s)
+    stack, route = stack_and_route(s)
     statistic, powers = terms.rms_stat(s.x, s.gain, 1e-5), terms.tensor("scales", (160,))
     operands = (s.x, stack, powers, statistic, route)
 
@@ -276,7 +276,7 @@ def sum_of_slots(s: Setting) -> tuple[RowOperands, Changes]:
 
 def one_slot(s: Setting) -> tuple[RowOperands, Changes]:
     """A write-back of gate and up of one slot."""
-    stack, _ = _stack(s)
+    stack, _ = stack_and_route(s)
     rows = s.lanes(0, 160, 320)
     made = ExpertProduct(PRODUCT, s.x, ((stack, s.lanes(0)),), rows, NOT_CHOSEN, 3, MANY, 0, MANY)
     kernel = WriteBackKernel(wide=False, products=1, normed=True)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from proof_cold import COLD_ROWS
 from proof_early import EARLY_ROWS
 from proof_encoder import ENCODERS
 from proof_experts import EXPERTS
@@ -263,7 +264,7 @@ def give(s: Setting) -> tuple[RowOperands, Changes]:
     }
 
 
-OTHERS = VECTORS | ENCODERS | STATES | EXPERTS | EARLY_ROWS
+OTHERS = VECTORS | ENCODERS | STATES | EXPERTS | EARLY_ROWS | COLD_ROWS
 RULES: dict[Op, Callable[[Setting], tuple[RowOperands, Changes]]] = OTHERS | {
     Op.MM: mm, Op.WB: wb, Op.RED: red, Op.TREE: tree, Op.KVW: kvw, Op.QK: qk, Op.SMAX: smax,
     Op.EXP: exp, Op.PV: pv, Op.NODE: node, Op.AOUT: aout, Op.TAKE: take, Op.GIVE: give,

@@ -6,6 +6,7 @@ ranks has a run of whole experts. Routing never decides who computes: a share ha
 """
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool
@@ -15,6 +16,7 @@ from compiler.graph.graph import Node
 from compiler.lower.context import Lowering
 from compiler.lower.layout import Lines, rank_of_part, spans_of
 from compiler.lower.ops.chains import tile_cut
+from compiler.program.instructions.cold import ColdTileKernel
 from compiler.program.instructions.experts import ExpertTileKernel, SlotsKernel, slots_needed, strip
 from compiler.program.isa import F16_LANES, F32_LANES, TILE_ROWS, Op, ceil_div
 from models.contract.vocabulary.experts import ExpertOperands, named
@@ -28,6 +30,7 @@ class Table:
     """`count` experts from `first` on, cut over `ranks` ranks from `rank` on, and their slots of a step.
 
     lines: one for each slot; experts: of each slot its place in the table, -1 where the step chooses it.
+    cold: they lie in DDR5.
     """
 
     first: int
@@ -36,6 +39,7 @@ class Table:
     ranks: int
     lines: Lines
     experts: np.ndarray
+    cold: bool = False
 
     def kernels(self, low: Lowering, k_lines: np.ndarray, *, paired: bool = False) -> np.ndarray:
         """The kernels of products of each slot with tiles of each number of lines, [slots, 3].
@@ -50,6 +54,16 @@ class Table:
                 kernel = ExpertTileKernel(k_lines=size, experts=self.count, expert=expert, paired=half)
                 out[slot, size] = low.kernels.index(kernel)
         return out
+
+    def fetched(self, low: Lowering, k_lines: np.ndarray, wide: np.ndarray) -> np.ndarray:
+        """The kernels of products with tiles in DDR5, each of `k_lines` by `wide` lines."""
+        made = [
+            ColdTileKernel(
+                k_lines=size, experts=self.count, expert=-1, wide=n, rows=low.batch, host_slot=low.host_slot
+            )
+            for size, n in zip(k_lines.tolist(), wide.tolist(), strict=True)
+        ]
+        return np.array([low.kernels.index(one) for one in made])
 
     def stack(self, low: Lowering, codes: int, rows: np.ndarray, columns: np.ndarray) -> int:
         """The slot of these rows and columns of the first expert, in a stack [experts, k, n]."""
@@ -79,18 +93,25 @@ def tables_of(low: Lowering, node: Node, k_tiles: int) -> list[Table]:
             f"is less than the {kernel.chosen} experts that each row takes",
             f"Give {kernel.chosen} or more.",
         )
-    if shares == 1:
+    if shares == 1 and not low.cold:
         return [
             _table(low, node, replace(kernel, shared=shared if low.slots else 0), 0, ranks, MOST_SLOT_ROWS)
         ]
     each, cuts = ranks // shares, np.arange(shares + 1) * (every - shared) // shares
-    runs = [(int(cuts[i]), int(cuts[i + 1] - cuts[i]), i * each) for i in range(shares)]
-    runs = [(every - shared, shared, ranks - each)] * (shared > 0) + runs
+    runs = [(every - shared, shared, ranks - each, False)] * (shared > 0)
+    for i, (first, end) in enumerate(pairwise(cuts.tolist())):
+        warm = end - in_ddr5(low, end - first)
+        runs += [(first, warm - first, i * each, False)] + [(warm, end - warm, i * each, True)] * (warm < end)
     rows = max(MOST_SLOT_ROWS // shares, 1)
     return [
-        _table(low, node, replace(kernel, first=first, some=some, shared=shared), rank, each, rows)
-        for first, some, rank in runs
+        _table(low, node, replace(kernel, first=first, some=some, shared=shared), rank, each, rows, cold=cold)
+        for first, some, rank, cold in runs
     ]
+
+
+def in_ddr5(low: Lowering, experts: int) -> int:
+    """How many of these routed experts, the last of them, lie in DDR5."""
+    return int(experts * low.cold)
 
 
 def reading(low: Lowering, node: Node) -> Bool[np.ndarray, " ranks"]:
@@ -142,6 +163,7 @@ def _words(
     starts, ranks, wide = node.attributes["starts"], low.group.ranks, strip(node.attributes["activation"])
     spans = spans_of(starts[-1], wide, starts)
     owner = owners(spans, starts, ranks // shares)
+    every -= in_ddr5(low, every - shared)
     own = -(-(every - shared) // shares) + shared
     gate_up = k_tiles * int(np.bincount(owner).max()) * own
     part = np.searchsorted(starts, spans[:, 0], side="right") - 1
@@ -158,7 +180,9 @@ def _words(
     return F32_LANES * (gate_up + down)
 
 
-def _table(low: Lowering, node: Node, kernel: SlotsKernel, rank: int, ranks: int, most: int) -> Table:
+def _table(
+    low: Lowering, node: Node, kernel: SlotsKernel, rank: int, ranks: int, most: int, *, cold: bool = False
+) -> Table:
     """SLOTS rows on every rank of the group; where there are as many slots as experts, each has its own."""
     weights, _ = low.lines(operands_of(node).weights, node)
     every, some = low.group.ranks, kernel.held
@@ -183,5 +207,7 @@ def _table(low: Lowering, node: Node, kernel: SlotsKernel, rank: int, ranks: int
         src3=first[at],
         dst_tag=lines.tag(first[at]),
     )
-    experts = np.arange(count) if count == some else np.full(count, -1)
-    return Table(first=kernel.first, count=some, rank=rank, ranks=ranks, lines=lines, experts=experts)
+    experts = np.arange(count) if count == some and not cold else np.full(count, -1)
+    return Table(
+        first=kernel.first, count=some, rank=rank, ranks=ranks, lines=lines, experts=experts, cold=cold
+    )

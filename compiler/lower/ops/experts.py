@@ -14,6 +14,7 @@ from compiler.lower.collective import scale_words
 from compiler.lower.context import Lowering
 from compiler.lower.layout import Lines, spans_of
 from compiler.lower.ops.chains import column_tiles, drain_kernels, emptied_by, turns
+from compiler.lower.ops.cold import cold_products
 from compiler.lower.ops.dealt import RowTiles, Way, row_tiles
 from compiler.lower.ops.expert_biases import biases_of
 from compiler.lower.ops.expert_tables import MOST_OF_SRAM, Table, operands_of, owners, reading, tables_of
@@ -21,7 +22,7 @@ from compiler.lower.ops.parted import lower_dealt
 from compiler.lower.rows import tag
 from compiler.lower.rule import LoweringRule
 from compiler.program.instructions.experts import WeightedGluKernel
-from compiler.program.isa import F16_LANES, F32_LANES, PAIRS, STACK, TILE_ROWS, Op, ceil_div
+from compiler.program.isa import COLD, F16_LANES, F32_LANES, PAIRS, STACK, TILE_ROWS, Op, ceil_div
 from compiler.program.ranges import ramp
 from models.contract.experts.slots import slots_of
 
@@ -113,8 +114,8 @@ def _gate_up(
     tags = tag(low.weight_uid(), k * len(owner) + first[which])
     address = low.weights.load(
         rank[which],
-        F32_LANES * table.count * count[which],
-        kind=STACK,
+        table.count * (1 if table.cold else F32_LANES * count[which]),
+        kind=COLD if table.cold else STACK,
         tensor=table.stack(low, operands_of(node).gate_up.value, rows, columns),
         k0=k * TILE_ROWS,
         n0=first[which] * F32_LANES,
@@ -122,7 +123,7 @@ def _gate_up(
         tag=tags,
     )
     lines = np.minimum(2, source.lines - 2 * k)
-    kernels = table.kernels(low, lines)
+    kernels = table.fetched(low, lines, count[which]) if table.cold else table.kernels(low, lines)
     normed = operands_of(node).statistic
     statistic = -1 if normed is None else low.lines(normed, node)[0].tag(0)
     scales = np.full(len(owner), low.slot(operands_of(node).gate_up_scale.value, None, columns))
@@ -133,19 +134,21 @@ def _gate_up(
         words = words or scale_words(low, value, rank, chunk, scales)
         place = turns(low, rank) % low.drains.shape[1]
         plane, accumulator = place % low.chip.planes, place // low.chip.planes
-        products = low.rows.add(
-            Op.XMM,
-            rank=rank[which],
-            pin=plane[which],
-            n=count[which],
-            aux=kernels[slot, lines],
-            dst=accumulator[which],
-            src_tag=source.tag(2 * k),
-            src2_tag=table.lines.tag(slot) if expert < 0 else -1,
-            src3=address,
-            src3_tag=tags,
-            dst_tag=value.tag(first[which]),
-        )
+        of = {
+            "rank": rank[which],
+            "pin": plane[which],
+            "n": count[which],
+            "aux": kernels if table.cold else kernels[slot, lines],
+            "dst": accumulator[which],
+            "src_tag": source.tag(2 * k),
+            "src3_tag": tags,
+            "dst_tag": value.tag(first[which]),
+        }
+        if table.cold:
+            products = cold_products(low, table, np.full(len(which), slot), of, address)
+        else:
+            named = table.lines.tag(slot) if expert < 0 else -1
+            products = low.rows.add(Op.XMM, src2_tag=named, src3=address, **of)
         last = low.rows.add(
             Op.WB,
             rank=rank,
@@ -204,24 +207,26 @@ def _down(
     names = np.array([low.weight_uid() for _ in range(parts)])[part]
     sums = tag(names, way.tile_first[chunk])
     products: list[np.ndarray] = []
+    of_chain: list[np.ndarray] = []
+    where = {"rank": rank[chain], "pin": plane[chain], "n": width, "dst": accumulator[chain]}
+    where["dst_tag"] = sums[chain]
     for table, values, (address, tags, paired) in zip(tables, hidden, stacks, strict=True):
+        of = where | {"src3_tag": tags}
+        if table.cold:  # all slots of a chain before the next, which may take its accumulator
+            each, slot = np.divmod(np.arange(len(chain) * len(values)), len(values))
+            sources = np.stack([value.tag(tiles.line[k]) for value in values], axis=-1)
+            of |= {"src_tag": sources, "aux": table.fetched(low, tiles.lines[k], width)}
+            of = {name: column.reshape(len(chain), -1) for name, column in of.items()}
+            spread = {name: np.broadcast_to(one, sources.shape).reshape(-1) for name, one in of.items()}
+            products.append(cold_products(low, table, slot, spread, address[each]))
+            of_chain.append(chain[each])
+            continue
         kernels = table.kernels(low, tiles.lines, paired=paired)
         for slot, expert in enumerate(table.experts.tolist()):
-            products.append(
-                low.rows.add(
-                    Op.XMM,
-                    rank=rank[chain],
-                    pin=plane[chain],
-                    n=width,
-                    aux=kernels[slot, tiles.lines[k]],
-                    dst=accumulator[chain],
-                    src_tag=values[slot].tag(tiles.line[k]),
-                    src2_tag=table.lines.tag(slot) if expert < 0 else -1,
-                    src3=address,
-                    src3_tag=tags,
-                    dst_tag=sums[chain],
-                )
-            )
+            of |= {"aux": kernels[slot, tiles.lines[k]], "src_tag": values[slot].tag(tiles.line[k])}
+            named = table.lines.tag(slot) if expert < 0 else -1
+            products.append(low.rows.add(Op.XMM, src2_tag=named, src3=address, **of))
+            of_chain.append(chain)
     scales = np.full(out.lines, low.slot(operands_of(node).down_scale.value, None, out.columns))
     words, names_of_words = scale_words(low, out, rank, chunk, scales)
     last = low.rows.add(
@@ -229,14 +234,16 @@ def _down(
         rank=rank,
         pin=plane,
         n=way.tile_count[chunk],
-        aux=drain_kernels(low, len(products) * tiles.count[part], wide=False, normed=False, part=True),
+        aux=drain_kernels(
+            low, sum(map(len, hidden)) * tiles.count[part], wide=False, normed=False, part=True
+        ),
         src2=words,
         src2_tag=names_of_words,
         src3=accumulator,
         src3_tag=sums,
         dst_tag=written,
     )
-    _in_order(low, np.concatenate(products), last, np.tile(chain, len(products)), (rank, place))
+    _in_order(low, np.concatenate(products), last, np.concatenate(of_chain), (rank, place))
 
 
 def _down_stack(
@@ -266,11 +273,11 @@ def _down_stack(
     uids = np.array([low.weight_uid() for _ in parts])
     tags = tag(uids[part], k * out.lines + first)
     whole = F32_LANES * table.count * width
-    half = (tiles.lines[k] == 1) & _in_halves(low, table.count, rank, whole)
+    half = (tiles.lines[k] == 1) & (not table.cold and _in_halves(low, table.count, rank, whole))
     address = low.weights.load(
         rank,
-        np.where(half, whole // 2, whole),
-        kind=np.where(half, PAIRS, STACK),
+        table.count if table.cold else np.where(half, whole // 2, whole),
+        kind=COLD if table.cold else np.where(half, PAIRS, STACK),
         tensor=codes[part],
         k0=tiles.line[k] * F16_LANES,
         n0=first * F32_LANES,

@@ -156,6 +156,13 @@ def _tree(
     )
 
 
+def _codes(low: Lowering, node: Node, rows: np.ndarray, columns: np.ndarray | None, parts: int) -> np.ndarray:
+    """The slot of each contract part: the codes of its own rows, zeros elsewhere."""
+    part = np.searchsorted(node.attributes["starts"], rows, side="right") - 1
+    own = [np.where(part == one, rows, -1) for one in range(parts)]
+    return np.array([low.slot(node.inputs[1].value, one, columns) for one in own])
+
+
 def _multiply(
     low: Lowering,
     node: Node,
@@ -176,13 +183,7 @@ def _multiply(
     width, first = way.tile_count[chunk[chain]], way.tile_first[chunk[chain]]
     product = np.repeat(np.arange(len(chain)), width)  # of each preloaded line of a tile
     line = first[product] + ramp(width)
-    real = np.searchsorted(node.attributes["starts"], source.columns, side="right") - 1
-    codes = np.array(
-        [
-            low.slot(node.inputs[1].value, np.where(real == one, source.columns, -1), out.columns)
-            for one in range(parts)
-        ]
-    )
+    codes = _codes(low, node, source.columns, out.columns, parts)
     uids = np.array([low.weight_uid() for _ in range(parts)])[part[chain]]
     tags = tag(uids[product], k[product] * out.lines + line)
     address = low.weights.load(

@@ -1,18 +1,19 @@
-"""Lowering of the roundings: round16 by tiles or segments; round8 is done by GPUs before they send.
+"""Lowering of the roundings: round16 by tiles, pairs of lines or segments; GPUs do round8 before they send.
 
 A residual that is multiplied without a norm before it is rounded as `prescale` scales one: on every rank that
-multiplies. So blocks may hand it on. Other values are rounded where they lie.
+multiplies. So blocks may hand it on. A sum that leaves the chips is rounded by pairs of lines, other values
+where they lie.
 """
 
 import numpy as np
 
-from compiler.graph.graph import Node
+from compiler.graph.graph import Node, View
 from compiler.lower.context import Lowering
 from compiler.lower.elementwise import by_segments
 from compiler.lower.ops.tiles import by_tiles
 from compiler.lower.rule import AS_RESULT, Handed, LoweringRule, Uses
 from compiler.program.instructions.vector import CastKernel
-from compiler.program.isa import Op
+from compiler.program.isa import F16_LANES, Op
 
 
 def _multiplied(uses: Uses, node: Node) -> bool:
@@ -21,7 +22,15 @@ def _multiplied(uses: Uses, node: Node) -> bool:
     maker, readers = uses.maker(view.value), uses.readers(node.outputs[0])
     residual = maker is not None and uses.rule(maker).residual
     whole = residual and (view.start, view.width) == (0, uses.graph.values[view.value].shape[-1])
-    return whole and all(uses.rule(reader).joint is not None and not at for reader, at in readers)
+    if not whole or not readers:
+        return False
+    return all(uses.rule(reader).joint is not None and not at for reader, at in readers)
+
+
+def _given_back(uses: Uses, node: Node) -> bool:
+    """Whether the operand is a sum in lines that lie in order, and the result leaves the chips."""
+    maker = uses.maker(node.inputs[0].value)
+    return maker is not None and uses.rule(maker).residual and not uses.readers(node.outputs[0])
 
 
 def _shared_out(uses: Uses, node: Node) -> bool:
@@ -42,8 +51,35 @@ def lower_round16(low: Lowering, node: Node) -> None:
         low.gather(value, np.repeat(active[:, None], value.lines, axis=1))
         by_tiles(low, node, value, Op.CAST, CastKernel(), None)
         return
+    if _given_back(low.demands, node):
+        _by_pairs(low, node)
+        return
     cut = by_segments(low, node)
     cut.add_rows(low, Op.CAST, CastKernel(), n=cut.segments.lines)
+
+
+def _by_pairs(low: Lowering, node: Node) -> None:
+    """A row for each fp16 line, where the first of its two f32 lines lies; the second one is sent there."""
+    value, _ = low.lines(node.inputs[0], node)
+    line = np.arange(value.lines)
+    first = np.arange(0, value.lines, 2)
+    owner = value.owner[first]
+    need = np.zeros((low.group.ranks, value.lines), bool)
+    need[owner[line // 2], line] = True
+    low.gather(value, need)
+    columns = np.full(len(first) * F16_LANES, -1)
+    columns[: len(value.columns)] = value.columns
+    pairs = np.arange(len(first))
+    out = low.value("f16", owner, columns, first=pairs, count=np.ones_like(pairs))
+    low.rows.add(
+        Op.CAST,
+        rank=owner,
+        n=np.minimum(2, value.lines - first),
+        aux=low.kernels.index(CastKernel()),
+        src_tag=value.tag(first),
+        dst_tag=out.tag(pairs),
+    )
+    low.where[View(value=node.outputs[0], start=0, width=node.inputs[0].width)] = (out, None)
 
 
 ROUND8 = LoweringRule(op="round8", rounds_to="fp8")

@@ -237,19 +237,23 @@ def _heads(n: Lines, k: AttentionKernel) -> Lines:
     return k.head_lines
 
 
-def _queries(n: Lines, k: AttentionKernel) -> Lines:
+def queries_read(n: Lines, k: AttentionKernel) -> Lines:
+    """Lines of the queries of a group."""
     return k.query_lines
 
 
-def _scores(n: Lines, k: AttentionKernel) -> Lines:
+def scores_made(n: Lines, k: AttentionKernel) -> Lines:
+    """Lines of the scores of one block."""
     return score_lines(k)
 
 
-def _weights(n: Lines, k: AttentionKernel) -> Lines:
+def weights_made(n: Lines, k: AttentionKernel) -> Lines:
+    """Lines of the weights of one block and their exponents."""
     return weight_lines(k)
 
 
-def _node(n: Lines, k: AttentionKernel) -> Lines:
+def node_made(n: Lines, k: AttentionKernel) -> Lines:
+    """Lines of a node."""
     return node_lines(k)
 
 
@@ -258,7 +262,7 @@ def _nodes(n: Lines, k: AttentionKernel) -> Lines:
 
 
 _REGION = Operand("src2", KV, kv_region_words)
-_SCORES = Operand("src", TRANSIENT, _scores, Holds.SCORE, whole=score_lines)
+_SCORES = Operand("src", TRANSIENT, scores_made, Holds.SCORE, whole=score_lines)
 _NODES = Operand("src", TRANSIENT, _nodes, Holds.BLOCKS, whole=node_lines)
 
 INSTRUCTIONS = (
@@ -279,8 +283,8 @@ INSTRUCTIONS = (
         unit=MXM,
         kernel=AttentionKernel,
         forms=(LatentAttentionKernel,),
-        reads=(Operand("src", TRANSIENT, _queries, Holds.F16), _REGION),
-        write=Operand("dst", TRANSIENT, _scores, Holds.SCORE),
+        reads=(Operand("src", TRANSIENT, queries_read, Holds.F16), _REGION),
+        write=Operand("dst", TRANSIENT, scores_made, Holds.SCORE),
         least=0,
         numbers=(("n", "block"),),
     ),
@@ -300,7 +304,7 @@ INSTRUCTIONS = (
         kernel=AttentionKernel,
         forms=(LatentAttentionKernel,),
         reads=(_SCORES, Operand("src2", TRANSIENT, one, Holds.PEAK)),
-        write=Operand("dst", TRANSIENT, _weights, Holds.WEIGHT),
+        write=Operand("dst", TRANSIENT, weights_made, Holds.WEIGHT),
     ),
     Instruction(
         op=Op.PV,
@@ -308,8 +312,8 @@ INSTRUCTIONS = (
         unit=MXM,
         kernel=AttentionKernel,
         forms=(LatentAttentionKernel,),
-        reads=(Operand("src", TRANSIENT, _weights, Holds.WEIGHT, whole=weight_lines), _REGION),
-        write=Operand("dst", TRANSIENT, _node, Holds.BLOCKS),
+        reads=(Operand("src", TRANSIENT, weights_made, Holds.WEIGHT, whole=weight_lines), _REGION),
+        write=Operand("dst", TRANSIENT, node_made, Holds.BLOCKS),
         least=0,
         numbers=(("n", "block"),),
     ),
@@ -320,7 +324,7 @@ INSTRUCTIONS = (
         kernel=AttentionKernel,
         forms=(LatentAttentionKernel,),
         reads=(_NODES,),
-        write=Operand("dst", TRANSIENT, _node, Holds.BLOCKS),
+        write=Operand("dst", TRANSIENT, node_made, Holds.BLOCKS),
     ),
     Instruction(
         op=Op.AOUT,

@@ -3,9 +3,11 @@
 from compiler.program.instructions.attention import (
     AttentionKernel,
     kv_region_words,
-    node_lines,
-    score_lines,
+    node_made,
+    queries_read,
+    scores_made,
     weight_lines,
+    weights_made,
 )
 from compiler.program.isa import HOST_IN, KV, MXM, TRANSIENT, Holds, Instruction, Lines, Op, Operand
 
@@ -22,22 +24,6 @@ def early_local(k: AttentionKernel) -> int:
 
 def _fetched(n: Lines, k: AttentionKernel) -> Lines:
     return fetched_lines(k)
-
-
-def _queries(n: Lines, k: AttentionKernel) -> Lines:
-    return k.query_lines
-
-
-def _scores(n: Lines, k: AttentionKernel) -> Lines:
-    return score_lines(k)
-
-
-def _weights(n: Lines, k: AttentionKernel) -> Lines:
-    return weight_lines(k)
-
-
-def _node(n: Lines, k: AttentionKernel) -> Lines:
-    return node_lines(k)
 
 
 _FETCHED = Operand("src2", TRANSIENT, _fetched, Holds.FETCHED, whole=fetched_lines, installed=True)
@@ -59,8 +45,8 @@ INSTRUCTIONS = (
         name="QKF",
         unit=MXM,
         kernel=AttentionKernel,
-        reads=(Operand("src", TRANSIENT, _queries, Holds.F16), _FETCHED),
-        write=Operand("dst", TRANSIENT, _scores, Holds.SCORE),
+        reads=(Operand("src", TRANSIENT, queries_read, Holds.F16), _FETCHED),
+        write=Operand("dst", TRANSIENT, scores_made, Holds.SCORE),
         least=0,
         numbers=_BLOCK,
     ),
@@ -69,8 +55,8 @@ INSTRUCTIONS = (
         name="PVF",
         unit=MXM,
         kernel=AttentionKernel,
-        reads=(Operand("src", TRANSIENT, _weights, Holds.WEIGHT, whole=weight_lines), _FETCHED),
-        write=Operand("dst", TRANSIENT, _node, Holds.BLOCKS),
+        reads=(Operand("src", TRANSIENT, weights_made, Holds.WEIGHT, whole=weight_lines), _FETCHED),
+        write=Operand("dst", TRANSIENT, node_made, Holds.BLOCKS),
         least=0,
         numbers=_BLOCK,
     ),

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from compiler.program.instructions.attention import AttentionKernel, KVKernel, kv_region_words
+from compiler.program.instructions.cold import ColdTileKernel, tile_words
 from compiler.program.instructions.fetched import fetched_lines
 from compiler.program.isa import (
     HOST_IN,
@@ -69,13 +70,17 @@ class LoadKernel(Kernel):
     host_slot: Count
 
 
-LaneKernel = TakeKernel | GiveKernel | HandoverKernel | StateMoveKernel | LoadKernel | AttentionKernel
+LaneKernel = (
+    TakeKernel | GiveKernel | HandoverKernel | StateMoveKernel | LoadKernel | AttentionKernel | ColdTileKernel
+)
 
 
 def wire_words(n: Lines, k: LaneKernel, rows: int) -> Lines:
     """Words that rows move over the host lane of their chip, in `k.host_slot` cycles each."""
     if isinstance(k, LoadKernel):
         return n
+    if isinstance(k, ColdTileKernel):
+        return tile_words(k) + 0 * n
     if isinstance(k, AttentionKernel):
         return rows * fetched_lines(k) + 0 * n
     if isinstance(k, HandoverKernel):

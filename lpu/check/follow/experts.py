@@ -11,13 +11,15 @@ import numpy as np
 from jaxtyping import Int
 
 from compiler.program.instructions.experts import ExpertTileKernel, RankKernel, ShareKernel, SlotsKernel
-from compiler.program.isa import F32_LANES, TAG_SHIFT, Columns, Op
+from compiler.program.isa import F32_LANES, OF_EXPERTS, TAG_SHIFT, Columns, Op
 from lpu.check.findings import Findings
+from lpu.check.follow.cold import unfetched
 from lpu.check.follow.contexts import MadeRows
 from lpu.check.rows import Alike
 
 NUMBERS = ("experts", "chosen", "slots", "expert", "first", "some", "shared", "sigmoid", "scores", "gated")
 _LINE = (1 << TAG_SHIFT) - 1
+_OPS = (Op.RANK, Op.SHARE, Op.SLOTS, *OF_EXPERTS, Op.WGLU)
 Rows = Int[np.ndarray, " rows"]
 Every = Int[np.ndarray, " every"]
 
@@ -59,19 +61,19 @@ def wrong_slots(kernel: Any, rows: int) -> str:
 
 def experts(findings: Findings, groups: list[Alike], made: MadeRows) -> None:
     """Routers rank and share the same experts, slots are all there, and products take them as they must."""
-    c = findings.columns
-    kernels = {op: [g for g in groups if g.op == op] for op in (Op.RANK, Op.SHARE, Op.SLOTS, Op.XMM, Op.WGLU)}
-    if not any(kernels.values()):
+    mine = [group for group in groups if group.op in _OPS]
+    if not mine:
         return
+    c = unfetched(findings, made)
     number = {name: np.zeros(len(c), np.int64) for name in NUMBERS}
-    for group in (one for some in kernels.values() for one in some):
+    for group in mine:
         for name, values in number.items():
             values[group.rows] = getattr(group.kernel, name, -1)
     _routers(findings, made, number)
     _tables(findings, number)
     slot = _slots(c, number)
-    _chosen_of_table(findings, made, number)
-    _sums(findings, made, number, slot)
+    _chosen_of_table(findings, c, number)
+    _sums(findings, c, number, slot)
 
 
 def _of(c: Columns, op: int) -> Rows:
@@ -142,9 +144,8 @@ def _slots(c: Columns, number: dict[str, Every]) -> Every:
     return slot
 
 
-def _chosen_of_table(findings: Findings, made: MadeRows, number: dict[str, Every]) -> None:
+def _chosen_of_table(findings: Findings, c: Columns, number: dict[str, Every]) -> None:
     """A product takes its expert of a table of as many experts; one of its own only where all have theirs."""
-    c = findings.columns
     xmm, slots = _of(c, Op.XMM), _of(c, Op.SLOTS)
     if not len(slots):
         findings.add(7, xmm, "takes an expert, no row makes slots")
@@ -160,8 +161,7 @@ def _chosen_of_table(findings: Findings, made: MadeRows, number: dict[str, Every
     )
 
 
-def _sums(findings: Findings, made: MadeRows, number: dict[str, Every], slot: Every) -> None:
-    c = findings.columns
+def _sums(findings: Findings, c: Columns, number: dict[str, Every], slot: Every) -> None:
     xmm, glu = _of(c, Op.XMM), _of(c, Op.WGLU)
     hidden, where = np.unique(c.dst_tag[glu] >> TAG_SHIFT, return_index=True)
     weighs = glu[where]
@@ -172,8 +172,8 @@ def _sums(findings: Findings, made: MadeRows, number: dict[str, Every], slot: Ev
     findings.add(7, foreign, lambda i: f"multiplies what another slot weighs by slot {slot[foreign[i]]}")
     mixed = glu[c.src2_tag[glu] != c.src2_tag[weighs[np.searchsorted(hidden, c.dst_tag[glu] >> TAG_SHIFT)]]]
     findings.add(7, mixed, "weighs a part of a value by another slot than the rest of it")
-    _gate_and_up(findings, xmm[~down], glu, slot, number)
-    _over_slots(findings, xmm[down], slot, c.src2_tag[weighs[at[down]]] >> TAG_SHIFT, number)
+    _gate_and_up(findings, c, xmm[~down], glu, slot, number)
+    _over_slots(findings, c, xmm[down], slot, c.src2_tag[weighs[at[down]]] >> TAG_SHIFT, number)
 
 
 def _apart(c: Columns, slot: Every, number: dict[str, Every], products: Rows, others: Rows) -> np.ndarray:
@@ -184,10 +184,9 @@ def _apart(c: Columns, slot: Every, number: dict[str, Every], products: Rows, ot
 
 
 def _gate_and_up(
-    findings: Findings, rows: Rows, glu: np.ndarray, slot: Every, number: dict[str, Every]
+    findings: Findings, c: Columns, rows: Rows, glu: np.ndarray, slot: Every, number: dict[str, Every]
 ) -> None:
     """A value has one slot: of its products, and by which it is weighted; each k tile comes once."""
-    c = findings.columns
     value, first = np.unique(c.dst_tag[rows] >> TAG_SHIFT, return_index=True)
     if not len(value):
         findings.add(7, glu, "weighs what no product of an expert made")
@@ -208,13 +207,12 @@ def _gate_and_up(
 
 
 def _over_slots(
-    findings: Findings, rows: Rows, slot: Every, table: np.ndarray, number: dict[str, Every]
+    findings: Findings, c: Columns, rows: Rows, slot: Every, table: np.ndarray, number: dict[str, Every]
 ) -> None:
     """Of every sum each input line meets each slot once, of tables that have all experts between them.
 
     table: of each row the value whose slots it takes.
     """
-    c = findings.columns
     made = _of(c, Op.SLOTS)
     if not len(made) or not len(rows):
         findings.add(7, rows, "takes an expert, no row makes slots")

@@ -89,53 +89,21 @@ def block_rows(block: Block, context: int, manifest: Manifest) -> BlockRows:
     need(context in block.columns, f"the block has no rows for context {context}")
     c = block.columns[context]
     size = len(c)
-    first = [np.zeros(size, np.int64) for _ in _SOURCES]
-    count = [np.zeros(size, np.int64) for _ in _SOURCES]
-    step = [np.ones(size, np.int64) for _ in _SOURCES]
-    write, written = np.full(size, -1), np.zeros(size, np.int64)
-    region = np.full(size, -1)
-    weight, words = np.full(size, -1), np.zeros(size, np.int64)
-    number3 = np.full(size, -1)
     _bounds(c)
-    for op, aux, rows in by_kind(c.op, c.aux):
-        record, kernel = _record(op, aux, manifest)
-        n = c.n[rows]
-        _row(c, (n < record.least) | (n > record.most), rows, "counts more or fewer lines than it can")
-        named = {operand.column for operand in record.operands}
-        if "src3" not in named and op != Op.WB:  # its accumulator is no number that a rule may see
-            number3[rows] = c.src3[rows]
-        for operand in record.reads:
-            if not operand.is_in(kernel):
-                continue
-            address = getattr(c, operand.column)[rows]
-            if operand.space == TRANSIENT:
-                which = _SOURCES.index(operand.column)
-                first[which][rows] = _lines(c, rows, address, manifest.rows)
-                count[which][rows] = n if operand.stride is not None else operand.extent(n, kernel)
-                step[which][rows] = 1 if operand.stride is None else operand.stride(kernel)
-            elif operand.space == KV:
-                region[rows] = _spaced(c, rows, address, KV)
-            else:
-                _row(c, address >> SPACE_SHIFT != _weights(operand, address), rows, "reads no weights there")
-                weight[rows], words[rows] = address, operand.extent(n, kernel)
-        target = record.write
-        if target is not None and target.space == KV:
-            region[rows] = _spaced(c, rows, c.dst[rows], KV)
-        elif target is not None:
-            write[rows] = _lines(c, rows, c.dst[rows], manifest.rows)
-            written[rows] = target.extent(n, kernel)
+    found = _operands(c, manifest)
+    write, written, weight = found.write, found.written, found.weight
     holder = np.where(is_transfer(c.op), c.peer, c.chip)
     least, most = int(written.min(initial=0)), int(written.sum())
     need(least >= 0 and most < _MOST, "rows write more lines than there can be")
     needs_weights = np.flatnonzero(weight >= 0)
-    keys, ends = _read_keys(c, first, count, step)
-    kinds, kind = _kinds(c, number3, manifest.kernels)
-    spans = _spans(c, holder, count, written)
+    keys, ends = _read_keys(c, found.first, found.count, found.step)
+    kinds, kind = _kinds(c, found.number3, manifest.kernels)
+    spans = _spans(c, holder, found.count, written)
     read = reading(
         block.loads,
         c.chip[needs_weights],
         weight[needs_weights],
-        words[needs_weights],
+        found.words[needs_weights],
         needs_weights,
         size,
     )
@@ -150,13 +118,78 @@ def block_rows(block: Block, context: int, manifest: Manifest) -> BlockRows:
         read=read,
         region=[
             (rank, word) if word >= 0 else None
-            for rank, word in zip(c.chip.tolist(), region.tolist(), strict=True)
+            for rank, word in zip(c.chip.tolist(), found.region.tolist(), strict=True)
         ],
         unit=_units(c, manifest.chip.planes).tolist(),
         events=_events(c).tolist(),
         outside=_outside(c, keys, ends, holder, write, written),
         spans=spans,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Operands:
+    """What every row names: lines, words and numbers, -1 or none where it names no such thing.
+
+    first, count, step: of the lines of each of `_SOURCES`. write, written: first line written and how many.
+    region: space-coded word of KV. weight, words: the first word of weights and how many. number3: its third
+    operand where that is a number.
+    """
+
+    first: list[np.ndarray]
+    count: list[np.ndarray]
+    step: list[np.ndarray]
+    write: np.ndarray
+    written: np.ndarray
+    region: np.ndarray
+    weight: np.ndarray
+    words: np.ndarray
+    number3: np.ndarray
+
+
+def _operands(c: Columns, manifest: Manifest) -> _Operands:
+    """What the rows name, by kind of row. Raises RefusedError for an operand that its kind does not have."""
+    size = len(c)
+    none, nothing = (lambda: np.full(size, -1)), (lambda: np.zeros(size, np.int64))
+    out = _Operands(
+        first=[nothing() for _ in _SOURCES],
+        count=[nothing() for _ in _SOURCES],
+        step=[np.ones(size, np.int64) for _ in _SOURCES],
+        write=none(),
+        written=nothing(),
+        region=none(),
+        weight=none(),
+        words=nothing(),
+        number3=none(),
+    )
+    for op, aux, rows in by_kind(c.op, c.aux):
+        record, kernel = _record(op, aux, manifest)
+        n = c.n[rows]
+        _row(c, (n < record.least) | (n > record.most), rows, "counts more or fewer lines than it can")
+        named = {operand.column for operand in record.operands}
+        if "src3" not in named and op != Op.WB:  # its accumulator is no number that a rule may see
+            out.number3[rows] = c.src3[rows]
+        for operand in record.reads:
+            if not operand.is_in(kernel):
+                continue
+            address = getattr(c, operand.column)[rows]
+            if operand.space == TRANSIENT:
+                which = _SOURCES.index(operand.column)
+                out.first[which][rows] = _lines(c, rows, address, manifest.rows)
+                out.count[which][rows] = n if operand.stride is not None else operand.extent(n, kernel)
+                out.step[which][rows] = 1 if operand.stride is None else operand.stride(kernel)
+            elif operand.space == KV:
+                out.region[rows] = _spaced(c, rows, address, KV)
+            else:
+                _row(c, address >> SPACE_SHIFT != _weights(operand, address), rows, "reads no weights there")
+                out.weight[rows], out.words[rows] = address, operand.extent(n, kernel)
+        target = record.write
+        if target is not None and target.space == KV:
+            out.region[rows] = _spaced(c, rows, c.dst[rows], KV)
+        elif target is not None:
+            out.write[rows] = _lines(c, rows, c.dst[rows], manifest.rows)
+            out.written[rows] = target.extent(n, kernel)
+    return out
 
 
 def _bounds(c: Columns) -> None:

@@ -8,15 +8,16 @@ from jaxtyping import Int
 
 from compiler.program.isa import (
     ANGLES,
+    COLD,
     F32_LANES,
     FACTOR,
     GAIN,
     LOAD_NAMES,
+    PAIRS,
     SCALE,
     SHARED,
     SHIFTED,
     SPACE_SHIFT,
-    STACK,
     STACKS,
     TABLE,
     TILE,
@@ -179,8 +180,9 @@ class BoundPreloads:
         need(not more, "reads several stacks at once")
         experts, depth, _ = known.terms.shape(tensor)
         words = int(self._block.loads.words[self._read.first[load]])
-        count, rest = divmod(words, max(F32_LANES * lines, 1))
-        count *= 1 if self._kind[load] == STACK else 2
+        kind = self._kind[load]
+        count, rest = (words, 0) if kind == COLD else divmod(words, max(F32_LANES * lines, 1))
+        count *= 2 if kind == PAIRS else 1
         rows = known.lanes.all[self._down[load]]
         first = int(rows.max(initial=-1)) // depth
         need(count > 0 and not rest, f"a stack of {words} words is not of whole experts")
@@ -189,7 +191,7 @@ class BoundPreloads:
         need(bool((rows[rows >= 0] // depth == first).all()), "a stack names rows of several experts")
         down = known.lanes.number(np.where(rows < 0, -1, rows - first * depth))
         across = known.lanes.pieces((self._across[load],), F32_LANES)
-        return StackRun(self._kind[load], down, tuple([(tensor, one) for one in across]), first, count)
+        return StackRun(kind, down, tuple([(tensor, one) for one in across]), first, count)
 
     def _halves(self, loads: tuple[int, ...]) -> HalfRun:
         """Tiles of one tensor and of the same columns, one below the other."""

@@ -28,7 +28,7 @@ from lpu.prove.lines import PRODUCT, ExpertSlot, HalfRun, Ranked, StackRun, Tree
 from lpu.prove.models import experts as model
 from lpu.prove.ops import matmul
 from lpu.prove.ops.taken import of_kind, of_tensor, vectors
-from lpu.prove.refused import need
+from lpu.prove.refused import RefusedError, need
 from lpu.prove.rule import Proved, RowOperands
 
 EXPERT_PRODUCT, EXPERT_GLU = "expert_product", "expert_glu"
@@ -163,11 +163,25 @@ def _slots(known: Known, row: RowOperands) -> tuple[Any, ...]:
 
 def _xmm(known: Known, row: RowOperands) -> tuple[Any, ...]:
     """As MM, with the tiles of one expert: that of a slot, or a fixed one."""
-    value, lanes = vectors(known, row.src, Holds.F16, "its input")
-    run, k = row.preloads, row.kernel
-    need(isinstance(run, StackRun) and len(run.tiles) == row.n, f"reads no {row.n} tiles of a stack")
-    assert isinstance(run, StackRun)
+    run, k = stack_of(row), row.kernel
     need(run.kind == (PAIRS if k.paired else STACK), "takes halves of tiles for tiles, or these for halves")
+    if k.expert < 0:
+        of_kind(row.src2, Holds.SLOT, "its slot")
+    return product(known, row, run, row.src2[0] if k.expert < 0 else None)
+
+
+def stack_of(row: RowOperands) -> StackRun:
+    """The tiles of several experts that a row names."""
+    run = row.preloads
+    if not isinstance(run, StackRun) or len(run.tiles) != row.n:
+        raise RefusedError(f"reads no {row.n} tiles of a stack")
+    return run
+
+
+def product(known: Known, row: RowOperands, run: StackRun, slot: Any) -> tuple[Any, ...]:
+    """What a row adds to an accumulator with the tile of a slot's expert, or of the one of its kernel."""
+    value, lanes = vectors(known, row.src, Holds.F16, "its input")
+    k = row.kernel
     need(not k.paired or len(lanes) == 1, f"two experts share a tile of {len(lanes)} lines each")
     codes = run.tiles[0][0]
     experts, depth, _ = known.terms.shape(codes)
@@ -181,8 +195,6 @@ def _xmm(known: Known, row: RowOperands) -> tuple[Any, ...]:
         need(k.expert < count, f"takes expert {k.expert} of {count}")
         table = (count, first, count)
         return (ExpertProduct(PRODUCT, value, run.tiles, run.rows, NOT_CHOSEN, k.expert, *table),)
-    of_kind(row.src2, Holds.SLOT, "its slot")
-    (slot,) = row.src2
     have = known.terms.width(slot.value)
     need(have == experts, f"its slot is one of {have} experts, {known.show(codes)} has {experts}")
     here = f"its slot is of {slot.some} experts from {slot.first} on, its stack of {count} from {first} on"

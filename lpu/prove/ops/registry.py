@@ -1,7 +1,7 @@
 """The rules of the proof by opcode: the project's own, and those that extensions register."""
 
 from compiler.program.isa import OPCODES
-from lpu.prove.ops import attention, experts, host, matmul, recurrent, transfer, vector
+from lpu.prove.ops import attention, cold, experts, host, matmul, recurrent, transfer, vector
 from lpu.prove.rule import Proved
 
 PROVED: dict[int, Proved] = {}
@@ -18,6 +18,6 @@ def register(record: Proved) -> Proved:
     return record
 
 
-for _family in (transfer, vector, attention, recurrent, matmul, host, experts):
+for _family in (transfer, vector, attention, recurrent, matmul, host, experts, cold):
     for _record in _family.PROOF:
         register(_record)

@@ -5,11 +5,11 @@ from typing import Any, TypeVar
 
 from compiler.program.isa import GAIN, LOAD_NAMES, Holds
 from lpu.prove.known import Known
-from lpu.prove.lines import Blocks, Chunk, Decayed, Fetched, HalfRun, StackRun, Stepped, TileRun
+from lpu.prove.lines import Blocks, Chunk, ColdTile, Decayed, Fetched, HalfRun, StackRun, Stepped, TileRun
 from lpu.prove.refused import RefusedError, need
 from lpu.prove.rule import Preloads
 
-_Block = TypeVar("_Block", Chunk, Blocks, Fetched, Stepped, Decayed)
+_Block = TypeVar("_Block", Chunk, Blocks, Fetched, ColdTile, Stepped, Decayed)
 
 
 def vectors(known: Known, lines: Sequence[Any], holds: int, what: str) -> tuple[int, tuple[int, ...]]:

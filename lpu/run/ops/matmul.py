@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float64, Int, UInt8
 
 from compiler.program.instructions.experts import ExpertTileKernel
 from compiler.program.instructions.matmul import WIDE_PER_F32, ReduceKernel, TreeKernel, WriteBackKernel
-from compiler.program.isa import F32_LANES, PRODUCTS, TILE_ROWS, Op
+from compiler.program.isa import F32_LANES, OF_EXPERTS, PRODUCTS, TILE_ROWS, Op
 from lpu.link.link import Dataflow
 from lpu.run.image import ImagePlan
 from lpu.run.ops.items import Executed, Items, Reads, Result, Rows, Static
@@ -58,7 +58,7 @@ def products(flow: Dataflow, plan: ImagePlan) -> tuple[Products, list[Items]]:
     part = np.cumsum(fresh) - 1
     lines = [reads.line(0, rows, 0), reads.line(0, rows, 1)]
     if chooses_experts(flow):
-        lines.append(np.where(columns.op[rows] == Op.XMM, reads.line(1, rows, 0), -1))
+        lines.append(np.where(np.isin(columns.op[rows], OF_EXPERTS), reads.line(1, rows, 0), -1))
     table = np.stack([*lines, tile_of(reads, rows, j)], axis=-1)
     heads = np.flatnonzero(fresh)
     back, line = drain[heads], j[heads]
@@ -80,7 +80,7 @@ def products(flow: Dataflow, plan: ImagePlan) -> tuple[Products, list[Items]]:
 
 def chooses_experts(flow: Dataflow) -> bool:
     """Whether a step chooses tiles of experts by its slots."""
-    used = np.unique(flow.columns.aux[flow.columns.op == Op.XMM]).tolist()
+    used = np.unique(flow.columns.aux[np.isin(flow.columns.op, OF_EXPERTS)]).tolist()
     return any(isinstance(k := flow.kernels[aux], ExpertTileKernel) and k.expert < 0 for aux in used)
 
 
@@ -89,7 +89,7 @@ def tile_of(
 ) -> Int[np.ndarray, " tiles"]:
     """The entry of line j of each product's tile; where the step chooses the expert, a line of the stack."""
     out = reads.entry(rows, j)
-    own = np.flatnonzero(reads.flow.columns.op[rows] == Op.XMM)
+    own = np.flatnonzero(np.isin(reads.flow.columns.op[rows], OF_EXPERTS))
     kernels = reads.flow.kernels
     expert = np.array([k.expert if isinstance(k, ExpertTileKernel) else -1 for k in kernels] or [-1])
     which, line = expert[reads.flow.columns.aux[rows[own]]], reads.entry(rows[own], 0) + j[own]
@@ -249,6 +249,8 @@ def fold(k: None, env: Env, pools: Pools, t: Table) -> Pools:
 EXECUTED = (
     Executed(op=Op.MM),
     Executed(op=Op.XMM),
+    Executed(op=Op.FETCHX),
+    Executed(op=Op.XMF),
     Executed(op=Op.WB),
     Executed(op=Op.RED, build=_red),
     Executed(op=Op.TREE, build=_tree),

@@ -99,6 +99,12 @@ class ReplayReport(Shown):
         return self.good * self.requests / self.span_seconds if self.span_seconds else 0.0
 
     @property
+    def target_words(self) -> str:
+        """The targets in words; nothing if none is stated."""
+        named = zip(("TTFT", "TPOT", "end to end"), self.targets, strict=True)
+        return ", ".join(f"{name} {_ms(value)}" for name, value in named if value is not None)
+
+    @property
     def label(self) -> str | None:
         """What stands above all figures; None for a chip of which measurements are public."""
         return PROJECTION if self.gpus else label_of(self.chip)
@@ -128,16 +134,16 @@ class ReplayReport(Shown):
 
     def facts(self) -> list[tuple[str, str]]:
         """What came of it beside the spans, in names and values."""
-        asked = zip(("TTFT", "TPOT", "end to end"), self.targets, strict=True)
-        targets = ", ".join(f"{name} {_ms(value)}" for name, value in asked if value is not None)
+        met = (
+            f"{percent(self.good)} met {self.asked}"
+            if self.asked
+            else "every served one, as no target is stated"
+        )
         out = [
             ("requests", self._requests()),
             ("served", f"{self.requests_per_second:,.3f} a second over {self.span_seconds:,.3f} s"),
             ("tokens/s", f"{self.tokens / self.span_seconds if self.span_seconds else 0:,.1f} new ones"),
-            (
-                "goodput",
-                f"{self.goodput:,.3f} requests a second, {percent(self.good)} met {targets or 'no target'}",
-            ),
+            ("goodput", f"{self.goodput:,.3f} requests a second, {met}"),
             (
                 "users",
                 f"{self.users:.3f} in slots on average, {self.most_users} at most; {self.waited} waited",

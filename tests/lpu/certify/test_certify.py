@@ -3,7 +3,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -16,6 +16,8 @@ from lpu.certify.certify import variants
 from lpu.certify.child import Child, children
 from lpu.certify.equivalence import difference
 from lpu.cli import app as cli
+from lpu.cli.options import OneStep
+from lpu.cli.verb import Only
 from lpu.decode.generate import Generation
 from lpu.inputs.document import FileError
 from lpu.inputs.files import ModelFile
@@ -160,10 +162,43 @@ def test_a_python_callable_or_rack_is_not_compared_in_other_processes() -> None:
             assert "no name" in child.run().reason
 
 
+def test_a_child_gets_every_option_of_a_program_that_runs_one_step_at_a_time() -> None:
+    asked = CompileOptions(tp=2, pp=1, cp=1, spill=0, step_limit=9.0, cold=0.5, layout="row", seed=1)
+    child = children(ModelFile(model="llama-tiny"), "quad", asked, [[1]], 1)[0]
+    (only,) = [one for one in get_args(OneStep) if isinstance(one, Only)]
+    for name in only:
+        assert f"--{name.replace('_', '-')}" in child.command
+    at = child.command.index("--spill")
+    assert child.command[at + 1] == "auto"
+
+
 def test_a_child_that_fails_is_a_difference() -> None:
     found = Child(name="x", command=("false",)).run()
     assert found.reason == ""
     assert found.logits_sha256.startswith("exit 1")
+
+
+def test_other_processes_are_told_to_go_on_after_end_tokens() -> None:
+    for child in children(ModelFile(model="llama-tiny"), "quad", CompileOptions(), [[1]], 2):
+        assert "--ignore-eos" in child.command
+
+
+@pytest.mark.slow
+def test_end_tokens_end_no_run_in_another_process(tmp_path: Path) -> None:
+    mixtral = json.loads((HERE.parent / "models/data/variants/mixtral/config.json").read_text())
+    ends = {"eos_token_id": list(range(mixtral["vocab_size"]))}
+    (tmp_path / "config.json").write_text(json.dumps(mixtral | ends))
+    options = CompileOptions(tp=1, pp=1)
+    found = api.certify(
+        tmp_path,
+        rack="pair",
+        options=options,
+        tokens=2,
+        context=16,
+        weights="seed:0",
+        how=api.CertifyOptions(plain=False),
+    )
+    assert found.ok, str(found)
 
 
 def test_prompts_of_the_certificate_differ_in_length() -> None:

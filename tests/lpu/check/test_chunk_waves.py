@@ -13,13 +13,13 @@ from compiler.program.instruction_set import INSTRUCTIONS
 from compiler.program.isa import COLUMNS, SHARED, TAGS, WEIGHTS, Columns, Op
 from compiler.program.manifest import Step, WaveContext, Waves
 from compiler.program.program import Program
+from compiler.program.prompt import prompt_cycles, whole_prompt
 from compiler.program.waves import expand_wave
 from lpu.check.check import check, check_columns, require
 from lpu.check.waves import check_waves
 from lpu.link.link import link
 from lpu.prove.prove import prove
 from lpu.report.program import prefill_body, prefill_facts
-from lpu.report.prompt import prompt_cycles, whole_prompt
 
 CONTEXTS = (80, 160)
 

@@ -31,6 +31,17 @@ def test_no_two_chips_of_a_rack_are_drawn_at_one_place(rack: str) -> None:
     assert gaps.min() > 0.1
 
 
+@pytest.mark.parametrize("rack", ["lpx-x3", "lpx-x4", "lpx-x6", "lpx-x16"])
+def test_racks_of_a_row_are_drawn_apart(rack: str) -> None:
+    made = load_rack(rack)
+    at = np.array(places(made.levels, made.chips))
+    (level,) = [one for one in made.levels if one.name == "rack"]
+    boxes = [(at[list(chips)].min(axis=0), at[list(chips)].max(axis=0)) for chips in level.groups]
+    for i, (low, high) in enumerate(boxes):
+        for other_low, other_high in boxes[:i]:
+            assert (high < other_low).any() or (other_high < low).any()
+
+
 def figures(program: Program) -> list[Drawing]:
     chains, cycles = block_chains(program, 80), program.manifest.cycles[80]
     found = report(program).occupancy[0]

@@ -1,10 +1,14 @@
 """Hops of layers with experts: checked, proved, and bit by bit what the model makes of the same message."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hopped import hopped
+from mixtures import drawn
+from models_named import of_model
 from slow import slow_but
 
 from compiler.hops import compile_hops
@@ -18,6 +22,7 @@ from lpu.inputs.document import FileError
 from lpu.inputs.open import open_model
 from lpu.prove.prove import prove
 from lpu.run.hop import prepare_hops
+from models.configs.gpt_oss import GptOssConfig
 from models.contract import ops
 
 DATA = Path(__file__).parents[2] / "models/data"
@@ -34,7 +39,11 @@ WIRES = {"fp16": ("fp16", "f32"), "fp8": ("fp8", "fp16")}
 
 @pytest.mark.parametrize(
     ("name", "wires"),
-    slow_but([("moe-tiny", "fp16")], [(name, "fp16") for name in MODELS] + [("moe-tiny", "fp8")]),
+    slow_but(
+        [("moe-tiny", "fp16"), ("gpt-oss-tiny", "fp8")],
+        [(name, "fp16") for name in MODELS]
+        + [("moe-tiny", "fp8"), ("gpt-oss-tiny", "fp8"), ("gpt-oss", "fp8")],
+    ),
 )
 def test_hops_of_experts_are_proved_and_give_the_bits_of_the_model(name: str, wires: str) -> None:
     down, up = WIRES[wires]
@@ -51,6 +60,25 @@ def test_hops_of_experts_are_proved_and_give_the_bits_of_the_model(name: str, wi
         sent = ops.round8(sent) if down == "fp8" else sent
         got, want = np.asarray(machine.step(number, sent)), np.asarray(here(number, sent))
         assert got.tobytes() == want.tobytes(), hop.name
+
+
+@pytest.mark.parametrize(("hidden", "tp"), slow_but([(400, 3)], [(80, 2), (240, 4), (400, 3)]))
+def test_a_sum_of_an_odd_number_of_lines_goes_back_in_fp16(hidden: int, tp: int) -> None:
+    config = GptOssConfig(
+        name="odd-oss", layers=1, hidden=hidden, heads=2, kv_heads=1, head_dim=32, ffn=64, vocab=240,
+        tied=False, rope_theta=1e4, eps=1e-5, max_context=80, source="made up for tests", experts=4, chosen=2,
+        ffn_up="fp16",
+    )  # fmt: skip
+    step, program, _ = hopped(config, "quad", 2, tp=tp)
+    assert check(program, 1).ok
+    assert prove(of_model(program, replace(config, ffn_down="fp16"))).ok
+    weights = {path: np.array(value) for path, value in drawn(step).items()}
+    params = {path: jnp.asarray(value) for path, value in weights.items()}
+    here = GpuPieces(step, [list(hop.nodes) for hop in program.manifest.hops]).local(params)
+    sent = jnp.asarray(np.random.default_rng(0).standard_normal((2, hidden)).astype(np.float16))
+    got = np.asarray(prepare_hops(program, weights).step(0, sent))
+    assert got.dtype == np.float16
+    assert got.tobytes() == np.asarray(here(0, sent)).tobytes()
 
 
 def test_experts_beside_a_dense_ffn_do_not_cross() -> None:

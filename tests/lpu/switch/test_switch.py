@@ -217,9 +217,10 @@ def test_the_model_after_takes_free_chips_where_it_fits() -> None:
 
 
 @pytest.mark.slow
-def test_users_go_on_with_new_weights_each_token_with_the_bits_of_one_of_the_two() -> None:
-    old, new = MODEL, api.open_model("llama-tiny", context=64, weights="seed:1")
-    before = made(2)
+@pytest.mark.parametrize(("name", "tp"), [("llama-tiny", 2), ("smollm-135m", 4)])
+def test_users_go_on_with_new_weights_each_token_with_the_bits_of_one_of_the_two(name: str, tp: int) -> None:
+    old, new = (api.open_model(name, context=64, weights=weights) for weights in ("seed:0", "seed:1"))
+    before = api.compile(old, rack="quad", tp=tp, pp=1, prove=False).program
     found = api.switch(before, new, rack="quad", how=api.SwitchOptions(keep_kv=True))
     after = found.after
     assert body_of(found.program).keeps

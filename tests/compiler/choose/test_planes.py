@@ -7,10 +7,10 @@ from enlarged import cycles as enlarged
 from enlarged import with_knob
 from renumbered import level, model
 
-import compiler.planes
+import compiler.choose.planes
+from compiler.choose.planes import OTHERS, is_stated
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
-from compiler.planes import OTHERS, is_stated
 from compiler.program.program import Program
 from compiler.throughput import fewer
 from fabric.catalog import chip_spec
@@ -67,7 +67,7 @@ def test_more_never_takes_more_cycles_than_less(knob: str) -> None:
 def test_without_idle_planes_more_of_them_take_more_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
     few, many = with_number(planes=1), with_number(planes=4)
     assert cycles(compiled(many, tp=2)) <= cycles(compiled(few, tp=2))
-    monkeypatch.setattr(compiler.planes, "MOST_ROWS", 0)
+    monkeypatch.setattr(compiler.choose.planes, "MOST_ROWS", 0)
     assert cycles(compiled(many, tp=2)) > cycles(compiled(few, tp=2))
 
 
@@ -78,7 +78,7 @@ def test_without_idle_chains_more_of_them_let_a_wave_enter_later(monkeypatch: py
     monkeypatch.setattr(fewer, "FEW", 0)  # as for models of many blocks
     few = took(4)
     assert took(8) <= few
-    monkeypatch.setattr(compiler.planes, "OTHERS", ())
+    monkeypatch.setattr(compiler.choose.planes, "OTHERS", ())
     assert took(8) > few
 
 
