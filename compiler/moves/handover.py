@@ -63,7 +63,7 @@ def compile_ingest(
     and layers on other chips come at the same time. What the GPUs' own links carry is not bounded here.
     Raises CompileError.
     """
-    ready = (0,) * len(_attentions(decode)) if overlap else None
+    ready = (0,) * len(_keeping(decode)) if overlap else None
     if arrivals is not None:
         if min(arrivals, default=0) < 0:
             raise OptionError(

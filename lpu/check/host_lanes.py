@@ -94,8 +94,9 @@ def _table(manifest: Manifest, body: Hops, stated: Stated) -> _Table:
 def _slots(findings: Findings, slot: int, groups: list[Alike]) -> None:
     """Rule 6: a word takes the cycles on a host lane that the rates of the bridge give."""
     for _, kernel, rows in groups:
-        lane = TakeKernel | GiveKernel | HandoverKernel | StateMoveKernel
-        if isinstance(kernel, lane) and kernel.host_slot != slot:
+        if not isinstance(kernel, TakeKernel | GiveKernel | HandoverKernel | StateMoveKernel):
+            continue
+        if kernel.host_slot != slot:
             findings.add(6, rows, f"a word takes {kernel.host_slot} cycles, over the bridge it takes {slot}")
 
 
