@@ -15,7 +15,7 @@ from lpu.decode.prefixes.cache import Hit, PrefixCache, StateBytes
 from lpu.decode.prefixes.states import leaves_of
 from lpu.folder import Progress, quiet
 from lpu.inputs.model import OpenModel
-from lpu.run.handover import Handover
+from lpu.run.handed.handover import Handover
 from lpu.run.kv import KV
 from lpu.run.machine import Machine, prepare
 

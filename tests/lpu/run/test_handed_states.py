@@ -20,7 +20,7 @@ from lpu.check.check import check, require
 from lpu.check.memory_image import check_handover
 from lpu.link.link import LinkError
 from lpu.run.error import MachineError
-from lpu.run.handover import Handover
+from lpu.run.handed.handover import Handover
 from lpu.run.machine import Machine, prepare
 from models.configs.hybrid import HybridConfig
 from models.kv import KVCache, empty_cache

@@ -19,7 +19,7 @@ from compiler.program.program import Program
 from fabric.catalog import bridge_spec
 from lpu.link.link import LinkError
 from lpu.run.error import MachineError
-from lpu.run.handover import Handover
+from lpu.run.handed.handover import Handover
 from lpu.run.machine import Machine, prepare
 from models.config import TransformerConfig
 from models.kv import KVCache, empty_cache

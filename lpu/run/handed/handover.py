@@ -24,7 +24,7 @@ from compiler.program.program import Program
 from compiler.program.ranges import first_of
 from lpu.link.error import fail
 from lpu.run.error import MachineError
-from lpu.run.handed_states import Leaves, MovedStates, get, moved_states, put
+from lpu.run.handed.states import Leaves, MovedStates, get, moved_states, put
 from lpu.run.kv import KV, in_stripe
 from lpu.run.machine import Machine
 
