@@ -23,7 +23,7 @@ Rows = Int[np.ndarray, " rows"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Moved:
+class HandedRows:
     """Regions that rows move: chip, first word and its tag, line of the layer's message, kernel, n."""
 
     chip: Rows
@@ -33,10 +33,10 @@ class Moved:
     aux: Rows
     n: Rows
 
-    def then(self, other: "Moved") -> "Moved":
+    def then(self, other: "HandedRows") -> "HandedRows":
         """These, then the others."""
-        pairs = {one.name: (getattr(self, one.name), getattr(other, one.name)) for one in fields(Moved)}
-        return Moved(**{name: np.concatenate(pair) for name, pair in pairs.items()})
+        pairs = {one.name: (getattr(self, one.name), getattr(other, one.name)) for one in fields(HandedRows)}
+        return HandedRows(**{name: np.concatenate(pair) for name, pair in pairs.items()})
 
 
 def renewed(rows: Columns) -> Int[np.ndarray, " some"]:
@@ -46,7 +46,7 @@ def renewed(rows: Columns) -> Int[np.ndarray, " some"]:
 
 def kv_regions(
     kind: str, name: str, rows: Columns, held: tuple[Kernel, ...], kernels: Kernels, tokens: int, slot: int
-) -> Moved:
+) -> HandedRows:
     """A row for each region that a block appends to, in order of lines. held: kernels of the rows.
 
     Raises CompileError for regions that no message of heads tells apart.
@@ -59,7 +59,7 @@ def kv_regions(
         reason = f"its {len(line)} KV regions are not those of 1 attention"
         raise CompileError(kind, name, reason, "Hand on an f32 residual between attentions.")
     if not len(line):
-        return Moved(**dict.fromkeys([one.name for one in fields(Moved)], np.zeros(0, np.int64)))
+        return HandedRows(**dict.fromkeys([one.name for one in fields(HandedRows)], np.zeros(0, np.int64)))
     attention = held[int(appends.aux[0])]
     assert isinstance(attention, AttentionKernel)
     if isinstance(attention, LatentAttentionKernel):
@@ -70,12 +70,12 @@ def kv_regions(
     )
     n = stripe_tokens(tokens, attention.stripes, attention.run)
     aux, count = np.full(len(line), kernels.index(kernel)), np.full(len(line), n)
-    return Moved(chip=appends.chip, word=appends.dst, tag=appends.dst_tag, line=line, aux=aux, n=count)
+    return HandedRows(chip=appends.chip, word=appends.dst, tag=appends.dst_tag, line=line, aux=aux, n=count)
 
 
 def state_regions(
     kind: str, name: str, rows: Columns, held: tuple[Kernel, ...], kernels: Kernels, slot: int
-) -> Moved:
+) -> HandedRows:
     """A row for each row that renews lines of states, which a message has state by state, line by line.
 
     Raises CompileError where the lines of a state are not all there, each once.
@@ -88,7 +88,7 @@ def state_regions(
     if (bad := np.flatnonzero(first != before - begin)).size:
         reason = f"has line {first[bad[0]]} of a state where line {before[bad[0]] - begin[bad[0]]} must be"
         raise CompileError(kind, name, reason, "Lay each state of a layer out over all of its lines.")
-    return Moved(chip=chip, word=word, tag=tag, line=before, aux=aux, n=n)
+    return HandedRows(chip=chip, word=word, tag=tag, line=before, aux=aux, n=n)
 
 
 def _renewal(
