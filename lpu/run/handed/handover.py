@@ -205,10 +205,11 @@ def _moves(machine: Machine, program: Program, kind: Kind) -> _Moves:
     columns = Columns(
         **{name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS + TAGS}
     )
-    if (miss := first_of(columns.op != _OPS[kind])) >= 0:
-        fail(columns, miss, f"has no place among the {_OPS[kind].name} rows of a hand-over")
+    op = _OPS[kind]
+    if (miss := first_of(columns.op != op)) >= 0:
+        fail(columns, miss, f"has no place among the {op.name} rows of a hand-over")
     of_states = np.array([isinstance(kernel, StateMoveKernel) for kernel in manifest.kernels])[columns.aux]
-    about = manifest.kernels, layer, np.flatnonzero(of_states), _OPS[kind]
+    about = manifest.kernels, layer, np.flatnonzero(of_states), op
     states = moved_states(machine, columns, *about)
     columns, layer = columns.take(~of_states), np.unique(layer[~of_states], return_inverse=True)[1]
     if not machine.stores.shapes and not len(columns):
