@@ -53,17 +53,22 @@ class _Handover:
 
 
 def compile_ingest(
-    decode: Program, tokens: int, bridge: BridgeSpec, arrivals: Sequence[int] | None = None
+    decode: Program,
+    tokens: int,
+    bridge: BridgeSpec,
+    arrivals: Sequence[int] | None = None,
+    *,
+    overlap: bool = False,
 ) -> Program:
     """The program that writes `tokens` consecutive tokens of one sequence into the KV of a decode program.
 
     arrivals: for each layer the cycle at which a GPU has its K and V; its slot begins as soon as they can be
     there (the bridge's latency later) and the lanes of its chips are free, so layers on other chips overlap.
-    None: slots one after another, cycle 0 is when the first word arrives. What the GPUs' own links carry is
-    not bounded here.
+    None: slots one after another, cycle 0 is when the first word arrives. overlap: all is there at cycle 0,
+    and layers on other chips come at the same time. What the GPUs' own links carry is not bounded here.
     Raises CompileError.
     """
-    ready = None
+    ready = (0,) * len(_attentions(decode)) if overlap else None
     if arrivals is not None:
         if min(arrivals, default=0) < 0:
             raise OptionError(

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from math import lcm
 
-from compiler.errors import OptionError
+from compiler.errors import CompileError, OptionError
+from compiler.moves.early import block_in
 from compiler.moves.handover import compile_ingest
 from compiler.program.instructions.attention import AttentionKernel
 from compiler.program.manifest import Manifest, Move, Step, Waves
@@ -66,7 +67,10 @@ def served(
 
 
 def ddr5_of(program: Program, blocks: int, block_tokens: int) -> LowerTier | None:
-    """The DDR5 beside the LPUs that have work, for so many blocks; None for 0. Raises OptionError."""
+    """The DDR5 beside the LPUs that have work, for so many blocks; None for 0. Raises OptionError.
+
+    A block takes the cycles of a program that brings it in, or bytes over a rate where there is none.
+    """
     manifest = program.manifest
     if not blocks:
         return None
@@ -75,7 +79,12 @@ def ddr5_of(program: Program, blocks: int, block_tokens: int) -> LowerTier | Non
         reason = "is a module of its own, so the bytes of its KV are not known"
         raise OptionError("replay", manifest.model.name, reason, "Leave out --ddr5-blocks.")
     size = config.layers * config.cached_lanes * (1 if manifest.model.kv == "fp8" else 2) * block_tokens
-    return beside_lpus(blocks, size, lpus_of(program), manifest.clock_hz)
+    modelled = beside_lpus(blocks, size, lpus_of(program), manifest.clock_hz)
+    try:
+        cycles = max(block_in(program, block_tokens).manifest.cycles.values())
+    except CompileError as error:
+        return replace(modelled, unscheduled=error.reason)
+    return replace(modelled, block_cycles=cycles, modelled_cycles=modelled.block_cycles)
 
 
 def shares_for(program: Program, there: Machines) -> tuple[GpuShare, ...]:

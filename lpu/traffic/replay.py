@@ -202,7 +202,11 @@ def _resources(
     if machine.ddr5 is not None:
         count, spans = sum(one.from_ddr5 for one in outcomes), sum(one.span_cycles for one in outcomes) or 1
         busy_share = count * machine.ddr5.block_cycles / spans
-        found.append(BusyPart(name="ddr5", share=busy_share, remark=f"{count:,} prefix blocks into slots"))
+        found.append(
+            BusyPart(
+                name="ddr5", share=busy_share, remark=f"{count:,} prefix blocks into slots, {machine.ddr5}"
+            )
+        )
     if share is not None and machine.prefill is not None:
         spans = sum(one.span_cycles for one in outcomes) * share.replicas or 1
         busy, wired = sum(one.busy for one in outcomes), sum(one.wired for one in outcomes)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from fabric.host import LPUS_OF_FPGA, RESERVOIR
+from lpu.report.words import EXACT
 
 NS_PER_SECOND = 10**9
 
@@ -29,12 +30,23 @@ DISK = TierRate("disk", 14_000_000_000, per_gpu=False, latency_ns=100_000)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LowerTier:
-    """A tier below HBM: blocks that it holds, cycles of one block, cycles of latency."""
+    """A tier below HBM: blocks that it holds, cycles of one block, cycles of latency.
+
+    modelled_cycles: what bytes over a rate give for a block, where `block_cycles` are those of a schedule;
+    unscheduled: why they are not, of the tier that could have one.
+    """
 
     name: str
     blocks: int
     block_cycles: int
     latency_cycles: int
+    modelled_cycles: int | None = None
+    unscheduled: str = ""
+
+    def __str__(self) -> str:
+        if self.modelled_cycles is not None:
+            return f"{self.block_cycles:,} cycles each ({EXACT}), modelled {self.modelled_cycles:,}"
+        return f"{self.block_cycles:,} cycles each (modelled{self.unscheduled and f': {self.unscheduled}'})"
 
 
 def beside_lpus(blocks: int, block_bytes: int, chips: int, clock_hz: int) -> LowerTier:

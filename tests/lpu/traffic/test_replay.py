@@ -10,9 +10,11 @@ import pytest
 from refusals import refused
 
 from compiler.errors import CapacityError
+from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
 from compiler.program.program import Program
 from compiler.source import Source
+from lpu import api
 from lpu.afd.mode import Mode
 from lpu.afd.modes.afd import Afd
 from lpu.afd.modes.draft import Draft
@@ -22,6 +24,7 @@ from lpu.afd.turn import Turn
 from lpu.api import afd
 from lpu.cli import app as cli
 from lpu.gpu.request import Request
+from lpu.traffic.machine import ddr5_of
 from lpu.traffic.options import ReplayOptions, TrafficGpus
 from lpu.traffic.replay import replay
 from lpu.traffic.trace import PromptBlocks, Trace
@@ -135,6 +138,28 @@ def test_without_gpus_prompts_are_taken_in_the_slots() -> None:
     assert found.basis == "exact for the stated machine"
     assert found.refused
     assert found.served + found.refused == 400
+
+
+def test_a_block_out_of_the_ddr5_takes_the_cycles_of_its_schedule() -> None:
+    """16 tokens of a word for each of two KV heads on a chip, of four layers, 38 cycles a word."""
+    blocks = PromptBlocks(tokens=16, starts=np.array([0, 2, 4, 6]), ids=np.array([1, 2, 7, 8, 1, 2]))
+    arrivals, inputs = np.arange(3) * 10**9, np.full(3, 32)
+    trace = Trace(name="ddr5", arrivals=arrivals, inputs=inputs, outputs=inputs // 16, blocks=blocks)
+    about: Any = {"rack": "quad", "context": 64, "gpus": TrafficGpus(gpus=0)}
+    options, asked = CompileOptions(tp=2, pp=1), ReplayOptions(ddr5_blocks=9)
+    found = replay(trace, "llama-tiny", options=options, asked=asked, **about)
+    (part,) = [one for one in found.resources if one.name == "ddr5"]
+    cycles = 16 * 2 * 4 * 38
+    said = f"{cycles:,} cycles each (exact for the stated machine), modelled 1,920"
+    assert part.remark == f"2 prefix blocks into slots, {said}"
+
+
+def test_waves_take_no_kv_from_outside_so_their_ddr5_is_modelled() -> None:
+    asked = api.open_model("llama-tiny", context=64)
+    waves = api.compile(asked, rack="quad", tp=2, pp=1, objective="throughput", prove=False).program
+    tier = ddr5_of(waves, 9, 16)
+    assert tier is not None
+    assert str(tier).startswith("1,920 cycles each (modelled: keeps KV of ")
 
 
 @pytest.mark.parametrize(
