@@ -128,9 +128,9 @@ def _with_weights(step: Step) -> Step:
 def test_a_router_in_groups_chooses_as_plain_f32_does_and_rounding_alone_parts_them(tmp_path: Path) -> None:
     """DeepSeek's router on the weights of the folder of V3.2: no expert differs at any token.
 
-    What differs is fp16 that two gated layers of random weights enlarge. Of 10 other draws of these weights the
-    contract was 1.5e-3 to 6.8e-3 from f32, with equal experts at all tokens of each; embeddings off by less
-    than one rounding, in f32 otherwise, moved the logits of four of them by 0.3 to 0.75 as much.
+    What differs is fp16 that two gated layers of random weights enlarge. Of 10 other draws of these weights
+    the contract was 1.5e-3 to 6.8e-3 from f32, with equal experts at all tokens of each; embeddings off by
+    less than one rounding, in f32 otherwise, moved the logits of four of them by 0.3 to 0.75 as much.
     """
     shutil.copytree(DENSE.parent / "v32-experts", tmp_path, dirs_exist_ok=True)
     config = json.loads((tmp_path / "config.json").read_text())
