@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import Array
+from jax.extend import core as jex
 from slow import slow_but
 
 from models.catalog import catalog
@@ -116,9 +117,10 @@ def _with_weights(step: Step) -> Step:
     jaxpr = closed.jaxpr.replace(
         outvars=[logits, route.outvars[0], *cache], debug_info=closed.jaxpr.debug_info.with_unknown_names()
     )
+    again = jex.ClosedJaxpr(jaxpr, closed.consts)
 
     def fn(*inputs: Any) -> Any:
-        logits, weights, *leaves = jax.core.eval_jaxpr(jaxpr, closed.consts, *jax.tree.leaves(inputs))
+        logits, weights, *leaves = jex.jaxpr_as_fun(again)(*jax.tree.leaves(inputs))
         return logits, weights, jax.tree.unflatten(jax.tree.structure(step.cache), leaves)
 
     return dataclasses.replace(step, fn=fn)
