@@ -35,7 +35,7 @@ EXACT, DERIVED, MODELLED = "exact", "derived", "modelled"
 KINDS = {
     EXACT: "of a program of objective throughput, for the stated machine",
     DERIVED: "bounds without a schedule: room over bytes; bytes that a token reads over SRAM bandwidth",
-    MODELLED: "the fewest H200 (1, 2, 4, 8) that hold the model and a user, KV bf16; one user, then all that fit",
+    MODELLED: "the fewest H200 (1 to 8) that hold the model and a user, KV bf16; one user, then all that fit",
 }
 """Of users, cycles and tokens; bytes are always derived, GPUs always modelled."""
 
