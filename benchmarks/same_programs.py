@@ -45,7 +45,7 @@ open_model = named("open_model", "lpu.inputs.open", "lpu.opening")
 Tensors = named("Tensors", "lpu.decode.decoders", "lpu.decoders")
 prepare = named("prepare", "lpu.run.machine", "lpu.run")
 prepare_hops = named("prepare_hops", "lpu.run.hop", "lpu.run_hop")
-Handover = named("Handover", "lpu.run.handover", "lpu.ingest")
+Handover = named("Handover", "lpu.run.handed.handover", "lpu.ingest")
 CALL = ("block", "name", "chips", "weight_base", "kv_base", "shared_base", "tag", "tensors", "base")
 STATED = (  # not: schema, model, sources, versions, inputs, digest, program
     *("kind", "rack", "chips", "chip_name", "chip", "clock_hz", "forward_cycles", "levels", "links"),

@@ -21,7 +21,7 @@ from compiler.program.instructions.experts import (
     WeightedGluKernel,
     half_words,
 )
-from compiler.program.instructions.host import HandoverKernel, LoadKernel, wire_words
+from compiler.program.instructions.host import HandoverKernel, LoadKernel, StateMoveKernel, wire_words
 from compiler.program.instructions.matmul import WIDE_PER_F32, ReduceKernel, TreeKernel, WriteBackKernel
 from compiler.program.instructions.recurrent import SsmKernel, StateKernel, state_lines
 from compiler.program.isa import F32_LANES, TILE_ROWS, TRANSIENT, Kernel, Lines, Op, ceil_div
@@ -120,7 +120,7 @@ def moved_lines(op: int, n: Lines, kernel: Kernel) -> Lines:
 
 def moved_words(op: int, n: Lines, kernel: Kernel, rows: int) -> Lines:
     """Words that a row moves through the activation ports of its chip (docs/timing.md, "Ports")."""
-    if isinstance(kernel, HandoverKernel | LoadKernel):
+    if isinstance(kernel, HandoverKernel | StateMoveKernel | LoadKernel):
         return wire_words(n, kernel, rows)
     rule = RULES.get(op)
     if isinstance(rule, Renewing) and isinstance(kernel, StateKernel):

@@ -207,6 +207,10 @@ class TransformerConfig:
         """The same of one layer."""
         return self.cached
 
+    def kept_bytes(self, lane_bytes: int) -> tuple[tuple[int, int, int], ...]:
+        """Of layers that keep something of a sequence: its number, bytes of a token, bytes at any length."""
+        return tuple((layer, self.cached_lanes * lane_bytes, 0) for layer in range(self.layers))
+
     @property
     def cached_lanes(self) -> int:
         """Numbers that the KV cache of a layer keeps of a token."""

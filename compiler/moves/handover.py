@@ -1,28 +1,23 @@
-"""KV between GPUs and LPUs as programs: one call per layer, one row per KV region, over the host lanes.
+"""KV and states between GPUs and LPUs as programs: one call per layer, one row per region, over host lanes.
 
 Each region that a decode program appends to takes its tokens of a layer's message (ingest) or gives them
-(egress) over the lane of its chip. The lanes of one layer's chips run side by side, each one row at a time.
+(egress) over the lane of its chip; a state of fixed size goes whole, whatever the number of tokens.
+The lanes of one layer's chips run side by side, each one row at a time.
 Source: facts/afd.md sections 3.1 to 3.3 (layer-wise streaming; into fixed slots here).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from compiler.errors import CompileError, OptionError
 from compiler.lower.rows import Kernels
-from compiler.program.instructions.attention import (
-    AttentionKernel,
-    KVKernel,
-    LatentAttentionKernel,
-    is_ring,
-    stripe_tokens,
-)
+from compiler.moves.regions import kv_regions, renewed, state_regions
+from compiler.program.instructions.attention import AttentionKernel, is_ring
 from compiler.program.instructions.host import HandoverKernel
-from compiler.program.instructions.recurrent import StateKernel
-from compiler.program.isa import COLUMNS, TAG_SHIFT, TAGS, Columns, Op
+from compiler.program.isa import COLUMNS, TAGS, Columns, Op
 from compiler.program.manifest import Move, Slot
 from compiler.program.program import LOADS, Block, Call, Loads, Program
 from compiler.program.store import sealed
@@ -68,7 +63,7 @@ def compile_ingest(
     and layers on other chips come at the same time. What the GPUs' own links carry is not bounded here.
     Raises CompileError.
     """
-    ready = (0,) * len(_attentions(decode)) if overlap else None
+    ready = (0,) * len(_keeping(decode)) if overlap else None
     if arrivals is not None:
         if min(arrivals, default=0) < 0:
             raise OptionError(
@@ -85,27 +80,32 @@ def compile_egress(decode: Program, tokens: int, bridge: BridgeSpec, *, overlap:
     overlap: layers on other chips at the same time, instead of slots one after another.
     Raises CompileError.
     """
-    ready = (0,) * len(_attentions(decode)) if overlap else None
+    ready = (0,) * len(_keeping(decode)) if overlap else None
     return _compile(_Handover(decode=decode, tokens=tokens, bridge=bridge, kind="egress", ready=ready))
 
 
 def _compile(over: _Handover) -> Program:
-    attentions = _attentions(over.decode)
-    _check(over, len(attentions))
+    keeping = _keeping(over.decode)
+    _check(over, len(keeping))
     kernels = Kernels()
     made: dict[int, int] = {}
     blocks: list[Block] = []
-    for call in attentions:
+    for call in keeping:
         if call.block not in made:
             block = _block(over, over.decode.blocks[call.block], kernels)
             same = [i for i, one in enumerate(blocks) if _alike(one, block, over.context)]
             made[call.block] = same[0] if same else len(blocks)
             blocks += [] if same else [block]
-    lines = {len(block.columns[over.context]) for block in blocks}
+    lines = {_heads(block.columns[over.context], kernels) for block in blocks} - {0}
     if len(lines) > 1:
         reason = f"layers have {min(lines)} to {max(lines)} of them"
         raise CompileError(over.kind, "KV regions", reason, "Use a model whose layers have equal KV heads.")
-    return _program(over, kernels, blocks, _calls(over, attentions, made, blocks))
+    return _program(over, kernels, blocks, _calls(over, keeping, made, blocks))
+
+
+def _heads(rows: Columns, kernels: Kernels) -> int:
+    """Rows that move KV."""
+    return sum(isinstance(kernels.items[aux], HandoverKernel) for aux in rows.aux.tolist())
 
 
 def _alike(one: Block, other: Block, context: int) -> bool:
@@ -121,11 +121,8 @@ def _check(over: _Handover, layers: int) -> None:
         reason = f"keeps KV of {manifest.waves.users} groups of users, a hand-over knows 1"
         remedy = "Compile with --objective latency."
         raise OptionError(over.kind, "--objective throughput", reason, remedy)
-    if any(isinstance(kernel, StateKernel) for kernel in manifest.kernels):
-        reason = "keeps states of recurrent layers, which a hand-over does not move"
-        raise OptionError(over.kind, "program", reason, "Prefill it on the LPUs: --prefill.")
     if not layers:
-        raise OptionError(over.kind, "program", "keeps KV of 0 layers", "Give one that decodes.")
+        raise OptionError(over.kind, "program", "keeps nothing of 0 layers", "Give one that decodes.")
     kernels = [k for k in manifest.kernels if isinstance(k, AttentionKernel)]
     if rings := [k for k in kernels if k.reach and is_ring(k, most)]:
         reason = f"keeps the last {rings[0].capacity} tokens of layers that see {rings[0].reach}"
@@ -139,41 +136,32 @@ def _check(over: _Handover, layers: int) -> None:
         raise OptionError(over.kind, "arrivals", reason, "Give one for each layer.")
 
 
-def _attentions(decode: Program) -> list[Call]:
-    """The calls that append to KV, in the order of the layers."""
+def _keeping(decode: Program) -> list[Call]:
+    """The calls that append to KV or renew states, in the order of the layers."""
     context = max(decode.manifest.contexts)
-    appends = [bool((block.columns[context].op == Op.KVW).any()) for block in decode.blocks]
-    return [call for call in decode.calls if appends[call.block]]
+    parts = [block.columns[context] for block in decode.blocks]
+    keeps = [bool((rows.op == Op.KVW).any()) or len(renewed(rows)) > 0 for rows in parts]
+    return [call for call in decode.calls if keeps[call.block]]
 
 
 def _block(over: _Handover, block: Block, kernels: Kernels) -> Block:
-    """One row per region that a block appends to: in order of lines, on each chip one after another."""
+    """One row per region of a block: of KV in order of lines, then of states; on each chip in that order."""
     manifest, rows = over.decode.manifest, block.columns[over.context]
-    appends = rows.take(np.flatnonzero(rows.op == Op.KVW))
-    line = appends.dst_tag & ((1 << TAG_SHIFT) - 1)  # KV head * stripes + stripe
-    order = np.argsort(line, kind="stable")
-    appends, line = appends.take(order), line[order]
-    if not np.array_equal(line, np.arange(len(line))) or len(np.unique(appends.aux)) > 1:
-        reason = f"its {len(line)} KV regions are not those of 1 attention"
-        raise CompileError(over.kind, block.name, reason, "Hand on an f32 residual between attentions.")
-    attention = manifest.kernels[int(appends.aux[0])]
-    assert isinstance(attention, AttentionKernel)
-    if isinstance(attention, LatentAttentionKernel):
-        reason = f"{len(line)} chips keep copies of a latent of {attention.head_dim} lanes, moved as heads"
-        raise CompileError(over.kind, block.name, reason, "Prefill on the LPUs (--prefill).")
-    kernel = HandoverKernel(
-        **{field.name: getattr(attention, field.name) for field in fields(KVKernel)},
-        host_slot=over.bridge.slot_cycles(manifest.clock_hz),
-    )
-    chip, n = manifest.chip, stripe_tokens(over.tokens, attention.stripes, attention.run)
-    hold = int(timing(over.op, n, kernel, chip, manifest.rows)[0])
-    t0 = hold * _before(appends.chip)
-    lane = 2 * chip.planes + chip.vxm_chains + (over.kind == "egress")
-    same = {"op": int(over.op), "unit": lane, "aux": kernels.index(kernel), "n": n}
-    columns = {name: np.full(len(line), same.get(name, -1), np.int64) for name in COLUMNS + TAGS}
-    columns |= {"chip": appends.chip, "t0": t0, "t1": t0 + hold, "src3": line}
+    slot = over.bridge.slot_cycles(manifest.clock_hz)
+    known = over.kind, block.name, rows, manifest.kernels, kernels
+    moved = kv_regions(*known, over.tokens, slot).then(state_regions(*known, slot))
+    hold = np.zeros(len(moved.n), np.int64)
+    for aux in np.unique(moved.aux).tolist():
+        own = moved.aux == aux
+        hold[own] = timing(over.op, moved.n[own], kernels.items[aux], manifest.chip, manifest.rows)[0]
+    t0 = _before(moved.chip, hold)
+    lane = 2 * manifest.chip.planes + manifest.chip.vxm_chains + (over.kind == "egress")
+    same = {"op": int(over.op), "unit": lane}
+    columns = {name: np.full(len(hold), same.get(name, -1), np.int64) for name in COLUMNS + TAGS}
+    columns |= {"chip": moved.chip, "t0": t0, "t1": t0 + hold, "src3": moved.line}
+    columns |= {"aux": moved.aux, "n": moved.n}
     at = "dst" if over.kind == "ingest" else "src2"
-    columns |= {at: appends.dst, at + "_tag": appends.dst_tag}
+    columns |= {at: moved.word, at + "_tag": moved.tag}
     return Block(
         name=block.name,
         columns={over.context: Columns(**columns)},
@@ -184,23 +172,23 @@ def _block(over: _Handover, block: Block, kernels: Kernels) -> Block:
     )
 
 
-def _before(rank: np.ndarray) -> np.ndarray:
-    """How many earlier entries have the same rank, of each entry."""
+def _before(rank: np.ndarray, hold: np.ndarray) -> np.ndarray:
+    """Cycles of the earlier entries of the same rank, of each entry."""
     out = np.zeros(len(rank), np.int64)
     for one in np.unique(rank):
         own = np.flatnonzero(rank == one)
-        out[own] = np.arange(len(own))
+        out[own] = np.cumsum(hold[own]) - hold[own]
     return out
 
 
 def _calls(
-    over: _Handover, attentions: list[Call], made: dict[int, int], blocks: list[Block]
+    over: _Handover, keeping: list[Call], made: dict[int, int], blocks: list[Block]
 ) -> tuple[Call, ...]:
     """A call per layer, on the chips and KV bases of the decode program's, and the cycle of its slot."""
     free: dict[int, int] = {}  # by chip, when its lane is
     end = 0
     calls: list[Call] = []
-    for layer, call in enumerate(attentions):
+    for layer, call in enumerate(keeping):
         block = blocks[made[call.block]]
         rows = block.columns[over.context]
         chips = [call.chips[rank] for rank in rows.chip]

@@ -14,9 +14,11 @@ from jaxtyping import Int
 from compiler.analyse.holds import holds
 from compiler.errors import CapacityError, OptionError
 from compiler.lower.rows import Kernels
+from compiler.program.instruction_set import unit_classes
 from compiler.program.instructions.host import LoadKernel
 from compiler.program.isa import (
     COLUMNS,
+    HOST_IN,
     SHARED,
     SPACE_SHIFT,
     TAGS,
@@ -131,11 +133,12 @@ def _sources(manifest: Manifest, reservoir: Reservoir) -> tuple[int, ...]:
 
 
 def _with_room(before: Program, kernel: LoadKernel) -> frozenset[int]:
-    """Chips whose ports have room for the words of a lane in every cycle of a step."""
+    """Chips whose steps leave the lane alone, and the ports room for its words in every cycle."""
     manifest = before.manifest
     limit, context = RATE * manifest.chip.activation_ports, manifest.longest
     taken = np.zeros(manifest.chips, np.int64)
     known: dict[int, Int[np.ndarray, " ranks"]] = {}
+    lane = unit_classes() == HOST_IN
     for call in before.calls:  # one after another
         if call.block not in known:
             rows = before.expand_call(call, context)
@@ -147,6 +150,7 @@ def _with_room(before: Program, kernel: LoadKernel) -> frozenset[int]:
                 limit=limit,
             )
             known[call.block] = moved.peaks(rows.t0, rows.t1, hold, len(call.chips))
+            known[call.block][moved.rank[lane[rows.op]]] = limit
         chips = list(call.chips)
         taken[chips] = np.maximum(taken[chips], known[call.block])
     rate = int(ceil_div(RATE, kernel.host_slot))

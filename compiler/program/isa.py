@@ -106,7 +106,8 @@ class Op(IntEnum):
     GIVE = 24  # n f32 lines (or fp16, by kernel) at src -> the host lane: from line src3 of the answer on
     KVIN = 25  # KV words at dst (kv) of at most n consecutive tokens of a sequence <- the host lane; which
     #            sequence and the first position are data. A call takes the message of one layer, K and V of
-    #            all its KV heads; src3 is the row's line of the message: KV head * stripes + stripe
+    #            all its KV heads; src3 is the row's line of the message: KV head * stripes + stripe.
+    #            Or by kernel n lines of states of a sequence; src3 is the first one's number in the message
     KVOUT = 26  # KV words at src2 (kv) -> the host lane: line src3 of the message of a layer, as KVIN
     BIAS = 27  # dst n f32 lines <- n f32 lines src + n bias words src2 (weights)
     MUL = 28  # dst n f32 lines <- n f32 lines src times the kernel's factor

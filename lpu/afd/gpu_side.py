@@ -4,7 +4,6 @@ What it gives has the bits of the reference, which takes one token at a time. It
 """
 
 from copy import copy
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +14,8 @@ from jaxtyping import Int
 
 from lpu.afd.gpu_pieces import GpuPieces, Hop
 from lpu.decode.decoders import reference_params
-from lpu.decode.prefixes.cache import KVBytes
+from lpu.decode.prefixes.cache import KVBytes, StateBytes
+from lpu.decode.prefixes.states import state_of, with_state
 from lpu.inputs.model import OpenModel
 from lpu.run.step_inputs import checked_inputs
 from models.kv import KVCache, empty_cache
@@ -37,7 +37,8 @@ class GpuSide:
     """A model with the KV of `batch` sequences (the model's own batch if not given), held on the device.
 
     Tokens may be taken in any order of positions: one at a position replaces what lay there, and a token sees
-    what lies up to its own position. chunk: tokens that `prefill` takes at a time.
+    what lies up to its own position. Where a model keeps states each token is taken once, in order, and
+    position 0 begins anew. chunk: tokens that `prefill` takes at a time.
     Methods raise MachineError for tokens outside the vocabulary and positions outside the context.
     """
 
@@ -51,6 +52,8 @@ class GpuSide:
         self._steps: dict[int, Any] = {1: jax.jit(step.fn, donate_argnums=3)}
         self._write: Any = jax.jit(_write, donate_argnums=0)
         self._prefill: Any = jax.jit(in_sequence(model.chunks(self.chunk, batch=1)), donate_argnums=3)
+        self.state_shapes = [(leaf.shape[1], leaf.shape[2]) for leaf in step.cache.state]
+        self._single: Any = jax.jit(in_sequence(model.chunks(1, batch=1)), donate_argnums=3)
 
     def beside(self) -> "GpuSide":
         """Another one with an empty KV cache of its own; what is compiled is compiled once for both."""
@@ -62,7 +65,8 @@ class GpuSide:
         """Take tokens of one sequence from position `start` on, in chunks: logits [tokens, vocab] of all.
 
         The rows that the last chunk has too many repeat its last token at its position, which writes the
-        same bytes again. So there is one shape to compile, and nothing beyond the tokens is touched.
+        same bytes again. So there is one shape to compile, and nothing beyond the tokens is touched. A model
+        with states takes the tokens of a last chunk that is not whole one by one.
         """
         tokens = np.asarray(tokens, np.int32)
         if not len(tokens):
@@ -71,11 +75,15 @@ class GpuSide:
         where = np.arange(start, start + len(tokens), dtype=np.int32)
         tokens, where = checked_inputs(len(tokens), self.vocab, self.context, tokens, where)
         parts: list[TakenTokens] = []
-        for first in range(0, len(tokens), self.chunk):
+        whole = len(tokens) - len(tokens) % self.chunk if self.state_shapes else len(tokens)
+        for first in range(0, whole, self.chunk):
             row = np.minimum(np.arange(first, first + self.chunk), len(tokens) - 1)
             done = self._run(self._prefill, tokens[row], where[row], jnp.int32(sequence))
             count = min(self.chunk, len(tokens) - first)
             parts.append(TakenTokens(done.logits[:count], done.chosen[:count]))
+        for at in range(whole, len(tokens)):
+            one = slice(at, at + 1)
+            parts.append(self._run(self._single, tokens[one], where[one], jnp.int32(sequence)))
         return TakenTokens(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     def decode(self, tokens: Tokens, positions: Tokens) -> TakenTokens:
@@ -110,14 +118,26 @@ class GpuSide:
     def kv(self, sequence: int, begin: int, end: int) -> tuple[KVBytes, KVBytes]:
         """Keys and values of the positions begin to end - 1 in the cache's own format (fp16, e4m3 codes)."""
         self._check_span(sequence, begin, end)
-        read = partial(_positions, sequence, begin, end)
-        return np.stack([read(leaf) for leaf in self._cache.k]), np.stack(
-            [read(leaf) for leaf in self._cache.v]
-        )
+        parts = [[np.asarray(leaf[sequence])[begin:end] for leaf in part] for part in self._cache[:2]]
+        none = np.zeros((0, end - begin, 1, 1), np.float16)
+        k, v = (np.stack(part) if part else none for part in parts)
+        return k, v
+
+    def state(self, sequence: int) -> StateBytes:
+        """The states of a sequence behind the last token that it took, one after another."""
+        self._check_sequence(sequence)
+        return state_of(self._cache, sequence)
+
+    def put_state(self, sequence: int, state: StateBytes) -> None:
+        """Go on behind what `state` gave."""
+        self._check_sequence(sequence)
+        self._cache = with_state(self._cache, sequence, state)
 
     def put_kv(self, sequence: int, begin: int, k: KVBytes, v: KVBytes) -> None:
         """Write keys and values at the positions from `begin` on: what `kv` gave, to the byte."""
         self._check_span(sequence, begin, begin + k.shape[1])
+        if not self._cache.k:
+            return
         leaf = self._cache.k[0]
         wanted = (len(self._cache.k), k.shape[1], *leaf.shape[2:])
         for name, array in (("k", k), ("v", v)):
@@ -146,14 +166,12 @@ class GpuSide:
             raise ValueError(f"gpu: positions {begin} to {end} are outside the context, 0 to {self.context}.")
 
 
-def _positions(sequence: int, begin: int, end: int, leaf: Array) -> np.ndarray:
-    return np.asarray(leaf[sequence])[begin:end]
-
-
 def _write(cache: KVCache, new: KVCache, sequence: Array, begin: Array) -> KVCache:
     zero = jnp.int32(0)
 
     def put(leaf: Array, tokens: Array) -> Array:
         return jax.lax.dynamic_update_slice(leaf, tokens[None], (sequence, begin, zero, zero))
 
-    return jax.tree.map(put, cache, new)
+    pairs = ((cache.k, new.k), (cache.v, new.v))
+    k, v = (tuple(put(*one) for one in zip(*pair, strict=True)) for pair in pairs)
+    return cache._replace(k=k, v=v)

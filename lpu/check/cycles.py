@@ -10,7 +10,13 @@ from jaxtyping import Int
 from compiler.program.instructions.attention import AttentionKernel, LatentAttentionKernel
 from compiler.program.instructions.cold import ColdTileKernel
 from compiler.program.instructions.experts import HalfKernel, RankKernel, SlotsKernel, WeightedGluKernel
-from compiler.program.instructions.host import GiveKernel, HandoverKernel, LoadKernel, TakeKernel
+from compiler.program.instructions.host import (
+    GiveKernel,
+    HandoverKernel,
+    LoadKernel,
+    StateMoveKernel,
+    TakeKernel,
+)
 from compiler.program.instructions.matmul import WriteBackKernel
 from compiler.program.instructions.recurrent import ConvKernel, DeltaKernel, SsmKernel
 from compiler.program.isa import TRANSIENT, Op, is_transfer
@@ -149,8 +155,10 @@ def _carry(n: Counts, k: TakeKernel | GiveKernel, words: Counts, m: Stated) -> T
     return Taken((_up(n, 2) if k.wire == "fp8" else n) * m.rows * k.host_slot, 0, words)
 
 
-def _move(n: Counts, k: HandoverKernel, words: Counts, m: Stated) -> Taken:
-    return Taken(n * k.kv_words * k.host_slot, 0, n * k.kv_words)
+def _move(n: Counts, k: HandoverKernel | StateMoveKernel, words: Counts, m: Stated) -> Taken:
+    """Words of each of n tokens, or of each of n lines of states."""
+    each = k.kept if isinstance(k, StateMoveKernel) else k.kv_words
+    return Taken(n * each * k.host_slot, 0, n * each)
 
 
 def _fetch(n: Counts, k: AttentionKernel, words: Counts, m: Stated) -> Taken:

@@ -12,7 +12,7 @@ from compiler.program.instruction_set import INSTRUCTIONS
 from compiler.program.instructions.attention import AttentionKernel, KVKernel
 from compiler.program.instructions.cold import ColdTileKernel
 from compiler.program.instructions.experts import ExpertTileKernel
-from compiler.program.instructions.host import HandoverKernel
+from compiler.program.instructions.host import HandoverKernel, StateMoveKernel
 from compiler.program.instructions.matmul import MatmulKernel
 from compiler.program.instructions.recurrent import StateKernel
 from compiler.program.isa import (
@@ -99,7 +99,7 @@ def _wrong(group: Alike, stated: Stated, c: Columns) -> str:
         return wrong
     if isinstance(kernel, StateKernel) and (wrong := wrong_state(kernel, stated)):
         return wrong
-    if isinstance(kernel, HandoverKernel) and kernel.cached != stated.sequences:
+    if isinstance(kernel, HandoverKernel | StateMoveKernel) and kernel.cached != stated.sequences:
         return f"its kernel has {kernel.cached} cached sequences, the program {stated.sequences}"
     if isinstance(kernel, KVKernel) and kernel.kv_words != kernel.token_words:
         return f"its kernel has kv_words {kernel.kv_words}, {kernel.kv} heads take another number"

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from compiler.program.instructions.host import GiveKernel, HandoverKernel, TakeKernel
+from compiler.program.instructions.host import GiveKernel, HandoverKernel, StateMoveKernel, TakeKernel
 from compiler.program.isa import TAG_SHIFT, TAGS, WORD_BYTES, Op
 from compiler.program.manifest import Hop, Hops, Manifest, Message, Move
 from compiler.program.ranges import ramp
@@ -94,7 +94,9 @@ def _table(manifest: Manifest, body: Hops, stated: Stated) -> _Table:
 def _slots(findings: Findings, slot: int, groups: list[Alike]) -> None:
     """Rule 6: a word takes the cycles on a host lane that the rates of the bridge give."""
     for _, kernel, rows in groups:
-        if isinstance(kernel, TakeKernel | GiveKernel | HandoverKernel) and kernel.host_slot != slot:
+        if not isinstance(kernel, TakeKernel | GiveKernel | HandoverKernel | StateMoveKernel):
+            continue
+        if kernel.host_slot != slot:
             findings.add(6, rows, f"a word takes {kernel.host_slot} cycles, over the bridge it takes {slot}")
 
 

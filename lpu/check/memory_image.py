@@ -4,7 +4,7 @@ What one leaves in a KV region, another reads: so a head must lie at the same wo
 same format, and the weights where both programs of steps look for them. Both are of one model, so values come
 in one order; their numbers may differ, as a chunk of tokens can choose more experts than a step. A region is
 moved once, with its line of a layer's message: KV heads in the order of the K that the KVW rows of the layer
-take, and in each the stripe that the row names.
+take, and in each the stripe that the row names. So are the lines of each state, state after state.
 """
 
 from typing import Any
@@ -14,6 +14,7 @@ from jaxtyping import Int
 
 from compiler.program.instruction_set import INSTRUCTIONS
 from compiler.program.instructions.attention import AttentionKernel, KVKernel
+from compiler.program.instructions.host import StateMoveKernel
 from compiler.program.instructions.recurrent import StateKernel, state_lines
 from compiler.program.isa import TAG_SHIFT, Columns, Kernel, Op
 from compiler.program.manifest import Manifest, Move
@@ -56,7 +57,8 @@ def check_handover(decode: Program, ingest: Program, egress: Program | None = No
     """
     context = max(decode.manifest.contexts)
     calls = [decode.expand_call(call, context) for call in decode.calls]
-    layers = [_appended(rows, decode.manifest.kernels) for rows in calls if (rows.op == Op.KVW).any()]
+    every = [_kept(rows, decode.manifest.kernels) for rows in calls]
+    layers = [kept for kept in every if kept]
     findings = Findings(ingest.expand(ingest.manifest.contexts[0]))
     for program, kind in ((ingest, "ingest"), (egress, "egress")):
         if program is None:
@@ -188,6 +190,30 @@ def _appended(rows: Columns, kernels: tuple[Kernel, ...]) -> _Kept:
     return out
 
 
+def _renewed(rows: Columns, kernels: tuple[Kernel, ...]) -> _Kept:
+    """First line in the layer's message, lines and format of each region of states that a call renews."""
+    found: list[tuple[int, _Place, int, StateKernel]] = []
+    for op in (op for op, record in INSTRUCTIONS.items() if record.renews):
+        column = INSTRUCTIONS[op].renews
+        for row in np.flatnonzero(rows.op == op).tolist():
+            kernel = kernels[int(rows.aux[row])]
+            assert isinstance(kernel, StateKernel)
+            place = int(rows.chip[row]), int(getattr(rows, column)[row])
+            lines = int(state_lines(op, rows.n[row]))
+            found.append((int(getattr(rows, f"{column}_tag")[row]), place, lines, kernel))
+    out: _Kept = {}
+    line = 0
+    for _, place, lines, kernel in sorted(found, key=lambda one: one[0]):
+        out[place] = (line, lines, kernel.kept, kernel.cached)
+        line += lines
+    return out
+
+
+def _kept(rows: Columns, kernels: tuple[Kernel, ...]) -> _Kept:
+    """All that a call of the decode program keeps, by chip and first word."""
+    return _appended(rows, kernels) | _renewed(rows, kernels)
+
+
 def _layers(findings: Findings, layers: list[_Kept], program: Program, body: Move) -> None:
     """Every call of a program that moves KV against the layer that it must be."""
     counts = [len(program.calls), len(body.slots), body.layers]
@@ -241,13 +267,16 @@ def _regions(
     missing = dict(kept)
     for i, place in enumerate(zip(rows.chip.tolist(), word.tolist(), strict=True)):
         kernel = kernels[int(rows.aux[i])]
-        found = (int(rows.src3[i]), _stripes(kernel), *_cache(kernel))
+        line, lines = int(rows.src3[i]), int(rows.n[i])
+        found: tuple[Any, ...] = (line, _stripes(kernel), *_cache(kernel))
+        if isinstance(kernel, StateMoveKernel):
+            found = line, lines, kernel.kept, kernel.cached
         what = f"{where}: word {place[1]} of chip {place[0]}"
         if place not in kept:
-            findings.tell(7, f"{what} is no KV region of the layer")
+            findings.tell(7, f"{what} is no KV or state of the layer")
         elif place not in missing:
             findings.tell(7, f"{what} is moved twice")
         elif found != (want := missing.pop(place)):
             findings.tell(7, f"{what}: moves {found}, the layer keeps {want}")
     for chip, first in missing:
-        findings.tell(7, f"{where}: no row moves the KV region at word {first} of chip {chip}")
+        findings.tell(7, f"{where}: no row moves what is kept at word {first} of chip {chip}")

@@ -107,7 +107,14 @@ def _published(name: str) -> None:
     model = published()[name]
     count, basis = parameters(model.config), model.basis or "rounded, as its authors say it"
     numbers = [
-        Number(key, _short(value), "published", "", model.source) for key, value in model.config.items()
+        Number(
+            key,
+            _short(value),
+            "assumed" if key in model.assumed else "published",
+            "",
+            model.assumed.get(key, model.source),
+        )
+        for key, value in model.config.items()
     ]
     for key, value in (("published_parameters", model.total), ("published_active_parameters", model.active)):
         if value is not None:

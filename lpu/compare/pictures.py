@@ -12,13 +12,15 @@ from lpu.figures.places import places
 from lpu.inputs.document import FileError
 from lpu.inputs.files import read_rack
 from lpu.outputs.write import atomic_folder
-from lpu.report.words import EXACT
+from lpu.report.words import kind
 from lpu.screen import plain
 
 STILL = {"metadata": {"Software": None}}  # the same bytes for the same comparison
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#661100", "#777777")
 MARKERS = ("o", "s", "D", "^", "v", "<", ">", "p", "h", "8", "P", "X", "*")
 FEW = 64  # chips of which each has its number beside it, and trays of which each has that of its first chip
+WIDE = 13  # inches of the picture of a rack
+TEXT_WIDE, TEXT_HIGH = 10, 30  # texts in the width and in the height of a picture
 RING = 45  # by how much the mark of a further point at one place is larger, in square points
 
 
@@ -40,7 +42,7 @@ def draw(found: Comparison, folder: Path) -> list[Path]:
     with atomic_folder(folder, "--pictures") as part:
         for one in found.racks:
             name = Path(one.rack).stem
-            for what, picture in (("pareto", _pareto), ("rack", _rack), ("search", _search)):
+            for what, picture in (("pareto", pareto), ("rack", _rack), ("search", _search)):
                 figure = make(figsize=(9, 6), layout="constrained")
                 picture(figure, one, _text(found.model))
                 paths.append(folder / f"{name}-{what}.png")
@@ -66,7 +68,7 @@ def rings(points: Sequence[Point], seen: dict[tuple[int, int], int]) -> list[int
     return out
 
 
-def _pareto(figure: Any, one: RackComparison, model: str) -> None:
+def pareto(figure: Any, one: RackComparison, model: str) -> None:
     """Latency against period, a colour and a marker per strategy, the front as a line.
 
     Of points at one place each further one is a larger ring, so that all are seen; their number stands there.
@@ -87,11 +89,7 @@ def _pareto(figure: Any, one: RackComparison, model: str) -> None:
                 linewidths=1.6,
                 label=f"{_text(name)} ({len(good)})",
             )
-    at = {(p.latency_cycles, p.period_cycles): p for p in one.good}
-    for place, count in seen.items():
-        if count > 1:
-            where = _us(at[place], place[0]), _us(at[place], place[1])
-            axes.annotate(f"{count} points", where, (16, -4), textcoords="offset points", fontsize="small")
+    _counts(axes, one, seen)
     axes.step(
         [_us(p, p.latency_cycles) for p in one.front],
         [_us(p, p.period_cycles) for p in one.front],
@@ -101,26 +99,50 @@ def _pareto(figure: Any, one: RackComparison, model: str) -> None:
         label="front",
     )
     axes.set(xlabel="latency of a token, us", ylabel="period: busiest chip per token, us")
-    axes.set_title(f"{model} on {_text(one.rack)} ({EXACT})")
+    axes.set_title(f"{model} on {_text(one.rack)} ({kind(one.chip)})")
     axes.legend(fontsize="small", markerscale=0.8)
+
+
+def _counts(axes: Any, one: RackComparison, seen: dict[tuple[int, int], int]) -> None:
+    """How many points lie at each place of several; what would lie on another such text goes below it."""
+    at = {(p.latency_cycles, p.period_cycles): p for p in one.good}
+    told: list[Place] = []
+    for place in sorted((place for place, count in seen.items() if count > 1), key=lambda p: (-p[1], p[0])):
+        x, y = _us(at[place], place[0]), _us(at[place], place[1])
+        wide, high = (max(limits) - min(limits) for limits in (axes.get_xlim(), axes.get_ylim()))
+        below = sum(abs(x - a) < wide / TEXT_WIDE and abs(y - b) < high / TEXT_HIGH for a, b in told)
+        text = f"{seen[place]} points"
+        axes.annotate(
+            text,
+            (x, y),
+            (16, -4 - 12 * below),
+            textcoords="offset points",
+            fontsize="small",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+        )
+        told.append((x, y))
 
 
 def _rack(figure: Any, one: RackComparison, model: str) -> None:
     """The chips of the best and of the default point, tray by tray, by load and by stage: one scale each."""
     shown = [("default", one.default), (f"best: {_text(one.best.strategy)}", one.best)]
+    if one.best is one.default:
+        shown = [("default, the best", one.default)]
     shown = [(name, point) for name, point in shown if not point.error]
-    at, trays, lost = _places(one.rack, len(shown[0][1].busy_cycles)) if shown else ([], [], [])
+    at, trays, lost = _places(one.rack, len(shown[0][1].busy_cycles)) if shown else ([(0.0, 0.0)], [], [])
+    wide, high = (max(axis) - min(axis) + 2 for axis in zip(*at, strict=True))
+    figure.set_size_inches(WIDE, min(max(len(shown) * WIDE / 2 * high / wide, 3), WIDE) + 1)
     loads = [[_us(point, cycles) for cycles in point.busy_cycles] for _, point in shown]
     stages = [[float(value) for value in point.stage] for _, point in shown]
-    kinds = (("busy us per token", loads, "viridis"), ("stage", stages, "cividis"))
+    measures = (("busy us per token", loads, "viridis"), ("stage", stages, "cividis"))
     for row, (name, _) in enumerate(shown):
-        for column, (what, values, colours) in enumerate(kinds):
+        for column, (what, values, colours) in enumerate(measures):
             axes = figure.add_subplot(len(shown), 2, 2 * row + column + 1)
             scale = 0.0, max(max(some) for some in values) or 1.0
             _trays(axes, at, trays)
             used = [chip for chip, value in enumerate(stages[row]) if value >= 0]
             idle = [chip for chip, value in enumerate(stages[row]) if value < 0 and chip not in lost]
-            side = 60 if len(at) <= 64 else 14 if len(at) <= 300 else 4
+            side = 60 if len(at) <= 64 else 30 if len(at) <= 300 else 4
             marks = axes.scatter(
                 [at[chip][0] for chip in used],
                 [at[chip][1] for chip in used],
@@ -154,7 +176,7 @@ def _rack(figure: Any, one: RackComparison, model: str) -> None:
             if what == "stage":
                 bar.locator = _whole()
                 bar.update_ticks()
-    figure.suptitle(f"{model} on {_text(one.rack)} ({EXACT}); frames are trays, numbers chips")
+    figure.suptitle(f"{model} on {_text(one.rack)} ({kind(one.chip)}); frames are trays, numbers chips")
 
 
 def _whole() -> Any:
@@ -179,8 +201,8 @@ def _trays(axes: Any, at: Sequence[Place], trays: Sequence[tuple[int, ...]]) -> 
 
     for tray in trays:
         xs, ys = [at[chip][0] for chip in tray], [at[chip][1] for chip in tray]
-        corner = min(xs) - 0.6, min(ys) - 0.6
-        wide, high = max(xs) - min(xs) + 1.2, max(ys) - min(ys) + 1.2
+        corner = min(xs) - 0.5, min(ys) - 0.5
+        wide, high = max(xs) - min(xs) + 1, max(ys) - min(ys) + 1
         axes.add_patch(Rectangle(corner, wide, high, fill=False, edgecolor="#888888", linewidth=0.6))
         if len(at) > FEW >= len(trays):
             axes.text(corner[0], corner[1] + high, str(tray[0]), fontsize=4, va="bottom")

@@ -62,6 +62,13 @@ class GpuShare:
         times = [count * _ps(self.pool.prefill_layer(*about, kind)) for kind, count in kinds.items()]
         return sum(times) // self.config.layers
 
+    def prefill_layers(self, tokens: int, prefix: int, batch: int) -> tuple[int, ...]:
+        """Picoseconds of a prefill of each layer by itself."""
+        about = self.config, tokens, prefix, self.rows(batch), self.kv
+        kinds = layers_of(self.config).kinds(self.config)
+        times = {kind: _ps(self.pool.prefill_layer(*about, kind)) for kind in kinds}
+        return tuple(times[self.config.kind_of(layer)] for layer in range(self.config.layers))
+
     def prefill(self, tokens: int, prefix: int, batch: int) -> int:
         """Picoseconds of a prefill up to the first new token."""
         return _ps(self.pool.prefill(self.config, tokens, prefix, self.rows(batch), self.kv))
@@ -155,8 +162,8 @@ def shares(
     """
     if gpus < 1:
         raise OptionError("gpu", "--gpus", f"is {gpus}, needs at least 1", "Give the GPUs beside the rack.")
-    most = min(gpus, spec.nvlink_gpus, config.heads)
-    sizes = [size for size in range(1, most + 1) if gpus % size == 0 and _divides(config, size)]
+    most, layers = min(gpus, spec.nvlink_gpus), layers_of(config)
+    sizes = [size for size in range(1, most + 1) if gpus % size == 0 and layers.divides(config, size)]
     if tp is not None and tp not in sizes:
         raise OptionError(
             "gpu",
@@ -175,10 +182,6 @@ def shares(
         )
         for size in (sizes if tp is None else [tp])
     )
-
-
-def _divides(config: TransformerConfig, size: int) -> bool:
-    return config.heads % size == 0 and (config.kv_heads % size == 0 or size % config.kv_heads == 0)
 
 
 def fastest(

@@ -7,6 +7,7 @@ import numpy as np
 
 from compiler.program.instructions.attention import AttentionKernel, LatentAttentionKernel
 from compiler.program.instructions.recurrent import StateKernel
+from compiler.program.isa import F32_LANES
 from lpu.prove.explain import foreign
 from lpu.prove.follow.step_proof import Memory, StepProof
 from lpu.prove.lines import KVHead, StateLines
@@ -33,10 +34,16 @@ class HeldHead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldState:
-    """What a region of a state holds. state: which of the model's; lanes: sha256 of its channels."""
+    """What a region of a state holds. state: which of the model's; lanes: sha256 of its channels.
+
+    first, lines: the line of 80 channels that they begin with, and how many there are, where they lie in
+    order; lines is 0 where they do not.
+    """
 
     state: int
     lanes: str
+    first: int
+    lines: int
     kept: int
     cached: int
 
@@ -99,9 +106,14 @@ def _state(step: StepProof, held: StateLines, place: tuple[int, int], ours: int)
     kernel = known.kernel(held.kernel)
     assert isinstance(kernel, StateKernel)
     lanes = known.lanes.concatenated(held.lanes)
+    first, width = int(lanes[0]) // F32_LANES, known.terms.width(held.value)
+    order = np.arange(F32_LANES * first, F32_LANES * first + len(lanes))
+    whole = np.array_equal(lanes, np.where(order < width, order, -1))
     return HeldState(
         state=step.model.states.index(held.value),
         lanes=hashlib.sha256(np.ascontiguousarray(lanes, np.int64).tobytes()).hexdigest(),
+        first=first,
+        lines=len(held.lanes) if whole else 0,
         kept=kernel.kept,
         cached=kernel.cached,
     )

@@ -1,18 +1,16 @@
 """The programs of one folder proved together: they have one memory image, so their KV regions must agree."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from compiler.program.instructions.host import HandoverKernel
-from compiler.program.isa import Columns, Op
-from compiler.program.manifest import Manifest, Move, Switch
+from compiler.program.manifest import Switch
 from compiler.program.program import Program
-from lpu.prove.held import HeldHead, Regions
 from lpu.prove.models.record import Reader
 from lpu.prove.models.registry import family_of, reader_of
-from lpu.prove.prove import SENSELESS, Verdict, nonsense, prove, verdict
-from lpu.prove.refused import RefusedError, need
+from lpu.prove.move import prove_move
+from lpu.prove.prove import Verdict, prove
+from lpu.prove.refused import RefusedError
 from lpu.screen import plain
 
 MOST_ROWS = 200_000  # that are proved unasked
@@ -149,55 +147,3 @@ def rows_of(program: Program) -> int:
         for call in program.calls
         for context in program.manifest.contexts
     )
-
-
-def prove_move(program: Program, regions: Regions, kind: str) -> Verdict:
-    """Prove that a program moves each KV region of a decode program once, as its layer's and head's line."""
-    reason = ""
-    try:
-        _moved(program, regions, kind)
-    except RefusedError as refused:
-        reason = refused.reason
-    except SENSELESS as error:
-        reason = nonsense(error)
-    return verdict(program, reason, {})
-
-
-def _moved(program: Program, regions: Regions, kind: str) -> None:
-    manifest, body = program.manifest, program.manifest.body
-    need(isinstance(body, Move) and body.kind == kind, f"the {kind} program is of kind {manifest.kind}")
-    heads = {place: held for place, held in regions.items() if isinstance(held, HeldHead)}
-    need(len(heads) == len(regions), f"{len(regions) - len(heads)} states, which no hand-over moves")
-    layers = 1 + max((one.layer for one in heads.values()), default=-1)
-    need(len(program.calls) == layers, f"{len(program.calls)} calls move the KV of {layers} layers")
-    for layer, call in enumerate(program.calls):
-        missing = {place: held for place, held in heads.items() if held.layer == layer}
-        need(len(manifest.contexts) == 1, f"the {kind} program has {len(manifest.contexts)} contexts")
-        rows = program.expand_call(call, manifest.contexts[0])
-        for place, line, kernel in _rows(rows, manifest, kind):
-            held = missing.pop(place, None)
-            where = f"word {place[1]} of chip {place[0]}"
-            if held is None:
-                raise RefusedError(f"{where} holds no KV of layer {layer} that is still to be moved")
-            need(_alike(held, kernel), f"{where} is of another format or size")
-            want = held.head * held.stripes + held.stripe
-            need(line == want, f"{where} is moved as line {line} of layer {layer}, holds line {want}")
-        need(not missing, f"{len(missing)} KV regions of layer {layer} are not moved")
-
-
-def _rows(
-    rows: Columns, manifest: Manifest, kind: str
-) -> Iterator[tuple[tuple[int, int], int, HandoverKernel]]:
-    """Chip and word, line and kernel of every row."""
-    wanted, column = (Op.KVIN, rows.dst) if kind == "ingest" else (Op.KVOUT, rows.src2)
-    for i in range(len(rows)):
-        aux = int(rows.aux[i])
-        kernel = manifest.kernels[aux] if 0 <= aux < len(manifest.kernels) else None
-        if int(rows.op[i]) != wanted or not isinstance(kernel, HandoverKernel):
-            raise RefusedError(f"row {i} moves no KV")
-        yield (int(rows.chip[i]), int(column[i])), int(rows.src3[i]), kernel
-
-
-def _alike(held: HeldHead, kernel: HandoverKernel) -> bool:
-    names = ("stripes", "run", "key_lanes", "head_dim", "kv", "kv_words", "kv_stride", "capacity", "cached")
-    return all(getattr(held, name) == getattr(kernel, name) for name in names)

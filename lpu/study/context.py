@@ -20,6 +20,7 @@ from lpu.folder import Progress, quiet
 from lpu.inputs.document import FileError
 from lpu.inputs.open import open_model
 from lpu.report import throughput
+from lpu.study.beside import GpusBeside, gpus_beside
 from lpu.study.kept import KeptOfSequence, UnknownLayersError, kept_of
 from models.catalog import catalog, is_named
 from models.published.count import Count, parameters
@@ -28,13 +29,15 @@ from models.published.entries import published
 HEADERS = (
     *("model", "layers", "context", "KV a user", "state a user", "LPUs a user", "racks"),
     *("users a rack", "cycles a token", "tokens/s a rack", "kind"),
+    *("GPUs", "their users", "ms a token of one", "tokens/s of all"),
 )
-EXACT, DERIVED = "exact", "derived"
+EXACT, DERIVED, MODELLED = "exact", "derived", "modelled"
 KINDS = {
     EXACT: "of a program of objective throughput, for the stated machine",
     DERIVED: "bounds without a schedule: room over bytes; bytes that a token reads over SRAM bandwidth",
+    MODELLED: "the fewest H200 (1 to 8) that hold the model and a user, KV bf16; one user, then all that fit",
 }
-"""Of users, cycles and tokens; bytes are always derived."""
+"""Of users, cycles and tokens; bytes are always derived, GPUs always modelled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +45,8 @@ class Studied:
     """One model at one context; `kind` is that of users, cycles and tokens.
 
     lpus: a user's SRAM over that of a chip. racks: that one copy of the weights and one user take; users, of
-    one copy, and tokens_per_second are of one rack. cycles: of a token of one user. why: no program.
+    one copy, and tokens_per_second are of one rack. cycles: of a token of one user. why: no program. gpus:
+    beside it; None: 8 do not hold it, or nothing says what GPUs launch for it.
     """
 
     model: str
@@ -58,6 +62,7 @@ class Studied:
     tokens_per_second: float
     kind: str
     why: str = ""
+    gpus: GpusBeside | None = None
 
     @property
     def limits(self) -> str:
@@ -67,7 +72,7 @@ class Studied:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, each number with its kind."""
 
-        def number(value: float | int, kind: str) -> dict[str, Any]:
+        def number(value: float | int | None, kind: str) -> dict[str, Any]:
             return {"value": value, "kind": kind}
 
         return {
@@ -84,6 +89,10 @@ class Studied:
             "users_per_rack": number(self.users, self.kind),
             "cycles_per_token": number(self.cycles, self.kind),
             "tokens_per_second_per_rack": number(self.tokens_per_second, self.kind),
+            "gpus": number(self.gpus and self.gpus.gpus, MODELLED),
+            "gpu_users": number(self.gpus and self.gpus.users, MODELLED),
+            "gpu_seconds_per_token": number(self.gpus and self.gpus.seconds, MODELLED),
+            "gpu_tokens_per_second": number(self.gpus and self.gpus.tokens_per_second, MODELLED),
             "why_no_program": self.why,
         }
 
@@ -110,6 +119,7 @@ class ContextStudy(Shown):
                 f"{one.cycles:,}",
                 f"{one.tokens_per_second:,.0f}",
                 one.kind,
+                *_gpus(one.gpus),
             ]
             for one in self.rows
         ]
@@ -224,6 +234,18 @@ def _row(
         tokens_per_second=chip.clock_hz / floor / racks if found is None else found.tokens_per_second,
         kind=DERIVED if found is None else EXACT,
         why=why,
+        gpus=gpus_beside(name, context),
+    )
+
+
+def _gpus(one: GpusBeside | None) -> tuple[str, ...]:
+    if one is None:
+        return ("-",) * 4
+    return (
+        f"{one.gpus} x {one.gpu}",
+        f"{one.users:,}",
+        f"{1e3 * one.seconds:,.2f}",
+        f"{one.tokens_per_second:,.0f}",
     )
 
 

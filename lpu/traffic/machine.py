@@ -171,6 +171,9 @@ def prefiller(
 
     Half of the memory that weights leave is for KV that waits to be handed over, half for the prefix cache.
     """
+    if any(state for _, _, state in share.config.kept_bytes(1)):
+        reason = "keeps states, which a queue of prefills and its prefix cache do not count"
+        raise OptionError("traffic", share.config.name, reason, "Use --gpus 0, or lpu afd for one request.")
     token = share.pool.kv_bytes(share.config, 1, 1, share.kv)
     left = max(share.pool.memory_bytes - share.pool.weight_bytes(share.config), 0) * share.replicas
     room = left // token // 2

@@ -87,7 +87,7 @@ class ReplayOptions(Targets):
         bool, Option("--slot-cache", "A prompt takes the slot whose SRAM still holds most of its blocks.")
     ] = False
     ddr5_blocks: Annotated[
-        int, Option("--ddr5-blocks", "Prefix blocks in the DDR5 of the LPUs' trays (modelled).", least=0)
+        int, Option("--ddr5-blocks", "Prefix blocks in the DDR5 of the LPUs' trays.", least=0)
     ] = 0
     share: Annotated[
         str,

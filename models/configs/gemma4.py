@@ -74,7 +74,8 @@ class Gemma4Config(TransformerConfig):
         if self.ffn_down is not None or self.ffn_up != "f32":
             raise ValueError(
                 f"{self.name}: ffn_down {self.ffn_down}, ffn_up {self.ffn_up}: experts beside a dense FFN "
-                "take 3 vectors, each normed by itself; 1 crosses to another machine."
+                "take 3 vectors, each normed by itself; 1 crosses to another machine. Put whole "
+                "layers on one rack: lpu compile does, without lpu afd."
             )
 
     def geometry(self, kind: str) -> "Gemma4Config":

@@ -165,6 +165,23 @@ class HybridConfig(TransformerConfig):
         if why := self.routing.refusal(self.experts):
             raise ValueError(f"{self.name}: {why}")
 
+    def kind_of(self, layer: int) -> str:
+        """The word of a layer."""
+        return self.pattern[layer]
+
+    def kept_bytes(self, lane_bytes: int) -> tuple[tuple[int, int, int], ...]:
+        """KV of layers with attention, f32 states of those with a mixer."""
+        token, state = self.cached_lanes * lane_bytes, self.state_bytes() // max(self.mixers, 1)
+        every = (
+            (
+                layer,
+                token * bool({ATTENTION, BOTH} & set(word)),
+                state * bool({MIXER, BOTH} & set(word)),
+            )
+            for layer, word in enumerate(self.pattern)
+        )
+        return tuple(one for one in every if any(one[1:]))
+
     @property
     def routing(self) -> Routing:
         """How a router chooses."""

@@ -1,12 +1,13 @@
 """The published models: one YAML file in `models/published/rows/` for each, or for several that are alike.
 
 A file holds `source`, `common` keys of config.json, and `models` by name: their other keys (`config`), what
-is `published` of their parameters, how their `weights` are stored, and what of the config the sources do not
-hold (`lacks`). `{cycle: [...], length: N}` stands for a list of N entries that repeats.
+is `published` of their parameters, how their `weights` are stored, what of the config the sources do not
+hold (`lacks`), and which keys are taken from elsewhere (`assumed`: why, by key).
+`{cycle: [...], length: N}` stands for a list of N entries that repeats.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ class Published:
     """One published model. row: the file that holds it. config: keys of its config.json, its text part alone.
 
     total, active: parameters as its authors count them, basis: what they count. lacks: what of its config the
-    sources do not hold, so that it can be run from its own folder only.
+    sources do not hold, so that it can be run from its own folder only. assumed: why, of keys of config that
+    the sources do not hold and that are taken to be so.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Published:
     basis: str | None = None
     weights: str | None = None
     lacks: str | None = None
+    assumed: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @cache
@@ -50,6 +53,7 @@ def published() -> Mapping[str, Published]:
                 config={key: _long(value) for key, value in config.items()},
                 weights=one.get("weights"),
                 lacks=one.get("lacks"),
+                assumed=one.get("assumed", {}),
                 **one.get("published", {}),
             )
     return found

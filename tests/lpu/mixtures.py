@@ -13,6 +13,7 @@ from models_named import of_model
 from compiler.program.program import Program
 from lpu.run.machine import Machine, prepare
 from models.configs.experts import ExpertsConfig
+from models.configs.gpt_oss import GptOssConfig
 from models.kv import empty_cache
 from models.sources.seeded import seeded
 from models.sources.weights import weight_shapes
@@ -21,6 +22,11 @@ from models.step import Step
 MIXTURE = ExpertsConfig(
     name="mixture", layers=1, hidden=160, heads=4, kv_heads=2, head_dim=32, ffn=96, vocab=240, tied=False,
     rope_theta=1e4, eps=1e-5, max_context=80, source="made up for tests", experts=8, chosen=2,
+)  # fmt: skip
+OSS = GptOssConfig(
+    name="small-oss", layers=2, hidden=160, heads=4, kv_heads=2, head_dim=32, ffn=96, vocab=240, tied=False,
+    rope_theta=150_000.0, eps=1e-5, max_context=80, source="made up for tests", experts=8, chosen=2,
+    window=16, kinds=("window", "full"),
 )  # fmt: skip
 MANY = replace(MIXTURE, name="many", experts=100, chosen=3, renormalise=False, ffn=64, qk_norm=True)
 

@@ -9,17 +9,19 @@ import numpy as np
 import pytest
 from beside import Arrays, bits
 from handmade import change
-from mixtures import MIXTURE, assert_bits, drawn, mixture
+from mixtures import MIXTURE, OSS, assert_bits, drawn, mixture
 from slow import slow_but
-from test_gpt_oss import SMALL as OSS
 
 from compiler.analyse.early import cold_tables, lane_bytes
 from compiler.errors import CompileError, OptionError
+from compiler.moves.switch import compile_switch
 from compiler.program.instructions.cold import ColdTileKernel
 from compiler.program.isa import COLD, F32_LANES, WORD_BYTES, Columns, Op
+from compiler.program.manifest import Switch
 from compiler.program.program import Program
 from compiler.program.store import load, save, sealed
 from lpu.check.check import check
+from lpu.check.follow.image import check_switch
 from lpu.link.link import LinkError, link
 from lpu.prove.prove import prove
 from lpu.report.program import program_facts
@@ -31,11 +33,11 @@ SLOT = 38  # cycles of a word of lp30 over its lane: 320 bytes at 12.5 GB/s
 Case = tuple[Any, str, int, dict[str, Any]]
 WIDE = replace(MIXTURE, name="wide", hidden=640)
 PAIR: Case = (WIDE, "pair", 1, {"tp": 2, "pp": 1, "cold": 0.5})
-SHARED = replace(MIXTURE, name="two-layers", layers=2, hidden=128, ffn=64)
+LAYERS = replace(MIXTURE, name="two-layers", layers=2, hidden=128, ffn=64)
 CASES: dict[str, Case] = {
     "two chips": PAIR,
     "three rows": (MIXTURE, "pair", 3, {"tp": 2, "pp": 1, "cold": 0.5}),
-    "five rows, a slot for each": (SHARED, "quad", 5, {"tp": 4, "pp": 1, "cold": 0.75}),
+    "five rows, a slot for each": (LAYERS, "quad", 5, {"tp": 4, "pp": 1, "cold": 0.75}),
     "gpt-oss": (OSS, "quad", 1, {"tp": 4, "pp": 1, "cold": 0.5}),
     "gpt-oss by rows, two rows": (OSS, "quad", 2, {"tp": 4, "pp": 1, "layout": "row", "cold": 0.25}),
 }
@@ -247,6 +249,18 @@ def test_another_slot_gives_other_bits_and_no_tile_does_not_link() -> None:
     assert differs
     with pytest.raises(LinkError, match=r"nothing has written yet|not one whole result|wrote"):
         link(program.manifest, program.loads(), changed(program, dropped).expand(80))
+
+
+def test_a_switch_waits_for_lanes_that_steps_use() -> None:
+    _, before = of(PAIR)
+    _, after = of((*PAIR[:3], {"tp": 2, "pp": 1}))
+    before, after = sealed(before), sealed(after)
+    small = of((*PAIR[:3], {"tp": 1, "pp": 1}))[1]  # with no word where the other chip needs any
+    for first, waits in ((before, True), (sealed(small), False)):
+        brought = compile_switch(first, after)
+        assert isinstance(brought.manifest.body, Switch)
+        assert (brought.manifest.body.stop == 0) == waits
+        assert check_switch(first, after, brought).ok
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from beside import Arrays
-from mixtures import assert_bits, drawn, mixture
+from mixtures import OSS, assert_bits, drawn, mixture
 from slow import slow_but
 
 from compiler.program.instructions.experts import ExpertTileKernel, RankKernel, WeightedGluKernel
@@ -18,20 +18,15 @@ from lpu.check.check import check
 from lpu.prove.prove import prove
 from models.configs.gpt_oss import GptOssConfig
 
-SMALL = GptOssConfig(
-    name="small-oss", layers=2, hidden=160, heads=4, kv_heads=2, head_dim=32, ffn=96, vocab=240, tied=False,
-    rope_theta=150_000.0, eps=1e-5, max_context=80, source="made up for tests", experts=8, chosen=2,
-    window=16, kinds=("window", "full"),
-)  # fmt: skip
-MANY = replace(SMALL, name="many-oss", layers=1, kinds=("full",), experts=100, chosen=3, ffn=64, window=None)
+MANY = replace(OSS, name="many-oss", layers=1, kinds=("full",), experts=100, chosen=3, ffn=64, window=None)
 Case = tuple[GptOssConfig, str, int, dict[str, Any]]
-PAIR: Case = (replace(SMALL, layers=1, kinds=("window",)), "pair", 3, {"tp": 2, "pp": 1})
+PAIR: Case = (replace(OSS, layers=1, kinds=("window",)), "pair", 3, {"tp": 2, "pp": 1})
 CASES: dict[str, Case] = {
-    "one chip": (SMALL, "pair", 1, {"tp": 1, "pp": 1}),
+    "one chip": (OSS, "pair", 1, {"tp": 1, "pp": 1}),
     "two chips, three rows": PAIR,
-    "rows of four chips, five rows": (SMALL, "quad", 5, {"tp": 4, "pp": 1, "layout": "row"}),
-    "columns of four chips, each expert its own slot": (SMALL, "quad", 5, {"tp": 4, "pp": 1}),
-    "2d of four chips": (SMALL, "quad", 1, {"tp": 4, "pp": 1, "layout": "2d"}),
+    "rows of four chips, five rows": (OSS, "quad", 5, {"tp": 4, "pp": 1, "layout": "row"}),
+    "columns of four chips, each expert its own slot": (OSS, "quad", 5, {"tp": 4, "pp": 1}),
+    "2d of four chips": (OSS, "quad", 1, {"tp": 4, "pp": 1, "layout": "2d"}),
     "a hundred experts on eight chips": (MANY, "lpx-tray", 2, {"tp": 8, "pp": 1}),
 }
 QUICK = ("two chips, three rows",)
@@ -81,7 +76,7 @@ def _of_another_line(program: Program) -> Program:
     row = int(np.flatnonzero(columns.op == Op.WGLU)[0])
     changed = {name: getattr(columns, name).copy() for name in ("src3", "src3_tag")}
     for values in changed.values():
-        values[row] += SMALL.experts
+        values[row] += OSS.experts
     return _with(program, columns={80: replace(columns, **changed)})
 
 

@@ -25,7 +25,7 @@ def cold_products(
 
     address: of the places of the tiles in DDR5.
     """
-    places = {"src3": address, "src3_tag": of.pop("src3_tag")}
+    places = {"src3": address, "src3_tag": of["src3_tag"]}
     copies, fetches = np.empty_like(slot), np.empty_like(slot)
     rank, aux = of["rank"], of["aux"]
     turn = _turns(rank)
@@ -45,7 +45,7 @@ def cold_products(
             dst_tag=copies[mine],
             **{name: value[mine] for name, value in places.items()},
         )
-    products = low.rows.add(Op.XMF, src2_tag=copies, **of, **places)
+    products = low.rows.add(Op.XMF, src2_tag=copies, src3=address, **of)
     _in_turn(low, rank, fetches, products)
     return products
 

@@ -1,4 +1,4 @@
-"""The host lanes: lines of a hop's message and answer, KV of one layer in and out, weights from DDR5."""
+"""The host lanes: lines of a hop's message and answer, KV and states of a layer, weights from DDR5."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -53,6 +53,16 @@ class HandoverKernel(KVKernel):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StateMoveKernel(Kernel):
+    """States of one sequence over the lane: `kept` words of each line; `cached` sequences lie there."""
+
+    family: ClassVar[str] = "state_move"
+    kept: Count
+    cached: Count
+    host_slot: Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoadKernel(Kernel):
     """Words from DDR5 over the lane; host_slot: cycles of a word on it."""
 
@@ -60,7 +70,9 @@ class LoadKernel(Kernel):
     host_slot: Count
 
 
-LaneKernel = TakeKernel | GiveKernel | HandoverKernel | LoadKernel | AttentionKernel | ColdTileKernel
+LaneKernel = (
+    TakeKernel | GiveKernel | HandoverKernel | StateMoveKernel | LoadKernel | AttentionKernel | ColdTileKernel
+)
 
 
 def wire_words(n: Lines, k: LaneKernel, rows: int) -> Lines:
@@ -73,7 +85,14 @@ def wire_words(n: Lines, k: LaneKernel, rows: int) -> Lines:
         return rows * fetched_lines(k) + 0 * n
     if isinstance(k, HandoverKernel):
         return n * k.kv_words
+    if isinstance(k, StateMoveKernel):
+        return n * k.kept
     return rows * (ceil_div(n, 2) if k.wire == "fp8" else n)
+
+
+def moved_region(n: Lines, k: HandoverKernel | StateMoveKernel) -> Lines:
+    """Words of the region that a row moves tokens or states of."""
+    return n * k.kept * k.cached if isinstance(k, StateMoveKernel) else kv_region_words(n, k)
 
 
 def _given(k: GiveKernel) -> int:
@@ -104,8 +123,9 @@ INSTRUCTIONS = (
         name="KVIN",
         unit=HOST_IN,
         kernel=HandoverKernel,
+        forms=(StateMoveKernel,),
         reads=(),
-        write=Operand("dst", KV, kv_region_words),
+        write=Operand("dst", KV, moved_region),
         moves="ingest",
         numbers=(("n", "tokens"), ("src3", "line")),
     ),
@@ -114,7 +134,8 @@ INSTRUCTIONS = (
         name="KVOUT",
         unit=HOST_OUT,
         kernel=HandoverKernel,
-        reads=(Operand("src2", KV, kv_region_words),),
+        forms=(StateMoveKernel,),
+        reads=(Operand("src2", KV, moved_region),),
         write=None,
         moves="egress",
         numbers=(("n", "tokens"), ("src3", "line")),

@@ -1,4 +1,4 @@
-"""Mode pd as real math: GPUs prefill, KV crosses as the bytes that programs write and read, LPUs decode."""
+"""Mode pd as real math: GPUs prefill, KV and states cross as bytes that programs move, LPUs decode."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +11,11 @@ from lpu.afd.beside import Joined, TakenStep
 from lpu.afd.gpu_side import GpuSide
 from lpu.decode.conversation import Conversation, Spoken, Users, prompts_of
 from lpu.decode.decoders import Tensors
-from lpu.decode.prefixes.cache import PrefixCache
+from lpu.decode.prefixes.cache import Hit, PrefixCache, StateBytes
+from lpu.decode.prefixes.states import leaves_of
 from lpu.folder import Progress, quiet
 from lpu.inputs.model import OpenModel
-from lpu.run.handover import Handover
+from lpu.run.handed.handover import Handover
 from lpu.run.kv import KV
 from lpu.run.machine import Machine, prepare
 
@@ -41,11 +42,9 @@ class HandedSteps:
         """All but the last token, which the program takes."""
         last = len(prompt) - 1
         hit = self._cache.match(() if scored else prompt)
-        self._gpu.put_kv(row, 0, hit.k, hit.v)
-        logits = np.zeros((0, self._gpu.vocab), np.float32)
-        if last > hit.tokens:
-            logits = self._gpu.prefill(row, prompt[hit.tokens : last], hit.tokens).logits
-        self._cache.store(prompt[:last], *self._gpu.kv(row, 0, last))
+        _found(self._gpu, row, hit)
+        logits, states = _prefilled(self._gpu, row, prompt[:last], hit.tokens, self._cache.block_tokens)
+        self._cache.store(prompt[:last], *self._gpu.kv(row, 0, last), states)
         self._state = _handed(self._gpu, self._handover, self._state, row, 0, last)
         return Joined(last, logits, hit.tokens)
 
@@ -95,17 +94,17 @@ def converse(
             last = len(prompt) - 1
             if cache is not None and not on_gpu[i]:
                 hit = cache.match(prompt)
-                gpu.put_kv(i, 0, hit.k, hit.v)
+                _found(gpu, i, hit)
                 on_gpu[i] = hit.tokens
                 counts["cached_tokens"] += hit.tokens
             if programs.egress is not None:
                 counts["returned_tokens"] += _returned(gpu, handover, state, i, on_gpu[i], on_lpu[i])
                 on_gpu[i] = max(on_gpu[i], on_lpu[i])
-            if last > on_gpu[i]:
-                gpu.prefill(i, prompt[on_gpu[i] : last], on_gpu[i])
+            block = 0 if cache is None else cache.block_tokens
+            _, states = _prefilled(gpu, i, prompt[:last], on_gpu[i], block)
             counts["prefilled_tokens"] += last - on_gpu[i]
             if cache is not None:
-                cache.store(prompt[:last], *gpu.kv(i, 0, last))
+                cache.store(prompt[:last], *gpu.kv(i, 0, last), states)
             state = _handed(gpu, handover, state, i, on_lpu[i], last)
             counts["handed_tokens"] += last - on_lpu[i]
             on_gpu[i], on_lpu[i] = last, last + tokens
@@ -115,18 +114,49 @@ def converse(
     return Conversation(turns=tuple(spoken), counts=counts)
 
 
+def _found(gpu: GpuSide, sequence: int, hit: Hit) -> None:
+    """What a cache has of a prompt, put on the GPU."""
+    gpu.put_kv(sequence, 0, hit.k, hit.v)
+    if hit.state is not None:
+        gpu.put_state(sequence, hit.state)
+
+
+def _prefilled(
+    gpu: GpuSide, sequence: int, prompt: Sequence[int], begin: int, block: int
+) -> tuple[np.ndarray, dict[int, StateBytes]]:
+    """The logits of tokens from `begin` on, and the state behind the last whole block that they reach.
+
+    block: tokens of a block of the cache; 0: no state is wanted.
+    """
+    last = len(prompt)
+    edge = last - last % block if block and gpu.state_shapes else begin
+    logits, states = [np.zeros((0, gpu.vocab), np.float32)], dict[int, StateBytes]()
+    for first, end in ((begin, edge), (max(begin, edge), last)):
+        if end > first:
+            logits.append(gpu.prefill(sequence, prompt[first:end], first).logits)
+        if first < end == edge:
+            states[edge] = gpu.state(sequence)
+    return np.concatenate(logits), states
+
+
 def _returned(gpu: GpuSide, handover: Handover, state: KV, sequence: int, begin: int, end: int) -> int:
     """Copy the KV of tokens begin .. end-1 from the machine to the GPU; how many."""
     for first in range(begin, end, handover.tokens):
         count = min(handover.tokens, end - first)
-        gpu.put_kv(sequence, first, *handover.give(state, sequence, first, count))
+        if handover.moves_kv:
+            gpu.put_kv(sequence, first, *handover.give(state, sequence, first, count))
+    if end > begin and gpu.state_shapes:
+        leaves = handover.give_states(state, sequence, gpu.state_shapes)
+        gpu.put_state(sequence, np.concatenate([leaf.ravel() for leaf in leaves]))
     return max(0, end - begin)
 
 
 def _handed(gpu: GpuSide, handover: Handover, state: KV, sequence: int, begin: int, end: int) -> KV:
+    """In messages of as many tokens as the program moves, each with the states behind the last of them."""
+    leaves = leaves_of(gpu.state(sequence), gpu.state_shapes)
     for first in range(begin, end, handover.tokens):
         last = min(first + handover.tokens, end)
-        state = handover.take(state, sequence, first, *gpu.kv(sequence, first, last))
+        state = handover.take(state, sequence, first, *gpu.kv(sequence, first, last), leaves)
     return state
 
 

@@ -39,18 +39,19 @@ class HandoverTimes:
 
 def stream(
     computed: Sequence[int],
-    wire: int,
+    wire: int | Sequence[int],
     latency: int,
     slots: Sequence[int],
     chips: Sequence[tuple[int, ...]],
 ) -> HandoverTimes:
-    """Layers in a row over the NICs (`wire` each), the latency, and their slots on their chips."""
+    """Layers in a row over the NICs (`wire`, of each or of every one), the latency, slots on their chips."""
+    wires = [wire] * len(computed) if isinstance(wire, int) else wire
     sent: list[int] = []
     begins: list[int] = []
     ends: list[int] = []
     taken: dict[int, int] = {}
-    for ready, takes, where in zip(computed, slots, chips, strict=True):
-        sent.append(max(sent[-1] if sent else 0, ready) + wire)
+    for ready, takes, where, own in zip(computed, slots, chips, wires, strict=True):
+        sent.append(max(sent[-1] if sent else 0, ready) + own)
         begins.append(max(sent[-1] + latency, *(taken.get(chip, 0) for chip in where)))
         ends.append(begins[-1] + takes)
         taken.update(dict.fromkeys(where, ends[-1]))
@@ -64,20 +65,25 @@ def stream(
     )
 
 
-def events(handover: HandoverTimes, first_token: int) -> Iterator[Event]:
-    """A prefill layer by layer, the way of its KV, and the step that takes the last token of the prompt.
+def events(
+    handover: HandoverTimes, first_token: int, kept: Sequence[tuple[int, int, int]] | None = None
+) -> Iterator[Event]:
+    """A prefill layer by layer, the way of what it leaves, and the step of the last token of the prompt.
 
-    KV down: as long as the NICs send; its latency is what lies between that and its slot at least.
+    KV down, state down: as long as the NICs send; then comes the latency, and what the slot waits for.
+    kept: of each hand-over its layer, and bytes of a token and of states; None: KV of every layer.
     """
     computed, sent = handover.computed, 0
+    kept = kept or [(layer, 1, 0) for layer in range(len(computed))]
     groups = list(dict.fromkeys(handover.chips))
     begin = max(0, 2 * computed[0] - computed[1]) if len(computed) > 1 else 0
-    for layer, end in enumerate(computed):
+    for i, (end, (layer, token, state)) in enumerate(zip(computed, kept, strict=True)):
         yield Event("GPUs", "prefill", f"layer {layer}", begin, end, "modelled")
-        yield Event("bridge", "KV down", f"layer {layer}", max(sent, end), handover.sent[layer], "modelled")
-        sent = handover.sent[layer]
-        slot = handover.begins[layer], handover.ends[layer]
-        thread = f"ingest, group {groups.index(handover.chips[layer])}"
+        what = " and ".join(name for name, size in (("KV", token), ("state", state)) if size)
+        yield Event("bridge", f"{what} down", f"layer {layer}", max(sent, end), handover.sent[i], "modelled")
+        sent = handover.sent[i]
+        slot = handover.begins[i], handover.ends[i]
+        thread = f"ingest, group {groups.index(handover.chips[i])}"
         yield Event("LPUs", thread, f"layer {layer}", *slot, EXACT)
         begin = end
     last = max(handover.ends)

@@ -4,6 +4,7 @@ A turn's first token is the LPUs' step of the last token of its prompt. Source: 
 """
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 from compiler.moves.handover import compile_egress, compile_ingest
 from compiler.program.manifest import Move, Slot
@@ -94,8 +95,9 @@ def timed(asked: Question, request: Request, copy_back: bool) -> Timed:
                 unit="",
                 basis=EXACT,
             ),
+            *_state_figures(gpus),
         ),
-        events=tuple(events(handovers[-1], made[-1].first[-1].picoseconds)),
+        events=tuple(events(handovers[-1], made[-1].first[-1].picoseconds, _kept(gpus))),
     )
 
 
@@ -122,7 +124,10 @@ def _turn(
     last = request.before(number) + request.brings(number) - 1
     steps = [_step(decode, last + i) for i in range(request.new_tokens)]
     later = steps[1:] or steps
-    token = request.batch * _token_bytes(share) * share.config.layers
+    token, state = (request.batch * one for one in _sizes(share))
+    crossed = {"kv_down": todo.handed * token, "kv_up": todo.returned * token}
+    if state:
+        crossed |= {"state_down": state, "state_up": state if todo.returned else 0}
     turn = Turn(
         number=number,
         first=(
@@ -135,18 +140,18 @@ def _turn(
         step=(Part(name="LPU step", picoseconds=sum(later) // len(later), basis=EXACT),),
         tokens=request.new_tokens,
         reused=todo.prefix + todo.returned,
-        crossed={"kv_down": todo.handed * token, "kv_up": todo.returned * token},
+        crossed=crossed,
     )
     return turn, handover
 
 
 def _handover(share: GpuShare, ingest: Program, todo: TurnWork, batch: int) -> HandoverTimes:
-    layers, clock = share.config.layers, ingest.manifest.clock_hz
-    layer = share.prefill_layer(todo.prefilled, todo.prefix + todo.returned, batch)
-    begin = share.embed(batch * todo.prefilled)
+    clock, kept = ingest.manifest.clock_hz, _kept(share)
+    every = share.prefill_layers(todo.prefilled, todo.prefix + todo.returned, batch)
+    ends = list(accumulate(every, initial=share.embed(batch * todo.prefilled)))[1:]
     return stream(
-        [begin + layer * (i + 1) for i in range(layers)],
-        share.wire(batch * todo.handed * _token_bytes(share), batch),
+        [ends[layer] for layer, _, _ in kept],
+        [share.wire(batch * (todo.handed * token + state), batch) for _, token, state in kept],
         share.latency,
         [batch * cycles_ps(cycles, clock) for _, _, cycles in _slots(ingest)],
         [_chips(ingest, call) for call in ingest.calls],
@@ -171,16 +176,32 @@ def _returned(share: GpuShare, egress: Program | None, tokens: int, batch: int) 
         return ()
     clock, slots = egress.manifest.clock_hz, _slots(egress)
     given = batch * sum(cycles_ps(cycles, clock) for _, _, cycles in slots)
-    wired = share.latency + share.wire(batch * tokens * _token_bytes(share) * share.config.layers, batch)
+    token, state = _sizes(share)
+    wired = share.latency + share.wire(batch * (tokens * token + state), batch)
     return (
         Part(name="kv read from SRAM", picoseconds=given, basis=EXACT),
         Part(name="kv to the GPUs", picoseconds=wired, basis="modelled"),
     )
 
 
-def _token_bytes(share: GpuShare) -> int:
-    """K and V of one token and layer."""
-    return share.config.cached_lanes * (1 if share.kv == "fp8" else 2)
+def _kept(share: GpuShare) -> tuple[tuple[int, int, int], ...]:
+    """The layers that hand something over: number, bytes of a token, bytes of states."""
+    return share.config.kept_bytes(1 if share.kv == "fp8" else 2)
+
+
+def _sizes(share: GpuShare) -> tuple[int, int]:
+    """Bytes of a token and of the states of a sequence, in all layers."""
+    kept = _kept(share)
+    return sum(token for _, token, _ in kept), sum(state for _, _, state in kept)
+
+
+def _state_figures(share: GpuShare) -> tuple[Figure, ...]:
+    """What states cross, if there are any."""
+    state = _sizes(share)[1]
+    if not state:
+        return ()
+    name = "states handed over, a sequence and turn"
+    return (Figure(name=name, value=state, unit="bytes, whatever its length", basis=EXACT),)
 
 
 def _step(decode: Program, position: int) -> int:

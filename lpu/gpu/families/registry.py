@@ -6,6 +6,7 @@ A family whose layers differ from a Llama's is a class of its own that overrides
 from compiler.errors import OptionError
 from lpu.gpu.families.experts import ExpertsLaunches, Llama4Launches, ScoredLaunches
 from lpu.gpu.families.gemma4 import Gemma4Launches
+from lpu.gpu.families.hybrid import HybridLaunches
 from lpu.gpu.families.latent import LatentExpertsLaunches, LatentLaunches
 from lpu.gpu.families.llama import LlamaLaunches
 from models.config import TransformerConfig
@@ -17,6 +18,7 @@ FAMILIES: dict[str, LlamaLaunches] = {
     "scored": ScoredLaunches(),
     "llama4": Llama4Launches(),
     "gemma4": Gemma4Launches(),
+    "hybrid": HybridLaunches(),
     "deepseek": LatentLaunches(),
     "deepseek_experts": LatentExpertsLaunches(),
 }

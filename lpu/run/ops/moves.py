@@ -2,7 +2,7 @@
 
 SEND and FORWARD are resolved by the linker: who reads a copy reads the line that was sent. TAKE and GIVE name
 the lines of a hop's message and answer (`lpu/run/hop.py`), KVIN and KVOUT tokens of a KV region
-(`lpu/run/handover.py`). LOAD brings the weights of another program, which no step of this one reads.
+(`lpu/run/handed/handover.py`). LOAD brings the weights of another program, which no step of this one reads.
 """
 
 from compiler.program.isa import Op

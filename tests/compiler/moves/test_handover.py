@@ -175,7 +175,7 @@ REFUSED: dict[str, tuple[Callable[[Program, BridgeSpec], Any], type[CompileError
         OptionError,
         "begin at -5, must be at least 0",
     ),
-    "no KV": (lambda p, b: compile_ingest(without_cache(p), 8, b), OptionError, "keeps KV of 0 layers"),
+    "no KV": (lambda p, b: compile_ingest(without_cache(p), 8, b), OptionError, "keeps nothing of 0 layers"),
     "two attentions in a block": (
         lambda p, b: compile_ingest(two_attentions(p), 8, b),
         CompileError,

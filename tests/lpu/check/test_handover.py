@@ -202,8 +202,8 @@ def later(program: Program) -> Program:
 
 
 BESIDE: dict[str, tuple[Change, int, str]] = {
-    "a region left out": (without(2), 7, "no row moves the KV region at word"),
-    "a region of no layer": (row(0, dst=1 << 40 | 1), 7, "is no KV region of the layer"),
+    "a region left out": (without(2), 7, "no row moves what is kept at word"),
+    "a region of no layer": (row(0, dst=1 << 40 | 1), 7, "is no KV or state of the layer"),
     "two rows for one region": (
         lambda p: rows_of(p, lambda c: c.take(np.array([0, 1, 2, 3, 3]))),
         7,
@@ -211,7 +211,7 @@ BESIDE: dict[str, tuple[Change, int, str]] = {
     ),
     "lines exchanged": (swapped("src3"), 7, "moves (1, 2, 32, 'fp16'"),
     "addresses exchanged": (swapped("chip"), 7, "moves (0, 2"),
-    "layers exchanged": (bases, 7, "is no KV region of the layer"),
+    "layers exchanged": (bases, 7, "is no KV or state of the layer"),
     "a layer left out": (lambda p: replace(p, calls=p.calls[:1]), 7, "[1, 2, 2] calls, slots and layers"),
     "a kernel of another cache": (lambda p: kernels(p, capacity=80), 7, "the layer keeps (0, 2, 32, 'fp16'"),
     "a format of another": (lambda p: kernels(p, kv="fp8"), 7, "'fp8'"),
@@ -282,4 +282,4 @@ def test_the_command_line_checks_them_too_and_computes_nothing_with_them(
     save_program(decode, tmp_path / "q", ingest=edited(broken, digest=digest(broken)))
     capsys.readouterr()
     assert main(["check", str(tmp_path / "q")]) == 4
-    assert "no row moves the KV region" in capsys.readouterr().out
+    assert "no row moves what is kept" in capsys.readouterr().out

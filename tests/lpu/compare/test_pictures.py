@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lpu.compare.compare import Comparison, RackComparison
-from lpu.compare.pictures import draw, look, rings
+from lpu.compare.pictures import draw, look, pareto, rings
 from lpu.compare.point import Point
 
 pytest.importorskip("matplotlib")
@@ -40,6 +40,18 @@ def test_each_further_point_at_one_place_is_a_larger_ring() -> None:
     seen: dict[tuple[int, int], int] = {}
     assert rings([point("a", 1, 1), point("a", 1, 1), point("a", 2, 1)], seen) == [1, 2, 1]
     assert rings([point("b", 1, 1)], seen) == [3]
+
+
+def test_numbers_of_points_close_together_are_not_written_over_each_other() -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    near = [point(name, 1000 + at, 3000 + 10 * at) for at in range(4) for name in ("a", "b")]
+    pareto(figure, RackComparison(rack="quad", points=(*near, point("c", 3000, 500)), chip="lp30"), "m")
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert len(boxes) == 4
+    assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
 
 
 @pytest.mark.parametrize("rack", ["quad", "gone.yaml"])

@@ -156,10 +156,13 @@ def test_no_serious_accessibility_fault_is_found(opened: Opened) -> None:
     assert [f"{one['id']}: {one['nodes'][0]['html']}" for one in bad] == []
 
 
-def test_hostile_names_run_nothing_and_ask_for_nothing(browser: Any, tmp_path: Path) -> None:
-    api.page(program(), tmp_path / "report.html", check=False)
-    opened = Opened(browser, tmp_path / "report.html")
-    opened.shot("hostile")
+@pytest.mark.parametrize("kind", ["report", "difference"])
+def test_hostile_names_run_nothing_and_ask_for_nothing(browser: Any, kind: str, tmp_path: Path) -> None:
+    longer = api.compile("llama-tiny", rack="quad", tp=4, context=80, check=False)
+    made = program() if kind == "report" else api.diff(program(), longer)
+    api.page(made, tmp_path / "page.html", check=False)
+    opened = Opened(browser, tmp_path / "page.html")
+    opened.shot(f"hostile-{kind}")
     assert opened.page.evaluate("window.ran === undefined")
     assert opened.page.evaluate("document.querySelectorAll('img, .plot a[href]').length") == 0
     assert all(url.startswith(("file://", "blob:")) for url in opened.requests)

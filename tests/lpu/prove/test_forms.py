@@ -19,8 +19,8 @@ from compiler.program.program import LOADS, Loads, Program
 from fabric.catalog import bridge_spec
 from lpu.prove.held import HeldState, Regions
 from lpu.prove.models.registry import READERS
+from lpu.prove.move import prove_move
 from lpu.prove.ops.registry import PROVED
-from lpu.prove.programs import prove_move
 from lpu.prove.prove import prove
 from lpu.prove.rule import Proved
 from models.catalog import catalog
@@ -208,5 +208,5 @@ def test_moves_that_say_something_else_are_refused(pair_program: Program) -> Non
     assert "row 0 moves no KV" in refused(op=Op.KVOUT)
     assert "is moved as line 1 of layer 0, holds line 0" in refused(src3=1)
     assert "holds no KV of layer 0 that is still to be moved" in refused(dst=ingest.manifest.rows << 20)
-    state = HeldState(state=0, lanes="", kept=3, cached=1)
-    assert "1 states, which no hand-over moves" in refused({**regions, (0, 1 << 30): state})
+    state = HeldState(state=0, lanes="", first=0, lines=1, kept=3, cached=1)
+    assert "0 of 1 states are moved" in refused({**regions, (0, 1 << 30): state})

@@ -8,13 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from compiler.moves.handover import compile_egress, compile_ingest
 from compiler.program.instructions.experts import RankKernel, ShareKernel, WeightedGluKernel
 from compiler.program.isa import Op
 from compiler.program.program import Program
+from fabric.catalog import bridge_spec
 from lpu import api
 from lpu.check.check import check
+from lpu.prove.move import prove_move
+from lpu.prove.programs import prove_programs
 from lpu.prove.prove import prove
 
+BRIDGE = bridge_spec("spectrum-x")
 FOLDERS = Path(__file__).parents[2] / "models/data/variants"
 
 
@@ -39,6 +44,35 @@ def on_two_chips(name: str) -> Program:
 def test_a_program_of_a_hybrid_folder_is_proved(name: str) -> None:
     verdict = prove(on_two_chips(name))
     assert verdict.ok, verdict.reason
+
+
+@pytest.mark.parametrize("name", ["falcon-h1", "jamba", "nemotron-3", "qwen3-next", "mamba2"])
+def test_a_program_that_moves_the_states_of_a_hybrid_is_proved(name: str) -> None:
+    decode = on_two_chips(name)
+    ingest, egress = compile_ingest(decode, 8, BRIDGE), compile_egress(decode, 8, BRIDGE)
+    found = prove_programs(decode, None, ingest, egress)
+    assert found.ok, found.reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"src3": 1}, "is moved as line 1 of its states, holds line 0"),
+        ({"n": 2}, "is moved as kept, cached and lines (3, 1, 2), holds (3, 1, 1)"),
+        ({"dst": 1 << 40 | 3}, "holds no state of this layer that is still to be moved"),
+        ({}, "regions of states 0 to 2 are not moved"),
+    ],
+)
+def test_a_state_moved_as_another_is_refused(changes: dict[str, int], words: str) -> None:
+    decode = on_two_chips("mamba2")
+    ingest = compile_ingest(decode, 8, BRIDGE)
+    (context,) = ingest.manifest.contexts
+    rows = ingest.blocks[0].columns[context]
+    for name, value in changes.items():
+        rows = replace(rows, **{name: np.where(np.arange(len(rows)) == 0, value, getattr(rows, name))})
+    rows = rows if changes else rows.take(np.arange(1, len(rows)))
+    wrong = replace(ingest, blocks=(replace(ingest.blocks[0], columns={context: rows}), *ingest.blocks[1:]))
+    assert words in prove_move(wrong, prove(decode).regions, "ingest").reason
 
 
 @pytest.mark.parametrize(

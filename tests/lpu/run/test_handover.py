@@ -19,7 +19,7 @@ from compiler.program.program import Program
 from fabric.catalog import bridge_spec
 from lpu.link.link import LinkError
 from lpu.run.error import MachineError
-from lpu.run.handover import Handover
+from lpu.run.handed.handover import Handover
 from lpu.run.machine import Machine, prepare
 from models.config import TransformerConfig
 from models.kv import KVCache, empty_cache
@@ -214,9 +214,9 @@ MOVED: dict[str, Callable[[Program], Program]] = {
 def filled(machine: Machine, *programs: Program) -> tuple[Handover, Any, Any]:
     """(the hand-over, a cache with 100 tokens from position 80 on in sequence 1, what was sent)."""
     random = np.random.default_rng(3)
-    sent = [random.standard_normal((2, 100, 2, 32)).astype(np.float16) for _ in "kv"]
+    k, v = (random.standard_normal((2, 100, 2, 32)).astype(np.float16) for _ in "kv")
     over = Handover(machine, *programs)
-    return over, over.take(machine.start(), 1, 80, *sent), sent
+    return over, over.take(machine.start(), 1, 80, k, v), [k, v]
 
 
 @pytest.mark.parametrize("fault", MOVED)

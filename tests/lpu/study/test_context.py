@@ -8,6 +8,7 @@ from compiler.errors import OptionError
 from lpu import api
 from lpu.cli.app import main
 from lpu.study.ask import contexts_of
+from lpu.study.beside import gpus_beside
 from lpu.study.kept import UnknownLayersError, kept_of
 from models.configs.hybrid import HybridConfig
 from models.published.entries import published
@@ -65,8 +66,34 @@ def test_every_number_has_its_kind(capsys: pytest.CaptureFixture[str]) -> None:
     ]  # fmt: skip
     for row in rows:
         numbers = [value for value in row.values() if isinstance(value, dict)]
-        assert len(numbers) == 9
-        assert all(value["kind"] in ("exact", "derived") for value in numbers)
+        assert len(numbers) == 13
+        assert all(value["kind"] in ("exact", "derived", "modelled") for value in numbers)
+        assert {key for key in row if key.startswith("gpu")} == {
+            key for key, value in row.items() if isinstance(value, dict) and value["kind"] == "modelled"
+        }
+    assert [row["gpus"]["value"] for row in rows] == [
+        1,
+        1,
+        None,
+        None,
+    ]  # a million million bytes are too many
+
+
+def test_gpus_beside_are_the_fewest_that_hold_a_model_and_a_user() -> None:
+    """A state takes of a GPU what it takes of a rack: the same at any length."""
+    short, long = (gpus_beside("mamba2-2.7b", context) for context in (8192, 1 << 20))
+    assert short == long
+    assert short is not None
+    assert (short.gpus, short.gpu) == (1, "h200")
+    big = gpus_beside("qwen3.5-397b-a17b", 8192)
+    assert big is not None
+    assert big.gpus == 4
+    assert big.users < 2000
+    more, most = (gpus_beside("jamba-1.5-mini", context) for context in (8192, 1 << 20))
+    assert more is not None
+    assert most is not None
+    assert more.users > 30 * most.users
+    assert gpus_beside("kimi-k3", 8192) is None
 
 
 def test_contexts_are_lists_or_ranges_that_double() -> None:

@@ -31,7 +31,7 @@ from lpu.decode.prefixes.binding import binding_of
 from lpu.decode.prefixes.cache import PrefixCache
 from lpu.gpu.request import Request
 from lpu.inputs.model import OpenModel, of_micro_batch
-from lpu.run.handover import Handover
+from lpu.run.handed.handover import Handover
 from lpu.run.hop import HopMachine
 from models.families.llama import Llama
 

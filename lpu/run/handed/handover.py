@@ -1,4 +1,4 @@
-"""Hand-over: KV bytes between messages of a GPU and the KV cache of a machine, by the rows of a program.
+"""Hand-over: KV bytes and states between messages of a GPU and the cache of a machine, by a program's rows.
 
 What a region gets is what its row says: the call is the layer, the row's line the KV head and stripe, its
 address the region, its count the most tokens that it takes. The machine's own regions are those of its
@@ -17,13 +17,14 @@ from jax import Array
 from jaxtyping import Bool, Int, Int32, Int64, Shaped
 
 from compiler.program.instructions.attention import KVKernel, kv_words
-from compiler.program.instructions.host import HandoverKernel
+from compiler.program.instructions.host import HandoverKernel, StateMoveKernel
 from compiler.program.isa import COLUMNS, TAGS, Columns, Kernel, Op
 from compiler.program.manifest import Move
 from compiler.program.program import Program
 from compiler.program.ranges import first_of
 from lpu.link.error import fail
 from lpu.run.error import MachineError
+from lpu.run.handed.states import Leaves, MovedStates, get, moved_states, put
 from lpu.run.kv import KV, in_stripe
 from lpu.run.machine import Machine
 
@@ -43,9 +44,13 @@ class MovedRegions(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Moves:
-    """A hand-over program on a machine's regions; a message is [layers, tokens, heads, head_dim] twice."""
+    """A hand-over program on a machine's regions; a message is [layers, tokens, heads, head_dim] twice.
 
-    regions: MovedRegions
+    states: what it moves besides. layers: those with KV; regions: None where there are none.
+    """
+
+    regions: MovedRegions | None
+    states: MovedStates
     layers: int
     tokens: int
     heads: int
@@ -58,23 +63,33 @@ class Handover:
     """
 
     def __init__(self, machine: Machine, ingest: Program, egress: Program | None = None) -> None:
-        self._shapes = machine.stores.shapes
+        self._shapes, self._cached = machine.stores.shapes, machine.stores.cached
         self._context = max(machine.entries)
         self._in = _moves(machine, ingest, "ingest")
         self._out = None if egress is None else _moves(machine, egress, "egress")
+
+    @property
+    def moves_kv(self) -> bool:
+        """Whether the machine keeps KV, or states only."""
+        return self._in.regions is not None
 
     @property
     def tokens(self) -> int:
         """The most tokens of a message, each way."""
         return min(moves.tokens for moves in (self._in, self._out) if moves is not None)
 
-    def take(self, state: KV, sequence: int, first: int, k: Any, v: Any) -> KV:
-        """The cache with tokens first .. first+count-1 of a sequence; `state` is consumed.
+    def take(self, state: KV, sequence: int, first: int, k: Any, v: Any, states: Leaves = ()) -> KV:
+        """The cache with tokens first .. first+count-1 of a sequence, and its states; `state` is consumed.
 
         k, v: [layers, count, kv_heads, head_dim] in the cache's format (fp16, or e4m3 codes as uint8).
+        states: [kept, channels] of every state of the model, as they are behind the message's tokens.
         A count below the program's takes its cycles all the same. Raises MachineError.
         """
-        moves, (shape,) = self._in, self._shapes
+        moves = self._in
+        if moves.regions is None:
+            self._check_sequence(sequence, "ingest")
+            return put(moves.states, state, sequence, states)
+        (shape,) = self._shapes
         parts = [np.asarray(k), np.asarray(v)]
         count = parts[0].shape[1] if parts[0].ndim == 4 else 0
         wanted = (moves.layers, count, moves.heads, shape.shape[-1])
@@ -87,7 +102,8 @@ class Handover:
         self._check(moves, sequence, first, count, "ingest")
         padded = [np.pad(part, ((0, 0), (0, moves.tokens - count), (0, 0), (0, 0))) for part in parts]
         where = jnp.int32(sequence), jnp.int32(first), jnp.int32(count)
-        return _take(moves.regions, state, *map(jnp.asarray, padded), *where)
+        state = _take(moves.regions, state, *map(jnp.asarray, padded), *where)
+        return put(moves.states, state, sequence, states)
 
     def give(self, state: KV, sequence: int, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """(k, v) of tokens first .. first+count-1 of a sequence, each as `take` takes it.
@@ -98,14 +114,25 @@ class Handover:
             raise MachineError("egress: the hand-over has no egress program. Compile one beside the ingest.")
         moves = self._out
         self._check(moves, sequence, first, count, "egress")
+        if moves.regions is None:
+            raise MachineError("egress: the machine keeps states only, of which no token has a part.")
         sizes = moves.layers, moves.tokens, moves.heads
         k, v = _give(sizes, moves.regions, state, jnp.int32(sequence), jnp.int32(first))
         return np.asarray(k)[:, :count], np.asarray(v)[:, :count]
 
+    def give_states(self, state: KV, sequence: int, shapes: Sequence[tuple[int, int]]) -> Leaves:
+        """The states of a sequence, [kept, channels] each as `shapes` says. Raises MachineError."""
+        if self._out is None:
+            raise MachineError("egress: the hand-over has no egress program. Compile one beside the ingest.")
+        self._check_sequence(sequence, "egress")
+        return get(self._out.states, state, sequence, shapes)
+
+    def _check_sequence(self, sequence: int, kind: Kind) -> None:
+        if not 0 <= sequence < self._cached:
+            raise MachineError(f"{kind}: sequence {sequence} is outside 0..{self._cached - 1}.")
+
     def _check(self, moves: _Moves, sequence: int, first: int, count: int, kind: Kind) -> None:
-        cached = self._shapes[0].shape[1]
-        if not 0 <= sequence < cached:
-            raise MachineError(f"{kind}: sequence {sequence} is outside 0..{cached - 1}.")
+        self._check_sequence(sequence, kind)
         if not 1 <= count <= moves.tokens:
             raise MachineError(f"{kind}: {count} tokens, the program moves 1 to {moves.tokens} at a time.")
         if first < 0 or first + count > self._context:
@@ -124,7 +151,7 @@ def _take(
     first: Int32[Array, ""],
     count: Int32[Array, ""],
 ) -> KV:
-    def put(store: Store, values: Shaped[Array, "layers tokens heads head_dim"]) -> Store:
+    def written(store: Store, values: Shaped[Array, "layers tokens heads head_dim"]) -> Store:
         moved, place = _moved(regions, first, values.shape[1])
         moved &= jnp.arange(values.shape[1]) < count
         at = jnp.where(moved, place, store.shape[2])
@@ -132,7 +159,7 @@ def _take(
         return store.at[rows, sequence, at].set(values[regions.layer, :, regions.head], mode="drop")
 
     (keys,), (held,) = state.keys, state.values
-    return KV((put(keys, k),), (put(held, v),))
+    return state._replace(keys=(written(keys, k),), values=(written(held, v),))
 
 
 @partial(jax.jit, static_argnums=0)
@@ -170,7 +197,7 @@ def _moves(machine: Machine, program: Program, kind: Kind) -> _Moves:
     manifest, body = program.manifest, program.manifest.body
     if not isinstance(body, Move) or body.kind != kind:
         raise MachineError(f"{kind}: the program is of kind {manifest.kind!r}, not {kind!r}.")
-    if len(machine.stores.shapes) != 1:
+    if len(machine.stores.shapes) > 1:
         raise MachineError(f"{kind}: the machine keeps {len(machine.stores.shapes)} shapes of KV, needs 1.")
     (context,) = manifest.contexts
     parts = [program.expand_call(call, context) for call in program.calls]
@@ -178,8 +205,32 @@ def _moves(machine: Machine, program: Program, kind: Kind) -> _Moves:
     columns = Columns(
         **{name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS + TAGS}
     )
+    op = _OPS[kind]
+    if (miss := first_of(columns.op != op)) >= 0:
+        fail(columns, miss, f"has no place among the {op.name} rows of a hand-over")
+    of_states = np.array([isinstance(kernel, StateMoveKernel) for kernel in manifest.kernels])[columns.aux]
+    about = manifest.kernels, layer, np.flatnonzero(of_states), op
+    states = moved_states(machine, columns, *about)
+    columns, layer = columns.take(~of_states), np.unique(layer[~of_states], return_inverse=True)[1]
+    if not machine.stores.shapes and not len(columns):
+        return _Moves(None, states, 0, body.tokens, 0)
+    regions, layers, heads = _kv_regions(machine, columns, manifest.kernels, layer, kind)
+    return _Moves(regions, states, layers, body.tokens, heads)
+
+
+def _kv_regions(
+    machine: Machine,
+    columns: Columns,
+    kernels: Sequence[Kernel],
+    layer: Int[np.ndarray, " rows"],
+    kind: Kind,
+) -> tuple[MovedRegions, int, int]:
+    """Rows that move KV, on the machine's regions; layers and heads of a message."""
+    if not machine.stores.shapes:
+        fail(columns, 0, "moves KV, of which the machine keeps none")
     rows = _rows_of_regions(machine, columns, _OPS[kind])
-    _check_kernels(machine, columns, manifest.kernels, rows)
+    _check_kernels(machine, columns, kernels, rows)
+    layers = len(np.unique(layer))
     places = machine.stores.places[0][:, 2:]
     dealt = np.maximum(places, [0, 1, 1])
     line, layer = columns.src3[rows], layer[rows]
@@ -191,19 +242,17 @@ def _moves(machine: Machine, program: Program, kind: Kind) -> _Moves:
         fail(columns, rows[miss], message)
     heads = int(head.max()) + 1
     named = np.unique((layer * heads + head) * dealt[:, 1] + stripe)
-    if len(named) != len(line) or len(line) != len(parts) * heads * int(dealt[0, 1]):
+    if len(named) != len(line) or len(line) != layers * heads * int(dealt[0, 1]):
         raise MachineError(
-            f"{kind}: {len(line)} KV regions take {len(named)} lines of {len(parts)} layers, each with "
+            f"{kind}: {len(line)} KV regions take {len(named)} lines of {layers} layers, each with "
             f"{heads} heads of {dealt[0, 1]} stripes. Compile the program again."
         )
     regions = MovedRegions(*map(jnp.asarray, (layer, head, dealt, columns.n[rows])))
-    return _Moves(regions, len(parts), body.tokens, heads)
+    return regions, layers, heads
 
 
 def _rows_of_regions(machine: Machine, columns: Columns, op: Op) -> Int[np.ndarray, " regions"]:
     """The row of each region of the machine, in the order of its store."""
-    if (miss := first_of(columns.op != op)) >= 0:
-        fail(columns, miss, f"has no place among the {op.name} rows of a hand-over")
     word = columns.dst if op is Op.KVIN else columns.src2
     place = machine.stores.places[0]
     key, sought = place[:, 0] << 40 | place[:, 1], columns.chip << 40 | word
