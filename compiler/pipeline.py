@@ -12,7 +12,7 @@ from compiler.analyse.early import fetched
 from compiler.assemble import assemble
 from compiler.choose.planes import shortest
 from compiler.choose.request import fastest_request
-from compiler.errors import CapacityError, OptionError, advising
+from compiler.errors import CapacityError, CompileError, OptionError, advising
 from compiler.latency import assign_sharing, blaming_prefill, fastest, schedule_blocks
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock
@@ -22,6 +22,7 @@ from compiler.place.assignment import Assignment, as_placed, check_placement, de
 from compiler.place.problem import Placement, PlacementError, Shards
 from compiler.place.sizes import Companion
 from compiler.place.stripes import dealt
+from compiler.program.isa import WORD_BYTES
 from compiler.program.program import Program
 from compiler.scheduled import Scheduled
 from compiler.source import Source, Traced, spilled, spills, traced
@@ -34,6 +35,7 @@ from compiler.throughput.filled import fill_waves
 from compiler.throughput.interval import find_intervals
 from compiler.throughput.waves import emit_waves
 from fabric.faults.broken import avoiding
+from fabric.faults.fault import BadWords
 from fabric.numbering import Numbering, as_given, numbering
 from fabric.rack import Rack
 
@@ -110,12 +112,26 @@ def with_room(
     """What is made on a rack; where bad words leave too little room, without the chips that have them."""
     try:
         return _together(partial(made, rack, numbers))
-    except CapacityError:
+    except CapacityError as error:
         bad = () if rack.damage is None else rack.damage.bad
         if not bad or {words.chip for words in bad}.issuperset(numbers.chips.tolist()):
             raise
         rack = avoiding(rack)
-        return _together(partial(made, rack, numbers_of(rack, options)))
+        try:
+            return _together(partial(made, rack, numbers_of(rack, options)))
+        except CompileError as less:
+            reason = f"{error.reason}; {_worst(rack, bad)}; without such chips: {less.subject}: {less.reason}"
+            raise CapacityError(error.stage, error.subject, reason, less.remedy) from less
+
+
+def _worst(rack: Rack, bad: tuple[BadWords, ...]) -> str:
+    """The chip with the most bad words, in words."""
+    lost: dict[int, int] = {}
+    for words in bad:
+        lost[words.chip] = lost.get(words.chip, 0) + words.stop - words.first
+    chip = max(lost, key=lambda one: (lost[one], -one))
+    every = rack.chip.sram_words * WORD_BYTES
+    return f"chip {chip} has {lost[chip] * WORD_BYTES} bad bytes of {every}"
 
 
 def _together(made: Callable[[dict[str, bool]], Made]) -> Made:

@@ -50,6 +50,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (2, ["compile", "llama-tiny", "--weights", "seed:x"], ["weights: 'seed:x' is none of seed:N"]),
         (2, ["compile", "llama-tiny", "--weights", "orbax:nowhere"], ["weights: nowhere: is not there"]),
         (2, ["compile", "llama-tiny", *QUAD, "--tp", "5"], ["--tp 5: is above the 4 chips of quad"]),
+        (
+            3,
+            ["compile", "llama-tiny", *QUAD, "--tp", "4", "--fault", "sram:2/0x400+1561000"],
+            ["chip 2 has 499520000 bad bytes of 500000000; without such chips: --tp 4: is above the 3 chips"],
+        ),
         (2, ["compile", "llama-tiny", *QUAD, "--pp", "9"], ["--pp 9: there ", "Give --pp "]),
         (
             2,
