@@ -84,5 +84,5 @@ def test_what_nobody_counts_is_refused_by_name() -> None:
 
 def test_a_queue_of_prefills_refuses_states() -> None:
     (share,) = shares(MAMBA, H200, 1, bridge_spec("spectrum-x"))
-    with pytest.raises(OptionError, match="mamba2-2.7b: keeps states, which a queue of prefills"):
+    with pytest.raises(OptionError, match="keeps states, which a queue of prefills"):
         prefiller(share, None, "none", 16)  # type: ignore[arg-type]
