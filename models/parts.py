@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
-from jaxtyping import Float16, Float32, Int32
+from jaxtyping import Float, Float16, Float32, Int32
 
 from models.contract import ops
 
@@ -76,7 +76,7 @@ class Norm(nnx.Module):
         """The normalised vector in fp16."""
         return ops.rms_norm(x, self.gain[...], eps=self.eps)
 
-    def in_f32(self, x: Float32[Array, "batch *heads width"]) -> Float32[Array, "batch *heads width"]:
+    def in_f32(self, x: Float[Array, "batch *heads width"]) -> Float32[Array, "batch *heads width"]:
         """The normalised vector in f32, for a residual sum, or for what reads f32."""
         return ops.rms_norm32(x, self.gain[...], eps=self.eps)
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from compiler.errors import UnsupportedOpError
 from compiler.graph.graph import Node, View
 from compiler.lower.context import Lowering
 from compiler.lower.latent.joint import joined
@@ -61,6 +62,17 @@ def by_lines(
         tags |= {"src2": words[np.cumsum(n[row]) - n[row]], "src2_tag": tag(uid, first[row])}
     low.rows.add(op, rank=rank, n=n[row], aux=low.kernels.index(kernel), dst_tag=out.tag(first[row]), **tags)
     in_natural_order(low, node.outputs[0], out, total)
+
+
+def require_f32(low: Lowering, node: Node) -> None:
+    """Raise UnsupportedOpError for an op on a value that came back in fp16, which GPUs alone do."""
+    if any(low.graph.values[view.value].dtype != "float32" for view in node.inputs):
+        raise UnsupportedOpError(
+            "lower",
+            f"{node.path}: {node.op} ({node.source})",
+            "one operand is float16, the chips take float32",
+            "Leave it unrounded: float16 results cross between GPUs and LPUs only.",
+        )
 
 
 def in_natural_order(low: Lowering, value: int, lines: Lines, total: int) -> None:

@@ -1,9 +1,8 @@
 """Lowering of add: the residual sum, wherever the operand that was computed last lies."""
 
-from compiler.errors import UnsupportedOpError
 from compiler.graph.graph import Node, View
 from compiler.lower.context import Lowering
-from compiler.lower.elementwise import by_lines
+from compiler.lower.elementwise import by_lines, require_f32
 from compiler.lower.rule import LoweringRule, by_line, every
 from compiler.program.instructions.vector import AddKernel
 from compiler.program.isa import F32_LANES, Op
@@ -11,13 +10,7 @@ from compiler.program.isa import F32_LANES, Op
 
 def lower_add(low: Lowering, node: Node) -> None:
     """The residual is held where the new operand lies, or is sent there."""
-    if any(low.graph.values[view.value].dtype != "float32" for view in node.inputs):
-        raise UnsupportedOpError(
-            "lower",
-            f"{node.path}: add ({node.source})",
-            "one operand is float16, the chips add float32",
-            "Leave the sum unrounded: float16 sums cross between GPUs and LPUs only.",
-        )
+    require_f32(low, node)
     older_first = sorted(node.inputs, key=lambda view: low.lines(view, node)[0].uid)
     by_lines(low, node, Op.ADD, AddKernel(), older_first, _added_next(low, node))
 

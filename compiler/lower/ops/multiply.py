@@ -2,7 +2,7 @@
 
 from compiler.graph.graph import Node
 from compiler.lower.context import Lowering
-from compiler.lower.elementwise import by_lines
+from compiler.lower.elementwise import by_lines, require_f32
 from compiler.lower.rule import LoweringRule, by_line, every
 from compiler.program.instructions.vector import LaneMulKernel, MadKernel, MulKernel
 from compiler.program.isa import F32_LANES, Op
@@ -15,6 +15,7 @@ def lower_multiply(low: Lowering, node: Node) -> None:
 
 def lower_multiply_add(low: Lowering, node: Node) -> None:
     """The residual is the first operand, whichever was computed last."""
+    require_f32(low, node)
     by_lines(low, node, Op.MAD, MadKernel(factor=node.attributes["factor"]))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from compiler.errors import CompileError
 from compiler.graph.graph import Node, View
 from compiler.lower.context import Lowering
-from compiler.lower.elementwise import in_natural_order
+from compiler.lower.elementwise import in_natural_order, require_f32
 from compiler.lower.layout import natural
 from compiler.lower.ops.rms_norm import whole_stat
 from compiler.lower.rows import tag
@@ -19,6 +19,7 @@ from compiler.program.isa import F32_LANES, Op
 
 def lower_rms_norm32(low: Lowering, node: Node) -> None:
     """All lines to every rank that owns some, an RSTAT row there, and a NORM row for each run of its own."""
+    require_f32(low, node)
     head_dim = low.graph.values[node.outputs[0]].shape[-1]
     if head_dim < node.inputs[0].width:
         _by_head(low, node, head_dim)

@@ -30,6 +30,7 @@ from lpu.serve.refusal import RefusalError
 from lpu.serve.service import Service
 
 MOST_BYTES = 1 << 22  # of a body
+MOST_THROWN_BYTES = 1 << 26  # of one that is too large, which are read before that is said
 BODY_SECONDS = 30.0
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -176,21 +177,27 @@ class Desk:
             raise RefusalError(404, f"The model {name!r} does not exist; {self.served.name!r} does.", "model")
 
     async def _data(self, request: Request) -> bytes:
-        """The body. Raises RefusalError for one that is too large, or too slow."""
-        stated = request.headers.get("content-length", "0")
-        if stated.isdigit() and int(stated) > MOST_BYTES:
-            raise RefusalError(413, f"The body has {int(stated):,} bytes, at most {MOST_BYTES:,} are taken.")
-        data = bytearray()
+        """The body. Raises RefusalError for one that is too large, or too slow.
+
+        Too large a one is read to its end and thrown away: many clients send all of it before they listen.
+        """
+        stated = request.headers.get("content-length", "")
+        data, size = bytearray(), int(stated) if stated.isdigit() else 0
+        read = 0
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 async for some in request.stream():
-                    data += some
-                    if len(data) > MOST_BYTES:
-                        raise RefusalError(
-                            413, f"The body has over {MOST_BYTES:,} bytes, at most those are taken."
-                        )
+                    read += len(some)
+                    size = max(size, read)
+                    if size > MOST_THROWN_BYTES:
+                        break
+                    if size <= MOST_BYTES:
+                        data += some
         except TimeoutError:
             raise RefusalError(408, f"The body was not there within {BODY_SECONDS:g} s.") from None
+        if size > MOST_BYTES:
+            over = "over " * (read > MOST_THROWN_BYTES)
+            raise RefusalError(413, f"The body has {over}{size:,} bytes, at most {MOST_BYTES:,} are taken.")
         return bytes(data)
 
     async def _answer(

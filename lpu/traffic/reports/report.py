@@ -134,11 +134,8 @@ class ReplayReport(Shown):
 
     def facts(self) -> list[tuple[str, str]]:
         """What came of it beside the spans, in names and values."""
-        met = (
-            f"{percent(self.good)} met {self.asked}"
-            if self.asked
-            else "every served one, as no target is stated"
-        )
+        targets = self.target_words
+        met = f"{percent(self.good)} met {targets}" if targets else "every served one, no target stated"
         out = [
             ("requests", self._requests()),
             ("served", f"{self.requests_per_second:,.3f} a second over {self.span_seconds:,.3f} s"),

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.core import ShapedArray
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 
 from models.contract.formats import F64, mul32, rn32
-from models.contract.op import F32, Results, check_operand, check_same, define, per_element
+from models.contract.op import F16, F32, Results, check_operand, check_same, define, per_element
 
 
 def multiply(x: Float32[Array, "*shape"], *, factor: float) -> Float32[Array, "*shape"]:
@@ -23,9 +23,9 @@ def multiply(x: Float32[Array, "*shape"], *, factor: float) -> Float32[Array, "*
 
 
 def multiply_add(
-    x: Float32[Array, "*shape"], y: Float32[Array, "*shape"], *, factor: float
+    x: Float32[Array, "*shape"], y: Float[Array, "*shape"], *, factor: float
 ) -> Float32[Array, "*shape"]:
-    """The residual sum x + factor y, rounded once; the factor is an f32 value."""
+    """The residual sum x + factor y, rounded once; the factor is an f32 value, y may be fp16."""
     return MULTIPLY_ADD.bind(x, y, factor=factor)
 
 
@@ -49,7 +49,7 @@ def _shape(x: ShapedArray, *, factor: float) -> Results:
 
 def _shape_add(x: ShapedArray, y: ShapedArray, *, factor: float) -> Results:
     check_operand("multiply_add", "x", x, None, F32)
-    check_operand("multiply_add", "y", y, None, F32)
+    check_operand("multiply_add", "y", y, None, F32, F16)
     check_same("multiply_add", "shapes of x and y", x.shape, y.shape)
     check_same("multiply_add", "the factor and its f32 value", factor, float(np.float32(factor)))
     _check("multiply_add", factor)

@@ -9,25 +9,25 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.core import ShapedArray
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 
 from models.contract.norms.square import rms32
-from models.contract.op import F32, Results, check_operand, define, per_element
+from models.contract.op import F16, F32, Results, check_operand, define, per_element
 from models.contract.vocabulary.rms_norm import WIDEST
 
 
 def rms_norm32(
-    x: Float32[Array, "batch *heads width"], gain: Float32[Array, " gains"], *, eps: float
+    x: Float[Array, "batch *heads width"], gain: Float32[Array, " gains"], *, eps: float
 ) -> Float32[Array, "batch *heads width"]:
     """RMS norm of each row, or of each head of it, rounded to f32 after each of its two products.
 
-    gain: of `width` lanes, or of those of every head.
+    x may be fp16. gain: of `width` lanes, or of those of every head.
     """
     return RMS_NORM32.bind(x, gain, eps=eps)
 
 
 def _shape(x: ShapedArray, gain: ShapedArray, *, eps: float) -> Results:
-    check_operand("rms_norm32", "x", x, None, F32)
+    check_operand("rms_norm32", "x", x, None, F32, F16)
     check_operand("rms_norm32", "gain", gain, 1, F32)
     if len(x.shape) not in (2, 3):
         raise ValueError(f"rms_norm32: x has {len(x.shape)} axes, it takes [batch, width] or those of heads.")
@@ -46,7 +46,7 @@ def _gain(x: Array, gain: Array) -> Array:
 
 
 def _contract(x: Array, gain: Array, *, eps: float) -> Array:
-    return rms32(x, _gain(x, gain), eps)
+    return rms32(x.astype(jnp.float32), _gain(x, gain), eps)
 
 
 def _plain(x: Array, gain: Array, *, eps: float) -> Array:

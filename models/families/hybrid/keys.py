@@ -64,7 +64,8 @@ def mixer_of(
         raise keys.error(taps, found, f"only convolutions of {TAPS} taps are supported")
     no_biases(keys, bias)
     if groups > 1 and not grouped:
-        raise keys.error("n_groups", groups, "only mixers whose heads all share B and C are supported")
+        key = "n_groups" if keys.get("n_groups") is not None else "mamba_n_groups"
+        raise keys.error(key, groups, "only mixers whose heads all share B and C are supported")
     return {"channels": wide, "ssm_heads": heads, "groups": groups}
 
 

@@ -114,5 +114,5 @@ def _pattern(keys: Keys) -> tuple[str, ...]:
         raise keys.error(key, unknown[0], f"only {', '.join(known)} are supported")
     layers = keys.get("num_hidden_layers")
     if layers is not None and layers != len(given):
-        raise keys.error(key, len(given), f"names so many layers, num_hidden_layers is {layers}")
+        raise keys.error(key, given, f"it names {len(given)} layers, num_hidden_layers is {layers}")
     return tuple(known[one] for one in given)

@@ -105,7 +105,8 @@ def _mixers(keys: Keys, usual: QwenType) -> list[str]:
     if not isinstance(kinds, list) or any(kind not in _KINDS for kind in kinds):
         raise keys.error("layer_types", kinds, f"only {', '.join(_KINDS)} are supported")
     if len(kinds) != layers:
-        raise keys.error("layer_types", len(kinds), f"names so many layers, num_hidden_layers is {layers}")
+        why = f"it names {len(kinds)} layers, num_hidden_layers is {layers}"
+        raise keys.error("layer_types", kinds, why)
     return [_KINDS[kind] for kind in kinds]
 
 

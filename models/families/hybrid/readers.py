@@ -140,7 +140,8 @@ def _granite(keys: Keys, name: str) -> HybridConfig:
         wrong = [kind for kind in kinds if kind not in known] if isinstance(kinds, list) else kinds
         raise keys.error("layer_types", wrong, f"only {', '.join(known)} are supported")
     if len(kinds) != layers:
-        raise keys.error("layer_types", len(kinds), f"names so many layers, num_hidden_layers is {layers}")
+        why = f"it names {len(kinds)} layers, num_hidden_layers is {layers}"
+        raise keys.error("layer_types", kinds, why)
     kind = keys.get("position_embedding_type")
     if kind not in (None, "nope", "rope"):
         raise keys.error("position_embedding_type", kind, "it is rope or nope")

@@ -14,6 +14,7 @@ from compiler.lower.rows import WeightArena
 from compiler.place.stages import Room, Size, assign
 from compiler.program.instruction_set import INSTRUCTIONS
 from compiler.program.instructions.attention import AttentionKernel
+from compiler.program.instructions.cold import ColdTileKernel
 from compiler.program.instructions.experts import (
     ExpertTileKernel,
     HalfKernel,
@@ -104,6 +105,7 @@ KERNELS.update(
     (kernel.family, kernel)
     for kernel in (
         ExpertTileKernel(k_lines=2, experts=8, expert=-1),
+        ColdTileKernel(k_lines=2, experts=8, expert=-1, wide=2, rows=1, host_slot=38),
         HalfKernel(k_lines=2),
         RankKernel(experts=128, chosen=8, first=0),
         ShareKernel(experts=128, renormalise=True),

@@ -2,12 +2,14 @@
 
 import pytest
 
+from compiler.errors import OptionError
 from fabric.catalog import bridge_spec, gpu_spec
 from lpu.gpu import operators as gpu
 from lpu.gpu.families.registry import layers_of
 from lpu.gpu.pool import GpuPool
 from lpu.gpu.share import shares
 from lpu.inputs.open import open_model
+from lpu.traffic.machine import prefiller
 from models.catalog import catalog
 from models.config import TransformerConfig
 
@@ -71,3 +73,16 @@ def test_heads_of_mixers_and_of_attention_must_divide() -> None:
     assert [one.pool.gpus for one in shares(MAMBA, *about)] == [1, 2, 4, 8]
     assert [one.pool.gpus for one in shares(FALCON, *about)] == [1, 2, 4]  # 12 heads, 24 of mixers
     assert EIGHT.prefill(MAMBA, 4096).seconds < ONE.prefill(MAMBA, 4096).seconds
+
+
+def test_what_nobody_counts_is_refused_by_name() -> None:
+    with pytest.raises(OptionError, match="has 49 FFNs elsewhere, whose weights nobody counted"):
+        ONE.weight_bytes(NANO, ffns=3)
+    with pytest.raises(OptionError, match="80 heads of mixers do not divide over 3 GPUs"):
+        GpuPool(spec=H200, gpus=3).attention_layer(MAMBA, 1, 8)
+
+
+def test_a_queue_of_prefills_refuses_states() -> None:
+    (share,) = shares(MAMBA, H200, 1, bridge_spec("spectrum-x"))
+    with pytest.raises(OptionError, match="keeps states, which a queue of prefills"):
+        prefiller(share, None, "none", 16)  # type: ignore[arg-type]

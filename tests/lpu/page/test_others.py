@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import re
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from lpu.afd.modes.afd import Afd
 from lpu.afd.options import Gpus
 from lpu.gpu.request import Request
 from lpu.gpu.units import PS_PER_US
+from lpu.page.replayed import replay_page
 from lpu.traffic.options import ReplayOptions, TrafficGpus
 from lpu.traffic.reports.report import ReplayReport
 
@@ -66,6 +68,14 @@ def replayed(tmp_path_factory: pytest.TempPathFactory) -> ReplayReport:
     )
     asked = ReplayOptions(ttft_ms=40, seeds=2)
     return api.replay(path, "llama-tiny", rack="quad", gpus=TrafficGpus(gpus=0), asked=asked, check=False)
+
+
+def test_a_replay_says_which_targets_were_met_or_that_none_is_stated(replayed: ReplayReport) -> None:
+    assert dict(replayed.facts())["goodput"].endswith(f"met {replayed.target_words}")
+    assert replayed.target_words.startswith("TTFT ")
+    free = replace(replayed, targets=(None, None, None))
+    assert dict(free.facts())["goodput"].endswith("requests a second, every served one, no target stated")
+    assert "served, no target stated" in replay_page(free).answer
 
 
 def test_the_page_of_a_replay_draws_the_distributions_of_its_report(

@@ -32,17 +32,30 @@ MODELS = {
     "deepseek-tiny": "deepseek-tiny",
     **{name: str(DATA / "variants" / name) for name in ("mixtral", "qwen3-moe", "gpt-oss", "glm4-moe")},
     **{name: str(DATA / "variants" / name) for name in ("minimax-m2", "llama4", "llama4-interleaved")},
+    **{name: str(DATA / name) for name in ("families/olmo2", "families/granite", "variants/granite-moe")},
     **{name: str(DATA / "latent" / name) for name in ("v3-experts", "kimi-experts", "v2-lite")},
 }
+ROUNDED = (
+    "moe-tiny",
+    "gpt-oss-tiny",
+    "gpt-oss",
+    "families/olmo2",
+    "families/granite",
+    "variants/granite-moe",
+)
 WIRES = {"fp16": ("fp16", "f32"), "fp8": ("fp8", "fp16")}
 
 
 @pytest.mark.parametrize(
     ("name", "wires"),
     slow_but(
-        [("moe-tiny", "fp16"), ("gpt-oss-tiny", "fp8")],
-        [(name, "fp16") for name in MODELS]
-        + [("moe-tiny", "fp8"), ("gpt-oss-tiny", "fp8"), ("gpt-oss", "fp8")],
+        [
+            ("moe-tiny", "fp16"),
+            ("gpt-oss-tiny", "fp8"),
+            ("families/olmo2", "fp8"),
+            ("families/granite", "fp8"),
+        ],
+        [(name, "fp16") for name in MODELS] + [(name, "fp8") for name in ROUNDED],
     ),
 )
 def test_hops_of_experts_are_proved_and_give_the_bits_of_the_model(name: str, wires: str) -> None:
@@ -79,6 +92,19 @@ def test_a_sum_of_an_odd_number_of_lines_goes_back_in_fp16(hidden: int, tp: int)
     got = np.asarray(prepare_hops(program, weights).step(0, sent))
     assert got.dtype == np.float16
     assert got.tobytes() == np.asarray(here(0, sent)).tobytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "rack", "tp"), [("deepseek-v3", "lpx", 32), ("kimi-k2", "lpx", 64)])
+def test_a_hop_of_a_model_at_full_size_is_checked_and_proved(name: str, rack: str, tp: int) -> None:
+    model = open_model(name, batch=16, context=(1024,), ffn_down="fp16", ffn_up="fp16", divided=True)
+    options = CompileOptions(tp=tp)
+    program, found = compile_hops(
+        model.source(), load_rack(rack), options, bridge_spec("spectrum-x"), layers=1
+    )
+    assert found.weight_bytes > 11e9
+    assert check(program, 1).ok
+    assert prove(program).ok
 
 
 def test_experts_beside_a_dense_ffn_do_not_cross() -> None:

@@ -208,3 +208,10 @@ def test_round8_gives_the_nearest_e4m3_value_and_leaves_those_that_are_one() -> 
 def test_a_sum_takes_a_float16_operand_as_the_number_that_it_is() -> None:
     x, y = jnp.array([1e-3, 2.5], FLOAT), jnp.array([0.1, -7.0], HALF)
     np.testing.assert_array_equal(ops.add(x, y), ops.add(x, y.astype(FLOAT)))
+    np.testing.assert_array_equal(
+        ops.multiply_add(x, y, factor=0.5), ops.multiply_add(x, y.astype(FLOAT), factor=0.5)
+    )
+    rows, gain = jnp.stack([x, y.astype(FLOAT)]).astype(HALF), jnp.ones(2, FLOAT)
+    np.testing.assert_array_equal(
+        ops.rms_norm32(rows, gain, eps=1e-5), ops.rms_norm32(rows.astype(FLOAT), gain, eps=1e-5)
+    )

@@ -37,7 +37,11 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
         "is 80: only whole multiples of an expert's",
     ),
     "kinds": ("granite4-dense", {"layer_types": ["linear_attention", "x"]}, "layer_types is ['x']: only"),
-    "count": ("granite4-dense", {"layer_types": ["mamba"]}, "num_hidden_layers is 2"),
+    "count": (
+        "granite4-dense",
+        {"layer_types": ["mamba"]},
+        "['mamba']: it names 1 layers, num_hidden_layers is 2",
+    ),
     "period": ("jamba", {"attn_layer_offset": 4}, "attn_layer_offset is 4: it is 0 to 3, below the period"),
     "chosen": ("jamba", {"num_experts_per_tok": 5}, "5 of 4 experts"),
     "width": ("jamba", {"mamba_d_conv": 1}, "mamba_d_conv is 1: only convolutions of 4 taps"),
@@ -55,7 +59,8 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "shared width": ("qwen3.5-moe", {"shared_expert_intermediate_size": 64}, "as wide as others, 32"),
     "more chosen": ("qwen3.5-moe", {"num_experts_per_tok": 7}, "7 of 6 experts"),
     "letter": ("nemotron-h", {"hybrid_override_pattern": "M-*X"}, "hybrid_override_pattern is 'X': only M, "),
-    "letters": ("nemotron-h", {"num_hidden_layers": 5}, "num_hidden_layers is 5"),
+    "letters": ("nemotron-h", {"num_hidden_layers": 5}, "'M-*-': it names 4 layers, num_hidden_layers is 5"),
+    "groups by their key": ("bamba", {"mamba_n_groups": 2}, "mamba_n_groups is 2: only mixers"),
     "latent": ("nemotron-3", {"moe_latent_size": "x"}, "moe_latent_size is 'x'"),
     "beside squares": (
         "nemotron-3",

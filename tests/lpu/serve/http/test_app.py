@@ -1,5 +1,6 @@
 """The server in one process: what clients send and read, and everything that they may do wrong."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -247,6 +248,29 @@ def test_bodies_that_are_none_are_refused(
     found = fast.post(path, content=data)
     assert (found.status_code, found.json()["error"]["code"]) == (status, status)
     assert words in found.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "read", "words"), [(10, 10, "has 10,485,760"), (99, 65, "has over 68,157,440")]
+)
+def test_too_large_a_body_is_read_before_it_is_refused_but_not_for_ever(
+    parts: int, read: int, words: str
+) -> None:
+    taken, told = list[int](), list[Any]()
+
+    async def receive() -> dict[str, Any]:
+        taken.append(len(taken))
+        return {"type": "http.request", "body": b"x" * (1 << 20), "more_body": len(taken) < parts}
+
+    async def send(message: Any) -> None:
+        told.append(message)
+
+    path = "/v1/completions"
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": []}
+    asyncio.run(application(made(tokens="synthetic"))(scope, receive, send))
+    assert told[0]["status"] == 413
+    assert words in json.loads(told[1]["body"])["error"]["message"]
+    assert len(taken) == read
 
 
 def test_a_header_that_changes_is_left_out() -> None:
