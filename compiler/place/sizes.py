@@ -1,5 +1,6 @@
 """Sizes: what each block takes of SRAM on each rank, by lowering one of each kind."""
 
+import functools
 from dataclasses import dataclass, replace
 from math import isqrt
 
@@ -18,8 +19,8 @@ from compiler.route.route import Router
 from compiler.schedule.template import residual_lines, template
 from fabric.rack import Rack
 
-Sizes = dict[tuple[str, int, Deal | None], Size]
-"""By kind of block, groups that it runs on, and how contexts are dealt where it has any."""
+Sizes = dict[tuple[str, int, Deal | None, bool], Size]
+"""By kind of block, groups that it runs on, how contexts are dealt where it has any, and whether exact."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,31 +53,42 @@ def block_sizes(
 
     wider: the first and the last block (embedding and head) take at least so many groups. Hops take one.
     companion: blocks whose transients must have room there as well. exact: transients are found by scheduling
-    each block, not estimated from above. seen: what blocks of a kind take on so many groups, estimated, by
+    each block, not estimated from above. seen: what blocks of a kind take on so many groups, by
     other calls for the same groups and a plan that differs in its deal at most.
     """
     seen = {} if seen is None else seen
     tp = len(groups[0])
     capacity = rack.chip.sram_words - angle_words(plan.graph)
     known: dict[str, Size] = {}
+
+    @functools.cache
+    def beside(i: int, chips: tuple[int, ...]) -> int:
+        assert companion is not None
+        return _allocated(companion.plan, companion.blocks[i], rack, chips, layout)
+
+    def sized(block: ModelBlock, i: int, span: int, exact: bool) -> Size:
+        key = block.kind, span, plan.deal if kv_heads(plan.demands, block) else None, exact
+        if key in seen:
+            return seen[key]
+        chips = sum(groups[:span], ())
+        after = sum(groups[span : 2 * span], ())
+        ranks = ranks_of(plan, block, rack, chips)
+        chips, after = chips[:ranks], after[:ranks]
+        if exact:
+            transient = _allocated(plan, block, rack, chips, layout, after)
+            size = replace(sized(block, i, span, False), transient=transient)
+        else:
+            size = _size(plan, block, rack, chips, after, layout, span)
+            if ranks < span * tp:
+                size = replace(size, words=np.pad(size.words, (0, span * tp - ranks)), ranks=ranks)
+        if companion is not None:
+            size = replace(size, transient=max(size.transient, beside(i, chips)))
+        return seen.setdefault(key, size)
+
     for i, block in enumerate(blocks):
         span = wider if block in (blocks[0], blocks[-1]) else 1
         while block.kind not in known:
-            chips = sum(groups[:span], ())
-            after = sum(groups[span : 2 * span], ())
-            ranks = ranks_of(plan, block, rack, chips)
-            chips, after = chips[:ranks], after[:ranks]
-            key = block.kind, span, plan.deal if kv_heads(plan.demands, block) else None
-            if key not in seen:
-                seen[key] = _size(plan, block, rack, chips, after, layout, span)
-            size = seen[key]
-            if ranks < span * tp:
-                size = replace(size, words=np.pad(size.words, (0, span * tp - ranks)), ranks=ranks)
-            if exact and not block.wire:
-                size = replace(size, transient=_allocated(plan, block, rack, chips, layout, after))
-            if companion is not None:
-                other = _allocated(companion.plan, companion.blocks[i], rack, chips, layout)
-                size = replace(size, transient=max(size.transient, other))
+            size = sized(block, i, span, exact and not block.wire)
             fits = int(size.words.max()) + size.transient <= capacity
             if fits or block.wire or span * 2 > len(groups):
                 known[block.kind] = size

@@ -239,6 +239,8 @@ def other_program(op: Op) -> Program | None:
         return compiled(RULED, "pair", tp=2)[1]
     if op in (Op.XMM, Op.MM16, Op.RANK, Op.SHARE, Op.SLOTS, Op.WGLU):
         return compiled(MIXTURE, "pair", tp=2, pp=1)[1]
+    if op in (Op.FETCHX, Op.XMF):
+        return compiled(MIXTURE, "pair", tp=2, pp=1, cold=0.5)[1]
     if op in (Op.MOMENTS, Op.LNORM, Op.VMUL):
         folder = FOLDERS / ("variants/gemma4" if op == Op.VMUL else "families/bert-answers")
         return api.compile(folder, rack="pair", tp=2, context=[CONTEXT], check=False).program
