@@ -25,6 +25,7 @@ SLOW = (
     "llama-3.1-70b",
     "deepseek-v3-dense",
     "qwen3-30b-a3b",
+    "gpt-oss-120b",
 )  # examples with one of these words take more than a few seconds
 # Of pytest and pip, and of lpu itself.
 OTHERS = {

@@ -11,6 +11,7 @@ from lpu.plan.options import PlanOptions
 from lpu.plan.verdict import Judged, Ranking
 
 HEADERS = (
+    "rack",
     "racks",
     "LPUs",
     "users",
@@ -24,7 +25,7 @@ HEADERS = (
     "busy",
     "J/token",
 )
-REFUSED = ("racks", "LPUs", "GPUs", "mode", "objective", "batch", "why not")
+REFUSED = ("rack", "racks", "LPUs", "GPUs", "mode", "objective", "batch", "why not")
 MOST = 12  # rows of each table in text
 
 
@@ -76,6 +77,7 @@ def _row(one: Judged) -> list[str]:
     chosen, ms = one.configuration, 1000.0
     busy = f"{one.slots_busy:.0%}" + (f", {one.gpus_busy:.0%}" if one.gpus_busy is not None else "")
     return [
+        chosen.rack,
         f"{chosen.racks:.3f}",
         str(chosen.chips),
         str(chosen.users),
@@ -94,7 +96,7 @@ def _row(one: Judged) -> list[str]:
 def _refused(one: Judged) -> list[str]:
     chosen = one.configuration
     lpus = str(chosen.chips) if chosen.chips else "-"
-    machine = [f"{chosen.racks:.3f}", lpus, chosen.beside(), chosen.mode]
+    machine = [chosen.rack, f"{chosen.racks:.3f}", lpus, chosen.beside(), chosen.mode]
     return [*machine, chosen.objective, str(chosen.batch), one.reason]
 
 
