@@ -76,7 +76,7 @@ def long_rope(pairs: int, original: int, **more: Any) -> dict[str, Any]:
 
 
 def ropes(pairs: int) -> dict[str, dict[str, Any]]:
-    """Changes of config.json by name, for heads of so many pairs."""
+    """Changes of config.json by name, for heads of this many pairs."""
     table: dict[str, dict[str, Any]] = {
         "linear": {"rope_type": "linear", "factor": 2.0},
         "linear-half": {"rope_type": "linear", "factor": 0.5},

@@ -49,7 +49,7 @@ def compile_hops(
     """Compile the hops of a step for a rack behind a bridge; (the program, what was split off).
 
     layers: of which there is a hop, the last ones. gpus, gpu_memory_bytes: that hold what is not split off,
-    and of each; see `require_fit`. dump_dir: as of `compile_program`.
+    and of each; see `require_fit`. dump_dir: as for `compile_program`.
     Raises CompileError (CapacityError, RoutingError, OptionError) as `compile_program` does.
     """
     _check(options)
@@ -81,7 +81,7 @@ def fewer_layers(
 ) -> Generator[None]:
     """Where hops need more chips than the rack has, the error says with how many layers they fit.
 
-    needed: the chips that the last so many hops take, where they are more than there are; None: bytes say.
+    needed: the chips that the last N of these hops take, where they are more than there are; None: bytes say.
     """
     try:
         yield

@@ -57,7 +57,7 @@ class SramMap:
         return self.kv_base + self.kv * self.users
 
     def clear(self, chips: list[int], at: np.ndarray, words: np.ndarray | int) -> np.ndarray:
-        """The first words from `at` on, by chip, at which so many words lie clear of the bad ones."""
+        """The first words from `at` on, by chip, at which this many words lie clear of the bad ones."""
         return _clear(self.bad, chips, at, words)
 
     def regions(self) -> tuple[Regions, ...]:

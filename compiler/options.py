@@ -175,7 +175,7 @@ class CompileOptions:
         str | None,
         Option(
             "--request",
-            "With --prefill: --tp auto takes the one whose request of so many prompt and new tokens is "
+            "With --prefill: --tp auto takes the one whose request of this many prompt and new tokens is "
             "shortest, not the one with the shortest step.",
             metavar="PROMPT+NEW",
         ),

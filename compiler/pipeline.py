@@ -209,7 +209,7 @@ def compile_pair(
     """Compile a decode step, and a step of the same model that prefills a chunk of one sequence of its cache.
 
     Both programs have one memory image: the same weights, KV and placement, chosen for the decode step.
-    dump_dir, numbers: as of `compile_program`.
+    dump_dir, numbers: as for `compile_program`.
     Raises CompileError as `compile_program` does, of what the chunk adds in terms of `--prefill`.
     """
     tokens = chunk.chunk

@@ -27,8 +27,8 @@ from compiler.program.instructions.recurrent import SsmKernel, StateKernel, stat
 from compiler.program.isa import F32_LANES, TILE_ROWS, TRANSIENT, Kernel, Lines, Op, ceil_div
 from fabric.chip import ChipSpec
 
-SIGMOID_PASSES = 7  # assumed: an exponential, a sum, a quotient as of SHARE, and one to add the bias
-BIAS_PASSES = 1  # assumed, as of BIAS: of the logits of a router, of gate and up of an expert
+SIGMOID_PASSES = 7  # assumed: an exponential, a sum, a quotient as for SHARE, and one to add the bias
+BIAS_PASSES = 1  # assumed, as for BIAS: of the logits of a router, of gate and up of an expert
 OAI_PASSES = 2  # assumed: gate and up clipped and the slope, then up + 1, besides the passes of silu
 CAP_PASSES = 6  # assumed: cap tanh(x / cap), a multiply, tanh as an exponential and a quotient, a multiply
 VXM_WORDS_PER_CYCLE = 8  # assumed: words that one chain reads and writes in a cycle
@@ -155,7 +155,7 @@ def _write_back(op: int, n: Lines, kernel: WriteBackKernel, chip: ChipSpec, rows
 
 
 def _attend(columns: int, k: AttentionKernel, chip: ChipSpec, rows: int) -> int:
-    """Cycles of a plane that K or V of one block is installed in, so many columns wide per token."""
+    """Cycles of a plane that K or V of one block is installed in, this many columns wide per token."""
     install = k.chunk * columns * (2 if k.kv == "fp16" else 1)
     share = rows // k.sequences  # K or V of a sequence is installed once for all of its rows
     stream = share * ceil_div(k.chunk, TILE_ROWS) * ceil_div(columns, TILE_ROWS) * k.group

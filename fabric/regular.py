@@ -136,7 +136,7 @@ def product(axes: Sequence[Axis]) -> Regular:
 
 
 def candidates(chips: int, counts: Sequence[int]) -> Iterator[Regular]:
-    """Every regular rack of so many chips and, of each kind of link, so many cables."""
+    """Every regular rack of this many chips and, of each kind of link, this many cables."""
     want = [Fraction(count, chips) for count in counts]
     for axes in _products(chips, want, []):
         yield product(sorted(axes))

@@ -25,11 +25,11 @@ class Routing(NamedTuple):
     gated: bool = False
 
     def columns(self, experts: int) -> int:
-        """Logits of a router among so many experts."""
+        """Logits of a router among this many experts."""
         return experts + self.gated
 
     def refusal(self, experts: int) -> str:
-        """Why there is no such choice among so many experts, or nothing."""
+        """Why there is no such choice among this many experts, or nothing."""
         if not 1 <= self.chosen <= experts or experts > MOST_EXPERTS:
             return f"{self.chosen} of {experts} experts: at least 1 is chosen, of {MOST_EXPERTS} at most."
         if not 0 <= self.shared <= MOST_EXPERTS - experts:

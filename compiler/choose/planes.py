@@ -16,7 +16,7 @@ from fabric.catalog import chip_names, chip_spec
 from fabric.chip import ChipSpec
 from fabric.rack import Rack
 
-EVERY = 16  # so many planes and fewer are all tried; of more the powers of two
+EVERY = 16  # this many planes and fewer are all tried; of more the powers of two
 MOST_ROWS = 20_000  # of all templates: larger programs have work for every unit, and take long
 OTHERS = ("vxm_chains", "accumulators", "activation_ports")
 

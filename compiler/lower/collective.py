@@ -315,6 +315,6 @@ def arrival(low: Lowering, moves: Iterable[Move]) -> int:
 
 
 def _adding(low: Lowering, lines: np.ndarray, rank: np.ndarray) -> int:
-    """Cycles of RED rows that read so many f32 lines' worth of partials on each rank, over all chains."""
+    """Cycles of RED rows that read this many f32 lines' worth of partials on each rank, over all chains."""
     most = max(count for _, count in _sums(rank, 4 * lines * low.cached))
     return int(ceil_div(most, VXM_WORDS_PER_CYCLE * low.chip.vxm_chains)) + low.chip.vxm_latency_cycles

@@ -70,7 +70,7 @@ class Heads:
         return block // self.run // self.kernel.stripes * self.run + block % self.run
 
     def before(self, block: int, count: int) -> int:
-        """The block that lies so many blocks before another on its rank; -1: none."""
+        """The block that lies this many blocks before another on its rank; -1: none."""
         place = self.place[block] - count
         return self.order[block][place] if place >= 0 else -1
 

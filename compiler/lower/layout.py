@@ -234,7 +234,7 @@ def whole_of(graph: Graph, value: int) -> View:
 
 
 def spans_of(total: int, columns: int, starts: tuple[int, ...]) -> np.ndarray:
-    """int64 [segments, 2]: first column and columns of segments of at most so many, new ones at `starts`."""
+    """int64 [segments, 2]: first column and columns of segments, at most this many, new ones at `starts`."""
     ends = starts or (0, total)
     begin = np.concatenate([np.arange(first, last, columns) for first, last in pairwise(ends)])
     return np.stack([begin, np.diff(np.append(begin, total))], axis=-1)

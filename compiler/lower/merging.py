@@ -31,7 +31,7 @@ def node_size(found: list[Level]) -> int:
 
 
 def at_once(kernel: AttentionKernel, nodes: int, chip: ChipSpec, rows: int) -> bool:
-    """Whether AOUT alone merges so many nodes: a few, or as soon as NODE and AOUT one after the other."""
+    """Whether AOUT alone merges this many nodes: a few, or as soon as NODE and AOUT one after the other."""
     if nodes <= FAN:
         return True
     return _cycles(Op.AOUT, nodes, kernel, chip, rows) <= _in_two(FAN, kernel, nodes, chip, rows)

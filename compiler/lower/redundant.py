@@ -53,7 +53,7 @@ def _reading(low: Lowering, value: int) -> Bool[np.ndarray, " ranks"] | None:
 
 
 def _cycles(low: Lowering, tiles: int) -> int:
-    """Cycles that the planes of one chip take to install so many tiles of 80 columns."""
+    """Cycles that the planes of one chip take to install this many tiles of 80 columns."""
     rate = low.chip.plane_bytes_per_cycle * low.chip.planes
     return int(ceil_div(TILE_ROWS * F32_LANES * tiles, rate))
 

@@ -61,7 +61,7 @@ class LoweringRule:
 
 
 def every(columns: int) -> Callable[["Uses", Node, int], int]:
-    """A `wants`: all operands in segments of so many columns, or AS_RESULT."""
+    """A `wants`: all operands in segments of this many columns, or AS_RESULT."""
     return lambda uses, node, operand: columns
 
 

@@ -14,7 +14,7 @@ def section_out(program: Program) -> Program:
 
 
 def block_in(program: Program, tokens: int) -> Program:
-    """The program that brings so many tokens of one sequence out of DDR5, over the lanes of all chips.
+    """The program that brings this many tokens of one sequence out of DDR5, over the lanes of all chips.
 
     Raises CompileError for a program that takes no KV from outside.
     """

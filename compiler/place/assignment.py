@@ -201,7 +201,7 @@ def _stages(
 def _lent(
     sizes: list[Size], stages: list[Stage], room: Room, rack: Rack, groups: Groups, pp: int | None
 ) -> tuple[list[Stage], tuple[Beside, ...]]:
-    """The stages and the chips beside the blocks; over more groups where so many leave no room beside others.
+    """The stages and the chips beside the blocks; over more groups where these leave no room beside others.
 
     Raises CapacityError if none does.
     """

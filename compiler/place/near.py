@@ -78,7 +78,7 @@ class Near:
         return max(here, there + self._apart(kernel))
 
     def _work(self, kernel: AttentionKernel, blocks: int) -> int:
-        """Cycles in which a chip takes so many blocks of each of its heads, on all planes and chains."""
+        """Cycles in which a chip takes this many blocks of each of its heads, on all planes and chains."""
         blocks *= self._heads
         chip, rows = self._plan.chip, self._plan.graph.batch
         hold = {op: int(timing(op, 1, kernel, chip, rows)[0]) for op in (Op.QK, Op.PV, Op.SMAX, Op.EXP)}

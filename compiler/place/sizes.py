@@ -51,9 +51,9 @@ def block_sizes(
 ) -> tuple[list[Size], Room]:
     """What each block takes of SRAM and on how many neighbouring groups; and the room there is.
 
-    wider: the first and the last block (embedding and head) take at least so many groups. Hops take one.
+    wider: the first and the last block (embedding and head) take at least this many groups. Hops take one.
     companion: blocks whose transients must have room there as well. exact: transients are found by scheduling
-    each block, not estimated from above. seen: what blocks of a kind take on so many groups, by
+    each block, not estimated from above. seen: what blocks of a kind take on this many groups, by
     other calls for the same groups and a plan that differs in its deal at most.
     """
     seen = {} if seen is None else seen

@@ -19,7 +19,7 @@ MOST_TURNS = 8  # each turn needs templates of its own
 class Size:
     """Words that a block takes (weights and KV) on each chip of the `span` neighbouring groups it runs on.
 
-    step: so many neighbouring ranks share a context: they are turned among themselves. layer: of the model;
+    step: this many neighbouring ranks share a context: they are turned among themselves. layer: of the model;
     blocks of one layer on the same chips are scheduled together. beside, lent: by rank, how many chips beside
     it keep stripes of its heads' contexts, and the words of each; nothing where none does. ranks: how many of
     the chips it runs on, the first ones; 0: all.

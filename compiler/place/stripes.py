@@ -63,7 +63,7 @@ class Lenders:
 def neighbours(
     rack: Rack, chips: Chips, count: Sequence[int], least: Sequence[int] = (), lenders: Lenders | None = None
 ) -> Beside | None:
-    """So many direct neighbours outside the group beside each rank, none twice; None if there are too few.
+    """This many direct neighbours outside the group beside each rank, none twice; None if there are too few.
 
     Of chips with `least[rank]` free words those with most are taken first, those shunned last.
     """

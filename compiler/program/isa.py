@@ -222,7 +222,7 @@ class Operand:
 
     `count(n, kernel)` maps the row's count and its kernel to the span; `stride(kernel)`, in lines, says that
     the operand is `n` single pieces, a stride apart. `holds`: what every line holds, or the kind of preloaded
-    value. `whole(kernel)`: so many lines only make sense together, from one row and in order. `present`:
+    value. `whole(kernel)`: this many lines only make sense together, from one row and in order. `present`:
     whether rows of a kernel have the operand at all. tagged: whether a tag says which value it is. installed:
     in planes, as weights are: not through the activation ports.
     """

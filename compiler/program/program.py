@@ -40,7 +40,7 @@ class Loads:
     n0+80*lines-1 in ceil(lines/2) words. STACK: of every expert of a tensor [experts, k, n] a TILE of
     `lines` times 80 columns, one after another; k0 is a row of each expert. PAIRS: the same of tiles of
     160 rows, two experts in the words of one. COLD: of each of some experts a word that says where in DDR5
-    its tile lies, as of STACK. TILE16: 160 words, a TILE of fp16 weights, two words a
+    its tile lies, as for STACK. TILE16: 160 words, a TILE of fp16 weights, two words a
     column. ANGLES: the RoPE table, per position cos then sin (Q1.15, head_dim/2 each, two bytes) in whole
     words. k0 and n0 are *padded* positions: the maps of the slot say which row or column each is (-1:
     zero).
@@ -178,7 +178,7 @@ class Program:
 
 
 def _joined(names: Sequence[str], parts: Iterable[Any], rows: int) -> dict[str, np.ndarray]:
-    """The columns of all parts one after another, of so many rows: no two copies of the whole."""
+    """The columns of all parts one after another, of this many rows: no two copies of the whole."""
     out = {name: np.empty(rows, np.int64) for name in names}
     stop = 0
     for part in parts:

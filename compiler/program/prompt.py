@@ -40,7 +40,7 @@ def prompt_cycles(manifest: Manifest, buckets: Sequence[int]) -> int:
 
 
 def whole_prompt(manifest: Manifest, tokens: int) -> tuple[Chunks, ...]:
-    """The chunks of a prompt of so many tokens, each in the shortest bucket that holds it."""
+    """The chunks of a prompt of this many tokens, each in the shortest bucket that holds it."""
     chunk = manifest.chunk
     ends = [*range(chunk, tokens, chunk), tokens]
     return chunk_runs(manifest, [min(c for c in manifest.contexts if c >= end) for end in ends])

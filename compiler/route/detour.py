@@ -37,14 +37,14 @@ class _Load:
             self.words[pair] = self.words.get(pair, 0) + words
 
     def fullest(self, tree: Tree, more: int = 0) -> int:
-        """Cycles of the fullest link of a tree, with so many words more."""
+        """Cycles of the fullest link of a tree, with this many words more."""
         words = self.words
         return max(
             int(ceil_div(words.get((e.parent, e.child), 0) + more, e.lanes)) * e.slot_cycles for e in tree
         )
 
     def latency(self, tree: Tree, words: int) -> int:
-        """Cycles until the farthest rank has a message of so many words, sent alone."""
+        """Cycles until the farthest rank has a message of this many words, sent alone."""
         arrival: dict[int, int] = {tree[0].parent: 0}
         for edge in tree:
             again = self.forward if edge.parent != tree[0].parent else 0

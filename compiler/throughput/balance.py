@@ -92,7 +92,7 @@ class Shares:
     words: Int[np.ndarray, "blocks_and_end ranks"]
 
     def among(self, groups: int) -> Balance:
-        """The blocks shared out over at most so many groups. Raises CapacityError if they do not fit."""
+        """The blocks shared out over at most this many groups. Raises CapacityError if they do not fit."""
         totals, words, room = self.totals, self.words, self.room
         low, high = int(np.diff(totals, axis=0).max()), int(totals[-1].max())
         stages = _fill(totals, words, room.words, high)
@@ -176,7 +176,7 @@ def shares(plan: Plan, blocks: tuple[ModelBlock, ...], rack: Rack, groups: Group
 def fewer_stages(
     assignment: Assignment, blocks: tuple[ModelBlock, ...], rack: Rack, options: CompileOptions, below: int
 ) -> list[int]:
-    """Numbers of stages, under those of an assignment, whose load is below so many cycles."""
+    """Numbers of stages, under those of an assignment, whose load is below this many cycles."""
     groups = _groups(rack, options)
     return shares(assignment.plan, blocks, rack, groups, options.layout).fewer(len(assignment.groups), below)
 

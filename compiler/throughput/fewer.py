@@ -27,7 +27,7 @@ def best_of_fewer(
     """The waves of most tokens per second: those of as many stages as there can be, or of fewer.
 
     Of many blocks fewer are not tried: their stages have rows enough to come near their load.
-    made: the waves with options that state `pp`. users_of: as of `fill_waves`.
+    made: the waves with options that state `pp`. users_of: as for `fill_waves`.
     """
     last = max(first.plan.contexts)
 

@@ -16,7 +16,7 @@ from compiler.throughput.modulo import PlacedRows
 from compiler.throughput.problem import CLASS_NAMES, Load
 from compiler.throughput.rings import Rings
 
-MOST_OF_BOUND = 4  # an interval so many times its bound is given up
+MOST_OF_BOUND = 4  # an interval this many times its bound is given up
 COARSE = 128  # of the shortest interval, the first step to a longer one
 FINE = 512  # of it, how far an interval with room may be from one without
 

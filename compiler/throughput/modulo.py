@@ -17,7 +17,7 @@ import numpy as np
 
 NEAR = 512  # cycles that are looked at before the whole ring is
 STEPS = 64  # delays tried for a tile that finds no free accumulator
-LONG = 4  # a row that holds a plane so many times as long as any product may get its place in advance,
+LONG = 4  # a row that holds a plane this many times as long as any product may get its place in advance,
 SHARE = 32  # and so may a row that holds a unit for more than such a part of the interval
 LATER = 4  # of an interval: how long a narrow row may wait for a place where no wide one fits
 ALIGNED = 8  # cycles that places made in advance begin at multiples of

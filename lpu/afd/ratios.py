@@ -180,7 +180,7 @@ def ratio_sweep(
 
     GPUs that share hold no FFN: prefill is done elsewhere here. GPUs alone hold all weights.
 
-    hops: times of the hops for so many rows, and the LPUs that hold them. What does not fit is a point too.
+    hops: times of the hops for this many rows, and the LPUs that hold them. What does not fit is a point too.
     """
     points = [
         _point(share, hops, batch, m, kv_len)

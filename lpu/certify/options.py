@@ -15,7 +15,7 @@ class CertifyOptions:
     pythons: other interpreters with lpu-emulator installed, perhaps under another JAX. stream: take weights
     call by call and layer by layer; None: if they exceed the host's memory. The f32 reports, which need all
     weights at once, are left out then. estimated: called before the first streamed step, with what a step
-    takes. chunks: of a saved program the prefill program beside it, proved and compared as of `prefill`;
+    takes. chunks: of a saved program the prefill program beside it, proved and compared as for `prefill`;
     moves: those that move its KV, proved. corrupt: for tests, the comparison (or "all") whose run gets one
     flipped bit in one weight.
     """

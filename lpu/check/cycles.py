@@ -80,7 +80,7 @@ class Vector:
 
 
 def _scored(passes: int, *, reduces: bool = False) -> Rule:
-    """Rows over the scores of a block: so many passes, and those of a soft cap if the kernel has one."""
+    """Rows over the scores of a block: this many passes, and those of a soft cap if the kernel has one."""
 
     def rule(n: Counts, k: AttentionKernel, words: Counts, m: Stated) -> Taken:
         every = passes + (_CAP if k.cap else 0)
@@ -128,7 +128,7 @@ def _drain(n: Counts, kernel: WriteBackKernel, words: Counts, m: Stated) -> Take
 
 
 def _plane(k: AttentionKernel, columns: int, m: Stated) -> int:
-    """K or V of a block on a plane, so many columns a token; heads and rows of its sequence streamed."""
+    """K or V of a block on a plane, this many columns a token; heads and rows of its sequence streamed."""
     installed = _up(k.chunk * columns * (2 if k.kv == "fp16" else 1), m.plane_bytes)
     streamed = m.rows // k.sequences * _up(k.chunk, _D) * _up(columns, _D) * k.group
     return k.sequences * max(installed, streamed)

@@ -17,7 +17,7 @@ from lpu.check.rows import CYCLE, TIME_BITS, Batches, split
 from lpu.check.stated import Stated
 
 _BATCH_LINES = 1 << 19  # lines of SRAM looked at together: bounds the memory of the check
-_ACCESS_LINES = 16  # an access takes about the memory of so many lines
+_ACCESS_LINES = 16  # an access takes about the memory of this many lines
 
 
 class _Events(NamedTuple):

@@ -95,7 +95,7 @@ class Choices:
     temperature: Annotated[
         float, Option("--temperature", "Draw tokens, at this temperature; 0 takes the most likely.", least=0)
     ] = 0.0
-    top_k: Annotated[int, Option("--top-k", "Draw among so many most likely; 0: all.", least=0)] = 0
+    top_k: Annotated[int, Option("--top-k", "Draw among this many of the likeliest; 0: all.", least=0)] = 0
     top_p: Annotated[float, Option("--top-p", "Draw among the most likely of this share together.")] = 1.0
     min_p: Annotated[float, Option("--min-p", "Draw among those of this share of the most likely.")] = 0.0
     sample_seed: Annotated[

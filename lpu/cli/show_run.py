@@ -38,7 +38,7 @@ def _prompt_facts(given: bool) -> list[tuple[str, str]]:
 
 
 def estimated(terminal: Terminal, steps: int) -> Callable[[StreamRate], None]:
-    """Says before a streamed decode of so many steps how long it may take."""
+    """Says before a streamed decode of this many steps how long it may take."""
 
     def say(rate: StreamRate) -> None:
         speed = rate.sample_bytes / max(rate.sample_seconds, 1e-9)

@@ -11,7 +11,7 @@ POINTS = 2000
 def power_figure(
     name: str, watts: Float64[np.ndarray, " cycles"], about: str, points: int = POINTS
 ) -> Drawing:
-    """The mean power of spans of equally many cycles, and the highest of each; at most so many spans."""
+    """The mean power of spans of equally many cycles, and the highest of each; at most this many spans."""
     span = max(-(-len(watts) // points), 1)
     starts = np.arange(0, len(watts), span)
     sizes = np.diff(np.append(starts, len(watts)))

@@ -163,7 +163,7 @@ class Launches:
         return (OpTime(name=name, seconds=seconds),)
 
     def gaps(self, layers: float) -> tuple[OpTime, ...]:
-        """What an engine leaves between the kernels of so many layers."""
+        """What an engine leaves between the kernels of this many layers."""
         if not self.engine:
             return ()
         return (OpTime(name="gaps", seconds=layers * self.engine.numbers["layer_us"] * 1e-6, launches=0),)

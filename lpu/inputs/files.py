@@ -182,7 +182,7 @@ def _datasheet(record: type[Sheet], kind: str, source: str | Path) -> Sheet:
 
 
 def read_json(path: str | Path, most: int = MOST_BYTES) -> Any:
-    """What a JSON file of at most so many bytes holds; a key twice is an error."""
+    """What a JSON file of at most this many bytes holds; a key twice is an error."""
     try:
         return json.loads(read_text(Path(path), most), object_pairs_hook=_once)
     except json.JSONDecodeError as error:

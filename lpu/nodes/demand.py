@@ -47,7 +47,7 @@ class NodeDemand:
         return self.shared + self.topk * self.expert_parameters
 
     def read(self, tokens: int) -> float:
-        """Parameters that a step of so many tokens reads: of the experts those that some token takes.
+        """Parameters that a step of this many tokens reads: of the experts those that some token takes.
 
         The mean where every token takes its experts by chance, each with the same one.
         """

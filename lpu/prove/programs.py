@@ -17,7 +17,7 @@ MOST_ROWS = 200_000  # that are proved unasked
 DECODE, PREFILL = "decode", "prefill"
 NOT_ASKED = "not asked for"
 OwnReaders = Callable[[int], Reader]
-"""The reader of a module's step for a chunk of so many tokens."""
+"""The reader of a module's step for a chunk of this many tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

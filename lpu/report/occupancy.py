@@ -283,7 +283,7 @@ def _travel(block: Block, context: int) -> int | None:
 def _units(
     program: Program, context: int, busy: dict[str, Int[np.ndarray, " chips"]], used: int
 ) -> tuple[UnitUse, ...]:
-    """Use of each class of units, of which the rows hold so many cycles by chip, on `used` chips."""
+    """Use of each class of units, of which the rows hold this many cycles by chip, on `used` chips."""
     manifest = program.manifest
     active = _active_cycles(program, context)
     out: list[UnitUse] = []

@@ -55,7 +55,7 @@ class Popularity:
         return found / found.sum()
 
     def taken(self, experts: int, chosen: int) -> Shares:
-        """How likely a row that chooses so many takes each expert."""
+        """How likely a row that chooses this many takes each expert."""
         shares = self.shares(experts)
         if (shares == shares[0]).all():
             return np.full(experts, chosen / experts)

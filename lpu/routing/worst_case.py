@@ -41,7 +41,7 @@ class SlotTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Whole:
-    """Were experts whole on `chips` chips: rows of the most loaded over the mean, and with so many copies."""
+    """Were experts whole on `chips` chips: rows of the most loaded over the mean, and with `copies`."""
 
     chips: int
     experts: int

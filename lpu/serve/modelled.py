@@ -109,7 +109,7 @@ class LiveClock:
         heapify(self.free)
 
     def take(self, arrival: int, prompt: int, most: int, held: int = 0) -> tuple[int, SlotTimes]:
-        """The slot that is free first, and the times of a sequence of at most so many new tokens in it.
+        """The slot that is free first, and the times of a sequence of at most this many new tokens in it.
 
         held: of the prompt, tokens whose KV the GPUs have.
         """

@@ -29,7 +29,7 @@ class KeptLayer:
     state: int = 0
 
     def bytes(self, tokens: int) -> int:
-        """Of a sequence of so many tokens."""
+        """Of a sequence of this many tokens."""
         return self.of_token * (tokens if self.window is None else min(tokens, self.window)) + self.state
 
 
@@ -41,7 +41,7 @@ class KeptOfSequence:
     layers: tuple[KeptLayer, ...]
 
     def kv_bytes(self, tokens: int) -> int:
-        """KV of a sequence of so many tokens."""
+        """KV of a sequence of this many tokens."""
         return sum(layer.bytes(tokens) - layer.state for layer in self.layers)
 
     @property

@@ -1,6 +1,6 @@
 """The front of throughput: programs over tp, groups and users that none beats for all users and for each.
 
-With so many users as fit, both rates follow from the length of a turn. So what is searched for is, for each
+With as many users as fit, both rates follow from the length of a turn. So what is searched for is, for each
 number of chips in a group and of groups, the shortest turn of its users (compiler/throughput/filled.py), and
 that of fewer users where they get in each other's way. The latency program is the end of the front.
 """

@@ -33,7 +33,7 @@ class PhaseBytes:
     cycles: int
 
     def seconds(self, lane: int, ddr5: int) -> Fraction:
-        """The closed form: no lane and no DDR5 gives its bytes sooner, at so many bytes per second."""
+        """The closed form: no lane and no DDR5 gives its bytes sooner, at this many bytes per second."""
         return max(Fraction(self.lane, lane), Fraction(self.ddr5, ddr5))
 
 

@@ -111,7 +111,7 @@ def question_of(
     run: bool = False,
     trust: bool = False,
 ) -> Question:
-    """What a mode is asked for traffic: requests of so many tokens in and out in every slot.
+    """What a mode is asked for traffic: requests of this many tokens in and out in every slot.
 
     run: tokens are real. Raises FileError or OptionError.
     """

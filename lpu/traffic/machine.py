@@ -67,7 +67,7 @@ def served(
 
 
 def ddr5_of(program: Program, blocks: int, block_tokens: int) -> LowerTier | None:
-    """The DDR5 beside the LPUs that have work, for so many blocks; None for 0. Raises OptionError.
+    """The DDR5 beside the LPUs that have work, for this many blocks; None for 0. Raises OptionError.
 
     A block takes the cycles of a program that brings it in, or bytes over a rate where there is none.
     """

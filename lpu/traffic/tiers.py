@@ -61,7 +61,7 @@ def beside_lpus(blocks: int, block_bytes: int, chips: int, clock_hz: int) -> Low
 
 
 def lower_tier(rate: TierRate, blocks: int, block_bytes: int, gpus: int, clock_hz: int) -> LowerTier:
-    """A tier for blocks of so many bytes, beside replicas of so many GPUs."""
+    """A tier for blocks of this many bytes, beside replicas of this many GPUs."""
     speed = rate.bytes_per_second * (gpus if rate.per_gpu else 1)
     return LowerTier(
         name=rate.name,

@@ -50,7 +50,7 @@ class Upsets(OnScreen):
 
     @property
     def counts(self) -> dict[int, int]:
-        """How many tokens took so many attempts."""
+        """How many tokens took this many attempts."""
         values, counts = np.unique(np.array(self.attempts), return_counts=True)
         return dict(zip(values.tolist(), counts.tolist(), strict=True))
 

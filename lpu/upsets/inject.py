@@ -59,7 +59,7 @@ class Struck:
                 return np.asarray(logits), np.asarray(chosen)
 
     def _met(self, frames: int, words: int) -> Machine:
-        """The machine as an attempt with so many errors finds it."""
+        """The machine as an attempt with this many errors finds it."""
         if frames + words:
             self.hits.append((frames, words))
         machine = self.machine

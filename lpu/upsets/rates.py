@@ -67,7 +67,7 @@ class Replays:
         return self.exposure.cycles / (1 - self.fails)
 
     def share(self, attempts: int) -> float:
-        """The probability that a token takes so many attempts."""
+        """The probability that a token takes this many attempts."""
         return self.fails ** (attempts - 1) * (1 - self.fails)
 
     def within(self, share: float) -> int:

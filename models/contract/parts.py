@@ -36,7 +36,7 @@ def part_starts(units: int, rows: int, parts: int = PARTS) -> tuple[int, ...]:
 
 
 def starts_of(k: int, rows: int) -> tuple[int, ...]:
-    """Where the parts of K rows begin, in units of so many, and where the last one ends; () for one part.
+    """Where the parts of K rows begin, in units of this many, and where the last one ends; () for one part.
 
     As many parts, a power of two, as leave each a unit and `LEAST` rows, and `PARTS` at most.
     """

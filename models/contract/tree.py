@@ -63,7 +63,7 @@ def tree64(leaves: Float64[Array, "leaves *shape"]) -> Float64[Array, "*shape"]:
 def nodes(first: int, end: int, leaves: int) -> tuple[tuple[int, int], ...]:
     """The maximal nodes, as ranges of leaves, whose leaves all lie in [first, end) of a tree of `leaves`.
 
-    So many words a lane does the owner of these leaves send: one for an aligned range, up to 3 of 16 leaves
+    Words a lane that the owner of these leaves sends: one for an aligned range, up to 3 of 16 leaves
     where their owners are three. In a tree of any number of leaves a lone last node is one of each level.
     """
     if not 0 <= first <= end <= leaves:

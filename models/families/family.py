@@ -22,7 +22,7 @@ EMBEDDING, LM_HEAD = "model.embed_tokens.weight", "lm_head.weight"  # of both in
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadRows:
-    """Which rows of each of `heads` heads are ours: `count` from `first` on, of so many `rows`.
+    """Which rows of each of `heads` heads are ours: `count` from `first` on, of this many `rows`.
 
     pairs: they turn in neighbouring pairs: the first of each pair come first. matrices: each head's rows are
     a matrix of its own, with columns that are its outputs or, of the kind "inputs", rows that are its inputs.
@@ -57,7 +57,7 @@ class CheckpointTensor:
     of either where it holds gates and then ups. factor: what all of a stack is multiplied by.
     every: of experts that one tensor [experts, k, n] holds, which of its columns are ours, in our order.
     table: whether a matrix stays as it lies, rounded to fp16, as that of token vectors.
-    half: whether a matrix stays fp16 (`models.contract.scales.half`), as of routers. plus: what is added to
+    half: whether a matrix stays fp16 (`models.contract.scales.half`), as for routers. plus: what is added to
     all, for a gain that is stored less 1. behind: tensors of that shape, or as `stored` has it, whose rows
     stand behind its own in ours. times: (name, shape) of a tensor that it is multiplied by: a number, or of a
     stack one for each expert.

@@ -28,7 +28,7 @@ def compiled(source: Source | None = None, rack: Rack = TRAY, **options: Any) ->
 
 
 def big(name: str, rows: int) -> Source:
-    """A model of the catalog, for so many rows."""
+    """A model of the catalog, for this many rows."""
     step = family_step(replace(catalog(name), ffn_down="fp16"), batch=rows, context=80)
     params, tokens, position, cache = step.inputs()
     return Source(

@@ -81,7 +81,7 @@ def test_the_rack_that_a_refusal_asks_for_is_the_smallest_that_holds_the_model()
         return build_rack(spec, replace(chip_spec("tiny"), sram_bytes=320 * 2500))
 
     def asked(chips: int) -> int:
-        """Chips of the rack that a refusal on so few asks for; so many again if they do."""
+        """Chips of the rack that a refusal on so few asks for; the same again if they do."""
         try:
             compile_program(source, line(chips), CompileOptions())
         except CapacityError as error:

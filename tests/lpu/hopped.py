@@ -28,7 +28,7 @@ BRIDGE = bridge_spec("spectrum-x")
 def hopped(
     config: TransformerConfig, rack: str, rows: int = 1, **options: Any
 ) -> tuple[Step, Program, Split]:
-    """(the step, the program of its FFN hops, the split) for so many rows."""
+    """(the step, the program of its FFN hops, the split) for this many rows."""
     config = replace(config, ffn_down=config.ffn_down or "fp16")
     step = family_step(config, batch=rows, context=80)
     return step, *compile_hops(source(step, (80,)), load_rack(rack), CompileOptions(**options), BRIDGE)

@@ -36,7 +36,7 @@ CASES: dict[str, tuple[LatentExpertsConfig, str, int, int, int, int]] = {
 
 
 def small(rack: str, words: int) -> Rack:
-    """A rack whose chips have so many words."""
+    """A rack whose chips have this many words."""
     return load_rack(rack, chip_spec("lp30").with_numbers(sram_bytes=320 * words))
 
 

@@ -45,7 +45,7 @@ def lower_head_matmul(low: Lowering, node: Node) -> None:
 
 
 def _tiles(low: Lowering, lines: int, heads: int) -> np.ndarray:
-    """Lines (1 to 4) of each column tile of one head, where a rank has so many heads.
+    """Lines (1 to 4) of each column tile of one head, where a rank has this many heads.
 
     As few tiles as keep its planes busy. By the rows of a decode step, as `chains.tile_cut`.
     """

@@ -1,6 +1,6 @@
 """Ways to compute a matmul in contract parts: over which ranks its rows are dealt, who adds, how long.
 
-With a `spread` of 1 every owner of columns takes all rows, as of other matmuls. Otherwise each of `spread`
+With a `spread` of 1 every owner of columns takes all rows, as for other matmuls. Otherwise each of `spread`
 ranks multiplies the rows that it holds by all columns: what crosses is one f32 line for every node of the
 contract's tree that a rank has whole. Source: facts/contract2.md section 2; docs/pipeline.md says when.
 """
@@ -100,7 +100,7 @@ def _residual_there(low: Lowering, node: Node, owner: np.ndarray) -> bool:
 def _adders(low: Lowering, node: Node, tiles: int, home: int) -> list[np.ndarray]:
     """Who may add the nodes of each column tile up: all ranks, or of a sum for other chips the nearest.
 
-    home: of so many neighbouring ranks each keeps the tiles that it has where all add.
+    home: of this many neighbouring ranks each keeps the tiles that it has where all add.
     """
     every = np.arange(low.group.ranks)
     dealt = np.arange(tiles) * len(every) // tiles

@@ -15,7 +15,7 @@ COPIES = 2  # of blocks of a head at a time: one that comes in beside one that i
 def fetch(low: Lowering, heads: Heads, block: int) -> None:
     """The copy of an early block of every head, once the step's KV is appended."""
     like = heads.before(block, 1)
-    if like >= 0 and heads.stripe(like) == heads.stripe(block):  # arrays of so many lines are shared
+    if like >= 0 and heads.stripe(like) == heads.stripe(block):  # arrays of this many lines are shared
         copy = replace(heads.fetched[like], uid=low.uids)
         low.uids += 1
         low.values.append(copy)

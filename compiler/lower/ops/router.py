@@ -134,7 +134,7 @@ def lower_route(low: Lowering, node: Node) -> None:
 
 
 def rank_kernel(routing: Routing, columns: int, first: int, biased: bool, normed: bool = True) -> RankKernel:
-    """The kernel that ranks the line `first` of so many columns; sigmoids have a bias, others may."""
+    """The kernel that ranks the line `first` of this many columns; sigmoids have a bias, others may."""
     return RankKernel(
         experts=columns,
         gated=routing.gated,

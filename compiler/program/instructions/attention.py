@@ -75,7 +75,7 @@ class AttentionKernel(KVKernel):
     that is shorter than one block. rows: of the batch; sequences: of the cache that a step takes.
     The block of a row, counted in its region, is its data; which `sequences` of the `cached` ones a step
     takes is data of the step, as its positions are, and each of them has rows / sequences rows.
-    window, span, scale, cap, whole: as of the op `attention`; 0: none. sinks: whether heads have one.
+    window, span, scale, cap, whole: as for the op `attention`; 0: none. sinks: whether heads have one.
     Where the blocks do not hold the context, the region is a ring: token t lies at t modulo `capacity`.
     early: blocks of the context that lie in DDR5, all before those in the region; reservoir: tokens of a
     sequence that DDR5 has room for, beside those of the region; host_slot: cycles of a word from there.

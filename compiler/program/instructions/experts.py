@@ -112,7 +112,7 @@ class ShareKernel(Kernel):
 class SlotsKernel(Kernel):
     """Slots for the experts that any row chose, `chosen` each at most; with a slot for each, its own.
 
-    first, some: slots are for so many experts of all `experts`, from the first on; 0: for all of them.
+    first, some: slots are for this many experts of all `experts`, from the first on; 0: for all of them.
     shared: the last experts, which every row takes and which are among the `chosen`. bounded: rows can choose
     more experts than there are slots; those of the highest numbers are then left out, and counted.
     """

@@ -98,7 +98,7 @@ def tree_kernel(sizes: Sequence[int], *, whole: bool) -> TreeKernel:
 
 
 def in_tree(first: int, size: int, leaves: int) -> bool:
-    """Whether the leaves first .. first+size-1 are all that is under one node of a tree of so many leaves."""
+    """Whether the leaves first .. first+size-1 are all that is under one node of a tree of `leaves`."""
     if first + size > leaves:
         return False
     span = 1 << (size - 1).bit_length()  # of the full node that it is, or is the end of

@@ -48,7 +48,7 @@ class Divided:
 class How:
     """What is on which side. micro_batches: None: 2 if the batch is even, else 1.
 
-    split, threshold: as of `compiler.split.split`. layers: whose FFN is on LPUs, the last ones; None: all.
+    split, threshold: as for `compiler.split.split`. layers: whose FFN is on LPUs, the last ones; None: all.
     """
 
     micro_batches: int | None = None

@@ -17,7 +17,7 @@ from lpu.check.rows import Alike
 
 
 def wrong_copy(kernel: ColdTileKernel, rows: int, n: Int[np.ndarray, " some"]) -> str:
-    """What is wrong with a kernel of fetched tiles in a program of so many rows, or nothing; n: lines."""
+    """What is wrong with a kernel of fetched tiles in a program of this many rows, or nothing; n: lines."""
     if kernel.expert >= 0 or kernel.paired:
         return "its kernel takes a fixed expert, or halves: a tile of DDR5 is a slot's, and whole"
     if kernel.rows != rows:

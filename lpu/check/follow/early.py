@@ -1,7 +1,7 @@
 """What lies in DDR5: what its lanes give, that it fits, and that no step appends to early KV.
 
 The DDR5 of an FPGA has the early part of every region of its chips, and their cold experts. Slots of lanes
-are units, as of all rows.
+are units, as for all rows.
 """
 
 from collections.abc import Iterator, Sequence

@@ -25,7 +25,7 @@ Every = Int[np.ndarray, " every"]
 
 
 def wrong_slots(kernel: Any, rows: int) -> str:
-    """What is wrong with a kernel of experts in a program of so many rows a step, or nothing."""
+    """What is wrong with a kernel of experts in a program of this many rows a step, or nothing."""
     if isinstance(kernel, ExpertTileKernel) and not -1 <= kernel.expert < kernel.experts:
         return f"its kernel takes expert {kernel.expert} of {kernel.experts}"
     if isinstance(kernel, ExpertTileKernel) and kernel.paired and (kernel.experts % 2 or kernel.k_lines > 1):

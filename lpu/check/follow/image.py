@@ -1,7 +1,7 @@
 """Programs that bring weights in: where words come from, when they may be written, that none is forgotten.
 
 The DDR5 of an FPGA has the weight regions of its chips one after another. A lane takes what its rate and the
-shared DDR5 give; the slots of a lane are units and those of ports words, as of all rows (rules 1 and 3).
+shared DDR5 give; the slots of a lane are units and those of ports words, as for all rows (rules 1 and 3).
 """
 
 from dataclasses import fields, replace

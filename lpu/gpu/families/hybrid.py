@@ -222,7 +222,7 @@ def _attention(on: Launches, own: HybridConfig, rows: int) -> tuple[OpTime, ...]
 
 
 def _dense(on: Launches, own: HybridConfig, rows: int, columns: int) -> tuple[OpTime, ...]:
-    """An FFN of so many columns, gated or of relu squared."""
+    """An FFN of this many columns, gated or of relu squared."""
     wide = ceil(columns / on.gpus)
     up = wide if own.squared else 2 * wide
     return (

@@ -24,7 +24,7 @@ class LlamaLaunches:
         return dict(Counter(config.kind_of(layer) for layer in range(config.layers)))
 
     def divides(self, config: TransformerConfig, gpus: int) -> bool:
-        """Whether the heads of a model divide over so many GPUs; KV heads may be copied."""
+        """Whether the heads of a model divide over this many GPUs; KV heads may be copied."""
         return config.heads % gpus == 0 and (config.kv_heads % gpus == 0 or gpus % config.kv_heads == 0)
 
     def own(self, config: TransformerConfig, kind: str) -> TransformerConfig:

@@ -67,7 +67,7 @@ def _cached(
     appended: Int[Array, "items lines"],
     block: Int[Array, "items 3"],
 ) -> tuple[Shaped[Array, "items taken chunk head_dim"], Int[Array, "items taken chunk"]]:
-    """(tokens of one block with those that this step appends, their positions); `block` as of `_block`.
+    """(tokens of one block with those that this step appends, their positions); `block` as for `_block`.
 
     In a ring a block is the last one at its place that the step's positions reach.
     """

@@ -36,9 +36,9 @@ def slots_of(experts: int, chosen: int, rows: int) -> int:
 
 
 def table(weights: Float32[Array, "batch experts"], slots: int, first: int = 0) -> Slots:
-    """The experts of weight other than 0, by id, in so many slots; with `experts` slots each has its own.
+    """The experts of weight other than 0, by id, in this many slots; with `experts` slots each has its own.
 
-    first: so many experts, the last, come before the others. What finds no slot is left out.
+    first: this many experts, the last, come before the others. What finds no slot is left out.
     """
     experts = weights.shape[-1]
     if slots == experts:

@@ -42,5 +42,5 @@ def swiglu_oai(gate: Float32[Array, "*shape"], up: Float32[Array, "*shape"]) -> 
 def swiglu_clipped(
     gate: Float32[Array, "*shape"], up: Float32[Array, "*shape"], clip: float = CLIP
 ) -> Float16[Array, "*shape"]:
-    """SwiGLU with the gate at most `clip` and up within it, as of DeepSeek-V4."""
+    """SwiGLU with the gate at most `clip` and up within it, as in DeepSeek-V4."""
     return rn16(mul32(silu(jnp.minimum(gate, F32(clip))), jnp.clip(up, -F32(clip), F32(clip))))

@@ -42,7 +42,7 @@ def rope(
 
 
 def fitted(angles: Array, half: int) -> Array:
-    """Cos and sin [..., 2, pairs] as of so many pairs: the first, or with pairs that do not turn behind."""
+    """Cos and sin [..., 2, pairs] of this many pairs: the first, or with pairs that do not turn behind."""
     pairs, one = angles.shape[-1], ONE if angles.dtype == jnp.int32 else 1
     if pairs >= half:
         return angles[..., :half]

@@ -1,4 +1,4 @@
-"""`softcap`: cap tanh(x / cap), as of logits. Source: facts/contract2.md section 6."""
+"""`softcap`: cap tanh(x / cap), as for logits. Source: facts/contract2.md section 6."""
 
 import math
 

@@ -77,7 +77,7 @@ def no_biases(keys: Keys, *names: str) -> None:
 
 
 def numbers_of(keys: Keys, key: str, count: int) -> Iterable[float]:
-    """A list of so many multipliers; each is 1 where they are absent."""
+    """A list of this many multipliers; each is 1 where they are absent."""
     return (1.0,) * count if keys.get(key) is None else keys.numbers(key, count)
 
 

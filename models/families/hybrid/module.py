@@ -341,7 +341,7 @@ class Hybrid(nnx.Module):
 
 
 def _held(part: str, cache: KVCache, attended: int, kept: int, count: int) -> Held:
-    """What a part reads of the cache, after so many layers with attention and states; it has `count`."""
+    """What a part reads of the cache, after this many layers with attention and states; it has `count`."""
     attends, mixes = part in (ATTENTION, BOTH), part in (MIXER, BOTH)
     keys, values = (cache.k[attended], cache.v[attended]) if attends else (None, None)
     return keys, values, cache.state[kept : kept + count] if mixes else ()

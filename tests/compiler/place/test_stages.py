@@ -20,7 +20,7 @@ CODES = sum(math.prod(one.shape) for one in MODEL.graph.values if one.name.endsw
 
 
 def four(sram_words: int) -> Rack:
-    """Four chips of so many words."""
+    """Four chips of this many words."""
     return load_rack("quad", chip_spec("lp30").with_numbers(sram_bytes=sram_words * WORD_BYTES))
 
 

@@ -109,7 +109,7 @@ def joined(parts: list[Columns]) -> Columns:
 
 
 def shifted(columns: Columns, by: np.ndarray) -> Columns:
-    """The rows with the weights of each chip so many words further on."""
+    """The rows with the weights of each chip this many words further on."""
     out = {name: getattr(columns, name).copy() for name in COLUMNS + TAGS}
     for op, record in INSTRUCTIONS.items():
         for operand in record.operands:

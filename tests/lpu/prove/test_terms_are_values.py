@@ -132,7 +132,7 @@ def computed(machine: Machine, state: Any, tokens: Any, positions: Any) -> Pools
 
 
 def stepped(step: Step, machine: Machine, weights: Arrays, count: int, vocab: int) -> tuple[Any, ...]:
-    """Both caches after so many tokens of every sequence; tokens and positions of the next step."""
+    """Both caches after this many tokens of every sequence; tokens and positions of the next step."""
     params = {name: jnp.asarray(value) for name, value in weights.items()}
     state, cache, reference = machine.start(), empty_cache(step.cache), jax.jit(step.fn)
     tokens = np.random.default_rng(3).integers(0, vocab, (count + 1, step.batch)).astype(np.int32)

@@ -17,7 +17,7 @@ from compiler.program.ranges import ramp
 
 
 def regions(low: Lowering, rank: np.ndarray, words: np.ndarray) -> np.ndarray:
-    """Space-coded first words of regions of so many words on these ranks."""
+    """Space-coded first words of regions of this many words on these ranks."""
     out = np.empty(len(rank), np.int64)
     for i, (one, count) in enumerate(zip(rank.tolist(), words.tolist(), strict=True)):
         out[i] = (KV << SPACE_SHIFT) | low.kv_words[one]
@@ -89,7 +89,7 @@ def two_rows(
     """Two rows for each line of channels, where it lies: what its states need beside it, its step over them.
 
     size: lines that the first row makes of one. raw: tags that the first reads besides; both: what the second
-    reads whole. vectors: of the index of every padded lane, the parameters beside a line, as of `beside`.
+    reads whole. vectors: of the index of every padded lane, the parameters beside a line, as for `beside`.
     """
     view, (first, second) = node.inputs[0], ops
     value, cut = low.segments(view, node)

@@ -20,7 +20,7 @@ PUBLISHED_US = 130
 MOST_US = 2 * PUBLISHED_US  # of 128 tokens on one chip; set after seeing 184
 MODEL, SHORT, TOKENS, CHIPS = "bert-base", 64, 128, 4
 FP16_SHARE = (
-    4  # INT8 products are so many times as fast as FP16 ones; source: docs/facts/hardware.md section 1
+    4  # INT8 products are this many times as fast as FP16 ones; source: docs/facts/hardware.md section 1
 )
 PLANE = 320 * 320
 
@@ -55,7 +55,7 @@ def points(machine: PublishedMachine) -> tuple[PublishedPoint, ...]:
 
 @cache
 def cycles_of(rack: Rack, tokens: int, chips: int) -> int:
-    """Cycles of one sequence, the layers on so many chips one after another."""
+    """Cycles of one sequence, the layers on this many chips one after another."""
     model = open_model(MODEL, context=tokens)
     program = compile_program(model.source(), rack, CompileOptions(tp=1, pp=chips))
     return program.manifest.cycles[tokens]
