@@ -1,4 +1,4 @@
-"""`multiply` and `multiply_add`: a constant factor, as for embeddings, logits and residuals; `multiply_lanes`.
+"""`multiply` and `multiply_add`: a constant factor, for embeddings, logits and residuals; `multiply_lanes`.
 
 Source: facts/contract2.md section 7, multipliers: rn32(RN64(x m)), and of a residual MAD32(y, m, x) =
 rn32(RN64(y m + x)), y m exact. `multiply_lanes` has a factor for each lane among the weights:
