@@ -11,7 +11,7 @@ import numpy as np
 from compiler.analyse.early import fetched
 from compiler.assemble import assemble
 from compiler.choose.planes import shortest
-from compiler.choose.request import fastest_request
+from compiler.choose.request import fastest_request, require_choice
 from compiler.errors import CapacityError, CompileError, OptionError, advising
 from compiler.latency import assign_sharing, blaming_prefill, fastest, schedule_blocks
 from compiler.lower.block import Plan
@@ -63,9 +63,8 @@ def compile_program(
             "compares programs and makes none",
             "Choose --objective throughput and an --interval-slack.",
         )
-    if options.request is not None and options.tp is None:
-        reason = "is of programs that take prompts in chunks"
-        raise OptionError("options", f"--request {options.request}", reason, "Add --prefill TOKENS.")
+    if options.tp is None:
+        require_choice(options, None)
     step = Steps(progress, dump_dir)
     model = source if isinstance(source, Traced) else traced(source, step)
     if options.spill == AUTO:

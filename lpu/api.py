@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from compiler.choose.request import require_choice
 from compiler.errors import CompileError, OptionError
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_pair, compile_program
@@ -133,6 +134,7 @@ def compile(
     if prefill is not None and prefill < 2:
         raise FileError(f"options: --prefill is {prefill}, must be at least 2: tokens of a prompt at a time.")
     options, opened = _asked("compile", model, options, keywords)
+    require_choice(options, prefill)
     machine, long = rack if isinstance(rack, Rack) else read_rack(rack), None
     texts = nullcontext() if dump_dir is None else atomic_folder(dump_dir, "--dump-dir", CompileError)
     with texts as dump:

@@ -24,6 +24,20 @@ def request_cycles(pair: Pair, prompt: int, new: int) -> int:
     return sum(run.total for run in whole_prompt(chunk, prompt)) + steps
 
 
+def require_choice(options: CompileOptions, prefill: int | None) -> None:
+    """Raises OptionError for a request where no tp is to be chosen by it, or no prompt goes in chunks."""
+    if options.request is None:
+        return
+    subject = f"--request {options.request}"
+    if prefill is None:
+        reason = "is of programs that take prompts in chunks"
+        raise OptionError("options", subject, reason, "Add --prefill TOKENS.")
+    if options.tp is not None:
+        raise OptionError(
+            "options", subject, f"chooses the tp, --tp {options.tp} states it", "Leave out one."
+        )
+
+
 def fastest_request(
     made: Callable[[CompileOptions], Pair], rack: Rack, options: CompileOptions, chunk: int, longest: int
 ) -> Pair:

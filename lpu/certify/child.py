@@ -118,7 +118,6 @@ def _command(
         ("--pp", options.pp),
         ("--cp", options.cp),
         ("--spill", kept),
-        ("--request", options.request),
         ("--step-limit", options.step_limit),
         ("--cold", options.cold),
     ):

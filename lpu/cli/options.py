@@ -9,9 +9,7 @@ from lpu.cli.verb import Only
 DEFAULT_RACK = "lpx"
 OneStep = Annotated[
     CompileOptions,
-    Only(
-        ("tp", "pp", "cp", "layout", "placement", "seed", "experts", "spill", "request", "step_limit", "cold")
-    ),
+    Only(("tp", "pp", "cp", "layout", "placement", "seed", "experts", "spill", "step_limit", "cold")),
 ]
 """What can be chosen of a program that runs one step at a time."""
 

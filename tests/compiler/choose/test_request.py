@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from compiler.choose.request import Pair, fastest_request, request_cycles
+from compiler.choose.request import Pair, fastest_request, request_cycles, require_choice
 from compiler.errors import CapacityError, OptionError
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_pair, compile_program
@@ -92,6 +92,13 @@ def test_a_request_without_chunks_is_refused() -> None:
         OptionError, match=r"is of programs that take prompts in chunks\. Add --prefill TOKENS"
     ):
         compile_program(TINY.source(), QUAD, CompileOptions(request="16+4"))
+
+
+def test_a_tp_that_is_stated_is_not_chosen() -> None:
+    require_choice(CompileOptions(tp=2), None)
+    require_choice(CompileOptions(request="16+4"), 16)
+    with pytest.raises(OptionError, match="chooses the tp, --tp 2 states it"):
+        require_choice(CompileOptions(request="16+4", tp=2), 16)
 
 
 def test_where_no_tp_fits_the_last_refusal_is_told() -> None:

@@ -164,7 +164,7 @@ def test_a_python_callable_or_rack_is_not_compared_in_other_processes() -> None:
 
 def test_a_child_gets_every_option_of_a_program_that_runs_one_step_at_a_time() -> None:
     few = CompileOptions(tp=2, pp=1, cp=1, layout="row", seed=1)
-    asked = replace(few, spill=0, step_limit=9.0, cold=0.5, request="8+4")
+    asked = replace(few, spill=0, step_limit=9.0, cold=0.5)
     child = children(ModelFile(model="llama-tiny"), "quad", asked, [[1]], 1)[0]
     (only,) = [one for one in get_args(OneStep) if isinstance(one, Only)]
     for name in only:

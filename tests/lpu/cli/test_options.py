@@ -125,6 +125,7 @@ def test_every_option_of_the_compiler_can_be_chosen_and_is_declared_once() -> No
         "--objective",
         "--interval-slack",
         "--users",
+        "--request",
         "--waves",
         "--no-waves",
     }
