@@ -149,8 +149,8 @@ def test_one_bit_of_kv_on_the_way_is_found(
         if way == "give":
             k, v = right(handover, *arguments)
             return k, (negated(v) if len(calls) == 1 else v)
-        *before, v = arguments
-        return right(handover, *before, negated(v) if len(calls) == 1 else v)
+        *before, v, states = arguments
+        return right(handover, *before, negated(v) if len(calls) == 1 else v, states)
 
     monkeypatch.setattr(Handover, way, wrong)
     assert f"turn {turn}, sequence 0: " in pd(kv, "copy-back").differs(said(2, kv))
