@@ -20,7 +20,7 @@ from lpu.run.error import MachineError
 from lpu.run.kv import KV
 from lpu.run.machine import Machine
 
-Leaves = Sequence[Float32[np.ndarray, "kept channels"]]
+Leaves = Sequence[Float32[np.ndarray, "_kept _channels"]]
 
 
 class MovedStates(NamedTuple):
