@@ -136,8 +136,7 @@ def compile(
     options, opened = _asked("compile", model, options, keywords)
     require_choice(options, prefill)
     machine, long = rack if isinstance(rack, Rack) else read_rack(rack), None
-    texts = nullcontext() if dump_dir is None else atomic_folder(dump_dir, "--dump-dir", CompileError)
-    with texts as dump:
+    with nullcontext() if dump_dir is None else atomic_folder(dump_dir, "--dump-dir", CompileError) as dump:
         if prefill is None:
             program = compile_program(opened.source(), machine, options, progress, dump)
         else:
@@ -263,8 +262,7 @@ def run(
     """
     if isinstance(program, Compiled):
         program, model, prefill = program.program, program.model, program.prefill
-    manifest = program.manifest
-    model = model or reopen(manifest, weights)
+    manifest, model = program.manifest, model or reopen(program.manifest, weights)
     model.need_weights("run")
     ids, batch = prompt_ids(prompts, model, model.vocab), manifest.rows
     check_room(ids, tokens, batch, max(manifest.contexts), whole=model.encodes)
