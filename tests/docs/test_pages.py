@@ -26,6 +26,7 @@ SLOW = (
     "deepseek-v3-dense",
     "qwen3-30b-a3b",
     "gpt-oss-120b",
+    "nodes compare",
 )  # examples with one of these words take more than a few seconds
 # Of pytest and pip, and of lpu itself.
 OTHERS = {

@@ -48,6 +48,7 @@ def test_the_bits_are_those_of_one_device(spilled: tuple[Step, Program]) -> None
     assert_same(step, program, [[0], [1], [79], [80], [81], [159], [160], [239]])
 
 
+@pytest.mark.slow
 def test_stripes_batches_and_fp8_have_the_bits_too() -> None:
     step, program = compiled(SMALL, "quad", contexts=(320,), tp=4, pp=1, cp=2, spill=160, batch=2, kv="fp8")
     for context in program.manifest.contexts:

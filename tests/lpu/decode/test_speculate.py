@@ -83,6 +83,7 @@ def test_the_output_is_the_big_models_greedy_decode(
         assert 1.0 < found.tokens_per_verify < k + 1
 
 
+@pytest.mark.slow
 def test_counts_of_a_round_by_hand() -> None:
     """The drafter is wrong about positions 10, 15, ..; the prompt is 6 tokens, the first new one at 6.
 
