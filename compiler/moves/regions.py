@@ -16,9 +16,9 @@ from compiler.program.instructions.attention import (
 )
 from compiler.program.instructions.host import HandoverKernel, StateMoveKernel
 from compiler.program.instructions.recurrent import StateKernel, state_lines
-from compiler.program.isa import TAG_SHIFT, Columns, Kernel, Op
+from compiler.program.isa import Columns, Kernel, Op
+from compiler.program.packed import TAG
 
-_LINE = (1 << TAG_SHIFT) - 1
 Rows = Int[np.ndarray, " rows"]
 
 
@@ -52,7 +52,7 @@ def kv_regions(
     Raises CompileError for regions that no message of heads tells apart.
     """
     appends = rows.take(np.flatnonzero(rows.op == Op.KVW))
-    line = appends.dst_tag & _LINE  # KV head * stripes + stripe
+    _, line = TAG.unpack(appends.dst_tag)  # KV head * stripes + stripe
     order = np.argsort(line, kind="stable")
     appends, line = appends.take(order), line[order]
     if not np.array_equal(line, np.arange(len(line))) or len(np.unique(appends.aux)) > 1:
@@ -82,7 +82,7 @@ def state_regions(
     """
     found = [_renewal(rows, row, held, kernels, slot) for row in renewed(rows).tolist()]
     chip, word, tag, aux, n = np.array(found, np.int64).reshape(-1, 5)[np.argsort([f[2] for f in found])].T
-    value, first = tag >> TAG_SHIFT, tag & _LINE
+    value, first = TAG.unpack(tag)
     before = np.cumsum(n) - n
     begin = before[np.searchsorted(value, value)] if len(value) else before
     if (bad := np.flatnonzero(first != before - begin)).size:

@@ -47,10 +47,10 @@ def moved_states(
     many = np.repeat(np.arange(len(rows)), columns.n[rows])
     within, (kept, cached) = ramp(columns.n[rows]), about[many].T
     word = (columns.dst if op is Op.KVIN else columns.src2)[rows][many] + within * kept * cached
-    number = layer[rows][many] << 32 | columns.src3[rows][many] + within
-    order = np.argsort(number, kind="stable")
-    _, begin, which = np.unique(number[order] >> 32, return_index=True, return_inverse=True)
-    line, wanted = number[order] & 0xFFFFFFFF, np.arange(len(order)) - begin[which]
+    of, line = layer[rows][many], columns.src3[rows][many] + within
+    order = np.lexsort((line, of))
+    _, begin, which = np.unique(of[order], return_index=True, return_inverse=True)
+    line, wanted = line[order], np.arange(len(order)) - begin[which]
     if (miss := first_of(line != wanted)) >= 0:
         what = f"moves line {line[miss]} of its layer's states, where line {wanted[miss]} must be"
         fail(columns, rows[many[order[miss]]], what)
