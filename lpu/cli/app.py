@@ -42,7 +42,8 @@ from lpu.cli.serving import serve as cli_serve
 from lpu.cli.terminal import TERMINAL, Terminal
 from lpu.cli.verb import command, summary
 from lpu.kept import keep_compiled
-from lpu.outputs.stop import Stopped, install
+from lpu.outputs.stop import Stopped, install, unstopped
+from lpu.outputs.workspace import leave
 
 BROKEN_PIPE = 141
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)  # of a disk
@@ -170,11 +171,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _ended(terminal: Terminal, code: int, at_once: bool) -> int:
-    terminal.error("interrupted")
-    if at_once:  # threads of XLA may still compile, and crash a Python that winds down
-        with suppress(OSError):
-            sys.stdout.flush()
-        os._exit(code)
+    with unstopped():
+        terminal.error("interrupted")
+        if at_once:  # threads of XLA may still compile, and crash a Python that winds down
+            leave()
+            with suppress(OSError):
+                sys.stdout.flush()
+            os._exit(code)
     return code
 
 

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,7 +50,10 @@ def unstopped() -> Generator[None]:
         _STATE.held -= 1
         if _STATE.waiting and not _STATE.held:
             number, _STATE.waiting = _STATE.waiting, 0
-            _raise(number)
+            if threading.current_thread() is threading.main_thread():
+                _raise(number)
+            else:  # it is the main thread's to obey
+                signal.raise_signal(number)
 
 
 def _told(number: int, frame: FrameType | None) -> None:

@@ -20,6 +20,7 @@ from lpu.outputs.stop import unstopped
 LOCK, NEW, READY, WAS = "lock", "new", "ready", "was"
 MARK = b"lpu "  # how the text of a lock begins
 END = ".lpu"
+_HELD: dict[Path, tuple[int, list[Path]]] = {}  # of this process: the lock, the folders made for it
 
 
 @contextmanager
@@ -28,27 +29,41 @@ def workspace(path: Path, option: str = "-o") -> Generator[Path]:
 
     Raises FileError if another process holds it or it is not ours, OSError if it cannot be made.
     """
-    made = _make_parents(path.parent)
-    ended = False
-    try:
-        sweep(path.parent)
-        home = home_of(path)
-        lock = _hold(home)
-        if lock is None:
-            raise FileError(
-                f"{path}: another lpu{_holder(home)} is writing it. Wait for it, or choose another {option}."
-            )
+    home = home_of(path)
+    with unstopped():  # a signal comes before all of this or after it
+        made = _make_parents(path.parent)
         try:
-            _settle(home)
-            yield home
-            ended = True
-        finally:
-            with unstopped():
-                _leave(home, lock)
+            sweep(path.parent)
+            lock = _hold(home)
+            if lock is None:
+                holder = _holder(home)
+                raise FileError(
+                    f"{path}: another lpu{holder} is writing it. Wait for it, or choose another {option}."
+                )
+        except (OSError, FileError):
+            _unmake(made)
+            raise
+        _HELD[home] = lock, made
+    try:
+        _settle(home)
+        yield home
+        made.clear()
     finally:
-        for folder in [] if ended else made:
-            with suppress(OSError):
-                folder.rmdir()
+        leave(home)
+
+
+def leave(*homes: Path) -> None:
+    """Make an end of workspaces that this process holds, of all of them if none is named.
+
+    Whoever is told to end calls it last: a signal's exception can come before a block that has been left has
+    done so itself.
+    """
+    with unstopped():
+        for home in homes or tuple(_HELD):
+            if home in _HELD:
+                lock, made = _HELD.pop(home)
+                _leave(home, lock)
+                _unmake(made)
 
 
 def place(home: Path, path: Path, option: str = "-o") -> None:
@@ -93,6 +108,13 @@ def _make_parents(folder: Path) -> list[Path]:
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     return missing
+
+
+def _unmake(made: list[Path]) -> None:
+    """Remove the folders that had to be made, those that are empty."""
+    for folder in made:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _hold(home: Path) -> int | None:
