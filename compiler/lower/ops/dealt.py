@@ -6,13 +6,13 @@ contract's tree that a rank has whole. Source: facts/contract2.md section 2; doc
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from compiler.graph.graph import Node
 from compiler.lower.collective import Move, arrival, held_there, reading_ranks
-from compiler.lower.context import Lowering
+from compiler.lower.context import Lowering, nearest
 from compiler.lower.layout import Lines, rank_of_part
 from compiler.lower.ops.chains import column_tiles, tile_cut
 from compiler.program.instructions.matmul import in_tree
@@ -42,7 +42,8 @@ class Way:
     of the tree that one of them has whole, in order: by part its index, its first part, its parts.
     tile_first, tile_count: first line and lines of each column tile. owner: int64 [lines] of the result, of a
     whole tile the same; need: [ranks, lines], who reads it. rank: int64 [column tiles, parts]. by_readers:
-    whoever reads the sum adds it up, since what it is added to was sent to all of them.
+    whoever reads the sum adds it up, since what it is added to was sent to all of them. relays:
+    [ranks, lines], who else adds it up for readers that are farther from the owner; None: nobody.
     """
 
     spread: int
@@ -56,6 +57,7 @@ class Way:
     need: np.ndarray
     rank: np.ndarray
     by_readers: bool
+    relays: np.ndarray | None = None
 
 
 def ways(
@@ -82,19 +84,22 @@ def ways(
             made = _way(low, node, source, tiles, spread, cut, np.repeat(dealt, count))
             if _residual_there(low, node, made.owner):
                 out.append(made)
+                out += _relayed(low, node, made)
         if not any(way.spread == spread for way in out):
             cut = column_tiles(low, owner, int(ceil_div(low.chip.planes, spread)))
             out.append(_way(low, node, source, tiles, spread, cut, owner))
     return out
 
 
-def _residual_there(low: Lowering, node: Node, owner: np.ndarray) -> bool:
+def _residual_there(
+    low: Lowering, node: Node, owner: np.ndarray, relays: np.ndarray | None = None
+) -> bool:
     """Whether who adds the nodes up has the block's input, if the sum is added to that."""
     users = low.demands.readers(node.outputs[0])
     if len(users) != 1:
-        return True
-    own = np.arange(low.group.ranks)[:, None] == owner
-    return held_there(low, users[0][0], own)
+        return relays is None
+    adding = np.arange(low.group.ranks)[:, None] == owner if relays is None else relays
+    return held_there(low, users[0][0], adding)
 
 
 def _adders(low: Lowering, node: Node, tiles: int, home: int) -> list[np.ndarray]:
@@ -116,6 +121,43 @@ def _adders(low: Lowering, node: Node, tiles: int, home: int) -> list[np.ndarray
         near[mine] = some[np.arange(len(mine)) * len(some) // max(len(mine), 1)]
         fewer |= len(some) < len(there)
     return [dealt, near] if fewer else [dealt]
+
+
+def _relayed(low: Lowering, node: Node, way: Way) -> list[Way]:
+    """The way in which of those that multiply a column tile several add it up, each for the readers near it.
+
+    As few as are as near to all readers as can be; of equals column tiles take different ones in turn.
+    """
+    readers = np.logical_or.reduceat(way.need, way.tile_first, axis=1)
+    chips = np.array(low.router.chips)
+    relays, owner = np.zeros((low.group.ranks, len(way.owner)), bool), np.empty_like(way.owner)
+    closer, covers = False, dict[tuple[bytes, bytes], tuple[np.ndarray, int]]()
+    for tile, (first, count) in enumerate(zip(way.tile_first, way.tile_count, strict=True)):
+        key = way.rank[tile].tobytes(), readers[:, tile].tobytes()
+        makers, targets = np.unique(way.rank[tile]), np.flatnonzero(readers[:, tile])
+        if not len(targets):
+            return []
+        if key not in covers:
+            far = hops(low.router.rack)[np.ix_(chips[makers], chips[targets])]
+            covers[key] = far <= far.min(axis=0).max(), int(far.max(axis=1)[makers == way.owner[first]].max())
+            closer |= bool(far.min(axis=0).max() < far.max(axis=1).min())
+        mine = makers[_cover(covers[key][0], tile)]
+        relays[mine, first : first + count] = True
+        owner[first : first + count] = mine[0]
+    if not closer or not _residual_there(low, node, owner, relays):
+        return []
+    return [replace(way, owner=owner, relays=relays)]
+
+
+def _cover(near: np.ndarray, turn: int) -> list[int]:
+    """Few rows of near[makers, targets] that together have all targets; of equals by turn."""
+    left, out = np.ones(near.shape[1], bool), list[int]()
+    while left.any():
+        count = (near & left).sum(axis=1)
+        best = np.flatnonzero(count == count.max())
+        out.append(int(best[turn % len(best)]))
+        left &= ~near[out[-1]]
+    return out
 
 
 def _hands_on(low: Lowering, node: Node) -> bool:
@@ -248,6 +290,9 @@ def _first_tile(low: Lowering, tiles: RowTiles, way: Way) -> int:
 def exchange(low: Lowering, way: Way, readers: np.ndarray | None, rows: int) -> tuple[int, bool]:
     """(cycles of the exchange of nodes, estimated; whether readers add them, not owners who send the sum)."""
     made = node_owner(way)
+    if way.relays is not None:
+        after = arrival(low, _from_nearest(low, way.relays, way.owner, way.need, rows))
+        return arrival(low, _moves(made, to_readers(way, way.relays), rows)) + after, True
     after = arrival(low, _moves(way.owner, way.need, rows))
     by_owners = arrival(low, _moves(made, to_owners(low, way), rows)) + after
     if readers is None:
@@ -268,6 +313,20 @@ def _moves(owner: np.ndarray, need: np.ndarray, rows: int) -> list[Move]:
         (rank, tuple(one for one in np.flatnonzero(np.frombuffer(mask, bool)).tolist() if one != rank), count)
         for (rank, mask), count in words.items()
     ]
+
+
+def _from_nearest(
+    low: Lowering, makers: np.ndarray, owner: np.ndarray, need: np.ndarray, rows: int
+) -> list[Move]:
+    """Words of each line from the makers of it to the ranks that need it, each from the nearest."""
+    words: dict[tuple[int, tuple[int, ...]], int] = {}
+    for line in range(need.shape[1]):
+        some, targets = np.flatnonzero(makers[:, line]), np.flatnonzero(need[:, line])
+        near = nearest(low.router, some, targets, int(owner[line]))
+        for source in np.unique(near).tolist():
+            there = tuple(rank for rank in targets[near == source].tolist() if rank != source)
+            words[source, there] = words.get((source, there), 0) + rows
+    return [(source, targets, count) for (source, targets), count in words.items()]
 
 
 def node_lines(way: Way) -> tuple[np.ndarray, np.ndarray]:
