@@ -128,20 +128,20 @@ def _relayed(low: Lowering, node: Node, way: Way) -> list[Way]:
 
     As few as are as near to all readers as can be; of equals column tiles take different ones in turn.
     """
-    readers = np.logical_or.reduceat(way.need, way.tile_first, axis=1)
-    chips = np.array(low.router.chips)
+    readers, chips = way.need[:, way.tile_first], np.array(low.router.chips)
+    if not np.array_equal(np.repeat(readers, way.tile_count, axis=1), way.need):
+        return []  # some chip reads a part of a column tile
     relays, owner = np.zeros((low.group.ranks, len(way.owner)), bool), np.empty_like(way.owner)
-    closer, covers = False, dict[tuple[bytes, bytes], tuple[np.ndarray, int]]()
+    closer, known = False, dict[tuple[bytes, bytes], np.ndarray]()
     for tile, (first, count) in enumerate(zip(way.tile_first, way.tile_count, strict=True)):
         key = way.rank[tile].tobytes(), readers[:, tile].tobytes()
-        makers, targets = np.unique(way.rank[tile]), np.flatnonzero(readers[:, tile])
-        if not len(targets):
+        makers = np.unique(way.rank[tile])
+        if key not in known:
+            known[key] = hops(low.router.rack)[np.ix_(chips[makers], chips[np.flatnonzero(readers[:, tile])])]
+        if not known[key].size:
             return []
-        if key not in covers:
-            far = hops(low.router.rack)[np.ix_(chips[makers], chips[targets])]
-            covers[key] = far <= far.min(axis=0).max(), int(far.max(axis=1)[makers == way.owner[first]].max())
-            closer |= bool(far.min(axis=0).max() < far.max(axis=1).min())
-        mine = makers[_cover(covers[key][0], tile)]
+        closer |= bool(known[key].min(axis=0).max() < known[key].max(axis=1).min())
+        mine = makers[_cover(known[key], tile)]
         relays[mine, first : first + count] = True
         owner[first : first + count] = mine[0]
     if not closer or not _residual_there(low, node, owner, relays):
@@ -149,14 +149,22 @@ def _relayed(low: Lowering, node: Node, way: Way) -> list[Way]:
     return [replace(way, owner=owner, relays=relays)]
 
 
-def _cover(near: np.ndarray, turn: int) -> list[int]:
-    """Few rows of near[makers, targets] that together have all targets; of equals by turn."""
-    left, out = np.ones(near.shape[1], bool), list[int]()
+def _cover(far: np.ndarray, turn: int) -> list[int]:
+    """Few rows of far[makers, targets], one as near to each target as the farthest target can have it.
+
+    Of equals by turn; those that are the nearest to no target are left out.
+    """
+    near, out = far <= far.min(axis=0).max(), list[int]()
+    left = np.ones(far.shape[1], bool)
     while left.any():
         count = (near & left).sum(axis=1)
         best = np.flatnonzero(count == count.max())
         out.append(int(best[turn % len(best)]))
         left &= ~near[out[-1]]
+    used: list[int] = []
+    while used != out:
+        used, out = out, [out[0], *sorted(out[1:])]
+        out = [out[i] for i in np.unique(far[out].argmin(axis=0))]
     return out
 
 
