@@ -79,12 +79,13 @@ def ways(
             out.append(_way(low, node, source, tiles, spread, cut, owner))
             continue
         count = tile_cut(len(owner), 1, low.cached)  # whole tiles: what is sent of one fills many lanes
-        for dealt in _adders(low, node, len(count), spread if kept else low.group.ranks):
+        adders = _adders(low, node, len(count), spread if kept else low.group.ranks)
+        for dealt in adders:
             cut = np.cumsum(count) - count, count
             made = _way(low, node, source, tiles, spread, cut, np.repeat(dealt, count))
             if _residual_there(low, node, made.owner):
                 out.append(made)
-                out += _relayed(low, node, made)
+                out += _relayed(low, node, made, 1 if len(adders) == 1 else 2)
         if not any(way.spread == spread for way in out):
             cut = column_tiles(low, owner, int(ceil_div(low.chip.planes, spread)))
             out.append(_way(low, node, source, tiles, spread, cut, owner))
@@ -96,7 +97,7 @@ def _residual_there(
 ) -> bool:
     """Whether who adds the nodes up has the block's input, if the sum is added to that."""
     users = low.demands.readers(node.outputs[0])
-    if len(users) != 1:
+    if len(users) != 1 or (relays is not None and not low.demands.rule(users[0][0]).residual):
         return relays is None
     adding = np.arange(low.group.ranks)[:, None] == owner if relays is None else relays
     return held_there(low, users[0][0], adding)
@@ -123,8 +124,8 @@ def _adders(low: Lowering, node: Node, tiles: int, home: int) -> list[np.ndarray
     return [dealt, near] if fewer else [dealt]
 
 
-def _relayed(low: Lowering, node: Node, way: Way) -> list[Way]:
-    """The way in which of those that multiply a column tile several add it up, each for the readers near it.
+def _relayed(low: Lowering, node: Node, way: Way, least: int) -> list[Way]:
+    """The way in which of those that multiply a column tile `least` or more add it up, each for readers near it.
 
     As few as are as near to all readers as can be; of equals column tiles take different ones in turn.
     """
@@ -140,11 +141,12 @@ def _relayed(low: Lowering, node: Node, way: Way) -> list[Way]:
             known[key] = hops(low.router.rack)[np.ix_(chips[makers], chips[np.flatnonzero(readers[:, tile])])]
         if not known[key].size:
             return []
-        closer |= bool(known[key].min(axis=0).max() < known[key].max(axis=1).min())
+        far = known[key][makers == way.owner[first]].max()
+        closer |= bool(known[key].min(axis=0).max() < far)
         mine = makers[_cover(known[key], tile)]
         relays[mine, first : first + count] = True
         owner[first : first + count] = mine[0]
-    if not closer or not _residual_there(low, node, owner, relays):
+    if not closer or relays.sum(axis=0).max() < least or not _residual_there(low, node, owner, relays):
         return []
     return [replace(way, owner=owner, relays=relays)]
 
