@@ -21,7 +21,7 @@ def contiguous(rack: Rack, size: int) -> tuple[tuple[int, ...], ...]:
 
 
 def _units(rack: Rack, size: int) -> tuple[tuple[int, ...], ...]:
-    """The smallest groups of a level that hold `size` chips, if these are whole groups of the level inside it."""
+    """The smallest groups of a level that hold `size` chips, if these are whole groups of the one inside."""
     for inner, level in pairwise(rack.levels):
         if len(inner.groups[0]) < size <= len(level.groups[0]) and size % len(inner.groups[0]) == 0:
             return level.groups

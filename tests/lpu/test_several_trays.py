@@ -1,4 +1,4 @@
-"""Experts over several trays: sums of attention are added on the chips from which each of the trays is near."""
+"""Experts over several trays: sums of attention are added on the chips that each of the trays is near to."""
 
 from dataclasses import replace
 from functools import cache

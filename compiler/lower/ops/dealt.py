@@ -92,9 +92,7 @@ def ways(
     return out
 
 
-def _residual_there(
-    low: Lowering, node: Node, owner: np.ndarray, relays: np.ndarray | None = None
-) -> bool:
+def _residual_there(low: Lowering, node: Node, owner: np.ndarray, relays: np.ndarray | None = None) -> bool:
     """Whether who adds the nodes up has the block's input, if the sum is added to that."""
     users = low.demands.readers(node.outputs[0])
     if len(users) != 1 or (relays is not None and not low.demands.rule(users[0][0]).residual):
@@ -125,23 +123,25 @@ def _adders(low: Lowering, node: Node, tiles: int, home: int) -> list[np.ndarray
 
 
 def _relayed(low: Lowering, node: Node, way: Way, least: int) -> list[Way]:
-    """The way in which of those that multiply a column tile `least` or more add it up, each for readers near it.
+    """The way in which of those that multiply a column tile some add it up, each for the readers near it.
 
-    As few as are as near to all readers as can be; of equals column tiles take different ones in turn.
+    As few as are as near to all readers as can be; of equals column tiles take different ones in turn. None
+    if no reader is nearer then, or if of no tile there are `least` of them.
     """
     readers, chips = way.need[:, way.tile_first], np.array(low.router.chips)
     if not np.array_equal(np.repeat(readers, way.tile_count, axis=1), way.need):
         return []  # some chip reads a part of a column tile
+    distance = hops(low.router.rack)
     relays, owner = np.zeros((low.group.ranks, len(way.owner)), bool), np.empty_like(way.owner)
     closer, known = False, dict[tuple[bytes, bytes], np.ndarray]()
     for tile, (first, count) in enumerate(zip(way.tile_first, way.tile_count, strict=True)):
         key = way.rank[tile].tobytes(), readers[:, tile].tobytes()
         makers = np.unique(way.rank[tile])
         if key not in known:
-            known[key] = hops(low.router.rack)[np.ix_(chips[makers], chips[np.flatnonzero(readers[:, tile])])]
+            known[key] = distance[np.ix_(chips[makers], chips[np.flatnonzero(readers[:, tile])])]
         if not known[key].size:
             return []
-        far = known[key][makers == way.owner[first]].max()
+        far = distance[chips[way.owner[first]], chips[readers[:, tile].nonzero()[0]]].max()
         closer |= bool(known[key].min(axis=0).max() < far)
         mine = makers[_cover(known[key], tile)]
         relays[mine, first : first + count] = True

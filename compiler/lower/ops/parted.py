@@ -92,9 +92,7 @@ def lower_dealt(
 def _lower(
     low: Lowering, way: Way, columns: np.ndarray, readers: np.ndarray | None, multiply: Multiply
 ) -> Lines:
-    out = low.value(
-        "f32", way.owner, columns, first=way.tile_first, count=way.tile_count, made=way.relays
-    )
+    out = low.value("f32", way.owner, columns, first=way.tile_first, count=way.tile_count, made=way.relays)
     home, every = way.owner[way.tile_first], np.arange(len(way.tile_first))
     if len(way.first) == 1:
         leaves, line = _leaves(low, way, np.ones(len(way.node), bool))
