@@ -63,7 +63,7 @@ def children(
     pythons: Sequence[str] = (),
     stream: bool | None = None,
 ) -> list[Child]:
-    """One thread and two, each with its own hash seed, other interpreters; with a reason if one cannot run."""
+    """One thread and two, each with a hash seed, other interpreters; with a reason if one cannot run."""
     reason = "" if file and rack else "a Python object has no name that another process could open it by"
     command = _command(file, rack, options, prompts, count) if file and rack else ()
     if stream is not None:

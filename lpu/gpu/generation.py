@@ -14,7 +14,7 @@ CORNER = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Generation:
+class GpuGeneration:
     """rows: of one matrix instruction (wgmma, tcgen05; PTX ISA). l2_bytes: of the datasheet.
 
     fp8_columns: whether it takes fp8 operands by columns too. wgmma takes them by rows only, but a latent of
@@ -26,8 +26,8 @@ class Generation:
     fp8_columns: bool
 
 
-HOPPER = Generation(rows=64, l2_bytes=50_000_000, fp8_columns=False)
-BLACKWELL = Generation(rows=128, l2_bytes=126_000_000, fp8_columns=True)
+HOPPER = GpuGeneration(rows=64, l2_bytes=50_000_000, fp8_columns=False)
+BLACKWELL = GpuGeneration(rows=128, l2_bytes=126_000_000, fp8_columns=True)
 
 
 SISTER, APART = "another GPU of its generation", "GPUs of another generation"
@@ -38,7 +38,7 @@ UNSEEN = {
 """Within what 90 % of the rows of a GPU lie whose kernels are fitted to others (`lpu validate`, experts)."""
 
 
-def generation(gpu: GpuSpec) -> Generation:
+def generation(gpu: GpuSpec) -> GpuGeneration:
     """The generation of a GPU."""
     return BLACKWELL if gpu.flops_fp4 else HOPPER
 
