@@ -175,8 +175,10 @@ def _load(n: Counts, k: LoadKernel, words: Counts, m: Stated) -> Taken:
 
 def _convolve(n: Counts, k: ConvKernel, words: Counts, m: Stated) -> Taken:
     """The state goes out and comes back once for all tokens of a sequence."""
-    words = words + 2 * k.sequences * k.kept * n
-    return Taken(np.maximum(8 * _up(_LINE * n * m.rows, _D), _up(words, _VXM_WORDS)), m.vxm_latency, words)
+    words, passes = words + 2 * k.sequences * k.kept * n, k.kept + 5
+    return Taken(
+        np.maximum(passes * _up(_LINE * n * m.rows, _D), _up(words, _VXM_WORDS)), m.vxm_latency, words
+    )
 
 
 def _recur(n: Counts, k: SsmKernel, words: Counts, m: Stated) -> Taken:

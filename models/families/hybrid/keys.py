@@ -54,19 +54,20 @@ def mixer_of(
     groups: int,
     bias: str,
     channels: int | None = None,
-    grouped: bool = False,
 ) -> dict[str, int]:
     """Channels, heads and groups of a mixer that the vocabulary has. Raises WeightError."""
     wide = keys.stated(expand, 2) * hidden if channels is None else channels
     if heads * head_dim != wide:
         raise keys.error(expand, keys.get(expand), f"{heads} heads of {head_dim} are not {wide} channels")
-    if (found := keys.stated(taps, TAPS)) != TAPS:
-        raise keys.error(taps, found, f"only convolutions of {TAPS} taps are supported")
     no_biases(keys, bias)
-    if groups > 1 and not grouped:
-        key = "n_groups" if keys.get("n_groups") is not None else "mamba_n_groups"
-        raise keys.error(key, groups, "only mixers whose heads all share B and C are supported")
-    return {"channels": wide, "ssm_heads": heads, "groups": groups}
+    return {"channels": wide, "ssm_heads": heads, "groups": groups, "taps": taps_of(keys, taps)}
+
+
+def taps_of(keys: Keys, key: str) -> int:
+    """Taps of the convolutions. Raises WeightError for 1, which keeps no input."""
+    if (found := keys.stated(key, TAPS)) < 2:
+        raise keys.error(key, found, "a convolution that keeps inputs has 2 taps or more")
+    return found
 
 
 def no_biases(keys: Keys, *names: str) -> None:
