@@ -22,8 +22,13 @@ from models.sources.huggingface.folder import open_folder
 
 FOLDERS = Path(__file__).parents[1] / "data/variants"
 WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
-    "heads": ("mamba2", {"num_heads": 5}, "5 heads of 24 are not 96 channels"),
-    "groups": ("mamba2", {"n_groups": 3}, "groups 3 do not divide 4 ssm_heads"),
+    "heads": ("mamba2", {"num_heads": 5}, "num_heads is 5: 5 heads of 24 are not 96 channels"),
+    "channels": ("falcon-h1", {"mamba_d_ssm": 65}, "mamba_d_ssm is 65: 4 heads of 16 are not 65 channels"),
+    "groups": (
+        "mamba2",
+        {"n_groups": 3},
+        "n_groups is 3: groups of B and C share 4 heads, which it does not",
+    ),
     "taps": ("mamba2", {"conv_kernel": 1}, "conv_kernel is 1: a convolution that keeps inputs has 2 taps"),
     "bias": ("mamba2", {"use_bias": True}, "use_bias is True: such a bias is not supported"),
     "state": ("falcon-h1", {"mamba_ssm_cache_dtype": "bfloat16"}, "'bfloat16': states are kept in float32"),
@@ -64,7 +69,7 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "more chosen": ("qwen3.5-moe", {"num_experts_per_tok": 7}, "7 of 6 experts"),
     "letter": ("nemotron-h", {"hybrid_override_pattern": "M-*X"}, "hybrid_override_pattern is 'X': only M, "),
     "letters": ("nemotron-h", {"num_hidden_layers": 5}, "'M-*-': it names 4 layers, num_hidden_layers is 5"),
-    "groups by their key": ("bamba", {"mamba_n_groups": 3}, "groups 3 do not divide 4 ssm_heads"),
+    "groups by their key": ("bamba", {"mamba_n_groups": 3}, "mamba_n_groups is 3: groups of B and C"),
     "latent": ("nemotron-3", {"moe_latent_size": "x"}, "moe_latent_size is 'x'"),
     "beside squares": (
         "nemotron-3",
