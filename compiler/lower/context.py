@@ -15,6 +15,7 @@ from compiler.route.route import Router
 from fabric.chip import ChipSpec
 
 INPUT = 0  # the uid of what a block takes from the one before
+_NO_COLUMN = np.int64(-1)  # padding, and lanes of values that are no columns of anything
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +137,7 @@ class Lowering:
         held = np.zeros((self.router.rack.chips, len(owner)), bool)
         own = np.flatnonzero(owner >= 0)
         held[owner[own], own] = True
-        columns = np.full(len(owner) * LANES[dtype], -1) if columns is None else columns
+        columns = np.broadcast_to(_NO_COLUMN, len(owner) * LANES[dtype]) if columns is None else columns
         lines = Lines(uid=uid, dtype=dtype, owner=owner, columns=columns, held=held, first=first, count=count)
         self.values.append(lines)
         return lines

@@ -179,7 +179,7 @@ def _stages(
         try:
             return wider, sizes, assign(sizes, room, options.pp), room
         except CapacityError as error:
-            if not _fits(sizes, replace(room, words=room.capacity), options.pp):
+            if not _fits(sizes, replace(room, words=room.most), options.pp):
                 raise error from None
             sizes, room = sized(wider, exact=True)
             return wider, sizes, assign(sizes, room, options.pp), room
@@ -193,6 +193,8 @@ def _stages(
     try:
         return sizes, *_lent(sizes, stages, room, rack, groups, options.pp)
     except CapacityError:
+        empty = replace(room, words=room.most)  # where this is too little, no transients have to be known
+        _lent(sizes, assign(sizes, empty, options.pp), empty, rack, groups, options.pp)
         sizes, room = sized(wider, exact=True)
         stages = assign(sizes, room, options.pp)
         return sizes, *_lent(sizes, stages, room, rack, groups, options.pp)

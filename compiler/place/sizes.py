@@ -131,8 +131,16 @@ def block_sizes(
         known[kind] = size
     sizes = [replace(known[block.kind], name=block.name, layer=layer_of(block)) for block in blocks]
     words = capacity - max(size.transient for size in sizes)
-    room = Room(rack=rack.name, groups=len(groups), tp=tp, words=words, capacity=rack.chip.sram_words)
-    return sizes, replace(room, bad=_bad(rack, groups))
+    room = Room(
+        rack=rack.name,
+        groups=len(groups),
+        tp=tp,
+        words=words,
+        capacity=rack.chip.sram_words,
+        most=capacity,
+        bad=_bad(rack, groups),
+    )
+    return sizes, room
 
 
 def ranks_of(plan: Plan, block: ModelBlock, rack: Rack, chips: tuple[int, ...]) -> int:
