@@ -67,6 +67,7 @@ class Lowering:
     detours: whether large transfers may go round; detoured: whether one does.
     host_slot: cycles of a word on the host lane of a chip. resident: tokens of a context that SRAM keeps, the
     last of a longer one; 0: all. by_rows: whether rows of a product may be dealt.
+    rows_dealt: whether some are, or a product is computed on several ranks.
     slots: of a table of experts at most, 0: one for each expert. cold: the share of routed experts in DDR5;
     lanes: of each rank the rows that fetch their tiles, and the products of these, in order.
     kv_owners: of each attention the rank of every KV head. turns: matmul chains so far by rank.
@@ -103,6 +104,7 @@ class Lowering:
     host_slot: int = 0
     resident: int = 0
     by_rows: bool = True
+    rows_dealt: bool = False
     slots: int | None = None
     cold: float = 0.0
     lanes: dict[int, list[tuple[int, int]]] = field(default_factory=dict[int, list[tuple[int, int]]])

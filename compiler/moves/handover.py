@@ -186,10 +186,11 @@ def _block(over: _Handover, block: Block, kernels: Kernels) -> Block:
 
 def _before(rank: np.ndarray, hold: np.ndarray) -> np.ndarray:
     """Cycles of the earlier entries of the same rank, of each entry."""
-    out = np.zeros(len(rank), np.int64)
-    for one in np.unique(rank):
-        own = np.flatnonzero(rank == one)
-        out[own] = np.cumsum(hold[own]) - hold[own]
+    order = np.argsort(rank, kind="stable")
+    before = np.cumsum(hold[order]) - hold[order]
+    first = np.searchsorted(rank[order], rank[order])
+    out = np.empty(len(rank), np.int64)
+    out[order] = before - before[first]
     return out
 
 

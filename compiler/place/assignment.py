@@ -74,12 +74,13 @@ def assign_blocks(
     options: CompileOptions,
     companion: Companion | None = None,
     beside: bool = False,
+    seen: Seen | None = None,
 ) -> Assignment:
     """Place every block, for the `tp` of the options.
 
     companion: blocks of other rows, whose transients must fit in the same SRAM. beside: whether chips beside
-    a group may keep stripes of contexts, as they may where one step runs at a time.
-    Raises CapacityError, PlacementError or OptionError.
+    a group may keep stripes of contexts, as they may where one step runs at a time. seen: keeps what blocks
+    take. Raises CapacityError, PlacementError or OptionError.
     """
     tp = checked_tp(options, rack)
     if options.placement not in GROUPS:
@@ -88,7 +89,7 @@ def assign_blocks(
         found = registry.search(options.placement, shards, rack, cost, options.seed, registry.BUDGET)
         return as_placed(plan, found, options, rack)
     groups = GROUPS[options.placement](rack, tp, rack.chips // tp, options.seed)
-    seen = Seen()
+    seen = seen or Seen()
 
     def fitted(deal: Deal) -> Assignment:
         here = dealt(plan, deal)
@@ -179,7 +180,7 @@ def _stages(
         try:
             return wider, sizes, assign(sizes, room, options.pp), room
         except CapacityError as error:
-            if not _fits(sizes, replace(room, words=room.most), options.pp):
+            if not _fits(sizes, replace(room, words=room.capacity), options.pp):
                 raise error from None
             sizes, room = sized(wider, exact=True)
             return wider, sizes, assign(sizes, room, options.pp), room

@@ -36,6 +36,7 @@ class Seen:
 
     sizes: by groups that a block runs on, how contexts are dealt where it has any, and whether exact.
     taken: of the longest context, by deal, chips by rank, and the ranks beside and that the result goes to.
+    dealt: kinds that `Plan.by_rows` changes.
     """
 
     sizes: dict[tuple[str, int, Deal | None, bool], Size] = field(
@@ -45,6 +46,13 @@ class Seen:
     taken: dict[tuple[str, Deal, Chips, Beside, Chips], Taken] = field(
         default_factory=dict[tuple[str, Deal, Chips, Beside, Chips], Taken]
     )
+    dealt: set[str] = field(default_factory=set[str])
+
+    def alike(self) -> "Seen":
+        """What is the same without `Plan.by_rows`."""
+        whole = {key: one for key, one in self.whole.items() if key[0] not in self.dealt}
+        taken = {key: one for key, one in self.taken.items() if key[0] not in self.dealt}
+        return Seen({key: one for key, one in self.sizes.items() if key[0] not in self.dealt}, whole, taken)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +97,7 @@ def block_sizes(
     @functools.cache
     def beside(i: int, chips: tuple[int, ...]) -> int:
         assert companion is not None
-        return _allocated(companion.plan, companion.blocks[i], rack, chips, layout)
+        return allocated(companion.plan, companion.blocks[i], rack, chips, layout)
 
     def sized(block: ModelBlock, i: int, span: int, exact: bool) -> Size:
         key = block.kind, span, plan.deal if kv_heads(plan.demands, block) else None, exact
@@ -100,7 +108,7 @@ def block_sizes(
         ranks = ranks_of(plan, block, rack, chips)
         chips, after = chips[:ranks], after[:ranks]
         if exact:
-            transient = _allocated(plan, block, rack, chips, layout, after, seen)
+            transient = allocated(plan, block, rack, chips, layout, after, seen)
             size = replace(sized(block, i, span, False), transient=transient)
         else:
             size = _size(plan, block, rack, chips, after, layout, seen, span)
@@ -167,7 +175,7 @@ def _bad(rack: Rack, groups: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, in
     return tuple((*at[w.chip], w.stop - w.first) for w in rack.damage.bad if w.chip in at)
 
 
-def _allocated(
+def allocated(
     plan: Plan,
     block: ModelBlock,
     rack: Rack,
@@ -222,6 +230,8 @@ def straight(
     """A block lowered without detours; what it takes of the longest context is kept."""
     group, chips = way
     low, _ = lower(replace(plan, detours=False), block, group, Router(rack, chips), context, Kernels())
+    if low.rows_dealt:
+        seen.dealt.add(block.kind)
     if context == max(plan.contexts):
         key = block.kind, plan.deal, chips, group.beside, group.targets
         seen.taken[key] = Taken(low.weights.words, low.kv_words, _held(low))
