@@ -12,7 +12,7 @@ demo: .venv/.installed
 	$(BIN)/python examples/demo.py
 
 test: .venv/.dev
-	@time $(MAKE) --no-print-directory -j 2 lint fast-tests
+	@time $(MAKE) --no-print-directory -j 2 .venv/.linted fast-tests
 
 test-all: .venv/.dev
 	@time $(MAKE) --no-print-directory lint all-tests
@@ -22,6 +22,16 @@ lint: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	touch .venv/.linted
+
+# For `make test`: lint if a file of Python or a setting changed, came or went since it last passed.
+PYTHON_FILES = find $(wildcard lpu compiler fabric models tests examples benchmarks docs) -name '*.py' | LC_ALL=C sort
+.PHONY: always
+.venv/.python-files: always | .venv/.dev
+	@$(PYTHON_FILES) | cmp --quiet - $@ || $(PYTHON_FILES) > $@
+
+.venv/.linted: .venv/.python-files pyproject.toml $(shell $(PYTHON_FILES))
+	@$(MAKE) --no-print-directory lint
 
 .PHONY: fast-tests all-tests
 fast-tests: .venv/.dev

@@ -4,15 +4,15 @@ With `first`: those of its loads, fitted to all times to the first token: lpu/gp
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
-
+from lpu.gpu.served.engine import LIMITS as STEP_LIMITS
 from lpu.gpu.served.engine import engine
 from lpu.gpu.served.first_token import LIMITS, waits
 from lpu.gpu.served.fit import fit
 from lpu.gpu.served.step import bodies
-from lpu.validate.cases.gpu.step_rows import step_rows
+from lpu.validate.cases.gpu.folds import band, group, held_out, lengths
+from lpu.validate.cases.gpu.step_rows import StepRow, step_rows
 
 LOADS = (
     ("vllm", "vllm", ("h100", "h200", "b200")),
@@ -31,27 +31,24 @@ def first_tokens() -> None:
     print("loads:")
     for name, by, gpus in LOADS:
         mine = [row for row in step_rows() if row.engine == by and row.spec.name in gpus]
-        asked = [waits(row.spec, row.shape, row.how, engine(by)) for row in mine]
-        numbers = fit(asked, [row.first for row in mine], LIMITS)
-        _print(
-            name, f"engine: {by}, gpus: [{', '.join(gpus)}], ", numbers, asked, [row.first for row in mine]
-        )
+        asked = {row.id: waits(row.spec, row.shape, row.how, engine(by)) for row in mine}
+        _print(name, f"engine: {by}, gpus: [{', '.join(gpus)}], ", mine, asked, lambda row: row.first, LIMITS)
 
 
 def _print(
     name: str,
     about: str,
-    numbers: dict[str, float],
-    asked: Sequence[Mapping[str, float]],
-    measured: Sequence[float],
+    mine: Sequence[StepRow],
+    asked: Mapping[str, Mapping[str, float]],
+    seconds: Callable[[StepRow], float],
+    limits: Mapping[str, tuple[float, float]],
 ) -> None:
-    modelled = np.array([sum(numbers[key] * one[key] for key in numbers) for one in asked])
-    errors = np.abs(modelled / np.array(measured) - 1)
+    numbers = fit([asked[row.id] for row in mine], [seconds(row) for row in mine], limits)
+    bands = f"band: {band(held_out(mine, lengths, asked, seconds, limits)):.2f}"
+    if len({group(row) for row in mine}) > 1:
+        bands += f", unseen: {band(held_out(mine, group, asked, seconds, limits)):.2f}"
     shown = ", ".join(f"{key}: {round(value, 4)}" for key, value in numbers.items())
-    print(
-        f"  - {{name: {name}, {about}band: {np.quantile(errors, 0.9):.2f}, rows: {len(measured)},\n"
-        f"     numbers: {{{shown}}}}}"
-    )
+    print(f"  - {{name: {name}, {about}{bands}, rows: {len(mine)},\n     numbers: {{{shown}}}}}")
 
 
 def main() -> None:
@@ -64,9 +61,9 @@ def main() -> None:
     every = [row for row in step_rows() if not row.left_out]
     for name in sorted({row.engine for row in every}):
         mine = [row for row in every if row.engine == name]
-        asked = [bodies(row.spec, row.shape, row.how) for row in mine]
-        numbers = fit(asked, [row.seconds for row in mine])
-        _print(name, "", numbers, asked, [row.seconds for row in mine])
+        asked = {row.id: bodies(row.spec, row.shape, row.how) for row in mine}
+        models = ", ".join(sorted({row.shape.name for row in mine}))
+        _print(name, f"models: [{models}], ", mine, asked, lambda row: row.seconds, STEP_LIMITS)
 
 
 if __name__ == "__main__":

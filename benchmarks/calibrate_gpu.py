@@ -5,7 +5,7 @@ The output is lpu/gpu/experts/kernels.yaml (moe) or lpu/gpu/latent.yaml (mla_dec
 
 import sys
 
-from lpu.validate.cases.gpu.expert_rows import FORMS, rows
+from lpu.validate.cases.gpu.expert_rows import FORMS, counted, rows
 
 
 def main(op: str) -> None:
@@ -15,7 +15,7 @@ def main(op: str) -> None:
     )
     print("kernels:")
     form, columns = FORMS[op]
-    every = [row for row in rows() if row.operator == op and not row.beyond_datasheet]
+    every = counted(op, rows())
     for gpu, group in dict.fromkeys((row.gpu, row.group) for row in every):
         mine = [row for row in every if (row.gpu, row.group) == (gpu, group)]
         numbers = form.fit(columns([row.asked for row in mine]), [row.seconds for row in mine])

@@ -127,7 +127,8 @@ def _report(mode: Mode, asked: Question, timed: Timed) -> AfdReport:
             ("weights", str(asked.model.about.weights)),
             (
                 "gpus",
-                f"{there.gpus} x {there.gpu.name}: {gpus.replicas} x tp {gpus.pool.gpus}{_served(there)}",
+                f"{there.gpus} x {there.gpu.name}: {gpus.replicas} x tp {gpus.pool.gpus}"
+                f"{_served(there, gpus.config.name)}",
             ),
             ("lpus", f"{lpus_of(timed.program)} of {there.rack.chips} on {there.rack.name}"),
             ("bridge", f"{there.bridge.name}, {there.bridge.latency_ns / 1000:g} us one way (assumed)"),
@@ -145,15 +146,15 @@ def _report(mode: Mode, asked: Question, timed: Timed) -> AfdReport:
         boundary=timed.boundary,
         warnings=(*asked.model.notes, *timed.warnings, *_idle(gpus, timed.rows)),
         assumptions=by_confidence(sources),
-        band=gpus.pool.band,
+        band=max(gpus.pool.band, there.engine.band_of(gpus.config.name) if there.engine else 0.0),
         events=timed.events,
     )
 
 
-def _served(there: Machines) -> str:
+def _served(there: Machines, model: str) -> str:
     """Which engine serves, with its band."""
     one = there.engine
-    return f", decode steps by {one.name} (band +-{100 * one.band:g} %)" if one else ""
+    return f", decode steps by {one.name} (band +-{100 * one.band_of(model):g} %)" if one else ""
 
 
 def _idle(gpus: GpuShare, rows: int) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from lpu.inputs.document import FileError
 from lpu.inputs.files import ModelFile
 
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-OTHER_HASH_SEED = "20260728"
+HASH_SEEDS = "20260728", "20260729"  # Python's own order of sets, which nothing may depend on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ def children(
     pythons: Sequence[str] = (),
     stream: bool | None = None,
 ) -> list[Child]:
-    """One thread, two threads, another hash seed, other interpreters; with a reason if one cannot run."""
+    """One thread and two, each with a hash seed, other interpreters; with a reason if one cannot run."""
     reason = "" if file and rack else "a Python object has no name that another process could open it by"
     command = _command(file, rack, options, prompts, count) if file and rack else ()
     if stream is not None:
@@ -73,13 +73,19 @@ def children(
     two = reason or pinned or ("" if cpus > 1 else "one CPU here")
     flags = f"{os.environ.get('XLA_FLAGS', '')} {ONE_THREAD}".strip()
     return [
-        Child(name="one thread", command=command, environment={"XLA_FLAGS": flags}, cpus=1, reason=reason),
-        Child(name="two threads", command=command, cpus=2, reason=two),
         Child(
-            name="another hash seed",
+            name="one thread, another hash seed",
             command=command,
-            environment={"PYTHONHASHSEED": OTHER_HASH_SEED},
+            environment={"XLA_FLAGS": flags, "PYTHONHASHSEED": HASH_SEEDS[0]},
+            cpus=1,
             reason=reason,
+        ),
+        Child(
+            name="two threads, a third seed",
+            command=command,
+            environment={"PYTHONHASHSEED": HASH_SEEDS[1]},
+            cpus=2,
+            reason=two,
         ),
         *(Child(name=described(one), command=(one, *command[1:]), reason=reason) for one in pythons),
     ]

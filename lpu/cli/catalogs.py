@@ -233,17 +233,25 @@ def gpus(name: Name = None) -> None:
             for gpu in found
         ],
     )
+    from lpu.gpu.generation import APART, SISTER, UNSEEN
     from lpu.gpu.pool import STEP_BAND
     from lpu.gpu.served.engine import engines
 
     bands = {"operators one after another": STEP_BAND} | {one.name: one.band for one in engines().values()}
     shown = ", ".join(f"{name} +-{100 * band:.0f} %" for name, band in bands.items())
+    unseen = ", ".join(f"{one.name} +-{100 * one.unseen:.0f} %" for one in engines().values())
     terminal.say(f"Band of a whole step, beside a GPU's own: {shown} (lpu validate --suite steps)")
+    terminal.say(f"  of a model that the engine was not fitted to: {unseen}")
+    terminal.say("Band of 90 % of operators of a GPU without kernels of its own, whose kernels are of")
+    for relation in (SISTER, APART):
+        wide = ", ".join(f"{what} +-{100 * by[relation]:.0f} %" for what, by in UNSEEN.items())
+        terminal.say(f"  {relation}: {wide} (lpu validate --suite experts)")
     _sources("gpus")
     terminal.result(
         {
             "schema": "lpu-gpus/2",
             "step_bands": bands,
+            "unseen_bands": UNSEEN,
             "gpus": [
                 {
                     "name": gpu.name,

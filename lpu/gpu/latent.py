@@ -13,6 +13,7 @@ import numpy as np
 
 from fabric.gpu import GpuSpec
 from lpu.gpu.fit import Form
+from lpu.gpu.generation import generation, read_seconds, roof
 from lpu.inputs.document import FileError, parse, read_document
 
 KERNELS = Path(__file__).parent / "latent.yaml"
@@ -23,7 +24,7 @@ SHORT = 1024  # keys up to which a context costs nothing besides
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatentWork:
-    """Decodes as columns. size, products: seconds at full bandwidth, and of one head at peak."""
+    """Decodes as columns. size, products: seconds at full bandwidth, and at peak of the padded heads."""
 
     size: np.ndarray
     products: np.ndarray
@@ -41,12 +42,19 @@ def asked(
     kv_bytes: int,
     latent: int = LATENT,
     rope: int = ROPE,
+    *,
+    replayed: bool = True,
 ) -> tuple[int | float, ...]:
-    """One decode, in the order of the columns of LatentWork."""
-    keys = batch * kv_len
+    """One decode, in the order of the columns of LatentWork.
+
+    Heads are padded to the rows of a matrix instruction. replayed: see `read_seconds`.
+    """
+    keys, kind = batch * kv_len, generation(gpu)
+    rows = kind.rows * -(-heads // kind.rows)
+    peak = gpu.flops_fp8 if kv_bytes == 1 and kind.fp8_columns else gpu.flops_bf16
     return (
-        keys * (latent + rope) * kv_bytes / gpu.memory_bytes_per_second,
-        2 * keys * (2 * latent + rope) / gpu.flops_bf16,
+        read_seconds(gpu, keys * (latent + rope) * kv_bytes, replayed),
+        2 * keys * (2 * latent + rope) * rows / peak,
         heads,
         keys,
         kv_len,
@@ -62,27 +70,25 @@ def columns(rows: Sequence[tuple[int | float, ...]]) -> LatentWork:
 
 def seconds_of(e: Mapping[str, float], x: LatentWork) -> np.ndarray:
     """Seconds of decodes, elementwise, by the numbers of FORM."""
-    n = 1 + e["sharpness"]
-    flops = x.products * np.maximum(x.heads, e["least_heads"]) / e["ef"]
-    roof = ((x.size / e["eb"]) ** n + flops**n) ** (1 / n)
+    over = roof(x.size / e["eb"], x.products / e["ef"])
     length = e["length_us"] * np.log2(np.maximum(x.kv_len, SHORT) / SHORT)
     merged = e["heads_us"] * x.heads / 128 * np.log2(np.maximum(x.keys, SHORT) / (SHORT / 2))
-    return roof + MICRO * (e["launch_us"] + e["wave_us"] * x.waves + length + merged)
+    return over + MICRO * (e["launch_us"] + e["wave_us"] * x.waves + length + merged)
 
 
 FORM = Form(
     seconds=seconds_of,
     numbers={
         "launch_us": (1.0, 10.0, 60.0),
-        "eb": (0.3, 0.85, 1.2),
-        "ef": (0.2, 0.6, 2.5),
+        "eb": (0.91, 0.93, 0.96),
+        "ef": (0.2, 0.65, 1.0),
         "wave_us": (1e-3, 3.0, 30.0),
-        "least_heads": (1.0, 32.0, 128.0),
-        "sharpness": (0.5, 4.0, 20.0),
         "length_us": (1e-3, 0.5, 10.0),
         "heads_us": (1e-3, 1.0, 50.0),
     },
 )
+"""eb within what decode attention was measured to reach beyond 1 GB on all three GPUs (facts gpu_model.md
+1.1): rows whose bytes and products take about as long do not tell the two shares apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,12 +121,16 @@ def latent_seconds(
     *,
     latent: int = LATENT,
     rope: int = ROPE,
+    replayed: bool = True,
 ) -> float:
-    """Of one layer on one GPU with `heads` heads: its own kernel, else of H200 (Hopper) or B200."""
+    """Of one layer on one GPU with `heads` heads: its own kernel, else of H200 (Hopper) or B200.
+
+    replayed: as the tables are measured, not as layers are served (`read_seconds`).
+    """
     for name in (gpu.name, "h200" if gpu.name.startswith("h") else "b200"):
         for one in kernels():
             if (one.gpu, one.kv) == (name, kv):
                 width = 1 if kv == "fp8" else 2
-                row = columns([asked(gpu, batch, kv_len, heads, width, latent, rope)])
-                return float(seconds_of(one.numbers, row)[0])
+                asks = asked(gpu, batch, kv_len, heads, width, latent, rope, replayed=replayed)
+                return float(seconds_of(one.numbers, columns([asks]))[0])
     raise FileError(f"gpu: MLA over {kv} has no measured kernel on {gpu.name}. Use bf16 or fp8.")

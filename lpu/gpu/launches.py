@@ -112,7 +112,7 @@ class Launches:
             ranks=self.ranks,
         )
         about = self.spec, shape, tokens, FORMATS[self.gemm]
-        seconds = expert_seconds(*about)
+        seconds = expert_seconds(*about, held=rows)
         if self.engine:
             seconds = self.engine.numbers["experts"] * plain_seconds(*about)
         dispatch, combine = (

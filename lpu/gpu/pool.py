@@ -141,7 +141,8 @@ class GpuPool(Launches):
         found = self.embed(config, tokens)
         for kind, layers in layers_of(config).kinds(config).items():
             found = found.then(layer(kind).times(layers))
-        return found.then(self.head(config, batch)).banded(self.engine.band if self.engine else STEP_BAND)
+        band = self.engine.band_of(config.name) if self.engine else STEP_BAND
+        return found.then(self.head(config, batch)).banded(band)
 
 
 def _kind(config: TransformerConfig, kind: str | None) -> str:

@@ -1,4 +1,4 @@
-"""Seconds of the experts of one layer on one GPU, by kernel: fixed costs, then bytes and FLOPs of the rank.
+"""Seconds of the experts of one layer on one GPU, by kernel: seven numbers, bytes and FLOPs of the rank.
 
 Source: form chosen on, numbers fitted to NVIDIA's tables, facts gpu_moe_mla.md 7; docs/gpu.md.
 """
@@ -13,6 +13,7 @@ import numpy as np
 from fabric.gpu import GpuSpec
 from lpu.gpu.experts.loads import RankLoad, rank_load
 from lpu.gpu.fit import Form
+from lpu.gpu.generation import read_seconds, roof
 from lpu.inputs.document import FileError, parse, read_document
 
 KERNELS = Path(__file__).parent / "kernels.yaml"
@@ -26,6 +27,12 @@ BYTES = {
     "w4a8_mxfp4_mxfp8": 0.53125,
 }
 """Bytes of a weight, scales of 4-bit formats among them."""
+
+ACTIVATIONS = {"bfloat16": 2.0, "w4a16_mxfp4": 2.0, "nvfp4": 0.5625}  # others: 1
+"""Bytes of a number that a product takes beside the weights."""
+
+TILE = 128
+"""Rows of a tile at most, and its columns."""
 
 FORMATS = {
     "bf16": "bfloat16",
@@ -56,44 +63,50 @@ class ExpertShape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpertWork:
-    """What launches ask, as columns. weights, products, activations: seconds at full bandwidth and peak.
+    """What launches ask, as columns. weights, products, activations, choices: seconds at full rate.
 
-    distinct: experts with a row. resident: experts of the rank. width: hidden and inter, the loop's length.
+    activations: of the rank's rows, through every kernel. choices: of all tokens, the other ranks' too, which
+    routing, permutation and the weighted sum go over. resident: experts of the rank. width: bytes that one
+    SM loads, step after step, to make one column of a tile: of weights, and of rows where tiles have many.
     """
 
     weights: np.ndarray
     products: np.ndarray
     activations: np.ndarray
-    distinct: np.ndarray
+    choices: np.ndarray
     resident: np.ndarray
     width: np.ndarray
 
 
 def asked(
-    gpu: GpuSpec, shape: ExpertShape, tokens: int, form: str, alpha: float = 0.0
+    gpu: GpuSpec, shape: ExpertShape, tokens: int, form: str, alpha: float = 0.0, *, held: int | None = None
 ) -> tuple[int | float, ...]:
-    """One launch, in the order of the columns of ExpertWork."""
+    """One launch, in the order of the columns of ExpertWork. held: see `expert_seconds`."""
     load, wide = shape.load(tokens, alpha), shape.hidden * shape.inter
     rate = gpu.memory_bytes_per_second
-    moved = 2 * tokens * shape.hidden + load.rows * (4 * shape.hidden + 6 * shape.inter)
+    step = BYTES[form] + ACTIVATIONS.get(form, 1.0) * min(load.top, TILE) / TILE
+    moved = load.rows * (10 * shape.hidden + 12 * shape.inter)  # 16-bit: each kernel reads and writes
     return (
-        3 * wide * BYTES[form] * load.distinct / rate,
+        read_seconds(gpu, 3 * wide * BYTES[form] * load.distinct, replayed=held is None),
         6 * wide * load.rows / peak(gpu, form),
         moved / rate,
-        load.distinct,
+        2
+        * shape.hidden
+        * (tokens * shape.topk if held is None else max(held * shape.topk, load.rows))
+        / rate,
         shape.experts / shape.ranks,
-        shape.hidden + shape.inter,
+        (shape.hidden + shape.inter) * step,
     )
 
 
 def columns(rows: Sequence[tuple[int | float, ...]]) -> ExpertWork:
     """Rows of `asked` as columns."""
-    weights, products, activations, distinct, resident, width = np.array(rows, np.float64).T
+    weights, products, activations, choices, resident, width = np.array(rows, np.float64).T
     return ExpertWork(
         weights=weights,
         products=products,
         activations=activations,
-        distinct=distinct,
+        choices=choices,
         resident=resident,
         width=width,
     )
@@ -101,27 +114,27 @@ def columns(rows: Sequence[tuple[int | float, ...]]) -> ExpertWork:
 
 def seconds_of(e: Mapping[str, float], x: ExpertWork) -> np.ndarray:
     """Seconds of launches, elementwise, by the numbers of FORM."""
-    n = 1 + e["sharpness"]
-    roof = ((x.weights / e["eb"]) ** n + (x.products / e["ef"]) ** n) ** (1 / n)
-    fixed = e["launch_ns"] + e["expert_ns"] * x.distinct + e["resident_ns"] * x.resident
-    return roof + e["moves"] * x.activations + NANO * (fixed + e["width_ns"] * x.width)
+    over = roof(x.weights / e["eb"], x.products / e["ef"])
+    fixed = e["launch_ns"] + e["resident_ns"] * x.resident + e["width_ns"] * x.width
+    moved = e["moves"] * x.activations + e["passes"] * x.choices
+    return over + moved + NANO * fixed
 
 
 FORM = Form(
     seconds=seconds_of,
     numbers={
-        "launch_ns": (1e3, 15e3, 3e5),
-        "eb": (0.2, 0.8, 1.2),
-        "ef": (0.05, 0.5, 2.5),
-        "expert_ns": (1.0, 10.0, 5e3),
-        "moves": (1e-3, 1.0, 20.0),
-        "sharpness": (0.5, 3.0, 20.0),
-        "resident_ns": (0.1, 10.0, 3e3),
-        "width_ns": (1e-4, 0.5, 30.0),
+        "launch_ns": (1e3, 18e3, 3e5),
+        "eb": (0.2, 0.88, 1.0),
+        "ef": (0.05, 0.7, 1.0),
+        "moves": (0.01, 1.0, 20.0),
+        "passes": (1e-3, 1.0, 200.0),
+        "resident_ns": (0.1, 15.0, 3e3),
+        "width_ns": (1e-3, 0.6, 30.0),
     },
 )
-"""eb, ef: shares of bandwidth and peak; sharpness: of the corner between them; expert, resident, width: of
-each expert with a row, each expert of the rank, each column; moves: times that activations cross memory."""
+"""eb, ef: shares of bandwidth and peak that are reached; moves, passes: times that the rows' activations, and
+all tokens' choices, cross memory; launch, resident, width: of all kernels of a layer, of each expert of the
+rank (kernels walk their offsets), of each byte of a column."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,13 +172,18 @@ def kernel_of(gpu: str, form: str) -> ExpertKernel:
     raise FileError(f"gpu: experts in {form} have no measured kernel on {gpu}. Formats: {', '.join(BYTES)}.")
 
 
-def expert_seconds(gpu: GpuSpec, shape: ExpertShape, tokens: int, form: str, alpha: float = 0.0) -> float:
+def expert_seconds(
+    gpu: GpuSpec, shape: ExpertShape, tokens: int, form: str, alpha: float = 0.0, *, held: int | None = None
+) -> float:
     """Of one layer on the most loaded GPU. tokens: of all ranks together; alpha: of the power law (0: none).
 
-    The kernel is the GPU's own for the format, or the nearest measured one. Raises FileError without one.
+    held: where layers are served, tokens that a rank has before they are sent to experts; None: as the tables
+    are measured, all tokens on every rank, and the same weights over and over (`read_seconds`). The kernel is
+    the GPU's own for the format, or the nearest measured one. Raises FileError without one.
     """
     numbers = kernel_of(gpu.name, form).numbers
-    return float(seconds_of(numbers, columns([asked(gpu, shape, tokens, form, alpha)]))[0])
+    asks = asked(gpu, shape, tokens, form, alpha, held=held)
+    return float(seconds_of(numbers, columns([asks]))[0])
 
 
 def peak(gpu: GpuSpec, form: str) -> int | float:

@@ -16,10 +16,11 @@ LEAST_SHARE, MOST_SHARE = 0.01, 0.8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankLoad:
-    """Of the most loaded rank, means over draws: experts with a row, and rows of all of them."""
+    """Of the most loaded rank, means over draws: experts with a row, rows of all, rows of the fullest one."""
 
     distinct: float
     rows: float
+    top: float
 
 
 @cache
@@ -34,13 +35,14 @@ def rank_load(tokens: int, experts: int, topk: int, ranks: int, alpha: float = 0
 
 
 def _of(draws: list[Int64[np.ndarray, " experts"]], ranks: int) -> RankLoad:
-    distinct, rows = 0.0, 0.0
+    distinct, rows, top = 0.0, 0.0, 0.0
     for counts in draws:
         by_rank = counts.reshape(ranks, -1)
         most = by_rank[int(by_rank.sum(axis=1).argmax())]
         distinct += float((most > 0).sum()) / len(draws)
         rows += float(most.sum()) / len(draws)
-    return RankLoad(distinct=distinct, rows=rows)
+        top += float(most.max()) / len(draws)
+    return RankLoad(distinct=distinct, rows=rows, top=top)
 
 
 def _balanced(tokens: int, experts: int, topk: int) -> Int64[np.ndarray, " experts"]:

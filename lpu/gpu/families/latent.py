@@ -48,6 +48,7 @@ class LatentLaunches(LlamaLaunches):
             "fp8" if kv == "fp8" else "bf16",
             latent=own.kv_lora,
             rope=own.rope,
+            replayed=False,
         )
         factor = on.engine.numbers["attention"] if on.engine else 1.0
         return OpTime(name="attention", seconds=factor * seconds)

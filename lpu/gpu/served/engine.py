@@ -33,16 +33,26 @@ NAMES = tuple(LIMITS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """One engine. band: half-width, 90th percentile of the relative errors of the rows it was fitted to."""
+    """One engine. models: names of those that it was fitted to, `rows` of them.
+
+    band, unseen: half-widths that hold 90 % of the rows, each predicted without those of its lengths, or
+    without those of its model, format and GPU (`lpu validate --suite steps`).
+    """
 
     name: str
+    models: tuple[str, ...]
     band: float
+    unseen: float
     rows: int
     numbers: dict[str, float]
 
     def __post_init__(self) -> None:
         if list(self.numbers) != list(NAMES):
             raise ValueError(f"numbers: {', '.join(self.numbers)} are not {', '.join(NAMES)}")
+
+    def band_of(self, model: str) -> float:
+        """The band of a model's steps."""
+        return self.band if model in self.models else self.unseen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,7 +36,9 @@ NAMES = tuple(LIMITS)
 class ServedLoad:
     """How one collection of rows was sent to an engine, and what that one adds, as numbers.
 
-    gpus: kinds that the collection ran on. band: 90th percentile of the relative errors of its rows.
+    gpus: kinds that the collection ran on. band, unseen: half-widths that hold 90 % of its rows, each
+    predicted without those of its lengths, or without those of its model, format and GPU (None: there is one
+    such group).
     """
 
     name: str
@@ -44,6 +46,7 @@ class ServedLoad:
     gpus: tuple[str, ...]
     band: float
     rows: int
+    unseen: float | None = None
     numbers: dict[str, float]
 
     def __post_init__(self) -> None:

@@ -71,7 +71,7 @@ def served_step(spec: GpuSpec, shape: StepShape, how: Serving, by: Engine) -> Se
     """A decode step by an engine, with its band or the GPU's own where that is wider."""
     asked = bodies(spec, shape, how)
     terms = {name: by.numbers[name] * asked[name] for name in NAMES}
-    return ServedStep(terms=terms, band=max(by.band, spec.band))
+    return ServedStep(terms=terms, band=max(by.band_of(shape.name), spec.band))
 
 
 def bodies(spec: GpuSpec, shape: StepShape, how: Serving) -> Mapping[str, float]:
@@ -155,7 +155,7 @@ def _decode(spec: GpuSpec, shape: StepShape, how: Serving, kv_len: int) -> float
     """Attention of one layer, without its launch; with windows, the mean of both kinds of layer."""
     heads = max(shape.heads // how.gpus, 1)
     if shape.latent:
-        return latent_seconds(spec, how.batch, kv_len, heads)
+        return latent_seconds(spec, how.batch, kv_len, heads, replayed=False)
     kv = max(shape.kv_heads // how.gpus, 1)
 
     def body(keys: int) -> float:

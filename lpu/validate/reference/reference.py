@@ -102,10 +102,11 @@ class Reference(OnScreen):
         count = {one: sum(r.status == one for r in self.results) for one in Status.__args__}
         parts = ", ".join(f"{number} {status}" for status, number in count.items() if number)
         off = [result.case.id for result in self.results if result.passed is False]
-        held = f"; NOT the stated status: {', '.join(off)}" if off else ", each the stated status"
         moved = sum(result.changed for result in self.results)
+        held = f"; NOT the stated status: {', '.join(off)}" if off else ", each the stated status"
+        held = held if moved < len(self.results) else ""
         rest = f"; {moved} with changed inputs, not compared" if moved else ""
-        return f"{len(self.results)} cases: {parts}{held}{rest}"
+        return f"{len(self.results)} case{'s' * (len(self.results) > 1)}: {parts}{held}{rest}"
 
     def __str__(self) -> str:
         return "\n".join(

@@ -59,7 +59,7 @@ def test_doubling_a_number_of_an_engine_moves_the_step_by_its_operators() -> Non
         twice = replace(own, numbers=own.numbers | {name: 2 * own.numbers[name]})
         after = replace(one, engine=twice).step(LLAMA, 16, 4096)
         assert after.seconds > before.seconds, name
-    assert before.band == engine("vllm").band
+    assert before.band == engine("vllm").unseen
 
 
 def test_prompts_and_embeddings_are_not_an_engines() -> None:
@@ -86,8 +86,8 @@ def test_the_command_line_takes_an_engine_with_its_band(capsys: pytest.CaptureFi
     for name in ("none", "sglang"):
         assert cli.main([*words, *(["--engine", name] if name != "none" else [])]) == 0
         found[name] = json.loads(capsys.readouterr().out)
-    assert found["sglang"]["gpu_band"] == engine("sglang").band
-    assert "decode steps by sglang (band +-12 %)" in found["sglang"]["machine"]["gpus"]
+    assert found["sglang"]["gpu_band"] == engine("sglang").unseen  # llama-tiny was not fitted
+    assert "decode steps by sglang (band +-81 %)" in found["sglang"]["machine"]["gpus"]
     assert found["sglang"]["turns"][0]["tpot_seconds"] != found["none"]["turns"][0]["tpot_seconds"]
     assert found["sglang"]["turns"][0]["ttft_seconds"] == found["none"]["turns"][0]["ttft_seconds"]
     assert cli.main([*words, "--engine", "ollama"]) == 2

@@ -56,7 +56,9 @@ def test_global_layers_of_gemma_4_have_their_own_heads() -> None:
 
 
 def test_latent_attention_splits_heads_and_copies_latents() -> None:
-    assert named(EIGHT, "attention", V3, 4, 8192, "fp8") == latent_seconds(H200, 4, 8192, 16, "fp8")
+    assert named(EIGHT, "attention", V3, 4, 8192, "fp8") == latent_seconds(
+        H200, 4, 8192, 16, "fp8", replayed=False
+    )
     assert EIGHT.kv_bytes(V3, 1, 8192, "fp8") == 8 * ONE.kv_bytes(V3, 1, 8192, "fp8") == 8 * 61 * 576 * 8192
     names = [op.name for op in EIGHT.attention_layer(V3, 1, 8192).ops]
     assert names == [
@@ -71,7 +73,7 @@ def test_experts_lie_over_the_gpus_of_all_replicas() -> None:
     assert (pool.ranks, every[8].shares_experts) == (16, True)
     times = {op.name: op.seconds for op in pool.ffn_layer(V3, 4).ops}
     shape = ExpertShape(hidden=7168, inter=2048, experts=256, topk=8, ranks=16)
-    assert times["experts"] == expert_seconds(H200, shape, 8, "fp8")
+    assert times["experts"] == expert_seconds(H200, shape, 8, "fp8", held=4)
     assert {"router", "choice", "dispatch", "combine", "gate_up", "ffn_all_reduce"} < set(times)
     assert "dispatch" not in {op.name for op in EIGHT.ffn_layer(V3, 4).ops}
     experts = 58 * 3 * 7168 * 2048 * 256

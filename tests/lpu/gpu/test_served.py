@@ -33,8 +33,16 @@ def test_the_numbers_of_an_engine_are_those_that_its_rows_give() -> None:
 
 def test_a_step_has_the_band_of_its_engine_or_the_wider_one_of_its_gpu() -> None:
     shape = named("llama-3.1-70b")
-    assert served_step(gpu_spec("h200"), shape, HOW, engine("sglang")).band == engine("sglang").band
-    assert served_step(gpu_spec("r100"), shape, HOW, engine("sglang")).band == gpu_spec("r100").band
+    by = engine("trtllm")
+    assert "llama-3.1-70b" not in by.models
+    assert by.band < gpu_spec("r100").band < by.unseen
+    assert [by.band_of(name) for name in ("llama-3.1-8b", "llama-3.1-70b")] == [by.band, by.unseen]
+    bands = {
+        (gpu, name): served_step(gpu_spec(gpu), named(name), HOW, by).band
+        for gpu in ("h200", "r100")
+        for name in ("llama-3.1-8b", "llama-3.1-70b")
+    }
+    assert list(bands.values()) == [by.band, by.unseen, gpu_spec("r100").band, by.unseen]
     low, high = served_step(gpu_spec("h200"), shape, HOW, engine("vllm")).bounds
     assert low < served_step(gpu_spec("h200"), shape, HOW, engine("vllm")).seconds < high
 

@@ -13,6 +13,9 @@ from lpu.traffic.served import Prefiller, Prompt, Served, StepPace
 from lpu.traffic.simulation.simulate import simulate
 from lpu.traffic.trace import Trace
 from lpu.validate.cases.gpu import experts, first_tokens, steps
+from lpu.validate.cases.gpu.experts import ONE_MODEL
+from lpu.validate.cases.gpu.folds import band, held_out
+from lpu.validate.cases.gpu.left_out import OTHER_FORMATS, OTHER_KERNELS, SAME, nearest
 from lpu.validate.cases.point import PublishedPoint
 
 MEASURED = experts.table()
@@ -22,11 +25,52 @@ def failed(points: tuple[PublishedPoint, ...]) -> list[str]:
     return [point.name for point in points if point.passed is False]
 
 
-def test_latent_attention_of_a_gpu_follows_from_its_sister_and_wrong_times_do_not() -> None:
+def test_latent_attention_of_a_gpu_follows_from_others_and_wrong_times_do_not() -> None:
     assert failed(experts.latent_points(MEASURED)) == []
     wrong = [replace(row, seconds=row.seconds * (2 if row.gpu == "b200" else 1)) for row in MEASURED.rows]
-    (name,) = failed(experts.latent_points(experts.Measured(rows=tuple(wrong))))
-    assert name.startswith("MLA decode, GPUs of one generation")
+    assert any(
+        "on b200" in name for name in failed(experts.latent_points(experts.Measured(rows=tuple(wrong))))
+    )
+
+
+def test_latent_attention_of_hopper_does_not_follow_with_the_tiles_of_blackwell() -> None:
+    """Padded to 128 rows there as well, heads of the H200 would take up to twice as long."""
+    wrong = tuple(
+        replace(row, asked=(row.asked[0], row.asked[1] * 128 / max(64, row.asked[2]), *row.asked[2:]))
+        if row.gpu == "h200"
+        else row
+        for row in MEASURED.rows
+        if row.operator == "mla_decode"
+    )
+    assert any("on h200" in name for name in failed(experts.latent_points(experts.Measured(rows=wrong))))
+
+
+def test_experts_of_a_gpu_follow_from_others_and_wrong_times_do_not() -> None:
+    assert failed(experts.device_points(MEASURED)) == []
+    wrong = [replace(row, seconds=row.seconds * (2 if row.gpu == "gb200" else 1)) for row in MEASURED.rows]
+    assert len(failed(experts.device_points(experts.Measured(rows=tuple(wrong))))) >= 4
+
+
+def test_a_balanced_series_is_left_out_whole_and_a_power_law_beyond_stays() -> None:
+    counted = {row.id for row in MEASURED.of("moe")}
+    gone = [row for row in MEASURED.rows if row.operator == "moe" and row.id not in counted]
+    assert len(gone) == 31
+    assert {(row.format, row.ranks, row.alpha) for row in gone} == {("nvfp4", 1, 0.0)}
+    assert all(row.alpha for row in MEASURED.of("moe") if row.beyond_datasheet)
+
+
+def test_a_model_is_predicted_from_the_nearest_kernel_that_others_have() -> None:
+    every = MEASURED.of("moe")
+
+    def found(model: str, form: str) -> tuple[set[str], set[str], str]:
+        row = next(one for one in every if (one.model, one.format, one.gpu) == (model, form, "b200"))
+        train, nearness = nearest([one for one in every if one.model != model], row)
+        return {one.kernel for one in train}, {one.format for one in train}, nearness
+
+    assert found("qwen3-30b", "fp8_block") == ({"deepgemm"}, {"fp8_block"}, SAME)
+    cutlass = {"moe_torch_flow_cutlass"}
+    assert found("mixtral-8x7b", "fp8") == (cutlass, {"bfloat16", "nvfp4"}, OTHER_FORMATS)
+    assert found("gpt-oss-120b", ONE_MODEL)[1:] == ({"nvfp4"}, OTHER_KERNELS)
 
 
 def test_experts_of_a_model_follow_from_other_models_and_wrong_times_do_not() -> None:
@@ -89,6 +133,21 @@ def test_first_tokens_with_their_queue_are_met_and_a_load_without_a_queue_is_not
     assert all(abs(point.error_percent) > 100 * by.band for point in outside)
     wrong = replace(by, numbers=by.numbers | {"queue": 0.0})
     assert failed(points(replace(served, loads={name: wrong})))
+    narrow = replace(by, band=by.band - 0.02)
+    assert any("within" in one for one in failed(points(replace(served, loads={name: narrow}))))
+
+
+def test_rows_are_predicted_by_numbers_that_have_not_seen_them() -> None:
+    """Two folds: the times of the one are doubled, so each is predicted as if it were like the other."""
+    served = first_tokens.table()
+    some = [row for row in served.of("sglang-h100") if row.how.prompt == 1024][:6]
+    folds = {row.id: i % 2 for i, row in enumerate(some)}
+    asked = {row.id: {"host_ms": 1.0} for row in some}
+    found = held_out(
+        some, lambda row: folds[row.id], asked, lambda row: 1.0 + folds[row.id], {"host_ms": (0, 9)}
+    )
+    assert [round(found[row.id]) for row in some] == [100, -50] * 3
+    assert band({str(i): float(i) for i in range(11)}) == 0.09
 
 
 def test_every_row_of_the_file_is_in_one_load() -> None:

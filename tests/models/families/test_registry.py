@@ -91,8 +91,8 @@ def test_the_certificate_of_a_family_holds_in_child_processes_too(
     assert cli.main(words) == 0
     body = json.loads(capsys.readouterr().out)
     assert body["bits_equal"]
-    children = [one for one in body["comparisons"] if one["name"] in ("one thread", "another hash seed")]
-    assert [one["equal"] for one in children] == [True, True]
+    children = [one for one in body["comparisons"] if "another hash seed" in one["name"]]
+    assert [one["equal"] for one in children] == [True]
 
 
 def test_gpu_times_of_layers_that_nobody_described_are_refused(toy: Path) -> None:

@@ -19,7 +19,6 @@ from lpu.gpu.fit import Form
 from lpu.inputs.document import read_text
 
 POINTS = Path(__file__).with_name("expert_points.csv")
-LEAST_ROWS = 4  # of other models or GPUs, to fit a kernel to
 BLACKWELL = ("b200", "gb200")
 
 
@@ -48,6 +47,13 @@ class MeasuredLaunch:
         return self.asked[0] > self.seconds
 
     @property
+    def series(self) -> tuple[object, ...]:
+        """Experts: rows that differ in their tokens alone. MLA: the row."""
+        if self.operator != "moe":
+            return (self.id,)
+        return self.gpu, self.group, self.model, self.ranks, self.alpha
+
+    @property
     def group(self) -> tuple[str, str, str]:
         """Rows that one kernel made."""
         return self.operator, self.kernel, self.format
@@ -63,6 +69,17 @@ FORMS: dict[str, tuple[Form, Callable[[Sequence[tuple[float, ...]]], object]]] =
 def rows() -> tuple[MeasuredLaunch, ...]:
     """All rows of the table, in its order."""
     return tuple(_row(one) for one in csv.DictReader(read_text(POINTS).splitlines()))
+
+
+def counted(operator: str, every: Sequence[MeasuredLaunch]) -> list[MeasuredLaunch]:
+    """Rows of an op that count: all but the balanced series of which a row is beyond the datasheet.
+
+    A balanced routing is known to the expert, so that its other rows were not routed so either. Of a power
+    law the experts are means over draws: a row a little beyond tells of the draw.
+    """
+    mine = [row for row in every if row.operator == operator]
+    wrong = {row.series for row in mine if row.beyond_datasheet and row.alpha == 0}
+    return [row for row in mine if row.series not in wrong]
 
 
 def predicted(train: Sequence[MeasuredLaunch], test: Sequence[MeasuredLaunch]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Whole steps of served models, by engine: mean error, and the error on models that the fit has not seen."""
+"""Whole steps of served models, by engine: rows predicted without their lengths, and without their model."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lpu.gpu.served.engine import Engine, engines
-from lpu.gpu.served.fit import fit
 from lpu.gpu.served.step import bodies, served_step
+from lpu.validate.cases.gpu.folds import SHARE, group, held_out, lengths
 from lpu.validate.cases.gpu.step_rows import StepRow, step_rows
 from lpu.validate.cases.point import PublishedPoint
 from lpu.validate.cases.suite import Case, Suite
@@ -34,20 +34,27 @@ def table() -> StepTable:
 
 
 def points_of(case: int, engine: str) -> Callable[[StepTable], tuple[PublishedPoint, ...]]:
-    """Points of one engine: by group, over all rows, and each group by a fit to the others."""
+    """Points of one engine: rows without their lengths by group, without their group, and fitted to all."""
 
     def points(served: StepTable) -> tuple[PublishedPoint, ...]:
-        mine = served.of(engine)
-        every = {row.id: _error(row, served.engines[engine]) for row in mine}
+        mine, by = served.of(engine), served.engines[engine]
+        asked = {row.id: bodies(row.spec, row.shape, row.how) for row in mine}
+        seen = held_out(mine, lengths, asked, lambda row: row.seconds)
+        unseen = held_out(mine, group, asked, lambda row: row.seconds)
+        every = [_error(row, by) for row in mine]
         groups = list(dict.fromkeys(row.group for row in mine))
         gone = [row for row in served.rows if row.engine == engine and row.left_out]
+
+        def of(found: dict[str, float], name: str) -> list[float]:
+            return [found[row.id] for row in mine if row.group == name]
+
         return (
-            *(
-                _mean(case, f"{group}", [every[row.id] for row in mine if row.group == group])
-                for group in groups
-            ),
-            _mean(case, f"{engine}, all rows", list(every.values()), gate=True),
-            *(_unseen(case, group, mine) for group in groups if len(groups) > 1),
+            *(_mean(case, f"{one}, other lengths", of(seen, one)) for one in groups),
+            _mean(case, f"{engine}, other lengths", list(seen.values()), gate=True),
+            within(case, f"{engine}, other lengths", seen, by.band),
+            *(_mean(case, f"{one}, by the others alone", of(unseen, one)) for one in groups),
+            within(case, f"{engine}, other models", unseen, by.unseen),
+            _mean(case, f"{engine}, fitted to all", every, gate=True),
             *(_left(case, why, gone) for why in dict.fromkeys(row.left_out for row in gone)),
         )
 
@@ -58,11 +65,17 @@ def _error(row: StepRow, by: Engine) -> float:
     return 100 * (served_step(row.spec, row.shape, row.how, by).seconds / row.seconds - 1)
 
 
-def _unseen(case: int, group: str, mine: list[StepRow]) -> PublishedPoint:
-    train = [row for row in mine if row.group != group]
-    numbers = fit([bodies(row.spec, row.shape, row.how) for row in train], [row.seconds for row in train])
-    by = Engine(name="refitted", band=0.0, rows=len(train), numbers=numbers)
-    return _mean(case, f"{group}, by the others alone", [_error(r, by) for r in mine if r.group == group])
+def within(case: int, name: str, found: dict[str, float], width: float) -> PublishedPoint:
+    """Whether rows that were left out lie within a band."""
+    return PublishedPoint(
+        case=case,
+        name=f"{name}, {100 * SHARE:.0f} % of {len(found)} rows within",
+        kind="gate",
+        unit="%",
+        published=100 * width,
+        modelled=float(np.quantile(np.abs(list(found.values())), SHARE)),
+        tolerance_percent=0,
+    )
 
 
 def _left(case: int, why: str, gone: list[StepRow]) -> PublishedPoint:
@@ -97,8 +110,9 @@ SUITE = Suite(
             number=FIRST + i,
             title=f"served steps by {title}, H100 to GB200",
             points=points_of(FIRST + i, name),
-            remark="ten numbers of the engine were fitted to all of its rows; the lines `by the others "
-            "alone` are what a model that was not fitted may be off by",
+            remark="`other lengths`: rows of each pair of prompt and output by the rows of the other pairs. "
+            "`by the others alone`: a model, format and GPU by the rows of the others. The package's ten "
+            "numbers are fitted to all rows; its bands are those of the rows left out",
         )
         for i, (name, title) in enumerate(TITLES.items())
     ),

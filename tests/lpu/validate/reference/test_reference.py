@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,6 +45,17 @@ def test_a_wrong_input_of_any_case_changes_a_figure_and_fails_where_it_is_taken_
     assert any(not reference(of=[one]).passed for one in wrong)
 
 
+def test_every_input_is_in_a_formula() -> None:
+    """One that is not could be changed, and nothing would follow."""
+    for case in cases():
+        formulas = [
+            *case.let.values(),
+            *(text for row in case.rows for text in (row.right, row.basis, row.premise)),
+        ]
+        words = set(re.findall(r"[a-z]\w*", " ".join(text for text in formulas if text)))
+        assert set(case.inputs) <= words, case.id
+
+
 def test_a_wrong_stated_status_fails() -> None:
     (case,) = (one for one in cases() if one.id == "C-003-08")
     stated = replace(case, rows=[replace(case.rows[0], status="WRONG")])
@@ -55,6 +67,14 @@ def test_changed_inputs_move_the_figures_by_the_formula_and_nothing_is_asserted(
     assert values("C-002-01", r100_tb_per_s=44)["R100 read"] == pytest.approx(90 / 44)
     assert values("C-000-04")["1T FP4 one GPU and LPDDR"] == pytest.approx(0.85 / (288 / 22e3 + 212 / 1200))
     assert values("C-000-08", heads=0)["path B 32K"] == pytest.approx(6400)
+    assert values("C-002-01", weights_gb=140)["LPU read"] == pytest.approx(160 / (2 * 256 * 150))  # two racks
+    assert values("C-000-02", fp4=1)["500B FP4"] == pytest.approx(12 * 9.2 * 8 * 0.95 / 500)
+    assert values("C-000-04", hbm_gb=600)["1T FP4 one GPU and LPDDR"] == pytest.approx(0.85 * 22e3 / 500)
+    assert values("C-000-09", layers_70b=40)["KV of 70B"] == pytest.approx(2 * 40 * 8 * 128 * 2 / 1e6)
+    assert values("C-000-09", path_a_gb=100)["path A 500B"] == 0
+    assert reference("C-002-01", {"C-002-01": {"kv_gb": 1}}).verdict.endswith(
+        "1 case: 1 WRONG; 1 with changed inputs, not compared"
+    )
     found = reference(changes=parse_changes(["h100_tb_per_s=9"]))
     assert found.passed
     assert "not compared" in found.verdict
