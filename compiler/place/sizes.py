@@ -1,6 +1,7 @@
 """Sizes: what each block takes of SRAM on each rank, by lowering one of each kind."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import isqrt
 from typing import NamedTuple
@@ -130,13 +131,9 @@ def block_sizes(
             if fits(size) or block.wire or span * 2 > len(groups):
                 known[block.kind], places[block.kind] = size, (i, span)
             span *= 2
-    while exact:  # the room depends on the most alone: others take less than their estimates
-        kind = max(known, key=lambda one: known[one].transient)
-        i, span = places[kind]
-        size = known[kind] if blocks[i].wire else sized(blocks[i], i, span, True)
-        if size is known[kind]:
-            break
-        known[kind] = size
+    if exact:
+        wired = {block.kind for block in blocks if block.wire}
+        _schedule_most(known, wired, lambda kind: sized(blocks[places[kind][0]], *places[kind], True))
     sizes = [replace(known[block.kind], name=block.name, layer=layer_of(block)) for block in blocks]
     words = capacity - max(size.transient for size in sizes)
     room = Room(
@@ -149,6 +146,16 @@ def block_sizes(
         bad=_bad(rack, groups),
     )
     return sizes, room
+
+
+def _schedule_most(known: dict[str, Size], wired: set[str], scheduled: Callable[[str], Size]) -> None:
+    """Schedule the kind with most transients until it is one that was: others take less than estimated."""
+    while True:
+        kind = max(known, key=lambda one: known[one].transient)
+        size = known[kind] if kind in wired else scheduled(kind)
+        if size is known[kind]:
+            return
+        known[kind] = size
 
 
 def ranks_of(plan: Plan, block: ModelBlock, rack: Rack, chips: tuple[int, ...]) -> int:
