@@ -23,7 +23,7 @@ from compiler.schedule.template import residual_lines, template
 from fabric.rack import Rack
 
 
-class Taken(NamedTuple):
+class BlockWords(NamedTuple):
     """What a lowered block takes: words of weights and of KV by rank, and the most lines that one holds."""
 
     weights: Int[np.ndarray, " ranks"]
@@ -44,8 +44,8 @@ class Seen:
         default_factory=dict[tuple[str, int, Deal | None, bool], Size]
     )
     whole: Whole = field(default_factory=Whole)
-    taken: dict[tuple[str, Deal, Chips, Beside, Chips], Taken] = field(
-        default_factory=dict[tuple[str, Deal, Chips, Beside, Chips], Taken]
+    taken: dict[tuple[str, Deal, Chips, Beside, Chips], BlockWords] = field(
+        default_factory=dict[tuple[str, Deal, Chips, Beside, Chips], BlockWords]
     )
     dealt: set[str] = field(default_factory=set[str])
 
@@ -136,16 +136,8 @@ def block_sizes(
         _schedule_most(known, wired, lambda kind: sized(blocks[places[kind][0]], *places[kind], True))
     sizes = [replace(known[block.kind], name=block.name, layer=layer_of(block)) for block in blocks]
     words = capacity - max(size.transient for size in sizes)
-    room = Room(
-        rack=rack.name,
-        groups=len(groups),
-        tp=tp,
-        words=words,
-        capacity=rack.chip.sram_words,
-        most=capacity,
-        bad=_bad(rack, groups),
-    )
-    return sizes, room
+    room = Room(rack=rack.name, groups=len(groups), tp=tp, words=words, capacity=rack.chip.sram_words)
+    return sizes, replace(room, most=capacity, bad=_bad(rack, groups))
 
 
 def _schedule_most(known: dict[str, Size], wired: set[str], scheduled: Callable[[str], Size]) -> None:
@@ -241,11 +233,11 @@ def straight(
         seen.dealt.add(block.kind)
     if context == max(plan.contexts):
         key = block.kind, plan.deal, chips, group.beside, group.targets
-        seen.taken[key] = Taken(low.weights.words, low.kv_words, _held(low))
+        seen.taken[key] = BlockWords(low.weights.words, low.kv_words, _held(low))
     return low
 
 
-def _taken(plan: Plan, block: ModelBlock, rack: Rack, way: tuple[Group, Chips], seen: Seen) -> Taken:
+def _taken(plan: Plan, block: ModelBlock, rack: Rack, way: tuple[Group, Chips], seen: Seen) -> BlockWords:
     group, chips = way
     key = block.kind, plan.deal, chips, group.beside, group.targets
     if key not in seen.taken:
