@@ -76,10 +76,12 @@ def detour_trees(
     distance, turns = reach(rack).hops[source], reach(rack).turns(source)
     ends = {int(chip) for target in targets for chip in rack.neighbours(target)} - {source, *targets}
     order = sorted(ends, key=lambda chip: (int(distance[chip]), int(turns[chip])))
-    shortest = multicast_tree(rack, source, targets, salt)
+    shortest, wanted = multicast_tree(rack, source, targets, salt), set(targets) - {source}
     out: list[Tree] = []
     for via in order:
         path = shortest_path(rack, source, via, salt)
+        if not wanted.isdisjoint(path):  # the tree from `via` would come to that target once more
+            continue
         tree = [*pairwise(path), *multicast_tree(rack, via, targets, salt)]
         children = [child for _, child in tree]
         if source not in children and len(set(children)) == len(children) and tree != shortest:

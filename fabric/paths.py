@@ -17,8 +17,9 @@ class Senders:
     """
 
     def __init__(
-        self, source: int, distance: list[int], links_to: list[list[tuple[int, int]]], turns: list[int]
+        self, source: int, distance: list[int], links_to: list[dict[int, int]], turns: list[int]
     ) -> None:
+        self._source = source
         self._distance, self._links_to, self._turns = distance, links_to, turns
         self._best = {source: 0}  # cycles
         self._found: dict[int, list[int]] = {source: []}
@@ -29,18 +30,21 @@ class Senders:
         return self._found[chip]
 
     def _find(self, chip: int) -> None:
-        layers, layer = list[list[int]](), [chip]
+        layers, layer = list[dict[int, dict[int, int]]](), [chip]
         while layer:
-            layers.append(layer)
-            layer = list({a: None for b in layer for a, _ in self._nearer(b) if a not in self._found})
-        for b in (b for layer in reversed(layers) for b in layer):
-            cycles = {a: self._best[a] + link for a, link in self._nearer(b)}
+            layers.append({b: self._nearer(b) for b in layer})
+            layer = list({a: None for near in layers[-1].values() for a in near if a not in self._found})
+        for b, near in (item for layer in reversed(layers) for item in layer.items()):
+            cycles = {a: self._best[a] + link for a, link in near.items()}
             self._best[b] = least = min(cycles.values())
             self._found[b] = sorted((a for a in cycles if cycles[a] == least), key=self._turns.__getitem__)
 
-    def _nearer(self, b: int) -> list[tuple[int, int]]:
-        """The links to `b` from chips that are one link nearer to the source."""
-        return [(a, link) for a, link in self._links_to[b] if self._distance[a] + 1 == self._distance[b]]
+    def _nearer(self, b: int) -> dict[int, int]:
+        """The chips one link nearer to the source that have a link to `b`, and its cycles."""
+        near, links = self._distance[b] - 1, self._links_to[b]
+        if not near:
+            return {self._source: links[self._source]}
+        return {a: link for a, link in links.items() if self._distance[a] == near}
 
 
 class Reach:
@@ -51,9 +55,9 @@ class Reach:
         self.hops.flags.writeable = False
         links = rack.links
         cycles = links.hop_cycles - (-WORDS // links.lanes) * links.slot_cycles
-        self._links_to: list[list[tuple[int, int]]] = [[] for _ in range(rack.chips)]
+        self._links_to: list[dict[int, int]] = [{} for _ in range(rack.chips)]
         for a, b, link in zip(links.a.tolist(), links.b.tolist(), cycles.tolist(), strict=True):
-            self._links_to[b].append((a, link))
+            self._links_to[b][a] = link
         self._before: dict[int, Senders] = {}
         farthest = self.hops.max(axis=1)
         self._around = rack.chips if (farthest == farthest[0]).all() else 0

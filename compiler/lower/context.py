@@ -15,6 +15,7 @@ from compiler.route.route import Router
 from fabric.chip import ChipSpec
 
 INPUT = 0  # the uid of what a block takes from the one before
+_NO_COLUMN = np.int64(-1)  # padding, and lanes of values that are no columns of anything
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +67,7 @@ class Lowering:
     detours: whether large transfers may go round; detoured: whether one does.
     host_slot: cycles of a word on the host lane of a chip. resident: tokens of a context that SRAM keeps, the
     last of a longer one; 0: all. by_rows: whether rows of a product may be dealt.
+    rows_dealt: whether some are, or a product is computed on several ranks.
     slots: of a table of experts at most, 0: one for each expert. cold: the share of routed experts in DDR5;
     lanes: of each rank the rows that fetch their tiles, and the products of these, in order.
     kv_owners: of each attention the rank of every KV head. turns: matmul chains so far by rank.
@@ -102,6 +104,7 @@ class Lowering:
     host_slot: int = 0
     resident: int = 0
     by_rows: bool = True
+    rows_dealt: bool = False
     slots: int | None = None
     cold: float = 0.0
     lanes: dict[int, list[tuple[int, int]]] = field(default_factory=dict[int, list[tuple[int, int]]])
@@ -136,7 +139,7 @@ class Lowering:
         held = np.zeros((self.router.rack.chips, len(owner)), bool)
         own = np.flatnonzero(owner >= 0)
         held[owner[own], own] = True
-        columns = np.full(len(owner) * LANES[dtype], -1) if columns is None else columns
+        columns = np.broadcast_to(_NO_COLUMN, len(owner) * LANES[dtype]) if columns is None else columns
         lines = Lines(uid=uid, dtype=dtype, owner=owner, columns=columns, held=held, first=first, count=count)
         self.values.append(lines)
         return lines
