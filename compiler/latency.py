@@ -14,7 +14,7 @@ from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock, block_of, layer_of
 from compiler.options import CompileOptions
 from compiler.place.assignment import Assignment, assign_blocks
-from compiler.place.sizes import Companion
+from compiler.place.sizes import Companion, Seen
 from compiler.place.stages import hold_weights
 from compiler.program.manifest import Candidate
 from compiler.schedule.handed import unread
@@ -95,12 +95,15 @@ def assign_sharing(
 ) -> Assignment:
     """The chips of every block; what a companion adds is told in terms of `--prefill`."""
     less = [{"narrow": False}] if plan.demands.somewhere_everywhere else []
+    seen = Seen()
     for changes in ({}, *less):
         try:
-            return _with(changes, plan, blocks, rack, options, companion)
+            return _with(changes, plan, blocks, rack, options, companion, seen)
         except CapacityError:
-            continue
-    return _with({"narrow": False, "by_rows": False}, plan, blocks, rack, options, companion)
+            if not less and companion is None and not seen.dealt:
+                raise  # nothing would be other than it is
+            seen = seen.alike() if not less and companion is None else Seen()
+    return _with({"narrow": False, "by_rows": False}, plan, blocks, rack, options, companion, seen)
 
 
 def _with(
@@ -110,10 +113,11 @@ def _with(
     rack: Rack,
     options: CompileOptions,
     companion: Companion | None,
+    seen: Seen | None = None,
 ) -> Assignment:
     """The chips of every block of a plan, and of its companion, with these changes."""
     other = companion and replace(companion, plan=replace(companion.plan, **changes))
-    return _assigned(replace(plan, **changes), blocks, rack, options, other)
+    return _assigned(replace(plan, **changes), blocks, rack, options, other, seen)
 
 
 def _assigned(
@@ -122,9 +126,10 @@ def _assigned(
     rack: Rack,
     options: CompileOptions,
     companion: Companion | None,
+    seen: Seen | None = None,
 ) -> Assignment:
     if companion is None:
-        return assign_blocks(plan, blocks, rack, options, beside=True)
+        return assign_blocks(plan, blocks, rack, options, beside=True, seen=seen)
     with blaming_prefill(companion.plan.chunk, lambda: assign_blocks(plan, blocks, rack, options)):
         return assign_blocks(plan, blocks, rack, options, companion, beside=True)
 

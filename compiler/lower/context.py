@@ -16,6 +16,7 @@ from fabric.chip import ChipSpec
 from fabric.paths import hops
 
 INPUT = 0  # the uid of what a block takes from the one before
+_NO_COLUMN = np.int64(-1)  # padding, and lanes of values that are no columns of anything
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +75,7 @@ class Lowering:
     detours: whether large transfers may go round; detoured: whether one does.
     host_slot: cycles of a word on the host lane of a chip. resident: tokens of a context that SRAM keeps, the
     last of a longer one; 0: all. by_rows: whether rows of a product may be dealt.
+    rows_dealt: whether some are, or a product is computed on several ranks.
     slots: of a table of experts at most, 0: one for each expert. cold: the share of routed experts in DDR5;
     lanes: of each rank the rows that fetch their tiles, and the products of these, in order.
     kv_owners: of each attention the rank of every KV head. turns: matmul chains so far by rank.
@@ -110,6 +112,7 @@ class Lowering:
     host_slot: int = 0
     resident: int = 0
     by_rows: bool = True
+    rows_dealt: bool = False
     slots: int | None = None
     cold: float = 0.0
     lanes: dict[int, list[tuple[int, int]]] = field(default_factory=dict[int, list[tuple[int, int]]])
@@ -147,7 +150,7 @@ class Lowering:
         held[owner[own], own] = True
         if made is not None:
             held[: len(made)] |= made
-        columns = np.full(len(owner) * LANES[dtype], -1) if columns is None else columns
+        columns = np.broadcast_to(_NO_COLUMN, len(owner) * LANES[dtype]) if columns is None else columns
         lines = Lines(
             uid=uid,
             dtype=dtype,

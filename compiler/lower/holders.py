@@ -90,7 +90,7 @@ class Heads:
 
     def value(self, low: Lowering, dtype: str, lines: int, ranks: Sequence[np.ndarray]) -> Lines:
         """A value of `lines` lines for each head and entry of `ranks`, head by head, one row each."""
-        owner = np.stack(ranks, axis=-1).reshape(-1)
+        owner = ranks[0] if len(ranks) == 1 else np.stack(ranks, axis=-1).reshape(-1)
         first = np.arange(len(owner)) * lines
         return low.value(dtype, np.repeat(owner, lines), first=first, count=np.full(len(owner), lines))
 

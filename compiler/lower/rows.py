@@ -75,16 +75,19 @@ class RowBuilder:
     """Collects rows in program order; every field may be a scalar or an array, broadcast together."""
 
     def __init__(self) -> None:
-        self._parts: list[dict[str, np.ndarray]] = []
+        self._parts: list[tuple[int, dict[str, np.ndarray]]] = []
         self._edges: list[np.ndarray] = []
         self.count = 0
 
     def add(self, op: int | np.ndarray, **fields: Any) -> np.ndarray:
         """Append rows; returns their indices. Fields not given are -1."""
         fields["op"] = op
-        arrays = np.broadcast_arrays(*[np.asarray(fields.get(name, -1), np.int64) for name in FIELDS])
-        size = arrays[0].size
-        self._parts.append({name: array.reshape(-1) for name, array in zip(FIELDS, arrays, strict=True)})
+        given = {name: np.asarray(value, np.int64) for name, value in fields.items()}
+        if any(array.ndim > 1 for array in given.values()):
+            arrays = np.broadcast_arrays(*given.values())
+            given = {name: array.reshape(-1) for name, array in zip(given, arrays, strict=True)}
+        size = next((array.size for array in given.values() if array.size != 1), 1)
+        self._parts.append((size, given))
         rows = np.arange(self.count, self.count + size)
         self.count += size
         return rows
@@ -95,7 +98,12 @@ class RowBuilder:
 
     def build(self) -> Rows:
         """All rows so far. Raises CompileError for an opcode that is no instruction."""
-        columns = {name: np.concatenate([p[name] for p in self._parts]) for name in FIELDS}
+        columns = {name: np.full(self.count, -1, np.int64) for name in FIELDS}
+        first = 0
+        for size, given in self._parts:
+            for name, array in given.items():
+                columns[name][first : first + size] = array
+            first += size
         for op in np.unique(columns["op"]).tolist():
             if op not in INSTRUCTIONS:
                 remedy = "Give it a record with compiler.program.instruction_set.register."

@@ -84,10 +84,22 @@ def compile_egress(decode: Program, tokens: int, bridge: BridgeSpec, *, overlap:
     return _compile(_Handover(decode=decode, tokens=tokens, bridge=bridge, kind="egress", ready=ready))
 
 
+def longest_slot(decode: Program, tokens: int, bridge: BridgeSpec) -> int:
+    """Cycles of the longest slot of a layer that `compile_ingest` would give it. Raises CompileError."""
+    over = _Handover(decode=decode, tokens=tokens, bridge=bridge, kind="ingest", ready=None)
+    blocks, _ = _blocks(over, _keeping(decode), Kernels())
+    return max(block.cycles[over.context] for block in blocks)
+
+
 def _compile(over: _Handover) -> Program:
-    keeping = _keeping(over.decode)
+    keeping, kernels = _keeping(over.decode), Kernels()
+    blocks, made = _blocks(over, keeping, kernels)
+    return _program(over, kernels, blocks, _calls(over, keeping, made, blocks))
+
+
+def _blocks(over: _Handover, keeping: list[Call], kernels: Kernels) -> tuple[list[Block], dict[int, int]]:
+    """The blocks of a hand-over, and by block of the decode program which of them it has."""
     _check(over, len(keeping))
-    kernels = Kernels()
     made: dict[int, int] = {}
     blocks: list[Block] = []
     for call in keeping:
@@ -100,7 +112,7 @@ def _compile(over: _Handover) -> Program:
     if len(lines) > 1:
         reason = f"layers have {min(lines)} to {max(lines)} of them"
         raise CompileError(over.kind, "KV regions", reason, "Use a model whose layers have equal KV heads.")
-    return _program(over, kernels, blocks, _calls(over, keeping, made, blocks))
+    return blocks, made
 
 
 def _heads(rows: Columns, kernels: Kernels) -> int:
@@ -174,10 +186,11 @@ def _block(over: _Handover, block: Block, kernels: Kernels) -> Block:
 
 def _before(rank: np.ndarray, hold: np.ndarray) -> np.ndarray:
     """Cycles of the earlier entries of the same rank, of each entry."""
-    out = np.zeros(len(rank), np.int64)
-    for one in np.unique(rank):
-        own = np.flatnonzero(rank == one)
-        out[own] = np.cumsum(hold[own]) - hold[own]
+    order = np.argsort(rank, kind="stable")
+    before = np.cumsum(hold[order]) - hold[order]
+    first = np.searchsorted(rank[order], rank[order])
+    out = np.empty(len(rank), np.int64)
+    out[order] = before - before[first]
     return out
 
 

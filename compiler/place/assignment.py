@@ -13,7 +13,7 @@ from compiler.place.context_parallel import choices
 from compiler.place.cost import CostModel
 from compiler.place.measure import shards_of
 from compiler.place.problem import Placement, Shards, chips_of
-from compiler.place.sizes import Companion, Sizes, block_sizes
+from compiler.place.sizes import Companion, Seen, block_sizes
 from compiler.place.stages import Room, Size, Stage, assign, groups_used, spread, turned
 from compiler.place.strategies import contiguous, random, round_robin
 from compiler.place.stripes import Beside, dealt, lend
@@ -74,12 +74,13 @@ def assign_blocks(
     options: CompileOptions,
     companion: Companion | None = None,
     beside: bool = False,
+    seen: Seen | None = None,
 ) -> Assignment:
     """Place every block, for the `tp` of the options.
 
     companion: blocks of other rows, whose transients must fit in the same SRAM. beside: whether chips beside
-    a group may keep stripes of contexts, as they may where one step runs at a time.
-    Raises CapacityError, PlacementError or OptionError.
+    a group may keep stripes of contexts, as they may where one step runs at a time. seen: keeps what blocks
+    take. Raises CapacityError, PlacementError or OptionError.
     """
     tp = checked_tp(options, rack)
     if options.placement not in GROUPS:
@@ -88,7 +89,7 @@ def assign_blocks(
         found = registry.search(options.placement, shards, rack, cost, options.seed, registry.BUDGET)
         return as_placed(plan, found, options, rack)
     groups = GROUPS[options.placement](rack, tp, rack.chips // tp, options.seed)
-    seen: Sizes = {}
+    seen = seen or Seen()
 
     def fitted(deal: Deal) -> Assignment:
         here = dealt(plan, deal)
@@ -97,7 +98,7 @@ def assign_blocks(
         chips = tuple(_chips(groups, stage, size) for stage, size in zip(stages, sizes, strict=True))
         return Assignment(plan=here, groups=groups[: groups_used(stages, sizes)], chips=chips, beside=lent)
 
-    return first_that_fits(choices(plan, blocks, rack, groups[0], options, beside), fitted)
+    return first_that_fits(choices(plan, blocks, rack, groups[0], options, beside, seen), fitted)
 
 
 def problem_of(
@@ -164,7 +165,7 @@ def _stages(
     groups: Groups,
     options: CompileOptions,
     companion: Companion | None,
-    seen: Sizes,
+    seen: Seen,
 ) -> tuple[list[Size], list[Stage], tuple[Beside, ...]]:
     """Sizes and stages of the blocks, and the chips beside them.
 
@@ -193,6 +194,8 @@ def _stages(
     try:
         return sizes, *_lent(sizes, stages, room, rack, groups, options.pp)
     except CapacityError:
+        empty = replace(room, words=room.most)  # where this is too little, no transients have to be known
+        _lent(sizes, assign(sizes, empty, options.pp), empty, rack, groups, options.pp)
         sizes, room = sized(wider, exact=True)
         stages = assign(sizes, room, options.pp)
         return sizes, *_lent(sizes, stages, room, rack, groups, options.pp)

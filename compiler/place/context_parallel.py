@@ -1,20 +1,18 @@
 """Context parallel: over how many chips the context of each KV head is dealt."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from compiler.errors import OptionError
-from compiler.lower.block import Plan, lower
+from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock, kv_heads
+from compiler.lower.context import Group
 from compiler.lower.kv_blocks import block_of, run_of
 from compiler.lower.layout import Deal
-from compiler.lower.rows import Kernels
 from compiler.options import CompileOptions
 from compiler.place.near import Near
-from compiler.place.sizes import k_parts
-from compiler.place.stripes import Beside, Chips, alone, dealt, ranked
+from compiler.place.sizes import Seen, k_parts, straight, way_to
+from compiler.place.stripes import Chips, dealt
 from compiler.program.isa import ceil_div
-from compiler.route.route import Router
 from compiler.schedule.list_schedule import schedule
 from compiler.search import doubled, until_worse
 from fabric.rack import Rack
@@ -27,14 +25,16 @@ def choices(
     chips: Chips,
     options: CompileOptions,
     beside: bool = False,
+    seen: Seen | None = None,
 ) -> list[Deal]:
     """How to deal contexts, best first; of several the next is for when the model does not fit.
 
     Over a power of two of chips: at most the ranks per KV head of a group, or with `beside` neighbours of the
     group's chips too, and at least a block of tokens each. A part of the model with attention is really
-    scheduled with 1, 2, 4, ... until more chips make its steps, one of every context, slower. Raises
-    OptionError for a `cp` that has none.
+    scheduled with 1, 2, 4, ... until more chips make its steps, one of every context, slower. seen: keeps
+    what it takes. Raises OptionError for a `cp` that has none.
     """
+    seen = seen or Seen()
     attention = [block for block in blocks if kv_heads(plan.demands, block)]
     heads = [count for block in attention for count in kv_heads(plan.demands, block)]
     if not heads and (options.cp or 1) > 1:
@@ -47,7 +47,7 @@ def choices(
     own = max(len(chips) // max(heads, default=1), 1)
     parts = k_parts(options.layout, len(chips))
     lends = beside and attention and not plan.resident  # stripes of neighbours are not dealt evenly
-    near = Near(plan, attention, rack, chips, parts) if lends else None
+    near = Near(plan, attention, rack, chips, parts, seen.whole) if lends else None
     block = block_of(plan.graph)
 
     def even(cp: int) -> Deal:
@@ -68,7 +68,8 @@ def choices(
 
     def cycles(deal: Deal) -> int:
         found = None if near is None else near.beside(deal.chips)
-        return _cycles(dealt(plan, deal), attention[0], rack, chips, parts, found or ())
+        way = way_to(chips, chips, found or (), parts)
+        return _cycles(dealt(plan, deal), attention[0], rack, way, seen)
 
     search = until_worse(deals, cycles, lambda found: found, patience=1, ties=True)
     assert search.best is not None
@@ -103,13 +104,10 @@ def _too_many(cp: int, own: int, heads: int, ranks: int, near: Near | None) -> O
     )
 
 
-def _cycles(plan: Plan, block: ModelBlock, rack: Rack, chips: Chips, parts: int, beside: Beside) -> int:
-    """Length of a block on these chips whose result goes to all of them, the sum over all contexts."""
-    plan = replace(plan, detours=False)
-    everyone, keepers, _ = ranked(chips, beside, ())
-    group, router = replace(alone(len(chips), parts), beside=keepers), Router(rack, everyone)
+def _cycles(plan: Plan, block: ModelBlock, rack: Rack, way: tuple[Group, Chips], seen: Seen) -> int:
+    """Length of a block whose result goes to all of its chips, the sum over all contexts."""
     total = 0
     for context in plan.contexts:
-        low, _ = lower(plan, block, group, router, context, Kernels())
-        total += schedule(low.rows.build(), low.kernels, router, plan.chip, plan.graph.batch).cycles
+        low = straight(plan, block, rack, way, context, seen)
+        total += schedule(low.rows.build(), low.kernels, low.router, plan.chip, plan.graph.batch).cycles
     return total

@@ -9,7 +9,7 @@ from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock
 from compiler.lower.kv_blocks import run_of
 from compiler.lower.layout import Deal
-from compiler.place.stripes import Beside, Chips, missing, neighbours, undealt
+from compiler.place.stripes import Beside, Chips, Whole, missing, neighbours, undealt
 from compiler.program.instructions.attention import AttentionKernel, node_lines
 from compiler.program.isa import F16_LANES, Op, ceil_div
 from compiler.search import doubled
@@ -23,13 +23,18 @@ class Near:
     """The neighbours of a group's chips, and the work of the first of its blocks with KV."""
 
     def __init__(
-        self, plan: Plan, attention: Sequence[ModelBlock], rack: Rack, chips: Chips, parts: int
+        self,
+        plan: Plan,
+        attention: Sequence[ModelBlock],
+        rack: Rack,
+        chips: Chips,
+        parts: int,
+        seen: Whole | None = None,
     ) -> None:
         self._plan, self._rack, self._chips = plan, rack, chips
         kinds = {block.kind: block for block in attention}
-        self._whole = [undealt(plan, block, rack, chips, parts) for block in kinds.values()]
-        found = (one for one in self._whole[0].kernels.items if isinstance(one, AttentionKernel))
-        self._kernel = next(found, None)
+        self._whole = [undealt(plan, block, rack, chips, parts, seen) for block in kinds.values()]
+        self._kernel = self._whole[0].kernel
 
     def beside(self, cp: int) -> Beside | None:
         """The chips beside those of the first kind of block, contexts over `cp`, if all kinds find some."""
@@ -88,7 +93,7 @@ class Near:
     @property
     def _heads(self) -> int:
         """The most KV heads of a rank."""
-        return int(np.bincount(self._whole[0].kv_owners[0]).max())
+        return int(np.bincount(self._whole[0].owners[0]).max())
 
     def _slots(self, lines: int) -> int:
         """Cycles that lines keep the link to a neighbour."""

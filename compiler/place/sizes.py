@@ -1,10 +1,13 @@
 """Sizes: what each block takes of SRAM on each rank, by lowering one of each kind."""
 
 import functools
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from math import isqrt
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
 from compiler.errors import CapacityError
 from compiler.lower.block import Plan, lower
@@ -14,13 +17,43 @@ from compiler.lower.layout import Deal
 from compiler.lower.rope_table import angle_words
 from compiler.lower.rows import Kernels
 from compiler.place.stages import Room, Size
-from compiler.place.stripes import Beside, alone, missing, neighbours, ranked, undealt
+from compiler.place.stripes import Beside, Chips, Whole, alone, missing, neighbours, ranked, undealt
 from compiler.route.route import Router
 from compiler.schedule.template import residual_lines, template
 from fabric.rack import Rack
 
-Sizes = dict[tuple[str, int, Deal | None, bool], Size]
-"""By kind of block, groups that it runs on, how contexts are dealt where it has any, and whether exact."""
+
+class BlockWords(NamedTuple):
+    """What a lowered block takes: words of weights and of KV by rank, and the most lines that one holds."""
+
+    weights: Int[np.ndarray, " ranks"]
+    kv: Int[np.ndarray, " ranks"]
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was found of blocks by kind, on the same groups, by plans that differ in their deal at most.
+
+    sizes: by groups that a block runs on, how contexts are dealt where it has any, and whether exact.
+    taken: of the longest context, by deal, chips by rank, and the ranks beside and that the result goes to.
+    dealt: kinds that `Plan.by_rows` changes.
+    """
+
+    sizes: dict[tuple[str, int, Deal | None, bool], Size] = field(
+        default_factory=dict[tuple[str, int, Deal | None, bool], Size]
+    )
+    whole: Whole = field(default_factory=Whole)
+    taken: dict[tuple[str, Deal, Chips, Beside, Chips], BlockWords] = field(
+        default_factory=dict[tuple[str, Deal, Chips, Beside, Chips], BlockWords]
+    )
+    dealt: set[str] = field(default_factory=set[str])
+
+    def alike(self) -> "Seen":
+        """What is the same without `Plan.by_rows`."""
+        whole = {key: one for key, one in self.whole.items() if key[0] not in self.dealt}
+        taken = {key: one for key, one in self.taken.items() if key[0] not in self.dealt}
+        return Seen({key: one for key, one in self.sizes.items() if key[0] not in self.dealt}, whole, taken)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,56 +80,74 @@ def block_sizes(
     wider: int,
     companion: Companion | None = None,
     exact: bool = False,
-    seen: Sizes | None = None,
+    seen: Seen | None = None,
 ) -> tuple[list[Size], Room]:
     """What each block takes of SRAM and on how many neighbouring groups; and the room there is.
 
     wider: the first and the last block (embedding and head) take at least this many groups. Hops take one.
     companion: blocks whose transients must have room there as well. exact: transients are found by scheduling
-    each block, not estimated from above. seen: what blocks of a kind take on this many groups, by
-    other calls for the same groups and a plan that differs in its deal at most.
+    each block that the room depends on, not estimated from above: those that would not fit by the estimate,
+    and the one with most of them. seen: what other calls for the same groups found.
     """
-    seen = {} if seen is None else seen
+    seen = Seen() if seen is None else seen
     tp = len(groups[0])
     capacity = rack.chip.sram_words - angle_words(plan.graph)
     known: dict[str, Size] = {}
+    places: dict[str, tuple[int, int]] = {}
 
     @functools.cache
     def beside(i: int, chips: tuple[int, ...]) -> int:
         assert companion is not None
-        return _allocated(companion.plan, companion.blocks[i], rack, chips, layout)
+        return allocated(companion.plan, companion.blocks[i], rack, chips, layout)
 
     def sized(block: ModelBlock, i: int, span: int, exact: bool) -> Size:
         key = block.kind, span, plan.deal if kv_heads(plan.demands, block) else None, exact
-        if key in seen:
-            return seen[key]
+        if key in seen.sizes:
+            return seen.sizes[key]
         chips = sum(groups[:span], ())
         after = sum(groups[span : 2 * span], ())
         ranks = ranks_of(plan, block, rack, chips)
         chips, after = chips[:ranks], after[:ranks]
         if exact:
-            transient = _allocated(plan, block, rack, chips, layout, after)
+            transient = allocated(plan, block, rack, chips, layout, after, seen)
             size = replace(sized(block, i, span, False), transient=transient)
         else:
-            size = _size(plan, block, rack, chips, after, layout, span)
+            size = _size(plan, block, rack, chips, after, layout, seen, span)
             if ranks < span * tp:
                 size = replace(size, words=np.pad(size.words, (0, span * tp - ranks)), ranks=ranks)
         if companion is not None:
             size = replace(size, transient=max(size.transient, beside(i, chips)))
-        return seen.setdefault(key, size)
+        return seen.sizes.setdefault(key, size)
+
+    def fits(size: Size) -> bool:
+        return int(size.words.max()) + size.transient <= capacity
 
     for i, block in enumerate(blocks):
         span = wider if block in (blocks[0], blocks[-1]) else 1
         while block.kind not in known:
-            size = sized(block, i, span, exact and not block.wire)
-            fits = int(size.words.max()) + size.transient <= capacity
-            if fits or block.wire or span * 2 > len(groups):
-                known[block.kind] = size
+            size = sized(block, i, span, False)
+            scheduled = exact and not block.wire and not fits(size)
+            size = sized(block, i, span, True) if scheduled else size
+            if fits(size) or block.wire or span * 2 > len(groups):
+                known[block.kind], places[block.kind] = size, (i, span)
             span *= 2
+    if exact:
+        wired = {block.kind for block in blocks if block.wire}
+        _schedule_most(known, wired, lambda kind: sized(blocks[places[kind][0]], *places[kind], True))
     sizes = [replace(known[block.kind], name=block.name, layer=layer_of(block)) for block in blocks]
     words = capacity - max(size.transient for size in sizes)
     room = Room(rack=rack.name, groups=len(groups), tp=tp, words=words, capacity=rack.chip.sram_words)
-    return sizes, replace(room, bad=_bad(rack, groups))
+    return sizes, replace(room, most=capacity, bad=_bad(rack, groups))
+
+
+def _schedule_most(known: dict[str, Size], wired: set[str], scheduled: Callable[[str], Size]) -> None:
+    """Schedule the kind with most transients until it is one that was: others take less than estimated."""
+    while True:
+        kind = max(known, key=lambda one: known[one].transient)
+        size = known[kind] if kind in wired else scheduled(kind)
+        if size is known[kind]:
+            return
+        known[kind] = size
 
 
 def ranks_of(plan: Plan, block: ModelBlock, rack: Rack, chips: tuple[int, ...]) -> int:
@@ -123,26 +174,30 @@ def _bad(rack: Rack, groups: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, in
     return tuple((*at[w.chip], w.stop - w.first) for w in rack.damage.bad if w.chip in at)
 
 
-def _allocated(
+def allocated(
     plan: Plan,
     block: ModelBlock,
     rack: Rack,
-    chips: tuple[int, ...],
+    chips: Chips,
     layout: str,
-    after: tuple[int, ...] = (),
+    after: Chips = (),
+    seen: Seen | None = None,
 ) -> int:
     """Transient words of the fullest rank, found by scheduling; after: chips it may hand on to as well."""
-    beside = example(plan, block, rack, chips, layout)
-    made = [template(plan, block, *way, 0) for way in _ways(rack, chips, beside, after, layout)]
+    beside = example(plan, block, rack, chips, layout, seen)
+    ways = [(group, Router(rack, everyone)) for group, everyone in _ways(chips, beside, after, layout)]
+    made = [template(plan, block, *way, 0) for way in ways]
     return max(int(one.transient_words[: len(one.kv_words)].max()) for one in made)
 
 
-def example(plan: Plan, block: ModelBlock, rack: Rack, chips: tuple[int, ...], layout: str) -> Beside:
+def example(
+    plan: Plan, block: ModelBlock, rack: Rack, chips: Chips, layout: str, seen: Seen | None = None
+) -> Beside:
     """Chips that could be beside a block on these chips. Raises CapacityError if there are too few."""
     if plan.cp == 1 or not kv_heads(plan.demands, block):
         return ()
-    count = missing(undealt(plan, block, rack, chips, k_parts(layout, len(chips))), plan.cp)
-    found = neighbours(rack, chips, count)
+    whole = undealt(plan, block, rack, chips, k_parts(layout, len(chips)), seen and seen.whole)
+    found = neighbours(rack, chips, missing(whole, plan.cp))
     if found is None:
         raise CapacityError(
             "place",
@@ -153,40 +208,63 @@ def example(plan: Plan, block: ModelBlock, rack: Rack, chips: tuple[int, ...], l
     return found
 
 
-def _ways(
-    rack: Rack, chips: tuple[int, ...], beside: Beside, after: tuple[int, ...], layout: str
-) -> list[tuple[Group, Router]]:
-    """A block that hands its result to its own chips, and one that hands it to as many others."""
-    out: list[tuple[Group, Router]] = []
-    for readers in (chips, after):
-        if len(readers) == len(chips):
-            everyone, keepers, targets = ranked(chips, beside, readers)
-            group = replace(alone(len(chips), k_parts(layout, len(chips))), targets=targets, beside=keepers)
-            out.append((group, Router(rack, everyone)))
-    return out
+def _ways(chips: Chips, beside: Beside, after: Chips, layout: str) -> list[tuple[Group, Chips]]:
+    """A block that hands its result to its own chips, and one that hands it to as many others; by rank."""
+    return [
+        way_to(readers, chips, beside, k_parts(layout, len(chips)))
+        for readers in (chips, after)
+        if len(readers) == len(chips)
+    ]
+
+
+def way_to(readers: Chips, chips: Chips, beside: Beside, parts: int) -> tuple[Group, Chips]:
+    """The group of a block that hands all of its result to these chips, and its chips by rank."""
+    everyone, keepers, targets = ranked(chips, beside, readers)
+    return replace(alone(len(chips), parts), targets=targets, beside=keepers), everyone
+
+
+def straight(
+    plan: Plan, block: ModelBlock, rack: Rack, way: tuple[Group, Chips], context: int, seen: Seen
+) -> Lowering:
+    """A block lowered without detours; what it takes of the longest context is kept."""
+    group, chips = way
+    low, _ = lower(replace(plan, detours=False), block, group, Router(rack, chips), context, Kernels())
+    if low.rows_dealt:
+        seen.dealt.add(block.kind)
+    if context == max(plan.contexts):
+        key = block.kind, plan.deal, chips, group.beside, group.targets
+        seen.taken[key] = BlockWords(low.weights.words, low.kv_words, _held(low))
+    return low
+
+
+def _taken(plan: Plan, block: ModelBlock, rack: Rack, way: tuple[Group, Chips], seen: Seen) -> BlockWords:
+    group, chips = way
+    key = block.kind, plan.deal, chips, group.beside, group.targets
+    if key not in seen.taken:
+        straight(plan, block, rack, way, max(plan.contexts), seen)
+    return seen.taken[key]
 
 
 def _size(
     plan: Plan,
     block: ModelBlock,
     rack: Rack,
-    chips: tuple[int, ...],
-    after: tuple[int, ...],
+    chips: Chips,
+    after: Chips,
     layout: str,
+    seen: Seen,
     span: int,
 ) -> Size:
     """What a block takes, whether it hands its result to itself or to the chips `after`."""
-    ranks, context = len(chips), max(plan.contexts)
-    plan = replace(plan, detours=False)
-    beside = example(plan, block, rack, chips, layout)
-    ways = _ways(rack, chips, beside, () if block.wire else after, layout)
-    lows = [lower(plan, block, group, router, context, Kernels())[0] for group, router in ways]
-    held = max(_held(low) for low in lows)
-    kept = np.max([low.kv_words for low in lows], axis=0)
+    ranks = len(chips)
+    beside = example(plan, block, rack, chips, layout, seen)
+    ways = _ways(chips, beside, () if block.wire else after, layout)
+    found = [_taken(plan, block, rack, way, seen) for way in ways]
+    kept = np.max([one.kv for one in found], axis=0)
     return Size(
         name=block.name,
-        words=np.max([low.weights.words for low in lows], axis=0) + kept[:ranks],
-        transient=(2 * residual_lines(plan.graph) + held) * plan.graph.batch,
+        words=np.max([one.weights for one in found], axis=0) + kept[:ranks],
+        transient=(2 * residual_lines(plan.graph) + max(one.held for one in found)) * plan.graph.batch,
         span=span,
         step=_together(plan, block, ranks),
         beside=tuple(len(some) for some in beside),

@@ -48,7 +48,8 @@ class Stage:
 class Room:
     """What there is: groups of `tp` chips, `words` per chip for weights and KV of `capacity` words in all.
 
-    bad: group, rank and count of words of chips that hold nothing any more.
+    most: words that there would be for them without any transients. bad: group, rank and count of words of
+    chips that hold nothing any more.
     """
 
     rack: str
@@ -56,6 +57,7 @@ class Room:
     tp: int
     words: int
     capacity: int
+    most: int = 0
     bad: tuple[tuple[int, int, int], ...] = ()
 
 

@@ -9,11 +9,12 @@ from jaxtyping import Int
 from compiler.errors import CapacityError
 from compiler.lower.block import Plan, lower
 from compiler.lower.blocks import ModelBlock
-from compiler.lower.context import Group, Lowering
+from compiler.lower.context import Group
 from compiler.lower.kv_blocks import block_of, in_sram, kv_capacity
 from compiler.lower.layout import WHOLE, Deal
 from compiler.lower.rows import Kernels
 from compiler.place.stages import Room, Size, megabytes
+from compiler.program.instructions.attention import AttentionKernel
 from compiler.route.route import Router
 from fabric.paths import reach
 from fabric.rack import Rack
@@ -35,18 +36,43 @@ def alone(ranks: int, k_parts: int) -> Group:
     return Group(ranks=ranks, k_parts=k_parts, targets=targets, wanted=np.ones((ranks, 1), bool))
 
 
-def undealt(plan: Plan, block: ModelBlock, rack: Rack, chips: Chips, k_parts: int) -> Lowering:
-    """A block lowered on these chips, its contexts where their heads are."""
-    whole, group = replace(dealt(plan, WHOLE), detours=False), alone(len(chips), k_parts)
-    return lower(whole, block, group, Router(rack, chips), max(plan.contexts), Kernels())[0]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undealt:
+    """A block lowered on `ranks` chips, its contexts where their heads are.
+
+    owners: of each attention the rank of every KV head; kernel: of the first, if there is one.
+    """
+
+    ranks: int
+    owners: tuple[Int[np.ndarray, " heads"], ...]
+    kernel: AttentionKernel | None
 
 
-def missing(whole: Lowering, cp: int) -> tuple[int, ...]:
+Whole = dict[tuple[str, Chips], Undealt]
+"""By kind of block and chips, for plans that differ in their deal at most."""
+
+
+def undealt(
+    plan: Plan, block: ModelBlock, rack: Rack, chips: Chips, k_parts: int, seen: Whole | None = None
+) -> Undealt:
+    """A block on these chips before its contexts are dealt. seen: those of other calls."""
+    seen = {} if seen is None else seen
+    if (block.kind, chips) not in seen:
+        whole, group = replace(dealt(plan, WHOLE), detours=False), alone(len(chips), k_parts)
+        low, _ = lower(whole, block, group, Router(rack, chips), max(plan.contexts), Kernels())
+        found = (one for one in low.kernels.items if isinstance(one, AttentionKernel))
+        seen[block.kind, chips] = Undealt(
+            ranks=len(chips), owners=tuple(low.kv_owners), kernel=next(found, None)
+        )
+    return seen[block.kind, chips]
+
+
+def missing(whole: Undealt, cp: int) -> tuple[int, ...]:
     """How many chips each rank needs beside it to deal contexts over `cp` chips; nothing if no rank does.
 
     whole: as `undealt` gives it. A head's own ranks are those from its owner up to the next owner.
     """
-    ranks, owner = whole.group.ranks, np.unique(np.concatenate(whole.kv_owners))
+    ranks, owner = whole.ranks, np.unique(np.concatenate(whole.owners))
     out = np.zeros(ranks, np.int64)
     out[owner] = np.maximum(cp - np.diff(np.append(owner, ranks)), 0)
     return tuple(out.tolist()) if out.any() else ()

@@ -6,6 +6,7 @@ lowered for one group of chips can be reused for another whose answers are the s
 
 from dataclasses import dataclass
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from jaxtyping import Int
@@ -36,17 +37,24 @@ class RouteQuestion(NamedTuple):
     detours: bool
 
 
+TreeKey = tuple[bool, int, tuple[int, ...], int, bool]
+_trees: "WeakKeyDictionary[Rack, dict[TreeKey, list[Pairs]]]" = WeakKeyDictionary()
+
+
 class Trees:
-    """The trees of one rack, in chips, each found once. thrifty: see `multicast_tree`."""
+    """The trees of one rack, in chips, each found once and kept as long as the rack.
+
+    thrifty: see `multicast_tree`.
+    """
 
     def __init__(self, rack: Rack, thrifty: bool = False) -> None:
         self.rack, self._thrifty = rack, thrifty
-        self._found: dict[tuple[int, tuple[int, ...], int, bool], list[Pairs]] = {}
+        self._found = _trees.setdefault(rack, {})
 
     def answers(self, chips: list[int], question: RouteQuestion) -> list[Pairs]:
         """The trees that a question asks for where its ranks are these chips. Raises RoutingError."""
         source, targets = chips[question.source], tuple(chips[rank] for rank in question.targets)
-        key = (source, targets, question.source, question.detours)
+        key = (self._thrifty, source, targets, question.source, question.detours)
         if key not in self._found:
             if question.detours:
                 found = detour_trees(self.rack, source, targets, salt=question.source)

@@ -11,7 +11,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from compiler.errors import CompileError
+from compiler.errors import CompileError, OptionError
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
 from compiler.program.program import Program
@@ -103,15 +103,20 @@ def _rank(one: Judged) -> tuple[Any, ...]:
 
 
 def drawing(asked: PlanOptions) -> DrawnTraffic:
-    """The load as requests are drawn."""
-    return DrawnTraffic(
-        requests=asked.requests,
-        arrivals=Arrivals(kind="poisson", rate=asked.rate),
-        input=replace(asked.isl.lengths(), least=2),
-        output=asked.osl.lengths(),
-        seed=asked.seed,
-        name="plan",
-    )
+    """The load as requests are drawn. Raises OptionError for one that there cannot be."""
+    try:
+        return DrawnTraffic(
+            requests=asked.requests,
+            arrivals=Arrivals(kind="poisson", rate=asked.rate),
+            input=replace(asked.isl.lengths(), least=2),
+            output=asked.osl.lengths(),
+            seed=asked.seed,
+            name="plan",
+        )
+    except ValueError as error:
+        raise OptionError(
+            "plan", "load", str(error), "Give another --rate, --isl, --osl or --requests."
+        ) from error
 
 
 def drawing_text(trace: DrawnTraffic) -> str:

@@ -6,9 +6,9 @@ from math import lcm
 
 from compiler.errors import CompileError, OptionError
 from compiler.moves.early import block_in
-from compiler.moves.handover import compile_ingest
+from compiler.moves.handover import compile_ingest, longest_slot
 from compiler.program.instructions.attention import AttentionKernel
-from compiler.program.manifest import Manifest, Move, Step, Waves
+from compiler.program.manifest import Manifest, Step, Waves
 from compiler.program.program import Program
 from fabric.bridge import BridgeSpec
 from lpu.afd.machines import Machines, best, lpus_of
@@ -206,12 +206,10 @@ def _token_bytes(share: GpuShare) -> int:
     return share.config.cached_lanes * (1 if share.kv == "fp8" else 2)
 
 
-def _ingest(program: Program, tokens: int, bridge: BridgeSpec) -> Program:
-    """The hand-over of one user's KV; of a program with waves that of its first user, all lie alike."""
+def _one_by_one(program: Program) -> Program:
+    """A program that takes hand-overs; of one with waves that of its first user, all lie alike."""
     manifest = program.manifest
-    if manifest.waves is not None:
-        program = replace(program, manifest=replace(manifest, body=Step()))
-    return compile_ingest(program, tokens, bridge)
+    return program if manifest.waves is None else replace(program, manifest=replace(manifest, body=Step()))
 
 
 def slot_cycles(program: Program, bridge: BridgeSpec) -> tuple[int, ...]:
@@ -221,13 +219,11 @@ def slot_cycles(program: Program, bridge: BridgeSpec) -> tuple[int, ...]:
     dealt to stripes of KV in runs grow evenly from round to round: where that is so in three places, only
     hand-overs of the first round are compiled.
     """
-    most = program.manifest.longest
+    most, decode = program.manifest.longest, _one_by_one(program)
 
     @cache
     def compiled(tokens: int) -> int:
-        body = _ingest(program, tokens, bridge).manifest.body
-        assert isinstance(body, Move)
-        return max(cycles for _, _, cycles in body.slots)
+        return longest_slot(decode, tokens, bridge)
 
     one = compiled(1)
     if all(compiled(tokens) == one * tokens for tokens in (min(2, most), min(129, most), most)):
@@ -252,6 +248,6 @@ def slot_of(slots: tuple[int, ...], tokens: int) -> int:
 
 def _chips(program: Program, bridge: BridgeSpec) -> list[tuple[int, ...]]:
     """The chips that take each layer's KV."""
-    ingest = _ingest(program, 1, bridge)
+    ingest = compile_ingest(_one_by_one(program), 1, bridge)
     (context,) = ingest.manifest.contexts
     return [tuple(sorted(set(ingest.expand_call(call, context).chip.tolist()))) for call in ingest.calls]

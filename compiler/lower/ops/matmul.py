@@ -38,6 +38,7 @@ def lower_matmuls(low: Lowering, nodes: list[Node]) -> None:
     copies = {node.index: copied(low, node, source) for node in nodes}
     if _idle(low, nodes, copies).any():
         copies = dict.fromkeys(copies)
+    low.rows_dealt |= any(ranks is not None for ranks in copies.values())
     apart = [node for node in nodes if copies[node.index] is not None or _is_taken_whole(low, node)]
     others = [node for node in nodes if node not in apart]
     for together in (*([node] for node in apart), *([others] if others else [])):

@@ -82,6 +82,7 @@ def lower_dealt(
         for way, read in zip(found, readers, strict=True)
     ]
     best = cost.index(min(cost))
+    low.rows_dealt |= found[best].spread > 1
     for source in sources:
         low.gather(source, lines_needed(low, source, tiles, found[best]))
     out = _lower(low, found[best], columns, readers[best], multiply)

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from compiler.errors import OptionError
 from lpu.inputs.document import parse, read_document
 from lpu.traffic.trace import Trace
 
@@ -155,19 +156,25 @@ class DrawnTraffic:
             and sum(self.classes) < inf
         ):
             raise ValueError(f"classes: are shares above 0 of at most {MOST_CLASSES} classes")
+        span = self.requests / (self.arrivals.rate or inf)
+        if span > MOST_SPAN // NS_PER_SECOND:
+            reason = f"take {span:.4g} seconds at this rate"
+            raise ValueError(f"requests: {self.requests} {reason}, the most are {MOST_SPAN // NS_PER_SECOND}")
         if not 0 <= self.seed < 1 << 63:
             raise ValueError(f"seed: is {self.seed}, must be 0 to 2^63 - 1")
 
     def trace(self, seed: int | None = None) -> Trace:
-        """The requests of a seed, the file's own if none is given."""
+        """The requests of a seed, or the file's own. Raises OptionError where they take too long."""
         chosen = self.seed if seed is None else seed
         gaps, prompts, news, ranks = (np.random.default_rng((chosen, stream)) for stream in range(4))
         moments = self.arrivals.gaps(self.requests, gaps) * NS_PER_SECOND
         users = self.arrivals.users or 0
         if not users:
             moments = np.cumsum(moments) - moments[0]
-        if moments.max(initial=0) > MOST_SPAN:
-            raise ValueError(f"rate: {self.requests} requests take longer than 100 years")
+        if not moments.max(initial=0) <= MOST_SPAN:
+            seconds = float(moments.max()) / NS_PER_SECOND
+            reason = f"take {seconds:.4g} seconds, the most are {MOST_SPAN // NS_PER_SECOND} (100 years)"
+            raise OptionError("replay", f"{self.requests} requests", reason, "Give fewer, or a higher rate.")
         return Trace(
             name=f"{self.name}, seed {chosen}",
             arrivals=np.rint(moments).astype(np.int64),

@@ -80,6 +80,8 @@ def test_a_load_that_nothing_serves_is_said_so(capsys: pytest.CaptureFixture[str
         (["--tpot", "1", "--racks", "none-such"], "none-such"),
         (["--tpot", "1", "--modes", "tp"], "'tp' is none of pd, afd, draft"),
         (["--tpot", "1", "--modes", "draft"], "needs a small model"),
+        (["--tpot", "1", "--rate", "1e-7"], "take 3e+10 seconds at this rate, the most are 3153600000"),
+        (["--tpot", "1", "--rate", "1e10"], "rate: is 1e+10, must be 1e-9 to 1e9"),
     ],
 )
 def test_wrong_use_is_one_line(

@@ -1,12 +1,14 @@
 """Traces as others write them, and each way in which they are wrong: file, line, and why."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from compiler.errors import OptionError
 from lpu.inputs.document import FileError
-from lpu.traffic.readers.drawn import DrawnTraffic
+from lpu.traffic.readers.drawn import Arrivals, DrawnTraffic, Lengths
 from lpu.traffic.readers.read import read_trace
 from lpu.traffic.trace import Trace
 
@@ -113,6 +115,11 @@ def test_a_wrong_trace_names_its_line(tmp_path: Path, text: str, line: int, why:
     ("old", "new", "why"),
     [
         ("requests: 1000", "requests: 0", "requests: is 0"),
+        (
+            "rate: 10",
+            "rate: 0.0000001",
+            "requests: 1000 take 1e+10 seconds at this rate, the most are 3153600000",
+        ),
         ("kind: gamma", "kind: weibull", "arrivals.kind"),
         (", cv: 4", "", "cv: is required of gamma"),
         ("rate: 10", "rate: -1", "arrivals.rate: is -1"),
@@ -131,6 +138,16 @@ def test_a_wrong_distribution_names_its_line(tmp_path: Path, old: str, new: str,
     with pytest.raises(FileError, match=r"trace\.yaml:\d+:\d+: ") as found:
         read(tmp_path, DRAWN.replace(old, new), "trace.yaml")
     assert why in str(found.value)
+
+
+def test_requests_that_take_longer_than_they_may_are_refused_with_both_numbers() -> None:
+    one = Lengths(kind="fixed", mean=1)
+    arrivals = Arrivals(kind="constant", rate=1e-6)  # the mean of its gaps is just below what may be
+    drawn = DrawnTraffic(requests=3153, arrivals=arrivals, input=one, output=one)
+    assert len(drawn.trace()) == 3153
+    spread = replace(drawn, arrivals=Arrivals(kind="gamma", rate=1e-6, cv=2), seed=1)
+    with pytest.raises(OptionError, match=r"3153 requests: take \S+ seconds, the most are 3153600000"):
+        spread.trace()
 
 
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
