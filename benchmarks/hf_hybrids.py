@@ -16,32 +16,33 @@ import numpy as np
 
 TOKENS, VOCAB = 24, 96
 SMALL: dict[str, Any] = {
-    "hidden_size": 48,
+    "hidden_size": 64,
     "intermediate_size": 80,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "mamba_n_heads": 4,
-    "mamba_d_head": 24,
+    "mamba_d_head": 32,
     "mamba_d_state": 16,
     "mamba_chunk_size": 8,
     "max_position_embeddings": 64,
     "rms_norm_eps": 1e-5,
 }
 QWEN: dict[str, Any] = {
-    "hidden_size": 48,
-    "num_hidden_layers": 4,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "full_attention_interval": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
-    "head_dim": 24,
+    "head_dim": 16,
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 4,
     "linear_key_head_dim": 32,
     "linear_value_head_dim": 24,
     "num_experts": 6,
     "num_experts_per_tok": 2,
-    "moe_intermediate_size": 32,
-    "shared_expert_intermediate_size": 32,
+    "moe_intermediate_size": 16,
+    "shared_expert_intermediate_size": 16,
     "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5},
     "max_position_embeddings": 64,
 }
@@ -61,6 +62,7 @@ FOLDERS: dict[str, dict[str, Any]] = {
         "model_type": "mamba",
         "hidden_size": 48,
         "state_size": 4,
+        "conv_kernel": 5,
         "time_step_rank": 8,
         "num_hidden_layers": 2,
         "tie_word_embeddings": True,
@@ -68,7 +70,11 @@ FOLDERS: dict[str, dict[str, Any]] = {
     "falcon-h1": SMALL
     | {
         "model_type": "falcon_h1",
-        "mamba_d_ssm": 96,
+        "intermediate_size": 48,
+        "mamba_d_ssm": 64,
+        "mamba_d_head": 16,
+        "mamba_n_groups": 2,
+        "mamba_d_conv": 2,
         "embedding_multiplier": 5.5,
         "lm_head_multiplier": 0.04,
         "key_multiplier": 0.4,
@@ -80,20 +86,28 @@ FOLDERS: dict[str, dict[str, Any]] = {
         "mlp_multipliers": [0.9, 0.2],
         "rope_theta": 1e11,
     },
-    "bamba": SMALL | {"model_type": "bamba", "attn_layer_indices": [1], "tie_word_embeddings": True},
+    "bamba": SMALL
+    | {
+        "model_type": "bamba",
+        "attn_layer_indices": [1],
+        "mamba_n_groups": 2,
+        "mamba_d_conv": 3,
+        "tie_word_embeddings": True,
+    },
     "jamba": {
         "model_type": "jamba",
-        "hidden_size": 48,
-        "intermediate_size": 80,
-        "num_hidden_layers": 4,
+        "hidden_size": 64,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "attn_layer_period": 4,
-        "attn_layer_offset": 1,
+        "attn_layer_period": 2,
+        "attn_layer_offset": 0,
         "expert_layer_period": 2,
         "expert_layer_offset": 1,
         "num_experts": 4,
         "num_experts_per_tok": 2,
+        "mamba_d_conv": 8,
         "mamba_d_state": 8,
         "mamba_dt_rank": 8,
         "max_position_embeddings": 64,
@@ -101,7 +115,7 @@ FOLDERS: dict[str, dict[str, Any]] = {
     },
     "nemotron-h": {
         "model_type": "nemotron_h",
-        "hidden_size": 48,
+        "hidden_size": 64,
         "intermediate_size": 80,
         "hybrid_override_pattern": "M-*-",
         "num_attention_heads": 4,
@@ -141,14 +155,22 @@ FOLDERS: dict[str, dict[str, Any]] = {
         "num_local_experts": 0,
         "shared_intermediate_size": 80,
         "layer_types": ["linear_attention", "full_attention"],
+        "mamba_n_groups": 4,
+        "mamba_d_conv": 7,
         "position_embedding_type": "nope",
         "embedding_multiplier": 12,
         "attention_multiplier": 0.0625,
         "residual_multiplier": 0.22,
         "logits_scaling": 3,
     },
-    "qwen3-next": QWEN | {"model_type": "qwen3_next", "intermediate_size": 80, "mlp_only_layers": [0]},
-    "qwen3.5-moe": QWEN | {"model_type": "qwen3_5_moe_text"},
+    "qwen3-next": QWEN | {"model_type": "qwen3_next", "intermediate_size": 48, "mlp_only_layers": [0]},
+    "qwen3.5-moe": QWEN
+    | {
+        "model_type": "qwen3_5_moe_text",
+        "head_dim": 12,
+        "linear_value_head_dim": 16,
+        "linear_conv_kernel_dim": 3,
+    },
 }
 FOLDERS["nemotron-3-latent"] = FOLDERS["nemotron-3"] | {
     "hybrid_override_pattern": "ME*",
@@ -159,8 +181,12 @@ FOLDERS["nemotron-3-latent"] = FOLDERS["nemotron-3"] | {
 FOLDERS["granite4-moe"] = FOLDERS["granite4-dense"] | {
     "num_local_experts": 6,
     "num_experts_per_tok": 2,
-    "intermediate_size": 32,
-    "shared_intermediate_size": 64,
+    "intermediate_size": 16,
+    "shared_intermediate_size": 32,
+    "mamba_expand": 1,
+    "mamba_d_head": 16,
+    "mamba_n_groups": 1,
+    "mamba_d_conv": 4,
 }
 STORED = {
     "experts.gate_up_proj": "input_linear.weight",
@@ -169,7 +195,7 @@ STORED = {
 }  # names in memory, and in checkpoints
 WHOLE = ("qwen3.5-moe", "granite4-moe")  # checkpoints hold all experts in one tensor
 LESS = tuple(name for name in FOLDERS if name.startswith("qwen"))  # gains are stored less 1
-HALF = (*LESS, "nemotron-3", "nemotron-3-latent")  # stored in fp16
+WIDE = ("mamba", "mamba2")  # stored in f32, others in fp16
 
 
 def make(folder: Path, names: list[str]) -> None:
@@ -195,7 +221,7 @@ def make(folder: Path, names: list[str]) -> None:
             drawn = _drawn(path, torch.randn(tensor.shape, generator=generator), float(less))
             if ".linear_attn." in path:
                 _near(path, drawn, keys["linear_num_key_heads"], keys["linear_key_head_dim"])
-            tensor.data.copy_(drawn.half().float() if name in HALF else drawn)
+            tensor.data.copy_(drawn if name in WIDE else drawn.half().float())
         held = {path: value.detach().clone() for path, value in model.state_dict().items()}
         if keys["model_type"] == "nemotron_h":
             held = {path.replace("model.", "backbone.", 1): value for path, value in held.items()}
@@ -210,7 +236,7 @@ def make(folder: Path, names: list[str]) -> None:
         with torch.no_grad():
             logits = model(tokens, use_cache=False).logits[0].numpy()
         np.savez(at / "expected.npz", tokens=tokens[0].numpy().astype(np.int32), logits=logits)
-        held = {path: value.half() if name in HALF else value for path, value in held.items()}
+        held = {path: value if name in WIDE else value.half() for path, value in held.items()}
         save_file(held, at / "model.safetensors", {"format": "pt"})
         print(name, sum(value.numel() for value in held.values()), float(np.abs(logits).max()))
 

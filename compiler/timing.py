@@ -23,7 +23,7 @@ from compiler.program.instructions.experts import (
 )
 from compiler.program.instructions.host import HandoverKernel, LoadKernel, StateMoveKernel, wire_words
 from compiler.program.instructions.matmul import WIDE_PER_F32, ReduceKernel, TreeKernel, WriteBackKernel
-from compiler.program.instructions.recurrent import SsmKernel, StateKernel, state_lines
+from compiler.program.instructions.recurrent import ConvKernel, SsmKernel, StateKernel, state_lines
 from compiler.program.isa import F32_LANES, TILE_ROWS, TRANSIENT, Kernel, Lines, Op, ceil_div
 from fabric.chip import ChipSpec
 
@@ -239,6 +239,12 @@ def _weighted(op: int, n: Lines, kernel: WeightedGluKernel, chip: ChipSpec, rows
     return Vector(lanes=_of_strips, passes=passes)(op, n, kernel, chip, rows)
 
 
+def _convolve(op: int, n: Lines, kernel: ConvKernel, chip: ChipSpec, rows: int) -> tuple[Lines, Lines]:
+    """(hold, t1 - t0): a pass for each tap, 4 for silu; its tokens are the state of one another."""
+    rule = Renewing(lanes=of_lines, passes=kernel.kept + 1 + 4, by_token=False)
+    return rule(op, n, kernel, chip, rows)
+
+
 def _of_steps(n: Lines, k: SsmKernel) -> Lines:
     return F32_LANES * (2 + k.decays) + 0 * n
 
@@ -296,7 +302,7 @@ RULES: dict[int, Rule] = {
     Op.SHARE: Vector(lanes=_of_shares, passes=6, reduces=True),
     Op.SLOTS: _slots,
     Op.WGLU: _weighted,
-    Op.CONV: Renewing(lanes=of_lines, passes=8, by_token=False),
+    Op.CONV: _convolve,
     Op.STEP: Vector(lanes=_of_steps, passes=4),
     Op.SSM: Renewing(lanes=_of_states, passes=3, by_token=True),
     Op.GATE: Vector(lanes=of_lines, passes=4),

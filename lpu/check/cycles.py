@@ -105,9 +105,7 @@ def _rank(n: Counts, k: RankKernel, words: Counts, m: Stated) -> Taken:
     if k.sigmoid or k.biased:
         passes = _SIGMOID if k.sigmoid else 1
         compared = compared + passes * _up(_LINE * _up(k.experts, _LINE) * m.rows, _D)
-    return Taken(
-        np.maximum(compared, _up(words, _VXM_WORDS)), m.vxm_latency + reductions * m.lane_reduce, words
-    )
+    return _swept(compared, m.vxm_latency + reductions * m.lane_reduce, words)
 
 
 def _weigh_glu(n: Counts, k: WeightedGluKernel, words: Counts, m: Stated) -> Taken:
@@ -120,7 +118,7 @@ def _weigh_glu(n: Counts, k: WeightedGluKernel, words: Counts, m: Stated) -> Tak
 def _choose(n: Counts, k: SlotsKernel, words: Counts, m: Stated) -> Taken:
     held = k.some if k.some else k.experts
     compared = _up(held * m.rows, _D) + _up(n * held, _D)
-    return Taken(np.maximum(compared, _up(words, _VXM_WORDS)), m.vxm_latency + m.lane_reduce, words)
+    return _swept(compared, m.vxm_latency + m.lane_reduce, words)
 
 
 def _drain(n: Counts, kernel: WriteBackKernel, words: Counts, m: Stated) -> Taken:
@@ -173,10 +171,14 @@ def _load(n: Counts, k: LoadKernel, words: Counts, m: Stated) -> Taken:
     return Taken(n * k.host_slot, 0, n)
 
 
+def _swept(passes: Counts, latency: int, words: Counts) -> Taken:
+    return Taken(np.maximum(passes, _up(words, _VXM_WORDS)), latency, words)
+
+
 def _convolve(n: Counts, k: ConvKernel, words: Counts, m: Stated) -> Taken:
     """The state goes out and comes back once for all tokens of a sequence."""
-    words = words + 2 * k.sequences * k.kept * n
-    return Taken(np.maximum(8 * _up(_LINE * n * m.rows, _D), _up(words, _VXM_WORDS)), m.vxm_latency, words)
+    passes = (k.kept + 5) * _up(_LINE * n * m.rows, _D)
+    return _swept(passes, m.vxm_latency, words + 2 * k.sequences * k.kept * n)
 
 
 def _recur(n: Counts, k: SsmKernel, words: Counts, m: Stated) -> Taken:
@@ -185,8 +187,7 @@ def _recur(n: Counts, k: SsmKernel, words: Counts, m: Stated) -> Taken:
     each = max(3 * _up(_LINE * k.kept * k.sequences, _D), _up(state, _VXM_WORDS))
     if tokens > 1:
         each = max(each, m.vxm_latency)
-    words = words + tokens * state
-    return Taken(np.maximum(tokens * each, _up(words, _VXM_WORDS)), m.vxm_latency, words)
+    return _swept(tokens * each, m.vxm_latency, words + tokens * state)
 
 
 def _amend(n: Counts, k: DeltaKernel, words: Counts, m: Stated) -> Taken:
@@ -195,8 +196,7 @@ def _amend(n: Counts, k: DeltaKernel, words: Counts, m: Stated) -> Taken:
     each = max(5 * _up(_LINE * k.kept * k.sequences, _D), _up(state, _VXM_WORDS))
     if tokens > 1:
         each = max(each, latency)
-    words = words + tokens * state
-    return Taken(np.maximum(tokens * each, _up(words, _VXM_WORDS)), latency, words)
+    return _swept(tokens * each, latency, words + tokens * state)
 
 
 def _lines(n: Counts, k: Any) -> Counts:

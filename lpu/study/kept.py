@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from models.configs.hybrid import TAPS
 from models.published.count import blocks_of, layer_kind
 
 Config = Mapping[str, Any]
 _KV_BYTES, _STATE_BYTES = 2, 4
-_TAPS = 3  # inputs that a convolution of 4 taps keeps
 
 
 class UnknownLayersError(ValueError):
@@ -121,19 +121,20 @@ def _mamba2(c: Config) -> KeptLayer:
     lanes = c.get("mamba_head_dim") or c.get("mamba_d_head") or c["head_dim"]
     states = c.get("ssm_state_size") or c.get("mamba_d_state") or c["state_size"]
     groups = c.get("n_groups") or c["mamba_n_groups"]
-    channels = heads * lanes
-    return KeptLayer(state=_STATE_BYTES * (channels * states + _TAPS * (channels + 2 * groups * states)))
+    channels, kept = heads * lanes, (c.get("mamba_d_conv") or c.get("conv_kernel", TAPS)) - 1
+    return KeptLayer(state=_STATE_BYTES * (channels * states + kept * (channels + 2 * groups * states)))
 
 
 def _mamba1(c: Config) -> KeptLayer:
     channels = c["mamba_expand"] * c["hidden_size"]
-    return KeptLayer(state=_STATE_BYTES * channels * (c["mamba_d_state"] + _TAPS))
+    return KeptLayer(state=_STATE_BYTES * channels * (c["mamba_d_state"] + c.get("mamba_d_conv", TAPS) - 1))
 
 
 def _delta(c: Config) -> KeptLayer:
     k = c["linear_num_key_heads"] * c["linear_key_head_dim"]
     v = c["linear_num_value_heads"] * c["linear_value_head_dim"]
-    return KeptLayer(state=_STATE_BYTES * (v * c["linear_key_head_dim"] + _TAPS * (2 * k + v)))
+    kept = c.get("linear_conv_kernel_dim", TAPS) - 1
+    return KeptLayer(state=_STATE_BYTES * (v * c["linear_key_head_dim"] + kept * (2 * k + v)))
 
 
 def _jamba(c: Config, i: int) -> KeptLayer:

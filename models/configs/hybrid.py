@@ -9,7 +9,7 @@ from models.config import MATRICES_PER_FFN, TransformerConfig
 from models.routing import Routing
 
 FAMILY = "hybrid"
-TAPS = 4  # of a convolution; docs/facts/contract2.md section 8
+TAPS = 4  # of the convolutions of published models
 UNCLAMPED = 3.4028234663852886e38  # the largest f32: a time step that has no upper limit
 MIXER, ATTENTION, BOTH, FFN, EXPERTS = "M", "A", "P", "F", "E"
 PARTS = {
@@ -38,6 +38,7 @@ _LATER: dict[str, Any] = {
     "expert_keep": 1,
     "latent": 0,
     "shared_ffn": 0,
+    "taps": TAPS,
 }
 """Fields that are younger than digests, and what they are where nothing is said."""
 
@@ -47,7 +48,8 @@ class HybridConfig(TransformerConfig):
     """A decoder of layers that differ; fields of the parts that it has not are 1 (head_dim 2), and unused.
 
     pattern: the parts of each layer, as ("MF", "AF"). channels: of a mixer, in `ssm_heads` heads that share a
-    time step and a decay, and in `groups` that share B and C. states: of each channel. rank: of the product
+    time step and a decay, and in `groups` that share B and C. states: of each channel. taps: of a
+    convolution, which keeps all its inputs but the newest. rank: of the product
     that makes the time steps of Mamba-1, where each channel has its own, and decays of its own for each
     state; 0: of Mamba-2. conv_biased: whether the convolution has a bias. step_low, step_high: what time
     steps are clamped to. mixer_norm: of the gated results, over all channels. rope: whether attention turns
@@ -94,6 +96,7 @@ class HybridConfig(TransformerConfig):
     expert_keep: int = 1
     latent: int = 0
     shared_ffn: int = 0
+    taps: int = TAPS
 
     def __post_init__(self) -> None:
         TransformerConfig.__post_init__(self)
@@ -120,6 +123,10 @@ class HybridConfig(TransformerConfig):
         for field in ("channels", "states", "ssm_heads", "groups"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{self.name}: {field} is {getattr(self, field)}, the least is 1.")
+        if self.taps < 2:
+            raise ValueError(
+                f"{self.name}: taps is {self.taps}, a convolution that keeps inputs has 2 or more."
+            )
         if self.channels % self.ssm_heads:
             raise ValueError(
                 f"{self.name}: ssm_heads {self.ssm_heads} do not divide {self.channels} channels of a mixer."
@@ -210,7 +217,7 @@ class HybridConfig(TransformerConfig):
     def kept(self) -> tuple[tuple[int, int], ...]:
         """(kept values, channels) of each state of a mixer: its convolutions, then its state space step."""
         convolved = (self.channels,) if self.rank else (self.channels, self.both)
-        return (*((TAPS - 1, wide) for wide in convolved), (self.states, self.channels))
+        return (*((self.taps - 1, wide) for wide in convolved), (self.states, self.channels))
 
     @property
     def mixers(self) -> int:
@@ -262,7 +269,7 @@ class HybridConfig(TransformerConfig):
         """Of a mixer without its norm."""
         hidden, channels = self.hidden, self.channels
         wide = channels if self.rank else channels + self.both
-        shared = wide * (TAPS + self.conv_biased) + channels * hidden
+        shared = wide * (self.taps + self.conv_biased) + channels * hidden
         if self.rank:
             made = channels * (self.rank + self.both) + self.rank * channels + channels
             made += (self.rank + self.both) * self.step_norms

@@ -1,8 +1,9 @@
 """Lowering of the roundings: round16 by tiles, pairs of lines or segments; GPUs do round8 before they send.
 
 A residual that is multiplied without a norm before it is rounded as `prescale` scales one: on every rank that
-multiplies. So blocks may hand it on. A sum that leaves the chips is rounded by pairs of lines, other values
-where they lie.
+multiplies. So blocks may hand it on. So are latents that experts take, where no rank has two of their lines:
+rounded where they lie each would be half a line of fp16, as many to send, and twice the tiles to multiply.
+A sum that leaves the chips is rounded by pairs of lines, other values where they lie.
 """
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from compiler.graph.graph import Node, View
 from compiler.lower.context import Lowering
 from compiler.lower.elementwise import by_segments
+from compiler.lower.layout import natural
 from compiler.lower.ops.tiles import by_tiles
 from compiler.lower.rule import AS_RESULT, Handed, LoweringRule, Uses
 from compiler.program.instructions.vector import CastKernel
@@ -39,13 +41,26 @@ def _shared_out(uses: Uses, node: Node) -> bool:
     return maker is not None and uses.rule(maker).shares
 
 
+def _thin(low: Lowering, node: Node) -> bool:
+    """Whether all that reads the result multiplies it whole, and no rank has two lines of the operand."""
+    uses, (view,) = low.demands, node.inputs
+    readers = uses.readers(node.outputs[0])
+    if not readers or not all(uses.rule(reader).everywhere and not at for reader, at in readers):
+        return False
+    value, cut = low.segments(view, node)
+    if value.lines < 2 or value.dtype != "f32" or len(cut) != value.lines:
+        return False
+    _, columns = natural(view.width, low.group.ranks)
+    return np.array_equal(value.columns, columns) and len(np.unique(value.owner)) == value.lines
+
+
 def lower_round16(low: Lowering, node: Node) -> None:
     """A CAST row for each tile of input rows of a product, or for each segment."""
     if _shared_out(low.demands, node):
         value, _ = low.lines(node.inputs[0], node)
         by_tiles(low, node, value, Op.CAST, CastKernel(shares=True), None)
         return
-    if _multiplied(low.demands, node):
+    if _multiplied(low.demands, node) or _thin(low, node):
         value, _ = low.lines(node.inputs[0], node)
         active = low.multipliers(node.outputs[0])
         low.gather(value, np.repeat(active[:, None], value.lines, axis=1))

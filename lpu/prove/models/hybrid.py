@@ -11,7 +11,7 @@ from lpu.prove.models.llama import STRIP, LlamaReading, contract_parts
 from lpu.prove.models.record import ModelTerms
 from lpu.prove.refused import RefusedError
 from lpu.prove.terms import Terms
-from models.configs.hybrid import BOTH, EXPERTS, FFN, MIXER, TAPS, HybridConfig
+from models.configs.hybrid import BOTH, EXPERTS, FFN, MIXER, HybridConfig
 
 
 def read(terms: Terms, numbers: Mapping[str, Any], longest: int, kv: str) -> ModelTerms:
@@ -183,7 +183,7 @@ class _HybridReading(LlamaReading):
 
     def _conv(self, out: ModelTerms, name: str, value: int) -> int:
         width = self.terms.width(value)
-        taps = [self._tensor(out, f"{name}.tap{tap}", width) for tap in range(TAPS)]
+        taps = [self._tensor(out, f"{name}.tap{tap}", width) for tap in range(self._numbers.taps)]
         if self._numbers.conv_biased:
             taps.append(self._tensor(out, f"{name}.bias", width))
         return self.terms.conv(value, tuple(taps), self._numbers.conv_biased)

@@ -9,6 +9,7 @@ from typing import Any
 from models.configs.hybrid import FAMILY, TAPS, UNCLAMPED, HybridConfig
 from models.sources.json_keys import Keys
 
+_HEADS = ("mamba_d_ssm", "mamba_d_head", "mamba_n_heads", "num_heads")
 LONGEST = 1 << 30  # tokens of a sequence, for a model without attention: nothing grows with them
 _INERT = (
     *("time_step_rank", "time_step_min", "time_step_max", "time_step_floor", "chunk_size"),
@@ -54,19 +55,29 @@ def mixer_of(
     groups: int,
     bias: str,
     channels: int | None = None,
-    grouped: bool = False,
 ) -> dict[str, int]:
     """Channels, heads and groups of a mixer that the vocabulary has. Raises WeightError."""
     wide = keys.stated(expand, 2) * hidden if channels is None else channels
     if heads * head_dim != wide:
-        raise keys.error(expand, keys.get(expand), f"{heads} heads of {head_dim} are not {wide} channels")
-    if (found := keys.stated(taps, TAPS)) != TAPS:
-        raise keys.error(taps, found, f"only convolutions of {TAPS} taps are supported")
+        key = _stated(keys, (*_HEADS, expand))
+        raise keys.error(key, keys.get(key), f"{heads} heads of {head_dim} are not {wide} channels")
+    if heads % groups:
+        why = f"groups of B and C share {heads} heads, which it does not divide"
+        raise keys.error(_stated(keys, ("n_groups", "mamba_n_groups")), groups, why)
     no_biases(keys, bias)
-    if groups > 1 and not grouped:
-        key = "n_groups" if keys.get("n_groups") is not None else "mamba_n_groups"
-        raise keys.error(key, groups, "only mixers whose heads all share B and C are supported")
-    return {"channels": wide, "ssm_heads": heads, "groups": groups}
+    return {"channels": wide, "ssm_heads": heads, "groups": groups, "taps": taps_of(keys, taps)}
+
+
+def _stated(keys: Keys, names: tuple[str, ...]) -> str:
+    """The first of these keys that the config has, else the last."""
+    return next((name for name in names if keys.get(name) is not None), names[-1])
+
+
+def taps_of(keys: Keys, key: str) -> int:
+    """Taps of the convolutions. Raises WeightError for 1, which keeps no input."""
+    if (found := keys.stated(key, TAPS)) < 2:
+        raise keys.error(key, found, "a convolution that keeps inputs has 2 taps or more")
+    return found
 
 
 def no_biases(keys: Keys, *names: str) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float32
 
-from models.configs.hybrid import TAPS, HybridConfig
+from models.configs.hybrid import HybridConfig
 from models.families.family import CheckpointTensor
 from models.families.hybrid.names import Names
 from models.families.hybrid.pieces import Rows, matrix, vector
@@ -154,12 +154,12 @@ def _flat(logarithm: Rows) -> Float32[np.ndarray, " decays"]:
 def _conv(
     config: HybridConfig, ours: str, theirs: str, cut: tuple[int, int], wide: int
 ) -> Iterator[CheckpointTensor]:
-    for tap in range(TAPS):
+    for tap in range(config.taps):
         made = partial(_tap, tap)
         yield CheckpointTensor(
             path=f"{ours}.tap{tap}",
             name=f"{theirs}.weight",
-            shape=(wide, 1, TAPS),
+            shape=(wide, 1, config.taps),
             rows=cut,
             made=(made, cut[1:]),
         )

@@ -12,7 +12,6 @@ from jaxtyping import Float16, Float32, Int32
 from models.configs.hybrid import ATTENTION, BOTH, EXPERTS, FFN, MIXER, HybridConfig
 from models.contract import ops
 from models.contract.parts import down_starts
-from models.contract.recurrent.convolution import TAPS
 from models.families.experts import Mixture
 from models.families.hybrid.latent_experts import LatentMixture
 from models.families.llama import Angles, Attention, FeedForward, LayerKV, Positions
@@ -31,19 +30,19 @@ States = tuple[Array, ...]
 class Conv(nnx.Module):
     """The convolution of each channel over its last inputs."""
 
-    def __init__(self, channels: int, *, biased: bool) -> None:
-        for tap in range(TAPS):
+    def __init__(self, channels: int, config: HybridConfig) -> None:
+        for tap in range(config.taps):
             setattr(self, f"tap{tap}", nnx.Param(jnp.zeros(channels, jnp.float32)))
-        if biased:
+        if config.conv_biased:
             self.bias = nnx.Param(jnp.zeros(channels, jnp.float32))
-        self.biased = biased
+        self.config = config
 
     def __call__(
         self, x: Float32[Array, "batch channels"], state: Array, position: Int32[Array, " batch"]
     ) -> tuple[Float32[Array, "batch channels"], Array]:
         """Its silu, and the inputs that are kept."""
-        taps = tuple(getattr(self, f"tap{tap}")[...] for tap in range(TAPS))
-        return ops.conv(x, state, position, taps, self.bias[...] if self.biased else None)
+        taps = tuple(getattr(self, f"tap{tap}")[...] for tap in range(self.config.taps))
+        return ops.conv(x, state, position, taps, self.bias[...] if self.config.conv_biased else None)
 
 
 class Mixer(nnx.Module):
@@ -57,8 +56,8 @@ class Mixer(nnx.Module):
         self.x = Linear(hidden, channels, scaled=scaled)
         self.bc = Linear(hidden, config.both, scaled=scaled)
         self.dt = Linear(hidden, config.ssm_heads, scaled=scaled, bias=True)
-        self.conv_x = Conv(channels, biased=config.conv_biased)
-        self.conv_bc = Conv(config.both, biased=config.conv_biased)
+        self.conv_x = Conv(channels, config)
+        self.conv_bc = Conv(config.both, config)
         self.step = nnx.Dict(
             {name: nnx.Param(jnp.zeros(channels, jnp.float32)) for name in ("decay", "through")}
         )
@@ -118,7 +117,7 @@ class SelectiveMixer(Mixer):
             self.norm = Norm(hidden, config.eps)
         self.x = Linear(hidden, channels, scaled=scaled)
         self.z = Linear(hidden, channels, scaled=scaled)
-        self.conv_x = Conv(channels, biased=config.conv_biased)
+        self.conv_x = Conv(channels, config)
         self.low = Linear(channels, config.rank, scaled=scaled)
         self.bc = Linear(channels, config.both, scaled=scaled)
         self.dt = Linear(config.rank, channels, scaled=scaled, bias=True)
@@ -173,8 +172,8 @@ class DeltaMixer(Mixer):
         self.x = Linear(hidden, channels, scaled=scaled)
         self.bc = Linear(hidden, config.both, scaled=scaled)
         self.dt = Linear(hidden, 2 * config.ssm_heads, scaled=scaled, bias=True)
-        self.conv_x = Conv(channels, biased=config.conv_biased)
-        self.conv_bc = Conv(config.both, biased=config.conv_biased)
+        self.conv_x = Conv(channels, config)
+        self.conv_bc = Conv(config.both, config)
         self.step = nnx.Dict({"decay": nnx.Param(jnp.zeros(channels, jnp.float32))})
         self.out_norm = Norm(channels // config.ssm_heads, config.eps)
         self.o = Linear(channels, hidden, scaled=scaled)

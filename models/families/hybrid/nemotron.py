@@ -50,7 +50,6 @@ def read_nemotron(keys: Keys, name: str) -> HybridConfig:
         taps="conv_kernel",
         groups=keys.stated("n_groups", 8),
         bias="mamba_proj_bias",
-        grouped=True,
     )
     keys.get("time_step_limit")  # transformers takes time_step_min in its place
     low = keys.number("time_step_min", 0.001)

@@ -6,8 +6,8 @@ Source of defaults: transformers 5.24, configuration_ of qwen3_next, qwen3_5 and
 from dataclasses import dataclass
 from typing import Any
 
-from models.configs.hybrid import ATTENTION, EXPERTS, FFN, MIXER, TAPS, HybridConfig
-from models.families.hybrid.keys import config_of, no_biases
+from models.configs.hybrid import ATTENTION, EXPERTS, FFN, MIXER, HybridConfig
+from models.families.hybrid.keys import config_of, no_biases, taps_of
 from models.sources.huggingface.keys import activation_of
 from models.sources.huggingface.rope import rope_of
 from models.sources.json_keys import Keys
@@ -52,8 +52,6 @@ def read_qwen(kind: str, keys: Keys, name: str) -> HybridConfig:
     heads, head_dim = keys.stated("num_attention_heads", 16), keys.stated("head_dim", 256)
     longest, lanes = keys.stated("max_position_embeddings", 32768), keys.stated("linear_key_head_dim", 128)
     no_biases(keys, "attention_bias")
-    if (taps := keys.stated("linear_conv_kernel_dim", TAPS)) != TAPS:
-        raise keys.error("linear_conv_kernel_dim", taps, f"only convolutions of {TAPS} taps are supported")
     groups, values = keys.stated("linear_num_key_heads", 16), keys.stated("linear_num_value_heads", 32)
     if keys.flag("attn_output_gate", True) is not True:
         raise keys.error("attn_output_gate", False, "attention of this model_type has a gate")
@@ -91,6 +89,7 @@ def read_qwen(kind: str, keys: Keys, name: str) -> HybridConfig:
         ssm_heads=values,
         groups=groups,
         conv_biased=False,
+        taps=taps_of(keys, "linear_conv_kernel_dim"),
         **(_experts(keys, usual) if usual.experts else {}),
     )
 

@@ -50,6 +50,7 @@ def _mamba2(keys: Keys, name: str) -> HybridConfig:
         states=keys.stated("state_size", 128),
         conv_biased=keys.flag("use_conv_bias", True),
         mixer_norm="gated",
+        norm_groups=mixer["groups"] > 1,
         **mixer,
     )
 
@@ -226,6 +227,7 @@ def _decoder(
         states=keys.stated("mamba_d_state", 256),
         conv_biased=keys.flag("mamba_conv_bias", True),
         factors=tuple(f"{matrix}={by!r}" for matrix, by in factors.items() if by != 1),
+        norm_groups=how["mixer_norm"] == "gated" and mixer["groups"] > 1,
         **how,
         **mixer,
     )

@@ -12,6 +12,7 @@ from pairs import compiled_pair
 from slow import slow_but
 from stateful import BESIDE, DELTA, GATED, JAMBA, LATENT, MIXED, NEMOTRON, NEMOTRON3, SELECTIVE, SMALL
 
+from compiler.program.isa import STACK
 from lpu.check.check import check, check_columns, require
 from lpu.check.memory_image import pair
 from lpu.link.error import LinkError
@@ -51,6 +52,13 @@ def test_a_schedule_has_the_bits_of_the_model(way: str) -> None:
     for context in program.manifest.contexts:
         require(check(program, context))
     assert_same(step, program, [[position] * step.batch for position in (0, 1, 2, 9, 10)])
+
+
+def test_latents_in_thin_slices_are_multiplied_in_whole_lines() -> None:
+    """Three chips have a line each of 180 latents: the experts of a chip take one tile of them, not two."""
+    _, program = compiled(LATENT, "quad", tp=4)
+    loads = program.loads()
+    assert np.bincount(loads.chip[loads.kind == STACK]).tolist() == [2] * 4  # up and down
 
 
 def stepped(machine: Machine, tokens: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, Any]:

@@ -99,7 +99,7 @@ def test_shapes_and_counts_that_do_not_fit_are_refused() -> None:
         dot16.sums(jnp.zeros((1, 8193), jnp.float16), jnp.zeros((8193, 1), jnp.float16))
     with pytest.raises(ValueError, match=r"layer_norm: 1048577 lanes"):
         layer_stat(Moments(ONE, ONE), jnp.ones((1,), jnp.int32), 1048577, 1e-5)
-    with pytest.raises(ValueError, match=r"conv1d: 3 taps, the contract has 4"):
+    with pytest.raises(ValueError, match=r"conv1d: 3 taps, 3 kept inputs take 4"):
         convolve(zeros(1, 2), zeros(3, 2), zeros(2, 3), zeros(2))
     with pytest.raises(ValueError, match=r"gated norm: 3 groups do not divide 8 lanes"):
         gated_norm(zeros(1, 8), zeros(1, 8), zeros(8), eps=1e-5, groups=3)

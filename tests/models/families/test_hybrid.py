@@ -22,9 +22,14 @@ from models.sources.huggingface.folder import open_folder
 
 FOLDERS = Path(__file__).parents[1] / "data/variants"
 WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
-    "heads": ("mamba2", {"num_heads": 5}, "5 heads of 24 are not 96 channels"),
-    "groups": ("mamba2", {"n_groups": 2}, "n_groups is 2: only mixers whose heads all share B and C"),
-    "taps": ("mamba2", {"conv_kernel": 1}, "conv_kernel is 1: only convolutions of 4 taps are supported"),
+    "heads": ("mamba2", {"num_heads": 5}, "num_heads is 5: 5 heads of 24 are not 96 channels"),
+    "channels": ("falcon-h1", {"mamba_d_ssm": 65}, "mamba_d_ssm is 65: 4 heads of 16 are not 65 channels"),
+    "groups": (
+        "mamba2",
+        {"n_groups": 3},
+        "n_groups is 3: groups of B and C share 4 heads, which it does not",
+    ),
+    "taps": ("mamba2", {"conv_kernel": 1}, "conv_kernel is 1: a convolution that keeps inputs has 2 taps"),
     "bias": ("mamba2", {"use_bias": True}, "use_bias is True: such a bias is not supported"),
     "state": ("falcon-h1", {"mamba_ssm_cache_dtype": "bfloat16"}, "'bfloat16': states are kept in float32"),
     "limits": ("bamba", {"time_step_limit": [1.0, 0.5]}, "it is the least and the most of a time step"),
@@ -33,8 +38,8 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "multipliers": ("falcon-h1", {"ssm_multipliers": [1.0]}, "it is a list of 5 numbers"),
     "beside": (
         "granite4-moe",
-        {"shared_intermediate_size": 80},
-        "is 80: only whole multiples of an expert's",
+        {"shared_intermediate_size": 40},
+        "is 40: only whole multiples of an expert's",
     ),
     "kinds": ("granite4-dense", {"layer_types": ["linear_attention", "x"]}, "layer_types is ['x']: only"),
     "count": (
@@ -42,25 +47,29 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
         {"layer_types": ["mamba"]},
         "['mamba']: it names 1 layers, num_hidden_layers is 2",
     ),
-    "period": ("jamba", {"attn_layer_offset": 4}, "attn_layer_offset is 4: it is 0 to 3, below the period"),
+    "period": ("jamba", {"attn_layer_offset": 4}, "attn_layer_offset is 4: it is 0 to 1, below the period"),
     "chosen": ("jamba", {"num_experts_per_tok": 5}, "5 of 4 experts"),
-    "width": ("jamba", {"mamba_d_conv": 1}, "mamba_d_conv is 1: only convolutions of 4 taps"),
-    "delta taps": ("qwen3-next", {"linear_conv_kernel_dim": 1}, "is 1: only convolutions of 4 taps"),
+    "width": ("jamba", {"mamba_d_conv": 1}, "mamba_d_conv is 1: a convolution that keeps inputs"),
+    "delta taps": (
+        "qwen3-next",
+        {"linear_conv_kernel_dim": 1},
+        "linear_conv_kernel_dim is 1: a convolution that",
+    ),
     "delta heads": ("qwen3-next", {"linear_num_key_heads": 3}, "groups 3 do not divide 4 ssm_heads"),
     "delta layers": ("qwen3-next", {"layer_types": ["x"] * 4}, "only linear_attention, full_attention"),
-    "delta count": ("qwen3-next", {"layer_types": ["full_attention"]}, "num_hidden_layers is 4"),
+    "delta count": ("qwen3-next", {"layer_types": ["full_attention"]}, "num_hidden_layers is 2"),
     "delta state": ("qwen3-next", {"mamba_ssm_dtype": "bfloat16"}, "'bfloat16': states are kept in float32"),
     "no gate": ("qwen3.5-moe", {"attn_output_gate": False}, "attention of this model_type has a gate"),
     "dense layers": (
         "qwen3-next",
         {"mlp_only_layers": [4]},
-        "mlp_only_layers is [4]: it names layers, 0 to 3",
+        "mlp_only_layers is [4]: it names layers, 0 to 1",
     ),
-    "shared width": ("qwen3.5-moe", {"shared_expert_intermediate_size": 64}, "as wide as others, 32"),
+    "shared width": ("qwen3.5-moe", {"shared_expert_intermediate_size": 64}, "as wide as others, 16"),
     "more chosen": ("qwen3.5-moe", {"num_experts_per_tok": 7}, "7 of 6 experts"),
     "letter": ("nemotron-h", {"hybrid_override_pattern": "M-*X"}, "hybrid_override_pattern is 'X': only M, "),
     "letters": ("nemotron-h", {"num_hidden_layers": 5}, "'M-*-': it names 4 layers, num_hidden_layers is 5"),
-    "groups by their key": ("bamba", {"mamba_n_groups": 2}, "mamba_n_groups is 2: only mixers"),
+    "groups by their key": ("bamba", {"mamba_n_groups": 3}, "mamba_n_groups is 3: groups of B and C"),
     "latent": ("nemotron-3", {"moe_latent_size": "x"}, "moe_latent_size is 'x'"),
     "beside squares": (
         "nemotron-3",
@@ -129,9 +138,10 @@ def test_patterns_are_words_of_known_parts_one_for_each_layer(tmp_path: Path) ->
         with pytest.raises(ValueError, match=words):
             replace(config, pattern=pattern)
     for field, value, words in (
-        ("ssm_heads", 7, "ssm_heads 7 do not divide 96 channels"),
+        ("ssm_heads", 7, "ssm_heads 7 do not divide 128 channels"),
         ("groups", 3, "groups 3 do not divide 4 ssm_heads"),
         ("states", 0, "states is 0, the least is 1"),
+        ("taps", 1, "taps is 1, a convolution that keeps inputs has 2 or more"),
         ("step_high", -1.0, "0 <= low <= high"),
         ("step_norms", True, "step_norms are of Mamba-1, rank is 0"),
     ):
@@ -146,12 +156,12 @@ def test_patterns_are_words_of_known_parts_one_for_each_layer(tmp_path: Path) ->
             replace(latent, **{field: value})
     jamba = read_config(FOLDERS / "jamba")
     assert isinstance(jamba, HybridConfig)
-    assert (jamba.pattern, jamba.turns) == (("MF", "AE", "MF", "ME"), False)
+    assert (jamba.pattern, jamba.turns) == (("AF", "ME"), False)
     for field, value, words in (
-        ("experts", 0, "2 layers of the pattern have experts, experts is 0"),
+        ("experts", 0, "1 layers of the pattern have experts, experts is 0"),
         ("chosen", 5, "5 of 4 experts"),
         ("expert_ffn", 0, "expert_ffn is 0, the least is 1"),
-        ("pattern", ("MF",) * 4, "0 layers of the pattern have experts, experts is 4"),
+        ("pattern", ("MF",) * 2, "0 layers of the pattern have experts, experts is 4"),
     ):
         with pytest.raises(ValueError, match=words):
             replace(jamba, **{field: value})
@@ -170,9 +180,11 @@ def test_ops_with_states_refuse_shapes_that_do_not_go_together() -> None:
     position = ShapedArray((2,), np.dtype(np.int32))
     taps = (f32(8),) * 4
     for state, given, words in (
-        (f32(2, 2, 8), taps, "kept values and channels of the state"),
+        (f32(2, 3, 7), taps, "kept values and channels of the state"),
         (f32(3, 3, 8), taps, "2 rows are no equal share for 3 sequences"),
-        (f32(2, 3, 8), taps[:1], "1 vectors, it takes 4 taps"),
+        (f32(2, 3, 8), taps[:1], "1 vectors beside 3 kept inputs, .* 4 taps and perhaps a bias"),
+        (f32(2, 4, 8), taps, "4 vectors beside 4 kept inputs"),
+        (f32(2, 0, 8), taps[:1], "beside 0 kept inputs, of which there is at least 1"),
         (f32(2, 3, 8), (*taps[:3], f32(7)), "tap 3 has 7 channels, x has 8"),
     ):
         with pytest.raises(ValueError, match=words):

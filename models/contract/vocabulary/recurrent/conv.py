@@ -12,10 +12,10 @@ from jax.core import ShapedArray
 from jaxtyping import Float32, Int32
 
 from models.contract.op import F32, Results, check_operand, define
-from models.contract.recurrent.convolution import TAPS, convolve
+from models.contract.recurrent.convolution import convolve
 from models.contract.vocabulary.recurrent.restart import begun, by_row, by_token, check_state
 
-Kept = Float32[Array, "sequences 3 channels"]
+Kept = Float32[Array, "sequences kept channels"]
 Vector = Float32[Array, " channels"]
 
 
@@ -28,36 +28,42 @@ def conv(
 ) -> tuple[Float32[Array, "batch channels"], Kept]:
     """Silu of the convolution, and the inputs that the next step begins with.
 
-    The sequences of the state share the rows in equal runs. taps: of every channel, the oldest first. A
-    sequence whose first row is at position 0 begins with zeros.
+    The sequences of the state share the rows in equal runs. taps: of every channel, the oldest first, one
+    more than kept inputs. A sequence whose first row is at position 0 begins with zeros.
     """
     vectors = (*taps, bias) if bias is not None else taps
     return CONV.bind(x, state, position, *vectors)
 
 
 def _shape(x: ShapedArray, state: ShapedArray, position: ShapedArray, *vectors: ShapedArray) -> Results:
-    check_state("conv", x, state, position, TAPS - 1)
-    if len(vectors) not in (TAPS, TAPS + 1):
-        raise ValueError(f"conv: {len(vectors)} vectors, it takes {TAPS} taps and perhaps a bias.")
+    kept = state.shape[1] if len(state.shape) > 1 else 0
+    check_state("conv", x, state, position, kept)
+    taps = kept + 1
+    if kept < 1 or len(vectors) not in (taps, taps + 1):
+        raise ValueError(
+            f"conv: {len(vectors)} vectors beside {kept} kept inputs, of which there is at least 1: "
+            f"it takes {taps} taps and perhaps a bias."
+        )
     for i, vector in enumerate(vectors):
-        name = f"tap {i}" if i < TAPS else "bias"
+        name = f"tap {i}" if i < taps else "bias"
         check_operand("conv", name, vector, 1, F32)
         if vector.shape != x.shape[1:]:
             raise ValueError(f"conv: {name} has {vector.shape[0]} channels, x has {x.shape[1]}.")
     return ShapedArray(x.shape, F32), ShapedArray(state.shape, F32)
 
 
-def _flops(x: ShapedArray, *rest: Any) -> int:
-    return (2 * TAPS + 6) * x.shape[0] * x.shape[1]
+def _flops(x: ShapedArray, state: ShapedArray, *rest: Any) -> int:
+    return (2 * (state.shape[1] + 1) + 6) * x.shape[0] * x.shape[1]
 
 
-def _split(x: Array, vectors: tuple[Array, ...]) -> tuple[Array, Array]:
-    bias = vectors[TAPS] if len(vectors) > TAPS else jnp.zeros(x.shape[1], x.dtype)
-    return jnp.stack(vectors[:TAPS], axis=-1), bias
+def _split(x: Array, state: Array, vectors: tuple[Array, ...]) -> tuple[Array, Array]:
+    taps = state.shape[1] + 1
+    bias = vectors[taps] if len(vectors) > taps else jnp.zeros(x.shape[1], x.dtype)
+    return jnp.stack(vectors[:taps], axis=-1), bias
 
 
 def _contract(x: Array, state: Array, position: Array, *vectors: Array) -> tuple[Array, Array]:
-    weight, bias = _split(x, vectors)
+    weight, bias = _split(x, state, vectors)
     step = jax.vmap(
         lambda tokens, held: convolve(tokens, held, weight, bias), in_axes=(1, 0), out_axes=(1, 0)
     )
@@ -66,10 +72,10 @@ def _contract(x: Array, state: Array, position: Array, *vectors: Array) -> tuple
 
 
 def _plain(x: Array, state: Array, position: Array, *vectors: Array) -> tuple[Array, Array]:
-    weight, bias = _split(x, vectors)
+    weight, bias = _split(x, state, vectors)
     tokens = by_token(x, len(state))
     held = jnp.concatenate([jnp.swapaxes(begun(state, position), 0, 1), tokens])
-    total = bias + sum(weight[:, tap] * held[tap : tap + len(tokens)] for tap in range(TAPS))
+    total = bias + sum(weight[:, tap] * held[tap : tap + len(tokens)] for tap in range(weight.shape[1]))
     return by_row(jax.nn.silu(total)), jnp.swapaxes(held[len(tokens) :], 0, 1)
 
 
