@@ -12,7 +12,7 @@ from jaxtyping import Bool
 from compiler.errors import LESS_KV, CapacityError, CompileError, OptionError
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock, block_of, layer_of
-from compiler.options import CompileOptions
+from compiler.options import PLACEMENTS, CompileOptions
 from compiler.place.assignment import Assignment, assign_blocks
 from compiler.place.sizes import Companion, Seen
 from compiler.place.stages import hold_weights
@@ -76,6 +76,27 @@ def fastest(
     assert isinstance(best, Scheduled), "what is given up is longer than what is not"
     tried = tuple(_candidate(tp, found, given_up.get(tp)) for tp, found in search.tried)
     return Search(tried=search.tried, best=(tp, replace(best, search=tried)))
+
+
+def may_fit(plan: Plan, blocks: tuple[ModelBlock, ...], rack: Rack, options: CompileOptions) -> bool:
+    """Whether there is a tp that weights and KV alone do not refuse; nothing is scheduled to find out.
+
+    True where it is not known: of models with experts, and of a tp or a placement that the options state.
+    """
+    if options.tp is not None or options.placement not in PLACEMENTS or plan.demands.somewhere_everywhere:
+        return True
+    for tp in doubled(rack.chips):
+        seen = Seen(rough=True)
+        for by_rows in (True, False):
+            try:
+                about = replace(plan, by_rows=by_rows), blocks, rack, replace(options, tp=tp)
+                assign_blocks(*about, beside=True, seen=seen)
+                return True
+            except (CapacityError, OptionError):
+                if not seen.dealt:
+                    break
+                seen = seen.alike()
+    return False
 
 
 def _candidate(tp: int, found: int | CompileError, given_up: "TooLong | None") -> Candidate:

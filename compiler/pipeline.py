@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import jax
 import numpy as np
 
 from compiler.analyse.early import fetched
@@ -14,6 +15,7 @@ from compiler.choose.planes import shortest
 from compiler.choose.request import fastest_request, require_choice
 from compiler.errors import CapacityError, CompileError, OptionError, advising
 from compiler.latency import assign_sharing, blaming_prefill, fastest, schedule_blocks
+from compiler.latency import may_fit as could_fit
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock
 from compiler.memory import sram_map, users_that_fit
@@ -39,6 +41,7 @@ from fabric.faults.fault import BadWords
 from fabric.numbering import Numbering, as_given, numbering
 from fabric.rack import Rack
 
+NEARLY_FULL = 0.75  # of a rack's SRAM
 Made = TypeVar("Made")
 
 
@@ -90,6 +93,20 @@ def compile_program(
 
     with advising(model.source.model.kv):
         return with_room(made, rack, numbers or step("number", numbers_of, rack, options), options)
+
+
+def may_fit(model: Traced, rack: Rack, options: CompileOptions) -> bool:
+    """Whether the KV of a model is worth a compilation: not where weights and KV alone fit at no tp.
+
+    Asked where these are most of a rack: with less of them some tp nearly always fits.
+    """
+    held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(model.source.cache))
+    held += sum(leaf.size for leaf in jax.tree.leaves(model.source.params) if leaf.dtype == np.uint8)
+    near = held > NEARLY_FULL * rack.chips * rack.chip.sram_bytes
+    if not near or rack.damage is not None or options.objective != "latency" or options.spill is not None:
+        return True
+    machine = numbers_of(rack, options).rack
+    return could_fit(model.plan(machine, options), model.blocks, machine, options)
 
 
 def _first_that_fits(asked: Sequence[CompileOptions], made: Callable[[CompileOptions], Program]) -> Program:

@@ -177,6 +177,9 @@ def _stages(
 
     def fitted(wider: int) -> tuple[int, list[Size], list[Stage], Room]:
         sizes, room = sized(wider)
+        if seen.rough:
+            empty = replace(room, words=room.most)
+            return wider, sizes, assign(sizes, empty, options.pp), empty
         try:
             return wider, sizes, assign(sizes, room, options.pp), room
         except CapacityError as error:
@@ -194,6 +197,8 @@ def _stages(
     try:
         return sizes, *_lent(sizes, stages, room, rack, groups, options.pp)
     except CapacityError:
+        if seen.rough:
+            raise
         empty = replace(room, words=room.most)  # where this is too little, no transients have to be known
         _lent(sizes, assign(sizes, empty, options.pp), empty, rack, groups, options.pp)
         sizes, room = sized(wider, exact=True)

@@ -65,6 +65,8 @@ def choices(
     deals += [] if near is None else [near.deal(cp) for cp in near.powers(own, blocks_of_all)]
     if len(deals) == 1 or not attention:  # states have no context to deal
         return deals[:1]
+    if seen.rough:
+        return deals
 
     def cycles(deal: Deal) -> int:
         found = None if near is None else near.beside(deal.chips)

@@ -37,7 +37,8 @@ class Seen:
 
     sizes: by groups that a block runs on, how contexts are dealt where it has any, and whether exact.
     taken: of the longest context, by deal, chips by rank, and the ranks beside and that the result goes to.
-    dealt: kinds that `Plan.by_rows` changes.
+    dealt: kinds that `Plan.by_rows` changes. rough: nothing is scheduled, as though there were no transients:
+    what does not fit then does not fit at all.
     """
 
     sizes: dict[tuple[str, int, Deal | None, bool], Size] = field(
@@ -48,12 +49,14 @@ class Seen:
         default_factory=dict[tuple[str, Deal, Chips, Beside, Chips], BlockWords]
     )
     dealt: set[str] = field(default_factory=set[str])
+    rough: bool = False
 
     def alike(self) -> "Seen":
         """What is the same without `Plan.by_rows`."""
         whole = {key: one for key, one in self.whole.items() if key[0] not in self.dealt}
         taken = {key: one for key, one in self.taken.items() if key[0] not in self.dealt}
-        return Seen({key: one for key, one in self.sizes.items() if key[0] not in self.dealt}, whole, taken)
+        sizes = {key: one for key, one in self.sizes.items() if key[0] not in self.dealt}
+        return Seen(sizes, whole, taken, rough=self.rough)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +123,7 @@ def block_sizes(
         return seen.sizes.setdefault(key, size)
 
     def fits(size: Size) -> bool:
-        return int(size.words.max()) + size.transient <= capacity
+        return int(size.words.max()) + (0 if seen.rough else size.transient) <= capacity
 
     for i, block in enumerate(blocks):
         span = wider if block in (blocks[0], blocks[-1]) else 1

@@ -6,8 +6,9 @@ from typing import Any
 
 from compiler.errors import CapacityError, OptionError
 from compiler.options import CompileOptions
-from compiler.pipeline import compile_program
+from compiler.pipeline import compile_program, may_fit
 from compiler.program.program import Program
+from compiler.source import traced
 from fabric.rack import Rack
 from lpu.afd.ask import others_of
 from lpu.afd.machines import Machines
@@ -193,14 +194,16 @@ def _compiled(
     """The program, and what was changed for it to fit: the format of the KV, if nobody chose one."""
     opened = open_model(model, **about)
     opened.need_decoder("replay")
+    fixed, source = not chosen or bool(about.get("kv")), traced(opened.source())
     try:
-        return compile_program(opened.source(), machine, options, progress), ""
+        if fixed or may_fit(source, machine, options):
+            return compile_program(source, machine, options, progress), ""
     except CapacityError:
-        if not chosen or about.get("kv"):
+        if fixed:
             raise
-        about = {**about, "kv": "fp8"}
-        program = compile_program(open_model(model, **about).source(), machine, options, progress)
-        return program, f"the KV of {program.manifest.longest} tokens fits only as fp8: that was taken (--kv)"
+    about = {**about, "kv": "fp8"}
+    program = compile_program(open_model(model, **about).source(), machine, options, progress)
+    return program, f"the KV of {program.manifest.longest} tokens fits only as fp8: that was taken (--kv)"
 
 
 def context_for(longest: int, model: Model, trust: bool) -> tuple[int, ...] | None:

@@ -7,7 +7,7 @@ import pytest
 from steps import llama
 
 from compiler.errors import CapacityError
-from compiler.latency import assign_sharing
+from compiler.latency import assign_sharing, fastest, may_fit
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock
 from compiler.lower.rope_table import angle_words
@@ -16,7 +16,9 @@ from compiler.place import sizes as module
 from compiler.place.sizes import block_sizes
 from compiler.route import route
 from compiler.route.route import Router
+from compiler.schedule import list_schedule
 from compiler.source import traced
+from compiler.steps import quiet
 from fabric.rack import load_rack
 
 RACK = load_rack("lpx-tray")
@@ -68,6 +70,23 @@ def test_what_is_not_dealt_by_rows_is_lowered_once_for_both_attempts(monkeypatch
         assign_sharing(parted, MODEL.blocks, full, CompileOptions(tp=4), None)
     again = {kind for kind, by_rows in lowered if not by_rows}
     assert again < {kind for kind, _ in lowered}
+
+
+def test_a_model_that_fits_at_no_tp_is_refused_without_a_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = CompileOptions()
+    fits: dict[int, bool] = {}
+    for words in (3000, 5000):
+        rack = replace(RACK, chip=RACK.chip.with_numbers("test", sram_bytes=320 * words))
+        with monkeypatch.context() as patch:
+            patch.setattr(list_schedule, "dispatch", None)  # nothing may be scheduled
+            fits[words] = may_fit(MODEL.plan(rack, options), MODEL.blocks, rack, options)
+        about = MODEL.plan(rack, options), MODEL.blocks, rack, options, quiet
+        if fits[words]:
+            assert fastest(*about).best
+        else:
+            with pytest.raises(CapacityError):
+                fastest(*about)
+    assert fits == {3000: False, 5000: True}
 
 
 def test_routers_of_one_rack_find_a_tree_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from compiler.errors import CapacityError
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
 from compiler.program.program import Program
-from compiler.source import Source
+from compiler.source import Source, Traced
 from lpu import api
 from lpu.afd.mode import Mode
 from lpu.afd.modes.afd import Afd
@@ -188,7 +188,8 @@ def test_kv_becomes_fp8_with_a_warning_where_nothing_else_fits(monkeypatch: pyte
     """Not with a format or a context that the user chose."""
     seen: list[str] = []
 
-    def tight(source: Source, *rest: Any) -> Program:
+    def tight(given: Source | Traced, *rest: Any) -> Program:
+        source = given.source if isinstance(given, Traced) else given
         seen.append(source.model.kv)
         if source.model.kv == "fp16":
             raise CapacityError("place", "kv", "needs 2, a chip has 1", "Use fp8.")
@@ -198,5 +199,10 @@ def test_kv_becomes_fp8_with_a_warning_where_nothing_else_fits(monkeypatch: pyte
     found = replay("drawn.yaml", "llama-tiny", rack="quad", gpus=TrafficGpus(gpus=0))
     assert seen == ["fp16", "fp8"]
     assert "fits only as fp8" in found.warnings[0]
+    with monkeypatch.context() as patch:
+        patch.setattr("lpu.traffic.build.may_fit", lambda *_: False)
+        again = replay("drawn.yaml", "llama-tiny", rack="quad", gpus=TrafficGpus(gpus=0))
+    assert seen == ["fp16", "fp8", "fp8"]
+    assert again.to_json() == found.to_json()
     with pytest.raises(CapacityError):
         replay("drawn.yaml", "llama-tiny", rack="quad", gpus=TrafficGpus(gpus=0), context=128)
