@@ -12,9 +12,10 @@ import numpy as np
 
 from compiler.graph.graph import Node
 from compiler.lower.collective import Move, arrival, held_there, reading_ranks
-from compiler.lower.context import Lowering, nearest
+from compiler.lower.context import Lowering
 from compiler.lower.layout import Lines, rank_of_part
 from compiler.lower.ops.chains import column_tiles, tile_cut
+from compiler.lower.ops.relays import from_nearest, relays
 from compiler.program.instructions.matmul import in_tree
 from compiler.program.isa import F16_LANES, F32_LANES, TILE_ROWS, ceil_div
 from fabric.paths import hops
@@ -123,51 +124,14 @@ def _adders(low: Lowering, node: Node, tiles: int, home: int) -> list[np.ndarray
 
 
 def _relayed(low: Lowering, node: Node, way: Way, least: int) -> list[Way]:
-    """The way in which of those that multiply a column tile some add it up, each for the readers near it.
-
-    As few as are as near to all readers as can be; of equals column tiles take different ones in turn. None
-    if no reader is nearer then, or if of no tile there are `least` of them.
-    """
-    readers, chips = way.need[:, way.tile_first], np.array(low.router.chips)
-    if not np.array_equal(np.repeat(readers, way.tile_count, axis=1), way.need):
-        return []  # some chip reads a part of a column tile
-    distance = hops(low.router.rack)
-    relays, owner = np.zeros((low.group.ranks, len(way.owner)), bool), np.empty_like(way.owner)
-    closer, known = False, dict[tuple[bytes, bytes], np.ndarray]()
-    for tile, (first, count) in enumerate(zip(way.tile_first, way.tile_count, strict=True)):
-        key = way.rank[tile].tobytes(), readers[:, tile].tobytes()
-        makers = np.unique(way.rank[tile])
-        if key not in known:
-            known[key] = distance[np.ix_(chips[makers], chips[np.flatnonzero(readers[:, tile])])]
-        if not known[key].size:
-            return []
-        far = distance[chips[way.owner[first]], chips[readers[:, tile].nonzero()[0]]].max()
-        closer |= bool(known[key].min(axis=0).max() < far)
-        mine = makers[_cover(known[key], tile)]
-        relays[mine, first : first + count] = True
-        owner[first : first + count] = mine[0]
-    if not closer or relays.sum(axis=0).max() < least or not _residual_there(low, node, owner, relays):
+    """The way in which several add up a column tile, `least` of some tile, if readers are nearer then."""
+    found = relays(low, way.rank, way.owner, way.need, (way.tile_first, way.tile_count))
+    if found is None:
         return []
-    return [replace(way, owner=owner, relays=relays)]
-
-
-def _cover(far: np.ndarray, turn: int) -> list[int]:
-    """Few rows of far[makers, targets], one as near to each target as the farthest target can have it.
-
-    Of equals by turn; those that are the nearest to no target are left out.
-    """
-    near, out = far <= far.min(axis=0).max(), list[int]()
-    left = np.ones(far.shape[1], bool)
-    while left.any():
-        count = (near & left).sum(axis=1)
-        best = np.flatnonzero(count == count.max())
-        out.append(int(best[turn % len(best)]))
-        left &= ~near[out[-1]]
-    used: list[int] = []
-    while used != out:
-        used, out = out, [out[0], *sorted(out[1:])]
-        out = [out[i] for i in np.unique(far[out].argmin(axis=0))]
-    return out
+    owner, adding = found
+    if adding.sum(axis=0).max() < least or not _residual_there(low, node, owner, adding):
+        return []
+    return [replace(way, owner=owner, relays=adding)]
 
 
 def _hands_on(low: Lowering, node: Node) -> bool:
@@ -301,7 +265,7 @@ def exchange(low: Lowering, way: Way, readers: np.ndarray | None, rows: int) -> 
     """(cycles of the exchange of nodes, estimated; whether readers add them, not owners who send the sum)."""
     made = node_owner(way)
     if way.relays is not None:
-        after = arrival(low, _from_nearest(low, way.relays, way.owner, way.need, rows))
+        after = arrival(low, from_nearest(low, way.relays, way.owner, way.need, rows))
         return arrival(low, _moves(made, to_readers(way, way.relays), rows)) + after, True
     after = arrival(low, _moves(way.owner, way.need, rows))
     by_owners = arrival(low, _moves(made, to_owners(low, way), rows)) + after
@@ -323,20 +287,6 @@ def _moves(owner: np.ndarray, need: np.ndarray, rows: int) -> list[Move]:
         (rank, tuple(one for one in np.flatnonzero(np.frombuffer(mask, bool)).tolist() if one != rank), count)
         for (rank, mask), count in words.items()
     ]
-
-
-def _from_nearest(
-    low: Lowering, makers: np.ndarray, owner: np.ndarray, need: np.ndarray, rows: int
-) -> list[Move]:
-    """Words of each line from the makers of it to the ranks that need it, each from the nearest."""
-    words: dict[tuple[int, tuple[int, ...]], int] = {}
-    for line in range(need.shape[1]):
-        some, targets = np.flatnonzero(makers[:, line]), np.flatnonzero(need[:, line])
-        near = nearest(low.router, some, targets, int(owner[line]))
-        for source in np.unique(near).tolist():
-            there = tuple(rank for rank in targets[near == source].tolist() if rank != source)
-            words[source, there] = words.get((source, there), 0) + rows
-    return [(source, targets, count) for (source, targets), count in words.items()]
 
 
 def node_lines(way: Way) -> tuple[np.ndarray, np.ndarray]:
