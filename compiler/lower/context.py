@@ -13,6 +13,7 @@ from compiler.program.ranges import ramp
 from compiler.route.detour import Send, Tree, deal
 from compiler.route.route import Router
 from fabric.chip import ChipSpec
+from fabric.paths import hops
 
 INPUT = 0  # the uid of what a block takes from the one before
 _NO_COLUMN = np.int64(-1)  # padding, and lanes of values that are no columns of anything
@@ -52,6 +53,13 @@ class Group:
         part = np.arange(self.ranks) % self.k_parts
         tile = np.arange(lines) // 2
         return multipliers[:, None] & (tile >= first[part, None]) & (tile < (first + count)[part, None])
+
+
+def nearest(router: Router, makers: np.ndarray, targets: np.ndarray, owner: int) -> np.ndarray:
+    """Of each target the maker that is fewest hops away; of several the owner, or else the first."""
+    makers = makers[np.argsort(makers != owner, kind="stable")]
+    chips = np.array(router.chips)
+    return makers[hops(router.rack)[np.ix_(chips[makers], chips[targets])].argmin(axis=0)]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -132,15 +140,27 @@ class Lowering:
         first: np.ndarray,
         count: np.ndarray,
         uid: int | None = None,
+        made: np.ndarray | None = None,
     ) -> Lines:
-        """A new laid-out value, held by its owners."""
+        """A new laid-out value, held by its owners, or by all who compute it: made, [ranks, lines]."""
         if uid is None:
             uid, self.uids = self.uids, self.uids + 1
         held = np.zeros((self.router.rack.chips, len(owner)), bool)
         own = np.flatnonzero(owner >= 0)
         held[owner[own], own] = True
+        if made is not None:
+            held[: len(made)] |= made
         columns = np.broadcast_to(_NO_COLUMN, len(owner) * LANES[dtype]) if columns is None else columns
-        lines = Lines(uid=uid, dtype=dtype, owner=owner, columns=columns, held=held, first=first, count=count)
+        lines = Lines(
+            uid=uid,
+            dtype=dtype,
+            owner=owner,
+            columns=columns,
+            held=held,
+            first=first,
+            count=count,
+            made=made,
+        )
         self.values.append(lines)
         return lines
 
@@ -185,18 +205,29 @@ class Lowering:
         return self.where[view]
 
     def gather(self, value: Lines, need: np.ndarray) -> None:
-        """Send lines from their owners to every rank that `need[rank, line]` and does not hold them."""
+        """Send lines to every rank that `need[rank, line]` and does not hold them.
+
+        From their owners, or where several ranks have made them from the nearest of those.
+        """
         held = value.held
         ranks = need.shape[0]
         missing = need & ~held[:ranks]
         wanted = np.logical_or.reduceat(missing, value.first, axis=1).T if len(value.first) else missing.T
-        owners = value.owner[value.first]
         keys: dict[tuple[int, bytes], list[int]] = {}
         for i in np.flatnonzero(wanted.any(axis=1)):
-            keys.setdefault((int(owners[i]), wanted[i].tobytes()), []).append(int(i))
+            line = int(value.first[i])
+            if value.made is None:
+                keys.setdefault((int(value.owner[line]), wanted[i].tobytes()), []).append(int(i))
+                continue
+            targets = np.flatnonzero(wanted[i])
+            near = nearest(self.router, np.flatnonzero(value.made[:, line]), targets, int(value.owner[line]))
+            for source in np.unique(near):
+                mask = np.zeros(ranks, bool)
+                mask[targets[near == source]] = True
+                keys.setdefault((int(source), mask.tobytes()), []).append(int(i))
         sends: list[Send] = []
-        for (owner, _), ranges in keys.items():
-            targets = tuple(int(rank) for rank in np.flatnonzero(wanted[ranges[0]]))
+        for (owner, mask), ranges in keys.items():
+            targets = tuple(np.flatnonzero(np.frombuffer(mask, bool)).tolist())
             count = value.count[ranges]
             sends.append(Send(owner, targets, int(count.sum()), int(count.max())))
         dealt = deal(self.router, sends, self.batch) if self.detours else None
@@ -229,7 +260,7 @@ class Lowering:
         rank = np.broadcast_to(parent, fresh.shape)[fresh]
         peer = np.broadcast_to(child, fresh.shape)[fresh]
         tags = value.tag(line)
-        here = rank == owner
+        here = rank == owner  # has made it
         if value.uid == INPUT and self.group.arrived:
             here &= ~np.array(self.group.arrived)[line]
         op = np.where(here, int(Op.SEND), int(Op.FORWARD))

@@ -49,7 +49,8 @@ def by_lines(
     n = np.diff(np.append(first, count))
     total = node.inputs[0].width
     _, columns = natural(total, ranks)
-    out = low.value("f32", new.owner[segments.first], columns, first=first, count=n)
+    made = held if new.made is not None else None
+    out = low.value("f32", new.owner[segments.first], columns, first=first, count=n, made=made)
     out.held[:ranks] = held
     row, rank = np.nonzero(held[:, first].T)
     tags = {

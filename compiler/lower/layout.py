@@ -81,7 +81,8 @@ class Segments:
 class Lines:
     """A value laid out: `owner[line]` computes the line, `columns[lane]` is the real column or -1.
 
-    `first`, `count` are the line ranges that single rows write; `held[rank, line]` tells where copies lie.
+    `first`, `count` are the line ranges that single rows write; `held[rank, line]` tells where copies lie,
+    `made[rank, line]`, if several ranks compute a line, which.
     """
 
     uid: int
@@ -91,6 +92,7 @@ class Lines:
     held: np.ndarray
     first: np.ndarray
     count: np.ndarray
+    made: np.ndarray | None = None
 
     @property
     def lines(self) -> int:

@@ -33,7 +33,8 @@ class LoweringRule:
     operands, however they are cut. picks_token: the result is the token that ends a step.
     cuts: into segments of how many columns the result is cut, whatever its readers like. even: segments of
     operands and result are dealt so that all ranks that have any have equally many. joined: operands of one
-    node that are laid out as one value, rank by rank, in that order. copied: operands that every rank with
+    node that are laid out as one value, rank by rank, in that order, runs: a rank's heads in that many runs,
+    one after the other, given a `Lowering`, the node and the heads. copied: operands that every rank with
     segments of the first one reads whole. everywhere: every rank takes all of its operands. active: of a
     node, given its `Lowering`, the ranks that do so where nothing else reads an operand. shares: the result
     is how much each expert counts.
@@ -54,6 +55,7 @@ class LoweringRule:
     cuts: Callable[["Uses", Node], int] | None = None
     even: bool = False
     joined: tuple[int, ...] = ()
+    runs: Callable[[Any, Node, int], int] | None = None
     copied: tuple[int, ...] = ()
     everywhere: bool = False
     active: Callable[[Any, Node], Any] | None = None

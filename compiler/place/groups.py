@@ -1,5 +1,7 @@
 """Groups: which `tp` chips a search keeps together, and the filling of groups in order."""
 
+from itertools import pairwise
+
 import numpy as np
 
 from compiler.errors import LESS_KV, CapacityError
@@ -12,8 +14,18 @@ from fabric.rack import Rack
 
 
 def contiguous(rack: Rack, size: int) -> tuple[tuple[int, ...], ...]:
-    """Chips in number order."""
-    return tuple(tuple(range(g * size, (g + 1) * size)) for g in range(rack.chips // size))
+    """Chips in number order; those that no group of whole trays finds room for in its rack come last."""
+    order = [chip for chips in _units(rack, size) for chip in chips[: len(chips) // size * size]]
+    order += sorted(set(range(rack.chips)).difference(order))
+    return tuple(tuple(order[g * size : (g + 1) * size]) for g in range(rack.chips // size))
+
+
+def _units(rack: Rack, size: int) -> tuple[tuple[int, ...], ...]:
+    """The smallest groups of a level that hold `size` chips, if these are whole groups of the one inside."""
+    for inner, level in pairwise(rack.levels):
+        if len(inner.groups[0]) < size <= len(level.groups[0]) and size % len(inner.groups[0]) == 0:
+            return level.groups
+    return ()
 
 
 def compact(rack: Rack, size: int) -> tuple[tuple[int, ...], ...]:

@@ -72,6 +72,16 @@ def test_the_bits_are_those_of_one_device(name: str) -> None:
     assert_same(step, program, POSITIONS)
 
 
+def test_heads_of_a_chip_are_cut_in_runs_where_that_keeps_planes_no_longer(program: Program) -> None:
+    """Of 80 tokens two heads stream longer than keys take to be installed; of 512 they do not."""
+
+    def group(of: Program) -> set[int]:
+        return {k.group for k in of.manifest.kernels if isinstance(k, LatentAttentionKernel)}
+
+    assert group(program) == {1}
+    assert group(compiled(TINY, "pair", contexts=(512,), tp=2, pp=1)[1]) == {2}
+
+
 @pytest.mark.slow
 def test_buckets_batches_and_fp8_have_the_bits_too() -> None:
     config = replace(TINY, attention_block=80)

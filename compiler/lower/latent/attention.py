@@ -16,6 +16,7 @@ from compiler.lower.rows import tag
 from compiler.lower.rule import LoweringRule, Uses
 from compiler.program.instructions.attention import LatentAttentionKernel, kv_words, node_lines
 from compiler.program.isa import F16_LANES, Op, ceil_div
+from compiler.timing import timing
 
 Q_LATENT, Q_TURNED, K_TURNED, LATENT, K_CACHE, V_CACHE = range(6)
 
@@ -38,6 +39,7 @@ def lower_latent_attention(low: Lowering, node: Node) -> None:
         )
     q, first = _queries(low, node)
     owner = np.unique(q.owner[first])
+    owner = np.repeat(owner, _runs(low, node, len(first) // len(owner)))
     kernel = _kernel(low, node, len(first) // len(owner))
     heads = _append(low, node, kernel, owner, q.tag(first[:: kernel.group]))
     nodes = context_nodes(low, heads)
@@ -91,10 +93,28 @@ def _kernel(low: Lowering, node: Node, group: int) -> LatentAttentionKernel:
     )
 
 
+def _runs(low: Lowering, node: Node, heads: int) -> int:
+    """Into how many runs the heads of a rank are cut, whose rows take different chains.
+
+    As many as do not keep planes longer, as all install the same keys; at most one for each chain.
+    """
+
+    def planes(runs: int) -> int:
+        kernel = _kernel(low, node, heads // runs)
+        return runs * sum(int(timing(op, 1, kernel, low.chip, low.batch)[0]) for op in (Op.QK, Op.PV))
+
+    able = [runs for runs in range(1, min(heads, low.chip.vxm_chains) + 1) if heads % runs == 0]
+    return max(runs for runs in able if planes(runs) <= planes(1))
+
+
 def _append(
-    low: Lowering, node: Node, kernel: LatentAttentionKernel, owner: np.ndarray, query: np.ndarray
+    low: Lowering, node: Node, kernel: LatentAttentionKernel, run: np.ndarray, query: np.ndarray
 ) -> Heads:
-    """The step's latents and turned keys to every rank that has heads, and its row that appends them."""
+    """The step's latents and turned keys to every rank that has heads, and its row that appends them.
+
+    run: the rank of each run of heads.
+    """
+    owner, place = np.unique(run, return_inverse=True)
     (k, keys), (v, values) = (low.segments(node.inputs[one], node) for one in (K_TURNED, LATENT))
     for value, segments in ((k, keys), (v, values)):
         copies = np.repeat(segments.first, len(owner))
@@ -112,18 +132,18 @@ def _append(
         dst=region,
         dst_tag=region_tag,
     )
-    queues, place = order(low.deal, kernel)
+    queues, places = order(low.deal, kernel)
     return Heads(
         aux=aux,
         kernel=kernel,
-        owner=owner,
-        holder=owner,
-        region=region,
-        region_tag=region_tag,
-        append=append,
+        owner=run,
+        holder=run,
+        region=region[place],
+        region_tag=region_tag[place],
+        append=append[place],
         query=query,
         order=queues,
-        place=place,
+        place=places,
         ahead=ahead_of(low, kernel),
     )
 
@@ -163,5 +183,6 @@ RULE = LoweringRule(
     by_head=True,
     even=True,
     joined=(Q_LATENT, Q_TURNED),
+    runs=_runs,
     copied=(K_TURNED, LATENT),
 )

@@ -1,4 +1,4 @@
-"""Operands of one node as one value: on each rank those of its heads, one operand after the other."""
+"""Operands of one node as one value: on each rank, run by run of its heads, one operand after the other."""
 
 import numpy as np
 
@@ -23,6 +23,8 @@ def joined(low: Lowering, node: Node, owner: np.ndarray) -> tuple[Lines, np.ndar
     wants = [rule.wants(low.demands, reader, one) or 0 for one in rule.joined]
     sizes = [int(ceil_div(columns, F16_LANES)) for columns in wants]
     count, ranks = len(owner), np.unique(owner)
+    if rule.runs is not None:
+        ranks = np.repeat(ranks, rule.runs(low, reader, count // len(ranks)))
     group = count // len(ranks)
     if reader.index not in low.joints:
         lines = np.tile(np.repeat(sizes, group), len(ranks))

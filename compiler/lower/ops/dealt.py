@@ -6,7 +6,7 @@ contract's tree that a rank has whole. Source: facts/contract2.md section 2; doc
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from compiler.lower.collective import Move, arrival, held_there, reading_ranks
 from compiler.lower.context import Lowering
 from compiler.lower.layout import Lines, rank_of_part
 from compiler.lower.ops.chains import column_tiles, tile_cut
+from compiler.lower.ops.relays import from_nearest, relays
 from compiler.program.instructions.matmul import in_tree
 from compiler.program.isa import F16_LANES, F32_LANES, TILE_ROWS, ceil_div
 from fabric.paths import hops
@@ -42,7 +43,8 @@ class Way:
     of the tree that one of them has whole, in order: by part its index, its first part, its parts.
     tile_first, tile_count: first line and lines of each column tile. owner: int64 [lines] of the result, of a
     whole tile the same; need: [ranks, lines], who reads it. rank: int64 [column tiles, parts]. by_readers:
-    whoever reads the sum adds it up, since what it is added to was sent to all of them.
+    whoever reads the sum adds it up, since what it is added to was sent to all of them. relays:
+    [ranks, lines], who else adds it up for readers that are farther from the owner; None: nobody.
     """
 
     spread: int
@@ -56,6 +58,7 @@ class Way:
     need: np.ndarray
     rank: np.ndarray
     by_readers: bool
+    relays: np.ndarray | None = None
 
 
 def ways(
@@ -77,24 +80,26 @@ def ways(
             out.append(_way(low, node, source, tiles, spread, cut, owner))
             continue
         count = tile_cut(len(owner), 1, low.cached)  # whole tiles: what is sent of one fills many lanes
-        for dealt in _adders(low, node, len(count), spread if kept else low.group.ranks):
+        adders = _adders(low, node, len(count), spread if kept else low.group.ranks)
+        for dealt in adders:
             cut = np.cumsum(count) - count, count
             made = _way(low, node, source, tiles, spread, cut, np.repeat(dealt, count))
             if _residual_there(low, node, made.owner):
                 out.append(made)
+                out += _relayed(low, node, made, 1 if len(adders) == 1 else 2)
         if not any(way.spread == spread for way in out):
             cut = column_tiles(low, owner, int(ceil_div(low.chip.planes, spread)))
             out.append(_way(low, node, source, tiles, spread, cut, owner))
     return out
 
 
-def _residual_there(low: Lowering, node: Node, owner: np.ndarray) -> bool:
+def _residual_there(low: Lowering, node: Node, owner: np.ndarray, relays: np.ndarray | None = None) -> bool:
     """Whether who adds the nodes up has the block's input, if the sum is added to that."""
     users = low.demands.readers(node.outputs[0])
-    if len(users) != 1:
-        return True
-    own = np.arange(low.group.ranks)[:, None] == owner
-    return held_there(low, users[0][0], own)
+    if len(users) != 1 or (relays is not None and not low.demands.rule(users[0][0]).residual):
+        return relays is None
+    adding = np.arange(low.group.ranks)[:, None] == owner if relays is None else relays
+    return held_there(low, users[0][0], adding)
 
 
 def _adders(low: Lowering, node: Node, tiles: int, home: int) -> list[np.ndarray]:
@@ -116,6 +121,17 @@ def _adders(low: Lowering, node: Node, tiles: int, home: int) -> list[np.ndarray
         near[mine] = some[np.arange(len(mine)) * len(some) // max(len(mine), 1)]
         fewer |= len(some) < len(there)
     return [dealt, near] if fewer else [dealt]
+
+
+def _relayed(low: Lowering, node: Node, way: Way, least: int) -> list[Way]:
+    """The way in which several add up a column tile, `least` of some tile, if readers are nearer then."""
+    found = relays(low, way.rank, way.owner, way.need, (way.tile_first, way.tile_count))
+    if found is None:
+        return []
+    owner, adding = found
+    if adding.sum(axis=0).max() < least or not _residual_there(low, node, owner, adding):
+        return []
+    return [replace(way, owner=owner, relays=adding)]
 
 
 def _hands_on(low: Lowering, node: Node) -> bool:
@@ -248,6 +264,9 @@ def _first_tile(low: Lowering, tiles: RowTiles, way: Way) -> int:
 def exchange(low: Lowering, way: Way, readers: np.ndarray | None, rows: int) -> tuple[int, bool]:
     """(cycles of the exchange of nodes, estimated; whether readers add them, not owners who send the sum)."""
     made = node_owner(way)
+    if way.relays is not None:
+        after = arrival(low, from_nearest(low, way.relays, way.owner, way.need, rows))
+        return arrival(low, _moves(made, to_readers(way, way.relays), rows)) + after, True
     after = arrival(low, _moves(way.owner, way.need, rows))
     by_owners = arrival(low, _moves(made, to_owners(low, way), rows)) + after
     if readers is None:

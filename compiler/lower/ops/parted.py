@@ -93,7 +93,7 @@ def lower_dealt(
 def _lower(
     low: Lowering, way: Way, columns: np.ndarray, readers: np.ndarray | None, multiply: Multiply
 ) -> Lines:
-    out = low.value("f32", way.owner, columns, first=way.tile_first, count=way.tile_count)
+    out = low.value("f32", way.owner, columns, first=way.tile_first, count=way.tile_count, made=way.relays)
     home, every = way.owner[way.tile_first], np.arange(len(way.tile_first))
     if len(way.first) == 1:
         leaves, line = _leaves(low, way, np.ones(len(way.node), bool))
@@ -116,10 +116,12 @@ def _lower(
         ones = [1] * int(way.size[which])
         _tree(low, way, way.rank[:, at], every, written[:, at], made.tag(base[:, which]), ones, False)
     where, tile = home, every
-    if readers is not None and exchange(low, way, readers, low.batch)[1]:
-        low.gather(made, to_readers(way, readers))
-        tile, where = np.nonzero(readers[:, way.tile_first].T)
-        out.held[: low.group.ranks] = readers
+    adding = way.relays
+    if adding is None and readers is not None and exchange(low, way, readers, low.batch)[1]:
+        adding = out.held[: low.group.ranks] = readers
+    if adding is not None:
+        low.gather(made, to_readers(way, adding))
+        tile, where = np.nonzero(adding[:, way.tile_first].T)
     else:
         low.gather(made, to_owners(low, way))
     _tree(

@@ -1,14 +1,14 @@
 """Contiguous: chips in number order, so that a group is a tray or a run of trays."""
 
 from compiler.place.cost import CostModel
-from compiler.place.groups import fill
+from compiler.place.groups import contiguous, fill
 from compiler.place.problem import Placement, Shards
 from fabric.rack import Rack
 
 
 def groups(rack: Rack, size: int, count: int, seed: int) -> tuple[tuple[int, ...], ...]:
     """Groups of `size` neighbouring chips."""
-    return tuple(tuple(range(g * size, (g + 1) * size)) for g in range(count))
+    return contiguous(rack, size)[:count]
 
 
 def place(shards: Shards, rack: Rack, cost: CostModel, seed: int, budget: int) -> Placement:

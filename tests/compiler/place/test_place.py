@@ -149,3 +149,11 @@ def test_pp_is_refused_where_the_strategy_chooses_the_groups() -> None:
 
 def test_groups_of_a_rack_are_disjoint_and_whole() -> None:
     assert sorted(sum(contiguous(TORUS, 4), ())) == list(range(16))
+
+
+def test_groups_of_whole_trays_lie_within_a_rack_as_long_as_they_can() -> None:
+    found = contiguous(load_rack("lpx-x2"), 96)
+    racks = [{chip // 256 for chip in group} for group in found]
+    assert racks == [{0}, {0}, {1}, {1}, {0, 1}]
+    assert len(set(sum(found, ()))) == 480
+    assert contiguous(TRAY, 3) == ((0, 1, 2), (3, 4, 5))
