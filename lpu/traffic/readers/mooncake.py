@@ -63,7 +63,7 @@ def _nanoseconds(at: At, value: Any) -> int:
 
 def _ids(at: At, ids: Any, prompt: int) -> list[int]:
     if not isinstance(ids, list) or any(type(one) is not int or not 0 <= one < _MOST_ID for one in ids):
-        at.refuse("hash_ids are no list of whole numbers of at least 0")
+        at.refuse(f"hash_ids are no list of whole numbers from 0 to {_MOST_ID - 1}")
     need = -(-prompt // BLOCK_TOKENS)
     if len(ids) != need:
         at.refuse(

@@ -97,6 +97,7 @@ def test_drawn_requests_are_those_of_the_file(tmp_path: Path) -> None:
         ),
         (LINE.format(0, 1, 1, "[-1]"), 1, "hash_ids are no list"),
         (LINE.format(0, 1, 1, "[true]"), 1, "hash_ids are no list"),
+        (LINE.format(0, 1, 1, [1 << 63]), 1, f"whole numbers from 0 to {(1 << 63) - 1}"),
         (LINE.format(-1, 1, 1, [1]), 1, "timestamp is '-1'"),
         (LINE.format("NaN", 1, 1, [1]), 1, "holds NaN"),
         (LINE.format(0, -3, 1, []), 1, "input_length is -3"),
