@@ -31,10 +31,12 @@ class CompileError(Exception):
 class CapacityError(CompileError):
     """Something does not fit: SRAM, ports, accumulators, chips.
 
-    chips: how many would do, where that is known.
+    chips: how many would do, where that is known. overfull: weights and KV are more than all SRAM of the
+    rack, which they are in finer parts, too.
     """
 
     chips: int | None = None
+    overfull: bool = False
 
 
 @contextmanager

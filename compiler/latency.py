@@ -42,6 +42,9 @@ def fastest(
 ) -> Search[int, Scheduled]:
     """The tp (a power of two) with the shortest step; each one is really scheduled, or given up (`TooLong`).
 
+    From as many chips as are neighbours of each other upwards until the step gets longer; then downwards to
+    one, which exchanges nothing. Either way until weights and KV have no room: in finer parts they take no
+    less, on fewer chips they fit no better.
     If none fits, raises the CapacityError that asks for the fewest chips, or else the first OptionError.
     """
     hold_weights(plan.graph, rack)
@@ -58,13 +61,25 @@ def fastest(
         least = min(least, found.cycles)
         return found
 
-    search = until_worse(
-        doubled(rack.chips),
+    tps, near = list(doubled(rack.chips)), joined(rack)
+    up = until_worse(
+        [tp for tp in tps if tp >= near],
         scheduled,
         lambda found: found.cycles,
         patience=PATIENCE,
         refused=(CapacityError, OptionError),
+        hopeless=lambda error: isinstance(error, CapacityError) and error.overfull,
     )
+    down = until_worse(
+        [tp for tp in tps if tp < near][::-1],
+        scheduled,
+        lambda found: found.cycles,
+        patience=near,
+        refused=(CapacityError, OptionError),
+        hopeless=lambda error: isinstance(error, CapacityError),
+        before=up.best,
+    )
+    search = Search(tried=(*down.tried[::-1], *up.tried), best=down.best)
     if search.best is None:
         full = [error for error in search.refusals if isinstance(error, CapacityError)]
         reason = nearest(full[::-1]) if full else search.refusals[0]
@@ -76,6 +91,16 @@ def fastest(
     assert isinstance(best, Scheduled), "what is given up is longer than what is not"
     tried = tuple(_candidate(tp, found, given_up.get(tp)) for tp, found in search.tried)
     return Search(tried=search.tried, best=(tp, replace(best, search=tried)))
+
+
+def joined(rack: Rack) -> int:
+    """How many of the first chips all have links to each other: the largest such power of two."""
+    tp = 1
+    while 2 * tp <= rack.chips and all(
+        set(range(2 * tp)) - {chip} <= set(rack.neighbours(chip).tolist()) for chip in range(2 * tp)
+    ):
+        tp *= 2
+    return tp
 
 
 def may_fit(plan: Plan, blocks: tuple[ModelBlock, ...], rack: Rack, options: CompileOptions) -> bool:

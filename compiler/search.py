@@ -43,20 +43,26 @@ def until_worse(
     patience: int,
     ties: bool = False,
     refused: tuple[type[CompileError], ...] = (),
+    hopeless: Callable[[CompileError], bool] = lambda error: False,
+    before: tuple[C, T] | None = None,
 ) -> Search[C, T]:
     """Try candidates until `patience` of them in a row are worse than the cheapest before them.
 
     ties: whether one that costs the same counts as no worse; the cheapest is the first of equals in any case.
-    refused: errors of a candidate that cannot be, which says nothing of the next ones.
+    refused: errors of a candidate that cannot be, which says nothing of the next ones; but after a cheapest
+    one has been found the search stops at a `hopeless` one. before: the cheapest so far; one that costs the
+    same takes its place.
     """
     tried: list[tuple[C, int | CompileError]] = []
-    best: tuple[C, T] | None = None
-    least, worse = 0, 0
+    best = before
+    least, worse = (0 if before is None else cost(before[1]) + 1), 0
     for candidate in candidates:
         try:
             found = attempt(candidate)
         except refused as error:
             tried.append((candidate, error))
+            if best is not None and hopeless(error):
+                break
             continue
         now = cost(found)
         tried.append((candidate, now))

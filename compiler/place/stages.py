@@ -88,6 +88,7 @@ def assign(sizes: Sequence[Size], room: Room, pp: int | None) -> list[Stage]:
                 f"Use a rack of {used * room.tp} chips or more{LESS_KV}.",
             )
             error.chips = used * room.tp
+            error.overfull = words > room.capacity * room.groups * room.tp
             raise error
         return stages
     most = min(room.groups, len(sizes))

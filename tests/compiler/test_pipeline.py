@@ -112,14 +112,20 @@ def test_a_model_that_does_not_fit_says_bytes_needed_and_available() -> None:
 
 
 def test_a_tp_is_given_up_by_its_first_templates_and_would_have_been_longer() -> None:
-    source, rack = llama(layers=34, wide=64), load_rack("quad")
+    source, rack = llama(layers=34, wide=64), load_rack("ring-8")
     program = compile_program(source, rack, CompileOptions())
     best = program.manifest.cycles[160]
     given_up = [one.tp for one in program.manifest.search if "given up" in one.reason]
     assert program.manifest.tp not in given_up
     for tp in given_up:
         assert compile_program(source, rack, CompileOptions(tp=tp)).manifest.cycles[160] > best
-    assert given_up == [2, 4]
+    assert given_up == [4, 8]
+
+
+def test_one_chip_that_exchanges_nothing_is_tried_even_where_fewer_chips_were_worse() -> None:
+    searched = compile_program(llama(layers=34, wide=64), load_rack("quad"), CompileOptions()).manifest.search
+    cycles = [(one.tp, one.cycles or 0) for one in searched]
+    assert [tp for tp, _ in sorted(cycles, key=lambda one: one[1])] == [1, 4, 2]
 
 
 @pytest.mark.slow

@@ -94,3 +94,26 @@ def test_the_rack_that_a_refusal_asks_for_is_the_smallest_that_holds_the_model()
     for tp in (1, 2):
         with pytest.raises(CapacityError):
             compile_program(source, line(chips - 1), CompileOptions(tp=tp))
+
+
+def test_a_tp_whose_parts_are_more_than_the_rack_ends_the_search() -> None:
+    def found(tp: int) -> int:
+        if tp in (1, 4):
+            error = CapacityError("stages", "rack", f"tp {tp} has no room", "Use a larger rack.")
+            error.overfull = tp == 4
+            raise error
+        return tp
+
+    searched = until_worse(
+        (1, 2, 4, 8),
+        found,
+        int,
+        patience=9,
+        refused=(CapacityError,),
+        hopeless=lambda error: isinstance(error, CapacityError) and error.overfull,
+    )
+    assert [tp for tp, _ in searched.tried] == [1, 2, 4]
+    before: tuple[int, int] = (8, 2)
+    assert until_worse([3, 2], lambda tp: 2, int, patience=2, before=before).best == (3, 2)
+    assert until_worse([3, 2], lambda tp: tp, int, patience=2, before=before).best == (2, 2)
+    assert until_worse([3, 4], lambda tp: tp, int, patience=2, before=before).best == before
