@@ -32,8 +32,8 @@ NAMES = [
     "placement round-robin",
     "placement random",
     "placement random, seed 1",
-    "one thread, another hash seed",
-    "two threads, a third seed",
+    "one thread, hash seed 1",
+    "two threads, hash seed 2",
 ]
 
 
@@ -58,9 +58,9 @@ def test_the_bits_are_equal_every_way_and_the_certificate_says_so(
     found = {one["name"]: one for one in body["comparisons"]}
     assert (code, err, body["bits_equal"]) == (0, "", True)
     assert list(found) == NAMES
-    assert {name for name, one in found.items() if one["equal"] is not True} <= {"two threads, a third seed"}
+    assert {name for name, one in found.items() if one["equal"] is not True} <= {"two threads, hash seed 2"}
     assert {one["logits_sha256"] for one in found.values() if one["equal"]} == {body["logits_sha256"]}
-    assert found["one thread, another hash seed"]["program_sha256"] == body["program_sha256"]
+    assert found["one thread, hash seed 1"]["program_sha256"] == body["program_sha256"]
     assert body["numerical_equivalence"]["top1_agreement"] > 0.5
     assert body["versions"]["jax"]
     written = json.loads((tmp_path / "c.json").read_text())
@@ -74,7 +74,7 @@ def test_every_comparison_notices_one_flipped_bit_of_a_weight(capsys: pytest.Cap
     verdicts = {one["name"]: one["equal"] for one in body["comparisons"]}
     assert (code, body["bits_equal"]) == (1, False)
     assert list(verdicts) == NAMES
-    assert {name for name, equal in verdicts.items() if equal is not False} <= {"two threads, a third seed"}
+    assert {name for name, equal in verdicts.items() if equal is not False} <= {"two threads, hash seed 2"}
     assert err.startswith("error: certify: ")
     assert "single-device reference" in err
 
