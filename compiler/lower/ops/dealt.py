@@ -16,6 +16,7 @@ from compiler.lower.context import Lowering
 from compiler.lower.layout import Lines, rank_of_part
 from compiler.lower.ops.chains import column_tiles, tile_cut
 from compiler.lower.ops.relays import from_nearest, relays
+from compiler.lower.rule import Handed
 from compiler.program.instructions.matmul import in_tree
 from compiler.program.isa import F16_LANES, F32_LANES, TILE_ROWS, ceil_div
 from fabric.paths import hops
@@ -125,6 +126,8 @@ def _adders(low: Lowering, node: Node, tiles: int, home: int) -> list[np.ndarray
 
 def _relayed(low: Lowering, node: Node, way: Way, least: int) -> list[Way]:
     """The way in which several add up a column tile, `least` of some tile, if readers are nearer then."""
+    if not _hands_on(low, node) and not _read_everywhere(low, node):
+        return []
     found = relays(low, way.rank, way.owner, way.need, (way.tile_first, way.tile_count))
     if found is None:
         return []
@@ -132,6 +135,19 @@ def _relayed(low: Lowering, node: Node, way: Way, least: int) -> list[Way]:
     if adding.sum(axis=0).max() < least or not _residual_there(low, node, owner, adding):
         return []
     return [replace(way, owner=owner, relays=adding)]
+
+
+def _read_everywhere(low: Lowering, node: Node) -> bool:
+    """Whether a product of all ranks takes the sum that the product is added to.
+
+    Otherwise who owns a line may be its one reader, who rounds it for the host.
+    """
+    there = np.zeros(low.group.ranks, bool)
+    for user, _ in low.demands.readers(node.outputs[0]):
+        for reader, _ in low.demands.readers(user.outputs[0]):
+            if low.demands.rule(reader).handed(low.demands, reader) is Handed.WHOLE:
+                there[low.multipliers(reader.outputs[0])] = True
+    return bool(there.all())
 
 
 def _hands_on(low: Lowering, node: Node) -> bool:

@@ -7,8 +7,6 @@ from compiler.lower.collective import Move
 from compiler.lower.context import Lowering, nearest
 from fabric.paths import hops
 
-LEAST = 16  # ranks: in smaller groups a sum was made that nobody read (a drawn model; its cause is not found)
-
 
 def relays(
     low: Lowering,
@@ -23,8 +21,6 @@ def relays(
     different ones in turn. need: who reads each line, tiles: first line and lines of each column tile.
     """
     first, count = tiles
-    if low.group.ranks < LEAST:
-        return None
     readers, chips = need[:, first], np.array(low.router.chips)
     if not np.array_equal(np.repeat(readers, count, axis=1), need):
         return None  # some chip reads a part of a column tile
