@@ -74,7 +74,7 @@ def fastest(
         [tp for tp in tps if tp < near][::-1],
         scheduled,
         lambda found: found.cycles,
-        patience=near,
+        patience=len(tps),
         refused=(CapacityError, OptionError),
         hopeless=lambda error: isinstance(error, CapacityError),
         before=up.best,
@@ -94,13 +94,15 @@ def fastest(
 
 
 def joined(rack: Rack) -> int:
-    """How many of the first chips all have links to each other: the largest such power of two."""
-    tp = 1
-    while 2 * tp <= rack.chips and all(
-        set(range(2 * tp)) - {chip} <= set(rack.neighbours(chip).tolist()) for chip in range(2 * tp)
-    ):
-        tp *= 2
-    return tp
+    """How many chips a link joins with those that both of its ends have links to, at most: a power of two.
+
+    It is the size of a tray where all of its chips have links to each other, whatever their numbers.
+    """
+    near, links = np.zeros((rack.chips, rack.chips), bool), rack.links
+    near[links.a, links.b] = True
+    packed = np.packbits(near, axis=1)
+    common = np.bitwise_count(packed[links.a] & packed[links.b]).sum(axis=1, dtype=np.int64).max(initial=-1)
+    return 1 << (int(common) + 2).bit_length() - 1
 
 
 def may_fit(plan: Plan, blocks: tuple[ModelBlock, ...], rack: Rack, options: CompileOptions) -> bool:

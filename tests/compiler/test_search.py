@@ -3,15 +3,17 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from renumbered import RACKS, relabelled
 from steps import llama
 
 from compiler.errors import CapacityError
+from compiler.latency import joined
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
 from compiler.search import doubled, first_that_fits, nearest, until_worse
 from fabric.catalog import chip_spec
 from fabric.chip import stated
-from fabric.rack import Rack, build_rack
+from fabric.rack import Rack, build_rack, load_rack
 from fabric.topology import Level, RackSpec
 
 
@@ -117,3 +119,15 @@ def test_a_tp_whose_parts_are_more_than_the_rack_ends_the_search() -> None:
     assert until_worse([3, 2], lambda tp: 2, int, patience=2, before=before).best == (3, 2)
     assert until_worse([3, 2], lambda tp: tp, int, patience=2, before=before).best == (2, 2)
     assert until_worse([3, 4], lambda tp: tp, int, patience=2, before=before).best == before
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("quad", 4), ("ring-8", 2), ("torus-4x4", 2), ("lpx-x2", 8), ("lpx-16x16", 16)]
+)
+def test_the_search_for_a_tp_begins_with_the_chips_of_a_tray(name: str, size: int) -> None:
+    assert joined(load_rack(name)) == size
+
+
+@pytest.mark.parametrize("name", RACKS)
+def test_where_it_begins_does_not_depend_on_how_chips_are_numbered(name: str) -> None:
+    assert joined(relabelled(RACKS[name](), 3)) == joined(RACKS[name]())
