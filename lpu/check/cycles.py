@@ -171,7 +171,7 @@ def _load(n: Counts, k: LoadKernel, words: Counts, m: Stated) -> Taken:
     return Taken(n * k.host_slot, 0, n)
 
 
-def _swept(passes: Counts, latency: int, words: Counts) -> Taken:
+def _swept(passes: Counts | int, latency: int, words: Counts) -> Taken:
     return Taken(np.maximum(passes, _up(words, _VXM_WORDS)), latency, words)
 
 

@@ -14,7 +14,7 @@ def relays(
     owner: Int[np.ndarray, " lines"],
     need: Bool[np.ndarray, "ranks lines"],
     tiles: tuple[Int[np.ndarray, " tiles"], Int[np.ndarray, " tiles"]],
-) -> tuple[Int[np.ndarray, " lines"], Bool[np.ndarray, "ranks lines"]] | None:
+) -> tuple[Int[np.ndarray, " lines"], Bool[np.ndarray, "group lines"]] | None:
     """(the first of those who add up each line, all of them); None if readers are no nearer to them.
 
     Of those that multiply a column tile few: as near to all readers as can be; of equals column tiles take
@@ -59,7 +59,7 @@ def _cover(far: Int[np.ndarray, "makers targets"], turn: int) -> list[int]:
 
 def from_nearest(
     low: Lowering,
-    makers: Bool[np.ndarray, "ranks lines"],
+    makers: Bool[np.ndarray, "group lines"],
     owner: Int[np.ndarray, " lines"],
     need: Bool[np.ndarray, "ranks lines"],
     rows: int,
