@@ -14,8 +14,7 @@ from compiler.assemble import assemble
 from compiler.choose.planes import shortest
 from compiler.choose.request import fastest_request, require_choice
 from compiler.errors import CapacityError, CompileError, OptionError, advising
-from compiler.latency import assign_sharing, blaming_prefill, fastest, schedule_blocks
-from compiler.latency import some_tp_may_fit
+from compiler.latency import assign_sharing, blaming_prefill, fastest, schedule_blocks, some_tp_may_fit
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock
 from compiler.memory import sram_map, users_that_fit
