@@ -15,12 +15,13 @@ from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
 from fabric.rack import load_rack
 from lpu import api
-from lpu.afd.conversations.pd import PdPrograms, converse
+from lpu.afd.conversations.pd import HandedSteps, PdPrograms, converse
 from lpu.afd.gpu_side import GpuSide
 from lpu.afd.machines import refuse_states
 from lpu.decode.conversation import default_users, reference
 from lpu.decode.prefixes.binding import binding_of
 from lpu.decode.prefixes.cache import PrefixCache
+from lpu.decode.prefixes.folder import KeptCache
 from lpu.gpu.request import Request
 from lpu.inputs.model import OpenModel
 
@@ -58,6 +59,30 @@ def test_a_conversation_has_the_bits_of_the_model_with_and_without_a_cache(name:
             assert np.array_equal(ours.tokens, theirs.tokens)
             assert [row.tobytes() for row in ours.logits] == [row.tobytes() for row in theirs.logits]
         assert found.counts["cached_tokens"] == cached
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mamba2", "jamba", "qwen3-next"])
+def test_a_server_goes_on_behind_kept_states_after_a_restart(name: str, tmp_path: Path) -> None:
+    """With the bits of whole prompts: behind the last block of one, then behind the one where two parted."""
+    model = opened(name)
+    made, bound, gpu = programs(model, egress=False), binding_of(model, tp=1), GpuSide(model)
+    line = np.random.default_rng(5).integers(0, model.vocab, 40).tolist()
+    prompts = [line[:14], [*line[:12], *line[20:24]], [*line[:4], *line[24:32]], [*line[:4], *line[32:38]]]
+    steps, cached = HandedSteps(model, made, KeptCache(tmp_path / "kv", bound, 4)), list[int]()
+    for number, prompt in enumerate(prompts):
+        if number == 1:
+            steps.close()
+            steps = HandedSteps(model, made, KeptCache(tmp_path / "kv", bound, 4))
+        cached.append(steps.known(prompt))
+        joined = steps.join(1, prompt, scored=False)
+        assert (joined.tokens, joined.cached) == (len(prompt) - 1, cached[-1])
+        taken = steps.step(
+            np.array([0, prompt[-1]], np.int32), np.array([0, len(prompt) - 1], np.int32), [0, 0]
+        )
+        assert taken.logits[1, 0].tobytes() == gpu.prefill(0, prompt).logits[-1].tobytes()
+    assert cached == [0, 12, 0, 4]
+    steps.close()
 
 
 @pytest.mark.parametrize("count", slow_but([7], [1, 3, 4, 7, 8, 12]))
