@@ -17,7 +17,7 @@ Cache = (
 PIECE_ROWS = 64  # rows of one sequence that attend at a time: bounds the scores that are held
 
 
-class Scored(TypedDict, total=False):
+class Attending(TypedDict, total=False):
     """Which tokens a row sees and how they are scored, as in `ops.attention`; left out: 0 or False."""
 
     window: int
@@ -49,7 +49,7 @@ def attention(
     sink: Float32[Array, " heads"] | None = None,
     *,
     block: int,
-    **scored: Unpack[Scored],
+    **asked: Unpack[Attending],
 ) -> tuple[Float16[Array, "rows lanes"], Cache, Cache]:
     """Append k and v of all rows at their positions, then each row attends to the tokens up to its own.
 
@@ -58,8 +58,8 @@ def attention(
     block: tokens of a block, a constant of the model; blocks begin at positions 0, block, 2 block, ...
     The others as in `ops.attention`.
     """
-    window, span = scored.get("window", 0), scored.get("span", 0)
-    scale, cap = scored.get("scale", 0.0), scored.get("cap", 0.0)
+    window, span = asked.get("window", 0), asked.get("span", 0)
+    scale, cap = asked.get("scale", 0.0), asked.get("cap", 0.0)
     if k_cache.dtype not in (jnp.float16, jnp.uint8):
         raise TypeError(
             f"attention: cache is {k_cache.dtype}, the contract takes fp16 or e4m3 codes (uint8)."
@@ -71,7 +71,7 @@ def attention(
     group = q.shape[1] // kv_heads
     pieces = q.reshape(-1, size, kv_heads, group, head_dim)
     last = position.reshape(sequences, share)
-    last = jnp.broadcast_to(last.max(axis=1, keepdims=True), last.shape) if scored.get("whole") else last
+    last = jnp.broadcast_to(last.max(axis=1, keepdims=True), last.shape) if asked.get("whole") else last
     last = last.reshape(-1, size)
 
     def attend(piece: Array) -> Array:
