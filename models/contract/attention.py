@@ -17,7 +17,7 @@ Cache = (
 PIECE_ROWS = 64  # rows of one sequence that attend at a time: bounds the scores that are held
 
 
-class Attending(TypedDict, total=False):
+class AttentionForm(TypedDict, total=False):
     """Which tokens a row sees and how they are scored, as in `ops.attention`; left out: 0 or False."""
 
     window: int
@@ -49,7 +49,7 @@ def attention(
     sink: Float32[Array, " heads"] | None = None,
     *,
     block: int,
-    **asked: Unpack[Attending],
+    **asked: Unpack[AttentionForm],
 ) -> tuple[Float16[Array, "rows lanes"], Cache, Cache]:
     """Append k and v of all rows at their positions, then each row attends to the tokens up to its own.
 

@@ -15,7 +15,7 @@ from jaxtyping import Float, Float16, Float32, Int32, UInt8
 
 from models.contract import attention as kv_attention
 from models.contract import block_attention
-from models.contract.attention import Attending
+from models.contract.attention import AttentionForm
 from models.contract.op import F16, F32, I32, U8, Results, bytes_of, check_operand, check_same, define
 from models.version import BLOCK
 
@@ -36,7 +36,7 @@ def attention(
     sink: Float32[Array, " heads"] | None = None,
     *,
     block: int = BLOCK,
-    **asked: Unpack[Attending],
+    **asked: Unpack[AttentionForm],
 ) -> tuple[Float16[Array, "batch lanes"], Cache, Cache]:
     """Append k and v to the caches at the position, then attend to the tokens up to it.
 
@@ -49,11 +49,11 @@ def attention(
     encoder, whose rows are all of a sequence; positions may stay at its last. sink: a score of each head
     that takes weight and gives nothing.
     """
-    if unknown := sorted(asked.keys() - Attending.__annotations__.keys()):
+    if unknown := sorted(asked.keys() - AttentionForm.__annotations__.keys()):
         raise TypeError(
-            f"attention: {unknown[0]} is no attribute. It has {', '.join(Attending.__annotations__)}."
+            f"attention: {unknown[0]} is no attribute. It has {', '.join(AttentionForm.__annotations__)}."
         )
-    said = {name: value for name in Attending.__annotations__ if (value := asked.get(name))}
+    said = {name: value for name in AttentionForm.__annotations__ if (value := asked.get(name))}
     operands = (q, k, v, k_cache, v_cache, position, *(() if sink is None else (sink,)))
     return ATTENTION.bind(*operands, block=block, **said)
 
@@ -146,7 +146,7 @@ def _plain(
     sink: Float32[Array, " heads"] | None = None,
     *,
     block: int,
-    **asked: Unpack[Attending],
+    **asked: Unpack[AttentionForm],
 ) -> tuple[Float32[Array, "batch lanes"], PlainCache, PlainCache]:
     """Append, then softmax attention to tokens up to the position; rows in equal runs per sequence."""
     sequences, tokens, kv_heads, head_dim = k_cache.shape
