@@ -1,5 +1,6 @@
 """Every test: XLA's compiled functions kept between runs, and the CPU seconds of each test counted."""
 
+import gc
 import os
 import resource
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from golden import UPDATE, difference, rewrite
 from hypothesis import settings
+from passes import is_shaped
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,6 +24,11 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # The second flag, another third, ends the process in jaxlib 0.12.
 OTHER = " --xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else ""
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0" + OTHER)
+# Nor does a bit depend on in how many pieces a function is compiled; one takes a fifth less than many.
+if (ONE_PIECE := "--xla_cpu_parallel_codegen_split_count=1") not in os.environ["XLA_FLAGS"]:
+    os.environ["XLA_FLAGS"] = f"{os.environ['XLA_FLAGS']} {ONE_PIECE}".strip()
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")  # names of source lines, which no test reads
+gc.set_threshold(50_000, 20, 20)  # tracing makes millions of small objects, hardly any of them in a circle
 
 settings.register_profile("lpu", deadline=None, derandomize=True)  # the same cases every time, however slowly
 settings.load_profile("lpu")
@@ -41,6 +48,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--cpu", type=int, default=0, metavar="N", help="print the N tests that take the most user CPU"
     )
     parser.addoption(UPDATE, action="store_true", help="rewrite the files of tests/goldens/")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks before `-m` chooses by them."""
+    for item in items:
+        if is_shaped(item.path, item.get_closest_marker("slow") is not None):
+            item.add_marker("shaped")
 
 
 @pytest.fixture

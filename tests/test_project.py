@@ -7,6 +7,7 @@ from pathlib import Path
 
 import house
 import pytest
+from passes import SHAPED, is_shaped
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = house.PACKAGES
@@ -100,6 +101,17 @@ def test_a_package_says_that_it_is_typed_and_what_it_is_for(package: str) -> Non
     assert (ROOT / package / "py.typed").is_file()
     text = ast.get_docstring(ast.parse((ROOT / package / "__init__.py").read_text())) or ""
     assert len(text.split()) > 5
+
+
+def test_every_test_is_in_a_pass_of_ci_and_the_checked_ones_lie_in_folders_that_exist() -> None:
+    run = (ROOT / ".ci/run").read_text()
+    assert '-m "not shaped"' in run
+    assert f'-m shaped "$shapes" \\\n    {" ".join(SHAPED)} 2>&1' in run
+    for folder in SHAPED:
+        quick = next((ROOT / folder).rglob("test_*.py"))
+        assert is_shaped(quick, slow=False)
+        assert not is_shaped(quick, slow=True)
+    assert not is_shaped(Path(__file__), slow=False)
 
 
 def test_every_catalog_file_lies_in_a_package() -> None:

@@ -84,11 +84,12 @@ def compile_egress(decode: Program, tokens: int, bridge: BridgeSpec, *, overlap:
     return _compile(_Handover(decode=decode, tokens=tokens, bridge=bridge, kind="egress", ready=ready))
 
 
-def longest_slot(decode: Program, tokens: int, bridge: BridgeSpec) -> int:
-    """Cycles of the longest slot of a layer that `compile_ingest` would give it. Raises CompileError."""
+def layer_slots(decode: Program, tokens: int, bridge: BridgeSpec) -> tuple[int, ...]:
+    """Cycles of the slot of each layer that `compile_ingest` would give it. Raises CompileError."""
     over = _Handover(decode=decode, tokens=tokens, bridge=bridge, kind="ingest", ready=None)
-    blocks, _ = _blocks(over, _keeping(decode), Kernels())
-    return max(block.cycles[over.context] for block in blocks)
+    keeping = _keeping(decode)
+    blocks, made = _blocks(over, keeping, Kernels())
+    return tuple(blocks[made[call.block]].cycles[over.context] for call in keeping)
 
 
 def _compile(over: _Handover) -> Program:

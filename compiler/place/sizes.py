@@ -37,8 +37,8 @@ class Seen:
 
     sizes: by groups that a block runs on, how contexts are dealt where it has any, and whether exact.
     taken: of the longest context, by deal, chips by rank, and the ranks beside and that the result goes to.
-    dealt: kinds that `Plan.by_rows` changes. rough: nothing is scheduled, as though there were no transients:
-    what does not fit then does not fit at all.
+    dealt: kinds that `Plan.by_rows` changes. rough: nothing is scheduled, as though there were no transients,
+    and blocks are lowered for one token (weights and KV take the same): what does not fit then does not fit.
     """
 
     sizes: dict[tuple[str, int, Deal | None, bool], Size] = field(
@@ -234,7 +234,7 @@ def straight(
     low, _ = lower(replace(plan, detours=False), block, group, Router(rack, chips), context, Kernels())
     if low.rows_dealt:
         seen.dealt.add(block.kind)
-    if context == max(plan.contexts):
+    if seen.rough or context == max(plan.contexts):
         key = block.kind, plan.deal, chips, group.beside, group.targets
         seen.taken[key] = BlockWords(low.weights.words, low.kv_words, _held(low))
     return low
@@ -244,7 +244,7 @@ def _taken(plan: Plan, block: ModelBlock, rack: Rack, way: tuple[Group, Chips], 
     group, chips = way
     key = block.kind, plan.deal, chips, group.beside, group.targets
     if key not in seen.taken:
-        straight(plan, block, rack, way, max(plan.contexts), seen)
+        straight(plan, block, rack, way, 1 if seen.rough else max(plan.contexts), seen)
     return seen.taken[key]
 
 
@@ -261,7 +261,7 @@ def _size(
     """What a block takes, whether it hands its result to itself or to the chips `after`."""
     ranks = len(chips)
     beside = example(plan, block, rack, chips, layout, seen)
-    ways = _ways(chips, beside, () if block.wire else after, layout)
+    ways = _ways(chips, beside, () if block.wire or seen.rough else after, layout)
     found = [_taken(plan, block, rack, way, seen) for way in ways]
     kept = np.max([one.kv for one in found], axis=0)
     return Size(

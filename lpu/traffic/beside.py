@@ -42,9 +42,7 @@ def served_beside(
         groups=1,
         rows=batch,
         paces=tuple(StepPace(length, turn, turn, turn) for length, turn in turns.items()),
-        prefill=Prefiller(
-            replicas=beside.gpus.replicas, cost=cost, room_tokens=longest * batch, cache_blocks=0
-        ),
+        prefill=Prefiller(replicas=beside.gpus.replicas, cost=cost, room=longest * batch, cache_blocks=0),
         queue=queue,
         gpus_step=True,
     )

@@ -21,7 +21,7 @@ from lpu.gpu.request import Request
 from lpu.gpu.share import GpuShare
 from lpu.inputs.document import read_document
 from lpu.inputs.files import FILES, ModelFile, read_model, read_rack
-from lpu.inputs.model import OpenModel
+from lpu.inputs.model import OpenModel, numbers_of
 from lpu.inputs.open import Model, config_in, open_model
 from lpu.keywords import ModelKeywords, model_keywords
 from lpu.traffic.beside import lengths_of, served_beside
@@ -230,6 +230,13 @@ def machine_for(
         flag = "--slot-cache" if asked.slot_cache else "--ddr5-blocks"
         reason = "needs the blocks of prompts, and the trace has 0 hash ids"
         raise OptionError("replay", flag, reason, "Leave it out, or give a trace with hash_ids.")
+    config = numbers_of(program.manifest)
+    if keeps and config is not None and any(state for _, _, state in config.kept_bytes(1)):
+        flag = "--slot-cache" if asked.slot_cache else "--ddr5-blocks"
+        reason = (
+            f"keeps states, of which a slot has those behind its last token only: {flag} is of whole blocks"
+        )
+        raise OptionError("replay", config.name, reason, f"Leave out {flag}.")
     tokens = trace.blocks.tokens if trace.blocks else BLOCK_TOKENS
     below = ddr5_of(program, asked.ddr5_blocks, tokens)
     if there is None:

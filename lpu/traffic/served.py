@@ -48,17 +48,24 @@ class SlotTier:
 class Prefiller:
     """GPUs that prefill, one prompt at a time to each of `replicas`.
 
-    cost: of (tokens of the prompt, of which the GPUs hold the KV of the first). room_tokens: whose KV all
-    GPUs can hold until it is handed over. cache_blocks: blocks of the prefix cache in HBM; None: no limit.
+    cost: of (tokens of the prompt, of which the GPUs hold the KV of the first). room: bytes that all GPUs
+    have for what waits to be handed over, of which a prompt takes `token` for each token and `state` besides.
+    cache_blocks: blocks of the prefix cache in HBM, each with states where there are any; None: no limit.
     tiers: below it. slots: what is known of KV in slots, if it is used again.
     """
 
     replicas: int
     cost: Callable[[int, int], Prompt]
-    room_tokens: int
+    room: int
     cache_blocks: int | None
+    token: int = 1
+    state: int = 0
     tiers: tuple[LowerTier, ...] = ()
     slots: SlotTier | None = None
+
+    def waiting(self, tokens: int) -> int:
+        """Bytes of a prompt that waits to be handed over."""
+        return tokens * self.token + self.state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

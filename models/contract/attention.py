@@ -1,5 +1,7 @@
 """Attention over a KV cache under the contract: block by block, and the fixed tree over the blocks."""
 
+from typing import TypedDict, Unpack
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -13,6 +15,16 @@ Cache = (
     Float16[Array, "sequences tokens kv_heads head_dim"] | UInt8[Array, "sequences tokens kv_heads head_dim"]
 )
 PIECE_ROWS = 64  # rows of one sequence that attend at a time: bounds the scores that are held
+
+
+class AttentionForm(TypedDict, total=False):
+    """Which tokens a row sees and how they are scored, as in `ops.attention`; left out: 0 or False."""
+
+    window: int
+    span: int
+    scale: float
+    cap: float
+    whole: bool
 
 
 def append(
@@ -37,11 +49,7 @@ def attention(
     sink: Float32[Array, " heads"] | None = None,
     *,
     block: int,
-    window: int = 0,
-    span: int = 0,
-    scale: float = 0.0,
-    cap: float = 0.0,
-    whole: bool = False,
+    **asked: Unpack[AttentionForm],
 ) -> tuple[Float16[Array, "rows lanes"], Cache, Cache]:
     """Append k and v of all rows at their positions, then each row attends to the tokens up to its own.
 
@@ -50,6 +58,8 @@ def attention(
     block: tokens of a block, a constant of the model; blocks begin at positions 0, block, 2 block, ...
     The others as in `ops.attention`.
     """
+    window, span = asked.get("window", 0), asked.get("span", 0)
+    scale, cap = asked.get("scale", 0.0), asked.get("cap", 0.0)
     if k_cache.dtype not in (jnp.float16, jnp.uint8):
         raise TypeError(
             f"attention: cache is {k_cache.dtype}, the contract takes fp16 or e4m3 codes (uint8)."
@@ -61,7 +71,7 @@ def attention(
     group = q.shape[1] // kv_heads
     pieces = q.reshape(-1, size, kv_heads, group, head_dim)
     last = position.reshape(sequences, share)
-    last = jnp.broadcast_to(last.max(axis=1, keepdims=True), last.shape) if whole else last
+    last = jnp.broadcast_to(last.max(axis=1, keepdims=True), last.shape) if asked.get("whole") else last
     last = last.reshape(-1, size)
 
     def attend(piece: Array) -> Array:

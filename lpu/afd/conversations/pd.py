@@ -43,7 +43,8 @@ class HandedSteps:
         last = len(prompt) - 1
         hit = self._cache.match(() if scored else prompt)
         _found(self._gpu, row, hit)
-        logits, states = _prefilled(self._gpu, row, prompt[:last], hit.tokens, self._cache.block_tokens)
+        edges = self._cache.edges(prompt[:last])
+        logits, states = _prefilled(self._gpu, row, prompt[:last], hit.tokens, edges)
         self._cache.store(prompt[:last], *self._gpu.kv(row, 0, last), states)
         self._state = _handed(self._gpu, self._handover, self._state, row, 0, last)
         return Joined(last, logits, hit.tokens)
@@ -100,8 +101,8 @@ def converse(
             if programs.egress is not None:
                 counts["returned_tokens"] += _returned(gpu, handover, state, i, on_gpu[i], on_lpu[i])
                 on_gpu[i] = max(on_gpu[i], on_lpu[i])
-            block = 0 if cache is None else cache.block_tokens
-            _, states = _prefilled(gpu, i, prompt[:last], on_gpu[i], block)
+            edges = () if cache is None else cache.edges(prompt[:last])
+            _, states = _prefilled(gpu, i, prompt[:last], on_gpu[i], edges)
             counts["prefilled_tokens"] += last - on_gpu[i]
             if cache is not None:
                 cache.store(prompt[:last], *gpu.kv(i, 0, last), states)
@@ -122,20 +123,16 @@ def _found(gpu: GpuSide, sequence: int, hit: Hit) -> None:
 
 
 def _prefilled(
-    gpu: GpuSide, sequence: int, prompt: Sequence[int], begin: int, block: int
+    gpu: GpuSide, sequence: int, prompt: Sequence[int], begin: int, edges: Sequence[int]
 ) -> tuple[np.ndarray, dict[int, StateBytes]]:
-    """The logits of tokens from `begin` on, and the state behind the last whole block that they reach.
-
-    block: tokens of a block of the cache; 0: no state is wanted.
-    """
-    last = len(prompt)
-    edge = last - last % block if block and gpu.state_shapes else begin
+    """The logits of tokens from `begin` on, and the states behind as many tokens as `edges` says."""
     logits, states = [np.zeros((0, gpu.vocab), np.float32)], dict[int, StateBytes]()
-    for first, end in ((begin, edge), (max(begin, edge), last)):
-        if end > first:
-            logits.append(gpu.prefill(sequence, prompt[first:end], first).logits)
-        if first < end == edge:
-            states[edge] = gpu.state(sequence)
+    for end in (*edges, len(prompt)):
+        if end > begin:
+            logits.append(gpu.prefill(sequence, prompt[begin:end], begin).logits)
+            begin = end
+            if end in edges:
+                states[end] = gpu.state(sequence)
     return np.concatenate(logits), states
 
 

@@ -147,28 +147,43 @@ class PrefixCache:
         last boundary whose state is kept: what lies behind must be computed again.
         """
         empty = np.zeros(self._shape(0), DTYPES[self.binding.kv])
-        known = tokens[: len(tokens) - 1] if len(tokens) else tokens
-        found: list[bytes] = []
-        for block in self._cut(known, empty, empty):
-            if block.key not in self._blocks:
-                break
-            found.append(block.key)
-        while self.binding.layout.states and found and self._blocks[found[-1]].state is None:
-            found.pop()
-        self._use(found)
-        blocks = [self._blocks[key] for key in found]
+        blocks = self._usable(tokens)
+        self._use([block.key for block in blocks])
         k = np.concatenate([empty, *(block.k for block in blocks)], axis=1)
         v = np.concatenate([empty, *(block.v for block in blocks)], axis=1)
-        return Hit(len(found) * self.block_tokens, k, v, blocks[-1].state if blocks else None)
+        return Hit(len(blocks) * self.block_tokens, k, v, blocks[-1].state if blocks else None)
 
     def known(self, tokens: Sequence[int]) -> int:
         """Tokens that `match` would find; nothing is used by it, and any thread may ask."""
-        empty, count = np.zeros(self._shape(0), DTYPES[self.binding.kv]), 0
-        for block in self._cut(tokens[: max(len(tokens) - 1, 0)], empty, empty):
-            if block.key not in self._blocks:
+        return len(self._usable(tokens)) * self.block_tokens
+
+    def edges(self, tokens: Sequence[int]) -> tuple[int, ...]:
+        """Tokens behind which states of a sequence should be kept; none of a model without states.
+
+        Behind its last whole block, and where its KV that is held ends: there another prompt parted from it,
+        and a third one may.
+        """
+        if not self.binding.layout.states:
+            return ()
+        counts = {len(self._run(tokens)), len(tokens) // self.block_tokens} - {0}
+        return tuple(sorted(count * self.block_tokens for count in counts))
+
+    def _run(self, tokens: Sequence[int]) -> list[KVBlock]:
+        """The longest run of held blocks from the first on."""
+        empty = np.zeros(self._shape(0), DTYPES[self.binding.kv])
+        found: list[KVBlock] = []
+        for block in self._cut(tokens, empty, empty):
+            if (held := self._blocks.get(block.key)) is None:
                 break
-            count += self.block_tokens
-        return count
+            found.append(held)
+        return found
+
+    def _usable(self, prompt: Sequence[int]) -> list[KVBlock]:
+        """The same of a prompt but for its last token; of a model with states up to one that has them."""
+        found = self._run(prompt[: max(len(prompt) - 1, 0)])
+        while self.binding.layout.states and found and found[-1].state is None:
+            found.pop()
+        return found
 
     def close(self) -> None:
         """Nothing is held but memory."""

@@ -1,7 +1,9 @@
 """A prefix cache whose blocks lie in a folder, each in a file of its own that is there whole or not at all.
 
-`prefix.json` says what the blocks are bound to; `N-KEY.kv` is block N: a line of JSON, then keys and values.
-A process that is killed loses no block that was written, and leaves none that is read by half.
+`prefix.json` says what the blocks are bound to; `N-KEY.kv` is block N: a line of JSON, then keys and values,
+then the states behind its last token if they are kept. A block that gets states later is another file, and
+the one before goes when that is there. A process that is killed loses no block that was written, and leaves
+none that is read by half.
 """
 
 import fcntl
@@ -24,6 +26,8 @@ SCHEMA = f"lpu-prefix-folder-1, contract {CONTRACT}"
 LOCK, END, NEW = "lock", ".kv", ".new"  # LOCK: lpu.afd.modes.pd knows it too
 MOST_BYTES = 1 << 20  # of the index
 KEY_DIGITS = 16
+STATED = "stated"  # in the line of JSON of a block with states
+STATES = np.dtype(np.float32)
 
 
 class KeptCache(PrefixCache):
@@ -41,11 +45,6 @@ class KeptCache(PrefixCache):
         capacity_bytes: int | None = None,
     ) -> None:
         super().__init__(binding, block_tokens, capacity_bytes)
-        if numbers := binding.layout.states:
-            raise FileError(
-                f"kv-cache: {folder}: a server keeps 0 states, this model has {numbers} numbers of "
-                "state. Leave --kv-cache out."
-            )
         self._folder = Path(folder)
         self._files: dict[bytes, Path] = {}
         self._next = 0
@@ -105,8 +104,9 @@ class KeptCache(PrefixCache):
                 self.damaged += 1
                 continue
             self._next = int(path.name.split("-")[0]) + 1
-            self._files[block.key] = path
-            super()._put(block.key, block)
+            before = self._blocks.get(block.key)
+            super()._put(block.key, block, 0 if before is None else before.nbytes)
+            self._keep(block.key, path)
         for path in self._folder.glob(f"*{NEW}"):
             path.unlink()
         self._evict()
@@ -122,21 +122,31 @@ class KeptCache(PrefixCache):
             return None
         layout, dtype = self.binding.layout, DTYPES[self.binding.kv]
         shape = (2, layout.layers, self.block_tokens, layout.kv_heads, layout.head_dim)
-        if len(rest) != int(np.prod(shape)) * dtype.itemsize or tokens.shape != (self.block_tokens,):
+        size, states = int(np.prod(shape)) * dtype.itemsize, layout.states if said.get(STATED) else 0
+        if len(rest) != size + states * STATES.itemsize or tokens.shape != (self.block_tokens,):
             return None
         if _seal(before, tokens, rest) != seal:
             return None
-        k, v = np.frombuffer(rest, dtype).reshape(shape)
-        return KVBlock(before, tokens, k, v)
+        k, v = np.frombuffer(rest[:size], dtype).reshape(shape)
+        return KVBlock(before, tokens, k, v, np.frombuffer(rest[size:], STATES) if states else None)
 
     def _put(self, key: bytes, block: KVBlock, old: int = 0) -> None:
         super()._put(key, block, old)
         path = self._folder / f"{self._next:012d}-{key.hex()[:KEY_DIGITS]}{END}"
         self._next += 1
         body = block.k.tobytes() + block.v.tobytes()
-        head = {"before": block.before.hex(), "tokens": block.tokens.tolist()}
+        head: dict[str, Any] = {"before": block.before.hex(), "tokens": block.tokens.tolist()}
+        if block.state is not None:
+            body += block.state.tobytes()
+            head[STATED] = True
         head |= {"sha256": _seal(block.before, block.tokens, body)}
         self._written(path, json.dumps(head).encode() + b"\n" + body)
+        self._keep(key, path)
+
+    def _keep(self, key: bytes, path: Path) -> None:
+        """The file of a block, in the place of an earlier one without states."""
+        if key in self._files:
+            self._files[key].unlink(missing_ok=True)
         self._files[key] = path
 
     def _evict(self) -> None:

@@ -2,6 +2,7 @@
 
 from lpu.traffic.served import Served
 from lpu.traffic.simulation.block_cache import BlockCache
+from lpu.traffic.simulation.stated_blocks import StatedBlocks
 from lpu.traffic.trace import Trace
 
 
@@ -16,9 +17,13 @@ class Prefixes:
         self._blocks, self._inputs = trace.blocks, trace.inputs
         self._tiers = prefill.tiers if prefill else ()
         self._slots = prefill.slots if prefill else None
-        self._cache = None
+        self._cache = self._stated = None
         if prefill is not None and trace.blocks is not None:
-            self._cache = BlockCache(prefill.cache_blocks, *(tier.blocks for tier in prefill.tiers))
+            if prefill.state:
+                size = prefill.token * trace.blocks.tokens
+                self._stated = StatedBlocks(prefill.cache_blocks, size, prefill.state)
+            else:
+                self._cache = BlockCache(prefill.cache_blocks, *(tier.blocks for tier in prefill.tiers))
         self._ddr5 = machine.ddr5
         self._below = BlockCache(machine.ddr5.blocks) if machine.ddr5 else None
         self._ddr5_until = 0
@@ -40,7 +45,14 @@ class Prefixes:
 
     def held(self, request: int) -> int:
         """Tokens of a prompt that the tiers hold now; nothing is used by asking."""
+        if self._stated is not None:
+            return self.tokens(request, self._stated.known(self._whole(request)))
         return self.tokens(request, self._cache.known(self.ids(request))) if self._cache else 0
+
+    def _whole(self, request: int) -> list[int]:
+        """The whole blocks of a prompt before its last token, which the LPUs take."""
+        assert self._blocks is not None
+        return self.ids(request)[: (int(self._inputs[request]) - 1) // self._blocks.tokens]
 
     def below(self, request: int) -> int:
         """Blocks of a prompt, from the first on, that the LPUs' DDR5 holds."""
@@ -66,6 +78,9 @@ class Prefixes:
 
         kept: blocks that its slot holds from `since` on; those that the GPUs lack come from there.
         """
+        if self._stated is not None:
+            self.hits[request] = self._stated.take(self._whole(request))
+            return self.tokens(request, self.hits[request]), now
         if self._cache is None:
             return 0, now
         found = self._cache.take_from(self.ids(request))

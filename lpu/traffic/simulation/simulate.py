@@ -59,7 +59,7 @@ class _Run:
         self.until = [0] * (prefill.replicas if prefill else 0)  # a replica is done with what it was sent
         self.idle = list(range(prefill.replicas)) if prefill else []
         self.wires = [0] * len(self.idle)
-        self.room = prefill.room_tokens if prefill else 0
+        self.room = prefill.room if prefill else 0
         self.of: dict[int, tuple[int, UserSlot | None, int]] = {}  # replica, slot, since when
         self.wanting: deque[int] = deque()  # prefills that asked for a slot and have none
         self.prefills: dict[int, tuple[int, int, int, int]] = {}
@@ -210,14 +210,15 @@ class _Run:
         """Begin a prefill on an idle replica; False if the GPUs have no room for its KV."""
         prefill, tokens = self.machine.prefill, self.inputs[request]
         assert prefill is not None
-        if tokens > self.room and self.room < prefill.room_tokens:
+        waiting = prefill.waiting(tokens)
+        if waiting > self.room and self.room < prefill.room:
             return False
         slot, blocks, since = self._again(request)
         if self.machine.gpus_step and self.outputs[request] > 1:
             slot = slot or self._seat(request)
             if slot is None:
                 return False
-        self.room -= tokens
+        self.room -= waiting
         replica = heappop(self.idle)
         self.started[request] = self.now
         known, there = self.prefixes.take(request, blocks, since, self.now)
@@ -263,14 +264,19 @@ class _Run:
 
     def _over(self, request: int) -> None:
         """A request whose only token was that of its prefill: it had no slot."""
-        self.room += self.inputs[request]
+        self._leave_gpus(request)
         del self.of[request], self.prefills[request]
         self.ready[request] = self.joined[request] = self.last[request] = self.now
         self._leave(request, SERVED)
 
+    def _leave_gpus(self, request: int) -> None:
+        """What waited on the GPUs to be handed over is there no more."""
+        assert self.machine.prefill is not None
+        self.room += self.machine.prefill.waiting(self.inputs[request])
+
     def _handed(self, request: int) -> None:
         """The KV of a prompt is in its slot: its user joins."""
-        self.room += self.inputs[request]
+        self._leave_gpus(request)
         slot = self.of.pop(request)[1]
         assert slot is not None
         self.prefixes.written(request)

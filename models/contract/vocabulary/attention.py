@@ -5,7 +5,7 @@ Which tokens, and how their scores are made, is said by attributes; one not stat
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from jaxtyping import Float, Float16, Float32, Int32, UInt8
 
 from models.contract import attention as kv_attention
 from models.contract import block_attention
+from models.contract.attention import AttentionForm
 from models.contract.op import F16, F32, I32, U8, Results, bytes_of, check_operand, check_same, define
 from models.version import BLOCK
 
@@ -35,11 +36,7 @@ def attention(
     sink: Float32[Array, " heads"] | None = None,
     *,
     block: int = BLOCK,
-    window: int = 0,
-    span: int = 0,
-    scale: float = 0.0,
-    cap: float = 0.0,
-    whole: bool = False,
+    **asked: Unpack[AttentionForm],
 ) -> tuple[Float16[Array, "batch lanes"], Cache, Cache]:
     """Append k and v to the caches at the position, then attend to the tokens up to it.
 
@@ -52,9 +49,13 @@ def attention(
     encoder, whose rows are all of a sequence; positions may stay at its last. sink: a score of each head
     that takes weight and gives nothing.
     """
-    said = {"window": window, "span": span, "scale": scale, "cap": cap, "whole": whole}
+    if unknown := sorted(asked.keys() - AttentionForm.__annotations__.keys()):
+        raise TypeError(
+            f"attention: {unknown[0]} is no attribute. It has {', '.join(AttentionForm.__annotations__)}."
+        )
+    said = {name: value for name in AttentionForm.__annotations__ if (value := asked.get(name))}
     operands = (q, k, v, k_cache, v_cache, position, *(() if sink is None else (sink,)))
-    return ATTENTION.bind(*operands, block=block, **{name: value for name, value in said.items() if value})
+    return ATTENTION.bind(*operands, block=block, **said)
 
 
 def reach(attributes: Mapping[str, Any]) -> int:
@@ -145,11 +146,7 @@ def _plain(
     sink: Float32[Array, " heads"] | None = None,
     *,
     block: int,
-    window: int = 0,
-    span: int = 0,
-    scale: float = 0.0,
-    cap: float = 0.0,
-    whole: bool = False,
+    **asked: Unpack[AttentionForm],
 ) -> tuple[Float32[Array, "batch lanes"], PlainCache, PlainCache]:
     """Append, then softmax attention to tokens up to the position; rows in equal runs per sequence."""
     sequences, tokens, kv_heads, head_dim = k_cache.shape
@@ -157,11 +154,14 @@ def _plain(
     row = jnp.arange(len(q)) // share
     k_cache, v_cache = k_cache.at[row, position].set(k), v_cache.at[row, position].set(v)
     grouped = q.reshape(sequences, share, kv_heads, -1, head_dim)
-    scores = jnp.einsum("srhgd,sthd->srhgt", grouped, k_cache) * jnp.float32(scale or head_dim**-0.5)
-    if cap:
+    scores = jnp.einsum("srhgd,sthd->srhgt", grouped, k_cache) * jnp.float32(
+        asked.get("scale") or head_dim**-0.5
+    )
+    if cap := asked.get("cap"):
         scores = cap * jnp.tanh(scores / cap)
     last = position.reshape(sequences, share)
-    last = jnp.broadcast_to(last.max(axis=1, keepdims=True), last.shape) if whole else last
+    last = jnp.broadcast_to(last.max(axis=1, keepdims=True), last.shape) if asked.get("whole") else last
+    window, span = asked.get("window", 0), asked.get("span", 0)
     seen = block_attention.seen(last, jnp.arange(tokens, dtype=jnp.int32), window=window, chunk=span)
     scores = jnp.where(seen[:, :, None, None], scores, -jnp.inf)
     if sink is not None:

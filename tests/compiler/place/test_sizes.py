@@ -7,13 +7,14 @@ import pytest
 from steps import llama
 
 from compiler.errors import CapacityError
-from compiler.latency import assign_sharing, fastest, may_fit
+from compiler.latency import assign_sharing, fastest, some_tp_may_fit
 from compiler.lower.block import Plan
-from compiler.lower.blocks import ModelBlock
+from compiler.lower.blocks import ModelBlock, kv_heads
 from compiler.lower.rope_table import angle_words
 from compiler.options import CompileOptions
 from compiler.place import sizes as module
-from compiler.place.sizes import block_sizes
+from compiler.place.assignment import deal_contexts
+from compiler.place.sizes import Seen, block_sizes, way_to
 from compiler.route import route
 from compiler.route.route import Router
 from compiler.schedule import list_schedule
@@ -75,18 +76,32 @@ def test_what_is_not_dealt_by_rows_is_lowered_once_for_both_attempts(monkeypatch
 def test_a_model_that_fits_at_no_tp_is_refused_without_a_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
     options = CompileOptions()
     fits: dict[int, bool] = {}
-    for words in (3000, 5000):
+    for words in (3000, 4000, 5000):
         rack = replace(RACK, chip=RACK.chip.with_numbers("test", sram_bytes=320 * words))
         with monkeypatch.context() as patch:
             patch.setattr(list_schedule, "dispatch", None)  # nothing may be scheduled
-            fits[words] = may_fit(MODEL.plan(rack, options), MODEL.blocks, rack, options)
+            fits[words] = some_tp_may_fit(MODEL.plan(rack, options), MODEL.blocks, rack, options)
         about = MODEL.plan(rack, options), MODEL.blocks, rack, options, quiet
         if fits[words]:
             assert fastest(*about).best
         else:
             with pytest.raises(CapacityError):
                 fastest(*about)
-    assert fits == {3000: False, 5000: True}
+    assert not fits[3000]
+    assert fits[5000]
+
+
+@pytest.mark.parametrize("cp", [1, 2])
+def test_what_weights_and_kv_take_is_known_of_a_lowering_for_one_token(cp: int) -> None:
+    options = CompileOptions(tp=8, cp=cp)
+    plan = deal_contexts(MODEL.plan(RACK, options), MODEL.blocks, RACK, options)
+    group = tuple(range(8))
+    for block in {block.kind: block for block in MODEL.blocks}.values():
+        way = way_to(group, group, module.example(plan, block, RACK, group, "column"), 1)
+        one, longest = (module.straight(plan, block, RACK, way, context, Seen()) for context in (1, 1600))
+        assert one.weights.words.tolist() == longest.weights.words.tolist()
+        assert one.kv_words.tolist() == longest.kv_words.tolist()
+        assert (longest.kv_words.max() > 0) == bool(kv_heads(plan.demands, block))
 
 
 def test_routers_of_one_rack_find_a_tree_once(monkeypatch: pytest.MonkeyPatch) -> None:

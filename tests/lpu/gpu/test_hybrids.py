@@ -9,7 +9,6 @@ from lpu.gpu.families.registry import layers_of
 from lpu.gpu.pool import GpuPool
 from lpu.gpu.share import shares
 from lpu.inputs.open import open_model
-from lpu.traffic.machine import prefiller
 from models.catalog import catalog
 from models.config import TransformerConfig
 
@@ -80,9 +79,3 @@ def test_what_nobody_counts_is_refused_by_name() -> None:
         ONE.weight_bytes(NANO, ffns=3)
     with pytest.raises(OptionError, match="80 heads of mixers do not divide over 3 GPUs"):
         GpuPool(spec=H200, gpus=3).attention_layer(MAMBA, 1, 8)
-
-
-def test_a_queue_of_prefills_refuses_states() -> None:
-    (share,) = shares(MAMBA, H200, 1, bridge_spec("spectrum-x"))
-    with pytest.raises(OptionError, match="keeps states, which a queue of prefills"):
-        prefiller(share, None, "none", 16)  # type: ignore[arg-type]

@@ -162,7 +162,7 @@ def times(slots: int) -> ServedTimes:
         prefill=Prefiller(
             replicas=1,
             cost=lambda tokens, held: Prompt(compute=10, exposed=0, handover=0, wire=0),
-            room_tokens=1000,
+            room=1000,
             cache_blocks=0,
         ),
         gpus_step=True,

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from refusals import refused
+from slow import slow
 
-from compiler.errors import CapacityError
+from compiler.errors import CapacityError, CompileError
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
 from compiler.program.program import Program
@@ -35,6 +36,7 @@ arrivals: {kind: poisson, rate: 9000}
 input: {kind: normal, mean: 60, sd: 20, most: 100}
 output: {kind: exponential, mean: 20, most: 28}
 """
+FOLDERS = Path(__file__).parents[2] / "models/data/variants"
 TINY = ["llama-tiny", "--rack", "quad", "--gpus", "2", "--context", "64,128", "--batch", "2"]
 
 
@@ -78,12 +80,13 @@ def test_one_process_and_two_leave_the_same_bytes(capsys: pytest.CaptureFixture[
         assert Path("out1", name).read_bytes() == Path("out2", name).read_bytes()
 
 
-def test_a_request_alone_takes_what_afd_says() -> None:
+@pytest.mark.parametrize("model", ["llama-tiny", slow(str(FOLDERS / "jamba")), str(FOLDERS / "mamba2")])
+def test_a_request_alone_takes_what_afd_says(model: str) -> None:
     """A queue of one: TTFT and TPOT are those of `lpu afd --mode pd`, which shares the arithmetic of time."""
     Path("one.csv").write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,40,9\n")
-    found = replay("one.csv", "llama-tiny", rack="quad", gpus=TrafficGpus(gpus=1), context=64)
+    found = replay("one.csv", model, rack="quad", gpus=TrafficGpus(gpus=1), context=64)
     alone = afd(
-        "llama-tiny",
+        model,
         Request(prompt_tokens=40, new_tokens=9),
         mode=Pd(),
         gpus=Gpus(gpus=1),
@@ -94,6 +97,27 @@ def test_a_request_alone_takes_what_afd_says() -> None:
     clock = 2e-9  # cycles are rounded up where spans meet
     assert found.spans["TTFT"].mean == pytest.approx(alone.turns[0].ttft / 1e12, abs=clock)
     assert found.spans["TPOT"].mean == pytest.approx(alone.turns[0].tpot / 1e12, abs=clock)
+
+
+def test_a_prompt_of_a_model_with_states_goes_on_behind_those_that_are_kept() -> None:
+    """In 16s: the second parts from the first behind one; the third goes on there; the last repeats it."""
+    rows = [[1, 2, 3], [1, 4, 5], [1, 6, 7], [1, 6, 7]]
+    blocks = PromptBlocks(tokens=16, starts=np.arange(5) * 3, ids=np.array(rows).reshape(-1))
+    arrivals, lengths = np.arange(4) * 10**9, np.full(4, 40)
+    trace = Trace(name="parted", arrivals=arrivals, inputs=lengths, outputs=np.full(4, 2), blocks=blocks)
+    about: Any = {"rack": "quad", "context": 64, "gpus": TrafficGpus(gpus=1)}
+    found = replay(trace, str(FOLDERS / "mamba2"), **about)
+    assert found.hits == 0 + 0 + 1 + 2
+    small = replay(trace, str(FOLDERS / "mamba2"), asked=ReplayOptions(cache="none"), **about)
+    assert small.hits == 0
+    assert found.spans["TTFT"].mean < small.spans["TTFT"].mean
+    wrong = (
+        (ReplayOptions(slot_cache=True), "a slot has those behind its last token only"),
+        (ReplayOptions(host_blocks=3), "keeps states, which lie in HBM only, --host-blocks is 3"),
+    )
+    for asked, why in wrong:
+        with pytest.raises(CompileError, match=why):
+            replay(trace, str(FOLDERS / "mamba2"), asked=asked, **about)
 
 
 @pytest.mark.parametrize("mode", [Afd(), Draft(drafter="llama-tiny", drafts=3)], ids=["afd", "draft"])

@@ -162,7 +162,7 @@ def test_the_wait_of_a_load_is_that_of_requests_that_come_at_once() -> None:
     how, by = Serving(gpus=1, batch=9, prompt=512, outputs=4), loads()["vllm"]
     found = waits(spec, shape, how, by.serves)
     prompt = Prompt(compute=round(found["prompt"] * 1e9), exposed=0, handover=0, wire=0)
-    prefill = Prefiller(replicas=1, cost=lambda *_: prompt, room_tokens=10**9, cache_blocks=0)
+    prefill = Prefiller(replicas=1, cost=lambda *_: prompt, room=10**9, cache_blocks=0)
     pace = StepPace(1024, 1, 1, 1)
     machine = Served(clock_hz=10**9, groups=1, rows=9, paces=(pace,), prefill=prefill)
     zeros = np.zeros(9, np.int64)

@@ -146,6 +146,14 @@ def test_a_block_whose_weights_would_have_few_bits_is_refused(block: int) -> Non
         OPS["attention"].primitive.bind(*OPERANDS["attention"][0], block=block)
 
 
+def test_an_attribute_that_attention_has_not_is_named() -> None:
+    wrong: Any = {"windows": 3}
+    with pytest.raises(
+        TypeError, match=r"attention: windows is no attribute\. It has window, span, scale, cap, w"
+    ):
+        ops.attention(*OPERANDS["attention"][0], block=4, **wrong)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [HALF, BYTE])
 @pytest.mark.parametrize("block", [4, 5, 512], ids=["whole blocks", "a rest", "one block"])

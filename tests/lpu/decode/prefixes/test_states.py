@@ -13,6 +13,7 @@ from prefixes import BLOCK, binding
 from small_sides import ids
 
 from lpu.decode.prefixes.cache import Layout, PrefixCache
+from lpu.decode.prefixes.folder import KeptCache
 from lpu.decode.prefixes.states import state_of, with_state
 from lpu.decode.prefixes.store import load, save
 from lpu.inputs.document import FileError
@@ -80,6 +81,42 @@ def test_saved_states_are_restored_to_the_byte_and_altered_ones_are_refused(tmp_
     assert found.state.tobytes() == state(2).tobytes()
     with pytest.raises(FileError, match=r"layout is .*states 6, this run has"):
         load(tmp_path / "kv", replace(KEPT, layout=replace(LAYOUT, states=7)), BLOCK)
+
+
+def test_blocks_in_files_of_their_own_have_their_states_after_a_restart(tmp_path: Path) -> None:
+    """A block that gets states later is one file; of two, after a kill in between, the later one is kept."""
+    prompt, folder = ids(3 * BLOCK), tmp_path / "kv"
+    cache = KeptCache(folder, KEPT, BLOCK)
+    cache.store(prompt, *bytes_of(3 * BLOCK), {2 * BLOCK: state(2)})
+    before = sorted(folder.glob("*.kv"))
+    old = {path: path.read_bytes() for path in before}
+    cache.store(prompt, *bytes_of(3 * BLOCK), {3 * BLOCK: state(3)})
+    assert (len(set(folder.glob("*.kv")) - set(before)), len([*folder.glob("*.kv")])) == (1, 3)
+    cache.close()
+    (gone,) = set(before) - set(folder.glob("*.kv"))
+    gone.write_bytes(old[gone])
+    again = KeptCache(folder, KEPT, BLOCK)
+    hit = again.match([*prompt, 1])
+    assert (hit.tokens, again.nbytes, again.damaged) == (3 * BLOCK, cache.nbytes, 0)
+    assert hit.state is not None
+    assert hit.state.tobytes() == state(3).tobytes()
+    assert [one.tobytes() for one in hit[1:3]] == [one.tobytes() for one in bytes_of(3 * BLOCK)]
+    again.close()
+    assert not gone.exists()
+    last = sorted(folder.glob("*.kv"))[-1]
+    last.write_bytes(last.read_bytes()[:-4])  # a state that is not whole takes its block with it
+    short = KeptCache(folder, KEPT, BLOCK)
+    assert (short.match([*prompt, 1]).tokens, short.damaged) == (2 * BLOCK, 1)
+    short.close()
+
+
+def test_a_state_is_wanted_where_prompts_part() -> None:
+    cache, prompt = PrefixCache(KEPT, BLOCK), ids(4 * BLOCK + 2)
+    assert cache.edges(prompt) == (4 * BLOCK,)
+    cache.store(prompt, *bytes_of(len(prompt)), {4 * BLOCK: state(4)})
+    other = [*prompt[: 2 * BLOCK + 1], *ids(2 * BLOCK, 7)]
+    assert (cache.known(other), cache.edges(other)) == (0, (2 * BLOCK, 4 * BLOCK))
+    assert PrefixCache(binding(), BLOCK).edges(prompt) == ()
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lpu.traffic.simulation.block_cache import BlockCache
+from lpu.traffic.simulation.stated_blocks import StatedBlocks
 
 
 def independent(prompts: list[list[int]], capacity: int | None) -> int:
@@ -57,3 +58,30 @@ def test_tiers_together_hit_as_one_cache_of_their_sum(capacities: tuple[int, ...
     prompts = [[*range(int(n)), 100 + int(n)] for n in draw.integers(1, 12, 300)]
     tiers = BlockCache(*capacities)
     assert sum(tiers.take(one) for one in prompts) == independent(prompts, sum(capacities))
+
+
+@pytest.mark.parametrize("sizes", [(4, 3), (0, 5), (7, 0)])
+@pytest.mark.parametrize("capacity", [None, 3, 20])
+def test_a_hit_of_states_ends_where_a_prompt_ended_or_parted(
+    capacity: int | None, sizes: tuple[int, int]
+) -> None:
+    """By a list of prompts, all bytes counted anew each time."""
+    draw, (block, state) = np.random.default_rng(8), sizes
+    cache = StatedBlocks(capacity, block, state)
+    held: dict[int, tuple[bool, tuple[int, int]]] = {}
+    hits = 0
+    for time in range(300):
+        stem = int(draw.integers(5))
+        prompt = [100 * stem + i for i in range(draw.integers(1, 9))] + [1000 + time] * int(draw.integers(2))
+        run = [*(one in held for one in prompt), False].index(False)
+        want = max((n for n in range(1, run + 1) if held[prompt[n - 1]][0]), default=0)
+        assert cache.known(prompt) == cache.take(prompt) == want
+        hits += want
+        for place, one in enumerate(prompt):
+            stated = held.get(one, (False,))[0] or place + 1 in (run, len(prompt))
+            held[one] = stated, (time, -place)
+        room = None if capacity is None else capacity * (block + state)
+        while room is not None and sum(block + state * one for one, _ in held.values()) > room:
+            del held[min(held, key=lambda one: held[one][1])]
+    assert hits > 0
+    assert len(cache) == len(held)

@@ -41,7 +41,7 @@ def gpus(replicas: int, cycles: int) -> Prefiller:
     return Prefiller(
         replicas=replicas,
         cost=lambda tokens, held: Prompt(cycles, 0, 0, 0),
-        room_tokens=1 << 40,
+        room=1 << 40,
         cache_blocks=0,
     )
 
@@ -112,9 +112,7 @@ def test_a_hand_over_by_hand() -> None:
     machine = replace(
         ONE,
         paces=(StepPace(50, 10, 10, 10),),
-        prefill=Prefiller(
-            replicas=1, cost=lambda n, held: Prompt(100, 8, 30, 20), room_tokens=9, cache_blocks=0
-        ),
+        prefill=Prefiller(replicas=1, cost=lambda n, held: Prompt(100, 8, 30, 20), room=9, cache_blocks=0),
     )
     arrivals, inputs, outputs = (np.array([one, one]) for one in (0, 5, 20))
     trace = Trace(name="two", arrivals=arrivals, inputs=inputs, outputs=outputs)
@@ -134,7 +132,7 @@ def test_a_block_below_hbm_delays_the_prefill_by_its_way_back() -> None:
         prefill=Prefiller(
             replicas=2,
             cost=lambda tokens, held: Prompt(10 * (tokens - held), 0, 0, 0),
-            room_tokens=99,
+            room=99,
             cache_blocks=1,
             tiers=(tier,),
         ),
@@ -162,7 +160,7 @@ def test_the_first_class_waits_less_and_all_wait_as_long_together() -> None:
 
 def beside(cost: Callable[[int, int], Prompt], **more: Any) -> Served:
     """Steps of 10 cycles for each user, and one replica of GPUs."""
-    prefill = Prefiller(replicas=1, cost=cost, room_tokens=1 << 40, cache_blocks=0)
+    prefill = Prefiller(replicas=1, cost=cost, room=1 << 40, cache_blocks=0)
     return replace(ONE, rows=2, paces=(StepPace(1 << 30, 10, 10, 10),), prefill=prefill, **more)
 
 
