@@ -13,7 +13,10 @@ from models_named import of_model
 from slow import slow_but
 from test_latent_experts import MANY, TINY
 
+import compiler.lower.ops.experts as experts
 from compiler.errors import CapacityError
+from compiler.lower.context import Lowering
+from compiler.lower.ops.chains import turns
 from compiler.program.instructions.experts import ExpertTileKernel, SlotsKernel, slots_needed
 from compiler.program.isa import STACK, Op
 from compiler.program.program import Program
@@ -199,6 +202,20 @@ def test_a_mutation_is_not_proved(name: str) -> None:
 def test_the_checker_finds_what_needs_no_model(name: str) -> None:
     _, program, _ = shared_out(QUICK[0])
     assert not check(MUTATIONS[name](program), 80).ok
+
+
+def test_slots_of_odd_numbers_of_tiles_fill_the_planes_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three lines of gate and up on each of four chips: the fourth plane takes the next slot's first."""
+    model = replace(TINY, layers=1, dense=0, expert_ffn=480)
+    program = compiled(model, "quad", contexts=(80,), pp=1, tp=4)[1]
+    assert check(program, 80).ok
+
+    def in_turn(low: Lowering, rank: np.ndarray, *_: np.ndarray) -> np.ndarray:
+        return turns(low, rank)
+
+    monkeypatch.setattr(experts, "even_turns", in_turn)
+    first = compiled(model, "quad", contexts=(80,), pp=1, tp=4)[1]
+    assert program.manifest.cycles[80] < first.manifest.cycles[80]
 
 
 @pytest.mark.parametrize("tp", [pytest.param(8, marks=pytest.mark.slow)])

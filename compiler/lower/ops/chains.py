@@ -1,6 +1,7 @@
 """Chains of products: how columns are cut into tiles, and which accumulator each chain of products takes."""
 
 import numpy as np
+from jaxtyping import Int
 
 from compiler.lower.context import Lowering
 from compiler.program.instructions.matmul import WriteBackKernel
@@ -36,6 +37,26 @@ def turns(low: Lowering, rank: np.ndarray) -> np.ndarray:
     turn[order] = np.arange(len(rank)) - np.searchsorted(rank[order], rank[order])
     turn += (ceil_div(low.turns, low.chip.planes) * low.chip.planes)[rank]
     np.maximum.at(low.turns, rank, turn + 1)
+    return turn
+
+
+def even_turns(
+    low: Lowering, rank: np.ndarray, width: np.ndarray, load: Int[np.ndarray, "ranks planes"]
+) -> np.ndarray:
+    """As `turns`, but each chain takes the plane of its rank with the fewest lines so far, wide ones first.
+
+    width: lines of each chain. load: lines by rank and plane, which these are added to.
+    """
+    planes = low.chip.planes
+    begin = ceil_div(low.turns, planes) * planes
+    used, turn = np.zeros_like(load), np.empty_like(rank)
+    for chain in np.argsort(-width, kind="stable").tolist():
+        at = int(rank[chain])
+        plane = int(load[at].argmin())
+        turn[chain] = begin[at] + used[at, plane] * planes + plane
+        used[at, plane] += 1
+        load[at, plane] += width[chain]
+        low.turns[at] = max(low.turns[at], turn[chain] + 1)
     return turn
 
 

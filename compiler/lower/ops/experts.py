@@ -13,7 +13,7 @@ from compiler.graph.graph import Node
 from compiler.lower.collective import scale_words
 from compiler.lower.context import Lowering
 from compiler.lower.layout import Lines, spans_of
-from compiler.lower.ops.chains import column_tiles, drain_kernels, emptied_by, turns
+from compiler.lower.ops.chains import column_tiles, drain_kernels, emptied_by, even_turns, turns
 from compiler.lower.ops.cold import cold_products
 from compiler.lower.ops.dealt import RowTiles, Way, row_tiles
 from compiler.lower.ops.expert_biases import biases_of
@@ -129,10 +129,11 @@ def _gate_up(
     scales = np.full(len(owner), low.slot(operands_of(node).gate_up_scale.value, None, columns))
     words: tuple[np.ndarray, np.ndarray] | None = None
     out: list[Lines] = []
+    load = np.zeros((low.group.ranks, low.chip.planes), np.int64)
     for slot, expert in enumerate(table.experts.tolist()):
         value = low.value("f32", owner, columns, first=first, count=count)
         words = words or scale_words(low, value, rank, chunk, scales)
-        place = turns(low, rank) % low.drains.shape[1]
+        place = even_turns(low, rank, count, load) % low.drains.shape[1]
         plane, accumulator = place % low.chip.planes, place // low.chip.planes
         of = {
             "rank": rank[which],
