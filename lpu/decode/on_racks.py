@@ -17,7 +17,7 @@ from compiler.program.manifest import Manifest
 from compiler.program.program import Program
 from compiler.program.prompt import prompt_cycles
 from lpu.compiled import Compiled
-from lpu.decode.decoders import Tensors, restart
+from lpu.decode.decoders import Tensors
 from lpu.decode.drafted import Drafted, RoundCycles
 from lpu.decode.generate import BatchIds, BatchResult, check_room
 from lpu.decode.rewind import States, rewinding, states_of, with_sequence, with_states
@@ -170,7 +170,7 @@ def speculate_on_racks(
         _fits(name, manifest, prompts, tokens, room)
     steps: list[int] = []
     machine = prepare(program, Tensors(small))
-    inner = rewinding(machine, big.size + 1) if machine.stores.states else restart(machine)
+    inner = rewinding(machine, big.size + 1)
 
     def draft(ids: BatchIds, at: BatchIds) -> BatchResult:
         steps.append(program.manifest.cycles[bucket_of(program.manifest.contexts, at)])

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from lpu.decode.decoders import restart
 from lpu.decode.generate import BatchIds, BatchResult, Decode
 from lpu.run.error import MachineError
 from lpu.run.kv import KV
@@ -35,7 +36,12 @@ def with_sequence(state: KV, other: KV, sequence: int) -> KV:
 
 
 def rewinding(machine: Machine, depth: int) -> Decode:
-    """The machine's decode step from an empty start; each row may go back up to `depth` positions."""
+    """The machine's decode step from an empty start; each row may go back up to `depth` positions, or to 0.
+
+    Of a machine without states, that of `restart`: any row may go anywhere.
+    """
+    if not machine.stores.states:
+        return restart(machine)
     state = machine.start()
     copies: list[dict[int, States]] = [{} for _ in range(machine.rows)]
     ahead = np.zeros(machine.rows, np.int64)
@@ -50,6 +56,8 @@ def rewinding(machine: Machine, depth: int) -> Decode:
                         f"its states go back {depth}."
                     )
                 state = with_states(state, row, copies[row][position])
+            if not position:
+                copies[row].clear()  # another sequence
             copies[row][position] = states_of(state, row)
             for old in sorted(copies[row])[: -depth - 1]:
                 del copies[row][old]

@@ -7,9 +7,10 @@ from jaxtyping import Int32
 
 from compiler.program.program import Program
 from lpu.afd.beside import Joined, TakenStep
-from lpu.afd.gpu_side import GpuSide
+from lpu.afd.conversations.rewound import verifier_of
 from lpu.decode.conversation import Conversation, Spoken, Users, prompts_of
-from lpu.decode.decoders import Tensors, restart
+from lpu.decode.decoders import Tensors
+from lpu.decode.rewind import rewinding
 from lpu.decode.speculate import Drafter, Held, speculate
 from lpu.folder import Progress, quiet
 from lpu.inputs.model import OpenModel
@@ -20,8 +21,8 @@ class DraftedSteps:
     """Rounds of a batch of sequences that begin and end at any time; the tokens are the big model's."""
 
     def __init__(self, model: OpenModel, drafter: OpenModel, program: Program, drafts: int) -> None:
-        self._gpu, self.batch = GpuSide(model), model.step.batch
-        self._draft = restart(prepare(program, Tensors(drafter)))
+        self._gpu, self.batch = verifier_of(model), model.step.batch
+        self._draft = rewinding(prepare(program, Tensors(drafter)), drafts + 2)
         self._drafts = drafts
         self._last = np.zeros((2, self.batch), np.int32)  # what each row took last, and where
 
@@ -30,7 +31,7 @@ class DraftedSteps:
         for place, token in enumerate(prompt):
             self._last[:, row] = token, place
             self._draft(*self._last.copy())
-        return Joined(len(prompt), self._gpu.prefill(row, prompt).logits)
+        return Joined(len(prompt), self._gpu.prefill(row, prompt, 0)[0])
 
     def known(self, prompt: Sequence[int]) -> int:
         """None: prefixes are not kept."""
@@ -66,8 +67,8 @@ def converse(
     progress: Progress = quiet,
 ) -> Conversation:
     """The small model's program drafts, the GPUs verify: the tokens and logits of the big model alone."""
-    gpu = GpuSide(model)
-    decode = restart(prepare(program, Tensors(drafter)))
+    gpu = verifier_of(model)
+    decode = rewinding(prepare(program, Tensors(drafter)), drafts + 2)
     small = Drafter(
         decode=decode, batch=drafter.step.batch, vocab=drafter.vocab, context=drafter.step.context
     )

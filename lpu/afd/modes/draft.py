@@ -58,12 +58,9 @@ class Draft(Mode):
         return timed(asked, self._small(asked), self.drafting())
 
     def _small(self, asked: "Question") -> "OpenModel":
-        """The small model. Raises OptionError for another vocabulary, or for states."""
-        from lpu.afd.machines import refuse_states
-
+        """The small model. Raises OptionError for another vocabulary."""
         small: OpenModel = asked.others["drafter"]
         model = asked.model
-        refuse_states("draft", model, small)
         if small.vocab != model.vocab:
             raise OptionError(
                 "options",

@@ -54,10 +54,13 @@ class HybridLaunches(LlamaLaunches):
         kv_len: int,
         kv: KvFormat,
     ) -> OpTime:
-        """Rows of a sequence go through its states one after another, which are read and written once."""
+        """Rows of a sequence go through its states one after another, which are read once.
+
+        Those behind each row are written, so that rejected drafts can be taken back.
+        """
         about = on, config, kind, batch, rows, kv_len, kv
         ops = [LlamaLaunches.verify(self, *about)] if _attends(kind) else []
-        return _joined(ops + ([_step(on, cast(HybridConfig, config), batch)] if _mixes(kind) else []))
+        return _joined(ops + ([_step(on, cast(HybridConfig, config), batch, rows)] if _mixes(kind) else []))
 
     def prefill(
         self,
@@ -164,11 +167,11 @@ def _channels(on: Launches, own: HybridConfig) -> tuple[int, int]:
     return own.channels // on.gpus, 2 * own.states * ceil(own.groups / on.gpus)
 
 
-def _step(on: Launches, own: HybridConfig, batch: int) -> OpTime:
-    """Convolutions and the step: states come and go, f32."""
+def _step(on: Launches, own: HybridConfig, batch: int, written: int = 1) -> OpTime:
+    """Convolutions and the step: states come, and go as often as `written`, f32."""
     kept = sum(kept * channels for kept, channels in own.kept) / on.gpus
     conv = on.elementwise("conv", 0)
-    step = on.elementwise("states", ceil(2 * _F32 * batch * kept))
+    step = on.elementwise("states", ceil((1 + written) * _F32 * batch * kept))
     return OpTime(name="states", seconds=conv.seconds + step.seconds, launches=2)
 
 

@@ -1,6 +1,6 @@
 """Models with states in mode pd: GPUs prefill, states cross, the LPUs decode with the bits of one device."""
 
-from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +9,23 @@ import pytest
 from hopped import BRIDGE
 from slow import slow_but
 
-from compiler.errors import OptionError
 from compiler.moves.handover import compile_egress, compile_ingest
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
 from fabric.rack import load_rack
 from lpu import api
+from lpu.afd.conversations.draft import DraftedSteps
+from lpu.afd.conversations.draft import converse as converse_draft
 from lpu.afd.conversations.pd import HandedSteps, PdPrograms, converse
+from lpu.afd.conversations.rewound import RewoundSide
 from lpu.afd.gpu_side import GpuSide
-from lpu.afd.machines import refuse_states
 from lpu.decode.conversation import default_users, reference
 from lpu.decode.prefixes.binding import binding_of
 from lpu.decode.prefixes.cache import PrefixCache
 from lpu.decode.prefixes.folder import KeptCache
 from lpu.gpu.request import Request
 from lpu.inputs.model import OpenModel
+from lpu.run.error import MachineError
 
 FOLDERS = Path(__file__).parents[3] / "models/data/variants"
 REQUEST = Request(prompt_tokens=10, new_tokens=2, later_tokens=5, batch=2, turns=2)
@@ -31,6 +33,16 @@ REQUEST = Request(prompt_tokens=10, new_tokens=2, later_tokens=5, batch=2, turns
 
 def opened(name: str, batch: int = 2, **keywords: Any) -> OpenModel:
     return api.open_model(FOLDERS / name, batch=batch, context=[24], **keywords)
+
+
+@cache
+def side() -> GpuSide:
+    """Of one sequence, chunks of 4 tokens; tests take it as `beside()`."""
+    return GpuSide(opened("mamba2", batch=1), chunk=4)
+
+
+def ids(count: int) -> np.ndarray:
+    return np.random.default_rng(3).integers(0, side().vocab, count)
 
 
 def programs(model: OpenModel, *, egress: bool) -> PdPrograms:
@@ -88,9 +100,7 @@ def test_a_server_goes_on_behind_kept_states_after_a_restart(name: str, tmp_path
 @pytest.mark.parametrize("count", slow_but([7], [1, 3, 4, 7, 8, 12]))
 def test_a_prompt_goes_through_states_once_whatever_its_chunks(count: int) -> None:
     """Whole chunks, then tokens one by one; then on behind a copy of the state."""
-    model = opened("mamba2", batch=1)
-    gpu = GpuSide(model, chunk=4)
-    line = np.random.default_rng(3).integers(0, model.vocab, count + 1)
+    gpu, line = side().beside(), ids(count + 1)
     logits = gpu.prefill(0, line[:count]).logits
     state = gpu.state(0)
     one = gpu.beside()
@@ -103,9 +113,53 @@ def test_a_prompt_goes_through_states_once_whatever_its_chunks(count: int) -> No
     assert gpu.decode(line[count:], np.array([count])).logits.tobytes() == want.tobytes()
 
 
-def test_modes_that_take_tokens_back_refuse_states() -> None:
-    model = opened("mamba2")
-    with pytest.raises(OptionError, match="mamba2: keeps 6 states, which mode draft neither divides"):
-        refuse_states("draft", model)
-    without = model.step.cache._replace(state=())
-    refuse_states("draft", replace(model, step=replace(model.step, cache=without)))
+def test_rejected_drafts_leave_no_trace_in_states() -> None:
+    """Wrong drafts, of which one becomes a token, then on behind it; and nowhere that no copy is of."""
+    line, gpu = ids(9), side()
+    want = gpu.beside().prefill(0, line).logits
+    rewound = RewoundSide(gpu.beside())
+    rewound.prefill(0, line[:4].tolist())
+    at = np.arange(4, 8)[None]
+    wrong = np.array([[line[4], line[5], line[6] + 1, 3]])
+    found = [
+        rewound.rows(wrong, at).logits[0, :2],
+        rewound.rows(np.array([line[6:9]]), at[:, :3] + 2).logits[0],
+    ]
+    assert np.concatenate(found).tobytes() == want[4:].tobytes()
+    assert found[1].tobytes() == rewound.rows(np.array([line[6:9]]), at[:, :3] + 2).logits[0].tobytes()
+    with pytest.raises(MachineError, match="goes on at position 4, states are kept before 6, 7, 8, 9"):
+        rewound.rows(np.array([line[4:5]]), at[:, :1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "drafter"), [("mamba2", "mamba2"), ("bamba", "mamba2"), ("jamba", "jamba")])
+def test_drafts_on_lpus_are_verified_by_gpus_with_the_bits_of_the_model(name: str, drafter: str) -> None:
+    """In two turns; a drafter of other weights has drafts rejected."""
+    model, small = opened(name), opened(drafter)
+    users = default_users(REQUEST.turns, 2, model.vocab, REQUEST.prompt_tokens, REQUEST.brings(1))
+    program = compile_program(small.source(), load_rack("quad"), CompileOptions(tp=4, pp=1))
+    found = converse_draft(model, small, program, users, 4, 2)
+    assert not found.differs(reference(model, users, 4))
+    assert (found.counts["accepted"] == found.counts["drafted"]) == (name == drafter)
+
+
+@pytest.mark.slow
+def test_a_server_drafts_for_rows_that_begin_at_any_time() -> None:
+    """The second prompt comes between rounds of the first, in a row that another had."""
+    model, small, draw = opened("bamba"), opened("mamba2"), np.random.default_rng(4)
+    program = compile_program(small.source(), load_rack("quad"), CompileOptions(tp=4, pp=1))
+    steps, alone = DraftedSteps(model, small, program, 2), GpuSide(model, batch=1)
+    lines, prompts = dict[int, list[int]](), dict[int, int]()
+    for new in ({0: 6, 1: 3}, {}, {1: 5}, {}, {}):
+        for row, count in new.items():
+            lines[row], prompts[row] = draw.integers(0, model.vocab, count).tolist(), count
+            lines[row].append(int(steps.join(row, lines[row], scored=False).logits[-1].argmax()))
+        tokens = np.array([line[-1] for line in lines.values()], np.int32)
+        at = np.array([len(line) - 1 for line in lines.values()], np.int32)
+        found = steps.step(tokens, at, [2, 2])
+        for row, line in lines.items():
+            pairs = zip(found.drafts[row], found.likely[row].tolist(), strict=False)
+            agreed = [draft == wish for draft, wish in pairs]
+            line += found.likely[row, : [*agreed, False].index(False) + 1].tolist()
+            want = alone.prefill(0, line[:-1]).chosen.tolist()
+            assert line[prompts[row] :] == want[prompts[row] - 1 :]
