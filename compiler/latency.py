@@ -105,7 +105,7 @@ def joined(rack: Rack) -> int:
     return 1 << (int(common) + 2).bit_length() - 1
 
 
-def may_fit(plan: Plan, blocks: tuple[ModelBlock, ...], rack: Rack, options: CompileOptions) -> bool:
+def some_tp_may_fit(plan: Plan, blocks: tuple[ModelBlock, ...], rack: Rack, options: CompileOptions) -> bool:
     """Whether there is a tp that weights and KV alone do not refuse; nothing is scheduled to find out.
 
     True where it is not known: of models with experts, and of a tp or a placement that the options state.

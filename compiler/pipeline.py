@@ -14,8 +14,7 @@ from compiler.assemble import assemble
 from compiler.choose.planes import shortest
 from compiler.choose.request import fastest_request, require_choice
 from compiler.errors import CapacityError, CompileError, OptionError, advising
-from compiler.latency import assign_sharing, blaming_prefill, fastest, schedule_blocks
-from compiler.latency import may_fit as could_fit
+from compiler.latency import assign_sharing, blaming_prefill, fastest, schedule_blocks, some_tp_may_fit
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock
 from compiler.memory import sram_map, users_that_fit
@@ -106,7 +105,7 @@ def may_fit(model: Traced, rack: Rack, options: CompileOptions) -> bool:
     if not near or rack.damage is not None or options.objective != "latency" or options.spill is not None:
         return True
     machine = numbers_of(rack, options).rack
-    return could_fit(model.plan(machine, options), model.blocks, machine, options)
+    return some_tp_may_fit(model.plan(machine, options), model.blocks, machine, options)
 
 
 def _first_that_fits(asked: Sequence[CompileOptions], made: Callable[[CompileOptions], Program]) -> Program:

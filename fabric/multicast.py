@@ -15,7 +15,7 @@ Tree = list[tuple[int, int]]  # links (parent, child), parents before children
 
 
 def multicast_tree(
-    rack: Rack, source: int, targets: Sequence[int], salt: int = 0, *, thrifty: bool = False
+    rack: Rack, source: int, targets: Sequence[int], salt: int = 0, *, thrifty: bool = False, turn: int = 0
 ) -> Tree:
     """Links (parent, child) that take a message from `source` to all `targets`, parents before children.
 
@@ -24,14 +24,15 @@ def multicast_tree(
     the others where that makes none of them the farthest. So a tray is entered once, by whatever levels
     or links it is one. Ties by `salt`; chip numbers count relative to the source only, so that equal
     groups of a symmetric rack get equal trees. thrifty: of trees of equally many links the one that takes
-    least of their lanes: trays are entered once, too, where all chips on the way are targets.
+    least of their lanes: trays are entered once, too, where all chips on the way are targets. turn: messages
+    of one source that count up pass by each of the chips that serve a target equally well in turn.
     """
-    shortest = shortest_tree(rack, source, targets, salt)
+    shortest = shortest_tree(rack, source, targets, salt, turn)
     wanted = set(targets) - {source}
     direct = all(parent == source for parent, _ in shortest)
     if len(shortest) == len(wanted) and (direct or not thrifty):
         return shortest
-    tree = _by_doors(rack, source, sorted(wanted), salt)
+    tree = _by_doors(rack, source, sorted(wanted), salt, turn)
     if not tree or len(tree) > len(shortest):
         return shortest
     less = thrifty and _lane_time(rack, tree) < _lane_time(rack, shortest)
@@ -45,11 +46,11 @@ def _lane_time(rack: Rack, tree: Tree) -> Fraction:
     return sum((Fraction(int(slots[i]), int(lanes[i])) for i in at), Fraction())
 
 
-def shortest_tree(rack: Rack, source: int, targets: Sequence[int], salt: int = 0) -> Tree:
+def shortest_tree(rack: Rack, source: int, targets: Sequence[int], salt: int = 0, turn: int = 0) -> Tree:
     """The tree in which every target is reached over a path as good as `shortest_path`.
 
     A parent is, in this order of preference: a target itself; the chip that could serve most children; the
-    choice of `salt`.
+    choice of `salt`, or of those that could serve as many the one whose `turn` it is after that.
     """
     paths = reach(rack)
     before, distance, turns = paths.before(source), paths.hops[source], paths.turns(source)
@@ -60,7 +61,7 @@ def shortest_tree(rack: Rack, source: int, targets: Sequence[int], salt: int = 0
     for depth in range(max(layers, default=0), 0, -1):
         children = sorted(layers[depth], key=lambda chip: int(turns[chip]))
         nearer = layers.setdefault(depth - 1, {})
-        parents = _parents([before[child] for child in children], nearer, turns, salt)
+        parents = _parents([before[child] for child in children], nearer, turns, salt, turn)
         nearer.update(dict.fromkeys(parents))
         edges[:0] = zip(parents, children, strict=True)
     return edges
@@ -91,7 +92,7 @@ def detour_trees(
     return out
 
 
-def _by_doors(rack: Rack, source: int, targets: list[int], salt: int) -> Tree | None:
+def _by_doors(rack: Rack, source: int, targets: list[int], salt: int, turn: int) -> Tree | None:
     """A tree that enters groups of far targets by one of them each; None if one chip would be met twice.
 
     A door serves the far targets that are no farther through it than the farthest of all. Doors that serve
@@ -107,28 +108,33 @@ def _by_doors(rack: Rack, source: int, targets: list[int], salt: int) -> Tree | 
         count = (serves & left).sum(axis=1) * left
         best = np.flatnonzero(count == count.max())
         best = best[away[best] == away[best].min()]
-        door = int(best[salt % len(best)])
+        door = int(best[(salt + turn) % len(best)])
         served = np.flatnonzero(serves[door] & left)
         doors.append((int(far[door]), far[served[served != door]].tolist()))
         left[served] = False
         left[door] = False
-    tree = shortest_tree(rack, source, [*near, *(door for door, _ in doors)], salt)
+    tree = shortest_tree(rack, source, [*near, *(door for door, _ in doors)], salt, turn)
     for door, others in doors:
-        tree += shortest_tree(rack, door, others, salt)
+        tree += shortest_tree(rack, door, others, salt, turn)
     children = [child for _, child in tree]
     return tree if source not in children and len(set(children)) == len(children) else None
 
 
 def _parents(
-    before: list[list[int]], ready: Mapping[int, None], turns: Int[np.ndarray, " chips"], salt: int
+    before: list[list[int]], ready: Mapping[int, None], turns: Int[np.ndarray, " chips"], salt: int, turn: int
 ) -> list[int]:
     """One parent for each child out of its candidates `before`; `ready`: targets of their layer."""
     serves = Counter(chip for candidates in before for chip in candidates if chip not in ready)
     rank = {chip: (count, _mix(salt, int(turns[chip]))) for chip, count in serves.items()}
     parents: list[int] = []
-    for turn, candidates in enumerate(before):
+    for child, candidates in enumerate(before):
         there = [chip for chip in candidates if chip in ready]
-        parents.append(there[(salt + turn) % len(there)] if there else max(candidates, key=rank.__getitem__))
+        if not there:
+            most = max(serves[chip] for chip in candidates)
+            there = sorted((c for c in candidates if serves[c] == most), key=rank.__getitem__, reverse=True)
+            parents.append(there[turn % len(there)])
+            continue
+        parents.append(there[(salt + child + turn) % len(there)])
     return parents
 
 

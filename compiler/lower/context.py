@@ -204,10 +204,11 @@ class Lowering:
             )
         return self.where[view]
 
-    def gather(self, value: Lines, need: np.ndarray) -> None:
+    def gather(self, value: Lines, need: np.ndarray, turn: int = 0) -> None:
         """Send lines to every rank that `need[rank, line]` and does not hold them.
 
-        From their owners, or where several ranks have made them from the nearest of those.
+        From their owners, or where several ranks have made them from the nearest of those. turn: of values
+        alike that take equally good ways in turn.
         """
         held = value.held
         ranks = need.shape[0]
@@ -230,10 +231,10 @@ class Lowering:
             targets = tuple(np.flatnonzero(np.frombuffer(mask, bool)).tolist())
             count = value.count[ranges]
             sends.append(Send(owner, targets, int(count.sum()), int(count.max())))
-        dealt = deal(self.router, sends, self.batch) if self.detours else None
+        dealt = deal(self.router, sends, self.batch, turn) if self.detours else None
         for i, (send, ranges) in enumerate(zip(sends, keys.values(), strict=True)):
             first, count = value.first[ranges], value.count[ranges]
-            shortest = self.router.tree(send.source, send.targets)
+            shortest = self.router.tree(send.source, send.targets, turn)
             if dealt is None or all(tree == shortest for tree in dealt[i]):
                 self._send(value, send.source, shortest, first, count)
             else:

@@ -53,15 +53,15 @@ class _Load:
         return max(arrival.values())
 
 
-def deal(router: Router, sends: Sequence[Send], batch: int) -> list[list[Tree]] | None:
+def deal(router: Router, sends: Sequence[Send], batch: int, turn: int = 0) -> list[list[Tree]] | None:
     """A tree for every line of every send, or None if the shortest trees are estimated to be as fast.
 
     The estimate of a tree: its latency for one line, and the slots of the fullest of its links, on which the
     lines of all other sends count too. Lines are dealt one by one, send by send, each to the tree that
-    finishes first with it; so trees in use finish at nearly the same time.
+    finishes first with it; so trees in use finish at nearly the same time. turn: of the shortest trees.
     """
     load = _Load(router.rack.forward_cycles)
-    shortest = [router.tree(send.source, send.targets) for send in sends]
+    shortest = [router.tree(send.source, send.targets, turn) for send in sends]
     for send, tree in zip(sends, shortest, strict=True):
         load.add(tree, send.lines * batch)
     full = [load.fullest(tree) for tree in shortest]

@@ -30,14 +30,18 @@ class Edge:
 
 
 class RouteQuestion(NamedTuple):
-    """What was asked of a router, in ranks: the shortest tree, or the trees that go round."""
+    """What was asked of a router, in ranks: the shortest tree, or the trees that go round.
+
+    turn: see `multicast_tree`.
+    """
 
     source: int
     targets: tuple[int, ...]
     detours: bool
+    turn: int = 0
 
 
-TreeKey = tuple[bool, int, tuple[int, ...], int, bool]
+TreeKey = tuple[bool, int, tuple[int, ...], int, bool, int]
 _trees: "WeakKeyDictionary[Rack, dict[TreeKey, list[Pairs]]]" = WeakKeyDictionary()
 
 
@@ -54,21 +58,22 @@ class Trees:
     def answers(self, chips: list[int], question: RouteQuestion) -> list[Pairs]:
         """The trees that a question asks for where its ranks are these chips. Raises RoutingError."""
         source, targets = chips[question.source], tuple(chips[rank] for rank in question.targets)
-        key = (self._thrifty, source, targets, question.source, question.detours)
+        key = (self._thrifty, source, targets, question.source, question.detours, question.turn)
         if key not in self._found:
             if question.detours:
                 found = detour_trees(self.rack, source, targets, salt=question.source)
             else:
-                found = [_shortest(self.rack, source, targets, question.source, self._thrifty)]
+                found = [_shortest(self.rack, source, targets, question, self._thrifty)]
             self._found[key] = [np.array(tree, np.int32).reshape(-1, 2) for tree in found]
         return self._found[key]
 
 
 def _shortest(
-    rack: Rack, source: int, targets: tuple[int, ...], salt: int, thrifty: bool
+    rack: Rack, source: int, targets: tuple[int, ...], question: RouteQuestion, thrifty: bool
 ) -> list[tuple[int, int]]:
     try:
-        return multicast_tree(rack, source, targets, salt=salt, thrifty=thrifty)
+        salt, turn = question.source, question.turn
+        return multicast_tree(rack, source, targets, salt, thrifty=thrifty, turn=turn)
     except ValueError as error:
         remedy = "Add links to the rack or choose other chips."
         raise RoutingError("route", f"chip {source}", str(error), remedy) from error
@@ -91,9 +96,9 @@ class Router:
         other._links, other.answers = dict(self._links), dict(self.answers)
         return other
 
-    def tree(self, source: int, targets: tuple[int, ...]) -> tuple[Edge, ...]:
+    def tree(self, source: int, targets: tuple[int, ...], turn: int = 0) -> tuple[Edge, ...]:
         """Links from rank `source` to ranks `targets`, parents before children."""
-        return self._answer(RouteQuestion(source, targets, False))[0]
+        return self._answer(RouteQuestion(source, targets, False, turn))[0]
 
     def detours(self, source: int, targets: tuple[int, ...]) -> tuple[tuple[Edge, ...], ...]:
         """Other trees from `source` to `targets`, each by way of another chip, nearest first."""

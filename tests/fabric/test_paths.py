@@ -185,6 +185,18 @@ def test_salts_spread_over_both_gateways_between_two_trays() -> None:
     assert min(trees.values()) >= 20
 
 
+@pytest.mark.parametrize("salt", range(4))
+def test_messages_of_one_source_take_both_gateways_in_turn(salt: int) -> None:
+    rack = load_rack("lpx")
+    trees = [multicast_tree(rack, 7, [24, 40], salt, turn=turn) for turn in range(4)]
+    assert trees[0] == multicast_tree(rack, 7, [24, 40], salt)
+    assert (trees[0], trees[1]) == (trees[2], trees[3])
+    assert {len(tree) for tree in trees} == {6}
+    doors = [{link for link in tree if link[0] // 8 != link[1] // 8} for tree in trees[:2]]
+    assert [len(links) for links in doors] == [2, 2]
+    assert doors[0].isdisjoint(doors[1])
+
+
 def test_equal_groups_of_a_symmetric_rack_get_equal_trees() -> None:
     rack = load_rack("torus-4x4")
     tree = multicast_tree(rack, 0, [6, 9, 10], 3)

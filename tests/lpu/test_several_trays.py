@@ -1,9 +1,11 @@
 """Experts over several trays: sums of attention are added on the chips that each of the trays is near to."""
 
+from collections import Counter
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pytest
 from beside import compiled
 from mixtures import assert_bits, drawn
@@ -11,6 +13,9 @@ from models_named import of_model
 from test_latent_experts import TINY
 
 import compiler.lower.ops.dealt as dealt
+from compiler.program.isa import is_transfer
+from compiler.program.program import Program
+from compiler.route.route import Edge, Router
 from lpu.check.check import check
 from lpu.prove.prove import prove
 
@@ -37,6 +42,29 @@ def test_each_tray_has_its_sums_from_chips_that_are_next_to_it(monkeypatch: pyte
     monkeypatch.setattr(dealt, "_relayed", lambda *_: [])  # pyright: ignore[reportUnknownArgumentType, reportUnknownLambdaType]
     by_owners = compiled(WIDE, "lpx", contexts=(80,), pp=1, tp=24)[1]
     assert program.manifest.cycles[80] < by_owners.manifest.cycles[80]
+
+
+def _fullest_door(program: Program) -> int:
+    """Words over the fullest link between two trays."""
+    rows, words = program.expand(80), Counter[tuple[int, int]]()
+    for row in np.flatnonzero(is_transfer(rows.op) & (rows.chip // 8 != rows.peer // 8)).tolist():
+        words[int(rows.chip[row]), int(rows.peer[row])] += int(rows.n[row])
+    return max(words.values())
+
+
+def test_activations_of_slots_take_the_doors_of_a_tray_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = replace(WIDE, chosen=4)
+    program = compiled(model, "lpx", contexts=(80,), pp=1, tp=24)[1]
+    assert check(program, 80).ok
+    tree = Router.tree
+
+    def first(router: Router, source: int, targets: tuple[int, ...], _: int = 0) -> tuple[Edge, ...]:
+        return tree(router, source, targets)
+
+    monkeypatch.setattr(Router, "tree", first)
+    by_one = compiled(model, "lpx", contexts=(80,), pp=1, tp=24)[1]
+    assert _fullest_door(program) < _fullest_door(by_one)
+    assert program.manifest.cycles[80] < by_one.manifest.cycles[80]
 
 
 @pytest.mark.slow

@@ -83,8 +83,8 @@ def lower_dealt(
     ]
     best = cost.index(min(cost))
     low.rows_dealt |= found[best].spread > 1
-    for source in sources:
-        low.gather(source, lines_needed(low, source, tiles, found[best]))
+    for turn, source in enumerate(sources):
+        low.gather(source, lines_needed(low, source, tiles, found[best]), turn)
     out = _lower(low, found[best], columns, readers[best], multiply)
     for (demand, _), segment in zip(demands, segments, strict=True):
         low.where[demand.view] = (out, segment)

@@ -7,7 +7,7 @@ import pytest
 from steps import llama
 
 from compiler.errors import CapacityError
-from compiler.latency import assign_sharing, fastest, may_fit
+from compiler.latency import assign_sharing, fastest, some_tp_may_fit
 from compiler.lower.block import Plan
 from compiler.lower.blocks import ModelBlock, kv_heads
 from compiler.lower.rope_table import angle_words
@@ -80,7 +80,7 @@ def test_a_model_that_fits_at_no_tp_is_refused_without_a_schedule(monkeypatch: p
         rack = replace(RACK, chip=RACK.chip.with_numbers("test", sram_bytes=320 * words))
         with monkeypatch.context() as patch:
             patch.setattr(list_schedule, "dispatch", None)  # nothing may be scheduled
-            fits[words] = may_fit(MODEL.plan(rack, options), MODEL.blocks, rack, options)
+            fits[words] = some_tp_may_fit(MODEL.plan(rack, options), MODEL.blocks, rack, options)
         about = MODEL.plan(rack, options), MODEL.blocks, rack, options, quiet
         if fits[words]:
             assert fastest(*about).best
