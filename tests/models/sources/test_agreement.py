@@ -17,6 +17,7 @@ VARIANTS = sorted(Path(__file__).parents[1].glob("data/variants/*"))
 LONG = (
     "bamba",
     "falcon-h1",
+    "falcon-h1-normed",
     "glm4-moe",
     "granite4-moe",
     "kimi-experts",
