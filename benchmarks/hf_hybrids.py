@@ -188,6 +188,17 @@ FOLDERS["granite4-moe"] = FOLDERS["granite4-dense"] | {
     "mamba_n_groups": 1,
     "mamba_d_conv": 4,
 }
+FOLDERS["falcon-h1-normed"] = SMALL | {
+    "model_type": "falcon_h1",
+    "num_hidden_layers": 1,
+    "intermediate_size": 48,
+    "mamba_d_ssm": 64,
+    "mamba_d_head": 16,
+    "mamba_n_groups": 2,
+    "mamba_rms_norm": True,
+    "mamba_norm_before_gate": False,
+    "ssm_out_multiplier": 0.25,
+}
 STORED = {
     "experts.gate_up_proj": "input_linear.weight",
     "experts.down_proj": "output_linear.weight",

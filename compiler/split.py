@@ -203,7 +203,9 @@ def _one_per_layer(chosen: list[str], modules: dict[str, list[Node]], what: str)
             f"layer {layer}" if layer else "model",
             f"{what} selects {len(count.get(layer, []))} of its modules "
             f"({', '.join(count.get(layer, [])) or 'none'}), a layer has 1 hop",
-            "Choose what is there once in every layer, such as role ffn.",
+            "Use --mode pd, or choose what is there once in every layer."
+            if what == "role ffn"
+            else "Choose what is there once in every layer, such as role ffn.",
         )
 
 

@@ -1,5 +1,6 @@
 import ast
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import house
 import pytest
-from passes import SHAPED, is_shaped
+from passes import PLAIN, SHAPED, marks_of
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = house.PACKAGES
@@ -103,15 +104,24 @@ def test_a_package_says_that_it_is_typed_and_what_it_is_for(package: str) -> Non
     assert len(text.split()) > 5
 
 
-def test_every_test_is_in_a_pass_of_ci_and_the_checked_ones_lie_in_folders_that_exist() -> None:
+def test_every_test_is_in_a_pass_of_ci_and_passes_are_of_folders_that_exist() -> None:
     run = (ROOT / ".ci/run").read_text()
+    for folder in (*SHAPED, *PLAIN):
+        assert any((ROOT / folder).rglob("test_*.py")), folder
     assert '-m "not shaped"' in run
     assert f'-m shaped "$shapes" \\\n    {" ".join(SHAPED)} 2>&1' in run
-    for folder in SHAPED:
-        quick = next((ROOT / folder).rglob("test_*.py"))
-        assert is_shaped(quick, slow=False)
-        assert not is_shaped(quick, slow=True)
-    assert not is_shaped(Path(__file__), slow=False)
+    assert '-m "not slow and not plain"' in run
+    assert marks_of(ROOT / SHAPED[0] / "place/test_place.py", slow=False) == ["shaped"]
+    assert marks_of(ROOT / SHAPED[0] / "place/test_place.py", slow=True) == []
+    assert marks_of(ROOT / PLAIN[0] / "test_check.py", slow=False) == ["plain"]
+    assert marks_of(Path(__file__), slow=False) == []
+
+
+def test_no_test_that_a_newer_python_leaves_out_imports_jax() -> None:
+    imports = re.compile("^ *(import|from) (jax|flax)", re.MULTILINE)
+    for folder in PLAIN:
+        for path in (ROOT / folder).rglob("*.py"):
+            assert not imports.search(path.read_text()), path
 
 
 def test_every_catalog_file_lies_in_a_package() -> None:

@@ -107,15 +107,6 @@ def config_of(model: OpenModel) -> TransformerConfig:
     return model.config
 
 
-def refuse_states(mode: str, *models: OpenModel) -> None:
-    """Raise OptionError for a model with states, in a mode where GPUs would have to take tokens back."""
-    for model in models:
-        if model.step.cache.state:
-            states = len(model.step.cache.state)
-            reason = f"keeps {states} states, which mode {mode} neither divides nor takes back"
-            raise OptionError("afd", model.name, reason, "Use --mode pd.")
-
-
 def best(every: Sequence[GpuShare], request: Request, time: Callable[[GpuShare], int]) -> GpuShare:
     """The fastest way to deal the GPUs that holds all weights and the KV of the whole request."""
     return fastest(every, time, request.batch, request.context)

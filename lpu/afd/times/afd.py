@@ -12,7 +12,7 @@ from compiler.hops import compile_hops
 from compiler.program.program import Program
 from compiler.split import Split
 from fabric.rack import Rack
-from lpu.afd.machines import alone, best, refuse_states
+from lpu.afd.machines import alone, best
 from lpu.afd.question import Question, Timed
 from lpu.afd.report import Figure
 from lpu.afd.times.hops import HopTimes, Pace, SlotRule, check_micro_batches, hop_times, in_one, pace
@@ -62,7 +62,6 @@ def divided(asked: Question, how: How) -> Divided:
 
     Raises CompileError or HazardError.
     """
-    refuse_states("afd", asked.model)
     request = asked.request
     m = how.micro_batches or (2 if request.batch % 2 == 0 else 1)
     rows, length = check_micro_batches(request.batch, m), request.middle(request.turns - 1)

@@ -97,8 +97,10 @@ def _mamba(keys: Keys, name: str) -> HybridConfig:
 
 def _falcon_h1(keys: Keys, name: str) -> HybridConfig:
     """Falcon-H1: attention and a mixer beside each other in every layer; muP multipliers."""
-    if keys.flag("mamba_rms_norm"):
-        raise keys.error("mamba_rms_norm", True, "a mixer's own norm of this model_type is not supported")
+    normed = keys.flag("mamba_rms_norm")
+    if normed and keys.flag("mamba_norm_before_gate", True):
+        why = "a mixer's own norm is supported behind its gate only"
+        raise keys.error("mamba_norm_before_gate", keys.get("mamba_norm_before_gate"), why)
     no_biases(keys, "projectors_bias", "attention_bias", "mlp_bias")
     layers = keys.stated("num_hidden_layers", 32)
     z, x, b, c, dt = numbers_of(keys, "ssm_multipliers", 5)
@@ -116,7 +118,9 @@ def _falcon_h1(keys: Keys, name: str) -> HybridConfig:
         "gate": gate,
         "down": down,
     }
-    return _decoder(keys, name, "falcon_h1", (BOTH + FFN,) * layers, factors, mixer_norm="none")
+    return _decoder(
+        keys, name, "falcon_h1", (BOTH + FFN,) * layers, factors, mixer_norm="gated" if normed else "none"
+    )
 
 
 def _bamba(keys: Keys, name: str) -> HybridConfig:

@@ -79,3 +79,11 @@ def test_what_nobody_counts_is_refused_by_name() -> None:
         ONE.weight_bytes(NANO, ffns=3)
     with pytest.raises(OptionError, match="80 heads of mixers do not divide over 3 GPUs"):
         GpuPool(spec=H200, gpus=3).attention_layer(MAMBA, 1, 8)
+
+
+def test_what_comes_before_a_hop_is_the_mixer_or_attention_of_its_layer() -> None:
+    (share,) = shares(JAMBA, H200, 1, bridge_spec("spectrum-x"))
+    halves = {kind: share.attention(3, 4096, kind).seconds for kind in set(JAMBA.pattern)}  # type: ignore[attr-defined]
+    want = [round(halves[kind] * 1e12) for kind in JAMBA.pattern]  # type: ignore[attr-defined]
+    assert share.before_hops(3, 4096) == pytest.approx(want, abs=1)
+    assert len({*want}) > 1

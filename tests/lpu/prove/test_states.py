@@ -37,6 +37,7 @@ def on_two_chips(name: str) -> Program:
     "name",
     [
         *("mamba", "mamba2", "falcon-h1", "bamba", "granite4-dense", "jamba", "nemotron-h", "nemotron-3"),
+        "falcon-h1-normed",
         "nemotron-3-latent",
         "qwen3-next",
     ],

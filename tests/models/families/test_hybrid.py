@@ -34,7 +34,11 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "state": ("falcon-h1", {"mamba_ssm_cache_dtype": "bfloat16"}, "'bfloat16': states are kept in float32"),
     "limits": ("bamba", {"time_step_limit": [1.0, 0.5]}, "it is the least and the most of a time step"),
     "layers": ("bamba", {"attn_layer_indices": [2]}, "attn_layer_indices is [2]: it names layers, 0 to 1"),
-    "norm": ("falcon-h1", {"mamba_rms_norm": True}, "a mixer's own norm of this model_type"),
+    "norm": (
+        "falcon-h1",
+        {"mamba_rms_norm": True},
+        "mamba_norm_before_gate is None: a mixer's own norm is supported behind its",
+    ),
     "multipliers": ("falcon-h1", {"ssm_multipliers": [1.0]}, "it is a list of 5 numbers"),
     "beside": (
         "granite4-moe",

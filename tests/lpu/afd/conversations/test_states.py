@@ -9,6 +9,7 @@ import pytest
 from hopped import BRIDGE
 from slow import slow_but
 
+from compiler.errors import CompileError
 from compiler.moves.handover import compile_egress, compile_ingest
 from compiler.options import CompileOptions
 from compiler.pipeline import compile_program
@@ -19,6 +20,8 @@ from lpu.afd.conversations.draft import converse as converse_draft
 from lpu.afd.conversations.pd import HandedSteps, PdPrograms, converse
 from lpu.afd.conversations.rewound import RewoundSide
 from lpu.afd.gpu_side import GpuSide
+from lpu.afd.modes.afd import Afd
+from lpu.afd.options import Gpus, Wanted
 from lpu.decode.conversation import default_users, reference
 from lpu.decode.prefixes.binding import binding_of
 from lpu.decode.prefixes.cache import PrefixCache
@@ -141,6 +144,26 @@ def test_drafts_on_lpus_are_verified_by_gpus_with_the_bits_of_the_model(name: st
     found = converse_draft(model, small, program, users, 4, 2)
     assert not found.differs(reference(model, users, 4))
     assert (found.counts["accepted"] == found.counts["drafted"]) == (name == drafter)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["falcon-h1", "jamba", "qwen3-next", "granite4-moe"])
+def test_ffns_are_hops_beside_mixers_with_their_states_on_gpus(name: str) -> None:
+    found = api.afd(
+        FOLDERS / name,
+        REQUEST,
+        mode=Afd(),
+        gpus=Gpus(gpus=1),
+        rack="quad",
+        wanted=Wanted(run=True),
+        context=24,
+    )
+    assert found.bits == "equal"
+
+
+def test_a_layer_without_an_ffn_has_no_hop() -> None:
+    with pytest.raises(CompileError, match=r"layers\.0: role ffn selects 0 of its modules .* Use --mode pd"):
+        api.afd(FOLDERS / "mamba2", REQUEST, mode=Afd(), gpus=Gpus(gpus=1), rack="quad", context=24)
 
 
 @pytest.mark.slow
