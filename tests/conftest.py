@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from golden import UPDATE, difference, rewrite
 from hypothesis import settings
-from passes import marks_of
+from passes import is_shaped
 
 ROOT = Path(__file__).parents[1]
 
@@ -54,8 +54,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks before `-m` chooses by them."""
     for item in items:
-        for mark in marks_of(item.path, item.get_closest_marker("slow") is not None):
-            item.add_marker(mark)
+        if is_shaped(item.path, item.get_closest_marker("slow") is not None):
+            item.add_marker("shaped")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 import ast
 import json
-import re
 import subprocess
 import sys
 import tomllib
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import house
 import pytest
-from passes import PLAIN, SHAPED, marks_of
+from passes import SHAPED, is_shaped
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = house.PACKAGES
@@ -106,22 +105,13 @@ def test_a_package_says_that_it_is_typed_and_what_it_is_for(package: str) -> Non
 
 def test_every_test_is_in_a_pass_of_ci_and_passes_are_of_folders_that_exist() -> None:
     run = (ROOT / ".ci/run").read_text()
-    for folder in (*SHAPED, *PLAIN):
+    for folder in SHAPED:
         assert any((ROOT / folder).rglob("test_*.py")), folder
     assert '-m "not shaped"' in run
     assert f'-m shaped "$shapes" \\\n    {" ".join(SHAPED)} 2>&1' in run
-    assert '-m "not slow and not plain"' in run
-    assert marks_of(ROOT / SHAPED[0] / "place/test_place.py", slow=False) == ["shaped"]
-    assert marks_of(ROOT / SHAPED[0] / "place/test_place.py", slow=True) == []
-    assert marks_of(ROOT / PLAIN[0] / "test_check.py", slow=False) == ["plain"]
-    assert marks_of(Path(__file__), slow=False) == []
-
-
-def test_no_test_that_a_newer_python_leaves_out_imports_jax() -> None:
-    imports = re.compile("^ *(import|from) (jax|flax)", re.MULTILINE)
-    for folder in PLAIN:
-        for path in (ROOT / folder).rglob("*.py"):
-            assert not imports.search(path.read_text()), path
+    assert is_shaped(ROOT / SHAPED[0] / "place/test_place.py", slow=False)
+    assert not is_shaped(ROOT / SHAPED[0] / "place/test_place.py", slow=True)
+    assert not is_shaped(Path(__file__), slow=False)
 
 
 def test_every_catalog_file_lies_in_a_package() -> None:
