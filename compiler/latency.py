@@ -54,7 +54,7 @@ def fastest(
     def scheduled(tp: int) -> Scheduled | TooLong:
         nonlocal least
         chosen = replace(options, tp=tp)
-        assignment = assign_sharing(plan, blocks, rack, chosen, companion)
+        assignment = assign_sharing(plan, blocks, rack, chosen, companion, brief=least < FOREVER)
         found = schedule_within(assignment, blocks, rack, chosen, progress, least + least // SPARE)
         if isinstance(found, TooLong):
             given_up[tp] = found
@@ -113,7 +113,7 @@ def some_tp_may_fit(plan: Plan, blocks: tuple[ModelBlock, ...], rack: Rack, opti
     if options.tp is not None or options.placement not in PLACEMENTS or plan.demands.somewhere_everywhere:
         return True
     for tp in doubled(rack.chips):
-        seen = Seen(rough=True)
+        seen = Seen(rough=True, brief=True)
         for by_rows in (True, False):
             try:
                 about = replace(plan, by_rows=by_rows), blocks, rack, replace(options, tp=tp)
@@ -140,17 +140,19 @@ def assign_sharing(
     rack: Rack,
     options: CompileOptions,
     companion: Companion | None,
+    *,
+    brief: bool = False,
 ) -> Assignment:
-    """The chips of every block; what a companion adds is told in terms of `--prefill`."""
+    """The chips of every block; what a companion adds is told in terms of `--prefill`. brief: see `Seen`."""
     less = [{"narrow": False}] if plan.demands.somewhere_everywhere else []
-    seen = Seen()
+    seen = Seen(brief=brief)
     for changes in ({}, *less):
         try:
             return _with(changes, plan, blocks, rack, options, companion, seen)
         except CapacityError:
             if not less and companion is None and not seen.dealt:
                 raise  # nothing would be other than it is
-            seen = seen.alike() if not less and companion is None else Seen()
+            seen = seen.alike() if not less and companion is None else Seen(brief=brief)
     return _with({"narrow": False, "by_rows": False}, plan, blocks, rack, options, companion, seen)
 
 

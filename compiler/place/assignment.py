@@ -189,7 +189,7 @@ def _stages(
             return wider, sizes, assign(sizes, room, options.pp), room
 
     alone = options.pp is not None or blocks[0].wire is not None
-    if seen.rough and not alone:
+    if seen.brief and not alone:
         sizes, room = sized(1)
         assign(sizes[1:-1], replace(room, words=room.most), None)  # however far embedding and head are spread
     wider, sizes, stages, room = first_that_fits(

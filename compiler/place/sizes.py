@@ -39,6 +39,7 @@ class Seen:
     taken: of the longest context, by deal, chips by rank, and the ranks beside and that the result goes to.
     dealt: kinds that `Plan.by_rows` changes. rough: nothing is scheduled, as though there were no transients,
     and blocks are lowered for one token (weights and KV take the same): what does not fit then does not fit.
+    brief: what has no room is refused as soon as that is known, not with the fewest chips that would do.
     """
 
     sizes: dict[tuple[str, int, Deal | None, bool], Size] = field(
@@ -50,13 +51,14 @@ class Seen:
     )
     dealt: set[str] = field(default_factory=set[str])
     rough: bool = False
+    brief: bool = False
 
     def alike(self) -> "Seen":
         """What is the same without `Plan.by_rows`."""
         whole = {key: one for key, one in self.whole.items() if key[0] not in self.dealt}
         taken = {key: one for key, one in self.taken.items() if key[0] not in self.dealt}
         sizes = {key: one for key, one in self.sizes.items() if key[0] not in self.dealt}
-        return Seen(sizes, whole, taken, rough=self.rough)
+        return Seen(sizes, whole, taken, rough=self.rough, brief=self.brief)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

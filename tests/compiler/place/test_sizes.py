@@ -119,3 +119,24 @@ def test_routers_of_one_rack_find_a_tree_once(monkeypatch: pytest.MonkeyPatch) -
     assert len(asked) == 1
     assert Router(load_rack("torus-4x4"), chips).tree(0, (1, 5, 6)) == first
     assert len(asked) == 2
+
+
+def test_a_brief_refusal_spreads_no_embedding_where_the_layers_have_no_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real, lowered = module.straight, list[str]()
+
+    def counted(plan: Plan, block: ModelBlock, *args: Any) -> Any:
+        lowered.append(block.kind)
+        return real(plan, block, *args)
+
+    monkeypatch.setattr(module, "straight", counted)
+    full = replace(RACK, chip=RACK.chip.with_numbers("test", sram_bytes=320 * 400))
+    options = CompileOptions(tp=1)
+    plan, found = MODEL.plan(full, options), list[int]()
+    for brief in (False, True):
+        lowered.clear()
+        with pytest.raises(CapacityError):
+            assign_sharing(plan, MODEL.blocks, full, options, None, brief=brief)
+        found.append(len(lowered))
+    assert 0 < found[1] < found[0]
