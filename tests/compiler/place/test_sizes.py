@@ -131,8 +131,8 @@ def test_a_brief_refusal_spreads_no_embedding_where_the_layers_have_no_room(
         return real(plan, block, *args)
 
     monkeypatch.setattr(module, "straight", counted)
-    full = replace(RACK, chip=RACK.chip.with_numbers("test", sram_bytes=320 * 400))
-    options = CompileOptions(tp=1)
+    full = replace(RACK, chip=RACK.chip.with_numbers("test", sram_bytes=320 * 3000))
+    options = CompileOptions(tp=2)
     plan, found = MODEL.plan(full, options), list[int]()
     for brief in (False, True):
         lowered.clear()
